@@ -1,0 +1,304 @@
+package localpg
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	passwordFile = "rowhook.password" // its presence also says that localpg made the directory
+	settingsFile = "rowhook.conf"
+	logFile      = "postgres.log"
+)
+
+// layout is where a server's files lie.
+type layout struct {
+	temp     string // removed at the end
+	data     string // under temp, unless it is kept
+	sockets  string // under temp
+	kept     bool
+	account  account
+	password string
+}
+
+// makeLayout makes the temporary directory, and the kept data directory if there is to be one.
+func makeLayout(config Config, acct account) (layout, error) {
+	parent, err := tempParent(config.TempDir, acct)
+	if err != nil {
+		return layout{}, err
+	}
+	temp, err := os.MkdirTemp(parent, "rowhook-pg-")
+	if err != nil {
+		return layout{}, fmt.Errorf("make a temporary directory: %w", err)
+	}
+	l := layout{temp: temp, data: filepath.Join(temp, "data"), sockets: filepath.Join(temp, "s"), account: acct}
+	if err := os.Mkdir(l.sockets, 0o700); err != nil {
+		return l, fmt.Errorf("make the socket directory: %w", err)
+	}
+	if err := acct.own(temp, l.sockets); err != nil {
+		return l, err
+	}
+	if config.DataDir == "" {
+		return l, nil
+	}
+	l.data, l.kept = config.DataDir, true
+	return l, l.makeDataDir()
+}
+
+// tempParent is the configured or usual directory for temporary files, or /tmp if that is closed to the server's user or too long:
+// the path of a Unix socket has at most 103 bytes on macOS.
+func tempParent(configured string, acct account) (string, error) {
+	for _, dir := range []string{cmp.Or(configured, os.TempDir()), "/tmp", "/var/tmp"} {
+		abs, err := filepath.Abs(dir)
+		if err == nil && len(abs) < 60 && acct.canEnter(abs) == nil {
+			return abs, nil
+		}
+	}
+	return "", fmt.Errorf("no directory for temporary files that user %s can enter: set TMPDIR to one", acct.name)
+}
+
+func (l layout) makeDataDir() error {
+	_, err := os.Stat(l.data)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(l.data, 0o700); err != nil {
+			return fmt.Errorf("make the data directory: %w", err)
+		}
+	} else if err != nil {
+		return fmt.Errorf("look at the data directory: %w", err)
+	}
+	if empty, err := isEmpty(l.data); err != nil {
+		return err
+	} else if empty {
+		if err := l.account.own(l.data); err != nil {
+			return err
+		}
+	}
+	if err := l.account.canEnter(l.data); err != nil {
+		return fmt.Errorf("data directory %s: PostgreSQL, which can't run as root, runs as user %s, who can't enter it: "+
+			"use a directory whose parents are open to others (such as under /var/lib), or run as a normal user: %w", l.data, l.account.name, err)
+	}
+	return nil
+}
+
+func isEmpty(dir string) (bool, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, fmt.Errorf("look at the data directory: %w", err)
+	}
+	defer f.Close()
+	switch _, err := f.Readdirnames(1); {
+	case errors.Is(err, io.EOF):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	return false, nil
+}
+
+// check tells whether the data directory is still to be made, or why it can't be used by a server of the given version.
+// It reads the password of an existing one.
+func (l *layout) check(version int) (isNew bool, err error) {
+	if !l.kept {
+		return true, nil
+	}
+	if empty, err := isEmpty(l.data); empty || err != nil {
+		return empty, err
+	}
+	content, err := os.ReadFile(l.path("PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("data directory %s is not empty and holds no PostgreSQL data: name another one, or empty it", l.data)
+	} else if err != nil {
+		return false, fmt.Errorf("read the data directory's version: %w", err)
+	}
+	if major := strings.TrimSpace(string(content)); major != strconv.Itoa(version/10000) {
+		return false, fmt.Errorf("data directory %s was made by PostgreSQL %s, and the binaries are of version %s: "+
+			"use binaries of version %[2]s, or another directory", l.data, major, versionText(version))
+	}
+	if pid := l.livePostmaster(); pid != 0 {
+		return false, fmt.Errorf("data directory %s is in use by another PostgreSQL, process %d: stop that one, or use another directory", l.data, pid)
+	}
+	password, err := os.ReadFile(l.path(passwordFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("data directory %s was not made by rowhook (it has no %s), and its settings would be changed: "+
+			"use another directory, or run that server yourself and set DATABASE_URL", l.data, passwordFile)
+	} else if err != nil {
+		return false, fmt.Errorf("read the data directory's password: %w", err)
+	}
+	l.password = strings.TrimSpace(string(password))
+	return false, nil
+}
+
+// livePostmaster is the process that serves the data directory, or 0. A process id alone proves nothing, as a later
+// program may have got the id of a server that crashed: it must also accept connections where postmaster.pid says.
+func (l layout) livePostmaster() int {
+	content, err := os.ReadFile(l.path("postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	lines := strings.Split(string(content), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
+	if err != nil || !processAlive(pid) {
+		return 0
+	}
+	if len(lines) < 6 {
+		return pid // it's just starting
+	}
+	port, socketDir, address := lines[3], lines[4], lines[5]
+	if address == "*" {
+		address = "127.0.0.1"
+	}
+	for network, addr := range map[string]string{"unix": filepath.Join(socketDir, ".s.PGSQL."+port), "tcp": net.JoinHostPort(address, port)} {
+		if conn, err := net.DialTimeout(network, addr, time.Second); err == nil { //nolint:noctx // a local answer, at most a second
+			_ = conn.Close()
+			return pid
+		}
+	}
+	return 0
+}
+
+func (l layout) path(name string) string { return filepath.Join(l.data, name) }
+
+func (l layout) log() string { return l.path(logFile) }
+
+// initdb makes the data. Temporary data isn't synced to disk: it does not outlive a crash of the machine anyway.
+func (s *Server) initdb(ctx context.Context) error {
+	l := &s.layout
+	l.password = rand.Text()
+	passwordIn := filepath.Join(l.temp, passwordFile)
+	if err := l.write(passwordIn, l.password+"\n"); err != nil {
+		return err
+	}
+	args := []string{
+		"--pgdata=" + l.data, "--username=postgres", "--pwfile=" + passwordIn,
+		"--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8",
+	}
+	if !l.kept {
+		args = append(args, "--no-sync")
+	}
+	// Not every system has C.UTF-8, which knows the letters beyond ASCII.
+	output, err := s.runInitdb(ctx, append(args, "--locale=C.UTF-8"))
+	if err != nil && bytes.Contains(output, []byte("locale")) {
+		output, err = s.runInitdb(ctx, append(args, "--locale=C"))
+	}
+	if err != nil {
+		return fmt.Errorf("make the data directory with %s: %w\n%s", s.binaries.initdb(), err, bytes.TrimSpace(output))
+	}
+	if err := l.write(l.path(passwordFile), l.password+"\n"); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(l.path("postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write postgresql.conf: %w", err)
+	}
+	_, err = fmt.Fprintf(f, "\n# Rewritten at every start.\ninclude '%s'\n", settingsFile)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write postgresql.conf: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) runInitdb(ctx context.Context, args []string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, s.binaries.initdb(), args...)
+	cmd.Dir = "/"
+	cmd.Env = environment()
+	cmd.SysProcAttr = s.account.attributes(ownGroup)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it then removes what it made
+	cmd.WaitDelay = killDelay
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.watchdog.note("initdb " + strconv.Itoa(cmd.Process.Pid))
+	err := cmd.Wait()
+	s.watchdog.note("stopped")
+	return output.Bytes(), err
+}
+
+// write makes a file that only the server's user can read.
+func (l layout) write(path, content string) error {
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return l.account.own(path)
+}
+
+// writeSettings writes the file that postgresql.conf includes.
+func (l layout) writeSettings(port int, settings map[string]string) error {
+	all := map[string]string{
+		"listen_addresses":        "127.0.0.1",
+		"port":                    strconv.Itoa(port),
+		"unix_socket_directories": l.sockets,
+		"unix_socket_permissions": "0700",
+		"log_line_prefix":         "%m [%p] %q%u@%d ",
+	}
+	for name, value := range settings {
+		if name != "port" {
+			all[name] = value
+		}
+	}
+	var b strings.Builder
+	names := make([]string, 0, len(all))
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if strings.ContainsAny(name+all[name], "\r\n") {
+			return fmt.Errorf("setting %q: a line break is not allowed", name)
+		}
+		value := strings.ReplaceAll(strings.ReplaceAll(all[name], `\`, `\\`), "'", "''")
+		fmt.Fprintf(&b, "%s = '%s'\n", name, value)
+	}
+	return l.write(l.path(settingsFile), b.String())
+}
+
+func (l layout) openLog() (*os.File, error) {
+	f, err := os.OpenFile(l.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the PostgreSQL log: %w", err)
+	}
+	if err := l.account.own(l.log()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// logTail is the end of the log from an offset on, as lines to put under an error.
+func (l layout) logTail(from int64) string {
+	content, err := os.ReadFile(l.log())
+	if err != nil || int64(len(content)) <= from {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(content[from:])), "\n")
+	if len(lines) > 15 {
+		lines = lines[len(lines)-15:]
+	}
+	return "\nits log ends with:\n  " + strings.Join(lines, "\n  ")
+}
+
+// remove deletes what is temporary.
+func (l layout) remove() error {
+	if l.temp == "" {
+		return nil
+	}
+	if err := os.RemoveAll(l.temp); err != nil {
+		return fmt.Errorf("remove temporary data: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,443 @@
+// Package localpg runs a private PostgreSQL as a child of the calling process, for development, tests and benchmarks.
+//
+// It looks for installed binaries, makes a data directory, starts the server on a free loopback port and waits until
+// it answers. Unless a DataDir is given the data is temporary. A watchdog process stops the server and removes
+// the temporary data even if the calling process is killed with SIGKILL.
+//
+// Connections over TCP (127.0.0.1 only) use a random password, which is part of [Server.URL]; the Unix socket needs none, and lies
+// in a directory that only the server's operating system user can enter.
+package localpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/sethvargo/go-retry"
+)
+
+// Config says which PostgreSQL to run and how. The zero value runs an installed one on temporary data.
+type Config struct {
+	// BinDir is the directory of initdb and postgres. Optional: by default the installed ones are looked for.
+	BinDir string
+
+	// DataDir keeps the data across runs. It is made by the first Start and reused by later ones. Optional: by default
+	// the data is temporary and deleted by Stop.
+	DataDir string
+
+	// TempDir is where temporary data goes. Optional: by default the system's directory for temporary files.
+	TempDir string
+
+	// Port is the TCP port on 127.0.0.1. Optional: by default a free one.
+	Port int
+
+	// Settings are lines of postgresql.conf, such as {"wal_level": "logical"}. A setting that a previous start of the same DataDir
+	// had and this one does not returns to its default. Optional.
+	Settings map[string]string
+
+	// NoDownload makes Start fail, rather than download PostgreSQL, when no binaries are installed. Optional.
+	NoDownload bool
+
+	// Logger is told what takes time or may surprise, such as a download. Optional.
+	Logger *slog.Logger
+}
+
+// Mode is a way of shutting PostgreSQL down; see the documentation of pg_ctl.
+type Mode string
+
+// The shutdown modes. Smart waits for clients to leave, Fast disconnects them, and Immediate aborts without a checkpoint, so that
+// the next start goes through crash recovery.
+const (
+	Smart     Mode = "smart"
+	Fast      Mode = "fast"
+	Immediate Mode = "immediate"
+)
+
+func (m Mode) signal() (syscall.Signal, error) {
+	switch m {
+	case Smart:
+		return syscall.SIGTERM, nil
+	case Fast:
+		return syscall.SIGINT, nil
+	case Immediate:
+		return syscall.SIGQUIT, nil
+	}
+	return 0, fmt.Errorf("unknown shutdown mode %q: use smart, fast or immediate", string(m))
+}
+
+// startTimeout is how long a server may take until it answers. Crash recovery after heavy writes is the slow case.
+const startTimeout = 2 * time.Minute
+
+// killDelay is how long an immediate shutdown may take before SIGKILL. The postmaster itself gives its children 5 s.
+const killDelay = 10 * time.Second
+
+// Server is a running PostgreSQL, made by Start. Its methods may be called from several goroutines.
+type Server struct {
+	config   Config
+	binaries binaries
+	account  account
+	layout   layout
+	watchdog *watchdog
+
+	mu         sync.Mutex // held while starting and stopping
+	port       int
+	postmaster *postmaster // nil while halted
+	closed     bool
+}
+
+// postmaster is one run of the postgres program. Its goroutine ends when the program has.
+type postmaster struct {
+	process *os.Process
+	exited  chan struct{}
+	err     error // how it ended; set before exited is closed
+}
+
+// Start makes or reuses a data directory, starts PostgreSQL on it and returns once it accepts connections.
+// The caller must call Stop.
+func Start(ctx context.Context, config Config) (*Server, error) {
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.DataDir != "" {
+		abs, err := filepath.Abs(config.DataDir)
+		if err != nil {
+			return nil, fmt.Errorf("find the data directory: %w", err)
+		}
+		config.DataDir = abs
+	}
+	acct, err := chooseAccount(config.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	bins, err := findBinaries(ctx, config, acct)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: config, binaries: bins, account: acct, port: config.Port}
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(err, s.cleanUp())
+	}
+	if err := s.Start(ctx); err != nil {
+		return nil, errors.Join(err, s.cleanUp())
+	}
+	return s, nil
+}
+
+// prepare makes the directories, the watchdog over them, and the data.
+func (s *Server) prepare(ctx context.Context) (err error) {
+	if s.layout, err = makeLayout(s.config, s.account); err != nil {
+		return err
+	}
+	if s.watchdog, err = startWatchdog(s.layout, s.account); err != nil {
+		return err
+	}
+	isNew, err := s.layout.check(s.binaries.version)
+	if err != nil {
+		return err
+	}
+	if isNew {
+		return s.initdb(ctx)
+	}
+	return nil
+}
+
+// URL is the connection string of a database of this server, for its superuser.
+func (s *Server) URL(database string) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword("postgres", s.layout.password),
+		Host:     net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port())),
+		Path:     "/" + database,
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+// Port is the TCP port on 127.0.0.1. It stays the same for the life of the Server.
+func (s *Server) Port() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.port
+}
+
+// PID is the process id of the postmaster, or 0 while the server is halted or stopped.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.postmaster == nil {
+		return 0
+	}
+	return s.postmaster.process.Pid
+}
+
+// BinDir is the directory of the binaries in use. It may lack psql: not every distribution of the server has it.
+func (s *Server) BinDir() string { return s.binaries.dir }
+
+// Version is the server's version as server_version_num gives it: 150018 for 15.18.
+func (s *Server) Version() int { return s.binaries.version }
+
+// DataDir is the data directory.
+func (s *Server) DataDir() string { return s.layout.data }
+
+// SocketDir is the directory of the Unix socket, for connections without a password.
+func (s *Server) SocketDir() string { return s.layout.sockets }
+
+// LogFile is the file that takes PostgreSQL's log.
+func (s *Server) LogFile() string { return s.layout.log() }
+
+// Start starts a server that Halt stopped, on the same data and port. On a running one it does nothing.
+func (s *Server) Start(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.New("start postgres: this server was stopped for good")
+	}
+	if s.postmaster != nil {
+		select {
+		case <-s.postmaster.exited:
+			s.postmaster = nil
+		default:
+			return nil
+		}
+	}
+	return s.start(ctx)
+}
+
+// start tries several ports when it may choose, as another program can take one between the choice and the use. A port
+// that was chosen before stays: URLs with it are in use.
+func (s *Server) start(ctx context.Context) error {
+	chosen := s.port != 0
+	var err error
+	for range 10 {
+		if !chosen {
+			s.port = randomPort()
+		}
+		if err = s.startOnce(ctx); err == nil {
+			return nil
+		}
+		if chosen || !strings.Contains(err.Error(), "could not create any TCP/IP sockets") {
+			break
+		}
+	}
+	if !chosen {
+		s.port = 0
+	}
+	return err
+}
+
+func (s *Server) startOnce(ctx context.Context) error {
+	if err := s.layout.writeSettings(s.port, s.config.Settings); err != nil {
+		return err
+	}
+	log, err := s.layout.openLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	logStart, err := log.Seek(0, 2)
+	if err != nil {
+		return fmt.Errorf("open the PostgreSQL log: %w", err)
+	}
+
+	cmd := exec.Command(s.binaries.postgres(), "-D", s.layout.data) //nolint:noctx // it outlives ctx: Stop ends it
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = s.layout.data
+	cmd.Env = environment()
+	cmd.SysProcAttr = s.account.attributes(ownGroup)
+	s.watchdog.note("starting")
+	if err := cmd.Start(); err != nil {
+		s.watchdog.note("stopped")
+		return fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	s.watchdog.note("postmaster " + strconv.Itoa(cmd.Process.Pid))
+	pm := &postmaster{process: cmd.Process, exited: make(chan struct{})}
+	go func() {
+		pm.err = cmd.Wait()
+		s.watchdog.note("stopped")
+		close(pm.exited)
+	}()
+
+	if err := s.waitReady(ctx, pm); err != nil {
+		_ = pm.process.Signal(syscall.SIGQUIT)
+		pm.waitOrKill(killDelay)
+		return fmt.Errorf("start PostgreSQL %s in %s: %w%s", versionText(s.binaries.version), s.layout.data, err, s.layout.logTail(logStart))
+	}
+	s.postmaster = pm
+	return nil
+}
+
+// waitReady connects until that works or the postmaster has ended. Only this server knows the password, so a connection also proves
+// that no other program answers on the port.
+func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
+	config, err := pgx.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable connect_timeout=5", s.port))
+	if err != nil {
+		return fmt.Errorf("make the connection string: %w", err)
+	}
+	config.Password = s.layout.password
+
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	ctx, ended := context.WithCancelCause(ctx)
+	defer ended(nil)
+	go func() {
+		select {
+		case <-pm.exited:
+			ended(fmt.Errorf("postgres ended: %w", orExited(pm.err)))
+		case <-ctx.Done():
+		}
+	}()
+
+	var last error
+	err = retry.Do(ctx, retry.WithCappedDuration(200*time.Millisecond, retry.NewExponential(5*time.Millisecond)), func(ctx context.Context) error {
+		conn, err := pgx.ConnectConfig(ctx, config)
+		if err != nil {
+			if ctx.Err() == nil {
+				last = err
+			}
+			return retry.RetryableError(err)
+		}
+		return conn.Close(ctx)
+	})
+	if errors.Is(err, context.DeadlineExceeded) && last != nil {
+		return fmt.Errorf("no answer in time: %w", last)
+	}
+	return err
+}
+
+func orExited(err error) error {
+	if err == nil {
+		return errors.New("exit status 0")
+	}
+	return err
+}
+
+// Halt stops the server and keeps its data, so that Start can go on with it. If ctx ends first, it stops the server at once and
+// returns the context's error.
+func (s *Server) Halt(ctx context.Context, mode Mode) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.halt(ctx, mode)
+}
+
+func (s *Server) halt(ctx context.Context, mode Mode) error {
+	sig, err := mode.signal()
+	if err != nil {
+		return err
+	}
+	pm := s.postmaster
+	if pm == nil {
+		return nil
+	}
+	s.postmaster = nil
+	if err := pm.process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop postgres: %w", err)
+	}
+	if mode == Immediate {
+		pm.waitOrKill(killDelay)
+		return nil
+	}
+	select {
+	case <-pm.exited:
+		return nil
+	case <-ctx.Done():
+		_ = pm.process.Signal(syscall.SIGQUIT)
+		pm.waitOrKill(killDelay)
+		return fmt.Errorf("stop postgres in mode %s: %w; stopped it at once instead", mode, context.Cause(ctx))
+	}
+}
+
+// waitOrKill waits for the end of the process, and after the delay brings it about.
+func (pm *postmaster) waitOrKill(delay time.Duration) {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-pm.exited:
+	case <-timer.C:
+		_ = pm.process.Kill()
+		<-pm.exited
+	}
+}
+
+// Restart halts the server in the given mode and starts it again on the same port.
+func (s *Server) Restart(ctx context.Context, mode Mode) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.New("restart postgres: this server was stopped for good")
+	}
+	if err := s.halt(ctx, mode); err != nil {
+		return err
+	}
+	return s.start(ctx)
+}
+
+// Exited returns a channel that is closed when the current postmaster has ended, whoever ended it.
+func (s *Server) Exited() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.postmaster == nil {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	return s.postmaster.exited
+}
+
+// Stop stops the server for good and deletes temporary data. If ctx ends before the server has, or had ended already, it is
+// stopped at once; nothing is left behind in either case. Stop may be called again.
+func (s *Server) Stop(ctx context.Context, mode Mode) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := mode.signal(); err != nil {
+		return err
+	}
+	err := s.halt(ctx, mode)
+	return errors.Join(err, s.cleanUp())
+}
+
+func (s *Server) cleanUp() error {
+	s.closed = true
+	err := s.layout.remove()
+	s.watchdog.stop()
+	return err
+}
+
+// randomPort is a port that is free now. It lies below the range that Linux (32768) and macOS (49152) take the ports of outgoing
+// connections from: otherwise a client's connection could sit on a halted server's port when it starts again.
+func randomPort() int {
+	for range 100 {
+		port := 20000 + rand.IntN(12000) //nolint:gosec // no secret
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	return 20000 + rand.IntN(12000) //nolint:gosec // no secret
+}
+
+// environment is what the PostgreSQL programs get: nothing of the caller's PG* variables, secrets or locale.
+func environment() []string {
+	env := []string{"LC_ALL=C", "TZ=UTC"}
+	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	slices.Sort(env)
+	return env
+}

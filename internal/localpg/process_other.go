@@ -1,0 +1,29 @@
+//go:build !unix
+
+package localpg
+
+import (
+	"errors"
+	"syscall"
+)
+
+type account struct{ name string }
+
+type isolation int
+
+const (
+	ownGroup isolation = iota
+	ownSession
+)
+
+func chooseAccount(string) (account, error) {
+	return account{}, errors.New("a private PostgreSQL runs on Linux and macOS only: here, start one yourself and set DATABASE_URL")
+}
+
+func (a account) attributes(isolation) *syscall.SysProcAttr { return nil }
+
+func (a account) own(...string) error { return nil }
+
+func (a account) canEnter(string) error { return nil }
+
+func processAlive(int) bool { return false }

@@ -1,0 +1,96 @@
+//go:build unix
+
+package localpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// account is the operating system user that runs PostgreSQL, which refuses to run as root.
+type account struct {
+	name     string
+	uid, gid int
+	drop     bool // whether it is another user than this process's
+}
+
+// isolation says what a child shares with this process.
+type isolation int
+
+const (
+	ownGroup   isolation = iota // a Ctrl-C in the terminal does not reach it
+	ownSession                  // neither does the terminal's end
+)
+
+// chooseAccount is this process's user unless that is root; then the owner of an existing data directory, postgres or nobody.
+func chooseAccount(dataDir string) (account, error) {
+	if os.Geteuid() != 0 {
+		return account{name: strconv.Itoa(os.Geteuid()), uid: os.Geteuid(), gid: os.Getegid()}, nil
+	}
+	if dataDir != "" {
+		if info, err := os.Stat(filepath.Join(dataDir, "PG_VERSION")); err == nil {
+			if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 {
+				return account{name: strconv.Itoa(int(owner.Uid)), uid: int(owner.Uid), gid: int(owner.Gid), drop: true}, nil
+			}
+		}
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, uidErr := strconv.Atoi(u.Uid)
+		gid, gidErr := strconv.Atoi(u.Gid)
+		if uidErr == nil && gidErr == nil {
+			return account{name: name, uid: uid, gid: gid, drop: true}, nil
+		}
+	}
+	return account{}, errors.New("PostgreSQL can't run as root, and there is no user postgres or nobody to run it as: run as a normal user")
+}
+
+func (a account) attributes(iso isolation) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{}
+	if iso == ownSession {
+		attr.Setsid = true
+	} else {
+		attr.Setpgid = true
+	}
+	if a.drop {
+		attr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+	}
+	return attr
+}
+
+// own gives files to the account.
+func (a account) own(paths ...string) error {
+	if !a.drop {
+		return nil
+	}
+	for _, path := range paths {
+		if err := os.Chown(path, a.uid, a.gid); err != nil {
+			return fmt.Errorf("give %s to user %s: %w", path, a.name, err)
+		}
+	}
+	return nil
+}
+
+// canEnter fails if the account can't make a directory its working directory. It tries, rather than reckon with modes, groups and
+// access lists.
+func (a account) canEnter(dir string) error {
+	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", `cd -- "$1"`, "sh", dir)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = a.attributes(ownGroup)
+	return cmd.Run()
+}
+
+func processAlive(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}

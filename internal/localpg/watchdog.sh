@@ -1,0 +1,61 @@
+# Ends what a vanished localpg process left. Its standard input is a pipe whose other end only that process has, and on which it says
+# what is running; the end of the input means that the process is gone, or has stopped its server itself.
+# $1: data directory  $2: directory to remove  $3: first signal to the postmaster
+
+state=stopped pid=
+while read -r state pid; do
+	last=$state lastpid=$pid
+done
+state=${last:-stopped} pid=$lastpid
+
+# The process may have died before it could tell the postmaster's id, or the postmaster before it wrote its file.
+tries=0
+case $state in
+starting | postmaster)
+	while [ $tries -lt 20 ]; do
+		if [ -f "$1/postmaster.pid" ]; then
+			read -r written <"$1/postmaster.pid"
+			[ "$state" = starting ] && pid=$written
+			[ "$pid" = "$written" ] && break
+		fi
+		if [ "$state" = postmaster ] && ! kill -0 "$pid" 2>/dev/null; then
+			break
+		fi
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	;;
+initdb)
+	kill -TERM "$pid" 2>/dev/null
+	;;
+esac
+
+# gone waits up to $1 tenths of a second for the process to end.
+gone() {
+	left=$1
+	while kill -0 "$pid" 2>/dev/null; do
+		[ "$left" -gt 0 ] || return 1
+		left=$((left - 1))
+		sleep 0.1
+	done
+}
+
+if [ "$state" != stopped ] && [ -n "$pid" ]; then
+	if [ "$state" != initdb ]; then
+		kill -s "$3" "$pid" 2>/dev/null
+	fi
+	gone 300 || kill -s QUIT "$pid" 2>/dev/null
+	gone 100 || kill -s KILL "$pid" 2>/dev/null
+	gone 50
+	if [ -f "$1/postmaster.pid" ]; then
+		read -r written <"$1/postmaster.pid"
+		[ "$written" = "$pid" ] && rm -f "$1/postmaster.pid"
+	fi
+fi
+
+# A last child of initdb or of a killed postmaster may still be writing.
+tries=0
+while [ -e "$2" ] && [ $tries -lt 50 ]; do
+	rm -rf -- "$2" 2>/dev/null || sleep 0.1
+	tries=$((tries + 1))
+done
