@@ -1,0 +1,132 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// instanceLock is the class of the session advisory locks by which instances show that they are alive; the object is
+// the instance's id. The bytes read "rowh".
+const instanceLock = 0x726f7768
+
+// NewInstance draws the id of a dispatcher that is starting.
+func NewInstance(ctx context.Context, db Queryer) (int32, error) {
+	var id int32
+	if err := db.QueryRow(ctx, "select nextval('rowhook.instance_id')").Scan(&id); err != nil {
+		return 0, fmt.Errorf("draw an instance id: %w", err)
+	}
+	return id, nil
+}
+
+// Register makes an instance known. listens says that it holds a session with HoldLock; without one it can't be found
+// dead, and its claims come back by the end of their leases alone.
+func Register(ctx context.Context, db Queryer, id int32, name, version string, listens bool) error {
+	var n int
+	err := db.QueryRow(ctx, `
+with i as (
+  insert into rowhook.instance (id, name, version, listens) values ($1, $2, $3, $4)
+  on conflict (id) do update set listens = excluded.listens returning id)
+select count(*) from i`, id, name, version, listens).Scan(&n)
+	if err != nil {
+		return fmt.Errorf("register this instance: %w", err)
+	}
+	return nil
+}
+
+// HoldLock takes the lock that shows that the instance is alive. It is held until the connection ends. It fails where a
+// session that is thought dead still holds it; the server finds out sooner or later.
+func HoldLock(ctx context.Context, conn *pgx.Conn, id int32) error {
+	var got bool
+	if err := conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", instanceLock, id).Scan(&got); err != nil {
+		return fmt.Errorf("take the instance lock: %w", err)
+	}
+	if !got {
+		return fmt.Errorf("take the instance lock: an earlier session of instance %d is still open", id)
+	}
+	return nil
+}
+
+// Watch is what an instance looks at every second or so.
+type Watch struct {
+	Generation int64   // of the configuration
+	Doorbell   int32   // Ringing, or who asked for silence
+	Alive      []int32 // instances that are registered and not dead
+	Dead       []int32 // instances that are registered as listening but hold no lock
+}
+
+// IsAlive reports whether an instance is registered and not dead.
+func (w *Watch) IsAlive(instance int32) bool { return slices.Contains(w.Alive, instance) }
+
+const watchSQL = `
+with locks as materialized (
+  select objid from pg_catalog.pg_locks
+   where locktype = 'advisory' and classid = $1::bigint::oid and objsubid = 2
+     and database = (select oid from pg_catalog.pg_database where datname = current_database())),
+i as materialized (
+  select id, listens and id::oid not in (select objid from locks) as dead from rowhook.instance)
+select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
+       coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::integer,
+       coalesce((select array_agg(id) from i where not dead), '{}'),
+       coalesce((select array_agg(id) from i where dead), '{}')`
+
+// Look reads the Watch.
+func Look(ctx context.Context, db Queryer) (Watch, error) {
+	var w Watch
+	err := db.QueryRow(ctx, watchSQL, int64(instanceLock)).Scan(&w.Generation, &w.Doorbell, &w.Alive, &w.Dead)
+	if err != nil {
+		return Watch{}, fmt.Errorf("watch instances and doorbell: %w", err)
+	}
+	return w, nil
+}
+
+// Reclaim gives back what dead instances had claimed, due at once, and forgets them. The interrupted attempts stay
+// counted, since nobody knows whether they were sent. It returns how many events came back.
+func Reclaim(ctx context.Context, db Queryer, dead []int32) (int, error) {
+	var n int
+	err := db.QueryRow(ctx, `
+with back as (
+  update rowhook.event_log set claimed_by = null, due_at = statement_timestamp() where claimed_by = any($1) returning 1),
+forgotten as (
+  delete from rowhook.instance where id = any($1))
+select count(*) from back`, dead).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("reclaim events of dead instances: %w", err)
+	}
+	return n, nil
+}
+
+// Disown gives back what the instance has claimed and does not know of, because the answer to its claim was lost. Those
+// claims do not count. It returns how many events came back.
+func Disown(ctx context.Context, db Queryer, instance int32, known [][16]byte) (int, error) {
+	ids := make([]pgtype.UUID, len(known))
+	for i, id := range known {
+		ids[i] = pgtype.UUID{Bytes: id, Valid: true}
+	}
+	var n int
+	err := db.QueryRow(ctx, `
+with back as (
+  update rowhook.event_log set claimed_by = null, due_at = statement_timestamp(), tries = tries - 1
+   where claimed_by = $1 and id <> all($2::uuid[]) returning 1)
+select count(*) from back`, instance, ids).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("give back events of an interrupted claim: %w", err)
+	}
+	return n, nil
+}
+
+// Unregister forgets an instance that has stopped and given everything back.
+func Unregister(ctx context.Context, db Queryer, id int32) error {
+	rows, err := db.Query(ctx, "delete from rowhook.instance where id = $1", id)
+	if err == nil {
+		rows.Close()
+		err = rows.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("unregister this instance: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package sqlschema
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/tern/v2/migrate"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// MinServerVersion is the oldest server_version_num that Rowhook runs on: BEGIN ATOMIC functions and CREATE OR REPLACE
+// TRIGGER came with PostgreSQL 14.
+const MinServerVersion = 140000
+
+// lockKey is the advisory lock under which schema and triggers are changed. The bytes read "rowhook".
+const lockKey = 0x726f77686f6f6b
+
+// NewerSchemaError says that the database was migrated by a newer Rowhook than this one.
+type NewerSchemaError struct {
+	Database, Program int32 // schema versions
+}
+
+func (e *NewerSchemaError) Error() string {
+	return fmt.Sprintf("the database's schema rowhook is at version %d, but this program knows only up to %d: "+
+		"it was migrated by a newer Rowhook; use that version or a later one", e.Database, e.Program)
+}
+
+// Migrate brings the schema rowhook to this program's version. It may run from several processes at once and again at
+// any time. It fails with a *NewerSchemaError where the database is ahead of the program, and says what to do where the
+// server is too old, in recovery, read-only, or the role lacks a privilege.
+func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	server, err := checkServer(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return locked(ctx, conn, func() error { return migrateTo(ctx, conn, server, log) })
+}
+
+// locked runs f while this session holds Rowhook's advisory lock.
+func locked(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
+	if _, err := conn.Exec(ctx, "select pg_advisory_lock($1)", int64(lockKey)); err != nil {
+		return fmt.Errorf("lock the schema rowhook: %w", err)
+	}
+	defer func() {
+		// After a cancelled ctx the session is closed, and the lock with it.
+		if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock($1)", int64(lockKey)); err == nil && unlockErr != nil {
+			err = fmt.Errorf("unlock the schema rowhook: %w", unlockErr)
+		}
+	}()
+	return f()
+}
+
+func migrateTo(ctx context.Context, conn *pgx.Conn, server int, log *slog.Logger) error {
+	var exists bool
+	if err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'rowhook')").Scan(&exists); err != nil {
+		return fmt.Errorf("look for the schema rowhook: %w", err)
+	}
+	if !exists {
+		if _, err := conn.Exec(ctx, "create schema rowhook"); err != nil {
+			return explainPrivilege(ctx, conn, fmt.Errorf("create schema rowhook: %w", err))
+		}
+	}
+	m, err := migrate.NewMigrator(ctx, conn, "rowhook.schema_version")
+	if err != nil {
+		return explainPrivilege(ctx, conn, fmt.Errorf("read the schema version: %w", err))
+	}
+	m.Data = map[string]any{"server": server}
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return fmt.Errorf("open embedded migrations: %w", err)
+	}
+	if err := m.LoadMigrations(sub); err != nil {
+		return fmt.Errorf("load embedded migrations: %w", err)
+	}
+	have, err := m.GetCurrentVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("read the schema version: %w", err)
+	}
+	want := int32(len(m.Migrations))
+	if have > want {
+		return &NewerSchemaError{Database: have, Program: want}
+	}
+	if have == want {
+		return nil
+	}
+	m.OnStart = func(seq int32, name, _, _ string) {
+		log.Info("migrating the schema rowhook", "version", seq, "migration", name)
+	}
+	if err := m.Migrate(ctx); err != nil {
+		return explainPrivilege(ctx, conn, fmt.Errorf("migrate the schema rowhook: %w", err))
+	}
+	return nil
+}
+
+// Version returns the schema version of the database (0: not installed) and the newest that this program knows.
+func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
+	entries, err := migrations.ReadDir("migrations")
+	if err != nil {
+		return 0, 0, fmt.Errorf("list embedded migrations: %w", err)
+	}
+	program = int32(len(entries))
+	var exists bool
+	if err := conn.QueryRow(ctx, "select to_regclass('rowhook.schema_version') is not null").Scan(&exists); err != nil || !exists {
+		return 0, program, err
+	}
+	if err := conn.QueryRow(ctx, "select version from rowhook.schema_version").Scan(&database); err != nil {
+		return 0, program, fmt.Errorf("read the schema version: %w", err)
+	}
+	return database, program, nil
+}
+
+// checkServer returns server_version_num, or an error that says why Rowhook can't be installed here.
+func checkServer(ctx context.Context, conn *pgx.Conn) (int, error) {
+	var number, version, readOnly string
+	var recovery bool
+	err := conn.QueryRow(ctx, "select current_setting('server_version_num'), current_setting('server_version'), "+
+		"pg_is_in_recovery(), current_setting('default_transaction_read_only')").Scan(&number, &version, &recovery, &readOnly)
+	if err != nil {
+		return 0, fmt.Errorf("ask the server for its version: %w", err)
+	}
+	server, err := strconv.Atoi(number)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("read server_version_num %q: %w", number, err)
+	case server < MinServerVersion:
+		return 0, fmt.Errorf("the server is PostgreSQL %s, and Rowhook needs 14 or later: upgrade it", version)
+	case recovery:
+		return 0, errors.New("the server is in recovery (a standby), where nothing can be written: connect to the primary, " +
+			"for instance with several hosts and target_session_attrs=read-write in DATABASE_URL")
+	case readOnly == "on":
+		return 0, errors.New("default_transaction_read_only is on for this database or role, and Rowhook must write: " +
+			"turn it off (alter role ... set default_transaction_read_only = off) or use another role")
+	}
+	return server, nil
+}
+
+// explainPrivilege adds the remedy to a missing privilege.
+func explainPrivilege(ctx context.Context, conn *pgx.Conn, err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "42501" {
+		return err
+	}
+	var user, database string
+	if qerr := conn.QueryRow(ctx, "select current_user, current_database()").Scan(&user, &database); qerr != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the role %q needs the right to create in the database (grant create on database %s to %s) "+
+		"or to own the schema rowhook; or apply as the role that installed Rowhook",
+		err, user, pgx.Identifier{database}.Sanitize(), pgx.Identifier{user}.Sanitize())
+}

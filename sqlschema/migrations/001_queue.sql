@@ -1,0 +1,326 @@
+-- The tables of the queue, the doorbell, and the function that captures a row change.
+-- {{ .server }} is server_version_num: what newer servers do better is chosen here, once.
+
+revoke all on schema rowhook from public;
+comment on schema rowhook is 'Rowhook: delivers row changes to webhooks';
+
+create table rowhook.setting (
+  name  text primary key,
+  value jsonb not null
+);
+comment on table  rowhook.setting is 'What rowhook.yaml says of the whole installation, a row per key';
+comment on column rowhook.setting.name  is 'Key: retention, or generation (raised by every apply, so that dispatchers notice)';
+comment on column rowhook.setting.value is 'Value as applied';
+insert into rowhook.setting values
+  ('generation', '0'),
+  ('retention', '{"delivered": "7d", "attempts": "7d"}');
+
+create table rowhook.trigger (
+  id           integer generated always as identity primary key,
+  name         text not null unique,
+  relation     oid not null,
+  schema_name  text not null,
+  table_name   text not null,
+  spec         jsonb not null,
+  paused       boolean not null default false,
+  removed_at   timestamptz,
+  applied_at   timestamptz not null default now(),
+  captured     jsonb not null default '{}'
+);
+comment on table  rowhook.trigger is 'One row per trigger of rowhook.yaml; a removed one stays for the sake of its history';
+comment on column rowhook.trigger.id          is 'Names the trigger in the queue and in the capture triggers';
+comment on column rowhook.trigger.name        is 'Name in rowhook.yaml';
+comment on column rowhook.trigger.relation    is 'The watched table, by oid, so that renames are followed';
+comment on column rowhook.trigger.schema_name is 'Schema of the table at the last apply, for when the table is gone';
+comment on column rowhook.trigger.table_name  is 'Name of the table at the last apply, for when the table is gone';
+comment on column rowhook.trigger.spec        is 'Spec as applied; references to the environment are not expanded';
+comment on column rowhook.trigger.paused      is 'Events are recorded but not delivered';
+comment on column rowhook.trigger.removed_at  is 'Since when it is no longer configured; null: active';
+comment on column rowhook.trigger.applied_at  is 'When the spec was last changed';
+comment on column rowhook.trigger.captured    is 'Digests of what its SQL triggers and functions were made from and what they then were, so that apply sees what has changed since';
+
+create table rowhook.event_log (
+  id         uuid primary key,
+  created_at timestamptz not null default clock_timestamp(),
+  due_at     timestamptz not null default clock_timestamp(),
+  trigger_id integer not null,
+  claimed_by integer,
+  tries      integer not null default 0,
+  op         "char" not null,
+  old        json,
+  new        json,
+  session    json,
+  trace      json
+) with (
+  -- Every event is inserted, updated by its claim and deleted by its settling: vacuum early, often and at full speed.
+  autovacuum_vacuum_scale_factor = 0.01,
+  autovacuum_vacuum_threshold = 5000,
+  autovacuum_vacuum_insert_scale_factor = 0.2,
+  autovacuum_analyze_scale_factor = 0.2,
+  autovacuum_analyze_threshold = 10000,
+  autovacuum_vacuum_cost_delay = 0,
+  -- Giving pages back takes an exclusive lock on a table that writers insert into; they are used again at once.
+  vacuum_truncate = false,
+  toast.autovacuum_vacuum_scale_factor = 0.05,
+  toast.autovacuum_vacuum_cost_delay = 0,
+  toast.vacuum_truncate = false
+);
+create index event_log_due on rowhook.event_log (trigger_id, due_at);
+comment on table  rowhook.event_log is 'Events that are still owed: waiting, in flight or to be retried';
+comment on column rowhook.event_log.id         is 'UUID version 7, the same at every attempt';
+comment on column rowhook.event_log.created_at is 'When the change was made';
+comment on column rowhook.event_log.due_at     is 'When it is to be claimed next: a new event at once, a claimed one at the end of its lease, a failed one at its next attempt';
+comment on column rowhook.event_log.trigger_id is 'rowhook.trigger.id';
+comment on column rowhook.event_log.claimed_by is 'rowhook.instance.id of the dispatcher that has it; null: nobody';
+comment on column rowhook.event_log.tries      is 'Claims so far, the present one included';
+comment on column rowhook.event_log.op         is 'I insert, U update, D delete, M manual';
+comment on column rowhook.event_log.old        is 'The row before; null for an insert';
+comment on column rowhook.event_log.new        is 'The row after; null for a delete';
+comment on column rowhook.event_log.session    is 'The setting rowhook.session (or hasura.user) of the writer';
+comment on column rowhook.event_log.trace      is 'The setting rowhook.trace_context (or hasura.tracecontext) of the writer';
+
+create table rowhook.event_archive (
+  id           uuid not null,
+  created_at   timestamptz not null,
+  delivered_at timestamptz not null,
+  trigger_id   integer not null,
+  tries        integer not null,
+  op           "char" not null,
+  old          json,
+  new          json,
+  session      json,
+  trace        json,
+  primary key (id, delivered_at)
+) partition by range (delivered_at);
+comment on table  rowhook.event_archive is 'Events that were delivered, a partition per day (UTC)';
+comment on column rowhook.event_archive.id           is 'As in event_log';
+comment on column rowhook.event_archive.created_at   is 'When the change was made';
+comment on column rowhook.event_archive.delivered_at is 'When its delivery was recorded';
+comment on column rowhook.event_archive.trigger_id   is 'rowhook.trigger.id';
+comment on column rowhook.event_archive.tries        is 'Attempts that it took';
+comment on column rowhook.event_archive.op           is 'I insert, U update, D delete, M manual';
+comment on column rowhook.event_archive.old          is 'The row before; null for an insert';
+comment on column rowhook.event_archive.new          is 'The row after; null for a delete';
+comment on column rowhook.event_archive.session      is 'As in event_log';
+comment on column rowhook.event_archive.trace        is 'As in event_log';
+
+create table rowhook.dead_letter (
+  id         uuid primary key,
+  created_at timestamptz not null,
+  died_at    timestamptz not null default clock_timestamp(),
+  trigger_id integer not null,
+  tries      integer not null,
+  op         "char" not null,
+  reason     text not null,
+  old        json,
+  new        json,
+  session    json,
+  trace      json
+);
+create index dead_letter_trigger on rowhook.dead_letter (trigger_id, died_at);
+comment on table  rowhook.dead_letter is 'Events that ran out of attempts or lost their trigger; kept until someone acts';
+comment on column rowhook.dead_letter.id         is 'As in event_log';
+comment on column rowhook.dead_letter.created_at is 'When the change was made';
+comment on column rowhook.dead_letter.died_at    is 'When it was given up';
+comment on column rowhook.dead_letter.trigger_id is 'rowhook.trigger.id';
+comment on column rowhook.dead_letter.tries      is 'Attempts that were made';
+comment on column rowhook.dead_letter.op         is 'I insert, U update, D delete, M manual';
+comment on column rowhook.dead_letter.reason     is 'Why it is here: the last failure, or that its trigger was removed';
+comment on column rowhook.dead_letter.old        is 'The row before; null for an insert';
+comment on column rowhook.dead_letter.new        is 'The row after; null for a delete';
+comment on column rowhook.dead_letter.session    is 'As in event_log';
+comment on column rowhook.dead_letter.trace      is 'As in event_log';
+
+create table rowhook.invocation_log (
+  event_id         uuid not null,
+  started_at       timestamptz not null,
+  trigger_id       integer not null,
+  instance_id      integer not null,
+  duration_us      bigint not null,
+  attempt          integer not null,
+  status           smallint,
+  error_kind       text,
+  error            text,
+  response_headers json,
+  response_body    text
+) partition by range (started_at);
+create index invocation_log_event on rowhook.invocation_log (event_id);
+comment on table  rowhook.invocation_log is 'One row per attempt, a partition per day (UTC)';
+comment on column rowhook.invocation_log.event_id         is 'The event';
+comment on column rowhook.invocation_log.started_at       is 'When the attempt was sent';
+comment on column rowhook.invocation_log.trigger_id       is 'rowhook.trigger.id';
+comment on column rowhook.invocation_log.instance_id      is 'rowhook.instance.id of the dispatcher that sent it';
+comment on column rowhook.invocation_log.duration_us      is 'Microseconds until the response was read or the attempt failed';
+comment on column rowhook.invocation_log.attempt          is 'Number of the attempt, from 1';
+comment on column rowhook.invocation_log.status           is 'HTTP status; null: no response';
+comment on column rowhook.invocation_log.error_kind       is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, denied, other';
+comment on column rowhook.invocation_log.error            is 'What went wrong, for people';
+comment on column rowhook.invocation_log.response_headers is 'Response headers, secrets redacted';
+comment on column rowhook.invocation_log.response_body    is 'Beginning of the response body';
+
+create sequence rowhook.instance_id as integer minvalue 2 start 2;
+comment on sequence rowhook.instance_id is 'Numbers dispatchers; 1 is kept for the doorbell''s "ring"';
+
+create table rowhook.instance (
+  id         integer primary key,
+  name       text not null,
+  version    text not null,
+  listens    boolean not null,
+  started_at timestamptz not null default now()
+);
+comment on table  rowhook.instance is 'Dispatchers that have registered and were not yet found dead';
+comment on column rowhook.instance.id         is 'From rowhook.instance_id; also the key of the advisory lock it holds while it lives';
+comment on column rowhook.instance.name       is 'Host and process id';
+comment on column rowhook.instance.version    is 'Version of the program';
+comment on column rowhook.instance.listens    is 'Whether it holds a session of its own, and with it the advisory lock that shows it is alive';
+comment on column rowhook.instance.started_at is 'When it registered';
+
+-- Read outside MVCC and without a lock by every captured write. After a crash of the server it starts anew, ringing.
+create {{ if ge .server 150000 }}unlogged {{ end }}sequence rowhook.doorbell as integer minvalue 1 start 1;
+comment on sequence rowhook.doorbell is 'Last value 1 (or none): writers ring (NOTIFY). Otherwise the id of the instance that is awake and asked for silence';
+
+{{ if ge .server 180000 }}
+create function rowhook.uuid7() returns uuid language sql volatile
+  return pg_catalog.uuidv7();
+{{ else }}
+create function rowhook.uuid7() returns uuid language sql volatile
+  return pg_catalog.encode(
+    set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+      placing substring(int8send(trunc(date_part('epoch', clock_timestamp()) * 1000)::bigint) from 3)
+      from 1 for 6), 52, 1), 53, 1), 'hex')::uuid;
+{{ end }}
+comment on function rowhook.uuid7() is 'A new UUID version 7 (RFC 9562)';
+
+-- The writer's context is free text: what is not JSON is kept as a JSON string, so that a bad setting can't fail a write.
+create function rowhook.as_json(value text) returns json language plpgsql immutable
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+begin
+  return value::json;
+exception when others then
+  return to_json(value);
+end
+$$;
+comment on function rowhook.as_json(text) is 'The text as JSON, or as a JSON string where it is none';
+
+-- A row that a trigger gets lacks the columns that are computed when they are read.
+create function rowhook.with_values(base json, over json) returns json language sql immutable
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+  select ('{' || string_agg(to_json(b.key)::text || ':' || coalesce(o.value, b.value)::text, ',' order by b.n) || '}')::json
+    from json_each(base) with ordinality as b (key, value, n)
+    left join json_each(over) as o (key, value) on o.key = b.key
+$$;
+comment on function rowhook.with_values(json, json) is 'The first object with the values that the second has for some of its keys';
+revoke all on function rowhook.with_values(json, json) from public;
+
+-- One row into the queue, then the doorbell: the order matters, see docs/design of the doorbell in listener/doorbell.go.
+create function rowhook.capture() returns trigger language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set timezone to 'UTC'
+  set datestyle to 'ISO, YMD'
+  set intervalstyle to 'postgres'
+  set bytea_output to 'hex'
+  set extra_float_digits to 1
+  set lc_monetary to 'C'
+  set quote_all_identifiers to off
+as $$
+declare
+  s text := coalesce(nullif(current_setting('rowhook.session', true), ''), nullif(current_setting('hasura.user', true), ''));
+  t text := coalesce(nullif(current_setting('rowhook.trace_context', true), ''), nullif(current_setting('hasura.tracecontext', true), ''));
+begin
+  insert into rowhook.event_log (id, trigger_id, op, old, new, session, trace)
+  values (rowhook.uuid7(), tg_argv[0]::integer, tg_op::"char", row_to_json(old), row_to_json(new),
+          case when s is not null then rowhook.as_json(s) end,
+          case when t is not null then rowhook.as_json(t) end);
+  if tg_argv[1] is null and coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1 then
+    perform pg_notify('rowhook', tg_argv[0]);
+  end if;
+  return null;
+end
+$$;
+comment on function rowhook.capture() is 'Capture trigger for whole rows. Arguments: rowhook.trigger.id, and "never" where it must not NOTIFY';
+revoke all on function rowhook.capture() from public;
+
+create function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  target  rowhook.trigger;
+  event   uuid := rowhook.uuid7();
+  s text := coalesce(nullif(current_setting('rowhook.session', true), ''), nullif(current_setting('hasura.user', true), ''));
+  t text := coalesce(nullif(current_setting('rowhook.trace_context', true), ''), nullif(current_setting('hasura.tracecontext', true), ''));
+begin
+  select * into target from rowhook.trigger where name = trigger_name and removed_at is null;
+  if not found then
+    raise exception 'there is no Rowhook trigger named "%"', trigger_name
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if not coalesce((target.spec->'on'->>'manual')::boolean, false) then
+    raise exception 'the Rowhook trigger "%" takes no manual events', trigger_name
+      using errcode = 'insufficient_privilege', hint = 'Add "manual: true" under its "on" in rowhook.yaml and apply again.';
+  end if;
+  insert into rowhook.event_log (id, trigger_id, op, new, session, trace)
+  values (event, target.id, 'M', payload,
+          case when s is not null then rowhook.as_json(s) end,
+          case when t is not null then rowhook.as_json(t) end);
+  if target.spec->>'notify' is distinct from 'never' and coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1 then
+    perform pg_notify('rowhook', target.id::text);
+  end if;
+  return event;
+end
+$$;
+comment on function rowhook.emit(text, json) is 'Records a MANUAL event with this payload for a trigger that allows it; returns the event id';
+revoke all on function rowhook.emit(text, json) from public;
+
+-- Partitions of both histories for the days from "since" to "until" (UTC); returns how many were made.
+create function rowhook.ensure_partitions(since timestamptz, until timestamptz) returns integer language plpgsql
+  set search_path to 'pg_catalog', 'pg_temp'
+  set client_min_messages to warning
+as $$
+declare
+  parent text;
+  day    date := (since at time zone 'UTC')::date;
+  last   date := (until at time zone 'UTC')::date;
+  made   integer := 0;
+begin
+  while day <= last loop
+    foreach parent in array array['event_archive', 'invocation_log'] loop
+      if to_regclass(format('rowhook.%I', parent || to_char(day, '_YYYYMMDD'))) is null then
+        execute format('create table rowhook.%I partition of rowhook.%I for values from (%L) to (%L)',
+          parent || to_char(day, '_YYYYMMDD'), parent, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+        made := made + 1;
+      end if;
+    end loop;
+    day := day + 1;
+  end loop;
+  return made;
+end
+$$;
+comment on function rowhook.ensure_partitions(timestamptz, timestamptz) is 'Makes the daily partitions that are missing between two moments';
+revoke all on function rowhook.ensure_partitions(timestamptz, timestamptz) from public;
+
+select rowhook.ensure_partitions(now() - interval '1 day', now() + interval '3 days');
+
+create view rowhook.events as
+select e.id, coalesce(n.nspname, t.schema_name) as schema_name, coalesce(c.relname, t.table_name) as table_name, t.name as trigger_name,
+       json_build_object(
+         'op', case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end,
+         'data', json_build_object('old', e.old, 'new', e.new),
+         'session_variables', e.session, 'trace_context', e.trace) as payload,
+       e.delivered, e.error, e.tries, e.created_at, e.locked, e.next_retry_at, e.archived
+  from (
+    select id, trigger_id, op, old, new, session, trace, tries, created_at, false as delivered, false as error,
+           case when claimed_by is not null then due_at end as locked,
+           case when claimed_by is null and tries > 0 then due_at end as next_retry_at, false as archived
+      from rowhook.event_log
+    union all
+    select id, trigger_id, op, old, new, session, trace, tries, created_at, true, false, null, null, true
+      from rowhook.event_archive
+    union all
+    select id, trigger_id, op, old, new, session, trace, tries, created_at, false, true, null, null, false
+      from rowhook.dead_letter) e
+  left join rowhook.trigger t on t.id = e.trigger_id
+  left join pg_catalog.pg_class c on c.oid = t.relation
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
+comment on view rowhook.events is 'Every event, wherever it stands, with the columns that Hasura''s event_log has; locked: until when it is leased';

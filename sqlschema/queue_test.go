@@ -1,0 +1,358 @@
+package sqlschema_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// queue is a migrated database with rows put straight into event_log.
+type queue struct {
+	*pgtest.DB
+	conn *pgx.Conn
+}
+
+func newQueue(t *testing.T) queue {
+	db := pgtest.New(t)
+	return queue{db, db.Conn(t)}
+}
+
+// add puts n events of a trigger into the queue, due now less i seconds, oldest first in the result.
+func (q queue) add(t *testing.T, trigger int32, n int) [][16]byte {
+	t.Helper()
+	rows, err := q.conn.Query(t.Context(), `
+insert into rowhook.event_log (id, trigger_id, op, new, due_at)
+select rowhook.uuid7(), $1, 'I', json_build_object('n', i), clock_timestamp() - make_interval(secs => $2 - i)
+  from generate_series(1, $2) i returning id`, trigger, n)
+	require.NoError(t, err)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	require.NoError(t, err)
+	return ids
+}
+
+func (q queue) count(t *testing.T, where string, args ...any) (n int) {
+	t.Helper()
+	require.NoError(t, q.conn.QueryRow(t.Context(), "select count(*) from "+where, args...).Scan(&n))
+	return n
+}
+
+func want(trigger int32, limit int32) sqlschema.Want {
+	return sqlschema.Want{Trigger: trigger, Relation: 1259, Limit: limit, Lease: time.Minute} // 1259: pg_class
+}
+
+func claim(t *testing.T, db sqlschema.Queryer, instance int32, wants ...sqlschema.Want) []sqlschema.Claimed {
+	t.Helper()
+	got, err := sqlschema.Claim(t.Context(), db, instance, wants)
+	require.NoError(t, err)
+	return got
+}
+
+func ids(events []sqlschema.Claimed) (out [][16]byte) {
+	for _, e := range events {
+		out = append(out, e.ID)
+	}
+	return out
+}
+
+func TestClaimTakesTheOldestOfEachTriggerUpToItsLimit(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	one, two := q.add(t, 1, 5), q.add(t, 2, 2)
+	q.add(t, 3, 1)
+	got := claim(t, q.conn, 7, want(1, 3), want(2, 10))
+	require.ElementsMatch(t, append(one[:3:3], two...), ids(got))
+	for _, e := range got {
+		require.EqualValues(t, 1, e.Tries)
+		require.EqualValues(t, 'I', e.Op)
+		require.Contains(t, e.Table, "pg_class")
+		require.WithinDuration(t, time.Now(), e.CreatedAt, time.Minute)
+		require.Zero(t, e.Held)
+		require.Nil(t, e.Old)
+		require.Contains(t, string(e.New), `"n" : `)
+	}
+	require.Equal(t, 5, q.count(t, "rowhook.event_log where claimed_by = 7 and tries = 1 and due_at > now() + interval '50 s'"))
+	require.ElementsMatch(t, one[3:], ids(claim(t, q.conn, 8, want(1, 10), want(2, 10))), "a claimed event is not due")
+}
+
+func TestClaimSkipsRowsLockedByOthers(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	all := q.add(t, 1, 4)
+	tx, err := q.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	require.Len(t, claim(t, tx, 8, want(1, 2)), 2)
+	require.Equal(t, all[2:], ids(claim(t, q.conn, 7, want(1, 10))))
+}
+
+func TestClaimStartsAtTheFloorAndLeavesTheFutureAlone(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	all := q.add(t, 1, 3)
+	q.Exec(t, "insert into rowhook.event_log (id, trigger_id, op, due_at) values (rowhook.uuid7(), 1, 'I', now() + interval '1 h')")
+	w := want(1, 10)
+	w.Floor = time.Now().Add(-1500 * time.Millisecond)
+	require.Equal(t, all[1:], ids(claim(t, q.conn, 7, w)))
+	require.Equal(t, all[:1], ids(claim(t, q.conn, 7, want(1, 10))), "from the beginning it finds the rest")
+}
+
+func TestClaimReadsNothingOfOtherTriggers(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 20_000)
+	q.add(t, 2, 1)
+	q.Exec(t, "vacuum analyze rowhook.event_log")
+	tx, err := q.conn.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	require.Len(t, claim(t, tx, 7, want(2, 100)), 1)
+	var read int
+	require.NoError(t, tx.QueryRow(t.Context(), `
+select pg_stat_get_xact_tuples_fetched(i) + pg_stat_get_xact_tuples_returned(i)
+  from unnest(array['rowhook.event_log'::regclass]) i`).Scan(&read))
+	require.Less(t, read, 10, "the events of another trigger were read")
+}
+
+func TestClaimHoldsBackLargePayloadsAndFetchPayloadBringsThem(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, old, new)
+select rowhook.uuid7(), 1, 'U', to_json(repeat('x', $1)), to_json(repeat('y', $1))`, 40_000)
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, new) select rowhook.uuid7(), 2, 'I', to_json(repeat('z', 65000))`)
+	big := claim(t, q.conn, 7, want(1, 1))
+	require.Len(t, big, 1)
+	require.EqualValues(t, 80_004, big[0].Held)
+	require.Nil(t, big[0].New)
+	old, row, ok, err := sqlschema.FetchPayload(t.Context(), q.conn, 7, big[0].ID, 1)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Len(t, old, 40_002)
+	require.Equal(t, byte('y'), row[1])
+	_, _, ok, err = sqlschema.FetchPayload(t.Context(), q.conn, 8, big[0].ID, 1)
+	require.NoError(t, err)
+	require.False(t, ok, "it is not that instance's")
+
+	small := claim(t, q.conn, 7, want(2, 1))
+	require.Len(t, small[0].New, 65_002)
+	require.Zero(t, small[0].Held)
+}
+
+func TestSettleMovesReschedulesBuriesReleasesAndLogs(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 4)
+	got := claim(t, q.conn, 7, want(1, 4))
+	attempt := &sqlschema.Attempt{StartedAt: time.Now(), Duration: 1500 * time.Microsecond, Status: 200, Header: []byte(`{"A": "b"}`), Body: "ok"}
+	failed := &sqlschema.Attempt{StartedAt: time.Now(), Duration: time.Second, Kind: "refused", Error: "connection refused"}
+	batch := []sqlschema.Settlement{
+		{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Delivered, Attempt: attempt},
+		{ID: got[1].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Retried, Delay: 10 * time.Second, Attempt: failed},
+		{ID: got[2].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Dead, Reason: "connection refused", Attempt: failed},
+		{ID: got[3].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Released},
+	}
+	opt := sqlschema.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true}
+	n, err := sqlschema.Settle(t.Context(), q.conn, opt, batch)
+	require.NoError(t, err)
+	require.Equal(t, 4, n)
+
+	require.Equal(t, 1, q.count(t, "rowhook.event_archive where id = $1 and tries = 1 and op = 'I' and new is not null", pgtype.UUID{Bytes: got[0].ID, Valid: true}))
+	require.Equal(t, 1, q.count(t, `rowhook.event_log where id = $1 and claimed_by is null and tries = 1
+		and due_at between clock_timestamp() + interval '8 s' and clock_timestamp() + interval '10 s'`, pgtype.UUID{Bytes: got[1].ID, Valid: true}))
+	require.Equal(t, 1, q.count(t, "rowhook.dead_letter where id = $1 and reason = 'connection refused'", pgtype.UUID{Bytes: got[2].ID, Valid: true}))
+	require.Equal(t, 1, q.count(t, "rowhook.event_log where id = $1 and claimed_by is null and tries = 0 and due_at <= clock_timestamp()", pgtype.UUID{Bytes: got[3].ID, Valid: true}))
+	require.Equal(t, 2, q.count(t, "rowhook.event_log"))
+	require.Equal(t, 1, q.count(t, `rowhook.invocation_log where event_id = $1 and attempt = 1 and status = 200 and error_kind is null and error is null
+		and duration_us = 1500 and instance_id = 7 and trigger_id = 1 and response_headers::text = '{"A": "b"}' and response_body = 'ok'`, pgtype.UUID{Bytes: got[0].ID, Valid: true}))
+	require.Equal(t, 2, q.count(t, "rowhook.invocation_log where status is null and error_kind = 'refused' and error = 'connection refused'"))
+	require.Equal(t, 3, q.count(t, "rowhook.invocation_log"))
+}
+
+func TestSettleTouchesNothingThatIsNoLongerThisClaims(t *testing.T) {
+	t.Parallel()
+	for name, takeOver := range map[string]string{
+		"another instance has it":     "update rowhook.event_log set claimed_by = 8",
+		"it was claimed again":        "update rowhook.event_log set tries = 2",
+		"it was given back":           "update rowhook.event_log set claimed_by = null",
+		"another instance settled it": "delete from rowhook.event_log",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := newQueue(t)
+			q.add(t, 1, 1)
+			got := claim(t, q.conn, 7, want(1, 1))
+			q.Exec(t, takeOver)
+			left := q.count(t, "rowhook.event_log")
+			for _, fate := range []sqlschema.Fate{sqlschema.Delivered, sqlschema.Retried, sqlschema.Dead, sqlschema.Released} {
+				n, err := sqlschema.Settle(t.Context(), q.conn, sqlschema.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true},
+					[]sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: fate, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}})
+				require.NoError(t, err)
+				require.Zero(t, n)
+			}
+			require.Equal(t, left, q.count(t, "rowhook.event_log"))
+			require.Zero(t, q.count(t, "rowhook.event_archive"))
+			require.Zero(t, q.count(t, "rowhook.dead_letter"))
+			require.Equal(t, 4, q.count(t, "rowhook.invocation_log"), "the attempts were made all the same")
+		})
+	}
+}
+
+func TestSettleWrittenTwiceLogsOnce(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 1)
+	got := claim(t, q.conn, 7, want(1, 1))
+	batch := []sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Delivered, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}}
+	opt := sqlschema.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true}
+	for range 3 {
+		_, err := sqlschema.Settle(t.Context(), q.conn, opt, batch)
+		require.NoError(t, err)
+		opt.Again = true
+	}
+	require.Equal(t, 1, q.count(t, "rowhook.invocation_log"))
+	require.Equal(t, 1, q.count(t, "rowhook.event_archive"))
+}
+
+func TestSettleKeepsNoHistoryWhereNoneIsWanted(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 1)
+	got := claim(t, q.conn, 7, want(1, 1))
+	n, err := sqlschema.Settle(t.Context(), q.conn, sqlschema.SettleOptions{Instance: 7}, []sqlschema.Settlement{
+		{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Delivered, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}})
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	for _, table := range []string{"event_log", "event_archive", "dead_letter", "invocation_log"} {
+		require.Zero(t, q.count(t, "rowhook."+table), table)
+	}
+}
+
+func TestNextDueIsTheFirstThatIsNotDueYet(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 2)
+	_, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2})
+	require.NoError(t, err)
+	require.False(t, ok)
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, due_at) select rowhook.uuid7(), 2, 'I', now() + make_interval(mins => i) from generate_series(1, 3) i`)
+	in, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2})
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.InDelta(t, time.Minute, in, float64(5*time.Second))
+}
+
+func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	require.NoError(t, sqlschema.Silence(t.Context(), q.conn, 7))
+	tx, err := q.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	// No later transaction completes, so a snapshot's xmax is this very one.
+	_, err = tx.Exec(t.Context(), "insert into rowhook.event_log (id, trigger_id, op) values (rowhook.uuid7(), 1, 'I')")
+	require.NoError(t, err)
+	horizon, err := sqlschema.Ring(t.Context(), q.conn)
+	require.NoError(t, err)
+	pending, err := sqlschema.Pending(t.Context(), q.conn, horizon)
+	require.NoError(t, err)
+	require.Positive(t, pending)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Eventually(t, func() bool { // other tests of this server have transactions of their own
+		pending, err := sqlschema.Pending(t.Context(), q.conn, horizon)
+		return err == nil && pending == 0
+	}, 20*time.Second, 20*time.Millisecond)
+	w, err := sqlschema.Look(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.EqualValues(t, sqlschema.Ringing, w.Doorbell)
+}
+
+func TestLookFindsInstancesThatHoldNoLock(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	alive := q.Conn(t)
+	require.NoError(t, sqlschema.HoldLock(t.Context(), alive, 5))
+	for id, listens := range map[int32]bool{5: true, 6: true, 7: false} {
+		require.NoError(t, sqlschema.Register(t.Context(), q.conn, id, fmt.Sprint("i", id), "v", listens))
+	}
+	w, err := sqlschema.Look(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []int32{5, 7}, w.Alive)
+	require.Equal(t, []int32{6}, w.Dead)
+	require.True(t, w.IsAlive(7))
+	require.False(t, w.IsAlive(6))
+	require.EqualValues(t, sqlschema.Ringing, w.Doorbell, "a doorbell that was never set rings")
+	require.NoError(t, sqlschema.Silence(t.Context(), q.conn, 5))
+	w, err = sqlschema.Look(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.EqualValues(t, 5, w.Doorbell)
+
+	require.ErrorContains(t, sqlschema.HoldLock(t.Context(), q.conn, 5), "earlier session")
+	require.NoError(t, alive.Close(t.Context()))
+	require.Eventually(t, func() bool { return sqlschema.HoldLock(t.Context(), q.conn, 5) == nil }, 10*time.Second, 10*time.Millisecond)
+}
+
+func TestReclaimGivesBackTheClaimsOfTheDeadAndCountsThem(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 3)
+	require.NoError(t, sqlschema.Register(t.Context(), q.conn, 6, "dead", "v", true))
+	claim(t, q.conn, 6, want(1, 2))
+	claim(t, q.conn, 7, want(1, 2))
+	n, err := sqlschema.Reclaim(t.Context(), q.conn, []int32{6})
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+	require.Zero(t, q.count(t, "rowhook.instance"))
+	got := claim(t, q.conn, 8, want(1, 10))
+	require.Len(t, got, 2)
+	for _, e := range got {
+		require.EqualValues(t, 2, e.Tries)
+	}
+}
+
+func TestDisownGivesBackWhatTheInstanceDoesNotKnowUncounted(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 3)
+	got := claim(t, q.conn, 7, want(1, 3))
+	n, err := sqlschema.Disown(t.Context(), q.conn, 7, [][16]byte{got[1].ID})
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+	require.Equal(t, 2, q.count(t, "rowhook.event_log where claimed_by is null and tries = 0"))
+	n, err = sqlschema.Disown(t.Context(), q.conn, 7, nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, n, "knowing nothing it gives back all")
+}
+
+func TestTidyMakesPartitionsAheadAndDropsWhatIsOver(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.Exec(t, "select rowhook.ensure_partitions(now() - interval '10 days', now())")
+	q.Exec(t, "drop table rowhook.event_archive_"+time.Now().UTC().AddDate(0, 0, 2).Format("20060102"))
+	tx, err := q.conn.Begin(t.Context())
+	require.NoError(t, err)
+	dropped, err := sqlschema.Tidy(t.Context(), tx, sqlschema.Retention{Delivered: sqlschema.Duration(72 * time.Hour), Attempts: sqlschema.Duration(240 * time.Hour)})
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+	day := func(n int) string { return time.Now().UTC().AddDate(0, 0, n).Format("20060102") }
+	require.Contains(t, dropped, "event_archive_"+day(-4))
+	require.NotContains(t, dropped, "event_archive_"+day(-3), "its end is within the retention")
+	require.NotContains(t, dropped, "invocation_log_"+day(-10))
+	require.Equal(t, 1, q.count(t, "pg_class where relname = $1", "event_archive_"+day(2)))
+	require.Zero(t, q.count(t, "pg_class where relname = $1", "event_archive_"+day(-4)))
+}
+
+func TestEveryTableAndColumnIsCommentedAndNoPartitionIsDefault(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	require.Zero(t, q.count(t, `pg_class c left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+ where c.relnamespace = 'rowhook'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition and c.relname <> 'schema_version'
+   and (col_description(c.oid, a.attnum) is null or obj_description(c.oid, 'pg_class') is null)`))
+	require.Zero(t, q.count(t, "pg_partitioned_table where partdefid <> 0"))
+}
