@@ -1,0 +1,240 @@
+package webhook
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Endpoint is a webhook ready to be called: references expanded, URL parsed and headers prepared once. It may be used
+// by any number of Sends at once. Make a new one when the spec or the environment changes.
+type Endpoint struct {
+	shown   string // the URL as configured, references unexpanded
+	problem error
+	timeout time.Duration
+	request *http.Request // what every attempt's request is a shallow copy of; read only
+	header  http.Header   // without a default User-Agent, which is the client's; read only
+	signer  *signer       // nil: unsigned
+	scrub   scrubber
+	cached  atomic.Pointer[agentHeader]
+}
+
+type agentHeader struct {
+	agent  string
+	header http.Header
+}
+
+// NewEndpoint expands w's ${NAME} references by lookup (os.LookupEnv, or the like) and prepares its requests.
+//
+// The endpoint is never nil: one that can't be called (a variable is not set, the URL or a header is malformed, the secret
+// can't be read) is returned together with an error that says why, and each Send to it fails with KindBadURL and that text. No error
+// holds an expanded value.
+func NewEndpoint(w sqlschema.Webhook, lookup func(string) (string, bool)) (*Endpoint, error) {
+	ep := &Endpoint{shown: showURL(w.URL), timeout: w.Timeout.Std()}
+	if ep.timeout <= 0 {
+		ep.timeout = sqlschema.DefaultTimeout.Std()
+	}
+	ep.problem = errors.Join(ep.prepareURL(w.URL, lookup), ep.prepareHeaders(w, lookup), ep.prepareSecret(w.Secret, lookup))
+	if ep.problem != nil {
+		ep.problem = errors.New(strings.ReplaceAll(ep.problem.Error(), "\n", "; "))
+	}
+	return ep, ep.problem
+}
+
+// Problem says why this endpoint can't be called, nil if it can.
+func (ep *Endpoint) Problem() error { return ep.problem }
+
+// Timeout is how long one attempt may take, to the last byte of the response.
+func (ep *Endpoint) Timeout() time.Duration { return ep.timeout }
+
+// String is the URL as configured, with references unexpanded and a user name and password redacted.
+func (ep *Endpoint) String() string { return ep.shown }
+
+// expand returns s with its references replaced, and registers their values to be scrubbed. what names s in errors.
+func (ep *Endpoint) expand(what, s string, lookup func(string) (string, bool)) (string, error) {
+	expanded, err := sqlschema.ExpandReferences(s, lookup)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	names, err := sqlschema.References(s)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	for _, name := range names {
+		value, _ := lookup(name)
+		ep.scrub.addVariable(name, value)
+	}
+	return expanded, nil
+}
+
+func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, bool)) error {
+	what := fmt.Sprintf("url %q", ep.shown)
+	expanded, err := ep.expand(what, configured, lookup)
+	if err != nil {
+		return err
+	}
+	u, err := parseURL(expanded)
+	if err != nil {
+		return fmt.Errorf("%s %w", what, err)
+	}
+	ep.header = http.Header{"Content-Type": {"application/json"}}
+	if user := u.User; user != nil {
+		password, _ := user.Password()
+		pair := base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password))
+		ep.header["Authorization"] = []string{"Basic " + pair}
+		ep.scrub.add(pair, redacted)
+		ep.scrub.add(password, redacted)
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	ep.request = &http.Request{
+		Method: http.MethodPost, URL: u, Host: u.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	return nil
+}
+
+// parseURL accepts what a request can be sent to. Its errors say what is wrong with the URL, and quote nothing of it.
+func parseURL(s string) (*url.URL, error) {
+	switch {
+	case s == "":
+		return nil, errors.New("is empty")
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return nil, errors.New("holds a space, a line break or another control character (at the end of a variable's value?)")
+	}
+	u, err := url.Parse(s)
+	var escape url.EscapeError
+	var host url.InvalidHostError
+	switch {
+	case errors.As(err, &escape):
+		return nil, errors.New("holds a % that is not followed by two hexadecimal digits: write it %25")
+	case errors.As(err, &host), err == nil && strings.ContainsAny(u.Host, "<>\""):
+		return nil, errors.New("has a host name with a character that no host name can have")
+	case err != nil && strings.Contains(err.Error(), "invalid port"):
+		return nil, errors.New("has a port that is not a number")
+	case err != nil && !strings.Contains(s, "://"):
+		return nil, errors.New("has no http:// or https:// in front")
+	case err != nil:
+		return nil, errors.New("is not a URL")
+	case u.Scheme != "http" && u.Scheme != "https" && !strings.Contains(s, "://"):
+		return nil, errors.New("has no http:// or https:// in front")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("has a scheme other than http and https")
+	case u.Hostname() == "":
+		return nil, errors.New("has no host")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, errors.New("has a port that is not between 1 and 65535")
+		}
+	}
+	return u, nil
+}
+
+// showURL redacts the user name and password of a configured URL. It works on text that references make unparsable.
+func showURL(configured string) string {
+	scheme, rest, ok := strings.Cut(configured, "://")
+	if !ok {
+		return configured
+	}
+	authority, _, _ := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		rest = redacted + rest[i:]
+	}
+	return scheme + "://" + rest
+}
+
+// prepareHeaders adds the configured headers over the default ones. It can run without a parsed URL, to report its own errors.
+func (ep *Endpoint) prepareHeaders(w sqlschema.Webhook, lookup func(string) (string, bool)) error {
+	var problems []error
+	given := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
+		what := fmt.Sprintf("header %q", name)
+		value, err := ep.expand(what, w.Headers[name], lookup)
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case err != nil:
+			problems = append(problems, err)
+		case !httpguts.ValidHeaderFieldName(name):
+			problems = append(problems, fmt.Errorf("%s has a character that no header name can have", what))
+		case isReservedHeader(canonical) || w.Secret != "" && isSignatureHeader(canonical):
+			problems = append(problems, fmt.Errorf("%s is set by Rowhook itself: remove it", what))
+		case given[canonical] != "":
+			problems = append(problems, fmt.Errorf("%s is given twice, also as %q", what, given[canonical]))
+		case !httpguts.ValidHeaderFieldValue(value):
+			problems = append(problems, fmt.Errorf("%s has a value with a line break or another control character (at the end of a variable's value?)", what))
+		case canonical == "Host" && !httpguts.ValidHostHeader(value):
+			problems = append(problems, fmt.Errorf("%s has a value that is no host", what))
+		default:
+			given[canonical] = name
+			ep.set(canonical, value)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func (ep *Endpoint) set(canonical, value string) {
+	switch {
+	case ep.request == nil: // the URL is at fault, and nothing will be sent
+	case canonical == "Host":
+		ep.request.Host = value
+	default:
+		ep.header[canonical] = []string{value}
+	}
+}
+
+// isReservedHeader names what frames the message or belongs to the connection, and so is net/http's business.
+func isReservedHeader(canonical string) bool {
+	switch canonical {
+	case "Content-Length", "Transfer-Encoding", "Trailer", "Te", "Connection", "Keep-Alive", "Proxy-Connection", "Upgrade", "Expect":
+		return true
+	}
+	return false
+}
+
+func isSignatureHeader(canonical string) bool {
+	return canonical == HeaderID || canonical == HeaderTimestamp || canonical == HeaderSignature
+}
+
+func (ep *Endpoint) prepareSecret(configured string, lookup func(string) (string, bool)) error {
+	if configured == "" {
+		return nil
+	}
+	expanded, err := ep.expand("secret", configured, lookup)
+	if err != nil {
+		return err
+	}
+	ep.signer, err = newSigner(expanded)
+	return err
+}
+
+// headerFor is the header of an unsigned request by a client that calls itself agent. Callers must not change it.
+func (ep *Endpoint) headerFor(agent string) http.Header {
+	if c := ep.cached.Load(); c != nil && c.agent == agent {
+		return c.header
+	}
+	h := maps.Clone(ep.header)
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = []string{agent}
+	}
+	// The key without a value is not sent. It tells net/http that the request may be repeated where a kept connection
+	// turns out to have been closed by the receiver before it answered a byte: delivery is at least once anyway, and
+	// a stale connection should not cost an attempt.
+	if _, ok := h["Idempotency-Key"]; !ok {
+		h["Idempotency-Key"] = []string{}
+	}
+	ep.cached.Store(&agentHeader{agent, h})
+	return h
+}

@@ -1,0 +1,103 @@
+package webhook
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// env is a lookup over pairs of a name and a value.
+func env(pairs ...string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1], true
+			}
+		}
+		return "", false
+	}
+}
+
+func TestEndpointThatCantBeCalledSaysWhyAndNeverTheValue(t *testing.T) {
+	t.Parallel()
+	headers := func(pairs ...string) map[string]string {
+		h := map[string]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			h[pairs[i]] = pairs[i+1]
+		}
+		return h
+	}
+	const ok = "http://localhost/x"
+	for name, c := range map[string]struct {
+		webhook sqlschema.Webhook
+		lookup  func(string) (string, bool)
+		want    string
+	}{
+		"variable of the url not set":  {sqlschema.Webhook{URL: "${ORDERS_URL}/x"}, env(), `url "${ORDERS_URL}/x": environment variable ORDERS_URL is not set`},
+		"variable of a header not set": {sqlschema.Webhook{URL: ok, Headers: headers("X-A", "${TOKEN}")}, env(), `header "X-A": environment variable TOKEN is not set`},
+		"variable of secret not set":   {sqlschema.Webhook{URL: ok, Secret: "${KEY}"}, env(), `secret: environment variable KEY is not set`},
+		"two faults, both told":        {sqlschema.Webhook{URL: "${A}", Secret: "${B}"}, env(), `variable A is not set; secret: environment variable B`},
+		"empty":                        {sqlschema.Webhook{URL: "${U}"}, env("U", ""), `url "${U}" is empty`},
+		"no scheme":                    {sqlschema.Webhook{URL: "${U}"}, env("U", "hidden.example:80/x"), "has no http:// or https:// in front"},
+		"no scheme, an address":        {sqlschema.Webhook{URL: "${U}"}, env("U", "10.9.8.7:80/hidden"), "has no http:// or https:// in front"},
+		"relative":                     {sqlschema.Webhook{URL: "${U}"}, env("U", "/hidden"), "has no http:// or https:// in front"},
+		"other scheme":                 {sqlschema.Webhook{URL: "${U}"}, env("U", "ftp://hidden/x"), "has a scheme other than http and https"},
+		"no host":                      {sqlschema.Webhook{URL: "${U}"}, env("U", "http:///hidden"), "has no host"},
+		"port is a word":               {sqlschema.Webhook{URL: "${U}"}, env("U", "http://hidden:hidden/"), "has a port that is not a number"},
+		"port too large":               {sqlschema.Webhook{URL: "${U}"}, env("U", "http://hidden:65536/"), "has a port that is not between 1 and 65535"},
+		"line break":                   {sqlschema.Webhook{URL: "${U}"}, env("U", "http://hidden/\r\nX: y"), "holds a space, a line break"},
+		"space":                        {sqlschema.Webhook{URL: "${U}"}, env("U", " http://hidden/"), "holds a space, a line break"},
+		"bad escape":                   {sqlschema.Webhook{URL: "${U}"}, env("U", "http://hidden/%zz"), "holds a %"},
+		"bad host":                     {sqlschema.Webhook{URL: "${U}"}, env("U", "http://hid<den/"), "a character that no host name can have"},
+		"header value with a break":    {sqlschema.Webhook{URL: ok, Headers: headers("X-A", "a${T}")}, env("T", "hidden\nX-B: y"), `header "X-A" has a value with a line break`},
+		"header name":                  {sqlschema.Webhook{URL: ok, Headers: headers("X A", "a")}, env(), `header "X A" has a character`},
+		"framing header":               {sqlschema.Webhook{URL: ok, Headers: headers("content-length", "1")}, env(), `header "content-length" is set by Rowhook itself`},
+		"transfer-encoding":            {sqlschema.Webhook{URL: ok, Headers: headers("Transfer-Encoding", "chunked")}, env(), "is set by Rowhook itself"},
+		"signature header, signed":     {sqlschema.Webhook{URL: ok, Secret: "x", Headers: headers("webhook-id", "a")}, env(), `header "webhook-id" is set by Rowhook itself`},
+		"header twice":                 {sqlschema.Webhook{URL: ok, Headers: headers("X-A", "a", "x-a", "b")}, env(), `header "x-a" is given twice, also as "X-A"`},
+		"host header":                  {sqlschema.Webhook{URL: ok, Headers: headers("Host", "a b")}, env(), "has a value that is no host"},
+		"secret not base64":            {sqlschema.Webhook{URL: ok, Secret: "${S}"}, env("S", "whsec_!!hidden"), "what follows is not base64"},
+		"secret empty":                 {sqlschema.Webhook{URL: ok, Secret: "${S}"}, env("S", ""), "secret is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ep, err := NewEndpoint(c.webhook, c.lookup)
+			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), "hidden")
+			require.NotContains(t, err.Error(), "\n")
+			require.NotContains(t, ep.String(), "hidden")
+			require.Equal(t, err, ep.Problem())
+
+			client := NewClient(ClientConfig{})
+			defer client.Close()
+			r := client.Send(context.Background(), ep, orderPlaced(), nil)
+			require.Equal(t, KindBadURL, r.Kind)
+			require.Equal(t, err.Error(), r.Err)
+			require.False(t, r.Delivered())
+		})
+	}
+}
+
+func TestEndpointShowsItsURLUnexpandedAndWithoutCredentials(t *testing.T) {
+	t.Parallel()
+	for configured, want := range map[string]string{
+		"${U}/x":                       "${U}/x",
+		"https://user:pw@host/a@b":     "https://<redacted>@host/a@b",
+		"https://${USER}:${PW}@host/a": "https://<redacted>@host/a",
+		"https://host/a@b":             "https://host/a@b",
+	} {
+		ep, _ := NewEndpoint(sqlschema.Webhook{URL: configured}, env("U", "http://h", "USER", "u", "PW", "p"))
+		require.Equal(t, want, ep.String())
+	}
+}
+
+func TestEndpointHasTheDefaultTimeoutWhereNoneIsGiven(t *testing.T) {
+	t.Parallel()
+	ep, err := NewEndpoint(sqlschema.Webhook{URL: "http://h"}, env())
+	require.NoError(t, err)
+	require.Equal(t, time.Minute, ep.Timeout())
+}

@@ -1,0 +1,213 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"unicode"
+)
+
+// Kind says why an attempt got no whole response. It is what the invocation log stores in place of a status.
+type Kind string
+
+// The kinds. KindResponse: a response arrived, whatever its status.
+const (
+	KindResponse    Kind = ""
+	KindRefused     Kind = "refused"     // nothing listens there
+	KindDNS         Kind = "dns"         // the host's name could not be resolved
+	KindTLS         Kind = "tls"         // no trusted TLS connection: certificate, protocol or handshake
+	KindTimeout     Kind = "timeout"     // the attempt's time ran out, at whatever step
+	KindReset       Kind = "reset"       // the connection was reset or closed before the response was whole
+	KindUnreachable Kind = "unreachable" // no route to the host
+	KindBadURL      Kind = "bad_url"     // the configured webhook can't be called: see Endpoint.Problem
+	KindTooLarge    Kind = "too_large"   // the response's headers, or the request body, are over their limit
+	KindDenied      Kind = "denied"      // the guard forbids the address
+	KindCanceled    Kind = "canceled"    // Rowhook stopped before the response arrived
+	KindOther       Kind = "other"       // anything else, such as a response that is not HTTP
+)
+
+// Classify says which kind of failure err, from a round trip or from reading a response, is. It is a pure function;
+// nil is KindResponse.
+func Classify(err error) Kind {
+	var (
+		denied *DeniedError
+		dns    *net.DNSError
+		timed  net.Error
+	)
+	switch {
+	case err == nil:
+		return KindResponse
+	case errors.As(err, &denied):
+		return KindDenied
+	case errors.Is(err, context.Canceled):
+		return KindCanceled
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		return KindTimeout
+	case errors.As(err, &dns):
+		return KindDNS
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return KindRefused
+	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN,
+		syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM):
+		return KindUnreachable
+	case isAny(err, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed):
+		return KindReset
+	case errors.As(err, &timed) && timed.Timeout():
+		return KindTimeout
+	case isTLS(err):
+		return KindTLS
+	}
+	return classifyText(err.Error())
+}
+
+// classifyText knows the failures that net/http has no exported type for.
+func classifyText(text string) Kind {
+	has := func(parts ...string) bool {
+		for _, p := range parts {
+			if strings.Contains(text, p) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case has("response headers exceeded", "response header list larger"):
+		return KindTooLarge
+	case has("HTTP response to HTTPS client", "tls: ", "x509: "):
+		return KindTLS
+	case has("server closed idle connection", "stream error:", "sent GOAWAY", "client connection lost",
+		"client connection force closed", "transport closed before response", "readLoopPeekFailLocked"):
+		return KindReset
+	}
+	return KindOther
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}
+
+func isTLS(err error) bool {
+	var (
+		verification *tls.CertificateVerificationError
+		authority    x509.UnknownAuthorityError
+		hostname     x509.HostnameError
+		invalid      x509.CertificateInvalidError
+		roots        x509.SystemRootsError
+		record       tls.RecordHeaderError
+		alert        tls.AlertError
+	)
+	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) ||
+		errors.As(err, &invalid) || errors.As(err, &roots) || errors.As(err, &record) || errors.As(err, &alert)
+}
+
+// describe tells a person what went wrong with a call to host, in one line without Go's prefixes.
+func describe(err error, kind Kind, host string) string {
+	var (
+		op      *net.OpError
+		dns     *net.DNSError
+		denied  *DeniedError
+		address = host
+	)
+	if errors.As(err, &op) && op.Op == "proxyconnect" {
+		return "through the proxy: " + describe(op.Err, kind, "the proxy")
+	}
+	if op != nil && op.Addr != nil {
+		address = op.Addr.String()
+	}
+	switch kind {
+	case KindRefused:
+		return "connection refused by " + address
+	case KindDNS:
+		errors.As(err, &dns)
+		if dns.IsNotFound {
+			return "no such host: " + dns.Name
+		}
+		return "could not look up host " + dns.Name + ": " + oneLine(dns.Err)
+	case KindTLS:
+		return describeTLS(err, host)
+	case KindReset:
+		if isAny(err, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE) {
+			return "connection reset by " + address
+		}
+		return "connection closed by " + address + " before the response was complete"
+	case KindUnreachable:
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return "no local port or address left to connect to " + address
+		}
+		return "no route to " + address
+	case KindTooLarge:
+		return "the response's headers are over the limit of 64 KiB"
+	case KindDenied:
+		errors.As(err, &denied)
+		return denied.Error()
+	case KindCanceled:
+		return "canceled: Rowhook is stopping"
+	case KindTimeout:
+		return "timed out talking to " + address
+	}
+	return withoutPrefix(oneLine(err.Error()))
+}
+
+func describeTLS(err error, host string) string {
+	var (
+		authority x509.UnknownAuthorityError
+		record    tls.RecordHeaderError
+		op        *net.OpError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return "certificate signed by unknown authority"
+	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		return host + " does not speak TLS there: is its URL http, not https?"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "TLS handshake refused by " + host + ": " + withoutPrefix(oneLine(op.Err.Error()))
+	}
+	text := oneLine(err.Error())
+	for _, layer := range []string{"x509: ", "tls: "} {
+		if i := strings.LastIndex(text, layer); i >= 0 {
+			text = text[i+len(layer):]
+			break
+		}
+	}
+	return text
+}
+
+// withoutPrefix cuts the package names that Go's errors begin with.
+func withoutPrefix(text string) string {
+	for {
+		cut := text
+		for _, p := range []string{"net/http: ", "http: ", "http2: ", "tls: ", "HTTP/1.x transport connection broken: "} {
+			cut = strings.TrimPrefix(cut, p)
+		}
+		if cut == text {
+			return text
+		}
+		text = cut
+	}
+}
+
+// oneLine makes text fit for one line of a log or a column: no control characters, at most some 300 bytes.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\uFFFD"))
+	const most = 300
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
