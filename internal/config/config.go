@@ -1,0 +1,240 @@
+// Package config reads rowhook.yaml: strictly, with every error of the file at once, each with its file, line, key and
+// remedy. It also writes the JSON Schema by which editors check and complete the file.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// MaxSize is the most bytes that a configuration may have. It is far above what anyone writes, and low enough that a
+// wrong path (a dump, a log) is refused at once.
+const MaxSize = 10 << 20
+
+// Config is a rowhook.yaml that is right as far as the file alone can tell. Whether its tables and columns exist, and
+// whether Postgres accepts each when, is found out by applying it; Problem turns what is found into the same kind of
+// message.
+type Config struct {
+	// File is the name by which messages call the file.
+	File string
+	// Triggers are in the order of the file, with the defaults filled in and ${NAME} references unexpanded.
+	Triggers []sqlschema.Spec
+	Settings sqlschema.Settings
+	// Warnings are what is probably a mistake but may be meant: a variable that is not set here, a secret written out.
+	Warnings []Problem
+
+	source    source
+	positions map[string]Position
+}
+
+// Load reads the configuration at path. With a lookup (os.LookupEnv, say) it also warns of variables that the file
+// refers to and lookup does not know, and of URLs that are none once expanded; nil leaves these out. What is wrong
+// with the file is an *Error; errors.Is(err, fs.ErrNotExist) tells apart that there is none.
+func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := Parse(path, data)
+	if err != nil {
+		return nil, err
+	}
+	if lookup != nil {
+		c.warnOfEnvironment(lookup)
+	}
+	return c, nil
+}
+
+func read(path string) ([]byte, error) {
+	fail := func(cause error, format string, args ...any) ([]byte, error) {
+		p := Problem{Position: Position{File: path}, Message: fmt.Sprintf(format, args...)}
+		return nil, &Error{Problems: []Problem{p}, cause: cause}
+	}
+	if path == "" {
+		return fail(fs.ErrNotExist, "no configuration file was named; give the path of one, such as rowhook.yaml")
+	}
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(err, "there is no such file; check the path, or start from the commented rowhook.yaml")
+	case errors.Is(err, fs.ErrPermission):
+		return fail(err, "permission to read the file is denied; let the user that runs rowhook read it")
+	case err != nil:
+		return fail(err, "can't open the file (%v); check the path", reason(err))
+	}
+	defer func() { _ = f.Close() }() // only read from
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return fail(nil, "is a directory; name the file in it, such as %s/rowhook.yaml", strings.TrimRight(path, "/"))
+	}
+	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err != nil {
+		return fail(err, "can't read the file (%v); check that it is a readable text file", reason(err))
+	}
+	return data, nil
+}
+
+// reason is an error of the operating system without the path, which the message starts with already.
+func reason(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
+	}
+	return err
+}
+
+// Parse reads a configuration from memory. name is what messages call the file. What is wrong with it is an *Error.
+func Parse(name string, data []byte) (*Config, error) {
+	d := newDecoder(name)
+	if root := d.parse(data); root != nil {
+		d.file(root)
+	}
+	if len(d.problems) > 0 {
+		return nil, ErrorOf(d.problems...)
+	}
+	c := &Config{
+		File: name, Triggers: d.out.Triggers, Settings: d.out.Settings,
+		source: d.source, positions: d.positions,
+	}
+	c.warnOfSecrets()
+	return c, nil
+}
+
+// Position is where the file says the value at path of a trigger: Position(0, "webhook", "url"),
+// Position(2, "on", "update", "columns", "1"). A trigger of -1 starts at the top of the file: Position(-1,
+// "retention"). For what the file leaves out it is the place of what would hold it.
+func (c *Config) Position(trigger int, path ...string) Position {
+	full := fullPath(trigger, path)
+	for {
+		if p, ok := c.positions[full.id()]; ok || len(full) == 0 {
+			p.File = c.File
+			return p
+		}
+		full = full[:len(full)-1]
+	}
+}
+
+// Problem says something about the value at path of a trigger, both as Position takes them, so that what Postgres
+// finds wrong reads like what this package finds wrong. ErrorOf makes an error of several.
+func (c *Config) Problem(trigger int, message string, path ...string) Problem {
+	p := Problem{Position: c.Position(trigger, path...), Key: fullPath(trigger, path).String(), Message: message}
+	p.Excerpt = c.source.excerpt(p.Position)
+	return p
+}
+
+// References lists the environment variables that a trigger's webhook refers to, sorted.
+func References(s sqlschema.Spec) []string {
+	var names []string
+	eachReferring(s, func(value string, _ ...string) {
+		found, _ := sqlschema.References(value) // a malformed one was refused when the file was read
+		names = append(names, found...)
+	})
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// eachReferring visits the values of a trigger that may hold references, in a fixed order.
+func eachReferring(s sqlschema.Spec, visit func(value string, path ...string)) {
+	visit(s.Webhook.URL, "webhook", "url")
+	for _, name := range sortedKeys(s.Webhook.Headers) {
+		visit(s.Webhook.Headers[name], "webhook", "headers", name)
+	}
+	visit(s.Webhook.Secret, "webhook", "secret")
+}
+
+func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
+	for i, spec := range c.Triggers {
+		eachReferring(spec, func(value string, path ...string) {
+			names, _ := sqlschema.References(value)
+			whole := true
+			for _, name := range names {
+				set, ok := lookup(name)
+				switch {
+				case !ok:
+					whole = false
+					c.warn(i, fmt.Sprintf("environment variable %s is not set here; set it where the dispatcher runs", name), path...)
+				case set == "":
+					whole = false
+					c.warn(i, fmt.Sprintf("environment variable %s is set to nothing here; give it a value where the dispatcher runs", name), path...)
+				}
+			}
+			if path[1] != "url" || !whole || len(names) == 0 {
+				return
+			}
+			expanded, err := sqlschema.ExpandReferences(value, lookup)
+			if err == nil && checkExpandedURL(expanded) != nil {
+				c.warn(i, fmt.Sprintf("with the value that %s has here this is no http:// or https:// URL; check the value where the dispatcher runs",
+					strings.Join(names, ", ")), path...)
+			}
+		})
+	}
+	slices.SortStableFunc(c.Warnings, Problem.compare)
+}
+
+// warnOfSecrets points out values that are kept in the database and belong in the environment.
+func (c *Config) warnOfSecrets() {
+	const remedy = "; write ${NAME} instead, and set NAME where the dispatcher runs"
+	for i, spec := range c.Triggers {
+		eachReferring(spec, func(value string, path ...string) {
+			plain := value != "" && !strings.Contains(value, "${")
+			switch key := path[len(path)-1]; {
+			case plain && (path[1] == "secret" || path[1] == "headers" && isSecretHeader(key)):
+				c.warn(i, "is written out here, and so it is stored in the database as well"+remedy, path...)
+			case path[1] == "url" && hasPassword(value):
+				c.warn(i, "holds a password, which is stored in the database as well"+remedy, path...)
+			}
+		})
+	}
+	slices.SortStableFunc(c.Warnings, Problem.compare)
+}
+
+func (c *Config) warn(trigger int, message string, path ...string) {
+	c.Warnings = append(c.Warnings, c.Problem(trigger, message, path...))
+}
+
+// keyPath is a place in the file: keys, and indexes of lists as decimal numbers.
+type keyPath []string
+
+func fullPath(trigger int, rest []string) keyPath {
+	if trigger < 0 {
+		return slices.Clone(rest)
+	}
+	return append(keyPath{"triggers", strconv.Itoa(trigger)}, rest...)
+}
+
+// to is the path of what a key or an index holds.
+func (p keyPath) to(step string) keyPath { return append(slices.Clone(p), step) }
+
+func (p keyPath) id() string { return strings.Join(p, "\x00") }
+
+// String writes triggers[0].webhook.url.
+func (p keyPath) String() string {
+	var b strings.Builder
+	for _, step := range p {
+		switch {
+		case isDigits(step):
+			b.WriteString("[" + step + "]")
+		case !isPlainKey(step):
+			b.WriteString("[" + strconv.Quote(step) + "]")
+		case b.Len() > 0:
+			b.WriteString("." + step)
+		default:
+			b.WriteString(step)
+		}
+	}
+	return b.String()
+}
+
+func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+func isPlainKey(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}

@@ -1,0 +1,506 @@
+package config_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// trigger is a right file of one trigger, with lines replaced by key and more lines added at its end.
+func trigger(lines ...string) string {
+	keys := map[string]string{
+		"name": "name: a", "table": "table: public.orders", "on": "on: {insert: true}", "webhook": "webhook: {url: https://e.com/x}",
+	}
+	var more []string
+	for _, line := range lines {
+		key, _, _ := strings.Cut(line, ":")
+		if _, ok := keys[key]; ok {
+			keys[key] = line
+		} else {
+			more = append(more, line)
+		}
+	}
+	all := append([]string{keys["name"], keys["table"], keys["on"], keys["webhook"]}, more...)
+	return "triggers:\n  - " + strings.ReplaceAll(strings.Join(all, "\n"), "\n", "\n    ") + "\n"
+}
+
+func parse(t *testing.T, text string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("rowhook.yaml", []byte(text))
+	require.NoError(t, err)
+	return c
+}
+
+// problemsOf are the one-line forms of what is wrong with a file.
+func problemsOf(t *testing.T, text string) []string {
+	t.Helper()
+	c, err := config.Parse("rowhook.yaml", []byte(text))
+	require.Error(t, err, "%s", text)
+	require.Nil(t, c)
+	configErr, ok := errors.AsType[*config.Error](err)
+	require.True(t, ok)
+	require.NotEmpty(t, configErr.Problems)
+	require.True(t, slices.IsSortedFunc(configErr.Problems, func(a, b config.Problem) int { return a.Line - b.Line }))
+	var lines []string
+	for _, p := range configErr.Problems {
+		lines = append(lines, p.String())
+	}
+	return lines
+}
+
+func TestParseReadsEveryKey(t *testing.T) {
+	t.Parallel()
+	c := parse(t, `
+triggers:
+  - name: order_placed
+    table: public.orders
+    on:
+      insert: true
+      update: {columns: [status, amount]}
+      delete: true
+      manual: true
+    when: new.amount > 100
+    payload: {columns: [id, status, amount]}
+    webhook:
+      url: ${ORDERS_URL}/hooks/orders
+      headers: {Authorization: "Bearer ${ORDERS_TOKEN}"}
+      timeout: 10s
+      secret: ${ORDERS_SECRET}
+    retry: {limit: 7, interval: 1m, backoff: exponential, max_interval: 2h}
+    concurrency: 20
+    notify: never
+    on_replication: true
+retention: {delivered: 1d12h, attempts: 0}
+`)
+	require.Equal(t, []sqlschema.Spec{{
+		Name: "order_placed", Table: "public.orders",
+		On: sqlschema.On{
+			Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"status", "amount"}}, Delete: true, Manual: true,
+		},
+		When:    "new.amount > 100",
+		Payload: sqlschema.Payload{Columns: []string{"id", "status", "amount"}},
+		Webhook: sqlschema.Webhook{
+			URL: "${ORDERS_URL}/hooks/orders", Headers: map[string]string{"Authorization": "Bearer ${ORDERS_TOKEN}"},
+			Timeout: sqlschema.Duration(10 * time.Second), Secret: "${ORDERS_SECRET}",
+		},
+		Retry: sqlschema.Retry{
+			Limit: 7, Interval: sqlschema.Duration(time.Minute), Backoff: "exponential", MaxInterval: sqlschema.Duration(2 * time.Hour),
+		},
+		Concurrency: 20, Notify: "never", OnReplication: true,
+	}}, c.Triggers)
+	require.Equal(t, sqlschema.Settings{Retention: sqlschema.Retention{Delivered: sqlschema.Duration(36 * time.Hour)}}, c.Settings)
+	require.Empty(t, c.Warnings)
+	require.Equal(t, []string{"ORDERS_SECRET", "ORDERS_TOKEN", "ORDERS_URL"}, config.References(c.Triggers[0]))
+}
+
+func TestParseFillsInDefaultsAndKeepsAnExplicitZero(t *testing.T) {
+	t.Parallel()
+	want := sqlschema.DefaultSpec()
+	want.Name, want.Table, want.On.Insert, want.Webhook.URL = "a", "public.orders", true, "https://e.com/x"
+	c := parse(t, trigger())
+	require.Equal(t, []sqlschema.Spec{want}, c.Triggers)
+	require.Equal(t, sqlschema.DefaultSettings(), c.Settings)
+
+	c = parse(t, trigger("retry: {limit: 0, interval: 0, max_interval: 0s}")+"retention: {delivered: 0}\n")
+	require.Equal(t, sqlschema.Retry{Backoff: sqlschema.BackoffFixed}, c.Triggers[0].Retry)
+	require.Zero(t, c.Settings.Retention.Delivered)
+	require.Equal(t, sqlschema.DefaultSettings().Retention.Attempts, c.Settings.Retention.Attempts)
+}
+
+func TestParseTakesUpdateAsTrueFalseOrColumns(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]sqlschema.UpdateOn{
+		"true":           {Enabled: true},
+		"false":          {},
+		"{columns: [a]}": {Enabled: true, Columns: []string{"a"}},
+	} {
+		require.Equal(t, want, parse(t, trigger("on: {insert: true, update: "+text+"}")).Triggers[0].On.Update)
+	}
+}
+
+func TestParseAcceptsWhatLooksOdd(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"json":                       `{"triggers": [{"name": "a", "table": "t", "on": {"insert": true}, "webhook": {"url": "http://x"}}]}`,
+		"no triggers on purpose":     "triggers: []",
+		"document markers":           "---\n" + trigger() + "...\n---\n# the end\n",
+		"windows line ends":          strings.ReplaceAll(trigger("when: |\n  new.a\n    > 1"), "\n", "\r\n"),
+		"old mac line ends":          strings.ReplaceAll(trigger(), "\n", "\r"),
+		"quoted names":               trigger(`table: '"My Schema"."a""b.c"'`),
+		"names of other alphabets":   trigger("table: läden.größe", "payload: {columns: [größe, '日本']}"),
+		"yes and on as columns":      trigger("payload: {columns: [yes, on, y, n, no, off]}"),
+		"brackets in quotes":         trigger(`when: "new.a = '(' and new.\"x)\" = E'\\'(' and new.b = $q$ ( ; -- $q$ /* ( /* ; */ -- */"`),
+		"a slice and a call":         trigger("when: new.tags[1] = lower(old.tags[2])"),
+		"the port from a variable":   trigger(`webhook: {url: "http://${HOST}:${PORT}/x?y=${Z}"}`),
+		"a whole URL from a name":    trigger("webhook:\n  url: ${URL}"),
+		"capitals in the scheme":     trigger("webhook: {url: HTTPS://E.com}"),
+		"an address":                 trigger(`webhook: {url: "http://[::1]:8080/x"}`),
+		"a dollar that is a dollar":  trigger(`webhook: {url: "https://e.com/$a$${b}"}`),
+		"an empty header":            trigger(`webhook: {url: https://e.com, headers: {X-A: ""}}`),
+		"several signing secrets":    trigger(`webhook: {url: https://e.com, secret: "whsec_c2VjcmV0 whsec_YWI_YWI- other"}`),
+		"a long wait, both raised":   trigger("retry: {interval: 2d, max_interval: 1w}"),
+		"empty groups":               trigger("retry: {}", "payload: {}") + "retention: {}\n",
+		"the name at its longest":    trigger("name: " + strings.Repeat("x", 40)),
+		"a condition of many lines":  trigger("when: |\n  new.a > 1\n  and /* why */ new.b"),
+		"a condition, folded":        trigger("when: >-\n  new.a > 1\n  and new.b"),
+		"a comment after everything": trigger("concurrency: 5 # five"),
+	} {
+		_, err := config.Parse("rowhook.yaml", []byte(text))
+		require.NoError(t, err, name)
+	}
+}
+
+func TestParseReportsEveryProblemOfAFileAtOnceSortedByLine(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{
+		`rowhook.yaml:2:11: triggers[0].name: "1a" is no name of a trigger; use 1 to 40 letters, digits, _ and -, starting with a letter or _`,
+		`rowhook.yaml:3:5: triggers[0].tabel: unknown key; did you mean table?`,
+		`rowhook.yaml:4:18: triggers[0].on.insert: "yes" is text; write insert: true, without quotes`,
+		`rowhook.yaml:6:12: triggers[0].webhook.url: events can't be sent by ftp://; use http:// or https://`,
+		`rowhook.yaml:7:17: triggers[0].webhook.headers["X Y"]: "X Y" is no header name; use letters, digits and dashes, as in X-Team`,
+		`rowhook.yaml:8:20: triggers[0].retry.limit: -1 is too small; write 0 or more`,
+		`rowhook.yaml:8:34: triggers[0].retry.interval: 10 has no unit; write 10s for seconds, or use ms, m, h, d or w`,
+		`rowhook.yaml:8:47: triggers[0].retry.backoff: "linear" is not known here; write fixed or exponential`,
+		`rowhook.yaml:9:1: retentoin: unknown key; did you mean retention?`,
+	}, problemsOf(t, `triggers:
+  - name: 1a
+    tabel: public.orders
+    on: {insert: yes}
+    webhook:
+      url: ftp://e.com
+      headers: {"X Y": a}
+    retry: {limit: -1, interval: 10, backoff: linear}
+retentoin: {}
+`))
+}
+
+func TestParseRefuses(t *testing.T) {
+	t.Parallel()
+	cases := []struct{ name, text, want string }{
+		// the file
+		{"an empty file", "", "rowhook.yaml: holds no configuration; start with triggers: and an entry, or write triggers: [] for none"},
+		{"only comments", "# none\n---\n", "rowhook.yaml: holds no configuration; "},
+		{"a list", "- a\n", "1:1: the file holds a list, not keys; start with triggers:"},
+		{"a text", "hello\n", "1:1: the file holds text, not keys; start with triggers:"},
+		{"latin-1", "triggers: [] # \xe4\n", "1:16: byte 0xe4 is not UTF-8; save the file as UTF-8"},
+		{"UTF-16", "\xff\xfet\x00", "1:1: is UTF-16 text; save it as UTF-8"},
+		{"a byte order mark", "\ufefftriggers: []\n", "1:1: starts with a byte order mark; save the file as UTF-8 without one"},
+		{"a NUL", trigger("when: a\x00"), `6:12: control character U+0000 is not allowed; `},
+		{"an escaped NUL", trigger(`when: "a\0"`), `triggers[0].when: holds a character that Postgres can't store`},
+		{"an escape sequence", trigger("when: \x1b[31m"), `6:11: control character U+001B is not allowed; `},
+		{"two documents", trigger() + "---\n" + trigger(), "6:1: a second YAML document starts here; keep one"},
+		{"a directive", "%YAML 1.2\n---\n" + trigger(), "1:1: YAML directives (lines that start with %) are not supported; remove the line"},
+		{"deep nesting", strings.Repeat("[", 100000), "1:51: is nested more than 50 levels deep; check the brackets"},
+		{"deep nesting by dashes", strings.Repeat("- ", 100000), "1:101: is nested more than 50 levels deep; check"},
+		// YAML
+		{"a tab", "triggers:\n\t- name: a\n", "2:1: a tab is used to indent; indent with spaces"},
+		{"an anchor", trigger("payload: &p {columns: [a]}"), "6:14: triggers[0].payload: YAML anchors are not supported; "},
+		{"an alias", trigger("payload: *p"), "6:14: triggers[0].payload: YAML aliases are not supported; "},
+		{"a merge", trigger("<<: *p"), "6:5: triggers[0]: YAML merge keys (<<) are not supported; "},
+		{"a tag", trigger("when: !new.paid"), "6:11: triggers[0].when: YAML tags are not supported; "},
+		{"a complex key", "? a\n: b\n", "1:1: a key that starts with ? is not supported; "},
+		{"a duplicate key", trigger("retry: {limit: 1, limit: 2}"), "6:23: triggers[0].retry.limit: is given twice; keep one, the first is on line 6"},
+		{"text after a quote", trigger(`when: "new"."a" > 1`), "6:16: there is more text after the closing quote; put the whole value in single quotes"},
+		{"a colon in a value", trigger("when: new.a = 'b: c'"), "6:11: a colon makes this a key where no key can be; check the indentation, and put a value that holds a colon"},
+		{"a bare reference in braces", trigger("webhook: {url: ${U}}"), "5:21: inside { } and [ ] a value that holds ${NAME} needs quotes; "},
+		{"a brace that stays open", trigger("webhook: {url: x"), "5:14: this { is never closed; add the }"},
+		{"a bracket that stays open", "triggers: [", "1:11: this [ is never closed; add the ]"},
+		{"a line after an open bracket", "triggers: [a\nb: 1", "2:1: inside [ ] a comma or the closing ] is missing; check"},
+		{"a wrong indent", trigger() + "   x: 1\n", "6:4: the indentation fits nothing above; align"},
+		{"no colon", trigger() + "    foo bar\n", "6:5: this is no key with a value; write key: value"},
+		{"a quote that stays open", trigger(`when: "x`), `this double quote is never closed; add the closing "`},
+		{"a reserved character", trigger("when: @x"), "a value can't start with @ or `; put the value in quotes"},
+		// keys
+		{"no triggers", "retention: {delivered: 1d}\n", "1:1: triggers: is missing; start each entry under it with a dash"},
+		{"triggers without a value", "triggers:\n", "1:1: triggers: has no value; start each entry under it with a dash"},
+		{"a key without a value", trigger("retry:"), "6:5: triggers[0].retry: has no value; write it like retry: {limit: 5}, or remove it"},
+		{"a dash without a value", "triggers:\n  -\n", "2:3: triggers[0]: has no value; "},
+		{"no space after the dash", "triggers:\n  -name: a\n", "2:3: triggers: is a group of keys where a list is needed; start each entry under it with a dash and a space"},
+		{"a key of another level", trigger("url: x"), "6:5: triggers[0].url: unknown key in triggers[0]; it belongs in webhook, indent it under that"},
+		{"a trigger's key at the top", trigger() + "table: x\n", "6:1: table: unknown key here; it belongs to an entry of triggers"},
+		{"a top key in a trigger", trigger("retention: {}"), "6:5: triggers[0].retention: unknown key in triggers[0]; it belongs at the top of the file"},
+		{"another engine's key", trigger("filter: x"), "6:5: triggers[0].filter: unknown key; Rowhook calls it when: ..."},
+		{"a key in capitals", trigger("When: x"), "6:5: triggers[0].When: unknown key; did you mean when?"},
+		{"a key like no other", trigger("enabled: true"), "6:5: triggers[0].enabled: unknown key; the keys in triggers[0] are name, table, on, "},
+		// values
+		{"the same name twice", trigger() + strings.TrimPrefix(trigger(), "triggers:\n"), `6:11: triggers[1].name: "a" is the name of another trigger, on line 2; `},
+		{"a name with a space", trigger("name: order placed"), `2:11: triggers[0].name: "order placed" is no name of a trigger; `},
+		{"a long name", trigger("name: " + strings.Repeat("x", 41)), "2:11: triggers[0].name: "},
+		{"an empty name", trigger(`name: ""`), "2:11: triggers[0].name: is empty; "},
+		{"a number for a name", trigger("name: 7"), `2:11: triggers[0].name: is the number 7 where text is needed; put it in quotes: "7"`},
+		{"a table of three parts", trigger("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is no name of a table; `},
+		{"a table with a space", trigger("table: Order Items"), `3:12: triggers[0].table: "Order Items" is no name of a table; write schema.table`},
+		{"a table from a variable", trigger("table: ${T}"), "3:12: triggers[0].table: ${NAME} is not read here, only in a webhook's url, headers and secret"},
+		{"a table of Rowhook's", trigger("table: RowHook.event_log"), "3:12: triggers[0].table: this is one of Rowhook's own tables"},
+		{"a table name too long", trigger("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps 63"},
+		{"on as a word", trigger("on: insert"), "4:9: triggers[0].on: is text where keys are needed; write on: {insert: true}"},
+		{"on as a list", trigger("on: [insert, DELETE]"), "4:9: triggers[0].on: is a list where keys are needed; write on: {insert: true, delete: true}"},
+		{"on with nothing set", trigger("on: {insert: false, update: false}"), "4:5: triggers[0].on: captures nothing; set insert, update, delete or manual to true"},
+		{"update as a list", trigger("on: {update: [a, b]}"), "4:18: triggers[0].on.update: is a list; write update: {columns: [a, b]}"},
+		{"update without columns", trigger("on: {update: {}}"), "triggers[0].on.update.columns: is missing; write it like columns: [status, amount]"},
+		{"update with no columns", trigger("on: {update: {columns: []}}"), "4:28: triggers[0].on.update.columns: is empty; write it like columns: [status, amount]"},
+		{"a column twice", trigger("on: {update: {columns: [a, b, a]}}"), `4:35: triggers[0].on.update.columns[2]: "a" is listed twice; keep one`},
+		{"a column in SQL quotes", trigger(`payload: {columns: ['"A"']}`), `triggers[0].payload.columns[0]: "\"A\"" has SQL quotes around it; write a column by its name alone, as in A`},
+		{"payload with no columns", trigger("payload: {columns: []}"), "6:24: triggers[0].payload.columns: is empty; write it like columns: [id, status]"},
+		{"a number for a column", trigger("payload: {columns: [1]}"), `triggers[0].payload.columns[0]: is the number 1 where text is needed; put it in quotes: "1"`},
+		{"no url", trigger("webhook: {timeout: 1s}"), "5:5: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders"},
+		{"an empty url", trigger(`webhook: {url: ""}`), "5:20: triggers[0].webhook.url: is empty; write it like url: https://example.com/hooks/orders"},
+		{"a url for a webhook", trigger("webhook: https://e.com"), `5:14: triggers[0].webhook: is text where keys are needed; write it like webhook: {url: "https://example.com/hooks/orders"}`},
+		{"a url without a scheme", trigger("webhook: {url: 'localhost:80/x'}"), "triggers[0].webhook.url: has no http:// or https:// before the host; "},
+		{"another scheme", trigger("webhook: {url: 'amqp://e.com'}"), "triggers[0].webhook.url: events can't be sent by amqp://; use http:// or https://"},
+		{"a url without a host", trigger("webhook: {url: 'https:///x'}"), "triggers[0].webhook.url: names no host; "},
+		{"a url with a space", trigger("webhook: {url: 'https://e.com/a b'}"), "triggers[0].webhook.url: holds white space; "},
+		{"a url with a port too high", trigger("webhook: {url: 'https://e.com:65536'}"), "triggers[0].webhook.url: there is no port 65536; use one from 1 to 65535"},
+		{"a url with a fragment", trigger("webhook: {url: 'https://e.com/#a'}"), "triggers[0].webhook.url: holds a # part, which is never sent; "},
+		{"a url with a bad escape", trigger("webhook: {url: 'https://e.com/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
+		{"a bad path after a reference", trigger("webhook: {url: '${U}/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
+		{"a reference without braces", trigger("webhook: {url: $URL/x}"), "triggers[0].webhook.url: $URL is not read from the environment; write ${URL}/x"},
+		{"a reference that stays open", trigger("webhook: {url: 'http://${U/x'}"), "triggers[0].webhook.url: ${ at character 8 has no closing }; write ${NAME}, or $${ for a literal ${"},
+		{"a reference with a default", trigger("webhook: {url: '${U:-x}'}"), "defaults are not supported; write ${U}, or $${ for a literal ${"},
+		{"a reference to nothing", trigger("webhook: {url: https://e.com, secret: '${}'}"), "triggers[0].webhook.secret: ${ at character 1 names no variable; "},
+		{"headers as a list", trigger("webhook: {url: https://e.com, headers: [a]}"), "triggers[0].webhook.headers: is a list where header names with their values are needed; "},
+		{"a header with a number", trigger("webhook: {url: https://e.com, headers: {A: 1}}"), "triggers[0].webhook.headers.A: is no text where text is needed; put it in quotes"},
+		{"a header name with a space", trigger("webhook: {url: https://e.com, headers: {A B: x}}"), `triggers[0].webhook.headers["A B"]: "A B" is no header name; `},
+		{"a header with a line break", trigger(`webhook: {url: https://e.com, headers: {A: "x\ny"}}`), "triggers[0].webhook.headers.A: holds a line break or another control character"},
+		{"a header twice", trigger("webhook: {url: https://e.com, headers: {x-a: x, X-A: y}}"), "triggers[0].webhook.headers.X-A: is the header x-a again, as header names ignore case; keep one"},
+		{"a header of the connection", trigger("webhook: {url: https://e.com, headers: {content-length: x}}"), "triggers[0].webhook.headers.content-length: the header content-length is set by Rowhook itself; remove it"},
+		{"a header of the signature", trigger("webhook: {url: https://e.com, secret: '${S}', headers: {Webhook-ID: x}}"), "triggers[0].webhook.headers.Webhook-ID: a request that is signed with secret has the header Webhook-ID already; "},
+		{"a bad reference in a header", trigger("webhook: {url: https://e.com, headers: {A: '${1}'}}"), "triggers[0].webhook.headers.A: ${ at character 1 holds no name"},
+		{"a secret that is not base64", trigger("webhook: {url: https://e.com, secret: whsec_%%}"), "triggers[0].webhook.secret: what follows whsec_ is not base64; "},
+		{"an empty secret", trigger("webhook: {url: https://e.com, secret: ''}"), "triggers[0].webhook.secret: is empty; "},
+		{"no timeout at all", trigger("webhook: {url: https://e.com, timeout: 0}"), "triggers[0].webhook.timeout: 0 would fail every attempt; "},
+		{"a negative duration", trigger("webhook: {url: https://e.com, timeout: -1s}"), `triggers[0].webhook.timeout: "-1s" is negative; `},
+		{"a duration without a unit", trigger("retry: {interval: 10}"), "triggers[0].retry.interval: 10 has no unit; write 10s for seconds"},
+		{"a duration in words", trigger("retry: {interval: 7 days}"), `triggers[0].retry.interval: "7 days" is not a duration; `},
+		{"a duration too long", trigger("retry: {interval: 999999d}"), `triggers[0].retry.interval: "999999d" is too long; `},
+		{"a list for a duration", trigger("retry: {interval: [1s]}"), "triggers[0].retry.interval: is a list where a duration is needed; "},
+		{"a negative limit", trigger("retry: {limit: -1}"), "6:20: triggers[0].retry.limit: -1 is too small; write 0 or more"},
+		{"a limit in quotes", trigger(`retry: {limit: "3"}`), `triggers[0].retry.limit: "3" is text; write limit: 3, without quotes`},
+		{"half a limit", trigger("retry: {limit: 3.5}"), "triggers[0].retry.limit: is the number 3.5 where a whole number is needed; "},
+		{"a hexadecimal limit", trigger("retry: {limit: 0x10}"), "triggers[0].retry.limit: 0x10 is not a plain whole number; "},
+		{"a limit too high", trigger("retry: {limit: 2147483647}"), "triggers[0].retry.limit: 2147483647 is too large; the most is 2147483646"},
+		{"a limit beyond 64 bits", trigger("retry: {limit: 99999999999999999999}"), "triggers[0].retry.limit: 99999999999999999999 is too large; "},
+		{"an unknown backoff", trigger("retry: {backoff: linear}"), `triggers[0].retry.backoff: "linear" is not known here; write fixed or exponential`},
+		{"an interval over the default bound", trigger("retry: {interval: 2h}"), "6:23: triggers[0].retry.interval: max_interval bounds every wait and is 1h by default, but interval is 2h; write max_interval: 2h or more"},
+		{"an interval over its bound", trigger("retry: {interval: 2m, max_interval: 1m}"), "6:41: triggers[0].retry.max_interval: max_interval bounds every wait and is 1m, but interval is 2m; "},
+		{"a number for a group", trigger("retry: 5"), "6:12: triggers[0].retry: is the number 5 where keys are needed; write it like retry: {limit: 5}"},
+		{"a negative concurrency", trigger("concurrency: -1"), "6:18: triggers[0].concurrency: -1 is too small; write 0 or more"},
+		{"an unknown notify", trigger("notify: sometimes"), `6:13: triggers[0].notify: "sometimes" is not known here; write auto or never`},
+		{"text for true", trigger(`on_replication: "true"`), `6:21: triggers[0].on_replication: "true" is text; write on_replication: true, without quotes`},
+		{"a number for true", trigger("on_replication: 1"), "6:21: triggers[0].on_replication: is the number 1 where true or false is needed; "},
+		{"retention as text", trigger() + "retention: 7d\n", "6:12: retention: is text where keys are needed; write it like retention: {delivered: 7d}"},
+		{"a negative retention", trigger() + "retention: {attempts: -1d}\n", `6:23: retention.attempts: "-1d" is negative; `},
+		// when
+		{"an empty condition", trigger(`when: " "`), "6:11: triggers[0].when: is empty; write it like when: new.amount > 100, or remove it"},
+		{"a condition that is no text", trigger("when: true"), `6:11: triggers[0].when: is true where text is needed; put it in quotes: "true"`},
+		{"a bracket not closed", trigger("when: new.a > (1 + [2]"), "triggers[0].when: the ( at character 9 is never closed; add the )"},
+		{"a bracket not opened", trigger("when: new.a > 1)"), "triggers[0].when: the ) at character 10 closes nothing; "},
+		{"brackets crossed", trigger("when: new.a[(1])"), "triggers[0].when: the ] at character 9 should be the ) of the ( at character 7; "},
+		{"a quote not closed", trigger("when: new.a = 'ä"), "triggers[0].when: the ' at character 9 is never closed; "},
+		{"a quoted name not closed", trigger(`when: new."a = 1`), `triggers[0].when: the " at character 5 is never closed; `},
+		{"an escaped quote", trigger(`when: new.a = E'\'`), "triggers[0].when: the ' at character 10 is never closed; "},
+		{"a dollar quote not closed", trigger("when: new.a = $x$ y $z$"), "triggers[0].when: the $x$ at character 9 is never closed; "},
+		{"a comment not closed", trigger("when: new.a /* /* */"), "triggers[0].when: the comment at character 7 is never closed; add */"},
+		{"a comment to the end of the line", trigger("when: new.a -- b"), "triggers[0].when: the -- at character 7 starts a comment; write comments as /* ... */"},
+		{"a second statement", trigger("when: new.a; drop table b"), "triggers[0].when: the ; at character 6 ends the statement; "},
+		{"a reference in a condition", trigger("when: new.a > ${MIN}"), "triggers[0].when: ${NAME} is not read here, only in a webhook's url, headers and secret; "},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			found := problemsOf(t, c.text)
+			require.Len(t, found, 1, "one mistake makes one message")
+			require.Contains(t, found[0], c.want)
+			_, remedy, _ := strings.Cut(found[0], "; ")
+			if !strings.HasSuffix(found[0], "?") {
+				require.NotEmpty(t, remedy, "%s says what to do", found[0])
+			}
+		})
+	}
+}
+
+func TestParseReportsEveryIndentedTab(t *testing.T) {
+	t.Parallel()
+	require.Len(t, problemsOf(t, "triggers:\n\t- name: a\n\t  table: b\n  \ton: {}\n\n\t# a comment\n"), 3)
+}
+
+func TestErrorShowsTheLineWithAMarkUnderThePlace(t *testing.T) {
+	t.Parallel()
+	_, err := config.Parse("rowhook.yaml", []byte(trigger("retry: {limit: 1, limt: 3}", "notify: x")))
+	require.EqualError(t, err, strings.TrimPrefix(`
+rowhook.yaml:6:23: triggers[0].retry.limt: unknown key; did you mean limit?
+     6 |     retry: {limit: 1, limt: 3}
+       |                       ^
+rowhook.yaml:7:13: triggers[0].notify: "x" is not known here; write auto or never
+     7 |     notify: x
+       |             ^`, "\n"))
+}
+
+func TestErrorCutsALongLineAroundThePlace(t *testing.T) {
+	t.Parallel()
+	_, err := config.Parse("rowhook.yaml", []byte(trigger("payload: {columns: ["+strings.Repeat("column_of_ten, ", 50)+"1"+strings.Repeat(", x", 50)+"]}")))
+	for line := range strings.Lines(err.Error()) {
+		if strings.Contains(line, " | ") {
+			require.LessOrEqual(t, len([]rune(line)), 120)
+		}
+	}
+	require.Contains(t, err.Error(), "column_of_ten, 1, x")
+}
+
+func TestMessagesRepeatNoSecret(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		trigger("webhook: {url: https://e.com, secret: hunter2, x: 1}"),
+		trigger("webhook:\n  url: https://e.com\n  secret: whsec_hunter2%"),
+		trigger("webhook:\n  url: https://e.com\n  secret: hunter2${"),
+		trigger("webhook:\n  url: https://e.com\n  headers:\n    Authorization: \"Bearer hunter2\\n\""),
+		trigger("webhook:\n  url: https://joe:hunter2@e.com:99999/"),
+		trigger("webhook:\n  url: https://e.com\n  headers: {X-Token: hunter2, X-Token: b}"),
+		trigger("webhook:\n  url: https://e.com\n  secret: hunter2: x"),
+	} {
+		_, err := config.Parse("rowhook.yaml", []byte(text))
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+func TestPositionFindsEveryKey(t *testing.T) {
+	t.Parallel()
+	c := parse(t, `triggers:
+  - name: a
+    table: t
+    on:
+      update:
+        columns: [status, größe, "x"]
+    when: |
+      new.a
+    webhook:
+      url: https://e.com
+      headers:
+        "X-A": b
+      timeout: 5s
+  - {name: b, table: u, on: {delete: true}, webhook: {url: https://e.com}}
+retention:
+  attempts: 1d
+`)
+	for _, at := range []struct {
+		trigger int
+		path    string
+		want    string
+	}{
+		{-1, "", "1:1"},
+		{-1, "triggers", "2:3"},
+		{-1, "retention", "15:1"},
+		{-1, "retention.attempts", "16:13"},
+		{-1, "retention.delivered", "15:1"},
+		{0, "", "2:5"},
+		{0, "name", "2:11"},
+		{0, "table", "3:12"},
+		{0, "on", "4:5"},
+		{0, "on.insert", "4:5"},
+		{0, "on.update", "5:7"},
+		{0, "on.update.columns", "6:18"},
+		{0, "on.update.columns.0", "6:19"},
+		{0, "on.update.columns.1", "6:27"},
+		{0, "on.update.columns.2", "6:34"},
+		{0, "when", "7:11"},
+		{0, "webhook", "9:5"},
+		{0, "webhook.url", "10:12"},
+		{0, "webhook.headers.X-A", "12:16"},
+		{0, "webhook.timeout", "13:16"},
+		{0, "retry.limit", "2:5"},
+		{1, "", "14:5"},
+		{1, "on.delete", "14:38"},
+		{7, "name", "2:3"},
+	} {
+		path := strings.FieldsFunc(at.path, func(r rune) bool { return r == '.' })
+		require.Equal(t, "rowhook.yaml:"+at.want, c.Position(at.trigger, path...).String(), "%d %s", at.trigger, at.path)
+	}
+}
+
+func TestProblemReadsLikeTheOnesOfParse(t *testing.T) {
+	t.Parallel()
+	c := parse(t, trigger("on: {update: {columns: [status, amuont]}}"))
+	err := config.ErrorOf(
+		c.Problem(0, `table public.orders has no column amuont; did you mean amount?`, "on", "update", "columns", "1"),
+		c.Problem(0, `there is no table public.orders; create it, or correct the name`, "table"),
+	)
+	require.EqualError(t, err, strings.TrimPrefix(`
+rowhook.yaml:3:12: triggers[0].table: there is no table public.orders; create it, or correct the name
+     3 |     table: public.orders
+       |            ^
+rowhook.yaml:4:37: triggers[0].on.update.columns[1]: table public.orders has no column amuont; did you mean amount?
+     4 |     on: {update: {columns: [status, amuont]}}
+       |                                     ^`, "\n"))
+	require.NoError(t, config.ErrorOf())
+}
+
+func TestLoadReadsAFileAndWarnsOfItsEnvironment(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "rowhook.yaml")
+	text := trigger(`webhook:
+  url: ${BASE}/x
+  headers: {X-A: "${UNSET} ${EMPTY}", X-B: "${FINE}"}
+  secret: written-out`)
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	environment := map[string]string{"BASE": "localhost:8080", "EMPTY": "", "FINE": "x"}
+	c, err := config.Load(path, func(name string) (string, bool) { v, ok := environment[name]; return v, ok })
+	require.NoError(t, err)
+	var warnings []string
+	for _, w := range c.Warnings {
+		warnings = append(warnings, strings.TrimPrefix(w.String(), path))
+	}
+	require.Equal(t, []string{
+		":6:12: triggers[0].webhook.url: with the value that BASE has here this is no http:// or https:// URL; check the value where the dispatcher runs",
+		":7:22: triggers[0].webhook.headers.X-A: environment variable UNSET is not set here; set it where the dispatcher runs",
+		":7:22: triggers[0].webhook.headers.X-A: environment variable EMPTY is set to nothing here; give it a value where the dispatcher runs",
+		":8:15: triggers[0].webhook.secret: is written out here, and so it is stored in the database as well; write ${NAME} instead, and set NAME where the dispatcher runs",
+	}, warnings)
+
+	c, err = config.Load(path, nil)
+	require.NoError(t, err)
+	require.Len(t, c.Warnings, 1, "without an environment only what the file shows")
+}
+
+func TestParseWarnsOfCredentialsWrittenOut(t *testing.T) {
+	t.Parallel()
+	c := parse(t, trigger(`webhook: {url: "https://joe:${PW}@e.com/${X}", headers: {X-Team: a, Cookie: "${C}"}, secret: "${S}"}`))
+	require.Empty(t, c.Warnings)
+	c = parse(t, trigger(`webhook: {url: "https://joe:pw@e.com/${X}", headers: {Authorization: b, X-Api-Key: c}, secret: d}`))
+	require.Len(t, c.Warnings, 4)
+}
+
+func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "none.yaml")
+	_, err := config.Load(missing, nil)
+	require.EqualError(t, err, missing+": there is no such file; check the path, or start from the commented rowhook.yaml")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+
+	_, err = config.Load(dir, nil)
+	require.EqualError(t, err, dir+": is a directory; name the file in it, such as "+dir+"/rowhook.yaml")
+	require.NotErrorIs(t, err, fs.ErrNotExist)
+
+	_, err = config.Load("", nil)
+	require.EqualError(t, err, "no configuration file was named; give the path of one, such as rowhook.yaml")
+
+	_, err = config.Load(filepath.Join(dir, "a\x00b"), nil)
+	require.ErrorContains(t, err, "can't open the file (invalid argument); check the path")
+
+	huge := filepath.Join(dir, "huge.yaml")
+	require.NoError(t, os.WriteFile(huge, bytes.Repeat([]byte("#\n"), config.MaxSize/2+1), 0o600))
+	_, err = config.Load(huge, nil)
+	require.EqualError(t, err, huge+": is larger than 10 MB; is this the right file?")
+}

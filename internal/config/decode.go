@@ -1,0 +1,523 @@
+package config
+
+import (
+	"fmt"
+	"net/textproto"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// decoder walks the syntax tree of the file and the structs side by side. It notes each place and each problem and goes
+// on, so that all of them come out at once.
+type decoder struct {
+	name      string
+	keys      map[string]key
+	source    source
+	positions map[string]Position
+	problems  []Problem
+	out       document
+}
+
+func newDecoder(name string) *decoder {
+	return &decoder{
+		name: name, keys: keys(), positions: map[string]Position{"": {Line: 1, Column: 1}},
+		out: document{Settings: sqlschema.DefaultSettings()},
+	}
+}
+
+// place is where in the file and in the keys a value is decoded.
+type place struct {
+	path keyPath
+	rule string   // the path in keys()
+	pos  Position // of the value's key, or of a list entry
+}
+
+func (p place) key(name string, pos Position) place {
+	rule := name
+	if p.rule != "" {
+		rule = p.rule + "." + name
+	}
+	return place{p.path.to(name), rule, pos}
+}
+
+func (p place) index(i int, pos Position) place {
+	return place{p.path.to(strconv.Itoa(i)), p.rule + "[]", pos}
+}
+
+// name is the key that holds the value.
+func (p place) name() string {
+	if len(p.path) == 0 || isDigits(p.path[len(p.path)-1]) {
+		return "entry"
+	}
+	return p.path[len(p.path)-1]
+}
+
+func (d *decoder) reportAt(pos Position, path keyPath, format string, args ...any) {
+	pos.File = d.name
+	d.problems = append(d.problems, Problem{
+		Position: pos, Key: path.String(), Message: fmt.Sprintf(format, args...), Excerpt: d.source.excerpt(pos),
+	})
+}
+
+func (d *decoder) file(root ast.Node) {
+	if _, ok := root.(ast.MapNode); !ok {
+		d.reportAt(nodePosition(root), nil, "the file holds %s, not keys; start with triggers: and an entry", describe(root))
+		return
+	}
+	d.value(root, reflect.ValueOf(&d.out).Elem(), place{pos: nodePosition(root)})
+	d.uniqueNames()
+}
+
+// value decodes n into v. It reports whether it found nothing wrong.
+func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
+	d.positions[at.path.id()] = at.pos
+	n, ok := d.plain(n, at)
+	if !ok {
+		return false
+	}
+	if _, null := n.(*ast.NullNode); null {
+		d.reportAt(at.pos, at.path, "has no value; %s", d.emptyRemedy(at))
+		return false
+	}
+	if m, ok := n.(*ast.MappingNode); !ok || m.IsFlowStyle {
+		d.positions[at.path.id()] = nodePosition(n)
+	}
+	before := len(d.problems)
+	switch v.Addr().Interface().(type) {
+	case *sqlschema.Duration:
+		d.duration(n, v, at)
+	case *sqlschema.UpdateOn:
+		d.update(n, v, at)
+	case *map[string]string:
+		d.headers(n, v, at)
+	default:
+		switch v.Kind() {
+		case reflect.Struct:
+			d.group(n, v, at)
+		case reflect.Slice:
+			d.list(n, v, at)
+		case reflect.Bool:
+			d.boolean(n, v, at)
+		case reflect.Int:
+			d.number(n, v, at)
+		default:
+			d.text(n, v, at)
+		}
+	}
+	return len(d.problems) == before
+}
+
+func (d *decoder) emptyRemedy(at place) string {
+	if d.keys[at.rule].required {
+		return d.remedy(at)
+	}
+	return d.remedy(at) + ", or remove it"
+}
+
+// remedy says what to write where something else is.
+func (d *decoder) remedy(at place) string {
+	k := d.keys[at.rule]
+	if k.remedy != "" {
+		return k.remedy
+	}
+	return "write it like " + k.example
+}
+
+// plain takes off what YAML can put around a value, all of which is refused. It is false where nothing is left to check.
+func (d *decoder) plain(n ast.Node, at place) (ast.Node, bool) {
+	switch v := n.(type) {
+	case *ast.AnchorNode:
+		d.reportAt(nodePosition(n), at.path, "YAML anchors are not supported; write the value without &name, or in quotes if the & belongs to it")
+		if _, null := v.Value.(*ast.NullNode); v.Value == nil || null {
+			return nil, false
+		}
+		return d.plain(v.Value, at)
+	case *ast.AliasNode:
+		d.reportAt(nodePosition(n), at.path, "YAML aliases are not supported; write the value out, or in quotes if the * belongs to it")
+		return nil, false
+	case *ast.TagNode:
+		d.reportAt(nodePosition(n), at.path, "YAML tags are not supported; write the value without it, or in quotes if the ! belongs to it")
+		return nil, false
+	case nil:
+		d.reportAt(at.pos, at.path, "has no value; %s", d.emptyRemedy(at))
+		return nil, false
+	}
+	return n, true
+}
+
+// entry is one key of a group with its value.
+type entry struct {
+	name  string
+	pos   Position
+	value ast.Node
+}
+
+// entries lists the keys of a group. Keys that are no plain text, or come twice, are reported; complete is false where
+// a merge may have brought more.
+func (d *decoder) entries(n ast.MapNode, at place) (list []entry, complete bool) {
+	complete = true
+	first := map[string]Position{}
+	for it := n.MapRange(); it.Next(); {
+		k := it.Key()
+		pos := position(k.GetToken())
+		if k.IsMergeKey() {
+			d.reportAt(pos, at.path, "YAML merge keys (<<) are not supported; write the keys out")
+			complete = false
+			continue
+		}
+		name := k.GetToken().Value
+		switch k := k.(type) {
+		case *ast.StringNode:
+			name = k.Value
+		case *ast.MappingKeyNode:
+			d.reportAt(pos, at.path, "a key that starts with ? is not supported; write key: value")
+			complete = false
+			continue
+		case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
+			d.reportAt(pos, at.path, "a key with a YAML anchor, alias or tag is not supported; write the key alone")
+			complete = false
+			continue
+		}
+		if other, twice := first[name]; twice {
+			d.reportAt(pos, at.path.to(name), "is given twice; keep one, the first is on line %d", other.Line)
+			continue
+		}
+		first[name] = pos
+		list = append(list, entry{name, pos, it.Value()})
+	}
+	return list, complete
+}
+
+// group decodes keys into a struct.
+func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
+	m, ok := n.(ast.MapNode)
+	if !ok {
+		d.wrongType(n, at, "keys are needed", d.groupRemedy(n, v, at))
+		return
+	}
+	fields := fieldsOf(v.Type())
+	found, complete := d.entries(m, at)
+	seen := map[string]bool{}
+	for _, e := range found {
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == e.name })
+		if i < 0 {
+			seen[d.unknownKey(e, at, fields)] = true
+			continue
+		}
+		seen[e.name] = true
+		d.value(e.value, v.FieldByIndex(fields[i].index), at.key(e.name, e.pos))
+	}
+	for _, f := range fields {
+		k := at.key(f.name, at.pos)
+		if d.keys[k.rule].required && !seen[f.name] && complete {
+			d.reportAt(at.pos, k.path, "is missing; %s", d.remedy(k))
+		}
+	}
+	switch group := v.Addr().Interface().(type) {
+	case *sqlschema.On:
+		d.checkOn(group, at)
+	case *sqlschema.Retry:
+		d.checkRetry(group, at)
+	case *sqlschema.Webhook:
+		d.checkSigned(group, at)
+	}
+}
+
+// field is a struct field that is a key of the file.
+type field struct {
+	name  string
+	index []int
+	typ   reflect.Type
+}
+
+// fieldsOf lists the keys that a struct's yaml tags name, those of inlined structs among them.
+func fieldsOf(t reflect.Type) []field {
+	var fields []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if options == "inline" {
+			for _, inner := range fieldsOf(f.Type) {
+				inner.index = append([]int{i}, inner.index...)
+				fields = append(fields, inner)
+			}
+			continue
+		}
+		fields = append(fields, field{name, []int{i}, f.Type})
+	}
+	return fields
+}
+
+func (d *decoder) list(n ast.Node, v reflect.Value, at place) {
+	s, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.wrongType(n, at, "a list is needed", d.remedy(at))
+		return
+	}
+	k := d.keys[at.rule]
+	if len(s.Values) == 0 && k.nonEmpty {
+		d.reportAt(nodePosition(n), at.path, "is empty; %s", d.remedy(at))
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(s.Values), len(s.Values)))
+	for i, n := range s.Values {
+		// A null has the place of what follows the dash; the dash is better to point at.
+		pos := nodePosition(n)
+		if _, null := n.(*ast.NullNode); null && i < len(s.Entries) && s.Entries[i] != nil && s.Entries[i].Start != nil {
+			pos = position(s.Entries[i].Start)
+		}
+		if spec, ok := v.Index(i).Addr().Interface().(*sqlschema.Spec); ok {
+			*spec = sqlschema.DefaultSpec()
+		}
+		d.value(n, v.Index(i), at.index(i, pos))
+	}
+	if texts, ok := v.Interface().([]string); ok && k.unique {
+		for i, text := range texts {
+			if first := slices.Index(texts, text); first < i && text != "" {
+				d.reportAt(nodePosition(s.Values[i]), at.path.to(strconv.Itoa(i)), "%q is listed twice; keep one", text)
+			}
+		}
+	}
+}
+
+func (d *decoder) update(n ast.Node, v reflect.Value, at place) {
+	if _, ok := n.(ast.MapNode); ok {
+		var long updateColumns
+		d.value(n, reflect.ValueOf(&long).Elem(), at)
+		v.Set(reflect.ValueOf(sqlschema.UpdateOn{Enabled: true, Columns: long.Columns}))
+		return
+	}
+	var on bool
+	if s, ok := n.(*ast.SequenceNode); ok {
+		d.reportAt(nodePosition(n), at.path, "is a list; write update: {columns: %s}", sample(s))
+		return
+	}
+	d.boolean(n, reflect.ValueOf(&on).Elem(), at)
+	v.Set(reflect.ValueOf(sqlschema.UpdateOn{Enabled: on}))
+}
+
+// sample repeats a short list of plain words, as part of a remedy.
+func sample(s *ast.SequenceNode) string {
+	var words []string
+	for _, n := range s.Values {
+		if text, ok := n.(*ast.StringNode); ok && isPlainKey(text.Value) {
+			words = append(words, text.Value)
+		}
+	}
+	if len(words) == 0 || len(words) != len(s.Values) || len(words) > 8 {
+		return "[...]"
+	}
+	return "[" + strings.Join(words, ", ") + "]"
+}
+
+func (d *decoder) headers(n ast.Node, v reflect.Value, at place) {
+	m, ok := n.(ast.MapNode)
+	if !ok {
+		d.wrongType(n, at, "header names with their values are needed", d.remedy(at))
+		return
+	}
+	found, _ := d.entries(m, at)
+	headers := make(map[string]string, len(found))
+	spelled := map[string]string{}
+	for _, e := range found {
+		here := place{at.path.to(e.name), at.rule + ".*", e.pos}
+		canonical := textproto.CanonicalMIMEHeaderKey(e.name)
+		switch other, twice := spelled[canonical]; {
+		case !httpguts.ValidHeaderFieldName(e.name):
+			d.reportAt(e.pos, here.path, "%q is no header name; use letters, digits and dashes, as in X-Team", e.name)
+		case isReservedHeader(canonical):
+			d.reportAt(e.pos, here.path, "the header %s is set by Rowhook itself; remove it", e.name)
+		case twice:
+			d.reportAt(e.pos, here.path, "is the header %s again, as header names ignore case; keep one", other)
+		}
+		spelled[canonical] = e.name
+		var value string
+		if d.value(e.value, reflect.ValueOf(&value).Elem(), here) {
+			headers[e.name] = value
+		}
+	}
+	if len(found) > 0 {
+		v.Set(reflect.ValueOf(headers))
+	}
+}
+
+func (d *decoder) text(n ast.Node, v reflect.Value, at place) {
+	text, ok := textOf(n)
+	if !ok {
+		remedy := d.remedy(at)
+		if _, scalar := n.(ast.ScalarNode); scalar {
+			remedy = "put it in quotes"
+			if !d.keys[at.rule].secret {
+				remedy += ": " + strconv.Quote(n.GetToken().Value)
+			}
+		}
+		d.wrongType(n, at, "text is needed", remedy)
+		return
+	}
+	k := d.keys[at.rule]
+	switch {
+	case (k.nonEmpty || k.pattern != "") && strings.TrimSpace(text) == "":
+		d.reportAt(nodePosition(n), at.path, "is empty; %s", d.emptyRemedy(at))
+		return
+	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
+		d.reportAt(nodePosition(n), at.path, "holds a character that Postgres can't store (NUL, or half of a UTF-16 pair); remove the escape")
+		return
+	case len(k.enum) > 0 && !slices.Contains(k.enum, text):
+		d.reportAt(nodePosition(n), at.path, "%q is not known here; write %s", text, strings.Join(k.enum, " or "))
+		return
+	case k.pattern != "" && !regexp.MustCompile(k.pattern).MatchString(text):
+		if strings.Contains(text, "${") {
+			d.reportAt(nodePosition(n), at.path, "${NAME} is not read here, only in a webhook's url, headers and secret; write the %s itself", at.name())
+			return
+		}
+		d.reportAt(nodePosition(n), at.path, "%s is no %s; %s", quote(text), k.noun, k.rule)
+		return
+	case k.check != nil:
+		if err := k.check(text); err != nil {
+			d.reportAt(nodePosition(n), at.path, "%v", err)
+			return
+		}
+	}
+	v.SetString(text)
+}
+
+// textOf is the text of a string, whether it is plain, quoted, or in lines of its own.
+func textOf(n ast.Node) (string, bool) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return strings.TrimRight(n.Value.Value, "\n"), true
+	}
+	return "", false
+}
+
+func (d *decoder) boolean(n ast.Node, v reflect.Value, at place) {
+	if b, ok := n.(*ast.BoolNode); ok {
+		v.SetBool(b.Value)
+		return
+	}
+	if text, ok := textOf(n); ok {
+		switch strings.ToLower(text) {
+		case "true", "yes", "y", "on":
+			d.reportAt(nodePosition(n), at.path, "%s is text; write %s: true, without quotes", quote(text), at.name())
+			return
+		case "false", "no", "n", "off":
+			d.reportAt(nodePosition(n), at.path, "%s is text; write %s: false, without quotes", quote(text), at.name())
+			return
+		}
+	}
+	d.wrongType(n, at, "true or false is needed", d.remedy(at))
+}
+
+func (d *decoder) number(n ast.Node, v reflect.Value, at place) {
+	written := n.GetToken().Value
+	_, isInteger := n.(*ast.IntegerNode)
+	text, isText := textOf(n)
+	k := d.keys[at.rule]
+	switch {
+	case isText && n.GetToken().Type != token.StringType && isDigits(text):
+		d.reportAt(nodePosition(n), at.path, "%q is text; write %s: %s, without quotes", text, at.name(), text)
+		return
+	case isText && isDigits(text): // the parser takes what overflows for text
+		d.reportAt(nodePosition(n), at.path, "%s is too large; the most is %d", text, k.max)
+		return
+	case isInteger:
+	default:
+		d.wrongType(n, at, "a whole number is needed", d.remedy(at))
+		return
+	}
+	number, err := strconv.ParseInt(written, 10, 64)
+	switch {
+	case err != nil || strconv.FormatInt(number, 10) != written:
+		d.reportAt(nodePosition(n), at.path, "%s is not a plain whole number; write it in digits alone, as in %s", written, k.example)
+	case number < k.min:
+		d.reportAt(nodePosition(n), at.path, "%d is too small; write %d or more", number, k.min)
+	case number > k.max:
+		d.reportAt(nodePosition(n), at.path, "%d is too large; the most is %d", number, k.max)
+	default:
+		v.SetInt(number)
+	}
+}
+
+func (d *decoder) duration(n ast.Node, v reflect.Value, at place) {
+	text, ok := textOf(n)
+	if _, number := n.(*ast.IntegerNode); number {
+		text, ok = n.GetToken().Value, true
+	}
+	if !ok {
+		d.wrongType(n, at, "a duration is needed", d.remedy(at))
+		return
+	}
+	parsed, err := sqlschema.ParseDuration(text)
+	switch {
+	case isDigits(text) && text != "0":
+		d.reportAt(nodePosition(n), at.path, "%s has no unit; write %ss for seconds, or use ms, m, h, d or w", text, text)
+		return
+	case strings.HasPrefix(text, "-"):
+		d.reportAt(nodePosition(n), at.path, "%s is negative; write a duration of 0 or more, as in %s", quote(text), d.keys[at.rule].example)
+		return
+	case !regexp.MustCompile(durationPattern).MatchString(text):
+		d.reportAt(nodePosition(n), at.path, "%s is not a duration; write numbers with the units ms, s, m, h, d or w, largest first and without spaces, as in 250ms, 10s, 1h30m or 7d", quote(text))
+		return
+	case err != nil:
+		d.reportAt(nodePosition(n), at.path, "%s is too long; the longest is 292 years (106751d)", quote(text))
+		return
+	}
+	if check := d.keys[at.rule].check; check != nil {
+		if err := check(parsed.String()); err != nil {
+			d.reportAt(nodePosition(n), at.path, "%v", err)
+			return
+		}
+	}
+	v.SetInt(int64(parsed))
+}
+
+func (d *decoder) wrongType(n ast.Node, at place, needed, remedy string) {
+	what := describe(n)
+	if _, scalar := n.(ast.ScalarNode); scalar && d.keys[at.rule].secret {
+		what = "no text"
+	}
+	d.reportAt(nodePosition(n), at.path, "is %s where %s; %s", what, needed, remedy)
+}
+
+// groupRemedy takes the operations out of on: insert and on: [insert, update], which is how many write it first.
+func (d *decoder) groupRemedy(n ast.Node, v reflect.Value, at place) string {
+	if v.Type() != reflect.TypeFor[sqlschema.On]() {
+		return d.remedy(at)
+	}
+	nodes := []ast.Node{n}
+	if s, ok := n.(*ast.SequenceNode); ok {
+		nodes = s.Values
+	}
+	var operations []string
+	for _, n := range nodes {
+		text, _ := textOf(n)
+		operation := strings.ToLower(text)
+		if !slices.Contains([]string{"insert", "update", "delete", "manual"}, operation) || len(operations) == 4 {
+			return d.remedy(at)
+		}
+		operations = append(operations, operation+": true")
+	}
+	if len(operations) == 0 {
+		return d.remedy(at)
+	}
+	return "write on: {" + strings.Join(operations, ", ") + "}"
+}
+
+// quote writes a short value so that it can't break the line; a long one is cut.
+func quote(s string) string {
+	if r := []rune(s); len(r) > 60 {
+		s = string(r[:57]) + "..."
+	}
+	return strconv.Quote(s)
+}

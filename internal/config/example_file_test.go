@@ -1,0 +1,106 @@
+package config_test
+
+import (
+	"os"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func readExample(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("../../rowhook.yaml")
+	require.NoError(t, err)
+	return string(data)
+}
+
+var commentedKey = regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`)
+
+// uncommented is the example with the # taken from each key that is behind one.
+func uncommented(example string) string { return commentedKey.ReplaceAllString(example, "$1$2") }
+
+func TestExampleWorksAsItIsWithNothingButDefaults(t *testing.T) {
+	t.Parallel()
+	c := parse(t, readExample(t))
+	want := sqlschema.DefaultSpec()
+	want.Name, want.Table, want.Webhook.URL = "order_placed", "public.orders", "${ORDERS_URL}/hooks/orders"
+	want.On = sqlschema.On{
+		Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"status", "amount"}}, Delete: true, Manual: true,
+	}
+	require.Equal(t, []sqlschema.Spec{want}, c.Triggers)
+	require.Equal(t, sqlschema.DefaultSettings(), c.Settings)
+	require.Equal(t, []string{"ORDERS_URL"}, config.References(c.Triggers[0]), "one variable is enough to start it")
+}
+
+func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
+	t.Parallel()
+	first, _, _ := strings.Cut(readExample(t), "\n")
+	require.Equal(t, "# yaml-language-server: $schema=docs/rowhook.schema.json", first)
+}
+
+// examples are the keys that the file shows with an example rather than a default: those that have none.
+var examples = []string{
+	"name", "table", "on.insert", "on.update", "on.delete", "on.manual", "when", "payload.columns", "webhook.url", "webhook.headers", "webhook.secret",
+}
+
+func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
+	t.Parallel()
+	c := parse(t, uncommented(readExample(t)))
+	require.Len(t, c.Triggers, 1)
+	shown := map[string]any{}
+	collect(t, c, 0, reflect.ValueOf(c.Triggers[0]), nil, shown)
+	defaults := map[string]any{}
+	collect(t, nil, 0, reflect.ValueOf(sqlschema.DefaultSpec()), nil, defaults)
+	for _, path := range examples {
+		require.Contains(t, shown, path)
+		require.NotZero(t, shown[path], path)
+		delete(shown, path)
+		delete(defaults, path)
+	}
+	require.Equal(t, defaults, shown)
+
+	shown, defaults = map[string]any{}, map[string]any{}
+	collect(t, c, -1, reflect.ValueOf(c.Settings), nil, shown)
+	collect(t, nil, -1, reflect.ValueOf(sqlschema.DefaultSettings()), nil, defaults)
+	require.Equal(t, defaults, shown)
+}
+
+// collect lists the values of a struct by the path of their keys, and holds each to be in the file that c was read from.
+func collect(t *testing.T, c *config.Config, trigger int, v reflect.Value, path []string, into map[string]any) {
+	t.Helper()
+	if _, leaf := v.Interface().(sqlschema.UpdateOn); v.Kind() == reflect.Struct && !leaf {
+		for i := range v.NumField() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+			collect(t, c, trigger, v.Field(i), append(path[:len(path):len(path)], name), into)
+		}
+		return
+	}
+	key := strings.Join(path, ".")
+	into[key] = v.Interface()
+	if c == nil {
+		return
+	}
+	// The value of a key that is not in the file has the place of what would hold it.
+	own, holder := c.Position(trigger, path...), c.Position(trigger, path[:len(path)-1]...)
+	require.NotEqual(t, holder, own, "%s is in rowhook.yaml", key)
+}
+
+func TestExampleExplainsEachKeyBeforeIt(t *testing.T) {
+	t.Parallel()
+	lines := strings.Split(readExample(t), "\n")
+	key := regexp.MustCompile(`^ *(#|- )?[a-z_]+:`)
+	prose := regexp.MustCompile(`^ *# `)
+	for i, line := range lines {
+		if !key.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "url:") || strings.HasPrefix(line, "triggers:") || strings.HasSuffix(line, "insert: true") {
+			continue // explained with what holds it
+		}
+		require.Regexp(t, prose, lines[i-1], "line "+strconv.Itoa(i+1)+": "+line)
+	}
+}

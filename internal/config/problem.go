@@ -1,0 +1,115 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Position is a place in a file. Line and Column count from 1, columns in characters; both are 0 for the file as a
+// whole.
+type Position struct {
+	File         string
+	Line, Column int
+}
+
+// String writes rowhook.yaml:12:7, which terminals and editors turn into a link.
+func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Problem is one thing that is wrong with a configuration.
+type Problem struct {
+	Position
+	// Key is the path to what is wrong, such as triggers[0].webhook.url, or nothing where it is the file.
+	Key string
+	// Message says what is wrong; after a semicolon, what to do.
+	Message string
+	// Excerpt is the line of the file with a mark under the place, in two lines, or nothing where there is no line to
+	// show or it may hold a secret.
+	Excerpt string
+}
+
+// String writes it in one line: rowhook.yaml:12:7: triggers[0].webhook.url: what is wrong; what to do.
+func (p Problem) String() string {
+	parts := slices.DeleteFunc([]string{p.Position.String(), p.Key, p.Message}, func(s string) bool { return s == "" })
+	return strings.Join(parts, ": ")
+}
+
+func (p Problem) compare(q Problem) int {
+	return cmp.Or(cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column))
+}
+
+// Error is everything that is wrong with a configuration.
+type Error struct {
+	Problems []Problem // sorted by line
+	cause    error
+}
+
+// ErrorOf makes an *Error of problems, and nil of none.
+func ErrorOf(problems ...Problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	sorted := slices.Clone(problems)
+	slices.SortStableFunc(sorted, Problem.compare)
+	return &Error{Problems: sorted}
+}
+
+// Error prints every problem, each with its line of the file.
+func (e *Error) Error() string {
+	var b strings.Builder
+	for i, p := range e.Problems {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(p.String())
+		if p.Excerpt != "" {
+			b.WriteString("\n" + p.Excerpt)
+		}
+	}
+	return b.String()
+}
+
+// Unwrap is the error of the operating system, where the file could not be read.
+func (e *Error) Unwrap() error { return e.cause }
+
+// source is the lines of a file, for excerpts.
+type source []string
+
+// secretLine matches lines that an excerpt does not repeat, as messages end in logs.
+var secretLine = regexp.MustCompile(`(?i)(secret|token|password|passwd|authorization|cookie|credential|api[-_]?key)["']?\s*:\s*\S|://[^/\s]*@|whsec_|bearer |basic `)
+
+func (s source) excerpt(p Position) string {
+	if p.Line < 1 || p.Line > len(s) {
+		return ""
+	}
+	line := []rune(s[p.Line-1])
+	if strings.TrimSpace(string(line)) == "" || secretLine.MatchString(string(line)) {
+		return ""
+	}
+	at := min(max(p.Column-1, 0), len(line))
+	const before, width = 60, 100
+	if at > width-20 {
+		line = append([]rune("…"), line[at-before:]...)
+		at = before + 1
+	}
+	if len(line) > width {
+		line = append(line[:width:width], '…')
+	}
+	for i, r := range line {
+		if !unicode.IsPrint(r) {
+			line[i] = ' '
+		}
+	}
+	return fmt.Sprintf("%6d | %s\n       | %s^", p.Line, strings.TrimRight(string(line), " "), strings.Repeat(" ", at))
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

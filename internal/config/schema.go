@@ -1,0 +1,117 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// JSONSchema is the JSON Schema (draft 2020-12) of rowhook.yaml, made from the same structs and the same rules that
+// Parse reads by. It is committed as docs/rowhook.schema.json.
+func JSONSchema() ([]byte, error) {
+	root := (&schemaMaker{keys: keys()}).object(reflect.ValueOf(document{Settings: sqlschema.DefaultSettings()}), "")
+	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	root["title"] = "rowhook.yaml"
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(root); err != nil {
+		return nil, fmt.Errorf("write the JSON Schema: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+type schemaMaker struct{ keys map[string]key }
+
+// of describes the value at a path of keys(); v holds its default.
+func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
+	k := m.keys[rule]
+	var s map[string]any
+	switch value := v.Interface().(type) {
+	case sqlschema.Duration:
+		s = map[string]any{
+			"anyOf":   []any{map[string]any{"type": "string", "pattern": durationPattern}, map[string]any{"const": 0}},
+			"default": value.String(),
+		}
+		if k.check != nil && k.check("0") != nil {
+			s["not"] = map[string]any{"enum": []any{0, "0"}}
+		}
+	case sqlschema.UpdateOn:
+		s = map[string]any{
+			"anyOf":   []any{map[string]any{"type": "boolean"}, m.object(reflect.ValueOf(updateColumns{}), rule)},
+			"default": false,
+		}
+	case map[string]string:
+		s = map[string]any{
+			"type":                 "object",
+			"propertyNames":        map[string]any{"pattern": k.namePattern},
+			"additionalProperties": m.of(reflect.ValueOf(""), rule+".*"),
+		}
+	default:
+		s = m.ofKind(v, rule)
+	}
+	for name, value := range k.schema {
+		s[name] = value
+	}
+	s["description"] = k.doc
+	return s
+}
+
+func (m *schemaMaker) ofKind(v reflect.Value, rule string) map[string]any {
+	k := m.keys[rule]
+	switch v.Kind() {
+	case reflect.Struct:
+		return m.object(v, rule)
+	case reflect.Slice:
+		element := reflect.New(v.Type().Elem()).Elem()
+		if element.Type() == reflect.TypeFor[sqlschema.Spec]() {
+			element.Set(reflect.ValueOf(sqlschema.DefaultSpec()))
+		}
+		s := map[string]any{"type": "array", "items": m.of(element, rule+"[]")}
+		if k.nonEmpty {
+			s["minItems"] = 1
+		}
+		if k.unique {
+			s["uniqueItems"] = true
+		}
+		return s
+	case reflect.Bool:
+		return map[string]any{"type": "boolean", "default": v.Bool()}
+	case reflect.Int:
+		return map[string]any{"type": "integer", "default": v.Int(), "minimum": k.min, "maximum": k.max}
+	}
+	s := map[string]any{"type": "string"}
+	switch {
+	case len(k.enum) > 0:
+		s["enum"] = k.enum
+	case k.pattern != "":
+		s["pattern"] = k.pattern
+	case k.nonEmpty:
+		s["pattern"] = `\S`
+	}
+	if v.String() != "" {
+		s["default"] = v.String()
+	}
+	return s
+}
+
+func (m *schemaMaker) object(v reflect.Value, rule string) map[string]any {
+	properties := map[string]any{}
+	var required []string
+	for _, f := range fieldsOf(v.Type()) {
+		at := place{rule: rule}.key(f.name, Position{}).rule
+		properties[f.name] = m.of(v.FieldByIndex(f.index), at)
+		if m.keys[at].required {
+			required = append(required, f.name)
+		}
+	}
+	s := map[string]any{"type": "object", "properties": properties, "additionalProperties": false, "description": m.keys[rule].doc}
+	if len(required) > 0 {
+		s["required"] = required
+	}
+	return s
+}

@@ -1,0 +1,158 @@
+package config_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/config"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/rowhook.schema.json")
+
+const schemaFile = "../../docs/rowhook.schema.json"
+
+func TestCommittedJSONSchemaIsUpToDate(t *testing.T) {
+	t.Parallel()
+	want, err := config.JSONSchema()
+	require.NoError(t, err)
+	if *update {
+		require.NoError(t, os.WriteFile(schemaFile, want, 0o644))
+	}
+	got, err := os.ReadFile(schemaFile)
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(got), "rewrite it: go test ./internal/config -update")
+}
+
+// validator says what the JSON Schema finds wrong with a file.
+func validator(t *testing.T) func(text string) error {
+	t.Helper()
+	data, err := config.JSONSchema()
+	require.NoError(t, err)
+	document, err := jsonschema.UnmarshalJSON(strings.NewReader(string(data)))
+	require.NoError(t, err)
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	require.NoError(t, c.AddResource("rowhook.schema.json", document))
+	schema, err := c.Compile("rowhook.schema.json")
+	require.NoError(t, err)
+	return func(text string) error {
+		asJSON, err := yaml.YAMLToJSON([]byte(text))
+		require.NoError(t, err, "%s", text)
+		instance, err := jsonschema.UnmarshalJSON(strings.NewReader(string(asJSON)))
+		require.NoError(t, err, "%s", asJSON)
+		return schema.Validate(instance)
+	}
+}
+
+func TestJSONSchemaAndParseAgree(t *testing.T) {
+	t.Parallel()
+	validate := validator(t)
+	good := map[string]string{
+		"the example":           readExample(t),
+		"the example, in full":  uncommented(readExample(t)),
+		"the least":             trigger(),
+		"no triggers":           "triggers: []\n",
+		"update any":            trigger("on: {update: true}"),
+		"update some":           trigger("on: {insert: false, update: {columns: [a, b]}}"),
+		"only delete":           trigger("on: {delete: true}"),
+		"only manual":           trigger("on: {manual: true}"),
+		"zeros":                 trigger("retry: {limit: 0, interval: 0, max_interval: '0'}") + "retention: {delivered: 0, attempts: 0s}\n",
+		"durations":             trigger("webhook: {url: https://e.com, timeout: 1m30.5s}", "retry: {interval: 1w2d3h, max_interval: 2w}"),
+		"a quoted table":        trigger(`table: '"My Schema"."a""b"'`),
+		"headers":               trigger("webhook: {url: https://e.com, headers: {X-A: b, x_b: ''}}"),
+		"exponential and never": trigger("retry: {backoff: exponential}", "notify: never", "on_replication: true", "concurrency: 3"),
+	}
+	for name, text := range good {
+		_, err := config.Parse("rowhook.yaml", []byte(text))
+		require.NoError(t, err, name)
+		require.NoError(t, validate(text), name)
+	}
+	bad := map[string]string{
+		"no triggers key":        "retention: {delivered: 1d}\n",
+		"unknown key at the top": trigger() + "x: 1\n",
+		"unknown key":            trigger("x: 1"),
+		"unknown inner key":      trigger("retry: {x: 1}"),
+		"no table":               "triggers: [{name: a, on: {insert: true}, webhook: {url: https://e.com}}]\n",
+		"no url":                 trigger("webhook: {timeout: 1s}"),
+		"an empty url":           trigger("webhook: {url: ''}"),
+		"a bad name":             trigger("name: 1a"),
+		"a long name":            trigger("name: " + strings.Repeat("x", 41)),
+		"a number for a name":    trigger("name: 1"),
+		"a bad table":            trigger("table: a.b.c"),
+		"nothing on":             trigger("on: {}"),
+		"all off":                trigger("on: {insert: false, update: false, delete: false}"),
+		"a list of updates":      trigger("on: {update: [a]}"),
+		"no columns":             trigger("on: {update: {columns: []}}"),
+		"no column list":         trigger("on: {update: {}}"),
+		"a column twice":         trigger("payload: {columns: [a, a]}"),
+		"an empty payload":       trigger("payload: {columns: []}"),
+		"an empty condition":     trigger("when: ''"),
+		"a bad header name":      trigger("webhook: {url: https://e.com, headers: {'a b': c}}"),
+		"a number in a header":   trigger("webhook: {url: https://e.com, headers: {a: 1}}"),
+		"a duration in seconds":  trigger("retry: {interval: 10}"),
+		"a negative duration":    trigger("retry: {interval: -1s}"),
+		"an empty duration":      trigger("retry: {interval: ''}"),
+		"a duration with space":  trigger("retry: {interval: 1 h}"),
+		"a duration backwards":   trigger("retry: {interval: 1h2d}"),
+		"no timeout":             trigger("webhook: {url: https://e.com, timeout: 0}"),
+		"no timeout, as text":    trigger("webhook: {url: https://e.com, timeout: '0'}"),
+		"a negative limit":       trigger("retry: {limit: -1}"),
+		"a limit as text":        trigger("retry: {limit: '1'}"),
+		"a limit too high":       trigger("retry: {limit: 2147483647}"),
+		"a bad backoff":          trigger("retry: {backoff: Fixed}"),
+		"a bad notify":           trigger("notify: x"),
+		"negative concurrency":   trigger("concurrency: -1"),
+		"yes for true":           trigger("on_replication: yes"),
+		"retention as text":      trigger() + "retention: 7d\n",
+		"a null":                 trigger("retry: null"),
+	}
+	for name, text := range bad {
+		_, err := config.Parse("rowhook.yaml", []byte(text))
+		require.Error(t, err, name)
+		require.Error(t, validate(text), name)
+	}
+}
+
+func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
+	t.Parallel()
+	data, err := config.JSONSchema()
+	require.NoError(t, err)
+	var schema any
+	require.NoError(t, json.Unmarshal(data, &schema))
+	seen := map[string]string{}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if properties, ok := v["properties"].(map[string]any); ok {
+				for name, p := range properties {
+					p, ok := p.(map[string]any)
+					require.True(t, ok)
+					doc, described := p["description"].(string)
+					if !described {
+						continue // in an anyOf, beside the one that describes it
+					}
+					require.NotEmpty(t, doc, path+"."+name)
+					require.Empty(t, seen[doc], "%s.%s has the description of another key", path, name)
+					seen[doc] = path + "." + name
+				}
+			}
+			for name, inner := range v {
+				walk(path+"."+name, inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(path+"[]", inner)
+			}
+		}
+	}
+	walk("", schema)
+	require.Len(t, seen, 28)
+}
