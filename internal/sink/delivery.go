@@ -1,0 +1,141 @@
+package sink
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Delivery is one POST that arrived.
+type Delivery struct {
+	ReceivedAt time.Time `json:"received_at"`
+	Path       string    `json:"path"`
+	// Attempt counts this event's arrivals at this path, from 1. 0: the request was rejected.
+	Attempt   int  `json:"attempt"`
+	Duplicate bool `json:"duplicate,omitempty"` // accepted, and had been before
+	// Status is what it is answered; 0: no answer.
+	Status  int    `json:"status"`
+	Problem string `json:"problem,omitempty"` // why it was rejected
+
+	// What the body says.
+	ID           string    `json:"id"`
+	CreatedAt    time.Time `json:"created_at,omitzero"`
+	Op           string    `json:"op"`
+	Schema       string    `json:"schema"`
+	Table        string    `json:"table"`
+	Trigger      string    `json:"trigger"`
+	CurrentRetry int       `json:"current_retry"`
+	MaxRetries   int       `json:"max_retries"`
+
+	// Header and Body are the request's. Body is byte for byte what arrived; in JSON it is left out if it is not JSON.
+	Header http.Header     `json:"headers"`
+	Body   json.RawMessage `json:"body"`
+
+	old, new json.RawMessage
+	key      [16]byte // ID
+}
+
+// Latency is the time from the row's change to its arrival, by this machine's clock and the database's.
+func (d *Delivery) Latency() time.Duration { return d.ReceivedAt.Sub(d.CreatedAt) }
+
+// Old and New are the row images as they arrived; nil if null.
+func (d *Delivery) Old() json.RawMessage { return d.old }
+
+// New is the row after the change.
+func (d *Delivery) New() json.RawMessage { return d.new }
+
+// MarshalJSON writes the fields and latency_ms.
+func (d Delivery) MarshalJSON() ([]byte, error) {
+	type plain Delivery
+	v := struct {
+		plain
+		Latency float64 `json:"latency_ms"`
+	}{plain: plain(d)}
+	if !d.CreatedAt.IsZero() {
+		v.Latency = milliseconds(d.Latency())
+	}
+	if !json.Valid(d.Body) {
+		v.Body = nil
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return out.Bytes(), err
+}
+
+// parse reads d.Body as an event.
+func (d *Delivery) parse() error {
+	var body struct {
+		ID        string    `json:"id"`
+		CreatedAt time.Time `json:"created_at"`
+		Table     struct {
+			Schema string `json:"schema"`
+			Name   string `json:"name"`
+		} `json:"table"`
+		Trigger struct {
+			Name string `json:"name"`
+		} `json:"trigger"`
+		Event struct {
+			Op   string `json:"op"`
+			Data struct {
+				Old json.RawMessage `json:"old"`
+				New json.RawMessage `json:"new"`
+			} `json:"data"`
+		} `json:"event"`
+		Info struct {
+			CurrentRetry int `json:"current_retry"`
+			MaxRetries   int `json:"max_retries"`
+		} `json:"delivery_info"`
+	}
+	if err := json.Unmarshal(d.Body, &body); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return fmt.Errorf("body is not JSON, from byte %d on: %w", syntax.Offset, err)
+		}
+		return fmt.Errorf("body is JSON, but no event: %w", err)
+	}
+	d.ID, d.CreatedAt, d.Op = body.ID, body.CreatedAt, body.Event.Op
+	d.Schema, d.Table, d.Trigger = body.Table.Schema, body.Table.Name, body.Trigger.Name
+	d.CurrentRetry, d.MaxRetries = body.Info.CurrentRetry, body.Info.MaxRetries
+	d.old, d.new = orNil(body.Event.Data.Old), orNil(body.Event.Data.New)
+	switch {
+	case !d.readID():
+		return errors.New("body is JSON, but no event: id is not a UUID")
+	case d.Op == "":
+		return errors.New("body is JSON, but no event: event.op is missing")
+	case d.CreatedAt.IsZero():
+		return errors.New("body is JSON, but no event: created_at is missing")
+	}
+	return nil
+}
+
+// readID reads the id into d.key; lower case, as PostgreSQL writes it.
+func (d *Delivery) readID() bool {
+	if len(d.ID) != 36 || strings.ToLower(d.ID) != d.ID {
+		return false
+	}
+	for _, i := range []int{8, 13, 18, 23} {
+		if d.ID[i] != '-' {
+			return false
+		}
+	}
+	key, err := hex.DecodeString(strings.ReplaceAll(d.ID, "-", ""))
+	return err == nil && copy(d.key[:], key) == len(d.key)
+}
+
+func orNil(raw json.RawMessage) json.RawMessage {
+	if string(raw) == "null" {
+		return nil
+	}
+	return raw
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
+}

@@ -1,0 +1,157 @@
+package sink
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Format is how a Sink prints a delivery.
+type Format int
+
+// The formats.
+const (
+	FormatLine Format = iota // one line, the change shortened to what fits
+	FormatFull               // the line without the change, then the whole body, indented
+	FormatJSON               // one JSON object in a line, with headers and body
+)
+
+// longestChange is how much of a change FormatLine shows, in bytes.
+const longestChange = 240
+
+// text is what f prints for d. It holds no control character but line feeds, so that a row can't talk to the terminal.
+func (f Format) text(d *Delivery) []byte {
+	var out string
+	switch f {
+	case FormatJSON:
+		b, err := json.Marshal(d)
+		if err != nil { // headers, strings and checked JSON always marshal
+			b = fmt.Appendf(nil, `{"problem":%q}`, err)
+		}
+		out = string(b)
+	case FormatFull:
+		var indented bytes.Buffer
+		out = head(d)
+		if json.Indent(&indented, d.Body, "  ", "  ") == nil {
+			out += "\n  " + indented.String()
+		} else if len(d.Body) > 0 {
+			out += "\n  " + string(d.Body)
+		}
+	default:
+		out = head(d) + "  " + shortened(d.change())
+	}
+	return append(printable(out, f == FormatFull), '\n')
+}
+
+// head is the part of the line that every delivery has.
+func head(d *Delivery) string {
+	at := d.ReceivedAt.Format("15:04:05.000")
+	if d.Problem != "" {
+		return fmt.Sprintf("%s  rejected with %d: %s", at, d.Status, d.Problem)
+	}
+	line := fmt.Sprintf("%s  %-6s  %s.%s  %s  %s  attempt %d  %.2f ms", at, d.Op, d.Schema, d.Table, d.Trigger,
+		d.ID[len(d.ID)-12:], d.CurrentRetry+1, milliseconds(d.Latency()))
+	switch {
+	case d.Duplicate:
+		line += "  again"
+	case d.Status == 0:
+		line += "  -> no answer"
+	case d.Status/100 != 2:
+		line += fmt.Sprintf("  -> %d", d.Status)
+	}
+	return line
+}
+
+// change is what happened to the row: the new row, the deleted one, or of an update the columns that differ.
+func (d *Delivery) change() string {
+	switch {
+	case d.Problem != "":
+		return string(d.Body)
+	case d.new == nil:
+		return compact(d.old)
+	case d.old == nil:
+		return compact(d.new)
+	}
+	before, after := columns(d.old), columns(d.new)
+	old := map[string]string{}
+	for _, c := range before {
+		old[c.name] = c.value
+	}
+	var parts []string
+	for _, c := range after {
+		was, ok := old[c.name]
+		switch {
+		case !ok:
+			parts = append(parts, c.name+": "+c.value)
+		case was != c.value:
+			parts = append(parts, c.name+": "+was+" -> "+c.value)
+		}
+	}
+	if len(parts) == 0 {
+		return "no column differs: " + compact(d.new)
+	}
+	return strings.Join(parts, ", ")
+}
+
+type column struct{ name, value string }
+
+// columns are the members of a JSON object, in its order; none if it is something else.
+func columns(object json.RawMessage) []column {
+	in := json.NewDecoder(bytes.NewReader(object))
+	if open, err := in.Token(); err != nil || open != json.Delim('{') {
+		return nil
+	}
+	var all []column
+	for in.More() {
+		var value json.RawMessage
+		name, err := in.Token()
+		if err != nil || in.Decode(&value) != nil {
+			return all
+		}
+		all = append(all, column{fmt.Sprint(name), compact(value)})
+	}
+	return all
+}
+
+func compact(raw json.RawMessage) string {
+	var out bytes.Buffer
+	if json.Compact(&out, raw) != nil {
+		return string(raw)
+	}
+	return out.String()
+}
+
+func shortened(s string) string {
+	if len(s) <= longestChange {
+		return s
+	}
+	end := longestChange
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return fmt.Sprintf("%s… (%d bytes more)", s[:end], len(s)-end)
+}
+
+// printable replaces what a terminal may act on (escape sequences, other controls, marks that reorder text) and what is
+// not UTF-8 by its escape, which in JSON means the same.
+func printable(s string, lines bool) []byte {
+	out := make([]byte, 0, len(s)+1)
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			out = append(out, "\uFFFD"...)
+		case unicode.IsPrint(r), lines && r == '\n':
+			out = utf8.AppendRune(out, r)
+		case r > 0xFFFF:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return out
+}
