@@ -1,0 +1,185 @@
+package listener
+
+import "time"
+
+// Doorbell decides when writers NOTIFY. It holds no connection and no clock: it is told what happened and when, and
+// answers what to do. Its zero value works and starts unarmed, as after a lost session.
+//
+// NOTIFY takes one database-wide lock at commit and holds it through the WAL flush, so commits that notify run one at a
+// time. As network cards do with interrupts, the dispatcher lets writers ring while it is idle and polls while it is busy.
+//
+//	Unarmed   nobody knows what the bit says: Arm next
+//	Arming    the bit says ring, but transactions that read silence may still be open: keep looking until they are over
+//	Ringing   every commit rings; the dispatcher may sleep
+//	Silent    the bit says silence; the dispatcher looks for events every Poll
+type Doorbell struct {
+	// SilenceAbove is the number of rings in a Window from which on writers are asked for silence. Default 100.
+	SilenceAbove int
+	// RingBelow is the number of events in a Window below which a silent doorbell is armed again. Default 60.
+	RingBelow int
+	// Window is over which both are counted. Default 100 ms.
+	Window time.Duration
+	// Poll is how often a dispatcher looks while writers are silent. Default 2 ms.
+	Poll time.Duration
+
+	state   State
+	pending int           // open transactions below the horizon at the last check
+	check   time.Time     // when to look again at the horizon
+	wait    time.Duration // between the last checks
+	armed   time.Time     // since when it has been arming
+
+	start  time.Time // of the present window
+	rings  int
+	events int
+}
+
+// State is where a Doorbell stands.
+type State int
+
+// The states.
+const (
+	Unarmed State = iota
+	Arming
+	Ringing
+	Silent
+)
+
+// String names the state.
+func (s State) String() string { return [...]string{"unarmed", "arming", "ringing", "silent"}[s] }
+
+// Action is what a Doorbell wants done.
+type Action int
+
+// The actions. Done is told of each by Armed, Checked or Silenced.
+const (
+	None    Action = iota
+	Arm            // set the bit to ring and take a horizon, then call Armed
+	Check          // count the open transactions below the horizon, then call Checked
+	Silence        // set the bit to silence, then call Silenced
+)
+
+// How often to look at the horizon: soon at first, since most transactions are short; then a twentieth of the time waited
+// so far, at least every 100 ms for the first minute so that what a transaction of some seconds did is found within that,
+// and every second from then on.
+const (
+	firstCheck = 2 * time.Millisecond
+	maxCheck   = 100 * time.Millisecond
+	lateCheck  = time.Second
+	longWait   = time.Minute
+)
+
+// State returns where it stands.
+func (d *Doorbell) State() State { return d.state }
+
+// Rang counts a notification.
+func (d *Doorbell) Rang() { d.rings++ }
+
+// Found counts events that a claim brought.
+func (d *Doorbell) Found(n int) { d.events += n }
+
+// Lost says that the session that listens is gone, or that someone else changed the bit: it has to be armed anew.
+func (d *Doorbell) Lost() { d.state = Unarmed }
+
+// Next says what to do now.
+func (d *Doorbell) Next(now time.Time) Action {
+	rings, events, ended := d.count(now)
+	switch d.state {
+	case Unarmed:
+		return Arm
+	case Arming:
+		if rings >= d.silenceAbove() {
+			return Silence
+		}
+		if !now.Before(d.check) {
+			return Check
+		}
+	case Ringing:
+		if rings >= d.silenceAbove() {
+			return Silence
+		}
+	case Silent:
+		// Rings that come all the same mean that another dispatcher armed the bell before it went to sleep.
+		if rings >= d.silenceAbove() {
+			return Silence
+		}
+		if ended && events < d.ringBelow() {
+			return Arm
+		}
+	}
+	return None
+}
+
+// Wait says how long the dispatcher may wait for a signal before it asks Next again. ok is false where it may sleep.
+func (d *Doorbell) Wait(now time.Time) (wait time.Duration, ok bool) {
+	switch d.state {
+	case Arming:
+		return max(d.check.Sub(now), 0), true
+	case Silent:
+		return d.poll(), true
+	case Unarmed:
+		return 0, true
+	}
+	return 0, false
+}
+
+// Armed says that the bit was set to ring and a horizon taken.
+func (d *Doorbell) Armed(now time.Time) {
+	d.state, d.armed, d.wait, d.pending = Arming, now, firstCheck, -1
+	d.check = now // the first check is due at once: mostly nothing is open
+	d.clear(now)
+}
+
+// Checked says how many transactions below the horizon are open. It returns whether to look for events once more: some
+// transaction ended since the last check, and may have been silent.
+func (d *Doorbell) Checked(now time.Time, pending int) (look bool) {
+	look = pending != d.pending
+	d.pending = pending
+	if pending == 0 {
+		d.state = Ringing
+		return true
+	}
+	waited := now.Sub(d.armed)
+	limit := maxCheck
+	if waited > longWait {
+		limit = lateCheck
+	}
+	d.wait = min(max(2*d.wait, waited/20), limit)
+	d.check = now.Add(d.wait)
+	return look
+}
+
+// Silenced says that the bit was set to silence.
+func (d *Doorbell) Silenced(now time.Time) {
+	d.state = Silent
+	d.clear(now)
+}
+
+// count returns what the present window counted, and ends it if it is over. A window that nobody asked about for longer
+// is brought down to its own length.
+func (d *Doorbell) count(now time.Time) (rings, events int, ended bool) {
+	if d.start.IsZero() {
+		d.start = now
+	}
+	rings, events = d.rings, d.events
+	elapsed := now.Sub(d.start)
+	if elapsed < d.window() {
+		return rings, events, false
+	}
+	scale := float64(d.window()) / float64(elapsed)
+	d.clear(now)
+	return int(float64(rings) * scale), int(float64(events) * scale), true
+}
+
+func (d *Doorbell) clear(now time.Time) { d.start, d.rings, d.events = now, 0, 0 }
+
+func (d *Doorbell) silenceAbove() int     { return orDefault(d.SilenceAbove, 100) }
+func (d *Doorbell) ringBelow() int        { return orDefault(d.RingBelow, 60) }
+func (d *Doorbell) window() time.Duration { return orDefault(d.Window, 100*time.Millisecond) }
+func (d *Doorbell) poll() time.Duration   { return orDefault(d.Poll, 2*time.Millisecond) }
+
+func orDefault[T int | time.Duration](v, byDefault T) T {
+	if v <= 0 {
+		return byDefault
+	}
+	return v
+}

@@ -1,0 +1,218 @@
+// Package listener wakes a dispatcher: it holds the LISTEN session that writers NOTIFY, and decides when they should.
+//
+// A Listener keeps one session open, connects again with backoff when it breaks, and notices by a heartbeat when it is
+// dead but still looks open. A Doorbell is the state machine that asks writers for silence while a dispatcher is busy
+// anyway, and for rings before it sleeps.
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgxlisten"
+	"github.com/sethvargo/go-retry"
+)
+
+// Listener listens on one channel for as long as Run runs. Its functions are called on its goroutines and must not block.
+type Listener struct {
+	// Connect opens a session straight to Postgres. Connect is required.
+	Connect func(ctx context.Context) (*pgx.Conn, error)
+
+	// Prepare is called on each new session before it listens, for instance to take an advisory lock. An error closes the
+	// session and is retried like a failed Connect. Prepare is optional.
+	Prepare func(ctx context.Context, conn *pgx.Conn) error
+
+	// Channel is what to listen to. Channel is required.
+	Channel string
+
+	// Notified is handed the payload of each notification. Notified is required.
+	Notified func(payload string)
+
+	// Listening is called each time a session listens, the first one included: what was sent before is lost, so look.
+	// Listening is optional.
+	Listening func()
+
+	// Lost is called when a session that listened has ended. Lost is optional.
+	Lost func(err error)
+
+	// Ping sends a notification by another connection. It is called every Heartbeat in which nothing was heard; if the
+	// session does not hear it within another one, it is closed and opened anew. Ping is optional: without it a dead session
+	// is only noticed by TCP keepalive.
+	Ping func(ctx context.Context, channel, payload string) error
+
+	// PingChannel is a channel of this listener's own for Ping. It is required where Ping is set.
+	PingChannel string
+
+	// Heartbeat defaults to 10 seconds.
+	Heartbeat time.Duration
+
+	// Logger is optional.
+	Logger *slog.Logger
+
+	mu      sync.Mutex
+	session *pgx.Conn    // the one that listens; nil: none
+	heard   atomic.Int64 // notifications so far
+}
+
+// The delays between attempts to connect: from firstDelay, doubling up to maxDelay, give or take a fifth.
+const (
+	firstDelay = 50 * time.Millisecond
+	maxDelay   = 5 * time.Second
+)
+
+// Run listens until ctx is done. It returns nil then, and an error only where a required field is missing.
+func (l *Listener) Run(ctx context.Context) error {
+	switch {
+	case l.Connect == nil:
+		return errors.New("listener: Connect is nil")
+	case l.Notified == nil:
+		return errors.New("listener: Notified is nil")
+	case l.Channel == "":
+		return errors.New("listener: Channel is empty")
+	case l.Ping != nil && l.PingChannel == "":
+		return errors.New("listener: Ping is set but PingChannel is empty")
+	}
+	inner := &pgxlisten.Listener{
+		Connect:        l.connect,
+		LogError:       func(ctx context.Context, err error) { l.ended(ctx, err) },
+		ReconnectDelay: firstDelay, // the backoff is in connect; this keeps a session that breaks at once from spinning
+	}
+	inner.Handle(l.Channel, handler{l})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if l.Ping != nil {
+		inner.Handle(l.PingChannel, pong{l})
+		beat, stop := context.WithCancel(ctx)
+		defer stop()
+		wg.Go(func() { l.beat(beat) })
+	}
+	err := inner.Listen(ctx)
+	l.ended(ctx, err)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// connect tries until a session is open and prepared.
+func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
+	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(maxDelay, retry.NewExponential(firstDelay)))
+	failures := 0
+	return retry.DoValue(ctx, backoff, func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := l.Connect(ctx)
+		if err == nil && l.Prepare != nil {
+			if err = l.Prepare(ctx, conn); err != nil {
+				_ = conn.Close(ctx) // the error of Prepare is what matters
+			}
+		}
+		if err != nil {
+			if failures++; failures == 1 {
+				l.log(ctx, slog.LevelWarn, "can't listen for changes, trying again; meanwhile they are found by polling", "error", err)
+			}
+			return nil, retry.RetryableError(err)
+		}
+		return conn, nil
+	})
+}
+
+// ended forgets the session, once.
+func (l *Listener) ended(ctx context.Context, err error) {
+	l.mu.Lock()
+	was := l.session
+	l.session = nil
+	l.mu.Unlock()
+	if was == nil {
+		return
+	}
+	if ctx.Err() == nil {
+		l.log(ctx, slog.LevelWarn, "lost the session that listens for changes, connecting again", "error", err)
+	}
+	if l.Lost != nil {
+		l.Lost(err)
+	}
+}
+
+// beat closes the session if it stays deaf to a ping.
+func (l *Listener) beat(ctx context.Context) {
+	every := l.Heartbeat
+	if every <= 0 {
+		every = 10 * time.Second
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	var asked *pgx.Conn // the session that was pinged and has not answered
+	last, count := l.heard.Load(), 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		l.mu.Lock()
+		session := l.session
+		l.mu.Unlock()
+		heard := l.heard.Load()
+		switch {
+		case session == nil || heard != last:
+			asked = nil
+		case asked == session:
+			l.log(ctx, slog.LevelWarn, "the session that listens for changes is dead though it looks open, closing it", "silent_for", every)
+			_ = session.PgConn().Conn().Close() // wakes the goroutine that reads from it; its error is reported by ended
+			asked = nil
+		default:
+			count++
+			if err := l.ping(ctx, every, fmt.Sprint(count)); err == nil {
+				asked = session
+			}
+			// Where the ping itself fails the database is away, and the session will be told.
+		}
+		last = heard
+	}
+}
+
+func (l *Listener) ping(ctx context.Context, timeout time.Duration, payload string) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return l.Ping(ctx, l.PingChannel, payload)
+}
+
+func (l *Listener) log(ctx context.Context, level slog.Level, msg string, args ...any) {
+	if l.Logger != nil {
+		l.Logger.Log(ctx, level, msg, args...)
+	}
+}
+
+// handler receives what writers send.
+type handler struct{ l *Listener }
+
+func (h handler) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
+	h.l.heard.Add(1)
+	h.l.Notified(n.Payload)
+	return nil
+}
+
+// HandleBacklog is called as soon as a session listens.
+func (h handler) HandleBacklog(_ context.Context, _ string, conn *pgx.Conn) error {
+	h.l.mu.Lock()
+	h.l.session = conn
+	h.l.mu.Unlock()
+	if h.l.Listening != nil {
+		h.l.Listening()
+	}
+	return nil
+}
+
+// pong receives the answers to pings.
+type pong struct{ l *Listener }
+
+func (p pong) HandleNotification(context.Context, *pgconn.Notification, *pgx.Conn) error {
+	p.l.heard.Add(1)
+	return nil
+}
