@@ -1,0 +1,182 @@
+package sqlschema
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// installed is what Rowhook finds of its own in the database.
+type installed struct {
+	database, program int32                    // schema versions
+	triggers          map[string]*triggerRow   // by name
+	captures          map[int32][]captureFound // by trigger id
+	functions         map[int32][]functionFound
+	definition        string // of rowhook.capture
+	settings          map[string]json.RawMessage
+}
+
+// triggerRow is a row of rowhook.trigger.
+type triggerRow struct {
+	ID       int32
+	Name     string
+	Relation uint32
+	Spec     []byte
+	Removed  bool
+	Captured []byte // captured, as JSON
+	Waiting  int64  // events, where it is still to be asked
+}
+
+// captured says what a trigger's SQL objects were made from and what they looked like then. It is kept in
+// rowhook.trigger.captured, so that apply sees what has changed since, on either side.
+type captured struct {
+	SQL      map[string]fingerprint `json:"sql,omitempty"` // by SQL trigger
+	Function fingerprint            `json:"function,omitzero"`
+}
+
+// fingerprint holds two digests: of what an object was made from, and of what the catalog then held.
+type fingerprint struct {
+	From string `json:"from"`
+	Made string `json:"made"`
+}
+
+// captureFound is a capture trigger in the catalog.
+type captureFound struct {
+	ID        int32
+	Relation  uint32
+	Table     string // schema and name, quoted for SQL
+	Name      string
+	Made      string // digest, see fingerprint
+	Enabled   string // pg_trigger.tgenabled
+	Partition *bool  // whether one of a partition's copies is enabled otherwise
+}
+
+// functionFound is a trigger's own function.
+type functionFound struct {
+	ID        int32
+	Signature string // for drop function
+	Argument  uint32 // relation whose rows it takes, 0 for none
+	Made      string
+}
+
+// captureTriggers lists the capture triggers of all tables. Copies on partitions belong to their parent's. A trigger's
+// digest is of its type, condition (in which columns are numbers), function and arguments; none of these changes with a rename.
+const captureTriggers = `
+with recursive mine as (
+  select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, p.proname,
+         split_part(encode(t.tgargs, 'escape'), '\000', 1)::integer as id
+    from pg_catalog.pg_trigger t
+    join pg_catalog.pg_proc p on p.oid = t.tgfoid
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+   where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0
+     and encode(t.tgargs, 'escape') ~ '^[0-9]{1,9}\\000'
+), family as (
+  select oid as root, oid, tgenabled from mine
+  union all
+  select f.root, c.oid, c.tgenabled from family f join pg_catalog.pg_trigger c on c.tgparentid = f.oid
+)
+select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "table", m.tgname as name,
+       md5(concat_ws('|', m.tgtype, m.proname, encode(m.tgargs, 'hex'), m.tgqual::text)) as made, m.tgenabled::text as enabled,
+       (select bool_or(f.tgenabled <> m.tgenabled) from family f where f.root = m.oid) as partition
+  from mine m
+  join pg_catalog.pg_class c on c.oid = m.tgrelid
+  join pg_catalog.pg_namespace s on s.oid = c.relnamespace
+ order by m.id, m.tgname`
+
+// ownFunctions lists the functions that belong to one trigger each.
+const ownFunctions = `
+select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
+       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef)) as made
+  from pg_catalog.pg_proc p
+  join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+  left join pg_catalog.pg_type a on a.oid = p.proargtypes[0]
+ where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_[0-9]{1,9}$'
+ order by p.proname`
+
+// readInstalled also works where the schema is missing or older, and then finds less.
+func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
+	in := &installed{
+		triggers: map[string]*triggerRow{}, captures: map[int32][]captureFound{},
+		functions: map[int32][]functionFound{}, settings: map[string]json.RawMessage{},
+	}
+	var err error
+	if in.database, in.program, err = Version(ctx, conn); err != nil {
+		return nil, err
+	}
+	if in.database > in.program {
+		return nil, &NewerSchemaError{Database: in.database, Program: in.program}
+	}
+	if in.database == 0 {
+		return in, nil
+	}
+	if err := conn.QueryRow(ctx, "select pg_catalog.pg_get_functiondef('rowhook.capture()'::pg_catalog.regprocedure)").Scan(&in.definition); err != nil {
+		return nil, fmt.Errorf("read rowhook.capture: %w", err)
+	}
+	rows, err := collect[triggerRow](ctx, conn, `
+select id, name, relation, spec, removed_at is not null as removed, captured, 0::bigint as waiting
+  from rowhook.trigger`)
+	if err != nil {
+		return nil, fmt.Errorf("read rowhook.trigger: %w", err)
+	}
+	for i := range rows {
+		in.triggers[rows[i].Name] = &rows[i]
+	}
+	captures, err := collect[captureFound](ctx, conn, captureTriggers)
+	if err != nil {
+		return nil, fmt.Errorf("list capture triggers: %w", err)
+	}
+	for _, c := range captures {
+		in.captures[c.ID] = append(in.captures[c.ID], c)
+	}
+	functions, err := collect[functionFound](ctx, conn, ownFunctions)
+	if err != nil {
+		return nil, fmt.Errorf("list capture functions: %w", err)
+	}
+	for _, f := range functions {
+		in.functions[f.ID] = append(in.functions[f.ID], f)
+	}
+	settings, err := collect[struct{ Name, Value string }](ctx, conn, "select name, value::text as value from rowhook.setting")
+	if err != nil {
+		return nil, fmt.Errorf("read rowhook.setting: %w", err)
+	}
+	for _, s := range settings {
+		in.settings[s.Name] = json.RawMessage(s.Value)
+	}
+	return in, nil
+}
+
+func collect[T any](ctx context.Context, db Queryer, sql string, args ...any) ([]T, error) {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
+}
+
+// byID lists the ids that have a row or SQL objects, ascending.
+func (in *installed) byID() []int32 {
+	ids := map[int32]bool{}
+	for _, row := range in.triggers {
+		ids[row.ID] = true
+	}
+	for id := range in.captures {
+		ids[id] = true
+	}
+	for id := range in.functions {
+		ids[id] = true
+	}
+	return slices.Sorted(maps.Keys(ids))
+}
+
+func (in *installed) row(id int32) *triggerRow {
+	for _, row := range in.triggers {
+		if row.ID == id {
+			return row
+		}
+	}
+	return nil
+}

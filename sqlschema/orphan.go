@@ -1,0 +1,43 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+)
+
+// orphanBatch bounds how many events one statement of BuryOrphans moves.
+const orphanBatch = 5000
+
+// BuryOrphans moves the events of removed triggers to the dead letters and returns how many. Transactions that were running
+// at the removal may add some later, so this is repeated. Events in flight are left to be settled first.
+func BuryOrphans(ctx context.Context, db Queryer) (int64, error) {
+	var total int64
+	for {
+		var moved int64
+		err := db.QueryRow(ctx, `
+with orphan as (
+  select e.id
+    from rowhook.trigger t
+   cross join lateral (
+     select id from rowhook.event_log e
+      where e.trigger_id = t.id and (e.claimed_by is null or e.due_at <= clock_timestamp())
+      order by e.due_at limit $1 for update skip locked) e
+   where t.removed_at is not null
+   limit $1
+), gone as (
+  delete from rowhook.event_log e using orphan o where e.id = o.id
+  returning e.id, e.created_at, e.trigger_id, e.tries, e.op, e.old, e.new, e.session, e.trace
+), buried as (
+  insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, old, new, session, trace)
+  select id, created_at, trigger_id, tries, op, 'trigger removed', old, new, session, trace from gone
+)
+select count(*) from gone`, orphanBatch).Scan(&moved)
+		if err != nil {
+			return total, fmt.Errorf("bury the events of removed triggers: %w", err)
+		}
+		total += moved
+		if moved < orphanBatch {
+			return total, nil
+		}
+	}
+}

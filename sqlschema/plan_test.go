@@ -1,0 +1,487 @@
+package sqlschema_test
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func (w watched) plan(t *testing.T, specs ...sqlschema.Spec) *sqlschema.Plan {
+	t.Helper()
+	plan, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+	require.NoError(t, err)
+	return plan
+}
+
+// state is everything that an apply may write, with the transactions that wrote it.
+func (w watched) state(t *testing.T) string {
+	t.Helper()
+	return w.scalar(t, `select string_agg(x, e'\n' order by x) from (
+		select concat_ws(' ', xmin, t) from rowhook.trigger t union all select concat_ws(' ', xmin, s) from rowhook.setting s
+		union all select concat_ws(' ', t.xmin, tgrelid, tgname, tgenabled) from pg_trigger t where not tgisinternal
+		union all select concat_ws(' ', xmin, oid, proname) from pg_proc where pronamespace = 'rowhook'::regnamespace) as _ (x)`)
+}
+
+// TestApplyReconciles goes from one configuration to another, by a table that may have been changed in between, and writes.
+func TestApplyReconciles(t *testing.T) {
+	t.Parallel()
+	table := "create table t (id int primary key, a int, b int); create table u (id int, a int)"
+	insertOnly := func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }
+	for name, c := range map[string]struct {
+		before []sqlschema.Spec
+		meddle string
+		after  []sqlschema.Spec
+		plan   string // without the pointers to locks
+		want   []string
+	}{
+		"created": {nil, "", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"unchanged": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t")}, "", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"only the delivery changed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.Webhook.URL, s.Retry.Limit = "http://x", 0 })},
+			"~ trigger w: retry, webhook changed", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"an operation added": {[]sqlschema.Spec{all("w", "t", updatesOf("a"))}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) {
+			s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"a"}}}
+		})}, "~ trigger w: on changed\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"an operation removed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"~ trigger w: on changed\n  - capture trigger rowhook_w_delete on public.t\n  - capture trigger rowhook_w_update on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"when changed": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, when("new.a = 2"))},
+			"~ trigger w: when changed\n  ~ capture trigger rowhook_w_insert on public.t", nil},
+		"columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("b"))},
+			"~ trigger w: payload changed\n  + function rowhook.payload_1\n  ~ capture trigger rowhook_w_insert on public.t", []string{`w I null {"b":1}`}},
+		"other columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a", "b"))},
+			"~ trigger w: payload changed\n  ~ function rowhook.payload_1", []string{`w I null {"a":1,"b":1}`}},
+		"no columns chosen any more": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"~ trigger w: payload changed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(t)\n  ~ capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"removed": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "insert into t values (9, 9, 9)", nil,
+			"- trigger w: no longer configured; 1 waiting event goes to the dead letters\n  - capture trigger rowhook_w_insert on public.t\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(t)", nil},
+		"moved to another table": {[]sqlschema.Spec{all("w", "u", insertOnly, payload("a"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+			"  - capture trigger rowhook_w_insert on public.u\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(u)\n~ trigger w: moves to another table, public.t; table changed\n" +
+				"  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
+		"two triggers swapped": {[]sqlschema.Spec{all("w", "u", insertOnly), all("v", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly), all("v", "u", insertOnly)},
+			"  - capture trigger rowhook_w_insert on public.u\n  - capture trigger rowhook_v_insert on public.t\n" +
+				"~ trigger w: moves to another table, public.t; table changed\n  + capture trigger rowhook_w_insert on public.t\n" +
+				"~ trigger v: moves to another table, public.u; table changed\n  + capture trigger rowhook_v_insert on public.u", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"renamed trigger": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("v", "t", insertOnly)},
+			"- trigger w: no longer configured\n  - capture trigger rowhook_w_insert on public.t\n+ trigger v: on public.t\n  + capture trigger rowhook_v_insert on public.t", []string{`v I null {"id":1,"a":1,"b":1}`}},
+		"table dropped and made again": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "drop table t cascade; create table t (id int, a int, b int)", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+			"~ trigger w: moves to another table, public.t\n  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
+		"another table renamed into its place": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter table t rename to t_old; create table t (like t_old)", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"  - capture trigger rowhook_w_insert on public.t_old\n~ trigger w: moves to another table, public.t\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"dropped by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "drop trigger rowhook_w_insert on t", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"disabled by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter table t disable trigger rowhook_w_insert", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"  ~ capture trigger rowhook_w_insert on public.t: enabled as configured", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"renamed by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter trigger rowhook_w_insert on t rename to mine", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"  + capture trigger rowhook_w_insert on public.t\n  - capture trigger mine on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"redefined by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "create or replace trigger rowhook_w_insert after insert on t for each row when (new.a > 1) execute function rowhook.capture('1')", []sqlschema.Spec{all("w", "t", insertOnly)},
+			"  ~ capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"function dropped by hand": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "drop function rowhook.payload_1", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+			"  + function rowhook.payload_1", []string{`w I null {"a":1}`}},
+		"function redefined by hand": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "create or replace function rowhook.payload_1(t) returns json language sql return '1'::json", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+			"  ~ function rowhook.payload_1", []string{`w I null {"a":1}`}},
+		"watched column dropped with cascade": {[]sqlschema.Spec{all("w", "t", updatesOf("b"))}, "alter table t drop b cascade; alter table t add b int", []sqlschema.Spec{all("w", "t", updatesOf("b"))},
+			"  + capture trigger rowhook_w_update on public.t", nil},
+		"manual only": {nil, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Manual: true} }, payload("a"))}, "+ trigger w: on public.t", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatched(t, table)
+			w.apply(t, c.before...)
+			w.do(t, c.meddle)
+			var lines []string
+			for line := range strings.Lines(w.plan(t, c.after...).String()) {
+				line, _, _ = strings.Cut(strings.TrimRight(line, "\n"), " (locks")
+				lines = append(lines, line)
+			}
+			require.Equal(t, c.plan, strings.Join(lines, "\n"))
+			generation := w.scalar(t, "select value::int from rowhook.setting where name = 'generation'")
+			w.apply(t, c.after...)
+			if c.plan == "" {
+				require.Equal(t, generation, w.scalar(t, "select value::int from rowhook.setting where name = 'generation'"))
+			} else {
+				require.NotEqual(t, generation, w.scalar(t, "select value::int from rowhook.setting where name = 'generation'"))
+			}
+			before := w.state(t)
+			w.apply(t, c.after...)
+			require.Equal(t, before, w.state(t))
+			w.take(t)
+			w.do(t, "insert into t values (1, 1, 1)")
+			if got := w.take(t); len(got)+len(c.want) > 0 {
+				require.Equal(t, c.want, got)
+			}
+		})
+	}
+}
+
+func TestPlanSaysWhatIsLocked(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int)")
+	require.Contains(t, w.plan(t, all("w", "t")).String(), "+ capture trigger rowhook_w_insert on public.t (locks the table against writes for a moment)")
+	w.apply(t, all("w", "t"))
+	require.Contains(t, w.plan(t).String(), "- capture trigger rowhook_w_insert on public.t (locks the table against reads and writes for a moment)")
+}
+
+func TestPlanWarnsOfInheritance(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int); create table c () inherits (t)")
+	require.Contains(t, w.plan(t, all("w", "t")).String(), "! w: tables inherit from public.t")
+}
+
+func TestPlanWorksBeforeTheFirstMigration(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, "create table t (a int)")
+	w := watched{db, db.Conn(t)}
+	require.Equal(t, "+ schema rowhook\n+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t (locks the table against writes for a moment)",
+		w.plan(t, all("w", "t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} })).String())
+	require.Equal(t, "false", w.scalar(t, "select exists (select from pg_namespace where nspname = 'rowhook')"))
+}
+
+func TestApplyWritesSettings(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "")
+	settings := sqlschema.Settings{Retention: sqlschema.Retention{Delivered: 0, Attempts: sqlschema.Duration(time.Hour)}}
+	plan, err := sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
+	require.NoError(t, err)
+	require.Equal(t, `~ setting retention: {"attempts": "7d", "delivered": "7d"} becomes {"delivered":"0","attempts":"1h"}`, plan.String())
+	cfg, err := sqlschema.Load(t.Context(), w.conn)
+	require.NoError(t, err)
+	require.Equal(t, settings, cfg.Settings)
+	again, err := sqlschema.MakePlan(t.Context(), w.conn, nil, settings)
+	require.NoError(t, err)
+	require.True(t, again.Empty())
+}
+
+// TestRemovedTriggersEventsGoToTheDeadLetters also inserts one in a transaction that outlasts the removal, and brings the trigger back.
+func TestRemovedTriggersEventsGoToTheDeadLetters(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int); create table u (a int)", all("w", "t"), all("u", "u"))
+	w.do(t, "insert into t values (1), (2)", "insert into u values (1)", "update rowhook.event_log set claimed_by = 7, due_at = now() + '1h' where new::text = '{\"a\":2}'")
+	id := w.scalar(t, "select id from rowhook.trigger where name = 'w'")
+	plan := w.apply(t, all("u", "u"))
+	require.Contains(t, plan.String(), "2 waiting events go to the dead letters")
+	require.Equal(t, `I trigger removed {"a":1}`, w.scalar(t, "select concat_ws(' ', op, reason, new) from rowhook.dead_letter where trigger_id = $1", id))
+	require.Equal(t, "t", w.scalar(t, "select bool_and(claimed_by = 7)::text::\"char\" from rowhook.event_log where trigger_id = $1", id))
+	w.do(t, "insert into rowhook.event_log (id, trigger_id, op) select rowhook.uuid7(), "+id+", 'I' from generate_series(1, 12000)", "update rowhook.event_log set claimed_by = null, due_at = now()")
+	buried, err := sqlschema.BuryOrphans(t.Context(), w.conn)
+	require.NoError(t, err)
+	require.EqualValues(t, 12001, buried)
+	require.Equal(t, []string{`u I null {"a":1}`}, w.take(t))
+	w.apply(t, all("w", "t"), all("u", "u"))
+	require.Equal(t, id, w.scalar(t, "select id from rowhook.trigger where name = 'w' and removed_at is null"))
+	w.do(t, "insert into t values (3)")
+	require.Equal(t, []string{`w I null {"a":3}`}, w.take(t))
+}
+
+func TestConcurrentAppliesEndAtOneOfTheConfigurations(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int, b int)")
+	var g errgroup.Group
+	for i := range 6 {
+		conn := w.Conn(t)
+		g.Go(func() error {
+			_, err := sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{all("w", "t", payload([]string{"a", "b"}[i%2]))}, sqlschema.DefaultSettings(), quiet())
+			return err
+		})
+	}
+	require.NoError(t, g.Wait())
+	w.do(t, "insert into t values (1, 1)")
+	require.Len(t, w.take(t), 1)
+	w.apply(t, all("w", "t", payload("a")))
+}
+
+// TestBusyTableHoldsNothingUp applies while a transaction holds the table: others write to it meanwhile, other tables are done, the
+// error names the blocker, and once the transaction is over an apply succeeds.
+func TestBusyTableHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int); create table u (a int)")
+	busy := watched{w.DB, w.Conn(t)}
+	busy.do(t, "set application_name = 'long job'", "begin", "insert into t values (1)")
+	specs := []sqlschema.Spec{all("w", "t"), all("u", "u")}
+	applier := sqlschema.Applier{LockTimeout: 50 * time.Millisecond, Patience: 600 * time.Millisecond}
+	writer := watched{w.DB, w.Conn(t)}
+	writer.do(t, "set lock_timeout = '5s'")
+	done := make(chan error, 1)
+	go func() {
+		_, err := applier.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+		done <- err
+	}()
+	var err error
+	for err == nil {
+		writer.do(t, "insert into t values (2)")
+		select {
+		case err = <-done:
+		default:
+		}
+	}
+	var blocked *sqlschema.BusyError
+	require.ErrorAs(t, err, &blocked)
+	require.Equal(t, "public.t", blocked.Table)
+	require.Contains(t, err.Error(), "long job")
+	require.Contains(t, err.Error(), "idle in transaction")
+	require.Contains(t, err.Error(), fmt.Sprintf("pg_terminate_backend(%d)", busy.conn.PgConn().PID()))
+	w.do(t, "insert into u values (1)")
+	require.Equal(t, []string{`u I null {"a":1}`}, w.take(t))
+
+	go func() {
+		_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond}.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+		done <- err
+	}()
+	require.Eventually(t, func() bool {
+		return writer.scalar(t, "select exists (select from pg_locks where not granted and relation = 't'::regclass)") == "true"
+	}, 10*time.Second, time.Millisecond)
+	busy.do(t, "commit")
+	require.NoError(t, <-done)
+	w.do(t, "insert into t values (3)")
+	require.Equal(t, []string{`w I null {"a":3}`}, w.take(t))
+}
+
+func TestBusyTableHeldByAPreparedTransaction(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int)")
+	gid := "g_" + w.scalar(t, "select current_database()")
+	w.do(t, "begin", "insert into t values (1)", "prepare transaction '"+gid+"'")
+	_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond, Patience: 50 * time.Millisecond}.Apply(t.Context(), w.conn, []sqlschema.Spec{all("w", "t")}, sqlschema.DefaultSettings(), quiet())
+	w.do(t, "rollback prepared '"+gid+"'")
+	require.ErrorContains(t, err, `prepared transaction "`+gid+`"`)
+}
+
+// TestMoveWaitsForItsOldTable must not leave a table with a function for the rows of another.
+func TestMoveWaitsForItsOldTable(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int); create table u (b int)", all("w", "t", payload("a")))
+	busy := watched{w.DB, w.Conn(t)}
+	busy.do(t, "begin", "select from t")
+	_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond, Patience: 50 * time.Millisecond}.Apply(t.Context(), w.conn, []sqlschema.Spec{all("w", "u", payload("b"))}, sqlschema.DefaultSettings(), quiet())
+	require.ErrorContains(t, err, "public.t was busy")
+	require.ErrorContains(t, err, "its capture trigger is still on public.t")
+	w.do(t, "insert into t values (1)")
+	require.Equal(t, []string{`w I null {"a":1}`}, w.take(t))
+	busy.do(t, "commit")
+	w.apply(t, all("w", "u", payload("b")))
+	w.do(t, "insert into t values (1)", "insert into u values (2)")
+	require.Equal(t, []string{`w I null {"b":2}`}, w.take(t))
+}
+
+func TestLongNamesAreCutAndStayApart(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("ä", 40)
+	w := newWatched(t, "create table t (a int)", all(long+"1", "t"), all(long+"2", "t"))
+	w.do(t, "insert into t values (1)", "update t set a = 2", "delete from t")
+	require.Len(t, w.take(t), 6)
+}
+
+func TestVirtualColumnsAppearInRowsWithColumnsAddedLater(t *testing.T) {
+	t.Parallel()
+	if pgtest.Version(t) < 18 {
+		return
+	}
+	w := newWatched(t, "create table t (a int, v int generated always as (a * 2) virtual)", all("w", "t"))
+	w.do(t, "alter table t add b int default 5", "alter table t rename a to z", "insert into t (z) values (1)")
+	require.Equal(t, []string{`w I null {"z":1,"v":2,"b":5}`}, w.take(t))
+	w.apply(t, all("w", "t"))
+	w.do(t, "alter table t alter v set expression as (z * 3)")
+	require.False(t, w.plan(t, all("w", "t")).Empty())
+	w.apply(t, all("w", "t"))
+	w.do(t, "insert into t (z) values (1)")
+	require.Equal(t, []string{`w I null {"z":1,"v":3,"b":5}`}, w.take(t))
+	w.do(t, "alter table t drop v cascade")
+	w.apply(t, all("w", "t"))
+	w.do(t, "insert into t (z) values (1)")
+	require.Equal(t, []string{`w I null {"z":1,"b":5}`}, w.take(t))
+}
+
+// TestSpecErrorsSayWhatToDo has a spec for everything that only the database can find wrong.
+func TestSpecErrorsSayWhatToDo(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, `create table orders (id int, status text, "Größe" int, amount numeric); create schema shop; create table shop.customers (a int);
+		create table "Users" (a int); create view vw as select 1 as a; create materialized view mv as select 1 as a; create temporary table tmp (a int);
+		create table parent (a int); create sequence sq;
+		create foreign data wrapper w; create server s foreign data wrapper w; create foreign table ft (a int) server s;
+		create function f() returns trigger language plpgsql as 'begin return null; end'; create trigger rowhook_taken_insert after insert on parent for each row execute function f()`)
+	insert := func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }
+	for _, c := range []struct {
+		spec sqlschema.Spec
+		path string
+		want string
+	}{
+		{all("x", "public.order"), "table", "there is no table public.order in this database; did you mean public.orders?"},
+		{all("x", "customers"), "table", "there is no table customers in this database; did you mean shop.customers?"},
+		{all("x", "Users"), "table", `there is no table Users in this database; did you mean public."Users"?`},
+		{all("x", "nothing_like_it"), "table", "there is no table nothing_like_it in this database: create it first, or correct the name"},
+		{all("x", `"a`), "table", "write it as in SQL"},
+		{all("x", "a.b.c.d"), "table", "write it as in SQL"},
+		{all("x", "vw"), "table", "public.vw is a view"},
+		{all("x", "mv"), "table", "public.mv is a materialized view"},
+		{all("x", "tmp"), "table", "is a temporary table"},
+		{all("x", "ft"), "table", "public.ft is a foreign table"},
+		{all("x", "sq"), "table", "public.sq is not a table"},
+		{all("x", "pg_class"), "table", "belongs to Postgres itself"},
+		{all("x", "information_schema.sql_features"), "table", "belongs to Postgres itself"},
+		{all("x", "rowhook.event_log"), "table", "is Rowhook's own"},
+		{all("x", "orders", updatesOf("status", "ammount")), "on.update.columns.1", `the table public.orders has no column "ammount"; did you mean amount?`},
+		{all("x", "orders", updatesOf("STATUS")), "on.update.columns.0", `no column "STATUS"; did you mean status?`},
+		{all("x", "orders", payload("id", "status", "x")), "payload.columns.2", `no column "x"; its columns are id, status, Größe, amount`},
+		{all("x", "orders", insert, when("new.amount >")), "when", "ends too early"},
+		{all("x", "orders", insert, when("new.amount")), "when", "must be true or false (boolean), but is of type numeric"},
+		{all("x", "orders", insert, when("new.amount > 1 and new.statsu = 'x'")), "when", `column new.statsu does not exist at character 20 ("new.statsu = 'x'"); did you mean status?`},
+		{all("x", "orders", insert, when("amount > 1")), "when", "write columns as new.name and old.name"},
+		{all("x", "orders", insert, when("excluded.amount > 1")), "when", "write columns as new.name and old.name"},
+		{all("x", "orders", insert, when("new.\"Größe\" = 1 or new.amount ~ 'x'")), "when", `operator does not exist: numeric ~ unknown at character 31 ("~ 'x'")`},
+		{all("x", "orders", insert, when("true) or (true")), "when", "is not one expression by itself"},
+		{all("x", "orders", insert, when("true) execute function pg_catalog.now(); --")), "when", `syntax error at or near "execute" at character 7`},
+		{all("x", "orders", insert, when("true; drop table orders")), "when", `syntax error at or near ";" at character 5`},
+		{all("x", "orders", insert, when("true /*")), "when", "unterminated /* comment"},
+		{all("x", "orders", insert, when("$1")), "when", "has a parameter ($1)"},
+		{all("x", "orders", insert, when("exists (select from shop.customers)")), "when", `cannot use subquery in when at character 1`},
+		{all("x", "orders", insert, when("sum(new.amount) > 1")), "when", "aggregate functions are not allowed in when"},
+		{all("x", "orders", insert, when("old.amount > 1")), "when", `mentions old, which an inserted row does not have: leave insert out`},
+		{all("x", "orders", when("new.amount > old.amount")), "when", `mentions old, which an inserted row does not have`},
+		{all("x", "orders", func(s *sqlschema.Spec) { s.On = sqlschema.On{Delete: true} }, when("new.amount > 1")), "when", `mentions new, which a deleted row does not have`},
+		{all("taken", "parent"), "name", "public.parent already has a trigger rowhook_taken_insert that is not Rowhook's"},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			before := w.state(t)
+			_, err := sqlschema.Apply(t.Context(), w.conn, []sqlschema.Spec{all("fine", "orders"), c.spec}, sqlschema.DefaultSettings(), quiet())
+			var problems sqlschema.SpecErrors
+			require.ErrorAs(t, err, &problems)
+			require.Len(t, problems, 1, "%v", err)
+			require.Equal(t, 1, problems[0].Index)
+			require.Equal(t, c.path, strings.Join(problems[0].Path, "."))
+			require.Contains(t, problems[0].Message, c.want)
+			require.Equal(t, before, w.state(t))
+		})
+	}
+	_, err := sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{all("a", "nope"), all("b", "orders", updatesOf("nope"), payload("nope"), when("nope"))}, sqlschema.DefaultSettings())
+	var problems sqlschema.SpecErrors
+	require.ErrorAs(t, err, &problems)
+	require.Len(t, problems, 4)
+	w.apply(t, all("renamed", "orders"))
+	w.do(t, "alter table orders rename to purchases")
+	_, err = sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{all("renamed", "orders")}, sqlschema.DefaultSettings())
+	require.ErrorContains(t, err, "the one that this trigger watches is now called public.purchases")
+}
+
+// TestApplyWithoutPrivilege applies as roles that may do less than they need to.
+func TestApplyWithoutPrivilege(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int); create table o (a int)")
+	role := w.role(t)
+	w.do(t, "grant usage, create on schema rowhook to "+role, "grant all on all tables in schema rowhook to "+role, "grant all on all sequences in schema rowhook to "+role,
+		"grant execute on all functions in schema rowhook to "+role)
+	as := watched{w.DB, w.Conn(t)}
+	as.do(t, "set role "+role)
+	_, err := sqlschema.Apply(t.Context(), as.conn, []sqlschema.Spec{all("w", "t")}, sqlschema.DefaultSettings(), quiet())
+	require.ErrorContains(t, err, "may not create triggers on public.t: grant trigger on public.t to "+role)
+	w.do(t, "grant trigger on t to "+role)
+	as.apply(t, all("w", "t"))
+	_, err = sqlschema.Apply(t.Context(), as.conn, []sqlschema.Spec{all("w", "t", onReplication)}, sqlschema.DefaultSettings(), quiet())
+	require.ErrorContains(t, err, "on_replication needs ALTER TABLE")
+	_, err = sqlschema.Apply(t.Context(), as.conn, nil, sqlschema.DefaultSettings(), quiet())
+	require.ErrorContains(t, err, "must be owner of")
+	require.ErrorContains(t, err, "apply as the table's owner")
+	w.do(t, "insert into t values (1)")
+	require.Len(t, w.take(t), 1)
+}
+
+func TestUninstallLeavesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, `create schema "O o"; create table "O o"."T t" (a int); create table p (a int) partition by list (a); create table p1 partition of p for values in (1)`,
+		all("w", `"O o"."T t"`), all("v", `"O o"."T t"`, payload("a")), all("p", "p", onReplication))
+	w.do(t, `insert into "O o"."T t" values (1)`)
+	loss, err := sqlschema.UninstallSummary(t.Context(), w.conn)
+	require.NoError(t, err)
+	require.Equal(t, sqlschema.Loss{Triggers: []string{"p", "v", "w"}, Waiting: 2}, loss)
+	require.Contains(t, loss.String(), "3 triggers (p, v, w)\n2 events that wait to be delivered\n")
+
+	busy := watched{w.DB, w.Conn(t)}
+	busy.do(t, "begin", `select from "O o"."T t"`)
+	err = sqlschema.Applier{LockTimeout: 20 * time.Millisecond, Patience: 50 * time.Millisecond}.Uninstall(t.Context(), w.conn, quiet())
+	var blocked *sqlschema.BusyError
+	require.ErrorAs(t, err, &blocked)
+	busy.do(t, "commit")
+	require.NoError(t, sqlschema.Uninstall(t.Context(), w.conn, quiet()))
+	w.do(t, `insert into "O o"."T t" values (1)`, "insert into p values (1)")
+	require.Equal(t, "0", w.scalar(t, "select count(*) from pg_trigger where not tgisinternal"))
+	require.Equal(t, "false", w.scalar(t, "select exists (select from pg_namespace where nspname = 'rowhook')"))
+	require.NoError(t, sqlschema.Uninstall(t.Context(), w.conn, quiet()))
+	loss, err = sqlschema.UninstallSummary(t.Context(), w.conn)
+	require.NoError(t, err)
+	require.Zero(t, loss)
+}
+
+func TestMigrateIsSafeFromManyAtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	var g errgroup.Group
+	for range 6 {
+		conn := db.Conn(t)
+		g.Go(func() error { return sqlschema.Migrate(t.Context(), conn, quiet()) })
+	}
+	require.NoError(t, g.Wait())
+	conn := db.Conn(t)
+	require.NoError(t, sqlschema.Migrate(t.Context(), conn, quiet()))
+	database, program, err := sqlschema.Version(t.Context(), conn)
+	require.NoError(t, err)
+	require.Equal(t, program, database)
+}
+
+func TestMigrateRefusesWhatItCannotWorkWith(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ prepare, want string }{
+		"newer schema":       {"update rowhook.schema_version set version = version + 1", "migrated by a newer Rowhook"},
+		"read-only database": {"set default_transaction_read_only = on", "default_transaction_read_only is on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatched(t, "")
+			w.do(t, c.prepare)
+			require.ErrorContains(t, sqlschema.Migrate(t.Context(), w.conn, quiet()), c.want)
+		})
+	}
+	t.Run("newer schema refuses to apply", func(t *testing.T) {
+		t.Parallel()
+		w := newWatched(t, "update rowhook.schema_version set version = version + 1")
+		_, err := sqlschema.Apply(t.Context(), w.conn, nil, sqlschema.DefaultSettings(), quiet())
+		var newer *sqlschema.NewerSchemaError
+		require.ErrorAs(t, err, &newer)
+		require.Equal(t, newer.Program+1, newer.Database)
+	})
+	t.Run("no privilege", func(t *testing.T) {
+		t.Parallel()
+		db := pgtest.NewEmpty(t)
+		w := watched{db, db.Conn(t)}
+		role := w.role(t)
+		w.do(t, "set role "+role)
+		require.ErrorContains(t, sqlschema.Migrate(t.Context(), w.conn, quiet()), "grant create on database")
+	})
+}
+
+// TestMigratedTwiceStaysTheSame compares the rows' transactions.
+func TestMigratedTwiceStaysTheSame(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int)", all("w", "t"))
+	before := w.state(t)
+	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, quiet()))
+	require.Equal(t, before, w.state(t))
+}
+
+func TestPartitionsCopyDisabledByHandIsEnabledAgain(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table p (a int) partition by list (a); create table p1 partition of p for values in (1); create table p2 partition of p for values in (2)", all("p", "p"))
+	w.do(t, "alter table p1 disable trigger rowhook_p_insert")
+	require.Contains(t, w.plan(t, all("p", "p")).String(), "~ capture trigger rowhook_p_insert on public.p: enabled as configured")
+	w.apply(t, all("p", "p"))
+	w.do(t, "insert into p values (1), (2)")
+	require.Equal(t, []string{`p I null {"a":1}`, `p I null {"a":2}`}, w.take(t))
+}

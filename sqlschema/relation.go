@@ -1,0 +1,210 @@
+package sqlschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// relation is a table as the catalog has it now.
+type relation struct {
+	OID         uint32
+	Schema      string
+	Name        string
+	Kind        string // pg_class.relkind
+	Persistence string // pg_class.relpersistence
+	Inherited   bool   // other tables inherit from it
+	MayTrigger  bool   // this role has the TRIGGER privilege
+	Owned       bool   // this role owns it, or may act as its owner
+	Owner       string
+	columns     []column
+}
+
+func (r *relation) sql() string    { return quoteName(r.Schema, r.Name) }
+func (r *relation) String() string { return plainName(r.Schema, r.Name) }
+
+// column is one column of a relation.
+type column struct {
+	Name    string
+	Number  int16
+	Virtual bool // a generated column that is computed when it is read, so that no row that a trigger gets holds it
+	// Of a virtual column: its expression, a digest of it that renames don't change, and the columns that it reads.
+	Expression string
+	Digest     string
+	Reads      []string
+}
+
+func (r *relation) column(name string) (column, bool) {
+	for _, c := range r.columns {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return column{}, false
+}
+
+func (r *relation) columnNames() []string {
+	names := make([]string, len(r.columns))
+	for i, c := range r.columns {
+		names[i] = c.Name
+	}
+	return names
+}
+
+func (r *relation) virtualColumns() []column {
+	var virtual []column
+	for _, c := range r.columns {
+		if c.Virtual {
+			virtual = append(virtual, c)
+		}
+	}
+	return virtual
+}
+
+// findRelation resolves a name as SQL would, through the search_path where it is not qualified. It returns nil where there is none.
+func findRelation(ctx context.Context, conn *pgx.Conn, name string) (*relation, error) {
+	var oid *uint32
+	if err := conn.QueryRow(ctx, "select pg_catalog.to_regclass($1)::pg_catalog.oid", name).Scan(&oid); err != nil {
+		return nil, err
+	}
+	if oid == nil {
+		// Newer servers find no relation by what is no name either.
+		_, err := conn.Exec(ctx, "select pg_catalog.parse_ident($1)", name)
+		return nil, err
+	}
+	return readRelation(ctx, conn, *oid)
+}
+
+// readRelation returns nil where there is no relation with this oid.
+func readRelation(ctx context.Context, conn *pgx.Conn, oid uint32) (*relation, error) {
+	rows, err := conn.Query(ctx, `
+select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c.relpersistence::text as persistence,
+       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits where inhparent = c.oid) as inherited,
+       pg_catalog.has_table_privilege(c.oid, 'TRIGGER') as may_trigger,
+       pg_catalog.pg_has_role(c.relowner, 'USAGE') as owned,
+       pg_catalog.pg_get_userbyid(c.relowner) as owner
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.oid = $1`, oid)
+	if err != nil {
+		return nil, fmt.Errorf("read the table's description: %w", err)
+	}
+	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[relation])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the table's description: %w", err)
+	}
+	rows, err = conn.Query(ctx, `
+select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
+       case when a.attgenerated = 'v' then pg_catalog.pg_get_expr(d.adbin, d.adrelid) else '' end as expression,
+       case when a.attgenerated = 'v' then pg_catalog.md5(d.adbin::text) else '' end as digest,
+       case when a.attgenerated = 'v' then array(
+         select r.attname::text
+           from pg_catalog.pg_depend p
+           join pg_catalog.pg_attribute r on r.attrelid = p.refobjid and r.attnum = p.refobjsubid
+          where p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and p.objid = d.oid
+            and p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and p.refobjid = a.attrelid
+            and p.refobjsubid > 0 and p.refobjsubid <> a.attnum
+          order by r.attnum) else '{}' end as reads
+  from pg_catalog.pg_attribute a
+  left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+ where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+ order by a.attnum`, oid)
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of %s: %w", r, err)
+	}
+	r.columns, err = pgx.CollectRows(rows, pgx.RowToStructByName[column])
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of %s: %w", r, err)
+	}
+	return r, nil
+}
+
+// refusal says why the relation can't be watched, or nothing.
+func (r *relation) refusal(user string, spec Spec) string {
+	switch {
+	case r.Schema == "rowhook":
+		return fmt.Sprintf("%s is Rowhook's own, and each event would cause another: name a table of your own", r)
+	case r.Schema == "pg_catalog" || r.Schema == "information_schema" || r.Schema == "pg_toast":
+		return fmt.Sprintf("%s belongs to Postgres itself, which runs no triggers on it: name a table of your own", r)
+	case r.Kind == "v":
+		return fmt.Sprintf("%s is a view, and rows change in the tables under it: name one of those", r)
+	case r.Kind == "m":
+		return fmt.Sprintf("%s is a materialized view, whose refresh runs no triggers: name one of the tables under it", r)
+	case r.Kind == "f":
+		return fmt.Sprintf("%s is a foreign table, whose rows also change without this server knowing: run Rowhook on the server that has them", r)
+	case r.Kind != "r" && r.Kind != "p":
+		return fmt.Sprintf("%s is not a table: name a table", r)
+	case r.Persistence == "t":
+		return fmt.Sprintf("%s is a temporary table, which ends with its session: name a permanent one", r)
+	case !r.MayTrigger && !r.Owned:
+		return fmt.Sprintf("the role %s may not create triggers on %s: grant trigger on %s to %s, or apply as its owner %s",
+			plainName(user), r, r, plainName(user), plainName(r.Owner))
+	case spec.OnReplication && !r.Owned:
+		return fmt.Sprintf("on_replication needs ALTER TABLE, which only the owner of %s may do: apply as %s, or leave on_replication out", r, plainName(r.Owner))
+	}
+	return ""
+}
+
+// missingTable says that there is no such table, and which there are.
+func missingTable(ctx context.Context, conn *pgx.Conn, name string, was *relation) (string, error) {
+	message := fmt.Sprintf("there is no table %s in this database", name)
+	if was != nil {
+		return fmt.Sprintf("%s; the one that this trigger watches is now called %s: write that", message, was), nil
+	}
+	rows, err := conn.Query(ctx, `
+select n.nspname, c.relname
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema', 'rowhook') and n.nspname !~ '^pg_(toast|temp)'
+ order by 1, 2`)
+	if err != nil {
+		return "", fmt.Errorf("list the tables: %w", err)
+	}
+	var schema, table string
+	var qualified, bare []string
+	_, err = pgx.ForEachRow(rows, []any{&schema, &table}, func() error {
+		qualified = append(qualified, plainName(schema, table))
+		bare = append(bare, table)
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("list the tables: %w", err)
+	}
+	if hint := suggest(name, qualified); hint != "" {
+		return message + hint, nil
+	}
+	// Right but for the schema.
+	var near []string
+	for _, b := range similar(lastPart(name), bare) {
+		for i := range bare {
+			if bare[i] == b {
+				near = append(near, qualified[i])
+			}
+		}
+	}
+	if len(near) > 0 {
+		return message + "; did you mean " + joinOr(near) + "?", nil
+	}
+	return message + ": create it first, or correct the name", nil
+}
+
+// invalidName tells a name that Postgres can't resolve from a failure to ask.
+func invalidName(err error) (string, bool) {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return "", false
+	}
+	switch pg.Code {
+	case "42602", "42601", "22023", "0A000": // invalid_name, syntax_error, parse_ident's error, cross-database reference
+		return fmt.Sprintf("%s: write it as in SQL: table, schema.table or \"Schema\".\"Table\"", pg.Message), true
+	case "42501":
+		return fmt.Sprintf("%s: grant usage on it to this role", pg.Message), true
+	}
+	return "", false
+}

@@ -1,0 +1,103 @@
+package sqlschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Loss is what an uninstall removes for good.
+type Loss struct {
+	Triggers []string // names of the configured triggers
+	Waiting  int64    // events that are still owed
+	Dead     int64    // dead letters
+	Archived int64    // delivered events
+	Attempts int64    // logged attempts
+}
+
+// String writes a line for each kind of thing.
+func (l Loss) String() string {
+	names := ""
+	if len(l.Triggers) > 0 {
+		names = " (" + strings.Join(l.Triggers, ", ") + ")"
+	}
+	return fmt.Sprintf("%d triggers%s\n%d events that wait to be delivered\n%d dead letters\n%d delivered events\n%d logged attempts",
+		len(l.Triggers), names, l.Waiting, l.Dead, l.Archived, l.Attempts)
+}
+
+// UninstallSummary counts what an uninstall removes. Without a schema rowhook it is the zero Loss.
+func UninstallSummary(ctx context.Context, conn *pgx.Conn) (Loss, error) {
+	var loss Loss
+	database, _, err := Version(ctx, conn)
+	if err != nil || database == 0 {
+		return loss, err
+	}
+	err = conn.QueryRow(ctx, `
+select array(select name from rowhook.trigger where removed_at is null order by name),
+       (select count(*) from rowhook.event_log), (select count(*) from rowhook.dead_letter),
+       (select count(*) from rowhook.event_archive), (select count(*) from rowhook.invocation_log)`).
+		Scan(&loss.Triggers, &loss.Waiting, &loss.Dead, &loss.Archived, &loss.Attempts)
+	if err != nil {
+		return Loss{}, fmt.Errorf("count what would be lost: %w", err)
+	}
+	return loss, nil
+}
+
+// Uninstall removes every capture trigger, function and table of Rowhook. What is left of an uninstall that was
+// interrupted, or that a busy table kept from ending, is removed by the next.
+func Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	return Applier{}.Uninstall(ctx, conn, log)
+}
+
+// Uninstall is the function Uninstall with the Applier's patience.
+func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	return locked(ctx, conn, func() error {
+		captures, err := collect[captureFound](ctx, conn, captureTriggers)
+		if err != nil {
+			return fmt.Errorf("list capture triggers: %w", err)
+		}
+		units := map[uint32]*unit{}
+		var order []*unit
+		for _, c := range captures {
+			if units[c.Relation] == nil {
+				units[c.Relation] = &unit{relation: c.Relation, table: c.Table, lock: everyoneWaits}
+				order = append(order, units[c.Relation])
+			}
+			u := units[c.Relation]
+			u.works = append(u.works, &removal{id: c.ID, captures: []captureFound{c}})
+		}
+		var failed []error
+		for _, u := range order {
+			err := a.transact(ctx, conn, u, log, func(tx pgx.Tx) error {
+				for _, w := range u.works {
+					if err := w.run(ctx, tx); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				failed = append(failed, err)
+				continue
+			}
+			log.Info("removed the capture triggers", "table", u.table)
+		}
+		if len(failed) > 0 {
+			return errors.Join(failed...)
+		}
+		schema := &unit{table: "the schema rowhook", lock: everyoneWaits}
+		err = a.transact(ctx, conn, schema, log, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "drop schema if exists rowhook cascade")
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		log.Info("removed the schema rowhook")
+		return nil
+	})
+}

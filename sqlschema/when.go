@@ -1,0 +1,121 @@
+package sqlschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// checkWhen has Postgres parse a trigger's when against its table, without a lock that a writer would notice. It returns a
+// message for people, or nothing where the expression is fine for every operation that is captured.
+//
+// The text stands on lines of its own, so that a comment at its end can't swallow what follows.
+func checkWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec Spec) (string, error) {
+	both := "only " + rel.sql() + " as old, only " + rel.sql() + " as new"
+	message, err := parseWhen(ctx, conn, "select from "+both+" where (\n", spec.When, "\n)", rel)
+	if message != "" || err != nil {
+		return message, err
+	}
+	// No text is balanced within parentheses and within brackets unless it is so by itself.
+	message, err = parseWhen(ctx, conn, "select from "+both+" where (array[\n", spec.When, "\n])[1]", rel)
+	if message != "" || err != nil {
+		if err == nil {
+			message = "is not one expression by itself, as it closes a parenthesis that it has not opened: write a single boolean expression"
+		}
+		return message, err
+	}
+	for _, op := range spec.operations() {
+		alias := map[operation]string{insertOp: "new", deleteOp: "old"}[op]
+		if alias == "" {
+			continue
+		}
+		missing := map[string]string{"new": "old", "old": "new"}[alias]
+		message, err = parseWhen(ctx, conn, "select from only "+rel.sql()+" as "+alias+" where (\n", spec.When, "\n)", rel)
+		if err != nil {
+			return "", err
+		}
+		if message != "" {
+			return fmt.Sprintf("mentions %s, which %s row does not have: leave %s out of this trigger's \"on\" and give it a trigger of its own, "+
+				"whose when mentions only %s", missing, map[operation]string{insertOp: "an inserted", deleteOp: "a deleted"}[op], op.word(), alias), nil
+		}
+	}
+	return tryWhen(ctx, conn, rel, spec.When)
+}
+
+// parseWhen has the server analyse prefix + when + suffix, and blames what it says on when.
+func parseWhen(ctx context.Context, conn *pgx.Conn, prefix, when, suffix string, rel *relation) (string, error) {
+	described, err := conn.PgConn().Prepare(ctx, "", prefix+when+suffix, nil)
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &pg):
+		return explainWhen(pg, utf8.RuneCountInString(prefix), when, rel), nil
+	case err != nil:
+		return "", fmt.Errorf("check when: %w", err)
+	case len(described.ParamOIDs) > 0:
+		return "has a parameter ($1), and nothing fills it in: write the value", nil
+	}
+	return "", nil
+}
+
+func explainWhen(pg *pgconn.PgError, before int, when string, rel *relation) string {
+	message := strings.NewReplacer("argument of WHERE must be type boolean, not type", "must be true or false (boolean), but is of type",
+		"in WHERE", "in when").Replace(pg.Message)
+	runes := []rune(when)
+	switch at := int(pg.Position) - before - 1; {
+	case pg.Position == 0 || at < 0:
+	case at >= len(runes):
+		message = "ends too early (" + message + ")"
+	default:
+		message += fmt.Sprintf(" at character %d (%q)", at+1, string(runes[at:min(len(runes), at+20)]))
+	}
+	switch pg.Code {
+	case "42P01", "42702": // undefined_table, ambiguous_column
+		message += ": write columns as new.name and old.name"
+	case "42703": // undefined_column
+		if parts := strings.Split(pg.Message, " "); len(parts) > 1 {
+			message += suggest(strings.Trim(lastPart(parts[1]), `"`), rel.columnNames())
+		}
+	case "0A000", "42803", "42P20":
+		message += ": use only the row's own columns and functions of them"
+	default:
+		if pg.Hint != "" {
+			message += ": " + strings.TrimSuffix(pg.Hint, ".")
+		}
+	}
+	return message
+}
+
+// tryWhen creates the trigger on a temporary copy of the table and takes it back, as only CREATE TRIGGER itself refuses
+// everything that it refuses, such as subqueries.
+func tryWhen(ctx context.Context, conn *pgx.Conn, rel *relation, when string) (message string, err error) {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return "", fmt.Errorf("check when: %w", err)
+	}
+	defer func() { err = errors.Join(err, tx.Rollback(ctx)) }()
+	if _, err := tx.Exec(ctx, "create temporary table rowhook_when (like "+rel.sql()+" including generated)"); err != nil {
+		return "", ignoreRefusal(err) // no right to create or read: the real CREATE TRIGGER decides
+	}
+	prefix := "create trigger rowhook_when after update on pg_temp.rowhook_when for each row when (\n"
+	_, err = tx.Exec(ctx, prefix+when+"\n) execute function pg_catalog.suppress_redundant_updates_trigger()")
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "0A000" || pg.Code == "42P17") {
+		pg.Message = strings.Replace(pg.Message, "trigger WHEN condition", "when", 1)
+		return explainWhen(pg, utf8.RuneCountInString(prefix), when, rel), nil
+	}
+	return "", ignoreRefusal(err)
+}
+
+// ignoreRefusal drops an error in which the server said no, and keeps a failure to ask it.
+func ignoreRefusal(err error) error {
+	var pg *pgconn.PgError
+	if err == nil || errors.As(err, &pg) {
+		return nil
+	}
+	return fmt.Errorf("check when: %w", err)
+}
