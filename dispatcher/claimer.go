@@ -1,0 +1,270 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+
+	"github.com/sethvargo/go-retry"
+
+	"github.com/rowhook/rowhook/listener"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// sweepEvery is how often a busy dispatcher looks from the beginning of every lane, for events of transactions that
+// committed late.
+const sweepEvery = 50 * time.Millisecond
+
+// claimer is the state of the loop that claims. Nothing else claims, so nothing of it is shared.
+type claimer struct {
+	*Dispatcher
+	polled    time.Time // last look at everything
+	swept     time.Time // last sweep while awake
+	failures  retry.Backoff
+	failed    bool
+	resume    time.Time // after a failure: not before
+	ambiguous bool      // a claim may have succeeded without our knowing
+	called    time.Time // last call for help to other instances
+	horizon   uint64    // of the last arming of the doorbell
+}
+
+// claim runs until ctx is done.
+func (d *Dispatcher) claim(ctx context.Context) {
+	c := &claimer{Dispatcher: d, polled: time.Now()}
+	d.board.markAll(true)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait := c.step(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if wait <= 0 {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.board.signal:
+		case <-timer.C:
+		}
+	}
+}
+
+// step does what there is to do and returns how long to wait for a signal; 0: not at all.
+func (c *claimer) step(ctx context.Context) time.Duration {
+	now := time.Now()
+	if wait := c.resume.Sub(now); wait > 0 {
+		return wait
+	}
+	if err := c.listen(ctx, now); err != nil {
+		return c.fail(ctx, "look after the doorbell", err)
+	}
+	if now.Sub(c.polled) >= c.cfg.PollInterval {
+		c.polled = now
+		c.board.markAll(true)
+	}
+	next := c.board.ripen(now)
+	wants, lanes, again := c.board.wants(now)
+	if len(wants) > 0 {
+		if err := c.claimFor(ctx, wants, lanes); err != nil {
+			c.board.again(lanes)
+			return c.fail(ctx, "claim events", err)
+		}
+		return 0
+	}
+	if fired := c.board.fired(); len(fired) > 0 {
+		if err := c.askNextDue(ctx, fired); err != nil {
+			return c.fail(ctx, "look for the next due event", err)
+		}
+		return 0
+	}
+	return c.wait(now, next, again)
+}
+
+// wait is the time until the next of: the poll, something due, a sweep that had to wait, and what the doorbell wants.
+func (c *claimer) wait(now, next, again time.Time) time.Duration {
+	wait := c.polled.Add(c.cfg.PollInterval).Sub(now)
+	for _, t := range []time.Time{next, again} {
+		if !t.IsZero() {
+			wait = min(wait, t.Sub(now))
+		}
+	}
+	if !c.cfg.NoListen {
+		if w, ok := c.bell.Wait(now); ok {
+			wait = min(wait, w)
+		}
+	}
+	return max(wait, 100*time.Microsecond)
+}
+
+// listen takes in what happened, and keeps the doorbell and the configuration.
+func (c *claimer) listen(ctx context.Context, now time.Time) error {
+	s := c.signals.take()
+	for range s.rings {
+		c.bell.Rang()
+	}
+	if s.lost {
+		c.bell.Lost()
+	}
+	if s.watch != nil {
+		c.watched(s.watch)
+	}
+	if s.reload {
+		if err := c.reload(ctx); err != nil {
+			c.askReload()
+			return err
+		}
+	}
+	if c.ambiguous {
+		if err := c.repair(ctx); err != nil {
+			return err
+		}
+	}
+	if c.cfg.NoListen || !s.listen {
+		return nil
+	}
+	return c.tendBell(ctx, now)
+}
+
+func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	switch c.bell.Next(now) {
+	case listener.Arm:
+		horizon, err := sqlschema.Ring(ctx, c.claims)
+		if err != nil {
+			c.bell.Lost()
+			return err
+		}
+		c.horizon = horizon
+		c.bell.Armed(now)
+		c.board.markAll(true)
+		c.log.Debug("doorbell armed", "horizon", horizon)
+	case listener.Check:
+		pending, err := sqlschema.Pending(ctx, c.claims, c.horizon)
+		if err != nil {
+			return err
+		}
+		if c.bell.Checked(now, pending) {
+			c.board.markAll(true)
+		}
+	case listener.Silence:
+		if err := sqlschema.Silence(ctx, c.claims, c.id); err != nil {
+			c.bell.Lost() // it may have been set all the same
+			return err
+		}
+		c.bell.Silenced(now)
+		c.log.Debug("doorbell silenced")
+	case listener.None:
+	}
+	if c.bell.State() == listener.Silent {
+		c.board.markHot(now)
+		if now.Sub(c.swept) >= sweepEvery {
+			c.swept = now
+			c.board.markAll(true)
+		}
+	}
+	return nil
+}
+
+// watched compares what the housekeeper saw with what we believe of the doorbell: someone asks for silence who is gone, or
+// it is us, who do not know of it.
+func (c *claimer) watched(w *sqlschema.Watch) {
+	if w.Doorbell == sqlschema.Ringing {
+		return
+	}
+	ours := w.Doorbell == c.id
+	if ours && c.bell.State() != listener.Silent || !ours && !w.IsAlive(w.Doorbell) {
+		c.bell.Lost()
+	}
+}
+
+// statementTimeout bounds every statement of the claimer, so that a dead connection is noticed.
+const statementTimeout = 30 * time.Second
+
+func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []*lane) error {
+	// A claim that is under way is not cancelled by a stop: what it brings is given back in order.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	asked := time.Now()
+	events, err := sqlschema.Claim(ctx, c.claims, c.id, wants)
+	if err != nil {
+		c.ambiguous = true
+		return err
+	}
+	c.recovered()
+	c.bell.Found(len(events))
+	now := time.Now()
+	start, notices, full := c.board.claimed(wants, lanes, events, asked, now)
+	for _, d := range start {
+		c.send(d)
+	}
+	for _, n := range notices {
+		n.log(c.log)
+	}
+	if full && c.board.saturated() && c.bell.State() == listener.Silent && now.Sub(c.called) > callEvery {
+		c.called = now
+		return sqlschema.Call(ctx, c.claims, sqlschema.HelpPayload)
+	}
+	return nil
+}
+
+// callEvery is how often a saturated dispatcher that silenced the bell rings for its peers.
+const callEvery = 100 * time.Millisecond
+
+func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	for _, id := range triggers {
+		in, ok, err := sqlschema.NextDue(ctx, c.claims, []int32{id})
+		if err != nil {
+			c.board.refire(triggers)
+			return err
+		}
+		if ok {
+			c.board.dueIn(id, in)
+		}
+	}
+	c.recovered()
+	return nil
+}
+
+// repair gives back what a claim took whose answer never came.
+func (c *claimer) repair(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	n, err := sqlschema.Disown(ctx, c.writes, c.id, c.board.known())
+	if err != nil {
+		return err
+	}
+	c.ambiguous = false
+	if n > 0 {
+		c.log.Warn("gave back events whose claim was interrupted", "events", n)
+		c.board.markAll(true)
+	}
+	return nil
+}
+
+// fail notes a failure of the database and says how long to wait.
+func (c *claimer) fail(ctx context.Context, what string, err error) time.Duration {
+	if ctx.Err() != nil {
+		return 0
+	}
+	if !c.failed {
+		c.failed = true
+		c.failures = retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
+		c.log.Error("the database fails, trying again until it answers", "what", what, "error", err)
+	}
+	wait, _ := c.failures.Next() // without a limit it never stops
+	c.resume = time.Now().Add(wait)
+	return wait
+}
+
+func (c *claimer) recovered() {
+	if c.failed {
+		c.failed = false
+		c.log.Info("the database answers again")
+		c.board.markAll(true)
+	}
+}

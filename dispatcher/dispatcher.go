@@ -1,0 +1,363 @@
+// Package dispatcher delivers captured events: it claims what is due, sends it, and settles how that went.
+//
+// A Dispatcher works on one database that sqlschema has migrated, from the triggers that were applied there. Any number
+// of them share a database. Three loops, each owned by Run, talk through the board:
+//
+//	claimer      woken by the doorbell, by free slots, by what becomes due and by the poll; it alone claims
+//	senders      a goroutine per attempt; one that ends takes the next event of a free slot
+//	settler      writes the outcomes, everything that came in while it wrote the last
+//
+// Beside them run the listener and the housekeeper, which gives back what dead instances held, makes partitions and
+// drops old ones.
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/listener"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Defaults of a Config.
+const (
+	DefaultPollInterval  = time.Second
+	DefaultBatchSize     = 100
+	DefaultConcurrency   = 100
+	DefaultGracePeriod   = 30 * time.Second
+	DefaultPayloadMemory = 64 << 20
+)
+
+// Config says how a Dispatcher works. Its zero value works on the database that the PG* variables name.
+type Config struct {
+	// DatabaseURL names the database, as a URL or in keyword form. Empty: the PG* variables.
+	DatabaseURL string
+	// ListenURL leads straight to Postgres where DatabaseURL goes through a pooler that shares sessions. Empty: DatabaseURL.
+	ListenURL string
+	// NoListen does without a session of its own: events are found by the poll alone, and claims of this instance come back by the
+	// end of their leases alone.
+	NoListen bool
+	// PollInterval is how often to look for events whatever the doorbell says. It is insurance. Default DefaultPollInterval.
+	PollInterval time.Duration
+	// BatchSize is how many events a claim asks for of a trigger, more where it has more free slots. Default DefaultBatchSize.
+	BatchSize int
+	// Concurrency is how many attempts may be in flight. Those that have waited for over a second do not count.
+	// Default DefaultConcurrency.
+	Concurrency int
+	// GracePeriod is how long Run waits for attempts in flight when it stops. Default DefaultGracePeriod.
+	GracePeriod time.Duration
+	// PayloadMemory bounds the bytes of payloads above sqlschema.InlinePayload that are in memory. Default DefaultPayloadMemory.
+	PayloadMemory int64
+	// Version of the program, for rowhook.instance and the User-Agent. Optional.
+	Version string
+	// Name of this instance in rowhook.instance. Default: host and process id.
+	Name string
+	// Lookup resolves ${NAME} references. Default os.LookupEnv.
+	Lookup func(name string) (value string, ok bool)
+	// Guard says which addresses may not be called. Optional.
+	Guard webhook.Guard
+	// OnAttempt is told of each finished attempt, on the goroutine that made it. It must not block. Optional.
+	OnAttempt func(Attempt)
+	// Logger is optional.
+	Logger *slog.Logger
+}
+
+// Attempt is what OnAttempt is told.
+type Attempt struct {
+	Event    webhook.Event // its byte slices are valid during the call
+	Number   int           // from 1
+	Result   webhook.Result
+	Fate     sqlschema.Fate
+	RetryIn  time.Duration // where Fate is sqlschema.Retried
+	Endpoint string        // the URL as configured, references unexpanded
+}
+
+// Dispatcher delivers events while its Run runs. Make it by New.
+type Dispatcher struct {
+	cfg     Config
+	log     *slog.Logger
+	board   *board
+	bell    listener.Doorbell // owned by the claimer
+	settler *settler
+	client  *webhook.Client
+	payload *budget
+
+	claims  *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
+	writes  *pgxpool.Pool // sessions that settle
+	direct  *pgx.ConnConfig
+	id      int32
+	config  configState
+	signals signals
+
+	ready     chan struct{}
+	readyOnce sync.Once
+	abort     chan struct{}
+	abortOnce sync.Once
+	senders   sync.WaitGroup
+	sendCtx   context.Context // ends when attempts in flight are to be given up
+}
+
+// New checks the configuration and makes a Dispatcher. It does not connect.
+func New(cfg Config) (*Dispatcher, error) {
+	if cfg.PollInterval < 0 || cfg.BatchSize < 0 || cfg.Concurrency < 0 || cfg.GracePeriod < 0 || cfg.PayloadMemory < 0 {
+		return nil, errors.New("dispatcher: negative PollInterval, BatchSize, Concurrency, GracePeriod or PayloadMemory")
+	}
+	setDefault(&cfg.PollInterval, DefaultPollInterval)
+	setDefault(&cfg.BatchSize, DefaultBatchSize)
+	setDefault(&cfg.Concurrency, DefaultConcurrency)
+	setDefault(&cfg.GracePeriod, DefaultGracePeriod)
+	setDefault(&cfg.PayloadMemory, DefaultPayloadMemory)
+	if cfg.Lookup == nil {
+		cfg.Lookup = os.LookupEnv
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown"
+		}
+		cfg.Name = fmt.Sprintf("%s:%d", host, os.Getpid())
+	}
+	d := &Dispatcher{
+		cfg: cfg, log: cfg.Logger,
+		board:   newBoard(cfg.Concurrency, cfg.BatchSize),
+		client:  webhook.NewClient(webhook.ClientConfig{Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard}),
+		payload: newBudget(cfg.PayloadMemory),
+		ready:   make(chan struct{}),
+		abort:   make(chan struct{}),
+	}
+	d.settler = newSettler(d)
+	return d, nil
+}
+
+func setDefault[T comparable](v *T, byDefault T) {
+	var zero T
+	if *v == zero {
+		*v = byDefault
+	}
+}
+
+// Ready is closed once triggers are loaded and, unless NoListen is set, the session listens.
+func (d *Dispatcher) Ready() <-chan struct{} { return d.ready }
+
+// Abort makes a Run that is stopping give up what is in flight at once instead of at the end of the grace period.
+func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
+
+// Run delivers until ctx is done. Then it claims no more, waits for the attempts in flight within the grace period, settles,
+// and gives back what it had claimed but not sent, that claim not counted. It returns nil when that is done, and an error where it
+// could not start, or where something could not be settled in time: its leases then bring those events back.
+//
+// While it runs, failures of the database are retried for as long as it takes. Run may be called once.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	defer d.client.Close()
+	if err := d.connect(); err != nil {
+		return err
+	}
+	defer d.claims.Close()
+	defer d.writes.Close()
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+
+	// Two contexts to stop by: the caller's ends claiming, sendCtx ends sending.
+	sendCtx, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
+	d.sendCtx = sendCtx
+	settleCtx, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSettling()
+
+	var loops, settling, listening sync.WaitGroup
+	listenCtx, stopListening := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopListening()
+	if !d.cfg.NoListen {
+		l := d.newListener()
+		listening.Go(func() { _ = l.Run(listenCtx) }) // its fields are set; it only ends with listenCtx
+	}
+	settling.Go(func() { d.settler.run(settleCtx) })
+	loops.Go(func() { d.claim(ctx) })
+	loops.Go(func() { d.keepHouse(ctx) })
+	loops.Go(func() { d.watchStalls(ctx) })
+	loops.Wait() // ctx is done
+
+	d.giveBack(d.board.close())
+	d.finishSending(stopSending)
+	left := d.settler.finish(d.lastWords())
+	stopSettling()
+	settling.Wait()
+	err := d.unregister(left)
+	// The instance lock is let go last, so that nobody takes this instance for dead while it still settles.
+	stopListening()
+	listening.Wait()
+	return err
+}
+
+// stopTimeout bounds the last writes of a dispatcher that stops.
+const stopTimeout = 10 * time.Second
+
+func (d *Dispatcher) lastWords() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}
+
+// finishSending waits for the attempts in flight: for the grace period, or until Abort; then it cancels them.
+func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
+	open := d.board.inFlight()
+	if open > 0 {
+		d.log.Info("stopping: waiting for attempts in flight", "attempts", open, "at_most", d.cfg.GracePeriod)
+	}
+	done := make(chan struct{})
+	go func() { d.senders.Wait(); close(done) }()
+	timer := time.NewTimer(d.cfg.GracePeriod)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return
+	case <-timer.C:
+	case <-d.abort:
+	}
+	open = d.board.inFlight()
+	d.log.Warn("stopping: giving up attempts in flight, they will be made again", "attempts", open)
+	cancel()
+	<-done
+}
+
+func (d *Dispatcher) unregister(left int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	err := sqlschema.Unregister(ctx, d.writes, d.id)
+	if left > 0 {
+		return fmt.Errorf("stopped without settling %d events, which will be sent again when their leases end: the database did not answer", left)
+	}
+	return err
+}
+
+// connect makes the pools. They connect when they are first used.
+func (d *Dispatcher) connect() error {
+	cfg, err := pgxpool.ParseConfig(d.cfg.DatabaseURL)
+	if err != nil {
+		return fmt.Errorf("read the database URL: %w", err)
+	}
+	cfg.ConnConfig.RuntimeParams["application_name"] = "rowhook " + d.cfg.Name
+	cfg.MinConns, cfg.MaxConnIdleTime = 0, 5*time.Minute
+	// A ping before the statement would delay every wake from sleep; a dead connection shows in the statement itself.
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	d.direct = cfg.ConnConfig
+	if d.cfg.ListenURL != "" {
+		if d.direct, err = pgx.ParseConfig(d.cfg.ListenURL); err != nil {
+			return fmt.Errorf("read the listen URL: %w", err)
+		}
+		d.direct.RuntimeParams["application_name"] = "rowhook " + d.cfg.Name + " listen"
+	}
+	writes, claims := cfg.Copy(), cfg.Copy()
+	tune(writes.ConnConfig.RuntimeParams)
+	tune(claims.ConnConfig.RuntimeParams)
+	// Losing a claim in a crash of the server only makes its events due again.
+	claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
+	claims.MaxConns, writes.MaxConns = 2, 4
+	if d.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
+		return fmt.Errorf("prepare connections: %w", err)
+	}
+	if d.writes, err = pgxpool.NewWithConfig(context.Background(), writes); err != nil {
+		d.claims.Close()
+		return fmt.Errorf("prepare connections: %w", err)
+	}
+	return nil
+}
+
+// tune keeps the planner from scanning the queue's tables: planned while they are empty, a sequential scan looks cheapest,
+// and the plan would stay when a million events wait.
+func tune(params map[string]string) {
+	for name, value := range map[string]string{
+		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
+		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
+		"idle_in_transaction_session_timeout": "60s",
+	} {
+		params[name] = value
+	}
+}
+
+// start draws an id and loads the triggers.
+func (d *Dispatcher) start(ctx context.Context) error {
+	conn, err := d.writes.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to the database: %w", err)
+	}
+	defer conn.Release()
+	have, want, err := sqlschema.Version(ctx, conn.Conn())
+	switch {
+	case err != nil:
+		return err
+	case have == 0:
+		return errors.New("the schema rowhook is not installed in this database: run \"rowhook apply\" first")
+	case have < want:
+		return fmt.Errorf("the schema rowhook is at version %d, and this program needs %d: run \"rowhook apply\" first", have, want)
+	case have > want:
+		return &sqlschema.NewerSchemaError{Database: have, Program: want}
+	}
+	if d.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "select rowhook.ensure_partitions(now(), now() + interval '3 days')"); err != nil && !isPrivilege(err) {
+		return fmt.Errorf("make partitions: %w", err)
+	}
+	if err := d.reload(ctx); err != nil {
+		return err
+	}
+	// Where it listens it registers once it holds its lock, so that nobody finds it dead in between.
+	if d.cfg.NoListen {
+		if err := sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, false); err != nil {
+			return err
+		}
+		d.log.Warn("not listening: changes are found by polling", "every", d.cfg.PollInterval)
+		d.readyOnce.Do(func() { close(d.ready) })
+	}
+	return nil
+}
+
+// newListener makes the listener whose session also holds the instance lock.
+func (d *Dispatcher) newListener() *listener.Listener {
+	return &listener.Listener{
+		Connect: func(ctx context.Context) (*pgx.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			return pgx.ConnectConfig(ctx, d.direct.Copy())
+		},
+		Prepare: func(ctx context.Context, conn *pgx.Conn) error {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			if err := sqlschema.HoldLock(ctx, conn, d.id); err != nil {
+				return err
+			}
+			return sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, true)
+		},
+		Channel:   sqlschema.Channel,
+		Notified:  d.notified,
+		Listening: d.listening,
+		Lost:      func(error) { d.signals.lose() },
+		Ping: func(ctx context.Context, channel, payload string) error {
+			_, err := d.writes.Exec(ctx, "select pg_notify($1, $2)", channel, payload)
+			return err
+		},
+		PingChannel: fmt.Sprintf("rowhook_ping_%d", d.id),
+		Logger:      d.log,
+	}
+}
+
+func isPrivilege(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "42501"
+}

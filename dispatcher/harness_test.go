@@ -1,0 +1,296 @@
+package dispatcher_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// patience is how long a test waits for what must come. It is long because the machine may be busy.
+const patience = 60 * time.Second
+
+// bench is a database, a receiver and dispatchers between them.
+type bench struct {
+	*pgtest.DB
+	receiver *receiver
+}
+
+func newBench(t *testing.T) *bench { return &bench{pgtest.New(t), newReceiver(t)} }
+
+// watch makes a table and applies a trigger for every change of it, posting to the receiver's path of the same name.
+func (b *bench) watch(t *testing.T, name string, change ...func(*sqlschema.Spec)) {
+	t.Helper()
+	b.Exec(t, "create table if not exists "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
+	b.apply(t, b.spec(name, change...))
+}
+
+func (b *bench) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
+	s := sqlschema.DefaultSpec()
+	s.Name, s.Table, s.Webhook.URL = name, "public."+name, b.receiver.URL+"/"+name
+	s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true}, Delete: true, Manual: true}
+	s.Webhook.Timeout = sqlschema.Duration(10 * time.Second)
+	for _, c := range change {
+		c(&s)
+	}
+	return s
+}
+
+// apply adds triggers to those that are there.
+func (b *bench) apply(t *testing.T, specs ...sqlschema.Spec) {
+	t.Helper()
+	conn := b.Conn(t)
+	cfg, err := sqlschema.Load(t.Context(), conn)
+	require.NoError(t, err)
+	for _, old := range cfg.Triggers {
+		if !hasName(specs, old.Spec.Name) {
+			specs = append(specs, old.Spec)
+		}
+	}
+	_, err = sqlschema.Apply(t.Context(), conn, specs, cfg.Settings, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+}
+
+func hasName(specs []sqlschema.Spec, name string) bool {
+	for _, s := range specs {
+		if s.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// running is a dispatcher that runs until it is stopped or the test ends.
+type running struct {
+	*dispatcher.Dispatcher
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+	log    *logs
+}
+
+// start runs a dispatcher whose poll interval is an hour, so that nothing is found by polling.
+func (b *bench) start(t *testing.T, change ...func(*dispatcher.Config)) *running {
+	t.Helper()
+	r := &running{done: make(chan struct{}), log: &logs{t: t}}
+	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	for _, c := range change {
+		c(&cfg)
+	}
+	d, err := dispatcher.New(cfg)
+	require.NoError(t, err)
+	r.Dispatcher = d
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	go func() { defer close(r.done); r.err = d.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		d.Abort()
+		<-r.done
+	})
+	select {
+	case <-d.Ready():
+	case <-r.done:
+		t.Fatalf("the dispatcher ended: %v", r.err)
+	case <-time.After(patience):
+		t.Fatal("the dispatcher does not get ready")
+	}
+	return r
+}
+
+// stop ends the dispatcher as SIGTERM does and waits for it.
+func (r *running) stop(t *testing.T) {
+	t.Helper()
+	r.cancel()
+	select {
+	case <-r.done:
+		require.NoError(t, r.err)
+	case <-time.After(patience):
+		t.Fatal("the dispatcher does not stop")
+	}
+}
+
+// logs keeps what a dispatcher logged.
+type logs struct {
+	t    *testing.T
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// delivery is one request that the receiver got.
+type delivery struct {
+	path   string
+	at     time.Time
+	header http.Header
+	body   string
+	id     string
+	event  string // "op old new"
+	retry  int
+	new    map[string]json.RawMessage
+}
+
+// receiver is a real HTTP server that remembers everything. answer decides what it says; nil: 200.
+type receiver struct {
+	*httptest.Server
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next delivery
+	all     []delivery
+	answer  func(n int, d delivery, w http.ResponseWriter, r *http.Request) // n: deliveries of this event before
+}
+
+func newReceiver(t *testing.T) *receiver {
+	r := &receiver{changed: make(chan struct{})}
+	r.Server = httptest.NewServer(r)
+	t.Cleanup(func() {
+		r.CloseClientConnections()
+		r.Close()
+	})
+	return r
+}
+
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	at := time.Now()
+	body, _ := io.ReadAll(req.Body)
+	d := delivery{path: strings.TrimPrefix(req.URL.Path, "/"), at: at, header: req.Header, body: string(body)}
+	var e struct {
+		ID    string
+		Event struct {
+			Op   string
+			Data struct{ Old, New json.RawMessage }
+		}
+		Info struct {
+			Retry int `json:"current_retry"`
+		} `json:"delivery_info"`
+	}
+	if err := json.Unmarshal(body, &e); err == nil {
+		d.id, d.retry = e.ID, e.Info.Retry
+		d.event = fmt.Sprintf("%s %s %s", e.Event.Op, e.Event.Data.Old, e.Event.Data.New)
+		_ = json.Unmarshal(e.Event.Data.New, &d.new) // null for a delete
+	}
+	r.mu.Lock()
+	n := 0
+	for i := range r.all {
+		if r.all[i].id == d.id && d.id != "" {
+			n++
+		}
+	}
+	r.all = append(r.all, d)
+	answer := r.answer
+	close(r.changed)
+	r.changed = make(chan struct{})
+	r.mu.Unlock()
+	if answer != nil {
+		answer(n, d, w, req)
+	}
+}
+
+// respond sets the answer.
+func (r *receiver) respond(answer func(n int, d delivery, w http.ResponseWriter, r *http.Request)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = answer
+}
+
+// on returns the deliveries to a path so far.
+func (r *receiver) on(path string) (out []delivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.all {
+		if d.path == path {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// await waits for n deliveries to a path and returns them.
+func (r *receiver) await(t *testing.T, path string, n int) []delivery {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		r.mu.Lock()
+		changed := r.changed
+		r.mu.Unlock()
+		if got := r.on(path); len(got) >= n {
+			return got
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("%d deliveries to %s, want %d", len(r.on(path)), path, n)
+		}
+	}
+}
+
+// unique returns how many different events came to a path.
+func (r *receiver) unique(path string) int {
+	seen := map[string]bool{}
+	for _, d := range r.on(path) {
+		seen[d.id] = true
+	}
+	return len(seen)
+}
+
+// one reads a single value.
+func one[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) (v T) {
+	t.Helper()
+	require.NoError(t, conn.QueryRow(t.Context(), sql, args...).Scan(&v))
+	return v
+}
+
+// eventually waits until a query yields want.
+func eventually[T comparable](t *testing.T, conn *pgx.Conn, want T, sql string, args ...any) {
+	t.Helper()
+	var last T
+	require.Eventually(t, func() bool {
+		last = one[T](t, conn, sql, args...)
+		return last == want
+	}, patience, 5*time.Millisecond, "%s: want %v", sql, want)
+}
+
+// settled waits until the queue is empty.
+func (b *bench) settled(t *testing.T) {
+	t.Helper()
+	eventually(t, b.Conn(t), 0, "select count(*)::integer from rowhook.event_log")
+}
+
+// holdFirst answers the first request only when held is closed.
+func holdFirst(held <-chan struct{}) func(int, delivery, http.ResponseWriter, *http.Request) {
+	return func(n int, _ delivery, _ http.ResponseWriter, r *http.Request) {
+		if n == 0 {
+			select {
+			case <-held:
+			case <-r.Context().Done():
+			}
+		}
+	}
+}

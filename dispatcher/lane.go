@@ -1,0 +1,157 @@
+package dispatcher
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// lane is one trigger in this dispatcher: what it is, what of it waits here for a slot, and from where its next claim
+// starts. The board's mutex guards it.
+type lane struct {
+	trigger  sqlschema.Trigger
+	endpoint *webhook.Endpoint
+	gone     bool // no longer configured
+
+	qualified     string // the table as the last claim called it
+	schema, table string
+
+	queue    []*delivery // claimed, waiting for a slot
+	head     int         // of queue
+	inFlight int
+	waiting  bool // in board.waiting
+
+	dirty   bool // more may be due: in board.dirty
+	search  bool // the next claim starts from the beginning
+	pending bool // a wake-up came while a claim was under way
+
+	floor   time.Time     // everything visible that was due before has been claimed; by the server's clock
+	swept   time.Time     // when a claim last started from the beginning, by ours
+	price   time.Duration // of that
+	busy    time.Time     // when a claim last found something
+	nextDue time.Time     // when a retry or lease becomes due, by our clock; zero: none known
+	fired   bool          // nextDue has passed and the one after it is not known
+	average time.Duration // of an attempt, exponentially weighted; 0: none yet
+	lag     lag
+}
+
+// delivery is a claimed event on its way.
+type delivery struct {
+	lane    *lane
+	event   webhook.Event
+	tries   int32
+	held    int64     // bytes of payload that the claim left behind
+	expires time.Time // when the lease ends, by our clock
+	started time.Time // zero: waits for a slot
+	stalled bool      // counts no longer as active
+
+	prev, next *delivery // in board.outstanding
+}
+
+// leaseMargin is what a lease lasts beyond the attempt's timeout: for waiting in the queue and for settling.
+const leaseMargin = 30 * time.Second
+
+// settleMargin is what must be left of a lease after the timeout when an attempt starts.
+const settleMargin = 5 * time.Second
+
+func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Timeout.Std() + leaseMargin }
+
+func (l *lane) queued() int { return len(l.queue) - l.head }
+
+func (l *lane) concurrency(global int) int {
+	if c := l.trigger.Spec.Concurrency; c > 0 {
+		return c
+	}
+	return global
+}
+
+func (l *lane) push(d *delivery) {
+	if l.head > 0 && l.head == len(l.queue) {
+		l.queue, l.head = l.queue[:0], 0
+	}
+	l.queue = append(l.queue, d)
+}
+
+func (l *lane) pop() *delivery {
+	d := l.queue[l.head]
+	l.queue[l.head] = nil
+	l.head++
+	return d
+}
+
+// drain takes all that waits in the queue.
+func (l *lane) drain() []*delivery {
+	rest := append([]*delivery(nil), l.queue[l.head:]...)
+	l.queue, l.head = nil, 0
+	return rest
+}
+
+// prefetchAhead is for how long claimed events should last while the next claim is under way.
+const prefetchAhead = 25 * time.Millisecond
+
+// prefetch is how many events beyond its slots a lane may hold: what they get through in prefetchAhead. An endpoint that
+// is slow, or of which nothing is known, gets none, so that its events don't wait in memory while their lease runs.
+func prefetch(slots int, average time.Duration, most int) int {
+	if average <= 0 {
+		return 0
+	}
+	return min(int(time.Duration(slots)*prefetchAhead/average), most)
+}
+
+// observe takes the duration of an attempt into the average.
+func (l *lane) observe(d time.Duration) {
+	if l.average == 0 {
+		l.average = max(d, time.Microsecond)
+		return
+	}
+	l.average = max(l.average+(d-l.average)/8, time.Microsecond)
+}
+
+// named takes the table's present name, as the claim found it.
+func (l *lane) named(qualified string) {
+	if qualified == l.qualified {
+		return
+	}
+	l.qualified = qualified
+	if schema, table, err := splitName(qualified); err == nil {
+		l.schema, l.table = schema, table
+	}
+	// A bare oid means that the table is gone; its events keep the name it had.
+}
+
+// splitName takes apart a schema-qualified, quoted name as regclass prints it.
+func splitName(qualified string) (schema, table string, err error) {
+	var parts []string
+	for rest := qualified; ; {
+		part, after := "", ""
+		if strings.HasPrefix(rest, `"`) {
+			end := 1
+			for end < len(rest) && (rest[end] != '"' || end+1 < len(rest) && rest[end+1] == '"') {
+				if rest[end] == '"' {
+					end++
+				}
+				end++
+			}
+			if end >= len(rest) {
+				return "", "", fmt.Errorf("read table name %s: missing quote", qualified)
+			}
+			part, after = strings.ReplaceAll(rest[1:end], `""`, `"`), rest[end+1:]
+		} else if dot := strings.IndexByte(rest, '.'); dot >= 0 {
+			part, after = rest[:dot], rest[dot:]
+		} else {
+			part = rest
+		}
+		parts = append(parts, part)
+		if after == "" {
+			break
+		}
+		rest = after[1:]
+	}
+	if len(parts) != 2 {
+		return "", "", fmt.Errorf("read table name %s: want schema.table", qualified)
+	}
+	return parts[0], parts[1], nil
+}

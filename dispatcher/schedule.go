@@ -1,0 +1,57 @@
+package dispatcher
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// backoff returns how long after the failed attempt with this number (from 1) the next one is due. It depends on nothing
+// but its arguments: the jitter of an exponential backoff comes from the event's id, so that the schedule of an event is
+// the same in every process, and that of many events is spread.
+//
+//	fixed        interval, every time
+//	exponential  interval * 2^(attempt-1), at most max_interval, then shortened by up to a quarter
+func backoff(r sqlschema.Retry, attempt int, event [16]byte) time.Duration {
+	interval, limit := r.Interval.Std(), r.MaxInterval.Std()
+	if r.Backoff != sqlschema.BackoffExponential {
+		return interval
+	}
+	delay := interval
+	for n := 1; n < attempt && delay < limit; n++ {
+		if delay > limit/2 {
+			delay = limit
+			break
+		}
+		delay *= 2
+	}
+	if limit > 0 {
+		delay = min(delay, limit)
+	}
+	h := fnv.New64a()
+	_, _ = h.Write(event[:])
+	_, _ = h.Write(binary.BigEndian.AppendUint32(nil, uint32(attempt)))
+	quarter := uint64(delay / 4)
+	if quarter == 0 {
+		return delay
+	}
+	return delay - time.Duration(h.Sum64()%quarter)
+}
+
+// fate decides what becomes of an event after an attempt. attempt is its number, from 1.
+func fate(r sqlschema.Retry, attempt int, event [16]byte, result *webhook.Result) (sqlschema.Fate, time.Duration) {
+	switch {
+	case result.Delivered():
+		return sqlschema.Delivered, 0
+	case result.Kind == webhook.KindCanceled:
+		return sqlschema.Retried, 0 // we stopped; the receiver is not to blame
+	case attempt > r.Limit:
+		return sqlschema.Dead, 0
+	case result.HasRetryAfter:
+		return sqlschema.Retried, min(result.RetryAfter, r.MaxInterval.Std())
+	}
+	return sqlschema.Retried, backoff(r, attempt, event)
+}

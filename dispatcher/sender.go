@@ -1,0 +1,138 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// send starts an attempt, on a goroutine that goes on with the next event of a free slot.
+func (d *Dispatcher) send(dl *delivery) {
+	d.senders.Go(func() {
+		for dl != nil {
+			dl = d.attempt(dl)
+		}
+	})
+}
+
+// attempt makes one attempt and returns the event that takes its slot.
+func (d *Dispatcher) attempt(dl *delivery) *delivery {
+	spec, endpoint := d.board.plan(dl)
+	if time.Until(dl.expires) < endpoint.Timeout()+settleMargin {
+		// It waited here until its lease would not last for an attempt any more.
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		return d.board.done(dl, 0, false)
+	}
+	if dl.held > 0 {
+		free, ok := d.fetch(dl)
+		defer free()
+		if !ok {
+			return d.board.done(dl, 0, false)
+		}
+	}
+	result := d.client.Send(d.sendCtx, endpoint, &dl.event, nil)
+	next := d.board.done(dl, result.Duration, true)
+
+	number := int(dl.tries)
+	what, delay := fate(spec.Retry, number, dl.event.ID, &result)
+	s := sqlschema.Settlement{Fate: what, Delay: delay, Attempt: &sqlschema.Attempt{
+		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
+		Error: result.Err, Header: result.Header, Body: string(result.Body),
+	}}
+	if what == sqlschema.Dead {
+		s.Reason = reason(&result)
+	}
+	d.settler.add(dl, s)
+	d.report(dl, endpoint, &result, what, delay)
+	return next
+}
+
+// fetch reads the payload that the claim left behind, once there is room for it. free gives the room back.
+func (d *Dispatcher) fetch(dl *delivery) (free func(), ok bool) {
+	// The payload is in memory twice: as rows and as the request's body.
+	release, err := d.payload.take(d.sendCtx, 2*dl.held)
+	if err != nil { // we are stopping
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		return func() {}, false
+	}
+	ctx, cancel := context.WithTimeout(d.sendCtx, statementTimeout)
+	defer cancel()
+	old, row, ours, err := sqlschema.FetchPayload(ctx, d.writes, d.id, dl.event.ID, dl.tries)
+	switch {
+	case err != nil:
+		d.log.Warn("can't fetch a payload, the event will be claimed again", "event", id(dl), "trigger", dl.event.Trigger, "error", err)
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		return release, false
+	case !ours:
+		d.log.Warn("an event was taken over by another instance before it was sent", "event", id(dl), "trigger", dl.event.Trigger)
+		d.board.settled([]*delivery{dl})
+		return release, false
+	}
+	dl.event.Old, dl.event.New = old, row
+	return func() { dl.event.Old, dl.event.New = nil, nil; release() }, true
+}
+
+// reason says why an event is given up.
+func reason(r *webhook.Result) string {
+	if r.Err != "" {
+		return r.Err
+	}
+	return fmt.Sprintf("the receiver answered %d", r.Status)
+}
+
+// report tells people: a failed attempt in one line, a delivery at debug level.
+func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
+	if d.cfg.OnAttempt != nil {
+		d.cfg.OnAttempt(Attempt{Event: dl.event, Number: int(dl.tries), Result: *r, Fate: what, RetryIn: delay, Endpoint: ep.String()})
+	}
+	ctx := context.Background()
+	if what == sqlschema.Delivered {
+		if d.log.Enabled(ctx, slog.LevelDebug) {
+			d.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
+				slog.Int("status", r.Status), slog.Duration("took", r.Duration), slog.Duration("since_change", time.Since(dl.event.CreatedAt)))
+		}
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
+		slog.String("attempt", fmt.Sprintf("%d/%d", dl.tries, max(dl.event.MaxRetries+1, int(dl.tries)))), slog.String("error", reason(r)),
+	}
+	if r.Kind != "" {
+		attrs = append(attrs, slog.String("kind", string(r.Kind)))
+	} else {
+		attrs = append(attrs, slog.Int("status", r.Status))
+	}
+	if what == sqlschema.Dead {
+		d.log.LogAttrs(ctx, slog.LevelError, "attempt failed, no more are left: now a dead letter", attrs...)
+		return
+	}
+	at := time.Now().Add(delay)
+	d.log.LogAttrs(ctx, slog.LevelWarn, "attempt failed, will try again", append(attrs,
+		slog.Duration("in", delay), slog.String("at", at.Format(time.TimeOnly)))...)
+}
+
+func id(dl *delivery) string { return uuid.UUID(dl.event.ID).String() }
+
+// budget bounds the bytes of large payloads in memory.
+type budget struct {
+	size int64
+	sem  *semaphore.Weighted
+}
+
+func newBudget(size int64) *budget { return &budget{size, semaphore.NewWeighted(size)} }
+
+// take waits for room. A payload larger than the whole budget waits until it is alone.
+func (b *budget) take(ctx context.Context, n int64) (free func(), err error) {
+	n = min(n, b.size)
+	if err := b.sem.Acquire(ctx, n); err != nil {
+		return nil, err
+	}
+	return func() { b.sem.Release(n) }, nil
+}

@@ -1,0 +1,212 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sethvargo/go-retry"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// settler writes what became of claimed events. What comes in while one batch is written makes up the next: at
+// once when idle, in large batches under load.
+type settler struct {
+	d      *Dispatcher
+	signal chan struct{}
+
+	mu      sync.Mutex
+	batch   []sqlschema.Settlement
+	owners  []*delivery
+	writing int           // taken and not yet written
+	idle    chan struct{} // closed when there is nothing to write; nil: nobody waits
+}
+
+// settleChunk bounds a statement, and with it the time that one takes and the memory of its arrays.
+const settleChunk = 1000
+
+func newSettler(d *Dispatcher) *settler { return &settler{d: d, signal: make(chan struct{}, 1)} }
+
+// add hands over what became of a delivery. Only Fate, Delay, Reason and Attempt need be set.
+func (s *settler) add(dl *delivery, st sqlschema.Settlement) {
+	st.ID, st.Trigger, st.Tries = dl.event.ID, dl.lane.trigger.ID, dl.tries
+	s.mu.Lock()
+	s.batch = append(s.batch, st)
+	s.owners = append(s.owners, dl)
+	s.mu.Unlock()
+	select {
+	case s.signal <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx is done.
+func (s *settler) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.signal:
+		}
+		for batch, owners := s.take(); len(batch) > 0; batch, owners = s.take() {
+			if !s.write(ctx, batch, owners, false) {
+				return // ctx is done
+			}
+			s.wrote(len(batch))
+		}
+	}
+}
+
+func (s *settler) take() ([]sqlschema.Settlement, []*delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(len(s.batch), settleChunk)
+	batch, owners := s.batch[:n:n], s.owners[:n:n]
+	if n == len(s.batch) {
+		s.batch, s.owners = nil, nil
+	} else {
+		s.batch, s.owners = s.batch[n:], s.owners[n:]
+	}
+	s.writing = n
+	if n == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+	return batch, owners
+}
+
+func (s *settler) wrote(int) {
+	s.mu.Lock()
+	s.writing = 0
+	s.mu.Unlock()
+}
+
+// finish waits until all is written, or ctx is done, and returns how many settlements are not.
+func (s *settler) finish(ctx context.Context) int {
+	s.mu.Lock()
+	left := len(s.batch) + s.writing
+	if left == 0 {
+		s.mu.Unlock()
+		return 0
+	}
+	if s.idle == nil {
+		s.idle = make(chan struct{})
+	}
+	idle := s.idle
+	s.mu.Unlock()
+	select {
+	case s.signal <- struct{}{}:
+	default:
+	}
+	select {
+	case <-idle:
+		return 0
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.batch) + s.writing
+}
+
+// write settles a batch, however often it takes. It returns false only when ctx is done.
+func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, again bool) bool {
+	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
+	failed := false
+	var data *pgconn.PgError
+	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
+		n, err := s.try(ctx, batch, again)
+		switch {
+		case err == nil:
+			if failed {
+				s.d.log.Info("deliveries are recorded again")
+			}
+			s.settled(batch, owners, n, again)
+			return nil
+		case errors.As(err, &data) && strings.HasPrefix(data.Code, "22"):
+			return err // not by trying again
+		case errors.As(err, &data) && data.Code == "23514":
+			s.partition(ctx, batch)
+		}
+		again = true
+		if !failed && ctx.Err() == nil {
+			failed = true
+			s.d.log.Error("can't record deliveries, trying again until it succeeds", "events", len(batch), "error", err)
+		}
+		return retry.RetryableError(err)
+	})
+	if err == nil {
+		return true
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	return s.isolate(ctx, batch, owners, again, err)
+}
+
+func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again bool) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	_, settings := s.d.config.get()
+	return sqlschema.Settle(ctx, s.d.writes, sqlschema.SettleOptions{
+		Instance:      s.d.id,
+		KeepDelivered: settings.Retention.Delivered > 0,
+		KeepAttempts:  settings.Retention.Attempts > 0,
+		Again:         again,
+	}, batch)
+}
+
+// isolate finds the settlement that Postgres refuses for what is in it, and writes it without the response.
+func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, again bool, err error) bool {
+	if n := len(batch); n > 1 {
+		return s.write(ctx, batch[:n/2], owners[:n/2], again) && s.write(ctx, batch[n/2:], owners[n/2:], again)
+	}
+	if a := batch[0].Attempt; a != nil && (a.Header != nil || a.Body != "" || a.Error != "") {
+		s.d.log.Error("the database refuses a response, recording the attempt without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		a.Header, a.Body, a.Error = nil, "", "the response could not be stored"
+		if batch[0].Fate == sqlschema.Dead {
+			batch[0].Reason = a.Error
+		}
+		return s.write(ctx, batch, owners, again)
+	}
+	s.d.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+	s.d.board.settled(owners)
+	return true
+}
+
+// partition makes the partitions that the batch needs.
+func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) {
+	since := time.Now()
+	for i := range batch {
+		if a := batch[i].Attempt; a != nil && a.StartedAt.Before(since) {
+			since = a.StartedAt
+		}
+	}
+	if err := sqlschema.EnsurePartitions(ctx, s.d.writes, since, time.Now().Add(24*time.Hour)); err != nil {
+		s.d.log.Error("can't make the partitions that are missing", "error", err)
+	}
+}
+
+// settled takes note of what is written.
+func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n int, again bool) {
+	s.d.board.settled(owners)
+	if lost := len(batch) - n; lost > 0 && !again {
+		s.d.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", "events", lost)
+	}
+	now := time.Now()
+	for i := range batch {
+		if f := batch[i].Fate; f == sqlschema.Retried || f == sqlschema.Released {
+			s.d.board.due(owners[i].lane, now.Add(batch[i].Delay))
+		}
+	}
+}
+
+// giveBack settles what was claimed and will not be sent.
+func (d *Dispatcher) giveBack(unsent []*delivery) {
+	for _, dl := range unsent {
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+	}
+}
