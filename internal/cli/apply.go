@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// defaultFile is the configuration that apply reads where none is named.
+const defaultFile = "rowhook.yaml"
+
+func (a *app) applyCommand() *cobra.Command {
+	file, dryRun, wait := defaultFile, false, defaultConnectTimeout
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Install the queue and make the triggers as rowhook.yaml says",
+		Long: `Install or upgrade the schema rowhook, then make the database's triggers what rowhook.yaml says.
+
+What is missing is created, what changed is replaced in place, and what is no longer configured is removed; events that
+wait for a removed trigger go to the dead letters. Applying twice changes nothing. Dispatchers that run notice by
+themselves. The role needs the right to create in the database, and the TRIGGER privilege on the watched tables.`,
+		Example: `  rowhook apply --dry-run
+  rowhook apply -f deploy/rowhook.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return a.apply(ctx, file, dryRun, wait)
+		},
+	}
+	s := settings{cmd.Flags()}
+	s.file(&file, "configuration `file`")
+	s.connectTimeout(&wait)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")
+	return cmd
+}
+
+func (s *settings) file(to *string, usage string) { s.text(to, "file", usage) }
+
+func (s *settings) connectTimeout(to *time.Duration) {
+	s.duration(to, "connect-timeout", "how long to wait for a database that can't be reached yet", 0)
+}
+
+func (a *app) apply(ctx context.Context, file string, dryRun bool, wait time.Duration) error {
+	cfg, err := a.loadConfig(file, a.lookup)
+	if err != nil {
+		return err
+	}
+	target, err := a.target()
+	if err != nil {
+		return err
+	}
+	conn, err := a.connect(ctx, target, wait)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	plan, err := sqlschema.MakePlan(ctx, conn, cfg.Triggers, cfg.Settings)
+	switch {
+	case err != nil:
+		return explainApply(ctx, err, cfg)
+	case dryRun:
+		return a.printPlan(plan, target, file)
+	case !plan.Empty():
+		changes := sqlschema.Plan{Changes: plan.Changes} // the log has the warnings
+		fmt.Fprintln(a.stdout, changes.String())
+	}
+	a.log = a.logger(max(a.global.level, slog.LevelWarn)) // what is done was just printed
+	if _, err := a.applyConfig(ctx, conn, cfg); err != nil {
+		return err
+	}
+	if plan.Empty() {
+		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q is as %s says.\n", target.database(), file)
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "Applied %s to the database %q.\n", file, target.database())
+	return err
+}
+
+func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {
+	if text := plan.String(); text != "" {
+		fmt.Fprintln(a.stdout, text)
+	}
+	if plan.Empty() {
+		_, err := fmt.Fprintf(a.stdout, "Nothing to do: the database %q is as %s says.\n", t.database(), file)
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "Nothing was changed in the database %q (--dry-run).\n", t.database())
+	return err
+}
+
+// applyConfig migrates the schema and reconciles the triggers.
+func (a *app) applyConfig(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*sqlschema.Plan, error) {
+	if err := sqlschema.Migrate(ctx, conn, a.log); err != nil {
+		return nil, explainApply(ctx, err, cfg)
+	}
+	plan, err := sqlschema.Apply(ctx, conn, cfg.Triggers, cfg.Settings, a.log)
+	if err != nil {
+		return nil, explainApply(ctx, err, cfg)
+	}
+	return plan, nil
+}
+
+// loadConfig reads the configuration and logs what is probably wrong in it. A nil lookup says nothing of the environment.
+func (a *app) loadConfig(file string, lookup func(string) (string, bool)) (*config.Config, error) {
+	cfg, err := config.Load(file, lookup)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Warnings {
+		a.log.Warn(w.String())
+	}
+	return cfg, nil
+}
+
+// explainApply points to the lines of the configuration that the database has no table, column or operator for.
+func explainApply(ctx context.Context, err error, cfg *config.Config) error {
+	if ctx.Err() != nil {
+		return errors.New("interrupted: nothing of the last step was kept")
+	}
+	var specs sqlschema.SpecErrors
+	if !errors.As(err, &specs) {
+		return explain(err)
+	}
+	problems := make([]config.Problem, len(specs))
+	for i, e := range specs {
+		problems[i] = cfg.Problem(e.Index, e.Message, e.Path...)
+	}
+	return config.ErrorOf(problems...)
+}

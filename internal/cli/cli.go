@@ -1,0 +1,232 @@
+// Package cli is Rowhook's command line: its commands, flags and messages.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/logs"
+)
+
+// The exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong usage or configuration
+)
+
+// Run runs one command and returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration. environ is as
+// os.Environ returns it; the PG* variables, the proxy settings and what else libraries read are read from the process.
+func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
+	a.log = logs.New(stderr, logs.Options{Format: logs.FormatAuto, Lookup: a.lookup})
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	code := a.exitCode(err)
+	a.report(err)
+	return code
+}
+
+// app is one run of the program.
+type app struct {
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	log     *slog.Logger
+	started bool // the command itself runs: its arguments and flags are right
+	global  struct {
+		databaseURL string
+		source      string // who gave databaseURL
+		listenURL   string
+		level       slog.Level
+		format      logs.Format
+	}
+}
+
+// usageError is a mistake of whoever called: wrong flags, variables or configuration.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+func (a *app) exitCode(err error) int {
+	var usage *usageError
+	var file *config.Error
+	if !a.started || errors.As(err, &usage) || errors.As(err, &file) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// report prints why the command failed: once, as a line of the log where that is read by machines.
+func (a *app) report(err error) {
+	text := err.Error()
+	if !a.started && !strings.Contains(text, "--help") {
+		text += "\nSee rowhook --help."
+	}
+	if a.global.format == logs.FormatJSON {
+		a.log.Error(text)
+		return
+	}
+	fmt.Fprintln(a.stderr, "rowhook: "+text)
+}
+
+// lookup reads a variable of the environment, as os.LookupEnv does.
+func (a *app) lookup(name string) (string, bool) {
+	for i := len(a.environ) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(a.environ[i], name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "rowhook",
+		Short: "Deliver Postgres row changes to webhooks",
+		Long: `Rowhook delivers Postgres row changes to webhooks, at least once and within milliseconds.
+
+SQL triggers write each change of a watched table into a queue in the same database, in the writer's own transaction.
+The dispatcher is woken by NOTIFY, POSTs what is due as JSON, retries what failed, and keeps what can't be delivered.
+
+  rowhook dev                      see it work, with a private Postgres and a receiver
+  rowhook apply -f rowhook.yaml    install the queue and the triggers
+  rowhook run                      deliver, until it is stopped
+
+Every flag that is shown with a variable, such as [$ROWHOOK_POLL_INTERVAL], can be given by that variable instead;
+the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.prepare,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w\nSee %s --help.", err, cmd.CommandPath())
+	})
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 110 "))
+
+	s := settings{flags: root.PersistentFlags()}
+	s.text(&a.global.databaseURL, "database-url", "Postgres to work on: a URL or a keyword=value string. Without it the PG* variables (PGHOST, PGUSER, ...) say which; "+
+		"as a flag it can be seen in the list of processes, so prefer the variable when it holds a password")
+	s.twin("database-url", databaseURLVariable)
+	s.text(&a.global.listenURL, "listen-url", "where to LISTEN, if the database URL goes through a pooler such as PgBouncer in transaction mode: straight to the same database")
+	a.global.level = slog.LevelInfo
+	add(&s, &a.global.level, "log-level", "least important lines to log", oneOf(map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}, "debug", "info", "warn", "error"))
+	a.global.format = logs.FormatAuto
+	add(&s, &a.global.format, "log-format", "how to log, on standard error: auto colours what goes to a terminal (unless NO_COLOR is set)", oneOf(map[string]logs.Format{
+		"auto": logs.FormatAuto, "text": logs.FormatText, "json": logs.FormatJSON,
+	}, "auto", "text", "json"))
+
+	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "other", Title: "Other commands:"})
+	for _, cmd := range []*cobra.Command{a.devCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
+		cmd.GroupID = "work"
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range []*cobra.Command{a.versionCommand(), a.completionCommand()} {
+		cmd.GroupID = "other"
+		root.AddCommand(cmd)
+	}
+	root.SetHelpCommandGroupID("other")
+	root.AddCommand(a.healthcheckCommand())
+	return root
+}
+
+// prepare reads the environment and sets up the log before any command runs.
+func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	if err := fromEnvironment(cmd.Flags(), a.lookup); err != nil {
+		return &usageError{err}
+	}
+	switch {
+	case cmd.Flags().Changed("database-url"):
+		a.global.source = "--database-url"
+	case a.global.databaseURL != "":
+		a.global.source = databaseURLVariable
+	default:
+		a.global.source = databaseURLVariable + " (not set now, so the PG* variables and their defaults count)"
+	}
+	a.log = a.logger(a.global.level)
+	a.warnOfMisspelled(cmd.Root())
+	a.started = true
+	return nil
+}
+
+func (a *app) logger(level slog.Level) *slog.Logger {
+	return logs.New(a.stderr, logs.Options{Level: level, Format: a.global.format, Lookup: a.lookup})
+}
+
+// interruptible ends the returned context at the first SIGINT or SIGTERM. A second one ends the program as if nothing
+// had been listening.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// sameInterrupt is within what time two signals are one: a wrapper that passes on what the terminal has sent to the
+// whole process group already makes two of one Ctrl-C.
+const sameInterrupt = 200 * time.Millisecond
+
+// interrupts ends the returned context at the first SIGINT or SIGTERM, and calls again at the second.
+func interrupts(parent context.Context, again func()) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { heed(signals, done, cancel, again) })
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+		wg.Wait()
+	}
+}
+
+// heed calls first at the first signal and again at the second, until done is closed.
+func heed(signals <-chan os.Signal, done <-chan struct{}, first, again func()) {
+	var came time.Time
+	for {
+		select {
+		case <-signals:
+		case <-done:
+			return
+		}
+		switch {
+		case came.IsZero():
+			came = time.Now()
+			first()
+		case time.Since(came) >= sameInterrupt:
+			again()
+			return
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/sethvargo/go-retry"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// defaultConnectTimeout is how long to wait for a database that may be starting: docker compose and Kubernetes start
+// everything at once.
+const defaultConnectTimeout = 30 * time.Second
+
+// attemptTimeout bounds one attempt to connect, where the connection string has no connect_timeout of its own.
+const attemptTimeout = 10 * time.Second
+
+// target is the database to work on. It prints without the password.
+type target struct {
+	config *pgx.ConnConfig
+	source string // who said so
+}
+
+// target reads which database is meant.
+func (a *app) target() (*target, error) {
+	return parseTarget(a.global.databaseURL, a.global.source)
+}
+
+// checkListenURL refuses a listen URL that can't be read, so that it is found out at once.
+func (a *app) checkListenURL() error {
+	if a.global.listenURL == "" {
+		return nil
+	}
+	_, err := parseTarget(a.global.listenURL, "--listen-url or ROWHOOK_LISTEN_URL")
+	return err
+}
+
+func parseTarget(text, source string) (*target, error) {
+	c, err := pgx.ParseConfig(text)
+	if err != nil {
+		return nil, usagef("can't read the connection string of %s: %s; write postgres://user:password@host:5432/database?sslmode=require, "+
+			"with special characters of the password percent-encoded", source, withoutConnString(err))
+	}
+	if c.RuntimeParams["application_name"] == "" {
+		c.RuntimeParams["application_name"] = "rowhook"
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = attemptTimeout
+	}
+	return &target{config: c, source: source}, nil
+}
+
+// withoutConnString is what a ParseConfigError says, less the connection string that it repeats: pgx hides the password
+// in it as well as can be done, which a broken string can defeat.
+func withoutConnString(err error) string {
+	text := err.Error()
+	if i := strings.LastIndex(text, "`: "); i >= 0 {
+		text = text[i+3:]
+	}
+	return text
+}
+
+// String names the database in messages.
+func (t *target) String() string {
+	where := t.address()
+	for _, f := range t.config.Fallbacks {
+		if other := address(f.Host, f.Port); !strings.Contains(where, other) {
+			where += ", " + other
+		}
+	}
+	return fmt.Sprintf("Postgres at %s as user %q, database %q", where, t.config.User, t.database())
+}
+
+func (t *target) address() string { return address(t.config.Host, t.config.Port) }
+
+func (t *target) database() string {
+	if t.config.Database == "" {
+		return t.config.User // as the server does
+	}
+	return t.config.Database
+}
+
+func address(host string, port uint16) string {
+	if strings.HasPrefix(host, "/") {
+		return fmt.Sprintf("the socket %s/.s.PGSQL.%d", host, port)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// connect opens a connection. While the database may be just starting it tries again, for as long as wait says.
+func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (*pgx.Conn, error) {
+	var (
+		conn *pgx.Conn
+		last error
+		said string
+	)
+	started := time.Now()
+	backoff := retry.WithCappedDuration(2*time.Second, retry.WithJitterPercent(20, retry.NewExponential(100*time.Millisecond)))
+	err := retry.Do(ctx, retry.WithMaxDuration(wait, backoff), func(ctx context.Context) error {
+		var err error
+		conn, err = pgx.ConnectConfig(ctx, t.config)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		last = err
+		what, transient := diagnoseConnect(err)
+		if !transient {
+			return err
+		}
+		if what.problem != said && time.Since(started)+100*time.Millisecond < wait {
+			said = what.problem
+			a.log.Info("waiting for Postgres", "at", t.address(), "because", what.problem, "for_up_to", (wait - time.Since(started)).Round(time.Second))
+		}
+		return retry.RetryableError(err)
+	})
+	switch {
+	case err == nil:
+		if said != "" {
+			a.log.Info("connected to Postgres", "after", time.Since(started).Round(time.Millisecond))
+		}
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, errors.New("interrupted while connecting to " + t.address())
+	case last == nil:
+		last = err
+	}
+	what, transient := diagnoseConnect(last)
+	if transient && said != "" {
+		what.problem += fmt.Sprintf(", for %s", time.Since(started).Round(time.Second))
+	}
+	return nil, fmt.Errorf("can't connect to %s: %s; %s", t, what.problem, what.remedyFor(t.source))
+}
+
+// checkInstalled says what to do where the database has no queue that this program can work on.
+func checkInstalled(ctx context.Context, conn *pgx.Conn, t *target) error {
+	have, want, err := sqlschema.Version(ctx, conn)
+	if err != nil {
+		return explain(err)
+	}
+	switch {
+	case have == 0:
+		return fmt.Errorf("the database %q has no schema rowhook: run \"rowhook apply -f rowhook.yaml\" first, or start with -f rowhook.yaml, which applies it",
+			t.database())
+	case have < want:
+		return fmt.Errorf("the schema rowhook of the database %q is at version %d and this program needs %d: run \"rowhook apply\" of this version first, "+
+			"or start with -f rowhook.yaml, which applies it", t.database(), have, want)
+	case have > want:
+		return &sqlschema.NewerSchemaError{Database: have, Program: want}
+	}
+	return checkWritable(ctx, conn)
+}
+
+// checkWritable refuses a standby, where a dispatcher could read its queue and never settle it.
+func checkWritable(ctx context.Context, conn *pgx.Conn) error {
+	var recovery, readOnly bool
+	err := conn.QueryRow(ctx, "select pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean").Scan(&recovery, &readOnly)
+	switch {
+	case err != nil:
+		return explain(fmt.Errorf("ask the server whether it is a standby: %w", err))
+	case recovery:
+		return errors.New("the server is in recovery (a standby), where nothing can be written: connect to the primary, " +
+			"for instance with several hosts and target_session_attrs=read-write in " + databaseURLVariable)
+	case readOnly:
+		return errors.New("default_transaction_read_only is on for this database or role, and Rowhook must write: " +
+			"turn it off (alter role ... set default_transaction_read_only = off) or use another role")
+	}
+	return nil
+}
+
+// lookPath finds a program, or nothing.
+func lookPath(name string) string {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
+}

@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/internal/localpg"
+)
+
+//go:embed sample.sql
+var sampleTable string
+
+// devDatabaseName is the database that dev works in.
+const devDatabaseName = "app"
+
+// script is SQL that makes the tables of dev's database.
+type script struct {
+	file, text string
+	always     bool // also where the database was kept from an earlier time
+}
+
+// devScript is the file of --init, or with the sample trigger the sample table.
+func devScript(o devOptions) (script, error) {
+	if o.file == "" {
+		return script{file: "the sample", text: sampleTable, always: true}, nil
+	}
+	if o.init == "" {
+		return script{}, nil
+	}
+	text, err := os.ReadFile(o.init)
+	if err != nil {
+		return script{}, usagef("read the file of --init: %w", err)
+	}
+	return script{file: o.init, text: string(text)}, nil
+}
+
+// run runs the script, in one transaction unless it has its own.
+func (s script) run(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.PgConn().Exec(ctx, s.text).ReadAll()
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return err
+	}
+	where := s.file
+	if text := []rune(s.text); pg.Position > 0 && int(pg.Position) <= len(text) {
+		where = fmt.Sprintf("%s:%d", s.file, 1+strings.Count(string(text[:pg.Position-1]), "\n"))
+	}
+	hint := ""
+	if pg.Code == "42601" && strings.Contains(s.text, "\\") {
+		hint = "; psql's own commands, such as \\copy or \\connect, are not SQL and don't work here"
+	}
+	return usagef("%s: %s (SQLSTATE %s)%s", where, pg.Message, pg.Code, hint)
+}
+
+// devDatabase makes the database and its tables if the server is new, and connects to it.
+func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*pgx.Conn, error) {
+	admin, err := pgx.Connect(ctx, server.URL("postgres"))
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer admin.Close(context.WithoutCancel(ctx))
+	_, err = admin.Exec(ctx, "create database "+devDatabaseName)
+	var pg *pgconn.PgError
+	kept := errors.As(err, &pg) && pg.Code == "42P04"
+	if err != nil && !kept {
+		return nil, fmt.Errorf("create the database %s: %w", devDatabaseName, err)
+	}
+	conn, err := pgx.Connect(ctx, server.URL(devDatabaseName))
+	if err != nil {
+		return nil, explain(err)
+	}
+	if kept && !tables.always {
+		return conn, nil
+	}
+	if err = tables.run(ctx, conn); err == nil {
+		return conn, nil
+	}
+	err = errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+	if !kept { // so that a corrected script runs the next time
+		_, dropErr := admin.Exec(context.WithoutCancel(ctx), "drop database "+devDatabaseName)
+		err = errors.Join(err, dropErr)
+	}
+	return nil, err
+}

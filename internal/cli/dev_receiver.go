@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/rowhook/rowhook/internal/sink"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// devReceiver is the built-in receiver of dev, on a loopback port.
+type devReceiver struct {
+	url    string
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+// devReceiver starts the receiver. It prints what arrives, or hands it over where that is compared.
+func (a *app) devReceiver(ctx context.Context, o devOptions, arrivals chan<- sink.Delivery) (*devReceiver, error) {
+	l, err := listenOn(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(o.sinkPort)))
+	if err != nil {
+		return nil, fmt.Errorf("start the receiver: %w", err)
+	}
+	s := &sink.Sink{Out: a.stdout}
+	if o.once {
+		s.Out = nil
+		s.OnDelivery = func(d sink.Delivery) {
+			select {
+			case arrivals <- d:
+			default: // showOnce fails at the first that it does not expect
+			}
+		}
+	}
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r := &devReceiver{url: "http://" + l.Addr().String(), cancel: cancel, ended: make(chan error, 1)}
+	go func() { r.ended <- s.Serve(serving, l) }()
+	return r, nil
+}
+
+// stop ends the receiver, whose senders have stopped: how it ends makes no difference.
+func (r *devReceiver) stop() {
+	r.cancel()
+	<-r.ended
+}
+
+// pointTo sends every delivery to the receiver, each trigger to a path of its own.
+func pointTo(specs []sqlschema.Spec, url string, lookup func(string) (string, bool)) []sqlschema.Spec {
+	pointed := make([]sqlschema.Spec, len(specs))
+	for i, s := range specs {
+		s.Webhook.URL = url + "/" + s.Name
+		if _, err := sqlschema.ExpandReferences(s.Webhook.Secret, lookup); err != nil {
+			s.Webhook.Secret = "" // nothing to sign with here
+		}
+		pointed[i] = s
+	}
+	return pointed
+}
+
+// orPlaceholder stands in for variables that are not set here, so that headers that refer to them don't keep a delivery from the
+// built-in receiver.
+func orPlaceholder(lookup func(string) (string, bool)) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		if value, ok := lookup(name); ok {
+			return value, true
+		}
+		return "(" + name + " is not set)", true
+	}
+}

@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// show writes for a person what dev does. It may be used by several goroutines.
+type show struct {
+	mu     sync.Mutex
+	w      io.Writer
+	colour bool
+}
+
+func newShow(a *app) *show {
+	return &show{w: a.stdout, colour: logs.WantsColour(a.stdout, a.lookup)}
+}
+
+// The colours of a terminal.
+const (
+	faint = "\x1b[2m"
+	green = "\x1b[32m"
+	red   = "\x1b[31m"
+)
+
+func (s *show) paint(colour, text string) string {
+	if !s.colour {
+		return text
+	}
+	return colour + text + "\x1b[0m"
+}
+
+func (s *show) printf(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.w, format, args...)
+}
+
+// started says what runs where.
+func (s *show) started(server *localpg.Server, where string, cfg *config.Config, o devOptions) {
+	data := "temporary data"
+	if o.data != "" {
+		data = "data in " + o.data
+	}
+	version := fmt.Sprintf("%d.%d", server.Version()/10000, server.Version()%10000)
+	s.printf("PostgreSQL %s on 127.0.0.1:%d, %s\n", version, server.Port(), data)
+	for _, t := range cfg.Triggers {
+		s.printf("Trigger %s on %s, delivered to %s\n", t.Name, t.Table, where)
+	}
+}
+
+// ready says what to do next.
+func (s *show) ready(server *localpg.Server, o devOptions) {
+	s.printf("\nConnect with\n\n  %s '%s'\n\n", psql(server), server.URL(devDatabaseName))
+	if o.file == "" {
+		s.printf("and write a row, for instance\n\n  insert into orders (customer, amount) values ('Ada', 12.50);\n\n")
+	}
+	s.printf("%s\n\n", s.paint(faint, "Each delivery is shown as it arrives, with the time since its row was written. Ctrl-C stops everything."))
+}
+
+// psql is how to call psql: by its path only where the shell would not find it.
+func psql(server *localpg.Server) string {
+	if path := lookPath("psql"); path != "" {
+		return "psql"
+	}
+	if path := lookPath(filepath.Join(server.BinDir(), "psql")); path != "" {
+		return path
+	}
+	return "psql"
+}
+
+// attempt shows a delivery that went to a configured URL.
+func (s *show) attempt(at dispatcher.Attempt) {
+	e := &at.Event
+	taken := milliseconds(at.Result.StartedAt.Sub(e.CreatedAt))
+	outcome := s.paint(green, fmt.Sprintf("sent after %s, answered %d in %s", taken, at.Result.Status, milliseconds(at.Result.Duration)))
+	if !at.Result.Delivered() {
+		outcome = s.paint(red, failure(at))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.w, "%s  %-6s  %s.%s  %s  %s\n", at.Result.StartedAt.Format("15:04:05.000"), opName(e.Op), e.Schema, e.Table, e.Trigger, outcome)
+	for _, row := range []struct {
+		name string
+		text []byte
+	}{{"old", e.Old}, {"new", e.New}} {
+		if len(row.text) > 0 {
+			fmt.Fprintf(s.w, "  %s %s\n", s.paint(faint, row.name), cut(string(row.text)))
+		}
+	}
+}
+
+// failure says how an attempt failed and what comes next.
+func failure(at dispatcher.Attempt) string {
+	what := at.Result.Err
+	if at.Result.Kind == webhook.KindResponse {
+		what = fmt.Sprintf("answered %d", at.Result.Status)
+	}
+	next := "no attempts left: it is in rowhook.dead_letter"
+	if at.Fate == sqlschema.Retried {
+		next = "again in " + sqlschema.Duration(at.RetryIn.Round(time.Millisecond)).String()
+	}
+	return fmt.Sprintf("attempt %d: %s; %s", at.Number, what, next)
+}
+
+func opName(op byte) string {
+	switch op {
+	case 'I':
+		return "INSERT"
+	case 'U':
+		return "UPDATE"
+	case 'D':
+		return "DELETE"
+	}
+	return "MANUAL"
+}
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000)
+}
+
+// cut shortens what would fill a screen.
+func cut(text string) string {
+	const most = 1000
+	if len(text) <= most {
+		return text
+	}
+	return fmt.Sprintf("%s… (%d bytes)", text[:most], len(text))
+}

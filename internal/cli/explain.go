@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// diagnosis is what is wrong and what to do about it. In the remedy of a failed connection {} is who said where the
+// database is.
+type diagnosis struct{ problem, remedy string }
+
+func (d diagnosis) remedyFor(source string) string { return strings.ReplaceAll(d.remedy, "{}", source) }
+
+// diagnoseConnect tells a person why a connection failed. It is transient if it may be over in a moment: a server that
+// starts is not there, then in no name server, then starting up.
+func diagnoseConnect(err error) (what diagnosis, transient bool) {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return diagnoseRefusal(pg)
+	}
+	if errors.Is(err, pgconn.ErrReadOnlyConnection) || strings.Contains(err.Error(), pgconn.ErrReadOnlyConnection.Error()) ||
+		strings.Contains(err.Error(), pgconn.ErrStandbyConnection.Error()) {
+		return diagnosis{"no host of it takes writes, as target_session_attrs asks for", "wait for a primary, or correct the hosts in {}"}, true
+	}
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return diagnosis{fmt.Sprintf("the host %q has no address (DNS)", dns.Name), "correct the host in {}, or the name server"}, true
+	case errors.As(err, &dns):
+		return diagnosis{fmt.Sprintf("the address of the host %q could not be looked up (%s)", dns.Name, dns.Err), "check the network and the name server, or the host in {}"}, true
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return diagnosis{"nothing listens there (connection refused)", "start Postgres, or correct host and port in {}"}, true
+	case errors.Is(err, syscall.ENOENT):
+		return diagnosis{"there is no such socket", "start Postgres, or name its host in {}"}, true
+	case errors.Is(err, syscall.EACCES):
+		return diagnosis{"permission to use the socket is denied", "run as a user that may, or connect over TCP in {}"}, false
+	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH):
+		return diagnosis{"there is no route to that host", "check the network, or correct the host in {}"}, true
+	case strings.Contains(err.Error(), "server refused TLS connection"):
+		return diagnosis{"the server does not speak TLS, which sslmode asks for", "set sslmode=disable in {} if the network can be trusted, or turn ssl on in the server"}, false
+	case isTLS(err):
+		return diagnosis{"no trusted TLS connection (" + lastLine(err) + ")", "name the certificate authority with sslrootcert, or correct sslmode and the host in {}"}, false
+	case pgconn.Timeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return diagnosis{"no answer in time", "check the network and its firewalls, or correct host and port in {}"}, true
+	case isAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
+		return diagnosis{"the connection was closed before the server answered", "check that it is Postgres that listens at the address in {}"}, true
+	}
+	return diagnosis{lastLine(err), "check {}"}, false
+}
+
+// diagnoseRefusal explains what the server answered to the attempt to connect.
+func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
+	answer := "the server says: " + pg.Message
+	switch pg.Code {
+	case "28P01":
+		return diagnosis{"wrong password, or no such user", "correct user and password in {} (percent-encoded in a URL), PGPASSWORD or ~/.pgpass"}, false
+	case "28000":
+		switch {
+		case strings.Contains(pg.Message, "does not exist"):
+			return diagnosis{answer, "correct the user in {}, or create the role"}, false
+		case strings.Contains(pg.Message, "no encryption"), strings.Contains(pg.Message, "SSL off"):
+			return diagnosis{answer, "the server wants TLS: set sslmode=require in {}, or allow it in pg_hba.conf"}, false
+		}
+		return diagnosis{answer, "correct user, database and sslmode in {}, or allow them in the server's pg_hba.conf"}, false
+	case "3D000":
+		return diagnosis{"there is no such database", "correct its name in {}, or create it with createdb"}, false
+	case "53300":
+		return diagnosis{"the server has no connection left", "raise max_connections (or the role's connection limit), or close idle clients"}, true
+	case "57P03":
+		return diagnosis{answer, "wait until it has started; if it stays like this, look at the server's log"}, true
+	case "57P01", "57P02":
+		return diagnosis{answer, "start it again"}, true
+	case "42501":
+		return diagnosis{answer, "grant it (grant connect on database ... to ...), or use another role in {}"}, false
+	}
+	return diagnosis{fmt.Sprintf("%s (SQLSTATE %s)", answer, pg.Code), "check {}"}, false
+}
+
+// explain adds to an error of the database what a person can do about it.
+func explain(err error) error {
+	var connect *pgconn.ConnectError
+	var pg *pgconn.PgError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &connect):
+		what, _ := diagnoseConnect(err)
+		return fmt.Errorf("can't connect to Postgres at %s: %s; %s", address(connect.Config.Host, connect.Config.Port), what.problem,
+			what.remedyFor(databaseURLVariable))
+	case !errors.As(err, &pg):
+		return err
+	}
+	remedy := ""
+	switch pg.Code {
+	case "25006":
+		remedy = "Rowhook must write: connect to the primary, and with a role whose default_transaction_read_only is off"
+	case "42501":
+		if strings.Contains(err.Error(), "grant ") {
+			return err // it says already
+		}
+		remedy = "use the role that installed Rowhook, or grant this one what is missing"
+	case "3F000", "42P01", "42703", "42883":
+		if !strings.Contains(pg.Message, "rowhook") {
+			return err
+		}
+		remedy = "the schema rowhook is missing or damaged: run \"rowhook apply\""
+	case "53100":
+		remedy = "the server's disk is full: free some space"
+	case "53300":
+		remedy = "the server has no connection left: raise max_connections, or close idle clients"
+	case "55P03":
+		remedy = "someone holds a lock on the table for long: see pg_stat_activity, and try again when it is over"
+	case "57P01", "57P02", "57P03":
+		remedy = "the server is stopping or starting: try again when it is back"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, remedy)
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}
+
+func isTLS(err error) bool {
+	var (
+		verification *tls.CertificateVerificationError
+		record       tls.RecordHeaderError
+		alert        tls.AlertError
+		authority    x509.UnknownAuthorityError
+		host         x509.HostnameError
+	)
+	return errors.As(err, &verification) || errors.As(err, &record) || errors.As(err, &alert) ||
+		errors.As(err, &authority) || errors.As(err, &host)
+}
+
+// lastLine is the end of an error of several attempts: the last host, or the last sslmode.
+func lastLine(err error) string {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func (a *app) healthcheckCommand() *cobra.Command {
+	name, timeout := "", 5*time.Second
+	cmd := &cobra.Command{
+		Use:    "healthcheck [URL]",
+		Hidden: true,
+		Short:  "Tell a container engine whether the program works",
+		Long: `Exit 0 if the dispatcher of this container (of this host name, or of --instance-name) is registered and
+listening, or polling where it was told to. With a URL: if that answers with a status of 200 to 299.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			if len(args) == 1 {
+				return checkURL(ctx, args[0])
+			}
+			return a.checkInstance(ctx, name)
+		},
+	}
+	s := settings{cmd.Flags()}
+	s.text(&name, "instance-name", "the name that rowhook run was given")
+	s.duration(&timeout, "timeout", "how long to wait for the answer", time.Millisecond)
+	return cmd
+}
+
+func checkURL(ctx context.Context, text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return usagef("%q is no http:// or https:// URL", text)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, text, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return fmt.Errorf("%s answered %s", u.Redacted(), resp.Status)
+	}
+	return nil
+}
+
+// checkInstance looks for a living dispatcher of this name, or else of this host.
+func (a *app) checkInstance(ctx context.Context, name string) error {
+	target, err := a.target()
+	if err != nil {
+		return err
+	}
+	conn, err := a.connect(ctx, target, 0)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := checkInstalled(ctx, conn, target); err != nil {
+		return err
+	}
+	who := name
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find this host's name: %w", err)
+		}
+		who = "the host " + host
+		name = host + ":"
+	}
+	rows, err := conn.Query(ctx, "select id from rowhook.instance where name = $1 or right($1, 1) = ':' and starts_with(name, $1)", name)
+	if err != nil {
+		return explain(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	if err != nil {
+		return explain(err)
+	}
+	watch, err := sqlschema.Look(ctx, conn)
+	if err != nil {
+		return explain(err)
+	}
+	if slices.ContainsFunc(ids, watch.IsAlive) {
+		return nil
+	}
+	return errors.New("no dispatcher of " + who + " is registered and alive")
+}

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/webhook"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	var file string
+	wait := defaultConnectTimeout
+	cfg := dispatcher.Config{
+		PollInterval: dispatcher.DefaultPollInterval, BatchSize: dispatcher.DefaultBatchSize, Concurrency: dispatcher.DefaultConcurrency,
+		GracePeriod: dispatcher.DefaultGracePeriod, PayloadMemory: dispatcher.DefaultPayloadMemory,
+	}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Deliver events until stopped",
+		Long: `Deliver events until stopped. With -f the configuration is applied first, as by rowhook apply.
+
+Several may run on one database: they share the work, and take over from each other when one dies. SIGINT or SIGTERM
+stops gracefully: nothing new is claimed, what is in flight may finish within the grace period, the rest is given back.
+A second signal stops at once; nothing is lost, but what was in flight is sent again by whoever comes next.`,
+		Example: `  rowhook run -f rowhook.yaml
+  DATABASE_URL=postgres://app@pooler:6432/shop ROWHOOK_LISTEN_URL=postgres://app@db:5432/shop rowhook run`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.run(cmd.Context(), cfg, file, wait)
+		},
+	}
+	s := settings{cmd.Flags()}
+	s.file(&file, "apply this configuration `file` first")
+	s.connectTimeout(&wait)
+	dispatchFlags(&s, &cfg)
+	return cmd
+}
+
+// dispatchFlags adds the flags of a dispatcher.
+func dispatchFlags(s *settings, cfg *dispatcher.Config) {
+	s.duration(&cfg.PollInterval, "poll-interval", "how often to look for what no notification announced: a safety net, as events ring and retries have a timer", time.Millisecond)
+	s.number(&cfg.BatchSize, "batch-size", "events to claim at once", 1, 10000)
+	s.number(&cfg.Concurrency, "concurrency", "requests in flight at once, over all triggers", 1, 100000)
+	s.duration(&cfg.GracePeriod, "grace-period", "how long requests in flight may take to finish when stopping", 0)
+	add(s, &cfg.PayloadMemory, "payload-memory", "memory for big payloads (above 64 KiB) that are being sent", byteSize())
+	s.text(&cfg.Name, "instance-name", "what this instance is called in rowhook.instance and pg_stat_activity (default host:process id)")
+	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for where nothing but a transaction pooler can be reached")
+	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses that webhooks may have although they are refused by default (link-local, metadata, reserved): "+
+		"these words, addresses or prefixes, separated by commas", addresses())
+	add(s, &cfg.Guard.Deny, "deny-addresses", "addresses that webhooks may not have: private, loopback, link-local, metadata, reserved, addresses or prefixes, "+
+		"separated by commas", addresses())
+}
+
+// addresses is the syntax of the guard's rules.
+func addresses() syntax[[]netip.Prefix] {
+	return syntax[[]netip.Prefix]{
+		kind: "rules",
+		parse: func(s string) ([]netip.Prefix, error) {
+			var all []netip.Prefix
+			for rule := range strings.SplitSeq(s, ",") {
+				prefixes, err := webhook.ParseGuardRule(rule)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, prefixes...)
+			}
+			return all, nil
+		},
+		format: func(all []netip.Prefix) string {
+			text := make([]string, len(all))
+			for i, p := range all {
+				text[i] = p.String()
+			}
+			return strings.Join(text, ",")
+		},
+	}
+}
+
+// byteSize is the syntax of a size.
+func byteSize() syntax[int64] {
+	units := []struct {
+		name string
+		size int64
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+	return syntax[int64]{
+		kind: "size",
+		parse: func(s string) (int64, error) {
+			for _, u := range units {
+				number, ok := strings.CutSuffix(strings.TrimSpace(s), u.name)
+				if !ok {
+					continue
+				}
+				n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+				if err != nil || n < 1 || n > (1<<40)/u.size {
+					break
+				}
+				return n * u.size, nil
+			}
+			return 0, errors.New("want a whole number with a unit up to 1024 GiB, such as 64MiB or 512KiB")
+		},
+		format: func(n int64) string {
+			for _, u := range units {
+				if n%u.size == 0 {
+					return strconv.FormatInt(n/u.size, 10) + u.name
+				}
+			}
+			return ""
+		},
+	}
+}
+
+func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait time.Duration) error {
+	cfg.DatabaseURL, cfg.ListenURL = a.global.databaseURL, a.global.listenURL
+	cfg.Version, cfg.Lookup, cfg.Logger = build(), a.lookup, a.log
+	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would be the default
+	target, err := a.target()
+	if err != nil {
+		return err
+	}
+	if err := a.checkListenURL(); err != nil {
+		return err
+	}
+	d, err := dispatcher.New(cfg)
+	if err != nil {
+		return &usageError{err}
+	}
+	var aborted atomic.Bool
+	ctx, stop := interrupts(ctx, func() {
+		aborted.Store(true)
+		d.Abort()
+	})
+	defer stop()
+	if err := a.prepareDatabase(ctx, target, file, wait); err != nil {
+		if ctx.Err() != nil {
+			a.log.Info("stopped before it had started")
+			return nil
+		}
+		return err
+	}
+	err = d.Run(ctx)
+	switch {
+	case aborted.Load():
+		return errors.New("stopped at once by a second signal: what was in flight is given back by the next dispatcher, and sent again")
+	case err != nil:
+		return explain(err)
+	}
+	return nil
+}
+
+// prepareDatabase applies the configuration, if one is named, and makes sure that there is a queue to work on.
+func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait time.Duration) error {
+	if file == "" {
+		conn, err := a.connect(ctx, t, wait)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		return checkInstalled(ctx, conn, t)
+	}
+	cfg, err := a.loadConfig(file, a.lookup)
+	if err != nil {
+		return err
+	}
+	conn, err := a.connect(ctx, t, wait)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	plan, err := a.applyConfig(ctx, conn, cfg)
+	if err != nil {
+		return err
+	}
+	if plan.Empty() {
+		a.log.Info("the triggers are as configured", "file", file, "triggers", len(cfg.Triggers))
+		return nil
+	}
+	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
+	return nil
+}

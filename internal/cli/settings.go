@@ -1,0 +1,222 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// databaseURLVariable is the one variable that is not called after its flag, as hosting platforms set it.
+const databaseURLVariable = "DATABASE_URL"
+
+// twinKey annotates a flag with the environment variable that may stand for it.
+const twinKey = "environment"
+
+// settings adds flags, each with its environment variable: --poll-interval and ROWHOOK_POLL_INTERVAL.
+type settings struct{ flags *pflag.FlagSet }
+
+// syntax reads and writes one kind of value. Its errors say what is accepted.
+type syntax[T any] struct {
+	kind   string // what the help text calls it
+	parse  func(string) (T, error)
+	format func(T) string
+}
+
+// value makes a pflag.Value of a variable and its syntax.
+type value[T any] struct {
+	to *T
+	syntax[T]
+}
+
+func (v *value[T]) Set(s string) error {
+	parsed, err := v.parse(s)
+	if err == nil {
+		*v.to = parsed
+	}
+	return err
+}
+func (v *value[T]) String() string { return v.format(*v.to) }
+func (v *value[T]) Type() string   { return v.kind }
+
+// add makes a flag with a variable. What to holds is the default.
+func add[T any](s *settings, to *T, name, usage string, as syntax[T]) {
+	s.flags.VarP(&value[T]{to, as}, name, shorthand(name), usage)
+	s.twin(name, "ROWHOOK_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
+}
+
+// shorthand is the one-letter form of a flag, which may have none.
+func shorthand(name string) string {
+	if name == "file" {
+		return "f"
+	}
+	return ""
+}
+
+func (s *settings) text(to *string, name, usage string) {
+	add(s, to, name, usage, syntax[string]{
+		kind: "string", parse: func(s string) (string, error) { return s, nil }, format: func(s string) string { return s },
+	})
+}
+
+func (s *settings) duration(to *time.Duration, name, usage string, least time.Duration) {
+	add(s, to, name, usage, syntax[time.Duration]{
+		kind: "duration",
+		parse: func(s string) (time.Duration, error) {
+			d, err := sqlschema.ParseDuration(s)
+			if err == nil && d.Std() < least {
+				err = fmt.Errorf("%s is too short: the least is %s", d, sqlschema.Duration(least))
+			}
+			return d.Std(), err
+		},
+		format: func(d time.Duration) string { return sqlschema.Duration(d).String() },
+	})
+}
+
+func (s *settings) number(to *int, name, usage string, least, most int) {
+	add(s, to, name, usage, syntax[int]{
+		kind: "number",
+		parse: func(s string) (int, error) {
+			n, err := strconv.Atoi(strings.TrimSpace(s))
+			if err != nil || n < least || n > most {
+				return 0, fmt.Errorf("want a whole number from %d to %d", least, most)
+			}
+			return n, nil
+		},
+		format: strconv.Itoa,
+	})
+}
+
+func (s *settings) yesNo(to *bool, name, usage string) {
+	add(s, to, name, usage, syntax[bool]{
+		kind: "bool",
+		parse: func(s string) (bool, error) {
+			b, err := strconv.ParseBool(strings.ToLower(strings.TrimSpace(s)))
+			if err != nil {
+				return false, errors.New("want true or false")
+			}
+			return b, nil
+		},
+		format: strconv.FormatBool,
+	})
+	s.flags.Lookup(name).NoOptDefVal = "true"
+}
+
+// oneOf is the syntax of a choice; names are in the order in which people read them.
+func oneOf[T comparable](meaning map[string]T, names ...string) syntax[T] {
+	return syntax[T]{
+		kind: strings.Join(names, "|"),
+		parse: func(s string) (T, error) {
+			v, ok := meaning[strings.ToLower(strings.TrimSpace(s))]
+			if !ok {
+				return v, fmt.Errorf("want one of %s", strings.Join(names, ", "))
+			}
+			return v, nil
+		},
+		format: func(v T) string {
+			for _, name := range names {
+				if meaning[name] == v {
+					return name
+				}
+			}
+			return ""
+		},
+	}
+}
+
+// twin names the variable that may stand for a flag, also in its help text.
+func (s *settings) twin(name, variable string) {
+	f := s.flags.Lookup(name)
+	if f.Annotations[twinKey] != nil {
+		f.Usage = f.Usage[:strings.LastIndex(f.Usage, " [$")]
+	}
+	f.Usage += " [$" + variable + "]"
+	f.Annotations = map[string][]string{twinKey: {variable}}
+}
+
+// fromEnvironment sets the flags that were not given from their variables. Its error names every bad variable.
+func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	var bad []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		twin := f.Annotations[twinKey]
+		if twin == nil || f.Changed {
+			return
+		}
+		text, _ := lookup(twin[0])
+		if text == "" { // docker compose and CI systems set what they have no value for to nothing
+			return
+		}
+		if err := f.Value.Set(text); err != nil {
+			bad = append(bad, fmt.Errorf("invalid value %q of the environment variable %s: %w", text, twin[0], err))
+		}
+	})
+	return errors.Join(bad...)
+}
+
+// warnOfMisspelled points out variables that are nearly one of Rowhook's. Others may begin with ROWHOOK_ as well, since
+// rowhook.yaml can refer to any variable.
+func (a *app) warnOfMisspelled(root *cobra.Command) {
+	known := map[string]bool{}
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		for _, flags := range []*pflag.FlagSet{cmd.PersistentFlags(), cmd.LocalFlags()} {
+			flags.VisitAll(func(f *pflag.Flag) {
+				for _, name := range f.Annotations[twinKey] {
+					known[name] = true
+				}
+			})
+		}
+		for _, c := range cmd.Commands() {
+			visit(c)
+		}
+	}
+	visit(root)
+	for _, entry := range a.environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, "ROWHOOK_") || known[name] {
+			continue
+		}
+		if nearest, d := nearest(name, known); d <= 2 {
+			a.log.Warn("environment variable is not one of Rowhook's: is it misspelled?", "variable", name, "nearest", nearest)
+		}
+	}
+}
+
+// nearest finds the candidate that takes the fewest edits to reach.
+func nearest(name string, candidates map[string]bool) (string, int) {
+	best, least := "", len(name)
+	for candidate := range candidates {
+		d := edits(name, candidate)
+		if d < least || d == least && candidate < best {
+			best, least = candidate, d
+		}
+	}
+	return best, least
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

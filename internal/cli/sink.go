@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/sink"
+)
+
+func (a *app) sinkCommand() *cobra.Command {
+	address := "127.0.0.1:8080"
+	s := &sink.Sink{Keep: sink.DefaultKeep, Behaviour: sink.Behaviour{Status: http.StatusOK}}
+	failure := ""
+	cmd := &cobra.Command{
+		Use:   "sink",
+		Short: "Receive events and show them; fail on purpose if told so",
+		Long: `Receive events and show each in a line: when, what, the trigger, the end of the event id, the attempt, and the time
+since the row was written.
+
+It answers 200 unless it is told otherwise. GET /deliveries lists the last deliveries and counts as JSON, DELETE
+/deliveries forgets them, and GET /healthz answers ok.`,
+		Example: `  rowhook sink --listen 127.0.0.1:9000 --format full
+  rowhook sink --fail 2                            every event fails twice, then works
+  rowhook sink --fail all --failure 503 --retry-after 2s
+  rowhook sink --fail-rate 0.1 --delay 200ms       one attempt in ten fails; all are slow
+  rowhook sink --failure hang                      no answer, until the sender gives up`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := setFailure(&s.Behaviour, failure); err != nil {
+				return usagef("--failure or ROWHOOK_FAILURE: %w", err)
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return a.sink(ctx, s, address)
+		},
+	}
+	f := settings{cmd.Flags()}
+	b := &s.Behaviour
+	f.text(&address, "listen", "`address` to listen on; :8080 is port 8080 on every interface")
+	add(&f, &s.Format, "format", "how to show a delivery", oneOf(map[string]sink.Format{
+		"line": sink.FormatLine, "full": sink.FormatFull, "json": sink.FormatJSON,
+	}, "line", "full", "json"))
+	f.text(&s.Secret, "secret", "what requests must be signed with; others are answered 401. Prefer the variable: a flag can be seen in the list of processes")
+	f.number(&s.Keep, "keep", "deliveries to remember for GET /deliveries", 1, 1_000_000)
+	f.number(&b.Status, "status", "status of the answer to what is accepted", 200, 599)
+	f.number(&b.BodySize, "body-size", "bytes of that answer's body; 0: a short one", 0, 1<<30)
+	f.duration(&b.Delay, "delay", "how long to wait before every answer", 0)
+	add(&f, &b.Fail, "fail", "how many attempts of each event fail before one works, or all", failCount())
+	add(&f, &b.FailRate, "fail-rate", "part of the attempts that fail at random, 0 to 1", fraction())
+	add(&f, &b.Seed, "seed", "makes those the same each time", seed())
+	f.text(&failure, "failure", "how an attempt fails: a status, hang, close (the connection), or redirect:URL (default 500). Alone: every attempt fails")
+	f.duration(&b.RetryAfter, "retry-after", "ask for this wait, in whole seconds, in failures that are answered; 0: not", 0)
+	f.yesNo(&b.RetryAfterAsDate, "retry-after-date", "ask for it as a date")
+	return cmd
+}
+
+func (a *app) sink(ctx context.Context, s *sink.Sink, address string) error {
+	s.Out = a.stdout
+	l, err := listenOn(ctx, address)
+	if err != nil {
+		return err
+	}
+	a.log.Info("receiving", "at", "http://"+l.Addr().String())
+	return s.Serve(ctx, l)
+}
+
+// listenOn opens a TCP port, or says why it can't be.
+func listenOn(ctx context.Context, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	var dns *net.DNSError
+	var syntax *net.AddrError
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("can't listen on %s: another program does already; choose another port", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("can't listen on %s: it takes more rights; choose a port above 1023", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &dns):
+		return nil, usagef("can't listen on %s: this machine has no such address; use 127.0.0.1:PORT, or :PORT for all of them", address)
+	case errors.As(err, &syntax):
+		return nil, usagef("can't listen on %q: %s; write HOST:PORT, such as 127.0.0.1:8080, or :8080", address, syntax.Err)
+	}
+	return nil, fmt.Errorf("can't listen on %s: %w", address, err)
+}
+
+// setFailure reads --failure.
+func setFailure(b *sink.Behaviour, text string) error {
+	if text == "" {
+		return nil
+	}
+	if b.Fail == 0 && b.FailRate == 0 {
+		b.Fail = -1
+	}
+	if url, ok := strings.CutPrefix(text, "redirect:"); ok && url != "" {
+		b.Redirect = url
+		return nil
+	}
+	switch text {
+	case "hang":
+		b.Hang = true
+		return nil
+	case "close":
+		b.CloseConnection = true
+		return nil
+	}
+	status, err := strconv.Atoi(text)
+	if err != nil || status < 100 || status > 599 || status/100 == 2 {
+		return fmt.Errorf("want a status other than 2xx from 100 to 599, hang, close, or redirect:URL, not %q", text)
+	}
+	b.FailStatus = status
+	return nil
+}
+
+func failCount() syntax[int] {
+	return syntax[int]{
+		kind: "number|all",
+		parse: func(s string) (int, error) {
+			if strings.EqualFold(s, "all") {
+				return -1, nil
+			}
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 0 {
+				return 0, errors.New("want a whole number from 0, or all")
+			}
+			return n, nil
+		},
+		format: func(n int) string {
+			if n < 0 {
+				return "all"
+			}
+			return strconv.Itoa(n)
+		},
+	}
+}
+
+func fraction() syntax[float64] {
+	return syntax[float64]{
+		kind: "rate",
+		parse: func(s string) (float64, error) {
+			f, err := strconv.ParseFloat(s, 64)
+			if err != nil || math.IsNaN(f) || f < 0 || f > 1 {
+				return 0, errors.New("want a number from 0 to 1")
+			}
+			return f, nil
+		},
+		format: func(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) },
+	}
+}
+
+func seed() syntax[uint64] {
+	return syntax[uint64]{
+		kind: "number",
+		parse: func(s string) (uint64, error) {
+			n, err := strconv.ParseUint(s, 10, 64)
+			if err != nil {
+				return 0, errors.New("want a whole number from 0")
+			}
+			return n, nil
+		},
+		format: func(n uint64) string { return strconv.FormatUint(n, 10) },
+	}
+}

@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"github.com/spf13/cobra"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func (a *app) uninstallCommand() *cobra.Command {
+	yes, wait := false, defaultConnectTimeout
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Remove everything that Rowhook made in the database",
+		Long: `Remove every trigger, function and table that Rowhook made in the database, after saying what would be lost.
+
+The watched tables and their rows stay as they are. Stop the dispatchers first. What is removed can't be brought back:
+events that wait, dead letters, and the history of deliveries and attempts.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.uninstall(cmd.Context(), yes, wait)
+		},
+	}
+	s := settings{cmd.Flags()}
+	s.connectTimeout(&wait)
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func (a *app) uninstall(ctx context.Context, yes bool, wait time.Duration) error {
+	target, err := a.target()
+	if err != nil {
+		return err
+	}
+	conn, err := a.connect(ctx, target, wait)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var exists bool
+	if err := conn.QueryRow(ctx, "select to_regnamespace('rowhook') is not null").Scan(&exists); err != nil {
+		return explain(fmt.Errorf("look for the schema rowhook: %w", err))
+	}
+	if !exists {
+		_, err := fmt.Fprintf(a.stdout, "Nothing to do: the database %q has no schema rowhook.\n", target.database())
+		return err
+	}
+	loss, err := sqlschema.UninstallSummary(ctx, conn)
+	if err != nil {
+		return explain(err)
+	}
+	fmt.Fprintf(a.stdout, "From the database %q at %s this removes:\n  %s\n", target.database(), target.address(),
+		strings.ReplaceAll(loss.String(), "\n", "\n  "))
+	if watch, err := sqlschema.Look(ctx, conn); err == nil && len(watch.Alive) > 0 {
+		fmt.Fprintf(a.stdout, "%d dispatchers may be running on it: stop them first.\n", len(watch.Alive))
+	}
+	if !yes {
+		if !logs.IsTerminal(a.stdin) {
+			return usagef("nothing was removed: there is no terminal to ask on; repeat it with --yes to go ahead")
+		}
+		if !a.agreed("Remove all this? Type yes to go ahead: ") {
+			return errors.New("nothing was removed")
+		}
+	}
+	ctx, stop := interruptible(ctx) // not before the question: there Ctrl-C ends the program at once
+	defer stop()
+	a.log = a.logger(max(a.global.level, slog.LevelWarn))
+	if err := sqlschema.Uninstall(ctx, conn, a.log); err != nil {
+		return explain(err)
+	}
+	_, err = fmt.Fprintln(a.stdout, "Removed. The watched tables are untouched.")
+	return err
+}
+
+func (a *app) agreed(question string) bool {
+	fmt.Fprint(a.stdout, question)
+	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	return err == nil && strings.EqualFold(strings.TrimSpace(answer), "yes")
+}

@@ -1,0 +1,13 @@
+// Rowhook delivers Postgres row changes to webhooks.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/rowhook/rowhook/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Run(context.Background(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
