@@ -195,8 +195,8 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 				`w U {"id":1,"Größe":1.50,"a\"b":"x","sp ace":3} {"id":1,"Größe":1.50,"a\"b":"x","sp ace":4}`},
 		},
 		"column names that JSON and SQL strings escape": {
-			setup: "create table t (\"a'\\\" int, \"b\"\"\t\x01\" int, \"c\u2028\\u2028</d>\" int)",
-			specs: []sqlschema.Spec{all("w", "t"), all("v", "t", payload("a'\\", "b\"\t\x01", "c\u2028\\u2028</d>"), updatesOf("a'\\"))},
+			setup:  "create table t (\"a'\\\" int, \"b\"\"\t\x01\" int, \"c\u2028\\u2028</d>\" int)",
+			specs:  []sqlschema.Spec{all("w", "t"), all("v", "t", payload("a'\\", "b\"\t\x01", "c\u2028\\u2028</d>"), updatesOf("a'\\"))},
 			writes: []string{"insert into t values (1, 2, 3)", "update t set \"a'\\\" = 2"},
 			want: []string{"w I null {\"a'\\\\\":1,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3}",
 				"v U {\"a'\\\\\":1,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3} {\"a'\\\\\":2,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3}",
