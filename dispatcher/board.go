@@ -37,7 +37,7 @@ const (
 	stallAfter = time.Second
 	openFactor = 10
 	// maxOutstanding bounds what is claimed but not settled, for when the database is slower than the receivers.
-	maxOutstanding = 20_000
+	maxOutstanding = 5_000
 )
 
 func newBoard(limit, batch int) *board {
@@ -100,10 +100,6 @@ func (b *board) markHot(now time.Time) {
 	}
 }
 
-// sweepShare is the part of the time that looking from the beginning may take, one in so many: where a long transaction
-// keeps settled events in the index, that gets slow.
-const sweepShare = 20
-
 // floorLag is how far below the highest claimed due_at a claim starts, so that ordinary commits, which become visible a
 // little after their due_at, are found at once. What commits later is found from the beginning.
 const floorLag = 20 * time.Millisecond
@@ -128,7 +124,7 @@ func (b *board) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, aga
 			continue
 		}
 		w := sqlschema.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, Limit: int32(n), Lease: l.lease()}
-		if ready := l.swept.Add(sweepShare * l.price); l.search && !now.Before(ready) {
+		if ready := l.swept.Add(l.pause()); l.search && !now.Before(ready) {
 			l.search, l.swept = false, now
 		} else {
 			if l.search && (again.IsZero() || ready.Before(again)) {
@@ -154,6 +150,9 @@ func (b *board) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, aga
 
 // ask says how many events to claim for a lane, 0 if it is better to wait until more slots are free.
 func (b *board) ask(l *lane, free int) int {
+	if b.count >= maxOutstanding {
+		return 0
+	}
 	slots := l.concurrency(b.limit)
 	ahead := prefetch(slots, l.average, b.prefetch)
 	room := slots + ahead - l.inFlight - l.queued()
@@ -198,7 +197,7 @@ func (b *board) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschem
 	}
 	for i, l := range lanes {
 		if wants[i].Floor.IsZero() {
-			l.price = now.Sub(asked)
+			l.priced(now.Sub(asked))
 		}
 		more := got[l.trigger.ID] >= wants[i].Limit
 		// A full claim may have left older events behind than were ever claimed here, such as those of a bulk insert that
@@ -326,7 +325,7 @@ func (b *board) done(d *delivery, took time.Duration, sent bool) *delivery {
 			break
 		}
 	}
-	if l.dirty && !b.closed {
+	if len(b.dirty) > 0 && !b.closed { // some lane, not only this one, may have waited for the slot
 		b.wake()
 	}
 	return next
@@ -401,11 +400,12 @@ func (b *board) dropQueue(l *lane) []*delivery {
 	return unsent
 }
 
-// due notes that something of a lane becomes due at a time.
-func (b *board) due(l *lane, at time.Time) {
+// due notes that something of a trigger becomes due at a time.
+func (b *board) due(trigger int32, at time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l.nextDue.IsZero() || at.Before(l.nextDue) {
+	l, ok := b.lanes[trigger]
+	if ok && (l.nextDue.IsZero() || at.Before(l.nextDue)) {
 		l.nextDue = at
 		b.wake()
 	}
@@ -421,7 +421,7 @@ func (b *board) ripen(now time.Time) (next time.Time) {
 		}
 		if !now.Before(l.nextDue) {
 			l.nextDue, l.fired = time.Time{}, true
-			b.markLane(l, false)
+			b.markLane(l, true) // what is retried at once is due below the floor
 			continue
 		}
 		if next.IsZero() || l.nextDue.Before(next) {
@@ -455,16 +455,6 @@ func (b *board) refire(triggers []int32) {
 	}
 }
 
-// dueIn notes that something of a trigger becomes due after a while.
-func (b *board) dueIn(trigger int32, in time.Duration) {
-	b.mu.Lock()
-	l := b.lanes[trigger]
-	b.mu.Unlock()
-	if l != nil {
-		b.due(l, time.Now().Add(in))
-	}
-}
-
 // ids lists the lanes that are not paused.
 func (b *board) ids() (triggers []int32) {
 	b.mu.Lock()
@@ -478,7 +468,7 @@ func (b *board) ids() (triggers []int32) {
 }
 
 // configure takes over a configuration. It returns what was claimed, waits, and may not be sent any more.
-func (b *board) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.Webhook) *webhook.Endpoint) (unsent []*delivery) {
+func (b *board) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.Spec) *webhook.Endpoint) (unsent []*delivery) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	seen := make(map[int32]bool, len(triggers))
@@ -486,11 +476,11 @@ func (b *board) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.
 		seen[t.ID] = true
 		l, ok := b.lanes[t.ID]
 		if !ok {
-			l = &lane{}
+			l = &lane{id: t.ID}
 			b.lanes[t.ID] = l
 		}
 		wasPaused := l.trigger.Paused
-		l.trigger, l.endpoint, l.schema, l.table, l.qualified = t, endpoint(t.Spec.Webhook), t.Schema, t.Table, ""
+		l.trigger, l.endpoint, l.schema, l.table, l.qualified = t, endpoint(t.Spec), t.Schema, t.Table, ""
 		switch {
 		case t.Paused:
 			unsent = append(unsent, b.dropQueue(l)...)

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/sethvargo/go-retry"
@@ -23,19 +24,25 @@ type claimer struct {
 	failed    bool
 	resume    time.Time // after a failure: not before
 	ambiguous bool      // a claim may have succeeded without our knowing
+	backend   uint32    // process id of that claim's session
 	called    time.Time // last call for help to other instances
 	horizon   uint64    // of the last arming of the doorbell
+	listens   bool      // there is a session that listens
+	allowance float64   // loads of the configuration that may follow at once
+	refilled  time.Time // when that was last added to
 }
 
 // claim runs until ctx is done.
 func (d *Dispatcher) claim(ctx context.Context) {
 	c := &claimer{Dispatcher: d, polled: time.Now()}
+	d.awaitSession(ctx)
 	d.board.markAll(true)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		wait := c.step(ctx)
 		if ctx.Err() != nil {
+			c.letGo()
 			return
 		}
 		if wait <= 0 {
@@ -44,11 +51,44 @@ func (d *Dispatcher) claim(ctx context.Context) {
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
+			c.letGo()
 			return
 		case <-d.board.signal:
 		case <-timer.C:
 		}
 	}
+}
+
+// awaitSession lets the session that shows us alive be opened before anything is claimed: what an instance had claimed that
+// was never seen alive comes back only by the end of its lease.
+func (d *Dispatcher) awaitSession(ctx context.Context) {
+	timer := time.NewTimer(sessionWithin)
+	defer timer.Stop()
+	select {
+	case <-d.ready:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// sessionWithin is how long to wait for that session before doing without it.
+const sessionWithin = 5 * time.Second
+
+// letGo has writers ring again, before the attempts in flight are waited for, and gives back what a lost answer left claimed.
+func (c *claimer) letGo() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if c.bell.State() == listener.Silent {
+		if _, err := sqlschema.Ring(ctx, c.claims); err != nil {
+			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
+		}
+	}
+	if c.ambiguous {
+		if err := c.repair(ctx); err != nil {
+			c.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
+		}
+	}
+	c.uncertain = c.ambiguous
 }
 
 // step does what there is to do and returns how long to wait for a signal; 0: not at all.
@@ -90,7 +130,7 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 			wait = min(wait, t.Sub(now))
 		}
 	}
-	if !c.cfg.NoListen {
+	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {
 			wait = min(wait, w)
 		}
@@ -110,7 +150,12 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 	if s.watch != nil {
 		c.watched(s.watch)
 	}
-	if s.reload {
+	c.allowance = min(c.allowance+float64(now.Sub(c.refilled))/float64(reloadEvery), reloadBurst)
+	c.refilled = now
+	if s.reload && c.allowance < 1 {
+		c.askReload()
+	} else if s.reload {
+		c.allowance--
 		if err := c.reload(ctx); err != nil {
 			c.askReload()
 			return err
@@ -121,15 +166,23 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	if c.cfg.NoListen || !s.listen {
+	if c.listens = s.listen && !c.cfg.NoListen; !c.listens {
 		return nil
 	}
 	return c.tendBell(ctx, now)
 }
 
+// How often the configuration is loaded is bounded: any role may NOTIFY.
+const (
+	reloadEvery = 100 * time.Millisecond // in the long run
+	reloadBurst = 10.0
+)
+
 func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
+	c.bell.Flush(c.settler.flush())
+	c.bell.Saturated(c.board.saturated())
 	switch c.bell.Next(now) {
 	case listener.Arm:
 		horizon, err := sqlschema.Ring(ctx, c.claims)
@@ -169,7 +222,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 }
 
 // watched compares what the housekeeper saw with what we believe of the doorbell: someone asks for silence who is gone, or
-// it is us, who do not know of it.
+// it is us, who do not know of it. While another instance keeps writers silent we look at every watch, lest it hangs.
 func (c *claimer) watched(w *sqlschema.Watch) {
 	if w.Doorbell == sqlschema.Ringing {
 		return
@@ -177,6 +230,9 @@ func (c *claimer) watched(w *sqlschema.Watch) {
 	ours := w.Doorbell == c.id
 	if ours && c.bell.State() != listener.Silent || !ours && !w.IsAlive(w.Doorbell) {
 		c.bell.Lost()
+	}
+	if !ours {
+		c.board.markAll(true)
 	}
 }
 
@@ -188,9 +244,15 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	asked := time.Now()
-	events, err := sqlschema.Claim(ctx, c.claims, c.id, wants)
+	conn, err := c.claims.Acquire(ctx)
 	if err != nil {
-		c.ambiguous = true
+		return fmt.Errorf("connect: %w", err)
+	}
+	pid := conn.Conn().PgConn().PID()
+	events, err := sqlschema.Claim(ctx, conn, c.id, wants)
+	conn.Release()
+	if err != nil {
+		c.ambiguous, c.backend = true, pid
 		return err
 	}
 	c.recovered()
@@ -223,7 +285,7 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 			return err
 		}
 		if ok {
-			c.board.dueIn(id, in)
+			c.board.due(id, time.Now().Add(in))
 		}
 	}
 	c.recovered()
@@ -234,6 +296,11 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 func (c *claimer) repair(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
+	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
+	// anything once we have looked. It belongs to our own role, which may do so.
+	if _, err := c.writes.Exec(ctx, "select pg_terminate_backend($1, 5000)", int32(c.backend)); err != nil {
+		return fmt.Errorf("end the session of an interrupted claim: %w", err)
+	}
 	n, err := sqlschema.Disown(ctx, c.writes, c.id, c.board.known())
 	if err != nil {
 		return err

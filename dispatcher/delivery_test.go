@@ -507,7 +507,7 @@ func TestFallingBehindIsSaidOnceAndSoIsCatchingUp(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(r.log.String(), "caught up") }, patience, 10*time.Millisecond)
 	require.Equal(t, 1, strings.Count(r.log.String(), "falling behind"))
 	require.Equal(t, 1, strings.Count(r.log.String(), "caught up"))
-	require.Contains(t, r.log.String(), "--concurrency")
+	require.Regexp(t, "raise --(concurrency|batch-size)", r.log.String()) // which, depends on what else the machine does
 }
 
 func TestRunSaysWhyItCantStart(t *testing.T) {

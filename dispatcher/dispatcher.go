@@ -92,12 +92,13 @@ type Dispatcher struct {
 	client  *webhook.Client
 	payload *budget
 
-	claims  *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
-	writes  *pgxpool.Pool // sessions that settle
-	direct  *pgx.ConnConfig
-	id      int32
-	config  configState
-	signals signals
+	claims     *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
+	writes     *pgxpool.Pool // sessions that settle
+	direct     *pgx.ConnConfig
+	id         int32
+	departures int64 // of other instances, as seen at the start
+	config     configState
+	signals    signals
 
 	ready     chan struct{}
 	readyOnce sync.Once
@@ -105,6 +106,7 @@ type Dispatcher struct {
 	abortOnce sync.Once
 	senders   sync.WaitGroup
 	sendCtx   context.Context // ends when attempts in flight are to be given up
+	uncertain bool            // when claiming ended, a claim may have succeeded without our knowing
 }
 
 // New checks the configuration and makes a Dispatcher. It does not connect.
@@ -200,6 +202,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	// The instance lock is let go last, so that nobody takes this instance for dead while it still settles.
 	stopListening()
 	listening.Wait()
+	if err == nil {
+		d.log.Info("stopped: everything is settled or given back")
+	}
 	return err
 }
 
@@ -237,11 +242,14 @@ func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
 func (d *Dispatcher) unregister(left int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	err := sqlschema.Unregister(ctx, d.writes, d.id)
-	if left > 0 {
-		return fmt.Errorf("stopped without settling %d events, which will be sent again when their leases end: the database did not answer", left)
+	if left > 0 || d.uncertain {
+		// Its row stays: with its lock gone the others find it dead, and give back what it holds.
+		return fmt.Errorf("stopped without settling %d events, which will be sent again: the database did not answer", left)
 	}
-	return err
+	if err := sqlschema.Unregister(ctx, d.writes, d.id); err != nil {
+		return err
+	}
+	return sqlschema.Call(ctx, d.claims, sqlschema.StoppedPayload)
 }
 
 // connect makes the pools. They connect when they are first used.
@@ -311,17 +319,22 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if d.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, "select rowhook.ensure_partitions(now(), now() + interval '3 days')"); err != nil && !isPrivilege(err) {
-		return fmt.Errorf("make partitions: %w", err)
+	if err := sqlschema.EnsurePartitions(ctx, conn); err != nil && !isPrivilege(err) {
+		d.log.Warn("can't make partitions ahead of time, trying again later", "error", err)
 	}
 	if err := d.reload(ctx); err != nil {
 		return err
 	}
-	// Where it listens it registers once it holds its lock, so that nobody finds it dead in between.
+	w, err := sqlschema.Look(ctx, conn)
+	if err != nil {
+		return err
+	}
+	d.departures = w.Departures
+	// Where it listens it registers as listening once it holds its lock, so that nobody finds it dead in between.
+	if err := sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, false); err != nil {
+		return err
+	}
 	if d.cfg.NoListen {
-		if err := sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, false); err != nil {
-			return err
-		}
 		d.log.Warn("not listening: changes are found by polling", "every", d.cfg.PollInterval)
 		d.readyOnce.Do(func() { close(d.ready) })
 	}

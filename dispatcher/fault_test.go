@@ -2,6 +2,9 @@ package dispatcher_test
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestEverythingArrivesAfterPostgresCrashedUnderLoad(t *testing.T) {
@@ -99,4 +103,130 @@ func TestAPauseLongerThanTheLeaseSettlesNothingThatOthersTookOver(t *testing.T) 
 	require.Equal(t, 2, one[int](t, conn, "select count(*) from rowhook.invocation_log"), "both attempts are on record")
 	require.Contains(t, slow.log.String(), "taken over")
 	require.WithinDuration(t, time.Now(), one[time.Time](t, conn, "select delivered_at from rowhook.event_archive"), time.Minute)
+}
+
+// failOnce has the first attempt of every event fail.
+func failOnce(n int, _ delivery, w http.ResponseWriter, _ *http.Request) {
+	if n == 0 {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+}
+
+func retryAfter(interval time.Duration) func(*sqlschema.Spec) {
+	return func(s *sqlschema.Spec) { s.Retry.Interval = sqlschema.Duration(interval) }
+}
+
+func TestRetriesOfAnInstanceThatStoppedAreMadeByTheOthers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.receiver.respond(failOnce)
+	b.watch(t, "orders", retryAfter(3*time.Second))
+	conn := b.Conn(t)
+	dispatchers := map[string]*running{}
+	for _, name := range []string{"a", "b"} {
+		dispatchers[name] = b.start(t, func(c *dispatcher.Config) { c.Name = name })
+	}
+	b.Exec(t, "insert into orders default values")
+	eventually(t, conn, 1, "select count(*)::integer from rowhook.invocation_log")
+	owner := one[string](t, conn, "select i.name from rowhook.invocation_log l join rowhook.instance i on i.id = l.instance_id")
+	dispatchers[owner].stop(t)
+	b.receiver.await(t, "orders", 2)
+}
+
+func TestATriggerRemovedAndAddedDuringAnAttemptIsRetried(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	held := make(chan struct{})
+	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, r *http.Request) {
+		holdFirst(held)(n, d, w, r)
+		failOnce(n, d, w, r)
+	})
+	b.watch(t, "orders", retryAfter(time.Second))
+	b.watch(t, "other")
+	r := b.start(t)
+	b.Exec(t, "insert into orders default values")
+	b.receiver.await(t, "orders", 1)
+	conn := b.Conn(t)
+	_, err := sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{b.spec("other")}, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return strings.Count(r.log.String(), "configuration loaded") == 1 }, patience, 5*time.Millisecond)
+	b.apply(t, b.spec("orders", retryAfter(time.Second)))
+	require.Eventually(t, func() bool { return strings.Count(r.log.String(), "configuration loaded") == 2 }, patience, 5*time.Millisecond)
+	close(held)
+	b.receiver.await(t, "orders", 2)
+}
+
+func TestAReaderOfTheHistoryDoesNotHoldUpAStart(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders")
+	tomorrow := time.Now().UTC().AddDate(0, 0, 1).Format("20060102")
+	b.Exec(t, "drop table rowhook.event_archive_"+tomorrow+", rowhook.invocation_log_"+tomorrow)
+	tx, err := b.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	_, err = tx.Exec(t.Context(), "select from rowhook.event_archive, rowhook.invocation_log") // as pg_dump does
+	require.NoError(t, err)
+	b.start(t)
+	b.Exec(t, "insert into orders default values")
+	b.settled(t)
+	require.Equal(t, 1, one[int](t, b.Conn(t), "select count(*) from pg_class where relname = $1", "event_archive_"+tomorrow))
+}
+
+func TestWritersRingAgainAsSoonAsASilentInstanceStops(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	held := make(chan struct{})
+	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, r *http.Request) {
+		if d.path == "hangs" {
+			holdFirst(held)(n, d, w, r)
+		}
+	})
+	b.watch(t, "orders")
+	b.watch(t, "hangs")
+	r := b.start(t)
+	conn := b.Conn(t)
+	b.Exec(t, "insert into hangs default values")
+	b.receiver.await(t, "hangs", 1)
+	writing, stop := context.WithCancel(t.Context())
+	defer stop()
+	for range 4 {
+		go func() {
+			c, err := pgx.Connect(writing, b.URL())
+			if err != nil {
+				return
+			}
+			for writing.Err() == nil {
+				_, _ = c.Exec(writing, "insert into orders default values")
+			}
+			_ = c.Close(context.WithoutCancel(writing))
+		}()
+	}
+	eventually(t, conn, true, "select last_value = (select id from rowhook.instance) from rowhook.doorbell")
+	r.cancel() // it waits for the one that hangs, for 30 s
+	eventually(t, conn, 1, "select last_value::integer from rowhook.doorbell")
+	stop()
+	close(held)
+	r.stop(t)
+}
+
+func TestWhatCouldNotBeSettledIsReclaimedByTheOthers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders")
+	r := b.start(t)
+	conn := b.Conn(t)
+	tx, err := b.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "lock table rowhook.event_archive")
+	require.NoError(t, err)
+	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 5)")
+	b.receiver.await(t, "orders", 5)
+	r.cancel()
+	<-r.done
+	require.ErrorContains(t, r.err, "without settling")
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Equal(t, 1, one[int](t, conn, "select count(*) from rowhook.instance"), "the others must be able to find it")
+	b.start(t)
+	b.settled(t)
 }

@@ -22,26 +22,29 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 	defer tidy.Stop()
 	d.tidy(ctx)
 	suspects := map[int32]bool{}
+	departures := d.departures
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-watch.C:
-			suspects = d.watch(ctx, suspects)
+			suspects, departures = d.watch(ctx, suspects, departures)
 		case <-tidy.C:
 			d.tidy(ctx)
+			d.board.refire(d.board.ids()) // of instances without a lock nobody learns that they died
+			d.board.wake()
 		}
 	}
 }
 
 // watch looks after the others. An instance that holds no lock twice in a row is dead: once may be a session that is being
-// opened anew. It returns the suspects for the next time.
-func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool) map[int32]bool {
+// opened anew. It returns the suspects and the number of departures, for the next time.
+func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool, departures int64) (map[int32]bool, int64) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	w, err := sqlschema.Look(ctx, d.claims)
 	if err != nil {
-		return before // the claimer reports failures of the database
+		return before, departures // the claimer reports failures of the database
 	}
 	suspects := map[int32]bool{}
 	var dead []int32
@@ -57,6 +60,9 @@ func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool) map[int32
 	if len(dead) > 0 {
 		d.bury(ctx, dead)
 	}
+	if w.Departures != departures {
+		d.inherit()
+	}
 	if !w.IsAlive(d.id) {
 		d.register(ctx)
 	}
@@ -70,7 +76,7 @@ func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool) map[int32
 	if reload || w.Doorbell != sqlschema.Ringing {
 		d.board.wake()
 	}
-	return suspects
+	return suspects, w.Departures
 }
 
 // bury gives back what dead instances held.
@@ -81,9 +87,7 @@ func (d *Dispatcher) bury(ctx context.Context, dead []int32) {
 		return
 	}
 	d.log.Warn("instances died; their events were given back", "instances", dead, "events", n)
-	d.board.markAll(true)
-	// Their retries are nobody's now: look when they are due.
-	d.board.refire(d.board.ids())
+	d.inherit()
 }
 
 // register makes this instance known again, after someone took it for dead.

@@ -12,6 +12,7 @@ import (
 // lane is one trigger in this dispatcher: what it is, what of it waits here for a slot, and from where its next claim
 // starts. The board's mutex guards it.
 type lane struct {
+	id       int32 // of the trigger
 	trigger  sqlschema.Trigger
 	endpoint *webhook.Endpoint
 	gone     bool // no longer configured
@@ -31,6 +32,7 @@ type lane struct {
 	floor   time.Time     // everything visible that was due before has been claimed; by the server's clock
 	swept   time.Time     // when a claim last started from the beginning, by ours
 	price   time.Duration // of that
+	before  time.Duration // of the one before
 	busy    time.Time     // when a claim last found something
 	nextDue time.Time     // when a retry or lease becomes due, by our clock; zero: none known
 	fired   bool          // nextDue has passed and the one after it is not known
@@ -57,7 +59,31 @@ const leaseMargin = 30 * time.Second
 // settleMargin is what must be left of a lease after the timeout when an attempt starts.
 const settleMargin = 5 * time.Second
 
-func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Timeout.Std() + leaseMargin }
+// longestLease bounds a lease whatever timeout is configured.
+const longestLease = 24 * time.Hour
+
+// lease is how long a claim lasts.
+func (l *lane) lease() time.Duration { return min(l.timeout(), longestLease) + leaseMargin }
+
+func (l *lane) timeout() time.Duration {
+	if t := l.trigger.Spec.Webhook.Timeout.Std(); t > 0 {
+		return t
+	}
+	return sqlschema.DefaultTimeout.Std()
+}
+
+// Looking from the beginning may take one part in sweepShare of the time, and is put off by longestPause at most: where a
+// long transaction keeps settled events in the index it gets slow.
+const (
+	sweepShare   = 20
+	longestPause = time.Second
+)
+
+// priced notes what looking from the beginning took.
+func (l *lane) priced(took time.Duration) { l.before, l.price = l.price, took }
+
+// pause is how long to wait between two such looks. A single slow one, that waited for a lock perhaps, does not count.
+func (l *lane) pause() time.Duration { return min(sweepShare*min(l.price, l.before), longestPause) }
 
 func (l *lane) queued() int { return len(l.queue) - l.head }
 

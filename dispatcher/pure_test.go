@@ -156,7 +156,7 @@ func lanes(limit, batch, n int, concurrency int) *board {
 		s.Concurrency = concurrency
 		triggers = append(triggers, sqlschema.Trigger{ID: id + 1, Spec: s})
 	}
-	b.configure(triggers, func(sqlschema.Webhook) *webhook.Endpoint { return nil })
+	b.configure(triggers, func(sqlschema.Spec) *webhook.Endpoint { return nil })
 	return b
 }
 
@@ -244,5 +244,43 @@ func TestClosedBoardHandsBackWhatWaits(t *testing.T) {
 	require.Nil(t, b.done(started[0], 0, true))
 	b.mark(1)
 	wants, _, _ := b.wants(now)
+	require.Empty(t, wants)
+}
+
+func TestAFreedSlotWakesTheClaimerForWhicheverLaneWaitsForIt(t *testing.T) {
+	t.Parallel()
+	b, now := lanes(10, 5, 2, 0), time.Now()
+	first := fill(t, b, now, 1)
+	require.Len(t, first, 10)
+	b.mark(2)
+	b.lanes[2].inFlight = 1 // it has its own place already
+	for len(b.signal) > 0 {
+		<-b.signal
+	}
+	wants, _, _ := b.wants(now)
+	require.Empty(t, wants, "no slot is free")
+	b.undirty(b.lanes[1])
+	b.lanes[1].dirty = false
+	require.Nil(t, b.done(first[0], time.Millisecond, true))
+	require.Len(t, b.signal, 1)
+}
+
+func TestOneSlowSweepDoesNotPutOffTheNext(t *testing.T) {
+	t.Parallel()
+	var l lane
+	l.priced(10 * time.Millisecond)
+	require.Zero(t, l.pause())
+	l.priced(2 * time.Second)
+	require.Equal(t, 200*time.Millisecond, l.pause(), "the slow one may have waited for a lock")
+	l.priced(2 * time.Second)
+	require.Equal(t, time.Second, l.pause(), "sweeps that stay slow run every second")
+}
+
+func TestNothingIsClaimedWhileTooMuchIsUnsettled(t *testing.T) {
+	t.Parallel()
+	b := lanes(10, 5, 2, 0)
+	b.count = maxOutstanding
+	b.mark(1)
+	wants, _, _ := b.wants(time.Now())
 	require.Empty(t, wants)
 }

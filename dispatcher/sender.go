@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -25,13 +24,13 @@ func (d *Dispatcher) send(dl *delivery) {
 // attempt makes one attempt and returns the event that takes its slot.
 func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	spec, endpoint := d.board.plan(dl)
-	if time.Until(dl.expires) < endpoint.Timeout()+settleMargin {
+	if time.Until(dl.expires) < min(endpoint.Timeout(), longestLease)+settleMargin {
 		// It waited here until its lease would not last for an attempt any more.
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 		return d.board.done(dl, 0, false)
 	}
 	if dl.held > 0 {
-		free, ok := d.fetch(dl)
+		free, ok := d.fetch(dl, min(endpoint.Timeout(), longestLease))
 		defer free()
 		if !ok {
 			return d.board.done(dl, 0, false)
@@ -54,29 +53,38 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	return next
 }
 
+// fetchAgain is when an event is claimed again whose payload could not be fetched.
+const fetchAgain = 5 * time.Second
+
 // fetch reads the payload that the claim left behind, once there is room for it. free gives the room back.
-func (d *Dispatcher) fetch(dl *delivery) (free func(), ok bool) {
+func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), ok bool) {
+	// What is left of the lease has to be enough for the attempt, after waiting for room and for the payload.
+	ctx, cancel := context.WithDeadline(d.sendCtx, dl.expires.Add(-timeout-settleMargin))
+	defer cancel()
 	// The payload is in memory twice: as rows and as the request's body.
-	release, err := d.payload.take(d.sendCtx, 2*dl.held)
-	if err != nil { // we are stopping
+	release, err := d.payload.take(ctx, dl.lane.id, 2*dl.held)
+	if err != nil { // it took too long, or we are stopping
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 		return func() {}, false
 	}
-	ctx, cancel := context.WithTimeout(d.sendCtx, statementTimeout)
-	defer cancel()
-	old, row, ours, err := sqlschema.FetchPayload(ctx, d.writes, d.id, dl.event.ID, dl.tries)
+	p, ours, err := sqlschema.FetchPayload(ctx, d.writes, d.id, dl.event.ID, dl.tries)
 	switch {
 	case err != nil:
-		d.log.Warn("can't fetch a payload, the event will be claimed again", "event", id(dl), "trigger", dl.event.Trigger, "error", err)
-		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		if d.sendCtx.Err() == nil {
+			d.log.Warn("can't fetch a payload, the event will be claimed again", "event", id(dl), "trigger", dl.event.Trigger, "in", fetchAgain, "error", err)
+		}
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchAgain})
 		return release, false
 	case !ours:
 		d.log.Warn("an event was taken over by another instance before it was sent", "event", id(dl), "trigger", dl.event.Trigger)
 		d.board.settled([]*delivery{dl})
 		return release, false
 	}
-	dl.event.Old, dl.event.New = old, row
-	return func() { dl.event.Old, dl.event.New = nil, nil; release() }, true
+	dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = p.Old, p.New, p.Session, p.Trace
+	return func() {
+		dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = nil, nil, nil, nil
+		release()
+	}, true
 }
 
 // reason says why an event is given up.
@@ -115,24 +123,7 @@ func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Resul
 	}
 	at := time.Now().Add(delay)
 	d.log.LogAttrs(ctx, slog.LevelWarn, "attempt failed, will try again", append(attrs,
-		slog.Duration("in", delay), slog.String("at", at.Format(time.TimeOnly)))...)
+		slog.Duration("in", delay.Round(time.Millisecond)), slog.String("at", at.Format(time.TimeOnly)))...)
 }
 
 func id(dl *delivery) string { return uuid.UUID(dl.event.ID).String() }
-
-// budget bounds the bytes of large payloads in memory.
-type budget struct {
-	size int64
-	sem  *semaphore.Weighted
-}
-
-func newBudget(size int64) *budget { return &budget{size, semaphore.NewWeighted(size)} }
-
-// take waits for room. A payload larger than the whole budget waits until it is alone.
-func (b *budget) take(ctx context.Context, n int64) (free func(), err error) {
-	n = min(n, b.size)
-	if err := b.sem.Acquire(ctx, n); err != nil {
-		return nil, err
-	}
-	return func() { b.sem.Release(n) }, nil
-}

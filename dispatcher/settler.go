@@ -24,7 +24,11 @@ type settler struct {
 	owners  []*delivery
 	writing int           // taken and not yet written
 	idle    chan struct{} // closed when there is nothing to write; nil: nobody waits
+	commit  time.Duration // of small batches, exponentially weighted
 }
+
+// noPartition is the SQLSTATE of a row for which there is no partition: a violated check.
+const noPartition = "23514"
 
 // settleChunk bounds a statement, and with it the time that one takes and the memory of its arrays.
 const settleChunk = 1000
@@ -33,7 +37,7 @@ func newSettler(d *Dispatcher) *settler { return &settler{d: d, signal: make(cha
 
 // add hands over what became of a delivery. Only Fate, Delay, Reason and Attempt need be set.
 func (s *settler) add(dl *delivery, st sqlschema.Settlement) {
-	st.ID, st.Trigger, st.Tries = dl.event.ID, dl.lane.trigger.ID, dl.tries
+	st.ID, st.Trigger, st.Tries = dl.event.ID, dl.lane.id, dl.tries
 	s.mu.Lock()
 	s.batch = append(s.batch, st)
 	s.owners = append(s.owners, dl)
@@ -126,10 +130,10 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 			}
 			s.settled(batch, owners, n, again)
 			return nil
-		case errors.As(err, &data) && strings.HasPrefix(data.Code, "22"):
-			return err // not by trying again
-		case errors.As(err, &data) && data.Code == "23514":
+		case errors.As(err, &data) && data.Code == noPartition:
 			s.partition(ctx, batch)
+		case errors.As(err, &data) && (strings.HasPrefix(data.Code, "22") || strings.HasPrefix(data.Code, "23")):
+			return err // it is what is in the batch that is refused: trying again does not help
 		}
 		again = true
 		if !failed && ctx.Err() == nil {
@@ -151,12 +155,36 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again b
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	_, settings := s.d.config.get()
+	began := time.Now()
+	defer func() { s.took(len(batch), time.Since(began)) }()
 	return sqlschema.Settle(ctx, s.d.writes, sqlschema.SettleOptions{
 		Instance:      s.d.id,
 		KeepDelivered: settings.Retention.Delivered > 0,
 		KeepAttempts:  settings.Retention.Attempts > 0,
 		Again:         again,
 	}, batch)
+}
+
+// took notes how long a small batch took: little more than its commit.
+func (s *settler) took(n int, d time.Duration) {
+	if n > smallBatch {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.commit == 0 {
+		s.commit = d
+	}
+	s.commit += (d - s.commit) / 8
+}
+
+const smallBatch = 10
+
+// flush is what a commit takes, 0 if that is not known yet.
+func (s *settler) flush() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.commit
 }
 
 // isolate finds the settlement that Postgres refuses for what is in it, and writes it without the response.
@@ -179,13 +207,18 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 
 // partition makes the partitions that the batch needs.
 func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) {
-	since := time.Now()
+	// Archived events go by the server's clock, attempts by ours.
+	days := map[time.Time]bool{}
 	for i := range batch {
-		if a := batch[i].Attempt; a != nil && a.StartedAt.Before(since) {
-			since = a.StartedAt
+		if a := batch[i].Attempt; a != nil {
+			days[a.StartedAt.UTC().Truncate(24*time.Hour)] = true
 		}
 	}
-	if err := sqlschema.EnsurePartitions(ctx, s.d.writes, since, time.Now().Add(24*time.Hour)); err != nil {
+	err := sqlschema.EnsurePartitions(ctx, s.d.writes)
+	for day := range days {
+		err = errors.Join(err, sqlschema.EnsureDay(ctx, s.d.writes, day))
+	}
+	if err != nil {
 		s.d.log.Error("can't make the partitions that are missing", "error", err)
 	}
 }
@@ -199,7 +232,7 @@ func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n in
 	now := time.Now()
 	for i := range batch {
 		if f := batch[i].Fate; f == sqlschema.Retried || f == sqlschema.Released {
-			s.d.board.due(owners[i].lane, now.Add(batch[i].Delay))
+			s.d.board.due(batch[i].Trigger, now.Add(batch[i].Delay))
 		}
 	}
 }

@@ -42,8 +42,12 @@ func (s *signals) lose() {
 
 // notified is called for every notification, on the listener's goroutine.
 func (d *Dispatcher) notified(payload string) {
-	if payload == sqlschema.HelpPayload {
+	switch payload {
+	case sqlschema.HelpPayload:
 		d.board.markAll(false)
+		return
+	case sqlschema.StoppedPayload:
+		d.inherit()
 		return
 	}
 	id, err := strconv.ParseInt(payload, 10, 32)
@@ -57,6 +61,16 @@ func (d *Dispatcher) notified(payload string) {
 	if !known {
 		d.board.wake()
 	}
+}
+
+// inherit looks after what an instance that is gone would have: what it gave back, when its retries are due, and writers
+// that are silent on its account.
+func (d *Dispatcher) inherit() {
+	d.signals.mu.Lock()
+	d.signals.lost = true
+	d.signals.mu.Unlock()
+	d.board.refire(d.board.ids())
+	d.board.markAll(true)
 }
 
 // listening is called when a session begins to listen: whatever happened before went unheard.
@@ -83,6 +97,7 @@ type configState struct {
 	mu         sync.Mutex
 	generation int64
 	settings   sqlschema.Settings
+	problems   map[string]string // of endpoints, by trigger, as last said; the one who reloads owns it
 }
 
 func (c *configState) get() (int64, sqlschema.Settings) {
@@ -103,17 +118,20 @@ func (d *Dispatcher) reload(ctx context.Context) error {
 	d.config.mu.Lock()
 	d.config.generation, d.config.settings = cfg.Generation, cfg.Settings
 	d.config.mu.Unlock()
-	names := map[string]string{}
-	unsent := d.board.configure(cfg.Triggers, func(w sqlschema.Webhook) *webhook.Endpoint {
-		ep, err := webhook.NewEndpoint(w, d.cfg.Lookup)
+	problems := map[string]string{}
+	unsent := d.board.configure(cfg.Triggers, func(s sqlschema.Spec) *webhook.Endpoint {
+		ep, err := webhook.NewEndpoint(s.Webhook, d.cfg.Lookup)
 		if err != nil {
-			names[w.URL] = err.Error()
+			problems[s.Name] = err.Error()
 		}
 		return ep
 	})
-	for url, problem := range names {
-		d.log.Error("a webhook can't be called", "url", url, "error", problem)
+	for trigger, problem := range problems {
+		if d.config.problems[trigger] != problem { // said already
+			d.log.Error("a trigger's webhook can't be called: correct it and apply, or set the variable and restart", "trigger", trigger, "error", problem)
+		}
 	}
+	d.config.problems = problems
 	if before != 0 && before != cfg.Generation {
 		d.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
 	}

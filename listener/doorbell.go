@@ -13,14 +13,19 @@ import "time"
 //	Ringing   every commit rings; the dispatcher may sleep
 //	Silent    the bit says silence; the dispatcher looks for events every Poll
 type Doorbell struct {
-	// SilenceAbove is the number of rings in a Window from which on writers are asked for silence. Default 100.
+	// SilenceAbove is the number of rings in a Window from which on writers are asked for silence. Default 100, less on a
+	// slow disk: see Flush.
 	SilenceAbove int
-	// RingBelow is the number of events in a Window below which a silent doorbell is armed again. Default 60.
+	// RingBelow is the number of events in a Window below which a silent doorbell is armed again. Default three fifths
+	// of SilenceAbove.
 	RingBelow int
 	// Window is over which both are counted. Default 100 ms.
 	Window time.Duration
 	// Poll is how often a dispatcher looks while writers are silent. Default 2 ms.
 	Poll time.Duration
+
+	flush time.Duration // of a commit
+	full  bool          // no attempt more can start
 
 	state   State
 	pending int           // open transactions below the horizon at the last check
@@ -77,6 +82,13 @@ func (d *Doorbell) Rang() { d.rings++ }
 // Found counts events that a claim brought.
 func (d *Doorbell) Found(n int) { d.events += n }
 
+// Flush says how long a commit takes. Commits that ring run one per flush, so they can't come faster than that: on a slow
+// disk the bell has to go silent at a rate that would be low on a fast one, namely when half of that is reached.
+func (d *Doorbell) Flush(took time.Duration) { d.flush = took }
+
+// Saturated says whether a dispatcher has no slot for one more event. Then there is nothing to ring for.
+func (d *Doorbell) Saturated(full bool) { d.full = full }
+
 // Lost says that the session that listens is gone, or that someone else changed the bit: it has to be armed anew.
 func (d *Doorbell) Lost() { d.state = Unarmed }
 
@@ -94,7 +106,7 @@ func (d *Doorbell) Next(now time.Time) Action {
 			return Check
 		}
 	case Ringing:
-		if rings >= d.silenceAbove() {
+		if rings >= d.silenceAbove() || d.full && rings > 0 {
 			return Silence
 		}
 	case Silent:
@@ -102,7 +114,7 @@ func (d *Doorbell) Next(now time.Time) Action {
 		if rings >= d.silenceAbove() {
 			return Silence
 		}
-		if ended && events < d.ringBelow() {
+		if ended && events < d.ringBelow() && !d.full {
 			return Arm
 		}
 	}
@@ -172,8 +184,20 @@ func (d *Doorbell) count(now time.Time) (rings, events int, ended bool) {
 
 func (d *Doorbell) clear(now time.Time) { d.start, d.rings, d.events = now, 0, 0 }
 
-func (d *Doorbell) silenceAbove() int     { return orDefault(d.SilenceAbove, 100) }
-func (d *Doorbell) ringBelow() int        { return orDefault(d.RingBelow, 60) }
+// The default thresholds, in a window of 100 ms.
+const (
+	mostRings   = 100
+	fewestRings = 10
+)
+
+func (d *Doorbell) silenceAbove() int {
+	if d.SilenceAbove > 0 || d.flush <= 0 {
+		return orDefault(d.SilenceAbove, mostRings)
+	}
+	return min(max(int(d.window()/(2*d.flush)), fewestRings), mostRings)
+}
+
+func (d *Doorbell) ringBelow() int        { return orDefault(d.RingBelow, d.silenceAbove()*3/5) }
 func (d *Doorbell) window() time.Duration { return orDefault(d.Window, 100*time.Millisecond) }
 func (d *Doorbell) poll() time.Duration   { return orDefault(d.Poll, 2*time.Millisecond) }
 

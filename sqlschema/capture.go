@@ -56,7 +56,7 @@ func payloadName(id int32) string { return fmt.Sprintf("rowhook.payload_%d", id)
 func createTrigger(spec *Spec, rel *relation, id int32, op operation) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s for each row", quoteName(sqlTriggerName(spec.Name, id, op)), op.word(), rel.sql())
-	if condition := condition(spec, op); condition != "" {
+	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
 	fmt.Fprintf(&b, " execute function %s('%d'", captureName(spec, rel, id), id)
@@ -71,8 +71,17 @@ func createTrigger(spec *Spec, rel *relation, id int32, op operation) string {
 // them; what differs only in the image, such as 1.1 and 1.10, differs in its text, too. OLD.* stands for the row where a plain
 // OLD would be a column of that name. The operator for records would be split into one per column; the function is not, also
 // after a dump and restore.
-func condition(spec *Spec, op operation) string {
+func condition(spec *Spec, rel *relation, op operation) string {
 	var parts []string
+	// Always true, and not evaluated for any row: it makes the trigger depend on the chosen columns, so that a DROP COLUMN ...
+	// CASCADE takes the trigger along with the payload function and leaves no write that fails for want of it.
+	if chosen := rel.stored(spec.Payload.Columns); len(chosen) > 0 {
+		row := "NEW"
+		if op == deleteOp {
+			row = "OLD"
+		}
+		parts = append(parts, "("+rowOf(row, chosen)+" is null or true)")
+	}
 	if op == updateOp {
 		old, new := "OLD.*", "NEW.*"
 		if columns := spec.On.Update.Columns; columns != nil {

@@ -16,7 +16,7 @@ type Queryer interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// InlinePayload is the size in bytes of old and new together up to which a claim carries them. Larger ones are fetched
+// InlinePayload is the size in bytes of old, new, session and trace together up to which a claim carries them. Larger ones are fetched
 // by FetchPayload when they are sent, so that a batch of claims can't fill the memory.
 const InlinePayload = 64 << 10
 
@@ -41,18 +41,20 @@ type Claimed struct {
 	DueAt     time.Time // as it was before the claim: the next floor
 	Tries     int32     // this claim included
 	Old, New  []byte    // JSON text; nil: null, or held back
-	Session   []byte
-	Trace     []byte
-	Held      int64 // bytes of old and new that the claim did not carry; 0: it carried them
+	Session   []byte    // likewise
+	Trace     []byte    // likewise
+	Held      int64     // bytes of these four that the claim did not carry; 0: it carried them
 }
 
 // The inner query asks the index (trigger_id, due_at) for exactly what is due, per trigger. The stored size is known without
 // decompressing anything; only where it is large or compressed is the text itself measured.
 // regclass output reads Postgres's own cache, so that a renamed table is known at the next claim (0.3 us an event).
 const claimSQL = `
-with due as materialized (
+with me as materialized (
+  select id from rowhook.instance where id = $6 for key share),
+due as materialized (
   select e.id, e.due_at, t.relation, t.lease
-    from unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[]) as t(trigger_id, relation, lim, lease, floor)
+    from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[]) as t(trigger_id, relation, lim, lease, floor)
    cross join lateral (
      select q.id, q.due_at from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
@@ -61,16 +63,22 @@ update rowhook.event_log q
    set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1
   from due
  where q.id = due.id
-returning q.id, q.trigger_id, due.relation::regclass::text, q.op, q.created_at, due.due_at, q.tries, q.session, q.trace,
+returning q.id, q.trigger_id, due.relation::regclass::text, q.op, q.created_at, due.due_at, q.tries, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
   case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
-  case when ` + inline + ` then 0::bigint else coalesce(octet_length(q.old::text), 0)::bigint + coalesce(octet_length(q.new::text), 0)::bigint end`
+  case when ` + inline + ` then 0::bigint else ` + length + ` end`
 
-const inline = `(coalesce(pg_column_size(q.old), 0) + coalesce(pg_column_size(q.new), 0) < 2000 ` +
-	`and pg_column_compression(q.old) is null and pg_column_compression(q.new) is null ` +
-	`or coalesce(octet_length(q.old::text), 0) + coalesce(octet_length(q.new::text), 0) <= 65536)`
+const (
+	inline = `(coalesce(pg_column_size(q.old), 0) + coalesce(pg_column_size(q.new), 0) + coalesce(pg_column_size(q.session), 0) + coalesce(pg_column_size(q.trace), 0) < 2000 ` +
+		`and pg_column_compression(q.old) is null and pg_column_compression(q.new) is null ` +
+		`and pg_column_compression(q.session) is null and pg_column_compression(q.trace) is null ` +
+		`or ` + length + ` <= 65536)`
+	length = `(coalesce(octet_length(q.old::text), 0)::bigint + coalesce(octet_length(q.new::text), 0) + coalesce(octet_length(q.session::text), 0) + coalesce(octet_length(q.trace::text), 0))`
+)
 
 // Claim takes what is due of each wanted trigger for the instance, at most Limit events each, oldest first, leaving out
-// what another session has locked. An event that comes back is the instance's until its lease ends.
+// what another session has locked. An event that comes back is the instance's until its lease ends. An instance that is not
+// registered gets nothing: the lock on its row makes Reclaim wait for a claim that is under way, and a claim that comes after
+// a Reclaim find nobody to claim for.
 func Claim(ctx context.Context, db Queryer, instance int32, wants []Want) ([]Claimed, error) {
 	triggers, relations, limits := make([]int32, len(wants)), make([]uint32, len(wants)), make([]int32, len(wants))
 	leases, floors := make([]time.Duration, len(wants)), make([]time.Time, len(wants))
@@ -113,18 +121,20 @@ func (o *opByte) Scan(src any) error {
 	return fmt.Errorf("read op: unexpected %T", src)
 }
 
-// FetchPayload fetches old and new of an event that the instance has claimed and whose claim held them back. ok is false where
-// the event is no longer this claim's.
-func FetchPayload(ctx context.Context, db Queryer, instance int32, id [16]byte, tries int32) (old, new []byte, ok bool, err error) {
-	err = db.QueryRow(ctx, "select old, new from rowhook.event_log where id = $1 and claimed_by = $2 and tries = $3",
-		id, instance, tries).Scan(&old, &new)
+// Held is what a claim may hold back: JSON text, nil where null.
+type Held struct{ Old, New, Session, Trace []byte }
+
+// FetchPayload fetches what the claim of an event held back. ok is false where the event is no longer this claim's.
+func FetchPayload(ctx context.Context, db Queryer, instance int32, id [16]byte, tries int32) (p Held, ok bool, err error) {
+	err = db.QueryRow(ctx, "select old, new, session, trace from rowhook.event_log where id = $1 and claimed_by = $2 and tries = $3",
+		id, instance, tries).Scan(&p.Old, &p.New, &p.Session, &p.Trace)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return nil, nil, false, nil
+		return Held{}, false, nil
 	case err != nil:
-		return nil, nil, false, fmt.Errorf("fetch payload: %w", err)
+		return Held{}, false, fmt.Errorf("fetch payload: %w", err)
 	}
-	return old, new, true, nil
+	return p, true, nil
 }
 
 // NextDue returns how long it is until the first event of these triggers becomes due that is not due yet: a retry, or the

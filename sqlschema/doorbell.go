@@ -3,8 +3,6 @@ package sqlschema
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Channel is what writers NOTIFY and dispatchers LISTEN to. The payload is a trigger id, or ConfigPayload.
@@ -15,6 +13,9 @@ const ConfigPayload = "config"
 
 // HelpPayload tells dispatchers that another one has more to do than it has slots for.
 const HelpPayload = "help"
+
+// StoppedPayload tells dispatchers that another one has stopped: what it waited for is theirs now.
+const StoppedPayload = "stopped"
 
 // Ringing is the doorbell's value that makes writers NOTIFY. Any other value is the id of the instance that is awake and
 // asked for silence.
@@ -33,19 +34,13 @@ func Silence(ctx context.Context, db Queryer, instance int32) error {
 // transaction id. Once Pending returns 0 for it, every event either was visible to a claim made afterwards or rings.
 //
 // The horizon is a transaction id of its own, taken after the bell was armed. A snapshot's xmax would not do: it is one
-// above the last *completed* transaction, so one that is still open may lie above it.
+// above the last *completed* transaction, so one that is still open may lie above it. And it is drawn in a transaction
+// after the one that armed the bell: where the sequence is logged, as on PostgreSQL 14, setval draws an id before it writes.
 func Ring(ctx context.Context, db Queryer) (horizon uint64, err error) {
-	var b pgx.Batch
-	b.Queue("select setval('rowhook.doorbell', 1)")
-	b.Queue("select pg_current_xact_id()::text::bigint")
-	r := db.SendBatch(ctx, &b)
 	var v, xid int64
-	err = r.QueryRow().Scan(&v)
+	err = db.QueryRow(ctx, "select setval('rowhook.doorbell', 1)").Scan(&v)
 	if err == nil {
-		err = r.QueryRow().Scan(&xid)
-	}
-	if cerr := r.Close(); err == nil {
-		err = cerr
+		err = db.QueryRow(ctx, "select pg_current_xact_id()::text::bigint").Scan(&xid)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("arm the doorbell: %w", err)

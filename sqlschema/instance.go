@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -53,6 +54,7 @@ func HoldLock(ctx context.Context, conn *pgx.Conn, id int32) error {
 // Watch is what an instance looks at every second or so.
 type Watch struct {
 	Generation int64   // of the configuration
+	Departures int64   // instances that have stopped so far
 	Doorbell   int32   // Ringing, or who asked for silence
 	Alive      []int32 // instances that are registered and not dead
 	Dead       []int32 // instances that are registered as listening but hold no lock
@@ -69,6 +71,7 @@ with locks as materialized (
 i as materialized (
   select id, listens and id::oid not in (select objid from locks) as dead from rowhook.instance)
 select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
+       (select (value #>> '{}')::bigint from rowhook.setting where name = 'departures'),
        coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::integer,
        coalesce((select array_agg(id) from i where not dead), '{}'),
        coalesce((select array_agg(id) from i where dead), '{}')`
@@ -76,7 +79,7 @@ select (select (value #>> '{}')::bigint from rowhook.setting where name = 'gener
 // Look reads the Watch.
 func Look(ctx context.Context, db Queryer) (Watch, error) {
 	var w Watch
-	err := db.QueryRow(ctx, watchSQL, int64(instanceLock)).Scan(&w.Generation, &w.Doorbell, &w.Alive, &w.Dead)
+	err := db.QueryRow(ctx, watchSQL, int64(instanceLock)).Scan(&w.Generation, &w.Departures, &w.Doorbell, &w.Alive, &w.Dead)
 	if err != nil {
 		return Watch{}, fmt.Errorf("watch instances and doorbell: %w", err)
 	}
@@ -86,17 +89,23 @@ func Look(ctx context.Context, db Queryer) (Watch, error) {
 // Reclaim gives back what dead instances had claimed, due at once, and forgets them. The interrupted attempts stay
 // counted, since nobody knows whether they were sent. It returns how many events came back.
 func Reclaim(ctx context.Context, db Queryer, dead []int32) (int, error) {
-	var n int
-	err := db.QueryRow(ctx, `
-with back as (
-  update rowhook.event_log set claimed_by = null, due_at = statement_timestamp() where claimed_by = any($1) returning 1),
-forgotten as (
-  delete from rowhook.instance where id = any($1))
-select count(*) from back`, dead).Scan(&n)
+	// Two statements of one transaction: the first waits for a claim that is still running, and the second sees what it did.
+	var b pgx.Batch
+	b.Queue("delete from rowhook.instance where id = any($1)", dead)
+	b.Queue("update rowhook.event_log set claimed_by = null, due_at = statement_timestamp() where claimed_by = any($1)", dead)
+	r := db.SendBatch(ctx, &b)
+	_, err := r.Exec()
+	var back pgconn.CommandTag
+	if err == nil {
+		back, err = r.Exec()
+	}
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
 	if err != nil {
 		return 0, fmt.Errorf("reclaim events of dead instances: %w", err)
 	}
-	return n, nil
+	return int(back.RowsAffected()), nil
 }
 
 // Disown gives back what the instance has claimed and does not know of, because the answer to its claim was lost. Those
@@ -118,13 +127,17 @@ select count(*) from back`, instance, ids).Scan(&n)
 	return n, nil
 }
 
-// Unregister forgets an instance that has stopped and given everything back.
+// Unregister forgets an instance that has stopped and given everything back, and counts it as departed, so that the others
+// look after what it waited for. The last one to leave silences the doorbell: writers need not ring for nobody, and whoever
+// starts arms it.
 func Unregister(ctx context.Context, db Queryer, id int32) error {
-	rows, err := db.Query(ctx, "delete from rowhook.instance where id = $1", id)
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
+	var silenced *int64
+	err := db.QueryRow(ctx, `
+with gone as (
+  delete from rowhook.instance where id = $1),
+departed as (
+  update rowhook.setting set value = to_jsonb((value #>> '{}')::bigint + 1) where name = 'departures')
+select case when not exists (select from rowhook.instance where id <> $1 and listens) then setval('rowhook.doorbell', $1::integer) end`, id).Scan(&silenced)
 	if err != nil {
 		return fmt.Errorf("unregister this instance: %w", err)
 	}

@@ -30,6 +30,7 @@ with orphan as (
 ), buried as (
   insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, old, new, session, trace)
   select id, created_at, trigger_id, tries, op, 'trigger removed', old, new, session, trace from gone
+  on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason
 )
 select count(*) from gone`, orphanBatch).Scan(&moved)
 		if err != nil {

@@ -13,10 +13,19 @@ import (
 // PartitionsAhead is for how long ahead there are partitions: so long may housekeeping fail.
 const PartitionsAhead = 3 * 24 * time.Hour
 
-// EnsurePartitions makes the daily partitions of both histories that are missing between two moments.
-func EnsurePartitions(ctx context.Context, db Queryer, since, until time.Time) error {
+// EnsurePartitions makes the daily partitions of both histories that are missing from today on, by the server's clock.
+func EnsurePartitions(ctx context.Context, db Queryer) error {
 	var made int
-	if err := db.QueryRow(ctx, "select rowhook.ensure_partitions($1, $2)", since, until).Scan(&made); err != nil {
+	if err := db.QueryRow(ctx, "select rowhook.ensure_partitions(now(), now() + $1)", PartitionsAhead).Scan(&made); err != nil {
+		return fmt.Errorf("make partitions: %w", err)
+	}
+	return nil
+}
+
+// EnsureDay makes the partitions of one day.
+func EnsureDay(ctx context.Context, db Queryer, day time.Time) error {
+	var made int
+	if err := db.QueryRow(ctx, "select rowhook.ensure_partitions($1, $1)", day).Scan(&made); err != nil {
 		return fmt.Errorf("make partitions: %w", err)
 	}
 	return nil
@@ -28,12 +37,11 @@ func Tidy(ctx context.Context, tx pgx.Tx, keep Retention) (dropped []string, err
 	if _, err := tx.Exec(ctx, "set local lock_timeout = '200ms'"); err != nil {
 		return nil, fmt.Errorf("set lock_timeout: %w", err)
 	}
-	now := time.Now()
-	if err := EnsurePartitions(ctx, tx, now, now.Add(PartitionsAhead)); err != nil {
+	if err := EnsurePartitions(ctx, tx); err != nil {
 		return nil, err
 	}
 	for parent, retention := range map[string]Duration{"event_archive": keep.Delivered, "invocation_log": keep.Attempts} {
-		names, err := expired(ctx, tx, parent, now.Add(-retention.Std()))
+		names, err := expired(ctx, tx, parent, retention.Std())
 		if err != nil {
 			return dropped, err
 		}
@@ -53,15 +61,15 @@ func Tidy(ctx context.Context, tx pgx.Tx, keep Retention) (dropped []string, err
 	return dropped, nil
 }
 
-// expired lists the partitions of a parent whose last day ended before a moment.
-func expired(ctx context.Context, tx pgx.Tx, parent string, before time.Time) ([]string, error) {
+// expired lists the partitions of a parent whose last day ended longer ago than the retention, by the server's clock.
+func expired(ctx context.Context, tx pgx.Tx, parent string, retention time.Duration) ([]string, error) {
 	rows, err := tx.Query(ctx, `
 select c.relname
   from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
  where i.inhparent = to_regclass('rowhook.' || $1::text)
    and c.relname ~ ('^' || $1::text || '_[0-9]{8}$')
-   and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= ($2::timestamptz at time zone 'UTC')::date
- order by 1`, parent, before)
+   and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= ((now() - $2::interval) at time zone 'UTC')::date
+ order by 1`, parent, retention)
 	if err != nil {
 		return nil, fmt.Errorf("list partitions: %w", err)
 	}

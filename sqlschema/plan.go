@@ -184,6 +184,10 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: tables inherit from %s, and Postgres does not run its triggers for rows of theirs: "+
 				"give each a trigger of its own", spec.Name, rel))
 		}
+		if on := spec.On; rel.Kind == "p" && on.Update.Enabled && !(on.Insert && on.Delete) {
+			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: %s is partitioned, and an update that moves a row to another partition is a delete and an insert: "+
+				"add insert and delete to on if such updates matter", spec.Name, rel))
+		}
 		for j, name := range spec.On.Update.Columns {
 			problem(p.missingColumn(rel, spec, name), "on", "update", "columns", fmt.Sprint(j))
 		}

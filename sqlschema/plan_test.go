@@ -301,6 +301,19 @@ func TestVirtualColumnsAppearInRowsWithColumnsAddedLater(t *testing.T) {
 	require.Equal(t, []string{`w I null {"z":1,"b":5}`}, w.take(t))
 }
 
+func TestDroppingAChosenColumnWithCascadeLeavesNoWriteThatFails(t *testing.T) {
+	t.Parallel()
+	spec := all("w", "t", payload("a", "b"))
+	w := newWatched(t, "create table t (a int, b int)", spec)
+	w.do(t, "alter table t drop b cascade", "insert into t values (1)", "update t set a = 2", "delete from t")
+	require.Empty(t, w.take(t), "the triggers went with the column")
+	w.do(t, "alter table t add b int")
+	require.False(t, w.plan(t, spec).Empty(), "apply notices and makes them again")
+	w.apply(t, spec)
+	w.do(t, "insert into t values (1, 2)")
+	require.Equal(t, []string{`w I null {"a":1,"b":2}`}, w.take(t))
+}
+
 // TestSpecErrorsSayWhatToDo has a spec for everything that only the database can find wrong.
 func TestSpecErrorsSayWhatToDo(t *testing.T) {
 	t.Parallel()

@@ -50,6 +50,7 @@ func want(trigger int32, limit int32) sqlschema.Want {
 
 func claim(t *testing.T, db sqlschema.Queryer, instance int32, wants ...sqlschema.Want) []sqlschema.Claimed {
 	t.Helper()
+	require.NoError(t, sqlschema.Register(t.Context(), db, instance, "test", "v", false))
 	got, err := sqlschema.Claim(t.Context(), db, instance, wants)
 	require.NoError(t, err)
 	return got
@@ -131,14 +132,21 @@ select rowhook.uuid7(), 1, 'U', to_json(repeat('x', $1)), to_json(repeat('y', $1
 	require.Len(t, big, 1)
 	require.EqualValues(t, 80_004, big[0].Held)
 	require.Nil(t, big[0].New)
-	old, row, ok, err := sqlschema.FetchPayload(t.Context(), q.conn, 7, big[0].ID, 1)
+	p, ok, err := sqlschema.FetchPayload(t.Context(), q.conn, 7, big[0].ID, 1)
 	require.NoError(t, err)
 	require.True(t, ok)
-	require.Len(t, old, 40_002)
-	require.Equal(t, byte('y'), row[1])
-	_, _, ok, err = sqlschema.FetchPayload(t.Context(), q.conn, 8, big[0].ID, 1)
+	require.Len(t, p.Old, 40_002)
+	require.Equal(t, byte('y'), p.New[1])
+	_, ok, err = sqlschema.FetchPayload(t.Context(), q.conn, 8, big[0].ID, 1)
 	require.NoError(t, err)
 	require.False(t, ok, "it is not that instance's")
+
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, session) select rowhook.uuid7(), 3, 'I', to_json(repeat('s', 100000))`)
+	session := claim(t, q.conn, 7, want(3, 1))
+	require.Nil(t, session[0].Session, "a writer's settings are bounded, too")
+	p, _, err = sqlschema.FetchPayload(t.Context(), q.conn, 7, session[0].ID, 1)
+	require.NoError(t, err)
+	require.Len(t, p.Session, 100_002)
 
 	small := claim(t, q.conn, 7, want(2, 1))
 	require.Len(t, small[0].New, 65_002)
@@ -308,12 +316,72 @@ func TestReclaimGivesBackTheClaimsOfTheDeadAndCountsThem(t *testing.T) {
 	n, err := sqlschema.Reclaim(t.Context(), q.conn, []int32{6})
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
-	require.Zero(t, q.count(t, "rowhook.instance"))
+	require.Zero(t, q.count(t, "rowhook.instance where id = 6"))
+	late, err := sqlschema.Claim(t.Context(), q.conn, 6, []sqlschema.Want{want(1, 10)})
+	require.NoError(t, err)
+	require.Empty(t, late, "an instance that was found dead can't claim any more")
 	got := claim(t, q.conn, 8, want(1, 10))
 	require.Len(t, got, 2)
 	for _, e := range got {
 		require.EqualValues(t, 2, e.Tries)
 	}
+}
+
+func TestReclaimWaitsForAClaimThatIsStillRunning(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 2)
+	require.NoError(t, sqlschema.Register(t.Context(), q.conn, 6, "dies", "v", true))
+	dying := q.Conn(t)
+	tx, err := dying.Begin(t.Context())
+	require.NoError(t, err)
+	got, err := sqlschema.Claim(t.Context(), tx, 6, []sqlschema.Want{want(1, 2)})
+	require.NoError(t, err)
+	require.Len(t, got, 2)
+	burier := q.Conn(t)
+	reclaimed := make(chan int, 1)
+	go func() {
+		n, err := sqlschema.Reclaim(context.Background(), burier, []int32{6})
+		if err != nil {
+			n = -1
+		}
+		reclaimed <- n
+	}()
+	require.Eventually(t, func() bool {
+		return q.count(t, "pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()") == 1
+	}, 20*time.Second, 5*time.Millisecond)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Equal(t, 2, <-reclaimed, "what it claimed last is given back, too")
+}
+
+func TestTheLastToLeaveSilencesTheDoorbellAndOthersAreTold(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	for _, id := range []int32{5, 6} {
+		require.NoError(t, sqlschema.Register(t.Context(), q.conn, id, "i", "v", true))
+	}
+	require.NoError(t, sqlschema.Unregister(t.Context(), q.conn, 5))
+	w, err := sqlschema.Look(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.EqualValues(t, sqlschema.Ringing, w.Doorbell)
+	require.EqualValues(t, 1, w.Departures)
+	require.NoError(t, sqlschema.Unregister(t.Context(), q.conn, 6))
+	w, err = sqlschema.Look(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.EqualValues(t, 6, w.Doorbell, "nobody listens")
+	require.EqualValues(t, 2, w.Departures)
+}
+
+func TestSettleBuriesAnEventWhoseIDIsAlreadyAmongTheDead(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 1)
+	got := claim(t, q.conn, 7, want(1, 1))
+	q.Exec(t, "insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason) select id, created_at, 1, 6, 'I', 'earlier' from rowhook.event_log")
+	n, err := sqlschema.Settle(t.Context(), q.conn, sqlschema.SettleOptions{Instance: 7}, []sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Dead, Reason: "again"}})
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Equal(t, 1, q.count(t, "rowhook.dead_letter where reason = 'again'"))
 }
 
 func TestDisownGivesBackWhatTheInstanceDoesNotKnowUncounted(t *testing.T) {

@@ -208,3 +208,14 @@ func invalidName(err error) (string, bool) {
 	}
 	return "", false
 }
+
+// stored returns those of the named columns that are not computed when they are read.
+func (r *relation) stored(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if c, ok := r.column(name); ok && !c.Virtual {
+			out = append(out, name)
+		}
+	}
+	return out
+}

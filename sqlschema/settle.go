@@ -71,7 +71,8 @@ archived as (
   select id, created_at, statement_timestamp(), trigger_id, tries, op, old, new, session, trace from gone where fate = 'A' and $7),
 buried as (
   insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, old, new, session, trace from gone where fate = 'D'),
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, old, new, session, trace from gone where fate = 'D'
+  on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
 settled as materialized (
   select id from gone union all select id from kept),
 logged as (

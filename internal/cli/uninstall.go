@@ -59,7 +59,7 @@ func (a *app) uninstall(ctx context.Context, yes bool, wait time.Duration) error
 	fmt.Fprintf(a.stdout, "From the database %q at %s this removes:\n  %s\n", target.database(), target.address(),
 		strings.ReplaceAll(loss.String(), "\n", "\n  "))
 	if watch, err := sqlschema.Look(ctx, conn); err == nil && len(watch.Alive) > 0 {
-		fmt.Fprintf(a.stdout, "%d dispatchers may be running on it: stop them first.\n", len(watch.Alive))
+		fmt.Fprintf(a.stdout, "Dispatchers still running on it: %d. Stop them first; without the queue they only log errors.\n", len(watch.Alive))
 	}
 	if !yes {
 		if !logs.IsTerminal(a.stdin) {

@@ -22,8 +22,7 @@ type scrubber struct {
 type secret struct{ value, shown string }
 
 // addVariable registers the value of ${name}, in the forms in which a receiver may echo it: as it is, escaped for JSON
-// or for a URL, and, of a whole URL, its path, its query's values and its password. Hosts are shown: an error without
-// one helps nobody.
+// or for a URL, and, of a whole URL, its host, its path, its query's values and its password.
 func (s *scrubber) addVariable(name, value string) {
 	shown := "${" + name + "}"
 	s.add(value, shown)
@@ -41,6 +40,8 @@ func (s *scrubber) addVariable(name, value string) {
 	if err != nil || u.Host == "" {
 		return
 	}
+	s.add(u.Host, shown)
+	s.add(u.Hostname(), shown)
 	addLong(u.RequestURI(), 8)
 	addLong(u.Path, 8)
 	for segment := range strings.SplitSeq(u.Path, "/") {

@@ -1,0 +1,63 @@
+package dispatcher
+
+import (
+	"context"
+	"sync"
+)
+
+// budget bounds the bytes of large payloads in memory. A trigger whose endpoint hangs holds what it has for as long as an
+// attempt may take, so one trigger gets half of it at most, and one that holds nothing may go over it by half.
+type budget struct {
+	size    int64
+	mu      sync.Mutex
+	used    int64
+	held    map[int32]int64 // by trigger
+	changed chan struct{}   // closed when something is given back
+}
+
+func newBudget(size int64) *budget {
+	return &budget{size: size, held: map[int32]int64{}, changed: make(chan struct{})}
+}
+
+// take waits for room for a trigger's payload. One that is larger than the whole counts as the whole.
+func (b *budget) take(ctx context.Context, trigger int32, n int64) (free func(), err error) {
+	n = min(n, b.size)
+	for {
+		b.mu.Lock()
+		if b.fits(trigger, n) {
+			b.used += n
+			b.held[trigger] += n
+			b.mu.Unlock()
+			return func() { b.free(trigger, n) }, nil
+		}
+		changed := b.changed
+		b.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (b *budget) fits(trigger int32, n int64) bool {
+	held := b.held[trigger]
+	switch {
+	case b.used == 0:
+		return true
+	case held == 0:
+		return b.used+n <= b.size+b.size/2
+	}
+	return held+n <= b.size/2 && b.used+n <= b.size
+}
+
+func (b *budget) free(trigger int32, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+	if b.held[trigger] -= n; b.held[trigger] == 0 {
+		delete(b.held, trigger)
+	}
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
