@@ -1,0 +1,239 @@
+// Package receiver is a webhook receiver that costs little: it stamps each event's first arrival and counts the others.
+//
+// Events are told apart by the number that the watched row has in its first column, "seq", counted from 1. The path says how
+// a request is answered: /delay/50ms after that time, /hang never, anything else at once.
+package receiver
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats is what arrived since the last Reset.
+type Stats struct {
+	Distinct   int64 `json:"distinct"`   // events, each counted once
+	Duplicates int64 `json:"duplicates"` // arrivals of an event that had arrived before
+	Strange    int64 `json:"strange"`    // requests without a seq, or with one above the capacity
+	Hung       int64 `json:"hung"`       // requests to /hang
+	Bytes      int64 `json:"bytes"`      // of all bodies
+}
+
+// Receiver takes webhooks. Make it by New.
+type Receiver struct{ round atomic.Pointer[round] }
+
+// round is what arrives between two Resets.
+type round struct {
+	stamps                                        []atomic.Int64 // of the first arrival, by seq; Unix time in ns
+	distinct, duplicates, strange, hung, received atomic.Int64
+
+	mu      sync.Mutex
+	awaited atomic.Int64
+	arrived chan struct{} // closed when distinct reaches awaited
+}
+
+// New makes a Receiver that counts nothing until Reset.
+func New() *Receiver {
+	r := &Receiver{}
+	r.Reset(0)
+	return r
+}
+
+// Reset forgets everything and gets ready for events numbered 1 to capacity.
+func (r *Receiver) Reset(capacity int) {
+	r.round.Store(&round{stamps: make([]atomic.Int64, capacity+1)})
+}
+
+// Stats returns the counts.
+func (r *Receiver) Stats() Stats {
+	d := r.round.Load()
+	return Stats{
+		Distinct: d.distinct.Load(), Duplicates: d.duplicates.Load(), Strange: d.strange.Load(),
+		Hung: d.hung.Load(), Bytes: d.received.Load(),
+	}
+}
+
+// Stamps returns the first arrivals by seq, in Unix nanoseconds; 0 where an event has not arrived.
+func (r *Receiver) Stamps() []int64 {
+	d := r.round.Load()
+	out := make([]int64, len(d.stamps))
+	for i := range d.stamps {
+		out[i] = d.stamps[i].Load()
+	}
+	return out
+}
+
+// Await waits until n events have arrived, or ctx is done.
+func (r *Receiver) Await(ctx context.Context, n int64) {
+	d := r.round.Load()
+	d.mu.Lock()
+	arrived := make(chan struct{})
+	d.arrived = arrived
+	d.awaited.Store(n)
+	d.mu.Unlock()
+	if d.distinct.Load() >= n {
+		return
+	}
+	select {
+	case <-arrived:
+	case <-ctx.Done():
+	}
+}
+
+func (d *round) record(seq int64, now int64) {
+	if seq <= 0 || seq >= int64(len(d.stamps)) {
+		d.strange.Add(1)
+		return
+	}
+	if !d.stamps[seq].CompareAndSwap(0, now) {
+		d.duplicates.Add(1)
+		return
+	}
+	if d.distinct.Add(1) == d.awaited.Load() {
+		d.mu.Lock()
+		if d.arrived != nil {
+			close(d.arrived)
+			d.arrived = nil
+		}
+		d.mu.Unlock()
+	}
+}
+
+// Serve answers connections until the listener is closed.
+func (r *Receiver) Serve(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		go r.serve(conn)
+	}
+}
+
+// answer has the headers that a usual server sends: they are part of what is logged of each attempt.
+const answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}"
+
+const bufferSize = 64 << 10
+
+func (r *Receiver) serve(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReaderSize(conn, bufferSize)
+	for {
+		req, err := readHead(in)
+		if err != nil {
+			return
+		}
+		seq, err := readSeq(in, req.length)
+		if err != nil {
+			return
+		}
+		now := time.Now()
+		d := r.round.Load()
+		d.received.Add(req.length)
+		if req.hang {
+			d.hung.Add(1)
+			_, _ = in.ReadByte() // ends with the connection
+			return
+		}
+		d.record(seq, now.UnixNano())
+		if req.delay > 0 {
+			<-time.After(req.delay)
+		}
+		if _, err := conn.Write([]byte(answer)); err != nil {
+			return
+		}
+	}
+}
+
+type head struct {
+	length int64
+	delay  time.Duration
+	hang   bool
+}
+
+var errMalformed = errors.New("malformed request")
+
+// readHead reads a request line and its headers, as far as they matter here.
+func readHead(in *bufio.Reader) (head, error) {
+	h := head{length: -1}
+	line, err := in.ReadSlice('\n')
+	if err != nil {
+		return h, err
+	}
+	_, rest, _ := bytes.Cut(line, []byte(" "))
+	path, _, ok := bytes.Cut(rest, []byte(" "))
+	if !ok {
+		return h, errMalformed
+	}
+	if delay, ok := bytes.CutPrefix(path, []byte("/delay/")); ok {
+		if h.delay, err = time.ParseDuration(string(delay)); err != nil {
+			return h, errMalformed
+		}
+	}
+	h.hang = bytes.Equal(path, []byte("/hang"))
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return h, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		const name = "content-length:"
+		if len(line) > len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
+			if h.length, err = strconv.ParseInt(string(bytes.TrimSpace(line[len(name):])), 10, 64); err != nil {
+				return h, errMalformed
+			}
+		}
+	}
+	if h.length < 0 {
+		return h, errMalformed
+	}
+	return h, nil
+}
+
+// seqWithin is how far into the body the number may lie.
+const seqWithin = 2048
+
+// readSeq reads the body and returns the number in it, 0 if there is none.
+func readSeq(in *bufio.Reader, length int64) (int64, error) {
+	start, err := in.Peek(int(min(length, seqWithin)))
+	if err != nil {
+		return 0, err
+	}
+	seq := findSeq(start)
+	for length > 0 {
+		n, err := in.Discard(int(min(length, bufferSize)))
+		if err != nil {
+			return 0, err
+		}
+		length -= int64(n)
+	}
+	return seq, nil
+}
+
+func findSeq(body []byte) int64 {
+	const name = `"seq":`
+	at := bytes.Index(body, []byte(name))
+	if at < 0 {
+		return 0
+	}
+	var n int64
+	for _, c := range body[at+len(name):] {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}
