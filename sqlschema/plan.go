@@ -189,10 +189,10 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 				"add insert and delete to on if such updates matter", spec.Name, rel))
 		}
 		for j, name := range spec.On.Update.Columns {
-			problem(p.missingColumn(rel, spec, name), "on", "update", "columns", fmt.Sprint(j))
+			problem(p.missingColumn(rel, name), "on", "update", "columns", fmt.Sprint(j))
 		}
 		for j, name := range spec.Payload.Columns {
-			problem(p.missingColumn(rel, spec, name), "payload", "columns", fmt.Sprint(j))
+			problem(p.missingColumn(rel, name), "payload", "columns", fmt.Sprint(j))
 		}
 		if spec.When != "" {
 			message, err := checkWhen(ctx, p.conn, rel, *spec)
@@ -225,7 +225,7 @@ func (p *planner) missing(ctx context.Context, spec *Spec) (string, error) {
 }
 
 // missingColumn says that a column does not exist and what it may be called, or nothing.
-func (p *planner) missingColumn(rel *relation, spec *Spec, name string) string {
+func (p *planner) missingColumn(rel *relation, name string) string {
 	if _, ok := rel.column(name); ok {
 		return ""
 	}

@@ -342,7 +342,7 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 		{all("x", "pg_class"), "table", "belongs to Postgres itself"},
 		{all("x", "information_schema.sql_features"), "table", "belongs to Postgres itself"},
 		{all("x", "rowhook.event_log"), "table", "is Rowhook's own"},
-		{all("x", "orders", updatesOf("status", "ammount")), "on.update.columns.1", `the table public.orders has no column "ammount"; did you mean amount?`},
+		{all("x", "orders", updatesOf("status", "amounts")), "on.update.columns.1", `the table public.orders has no column "amounts"; did you mean amount?`},
 		{all("x", "orders", updatesOf("STATUS")), "on.update.columns.0", `no column "STATUS"; did you mean status?`},
 		{all("x", "orders", payload("id", "status", "x")), "payload.columns.2", `no column "x"; its columns are id, status, Größe, amount`},
 		{all("x", "orders", insert, when("new.amount >")), "when", "ends too early"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"math"
 	"os"
@@ -222,11 +223,11 @@ func TestPlotsAreWellFormedAndNameTheirLines(t *testing.T) {
 			require.Contains(t, string(b), w)
 		}
 		for d := xml.NewDecoder(strings.NewReader(string(b))); ; {
-			if _, err := d.Token(); err == io.EOF {
+			_, err := d.Token()
+			if errors.Is(err, io.EOF) {
 				break
-			} else {
-				require.NoError(t, err)
 			}
+			require.NoError(t, err)
 		}
 	}
 }

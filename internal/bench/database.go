@@ -47,8 +47,8 @@ func (d *database) drop() {
 	}
 }
 
-func (d *database) exec(ctx context.Context, sql string, args ...any) error {
-	if _, err := d.conn.Exec(ctx, sql, args...); err != nil {
+func (d *database) exec(ctx context.Context, sql string) error {
+	if _, err := d.conn.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("%s: %w", abbreviate(sql), err)
 	}
 	return nil
@@ -79,11 +79,11 @@ func insertRow(table string) string {
 		"'12 Harbour Street, 24103 Kiel', 'Please ring twice and leave it with the neighbours if nobody opens the door')"
 }
 
-// insertRows inserts rows first to last in one statement.
-func insertRows(table string, first, last int) string {
+// insertRows inserts rows 1 to n in one statement.
+func insertRows(table string, n int) string {
 	values := insertRow(table)
 	values = strings.TrimSuffix(strings.Replace(values, "values ($1,", "select g,", 1), ")") // the rest is constants
-	return fmt.Sprintf("%s from generate_series(%d, %d) as g", values, first, last)
+	return fmt.Sprintf("%s from generate_series(1, %d) as g", values, n)
 }
 
 // hook is a trigger of the benchmark: inserts into a table go to a path of the receiver.

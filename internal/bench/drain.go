@@ -88,7 +88,7 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 	if r.fill != nil {
 		err = r.fill(ctx, tx)
 	} else {
-		_, err = tx.Exec(ctx, insertRows("public.orders", 1, r.events))
+		_, err = tx.Exec(ctx, insertRows("public.orders", r.events))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("insert rows: %w", err)

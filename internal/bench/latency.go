@@ -238,8 +238,8 @@ func (l *lab) manyTriggers(ctx context.Context, b build) (*database, error) {
 	}
 	l.logf("G: %d events for the paused trigger, %d for the one that hangs", l.sizes.Paused, l.sizes.Hanging)
 	for _, sql := range []string{
-		insertRows("public.t1", 1, l.sizes.Paused),
-		insertRows("public.t2", 1, l.sizes.Hanging),
+		insertRows("public.t1", l.sizes.Paused),
+		insertRows("public.t2", l.sizes.Hanging),
 		"update rowhook.trigger set paused = true where name = 'on_t1'",
 		"vacuum analyze rowhook.event_log", "checkpoint",
 	} {

@@ -61,7 +61,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	ctx, cancel := context.WithTimeout(ctx, opt.timeout)
 	defer cancel()
-	r, failed := &results{}, error(nil)
+	var r *results
+	var failed error
 	if opt.from != "" {
 		r, err = readResults(opt.from)
 	} else {

@@ -179,7 +179,7 @@ func (l *lab) runH(ctx context.Context, b build) (*sample, error) {
 				return nil, err
 			}
 			start := time.Now()
-			if err := db.exec(ctx, insertRows(p.table, 1, l.sizes.Bulk)); err != nil {
+			if err := db.exec(ctx, insertRows(p.table, l.sizes.Bulk)); err != nil {
 				return nil, err
 			}
 			took[p.name] = append(took[p.name], time.Since(start).Seconds()*1e6/float64(l.sizes.Bulk))

@@ -14,7 +14,7 @@ import (
 type devReceiver struct {
 	url    string
 	cancel context.CancelFunc
-	ended  chan error
+	ended  chan struct{}
 }
 
 // devReceiver starts the receiver. It prints what arrives, or hands it over where that is compared.
@@ -34,8 +34,11 @@ func (a *app) devReceiver(ctx context.Context, o devOptions, arrivals chan<- sin
 		}
 	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r := &devReceiver{url: "http://" + l.Addr().String(), cancel: cancel, ended: make(chan error, 1)}
-	go func() { r.ended <- s.Serve(serving, l) }()
+	r := &devReceiver{url: "http://" + l.Addr().String(), cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		_ = s.Serve(serving, l) // it only ends when it is stopped
+	}()
 	return r, nil
 }
 

@@ -140,7 +140,8 @@ func start(t testing.TB, env []string, args ...string) *process {
 func (p *process) exit(t testing.TB) int {
 	t.Helper()
 	if err := p.cmd.Wait(); err != nil {
-		require.IsType(t, &exec.ExitError{}, err)
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -244,8 +245,11 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	p.stderr.waitFor(t, "stopping")
 	again := time.NewTicker(50 * time.Millisecond) // too soon after the first it counts as the same
 	defer again.Stop()
-	ended := make(chan error, 1)
-	go func() { ended <- p.cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = p.cmd.Wait() // its exit code is looked at below
+	}()
 	for running := true; running; {
 		select {
 		case <-again.C:
@@ -333,7 +337,7 @@ func TestApplyPointsToTheLineThatTheDatabaseRefuses(t *testing.T) {
   - name: two
     table: public.orders
     on:
-      update: {columns: [ammount]}
+      update: {columns: [amounts]}
     webhook: {url: "http://localhost:1"}
 `)
 	code, _, stderr := rowhook(t, database(db.URL()), "apply", "-f", file)
@@ -724,7 +728,7 @@ func TestHelpShowsEachFlagWithItsVariable(t *testing.T) {
 			case "database-url":
 				require.Contains(t, stdout, "[$DATABASE_URL]")
 			default:
-				require.Regexp(t, regexp.MustCompile(`\[\$ROWHOOK_`+strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))+`\]`), stdout)
+				require.Regexp(t, `\[\$ROWHOOK_`+strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))+`\]`, stdout)
 			}
 		}
 		for line := range strings.Lines(stdout) {
