@@ -249,7 +249,11 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 		return fmt.Errorf("connect: %w", err)
 	}
 	pid := conn.Conn().PgConn().PID()
-	events, err := sqlschema.Claim(ctx, conn, c.id, wants)
+	var session sqlschema.Queryer = conn
+	if c.pooled() {
+		session = tuned{conn}
+	}
+	events, err := sqlschema.Claim(ctx, session, c.id, wants)
 	conn.Release()
 	if err != nil {
 		c.ambiguous, c.backend = true, pid
@@ -298,7 +302,10 @@ func (c *claimer) repair(ctx context.Context) error {
 	defer cancel()
 	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
 	// anything once we have looked. It belongs to our own role, which may do so.
-	if _, err := c.writes.Exec(ctx, "select pg_terminate_backend($1, 5000)", int32(c.backend)); err != nil {
+	// A pooler's process ids are not the server's.
+	if c.pooled() {
+		c.log.Warn("a claim was interrupted; what it took after all comes back when its lease ends")
+	} else if _, err := c.writes.Exec(ctx, "select pg_terminate_backend($1, 5000)", int32(c.backend)); err != nil {
 		return fmt.Errorf("end the session of an interrupted claim: %w", err)
 	}
 	n, err := sqlschema.Disown(ctx, c.writes, c.id, c.board.known())

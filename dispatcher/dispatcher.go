@@ -270,10 +270,15 @@ func (d *Dispatcher) connect() error {
 		d.direct.RuntimeParams["application_name"] = "rowhook " + d.cfg.Name + " listen"
 	}
 	writes, claims := cfg.Copy(), cfg.Copy()
-	tune(writes.ConnConfig.RuntimeParams)
-	tune(claims.ConnConfig.RuntimeParams)
-	// Losing a claim in a crash of the server only makes its events due again.
-	claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
+	if d.pooled() {
+		throughPooler(writes.ConnConfig)
+		throughPooler(claims.ConnConfig)
+	} else {
+		tune(writes.ConnConfig.RuntimeParams)
+		tune(claims.ConnConfig.RuntimeParams)
+		// Losing a claim in a crash of the server only makes its events due again.
+		claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
+	}
 	claims.MaxConns, writes.MaxConns = 2, 4
 	if d.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
 		return fmt.Errorf("prepare connections: %w", err)
@@ -284,6 +289,9 @@ func (d *Dispatcher) connect() error {
 	}
 	return nil
 }
+
+// pooled reports that the database URL may lead through a pooler that hands out sessions by transaction.
+func (d *Dispatcher) pooled() bool { return d.cfg.ListenURL != "" || d.cfg.NoListen }
 
 // tune keeps the planner from scanning the queue's tables: planned while they are empty, a sequential scan looks cheapest,
 // and the plan would stay when a million events wait.

@@ -29,8 +29,12 @@ type target struct {
 	source string // who said so
 }
 
-// target reads which database is meant.
+// target reads which database is meant. What is done here works on the schema, under locks of its session: where there is
+// a way past a pooler it is taken.
 func (a *app) target() (*target, error) {
+	if a.global.listenURL != "" {
+		return parseTarget(a.global.listenURL, "--listen-url or ROWHOOK_LISTEN_URL")
+	}
 	return parseTarget(a.global.databaseURL, a.global.source)
 }
 
