@@ -30,6 +30,7 @@ type claimer struct {
 	listens   bool      // there is a session that listens
 	allowance float64   // loads of the configuration that may follow at once
 	refilled  time.Time // when that was last added to
+	postponed bool      // a load waits for its turn
 }
 
 // claim runs until ctx is done.
@@ -130,6 +131,9 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 			wait = min(wait, t.Sub(now))
 		}
 	}
+	if c.postponed {
+		wait = min(wait, reloadEvery)
+	}
 	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {
 			wait = min(wait, w)
@@ -145,16 +149,16 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 		c.bell.Rang()
 	}
 	if s.lost {
-		c.bell.Lost()
+		c.loseBell(ctx)
 	}
 	if s.watch != nil {
 		c.watched(s.watch)
 	}
 	c.allowance = min(c.allowance+float64(now.Sub(c.refilled))/float64(reloadEvery), reloadBurst)
 	c.refilled = now
-	if s.reload && c.allowance < 1 {
-		c.askReload()
-	} else if s.reload {
+	s.reload = s.reload || c.postponed
+	c.postponed = s.reload && c.allowance < 1
+	if s.reload && !c.postponed {
 		c.allowance--
 		if err := c.reload(ctx); err != nil {
 			c.askReload()
@@ -177,6 +181,18 @@ const (
 	reloadEvery = 100 * time.Millisecond // in the long run
 	reloadBurst = 10.0
 )
+
+// loseBell forgets what the bell says, and has writers ring for the others in case they were silent for us.
+func (c *claimer) loseBell(ctx context.Context) {
+	if c.bell.State() == listener.Silent {
+		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+		defer cancel()
+		if _, err := sqlschema.Ring(ctx, c.claims); err != nil {
+			c.log.Debug("can't arm the doorbell without a session that listens", "error", err) // it is armed when there is one again
+		}
+	}
+	c.bell.Lost()
+}
 
 func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
@@ -301,12 +317,11 @@ func (c *claimer) repair(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
-	// anything once we have looked. It belongs to our own role, which may do so.
-	// A pooler's process ids are not the server's.
-	if c.pooled() {
-		c.log.Warn("a claim was interrupted; what it took after all comes back when its lease ends")
-	} else if _, err := c.writes.Exec(ctx, "select pg_terminate_backend($1, 5000)", int32(c.backend)); err != nil {
-		return fmt.Errorf("end the session of an interrupted claim: %w", err)
+	// anything once we have looked. A pooler's process ids are not the server's, so there it is left to the leases.
+	if !c.pooled() {
+		if err := sqlschema.EndSession(ctx, c.writes, c.backend, c.application()); err != nil {
+			return err
+		}
 	}
 	n, err := sqlschema.Disown(ctx, c.writes, c.id, c.board.known())
 	if err != nil {

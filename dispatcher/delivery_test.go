@@ -411,7 +411,7 @@ func TestConfigurationChangesReachARunningDispatcher(t *testing.T) {
 	b.Exec(t, "insert into bills default values")
 	b.receiver.await(t, "bills", 3)
 	require.Len(t, b.receiver.on("moved"), 1)
-	require.Equal(t, 1, one[int](t, conn, "select count(*) from rowhook.event_log"))
+	eventually(t, conn, 1, "select count(*)::integer from rowhook.event_log")
 	pause(false)
 	b.receiver.await(t, "moved", 2)
 

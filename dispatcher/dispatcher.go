@@ -258,7 +258,7 @@ func (d *Dispatcher) connect() error {
 	if err != nil {
 		return fmt.Errorf("read the database URL: %w", err)
 	}
-	cfg.ConnConfig.RuntimeParams["application_name"] = "rowhook " + d.cfg.Name
+	cfg.ConnConfig.RuntimeParams["application_name"] = d.application()
 	cfg.MinConns, cfg.MaxConnIdleTime = 0, 5*time.Minute
 	// A ping before the statement would delay every wake from sleep; a dead connection shows in the statement itself.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
@@ -267,7 +267,7 @@ func (d *Dispatcher) connect() error {
 		if d.direct, err = pgx.ParseConfig(d.cfg.ListenURL); err != nil {
 			return fmt.Errorf("read the listen URL: %w", err)
 		}
-		d.direct.RuntimeParams["application_name"] = "rowhook " + d.cfg.Name + " listen"
+		d.direct.RuntimeParams["application_name"] = d.application()
 	}
 	writes, claims := cfg.Copy(), cfg.Copy()
 	if d.pooled() {
@@ -289,6 +289,9 @@ func (d *Dispatcher) connect() error {
 	}
 	return nil
 }
+
+// application is what sessions of this instance are called in pg_stat_activity.
+func (d *Dispatcher) application() string { return "rowhook " + d.cfg.Name }
 
 // pooled reports that the database URL may lead through a pooler that hands out sessions by transaction.
 func (d *Dispatcher) pooled() bool { return d.cfg.ListenURL != "" || d.cfg.NoListen }

@@ -108,6 +108,19 @@ func Reclaim(ctx context.Context, db Queryer, dead []int32) (int, error) {
 	return int(back.RowsAffected()), nil
 }
 
+// EndSession ends a session of this role and waits up to five seconds until it is gone. It is told apart by its application
+// name as well, since the process id may by now be another session's.
+func EndSession(ctx context.Context, db Queryer, pid uint32, application string) error {
+	var ended *bool
+	err := db.QueryRow(ctx, `
+select bool_and(pg_terminate_backend(pid, 5000)) from pg_catalog.pg_stat_activity where pid = $1 and application_name = left($2, 63)`,
+		int32(pid), application).Scan(&ended)
+	if err != nil {
+		return fmt.Errorf("end the session of an interrupted claim: %w", err)
+	}
+	return nil
+}
+
 // Disown gives back what the instance has claimed and does not know of, because the answer to its claim was lost. Those
 // claims do not count. It returns how many events came back.
 func Disown(ctx context.Context, db Queryer, instance int32, known [][16]byte) (int, error) {
