@@ -22,15 +22,16 @@ type claimer struct {
 	swept     time.Time // last sweep while awake
 	failures  retry.Backoff
 	failed    bool
-	resume    time.Time // after a failure: not before
-	ambiguous bool      // a claim may have succeeded without our knowing
-	backend   uint32    // process id of that claim's session
-	called    time.Time // last call for help to other instances
-	horizon   uint64    // of the last arming of the doorbell
-	listens   bool      // there is a session that listens
-	allowance float64   // loads of the configuration that may follow at once
-	refilled  time.Time // when that was last added to
-	postponed bool      // a load waits for its turn
+	resume    time.Time     // after a failure: not before
+	ambiguous bool          // a claim may have succeeded without our knowing
+	backend   uint32        // process id of that claim's session
+	took      time.Duration // last claim
+	called    time.Time     // last call for help to other instances
+	horizon   uint64        // of the last arming of the doorbell
+	listens   bool          // there is a session that listens
+	allowance float64       // loads of the configuration that may follow at once
+	refilled  time.Time     // when that was last added to
+	postponed bool          // a load waits for its turn
 }
 
 // claim runs until ctx is done.
@@ -136,6 +137,9 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 	}
 	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {
+			if c.bell.State() == listener.Silent {
+				w = max(w, 2*c.took) // many triggers make a claim dear: it may take a third of the time
+			}
 			wait = min(wait, w)
 		}
 	}
@@ -197,7 +201,7 @@ func (c *claimer) loseBell(ctx context.Context) {
 func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	c.bell.Flush(c.settler.flush())
+	c.bell.Flush(time.Duration(c.flush.Load()))
 	c.bell.Saturated(c.board.saturated())
 	switch c.bell.Next(now) {
 	case listener.Arm:
@@ -278,6 +282,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	c.recovered()
 	c.bell.Found(len(events))
 	now := time.Now()
+	c.took = now.Sub(asked)
 	start, notices, full := c.board.claimed(wants, lanes, events, asked, now)
 	for _, d := range start {
 		c.send(d)

@@ -31,6 +31,7 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 			suspects, departures = d.watch(ctx, suspects, departures)
 		case <-tidy.C:
 			d.tidy(ctx)
+			d.measureFlush(ctx)
 			d.board.refire(d.board.ids()) // of instances without a lock nobody learns that they died
 			d.board.wake()
 		}

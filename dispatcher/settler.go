@@ -24,7 +24,6 @@ type settler struct {
 	owners  []*delivery
 	writing int           // taken and not yet written
 	idle    chan struct{} // closed when there is nothing to write; nil: nobody waits
-	commit  time.Duration // of small batches, exponentially weighted
 }
 
 // noPartition is the SQLSTATE of a row for which there is no partition: a violated check.
@@ -155,36 +154,12 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again b
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	_, settings := s.d.config.get()
-	began := time.Now()
-	defer func() { s.took(len(batch), time.Since(began)) }()
 	return sqlschema.Settle(ctx, s.d.writes, sqlschema.SettleOptions{
 		Instance:      s.d.id,
 		KeepDelivered: settings.Retention.Delivered > 0,
 		KeepAttempts:  settings.Retention.Attempts > 0,
 		Again:         again,
 	}, batch)
-}
-
-// took notes how long a small batch took: little more than its commit.
-func (s *settler) took(n int, d time.Duration) {
-	if n > smallBatch {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.commit == 0 {
-		s.commit = d
-	}
-	s.commit += (d - s.commit) / 8
-}
-
-const smallBatch = 10
-
-// flush is what a commit takes, 0 if that is not known yet.
-func (s *settler) flush() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.commit
 }
 
 // isolate finds the settlement that Postgres refuses for what is in it, and writes it without the response.

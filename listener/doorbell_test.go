@@ -218,3 +218,36 @@ func TestNoWakeUpIsLost(t *testing.T) {
 		})
 	})
 }
+
+func TestDoorbellGoesSilentSoonerOnASlowDisk(t *testing.T) {
+	t.Parallel()
+	for flush, threshold := range map[time.Duration]int{
+		0:                      100, // not known yet
+		200 * time.Microsecond: 100,
+		2 * time.Millisecond:   25, // commits that ring come every 2 ms at most: 50 in a window
+		time.Second:            10,
+	} {
+		d := ringing(t)
+		d.Flush(flush)
+		require.Equal(t, listener.None, d.Next(start.Add(time.Second)))
+		for range threshold - 1 {
+			d.Rang()
+		}
+		require.Equal(t, listener.None, d.Next(start.Add(time.Second)), flush)
+		d.Rang()
+		require.Equal(t, listener.Silence, d.Next(start.Add(time.Second)), flush)
+	}
+}
+
+func TestDoorbellRingsForNobodyWhoHasNoSlot(t *testing.T) {
+	t.Parallel()
+	d := ringing(t)
+	d.Saturated(true)
+	require.Equal(t, listener.None, d.Next(start.Add(time.Second)), "nobody rings anyway")
+	d.Rang()
+	require.Equal(t, listener.Silence, d.Next(start.Add(time.Second)))
+	d.Silenced(start.Add(time.Second))
+	require.Equal(t, listener.None, d.Next(start.Add(2*time.Second)), "it stays silent until slots are free")
+	d.Saturated(false)
+	require.Equal(t, listener.Arm, d.Next(start.Add(3*time.Second)))
+}

@@ -38,6 +38,19 @@ select count(*) from i`, id, name, version, listens).Scan(&n)
 	return nil
 }
 
+// Touch writes an instance's row as it is: the smallest commit there is.
+func Touch(ctx context.Context, db Queryer, id int32) error {
+	rows, err := db.Query(ctx, "update rowhook.instance set name = name where id = $1", id)
+	if err == nil {
+		rows.Close()
+		err = rows.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("touch this instance: %w", err)
+	}
+	return nil
+}
+
 // HoldLock takes the lock that shows that the instance is alive. It is held until the connection ends. It fails where a
 // session that is thought dead still holds it; the server finds out sooner or later.
 func HoldLock(ctx context.Context, conn *pgx.Conn, id int32) error {
