@@ -138,7 +138,7 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {
 			if c.bell.State() == listener.Silent {
-				w = max(w, 2*c.took) // many triggers make a claim dear: it may take a third of the time
+				w = max(w, c.took) // many triggers make a claim dear: it may take half of the time
 			}
 			wait = min(wait, w)
 		}

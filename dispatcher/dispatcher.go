@@ -39,6 +39,15 @@ const (
 	DefaultPayloadMemory = 64 << 20
 )
 
+// Guard says which addresses may be called.
+type Guard = webhook.Guard
+
+// Event is what a request's body says.
+type Event = webhook.Event
+
+// Result is how an attempt went.
+type Result = webhook.Result
+
 // Config says how a Dispatcher works. Its zero value works on the database that the PG* variables name.
 type Config struct {
 	// DatabaseURL names the database, as a URL or in keyword form. Empty: the PG* variables.
@@ -66,7 +75,7 @@ type Config struct {
 	// Lookup resolves ${NAME} references. Default os.LookupEnv.
 	Lookup func(name string) (value string, ok bool)
 	// Guard says which addresses may not be called. Optional.
-	Guard webhook.Guard
+	Guard Guard
 	// OnAttempt is told of each finished attempt, on the goroutine that made it. It must not block. Optional.
 	OnAttempt func(Attempt)
 	// Logger is optional.
@@ -75,9 +84,9 @@ type Config struct {
 
 // Attempt is what OnAttempt is told.
 type Attempt struct {
-	Event    webhook.Event // its byte slices are valid during the call
-	Number   int           // from 1
-	Result   webhook.Result
+	Event    Event // its byte slices are valid during the call
+	Number   int   // from 1
+	Result   Result
 	Fate     sqlschema.Fate
 	RetryIn  time.Duration // where Fate is sqlschema.Retried
 	Endpoint string        // the URL as configured, references unexpanded

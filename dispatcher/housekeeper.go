@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	watchEvery = 1200 * time.Millisecond // liveness of the others, doorbell, configuration; with the poll under two queries/s
+	watchEvery = 1500 * time.Millisecond // liveness of the others, doorbell, configuration; with the poll under two queries/s
 	tidyEvery  = time.Minute
 	stallEvery = 250 * time.Millisecond
 )

@@ -89,7 +89,7 @@ func (s *show) attempt(at dispatcher.Attempt) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintf(s.w, "%s  %-6s  %s.%s  %s  %s\n", at.Result.StartedAt.Format("15:04:05.000"), opName(e.Op), e.Schema, e.Table, e.Trigger, outcome)
+	fmt.Fprintf(s.w, "%s  %-6s  %s.%s  %s  %s\n", at.Result.StartedAt.Format("15:04:05.000"), e.OpName(), e.Schema, e.Table, e.Trigger, outcome)
 	for _, row := range []struct {
 		name string
 		text []byte
@@ -111,18 +111,6 @@ func failure(at dispatcher.Attempt) string {
 		next = "again in " + sqlschema.Duration(at.RetryIn.Round(time.Millisecond)).String()
 	}
 	return fmt.Sprintf("attempt %d: %s; %s", at.Number, what, next)
-}
-
-func opName(op byte) string {
-	switch op {
-	case 'I':
-		return "INSERT"
-	case 'U':
-		return "UPDATE"
-	case 'D':
-		return "DELETE"
-	}
-	return "MANUAL"
 }
 
 func milliseconds(d time.Duration) string {

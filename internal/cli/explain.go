@@ -2,17 +2,18 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/internal/webhook"
 )
 
 // diagnosis is what is wrong and what to do about it. In the remedy of a failed connection {} is who said where the
@@ -48,7 +49,7 @@ func diagnoseConnect(err error) (what diagnosis, transient bool) {
 		return diagnosis{"there is no route to that host", "check the network, or correct the host in {}"}, true
 	case strings.Contains(err.Error(), "server refused TLS connection"):
 		return diagnosis{"the server does not speak TLS, which sslmode asks for", "set sslmode=disable in {} if the network can be trusted, or turn ssl on in the server"}, false
-	case isTLS(err):
+	case webhook.IsTLS(err):
 		return diagnosis{"no trusted TLS connection (" + lastLine(err) + ")", "name the certificate authority with sslrootcert, or correct sslmode and the host in {}"}, false
 	case pgconn.Timeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return diagnosis{"no answer in time", "check the network and its firewalls, or correct host and port in {}"}, true
@@ -129,24 +130,7 @@ func explain(err error) error {
 }
 
 func isAny(err error, targets ...error) bool {
-	for _, t := range targets {
-		if errors.Is(err, t) {
-			return true
-		}
-	}
-	return false
-}
-
-func isTLS(err error) bool {
-	var (
-		verification *tls.CertificateVerificationError
-		record       tls.RecordHeaderError
-		alert        tls.AlertError
-		authority    x509.UnknownAuthorityError
-		host         x509.HostnameError
-	)
-	return errors.As(err, &verification) || errors.As(err, &record) || errors.As(err, &alert) ||
-		errors.As(err, &authority) || errors.As(err, &host)
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }
 
 // lastLine is the end of an error of several attempts: the last host, or the last sslmode.

@@ -36,7 +36,7 @@ func AppendBody(dst []byte, e *Event) []byte {
 	dst = append(dst, `},"trigger":{"name":`...)
 	dst = appendString(dst, e.Trigger)
 	dst = append(dst, `},"event":{"op":"`...)
-	dst = append(dst, opName(e.Op)...)
+	dst = append(dst, e.OpName()...)
 	dst = append(dst, `","data":{"old":`...)
 	dst = appendRaw(dst, e.Old)
 	dst = append(dst, `,"new":`...)
@@ -57,8 +57,9 @@ func (e *Event) size() int {
 	return 384 + len(e.Schema) + len(e.Table) + len(e.Trigger) + len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace)
 }
 
-func opName(op byte) string {
-	switch op {
+// OpName is the operation as the request body has it.
+func (e *Event) OpName() string {
+	switch e.Op {
 	case 'I':
 		return "INSERT"
 	case 'U':

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode"
@@ -60,7 +61,7 @@ func Classify(err error) Kind {
 		return KindReset
 	case errors.As(err, &timed) && timed.Timeout():
 		return KindTimeout
-	case isTLS(err):
+	case IsTLS(err):
 		return KindTLS
 	}
 	return classifyText(err.Error())
@@ -89,15 +90,11 @@ func classifyText(text string) Kind {
 }
 
 func isAny(err error, targets ...error) bool {
-	for _, t := range targets {
-		if errors.Is(err, t) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }
 
-func isTLS(err error) bool {
+// IsTLS reports that a connection failed for its TLS: certificate, protocol or handshake.
+func IsTLS(err error) bool {
 	var (
 		verification *tls.CertificateVerificationError
 		authority    x509.UnknownAuthorityError
