@@ -75,7 +75,7 @@ func (l *lane) timeout() time.Duration {
 // Looking from the beginning may take one part in sweepShare of the time, and is put off by longestPause at most: where a
 // long transaction keeps settled events in the index it gets slow.
 const (
-	sweepShare   = 20
+	sweepShare   = 10
 	longestPause = time.Second
 )
 
