@@ -347,7 +347,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	}
 	if !c.failed {
 		c.failed = true
-		c.failures = retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
+		c.failures = untilItAnswers()
 		c.log.Error("the database fails, trying again until it answers", "what", what, "error", err)
 	}
 	wait, _ := c.failures.Next() // without a limit it never stops

@@ -206,7 +206,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 
 	d.giveBack(d.board.close())
 	d.finishSending(stopSending)
-	left := d.settler.finish(d.lastWords())
+	lastWords, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	left := d.settler.finish(lastWords)
 	stopSettling()
 	settling.Wait()
 	err := d.unregister(left)
@@ -221,12 +223,6 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 
 // stopTimeout bounds the last writes of a dispatcher that stops.
 const stopTimeout = 10 * time.Second
-
-func (d *Dispatcher) lastWords() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	context.AfterFunc(ctx, cancel)
-	return ctx
-}
 
 // finishSending waits for the attempts in flight: for the grace period, or until Abort; then it cancels them.
 func (d *Dispatcher) finishSending(cancel context.CancelFunc) {

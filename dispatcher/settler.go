@@ -59,7 +59,6 @@ func (s *settler) run(ctx context.Context) {
 			if !s.write(ctx, batch, owners, false) {
 				return // ctx is done
 			}
-			s.wrote(len(batch))
 		}
 	}
 }
@@ -80,12 +79,6 @@ func (s *settler) take() ([]sqlschema.Settlement, []*delivery) {
 		s.idle = nil
 	}
 	return batch, owners
-}
-
-func (s *settler) wrote(int) {
-	s.mu.Lock()
-	s.writing = 0
-	s.mu.Unlock()
 }
 
 // finish waits until all is written, or ctx is done, and returns how many settlements are not.
@@ -115,12 +108,16 @@ func (s *settler) finish(ctx context.Context) int {
 	return len(s.batch) + s.writing
 }
 
+// untilItAnswers is how the database is tried again: from 50 ms, doubling up to 5 s, give or take a fifth, without end.
+func untilItAnswers() retry.Backoff {
+	return retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
+}
+
 // write settles a batch, however often it takes. It returns false only when ctx is done.
 func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, again bool) bool {
-	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
 	failed := false
 	var data *pgconn.PgError
-	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
+	err := retry.Do(ctx, untilItAnswers(), func(ctx context.Context) error {
 		n, err := s.try(ctx, batch, again)
 		switch {
 		case err == nil:

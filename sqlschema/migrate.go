@@ -38,7 +38,7 @@ func (e *NewerSchemaError) Error() string {
 // any time. It fails with a *NewerSchemaError where the database is ahead of the program, and says what to do where the
 // server is too old, in recovery, read-only, or the role lacks a privilege.
 func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
-	server, err := checkServer(ctx, conn)
+	server, err := CheckServer(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -118,8 +118,9 @@ func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err 
 	return database, program, nil
 }
 
-// checkServer returns server_version_num, or an error that says why Rowhook can't be installed here.
-func checkServer(ctx context.Context, conn *pgx.Conn) (int, error) {
+// CheckServer returns server_version_num, or an error that says why Rowhook can't work here: the server is too old, in
+// recovery, or read-only for this role or database.
+func CheckServer(ctx context.Context, conn *pgx.Conn) (int, error) {
 	var number, version, readOnly string
 	var recovery bool
 	err := conn.QueryRow(ctx, "select current_setting('server_version_num'), current_setting('server_version'), "+

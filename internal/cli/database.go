@@ -159,24 +159,8 @@ func checkInstalled(ctx context.Context, conn *pgx.Conn, t *target) error {
 	case have > want:
 		return &sqlschema.NewerSchemaError{Database: have, Program: want}
 	}
-	return checkWritable(ctx, conn)
-}
-
-// checkWritable refuses a standby, where a dispatcher could read its queue and never settle it.
-func checkWritable(ctx context.Context, conn *pgx.Conn) error {
-	var recovery, readOnly bool
-	err := conn.QueryRow(ctx, "select pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean").Scan(&recovery, &readOnly)
-	switch {
-	case err != nil:
-		return explain(fmt.Errorf("ask the server whether it is a standby: %w", err))
-	case recovery:
-		return errors.New("the server is in recovery (a standby), where nothing can be written: connect to the primary, " +
-			"for instance with several hosts and target_session_attrs=read-write in " + databaseURLVariable)
-	case readOnly:
-		return errors.New("default_transaction_read_only is on for this database or role, and Rowhook must write: " +
-			"turn it off (alter role ... set default_transaction_read_only = off) or use another role")
-	}
-	return nil
+	_, err = sqlschema.CheckServer(ctx, conn)
+	return explain(err)
 }
 
 // lookPath finds a program, or nothing.
