@@ -367,7 +367,7 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("list capture triggers: %w", err)
 	}
 	for _, c := range found {
-		for _, op := range w.spec.operations() {
+		for _, op := range w.spec.sqlTriggers(w.rel) {
 			if c.ID == w.id && c.Relation == w.rel.OID && c.Name == sqlTriggerName(w.spec.Name, w.id, op) {
 				is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, op), c.Made}
 			}

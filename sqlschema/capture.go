@@ -16,13 +16,23 @@ const (
 	insertOp operation = 'I'
 	updateOp operation = 'U'
 	deleteOp operation = 'D'
+	// guardOp captures nothing. Its trigger goes with one that captures whole statements: see wholeInserts.
+	guardOp operation = 'G'
 )
 
 func (o operation) word() string {
-	return map[operation]string{insertOp: "insert", updateOp: "update", deleteOp: "delete"}[o]
+	return map[operation]string{insertOp: "insert", updateOp: "update", deleteOp: "delete", guardOp: "guard"}[o]
 }
 
-// operations lists what needs a capture trigger, in the order in which they are made.
+// object names the SQL trigger of an operation to people.
+func (o operation) object() string {
+	if o == guardOp {
+		return "guard trigger"
+	}
+	return "capture trigger"
+}
+
+// operations lists what is captured, in the order in which the triggers are made.
 func (s *Spec) operations() []operation {
 	var ops []operation
 	if s.On.Insert {
@@ -37,15 +47,38 @@ func (s *Spec) operations() []operation {
 	return ops
 }
 
+// sqlTriggers lists the SQL triggers that the spec needs on this table, by operation.
+func (s *Spec) sqlTriggers(rel *relation) []operation {
+	ops := s.operations()
+	if s.wholeInserts(rel) {
+		ops = append(ops, guardOp)
+	}
+	return ops
+}
+
+// wholeInserts reports that inserts are captured once for each statement, from its transition table, instead of once for each
+// row. Measured, per row on top of a plain insert's 3 to 5 us: 10 us in bulk against 40; single rows cost the same either way.
+//
+// Such a trigger has no WHEN on rows, is not run by the apply worker of a subscription, and would not see rows that an
+// insert into a parent routes to this table. So a table that is a partition or inherits is captured row by row, and one
+// that is neither is kept from becoming it: Postgres refuses that of tables with a row trigger that has a transition table,
+// and the guard is one that never runs.
+func (s *Spec) wholeInserts(rel *relation) bool {
+	return s.On.Insert && s.When == "" && !s.OnReplication && rel.Kind == "r" && !rel.Descends && !s.ownFunction(rel)
+}
+
 // ownFunction reports that a trigger needs functions of its own: its payload is a choice of columns, or the table has
 // columns that are computed when they are read, so that the row that a trigger gets does not hold them.
 func (s *Spec) ownFunction(rel *relation) bool {
 	return len(s.operations()) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0)
 }
 
-func captureName(spec *Spec, rel *relation, id int32) string {
-	if spec.ownFunction(rel) {
+func captureName(spec *Spec, rel *relation, id int32, op operation) string {
+	switch {
+	case spec.ownFunction(rel):
 		return fmt.Sprintf("rowhook.capture_%d", id)
+	case (op == insertOp || op == guardOp) && spec.wholeInserts(rel):
+		return "rowhook.capture_inserted"
 	}
 	return "rowhook.capture"
 }
@@ -55,11 +88,18 @@ func payloadName(id int32) string { return fmt.Sprintf("rowhook.payload_%d", id)
 // createTrigger is the statement that makes, or replaces in place, the capture trigger of one operation.
 func createTrigger(spec *Spec, rel *relation, id int32, op operation) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s for each row", quoteName(sqlTriggerName(spec.Name, id, op)), op.word(), rel.sql())
+	event, each := op.word(), "for each row"
+	switch {
+	case op == guardOp:
+		event, each = insertOp.word(), "referencing new table as inserted for each row"
+	case op == insertOp && spec.wholeInserts(rel):
+		each = "referencing new table as inserted for each statement"
+	}
+	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s %s", quoteName(sqlTriggerName(spec.Name, id, op)), event, rel.sql(), each)
 	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
-	fmt.Fprintf(&b, " execute function %s('%d'", captureName(spec, rel, id), id)
+	fmt.Fprintf(&b, " execute function %s('%d'", captureName(spec, rel, id, op), id)
 	if spec.Notify == NotifyNever {
 		b.WriteString(", 'never'")
 	}
@@ -72,6 +112,9 @@ func createTrigger(spec *Spec, rel *relation, id int32, op operation) string {
 // OLD would be a column of that name. The operator for records would be split into one per column; the function is not, also
 // after a dump and restore.
 func condition(spec *Spec, rel *relation, op operation) string {
+	if op == guardOp {
+		return "false"
+	}
 	var parts []string
 	// Always true, and not evaluated for any row: it makes the trigger depend on the chosen columns, so that a DROP COLUMN ...
 	// CASCADE takes the trigger along with the payload function and leaves no write that fails for want of it.
@@ -222,7 +265,7 @@ func createCapture(id int32, definition string) (string, error) {
 // triggerDigest stands for everything that a capture trigger was made from. Columns count by number, so that a rename changes
 // nothing.
 func triggerDigest(spec *Spec, rel *relation, id int32, op operation) string {
-	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), spec.Notify, spec.When}
+	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id, op), strconv.Itoa(int(id)), spec.Notify, spec.When}
 	if op == updateOp {
 		parts = append(parts, numbers(rel, spec.On.Update.Columns))
 	}

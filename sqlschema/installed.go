@@ -51,8 +51,16 @@ type captureFound struct {
 	Table     string // schema and name, quoted for SQL
 	Name      string
 	Made      string // digest, see fingerprint
+	Guard     bool   // it captures nothing, see guardOp
 	Enabled   string // pg_trigger.tgenabled
 	Partition *bool  // whether one of a partition's copies is enabled otherwise
+}
+
+func (c captureFound) object() string {
+	if c.Guard {
+		return guardOp.object()
+	}
+	return insertOp.object()
 }
 
 // functionFound is a trigger's own function.
@@ -64,15 +72,15 @@ type functionFound struct {
 }
 
 // captureTriggers lists the capture triggers of all tables. Copies on partitions belong to their parent's. A trigger's
-// digest is of its type, condition (in which columns are numbers), function and arguments; none of these changes with a rename.
+// digest is of its type, condition (in which columns are numbers), function, arguments and transition table; none of these changes with a rename.
 const captureTriggers = `
 with recursive mine as (
-  select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, p.proname,
+  select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, t.tgnewtable, p.proname,
          split_part(encode(t.tgargs, 'escape'), '\000', 1)::integer as id
     from pg_catalog.pg_trigger t
     join pg_catalog.pg_proc p on p.oid = t.tgfoid
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-   where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0
+   where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+|_inserted)?$' and t.tgparentid = 0
      and encode(t.tgargs, 'escape') ~ '^[0-9]{1,9}\\000'
 ), family as (
   select oid as root, oid, tgenabled from mine
@@ -80,7 +88,8 @@ with recursive mine as (
   select f.root, c.oid, c.tgenabled from family f join pg_catalog.pg_trigger c on c.tgparentid = f.oid
 )
 select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "table", m.tgname as name,
-       md5(concat_ws('|', m.tgtype, m.proname, encode(m.tgargs, 'hex'), m.tgqual::text)) as made, m.tgenabled::text as enabled,
+       md5(concat_ws('|', m.tgtype, m.proname, encode(m.tgargs, 'hex'), m.tgqual::text, m.tgnewtable)) as made,
+       m.tgtype & 1 = 1 and m.tgnewtable is not null as guard, m.tgenabled::text as enabled,
        (select bool_or(f.tgenabled <> m.tgenabled) from family f where f.root = m.oid) as partition
   from mine m
   join pg_catalog.pg_class c on c.oid = m.tgrelid

@@ -26,7 +26,7 @@ const (
 // Change is one thing that an apply does.
 type Change struct {
 	Action  Action
-	Object  string // what is changed: trigger, capture trigger, function, setting, schema
+	Object  string // what is changed: trigger, capture trigger, guard trigger, function, setting, schema
 	Name    string
 	Table   string // whose capture trigger it is
 	Trigger string // whose capture trigger or function it is
@@ -242,8 +242,8 @@ func (p *planner) taken(ctx context.Context, spec *Spec, rel *relation) (string,
 	if row := p.in.triggers[spec.Name]; row != nil {
 		id = row.ID
 	}
-	names := make([]string, 0, 3)
-	for _, op := range spec.operations() {
+	names := make([]string, 0, 4)
+	for _, op := range spec.sqlTriggers(rel) {
 		names = append(names, sqlTriggerName(spec.Name, id, op))
 	}
 	found, err := collect[struct{ Name string }](ctx, p.conn, `
@@ -304,7 +304,7 @@ func (p *planner) removals(ctx context.Context, specs []Spec) error {
 		for _, c := range p.in.captures[id] {
 			if !keep || c.Relation != relation {
 				work.captures = append(work.captures, c)
-				changes = append(changes, Change{Action: Remove, Object: "capture trigger", Name: c.Name, Table: c.Table, Trigger: name, Lock: everyoneWaits})
+				changes = append(changes, Change{Action: Remove, Object: c.object(), Name: c.Name, Table: c.Table, Trigger: name, Lock: everyoneWaits})
 			}
 		}
 		for _, f := range p.in.functions[id] {
@@ -494,11 +494,11 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 			found[c.Name] = c
 		}
 	}
-	for _, op := range spec.operations() {
+	for _, op := range spec.sqlTriggers(rel) {
 		name := sqlTriggerName(spec.Name, work.id, op)
 		have, exists := found[name]
 		delete(found, name)
-		change := Change{Object: "capture trigger", Name: name, Table: rel.String(), Trigger: spec.Name, Lock: writersWait}
+		change := Change{Object: op.object(), Name: name, Table: rel.String(), Trigger: spec.Name, Lock: writersWait}
 		switch {
 		case !exists:
 			change.Action = Create
@@ -516,7 +516,7 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		work.drop = append(work.drop, found[name])
-		p.add(Change{Action: Remove, Object: "capture trigger", Name: name, Table: rel.String(), Trigger: spec.Name, Lock: everyoneWaits})
+		p.add(Change{Action: Remove, Object: found[name].object(), Name: name, Table: rel.String(), Trigger: spec.Name, Lock: everyoneWaits})
 	}
 }
 

@@ -45,38 +45,38 @@ func TestApplyReconciles(t *testing.T) {
 		want   []string
 	}{
 		"created": {nil, "", []sqlschema.Spec{all("w", "t", insertOnly)},
-			"+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"unchanged": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t")}, "", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"only the delivery changed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.Webhook.URL, s.Retry.Limit = "http://x", 0 })},
 			"~ trigger w: retry, webhook changed", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"an operation added": {[]sqlschema.Spec{all("w", "t", updatesOf("a"))}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) {
 			s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"a"}}}
-		})}, "~ trigger w: on changed\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		})}, "~ trigger w: on changed\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"an operation removed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
 			"~ trigger w: on changed\n  - capture trigger rowhook_w_delete on public.t\n  - capture trigger rowhook_w_update on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"when changed": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, when("new.a = 2"))},
-			"~ trigger w: when changed\n  ~ capture trigger rowhook_w_insert on public.t", nil},
+			"~ trigger w: when changed\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", nil},
 		"columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("b"))},
-			"~ trigger w: payload changed\n  + function rowhook.payload_1\n  ~ capture trigger rowhook_w_insert on public.t", []string{`w I null {"b":1}`}},
+			"~ trigger w: payload changed\n  + function rowhook.payload_1\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", []string{`w I null {"b":1}`}},
 		"other columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a", "b"))},
 			"~ trigger w: payload changed\n  ~ function rowhook.payload_1", []string{`w I null {"a":1,"b":1}`}},
 		"no columns chosen any more": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
-			"~ trigger w: payload changed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(t)\n  ~ capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"~ trigger w: payload changed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(t)\n  ~ capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"removed": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "insert into t values (9, 9, 9)", nil,
 			"- trigger w: no longer configured; 1 waiting event goes to the dead letters\n  - capture trigger rowhook_w_insert on public.t\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(t)", nil},
 		"moved to another table": {[]sqlschema.Spec{all("w", "u", insertOnly, payload("a"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
 			"  - capture trigger rowhook_w_insert on public.u\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(u)\n~ trigger w: moves to another table, public.t; table changed\n" +
 				"  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
 		"two triggers swapped": {[]sqlschema.Spec{all("w", "u", insertOnly), all("v", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly), all("v", "u", insertOnly)},
-			"  - capture trigger rowhook_w_insert on public.u\n  - capture trigger rowhook_v_insert on public.t\n" +
-				"~ trigger w: moves to another table, public.t; table changed\n  + capture trigger rowhook_w_insert on public.t\n" +
-				"~ trigger v: moves to another table, public.u; table changed\n  + capture trigger rowhook_v_insert on public.u", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"  - guard trigger rowhook_w_guard on public.u\n  - capture trigger rowhook_w_insert on public.u\n  - guard trigger rowhook_v_guard on public.t\n  - capture trigger rowhook_v_insert on public.t\n" +
+				"~ trigger w: moves to another table, public.t; table changed\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t\n" +
+				"~ trigger v: moves to another table, public.u; table changed\n  + capture trigger rowhook_v_insert on public.u\n  + guard trigger rowhook_v_guard on public.u", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"renamed trigger": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("v", "t", insertOnly)},
-			"- trigger w: no longer configured\n  - capture trigger rowhook_w_insert on public.t\n+ trigger v: on public.t\n  + capture trigger rowhook_v_insert on public.t", []string{`v I null {"id":1,"a":1,"b":1}`}},
+			"- trigger w: no longer configured\n  - guard trigger rowhook_w_guard on public.t\n  - capture trigger rowhook_w_insert on public.t\n+ trigger v: on public.t\n  + capture trigger rowhook_v_insert on public.t\n  + guard trigger rowhook_v_guard on public.t", []string{`v I null {"id":1,"a":1,"b":1}`}},
 		"table dropped and made again": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "drop table t cascade; create table t (id int, a int, b int)", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
 			"~ trigger w: moves to another table, public.t\n  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
 		"another table renamed into its place": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter table t rename to t_old; create table t (like t_old)", []sqlschema.Spec{all("w", "t", insertOnly)},
-			"  - capture trigger rowhook_w_insert on public.t_old\n~ trigger w: moves to another table, public.t\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"  - guard trigger rowhook_w_guard on public.t_old\n  - capture trigger rowhook_w_insert on public.t_old\n~ trigger w: moves to another table, public.t\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"dropped by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "drop trigger rowhook_w_insert on t", []sqlschema.Spec{all("w", "t", insertOnly)},
 			"  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"disabled by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter table t disable trigger rowhook_w_insert", []sqlschema.Spec{all("w", "t", insertOnly)},
@@ -142,7 +142,8 @@ func TestPlanWorksBeforeTheFirstMigration(t *testing.T) {
 	db := pgtest.NewEmpty(t)
 	db.Exec(t, "create table t (a int)")
 	w := watched{db, db.Conn(t)}
-	require.Equal(t, "+ schema rowhook\n+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t (locks the table against writes for a moment)",
+	require.Equal(t, "+ schema rowhook\n+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t (locks the table against writes for a moment)\n"+
+		"  + guard trigger rowhook_w_guard on public.t (locks the table against writes for a moment)",
 		w.plan(t, all("w", "t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} })).String())
 	require.Equal(t, "false", w.scalar(t, "select exists (select from pg_namespace where nspname = 'rowhook')"))
 }

@@ -17,6 +17,7 @@ type relation struct {
 	Kind        string // pg_class.relkind
 	Persistence string // pg_class.relpersistence
 	Inherited   bool   // other tables inherit from it
+	Descends    bool   // it is a partition, or inherits from another table
 	MayTrigger  bool   // this role has the TRIGGER privilege
 	Owned       bool   // this role owns it, or may act as its owner
 	Owner       string
@@ -83,6 +84,7 @@ func readRelation(ctx context.Context, conn *pgx.Conn, oid uint32) (*relation, e
 	rows, err := conn.Query(ctx, `
 select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c.relpersistence::text as persistence,
        c.relkind = 'r' and exists (select from pg_catalog.pg_inherits where inhparent = c.oid) as inherited,
+       exists (select from pg_catalog.pg_inherits where inhrelid = c.oid) as descends,
        pg_catalog.has_table_privilege(c.oid, 'TRIGGER') as may_trigger,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') as owned,
        pg_catalog.pg_get_userbyid(c.relowner) as owner

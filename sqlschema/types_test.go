@@ -54,7 +54,7 @@ func TestEveryTypeIsCaptured(t *testing.T) {
 	w.do(t, define+")")
 	w.apply(t, all("a_whole", "t"), all("b_chosen", "t", payload(chosen...)), all("c_listed", "t", updatesOf(chosen...)))
 	w.do(t, literals+")")
-	require.Equal(t, []string{"a_whole I null " + wantRow, "b_chosen I null " + wantRow}, w.take(t))
+	require.ElementsMatch(t, []string{"a_whole I null " + wantRow, "b_chosen I null " + wantRow}, w.take(t))
 	w.do(t, same)
 	require.Empty(t, w.take(t), "an update to the same values")
 	for i, v := range sampleValues {
