@@ -99,7 +99,8 @@ func TestCheckFailsBelowFourFifthsOfTheCommittedRatio(t *testing.T) {
 	require.Empty(t, check(ran(0.1, 0.5, 0.6), committed), "the median counts")
 	problems := check(ran(0.39), committed)
 	require.Len(t, problems, 1)
-	require.Contains(t, problems[0], "B: of the floor fell to 0.390")
+	require.Contains(t, problems[0].text, "B: of the floor fell to 0.390")
+	require.Equal(t, []string{"B"}, suspects(problems), "it may have been the machine")
 }
 
 func TestCheckFailsOnAnyLossOrDuplicate(t *testing.T) {
@@ -110,7 +111,9 @@ func TestCheckFailsOnAnyLossOrDuplicate(t *testing.T) {
 	s.set("lost", 1)
 	s.set("duplicates", 2)
 	now.add("B", "this", s)
-	require.Equal(t, []string{"B: 1 lost", "B: 2 duplicates"}, check(now, ran(0.5)))
+	problems := check(now, ran(0.5))
+	require.Equal(t, []problem{{scenario: "B", text: "B: 1 lost"}, {scenario: "B", text: "B: 2 duplicates"}}, problems)
+	require.Empty(t, suspects(problems), "no second look makes a loss good")
 }
 
 func TestCheckRefusesResultsOfOtherSizes(t *testing.T) {

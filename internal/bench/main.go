@@ -72,7 +72,45 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return err
 	}
 	fmt.Fprintln(stdout, render(r, false))
-	return errors.Join(failed, opt.deliver(r, stdout))
+	if err := errors.Join(failed, opt.deliver(r)); err != nil || opt.check == "" {
+		return err
+	}
+	return opt.compare(ctx, r, stdout, stderr)
+}
+
+// secondLooks is how often a ratio that has fallen is measured again. A slower program stays slower; a machine that others use does not.
+const secondLooks = 3
+
+// compare holds a run against committed results.
+func (opt *options) compare(ctx context.Context, r *results, stdout, stderr io.Writer) error {
+	committed, err := readResults(opt.check)
+	if err != nil {
+		return err
+	}
+	problems := check(r, committed)
+	for range secondLooks {
+		again := *opt
+		if again.only = suspects(problems); opt.from != "" || len(again.only) == 0 {
+			break
+		}
+		for _, p := range problems {
+			fmt.Fprintln(stderr, p.text+": measuring again")
+		}
+		next, failed, err := measureAll(ctx, again, stderr)
+		if err = errors.Join(failed, err); err != nil {
+			return err
+		}
+		problems = check(next, committed)
+	}
+	if len(problems) > 0 {
+		lines := make([]string, len(problems))
+		for i, p := range problems {
+			lines[i] = p.text
+		}
+		return fmt.Errorf("compared with %s:\n  %s", opt.check, strings.Join(lines, "\n  "))
+	}
+	fmt.Fprintf(stdout, "Nothing lost, nothing twice, and every ratio at four fifths of %s or better.\n", opt.check)
+	return nil
 }
 
 // parse reads the command line.
@@ -93,7 +131,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&opt.json, "json", "", "write the results to this file")
 	f.StringVar(&opt.markdown, "markdown", "", "write the tables to this file")
 	f.StringVar(&opt.plots, "plots", "", "write the plots into this directory")
-	f.StringVar(&opt.check, "check", "", "compare with the results in this file, and fail on losses, duplicates and ratios that fell below four fifths")
+	f.StringVar(&opt.check, "check", "", "compare with the results in this file, and fail on losses, duplicates and ratios that fell below four fifths, also when measured again")
 	f.StringVar(&opt.from, "from", "", "measure nothing: take the results of this file, for --markdown, --plots and --check")
 	f.DurationVar(&opt.timeout, "timeout", 90*time.Minute, "give up after this time")
 	if err := f.Parse(args); err != nil {
@@ -195,8 +233,8 @@ func (l *lab) once(ctx context.Context, r *results, s scenario, b build, repetit
 	return nil
 }
 
-// deliver writes the files and makes the comparison that were asked for.
-func (opt *options) deliver(r *results, stdout io.Writer) error {
+// deliver writes the files that were asked for.
+func (opt *options) deliver(r *results) error {
 	if opt.json != "" {
 		if err := r.write(opt.json); err != nil {
 			return err
@@ -212,16 +250,5 @@ func (opt *options) deliver(r *results, stdout io.Writer) error {
 			return err
 		}
 	}
-	if opt.check == "" {
-		return nil
-	}
-	committed, err := readResults(opt.check)
-	if err != nil {
-		return err
-	}
-	if problems := check(r, committed); len(problems) > 0 {
-		return fmt.Errorf("compared with %s:\n  %s", opt.check, strings.Join(problems, "\n  "))
-	}
-	fmt.Fprintf(stdout, "Nothing lost, nothing twice, and every ratio at four fifths of %s or better.\n", opt.check)
 	return nil
 }

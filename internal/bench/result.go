@@ -126,21 +126,28 @@ func (r *results) write(path string) error {
 // floorShare is what a guarded ratio must keep of its committed value.
 const floorShare = 0.8
 
+// problem is one thing that is wrong with a run.
+type problem struct {
+	scenario string
+	text     string
+	ratio    bool // a ratio has fallen, which a busy machine may have caused
+}
+
 // check returns what is wrong with a run: losses, duplicates, and ratios that have fallen below four fifths of the committed ones.
-func check(now, committed *results) []string {
-	var problems []string
+func check(now, committed *results) []problem {
+	var problems []problem
 	for _, one := range now.Scenarios {
 		if one.Build != "this" {
 			continue
 		}
 		for _, name := range []string{"lost", "duplicates"} {
 			if n := one.Median[name]; n != 0 {
-				problems = append(problems, fmt.Sprintf("%s: %.0f %s", one.Scenario, n, name))
+				problems = append(problems, problem{scenario: one.Scenario, text: fmt.Sprintf("%s: %.0f %s", one.Scenario, n, name)})
 			}
 		}
 	}
 	if now.Quick != committed.Quick {
-		return append(problems, "the committed results were made with other sizes: --quick both times, or never")
+		return append(problems, problem{text: "the committed results were made with other sizes: --quick both times, or never"})
 	}
 	for _, m := range measures() {
 		if !m.guarded {
@@ -153,8 +160,24 @@ func check(now, committed *results) []string {
 		v, ok := one.Median[m.value]
 		want, had := before.Median[m.value]
 		if had && (!ok || v < floorShare*want) {
-			problems = append(problems, fmt.Sprintf("%s: %s fell to %.3f, below four fifths of the committed %.3f", m.scenario, m.title, v, want))
+			problems = append(problems, problem{
+				m.scenario, fmt.Sprintf("%s: %s fell to %.3f, below four fifths of the committed %.3f", m.scenario, m.title, v, want), ok,
+			})
 		}
 	}
 	return problems
+}
+
+// suspects are the scenarios to measure again: all that have a problem, if every problem is a ratio.
+func suspects(problems []problem) []string {
+	var keys []string
+	for _, p := range problems {
+		if !p.ratio {
+			return nil
+		}
+		if !slices.Contains(keys, p.scenario) {
+			keys = append(keys, p.scenario)
+		}
+	}
+	return keys
 }
