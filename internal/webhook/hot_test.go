@@ -1,0 +1,55 @@
+// The race detector makes pools forget at random, and so allocate.
+
+//go:build !race
+
+package webhook
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// hotParts are what every attempt does beside the network, each with the allocations that it may make.
+func hotParts(t testing.TB) map[string]struct {
+	most float64
+	run  func()
+} {
+	e := orderPlaced()
+	body := AppendBody(nil, e)
+	plain, err := newSigner(vectorSecret)
+	require.NoError(t, err)
+	base := http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer x"}}
+	at := time.Unix(1_700_000_000, 0)
+	var secrets scrubber
+	secrets.addVariable("T", "verysecret")
+	into := make([]byte, 0, 1<<10)
+	return map[string]struct {
+		most float64
+		run  func()
+	}{
+		"body":      {0, func() { into = AppendBody(into[:0], e) }},
+		"signature": {2, func() { into = plain.appendSignatures(into[:0], "id", "1700000000", body) }},
+		"headers":   {8, func() { _ = plain.signedHeader(base, e.ID, at, body) }},
+		"scrubbing": {0, func() { into = scrubbed(&secrets, into[:0], body, len(body)) }},
+	}
+}
+
+func TestHotPartsAllocateNoMoreThanTheyMust(t *testing.T) {
+	for name, part := range hotParts(t) {
+		require.LessOrEqual(t, testing.AllocsPerRun(100, part.run), part.most, name)
+	}
+}
+
+func BenchmarkHotParts(b *testing.B) {
+	for name, part := range hotParts(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				part.run()
+			}
+		})
+	}
+}
