@@ -552,3 +552,25 @@ func TestEventsOfRemovedTriggersBecomeDeadLetters(t *testing.T) {
 	eventually(t, conn, 1, "select count(*)::integer from rowhook.dead_letter where reason = 'trigger removed'")
 	require.Empty(t, b.receiver.on("orders"))
 }
+
+// One settlement at a time would cost Postgres a statement and a flush for each event of a trickle.
+func TestSettlementsOfATrickleShareStatements(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders")
+	b.start(t)
+	const events = 300
+	conn := b.Conn(t)
+	started := time.Now()
+	for range events {
+		_, err := conn.Exec(t.Context(), "insert into orders default values")
+		require.NoError(t, err)
+	}
+	b.receiver.await(t, "orders", events)
+	b.settled(t)
+	most := int(time.Since(started)/(4*time.Millisecond)) + events/64 + 2
+	statements := one[int](t, conn, "select count(distinct xmin::text)::integer from rowhook.event_archive")
+	t.Logf("%d statements for %d events in %s", statements, events, time.Since(started))
+	require.LessOrEqual(t, statements, most)
+	require.Less(t, statements, events)
+}
