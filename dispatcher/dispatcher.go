@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhook/rowhook/internal/webhook"
@@ -323,6 +322,9 @@ func (d *Dispatcher) start(ctx context.Context) error {
 		return fmt.Errorf("connect to the database: %w", err)
 	}
 	defer conn.Release()
+	if err := sqlschema.CheckRights(ctx, conn); err != nil {
+		return err
+	}
 	have, want, err := sqlschema.Version(ctx, conn.Conn())
 	switch {
 	case err != nil:
@@ -337,7 +339,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if d.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
 		return err
 	}
-	if err := sqlschema.EnsurePartitions(ctx, conn); err != nil && !isPrivilege(err) {
+	if err := sqlschema.EnsurePartitions(ctx, conn); err != nil {
 		d.log.Warn("can't make partitions ahead of time, trying again later", "error", err)
 	}
 	if err := d.reload(ctx); err != nil {
@@ -403,9 +405,4 @@ func (d *Dispatcher) newListener() *listener.Listener {
 		PingChannel: fmt.Sprintf("rowhook_ping_%d", d.id),
 		Logger:      d.log,
 	}
-}
-
-func isPrivilege(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "42501"
 }

@@ -84,7 +84,7 @@ with locks as materialized (
 i as materialized (
   select id, listens and id::oid not in (select objid from locks) as dead from rowhook.instance)
 select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
-       (select (value #>> '{}')::bigint from rowhook.setting where name = 'departures'),
+       coalesce(pg_sequence_last_value('rowhook.departures'::regclass), 0),
        coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::integer,
        coalesce((select array_agg(id) from i where not dead), '{}'),
        coalesce((select array_agg(id) from i where dead), '{}')`
@@ -161,9 +161,9 @@ func Unregister(ctx context.Context, db Queryer, id int32) error {
 	err := db.QueryRow(ctx, `
 with gone as (
   delete from rowhook.instance where id = $1),
-departed as (
-  update rowhook.setting set value = to_jsonb((value #>> '{}')::bigint + 1) where name = 'departures')
-select case when not exists (select from rowhook.instance where id <> $1 and listens) then setval('rowhook.doorbell', $1::integer) end`, id).Scan(&silenced)
+departed as materialized (
+  select nextval('rowhook.departures'))
+select case when not exists (select from rowhook.instance where id <> $1 and listens) then setval('rowhook.doorbell', $1::integer) end from departed`, id).Scan(&silenced)
 	if err != nil {
 		return fmt.Errorf("unregister this instance: %w", err)
 	}

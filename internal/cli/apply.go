@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +21,7 @@ const defaultFile = "rowhook.yaml"
 
 func (a *app) applyCommand() *cobra.Command {
 	file, dryRun, wait := defaultFile, false, defaultConnectTimeout
+	var roles []string
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Install the queue and make the triggers as rowhook.yaml says",
@@ -26,21 +29,44 @@ func (a *app) applyCommand() *cobra.Command {
 
 What is missing is created, what changed is replaced in place, and what is no longer configured is removed; events that
 wait for a removed trigger go to the dead letters. Applying twice changes nothing. Dispatchers that run notice by
-themselves. The role needs the right to create in the database, and the TRIGGER privilege on the watched tables.`,
+themselves. The role needs the right to create in the database, and to own the watched tables or have the TRIGGER
+privilege on them.
+
+A dispatcher can run as another role, which owns nothing and can't write to the watched tables: --grant-to gives that
+role exactly what rowhook run needs. Give it again after an upgrade of Rowhook.`,
 		Example: `  rowhook apply --dry-run
-  rowhook apply -f deploy/rowhook.yaml`,
+  rowhook apply -f deploy/rowhook.yaml --grant-to rowhook_dispatcher`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			return a.apply(ctx, file, dryRun, wait)
+			return a.apply(ctx, file, roles, dryRun, wait)
 		},
 	}
 	s := settings{cmd.Flags()}
 	s.file(&file, "configuration `file`")
 	s.connectTimeout(&wait)
+	add(&s, &roles, "grant-to", "`role` to give the rights that rowhook run needs; can be repeated, or several separated by commas", listOf(&roles))
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")
 	return cmd
+}
+
+// listOf is the syntax of names that add up where the flag is repeated.
+func listOf(to *[]string) syntax[[]string] {
+	return syntax[[]string]{
+		kind: "names",
+		parse: func(s string) ([]string, error) {
+			all := slices.Clone(*to)
+			for name := range strings.SplitSeq(s, ",") {
+				if name = strings.TrimSpace(name); name == "" {
+					return nil, errors.New("want a name, or several separated by commas")
+				}
+				all = append(all, name)
+			}
+			return all, nil
+		},
+		format: func(all []string) string { return strings.Join(all, ",") },
+	}
 }
 
 func (s *settings) file(to *string, usage string) { s.text(to, "file", usage) }
@@ -49,7 +75,7 @@ func (s *settings) connectTimeout(to *time.Duration) {
 	s.duration(to, "connect-timeout", "how long to wait for a database that can't be reached yet", 0)
 }
 
-func (a *app) apply(ctx context.Context, file string, dryRun bool, wait time.Duration) error {
+func (a *app) apply(ctx context.Context, file string, roles []string, dryRun bool, wait time.Duration) error {
 	cfg, err := a.loadConfig(file, a.lookup)
 	if err != nil {
 		return err
@@ -64,9 +90,15 @@ func (a *app) apply(ctx context.Context, file string, dryRun bool, wait time.Dur
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	plan, err := sqlschema.MakePlan(ctx, conn, cfg.Triggers, cfg.Settings)
-	switch {
-	case err != nil:
+	if err != nil {
 		return explainApply(ctx, err, cfg)
+	}
+	grants, err := sqlschema.PlanGrants(ctx, conn, roles)
+	if err != nil {
+		return explain(err)
+	}
+	plan.Changes = append(plan.Changes, grants...)
+	switch {
 	case dryRun:
 		return a.printPlan(plan, target, file)
 	case !plan.Empty():
@@ -76,6 +108,9 @@ func (a *app) apply(ctx context.Context, file string, dryRun bool, wait time.Dur
 	a.log = a.logger(max(a.global.level, slog.LevelWarn)) // what is done was just printed
 	if _, err := a.applyConfig(ctx, conn, cfg); err != nil {
 		return err
+	}
+	if _, err := sqlschema.Grant(ctx, conn, roles); err != nil {
+		return explain(err)
 	}
 	if plan.Empty() {
 		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q is as %s says.\n", target.database(), file)

@@ -145,6 +145,9 @@ func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (*pgx.
 
 // checkInstalled says what to do where the database has no queue that this program can work on.
 func checkInstalled(ctx context.Context, conn *pgx.Conn, t *target) error {
+	if err := sqlschema.CheckRights(ctx, conn); err != nil {
+		return explain(err)
+	}
 	have, want, err := sqlschema.Version(ctx, conn)
 	if err != nil {
 		return explain(err)

@@ -309,6 +309,34 @@ func (db *DB) Pool(t testing.TB) *pgxpool.Pool {
 	return pool
 }
 
+// Role makes a role of the test's own that may log in and nothing else, and drops it, with what it owns in this database, at the
+// end of the test. It returns the role's name and the database's connection string for it.
+func (db *DB) Role(t testing.TB) (name, connString string) {
+	t.Helper()
+	name, password := "rowhook_role_"+strings.ToLower(rand.Text()[:12]), rand.Text()
+	db.Exec(t, fmt.Sprintf("create role %s login password '%s'", name, password))
+	t.Cleanup(func() {
+		if t.Failed() && os.Getenv(EnvTemporary) == "" {
+			return // as the database is kept
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		conn, err := pgx.Connect(ctx, db.url)
+		if err != nil {
+			t.Errorf("drop the role %s: %v", name, err)
+			return
+		}
+		defer conn.Close(ctx)
+		if _, err := conn.Exec(ctx, fmt.Sprintf("drop owned by %s cascade; drop role %[1]s", name)); err != nil {
+			t.Errorf("drop the role %s: %v", name, err)
+		}
+	})
+	u, err := url.Parse(db.url)
+	require.NoError(t, err)
+	u.User = url.UserPassword(name, password)
+	return name, u.String()
+}
+
 // Exec runs a statement, or several if there are no arguments, on a connection of its own.
 func (db *DB) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()

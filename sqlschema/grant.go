@@ -1,0 +1,230 @@
+package sqlschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// right is one privilege on something in the schema rowhook, or on the schema itself.
+type right struct {
+	kind      string // schema, table, sequence or function
+	name      string
+	privilege string
+	columns   []string // of a table; nil: all of it
+}
+
+// dispatcherRights is what a role needs that only dispatches, and no more: it may take events, say what became of them and
+// look at the triggers. It can neither make events nor change what one says, nor change a trigger or a setting.
+func dispatcherRights() []right {
+	return []right{
+		{kind: "schema", name: "rowhook", privilege: "USAGE"},
+		{kind: "table", name: "schema_version", privilege: "SELECT"},
+		{kind: "table", name: "setting", privilege: "SELECT"},
+		{kind: "table", name: "trigger", privilege: "SELECT"},
+		{kind: "table", name: "event_log", privilege: "SELECT"},
+		{kind: "table", name: "event_log", privilege: "UPDATE", columns: []string{"due_at", "claimed_by", "tries"}},
+		{kind: "table", name: "event_log", privilege: "DELETE"},
+		{kind: "table", name: "event_archive", privilege: "INSERT"},
+		{kind: "table", name: "dead_letter", privilege: "INSERT"},
+		// An event that is sent again by hand may die again.
+		{kind: "table", name: "dead_letter", privilege: "SELECT", columns: []string{"id", "died_at", "tries", "reason"}},
+		{kind: "table", name: "dead_letter", privilege: "UPDATE", columns: []string{"died_at", "tries", "reason"}},
+		{kind: "table", name: "invocation_log", privilege: "INSERT"},
+		{kind: "table", name: "instance", privilege: "SELECT"},
+		{kind: "table", name: "instance", privilege: "INSERT"},
+		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"name", "listens"}},
+		{kind: "table", name: "instance", privilege: "DELETE"},
+		{kind: "sequence", name: "instance_id", privilege: "USAGE"},
+		{kind: "sequence", name: "departures", privilege: "USAGE"},
+		{kind: "sequence", name: "doorbell", privilege: "SELECT"},
+		{kind: "sequence", name: "doorbell", privilege: "UPDATE"},
+		{kind: "function", name: "ensure_partitions", privilege: "EXECUTE"},
+		{kind: "function", name: "drop_partitions", privilege: "EXECUTE"},
+	}
+}
+
+// signature is a function's, as GRANT wants it.
+func (r right) signature() string {
+	switch r.name {
+	case "ensure_partitions":
+		return "ensure_partitions(timestamptz, timestamptz)"
+	case "drop_partitions":
+		return "drop_partitions(text, interval)"
+	}
+	return r.name
+}
+
+// String is how people and GRANT write it: UPDATE (due_at) ON TABLE rowhook.event_log, in small letters.
+func (r right) String() string {
+	what := strings.ToLower(r.privilege)
+	if r.columns != nil {
+		what += " (" + strings.Join(r.columns, ", ") + ")"
+	}
+	switch r.kind {
+	case "schema":
+		return what + " on schema " + r.name
+	case "table":
+		return what + " on rowhook." + r.name
+	}
+	return what + " on " + r.kind + " rowhook." + r.signature()
+}
+
+// MissingRightsError says that a role can't dispatch for want of rights.
+type MissingRightsError struct {
+	Role    string
+	Missing []string // as GRANT writes them: select on rowhook.trigger
+}
+
+func (e *MissingRightsError) Error() string {
+	const shown = 3
+	missing := strings.Join(e.Missing[:min(shown, len(e.Missing))], "; ")
+	if more := len(e.Missing) - shown; more > 0 {
+		missing += fmt.Sprintf("; and %d more", more)
+	}
+	return fmt.Sprintf("the role %s lacks what a dispatcher needs (%s): run \"rowhook apply --grant-to %s\" as the role that installed Rowhook",
+		plainName(e.Role), missing, plainName(e.Role))
+}
+
+// CheckRights returns a *MissingRightsError if the session's role may not do all that a dispatcher does. Where the schema
+// rowhook is missing, or older than this program, it finds nothing wrong with the role.
+func CheckRights(ctx context.Context, db Queryer) error {
+	var role string
+	if err := db.QueryRow(ctx, "select current_user").Scan(&role); err != nil {
+		return fmt.Errorf("ask for the role: %w", err)
+	}
+	lacking, err := lackingRights(ctx, db, role, false)
+	if err != nil || len(lacking) == 0 {
+		return err
+	}
+	e := &MissingRightsError{Role: role}
+	for _, r := range lacking {
+		e.Missing = append(e.Missing, r.String())
+	}
+	return e
+}
+
+// lackingRights lists what a dispatcher needs and the role does not have, be it granted, inherited or owned. What does not
+// exist counts as lacking if absent says so.
+func lackingRights(ctx context.Context, db Queryer, role string, absent bool) ([]right, error) {
+	rights := dispatcherRights()
+	n := len(rights)
+	numbers, kinds, names, privileges, columns := make([]int32, 0, n), make([]string, 0, n), make([]string, 0, n), make([]string, 0, n), make([]string, 0, n)
+	for i, r := range rights {
+		each := r.columns
+		if each == nil {
+			each = []string{""}
+		}
+		for _, column := range each {
+			numbers, kinds, names = append(numbers, int32(i)), append(kinds, r.kind), append(names, r.name)
+			privileges, columns = append(privileges, r.privilege), append(columns, column)
+		}
+	}
+	// By oid: a name would be looked up with the right to use the schema, which may be what is lacking.
+	rows, err := db.Query(ctx, `
+select distinct r.number
+  from unnest($1::pg_catalog.int4[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[], $5::pg_catalog.text[])
+         as r(number, kind, name, privilege, col)
+ cross join (select oid from pg_catalog.pg_roles where rolname = $6::pg_catalog.text::pg_catalog.name) as role
+  left join pg_catalog.pg_namespace n on n.nspname = 'rowhook'
+  left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = r.name::pg_catalog.name and r.kind in ('table', 'sequence')
+  left join pg_catalog.pg_proc p on p.pronamespace = n.oid and p.proname = r.name::pg_catalog.name and r.kind = 'function'
+ where not coalesce(case
+         when r.kind = 'schema' then pg_catalog.has_schema_privilege(role.oid, n.oid, r.privilege)
+         when r.kind = 'function' then pg_catalog.has_function_privilege(role.oid, p.oid, r.privilege)
+         when r.kind = 'sequence' then pg_catalog.has_sequence_privilege(role.oid, c.oid, r.privilege)
+         when r.col = '' then pg_catalog.has_table_privilege(role.oid, c.oid, r.privilege)
+         else pg_catalog.has_column_privilege(role.oid, c.oid, r.col, r.privilege)
+       end, not $7)
+ order by r.number`, numbers, kinds, names, privileges, columns, role, absent)
+	if err != nil {
+		return nil, fmt.Errorf("look at the rights of %s: %w", plainName(role), err)
+	}
+	lacking, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (right, error) {
+		var i int32
+		err := row.Scan(&i)
+		return rights[i], err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look at the rights of %s: %w", plainName(role), err)
+	}
+	return lacking, nil
+}
+
+// PlanGrants returns what Grant would do. It works before the first migration, too. A role that does not exist is an error.
+func PlanGrants(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
+	var changes []Change
+	err := eachGrant(ctx, conn, roles, func(role string, lacking []right) error {
+		names := make([]string, len(lacking))
+		for i, r := range lacking {
+			names[i] = r.String()
+		}
+		changes = append(changes, Change{Action: Create, Object: "rights of a dispatcher", Name: "for " + plainName(role), Detail: strings.Join(names, "; ")})
+		return nil
+	})
+	return changes, err
+}
+
+// Grant gives roles what a dispatcher needs of the migrated schema, and nothing that they have already. It returns what it did.
+func Grant(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
+	changes, err := PlanGrants(ctx, conn, roles)
+	if err != nil {
+		return nil, err
+	}
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		return eachGrant(ctx, tx, roles, func(role string, lacking []right) error {
+			for _, r := range lacking {
+				if _, err := tx.Exec(ctx, "grant "+r.String()+" to "+quoteName(role)); err != nil {
+					return fmt.Errorf("grant %s to %s: %w", r, plainName(role), err)
+				}
+			}
+			// Who may not grant gets a mere warning from the server.
+			left, err := lackingRights(ctx, tx, role, true)
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("grant %s to %s: this role may not: apply as the role that installed Rowhook", left[0], plainName(role))
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return changes, nil
+}
+
+// eachGrant calls f for each role that lacks something.
+func eachGrant(ctx context.Context, db Queryer, roles []string, f func(role string, lacking []right) error) error {
+	existing, err := collect[struct{ Name string }](ctx, db, `select rolname::pg_catalog.text as name from pg_catalog.pg_roles order by 1`)
+	if err != nil {
+		return fmt.Errorf("list the roles: %w", err)
+	}
+	known, names := map[string]bool{}, make([]string, len(existing))
+	for i, r := range existing {
+		known[r.Name], names[i] = true, r.Name
+	}
+	var unknown []error
+	for _, role := range roles {
+		if !known[role] {
+			unknown = append(unknown, fmt.Errorf("there is no role %s on this server%s: create it first, or correct --grant-to", quoteName(role), suggest(role, names)))
+		}
+	}
+	if len(unknown) > 0 {
+		return errors.Join(unknown...)
+	}
+	for _, role := range roles {
+		lacking, err := lackingRights(ctx, db, role, true)
+		if err != nil {
+			return err
+		}
+		if len(lacking) == 0 {
+			continue
+		}
+		if err := f(role, lacking); err != nil {
+			return err
+		}
+	}
+	return nil
+}

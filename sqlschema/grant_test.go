@@ -1,0 +1,243 @@
+package sqlschema_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// granted is what a dispatcher's role has, as "kind name privilege columns". It is written out here a second time, so that
+// neither list changes by accident.
+func granted() []string {
+	return []string{
+		"function drop_partitions EXECUTE",
+		"function ensure_partitions EXECUTE",
+		"schema rowhook USAGE",
+		"sequence departures USAGE",
+		"sequence doorbell SELECT",
+		"sequence doorbell UPDATE",
+		"sequence instance_id USAGE",
+		"table dead_letter INSERT",
+		"table dead_letter SELECT died_at", "table dead_letter SELECT id", "table dead_letter SELECT reason", "table dead_letter SELECT tries",
+		"table dead_letter UPDATE died_at", "table dead_letter UPDATE reason", "table dead_letter UPDATE tries",
+		"table event_archive INSERT",
+		"table event_log DELETE",
+		"table event_log SELECT",
+		"table event_log UPDATE claimed_by", "table event_log UPDATE due_at", "table event_log UPDATE tries",
+		"table instance DELETE",
+		"table instance INSERT",
+		"table instance SELECT",
+		"table instance UPDATE listens", "table instance UPDATE name",
+		"table invocation_log INSERT",
+		"table schema_version SELECT",
+		"table setting SELECT",
+		"table trigger SELECT",
+	}
+}
+
+// rightsSQL lists what is granted to a role in the whole database.
+const rightsSQL = `
+select r from (select concat_ws(' ', kind, name, privilege, col) as r, grantee from (
+  select 'schema' as kind, nspname as name, a.privilege_type as privilege, null as col, a.grantee from pg_namespace, aclexplode(nspacl) a
+  union all
+  select case relkind when 'S' then 'sequence' else 'table' end, relname, a.privilege_type, null, a.grantee from pg_class, aclexplode(relacl) a
+  union all
+  select 'table', c.relname, a.privilege_type, attname, a.grantee from pg_attribute join pg_class c on c.oid = attrelid, aclexplode(attacl) a
+  union all
+  select 'function', proname, a.privilege_type, null, a.grantee from pg_proc, aclexplode(proacl) a
+  union all
+  select 'database', datname, a.privilege_type, null, a.grantee from pg_database, aclexplode(datacl) a
+) _) _ where grantee = $1::regrole order by r collate "C"`
+
+func rights(t *testing.T, conn *pgx.Conn, role string) []string {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), rightsSQL, role)
+	require.NoError(t, err)
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return list
+}
+
+func TestGrantGivesExactlyTheListedRightsAndOnlyOnce(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int)", all("w", "t"))
+	role, _ := w.Role(t)
+	before, err := sqlschema.PlanGrants(t.Context(), w.conn, []string{role})
+	require.NoError(t, err)
+	require.Empty(t, rights(t, w.conn, role), "planning grants nothing")
+
+	changes, err := sqlschema.Grant(t.Context(), w.conn, []string{role, role})
+	require.NoError(t, err)
+	require.Equal(t, before[0], changes[0])
+	require.Contains(t, changes[0].String(), "+ rights of a dispatcher for "+role+": usage on schema rowhook; ")
+	require.Contains(t, changes[0].String(), "update (due_at, claimed_by, tries) on rowhook.event_log")
+	require.Equal(t, granted(), rights(t, w.conn, role))
+
+	changes, err = sqlschema.Grant(t.Context(), w.conn, []string{role})
+	require.NoError(t, err)
+	require.Empty(t, changes)
+	require.NoError(t, sqlschema.Uninstall(t.Context(), w.conn, quiet()))
+	require.Empty(t, rights(t, w.conn, role))
+}
+
+func TestGrantNamesRolesThatDoNotExist(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "")
+	role, _ := w.Role(t)
+	_, err := sqlschema.PlanGrants(t.Context(), w.conn, []string{role + "s", role, "No body"})
+	require.EqualError(t, err, fmt.Sprintf("there is no role \"%ss\" on this server; did you mean %[1]s?: create it first, or correct --grant-to\n"+
+		"there is no role \"No body\" on this server: create it first, or correct --grant-to", role))
+	require.Empty(t, rights(t, w.conn, role))
+}
+
+func TestGrantIsPlannedBeforeTheFirstMigration(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	role, _ := db.Role(t)
+	changes, err := sqlschema.PlanGrants(t.Context(), db.Conn(t), []string{role})
+	require.NoError(t, err)
+	require.Len(t, changes, 1)
+}
+
+// TestADispatcherNeedsEachOfItsRightsAndNoOther runs every statement of a dispatcher as a role with the granted rights; then
+// again without each of them in turn, which must fail.
+func TestADispatcherNeedsEachOfItsRightsAndNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int); create table gone (a int)", all("w", "t"), all("gone", "gone"))
+	role, url := w.Role(t)
+	_, err := sqlschema.Grant(t.Context(), w.conn, []string{role})
+	require.NoError(t, err)
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+
+	w.prepareWork(t)
+	require.NoError(t, dispatch(t.Context(), conn))
+	for _, table := range []string{"t", "rowhook.event_archive", "rowhook.invocation_log"} {
+		_, err := conn.Exec(t.Context(), "select from "+table)
+		require.ErrorContains(t, err, "permission denied", table)
+	}
+	for _, sql := range []string{
+		"insert into t values (1)", "update rowhook.trigger set spec = '{}'", "update rowhook.setting set value = '0'", "insert into rowhook.event_log (id, trigger_id, op) values (gen_random_uuid(), 1, 'I')",
+		"update rowhook.event_log set new = '1'", "drop trigger rowhook_w_insert on t", "select rowhook.emit('w', '1')", "create table rowhook.mine (a int)", "drop table rowhook.dead_letter",
+	} {
+		_, err := conn.Exec(t.Context(), sql)
+		var refused interface{ SQLState() string }
+		require.ErrorAs(t, err, &refused, sql)
+		require.Equal(t, "42501", refused.SQLState(), sql)
+	}
+
+	for _, right := range rights(t, w.conn, role) {
+		var kind, name, privilege, column string
+		_, _ = fmt.Sscan(right, &kind, &name, &privilege, &column) // column may be missing
+		on := map[string]string{"schema": "schema " + name, "table": "rowhook." + name, "sequence": "sequence rowhook." + name, "function": "function rowhook." + name}[kind]
+		if column != "" {
+			privilege += " (" + column + ")"
+		}
+		w.prepareWork(t)
+		w.do(t, fmt.Sprintf("revoke %s on %s from %s", privilege, on, role))
+		var missing *sqlschema.MissingRightsError
+		require.ErrorAs(t, sqlschema.CheckRights(t.Context(), conn), &missing, right)
+		require.Contains(t, strings.Join(missing.Missing, "; "), name)
+		require.ErrorContains(t, missing, "the role "+role+" lacks")
+		require.ErrorContains(t, missing, `run "rowhook apply --grant-to `+role+`"`)
+		err := dispatch(t.Context(), conn)
+		var refused interface{ SQLState() string }
+		require.ErrorAs(t, err, &refused, "works without %s", right)
+		require.Equal(t, "42501", refused.SQLState(), err)
+		w.do(t, fmt.Sprintf("grant %s on %s to %s", privilege, on, role))
+		require.NoError(t, sqlschema.CheckRights(t.Context(), conn))
+	}
+	w.prepareWork(t)
+	require.NoError(t, dispatch(t.Context(), conn))
+}
+
+// prepareWork leaves something to do for every statement of dispatch.
+func (w watched) prepareWork(t *testing.T) {
+	t.Helper()
+	today := time.Now().UTC().Format("20060102")
+	w.do(t, "truncate rowhook.event_log, rowhook.dead_letter, rowhook.instance", "update rowhook.trigger set removed_at = null",
+		"insert into t select generate_series(1, 5)", "insert into gone values (1)", "update rowhook.trigger set removed_at = now() where name = 'gone'",
+		"insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason) select id, created_at, trigger_id, 1, op, 'x' from rowhook.event_log",
+		"select rowhook.ensure_partitions(now() - interval '20 days', now() - interval '20 days')",
+		"drop table if exists rowhook.event_archive_"+today)
+}
+
+// dispatch does in a transaction what a dispatcher does, in its statements, and leaves nothing.
+func dispatch(ctx context.Context, conn *pgx.Conn) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	if _, _, err := sqlschema.Version(ctx, conn); err != nil {
+		return err
+	}
+	id, err := sqlschema.NewInstance(ctx, tx)
+	if err != nil {
+		return err
+	}
+	cfg, err := sqlschema.Load(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var events []sqlschema.Claimed
+	var watch sqlschema.Watch
+	steps := []func() error{
+		func() error { return sqlschema.Register(ctx, tx, id, "n", "v", false) },
+		func() error { return sqlschema.Register(ctx, tx, id, "n", "v", true) },
+		func() error { return sqlschema.Touch(ctx, tx, id) },
+		func() error { return sqlschema.HoldLock(ctx, conn, id) },
+		func() (err error) { watch, err = sqlschema.Look(ctx, tx); return },
+		func() error { _, err := sqlschema.Tidy(ctx, tx, cfg.Settings.Retention); return err },
+		func() error { return sqlschema.EnsureDay(ctx, tx, time.Now()) },
+		func() error { _, err := sqlschema.Ring(ctx, tx); return err },
+		func() error { _, err := sqlschema.Pending(ctx, tx, 1); return err },
+		func() error { return sqlschema.Silence(ctx, tx, id) },
+		func() error { return sqlschema.Call(ctx, tx, "help") },
+		func() error { return sqlschema.EndSession(ctx, tx, conn.PgConn().PID(), "nobody") },
+		func() (err error) {
+			events, err = sqlschema.Claim(ctx, tx, id, []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
+			return
+		},
+		func() error { _, _, err := sqlschema.NextDue(ctx, tx, []int32{cfg.Triggers[0].ID}); return err },
+		func() error {
+			_, ok, err := sqlschema.FetchPayload(ctx, tx, id, events[0].ID, events[0].Tries)
+			if err == nil && !ok {
+				err = fmt.Errorf("the event is not this instance's")
+			}
+			return err
+		},
+		func() error {
+			fates := []sqlschema.Fate{sqlschema.Delivered, sqlschema.Retried, sqlschema.Dead, sqlschema.Released}
+			batch := make([]sqlschema.Settlement, len(fates))
+			for i, fate := range fates {
+				batch[i] = sqlschema.Settlement{ID: events[i].ID, Trigger: events[i].Trigger, Tries: events[i].Tries, Fate: fate, Attempt: &sqlschema.Attempt{StartedAt: time.Now()}}
+			}
+			n, err := sqlschema.Settle(ctx, tx, sqlschema.SettleOptions{Instance: id, KeepDelivered: true, KeepAttempts: true}, batch)
+			if err == nil && n != len(fates) {
+				err = fmt.Errorf("%d of %d settled", n, len(fates))
+			}
+			return err
+		},
+		func() error { _, err := sqlschema.Disown(ctx, tx, id, nil); return err },
+		func() error { _, err := sqlschema.BuryOrphans(ctx, tx); return err },
+		func() error { _, err := sqlschema.Reclaim(ctx, tx, append(slices.Clone(watch.Dead), -1)); return err },
+		func() error { return sqlschema.Unregister(ctx, tx, id) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
