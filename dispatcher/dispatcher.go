@@ -276,6 +276,7 @@ func (d *Dispatcher) connect() error {
 		d.direct.RuntimeParams["application_name"] = d.application()
 	}
 	writes, claims := cfg.Copy(), cfg.Copy()
+	d.direct.RuntimeParams["search_path"] = "pg_catalog"
 	if d.pooled() {
 		throughPooler(writes.ConnConfig)
 		throughPooler(claims.ConnConfig)

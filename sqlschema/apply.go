@@ -39,7 +39,7 @@ func Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings,
 
 // Apply is the function Apply with the Applier's patience.
 func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings, log *slog.Logger) (plan *Plan, err error) {
-	err = locked(ctx, conn, func() error {
+	err = pinnedAndLocked(ctx, conn, func() error {
 		plan, err = MakePlan(ctx, conn, specs, settings)
 		if err != nil {
 			return err
@@ -222,6 +222,12 @@ func dropFunctions(ctx context.Context, tx pgx.Tx, functions []functionFound) er
 		if _, err := tx.Exec(ctx, "drop function if exists "+f.Signature); err != nil {
 			return fmt.Errorf("drop %s: %w", f.Signature, err)
 		}
+		if f.Argument != 0 {
+			continue
+		}
+		if _, err := tx.Exec(ctx, "drop view if exists "+inboxName(f.ID)); err != nil {
+			return fmt.Errorf("drop %s: %w", inboxName(f.ID), err)
+		}
 	}
 	return nil
 }
@@ -238,6 +244,7 @@ type installation struct {
 	drop          []captureFound
 	dropFunctions []functionFound
 	definition    string // of rowhook.capture
+	owner         string // installed.owner
 }
 
 func (w *installation) locks() bool { return len(w.create)+len(w.enable)+len(w.drop) > 0 }
@@ -257,7 +264,7 @@ func (w *installation) run(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	for _, op := range w.create {
-		if _, err := tx.Exec(ctx, createTrigger(w.spec, w.rel, w.id, op)); err != nil {
+		if err := w.createTrigger(ctx, tx, op); err != nil {
 			return fmt.Errorf("create the %s trigger of %s: %w", op.word(), w.spec.Name, err)
 		}
 		// A trigger that is replaced is enabled as if it were new.
@@ -277,6 +284,19 @@ func (w *installation) run(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	return w.writeCaptured(ctx, tx)
+}
+
+// createTrigger has the functions and operators of a when found as in the user's own SQL.
+func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operation) error {
+	create := createTrigger(w.spec, w.rel, w.id, op)
+	if w.spec.When == "" {
+		_, err := tx.Exec(ctx, create)
+		return err
+	}
+	return withUsersPath(ctx, tx.Conn(), func() error {
+		_, err := tx.Exec(ctx, create)
+		return err
+	})
 }
 
 func (w *installation) writeRow(ctx context.Context, tx pgx.Tx) error {
@@ -310,20 +330,47 @@ returning t.id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name, string(spec))
 }
 
 func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
-	capture, err := createCapture(w.id, w.definition)
+	guarded := w.spec.guarded(w.rel)
+	capture, err := createCapture(w.id, w.definition, guarded)
 	if err != nil {
 		return err
 	}
-	for _, sql := range []string{
-		createPayload(w.spec, w.rel, w.id),
-		capture,
-		fmt.Sprintf("revoke all on function %s(%s), rowhook.capture_%d() from public", payloadName(w.id), w.rel.sql(), w.id),
-	} {
+	payload, function := fmt.Sprintf("%s(%s)", payloadName(w.id), w.rel.sql()), fmt.Sprintf("rowhook.capture_%d()", w.id)
+	statements := []string{createPayload(w.spec, w.rel, w.id), capture, fmt.Sprintf("revoke all on function %s, %s from public", payload, function)}
+	if w.owner != "" {
+		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", payload, w.owner))
+	}
+	switch {
+	case guarded:
+		statements = append(statements, w.handOver(payload, function)...)
+	case w.owner != "":
+		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", function, w.owner), "drop view if exists "+inboxName(w.id))
+	}
+	for _, sql := range statements {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
 		}
 	}
 	return nil
+}
+
+// handOver makes the table's owner the one as whom its rows are captured, with the rights that this takes.
+func (w *installation) handOver(payload, function string) []string {
+	inbox, owner := inboxName(w.id), quoteName(w.rel.Owner)
+	statements := []string{createInbox(w.id), "revoke all on " + inbox + " from public"}
+	if w.owner != "" {
+		statements = append(statements, "alter view "+inbox+" owner to "+w.owner)
+	}
+	return append(statements,
+		"grant usage on schema rowhook to "+owner,
+		"grant insert on "+inbox+" to "+owner,
+		"grant select on sequence rowhook.doorbell to "+owner,
+		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json) to "+owner,
+		// Only who may create in a schema may own a function in it. Nobody sees the right that is granted for the moment.
+		"grant create on schema rowhook to "+owner,
+		"alter function "+function+" owner to "+owner,
+		"revoke create on schema rowhook from "+owner,
+	)
 }
 
 // enableAll sets how a trigger fires, and its copies on partitions, whatever was done to them by hand.

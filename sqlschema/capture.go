@@ -70,7 +70,29 @@ func (s *Spec) wholeInserts(rel *relation) bool {
 // ownFunction reports that a trigger needs functions of its own: its payload is a choice of columns, or the table has
 // columns that are computed when they are read, so that the row that a trigger gets does not hold them.
 func (s *Spec) ownFunction(rel *relation) bool {
-	return len(s.operations()) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0)
+	return len(s.operations()) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || s.guarded(rel))
+}
+
+// guarded reports that a trigger's rows are captured by a function that runs as the table's owner. Turning a value into JSON runs
+// a cast to json if its type has one, and whoever owns the table can add a column whose type has. By the function of the role that
+// installed Rowhook, perhaps a superuser, that would be a way to act as it. The owner's own function writes through a view
+// that takes events of this trigger alone.
+func (s *Spec) guarded(rel *relation) bool {
+	return len(s.operations()) > 0 && !rel.Trusted && rel.MayRun
+}
+
+// exposed reports that a trigger would have to be guarded, and this role can't make it so. Where the columns are chosen and
+// their types are not the owner's there is nothing to guard against, as Postgres keeps those types from being changed.
+func (s *Spec) exposed(rel *relation) bool {
+	if len(s.operations()) == 0 || rel.Trusted || rel.MayRun {
+		return false
+	}
+	for _, name := range s.Payload.Columns {
+		if c, ok := rel.column(name); ok && !c.BuiltIn {
+			return true
+		}
+	}
+	return s.Payload.IsZero()
 }
 
 func captureName(spec *Spec, rel *relation, id int32, op operation) string {
@@ -82,6 +104,9 @@ func captureName(spec *Spec, rel *relation, id int32, op operation) string {
 	}
 	return "rowhook.capture"
 }
+
+// inboxName is the view through which a guarded trigger's function writes.
+func inboxName(id int32) string { return fmt.Sprintf("rowhook.inbox_%d", id) }
 
 func payloadName(id int32) string { return fmt.Sprintf("rowhook.payload_%d", id) }
 
@@ -166,6 +191,8 @@ func createPayload(spec *Spec, rel *relation, id int32) string {
 	}
 	var body string
 	switch {
+	case spec.Payload.IsZero() && len(rel.virtualColumns()) == 0:
+		body = "return pg_catalog.row_to_json($1)"
 	case spec.Payload.IsZero():
 		body = "begin atomic select rowhook.with_values(pg_catalog.row_to_json($1), pg_catalog.row_to_json(v.*)) from " + computed(rel.virtualColumns()) + " as v; end"
 	case virtual:
@@ -247,7 +274,15 @@ func computed(wanted []column) string {
 }
 
 // createCapture derives a trigger's own capture function from rowhook.capture, so that there is one text of it.
-func createCapture(id int32, definition string) (string, error) {
+func createCapture(id int32, definition string, guarded bool) (string, error) {
+	if guarded {
+		const into = "insert into rowhook.event_log "
+		if !strings.Contains(definition, into) {
+			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not there): "+
+				"restore it, or uninstall and apply again", into)
+		}
+		definition = strings.ReplaceAll(definition, into, "insert into "+inboxName(id)+" ")
+	}
 	for old, new := range map[string]string{
 		"FUNCTION rowhook.capture()": fmt.Sprintf("FUNCTION rowhook.capture_%d()", id),
 		"row_to_json(old)":           fmt.Sprintf("case when tg_op <> 'INSERT' then %s(old) end", payloadName(id)),
@@ -262,6 +297,13 @@ func createCapture(id int32, definition string) (string, error) {
 	return definition, nil
 }
 
+// createInbox makes the view that takes events of one trigger and shows nothing of its own accord: the only right on it that is
+// ever granted is to insert. It writes as the role that owns the view.
+func createInbox(id int32) string {
+	return fmt.Sprintf("create or replace view %s with (security_barrier) as select id, trigger_id, op, old, new, session, trace "+
+		"from rowhook.event_log where trigger_id = %d with check option", inboxName(id), id)
+}
+
 // triggerDigest stands for everything that a capture trigger was made from. Columns count by number, so that a rename changes
 // nothing.
 func triggerDigest(spec *Spec, rel *relation, id int32, op operation) string {
@@ -274,7 +316,11 @@ func triggerDigest(spec *Spec, rel *relation, id int32, op operation) string {
 
 // functionDigest is the same for a trigger's own functions.
 func functionDigest(spec *Spec, rel *relation, definition string) string {
-	parts := []string{definition, strings.Join(spec.Payload.Columns, "\x00"), numbers(rel, spec.Payload.Columns)}
+	runner := ""
+	if spec.guarded(rel) {
+		runner = rel.Owner
+	}
+	parts := []string{definition, runner, strings.Join(spec.Payload.Columns, "\x00"), numbers(rel, spec.Payload.Columns)}
 	for _, c := range rel.virtualColumns() {
 		parts = append(parts, strconv.Itoa(int(c.Number)), c.Digest)
 		if spec.Payload.IsZero() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
@@ -203,6 +204,13 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { _, err := sqlschema.Ring(ctx, tx); return err },
 		func() error { _, err := sqlschema.Pending(ctx, tx, 1); return err },
 		func() error { return sqlschema.Silence(ctx, tx, id) },
+		func() error {
+			watch, err := sqlschema.Look(ctx, tx)
+			if err == nil && watch.Doorbell != id { // PostgreSQL 18 shows nothing of a sequence without the right
+				err = &pgconn.PgError{Code: "42501", Message: "the doorbell can't be read"}
+			}
+			return err
+		},
 		func() error { return sqlschema.Call(ctx, tx, "help") },
 		func() error { return sqlschema.EndSession(ctx, tx, conn.PgConn().PID(), "nobody") },
 		func() (err error) {

@@ -17,6 +17,7 @@ type installed struct {
 	captures          map[int32][]captureFound // by trigger id
 	functions         map[int32][]functionFound
 	definition        string // of rowhook.capture
+	owner             string // of the schema, quoted for SQL; "" where this role can't give it anything
 	settings          map[string]json.RawMessage
 }
 
@@ -99,7 +100,7 @@ select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "ta
 // ownFunctions lists the functions that belong to one trigger each.
 const ownFunctions = `
 select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
-       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef)) as made
+       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made
   from pg_catalog.pg_proc p
   join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   left join pg_catalog.pg_type a on a.oid = p.proargtypes[0]
@@ -124,6 +125,12 @@ func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	}
 	if err := conn.QueryRow(ctx, "select pg_catalog.pg_get_functiondef('rowhook.capture()'::pg_catalog.regprocedure)").Scan(&in.definition); err != nil {
 		return nil, fmt.Errorf("read rowhook.capture: %w", err)
+	}
+	err = conn.QueryRow(ctx, `
+select case when pg_catalog.pg_has_role(nspowner, 'MEMBER') then nspowner::pg_catalog.regrole::pg_catalog.text else '' end
+  from pg_catalog.pg_namespace where nspname = 'rowhook'`).Scan(&in.owner)
+	if err != nil {
+		return nil, fmt.Errorf("read the owner of the schema rowhook: %w", err)
 	}
 	rows, err := collect[triggerRow](ctx, conn, `
 select id, name, relation, spec, removed_at is not null as removed, captured, 0::bigint as waiting

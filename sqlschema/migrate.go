@@ -42,17 +42,22 @@ func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return locked(ctx, conn, func() error { return migrateTo(ctx, conn, server, log) })
+	return pinnedAndLocked(ctx, conn, func() error { return migrateTo(ctx, conn, server, log) })
+}
+
+// pinnedAndLocked runs f in a pinned session that holds Rowhook's advisory lock.
+func pinnedAndLocked(ctx context.Context, conn *pgx.Conn, f func() error) error {
+	return pinned(ctx, conn, func() error { return locked(ctx, conn, f) })
 }
 
 // locked runs f while this session holds Rowhook's advisory lock.
 func locked(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
-	if _, err := conn.Exec(ctx, "select pg_advisory_lock($1)", int64(lockKey)); err != nil {
+	if _, err := conn.Exec(ctx, "select pg_catalog.pg_advisory_lock($1)", int64(lockKey)); err != nil {
 		return fmt.Errorf("lock the schema rowhook: %w", err)
 	}
 	defer func() {
 		// After a cancelled ctx the session is closed, and the lock with it.
-		if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock($1)", int64(lockKey)); err == nil && unlockErr != nil {
+		if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_catalog.pg_advisory_unlock($1)", int64(lockKey)); err == nil && unlockErr != nil {
 			err = fmt.Errorf("unlock the schema rowhook: %w", unlockErr)
 		}
 	}()
@@ -69,6 +74,11 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, log *slog.Logger
 			return explainPrivilege(ctx, conn, fmt.Errorf("create schema rowhook: %w", err))
 		}
 	}
+	back, err := actAsOwner(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer back()
 	m, err := migrate.NewMigrator(ctx, conn, "rowhook.schema_version")
 	if err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("read the schema version: %w", err))
@@ -92,13 +102,49 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, log *slog.Logger
 	if have == want {
 		return nil
 	}
+	// Tern resets the session's settings at the end of each migration.
+	again, err := repin(ctx, conn)
+	if err != nil {
+		return err
+	}
 	m.OnStart = func(seq int32, name, _, _ string) {
 		log.Info("migrating the schema rowhook", "version", seq, "migration", name)
+		if err == nil {
+			err = again()
+		}
 	}
-	if err := m.Migrate(ctx); err != nil {
+	migrated := m.Migrate(ctx)
+	if err := errors.Join(migrated, err, again()); err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("migrate the schema rowhook: %w", err))
 	}
 	return nil
+}
+
+// actAsOwner makes the session the owner of the schema rowhook until back is called, so that whatever is in the schema has one owner:
+// the owner of a table has the triggers that they like run as whoever writes to it. Where nothing is installed yet the schema
+// must be this role's own, since the owner of a schema can put anything in place of what is in it.
+func actAsOwner(ctx context.Context, conn *pgx.Conn) (back func(), err error) {
+	var owner, user string
+	var member, installed bool
+	err = conn.QueryRow(ctx, `
+select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog.regrole::pg_catalog.text, pg_catalog.pg_has_role(n.nspowner, 'MEMBER'),
+       exists (select from pg_catalog.pg_class where relnamespace = n.oid and relname = 'schema_version')
+  from pg_catalog.pg_namespace n where n.nspname = 'rowhook'`).Scan(&owner, &user, &member, &installed)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("look at the schema rowhook: %w", err)
+	case owner == user:
+		return func() {}, nil
+	case !installed:
+		return nil, fmt.Errorf("there is a schema rowhook that belongs to %s and in which Rowhook is not installed: whoever owns the schema could put anything in the place "+
+			"of what is installed there: apply as %[1]s, or drop schema rowhook if it is not needed", owner)
+	case !member:
+		return func() {}, nil // the server says what may not be done
+	}
+	if _, err := conn.Exec(ctx, "set role "+owner); err != nil {
+		return nil, fmt.Errorf("act as the owner of the schema rowhook: %w", err)
+	}
+	return func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "set role "+user) }, nil // a session that can't is of no use any more
 }
 
 // Version returns the schema version of the database (0: not installed) and the newest that this program knows.
@@ -109,7 +155,7 @@ func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err 
 	}
 	program = int32(len(entries))
 	var exists bool
-	if err := conn.QueryRow(ctx, "select to_regclass('rowhook.schema_version') is not null").Scan(&exists); err != nil || !exists {
+	if err := conn.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.schema_version') is not null").Scan(&exists); err != nil || !exists {
 		return 0, program, err
 	}
 	if err := conn.QueryRow(ctx, "select version from rowhook.schema_version").Scan(&database); err != nil {
@@ -123,8 +169,8 @@ func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err 
 func CheckServer(ctx context.Context, conn *pgx.Conn) (int, error) {
 	var number, version, readOnly string
 	var recovery bool
-	err := conn.QueryRow(ctx, "select current_setting('server_version_num'), current_setting('server_version'), "+
-		"pg_is_in_recovery(), current_setting('default_transaction_read_only')").Scan(&number, &version, &recovery, &readOnly)
+	err := conn.QueryRow(ctx, "select pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('server_version'), "+
+		"pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only')").Scan(&number, &version, &recovery, &readOnly)
 	if err != nil {
 		return 0, fmt.Errorf("ask the server for its version: %w", err)
 	}

@@ -92,7 +92,15 @@ func (p *Plan) String() string {
 // MakePlan compares the database with what is configured. It changes nothing and takes no lock that a writer would notice.
 // What only the database can find wrong with the specs is returned all at once as SpecErrors. It works before the first
 // migration, too.
-func MakePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (*Plan, error) {
+func MakePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (plan *Plan, err error) {
+	err = pinned(ctx, conn, func() (err error) {
+		plan, err = makePlan(ctx, conn, specs, settings)
+		return err
+	})
+	return plan, err
+}
+
+func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (*Plan, error) {
 	in, err := readInstalled(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -195,7 +203,11 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 			problem(p.missingColumn(rel, name), "payload", "columns", fmt.Sprint(j))
 		}
 		if spec.When != "" {
-			message, err := checkWhen(ctx, p.conn, rel, *spec)
+			var message string
+			err := withUsersPath(ctx, p.conn, func() (err error) {
+				message, err = checkWhen(ctx, p.conn, rel, *spec)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -354,7 +366,7 @@ func (p *planner) addRemoval(work *removal) {
 // trigger plans what one spec needs.
 func (p *planner) trigger(spec *Spec, rel *relation) error {
 	row := p.in.triggers[spec.Name]
-	work := &installation{spec: spec, rel: rel, definition: p.in.definition}
+	work := &installation{spec: spec, rel: rel, definition: p.in.definition, owner: p.in.owner}
 	var was captured
 	if row == nil {
 		work.row = true
@@ -428,7 +440,7 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	if work.id == 0 {
 		if work.spec.ownFunction(work.rel) {
 			work.functions = true
-			p.add(Change{Action: Create, Object: "function", Name: "rowhook.payload", Trigger: work.spec.Name})
+			p.add(Change{Action: Create, Object: "function", Name: "rowhook.payload", Trigger: work.spec.Name, Detail: runner(work)})
 		}
 		return
 	}
@@ -456,11 +468,19 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	switch {
 	case fits < 2:
 		work.functions = true
-		p.add(Change{Action: Create, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name})
+		p.add(Change{Action: Create, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name, Detail: runner(work)})
 	case was.Function != fingerprint{functionDigest(work.spec, work.rel, p.in.definition), madeOf(found, work.rel.OID)}:
 		work.functions = true
-		p.add(Change{Action: Replace, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name})
+		p.add(Change{Action: Replace, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name, Detail: runner(work)})
 	}
+}
+
+// runner says as whom a guarded trigger's rows are captured.
+func runner(work *installation) string {
+	if !work.spec.guarded(work.rel) {
+		return ""
+	}
+	return "runs as " + plainName(work.rel.Owner) + ", who owns the table"
 }
 
 // removed reports that a function's removal is already planned.

@@ -61,11 +61,11 @@ func TestApplyReconciles(t *testing.T) {
 		"other columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a", "b"))},
 			"~ trigger w: payload changed\n  ~ function rowhook.payload_1", []string{`w I null {"a":1,"b":1}`}},
 		"no columns chosen any more": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
-			"~ trigger w: payload changed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(t)\n  ~ capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"~ trigger w: payload changed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.t)\n  ~ capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"removed": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "insert into t values (9, 9, 9)", nil,
-			"- trigger w: no longer configured; 1 waiting event goes to the dead letters\n  - capture trigger rowhook_w_insert on public.t\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(t)", nil},
+			"- trigger w: no longer configured; 1 waiting event goes to the dead letters\n  - capture trigger rowhook_w_insert on public.t\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.t)", nil},
 		"moved to another table": {[]sqlschema.Spec{all("w", "u", insertOnly, payload("a"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
-			"  - capture trigger rowhook_w_insert on public.u\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(u)\n~ trigger w: moves to another table, public.t; table changed\n" +
+			"  - capture trigger rowhook_w_insert on public.u\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.u)\n~ trigger w: moves to another table, public.t; table changed\n" +
 				"  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
 		"two triggers swapped": {[]sqlschema.Spec{all("w", "u", insertOnly), all("v", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly), all("v", "u", insertOnly)},
 			"  - guard trigger rowhook_w_guard on public.u\n  - capture trigger rowhook_w_insert on public.u\n  - guard trigger rowhook_v_guard on public.t\n  - capture trigger rowhook_v_insert on public.t\n" +

@@ -21,7 +21,11 @@ type relation struct {
 	MayTrigger  bool   // this role has the TRIGGER privilege
 	Owned       bool   // this role owns it, or may act as its owner
 	Owner       string
-	columns     []column
+	// Trusted says that the owner may act as the role that captures anyway, and MayRun that this role may have what captures a
+	// trigger's rows run as the owner. See guarded.
+	Trusted bool
+	MayRun  bool
+	columns []column
 }
 
 func (r *relation) sql() string    { return quoteName(r.Schema, r.Name) }
@@ -31,6 +35,7 @@ func (r *relation) String() string { return plainName(r.Schema, r.Name) }
 type column struct {
 	Name    string
 	Number  int16
+	BuiltIn bool // its type is Postgres's own or a superuser's, all the way down
 	Virtual bool // a generated column that is computed when it is read, so that no row that a trigger gets holds it
 	// Of a virtual column: its expression, a digest of it that renames don't change, and the columns that it reads.
 	Expression string
@@ -68,7 +73,10 @@ func (r *relation) virtualColumns() []column {
 // findRelation resolves a name as SQL would, through the search_path where it is not qualified. It returns nil where there is none.
 func findRelation(ctx context.Context, conn *pgx.Conn, name string) (*relation, error) {
 	var oid *uint32
-	if err := conn.QueryRow(ctx, "select pg_catalog.to_regclass($1)::pg_catalog.oid", name).Scan(&oid); err != nil {
+	err := withUsersPath(ctx, conn, func() error {
+		return conn.QueryRow(ctx, "select pg_catalog.to_regclass($1)::pg_catalog.oid", name).Scan(&oid)
+	})
+	if err != nil {
 		return nil, err
 	}
 	if oid == nil {
@@ -87,7 +95,9 @@ select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c
        exists (select from pg_catalog.pg_inherits where inhrelid = c.oid) as descends,
        pg_catalog.has_table_privilege(c.oid, 'TRIGGER') as may_trigger,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') as owned,
-       pg_catalog.pg_get_userbyid(c.relowner) as owner
+       pg_catalog.pg_get_userbyid(c.relowner) as owner,
+       pg_catalog.pg_has_role(c.relowner, coalesce((select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook'), current_user::pg_catalog.regrole), 'MEMBER') as trusted,
+       pg_catalog.pg_has_role(c.relowner, 'MEMBER') as may_run
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.oid = $1`, oid)
@@ -103,6 +113,22 @@ select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c
 	}
 	rows, err = conn.Query(ctx, `
 select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
+       not exists (
+         with recursive part as (
+           select a.atttypid as oid
+           union
+           select x.oid
+             from part
+             join pg_catalog.pg_type y on y.oid = part.oid
+             join lateral (
+               select y.typbasetype as oid where y.typtype = 'd'
+               union all select y.typelem where y.typelem <> 0
+               union all select b.atttypid from pg_catalog.pg_attribute b where b.attrelid = y.typrelid and y.typrelid <> 0 and b.attnum > 0 and not b.attisdropped
+             ) x on true)
+         select from part
+           join pg_catalog.pg_type z on z.oid = part.oid
+           join pg_catalog.pg_roles o on o.oid = z.typowner
+          where not o.rolsuper) as built_in,
        case when a.attgenerated = 'v' then pg_catalog.pg_get_expr(d.adbin, d.adrelid) else '' end as expression,
        case when a.attgenerated = 'v' then pg_catalog.md5(d.adbin::text) else '' end as digest,
        case when a.attgenerated = 'v' then array(
@@ -147,6 +173,9 @@ func (r *relation) refusal(user string, spec Spec) string {
 	case !r.MayTrigger && !r.Owned:
 		return fmt.Sprintf("the role %s may not create triggers on %s: grant trigger on %s to %s, or apply as its owner %s",
 			plainName(user), r, r, plainName(user), plainName(r.Owner))
+	case spec.exposed(r):
+		return fmt.Sprintf("%s belongs to %s, who could run code as the role that installed Rowhook, through a type of their own in a column: "+
+			"apply as a superuser or as a member of %[2]s, or choose columns of built-in types by payload: {columns: [...]}", r, plainName(r.Owner))
 	case spec.OnReplication && !r.Owned:
 		return fmt.Sprintf("on_replication needs ALTER TABLE, which only the owner of %s may do: apply as %s, or leave on_replication out", r, plainName(r.Owner))
 	}

@@ -30,7 +30,15 @@ func (l Loss) String() string {
 }
 
 // UninstallSummary counts what an uninstall removes. Without a schema rowhook it is the zero Loss.
-func UninstallSummary(ctx context.Context, conn *pgx.Conn) (Loss, error) {
+func UninstallSummary(ctx context.Context, conn *pgx.Conn) (loss Loss, err error) {
+	err = pinned(ctx, conn, func() (err error) {
+		loss, err = summarize(ctx, conn)
+		return err
+	})
+	return loss, err
+}
+
+func summarize(ctx context.Context, conn *pgx.Conn) (Loss, error) {
 	var loss Loss
 	database, _, err := Version(ctx, conn)
 	if err != nil || database == 0 {
@@ -55,7 +63,7 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 
 // Uninstall is the function Uninstall with the Applier's patience.
 func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
-	return locked(ctx, conn, func() error {
+	return pinnedAndLocked(ctx, conn, func() error {
 		captures, err := collect[captureFound](ctx, conn, captureTriggers)
 		if err != nil {
 			return fmt.Errorf("list capture triggers: %w", err)

@@ -44,6 +44,9 @@ func (a *app) uninstall(ctx context.Context, yes bool, wait time.Duration) error
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if err := sqlschema.Pin(ctx, conn); err != nil {
+		return explain(err)
+	}
 	var exists bool
 	if err := conn.QueryRow(ctx, "select to_regnamespace('rowhook') is not null").Scan(&exists); err != nil {
 		return explain(fmt.Errorf("look for the schema rowhook: %w", err))
