@@ -64,7 +64,7 @@ func (s *Spec) sqlTriggers(rel *relation) []operation {
 // that is neither is kept from becoming it: Postgres refuses that of tables with a row trigger that has a transition table,
 // and the guard is one that never runs.
 func (s *Spec) wholeInserts(rel *relation) bool {
-	return s.On.Insert && s.When == "" && !s.OnReplication && rel.Kind == "r" && !rel.Descends && !s.ownFunction(rel)
+	return s.On.Insert && s.When == "" && !s.OnReplication && rel.Kind == "r" && !rel.Descends && s.Payload.IsZero() && len(rel.virtualColumns()) == 0
 }
 
 // ownFunction reports that a trigger needs functions of its own: its payload is a choice of columns, or the table has
@@ -95,12 +95,9 @@ func (s *Spec) exposed(rel *relation) bool {
 	return s.Payload.IsZero()
 }
 
-func captureName(spec *Spec, rel *relation, id int32, op operation) string {
-	switch {
-	case spec.ownFunction(rel):
+func captureName(spec *Spec, rel *relation, id int32) string {
+	if spec.ownFunction(rel) {
 		return fmt.Sprintf("rowhook.capture_%d", id)
-	case (op == insertOp || op == guardOp) && spec.wholeInserts(rel):
-		return "rowhook.capture_inserted"
 	}
 	return "rowhook.capture"
 }
@@ -124,7 +121,7 @@ func createTrigger(spec *Spec, rel *relation, id int32, op operation) string {
 	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
-	fmt.Fprintf(&b, " execute function %s('%d'", captureName(spec, rel, id, op), id)
+	fmt.Fprintf(&b, " execute function %s('%d'", captureName(spec, rel, id), id)
 	if spec.Notify == NotifyNever {
 		b.WriteString(", 'never'")
 	}
@@ -307,9 +304,12 @@ func createInbox(id int32) string {
 // triggerDigest stands for everything that a capture trigger was made from. Columns count by number, so that a rename changes
 // nothing.
 func triggerDigest(spec *Spec, rel *relation, id int32, op operation) string {
-	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id, op), strconv.Itoa(int(id)), spec.Notify, spec.When}
-	if op == updateOp {
+	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), spec.Notify, spec.When}
+	switch {
+	case op == updateOp:
 		parts = append(parts, numbers(rel, spec.On.Update.Columns))
+	case op == insertOp && spec.wholeInserts(rel):
+		parts = append(parts, "whole")
 	}
 	return digest(parts...)
 }

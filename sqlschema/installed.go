@@ -81,7 +81,7 @@ with recursive mine as (
     from pg_catalog.pg_trigger t
     join pg_catalog.pg_proc p on p.oid = t.tgfoid
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-   where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+|_inserted)?$' and t.tgparentid = 0
+   where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0
      and encode(t.tgargs, 'escape') ~ '^[0-9]{1,9}\\000'
 ), family as (
   select oid as root, oid, tgenabled from mine

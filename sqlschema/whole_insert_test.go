@@ -180,3 +180,15 @@ func TestLargePayloadsArePackedWithLZ4WhereTheServerCan(t *testing.T) {
 	require.Equal(t, "0", w.scalar(t, `select count(*) from pg_attribute where attrelid::regclass::text ~ '^rowhook.(event_archive|dead_letter)'
 		and attname = 'new' and not attisdropped and (attcompression <> 'l') and $1 = 'lz4'`, want))
 }
+
+func TestWholeInsertsOfAnUntrustedOwnerRunAsThatOwner(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int, v text)")
+	role, _ := w.Role(t)
+	w.do(t, "alter table t owner to "+role)
+	w.apply(t, all("w", "t"))
+	require.Equal(t, "1", w.scalar(t, wholeInserts))
+	require.Equal(t, role, w.scalar(t, "select proowner::regrole from pg_proc where oid = 'rowhook.capture_1'::regproc"))
+	w.do(t, "insert into t select i, 'x' from generate_series(1, 2) i")
+	require.Equal(t, []string{`w I null {"id":1,"v":"x"}`, `w I null {"id":2,"v":"x"}`}, w.take(t))
+}

@@ -225,38 +225,8 @@ $$;
 comment on function rowhook.context() is 'The settings rowhook.session and rowhook.trace_context (or Hasura''s) as JSON';
 revoke all on function rowhook.context() from public;
 
--- One row into the queue, then the doorbell: the order matters, see docs/design of the doorbell in listener/doorbell.go.
+-- The change into the queue, then the doorbell: the order matters, see docs/design of the doorbell in listener/doorbell.go.
 create function rowhook.capture() returns trigger language plpgsql security definer
-  set search_path to 'pg_catalog', 'pg_temp'
-  set timezone to 'UTC'
-  set datestyle to 'ISO, YMD'
-  set intervalstyle to 'postgres'
-  set bytea_output to 'hex'
-  set extra_float_digits to 1
-  set lc_monetary to 'C'
-  set quote_all_identifiers to off
-as $$
-declare
-  session json;
-  trace   json;
-begin
-  if concat(current_setting('rowhook.session', true), current_setting('hasura.user', true),
-            current_setting('rowhook.trace_context', true), current_setting('hasura.tracecontext', true)) <> '' then
-    select * into session, trace from rowhook.context();
-  end if;
-  insert into rowhook.event_log (id, trigger_id, op, old, new, session, trace)
-  values (rowhook.uuid7(), tg_argv[0]::integer, tg_op::"char", row_to_json(old), row_to_json(new), session, trace);
-  if tg_argv[1] is null and coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1 then
-    perform pg_notify('rowhook', tg_argv[0]);
-  end if;
-  return null;
-end
-$$;
-comment on function rowhook.capture() is 'Capture trigger for whole rows. Arguments: rowhook.trigger.id, and "never" where it must not NOTIFY';
-revoke all on function rowhook.capture() from public;
-
--- The same for all rows of an insert. A column may have any name, so variables win and the row is "r.*".
-create function rowhook.capture_inserted() returns trigger language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set timezone to 'UTC'
   set datestyle to 'ISO, YMD'
@@ -275,16 +245,25 @@ begin
             current_setting('rowhook.trace_context', true), current_setting('hasura.tracecontext', true)) <> '' then
     select * into session, trace from rowhook.context();
   end if;
-  insert into rowhook.event_log (id, trigger_id, op, new, session, trace)
-  select rowhook.uuid7(), tg_argv[0]::integer, 'I', row_to_json(r.*), session, trace from inserted as r;
-  if found and tg_argv[1] is null and coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1 then
+  if tg_level = 'STATEMENT' then
+    -- All rows of an insert at once. A column may have any name, so variables win and the row is "r.*".
+    insert into rowhook.event_log (id, trigger_id, op, new, session, trace)
+    select rowhook.uuid7(), tg_argv[0]::integer, 'I', row_to_json(r.*), session, trace from inserted as r;
+    if not found then
+      return null;
+    end if;
+  else
+    insert into rowhook.event_log (id, trigger_id, op, old, new, session, trace)
+    values (rowhook.uuid7(), tg_argv[0]::integer, tg_op::"char", row_to_json(old), row_to_json(new), session, trace);
+  end if;
+  if tg_argv[1] is null and coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1 then
     perform pg_notify('rowhook', tg_argv[0]);
   end if;
   return null;
 end
 $$;
-comment on function rowhook.capture_inserted() is 'Capture trigger for whole inserts, from the transition table "inserted". Arguments: as of rowhook.capture';
-revoke all on function rowhook.capture_inserted() from public;
+comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole insert from its transition table "inserted". Arguments: rowhook.trigger.id, and "never" where it must not NOTIFY';
+revoke all on function rowhook.capture() from public;
 
 create function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
