@@ -74,7 +74,6 @@ func TestCPUOfThisProcessIsCounted(t *testing.T) {
 		_ = math.Sqrt(x)
 	}
 	require.Positive(t, processCPU(os.Getpid()))
-	require.Positive(t, peakMemory(os.Getpid()))
 }
 
 // ran returns results in which scenario B reached these rates of its floor.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/child"
 )
 
 // database is one of the benchmark's own, made for one measurement.
@@ -109,7 +111,7 @@ func (d *database) apply(ctx context.Context, b build, hooks ...hook) error {
 }
 
 // dispatch starts a dispatcher on the database and waits until it is ready.
-func (d *database) dispatch(ctx context.Context, b build, concurrency int) (*child, error) {
+func (d *database) dispatch(ctx context.Context, b build, concurrency int) (*child.Child, error) {
 	path, args := b.path, []string{"run", "--log-format", "json", "--concurrency", fmt.Sprint(concurrency), "--grace-period", "1s"}
 	env := []string{"DATABASE_URL=" + d.url}
 	if b.profile != "" {
@@ -120,12 +122,12 @@ func (d *database) dispatch(ctx context.Context, b build, concurrency int) (*chi
 		d.lab.profiles++
 		args = []string{dispatchMode, fmt.Sprint(concurrency), filepath.Join(b.profile, fmt.Sprintf("%s-%d", d.lab.scenario, d.lab.profiles))}
 	}
-	c, err := startChild("the dispatcher", path, args, env...)
+	c, err := child.Start(child.Command{Name: "the dispatcher", Path: path, Args: args, Env: env})
 	if err != nil {
 		return nil, err
 	}
-	if err := c.waitReady(ctx, 30*time.Second); err != nil {
-		return nil, errors.Join(err, c.stop(time.Second))
+	if err := c.WaitReady(ctx, 30*time.Second); err != nil {
+		return nil, errors.Join(err, c.Stop(time.Second))
 	}
 	return c, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/bench/receiver"
+	"github.com/rowhook/rowhook/internal/child"
 )
 
 // drain is a measurement in which many events become due at one commit and are delivered as fast as it goes.
@@ -108,7 +109,7 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 	count(s, r.events, got)
 	settled, err := db.settled(ctx, 30*time.Second)
 	if err != nil {
-		return nil, fmt.Errorf("%w%s", err, dispatchers[0].log())
+		return nil, fmt.Errorf("%w%s", err, dispatchers[0].Log())
 	}
 	if err := m.pause(ctx); err != nil {
 		return nil, err
@@ -148,10 +149,10 @@ func summarize(s *sample, r *drain, start, settled time.Time, stamps []int64, go
 }
 
 // dispatchAll starts several dispatchers; stop ends those that still run.
-func (d *database) dispatchAll(ctx context.Context, b build, n, concurrency int) (all []*child, stop func(), err error) {
+func (d *database) dispatchAll(ctx context.Context, b build, n, concurrency int) (all []*child.Child, stop func(), err error) {
 	stop = func() {
 		for _, c := range all {
-			_ = c.stop(stopPatience)
+			_ = c.Stop(stopPatience)
 		}
 	}
 	for range n {

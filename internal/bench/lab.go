@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/bench/receiver"
+	"github.com/rowhook/rowhook/internal/child"
 	"github.com/rowhook/rowhook/internal/localpg"
 )
 
@@ -145,7 +146,7 @@ func (l *lab) startReceiver(ctx context.Context) error {
 		return err
 	}
 	cmd := exec.Command(path, receiverMode) //nolint:noctx // the end of its standard input ends it
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = child.Attributes()
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -166,7 +167,7 @@ func (l *lab) startReceiver(ctx context.Context) error {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	events, control, ok := strings.Cut(strings.TrimSpace(line), " ")
 	if err != nil || !ok {
-		return fmt.Errorf("start the receiver: it said %q: %w", line, orNil(err))
+		return fmt.Errorf("start the receiver: it said %q: %w", line, child.OrExited(err))
 	}
 	l.receiverURL = "http://" + events
 	l.receiver = &receiver.Remote{URL: "http://" + control, Client: &http.Client{}}

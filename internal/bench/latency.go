@@ -4,13 +4,15 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/rowhook/rowhook/internal/child"
 )
 
 // crowd is a database with a dispatcher and writers whose rows are delivered, to measure latencies.
 type crowd struct {
 	lab        *lab
 	db         *database
-	dispatcher *child
+	dispatcher *child.Child
 	w          *writing
 }
 
@@ -76,7 +78,7 @@ func (l *lab) latency(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = c.dispatcher.stop(stopPatience) }()
+	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
 	return s, c.lowAndHigh(ctx, s, low, high)
 }
 
@@ -135,7 +137,7 @@ func (l *lab) runCurve(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = c.dispatcher.stop(stopPatience) }()
+	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
 	if _, _, err := c.measure(ctx, 100, warmUp, 0); err != nil {
 		return nil, err
 	}
@@ -178,7 +180,7 @@ func (l *lab) runG(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = c.dispatcher.stop(stopPatience) }()
+	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
 	if _, _, err := c.measure(ctx, 800, 2*len(tables), 0); err != nil { // each table's trigger is loaded into the sessions
 		return nil, err
 	}
@@ -209,7 +211,7 @@ func (l *lab) shortLatency(ctx context.Context, b build, low, high int) (*sample
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = c.dispatcher.stop(stopPatience) }()
+	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
 	return s, c.lowAndHigh(ctx, s, low, high)
 }
 

@@ -82,21 +82,6 @@ func parseStat(b []byte) (procStat, bool) {
 	}, true
 }
 
-// peakMemory returns the largest resident set of a process so far, in MB.
-func peakMemory(pid int) float64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kb, _ := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 64)
-			return kb / 1024
-		}
-	}
-	return 0
-}
-
 // loadAverage returns the machine's load over the last minute.
 func loadAverage() float64 {
 	b, err := os.ReadFile("/proc/loadavg")

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/rowhook/rowhook/internal/child"
 )
 
 // sample is what one repetition of a scenario measured of one build.
@@ -40,7 +42,7 @@ func (l *lab) foreign(n noise) float64 {
 // meter counts what a database and its dispatchers use between two moments.
 type meter struct {
 	db                                *database
-	dispatchers                       []*child
+	dispatchers                       []*child.Child
 	start                             time.Time
 	dispatching, server, sessions     float64
 	receiving, tookReceiving          float64
@@ -49,7 +51,7 @@ type meter struct {
 	tookSessions, wrote               float64
 }
 
-func (d *database) startMeter(ctx context.Context, dispatchers ...*child) (*meter, error) {
+func (d *database) startMeter(ctx context.Context, dispatchers ...*child.Child) (*meter, error) {
 	m := &meter{db: d, dispatchers: dispatchers}
 	var err error
 	if m.dead, err = d.deadTuples(ctx); err != nil {
@@ -65,7 +67,7 @@ func (d *database) startMeter(ctx context.Context, dispatchers ...*child) (*mete
 func (m *meter) read(ctx context.Context) error {
 	m.dispatching = 0
 	for _, c := range m.dispatchers {
-		m.dispatching += processCPU(c.pid())
+		m.dispatching += processCPU(c.PID())
 	}
 	m.receiving = processCPU(m.db.lab.receiverPID)
 	m.server = treeCPU(m.db.lab.server.PID())
@@ -101,17 +103,15 @@ func (m *meter) finish(ctx context.Context, s *sample, events int) error {
 	s.set("wal", m.wrote/float64(events))
 	s.set("memory", 0)
 	for _, c := range m.dispatchers {
-		s.set("memory", max(s.Values["memory"], peakMemory(c.pid())))
+		s.set("memory", max(s.Values["memory"], child.PeakMemory(c.PID())))
 	}
 	for _, c := range m.dispatchers {
-		if err := c.stop(stopPatience); err != nil {
+		if err := c.Stop(stopPatience); err != nil {
 			return err
 		}
-		c.mu.Lock()
-		if c.bad > 0 {
-			m.db.lab.logf("the dispatcher logged %d warnings and errors, the first ones:\n  %s", c.bad, strings.Join(c.worst, "\n  "))
+		if n, first := c.Complaints(); n > 0 {
+			m.db.lab.logf("the dispatcher logged %d warnings and errors, the first ones:\n  %s", n, strings.Join(first, "\n  "))
 		}
-		c.mu.Unlock()
 	}
 	if err := m.db.sessionsGone(ctx); err != nil { // what a session did is counted when it ends
 		return err

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/child"
 )
 
 // scenario is a kind of measurement.
@@ -134,7 +136,7 @@ func (l *lab) runI(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = c.dispatcher.stop(stopPatience) }()
+	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
 	if _, _, err := c.measure(ctx, 100, warmUp, 0); err != nil {
 		return nil, err
 	}
@@ -172,7 +174,7 @@ func (c *crowd) finishIdle(ctx context.Context, s *sample) error {
 		return err
 	}
 	count(s, warmUp, got)
-	s.set("memory", peakMemory(c.dispatcher.pid()))
+	s.set("memory", child.PeakMemory(c.dispatcher.PID()))
 	return nil
 }
 

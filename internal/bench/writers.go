@@ -56,7 +56,7 @@ func (l *lab) runC(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = c.dispatcher.stop(stopPatience) }()
+	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
 	if err := db.exec(ctx, "checkpoint"); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (l *lab) runPrice(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.stop(stopPatience); err != nil {
+	if err := c.Stop(stopPatience); err != nil {
 		return nil, err
 	}
 	parts := []struct{ name, table, sql string }{
@@ -140,7 +140,7 @@ func (l *lab) runPrice(ctx context.Context, b build) (*sample, error) {
 		}
 		rate, err := db.write(ctx, p.table, l.sizes.Pricing)
 		if p.name == "busy" {
-			_ = c.stop(stopPatience)
+			_ = c.Stop(stopPatience)
 		}
 		if err != nil {
 			return nil, err
