@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// The triggers. Their tables are watched in the same way under every configuration, so that all of what is committed is owed.
+const (
+	plain   = "plain"   // short timeout; its configuration changes under load
+	patient = "patient" // a lease of over ten minutes: what dies with such a claim has to be given back by others
+	brittle = "brittle" // few attempts, so that events end as dead letters
+	extra   = "extra"   // on the table of plain; it comes and goes, so what it captures depends on the moment
+)
+
+func triggers() []string { return []string{plain, patient, brittle} }
+
+// tableOf names the table that a trigger watches.
+func tableOf(trigger string) string {
+	if trigger == extra {
+		trigger = plain
+	}
+	return "item_" + trigger
+}
+
+const (
+	brittleLimit  = 2               // retries
+	mostRetries   = 100_000         // of the others: as many as it takes
+	shortLease    = 3 * time.Second // the longest timeout of plain and brittle
+	leaseMargin   = 30 * time.Second
+	maxRetryAfter = 3 * time.Second
+)
+
+// variant is one way to configure the same triggers.
+type variant struct {
+	onUpdate    string
+	payload     string
+	timeout     int // seconds
+	concurrency int
+	header      int
+	extra       bool
+}
+
+// usual is the variant that a run begins and ends with.
+func usual() variant { return variant{onUpdate: "true", timeout: 2, extra: true} }
+
+func randomVariant(r *rand.Rand) variant {
+	return variant{
+		onUpdate:    []string{"true", "{columns: [version]}", "{columns: [note, version]}", "{columns: [version, amount, flag]}"}[r.IntN(4)],
+		payload:     []string{"", "", "payload: {columns: [version, id, amount]}"}[r.IntN(3)],
+		timeout:     1 + r.IntN(3),
+		concurrency: []int{0, 0, 5, 30}[r.IntN(4)],
+		header:      r.IntN(100),
+		extra:       r.IntN(2) == 0,
+	}
+}
+
+// text is rowhook.yaml.
+func (v variant) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `triggers:
+  - name: plain
+    table: public.item_plain
+    on: {insert: true, update: %s, delete: true, manual: true}
+    %s
+    webhook: {url: "${RECEIVER_URL}/plain", timeout: %ds, headers: {X-Variant: "%d"}}
+    retry: {limit: %d, interval: 300ms, backoff: exponential, max_interval: %s}
+    concurrency: %d
+  - name: patient
+    table: public.item_patient
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/patient", timeout: 10m}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+  - name: brittle
+    table: public.item_brittle
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/brittle", timeout: 1s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+`, v.onUpdate, v.payload, v.timeout, v.header, mostRetries, maxRetryAfter, v.concurrency, mostRetries, maxRetryAfter, brittleLimit, maxRetryAfter)
+	if v.extra {
+		fmt.Fprintf(&b, `  - name: extra
+    table: public.item_plain
+    on: {insert: true, update: {columns: [version]}, delete: true}
+    webhook: {url: "${RECEIVER_URL}/extra", timeout: 2s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+`, mostRetries, maxRetryAfter)
+	}
+	return b.String()
+}

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// receiver takes webhooks, remembers every attempt and how it answered, and misbehaves as its moods say. It listens once for each
+// dispatcher, so that it knows who sent what.
+type receiver struct {
+	seed    uint64
+	servers []*http.Server
+	serving sync.WaitGroup
+	closing chan struct{}
+
+	mu     sync.Mutex
+	events map[uuid.UUID]*seen
+	moods  map[string]mood // by trigger
+	wrong  []string        // bodies that can't be read, or are not as they were written
+	count  int             // attempts
+}
+
+// seen is an event that arrived.
+type seen struct {
+	trigger    string
+	op         byte
+	id         int64
+	old, fresh int64 // versions of the row before and after; 0: none
+	attempts   []attempt
+}
+
+// attempt is one arrival.
+type attempt struct {
+	slot       int
+	number     int // from 1, by what the body says
+	arrived    time.Time
+	answered   time.Time // zero: not yet, or never
+	status     int       // 0: no answer
+	outcome    outcome
+	retryAfter time.Duration // asked for; 0: nothing
+}
+
+// outcome is how an attempt looks to the receiver.
+type outcome int
+
+const (
+	failed    outcome = iota
+	delivered         // a whole response with 2xx was sent
+	perhaps           // a response with 2xx was begun
+)
+
+// mood is how a receiver misbehaves to a share of the attempts.
+type mood struct {
+	kind  string
+	share float64
+	step  time.Duration // of its clock
+}
+
+// The moods. Each is a kind of fault.
+const (
+	moodFailing  = "receiver fails"
+	moodHanging  = "receiver hangs"
+	moodSeconds  = "retry-after seconds"
+	moodDate     = "retry-after date"
+	moodReset    = "receiver resets"
+	moodDrip     = "receiver drips"
+	moodEndless  = "receiver endless"
+	moodRedirect = "receiver redirects"
+	moodGarbage  = "receiver talks garbage"
+)
+
+func newReceiver(seed uint64) *receiver {
+	return &receiver{seed: seed, closing: make(chan struct{}), events: map[uuid.UUID]*seen{}, moods: map[string]mood{}}
+}
+
+// listen starts a listener for a slot and returns its address.
+func (r *receiver) listen(ctx context.Context, slot int) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("listen for webhooks: %w", err)
+	}
+	s := &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.take(w, req, slot) }),
+		ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), //nolint:forbidigo // http.Server wants one
+	}
+	r.servers = append(r.servers, s)
+	r.serving.Go(func() { _ = s.Serve(l) }) // ends with close
+	return l.Addr().String(), nil
+}
+
+func (r *receiver) close() {
+	close(r.closing)
+	for _, s := range r.servers {
+		_ = s.Close() // it has nothing to lose
+	}
+	r.serving.Wait()
+}
+
+// setMood changes how it behaves to a trigger; the zero mood is good.
+func (r *receiver) setMood(trigger string, m mood) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.moods[trigger] = m
+}
+
+// attempts returns how many arrived so far.
+func (r *receiver) attempts() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count
+}
+
+func (r *receiver) take(w http.ResponseWriter, req *http.Request, slot int) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return // it did not arrive
+	}
+	now := time.Now()
+	id, s, number, err := readEvent(body)
+	r.mu.Lock()
+	if err != nil {
+		r.wrong = append(r.wrong, fmt.Sprintf("event %s: %v", id, err))
+	}
+	e, known := r.events[id]
+	if !known {
+		e = &s
+		r.events[id] = e
+	} else if e.op != s.op || e.id != s.id || e.old != s.old || e.fresh != s.fresh || e.trigger != s.trigger {
+		r.wrong = append(r.wrong, fmt.Sprintf("event %s arrived with two different bodies", id))
+	}
+	index := len(e.attempts)
+	e.attempts = append(e.attempts, attempt{slot: slot, number: number, arrived: now})
+	r.count++
+	m := r.moods[s.trigger]
+	r.mu.Unlock()
+
+	h := mix(r.seed, uint64(s.id), uint64(s.old), uint64(s.fresh), uint64(number))
+	reply := &reply{w: w, req: req, closing: r.closing, choice: h, note: func(status int, o outcome, retryAfter time.Duration) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		a := &e.attempts[index]
+		a.answered, a.status, a.outcome, a.retryAfter = time.Now(), status, o, retryAfter
+	}}
+	if m.kind != "" && share(mix(h, 1)) < m.share {
+		reply.misbehave(m)
+		return
+	}
+	reply.behave()
+}
+
+// readEvent reads a body.
+func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
+	var b struct {
+		ID      uuid.UUID
+		Table   struct{ Schema, Name string }
+		Trigger struct{ Name string }
+		Event   struct {
+			Op   string
+			Data struct{ Old, New json.RawMessage }
+		}
+		Delivery struct {
+			Current int `json:"current_retry"`
+		} `json:"delivery_info"`
+	}
+	if err := json.Unmarshal(body, &b); err != nil {
+		return id, s, 0, fmt.Errorf("read the body: %w", err)
+	}
+	s.trigger = b.Trigger.Name
+	old, hadOld, oldErr := readImage(b.Event.Data.Old)
+	fresh, hasNew, newErr := readImage(b.Event.Data.New)
+	s.old, s.fresh, s.id = old.version, fresh.version, max(old.id, fresh.id)
+	switch err = errors.Join(oldErr, newErr); {
+	case err != nil:
+	case hadOld && hasNew && old.id != fresh.id:
+		err = errors.New("old and new are different rows")
+	case b.Event.Op == "INSERT" && !hadOld && hasNew, b.Event.Op == "UPDATE" && hadOld && hasNew,
+		b.Event.Op == "DELETE" && hadOld && !hasNew, b.Event.Op == "MANUAL" && !hadOld && hasNew:
+		s.op = b.Event.Op[0]
+	default:
+		err = fmt.Errorf("%s with old %t and new %t", b.Event.Op, hadOld, hasNew)
+	}
+	if t := tableOf(s.trigger); err == nil && (b.Table.Schema != "public" || b.Table.Name != t) {
+		err = fmt.Errorf("table %s.%s instead of %s", b.Table.Schema, b.Table.Name, t)
+	}
+	return b.ID, s, b.Delivery.Current + 1, err
+}
+
+// reply answers one attempt.
+type reply struct {
+	w       http.ResponseWriter
+	req     *http.Request
+	closing <-chan struct{}
+	choice  uint64
+	note    func(status int, o outcome, retryAfter time.Duration) // is told before the answer is sent
+}
+
+// behave accepts after a while, mostly: one attempt in a hundred is refused.
+func (r *reply) behave() {
+	delay := time.Duration(mix(r.choice, 2)%20) * time.Millisecond
+	if mix(r.choice, 3)%20 == 0 {
+		delay = 100*time.Millisecond + 15*delay
+	}
+	if !r.wait(delay) {
+		return
+	}
+	if mix(r.choice, 4)%100 == 0 {
+		r.status(http.StatusInternalServerError)
+		return
+	}
+	r.note(http.StatusOK, delivered, 0)
+	r.w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(r.w, `{"ok":true}`) // who sent it may be gone
+}
+
+// wait returns false if the sender went away.
+func (r *reply) wait(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-r.req.Context().Done():
+	case <-r.closing:
+	}
+	return false
+}
+
+func (r *reply) status(code int) {
+	r.note(code, failed, 0)
+	r.w.WriteHeader(code)
+}
+
+func (r *reply) misbehave(m mood) {
+	switch m.kind {
+	case moodFailing:
+		r.status([]int{500, 502, 429, 404, 418}[mix(r.choice, 5)%5])
+	case moodHanging:
+		r.wait(time.Hour)
+		panic(http.ErrAbortHandler)
+	case moodSeconds:
+		seconds := int(mix(r.choice, 5)%2) + 1
+		r.note(http.StatusServiceUnavailable, failed, time.Duration(seconds)*time.Second)
+		r.w.Header().Set("Retry-After", strconv.Itoa(seconds))
+		r.w.WriteHeader(http.StatusServiceUnavailable)
+	case moodDate:
+		r.note(http.StatusTooManyRequests, failed, 0)
+		r.w.Header().Set("Retry-After", time.Now().Add(m.step+time.Duration(mix(r.choice, 5)%3)*time.Second).UTC().Format(http.TimeFormat))
+		r.w.WriteHeader(http.StatusTooManyRequests)
+	case moodRedirect:
+		r.w.Header().Set("Location", "/elsewhere")
+		r.status(http.StatusTemporaryRedirect)
+	case moodReset, moodGarbage:
+		r.hijacked(m.kind)
+	case moodDrip:
+		r.drip()
+	case moodEndless:
+		r.endless()
+	}
+}
+
+func (r *reply) hijacked(kind string) {
+	conn, buffered, err := http.NewResponseController(r.w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	defer conn.Close()
+	if kind == moodGarbage {
+		r.garbage(buffered)
+		return
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // it then ends with RST
+	}
+}
+
+func (r *reply) garbage(to *bufio.ReadWriter) {
+	_, _ = to.WriteString("SSH-2.0-OpenSSH_9.2\r\n\x00\xff\r\n\r\n") // who sent it may be gone
+	_ = to.Flush()
+}
+
+// drip sends a response that takes longer than any timeout.
+func (r *reply) drip() {
+	r.note(http.StatusOK, failed, 0)
+	r.w.Header().Set("Content-Length", "100000")
+	out := http.NewResponseController(r.w)
+	for r.wait(50 * time.Millisecond) {
+		if _, err := r.w.Write([]byte{'.'}); err != nil {
+			return
+		}
+		_ = out.Flush() // the next write fails as well
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// endless sends a response without end.
+func (r *reply) endless() {
+	r.note(http.StatusOK, perhaps, 0)
+	chunk := make([]byte, 8<<10)
+	for {
+		if _, err := r.w.Write(chunk); err != nil {
+			return
+		}
+		select {
+		case <-r.closing:
+			return
+		default:
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// results are what a run came to.
+type results struct {
+	Seed               uint64        `json:"seed"`
+	Length             time.Duration `json:"length"`
+	Took               time.Duration `json:"took"`
+	Instances          int           `json:"instances"`
+	Writers            int           `json:"writers"`
+	Postgres           int           `json:"postgres"` // server_version_num
+	Transactions       int64         `json:"transactions"`
+	FailedTransactions int64         `json:"failed_transactions"`
+	Starts             int           `json:"starts"`        // of dispatchers
+	FailedStarts       int           `json:"failed_starts"` // dispatchers that ended by themselves
+	Stuck              string        `json:"stuck,omitempty"`
+	Exits              []string      `json:"exits,omitempty"` // dispatchers that did not stop well
+	Faults             []*fault      `json:"faults"`
+	Verdict            *verdict      `json:"verdict"`
+}
+
+// text is what people read.
+func (r *results) text() string {
+	var b strings.Builder
+	v := r.Verdict
+	fmt.Fprintf(&b, "%d transactions were committed and %d failed; %d changes are owed, and %d events arrived in %d attempts\n",
+		r.Transactions, r.FailedTransactions, v.Events, v.Arrived, v.Attempts)
+	fmt.Fprintf(&b, "%d delivered, %d dead letters; %d duplicates, %d attempts unlogged; dispatchers were started %d times, %d ended by themselves\n",
+		v.Archived, v.Dead, v.Duplicates, v.Unlogged, r.Starts, r.FailedStarts)
+	kinds := map[string]int{}
+	for _, f := range r.Faults {
+		kinds[f.Kind]++
+	}
+	fmt.Fprintf(&b, "%d faults of %d kinds\n\n", len(r.Faults), len(kinds))
+	fmt.Fprintf(&b, "  %-32s %7s %11s %20s\n", "fault", "number", "duplicates", "slowest delivery (s)")
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		fmt.Fprintf(&b, "  %-32s %7d %11d %20.1f\n", kind, kinds[kind], v.Excuses[kind], v.Recovery[kind].Slowest.Seconds())
+	}
+	fmt.Fprintf(&b, "\nslowest recovery: %.1f s from a commit to its acceptance\n", v.Slowest.Seconds())
+	for _, p := range r.problems() {
+		fmt.Fprintf(&b, "\nFAILED: %s\n", p)
+	}
+	return b.String()
+}
+
+// problems is everything that speaks against the program.
+func (r *results) problems() []string {
+	var all []string
+	if r.Stuck != "" {
+		all = append(all, r.Stuck)
+	}
+	for _, e := range r.Exits {
+		all = append(all, "a dispatcher did not stop well: "+e)
+	}
+	return append(all, r.Verdict.failures()...)
+}
+
+// outcome is the error of a run that ended other than expected.
+func (r *results) outcome(broken string) error {
+	n := len(r.problems())
+	switch {
+	case broken == "" && n > 0:
+		return fmt.Errorf("seed %d: %d promises were broken", r.Seed, n)
+	case broken != "" && n == 0:
+		return fmt.Errorf("seed %d: the program was built without the rule %q, and nothing was found", r.Seed, broken)
+	}
+	return nil
+}
+
+func (r *results) write(path string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err := errors.Join(err, os.WriteFile(path, append(text, '\n'), 0o644)); err != nil { //nolint:gosec // for everyone to read
+		return fmt.Errorf("write the results: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// writer is an application: it writes watched tables in transactions of every kind, and notes each change in the ledger, in the same
+// transaction. What it does follows from its seed; only where a statement fails for a fault does the weather come in.
+type writer struct {
+	url       string
+	r         *rand.Rand
+	base      int64 // of its ids and versions
+	id        int64
+	version   int64
+	known     map[string][]int64 // ids by trigger that may exist
+	conn      *pgx.Conn
+	committed *atomic.Int64 // transactions, of all writers
+	failed    *atomic.Int64
+}
+
+// writerSpan is the distance between the ids of two writers.
+const writerSpan = 10_000_000_000
+
+func newWriter(l *lab, number int) *writer {
+	return &writer{
+		url:  l.server.URL(database) + "&lock_timeout=5s&statement_timeout=20s&application_name=writer",
+		r:    rand.New(rand.NewPCG(l.opt.seed, uint64(number)+1)), //nolint:gosec // no secret
+		base: int64(number+1) * writerSpan, known: map[string][]int64{}, committed: &l.committed, failed: &l.failed,
+	}
+}
+
+// change is a row of the ledger.
+type change struct {
+	Trigger string
+	Op      byte
+	ID      int64
+	Old     int64 // versions; 0: none
+	Fresh   int64
+}
+
+const createLedger = `
+create table ledger (
+  trigger text not null,
+  op      "char" not null,
+  id      bigint not null,
+  old     bigint not null,
+  fresh   bigint not null
+)`
+
+// transaction is what a writer has decided to do.
+type transaction struct {
+	steps    []step
+	rollBack bool
+	hold     time.Duration // open for so long before it ends
+}
+
+type step struct {
+	op        byte // I, U, D, M
+	trigger   string
+	rows      int // of an insert
+	savepoint bool
+	undo      bool // roll back to the savepoint
+	pick      uint64
+}
+
+// decide draws the next transaction.
+func (w *writer) decide() transaction {
+	var t transaction
+	one := func() step {
+		s := step{trigger: triggers()[w.r.IntN(3)], rows: 1, pick: w.r.Uint64()}
+		switch n := w.r.IntN(100); {
+		case n < 50:
+			s.op = 'I'
+		case n < 82:
+			s.op = 'U'
+		case n < 94:
+			s.op = 'D'
+		default:
+			s.op = 'M'
+		}
+		return s
+	}
+	switch n := w.r.IntN(1000); {
+	case n < 700:
+		t.steps = []step{one()}
+	case n < 715:
+		s := one()
+		s.op, s.rows = 'I', 20+w.r.IntN(250)
+		t.steps = []step{s}
+	default:
+		for range 2 + w.r.IntN(6) {
+			s := one()
+			s.savepoint = w.r.IntN(3) == 0
+			s.undo = s.savepoint && w.r.IntN(2) == 0
+			t.steps = append(t.steps, s)
+		}
+	}
+	t.rollBack = w.r.IntN(12) == 0
+	if w.r.IntN(40) == 0 {
+		t.hold = time.Duration(200+w.r.IntN(3500)) * time.Millisecond
+	}
+	return t
+}
+
+// run writes until ctx is done.
+func (w *writer) run(ctx context.Context) {
+	defer w.close()
+	for ctx.Err() == nil {
+		t := w.decide()
+		pause := time.Duration(w.r.ExpFloat64() * float64(50*time.Millisecond))
+		if err := w.do(context.WithoutCancel(ctx), ctx.Done(), t); err != nil {
+			w.failed.Add(1)
+			w.close() // whatever state it is in
+			pause += 100 * time.Millisecond
+		} else if !t.rollBack {
+			w.committed.Add(1)
+		}
+		wait(ctx, min(pause, time.Second))
+	}
+}
+
+func (w *writer) close() {
+	if w.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = w.conn.Close(ctx)
+	w.conn = nil
+}
+
+var errRollBack = errors.New("roll back")
+
+// do carries out a transaction. hurry ends its holding.
+func (w *writer) do(ctx context.Context, hurry <-chan struct{}, t transaction) error {
+	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
+	defer cancel()
+	if w.conn == nil {
+		conn, err := pgx.Connect(ctx, w.url)
+		if err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		w.conn = conn
+	}
+	err := pgx.BeginFunc(ctx, w.conn, func(tx pgx.Tx) error {
+		for _, s := range t.steps {
+			if err := w.step(ctx, tx, s); err != nil {
+				return err
+			}
+		}
+		if t.hold > 0 {
+			timer := time.NewTimer(t.hold)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-hurry:
+			}
+		}
+		if t.rollBack {
+			return errRollBack
+		}
+		return nil
+	})
+	if errors.Is(err, errRollBack) {
+		return nil
+	}
+	return err
+}
+
+func (w *writer) step(ctx context.Context, tx pgx.Tx, s step) error {
+	if !s.savepoint {
+		return w.write(ctx, tx, s)
+	}
+	err := pgx.BeginFunc(ctx, tx, func(sp pgx.Tx) error {
+		if err := w.write(ctx, sp, s); err != nil {
+			return err
+		}
+		if s.undo {
+			return errRollBack
+		}
+		return nil
+	})
+	if errors.Is(err, errRollBack) {
+		return nil
+	}
+	return err
+}
+
+// write makes one change and notes it in the ledger.
+func (w *writer) write(ctx context.Context, tx pgx.Tx, s step) error {
+	table := tableOf(s.trigger)
+	switch s.op {
+	case 'U', 'D':
+		known := w.known[s.trigger]
+		if len(known) == 0 {
+			break
+		}
+		id := known[s.pick%uint64(len(known))]
+		var old int64
+		err := tx.QueryRow(ctx, "select version from "+table+" where id = $1 for update", id).Scan(&old)
+		if errors.Is(err, pgx.ErrNoRows) {
+			break // it was rolled back or deleted: insert another
+		}
+		if err != nil {
+			return fmt.Errorf("look at a row: %w", err)
+		}
+		if s.op == 'D' {
+			if _, err := tx.Exec(ctx, "delete from "+table+" where id = $1", id); err != nil {
+				return fmt.Errorf("delete: %w", err)
+			}
+			return note(ctx, tx, s.trigger, 'D', []int64{id}, old, nil)
+		}
+		fresh := row{id, w.nextVersion()}
+		_, err = tx.Exec(ctx, "update "+table+" set version = $2, amount = $3::text::numeric, note = $4, flag = $5 where id = $1",
+			id, fresh.version, fresh.amount(), fresh.note(), fresh.flag())
+		if err != nil {
+			return fmt.Errorf("update: %w", err)
+		}
+		return note(ctx, tx, s.trigger, 'U', []int64{id}, old, []int64{fresh.version})
+	case 'M':
+		fresh := row{w.nextID(), w.nextVersion()}
+		payload, err := fresh.toJSON()
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "select rowhook.emit($1, $2::text::json)", s.trigger, payload); err != nil {
+			return fmt.Errorf("emit: %w", err)
+		}
+		return note(ctx, tx, s.trigger, 'M', []int64{fresh.id}, 0, []int64{fresh.version})
+	}
+	return w.insert(ctx, tx, s.trigger, s.rows)
+}
+
+func (w *writer) insert(ctx context.Context, tx pgx.Tx, trigger string, rows int) error {
+	var c columns
+	for range rows {
+		c.add(row{w.nextID(), w.nextVersion()})
+	}
+	const most = 300
+	w.known[trigger] = append(w.known[trigger], c.ids[max(0, len(c.ids)-20):]...)
+	w.known[trigger] = w.known[trigger][max(0, len(w.known[trigger])-most):]
+	_, err := tx.Exec(ctx, "insert into "+tableOf(trigger)+
+		" select id, version, amount::numeric, note, flag from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[]) as t(id, version, amount, note, flag)",
+		c.ids, c.versions, c.amounts, c.notes, c.flags)
+	if err != nil {
+		return fmt.Errorf("insert: %w", err)
+	}
+	return note(ctx, tx, trigger, 'I', c.ids, 0, c.versions)
+}
+
+// note writes the ledger.
+func note(ctx context.Context, tx pgx.Tx, trigger string, op byte, ids []int64, old int64, fresh []int64) error {
+	if fresh == nil {
+		fresh = []int64{0}
+	}
+	_, err := tx.Exec(ctx, `insert into ledger select $1, $2::text::"char", id, $3, fresh from unnest($4::bigint[], $5::bigint[]) as t(id, fresh)`,
+		trigger, string(op), old, ids, fresh)
+	if err != nil {
+		return fmt.Errorf("write the ledger: %w", err)
+	}
+	return nil
+}
+
+func (w *writer) nextID() int64 {
+	w.id++
+	return w.base + w.id
+}
+
+func (w *writer) nextVersion() int64 {
+	w.version++
+	return w.base + w.version
+}
