@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,15 +13,12 @@ import (
 // calmWithin is how soon everything has to be delivered when nothing is wrong.
 const calmWithin = 15 * time.Second
 
-// calm puts the two rules to the test that nothing but a rest can show broken: a wake-up that is lost goes unnoticed while others follow, and
-// what a dead dispatcher held comes back by the end of its lease as well. It says what did not arrive.
+// calm puts those rules to the test that are seldom seen broken under fire: a wake-up that is lost goes unnoticed while others follow; a
+// dispatcher that comes back from a pause has to have something to say of an event that is still owed; what a dead one held comes back by
+// the end of its lease as well. It says what did not arrive.
 func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 	for _, s := range l.slots {
-		c := s.running()
-		if c == nil {
-			return s.name() + " is not running though no fault is left: " + s.last
-		}
-		if err := c.WaitReady(ctx, time.Minute); err != nil {
+		if err := s.ready(ctx); err != nil {
 			return err.Error()
 		}
 	}
@@ -28,6 +26,9 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 		if stuck := l.quietCommits(ctx, round); stuck != "" {
 			return "commits that did not ring, then silence: " + stuck
 		}
+	}
+	if stuck := l.returns(ctx, strike); stuck != "" {
+		return "a dispatcher that comes back after others took over: " + stuck
 	}
 	if stuck := l.takeover(ctx, strike); stuck != "" {
 		return "a dispatcher killed with claims of ten minutes: " + stuck
@@ -137,6 +138,67 @@ func (w *writer) begin(ctx context.Context) (pgx.Tx, error) {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	return tx, nil
+}
+
+// returns pauses a dispatcher while its attempts are in flight, and has others take over and fail. When it comes back, with the answers that
+// its attempts got meanwhile, nothing of that may count any more: those who hold the events by then are still to deliver them.
+func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
+	if len(l.slots) < 2 {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	w := newWriter(l, 300)
+	defer w.close()
+	until := make(chan struct{})
+	l.receiver.setMood(patient, mood{kind: moodHold, share: 1, until: until})
+	defer l.receiver.setMood(patient, mood{})
+	if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 100}}}); err != nil {
+		return err.Error()
+	}
+	const enough = 5
+	away := l.slots[0]
+	for l.receiver.matching(patient, func(s *seen) bool { return waitsFor(s, away.number) }) < enough {
+		if ctx.Err() != nil {
+			return "it never got enough events"
+		}
+		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 20}}}); err != nil {
+			return err.Error()
+		}
+		wait(ctx, 20*time.Millisecond)
+	}
+	f := &fault{Kind: faultZombie, Slot: away.number, At: time.Since(l.start), Began: time.Now()}
+	c := away.running()
+	if err := errors.Join(c.Signal(syscall.SIGSTOP), l.terminate(ctx, away, false)); err != nil {
+		return err.Error()
+	}
+	l.receiver.setMood(patient, mood{kind: moodFailing, share: 1})
+	close(until)
+	for l.receiver.matching(patient, func(s *seen) bool { return takenFrom(s, away.number) }) < enough && ctx.Err() == nil {
+		wait(ctx, 20*time.Millisecond)
+	}
+	if err := c.Signal(syscall.SIGCONT); err != nil {
+		return err.Error()
+	}
+	f.Ended = time.Now()
+	strike(f)
+	if ctx.Err() != nil {
+		return "nobody took over"
+	}
+	wait(ctx, 2*time.Second) // for it to say what it has to say
+	l.receiver.setMood(patient, mood{})
+	return l.drained(ctx, calmWithin)
+}
+
+// waitsFor reports that an event's only attempt was made by a slot and is not answered.
+func waitsFor(s *seen, slot int) bool {
+	return len(s.attempts) == 1 && s.attempts[0].slot == slot && s.attempts[0].answered.IsZero()
+}
+
+// takenFrom reports that an event's first attempt was made by a slot, and that another one has failed since.
+func takenFrom(s *seen, slot int) bool {
+	last := s.attempts[len(s.attempts)-1]
+	return s.attempts[0].slot == slot && last.slot != slot && last.number > 1 && last.outcome == failed && !last.answered.IsZero()
 }
 
 // takeover kills a dispatcher that holds claims with a long lease. The others have to give them back.

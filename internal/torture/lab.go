@@ -156,10 +156,11 @@ func (l *lab) rowhook(ctx context.Context, v variant, args ...string) (string, e
 		return "", fmt.Errorf("write the configuration: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, l.binary, append(args, "-f", file)...)
-	cmd.Env = []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	cmd.Env = []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), "RECEIVER_URL=http://unused", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("rowhook %s: %w\n%s", strings.Join(args, " "), err, out)
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return "", fmt.Errorf("rowhook %s: %w: %s", strings.Join(args, " "), err, lines[len(lines)-1])
 	}
 	return string(out), nil
 }

@@ -49,6 +49,9 @@ type options struct {
 	list      bool
 }
 
+// brokenDrain is how long is waited for what a broken program never delivers. It is above the short leases.
+const brokenDrain = 40 * time.Second
+
 func parse(args []string, stderr io.Writer) (options, error) {
 	var opt options
 	f := flag.NewFlagSet("torture", flag.ContinueOnError)
@@ -89,6 +92,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			return opt, fmt.Errorf("--only: there is no kind of fault %q; see --list", kind)
 		}
 		opt.only = append(opt.only, kind)
+	}
+	if opt.broken != "" {
+		opt.drain = min(opt.drain, brokenDrain)
 	}
 	if opt.broken != "" && mutations()[opt.broken].file == "" {
 		return opt, fmt.Errorf("--broken %q: want one of %s", opt.broken, strings.Join(brokenNames(), ", "))

@@ -66,6 +66,7 @@ type mood struct {
 	kind  string
 	share float64
 	step  time.Duration // of its clock
+	until chan struct{} // closed when what is held is accepted
 }
 
 // The moods. Each is a kind of fault.
@@ -80,6 +81,9 @@ const (
 	moodRedirect = "receiver redirects"
 	moodGarbage  = "receiver talks garbage"
 )
+
+// moodHold is no fault: attempts are accepted when the mood's until is closed.
+const moodHold = "held"
 
 func newReceiver(seed uint64) *receiver {
 	return &receiver{seed: seed, closing: make(chan struct{}), events: map[uuid.UUID]*seen{}, moods: map[string]mood{}}
@@ -120,6 +124,19 @@ func (r *receiver) attempts() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.count
+}
+
+// matching counts the events of a trigger that which says yes to.
+func (r *receiver) matching(trigger string, which func(*seen) bool) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, s := range r.events {
+		if s.trigger == trigger && which(s) {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *receiver) take(w http.ResponseWriter, req *http.Request, slot int) {
@@ -219,6 +236,10 @@ func (r *reply) behave() {
 		r.status(http.StatusInternalServerError)
 		return
 	}
+	r.accept()
+}
+
+func (r *reply) accept() {
 	r.note(http.StatusOK, delivered, 0)
 	r.w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(r.w, `{"ok":true}`) // who sent it may be gone
@@ -246,6 +267,13 @@ func (r *reply) misbehave(m mood) {
 	switch m.kind {
 	case moodFailing:
 		r.status([]int{500, 502, 429, 404, 418}[mix(r.choice, 5)%5])
+	case moodHold:
+		select {
+		case <-m.until:
+			r.accept()
+		case <-r.req.Context().Done():
+		case <-r.closing:
+		}
 	case moodHanging:
 		r.wait(time.Hour)
 		panic(http.ErrAbortHandler)

@@ -48,7 +48,7 @@ func (r *results) text() string {
 	}
 	fmt.Fprintf(&b, "\nslowest recovery: %.1f s from a commit to its acceptance\n", v.Slowest.Seconds())
 	for _, p := range r.problems() {
-		fmt.Fprintf(&b, "\nFAILED: %s\n", p)
+		fmt.Fprintf(&b, "\nFAILED: %s\n", strings.TrimSpace(p))
 	}
 	return b.String()
 }

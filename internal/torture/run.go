@@ -107,7 +107,7 @@ func (l *lab) diagnosis(ctx context.Context) string {
 		{"instances", "select format('%s %s listens %s', id, name, listens) from rowhook.instance order by id"},
 		{"instance locks", "select objid::text from pg_locks where locktype = 'advisory' and objsubid = 2"},
 		{"doorbell", "select coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::text"},
-		{"sessions", "select format('%s %s %s %s', application_name, state, coalesce(wait_event, ''), left(query, 80)) from pg_stat_activity where usename = '" + role + "'"},
+		{"sessions", "select format('%s %s %s %s', application_name, state, coalesce(wait_event, ''), left(translate(query, E'\\n', ' '), 60)) from pg_stat_activity where usename = '" + role + "'"},
 	} {
 		fmt.Fprintf(&b, "  %s:\n", q.title)
 		rows, err := l.admin.Query(ctx, q.sql)

@@ -138,6 +138,19 @@ func (s *slot) running() *child.Child {
 	return s.child
 }
 
+// ready waits until the dispatcher runs and is ready.
+func (s *slot) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for ctx.Err() == nil {
+		if c := s.running(); c != nil {
+			return c.WaitReady(ctx, time.Minute)
+		}
+		wait(ctx, 10*time.Millisecond)
+	}
+	return fmt.Errorf("%s does not run though no fault is left: %s", s.name(), s.last)
+}
+
 // stopPatience is how long a dispatcher may take to stop: its grace period, and the last writes to a database that does not answer.
 const stopPatience = 40 * time.Second
 
