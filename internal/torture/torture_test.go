@@ -1,0 +1,349 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+)
+
+func TestScheduleFollowsFromItsSeed(t *testing.T) {
+	t.Parallel()
+	p := plan{seed: 7, length: 10 * time.Minute, slots: 3}
+	require.Equal(t, p.schedule(), p.schedule())
+	other := p
+	other.seed = 8
+	require.NotEqual(t, p.schedule(), other.schedule())
+}
+
+func TestTenMinutesHaveEnoughFaultsOfEnoughKinds(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		faults := plan{seed: seed, length: 10 * time.Minute, slots: 3}.schedule()
+		kinds := map[string]int{}
+		for _, f := range faults {
+			kinds[f.Kind]++
+			require.LessOrEqual(t, f.At+f.For, 10*time.Minute)
+		}
+		require.GreaterOrEqual(t, len(faults), 200)
+		require.Len(t, kinds, len(natures()), "seed %d lacks a kind", seed)
+	}
+}
+
+func TestFaultsThatUseTheSameThingDoNotOverlap(t *testing.T) {
+	t.Parallel()
+	type use struct {
+		what string
+		slot int
+	}
+	until := map[use]time.Duration{}
+	for _, f := range (plan{seed: 3, length: 10 * time.Minute, slots: 3}).schedule() {
+		what := natures()[f.Kind].uses
+		if what == "" {
+			continue
+		}
+		u := use{what + f.Trigger, f.Slot}
+		require.GreaterOrEqual(t, f.At, until[u], f.Kind)
+		until[u] = f.At + f.For
+	}
+}
+
+func TestScheduleKeepsToTheKindsThatAreAskedFor(t *testing.T) {
+	t.Parallel()
+	for _, f := range (plan{seed: 1, length: time.Minute, slots: 2, only: []string{faultKill, moodDate}, without: []string{moodDate}}).schedule() {
+		require.Equal(t, faultKill, f.Kind)
+	}
+}
+
+func TestRowsAreReadAsTheyWereWritten(t *testing.T) {
+	t.Parallel()
+	large := 0
+	for version := range int64(3000) {
+		r := row{id: 5, version: version}
+		text, err := r.toJSON()
+		require.NoError(t, err)
+		got, ok, err := readImage([]byte(text))
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, r, got)
+		if len(text) > 64<<10 {
+			large++
+		}
+	}
+	require.Positive(t, large, "none is too large to be carried by a claim")
+	_, ok, err := readImage([]byte("null"))
+	require.NoError(t, err)
+	require.False(t, ok)
+}
+
+func TestWrongRowsAreNoticed(t *testing.T) {
+	t.Parallel()
+	text, err := row{id: 5, version: 6}.toJSON()
+	require.NoError(t, err)
+	for name, wrong := range map[string]string{
+		"another version": strings.Replace(text, `"version":6`, `"version":7`, 1),
+		"a digit less":    strings.Replace(text, `0,"note"`, `,"note"`, 1),
+		"another flag":    strings.NewReplacer("true", "false", "false", "true").Replace(text),
+		"no note":         text[:strings.Index(text, `,"note"`)] + "}",
+		"no object":       "[]",
+		"cut short":       text[:len(text)-4],
+	} {
+		_, _, err := readImage([]byte(wrong))
+		require.Error(t, err, name)
+	}
+}
+
+func TestMutationsFitTheProgram(t *testing.T) {
+	t.Parallel()
+	for name, m := range mutations() {
+		source, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(m.file)))
+		require.NoError(t, err)
+		changed, err := m.apply(string(source))
+		require.NoError(t, err, name)
+		require.NotEqual(t, string(source), changed)
+		require.NotEmpty(t, m.plan())
+	}
+}
+
+func (m mutation) plan() []*fault {
+	return plan{seed: 1, length: time.Minute, slots: 3, only: m.only}.schedule()
+}
+
+// story is a run in which nothing goes wrong: one insert into each table, delivered at the first attempt.
+type story struct {
+	*evidence
+	events []uuid.UUID
+	start  time.Time
+}
+
+func newStory() *story {
+	s := &story{start: time.Now(), evidence: &evidence{seen: map[uuid.UUID]*seen{}}}
+	for i, trigger := range triggers() {
+		s.insert(trigger, int64(i+1))
+	}
+	return s
+}
+
+func (s *story) at(ms int) time.Time { return s.start.Add(time.Duration(ms) * time.Millisecond) }
+
+func (s *story) insert(trigger string, version int64) uuid.UUID {
+	id := uuid.New()
+	s.events = append(s.events, id)
+	s.ledger = append(s.ledger, entry{Trigger: trigger, Op: "I", ID: version, Fresh: version, Committed: s.at(0)})
+	s.places = append(s.places, place{Event: id, Where: "archive", Trigger: trigger, Op: "I", ID: version, Fresh: version, Tries: 1, At: s.at(20)})
+	s.invocations = append(s.invocations, invocation{Event: id, Attempt: 1, Status: 200})
+	s.seen[id] = &seen{trigger: trigger, op: 'I', id: version, fresh: version, attempts: []attempt{
+		{slot: 0, number: 1, arrived: s.at(5), answered: s.at(10), status: 200, outcome: delivered},
+	}}
+	return id
+}
+
+// again is a second attempt, by slot 1, which is accepted.
+func (s *story) again(event int, ms int) {
+	id := s.events[event]
+	s.seen[id].attempts = append(s.seen[id].attempts, attempt{slot: 1, number: 2, arrived: s.at(ms), answered: s.at(ms + 1), status: 200, outcome: delivered})
+	s.invocations = append(s.invocations, invocation{Event: id, Attempt: 2, Status: 200})
+	s.places[event].Tries, s.places[event].At = 2, s.at(ms+10)
+}
+
+func TestJudgeFindsNothingWhereNothingIsWrong(t *testing.T) {
+	t.Parallel()
+	s := newStory()
+	v := judge(s.evidence)
+	require.Empty(t, v.failures())
+	require.Equal(t, 3, v.Events)
+	require.Equal(t, 3, v.Archived)
+	require.Equal(t, 10*time.Millisecond, v.Slowest)
+}
+
+func TestJudgeFindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for rule, spoil := range map[string]func(s *story){
+		ruleNowhere:    func(s *story) { s.ledger = append(s.ledger, entry{Trigger: plain, Op: "D", Old: 1}) },
+		ruleRolledBack: func(s *story) { s.ledger = s.ledger[1:] },
+		ruleBody:       func(s *story) { s.wrong = []string{"odd"} },
+		rulePlaces:     func(s *story) { s.places = append(s.places, s.places[2]) },
+		ruleOwed:       func(s *story) { s.places[0].Where = "owed" },
+		ruleClaimed:    func(s *story) { s.places[0].Where, s.places[0].Claimed = "owed", true },
+		ruleTwice: func(s *story) {
+			s.insert(plain, 1)
+			s.ledger = s.ledger[:3]
+		},
+		ruleLost: func(s *story) {
+			delete(s.seen, s.events[0])
+			s.invocations = s.invocations[1:]
+		},
+		ruleUnanswered: func(s *story) { s.places[0].At = s.at(9) },
+		ruleBuried:     func(s *story) { s.places[0].Where = "dead" },
+		ruleDenied: func(s *story) {
+			s.places[2].Where, s.places[2].Tries, s.seen[s.events[2]].attempts[0].number = "dead", 3, 3
+		},
+		ruleDuplicate: func(s *story) { s.again(0, 50) },
+		ruleUnlogged:  func(s *story) { s.invocations = s.invocations[1:] },
+		ruleInvented:  func(s *story) { s.invocations[0].Status = 500 },
+		ruleAttempts:  func(s *story) { s.places[0].Tries = 0 },
+		ruleEarly: func(s *story) {
+			a := &s.seen[s.events[0]].attempts[0]
+			a.outcome, a.status, a.retryAfter = failed, 503, time.Second
+			s.invocations[0].Status = 503
+			s.again(0, 500)
+		},
+		ruleInstances: func(s *story) { s.instances = 1 },
+	} {
+		s := newStory()
+		spoil(s)
+		require.Contains(t, judge(s.evidence).Violations, rule)
+	}
+}
+
+func TestJudgeAcceptsAFaultAsAnExcuseWhereItWasAtWork(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault   fault
+		excused bool
+	}{
+		"killed":                           {fault{Kind: faultKill, Slot: 0}, true},
+		"it strikes all":                   {fault{Kind: faultCrash, Slot: everyone}, true},
+		"the one that sent again":          {fault{Kind: faultPause, Slot: 1}, true},
+		"another one":                      {fault{Kind: faultKill, Slot: 2}, false},
+		"of a kind that makes no doubles":  {fault{Kind: faultApply, Slot: everyone}, false},
+		"a refusing receiver makes no two": {fault{Kind: moodFailing, Slot: everyone}, false},
+	} {
+		s := newStory()
+		s.again(0, 50)
+		c.fault.Began, c.fault.Ended = s.at(20), s.at(30)
+		s.faults = []*fault{&c.fault}
+		v := judge(s.evidence)
+		require.Equal(t, 1, v.Duplicates)
+		require.Equal(t, c.excused, v.Violations[ruleDuplicate] == 0, name)
+	}
+	s := newStory()
+	s.again(0, 50)
+	s.faults = []*fault{{Kind: faultKill, Slot: 0, Began: s.at(60), Ended: s.at(70)}}
+	require.Contains(t, judge(s.evidence).Violations, ruleDuplicate, "it came too late to be the reason")
+	s.faults = []*fault{{Kind: faultKill, Slot: 0, Began: s.at(-10000), Ended: s.at(-9000)}}
+	require.Contains(t, judge(s.evidence).Violations, ruleDuplicate, "it was over long before")
+}
+
+// post sends an event to a receiver in a mood, and returns what the receiver remembers of it.
+func post(t *testing.T, m mood, within time.Duration) (attempt, error) {
+	t.Helper()
+	r := newReceiver(1)
+	t.Cleanup(r.close)
+	r.setMood(plain, m)
+	address, err := r.listen(t.Context(), 4)
+	require.NoError(t, err)
+	image, err := row{id: 8, version: 9}.toJSON()
+	require.NoError(t, err)
+	body := `{"id":"0199aaaa-0000-7000-8000-000000000001","table":{"schema":"public","name":"item_plain"},"trigger":{"name":"plain"},` +
+		`"event":{"op":"INSERT","data":{"old":null,"new":` + image + `}},"delivery_info":{"current_retry":2}}`
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/plain", strings.NewReader(body))
+	require.NoError(t, err)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err == nil {
+		buffer := make([]byte, 1)
+		for read := 0; err == nil && read < 100_000; read++ {
+			_, err = resp.Body.Read(buffer)
+		}
+		_ = resp.Body.Close()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Empty(t, r.wrong)
+	e := r.events[uuid.MustParse("0199aaaa-0000-7000-8000-000000000001")]
+	require.Equal(t, []any{plain, byte('I'), int64(8), int64(0), int64(9)}, []any{e.trigger, e.op, e.id, e.old, e.fresh})
+	require.Equal(t, []int{4, 3}, []int{e.attempts[0].slot, e.attempts[0].number})
+	return e.attempts[0], err
+}
+
+func TestReceiverMisbehavesAndRemembersHow(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		kind    string
+		status  int
+		outcome outcome
+	}{
+		{"", 200, delivered},
+		{moodSeconds, 503, failed},
+		{moodDate, 429, failed},
+		{moodRedirect, 307, failed},
+		{moodReset, 0, failed},
+		{moodGarbage, 0, failed},
+		{moodHanging, 0, failed},
+		{moodDrip, 200, failed},
+		{moodEndless, 200, perhaps},
+	} {
+		a, err := post(t, mood{kind: c.kind, share: 1, step: time.Hour}, 300*time.Millisecond)
+		require.Equal(t, c.status, a.status, c.kind)
+		require.Equal(t, c.outcome, a.outcome, c.kind)
+		switch c.kind {
+		case moodHanging, moodDrip:
+			require.ErrorIs(t, err, context.DeadlineExceeded, c.kind)
+		case moodReset, moodGarbage:
+			require.Error(t, err, c.kind)
+			require.False(t, errors.Is(err, context.DeadlineExceeded), c.kind)
+		}
+	}
+	a, _ := post(t, mood{kind: moodSeconds, share: 1}, time.Second)
+	require.GreaterOrEqual(t, a.retryAfter, time.Second)
+	a, _ = post(t, mood{kind: moodFailing, share: 1}, time.Second)
+	require.GreaterOrEqual(t, a.status, 400)
+}
+
+func TestReceiverHoldsUntilItIsTold(t *testing.T) {
+	t.Parallel()
+	until := make(chan struct{})
+	timer := time.AfterFunc(50*time.Millisecond, func() { close(until) })
+	defer timer.Stop()
+	began := time.Now()
+	a, _ := post(t, mood{kind: moodHold, share: 1, until: until}, 10*time.Second)
+	require.Equal(t, delivered, a.outcome)
+	require.GreaterOrEqual(t, a.answered.Sub(began), 50*time.Millisecond)
+}
+
+func TestReceiverListensOnTheLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(1)
+	defer r.close()
+	address, err := r.listen(t.Context(), 0)
+	require.NoError(t, err)
+	host, _, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	require.Equal(t, "127.0.0.1", host)
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--minutes", "0"}, {"--only", "earthquake"}, {"--broken", "everything"}, {"what"}} {
+		_, err := parse(args, &strings.Builder{})
+		require.Error(t, err, args)
+	}
+	opt, err := parse([]string{"--minutes", "0.5", "--only", faultKill + ", " + moodDate}, &strings.Builder{})
+	require.NoError(t, err)
+	require.Equal(t, 30*time.Second, opt.length)
+	require.NotZero(t, opt.seed)
+	require.Equal(t, []string{faultKill, moodDate}, opt.plan().only)
+}
+
+func TestAFewSecondsOfTortureEndClean(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	opt, err := parse([]string{"--minutes", "0.1", "--seed", "1", "--verbose", "--pg-bin", os.Getenv("ROWHOOK_TEST_POSTGRES_BIN")}, &log)
+	require.NoError(t, err)
+	r, err := torture(t.Context(), opt, &log)
+	require.NoError(t, err, log.String())
+	require.Empty(t, r.problems(), log.String())
+	require.Greater(t, r.Verdict.Archived, 100)
+	require.NotEmpty(t, r.Faults)
+}
