@@ -35,7 +35,7 @@ func Silence(ctx context.Context, db Queryer, instance int32) error {
 //
 // The horizon is a transaction id of its own, taken after the bell was armed. A snapshot's xmax would not do: it is one
 // above the last *completed* transaction, so one that is still open may lie above it. And it is drawn in a transaction
-// after the one that armed the bell: where the sequence is logged, as on PostgreSQL 14, setval draws an id before it writes.
+// after the one that armed the bell: setval draws an id before it writes.
 func Ring(ctx context.Context, db Queryer) (horizon uint64, err error) {
 	var v, xid int64
 	err = db.QueryRow(ctx, "select setval('rowhook.doorbell', 1)").Scan(&v)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -749,4 +750,12 @@ func TestInterruptedDevOnceIsNoSuccess(t *testing.T) {
 	} else {
 		require.Contains(t, p.stderr.String(), "interrupted before")
 	}
+}
+
+// newServer serves a handler on a loopback port and returns its URL.
+func newServer(t testing.TB, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.URL
 }

@@ -176,8 +176,9 @@ comment on column rowhook.instance.version    is 'Version of the program';
 comment on column rowhook.instance.listens    is 'Whether it holds a session of its own, and with it the advisory lock that shows it is alive';
 comment on column rowhook.instance.started_at is 'When it registered';
 
--- Read outside MVCC and without a lock by every captured write. After a crash of the server it starts anew, ringing.
-create {{ if ge .server 150000 }}unlogged {{ end }}sequence rowhook.doorbell as integer minvalue 1 start 1;
+-- Read outside MVCC and without a lock by every captured write. Not unlogged: a standby that is promoted soon after such a sequence was
+-- made finds it empty ("bad magic number in sequence", seen with 15.18), and every captured write would fail.
+create sequence rowhook.doorbell as integer minvalue 1 start 1;
 comment on sequence rowhook.doorbell is 'Last value 1 (or none): writers ring (NOTIFY). Otherwise the id of the instance that is awake and asked for silence';
 
 {{ if ge .server 180000 }}
