@@ -99,16 +99,21 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, `
+		return RaiseGeneration(ctx, tx)
+	})
+}
+
+// RaiseGeneration tells the dispatchers, when the transaction commits, that their configuration has changed.
+func RaiseGeneration(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
 with raised as (
   update rowhook.setting set value = pg_catalog.to_jsonb((value #>> '{}')::bigint + 1) where name = 'generation'
 )
 select pg_catalog.pg_notify('rowhook', 'config')`)
-		if err != nil {
-			return fmt.Errorf("raise the generation: %w", err)
-		}
-		return nil
-	})
+	if err != nil {
+		return fmt.Errorf("raise the generation: %w", err)
+	}
+	return nil
 }
 
 // transact runs f in a transaction, again and again while the unit's table is busy.

@@ -1,0 +1,70 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Discard deletes events that are dead, or wait for an attempt, for good. The log of their attempts stays until it is over its
+// retention. Events in flight and delivered ones are skipped as busy; a single one that was named is an error.
+//
+// Where the filter names no states, it chooses dead letters only, unless it has ids. Each batch is a transaction.
+func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error) {
+	empty := f.IsZero()
+	if len(f.States) == 0 {
+		f.States = []State{Dead}
+		if len(f.IDs) > 0 {
+			f.States = []State{Dead, Waiting, Retrying, InFlight}
+		}
+	}
+	for _, s := range f.States {
+		if s == Delivered {
+			return nil, problem(ErrInvalid, "what was delivered goes by the retention in rowhook.yaml; name dead, waiting or retrying", "delivered events are not discarded")
+		}
+	}
+	b, err := prepareBulk(ctx, db, f, empty, o)
+	if err != nil {
+		return nil, err
+	}
+	b.opt.Unthrottled = true // it makes the queue shorter
+	b.change = discard
+	out, err := b.run(ctx)
+	if err == nil && len(b.query.ids) == 1 && len(out.Skips) == 1 {
+		return out, out.Skips[0].err()
+	}
+	return out, err
+}
+
+func discard(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
+	ids := split(events, out, func(r *raw) string {
+		if State(r.State) == InFlight {
+			return SkipBusy
+		}
+		return ""
+	})
+	if len(ids) == 0 {
+		return nil
+	}
+	sql := `delete from rowhook.dead_letter where id = any($1::text[]::uuid[]) returning id::text`
+	if State(events[0].State) != Dead {
+		sql = `
+delete from rowhook.event_log q
+ using (select id from rowhook.event_log
+         where id = any($1::text[]::uuid[]) and (claimed_by is null or due_at <= statement_timestamp())
+         order by id for update skip locked) as mine
+ where q.id = mine.id
+returning q.id::text`
+	}
+	rows, err := tx.Query(ctx, sql, ids)
+	if err != nil {
+		return fmt.Errorf("discard events: %w", err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("discard events: %w", err)
+	}
+	changed(ids, got, out)
+	return nil
+}

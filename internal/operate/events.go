@@ -1,0 +1,303 @@
+package operate
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Event is where an event stands.
+type Event struct {
+	ID          string     `json:"id"`
+	Trigger     string     `json:"trigger"`
+	Table       string     `json:"table"` // schema.table
+	Op          string     `json:"op"`    // INSERT, UPDATE, DELETE or MANUAL
+	State       State      `json:"state"`
+	Attempts    int        `json:"attempts"` // begun so far, the present one included
+	CreatedAt   time.Time  `json:"created_at"`
+	DueAt       *time.Time `json:"due_at,omitempty"`        // waiting, retrying: when it is sent
+	LeaseEndsAt *time.Time `json:"lease_ends_at,omitempty"` // in flight: when another instance may take it over
+	InstanceID  *int32     `json:"instance_id,omitempty"`   // in flight: who has it
+	DeliveredAt *time.Time `json:"delivered_at,omitempty"`
+	DiedAt      *time.Time `json:"died_at,omitempty"`
+	Reason      string     `json:"reason,omitempty"` // of a dead letter
+	Payload     *Payload   `json:"payload,omitempty"`
+}
+
+// Payload is what an event holds. What it has not is null.
+type Payload struct {
+	Old              json.RawMessage `json:"old"`
+	New              json.RawMessage `json:"new"`
+	SessionVariables json.RawMessage `json:"session_variables"`
+	TraceContext     json.RawMessage `json:"trace_context"`
+}
+
+// ListOptions say which page of the events to read.
+type ListOptions struct {
+	Limit   int    // at most so many events; 0: DefaultLimit, at most MaxLimit
+	Cursor  string // Next of the page before
+	Payload bool   // with payloads
+	// Budget bounds the time that a filter without an index may take. 0: DefaultBudget.
+	Budget time.Duration
+}
+
+// Defaults and bounds of ListOptions.
+const (
+	DefaultLimit  = 50
+	MaxLimit      = 1000
+	DefaultBudget = 200 * time.Millisecond
+)
+
+// Page is a part of a list of events, newest first.
+type Page struct {
+	Events []Event `json:"events"`
+	// Next is the cursor of the next page; "": there is none.
+	Next string `json:"next,omitempty"`
+	// LookedBackTo is set where the budget ran out before the page was full: older events were not looked at yet, and Next goes on
+	// with them.
+	LookedBackTo *time.Time `json:"looked_back_to,omitempty"`
+}
+
+// List returns the events that the filter chooses, newest first.
+func List(ctx context.Context, db DB, f Filter, o ListOptions) (*Page, error) {
+	if o.Limit < 0 || o.Limit > MaxLimit {
+		return nil, problem(ErrInvalid, fmt.Sprintf("ask for 1 to %d, and go on with the cursor", MaxLimit), "a page of %d events is not to be had", o.Limit)
+	}
+	limit := cmp.Or(o.Limit, DefaultLimit)
+	cursor := ""
+	if o.Cursor != "" {
+		u, err := uuid.Parse(o.Cursor)
+		if err != nil {
+			return nil, problem(ErrInvalid, "take it from the page before", "%q is no cursor", o.Cursor)
+		}
+		cursor = u.String()
+	}
+	var page *Page
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		ts, err := readTriggers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		q, err := f.resolve(ts)
+		if err != nil {
+			return err
+		}
+		page, err = list(ctx, tx, ts, q, limit, cursor, o)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+func list(ctx context.Context, db sqlschema.Queryer, ts triggers, q *query, limit int, cursor string, o ListOptions) (*Page, error) {
+	budget := cmp.Or(o.Budget, DefaultBudget)
+	began := time.Now()
+	var found []raw
+	horizon := "" // below it some source was not looked at
+	all := sources()
+	for i, s := range all {
+		w := &walk{query: q, source: s, descending: true, payload: o.Payload, after: cursor, deadline: began.Add(budget * time.Duration(i+1) / time.Duration(len(all)))}
+		events, reached, err := w.next(ctx, db, limit+1)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, events...)
+		if reached != "" && len(events) <= limit {
+			horizon = max(horizon, reached)
+		}
+	}
+	slices.SortFunc(found, func(a, b raw) int { return strings.Compare(b.ID, a.ID) })
+	page := &Page{Events: []Event{}}
+	for i := range found {
+		if found[i].ID < horizon {
+			break
+		}
+		if len(page.Events) == limit {
+			page.Next = page.Events[limit-1].ID
+			return page, nil
+		}
+		page.Events = append(page.Events, found[i].event(ts, o.Payload))
+	}
+	if horizon != "" {
+		at := idTime(horizon)
+		page.Next, page.LookedBackTo = horizon, &at
+	}
+	return page, nil
+}
+
+// Detail is all that is known of an event.
+type Detail struct {
+	Event
+	MaxAttempts int       `json:"max_attempts"` // of the trigger, as configured now
+	Request     Request   `json:"request"`      // as it is sent by the configuration in force
+	Log         []Attempt `json:"attempt_log"`  // oldest first; what is over its retention is gone
+	Next        string    `json:"next"`         // what happens next, for people
+}
+
+// Request is what is sent. References to the environment are not expanded.
+type Request struct {
+	Method  string            `json:"method"`
+	URL     string            `json:"url"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Body    json.RawMessage   `json:"body"` // the same at every attempt but for current_retry, which is the attempt's number less 1
+}
+
+// Attempt is one attempt as it was logged.
+type Attempt struct {
+	Number          int             `json:"number"` // from 1; starts again when the event is redelivered
+	StartedAt       time.Time       `json:"started_at"`
+	DurationMS      float64         `json:"duration_ms"`
+	InstanceID      int32           `json:"instance_id"`
+	Status          *int            `json:"status,omitempty"`     // of the response; none: there was no response
+	ErrorKind       string          `json:"error_kind,omitempty"` // where there was none
+	Error           string          `json:"error,omitempty"`
+	ResponseHeaders json.RawMessage `json:"response_headers,omitempty"`
+	ResponseBody    string          `json:"response_body,omitempty"` // its beginning
+}
+
+// Show returns one event with its payload and every attempt.
+func Show(ctx context.Context, db DB, id string) (*Detail, error) {
+	f := Filter{IDs: []string{id}}
+	var d *Detail
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		ts, err := readTriggers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		q, err := f.resolve(ts)
+		if err != nil {
+			return err
+		}
+		r, err := find(ctx, tx, q)
+		if err != nil {
+			return err
+		}
+		d, err = detail(ctx, tx, ts, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// find reads the one event that a query by id chooses.
+func find(ctx context.Context, db sqlschema.Queryer, q *query) (*raw, error) {
+	// An event that moves while we look is in the table that is looked at later, or was in the one before.
+	for range 2 {
+		for _, s := range sources() {
+			w := &walk{query: q, source: s, payload: true}
+			events, _, err := w.next(ctx, db, 1)
+			if err != nil {
+				return nil, err
+			}
+			if len(events) > 0 {
+				return &events[0], nil
+			}
+		}
+	}
+	return nil, problem(ErrNotFound, "it never was, it is over the retention of delivered events, or it was discarded", "there is no event %s", q.ids[0])
+}
+
+func detail(ctx context.Context, db sqlschema.Queryer, ts triggers, r *raw) (*Detail, error) {
+	d := &Detail{Event: r.event(ts, true)}
+	t := ts.byID(r.TriggerID)
+	spec := sqlschema.DefaultSpec()
+	if t.Spec != "" {
+		if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
+			return nil, fmt.Errorf("read the spec of %s: %w", t.Name, err)
+		}
+	}
+	d.MaxAttempts = spec.Retry.Limit + 1
+	ep, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	if ep == nil {
+		return nil, fmt.Errorf("read the webhook of %s: %w", t.Name, err)
+	}
+	next := r.Tries // the number of failed attempts before the next one
+	if d.State == InFlight || d.State == Delivered || d.State == Dead {
+		next = max(r.Tries-1, 0)
+	}
+	id, err := uuid.Parse(r.ID)
+	if err != nil {
+		return nil, fmt.Errorf("read an event's id: %w", err)
+	}
+	d.Request = Request{Method: "POST", URL: ep.String(), Headers: spec.Webhook.Headers, Body: webhook.AppendBody(nil, &webhook.Event{
+		ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
+		Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit,
+	})}
+	if d.Log, err = attempts(ctx, db, r.ID); err != nil {
+		return nil, err
+	}
+	d.Next = d.outlook(t)
+	return d, nil
+}
+
+func attempts(ctx context.Context, db sqlschema.Queryer, id string) ([]Attempt, error) {
+	rows, err := db.Query(ctx, `
+select attempt, started_at, duration_us, instance_id, status, coalesce(error_kind, ''), coalesce(error, ''), response_headers, coalesce(response_body, '')
+  from rowhook.invocation_log where event_id = $1::text::uuid order by started_at, attempt`, id)
+	if err != nil {
+		return nil, fmt.Errorf("read the attempts: %w", err)
+	}
+	out := []Attempt{}
+	var a Attempt
+	var us int64
+	var status *int16
+	var headers []byte
+	_, err = pgx.ForEachRow(rows, []any{&a.Number, &a.StartedAt, &us, &a.InstanceID, &status, &a.ErrorKind, &a.Error, &headers, &a.ResponseBody}, func() error {
+		a.DurationMS = float64(us) / 1000
+		a.Status, a.ResponseHeaders = nil, nil
+		if status != nil {
+			s := int(*status)
+			a.Status = &s
+		}
+		if headers != nil {
+			a.ResponseHeaders = slices.Clone(headers)
+		}
+		out = append(out, a)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the attempts: %w", err)
+	}
+	return out, nil
+}
+
+// outlook says what happens next.
+func (d *Detail) outlook(t *trigger) string {
+	at := func(t *time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
+	left := fmt.Sprintf("attempt %d of %d", d.Attempts+1, max(d.MaxAttempts, d.Attempts+1))
+	switch {
+	case d.State == Delivered:
+		return "nothing: it was delivered. To send it again: rowhook redeliver " + d.ID
+	case d.State == Dead && t.Removed:
+		return "nothing: its trigger was removed. Add the trigger again and apply, then: rowhook redeliver " + d.ID
+	case d.State == Dead:
+		return "nothing, until someone sends it again (rowhook redeliver " + d.ID + ") or discards it"
+	case d.State == InFlight:
+		return "attempt " + fmt.Sprint(d.Attempts) + " is under way; if its dispatcher vanishes another takes it over by " + at(d.LeaseEndsAt)
+	case t.Removed:
+		return "its trigger was removed: it goes to the dead letters"
+	case t.Paused:
+		return left + " when the trigger is resumed: rowhook resume " + t.Name
+	case d.DueAt.After(time.Now()):
+		return left + " at " + at(d.DueAt)
+	}
+	return left + " as soon as a dispatcher has a free slot"
+}
+
+// isNone reports that a query found no row.
+func isNone(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

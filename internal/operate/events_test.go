@@ -1,0 +1,181 @@
+package operate_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/operate"
+)
+
+func eventID(r *http.Request) string {
+	var e struct{ ID string }
+	if json.NewDecoder(r.Body).Decode(&e) != nil {
+		return "no JSON"
+	}
+	return e.ID
+}
+
+// all pages through a list.
+func (d *desk) all(t *testing.T, f operate.Filter, o operate.ListOptions) (ids []string) {
+	t.Helper()
+	for {
+		p, err := operate.List(t.Context(), d.conn, f, o)
+		require.NoError(t, err)
+		for _, e := range p.Events {
+			ids = append(ids, e.ID)
+		}
+		if p.Next == "" {
+			return ids
+		}
+		o.Cursor = p.Next
+	}
+}
+
+func newestFirst(lists ...[]string) []string {
+	all := slices.Concat(lists...)
+	slices.Sort(all)
+	slices.Reverse(all)
+	return all
+}
+
+func TestEventsAreListedFromEveryTableInPagesNewestFirst(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	var want [][]string
+	for range 3 {
+		want = append(want, d.wait(t, "a", 7), d.bury(t, "b", 7), d.archive(t, "a", 7))
+	}
+	for _, limit := range []int{1, 2, 5, 62, 63, 64, 100} {
+		require.Equal(t, newestFirst(want...), d.all(t, operate.Filter{}, operate.ListOptions{Limit: limit}), "limit %d", limit)
+	}
+	// A filter whose budget is over after each step still finds all.
+	require.Equal(t, newestFirst(want[0], want[3], want[6]),
+		d.all(t, operate.Filter{Payload: "new.kind=wait"}, operate.ListOptions{Limit: 2, Budget: time.Nanosecond}))
+}
+
+func TestAListWhoseBudgetIsOverSaysHowFarItLooked(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	old := d.wait(t, "a", 1)
+	d.do(t, "update rowhook.event_log set new = '{\"v\": \"needle\"}'")
+	d.wait(t, "a", 1200)
+	f := operate.Filter{Payload: "new.v=needle"}
+	p, err := operate.List(t.Context(), d.conn, f, operate.ListOptions{Limit: 10, Budget: time.Nanosecond})
+	require.NoError(t, err)
+	require.Empty(t, p.Events)
+	require.NotNil(t, p.LookedBackTo)
+	require.WithinDuration(t, time.Now(), *p.LookedBackTo, time.Minute)
+	require.Equal(t, old, d.all(t, f, operate.ListOptions{Limit: 10, Budget: time.Nanosecond}))
+}
+
+func TestEachFilterChoosesItsEvents(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	waitA, deadB, doneA, doneB := d.wait(t, "a", 3), d.bury(t, "b", 3), d.archive(t, "a", 3), d.archive(t, "b", 2)
+	flying := d.wait(t, "a", 2, "claimed_by = 7, tries = 1, due_at = now() + interval '1 minute'")
+	lapsed := d.wait(t, "a", 1, "claimed_by = 7, tries = 1, due_at = now() - interval '1 second'")
+	retrying := d.wait(t, "b", 2, "tries = 2, due_at = now() + interval '1 minute'")
+	retryDue := d.wait(t, "b", 1, "tries = 2, due_at = now() - interval '1 minute'")
+	everything := newestFirst(waitA, deadB, doneA, doneB, flying, lapsed, retrying, retryDue)
+	for name, c := range map[string]struct {
+		f    operate.Filter
+		want []string
+	}{
+		"trigger":              {operate.Filter{Triggers: []string{"b"}}, newestFirst(deadB, doneB, retrying, retryDue)},
+		"two triggers":         {operate.Filter{Triggers: []string{"b", "a"}}, everything},
+		"waiting":              {operate.Filter{States: []operate.State{operate.Waiting}}, newestFirst(waitA)},
+		"in flight":            {operate.Filter{States: []operate.State{operate.InFlight}}, newestFirst(flying)},
+		"retrying":             {operate.Filter{States: []operate.State{operate.Retrying}}, newestFirst(lapsed, retrying, retryDue)},
+		"retrying of one":      {operate.Filter{Triggers: []string{"b"}, States: []operate.State{operate.Retrying}}, newestFirst(retrying, retryDue)},
+		"in flight of none":    {operate.Filter{Triggers: []string{"b"}, States: []operate.State{operate.InFlight}}, nil},
+		"delivered":            {operate.Filter{States: []operate.State{operate.Delivered}}, newestFirst(doneA, doneB)},
+		"dead or in flight":    {operate.Filter{States: []operate.State{operate.Dead, operate.InFlight}}, newestFirst(deadB, flying)},
+		"table":                {operate.Filter{Table: "b"}, newestFirst(deadB, doneB, retrying, retryDue)},
+		"qualified table":      {operate.Filter{Table: `public."b"`, Triggers: []string{"a"}}, nil},
+		"ids":                  {operate.Filter{IDs: []string{waitA[0], deadB[1], doneA[2]}}, newestFirst(waitA[:1], deadB[1:2], doneA[2:])},
+		"payload":              {operate.Filter{Payload: "new.v=1", Triggers: []string{"a"}, States: []operate.State{operate.Waiting}}, newestFirst(waitA[:1])},
+		"payload as a path":    {operate.Filter{Payload: `$.new ? (@.v >= 2 && @.kind == "done")`}, newestFirst(doneA[1:], doneB[1:])},
+		"since":                {operate.Filter{Since: time.Now().Add(-time.Hour)}, everything},
+		"since then":           {operate.Filter{Since: time.Now().Add(time.Hour)}, nil},
+		"until":                {operate.Filter{Until: time.Now().Add(-time.Hour)}, nil},
+		"until in an hour":     {operate.Filter{Until: time.Now().Add(time.Hour), States: []operate.State{operate.Dead}}, newestFirst(deadB)},
+		"nothing of a payload": {operate.Filter{Payload: "old.v=1"}, nil},
+	} {
+		require.Equal(t, c.want, d.all(t, c.f, operate.ListOptions{Limit: 2}), name)
+		n, err := operate.Count(t.Context(), d.conn, c.f, 0)
+		require.NoError(t, err)
+		require.Equal(t, operate.Tally{Events: int64(len(c.want))}, n, name)
+	}
+	for name, c := range map[string]struct {
+		f    operate.Filter
+		kind error
+	}{
+		"id":            {operate.Filter{IDs: []string{"7"}}, operate.ErrInvalid},
+		"state":         {operate.Filter{States: []operate.State{"lost"}}, operate.ErrInvalid},
+		"trigger":       {operate.Filter{Triggers: []string{"c"}}, operate.ErrNotFound},
+		"table":         {operate.Filter{Table: "c"}, operate.ErrNotFound},
+		"range":         {operate.Filter{Since: time.Now(), Until: time.Now().Add(-time.Hour)}, operate.ErrInvalid},
+		"payload":       {operate.Filter{Payload: "v=1"}, operate.ErrInvalid},
+		"path":          {operate.Filter{Payload: "$.new ? (@."}, operate.ErrInvalid},
+		"path function": {operate.Filter{Payload: "$.new.foo()"}, operate.ErrInvalid},
+	} {
+		_, err := operate.List(t.Context(), d.conn, c.f, operate.ListOptions{})
+		require.ErrorIs(t, err, c.kind, name)
+	}
+}
+
+func TestAPayloadThatJSONBCanNotHoldMatchesNothing(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.wait(t, "a", 1)
+	d.do(t, `update rowhook.event_log set new = '{"v": "\u0000"}'`)
+	good := d.wait(t, "a", 1)
+	require.Equal(t, good, d.all(t, operate.Filter{Payload: "$.new.v"}, operate.ListOptions{}))
+}
+
+func TestTheFilterKnowsTheQueueToBeLong(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	first := d.wait(t, "a", 3)
+	d.wait(t, "b", 21_000)
+	last := d.wait(t, "a", 3)
+	require.Equal(t, newestFirst(first, last), d.all(t, operate.Filter{Triggers: []string{"a"}}, operate.ListOptions{}))
+	f := operate.Filter{Triggers: []string{"b"}, States: []operate.State{operate.Waiting}}
+	require.Len(t, d.all(t, f, operate.ListOptions{Limit: 1000}), 21_000)
+}
+
+func TestShowTellsEverythingOfAnEvent(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.receiver.status.Store(500)
+	d.apply(t, d.spec("a"))
+	d.run(t)
+	d.do(t, "begin; set local rowhook.session = '{\"user\": 1}'; insert into a (v, n) values ('x', 1.10); commit")
+	var id string
+	until(t, "a first attempt", func() bool {
+		return d.conn.QueryRow(t.Context(), "select event_id::text from rowhook.invocation_log").Scan(&id) == nil
+	})
+	e, err := operate.Show(t.Context(), d.conn, id)
+	require.NoError(t, err)
+	require.Equal(t, operate.Retrying, e.State)
+	require.Equal(t, "public.a", e.Table)
+	require.Equal(t, 1, e.Attempts)
+	require.Equal(t, 6, e.MaxAttempts)
+	require.JSONEq(t, `{"user": 1}`, string(e.Payload.SessionVariables))
+	require.JSONEq(t, `{"id":1,"v":"x","n":1.10}`, string(e.Payload.New))
+	require.Equal(t, d.receiver.URL+"/a", e.Request.URL)
+	require.Contains(t, string(e.Request.Body), `"n":1.10`)
+	require.Contains(t, string(e.Request.Body), `"current_retry":1`)
+	require.Len(t, e.Log, 1)
+	require.Equal(t, 500, *e.Log[0].Status)
+	require.Equal(t, "no thanks", e.Log[0].ResponseBody)
+	require.Contains(t, e.Next, "attempt 2 of 6 at ")
+
+	_, err = operate.Show(t.Context(), d.conn, "0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90")
+	require.ErrorIs(t, err, operate.ErrNotFound)
+}

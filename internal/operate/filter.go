@@ -1,0 +1,199 @@
+package operate
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// State is where an event stands.
+type State string
+
+// The states. A retrying event has failed at least once and will be tried again.
+const (
+	Waiting   State = "waiting"
+	InFlight  State = "in_flight"
+	Retrying  State = "retrying"
+	Delivered State = "delivered"
+	Dead      State = "dead"
+)
+
+// States lists all states, in the order in which an event may go through them.
+func States() []State { return []State{Waiting, InFlight, Retrying, Delivered, Dead} }
+
+// ParseState reads a state as it is written in JSON.
+func ParseState(s string) (State, error) {
+	if slices.Contains(States(), State(s)) {
+		return State(s), nil
+	}
+	return "", problem(ErrInvalid, "write one of waiting, in_flight, retrying, delivered, dead", "%q is no state of an event", s)
+}
+
+// Filter chooses events. The zero value chooses all; what is set must all hold.
+type Filter struct {
+	IDs      []string  `json:"ids,omitempty"`      // any of these
+	Triggers []string  `json:"triggers,omitempty"` // names; any of these
+	States   []State   `json:"states,omitempty"`   // any of these
+	Table    string    `json:"table,omitempty"`    // table or schema.table, as it is called now
+	Since    time.Time `json:"since,omitzero"`     // recorded then or later
+	Until    time.Time `json:"until,omitzero"`     // recorded before
+	// Payload is a JSON path (SQL/JSON, as jsonb_path_exists takes it) over {"old", "new", "session_variables",
+	// "trace_context"}, or KEY=VALUE for one key, such as new.customer.id=42.
+	Payload string `json:"payload,omitempty"`
+}
+
+// IsZero reports that the filter chooses every event.
+func (f *Filter) IsZero() bool {
+	return len(f.IDs) == 0 && len(f.Triggers) == 0 && len(f.States) == 0 && f.Table == "" && f.Since.IsZero() && f.Until.IsZero() && f.Payload == ""
+}
+
+// query is a Filter checked and resolved against the triggers.
+type query struct {
+	ids      []string
+	triggers []int32 // nil: every one
+	states   []State
+	low      string // id: at least
+	high     string // id: less than
+	path     string // jsonpath, "" for none
+}
+
+const (
+	lowest  = "00000000-0000-0000-0000-000000000000"
+	highest = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+)
+
+// resolve checks the filter. Ids are compared with the times of the range: a version 7 UUID begins with its millisecond.
+func (f *Filter) resolve(ts triggers) (*query, error) {
+	q := &query{states: f.States, low: lowest, high: highest}
+	for _, id := range f.IDs {
+		u, err := uuid.Parse(id)
+		if err != nil {
+			return nil, problem(ErrInvalid, "write it as in 0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90", "%q is no event id", id)
+		}
+		q.ids = append(q.ids, u.String())
+	}
+	for _, s := range f.States {
+		if _, err := ParseState(string(s)); err != nil {
+			return nil, err
+		}
+	}
+	if len(q.states) == 0 {
+		q.states = States()
+	}
+	if !f.Since.IsZero() {
+		q.low = firstID(f.Since)
+	}
+	if !f.Until.IsZero() {
+		q.high = firstID(f.Until)
+	}
+	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
+		return nil, problem(ErrInvalid, "since has to be before until", "the time range from %s to %s is empty",
+			f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
+	}
+	if err := f.resolveTriggers(q, ts); err != nil {
+		return nil, err
+	}
+	var err error
+	q.path, err = payloadPath(f.Payload)
+	return q, err
+}
+
+func (f *Filter) resolveTriggers(q *query, ts triggers) error {
+	if len(f.Triggers) == 0 && f.Table == "" {
+		return nil
+	}
+	q.triggers = []int32{}
+	for _, name := range f.Triggers {
+		t, err := ts.named(name)
+		if err != nil {
+			return err
+		}
+		q.triggers = append(q.triggers, t.ID)
+	}
+	if f.Table == "" {
+		return nil
+	}
+	table := strings.ReplaceAll(f.Table, `"`, "")
+	var watching []int32
+	for i := range ts {
+		if t := &ts[i]; t.Table == table || t.qualified() == table {
+			watching = append(watching, t.ID)
+		}
+	}
+	if len(watching) == 0 {
+		return problem(ErrNotFound, "name it as table or schema.table; \"rowhook status\" lists the triggers with their tables", "no trigger watches a table %q", f.Table)
+	}
+	if len(f.Triggers) == 0 {
+		q.triggers = watching
+		return nil
+	}
+	q.triggers = slices.DeleteFunc(q.triggers, func(id int32) bool { return !slices.Contains(watching, id) })
+	return nil
+}
+
+// firstID is the lowest version 7 UUID of a millisecond.
+func firstID(t time.Time) string {
+	ms := max(t.UnixMilli(), 0)
+	return uuid.UUID{byte(ms >> 40), byte(ms >> 32), byte(ms >> 24), byte(ms >> 16), byte(ms >> 8), byte(ms)}.String()
+}
+
+// idTime is the time that a version 7 UUID begins with.
+func idTime(id string) time.Time {
+	b, err := hex.DecodeString(strings.ReplaceAll(id, "-", "")[:12])
+	if err != nil {
+		return time.Time{}
+	}
+	var ms int64
+	for _, x := range b {
+		ms = ms<<8 | int64(x)
+	}
+	return time.UnixMilli(ms)
+}
+
+var keyValue = regexp.MustCompile(`^(old|new|session_variables|trace_context)((?:\.[^.=\s]+)+)=(.*)$`)
+
+// payloadPath makes a JSON path of KEY=VALUE: a value that is a JSON number, true, false or null also matches as the string.
+func payloadPath(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if text == "" || strings.HasPrefix(text, "$") || strings.HasPrefix(text, "strict ") || strings.HasPrefix(text, "lax ") {
+		return text, nil
+	}
+	m := keyValue.FindStringSubmatch(text)
+	if m == nil {
+		return "", problem(ErrInvalid, "write KEY=VALUE with a key under old, new, session_variables or trace_context, such as new.customer.id=42, "+
+			`or a JSON path such as '$.new.amount ? (@ > 100)'`, "the payload filter %q is not understood", text)
+	}
+	var b strings.Builder
+	b.WriteString("$." + m[1])
+	for part := range strings.SplitSeq(m[2][1:], ".") {
+		b.WriteString("." + quoted(part))
+	}
+	value := m[3]
+	fmt.Fprintf(&b, " ? (@ == %s", quoted(value))
+	var scalar any
+	if json.Unmarshal([]byte(value), &scalar) == nil {
+		switch s := scalar.(type) {
+		case nil, bool, float64:
+			fmt.Fprintf(&b, " || @ == %s", value)
+		case string:
+			fmt.Fprintf(&b, " || @ == %s", quoted(s))
+		}
+	}
+	b.WriteString(")")
+	return b.String(), nil
+}
+
+// quoted writes a string of a JSON path.
+func quoted(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil { // a string always has a JSON form
+		return `""`
+	}
+	return string(b)
+}

@@ -1,0 +1,132 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Redeliver sends events again: dead letters and delivered ones go back into the queue, due at once, and those that wait for
+// a retry are due at once. The id stays the same, the attempts start again at 0, and the log of earlier attempts is kept.
+//
+// Where the filter names no states, ids choose events in any state, and everything else dead letters only. An event in flight is skipped
+// as busy; a single one that was named is an error of kind ErrBusy, or ErrNotFound, or ErrRefused where its trigger was removed.
+// Each batch is a transaction: what was done before an error or the end of ctx stays done.
+func Redeliver(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error) {
+	empty := f.IsZero()
+	if len(f.States) == 0 && len(f.IDs) == 0 {
+		f.States = []State{Dead}
+	}
+	b, err := prepareBulk(ctx, db, f, empty, o)
+	if err != nil {
+		return nil, err
+	}
+	b.change = b.redeliver
+	out, err := b.run(ctx)
+	if err == nil && len(b.query.ids) == 1 && len(out.Skips) == 1 {
+		return out, out.Skips[0].err()
+	}
+	return out, err
+}
+
+// prepareBulk resolves the filter. An empty one is refused: to choose everything a state has to be named.
+func prepareBulk(ctx context.Context, db DB, f Filter, empty bool, o BulkOptions) (*bulk, error) {
+	if empty {
+		return nil, problem(ErrInvalid, "name events by id or by a filter; the state dead chooses all dead letters", "nothing says which events are meant")
+	}
+	b := &bulk{db: db, opt: o}
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		var err error
+		if b.ts, err = readTriggers(ctx, tx); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, "select clock_timestamp()").Scan(&b.began); err != nil {
+			return fmt.Errorf("ask for the time: %w", err)
+		}
+		b.query, err = f.resolve(b.ts)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.throttle, err = newThrottle(b.ts, b.query.triggers)
+	return b, err
+}
+
+func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
+	// One that was put back by an earlier batch and is delivered, or dead again, is done.
+	events = slices.DeleteFunc(events, func(r raw) bool {
+		return (State(r.State) == Dead || State(r.State) == Delivered) && r.At.After(b.began)
+	})
+	var touched []int32
+	ids := split(events, out, func(r *raw) string {
+		switch State(r.State) {
+		case InFlight:
+			return SkipBusy
+		case Waiting:
+			return SkipWaiting
+		}
+		if b.ts.byID(r.TriggerID).Removed {
+			return SkipRemoved
+		}
+		if !slices.Contains(touched, r.TriggerID) {
+			touched = append(touched, r.TriggerID)
+		}
+		return ""
+	})
+	if len(ids) == 0 {
+		return nil
+	}
+	sql := map[State]string{Dead: fmt.Sprintf(putBack, "dead_letter"), Delivered: fmt.Sprintf(putBack, "event_archive"), Retrying: retryNow}[State(events[0].State)]
+	for _, r := range events { // of the queue some may be waiting
+		if State(r.State) == Retrying {
+			sql = retryNow
+		}
+	}
+	rows, err := tx.Query(ctx, sql, ids)
+	if err != nil {
+		return fmt.Errorf("redeliver events: %w", err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("redeliver events: %w", err)
+	}
+	changed(ids, got, out)
+	return ring(ctx, tx, touched)
+}
+
+// putBack moves events into the queue. Where the same event was delivered twice, after a crash, one of the two stays.
+const putBack = `
+with gone as (
+  delete from rowhook.%s where id = any($1::text[]::uuid[])
+  returning id, created_at, trigger_id, op, old, new, session, trace)
+insert into rowhook.event_log (id, created_at, trigger_id, op, old, new, session, trace)
+select distinct on (id) id, created_at, trigger_id, op, old, new, session, trace from gone
+on conflict (id) do nothing
+returning id::text`
+
+const retryNow = `
+update rowhook.event_log q set due_at = clock_timestamp(), tries = 0, claimed_by = null
+  from (select id from rowhook.event_log
+         where id = any($1::text[]::uuid[]) and (claimed_by is null or due_at <= statement_timestamp())
+         order by id for update skip locked) as mine
+ where q.id = mine.id
+returning q.id::text`
+
+// err is a single skip as an error.
+func (s Skip) err() error {
+	switch s.Reason {
+	case SkipBusy:
+		return problem(ErrBusy, "wait until that attempt has ended", "the event %s is in flight", s.ID)
+	case SkipWaiting:
+		return problem(ErrBusy, "it is sent as soon as a dispatcher has a free slot and its trigger is not paused", "the event %s waits to be sent already", s.ID)
+	case SkipRemoved:
+		return problem(ErrRefused, "add the trigger to rowhook.yaml again and apply", "the trigger of the event %s was removed", s.ID)
+	case SkipGone:
+		return problem(ErrBusy, "look at it again", "the event %s changed in the meantime", s.ID)
+	default:
+		return problem(ErrNotFound, "it never was, it is over the retention of delivered events, or it was discarded", "there is no event %s", s.ID)
+	}
+}

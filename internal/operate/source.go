@@ -1,0 +1,290 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// source is one of the tables that hold events.
+type source struct {
+	table   string
+	columns string  // of a row's image, in the order of raw
+	holds   []State // states that events in it may have
+	byID    bool    // there is an index on (trigger_id, id)
+}
+
+// Where the lease of a claimed event has ended it is claimed again like any other.
+const (
+	inFlightSQL = "(e.claimed_by is not null and e.due_at > statement_timestamp())"
+	queueState  = "case when " + inFlightSQL + " then 'in_flight' when e.tries > 0 then 'retrying' else 'waiting' end"
+)
+
+func sources() []source {
+	const common = "e.id::text as id, e.trigger_id, e.op::text as op, e.tries, e.created_at, "
+	return []source{
+		{
+			table: "event_log", holds: []State{Waiting, InFlight, Retrying},
+			columns: common + queueState + " as state, e.due_at as at, e.claimed_by, ''::text as reason",
+		},
+		{
+			table: "dead_letter", holds: []State{Dead}, byID: true,
+			columns: common + "'dead' as state, e.died_at as at, null::integer as claimed_by, e.reason",
+		},
+		{
+			table: "event_archive", holds: []State{Delivered}, byID: true,
+			columns: common + "'delivered' as state, e.delivered_at as at, null::integer as claimed_by, ''::text as reason",
+		},
+	}
+}
+
+// raw is an event as its table has it.
+type raw struct {
+	ID        string
+	TriggerID int32
+	Op        string
+	Tries     int
+	CreatedAt time.Time
+	State     string
+	At        time.Time
+	ClaimedBy *int32
+	Reason    string
+	Old       []byte
+	New       []byte
+	Session   []byte
+	Trace     []byte
+}
+
+// walk reads the events of one source that a query chooses, by id.
+type walk struct {
+	*query
+	source
+	descending bool
+	payload    bool
+	after      string    // goes on behind this id; "": from the end
+	deadline   time.Time // zero: none
+}
+
+// Each step reads so many rows, the next one more; a step over rows whose payload is looked at takes some 5 us a row.
+const (
+	firstStep       = 500
+	lastStep        = 20_000
+	lastPayloadStep = 2_000
+)
+
+// candidates is up to how many rows of a trigger are read from the queue by its index and sorted, rather than walked by id.
+const candidates = 20_000
+
+// next returns up to limit events. reached is "" if there are no more behind them; otherwise how far it looked before its
+// time was over, an id, or that of the last event.
+func (w *walk) next(ctx context.Context, db sqlschema.Queryer, limit int) (events []raw, reached string, err error) {
+	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
+		return nil, "", nil
+	}
+	few, err := w.few(ctx, db)
+	if err != nil {
+		return nil, "", err
+	}
+	step := max(limit, firstStep)
+	for {
+		rows, n, last, err := w.step(ctx, db, few, step, limit-len(events))
+		if err != nil {
+			return nil, "", err
+		}
+		events = append(events, rows...)
+		switch {
+		case len(events) >= limit:
+			return events, events[len(events)-1].ID, nil
+		case few || n < step:
+			return events, "", nil
+		}
+		w.after = last
+		if !w.deadline.IsZero() && time.Now().After(w.deadline) {
+			return events, last, nil
+		}
+		most := lastStep
+		if w.path != "" {
+			most = lastPayloadStep
+		}
+		step = min(4*step, max(most, limit))
+	}
+}
+
+// wanted reports that events of this source may be chosen.
+func (w *walk) wanted() bool {
+	return slices.ContainsFunc(w.states, func(s State) bool { return slices.Contains(w.holds, s) })
+}
+
+// few reports that what is to be looked at in the queue is few enough to be read by the index on (trigger_id, due_at).
+func (w *walk) few(ctx context.Context, db sqlschema.Queryer) (bool, error) {
+	if w.byID || len(w.ids) > 0 || w.triggers == nil && !w.leased() {
+		return len(w.ids) > 0, nil
+	}
+	var n int
+	sql := "select count(*) from (select from " + w.indexed("$1") + " limit $2) as c"
+	if err := db.QueryRow(ctx, sql, w.triggers, candidates+1).Scan(&n); err != nil {
+		return false, fmt.Errorf("count events of the triggers: %w", err)
+	}
+	return n <= candidates, nil
+}
+
+// leased reports that only events in flight are wanted of the queue: their leases end in the future.
+func (w *walk) leased() bool {
+	return w.table == "event_log" && slices.Contains(w.states, InFlight) && !slices.Contains(w.states, Waiting) && !slices.Contains(w.states, Retrying)
+}
+
+// indexed is the part of the queue that its index on (trigger_id, due_at) leads to.
+func (w *walk) indexed(param string) string {
+	due := ""
+	if w.leased() {
+		due = " and q.due_at > statement_timestamp()"
+	}
+	from := "unnest(" + param + "::integer[]) as t(id)"
+	if w.triggers == nil {
+		from = "rowhook.trigger t"
+		due += " and " + param + "::integer[] is null"
+	}
+	return from + " cross join lateral (select q.* from rowhook.event_log q where q.trigger_id = t.id" + due + ") as e"
+}
+
+// step reads the next rows behind w.after and filters them. n is how many it read, last the id of the last of those.
+func (w *walk) step(ctx context.Context, db sqlschema.Queryer, few bool, step, limit int) (events []raw, n int, last string, err error) {
+	order, bound := "asc", "e.id > $2::text::uuid and e.id >= $3::text::uuid and e.id < $4::text::uuid"
+	after := w.after
+	if w.descending {
+		order, bound = "desc", "e.id < $2::text::uuid and e.id >= $3::text::uuid and e.id < $4::text::uuid"
+		if after == "" {
+			after = highest
+		}
+	} else if after == "" {
+		after = lowest
+	}
+	args := []any{w.triggers, after, w.low, w.high, step, limit}
+	var where []string
+	var page string
+	switch {
+	case len(w.ids) > 0:
+		args = append(args, w.ids)
+		page = "select e.* from rowhook." + w.table + " e where " + bound + " and e.id = any($7::text[]::uuid[]) and ($1::integer[] is null or e.trigger_id = any($1)) and $5 > 0"
+	case few:
+		page = "select e.* from " + w.indexed("$1") + " where " + bound + " and $5 > 0"
+	case w.byID && w.triggers != nil:
+		page = "select e.* from unnest($1::integer[]) as t(id) cross join lateral (select e.* from rowhook." + w.table +
+			" e where e.trigger_id = t.id and " + bound + " order by e.id " + order + " limit $5) as e order by e.id " + order + " limit $5"
+	case w.triggers == nil:
+		page = "select e.* from rowhook." + w.table + " e where " + bound + " and $1::integer[] is null order by e.id " + order + " limit $5"
+	default:
+		// The trigger is looked at afterwards, so that a step stays a step.
+		page = "select e.* from rowhook." + w.table + " e where " + bound + " order by e.id " + order + " limit $5"
+		where = append(where, "e.trigger_id = any($1)")
+	}
+	if w.table == "event_log" && !(slices.Contains(w.states, Waiting) && slices.Contains(w.states, InFlight) && slices.Contains(w.states, Retrying)) {
+		args = append(args, w.states)
+		where = append(where, fmt.Sprintf("%s = any($%d::text[])", queueState, len(args)))
+	}
+	if w.path != "" {
+		args = append(args, w.path)
+		where = append(where, fmt.Sprintf("rowhook.payload_matches(e.old, e.new, e.session, e.trace, $%d::text::jsonpath)", len(args)))
+	}
+	columns := w.columns
+	if w.payload {
+		columns += ", e.old, e.new, e.session, e.trace"
+	} else {
+		columns += ", null::json as old, null::json as new, null::json as session, null::json as trace"
+	}
+	filter := "true"
+	if len(where) > 0 {
+		filter = strings.Join(where, " and ")
+	}
+	end := map[bool]string{true: "asc", false: "desc"}[w.descending]
+	sql := "with page as materialized (" + page + ") " +
+		"select s.n, s.last, f.* from (select count(*) as n, coalesce((select id::text from page order by page.id " + end + " limit 1), '') as last from page) as s " +
+		"left join lateral (select " + columns + " from page e where " + filter + " order by e.id " + order + " limit $6) as f on true"
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, 0, "", explainPath(err, w.path)
+	}
+	var r nullable
+	_, err = pgx.ForEachRow(rows, r.into(&n, &last), func() error {
+		if r.id != nil {
+			events = append(events, r.event())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, "", explainPath(err, w.path)
+	}
+	return events, n, last, nil
+}
+
+// explainPath blames a malformed JSON path on the filter.
+func explainPath(err error, path string) error {
+	if path != "" && (is(err, "42601") || is(err, "22P02") || is(err, "42883") || is(err, "2201B")) {
+		return problem(ErrInvalid, `write KEY=VALUE such as new.id=42, or a path such as '$.new.amount ? (@ > 100)'`, "the payload filter is no JSON path (%v)", err)
+	}
+	return fmt.Errorf("look for events: %w", err)
+}
+
+// nullable is a row of which all but the first two columns are null where a step found nothing.
+type nullable struct {
+	id, op, state, reason    *string
+	trigger, tries, claimed  *int32
+	created, at              *time.Time
+	old, new, session, trace []byte
+}
+
+func (r *nullable) into(n *int, last *string) []any {
+	return []any{n, last, &r.id, &r.trigger, &r.op, &r.tries, &r.created, &r.state, &r.at, &r.claimed, &r.reason, &r.old, &r.new, &r.session, &r.trace}
+}
+
+func (r *nullable) event() raw {
+	return raw{
+		ID: *r.id, TriggerID: *r.trigger, Op: *r.op, Tries: int(*r.tries), CreatedAt: *r.created, State: *r.state, At: *r.at,
+		ClaimedBy: r.claimed, Reason: *r.reason,
+		Old: slices.Clone(r.old), New: slices.Clone(r.new), Session: slices.Clone(r.session), Trace: slices.Clone(r.trace),
+	}
+}
+
+// event makes the public form.
+func (r *raw) event(ts triggers, payload bool) Event {
+	t := ts.byID(r.TriggerID)
+	e := Event{
+		ID: r.ID, Trigger: t.Name, Table: t.qualified(), Op: opName(r.Op), State: State(r.State),
+		Attempts: r.Tries, CreatedAt: r.CreatedAt, InstanceID: r.ClaimedBy, Reason: r.Reason,
+	}
+	at := r.At
+	switch e.State {
+	case Waiting, Retrying:
+		e.DueAt, e.InstanceID = &at, nil
+	case InFlight:
+		e.LeaseEndsAt = &at
+	case Delivered:
+		e.DeliveredAt = &at
+	case Dead:
+		e.DiedAt = &at
+	}
+	if payload {
+		e.Payload = &Payload{Old: json.RawMessage(r.Old), New: json.RawMessage(r.New), SessionVariables: json.RawMessage(r.Session), TraceContext: json.RawMessage(r.Trace)}
+	}
+	return e
+}
+
+func opName(op string) string {
+	switch op {
+	case "I":
+		return "INSERT"
+	case "U":
+		return "UPDATE"
+	case "D":
+		return "DELETE"
+	default:
+		return "MANUAL"
+	}
+}

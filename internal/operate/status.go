@@ -1,0 +1,404 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Status is how everything stands.
+type Status struct {
+	Now       time.Time         `json:"now"` // by the server's clock
+	Schema    SchemaVersion     `json:"schema"`
+	Triggers  []TriggerStatus   `json:"triggers"`  // by name; removed ones only while they have events
+	Instances []Instance        `json:"instances"` // registered dispatchers, oldest first
+	Doorbell  Doorbell          `json:"doorbell"`
+	Queue     Queue             `json:"queue"`
+	Vacuum    *sqlschema.Holder `json:"vacuum_held_back_by"` // null: nobody does so for long
+	History   []History         `json:"history"`
+	Retention json.RawMessage   `json:"retention"` // as applied
+	Backfills []BackfillStatus  `json:"backfills"` // unfinished ones
+}
+
+// SchemaVersion is the version of the schema rowhook, and what this program knows.
+type SchemaVersion struct {
+	Database int32 `json:"database"`
+	Program  int32 `json:"program"`
+}
+
+// TriggerStatus is how a trigger stands.
+type TriggerStatus struct {
+	Name    string `json:"name"`
+	Table   string `json:"table"` // schema.table
+	Paused  bool   `json:"paused"`
+	Removed bool   `json:"removed"`
+
+	Waiting  int64 `json:"waiting"`
+	InFlight int64 `json:"in_flight"`
+	Retrying int64 `json:"retrying"`
+	Dead     int64 `json:"dead"`
+	// Estimated names the figures above that are estimates, from a sample, as counting so many would take too long.
+	Estimated []string `json:"estimated"`
+
+	OldestAt *time.Time `json:"oldest_at"` // when the oldest event that is owed was recorded; null: none is
+
+	// Of the last hour, from what the dispatchers have recorded; up to some seconds late.
+	DeliveredLastHour int64    `json:"delivered_last_hour"` // events
+	FailedLastHour    int64    `json:"failed_last_hour"`    // attempts
+	DiedLastHour      int64    `json:"died_last_hour"`      // events
+	P50MS             *float64 `json:"p50_ms"`              // from the change to the end of the delivery; null: none was delivered
+	P95MS             *float64 `json:"p95_ms"`
+
+	LastErrorAt *time.Time `json:"last_error_at"`
+	LastError   string     `json:"last_error"`
+}
+
+// Instance is a dispatcher that is registered.
+type Instance struct {
+	ID        int32     `json:"id"`
+	Name      string    `json:"name"`
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"`
+	Listens   bool      `json:"listens"` // false: it polls, and can't be found dead
+	Alive     bool      `json:"alive"`
+}
+
+// Doorbell says whether writers notify.
+type Doorbell struct {
+	State      string `json:"state"`                 // ringing: writers notify; silent: a dispatcher is awake and looks by itself
+	InstanceID int32  `json:"instance_id,omitempty"` // who asked for silence
+}
+
+// Queue is how the hot table is.
+type Queue struct {
+	Bytes          int64      `json:"bytes"` // with indexes
+	LiveTuples     int64      `json:"live_tuples"`
+	DeadTuples     int64      `json:"dead_tuples"` // both by the statistics
+	LastVacuumedAt *time.Time `json:"last_vacuumed_at"`
+}
+
+// History is a partitioned table of the past.
+type History struct {
+	Table      string      `json:"table"` // event_archive or invocation_log
+	Bytes      int64       `json:"bytes"`
+	Partitions []Partition `json:"partitions"` // oldest first
+}
+
+// Partition is a day (UTC).
+type Partition struct {
+	Name  string `json:"name"`
+	Day   string `json:"day"`  // 2026-11-23
+	Rows  int64  `json:"rows"` // estimated by the last analyze; -1: never
+	Bytes int64  `json:"bytes"`
+}
+
+// How many rows of a trigger's queue are counted before they are estimated, and from how many pages. All triggers together share
+// countMost.
+const (
+	countEach   = 10_000
+	countLeast  = 500
+	countMost   = 60_000
+	samplePages = 600
+)
+
+// ReadStatus reads the status. It takes the same time however many events there are.
+func ReadStatus(ctx context.Context, db DB) (*Status, error) {
+	s := &Status{Triggers: []TriggerStatus{}, Instances: []Instance{}, Backfills: []BackfillStatus{}}
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, "select clock_timestamp(), coalesce((select value::text from rowhook.setting where name = 'retention'), 'null')").
+			Scan(&s.Now, &s.Retention); err != nil {
+			return fmt.Errorf("ask for the time: %w", err)
+		}
+		var err error
+		if s.Schema.Database, s.Schema.Program, err = sqlschema.Version(ctx, tx.Conn()); err != nil {
+			return err
+		}
+		for _, part := range []func(context.Context, pgx.Tx) error{s.readTriggers, s.readInstances, s.readQueue, s.readHistory, s.readBackfills} {
+			if err := part(ctx, tx); err != nil {
+				return err
+			}
+		}
+		s.Vacuum, err = sqlschema.FindHolder(ctx, tx, time.Minute, 100_000)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// counted is what was counted of a trigger, and whether that was cut off.
+type counted struct {
+	ID                       int32
+	Waiting, RetryingDue     int64
+	InFlight, RetryingFuture int64
+	Dead                     int64
+	Oldest                   *time.Time
+}
+
+func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
+	ts, err := readTriggers(ctx, tx)
+	if err != nil || len(ts) == 0 {
+		return err
+	}
+	limit := int64(min(countEach, max(countLeast, countMost/len(ts))))
+	// What is due and what is not are apart in the index, as leases end in the future: what is in flight is not hidden behind a backlog.
+	counts, err := collect[counted](ctx, tx, `
+select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest
+  from rowhook.trigger t
+ cross join lateral (
+   select count(*) filter (where tries = 0) as waiting, count(*) filter (where tries > 0) as retrying, min(created_at) as oldest
+     from (select tries, created_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at <= statement_timestamp() order by e.due_at limit $1) as e) as due
+ cross join lateral (
+   select count(*) filter (where claimed_by is not null) as in_flight, count(*) filter (where claimed_by is null) as retrying, min(created_at) as oldest
+     from (select claimed_by, created_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at > statement_timestamp() order by e.due_at limit $1) as e) as later
+ cross join lateral (
+   select count(*) as n from (select from rowhook.dead_letter d where d.trigger_id = t.id limit $1) as d) as dead
+ order by t.id`, limit)
+	if err != nil {
+		return fmt.Errorf("count events: %w", err)
+	}
+	var inQueue, inDead map[int32]counted
+	for _, c := range counts {
+		if inQueue == nil && (c.Waiting+c.RetryingDue >= limit || c.InFlight+c.RetryingFuture >= limit) {
+			if inQueue, err = sample(ctx, tx, queueSample, "event_log"); err != nil {
+				return err
+			}
+		}
+		if inDead == nil && c.Dead >= limit {
+			if inDead, err = sample(ctx, tx, deadSample, "dead_letter"); err != nil {
+				return err
+			}
+		}
+	}
+	recent, err := recentActivity(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for i := range ts {
+		j, _ := slices.BinarySearchFunc(counts, ts[i].ID, func(c counted, id int32) int { return int(c.ID - id) })
+		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{}}
+		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
+		if st.Removed && st.Waiting+st.InFlight+st.Retrying+st.Dead == 0 {
+			continue
+		}
+		st.recent(recent[ts[i].ID])
+		if st.LastErrorAt == nil && st.Dead > 0 {
+			if err := st.lastDeath(ctx, tx, ts[i].ID); err != nil {
+				return err
+			}
+		}
+		s.Triggers = append(s.Triggers, st)
+	}
+	return nil
+}
+
+// count takes the figures where counting was not cut off, and the sample's otherwise.
+func (st *TriggerStatus) count(c counted, limit int64, queue, dead counted) {
+	st.Waiting, st.InFlight, st.Retrying, st.Dead, st.OldestAt = c.Waiting, c.InFlight, c.RetryingDue+c.RetryingFuture, c.Dead, c.Oldest
+	if c.Waiting+c.RetryingDue >= limit {
+		st.Waiting = max(c.Waiting, queue.Waiting)
+		st.Retrying = max(c.RetryingDue, queue.RetryingDue) + c.RetryingFuture
+		st.Estimated = append(st.Estimated, "waiting", "retrying")
+	}
+	if c.InFlight+c.RetryingFuture >= limit {
+		st.InFlight = max(c.InFlight, queue.InFlight)
+		st.Retrying += max(c.RetryingFuture, queue.RetryingFuture) - c.RetryingFuture
+		if !slices.Contains(st.Estimated, "retrying") {
+			st.Estimated = append(st.Estimated, "retrying")
+		}
+		st.Estimated = append(st.Estimated, "in_flight")
+	}
+	if queue.Oldest != nil && (st.OldestAt == nil || queue.Oldest.Before(*st.OldestAt)) {
+		st.OldestAt = queue.Oldest
+	}
+	if c.Dead >= limit {
+		st.Dead = max(c.Dead, dead.Dead)
+		st.Estimated = append(st.Estimated, "dead")
+	}
+}
+
+const (
+	queueSample = `
+select trigger_id as id, count(*) filter (where due and tries = 0) as waiting, count(*) filter (where due and tries > 0) as retrying_due,
+       count(*) filter (where not due and claimed_by is not null) as in_flight, count(*) filter (where not due and claimed_by is null) as retrying_future,
+       0::bigint as dead, min(created_at) as oldest
+  from (select trigger_id, tries, claimed_by, created_at, due_at <= statement_timestamp() as due from rowhook.event_log tablesample system (%s)) as e group by 1`
+	deadSample = `
+select trigger_id as id, 0::bigint as waiting, 0::bigint as retrying_due, 0::bigint as in_flight, 0::bigint as retrying_future,
+       count(*) as dead, null::timestamptz as oldest
+  from rowhook.dead_letter tablesample system (%s) group by 1`
+)
+
+// sample estimates the figures of all triggers from some of a table's pages.
+func sample(ctx context.Context, tx pgx.Tx, sql, table string) (map[int32]counted, error) {
+	var pages int64
+	if err := tx.QueryRow(ctx, "select pg_relation_size(to_regclass($1)) / current_setting('block_size')::bigint", "rowhook."+table).Scan(&pages); err != nil {
+		return nil, fmt.Errorf("ask for the size of %s: %w", table, err)
+	}
+	percent := math.Min(100, 100*samplePages/math.Max(float64(pages), 1))
+	if _, err := tx.Exec(ctx, "set local enable_seqscan = on"); err != nil {
+		return nil, fmt.Errorf("prepare a sample: %w", err)
+	}
+	found, err := collect[counted](ctx, tx, fmt.Sprintf(sql, fmt.Sprintf("%.6f", percent)))
+	if err != nil {
+		return nil, fmt.Errorf("take a sample of %s: %w", table, err)
+	}
+	if _, err := tx.Exec(ctx, "set local enable_seqscan = off"); err != nil {
+		return nil, fmt.Errorf("end a sample: %w", err)
+	}
+	out := map[int32]counted{}
+	for _, c := range found {
+		for _, n := range []*int64{&c.Waiting, &c.RetryingDue, &c.InFlight, &c.RetryingFuture, &c.Dead} {
+			*n = rounded(float64(*n) * 100 / percent)
+		}
+		out[c.ID] = c
+	}
+	return out, nil
+}
+
+// rounded keeps two digits: an estimate is not better than that.
+func rounded(n float64) int64 {
+	if n < 100 {
+		return int64(n)
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(n))-1)
+	return int64(math.Round(n/unit) * unit)
+}
+
+// recentSums is a trigger's activity of the last hour.
+type recentSums struct {
+	TriggerID int32
+	Delivered int64
+	Failed    int64
+	Died      int64
+	Latency   []int64
+	ErrorAt   *time.Time
+	Error     string
+}
+
+func recentActivity(ctx context.Context, tx pgx.Tx) (map[int32]*recentSums, error) {
+	rows, err := tx.Query(ctx, `
+select trigger_id, minute >= clock_timestamp() - interval '1 hour', delivered, failed, died, latency, error_at, coalesce(error, '')
+  from rowhook.activity`)
+	if err != nil {
+		return nil, fmt.Errorf("read the activity: %w", err)
+	}
+	out := map[int32]*recentSums{}
+	var id int32
+	var within bool
+	var delivered, failed, died int64
+	var latency []int32
+	var errorAt *time.Time
+	var text string
+	_, err = pgx.ForEachRow(rows, []any{&id, &within, &delivered, &failed, &died, &latency, &errorAt, &text}, func() error {
+		r := out[id]
+		if r == nil {
+			r = &recentSums{TriggerID: id, Latency: make([]int64, sqlschema.LatencyBuckets)}
+			out[id] = r
+		}
+		if errorAt != nil && (r.ErrorAt == nil || errorAt.After(*r.ErrorAt)) {
+			at := *errorAt
+			r.ErrorAt, r.Error = &at, text
+		}
+		if !within {
+			return nil
+		}
+		r.Delivered, r.Failed, r.Died = r.Delivered+delivered, r.Failed+failed, r.Died+died
+		for i, n := range latency[:min(len(latency), len(r.Latency))] {
+			r.Latency[i] += int64(n)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the activity: %w", err)
+	}
+	return out, nil
+}
+
+func (st *TriggerStatus) recent(r *recentSums) {
+	if r == nil {
+		return
+	}
+	st.DeliveredLastHour, st.FailedLastHour, st.DiedLastHour = r.Delivered, r.Failed, r.Died
+	st.P50MS, st.P95MS = quantile(r.Latency, 0.5), quantile(r.Latency, 0.95)
+	st.LastErrorAt, st.LastError = r.ErrorAt, r.Error
+}
+
+func quantile(counts []int64, q float64) *float64 {
+	d, ok := sqlschema.Quantile(counts, q)
+	if !ok {
+		return nil
+	}
+	ms := float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
+	return &ms
+}
+
+// lastDeath stands in where no dispatcher has recorded an error, for instance after an upgrade.
+func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32) error {
+	err := tx.QueryRow(ctx, "select died_at, reason from rowhook.dead_letter where trigger_id = $1 order by died_at desc limit 1", id).Scan(&st.LastErrorAt, &st.LastError)
+	if err != nil && !isNone(err) {
+		return fmt.Errorf("read the last dead letter: %w", err)
+	}
+	return nil
+}
+
+func (s *Status) readInstances(ctx context.Context, tx pgx.Tx) error {
+	watch, err := sqlschema.Look(ctx, tx)
+	if err != nil {
+		return err
+	}
+	s.Doorbell = Doorbell{State: "ringing"}
+	if watch.Doorbell != sqlschema.Ringing {
+		s.Doorbell = Doorbell{State: "silent", InstanceID: watch.Doorbell}
+	}
+	found, err := collect[Instance](ctx, tx, "select id, name, version, started_at, listens, false as alive from rowhook.instance order by started_at, id")
+	if err != nil {
+		return fmt.Errorf("list the instances: %w", err)
+	}
+	for _, i := range found {
+		i.Alive = watch.IsAlive(i.ID)
+		s.Instances = append(s.Instances, i)
+	}
+	return nil
+}
+
+func (s *Status) readQueue(ctx context.Context, tx pgx.Tx) error {
+	err := tx.QueryRow(ctx, `
+select pg_total_relation_size(c.oid), coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0), greatest(s.last_vacuum, s.last_autovacuum)
+  from pg_catalog.pg_class c left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
+ where c.oid = 'rowhook.event_log'::regclass`).Scan(&s.Queue.Bytes, &s.Queue.LiveTuples, &s.Queue.DeadTuples, &s.Queue.LastVacuumedAt)
+	if err != nil {
+		return fmt.Errorf("read the statistics of the queue: %w", err)
+	}
+	return nil
+}
+
+func (s *Status) readHistory(ctx context.Context, tx pgx.Tx) error {
+	for _, table := range []string{"event_archive", "invocation_log"} {
+		parts, err := collect[Partition](ctx, tx, `
+select c.relname as name, '' as day, c.reltuples::bigint as rows, pg_total_relation_size(c.oid) as bytes
+  from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
+ where i.inhparent = to_regclass($1) order by c.relname`, "rowhook."+table)
+		if err != nil {
+			return fmt.Errorf("list the partitions of %s: %w", table, err)
+		}
+		h := History{Table: table, Partitions: parts}
+		for i := range parts {
+			h.Bytes += parts[i].Bytes
+			if day := strings.TrimPrefix(parts[i].Name, table+"_"); len(day) == 8 {
+				parts[i].Day = day[:4] + "-" + day[4:6] + "-" + day[6:]
+			}
+		}
+		s.History = append(s.History, h)
+	}
+	return nil
+}

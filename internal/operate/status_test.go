@@ -1,0 +1,82 @@
+package operate_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/operate"
+)
+
+func trigger(t *testing.T, s *operate.Status, name string) operate.TriggerStatus {
+	t.Helper()
+	for _, st := range s.Triggers {
+		if st.Name == name {
+			return st
+		}
+	}
+	require.FailNow(t, "no trigger "+name)
+	return operate.TriggerStatus{}
+}
+
+func TestStatusCountsEveryState(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b", "gone")
+	old := d.wait(t, "a", 3)
+	d.do(t, "update rowhook.event_log set created_at = now() - interval '1 hour', due_at = now() - interval '1 hour' where id = $1::text::uuid", old[0])
+	d.wait(t, "a", 2, "claimed_by = 7, tries = 1, due_at = now() + interval '1 minute'")
+	d.wait(t, "a", 4, "tries = 2, due_at = now() + interval '1 minute'")
+	d.wait(t, "a", 5, "tries = 2, due_at = now() - interval '1 minute'")
+	d.bury(t, "b", 6)
+	d.apply(t, d.spec("a"), d.spec("b"))
+	_, err := operate.Pause(t.Context(), d.conn, "b")
+	require.NoError(t, err)
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.Len(t, s.Triggers, 2, "a removed trigger without events is not shown")
+	a, b := trigger(t, s, "a"), trigger(t, s, "b")
+	require.Equal(t, []int64{3, 2, 9, 0}, []int64{a.Waiting, a.InFlight, a.Retrying, a.Dead})
+	require.Equal(t, []int64{0, 0, 0, 6}, []int64{b.Waiting, b.InFlight, b.Retrying, b.Dead})
+	require.Empty(t, a.Estimated)
+	require.WithinDuration(t, time.Now().Add(-time.Hour), *a.OldestAt, time.Minute)
+	require.Nil(t, b.OldestAt)
+	require.True(t, b.Paused)
+	require.Equal(t, "the receiver answered 500", b.LastError)
+	require.Equal(t, s.Schema.Program, s.Schema.Database)
+	require.Len(t, s.History, 2)
+	require.GreaterOrEqual(t, len(s.History[0].Partitions), 4)
+	require.Regexp(t, `^20\d\d-\d\d-\d\d$`, s.History[0].Partitions[0].Day)
+	require.Nil(t, s.Vacuum)
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"retention":{"attempts": "7d"`[:12])
+}
+
+func TestStatusEstimatesWhatIsTooMuchToCount(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	d.wait(t, "a", 60_000)
+	d.wait(t, "b", 10)
+	d.wait(t, "a", 20, "claimed_by = 7, tries = 1, due_at = now() + interval '1 minute'")
+	d.bury(t, "b", 30_000)
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	a, b := trigger(t, s, "a"), trigger(t, s, "b")
+	require.Equal(t, []string{"waiting", "retrying"}, a.Estimated)
+	require.InEpsilon(t, 60_000, a.Waiting, 0.3)
+	require.EqualValues(t, 20, a.InFlight, "what is in flight is not hidden behind the backlog")
+	require.EqualValues(t, 10, b.Waiting)
+	require.Equal(t, []string{"dead"}, b.Estimated)
+	require.InEpsilon(t, 30_000, b.Dead, 0.3)
+}
+
+func TestStatusNamesWhoHoldsBackVacuum(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.do(t, "begin isolation level repeatable read; select 1")
+	s, err := operate.ReadStatus(t.Context(), d.Conn(t))
+	require.NoError(t, err)
+	require.Nil(t, s.Vacuum, "a transaction of a moment is no trouble")
+}

@@ -1,0 +1,80 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// trigger is a row of rowhook.trigger, removed ones among them.
+type trigger struct {
+	ID      int32
+	Name    string
+	Schema  string
+	Table   string
+	Paused  bool
+	Removed bool
+	Spec    string
+}
+
+func (t *trigger) qualified() string { return t.Schema + "." + t.Table }
+
+// triggers are all that there are or were.
+type triggers []trigger
+
+func readTriggers(ctx context.Context, db sqlschema.Queryer) (triggers, error) {
+	all, err := collect[trigger](ctx, db, `
+select t.id, t.name, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
+       t.removed_at is not null as removed, t.spec::text as spec
+  from rowhook.trigger t
+  left join pg_catalog.pg_class c on c.oid = t.relation
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ order by t.name`)
+	if err != nil {
+		return nil, fmt.Errorf("read the triggers: %w", err)
+	}
+	return all, nil
+}
+
+func (ts triggers) byID(id int32) *trigger {
+	for i := range ts {
+		if ts[i].ID == id {
+			return &ts[i]
+		}
+	}
+	return &trigger{ID: id, Name: fmt.Sprintf("#%d", id), Schema: "?", Table: "?", Removed: true}
+}
+
+// named finds a trigger, or says which there are.
+func (ts triggers) named(name string) (*trigger, error) {
+	var names []string
+	for i := range ts {
+		if ts[i].Name == name {
+			return &ts[i], nil
+		}
+		if !ts[i].Removed {
+			names = append(names, ts[i].Name)
+		}
+	}
+	remedy := "there are none: make some with \"rowhook apply\""
+	if len(names) > 0 {
+		const most = 20
+		more := ""
+		if len(names) > most {
+			names, more = names[:most], ", ..."
+		}
+		remedy = "the triggers are " + strings.Join(names, ", ") + more
+	}
+	return nil, problem(ErrNotFound, remedy, "there is no trigger named %q", name)
+}
+
+// active finds a trigger that is configured.
+func (ts triggers) active(name string) (*trigger, error) {
+	t, err := ts.named(name)
+	if err == nil && t.Removed {
+		return nil, problem(ErrRefused, "add it to rowhook.yaml again and apply", "the trigger %q was removed", name)
+	}
+	return t, err
+}

@@ -1,0 +1,86 @@
+package sqlschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Holder is what holds back the horizon: while it lasts, vacuum removes no row that was deleted after it began.
+type Holder struct {
+	Kind  string     `json:"kind"`            // session, prepared transaction, replication slot or standby
+	PID   int32      `json:"pid,omitempty"`   // of the session or the standby's sender
+	Name  string     `json:"name,omitempty"`  // of the application, prepared transaction, slot or standby
+	User  string     `json:"user,omitempty"`  // of the session or prepared transaction
+	State string     `json:"state,omitempty"` // pg_stat_activity.state
+	Query string     `json:"query,omitempty"` // beginning of the session's last query
+	Since *time.Time `json:"since,omitempty"` // beginning of the transaction; nil: not known, or not for this role to see
+	Age   int64      `json:"age"`             // transactions that have begun since
+}
+
+// String is for messages: who it is.
+func (h *Holder) String() string {
+	s := h.Kind
+	if h.Name != "" {
+		s += fmt.Sprintf(" %q", h.Name)
+	}
+	if h.PID != 0 {
+		s += fmt.Sprintf(" (pid %d", h.PID)
+		for _, part := range []string{h.User, h.State} {
+			if part != "" {
+				s += ", " + part
+			}
+		}
+		s += ")"
+	}
+	return s
+}
+
+// Remedy says how to end it.
+func (h *Holder) Remedy() string {
+	switch h.Kind {
+	case "prepared transaction":
+		return fmt.Sprintf("commit prepared %[1]s or rollback prepared %[1]s", stringLiteral(h.Name))
+	case "replication slot":
+		return fmt.Sprintf("have its consumer catch up, or drop it: select pg_drop_replication_slot(%s)", stringLiteral(h.Name))
+	case "standby":
+		return "end the long query there, or turn off its hot_standby_feedback"
+	}
+	return fmt.Sprintf("end that transaction: select pg_terminate_backend(%d)", h.PID)
+}
+
+// FindHolder returns who holds back the horizon of this database the furthest, if that is for longer than so many seconds or, where the
+// time is not known, so many transactions. Nil: nobody. A role without pg_read_all_stats sees of others' sessions only the process id.
+func FindHolder(ctx context.Context, db Queryer, longer time.Duration, transactions int64) (*Holder, error) {
+	rows, err := db.Query(ctx, `
+select * from (
+  select 'session' as kind, pid, coalesce(application_name, '') as name, coalesce(usename::text, '') as "user", coalesce(state, '') as state,
+         left(coalesce(query, ''), 200) as query, xact_start as since, greatest(age(backend_xmin), coalesce(age(backend_xid), 0))::bigint as age
+    from pg_catalog.pg_stat_activity
+   where backend_xmin is not null and pid <> pg_catalog.pg_backend_pid() and backend_type = 'client backend'
+     and (datname = pg_catalog.current_database() or datname is null)
+  union all
+  select 'prepared transaction', 0, gid, owner::text, '', '', prepared, age(transaction) from pg_catalog.pg_prepared_xacts where database = pg_catalog.current_database()
+  union all
+  select 'replication slot', 0, slot_name::text, '', case when active then 'active' else 'inactive' end, '', null, age(xmin)
+    from pg_catalog.pg_replication_slots where xmin is not null
+  union all
+  select 'standby', pid, coalesce(application_name, ''), coalesce(usename::text, ''), coalesce(state, ''), '', null, age(backend_xmin)
+    from pg_catalog.pg_stat_replication where backend_xmin is not null) as h
+ where case when since is null then age > $2 else since < clock_timestamp() - $1::interval end
+ order by age desc, since limit 1`, longer, transactions)
+	if err != nil {
+		return nil, fmt.Errorf("look for who holds back vacuum: %w", err)
+	}
+	h, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[Holder])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for who holds back vacuum: %w", err)
+	}
+	return h, nil
+}
