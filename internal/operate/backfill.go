@@ -2,10 +2,16 @@ package operate
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // BackfillStatus is how far a backfill is.
@@ -19,6 +25,186 @@ type BackfillStatus struct {
 	Expected   int64      `json:"expected"` // rows to read, estimated
 	Scanned    int64      `json:"scanned"`  // rows read
 	Recorded   int64      `json:"recorded"` // events recorded
+}
+
+// BackfillOptions say which rows to record, and who is told of it.
+type BackfillOptions struct {
+	// Where is an SQL condition over the table's columns; "": every row that meets the trigger's when.
+	Where string
+	// Restart gives up a backfill that was interrupted and starts from the beginning.
+	Restart bool
+	// Progress is told after each batch, on the caller's goroutine. Optional.
+	Progress func(BackfillStatus)
+	// Unthrottled takes no regard to deliveries that are under way.
+	Unthrottled bool
+}
+
+// Backfill records the rows that a trigger's table holds now as events of the trigger: INSERT events whose new is the row, with
+// the session variable rowhook_backfill, the backfill's number, to tell them by. Rows that come after its beginning and have higher keys are
+// left to their own events.
+//
+// It reads by the primary key, batch by batch; where there is none it is refused. What was interrupted goes on where it was
+// when it is called with the same condition again. It keeps at most half of the trigger's slots busy, so that events which come
+// meanwhile are not held up.
+func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*BackfillStatus, error) {
+	b := &backfill{db: db, opt: o}
+	if err := b.open(ctx, trigger); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.throttle, err = newThrottle(b.ts, []int32{b.trigger.ID}); err != nil {
+		return nil, err
+	}
+	for b.FinishedAt == nil {
+		size := bulkBatch
+		if !o.Unthrottled {
+			if err := b.wait(ctx, db, &size); err != nil {
+				return &b.BackfillStatus, err
+			}
+		}
+		if err := b.step(ctx, size); err != nil {
+			return &b.BackfillStatus, err
+		}
+		if o.Progress != nil {
+			o.Progress(b.BackfillStatus)
+		}
+	}
+	return &b.BackfillStatus, nil
+}
+
+// backfill is one that is under way.
+type backfill struct {
+	BackfillStatus
+	db      DB
+	opt     BackfillOptions
+	ts      triggers
+	trigger *trigger
+	rows    *sqlschema.RowSource
+	last    []string
+	throttle
+}
+
+// open checks the table and the condition, and finds the row of an interrupted backfill or makes one.
+func (b *backfill) open(ctx context.Context, name string) error {
+	return pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
+		var err error
+		if b.ts, err = readTriggers(ctx, tx); err != nil {
+			return err
+		}
+		if b.trigger, err = b.ts.active(name); err != nil {
+			return err
+		}
+		spec := sqlschema.DefaultSpec()
+		if err := json.Unmarshal([]byte(b.trigger.Spec), &spec); err != nil {
+			return fmt.Errorf("read the spec of %s: %w", name, err)
+		}
+		b.rows, err = sqlschema.OpenRows(ctx, tx.Conn(), b.trigger.ID, spec, b.trigger.Relation, b.opt.Where)
+		var wrong *sqlschema.RowsError
+		if errors.As(err, &wrong) {
+			kind := ErrRefused
+			if strings.HasPrefix(wrong.Message, "the condition") {
+				kind = ErrInvalid
+			}
+			return problem(kind, "", "%s", wrong.Message)
+		}
+		if err != nil {
+			return err
+		}
+		if err := b.resume(ctx, tx); err != nil || b.ID != 0 {
+			return err
+		}
+		return b.begin(ctx, tx)
+	})
+}
+
+// resume takes up the backfill of this trigger that was interrupted.
+func (b *backfill) resume(ctx context.Context, tx pgx.Tx) error {
+	if b.opt.Restart {
+		if _, err := tx.Exec(ctx, "update rowhook.backfill set finished_at = now() where trigger_id = $1 and finished_at is null", b.trigger.ID); err != nil {
+			return fmt.Errorf("give up the earlier backfill: %w", err)
+		}
+		return nil
+	}
+	var key []string
+	err := tx.QueryRow(ctx, `
+select id, condition, started_at, touched_at, expected, scanned, recorded, key, until
+  from rowhook.backfill where trigger_id = $1 and finished_at is null`, b.trigger.ID).
+		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &b.last)
+	switch {
+	case isNone(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for an earlier backfill: %w", err)
+	case b.Where != b.opt.Where:
+		what := "every row"
+		if b.Where != "" {
+			what = "rows where " + b.Where
+		}
+		return problem(ErrRefused, "repeat it with the same condition to go on, or give it up by --restart (restart: true)",
+			"a backfill of %s, of %s, was interrupted after %d rows", b.trigger.Name, what, b.Scanned)
+	case !slices.Equal(key, b.rows.Key):
+		return problem(ErrRefused, "start it anew by --restart (restart: true)", "the primary key of %s has changed since the backfill was interrupted", b.rows.Table)
+	}
+	b.Trigger = b.trigger.Name
+	return nil
+}
+
+func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
+	last, expected, err := b.rows.Extent(ctx, tx)
+	if is(err, "42501") { // insufficient_privilege
+		return problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
+	}
+	if err != nil {
+		return err
+	}
+	b.last, b.Trigger = last, b.trigger.Name
+	err = tx.QueryRow(ctx, `
+insert into rowhook.backfill (trigger_id, condition, key, until, expected, finished_at)
+values ($1, $2, $3, $4, $5, case when $4::text[] is null then now() end)
+returning id, condition, started_at, touched_at, finished_at, expected`, b.trigger.ID, b.opt.Where, b.rows.Key, last, expected).
+		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.FinishedAt, &b.Expected)
+	if is(err, "23505") { // unique_violation
+		return problem(ErrBusy, "wait for it, or join it by repeating this", "a backfill of %s has just been started by someone else", b.trigger.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("record the backfill: %w", err)
+	}
+	return nil
+}
+
+// step records the next rows. The row of the backfill is locked meanwhile, so that several may work on one.
+func (b *backfill) step(ctx context.Context, size int) error {
+	return pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
+		var position []string
+		err := tx.QueryRow(ctx, "select position, finished_at, scanned, recorded from rowhook.backfill where id = $1 for update", b.ID).
+			Scan(&position, &b.FinishedAt, &b.Scanned, &b.Recorded)
+		if isNone(err) {
+			return problem(ErrRefused, "start it again", "the record of the backfill is gone")
+		}
+		if err != nil || b.FinishedAt != nil {
+			return err
+		}
+		reached, read, recorded, err := b.rows.Record(ctx, tx, position, b.last, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID))
+		if err != nil {
+			return err
+		}
+		if reached == nil {
+			reached = position
+		}
+		err = tx.QueryRow(ctx, `
+update rowhook.backfill
+   set position = $2, scanned = scanned + $3, recorded = recorded + $4, touched_at = clock_timestamp(),
+       finished_at = case when $5 then clock_timestamp() end
+ where id = $1 returning scanned, recorded, touched_at, finished_at`, b.ID, reached, read, recorded, read < int64(size)).
+			Scan(&b.Scanned, &b.Recorded, &b.TouchedAt, &b.FinishedAt)
+		if err != nil {
+			return fmt.Errorf("record how far the backfill is: %w", err)
+		}
+		if recorded == 0 {
+			return nil
+		}
+		return ring(ctx, tx, []int32{b.trigger.ID})
+	})
 }
 
 func (s *Status) readBackfills(ctx context.Context, tx pgx.Tx) error {

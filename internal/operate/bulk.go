@@ -34,21 +34,12 @@ func Count(ctx context.Context, db DB, f Filter, budget time.Duration) (Tally, e
 		}
 		for _, s := range sources() {
 			w := &walk{query: q, source: s, deadline: deadline}
-			for {
-				events, reached, err := w.next(ctx, tx, lastStep)
-				if err != nil {
-					return err
-				}
-				n.Events += int64(len(events))
-				if reached == "" {
-					break
-				}
-				if time.Now().After(deadline) {
-					n.More = true
-					return nil
-				}
-				w.after = reached
+			found, more, err := w.count(ctx, tx)
+			if err != nil {
+				return err
 			}
+			n.Events += found
+			n.More = n.More || more
 		}
 		return nil
 	})

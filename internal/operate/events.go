@@ -56,7 +56,7 @@ type ListOptions struct {
 const (
 	DefaultLimit  = 50
 	MaxLimit      = 1000
-	DefaultBudget = 200 * time.Millisecond
+	DefaultBudget = 150 * time.Millisecond
 )
 
 // Page is a part of a list of events, newest first.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +17,9 @@ import (
 // source is one of the tables that hold events.
 type source struct {
 	table   string
-	columns string  // of a row's image, in the order of raw
+	columns string  // of an event, in the order of raw
+	time    string  // column
+	extra   string  // further columns
 	holds   []State // states that events in it may have
 	byID    bool    // there is an index on (trigger_id, id)
 }
@@ -31,15 +34,15 @@ func sources() []source {
 	const common = "e.id::text as id, e.trigger_id, e.op::text as op, e.tries, e.created_at, "
 	return []source{
 		{
-			table: "event_log", holds: []State{Waiting, InFlight, Retrying},
+			table: "event_log", time: "due_at", extra: ", e.claimed_by", holds: []State{Waiting, InFlight, Retrying},
 			columns: common + queueState + " as state, e.due_at as at, e.claimed_by, ''::text as reason",
 		},
 		{
-			table: "dead_letter", holds: []State{Dead}, byID: true,
+			table: "dead_letter", time: "died_at", extra: ", e.reason", holds: []State{Dead}, byID: true,
 			columns: common + "'dead' as state, e.died_at as at, null::integer as claimed_by, e.reason",
 		},
 		{
-			table: "event_archive", holds: []State{Delivered}, byID: true,
+			table: "event_archive", time: "delivered_at", holds: []State{Delivered}, byID: true,
 			columns: common + "'delivered' as state, e.delivered_at as at, null::integer as claimed_by, ''::text as reason",
 		},
 	}
@@ -76,7 +79,7 @@ type walk struct {
 const (
 	firstStep       = 500
 	lastStep        = 20_000
-	lastPayloadStep = 2_000
+	lastPayloadStep = 1_000
 )
 
 // candidates is up to how many rows of a trigger are read from the queue by its index and sorted, rather than walked by id.
@@ -140,7 +143,8 @@ func (w *walk) leased() bool {
 	return w.table == "event_log" && slices.Contains(w.states, InFlight) && !slices.Contains(w.states, Waiting) && !slices.Contains(w.states, Retrying)
 }
 
-// indexed is the part of the queue that its index on (trigger_id, due_at) leads to.
+// indexed is the part of the queue that its index on (trigger_id, due_at) leads to. "offset 0" keeps the planner from
+// taking the index on the id instead, over which it would walk for long.
 func (w *walk) indexed(param string) string {
 	due := ""
 	if w.leased() {
@@ -151,62 +155,21 @@ func (w *walk) indexed(param string) string {
 		from = "rowhook.trigger t"
 		due += " and " + param + "::integer[] is null"
 	}
-	return from + " cross join lateral (select q.* from rowhook.event_log q where q.trigger_id = t.id" + due + ") as e"
+	return from + " cross join lateral (select q.* from rowhook.event_log q where q.trigger_id = t.id" + due + " offset 0) as e"
 }
 
 // step reads the next rows behind w.after and filters them. n is how many it read, last the id of the last of those.
 func (w *walk) step(ctx context.Context, db sqlschema.Queryer, few bool, step, limit int) (events []raw, n int, last string, err error) {
-	order, bound := "asc", "e.id > $2::text::uuid and e.id >= $3::text::uuid and e.id < $4::text::uuid"
-	after := w.after
-	if w.descending {
-		order, bound = "desc", "e.id < $2::text::uuid and e.id >= $3::text::uuid and e.id < $4::text::uuid"
-		if after == "" {
-			after = highest
-		}
-	} else if after == "" {
-		after = lowest
-	}
-	args := []any{w.triggers, after, w.low, w.high, step, limit}
-	var where []string
-	var page string
-	switch {
-	case len(w.ids) > 0:
-		args = append(args, w.ids)
-		page = "select e.* from rowhook." + w.table + " e where " + bound + " and e.id = any($7::text[]::uuid[]) and ($1::integer[] is null or e.trigger_id = any($1)) and $5 > 0"
-	case few:
-		page = "select e.* from " + w.indexed("$1") + " where " + bound + " and $5 > 0"
-	case w.byID && w.triggers != nil:
-		page = "select e.* from unnest($1::integer[]) as t(id) cross join lateral (select e.* from rowhook." + w.table +
-			" e where e.trigger_id = t.id and " + bound + " order by e.id " + order + " limit $5) as e order by e.id " + order + " limit $5"
-	case w.triggers == nil:
-		page = "select e.* from rowhook." + w.table + " e where " + bound + " and $1::integer[] is null order by e.id " + order + " limit $5"
-	default:
-		// The trigger is looked at afterwards, so that a step stays a step.
-		page = "select e.* from rowhook." + w.table + " e where " + bound + " order by e.id " + order + " limit $5"
-		where = append(where, "e.trigger_id = any($1)")
-	}
-	if w.table == "event_log" && !(slices.Contains(w.states, Waiting) && slices.Contains(w.states, InFlight) && slices.Contains(w.states, Retrying)) {
-		args = append(args, w.states)
-		where = append(where, fmt.Sprintf("%s = any($%d::text[])", queueState, len(args)))
-	}
-	if w.path != "" {
-		args = append(args, w.path)
-		where = append(where, fmt.Sprintf("rowhook.payload_matches(e.old, e.new, e.session, e.trace, $%d::text::jsonpath)", len(args)))
-	}
-	columns := w.columns
+	page, filter, args := w.page(few, step)
+	args = append(args, limit)
+	order, end := w.order()
+	columns := w.columns + ", null::json as old, null::json as new, null::json as session, null::json as trace"
 	if w.payload {
-		columns += ", e.old, e.new, e.session, e.trace"
-	} else {
-		columns += ", null::json as old, null::json as new, null::json as session, null::json as trace"
+		columns = w.columns + ", e.old, e.new, e.session, e.trace"
 	}
-	filter := "true"
-	if len(where) > 0 {
-		filter = strings.Join(where, " and ")
-	}
-	end := map[bool]string{true: "asc", false: "desc"}[w.descending]
 	sql := "with page as materialized (" + page + ") " +
 		"select s.n, s.last, f.* from (select count(*) as n, coalesce((select id::text from page order by page.id " + end + " limit 1), '') as last from page) as s " +
-		"left join lateral (select " + columns + " from page e where " + filter + " order by e.id " + order + " limit $6) as f on true"
+		"left join lateral (select " + columns + " from page e where " + filter + " order by e.id " + order + " limit $" + strconv.Itoa(len(args)) + ") as f on true"
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, 0, "", explainPath(err, w.path)
@@ -222,6 +185,100 @@ func (w *walk) step(ctx context.Context, db sqlschema.Queryer, few bool, step, l
 		return nil, 0, "", explainPath(err, w.path)
 	}
 	return events, n, last, nil
+}
+
+// count counts the rest of the events that next would return. more says that its time was over before.
+func (w *walk) count(ctx context.Context, db sqlschema.Queryer) (total int64, more bool, err error) {
+	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
+		return 0, false, nil
+	}
+	few, err := w.few(ctx, db)
+	if err != nil {
+		return 0, false, err
+	}
+	for {
+		step := lastStep
+		if w.path != "" {
+			step = lastPayloadStep
+		}
+		page, filter, args := w.page(few, step)
+		_, end := w.order()
+		var n int
+		var found int64
+		sql := "with page as materialized (" + page + ") " +
+			"select (select count(*) from page), coalesce((select id::text from page order by page.id " + end + " limit 1), ''), (select count(*) from page e where " + filter + ")"
+		if err := db.QueryRow(ctx, sql, args...).Scan(&n, &w.after, &found); err != nil {
+			return 0, false, explainPath(err, w.path)
+		}
+		total += found
+		switch {
+		case few || n < step:
+			return total, false, nil
+		case !w.deadline.IsZero() && time.Now().After(w.deadline):
+			return total, true, nil
+		}
+	}
+}
+
+// order is how rows are sorted, and how to sort them to have the last one first.
+func (w *walk) order() (order, end string) {
+	if w.descending {
+		return "desc", "asc"
+	}
+	return "asc", "desc"
+}
+
+// page is a query for the next rows that an index leads to, and the condition that chooses from them.
+func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
+	columns := "e.id, e.trigger_id, e.op, e.tries, e.created_at, e." + w.time + w.extra
+	if w.payload || w.path != "" {
+		columns += ", e.old, e.new, e.session, e.trace"
+	}
+	order, _ := w.order()
+	compare, after := ">", w.after
+	if w.descending {
+		compare = "<"
+	}
+	switch {
+	case after == "" && w.descending:
+		after = highest
+	case after == "":
+		after = lowest
+	}
+	args = []any{w.triggers, after, w.low, w.high, step}
+	var where []string
+	from := "select " + columns + " from rowhook." + w.table + " e where "
+	bound := "e.id " + compare + " $2::text::uuid and e.id >= $3::text::uuid and e.id < $4::text::uuid"
+	switch {
+	case len(w.ids) > 0:
+		args = append(args, w.ids)
+		sql = from + bound + " and e.id = any($6::text[]::uuid[]) and ($1::integer[] is null or e.trigger_id = any($1)) and $5 > 0"
+	case few:
+		sql = "select " + columns + " from " + w.indexed("$1") + " where " + bound + " and $5 > 0"
+	case w.byID && w.triggers != nil:
+		// Only the index on (trigger_id, id) can answer a comparison of rows in this order.
+		sql = "select e.* from unnest($1::integer[]) as t(id) cross join lateral (" + from +
+			"(e.trigger_id, e.id) " + compare + " (t.id, $2::text::uuid) and (e.trigger_id, e.id) >= (t.id, $3::text::uuid) and (e.trigger_id, e.id) < (t.id, $4::text::uuid)" +
+			" order by e.trigger_id " + order + ", e.id " + order + " limit $5) as e order by e.id " + order + " limit $5"
+	case w.triggers == nil:
+		sql = from + bound + " and $1::integer[] is null order by e.id " + order + " limit $5"
+	default:
+		// The trigger is looked at afterwards, so that a step stays a step.
+		sql = from + bound + " order by e.id " + order + " limit $5"
+		where = append(where, "e.trigger_id = any($1)")
+	}
+	if w.table == "event_log" && !(slices.Contains(w.states, Waiting) && slices.Contains(w.states, InFlight) && slices.Contains(w.states, Retrying)) {
+		args = append(args, w.states)
+		where = append(where, fmt.Sprintf("%s = any($%d::text[])", queueState, len(args)))
+	}
+	if w.path != "" {
+		args = append(args, w.path)
+		where = append(where, fmt.Sprintf("rowhook.payload_matches(e.old, e.new, e.session, e.trace, $%d::text::jsonpath)", len(args)))
+	}
+	if len(where) == 0 {
+		where = append(where, "true")
+	}
+	return sql, strings.Join(where, " and "), args
 }
 
 // explainPath blames a malformed JSON path on the filter.

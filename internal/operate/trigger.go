@@ -10,13 +10,14 @@ import (
 
 // trigger is a row of rowhook.trigger, removed ones among them.
 type trigger struct {
-	ID      int32
-	Name    string
-	Schema  string
-	Table   string
-	Paused  bool
-	Removed bool
-	Spec    string
+	ID       int32
+	Name     string
+	Relation uint32
+	Schema   string
+	Table    string
+	Paused   bool
+	Removed  bool
+	Spec     string
 }
 
 func (t *trigger) qualified() string { return t.Schema + "." + t.Table }
@@ -26,7 +27,7 @@ type triggers []trigger
 
 func readTriggers(ctx context.Context, db sqlschema.Queryer) (triggers, error) {
 	all, err := collect[trigger](ctx, db, `
-select t.id, t.name, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
+select t.id, t.name, t.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
        t.removed_at is not null as removed, t.spec::text as spec
   from rowhook.trigger t
   left join pg_catalog.pg_class c on c.oid = t.relation

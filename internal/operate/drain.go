@@ -1,0 +1,101 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Left is what a trigger still owes.
+type Left struct {
+	Trigger  string `json:"trigger"`
+	Waiting  int64  `json:"waiting"`
+	InFlight int64  `json:"in_flight"`
+	Retrying int64  `json:"retrying"`
+	More     bool   `json:"more"` // the figures are at least so high
+	Paused   bool   `json:"paused"`
+	// NextAt is when the first retry is due, where nothing else is left to do before.
+	NextAt *time.Time `json:"next_at,omitempty"`
+}
+
+// Events is the sum.
+func (l *Left) Events() int64 { return l.Waiting + l.InFlight + l.Retrying }
+
+const (
+	leftMost   = 10_000
+	drainFirst = 10 * time.Millisecond
+	drainPause = 250 * time.Millisecond
+)
+
+// Drain waits until nothing is owed any more of these triggers, or of all, or until ctx is done. Then it returns what is left,
+// without an error. What an open transaction has written is not seen before it commits. progress is told now and then,
+// and may be nil.
+func Drain(ctx context.Context, db DB, names []string, progress func([]Left)) ([]Left, error) {
+	pause := drainFirst
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var last []Left
+	for {
+		select {
+		case <-ctx.Done():
+			return last, nil
+		case <-timer.C:
+		}
+		left, err := owed(ctx, db, names)
+		switch {
+		case err != nil && ctx.Err() != nil && last != nil:
+			return last, nil
+		case err != nil:
+			return nil, err
+		case len(left) == 0:
+			return nil, nil
+		}
+		last = left
+		if progress != nil {
+			progress(left)
+		}
+		timer.Reset(pause)
+		pause = min(2*pause, drainPause)
+	}
+}
+
+// owed lists the triggers that owe something.
+func owed(ctx context.Context, db DB, names []string) ([]Left, error) {
+	var left []Left
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		ts, err := readTriggers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		var wanted []int32
+		for _, name := range names {
+			t, err := ts.named(name)
+			if err != nil {
+				return err
+			}
+			wanted = append(wanted, t.ID)
+		}
+		left, err = collect[Left](ctx, tx, `
+select t.name as trigger, t.paused,
+       o.waiting, o.in_flight, o.retrying, o.n >= $2 as more, case when o.waiting + o.in_flight = 0 then o.next_at end as next_at
+  from rowhook.trigger t
+ cross join lateral (
+   select count(*) as n, count(*) filter (where claimed_by is not null and due_at > statement_timestamp()) as in_flight,
+          count(*) filter (where tries = 0) as waiting,
+          count(*) filter (where tries > 0 and (claimed_by is null or due_at <= statement_timestamp())) as retrying,
+          min(due_at) filter (where due_at > statement_timestamp()) as next_at
+     from (select tries, claimed_by, due_at from rowhook.event_log e where e.trigger_id = t.id order by e.due_at limit $2) as e) as o
+ where o.n > 0 and ($1::integer[] is null or t.id = any($1)) order by t.name`, wanted, leftMost)
+		if err != nil {
+			return fmt.Errorf("count what is owed: %w", err)
+		}
+		return nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return nil, err
+	}
+	return left, err
+}

@@ -1,0 +1,186 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// RowSource reads the rows that a watched table has now, in the order of its primary key, as the trigger's events would
+// hold them.
+type RowSource struct {
+	Trigger int32
+	Table   string   // for people
+	Key     []string // columns of the primary key, or of another unique key without nulls
+
+	from    string // relation and alias, for SQL
+	columns string // key columns, for SQL
+	given   string // the parameter $1, an array of text, as a row of the key's types
+	latest  string // likewise $2
+	body    string // the payload, null for rows that are not wanted
+}
+
+// RowsError says why a table's rows can't be read as events, and what to do about it.
+type RowsError struct{ Message string }
+
+func (e *RowsError) Error() string { return e.Message }
+
+// keyColumn is a column of the key.
+type keyColumn struct{ Name, Type string }
+
+// OpenRows prepares to read the rows of a trigger's table that meet its "when" and the condition, SQL over the table's
+// columns; "": every row. What is wrong with these is a *RowsError.
+func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec Spec, relation uint32, condition string) (*RowSource, error) {
+	rel, err := readRelation(ctx, conn, relation)
+	if err != nil {
+		return nil, err
+	}
+	if rel == nil {
+		return nil, &RowsError{fmt.Sprintf("the table %s of the trigger %s is gone", spec.Table, spec.Name)}
+	}
+	key, err := collect[keyColumn](ctx, conn, `
+select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
+  from (select i.indrelid, i.indkey, i.indnkeyatts from pg_catalog.pg_index i
+         where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+           and not exists (select from pg_catalog.pg_attribute n where n.attrelid = i.indrelid and n.attnum = any(i.indkey[0:i.indnkeyatts - 1]) and not n.attnotnull)
+         order by i.indisprimary desc, i.indnkeyatts, i.indexrelid limit 1) as i
+  cross join lateral unnest(i.indkey) with ordinality as k(attnum, n)
+  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+ where k.n <= i.indnkeyatts order by k.n`, rel.OID)
+	if err != nil {
+		return nil, fmt.Errorf("look for the key of %s: %w", rel, err)
+	}
+	if len(key) == 0 {
+		return nil, &RowsError{fmt.Sprintf("%s has no primary key, by which its rows are read in order and the reading goes on after an interruption: add one", rel)}
+	}
+	s := &RowSource{Trigger: trigger, Table: rel.String()}
+	s.from = rel.sql() + " as new"
+	if rel.Kind != "p" {
+		s.from = "only " + s.from // rows of tables that inherit are not this trigger's
+	}
+	var columns, given, latest []string
+	for i, k := range key {
+		s.Key = append(s.Key, k.Name)
+		columns = append(columns, "new."+quoteName(k.Name))
+		given = append(given, fmt.Sprintf("($1::text[])[%d]::%s", i+1, k.Type))
+		latest = append(latest, fmt.Sprintf("($2::text[])[%d]::%s", i+1, k.Type))
+	}
+	s.columns, s.given, s.latest = strings.Join(columns, ", "), "row("+strings.Join(given, ", ")+")", "row("+strings.Join(latest, ", ")+")"
+	return s, s.choose(ctx, conn, rel, &spec, condition)
+}
+
+// choose prepares the payload of the rows that are wanted.
+func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec, condition string) error {
+	wanted := []string{}
+	for _, c := range []struct{ sql, wrong string }{
+		{spec.When, "the trigger's when can't be asked of a row that exists (which has no old one): give the backfill a trigger of its own. It says: "},
+		{condition, "the condition "},
+	} {
+		if strings.TrimSpace(c.sql) == "" {
+			continue
+		}
+		// No text is balanced within parentheses and within brackets unless it is so by itself.
+		for _, around := range [][2]string{{"(\n", "\n)"}, {"(array[\n", "\n])[1]"}} {
+			message, err := parseWhen(ctx, conn, "select from "+s.from+" where "+around[0], c.sql, around[1], rel)
+			if err != nil {
+				return err
+			}
+			if message != "" {
+				return &RowsError{c.wrong + message}
+			}
+		}
+		wanted = append(wanted, "(\n"+c.sql+"\n)")
+	}
+	s.body = "pg_catalog.row_to_json(new.*)"
+	if spec.ownFunction(rel) {
+		s.body = payloadName(s.Trigger) + "(new.*)"
+	}
+	if len(wanted) > 0 {
+		s.body = "case when " + strings.Join(wanted, " and ") + " then " + s.body + " end"
+	}
+	return nil
+}
+
+// capturedAs are the settings under which rowhook.capture makes a payload.
+const capturedAs = "set local timezone to 'UTC'; set local datestyle to 'ISO, YMD'; set local intervalstyle to 'postgres'; set local bytea_output to 'hex'; " +
+	"set local extra_float_digits to 1; set local lc_monetary to 'C'; set local quote_all_identifiers to off"
+
+// Extent returns the highest key, nil where the table is empty, and about how many rows there are.
+func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (last []string, rows int64, err error) {
+	if _, err := tx.Exec(ctx, capturedAs); err != nil {
+		return nil, 0, fmt.Errorf("prepare to read %s: %w", s.Table, err)
+	}
+	found, err := tx.Query(ctx, "select "+s.keyAsText("new.")+" from "+s.from+" order by "+descending(s.columns)+" limit 1")
+	if err != nil {
+		return nil, 0, fmt.Errorf("look for the last row of %s: %w", s.Table, err)
+	}
+	keys, err := pgx.CollectRows(found, pgx.RowTo[[]string])
+	if err != nil {
+		return nil, 0, fmt.Errorf("look for the last row of %s: %w", s.Table, err)
+	}
+	if len(keys) == 0 {
+		return nil, 0, nil
+	}
+	const most = 100_000
+	err = tx.QueryRow(ctx, "select count(*) from (select from "+s.from+" limit "+strconv.Itoa(most)+") as r").Scan(&rows)
+	if err == nil && rows == most {
+		name, _, _ := strings.Cut(strings.TrimPrefix(s.from, "only "), " as new")
+		err = tx.QueryRow(ctx, `
+select greatest($2::bigint, sum(case when c.reltuples >= 0 then c.reltuples else 0 end)::bigint)
+  from pg_catalog.pg_class c where c.relkind = 'r' and (c.oid = $1::pg_catalog.regclass or c.oid in (select relid from pg_catalog.pg_partition_tree($1::pg_catalog.regclass)))`,
+			name, int64(most)).Scan(&rows)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("count the rows of %s: %w", s.Table, err)
+	}
+	return keys[0], rows, nil
+}
+
+func (s *RowSource) keyAsText(prefix string) string {
+	parts := make([]string, len(s.Key))
+	for i, name := range s.Key {
+		parts[i] = prefix + quoteName(name) + "::text"
+	}
+	return "array[" + strings.Join(parts, ", ") + "]"
+}
+
+func descending(columns string) string {
+	return strings.ReplaceAll(columns, ", new.", " desc, new.") + " desc"
+}
+
+// Record reads the next rows after a key (nil: from the beginning) up to the last one, at most limit of them, and records the
+// wanted ones as INSERT events with these session variables. It returns the key of the last row it read, and how many it read and
+// recorded; fewer read than limit means that there are no more.
+func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string, limit int, session string) (reached []string, read, recorded int64, err error) {
+	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
+		return nil, 0, 0, fmt.Errorf("prepare to read %s: %w", s.Table, err)
+	}
+	behind := "row(" + s.columns + ") > " + s.given + " and "
+	if after == nil {
+		behind = "$1::text[] is null and "
+	}
+	keys := make([]string, len(s.Key))
+	named := make([]string, len(s.Key))
+	for i, name := range s.Key {
+		keys[i] = fmt.Sprintf("new.%s as key_%d", quoteName(name), i+1)
+		named[i] = fmt.Sprintf("key_%d", i+1)
+	}
+	text := "array[" + strings.Join(named, "::text, ") + "::text]"
+	err = tx.QueryRow(ctx, `
+with page as materialized (
+  select `+strings.Join(keys, ", ")+`, `+s.body+` as body from `+s.from+`
+   where `+behind+`row(`+s.columns+`) <= `+s.latest+`
+   order by `+s.columns+` limit $3),
+recorded as (
+  insert into rowhook.event_log (id, trigger_id, op, new, session)
+  select rowhook.uuid7(), $4, 'I', body, $5::text::json from page where body is not null returning 1)
+select (select `+text+` from page order by `+strings.Join(named, " desc, ")+` desc limit 1),
+       (select count(*) from page), (select count(*) from recorded)`, after, last, limit, s.Trigger, session).Scan(&reached, &read, &recorded)
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("record rows of %s: %w", s.Table, err)
+	}
+	return reached, read, recorded, nil
+}
