@@ -527,7 +527,7 @@ func TestRunSaysWhyItCantStart(t *testing.T) {
 		defer cancel()
 		return d.Run(ctx)
 	}
-	b.Exec(t, "update rowhook.schema_version set version = 99")
+	b.Exec(t, "update rowhook.schema_version set version = 99; update rowhook.setting set value = '99' where name = 'compatible'")
 	var newer *sqlschema.NewerSchemaError
 	require.ErrorAs(t, run(b.URL()), &newer)
 	b.Exec(t, "drop schema rowhook cascade")

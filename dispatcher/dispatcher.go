@@ -100,6 +100,7 @@ type Dispatcher struct {
 	settler *settler
 	client  *webhook.Client
 	payload *budget
+	tally   *tally
 
 	claims     *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
 	writes     *pgxpool.Pool // sessions that settle
@@ -147,6 +148,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		board:   newBoard(cfg.Concurrency, cfg.BatchSize),
 		client:  webhook.NewClient(webhook.ClientConfig{Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard}),
 		payload: newBudget(cfg.PayloadMemory),
+		tally:   newTally(),
 		ready:   make(chan struct{}),
 		abort:   make(chan struct{}),
 	}
@@ -200,6 +202,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settling.Go(func() { d.settler.run(settleCtx) })
 	loops.Go(func() { d.claim(ctx) })
 	loops.Go(func() { d.keepHouse(ctx) })
+	loops.Go(func() { d.keepUp(ctx) })
 	loops.Go(func() { d.watchStalls(ctx) })
 	loops.Wait() // ctx is done
 
@@ -208,6 +211,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	lastWords, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	left := d.settler.finish(lastWords)
+	d.writeTally(lastWords)
 	stopSettling()
 	settling.Wait()
 	err := d.unregister(left)
@@ -326,16 +330,12 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err := sqlschema.CheckRights(ctx, conn); err != nil {
 		return err
 	}
-	have, want, err := sqlschema.Version(ctx, conn.Conn())
-	switch {
-	case err != nil:
+	have, know, err := sqlschema.Compatible(ctx, conn.Conn())
+	if err != nil {
 		return err
-	case have == 0:
-		return errors.New("the schema rowhook is not installed in this database: run \"rowhook apply\" first")
-	case have < want:
-		return fmt.Errorf("the schema rowhook is at version %d, and this program needs %d: run \"rowhook apply\" first", have, want)
-	case have > want:
-		return &sqlschema.NewerSchemaError{Database: have, Program: want}
+	}
+	if have != know {
+		d.log.Warn("the schema rowhook is of another version than this program, and compatible: bring both to the same one when you can", "schema", have, "program", know)
 	}
 	if d.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
 		return err

@@ -4,23 +4,21 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
 const (
 	watchEvery = 1500 * time.Millisecond // liveness of the others, doorbell, configuration; with the poll under two queries/s
-	tidyEvery  = time.Minute
 	stallEvery = 250 * time.Millisecond
+
+	measureEvery = time.Minute
 )
 
 // keepHouse runs until ctx is done.
 func (d *Dispatcher) keepHouse(ctx context.Context) {
-	watch, tidy := time.NewTicker(watchEvery), time.NewTicker(tidyEvery)
+	watch, measure := time.NewTicker(watchEvery), time.NewTicker(measureEvery)
 	defer watch.Stop()
-	defer tidy.Stop()
-	d.tidy(ctx)
+	defer measure.Stop()
 	suspects := map[int32]bool{}
 	departures := d.departures
 	for {
@@ -29,8 +27,7 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 			return
 		case <-watch.C:
 			suspects, departures = d.watch(ctx, suspects, departures)
-		case <-tidy.C:
-			d.tidy(ctx)
+		case <-measure.C:
 			d.measureFlush(ctx)
 			d.board.refire(d.board.ids()) // of instances without a lock nobody learns that they died
 			d.board.wake()
@@ -101,39 +98,6 @@ func (d *Dispatcher) register(ctx context.Context) {
 	}
 	if err := sqlschema.Register(ctx, d.writes, d.id, d.cfg.Name, d.cfg.Version, listens); err != nil {
 		d.log.Error("can't register this instance", "error", err)
-	}
-}
-
-// tidyLock is the transaction's advisory lock under which one instance tidies. The bytes read "tidy".
-const tidyLock = 0x74696479
-
-// tidy makes partitions ahead of time, drops those that are over their retention, and buries events whose trigger is gone.
-func (d *Dispatcher) tidy(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	_, settings := d.config.get()
-	var dropped []string
-	err := pgx.BeginFunc(ctx, d.writes, func(tx pgx.Tx) error {
-		var mine bool
-		if err := tx.QueryRow(ctx, "select pg_try_advisory_xact_lock($1)", int64(tidyLock)).Scan(&mine); err != nil || !mine {
-			return err
-		}
-		var err error
-		dropped, err = sqlschema.Tidy(ctx, tx, settings.Retention)
-		return err
-	})
-	if err == nil {
-		// A transaction that was open while its trigger was removed may have left events that nobody claims.
-		var buried int64
-		if buried, err = sqlschema.BuryOrphans(ctx, d.writes); buried > 0 {
-			d.log.Info("moved events of removed triggers to the dead letters", "events", buried)
-		}
-	}
-	if err != nil && ctx.Err() == nil {
-		d.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", err)
-	}
-	if len(dropped) > 0 {
-		d.log.Info("dropped history that is over its retention", "partitions", dropped)
 	}
 }
 

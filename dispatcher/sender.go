@@ -49,6 +49,7 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 		s.Reason = reason(&result)
 	}
 	d.settler.add(dl, s)
+	d.tally.add(dl, &result, what)
 	d.report(dl, endpoint, &result, what, delay)
 	return next
 }

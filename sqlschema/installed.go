@@ -118,7 +118,9 @@ func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		return nil, err
 	}
 	if in.database > in.program {
-		return nil, &NewerSchemaError{Database: in.database, Program: in.program}
+		if err := newerIsCompatible(ctx, conn, in.database, in.program); err != nil {
+			return nil, err
+		}
 	}
 	if in.database == 0 {
 		return in, nil

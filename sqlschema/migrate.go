@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
+	"github.com/sethvargo/go-retry"
 )
 
 //go:embed migrations/*.sql
@@ -24,25 +26,87 @@ const MinServerVersion = 140000
 // lockKey is the advisory lock under which schema and triggers are changed. The bytes read "rowhook".
 const lockKey = 0x726f77686f6f6b
 
-// NewerSchemaError says that the database was migrated by a newer Rowhook than this one.
+// OldestSchema is the oldest schema version that this program's dispatchers work on.
+const OldestSchema = 1
+
+// NewerSchemaError says that the database was migrated by a newer Rowhook than this one, which can't work with it.
 type NewerSchemaError struct {
 	Database, Program int32 // schema versions
 }
 
 func (e *NewerSchemaError) Error() string {
 	return fmt.Sprintf("the database's schema rowhook is at version %d, but this program knows only up to %d: "+
-		"it was migrated by a newer Rowhook; use that version or a later one", e.Database, e.Program)
+		"it was migrated by a newer Rowhook; use that version or a later one, or go back with its \"rowhook migrate --to %d\"", e.Database, e.Program, e.Program)
+}
+
+// NotInstalledError says that the database has no schema rowhook that this program can work on yet.
+type NotInstalledError struct {
+	Database, Program int32 // schema versions; 0: there is none
+}
+
+func (e *NotInstalledError) Error() string {
+	if e.Database == 0 {
+		return "the schema rowhook is not installed in this database: run \"rowhook apply\" first"
+	}
+	return fmt.Sprintf("the schema rowhook is at version %d, and this program needs %d: run \"rowhook migrate\" first", e.Database, e.Program)
+}
+
+// Compatible says whether this program's dispatchers can work on the database: on schema versions from OldestSchema up to its
+// own, and on newer ones that name its own as compatible (rowhook.setting compatible). It returns the versions, and a
+// *NotInstalledError or *NewerSchemaError where they can't.
+func Compatible(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
+	database, program, err = Version(ctx, conn)
+	switch {
+	case err != nil:
+		return database, program, err
+	case database < OldestSchema:
+		return database, program, &NotInstalledError{Database: database, Program: OldestSchema}
+	case database > program:
+		return database, program, newerIsCompatible(ctx, conn, database, program)
+	}
+	return database, program, nil
+}
+
+func newerIsCompatible(ctx context.Context, conn *pgx.Conn, database, program int32) error {
+	var compatible bool
+	err := conn.QueryRow(ctx, "select coalesce((select (value #>> '{}')::integer <= $1 from rowhook.setting where name = 'compatible'), false)", program).Scan(&compatible)
+	if err != nil {
+		return fmt.Errorf("ask what the newer schema rowhook is compatible with: %w", err)
+	}
+	if !compatible {
+		return &NewerSchemaError{Database: database, Program: program}
+	}
+	return nil
 }
 
 // Migrate brings the schema rowhook to this program's version. It may run from several processes at once and again at
-// any time. It fails with a *NewerSchemaError where the database is ahead of the program, and says what to do where the
-// server is too old, in recovery, read-only, or the role lacks a privilege.
+// any time. A database that is ahead of the program is left as it is if that is compatible; otherwise it fails with a *NewerSchemaError. It
+// says what to do where the server is too old, in recovery, read-only, or the role lacks a privilege.
 func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	return migrateSchema(ctx, conn, 0, log)
+}
+
+// MigrateTo brings the schema rowhook to one of the versions from 1 to this program's, downwards too: then the tables that
+// the newer version had added are dropped. Dispatchers may go on meanwhile. A database that is ahead of the program is
+// a *NewerSchemaError: only the newer program knows how to go back.
+func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
+	_, program, err := Version(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if version < 1 || version > program {
+		return fmt.Errorf("there is no schema version %d: this program knows 1 to %d", version, program)
+	}
+	return migrateSchema(ctx, conn, version, log)
+}
+
+// migrateSchema goes to a version; 0: to the newest.
+func migrateSchema(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
 	server, err := CheckServer(ctx, conn)
 	if err != nil {
 		return err
 	}
-	return pinnedAndLocked(ctx, conn, func() error { return migrateTo(ctx, conn, server, log) })
+	return pinnedAndLocked(ctx, conn, func() error { return migrateTo(ctx, conn, server, version, log) })
 }
 
 // pinnedAndLocked runs f in a pinned session that holds Rowhook's advisory lock.
@@ -64,7 +128,7 @@ func locked(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
 	return f()
 }
 
-func migrateTo(ctx context.Context, conn *pgx.Conn, server int, log *slog.Logger) error {
+func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log *slog.Logger) error {
 	var exists bool
 	if err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'rowhook')").Scan(&exists); err != nil {
 		return fmt.Errorf("look for the schema rowhook: %w", err)
@@ -95,9 +159,18 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, log *slog.Logger
 	if err != nil {
 		return fmt.Errorf("read the schema version: %w", err)
 	}
-	want := int32(len(m.Migrations))
-	if have > want {
-		return &NewerSchemaError{Database: have, Program: want}
+	newest := int32(len(m.Migrations))
+	switch {
+	case have > newest && want == 0:
+		if err := newerIsCompatible(ctx, conn, have, newest); err != nil {
+			return err
+		}
+		log.Info("the schema rowhook is newer than this program, and compatible: it is left as it is", "schema", have, "program", newest)
+		return nil
+	case have > newest:
+		return &NewerSchemaError{Database: have, Program: newest}
+	case want == 0:
+		want = newest
 	}
 	if have == want {
 		return nil
@@ -107,13 +180,13 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	m.OnStart = func(seq int32, name, _, _ string) {
-		log.Info("migrating the schema rowhook", "version", seq, "migration", name)
+	m.OnStart = func(seq int32, name, direction, _ string) {
+		log.Info("migrating the schema rowhook", "version", seq, "migration", name, "direction", direction)
 		if err == nil {
-			err = again()
+			err = errors.Join(again(), beBrief(ctx, conn))
 		}
 	}
-	migrated := m.Migrate(ctx)
+	migrated := migratePatiently(ctx, conn, m, want, log)
 	if err := errors.Join(migrated, err, again()); err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("migrate the schema rowhook: %w", err))
 	}
@@ -145,6 +218,27 @@ select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog
 		return nil, fmt.Errorf("act as the owner of the schema rowhook: %w", err)
 	}
 	return func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "set role "+user) }, nil // a session that can't is of no use any more
+}
+
+// migratePatiently lets others pass where a migration would wait for a lock, since whoever comes after it would wait, too.
+func migratePatiently(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, log *slog.Logger) error {
+	defer conn.Exec(context.WithoutCancel(ctx), "reset lock_timeout") //nolint:errcheck // at worst the session's later statements wait no longer
+	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(DefaultLockTimeout)))
+	return retry.Do(ctx, retry.WithMaxDuration(DefaultPatience, backoff), func(ctx context.Context) error {
+		err := m.MigrateTo(ctx, want)
+		if !isBusy(err) {
+			return err
+		}
+		log.Warn("a table of the schema rowhook is busy, trying again")
+		return retry.RetryableError(err)
+	})
+}
+
+func beBrief(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "set lock_timeout = '1s'"); err != nil {
+		return fmt.Errorf("set lock_timeout: %w", err)
+	}
+	return nil
 }
 
 // Version returns the schema version of the database (0: not installed) and the newest that this program knows.

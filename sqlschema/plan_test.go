@@ -450,10 +450,15 @@ func TestMigrateIsSafeFromManyAtOnce(t *testing.T) {
 	require.Equal(t, program, database)
 }
 
+// newerSchema makes of a database one that a later version has migrated, which this one can't work with.
+const newerSchema = `
+update rowhook.schema_version set version = version + 1;
+update rowhook.setting set value = (select to_jsonb(version) from rowhook.schema_version) where name = 'compatible'`
+
 func TestMigrateRefusesWhatItCannotWorkWith(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ prepare, want string }{
-		"newer schema":       {"update rowhook.schema_version set version = version + 1", "migrated by a newer Rowhook"},
+		"newer schema":       {newerSchema, "migrated by a newer Rowhook"},
 		"read-only database": {"set default_transaction_read_only = on", "default_transaction_read_only is on"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -465,7 +470,7 @@ func TestMigrateRefusesWhatItCannotWorkWith(t *testing.T) {
 	}
 	t.Run("newer schema refuses to apply", func(t *testing.T) {
 		t.Parallel()
-		w := newWatched(t, "update rowhook.schema_version set version = version + 1")
+		w := newWatched(t, newerSchema)
 		_, err := sqlschema.Apply(t.Context(), w.conn, nil, sqlschema.DefaultSettings(), quiet())
 		var newer *sqlschema.NewerSchemaError
 		require.ErrorAs(t, err, &newer)

@@ -143,26 +143,33 @@ func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (*pgx.
 	return nil, fmt.Errorf("can't connect to %s: %s; %s", t, what.problem, what.remedyFor(t.source))
 }
 
-// checkInstalled says what to do where the database has no queue that this program can work on.
+// checkInstalled says what to do where the database has no queue that this program's dispatchers can work on.
 func checkInstalled(ctx context.Context, conn *pgx.Conn, t *target) error {
 	if err := sqlschema.CheckRights(ctx, conn); err != nil {
 		return explain(err)
 	}
-	have, want, err := sqlschema.Version(ctx, conn)
-	if err != nil {
-		return explain(err)
-	}
+	_, _, err := sqlschema.Compatible(ctx, conn)
+	var missing *sqlschema.NotInstalledError
 	switch {
-	case have == 0:
+	case errors.As(err, &missing) && missing.Database == 0:
 		return fmt.Errorf("the database %q has no schema rowhook: run \"rowhook apply -f rowhook.yaml\" first, or start with -f rowhook.yaml, which applies it",
 			t.database())
-	case have < want:
-		return fmt.Errorf("the schema rowhook of the database %q is at version %d and this program needs %d: run \"rowhook apply\" of this version first, "+
-			"or start with -f rowhook.yaml, which applies it", t.database(), have, want)
-	case have > want:
-		return &sqlschema.NewerSchemaError{Database: have, Program: want}
+	case err != nil:
+		return explain(err)
 	}
 	_, err = sqlschema.CheckServer(ctx, conn)
+	return explain(err)
+}
+
+// checkCurrent is checkInstalled for what needs all that this program knows of.
+func checkCurrent(ctx context.Context, conn *pgx.Conn, t *target) error {
+	if err := checkInstalled(ctx, conn, t); err != nil {
+		return err
+	}
+	have, want, err := sqlschema.Version(ctx, conn)
+	if err == nil && have < want {
+		err = fmt.Errorf("the schema rowhook of the database %q is at version %d and this command needs %d: run \"rowhook migrate\" of this version first", t.database(), have, want)
+	}
 	return explain(err)
 }
 

@@ -435,7 +435,7 @@ func closedPort(t testing.TB) string {
 func TestDatabaseProblemsEndInMessagesToActOn(t *testing.T) {
 	t.Parallel()
 	ready, empty, newer, readOnly := pgtest.New(t), pgtest.NewEmpty(t), pgtest.New(t), pgtest.New(t)
-	newer.Exec(t, "update rowhook.schema_version set version = 999")
+	newer.Exec(t, "update rowhook.schema_version set version = 999; update rowhook.setting set value = '999' where name = 'compatible'")
 	readOnly.Exec(t, "alter database "+name(t, readOnly.URL())+" set default_transaction_read_only = on")
 	role, password := "stranger_"+name(t, ready.URL()), "hunter2"
 	ready.Exec(t, "create role "+role+" login password '"+password+"'")

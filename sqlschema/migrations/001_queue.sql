@@ -9,11 +9,10 @@ create table rowhook.setting (
   value jsonb not null
 );
 comment on table  rowhook.setting is 'What rowhook.yaml says of the whole installation, a row per key';
-comment on column rowhook.setting.name  is 'Key: retention; generation (raised by every apply, so that dispatchers notice); departures (of dispatchers, likewise)';
+comment on column rowhook.setting.name  is 'Key: retention; generation (raised by every apply, so that dispatchers notice)';
 comment on column rowhook.setting.value is 'Value as applied';
 insert into rowhook.setting values
   ('generation', '0'),
-  ('departures', '0'),
   ('retention', '{"delivered": "7d", "attempts": "7d"}');
 
 create table rowhook.trigger (
@@ -176,6 +175,9 @@ comment on column rowhook.instance.version    is 'Version of the program';
 comment on column rowhook.instance.listens    is 'Whether it holds a session of its own, and with it the advisory lock that shows it is alive';
 comment on column rowhook.instance.started_at is 'When it registered';
 
+create sequence rowhook.departures;
+comment on sequence rowhook.departures is 'Counts dispatchers that have stopped, so that the others look after what they waited for';
+
 -- Read outside MVCC and without a lock by every captured write. Not unlogged: a standby that is promoted soon after such a sequence was
 -- made finds it empty ("bad magic number in sequence", seen with 15.18), and every captured write would fail.
 create sequence rowhook.doorbell as integer minvalue 1 start 1;
@@ -293,8 +295,9 @@ $$;
 comment on function rowhook.emit(text, json) is 'Records a MANUAL event with this payload for a trigger that allows it; returns the event id';
 revoke all on function rowhook.emit(text, json) from public;
 
+-- As the definer, who owns the tables: the role of a dispatcher does not.
 -- Partitions of both histories for the days from "since" to "until" (UTC); returns how many were made.
-create function rowhook.ensure_partitions(since timestamptz, until timestamptz) returns integer language plpgsql
+create function rowhook.ensure_partitions(since timestamptz, until timestamptz) returns integer language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set client_min_messages to warning
   set lock_timeout to '2s'
@@ -324,6 +327,40 @@ end
 $$;
 comment on function rowhook.ensure_partitions(timestamptz, timestamptz) is 'Makes the daily partitions that are missing between two moments';
 revoke all on function rowhook.ensure_partitions(timestamptz, timestamptz) from public;
+
+-- Dropping a partition takes its owner, and a lock on its parent that settling dispatchers wait behind: so only briefly.
+create function rowhook.drop_partitions(parent text, keep interval) returns text[] language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set client_min_messages to warning
+  set lock_timeout to '200ms'
+as $$
+declare
+  name    text;
+  dropped text[] := '{}';
+begin
+  if parent not in ('event_archive', 'invocation_log') then
+    raise exception 'rowhook.% is not kept by the day', parent using errcode = 'invalid_parameter_value';
+  end if;
+  for name in
+    select c.relname
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = to_regclass('rowhook.' || parent)
+       and c.relname ~ ('^' || parent || '_[0-9]{8}$')
+       and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= ((now() - keep) at time zone 'UTC')::date
+     order by 1
+  loop
+    begin
+      execute format('drop table rowhook.%I', name);
+      dropped := dropped || name;
+    exception when lock_not_available then
+      -- In use: left for the next time.
+    end;
+  end loop;
+  return dropped;
+end
+$$;
+comment on function rowhook.drop_partitions(text, interval) is 'Drops the daily partitions of event_archive or invocation_log whose last day ended longer ago than this; returns their names';
+revoke all on function rowhook.drop_partitions(text, interval) from public;
 
 -- Large payloads are packed once, by the writer, and unpacked to be sent. lz4 takes a tenth of the time of pglz for that. Partitions
 -- take it from their parent.

@@ -1,7 +1,7 @@
 -- What operating needs: recent figures per trigger, backfills, and a way to look through events by trigger and by payload.
 
 insert into rowhook.setting values ('compatible', '1');
-comment on column rowhook.setting.name is 'Key: retention; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice); departures (of dispatchers, likewise)';
+comment on column rowhook.setting.name is 'Key: retention; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
 
 -- Events are listed newest first, which is by id: a version 7 UUID begins with its time. Both tables are written once per event
 -- and not on the way to the first delivery; event_log gets no index more.
@@ -82,5 +82,5 @@ drop table rowhook.backfill;
 drop table rowhook.activity;
 drop index rowhook.event_archive_trigger;
 drop index rowhook.dead_letter_trigger_id;
-comment on column rowhook.setting.name is 'Key: retention; generation (raised by every apply, so that dispatchers notice); departures (of dispatchers, likewise)';
+comment on column rowhook.setting.name is 'Key: retention; generation (raised by every apply, so that dispatchers notice)';
 delete from rowhook.setting where name = 'compatible';

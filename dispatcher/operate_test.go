@@ -1,0 +1,152 @@
+package dispatcher_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// ledger writes rows one by one until it is stopped, and knows how many it has committed.
+type ledger struct {
+	stop chan struct{}
+	done sync.WaitGroup
+	rows int
+	err  error
+}
+
+func (b *bench) keepLedger(t *testing.T, table string) *ledger {
+	t.Helper()
+	l := &ledger{stop: make(chan struct{})}
+	conn := b.Conn(t)
+	l.done.Go(func() {
+		for {
+			select {
+			case <-l.stop:
+				return
+			default:
+			}
+			if _, l.err = conn.Exec(context.Background(), fmt.Sprintf("insert into %s (n) values ($1)", table), l.rows+1); l.err != nil {
+				return
+			}
+			l.rows++
+		}
+	})
+	return l
+}
+
+// close ends the writing and returns how many rows there are.
+func (l *ledger) close(t *testing.T) int {
+	t.Helper()
+	close(l.stop)
+	l.done.Wait()
+	require.NoError(t, l.err)
+	return l.rows
+}
+
+// complete waits until each row has arrived.
+func (b *bench) complete(t *testing.T, path string, rows int) {
+	t.Helper()
+	b.settled(t)
+	seen := map[string]bool{}
+	for _, d := range b.receiver.on(path) {
+		seen[string(d.new["n"])] = true
+	}
+	for n := 1; n <= rows; n++ {
+		require.Contains(t, seen, fmt.Sprint(n), "row %d of %d", n, rows)
+	}
+}
+
+func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "a")
+	first := b.start(t)
+	b.start(t)
+	l := b.keepLedger(t, "a")
+	conn := b.Conn(t)
+	_, newest, err := sqlschema.Version(t.Context(), conn)
+	require.NoError(t, err)
+	quiet := slog.New(slog.DiscardHandler)
+	for _, version := range []int32{newest - 1, newest, newest - 1, newest} {
+		before := len(b.receiver.on("a"))
+		b.receiver.await(t, "a", before+100)
+		require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, version, quiet))
+	}
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, newest-1, quiet))
+	b.receiver.await(t, "a", len(b.receiver.on("a"))+100)
+	first.stop(t)
+	b.start(t) // this program on the older schema
+	b.receiver.await(t, "a", len(b.receiver.on("a"))+100)
+	require.NoError(t, sqlschema.Migrate(t.Context(), conn, quiet))
+	b.receiver.await(t, "a", len(b.receiver.on("a"))+100)
+	rows := l.close(t)
+	b.complete(t, "a", rows)
+	require.Equal(t, rows, one[int](t, conn, "select count(*)::integer from rowhook.event_archive"))
+	require.NotContains(t, first.log.String(), "level=ERROR")
+}
+
+func TestWhatIsDoneIsCountedByTheMinute(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "good")
+	b.watch(t, "bad", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
+	b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
+		if d.path == "bad" {
+			http.Error(w, "out of order", http.StatusBadGateway)
+		}
+	})
+	r := b.start(t)
+	b.Exec(t, "insert into good (v) select 'x' from generate_series(1, 7); insert into bad (v) select 'x' from generate_series(1, 3)")
+	conn := b.Conn(t)
+	b.settled(t)
+	const sums = `
+select format('%s %s %s %s', sum(delivered), sum(failed), sum(died), coalesce(min(error), ''))
+  from rowhook.activity a join rowhook.trigger t on t.id = a.trigger_id where name = $1`
+	eventually(t, conn, "7 0 0 ", sums, "good") // while it runs
+	b.Exec(t, "insert into good (v) values ('y')")
+	b.receiver.await(t, "good", 8)
+	r.stop(t)
+	require.Equal(t, "8 0 0 ", one[string](t, conn, sums, "good"), "and what was counted last when it stops")
+	require.Equal(t, "0 6 3 answered 502 Bad Gateway", one[string](t, conn, sums, "bad"))
+	require.Equal(t, 8, one[int](t, conn, "select sum(n)::integer from rowhook.activity a, unnest(latency) n where delivered > 0"))
+}
+
+func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
+		if d.path == "a" {
+			http.Error(w, "moved", http.StatusGone)
+		}
+	})
+	b.watch(t, "a", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 9, sqlschema.Duration(700*time.Millisecond) })
+	b.start(t)
+	b.start(t, func(c *dispatcher.Config) { c.BatchSize = 1 })
+	b.Exec(t, "insert into a (v) select 'x' from generate_series(1, 20)")
+	b.receiver.await(t, "a", 20)
+	applied := time.Now()
+	b.apply(t, b.spec("a", func(s *sqlschema.Spec) {
+		s.Webhook.URL = b.receiver.URL + "/elsewhere"
+		s.Webhook.Headers = map[string]string{"X-New": "yes"}
+		s.Retry.Limit = 3
+	}))
+	got := b.receiver.await(t, "elsewhere", 20)
+	for _, d := range got {
+		require.Equal(t, "yes", d.header.Get("X-New"))
+		require.Contains(t, d.body, `"max_retries":3`)
+	}
+	for _, d := range b.receiver.on("a") {
+		require.Less(t, d.at.Sub(applied), time.Second, "within a second no instance goes by the old configuration")
+	}
+	b.settled(t)
+	require.Equal(t, 20, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))
+}

@@ -1,0 +1,114 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// tally counts what is done by trigger and minute, for those who ask the database how things stand: looking through the history
+// for it would take long where there is much, and there may be none. What was counted since the last writing is lost in a crash.
+type tally struct {
+	mu      sync.Mutex
+	minutes map[minuteOf]*counted
+}
+
+type minuteOf struct {
+	minute  int64 // Unix
+	trigger int32
+}
+
+type counted struct {
+	sqlschema.Activity
+	dirty bool
+}
+
+// tallyEvery is how often it is written, where there is something.
+const tallyEvery = 3 * time.Second
+
+// mostMinutes bounds what is kept while it can't be written.
+const mostMinutes = 10_000
+
+func newTally() *tally { return &tally{minutes: map[minuteOf]*counted{}} }
+
+// add counts an attempt.
+func (t *tally) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
+	if what == sqlschema.Released || r.Kind == webhook.KindCanceled {
+		return
+	}
+	end := r.StartedAt.Add(r.Duration)
+	key := minuteOf{end.Truncate(time.Minute).Unix(), dl.lane.id}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.minutes[key]
+	if c == nil {
+		if len(t.minutes) >= mostMinutes {
+			return
+		}
+		c = &counted{Activity: sqlschema.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger}}
+		t.minutes[key] = c
+	}
+	c.dirty = true
+	if what == sqlschema.Delivered {
+		c.Delivered++
+		c.Latency.Add(end.Sub(dl.event.CreatedAt))
+		return
+	}
+	c.Failed++
+	if what == sqlschema.Dead {
+		c.Died++
+	}
+	if c.ErrorAt == nil || r.StartedAt.After(*c.ErrorAt) {
+		at := r.StartedAt
+		c.ErrorAt, c.Error = &at, reason(r)
+	}
+}
+
+// take returns what is to be written, and forgets the minutes that are over and written.
+func (t *tally) take(now time.Time) (batch []sqlschema.Activity) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, c := range t.minutes {
+		if c.dirty {
+			c.dirty = false
+			batch = append(batch, c.Activity)
+		} else if now.Unix()-key.minute > 3*60 { // attempts may end a while after they are counted
+			delete(t.minutes, key)
+		}
+	}
+	return batch
+}
+
+// again has minutes written anew.
+func (t *tally) again(batch []sqlschema.Activity) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range batch {
+		if c := t.minutes[minuteOf{batch[i].Minute.Unix(), batch[i].Trigger}]; c != nil {
+			c.dirty = true
+		}
+	}
+}
+
+// writeTally writes what was counted. A schema that is older than this program has no place for it.
+func (d *Dispatcher) writeTally(ctx context.Context) {
+	batch := d.tally.take(time.Now())
+	if len(batch) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	err := sqlschema.RecordActivity(ctx, d.writes, d.id, batch)
+	var pg *pgconn.PgError
+	if err == nil || errors.As(err, &pg) && pg.Code == "42P01" { // undefined_table
+		return
+	}
+	d.tally.again(batch)
+	d.log.Debug("can't record the activity, trying again later", "error", err)
+}

@@ -1,0 +1,105 @@
+package sqlschema_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// objects lists what the schema rowhook holds, its comments and its settings.
+func (q queue) objects(t *testing.T) (out string) {
+	t.Helper()
+	require.NoError(t, q.conn.QueryRow(t.Context(), `
+select string_agg(o, E'\n' order by o) from (
+  select format('%s %s %s', c.relkind, c.relname, obj_description(c.oid, 'pg_class')) as o from pg_class c
+   where c.relnamespace = 'rowhook'::regnamespace and not c.relispartition
+  union all
+  select format('%s.%s %s', c.relname, a.attname, col_description(c.oid, a.attnum)) from pg_class c join pg_attribute a on a.attrelid = c.oid
+   where c.relnamespace = 'rowhook'::regnamespace and c.relkind in ('r', 'p', 'v') and a.attnum > 0 and not c.relispartition
+  union all
+  select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'rowhook'::regnamespace
+  union all
+  select name from rowhook.setting) as x`).Scan(&out))
+	return out
+}
+
+func TestEveryVersionCanBeLeftAndComeBackTo(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	q := queue{db, db.Conn(t)}
+	_, newest, err := sqlschema.Version(t.Context(), q.conn)
+	require.NoError(t, err)
+	var before []string
+	for v := int32(1); v <= newest; v++ {
+		require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, v, quiet()))
+		before = append(before, q.objects(t))
+	}
+	q.add(t, 1, 3)
+	q.Exec(t, "insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op) select rowhook.uuid7(), now(), now(), 1, 1, 'I' from generate_series(1, 5)")
+	for v := newest - 1; v >= 1; v-- {
+		require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, v, quiet()))
+		require.Equal(t, before[v-1], q.objects(t), "version %d", v)
+	}
+	require.NoError(t, sqlschema.Migrate(t.Context(), q.conn, quiet()))
+	require.Equal(t, before[newest-1], q.objects(t))
+	require.Equal(t, 3, q.count(t, "rowhook.event_log"))
+	require.Equal(t, 5, q.count(t, "rowhook.event_archive"))
+	require.ErrorContains(t, sqlschema.MigrateTo(t.Context(), q.conn, newest+1, quiet()), "knows 1 to")
+	require.ErrorContains(t, sqlschema.MigrateTo(t.Context(), q.conn, 0, quiet()), "knows 1 to")
+}
+
+func TestANewerSchemaIsWorkedOnIfItSaysThatItIsCompatible(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	_, program, err := sqlschema.Version(t.Context(), q.conn)
+	require.NoError(t, err)
+	q.Exec(t, "update rowhook.schema_version set version = version + 1")
+	for compatible, works := range map[int32]bool{program - 1: true, program: true, program + 1: false} {
+		q.Exec(t, "update rowhook.setting set value = to_jsonb($1::integer) where name = 'compatible'", compatible)
+		_, _, err := sqlschema.Compatible(t.Context(), q.conn)
+		migrated := sqlschema.Migrate(t.Context(), q.conn, quiet())
+		_, applied := sqlschema.Apply(t.Context(), q.conn, nil, sqlschema.DefaultSettings(), quiet())
+		for _, err := range []error{err, migrated, applied} {
+			var newer *sqlschema.NewerSchemaError
+			if works {
+				require.NoError(t, err)
+				continue
+			}
+			require.ErrorAs(t, err, &newer)
+			require.Equal(t, sqlschema.NewerSchemaError{Database: program + 1, Program: program}, *newer)
+		}
+	}
+	var newer *sqlschema.NewerSchemaError
+	require.ErrorAs(t, sqlschema.MigrateTo(t.Context(), q.conn, program, quiet()), &newer, "only the newer program knows the way back")
+}
+
+func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	_, program, err := sqlschema.Version(t.Context(), q.conn)
+	require.NoError(t, err)
+	holder := q.Conn(t)
+	_, err = holder.Exec(t.Context(), "begin; select from rowhook.event_archive limit 1")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	conn := q.Conn(t)
+	go func() { done <- sqlschema.MigrateTo(t.Context(), conn, program-1, quiet()) }()
+	waits := "pg_locks where not granted and relation = 'rowhook.event_archive'::regclass"
+	require.Eventually(t, func() bool { return q.count(t, waits) > 0 }, time.Minute, 5*time.Millisecond, "the migration waits")
+	q.Exec(t, "insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op) values (rowhook.uuid7(), now(), now(), 1, 1, 'I')")
+	select {
+	case err := <-done:
+		require.FailNow(t, "it ended while the table was busy", "%v", err)
+	default:
+	}
+	_, err = holder.Exec(t.Context(), "commit")
+	require.NoError(t, err)
+	require.NoError(t, <-done)
+	database, _, err := sqlschema.Version(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.Equal(t, program-1, database)
+}
