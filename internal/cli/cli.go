@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/console"
 	"github.com/rowhook/rowhook/internal/logs"
 )
 
@@ -115,6 +116,7 @@ The dispatcher is woken by NOTIFY, POSTs what is due as JSON, retries what faile
   rowhook dev                      see it work, with a private Postgres and a receiver
   rowhook apply -f rowhook.yaml    install the queue and the triggers
   rowhook run                      deliver, until it is stopped
+  rowhook status                   how everything stands
 
 Every flag that is shown with a variable, such as [$ROWHOOK_POLL_INTERVAL], can be given by that variable instead;
 the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
@@ -146,12 +148,17 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		"auto": logs.FormatAuto, "text": logs.FormatText, "json": logs.FormatJSON,
 	}, "auto", "text", "json"))
 
-	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "other", Title: "Other commands:"})
+	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "operate", Title: "Commands to see and steer what runs:"},
+		&cobra.Group{ID: "other", Title: "Other commands:"})
 	for _, cmd := range []*cobra.Command{a.devCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
 		cmd.GroupID = "work"
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{a.versionCommand(), a.completionCommand()} {
+	for _, cmd := range console.Commands(a.console()) {
+		cmd.GroupID = "operate"
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range []*cobra.Command{a.migrateCommand(), a.versionCommand(), a.completionCommand()} {
 		cmd.GroupID = "other"
 		root.AddCommand(cmd)
 	}

@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -28,37 +27,35 @@ const (
 	leftMost   = 10_000
 	drainFirst = 10 * time.Millisecond
 	drainPause = 250 * time.Millisecond
+
+	lookTimeout = 10 * time.Second
 )
 
 // Drain waits until nothing is owed any more of these triggers, or of all, or until ctx is done. Then it returns what is left,
-// without an error. What an open transaction has written is not seen before it commits. progress is told now and then,
+// without an error. It looks at least once. What an open transaction has written is not seen before it commits. progress is told now and then,
 // and may be nil.
 func Drain(ctx context.Context, db DB, names []string, progress func([]Left)) ([]Left, error) {
 	pause := drainFirst
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	var last []Left
 	for {
-		select {
-		case <-ctx.Done():
-			return last, nil
-		case <-timer.C:
-		}
-		left, err := owed(ctx, db, names)
-		switch {
-		case err != nil && ctx.Err() != nil && last != nil:
-			return last, nil
-		case err != nil:
+		// A query that is cut off would end the connection, and the answer with it.
+		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+		left, err := owed(look, db, names)
+		cancel()
+		if err != nil || len(left) == 0 {
 			return nil, err
-		case len(left) == 0:
-			return nil, nil
 		}
-		last = left
 		if progress != nil {
 			progress(left)
 		}
-		timer.Reset(pause)
+		select {
+		case <-ctx.Done():
+			return left, nil
+		case <-timer.C:
+		}
 		pause = min(2*pause, drainPause)
+		timer.Reset(pause)
 	}
 }
 
@@ -94,8 +91,5 @@ select t.name as trigger, t.paused,
 		}
 		return nil
 	})
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return nil, err
-	}
 	return left, err
 }

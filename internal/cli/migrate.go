@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func (a *app) migrateCommand() *cobra.Command {
+	to, yes, wait := int32(0), false, defaultConnectTimeout
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the schema rowhook to this program's version, or to another",
+		Long: `Bring the schema rowhook to this program's version, as apply does, without looking at a configuration; or with --to up or down to
+another version that this program knows. Dispatchers may go on meanwhile: deliveries are not interrupted.
+
+Going down drops what the newer version had added, after asking. What is waiting, dead and archived stays.`,
+		Example: `  rowhook migrate
+  rowhook migrate --to 1`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.migrate(cmd.Context(), to, cmd.Flags().Changed("to"), yes, wait)
+		},
+	}
+	s := settings{cmd.Flags()}
+	s.connectTimeout(&wait)
+	cmd.Flags().Int32Var(&to, "to", 0, "the schema `version` to go to; default: the newest that this program knows")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before going down")
+	return cmd
+}
+
+func (a *app) migrate(ctx context.Context, to int32, given, yes bool, wait time.Duration) error {
+	target, err := a.target()
+	if err != nil {
+		return err
+	}
+	conn, err := a.connect(ctx, target, wait)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	have, newest, err := sqlschema.Version(ctx, conn)
+	switch {
+	case err != nil:
+		return explain(err)
+	case given && (to < 1 || to > newest):
+		return usagef("--to %d: this program knows the schema versions 1 to %d; to remove the schema use \"rowhook uninstall\"", to, newest)
+	case given && to < have && !yes:
+		if !logs.IsTerminal(a.stdin) {
+			return usagef("nothing was changed: going down from version %d to %d drops what came with the newer version; repeat it with --yes to go ahead", have, to)
+		}
+		if !a.agreed(fmt.Sprintf("Go down from schema version %d to %d, and drop what came with the newer version? Type yes to go ahead: ", have, to)) {
+			return errors.New("nothing was changed")
+		}
+	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	if given {
+		err = sqlschema.MigrateTo(ctx, conn, to, a.log)
+	} else {
+		err = sqlschema.Migrate(ctx, conn, a.log)
+	}
+	if err != nil {
+		return explain(err)
+	}
+	now, _, err := sqlschema.Version(ctx, conn)
+	if err != nil {
+		return explain(err)
+	}
+	if now == have {
+		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the schema rowhook of the database %q is at version %d.\n", target.database(), now)
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "The schema rowhook of the database %q is at version %d.\n", target.database(), now)
+	return err
+}

@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/pflag"
+
+	"github.com/rowhook/rowhook/internal/console"
+)
+
+// console is what the operators' commands get of the program.
+func (a *app) console() console.Env {
+	return console.Env{
+		Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Lookup: a.lookup,
+		Connect: func(ctx context.Context, wait time.Duration) (*pgx.Conn, error) {
+			target, err := a.target()
+			if err != nil {
+				return nil, err
+			}
+			conn, err := a.connect(ctx, target, wait)
+			if err != nil {
+				return nil, err
+			}
+			if err := checkCurrent(ctx, conn, target); err != nil {
+				_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
+				return nil, err
+			}
+			return conn, nil
+		},
+		Wait: func(flags *pflag.FlagSet) *time.Duration {
+			wait := defaultConnectTimeout
+			(&settings{flags}).connectTimeout(&wait)
+			return &wait
+		},
+		Interruptible: interruptible,
+		Usage:         func(err error) error { return &usageError{err} },
+		Explain:       explain,
+	}
+}

@@ -1,0 +1,75 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// filterFlags are the flags that choose events.
+type filterFlags struct {
+	triggers, states    []string
+	table, since, until string
+	payload             string
+	clock               func() time.Time
+}
+
+func (f *filterFlags) add(cmd *cobra.Command) {
+	f.clock = time.Now
+	flags := cmd.Flags()
+	flags.StringSliceVarP(&f.triggers, "trigger", "t", nil, "only of this `trigger`; repeat it, or separate them by commas")
+	flags.StringSliceVarP(&f.states, "state", "s", nil, "only in this `state`: waiting, in_flight, retrying, delivered or dead; repeat it, or separate them by commas")
+	flags.StringVar(&f.table, "table", "", "only of this `table`, as table or schema.table")
+	flags.StringVar(&f.since, "since", "", "only recorded since this `time`: 1h or 7d ago, 2026-11-23, \"2026-11-23 15:04\" (local), or as in RFC 3339")
+	flags.StringVar(&f.until, "until", "", "only recorded before this `time`")
+	flags.StringVar(&f.payload, "payload", "", "only with this in the payload: KEY=VALUE such as new.customer.id=42, or a JSON `path` such as '$.new.amount ? (@ > 100)'")
+	noError(cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"waiting", "in_flight", "retrying", "delivered", "dead"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// noError ends the program: cobra refuses only what it was given twice.
+func noError(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func (f *filterFlags) filter(ids []string) (operate.Filter, error) {
+	out := operate.Filter{IDs: ids, Triggers: f.triggers, Table: f.table, Payload: f.payload}
+	for _, s := range f.states {
+		state, err := operate.ParseState(s)
+		if err != nil {
+			return out, err
+		}
+		out.States = append(out.States, state)
+	}
+	var err error
+	if out.Since, err = f.moment("since", f.since); err != nil {
+		return out, err
+	}
+	out.Until, err = f.moment("until", f.until)
+	return out, err
+}
+
+// moment reads a point in time as people write it.
+func (f *filterFlags) moment(flag, s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	now := f.clock()
+	if d, err := sqlschema.ParseDuration(s); err == nil {
+		return now.Add(-d.Std()), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--%s: %q is no time: write how long ago (1h, 7d), a day (2026-11-23), a local time (\"2026-11-23 15:04\"), or RFC 3339", flag, s)
+}
+
+var errNothingChosen = errors.New("nothing says which events: name their ids, or choose them by flags such as --trigger or --state")
