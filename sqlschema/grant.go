@@ -42,6 +42,10 @@ func dispatcherRights() []right {
 		{kind: "sequence", name: "departures", privilege: "USAGE"},
 		{kind: "sequence", name: "doorbell", privilege: "SELECT"},
 		{kind: "sequence", name: "doorbell", privilege: "UPDATE"},
+		{kind: "table", name: "activity", privilege: "SELECT"},
+		{kind: "table", name: "activity", privilege: "INSERT"},
+		{kind: "table", name: "activity", privilege: "UPDATE"},
+		{kind: "table", name: "activity", privilege: "DELETE"},
 		{kind: "function", name: "ensure_partitions", privilege: "EXECUTE"},
 		{kind: "function", name: "drop_partitions", privilege: "EXECUTE"},
 	}

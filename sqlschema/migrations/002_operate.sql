@@ -3,6 +3,9 @@
 insert into rowhook.setting values ('compatible', '1');
 comment on column rowhook.setting.name is 'Key: retention; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
 
+-- In the order in which a settlement locks them, so that the two can't wait for each other.
+lock table rowhook.event_archive, rowhook.dead_letter in share mode;
+
 -- Events are listed newest first, which is by id: a version 7 UUID begins with its time. Both tables are written once per event
 -- and not on the way to the first delivery; event_log gets no index more.
 create index dead_letter_trigger_id on rowhook.dead_letter (trigger_id, id);
@@ -76,6 +79,8 @@ comment on function rowhook.payload_matches(json, json, json, json, jsonpath) is
 revoke all on function rowhook.payload_matches(json, json, json, json, jsonpath) from public;
 
 ---- create above / drop below ----
+
+lock table rowhook.event_archive, rowhook.dead_letter in access exclusive mode; -- as above
 
 drop function rowhook.payload_matches(json, json, json, json, jsonpath);
 drop table rowhook.backfill;
