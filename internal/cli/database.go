@@ -62,6 +62,14 @@ func parseTarget(text, source string) (*target, error) {
 	return &target{config: c, source: source}, nil
 }
 
+// throughPooler returns the target for what only looks: its statements are not prepared by name, since a pooler may hand the next one to
+// another session, in which another process has prepared the same.
+func (t *target) throughPooler() *target {
+	config := t.config.Copy()
+	config.DefaultQueryExecMode, config.StatementCacheCapacity = pgx.QueryExecModeCacheDescribe, 0
+	return &target{config: config, source: t.source}
+}
+
 // withoutConnString is what a ParseConfigError says, less the connection string that it repeats: pgx hides the password
 // in it as well as can be done, which a broken string can defeat.
 func withoutConnString(err error) string {

@@ -66,7 +66,7 @@ func (a *app) checkInstance(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := a.connect(ctx, target, 0)
+	conn, err := a.connect(ctx, target.throughPooler(), 0)
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 // prepareDatabase applies the configuration, if one is named, and makes sure that there is a queue to work on.
 func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait time.Duration) error {
 	if file == "" {
-		conn, err := a.connect(ctx, t, wait)
+		conn, err := a.connect(ctx, t.throughPooler(), wait)
 		if err != nil {
 			return err
 		}
