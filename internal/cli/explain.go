@@ -81,6 +81,10 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 		return diagnosis{answer, "wait until it has started; if it stays like this, look at the server's log"}, true
 	case "57P01", "57P02":
 		return diagnosis{answer, "start it again"}, true
+	case "08P01":
+		if strings.Contains(pg.Message, "unsupported startup parameter") {
+			return diagnosis{answer, "{} seems to lead through a pooler: set ROWHOOK_LISTEN_URL to a way straight to Postgres, or poll only, by --no-listen"}, false
+		}
 	case "42501":
 		return diagnosis{answer, "grant it (grant connect on database ... to ...), or use another role in {}"}, false
 	}

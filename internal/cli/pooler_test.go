@@ -80,14 +80,16 @@ func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 		return
 	}
 	for _, c := range []struct {
-		name   string
-		args   []string
-		direct bool          // there is a way past the pooler, too
-		slow   time.Duration // a commit may take so long to arrive
-		says   string
+		name    string
+		args    []string
+		direct  bool          // there is a way past the pooler, too
+		slow    time.Duration // a commit may take so long to arrive
+		says    string
+		refused bool
 	}{
-		{"with a listen URL", []string{"--poll-interval", "1h"}, true, 3 * time.Second, "ready"},
-		{"without one, polling", []string{"--no-listen", "--poll-interval", "200ms"}, false, 5 * time.Second, "not listening: changes are found by polling"},
+		{"with a listen URL", []string{"--poll-interval", "1h"}, true, 3 * time.Second, "ready", false},
+		{"without one, polling", []string{"--no-listen", "--poll-interval", "200ms"}, false, 5 * time.Second, "not listening: changes are found by polling", false},
+		{"without either", nil, false, 0, "seems to lead through a pooler: set ROWHOOK_LISTEN_URL", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -100,6 +102,10 @@ func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 			processes := []*process{start(t, env, append([]string{"run"}, c.args...)...), start(t, env, append([]string{"run"}, c.args...)...)}
 			for _, p := range processes {
 				p.stderr.waitFor(t, c.says)
+			}
+			if c.refused {
+				require.Equal(t, 1, processes[0].exit(t))
+				return
 			}
 			code, _, stderr := rowhook(t, env, "healthcheck")
 			require.Zero(t, code, stderr)

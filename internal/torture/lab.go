@@ -75,7 +75,7 @@ func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error
 		return l, err
 	}
 	temp := l.dir
-	if l.volume, err = mountVolume(l.dir, 640+int(100*opt.length.Minutes())); err != nil {
+	if l.volume, err = mountVolume(l.dir, opt.volume()); err != nil {
 		l.logf("the disk will not be filled up: %v", err)
 		l.volume = nil
 	} else {
@@ -155,7 +155,12 @@ func (l *lab) rowhook(ctx context.Context, v variant, args ...string) (string, e
 	if err := os.WriteFile(file, []byte(v.text()), 0o600); err != nil {
 		return "", fmt.Errorf("write the configuration: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, l.binary, append(args, "-f", file)...)
+	return l.command(ctx, append(args, "-f", file)...)
+}
+
+// command runs rowhook, straight to the server.
+func (l *lab) command(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, l.binary, args...)
 	cmd.Env = []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), "RECEIVER_URL=http://unused", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

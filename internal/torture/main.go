@@ -45,6 +45,8 @@ type options struct {
 	pgBin     string
 	json      string
 	logs      string
+	soak      bool
+	memory    bool
 	verbose   bool
 	list      bool
 }
@@ -70,6 +72,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&opt.json, "json", "", "write the results to this file")
 	f.StringVar(&opt.logs, "logs", "", "keep the dispatchers' logs in this directory")
 	f.BoolVar(&opt.verbose, "verbose", false, "tell of each fault")
+	f.BoolVar(&opt.soak, "soak", false, "only faults that processes survive, and see that what they use stays the same; for ten minutes or more")
+	f.BoolVar(&opt.memory, "memory", false, "measure the memory of a dispatcher with large events, with many that wait, and with an endless answer, and nothing else")
 	f.BoolVar(&opt.list, "list", false, "print the schedule of faults that the seed gives, and do nothing")
 	if err := f.Parse(args); err != nil {
 		return opt, err
@@ -113,6 +117,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		return nil
 	}
+	if opt.memory {
+		return memory(ctx, opt, stdout, stderr)
+	}
 	fmt.Fprintf(stdout, "seed %d: scripts/torture --minutes %g --seed %d --instances %d --writers %d repeats this run\n",
 		opt.seed, opt.length.Minutes(), opt.seed, opt.instances, opt.writers)
 	r, err := torture(ctx, opt, stderr)
@@ -131,8 +138,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // plan is the schedule that these options ask for.
 func (opt *options) plan() plan {
 	p := plan{seed: opt.seed, length: opt.length, slots: opt.instances, only: opt.only}
-	if m := mutations()[opt.broken]; len(p.only) == 0 {
-		p.only = m.only
+	switch {
+	case len(p.only) > 0:
+	case opt.soak:
+		p.only = survivable()
+	default:
+		p.only = mutations()[opt.broken].only
 	}
 	return p
+}
+
+// volume is how many megabytes the server gets.
+func (opt *options) volume() int {
+	if opt.memory {
+		return 4000
+	}
+	return 640 + int(100*opt.length.Minutes())
 }

@@ -25,6 +25,7 @@ type results struct {
 	FailedStarts       int           `json:"failed_starts"` // dispatchers that ended by themselves
 	Stuck              string        `json:"stuck,omitempty"`
 	Exits              []string      `json:"exits,omitempty"` // dispatchers that did not stop well
+	Soak               []*soaked     `json:"soak,omitempty"`
 	Faults             []*fault      `json:"faults"`
 	Verdict            *verdict      `json:"verdict"`
 }
@@ -47,6 +48,9 @@ func (r *results) text() string {
 		fmt.Fprintf(&b, "  %-32s %7d %11d %20.1f\n", kind, kinds[kind], v.Excuses[kind], v.Recovery[kind].Slowest.Seconds())
 	}
 	fmt.Fprintf(&b, "\nslowest recovery: %.1f s from a commit to its acceptance\n", v.Slowest.Seconds())
+	for _, s := range r.Soak {
+		fmt.Fprintf(&b, "%s\n", s)
+	}
 	for _, p := range r.problems() {
 		fmt.Fprintf(&b, "\nFAILED: %s\n", strings.TrimSpace(p))
 	}
@@ -61,6 +65,9 @@ func (r *results) problems() []string {
 	}
 	for _, e := range r.Exits {
 		all = append(all, "a dispatcher did not stop well: "+e)
+	}
+	for _, s := range r.Soak {
+		all = append(all, s.growth()...)
 	}
 	return append(all, r.Verdict.failures()...)
 }

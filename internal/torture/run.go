@@ -33,8 +33,15 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	l.dispatch(running)
+	var w *watch
+	if opt.soak {
+		w = l.startWatch(running)
+	}
 	if err := l.underFire(ctx, faults); err != nil {
 		return nil, err
+	}
+	if w != nil {
+		r.Soak = w.finish()
 	}
 	if err := l.heal(ctx); err != nil {
 		return nil, err

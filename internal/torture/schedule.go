@@ -111,6 +111,14 @@ func natures() map[string]nature {
 	}
 }
 
+// survivable are the faults after which every process, and all that it holds, should be as before.
+func survivable() []string {
+	return []string{
+		faultTerminate, faultLong, faultApply, databaseCut, databaseReset, databaseStall, webhookCut, webhookReset, webhookStall, webhookSlow, webhookRefuse,
+		moodFailing, moodHanging, moodSeconds, moodDate, moodReset, moodDrip, moodEndless, moodRedirect, moodGarbage,
+	}
+}
+
 // plan says what a schedule is made of.
 type plan struct {
 	seed    uint64
