@@ -574,3 +574,38 @@ func TestSettlementsOfATrickleShareStatements(t *testing.T) {
 	require.LessOrEqual(t, statements, most)
 	require.Less(t, statements, events)
 }
+
+func TestNetworkRulesOfTheConfigurationReachARunningDispatcher(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders", func(s *sqlschema.Spec) {
+		s.Retry.Interval = sqlschema.Duration(50 * time.Millisecond)
+		s.Retry.Limit = 1000
+	})
+	b.start(t)
+	conn := b.Conn(t)
+	b.Exec(t, "insert into orders default values")
+	b.receiver.await(t, "orders", 1)
+
+	settings := sqlschema.DefaultSettings()
+	network := func(deny, allow []string) {
+		settings.Network = sqlschema.Network{Deny: deny, Allow: allow}
+		_, err := sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{b.spec("orders", func(s *sqlschema.Spec) {
+			s.Retry.Interval = sqlschema.Duration(50 * time.Millisecond)
+			s.Retry.Limit = 1000
+		})},
+			settings, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+	}
+	network([]string{"loopback"}, nil)
+	generation := one[int](t, conn, "select (value #>> '{}')::integer from rowhook.setting where name = 'generation'")
+	require.Positive(t, generation)
+	require.Eventually(t, func() bool { // the connection that is open is not used any more, once the configuration is loaded
+		b.Exec(t, "insert into orders default values")
+		return one[int](t, conn, "select count(*) from rowhook.invocation_log where error_kind = 'denied'") > 0
+	}, patience, 50*time.Millisecond)
+	denied := len(b.receiver.on("orders"))
+	network([]string{"loopback"}, []string{"127.0.0.1"})
+	b.receiver.await(t, "orders", denied+1)
+	b.settled(t)
+}

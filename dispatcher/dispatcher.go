@@ -73,7 +73,7 @@ type Config struct {
 	Name string
 	// Lookup resolves ${NAME} references. Default os.LookupEnv.
 	Lookup func(name string) (value string, ok bool)
-	// Guard says which addresses may not be called. Optional.
+	// Guard says which addresses may not be called. What was applied under network comes on top. Optional.
 	Guard Guard
 	// OnAttempt is told of each finished attempt, on the goroutine that made it. It must not block. Optional.
 	OnAttempt func(Attempt)
@@ -145,8 +145,13 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		cfg: cfg, log: cfg.Logger,
-		board:   newBoard(cfg.Concurrency, cfg.BatchSize),
-		client:  webhook.NewClient(webhook.ClientConfig{Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard}),
+		board: newBoard(cfg.Concurrency, cfg.BatchSize),
+		client: webhook.NewClient(webhook.ClientConfig{
+			Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard,
+			Problem: func(err error) {
+				cfg.Logger.Warn("a webhook's TLS files changed and can't be used, going on with those read before", "error", err)
+			},
+		}),
 		payload: newBudget(cfg.PayloadMemory),
 		tally:   newTally(),
 		ready:   make(chan struct{}),

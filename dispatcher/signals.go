@@ -2,10 +2,12 @@ package dispatcher
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/netrule"
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -106,6 +108,19 @@ func (c *configState) get() (int64, sqlschema.Settings) {
 	return c.generation, c.settings
 }
 
+// guardOf is the guard of the flags with what was applied added.
+func (d *Dispatcher) guardOf(n sqlschema.Network) (webhook.Guard, error) {
+	deny, err := netrule.ParseAll(n.Deny)
+	if err != nil {
+		return webhook.Guard{}, fmt.Errorf("read rowhook.setting network: deny: %w", err)
+	}
+	allow, err := netrule.ParseAll(n.Allow)
+	if err != nil {
+		return webhook.Guard{}, fmt.Errorf("read rowhook.setting network: allow: %w", err)
+	}
+	return d.cfg.Guard.With(webhook.Guard{Deny: deny, Allow: allow}), nil
+}
+
 // reload reads the configuration and hands it to the board.
 func (d *Dispatcher) reload(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -114,6 +129,11 @@ func (d *Dispatcher) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	guard, err := d.guardOf(cfg.Settings.Network)
+	if err != nil {
+		return err
+	}
+	d.client.SetGuard(guard)
 	before, _ := d.config.get()
 	d.config.mu.Lock()
 	d.config.generation, d.config.settings = cfg.Generation, cfg.Settings

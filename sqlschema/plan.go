@@ -275,24 +275,34 @@ select t.tgname as name
 }
 
 func (p *planner) settings(settings Settings) error {
-	want, err := json.Marshal(settings.Retention)
-	if err != nil {
-		return fmt.Errorf("write retention: %w", err)
-	}
-	have := p.in.settings["retention"]
-	if sameJSON(have, want) {
-		return nil
-	}
-	action := Replace
-	detail := fmt.Sprintf("%s becomes %s", have, want)
-	if have == nil {
-		action, detail = Create, string(want)
-		if p.in.database == 0 && settings == DefaultSettings() {
-			return nil // the migration brings it
+	byDefault := DefaultSettings()
+	for _, rules := range []*[]string{&settings.Network.Deny, &settings.Network.Allow} {
+		if *rules == nil {
+			*rules = []string{}
 		}
 	}
-	p.add(Change{Action: action, Object: "setting", Name: "retention", Detail: detail})
-	p.put(&settingWork{name: "retention", value: want}, false, 0, "", "")
+	for _, s := range []struct {
+		name            string
+		want, byDefault any
+	}{
+		{"retention", settings.Retention, byDefault.Retention},
+		{"network", settings.Network, byDefault.Network},
+	} {
+		want, err := json.Marshal(s.want)
+		if err != nil {
+			return fmt.Errorf("write %s: %w", s.name, err)
+		}
+		have := p.in.settings[s.name]
+		if have == nil && reflect.DeepEqual(s.want, s.byDefault) || sameJSON(have, want) {
+			continue
+		}
+		action, detail := Replace, fmt.Sprintf("%s becomes %s", have, want)
+		if have == nil {
+			action, detail = Create, string(want)
+		}
+		p.add(Change{Action: action, Object: "setting", Name: s.name, Detail: detail})
+		p.put(&settingWork{name: s.name, value: want}, false, 0, "", "")
+	}
 	return nil
 }
 

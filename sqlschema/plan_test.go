@@ -151,10 +151,14 @@ func TestPlanWorksBeforeTheFirstMigration(t *testing.T) {
 func TestApplyWritesSettings(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "")
-	settings := sqlschema.Settings{Retention: sqlschema.Retention{Delivered: 0, Attempts: sqlschema.Duration(time.Hour)}}
+	settings := sqlschema.Settings{
+		Retention: sqlschema.Retention{Delivered: 0, Attempts: sqlschema.Duration(time.Hour)},
+		Network:   sqlschema.Network{Deny: []string{"private"}, Allow: []string{"10.1.0.0/16"}},
+	}
 	plan, err := sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
 	require.NoError(t, err)
-	require.Equal(t, `~ setting retention: {"attempts": "7d", "delivered": "7d"} becomes {"delivered":"0","attempts":"1h"}`, plan.String())
+	require.Equal(t, `~ setting retention: {"attempts": "7d", "delivered": "7d"} becomes {"delivered":"0","attempts":"1h"}`+
+		"\n"+`+ setting network: {"deny":["private"],"allow":["10.1.0.0/16"]}`, plan.String())
 	cfg, err := sqlschema.Load(t.Context(), w.conn)
 	require.NoError(t, err)
 	require.Equal(t, settings, cfg.Settings)

@@ -92,7 +92,18 @@ type Webhook struct {
 	Timeout Duration          `json:"timeout" yaml:"timeout"` // of one attempt, from connecting to the last byte of the response
 	// Secret signs each request as Standard Webhooks describe (webhook-id, webhook-timestamp, webhook-signature).
 	Secret string `json:"secret,omitempty" yaml:"secret,omitempty"`
+	TLS    TLS    `json:"tls,omitzero" yaml:"tls,omitempty"`
 }
+
+// TLS names the PEM files of the dispatcher's machine that an https webhook is called with. The paths may hold ${NAME} references.
+type TLS struct {
+	CAFile   string `json:"ca_file,omitempty" yaml:"ca_file,omitempty"`     // trusted certificate authorities; "": the system's
+	CertFile string `json:"cert_file,omitempty" yaml:"cert_file,omitempty"` // client certificate with its chain; "": none
+	KeyFile  string `json:"key_file,omitempty" yaml:"key_file,omitempty"`   // its private key
+}
+
+// IsZero reports that there is nothing but what the system trusts.
+func (t TLS) IsZero() bool { return t == TLS{} }
 
 // Retry says what happens to an event whose attempt failed. An event gets 1 + Limit attempts.
 type Retry struct {
@@ -134,6 +145,14 @@ func DefaultSpec() Spec {
 // every dispatcher works from the same ones.
 type Settings struct {
 	Retention Retention `json:"retention" yaml:"retention"`
+	Network   Network   `json:"network" yaml:"network"`
+}
+
+// Network says at which addresses webhooks may be. Each rule is a word (private, loopback, link-local, metadata, reserved), an
+// address, or a prefix. The longest prefix that holds an address decides, and Deny where both are as long.
+type Network struct {
+	Deny  []string `json:"deny" yaml:"deny"`
+	Allow []string `json:"allow" yaml:"allow"`
 }
 
 // Retention says how long history is kept. 0 keeps none.
@@ -145,5 +164,5 @@ type Retention struct {
 // DefaultSettings holds what rowhook.yaml means where it says nothing.
 func DefaultSettings() Settings {
 	week := Duration(7 * 24 * time.Hour)
-	return Settings{Retention: Retention{Delivered: week, Attempts: week}}
+	return Settings{Retention: Retention{Delivered: week, Attempts: week}, Network: Network{Deny: []string{}, Allow: []string{}}}
 }

@@ -29,15 +29,21 @@ type Configuration struct {
 func Load(ctx context.Context, db Queryer) (Configuration, error) {
 	cfg := Configuration{Settings: DefaultSettings()}
 	// The generation is read first: what changes between the two statements is then noticed at the next watch.
-	var retention []byte
+	var retention, network []byte
 	err := db.QueryRow(ctx, `
 select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
-       (select value from rowhook.setting where name = 'retention')`).Scan(&cfg.Generation, &retention)
+       (select value from rowhook.setting where name = 'retention'),
+       (select value from rowhook.setting where name = 'network')`).Scan(&cfg.Generation, &retention, &network)
 	if err != nil {
 		return Configuration{}, fmt.Errorf("load settings: %w", err)
 	}
 	if err := json.Unmarshal(retention, &cfg.Settings.Retention); err != nil {
 		return Configuration{}, fmt.Errorf("read rowhook.setting retention: %w", err)
+	}
+	if network != nil {
+		if err := json.Unmarshal(network, &cfg.Settings.Network); err != nil {
+			return Configuration{}, fmt.Errorf("read rowhook.setting network: %w", err)
+		}
 	}
 	rows, err := db.Query(ctx, `
 select t.id, t.relation, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/internal/netrule"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -53,9 +53,9 @@ func dispatchFlags(s *settings, cfg *dispatcher.Config) {
 	add(s, &cfg.PayloadMemory, "payload-memory", "memory for big payloads (above 64 KiB) that are being sent", byteSize())
 	s.text(&cfg.Name, "instance-name", "what this instance is called in rowhook.instance and pg_stat_activity (default host:process id)")
 	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for where nothing but a transaction pooler can be reached")
-	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses that webhooks may have although they are refused by default (link-local, metadata, reserved): "+
+	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses that webhooks may have, beside those of network in rowhook.yaml, although they are refused by default (link-local, metadata, reserved): "+
 		"these words, addresses or prefixes, separated by commas", addresses())
-	add(s, &cfg.Guard.Deny, "deny-addresses", "addresses that webhooks may not have: private, loopback, link-local, metadata, reserved, addresses or prefixes, "+
+	add(s, &cfg.Guard.Deny, "deny-addresses", "addresses that webhooks may not have, beside those of network in rowhook.yaml: private, loopback, link-local, metadata, reserved, addresses or prefixes, "+
 		"separated by commas", addresses())
 }
 
@@ -64,15 +64,7 @@ func addresses() syntax[[]netip.Prefix] {
 	return syntax[[]netip.Prefix]{
 		kind: "rules",
 		parse: func(s string) ([]netip.Prefix, error) {
-			var all []netip.Prefix
-			for rule := range strings.SplitSeq(s, ",") {
-				prefixes, err := webhook.ParseGuardRule(rule)
-				if err != nil {
-					return nil, err
-				}
-				all = append(all, prefixes...)
-			}
-			return all, nil
+			return netrule.ParseAll(strings.Split(s, ","))
 		},
 		format: func(all []netip.Prefix) string {
 			text := make([]string, len(all))

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rowhook/rowhook/internal/netrule"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -64,6 +65,9 @@ func checkURL(raw string) error {
 	}
 	if strings.HasPrefix(raw, "${") {
 		sample = "http://" + sample
+	}
+	if u, err := url.Parse(raw); err == nil && sample == raw && netrule.IsNumericHost(u.Hostname()) {
+		return errors.New("has a host that is a number and no address; write addresses like 192.0.2.1")
 	}
 	return checkExpandedURL(sample)
 }
@@ -162,6 +166,37 @@ func checkSecret(s string) error {
 		if b, err := base64.RawStdEncoding.DecodeString(encoded); err != nil || len(b) == 0 {
 			return errors.New("what follows whsec_ is not base64; copy the secret again, or make one: echo whsec_$(openssl rand -base64 32)")
 		}
+	}
+	return nil
+}
+
+// checkPath takes a path with references.
+func checkPath(s string) error {
+	_, err := sqlschema.References(s)
+	return err
+}
+
+// checkTLS reports half of a client certificate, and files for a connection without TLS.
+func (d *decoder) checkTLS(w *sqlschema.Webhook, at place) {
+	path := at.path.to("tls")
+	if w.TLS.IsZero() || !d.clean(path) {
+		return
+	}
+	pos := d.positions[path.id()]
+	switch {
+	case w.TLS.CertFile == "" && w.TLS.KeyFile != "":
+		d.reportAt(pos, path, "has a key_file and no cert_file; name the certificate that the key belongs to, or remove key_file")
+	case w.TLS.CertFile != "" && w.TLS.KeyFile == "":
+		d.reportAt(pos, path, "has a cert_file and no key_file; name the file of its private key, which may be the same one")
+	case len(w.URL) > 7 && strings.EqualFold(w.URL[:7], "http://"):
+		d.reportAt(pos, path, "is for https, and the url is http://; write https:// in url, or remove tls")
+	}
+}
+
+func checkRule(s string) error {
+	_, err := netrule.Parse(s)
+	if err != nil {
+		return fmt.Errorf("is no rule for addresses; write %s, an address, or a prefix such as 10.1.0.0/16", strings.Join(netrule.Words(), ", "))
 	}
 	return nil
 }

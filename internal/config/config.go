@@ -146,6 +146,9 @@ func eachReferring(s sqlschema.Spec, visit func(value string, path ...string)) {
 		visit(s.Webhook.Headers[name], "webhook", "headers", name)
 	}
 	visit(s.Webhook.Secret, "webhook", "secret")
+	visit(s.Webhook.TLS.CAFile, "webhook", "tls", "ca_file")
+	visit(s.Webhook.TLS.CertFile, "webhook", "tls", "cert_file")
+	visit(s.Webhook.TLS.KeyFile, "webhook", "tls", "key_file")
 }
 
 func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {

@@ -99,7 +99,7 @@ retention: {delivered: 1d12h, attempts: 0}
 		},
 		Concurrency: 20, Notify: "never", OnReplication: true,
 	}}, c.Triggers)
-	require.Equal(t, sqlschema.Settings{Retention: sqlschema.Retention{Delivered: sqlschema.Duration(36 * time.Hour)}}, c.Settings)
+	require.Equal(t, sqlschema.Settings{Retention: sqlschema.Retention{Delivered: sqlschema.Duration(36 * time.Hour)}, Network: sqlschema.DefaultSettings().Network}, c.Settings)
 	require.Empty(t, c.Warnings)
 	require.Equal(t, []string{"ORDERS_SECRET", "ORDERS_TOKEN", "ORDERS_URL"}, config.References(c.Triggers[0]))
 }

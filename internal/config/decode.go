@@ -230,6 +230,7 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 		d.checkRetry(group, at)
 	case *sqlschema.Webhook:
 		d.checkSigned(group, at)
+		d.checkTLS(group, at)
 	}
 }
 

@@ -48,6 +48,7 @@ func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
 // examples are the keys that the file shows with an example rather than a default: those that have none.
 var examples = []string{
 	"name", "table", "on.insert", "on.update", "on.delete", "on.manual", "when", "payload.columns", "webhook.url", "webhook.headers", "webhook.secret",
+	"webhook.tls.ca_file", "webhook.tls.cert_file", "webhook.tls.key_file",
 }
 
 func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {

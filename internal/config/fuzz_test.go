@@ -99,6 +99,9 @@ func specs() *rapid.Generator[sqlschema.Spec] {
 		}
 		s.Webhook.Timeout = max(1, duration.Draw(t, "timeout"))
 		s.Webhook.Secret = rapid.SampledFrom([]string{"", "${S}", "whsec_YWJj", "a: b", "1"}).Draw(t, "secret")
+		if files := rapid.SampledFrom([]sqlschema.TLS{{}, {CAFile: "${D}/ca.pem"}, {CertFile: "a b: c", KeyFile: "#k"}}).Draw(t, "tls"); strings.HasPrefix(s.Webhook.URL, "https") {
+			s.Webhook.TLS = files
+		}
 		s.Retry.Limit = rapid.IntRange(0, 1<<31-2).Draw(t, "limit")
 		s.Retry.Interval = duration.Draw(t, "interval")
 		s.Retry.MaxInterval = max(s.Retry.Interval, duration.Draw(t, "max_interval"))
@@ -143,9 +146,10 @@ func TestSettingsAsYAMLParseToThemselves(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		duration := rapid.SampledFrom([]sqlschema.Duration{0, 1, 1e9, 7 * 24 * 3600e9})
+		rules := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"private", "loopback", "10.0.0.1", "::1", "2001:db8::/32", "0.0.0.0/0"}), 0, 3, rapid.ID)
 		settings := sqlschema.Settings{Retention: sqlschema.Retention{
 			Delivered: duration.Draw(t, "delivered"), Attempts: duration.Draw(t, "attempts"),
-		}}
+		}, Network: sqlschema.Network{Deny: rules.Draw(t, "deny"), Allow: rules.Draw(t, "allow")}}
 		text, err := yaml.Marshal(settings)
 		require.NoError(t, err)
 		c, err := config.Parse("f", []byte("triggers: []\n"+strings.TrimPrefix(string(text), "{}\n")))

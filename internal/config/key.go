@@ -149,6 +149,29 @@ func keys() map[string]key {
 			secret:   true,
 			check:    checkSecret,
 		},
+		"triggers[].webhook.tls": {
+			doc:     "Files by which the receiver is trusted and the dispatcher shows who it is, where the system's certificate authorities are not enough.",
+			example: "tls: {ca_file: /etc/rowhook/ca.pem}",
+		},
+		"triggers[].webhook.tls.ca_file": {
+			doc: "PEM file of the certificate authorities that the receiver's certificate may come from, instead of the system's. " +
+				"It is on the dispatcher's machine, and read again when it changes.",
+			example:  "ca_file: /etc/rowhook/ca.pem",
+			nonEmpty: true,
+			check:    checkPath,
+		},
+		"triggers[].webhook.tls.cert_file": {
+			doc:      "PEM file of the client certificate to show, with the chain that leads to its authority. It is read again when it changes.",
+			example:  "cert_file: /etc/rowhook/client.pem",
+			nonEmpty: true,
+			check:    checkPath,
+		},
+		"triggers[].webhook.tls.key_file": {
+			doc:      "PEM file of the client certificate's private key. It may be the same file.",
+			example:  "key_file: /etc/rowhook/client-key.pem",
+			nonEmpty: true,
+			check:    checkPath,
+		},
 		"triggers[].retry": {doc: "What happens to an event whose attempt failed. An event gets 1 + limit attempts; then it is a dead letter.", example: "retry: {limit: 5}"},
 		"triggers[].retry.limit": {
 			doc:     "How often an event is tried again after its first attempt. 0: never.",
@@ -172,9 +195,27 @@ func keys() map[string]key {
 			enum:    []string{sqlschema.NotifyAuto, sqlschema.NotifyNever},
 		},
 		"triggers[].on_replication": {doc: "Also capture changes that logical replication applies.", example: "on_replication: true"},
-		"retention":                 {doc: "How long history is kept. Dead letters are kept until someone acts on them.", example: "retention: {delivered: 7d}"},
-		"retention.delivered":       {doc: "How long delivered events are kept. 0: not at all.", example: "delivered: 7d"},
-		"retention.attempts":        {doc: "How long the record of each attempt is kept. 0: not at all.", example: "attempts: 7d"},
+		"network": {
+			doc: "At which addresses webhooks may be. Link-local addresses, the clouds' metadata services and reserved ranges are refused " +
+				"unless they are allowed here; everything else is allowed unless it is denied here.",
+			example: "network: {deny: [private]}",
+		},
+		"network.deny": {
+			doc: "Addresses that webhooks may not have: private, loopback, link-local, metadata, reserved, an address, or a prefix such as 10.1.0.0/16. " +
+				"The longest prefix that holds an address decides, and deny where both are as long.",
+			example: "deny: [private, loopback]",
+			unique:  true,
+		},
+		"network.deny[]": {doc: "A word, an address or a prefix to deny.", example: "private", nonEmpty: true, check: checkRule},
+		"network.allow": {
+			doc:     "Addresses that webhooks may have although they are denied or refused by default, written as in deny.",
+			example: "allow: [10.1.0.0/16]",
+			unique:  true,
+		},
+		"network.allow[]":     {doc: "A word, an address or a prefix to allow.", example: "10.1.0.0/16", nonEmpty: true, check: checkRule},
+		"retention":           {doc: "How long history is kept. Dead letters are kept until someone acts on them.", example: "retention: {delivered: 7d}"},
+		"retention.delivered": {doc: "How long delivered events are kept. 0: not at all.", example: "delivered: 7d"},
+		"retention.attempts":  {doc: "How long the record of each attempt is kept. 0: not at all.", example: "attempts: 7d"},
 	}
 }
 

@@ -67,6 +67,8 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"durations":             trigger("webhook: {url: https://e.com, timeout: 1m30.5s}", "retry: {interval: 1w2d3h, max_interval: 2w}"),
 		"a quoted table":        trigger(`table: '"My Schema"."a""b"'`),
 		"headers":               trigger("webhook: {url: https://e.com, headers: {X-A: b, x_b: ''}}"),
+		"TLS files":             trigger("webhook: {url: https://e.com, tls: {ca_file: /a, cert_file: '${DIR}/b', key_file: b}}"),
+		"network":               trigger() + "network: {deny: [private, 10.0.0.0/8], allow: ['::1']}\n",
 		"exponential and never": trigger("retry: {backoff: exponential}", "notify: never", "on_replication: true", "concurrency: 3"),
 	}
 	for name, text := range good {
@@ -110,6 +112,11 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"a bad notify":           trigger("notify: x"),
 		"negative concurrency":   trigger("concurrency: -1"),
 		"yes for true":           trigger("on_replication: yes"),
+		"an empty TLS file":      trigger("webhook: {url: https://e.com, tls: {ca_file: ''}}"),
+		"an unknown TLS key":     trigger("webhook: {url: https://e.com, tls: {insecure: true}}"),
+		"network as a list":      trigger() + "network: [private]\n",
+		"a denial twice":         trigger() + "network: {deny: [private, private]}\n",
+		"a denial as text":       trigger() + "network: {deny: private}\n",
 		"retention as text":      trigger() + "retention: 7d\n",
 		"a null":                 trigger("retry: null"),
 	}
@@ -154,5 +161,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 28)
+	require.Len(t, seen, 35)
 }

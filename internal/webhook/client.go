@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -40,23 +41,33 @@ type ClientConfig struct {
 	KeepBody int
 	// MaxRequestBody is the largest request body in bytes; a larger one fails with KindTooLarge. 0: no limit.
 	MaxRequestBody int
-	// Guard decides which addresses may be dialled.
+	// Guard decides which addresses may be dialled. See SetGuard.
 	Guard Guard
-	// TLS is used for https, cloned. Nil: the system's roots, and TLS 1.2 or later.
+	// TLS is used for https, cloned. Nil: the system's roots, and TLS 1.2 or later. The files of an endpoint come on top.
 	TLS *tls.Config
 	// Proxy chooses a request's proxy. Nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as http.ProxyFromEnvironment has them.
+	//
+	// A proxy connects by itself, where no guard can look. So the guard also judges the host that a proxy is asked for: the
+	// address, or every address that its name has here. A name that only the proxy can resolve is the proxy's to judge.
 	Proxy func(*http.Request) (*url.URL, error)
 	// Resolver looks up hosts. Nil: the system's.
 	Resolver *net.Resolver
+	// Problem is told of files of an endpoint that changed and can't be used, as long as those read before still are. Optional.
+	Problem func(error)
 }
 
 // Client sends events. It keeps connections open, so a process should have one. It may be used by any number of goroutines.
 type Client struct {
-	transport  *http.Transport
+	config     ClientConfig // its defaults filled in
+	plain      atomic.Pointer[http.Transport]
 	agent      string
 	keep       int
 	maxRequest int
 	scratch    sync.Pool
+
+	mu     sync.Mutex
+	guard  Guard
+	secure map[tlsFiles]*secureTransport
 }
 
 // scratch is what one attempt needs for its duration only.
@@ -67,40 +78,91 @@ type scratch struct {
 
 // NewClient makes a client. Close frees its idle connections.
 func NewClient(config ClientConfig) *Client {
-	concurrency, keep, version := config.Concurrency, config.KeepBody, config.Version
-	if concurrency <= 0 {
-		concurrency = DefaultConcurrency
+	keep := config.KeepBody
+	if config.Concurrency <= 0 {
+		config.Concurrency = DefaultConcurrency
 	}
 	if keep == 0 {
 		keep = DefaultKeepBody
 	}
-	if version == "" {
-		version = "dev"
+	if config.Version == "" {
+		config.Version = "dev"
 	}
-	proxy := config.Proxy
-	if proxy == nil {
-		proxy = http.ProxyFromEnvironment
+	if config.Proxy == nil {
+		config.Proxy = http.ProxyFromEnvironment
 	}
-	dialer := &net.Dialer{Resolver: config.Resolver, ControlContext: config.Guard.control}
-	return &Client{
-		agent:      "Rowhook/" + version,
+	if config.Resolver == nil {
+		config.Resolver = net.DefaultResolver
+	}
+	if config.Problem == nil {
+		config.Problem = func(error) {}
+	}
+	c := &Client{
+		config:     config,
+		agent:      "Rowhook/" + config.Version,
 		keep:       max(keep, 0),
 		maxRequest: config.MaxRequestBody,
 		scratch:    sync.Pool{New: func() any { return new(scratch) }},
-		transport: &http.Transport{
-			Proxy:                  proxy,
-			DialContext:            dialWithin(dialer),
-			TLSClientConfig:        config.TLS.Clone(),
-			TLSHandshakeTimeout:    handshakeTimeout,
-			DisableCompression:     true,
-			WriteBufferSize:        inlineBody + 4<<10, // one write for the headers and a small body
-			MaxIdleConnsPerHost:    concurrency,
-			IdleConnTimeout:        90 * time.Second,
-			MaxResponseHeaderBytes: maxHeaderBytes,
-			ForceAttemptHTTP2:      true, // a dialer of one's own switches it off
-			// HTTP/2 shares one connection: notice within 30 s that it is dead.
-			HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second},
-		},
+		guard:      config.Guard,
+		secure:     map[tlsFiles]*secureTransport{},
+	}
+	c.plain.Store(c.newTransport(config.Guard, config.TLS.Clone()))
+	return c
+}
+
+// SetGuard replaces the guard. Connections that were made under another one are not used for further requests.
+func (c *Client) SetGuard(guard Guard) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.guard.Equal(guard) {
+		return
+	}
+	c.guard = guard
+	c.plain.Swap(c.newTransport(guard, c.config.TLS.Clone())).CloseIdleConnections()
+	for files, s := range c.secure {
+		s.close()
+		delete(c.secure, files)
+	}
+}
+
+func (c *Client) newTransport(guard Guard, secure *tls.Config) *http.Transport {
+	return &http.Transport{
+		Proxy:                  c.proxy(guard),
+		DialContext:            dialWithin(&net.Dialer{Resolver: c.config.Resolver, ControlContext: guard.control}),
+		TLSClientConfig:        secure,
+		TLSHandshakeTimeout:    handshakeTimeout,
+		DisableCompression:     true,
+		WriteBufferSize:        inlineBody + 4<<10, // one write for the headers and a small body
+		MaxIdleConnsPerHost:    c.config.Concurrency,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		ForceAttemptHTTP2:      true, // a dialer of one's own switches it off
+		// HTTP/2 shares one connection: notice within 30 s that it is dead.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second},
+	}
+}
+
+// proxy chooses a proxy, and refuses to ask it for what the guard forbids.
+func (c *Client) proxy(guard Guard) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		proxy, err := c.config.Proxy(req)
+		if err != nil || proxy == nil {
+			return proxy, err
+		}
+		ctx := req.Context()
+		if deadline, ok := ctx.Value(deadlineKey{}).(time.Time); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, deadline)
+			defer cancel()
+		}
+		// A host that is an address is its own. Names that do not resolve here are left to the proxy.
+		addresses, _ := c.config.Resolver.LookupNetIP(ctx, "ip", req.URL.Hostname())
+		for _, a := range addresses {
+			if err := guard.Check(a); err != nil {
+				return nil, err
+			}
+		}
+		return proxy, nil
 	}
 }
 
@@ -117,7 +179,14 @@ func dialWithin(dialer *net.Dialer) func(context.Context, string, string) (net.C
 }
 
 // Close closes idle connections. Those in use close when their attempts end.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.plain.Load().CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.secure {
+		s.close()
+	}
+}
 
 // Send makes one attempt: it POSTs e to ep and reads the response, within ep's timeout. body is e's request body; if
 // nil, it is built. When Send returns, nothing reads body or e any more. Redirects are not followed.
@@ -166,7 +235,12 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	}
 	defer attach(req, body)()
 
-	resp, err := c.transport.RoundTrip(req)
+	transport, err := c.transport(ep)
+	if err != nil {
+		r.Kind, r.Err = KindTLS, ep.scrub.text(oneLine(err.Error()))
+		return
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		fail(ctx, ep, err, deadline, r)
 		return

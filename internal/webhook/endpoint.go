@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/idna"
 
+	"github.com/rowhook/rowhook/internal/netrule"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -28,6 +30,7 @@ type Endpoint struct {
 	request *http.Request // what every attempt's request is a shallow copy of; read only
 	header  http.Header   // without a default User-Agent, which is the client's; read only
 	signer  *signer       // nil: unsigned
+	tls     tlsFiles
 	scrub   scrubber
 	cached  atomic.Pointer[agentHeader]
 }
@@ -47,7 +50,7 @@ func NewEndpoint(w sqlschema.Webhook, lookup func(string) (string, bool)) (*Endp
 	if ep.timeout <= 0 {
 		ep.timeout = sqlschema.DefaultTimeout.Std()
 	}
-	ep.problem = errors.Join(ep.prepareURL(w.URL, lookup), ep.prepareHeaders(w, lookup), ep.prepareSecret(w.Secret, lookup))
+	ep.problem = errors.Join(ep.prepareURL(w.URL, lookup), ep.prepareHeaders(w, lookup), ep.prepareSecret(w.Secret, lookup), ep.prepareTLS(w.TLS, lookup))
 	if ep.problem != nil {
 		ep.problem = errors.New(strings.ReplaceAll(ep.problem.Error(), "\n", "; "))
 	}
@@ -134,6 +137,10 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, errors.New("has a scheme other than http and https")
 	case u.Hostname() == "":
 		return nil, errors.New("has no host")
+	case toASCII(u) != nil:
+		return nil, errors.New("has a host name with a character that no host name can have")
+	case netrule.IsNumericHost(u.Hostname()):
+		return nil, errors.New("has a host that is a number and no address: write addresses like 192.0.2.1")
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
@@ -141,6 +148,21 @@ func parseURL(s string) (*url.URL, error) {
 		}
 	}
 	return u, nil
+}
+
+// toASCII writes a host in the form in which it is looked up, as net/http would only do after everything has been checked: the
+// full stops of other scripts, for instance, make an address of what looked like none.
+func toASCII(u *url.URL) error {
+	host := u.Hostname()
+	if !strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
+		return nil
+	}
+	ascii, err := idna.Lookup.ToASCII(host)
+	if err != nil {
+		return err
+	}
+	u.Host = strings.Replace(u.Host, host, ascii, 1)
+	return nil
 }
 
 // showURL redacts the user name and password of a configured URL. It works on text that references make unparsable.
@@ -218,6 +240,32 @@ func (ep *Endpoint) prepareSecret(configured string, lookup func(string) (string
 	}
 	ep.signer, err = newSigner(expanded)
 	return err
+}
+
+func (ep *Endpoint) prepareTLS(configured sqlschema.TLS, lookup func(string) (string, bool)) error {
+	if configured.IsZero() {
+		return nil
+	}
+	var problems []error
+	for _, f := range []struct {
+		key, path string
+		to        *string
+	}{{"tls.ca_file", configured.CAFile, &ep.tls.ca}, {"tls.cert_file", configured.CertFile, &ep.tls.cert}, {"tls.key_file", configured.KeyFile, &ep.tls.key}} {
+		path, err := ep.expand(f.key, f.path, lookup)
+		if err == nil && f.path != "" && path == "" {
+			err = fmt.Errorf("%s %q is empty", f.key, f.path)
+		}
+		problems = append(problems, err)
+		*f.to = path
+	}
+	switch {
+	case errors.Join(problems...) != nil:
+	case (ep.tls.cert == "") != (ep.tls.key == ""):
+		problems = append(problems, errors.New("tls.cert_file and tls.key_file need each other"))
+	case ep.request != nil && ep.request.URL.Scheme != "https":
+		problems = append(problems, fmt.Errorf("tls is for https, and the url %q is http", ep.shown))
+	}
+	return errors.Join(problems...)
 }
 
 // headerFor is the header of an unsigned request by a client that calls itself agent. Callers must not change it.

@@ -4,18 +4,20 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
+	"slices"
 	"syscall"
+
+	"github.com/rowhook/rowhook/internal/netrule"
 )
 
 // Guard decides which addresses may be dialled. It looks at the resolved address at the moment of connecting, so a
-// name that resolves to something else the second time gains nothing. Where a proxy is used, the proxy's address is
-// what is dialled and checked.
+// name that resolves to something else the second time gains nothing. Where a proxy is used, the proxy's address is what is
+// dialled and checked; of what lies behind it, see Client.
 //
 // The zero value refuses what no webhook lives at: link-local addresses, the clouds' metadata services, multicast
 // and reserved ranges. Allow and Deny add to that. The longest prefix that holds the address decides; among equally long
-// ones Deny beats Allow, and Allow beats the built-in refusals. IPv6 forms that carry an IPv4 address (mapped, NAT64,
-// 6to4) are judged by that address, too.
+// ones Deny beats Allow, and Allow beats the built-in refusals. IPv6 forms that carry an IPv4 address (mapped, compatible, NAT64,
+// 6to4, Teredo, ISATAP) are judged by that address, too. The rules are read by package netrule.
 type Guard struct {
 	Allow, Deny []netip.Prefix
 }
@@ -24,7 +26,17 @@ type Guard struct {
 type DeniedError struct{ Addr netip.Addr }
 
 func (e *DeniedError) Error() string {
-	return "the guard forbids connecting to " + e.Addr.String() + ": allow it there if the webhook really lives at that address"
+	return "connecting to " + e.Addr.String() + " is forbidden: allow it under network in rowhook.yaml if the webhook really lives at that address"
+}
+
+// With is the guard with the rules of another added.
+func (g Guard) With(other Guard) Guard {
+	return Guard{Allow: slices.Concat(g.Allow, other.Allow), Deny: slices.Concat(g.Deny, other.Deny)}
+}
+
+// Equal reports that two guards have the same rules, in the same order.
+func (g Guard) Equal(other Guard) bool {
+	return slices.Equal(g.Allow, other.Allow) && slices.Equal(g.Deny, other.Deny)
 }
 
 // Check returns a *DeniedError if addr may not be dialled.
@@ -33,8 +45,10 @@ func (g Guard) Check(addr netip.Addr) error {
 	if !g.allows(addr) {
 		return &DeniedError{Addr: addr}
 	}
-	if inner, ok := embedded(addr); ok && !g.allows(inner) {
-		return &DeniedError{Addr: addr}
+	for _, inner := range embedded(addr) {
+		if !g.allows(inner) {
+			return &DeniedError{Addr: addr}
+		}
 	}
 	return nil
 }
@@ -67,79 +81,38 @@ func longest(prefixes []netip.Prefix, addr netip.Addr) int {
 
 func refusedLength(addr netip.Addr) int {
 	bits := -1
-	for _, words := range []string{"link-local", "metadata", "reserved"} {
-		bits = max(bits, longest(guardWord(words), addr))
+	for _, word := range []string{"link-local", "metadata", "reserved"} {
+		bits = max(bits, longest(netrule.Range(word), addr))
 	}
 	return bits
 }
 
-// embedded is the IPv4 address that an IPv6 address carries for a translator or a tunnel to unpack.
-func embedded(addr netip.Addr) (netip.Addr, bool) {
+// embedded lists the IPv4 addresses that an IPv6 address may carry for a translator or a tunnel to unpack.
+func embedded(addr netip.Addr) []netip.Addr {
 	if !addr.Is6() {
-		return netip.Addr{}, false
-	}
-	b := addr.As16()
-	v4 := func(i int) (netip.Addr, bool) { return netip.AddrFrom4([4]byte(b[i : i+4])), true }
-	switch {
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr): // NAT64, RFC 6052
-		return v4(12)
-	case netip.MustParsePrefix("2002::/16").Contains(addr): // 6to4, RFC 3056
-		return v4(2)
-	case netip.MustParsePrefix("::/96").Contains(addr) && !addr.IsLoopback() && !addr.IsUnspecified(): // RFC 4291, 2.5.5.1
-		return v4(12)
-	}
-	return netip.Addr{}, false
-}
-
-// guardWord is what a word of ParseGuardRule stands for; nil if there is no such word.
-func guardWord(word string) []netip.Prefix {
-	var text string
-	switch word {
-	case "private":
-		text = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7"
-	case "loopback":
-		text = "127.0.0.0/8 ::1/128"
-	case "link-local":
-		text = "169.254.0.0/16 fe80::/10"
-	case "metadata": // AWS, Google Cloud and Azure; ECS tasks; AWS and Google Cloud on IPv6; Alibaba; Azure's wire server
-		text = "169.254.169.254/32 169.254.170.2/32 fd00:ec2::254/128 fd20:ce::254/128 100.100.100.200/32 168.63.129.16/32"
-	case "reserved": // "this network", multicast, future use and broadcast
-		text = "0.0.0.0/8 224.0.0.0/4 240.0.0.0/4 ff00::/8"
-	default:
 		return nil
 	}
-	var prefixes []netip.Prefix
-	for _, s := range strings.Fields(text) {
-		prefixes = append(prefixes, netip.MustParsePrefix(s))
+	b := addr.As16()
+	v4 := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(b[i : i+4])) }
+	within := func(prefix string) bool { return netip.MustParsePrefix(prefix).Contains(addr) }
+	switch {
+	case within("64:ff9b::/96"), within("64:ff9b:1::/48"): // NAT64, RFC 6052 and RFC 8215
+		return []netip.Addr{v4(12)}
+	case within("2002::/16"): // 6to4, RFC 3056
+		return []netip.Addr{v4(2)}
+	case within("2001::/32"): // Teredo, RFC 4380: the server, and the client with its bits turned around
+		return []netip.Addr{v4(4), netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})}
+	case within("::ffff:0:0:0/96"), within("::/96") && !addr.IsLoopback() && !addr.IsUnspecified(): // RFC 2765; RFC 4291, 2.5.5.1
+		return []netip.Addr{v4(12)}
+	case b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe: // ISATAP, RFC 5214
+		return []netip.Addr{v4(12)}
 	}
-	return prefixes
-}
-
-// ParseGuardRule reads one rule of a Guard: a word (private, loopback, link-local, metadata, reserved), an address, or
-// a prefix such as 10.1.0.0/16. Allowing link-local leaves the metadata services refused: they need their own rule.
-func ParseGuardRule(rule string) ([]netip.Prefix, error) {
-	rule = strings.TrimSpace(rule)
-	if prefixes := guardWord(strings.ToLower(rule)); prefixes != nil {
-		return prefixes, nil
-	}
-	if addr, err := netip.ParseAddr(rule); err == nil && addr.Zone() == "" {
-		addr = addr.Unmap()
-		return []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}, nil
-	}
-	prefix, err := netip.ParsePrefix(rule)
-	if err != nil {
-		return nil, fmt.Errorf("%q is no address rule: write private, loopback, link-local, metadata, reserved, "+
-			"an address, or a prefix such as 10.1.0.0/16", rule)
-	}
-	if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
-		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
-	}
-	return []netip.Prefix{prefix.Masked()}, nil
+	return nil
 }
 
 // control is a net.Dialer's ControlContext: it runs for each address that is tried, after resolving, before connecting.
-func (g Guard) control(_ context.Context, _, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
+func (g Guard) control(_ context.Context, _, to string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(to)
 	if err != nil {
 		return fmt.Errorf("read the address to connect to: %w", err)
 	}

@@ -9,7 +9,7 @@ create table rowhook.setting (
   value jsonb not null
 );
 comment on table  rowhook.setting is 'What rowhook.yaml says of the whole installation, a row per key';
-comment on column rowhook.setting.name  is 'Key: retention; generation (raised by every apply, so that dispatchers notice)';
+comment on column rowhook.setting.name  is 'Key: retention; network; generation (raised by every apply, so that dispatchers notice)';
 comment on column rowhook.setting.value is 'Value as applied';
 insert into rowhook.setting values
   ('generation', '0'),

@@ -1,7 +1,7 @@
 -- What operating needs: recent figures per trigger, backfills, and a way to look through events by trigger and by payload.
 
 insert into rowhook.setting values ('compatible', '1');
-comment on column rowhook.setting.name is 'Key: retention; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
+comment on column rowhook.setting.name is 'Key: retention; network; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
 
 -- In the order in which a settlement locks them, so that the two can't wait for each other.
 lock table rowhook.event_archive, rowhook.dead_letter in share mode;
@@ -87,5 +87,5 @@ drop table rowhook.backfill;
 drop table rowhook.activity;
 drop index rowhook.event_archive_trigger;
 drop index rowhook.dead_letter_trigger_id;
-comment on column rowhook.setting.name is 'Key: retention; generation (raised by every apply, so that dispatchers notice)';
+comment on column rowhook.setting.name is 'Key: retention; network; generation (raised by every apply, so that dispatchers notice)';
 delete from rowhook.setting where name = 'compatible';

@@ -1,0 +1,165 @@
+package webhook
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// tlsFiles are the paths of an endpoint's PEM files, "" where there is none. Endpoints with the same files share connections.
+type tlsFiles struct{ ca, cert, key string }
+
+const (
+	filesEvery = time.Second // how often to look whether they changed
+	maxPEM     = 1 << 20     // bytes of one file
+)
+
+// secureTransport connects by the files of an endpoint, and anew once they change.
+type secureTransport struct {
+	files tlsFiles
+
+	mu        sync.Mutex
+	transport *http.Transport // nil: they could not be read yet
+	seen      [3]fs.FileInfo  // as they were read
+	looked    time.Time
+	problem   error // of the last look
+}
+
+// transport returns what calls an endpoint. The error says which of its files can't be used and why.
+func (c *Client) transport(ep *Endpoint) (*http.Transport, error) {
+	if ep.tls == (tlsFiles{}) {
+		return c.plain.Load(), nil
+	}
+	c.mu.Lock()
+	s, guard := c.secure[ep.tls], c.guard
+	if s == nil {
+		s = &secureTransport{files: ep.tls}
+		c.secure[ep.tls] = s
+	}
+	c.mu.Unlock()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.looked) >= filesEvery {
+		s.looked = now
+		before := s.problem
+		s.problem = s.look(func(config *tls.Config) *http.Transport { return c.newTransport(guard, config) }, c.config.TLS)
+		if s.problem != nil && s.transport != nil && (before == nil || before.Error() != s.problem.Error()) {
+			c.config.Problem(s.problem)
+		}
+	}
+	if s.transport == nil {
+		return nil, s.problem
+	}
+	return s.transport, nil
+}
+
+// look reads the files if they are others than before. Half of a rotation, such as a certificate whose key is not there yet, is
+// a problem, and what was read before stays in use.
+func (s *secureTransport) look(make func(*tls.Config) *http.Transport, base *tls.Config) error {
+	var is [3]fs.FileInfo
+	same := s.transport != nil
+	for i, f := range s.files.list() {
+		if f.path == "" {
+			continue
+		}
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", f.key, f.path, withoutPath(err))
+		}
+		is[i] = info
+		same = same && os.SameFile(info, s.seen[i]) && info.Size() == s.seen[i].Size() && info.ModTime().Equal(s.seen[i].ModTime())
+	}
+	if same {
+		return nil
+	}
+	config, err := s.files.read(base)
+	if err != nil {
+		return err
+	}
+	if s.transport != nil {
+		s.transport.CloseIdleConnections()
+	}
+	s.transport, s.seen = make(config), is
+	return nil
+}
+
+func (s *secureTransport) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.transport != nil {
+		s.transport.CloseIdleConnections()
+	}
+}
+
+// keyedFile is a file with the key of rowhook.yaml that names it.
+type keyedFile struct{ key, path string }
+
+func (f tlsFiles) list() [3]keyedFile {
+	return [3]keyedFile{{"tls.ca_file", f.ca}, {"tls.cert_file", f.cert}, {"tls.key_file", f.key}}
+}
+
+// read makes the TLS configuration of the files.
+func (f tlsFiles) read(base *tls.Config) (*tls.Config, error) {
+	config := base.Clone()
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	var texts [3][]byte
+	for i, file := range f.list() {
+		if file.path == "" {
+			continue
+		}
+		text, err := readPEM(file.path)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", file.key, file.path, err)
+		}
+		texts[i] = text
+	}
+	if f.ca != "" {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(texts[0]) {
+			return nil, fmt.Errorf("tls.ca_file %s: holds no certificate in PEM form", f.ca)
+		}
+	}
+	if f.cert != "" {
+		pair, err := tls.X509KeyPair(texts[1], texts[2])
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert_file %s and tls.key_file %s: %s", f.cert, f.key, withoutPrefix(err.Error()))
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+func readPEM(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	defer func() { _ = file.Close() }() // only read from
+	text, err := io.ReadAll(io.LimitReader(file, maxPEM+1))
+	switch {
+	case err != nil:
+		return nil, withoutPath(err)
+	case len(text) > maxPEM:
+		return nil, fmt.Errorf("is larger than %d bytes, so it is no PEM file", maxPEM)
+	}
+	return text, nil
+}
+
+// withoutPath is an error of the operating system for a message that names the path already.
+func withoutPath(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
