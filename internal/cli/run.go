@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +33,8 @@ func (a *app) runCommand() *cobra.Command {
 
 Several may run on one database: they share the work, and take over from each other when one dies. SIGINT or SIGTERM
 stops gracefully: nothing new is claimed, what is in flight may finish within the grace period, the rest is given back.
-A second signal stops at once; nothing is lost, but what was in flight is sent again by whoever comes next.`,
+A second signal stops at once; nothing is lost, but what was in flight is sent again by whoever comes next.
+SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pending, within about a second.`,
 		Example: `  rowhook run -f rowhook.yaml
   DATABASE_URL=postgres://app@pooler:6432/shop ROWHOOK_LISTEN_URL=postgres://app@db:5432/shop rowhook run`,
 		Args: cobra.NoArgs,
@@ -137,7 +142,9 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 		}
 		return err
 	}
+	stopReapplying := a.reapply(ctx, target, file)
 	err = d.Run(ctx)
+	stopReapplying()
 	switch {
 	case aborted.Load():
 		return errors.New("stopped at once by a second signal: what was in flight is given back by the next dispatcher, and sent again")
@@ -176,4 +183,36 @@ func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait 
 	}
 	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
 	return nil
+}
+
+// reapply applies the file again at each SIGHUP, until ctx is done. The returned function waits for the end of that.
+func (a *app) reapply(ctx context.Context, t *target, file string) func() {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case <-hangups:
+			}
+			if file == "" {
+				a.log.Warn("SIGHUP: there is no configuration to apply again, as this was started without -f")
+				continue
+			}
+			a.log.Info("SIGHUP: applying the configuration again", "file", file)
+			if err := a.prepareDatabase(ctx, t, file, defaultConnectTimeout); err != nil && ctx.Err() == nil {
+				a.log.Error("SIGHUP: the configuration was not applied, deliveries go on by the one before", "file", file, "error", err)
+			}
+		}
+	})
+	return func() {
+		signal.Stop(hangups)
+		close(done)
+		wg.Wait()
+	}
 }

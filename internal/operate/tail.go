@@ -18,12 +18,14 @@ const (
 	tailOpen    = 1000
 )
 
-// Tail reports the events that a filter chooses as they come, and again whenever one of them has been tried or has changed its
+// Tail reports the events that a filter chooses as they come, those since f.Since first if that is set, and again whenever one of them has been tried or has changed its
 // state, until ctx is done or report fails. Where more come than can be followed, skipped says so and some are left out.
 func Tail(ctx context.Context, db DB, f Filter, report func(Event) error, skipped func()) error {
-	t := &tail{db: db, report: report, skipped: skipped, seen: map[string]Event{}}
-	if err := db.QueryRow(ctx, "select clock_timestamp()").Scan(&t.began); err != nil {
-		return fmt.Errorf("ask for the time: %w", err)
+	t := &tail{db: db, report: report, skipped: skipped, seen: map[string]Event{}, began: f.Since}
+	if f.Since.IsZero() {
+		if err := db.QueryRow(ctx, "select clock_timestamp()").Scan(&t.began); err != nil {
+			return fmt.Errorf("ask for the time: %w", err)
+		}
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -49,6 +51,7 @@ type tail struct {
 	report  func(Event) error
 	skipped func()
 	began   time.Time
+	looked  bool // at least once
 	seen    map[string]Event
 }
 
@@ -76,11 +79,8 @@ func (t *tail) look(ctx context.Context, f Filter) error {
 		}
 		since := f
 		since.Since = t.began
-		if late := now.Add(-tailOverlap); late.After(t.began) {
+		if late := now.Add(-tailOverlap); late.After(t.began) && t.looked {
 			since.Since = late
-		}
-		if f.Since.After(since.Since) {
-			since.Since = f.Since
 		}
 		q, err := since.resolve(ts)
 		if err != nil {
@@ -99,6 +99,7 @@ func (t *tail) look(ctx context.Context, f Filter) error {
 	if err != nil {
 		return err
 	}
+	t.looked = true
 	return t.tell(now, fresh, again)
 }
 

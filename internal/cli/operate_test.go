@@ -1,0 +1,186 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/pgtest"
+)
+
+// manualConfig is a trigger of the table orders that takes manual events, beside one that does not.
+func manualConfig(t testing.TB, url string) string {
+	t.Helper()
+	return write(t, "rowhook.yaml", `
+triggers:
+  - name: order_changed
+    table: public.orders
+    on: {insert: true, manual: true}
+    webhook: {url: "`+url+`/orders"}
+    retry: {limit: 0}
+  - name: order_deleted
+    table: public.orders
+    on: {delete: true}
+    webhook: {url: "`+url+`/deleted"}
+`)
+}
+
+// decode reads the JSON that a command printed.
+func decode[T any](t testing.TB, text string) (v T) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	require.NoError(t, d.Decode(&v), text)
+	return v
+}
+
+func TestAnOperatorSeesAndMendsAnOutageWithoutSQL(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	s, url := receiver(t)
+	s.Behaviour.Fail = 1 // the first attempt of each event
+	env := database(db.URL())
+	file := manualConfig(t, url)
+	run := start(t, env, "run", "-f", file)
+	run.stderr.waitFor(t, "ready")
+	must := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := rowhook(t, env, args...)
+		require.Zero(t, code, stderr)
+		return stdout
+	}
+
+	db.Exec(t, "insert into orders select i, 1.10, E'\\x1b[2Jevil' from generate_series(1, 3) i")
+	must("drain", "--timeout", "30s") // with a limit of 0 they are dead at once
+	text := must("status")
+	require.Regexp(t, `(?m)^TRIGGER +WAITING +IN FLIGHT +RETRYING +DEAD `, text)
+	require.Regexp(t, `(?m)^order_changed +0 +0 +0 +3 `, text)
+	require.Regexp(t, `(?m)^schema +version \d+$`, text)
+	require.NotContains(t, text, "\x1b", "no colour where it is no terminal")
+	status := decode[operate.Status](t, must("status", "--json"))
+	require.Len(t, status.Triggers, 2)
+	require.EqualValues(t, 3, status.Triggers[0].Dead)
+	require.Len(t, status.Instances, 1)
+	require.True(t, status.Instances[0].Alive)
+
+	page := decode[operate.Page](t, must("events", "list", "--state", "dead", "--limit", "2", "--json"))
+	require.Len(t, page.Events, 2)
+	rest := decode[operate.Page](t, must("events", "list", "--state", "dead", "--cursor", page.Next, "--json"))
+	require.Len(t, rest.Events, 1)
+	require.Empty(t, rest.Next)
+	shown := must("events", "show", page.Events[0].ID)
+	require.Contains(t, shown, "nothing, until someone sends it again (rowhook redeliver "+page.Events[0].ID+")")
+	require.Contains(t, shown, "POST "+url+"/orders")
+	require.NotContains(t, shown, "\x1b", "nor what a row holds")
+	detail := decode[operate.Detail](t, must("events", "show", page.Events[0].ID, "--json"))
+	require.Len(t, detail.Log, 1)
+
+	code, _, stderr := rowhook(t, env, "redeliver", "--trigger", "order_changed")
+	require.Equal(t, 2, code, "nobody there to ask")
+	require.Contains(t, stderr, "Redeliver 3 events (dead) of order_changed?")
+	require.Equal(t, "1 event back in the queue.\n", must("redeliver", page.Events[0].ID), "an event by its id needs no question")
+	out := decode[operate.Bulk](t, must("redeliver", "--trigger", "order_changed", "--yes", "--json"))
+	require.EqualValues(t, 2, out.Changed)
+	require.Equal(t, "Nothing is left.\n", must("drain", "--timeout", "30s"))
+	require.Empty(t, decode[operate.Page](t, must("events", "list", "--state", "dead", "--json")).Events)
+	require.Len(t, decode[operate.Page](t, must("events", "list", "--state", "delivered", "--json", "--payload", "new.id=2")).Events, 1)
+
+	id := strings.TrimSpace(must("invoke", "order_changed", "--payload", "@"+write(t, "payload.json", `{"n": 1.10}`)))
+	must("drain")
+	deliveries := s.Deliveries()
+	last := deliveries[len(deliveries)-1]
+	require.Equal(t, []string{id, "MANUAL", `{"n": 1.10}`}, []string{last.ID, last.Op, string(last.New())})
+	code, _, stderr = rowhook(t, env, "invoke", "order_deleted", "--payload", "1")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "manual: true")
+
+	require.Equal(t, "Paused order_changed.\n", must("pause", "order_changed"))
+	db.Exec(t, "insert into orders values (4, 1, 'x')")
+	code, _, stderr = rowhook(t, env, "drain", "order_changed", "--timeout", "100ms")
+	require.Equal(t, 1, code)
+	require.Regexp(t, `order_changed: \d waiting, \d in flight, 0 to be retried.* \(paused\)`, stderr)
+	require.Equal(t, "Resumed order_changed.\n", must("resume", "--all"))
+	must("drain")
+	require.Contains(t, must("backfill", "order_changed", "--where", "id <= 2", "--yes"), "4 rows of order_changed read, 2 events recorded")
+	must("drain")
+	require.Len(t, decode[operate.Page](t, must("events", "list", "--payload", "$.session_variables.rowhook_backfill", "--json")).Events, 2)
+	for _, wrong := range [][]string{
+		{"events", "list", "--state", "lost"}, {"events", "list", "--since", "yesterday"}, {"events", "list", "--limit", "1001"}, {"events", "show", "7"},
+		{"redeliver"}, {"discard", "--state", "delivered", "--yes"}, {"pause"}, {"resume", "--all", "x"}, {"invoke", "order_changed", "--payload", "{"}, {"migrate", "--to", "99"},
+	} {
+		code, _, stderr := rowhook(t, env, wrong...)
+		require.Equal(t, 2, code, "%s: %s", wrong, stderr)
+	}
+}
+
+func TestTailPrintsEventsAsTheyCome(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	_, url := receiver(t)
+	run := start(t, database(db.URL()), "run", "-f", manualConfig(t, url))
+	run.stderr.waitFor(t, "ready")
+	tail := start(t, database(db.URL()), "events", "tail", "--json", "--since", "1h")
+	db.Exec(t, "insert into orders values (1, 1, 'x')")
+	tail.stdout.waitFor(t, `"trigger":"order_changed".*"state":"delivered"`)
+	tail.signal(t, os.Interrupt)
+	require.Zero(t, tail.exit(t))
+}
+
+func TestHangupAppliesTheFileAgain(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	s, url := receiver(t)
+	file := manualConfig(t, url)
+	p := start(t, database(db.URL()), "run", "-f", file)
+	p.stderr.waitFor(t, "ready")
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, []byte("triggers: [}"), 0o600))
+	p.signal(t, syscall.SIGHUP)
+	p.stderr.waitFor(t, "was not applied")
+	require.NoError(t, os.WriteFile(file, regexp.MustCompile(`/orders"`).ReplaceAll(text, []byte(`/elsewhere"`)), 0o600))
+	p.signal(t, syscall.SIGHUP)
+	p.stderr.waitFor(t, "configuration loaded")
+	db.Exec(t, "insert into orders values (1, 1, 'x')")
+	require.Equal(t, "/elsewhere", arrived(t, s, 1)[0].Path)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
+
+	bare := start(t, database(db.URL()), "run")
+	bare.stderr.waitFor(t, "ready")
+	bare.signal(t, syscall.SIGHUP)
+	bare.stderr.waitFor(t, "started without -f")
+}
+
+func TestMigrateGoesDownAndUp(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	env := database(db.URL())
+	code, stdout, _ := rowhook(t, env, "migrate")
+	require.Zero(t, code)
+	require.Contains(t, stdout, "Nothing to do")
+	code, _, stderr := rowhook(t, env, "migrate", "--to", "1")
+	require.Equal(t, 2, code)
+	require.Contains(t, stderr, "--yes")
+	code, stdout, _ = rowhook(t, env, "migrate", "--to", "1", "--yes")
+	require.Zero(t, code)
+	require.Contains(t, stdout, "is at version 1")
+	code, _, stderr = rowhook(t, env, "status")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, `run "rowhook migrate"`)
+	run := start(t, env, "run")
+	run.stderr.waitFor(t, "ready")
+	require.Contains(t, run.stderr.String(), "of another version than this program, and compatible")
+	code, _, _ = rowhook(t, env, "migrate")
+	require.Zero(t, code)
+	require.NotZero(t, schemaVersion(t, db))
+}

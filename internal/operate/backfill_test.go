@@ -1,0 +1,223 @@
+package operate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// recorded lists the payloads of the queue's events, in order.
+func (d *desk) recorded(t *testing.T) []string {
+	t.Helper()
+	return d.ids(t, "select op::text || ' ' || new::text || ' ' || coalesce(session::text, '') from rowhook.event_log order by id")
+}
+
+func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.do(t, `create type mood as enum ('good', 'bad'); create table shop (region text collate "C", no numeric(9,2), at timestamptz, m mood, primary key (region, no))`)
+	d.do(t, `insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'), ('a', 2, '2026-01-01 00:00+02', 'good'), ('a', 10, '2026-01-01 00:00+02', 'bad'), ('ä''{,"', 1, null, 'good')`)
+	shop := func(change ...func(*sqlschema.Spec)) sqlschema.Spec {
+		return d.spec("shop", append(change, func(s *sqlschema.Spec) { s.When = "new.m = 'good'" })...)
+	}
+	d.apply(t, d.spec("a"), shop(func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }))
+	b, err := operate.Backfill(t.Context(), d.conn, "shop", operate.BackfillOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, []int64{4, 4, 3}, []int64{b.Expected, b.Scanned, b.Recorded})
+	require.NotNil(t, b.FinishedAt)
+	session := fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID)
+	want := []string{
+		`I {"region":"a","no":2.00,"at":"2025-12-31T22:00:00+00:00","m":"good"} ` + session,
+		`I {"region":"b","no":1.50,"at":"2025-12-31T22:00:00+00:00","m":"good"} ` + session,
+		`I {"region":"ä'{,\"","no":1.00,"at":null,"m":"good"} ` + session,
+	}
+	require.ElementsMatch(t, want, d.recorded(t))
+
+	// What a live event of the same row holds.
+	d.do(t, "delete from rowhook.event_log; begin; delete from shop; insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'); commit")
+	require.Equal(t, []string{`I {"region":"b","no":1.50,"at":"2025-12-31T22:00:00+00:00","m":"good"} `}, d.recorded(t))
+
+	d.apply(t, d.spec("a"), shop(func(s *sqlschema.Spec) { s.On, s.Payload.Columns = sqlschema.On{Insert: true}, []string{"no", "region"} }))
+	d.do(t, "delete from rowhook.event_log")
+	b, err = operate.Backfill(t.Context(), d.conn, "shop", operate.BackfillOptions{Where: "no > 1 and region = 'b'"})
+	require.NoError(t, err)
+	require.Equal(t, []string{fmt.Sprintf(`I {"no":1.50,"region":"b"} {"rowhook_backfill":%d}`, b.ID)}, d.recorded(t))
+}
+
+func TestBackfillGoesOnWhereItWasInterrupted(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	_, err := operate.Pause(t.Context(), d.conn, "a")
+	require.NoError(t, err)
+	d.do(t, "insert into a (v) select 'x' from generate_series(1, 2500); delete from rowhook.event_log")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	conn := d.Conn(t)
+	part, err := operate.Backfill(ctx, conn, "a", operate.BackfillOptions{Where: "id > 100", Progress: func(s operate.BackfillStatus) {
+		if s.Scanned >= 1000 {
+			cancel()
+		}
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+	require.EqualValues(t, 1000, part.Scanned)
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.Len(t, s.Backfills, 1)
+	require.EqualValues(t, 1000, s.Backfills[0].Scanned)
+
+	_, err = operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
+	require.ErrorIs(t, err, operate.ErrRefused, "another condition is another backfill")
+	require.ErrorContains(t, err, "id > 100")
+	d.do(t, "insert into a (v) select 'later' from generate_series(1, 7)")
+	whole, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Where: "id > 100"})
+	require.NoError(t, err)
+	require.Equal(t, part.ID, whole.ID)
+	require.EqualValues(t, []int64{2500, 2400}, []int64{whole.Scanned, whole.Recorded})
+	require.Equal(t, 2407, d.count(t, "rowhook.event_log"), "later rows have only their own events")
+	require.Equal(t, 2400, d.count(t, "(select distinct new->>'id' from rowhook.event_log where session is not null) as x"), "each row once")
+
+	again, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
+	require.NoError(t, err)
+	require.NotEqual(t, whole.ID, again.ID)
+	require.EqualValues(t, 2507, again.Recorded)
+}
+
+func TestBackfillLeavesRoomForEventsThatComeMeanwhile(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Concurrency = 8 }))
+	d.do(t, "insert into a (v) select 'x' from generate_series(1, 300); delete from rowhook.event_log")
+	d.run(t)
+	most := 0
+	watch := d.Conn(t)
+	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Progress: func(operate.BackfillStatus) {
+		var n int
+		require.NoError(t, watch.QueryRow(t.Context(), "select count(*) from rowhook.event_log").Scan(&n))
+		most = max(most, n)
+	}})
+	require.NoError(t, err)
+	require.EqualValues(t, 300, b.Recorded)
+	require.LessOrEqual(t, most, 4, "half of the trigger's slots")
+	until(t, "all arrive", func() bool { return d.receiver.unique() == 300 })
+}
+
+func TestBackfillSaysWhyItCanNot(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	d.do(t, "create table keyless (v text)")
+	d.apply(t, d.spec("a"), d.spec("keyless"), d.spec("b", func(s *sqlschema.Spec) {
+		s.On, s.When = sqlschema.On{Update: sqlschema.UpdateOn{Enabled: true}}, "old.v <> new.v"
+	}))
+	for name, c := range map[string]struct {
+		trigger, where string
+		kind           error
+		want           string
+	}{
+		"no key":          {"keyless", "", operate.ErrRefused, "no primary key"},
+		"no trigger":      {"c", "", operate.ErrNotFound, "no trigger"},
+		"bad column":      {"a", "w = 1", operate.ErrInvalid, "the condition"},
+		"more than one":   {"a", "true) or (true", operate.ErrInvalid, "the condition"},
+		"more statements": {"a", "true; drop table a", operate.ErrInvalid, "the condition"},
+		"no boolean":      {"a", "id", operate.ErrInvalid, "boolean"},
+		"old in when":     {"b", "", operate.ErrRefused, "a trigger of its own"},
+	} {
+		_, err := operate.Backfill(t.Context(), d.conn, c.trigger, operate.BackfillOptions{Where: c.where})
+		require.ErrorIs(t, err, c.kind, name)
+		require.ErrorContains(t, err, c.want, name)
+	}
+	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
+	require.NoError(t, err, "an empty table")
+	require.NotNil(t, b.FinishedAt)
+}
+
+func TestBackfillOfAPartitionedTableReadsEveryPartition(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.do(t, "create table p (id int primary key, v text) partition by range (id); create table p1 partition of p for values from (0) to (1000); create table p2 partition of p for values from (1000) to (9000)")
+	d.do(t, "insert into p select i, 'x' from generate_series(1, 1999) i")
+	d.apply(t, d.spec("p"))
+	b, err := operate.Backfill(t.Context(), d.conn, "p", operate.BackfillOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 1999, b.Recorded)
+	require.Equal(t, 1999, d.count(t, "(select distinct new->>'id' from rowhook.event_log) as x"))
+}
+
+func TestDrainWaitsUntilNothingIsOwed(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	left, err := operate.Drain(t.Context(), d.conn, nil, nil)
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	d.wait(t, "b", 2)
+	d.receiver.hold = make(chan struct{})
+	d.do(t, "insert into a (v) values ('x')")
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	left, err = operate.Drain(short, d.conn, []string{"b"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, []operate.Left{{Trigger: "b", Waiting: 2}}, left)
+	d.run(t, func(c *dispatcher.Config) { c.Concurrency = 10 })
+	seen := make(chan struct{})
+	done := make(chan error, 1)
+	conn := d.Conn(t)
+	go func() {
+		told := false
+		left, err := operate.Drain(t.Context(), conn, nil, func(l []operate.Left) {
+			if !told && l[0].InFlight == 1 {
+				told = true
+				close(seen)
+			}
+		})
+		if err == nil && len(left) > 0 {
+			err = errors.New("something is left")
+		}
+		done <- err
+	}()
+	<-seen
+	close(d.receiver.hold)
+	require.NoError(t, <-done)
+	require.Zero(t, d.count(t, "rowhook.event_log"))
+	_, err = operate.Drain(t.Context(), d.conn, []string{"c"}, nil)
+	require.ErrorIs(t, err, operate.ErrNotFound)
+}
+
+func TestTailFollowsEachEventUntilItIsSettled(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	d.wait(t, "a", 1)
+	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, sqlschema.Duration(time.Second) }), d.spec("b"))
+	d.do(t, "delete from rowhook.event_log")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	lines := make(chan string, 100)
+	conn := d.Conn(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- operate.Tail(ctx, conn, operate.Filter{Triggers: []string{"a"}}, func(e operate.Event) error {
+			lines <- fmt.Sprintf("%s %d", e.State, e.Attempts)
+			return nil
+		}, nil)
+	}()
+	until(t, "it looks", func() bool { return d.count(t, "pg_stat_activity where query ilike '%event_archive%' and pid = $1", int(conn.PgConn().PID())) == 1 })
+	d.do(t, "insert into b (v) values ('not followed')")
+	d.do(t, "insert into a (v) values ('x')")
+	require.Equal(t, "waiting 0", <-lines)
+	d.receiver.status.Store(500)
+	d.run(t)
+	var last string
+	for last != "dead 2" {
+		last = <-lines
+		require.Contains(t, []string{"in_flight 1", "retrying 1", "in_flight 2", "dead 2"}, last)
+	}
+	cancel()
+	require.NoError(t, <-done)
+}
