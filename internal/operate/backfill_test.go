@@ -45,7 +45,9 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	d.do(t, "delete from rowhook.event_log; begin; delete from shop; insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'); commit")
 	require.Equal(t, []string{`I {"region":"b","no":1.50,"at":"2025-12-31T22:00:00+00:00","m":"good"} `}, d.recorded(t))
 
-	d.apply(t, d.spec("a"), shop(func(s *sqlschema.Spec) { s.On, s.Payload.Columns = sqlschema.On{Insert: true}, []string{"no", "region"} }))
+	d.apply(t, d.spec("a"), shop(func(s *sqlschema.Spec) {
+		s.On, s.Payload.Columns = sqlschema.On{Insert: true}, []string{"no", "region"}
+	}))
 	d.do(t, "delete from rowhook.event_log")
 	b, err = operate.Backfill(t.Context(), d.conn, "shop", operate.BackfillOptions{Where: "no > 1 and region = 'b'"})
 	require.NoError(t, err)
@@ -207,7 +209,9 @@ func TestTailFollowsEachEventUntilItIsSettled(t *testing.T) {
 			return nil
 		}, nil)
 	}()
-	until(t, "it looks", func() bool { return d.count(t, "pg_stat_activity where query ilike '%event_archive%' and pid = $1", int(conn.PgConn().PID())) == 1 })
+	until(t, "it looks", func() bool {
+		return d.count(t, "pg_stat_activity where query ilike '%event_archive%' and pid = $1", int(conn.PgConn().PID())) == 1
+	})
 	d.do(t, "insert into b (v) values ('not followed')")
 	d.do(t, "insert into a (v) values ('x')")
 	require.Equal(t, "waiting 0", <-lines)
