@@ -80,7 +80,8 @@ const sessionWithin = 5 * time.Second
 func (c *claimer) letGo() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	if c.bell.State() == listener.Silent {
+	// Unarmed it is also after a request for silence whose answer did not come any more: the stop may have cut it off.
+	if state := c.bell.State(); state == listener.Silent || state == listener.Unarmed && !c.cfg.NoListen {
 		if _, err := sqlschema.Ring(ctx, c.claims); err != nil {
 			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
 		}
