@@ -78,6 +78,17 @@ func (b *board) markAll(search bool) {
 	b.wake()
 }
 
+// look has lanes looked at from the beginning.
+func (b *board) look(triggers []int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, id := range triggers {
+		if l, ok := b.lanes[id]; ok {
+			b.markLane(l, true)
+		}
+	}
+}
+
 func (b *board) markLane(l *lane, search bool) {
 	if search {
 		l.search = true

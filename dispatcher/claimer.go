@@ -301,6 +301,8 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 // callEvery is how often a saturated dispatcher that silenced the bell rings for its peers.
 const callEvery = 100 * time.Millisecond
 
+// askNextDue asks when the next event of drained lanes becomes due, and has them looked at once more: what became due after their last claim
+// had looked and before this question was answered is in neither.
 func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -314,6 +316,7 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 			c.board.due(id, time.Now().Add(in))
 		}
 	}
+	c.board.look(triggers)
 	c.recovered()
 	return nil
 }

@@ -2,6 +2,7 @@ package dispatcher_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -229,4 +230,28 @@ func TestWhatCouldNotBeSettledIsReclaimedByTheOthers(t *testing.T) {
 	require.Equal(t, 1, one[int](t, conn, "select count(*) from rowhook.instance"), "the others must be able to find it")
 	b.start(t)
 	b.settled(t)
+}
+
+// TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten has events become due all the time, so that some become due after a claim has
+// looked and before the question for the next due time is answered.
+func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const triggers, each = 20, 40
+	var specs []sqlschema.Spec
+	for n := range triggers {
+		name := fmt.Sprintf("t%d", n)
+		b.Exec(t, "create table "+name+" (id bigint)")
+		specs = append(specs, b.spec(name))
+	}
+	b.apply(t, specs...)
+	b.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, new, due_at)
+		select rowhook.uuid7(), t.id, 'I', json_build_object('id', g), clock_timestamp() + interval '1.5 s' + random() * interval '0.5 s'
+		  from rowhook.trigger t, generate_series(1, $1) as g`, each)
+	b.start(t)
+	conn := b.Conn(t)
+	require.Eventually(t, func() bool {
+		var none bool
+		return conn.QueryRow(t.Context(), "select not exists (select from rowhook.event_log)").Scan(&none) == nil && none
+	}, 15*time.Second, 20*time.Millisecond, "events that are due wait for the poll")
 }

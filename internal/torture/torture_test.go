@@ -347,3 +347,28 @@ func TestAFewSecondsOfTortureEndClean(t *testing.T) {
 	require.Greater(t, r.Verdict.Archived, 100)
 	require.NotEmpty(t, r.Faults)
 }
+
+func TestSoakNoticesWhatGrows(t *testing.T) {
+	t.Parallel()
+	samples := func(change func(i int, u *usage)) []usage {
+		all := make([]usage, 40)
+		for i := range all {
+			all[i].Resident, all[i].Threads, all[i].Files, all[i].Sessions, all[i].pid = 30, 9, 20, 6, 77
+			change(i, &all[i])
+		}
+		return all
+	}
+	require.Empty(t, compare("flat", samples(func(i int, u *usage) { u.Resident += float64(i % 7) })).growth())
+	for what, change := range map[string]func(i int, u *usage){
+		"memory":     func(i int, u *usage) { u.Resident += float64(i) },
+		"threads":    func(i int, u *usage) { u.Threads += i / 4 },
+		"open files": func(i int, u *usage) { u.Files += i },
+		"sessions":   func(i int, u *usage) { u.Sessions += i / 5 },
+		"again":      func(i int, u *usage) { u.pid += i / 30 },
+	} {
+		growth := compare("it", samples(change)).growth()
+		require.Len(t, growth, 1, what)
+		require.Contains(t, growth[0], what)
+	}
+	require.NotEmpty(t, compare("too short", samples(func(int, *usage) {})[:5]).growth())
+}
