@@ -354,6 +354,9 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 		c.failures = untilItAnswers()
 		c.log.Error("the database fails, trying again until it answers", "what", what, "error", err)
 	}
+	if isDiskFull(err) {
+		c.shed(ctx)
+	}
 	wait, _ := c.failures.Next() // without a limit it never stops
 	c.resume = time.Now().Add(wait)
 	return wait

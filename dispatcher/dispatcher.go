@@ -77,6 +77,9 @@ type Config struct {
 	Guard Guard
 	// OnAttempt is told of each finished attempt, on the goroutine that made it. It must not block. Optional.
 	OnAttempt func(Attempt)
+	// OnUpkeep is told each minute what was found and done while looking after the tables, by the instance that did so. It must not
+	// block. Optional.
+	OnUpkeep func(Upkeep)
 	// Logger is optional.
 	Logger *slog.Logger
 }
@@ -101,6 +104,7 @@ type Dispatcher struct {
 	client  *webhook.Client
 	payload *budget
 	tally   *tally
+	upkeep  upkeep
 
 	claims     *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
 	writes     *pgxpool.Pool // sessions that settle

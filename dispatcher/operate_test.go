@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -149,4 +150,75 @@ func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
 	}
 	b.settled(t)
 	require.Equal(t, 20, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))
+}
+
+// fullUntil makes writing of deliveries fail as on a full disk, for as long as the history holds a partition.
+func (b *bench) fullUntil(t *testing.T, partition string) {
+	t.Helper()
+	b.Exec(t, `
+create function public.full_disk() returns trigger language plpgsql as $$
+begin
+  if to_regclass('rowhook.`+partition+`') is not null then
+    raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
+  end if;
+  return new;
+end $$;
+create trigger full_disk before insert on rowhook.event_archive for each row execute function public.full_disk()`)
+}
+
+func TestAFullDiskShedsTheOldestHistoryAndNothingElse(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "a")
+	day := func(n int) string { return time.Now().UTC().AddDate(0, 0, n).Format("20060102") }
+	b.Exec(t, "select rowhook.ensure_partitions(now() - interval '2 days', now())")
+	b.Exec(t, `
+insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op)
+select rowhook.uuid7(), now(), now() - i * interval '1 day', 1, 1, 'I' from generate_series(0, 2) i`)
+	b.fullUntil(t, "event_archive_"+day(-2))
+	r := b.start(t)
+	b.Exec(t, "insert into a (v) values ('x')")
+	b.settled(t)
+	conn := b.Conn(t)
+	require.Equal(t, 3, one[int](t, conn, "select count(*)::integer from rowhook.event_archive"), "yesterday's, today's and the new one")
+	require.Contains(t, r.log.String(), "the disk is full: dropped the oldest history to make room")
+	require.Equal(t, 1, b.receiver.unique("a"))
+	require.Len(t, b.receiver.on("a"), 1)
+}
+
+func TestUpkeepTellsWhatItDropped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.Exec(t, "select rowhook.ensure_partitions(now() - interval '9 days', now())")
+	told := make(chan dispatcher.Upkeep, 100)
+	r := b.start(t, func(c *dispatcher.Config) { c.OnUpkeep = func(u dispatcher.Upkeep) { told <- u } })
+	u := <-told
+	require.Len(t, u.Dropped, 4, "two days of both histories")
+	require.Contains(t, r.log.String(), "dropped history that is over its retention")
+}
+
+func TestAMissingPartitionLosesNoEvent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "a")
+	b.start(t)
+	today := time.Now().UTC().Format("20060102")
+	b.Exec(t, "drop table rowhook.event_archive_"+today+", rowhook.invocation_log_"+today)
+	b.Exec(t, "insert into a (v) select 'x' from generate_series(1, 50)")
+	b.settled(t)
+	require.Equal(t, 50, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))
+	require.Len(t, b.receiver.on("a"), 50)
+}
+
+func TestALateAutovacuumIsHelped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.Exec(t, "alter table rowhook.event_log set (autovacuum_enabled = off)")
+	b.Exec(t, "insert into rowhook.event_log (id, trigger_id, op) select rowhook.uuid7(), 1, 'I' from generate_series(1, 60000)")
+	b.Exec(t, "delete from rowhook.event_log")
+	conn := b.Conn(t)
+	eventually(t, conn, true, "select coalesce((select n_dead_tup > 55000 from pg_stat_all_tables where relid = 'rowhook.event_log'::regclass), false)")
+	r := b.start(t)
+	eventually(t, conn, true, "select last_vacuum is not null from pg_stat_all_tables where relid = 'rowhook.event_log'::regclass")
+	require.Eventually(t, func() bool { return strings.Contains(r.log.String(), "vacuumed the queue") }, patience, 5*time.Millisecond)
 }

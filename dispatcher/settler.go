@@ -157,6 +157,8 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 			return nil
 		case errors.As(err, &data) && data.Code == noPartition:
 			s.partition(ctx, batch)
+		case isDiskFull(err):
+			s.d.shed(ctx)
 		case errors.As(err, &data) && (strings.HasPrefix(data.Code, "22") || strings.HasPrefix(data.Code, "23")):
 			return err // it is what is in the batch that is refused: trying again does not help
 		}

@@ -2,28 +2,73 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// tidyEvery is how often the tables are looked after.
-const tidyEvery = time.Minute
+const (
+	tidyEvery = time.Minute // looking after the tables
+	// A vacuum takes as long as it takes, but not for ever.
+	vacuumTimeout = 30 * time.Minute
+	// What holds back the horizon for so long is worth a warning, and sooner where so much is dead already: claims then walk over it.
+	holderAfter   = 10 * time.Minute
+	holderSooner  = time.Minute
+	holderDead    = 50_000
+	holderUntimed = 1_000_000 // transactions, of what has no time
+	// After shedding history for a full disk, so long is waited before more goes.
+	shedEvery = 5 * time.Second
+)
+
+// Upkeep is what an instance found and did while it looked after the tables.
+type Upkeep struct {
+	Dropped  []sqlschema.Dropped // history that is over its retention, or was too large
+	DeadRows int64               // of the hot table, by the statistics
+	Vacuumed bool                // it vacuumed the hot table, as autovacuum was late
+	Holder   *sqlschema.Holder   // who holds back vacuum for long; nil: nobody
+}
+
+// upkeep is the state of the loop that looks after the tables.
+type upkeep struct {
+	mu     sync.Mutex
+	shed   time.Time // when history was last shed for a full disk
+	holder string    // whom the last warning named; the loop owns it
+}
 
 // keepUp runs until ctx is done.
 func (d *Dispatcher) keepUp(ctx context.Context) {
 	tidy, tally := time.NewTicker(tidyEvery), time.NewTicker(tallyEvery)
 	defer tidy.Stop()
 	defer tally.Stop()
-	d.tidy(ctx)
+	var vacuuming sync.WaitGroup
+	defer vacuuming.Wait()
+	busy := make(chan struct{}, 1) // holds a token while a vacuum runs
+	look := func() {
+		u, late := d.tidy(ctx)
+		if late {
+			select {
+			case busy <- struct{}{}:
+				u.Vacuumed = true
+				vacuuming.Go(func() { d.vacuum(ctx, u.DeadRows); <-busy })
+			default:
+			}
+		}
+		if d.cfg.OnUpkeep != nil {
+			d.cfg.OnUpkeep(u)
+		}
+	}
+	look()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tidy.C:
-			d.tidy(ctx)
+			look()
 		case <-tally.C:
 			d.writeTally(ctx)
 		}
@@ -33,21 +78,40 @@ func (d *Dispatcher) keepUp(ctx context.Context) {
 // tidyLock is the transaction's advisory lock under which one instance tidies. The bytes read "tidy".
 const tidyLock = 0x74696479
 
-// tidy makes partitions ahead of time, drops those that are over their retention, and buries events whose trigger is gone.
-func (d *Dispatcher) tidy(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	_, settings := d.config.get()
-	var dropped []string
-	err := pgx.BeginFunc(ctx, d.writes, func(tx pgx.Tx) error {
+// underTidyLock runs f in a transaction, unless another instance is doing the like.
+func (d *Dispatcher) underTidyLock(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, d.writes, func(tx pgx.Tx) error {
 		var mine bool
 		if err := tx.QueryRow(ctx, "select pg_try_advisory_xact_lock($1)", int64(tidyLock)).Scan(&mine); err != nil || !mine {
 			return err
 		}
+		return f(tx)
+	})
+}
+
+// tidy makes partitions ahead of time, drops history that is over its retention or too large, buries events whose trigger is gone, and
+// looks after the hot table. late says that it needs a vacuum.
+func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	_, settings := d.config.get()
+	var queue sqlschema.QueueHealth
+	looked := false
+	err := d.underTidyLock(ctx, func(tx pgx.Tx) error {
 		var err error
-		dropped, err = sqlschema.Tidy(ctx, tx, settings.Retention)
+		if u.Dropped, err = sqlschema.Tidy(ctx, tx, settings.Retention); err != nil {
+			return err
+		}
+		if err := sqlschema.ForgetActivity(ctx, tx); err != nil {
+			return err
+		}
+		queue, err = sqlschema.LookAtQueue(ctx, tx)
+		looked = err == nil
 		return err
 	})
+	if err != nil {
+		u.Dropped = nil // it was rolled back
+	}
 	if err == nil {
 		// A transaction that was open while its trigger was removed may have left events that nobody claims.
 		var buried int64
@@ -55,10 +119,115 @@ func (d *Dispatcher) tidy(ctx context.Context) {
 			d.log.Info("moved events of removed triggers to the dead letters", "events", buried)
 		}
 	}
+	if err == nil && looked {
+		u.DeadRows = queue.Dead
+		after := holderAfter
+		if queue.Dead > holderDead {
+			after = holderSooner
+		}
+		u.Holder, err = d.watchHolder(ctx, queue, after)
+		late = queue.Late && u.Holder == nil // behind a held horizon a vacuum would remove nothing
+		if late && !queue.MayVacuum {
+			late = false
+			d.log.Warn("autovacuum is late with the queue, and this role may not vacuum it: deliveries get slower until autovacuum does", "dead_rows", queue.Dead)
+		}
+	}
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", err)
 	}
-	if len(dropped) > 0 {
-		d.log.Info("dropped history that is over its retention", "partitions", dropped)
+	d.tellDropped("dropped history that is over its retention, or over its largest size", u.Dropped)
+	return u, late
+}
+
+// tellDropped logs what history is gone.
+func (d *Dispatcher) tellDropped(message string, dropped []sqlschema.Dropped) {
+	if len(dropped) == 0 {
+		return
+	}
+	var rows, bytes int64
+	names := make([]string, len(dropped))
+	for i, p := range dropped {
+		names[i] = p.Name
+		rows += p.Rows
+		bytes += p.Bytes
+	}
+	d.log.Info(message, "partitions", names, "rows_estimated", rows, "bytes", bytes)
+}
+
+// watchHolder warns once of whoever has kept vacuum from cleaning the queue for so long, and says when that is over.
+func (d *Dispatcher) watchHolder(ctx context.Context, queue sqlschema.QueueHealth, after time.Duration) (*sqlschema.Holder, error) {
+	h, err := sqlschema.FindHolder(ctx, d.writes, after, holderUntimed)
+	if err != nil {
+		return nil, err
+	}
+	if h == nil {
+		if d.upkeep.holder != "" {
+			d.log.Info("nobody holds back vacuum any more", "was", d.upkeep.holder)
+		}
+		d.upkeep.holder = ""
+		return nil, nil
+	}
+	name := h.String()
+	if d.upkeep.holder != name {
+		d.upkeep.holder = name
+		attrs := []any{"holder", name, "transactions", h.Age, "dead_rows", queue.Dead, "remedy", h.Remedy()}
+		if h.Since != nil {
+			attrs = append(attrs, "since", h.Since.UTC().Format(time.RFC3339))
+		}
+		d.log.Warn("an old transaction keeps vacuum from cleaning the queue: deliveries get slower while it lasts", attrs...)
+	}
+	return h, nil
+}
+
+// vacuum helps where autovacuum is late.
+func (d *Dispatcher) vacuum(ctx context.Context, dead int64) {
+	ctx, cancel := context.WithTimeout(ctx, vacuumTimeout)
+	defer cancel()
+	began := time.Now()
+	d.log.Info("vacuuming the queue, as autovacuum is late", "dead_rows", dead)
+	err := sqlschema.VacuumQueue(ctx, d.writes)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		d.log.Warn("can't vacuum the queue: deliveries get slower until autovacuum does", "error", err)
+	default:
+		d.log.Info("vacuumed the queue", "took", time.Since(began).Round(time.Millisecond))
+	}
+}
+
+// diskFull is the SQLSTATE of a disk that has no room left.
+const diskFull = "53100"
+
+func isDiskFull(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == diskFull
+}
+
+// shed drops the oldest day of history, for a disk that is full: what is owed comes before what is over. It may be called by
+// several at once.
+func (d *Dispatcher) shed(ctx context.Context) {
+	d.upkeep.mu.Lock()
+	defer d.upkeep.mu.Unlock()
+	if time.Since(d.upkeep.shed) < shedEvery {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	var dropped []sqlschema.Dropped
+	tried := false
+	err := d.underTidyLock(ctx, func(tx pgx.Tx) (err error) {
+		tried = true
+		dropped, err = sqlschema.Shed(ctx, tx)
+		return err
+	})
+	switch {
+	case err != nil:
+		d.log.Error("the disk is full, and history can't be dropped to make room: free some space", "error", err)
+	case len(dropped) > 0:
+		d.upkeep.shed = time.Now()
+		d.tellDropped("the disk is full: dropped the oldest history to make room; free some space, or set retention.max_size", dropped)
+	case tried:
+		d.upkeep.shed = time.Now()
+		d.log.Error("the disk is full, and there is no history to drop: free some space")
 	}
 }

@@ -85,8 +85,12 @@ on conflict (minute, trigger_id, instance_id) do update
 	return nil
 }
 
-// ForgetActivity deletes minutes that nobody asks for any more. The last error of each trigger stays.
+// ForgetActivity deletes minutes that nobody asks for any more. The last error of each trigger stays. A schema of version 1 has none.
 func ForgetActivity(ctx context.Context, tx pgx.Tx) error {
+	var exists bool
+	if err := tx.QueryRow(ctx, "select to_regclass('rowhook.activity') is not null").Scan(&exists); err != nil || !exists {
+		return err
+	}
 	_, err := tx.Exec(ctx, `
 delete from rowhook.activity a
  where minute < now() - $1::interval

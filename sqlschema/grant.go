@@ -42,12 +42,14 @@ func dispatcherRights() []right {
 		{kind: "sequence", name: "departures", privilege: "USAGE"},
 		{kind: "sequence", name: "doorbell", privilege: "SELECT"},
 		{kind: "sequence", name: "doorbell", privilege: "UPDATE"},
-		{kind: "table", name: "activity", privilege: "SELECT"},
-		{kind: "table", name: "activity", privilege: "INSERT"},
-		{kind: "table", name: "activity", privilege: "UPDATE"},
-		{kind: "table", name: "activity", privilege: "DELETE"},
 		{kind: "function", name: "ensure_partitions", privilege: "EXECUTE"},
 		{kind: "function", name: "drop_partitions", privilege: "EXECUTE"},
+		// From version 2 of the schema on.
+		{kind: "function", name: "remove_partition", privilege: "EXECUTE"},
+		{kind: "table", name: "activity", privilege: "SELECT"},
+		{kind: "table", name: "activity", privilege: "INSERT"},
+		{kind: "table", name: "activity", privilege: "UPDATE", columns: []string{"delivered", "failed", "died", "latency", "error_at", "error"}},
+		{kind: "table", name: "activity", privilege: "DELETE"},
 	}
 }
 
@@ -58,6 +60,8 @@ func (r right) signature() string {
 		return "ensure_partitions(timestamptz, timestamptz)"
 	case "drop_partitions":
 		return "drop_partitions(text, interval)"
+	case "remove_partition":
+		return "remove_partition(text)"
 	}
 	return r.name
 }

@@ -84,3 +84,50 @@ select * from (
 	}
 	return h, nil
 }
+
+// QueueHealth is how the hot table is, by the statistics.
+type QueueHealth struct {
+	Live, Dead int64 // tuples
+	Vacuuming  bool  // right now
+	Vacuumed   *time.Time
+	MayVacuum  bool // this role
+	// Late says that far more is dead than autovacuum lets come to be, and that no vacuum has begun for a while.
+	Late bool
+}
+
+// When help is needed: autovacuum begins at 5,000 dead tuples and 1 % of the table, within its naptime of a minute.
+const (
+	lateDead  = 50_000
+	latePart  = 0.2
+	lateAfter = 2 * time.Minute
+)
+
+// LookAtQueue reads the QueueHealth.
+func LookAtQueue(ctx context.Context, db Queryer) (QueueHealth, error) {
+	var q QueueHealth
+	var recently bool
+	err := db.QueryRow(ctx, `
+select coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0), greatest(s.last_vacuum, s.last_autovacuum),
+       exists (select from pg_catalog.pg_stat_progress_vacuum p where p.relid = c.oid),
+       coalesce(greatest(s.last_vacuum, s.last_autovacuum) > clock_timestamp() - $1::interval, false), pg_catalog.pg_has_role(c.relowner, 'USAGE')
+  from pg_catalog.pg_class c left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
+ where c.oid = 'rowhook.event_log'::regclass`, lateAfter).Scan(&q.Live, &q.Dead, &q.Vacuumed, &q.Vacuuming, &recently, &q.MayVacuum)
+	if err != nil {
+		return QueueHealth{}, fmt.Errorf("read the statistics of the queue: %w", err)
+	}
+	q.Late = q.Dead > lateDead+int64(latePart*float64(q.Live)) && !q.Vacuuming && !recently
+	return q, nil
+}
+
+// VacuumQueue vacuums the hot table, unless someone does so already. It locks out neither readers nor writers.
+func VacuumQueue(ctx context.Context, db Queryer) error {
+	rows, err := db.Query(ctx, "vacuum (skip_locked, truncate false) rowhook.event_log")
+	if err == nil {
+		rows.Close()
+		err = rows.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("vacuum the queue: %w", err)
+	}
+	return nil
+}

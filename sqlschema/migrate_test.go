@@ -103,3 +103,15 @@ func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, program-1, database)
 }
+
+func TestARoleThatDispatchesKeepsUpWithTheSchema(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	role, _ := q.Role(t)
+	_, err := sqlschema.Grant(t.Context(), q.conn, []string{role})
+	require.NoError(t, err)
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, 1, quiet()))
+	require.NotEqual(t, granted(), rights(t, q.conn, role))
+	require.NoError(t, sqlschema.Migrate(t.Context(), q.conn, quiet()))
+	require.Equal(t, granted(), rights(t, q.conn, role))
+}

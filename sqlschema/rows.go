@@ -32,7 +32,7 @@ func (e *RowsError) Error() string { return e.Message }
 type keyColumn struct{ Name, Type string }
 
 // OpenRows prepares to read the rows of a trigger's table that meet its "when" and the condition, SQL over the table's
-// columns; "": every row. What is wrong with these is a *RowsError.
+// columns; "": every row. What is wrong with these is a *RowsError. It has to be called in a transaction.
 func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec Spec, relation uint32, condition string) (*RowSource, error) {
 	rel, err := readRelation(ctx, conn, relation)
 	if err != nil {
@@ -68,9 +68,26 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 		given = append(given, fmt.Sprintf("($1::text[])[%d]::%s", i+1, k.Type))
 		latest = append(latest, fmt.Sprintf("($2::text[])[%d]::%s", i+1, k.Type))
 	}
+	if _, err := conn.Exec(ctx, ownPath); err != nil {
+		return nil, fmt.Errorf("set search_path: %w", err)
+	}
 	s.columns, s.given, s.latest = strings.Join(columns, ", "), "row("+strings.Join(given, ", ")+")", "row("+strings.Join(latest, ", ")+")"
-	return s, s.choose(ctx, conn, rel, &spec, condition)
+	if err := s.choose(ctx, conn, rel, &spec, condition); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Exec(ctx, pinnedPath); err != nil {
+		return nil, fmt.Errorf("set search_path back: %w", err)
+	}
+	return s, nil
 }
+
+// ownPath has what follows in the transaction see the search_path of the session's user, whose own SQL comes next, and pinnedPath
+// takes it away.
+const (
+	ownPath = "select pg_catalog.set_config('search_path', coalesce(pg_catalog.substr(nullif(pg_catalog.current_setting('" + pathSetting + "', true), ''), 2), " +
+		"pg_catalog.current_setting('search_path')), true)"
+	pinnedPath = "set local search_path = pg_catalog, pg_temp"
+)
 
 // choose prepares the payload of the rows that are wanted.
 func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec, condition string) error {
@@ -162,6 +179,9 @@ func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string,
 	if after == nil {
 		behind = "$1::text[] is null and "
 	}
+	if _, err := tx.Exec(ctx, ownPath); err != nil {
+		return nil, 0, 0, fmt.Errorf("set search_path: %w", err)
+	}
 	keys := make([]string, len(s.Key))
 	named := make([]string, len(s.Key))
 	for i, name := range s.Key {
@@ -179,6 +199,9 @@ recorded as (
   select rowhook.uuid7(), $4, 'I', body, $5::text::json from page where body is not null returning 1)
 select (select `+text+` from page order by `+strings.Join(named, " desc, ")+` desc limit 1),
        (select count(*) from page), (select count(*) from recorded)`, after, last, limit, s.Trigger, session).Scan(&reached, &read, &recorded)
+	if err == nil {
+		_, err = tx.Exec(ctx, pinnedPath)
+	}
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("record rows of %s: %w", s.Table, err)
 	}

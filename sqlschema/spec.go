@@ -159,6 +159,8 @@ type Network struct {
 type Retention struct {
 	Delivered Duration `json:"delivered" yaml:"delivered"`
 	Attempts  Duration `json:"attempts" yaml:"attempts"`
+	// MaxSize bounds both together, with their indexes: the oldest days go first. 0: no bound.
+	MaxSize Size `json:"max_size,omitzero" yaml:"max_size"`
 }
 
 // DefaultSettings holds what rowhook.yaml means where it says nothing.

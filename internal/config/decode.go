@@ -96,6 +96,8 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 	switch v.Addr().Interface().(type) {
 	case *sqlschema.Duration:
 		d.duration(n, v, at)
+	case *sqlschema.Size:
+		d.size(n, v, at)
 	case *sqlschema.UpdateOn:
 		d.update(n, v, at)
 	case *map[string]string:
@@ -479,6 +481,23 @@ func (d *decoder) duration(n ast.Node, v reflect.Value, at place) {
 			d.reportAt(nodePosition(n), at.path, "%v", err)
 			return
 		}
+	}
+	v.SetInt(int64(parsed))
+}
+
+func (d *decoder) size(n ast.Node, v reflect.Value, at place) {
+	text, ok := textOf(n)
+	if _, number := n.(*ast.IntegerNode); number {
+		text, ok = n.GetToken().Value, true
+	}
+	if !ok {
+		d.wrongType(n, at, "a size is needed", d.remedy(at))
+		return
+	}
+	parsed, err := sqlschema.ParseSize(text)
+	if err != nil || !regexp.MustCompile(sizePattern).MatchString(text) {
+		d.reportAt(nodePosition(n), at.path, "%s is not a size; write a whole number with the unit KiB, MiB, GiB or TiB and no space between, as in 512MiB or 20GiB, or 0", quote(text))
+		return
 	}
 	v.SetInt(int64(parsed))
 }

@@ -46,6 +46,7 @@ const (
 	bareName           = `(?:[A-Za-z_]|[^\x00-\x7F])(?:[A-Za-z0-9_$]|[^\x00-\x7F])*`
 	durationPattern    = `^(?:0|(?:[0-9]+[wd])+(?:` + durationPart + `)*|(?:` + durationPart + `)+)$`
 	durationPart       = `(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)`
+	sizePattern        = `^(?:0|[0-9]{1,7}[KMGT]iB)$`
 	headerNamePattern  = "^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+$"
 )
 
@@ -216,6 +217,10 @@ func keys() map[string]key {
 		"retention":           {doc: "How long history is kept. Dead letters are kept until someone acts on them.", example: "retention: {delivered: 7d}"},
 		"retention.delivered": {doc: "How long delivered events are kept. 0: not at all.", example: "delivered: 7d"},
 		"retention.attempts":  {doc: "How long the record of each attempt is kept. 0: not at all.", example: "attempts: 7d"},
+		"retention.max_size": {
+			doc:     "The most that delivered events and attempts may take up together, with their indexes. Beyond it the oldest days are dropped, whatever else is said. 0: no bound.",
+			example: "max_size: 20GiB",
+		},
 	}
 }
 

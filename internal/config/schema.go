@@ -40,6 +40,11 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 		if k.check != nil && k.check("0") != nil {
 			s["not"] = map[string]any{"enum": []any{0, "0"}}
 		}
+	case sqlschema.Size:
+		s = map[string]any{
+			"anyOf":   []any{map[string]any{"type": "string", "pattern": sizePattern}, map[string]any{"const": 0}},
+			"default": value.String(),
+		}
 	case sqlschema.UpdateOn:
 		s = map[string]any{
 			"anyOf":   []any{map[string]any{"type": "boolean"}, m.object(reflect.ValueOf(updateColumns{}), rule)},

@@ -78,10 +78,52 @@ $$;
 comment on function rowhook.payload_matches(json, json, json, json, jsonpath) is 'Whether a path finds something in {old, new, session_variables, trace_context}';
 revoke all on function rowhook.payload_matches(json, json, json, json, jsonpath) from public;
 
+-- As rowhook.drop_partitions, for history that has to go although it is within its retention.
+create function rowhook.remove_partition(name text) returns boolean language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set client_min_messages to warning
+  set lock_timeout to '200ms'
+as $$
+begin
+  if not exists (
+    select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent in ('rowhook.event_archive'::regclass, 'rowhook.invocation_log'::regclass)
+       and c.relname = remove_partition.name and c.relname ~ '^(event_archive|invocation_log)_[0-9]{8}$') then
+    return false;
+  end if;
+  if to_date(right(name, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date then
+    execute format('drop table rowhook.%I', name);
+  else
+    execute format('truncate rowhook.%I', name);
+  end if;
+  return true;
+exception when lock_not_available then
+  return false; -- in use: left for the next time
+end
+$$;
+comment on function rowhook.remove_partition(text) is 'Drops a daily partition of event_archive or invocation_log, or empties it if its day has not ended; false: it is in use, or gone';
+revoke all on function rowhook.remove_partition(text) from public;
+
+-- Roles that only dispatch need the new rights, too.
+do $$
+declare
+  dispatcher regrole;
+begin
+  for dispatcher in
+    select distinct a.grantee from pg_proc p, aclexplode(p.proacl) a
+     where p.oid = 'rowhook.drop_partitions(text, interval)'::regprocedure and a.grantee not in (0, p.proowner)
+  loop
+    execute format('grant execute on function rowhook.remove_partition(text) to %s', dispatcher);
+    execute format('grant select, insert, delete, update (delivered, failed, died, latency, error_at, error) on rowhook.activity to %s', dispatcher);
+  end loop;
+end
+$$;
+
 ---- create above / drop below ----
 
 lock table rowhook.event_archive, rowhook.dead_letter in access exclusive mode; -- as above
 
+drop function rowhook.remove_partition(text);
 drop function rowhook.payload_matches(json, json, json, json, jsonpath);
 drop table rowhook.backfill;
 drop table rowhook.activity;

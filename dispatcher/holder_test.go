@@ -1,0 +1,41 @@
+package dispatcher
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	var log strings.Builder
+	d, err := New(Config{DatabaseURL: db.URL(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	require.NoError(t, d.connect())
+	t.Cleanup(d.claims.Close)
+	t.Cleanup(d.writes.Close)
+	report := db.Conn(t)
+	_, err = report.Exec(t.Context(), "set application_name = 'nightly report'; begin isolation level repeatable read; select 1")
+	require.NoError(t, err)
+	for range 2 {
+		h, err := d.watchHolder(t.Context(), sqlschema.QueueHealth{Dead: 7}, 0)
+		require.NoError(t, err)
+		require.NotNil(t, h)
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "an old transaction keeps vacuum from cleaning the queue"))
+	require.Contains(t, log.String(), "nightly report")
+	require.Contains(t, log.String(), "pg_terminate_backend")
+	_, err = report.Exec(t.Context(), "commit")
+	require.NoError(t, err)
+	for range 2 {
+		_, err = d.watchHolder(t.Context(), sqlschema.QueueHealth{}, 0)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "nobody holds back vacuum any more"))
+}
