@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/rowhook/rowhook/internal/console"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // console is what the operators' commands get of the program.
@@ -23,9 +24,12 @@ func (a *app) console() console.Env {
 			if err != nil {
 				return nil, err
 			}
-			if err := checkCurrent(ctx, conn, target); err != nil {
+			if err = checkCurrent(ctx, conn, target); err == nil {
+				err = sqlschema.Pin(ctx, conn)
+			}
+			if err != nil {
 				_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
-				return nil, err
+				return nil, explain(err)
 			}
 			return conn, nil
 		},
