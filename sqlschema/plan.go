@@ -32,10 +32,21 @@ type Change struct {
 	Trigger string // whose capture trigger or function it is
 	Detail  string // what differs, for people
 	Lock    string // lock mode on Table, "" for none
-	Events  int64  // waiting events that go to the dead letters, of a trigger that is removed
+	Events  int64  // waiting events: of a trigger that is removed, which go to the dead letters, or that is changed, and which follow it
+
+	Differences []string // what changes in a spec or a setting, a line each: retry.limit: 5 becomes 3
 }
 
+// String writes it in one line.
 func (c Change) String() string {
+	if len(c.Differences) == 0 {
+		return c.line()
+	}
+	return c.line() + ": " + strings.Join(c.Differences, "; ")
+}
+
+// line is String without the differences.
+func (c Change) line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%c %s %s", c.Action, c.Object, c.Name)
 	if c.Table != "" {
@@ -44,8 +55,12 @@ func (c Change) String() string {
 	if c.Detail != "" {
 		fmt.Fprintf(&b, ": %s", c.Detail)
 	}
-	if c.Events > 0 {
-		fmt.Fprintf(&b, "; %d waiting event%s the dead letters", c.Events, map[bool]string{true: " goes to", false: "s go to"}[c.Events == 1])
+	many := c.Events != 1
+	switch {
+	case c.Events > 0 && c.Action == Remove:
+		fmt.Fprintf(&b, "; %d waiting event%s the dead letters", c.Events, map[bool]string{false: " goes to", true: "s go to"}[many])
+	case c.Events > 0:
+		fmt.Fprintf(&b, " (%d waiting event%s)", c.Events, map[bool]string{false: " follows", true: "s follow"}[many])
 	}
 	switch c.Lock {
 	case writersWait:
@@ -73,7 +88,7 @@ type Plan struct {
 // Empty reports that the database is as configured.
 func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
 
-// String writes a line per change and warning, the sign of the action first.
+// String writes a line per change and warning, the sign of the action first, and under a change what differs.
 func (p *Plan) String() string {
 	lines := make([]string, 0, len(p.Changes)+len(p.Warnings))
 	for _, c := range p.Changes {
@@ -81,7 +96,10 @@ func (p *Plan) String() string {
 		if c.Trigger != "" {
 			indent = "  "
 		}
-		lines = append(lines, indent+c.String())
+		lines = append(lines, indent+c.line())
+		for _, d := range c.Differences {
+			lines = append(lines, indent+"    "+d)
+		}
 	}
 	for _, w := range p.Warnings {
 		lines = append(lines, "! "+w)
@@ -122,7 +140,7 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 		return nil, err
 	}
 	for i := range specs {
-		if err := p.trigger(&specs[i], p.relations[i]); err != nil {
+		if err := p.trigger(ctx, &specs[i], p.relations[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -296,11 +314,13 @@ func (p *planner) settings(settings Settings) error {
 		if have == nil && reflect.DeepEqual(s.want, s.byDefault) || sameJSON(have, want) {
 			continue
 		}
-		action, detail := Replace, fmt.Sprintf("%s becomes %s", have, want)
+		change := Change{Action: Replace, Object: "setting", Name: s.name}
 		if have == nil {
-			action, detail = Create, string(want)
+			change.Action, change.Detail = Create, string(want)
+		} else if change.Differences, err = differences(have, want); err != nil {
+			return err
 		}
-		p.add(Change{Action: action, Object: "setting", Name: s.name, Detail: detail})
+		p.add(change)
 		p.put(&settingWork{name: s.name, value: want}, false, 0, "", "")
 	}
 	return nil
@@ -341,15 +361,25 @@ func (p *planner) removals(ctx context.Context, specs []Spec) error {
 			continue
 		}
 		if !keep && active {
-			if err := p.conn.QueryRow(ctx, "select count(*) from rowhook.event_log where trigger_id = $1", id).Scan(&row.Waiting); err != nil {
-				return fmt.Errorf("count waiting events: %w", err)
+			waiting, err := p.waiting(ctx, id)
+			if err != nil {
+				return err
 			}
+			row.Waiting = waiting
 			changes = slices.Insert(changes, 0, Change{Action: Remove, Object: "trigger", Name: name, Detail: "no longer configured", Events: row.Waiting})
 		}
 		p.plan.Changes = append(p.plan.Changes, changes...)
 		p.addRemoval(work)
 	}
 	return nil
+}
+
+// waiting counts the events of a trigger that are still owed.
+func (p *planner) waiting(ctx context.Context, id int32) (n int64, err error) {
+	if err := p.conn.QueryRow(ctx, "select count(*) from rowhook.event_log where trigger_id = $1", id).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count waiting events: %w", err)
+	}
+	return n, nil
 }
 
 // addRemoval gives each table that still has capture triggers of the trigger its own transaction; the functions and the row go
@@ -374,7 +404,7 @@ func (p *planner) addRemoval(work *removal) {
 }
 
 // trigger plans what one spec needs.
-func (p *planner) trigger(spec *Spec, rel *relation) error {
+func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error {
 	row := p.in.triggers[spec.Name]
 	work := &installation{spec: spec, rel: rel, definition: p.in.definition, owner: p.in.owner}
 	var was captured
@@ -386,13 +416,16 @@ func (p *planner) trigger(spec *Spec, rel *relation) error {
 		if err := json.Unmarshal(row.Captured, &was); err != nil {
 			return fmt.Errorf("read rowhook.trigger.captured of %s: %w", spec.Name, err)
 		}
-		detail, err := rowChange(row, spec, rel)
+		change, differs, err := rowChange(row, spec, rel)
 		if err != nil {
 			return err
 		}
-		if detail != "" {
+		if differs {
 			work.row = true
-			p.add(Change{Action: Replace, Object: "trigger", Name: spec.Name, Detail: detail})
+			if change.Events, err = p.waiting(ctx, row.ID); err != nil {
+				return err
+			}
+			p.add(change)
 		}
 	}
 	p.ownFunctions(work, was)
@@ -411,38 +444,24 @@ func (p *planner) trigger(spec *Spec, rel *relation) error {
 	return nil
 }
 
-// rowChange says what differs between a row of rowhook.trigger and the spec, or nothing.
-func rowChange(row *triggerRow, spec *Spec, rel *relation) (string, error) {
+// rowChange says what differs between a row of rowhook.trigger and the spec, if anything does.
+func rowChange(row *triggerRow, spec *Spec, rel *relation) (change Change, differs bool, err error) {
+	change = Change{Action: Replace, Object: "trigger", Name: spec.Name}
 	if row.Removed {
-		return "comes back", nil
+		change.Detail = "comes back"
+		return change, true, nil
 	}
-	var parts []string
 	if row.Relation != rel.OID {
-		parts = append(parts, "moves to another table, "+rel.String())
+		change.Detail = "moves to another table, " + rel.String()
 	}
 	want, err := json.Marshal(spec)
 	if err != nil {
-		return "", fmt.Errorf("write the spec of %s: %w", spec.Name, err)
+		return change, false, fmt.Errorf("write the spec of %s: %w", spec.Name, err)
 	}
-	have, wanted := map[string]any{}, map[string]any{}
-	if err := json.Unmarshal(row.Spec, &have); err != nil {
-		return "", fmt.Errorf("read the spec of %s: %w", spec.Name, err)
+	if change.Differences, err = differences(row.Spec, want); err != nil {
+		return change, false, fmt.Errorf("read the spec of %s: %w", spec.Name, err)
 	}
-	if err := json.Unmarshal(want, &wanted); err != nil {
-		return "", fmt.Errorf("read the spec of %s: %w", spec.Name, err)
-	}
-	keys := maps.Clone(have)
-	maps.Copy(keys, wanted)
-	var differ []string
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if !reflect.DeepEqual(have[key], wanted[key]) {
-			differ = append(differ, key)
-		}
-	}
-	if len(differ) > 0 {
-		parts = append(parts, strings.Join(differ, ", ")+" changed")
-	}
-	return strings.Join(parts, "; "), nil
+	return change, change.Detail != "" || len(change.Differences) > 0, nil
 }
 
 // ownFunctions plans the payload and capture functions that belong to one trigger.

@@ -48,29 +48,29 @@ func TestApplyReconciles(t *testing.T) {
 			"+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"unchanged": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t")}, "", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"only the delivery changed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.Webhook.URL, s.Retry.Limit = "http://x", 0 })},
-			"~ trigger w: retry, webhook changed", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"~ trigger w\n    retry.limit: 5 becomes 0\n    webhook.url: ${URL} becomes http://x", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"an operation added": {[]sqlschema.Spec{all("w", "t", updatesOf("a"))}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) {
 			s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"a"}}}
-		})}, "~ trigger w: on changed\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		})}, "~ trigger w\n    on.insert: true\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"an operation removed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
-			"~ trigger w: on changed\n  - capture trigger rowhook_w_delete on public.t\n  - capture trigger rowhook_w_update on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"~ trigger w\n    on.delete removed\n    on.update removed\n  - capture trigger rowhook_w_delete on public.t\n  - capture trigger rowhook_w_update on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"when changed": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, when("new.a = 2"))},
-			"~ trigger w: when changed\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", nil},
+			"~ trigger w\n    when: new.a = 2\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", nil},
 		"columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("b"))},
-			"~ trigger w: payload changed\n  + function rowhook.payload_1\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", []string{`w I null {"b":1}`}},
+			"~ trigger w\n    payload.columns: [\"b\"]\n  + function rowhook.payload_1\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", []string{`w I null {"b":1}`}},
 		"other columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a", "b"))},
-			"~ trigger w: payload changed\n  ~ function rowhook.payload_1", []string{`w I null {"a":1,"b":1}`}},
+			"~ trigger w\n    payload.columns: [\"b\"] becomes [\"a\",\"b\"]\n  ~ function rowhook.payload_1", []string{`w I null {"a":1,"b":1}`}},
 		"no columns chosen any more": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
-			"~ trigger w: payload changed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.t)\n  ~ capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"~ trigger w\n    payload.columns removed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.t)\n  ~ capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"removed": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "insert into t values (9, 9, 9)", nil,
 			"- trigger w: no longer configured; 1 waiting event goes to the dead letters\n  - capture trigger rowhook_w_insert on public.t\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.t)", nil},
 		"moved to another table": {[]sqlschema.Spec{all("w", "u", insertOnly, payload("a"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
-			"  - capture trigger rowhook_w_insert on public.u\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.u)\n~ trigger w: moves to another table, public.t; table changed\n" +
+			"  - capture trigger rowhook_w_insert on public.u\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.u)\n~ trigger w: moves to another table, public.t\n    table: u becomes t\n" +
 				"  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
 		"two triggers swapped": {[]sqlschema.Spec{all("w", "u", insertOnly), all("v", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly), all("v", "u", insertOnly)},
 			"  - guard trigger rowhook_w_guard on public.u\n  - capture trigger rowhook_w_insert on public.u\n  - guard trigger rowhook_v_guard on public.t\n  - capture trigger rowhook_v_insert on public.t\n" +
-				"~ trigger w: moves to another table, public.t; table changed\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t\n" +
-				"~ trigger v: moves to another table, public.u; table changed\n  + capture trigger rowhook_v_insert on public.u\n  + guard trigger rowhook_v_guard on public.u", []string{`w I null {"id":1,"a":1,"b":1}`}},
+				"~ trigger w: moves to another table, public.t\n    table: u becomes t\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t\n" +
+				"~ trigger v: moves to another table, public.u\n    table: t becomes u\n  + capture trigger rowhook_v_insert on public.u\n  + guard trigger rowhook_v_guard on public.u", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"renamed trigger": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("v", "t", insertOnly)},
 			"- trigger w: no longer configured\n  - guard trigger rowhook_w_guard on public.t\n  - capture trigger rowhook_w_insert on public.t\n+ trigger v: on public.t\n  + capture trigger rowhook_v_insert on public.t\n  + guard trigger rowhook_v_guard on public.t", []string{`v I null {"id":1,"a":1,"b":1}`}},
 		"table dropped and made again": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "drop table t cascade; create table t (id int, a int, b int)", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
@@ -157,8 +157,8 @@ func TestApplyWritesSettings(t *testing.T) {
 	}
 	plan, err := sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
 	require.NoError(t, err)
-	require.Equal(t, `~ setting retention: {"attempts": "7d", "delivered": "7d"} becomes {"delivered":"0","attempts":"1h"}`+
-		"\n"+`+ setting network: {"deny":["private"],"allow":["10.1.0.0/16"]}`, plan.String())
+	require.Equal(t, "~ setting retention\n    attempts: 7d becomes 1h\n    delivered: 7d becomes 0\n"+
+		`+ setting network: {"deny":["private"],"allow":["10.1.0.0/16"]}`, plan.String())
 	cfg, err := sqlschema.Load(t.Context(), w.conn)
 	require.NoError(t, err)
 	require.Equal(t, settings, cfg.Settings)
@@ -507,4 +507,27 @@ func TestPartitionsCopyDisabledByHandIsEnabledAgain(t *testing.T) {
 	w.apply(t, all("p", "p"))
 	w.do(t, "insert into p values (1), (2)")
 	require.Equal(t, []string{`p I null {"a":1}`, `p I null {"a":2}`}, w.take(t))
+}
+
+func TestAPlanSaysWhatChangesAndHowManyEventsFollow(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a int, b int)", all("w", "t", func(s *sqlschema.Spec) {
+		s.Webhook.URL, s.Webhook.Secret = "https://user:hunter2@example.com/a", "hunter3"
+		s.Webhook.Headers = map[string]string{"Authorization": "Bearer hunter4", "X-Old": "hunter5"}
+	}))
+	w.do(t, "insert into t values (1, 1, 1), (2, 2, 2)")
+	plan := w.plan(t, all("w", "t", func(s *sqlschema.Spec) {
+		s.Webhook.URL, s.Webhook.Secret = "https://user:hunter6@example.com/b", "hunter7"
+		s.Webhook.Headers = map[string]string{"Authorization": "Bearer hunter8", "X-New": "hunter9"}
+		s.Retry.Interval = sqlschema.Duration(time.Minute)
+	}))
+	require.Equal(t, `~ trigger w (2 waiting events follow)
+    retry.interval: 10s becomes 1m
+    webhook.headers.Authorization changed
+    webhook.headers.X-New added
+    webhook.headers.X-Old removed
+    webhook.secret changed
+    webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b`, plan.String())
+	require.Equal(t, "~ trigger w (2 waiting events follow): retry.interval: 10s becomes 1m; webhook.headers.Authorization changed; webhook.headers.X-New added; "+
+		"webhook.headers.X-Old removed; webhook.secret changed; webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b", plan.Changes[0].String())
 }
