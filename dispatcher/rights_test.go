@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
@@ -83,4 +85,38 @@ func TestRunSaysWhichRightsItsRoleLacks(t *testing.T) {
 	b.Exec(t, "revoke update (tries) on rowhook.event_log from "+role)
 	require.EqualError(t, run(), fmt.Sprintf("the role %s lacks what a dispatcher needs (update (due_at, claimed_by, tries) on rowhook.event_log): "+
 		`run "rowhook apply --grant-to %[1]s" as the role that installed Rowhook`, role))
+}
+
+// TestForgedNotificationsDoNoMoreThanWakeTheDispatcher floods it, as any role that may connect can, while events are delivered.
+func TestForgedNotificationsDoNoMoreThanWakeTheDispatcher(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders")
+	role, url := b.Role(t)
+	forger, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = forger.Close(context.Background()) })
+	r := b.start(t)
+	conn := b.Conn(t)
+	loads := func() int64 {
+		return one[int64](t, conn, "select coalesce(sum(idx_scan + seq_scan), 0)::bigint from pg_stat_user_tables where relid = 'rowhook.trigger'::regclass")
+	}
+	before, began := loads(), time.Now()
+	payloads := []string{"config", "help", "stopped", "1", "-1", "999999999999", "", "1; drop table orders", strings.Repeat("x", 7999)}
+	for i := range 2000 {
+		_, err := forger.Exec(t.Context(), "select pg_notify('rowhook', $1), pg_notify('rowhook_ping_2', $1)", payloads[i%len(payloads)])
+		require.NoError(t, err)
+		if i%10 == 0 {
+			b.Exec(t, "insert into orders default values")
+		}
+	}
+	b.receiver.await(t, "orders", 200)
+	b.settled(t)
+	require.Len(t, b.receiver.on("orders"), 200, "each event once")
+	// Statistics come late, which only makes this more lenient: no more than a load of the configuration in a tenth of a second.
+	require.LessOrEqual(t, loads()-before, int64(4*(20+10*(1+time.Since(began).Seconds()))))
+	b.Exec(t, "insert into orders default values")
+	b.receiver.await(t, "orders", 201)
+	r.stop(t)
+	require.NotContains(t, r.log.String(), "level=ERROR", role)
 }

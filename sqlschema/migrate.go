@@ -180,8 +180,12 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 	if err != nil {
 		return err
 	}
+	said := int32(0)
 	m.OnStart = func(seq int32, name, direction, _ string) {
-		log.Info("migrating the schema rowhook", "version", seq, "migration", name, "direction", direction)
+		if seq != said {
+			said = seq
+			log.Info("migrating the schema rowhook", "version", seq, "migration", name, "direction", direction)
+		}
 		if err == nil {
 			err = errors.Join(again(), beBrief(ctx, conn))
 		}
@@ -229,13 +233,14 @@ func migratePatiently(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, 
 		if !isBusy(err) {
 			return err
 		}
-		log.Warn("a table of the schema rowhook is busy, trying again")
+		log.Warn("the schema rowhook is busy, trying again", "error", err)
 		return retry.RetryableError(err)
 	})
 }
 
+// beBrief bounds for how long a migration's statement may keep others waiting behind it.
 func beBrief(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, "set lock_timeout = '1s'"); err != nil {
+	if _, err := conn.Exec(ctx, fmt.Sprintf("set lock_timeout = '%dms'", DefaultLockTimeout.Milliseconds())); err != nil {
 		return fmt.Errorf("set lock_timeout: %w", err)
 	}
 	return nil
