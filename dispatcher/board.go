@@ -62,6 +62,7 @@ func (b *board) mark(trigger int32) bool {
 	defer b.mu.Unlock()
 	l, ok := b.lanes[trigger]
 	if ok {
+		l.rang = time.Now()
 		b.markLane(l, true)
 		b.wake()
 	}
@@ -192,7 +193,7 @@ func (b *board) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschem
 			highest[e.Trigger] = e.DueAt
 		}
 		l.busy = now
-		d := &delivery{lane: l, tries: e.Tries, held: e.Held, expires: asked.Add(l.lease())}
+		d := &delivery{lane: l, tries: e.Tries, held: e.Held, due: e.DueAt, expires: asked.Add(l.lease())}
 		d.event = webhook.Event{
 			ID: e.ID, CreatedAt: e.CreatedAt, Schema: l.schema, Table: l.table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,

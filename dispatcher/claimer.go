@@ -32,6 +32,7 @@ type claimer struct {
 	allowance float64       // loads of the configuration that may follow at once
 	refilled  time.Time     // when that was last added to
 	postponed bool          // a load waits for its turn
+	suspects  suspects      // of having been missed
 }
 
 // claim runs until ctx is done.
@@ -103,8 +104,12 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	if err := c.listen(ctx, now); err != nil {
 		return c.fail(ctx, "look after the doorbell", err)
 	}
+	if err := c.judge(ctx, now); err != nil {
+		return c.fail(ctx, "look after the doorbell", err)
+	}
 	if now.Sub(c.polled) >= c.cfg.PollInterval {
 		c.polled = now
+		c.expectNothing(now)
 		c.board.markAll(true)
 	}
 	next := c.board.ripen(now)
@@ -122,6 +127,8 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 		}
 		return 0
 	}
+	c.suspects.polling = false
+	c.claiming.ended(nil)
 	return c.wait(now, next, again)
 }
 
@@ -135,6 +142,9 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 	}
 	if c.postponed {
 		wait = min(wait, reloadEvery)
+	}
+	if c.suspects.events != nil {
+		wait = min(wait, c.suspects.polled.Add(ringWithin).Sub(now))
 	}
 	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {
@@ -213,6 +223,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		}
 		c.horizon = horizon
 		c.bell.Armed(now)
+		c.hookDoorbell(listener.Arming)
 		c.board.markAll(true)
 		c.log.Debug("doorbell armed", "horizon", horizon)
 	case listener.Check:
@@ -229,6 +240,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 			return err
 		}
 		c.bell.Silenced(now)
+		c.hookDoorbell(listener.Silent)
 		c.log.Debug("doorbell silenced")
 	case listener.None:
 	}
@@ -274,6 +286,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	if c.pooled() {
 		session = tuned{conn}
 	}
+	c.claiming.begin(asked)
 	events, err := sqlschema.Claim(ctx, session, c.id, wants)
 	conn.Release()
 	if err != nil {
@@ -284,6 +297,11 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	c.bell.Found(len(events))
 	now := time.Now()
 	c.took = now.Sub(asked)
+	c.claiming.ended(nil)
+	c.suspect(events)
+	if c.cfg.Hooks.Claimed != nil {
+		c.cfg.Hooks.Claimed(events, c.took)
+	}
 	start, notices, full := c.board.claimed(wants, lanes, events, asked, now)
 	for _, d := range start {
 		c.send(d)
@@ -349,6 +367,8 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	if ctx.Err() != nil {
 		return 0
 	}
+	c.claiming.ended(err)
+	c.hookFailed("claim", err)
 	if !c.failed {
 		c.failed = true
 		c.failures = untilItAnswers()

@@ -80,18 +80,22 @@ type Config struct {
 	// OnUpkeep is told each minute what was found and done while looking after the tables, by the instance that did so. It must not
 	// block. Optional.
 	OnUpkeep func(Upkeep)
+	// Hooks are told what happens, for metrics and traces. Optional.
+	Hooks Hooks
 	// Logger is optional.
 	Logger *slog.Logger
 }
 
 // Attempt is what OnAttempt is told.
 type Attempt struct {
-	Event    Event // its byte slices are valid during the call
-	Number   int   // from 1
-	Result   Result
-	Fate     sqlschema.Fate
-	RetryIn  time.Duration // where Fate is sqlschema.Retried
-	Endpoint string        // the URL as configured, references unexpanded
+	Event     Event // its byte slices are valid during the call
+	TriggerID int32
+	Number    int       // from 1
+	DueAt     time.Time // when the event became due for this attempt, by the server's clock
+	Result    Result
+	Fate      sqlschema.Fate
+	RetryIn   time.Duration // where Fate is sqlschema.Retried
+	Endpoint  string        // the URL as configured, references unexpanded
 }
 
 // Dispatcher delivers events while its Run runs. Make it by New.
@@ -122,6 +126,11 @@ type Dispatcher struct {
 	sendCtx   context.Context // ends when attempts in flight are to be given up
 	flush     atomic.Int64    // nanoseconds that a commit takes, by the last measurement
 	uncertain bool            // when claiming ended, a claim may have succeeded without our knowing
+
+	instance           atomic.Int32 // id, once started
+	stopping           atomic.Bool
+	silent             atomic.Bool // writers are, on our account
+	claiming, settling health
 }
 
 // New checks the configuration and makes a Dispatcher. It does not connect.
@@ -214,6 +223,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.keepUp(ctx) })
 	loops.Go(func() { d.watchStalls(ctx) })
 	loops.Wait() // ctx is done
+	d.stopping.Store(true)
 
 	d.giveBack(d.board.close())
 	d.finishSending(stopSending)
@@ -364,6 +374,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err := sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, false); err != nil {
 		return err
 	}
+	d.instance.Store(d.id)
 	d.measureFlush(ctx)
 	if d.cfg.NoListen {
 		d.log.Warn("not listening: changes are found by polling", "every", d.cfg.PollInterval)
@@ -407,7 +418,7 @@ func (d *Dispatcher) newListener() *listener.Listener {
 		Channel:   sqlschema.Channel,
 		Notified:  d.notified,
 		Listening: d.listening,
-		Lost:      func(error) { d.signals.lose() },
+		Lost:      func(error) { d.lost() },
 		Ping: func(ctx context.Context, channel, payload string) error {
 			_, err := d.writes.Exec(ctx, "select pg_notify($1, $2)", channel, payload)
 			return err

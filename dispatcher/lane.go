@@ -34,6 +34,7 @@ type lane struct {
 	price   time.Duration // of that
 	before  time.Duration // of the one before
 	busy    time.Time     // when a claim last found something
+	rang    time.Time     // when its writers last notified
 	nextDue time.Time     // when a retry or lease becomes due, by our clock; zero: none known
 	fired   bool          // nextDue has passed and the one after it is not known
 	average time.Duration // of an attempt, exponentially weighted; 0: none yet
@@ -46,6 +47,7 @@ type delivery struct {
 	event   webhook.Event
 	tries   int32
 	held    int64     // bytes of payload that the claim left behind
+	due     time.Time // when it was due, by the server's clock
 	expires time.Time // when the lease ends, by our clock
 	started time.Time // zero: waits for a slot
 	stalled bool      // counts no longer as active

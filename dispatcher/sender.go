@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -36,7 +34,8 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 			return d.board.done(dl, 0, false)
 		}
 	}
-	result := d.client.Send(d.sendCtx, endpoint, &dl.event, nil)
+	ctx, ended := d.attempting(dl)
+	result := d.client.Send(ctx, endpoint, &dl.event, nil)
 	next := d.board.done(dl, result.Duration, true)
 
 	number := int(dl.tries)
@@ -50,7 +49,8 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	}
 	d.settler.add(dl, s)
 	d.tally.add(dl, &result, what)
-	d.report(dl, endpoint, &result, what, delay)
+	d.attempted(dl, endpoint, &result, what, delay, ended)
+	d.report(dl, &result, what, delay)
 	return next
 }
 
@@ -97,10 +97,7 @@ func reason(r *webhook.Result) string {
 }
 
 // report tells people: a failed attempt in one line, a delivery at debug level.
-func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
-	if d.cfg.OnAttempt != nil {
-		d.cfg.OnAttempt(Attempt{Event: dl.event, Number: int(dl.tries), Result: *r, Fate: what, RetryIn: delay, Endpoint: ep.String()})
-	}
+func (d *Dispatcher) report(dl *delivery, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
 	ctx := context.Background()
 	if what == sqlschema.Delivered {
 		if d.log.Enabled(ctx, slog.LevelDebug) {
@@ -126,5 +123,3 @@ func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Resul
 	d.log.LogAttrs(ctx, slog.LevelWarn, "attempt failed, will try again", append(attrs,
 		slog.Duration("in", delay.Round(time.Millisecond)), slog.String("at", at.Format(time.TimeOnly)))...)
 }
-
-func id(dl *delivery) string { return uuid.UUID(dl.event.ID).String() }

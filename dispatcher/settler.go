@@ -165,7 +165,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 		again = true
 		if !failed && ctx.Err() == nil {
 			failed = true
-			s.d.log.Error("can't record deliveries, trying again until it succeeds", "events", len(batch), "error", err)
+			s.d.log.Error("can't record deliveries, trying again until it succeeds", append(about(owners), "error", err)...)
 		}
 		return retry.RetryableError(err)
 	})
@@ -182,12 +182,22 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again b
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	_, settings := s.d.config.get()
-	return sqlschema.Settle(ctx, s.d.writes, sqlschema.SettleOptions{
+	began := time.Now()
+	s.d.settling.begin(began)
+	n, err := sqlschema.Settle(ctx, s.d.writes, sqlschema.SettleOptions{
 		Instance:      s.d.id,
 		KeepDelivered: settings.Retention.Delivered > 0,
 		KeepAttempts:  settings.Retention.Attempts > 0,
 		Again:         again,
 	}, batch)
+	s.d.settling.ended(err)
+	switch {
+	case err != nil:
+		s.d.hookFailed("settle", err)
+	case s.d.cfg.Hooks.Settled != nil:
+		s.d.cfg.Hooks.Settled(len(batch), time.Since(began))
+	}
+	return n, err
 }
 
 // isolate finds the settlement that Postgres refuses for what is in it, and writes it without the response.
@@ -230,7 +240,7 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) {
 func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n int, again bool) {
 	s.d.board.settled(owners)
 	if lost := len(batch) - n; lost > 0 && !again {
-		s.d.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", "events", lost)
+		s.d.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, about(owners)...)...)
 	}
 	now := time.Now()
 	for i := range batch {

@@ -42,8 +42,17 @@ func (s *signals) lose() {
 	s.lost, s.listen = true, false
 }
 
+// lost is called when the session that listened has ended.
+func (d *Dispatcher) lost() {
+	d.signals.lose()
+	d.hookListening(false)
+}
+
 // notified is called for every notification, on the listener's goroutine.
 func (d *Dispatcher) notified(payload string) {
+	if d.cfg.Hooks.Rang != nil {
+		d.cfg.Hooks.Rang()
+	}
 	switch payload {
 	case sqlschema.HelpPayload:
 		d.board.markAll(false)
@@ -81,6 +90,7 @@ func (d *Dispatcher) listening() {
 	d.signals.lost, d.signals.listen, d.signals.reload = true, true, true
 	d.signals.mu.Unlock()
 	d.board.markAll(true)
+	d.hookListening(true)
 	d.readyOnce.Do(func() {
 		d.log.Info("ready", "instance", d.id, "triggers", len(d.board.ids()), "concurrency", d.cfg.Concurrency, "poll", d.cfg.PollInterval)
 		close(d.ready)
@@ -152,6 +162,9 @@ func (d *Dispatcher) reload(ctx context.Context) error {
 		}
 	}
 	d.config.problems = problems
+	if d.cfg.Hooks.Configured != nil {
+		d.cfg.Hooks.Configured(cfg.Triggers)
+	}
 	if before != 0 && before != cfg.Generation {
 		d.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
 	}

@@ -229,7 +229,7 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	req := ep.request.WithContext(&attemptContext{timed, deadline})
-	req.Header = ep.headerFor(c.agent)
+	req.Header = withHeader(ctx, ep.headerFor(c.agent))
 	if ep.signer != nil {
 		req.Header = ep.signer.signedHeader(req.Header, e.ID, r.StartedAt, body)
 	}
