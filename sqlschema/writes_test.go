@@ -39,7 +39,7 @@ func (w watched) startWriter(t *testing.T, table string) *writer {
 			r.rows++
 		}
 	})
-	t.Cleanup(func() { r.end() })
+	t.Cleanup(func() { _, _, _ = r.end() })
 	return r
 }
 
