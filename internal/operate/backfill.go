@@ -52,9 +52,10 @@ func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*B
 		return nil, err
 	}
 	var err error
-	if b.throttle, err = newThrottle(b.ts, []int32{b.trigger.ID}); err != nil {
+	if b.throttle, err = newThrottle(b.ts); err != nil {
 		return nil, err
 	}
+	b.throttle.last = map[int32]bool{b.trigger.ID: true}
 	for b.FinishedAt == nil {
 		size := bulkBatch
 		if !o.Unthrottled {
@@ -80,7 +81,7 @@ type backfill struct {
 	ts      triggers
 	trigger *trigger
 	rows    *sqlschema.RowSource
-	last    []string
+	highest []string
 	throttle
 }
 
@@ -129,7 +130,7 @@ func (b *backfill) resume(ctx context.Context, tx pgx.Tx) error {
 	err := tx.QueryRow(ctx, `
 select id, condition, started_at, touched_at, expected, scanned, recorded, key, until
   from rowhook.backfill where trigger_id = $1 and finished_at is null`, b.trigger.ID).
-		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &b.last)
+		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &b.highest)
 	switch {
 	case isNone(err):
 		return nil
@@ -157,7 +158,7 @@ func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	b.last, b.Trigger = last, b.trigger.Name
+	b.highest, b.Trigger = last, b.trigger.Name
 	err = tx.QueryRow(ctx, `
 insert into rowhook.backfill (trigger_id, condition, key, until, expected, finished_at)
 values ($1, $2, $3, $4, $5, case when $4::text[] is null then now() end)
@@ -184,7 +185,7 @@ func (b *backfill) step(ctx context.Context, size int) error {
 		if err != nil || b.FinishedAt != nil {
 			return err
 		}
-		reached, read, recorded, err := b.rows.Record(ctx, tx, position, b.last, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID))
+		reached, read, recorded, err := b.rows.Record(ctx, tx, position, b.highest, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID))
 		if err != nil {
 			return err
 		}

@@ -26,10 +26,12 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	d.do(t, `create type mood as enum ('good', 'bad'); create table shop (region text collate "C", no numeric(9,2), at timestamptz, m mood, primary key (region, no))`)
 	d.do(t, `insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'), ('a', 2, '2026-01-01 00:00+02', 'good'), ('a', 10, '2026-01-01 00:00+02', 'bad'), ('ä''{,"', 1, null, 'good')`)
 	shop := func(change ...func(*sqlschema.Spec)) sqlschema.Spec {
-		return d.spec("shop", append(change, func(s *sqlschema.Spec) { s.When = "new.m = 'good'" })...)
+		return d.spec("shop", append(change, func(s *sqlschema.Spec) { s.When = "new.m = 'good'::mood" })...)
 	}
 	d.apply(t, d.spec("a"), shop(func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }))
-	b, err := operate.Backfill(t.Context(), d.conn, "shop", operate.BackfillOptions{})
+	pinned := d.Conn(t) // as the program's sessions are; the types of "when" are found where its user finds them
+	require.NoError(t, sqlschema.Pin(t.Context(), pinned))
+	b, err := operate.Backfill(t.Context(), pinned, "shop", operate.BackfillOptions{})
 	require.NoError(t, err)
 	require.EqualValues(t, []int64{4, 4, 3}, []int64{b.Expected, b.Scanned, b.Recorded})
 	require.NotNil(t, b.FinishedAt)
