@@ -1,0 +1,261 @@
+// Package metrics counts what a dispatcher does, for Prometheus.
+package metrics
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Metrics are those of one process. Make them by New.
+type Metrics struct {
+	registry    *prometheus.Registry
+	definitions map[string]Definition
+
+	captured, attempts, failures, dead *prometheus.CounterVec
+	first, delivery, webhook           *prometheus.HistogramVec
+	claims, errors                     *prometheus.CounterVec
+	claimTook, claimBatch              prometheus.Observer
+	settleTook, settleBatch            prometheus.Observer
+	claimEvents, claimEmpty            prometheus.Counter
+	rings, silences, missed            prometheus.Counter
+	reconnects                         prometheus.Counter
+
+	listened atomic.Bool                       // a session has
+	triggers atomic.Pointer[map[int32]*series] // the configured ones; replaced as a whole
+}
+
+// series are one trigger's, looked up once.
+type series struct {
+	name                                  string
+	captured, delivered, failed, canceled prometheus.Counter
+	dead                                  prometheus.Counter
+	first, delivery, webhook              prometheus.Observer
+}
+
+// Buckets, in seconds: from half a millisecond, as deliveries take about one, to the hours that retries may take.
+func delays() []float64 {
+	return []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200}
+}
+
+func durations() []float64 {
+	return []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60}
+}
+
+func batchSizes() []float64 {
+	return []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000}
+}
+
+// New makes the metrics of a program of this version.
+func New(version string) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), definitions: map[string]Definition{}}
+	for _, d := range Definitions() {
+		m.definitions[d.Name] = d
+	}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.captured, m.attempts = m.counters("rowhook_events_captured_total"), m.counters("rowhook_attempts_total")
+	m.failures, m.dead = m.counters("rowhook_attempt_failures_total"), m.counters("rowhook_events_dead_total")
+	m.first = m.histograms("rowhook_first_attempt_delay_seconds", delays())
+	m.delivery = m.histograms("rowhook_delivery_delay_seconds", delays())
+	m.webhook = m.histograms("rowhook_webhook_duration_seconds", durations())
+	m.claims, m.errors = m.counters("rowhook_claims_total"), m.counters("rowhook_database_errors_total")
+	m.claimEvents, m.claimEmpty = m.claims.WithLabelValues("events"), m.claims.WithLabelValues("empty")
+	for _, statement := range []string{"claim", "settle"} {
+		for _, reason := range []string{reasonConnection, reasonDiskFull} {
+			m.errors.WithLabelValues(statement, reason)
+		}
+	}
+	m.claimTook = m.histograms("rowhook_claim_duration_seconds", durations()).WithLabelValues()
+	m.claimBatch = m.histograms("rowhook_claim_batch_events", batchSizes()).WithLabelValues()
+	m.settleTook = m.histograms("rowhook_settle_duration_seconds", durations()).WithLabelValues()
+	m.settleBatch = m.histograms("rowhook_settle_batch_outcomes", batchSizes()).WithLabelValues()
+	m.rings, m.silences = m.counters("rowhook_doorbell_rings_total").WithLabelValues(), m.counters("rowhook_doorbell_silences_total").WithLabelValues()
+	m.missed = m.counters("rowhook_poll_found_events_total").WithLabelValues()
+	m.reconnects = m.counters("rowhook_listener_reconnects_total").WithLabelValues()
+	m.gauges("rowhook_build_info").WithLabelValues(version, runtime.Version()).Set(1)
+	m.triggers.Store(&map[int32]*series{})
+	return m
+}
+
+func (m *Metrics) counters(name string) *prometheus.CounterVec {
+	d := m.definitions[name]
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: d.Name, Help: d.Help}, d.Labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *Metrics) gauges(name string) *prometheus.GaugeVec {
+	d := m.definitions[name]
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: d.Name, Help: d.Help}, d.Labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *Metrics) histograms(name string, buckets []float64) *prometheus.HistogramVec {
+	d := m.definitions[name]
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: d.Name, Help: d.Help, Buckets: buckets}, d.Labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+// Handler serves the metrics. It bounds how many scrapes run at once and for how long.
+func (m *Metrics) Handler(log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		ErrorLog: errorLog{log}, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 9 * time.Second,
+	})
+}
+
+// errorLog has promhttp log as we do.
+type errorLog struct{ log *slog.Logger }
+
+func (l errorLog) Println(v ...any) { l.log.Warn("can't serve the metrics", "error", v) }
+
+// Hooks are what the dispatcher is to call.
+func (m *Metrics) Hooks() dispatcher.Hooks {
+	return dispatcher.Hooks{
+		Configured: m.configured,
+		Claimed:    m.claimed,
+		Attempted:  m.attempted,
+		Missed:     func(events int) { m.missed.Add(float64(events)) },
+		Settled: func(outcomes int, took time.Duration) {
+			m.settleTook.Observe(took.Seconds())
+			m.settleBatch.Observe(float64(outcomes))
+		},
+		Rang: func() { m.rings.Inc() },
+		Doorbell: func(silent bool) {
+			if silent {
+				m.silences.Inc()
+			}
+		},
+		Listening: func(listens bool) {
+			if listens && m.listened.Swap(true) {
+				m.reconnects.Inc()
+			}
+		},
+		Failed: func(statement string, err error) { m.errors.WithLabelValues(statement, errorReason(err)).Inc() },
+	}
+}
+
+// configured makes the series of new triggers and drops those of removed ones. It is called by one goroutine at a time.
+func (m *Metrics) configured(triggers []sqlschema.Trigger) {
+	before, now := *m.triggers.Load(), make(map[int32]*series, len(triggers))
+	for i := range triggers {
+		id, name := triggers[i].ID, triggers[i].Spec.Name
+		if now[id] = before[id]; now[id] != nil {
+			continue
+		}
+		now[id] = &series{
+			name: name, captured: m.captured.WithLabelValues(name), dead: m.dead.WithLabelValues(name),
+			delivered: m.attempts.WithLabelValues(name, "delivered"), failed: m.attempts.WithLabelValues(name, "failed"),
+			canceled: m.attempts.WithLabelValues(name, "canceled"),
+			first:    m.first.WithLabelValues(name), delivery: m.delivery.WithLabelValues(name), webhook: m.webhook.WithLabelValues(name),
+		}
+	}
+	m.triggers.Store(&now)
+	for id, s := range before {
+		if now[id] == nil {
+			m.forget(s.name)
+		}
+	}
+}
+
+func (m *Metrics) forget(trigger string) {
+	labels := prometheus.Labels{"trigger": trigger}
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
+		m.captured, m.attempts, m.failures, m.dead, m.first, m.delivery, m.webhook,
+	} {
+		v.DeletePartialMatch(labels)
+	}
+}
+
+func (m *Metrics) claimed(events []sqlschema.Claimed, took time.Duration) {
+	m.claimTook.Observe(took.Seconds())
+	if len(events) == 0 {
+		m.claimEmpty.Inc()
+		return
+	}
+	m.claimEvents.Inc()
+	m.claimBatch.Observe(float64(len(events)))
+	triggers := *m.triggers.Load()
+	for i := range events {
+		if s := triggers[events[i].Trigger]; s != nil && events[i].Tries == 1 {
+			s.captured.Inc()
+		}
+	}
+}
+
+func (m *Metrics) attempted(a dispatcher.Attempt) {
+	s := (*m.triggers.Load())[a.TriggerID]
+	if s == nil {
+		return // removed meanwhile
+	}
+	since := a.Event.CreatedAt
+	if a.Number == 1 {
+		since = a.DueAt // the same, unless it was redelivered
+		s.first.Observe(max(a.Result.StartedAt.Sub(since).Seconds(), 0))
+	}
+	s.webhook.Observe(a.Result.Duration.Seconds())
+	switch {
+	case a.Fate == sqlschema.Delivered:
+		s.delivered.Inc()
+		s.delivery.Observe(max(a.Result.StartedAt.Add(a.Result.Duration).Sub(since).Seconds(), 0))
+		return
+	case a.Result.Kind == webhook.KindCanceled:
+		s.canceled.Inc()
+		return
+	case a.Fate == sqlschema.Dead:
+		s.dead.Inc()
+	}
+	s.failed.Inc()
+	m.failures.WithLabelValues(s.name, failureReason(&a.Result)).Inc()
+}
+
+// failureReason is one of a dozen words.
+func failureReason(r *dispatcher.Result) string {
+	switch class := r.Status / 100; {
+	case r.Kind != webhook.KindResponse:
+		return string(r.Kind)
+	case class >= 3 && class <= 5:
+		return strconv.Itoa(class) + "xx"
+	}
+	return "other"
+}
+
+const (
+	reasonConnection = "connection"
+	reasonDiskFull   = "disk_full"
+)
+
+// errorReason is one of a few words, by the class of the SQLSTATE.
+func errorReason(err error) string {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return reasonConnection // the server said nothing
+	}
+	switch class := pg.Code[:min(2, len(pg.Code))]; {
+	case pg.Code == "53100":
+		return reasonDiskFull
+	case pg.Code == "25006":
+		return "read_only"
+	case class == "08" || pg.Code == "57P01" || pg.Code == "57P02" || pg.Code == "57P03":
+		return reasonConnection
+	case class == "57":
+		return "canceled"
+	case class == "22" || class == "23" || class == "42":
+		return "rejected"
+	}
+	return "other"
+}

@@ -1,0 +1,153 @@
+package metrics_test
+
+import (
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/metrics"
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func TestMetricsFollowWhatIsDelivered(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, pgtest.New(t))
+	s.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 20)")
+	s.until(t, is(20), "rowhook_attempts_total", "trigger=orders", "outcome=delivered")
+	s.until(t, atLeast(1), "rowhook_settle_batch_outcomes")
+	for name, want := range map[string]float64{
+		"rowhook_events_captured_total": 20, "rowhook_first_attempt_delay_seconds": 20, "rowhook_delivery_delay_seconds": 20,
+		"rowhook_webhook_duration_seconds": 20, "rowhook_events_dead_total": 0,
+	} {
+		require.Equal(t, want, s.value(t, name, "trigger=orders"), name)
+	}
+	for _, name := range []string{"rowhook_claims_total", "rowhook_claim_duration_seconds", "rowhook_claim_batch_events", "rowhook_doorbell_rings_total"} {
+		require.Positive(t, s.value(t, name), name)
+	}
+	s.until(t, is(0), "rowhook_backlog_events", "trigger=orders")
+	for name, want := range map[string]float64{
+		"rowhook_claiming": 1, "rowhook_settling": 1, "rowhook_listening": 1, "rowhook_database_up": 1, "rowhook_listener_reconnects_total": 0,
+		"rowhook_poll_found_events_total": 0, "rowhook_trigger_paused": 0,
+	} {
+		require.Equal(t, want, s.value(t, name), name)
+	}
+	require.InDelta(t, 1, s.value(t, "rowhook_instances", "state=alive"), 0)
+}
+
+func TestEveryDefinedMetricIsServedAndNoOther(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, pgtest.New(t))
+	s.status.Store(500)
+	s.Exec(t, "insert into orders (v) values ('x')")
+	s.until(t, is(1), "rowhook_events_dead_total")
+	served := s.scrape(t)
+	var defined []string
+	for _, d := range metrics.Definitions() {
+		defined = append(defined, d.Name)
+		f := served[d.Name]
+		require.NotNil(t, f, d.Name)
+		require.Equal(t, string(d.Kind), strings.ToLower(f.GetType().String()), d.Name)
+		require.Equal(t, d.Help, f.GetHelp(), d.Name)
+		for _, m := range f.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, l.GetName())
+			}
+			require.ElementsMatch(t, d.Labels, labels, d.Name)
+		}
+	}
+	for name := range served {
+		if strings.HasPrefix(name, "rowhook_") {
+			require.Contains(t, defined, name)
+		}
+	}
+	for _, name := range []string{"go_goroutines", "process_resident_memory_bytes"} {
+		require.Contains(t, served, name)
+	}
+}
+
+func TestMetricsKeepTheConventionsOfPrometheus(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, pgtest.New(t))
+	w := httptest.NewRecorder()
+	s.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	problems, err := promlint.New(w.Body).Lint()
+	require.NoError(t, err)
+	problems = slices.DeleteFunc(problems, func(p promlint.Problem) bool { return !strings.HasPrefix(p.Metric, "rowhook_") })
+	require.Empty(t, problems)
+}
+
+func TestSeriesOfRemovedTriggersDisappear(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, pgtest.New(t))
+	s.apply(t, s.spec("orders"), s.spec("others"))
+	s.status.Store(404)
+	s.Exec(t, "insert into orders (v) values ('x'); insert into others values (1)")
+	s.until(t, is(1), "rowhook_events_dead_total", "trigger=orders")
+	s.until(t, is(1), "rowhook_events_dead_total", "trigger=others")
+	require.InDelta(t, 4, s.value(t, "rowhook_attempt_failures_total", "trigger=others", "reason=4xx"), 0)
+	s.apply(t, s.spec("orders"))
+	require.Eventually(t, func() bool {
+		for _, family := range s.scrape(t) {
+			for _, m := range family.Metric {
+				if matches(m, []string{"trigger=others"}) {
+					return false
+				}
+			}
+		}
+		return true
+	}, patience, 50*time.Millisecond)
+	require.InDelta(t, 1, s.value(t, "rowhook_events_dead_total", "trigger=orders"), 0, "the others stay")
+}
+
+// An attempt is the hot path: what counting costs it is some hundred nanoseconds and no memory.
+func TestCountingAnAttemptAllocatesNothing(t *testing.T) {
+	h, a := hooksOf("orders")
+	events := []sqlschema.Claimed{{Trigger: 7, Tries: 1}}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		h.Rang()
+		h.Claimed(events, time.Millisecond)
+		h.Attempted(a)
+		h.Settled(1, time.Millisecond)
+	}))
+}
+
+func BenchmarkAttempt(b *testing.B) {
+	h, a := hooksOf("orders")
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Attempted(a)
+	}
+}
+
+func hooksOf(trigger string) (dispatcher.Hooks, dispatcher.Attempt) {
+	h := metrics.New("v1").Hooks()
+	h.Configured([]sqlschema.Trigger{{ID: 7, Spec: sqlschema.Spec{Name: trigger}}})
+	now := time.Now()
+	return h, dispatcher.Attempt{
+		TriggerID: 7, Number: 1, DueAt: now, Fate: sqlschema.Delivered, Result: webhook.Result{StartedAt: now.Add(time.Millisecond), Status: 200},
+		Event: dispatcher.Event{CreatedAt: now},
+	}
+}
+
+func TestADatabaseThatDoesNotAnswerCostsTheSharedMetricsOnly(t *testing.T) {
+	t.Parallel()
+	m := metrics.New("v1")
+	pool := pgtest.New(t).Pool(t)
+	pool.Close()
+	m.WatchDatabase(pool, 0)
+	s := &stage{metrics: m, handler: m.Handler(slog.New(slog.DiscardHandler))}
+	require.InDelta(t, 0, s.value(t, "rowhook_database_up"), 0)
+	require.InDelta(t, 1, s.value(t, "rowhook_build_info", "version=v1"), 0)
+	require.InDelta(t, -1, s.value(t, "rowhook_instances"), 0)
+}
