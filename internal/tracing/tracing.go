@@ -1,0 +1,194 @@
+// Package tracing makes an OpenTelemetry span of each attempt, in the trace of whoever wrote the row, and sends them by OTLP over HTTP.
+//
+// It is configured by OpenTelemetry's own environment variables and off unless they name an endpoint. The exporter is this package's own:
+// that of the OpenTelemetry project brings gRPC along, which doubles what there is to compile.
+package tracing
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Tracer makes and sends spans. Make it by New, and Close it to send the last ones.
+type Tracer struct {
+	provider *sdk.TracerProvider
+	tracer   trace.Tracer
+}
+
+// Options describe the program to the receiver of its spans.
+type Options struct {
+	Version  string
+	Instance string // service.instance.id; "": none
+	Logger   *slog.Logger
+}
+
+// New makes a tracer as the environment says, read by lookup; nil where it asks for none. It does not connect. OpenTelemetry's SDK itself
+// reads OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_* and OTEL_SPAN_* from the process.
+func New(ctx context.Context, lookup func(string) (string, bool), o Options) (*Tracer, error) {
+	settings, on, err := readSettings(lookup)
+	if err != nil || !on {
+		return nil, err
+	}
+	e, err := newExporter(settings, o)
+	if err != nil {
+		return nil, err
+	}
+	return newTracer(ctx, sdk.WithBatcher(e), o)
+}
+
+func newTracer(ctx context.Context, processor sdk.TracerProviderOption, o Options) (*Tracer, error) {
+	attributes := []attribute.KeyValue{attribute.String("service.name", "rowhook"), attribute.String("service.version", o.Version)}
+	if o.Instance != "" {
+		attributes = append(attributes, attribute.String("service.instance.id", o.Instance))
+	}
+	// What the environment says comes last and wins.
+	res, err := resource.New(ctx, resource.WithAttributes(attributes...), resource.WithTelemetrySDK(), resource.WithFromEnv())
+	if err != nil {
+		return nil, err
+	}
+	p := sdk.NewTracerProvider(processor, sdk.WithResource(res))
+	return &Tracer{p, p.Tracer("github.com/rowhook/rowhook", trace.WithInstrumentationVersion(o.Version))}, nil
+}
+
+// Close sends what has not been sent yet.
+func (t *Tracer) Close(ctx context.Context) error { return t.provider.Shutdown(ctx) }
+
+// Attempting is dispatcher.Hooks.Attempting: it begins the attempt's span, and has the request carry it.
+func (t *Tracer) Attempting(e *dispatcher.Event, number int) (http.Header, func(dispatcher.Attempt)) {
+	parent := writersContext(e.Trace)
+	ctx := context.Background()
+	if parent.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+	}
+	_, span := t.tracer.Start(ctx, "deliver "+e.Trigger, trace.WithSpanKind(trace.SpanKindClient))
+	if span.IsRecording() {
+		span.SetAttributes(
+			attribute.String("http.request.method", http.MethodPost),
+			attribute.String("rowhook.event.id", uuid.UUID(e.ID).String()),
+			attribute.String("rowhook.trigger", e.Trigger),
+			attribute.String("rowhook.table", e.Schema+"."+e.Table),
+			attribute.String("rowhook.op", e.OpName()),
+			attribute.Int("rowhook.attempt", number),
+		)
+	}
+	header := http.Header{"Traceparent": {traceparent(span.SpanContext())}}
+	if state := span.SpanContext().TraceState().String(); state != "" {
+		header["Tracestate"] = []string{state}
+	}
+	return header, func(a dispatcher.Attempt) { end(span, &a) }
+}
+
+func end(span trace.Span, a *dispatcher.Attempt) {
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("url.full", a.Endpoint), attribute.String("rowhook.outcome", outcome(a.Fate)))
+		if a.Result.Status != 0 {
+			span.SetAttributes(attribute.Int("http.response.status_code", a.Result.Status))
+		}
+		if a.Number > 1 {
+			span.SetAttributes(attribute.Int("http.request.resend_count", a.Number-1))
+		}
+		if a.Fate != sqlschema.Delivered {
+			kind := string(a.Result.Kind)
+			if a.Result.Kind == webhook.KindResponse {
+				kind = http.StatusText(a.Result.Status)
+			}
+			span.SetAttributes(attribute.String("error.type", kind))
+			span.SetStatus(codes.Error, a.Result.Err)
+		}
+	}
+	span.End(trace.WithTimestamp(a.Result.StartedAt.Add(a.Result.Duration)))
+}
+
+func outcome(f sqlschema.Fate) string {
+	switch f {
+	case sqlschema.Delivered:
+		return "delivered"
+	case sqlschema.Dead:
+		return "dead"
+	case sqlschema.Retried, sqlschema.Released:
+	}
+	return "retried"
+}
+
+// traceparent is a span's context as W3C Trace Context writes it.
+func traceparent(c trace.SpanContext) string {
+	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String()
+}
+
+// writersContext reads an event's trace_context: a traceparent as a string; an object with traceparent, and perhaps tracestate;
+// or one with trace_id and span_id, as Hasura has it. What is none of these is no context.
+func writersContext(raw []byte) trace.SpanContext {
+	if len(raw) == 0 {
+		return trace.SpanContext{}
+	}
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return parse(text, "")
+	}
+	var object struct {
+		Traceparent  string `json:"traceparent"`
+		Tracestate   string `json:"tracestate"`
+		TraceID      string `json:"trace_id"`
+		SpanID       string `json:"span_id"`
+		SamplingFlag string `json:"sampling_state"` // Hasura: "0" or "1"
+	}
+	if json.Unmarshal(raw, &object) != nil {
+		return trace.SpanContext{}
+	}
+	if object.Traceparent != "" {
+		return parse(object.Traceparent, object.Tracestate)
+	}
+	flags := "01"
+	if object.SamplingFlag == "0" {
+		flags = "00"
+	}
+	const traceDigits, spanDigits = 32, 16 // Hasura leaves out leading zeros of 64-bit trace ids
+	return parse("00-"+padded(object.TraceID, traceDigits)+"-"+padded(object.SpanID, spanDigits)+"-"+flags, object.Tracestate)
+}
+
+func padded(id string, digits int) string {
+	return strings.Repeat("0", max(digits-len(id), 0)) + id
+}
+
+// parse reads a traceparent of whatever version: what later ones add comes at the end.
+func parse(text, state string) trace.SpanContext {
+	parts := strings.SplitN(strings.ToLower(strings.TrimSpace(text)), "-", 5)
+	if len(parts) < 4 || len(parts[0]) != 2 || parts[0] == "ff" || len(parts) > 4 && parts[0] == "00" || len(parts[3]) != 2 {
+		return trace.SpanContext{}
+	}
+	traceID, err := trace.TraceIDFromHex(parts[1])
+	if err != nil {
+		return trace.SpanContext{}
+	}
+	spanID, err := trace.SpanIDFromHex(parts[2])
+	if err != nil {
+		return trace.SpanContext{}
+	}
+	var flags trace.TraceFlags
+	if last := parts[3][1]; strings.IndexByte("13579bdf", last) >= 0 {
+		flags = trace.FlagsSampled
+	}
+	tracestate, err := trace.ParseTraceState(state)
+	if err != nil {
+		tracestate = trace.TraceState{} // as if it had not been sent
+	}
+	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID, SpanID: spanID, TraceFlags: flags, TraceState: tracestate, Remote: true})
+}
+
+// sendTimeout is OTEL_EXPORTER_OTLP_TIMEOUT's default.
+const sendTimeout = 10 * time.Second
