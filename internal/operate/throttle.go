@@ -50,9 +50,9 @@ func newThrottle(ts triggers) (throttle, error) {
 }
 
 const (
-	throttleSize  = 20                    // events at a time
-	throttleGap   = 10 * time.Millisecond // between two times: 2,000 events a second at most
+	throttleSize  = 20 // events at a time
 	throttlePause = 2 * time.Millisecond
+	throttleLeast = 5 * time.Millisecond
 	throttleCap   = 100 * time.Millisecond
 	throttleMost  = 2 * time.Second // how long it waits for a trigger that is behind
 )
@@ -71,8 +71,8 @@ func (t *throttle) wait(ctx context.Context, db sqlschema.Queryer, size *int) er
 		}
 		return nil
 	}
-	pause, began := throttlePause, time.Now()
-	timer := time.NewTimer(max(throttleGap-time.Since(t.fed), 0))
+	pause, began, rested := throttlePause, time.Now(), false
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
@@ -99,6 +99,11 @@ select min(case when d.due then 0 else t.slots - f.n end), not exists (select fr
 			return nil
 		case room > 0 && deaf: // they find it when they poll, and take as much as they can
 			return nil
+		case room > 0 && !rested:
+			// As long again as that took: where processors or disks are busy, half of the time is the others'.
+			rested = true
+			timer.Reset(min(max(time.Since(t.fed), throttleLeast), throttleCap))
+			continue
 		case room > 0:
 			*size = min(*size, room, throttleSize)
 			t.fed = time.Now()
