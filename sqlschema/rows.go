@@ -41,6 +41,10 @@ func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec Spec, rel
 	if rel == nil {
 		return nil, &RowsError{fmt.Sprintf("the table %s of the trigger %s is gone", spec.Table, spec.Name)}
 	}
+	if !rel.Trusted {
+		return nil, &RowsError{fmt.Sprintf("%s belongs to %s, whose code could run as this role while its rows are turned into JSON: "+
+			"make this role, or one that it trusts, the owner for the time of the backfill, or have %[2]s update the rows, for which a trigger on updates is enough", rel, plainName(rel.Owner))}
+	}
 	key, err := collect[keyColumn](ctx, conn, `
 select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
   from (select i.indrelid, i.indkey, i.indnkeyatts from pg_catalog.pg_index i

@@ -142,6 +142,18 @@ func TestBackfillSaysWhyItCanNot(t *testing.T) {
 	require.NotNil(t, b.FinishedAt)
 }
 
+func TestBackfillDoesNotRunTheCodeOfATablesOwner(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	role, _ := d.Role(t)
+	d.do(t, "grant create on schema public to "+role)
+	d.do(t, "alter table a owner to "+role)
+	d.apply(t, d.spec("a"))
+	_, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
+	require.ErrorIs(t, err, operate.ErrRefused)
+	require.ErrorContains(t, err, "belongs to "+role)
+}
+
 func TestBackfillOfAPartitionedTableReadsEveryPartition(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
