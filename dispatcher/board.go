@@ -193,7 +193,7 @@ func (b *board) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschem
 			highest[e.Trigger] = e.DueAt
 		}
 		l.busy = now
-		d := &delivery{lane: l, tries: e.Tries, held: e.Held, due: e.DueAt, expires: asked.Add(l.lease())}
+		d := &delivery{lane: l, tries: e.Tries, held: e.Held, packed: e.Packed, due: e.DueAt, expires: asked.Add(l.lease())}
 		d.event = webhook.Event{
 			ID: e.ID, CreatedAt: e.CreatedAt, Schema: l.schema, Table: l.table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,

@@ -109,6 +109,7 @@ type Dispatcher struct {
 	payload *budget
 	tally   *tally
 	upkeep  upkeep
+	measure chan struct{} // holds a token while someone measures a payload; see fetch
 
 	claims     *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
 	writes     *pgxpool.Pool // sessions that settle
@@ -167,6 +168,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		}),
 		payload: newBudget(cfg.PayloadMemory),
 		tally:   newTally(),
+		measure: make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 		abort:   make(chan struct{}),
 	}

@@ -46,7 +46,8 @@ type delivery struct {
 	lane    *lane
 	event   webhook.Event
 	tries   int32
-	held    int64     // bytes of payload that the claim left behind
+	held    int64     // bytes of payload that the claim left behind, as stored
+	packed  bool      // they are compressed
 	due     time.Time // when it was due, by the server's clock
 	expires time.Time // when the lease ends, by our clock
 	started time.Time // zero: waits for a slot

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -62,23 +63,21 @@ func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), ok
 	// What is left of the lease has to be enough for the attempt, after waiting for room and for the payload.
 	ctx, cancel := context.WithDeadline(d.sendCtx, dl.expires.Add(-timeout-settleMargin))
 	defer cancel()
+	nothing := func() {}
+	size, ours, err := d.size(ctx, dl)
+	if err != nil || !ours {
+		d.unfetched(dl, ours, err)
+		return nothing, false
+	}
 	// The payload is in memory twice: as rows and as the request's body.
-	release, err := d.payload.take(ctx, dl.lane.id, 2*dl.held)
+	release, err := d.payload.take(ctx, dl.lane.id, 2*size)
 	if err != nil { // it took too long, or we are stopping
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
-		return func() {}, false
+		return nothing, false
 	}
 	p, ours, err := sqlschema.FetchPayload(ctx, d.writes, d.id, dl.event.ID, dl.tries)
-	switch {
-	case err != nil:
-		if d.sendCtx.Err() == nil {
-			d.log.Warn("can't fetch a payload, the event will be claimed again", "event", id(dl), "trigger", dl.event.Trigger, "in", fetchAgain, "error", err)
-		}
-		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchAgain})
-		return release, false
-	case !ours:
-		d.log.Warn("an event was taken over by another instance before it was sent", "event", id(dl), "trigger", dl.event.Trigger)
-		d.board.settled([]*delivery{dl})
+	if err != nil || !ours {
+		d.unfetched(dl, ours, err)
 		return release, false
 	}
 	dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = p.Old, p.New, p.Session, p.Trace
@@ -86,6 +85,35 @@ func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), ok
 		dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = nil, nil, nil, nil
 		release()
 	}, true
+}
+
+// size is that of a payload when it is fetched. The server unpacks what is compressed to measure it, so that is done for one at a time:
+// others need the connections.
+func (d *Dispatcher) size(ctx context.Context, dl *delivery) (size int64, ours bool, err error) {
+	if !dl.packed {
+		return dl.held, true, nil
+	}
+	select {
+	case d.measure <- struct{}{}:
+		defer func() { <-d.measure }()
+	case <-ctx.Done():
+		return 0, true, ctx.Err()
+	}
+	return sqlschema.PayloadSize(ctx, d.writes, d.id, dl.event.ID, dl.tries)
+}
+
+// unfetched ends a delivery whose payload could not be had.
+func (d *Dispatcher) unfetched(dl *delivery, ours bool, err error) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) || d.sendCtx.Err() != nil: // it took too long, or we are stopping
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+	case err != nil:
+		d.log.Warn("can't fetch a payload, the event will be claimed again", "event", id(dl), "trigger", dl.event.Trigger, "in", fetchAgain, "error", err)
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchAgain})
+	case !ours:
+		d.log.Warn("an event was taken over by another instance before it was sent", "event", id(dl), "trigger", dl.event.Trigger)
+		d.board.settled([]*delivery{dl})
+	}
 }
 
 // reason says why an event is given up.

@@ -130,7 +130,15 @@ select rowhook.uuid7(), 1, 'U', to_json(repeat('x', $1)), to_json(repeat('y', $1
 	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, new) select rowhook.uuid7(), 2, 'I', to_json(repeat('z', 65000))`)
 	big := claim(t, q.conn, 7, want(1, 1))
 	require.Len(t, big, 1)
-	require.EqualValues(t, 80_004, big[0].Held)
+	require.Positive(t, big[0].Held)
+	require.True(t, big[0].Packed)
+	size, ok, err := sqlschema.PayloadSize(t.Context(), q.conn, 7, big[0].ID, 1)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.EqualValues(t, 80_004, size)
+	_, ok, err = sqlschema.PayloadSize(t.Context(), q.conn, 7, big[0].ID, 2)
+	require.NoError(t, err)
+	require.False(t, ok, "it is not that claim's")
 	require.Nil(t, big[0].New)
 	p, ok, err := sqlschema.FetchPayload(t.Context(), q.conn, 7, big[0].ID, 1)
 	require.NoError(t, err)
@@ -151,6 +159,28 @@ select rowhook.uuid7(), 1, 'U', to_json(repeat('x', $1)), to_json(repeat('y', $1
 	small := claim(t, q.conn, 7, want(2, 1))
 	require.Len(t, small[0].New, 65_002)
 	require.Zero(t, small[0].Held)
+
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, new)
+select rowhook.uuid7(), 4, 'I', to_json(string_agg(md5(random()::text), '')) from generate_series(1, 3000)`)
+	loose := claim(t, q.conn, 7, want(4, 1))
+	require.False(t, loose[0].Packed)
+	require.InDelta(t, 96_002, loose[0].Held, 8, "stored as it is, so its size is known")
+}
+
+// TestClaimDoesNotUnpackWhatItLeavesBehind compares with one unpacking of the same events, so that it holds on a busy machine.
+func TestClaimDoesNotUnpackWhatItLeavesBehind(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, new)
+select rowhook.uuid7(), 1, 'I', to_json(repeat('0123456789abcdef', 200000)) from generate_series(1, 60)`)
+	began := time.Now()
+	var bytes int64
+	require.NoError(t, q.conn.QueryRow(t.Context(), "select sum(octet_length(new::text)) from rowhook.event_log").Scan(&bytes))
+	once := time.Since(began)
+	require.Greater(t, bytes, int64(60*3_200_000))
+	began = time.Now()
+	require.Len(t, claim(t, q.conn, 7, want(1, 60)), 60)
+	require.Less(t, time.Since(began), once/2)
 }
 
 func TestSettleMovesReschedulesBuriesReleasesAndLogs(t *testing.T) {
