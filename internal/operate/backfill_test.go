@@ -33,7 +33,7 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	require.NoError(t, sqlschema.Pin(t.Context(), pinned))
 	b, err := operate.Backfill(t.Context(), pinned, "shop", operate.BackfillOptions{})
 	require.NoError(t, err)
-	require.EqualValues(t, []int64{4, 4, 3}, []int64{b.Expected, b.Scanned, b.Recorded})
+	require.Equal(t, []int64{4, 4, 3}, []int64{b.Expected, b.Scanned, b.Recorded})
 	require.NotNil(t, b.FinishedAt)
 	session := fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID)
 	want := []string{
@@ -84,7 +84,7 @@ func TestBackfillGoesOnWhereItWasInterrupted(t *testing.T) {
 	whole, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Where: "id > 100"})
 	require.NoError(t, err)
 	require.Equal(t, part.ID, whole.ID)
-	require.EqualValues(t, []int64{2500, 2400}, []int64{whole.Scanned, whole.Recorded})
+	require.Equal(t, []int64{2500, 2400}, []int64{whole.Scanned, whole.Recorded})
 	require.Equal(t, 2407, d.count(t, "rowhook.event_log"), "later rows have only their own events")
 	require.Equal(t, 2400, d.count(t, "(select distinct new->>'id' from rowhook.event_log where session is not null) as x"), "each row once")
 
