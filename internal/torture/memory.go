@@ -80,12 +80,13 @@ func largeEvents(ctx context.Context, l *lab) (m measured, err error) {
 	if err := d.configure(ctx, bigTrigger(d.url)); err != nil {
 		return m, err
 	}
-	var inserts []string
-	for n := range events {
-		inserts = append(inserts, fmt.Sprintf("insert into big select %d, repeat('0123456789abcdef', %d)", n, size/16))
-	}
-	if err := d.exec(ctx, inserts...); err != nil {
+	// One is captured, and the others are copies of its event: to capture them all takes minutes.
+	if err := d.exec(ctx, fmt.Sprintf("insert into big select 1, repeat('0123456789abcdef', %d)", size/16)); err != nil {
 		return m, err
+	}
+	_, err = l.admin.Exec(ctx, "insert into rowhook.event_log (id, trigger_id, op, new) select rowhook.uuid7(), trigger_id, op, new from rowhook.event_log, generate_series(2, $1)", events)
+	if err != nil {
+		return m, fmt.Errorf("copy the event: %w", err)
 	}
 	began := time.Now()
 	if err := d.start(ctx); err != nil {
@@ -116,29 +117,37 @@ func manyWaiting(ctx context.Context, l *lab) (m measured, err error) {
 	if err := d.exec(ctx, bigTable, "create table other (id bigint primary key)"); err != nil {
 		return m, err
 	}
-	var config strings.Builder
-	config.WriteString(bigTrigger(d.url + "/slow"))
-	for n := range others {
-		fmt.Fprintf(&config, "  - {name: other%d, table: public.other, on: {insert: true}, when: new.id = %d, webhook: {url: %q}}\n", n, n, d.url)
-	}
-	if err := d.configure(ctx, config.String()); err != nil {
+	config := bigTrigger(d.url+"/slow") + fmt.Sprintf("  - {name: other0, table: public.other, on: {insert: true}, webhook: {url: %q}}\n", d.url)
+	if err := d.configure(ctx, config); err != nil {
 		return m, err
 	}
-	insert := fmt.Sprintf("insert into big select g, 'note ' || g from generate_series(1, %d) as g", events)
-	if err := d.exec(ctx, insert); err != nil {
-		return m, err
+	// What a dispatcher reads; to apply so many and to capture a million rows takes minutes.
+	for _, sql := range []string{
+		fmt.Sprintf(`insert into rowhook.trigger (name, relation, schema_name, table_name, spec)
+			select 'other' || n, relation, schema_name, table_name, jsonb_set(spec, '{name}', to_jsonb('other' || n))
+			  from rowhook.trigger, generate_series(1, %d) as n where name = 'other0'`, others-1),
+		fmt.Sprintf(`insert into rowhook.event_log (id, trigger_id, op, new)
+			select rowhook.uuid7(), t.id, 'I', json_build_object('id', g, 'note', 'note ' || g) from rowhook.trigger t, generate_series(1, %d) as g where t.name = 'big'`, events),
+	} {
+		if _, err := l.admin.Exec(ctx, sql); err != nil {
+			return m, fmt.Errorf("make triggers and events: %w", err)
+		}
 	}
 	if err := d.start(ctx); err != nil {
 		return m, err
 	}
 	// The others are served meanwhile, each of them.
 	began := time.Now()
-	if err := d.exec(ctx, fmt.Sprintf("insert into other select g from generate_series(0, %d) as g", others-1)); err != nil {
-		return m, err
+	_, err = l.admin.Exec(ctx, `
+with e as (
+  insert into rowhook.event_log (id, trigger_id, op, new) select rowhook.uuid7(), id, 'I', '{"id": 1}' from rowhook.trigger where name like 'other%' returning trigger_id)
+select pg_notify('rowhook', trigger_id::text) from e`)
+	if err != nil {
+		return m, fmt.Errorf("make events of the other triggers: %w", err)
 	}
 	err = d.until(ctx, time.Minute, func(ctx context.Context) (bool, error) {
 		var none bool
-		err := l.admin.QueryRow(ctx, `select not exists (select from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id where t.name <> 'big')`).Scan(&none)
+		err := l.admin.QueryRow(ctx, `select not exists (select from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id where t.name like 'other%')`).Scan(&none)
 		return none, err
 	})
 	if err != nil {
