@@ -22,7 +22,7 @@ import (
 const (
 	database = "torture"
 	role     = "rowhook_app" // owns the tables, applies, and dispatches
-	password = "torture"     //nolint:gosec // of a server on the loopback that lives for minutes
+	password = "torture"
 )
 
 // lab is what a run works with.

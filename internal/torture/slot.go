@@ -67,13 +67,10 @@ func (s *slot) name() string { return fmt.Sprintf("slot%d", s.number) }
 
 // run keeps a dispatcher alive until ctx is done.
 func (s *slot) run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		s.mu.Lock()
 		down, changed := s.down, s.changed
 		s.mu.Unlock()
-		if ctx.Err() != nil {
-			return nil
-		}
 		if down {
 			select {
 			case <-changed:
@@ -99,6 +96,7 @@ func (s *slot) run(ctx context.Context) error {
 		s.mu.Unlock()
 		wait(ctx, restartDelay)
 	}
+	return nil
 }
 
 // wait waits for a time, or until ctx is done.

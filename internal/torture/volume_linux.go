@@ -43,7 +43,7 @@ func (v *volume) fill() (err error) {
 	page := make([]byte, 4096)
 	for at := size; ; at += int64(len(page)) { // what was freed meanwhile
 		if _, err := f.WriteAt(page, at); err != nil {
-			return nil //nolint:nilerr // that it is full is what was wanted
+			return nil // that it is full is what was wanted
 		}
 	}
 }

@@ -36,15 +36,7 @@ func newWriter(l *lab, number int) *writer {
 	}
 }
 
-// change is a row of the ledger.
-type change struct {
-	Trigger string
-	Op      byte
-	ID      int64
-	Old     int64 // versions; 0: none
-	Fresh   int64
-}
-
+// createLedger makes the table of what was committed. old and fresh are versions; 0: none.
 const createLedger = `
 create table ledger (
   trigger text not null,

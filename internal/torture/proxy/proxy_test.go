@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"bufio"
-	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -216,6 +215,6 @@ func TestATargetThatDoesNotListenIsAReset(t *testing.T) {
 	defer p.Close()
 	c, err := net.Dial("tcp", p.Addr())
 	if err == nil {
-		require.True(t, errors.Is(end(t, c.(*net.TCPConn)), syscall.ECONNRESET))
+		require.ErrorIs(t, end(t, c.(*net.TCPConn)), syscall.ECONNRESET)
 	}
 }
