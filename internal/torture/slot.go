@@ -27,6 +27,7 @@ type slot struct {
 	mu      sync.Mutex
 	child   *child.Child
 	down    bool          // it is not to be started
+	ended   *child.Child  // the last one that was taken, to be ended on purpose
 	changed chan struct{} // closed and replaced when down changes
 	starts  int
 	failed  int    // ends by itself, with an error
@@ -89,7 +90,7 @@ func (s *slot) run(ctx context.Context) error {
 		<-c.Done()
 		s.mu.Lock()
 		s.child = nil
-		if !s.down {
+		if s.ended != c {
 			s.failed++
 			s.last = fmt.Sprintf("%v%s", child.OrExited(c.Err()), c.Log())
 		}
@@ -114,6 +115,7 @@ func (s *slot) take() *child.Child {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.setDown(true)
+	s.ended = s.child
 	return s.child
 }
 
