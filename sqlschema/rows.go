@@ -173,18 +173,18 @@ func descending(columns string) string {
 }
 
 // Record reads the next rows after a key (nil: from the beginning) up to the last one, at most limit of them, and records the
-// wanted ones as INSERT events with these session variables. It returns the key of the last row it read, and how many it read and
-// recorded; fewer read than limit means that there are no more.
-func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string, limit int, session string) (reached []string, read, recorded int64, err error) {
+// wanted ones as INSERT events with these session variables. It returns the key of the last row it read, how many it read, and the ids of
+// the events; fewer read than limit means that there are no more.
+func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string, limit int, session string) (reached []string, read int64, ids []string, err error) {
 	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
-		return nil, 0, 0, fmt.Errorf("prepare to read %s: %w", s.Table, err)
+		return nil, 0, nil, fmt.Errorf("prepare to read %s: %w", s.Table, err)
 	}
 	behind := "row(" + s.columns + ") > " + s.given + " and "
 	if after == nil {
 		behind = "$1::text[] is null and "
 	}
 	if _, err := tx.Exec(ctx, ownPath); err != nil {
-		return nil, 0, 0, fmt.Errorf("set search_path: %w", err)
+		return nil, 0, nil, fmt.Errorf("set search_path: %w", err)
 	}
 	keys := make([]string, len(s.Key))
 	named := make([]string, len(s.Key))
@@ -200,14 +200,14 @@ with page as materialized (
    order by `+s.columns+` limit $3),
 recorded as (
   insert into rowhook.event_log (id, trigger_id, op, new, session)
-  select rowhook.uuid7(), $4, 'I', body, $5::text::json from page where body is not null returning 1)
+  select rowhook.uuid7(), $4, 'I', body, $5::text::json from page where body is not null returning id)
 select (select `+text+` from page order by `+strings.Join(named, " desc, ")+` desc limit 1),
-       (select count(*) from page), (select count(*) from recorded)`, after, last, limit, s.Trigger, session).Scan(&reached, &read, &recorded)
+       (select count(*) from page), (select coalesce(array_agg(id::text), '{}') from recorded)`, after, last, limit, s.Trigger, session).Scan(&reached, &read, &ids)
 	if err == nil {
 		_, err = tx.Exec(ctx, pinnedPath)
 	}
 	if err != nil {
-		return nil, 0, 0, fmt.Errorf("record rows of %s: %w", s.Table, err)
+		return nil, 0, nil, fmt.Errorf("record rows of %s: %w", s.Table, err)
 	}
-	return reached, read, recorded, nil
+	return reached, read, ids, nil
 }

@@ -52,20 +52,21 @@ func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*B
 		return nil, err
 	}
 	var err error
-	if b.throttle, err = newThrottle(b.ts); err != nil {
+	if b.feed, err = newThrottle(b.ts); err != nil {
 		return nil, err
 	}
-	b.throttle.last = map[int32]bool{b.trigger.ID: true}
 	for b.FinishedAt == nil {
 		size := bulkBatch
 		if !o.Unthrottled {
-			if err := b.wait(ctx, db, &size); err != nil {
+			if err := b.feed.wait(ctx, db, &size); err != nil {
 				return &b.BackfillStatus, err
 			}
 		}
-		if err := b.step(ctx, size); err != nil {
+		ids, err := b.step(ctx, size)
+		if err != nil {
 			return &b.BackfillStatus, err
 		}
+		b.feed.let(map[int32][]string{b.trigger.ID: ids})
 		if o.Progress != nil {
 			o.Progress(b.BackfillStatus)
 		}
@@ -82,7 +83,7 @@ type backfill struct {
 	trigger *trigger
 	rows    *sqlschema.RowSource
 	highest []string
-	throttle
+	feed    throttle
 }
 
 // open checks the table and the condition, and finds the row of an interrupted backfill or makes one.
@@ -173,9 +174,10 @@ returning id, condition, started_at, touched_at, finished_at, expected`, b.trigg
 	return nil
 }
 
-// step records the next rows. The row of the backfill is locked meanwhile, so that several may work on one.
-func (b *backfill) step(ctx context.Context, size int) error {
-	return pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
+// step records the next rows and returns the events' ids. The row of the backfill is locked meanwhile, so that several may
+// work on one.
+func (b *backfill) step(ctx context.Context, size int) (ids []string, err error) {
+	err = pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
 		var position []string
 		err := tx.QueryRow(ctx, "select position, finished_at, scanned, recorded from rowhook.backfill where id = $1 for update", b.ID).
 			Scan(&position, &b.FinishedAt, &b.Scanned, &b.Recorded)
@@ -185,7 +187,9 @@ func (b *backfill) step(ctx context.Context, size int) error {
 		if err != nil || b.FinishedAt != nil {
 			return err
 		}
-		reached, read, recorded, err := b.rows.Record(ctx, tx, position, b.highest, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID))
+		var reached []string
+		var read int64
+		reached, read, ids, err = b.rows.Record(ctx, tx, position, b.highest, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID))
 		if err != nil {
 			return err
 		}
@@ -196,16 +200,17 @@ func (b *backfill) step(ctx context.Context, size int) error {
 update rowhook.backfill
    set position = $2, scanned = scanned + $3, recorded = recorded + $4, touched_at = clock_timestamp(),
        finished_at = case when $5 then clock_timestamp() end
- where id = $1 returning scanned, recorded, touched_at, finished_at`, b.ID, reached, read, recorded, read < int64(size)).
+ where id = $1 returning scanned, recorded, touched_at, finished_at`, b.ID, reached, read, len(ids), read < int64(size)).
 			Scan(&b.Scanned, &b.Recorded, &b.TouchedAt, &b.FinishedAt)
 		if err != nil {
 			return fmt.Errorf("record how far the backfill is: %w", err)
 		}
-		if recorded == 0 {
+		if len(ids) == 0 {
 			return nil
 		}
 		return ring(ctx, tx, []int32{b.trigger.ID})
 	})
+	return ids, err
 }
 
 func (s *Status) readBackfills(ctx context.Context, tx pgx.Tx) error {

@@ -71,11 +71,12 @@ func TestBackfillGoesOnWhereItWasInterrupted(t *testing.T) {
 		}
 	}})
 	require.ErrorIs(t, err, context.Canceled)
-	require.EqualValues(t, 1000, part.Scanned)
+	require.GreaterOrEqual(t, part.Scanned, int64(1000))
+	require.Less(t, part.Scanned, int64(2500))
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
 	require.Len(t, s.Backfills, 1)
-	require.EqualValues(t, 1000, s.Backfills[0].Scanned)
+	require.Equal(t, part.Scanned, s.Backfills[0].Scanned)
 
 	_, err = operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
 	require.ErrorIs(t, err, operate.ErrRefused, "another condition is another backfill")

@@ -102,7 +102,8 @@ type bulk struct {
 	opt    BulkOptions
 	began  time.Time // by the server's clock
 	change func(ctx context.Context, tx pgx.Tx, events []raw, b *Bulk) error
-	throttle
+	feed   throttle
+	fed    map[int32][]string // ids that the last batch put into the queue, by trigger
 }
 
 func (b *bulk) run(ctx context.Context) (*Bulk, error) {
@@ -120,7 +121,7 @@ func (b *bulk) run(ctx context.Context) (*Bulk, error) {
 				return out, nil
 			}
 			if !b.opt.Unthrottled {
-				if err := b.wait(ctx, b.db, &size); err != nil {
+				if err := b.feed.wait(ctx, b.db, &size); err != nil {
 					return out, err
 				}
 			}
@@ -128,6 +129,8 @@ func (b *bulk) run(ctx context.Context) (*Bulk, error) {
 			if err != nil {
 				return out, err
 			}
+			b.feed.let(b.fed)
+			b.fed = nil
 			for i := range events {
 				if len(b.query.ids) > 0 {
 					found[events[i].ID] = true

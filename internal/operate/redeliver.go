@@ -51,7 +51,7 @@ func prepareBulk(ctx context.Context, db DB, f Filter, empty bool, o BulkOptions
 	if err != nil {
 		return nil, err
 	}
-	b.throttle, err = newThrottle(b.ts)
+	b.feed, err = newThrottle(b.ts)
 	return b, err
 }
 
@@ -94,9 +94,11 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 		return fmt.Errorf("redeliver events: %w", err)
 	}
 	changed(ids, got, out)
-	b.last = map[int32]bool{}
-	for _, id := range touched {
-		b.last[id] = true
+	b.fed = map[int32][]string{}
+	for i := range events {
+		if slices.Contains(got, events[i].ID) {
+			b.fed[events[i].TriggerID] = append(b.fed[events[i].TriggerID], events[i].ID)
+		}
 	}
 	return ring(ctx, tx, touched)
 }
