@@ -33,6 +33,8 @@ type Hooks struct {
 	Doorbell func(silent bool)
 	// Listening is told of each session that listens, and that it was lost.
 	Listening func(listens bool)
+	// Dropped is told of history that was dropped, or emptied: how many partitions, and how large they were.
+	Dropped func(partitions int, bytes int64)
 	// Failed is told of each statement that failed and is tried again: what for (claim or settle), and why.
 	Failed func(what string, err error)
 }

@@ -152,6 +152,9 @@ func (d *Dispatcher) tellDropped(message string, dropped []sqlschema.Dropped) {
 		bytes += p.Bytes
 	}
 	d.log.Info(message, "partitions", names, "rows_estimated", rows, "bytes", bytes)
+	if d.cfg.Hooks.Dropped != nil {
+		d.cfg.Hooks.Dropped(len(dropped), bytes)
+	}
 }
 
 // watchHolder warns once of whoever has kept vacuum from cleaning the queue for so long, and says when that is over.

@@ -32,7 +32,8 @@ type Metrics struct {
 	settleTook, settleBatch            prometheus.Observer
 	claimEvents, claimEmpty            prometheus.Counter
 	rings, silences, missed            prometheus.Counter
-	reconnects                         prometheus.Counter
+	reconnects, vacuums                prometheus.Counter
+	droppedPartitions, droppedBytes    prometheus.Counter
 
 	listened atomic.Bool                       // a session has
 	triggers atomic.Pointer[map[int32]*series] // the configured ones; replaced as a whole
@@ -84,6 +85,9 @@ func New(version string) *Metrics {
 	m.settleBatch = m.histograms("rowhook_settle_batch_outcomes", batchSizes()).WithLabelValues()
 	m.rings, m.silences = m.counters("rowhook_doorbell_rings_total").WithLabelValues(), m.counters("rowhook_doorbell_silences_total").WithLabelValues()
 	m.missed = m.counters("rowhook_poll_found_events_total").WithLabelValues()
+	m.droppedPartitions = m.counters("rowhook_history_dropped_partitions_total").WithLabelValues()
+	m.droppedBytes = m.counters("rowhook_history_dropped_bytes_total").WithLabelValues()
+	m.vacuums = m.counters("rowhook_queue_vacuums_total").WithLabelValues()
 	m.reconnects = m.counters("rowhook_listener_reconnects_total").WithLabelValues()
 	m.gauges("rowhook_build_info").WithLabelValues(version, runtime.Version()).Set(1)
 	m.triggers.Store(&map[int32]*series{})
@@ -145,7 +149,18 @@ func (m *Metrics) Hooks() dispatcher.Hooks {
 				m.reconnects.Inc()
 			}
 		},
+		Dropped: func(partitions int, bytes int64) {
+			m.droppedPartitions.Add(float64(partitions))
+			m.droppedBytes.Add(float64(bytes))
+		},
 		Failed: func(statement string, err error) { m.errors.WithLabelValues(statement, errorReason(err)).Inc() },
+	}
+}
+
+// Upkeep is dispatcher.Config.OnUpkeep.
+func (m *Metrics) Upkeep(u dispatcher.Upkeep) {
+	if u.Vacuumed {
+		m.vacuums.Inc()
 	}
 }
 

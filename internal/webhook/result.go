@@ -68,6 +68,9 @@ func appendHeader(dst []byte, h http.Header, scrub *scrubber, names []string, va
 	return append(dst, '}'), names, value
 }
 
+// IsCredential reports that a header's value, whatever the case of its name, may let someone in.
+func IsCredential(name string) bool { return isCredential(http.CanonicalHeaderKey(name)) }
+
 // isCredential reports that a header's value, by its name in canonical form, may let someone in.
 func isCredential(name string) bool {
 	switch name {

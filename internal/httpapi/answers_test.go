@@ -1,0 +1,239 @@
+package httpapi_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/httpapi"
+	"github.com/rowhook/rowhook/internal/operate"
+)
+
+// TestEveryOperationAnswersAsTheDocumentSays asks for all of them; the harness holds each answer to its schema.
+func TestEveryOperationAnswersAsTheDocumentSays(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, func(c *httpapi.Config) { c.WriteToken = "0123456789abcdef-write" })
+	delivered, dead, waiting, flying := d.archive(t), d.bury(t, 5), d.wait(t, 3, false), d.wait(t, 1, true)
+	d.Exec(t, `
+insert into rowhook.instance (id, name, version, listens) values (2, 'a:1', 'v1', false), (3, 'b:1', 'v1', true);
+insert into rowhook.activity (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error)
+select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), now(), 'the receiver answered 500' from rowhook.trigger where name = 'orders'`)
+
+	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/healthz", nil).StatusCode)
+	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/readyz", nil).StatusCode)
+	require.Contains(t, d.ask(t, "GET", "/metrics", nil).text, "rowhook_build_info")
+	require.True(t, strings.HasPrefix(d.ask(t, "GET", "/api/v1/openapi.json", nil).text, `{"openapi":"3.1.0"`))
+
+	var status operate.Status
+	d.ask(t, "GET", "/api/v1/status", nil).into(t, &status)
+	require.Len(t, status.Triggers, 2)
+	require.EqualValues(t, 5, status.Triggers[1].Dead)
+	require.Len(t, status.Instances, 2)
+
+	triggers := d.ask(t, "GET", "/api/v1/triggers", nil)
+	require.Contains(t, triggers.text, `"url":"https://<redacted>@example.com/orders"`)
+	require.NotContains(t, triggers.text, "of-all")
+
+	var page operate.Page
+	d.ask(t, "GET", "/api/v1/events?trigger=orders&trigger=manual&state=dead&state=delivered&limit=4&with_payload=true&since=2020-01-01T00:00:00Z&table=public.orders", nil).into(t, &page)
+	require.Len(t, page.Events, 4)
+	require.NotEmpty(t, page.Next)
+	d.ask(t, "GET", "/api/v1/events?state=dead&state=delivered&limit=4&cursor="+page.Next, nil).into(t, &page)
+	require.Len(t, page.Events, 2)
+	d.ask(t, "GET", "/api/v1/events?payload="+url.QueryEscape("new.v=3"), nil).into(t, &page)
+	require.Len(t, page.Events, 2)
+	require.JSONEq(t, `{"events": 5, "more": false}`, d.ask(t, "GET", "/api/v1/events/count?state=dead", nil).text)
+	for _, id := range []string{delivered, dead[0], waiting[0], flying[0]} {
+		var detail operate.Detail
+		shown := d.ask(t, "GET", "/api/v1/events/"+id, nil)
+		shown.into(t, &detail)
+		require.Equal(t, id, detail.ID)
+		require.NotContains(t, shown.text, "of-all")
+		require.Equal(t, "${FROM}", detail.Request.Headers["X-From"])
+	}
+
+	var op httpapi.Operation
+	d.ask(t, "POST", "/api/v1/events/redeliver", map[string]any{"filter": map[string]any{"ids": dead[:2]}}).into(t, &op)
+	require.Equal(t, "done", op.State)
+	require.EqualValues(t, 2, op.Result.Changed)
+	d.ask(t, "POST", "/api/v1/events/redeliver", map[string]any{"filter": map[string]any{"ids": []string{dead[2], flying[0]}}, "limit": 9}).into(t, &op)
+	require.Equal(t, []operate.Skip{{ID: flying[0], Reason: "busy"}}, op.Result.Skips)
+	d.ask(t, "POST", "/api/v1/events/discard", map[string]any{"filter": map[string]any{"states": []string{"dead"}, "triggers": []string{"orders"}}}).into(t, &op)
+	require.EqualValues(t, 2, op.Result.Changed)
+
+	var made struct{ ID string }
+	a := d.ask(t, "POST", "/api/v1/triggers/manual/invoke", map[string]any{"payload": map[string]any{"a": 1}})
+	require.Equal(t, http.StatusCreated, a.StatusCode)
+	a.into(t, &made)
+	require.JSONEq(t, `{"a": 1}`, d.ids(t, "select new::text from rowhook.event_log where id::text = $1", made.ID)[0])
+	d.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 4)")
+	a = d.ask(t, "POST", "/api/v1/triggers/orders/backfill", map[string]any{"where": "id > 1"})
+	a.into(t, &op)
+	require.EqualValues(t, 3, op.Backfill.Recorded, a.text)
+
+	require.JSONEq(t, `{"changed": ["orders"]}`, d.ask(t, "POST", "/api/v1/pause", map[string]any{"triggers": []string{"orders"}}).text)
+	var changed struct{ Changed []string }
+	d.ask(t, "POST", "/api/v1/pause", map[string]any{"all": true}).into(t, &changed)
+	require.Equal(t, []string{"manual"}, changed.Changed)
+	d.ask(t, "POST", "/api/v1/resume", map[string]any{"all": true}).into(t, &changed)
+	require.ElementsMatch(t, []string{"orders", "manual"}, changed.Changed)
+	require.Contains(t, d.ask(t, "GET", "/api/v1/drain?trigger=orders&wait=1", nil).text, `"drained":false`)
+
+	require.Contains(t, d.ask(t, "GET", "/api/v1/operations", nil).text, op.ID)
+	d.ask(t, "GET", "/api/v1/operations/"+op.ID, nil)
+	d.ask(t, "DELETE", "/api/v1/operations/"+op.ID, nil).into(t, &op)
+	require.Equal(t, "done", op.State, "it had ended")
+	d.tail(t, "", func(next func() string) { d.Exec(t, "insert into orders (v) values ('y')"); next() })
+
+	for path, item := range d.doc.Paths.Map() {
+		for method, o := range item.Operations() {
+			require.True(t, d.seen[o.OperationID] || o.OperationID == "tail", "%s %s was not asked for", method, path)
+		}
+	}
+}
+
+func TestRoutesAndDocumentAgree(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, func(c *httpapi.Config) { c.WriteToken, c.ReadToken = "0123456789abcdef-write", "0123456789abcdef-read" })
+	var described []string
+	for path, item := range d.doc.Paths.Map() {
+		for method, o := range item.Operations() {
+			var query []string
+			for _, p := range append(item.Parameters, o.Parameters...) {
+				if p.Value.In == "query" {
+					query = append(query, p.Value.Name)
+				}
+			}
+			slices.Sort(query)
+			access := "read"
+			switch {
+			case o.Security != nil:
+				access = "public"
+			case slices.Contains(o.Tags, "steer"):
+				access = "write"
+			}
+			described = append(described, fmt.Sprint(method, " ", path, " ", access, " ", query, " ", o.RequestBody != nil))
+		}
+	}
+	require.ElementsMatch(t, httpapi.Routes(), described)
+	require.Greater(t, len(described), 15)
+}
+
+func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	flying := d.wait(t, 1, true)[0]
+	body := func(v any) map[string]any { return map[string]any{"filter": v} }
+	cases := map[string]struct {
+		method, path string
+		body         any
+		want         string
+	}{
+		"no such path":             {"GET", "/api/v2/status", nil, "404 not_found"},
+		"the root":                 {"GET", "/", nil, "404 not_found"},
+		"another method":           {"POST", "/api/v1/status", map[string]any{}, "405 method_not_allowed"},
+		"another method of events": {"DELETE", "/api/v1/events/" + flying, nil, "405 method_not_allowed"},
+		"an unknown parameter":     {"GET", "/api/v1/events?trigers=orders", nil, "400 invalid"},
+		"a parameter too many":     {"GET", "/api/v1/status?x=1", nil, "400 invalid"},
+		"a bad limit":              {"GET", "/api/v1/events?limit=0", nil, "400 invalid"},
+		"a bad cursor":             {"GET", "/api/v1/events?cursor=x", nil, "400 invalid"},
+		"a bad time":               {"GET", "/api/v1/events?since=yesterday", nil, "400 invalid"},
+		"a bad state":              {"GET", "/api/v1/events?state=lost", nil, "400 invalid"},
+		"a bad payload filter":     {"GET", "/api/v1/events?payload=x", nil, "400 invalid"},
+		"with_payload":             {"GET", "/api/v1/events?with_payload=1", nil, "400 invalid"},
+		"an unknown trigger":       {"GET", "/api/v1/events?trigger=nope", nil, "404 not_found"},
+		"a tail of such":           {"GET", "/api/v1/events/tail?trigger=nope", nil, "404 not_found"},
+		"no id":                    {"GET", "/api/v1/events/7", nil, "400 invalid"},
+		"an unknown event":         {"GET", "/api/v1/events/0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90", nil, "404 not_found"},
+		"an unknown operation":     {"GET", "/api/v1/operations/7", nil, "404 not_found"},
+		"an unknown field":         {"POST", "/api/v1/events/redeliver", map[string]any{"filters": 1}, "400 invalid"},
+		"an unknown filter":        {"POST", "/api/v1/events/redeliver", body(map[string]any{"trigger": "orders"}), "400 invalid"},
+		"no filter":                {"POST", "/api/v1/events/redeliver", map[string]any{}, "400 invalid"},
+		"an empty filter":          {"POST", "/api/v1/events/discard", body(map[string]any{}), "400 invalid"},
+		"delivered ones":           {"POST", "/api/v1/events/discard", body(map[string]any{"states": []string{"delivered"}}), "400 invalid"},
+		"a negative limit":         {"POST", "/api/v1/events/discard", map[string]any{"limit": -1}, "400 invalid"},
+		"one in flight":            {"POST", "/api/v1/events/redeliver", body(map[string]any{"ids": []string{flying}}), "409 busy"},
+		"no manual events":         {"POST", "/api/v1/triggers/orders/invoke", map[string]any{"payload": 1}, "422 refused"},
+		"no payload":               {"POST", "/api/v1/triggers/manual/invoke", map[string]any{}, "400 invalid"},
+		"an unknown trigger's":     {"POST", "/api/v1/triggers/nope/invoke", map[string]any{"payload": 1}, "404 not_found"},
+		"all and some":             {"POST", "/api/v1/pause", map[string]any{"all": true, "triggers": []string{"orders"}}, "400 invalid"},
+		"none":                     {"POST", "/api/v1/resume", map[string]any{}, "400 invalid"},
+		"not all":                  {"POST", "/api/v1/resume", map[string]any{"triggers": []string{"orders", "nope"}}, "404 not_found"},
+		"SQL without a token":      {"POST", "/api/v1/triggers/orders/backfill", map[string]any{"where": "true"}, "403 sql_needs_token"},
+		"a long wait":              {"GET", "/api/v1/drain?wait=3600", nil, "400 invalid"},
+	}
+	for name, c := range cases {
+		require.Equal(t, c.want, d.problem(t, c.method, c.path, c.body), name)
+	}
+	require.Equal(t, "GET, HEAD", d.ask(t, "PUT", "/api/v1/status", nil).Header.Get("Allow"))
+	require.Equal(t, "415 not_json", d.problem(t, "POST", "/api/v1/pause", map[string]any{"all": true}, "Content-Type", "text/plain"))
+	require.Equal(t, "400 invalid", d.problem(t, "POST", "/api/v1/pause", json.RawMessage(`"x"`)))
+	require.Equal(t, "413 too_large", d.problem(t, "POST", "/api/v1/pause", map[string]any{"triggers": []string{strings.Repeat("x", 2<<20)}}))
+	require.Empty(t, d.ids(t, "select name from rowhook.trigger where paused"))
+}
+
+func TestADatabaseThatIsLateOrAwayIsSaid(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, func(c *httpapi.Config) { c.Timeout = 300 * time.Millisecond })
+	tx, err := d.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "lock table rowhook.trigger in access exclusive mode")
+	require.NoError(t, err)
+	require.Equal(t, "504 timeout", d.problem(t, "GET", "/api/v1/status", nil))
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/api/v1/status", nil).StatusCode)
+
+	server := pgtestServer(t)
+	away := newDesk(t, func(c *httpapi.Config) { c.DB = server.pool })
+	server.stop()
+	require.Equal(t, "503 database", away.problem(t, "GET", "/api/v1/status", nil))
+	require.Equal(t, "503 database", away.problem(t, "POST", "/api/v1/pause", map[string]any{"all": true}))
+}
+
+func TestReadinessSaysWhatIsNot(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	ready := func() (int, string) {
+		var r httpapi.Readiness
+		a := d.ask(t, "GET", "/readyz", nil)
+		a.into(t, &r)
+		var not []string
+		for _, c := range r.Checks {
+			if !c.OK {
+				not = append(not, c.Name)
+			}
+			require.Equal(t, c.OK, c.Detail == "", c.Name)
+		}
+		require.Len(t, r.Checks, 6)
+		return a.StatusCode, strings.Join(not, " ")
+	}
+	expect := func(status int, not string) {
+		t.Helper()
+		gotStatus, gotNot := ready()
+		require.Equal(t, not, gotNot)
+		require.Equal(t, status, gotStatus)
+	}
+	expect(200, "")
+	d.set(func(s *dispatcher.Stats) { s.Listens = false })
+	expect(503, "listening")
+	d.set(func(s *dispatcher.Stats) { s.Polls = true })
+	expect(200, "")
+	d.set(func(s *dispatcher.Stats) { s.Claiming = "the database fails" })
+	expect(503, "claiming")
+	d.set(func(s *dispatcher.Stats) { s.Claiming, s.Settling = "", "the database fails" })
+	expect(503, "settling")
+	d.set(func(s *dispatcher.Stats) { s.Settling, s.Stopping = "", true })
+	expect(503, "running")
+	d.set(func(s *dispatcher.Stats) { s.Stopping = false })
+	d.Exec(t, "alter schema rowhook rename to elsewhere")
+	require.Eventually(t, func() bool { _, not := ready(); return not == "migrated" }, patience, 100*time.Millisecond)
+	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/healthz", nil).StatusCode, "alive all the same")
+}

@@ -1,0 +1,108 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/webhook"
+)
+
+func (s *Server) status(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	st, err := operate.ReadStatus(r.Context(), s.cfg.DB)
+	return http.StatusOK, st, err
+}
+
+func (s *Server) list(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	q := r.URL.Query()
+	f, err := readFilter(q)
+	if err != nil {
+		return 0, nil, err
+	}
+	o := operate.ListOptions{Cursor: q.Get("cursor")}
+	if o.Limit, err = number(q, "limit", 1, operate.MaxLimit); err != nil {
+		return 0, nil, err
+	}
+	switch text := q.Get("with_payload"); text {
+	case "", "false":
+	case "true":
+		o.Payload = true
+	default:
+		return 0, nil, invalid("with_payload", text, "write true or false")
+	}
+	page, err := operate.List(r.Context(), s.cfg.DB, f, o)
+	return http.StatusOK, page, err
+}
+
+func (s *Server) count(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	f, err := readFilter(r.URL.Query())
+	if err != nil {
+		return 0, nil, err
+	}
+	tally, err := operate.Count(r.Context(), s.cfg.DB, f, 0)
+	return http.StatusOK, tally, err
+}
+
+func (s *Server) show(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	d, err := operate.Show(r.Context(), s.cfg.DB, r.PathValue("id"))
+	if err != nil {
+		return 0, nil, err
+	}
+	for name, value := range d.Request.Headers {
+		if webhook.IsCredential(name) && !strings.Contains(value, "${") { // it was written into rowhook.yaml as it is
+			d.Request.Headers[name] = "<redacted>"
+		}
+	}
+	return http.StatusOK, d, nil
+}
+
+// readFilter reads the parameters that choose events.
+func readFilter(q url.Values) (operate.Filter, error) {
+	f := operate.Filter{IDs: several(q, "id"), Triggers: several(q, "trigger"), Table: q.Get("table"), Payload: q.Get("payload")}
+	for _, text := range several(q, "state") {
+		state, err := operate.ParseState(text)
+		if err != nil {
+			return f, err
+		}
+		f.States = append(f.States, state)
+	}
+	for name, to := range map[string]*time.Time{"since": &f.Since, "until": &f.Until} {
+		text := q.Get(name)
+		if text == "" {
+			continue
+		}
+		t, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return f, invalid(name, text, "write it as in RFC 3339, such as 2026-11-23T15:04:05Z")
+		}
+		*to = t
+	}
+	return f, nil
+}
+
+// several are the values of a parameter that may be repeated.
+func several(q url.Values, name string) []string {
+	return slices.DeleteFunc(q[name], func(v string) bool { return v == "" })
+}
+
+// number reads a whole number; 0 where it is missing.
+func number(q url.Values, name string, least, most int) (int, error) {
+	text := q.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		return 0, invalid(name, text, fmt.Sprintf("write a whole number from %d to %d", least, most))
+	}
+	return n, nil
+}
+
+func invalid(name, value, remedy string) *Problem {
+	return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s can't be %q", name, value), remedy)
+}

@@ -1,0 +1,16 @@
+package httpapi
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Routes describes the routes as the document's test does.
+func Routes() (out []string) {
+	names := map[access]string{public: "public", read: "read", write: "write"}
+	for _, r := range New(Config{}).routes() {
+		query := slices.Sorted(slices.Values(r.query))
+		out = append(out, fmt.Sprint(r.method, " ", r.path, " ", names[r.access], " ", query, " ", r.body > 0))
+	}
+	return out
+}

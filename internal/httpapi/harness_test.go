@@ -1,0 +1,319 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/jackc/pgx/v5"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/httpapi"
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+const patience = 60 * time.Second
+
+// desk is an interface to a database with two triggers, orders and manual.
+type desk struct {
+	*pgtest.DB
+	conn   *pgx.Conn
+	url    string
+	token  string // sent with each request; "": none
+	doc    *openapi3.T
+	raw    any            // the document, closed
+	routes *http.ServeMux // of the document
+	mu     sync.Mutex
+	stats  dispatcher.Stats
+	seen   map[string]bool // operations that were answered with success
+	stop   func() error
+}
+
+func newDesk(t *testing.T, change ...func(*httpapi.Config)) *desk {
+	t.Helper()
+	db := pgtest.New(t)
+	d := &desk{DB: db, conn: db.Conn(t), seen: map[string]bool{}, stats: dispatcher.Stats{Instance: 2, Started: true, Listens: true}}
+	d.Exec(t, "create table orders (id bigint generated always as identity primary key, v text)")
+	var specs []sqlschema.Spec
+	for _, name := range []string{"orders", "manual"} {
+		s := sqlschema.DefaultSpec()
+		s.Name, s.Table, s.Webhook.URL = name, "public.orders", "https://user:secret@example.com/"+name
+		s.Webhook.Headers = map[string]string{"authorization": "Bearer of-all", "X-From": "${FROM}"}
+		s.On.Insert, s.On.Manual, s.On.Update = true, name == "manual", sqlschema.UpdateOn{Enabled: true, Columns: []string{"v"}}
+		specs = append(specs, s)
+	}
+	_, err := sqlschema.Apply(t.Context(), d.conn, specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	pool := db.Pool(t)
+	cfg := httpapi.Config{
+		DB: pool, Version: "v1", Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "rowhook_build_info 1") }),
+		Stats: func() dispatcher.Stats {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.stats
+		},
+		Schema: func(ctx context.Context) error {
+			conn, err := pool.Acquire(ctx)
+			if err != nil {
+				return err
+			}
+			defer conn.Release()
+			_, _, err = sqlschema.Compatible(ctx, conn.Conn())
+			return err
+		},
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	d.token = cfg.WriteToken
+	d.serve(t, httpapi.New(cfg))
+	d.doc, d.raw = document(t)
+	d.routes = http.NewServeMux()
+	for path, item := range d.doc.Paths.Map() {
+		for method := range item.Operations() {
+			d.routes.Handle(method+" "+path, http.NotFoundHandler())
+		}
+	}
+	return d
+}
+
+func (d *desk) serve(t *testing.T, s *httpapi.Server) {
+	t.Helper()
+	l := httptest.NewUnstartedServer(nil).Listener // on a free port of loopback
+	d.url = "http://" + l.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, l) }()
+	d.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = d.stop() })
+}
+
+// document is the one that is served, without servers, and with objects that hold nothing that it does not name.
+func document(t *testing.T) (*openapi3.T, any) {
+	t.Helper()
+	text, err := httpapi.Document()
+	require.NoError(t, err)
+	var raw any
+	require.NoError(t, json.Unmarshal(text, &raw))
+	raw = closed(raw)
+	text, err = json.Marshal(raw)
+	require.NoError(t, err)
+	doc, err := openapi3.NewLoader().LoadFromData(text)
+	require.NoError(t, err)
+	require.NoError(t, doc.Validate(t.Context()))
+	doc.Servers = nil
+	return doc, raw
+}
+
+func closed(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			v[key] = closed(value)
+		}
+		if _, ok := v["properties"].(map[string]any); ok && v["type"] == "object" && v["additionalProperties"] == nil {
+			v["additionalProperties"] = false
+		}
+	case []any:
+		for i := range v {
+			v[i] = closed(v[i])
+		}
+	}
+	return v
+}
+
+// answer is a response that the document describes.
+type answer struct {
+	*http.Response
+	text string
+}
+
+// into decodes the answer.
+func (a answer) into(t *testing.T, v any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(a.text), v), a.text)
+}
+
+// ask makes a request; body, unless nil, is sent as JSON. What is answered has to be as the document says.
+func (d *desk) ask(t *testing.T, method, path string, body any, header ...string) answer {
+	t.Helper()
+	var data []byte
+	if body != nil {
+		var err error
+		if data, err = json.Marshal(body); err != nil {
+			require.NoError(t, err)
+		}
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, d.url+path, bytes.NewReader(data))
+	require.NoError(t, err)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if d.token != "" {
+		req.Header.Set("Authorization", "Bearer "+d.token)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, "nosniff", resp.Header.Get("X-Content-Type-Options"))
+	require.Empty(t, resp.Header.Get("Access-Control-Allow-Origin"))
+	d.check(t, req, data, resp, text)
+	return answer{resp, string(text)}
+}
+
+// check holds a request that was granted, and every answer, to the document.
+func (d *desk) check(t *testing.T, req *http.Request, data []byte, resp *http.Response, text []byte) {
+	t.Helper()
+	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	require.NoError(t, err, "%s: %s", req.URL, text)
+	_, pattern := d.routes.Handler(req)
+	if pattern == "" { // there is no such route: any is answered with a problem
+		require.Equal(t, "application/problem+json", media)
+		d.validate(t, "/components/schemas/Problem", text)
+		return
+	}
+	method, path, _ := strings.Cut(pattern, " ")
+	item := d.doc.Paths.Value(path)
+	operation := item.GetOperation(method)
+	params := map[string]string{}
+	want, got := strings.Split(path, "/"), strings.Split(req.URL.Path, "/")
+	for i := range want {
+		if strings.HasPrefix(want[i], "{") {
+			params[strings.Trim(want[i], "{}")] = got[i]
+		}
+	}
+	if resp.StatusCode/100 == 2 {
+		req.Body = io.NopCloser(bytes.NewReader(data))
+		require.NoError(t, openapi3filter.ValidateRequest(t.Context(), &openapi3filter.RequestValidationInput{
+			Request: req, PathParams: params, Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc},
+			Route: &routers.Route{Spec: d.doc, Path: path, PathItem: item, Method: method, Operation: operation},
+		}), "%s %s: %s", method, req.URL, data)
+		d.mu.Lock()
+		d.seen[operation.OperationID] = true
+		d.mu.Unlock()
+	}
+	code := fmt.Sprint(resp.StatusCode)
+	if operation.Responses.Value(code) == nil {
+		code = "default"
+	}
+	pointer := "/paths/" + escape(path) + "/" + strings.ToLower(method) + "/responses/" + code
+	if ref := operation.Responses.Value(code).Ref; ref != "" {
+		pointer = strings.TrimPrefix(ref, "#")
+	}
+	content := operation.Responses.Value(code).Value.Content
+	if media != "application/json" && media != "application/problem+json" {
+		require.NotNil(t, content.Get(resp.Header.Get("Content-Type")), "%s: %s", req.URL, media)
+		return
+	}
+	require.Contains(t, content, media, "%s: %d %.500s", req.URL, resp.StatusCode, text)
+	d.validate(t, pointer+"/content/"+escape(media)+"/schema", text)
+}
+
+// escape writes a key of a JSON pointer in the fragment of a URL.
+func escape(key string) string {
+	return url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
+}
+
+// validate holds JSON to a schema of the document, which is one of JSON Schema 2020-12, as OpenAPI 3.1 has it.
+func (d *desk) validate(t *testing.T, pointer string, text []byte) {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	c.AssertFormat()
+	require.NoError(t, c.AddResource("openapi.json", d.raw))
+	schema, err := c.Compile("openapi.json#" + pointer)
+	require.NoError(t, err)
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	require.NoError(t, err, "%s", text)
+	require.NoError(t, schema.Validate(v), "%.2000s", text)
+}
+
+// problem asks for what is refused, and returns the status and the code of the problem.
+func (d *desk) problem(t *testing.T, method, path string, body any, header ...string) string {
+	t.Helper()
+	a := d.ask(t, method, path, body, header...)
+	require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"), a.text)
+	var p httpapi.Problem
+	a.into(t, &p)
+	require.Equal(t, a.StatusCode, p.Status)
+	return fmt.Sprintf("%d %s", p.Status, p.Code)
+}
+
+func (d *desk) set(change func(*dispatcher.Stats)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(&d.stats)
+}
+
+// ids runs a statement that returns ids.
+func (d *desk) ids(t *testing.T, sql string, args ...any) []string {
+	t.Helper()
+	rows, err := d.conn.Query(t.Context(), sql, args...)
+	require.NoError(t, err)
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return out
+}
+
+// bury makes dead letters of the trigger orders.
+func (d *desk) bury(t *testing.T, n int) []string {
+	t.Helper()
+	return d.ids(t, `
+insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, new)
+select rowhook.uuid7(), now(), now(), (select id from rowhook.trigger where name = 'orders'), 6, 'I', 'the receiver answered 500', json_build_object('v', i)
+  from generate_series(1, $1) i returning id::text`, n)
+}
+
+// wait makes events of the trigger orders that wait, or are in flight.
+func (d *desk) wait(t *testing.T, n int, claimed bool) []string {
+	t.Helper()
+	return d.ids(t, `
+insert into rowhook.event_log (id, trigger_id, op, new, due_at, claimed_by, tries)
+select rowhook.uuid7(), (select id from rowhook.trigger where name = 'orders'), 'I', json_build_object('v', i),
+       clock_timestamp() + case when $2 then interval '1 minute' else interval '0' end, case when $2 then 2 end, case when $2 then 1 else 0 end
+  from generate_series(1, $1) i returning id::text`, n, claimed)
+}
+
+func (d *desk) archive(t *testing.T) string {
+	t.Helper()
+	return d.ids(t, `
+with e as (
+  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, new, session, trace)
+  select rowhook.uuid7(), now(), now(), (select id from rowhook.trigger where name = 'orders'), 2, 'U', '{"v": "x"}', '{"user": 7}', '"trace"' returning id),
+l as (
+  insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body)
+  select id, now(), 1, 2, 1500, n, case n when 2 then 200 end, case n when 1 then 'refused' end, case n when 1 then 'refused it' end,
+         case n when 2 then '{"Content-Type": "text/plain"}'::json end, case n when 2 then 'ok' end from e, generate_series(1, 2) n)
+select id::text from e`)[0]
+}

@@ -1,0 +1,110 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Readiness is whether a dispatcher can deliver, and if not, what it lacks.
+type Readiness struct {
+	Status string  `json:"status"` // ready, or not ready
+	Checks []Check `json:"checks"`
+}
+
+// Check is one condition.
+type Check struct {
+	Name   string `json:"name"` // running, connected, migrated, listening, claiming or settling
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"` // why not
+}
+
+func (s *Server) alive(http.ResponseWriter, *http.Request) (int, any, error) {
+	return http.StatusOK, map[string]string{"status": "alive", "version": s.cfg.Version}, nil
+}
+
+// ready answers 200, or 503. Whoever has no token gets no details, as they name hosts and users.
+func (s *Server) ready(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	out := s.readiness.look(r.Context())
+	if !s.guard.may(r, read) {
+		for i := range out.Checks {
+			out.Checks[i].Detail = ""
+		}
+	}
+	if out.Status != statusReady {
+		return http.StatusServiceUnavailable, out, nil
+	}
+	return http.StatusOK, out, nil
+}
+
+const (
+	statusReady    = "ready"
+	statusNotReady = "not ready"
+)
+
+// readiness asks the database seldom enough that nobody can make it a load.
+type readiness struct {
+	server *Server
+	mu     sync.Mutex
+	at     time.Time
+	last   [2]Check // connected, migrated
+}
+
+const (
+	checkEvery   = time.Second
+	checkTimeout = 3 * time.Second
+)
+
+func (d *readiness) look(ctx context.Context) Readiness {
+	stats := d.server.cfg.Stats()
+	checks := []Check{{Name: "running", OK: true}}
+	switch {
+	case stats.Stopping:
+		checks[0] = Check{Name: "running", Detail: "it is stopping"}
+	case !stats.Started:
+		checks[0] = Check{Name: "running", Detail: "it has not started yet"}
+	}
+	database := d.database(ctx)
+	checks = append(checks, database[:]...)
+	listening := Check{Name: "listening", OK: stats.Listens || stats.Polls}
+	if !listening.OK {
+		listening.Detail = "no session listens; changes are found by the interval poll"
+	}
+	checks = append(checks, listening,
+		Check{Name: "claiming", OK: stats.Started && stats.Claiming == "", Detail: stats.Claiming},
+		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling})
+	out := Readiness{Status: statusReady, Checks: checks}
+	for _, c := range checks {
+		if !c.OK {
+			out.Status = statusNotReady
+		}
+	}
+	return out
+}
+
+// database asks for the schema, at most every checkEvery.
+func (d *readiness) database(ctx context.Context) [2]Check {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.at) < checkEvery {
+		return d.last
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	connected, migrated := Check{Name: "connected", OK: true}, Check{Name: "migrated", OK: true}
+	var one int
+	if err := d.server.cfg.DB.QueryRow(ctx, "select 1").Scan(&one); err != nil {
+		connected.OK, connected.Detail = false, err.Error()
+		migrated.OK, migrated.Detail = false, "not known"
+	} else if err := d.server.cfg.Schema(ctx); err != nil {
+		migrated.OK, migrated.Detail = false, err.Error()
+	}
+	d.last, d.at = [2]Check{connected, migrated}, time.Now()
+	return d.last
+}
+
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	s.cfg.Metrics.ServeHTTP(w, r)
+	return 0, nil, nil
+}

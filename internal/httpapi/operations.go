@@ -1,0 +1,276 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/rowhook/rowhook/internal/operate"
+)
+
+// Operation is a change of many events, which may take longer than a request. It runs in this process, and ends with it.
+type Operation struct {
+	ID         string                  `json:"id"`
+	Kind       string                  `json:"kind"`  // redeliver, discard or backfill
+	State      string                  `json:"state"` // running, done, failed or canceled
+	StartedAt  time.Time               `json:"started_at"`
+	FinishedAt *time.Time              `json:"finished_at"`
+	Done       int64                   `json:"done"`     // events looked at, or rows read, so far
+	Result     *operate.Bulk           `json:"result"`   // of redeliver and discard, also where they ended before all was done
+	Backfill   *operate.BackfillStatus `json:"backfill"` // likewise
+	Problem    *Problem                `json:"problem"`  // why it failed
+}
+
+// The states of an Operation.
+const (
+	running  = "running"
+	done     = "done"
+	failed   = "failed"
+	canceled = "canceled"
+)
+
+const (
+	maxRunning  = 4
+	maxFinished = 100
+	defaultWait = 10 * time.Second // for an operation to finish within its request
+	maxWait     = 25 * time.Second
+)
+
+// operations are those under way and the last that finished.
+type operations struct {
+	mu  sync.Mutex
+	ctx context.Context // of all
+	all []*job
+	wg  sync.WaitGroup
+}
+
+// job is an Operation that runs. The operations' mutex guards it.
+type job struct {
+	Operation
+	cancel context.CancelFunc
+	ended  chan struct{}
+	err    error
+}
+
+func (o *operations) init() { o.ctx = context.Background() }
+
+func (o *operations) begin(ctx context.Context) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ctx = ctx
+}
+
+func (o *operations) wait() { o.wg.Wait() }
+
+// start runs work, which is told how to say how far it is.
+func (s *Server) start(kind string, work func(ctx context.Context, progress func(change func(*Operation))) error) (*job, error) {
+	o := &s.operations
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	busy := 0
+	for _, j := range o.all {
+		if j.State == running {
+			busy++
+		}
+	}
+	if busy >= maxRunning {
+		return nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d operations are under way", busy), "wait for one: GET /api/v1/operations").with("Retry-After", "10")
+	}
+	ctx, cancel := context.WithCancel(o.ctx)
+	j := &job{Operation: Operation{ID: uuid.NewString(), Kind: kind, State: running, StartedAt: time.Now()}, cancel: cancel, ended: make(chan struct{})}
+	o.all = append(o.all, j)
+	if extra := len(o.all) - busy - 1 - maxFinished; extra > 0 {
+		o.all = slices.DeleteFunc(o.all, func(j *job) bool {
+			extra--
+			return extra >= 0 && j.State != running
+		})
+	}
+	o.wg.Go(func() {
+		defer cancel()
+		err := work(ctx, func(change func(*Operation)) {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			change(&j.Operation)
+		})
+		o.finish(s, j, err)
+	})
+	return j, nil
+}
+
+func (o *operations) finish(s *Server, j *job, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	j.FinishedAt, j.err, j.State = &now, err, done
+	switch {
+	case errors.Is(err, context.Canceled):
+		j.State, j.err = canceled, nil
+	case err != nil:
+		j.State = failed
+		j.Problem = s.asProblem(&http.Request{Method: http.MethodPost, URL: operationURL(j.ID)}, err)
+	}
+	s.log.Info("HTTP: "+j.Kind+" has ended", "operation", j.ID, "state", j.State, "done", j.Done, "took", now.Sub(j.StartedAt).Round(time.Millisecond))
+	close(j.ended)
+}
+
+// answer waits for an operation, for as long as the request's Prefer header says, and returns it as it then stands.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, j *job) (int, any, error) {
+	timer := time.NewTimer(preferredWait(r))
+	defer timer.Stop()
+	select {
+	case <-j.ended:
+	case <-timer.C:
+	case <-r.Context().Done():
+	}
+	s.operations.mu.Lock()
+	defer s.operations.mu.Unlock()
+	switch j.State {
+	case running:
+		w.Header().Set("Location", operationURL(j.ID).Path)
+		return http.StatusAccepted, j.Operation, nil
+	case failed:
+		return 0, nil, j.Problem
+	}
+	return http.StatusOK, j.Operation, nil
+}
+
+// preferredWait reads wait=SECONDS of RFC 7240.
+func preferredWait(r *http.Request) time.Duration {
+	for _, header := range r.Header.Values("Prefer") {
+		for preference := range strings.SplitSeq(header, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
+			if n, err := strconv.Atoi(value); err == nil && strings.EqualFold(name, "wait") && n >= 0 {
+				return min(time.Duration(min(n, 3600))*time.Second, maxWait)
+			}
+		}
+	}
+	return defaultWait
+}
+
+// changing is the body of redeliver and discard.
+type changing struct {
+	Filter operate.Filter `json:"filter"`
+	Limit  int64          `json:"limit"`
+}
+
+func (s *Server) redeliver(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	return s.change(w, r, "redeliver", operate.Redeliver)
+}
+
+func (s *Server) discard(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	return s.change(w, r, "discard", operate.Discard)
+}
+
+func (s *Server) change(w http.ResponseWriter, r *http.Request, kind string,
+	change func(context.Context, operate.DB, operate.Filter, operate.BulkOptions) (*operate.Bulk, error)) (int, any, error) {
+	var in changing
+	if err := decode(r, &in); err != nil {
+		return 0, nil, err
+	}
+	if in.Limit < 0 {
+		return 0, nil, invalid("limit", strconv.FormatInt(in.Limit, 10), "write a positive number, or leave it out")
+	}
+	j, err := s.start(kind, func(ctx context.Context, progress func(func(*Operation))) error {
+		result, err := change(ctx, s.cfg.DB, in.Filter, operate.BulkOptions{Limit: in.Limit, Progress: func(n int64) {
+			progress(func(o *Operation) { o.Done = n })
+		}})
+		if result != nil {
+			progress(func(o *Operation) { o.Result = result })
+		}
+		return err
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	s.tell(r, kind, "operation", j.ID, "filter", fmt.Sprintf("%+v", in.Filter), "limit", in.Limit)
+	return s.answer(w, r, j)
+}
+
+func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	var in struct {
+		Where   string `json:"where"`
+		Restart bool   `json:"restart"`
+	}
+	if err := decode(r, &in); err != nil {
+		return 0, nil, err
+	}
+	if in.Where != "" && !s.guard.tokens {
+		// It is SQL, and runs as the role of the dispatcher: more than other programs of this host may be meant to do.
+		return 0, nil, newProblem(http.StatusForbidden, "sql_needs_token", "a condition in SQL is only taken with a token",
+			"set ROWHOOK_HTTP_TOKEN and send it, or use rowhook backfill")
+	}
+	trigger := r.PathValue("name")
+	j, err := s.start("backfill", func(ctx context.Context, progress func(func(*Operation))) error {
+		report := func(b operate.BackfillStatus) {
+			progress(func(o *Operation) { o.Done, o.Backfill = b.Scanned, &b })
+		}
+		b, err := operate.Backfill(ctx, s.cfg.DB, trigger, operate.BackfillOptions{Where: in.Where, Restart: in.Restart, Progress: report})
+		if b != nil {
+			report(*b)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	s.tell(r, "backfill", "operation", j.ID, "trigger", trigger, "where", in.Where)
+	return s.answer(w, r, j)
+}
+
+func (s *Server) listOperations(http.ResponseWriter, *http.Request) (int, any, error) {
+	s.operations.mu.Lock()
+	defer s.operations.mu.Unlock()
+	out := make([]Operation, 0, len(s.operations.all))
+	for _, j := range slices.Backward(s.operations.all) {
+		out = append(out, j.Operation)
+	}
+	return http.StatusOK, map[string]any{"operations": out}, nil
+}
+
+func (s *Server) showOperation(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	j, err := s.findOperation(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	s.operations.mu.Lock()
+	defer s.operations.mu.Unlock()
+	return http.StatusOK, j.Operation, nil
+}
+
+// cancelOperation ends an operation between two batches: what it has done stays done.
+func (s *Server) cancelOperation(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	j, err := s.findOperation(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	j.cancel()
+	select {
+	case <-j.ended:
+	case <-r.Context().Done():
+		return 0, nil, r.Context().Err()
+	}
+	s.tell(r, "cancel", "operation", j.ID)
+	s.operations.mu.Lock()
+	defer s.operations.mu.Unlock()
+	return http.StatusOK, j.Operation, nil
+}
+
+func (s *Server) findOperation(r *http.Request) (*job, error) {
+	s.operations.mu.Lock()
+	defer s.operations.mu.Unlock()
+	id := r.PathValue("id")
+	for _, j := range s.operations.all {
+		if j.ID == id {
+			return j, nil
+		}
+	}
+	return nil, newProblem(http.StatusNotFound, "not_found", "there is no operation "+id, "operations are known to the instance that runs them, and forgotten when it ends")
+}

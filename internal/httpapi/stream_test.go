@@ -1,0 +1,140 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/httpapi"
+	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/pgtest"
+)
+
+// tail opens a stream and hands its lines, empty ones left out, to f.
+func (d *desk) tail(t *testing.T, accept string, f func(next func() string)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/events/tail?trigger=orders", http.NoBody)
+	require.NoError(t, err)
+	req.Header.Set("Accept", accept)
+	req.Header.Set("Authorization", "Bearer "+d.token)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	want := "application/x-ndjson"
+	if accept != "" {
+		want = accept
+	}
+	require.Equal(t, want, resp.Header.Get("Content-Type"))
+	lines := bufio.NewScanner(resp.Body)
+	f(func() string {
+		for lines.Scan() {
+			if line := strings.TrimSpace(lines.Text()); line != "" && line != ":" {
+				return line
+			}
+		}
+		return ""
+	})
+}
+
+func TestATailShowsEventsAsTheyComeAndChange(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.tail(t, "", func(next func() string) {
+		id := d.wait(t, 1, false)[0]
+		var e operate.Event
+		answer{text: next()}.into(t, &e)
+		require.Equal(t, id, e.ID)
+		require.Equal(t, operate.Waiting, e.State)
+		d.Exec(t, "update rowhook.event_log set tries = 1, claimed_by = 2, due_at = now() + interval '1 minute'")
+		answer{text: next()}.into(t, &e)
+		require.Equal(t, operate.InFlight, e.State)
+	})
+	d.tail(t, "text/event-stream", func(next func() string) {
+		id := d.wait(t, 1, false)[0]
+		require.Equal(t, "event: event", next())
+		require.Equal(t, "id: "+id, next())
+		require.Contains(t, next(), `data: {"id":"`+id+`"`)
+	})
+}
+
+func TestTailsAreFewAndEndWithTheServer(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	var open func(n int)
+	open = func(n int) {
+		if n == 0 {
+			require.Equal(t, "429 too_many", d.problem(t, "GET", "/api/v1/events/tail", nil))
+			began := time.Now()
+			require.NoError(t, d.stop())
+			require.Less(t, time.Since(began), 4*time.Second)
+			return
+		}
+		d.tail(t, "", func(next func() string) {
+			open(n - 1)
+			require.Empty(t, next(), "the stream has ended")
+		})
+	}
+	open(16)
+}
+
+func TestAnOperationThatTakesLongGoesOnInTheBackground(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	dead := d.bury(t, 3)
+	tx, err := d.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "select from rowhook.dead_letter for update")
+	require.NoError(t, err)
+	redeliver := func() (httpapi.Operation, answer) {
+		a := d.ask(t, "POST", "/api/v1/events/redeliver", map[string]any{"filter": map[string]any{"ids": dead[:2]}}, "Prefer", "wait=0")
+		var op httpapi.Operation
+		a.into(t, &op)
+		return op, a
+	}
+	op, a := redeliver()
+	require.Equal(t, http.StatusAccepted, a.StatusCode)
+	require.Equal(t, "running", op.State)
+	location := a.Header.Get("Location")
+	require.Equal(t, "/api/v1/operations/"+op.ID, location)
+	d.ask(t, "GET", location, nil).into(t, &op)
+	require.Equal(t, "running", op.State)
+	d.ask(t, "DELETE", location, nil).into(t, &op)
+	require.Equal(t, "canceled", op.State)
+	require.Len(t, d.ids(t, "select id::text from rowhook.dead_letter"), 3)
+
+	op, a = redeliver()
+	for range 3 {
+		redeliver()
+	}
+	require.Equal(t, "429 too_many", d.problem(t, "POST", "/api/v1/events/redeliver", map[string]any{"filter": map[string]any{"ids": dead}}))
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Eventually(t, func() bool {
+		d.ask(t, "GET", a.Header.Get("Location"), nil).into(t, &op)
+		return op.State == "done"
+	}, patience, 10*time.Millisecond)
+	require.Len(t, d.ids(t, "select id::text from rowhook.dead_letter"), 1)
+	require.NoError(t, d.stop())
+}
+
+// crashable is a server of a test's own, and a pool on it.
+type crashable struct {
+	pool *pgxpool.Pool
+	stop func()
+}
+
+func pgtestServer(t *testing.T) crashable {
+	t.Helper()
+	server := pgtest.NewServer(t)
+	pool := server.New(t).Pool(t)
+	return crashable{pool, func() { server.Stop(t, localpg.Immediate) }}
+}

@@ -1,0 +1,127 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/operate"
+)
+
+const (
+	maxTails  = 16
+	tailBeat  = 15 * time.Second // in which something is sent, so that both sides notice when the other is gone
+	tailWrite = 10 * time.Second // for a client to take what is sent
+)
+
+// tail streams events until the client goes: as server-sent events where it asks for those, else as lines of JSON.
+func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	f, err := readFilter(r.URL.Query())
+	if err != nil {
+		return 0, nil, err
+	}
+	// What is wrong with the filter is said before the stream begins.
+	if _, err := operate.List(r.Context(), s.cfg.DB, f, operate.ListOptions{Limit: 1, Budget: time.Millisecond}); err != nil {
+		return 0, nil, err
+	}
+	if f.Since.IsZero() { // what comes once the client knows that the stream has begun is in it
+		if err := s.cfg.DB.QueryRow(r.Context(), "select clock_timestamp()").Scan(&f.Since); err != nil {
+			return 0, nil, err
+		}
+	}
+	select {
+	case s.tails <- struct{}{}:
+		defer func() { <-s.tails }()
+	default:
+		return 0, nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open", maxTails), "close one").with("Retry-After", "10")
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	out := &stream{w: w, control: http.NewResponseController(w), events: strings.Contains(r.Header.Get("Accept"), "text/event-stream")}
+	out.begin()
+	var beating sync.WaitGroup
+	defer beating.Wait()
+	defer cancel()
+	beating.Go(func() {
+		ticker := time.NewTicker(tailBeat)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if out.beat() != nil {
+				cancel()
+				return
+			}
+		}
+	})
+	err = operate.Tail(ctx, s.cfg.DB, f, func(e operate.Event) error { return out.send("event", e.ID, e) }, func() {
+		_ = out.send("skipped", "", map[string]bool{"skipped": true}) // the next one fails as well
+	})
+	if err != nil && ctx.Err() == nil {
+		_ = out.send("problem", "", s.asProblem(r, err)) // the last that is sent
+	}
+	return 0, nil, nil
+}
+
+// stream writes one message after the other.
+type stream struct {
+	mu      sync.Mutex
+	w       http.ResponseWriter
+	control *http.ResponseController
+	events  bool
+}
+
+func (s *stream) begin() {
+	contentType := "application/x-ndjson"
+	if s.events {
+		contentType = "text/event-stream"
+	}
+	s.w.Header().Set("Content-Type", contentType)
+	s.w.WriteHeader(http.StatusOK)
+	_ = s.control.Flush() // a client that is gone is noticed at the first message
+}
+
+func (s *stream) send(kind, id string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write a message: %w", err)
+	}
+	if !s.events {
+		return s.write(append(data, '\n'))
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "event: %s\n", kind)
+	if id != "" {
+		fmt.Fprintf(&b, "id: %s\n", id)
+	}
+	fmt.Fprintf(&b, "data: %s\n\n", data)
+	return s.write(b.Bytes())
+}
+
+// beat sends what means nothing in either form.
+func (s *stream) beat() error {
+	if s.events {
+		return s.write([]byte(":\n\n"))
+	}
+	return s.write([]byte("\n"))
+}
+
+func (s *stream) write(data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.control.SetWriteDeadline(time.Now().Add(tailWrite)); err != nil {
+		return err
+	}
+	if _, err := s.w.Write(data); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}

@@ -1,0 +1,127 @@
+package httpapi
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Trigger is a trigger as configured. What may be a secret is left out.
+type Trigger struct {
+	Name        string          `json:"name"`
+	Table       string          `json:"table"` // schema.table
+	Paused      bool            `json:"paused"`
+	On          sqlschema.On    `json:"on"`
+	When        string          `json:"when,omitempty"`
+	Columns     []string        `json:"columns,omitempty"` // of the payload; none: every one
+	URL         string          `json:"url"`               // references to the environment are not expanded
+	Headers     []string        `json:"headers"`           // their names
+	Signed      bool            `json:"signed"`
+	TimeoutMS   int64           `json:"timeout_ms"`
+	Retry       sqlschema.Retry `json:"retry"`
+	Concurrency int             `json:"concurrency,omitempty"` // none: that of the dispatcher
+	Notify      string          `json:"notify"`
+}
+
+func (s *Server) triggers(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	cfg, err := sqlschema.Load(r.Context(), s.cfg.DB)
+	if err != nil {
+		return 0, nil, err
+	}
+	out := []Trigger{}
+	for i := range cfg.Triggers {
+		t, spec := &cfg.Triggers[i], &cfg.Triggers[i].Spec
+		shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", true }) // it shows the URL whatever is wrong with it
+		headers := slices.Sorted(maps.Keys(spec.Webhook.Headers))
+		if headers == nil {
+			headers = []string{}
+		}
+		out = append(out, Trigger{
+			Name: spec.Name, Table: t.Schema + "." + t.Table, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns,
+			URL: shown.String(), Headers: headers, Signed: spec.Webhook.Secret != "", TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(),
+			Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
+		})
+	}
+	slices.SortFunc(out, func(a, b Trigger) int { return cmp.Compare(a.Name, b.Name) })
+	return http.StatusOK, map[string]any{"triggers": out}, nil
+}
+
+func (s *Server) invoke(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	var in struct {
+		Payload json.RawMessage `json:"payload"`
+	}
+	if err := decode(r, &in); err != nil {
+		return 0, nil, err
+	}
+	if in.Payload == nil {
+		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "there is no payload", `send {"payload": ...}; null is one, too`)
+	}
+	id, err := operate.Invoke(r.Context(), s.cfg.DB, r.PathValue("name"), in.Payload)
+	if err == nil {
+		s.tell(r, "invoke", "trigger", r.PathValue("name"), "event", id)
+	}
+	return http.StatusCreated, map[string]string{"id": id}, err
+}
+
+// pausing is the body of pause and resume.
+type pausing struct {
+	Triggers []string `json:"triggers"`
+	All      bool     `json:"all"`
+}
+
+func (s *Server) pause(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	return s.setPaused(r, "pause", operate.Pause)
+}
+
+func (s *Server) resume(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	return s.setPaused(r, "resume", operate.Resume)
+}
+
+func (s *Server) setPaused(r *http.Request, what string, set func(context.Context, operate.DB, ...string) ([]string, error)) (int, any, error) {
+	var in pausing
+	if err := decode(r, &in); err != nil {
+		return 0, nil, err
+	}
+	if in.All == (len(in.Triggers) > 0) {
+		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "nothing says which triggers are meant", `send {"triggers": ["..."]} or {"all": true}`)
+	}
+	changed, err := set(r.Context(), s.cfg.DB, in.Triggers...)
+	if err == nil {
+		s.tell(r, what, "trigger", changed)
+	}
+	return http.StatusOK, map[string][]string{"changed": changed}, err
+}
+
+const maxDrain = 60 * time.Second
+
+// drain waits until nothing is owed, or until the time is over, and says what is.
+func (s *Server) drain(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	q := r.URL.Query()
+	seconds, err := number(q, "wait", 0, int(maxDrain/time.Second))
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(seconds)*time.Second) // it looks once whatever this is
+	defer cancel()
+	left, err := operate.Drain(ctx, s.cfg.DB, several(q, "trigger"), nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	if left == nil {
+		left = []operate.Left{}
+	}
+	return http.StatusOK, map[string]any{"drained": len(left) == 0, "left": left}, nil
+}
+
+// tell logs what was changed by whom.
+func (s *Server) tell(r *http.Request, what string, args ...any) {
+	s.log.Info("HTTP: "+what, append(args, "remote", r.RemoteAddr)...)
+}
