@@ -49,6 +49,7 @@ func through(t *testing.T) (p *proxy.Proxy, dial func() (near, far *net.TCPConn)
 	require.NoError(t, err)
 	t.Cleanup(p.Close)
 	return p, func() (near, far *net.TCPConn) {
+		before := p.Open()
 		c, err := net.Dial("tcp", p.Addr())
 		require.NoError(t, err)
 		near = c.(*net.TCPConn)
@@ -59,6 +60,7 @@ func through(t *testing.T) (p *proxy.Proxy, dial func() (near, far *net.TCPConn)
 			require.FailNow(t, "the connection was not passed on")
 		}
 		t.Cleanup(func() { _ = far.Close() })
+		require.Eventually(t, func() bool { return p.Open() > before }, patience, time.Millisecond, "it may be accepted before it is counted")
 		return near, far
 	}
 }
