@@ -328,12 +328,12 @@ func (d *Dispatcher) application() string { return "rowhook " + d.cfg.Name }
 // pooled reports that the database URL may lead through a pooler that hands out sessions by transaction.
 func (d *Dispatcher) pooled() bool { return d.cfg.ListenURL != "" || d.cfg.NoListen }
 
-// tune keeps the planner from scanning the queue's tables: planned while they are empty, a sequential scan looks cheapest,
-// and the plan would stay when a million events wait.
+// tune keeps the planner from scanning the queue's tables: planned while they are empty, or were when they were last analyzed, a
+// sequential scan looks cheapest, or a bitmap and a sort of all that is due, and the plan would stay when a million events wait.
 func tune(params map[string]string) {
 	for name, value := range map[string]string{
 		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
-		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
 		"idle_in_transaction_session_timeout": "60s",
 	} {

@@ -255,3 +255,31 @@ func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T)
 		return conn.QueryRow(t.Context(), "select not exists (select from rowhook.event_log)").Scan(&none) == nil && none
 	}, 15*time.Second, 20*time.Millisecond, "events that are due wait for the poll")
 }
+
+// What the planner knows of a queue that was empty when it was last analyzed must not make a claim look at all that is due.
+func TestClaimsAndSettlementsReadOnlyWhatTheyTakeAlsoAfterTheEmptyQueueWasAnalyzed(t *testing.T) {
+	t.Parallel()
+	for name, cost := range map[string]string{"disk": "4", "solid state": "1.1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.watch(t, "orders")
+			const events = 3000
+			b.Exec(t, "do $$ begin execute format('alter database %I set random_page_cost = "+cost+"', current_database()); end $$")
+			b.Exec(t, "insert into rowhook.event_log (id, trigger_id, op) select rowhook.uuid7(), 1, 'I' from generate_series(1, 100000)")
+			b.Exec(t, "delete from rowhook.event_log")
+			conn := b.Conn(t)
+			_, err := conn.Exec(t.Context(), "vacuum analyze rowhook.event_log")
+			require.NoError(t, err)
+			b.Exec(t, fmt.Sprintf("insert into orders select from generate_series(1, %d)", events))
+			const read = "select sum(idx_tup_read)::integer from pg_stat_all_indexes where relname = 'event_log' and schemaname = 'rowhook'"
+			before := one[int](t, conn, read)
+			r := b.start(t)
+			b.receiver.await(t, "orders", events)
+			b.settled(t)
+			r.stop(t) // sessions that end leave their figures
+			require.Eventually(t, func() bool { return one[int](t, conn, read) > before }, patience, 50*time.Millisecond)
+			require.Less(t, one[int](t, conn, read)-before, 12*events)
+		})
+	}
+}

@@ -49,6 +49,8 @@ type Claimed struct {
 
 // The inner query asks the index (trigger_id, due_at) for exactly what is due, per trigger. The stored size is known without
 // decompressing anything; only where it is small and compressed is the text itself measured.
+// "= any (array[...])" can only be looked up: by "=" alone, planned when the empty queue was last analyzed, the whole index was read and
+// compared with what is due (300 events/s with 20,000 waiting, instead of 6,700). Settle does the same.
 // regclass output reads Postgres's own cache, so that a renamed table is known at the next claim (0.3 us an event).
 const claimSQL = `
 with me as materialized (
@@ -63,7 +65,7 @@ due as materialized (
 update rowhook.event_log q
    set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1
   from due
- where q.id = due.id
+ where q.id = any (array[due.id])
 returning q.id, q.trigger_id, due.relation::regclass::text, q.op, q.created_at, due.due_at, q.tries, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
   case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
   case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end`

@@ -25,7 +25,7 @@ with orphan as (
    where t.removed_at is not null
    limit $1
 ), gone as (
-  delete from rowhook.event_log e using orphan o where e.id = o.id
+  delete from rowhook.event_log e using orphan o where e.id = any (array[o.id])
   returning e.id, e.created_at, e.trigger_id, e.tries, e.op, e.old, e.new, e.session, e.trace
 ), buried as (
   insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, old, new, session, trace)

@@ -56,7 +56,7 @@ with r as materialized (
   select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[]) as r(id, tries, fate, delay, reason)),
 gone as (
   delete from rowhook.event_log q using r
-   where r.fate in ('A', 'D') and q.id = r.id and q.claimed_by = $6 and q.tries = r.tries
+   where r.fate in ('A', 'D') and q.id = any (array[r.id]) and q.claimed_by = $6 and q.tries = r.tries
   returning q.*, r.fate, r.reason),
 kept as (
   update rowhook.event_log q
@@ -64,7 +64,7 @@ kept as (
          due_at = statement_timestamp() + r.delay,
          tries = q.tries - case r.fate when 'G' then 1 else 0 end
     from r
-   where r.fate in ('R', 'G') and q.id = r.id and q.claimed_by = $6 and q.tries = r.tries
+   where r.fate in ('R', 'G') and q.id = any (array[r.id]) and q.claimed_by = $6 and q.tries = r.tries
   returning q.id),
 archived as (
   insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace)
