@@ -12,5 +12,7 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/rowhook /rowhook
 USER 65532:65532
+# Of rowhook run: it asks /readyz. Other commands are told otherwise, as docker-compose.yml tells the receiver.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/rowhook", "healthcheck"]
 ENTRYPOINT ["/rowhook"]
 CMD ["run"]

@@ -30,8 +30,8 @@ func dispatcherRights() []right {
 		{kind: "table", name: "event_log", privilege: "DELETE"},
 		{kind: "table", name: "event_archive", privilege: "INSERT"},
 		{kind: "table", name: "dead_letter", privilege: "INSERT"},
-		// An event that is sent again by hand may die again.
-		{kind: "table", name: "dead_letter", privilege: "SELECT", columns: []string{"id", "died_at", "tries", "reason"}},
+		// An event that is sent again by hand may die again; and they are counted for the metrics.
+		{kind: "table", name: "dead_letter", privilege: "SELECT", columns: []string{"id", "trigger_id", "died_at", "tries", "reason"}},
 		{kind: "table", name: "dead_letter", privilege: "UPDATE", columns: []string{"died_at", "tries", "reason"}},
 		{kind: "table", name: "invocation_log", privilege: "INSERT"},
 		{kind: "table", name: "instance", privilege: "SELECT"},
@@ -50,6 +50,7 @@ func dispatcherRights() []right {
 		{kind: "table", name: "activity", privilege: "INSERT"},
 		{kind: "table", name: "activity", privilege: "UPDATE", columns: []string{"delivered", "failed", "died", "latency", "error_at", "error"}},
 		{kind: "table", name: "activity", privilege: "DELETE"},
+		{kind: "table", name: "backfill", privilege: "SELECT"},
 	}
 }
 

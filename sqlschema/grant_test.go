@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -33,8 +34,10 @@ func granted() []string {
 		"table activity SELECT",
 		"table activity UPDATE delivered", "table activity UPDATE died", "table activity UPDATE error", "table activity UPDATE error_at",
 		"table activity UPDATE failed", "table activity UPDATE latency",
+		"table backfill SELECT",
 		"table dead_letter INSERT",
 		"table dead_letter SELECT died_at", "table dead_letter SELECT id", "table dead_letter SELECT reason", "table dead_letter SELECT tries",
+		"table dead_letter SELECT trigger_id",
 		"table dead_letter UPDATE died_at", "table dead_letter UPDATE reason", "table dead_letter UPDATE tries",
 		"table event_archive INSERT",
 		"table event_log DELETE",
@@ -248,6 +251,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { return sqlschema.ForgetActivity(ctx, tx) },
 		func() error { _, err := sqlschema.LookAtQueue(ctx, tx); return err },
 		func() error { _, err := sqlschema.FindHolder(ctx, tx, 0, 0); return err },
+		func() error { _, err := operate.ReadStatus(ctx, tx); return err }, // for the metrics
 		func() error { _, err := sqlschema.Disown(ctx, tx, id, nil); return err },
 		func() error { _, err := sqlschema.BuryOrphans(ctx, tx); return err },
 		func() error { _, err := sqlschema.Reclaim(ctx, tx, append(slices.Clone(watch.Dead), -1)); return err },

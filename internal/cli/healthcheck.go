@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,13 +19,14 @@ import (
 )
 
 func (a *app) healthcheckCommand() *cobra.Command {
-	name, timeout := "", 5*time.Second
+	name, address, timeout := "", defaultHTTP, 5*time.Second
 	cmd := &cobra.Command{
 		Use:    "healthcheck [URL]",
 		Hidden: true,
 		Short:  "Tell a container engine whether the program works",
-		Long: `Exit 0 if the dispatcher of this container (of this host name, or of --instance-name) is registered and
-listening, or polling where it was told to. With a URL: if that answers with a status of 200 to 299.`,
+		Long: `Exit 0 if the dispatcher of this container says at /readyz that it is ready. Where it does not serve HTTP: if it (of this
+host name, or of --instance-name) is registered and listening, or polling where it was told to. With a URL: if that
+answers with a status of 200 to 299.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
@@ -31,13 +34,32 @@ listening, or polling where it was told to. With a URL: if that answers with a s
 			if len(args) == 1 {
 				return checkURL(ctx, args[0])
 			}
+			if url := readyURL(address); url != "" {
+				err := checkURL(ctx, url)
+				if !errors.Is(err, syscall.ECONNREFUSED) {
+					return err
+				}
+			}
 			return a.checkInstance(ctx, name)
 		},
 	}
 	s := settings{cmd.Flags()}
 	s.text(&name, "instance-name", "the name that rowhook run was given")
+	s.text(&address, "http", "the address that rowhook run was given")
 	s.duration(&timeout, "timeout", "how long to wait for the answer", time.Millisecond)
 	return cmd
+}
+
+// readyURL is where a program of this host asks one that serves on the address; "" where that is nowhere.
+func readyURL(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port) + "/readyz"
 }
 
 func checkURL(ctx context.Context, text string) error {

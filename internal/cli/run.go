@@ -22,6 +22,7 @@ import (
 
 func (a *app) runCommand() *cobra.Command {
 	var file string
+	web := serving{address: defaultHTTP}
 	wait := defaultConnectTimeout
 	cfg := dispatcher.Config{
 		PollInterval: dispatcher.DefaultPollInterval, BatchSize: dispatcher.DefaultBatchSize, Concurrency: dispatcher.DefaultConcurrency,
@@ -35,18 +36,23 @@ func (a *app) runCommand() *cobra.Command {
 Several may run on one database: they share the work, and take over from each other when one dies. SIGINT or SIGTERM
 stops gracefully: nothing new is claimed, what is in flight may finish within the grace period, the rest is given back.
 A second signal stops at once; nothing is lost, but what was in flight is sent again by whoever comes next.
-SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pending, within about a second.`,
+SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pending, within about a second.
+
+` + servingHelp,
 		Example: `  rowhook run -f rowhook.yaml
   DATABASE_URL=postgres://app@pooler:6432/shop ROWHOOK_LISTEN_URL=postgres://app@db:5432/shop rowhook run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.run(cmd.Context(), cfg, file, wait)
+			set, _ := a.lookup("ROWHOOK_HTTP")
+			web.chosen = set != "" || cmd.Flags().Changed("http")
+			return a.run(cmd.Context(), cfg, file, wait, web)
 		},
 	}
 	s := settings{cmd.Flags()}
 	s.file(&file, "apply this configuration `file` first")
 	s.connectTimeout(&wait)
 	dispatchFlags(&s, &cfg)
+	web.flags(&s)
 	return cmd
 }
 
@@ -115,7 +121,7 @@ func byteSize() syntax[int64] {
 	}
 }
 
-func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait time.Duration) error {
+func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait time.Duration, web serving) error {
 	cfg.DatabaseURL, cfg.ListenURL = a.global.databaseURL, a.global.listenURL
 	cfg.Version, cfg.Lookup, cfg.Logger = build(), a.lookup, a.log
 	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would be the default
@@ -126,10 +132,27 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 	if err := a.checkListenURL(); err != nil {
 		return err
 	}
+	tracer, err := a.trace(ctx, &cfg)
+	if err != nil {
+		return err
+	}
+	defer tracer.close()
+	web.noListen = cfg.NoListen
+	l, err := a.listenHTTP(ctx, web)
+	if err != nil {
+		return err
+	}
+	counted := count(&cfg, l != nil)
 	d, err := dispatcher.New(cfg)
 	if err != nil {
+		closeUnused(l)
 		return &usageError{err}
 	}
+	stopHTTP, err := a.serveHTTP(ctx, web, l, d, counted)
+	if err != nil {
+		return err
+	}
+	defer stopHTTP() // it answers for as long as the dispatcher works
 	var aborted atomic.Bool
 	ctx, stop := interrupts(ctx, func() {
 		aborted.Store(true)

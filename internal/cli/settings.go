@@ -177,6 +177,7 @@ func (a *app) warnOfMisspelled(root *cobra.Command) {
 		}
 	}
 	visit(root)
+	known[httpTokenVariable], known[httpReadTokenVariable] = true, true
 	for _, entry := range a.environ {
 		name, _, _ := strings.Cut(entry, "=")
 		if !strings.HasPrefix(name, "ROWHOOK_") || known[name] {

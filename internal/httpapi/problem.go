@@ -51,6 +51,10 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 		return newProblem(http.StatusGatewayTimeout, "timeout", "the database did not answer in time", "ask for less, or try again later")
 	case errors.Is(err, context.Canceled):
 		return newProblem(http.StatusServiceUnavailable, "stopping", "the server is stopping", "ask another instance").with("Retry-After", "5")
+	case isCode(err, "42501"): // insufficient_privilege
+		s.log.Warn("HTTP: the role may not do that", "path", r.URL.Path, "error", err)
+		return newProblem(http.StatusForbidden, "no_rights", "the role that this instance works as may not do that",
+			"name the owner of the queue, or another role that may, by ROWHOOK_HTTP_DATABASE_URL")
 	case isUnavailable(err):
 		s.log.Warn("HTTP: the database does not answer", "path", r.URL.Path, "error", err)
 		return newProblem(http.StatusServiceUnavailable, "database", "the database does not answer", "try again; /readyz says when it does").with("Retry-After", "5")
@@ -72,6 +76,11 @@ func operationProblem(o *operate.Error) *Problem {
 		status, code = http.StatusBadRequest, "invalid"
 	}
 	return newProblem(status, code, o.Problem, o.Remedy)
+}
+
+func isCode(err error, code string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == code
 }
 
 // isUnavailable reports that there is no server, or none that works just now.

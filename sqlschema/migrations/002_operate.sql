@@ -115,6 +115,7 @@ begin
   loop
     execute format('grant execute on function rowhook.remove_partition(text) to %s', dispatcher);
     execute format('grant select, insert, delete, update (delivered, failed, died, latency, error_at, error) on rowhook.activity to %s', dispatcher);
+    execute format('grant select on rowhook.backfill to %s', dispatcher);
   end loop;
 end
 $$;
