@@ -25,8 +25,8 @@ const defaultHTTP = "127.0.0.1:8787"
 
 // The tokens are read from the environment alone: flags can be seen in the list of processes.
 const (
-	httpTokenVariable     = "ROWHOOK_HTTP_TOKEN"
-	httpReadTokenVariable = "ROWHOOK_HTTP_READ_TOKEN"
+	httpTokenVariable     = "ROWHOOK_HTTP_TOKEN"      //nolint:gosec // its name
+	httpReadTokenVariable = "ROWHOOK_HTTP_READ_TOKEN" //nolint:gosec // its name
 )
 
 const servingHelp = `It serves its health, metrics and the operations as JSON on --http: /healthz, /readyz, /metrics, /api/v1. An address

@@ -142,7 +142,10 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	if err := server.Shutdown(stopping); err != nil {
 		_ = server.Close() // what is left has had its time
 	}
-	<-failed
+	err := <-failed
 	s.operations.wait()
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP: %w", err)
+	}
 	return nil
 }

@@ -87,7 +87,7 @@ func appendValue(b []byte, v attribute.Value) []byte {
 	case attribute.FLOAT64:
 		return protowire.AppendFixed64(protowire.AppendTag(b, 4, protowire.Fixed64Type), math.Float64bits(v.AsFloat64()))
 	default: // lists too, as JSON: the SDK's own process attributes are such
-		return protowire.AppendString(protowire.AppendTag(b, 1, protowire.BytesType), v.Emit())
+		return protowire.AppendString(protowire.AppendTag(b, 1, protowire.BytesType), v.String())
 	}
 }
 
