@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -34,11 +37,10 @@ answers with a status of 200 to 299.`,
 			if len(args) == 1 {
 				return checkURL(ctx, args[0])
 			}
-			if url := readyURL(address); url != "" {
-				err := checkURL(ctx, url)
-				if !errors.Is(err, syscall.ECONNREFUSED) {
-					return err
-				}
+			set, _ := a.lookup("ROWHOOK_HTTP")
+			chosen := set != "" || cmd.Flags().Changed("http")
+			if known, err := checkReady(ctx, address, chosen); known {
+				return err
 			}
 			return a.checkInstance(ctx, name)
 		},
@@ -57,9 +59,46 @@ func readyURL(address string) string {
 		return ""
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
+		host = "localhost"
 	}
 	return "http://" + net.JoinHostPort(host, port) + "/readyz"
+}
+
+// readyWithin is how long a program at the default address may take, which need not be a dispatcher.
+const readyWithin = time.Second
+
+// checkReady asks a dispatcher on this address whether it is ready. known is false where none answers: nothing listens there or,
+// at the default address, something else.
+func checkReady(ctx context.Context, address string, chosen bool) (known bool, err error) {
+	where := readyURL(address)
+	if where == "" {
+		return false, nil
+	}
+	if !chosen {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, readyWithin)
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, http.NoBody)
+	if err != nil {
+		return chosen, fmt.Errorf("make the request: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return chosen && !errors.Is(err, syscall.ECONNREFUSED), err
+	}
+	defer resp.Body.Close()
+	var said httpapi.Readiness
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&said); err != nil || len(said.Checks) == 0 {
+		return chosen, fmt.Errorf("%s answered %s", where, resp.Status)
+	}
+	var problems []error
+	for _, c := range said.Checks {
+		if !c.OK {
+			problems = append(problems, fmt.Errorf("not %s %s", c.Name, c.Detail))
+		}
+	}
+	return true, errors.Join(problems...)
 }
 
 func checkURL(ctx context.Context, text string) error {
