@@ -79,15 +79,14 @@ func (b *board) markAll(search bool) {
 	b.wake()
 }
 
-// look has lanes looked at from the beginning.
-func (b *board) look(triggers []int32) {
+// unseen is how long ago the latest claim for a lane was sent: what has become due since then it may have missed.
+func (b *board) unseen(trigger int32, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, id := range triggers {
-		if l, ok := b.lanes[id]; ok {
-			b.markLane(l, true)
-		}
+	if l, ok := b.lanes[trigger]; ok && !l.asked.IsZero() {
+		return now.Sub(l.asked)
 	}
+	return 0
 }
 
 func (b *board) markLane(l *lane, search bool) {
@@ -208,6 +207,7 @@ func (b *board) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschem
 		}
 	}
 	for i, l := range lanes {
+		l.asked = asked
 		if wants[i].Floor.IsZero() {
 			l.priced(now.Sub(asked))
 		}

@@ -319,22 +319,26 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 // callEvery is how often a saturated dispatcher that silenced the bell rings for its peers.
 const callEvery = 100 * time.Millisecond
 
-// askNextDue asks when the next event of drained lanes becomes due, and has them looked at once more: what became due after their last claim
-// had looked and before this question was answered is in neither.
+// lockedAgain is when to look again for events that are due and yet were not claimed: most became due since, and some others have locked.
+const lockedAgain = 20 * time.Millisecond
+
+// askNextDue asks when the next event of drained lanes becomes due, or has become since their last claim: that one had not seen it.
 func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	for _, id := range triggers {
-		in, ok, err := sqlschema.NextDue(ctx, c.claims, []int32{id})
+		in, ok, err := sqlschema.NextDue(ctx, c.claims, []int32{id}, c.board.unseen(id, time.Now()))
 		if err != nil {
 			c.board.refire(triggers)
 			return err
 		}
 		if ok {
+			if in == 0 {
+				in = lockedAgain
+			}
 			c.board.due(id, time.Now().Add(in))
 		}
 	}
-	c.board.look(triggers)
 	c.recovered()
 	return nil
 }

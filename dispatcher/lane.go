@@ -37,6 +37,7 @@ type lane struct {
 	rang    time.Time     // when its writers last notified
 	nextDue time.Time     // when a retry or lease becomes due, by our clock; zero: none known
 	fired   bool          // nextDue has passed and the one after it is not known
+	asked   time.Time     // when the latest claim for it was sent
 	average time.Duration // of an attempt, exponentially weighted; 0: none yet
 	lag     lag
 }

@@ -156,17 +156,17 @@ func FetchPayload(ctx context.Context, db Queryer, instance int32, id [16]byte, 
 	return p, true, nil
 }
 
-// NextDue returns how long it is until the first event of these triggers becomes due that is not due yet: a retry, or the
-// end of a lease. ok is false where there is none.
-func NextDue(ctx context.Context, db Queryer, triggers []int32) (in time.Duration, ok bool, err error) {
+// NextDue returns how long it is until the first event of these triggers becomes due that was not due yet the given time ago: a
+// retry, or the end of a lease. 0: it is due by now. ok is false where there is none.
+func NextDue(ctx context.Context, db Queryer, triggers []int32, ago time.Duration) (in time.Duration, ok bool, err error) {
 	var wait *time.Duration
 	err = db.QueryRow(ctx, `
 select min(d.due_at) - statement_timestamp()
   from unnest($1::integer[]) as t(trigger_id)
  cross join lateral (
    select q.due_at from rowhook.event_log q
-    where q.trigger_id = t.trigger_id and q.due_at > statement_timestamp()
-    order by q.due_at limit 1) d`, triggers).Scan(&wait)
+    where q.trigger_id = t.trigger_id and q.due_at > statement_timestamp() - $2::interval
+    order by q.due_at limit 1) d`, triggers, ago).Scan(&wait)
 	if err != nil {
 		return 0, false, fmt.Errorf("look for the next due event: %w", err)
 	}

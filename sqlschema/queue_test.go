@@ -276,14 +276,18 @@ func TestNextDueIsTheFirstThatIsNotDueYet(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
 	q.add(t, 1, 2)
-	_, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2})
+	_, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2}, 0)
 	require.NoError(t, err)
 	require.False(t, ok)
 	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, due_at) select rowhook.uuid7(), 2, 'I', now() + make_interval(mins => i) from generate_series(1, 3) i`)
-	in, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2})
+	in, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2}, 0)
 	require.NoError(t, err)
 	require.True(t, ok)
 	require.InDelta(t, time.Minute, in, float64(5*time.Second))
+	in, ok, err = sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2}, time.Hour)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Zero(t, in, "it became due within the hour")
 }
 
 func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {

@@ -159,6 +159,9 @@ func check(now, committed *results) []problem {
 		}
 		v, ok := one.Median[m.value]
 		want, had := before.Median[m.value]
+		if all := before.all(m.value); had && len(all) > 0 {
+			want = slices.Min(all) // the worst that was accepted then
+		}
 		if had && (!ok || v < floorShare*want) {
 			problems = append(problems, problem{
 				m.scenario, fmt.Sprintf("%s: %s fell to %.3f, below four fifths of the committed %.3f", m.scenario, m.title, v, want), ok,
