@@ -16,16 +16,8 @@ import (
 func TestAnOwnerAppliesAndAnotherRoleDispatches(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
-	owner, ownerURL := db.Role(t)
+	owner, ownerURL, asOwner := ownerOfOrders(t, db)
 	dispatcher, dispatcherURL := db.Role(t)
-	u, err := url.Parse(db.URL())
-	require.NoError(t, err)
-	db.Exec(t, "grant create on database "+u.Path[1:]+" to "+owner+"; grant create on schema public to "+owner)
-	asOwner, err := pgx.Connect(t.Context(), ownerURL)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = asOwner.Close(context.Background()) })
-	_, err = asOwner.Exec(t.Context(), orders)
-	require.NoError(t, err)
 	s, receiverURL := receiver(t)
 	file := ordersConfig(t, receiverURL)
 
@@ -58,7 +50,7 @@ func TestAnOwnerAppliesAndAnotherRoleDispatches(t *testing.T) {
 
 	p := start(t, database(dispatcherURL), "run", "--poll-interval", "1h")
 	p.stderr.waitFor(t, "ready")
-	_, err = asOwner.Exec(t.Context(), "insert into orders values (1, 1, 'a')")
+	_, err := asOwner.Exec(t.Context(), "insert into orders values (1, 1, 'a')")
 	require.NoError(t, err)
 	arrived(t, s, 1)
 	p.signal(t, syscall.SIGTERM)
@@ -71,4 +63,19 @@ func TestAnOwnerAppliesAndAnotherRoleDispatches(t *testing.T) {
 	code, _, stderr = rowhook(t, database(ownerURL), "uninstall", "--yes")
 	require.Zero(t, code, stderr)
 	db.Exec(t, "alter role "+dispatcher+" nologin") // and nothing of it depends on this database any more, as the end of the test shows
+}
+
+// ownerOfOrders makes a role that owns the table orders, and may install Rowhook, without being a superuser; conn is its session.
+func ownerOfOrders(t *testing.T, db *pgtest.DB) (owner, connString string, conn *pgx.Conn) {
+	t.Helper()
+	owner, connString = db.Role(t)
+	u, err := url.Parse(db.URL())
+	require.NoError(t, err)
+	db.Exec(t, "grant create on database "+u.Path[1:]+" to "+owner+"; grant create on schema public to "+owner)
+	conn, err = pgx.Connect(t.Context(), connString)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	_, err = conn.Exec(t.Context(), orders)
+	require.NoError(t, err)
+	return owner, connString, conn
 }

@@ -1,18 +1,15 @@
 package cli_test
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
@@ -130,16 +127,8 @@ func TestServingIsRefusedWhereItWouldBeUnsafe(t *testing.T) {
 func TestARoleThatOnlyDispatchesIsWatchedAndSteersByAnother(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
-	owner, ownerURL := db.Role(t)
+	_, ownerURL, _ := ownerOfOrders(t, db)
 	role, roleURL := db.Role(t)
-	u, err := url.Parse(db.URL())
-	require.NoError(t, err)
-	db.Exec(t, "grant create on database "+u.Path[1:]+" to "+owner+"; grant create on schema public to "+owner)
-	asOwner, err := pgx.Connect(t.Context(), ownerURL)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = asOwner.Close(context.Background()) })
-	_, err = asOwner.Exec(t.Context(), orders)
-	require.NoError(t, err)
 	_, receiverURL := receiver(t)
 	code, _, stderr := rowhook(t, database(ownerURL), "apply", "-f", ordersConfig(t, receiverURL), "--grant-to", role)
 	require.Zero(t, code, stderr)
