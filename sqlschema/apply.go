@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -243,6 +245,7 @@ type installation struct {
 	rel           *relation
 	id            int32 // 0: it has no row yet
 	row           bool  // the row is to be written
+	moved         bool  // it was on another table
 	functions     bool  // its own functions are to be made
 	create        []operation
 	enable        []operation
@@ -305,22 +308,24 @@ func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operatio
 }
 
 func (w *installation) writeRow(ctx context.Context, tx pgx.Tx) error {
-	// Its old table may have been too busy to let it go.
-	var elsewhere []string
-	found, err := collect[captureFound](ctx, tx, captureTriggers)
-	if err != nil {
-		return err
-	}
-	for _, c := range found {
-		if w.id != 0 && c.ID == w.id && c.Relation != w.rel.OID {
-			elsewhere = append(elsewhere, c.Table)
-		}
-	}
-	if len(elsewhere) > 0 {
-		return fmt.Errorf("its capture trigger is still on %s: apply again", strings.Join(elsewhere, ", "))
-	}
 	if !w.row {
 		return nil
+	}
+	if w.moved {
+		// Its old table may have been too busy to let it go.
+		var elsewhere []string
+		found, err := collect[captureFound](ctx, tx, captureTriggers)
+		if err != nil {
+			return err
+		}
+		for _, c := range found {
+			if c.ID == w.id && c.Relation != w.rel.OID {
+				elsewhere = append(elsewhere, c.Table)
+			}
+		}
+		if len(elsewhere) > 0 {
+			return fmt.Errorf("its capture trigger is still on %s: apply again", strings.Join(elsewhere, ", "))
+		}
 	}
 	spec, err := json.Marshal(w.spec)
 	if err != nil {
@@ -414,15 +419,17 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("read rowhook.trigger.captured: %w", err)
 	}
 	is := captured{SQL: map[string]fingerprint{}}
-	found, err := collect[captureFound](ctx, tx, captureTriggers)
+	byName := map[string]operation{}
+	for _, op := range w.spec.sqlTriggers(w.rel) {
+		byName[sqlTriggerName(w.spec.Name, w.id, op)] = op
+	}
+	found, err := collect[captureFound](ctx, tx, namedTriggers, w.rel.OID, slices.Collect(maps.Keys(byName)))
 	if err != nil {
 		return fmt.Errorf("list capture triggers: %w", err)
 	}
 	for _, c := range found {
-		for _, op := range w.spec.sqlTriggers(w.rel) {
-			if c.ID == w.id && c.Relation == w.rel.OID && c.Name == sqlTriggerName(w.spec.Name, w.id, op) {
-				is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, op), c.Made}
-			}
+		if c.ID == w.id {
+			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, byName[c.Name]), c.Made}
 		}
 	}
 	if w.spec.ownFunction(w.rel) {

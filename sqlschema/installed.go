@@ -74,7 +74,12 @@ type functionFound struct {
 
 // captureTriggers lists the capture triggers of all tables. Copies on partitions belong to their parent's. A trigger's
 // digest is of its type, condition (in which columns are numbers), function, arguments and transition table; none of these changes with a rename.
-const captureTriggers = `
+const captureTriggers = captureTriggersHead + captureTriggersTail
+
+// namedTriggers lists those of one table ($1) with certain names ($2), which does not take longer the more there are.
+const namedTriggers = captureTriggersHead + " and t.tgrelid = $1 and t.tgname = any($2)" + captureTriggersTail
+
+const captureTriggersHead = `
 with recursive mine as (
   select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, t.tgnewtable, p.proname,
          split_part(encode(t.tgargs, 'escape'), '\000', 1)::integer as id
@@ -82,7 +87,9 @@ with recursive mine as (
     join pg_catalog.pg_proc p on p.oid = t.tgfoid
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
    where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0
-     and encode(t.tgargs, 'escape') ~ '^[0-9]{1,9}\\000'
+     and encode(t.tgargs, 'escape') ~ '^[0-9]{1,9}\\000'`
+
+const captureTriggersTail = `
 ), family as (
   select oid as root, oid, tgenabled from mine
   union all

@@ -412,7 +412,7 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 		work.row = true
 		p.add(Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + rel.String()})
 	} else {
-		work.id = row.ID
+		work.id, work.moved = row.ID, row.Relation != rel.OID
 		if err := json.Unmarshal(row.Captured, &was); err != nil {
 			return fmt.Errorf("read rowhook.trigger.captured of %s: %w", spec.Name, err)
 		}
