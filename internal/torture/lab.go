@@ -119,8 +119,15 @@ func (l *lab) prepare(ctx context.Context) error {
 	if l.admin, err = pgxpool.New(ctx, l.server.URL(database)+"&application_name=judge"); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	return l.apply(ctx, usual())
+	if err := l.apply(ctx, usual()); err != nil {
+		return err
+	}
+	return l.execAll(ctx, l.server.URL(database), []string{keepHistory})
 }
+
+// keepHistory has a full disk cost no history: it is the evidence. That history is shed then has tests of its own.
+const keepHistory = "create or replace function rowhook.remove_partition(name text) returns boolean language sql security definer " +
+	"set search_path to 'pg_catalog', 'pg_temp' as 'select false'"
 
 func (l *lab) execAll(ctx context.Context, url string, statements []string) error {
 	pool, err := pgxpool.New(ctx, url)
