@@ -22,20 +22,9 @@ func TestFiveInstancesShareTheWorkAndDeliverNothingTwice(t *testing.T) {
 	for range instances {
 		start(t, env, "run", "--poll-interval", "1h", "--concurrency", "20").stderr.waitFor(t, "ready")
 	}
-	var writers sync.WaitGroup
-	for range 4 {
-		conn := db.Conn(t)
-		writers.Go(func() {
-			for range 100 {
-				if _, err := conn.Exec(t.Context(), "insert into orders (status) values ('single')"); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
+	singles := insertSingles(t, db, 4, 100)
 	db.Exec(t, "insert into orders (status) select 'bulk' from generate_series(1, 4000)")
-	writers.Wait()
+	singles.Wait()
 	require.Zero(t, l.await(t, 4400))
 	conn := db.Conn(t)
 	require.Eventually(t, func() bool {

@@ -126,11 +126,24 @@ func TestBulkAndSingleInsertsUpdatesAndDeletesAllArriveOnce(t *testing.T) {
 	t.Parallel()
 	db, l, env := installed(t, 0)
 	start(t, env, "run", "--poll-interval", "1h").stderr.waitFor(t, "ready")
+	singles := insertSingles(t, db, 8, 250)
+	db.Exec(t, "insert into orders (status) select 'bulk' from generate_series(1, 10000)")
+	singles.Wait()
+	db.Exec(t, "update orders set status = 'paid' where id <= 1000")
+	db.Exec(t, "update orders set status = 'paid' where id <= 1000") // changes nothing
+	db.Exec(t, "delete from orders where id <= 500")
+	require.Zero(t, l.await(t, 13500))
+	require.Equal(t, 13500, l.count())
+}
+
+// insertSingles has writers insert orders one by one, each on a connection of its own, until they are done.
+func insertSingles(t *testing.T, db *pgtest.DB, writers, each int) *sync.WaitGroup {
+	t.Helper()
 	var wg sync.WaitGroup
-	for range 8 {
+	for range writers {
 		conn := db.Conn(t)
 		wg.Go(func() {
-			for range 250 {
+			for range each {
 				if _, err := conn.Exec(t.Context(), "insert into orders (status) values ('single')"); err != nil {
 					t.Error(err)
 					return
@@ -138,11 +151,5 @@ func TestBulkAndSingleInsertsUpdatesAndDeletesAllArriveOnce(t *testing.T) {
 			}
 		})
 	}
-	db.Exec(t, "insert into orders (status) select 'bulk' from generate_series(1, 10000)")
-	wg.Wait()
-	db.Exec(t, "update orders set status = 'paid' where id <= 1000")
-	db.Exec(t, "update orders set status = 'paid' where id <= 1000") // changes nothing
-	db.Exec(t, "delete from orders where id <= 500")
-	require.Zero(t, l.await(t, 13500))
-	require.Equal(t, 13500, l.count())
+	return &wg
 }
