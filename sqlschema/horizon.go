@@ -53,7 +53,8 @@ func (h *Holder) Remedy() string {
 }
 
 // FindHolder returns who holds back the horizon of this database the furthest, if that is for longer than so many seconds or, where the
-// time is not known, so many transactions. Nil: nobody. A role without pg_read_all_stats sees of others' sessions only the process id.
+// time is not known, so many transactions. Nil: nobody. From 18 on a session that is still starting, in whatever database, has a snapshot
+// and no database yet: it is no holder. A role without pg_read_all_stats sees of others' sessions only the process id.
 func FindHolder(ctx context.Context, db Queryer, longer time.Duration, transactions int64) (*Holder, error) {
 	rows, err := db.Query(ctx, `
 select * from (
@@ -61,7 +62,7 @@ select * from (
          left(coalesce(query, ''), 200) as query, xact_start as since, greatest(age(backend_xmin), coalesce(age(backend_xid), 0))::bigint as age
     from pg_catalog.pg_stat_activity
    where backend_xmin is not null and pid <> pg_catalog.pg_backend_pid() and backend_type = 'client backend'
-     and (datname = pg_catalog.current_database() or datname is null)
+     and datname = pg_catalog.current_database()
   union all
   select 'prepared transaction', 0, gid, owner::text, '', '', prepared, age(transaction) from pg_catalog.pg_prepared_xacts where database = pg_catalog.current_database()
   union all
