@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,6 +23,7 @@ type slot struct {
 	database *proxy.Proxy
 	webhooks *proxy.Proxy
 	env      []string
+	metrics  string         // URL
 	log      io.WriteCloser // optional
 
 	mu      sync.Mutex
@@ -50,10 +52,15 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 	if s.database, err = proxy.Listen(ctx, fmt.Sprintf("127.0.0.1:%d", l.server.Port())); err != nil {
 		return nil, err
 	}
+	serve, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.metrics = "http://" + serve + "/metrics"
 	s.env = []string{"DATABASE_URL=" + l.roleURL(s.database.Port()), "RECEIVER_URL=http://" + s.webhooks.Addr()}
 	s.args = []string{
 		"run", "--log-format", "json", "--poll-interval", l.opt.poll.String(), "--concurrency", "40", "--grace-period", "1s",
-		"--connect-timeout", "1h", "--instance-name", s.name(),
+		"--connect-timeout", "1h", "--instance-name", s.name(), "--http", serve,
 	}
 	if l.opt.logs != "" {
 		s.args = append(s.args, "--log-level", "debug")
@@ -62,6 +69,17 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 		}
 	}
 	return s, nil
+}
+
+// freeAddress is one of the loopback that nobody listens on.
+func freeAddress(ctx context.Context) (string, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("look for a free port: %w", err)
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
 }
 
 func (s *slot) name() string { return fmt.Sprintf("slot%d", s.number) }

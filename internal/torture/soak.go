@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/child"
@@ -20,8 +24,9 @@ type watch struct {
 // usage is what a dispatcher used at a moment.
 type usage struct {
 	child.Usage
-	pid      int
-	Sessions int `json:"sessions"` // in the database
+	pid        int
+	Sessions   int `json:"sessions"` // in the database
+	Goroutines int `json:"goroutines"`
 }
 
 // watchEvery is how often.
@@ -49,9 +54,41 @@ func (w *watch) sample(ctx context.Context) {
 		u := usage{Usage: child.UsageOf(c.PID()), pid: c.PID()}
 		err := w.lab.admin.QueryRow(ctx, "select count(*) from pg_stat_activity where application_name = 'rowhook ' || $1", s.name()).Scan(&u.Sessions)
 		if err == nil {
+			u.Goroutines, err = goroutines(ctx, s.metrics)
+		}
+		if err == nil { // a dispatcher that is stopped for a while, say, is seen the next time
 			w.samples[i] = append(w.samples[i], u)
 		}
 	}
+}
+
+// goroutines reads their number from a dispatcher's metrics.
+func goroutines(ctx context.Context, url string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, watchEvery)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, fmt.Errorf("ask for metrics: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("ask for metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if value, is := strings.CutPrefix(lines.Text(), "go_goroutines "); is {
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				return 0, fmt.Errorf("read the number of goroutines: %w", err)
+			}
+			return n, nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return 0, fmt.Errorf("read metrics: %w", err)
+	}
+	return 0, fmt.Errorf("read metrics: %s has no go_goroutines, but status %s", url, resp.Status)
 }
 
 // finish ends the sampling and compares.
@@ -103,6 +140,7 @@ func median(samples []usage) usage {
 	u.Threads = int(middle(func(s usage) float64 { return float64(s.Threads) }))
 	u.Files = int(middle(func(s usage) float64 { return float64(s.Files) }))
 	u.Sockets = int(middle(func(s usage) float64 { return float64(s.Sockets) }))
+	u.Goroutines = int(middle(func(s usage) float64 { return float64(s.Goroutines) }))
 	u.Sessions = int(middle(func(s usage) float64 { return float64(s.Sessions) }))
 	return u
 }
@@ -120,6 +158,7 @@ func (s *soaked) growth() []string {
 	}{
 		{"MB of memory", s.Early.Resident, s.Late.Resident, max(8, s.Early.Resident/5)},
 		{"threads", float64(s.Early.Threads), float64(s.Late.Threads), 3},
+		{"goroutines", float64(s.Early.Goroutines), float64(s.Late.Goroutines), max(20, float64(s.Early.Goroutines)/5)},
 		{"open files", float64(s.Early.Files), float64(s.Late.Files), 10},
 		{"sessions", float64(s.Early.Sessions), float64(s.Late.Sessions), 2},
 	} {
@@ -135,6 +174,7 @@ func (s *soaked) growth() []string {
 
 // String compares the two quarters.
 func (s *soaked) String() string {
-	return fmt.Sprintf("%s, second quarter and last: memory %.1f and %.1f MB, threads %d and %d, open files %d and %d, sessions %d and %d; %d samples",
-		s.Name, s.Early.Resident, s.Late.Resident, s.Early.Threads, s.Late.Threads, s.Early.Files, s.Late.Files, s.Early.Sessions, s.Late.Sessions, s.Samples)
+	return fmt.Sprintf("%s, second quarter and last: memory %.1f and %.1f MB, threads %d and %d, goroutines %d and %d, open files %d and %d, sessions %d and %d; %d samples",
+		s.Name, s.Early.Resident, s.Late.Resident, s.Early.Threads, s.Late.Threads,
+		s.Early.Goroutines, s.Late.Goroutines, s.Early.Files, s.Late.Files, s.Early.Sessions, s.Late.Sessions, s.Samples)
 }

@@ -352,7 +352,7 @@ func TestSoakNoticesWhatGrows(t *testing.T) {
 	samples := func(change func(i int, u *usage)) []usage {
 		all := make([]usage, 40)
 		for i := range all {
-			all[i].Resident, all[i].Threads, all[i].Files, all[i].Sessions, all[i].pid = 30, 9, 20, 6, 77
+			all[i].Resident, all[i].Threads, all[i].Files, all[i].Sessions, all[i].Goroutines, all[i].pid = 30, 9, 20, 6, 80, 77
 			change(i, &all[i])
 		}
 		return all
@@ -361,6 +361,7 @@ func TestSoakNoticesWhatGrows(t *testing.T) {
 	for what, change := range map[string]func(i int, u *usage){
 		"memory":     func(i int, u *usage) { u.Resident += float64(i) },
 		"threads":    func(i int, u *usage) { u.Threads += i / 4 },
+		"goroutines": func(i int, u *usage) { u.Goroutines += i * 2 },
 		"open files": func(i int, u *usage) { u.Files += i },
 		"sessions":   func(i int, u *usage) { u.Sessions += i / 5 },
 		"again":      func(i int, u *usage) { u.pid += i / 30 },
