@@ -97,7 +97,7 @@ func natures() map[string]nature {
 		webhookStall:    {weight: 2, least: s, most: 5 * s, slot: true, uses: "webhooks", duplicates: true},
 		webhookAbandon:  {weight: 2, least: 2 * s, most: 6 * s, slot: true, uses: "webhooks", duplicates: true},
 		webhookSlow:     {weight: 1, least: 2 * s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true},
-		webhookRefuse:   {weight: 1, least: s, most: 4 * s, slot: true, uses: "webhooks"},
+		webhookRefuse:   {weight: 1, least: s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true}, // it begins with a cut
 
 		moodFailing:  {weight: 2, least: s, most: 5 * s, uses: "mood"},
 		moodHanging:  {weight: 2, least: s, most: 5 * s, uses: "mood"},
