@@ -93,7 +93,13 @@ type hook struct{ name, table, path string }
 
 // apply writes a configuration and has the build apply it.
 func (d *database) apply(ctx context.Context, b build, hooks ...hook) error {
+	return d.applyWith(ctx, b, "", hooks...)
+}
+
+// applyWith applies something beside triggers, too.
+func (d *database) applyWith(ctx context.Context, b build, settings string, hooks ...hook) error {
 	var text strings.Builder
+	text.WriteString(settings)
 	text.WriteString("triggers:\n")
 	for _, h := range hooks {
 		fmt.Fprintf(&text, "  - {name: %s, table: public.%s, on: {insert: true}, webhook: {url: %q}}\n", h.name, h.table, d.lab.receiverURL+h.path)
@@ -102,17 +108,30 @@ func (d *database) apply(ctx context.Context, b build, hooks ...hook) error {
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, b.path, "apply", "-f", file)
+	if err := said(d.command(ctx, b, "apply", "-f", file)); err != nil {
+		return fmt.Errorf("apply with %s: %w", b.path, err)
+	}
+	return nil
+}
+
+// command is one of the build, for the database.
+func (d *database) command(ctx context.Context, b build, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, b.path, args...)
 	cmd.Env = []string{"DATABASE_URL=" + d.url, "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	return cmd
+}
+
+// said runs a command, and returns what it said if it fails.
+func said(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("apply with %s: %w\n%s", b.path, err, out)
+		return fmt.Errorf("%w\n%s", err, out)
 	}
 	return nil
 }
 
 // dispatch starts a dispatcher on the database and waits until it is ready.
-func (d *database) dispatch(ctx context.Context, b build, concurrency int) (*child.Child, error) {
-	path, args := b.path, []string{"run", "--log-format", "json", "--concurrency", fmt.Sprint(concurrency), "--grace-period", "1s"}
+func (d *database) dispatch(ctx context.Context, b build, concurrency int, flags ...string) (*child.Child, error) {
+	path, args := b.path, append([]string{"run", "--log-format", "json", "--concurrency", fmt.Sprint(concurrency), "--grace-period", "1s"}, flags...)
 	env := []string{"DATABASE_URL=" + d.url}
 	if b.profile != "" {
 		var err error

@@ -36,10 +36,7 @@ func (l *lab) prepare(ctx context.Context, r *drain) (*database, func(), error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	path := "/"
-	if r.delay > 0 {
-		path = "/delay/" + r.delay.String()
-	}
+	path := receiver.Path(r.delay)
 	if r.table != nil {
 		err = r.table(ctx, db)
 	} else {

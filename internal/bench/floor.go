@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/bench/receiver"
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -25,12 +26,19 @@ type floor struct {
 	cpu   float64 // seconds of client and receiver for 1,000 events
 }
 
-// httpFloor posts events with the dispatcher's own client, 100 at once, without a database. note is what the row holds instead
-// of the usual columns, or nothing.
-func (l *lab) httpFloor(ctx context.Context, events int, note string) (f floor, err error) {
+// posts are what a floor is measured with.
+type posts struct {
+	events int
+	note   string        // what the row holds instead of the usual columns, or nothing
+	delay  time.Duration // of the receiver
+}
+
+// httpFloor posts events with the dispatcher's own client, 100 at once, without a database.
+func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
 	const concurrency = 100
+	events := p.events
 	spec := sqlschema.DefaultSpec()
-	spec.Webhook.URL = l.receiverURL + "/"
+	spec.Webhook.URL = l.receiverURL + receiver.Path(p.delay)
 	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
 	if err != nil {
 		return f, err
@@ -50,7 +58,7 @@ func (l *lab) httpFloor(ctx context.Context, events int, note string) (f floor, 
 			for seq := next.Add(1); seq <= int64(events); seq = next.Add(1) {
 				e.CreatedAt = time.Now()
 				binary.BigEndian.PutUint64(e.ID[:], uint64(seq))
-				e.New = appendRow(e.New[:0], seq, note)
+				e.New = appendRow(e.New[:0], seq, p.note)
 				if r := client.Send(ctx, endpoint, &e, nil); !r.Delivered() {
 					failed.Add(1)
 				}

@@ -120,7 +120,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	only, repeat := "", 0
 	f.BoolVar(&opt.quick, "quick", false, "small sizes, once: two minutes")
-	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K")
+	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L and M")
 	f.IntVar(&repeat, "repeat", 0, "repetitions, of which the medians are shown (default 3; 1 with --quick)")
 	f.StringVar(&opt.binary, "binary", "", "rowhook program to measure (default: compiled from the tree)")
 	f.StringVar(&opt.against, "against", "", "another rowhook program to measure in turn with the first")
@@ -199,7 +199,7 @@ func measureAll(ctx context.Context, opt options, stderr io.Writer) (r *results,
 func (l *lab) choose(keys []string) ([]scenario, error) {
 	all := l.scenarios()
 	if len(keys) == 0 {
-		return slices.DeleteFunc(all, func(s scenario) bool { return s.key == "curve" && l.sizes.CurvePoint == 0 }), nil
+		return slices.DeleteFunc(all, func(s scenario) bool { return s.named || s.key == "curve" && l.sizes.CurvePoint == 0 }), nil
 	}
 	var chosen []scenario
 	for _, key := range keys {

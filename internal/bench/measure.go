@@ -68,6 +68,8 @@ func measures() []measure {
 		{scenario: "C'", value: "busy_share", title: "of no trigger", unit: "%", scale: percent, guarded: true},
 		{scenario: "D", value: "received", title: "delivered", unit: "/s", goal: 1950},
 		{scenario: "D", value: "of_limit", title: "of the limit", unit: "%", scale: percent, digits: 1, guarded: true},
+		{scenario: "D", value: "floor", title: "floor: HTTP alone", unit: "/s"},
+		{scenario: "D", value: "of_floor", title: "of the floor", unit: "%", scale: percent, digits: 1},
 		{scenario: "E", value: "rate", title: "drained and recorded", unit: "/s"},
 		{scenario: "E", value: "last_tenth", title: "last tenth / first", unit: "%", scale: percent, goal: 95, guarded: true},
 		{scenario: "F", value: "rate", title: "drained and recorded", unit: "/s"},
@@ -103,6 +105,17 @@ func measures() []measure {
 			measure{scenario: "K", value: "floor" + size.suffix, title: size.name + ", floor: HTTP alone", unit: "MB/s", scale: mega},
 			measure{scenario: "K", value: "of_floor" + size.suffix, title: size.name + ", of the floor", unit: "%", scale: percent, goal: 50, guarded: true},
 			measure{scenario: "K", value: "memory" + size.suffix, title: size.name + ", peak memory", unit: "MB"})
+	}
+	all = append(all,
+		measure{scenario: "L", value: "command", title: "the slowest command", unit: "ms", goal: 300, atMost: true},
+		measure{scenario: "L", value: "endpoint", title: "the slowest endpoint", unit: "ms", goal: 300, atMost: true},
+		measure{scenario: "L", value: "count", title: "the slowest count before redeliver or discard", unit: "ms"},
+		measure{scenario: "M", value: "before", title: "200/s, p99 beside nothing", unit: "ms", digits: 1})
+	for _, work := range []string{"redeliver", "backfill", "retention"} {
+		all = append(all,
+			measure{scenario: "M", value: work, title: "p99 beside " + work, unit: "ms", digits: 1},
+			measure{scenario: "M", value: work + "_ratio", title: "of that beside nothing", unit: "%", scale: percent, goal: 200, atMost: true},
+			measure{scenario: "M", value: work + "_rate", title: work, unit: "events/s"})
 	}
 	return all
 }

@@ -18,31 +18,34 @@ type scenario struct {
 	key   string
 	title string
 	run   func(context.Context, build) (*sample, error)
+	named bool // it runs only where --only names it
 }
 
 // scenarios lists them in the order in which a repetition runs them.
 func (l *lab) scenarios() []scenario {
 	return []scenario{
-		{"A", "commit to receipt", l.runA},
-		{"curve", "commit to receipt over the rate", l.runCurve},
-		{"B", "drain of waiting events", l.runB},
-		{"C", "writers flat out while delivering", l.runC},
-		{"C'", "the trigger's price", l.runPrice},
-		{"D", "receiver takes 50 ms", l.runD},
-		{"E", "drain beside an open transaction", l.runE},
-		{"F", "drain beside a long history", l.runF},
-		{"G", "latency beside a paused and a hanging trigger", l.runG},
-		{"H", "bulk insert", l.runH},
-		{"I", "idle", l.runI},
-		{"J", "four dispatchers against one", l.runJ},
-		{"K", "large rows", l.runK},
+		{key: "A", title: "commit to receipt", run: l.runA},
+		{key: "curve", title: "commit to receipt over the rate", run: l.runCurve},
+		{key: "B", title: "drain of waiting events", run: l.runB},
+		{key: "C", title: "writers flat out while delivering", run: l.runC},
+		{key: "C'", title: "the trigger's price", run: l.runPrice},
+		{key: "D", title: "receiver takes 50 ms", run: l.runD},
+		{key: "E", title: "drain beside an open transaction", run: l.runE},
+		{key: "F", title: "drain beside a long history", run: l.runF},
+		{key: "G", title: "latency beside a paused and a hanging trigger", run: l.runG},
+		{key: "H", title: "bulk insert", run: l.runH},
+		{key: "I", title: "idle", run: l.runI},
+		{key: "J", title: "four dispatchers against one", run: l.runJ},
+		{key: "K", title: "large rows", run: l.runK},
+		{key: "L", title: "an operator's questions beside a long history", run: l.runL, named: true},
+		{key: "M", title: "latency beside redeliveries, a backfill and retention", run: l.runM, named: true},
 	}
 }
 
 // runB drains events with the full invocation log. Values: those of drain, floor (events/s of the HTTP client alone), of_floor; floor_cpu and cpu
 // (seconds of everything but the benchmark for 1,000 events), cpu_of_floor. What others do on the machine moves CPU time less than rates.
 func (l *lab) runB(ctx context.Context, b build) (*sample, error) {
-	floor, err := l.httpFloor(ctx, l.sizes.HTTPFloor, "")
+	floor, err := l.httpFloor(ctx, posts{events: l.sizes.HTTPFloor})
 	if err != nil {
 		return nil, err
 	}
@@ -61,12 +64,21 @@ func (l *lab) runB(ctx context.Context, b build) (*sample, error) {
 // slowLimit is what 100 slots can do with a receiver that takes 50 ms, in events/s.
 const slowLimit = 2000
 
+// runD drains with a slow receiver. Values: those of drain, of_limit, floor (events/s of the HTTP client alone), of_floor.
 func (l *lab) runD(ctx context.Context, b build) (*sample, error) {
-	s, err := l.drain(ctx, drain{build: b, events: l.sizes.SlowDrain, concurrency: 100, delay: 50 * time.Millisecond})
-	if err == nil {
-		s.set("of_limit", s.Values["received"]/slowLimit)
+	const delay = 50 * time.Millisecond
+	floor, err := l.httpFloor(ctx, posts{events: l.sizes.SlowDrain, delay: delay})
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	s, err := l.drain(ctx, drain{build: b, events: l.sizes.SlowDrain, concurrency: 100, delay: delay})
+	if err != nil {
+		return nil, err
+	}
+	s.set("of_limit", s.Values["received"]/slowLimit)
+	s.set("floor", floor.rate)
+	s.set("of_floor", s.Values["received"]/floor.rate)
+	return s, nil
 }
 
 func (l *lab) runE(ctx context.Context, b build) (*sample, error) {
@@ -229,7 +241,7 @@ func (l *lab) runK(ctx context.Context, b build) (*sample, error) {
 	for _, kb := range []int{10, 100, 1000} {
 		note := randomText(kb * 1000)
 		events := max(l.sizes.LargeBytes/len(note), 50)
-		floor, err := l.httpFloor(ctx, events, note)
+		floor, err := l.httpFloor(ctx, posts{events: events, note: note})
 		if err != nil {
 			return nil, err
 		}

@@ -23,6 +23,11 @@ type sizes struct {
 	Idle       time.Duration // of I
 	Shared     int           // events of J for one dispatcher; four get four times as many
 	LargeBytes int           // of each size of K
+	Waiting    int           // events of L and M that are
+	Dead       int           // dead letters of L and M
+	Backfilled int           // rows of M
+	Window     time.Duration // of M
+	Beside     time.Duration // the most that M has room for
 	CurvePoint time.Duration // 0: no curve
 	CurveRates []int
 }
@@ -32,7 +37,8 @@ func fullSizes() sizes {
 		Repeat: 3, HTTPFloor: 50_000, NotifyLoop: 1000, LowRate: 30 * time.Second, HighRate: 10 * time.Second,
 		Drain: 50_000, Writing: 20 * time.Second, Pricing: 8 * time.Second, SlowDrain: 20_000, OpenDrain: 100_000,
 		Archived: 5_000_000, Triggers: 1000, Paused: 1_000_000, Hanging: 100_000, Bulk: 100_000, BulkPairs: 5,
-		Idle: time.Minute, Shared: 10_000, LargeBytes: 100 << 20, CurvePoint: 4 * time.Second, CurveRates: curveRates(),
+		Idle: time.Minute, Shared: 10_000, LargeBytes: 100 << 20,
+		Waiting: 1_000_000, Dead: 100_000, Backfilled: 1_000_000, Window: 15 * time.Second, Beside: time.Hour, CurvePoint: 4 * time.Second, CurveRates: curveRates(),
 	}
 }
 
@@ -42,6 +48,7 @@ func quickSizes() sizes {
 		Drain: 20_000, Writing: 5 * time.Second, Pricing: 2 * time.Second, SlowDrain: 6_000, OpenDrain: 40_000,
 		Archived: 300_000, Triggers: 200, Paused: 50_000, Hanging: 5_000, Bulk: 50_000, BulkPairs: 3,
 		Idle: 6 * time.Second, Shared: 2_500, LargeBytes: 24 << 20,
+		Waiting: 50_000, Dead: 5_000, Backfilled: 5_000, Window: 3 * time.Second, Beside: 10 * time.Minute,
 	}
 }
 

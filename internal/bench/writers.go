@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/rowhook/rowhook/internal/bench/receiver"
 )
 
 // maxCommitRate bounds what eight writers can do in a second, for the room that is kept.
@@ -102,7 +104,7 @@ func (l *lab) runC(ctx context.Context, b build) (*sample, error) {
 // the bell silent); and each as a share of plain.
 func (l *lab) runPrice(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
-	db, err := l.tables(ctx, b, "/delay/50ms")
+	db, err := l.tables(ctx, b, receiver.Path(50*time.Millisecond))
 	if err != nil {
 		return nil, err
 	}

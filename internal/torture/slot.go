@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -52,7 +51,7 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 	if s.database, err = proxy.Listen(ctx, fmt.Sprintf("127.0.0.1:%d", l.server.Port())); err != nil {
 		return nil, err
 	}
-	serve, err := freeAddress(ctx)
+	serve, err := child.FreeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -69,17 +68,6 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 		}
 	}
 	return s, nil
-}
-
-// freeAddress is one of the loopback that nobody listens on.
-func freeAddress(ctx context.Context) (string, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("look for a free port: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }
 
 func (s *slot) name() string { return fmt.Sprintf("slot%d", s.number) }

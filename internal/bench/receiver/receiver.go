@@ -16,6 +16,14 @@ import (
 	"time"
 )
 
+// Path is where a request is answered after a delay; 0: at once.
+func Path(delay time.Duration) string {
+	if delay <= 0 {
+		return "/"
+	}
+	return "/delay/" + delay.String()
+}
+
 // Stats is what arrived since the last Reset.
 type Stats struct {
 	Distinct   int64 `json:"distinct"`   // events, each counted once
