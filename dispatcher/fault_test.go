@@ -279,7 +279,8 @@ func TestClaimsAndSettlementsReadOnlyWhatTheyTakeAlsoAfterTheEmptyQueueWasAnalyz
 			b.settled(t)
 			r.stop(t) // sessions that end leave their figures
 			require.Eventually(t, func() bool { return one[int](t, conn, read) > before }, patience, 50*time.Millisecond)
-			require.Less(t, one[int](t, conn, read)-before, 12*events)
+			// 20,000 to 57,000 as it is, more where a busy machine makes claims small; half a million with the whole index read.
+			require.Less(t, one[int](t, conn, read)-before, 50*events)
 		})
 	}
 }
