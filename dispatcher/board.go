@@ -79,14 +79,17 @@ func (b *board) markAll(search bool) {
 	b.wake()
 }
 
-// unseen is how long ago the latest claim for a lane was sent: what has become due since then it may have missed.
-func (b *board) unseen(trigger int32, now time.Time) time.Duration {
+// unseen is how long ago the latest claim for each lane was sent: what has become due since then it may have missed.
+func (b *board) unseen(triggers []int32, now time.Time) []time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l, ok := b.lanes[trigger]; ok && !l.asked.IsZero() {
-		return now.Sub(l.asked)
+	ago := make([]time.Duration, len(triggers))
+	for i, id := range triggers {
+		if l, ok := b.lanes[id]; ok && !l.asked.IsZero() {
+			ago[i] = now.Sub(l.asked)
+		}
 	}
-	return 0
+	return ago
 }
 
 func (b *board) markLane(l *lane, search bool) {

@@ -326,18 +326,16 @@ const lockedAgain = 20 * time.Millisecond
 func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	for _, id := range triggers {
-		in, ok, err := sqlschema.NextDue(ctx, c.claims, []int32{id}, c.board.unseen(id, time.Now()))
-		if err != nil {
-			c.board.refire(triggers)
-			return err
+	next, err := sqlschema.NextDue(ctx, c.claims, triggers, c.board.unseen(triggers, time.Now()))
+	if err != nil {
+		c.board.refire(triggers)
+		return err
+	}
+	for id, in := range next {
+		if in == 0 {
+			in = lockedAgain
 		}
-		if ok {
-			if in == 0 {
-				in = lockedAgain
-			}
-			c.board.due(id, time.Now().Add(in))
-		}
+		c.board.due(id, time.Now().Add(in))
 	}
 	c.recovered()
 	return nil

@@ -156,22 +156,27 @@ func FetchPayload(ctx context.Context, db Queryer, instance int32, id [16]byte, 
 	return p, true, nil
 }
 
-// NextDue returns how long it is until the first event of these triggers becomes due that was not due yet the given time ago: a
-// retry, or the end of a lease. 0: it is due by now. ok is false where there is none.
-func NextDue(ctx context.Context, db Queryer, triggers []int32, ago time.Duration) (in time.Duration, ok bool, err error) {
-	var wait *time.Duration
-	err = db.QueryRow(ctx, `
-select min(d.due_at) - statement_timestamp()
-  from unnest($1::integer[]) as t(trigger_id)
+// NextDue returns, for each of these triggers that has one, how long it is until the first of its events becomes due that was not due
+// yet so long ago: a retry, or the end of a lease. 0: it is due by now.
+func NextDue(ctx context.Context, db Queryer, triggers []int32, ago []time.Duration) (map[int32]time.Duration, error) {
+	rows, err := db.Query(ctx, `
+select t.trigger_id, greatest(d.due_at - statement_timestamp(), interval '0')
+  from unnest($1::integer[], $2::interval[]) as t(trigger_id, ago)
  cross join lateral (
    select q.due_at from rowhook.event_log q
-    where q.trigger_id = t.trigger_id and q.due_at > statement_timestamp() - $2::interval
-    order by q.due_at limit 1) d`, triggers, ago).Scan(&wait)
+    where q.trigger_id = t.trigger_id and q.due_at > statement_timestamp() - t.ago
+    order by q.due_at limit 1) d`, triggers, ago)
 	if err != nil {
-		return 0, false, fmt.Errorf("look for the next due event: %w", err)
+		return nil, fmt.Errorf("look for the next due events: %w", err)
 	}
-	if wait == nil {
-		return 0, false, nil
+	next := map[int32]time.Duration{}
+	var trigger int32
+	var in time.Duration
+	if _, err = pgx.ForEachRow(rows, []any{&trigger, &in}, func() error {
+		next[trigger] = in
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("look for the next due events: %w", err)
 	}
-	return max(*wait, 0), true, nil
+	return next, nil
 }

@@ -226,7 +226,10 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			events, err = sqlschema.Claim(ctx, tx, id, []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
 			return
 		},
-		func() error { _, _, err := sqlschema.NextDue(ctx, tx, []int32{cfg.Triggers[0].ID}, 0); return err },
+		func() error {
+			_, err := sqlschema.NextDue(ctx, tx, []int32{cfg.Triggers[0].ID}, []time.Duration{0})
+			return err
+		},
 		func() error {
 			_, ok, err := sqlschema.FetchPayload(ctx, tx, id, events[0].ID, events[0].Tries)
 			if err == nil && !ok {

@@ -272,22 +272,25 @@ func TestSettleKeepsNoHistoryWhereNoneIsWanted(t *testing.T) {
 	}
 }
 
-func TestNextDueIsTheFirstThatIsNotDueYet(t *testing.T) {
+func TestNextDueIsTheFirstOfEachTriggerThatIsNotDueYet(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
 	q.add(t, 1, 2)
-	_, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2}, 0)
-	require.NoError(t, err)
-	require.False(t, ok)
-	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, due_at) select rowhook.uuid7(), 2, 'I', now() + make_interval(mins => i) from generate_series(1, 3) i`)
-	in, ok, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2}, 0)
-	require.NoError(t, err)
-	require.True(t, ok)
-	require.InDelta(t, time.Minute, in, float64(5*time.Second))
-	in, ok, err = sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2}, time.Hour)
-	require.NoError(t, err)
-	require.True(t, ok)
-	require.Zero(t, in, "it became due within the hour")
+	ask := func(ago time.Duration) map[int32]time.Duration {
+		next, err := sqlschema.NextDue(t.Context(), q.conn, []int32{1, 2, 3, 4}, []time.Duration{0, ago, 0, 0})
+		require.NoError(t, err)
+		return next
+	}
+	require.Empty(t, ask(0))
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, due_at)
+select rowhook.uuid7(), t, 'I', now() + make_interval(mins => t * i) from generate_series(1, 3) i, generate_series(2, 3) t
+union all select rowhook.uuid7(), 2, 'I', now() - interval '1 min'`)
+	next := ask(0)
+	require.Len(t, next, 2)
+	require.InDelta(t, 2*time.Minute, next[2], float64(5*time.Second))
+	require.InDelta(t, 3*time.Minute, next[3], float64(5*time.Second))
+	require.Zero(t, ask(time.Hour)[2], "it became due within the hour")
+	require.InDelta(t, 3*time.Minute, ask(time.Hour)[3], float64(5*time.Second))
 }
 
 func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
