@@ -52,7 +52,7 @@ func (l *lab) heal(ctx context.Context) error {
 		l.receiver.setMood(t, mood{})
 	}
 	if l.volume != nil {
-		if err := l.volume.free(); err != nil {
+		if err := l.volume.Free(); err != nil {
 			return err
 		}
 	}
@@ -213,9 +213,9 @@ func (l *lab) lock(ctx context.Context, f *fault) error {
 func (l *lab) fillDisk(ctx context.Context, f *fault) error {
 	l.serverMu.Lock()
 	defer l.serverMu.Unlock()
-	err := l.volume.fill()
+	err := l.volume.Fill()
 	wait(ctx, f.For)
-	if err := errors.Join(err, l.volume.free()); err != nil {
+	if err := errors.Join(err, l.volume.Free()); err != nil {
 		return err
 	}
 	return l.revive(ctx)

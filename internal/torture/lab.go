@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/volume"
 )
 
 const (
@@ -31,7 +32,7 @@ type lab struct {
 	out      io.Writer
 	binary   string
 	dir      string
-	volume   *volume // nil: the disk can't be filled up
+	volume   *volume.Volume // nil: the disk can't be filled up
 	server   *localpg.Server
 	serverMu sync.Mutex // held by the fault that stops it
 	admin    *pgxpool.Pool
@@ -75,11 +76,11 @@ func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error
 		return l, err
 	}
 	temp := l.dir
-	if l.volume, err = mountVolume(l.dir, opt.volume()); err != nil {
+	if l.volume, err = volume.Mount(l.dir, opt.volume()); err != nil {
 		l.logf("the disk will not be filled up: %v", err)
 		l.volume = nil
 	} else {
-		temp = l.volume.dir
+		temp = l.volume.Dir
 	}
 	if l.server, err = localpg.Start(ctx, localpg.Config{BinDir: opt.pgBin, TempDir: temp, Settings: serverSettings()}); err != nil {
 		return l, err
@@ -194,7 +195,7 @@ func (l *lab) close() error {
 		errs = append(errs, l.server.Stop(ctx, localpg.Immediate))
 	}
 	if l.volume != nil {
-		errs = append(errs, l.volume.unmount())
+		errs = append(errs, l.volume.Unmount())
 	}
 	if l.dir != "" {
 		errs = append(errs, os.RemoveAll(l.dir))
