@@ -34,8 +34,8 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 	}})
 }
 
-// WatchDatabase adds what the database says. It is asked at a scrape, but not more often than every says. 0: every ten seconds, and for a
-// fiftieth of the time where that is more seldom.
+// WatchDatabase adds what the database says. It is asked at a scrape, but not more often than every says. 0: every ten seconds, and where
+// it is slow time after time, for a fiftieth of the time.
 func (m *Metrics) WatchDatabase(db operate.DB, every time.Duration) {
 	c := &cache{db: db, every: every}
 	m.registry.MustRegister(&scraped{m: m, names: []string{
@@ -98,10 +98,11 @@ const (
 
 // cache keeps the last answer.
 type cache struct {
-	db    operate.DB
-	every time.Duration
-	mu    sync.Mutex
-	last  answer
+	db     operate.DB
+	every  time.Duration
+	mu     sync.Mutex
+	last   answer
+	before time.Duration // what the answer before the last took; 0: there was none
 }
 
 // answer is what the database said; status is nil where it did not.
@@ -115,7 +116,7 @@ type answer struct {
 func (c *cache) get() answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.last.at.IsZero() && time.Since(c.last.at) < cmp.Or(c.every, max(readEvery, readShare*c.last.took)) && c.last.status != nil {
+	if c.last.status != nil && time.Since(c.last.at) < cmp.Or(c.every, keep(c.last.took, c.before)) {
 		return c.last
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
@@ -131,8 +132,18 @@ func (c *cache) get() answer {
 	}
 	a.at = time.Now()
 	a.took = a.at.Sub(began)
+	c.before = 0
+	if c.last.status != nil {
+		c.before = c.last.took
+	}
 	c.last = a
 	return a
+}
+
+// keep is how long an answer is kept. That a single one was slow does not count, as the first after a restart of Postgres is: it says that
+// all dispatchers are dead, as their sessions are, and would say so for minutes.
+func keep(took, before time.Duration) time.Duration {
+	return max(readEvery, readShare*min(took, before))
 }
 
 func (a *answer) emit(emit emitter) {

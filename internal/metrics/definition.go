@@ -70,7 +70,7 @@ func Definitions() []Definition {
 		{"rowhook_vacuum_held_back_transactions", Gauge, nil, "Transactions since what holds back vacuum began; 0: nothing does.", true},
 		{"rowhook_schema_version", Gauge, nil, "Version of the schema rowhook.", true},
 		{"rowhook_database_up", Gauge, nil, "1 if the database answered the questions behind the shared metrics, which otherwise are missing.", false},
-		{"rowhook_database_read_seconds", Gauge, nil, "How long those questions took. They are asked at most every 10 s, and for a fiftieth of the time.", false},
+		{"rowhook_database_read_seconds", Gauge, nil, "How long those questions took. They are asked at most every 10 s, and where that is slow twice running, for a fiftieth of the time.", false},
 		{"rowhook_build_info", Gauge, []string{"version", "goversion"}, "1, with the version of the program.", false},
 	}
 }

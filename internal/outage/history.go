@@ -74,7 +74,7 @@ func (h *history) look(now time.Time, alerts []alert) {
 			s.firing = now
 		}
 		for _, text := range a.Annotations {
-			if text == "" || strings.Contains(text, "<error") || strings.Contains(text, "<no value>") {
+			if text == "" || strings.Contains(text, "<error") || strings.Contains(text, "  ") { // two spaces: a label was missing between
 				h.faults[fmt.Sprintf("%s says %q", a.name(), text)] = true
 			}
 		}

@@ -19,11 +19,11 @@ type report struct {
 	committed, failed int64
 }
 
-// row is one alert that fired in an outage. Times are seconds since its beginning, the last one since it was repaired.
+// row is one alert that fired in an outage. Times are seconds since its beginning, the last one since its repair.
 type row struct {
 	outage, alert, severity  string
 	pending, firing, resolve float64
-	extra                    bool // allowed, not demanded
+	note                     string // where it was not demanded
 	stuck                    bool
 }
 
@@ -37,12 +37,17 @@ func (r *report) add(o *outage, began, repaired time.Time, spells []spell) {
 		if s.firing.IsZero() {
 			continue
 		}
-		demanded := slices.Contains(o.fires, s.alert) || slices.Contains(o.after, s.alert)
-		if !demanded && !slices.Contains(o.may, s.alert) {
+		note := ""
+		switch {
+		case slices.Contains(o.fires, s.alert), slices.Contains(o.after, s.alert):
+		case slices.Contains(o.may, s.alert):
+			note = " (may)"
+		default:
+			note = " (must not)"
 			r.problemf("%s: %s fired, too", o.name, s.alert)
 		}
 		r.rows = append(r.rows, row{
-			outage: o.name, alert: s.alert, severity: r.severities[s.alert], extra: !demanded, stuck: s.over.IsZero(),
+			outage: o.name, alert: s.alert, severity: r.severities[s.alert], note: note, stuck: s.over.IsZero(),
 			pending: s.pending.Sub(began).Seconds(), firing: s.firing.Sub(began).Seconds(), resolve: s.over.Sub(repaired).Seconds(),
 		})
 	}
@@ -54,14 +59,13 @@ func (r *report) text() string {
 	fmt.Fprintf(&b, "| outage | alert | severity | pending after (s) | firing after (s) | resolved after (s) |\n|---|---|---|---:|---:|---:|\n")
 	for _, w := range r.rows {
 		resolved := fmt.Sprintf("%.1f", w.resolve)
-		if w.stuck {
+		switch {
+		case w.stuck:
 			resolved = "never"
+		case w.resolve < 0:
+			resolved = "before"
 		}
-		name := w.alert
-		if w.extra {
-			name += " (may)"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %.1f | %.1f | %s |\n", w.outage, name, w.severity, w.pending, w.firing, resolved)
+		fmt.Fprintf(&b, "| %s | %s | %s | %.1f | %.1f | %s |\n", w.outage, w.alert+w.note, w.severity, w.pending, w.firing, resolved)
 	}
 	fmt.Fprintf(&b, "\n%d outages in %.0f s, durations divided by %g; %d writes were committed and %d failed\n",
 		len(r.outages), r.took.Seconds(), r.factor, r.committed, r.failed)

@@ -56,7 +56,7 @@ func (l *lab) outages() []outage {
 			begin: func(context.Context) error { first.kill(); return nil },
 			end:   first.start,
 			fires: []string{instance},
-			may:   []string{dead}, // the other one takes seconds to bury it, which is as ever, while the minute for that is a second here
+			may:   []string{dead}, // the other one buries it within seconds, and reads of the database are 10 s apart, as ever: a minute is a second here
 		},
 		{
 			name:  "all dispatchers killed",
@@ -70,7 +70,7 @@ func (l *lab) outages() []outage {
 			begin: func(ctx context.Context) error { return l.server.Restart(ctx, localpg.Fast) },
 			end:   func(context.Context) error { return nil },
 			fires: []string{restarted},
-			may:   []string{fails, deaf}, // where the restart takes a second, which here counts as a minute
+			may:   []string{fails, deaf, dead}, // while it takes a second or more, which here counts as a minute
 		},
 		{
 			name:  "Postgres down",
@@ -78,6 +78,7 @@ func (l *lab) outages() []outage {
 			end:   l.server.Start,
 			fires: []string{fails, deaf},
 			after: []string{restarted},
+			may:   []string{dead}, // as above: until the sessions are back
 		},
 		{
 			name: "long transaction",
@@ -104,7 +105,7 @@ func (l *lab) outages() []outage {
 		begin: func(context.Context) error { return l.volume.Fill() },
 		end:   l.freeDisk,
 		fires: []string{nearlyFull, full},
-		may:   []string{fails},
+		may:   []string{fails, deaf, dead, restarted}, // Postgres gives up when it can't write its log
 	})
 }
 
@@ -161,6 +162,9 @@ func (l *lab) stageAll(ctx context.Context) (r *report, err error) {
 			r.outages = append(r.outages, o)
 		}
 	}
+	if err := l.settle(ctx); err != nil {
+		return r, err
+	}
 	if err := l.calm(ctx, r, "the calm before"); err != nil {
 		return r, err
 	}
@@ -184,6 +188,24 @@ func (l *lab) stageAll(ctx context.Context) (r *report, err error) {
 		r.problems = append(r.problems, choices.Error())
 	}
 	return r, nil
+}
+
+// settle waits until everything was scraped: until then no dispatcher is there, for Prometheus.
+func (l *lab) settle(ctx context.Context) error {
+	targets := len(l.dispatchers)
+	if l.exporter != nil {
+		targets++
+	}
+	var failed error
+	err := l.await(ctx, func() bool {
+		var up []float64
+		up, failed = l.prometheus.query(ctx, "up == 1")
+		return failed == nil && len(up) == targets && l.history.quiet()
+	})
+	if err != nil {
+		return fmt.Errorf("wait until everything is scraped: %w", errors.Join(err, failed))
+	}
+	return nil
 }
 
 // calm is a time without outages, in which nothing may fire.
