@@ -66,6 +66,11 @@ func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error
 	if err := os.Chmod(l.dir, 0o755); err != nil { //nolint:gosec // the server's user passes through
 		return l, fmt.Errorf("make a directory: %w", err)
 	}
+	if opt.logs != "" {
+		if err := os.MkdirAll(opt.logs, 0o750); err != nil {
+			return l, fmt.Errorf("make the directory for logs: %w", err)
+		}
+	}
 	for _, step := range []func(context.Context) error{l.startServer, l.startReceiver, l.startDispatchers, l.startExporter, l.startMonitor} {
 		if err := step(ctx); err != nil {
 			return l, err
