@@ -186,6 +186,32 @@ select rowhook.uuid7(), now(), now() - i * interval '1 day', 1, 1, 'I' from gene
 	require.Len(t, b.receiver.on("a"), 1)
 }
 
+// Truncating needs some pages anew, of which a full disk has none. That was the rule when Postgres had a file system of 400 MB for itself.
+func TestADiskTooFullToEmptyTodaysHistoryLosesItsPartition(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "a")
+	today := time.Now().UTC().Format("20060102")
+	b.Exec(t, `
+insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op)
+select rowhook.uuid7(), now(), now(), 1, 1, 'I' from generate_series(1, 5) i`)
+	before := one[uint32](t, b.Conn(t), "select 'rowhook.event_archive_"+today+"'::regclass::oid")
+	b.Exec(t, `
+create function public.no_room() returns trigger language plpgsql as $$
+begin
+  raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
+end $$;
+create trigger no_room before truncate on rowhook.event_archive_`+today+` for each statement execute function public.no_room();
+create trigger no_room_to_insert before insert on rowhook.event_archive_`+today+` for each row execute function public.no_room()`)
+	r := b.start(t)
+	b.Exec(t, "insert into a (v) values ('x')")
+	b.settled(t)
+	require.Contains(t, r.log.String(), "the disk is full: dropped the oldest history to make room")
+	require.Equal(t, 1, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))
+	require.NotEqual(t, before, one[uint32](t, b.Conn(t), "select 'rowhook.event_archive_"+today+"'::regclass::oid"))
+	require.Len(t, b.receiver.on("a"), 1)
+}
+
 func TestUpkeepTellsWhatItDropped(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

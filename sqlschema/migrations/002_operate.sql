@@ -94,14 +94,18 @@ begin
   if to_date(right(name, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date then
     execute format('drop table rowhook.%I', name);
   else
-    execute format('truncate rowhook.%I', name);
+    begin
+      execute format('truncate rowhook.%I', name);
+    exception when disk_full then -- an empty table needs pages for its indexes; dropped, it is made again when there is something to record
+      execute format('drop table rowhook.%I', name);
+    end;
   end if;
   return true;
 exception when lock_not_available then
   return false; -- in use: left for the next time
 end
 $$;
-comment on function rowhook.remove_partition(text) is 'Drops a daily partition of event_archive or invocation_log, or empties it if its day has not ended; false: it is in use, or gone';
+comment on function rowhook.remove_partition(text) is 'Drops a daily partition of event_archive or invocation_log, or empties it if its day has not ended, or drops it where the disk has no room even for that; false: it is in use, or gone';
 revoke all on function rowhook.remove_partition(text) from public;
 
 -- Roles that only dispatch need the new rights, too.
