@@ -193,7 +193,7 @@ func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
 // and gives back what it had claimed but not sent, that claim not counted. It returns nil when that is done, and an error where it
 // could not start, or where something could not be settled in time: its leases then bring those events back.
 //
-// While it runs, failures of the database are retried for as long as it takes. Run may be called once.
+// While it runs, failures of the database are retried for as long as it takes. Run may be called once, and again if it could not start.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.client.Close()
 	if err := d.connect(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -108,21 +109,33 @@ func address(host string, port uint16) string {
 }
 
 // connect opens a connection. While the database may be just starting it tries again, for as long as wait says.
-func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (*pgx.Conn, error) {
+func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (conn *pgx.Conn, err error) {
+	started := time.Now()
+	waited, err := a.patiently(ctx, t, wait, func(ctx context.Context) error {
+		var err error
+		conn, err = pgx.ConnectConfig(ctx, t.config)
+		return err
+	})
+	if waited && err == nil {
+		a.log.Info("connected to Postgres", "after", time.Since(started).Round(time.Millisecond))
+	}
+	return conn, err
+}
+
+// patiently calls do, and again for as long as wait says where it could not connect and that may be over in a moment. Other errors of do are
+// returned as they are. It reports whether it has said that it waits.
+func (a *app) patiently(ctx context.Context, t *target, wait time.Duration, do func(context.Context) error) (waited bool, err error) {
 	var (
-		conn *pgx.Conn
 		last error
 		said string
 	)
 	started := time.Now()
 	backoff := retry.WithCappedDuration(2*time.Second, retry.WithJitterPercent(20, retry.NewExponential(100*time.Millisecond)))
-	err := retry.Do(ctx, retry.WithMaxDuration(wait, backoff), func(ctx context.Context) error {
-		var err error
-		conn, err = pgx.ConnectConfig(ctx, t.config)
-		if err == nil || ctx.Err() != nil {
+	err = retry.Do(ctx, retry.WithMaxDuration(wait, backoff), func(ctx context.Context) error {
+		err := do(ctx)
+		if last = err; !isConnect(err) || ctx.Err() != nil {
 			return err
 		}
-		last = err
 		what, transient := diagnoseConnect(err)
 		if !transient {
 			return err
@@ -135,20 +148,22 @@ func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (*pgx.
 	})
 	switch {
 	case err == nil:
-		if said != "" {
-			a.log.Info("connected to Postgres", "after", time.Since(started).Round(time.Millisecond))
-		}
-		return conn, nil
+		return said != "", nil
 	case ctx.Err() != nil:
-		return nil, errors.New("interrupted while connecting to " + t.address())
-	case last == nil:
-		last = err
+		return said != "", errors.New("interrupted while connecting to " + t.address())
+	case !isConnect(last):
+		return said != "", err
 	}
 	what, transient := diagnoseConnect(last)
 	if transient && said != "" {
 		what.problem += fmt.Sprintf(", for %s", time.Since(started).Round(time.Second))
 	}
-	return nil, fmt.Errorf("can't connect to %s: %s; %s", t, what.problem, what.remedyFor(t.source))
+	return said != "", fmt.Errorf("can't connect to %s: %s; %s", t, what.problem, what.remedyFor(t.source))
+}
+
+func isConnect(err error) bool {
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect)
 }
 
 // checkInstalled says what to do where the database has no queue that this program's dispatchers can work on.

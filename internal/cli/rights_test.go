@@ -65,6 +65,31 @@ func TestAnOwnerAppliesAndAnotherRoleDispatches(t *testing.T) {
 	db.Exec(t, "alter role "+dispatcher+" nologin") // and nothing of it depends on this database any more, as the end of the test shows
 }
 
+// TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet runs as a role of a single connection: it looks at the schema, and can't begin.
+func TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	s, receiverURL := receiver(t)
+	role, roleURL := db.Role(t)
+	code, _, stderr := rowhook(t, database(db.URL()), "apply", "-f", ordersConfig(t, receiverURL), "--grant-to", role)
+	require.Zero(t, code, stderr)
+
+	db.Exec(t, "alter role "+role+" connection limit 1")
+	code, _, stderr = rowhook(t, database(roleURL), "run", "--connect-timeout", "300ms")
+	require.Equal(t, 1, code)
+	require.Regexp(t, `can't connect to Postgres at \S+ as user "`+role+`", .*: the server has no connection left.*; raise max_connections`, stderr)
+
+	p := start(t, database(roleURL), "run")
+	p.stderr.waitFor(t, "waiting for Postgres.*the server has no connection left")
+	db.Exec(t, "alter role "+role+" connection limit -1")
+	p.stderr.waitFor(t, "ready")
+	db.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 1)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
+}
+
 // ownerOfOrders makes a role that owns the table orders, and may install Rowhook, without being a superuser; conn is its session.
 func ownerOfOrders(t *testing.T, db *pgtest.DB) (owner, connString string, conn *pgx.Conn) {
 	t.Helper()

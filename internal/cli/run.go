@@ -168,15 +168,37 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 	}
 	stopReapplying := a.reapply(ctx, target, file)
 	limitMemory(cfg)
-	err = d.Run(ctx)
+	err = a.deliver(ctx, d, wait)
 	stopReapplying()
 	switch {
+	case ctx.Err() != nil && d.Stats().Instance == 0:
+		a.log.Info("stopped before it had started")
+		return nil
 	case aborted.Load():
 		return errors.New("stopped at once by a second signal: what was in flight is given back by the next dispatcher, and sent again")
 	case err != nil:
 		return explain(err)
 	}
 	return nil
+}
+
+// deliver runs the dispatcher. Where it can't connect to begin with it is tried again: that the schema could be looked at does not say that there
+// are connections for it, too.
+func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.Duration) error {
+	t, err := parseTarget(a.global.databaseURL, a.global.source)
+	if err != nil {
+		return err
+	}
+	var ended error // how it ended, once it had started
+	_, err = a.patiently(ctx, t, wait, func(ctx context.Context) error {
+		err := d.Run(ctx)
+		if d.Stats().Instance == 0 {
+			return err
+		}
+		ended = err
+		return nil
+	})
+	return errors.Join(err, ended)
 }
 
 // limitMemory has the garbage of large payloads collected before it piles up: with 20 MB events a dispatcher took 337 MB, of which less than a third
