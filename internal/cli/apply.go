@@ -33,7 +33,7 @@ themselves. The role needs the right to create in the database, and to own the w
 privilege on them.
 
 A dispatcher can run as another role, which owns nothing and can't write to the watched tables: --grant-to gives that
-role exactly what rowhook run needs. Give it again after an upgrade of Rowhook.`,
+role exactly what rowhook run needs. Migrations of the schema give it what a new version needs.`,
 		Example: `  rowhook apply --dry-run
   rowhook apply -f deploy/rowhook.yaml --grant-to rowhook_dispatcher`,
 		Args: cobra.NoArgs,

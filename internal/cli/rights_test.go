@@ -65,6 +65,24 @@ func TestAnOwnerAppliesAndAnotherRoleDispatches(t *testing.T) {
 	db.Exec(t, "alter role "+dispatcher+" nologin") // and nothing of it depends on this database any more, as the end of the test shows
 }
 
+func TestAMigrationGivesTheDispatchersRoleWhatTheNewVersionNeeds(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	role, _ := db.Role(t)
+	apply := []string{"apply", "-f", ordersConfig(t, "http://127.0.0.1:1"), "--grant-to", role}
+	code, _, stderr := rowhook(t, database(db.URL()), apply...)
+	require.Zero(t, code, stderr)
+
+	for _, migrate := range [][]string{{"migrate", "--to", "1", "--yes"}, {"migrate"}} {
+		code, _, stderr = rowhook(t, database(db.URL()), migrate...)
+		require.Zero(t, code, stderr)
+	}
+	code, stdout, stderr := rowhook(t, database(db.URL()), append(apply, "--dry-run")...)
+	require.Zero(t, code, stderr)
+	require.Regexp(t, "^Nothing to do: ", stdout)
+}
+
 // TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet runs as a role of a single connection: it looks at the schema, and can't begin.
 func TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet(t *testing.T) {
 	t.Parallel()
