@@ -143,7 +143,7 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 			what = "rows where " + b.Where
 		}
 		return problem(ErrRefused, "repeat it with the same condition to go on, or give it up by --restart (restart: true)",
-			"a backfill of %s, of %s, was interrupted after %d rows", b.trigger.Name, what, b.Scanned)
+			"a backfill of %s, of %s, has read %d rows and is under way or was interrupted", b.trigger.Name, what, b.Scanned)
 	case !slices.Equal(key, b.rows.Key):
 		return problem(ErrRefused, "start it anew by --restart (restart: true)", "the primary key of %s has changed since the backfill was interrupted", b.rows.Table)
 	}
@@ -184,8 +184,11 @@ func (b *backfill) step(ctx context.Context, size int) (ids []string, err error)
 		if isNone(err) {
 			return problem(ErrRefused, "start it again", "the record of the backfill is gone")
 		}
-		if err != nil || b.FinishedAt != nil {
+		if err != nil {
 			return err
+		}
+		if b.FinishedAt != nil {
+			return b.checkFinished(ctx, tx)
 		}
 		var reached []string
 		var read int64
@@ -211,6 +214,22 @@ update rowhook.backfill
 		return ring(ctx, tx, []int32{b.trigger.ID})
 	})
 	return ids, err
+}
+
+// checkFinished tells a backfill that another worker has ended from one that was given up: a restart does so in the transaction in which it
+// begins anew, so that both have its time.
+func (b *backfill) checkFinished(ctx context.Context, tx pgx.Tx) error {
+	var next int64
+	err := tx.QueryRow(ctx, "select id from rowhook.backfill where trigger_id = $1 and id > $2 and started_at = $3 limit 1",
+		b.trigger.ID, b.ID, b.FinishedAt).Scan(&next)
+	switch {
+	case isNone(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for a later backfill: %w", err)
+	}
+	return problem(ErrBusy, "wait for that one, or join it by giving its command without --restart",
+		"this backfill of %s was given up after %d rows, as backfill %d was started by --restart", b.trigger.Name, b.Scanned, next)
 }
 
 func (s *Status) readBackfills(ctx context.Context, tx pgx.Tx) error {

@@ -95,6 +95,26 @@ func TestBackfillGoesOnWhereItWasInterrupted(t *testing.T) {
 	require.EqualValues(t, 2507, again.Recorded)
 }
 
+func TestABackfillThatIsGivenUpMeanwhileIsNotTakenForComplete(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	_, err := operate.Pause(t.Context(), d.conn, "a")
+	require.NoError(t, err)
+	d.do(t, "insert into a (v) select 'x' from generate_series(1, 1500)")
+	restart := d.Conn(t)
+	var second *operate.BackfillStatus
+	first, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Progress: func(operate.BackfillStatus) {
+		if second == nil {
+			second, err = operate.Backfill(t.Context(), restart, "a", operate.BackfillOptions{Restart: true, Where: "id > 1400"})
+			require.NoError(t, err)
+		}
+	}})
+	require.ErrorIs(t, err, operate.ErrBusy)
+	require.ErrorContains(t, err, "was given up after ")
+	require.Less(t, first.Scanned, int64(1500))
+	require.EqualValues(t, 100, second.Recorded)
+}
+
 func TestBackfillLeavesRoomForEventsThatComeMeanwhile(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")

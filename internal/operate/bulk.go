@@ -59,16 +59,17 @@ type BulkOptions struct {
 // Skip is an event that was left as it is.
 type Skip struct {
 	ID     string `json:"id"`
-	Reason string `json:"reason"` // busy: in flight; waiting: due already; removed: its trigger is; gone: it moved meanwhile; not_found
+	Reason string `json:"reason"` // busy: in flight; waiting: due already; removed: its trigger is; delivered: only the retention removes it; gone: it moved meanwhile; not_found
 }
 
 // The reasons of a Skip.
 const (
-	SkipBusy     = "busy"
-	SkipWaiting  = "waiting"
-	SkipRemoved  = "removed"
-	SkipGone     = "gone"
-	SkipNotFound = "not_found"
+	SkipBusy      = "busy"
+	SkipWaiting   = "waiting"
+	SkipRemoved   = "removed"
+	SkipDelivered = "delivered"
+	SkipGone      = "gone"
+	SkipNotFound  = "not_found"
 )
 
 // Bulk is what a change of many events came to.

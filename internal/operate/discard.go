@@ -3,12 +3,13 @@ package operate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // Discard deletes events that are dead, or wait for an attempt, for good. The log of their attempts stays until it is over its
-// retention. Events in flight and delivered ones are skipped as busy; a single one that was named is an error.
+// retention. Events in flight and delivered ones are skipped, the latter where they were named by id; a single one that was named is an error.
 //
 // Where the filter names no states, it chooses dead letters only, unless it has ids. Each batch is a transaction.
 func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error) {
@@ -16,13 +17,10 @@ func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error)
 	if len(f.States) == 0 {
 		f.States = []State{Dead}
 		if len(f.IDs) > 0 {
-			f.States = []State{Dead, Waiting, Retrying, InFlight}
+			f.States = States() // so that it can be told of each what hinders it
 		}
-	}
-	for _, s := range f.States {
-		if s == Delivered {
-			return nil, problem(ErrInvalid, "what was delivered goes by the retention in rowhook.yaml; name dead, waiting or retrying", "delivered events are not discarded")
-		}
+	} else if slices.Contains(f.States, Delivered) {
+		return nil, problem(ErrInvalid, "what was delivered goes by the retention in rowhook.yaml; name dead, waiting or retrying", "delivered events are not discarded")
 	}
 	b, err := prepareBulk(ctx, db, f, empty, o)
 	if err != nil {
@@ -39,8 +37,11 @@ func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error)
 
 func discard(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
 	ids := split(events, out, func(r *raw) string {
-		if State(r.State) == InFlight {
+		switch State(r.State) {
+		case InFlight:
 			return SkipBusy
+		case Delivered:
+			return SkipDelivered
 		}
 		return ""
 	})

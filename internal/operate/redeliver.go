@@ -130,6 +130,8 @@ func (s Skip) err() error {
 		return problem(ErrBusy, "it is sent as soon as a dispatcher has a free slot and its trigger is not paused", "the event %s waits to be sent already", s.ID)
 	case SkipRemoved:
 		return problem(ErrRefused, "add the trigger to rowhook.yaml again and apply", "the trigger of the event %s was removed", s.ID)
+	case SkipDelivered:
+		return problem(ErrRefused, "what was delivered goes by the retention in rowhook.yaml", "the event %s was delivered, and is not discarded", s.ID)
 	case SkipGone:
 		return problem(ErrBusy, "look at it again", "the event %s changed in the meantime", s.ID)
 	default:
