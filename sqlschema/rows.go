@@ -98,7 +98,7 @@ func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, s
 	wanted := []string{}
 	for _, c := range []struct{ sql, wrong string }{
 		{spec.When, "the trigger's when can't be asked of a row that exists (which has no old one): give the backfill a trigger of its own. It says: "},
-		{condition, "the condition "},
+		{condition, "the condition: "},
 	} {
 		if strings.TrimSpace(c.sql) == "" {
 			continue

@@ -164,6 +164,7 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	}
 	root.SetHelpCommandGroupID("other")
 	root.AddCommand(a.healthcheckCommand())
+	explainArguments(root)
 	return root
 }
 

@@ -508,8 +508,16 @@ func TestWrongUsageNamesTheFlagOrVariableAndWhatItTakes(t *testing.T) {
 		args, env []string
 		want      []string
 	}{
-		{[]string{"deliver"}, nil, []string{`unknown command "deliver"`, "--help"}},
-		{[]string{"run", "now"}, nil, []string{`"now"`, "--help"}},
+		{[]string{"deliver"}, nil, []string{`there is no command "rowhook deliver"`, "See rowhook --help"}},
+		{[]string{"stats"}, nil, []string{`there is no command "rowhook stats"; did you mean "rowhook status"?`}},
+		{[]string{"events", "lst"}, nil, []string{`there is no command "rowhook events lst"; did you mean "rowhook events list"?`}},
+		{[]string{"run", "now"}, nil, []string{`"now" is one argument too many: write rowhook run`, "See rowhook run --help"}},
+		{[]string{"apply", "rowhook.yaml"}, nil, []string{`"rowhook.yaml" is one argument too many`, "behind -f"}},
+		{[]string{"events", "show"}, nil, []string{"an argument is missing: write rowhook events show ID"}},
+		{[]string{"backfill", "a", "b"}, nil, []string{`"b" is one argument too many: write rowhook backfill TRIGGER [flags]`}},
+		{[]string{"invoke", "a"}, nil, []string{"--payload is missing"}},
+		{[]string{"events", "list", "--limit", "0"}, nil, []string{"--limit: 0", "1 to 1000"}},
+		{[]string{"events", "list", "--with-payload"}, nil, []string{"--with-payload belongs with --json"}},
 		{[]string{"run", "--pol-interval", "1s"}, nil, []string{"unknown flag: --pol-interval", "rowhook run --help"}},
 		{[]string{"run", "--poll-interval", "5"}, nil, []string{"--poll-interval", "no unit", "250ms"}},
 		{[]string{"run", "--poll-interval", "0"}, nil, []string{"--poll-interval", "too short"}},

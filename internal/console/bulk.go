@@ -29,8 +29,8 @@ func (c *console) redeliverCommand() *cobra.Command {
 again from the history, and those that wait for a retry are tried at once.
 
 The id stays the same, the attempts start again at 0, and the log of earlier attempts is kept. An event that is in flight is
-busy and left alone. It says how many events it is about, and asks. They are put back in small batches, only as fast as
-they are delivered, so that other events are not held up; --no-throttle puts them back all at once.`,
+busy and left alone. With a filter it says how many events it is about, and asks. They are put back in small batches, only
+as fast as they are delivered, so that other events are not held up; --no-throttle puts them back all at once.`,
 		Example: `  rowhook redeliver 0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90
   rowhook redeliver -t order_placed --since 1d
   rowhook redeliver --state delivered -t order_placed --payload new.customer_id=42 --yes`,
@@ -46,7 +46,8 @@ func (c *console) discardCommand() *cobra.Command {
 		Use:   "discard [ID]...",
 		Short: "Delete dead or waiting events for good",
 		Long: `Delete events for good, by their ids or by a filter. A filter means dead letters unless it names another --state: waiting or retrying.
-Events in flight are left alone, and delivered ones go by the retention. It says how many events it is about, and asks.`,
+Events in flight are left alone, and delivered ones go by the retention. With a filter it says how many events it is about,
+and asks; events named by their ids are deleted without a question.`,
 		Example: `  rowhook discard --state dead --until 30d
   rowhook discard --state waiting,retrying -t order_placed`,
 	}
@@ -126,7 +127,7 @@ func (c *console) ask(ctx context.Context, conn *pgx.Conn, b bulkCommand, f oper
 	if len(f.Triggers) > 0 {
 		question += " of " + strings.Join(f.Triggers, ", ")
 	}
-	return n, c.confirm(yes, question+"?")
+	return n, c.confirm(ctx, yes, question+"?")
 }
 
 func (c *console) showBulk(o *common, b bulkCommand, out *operate.Bulk, err error, ids []string) error {
@@ -145,7 +146,7 @@ func (c *console) showBulk(o *common, b bulkCommand, out *operate.Bulk, err erro
 	}
 	reasons := map[string]string{
 		operate.SkipBusy: "in flight (busy)", operate.SkipWaiting: "waiting already", operate.SkipRemoved: "of a removed trigger",
-		operate.SkipGone: "changed in the meantime", operate.SkipNotFound: "not found",
+		operate.SkipDelivered: "delivered", operate.SkipGone: "changed in the meantime", operate.SkipNotFound: "not found",
 	}
 	var skipped []string
 	for reason, n := range out.Skipped {

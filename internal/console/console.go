@@ -72,7 +72,7 @@ func (c *console) work(cmd *cobra.Command, o *common, f func(ctx context.Context
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil && !isProblem(err):
+	case ctx.Err() != nil && !isProblem(err) && !errors.Is(err, errUnchanged):
 		return errors.New("interrupted")
 	case errors.Is(err, operate.ErrInvalid):
 		return c.Usage(err)
@@ -96,7 +96,7 @@ func (c *console) printJSON(v any) error {
 func (c *console) printf(format string, args ...any) { fmt.Fprintf(c.Stdout, format, args...) }
 
 // confirm asks a question on the terminal, unless yes was said already.
-func (c *console) confirm(yes bool, question string) error {
+func (c *console) confirm(ctx context.Context, yes bool, question string) error {
 	if yes {
 		return nil
 	}
@@ -104,12 +104,26 @@ func (c *console) confirm(yes bool, question string) error {
 		return c.Usage(fmt.Errorf("nothing was changed: there is no terminal to ask on (%s); repeat it with --yes to go ahead", question))
 	}
 	fmt.Fprint(c.Stderr, question+" Type yes to go ahead: ")
-	answer, err := readLine(c.Stdin)
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "yes") {
-		return errors.New("nothing was changed")
+	answer := make(chan string, 1)
+	go func() { // a terminal can't be told to end a read: where ctx ends first, this goes with the program
+		line, err := readLine(c.Stdin)
+		if err != nil {
+			line = ""
+		}
+		answer <- line
+	}()
+	select {
+	case line := <-answer:
+		if strings.EqualFold(strings.TrimSpace(line), "yes") {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(c.Stderr)
 	}
-	return nil
+	return errUnchanged
 }
+
+var errUnchanged = errors.New("nothing was changed")
 
 // readLine reads to the end of a line and no further.
 func readLine(r io.Reader) (string, error) {

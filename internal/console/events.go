@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,6 +45,13 @@ and --cursor goes on from there.`,
 	cmd.Flags().BoolVar(&list.Payload, "with-payload", false, "print the payloads too, with --json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filter, err := f.filter(args)
+		switch {
+		case err != nil:
+		case list.Limit == 0:
+			err = fmt.Errorf("--limit: 0 events are none: ask for 1 to %d, and go on with --cursor", operate.MaxLimit)
+		case list.Payload && !o.json:
+			err = errors.New("--with-payload belongs with --json; \"rowhook events show ID\" shows the payload of one event")
+		}
 		if err != nil {
 			return c.Usage(err)
 		}
@@ -215,6 +223,9 @@ than can be followed, some are left out, and a line says so. With --json each li
 
 func tailNote(e *operate.Event, now time.Time) string {
 	n := note(e, now)
+	if e.State == operate.Dead { // it died just now
+		n = e.Reason
+	}
 	if e.Attempts > 1 || e.State == operate.Retrying {
 		return fmt.Sprintf("attempt %d, %s", e.Attempts, n)
 	}

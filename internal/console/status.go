@@ -98,24 +98,23 @@ func (c *console) showRest(s *operate.Status) {
 	if len(s.Instances) == 0 {
 		line("dispatchers", coloured("none: nothing is delivered until one runs (rowhook run)", red))
 	}
-	for i, in := range s.Instances {
-		name, state := "dispatchers", cell{}
-		if i > 0 {
-			name = ""
-		}
-		how := "listens"
+	for _, in := range s.Instances {
+		state, how := cell{}, "listens"
 		if !in.Listens {
 			how = "polls"
 		}
-		state = text(fmt.Sprintf("%d  %s  %s  started %s, %s", in.ID, in.Name, in.Version, ago(in.StartedAt, s.Now), how))
+		state = text(fmt.Sprintf("%s  %s  started %s, %s", in.Name, in.Version, ago(in.StartedAt, s.Now), how))
 		if !in.Alive {
 			state.text, state.colour = state.text+", dead: its events are given back in a moment", red
 		}
-		line(name, state)
+		line(fmt.Sprintf("dispatcher %d", in.ID), state)
 	}
 	bell := "ringing: writers notify"
 	if s.Doorbell.State != "ringing" {
 		bell = fmt.Sprintf("silent: dispatcher %d is awake and looks by itself", s.Doorbell.InstanceID)
+		if len(s.Instances) == 0 {
+			bell = "silent: no dispatcher runs that writers could notify"
+		}
 	}
 	line("doorbell", text(bell))
 	vacuumed := "never vacuumed"
@@ -148,6 +147,7 @@ func (c *console) showRest(s *operate.Status) {
 		schema = coloured(fmt.Sprintf("version %d, and this program knows %d", s.Schema.Database, s.Schema.Program), yellow)
 	}
 	line("schema", schema)
+	t.width = 0 // what is told last is what to do about it: nothing of it is cut
 	t.flush()
 }
 

@@ -31,8 +31,10 @@ Applications do the same in their own transaction: select rowhook.emit('order_pl
 	}
 	o := c.common(cmd)
 	cmd.Flags().StringVarP(&payload, "payload", "p", "", "the payload: JSON, @ and the name of a file, or - for standard input (required)")
-	noError(cmd.MarkFlagRequired("payload"))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !cmd.Flags().Changed("payload") {
+			return c.Usage(errors.New(`--payload is missing: write JSON, as in --payload '{"id": 7}', @ and the name of a file, or - for standard input`))
+		}
 		data, err := c.readPayload(payload)
 		if err != nil {
 			return c.Usage(err)
@@ -141,10 +143,14 @@ not held up; --no-throttle does not wait. What was interrupted goes on where it 
 	cmd.Flags().BoolVar(&b.Unthrottled, "no-throttle", false, "do not wait for deliveries")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := c.confirm(yes, fmt.Sprintf("Record the rows of the table of %s as events?", args[0])); err != nil {
-			return err
-		}
 		return c.work(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+			ahead, err := operate.PlanBackfill(ctx, conn, args[0], b)
+			if err != nil {
+				return err
+			}
+			if err := c.confirm(ctx, yes, backfillQuestion(ahead)); err != nil {
+				return err
+			}
 			var bar *progress
 			b.Progress = func(s operate.BackfillStatus) {
 				if bar == nil {
@@ -170,6 +176,18 @@ not held up; --no-throttle does not wait. What was interrupted goes on where it 
 		})
 	}
 	return cmd
+}
+
+func backfillQuestion(ahead *operate.BackfillStatus) string {
+	rows := "Record the rows"
+	if ahead.Where != "" {
+		rows += " where " + ahead.Where
+	}
+	read := "about " + digits(ahead.Expected) + " to read"
+	if ahead.ID != 0 {
+		read += ", " + digits(ahead.Scanned) + " of them read before"
+	}
+	return fmt.Sprintf("%s of the table of %s as events (%s)?", rows, ahead.Trigger, read)
 }
 
 func (c *console) drainCommand() *cobra.Command {
@@ -236,8 +254,8 @@ func (c *console) showLeft(o *common, left []operate.Left, timeout time.Duration
 	now := time.Now()
 	for _, l := range left {
 		line := fmt.Sprintf("  %s: %s waiting, %s in flight, %s to be retried", l.Trigger, digits(l.Waiting), digits(l.InFlight), digits(l.Retrying))
-		if l.More {
-			line += ", and more"
+		if l.More { // only as many were looked at, those that are due first: it would be wrong to say that none of the others is in flight
+			line = fmt.Sprintf("  %s: more than %s events", l.Trigger, digits(l.Events()))
 		}
 		if l.NextAt != nil {
 			line += ", the next " + ago(*l.NextAt, now)

@@ -2,11 +2,14 @@ package console
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/operate"
 )
 
 func TestColumnsAreAlignedAndTheLastIsCutAtTheEdge(t *testing.T) {
@@ -75,4 +78,27 @@ func TestMomentsAreReadAsPeopleWriteThem(t *testing.T) {
 	}
 	_, err := f.moment("since", "yesterday")
 	require.ErrorContains(t, err, "--since")
+}
+
+func TestAStatusNamesEachDispatcherAndCutsNoRemedy(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	c := &console{Env{Stdout: &out, Lookup: func(string) (string, bool) { return "", false }}}
+	now := time.Now()
+	c.showRest(&operate.Status{Now: now, Doorbell: operate.Doorbell{State: "silent", InstanceID: 7}, Instances: []operate.Instance{
+		{ID: 3, Name: "a:1", Version: "1.0", StartedAt: now, Listens: true, Alive: true},
+		{ID: 7, Name: "b:2", Version: "1.0", StartedAt: now, Listens: true, Alive: true},
+	}})
+	require.Contains(t, out.String(), "\ndispatcher 7  b:2  1.0  started now, listens\ndoorbell      silent: dispatcher 7 is awake")
+	out.Reset()
+	c.showRest(&operate.Status{Now: now, Doorbell: operate.Doorbell{State: "silent", InstanceID: 7}})
+	require.Contains(t, out.String(), "dispatchers  none: nothing is delivered")
+	require.Contains(t, out.String(), "doorbell     silent: no dispatcher runs that writers could notify")
+}
+
+func TestWhatDrainDidNotCountItDoesNotSplitUp(t *testing.T) {
+	t.Parallel()
+	c := &console{Env{Stdout: io.Discard}}
+	err := c.showLeft(&common{}, []operate.Left{{Trigger: "a", Waiting: 9_999, Retrying: 1, More: true}, {Trigger: "b", InFlight: 2}}, 30*time.Second)
+	require.EqualError(t, err, "after 30s something is left:\n  a: more than 10,000 events\n  b: 0 waiting, 2 in flight, 0 to be retried")
 }

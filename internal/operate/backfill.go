@@ -86,31 +86,41 @@ type backfill struct {
 	feed    throttle
 }
 
+// PlanBackfill says what Backfill would do, and changes nothing: how far an interrupted backfill is that it would go on with, or, with no
+// number, how many rows it would begin to read. What Backfill refuses it refuses, too.
+func PlanBackfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*BackfillStatus, error) {
+	b := &backfill{db: db, opt: o}
+	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { // with the role's own search_path, as the condition is run
+		if _, err := tx.Exec(ctx, "set transaction read only"); err != nil {
+			return fmt.Errorf("begin to read: %w", err)
+		}
+		if err := b.check(ctx, tx, trigger); err != nil {
+			return err
+		}
+		if !o.Restart {
+			if err := b.resume(ctx, tx); err != nil || b.ID != 0 {
+				return err
+			}
+		}
+		var err error
+		b.Trigger, b.Where = trigger, o.Where
+		_, b.Expected, err = b.extent(ctx, tx)
+		return err
+	})
+	return &b.BackfillStatus, err
+}
+
 // open checks the table and the condition, and finds the row of an interrupted backfill or makes one.
 func (b *backfill) open(ctx context.Context, name string) error {
 	return pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
-		var err error
-		if b.ts, err = readTriggers(ctx, tx); err != nil {
+		if err := b.check(ctx, tx, name); err != nil {
 			return err
 		}
-		if b.trigger, err = b.ts.active(name); err != nil {
-			return err
-		}
-		spec := sqlschema.DefaultSpec()
-		if err := json.Unmarshal([]byte(b.trigger.Spec), &spec); err != nil {
-			return fmt.Errorf("read the spec of %s: %w", name, err)
-		}
-		b.rows, err = sqlschema.OpenRows(ctx, tx.Conn(), b.trigger.ID, spec, b.trigger.Relation, b.opt.Where)
-		var wrong *sqlschema.RowsError
-		if errors.As(err, &wrong) {
-			kind := ErrRefused
-			if strings.HasPrefix(wrong.Message, "the condition") {
-				kind = ErrInvalid
+		if b.opt.Restart {
+			if _, err := tx.Exec(ctx, "update rowhook.backfill set finished_at = now() where trigger_id = $1 and finished_at is null", b.trigger.ID); err != nil {
+				return fmt.Errorf("give up the earlier backfill: %w", err)
 			}
-			return problem(kind, "", "%s", wrong.Message)
-		}
-		if err != nil {
-			return err
+			return b.begin(ctx, tx)
 		}
 		if err := b.resume(ctx, tx); err != nil || b.ID != 0 {
 			return err
@@ -119,14 +129,33 @@ func (b *backfill) open(ctx context.Context, name string) error {
 	})
 }
 
+// check finds the trigger, and checks its table and the condition.
+func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
+	var err error
+	if b.ts, err = readTriggers(ctx, tx); err != nil {
+		return err
+	}
+	if b.trigger, err = b.ts.active(name); err != nil {
+		return err
+	}
+	spec := sqlschema.DefaultSpec()
+	if err := json.Unmarshal([]byte(b.trigger.Spec), &spec); err != nil {
+		return fmt.Errorf("read the spec of %s: %w", name, err)
+	}
+	b.rows, err = sqlschema.OpenRows(ctx, tx.Conn(), b.trigger.ID, spec, b.trigger.Relation, b.opt.Where)
+	var wrong *sqlschema.RowsError
+	if errors.As(err, &wrong) {
+		kind := ErrRefused
+		if strings.HasPrefix(wrong.Message, "the condition") {
+			kind = ErrInvalid
+		}
+		return problem(kind, "", "%s", wrong.Message)
+	}
+	return err
+}
+
 // resume takes up the backfill of this trigger that was interrupted.
 func (b *backfill) resume(ctx context.Context, tx pgx.Tx) error {
-	if b.opt.Restart {
-		if _, err := tx.Exec(ctx, "update rowhook.backfill set finished_at = now() where trigger_id = $1 and finished_at is null", b.trigger.ID); err != nil {
-			return fmt.Errorf("give up the earlier backfill: %w", err)
-		}
-		return nil
-	}
 	var key []string
 	err := tx.QueryRow(ctx, `
 select id, condition, started_at, touched_at, expected, scanned, recorded, key, until
@@ -151,11 +180,16 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 	return nil
 }
 
-func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
-	last, expected, err := b.rows.Extent(ctx, tx)
+func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (last []string, expected int64, err error) {
+	last, expected, err = b.rows.Extent(ctx, tx)
 	if is(err, "42501") { // insufficient_privilege
-		return problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
+		err = problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
 	}
+	return last, expected, err
+}
+
+func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
+	last, expected, err := b.extent(ctx, tx)
 	if err != nil {
 		return err
 	}

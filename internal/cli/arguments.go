@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// explainArguments has cmd and the commands under it say what they take where their arguments are wrong.
+func explainArguments(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usagef("%s\nSee %s --help.", argumentProblem(cmd, args, err), cmd.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		explainArguments(sub)
+	}
+}
+
+func argumentProblem(cmd *cobra.Command, args []string, err error) string {
+	switch {
+	case len(cmd.ValidArgs) > 0:
+		return err.Error() // it names them
+	case len(args) == 0:
+		return "an argument is missing: write " + cmd.UseLine()
+	case cmd.HasSubCommands():
+		text := fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0])
+		cmd.SuggestionsMinimumDistance = 2
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			text += fmt.Sprintf("; did you mean %q?", cmd.CommandPath()+" "+near[0])
+		}
+		return text
+	}
+	text := fmt.Sprintf("%q is one argument too many: write %s", args[len(args)-1], cmd.UseLine())
+	if cmd.Flags().Lookup("file") != nil {
+		text += ", with the configuration file behind -f"
+	}
+	return text
+}
