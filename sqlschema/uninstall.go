@@ -25,8 +25,17 @@ func (l Loss) String() string {
 	if len(l.Triggers) > 0 {
 		names = " (" + strings.Join(l.Triggers, ", ") + ")"
 	}
-	return fmt.Sprintf("%d triggers%s\n%d events that wait to be delivered\n%d dead letters\n%d delivered events\n%d logged attempts",
-		len(l.Triggers), names, l.Waiting, l.Dead, l.Archived, l.Attempts)
+	some := func(n int64, one, many string) string {
+		if n == 1 {
+			return "1 " + one
+		}
+		return fmt.Sprintf("%d %s", n, many)
+	}
+	return strings.Join([]string{
+		some(int64(len(l.Triggers)), "trigger", "triggers") + names,
+		some(l.Waiting, "event that waits to be delivered", "events that wait to be delivered"),
+		some(l.Dead, "dead letter", "dead letters"), some(l.Archived, "delivered event", "delivered events"), some(l.Attempts, "logged attempt", "logged attempts"),
+	}, "\n")
 }
 
 // UninstallSummary counts what an uninstall removes. Without a schema rowhook it is the zero Loss.

@@ -358,7 +358,7 @@ func TestUninstallAsksAndRemovesEverything(t *testing.T) {
 
 	code, stdout, stderr := rowhook(t, database(db.URL()), "uninstall")
 	require.Equal(t, 2, code)
-	require.Contains(t, stdout, "1 events that wait")
+	require.Contains(t, stdout, "1 event that waits")
 	require.Contains(t, stderr, "--yes")
 	require.NotZero(t, schemaVersion(t, db))
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
@@ -132,6 +133,20 @@ func TestTailPrintsEventsAsTheyCome(t *testing.T) {
 	tail.stdout.waitFor(t, `"trigger":"order_changed".*"state":"delivered"`)
 	tail.signal(t, os.Interrupt)
 	require.Zero(t, tail.exit(t))
+}
+
+func TestTailSaysThatItsConnectionWasLost(t *testing.T) {
+	t.Parallel()
+	server := startServer(t)
+	execOn(t, server.URL("postgres"), orders)
+	code, _, stderr := rowhook(t, database(server.URL("postgres")), "apply", "-f", ordersConfig(t, "http://127.0.0.1:1"))
+	require.Zero(t, code, stderr)
+	tail := start(t, database(server.URL("postgres")), "events", "tail", "--since", "1h")
+	execOn(t, server.URL("postgres"), "insert into orders values (1, 1, 'x')")
+	tail.stdout.waitFor(t, "waiting")
+	require.NoError(t, server.Halt(t.Context(), localpg.Immediate))
+	require.Equal(t, 1, tail.exit(t))
+	require.Regexp(t, "again when (the server|it) is back", tail.stderr.String())
 }
 
 func TestHangupAppliesTheFileAgain(t *testing.T) {

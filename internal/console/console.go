@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -76,6 +77,8 @@ func (c *console) work(cmd *cobra.Command, o *common, f func(ctx context.Context
 		return errors.New("interrupted")
 	case errors.Is(err, operate.ErrInvalid):
 		return c.Usage(err)
+	case conn.IsClosed() && !isProblem(err) && !errors.As(err, new(*pgconn.PgError)):
+		return fmt.Errorf("the connection to Postgres was lost (%w): give the command again when the server is back", err)
 	}
 	return c.Explain(err)
 }

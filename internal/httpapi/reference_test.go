@@ -80,9 +80,9 @@ func describe(b *strings.Builder, method, path string, item *openapi3.PathItem, 
 func shape(s *openapi3.SchemaRef, depth int) string {
 	v := s.Value
 	switch {
-	case v.Type.Is("array") && v.Items != nil && (v.Items.Value.Properties != nil):
+	case v.Type.Is("array") && v.Items != nil && v.Items.Value.Properties != nil && depth <= 1:
 		return "[" + shape(v.Items, depth) + ", ...]"
-	case v.Properties == nil && s.Ref == "" && len(v.AnyOf) == 2 && v.AnyOf[1].Value.Properties != nil:
+	case v.Properties == nil && s.Ref == "" && len(v.AnyOf) == 2 && v.AnyOf[1].Value.Properties != nil && depth <= 1:
 		return shape(v.AnyOf[1], depth) + " or null"
 	case v.Properties == nil || depth > 1:
 		return ""
