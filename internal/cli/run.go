@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +44,8 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			set, _ := a.lookup("ROWHOOK_HTTP")
 			web.chosen = set != "" || cmd.Flags().Changed("http")
+			set, _ = a.lookup("ROWHOOK_PAYLOAD_MEMORY")
+			a.fitMemory(&cfg, allowedMemory(os.DirFS("/")), set != "" || cmd.Flags().Changed("payload-memory"))
 			return a.run(cmd.Context(), cfg, file, wait, web)
 		},
 	}
@@ -62,7 +63,7 @@ func dispatchFlags(s *settings, cfg *dispatcher.Config) {
 	s.number(&cfg.BatchSize, "batch-size", "events to claim at once", 1, 10000)
 	s.number(&cfg.Concurrency, "concurrency", "requests in flight at once, over all triggers", 1, 100000)
 	s.duration(&cfg.GracePeriod, "grace-period", "how long requests in flight may take to finish when stopping", 0)
-	add(s, &cfg.PayloadMemory, "payload-memory", "memory for big payloads (above 64 KiB) that are being sent", byteSize())
+	add(s, &cfg.PayloadMemory, "payload-memory", "memory for big payloads (above 64 KiB) that are being sent; unless it is given, a quarter of the container's or service's memory limit if that is less", byteSize())
 	s.text(&cfg.Name, "instance-name", "what this instance is called in rowhook.instance and pg_stat_activity (default host:process id)")
 	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for where nothing but a transaction pooler can be reached")
 	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses that webhooks may have, beside those of network in rowhook.yaml, although they are refused by default (link-local, metadata, reserved): "+
@@ -167,7 +168,6 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 		return err
 	}
 	stopReapplying := a.reapply(ctx, target, file)
-	limitMemory(cfg)
 	err = a.deliver(ctx, d, wait)
 	stopReapplying()
 	switch {
@@ -199,15 +199,6 @@ func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.D
 		return nil
 	})
 	return errors.Join(err, ended)
-}
-
-// limitMemory has the garbage of large payloads collected before it piles up: with 20 MB events a dispatcher took 337 MB, of which less than a third
-// was in use. The limit is well above what is in use: large payloads twice, some 32 KiB for each attempt that may be open (ten times the
-// concurrency), and 64 MiB for all else. GOMEMLIMIT in the environment has precedence.
-func limitMemory(cfg dispatcher.Config) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(64<<20 + 2*cfg.PayloadMemory + 10*int64(cfg.Concurrency)*(32<<10))
-	}
 }
 
 // prepareDatabase applies the configuration, if one is named, and makes sure that there is a queue to work on.

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"io/fs"
+	"math"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rowhook/rowhook/dispatcher"
+)
+
+// fitMemory keeps the dispatcher within allowed bytes, those that its container or service may have; 0: there is no limit. chosen says that someone
+// gave cfg.PayloadMemory; otherwise it becomes less where little is allowed. GOMEMLIMIT in the environment has precedence over the limit that is set.
+func (a *app) fitMemory(cfg *dispatcher.Config, allowed int64, chosen bool) {
+	// Sending takes as much again, and half is left for all else.
+	if share := allowed / 4; share > 0 && share < cfg.PayloadMemory && !chosen {
+		a.log.Info("memory is limited, so less of it is for big payloads", "limit", byteSize().format(allowed), "payload_memory", byteSize().format(share))
+		cfg.PayloadMemory = share
+	}
+	if set, _ := a.lookup("GOMEMLIMIT"); set == "" {
+		debug.SetMemoryLimit(softLimit(*cfg, allowed))
+	}
+}
+
+// softLimit is from where on garbage is collected more often, before that of large payloads piles up: with 20 MB events a dispatcher took 337 MB, of
+// which less than a third was in use. It is well above what is in use: large payloads twice, some 32 KiB for each attempt that may be open (ten times
+// the concurrency), and 64 MiB for all else; but nine tenths of what is allowed, if that is less.
+func softLimit(cfg dispatcher.Config, allowed int64) int64 {
+	limit := 64<<20 + 2*cfg.PayloadMemory + 10*int64(cfg.Concurrency)*(32<<10)
+	if allowed > 0 {
+		limit = min(limit, allowed/10*9)
+	}
+	return limit
+}
+
+// allowedMemory is the least memory limit of the control groups that this process belongs to, in bytes; 0 where there is none or it can't be told.
+// root is the root of the file system. A container sees its own group as the root of all, under version 1 beside the path that it has on the host;
+// so a path that does not exist is looked for further up.
+func allowedMemory(root fs.FS) int64 {
+	groups, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return 0
+	}
+	least := int64(math.MaxInt64)
+	for line := range strings.Lines(string(groups)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3) // number:controllers:path
+		if len(parts) != 3 {
+			continue
+		}
+		mount, file := "sys/fs/cgroup", "memory.max"
+		switch {
+		case slices.Contains(strings.Split(parts[1], ","), "memory"):
+			mount, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		case parts[1] != "":
+			continue
+		}
+		for group := path.Clean("/" + parts[2]); ; group = path.Dir(group) {
+			text, err := fs.ReadFile(root, path.Join(mount, group, file))
+			if n, bad := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && bad == nil && n > 0 {
+				least = min(least, n)
+			}
+			if group == "/" {
+				break
+			}
+		}
+	}
+	if least >= unlimited {
+		return 0
+	}
+	return least
+}
+
+// unlimited is more than any machine has: version 1 says that there is no limit by the highest number of whole pages.
+const unlimited = 1 << 60
