@@ -375,7 +375,7 @@ func (w *installation) handOver(payload, function string) []string {
 		"grant usage on schema rowhook to "+owner,
 		"grant insert on "+inbox+" to "+owner,
 		"grant select on sequence rowhook.doorbell to "+owner,
-		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json) to "+owner,
+		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json), rowhook.context() to "+owner,
 		// Only who may create in a schema may own a function in it. Nobody sees the right that is granted for the moment.
 		"grant create on schema rowhook to "+owner,
 		"alter function "+function+" owner to "+owner,

@@ -104,13 +104,19 @@ select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "ta
   join pg_catalog.pg_namespace s on s.oid = c.relnamespace
  order by m.id, m.tgname`
 
-// ownFunctions lists the functions that belong to one trigger each.
+// ownFunctions lists the functions that belong to one trigger each. A function's digest is also of what its owner may do, since a
+// write fails whose capture lacks a right: REASSIGN OWNED or a restore without privileges takes those from the owner of a guarded one.
 const ownFunctions = `
 select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
-       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made
+       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner),
+         pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT'),
+         pg_catalog.has_table_privilege(p.proowner, i.oid, 'INSERT'),
+         (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
+           where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'payload_' || substring(p.proname from '[0-9]+$'))))) as made
   from pg_catalog.pg_proc p
   join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   left join pg_catalog.pg_type a on a.oid = p.proargtypes[0]
+  left join pg_catalog.pg_class i on i.relnamespace = n.oid and i.relname = 'inbox_' || substring(p.proname from '[0-9]+$')
  where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_[0-9]{1,9}$'
  order by p.proname`
 

@@ -192,3 +192,39 @@ func TestWholeInsertsOfAnUntrustedOwnerRunAsThatOwner(t *testing.T) {
 	w.do(t, "insert into t select i, 'x' from generate_series(1, 2) i")
 	require.Equal(t, []string{`w I null {"id":1,"v":"x"}`, `w I null {"id":2,"v":"x"}`}, w.take(t))
 }
+
+// What the writer says of itself is read by a function of Rowhook's that the owner has to be let run.
+func TestTheWritersContextIsCapturedOnATableOfAnUntrustedOwner(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int, v text)")
+	role, _ := w.Role(t)
+	w.do(t, "alter table t owner to "+role)
+	w.apply(t, all("w", "t"))
+	w.do(t, `set rowhook.session = '{"user":7}'`, `set rowhook.trace_context = 'x'`, "insert into t values (1, 'a')", "update t set v = 'b'", "delete from t")
+	require.Equal(t, "3", w.scalar(t, `select count(*) from rowhook.event_log where session::text = '{"user":7}' and trace::text = '"x"'`))
+}
+
+// REASSIGN OWNED hands the capture function to a role that has no rights in the schema rowhook, and other ways lose them.
+func TestApplyRestoresWhatTheOwnerOfATableNeedsToCapture(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int, v text)")
+	before, _ := w.Role(t)
+	after, _ := w.Role(t)
+	w.do(t, "alter table t owner to "+before)
+	w.apply(t, all("w", "t"))
+	for _, loss := range []string{
+		"reassign owned by " + before + " to " + after,
+		"revoke all on schema rowhook from " + after,
+		"revoke all on rowhook.inbox_1 from " + after,
+		"revoke all on rowhook.doorbell from " + after,
+		"revoke all on function rowhook.payload_1(t) from " + after,
+		"revoke all on function rowhook.context() from " + after,
+		"drop view rowhook.inbox_1",
+	} {
+		w.do(t, loss)
+		plan := w.apply(t, all("w", "t"))
+		require.Len(t, plan.Changes, 1, "%s: %s", loss, plan)
+		w.do(t, "begin", `set local rowhook.session = '{}'`, "insert into t values (1, 'x')", "update t set v = 'y'", "delete from t", "commit")
+		require.Len(t, w.take(t), 3, loss)
+	}
+}
