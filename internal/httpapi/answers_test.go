@@ -169,6 +169,15 @@ func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
 		"not all":                  {"POST", "/api/v1/resume", map[string]any{"triggers": []string{"orders", "nope"}}, "404 not_found"},
 		"SQL without a token":      {"POST", "/api/v1/triggers/orders/backfill", map[string]any{"where": "true"}, "403 sql_needs_token"},
 		"a long wait":              {"GET", "/api/v1/drain?wait=3600", nil, "400 invalid"},
+		"a malformed parameter":    {"GET", "/api/v1/events/count?trigger=%zz", nil, "400 invalid"},
+		"a semicolon":              {"GET", "/api/v1/events/count?trigger=orders;state=dead", nil, "400 invalid"},
+		"a path that is no text":   {"GET", "/api/v1/events?payload=$.a%00", nil, "400 invalid"},
+		"a path that is no UTF-8":  {"GET", "/api/v1/events?payload=$.a%ff", nil, "400 invalid"},
+		"a value that is no text":  {"GET", "/api/v1/events?payload=new.a=%00", nil, "400 invalid"},
+		"a filter that is no text": {"POST", "/api/v1/events/discard", body(map[string]any{"payload": "$.a\x00"}), "400 invalid"},
+		"a name that is no text":   {"POST", "/api/v1/triggers/%00/invoke", map[string]any{"payload": 1}, "404 not_found"},
+		"a name that is no UTF-8":  {"POST", "/api/v1/triggers/%ff/invoke", map[string]any{"payload": 1}, "404 not_found"},
+		"no UTF-8":                 {"POST", "/api/v1/triggers/manual/invoke", json.RawMessage("{\"payload\":\"\xff\"}"), "400 invalid"},
 	}
 	for name, c := range cases {
 		require.Equal(t, c.want, d.problem(t, c.method, c.path, c.body), name)

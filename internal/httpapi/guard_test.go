@@ -2,9 +2,11 @@ package httpapi_test
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -118,4 +120,32 @@ func TestABodyWithoutALengthIsBoundedToo(t *testing.T) {
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
+}
+
+// Whoever has no token must not be able to take all connections.
+func TestABodyThatNeverComesHoldsNoConnection(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, func(c *httpapi.Config) { c.WriteToken = writeToken })
+	for name, c := range map[string]struct{ head, want string }{
+		"nobody wants it":      {"GET /healthz HTTP/1.1\r\nContent-Length: 1000", "200"},
+		"chunked":              {"GET /healthz HTTP/1.1\r\nTransfer-Encoding: chunked", "200"},
+		"without a token":      {"POST /api/v1/pause HTTP/1.1\r\nContent-Length: 1000\r\nContent-Type: application/json", "401"},
+		"nowhere":              {"POST /nothing HTTP/1.1\r\nContent-Length: 1000", "404"},
+		"by another method":    {"PUT /healthz HTTP/1.1\r\nContent-Length: 1000", "405"},
+		"on behalf of a page":  {"POST /api/v1/pause HTTP/1.1\r\nContent-Length: 1000\r\nOrigin: https://evil.example", "403"},
+		"to stream for a page": {"GET /api/v1/events/tail HTTP/1.1\r\nContent-Length: 1000\r\nOrigin: https://evil.example", "403"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(d.url, "http://"))
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+			_, err = conn.Write([]byte(c.head + "\r\nHost: localhost\r\n\r\n"))
+			require.NoError(t, err)
+			all, err := io.ReadAll(conn) // until the server closes it
+			require.NoError(t, err)
+			require.Contains(t, string(all), "HTTP/1.1 "+c.want+" ")
+		})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -74,6 +75,10 @@ func (s *Server) routed() http.Handler {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
+		if r.ContentLength != 0 {
+			// Before it answers, the server reads what is left of a body, for as long as it takes; one that never comes would hold the connection.
+			awaitBody(w, strayTimeout)
+		}
 		handler, pattern := mux.Handler(r)
 		if pattern != "" {
 			mux.ServeHTTP(w, r) // which also sets the path's values
@@ -142,7 +147,11 @@ func (s *Server) serve(route route) http.Handler {
 
 // checkRequest refuses parameters and bodies that a route does not take, and bounds the body.
 func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route route) *Problem {
-	for name := range r.URL.Query() {
+	parameters, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return newProblem(http.StatusBadRequest, "invalid", "the parameters can't be read: "+err.Error(), "encode what is special in them by %")
+	}
+	for name := range parameters {
 		if !slices.Contains(route.query, name) {
 			remedy := "it takes no parameters"
 			if len(route.query) > 0 {
@@ -164,8 +173,13 @@ func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route rout
 		return newProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the request's body is over %d bytes", route.body), "")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, route.body)
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer can; a server's own does
+	awaitBody(w, bodyTimeout)
 	return nil
+}
+
+// awaitBody bounds how long the rest of a request's body may take.
+func awaitBody(w http.ResponseWriter, timeout time.Duration) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout)) // not every writer can; a server's own does
 }
 
 // decode reads the request's body into v, which knows all its fields. No body is an empty object.

@@ -50,6 +50,7 @@ const (
 	maxPayload     = 8 << 20 // of invoke
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 15 * time.Second
+	strayTimeout   = time.Second // for a body that nobody reads
 	// DefaultTimeout is how long a request may take.
 	DefaultTimeout  = 30 * time.Second
 	writeTimeout    = 90 * time.Second // longer than any handler but a tail takes

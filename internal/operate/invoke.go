@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -12,7 +13,7 @@ import (
 // Invoke records a MANUAL event with this payload, and returns its id. The payload is any JSON; it arrives as "new". Where the
 // trigger does not say manual: true, it is refused.
 func Invoke(ctx context.Context, db DB, trigger string, payload json.RawMessage) (id string, err error) {
-	if !json.Valid(payload) {
+	if !json.Valid(payload) || !utf8.Valid(payload) {
 		return "", problem(ErrInvalid, `write JSON, such as {"id": 7}, or "text" with its quotes`, "the payload is no JSON")
 	}
 	err = db.QueryRow(ctx, "select rowhook.emit($1, $2::text::json)::text", trigger, string(payload)).Scan(&id)
@@ -21,7 +22,7 @@ func Invoke(ctx context.Context, db DB, trigger string, payload json.RawMessage)
 	case err == nil:
 		return id, nil
 	case !errors.As(err, &pg):
-	case pg.Code == "42704" && pg.Hint != "": // undefined_object, raised by rowhook.emit
+	case pg.Code == "42704" && pg.Hint != "", isNoText(err): // undefined_object, raised by rowhook.emit; or a name that none can have
 		ts, terr := readTriggers(ctx, db)
 		if terr != nil {
 			return "", terr
