@@ -102,18 +102,24 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	if l == nil {
 		return func() {}, nil
 	}
-	pool, err := a.httpPool(w)
+	pool, err := a.httpPool(w, httpConnections)
 	if err != nil {
 		closeUnused(l)
 		return nil, err
 	}
+	probes, err := a.httpPool(w, probeConnections)
+	if err != nil {
+		closeUnused(l)
+		pool.Close()
+		return nil, err
+	}
 	m.Watch(d.Stats)
-	m.WatchDatabase(pool, 0)
+	m.WatchDatabase(probes, 0)
 	write, read := a.httpTokens()
 	server := httpapi.New(httpapi.Config{
-		WriteToken: write, ReadToken: read, DB: pool, Stats: d.Stats, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
+		WriteToken: write, ReadToken: read, DB: pool, Probe: probes, Stats: d.Stats, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
 		Schema: func(ctx context.Context) error {
-			conn, err := pool.Acquire(ctx)
+			conn, err := probes.Acquire(ctx)
 			if err != nil {
 				return err
 			}
@@ -134,14 +140,19 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 		end()
 		wg.Wait()
 		pool.Close()
+		probes.Close()
 	}, nil
 }
 
-// httpConnections bounds what the interface takes of the database. Each is used for one look, or one batch of a change, at a time.
-const httpConnections = 4
+// What the interface takes of the database: each of httpConnections is used for one look, or one batch of a change, at a time, and some of these
+// wait for long, as for the lock of a table. Readiness and metrics have connections of their own: they tell of the dispatcher.
+const (
+	httpConnections  = 4
+	probeConnections = 2
+)
 
 // httpPool is what the interface works with. It connects when it is first asked for something.
-func (a *app) httpPool(w serving) (*pgxpool.Pool, error) {
+func (a *app) httpPool(w serving, connections int32) (*pgxpool.Pool, error) {
 	text, source, pooled := a.global.databaseURL, a.global.source, false
 	switch {
 	case w.database != "":
@@ -158,7 +169,7 @@ func (a *app) httpPool(w serving) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
 	}
-	cfg.MinConns, cfg.MaxConns, cfg.MaxConnIdleTime = 0, httpConnections, time.Minute
+	cfg.MinConns, cfg.MaxConns, cfg.MaxConnIdleTime = 0, connections, time.Minute
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "rowhook http"
 	}

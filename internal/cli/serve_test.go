@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -78,6 +79,41 @@ func TestRunServesHealthMetricsAndOperations(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "no dispatcher", "nothing listens there, so the database is asked")
 	require.NotContains(t, p.stderr.String(), token)
+}
+
+// Readiness and metrics are about deliveries, which go on.
+func TestOperationsThatWaitDoNotMakeAnInstanceUnready(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	_, receiverURL := receiver(t)
+	p := start(t, database(db.URL()), "run", "-f", ordersConfig(t, receiverURL), "--http", "127.0.0.1:0")
+	address := served(t, p)
+	p.stderr.waitFor(t, "ready")
+	holder, watcher := db.Conn(t), db.Conn(t) // a transaction goes on seeing the activity that it saw first
+	_, err := holder.Exec(t.Context(), "begin; lock table orders in access exclusive mode")
+	require.NoError(t, err)
+	for range 4 {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+address+"/api/v1/triggers/order_changed/backfill", strings.NewReader("{}"))
+		require.NoError(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Prefer", "wait=0")
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusAccepted, resp.StatusCode)
+	}
+	require.Eventually(t, func() bool {
+		var waiting int
+		err := watcher.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").Scan(&waiting)
+		return err == nil && waiting == 4
+	}, patience, 10*time.Millisecond)
+	status, text := ask(t, "GET", address, "/readyz", "", "")
+	require.Equal(t, http.StatusOK, status, text)
+	_, text = ask(t, "GET", address, "/metrics", "", "")
+	require.Contains(t, text, "rowhook_database_up 1")
+	_, err = holder.Exec(t.Context(), "rollback")
+	require.NoError(t, err)
 }
 
 func TestATakenAddressIsAnErrorOnlyWhereItWasChosen(t *testing.T) {

@@ -94,7 +94,7 @@ func (d *readiness) database(ctx context.Context) [2]Check {
 	defer cancel()
 	connected, migrated := Check{Name: "connected", OK: true}, Check{Name: "migrated", OK: true}
 	var one int
-	if err := d.server.cfg.DB.QueryRow(ctx, "select 1").Scan(&one); err != nil {
+	if err := d.server.cfg.Probe.QueryRow(ctx, "select 1").Scan(&one); err != nil {
 		connected.OK, connected.Detail = false, err.Error()
 		migrated.OK, migrated.Detail = false, "not known"
 	} else if err := d.server.cfg.Schema(ctx); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Config says what to serve, and to whom. DB, Stats and Metrics are required.
@@ -29,7 +30,9 @@ type Config struct {
 	// their own.
 	WriteToken, ReadToken string
 	DB                    operate.DB
-	// Schema returns an error where the database has no schema that this program can work on.
+	// Probe is what readiness asks, so that what is asked of DB can't make it wait; nil: DB.
+	Probe sqlschema.Queryer
+	// Schema returns an error where the database has no schema that this program can work on. Readiness asks it, too.
 	Schema func(ctx context.Context) error
 	// Stats is the dispatcher's.
 	Stats   func() dispatcher.Stats
@@ -76,6 +79,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Probe == nil {
+		cfg.Probe = cfg.DB
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(cfg.WriteToken, cfg.ReadToken), tails: make(chan struct{}, maxTails), openapi: sync.OnceValues(Document)}
