@@ -18,6 +18,7 @@ type RowSource struct {
 
 	from    string // relation and alias, for SQL
 	columns string // key columns, for SQL
+	last    string // likewise, from the last row
 	given   string // the parameter $1, an array of text, as a row of the key's types
 	latest  string // likewise $2
 	body    string // the payload, null for rows that are not wanted
@@ -65,17 +66,18 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 	if rel.Kind != "p" {
 		s.from = "only " + s.from // rows of tables that inherit are not this trigger's
 	}
-	var columns, given, latest []string
+	var columns, last, given, latest []string
 	for i, k := range key {
 		s.Key = append(s.Key, k.Name)
 		columns = append(columns, "new."+quoteName(k.Name))
+		last = append(last, "new."+quoteName(k.Name)+" desc")
 		given = append(given, fmt.Sprintf("($1::text[])[%d]::%s", i+1, k.Type))
 		latest = append(latest, fmt.Sprintf("($2::text[])[%d]::%s", i+1, k.Type))
 	}
 	if _, err := conn.Exec(ctx, ownPath); err != nil {
 		return nil, fmt.Errorf("set search_path: %w", err)
 	}
-	s.columns, s.given, s.latest = strings.Join(columns, ", "), "row("+strings.Join(given, ", ")+")", "row("+strings.Join(latest, ", ")+")"
+	s.columns, s.last, s.given, s.latest = strings.Join(columns, ", "), strings.Join(last, ", "), "row("+strings.Join(given, ", ")+")", "row("+strings.Join(latest, ", ")+")"
 	if err := s.choose(ctx, conn, rel, &spec, condition); err != nil {
 		return nil, err
 	}
@@ -134,7 +136,7 @@ func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (last []string, rows 
 	if _, err := tx.Exec(ctx, capturedAs); err != nil {
 		return nil, 0, fmt.Errorf("prepare to read %s: %w", s.Table, err)
 	}
-	found, err := tx.Query(ctx, "select "+s.keyAsText("new.")+" from "+s.from+" order by "+descending(s.columns)+" limit 1")
+	found, err := tx.Query(ctx, "select "+s.keyAsText("new.")+" from "+s.from+" order by "+s.last+" limit 1")
 	if err != nil {
 		return nil, 0, fmt.Errorf("look for the last row of %s: %w", s.Table, err)
 	}
@@ -166,10 +168,6 @@ func (s *RowSource) keyAsText(prefix string) string {
 		parts[i] = prefix + quoteName(name) + "::text"
 	}
 	return "array[" + strings.Join(parts, ", ") + "]"
-}
-
-func descending(columns string) string {
-	return strings.ReplaceAll(columns, ", new.", " desc, new.") + " desc"
 }
 
 // Record reads the next rows after a key (nil: from the beginning) up to the last one, at most limit of them, and records the

@@ -138,10 +138,16 @@ func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
 	if b.trigger, err = b.ts.active(name); err != nil {
 		return err
 	}
+	return b.openRows(ctx, tx)
+}
+
+// openRows prepares to read the table as the trigger now says.
+func (b *backfill) openRows(ctx context.Context, tx pgx.Tx) error {
 	spec := sqlschema.DefaultSpec()
 	if err := json.Unmarshal([]byte(b.trigger.Spec), &spec); err != nil {
-		return fmt.Errorf("read the spec of %s: %w", name, err)
+		return fmt.Errorf("read the spec of %s: %w", b.trigger.Name, err)
 	}
+	var err error
 	b.rows, err = sqlschema.OpenRows(ctx, tx.Conn(), b.trigger.ID, spec, b.trigger.Relation, b.opt.Where)
 	var wrong *sqlschema.RowsError
 	if errors.As(err, &wrong) {
@@ -152,6 +158,34 @@ func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
 		return problem(kind, "", "%s", wrong.Message)
 	}
 	return err
+}
+
+// follow takes note of what an apply has changed meanwhile: rows must not be recorded for a trigger that is gone, nor with columns that it
+// does not show any more.
+func (b *backfill) follow(ctx context.Context, tx pgx.Tx) error {
+	var now trigger
+	err := tx.QueryRow(ctx, "select relation, removed_at is not null, spec::text from rowhook.trigger where id = $1", b.trigger.ID).
+		Scan(&now.Relation, &now.Removed, &now.Spec)
+	switch {
+	case err != nil && !isNone(err):
+		return fmt.Errorf("look at the trigger: %w", err)
+	case err != nil || now.Removed:
+		return problem(ErrRefused, "add it to rowhook.yaml again and apply, and repeat this to go on", "the trigger %q was removed", b.trigger.Name)
+	case now.Relation != b.trigger.Relation:
+		return problem(ErrRefused, "start it anew by --restart (restart: true)", "the trigger %q has moved to another table", b.trigger.Name)
+	case now.Spec == b.trigger.Spec:
+		return nil
+	}
+	b.trigger.Spec = now.Spec
+	key := b.rows.Key
+	if err := b.openRows(ctx, tx); err != nil || slices.Equal(key, b.rows.Key) {
+		return err
+	}
+	return b.otherKey()
+}
+
+func (b *backfill) otherKey() error {
+	return problem(ErrRefused, "start it anew by --restart (restart: true)", "the primary key of %s has changed since the backfill was interrupted", b.rows.Table)
 }
 
 // resume takes up the backfill of this trigger that was interrupted.
@@ -174,7 +208,7 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 		return problem(ErrRefused, "repeat it with the same condition to go on, or give it up by --restart (restart: true)",
 			"a backfill of %s, of %s, has read %d rows and is under way or was interrupted", b.trigger.Name, what, b.Scanned)
 	case !slices.Equal(key, b.rows.Key):
-		return problem(ErrRefused, "start it anew by --restart (restart: true)", "the primary key of %s has changed since the backfill was interrupted", b.rows.Table)
+		return b.otherKey()
 	}
 	b.Trigger = b.trigger.Name
 	return nil
@@ -223,6 +257,9 @@ func (b *backfill) step(ctx context.Context, size int) (ids []string, err error)
 		}
 		if b.FinishedAt != nil {
 			return b.checkFinished(ctx, tx)
+		}
+		if err := b.follow(ctx, tx); err != nil {
+			return err
 		}
 		var reached []string
 		var read int64

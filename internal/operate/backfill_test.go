@@ -115,6 +115,51 @@ func TestABackfillThatIsGivenUpMeanwhileIsNotTakenForComplete(t *testing.T) {
 	require.EqualValues(t, 100, second.Recorded)
 }
 
+// What an apply changes meanwhile holds for the rows that follow.
+func TestBackfillFollowsWhatIsAppliedMeanwhile(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	_, err := operate.Pause(t.Context(), d.conn)
+	require.NoError(t, err)
+	d.do(t, "insert into a (v) select 'secret' from generate_series(1, 2500); delete from rowhook.event_log")
+	narrow := d.spec("a", func(s *sqlschema.Spec) { s.Payload.Columns = []string{"id"} })
+	part, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: func(s operate.BackfillStatus) {
+		switch s.Scanned {
+		case 500:
+			d.apply(t, narrow, d.spec("b"))
+		case 1000:
+			d.apply(t, d.spec("b"))
+		}
+	}})
+	require.ErrorIs(t, err, operate.ErrRefused)
+	require.ErrorContains(t, err, `the trigger "a" was removed`)
+	require.EqualValues(t, 1000, part.Scanned)
+	require.Zero(t, d.count(t, "rowhook.event_log"), "those of the removed trigger are dead letters")
+	require.Equal(t, 500, d.count(t, "rowhook.dead_letter where new::text like '%secret%'"))
+
+	d.apply(t, narrow, d.spec("b"))
+	whole, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: func(s operate.BackfillStatus) {
+		if s.Scanned == 1500 {
+			d.do(t, "update a set n = 0; alter table a drop constraint a_pkey, add primary key (id, n)")
+			d.apply(t, d.spec("a"), d.spec("b"))
+		}
+	}})
+	require.ErrorIs(t, err, operate.ErrRefused)
+	require.ErrorContains(t, err, "primary key")
+	require.EqualValues(t, 1500, whole.Scanned)
+}
+
+// A name may look like part of the statement.
+func TestBackfillReadsKeysOfAnyName(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.do(t, `create table odd ("a, new.""b" int, "c desc" int, primary key ("a, new.""b", "c desc")); insert into odd select i % 3, i from generate_series(1, 20) i`)
+	d.apply(t, d.spec("a"), d.spec("odd"))
+	b, err := operate.Backfill(t.Context(), d.conn, "odd", operate.BackfillOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 20, b.Recorded)
+}
+
 func TestBackfillLeavesRoomForEventsThatComeMeanwhile(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
