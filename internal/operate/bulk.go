@@ -109,7 +109,7 @@ type bulk struct {
 
 func (b *bulk) run(ctx context.Context) (*Bulk, error) {
 	out := &Bulk{Skipped: map[string]int64{}, Skips: []Skip{}}
-	found := map[string]bool{}
+	found, missing := map[string]bool{}, []string(nil)
 	var done int64
 	for _, s := range sources() {
 		w := &walk{query: b.query, source: s}
@@ -149,11 +149,41 @@ func (b *bulk) run(ctx context.Context) (*Bulk, error) {
 	}
 	for _, id := range b.query.ids {
 		if !found[id] {
-			out.skip(id, SkipNotFound)
+			missing = append(missing, id)
 			found[id] = true
 		}
 	}
-	return out, nil
+	return out, b.skipMissing(ctx, missing, out)
+}
+
+// skipMissing notes ids that no source had when it was looked at: an event may have moved from one that came later to one that came before.
+func (b *bulk) skipMissing(ctx context.Context, missing []string, out *Bulk) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	there, again := map[string]bool{}, *b.query
+	again.ids = missing
+	err := read(ctx, b.db, func(tx pgx.Tx) error {
+		for _, s := range sources() {
+			w := &walk{query: &again, source: s}
+			events, _, err := w.next(ctx, tx, len(missing))
+			if err != nil {
+				return err
+			}
+			for i := range events {
+				there[events[i].ID] = true
+			}
+		}
+		return nil
+	})
+	for _, id := range missing {
+		if there[id] {
+			out.skip(id, SkipGone)
+		} else {
+			out.skip(id, SkipNotFound)
+		}
+	}
+	return err
 }
 
 // batch finds the next events and changes them in one transaction.

@@ -1,12 +1,15 @@
 package operate_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
@@ -56,6 +59,57 @@ func TestEventsAreListedFromEveryTableInPagesNewestFirst(t *testing.T) {
 	// A filter whose budget is over after each step still finds all.
 	require.Equal(t, newestFirst(want[0], want[3], want[6]),
 		d.all(t, operate.Filter{Payload: "new.kind=wait"}, operate.ListOptions{Limit: 2, Budget: time.Nanosecond}))
+}
+
+// moving is a database in which, once the queue was looked at, everything in it is delivered.
+type moving struct {
+	operate.DB
+	deliver func()
+}
+
+type movingTx struct {
+	pgx.Tx
+	deliver func()
+}
+
+func (m moving) Begin(ctx context.Context) (pgx.Tx, error) {
+	tx, err := m.DB.Begin(ctx)
+	return movingTx{tx, m.deliver}, err
+}
+
+func (m movingTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if strings.Contains(sql, "from rowhook.dead_letter") {
+		m.deliver()
+	}
+	return m.Tx.Query(ctx, sql, args...)
+}
+
+func TestAnEventThatMovesMeanwhileIsListedOnce(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	ids := d.wait(t, "a", 3)
+	other := d.Conn(t)
+	db := moving{d.conn, func() {
+		_, err := other.Exec(t.Context(), `with e as (delete from rowhook.event_log returning *)
+			insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, new) select id, created_at, clock_timestamp(), trigger_id, 1, op, new from e`)
+		require.NoError(t, err)
+	}}
+	p, err := operate.List(t.Context(), db, operate.Filter{}, operate.ListOptions{})
+	require.NoError(t, err)
+	require.Len(t, p.Events, 3)
+	require.Equal(t, 3, d.count(t, "rowhook.event_archive"))
+	require.Len(t, d.all(t, operate.Filter{IDs: ids}, operate.ListOptions{}), 3)
+
+	// Another operator has put an event back behind the look at the queue: it is no event that never was.
+	again := d.archive(t, "a", 1)
+	back := moving{d.conn, func() {
+		_, err := other.Exec(t.Context(), `with e as (delete from rowhook.event_archive where id = $1::text::uuid returning *)
+			insert into rowhook.event_log (id, trigger_id, op, new) select id, trigger_id, op, new from e`, again[0])
+		require.NoError(t, err)
+	}}
+	_, err = operate.Redeliver(t.Context(), back, operate.Filter{IDs: again}, operate.BulkOptions{})
+	require.ErrorIs(t, err, operate.ErrBusy)
+	require.ErrorContains(t, err, "changed in the meantime")
 }
 
 func TestAListWhoseBudgetIsOverSaysHowFarItLooked(t *testing.T) {

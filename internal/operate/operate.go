@@ -52,11 +52,11 @@ func problem(kind error, remedy, format string, args ...any) error {
 	return &Error{Kind: kind, Problem: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
-// read runs f in a transaction that changes nothing. It keeps the planner to the indexes, whatever it believes of the tables'
+// read runs f in a transaction that changes nothing, and sees the tables as they are at one moment, between which events move. It keeps the planner to the indexes, whatever it believes of the tables'
 // sizes: what it learned of a queue when it was empty would cost seconds when a million events wait.
 func read(ctx context.Context, db DB, f func(tx pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "set transaction read only; "+byIndex); err != nil {
+		if _, err := tx.Exec(ctx, "set transaction isolation level repeatable read, read only; "+byIndex); err != nil {
 			return fmt.Errorf("begin to read: %w", err)
 		}
 		return f(tx)
