@@ -382,3 +382,25 @@ func TestASchemaOfSomeoneElsesIsNotInstalledInto(t *testing.T) {
 	require.Equal(t, mallory, w.scalar(t, `select string_agg(distinct o::regrole::text, ', ') from (
 		select relowner as o from pg_class where relnamespace = 'rowhook'::regnamespace union select proowner from pg_proc where pronamespace = 'rowhook'::regnamespace) _`))
 }
+
+// TestADatabasesOwnDefaultsDoNotMatter has a database whose settings change how dates, names and strings are written.
+func TestADatabasesOwnDefaultsDoNotMatter(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	for _, setting := range []string{
+		"datestyle to 'SQL, YMD'", "timezone to 'Pacific/Kiritimati'", "quote_all_identifiers to on", "standard_conforming_strings to off",
+		"default_transaction_isolation to serializable", "row_security to off", "transform_null_equals to on",
+	} {
+		db.Exec(t, "do $do$ begin execute format($$alter database %I set "+setting+"$$, current_database()); exception when feature_not_supported or invalid_parameter_value then null; end $do$")
+	}
+	w := watched{db, db.Conn(t)}
+	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, quiet()))
+	role, _ := w.Role(t)
+	w.do(t, "create table t (id int, d date)", "create table u (id int, v text)", "alter table u owner to "+role)
+	w.apply(t, all("t", "t", payload("id", "d")), all("u", "u"))
+	w.do(t, "insert into t values (1, '2026-11-23')", "insert into u values (2, 'x')")
+	require.Equal(t, []string{`t I null {"id":1,"d":"2026-11-23"}`, `u I null {"id":2,"v":"x"}`}, w.take(t))
+	w.do(t, "set timezone to 'UTC'", "set datestyle to 'ISO'")
+	require.Equal(t, "0", w.scalar(t, `select count(*) from pg_class where relname ~ '^event_archive_[0-9]{8}$' and relkind = 'r' and
+		pg_get_expr(relpartbound, oid) not like '%' || to_char(to_date(right(relname, 8), 'YYYYMMDD'), 'YYYY-MM-DD') || ' 00:00:00+00%'`))
+}

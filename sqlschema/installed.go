@@ -82,12 +82,12 @@ const namedTriggers = captureTriggersHead + " and t.tgrelid = $1 and t.tgname = 
 const captureTriggersHead = `
 with recursive mine as (
   select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, t.tgnewtable, p.proname,
-         split_part(encode(t.tgargs, 'escape'), '\000', 1)::integer as id
+         split_part(encode(t.tgargs, 'escape'), E'\\000', 1)::integer as id
     from pg_catalog.pg_trigger t
     join pg_catalog.pg_proc p on p.oid = t.tgfoid
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
    where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0
-     and encode(t.tgargs, 'escape') ~ '^[0-9]{1,9}\\000'`
+     and encode(t.tgargs, 'escape') ~ E'^[0-9]{1,9}\\\\000'`
 
 const captureTriggersTail = `
 ), family as (
@@ -138,7 +138,10 @@ func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	if in.database == 0 {
 		return in, nil
 	}
-	if err := conn.QueryRow(ctx, "select pg_catalog.pg_get_functiondef('rowhook.capture()'::pg_catalog.regprocedure)").Scan(&in.definition); err != nil {
+	// The text depends on a setting of the session, which holds for this statement.
+	err = conn.QueryRow(ctx, "select d.text from pg_catalog.set_config('quote_all_identifiers', 'off', true) as off, "+
+		"lateral (select pg_catalog.pg_get_functiondef('rowhook.capture()'::pg_catalog.regprocedure) where off = 'off') as d(text)").Scan(&in.definition)
+	if err != nil {
 		return nil, fmt.Errorf("read rowhook.capture: %w", err)
 	}
 	err = conn.QueryRow(ctx, `

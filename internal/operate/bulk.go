@@ -191,7 +191,7 @@ func (b *bulk) batch(ctx context.Context, w *walk, size int, out *Bulk) (events 
 	before := *out
 	before.Skipped = maps.Clone(out.Skipped)
 	err = pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, byIndex); err != nil {
+		if _, err := tx.Exec(ctx, committed+byIndex); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
 		var err error

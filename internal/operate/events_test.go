@@ -61,25 +61,27 @@ func TestEventsAreListedFromEveryTableInPagesNewestFirst(t *testing.T) {
 		d.all(t, operate.Filter{Payload: "new.kind=wait"}, operate.ListOptions{Limit: 2, Budget: time.Nanosecond}))
 }
 
-// moving is a database in which, once the queue was looked at, everything in it is delivered.
+// moving is a database in which something happens before each query that holds a text.
 type moving struct {
 	operate.DB
-	deliver func()
+	before string
+	happen func()
 }
 
 type movingTx struct {
 	pgx.Tx
-	deliver func()
+	before string
+	happen func()
 }
 
 func (m moving) Begin(ctx context.Context) (pgx.Tx, error) {
 	tx, err := m.DB.Begin(ctx)
-	return movingTx{tx, m.deliver}, err
+	return movingTx{tx, m.before, m.happen}, err
 }
 
 func (m movingTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if strings.Contains(sql, "from rowhook.dead_letter") {
-		m.deliver()
+	if strings.Contains(sql, m.before) {
+		m.happen()
 	}
 	return m.Tx.Query(ctx, sql, args...)
 }
@@ -89,7 +91,7 @@ func TestAnEventThatMovesMeanwhileIsListedOnce(t *testing.T) {
 	d := newDesk(t, "a")
 	ids := d.wait(t, "a", 3)
 	other := d.Conn(t)
-	db := moving{d.conn, func() {
+	db := moving{d.conn, "from rowhook.dead_letter", func() {
 		_, err := other.Exec(t.Context(), `with e as (delete from rowhook.event_log returning *)
 			insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, new) select id, created_at, clock_timestamp(), trigger_id, 1, op, new from e`)
 		require.NoError(t, err)
@@ -102,7 +104,7 @@ func TestAnEventThatMovesMeanwhileIsListedOnce(t *testing.T) {
 
 	// Another operator has put an event back behind the look at the queue: it is no event that never was.
 	again := d.archive(t, "a", 1)
-	back := moving{d.conn, func() {
+	back := moving{d.conn, "from rowhook.dead_letter", func() {
 		_, err := other.Exec(t.Context(), `with e as (delete from rowhook.event_archive where id = $1::text::uuid returning *)
 			insert into rowhook.event_log (id, trigger_id, op, new) select id, trigger_id, op, new from e`, again[0])
 		require.NoError(t, err)
@@ -110,6 +112,20 @@ func TestAnEventThatMovesMeanwhileIsListedOnce(t *testing.T) {
 	_, err = operate.Redeliver(t.Context(), back, operate.Filter{IDs: again}, operate.BulkOptions{})
 	require.ErrorIs(t, err, operate.ErrBusy)
 	require.ErrorContains(t, err, "changed in the meantime")
+}
+
+func TestADatabaseWhoseTransactionsAreSerializableIsSteeredLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	ids := d.bury(t, "a", 3)
+	d.do(t, "set default_transaction_isolation = serializable")
+	other := d.Conn(t)
+	_, err := operate.Redeliver(t.Context(), moving{d.conn, "delete from rowhook.dead_letter", func() {
+		_, err := other.Exec(t.Context(), "delete from rowhook.dead_letter where id = $1::text::uuid", ids[0])
+		require.NoError(t, err)
+	}}, operate.Filter{States: []operate.State{operate.Dead}}, operate.BulkOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 2, d.count(t, "rowhook.event_log"))
 }
 
 func TestAListWhoseBudgetIsOverSaysHowFarItLooked(t *testing.T) {

@@ -63,6 +63,9 @@ func read(ctx context.Context, db DB, f func(tx pgx.Tx) error) error {
 	})
 }
 
+// committed has a transaction go on behind what others changed meanwhile, whatever the database's default says, rather than fail.
+const committed = "set transaction isolation level read committed; "
+
 const byIndex = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; set local jit = off; " +
 	"set local max_parallel_workers_per_gather = 0; set local search_path = pg_catalog"
 

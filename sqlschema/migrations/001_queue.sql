@@ -299,6 +299,7 @@ revoke all on function rowhook.emit(text, json) from public;
 -- Partitions of both histories for the days from "since" to "until" (UTC); returns how many were made.
 create function rowhook.ensure_partitions(since timestamptz, until timestamptz) returns integer language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
+  set datestyle to 'ISO, YMD'
   set client_min_messages to warning
   set lock_timeout to '2s'
 as $$
