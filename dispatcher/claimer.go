@@ -322,11 +322,18 @@ const callEvery = 100 * time.Millisecond
 // lockedAgain is when to look again for events that are due and yet were not claimed: most became due since, and some others have locked.
 const lockedAgain = 20 * time.Millisecond
 
+// nextDueMargin is how long the question for the next due times may be on its way without missing what became due meanwhile.
+const nextDueMargin = time.Second
+
 // askNextDue asks when the next event of drained lanes becomes due, or has become since their last claim: that one had not seen it.
 func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	next, err := sqlschema.NextDue(ctx, c.claims, triggers, c.board.unseen(triggers, time.Now()))
+	asked := time.Now()
+	next, err := sqlschema.NextDue(ctx, c.claims, triggers, c.board.unseen(triggers, asked.Add(nextDueMargin)))
+	if err == nil && time.Since(asked) > nextDueMargin {
+		c.board.refire(triggers) // what became due between that claim and the look may be in neither
+	}
 	if err != nil {
 		c.board.refire(triggers)
 		return err
