@@ -14,13 +14,25 @@ import (
 // the instance's id. The bytes read "rowh".
 const instanceLock = 0x726f7768
 
-// NewInstance draws the id of a dispatcher that is starting.
+// NewInstance draws the id of a dispatcher that is starting. It passes over those in use: a dispatcher that has outlived an uninstall goes on
+// under its id, while the sequence begins anew.
 func NewInstance(ctx context.Context, db Queryer) (int32, error) {
-	var id int32
-	if err := db.QueryRow(ctx, "select nextval('rowhook.instance_id')").Scan(&id); err != nil {
-		return 0, fmt.Errorf("draw an instance id: %w", err)
+	for {
+		var id int32
+		var used bool
+		err := db.QueryRow(ctx, `
+with drawn as materialized (select nextval('rowhook.instance_id')::integer as id)
+select id, exists (select from rowhook.instance i where i.id = drawn.id)
+        or exists (select from pg_catalog.pg_locks l where l.locktype = 'advisory' and l.classid = $1::bigint::oid and l.objid = drawn.id::oid and l.objsubid = 2
+                      and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))
+  from drawn`, int64(instanceLock)).Scan(&id, &used)
+		if err != nil {
+			return 0, fmt.Errorf("draw an instance id: %w", err)
+		}
+		if !used {
+			return id, nil
+		}
 	}
-	return id, nil
 }
 
 // Register makes an instance known. listens says that it holds a session with HoldLock; without one it can't be found

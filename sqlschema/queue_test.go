@@ -318,6 +318,30 @@ func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
 	require.EqualValues(t, sqlschema.Ringing, w.Doorbell)
 }
 
+// The sequence of ids begins anew with each installation, and so would the generation, by which dispatchers notice changes.
+func TestADispatcherThatOutlivesAnUninstallIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	first, err := sqlschema.NewInstance(t.Context(), q.conn)
+	require.NoError(t, err)
+	outlives := q.Conn(t)
+	require.NoError(t, sqlschema.HoldLock(t.Context(), outlives, first))
+	before, err := sqlschema.Load(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.NoError(t, sqlschema.Uninstall(t.Context(), q.conn, quiet()))
+	require.NoError(t, sqlschema.Migrate(t.Context(), q.conn, quiet()))
+	second, err := sqlschema.NewInstance(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.NotEqual(t, first, second, "its lock shows that it lives")
+	require.NoError(t, sqlschema.Register(t.Context(), q.conn, second+1, "polls", "v", false))
+	third, err := sqlschema.NewInstance(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.Equal(t, second+2, third)
+	after, err := sqlschema.Load(t.Context(), q.conn)
+	require.NoError(t, err)
+	require.NotEqual(t, before.Generation, after.Generation)
+}
+
 func TestLookFindsInstancesThatHoldNoLock(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)

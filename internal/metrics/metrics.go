@@ -164,12 +164,14 @@ func (m *Metrics) Upkeep(u dispatcher.Upkeep) {
 	}
 }
 
-// configured makes the series of new triggers and drops those of removed ones. It is called by one goroutine at a time.
+// configured makes the series of new triggers and drops those of removed ones. After an uninstall ids begin anew. It is called by one goroutine at a time.
 func (m *Metrics) configured(triggers []sqlschema.Trigger) {
-	before, now := *m.triggers.Load(), make(map[int32]*series, len(triggers))
+	before, now, named := *m.triggers.Load(), make(map[int32]*series, len(triggers)), make(map[string]bool, len(triggers))
 	for i := range triggers {
 		id, name := triggers[i].ID, triggers[i].Spec.Name
-		if now[id] = before[id]; now[id] != nil {
+		named[name] = true
+		if b := before[id]; b != nil && b.name == name {
+			now[id] = b
 			continue
 		}
 		now[id] = &series{
@@ -180,8 +182,8 @@ func (m *Metrics) configured(triggers []sqlschema.Trigger) {
 		}
 	}
 	m.triggers.Store(&now)
-	for id, s := range before {
-		if now[id] == nil {
+	for _, s := range before {
+		if !named[s.name] {
 			m.forget(s.name)
 		}
 	}

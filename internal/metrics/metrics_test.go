@@ -110,6 +110,28 @@ func TestSeriesOfRemovedTriggersDisappear(t *testing.T) {
 	require.InDelta(t, 1, s.value(t, "rowhook_events_dead_total", "trigger=orders"), 0, "the others stay")
 }
 
+// What is installed after an uninstall numbers its triggers anew, while a dispatcher runs.
+func TestSeriesAreNamedByTheTriggerThatHasTheIDNow(t *testing.T) {
+	t.Parallel()
+	m := metrics.New("v1")
+	h := m.Hooks()
+	configure := func(names ...string) {
+		var triggers []sqlschema.Trigger
+		for i, name := range names {
+			triggers = append(triggers, sqlschema.Trigger{ID: int32(i + 1), Spec: sqlschema.Spec{Name: name}})
+		}
+		h.Configured(triggers)
+		h.Claimed([]sqlschema.Claimed{{Trigger: 1, Tries: 1}}, time.Millisecond)
+	}
+	configure("a", "b")
+	configure("b", "c")
+	w := httptest.NewRecorder()
+	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	require.Contains(t, w.Body.String(), `rowhook_events_captured_total{trigger="b"} 1`)
+	require.Contains(t, w.Body.String(), `rowhook_events_captured_total{trigger="c"} 0`)
+	require.NotContains(t, w.Body.String(), `trigger="a"`)
+}
+
 // An attempt is the hot path: what counting costs it is some hundred nanoseconds and no memory.
 func TestCountingAnAttemptAllocatesNothing(t *testing.T) {
 	h, a := hooksOf("orders")

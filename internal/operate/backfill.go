@@ -112,7 +112,7 @@ func PlanBackfill(ctx context.Context, db DB, trigger string, o BackfillOptions)
 
 // open checks the table and the condition, and finds the row of an interrupted backfill or makes one.
 func (b *backfill) open(ctx context.Context, name string) error {
-	return b.transact(ctx, func(tx pgx.Tx) error {
+	return transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
 		if err := b.check(ctx, tx, name); err != nil {
 			return err
 		}
@@ -139,15 +139,6 @@ func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
 		return err
 	}
 	return b.openRows(ctx, tx)
-}
-
-func (b *backfill) transact(ctx context.Context, f func(tx pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, committed); err != nil {
-			return fmt.Errorf("begin: %w", err)
-		}
-		return f(tx)
-	})
 }
 
 // openRows prepares to read the table as the trigger now says.
@@ -254,7 +245,7 @@ returning id, condition, started_at, touched_at, finished_at, expected`, b.trigg
 // step records the next rows and returns the events' ids. The row of the backfill is locked meanwhile, so that several may
 // work on one.
 func (b *backfill) step(ctx context.Context, size int) (ids []string, err error) {
-	err = b.transact(ctx, func(tx pgx.Tx) error {
+	err = transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
 		var position []string
 		err := tx.QueryRow(ctx, "select position, finished_at, scanned, recorded from rowhook.backfill where id = $1 for update", b.ID).
 			Scan(&position, &b.FinishedAt, &b.Scanned, &b.Recorded)

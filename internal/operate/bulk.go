@@ -190,8 +190,8 @@ func (b *bulk) skipMissing(ctx context.Context, missing []string, out *Bulk) err
 func (b *bulk) batch(ctx context.Context, w *walk, size int, out *Bulk) (events []raw, reached string, err error) {
 	before := *out
 	before.Skipped = maps.Clone(out.Skipped)
-	err = pgx.BeginFunc(ctx, b.db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, committed+byIndex); err != nil {
+	err = transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, byIndex); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
 		var err error

@@ -63,7 +63,7 @@ func TestEventsAreListedFromEveryTableInPagesNewestFirst(t *testing.T) {
 
 // moving is a database in which something happens before each query that holds a text.
 type moving struct {
-	operate.DB
+	*pgx.Conn
 	before string
 	happen func()
 }
@@ -74,8 +74,8 @@ type movingTx struct {
 	happen func()
 }
 
-func (m moving) Begin(ctx context.Context) (pgx.Tx, error) {
-	tx, err := m.DB.Begin(ctx)
+func (m moving) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error) {
+	tx, err := m.Conn.BeginTx(ctx, options)
 	return movingTx{tx, m.before, m.happen}, err
 }
 

@@ -52,19 +52,28 @@ func problem(kind error, remedy, format string, args ...any) error {
 	return &Error{Kind: kind, Problem: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
+// transact runs f in a transaction of this isolation, whatever the database's default is. Changes are made under [pgx.ReadCommitted], which goes on behind
+// what others changed meanwhile rather than fail.
+func transact(ctx context.Context, db DB, level pgx.TxIsoLevel, f func(tx pgx.Tx) error) error {
+	type beginner interface {
+		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
+	}
+	if b, ok := db.(beginner); ok {
+		return pgx.BeginTxFunc(ctx, b, pgx.TxOptions{IsoLevel: level}, f)
+	}
+	return pgx.BeginFunc(ctx, db, f) // db is a transaction itself
+}
+
 // read runs f in a transaction that changes nothing, and sees the tables as they are at one moment, between which events move. It keeps the planner to the indexes, whatever it believes of the tables'
 // sizes: what it learned of a queue when it was empty would cost seconds when a million events wait.
 func read(ctx context.Context, db DB, f func(tx pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "set transaction isolation level repeatable read, read only; "+byIndex); err != nil {
+	return transact(ctx, db, pgx.RepeatableRead, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "set transaction read only; "+byIndex); err != nil {
 			return fmt.Errorf("begin to read: %w", err)
 		}
 		return f(tx)
 	})
 }
-
-// committed has a transaction go on behind what others changed meanwhile, whatever the database's default says, rather than fail.
-const committed = "set transaction isolation level read committed; "
 
 const byIndex = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; set local jit = off; " +
 	"set local max_parallel_workers_per_gather = 0; set local search_path = pg_catalog"

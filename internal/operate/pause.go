@@ -23,8 +23,8 @@ func Resume(ctx context.Context, db DB, names ...string) ([]string, error) {
 
 func setPaused(ctx context.Context, db DB, paused bool, names []string) ([]string, error) {
 	var changed []string
-	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, committed+"set local search_path = pg_catalog"); err != nil {
+	err := transact(ctx, db, pgx.ReadCommitted, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog"); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
 		ts, err := readTriggers(ctx, tx)

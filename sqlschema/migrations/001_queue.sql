@@ -11,8 +11,9 @@ create table rowhook.setting (
 comment on table  rowhook.setting is 'What rowhook.yaml says of the whole installation, a row per key';
 comment on column rowhook.setting.name  is 'Key: retention; network; generation (raised by every apply, so that dispatchers notice)';
 comment on column rowhook.setting.value is 'Value as applied';
+-- A dispatcher that has outlived an uninstall must not take what is installed next for what it knows, so each begins somewhere else.
 insert into rowhook.setting values
-  ('generation', '0'),
+  ('generation', to_jsonb(1 + (random() * 1000000000)::integer)),
   ('retention', '{"delivered": "7d", "attempts": "7d"}');
 
 create table rowhook.trigger (
