@@ -33,6 +33,7 @@ type claimer struct {
 	refilled  time.Time     // when that was last added to
 	postponed bool          // a load waits for its turn
 	suspects  suspects      // of having been missed
+	sieve     sieve
 }
 
 // claim runs until ctx is done.
@@ -287,7 +288,11 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 		session = tuned{conn}
 	}
 	c.claiming.begin(asked)
-	events, err := sqlschema.Claim(ctx, session, c.id, wants)
+	claim, sift := sqlschema.Claim, c.sieve.use(len(wants), asked)
+	if sift {
+		claim = sqlschema.ClaimSifted
+	}
+	events, err := claim(ctx, session, c.id, wants)
 	conn.Release()
 	if err != nil {
 		c.ambiguous, c.backend = true, pid
@@ -297,6 +302,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	c.bell.Found(len(events))
 	now := time.Now()
 	c.took = now.Sub(asked)
+	c.sieve.took(len(wants), sift, len(events), c.took)
 	c.claiming.ended(nil)
 	c.suspect(events)
 	if c.cfg.Hooks.Claimed != nil {

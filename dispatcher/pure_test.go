@@ -284,3 +284,27 @@ func TestNothingIsClaimedWhileTooMuchIsUnsettled(t *testing.T) {
 	wants, _, _ := b.wants(time.Now())
 	require.Empty(t, wants)
 }
+
+func TestTheSieveIsUsedWhileItIsTheCheaperWay(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	claims := func(s *sieve, plain, sifted time.Duration) (uses int) {
+		for range 1000 {
+			now = now.Add(10 * time.Millisecond)
+			sift, d := s.use(400, now), plain
+			if sift {
+				uses, d = uses+1, sifted
+			}
+			s.took(400, sift, 2, d)
+		}
+		return uses
+	}
+	var s sieve
+	require.False(t, s.use(sieveFrom-1, now), "for few lanes it makes no difference")
+	require.Greater(t, claims(&s, 4*time.Millisecond, time.Millisecond), 990)
+	require.Less(t, claims(&s, 4*time.Millisecond, 40*time.Millisecond), 10, "a long transaction makes it dear")
+	require.Greater(t, claims(&s, 4*time.Millisecond, time.Millisecond), 300, "that is over, and noticed within ten seconds")
+	s.took(400, true, 300, time.Second)
+	s.took(400, true, 300, time.Second)
+	require.Greater(t, claims(&s, 4*time.Millisecond, time.Millisecond), 990, "what a claim takes that finds much says nothing")
+}

@@ -52,8 +52,22 @@ type Claimed struct {
 // "= any (array[...])" can only be looked up: by "=" alone, planned when the empty queue was last analyzed, the whole index was read and
 // compared with what is due (300 events/s with 20,000 waiting, instead of 6,700). Settle does the same.
 // regclass output reads Postgres's own cache, so that a renamed table is known at the next claim (0.3 us an event).
-const claimSQL = `
-with me as materialized (
+const (
+	claimSQL = "with " + claimDue + claimUpdate
+
+	// siftedSQL first leaves out the triggers that have no row at all. It jumps in the index from one trigger's entries to the next one's, so
+	// that it takes as many steps as triggers have rows, claimed or not. "is true" keeps the planner from making a join of it: dispatchers'
+	// sessions have no other than nested loops.
+	siftedSQL = `
+with recursive step (trigger_id) as (
+  (select trigger_id from rowhook.event_log order by trigger_id limit 1)
+  union all
+  select (select q.trigger_id from rowhook.event_log q where q.trigger_id > step.trigger_id order by q.trigger_id limit 1)
+    from step where step.trigger_id is not null),
+` + claimDue + " where (t.trigger_id in (select trigger_id from step)) is true" + claimUpdate
+
+	claimDue = `
+me as materialized (
   select id from rowhook.instance where id = $6 for key share),
 due as materialized (
   select e.id, e.due_at, t.relation, t.lease
@@ -61,7 +75,9 @@ due as materialized (
    cross join lateral (
      select q.id, q.due_at from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
-      order by q.due_at limit t.lim for update skip locked) e)
+      order by q.due_at limit t.lim for update skip locked) e`
+
+	claimUpdate = `)
 update rowhook.event_log q
    set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1
   from due
@@ -69,6 +85,7 @@ update rowhook.event_log q
 returning q.id, q.trigger_id, due.relation::regclass::text, q.op, q.created_at, due.due_at, q.tries, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
   case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
   case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end`
+)
 
 // What is stored compressed has to be unpacked to be measured, five times in one claim: 100 events of 20 MB took more than half a minute. So
 // a compressed payload above 8 KiB, which mostly is above 64 KiB when unpacked, is held back without a look.
@@ -84,12 +101,22 @@ const (
 // registered gets nothing: the lock on its row makes Reclaim wait for a claim that is under way, and a claim that comes after
 // a Reclaim find nobody to claim for.
 func Claim(ctx context.Context, db Queryer, instance int32, wants []Want) ([]Claimed, error) {
+	return claim(ctx, db, claimSQL, instance, wants)
+}
+
+// ClaimSifted is Claim for many triggers of which few have events: of 1,000 with 5 it took 0.4 ms instead of 4. Where a long transaction
+// keeps settled events in the index it walks over them, as a claim without a floor does.
+func ClaimSifted(ctx context.Context, db Queryer, instance int32, wants []Want) ([]Claimed, error) {
+	return claim(ctx, db, siftedSQL, instance, wants)
+}
+
+func claim(ctx context.Context, db Queryer, sql string, instance int32, wants []Want) ([]Claimed, error) {
 	triggers, relations, limits := make([]int32, len(wants)), make([]uint32, len(wants)), make([]int32, len(wants))
 	leases, floors := make([]time.Duration, len(wants)), make([]time.Time, len(wants))
 	for i, w := range wants {
 		triggers[i], relations[i], limits[i], leases[i], floors[i] = w.Trigger, w.Relation, w.Limit, w.Lease, w.Floor
 	}
-	rows, err := db.Query(ctx, claimSQL, triggers, relations, limits, leases, floors, instance)
+	rows, err := db.Query(ctx, sql, triggers, relations, limits, leases, floors, instance)
 	if err != nil {
 		return nil, fmt.Errorf("claim events: %w", err)
 	}

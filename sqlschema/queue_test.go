@@ -122,6 +122,50 @@ select pg_stat_get_xact_tuples_fetched(i) + pg_stat_get_xact_tuples_returned(i)
 	require.Less(t, read, 10, "the events of another trigger were read")
 }
 
+func TestClaimSiftedTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 3000) // not wanted: paused, say
+	for _, trigger := range []int32{2, 40, 41, 999, 1000, 2000} {
+		q.add(t, trigger, int(trigger%7)+1)
+	}
+	q.Exec(t, "insert into rowhook.event_log (id, trigger_id, op, due_at) values (rowhook.uuid7(), 500, 'I', now() + interval '1 h')")
+	require.NoError(t, sqlschema.Register(t.Context(), q.conn, 7, "test", "v", false))
+	q.Exec(t, "vacuum analyze rowhook.event_log")
+	var wants []sqlschema.Want
+	for trigger := range int32(1000) {
+		w := want(trigger+2, trigger%3+1)
+		if trigger%5 == 0 {
+			w.Floor = time.Now().Add(-2500 * time.Millisecond)
+		}
+		wants = append(wants, w)
+	}
+	both := map[bool][]sqlschema.Claimed{}
+	for sifted, claim := range map[bool]func(context.Context, sqlschema.Queryer, int32, []sqlschema.Want) ([]sqlschema.Claimed, error){
+		false: sqlschema.Claim, true: sqlschema.ClaimSifted,
+	} {
+		tx, err := q.conn.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off")
+		require.NoError(t, err)
+		scans := func() (n int) { // those of the transaction before may still be among them
+			require.NoError(t, tx.QueryRow(t.Context(), "select pg_stat_get_xact_numscans('rowhook.event_log_due'::regclass)").Scan(&n))
+			return n
+		}
+		before := scans()
+		both[sifted], err = claim(t.Context(), tx, 7, wants)
+		require.NoError(t, err)
+		if took := scans() - before; sifted {
+			require.Less(t, took, 20)
+		} else {
+			require.GreaterOrEqual(t, took, len(wants))
+		}
+		require.NoError(t, tx.Rollback(t.Context()))
+	}
+	require.NotEmpty(t, both[true])
+	require.ElementsMatch(t, ids(both[false]), ids(both[true]))
+}
+
 func TestClaimHoldsBackLargePayloadsAndFetchPayloadBringsThem(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
