@@ -303,9 +303,9 @@ func TestReceiverMisbehavesAndRemembersHow(t *testing.T) {
 func TestReceiverHoldsUntilItIsTold(t *testing.T) {
 	t.Parallel()
 	until := make(chan struct{})
+	began := time.Now()
 	timer := time.AfterFunc(50*time.Millisecond, func() { close(until) })
 	defer timer.Stop()
-	began := time.Now()
 	a, _ := post(t, mood{kind: moodHold, share: 1, until: until}, 10*time.Second)
 	require.Equal(t, delivered, a.outcome)
 	require.GreaterOrEqual(t, a.answered.Sub(began), 50*time.Millisecond)
