@@ -279,7 +279,7 @@ func TestStopUnderLoadLosesNothingAndSendsNothingTwice(t *testing.T) {
 	for i := range 4 {
 		r := b.start(t)
 		b.receiver.await(t, "orders", min((i+1)*400, events))
-		r.stop(t)
+		r.Stop(t)
 		require.Zero(t, one[int](t, conn, "select count(*) from rowhook.event_log where claimed_by is not null"), "an event is left claimed")
 		require.Zero(t, one[int](t, conn, "select count(*) from rowhook.event_log where tries > 0"), "an event that was not sent is counted")
 		require.Zero(t, one[int](t, conn, "select count(*) from rowhook.instance"))
@@ -302,7 +302,7 @@ func TestStopGivesUpWhatHangsAfterTheGracePeriodAndItIsSentAgain(t *testing.T) {
 	r := b.start(t, func(c *dispatcher.Config) { c.GracePeriod = 200 * time.Millisecond })
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "orders", 1)
-	r.stop(t)
+	r.Stop(t)
 	conn := b.Conn(t)
 	require.Equal(t, "canceled", one[string](t, conn, "select error_kind from rowhook.invocation_log"))
 	require.Zero(t, one[int](t, conn, "select count(*) from rowhook.event_log where claimed_by is not null"))

@@ -99,7 +99,7 @@ func TestAPauseLongerThanTheLeaseSettlesNothingThatOthersTookOver(t *testing.T) 
 	require.Equal(t, got[0].id, got[1].id)
 	b.settled(t)
 	close(held)
-	slow.stop(t)
+	slow.Stop(t)
 	require.Equal(t, 1, one[int](t, conn, "select count(*) from rowhook.event_archive"))
 	require.Equal(t, 2, one[int](t, conn, "select count(*) from rowhook.invocation_log"), "both attempts are on record")
 	require.Contains(t, slow.log.String(), "taken over")
@@ -130,7 +130,7 @@ func TestRetriesOfAnInstanceThatStoppedAreMadeByTheOthers(t *testing.T) {
 	b.Exec(t, "insert into orders default values")
 	eventually(t, conn, 1, "select count(*)::integer from rowhook.invocation_log")
 	owner := one[string](t, conn, "select i.name from rowhook.invocation_log l join rowhook.instance i on i.id = l.instance_id")
-	dispatchers[owner].stop(t)
+	dispatchers[owner].Stop(t)
 	b.receiver.await(t, "orders", 2)
 }
 
@@ -204,11 +204,11 @@ func TestWritersRingAgainAsSoonAsASilentInstanceStops(t *testing.T) {
 		}()
 	}
 	eventually(t, conn, true, "select last_value = (select id from rowhook.instance) from rowhook.doorbell")
-	r.cancel() // it waits for the one that hangs, for 30 s
+	r.Cancel() // it waits for the one that hangs, for 30 s
 	eventually(t, conn, 1, "select last_value::integer from rowhook.doorbell")
 	stop()
 	close(held)
-	r.stop(t)
+	r.Stop(t)
 }
 
 func TestWhatCouldNotBeSettledIsReclaimedByTheOthers(t *testing.T) {
@@ -223,9 +223,9 @@ func TestWhatCouldNotBeSettledIsReclaimedByTheOthers(t *testing.T) {
 	require.NoError(t, err)
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 5)")
 	b.receiver.await(t, "orders", 5)
-	r.cancel()
-	<-r.done
-	require.ErrorContains(t, r.err, "without settling")
+	r.Cancel()
+	<-r.Done
+	require.ErrorContains(t, r.Err, "without settling")
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Equal(t, 1, one[int](t, conn, "select count(*) from rowhook.instance"), "the others must be able to find it")
 	b.start(t)
@@ -277,7 +277,7 @@ func TestClaimsAndSettlementsReadOnlyWhatTheyTakeAlsoAfterTheEmptyQueueWasAnalyz
 			r := b.start(t)
 			b.receiver.await(t, "orders", events)
 			b.settled(t)
-			r.stop(t) // sessions that end leave their figures
+			r.Stop(t) // sessions that end leave their figures
 			require.Eventually(t, func() bool { return one[int](t, conn, read) > before }, patience, 50*time.Millisecond)
 			// 20,000 to 57,000 as it is, more where a busy machine makes claims small; half a million with the whole index read.
 			require.Less(t, one[int](t, conn, read)-before, 50*events)

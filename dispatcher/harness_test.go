@@ -1,7 +1,6 @@
 package dispatcher_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,14 +17,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/hooktest"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// patience is how long a test waits for what must come. It is long because the machine may be busy.
-const patience = 60 * time.Second
+const patience = hooktest.Patience
 
 // bench is a database, a receiver and dispatchers between them.
 type bench struct {
@@ -43,14 +42,7 @@ func (b *bench) watch(t *testing.T, name string, change ...func(*sqlschema.Spec)
 }
 
 func (b *bench) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
-	s := sqlschema.DefaultSpec()
-	s.Name, s.Table, s.Webhook.URL = name, "public."+name, b.receiver.URL+"/"+name
-	s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true}, Delete: true, Manual: true}
-	s.Webhook.Timeout = sqlschema.Duration(10 * time.Second)
-	for _, c := range change {
-		c(&s)
-	}
-	return s
+	return hooktest.Spec(name, b.receiver.URL, change...)
 }
 
 // apply adds triggers to those that are there.
@@ -77,54 +69,21 @@ func hasName(specs []sqlschema.Spec, name string) bool {
 	return false
 }
 
-// running is a dispatcher that runs until it is stopped or the test ends.
+// running is a dispatcher and its log.
 type running struct {
-	*dispatcher.Dispatcher
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error
-	log    *logs
+	*hooktest.Running
+	log *logs
 }
 
 // start runs a dispatcher whose poll interval is an hour, so that nothing is found by polling.
 func (b *bench) start(t *testing.T, change ...func(*dispatcher.Config)) *running {
 	t.Helper()
-	r := &running{done: make(chan struct{}), log: &logs{t: t}}
-	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	log := &logs{t: t}
+	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
 	for _, c := range change {
 		c(&cfg)
 	}
-	d, err := dispatcher.New(cfg)
-	require.NoError(t, err)
-	r.Dispatcher = d
-	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
-	go func() { defer close(r.done); r.err = d.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		d.Abort()
-		<-r.done
-	})
-	select {
-	case <-d.Ready():
-	case <-r.done:
-		t.Fatalf("the dispatcher ended: %v", r.err)
-	case <-time.After(patience):
-		t.Fatal("the dispatcher does not get ready")
-	}
-	return r
-}
-
-// stop ends the dispatcher as SIGTERM does and waits for it.
-func (r *running) stop(t *testing.T) {
-	t.Helper()
-	r.cancel()
-	select {
-	case <-r.done:
-		require.NoError(t, r.err)
-	case <-time.After(patience):
-		t.Fatal("the dispatcher does not stop")
-	}
+	return &running{hooktest.Run(t, cfg), log}
 }
 
 // logs keeps what a dispatcher logged.

@@ -84,7 +84,7 @@ func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 	}
 	require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, newest-1, quiet))
 	b.receiver.await(t, "a", len(b.receiver.on("a"))+100)
-	first.stop(t)
+	first.Stop(t)
 	b.start(t) // this program on the older schema
 	b.receiver.await(t, "a", len(b.receiver.on("a"))+100)
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, quiet))
@@ -115,7 +115,7 @@ select format('%s %s %s %s', sum(delivered), sum(failed), sum(died), coalesce(mi
 	eventually(t, conn, "7 0 0 ", sums, "good") // while it runs
 	b.Exec(t, "insert into good (v) values ('y')")
 	b.receiver.await(t, "good", 8)
-	r.stop(t)
+	r.Stop(t)
 	require.Equal(t, "8 0 0 ", one[string](t, conn, sums, "good"), "and what was counted last when it stops")
 	require.Equal(t, "0 6 3 answered 502 Bad Gateway", one[string](t, conn, sums, "bad"))
 	require.Equal(t, 8, one[int](t, conn, "select sum(n)::integer from rowhook.activity a, unnest(latency) n where delivered > 0"))

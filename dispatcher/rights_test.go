@@ -51,7 +51,7 @@ func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) 
 	b.settled(t)
 	require.Equal(t, "1 1", one[string](t, conn, "select concat_ws(' ', count(*) filter (where reason ~ '503'), count(*) filter (where reason = 'trigger removed')) from rowhook.dead_letter"))
 	b.Exec(t, "insert into rowhook.event_log (id, created_at, trigger_id, op, old, new) select id, created_at, trigger_id, op, old, new from rowhook.dead_letter where reason ~ '503'")
-	r.stop(t) // the poll, which would find it, is an hour away
+	r.Stop(t) // the poll, which would find it, is an hour away
 	r = b.start(t, asRole)
 	b.receiver.await(t, "orders", 8)
 	b.settled(t)
@@ -65,7 +65,7 @@ func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) 
 	b.Exec(t, "insert into orders (v) values ('after')")
 	b.receiver.await(t, "orders", 9)
 	b.settled(t)
-	r.stop(t)
+	r.Stop(t)
 	eventually(t, conn, 0, "select count(*)::integer from rowhook.instance")
 	require.NotContains(t, strings.ToLower(r.log.String()), "permission denied")
 }
@@ -117,6 +117,6 @@ func TestForgedNotificationsDoNoMoreThanWakeTheDispatcher(t *testing.T) {
 	require.LessOrEqual(t, loads()-before, int64(4*(20+10*(1+time.Since(began).Seconds()))))
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "orders", 201)
-	r.stop(t)
+	r.Stop(t)
 	require.NotContains(t, r.log.String(), "level=ERROR", role)
 }

@@ -1,7 +1,6 @@
 package metrics_test
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/hooktest"
 	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-const patience = 60 * time.Second
+const patience = hooktest.Patience
 
 // stage is a dispatcher between a database and an endpoint, with metrics that are read at every look.
 type stage struct {
@@ -54,40 +54,23 @@ func newStage(t *testing.T, db *pgtest.DB) *stage {
 }
 
 func (s *stage) spec(name string) sqlschema.Spec {
-	spec := sqlschema.DefaultSpec()
-	spec.Name, spec.Table, spec.Webhook.URL, spec.On.Insert = name, "public."+name, s.endpoint.URL, true
-	spec.Webhook.Timeout = sqlschema.Duration(5 * time.Second)
-	spec.Retry.Limit, spec.Retry.Interval = 3, sqlschema.Duration(50*time.Millisecond)
-	return spec
+	return hooktest.Spec(name, s.endpoint.URL, func(spec *sqlschema.Spec) {
+		spec.On = sqlschema.On{Insert: true}
+		spec.Webhook.Timeout = sqlschema.Duration(5 * time.Second)
+		spec.Retry.Limit, spec.Retry.Interval = 3, sqlschema.Duration(50*time.Millisecond)
+	})
 }
 
 func (s *stage) apply(t *testing.T, specs ...sqlschema.Spec) {
 	t.Helper()
-	_, err := sqlschema.Apply(t.Context(), s.Conn(t), specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
+	hooktest.Apply(t, s.DB, specs...)
 }
 
 func (s *stage) run(t *testing.T) {
 	t.Helper()
-	d, err := dispatcher.New(dispatcher.Config{DatabaseURL: s.URL(), Version: "v1", Hooks: s.metrics.Hooks()})
-	require.NoError(t, err)
-	s.Dispatcher = d
-	s.metrics.Watch(d.Stats)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = d.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		d.Abort()
-		<-done
-	})
-	select {
-	case <-d.Ready():
-	case <-done:
-		require.FailNow(t, "the dispatcher ended")
-	case <-time.After(patience):
-		require.FailNow(t, "the dispatcher does not get ready")
-	}
+	r := hooktest.Run(t, dispatcher.Config{DatabaseURL: s.URL(), Version: "v1", Hooks: s.metrics.Hooks()})
+	s.Dispatcher = r.Dispatcher
+	s.metrics.Watch(r.Stats)
 }
 
 // scrape reads all metrics as Prometheus does.

@@ -1,9 +1,7 @@
 package operate_test
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/hooktest"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// patience is how long a test waits for what must come.
-const patience = 60 * time.Second
+const patience = hooktest.Patience
 
 // desk is a database with triggers, and an operator's connection to it.
 type desk struct {
@@ -47,20 +45,12 @@ func newDesk(t *testing.T, names ...string) *desk {
 }
 
 func (d *desk) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
-	s := sqlschema.DefaultSpec()
-	s.Name, s.Table, s.Webhook.URL = name, "public."+name, d.receiver.URL+"/"+name
-	s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true}, Delete: true, Manual: true}
-	s.Webhook.Timeout = sqlschema.Duration(10 * time.Second)
-	for _, c := range change {
-		c(&s)
-	}
-	return s
+	return hooktest.Spec(name, d.receiver.URL, change...)
 }
 
 func (d *desk) apply(t *testing.T, specs ...sqlschema.Spec) {
 	t.Helper()
-	_, err := sqlschema.Apply(t.Context(), d.Conn(t), specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
+	hooktest.Apply(t, d.DB, specs...)
 }
 
 func (d *desk) do(t *testing.T, sql string, args ...any) {
@@ -112,31 +102,13 @@ select rowhook.uuid7(), now(), now(), (select id from rowhook.trigger where name
 }
 
 // run starts a dispatcher that finds nothing by polling, and stops it at the end of the test.
-func (d *desk) run(t *testing.T, change ...func(*dispatcher.Config)) *dispatcher.Dispatcher {
+func (d *desk) run(t *testing.T, change ...func(*dispatcher.Config)) {
 	t.Helper()
 	cfg := dispatcher.Config{DatabaseURL: d.URL(), PollInterval: time.Hour, Version: "v1"}
 	for _, c := range change {
 		c(&cfg)
 	}
-	disp, err := dispatcher.New(cfg)
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	var ended error
-	go func() { defer close(done); ended = disp.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		disp.Abort()
-		<-done
-	})
-	select {
-	case <-disp.Ready():
-	case <-done:
-		require.FailNow(t, "the dispatcher ended", "%v", ended)
-	case <-time.After(patience):
-		require.FailNow(t, "the dispatcher does not get ready")
-	}
-	return disp
+	hooktest.Run(t, cfg)
 }
 
 // until waits for a condition.
