@@ -48,7 +48,7 @@ func newThrottle(ts triggers) (throttle, error) {
 }
 
 const (
-	throttleSize  = 20 // events at a time
+	throttleSize  = 15 // events at a time: with 20 the p99 of others was 1.6 to 2.05 times what it was, with 10 the pace was half
 	throttleLeast = 5 * time.Millisecond
 	throttlePause = 2 * time.Millisecond
 	throttleCap   = 100 * time.Millisecond
