@@ -52,6 +52,7 @@ func measures() []measure {
 		{scenario: "B", value: "cpu", title: "CPU of all, an event", unit: "ms", digits: 3},
 		{scenario: "B", value: "floor_cpu", title: "floor: CPU of HTTP alone, an event", unit: "ms", digits: 3},
 		{scenario: "B", value: "cpu_of_floor", title: "floor / CPU of all", unit: "%", scale: percent, guarded: true},
+		{scenario: "B", value: "last_tenth", title: "last tenth / first", unit: "%", scale: percent},
 		{scenario: "C", value: "rate", title: "commits while delivering", unit: "/s", goal: 5500},
 		{scenario: "C", value: "plain", title: "floor: no trigger", unit: "/s"},
 		{scenario: "C", value: "of_plain", title: "of no trigger", unit: "%", scale: percent, guarded: true},
