@@ -89,7 +89,7 @@ func TestOperationsThatWaitDoNotMakeAnInstanceUnready(t *testing.T) {
 	_, receiverURL := receiver(t)
 	p := start(t, database(db.URL()), "run", "-f", ordersConfig(t, receiverURL), "--http", "127.0.0.1:0")
 	address := served(t, p)
-	p.stderr.waitFor(t, "ready")
+	p.stderr.waitFor(t, "INF ready ")         // not the name of this test, which stands in paths
 	holder, watcher := db.Conn(t), db.Conn(t) // a transaction goes on seeing the activity that it saw first
 	_, err := holder.Exec(t.Context(), "begin; lock table orders in access exclusive mode")
 	require.NoError(t, err)
