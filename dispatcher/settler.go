@@ -155,7 +155,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 			}
 			s.settled(batch, owners, n, again)
 			return nil
-		case errors.As(err, &data) && data.Code == noPartition:
+		case sqlschema.IsState(err, noPartition):
 			s.partition(ctx, batch)
 		case isDiskFull(err):
 			s.d.shed(ctx)

@@ -2,11 +2,8 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -105,8 +102,7 @@ func (d *Dispatcher) writeTally(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	err := sqlschema.RecordActivity(ctx, d.writes, d.id, batch)
-	var pg *pgconn.PgError
-	if err == nil || errors.As(err, &pg) && pg.Code == "42P01" { // undefined_table
+	if err == nil || sqlschema.IsState(err, "42P01") { // undefined_table
 		return
 	}
 	d.tally.again(batch)

@@ -2,12 +2,10 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -201,10 +199,7 @@ func (d *Dispatcher) vacuum(ctx context.Context, dead int64) {
 // diskFull is the SQLSTATE of a disk that has no room left.
 const diskFull = "53100"
 
-func isDiskFull(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == diskFull
-}
+func isDiskFull(err error) bool { return sqlschema.IsState(err, diskFull) }
 
 // shed drops the oldest day of history, for a disk that is full: what is owed comes before what is over. It may be called by
 // several at once.

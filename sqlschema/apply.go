@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
 )
 
@@ -154,8 +153,7 @@ func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slo
 		busy.Waited = time.Since(started)
 		return busy
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "42501" {
+	if IsState(err, "42501") {
 		if u.table == "" {
 			return explainPrivilege(ctx, conn, err)
 		}

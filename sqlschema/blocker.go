@@ -2,13 +2,11 @@ package sqlschema
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // BusyError says that a table was in use for so long that its triggers could not be changed.
@@ -77,8 +75,7 @@ func (e *BusyError) blockers() string {
 
 // isBusy reports that a lock was not to be had: lock_not_available or deadlock_detected.
 func isBusy(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "40P01")
+	return IsState(err, "55P03", "40P01")
 }
 
 // findBlockers lists who holds a lock that keeps the unit's from being granted, on the table or a partition of it, the

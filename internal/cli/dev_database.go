@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 //go:embed sample.sql
@@ -67,8 +68,7 @@ func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*p
 	}
 	defer admin.Close(context.WithoutCancel(ctx))
 	_, err = admin.Exec(ctx, "create database "+devDatabaseName)
-	var pg *pgconn.PgError
-	kept := errors.As(err, &pg) && pg.Code == "42P04"
+	kept := sqlschema.IsState(err, "42P04")
 	if err != nil && !kept {
 		return nil, fmt.Errorf("create the database %s: %w", devDatabaseName, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Problem is an error as RFC 9457 has it. Its type is about:blank, so the title is the status' own; code tells more apart.
@@ -51,7 +52,7 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 		return newProblem(http.StatusGatewayTimeout, "timeout", "the database did not answer in time", "ask for less, or try again later")
 	case errors.Is(err, context.Canceled):
 		return newProblem(http.StatusServiceUnavailable, "stopping", "the server is stopping", "ask another instance").with("Retry-After", "5")
-	case isCode(err, "42501"): // insufficient_privilege
+	case sqlschema.IsState(err, "42501"): // insufficient_privilege
 		s.log.Warn("HTTP: the role may not do that", "path", r.URL.Path, "error", err)
 		return newProblem(http.StatusForbidden, "no_rights", "the role that this instance works as may not do that",
 			"name the owner of the queue, or another role that may, by ROWHOOK_HTTP_DATABASE_URL")
@@ -76,11 +77,6 @@ func operationProblem(o *operate.Error) *Problem {
 		status, code = http.StatusBadRequest, "invalid"
 	}
 	return newProblem(status, code, o.Problem, o.Remedy)
-}
-
-func isCode(err error, code string) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == code
 }
 
 // isUnavailable reports that there is no server, or none that works just now.

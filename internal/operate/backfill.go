@@ -90,7 +90,7 @@ type backfill struct {
 // number, how many rows it would begin to read. What Backfill refuses it refuses, too.
 func PlanBackfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*BackfillStatus, error) {
 	b := &backfill{db: db, opt: o}
-	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { // with the role's own search_path, as the condition is run
+	err := transact(ctx, db, pgx.ReadCommitted, func(tx pgx.Tx) error { // with the role's own search_path, as the condition is run
 		if _, err := tx.Exec(ctx, "set transaction read only"); err != nil {
 			return fmt.Errorf("begin to read: %w", err)
 		}
@@ -216,7 +216,7 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 
 func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (last []string, expected int64, err error) {
 	last, expected, err = b.rows.Extent(ctx, tx)
-	if is(err, "42501") { // insufficient_privilege
+	if sqlschema.IsState(err, "42501") { // insufficient_privilege
 		err = problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
 	}
 	return last, expected, err
@@ -233,7 +233,7 @@ insert into rowhook.backfill (trigger_id, condition, key, until, expected, finis
 values ($1, $2, $3, $4, $5, case when $4::text[] is null then now() end)
 returning id, condition, started_at, touched_at, finished_at, expected`, b.trigger.ID, b.opt.Where, b.rows.Key, last, expected).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.FinishedAt, &b.Expected)
-	if is(err, "23505") { // unique_violation
+	if sqlschema.IsState(err, "23505") { // unique_violation
 		return problem(ErrBusy, "wait for it, or join it by repeating this", "a backfill of %s has just been started by someone else", b.trigger.Name)
 	}
 	if err != nil {

@@ -86,13 +86,7 @@ func collect[T any](ctx context.Context, db sqlschema.Queryer, sql string, args 
 	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
 }
 
-// is reports that an error is Postgres' with this SQLSTATE.
-func is(err error, code string) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == code
-}
-
 // isNoText reports that Postgres can't hold what was sent as text: it has a zero character, or is no UTF-8.
 func isNoText(err error) bool {
-	return is(err, "22021") || is(err, "22P05") // character_not_in_repertoire, untranslatable_character
+	return sqlschema.IsState(err, "22021", "22P05") // character_not_in_repertoire, untranslatable_character
 }

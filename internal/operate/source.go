@@ -283,7 +283,7 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 
 // explainPath blames a malformed JSON path on the filter.
 func explainPath(err error, path string) error {
-	if path != "" && (is(err, "42601") || is(err, "22P02") || is(err, "42883") || is(err, "2201B") || isNoText(err)) {
+	if path != "" && (sqlschema.IsState(err, "42601", "22P02", "42883", "2201B") || isNoText(err)) {
 		return problem(ErrInvalid, `write KEY=VALUE such as new.id=42, or a path such as '$.new.amount ? (@ > 100)'`, "the payload filter is no JSON path (%v)", err)
 	}
 	return fmt.Errorf("look for events: %w", err)
