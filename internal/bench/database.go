@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -108,25 +107,16 @@ func (d *database) applyWith(ctx context.Context, b build, settings string, hook
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
-	if err := said(d.command(ctx, b, "apply", "-f", file)); err != nil {
+	if err := d.rowhook(ctx, b, "apply", "-f", file); err != nil {
 		return fmt.Errorf("apply with %s: %w", b.path, err)
 	}
 	return nil
 }
 
-// command is one of the build, for the database.
-func (d *database) command(ctx context.Context, b build, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, b.path, args...)
-	cmd.Env = []string{"DATABASE_URL=" + d.url, "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
-	return cmd
-}
-
-// said runs a command, and returns what it said if it fails.
-func said(cmd *exec.Cmd) error {
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
+// rowhook runs a command of the build on the database.
+func (d *database) rowhook(ctx context.Context, b build, args ...string) error {
+	_, err := child.Output(ctx, child.Command{Name: "rowhook", Path: b.path, Args: args, Env: []string{"DATABASE_URL=" + d.url}})
+	return err
 }
 
 // dispatch starts a dispatcher on the database and waits until it is ready.

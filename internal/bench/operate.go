@@ -24,11 +24,15 @@ const (
 
 // estate makes a database as an operator meets it: a long history that ended two days ago, a backlog, dead letters, and a table whose rows are
 // older than its trigger. Events but those of orders have no seq, so the receiver leaves them out of its counts.
-func (l *lab) estate(ctx context.Context, b build) (*database, error) {
-	db, err := l.newDatabase(ctx)
-	if err != nil {
+func (l *lab) estate(ctx context.Context, b build) (db *database, err error) {
+	if db, err = l.newDatabase(ctx); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			db.drop()
+		}
+	}()
 	for _, sql := range []string{
 		"set time zone 'UTC'",
 		createTable("public." + ordersTable),
@@ -38,11 +42,11 @@ func (l *lab) estate(ctx context.Context, b build) (*database, error) {
 		fmt.Sprintf("insert into public.%s select g, repeat('in stock ', 16) from generate_series(1, %d) as g", stockTable, l.sizes.Backfilled),
 	} {
 		if err := db.exec(ctx, sql); err != nil {
-			return nil, errors.Join(err, db.conn.Close(ctx))
+			return db, err
 		}
 	}
 	if err := db.apply(ctx, b, estateHooks()...); err != nil {
-		return nil, err
+		return db, err
 	}
 	l.logf("writing a history of %d events, %d waiting and %d dead ones", l.sizes.Archived, l.sizes.Waiting, l.sizes.Dead)
 	const id = `(lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(g::text), 1, 3) || '8' || substr(md5(g::text), 4, 15))::uuid`
@@ -62,7 +66,7 @@ func (l *lab) estate(ctx context.Context, b build) (*database, error) {
 		"vacuum analyze", "checkpoint",
 	} {
 		if err := db.exec(ctx, sql); err != nil {
-			return nil, err
+			return db, err
 		}
 	}
 	return db, nil
@@ -152,7 +156,7 @@ func (l *lab) runL(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	for _, q := range questions {
 		if q.args != nil {
-			err = l.ask(s, "command", "rowhook "+strings.Join(q.args, " "), func() error { return said(db.command(ctx, b, q.args...)) })
+			err = l.ask(s, "command", "rowhook "+strings.Join(q.args, " "), func() error { return db.rowhook(ctx, b, q.args...) })
 		}
 		if err == nil {
 			kind := "endpoint"
@@ -234,9 +238,9 @@ func (l *lab) runM(ctx context.Context, b build) (*sample, error) {
 		do     func() error
 	}{
 		{"redeliver", l.sizes.Dead, func() error {
-			return said(db.command(ctx, b, "redeliver", "--trigger", refusedTable, "--state", "dead", "--yes"))
+			return db.rowhook(ctx, b, "redeliver", "--trigger", refusedTable, "--state", "dead", "--yes")
 		}},
-		{"backfill", l.sizes.Backfilled, func() error { return said(db.command(ctx, b, "backfill", stockTable, "--yes")) }},
+		{"backfill", l.sizes.Backfilled, func() error { return db.rowhook(ctx, b, "backfill", stockTable, "--yes") }},
 		{"retention", l.sizes.Archived, func() error { return db.shorten(ctx, b) }},
 	} {
 		if err := calm(); err != nil {

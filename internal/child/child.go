@@ -47,15 +47,31 @@ const (
 // expectedWarning begins what a dispatcher says of a backlog, of which benchmarks and tests make many.
 const expectedWarning = "falling behind"
 
+// environment is what every program needs, and what this one is given.
+func (c *Command) environment() (all []string) {
+	for _, v := range []string{"PATH", "HOME", "TMPDIR", "GOGC", "GOMEMLIMIT", "GODEBUG"} {
+		if value, ok := os.LookupEnv(v); ok {
+			all = append(all, v+"="+value)
+		}
+	}
+	return append(all, c.Env...)
+}
+
+// Output runs a program to its end, in the same environment as Start does, and returns all that it said. An error ends with that, too.
+func Output(ctx context.Context, c Command) (string, error) {
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Env = c.environment()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", c.Name, strings.Join(c.Args, " "), err, out)
+	}
+	return string(out), err
+}
+
 // Start starts a program with only the given variables and those that programs need.
 func Start(c Command) (*Child, error) {
 	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx // Stop ends it
-	for _, v := range []string{"PATH", "HOME", "TMPDIR", "GOGC", "GOMEMLIMIT", "GODEBUG"} {
-		if value, ok := os.LookupEnv(v); ok {
-			cmd.Env = append(cmd.Env, v+"="+value)
-		}
-	}
-	cmd.Env = append(cmd.Env, c.Env...)
+	cmd.Env = c.environment()
 	cmd.SysProcAttr = Attributes()
 	out, err := cmd.StderrPipe()
 	if err != nil {

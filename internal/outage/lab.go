@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -139,7 +138,7 @@ const configuration = `triggers:
 `
 
 func (l *lab) startReceiver(ctx context.Context) error {
-	address, err := freeAddress(ctx)
+	address, err := child.FreeAddress(ctx)
 	if err != nil {
 		return err
 	}
@@ -159,7 +158,7 @@ func (l *lab) startDispatchers(ctx context.Context) error {
 		return err
 	}
 	for _, name := range []string{"first", "second"} {
-		address, err := freeAddress(ctx)
+		address, err := child.FreeAddress(ctx)
 		if err != nil {
 			return err
 		}
@@ -180,12 +179,8 @@ func (l *lab) environment() []string {
 
 // rowhook runs a command of it.
 func (l *lab) rowhook(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, l.opt.binary, args...)
-	cmd.Env = append(l.environment(), "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("rowhook %s: %w: %s", args[0], err, out)
-	}
-	return nil
+	_, err := child.Output(ctx, child.Command{Name: "rowhook", Path: l.opt.binary, Args: args, Env: l.environment()})
+	return err
 }
 
 // startExporter starts node_exporter where there is a disk to look at.
@@ -194,7 +189,7 @@ func (l *lab) startExporter(ctx context.Context) error {
 		l.logf("without a file system of its own and node_exporter, no disk gets nearly full")
 		return nil
 	}
-	address, err := freeAddress(ctx)
+	address, err := child.FreeAddress(ctx)
 	if err != nil {
 		return err
 	}
@@ -226,7 +221,7 @@ func (l *lab) startMonitor(ctx context.Context) error {
 	if err := os.WriteFile(file, []byte(l.monitorConfiguration()), 0o600); err != nil {
 		return fmt.Errorf("write Prometheus' configuration: %w", err)
 	}
-	address, err := freeAddress(ctx)
+	address, err := child.FreeAddress(ctx)
 	if err != nil {
 		return err
 	}

@@ -7,15 +7,14 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/rowhook/rowhook/internal/child"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/volume"
 )
@@ -168,14 +167,9 @@ func (l *lab) rowhook(ctx context.Context, v variant, args ...string) (string, e
 
 // command runs rowhook, straight to the server.
 func (l *lab) command(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, l.binary, args...)
-	cmd.Env = []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), "RECEIVER_URL=http://unused", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		return "", fmt.Errorf("rowhook %s: %w: %s", strings.Join(args, " "), err, lines[len(lines)-1])
-	}
-	return string(out), nil
+	return child.Output(ctx, child.Command{
+		Name: "rowhook", Path: l.binary, Args: args, Env: []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), "RECEIVER_URL=http://unused"},
+	})
 }
 
 // close ends what the lab started.
