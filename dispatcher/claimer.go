@@ -337,11 +337,10 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	defer cancel()
 	asked := time.Now()
 	next, err := sqlschema.NextDue(ctx, c.claims, triggers, c.board.unseen(triggers, asked.Add(nextDueMargin)))
-	if err == nil && time.Since(asked) > nextDueMargin {
-		c.board.refire(triggers) // what became due between that claim and the look may be in neither
+	if err != nil || time.Since(asked) > nextDueMargin { // so late, what became due between that claim and the look may be in neither
+		c.board.refire(triggers)
 	}
 	if err != nil {
-		c.board.refire(triggers)
 		return err
 	}
 	for id, in := range next {

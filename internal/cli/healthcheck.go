@@ -37,9 +37,7 @@ answers with a status of 200 to 299.`,
 			if len(args) == 1 {
 				return checkURL(ctx, args[0])
 			}
-			set, _ := a.lookup("ROWHOOK_HTTP")
-			chosen := set != "" || cmd.Flags().Changed("http")
-			if known, err := checkReady(ctx, address, chosen); known {
+			if known, err := checkReady(ctx, address, a.given(cmd, "http")); known {
 				return err
 			}
 			return a.checkInstance(ctx, name)

@@ -42,10 +42,8 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
   DATABASE_URL=postgres://app@pooler:6432/shop ROWHOOK_LISTEN_URL=postgres://app@db:5432/shop rowhook run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			set, _ := a.lookup("ROWHOOK_HTTP")
-			web.chosen = set != "" || cmd.Flags().Changed("http")
-			set, _ = a.lookup("ROWHOOK_PAYLOAD_MEMORY")
-			a.fitMemory(&cfg, allowedMemory(os.DirFS("/")), set != "" || cmd.Flags().Changed("payload-memory"))
+			web.chosen = a.given(cmd, "http")
+			a.fitMemory(&cfg, allowedMemory(os.DirFS("/")), a.given(cmd, "payload-memory"))
 			return a.run(cmd.Context(), cfg, file, wait, web)
 		},
 	}

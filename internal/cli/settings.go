@@ -159,6 +159,13 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 	return errors.Join(bad...)
 }
 
+// given reports that someone gave a flag, or the variable that stands for it.
+func (a *app) given(cmd *cobra.Command, name string) bool {
+	f := cmd.Flags().Lookup(name)
+	text, _ := a.lookup(f.Annotations[twinKey][0])
+	return f.Changed || text != ""
+}
+
 // warnOfMisspelled points out variables that are nearly one of Rowhook's. Others may begin with ROWHOOK_ as well, since
 // rowhook.yaml can refer to any variable.
 func (a *app) warnOfMisspelled(root *cobra.Command) {
