@@ -128,6 +128,7 @@ type Dispatcher struct {
 	flush     atomic.Int64    // nanoseconds that a commit takes, by the last measurement
 	uncertain bool            // when claiming ended, a claim may have succeeded without our knowing
 
+	schema             atomic.Int32 // version of the schema rowhook, as last seen; see onSchema
 	instance           atomic.Int32 // id, once started
 	stopping           atomic.Bool
 	silent             atomic.Bool // writers are, on our account
@@ -355,6 +356,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.schema.Store(have)
 	if have != know {
 		d.log.Warn("the schema rowhook is of another version than this program, and compatible: bring both to the same one when you can", "schema", have, "program", know)
 	}

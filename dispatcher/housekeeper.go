@@ -44,6 +44,7 @@ func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool, departure
 	if err != nil {
 		return before, departures // the claimer reports failures of the database
 	}
+	d.schema.Store(w.Schema)
 	suspects := map[int32]bool{}
 	var dead []int32
 	for _, id := range w.Dead {

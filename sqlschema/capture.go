@@ -297,7 +297,7 @@ func createCapture(id int32, definition string, guarded bool) (string, error) {
 // createInbox makes the view that takes events of one trigger and shows nothing of its own accord: the only right on it that is
 // ever granted is to insert. It writes as the role that owns the view.
 func createInbox(id int32) string {
-	return fmt.Sprintf("create or replace view %s with (security_barrier) as select id, trigger_id, op, old, new, session, trace "+
+	return fmt.Sprintf("create or replace view %s with (security_barrier) as select id, trigger_id, op, old, new, session, trace, relation_id "+
 		"from rowhook.event_log where trigger_id = %d with check option", inboxName(id), id)
 }
 

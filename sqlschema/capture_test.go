@@ -486,7 +486,7 @@ func TestNotifyNeverCanBePrepared(t *testing.T) {
 	require.Empty(t, w.take(t))
 	w.do(t, "commit prepared '"+gid+"'")
 	require.Equal(t, []string{`w I null {"a":1}`}, w.take(t))
-	w.do(t, "begin", "insert into u values (1)")
+	w.do(t, "select setval('rowhook.doorbell', 1)", "begin", "insert into u values (1)")
 	require.Contains(t, w.fails(t, "prepare transaction '"+gid+"'"), "NOTIFY")
 }
 
@@ -539,7 +539,7 @@ func TestLogicalReplicationFiresOnlyWithOnReplication(t *testing.T) {
 	listener := w.Conn(t)
 	_, err := listener.Exec(t.Context(), "listen rowhook")
 	require.NoError(t, err)
-	w.do(t, fmt.Sprintf("create subscription s connection '%s' publication p with (create_slot = false, slot_name = '%s', copy_data = false)", connection, slot))
+	w.do(t, "select setval('rowhook.doorbell', 1)", fmt.Sprintf("create subscription s connection '%s' publication p with (create_slot = false, slot_name = '%s', copy_data = false)", connection, slot))
 	t.Cleanup(func() {
 		conn, err := pgx.Connect(context.Background(), w.URL())
 		require.NoError(t, err)

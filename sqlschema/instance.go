@@ -78,6 +78,7 @@ func HoldLock(ctx context.Context, conn *pgx.Conn, id int32) error {
 
 // Watch is what an instance looks at every second or so.
 type Watch struct {
+	Schema     int32   // version of the schema rowhook
 	Generation int64   // of the configuration
 	Departures int64   // instances that have stopped so far
 	Doorbell   int32   // Ringing, or who asked for silence
@@ -95,7 +96,8 @@ with locks as materialized (
      and database = (select oid from pg_catalog.pg_database where datname = current_database())),
 i as materialized (
   select id, listens and id::oid not in (select objid from locks) as dead from rowhook.instance)
-select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
+select (select version from rowhook.schema_version),
+       (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
        coalesce(pg_sequence_last_value('rowhook.departures'::regclass), 0),
        coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::integer,
        coalesce((select array_agg(id) from i where not dead), '{}'),
@@ -104,7 +106,7 @@ select (select (value #>> '{}')::bigint from rowhook.setting where name = 'gener
 // Look reads the Watch.
 func Look(ctx context.Context, db Queryer) (Watch, error) {
 	var w Watch
-	err := db.QueryRow(ctx, watchSQL, int64(instanceLock)).Scan(&w.Generation, &w.Departures, &w.Doorbell, &w.Alive, &w.Dead)
+	err := db.QueryRow(ctx, watchSQL, int64(instanceLock)).Scan(&w.Schema, &w.Generation, &w.Departures, &w.Doorbell, &w.Alive, &w.Dead)
 	if err != nil {
 		return Watch{}, fmt.Errorf("watch instances and doorbell: %w", err)
 	}

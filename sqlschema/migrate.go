@@ -27,7 +27,7 @@ const MinServerVersion = 140000
 const lockKey = 0x726f77686f6f6b
 
 // OldestSchema is the oldest schema version that this program's dispatchers work on.
-const OldestSchema = 1
+const OldestSchema = 2
 
 // NewerSchemaError says that the database was migrated by a newer Rowhook than this one, which can't work with it.
 type NewerSchemaError struct {

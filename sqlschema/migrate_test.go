@@ -10,6 +10,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
+// leftBehind is what a way down leaves, since writes that are under way need it.
+const leftBehind = `^(r|i) relation|^relation\.|\.relation_id |^event_log\.claim |^S relation_id_seq|relation_pkey|relation_oid`
+
 // objects lists what the schema rowhook holds, its comments and its settings.
 func (q queue) objects(t *testing.T) (out string) {
 	t.Helper()
@@ -23,7 +26,8 @@ select string_agg(o, E'\n' order by o) from (
   union all
   select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'rowhook'::regnamespace
   union all
-  select name from rowhook.setting) as x`).Scan(&out))
+  select name from rowhook.setting) as x
+ where o !~ $1`, leftBehind).Scan(&out))
 	return out
 }
 
@@ -82,12 +86,13 @@ func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 	q := newQueue(t)
 	_, program, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, program-1, quiet()))
 	holder := q.Conn(t)
 	_, err = holder.Exec(t.Context(), "begin; select from rowhook.event_archive limit 1")
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	conn := q.Conn(t)
-	go func() { done <- sqlschema.MigrateTo(t.Context(), conn, program-1, quiet()) }()
+	go func() { done <- sqlschema.Migrate(t.Context(), conn, quiet()) }()
 	waits := "pg_locks where not granted and relation = 'rowhook.event_archive'::regclass"
 	require.Eventually(t, func() bool { return q.count(t, waits) > 0 }, time.Minute, 5*time.Millisecond, "the migration waits")
 	q.Exec(t, "insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op) values (rowhook.uuid7(), now(), now(), 1, 1, 'I')")
@@ -101,7 +106,7 @@ func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 	require.NoError(t, <-done)
 	database, _, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
-	require.Equal(t, program-1, database)
+	require.Equal(t, program, database)
 }
 
 func TestARoleThatDispatchesKeepsUpWithTheSchema(t *testing.T) {

@@ -169,15 +169,9 @@ select p.relname as parent, c.relname as name, right(c.relname, 8) as day, d.day
 	return found, nil
 }
 
-// remove drops the partition, or empties it if its day has not ended, unless it is in use. A schema of version 1 has no function
-// for that.
+// remove drops the partition, or empties it if its day has not ended, unless it is in use.
 func (p *partition) remove(ctx context.Context, tx pgx.Tx) (removed bool, err error) {
-	var able bool
-	err = tx.QueryRow(ctx, "select to_regprocedure('rowhook.remove_partition(text)') is not null").Scan(&able)
-	if err == nil && able {
-		err = tx.QueryRow(ctx, "select rowhook.remove_partition($1)", p.Name).Scan(&removed)
-	}
-	if err != nil {
+	if err := tx.QueryRow(ctx, "select rowhook.remove_partition($1)", p.Name).Scan(&removed); err != nil {
 		return false, fmt.Errorf("remove partition %s: %w", p.Name, err)
 	}
 	return removed, nil

@@ -155,7 +155,7 @@ func TestStatementThatInsertsNothingDoesNotRing(t *testing.T) {
 	listening := w.Conn(t)
 	_, err := listening.Exec(t.Context(), "listen rowhook")
 	require.NoError(t, err)
-	w.do(t, "insert into t select 1 where false", "select pg_notify('rowhook', 'mine')")
+	w.do(t, "select setval('rowhook.doorbell', 1)", "insert into t select 1 where false", "select pg_notify('rowhook', 'mine')")
 	n, err := listening.WaitForNotification(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "mine", n.Payload)

@@ -1,0 +1,156 @@
+-- What faults found from outside need: a fence that never repeats, events that know their relation, who did what and why, and captures that
+-- a writer's settings and rights can't break.
+
+update rowhook.setting set value = '2' where name = 'compatible';
+
+-- In the order in which a settlement locks them, so that the two can't wait for each other.
+lock table rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
+
+-- == Fence ==
+
+create sequence rowhook.claim_number;
+comment on sequence rowhook.claim_number is 'Numbers claims: a settlement touches an event only under the number that its claim gave it';
+alter table rowhook.event_log add column if not exists claim bigint;
+comment on column rowhook.event_log.claim is 'From rowhook.claim_number, of the claim that has it or had it last; null: none yet';
+
+-- == Relations ==
+
+create table if not exists rowhook.relation ( -- it may have been left by a way down
+  id          integer generated always as identity primary key,
+  oid         oid not null,
+  schema_name text not null,
+  table_name  text not null
+);
+create unique index if not exists relation_oid on rowhook.relation (oid);
+comment on table  rowhook.relation is 'Tables that events are of; an event refers to its own, whatever its trigger watches by now';
+comment on column rowhook.relation.id          is 'Names the table in events and capture triggers';
+comment on column rowhook.relation.oid         is 'The table, so that renames are followed';
+comment on column rowhook.relation.schema_name is 'Schema of the table at the last apply, for when the table is gone';
+comment on column rowhook.relation.table_name  is 'Name of the table at the last apply, for when the table is gone';
+revoke all on rowhook.relation from public;
+
+alter table rowhook.event_log     add column if not exists relation_id integer;
+alter table rowhook.event_archive add column if not exists relation_id integer;
+alter table rowhook.dead_letter   add column if not exists relation_id integer;
+comment on column rowhook.event_log.relation_id     is 'rowhook.relation.id of the table that changed; null: that of the trigger''s origin';
+comment on column rowhook.event_archive.relation_id is 'As in event_log';
+comment on column rowhook.dead_letter.relation_id   is 'As in event_log';
+
+-- == Capture ==
+
+-- The change into the queue, then the doorbell: the order matters, see listener/doorbell.go. Nobody has asked for the bell before the
+-- first dispatcher arms it.
+create or replace function rowhook.capture() returns trigger language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set timezone to 'UTC'
+  set datestyle to 'ISO, YMD'
+  set intervalstyle to 'postgres'
+  set bytea_output to 'hex'
+  set extra_float_digits to 1
+  set lc_monetary to 'C'
+  set quote_all_identifiers to off
+as $$
+#variable_conflict use_variable
+declare
+  session json;
+  trace   json;
+begin
+  if concat(current_setting('rowhook.session', true), current_setting('hasura.user', true),
+            current_setting('rowhook.trace_context', true), current_setting('hasura.tracecontext', true)) <> '' then
+    select * into session, trace from rowhook.context();
+  end if;
+  if tg_level = 'STATEMENT' then
+    -- All rows of an insert at once. A column may have any name, so variables win and the row is "r.*".
+    insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace)
+    select rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'I', row_to_json(r.*), session, trace from inserted as r;
+    if not found then
+      return null;
+    end if;
+  else
+    insert into rowhook.event_log (id, trigger_id, relation_id, op, old, new, session, trace)
+    values (rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, tg_op::"char", row_to_json(old), row_to_json(new), session, trace);
+  end if;
+  if coalesce(tg_argv[1], '') <> 'never' and pg_sequence_last_value('rowhook.doorbell'::regclass) = 1 then
+    perform pg_notify('rowhook', tg_argv[0]);
+  end if;
+  return null;
+end
+$$;
+comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole insert from its transition table "inserted". Arguments: rowhook.trigger.id; "never" where it must not NOTIFY, else empty; rowhook.relation.id';
+
+-- == Instances ==
+
+-- == Operating ==
+
+-- == Rights ==
+
+-- Roles that only dispatch need the new rights, too.
+do $$
+declare
+  dispatcher regrole;
+begin
+  for dispatcher in
+    select distinct a.grantee from pg_proc p, aclexplode(p.proacl) a
+     where p.oid = 'rowhook.drop_partitions(text, interval)'::regprocedure and a.grantee not in (0, p.proowner)
+  loop
+    null; -- each new right of dispatcherRights, in grant.go
+  end loop;
+end
+$$;
+
+---- create above / drop below ----
+
+-- == Operating ==
+
+-- == Instances ==
+
+-- == Capture ==
+
+-- That of version 2, but for an empty second argument, which triggers made by version 3 have: it is as none.
+create or replace function rowhook.capture() returns trigger language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set timezone to 'UTC'
+  set datestyle to 'ISO, YMD'
+  set intervalstyle to 'postgres'
+  set bytea_output to 'hex'
+  set extra_float_digits to 1
+  set lc_monetary to 'C'
+  set quote_all_identifiers to off
+as $$
+#variable_conflict use_variable
+declare
+  session json;
+  trace   json;
+begin
+  if concat(current_setting('rowhook.session', true), current_setting('hasura.user', true),
+            current_setting('rowhook.trace_context', true), current_setting('hasura.tracecontext', true)) <> '' then
+    select * into session, trace from rowhook.context();
+  end if;
+  if tg_level = 'STATEMENT' then
+    -- All rows of an insert at once. A column may have any name, so variables win and the row is "r.*".
+    insert into rowhook.event_log (id, trigger_id, op, new, session, trace)
+    select rowhook.uuid7(), tg_argv[0]::integer, 'I', row_to_json(r.*), session, trace from inserted as r;
+    if not found then
+      return null;
+    end if;
+  else
+    insert into rowhook.event_log (id, trigger_id, op, old, new, session, trace)
+    values (rowhook.uuid7(), tg_argv[0]::integer, tg_op::"char", row_to_json(old), row_to_json(new), session, trace);
+  end if;
+  if coalesce(tg_argv[1], '') <> 'never' and coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1 then
+    perform pg_notify('rowhook', tg_argv[0]);
+  end if;
+  return null;
+end
+$$;
+comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole insert from its transition table "inserted". Arguments: rowhook.trigger.id, and "never" where it must not NOTIFY';
+
+-- == Relations ==
+
+-- What captures write stays, and so does what it refers to: a write that waits here for a lock goes on by the function that it had begun with,
+-- and would fail for want of a column; and numbers that began anew would name other tables.
+
+-- == Fence ==
+
+drop sequence rowhook.claim_number;
+update rowhook.setting set value = '1' where name = 'compatible';
