@@ -37,12 +37,34 @@ What was done in the last hour is recorded by the dispatchers every few seconds.
 			if o.json {
 				return c.printJSON(s)
 			}
+			c.showWarnings(s)
 			c.showTriggers(s)
 			c.showRest(s)
 			return nil
 		})
 	}
 	return cmd
+}
+
+// showWarnings writes what a person has to see to before all else.
+func (c *console) showWarnings(s *operate.Status) {
+	if len(s.Warnings) == 0 {
+		return
+	}
+	t := c.table()
+	t.rows, t.width = t.rows[:0], 0 // nothing of it is cut
+	for _, w := range s.Warnings {
+		line := w.Problem
+		if w.Trigger != "" {
+			line = w.Trigger + ": " + line
+		}
+		if w.Remedy != "" {
+			line += ": " + w.Remedy
+		}
+		t.add(coloured("! "+line, red))
+	}
+	t.flush()
+	c.printf("\n")
 }
 
 func (c *console) showTriggers(s *operate.Status) {

@@ -26,6 +26,7 @@ type Status struct {
 	History   []History         `json:"history"`
 	Retention json.RawMessage   `json:"retention"` // as applied
 	Backfills []BackfillStatus  `json:"backfills"` // unfinished ones
+	Warnings  []Warning         `json:"warnings"`  // what a person has to see to, see readWarnings
 }
 
 // SchemaVersion is the version of the schema rowhook, and what this program knows.
@@ -111,7 +112,7 @@ const (
 
 // ReadStatus reads the status. It takes the same time however many events there are.
 func ReadStatus(ctx context.Context, db DB) (*Status, error) {
-	s := &Status{Triggers: []TriggerStatus{}, Instances: []Instance{}, Backfills: []BackfillStatus{}}
+	s := &Status{Triggers: []TriggerStatus{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Warnings: []Warning{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, "select clock_timestamp(), coalesce((select value::text from rowhook.setting where name = 'retention'), 'null')").
 			Scan(&s.Now, &s.Retention); err != nil {
@@ -126,8 +127,10 @@ func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 				return err
 			}
 		}
-		s.Vacuum, err = sqlschema.FindHolder(ctx, tx, time.Minute, 100_000)
-		return err
+		if s.Vacuum, err = sqlschema.FindHolder(ctx, tx, time.Minute, 100_000); err != nil {
+			return err
+		}
+		return s.readWarnings(ctx, tx)
 	})
 	if err != nil {
 		return nil, err

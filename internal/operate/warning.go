@@ -1,0 +1,41 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Warning is something that a person has to see to.
+type Warning struct {
+	Code    string `json:"code"`              // for programs, such as schema_is_older
+	Trigger string `json:"trigger,omitempty"` // the trigger that it is about; "": none in particular
+	Problem string `json:"problem"`           // what is wrong, for people
+	Remedy  string `json:"remedy,omitempty"`  // what to do about it
+}
+
+// readWarnings asks for each kind of trouble. Each function appends what it finds by warn; it runs in the transaction that reads the status,
+// after all else was read, so that an error of it is an error of the whole status.
+func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
+	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
+		s.warnOfSchema,
+	} {
+		if err := look(ctx, tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Status) warn(w Warning) { s.Warnings = append(s.Warnings, w) }
+
+func (s *Status) warnOfSchema(context.Context, pgx.Tx) error {
+	if s.Schema.Database < s.Schema.Program {
+		s.warn(Warning{
+			Code: "schema_is_older", Problem: fmt.Sprintf("the schema rowhook is at version %d, and this program knows %d", s.Schema.Database, s.Schema.Program),
+			Remedy: "run \"rowhook migrate\"",
+		})
+	}
+	return nil
+}
