@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/listener"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -286,7 +287,7 @@ func (d *Dispatcher) unregister(left int) error {
 
 // connect makes the pools. They connect when they are first used.
 func (d *Dispatcher) connect() error {
-	cfg, err := pgxpool.ParseConfig(d.cfg.DatabaseURL)
+	cfg, err := session.ParsePool(d.cfg.DatabaseURL)
 	if err != nil {
 		return fmt.Errorf("read the database URL: %w", err)
 	}
@@ -296,7 +297,7 @@ func (d *Dispatcher) connect() error {
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	d.direct = cfg.ConnConfig
 	if d.cfg.ListenURL != "" {
-		if d.direct, err = pgx.ParseConfig(d.cfg.ListenURL); err != nil {
+		if d.direct, err = session.Parse(d.cfg.ListenURL); err != nil {
 			return fmt.Errorf("read the listen URL: %w", err)
 		}
 		d.direct.RuntimeParams["application_name"] = d.application()
@@ -409,7 +410,7 @@ func (d *Dispatcher) newListener() *listener.Listener {
 		Connect: func(ctx context.Context) (*pgx.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			return pgx.ConnectConfig(ctx, d.direct.Copy())
+			return session.Connect(ctx, d.direct)
 		},
 		Prepare: func(ctx context.Context, conn *pgx.Conn) error {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

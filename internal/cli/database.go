@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
 
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -49,10 +50,10 @@ func (a *app) checkListenURL() error {
 }
 
 func parseTarget(text, source string) (*target, error) {
-	c, err := pgx.ParseConfig(text)
+	c, err := session.Parse(text)
 	if err != nil {
 		return nil, usagef("can't read the connection string of %s: %s; write postgres://user:password@host:5432/database?sslmode=require, "+
-			"with special characters of the password percent-encoded", source, withoutConnString(err))
+			"with special characters of the password percent-encoded", source, err)
 	}
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "rowhook"
@@ -69,16 +70,6 @@ func (t *target) throughPooler() *target {
 	config := t.config.Copy()
 	config.DefaultQueryExecMode, config.StatementCacheCapacity = pgx.QueryExecModeCacheDescribe, 0
 	return &target{config: config, source: t.source}
-}
-
-// withoutConnString is what a ParseConfigError says, less the connection string that it repeats: pgx hides the password
-// in it as well as can be done, which a broken string can defeat.
-func withoutConnString(err error) string {
-	text := err.Error()
-	if i := strings.LastIndex(text, "`: "); i >= 0 {
-		text = text[i+3:]
-	}
-	return text
 }
 
 // String names the database in messages.
@@ -113,7 +104,7 @@ func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (conn 
 	started := time.Now()
 	waited, err := a.patiently(ctx, t, wait, func(ctx context.Context) error {
 		var err error
-		conn, err = pgx.ConnectConfig(ctx, t.config)
+		conn, err = session.Connect(ctx, t.config)
 		return err
 	})
 	if waited && err == nil {

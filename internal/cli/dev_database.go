@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -62,7 +63,7 @@ func (s script) run(ctx context.Context, conn *pgx.Conn) error {
 
 // devDatabase makes the database and its tables if the server is new, and connects to it.
 func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*pgx.Conn, error) {
-	admin, err := pgx.Connect(ctx, server.URL("postgres"))
+	admin, err := session.Open(ctx, server.URL("postgres"))
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -72,7 +73,7 @@ func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*p
 	if err != nil && !kept {
 		return nil, fmt.Errorf("create the database %s: %w", devDatabaseName, err)
 	}
-	conn, err := pgx.Connect(ctx, server.URL(devDatabaseName))
+	conn, err := session.Open(ctx, server.URL(devDatabaseName))
 	if err != nil {
 		return nil, explain(err)
 	}

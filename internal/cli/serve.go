@@ -16,6 +16,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/internal/metrics"
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/internal/tracing"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -165,7 +166,7 @@ func (a *app) httpPool(w serving, connections int32) (*pgxpool.Pool, error) {
 	if _, err := parseTarget(text, source); err != nil {
 		return nil, err
 	}
-	cfg, err := pgxpool.ParseConfig(text)
+	cfg, err := session.ParsePool(text)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
 	}

@@ -1,0 +1,72 @@
+// Package session makes every session that Rowhook has with Postgres: it reads connection strings, settles what each
+// session is told whatever role, database and environment say, and opens connections.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Parse reads a connection string: a URL, or keywords and values. An empty one leaves it to the PG* variables. Its errors
+// never repeat the string, which may hold a password.
+func Parse(text string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(text)
+	if err != nil {
+		return nil, withoutString(err)
+	}
+	settle(config)
+	return config, nil
+}
+
+// ParsePool is Parse for a pool. Each of its connections is opened as by Connect.
+func ParsePool(text string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(text)
+	if err != nil {
+		return nil, withoutString(err)
+	}
+	settle(config.ConnConfig)
+	config.BeforeConnect = refresh
+	return config, nil
+}
+
+// Connect opens a connection by a configuration of Parse.
+func Connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	config = config.Copy()
+	if err := refresh(ctx, config); err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// Open is Parse and Connect.
+func Open(ctx context.Context, text string) (*pgx.Conn, error) {
+	config, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("read the connection string: %w", err)
+	}
+	return Connect(ctx, config)
+}
+
+// settle fixes what is the same for every session, on this side and on the server's.
+func settle(_ *pgx.ConnConfig) {
+}
+
+// refresh reads again what may have been rotated since the string was parsed: passwords and certificates in files.
+func refresh(_ context.Context, _ *pgx.ConnConfig) error {
+	return nil
+}
+
+// withoutString is what an error of pgx says, less the connection string that it repeats: pgx hides the password in it
+// as well as can be done, which a broken string can defeat.
+func withoutString(err error) error {
+	text := err.Error()
+	if i := strings.LastIndex(text, "`: "); i >= 0 {
+		text = text[i+len("`: "):]
+	}
+	return errors.New(text)
+}
