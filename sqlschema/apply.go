@@ -33,13 +33,15 @@ const (
 // Apply makes the database what the specs and settings say, and returns what it did. The schema is migrated already.
 //
 // Each table has a transaction of its own: one that stays busy for longer than an Applier's patience is left as it is and
-// reported as a *BusyError, after all others were done. What is wrong with the specs is a SpecErrors, and then nothing is done.
+// reported as a *BusyError, after all others were done. What is wrong with the specs is a SpecErrors, and then nothing is done. No
+// logger is needed.
 func Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings, log *slog.Logger) (*Plan, error) {
 	return Applier{}.Apply(ctx, conn, specs, settings, log)
 }
 
 // Apply is the function Apply with the Applier's patience.
 func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings, log *slog.Logger) (plan *Plan, err error) {
+	log = orSilent(log)
 	err = pinnedAndLocked(ctx, conn, func() error {
 		plan, err = MakePlan(ctx, conn, specs, settings)
 		if err != nil {

@@ -81,14 +81,14 @@ func newerIsCompatible(ctx context.Context, conn *pgx.Conn, database, program in
 
 // Migrate brings the schema rowhook to this program's version. It may run from several processes at once and again at
 // any time. A database that is ahead of the program is left as it is if that is compatible; otherwise it fails with a *NewerSchemaError. It
-// says what to do where the server is too old, in recovery, read-only, or the role lacks a privilege.
+// says what to do where the server is too old, in recovery, read-only, or the role lacks a privilege. No logger is needed.
 func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return migrateSchema(ctx, conn, 0, log)
 }
 
 // MigrateTo brings the schema rowhook to one of the versions from 1 to this program's, downwards too: then the tables that
 // the newer version had added are dropped. Dispatchers may go on meanwhile. A database that is ahead of the program is
-// a *NewerSchemaError: only the newer program knows how to go back.
+// a *NewerSchemaError: only the newer program knows how to go back. No logger is needed.
 func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
 	_, program, err := Version(ctx, conn)
 	if err != nil {
@@ -102,11 +102,20 @@ func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Log
 
 // migrateSchema goes to a version; 0: to the newest.
 func migrateSchema(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
+	log = orSilent(log)
 	server, err := CheckServer(ctx, conn)
 	if err != nil {
 		return err
 	}
 	return pinnedAndLocked(ctx, conn, func() error { return migrateTo(ctx, conn, server, version, log) })
+}
+
+// orSilent is the logger, or one that discards everything where there is none.
+func orSilent(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return log
 }
 
 // pinnedAndLocked runs f in a pinned session that holds Rowhook's advisory lock.

@@ -65,13 +65,14 @@ select array(select name from rowhook.trigger where removed_at is null order by 
 }
 
 // Uninstall removes every capture trigger, function and table of Rowhook. What is left of an uninstall that was
-// interrupted, or that a busy table kept from ending, is removed by the next.
+// interrupted, or that a busy table kept from ending, is removed by the next. No logger is needed.
 func Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return Applier{}.Uninstall(ctx, conn, log)
 }
 
 // Uninstall is the function Uninstall with the Applier's patience.
 func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	log = orSilent(log)
 	return pinnedAndLocked(ctx, conn, func() error {
 		captures, err := collect[captureFound](ctx, conn, captureTriggers)
 		if err != nil {
