@@ -381,6 +381,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	if ctx.Err() != nil {
 		return 0
 	}
+	err = sqlschema.ExplainHidden(err)
 	c.claiming.ended(err)
 	c.hookFailed("claim", err)
 	if !c.failed {

@@ -303,7 +303,7 @@ func (d *Dispatcher) connect() error {
 		d.direct.RuntimeParams["application_name"] = d.application()
 	}
 	writes, claims := cfg.Copy(), cfg.Copy()
-	d.direct.RuntimeParams["search_path"] = "pg_catalog"
+	d.direct.RuntimeParams["search_path"], d.direct.RuntimeParams[sqlschema.RowSecurity] = "pg_catalog", "off"
 	if d.pooled() {
 		throughPooler(writes.ConnConfig)
 		throughPooler(claims.ConnConfig)
@@ -337,7 +337,7 @@ func tune(params map[string]string) {
 		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
-		"idle_in_transaction_session_timeout": "60s",
+		"idle_in_transaction_session_timeout": "60s", sqlschema.RowSecurity: "off",
 	} {
 		params[name] = value
 	}
@@ -360,6 +360,13 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	d.schema.Store(have)
 	if have != know {
 		d.log.Warn("the schema rowhook is of another version than this program, and compatible: bring both to the same one when you can", "schema", have, "program", know)
+	}
+	secured, err := sqlschema.FindSecured(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for i := range secured {
+		d.log.Warn(secured[i].Problem(), "remedy", secured[i].Remedy())
 	}
 	if d.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
 		return err

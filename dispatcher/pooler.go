@@ -19,7 +19,8 @@ func throughPooler(c *pgx.ConnConfig) {
 type tuned struct{ sqlschema.Queryer }
 
 const tuneSQL = "select set_config('synchronous_commit', 'off', true), set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
-	"set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+	"set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), " +
+	"set_config('" + sqlschema.RowSecurity + "', 'off', true)"
 
 // Query sends both in one round trip: the statements of a batch are one transaction.
 func (t tuned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {

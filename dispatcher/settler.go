@@ -190,6 +190,7 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again b
 		KeepAttempts:  settings.Retention.Attempts > 0,
 		Again:         again,
 	}, batch)
+	err = sqlschema.ExplainHidden(err)
 	s.d.settling.ended(err)
 	switch {
 	case err != nil:

@@ -131,7 +131,7 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		d.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", err)
+		d.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", sqlschema.ExplainHidden(err))
 	}
 	d.tellDropped("dropped history that is over its retention, or over its largest size", u.Dropped)
 	return u, late

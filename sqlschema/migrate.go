@@ -255,7 +255,8 @@ func beBrief(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// Version returns the schema version of the database (0: not installed) and the newest that this program knows.
+// Version returns the schema version of the database (0: not installed) and the newest that this program knows. Whoever may not see
+// all rows of Rowhook's tables gets a *HiddenRowsError: to them a table with rows looks empty.
 func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
 	entries, err := migrations.ReadDir("migrations")
 	if err != nil {
@@ -264,6 +265,9 @@ func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err 
 	program = int32(len(entries))
 	var exists bool
 	if err := conn.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.schema_version') is not null").Scan(&exists); err != nil || !exists {
+		return 0, program, err
+	}
+	if err := CheckVisible(ctx, conn); err != nil {
 		return 0, program, err
 	}
 	if err := conn.QueryRow(ctx, "select version from rowhook.schema_version").Scan(&database); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -124,6 +125,9 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 		return nil, err
 	}
 	p := &planner{conn: conn, in: in, plan: &Plan{}, relations: make([]*relation, len(specs))}
+	if err := p.rowSecurity(ctx); err != nil {
+		return nil, err
+	}
 	if err := p.check(ctx, specs); err != nil {
 		return nil, err
 	}
@@ -169,6 +173,23 @@ func (p *planner) put(w work, removal bool, table uint32, name, lock string) {
 	if u.lock != everyoneWaits {
 		u.lock = lock
 	}
+}
+
+// rowSecurity refuses to have changes captured that row level security on Rowhook's own tables would keep out.
+func (p *planner) rowSecurity(ctx context.Context) error {
+	secured, err := FindSecured(ctx, p.conn)
+	if err != nil {
+		return err
+	}
+	var refused []error
+	for i := range secured {
+		message := secured[i].Problem() + ": " + secured[i].Remedy()
+		if secured[i].Captures {
+			refused = append(refused, errors.New(message))
+		}
+		p.plan.Warnings = append(p.plan.Warnings, message)
+	}
+	return errors.Join(refused...)
 }
 
 // check finds everything that is wrong with the specs, and their tables.

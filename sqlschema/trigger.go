@@ -27,6 +27,9 @@ type Configuration struct {
 
 // Load reads the configuration as applied.
 func Load(ctx context.Context, db Queryer) (Configuration, error) {
+	if err := CheckVisible(ctx, db); err != nil {
+		return Configuration{}, fmt.Errorf("load triggers: %w", err)
+	}
 	cfg := Configuration{Settings: DefaultSettings()}
 	// The generation is read first: what changes between the two statements is then noticed at the next watch.
 	var retention, network []byte

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // diagnosis is what is wrong and what to do about it. In the remedy of a failed connection {} is who said where the
@@ -95,9 +96,12 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 func explain(err error) error {
 	var connect *pgconn.ConnectError
 	var pg *pgconn.PgError
-	switch {
+	var hidden *sqlschema.HiddenRowsError
+	switch err = sqlschema.ExplainHidden(err); {
 	case err == nil:
 		return nil
+	case errors.As(err, &hidden):
+		return err
 	case errors.As(err, &connect):
 		what, _ := diagnoseConnect(err)
 		return fmt.Errorf("can't connect to Postgres at %s: %s; %s", address(connect.Config.Host, connect.Config.Port), what.problem,

@@ -53,15 +53,21 @@ func problem(kind error, remedy, format string, args ...any) error {
 }
 
 // transact runs f in a transaction of this isolation, whatever the database's default is. Changes are made under [pgx.ReadCommitted], which goes on behind
-// what others changed meanwhile rather than fail.
+// what others changed meanwhile rather than fail. Where row level security would keep rows from it, f fails instead of finding fewer.
 func transact(ctx context.Context, db DB, level pgx.TxIsoLevel, f func(tx pgx.Tx) error) error {
 	type beginner interface {
 		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 	}
-	if b, ok := db.(beginner); ok {
-		return pgx.BeginTxFunc(ctx, b, pgx.TxOptions{IsoLevel: level}, f)
+	seeing := func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, sqlschema.SeeAllRows); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+		return sqlschema.ExplainHidden(f(tx))
 	}
-	return pgx.BeginFunc(ctx, db, f) // db is a transaction itself
+	if b, ok := db.(beginner); ok {
+		return pgx.BeginTxFunc(ctx, b, pgx.TxOptions{IsoLevel: level}, seeing)
+	}
+	return pgx.BeginFunc(ctx, db, seeing) // db is a transaction itself
 }
 
 // read runs f in a transaction that changes nothing, and sees the tables as they are at one moment, between which events move. It keeps the planner to the indexes, whatever it believes of the tables'

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Warning is something that a person has to see to.
@@ -19,7 +21,7 @@ type Warning struct {
 // after all else was read, so that an error of it is an error of the whole status.
 func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
-		s.warnOfSchema,
+		s.warnOfSchema, s.warnOfRowSecurity,
 	} {
 		if err := look(ctx, tx); err != nil {
 			return err
@@ -36,6 +38,17 @@ func (s *Status) warnOfSchema(context.Context, pgx.Tx) error {
 			Code: "schema_is_older", Problem: fmt.Sprintf("the schema rowhook is at version %d, and this program knows %d", s.Schema.Database, s.Schema.Program),
 			Remedy: "run \"rowhook migrate\"",
 		})
+	}
+	return nil
+}
+
+func (s *Status) warnOfRowSecurity(ctx context.Context, tx pgx.Tx) error {
+	secured, err := sqlschema.FindSecured(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for i := range secured {
+		s.warn(Warning{Code: "row_level_security", Problem: secured[i].Problem(), Remedy: secured[i].Remedy()})
 	}
 	return nil
 }
