@@ -128,7 +128,7 @@ func (b *board) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, aga
 	free := min(b.limit-b.active+prefetch(b.limit, b.average, b.prefetch)-b.queued, maxOutstanding-b.count)
 	kept := b.dirty[:0:0]
 	for _, l := range b.dirty {
-		if l.gone || l.trigger.Paused {
+		if l.gone || l.idle() {
 			l.dirty = false
 			continue
 		}
@@ -451,7 +451,7 @@ func (b *board) fired() (triggers []int32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, l := range b.lanes {
-		if l.fired && !l.dirty && !l.trigger.Paused {
+		if l.fired && !l.dirty && !l.idle() {
 			l.fired = false
 			triggers = append(triggers, id)
 		}
@@ -470,20 +470,21 @@ func (b *board) refire(triggers []int32) {
 	}
 }
 
-// ids lists the lanes that are not paused.
+// ids lists the lanes that are claimed for.
 func (b *board) ids() (triggers []int32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, l := range b.lanes {
-		if !l.trigger.Paused {
+		if !l.idle() {
 			triggers = append(triggers, id)
 		}
 	}
 	return triggers
 }
 
-// configure takes over a configuration. It returns what was claimed, waits, and may not be sent any more.
-func (b *board) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.Spec) *webhook.Endpoint) (unsent []*delivery) {
+// configure takes over a configuration. endpoint returns as well why a trigger can't be sent for here; nil: it can. configure returns
+// what was claimed, waits, and may not be sent any more.
+func (b *board) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.Spec) (*webhook.Endpoint, error)) (unsent []*delivery) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	seen := make(map[int32]bool, len(triggers))
@@ -494,12 +495,13 @@ func (b *board) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.
 			l = &lane{id: t.ID}
 			b.lanes[t.ID] = l
 		}
-		wasPaused := l.trigger.Paused
-		l.trigger, l.endpoint, l.schema, l.table, l.qualified = t, endpoint(t.Spec), t.Schema, t.Table, ""
+		wasIdle := l.idle()
+		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
+		l.endpoint, l.unable = endpoint(t.Spec)
 		switch {
-		case t.Paused:
+		case l.idle():
 			unsent = append(unsent, b.dropQueue(l)...)
-		case !ok || wasPaused:
+		case !ok || wasIdle:
 			b.markLane(l, true)
 			l.fired = true
 		}
@@ -513,6 +515,27 @@ func (b *board) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.
 	}
 	b.wake()
 	return unsent
+}
+
+// disable claims no more for a lane until its endpoint can be built again. It returns what was claimed of it and waits.
+func (b *board) disable(l *lane, why error) (unsent []*delivery) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.unable = why
+	return b.dropQueue(l)
+}
+
+// unable says why triggers can't be sent for, by name.
+func (b *board) unable() map[string]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	why := map[string]string{}
+	for _, l := range b.lanes {
+		if l.unable != nil {
+			why[l.trigger.Spec.Name] = l.unable.Error()
+		}
+	}
+	return why
 }
 
 // inFlight is the number of attempts that have started and not ended.

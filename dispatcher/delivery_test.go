@@ -183,10 +183,6 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 			second(s)
 			s.Webhook.URL = "http://127.0.0.1:1/"
 		}, nil, "refused,refused,refused", time.Second, "refused"},
-		"unset_variable": {func(s *sqlschema.Spec) {
-			second(s)
-			s.Webhook.URL = "http://${ROWHOOK_NO_SUCH_VARIABLE}/"
-		}, nil, "bad_url,bad_url,bad_url", time.Second, "ROWHOOK_NO_SUCH_VARIABLE"},
 		"no_retries": {func(s *sqlschema.Spec) {
 			second(s)
 			s.Retry.Limit = 0

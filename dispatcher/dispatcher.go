@@ -110,7 +110,10 @@ type Dispatcher struct {
 	payload *budget
 	tally   *tally
 	upkeep  upkeep
-	measure chan struct{} // holds a token while someone measures a payload; see fetch
+	// What this instance can't do, as recorded last and when, and when it was tried again. The housekeeper owns them.
+	trouble                  sqlschema.Trouble
+	toldTrouble, triedUnable time.Time
+	measure                  chan struct{} // holds a token while someone measures a payload; see fetch
 
 	claims     *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
 	writes     *pgxpool.Pool // sessions that settle

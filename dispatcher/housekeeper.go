@@ -27,6 +27,8 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 			return
 		case <-watch.C:
 			suspects, departures = d.watch(ctx, suspects, departures)
+			d.retryUnable(time.Now())
+			d.recordTrouble(ctx, time.Now())
 		case <-measure.C:
 			d.measureFlush(ctx)
 			d.board.refire(d.board.ids()) // of instances without a lock nobody learns that they died

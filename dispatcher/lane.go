@@ -15,7 +15,8 @@ type lane struct {
 	id       int32 // of the trigger
 	trigger  sqlschema.Trigger
 	endpoint *webhook.Endpoint
-	gone     bool // no longer configured
+	unable   error // why this instance can't call the endpoint; nil: it can
+	gone     bool  // no longer configured
 
 	qualified     string // the table as the last claim called it
 	schema, table string
@@ -88,6 +89,9 @@ func (l *lane) priced(took time.Duration) { l.before, l.price = l.price, took }
 
 // pause is how long to wait between two such looks. A single slow one, that waited for a lock perhaps, does not count.
 func (l *lane) pause() time.Duration { return min(sweepShare*min(l.price, l.before), longestPause) }
+
+// idle reports that nothing is claimed for it: what it would claim could not be sent, or may not.
+func (l *lane) idle() bool { return l.trigger.Paused || l.unable != nil }
 
 func (l *lane) queued() int { return len(l.queue) - l.head }
 

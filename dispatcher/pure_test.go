@@ -156,7 +156,7 @@ func lanes(limit, batch, n int, concurrency int) *board {
 		s.Concurrency = concurrency
 		triggers = append(triggers, sqlschema.Trigger{ID: id + 1, Spec: s})
 	}
-	b.configure(triggers, func(sqlschema.Spec) *webhook.Endpoint { return nil })
+	b.configure(triggers, func(sqlschema.Spec) (*webhook.Endpoint, error) { return nil, nil })
 	return b
 }
 

@@ -28,6 +28,10 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 		return d.board.done(dl, 0, false)
 	}
+	if err := d.client.Prepare(endpoint); err != nil { // since it was claimed, the configuration or a file has changed
+		d.disable(dl, err)
+		return d.board.done(dl, 0, false)
+	}
 	if dl.held > 0 {
 		free, ok := d.fetch(dl, min(endpoint.Timeout(), longestLease))
 		defer free()

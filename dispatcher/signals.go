@@ -109,7 +109,6 @@ type configState struct {
 	mu         sync.Mutex
 	generation int64
 	settings   sqlschema.Settings
-	problems   map[string]string // of endpoints, by trigger, as last said; the one who reloads owns it
 }
 
 func (c *configState) get() (int64, sqlschema.Settings) {
@@ -144,28 +143,24 @@ func (d *Dispatcher) reload(ctx context.Context) error {
 		return err
 	}
 	d.client.SetGuard(guard)
-	before, _ := d.config.get()
+	generation, _ := d.config.get()
 	d.config.mu.Lock()
 	d.config.generation, d.config.settings = cfg.Generation, cfg.Settings
 	d.config.mu.Unlock()
-	problems := map[string]string{}
-	unsent := d.board.configure(cfg.Triggers, func(s sqlschema.Spec) *webhook.Endpoint {
+	before, able := d.board.unable(), map[string]bool{}
+	unsent := d.board.configure(cfg.Triggers, func(s sqlschema.Spec) (*webhook.Endpoint, error) {
 		ep, err := webhook.NewEndpoint(s.Webhook, d.cfg.Lookup)
-		if err != nil {
-			problems[s.Name] = err.Error()
+		if err == nil {
+			err = d.client.Prepare(ep)
 		}
-		return ep
+		able[s.Name] = err == nil
+		return ep, err
 	})
-	for trigger, problem := range problems {
-		if d.config.problems[trigger] != problem { // said already
-			d.log.Error("a trigger's webhook can't be called: correct it and apply, or set the variable and restart", "trigger", trigger, "error", problem)
-		}
-	}
-	d.config.problems = problems
+	d.tellUnable(before, able)
 	if d.cfg.Hooks.Configured != nil {
 		d.cfg.Hooks.Configured(cfg.Triggers)
 	}
-	if before != 0 && before != cfg.Generation {
+	if generation != 0 && generation != cfg.Generation {
 		d.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
 	}
 	d.giveBack(unsent)

@@ -25,8 +25,9 @@ type Stats struct {
 type TriggerStats struct {
 	Name     string
 	Paused   bool
-	InFlight int // attempts under way
-	Queued   int // events claimed that wait for a slot
+	Unable   string // why this dispatcher can't send for it, so that it claims nothing of it; "": it can
+	InFlight int    // attempts under way
+	Queued   int    // events claimed that wait for a slot
 }
 
 // Stats returns how the dispatcher stands. It may be called at any time, and asks the database for nothing.
@@ -47,7 +48,11 @@ func (b *board) stats() []TriggerStats {
 	b.mu.Lock()
 	out := make([]TriggerStats, 0, len(b.lanes))
 	for _, l := range b.lanes {
-		out = append(out, TriggerStats{Name: l.trigger.Spec.Name, Paused: l.trigger.Paused, InFlight: l.inFlight, Queued: l.queued()})
+		t := TriggerStats{Name: l.trigger.Spec.Name, Paused: l.trigger.Paused, InFlight: l.inFlight, Queued: l.queued()}
+		if l.unable != nil {
+			t.Unable = l.unable.Error()
+		}
+		out = append(out, t)
 	}
 	b.mu.Unlock()
 	slices.SortFunc(out, func(a, b TriggerStats) int { return cmp.Compare(a.Name, b.Name) })

@@ -51,6 +51,8 @@ func dispatcherRights() []right {
 		{kind: "table", name: "activity", privilege: "UPDATE", columns: []string{"delivered", "failed", "died", "latency", "error_at", "error"}},
 		{kind: "table", name: "activity", privilege: "DELETE"},
 		{kind: "table", name: "backfill", privilege: "SELECT"},
+		// From version 3 of the schema on.
+		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"trouble"}},
 	}
 }
 
@@ -146,7 +148,9 @@ select distinct r.number
          when r.kind = 'function' then pg_catalog.has_function_privilege(role.oid, p.oid, r.privilege)
          when r.kind = 'sequence' then pg_catalog.has_sequence_privilege(role.oid, c.oid, r.privilege)
          when r.col = '' then pg_catalog.has_table_privilege(role.oid, c.oid, r.privilege)
-         else pg_catalog.has_column_privilege(role.oid, c.oid, r.col, r.privilege)
+         -- By number: of a column that does not exist, such as one of a later version, that says null.
+         else pg_catalog.has_column_privilege(role.oid, c.oid, (
+           select a.attnum from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attname = r.col::pg_catalog.name and not a.attisdropped), r.privilege)
        end, not $7)
  order by r.number`, numbers, kinds, names, privileges, columns, role, absent)
 	if err != nil {

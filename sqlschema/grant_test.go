@@ -46,7 +46,7 @@ func granted() []string {
 		"table instance DELETE",
 		"table instance INSERT",
 		"table instance SELECT",
-		"table instance UPDATE listens", "table instance UPDATE name",
+		"table instance UPDATE listens", "table instance UPDATE name", "table instance UPDATE trouble",
 		"table invocation_log INSERT",
 		"table schema_version SELECT",
 		"table setting SELECT",
@@ -206,6 +206,9 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { return sqlschema.Register(ctx, tx, id, "n", "v", false) },
 		func() error { return sqlschema.Register(ctx, tx, id, "n", "v", true) },
 		func() error { return sqlschema.Touch(ctx, tx, id) },
+		func() error {
+			return sqlschema.RecordTrouble(ctx, tx, id, &sqlschema.Trouble{Unable: map[string]string{"w": "no variable"}})
+		},
 		func() error { return sqlschema.HoldLock(ctx, conn, id) },
 		func() (err error) { watch, err = sqlschema.Look(ctx, tx); return },
 		func() error { _, err := sqlschema.Tidy(ctx, tx, cfg.Settings.Retention); return err },

@@ -22,7 +22,7 @@ select string_agg(o, E'\n' order by o) from (
    where c.relnamespace = 'rowhook'::regnamespace and not c.relispartition
   union all
   select format('%s.%s %s', c.relname, a.attname, col_description(c.oid, a.attnum)) from pg_class c join pg_attribute a on a.attrelid = c.oid
-   where c.relnamespace = 'rowhook'::regnamespace and c.relkind in ('r', 'p', 'v') and a.attnum > 0 and not c.relispartition
+   where c.relnamespace = 'rowhook'::regnamespace and c.relkind in ('r', 'p', 'v') and a.attnum > 0 and not a.attisdropped and not c.relispartition
   union all
   select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'rowhook'::regnamespace
   union all

@@ -3,8 +3,11 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/rowhook/rowhook/dispatcher"
 )
 
 // Readiness is whether a dispatcher can deliver, and if not, what it lacks.
@@ -15,9 +18,9 @@ type Readiness struct {
 
 // Check is one condition.
 type Check struct {
-	Name   string `json:"name"` // running, connected, migrated, listening, claiming or settling
+	Name   string `json:"name"` // running, connected, migrated, listening, claiming, sending or settling
 	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"` // why not
+	Detail string `json:"detail,omitempty"` // why not, or what is wrong although it can deliver
 }
 
 func (s *Server) alive(http.ResponseWriter, *http.Request) (int, any, error) {
@@ -73,6 +76,7 @@ func (d *readiness) look(ctx context.Context) Readiness {
 	}
 	checks = append(checks, listening,
 		Check{Name: "claiming", OK: stats.Started && stats.Claiming == "", Detail: stats.Claiming},
+		sending(stats.Triggers),
 		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling})
 	out := Readiness{Status: statusReady, Checks: checks}
 	for _, c := range checks {
@@ -81,6 +85,32 @@ func (d *readiness) look(ctx context.Context) Readiness {
 		}
 	}
 	return out
+}
+
+// sending tells which triggers this instance can't send for. It is ready nevertheless while it can send for some: the others may
+// be another instance's.
+func sending(triggers []dispatcher.TriggerStats) Check {
+	c := Check{Name: "sending", OK: true}
+	var unable []string
+	active := 0
+	for _, t := range triggers {
+		if !t.Paused {
+			active++
+		}
+		if t.Unable == "" {
+			continue
+		}
+		unable = append(unable, t.Name+": "+t.Unable)
+		if !t.Paused {
+			active--
+		}
+	}
+	if len(unable) == 0 {
+		return c
+	}
+	c.OK = active > 0
+	c.Detail = "it can't send for these, whose events wait for an instance that can: " + strings.Join(unable, "; ")
+	return c
 }
 
 // database asks for the schema, at most every checkEvery.

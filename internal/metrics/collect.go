@@ -16,13 +16,14 @@ import (
 // Watch adds what stats says at each scrape.
 func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 	m.registry.MustRegister(&scraped{m: m, names: []string{
-		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_claiming", "rowhook_settling", "rowhook_payload_memory_bytes",
+		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_claiming", "rowhook_settling", "rowhook_payload_memory_bytes",
 		"rowhook_doorbell_silent", "rowhook_listening",
 	}, read: func(emit emitter) {
 		s := stats()
 		for _, t := range s.Triggers {
 			emit("rowhook_attempts_in_flight", float64(t.InFlight), t.Name)
 			emit("rowhook_events_queued", float64(t.Queued), t.Name)
+			emit("rowhook_trigger_unable", truth(t.Unable != ""), t.Name)
 		}
 		emit("rowhook_claiming", truth(s.Started && s.Claiming == ""))
 		emit("rowhook_settling", truth(s.Settling == ""))

@@ -34,6 +34,7 @@ func Definitions() []Definition {
 		{"rowhook_webhook_duration_seconds", Histogram, trigger, "How long attempts took, to the last byte of the response or the failure.", false},
 		{"rowhook_attempts_in_flight", Gauge, trigger, "Attempts under way in this instance.", false},
 		{"rowhook_events_queued", Gauge, trigger, "Events claimed by this instance that wait for a free slot.", false},
+		{"rowhook_trigger_unable", Gauge, trigger, "1 while this instance can't build the trigger's webhook, as a variable, a file or a correct URL is missing, and so leaves its events to others.", false},
 
 		{"rowhook_backlog_events", Gauge, []string{"trigger", "state"}, "Events owed, by state: waiting, in_flight, retrying. Above some thousands an estimate.", true},
 		{"rowhook_backlog_oldest_age_seconds", Gauge, trigger, "Age of the oldest event owed; 0: none is.", true},

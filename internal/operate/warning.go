@@ -22,6 +22,7 @@ type Warning struct {
 func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
 		s.warnOfSchema, s.warnOfRowSecurity,
+		s.warnOfTrouble,
 	} {
 		if err := look(ctx, tx); err != nil {
 			return err

@@ -32,6 +32,18 @@ type secureTransport struct {
 	problem   error // of the last look
 }
 
+// Prepare returns why ep can't be called from this process, whatever the event: it is ep's Problem, or one of its TLS files can't be used.
+// The latter is looked at anew about once a second.
+func (c *Client) Prepare(ep *Endpoint) error {
+	if ep.problem != nil {
+		return ep.problem
+	}
+	if _, err := c.transport(ep); err != nil {
+		return errors.New(ep.scrub.text(oneLine(err.Error())))
+	}
+	return nil
+}
+
 // transport returns what calls an endpoint. The error says which of its files can't be used and why.
 func (c *Client) transport(ep *Endpoint) (*http.Transport, error) {
 	if ep.tls == (tlsFiles{}) {

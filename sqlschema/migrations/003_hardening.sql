@@ -80,6 +80,9 @@ comment on function rowhook.capture() is 'Capture trigger: for a row, or for a w
 
 -- == Instances ==
 
+alter table rowhook.instance add column trouble jsonb;
+comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {trigger: why}}; null: nothing';
+
 -- == Operating ==
 
 -- == Rights ==
@@ -93,7 +96,8 @@ begin
     select distinct a.grantee from pg_proc p, aclexplode(p.proacl) a
      where p.oid = 'rowhook.drop_partitions(text, interval)'::regprocedure and a.grantee not in (0, p.proowner)
   loop
-    null; -- each new right of dispatcherRights, in grant.go
+    -- each new right of dispatcherRights, in grant.go
+    execute format('grant update (trouble) on rowhook.instance to %s', dispatcher);
   end loop;
 end
 $$;
@@ -103,6 +107,8 @@ $$;
 -- == Operating ==
 
 -- == Instances ==
+
+alter table rowhook.instance drop column trouble;
 
 -- == Capture ==
 

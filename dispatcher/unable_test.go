@@ -1,0 +1,133 @@
+package dispatcher_test
+
+import (
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// lookup has the variables that are listed, by name and value.
+func lookup(pairs ...string) func(*dispatcher.Config) {
+	return func(c *dispatcher.Config) {
+		c.Lookup = func(name string) (string, bool) {
+			for i := 0; i < len(pairs); i += 2 {
+				if pairs[i] == name {
+					return pairs[i+1], true
+				}
+			}
+			return "", false
+		}
+	}
+}
+
+func noRetry(s *sqlschema.Spec) { s.Retry.Limit = 0 }
+
+func TestAnInstanceThatCannotSendLeavesEventsToOneThatCan(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*sqlschema.Spec){
+		"unset": func(s *sqlschema.Spec) { s.Webhook.URL = "${U}/orders" },
+		"token": func(s *sqlschema.Spec) { s.Webhook.Headers = map[string]string{"X-Token": "${U}"} },
+		"key":   func(s *sqlschema.Spec) { s.Webhook.Secret = "${U}" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.watch(t, "orders", noRetry, change)
+			without := b.start(t, lookup())
+			b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 200)")
+			with := b.start(t, lookup("U", b.receiver.URL))
+			b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 800)")
+			b.receiver.await(t, "orders", 1000)
+			b.settled(t)
+			conn := b.Conn(t)
+			require.Equal(t, 1000, one[int](t, conn, "select count(*) from rowhook.event_archive where tries = 1"))
+			require.Zero(t, one[int](t, conn, "select count(*) from rowhook.dead_letter"))
+			require.Equal(t, 1000, b.receiver.unique("orders"))
+			require.Contains(t, without.log.String(), "can't send for a trigger")
+			require.NotContains(t, with.log.String(), "can't send for a trigger")
+		})
+	}
+}
+
+func TestEventsOfATriggerThatNobodyCanSendWaitUncountedAndAreShown(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "fine")
+	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) { s.Webhook.URL = "${SECRET_U}/orders" })
+	r := b.start(t, lookup("SECRET_U", "no url hunter2"))
+	b.Exec(t, "insert into orders default values; insert into fine default values")
+	b.receiver.await(t, "fine", 1)
+	conn := b.Conn(t)
+	var found []operate.Warning
+	require.Eventually(t, func() bool {
+		s, err := operate.ReadStatus(t.Context(), conn)
+		require.NoError(t, err)
+		found = s.Warnings
+		return len(found) > 0
+	}, patience, 20*time.Millisecond)
+	require.Equal(t, "cannot_send", found[0].Code)
+	require.Equal(t, "orders", found[0].Trigger)
+	require.Contains(t, found[0].Problem, "SECRET_U")
+	require.NotContains(t, found[0].Problem, "hunter2")
+	for _, s := range r.Stats().Triggers {
+		require.Equal(t, s.Name == "orders", s.Unable != "", s.Name)
+	}
+	eventually(t, conn, "0", "select coalesce(string_agg(tries::text, ','), '') from rowhook.event_log")
+	require.Zero(t, one[int](t, conn, "select count(*) from rowhook.dead_letter"))
+
+	b.apply(t, b.spec("orders"))
+	b.receiver.await(t, "orders", 1)
+	require.Contains(t, r.log.String(), "can be sent for again")
+	eventually(t, conn, true, "select bool_and(trouble is null) from rowhook.instance")
+}
+
+func TestATLSFileThatAppearsLaterIsTriedAgainAndBurnsNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	secure := httptest.NewTLSServer(b.receiver)
+	t.Cleanup(secure.Close)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) {
+		s.Webhook.URL, s.Webhook.TLS.CAFile = secure.URL+"/orders", file
+	})
+	r := b.start(t)
+	b.Exec(t, "insert into orders default values")
+	require.Contains(t, r.log.String(), "ca.pem")
+	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600))
+	b.receiver.await(t, "orders", 1)
+	b.settled(t)
+	require.Equal(t, 1, one[int](t, b.Conn(t), "select count(*) from rowhook.event_archive where tries = 1"))
+}
+
+func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	held := make(chan struct{})
+	b.receiver.respond(func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-held:
+		case <-r.Context().Done():
+		}
+	})
+	one1 := func(s *sqlschema.Spec) { s.Concurrency, s.Retry.Limit = 1, 0 }
+	b.watch(t, "orders", one1)
+	b.start(t, lookup())
+	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 50)")
+	b.receiver.await(t, "orders", 1)
+	b.apply(t, b.spec("orders", one1, func(s *sqlschema.Spec) { s.Webhook.URL = "${U}" }))
+	conn := b.Conn(t)
+	eventually(t, conn, 1, "select count(claimed_by)::integer from rowhook.event_log")
+	close(held)
+	eventually(t, conn, "49 0", "select concat_ws(' ', count(*), sum(tries)) from rowhook.event_log")
+	require.Zero(t, one[int](t, conn, "select count(*) from rowhook.dead_letter"))
+}

@@ -1,0 +1,48 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// troubled is what a dispatcher has recorded that it can't do.
+type troubled struct {
+	ID      int32
+	Name    string
+	Trouble string
+}
+
+// warnOfTrouble tells what the dispatchers that are alive can't do.
+func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
+	if s.Schema.Database < sqlschema.TroubleSchema {
+		return nil
+	}
+	found, err := collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble is not null order by id")
+	if err != nil {
+		return fmt.Errorf("ask what the dispatchers can't do: %w", err)
+	}
+	for _, in := range found {
+		if !slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.ID == in.ID && i.Alive }) {
+			continue
+		}
+		var t sqlschema.Trouble
+		if err := json.Unmarshal([]byte(in.Trouble), &t); err != nil {
+			return fmt.Errorf("read what dispatcher %d can't do: %w", in.ID, err)
+		}
+		for _, trigger := range slices.Sorted(maps.Keys(t.Unable)) {
+			s.warn(Warning{
+				Code: "cannot_send", Trigger: trigger,
+				Problem: fmt.Sprintf("dispatcher %d (%s) can't send for it, so its events wait for one that can: %s", in.ID, in.Name, t.Unable[trigger]),
+				Remedy:  "correct its webhook and apply, or set the variable and restart that dispatcher",
+			})
+		}
+	}
+	return nil
+}
