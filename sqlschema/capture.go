@@ -64,7 +64,30 @@ func (s *Spec) sqlTriggers(rel *relation) []operation {
 // that is neither is kept from becoming it: Postgres refuses that of tables with a row trigger that has a transition table,
 // and the guard is one that never runs.
 func (s *Spec) wholeInserts(rel *relation) bool {
-	return s.On.Insert && s.When == "" && !s.OnReplication && rel.Kind == "r" && !rel.Descends && s.Payload.IsZero() && len(rel.virtualColumns()) == 0
+	return s.Capture != CaptureRows && s.byRow(rel) == ""
+}
+
+// byRow says what keeps inserts from being captured by the statement, or nothing.
+func (s *Spec) byRow(rel *relation) string {
+	switch {
+	case !s.On.Insert:
+		return "it captures no inserts, and updates and deletes are captured row by row"
+	case s.When != "":
+		return "its when has to be asked of each row"
+	case s.OnReplication:
+		return "it has on_replication, and the apply worker of a subscription runs no triggers for whole inserts"
+	case !s.Payload.IsZero():
+		return "its payload is a choice of columns"
+	case rel.Hypertable:
+		return fmt.Sprintf("%s is a hypertable, and TimescaleDB takes no triggers with transition tables", rel)
+	case rel.Kind == "p":
+		return fmt.Sprintf("%s is partitioned, and rows that are inserted into a partition would be missed", rel)
+	case rel.Descends:
+		return fmt.Sprintf("%s is a partition or inherits from another table, and rows that come by way of that one would be missed", rel)
+	case len(rel.virtualColumns()) > 0:
+		return fmt.Sprintf("%s has columns that are computed when they are read", rel)
+	}
+	return ""
 }
 
 // ownFunction reports that a trigger needs functions of its own: its payload is a choice of columns, or the table has

@@ -72,7 +72,8 @@ type functionFound struct {
 	Made      string
 }
 
-// captureTriggers lists the capture triggers of all tables. Copies on partitions belong to their parent's. A trigger's
+// captureTriggers lists the capture triggers of all tables. Copies on partitions, and those that TimescaleDB makes on the chunks of a
+// hypertable, belong to their parent's. A trigger's
 // digest is of its type, condition (in which columns are numbers), function, arguments and transition table; none of these changes with a rename.
 const captureTriggers = captureTriggersHead + captureTriggersTail
 
@@ -87,7 +88,11 @@ with recursive mine as (
     join pg_catalog.pg_proc p on p.oid = t.tgfoid
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
    where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0
-     and encode(t.tgargs, 'escape') ~ E'^[0-9]{1,9}\\\\000'`
+     and encode(t.tgargs, 'escape') ~ E'^[0-9]{1,9}\\\\000'
+     and not exists (
+       select from pg_catalog.pg_inherits i
+         join pg_catalog.pg_trigger o on o.tgrelid = i.inhparent
+        where i.inhrelid = t.tgrelid and o.tgname = t.tgname and o.tgfoid = t.tgfoid and o.tgargs = t.tgargs)`
 
 const captureTriggersTail = `
 ), family as (

@@ -227,7 +227,12 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 			continue
 		}
 		p.relations[i] = rel
-		if rel.Inherited {
+		if spec.Capture == CaptureStatement {
+			if reason := spec.byRow(rel); reason != "" {
+				problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which then captures row by row", "capture")
+			}
+		}
+		if rel.Inherited && !rel.Hypertable {
 			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: tables inherit from %s, and Postgres does not run its triggers for rows of theirs: "+
 				"give each a trigger of its own", spec.Name, rel))
 		}

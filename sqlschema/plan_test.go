@@ -286,6 +286,23 @@ func TestLongNamesAreCutAndStayApart(t *testing.T) {
 	require.Len(t, w.take(t), 6)
 }
 
+// Hasura allows 42 characters, of any alphabet where they come from elsewhere than rowhook.yaml; existing names keep theirs.
+func TestTriggerNamesOf42CharactersAreCapturedUnderNamesThatStayApart(t *testing.T) {
+	t.Parallel()
+	var specs []sqlschema.Spec
+	for _, letter := range []string{"x", "ä", "日", "😀"} {
+		for _, length := range []int{40, 41, 42} {
+			specs = append(specs, all(strings.Repeat(letter, length), "t"))
+		}
+	}
+	w := newWatched(t, "create table t (a int)", specs...)
+	w.do(t, "insert into t values (1)", "update t set a = 2", "delete from t")
+	require.Len(t, w.take(t), 3*len(specs))
+	require.Equal(t, "rowhook_"+strings.Repeat("x", 42)+"_insert", w.scalar(t, "select max(tgname) from pg_trigger where tgname ~ '^rowhook_x+_insert$'"))
+	w.apply(t)
+	require.Equal(t, "0", w.scalar(t, "select count(*) from pg_trigger where tgname like 'rowhook%'"))
+}
+
 func TestVirtualColumnsAppearInRowsWithColumnsAddedLater(t *testing.T) {
 	t.Parallel()
 	if pgtest.Version(t) < 18 {

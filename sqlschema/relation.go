@@ -17,6 +17,7 @@ type relation struct {
 	Kind        string // pg_class.relkind
 	Persistence string // pg_class.relpersistence
 	Inherited   bool   // other tables inherit from it
+	Hypertable  bool   // it is TimescaleDB's, which takes care of the tables that inherit from it
 	Descends    bool   // it is a partition, or inherits from another table
 	MayTrigger  bool   // this role has the TRIGGER privilege
 	Owned       bool   // this role owns it, or may act as its owner
@@ -111,6 +112,9 @@ select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c
 	if err != nil {
 		return nil, fmt.Errorf("read the table's description: %w", err)
 	}
+	if r.Hypertable, err = isHypertable(ctx, conn, r); err != nil {
+		return nil, fmt.Errorf("ask whether %s is a hypertable: %w", r, err)
+	}
 	rows, err = conn.Query(ctx, `
 select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
        not exists (
@@ -151,6 +155,21 @@ select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
 		return nil, fmt.Errorf("read the columns of %s: %w", r, err)
 	}
 	return r, nil
+}
+
+// isHypertable goes by TimescaleDB's catalog, and by the trigger that its releases before 2.22 put on each hypertable.
+func isHypertable(ctx context.Context, conn *pgx.Conn, r *relation) (is bool, err error) {
+	var catalog bool
+	err = conn.QueryRow(ctx, `
+select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname = 'ts_insert_blocker'),
+       exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                where n.nspname = '_timescaledb_catalog' and c.relname = 'hypertable'
+                  and pg_catalog.has_schema_privilege(n.oid, 'USAGE') and pg_catalog.has_table_privilege(c.oid, 'SELECT'))`, r.OID).Scan(&is, &catalog)
+	if err != nil || is || !catalog {
+		return is, err
+	}
+	err = conn.QueryRow(ctx, "select exists (select from _timescaledb_catalog.hypertable where schema_name::text = $1 and table_name::text = $2)", r.Schema, r.Name).Scan(&is)
+	return is, err
 }
 
 // refusal says why the relation can't be watched, or nothing.

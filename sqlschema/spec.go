@@ -23,6 +23,8 @@ type Spec struct {
 	Concurrency int `json:"concurrency,omitempty" yaml:"concurrency,omitempty"`
 	// Notify is NotifyAuto or NotifyNever.
 	Notify string `json:"notify" yaml:"notify,omitempty"`
+	// Capture is CaptureRows or CaptureStatement: how inserts are captured. "": by the statement where the table and the spec allow it.
+	Capture string `json:"capture,omitempty" yaml:"capture,omitempty"`
 	// OnReplication captures changes that a logical replication apply makes, too.
 	OnReplication bool `json:"on_replication,omitempty" yaml:"on_replication,omitempty"`
 }
@@ -113,12 +115,15 @@ type Retry struct {
 	MaxInterval Duration `json:"max_interval" yaml:"max_interval"` // bounds a backoff and a receiver's Retry-After
 }
 
-// The values of Retry.Backoff and Spec.Notify.
+// The values of Retry.Backoff, Spec.Notify and Spec.Capture.
 const (
 	BackoffFixed       = "fixed"
 	BackoffExponential = "exponential"
 	NotifyAuto         = "auto"
 	NotifyNever        = "never"
+	CaptureAuto        = "auto"      // what "" means, for the file
+	CaptureRows        = "rows"      // row by row
+	CaptureStatement   = "statement" // by the statement, or not at all
 )
 
 // Defaults of a Spec, as the commented rowhook.yaml shows them.

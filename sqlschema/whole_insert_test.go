@@ -228,3 +228,73 @@ func TestApplyRestoresWhatTheOwnerOfATableNeedsToCapture(t *testing.T) {
 		require.Len(t, w.take(t), 3, loss)
 	}
 }
+
+func capturedBy(how string) func(*sqlschema.Spec) {
+	return func(s *sqlschema.Spec) { s.Capture = how }
+}
+
+func TestCaptureSaysWhetherInsertsAreCapturedByTheStatement(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int, v text); create table p (id int, v text) partition by range (id)")
+	for _, step := range []struct{ how, whole string }{{"", "1"}, {"rows", "0"}, {"statement", "1"}, {"auto", "1"}, {"rows", "0"}} {
+		w.apply(t, all("w", "t", capturedBy(step.how)))
+		require.Equal(t, step.whole, w.scalar(t, wholeInserts), step.how)
+		w.do(t, "insert into t values (1, 'x')")
+		require.Equal(t, []string{`w I null {"id":1,"v":"x"}`}, w.take(t), step.how)
+	}
+	w.do(t, "alter table p attach partition t for values from (1) to (9)", "insert into p values (2, 'y')")
+	require.Equal(t, []string{`w I null {"id":2,"v":"y"}`}, w.take(t))
+	statement := capturedBy("statement")
+	for reason, spec := range map[string]sqlschema.Spec{
+		"its when has to be asked of each row": all("s", "t", statement, when("true")),
+		"it has on_replication":                all("s", "t", statement, onReplication),
+		"its payload is a choice of columns":   all("s", "t", statement, payload("id")),
+		"it captures no inserts":               all("s", "t", statement, updatesOf("id")),
+		"public.p is partitioned":              all("s", "p", statement),
+		"public.t is a partition or inherits":  all("s", "t", statement),
+	} {
+		_, err := sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings())
+		var problems sqlschema.SpecErrors
+		require.ErrorAs(t, err, &problems, reason)
+		require.Equal(t, []string{"capture"}, problems[0].Path)
+		require.Contains(t, problems[0].Message, reason)
+		require.Contains(t, problems[0].Message, "write capture: auto")
+	}
+}
+
+// Stand-ins for TimescaleDB's catalog and for the trigger that it puts on hypertables: the chunks inherit, and have copies of triggers on rows.
+func TestHypertablesAreCapturedRowByRow(t *testing.T) {
+	t.Parallel()
+	for name, setup := range map[string]string{
+		"by the trigger": "create trigger ts_insert_blocker before insert on t for each row when (false) execute function suppress_redundant_updates_trigger()",
+		"by the catalog": "create schema _timescaledb_catalog; create table _timescaledb_catalog.hypertable (schema_name name, table_name name); insert into _timescaledb_catalog.hypertable values ('public', 't')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatched(t, "create table t (id int, v text); create table chunk () inherits (t); "+setup)
+			spec := all("w", "t")
+			require.Empty(t, w.apply(t, spec).Warnings)
+			require.Equal(t, "0", w.scalar(t, wholeInserts))
+			w.do(t, `do $$ declare d text; begin for d in select pg_get_triggerdef(oid) from pg_trigger where tgrelid = 't'::regclass and tgname like 'rowhook%' loop
+				execute replace(d, 'public.t ', 'public.chunk '); end loop; end $$`)
+			require.True(t, w.plan(t, spec).Empty(), "the copies belong to the hypertable's")
+			w.do(t, "insert into chunk values (1, 'x')")
+			require.Equal(t, []string{`w I null {"id":1,"v":"x"}`}, w.take(t))
+			_, err := sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{all("w", "t", capturedBy("statement"))}, sqlschema.DefaultSettings())
+			require.ErrorContains(t, err, "public.t is a hypertable")
+		})
+	}
+}
+
+func TestATransitionTableCountsAgainstTempFileLimitAndRowsDoNot(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int, v text)", all("w", "t"))
+	load := "insert into t select i, repeat('x', 500) from generate_series(1, 4000) i"
+	w.do(t, "set work_mem = '64kB'", "set temp_file_limit = '1MB'")
+	require.Contains(t, w.fails(t, load), "temp_file_limit")
+	w.do(t, "alter table t disable trigger all")
+	require.Contains(t, w.fails(t, load), "temp_file_limit", "also while the trigger is disabled")
+	w.apply(t, all("w", "t", capturedBy("rows")))
+	w.do(t, load, "reset temp_file_limit")
+	require.Len(t, w.take(t), 4000)
+}

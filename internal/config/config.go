@@ -98,6 +98,11 @@ func Parse(name string, data []byte) (*Config, error) {
 	if len(d.problems) > 0 {
 		return nil, ErrorOf(d.problems...)
 	}
+	for i := range d.out.Triggers {
+		if s := &d.out.Triggers[i]; s.Capture == sqlschema.CaptureAuto {
+			s.Capture = "" // as where it is left out
+		}
+	}
 	c := &Config{
 		File: name, Triggers: d.out.Triggers, Settings: d.out.Settings,
 		source: d.source, positions: d.positions,

@@ -151,7 +151,7 @@ func TestParseAcceptsWhatLooksOdd(t *testing.T) {
 		"several signing secrets":    trigger(`webhook: {url: https://e.com, secret: "whsec_c2VjcmV0 whsec_YWI_YWI- other"}`),
 		"a long wait, both raised":   trigger("retry: {interval: 2d, max_interval: 1w}"),
 		"empty groups":               trigger("retry: {}", "payload: {}") + "retention: {}\n",
-		"the name at its longest":    trigger("name: " + strings.Repeat("x", 40)),
+		"the name at its longest":    trigger("name: " + strings.Repeat("x", 42)),
 		"a condition of many lines":  trigger("when: |\n  new.a > 1\n  and /* why */ new.b"),
 		"a condition, folded":        trigger("when: >-\n  new.a > 1\n  and new.b"),
 		"a comment after everything": trigger("concurrency: 5 # five"),
@@ -164,7 +164,7 @@ func TestParseAcceptsWhatLooksOdd(t *testing.T) {
 func TestParseReportsEveryProblemOfAFileAtOnceSortedByLine(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []string{
-		`rowhook.yaml:2:11: triggers[0].name: "1a" is no name of a trigger; use 1 to 40 letters, digits, _ and -, starting with a letter or _`,
+		`rowhook.yaml:2:11: triggers[0].name: "1a" is no name of a trigger; use 1 to 42 letters, digits, _ and -, starting with a letter or _`,
 		`rowhook.yaml:3:5: triggers[0].tabel: unknown key; did you mean table?`,
 		`rowhook.yaml:4:18: triggers[0].on.insert: "yes" is text; write insert: true, without quotes`,
 		`rowhook.yaml:6:12: triggers[0].webhook.url: events can't be sent by ftp://; use http:// or https://`,
@@ -236,7 +236,7 @@ func TestParseRefuses(t *testing.T) {
 		// values
 		{"the same name twice", trigger() + strings.TrimPrefix(trigger(), "triggers:\n"), `6:11: triggers[1].name: "a" is the name of another trigger, on line 2; `},
 		{"a name with a space", trigger("name: order placed"), `2:11: triggers[0].name: "order placed" is no name of a trigger; `},
-		{"a long name", trigger("name: " + strings.Repeat("x", 41)), "2:11: triggers[0].name: "},
+		{"a long name", trigger("name: " + strings.Repeat("x", 43)), "2:11: triggers[0].name: "},
 		{"an empty name", trigger(`name: ""`), "2:11: triggers[0].name: is empty; "},
 		{"a number for a name", trigger("name: 7"), `2:11: triggers[0].name: is the number 7 where text is needed; put it in quotes: "7"`},
 		{"a table of three parts", trigger("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is no name of a table; `},

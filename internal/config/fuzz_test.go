@@ -79,7 +79,7 @@ func specs() *rapid.Generator[sqlschema.Spec] {
 	})
 	return rapid.Custom(func(t *rapid.T) sqlschema.Spec {
 		s := sqlschema.DefaultSpec()
-		s.Name = rapid.StringMatching(`[A-Za-z_][A-Za-z0-9_-]{0,39}`).Draw(t, "name")
+		s.Name = rapid.StringMatching(`[A-Za-z_][A-Za-z0-9_-]{0,41}`).Draw(t, "name")
 		s.Table = rapid.SampledFrom([]string{"t", "public.orders", `"My Schema"."a""b"`, `"1"`, "null", "true.false", "_1"}).Draw(t, "table")
 		s.On = sqlschema.On{Insert: true, Delete: rapid.Bool().Draw(t, "delete"), Manual: rapid.Bool().Draw(t, "manual")}
 		if rapid.Bool().Draw(t, "update") {
@@ -108,6 +108,7 @@ func specs() *rapid.Generator[sqlschema.Spec] {
 		s.Retry.Backoff = rapid.SampledFrom([]string{sqlschema.BackoffFixed, sqlschema.BackoffExponential}).Draw(t, "backoff")
 		s.Concurrency = rapid.IntRange(0, 1<<31-1).Draw(t, "concurrency")
 		s.Notify = rapid.SampledFrom([]string{sqlschema.NotifyAuto, sqlschema.NotifyNever}).Draw(t, "notify")
+		s.Capture = rapid.SampledFrom([]string{"", sqlschema.CaptureRows, sqlschema.CaptureStatement}).Draw(t, "capture")
 		s.OnReplication = rapid.Bool().Draw(t, "on_replication")
 		return s
 	})

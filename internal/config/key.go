@@ -41,7 +41,7 @@ type key struct {
 }
 
 const (
-	triggerNamePattern = `^[A-Za-z_][A-Za-z0-9_-]{0,39}$`
+	triggerNamePattern = `^[A-Za-z_][A-Za-z0-9_-]{0,41}$`
 	tablePattern       = `^(?:"(?:[^"]|"")+"|` + bareName + `)(?:\.(?:"(?:[^"]|"")+"|` + bareName + `))?$`
 	bareName           = `(?:[A-Za-z_]|[^\x00-\x7F])(?:[A-Za-z0-9_$]|[^\x00-\x7F])*`
 	durationPattern    = `^(?:0|(?:[0-9]+[wd])+(?:` + durationPart + `)*|(?:` + durationPart + `)+)$`
@@ -69,7 +69,7 @@ func keys() map[string]key {
 			required: true,
 			noun:     "name of a trigger",
 			pattern:  triggerNamePattern,
-			rule:     "use 1 to 40 letters, digits, _ and -, starting with a letter or _",
+			rule:     "use 1 to 42 letters, digits, _ and -, starting with a letter or _",
 		},
 		"triggers[].table": {
 			doc: "The table to watch, as SQL names it: schema.table. A name with capitals, spaces or dots goes in double quotes, " +
@@ -194,6 +194,12 @@ func keys() map[string]key {
 				"it is for tables that are written in transactions that are prepared (PREPARE TRANSACTION), which can't notify.",
 			example: "notify: auto",
 			enum:    []string{sqlschema.NotifyAuto, sqlschema.NotifyNever},
+		},
+		"triggers[].capture": {
+			doc: "How inserts are captured. auto: once for each statement, which costs bulk inserts a quarter, where table and trigger allow it, else row by row. " +
+				"rows: row by row always, without the temporary files of transition tables, and the table may become a partition. statement: once for each statement, or apply says what stands against it.",
+			example: "capture: auto",
+			enum:    []string{sqlschema.CaptureAuto, sqlschema.CaptureRows, sqlschema.CaptureStatement},
 		},
 		"triggers[].on_replication": {doc: "Also capture changes that logical replication applies.", example: "on_replication: true"},
 		"network": {

@@ -69,7 +69,7 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"headers":               trigger("webhook: {url: https://e.com, headers: {X-A: b, x_b: ''}}"),
 		"TLS files":             trigger("webhook: {url: https://e.com, tls: {ca_file: /a, cert_file: '${DIR}/b', key_file: b}}"),
 		"network":               trigger() + "network: {deny: [private, 10.0.0.0/8], allow: ['::1']}\n",
-		"exponential and never": trigger("retry: {backoff: exponential}", "notify: never", "on_replication: true", "concurrency: 3"),
+		"exponential and never": trigger("retry: {backoff: exponential}", "notify: never", "capture: rows", "on_replication: true", "concurrency: 3"),
 	}
 	for name, text := range good {
 		_, err := config.Parse("rowhook.yaml", []byte(text))
@@ -85,7 +85,7 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"no url":                 trigger("webhook: {timeout: 1s}"),
 		"an empty url":           trigger("webhook: {url: ''}"),
 		"a bad name":             trigger("name: 1a"),
-		"a long name":            trigger("name: " + strings.Repeat("x", 41)),
+		"a long name":            trigger("name: " + strings.Repeat("x", 43)),
 		"a number for a name":    trigger("name: 1"),
 		"a bad table":            trigger("table: a.b.c"),
 		"nothing on":             trigger("on: {}"),
@@ -109,6 +109,7 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"a limit as text":        trigger("retry: {limit: '1'}"),
 		"a limit too high":       trigger("retry: {limit: 2147483647}"),
 		"a bad backoff":          trigger("retry: {backoff: Fixed}"),
+		"a bad capture":          trigger("capture: row"),
 		"a bad notify":           trigger("notify: x"),
 		"negative concurrency":   trigger("concurrency: -1"),
 		"yes for true":           trigger("on_replication: yes"),
@@ -161,5 +162,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 36)
+	require.Len(t, seen, 37)
 }
