@@ -50,17 +50,13 @@ func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settin
 		for _, w := range plan.Warnings {
 			log.Warn(w)
 		}
-		var failed []error
-		for _, u := range plan.units {
-			if err := a.run(ctx, conn, u, log); err != nil {
-				failed = append(failed, err)
-			}
-			if ctx.Err() != nil {
-				return errors.Join(failed...)
-			}
+		failed := a.runAll(ctx, conn, plan.units, log)
+		if ctx.Err() != nil {
+			return failed
 		}
-		if len(failed) > 0 {
-			return errors.Join(failed...)
+		recordApply(ctx, conn, plan, failed, log)
+		if failed != nil {
+			return failed
 		}
 		for _, c := range plan.Changes {
 			log.Info("applied", "change", c.String())
@@ -80,6 +76,48 @@ func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settin
 	return plan, nil
 }
 
+// runAll does the units one after the other, the rest of them also where one fails.
+func (a Applier) runAll(ctx context.Context, conn *pgx.Conn, units []*unit, log *slog.Logger) error {
+	var failed []error
+	for _, u := range units {
+		if err := a.run(ctx, conn, u, log); err != nil {
+			failed = append(failed, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// recordApply says in rowhook.audit what was changed. Who may change the triggers of some tables need not have the right to write there.
+func recordApply(ctx context.Context, conn *pgx.Conn, plan *Plan, failed error, log *slog.Logger) {
+	if plan.Empty() {
+		return
+	}
+	const most = 200
+	var changes []string
+	targets := map[string]bool{}
+	for i, c := range plan.Changes {
+		if c.Object == "trigger" {
+			targets[c.Name] = true
+		}
+		switch {
+		case i < most:
+			changes = append(changes, c.String())
+		case i == most:
+			changes = append(changes, fmt.Sprintf("and %d more", len(plan.Changes)-most))
+		}
+	}
+	detail := map[string]any{"changes": changes}
+	if failed != nil {
+		detail["error"] = failed.Error()
+	}
+	if _, err := RecordAudit(ctx, conn, AuditEntry{Action: "apply", Targets: slices.Sorted(maps.Keys(targets)), Detail: detail}); err != nil {
+		log.Warn("who applied this is not recorded", "error", err)
+	}
+}
+
 // unit is what is done in one transaction: the changes of one table.
 type unit struct {
 	relation uint32
@@ -97,12 +135,19 @@ type work interface {
 // run does the unit and tells the dispatchers.
 func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Logger) error {
 	return a.transact(ctx, conn, u, log, func(tx pgx.Tx) error {
+		var newcomers []int32
 		for _, w := range u.works {
 			if err := w.run(ctx, tx); err != nil {
 				return err
 			}
+			if made, ok := w.(*installation); ok && made.newcomer {
+				newcomers = append(newcomers, made.id)
+			}
 		}
-		return RaiseGeneration(ctx, tx)
+		if err := RaiseGeneration(ctx, tx); err != nil {
+			return err
+		}
+		return pauseNewcomers(ctx, tx, newcomers)
 	})
 }
 
@@ -246,6 +291,7 @@ type installation struct {
 	id            int32 // 0: it has no row yet
 	row           bool  // the row is to be written
 	moved         bool  // it was on another table
+	newcomer      bool  // it is new, or comes back
 	functions     bool  // its own functions are to be made
 	create        []operation
 	enable        []operation

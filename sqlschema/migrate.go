@@ -203,7 +203,8 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 	if err := errors.Join(migrated, err, again()); err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("migrate the schema rowhook: %w", err))
 	}
-	return nil
+	_, err = RecordAudit(ctx, conn, AuditEntry{Action: "migrate", Detail: map[string]any{"from": have, "to": want}})
+	return err
 }
 
 // actAsOwner makes the session the owner of the schema rowhook until back is called, so that whatever is in the schema has one owner:

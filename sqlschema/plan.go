@@ -434,9 +434,18 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 	row := p.in.triggers[spec.Name]
 	work := &installation{spec: spec, rel: rel, definition: p.in.definition, owner: p.in.owner}
 	var was captured
+	work.newcomer = row == nil || row.Removed
+	pauses, err := parsePauses(p.in.settings[pausedSetting])
+	if err != nil {
+		return err
+	}
+	paused := ""
+	if work.newcomer && pauses.All != nil {
+		paused = "; it starts paused, as all triggers were"
+	}
 	if row == nil {
 		work.row = true
-		p.add(Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + rel.String()})
+		p.add(Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + rel.String() + paused})
 	} else {
 		work.id, work.moved = row.ID, row.Relation != rel.OID
 		if err := json.Unmarshal(row.Captured, &was); err != nil {
@@ -451,6 +460,7 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 			if change.Events, err = p.waiting(ctx, row.ID); err != nil {
 				return err
 			}
+			change.Detail += paused
 			p.add(change)
 		}
 	}

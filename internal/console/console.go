@@ -42,7 +42,7 @@ func Commands(env Env) []*cobra.Command {
 	c := &console{env}
 	return []*cobra.Command{
 		c.statusCommand(), c.eventsCommand(), c.redeliverCommand(), c.discardCommand(), c.invokeCommand(),
-		c.pauseCommand(), c.resumeCommand(), c.backfillCommand(), c.drainCommand(),
+		c.pauseCommand(), c.resumeCommand(), c.backfillCommand(), c.drainCommand(), c.auditCommand(),
 	}
 }
 

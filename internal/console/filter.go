@@ -19,14 +19,19 @@ type filterFlags struct {
 	clock               func() time.Time
 }
 
-func (f *filterFlags) add(cmd *cobra.Command) {
+// addTimes adds the flags for a range of time alone.
+func (f *filterFlags) addTimes(cmd *cobra.Command) {
 	f.clock = time.Now
+	cmd.Flags().StringVar(&f.since, "since", "", "only recorded since this `time`: 1h or 7d ago, 2026-11-23, \"2026-11-23 15:04\" (local where it names no zone), as Postgres prints it, or as in RFC 3339")
+	cmd.Flags().StringVar(&f.until, "until", "", "only recorded before this `time`")
+}
+
+func (f *filterFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&f.triggers, "trigger", "t", nil, "only of this `trigger`; repeat it, or separate them by commas")
 	flags.StringSliceVarP(&f.states, "state", "s", nil, "only in this `state`: waiting, in_flight, retrying, delivered or dead; repeat it, or separate them by commas")
 	flags.StringVar(&f.table, "table", "", "only of this `table`, as table or schema.table")
-	flags.StringVar(&f.since, "since", "", "only recorded since this `time`: 1h or 7d ago, 2026-11-23, \"2026-11-23 15:04\" (local), or as in RFC 3339")
-	flags.StringVar(&f.until, "until", "", "only recorded before this `time`")
+	f.addTimes(cmd)
 	flags.StringVar(&f.payload, "payload", "", "only with this in the payload: KEY=VALUE such as new.customer.id=42, or a JSON `path` such as '$.new.amount ? (@ > 100)'")
 	noError(cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"waiting", "in_flight", "retrying", "delivered", "dead"}, cobra.ShellCompDirectiveNoFileComp)))
 }
@@ -48,11 +53,16 @@ func (f *filterFlags) filter(ids []string) (operate.Filter, error) {
 		out.States = append(out.States, state)
 	}
 	var err error
-	if out.Since, err = f.moment("since", f.since); err != nil {
-		return out, err
-	}
-	out.Until, err = f.moment("until", f.until)
+	out.Since, out.Until, err = f.times()
 	return out, err
+}
+
+func (f *filterFlags) times() (since, until time.Time, err error) {
+	if since, err = f.moment("since", f.since); err != nil {
+		return since, until, err
+	}
+	until, err = f.moment("until", f.until)
+	return since, until, err
 }
 
 // moment reads a point in time as people write it.
@@ -64,12 +74,11 @@ func (f *filterFlags) moment(flag, s string) (time.Time, error) {
 	if d, err := sqlschema.ParseDuration(s); err == nil {
 		return now.Add(-d.Std()), nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
-			return t, nil
-		}
+	if t, ok := operate.ParseTime(s, now.Location()); ok {
+		return t, nil
 	}
-	return time.Time{}, fmt.Errorf("--%s: %q is no time: write how long ago (1h, 7d), a day (2026-11-23), a local time (\"2026-11-23 15:04\"), or RFC 3339", flag, s)
+	return time.Time{}, fmt.Errorf("--%s: %q is no time: write how long ago (1h, 7d), a day (2026-11-23), a local time (\"2026-11-23 15:04\"), "+
+		"what Postgres prints (\"2026-11-23 15:04:05.123456+00\"), or RFC 3339", flag, s)
 }
 
 var errNothingChosen = errors.New("nothing says which events: name their ids, or choose them by flags such as --trigger or --state")

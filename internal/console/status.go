@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func (c *console) statusCommand() *cobra.Command {
@@ -131,6 +132,7 @@ func (c *console) showRest(s *operate.Status) {
 		}
 		line(fmt.Sprintf("dispatcher %d", in.ID), state)
 	}
+	c.pauseLines(s, line)
 	bell := "ringing: writers notify"
 	if s.Doorbell.State != "ringing" {
 		bell = fmt.Sprintf("silent: dispatcher %d is awake and looks by itself", s.Doorbell.InstanceID)
@@ -171,6 +173,25 @@ func (c *console) showRest(s *operate.Status) {
 	line("schema", schema)
 	t.width = 0 // what is told last is what to do about it: nothing of it is cut
 	t.flush()
+}
+
+// pauseLines say who paused what, when and why.
+func (c *console) pauseLines(s *operate.Status, line func(name string, value cell)) {
+	why := func(what string, p *sqlschema.Pause) {
+		text := fmt.Sprintf("%s, %s, by %s", what, ago(p.At, s.Now), p.By)
+		if p.Reason != "" {
+			text += ": " + p.Reason
+		}
+		line("paused", coloured(text, yellow))
+	}
+	if s.AllPaused != nil {
+		why("all triggers, and those to come", s.AllPaused)
+	}
+	for i := range s.Triggers {
+		if st := &s.Triggers[i]; st.Pause != nil && (s.AllPaused == nil || *st.Pause != *s.AllPaused) {
+			why(st.Name, st.Pause)
+		}
+	}
 }
 
 // retention writes what rowhook.yaml says of the history.

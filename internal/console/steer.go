@@ -18,29 +18,44 @@ import (
 )
 
 func (c *console) invokeCommand() *cobra.Command {
-	var payload string
+	var payload, session, trace string
 	cmd := &cobra.Command{
 		Use:   "invoke TRIGGER",
 		Short: "Record a MANUAL event with a payload of your own",
 		Long: `Record a MANUAL event for a trigger that says manual: true, and print its id. The payload is any JSON, and arrives as "new".
 Applications do the same in their own transaction: select rowhook.emit('order_placed', '{"id": 7}').`,
 		Example: `  rowhook invoke order_placed --payload '{"id": 7}'
-  rowhook invoke order_placed --payload @order.json
+  rowhook invoke order_placed --payload @order.json --session '{"x-hasura-user-id": "7"}'
   jq -c .order dump.json | rowhook invoke order_placed --payload -`,
 		Args: cobra.ExactArgs(1),
 	}
 	o := c.common(cmd)
 	cmd.Flags().StringVarP(&payload, "payload", "p", "", "the payload: JSON, @ and the name of a file, or - for standard input (required)")
+	cmd.Flags().StringVar(&session, "session", "", "session_variables of the event: a JSON object, or @ and the name of a file")
+	cmd.Flags().StringVar(&trace, "trace", "", "trace_context of the event: JSON, such as {\"traceparent\": \"00-...\"}, or @ and the name of a file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !cmd.Flags().Changed("payload") {
 			return c.Usage(errors.New(`--payload is missing: write JSON, as in --payload '{"id": 7}', @ and the name of a file, or - for standard input`))
 		}
-		data, err := c.readPayload(payload)
-		if err != nil {
-			return c.Usage(err)
+		event := operate.Manual{Trigger: args[0]}
+		for _, part := range []struct {
+			flag string
+			text string
+			to   *json.RawMessage
+		}{{"payload", payload, &event.Payload}, {"session", session, &event.SessionVariables}, {"trace", trace, &event.TraceContext}} {
+			if !cmd.Flags().Changed(part.flag) {
+				continue
+			}
+			if part.flag != "payload" && part.text == "-" {
+				return c.Usage(fmt.Errorf("--%s: standard input is for the payload; write JSON, or @ and the name of a file", part.flag))
+			}
+			var err error
+			if *part.to, err = c.readJSON(part.flag, part.text); err != nil {
+				return c.Usage(err)
+			}
 		}
 		return c.work(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
-			id, err := operate.Invoke(ctx, conn, args[0], data)
+			id, err := operate.Record(ctx, conn, event)
 			if err != nil {
 				return err
 			}
@@ -57,18 +72,19 @@ Applications do the same in their own transaction: select rowhook.emit('order_pl
 // maxPayload is what Postgres could store of a text.
 const maxPayload = 1 << 30
 
-func (c *console) readPayload(arg string) (json.RawMessage, error) {
+// readJSON reads what a flag names: JSON, @ and the name of a file, or - for standard input.
+func (c *console) readJSON(flag, arg string) (json.RawMessage, error) {
 	switch {
 	case arg == "-":
 		data, err := io.ReadAll(io.LimitReader(c.Stdin, maxPayload))
 		if err != nil {
-			return nil, fmt.Errorf("read the payload from standard input: %w", err)
+			return nil, fmt.Errorf("read the %s from standard input: %w", flag, err)
 		}
 		return data, nil
 	case strings.HasPrefix(arg, "@"):
 		data, err := os.ReadFile(arg[1:])
 		if err != nil {
-			return nil, fmt.Errorf("read the payload: %w", err)
+			return nil, fmt.Errorf("read the %s: %w", flag, err)
 		}
 		return data, nil
 	}
@@ -80,10 +96,16 @@ func (c *console) pauseCommand() *cobra.Command {
 		Use:   "pause TRIGGER...|--all",
 		Short: "Stop delivering events of a trigger, and go on recording them",
 		Long: `Stop the delivery of triggers on all dispatchers, within about a second. Events go on being recorded, attempts in flight
-end, and it lasts until resume, across restarts and applies.`,
-		Example: `  rowhook pause order_placed`,
+end, and it lasts until resume, across restarts and applies. While all are paused (--all), triggers that are applied under a
+new name start paused, too. "rowhook status" shows who paused what, since when and why.`,
+		Example: `  rowhook pause order_placed --reason "the CRM is being moved"
+  rowhook pause --all`,
 	}
-	return c.pausing(cmd, operate.Pause, "Paused", "paused already")
+	var reason string
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who look at the status or the audit")
+	return c.pausing(cmd, func(ctx context.Context, db operate.DB, names ...string) ([]string, error) {
+		return operate.PauseFor(ctx, db, reason, names...)
+	}, pausingWords{"Paused", "paused already", "Triggers that are applied under a new name start paused, too: \"rowhook resume --all\" ends that."})
 }
 
 func (c *console) resumeCommand() *cobra.Command {
@@ -92,10 +114,13 @@ func (c *console) resumeCommand() *cobra.Command {
 		Short:   "Deliver events of a paused trigger again",
 		Example: `  rowhook resume order_placed`,
 	}
-	return c.pausing(cmd, operate.Resume, "Resumed", "not paused")
+	return c.pausing(cmd, operate.Resume, pausingWords{"Resumed", "not paused", ""})
 }
 
-func (c *console) pausing(cmd *cobra.Command, do func(context.Context, operate.DB, ...string) ([]string, error), done, already string) *cobra.Command {
+// pausingWords are what pause and resume say: what was done, why there was nothing to do, and what goes for all.
+type pausingWords struct{ done, already, all string }
+
+func (c *console) pausing(cmd *cobra.Command, do func(context.Context, operate.DB, ...string) ([]string, error), words pausingWords) *cobra.Command {
 	o := c.common(cmd)
 	var all bool
 	cmd.Flags().BoolVar(&all, "all", false, "all triggers")
@@ -112,10 +137,13 @@ func (c *console) pausing(cmd *cobra.Command, do func(context.Context, operate.D
 				return c.printJSON(map[string][]string{"changed": changed})
 			}
 			if len(changed) == 0 {
-				c.printf("Nothing to do: %s.\n", already)
-				return nil
+				c.printf("Nothing to do: %s.\n", words.already)
+			} else {
+				c.printf("%s %s.\n", words.done, strings.Join(changed, ", "))
 			}
-			c.printf("%s %s.\n", done, strings.Join(changed, ", "))
+			if all && words.all != "" {
+				c.printf("%s\n", words.all)
+			}
 			return nil
 		})
 	}

@@ -70,16 +70,25 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	require.EqualValues(t, 2, op.Result.Changed)
 
 	var made struct{ ID string }
-	a := d.ask(t, "POST", "/api/v1/triggers/manual/invoke", map[string]any{"payload": map[string]any{"a": 1}})
+	a := d.ask(t, "POST", "/api/v1/triggers/manual/invoke", map[string]any{"payload": map[string]any{"a": 1}, "session_variables": map[string]any{"user": 7}, "trace_context": "t"})
 	require.Equal(t, http.StatusCreated, a.StatusCode)
 	a.into(t, &made)
-	require.JSONEq(t, `{"a": 1}`, d.ids(t, "select new::text from rowhook.event_log where id::text = $1", made.ID)[0])
+	require.JSONEq(t, `[{"a": 1}, {"user": 7}, "t"]`, d.ids(t, "select json_build_array(new, session, trace)::text from rowhook.event_log where id::text = $1", made.ID)[0])
 	d.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 4)")
 	a = d.ask(t, "POST", "/api/v1/triggers/orders/backfill", map[string]any{"where": "id > 1"})
 	a.into(t, &op)
 	require.EqualValues(t, 3, op.Backfill.Recorded, a.text)
 
-	require.JSONEq(t, `{"changed": ["orders"]}`, d.ask(t, "POST", "/api/v1/pause", map[string]any{"triggers": []string{"orders"}}).text)
+	require.JSONEq(t, `{"changed": ["orders"]}`, d.ask(t, "POST", "/api/v1/pause", map[string]any{"triggers": []string{"orders"}, "reason": "why not"}).text)
+	d.ask(t, "GET", "/api/v1/status", nil).into(t, &status)
+	require.Equal(t, "why not", status.Triggers[1].Pause.Reason)
+	require.Contains(t, status.Triggers[1].Pause.By, "HTTP with ROWHOOK_HTTP_TOKEN, from 127.0.0.1, role ")
+	var audit operate.AuditPage
+	d.ask(t, "GET", "/api/v1/audit?limit=1", nil).into(t, &audit)
+	require.Equal(t, []string{"HTTP with ROWHOOK_HTTP_TOKEN", "127.0.0.1", "pause"}, []string{audit.Entries[0].Who, audit.Entries[0].Client, audit.Entries[0].Action})
+	d.ask(t, "GET", fmt.Sprintf("/api/v1/audit?limit=100&action=backfill&action=discard&trigger=orders&since=2026-01-01&cursor=%d", audit.Next), nil).into(t, &audit)
+	require.Equal(t, "HTTP with ROWHOOK_HTTP_TOKEN", audit.Entries[0].Who, "of what runs in the background, too")
+	require.Len(t, audit.Entries, 2)
 	var changed struct{ Changed []string }
 	d.ask(t, "POST", "/api/v1/pause", map[string]any{"all": true}).into(t, &changed)
 	require.Equal(t, []string{"manual"}, changed.Changed)
@@ -146,6 +155,9 @@ func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
 		"a bad limit":              {"GET", "/api/v1/events?limit=0", nil, "400 invalid"},
 		"a bad cursor":             {"GET", "/api/v1/events?cursor=x", nil, "400 invalid"},
 		"a bad time":               {"GET", "/api/v1/events?since=yesterday", nil, "400 invalid"},
+		"another bad time":         {"GET", "/api/v1/audit?until=2026-11-25+00", nil, "400 invalid"},
+		"a bad action":             {"GET", "/api/v1/audit?action=undo", nil, "400 invalid"},
+		"a session of text":        {"POST", "/api/v1/triggers/manual/invoke", map[string]any{"payload": 1, "session_variables": "x"}, "400 invalid"},
 		"a bad state":              {"GET", "/api/v1/events?state=lost", nil, "400 invalid"},
 		"a bad payload filter":     {"GET", "/api/v1/events?payload=x", nil, "400 invalid"},
 		"with_payload":             {"GET", "/api/v1/events?with_payload=1", nil, "400 invalid"},
@@ -245,4 +257,17 @@ func TestReadinessSaysWhatIsNot(t *testing.T) {
 	d.Exec(t, "alter schema rowhook rename to elsewhere")
 	require.Eventually(t, func() bool { _, not := ready(); return not == "migrated" }, patience, 100*time.Millisecond)
 	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/healthz", nil).StatusCode, "alive all the same")
+}
+
+func TestTimesOfPostgresChooseEvents(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.bury(t, 2)
+	for _, offset := range []string{"+00", "%2B00", "%2B00:00", "%2B0000", "Z", ""} {
+		for when, want := range map[string]int{"2020-01-02 03:04:05.123456": 2, "2090-01-02T03:04:05": 0} {
+			var n operate.Tally
+			d.ask(t, "GET", "/api/v1/events/count?since="+strings.ReplaceAll(when, " ", "%20")+offset, nil).into(t, &n)
+			require.EqualValues(t, want, n.Events, when+offset)
+		}
+	}
 }

@@ -71,18 +71,28 @@ func readFilter(q url.Values) (operate.Filter, error) {
 		}
 		f.States = append(f.States, state)
 	}
-	for name, to := range map[string]*time.Time{"since": &f.Since, "until": &f.Until} {
+	var err error
+	f.Since, f.Until, err = readTimes(q)
+	return f, err
+}
+
+// readTimes reads the parameters since and until. A time that names no zone is UTC.
+func readTimes(q url.Values) (since, until time.Time, err error) {
+	for name, to := range map[string]*time.Time{"since": &since, "until": &until} {
 		text := q.Get(name)
 		if text == "" {
 			continue
 		}
-		t, err := time.Parse(time.RFC3339Nano, text)
-		if err != nil {
-			return f, invalid(name, text, "write it as in RFC 3339, such as 2026-11-23T15:04:05Z")
+		t, ok := operate.ParseTime(text, time.UTC)
+		if i := strings.LastIndexByte(text, ' '); !ok && i >= 0 { // a plus sign that was not encoded is a blank
+			t, ok = operate.ParseTime(text[:i]+"+"+text[i+1:], time.UTC)
+		}
+		if !ok {
+			return since, until, invalid(name, text, "write it as in RFC 3339, such as 2026-11-23T15:04:05Z, or as Postgres prints it, such as 2026-11-23 15:04:05+00")
 		}
 		*to = t
 	}
-	return f, nil
+	return since, until, nil
 }
 
 // several are the values of a parameter that may be repeated.

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // access is what a request has to be allowed.
@@ -71,6 +73,15 @@ func (g *guard) access(r *http.Request) access {
 		}
 	}
 	return has
+}
+
+// actor is who asks, for the audit.
+func (g *guard) actor(r *http.Request) sqlschema.Actor {
+	name := "HTTP without a token"
+	if g.access(r) >= write {
+		name = "HTTP with ROWHOOK_HTTP_TOKEN"
+	}
+	return sqlschema.Actor{Name: name, Client: hostname(r.RemoteAddr)}
 }
 
 // may reports that a request is allowed this access.

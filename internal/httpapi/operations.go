@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Operation is a change of many events, which may take longer than a request. It runs in this process, and ends with it.
@@ -71,7 +72,7 @@ func (o *operations) begin(ctx context.Context) {
 func (o *operations) wait() { o.wg.Wait() }
 
 // start runs work, which is told how to say how far it is.
-func (s *Server) start(kind string, work func(ctx context.Context, progress func(change func(*Operation))) error) (*job, error) {
+func (s *Server) start(r *http.Request, kind string, work func(ctx context.Context, progress func(change func(*Operation))) error) (*job, error) {
 	o := &s.operations
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -84,7 +85,7 @@ func (s *Server) start(kind string, work func(ctx context.Context, progress func
 	if busy >= maxRunning {
 		return nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d operations are under way", busy), "wait for one: GET /api/v1/operations").with("Retry-After", "10")
 	}
-	ctx, cancel := context.WithCancel(o.ctx)
+	ctx, cancel := context.WithCancel(sqlschema.WithActor(o.ctx, sqlschema.ActorOf(r.Context())))
 	j := &job{Operation: Operation{ID: uuid.NewString(), Kind: kind, State: running, StartedAt: time.Now()}, cancel: cancel, ended: make(chan struct{})}
 	o.all = append(o.all, j)
 	if extra := len(o.all) - busy - 1 - maxFinished; extra > 0 {
@@ -178,7 +179,7 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, kind string,
 	if in.Limit < 0 {
 		return 0, nil, invalid("limit", strconv.FormatInt(in.Limit, 10), "write a positive number, or leave it out")
 	}
-	j, err := s.start(kind, func(ctx context.Context, progress func(func(*Operation))) error {
+	j, err := s.start(r, kind, func(ctx context.Context, progress func(func(*Operation))) error {
 		result, err := change(ctx, s.cfg.DB, in.Filter, operate.BulkOptions{Limit: in.Limit, Progress: func(n int64) {
 			progress(func(o *Operation) { o.Done = n })
 		}})
@@ -208,7 +209,7 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 			"set ROWHOOK_HTTP_TOKEN and send it, or use rowhook backfill")
 	}
 	trigger := r.PathValue("name")
-	j, err := s.start("backfill", func(ctx context.Context, progress func(func(*Operation))) error {
+	j, err := s.start(r, "backfill", func(ctx context.Context, progress func(func(*Operation))) error {
 		report := func(b operate.BackfillStatus) {
 			progress(func(o *Operation) { o.Done, o.Backfill = b.Scanned, &b })
 		}

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // route is one operation of openapi.yaml.
@@ -59,6 +61,7 @@ func (s *Server) routes() []route {
 		post("/api/v1/pause", maxBody, s.pause),
 		post("/api/v1/resume", maxBody, s.resume),
 		drain,
+		get("/api/v1/audit", []string{"trigger", "action", "since", "until", "limit", "cursor"}, s.audit),
 		get("/api/v1/operations", nil, s.listOperations),
 		get("/api/v1/operations/{id}", nil, s.showOperation),
 		{method: http.MethodDelete, path: "/api/v1/operations/{id}", access: write, timeout: s.cfg.Timeout, handle: s.cancelOperation},
@@ -129,6 +132,9 @@ func (s *Server) serve(route route) http.Handler {
 		if p := s.checkRequest(w, r, route); p != nil {
 			p.write(w)
 			return
+		}
+		if route.access == write {
+			r = r.WithContext(sqlschema.WithActor(r.Context(), s.guard.actor(r)))
 		}
 		if route.timeout > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), route.timeout)

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
@@ -56,7 +58,9 @@ func (s *Server) triggers(_ http.ResponseWriter, r *http.Request) (int, any, err
 
 func (s *Server) invoke(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	var in struct {
-		Payload json.RawMessage `json:"payload"`
+		Payload          json.RawMessage `json:"payload"`
+		SessionVariables json.RawMessage `json:"session_variables"`
+		TraceContext     json.RawMessage `json:"trace_context"`
 	}
 	if err := decode(r, &in); err != nil {
 		return 0, nil, err
@@ -64,7 +68,9 @@ func (s *Server) invoke(_ http.ResponseWriter, r *http.Request) (int, any, error
 	if in.Payload == nil {
 		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "there is no payload", `send {"payload": ...}; null is one, too`)
 	}
-	id, err := operate.Invoke(r.Context(), s.cfg.DB, r.PathValue("name"), in.Payload)
+	id, err := operate.Record(r.Context(), s.cfg.DB, operate.Manual{
+		Trigger: r.PathValue("name"), Payload: in.Payload, SessionVariables: in.SessionVariables, TraceContext: in.TraceContext,
+	})
 	if err == nil {
 		s.tell(r, "invoke", "trigger", r.PathValue("name"), "event", id)
 	}
@@ -78,18 +84,27 @@ type pausing struct {
 }
 
 func (s *Server) pause(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	return s.setPaused(r, "pause", operate.Pause)
+	var in struct {
+		pausing
+		Reason string `json:"reason"`
+	}
+	if err := decode(r, &in); err != nil {
+		return 0, nil, err
+	}
+	return s.setPaused(r, "pause", in.pausing, func(ctx context.Context, db operate.DB, names ...string) ([]string, error) {
+		return operate.PauseFor(ctx, db, in.Reason, names...)
+	})
 }
 
 func (s *Server) resume(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	return s.setPaused(r, "resume", operate.Resume)
-}
-
-func (s *Server) setPaused(r *http.Request, what string, set func(context.Context, operate.DB, ...string) ([]string, error)) (int, any, error) {
 	var in pausing
 	if err := decode(r, &in); err != nil {
 		return 0, nil, err
 	}
+	return s.setPaused(r, "resume", in, operate.Resume)
+}
+
+func (s *Server) setPaused(r *http.Request, what string, in pausing, set func(context.Context, operate.DB, ...string) ([]string, error)) (int, any, error) {
 	if in.All == (len(in.Triggers) > 0) {
 		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "nothing says which triggers are meant", `send {"triggers": ["..."]} or {"all": true}`)
 	}
@@ -98,6 +113,31 @@ func (s *Server) setPaused(r *http.Request, what string, set func(context.Contex
 		s.tell(r, what, "trigger", changed)
 	}
 	return http.StatusOK, map[string][]string{"changed": changed}, err
+}
+
+// audit says who steered what.
+func (s *Server) audit(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	q := r.URL.Query()
+	o := operate.AuditOptions{Triggers: several(q, "trigger"), Actions: several(q, "action")}
+	for _, action := range o.Actions {
+		if !slices.Contains(operate.Audited(), action) {
+			return 0, nil, invalid("action", action, "write one of "+strings.Join(operate.Audited(), ", "))
+		}
+	}
+	var err error
+	if o.Since, o.Until, err = readTimes(q); err != nil {
+		return 0, nil, err
+	}
+	if o.Limit, err = number(q, "limit", 1, operate.MaxLimit); err != nil {
+		return 0, nil, err
+	}
+	before, err := number(q, "cursor", 1, math.MaxInt)
+	if err != nil {
+		return 0, nil, err
+	}
+	o.Before = int64(before)
+	page, err := operate.Audit(r.Context(), s.cfg.DB, o)
+	return http.StatusOK, page, err
 }
 
 const maxDrain = 60 * time.Second

@@ -55,23 +55,40 @@ func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*B
 	if b.feed, err = newThrottle(b.ts); err != nil {
 		return nil, err
 	}
+	detail := map[string]any{"backfill": b.ID}
+	if o.Where != "" {
+		detail["where"] = o.Where
+	}
+	if o.Restart {
+		detail["restart"] = true
+	}
+	ended, err := record(ctx, db, sqlschema.AuditEntry{Action: "backfill", Targets: []string{trigger}, Detail: detail})
+	if err != nil {
+		return nil, err
+	}
+	err = b.run(ctx)
+	return &b.BackfillStatus, ended(map[string]any{"scanned": b.Scanned, "recorded": b.Recorded}, err)
+}
+
+// run records batch by batch until all is read.
+func (b *backfill) run(ctx context.Context) error {
 	for b.FinishedAt == nil {
 		size := bulkBatch
-		if !o.Unthrottled {
-			if err := b.feed.wait(ctx, db, &size); err != nil {
-				return &b.BackfillStatus, err
+		if !b.opt.Unthrottled {
+			if err := b.feed.wait(ctx, b.db, &size); err != nil {
+				return err
 			}
 		}
 		ids, err := b.step(ctx, size)
 		if err != nil {
-			return &b.BackfillStatus, err
+			return err
 		}
 		b.feed.let(map[int32][]string{b.trigger.ID: ids})
-		if o.Progress != nil {
-			o.Progress(b.BackfillStatus)
+		if b.opt.Progress != nil {
+			b.opt.Progress(b.BackfillStatus)
 		}
 	}
-	return &b.BackfillStatus, nil
+	return nil
 }
 
 // backfill is one that is under way.

@@ -107,6 +107,32 @@ type bulk struct {
 	fed    map[int32][]string // ids that the last batch put into the queue, by trigger
 }
 
+// recorded is run, with who asked for it in rowhook.audit.
+func (b *bulk) recorded(ctx context.Context, action string, f Filter) (*Bulk, error) {
+	detail := map[string]any{"filter": f}
+	if b.opt.Limit > 0 {
+		detail["limit"] = b.opt.Limit
+	}
+	if most := 100; len(f.IDs) > most {
+		short := f
+		short.IDs = f.IDs[:most]
+		detail["filter"], detail["more_ids"] = short, len(f.IDs)-most
+	}
+	ended, err := record(ctx, b.db, sqlschema.AuditEntry{Action: action, Targets: f.Triggers, Detail: detail})
+	if err != nil {
+		return nil, err
+	}
+	out, err := b.run(ctx)
+	result := map[string]any{}
+	if out != nil {
+		result["changed"] = out.Changed
+		if len(out.Skipped) > 0 {
+			result["skipped"] = out.Skipped
+		}
+	}
+	return out, ended(result, err)
+}
+
 func (b *bulk) run(ctx context.Context) (*Bulk, error) {
 	out := &Bulk{Skipped: map[string]int64{}, Skips: []Skip{}}
 	found, missing := map[string]bool{}, []string(nil)

@@ -28,7 +28,7 @@ func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error)
 	}
 	b.opt.Unthrottled = true // it makes the queue shorter
 	b.change = discard
-	out, err := b.run(ctx)
+	out, err := b.recorded(ctx, "discard", f)
 	if err == nil && len(b.query.ids) == 1 && len(out.Skips) == 1 {
 		return out, out.Skips[0].err()
 	}

@@ -1,22 +1,53 @@
 package operate
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/sqlschema"
 )
+
+// Manual is a MANUAL event to record.
+type Manual struct {
+	Trigger string
+	Payload json.RawMessage // any JSON; it arrives as "new"
+	// SessionVariables is a JSON object, as the setting rowhook.session of a writer holds; nil or null: none.
+	SessionVariables json.RawMessage
+	// TraceContext is any JSON, as the setting rowhook.trace_context of a writer holds; nil or null: none.
+	TraceContext json.RawMessage
+}
 
 // Invoke records a MANUAL event with this payload, and returns its id. The payload is any JSON; it arrives as "new". Where the
 // trigger does not say manual: true, it is refused.
 func Invoke(ctx context.Context, db DB, trigger string, payload json.RawMessage) (id string, err error) {
-	if !json.Valid(payload) || !utf8.Valid(payload) {
-		return "", problem(ErrInvalid, `write JSON, such as {"id": 7}, or "text" with its quotes`, "the payload is no JSON")
+	return Record(ctx, db, Manual{Trigger: trigger, Payload: payload})
+}
+
+// Record is Invoke with all that an event can hold.
+func Record(ctx context.Context, db DB, m Manual) (id string, err error) {
+	if err := m.check(); err != nil {
+		return "", err
 	}
-	err = db.QueryRow(ctx, "select rowhook.emit($1, $2::text::json)::text", trigger, string(payload)).Scan(&id)
+	err = transact(ctx, db, pgx.ReadCommitted, func(tx pgx.Tx) error {
+		// Also where there are none: what a role or database sets belongs to writers.
+		_, err := tx.Exec(ctx, "select pg_catalog.set_config(name, value, true) from unnest($1::text[], $2::text[]) as s(name, value)",
+			[]string{"rowhook.session", "hasura.user", "rowhook.trace_context", "hasura.tracecontext"},
+			[]string{setting(m.SessionVariables), "", setting(m.TraceContext), ""})
+		if err != nil {
+			return fmt.Errorf("set the session variables: %w", err)
+		}
+		if err := tx.QueryRow(ctx, "select rowhook.emit($1, $2::text::json)::text", m.Trigger, string(m.Payload)).Scan(&id); err != nil {
+			return err
+		}
+		return recordInvoke(ctx, tx, m.Trigger, id)
+	})
 	var pg *pgconn.PgError
 	switch {
 	case err == nil:
@@ -27,11 +58,54 @@ func Invoke(ctx context.Context, db DB, trigger string, payload json.RawMessage)
 		if terr != nil {
 			return "", terr
 		}
-		if _, terr = ts.active(trigger); terr != nil {
+		if _, terr = ts.active(m.Trigger); terr != nil {
 			return "", terr
 		}
 	case pg.Code == "42501" && pg.Hint != "": // insufficient_privilege, raised by rowhook.emit
-		return "", problem(ErrRefused, "add \"manual: true\" under its \"on\" in rowhook.yaml and apply", "the trigger %q takes no manual events", trigger)
+		return "", problem(ErrRefused, "add \"manual: true\" under its \"on\" in rowhook.yaml and apply", "the trigger %q takes no manual events", m.Trigger)
 	}
 	return "", fmt.Errorf("record a manual event: %w", err)
+}
+
+func (m *Manual) check() error {
+	valid := func(text json.RawMessage) bool { return json.Valid(text) && utf8.Valid(text) }
+	switch {
+	case !valid(m.Payload):
+		return problem(ErrInvalid, `write JSON, such as {"id": 7}, or "text" with its quotes`, "the payload is no JSON")
+	case m.SessionVariables != nil && !valid(m.SessionVariables), setting(m.SessionVariables) != "" && bytes.TrimSpace(m.SessionVariables)[0] != '{':
+		return problem(ErrInvalid, `write an object, such as {"x-user-id": "7"}`, "the session variables are no JSON object")
+	case m.TraceContext != nil && !valid(m.TraceContext):
+		return problem(ErrInvalid, `write JSON, such as {"traceparent": "00-..."}`, "the trace context is no JSON")
+	}
+	return nil
+}
+
+// setting is JSON as the value of a setting; "": none.
+func setting(text json.RawMessage) string {
+	if s := string(bytes.TrimSpace(text)); s != "null" {
+		return s
+	}
+	return ""
+}
+
+// recordInvoke notes the first manual event of a minute by the same person alone: a program that sends thousands must not push out of the
+// audit who paused what.
+func recordInvoke(ctx context.Context, tx pgx.Tx, trigger, id string) error {
+	var known bool
+	err := tx.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.audit') is null").Scan(&known)
+	if err == nil && !known {
+		err = tx.QueryRow(ctx, `
+select exists (
+  select from (select at, who, action, target from rowhook.audit order by id desc limit 100) as a
+   where a.action = 'invoke' and a.who = $1 and a.target = array[$2::text] and a.at > clock_timestamp() - interval '1 minute')`,
+			sqlschema.ActorOf(ctx).Name, trigger).Scan(&known)
+	}
+	if err != nil {
+		return fmt.Errorf("look at rowhook.audit: %w", err)
+	}
+	if known {
+		return nil
+	}
+	_, err = sqlschema.RecordAudit(ctx, tx, sqlschema.AuditEntry{Action: "invoke", Targets: []string{trigger}, Detail: map[string]any{"event": id}})
+	return err
 }

@@ -3,26 +3,56 @@ package operate
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// Pause stops the delivery of triggers on all instances, within about a second; no names: of all. Events go on being
-// recorded, attempts in flight end, and it lasts until Resume, across restarts and applies. It returns the names of those that were not
-// paused already.
+// Pause stops the delivery of triggers on all instances, within about a second; no names: of all, those that are yet to come among them.
+// Events go on being recorded, attempts in flight end, and it lasts until Resume, across restarts and applies. It returns the names of those
+// that were not paused already.
 func Pause(ctx context.Context, db DB, names ...string) ([]string, error) {
-	return setPaused(ctx, db, true, names)
+	return PauseFor(ctx, db, "", names...)
 }
 
-// Resume has paused triggers deliver again; no names: all. It returns the names of those that were paused.
+// PauseFor is Pause with a reason, which the status shows.
+func PauseFor(ctx context.Context, db DB, reason string, names ...string) ([]string, error) {
+	reason, err := checkReason(reason)
+	if err != nil {
+		return nil, err
+	}
+	return setPaused(ctx, db, true, reason, names)
+}
+
+// Resume has paused triggers deliver again; no names: all, and new ones do not start paused any more. It returns the names of those that were
+// paused.
 func Resume(ctx context.Context, db DB, names ...string) ([]string, error) {
-	return setPaused(ctx, db, false, names)
+	return setPaused(ctx, db, false, "", names)
 }
 
-func setPaused(ctx context.Context, db DB, paused bool, names []string) ([]string, error) {
-	var changed []string
+// maxReason is how many characters of a reason are taken.
+const maxReason = 500
+
+func checkReason(reason string) (string, error) {
+	reason = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(reason, "\ufffd")))
+	if n := utf8.RuneCountInString(reason); n > maxReason {
+		return "", problem(ErrInvalid, fmt.Sprintf("write up to %d", maxReason), "the reason has %d characters", n)
+	}
+	return reason, nil
+}
+
+func setPaused(ctx context.Context, db DB, paused bool, reason string, names []string) ([]string, error) {
+	changed := []string{}
 	err := transact(ctx, db, pgx.ReadCommitted, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog"); err != nil {
 			return fmt.Errorf("begin: %w", err)
@@ -39,25 +69,90 @@ func setPaused(ctx context.Context, db DB, paused bool, names []string) ([]strin
 			}
 			ids = append(ids, t.ID)
 		}
-		rows, err := tx.Query(ctx, `
-update rowhook.trigger set paused = $1
- where removed_at is null and paused <> $1 and (cardinality($2::integer[]) = 0 or id = any($2)) returning name`, paused, ids)
-		if err == nil {
-			changed, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		// First, since an apply that makes triggers meanwhile waits for this, or this for it.
+		if err := sqlschema.RaiseGeneration(ctx, tx); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("pause or resume: %w", err)
+		p := pausing{paused: paused, reason: reason, ids: ids}
+		if changed, err = p.run(ctx, tx); err != nil {
+			return err
 		}
-		if len(changed) == 0 {
-			return nil
+		action, detail := "resume", map[string]any{"changed": changed}
+		if paused {
+			action = "pause"
 		}
-		return sqlschema.RaiseGeneration(ctx, tx)
+		if reason != "" {
+			detail["reason"] = reason
+		}
+		if len(names) == 0 {
+			detail["all"] = true
+		}
+		_, err = sqlschema.RecordAudit(ctx, tx, sqlschema.AuditEntry{Action: action, Targets: names, Detail: detail})
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if changed == nil {
-		changed = []string{}
-	}
 	return changed, nil
+}
+
+// pausing sets whether triggers are paused, and keeps who did it and why.
+type pausing struct {
+	paused bool
+	reason string
+	ids    []int32 // none: all
+}
+
+func (p *pausing) run(ctx context.Context, tx pgx.Tx) (changed []string, err error) {
+	type row struct {
+		ID   int32
+		Name string
+	}
+	rows, err := collect[row](ctx, tx, `
+update rowhook.trigger set paused = $1
+ where removed_at is null and paused <> $1 and (cardinality($2::integer[]) = 0 or id = any($2)) returning id, name`, p.paused, p.ids)
+	if err != nil {
+		return nil, fmt.Errorf("pause or resume: %w", err)
+	}
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
+	changed = []string{}
+	touched := slices.Clone(p.ids)
+	for _, r := range rows {
+		changed = append(changed, r.Name)
+		if !slices.Contains(touched, r.ID) {
+			touched = append(touched, r.ID)
+		}
+	}
+	all, err := sqlschema.ReadPauses(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	now := sqlschema.Pause{Reason: p.reason}
+	var role string
+	if err := tx.QueryRow(ctx, "select clock_timestamp(), session_user").Scan(&now.At, &role); err != nil {
+		return nil, fmt.Errorf("ask for the time: %w", err)
+	}
+	now.By = sqlschema.By(ctx, role)
+	if all.Triggers == nil {
+		all.Triggers = map[int32]sqlschema.Pause{}
+	}
+	if len(p.ids) == 0 {
+		all.All = nil
+		if p.paused {
+			all.All = &now
+		}
+	}
+	for _, id := range touched {
+		was, known := all.Triggers[id]
+		switch {
+		case !p.paused:
+			delete(all.Triggers, id)
+		case !known || slices.ContainsFunc(rows, func(r row) bool { return r.ID == id }):
+			all.Triggers[id] = now
+		case p.reason != "": // since when it is paused stays
+			was.Reason, was.By = p.reason, now.By
+			all.Triggers[id] = was
+		}
+	}
+	return changed, sqlschema.WritePauses(ctx, tx, all)
 }

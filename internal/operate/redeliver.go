@@ -24,7 +24,7 @@ func Redeliver(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, erro
 		return nil, err
 	}
 	b.change = b.redeliver
-	out, err := b.run(ctx)
+	out, err := b.recorded(ctx, "redeliver", f)
 	if err == nil && len(b.query.ids) == 1 && len(out.Skips) == 1 {
 		return out, out.Skips[0].err()
 	}

@@ -16,9 +16,11 @@ import (
 
 // Status is how everything stands.
 type Status struct {
-	Now       time.Time         `json:"now"` // by the server's clock
-	Schema    SchemaVersion     `json:"schema"`
-	Triggers  []TriggerStatus   `json:"triggers"`  // by name; removed ones only while they have events
+	Now      time.Time       `json:"now"` // by the server's clock
+	Schema   SchemaVersion   `json:"schema"`
+	Triggers []TriggerStatus `json:"triggers"` // by name; removed ones only while they have events
+	// AllPaused is set while triggers that are yet to come start paused, as all were paused.
+	AllPaused *sqlschema.Pause  `json:"all_paused"`
 	Instances []Instance        `json:"instances"` // registered dispatchers, oldest first
 	Doorbell  Doorbell          `json:"doorbell"`
 	Queue     Queue             `json:"queue"`
@@ -41,6 +43,8 @@ type TriggerStatus struct {
 	Table   string `json:"table"` // schema.table
 	Paused  bool   `json:"paused"`
 	Removed bool   `json:"removed"`
+	// Pause says since when, by whom and why it is paused, where that is known.
+	Pause *sqlschema.Pause `json:"pause,omitempty"`
 
 	Waiting  int64 `json:"waiting"`
 	InFlight int64 `json:"in_flight"`
@@ -186,12 +190,22 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	if err != nil {
 		return err
 	}
+	pauses, err := sqlschema.ReadPauses(ctx, tx)
+	if err != nil {
+		return err
+	}
+	s.AllPaused = pauses.All
 	for i := range ts {
 		j, _ := slices.BinarySearchFunc(counts, ts[i].ID, func(c counted, id int32) int { return int(c.ID - id) })
 		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{}}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
 		if st.Removed && st.Waiting+st.InFlight+st.Retrying+st.Dead == 0 {
 			continue
+		}
+		if p, ok := pauses.Triggers[ts[i].ID]; ok && st.Paused {
+			st.Pause = &p
+		} else if st.Paused {
+			st.Pause = pauses.All
 		}
 		st.recent(recent[ts[i].ID])
 		if st.LastErrorAt == nil && st.Dead > 0 {

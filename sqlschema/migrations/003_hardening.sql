@@ -85,6 +85,29 @@ comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {tr
 
 -- == Operating ==
 
+create table rowhook.audit (
+  id     bigint generated always as identity primary key,
+  at     timestamptz not null default clock_timestamp(),
+  role   text not null,
+  who    text not null,
+  client text not null,
+  action text not null,
+  target text[] not null,
+  detail json not null
+);
+comment on table  rowhook.audit is 'Who steered Rowhook: what was paused, resumed, sent again, discarded, recorded by hand and applied; for 90 days, and 100,000 rows at most';
+comment on column rowhook.audit.id     is 'Number, in the order in which it was recorded';
+comment on column rowhook.audit.at     is 'When it was begun';
+comment on column rowhook.audit.role   is 'Role that the session had logged in as';
+comment on column rowhook.audit.who    is 'User and host of the program, or which token of the HTTP interface';
+comment on column rowhook.audit.client is 'Address that the request came from; empty: by a socket of the server''s host';
+comment on column rowhook.audit.action is 'pause, resume, redeliver, discard, backfill, invoke, apply or migrate';
+comment on column rowhook.audit.target is 'Names of triggers; empty: the whole installation';
+comment on column rowhook.audit.detail is 'What was asked for, and what came of it';
+revoke all on rowhook.audit from public;
+
+comment on column rowhook.setting.name is 'Key: retention; network; paused (who paused what, and whether new triggers start paused); compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
+
 -- == Rights ==
 
 -- Roles that only dispatch need the new rights, too.
@@ -105,6 +128,10 @@ $$;
 ---- create above / drop below ----
 
 -- == Operating ==
+
+drop table rowhook.audit;
+delete from rowhook.setting where name = 'paused';
+comment on column rowhook.setting.name is 'Key: retention; network; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
 
 -- == Instances ==
 
