@@ -177,6 +177,14 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		}, "503,200", 2 * time.Second, ""}, // a date has whole seconds: 2 to 3 s
+		"retry_after_nothing": {second, func(n int, _ delivery, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", []string{"0", "Mon, 23 Nov 2015 12:00:00 GMT"}[n%2])
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}, "503,503,503", time.Second, "503"},
+		"broken_body": {second, func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "10")
+			_, _ = w.Write([]byte("abc"))
+		}, "200", 0, ""},
 		"hangs":     {second, func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "timeout,timeout,timeout", 1300 * time.Millisecond, "no response within 300ms"},
 		"redirects": {second, status(302, "Location", "/elsewhere"), "302,302,302", time.Second, "302"},
 		"down": {func(s *sqlschema.Spec) {

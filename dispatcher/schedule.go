@@ -50,8 +50,20 @@ func fate(r sqlschema.Retry, attempt int, event [16]byte, result *webhook.Result
 		return sqlschema.Retried, 0 // we stopped; the receiver is not to blame
 	case attempt > r.Limit:
 		return sqlschema.Dead, 0
-	case result.HasRetryAfter:
-		return sqlschema.Retried, min(result.RetryAfter, r.MaxInterval.Std())
+	case result.HasRetryAfter && result.RetryAfter > 0:
+		return sqlschema.Retried, asked(r, result.RetryAfter)
 	}
 	return sqlschema.Retried, backoff(r, attempt, event)
 }
+
+// asked is the wait that a receiver asked for, within bounds: a second at least, lest attempts are used up in no time, and max_interval at
+// most, whichever backoff is configured.
+func asked(r sqlschema.Retry, wait time.Duration) time.Duration {
+	limit := r.MaxInterval.Std()
+	if limit <= 0 {
+		limit = sqlschema.DefaultMaxInterval.Std()
+	}
+	return min(max(wait, leastAsked), limit)
+}
+
+const leastAsked = time.Second

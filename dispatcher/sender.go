@@ -134,7 +134,7 @@ func (d *Dispatcher) report(dl *delivery, r *webhook.Result, what sqlschema.Fate
 	if what == sqlschema.Delivered {
 		if d.log.Enabled(ctx, slog.LevelDebug) {
 			d.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
-				slog.Int("status", r.Status), slog.Duration("took", r.Duration), slog.Duration("since_change", time.Since(dl.event.CreatedAt)))
+				slog.Int("status", r.Status), slog.Duration("took", r.Duration), slog.Duration("since_change", time.Since(dl.event.CreatedAt)), slog.String("note", r.Err))
 		}
 		return
 	}

@@ -128,7 +128,7 @@ func (c *Client) SetGuard(guard Guard) {
 func (c *Client) newTransport(guard Guard, secure *tls.Config) *http.Transport {
 	return &http.Transport{
 		Proxy:                  c.proxy(guard),
-		DialContext:            dialWithin(&net.Dialer{Resolver: c.config.Resolver, ControlContext: guard.control}),
+		DialContext:            dialEarly(dialWithin(&net.Dialer{Resolver: c.config.Resolver, ControlContext: guard.control})),
 		TLSClientConfig:        secure,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		DisableCompression:     true,
@@ -265,25 +265,37 @@ func (s *scratch) build(e *Event, given []byte) []byte {
 
 func (c *Client) tooLarge(size int) bool { return c.maxRequest > 0 && size > c.maxRequest }
 
-// fail fills r in for an attempt that ended in err.
+// fail fills r in for an attempt that ended in err before there was a status.
 func fail(ctx context.Context, ep *Endpoint, err error, deadline time.Time, r *Result) {
 	r.Kind = Classify(err)
-	outOfTime := !time.Now().Before(deadline) || r.Kind == KindCanceled
-	text, timeout := "", sqlschema.Duration(ep.timeout)
+	text := ""
 	switch {
 	case ctx.Err() != nil:
 		r.Kind = KindCanceled
 		text = describe(ctx.Err(), KindCanceled, "")
-	case outOfTime && r.Status != 0:
+	case outOfTime(r.Kind, deadline):
 		r.Kind = KindTimeout
-		text = fmt.Sprintf("status %d arrived, but the response was not complete within %s", r.Status, timeout)
-	case outOfTime:
-		r.Kind = KindTimeout
-		text = fmt.Sprintf("no response within %s", timeout)
+		text = fmt.Sprintf("no response within %s", sqlschema.Duration(ep.timeout))
 	default:
 		text = describe(err, r.Kind, ep.request.URL.Host)
 	}
 	r.Err = ep.scrub.text(text)
+}
+
+func outOfTime(kind Kind, deadline time.Time) bool {
+	return !time.Now().Before(deadline) || kind == KindCanceled
+}
+
+// describeBody tells why the body behind a status could not be read to its end.
+func describeBody(ctx context.Context, ep *Endpoint, err error, deadline time.Time) string {
+	kind := Classify(err)
+	switch {
+	case ctx.Err() != nil:
+		return "Rowhook stopped before it was complete"
+	case outOfTime(kind, deadline):
+		return fmt.Sprintf("it was not complete within %s", sqlschema.Duration(ep.timeout))
+	}
+	return describe(err, kind, ep.request.URL.Host)
 }
 
 // receive reads resp into r.
@@ -300,19 +312,25 @@ func (c *Client) receive(ctx context.Context, ep *Endpoint, resp *http.Response,
 		}
 	}
 	c.keepTexts(ep, resp.Header, s, r)
+	broken := ""
+	if err != nil && !errors.Is(err, io.EOF) && len(s.response) < c.keep {
+		broken = describeBody(ctx, ep, err, deadline)
+	}
+	// The status says whether the receiver has the event. What becomes of the body behind it changes nothing about that.
+	text := "answered " + resp.Status
 	switch {
-	case err != nil && !errors.Is(err, io.EOF) && len(s.response) < c.keep:
-		fail(ctx, ep, err, deadline, r)
+	case r.Status/100 == 2 && broken == "":
 		return
 	case r.Status/100 == 2:
-		return
+		text = fmt.Sprintf("status %d arrived, so the event is delivered, although its body is not whole: %s", r.Status, broken)
 	case r.Status/100 == 3:
-		r.Err = ep.scrub.text(oneLine("answered " + resp.Status + ": redirects are not followed"))
-	default:
-		r.Err = ep.scrub.text(oneLine("answered " + resp.Status))
+		text += ": redirects are not followed"
+	case broken != "":
+		text += "; its body is not whole: " + broken
 	}
-	if value := resp.Header.Get("Retry-After"); value != "" {
-		r.RetryAfter, r.HasRetryAfter = ParseRetryAfter(value, time.Now())
+	r.Err = ep.scrub.text(oneLine(text))
+	if r.Status/100 != 2 {
+		r.RetryAfter, r.HasRetryAfter = retryAfter(resp.Header, time.Now())
 	}
 }
 

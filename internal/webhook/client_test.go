@@ -183,7 +183,7 @@ func TestAGivenBodyIsSentAsItIs(t *testing.T) {
 
 func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 	t.Parallel()
-	short, enough := sqlschema.Duration(100*time.Millisecond), sqlschema.Duration(time.Second) // for a response to begin
+	short := sqlschema.Duration(100 * time.Millisecond)
 	unresolved := resolver(t, func(dnsmessage.Question) (dnsmessage.RCode, netip.Addr) {
 		return dnsmessage.RCodeNameError, netip.Addr{}
 	})
@@ -246,26 +246,12 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 			message: "X does not speak TLS there: is its URL http, not https?"},
 		"hang":              {url: "http://" + hang(""), timeout: short, kind: KindTimeout, message: "no response within 100ms"},
 		"hang in handshake": {url: "https://" + hang(""), timeout: short, kind: KindTimeout, message: "no response within 100ms"},
-		"hang in the body": {url: "http://" + hang("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"), timeout: enough, kind: KindTimeout, status: 200,
-			message: "status 200 arrived, but the response was not complete within 1s"},
-		"drip": {url: "http://" + onAccept(t, func(_ int, conn *net.TCPConn) {
-			readRequest(conn)
-			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-			tick := time.NewTicker(10 * time.Millisecond)
-			defer tick.Stop()
-			for range tick.C {
-				if _, err := conn.Write([]byte("x")); err != nil {
-					return
-				}
-			}
-		}), timeout: enough, kind: KindTimeout, status: 200, message: "status 200 arrived, but the response was not complete within 1s"},
 		"reset": {url: "http://" + onAccept(t, func(_ int, conn *net.TCPConn) {
 			readRequest(conn)
 			_ = conn.SetLinger(0)
 		}), kind: KindReset, message: "connection reset by X"},
 		"closed unanswered":    {url: "http://" + answer(""), kind: KindReset, message: "connection closed by X before the response was complete"},
 		"closed mid-headers":   {url: "http://" + answer("HTTP/1.1 200 OK\r\nX-A: b\r\n"), kind: KindReset, message: "connection closed by X before the response was complete"},
-		"closed mid-body":      {url: "http://" + answer("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"), kind: KindReset, status: 200, message: "connection closed by X before the response was complete"},
 		"header bomb":          {url: "http://" + answer("HTTP/1.1 200 OK\r\nX-Bomb: "+strings.Repeat("x", 70<<10)+"\r\n\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"many headers":         {url: "http://" + answer("HTTP/1.1 200 OK\r\n"+strings.Repeat("X-Bomb: 1\r\n", 7<<10)+"\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"not HTTP":             {url: "http://" + answer("SSH-2.0-x\r\n"), kind: KindOther, message: `malformed HTTP response "SSH-2.0-x"`},
@@ -517,7 +503,7 @@ func TestBufferIsTakenBackFromARequestThatIsStillBeingWritten(t *testing.T) {
 	body := bytes.Repeat([]byte("a"), 32<<20)
 	r := newClient(t, ClientConfig{}).Send(context.Background(), plain(t, "http://"+address), orderPlaced(), body)
 	clear(body) // the race detector objects if anything still reads it
-	require.True(t, r.Status == 413 || r.Kind == KindReset, r.Err)
+	require.Equal(t, 413, r.Status, r.Err)
 }
 
 func TestDetachedPayloadEndsOnlyForReadersThatHaveAllOfIt(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"unicode"
 )
 
-// Kind says why an attempt got no whole response. It is what the invocation log stores in place of a status.
+// Kind says why an attempt got no status. It is what the invocation log stores in place of a status.
 type Kind string
 
 // The kinds. KindResponse: a response arrived, whatever its status.
@@ -24,7 +24,7 @@ const (
 	KindDNS         Kind = "dns"         // the host's name could not be resolved
 	KindTLS         Kind = "tls"         // no trusted TLS connection: certificate, protocol or handshake
 	KindTimeout     Kind = "timeout"     // the attempt's time ran out, at whatever step
-	KindReset       Kind = "reset"       // the connection was reset or closed before the response was whole
+	KindReset       Kind = "reset"       // the connection was reset or closed before there was a status
 	KindUnreachable Kind = "unreachable" // no route to the host
 	KindBadURL      Kind = "bad_url"     // the configured webhook can't be called: see Endpoint.Problem
 	KindTooLarge    Kind = "too_large"   // the response's headers, or the request body, are over their limit

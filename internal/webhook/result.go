@@ -12,22 +12,22 @@ import (
 type Result struct {
 	StartedAt time.Time
 	Duration  time.Duration // to the last byte of the response
-	// Status is the response's status, 0 if none arrived. With a Kind the response began but did not end well.
+	// Status is the response's status, 0 if none arrived.
 	Status int
 	Kind   Kind
-	// Err says in one line what went wrong, for people; empty if the event was delivered.
+	// Err says in one line what went wrong, for people; where the event was delivered, only that the response's body was not whole.
 	Err string
 	// Header is the response's headers as a JSON object of strings, and arrays of strings where a header came several
 	// times; credentials are redacted. Nil if no response arrived.
 	Header []byte
 	// Body is the beginning of the response's body, as UTF-8 text without NUL. Nil if there was none.
 	Body []byte
-	// RetryAfter is the wait that a response other than 2xx asked for, valid if HasRetryAfter.
+	// RetryAfter is the wait that a response other than 2xx asked for, over 0 and valid if HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
 }
 
-// Delivered reports that the receiver has the event: a whole response with a status of 200 to 299.
+// Delivered reports that the receiver has the event: it answered with a status of 200 to 299, whatever became of the body behind that.
 func (r *Result) Delivered() bool { return r.Kind == KindResponse && r.Status/100 == 2 }
 
 const redacted = "<redacted>"

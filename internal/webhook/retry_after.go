@@ -29,6 +29,16 @@ func ParseRetryAfter(value string, now time.Time) (time.Duration, bool) {
 	return min(max(at.Sub(now), 0), MaxRetryAfter), true
 }
 
+// retryAfter is the wait that a response asks for, if that is any at all. A date counts from the response's own, as the receiver's clock
+// need not be ours.
+func retryAfter(header http.Header, now time.Time) (time.Duration, bool) {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date
+	}
+	d, ok := ParseRetryAfter(header.Get("Retry-After"), now)
+	return d, ok && d > 0
+}
+
 // parseSeconds reads digits with at most one point between or after them. Signs, exponents and words such as inf are refused.
 func parseSeconds(s string) (time.Duration, bool) {
 	if s[0] == '.' || strings.Count(s, ".") > 1 || strings.Trim(s, "0123456789.") != "" {

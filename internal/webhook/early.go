@@ -1,0 +1,65 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// earlyConn lets a response be read that came while the request was being written. A receiver that refuses a body by its size answers 413
+// and closes; writing then fails, and net/http would close the connection before it has read what had arrived. So a failed
+// write waits until there is nothing left to read.
+type earlyConn struct {
+	net.Conn
+	ended chan struct{} // closed when a read has failed, or the connection was closed
+	end   func()
+}
+
+// earlyWait bounds that. Where the receiver's reset got ahead of the response nothing can be read, and the read fails at once.
+const earlyWait = time.Second
+
+func newEarlyConn(conn net.Conn) *earlyConn {
+	ended := make(chan struct{})
+	return &earlyConn{Conn: conn, ended: ended, end: sync.OnceFunc(func() { close(ended) })}
+}
+
+func (c *earlyConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.end()
+	}
+	return n, err
+}
+
+func (c *earlyConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	timer := time.NewTimer(earlyWait)
+	defer timer.Stop()
+	select {
+	case <-c.ended:
+	case <-timer.C:
+	}
+	return n, err
+}
+
+func (c *earlyConn) Close() error {
+	c.end()
+	return c.Conn.Close()
+}
+
+// dialEarly has connections wait for an early response.
+func dialEarly(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return newEarlyConn(conn), nil
+	}
+}
