@@ -195,7 +195,7 @@ func (b *board) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschem
 			highest[e.Trigger] = e.DueAt
 		}
 		l.busy = now
-		d := &delivery{lane: l, tries: e.Tries, held: e.Held, packed: e.Packed, due: e.DueAt, expires: asked.Add(l.lease())}
+		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, held: e.Held, packed: e.Packed, due: e.DueAt, expires: asked.Add(l.lease())}
 		d.event = webhook.Event{
 			ID: e.ID, CreatedAt: e.CreatedAt, Schema: l.schema, Table: l.table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
@@ -385,17 +385,6 @@ func (b *board) settled(ds []*delivery) {
 	if before >= maxOutstanding && b.count < maxOutstanding {
 		b.wake()
 	}
-}
-
-// known lists what is claimed here and not settled.
-func (b *board) known() [][16]byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	ids := make([][16]byte, 0, b.count)
-	for d := b.outstanding.next; d != &b.outstanding; d = d.next {
-		ids = append(ids, d.event.ID)
-	}
-	return ids
 }
 
 // close stops claiming and sending, and returns what was claimed but not sent.

@@ -23,8 +23,7 @@ type claimer struct {
 	failures  retry.Backoff
 	failed    bool
 	resume    time.Time     // after a failure: not before
-	ambiguous bool          // a claim may have succeeded without our knowing
-	backend   uint32        // process id of that claim's session
+	number    int64         // of the last claim
 	took      time.Duration // last claim
 	called    time.Time     // last call for help to other instances
 	horizon   uint64        // of the last arming of the doorbell
@@ -38,7 +37,8 @@ type claimer struct {
 
 // claim runs until ctx is done.
 func (d *Dispatcher) claim(ctx context.Context) {
-	c := &claimer{Dispatcher: d, polled: time.Now()}
+	// Should an instance's id ever come again, its claims have other numbers.
+	c := &claimer{Dispatcher: d, polled: time.Now(), number: time.Now().UnixMicro()}
 	d.awaitSession(ctx)
 	d.board.markAll(true)
 	timer := time.NewTimer(0)
@@ -88,12 +88,7 @@ func (c *claimer) letGo() {
 			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
 		}
 	}
-	if c.ambiguous {
-		if err := c.repair(ctx); err != nil {
-			c.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
-		}
-	}
-	c.uncertain = c.ambiguous
+	c.uncertain = !c.repairer.finish(ctx)
 }
 
 // step does what there is to do and returns how long to wait for a signal; 0: not at all.
@@ -178,11 +173,6 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 		c.allowance--
 		if err := c.reload(ctx); err != nil {
 			c.askReload()
-			return err
-		}
-	}
-	if c.ambiguous {
-		if err := c.repair(ctx); err != nil {
 			return err
 		}
 	}
@@ -292,10 +282,22 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	if sift {
 		claim = sqlschema.ClaimSifted
 	}
-	events, err := claim(ctx, session, c.id, wants)
+	c.number++
+	var events []sqlschema.Claimed
+	by := sqlschema.Claimant{Instance: c.id}
+	err = c.onSchema(ctx, func(schema int32) (err error) {
+		by.Number = 0
+		if schema >= sqlschema.ClaimsNumbered {
+			by.Number = c.number
+		}
+		events, err = claim(ctx, session, by, wants)
+		return err
+	})
 	conn.Release()
 	if err != nil {
-		c.ambiguous, c.backend = true, pid
+		if !sqlschema.WasRefused(err) {
+			c.repairer.add(interrupted{by, wants, pid, asked})
+		}
 		return err
 	}
 	c.recovered()
@@ -350,29 +352,6 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 		c.board.due(id, time.Now().Add(in))
 	}
 	c.recovered()
-	return nil
-}
-
-// repair gives back what a claim took whose answer never came.
-func (c *claimer) repair(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
-	defer cancel()
-	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
-	// anything once we have looked. A pooler's process ids are not the server's, so there it is left to the leases.
-	if !c.pooled() {
-		if err := sqlschema.EndSession(ctx, c.writes, c.backend, c.application()); err != nil {
-			return err
-		}
-	}
-	n, err := sqlschema.Disown(ctx, c.writes, c.id, c.board.known())
-	if err != nil {
-		return err
-	}
-	c.ambiguous = false
-	if n > 0 {
-		c.log.Warn("gave back events whose claim was interrupted", "events", n)
-		c.board.markAll(true)
-	}
 	return nil
 }
 

@@ -122,6 +122,9 @@ type Dispatcher struct {
 	departures int64 // of other instances, as seen at the start
 	config     configState
 	signals    signals
+	repairer   *repairer
+	// What dead instances held and could not yet be given back. The housekeeper owns it.
+	unreclaimed []int32
 
 	ready     chan struct{}
 	readyOnce sync.Once
@@ -178,6 +181,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		abort:   make(chan struct{}),
 	}
 	d.settler = newSettler(d)
+	d.repairer = newRepairer(d)
 	return d, nil
 }
 
@@ -226,6 +230,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 	settling.Go(func() { d.settler.run(settleCtx) })
 	loops.Go(func() { d.claim(ctx) })
+	loops.Go(func() { d.repairer.run(ctx) })
 	loops.Go(func() { d.keepHouse(ctx) })
 	loops.Go(func() { d.keepUp(ctx) })
 	loops.Go(func() { d.watchStalls(ctx) })

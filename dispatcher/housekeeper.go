@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -58,6 +59,12 @@ func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool, departure
 			suspects[id] = true
 		}
 	}
+	for _, id := range d.unreclaimed {
+		if !w.IsAlive(id) && !slices.Contains(dead, id) {
+			dead = append(dead, id)
+		}
+	}
+	d.unreclaimed = nil
 	if len(dead) > 0 {
 		d.bury(ctx, dead)
 	}
@@ -84,7 +91,8 @@ func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool, departure
 func (d *Dispatcher) bury(ctx context.Context, dead []int32) {
 	n, err := sqlschema.Reclaim(ctx, d.claims, dead)
 	if err != nil {
-		d.log.Error("can't give back the events of instances that died", "instances", dead, "error", err)
+		d.unreclaimed = dead // they may be forgotten already, so that nobody finds them dead again
+		d.log.Error("can't give back the events of instances that died, trying again", "instances", dead, "error", err)
 		return
 	}
 	d.log.Warn("instances died; their events were given back", "instances", dead, "events", n)

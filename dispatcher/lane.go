@@ -48,6 +48,7 @@ type delivery struct {
 	lane    *lane
 	event   webhook.Event
 	tries   int32
+	claim   int64     // number of its claim; 0: none
 	held    int64     // bytes of payload that the claim left behind, as stored
 	packed  bool      // they are compressed
 	due     time.Time // when it was due, by the server's clock
@@ -58,17 +59,19 @@ type delivery struct {
 	prev, next *delivery // in board.outstanding
 }
 
-// leaseMargin is what a lease lasts beyond the attempt's timeout: for waiting in the queue and for settling.
-const leaseMargin = 30 * time.Second
-
 // settleMargin is what must be left of a lease after the timeout when an attempt starts.
 const settleMargin = 5 * time.Second
 
 // longestLease bounds a lease whatever timeout is configured.
-const longestLease = 24 * time.Hour
+const longestLease = sqlschema.LongestLease
+
+// holding is the event under its claim, as statements are fenced by it.
+func (d *delivery) holding() sqlschema.Holding {
+	return sqlschema.Holding{ID: d.event.ID, Tries: d.tries, Claim: d.claim}
+}
 
 // lease is how long a claim lasts.
-func (l *lane) lease() time.Duration { return min(l.timeout(), longestLease) + leaseMargin }
+func (l *lane) lease() time.Duration { return min(l.timeout(), longestLease) + sqlschema.LeaseMargin }
 
 func (l *lane) timeout() time.Duration {
 	if t := l.trigger.Spec.Webhook.Timeout.Std(); t > 0 {

@@ -31,7 +31,7 @@ func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) 
 	// A dead instance holds an event, a removed trigger has left one, a partition is missing and one is over its retention.
 	b.Exec(t, "insert into orders (v) values ('held')")
 	require.NoError(t, sqlschema.Register(t.Context(), conn, 999, "dead", "v", true))
-	got, err := sqlschema.Claim(t.Context(), conn, 999, []sqlschema.Want{{Trigger: 1, Limit: 1, Lease: time.Hour}})
+	got, err := sqlschema.Claim(t.Context(), conn, sqlschema.Claimant{Instance: 999, Number: 1}, []sqlschema.Want{{Trigger: 1, Limit: 1, Lease: time.Hour}})
 	require.NoError(t, err)
 	require.Len(t, got, 1)
 	b.Exec(t, "insert into gone default values; update rowhook.trigger set removed_at = now() where name = 'gone'")

@@ -79,7 +79,7 @@ func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), ok
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 		return nothing, false
 	}
-	p, ours, err := sqlschema.FetchPayload(ctx, d.writes, d.id, dl.event.ID, dl.tries)
+	p, ours, err := sqlschema.FetchPayload(ctx, d.writes, d.id, dl.holding())
 	if err != nil || !ours {
 		d.unfetched(dl, ours, err)
 		return release, false
@@ -103,7 +103,7 @@ func (d *Dispatcher) size(ctx context.Context, dl *delivery) (size int64, ours b
 	case <-ctx.Done():
 		return 0, true, ctx.Err()
 	}
-	return sqlschema.PayloadSize(ctx, d.writes, d.id, dl.event.ID, dl.tries)
+	return sqlschema.PayloadSize(ctx, d.writes, d.id, dl.holding())
 }
 
 // unfetched ends a delivery whose payload could not be had.

@@ -44,7 +44,7 @@ func newSettler(d *Dispatcher) *settler { return &settler{d: d, signal: make(cha
 
 // add hands over what became of a delivery. Only Fate, Delay, Reason and Attempt need be set.
 func (s *settler) add(dl *delivery, st sqlschema.Settlement) {
-	st.ID, st.Trigger, st.Tries = dl.event.ID, dl.lane.id, dl.tries
+	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
 	s.mu.Lock()
 	s.batch = append(s.batch, st)
 	s.owners = append(s.owners, dl)

@@ -31,6 +31,16 @@ type Want struct {
 	Floor time.Time
 }
 
+// ClaimsNumbered is the version of the schema from which on claims have numbers.
+const ClaimsNumbered = 3
+
+// Claimant is who claims. The number tells this claim from every other one of the instance, so the instance must never use one twice: what
+// settles, fetches or gives back an event is fenced by it, while tries may be counted down or begin anew.
+type Claimant struct {
+	Instance int32
+	Number   int64 // 0: none, as on version 2 of the schema, where tries alone is the fence
+}
+
 // Claimed is an event that now belongs to the instance that claimed it, until its lease ends.
 type Claimed struct {
 	ID        [16]byte
@@ -40,6 +50,7 @@ type Claimed struct {
 	CreatedAt time.Time
 	DueAt     time.Time // as it was before the claim: the next floor
 	Tries     int32     // this claim included
+	Claim     int64     // number of the claim; 0: none
 	Old, New  []byte    // JSON text; nil: null, or held back
 	Session   []byte    // likewise
 	Trace     []byte    // likewise
@@ -53,18 +64,21 @@ type Claimed struct {
 // compared with what is due (300 events/s with 20,000 waiting, instead of 6,700). Settle does the same.
 // regclass output reads Postgres's own cache, so that a renamed table is known at the next claim (0.3 us an event).
 const (
-	claimSQL = "with " + claimDue + claimUpdate
+	claimSQL          = "with " + claimDue + claimUpdate + claimReturning
+	numberedSQL       = "with " + claimDue + claimUpdate + claimNumber + claimReturning
+	siftedSQL         = siftedDue + claimUpdate + claimReturning
+	numberedSiftedSQL = siftedDue + claimUpdate + claimNumber + claimReturning
 
-	// siftedSQL first leaves out the triggers that have no row at all. It jumps in the index from one trigger's entries to the next one's, so
+	// siftedDue first leaves out the triggers that have no row at all. It jumps in the index from one trigger's entries to the next one's, so
 	// that it takes as many steps as triggers have rows, claimed or not. "is true" keeps the planner from making a join of it: dispatchers'
 	// sessions have no other than nested loops.
-	siftedSQL = `
-with recursive step (trigger_id) as (
+	siftedDue = "with recursive " + steps + "," + claimDue + " where (t.trigger_id in (select trigger_id from step)) is true"
+
+	steps = `step (trigger_id) as (
   (select trigger_id from rowhook.event_log order by trigger_id limit 1)
   union all
   select (select q.trigger_id from rowhook.event_log q where q.trigger_id > step.trigger_id order by q.trigger_id limit 1)
-    from step where step.trigger_id is not null),
-` + claimDue + " where (t.trigger_id in (select trigger_id from step)) is true" + claimUpdate
+    from step where step.trigger_id is not null)`
 
 	claimDue = `
 me as materialized (
@@ -79,7 +93,11 @@ due as materialized (
 
 	claimUpdate = `)
 update rowhook.event_log q
-   set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1
+   set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1`
+
+	claimNumber = `, claim = $7`
+
+	claimReturning = `
   from due
  where q.id = any (array[due.id])
 returning q.id, q.trigger_id, due.relation::regclass::text, q.op, q.created_at, due.due_at, q.tries, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
@@ -100,23 +118,27 @@ const (
 // what another session has locked. An event that comes back is the instance's until its lease ends. An instance that is not
 // registered gets nothing: the lock on its row makes Reclaim wait for a claim that is under way, and a claim that comes after
 // a Reclaim find nobody to claim for.
-func Claim(ctx context.Context, db Queryer, instance int32, wants []Want) ([]Claimed, error) {
-	return claim(ctx, db, claimSQL, instance, wants)
+func Claim(ctx context.Context, db Queryer, by Claimant, wants []Want) ([]Claimed, error) {
+	return claim(ctx, db, claimSQL, numberedSQL, by, wants)
 }
 
 // ClaimSifted is Claim for many triggers of which few have events: of 1,000 with 5 it took 0.4 ms instead of 4. Where a long transaction
 // keeps settled events in the index it walks over them, as a claim without a floor does.
-func ClaimSifted(ctx context.Context, db Queryer, instance int32, wants []Want) ([]Claimed, error) {
-	return claim(ctx, db, siftedSQL, instance, wants)
+func ClaimSifted(ctx context.Context, db Queryer, by Claimant, wants []Want) ([]Claimed, error) {
+	return claim(ctx, db, siftedSQL, numberedSiftedSQL, by, wants)
 }
 
-func claim(ctx context.Context, db Queryer, sql string, instance int32, wants []Want) ([]Claimed, error) {
+func claim(ctx context.Context, db Queryer, sql, numbered string, by Claimant, wants []Want) ([]Claimed, error) {
 	triggers, relations, limits := make([]int32, len(wants)), make([]uint32, len(wants)), make([]int32, len(wants))
 	leases, floors := make([]time.Duration, len(wants)), make([]time.Time, len(wants))
 	for i, w := range wants {
 		triggers[i], relations[i], limits[i], leases[i], floors[i] = w.Trigger, w.Relation, w.Limit, w.Lease, w.Floor
 	}
-	rows, err := db.Query(ctx, sql, triggers, relations, limits, leases, floors, instance)
+	args := []any{triggers, relations, limits, leases, floors, by.Instance}
+	if by.Number != 0 {
+		sql, args = numbered, append(args, by.Number)
+	}
+	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("claim events: %w", err)
 	}
@@ -127,6 +149,7 @@ func claim(ctx context.Context, db Queryer, sql string, instance int32, wants []
 		if c.Packed = c.Held < 0; c.Packed {
 			c.Held = -c.Held
 		}
+		c.Claim = by.Number
 		out = append(out, c)
 		c.Session, c.Trace, c.Old, c.New = nil, nil, nil, nil
 		return nil
@@ -158,9 +181,26 @@ func (o *opByte) Scan(src any) error {
 // Held is what a claim may hold back: JSON text, nil where null.
 type Held struct{ Old, New, Session, Trace []byte }
 
+// Holding is one event under one claim of an instance.
+type Holding struct {
+	ID    [16]byte
+	Tries int32
+	Claim int64 // 0: the claim has no number
+}
+
+// fenced is the condition on $1 to $4 that the event is still under that claim.
+func (h Holding) fenced(instance int32) (condition string, args []any) {
+	condition, args = " from rowhook.event_log q where q.id = $1 and q.claimed_by = $2 and q.tries = $3", []any{h.ID, instance, h.Tries}
+	if h.Claim != 0 {
+		condition, args = condition+" and q.claim = $4", append(args, h.Claim)
+	}
+	return condition, args
+}
+
 // PayloadSize measures what the claim of an event held back, in bytes of JSON text. ok is false where the event is no longer this claim's.
-func PayloadSize(ctx context.Context, db Queryer, instance int32, id [16]byte, tries int32) (size int64, ok bool, err error) {
-	err = db.QueryRow(ctx, "select "+length+" from rowhook.event_log q where q.id = $1 and q.claimed_by = $2 and q.tries = $3", id, instance, tries).Scan(&size)
+func PayloadSize(ctx context.Context, db Queryer, instance int32, h Holding) (size int64, ok bool, err error) {
+	from, args := h.fenced(instance)
+	err = db.QueryRow(ctx, "select "+length+from, args...).Scan(&size)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, false, nil
@@ -171,9 +211,9 @@ func PayloadSize(ctx context.Context, db Queryer, instance int32, id [16]byte, t
 }
 
 // FetchPayload fetches what the claim of an event held back. ok is false where the event is no longer this claim's.
-func FetchPayload(ctx context.Context, db Queryer, instance int32, id [16]byte, tries int32) (p Held, ok bool, err error) {
-	err = db.QueryRow(ctx, "select old, new, session, trace from rowhook.event_log where id = $1 and claimed_by = $2 and tries = $3",
-		id, instance, tries).Scan(&p.Old, &p.New, &p.Session, &p.Trace)
+func FetchPayload(ctx context.Context, db Queryer, instance int32, h Holding) (p Held, ok bool, err error) {
+	from, args := h.fenced(instance)
+	err = db.QueryRow(ctx, "select q.old, q.new, q.session, q.trace"+from, args...).Scan(&p.Old, &p.New, &p.Session, &p.Trace)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Held{}, false, nil

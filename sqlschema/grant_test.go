@@ -42,7 +42,7 @@ func granted() []string {
 		"table event_archive INSERT",
 		"table event_log DELETE",
 		"table event_log SELECT",
-		"table event_log UPDATE claimed_by", "table event_log UPDATE due_at", "table event_log UPDATE tries",
+		"table event_log UPDATE claim", "table event_log UPDATE claimed_by", "table event_log UPDATE due_at", "table event_log UPDATE tries",
 		"table instance DELETE",
 		"table instance INSERT",
 		"table instance SELECT",
@@ -226,7 +226,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { return sqlschema.Call(ctx, tx, "help") },
 		func() error { return sqlschema.EndSession(ctx, tx, conn.PgConn().PID(), "nobody") },
 		func() (err error) {
-			events, err = sqlschema.Claim(ctx, tx, id, []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
+			events, err = sqlschema.Claim(ctx, tx, numbered(id), []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
 			return
 		},
 		func() error {
@@ -234,7 +234,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		},
 		func() error {
-			_, ok, err := sqlschema.FetchPayload(ctx, tx, id, events[0].ID, events[0].Tries)
+			_, ok, err := sqlschema.FetchPayload(ctx, tx, id, holding(events[0]))
 			if err == nil && !ok {
 				err = fmt.Errorf("the event is not this instance's")
 			}
@@ -244,7 +244,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			fates := []sqlschema.Fate{sqlschema.Delivered, sqlschema.Retried, sqlschema.Dead, sqlschema.Released}
 			batch := make([]sqlschema.Settlement, len(fates))
 			for i, fate := range fates {
-				batch[i] = sqlschema.Settlement{ID: events[i].ID, Trigger: events[i].Trigger, Tries: events[i].Tries, Fate: fate, Attempt: &sqlschema.Attempt{StartedAt: time.Now()}}
+				batch[i] = sqlschema.Settlement{ID: events[i].ID, Trigger: events[i].Trigger, Tries: events[i].Tries, Claim: events[i].Claim, Fate: fate, Attempt: &sqlschema.Attempt{StartedAt: time.Now()}}
 			}
 			n, err := sqlschema.Settle(ctx, tx, sqlschema.SettleOptions{Instance: id, KeepDelivered: true, KeepAttempts: true}, batch)
 			if err == nil && n != len(fates) {
@@ -258,7 +258,10 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { _, err := sqlschema.LookAtQueue(ctx, tx); return err },
 		func() error { _, err := sqlschema.FindHolder(ctx, tx, 0, 0); return err },
 		func() error { _, err := operate.ReadStatus(ctx, tx); return err }, // for the metrics
-		func() error { _, err := sqlschema.Disown(ctx, tx, id, nil); return err },
+		func() error {
+			_, err := sqlschema.Disown(ctx, tx, numbered(id), []sqlschema.Want{want(cfg.Triggers[0].ID, 1)})
+			return err
+		},
 		func() error { _, err := sqlschema.BuryOrphans(ctx, tx); return err },
 		func() error { _, err := sqlschema.Reclaim(ctx, tx, append(slices.Clone(watch.Dead), -1)); return err },
 		func() error { return sqlschema.Unregister(ctx, tx, id) },

@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // instanceLock is the class of the session advisory locks by which instances show that they are alive; the object is
@@ -113,28 +111,6 @@ func Look(ctx context.Context, db Queryer) (Watch, error) {
 	return w, nil
 }
 
-// Reclaim gives back what dead instances had claimed, due at once, and forgets them. The interrupted attempts stay
-// counted, since nobody knows whether they were sent. It returns how many events came back.
-func Reclaim(ctx context.Context, db Queryer, dead []int32) (int, error) {
-	// Two statements of one transaction: the first waits for a claim that is still running, and the second sees what it did.
-	var b pgx.Batch
-	b.Queue("delete from rowhook.instance where id = any($1)", dead)
-	b.Queue("update rowhook.event_log set claimed_by = null, due_at = statement_timestamp() where claimed_by = any($1)", dead)
-	r := db.SendBatch(ctx, &b)
-	_, err := r.Exec()
-	var back pgconn.CommandTag
-	if err == nil {
-		back, err = r.Exec()
-	}
-	if cerr := r.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return 0, fmt.Errorf("reclaim events of dead instances: %w", err)
-	}
-	return int(back.RowsAffected()), nil
-}
-
 // EndSession ends a session of this role and waits up to five seconds until it is gone. It is told apart by its application
 // name as well, since the process id may by now be another session's.
 func EndSession(ctx context.Context, db Queryer, pid uint32, application string) error {
@@ -146,25 +122,6 @@ select bool_and(pg_terminate_backend(pid, 5000)) from pg_catalog.pg_stat_activit
 		return fmt.Errorf("end the session of an interrupted claim: %w", err)
 	}
 	return nil
-}
-
-// Disown gives back what the instance has claimed and does not know of, because the answer to its claim was lost. Those
-// claims do not count. It returns how many events came back.
-func Disown(ctx context.Context, db Queryer, instance int32, known [][16]byte) (int, error) {
-	ids := make([]pgtype.UUID, len(known))
-	for i, id := range known {
-		ids[i] = pgtype.UUID{Bytes: id, Valid: true}
-	}
-	var n int
-	err := db.QueryRow(ctx, `
-with back as (
-  update rowhook.event_log set claimed_by = null, due_at = statement_timestamp(), tries = tries - 1
-   where claimed_by = $1 and id <> all($2::uuid[]) returning 1)
-select count(*) from back`, instance, ids).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("give back events of an interrupted claim: %w", err)
-	}
-	return n, nil
 }
 
 // Unregister forgets an instance that has stopped and given everything back, and counts it as departed, so that the others

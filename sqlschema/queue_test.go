@@ -3,6 +3,7 @@ package sqlschema_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,9 +52,20 @@ func want(trigger int32, limit int32) sqlschema.Want {
 func claim(t *testing.T, db sqlschema.Queryer, instance int32, wants ...sqlschema.Want) []sqlschema.Claimed {
 	t.Helper()
 	require.NoError(t, sqlschema.Register(t.Context(), db, instance, "test", "v", false))
-	got, err := sqlschema.Claim(t.Context(), db, instance, wants)
+	got, err := sqlschema.Claim(t.Context(), db, numbered(instance), wants)
 	require.NoError(t, err)
 	return got
+}
+
+// claims counts the claims of all tests, so that none has a number twice.
+var claims atomic.Int64
+
+func numbered(instance int32) sqlschema.Claimant {
+	return sqlschema.Claimant{Instance: instance, Number: claims.Add(1)}
+}
+
+func holding(c sqlschema.Claimed) sqlschema.Holding {
+	return sqlschema.Holding{ID: c.ID, Tries: c.Tries, Claim: c.Claim}
 }
 
 func ids(events []sqlschema.Claimed) (out [][16]byte) {
@@ -141,7 +153,7 @@ func TestClaimSiftedTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testi
 		wants = append(wants, w)
 	}
 	both := map[bool][]sqlschema.Claimed{}
-	for sifted, claim := range map[bool]func(context.Context, sqlschema.Queryer, int32, []sqlschema.Want) ([]sqlschema.Claimed, error){
+	for sifted, claim := range map[bool]func(context.Context, sqlschema.Queryer, sqlschema.Claimant, []sqlschema.Want) ([]sqlschema.Claimed, error){
 		false: sqlschema.Claim, true: sqlschema.ClaimSifted,
 	} {
 		tx, err := q.conn.Begin(t.Context())
@@ -153,7 +165,7 @@ func TestClaimSiftedTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testi
 			return n
 		}
 		before := scans()
-		both[sifted], err = claim(t.Context(), tx, 7, wants)
+		both[sifted], err = claim(t.Context(), tx, numbered(7), wants)
 		require.NoError(t, err)
 		if took := scans() - before; sifted {
 			require.Less(t, took, 20)
@@ -176,27 +188,27 @@ select rowhook.uuid7(), 1, 'U', to_json(repeat('x', $1)), to_json(repeat('y', $1
 	require.Len(t, big, 1)
 	require.Positive(t, big[0].Held)
 	require.True(t, big[0].Packed)
-	size, ok, err := sqlschema.PayloadSize(t.Context(), q.conn, 7, big[0].ID, 1)
+	size, ok, err := sqlschema.PayloadSize(t.Context(), q.conn, 7, holding(big[0]))
 	require.NoError(t, err)
 	require.True(t, ok)
 	require.EqualValues(t, 80_004, size)
-	_, ok, err = sqlschema.PayloadSize(t.Context(), q.conn, 7, big[0].ID, 2)
+	_, ok, err = sqlschema.PayloadSize(t.Context(), q.conn, 7, sqlschema.Holding{ID: big[0].ID, Tries: 1, Claim: big[0].Claim + 1})
 	require.NoError(t, err)
 	require.False(t, ok, "it is not that claim's")
 	require.Nil(t, big[0].New)
-	p, ok, err := sqlschema.FetchPayload(t.Context(), q.conn, 7, big[0].ID, 1)
+	p, ok, err := sqlschema.FetchPayload(t.Context(), q.conn, 7, holding(big[0]))
 	require.NoError(t, err)
 	require.True(t, ok)
 	require.Len(t, p.Old, 40_002)
 	require.Equal(t, byte('y'), p.New[1])
-	_, ok, err = sqlschema.FetchPayload(t.Context(), q.conn, 8, big[0].ID, 1)
+	_, ok, err = sqlschema.FetchPayload(t.Context(), q.conn, 8, holding(big[0]))
 	require.NoError(t, err)
 	require.False(t, ok, "it is not that instance's")
 
 	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, session) select rowhook.uuid7(), 3, 'I', to_json(repeat('s', 100000))`)
 	session := claim(t, q.conn, 7, want(3, 1))
 	require.Nil(t, session[0].Session, "a writer's settings are bounded, too")
-	p, _, err = sqlschema.FetchPayload(t.Context(), q.conn, 7, session[0].ID, 1)
+	p, _, err = sqlschema.FetchPayload(t.Context(), q.conn, 7, holding(session[0]))
 	require.NoError(t, err)
 	require.Len(t, p.Session, 100_002)
 
@@ -235,10 +247,10 @@ func TestSettleMovesReschedulesBuriesReleasesAndLogs(t *testing.T) {
 	attempt := &sqlschema.Attempt{StartedAt: time.Now(), Duration: 1500 * time.Microsecond, Status: 200, Header: []byte(`{"A": "b"}`), Body: "ok"}
 	failed := &sqlschema.Attempt{StartedAt: time.Now(), Duration: time.Second, Kind: "refused", Error: "connection refused"}
 	batch := []sqlschema.Settlement{
-		{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Delivered, Attempt: attempt},
-		{ID: got[1].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Retried, Delay: 10 * time.Second, Attempt: failed},
-		{ID: got[2].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Dead, Reason: "connection refused", Attempt: failed},
-		{ID: got[3].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Released},
+		{ID: got[0].ID, Trigger: 1, Tries: 1, Claim: got[0].Claim, Fate: sqlschema.Delivered, Attempt: attempt},
+		{ID: got[1].ID, Trigger: 1, Tries: 1, Claim: got[1].Claim, Fate: sqlschema.Retried, Delay: 10 * time.Second, Attempt: failed},
+		{ID: got[2].ID, Trigger: 1, Tries: 1, Claim: got[2].Claim, Fate: sqlschema.Dead, Reason: "connection refused", Attempt: failed},
+		{ID: got[3].ID, Trigger: 1, Tries: 1, Claim: got[3].Claim, Fate: sqlschema.Released},
 	}
 	opt := sqlschema.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true}
 	n, err := sqlschema.Settle(t.Context(), q.conn, opt, batch)
@@ -260,8 +272,9 @@ func TestSettleMovesReschedulesBuriesReleasesAndLogs(t *testing.T) {
 func TestSettleTouchesNothingThatIsNoLongerThisClaims(t *testing.T) {
 	t.Parallel()
 	for name, takeOver := range map[string]string{
-		"another instance has it":     "update rowhook.event_log set claimed_by = 8",
-		"it was claimed again":        "update rowhook.event_log set tries = 2",
+		"another instance has it": "update rowhook.event_log set claimed_by = 8",
+		"it was claimed again":    "update rowhook.event_log set tries = 2, claim = claim + 1",
+		"it was given back and claimed again, which counts the same": "update rowhook.event_log set claim = claim + 1",
 		"it was given back":           "update rowhook.event_log set claimed_by = null",
 		"another instance settled it": "delete from rowhook.event_log",
 	} {
@@ -274,7 +287,7 @@ func TestSettleTouchesNothingThatIsNoLongerThisClaims(t *testing.T) {
 			left := q.count(t, "rowhook.event_log")
 			for _, fate := range []sqlschema.Fate{sqlschema.Delivered, sqlschema.Retried, sqlschema.Dead, sqlschema.Released} {
 				n, err := sqlschema.Settle(t.Context(), q.conn, sqlschema.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true},
-					[]sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: fate, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}})
+					[]sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Claim: got[0].Claim, Fate: fate, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}})
 				require.NoError(t, err)
 				require.Zero(t, n)
 			}
@@ -291,7 +304,7 @@ func TestSettleWrittenTwiceLogsOnce(t *testing.T) {
 	q := newQueue(t)
 	q.add(t, 1, 1)
 	got := claim(t, q.conn, 7, want(1, 1))
-	batch := []sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Delivered, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}}
+	batch := []sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Claim: got[0].Claim, Fate: sqlschema.Delivered, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}}
 	opt := sqlschema.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true}
 	for range 3 {
 		_, err := sqlschema.Settle(t.Context(), q.conn, opt, batch)
@@ -308,7 +321,7 @@ func TestSettleKeepsNoHistoryWhereNoneIsWanted(t *testing.T) {
 	q.add(t, 1, 1)
 	got := claim(t, q.conn, 7, want(1, 1))
 	n, err := sqlschema.Settle(t.Context(), q.conn, sqlschema.SettleOptions{Instance: 7}, []sqlschema.Settlement{
-		{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Delivered, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}})
+		{ID: got[0].ID, Trigger: 1, Tries: 1, Claim: got[0].Claim, Fate: sqlschema.Delivered, Attempt: &sqlschema.Attempt{StartedAt: time.Now(), Status: 200}}})
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	for _, table := range []string{"event_log", "event_archive", "dead_letter", "invocation_log"} {
@@ -422,7 +435,7 @@ func TestReclaimGivesBackTheClaimsOfTheDeadAndCountsThem(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
 	require.Zero(t, q.count(t, "rowhook.instance where id = 6"))
-	late, err := sqlschema.Claim(t.Context(), q.conn, 6, []sqlschema.Want{want(1, 10)})
+	late, err := sqlschema.Claim(t.Context(), q.conn, numbered(6), []sqlschema.Want{want(1, 10)})
 	require.NoError(t, err)
 	require.Empty(t, late, "an instance that was found dead can't claim any more")
 	got := claim(t, q.conn, 8, want(1, 10))
@@ -440,7 +453,7 @@ func TestReclaimWaitsForAClaimThatIsStillRunning(t *testing.T) {
 	dying := q.Conn(t)
 	tx, err := dying.Begin(t.Context())
 	require.NoError(t, err)
-	got, err := sqlschema.Claim(t.Context(), tx, 6, []sqlschema.Want{want(1, 2)})
+	got, err := sqlschema.Claim(t.Context(), tx, numbered(6), []sqlschema.Want{want(1, 2)})
 	require.NoError(t, err)
 	require.Len(t, got, 2)
 	burier := q.Conn(t)
@@ -483,24 +496,109 @@ func TestSettleBuriesAnEventWhoseIDIsAlreadyAmongTheDead(t *testing.T) {
 	q.add(t, 1, 1)
 	got := claim(t, q.conn, 7, want(1, 1))
 	q.Exec(t, "insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason) select id, created_at, 1, 6, 'I', 'earlier' from rowhook.event_log")
-	n, err := sqlschema.Settle(t.Context(), q.conn, sqlschema.SettleOptions{Instance: 7}, []sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Fate: sqlschema.Dead, Reason: "again"}})
+	n, err := sqlschema.Settle(t.Context(), q.conn, sqlschema.SettleOptions{Instance: 7}, []sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: 1, Claim: got[0].Claim, Fate: sqlschema.Dead, Reason: "again"}})
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	require.Equal(t, 1, q.count(t, "rowhook.dead_letter where reason = 'again'"))
 }
 
-func TestDisownGivesBackWhatTheInstanceDoesNotKnowUncounted(t *testing.T) {
+func TestDisownGivesBackWhatOneClaimTookUncounted(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
 	q.add(t, 1, 3)
-	got := claim(t, q.conn, 7, want(1, 3))
-	n, err := sqlschema.Disown(t.Context(), q.conn, 7, [][16]byte{got[1].ID})
+	q.add(t, 2, 2)
+	earlier, other := claim(t, q.conn, 7, want(1, 1)), claim(t, q.conn, 8, want(1, 1))
+	lost := numbered(7)
+	wants := []sqlschema.Want{want(1, 10), want(2, 1)}
+	_, err := sqlschema.Claim(t.Context(), q.conn, lost, wants)
+	require.NoError(t, err)
+	later := claim(t, q.conn, 7, want(2, 1))
+	n, err := sqlschema.Disown(t.Context(), q.conn, lost, wants)
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
-	require.Equal(t, 2, q.count(t, "rowhook.event_log where claimed_by is null and tries = 0"))
-	n, err = sqlschema.Disown(t.Context(), q.conn, 7, nil)
+	require.Equal(t, 2, q.count(t, "rowhook.event_log where claimed_by is null and tries = 0 and due_at <= clock_timestamp()"))
+	for _, e := range append(append(earlier, other...), later...) {
+		require.Equal(t, 1, q.count(t, "rowhook.event_log where id = $1 and claimed_by is not null and tries = 1 and claim = $2", pgtype.UUID{Bytes: e.ID, Valid: true}, e.Claim))
+	}
+}
+
+// A settlement whose answer was lost is written again. By then the event may have been claimed once more.
+func TestASettlementWrittenAgainDoesNotPassForThatOfTheNextClaim(t *testing.T) {
+	t.Parallel()
+	for name, fate := range map[string]sqlschema.Fate{"released": sqlschema.Released, "retried": sqlschema.Retried} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := newQueue(t)
+			q.add(t, 1, 1)
+			got := claim(t, q.conn, 7, want(1, 1))
+			batch := []sqlschema.Settlement{{ID: got[0].ID, Trigger: 1, Tries: got[0].Tries, Claim: got[0].Claim, Fate: fate}}
+			opt := sqlschema.SettleOptions{Instance: 7}
+			n, err := sqlschema.Settle(t.Context(), q.conn, opt, batch)
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+			q.Exec(t, "update rowhook.event_log set tries = 0, due_at = clock_timestamp()") // as redelivering does
+			again := claim(t, q.conn, 7, want(1, 1))
+			require.Equal(t, got[0].Tries, again[0].Tries, "tries don't tell the two apart")
+			opt.Again = true
+			n, err = sqlschema.Settle(t.Context(), q.conn, opt, batch)
+			require.NoError(t, err)
+			require.Zero(t, n)
+			require.Equal(t, 1, q.count(t, "rowhook.event_log where claimed_by = 7 and claim = $1", again[0].Claim))
+			batch[0].Claim = again[0].Claim
+			n, err = sqlschema.Settle(t.Context(), q.conn, opt, batch)
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+		})
+	}
+}
+
+// What waits is read neither to give back an interrupted claim, nor what a dead instance held.
+func TestGivingBackReadsOnlyWhatBecomesDueWithinTheLease(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, due_at)
+select rowhook.uuid7(), 1, 'I', clock_timestamp() + i * interval '1 s' from generate_series(-30000, 300000, 10) i where i > 3600 * 25 or i < 0`)
+	q.Exec(t, "vacuum analyze rowhook.event_log")
+	lost := numbered(7)
+	require.NoError(t, sqlschema.Register(t.Context(), q.conn, 7, "test", "v", false))
+	_, err := sqlschema.Claim(t.Context(), q.conn, lost, []sqlschema.Want{want(1, 5)})
 	require.NoError(t, err)
-	require.Equal(t, 1, n, "knowing nothing it gives back all")
+	for name, giveBack := range map[string]func(tx pgx.Tx) (int, error){
+		"disown": func(tx pgx.Tx) (int, error) {
+			return sqlschema.Disown(t.Context(), tx, lost, []sqlschema.Want{want(1, 5)})
+		},
+		"reclaim": func(tx pgx.Tx) (int, error) { return sqlschema.Reclaim(t.Context(), tx, []int32{7}) },
+	} {
+		tx, err := q.conn.Begin(t.Context())
+		require.NoError(t, err)
+		read := func() (n int) {
+			require.NoError(t, tx.QueryRow(t.Context(), `
+select coalesce(pg_stat_get_xact_tuples_fetched(i), 0) + coalesce(pg_stat_get_xact_tuples_returned(i), 0)
+  from unnest(array['rowhook.event_log'::regclass]) i`).Scan(&n))
+			return n
+		}
+		before := read()
+		n, err := giveBack(tx)
+		require.NoError(t, err)
+		require.Equal(t, 5, n)
+		require.Less(t, read()-before, 50, name)
+		require.NoError(t, tx.Rollback(t.Context()))
+	}
+}
+
+// Retries of one settlement are due at the same time, and what a claim took may stand behind more of them than one statement reads.
+func TestGivingBackPassesWhatIsDueAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 3)
+	require.NoError(t, sqlschema.Register(t.Context(), q.conn, 7, "test", "v", false))
+	lost := numbered(7)
+	_, err := sqlschema.Claim(t.Context(), q.conn, lost, []sqlschema.Want{want(1, 3)})
+	require.NoError(t, err)
+	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, due_at) select rowhook.uuid7(), 1, 'I', now() + interval '20 s' from generate_series(1, 9000)`)
+	n, err := sqlschema.Disown(t.Context(), q.conn, lost, []sqlschema.Want{want(1, 3)})
+	require.NoError(t, err)
+	require.Equal(t, 3, n)
 }
 
 func TestTidyMakesPartitionsAheadAndDropsWhatIsOver(t *testing.T) {

@@ -23,7 +23,8 @@ const (
 type Settlement struct {
 	ID      [16]byte
 	Trigger int32
-	Tries   int32 // as claimed: with the instance it is the fence
+	Tries   int32 // as claimed
+	Claim   int64 // likewise: with the instance it is the fence; 0: the claim has no number, and Tries is
 	Fate    Fate
 	Delay   time.Duration // of a retry
 	Reason  string        // of a dead letter
@@ -51,12 +52,23 @@ type SettleOptions struct {
 	Again bool
 }
 
-const settleSQL = `
+// The fence: an event is settled only while it is under the very claim that was settled. The numbered one can't be had before version 3.
+const (
+	fence         = `q.claimed_by = $6 and q.tries = r.tries`
+	numberedFence = fence + ` and (r.claim = 0 or q.claim = r.claim)`
+
+	settleSQL         = settleGone + fence + settleKept + fence + settleRest
+	numberedSettleSQL = settleGone + numberedFence + settleKept + numberedFence + settleRest
+)
+
+const settleGone = `
 with r as materialized (
-  select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[]) as r(id, tries, fate, delay, reason)),
+  select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $19::bigint[]) as r(id, tries, fate, delay, reason, claim)),
 gone as (
   delete from rowhook.event_log q using r
-   where r.fate in ('A', 'D') and q.id = any (array[r.id]) and q.claimed_by = $6 and q.tries = r.tries
+   where r.fate in ('A', 'D') and q.id = any (array[r.id]) and `
+
+const settleKept = `
   returning q.*, r.fate, r.reason),
 kept as (
   update rowhook.event_log q
@@ -64,7 +76,9 @@ kept as (
          due_at = statement_timestamp() + r.delay,
          tries = q.tries - case r.fate when 'G' then 1 else 0 end
     from r
-   where r.fate in ('R', 'G') and q.id = any (array[r.id]) and q.claimed_by = $6 and q.tries = r.tries
+   where r.fate in ('R', 'G') and q.id = any (array[r.id]) and `
+
+const settleRest = `
   returning q.id),
 archived as (
   insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace)
@@ -84,17 +98,21 @@ logged as (
 select count(*) from settled`
 
 // Settle writes in one statement what became of claimed events: the delivered move to the archive, the exhausted to the
-// dead letters, the others become due again, and every attempt is logged. Only events that are still this instance's, at
-// the same count of tries, are touched; it returns how many those were.
+// dead letters, the others become due again, and every attempt is logged. Only events that are still under
+// the same claim of this instance are touched; it returns how many those were.
 func Settle(ctx context.Context, db Queryer, opt SettleOptions, batch []Settlement) (int, error) {
 	n := len(batch)
 	ids, tries, fates := make([]pgtype.UUID, n), make([]int32, n), make([]string, n)
-	delays, reasons := make([]time.Duration, n), make([]*string, n)
+	delays, reasons, claims := make([]time.Duration, n), make([]*string, n), make([]int64, n)
+	sql := settleSQL
 	var a attemptColumns
 	for i := range batch {
 		s := &batch[i]
 		ids[i] = pgtype.UUID{Bytes: s.ID, Valid: true}
 		tries[i], fates[i], delays[i] = s.Tries, string(rune(s.Fate)), s.Delay
+		if claims[i] = s.Claim; s.Claim != 0 {
+			sql = numberedSettleSQL
+		}
 		if s.Fate == Dead {
 			reasons[i] = &s.Reason
 		}
@@ -103,8 +121,8 @@ func Settle(ctx context.Context, db Queryer, opt SettleOptions, batch []Settleme
 		}
 	}
 	var settled int
-	err := db.QueryRow(ctx, settleSQL, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
-		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.Again).Scan(&settled)
+	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
+		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.Again, claims).Scan(&settled)
 	if err != nil {
 		return 0, fmt.Errorf("settle events: %w", err)
 	}

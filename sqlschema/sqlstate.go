@@ -15,6 +15,13 @@ func IsState(err error, states ...string) bool {
 	return errors.As(err, &pg) && slices.Contains(states, pg.Code)
 }
 
+// WasRefused reports that the server answered a statement with an error, and so did nothing of it. After any other error, of the network or of
+// a session that was ended, it may have.
+func WasRefused(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR"
+}
+
 // IsOtherSchema reports that a statement names a table, column, function or sequence that is not there: as a rule the schema rowhook was
 // migrated since its version was last read.
 func IsOtherSchema(err error) bool {

@@ -27,14 +27,15 @@ func mutations() map[string]mutation {
 	return map[string]mutation{
 		// Settle touches whatever row has the event's id, whoever holds it by now.
 		"fence": {
-			file: "sqlschema/settle.go", find: `and q\.claimed_by = \$6 and q\.tries = r\.tries`, times: 2,
+			file: "sqlschema/settle.go", find: "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`",
+			replace: "`true`", times: 2,
 			only: []string{faultZombie, moodFailing, moodSeconds},
 		},
 		// The bell is believed to be armed as soon as it is set, whoever is still open that saw it silent.
 		"horizon": {file: "sqlschema/doorbell.go", find: `return n, nil`, replace: "return 0, nil", times: 1, only: []string{faultLong, faultApply}},
 		// What dead instances held is not given back.
 		"reclaim": {
-			file: "sqlschema/instance.go", find: `(?m)^\tb\.Queue\("update rowhook\.event_log set claimed_by = null.*$`, replace: "\tb.Queue(\"select\")", times: 1,
+			file: "sqlschema/giveback.go", find: "`tries = q.tries` \\+ entriesHeld", replace: "`tries = q.tries` + entriesHeld + ` and false`", times: 1,
 			only: []string{faultKill, faultLong},
 		},
 	}

@@ -8,10 +8,8 @@ lock table rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in acce
 
 -- == Fence ==
 
-create sequence rowhook.claim_number;
-comment on sequence rowhook.claim_number is 'Numbers claims: a settlement touches an event only under the number that its claim gave it';
 alter table rowhook.event_log add column if not exists claim bigint;
-comment on column rowhook.event_log.claim is 'From rowhook.claim_number, of the claim that has it or had it last; null: none yet';
+comment on column rowhook.event_log.claim is 'Number of the claim that has it, or had it last: an instance never uses one twice, so only what knows it may settle the event; null: none yet';
 
 -- == Relations ==
 
@@ -121,6 +119,7 @@ begin
   loop
     -- each new right of dispatcherRights, in grant.go
     execute format('grant update (trouble) on rowhook.instance to %s', dispatcher);
+    execute format('grant update (claim) on rowhook.event_log to %s', dispatcher);
   end loop;
 end
 $$;
@@ -185,5 +184,4 @@ comment on function rowhook.capture() is 'Capture trigger: for a row, or for a w
 
 -- == Fence ==
 
-drop sequence rowhook.claim_number;
 update rowhook.setting set value = '1' where name = 'compatible';

@@ -1,0 +1,135 @@
+package dispatcher
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// repairer gives back what claims took whose answers were lost. It works beside the claimer, which goes on meanwhile: a claim's number tells
+// its events from those of every other one.
+type repairer struct {
+	d      *Dispatcher
+	signal chan struct{}
+
+	mu   sync.Mutex
+	lost []interrupted
+}
+
+// interrupted is a claim that may have succeeded without our knowing.
+type interrupted struct {
+	by      sqlschema.Claimant
+	wants   []sqlschema.Want
+	backend uint32 // process id of its session
+	asked   time.Time
+}
+
+// over reports that everything that it may have taken has come back by itself.
+func (i *interrupted) over(now time.Time) bool {
+	for _, w := range i.wants {
+		if now.Sub(i.asked) < w.Lease+statementTimeout {
+			return false
+		}
+	}
+	return true
+}
+
+func newRepairer(d *Dispatcher) *repairer { return &repairer{d: d, signal: make(chan struct{}, 1)} }
+
+func (r *repairer) add(i interrupted) {
+	r.mu.Lock()
+	r.lost = append(r.lost, i)
+	r.mu.Unlock()
+	select {
+	case r.signal <- struct{}{}:
+	default:
+	}
+}
+
+// run repairs until ctx is done.
+func (r *repairer) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	failures, failed := untilItAnswers(), false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.signal:
+		case <-timer.C:
+		}
+		err := r.all(ctx)
+		if err == nil {
+			failures, failed = untilItAnswers(), false
+			timer.Reset(time.Hour)
+			continue
+		}
+		if !failed && ctx.Err() == nil {
+			failed = true
+			r.d.log.Warn("can't give back the events of an interrupted claim, trying again; they come back when their leases end at the latest", "error", err)
+		}
+		wait, _ := failures.Next() // without a limit it never stops
+		timer.Reset(wait)
+	}
+}
+
+// finish repairs what is left when claiming has ended. It reports whether nothing remains.
+func (r *repairer) finish(ctx context.Context) bool {
+	if err := r.all(ctx); err != nil {
+		r.d.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
+		return false
+	}
+	return true
+}
+
+// all repairs what there is, and keeps what it could not.
+func (r *repairer) all(ctx context.Context) error {
+	r.mu.Lock()
+	lost := r.lost
+	r.lost = nil
+	r.mu.Unlock()
+	for n := range lost {
+		err := r.repair(ctx, &lost[n])
+		if err == nil {
+			continue
+		}
+		r.mu.Lock()
+		for ; n < len(lost); n++ {
+			if !lost[n].over(time.Now()) {
+				r.lost = append(r.lost, lost[n])
+			}
+		}
+		r.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// repair gives back what one claim took.
+func (r *repairer) repair(ctx context.Context, i *interrupted) error {
+	d := r.d
+	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
+	defer cancel()
+	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
+	// anything once we have looked. A pooler's process ids are not the server's, so there it is left to the leases.
+	if !d.pooled() {
+		if err := sqlschema.EndSession(ctx, d.writes, i.backend, d.application()); err != nil {
+			return err
+		}
+	}
+	if i.by.Number == 0 {
+		d.log.Warn("the answer to a claim was lost; its events come back when their leases end")
+		return nil
+	}
+	n, err := sqlschema.Disown(ctx, d.writes, i.by, i.wants)
+	if n > 0 {
+		d.log.Warn("gave back events whose claim was interrupted", "events", n)
+		d.board.markAll(true)
+	}
+	return err
+}
+
+// repairTimeout bounds one try. Its statements are short, but there may be many.
+const repairTimeout = 5 * time.Minute

@@ -1,0 +1,92 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// testLog is a log that a test reads while it is written.
+type testLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *testLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *testLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func TestAnInterruptedClaimThatCanNotBeGivenBackStopsNoOther(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	got := make(chan struct{}, 100)
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got <- struct{}{} }))
+	t.Cleanup(receiver.Close)
+	spec := sqlschema.DefaultSpec()
+	spec.Name, spec.Table, spec.Webhook.URL = "orders", "public.orders", receiver.URL
+	spec.On = sqlschema.On{Insert: true}
+	conn := db.Conn(t)
+	_, err := conn.Exec(t.Context(), "create table orders (n integer)")
+	require.NoError(t, err)
+	quiet := slog.New(slog.DiscardHandler)
+	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), quiet)
+	require.NoError(t, err)
+	_, err = conn.Exec(t.Context(), "insert into orders values (1), (2), (3)")
+	require.NoError(t, err)
+
+	log := &testLog{}
+	d, err := New(Config{DatabaseURL: db.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	require.NoError(t, err)
+	// Its answer was lost: the events are this instance's, which does not know them. To give them back fails.
+	id, err := sqlschema.NewInstance(t.Context(), conn)
+	require.NoError(t, err)
+	require.NoError(t, sqlschema.Register(t.Context(), conn, id, "test", "v", false))
+	by := sqlschema.Claimant{Instance: id, Number: 7}
+	wants := []sqlschema.Want{{Trigger: 1, Limit: 10, Lease: 40 * time.Second}}
+	lost, err := sqlschema.Claim(t.Context(), conn, by, wants)
+	require.NoError(t, err)
+	require.Len(t, lost, 3)
+	_, err = conn.Exec(t.Context(), fmt.Sprintf(`
+create function refuse() returns trigger language plpgsql as $$ begin raise exception 'canceling statement due to statement timeout' using errcode = '57014'; end $$;
+create trigger refuse before update on rowhook.event_log for each row when (old.claimed_by = %d and new.claimed_by is null) execute function refuse()`, id))
+	require.NoError(t, err)
+	d.repairer.add(interrupted{by: by, wants: wants, asked: time.Now()})
+
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
+	<-d.Ready()
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "can't give back") }, 30*time.Second, 5*time.Millisecond)
+	for n := range 20 {
+		_, err = conn.Exec(t.Context(), "insert into orders values ($1)", n)
+		require.NoError(t, err)
+		<-got
+	}
+	_, err = conn.Exec(t.Context(), "drop trigger refuse on rowhook.event_log")
+	require.NoError(t, err)
+	for range 3 {
+		<-got
+	}
+	require.Contains(t, log.String(), `gave back events whose claim was interrupted" events=3`)
+	require.NotContains(t, log.String(), "the database fails")
+}

@@ -1,0 +1,134 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Reclaim gives back what dead instances had claimed, due at once, and forgets them. The interrupted attempts stay
+// counted, since nobody knows whether they were sent. It returns how many events came back, also beside an error: then the rest comes
+// back when it is called again, or by the end of their leases.
+func Reclaim(ctx context.Context, db Queryer, dead []int32) (int, error) {
+	back, err := reclaim(ctx, db, dead)
+	if err == nil { // only now, so that somebody else finds them dead if this one dies, too
+		err = exec(ctx, db, "delete from rowhook.instance where id = any($1)", dead)
+	}
+	if err == nil { // that waited for a claim that was still running
+		var late int
+		late, err = reclaim(ctx, db, dead)
+		back += late
+	}
+	if err != nil {
+		return back, fmt.Errorf("reclaim events of dead instances: %w", err)
+	}
+	return back, nil
+}
+
+func reclaim(ctx context.Context, db Queryer, dead []int32) (back int, err error) {
+	triggers, err := triggersOfQueue(ctx, db)
+	// Most leases end soon. What is beyond, and may be among many retries, comes after that of all triggers.
+	for _, length := range []time.Duration{4 * LeaseMargin, LongestLease + LeaseMargin} {
+		for i := 0; err == nil && i < len(triggers); i++ {
+			var n int
+			n, err = giveBack(ctx, db, reclaimSQL, triggers[i], length, dead)
+			back += n
+		}
+	}
+	return back, err
+}
+
+// Disown gives back what a claim took whose answer was lost, of what it wanted. The claim does not count, as nothing of it was sent. It returns
+// how many events came back. It needs version 3 of the schema, where claims have a number.
+func Disown(ctx context.Context, db Queryer, by Claimant, wants []Want) (int, error) {
+	back := 0
+	for _, w := range wants {
+		n, err := giveBack(ctx, db, disownSQL, w.Trigger, w.Lease, []int32{by.Instance}, by.Number)
+		if back += n; err != nil {
+			return back, fmt.Errorf("give back events of an interrupted claim: %w", err)
+		}
+	}
+	return back, nil
+}
+
+// LeaseMargin is what a lease lasts beyond the attempt's timeout: for waiting in memory and for settling.
+const LeaseMargin = 30 * time.Second
+
+// LongestLease bounds a lease, less LeaseMargin, whatever timeout is configured.
+const LongestLease = 24 * time.Hour
+
+// triggersOfQueue lists the triggers that have events.
+func triggersOfQueue(ctx context.Context, db Queryer) ([]int32, error) {
+	rows, err := db.Query(ctx, "with recursive "+steps+" select trigger_id from step where trigger_id is not null")
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int32])
+}
+
+// What is claimed becomes due at the end of its lease, so it stands in the index between now and then, among the retries of that time. Each
+// statement reads a piece of that, so that none takes long whatever waits: all of the queue was read once, which took longer than a statement
+// may where there were 4 GB of it.
+const (
+	reclaimSQL = entriesRead + entriesBack + `tries = q.tries` + entriesHeld + entriesCount
+	disownSQL  = entriesRead + entriesBack + `tries = q.tries - 1` + entriesHeld + ` and q.claim = $6` + entriesCount
+
+	entriesRead = `
+with entry as materialized (
+  select q.id, q.due_at, q.claimed_by
+    from rowhook.event_log q
+   where q.trigger_id = $1 and q.due_at >= $4 and q.due_at > statement_timestamp() and q.due_at <= statement_timestamp() + $3::interval
+   order by q.due_at limit $5),
+`
+	entriesBack = `
+back as (
+  update rowhook.event_log q set claimed_by = null, due_at = statement_timestamp(), `
+	entriesHeld = `
+    from entry e
+   where e.claimed_by = any ($2::integer[]) and q.id = any (array[e.id]) and q.claimed_by = any ($2::integer[])`
+	entriesCount = `
+  returning 1)
+select count(*), coalesce(max(due_at), '-infinity') = $4, coalesce(max(due_at), $4), (select count(*) from back) from entry`
+)
+
+// pieceOfQueue is how many entries of the index one statement reads.
+const pieceOfQueue = 2000
+
+// giveBack gives back what the instances hold of a trigger, piece by piece.
+func giveBack(ctx context.Context, db Queryer, sql string, trigger int32, lease time.Duration, instances []int32, more ...any) (back int, err error) {
+	var from time.Time
+	for limit := pieceOfQueue; ; {
+		rows, err := db.Query(ctx, sql, append([]any{trigger, instances, lease, from, limit}, more...)...)
+		if err != nil {
+			return back, err
+		}
+		piece, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[piece])
+		if back += piece.Back; err != nil || piece.Read < limit {
+			return back, err
+		}
+		if limit = pieceOfQueue; piece.Same { // all are due at once, perhaps with more beyond
+			limit = 2 * piece.Read
+		}
+		from = piece.Last
+	}
+}
+
+// piece is what one statement of giveBack read.
+type piece struct {
+	Read int
+	Same bool // it ended where it began
+	Last time.Time
+	Back int
+}
+
+// exec runs a statement that returns nothing.
+func exec(ctx context.Context, db Queryer, sql string, args ...any) error {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	rows.Close()
+	return rows.Err()
+}
