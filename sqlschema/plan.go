@@ -257,6 +257,9 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 			}
 			problem(message, "when")
 		}
+		if err := p.checkCasts(ctx, spec, rel, problem); err != nil {
+			return err
+		}
 		message, err := p.taken(ctx, spec, rel)
 		if err != nil {
 			return err
@@ -265,6 +268,22 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 	}
 	if len(problems) > 0 {
 		return problems
+	}
+	return nil
+}
+
+// checkCasts reports columns whose JSON is made by code that depends on what a capture sets.
+func (p *planner) checkCasts(ctx context.Context, spec *Spec, rel *relation, problem func(message string, path ...string)) error {
+	found, err := checkCasts(ctx, p.conn, rel, spec)
+	if err != nil {
+		return err
+	}
+	for _, name := range rel.columnNames() {
+		if i := slices.Index(spec.Payload.Columns, name); i >= 0 {
+			problem(found[name], "payload", "columns", fmt.Sprint(i))
+		} else {
+			problem(found[name], "table")
+		}
 	}
 	return nil
 }

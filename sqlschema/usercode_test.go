@@ -1,0 +1,99 @@
+package sqlschema_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// shop is a schema of a user's, on the search_path of the user's sessions, with a type e whose cast to json is to be made.
+const shop = `create schema shop; set search_path = shop, public;
+create type e as enum ('x', 'y'); create type k as enum ('y'); create table rates (a int, day timestamptz); create function helper(text) returns text language sql as $$ select $1 || '!' $$;
+create function bound(text) returns text language sql return helper($1); create function unbound(text) returns text language plpgsql as $$ begin return helper($1); end $$;
+create view v as select unbound('x') as u; create domain d as text check (unbound(value) <> '');
+create operator <~> (function = texteq, leftarg = text, rightarg = text); `
+
+// castOf makes the cast of shop.e to json by a function with this body.
+func castOf(body string, options ...string) string {
+	return "create function shop.e_json(e shop.e) returns json " + strings.Join(options, " ") + " as $body$" + body + "$body$; create cast (shop.e as json) with function shop.e_json(shop.e); "
+}
+
+func problemsOf(t *testing.T, w watched, spec sqlschema.Spec) sqlschema.SpecErrors {
+	t.Helper()
+	_, err := sqlschema.Apply(t.Context(), w.conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), nil)
+	var problems sqlschema.SpecErrors
+	if err != nil {
+		require.ErrorAs(t, err, &problems)
+	}
+	return problems
+}
+
+// TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets has each write work before it is watched, and either apply say what is wrong,
+// with a cure that works, or the write go on working.
+func TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ cast, reason string }{
+		"a function":                    {castOf("select to_json(helper('z'))", "language sql"), "looks up the function helper through the search_path (in shop.e_json(shop.e))"},
+		"a function, in PL/pgSQL":       {castOf("begin return to_json(helper(e::text)); end", "language plpgsql", "immutable"), "looks up the function helper"},
+		"a table":                       {castOf("select to_json(count(*)) from rates", "language sql"), "looks up the table rates"},
+		"a type":                        {castOf("select to_json('y'::k)", "language sql"), "looks up the type k"},
+		"a domain":                      {castOf("select to_json('y'::d)", "language sql"), "looks up the type d"},
+		"an operator":                   {castOf("select to_json('a' <~> 'b'::text)", "language sql"), "looks up the operator <~>"},
+		"a name in a string":            {castOf("select to_json('rates'::regclass::oid is null)", "language sql"), "looks up the table rates"},
+		"dynamic SQL":                   {castOf("declare n bigint; begin execute 'select count(*) from ra' || 'tes' into n; return to_json(n); end", "language plpgsql"), "execute"},
+		"what it calls":                 {castOf("select to_json(shop.unbound('z'))", "language sql"), "looks up the function helper through the search_path (in shop.unbound(text))"},
+		"what a bound body calls":       {"create function shop.e_json(e shop.e) returns json language sql return to_json(shop.unbound('z')); create cast (shop.e as json) with function shop.e_json(shop.e)", "in shop.unbound(text)"},
+		"what a view calls":             {castOf("select to_json(u) from shop.v", "language sql"), "in shop.unbound(text)"},
+		"what a domain's check calls":   {castOf("select to_json('y'::shop.d)", "language sql"), "in shop.unbound(text)"},
+		"the time zone":                 {castOf("select to_json(to_char('2024-01-01 00:00+00'::timestamptz, 'HH24 TZ'))", "language sql", "set search_path = shop"), "depends on datestyle"},
+		"a setting by its name":         {castOf("select to_json(current_setting('TimeZone'))", "language sql"), "depends on timezone"},
+		"the schema":                    {castOf("select to_json(current_schema())", "language sql"), "depends on search_path"},
+		"bytes as text":                 {castOf(`select to_json('\x00'::bytea::text)`, "language sql"), "depends on bytea_output"},
+		"nothing, as names have theirs": {castOf("select to_json(shop.helper('z'))", "language sql"), ""},
+		"nothing, as it sets the path":  {castOf("select to_json(unbound('z'))", "language sql", "set search_path = shop"), ""},
+		"nothing, as it is Postgres's":  {castOf("begin return to_json(upper(e::text)); end", "language plpgsql"), ""},
+		"a path of whoever captures":    {castOf("select to_json(helper('z'))", "language sql", `set search_path = "$user", shop`), "looks up the function helper"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatched(t, shop)
+			w.do(t, c.cast, "create table t (id int, e e)", "insert into t values (1, 'x')")
+			spec := all("w", "shop.t")
+			problems := problemsOf(t, w, spec)
+			if c.reason != "" {
+				require.Len(t, problems, 1)
+				require.Contains(t, problems[0].Message, c.reason)
+				require.Contains(t, problems[0].Message, "shop.e_json(shop.e)")
+				require.Equal(t, "0", w.scalar(t, "select count(*) from pg_trigger"), "nothing is left to the first write")
+				_, cure, _ := strings.Cut(problems[0].Message, `run "`)
+				cure, _, _ = strings.Cut(cure, `"`+", or choose")
+				w.do(t, cure)
+			}
+			before := w.scalar(t, "select 'x'::e::json")
+			w.apply(t, spec)
+			w.do(t, "insert into t values (1, 'x')", "update t set id = 2", "delete from t where id = 2")
+			require.Contains(t, w.take(t), `w I null {"id":1,"e":`+before+`}`)
+		})
+	}
+}
+
+// TestACastToJSONIsFoundWhereverACapturedColumnHoldsItsType has the type within others, and elsewhere than in what is captured.
+func TestACastToJSONIsFoundWhereverACapturedColumnHoldsItsType(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, shop)
+	w.do(t, castOf("select to_json(helper('z'))", "language sql"), `create domain de as e; create type c as (n int, e de[]); create type r as range (subtype = timestamptz);
+		create function r_json(r) returns json language sql as 'select to_json($1::text)'; create cast (r as json) with function r_json(r);
+		create table t (id int, plain text, a e[], b de, c c, d c[], f int4range, g r)`)
+	for column, refused := range map[string]bool{"id": false, "plain": false, "f": false, "a": true, "b": true, "c": true, "d": true, "g": true} {
+		problems := problemsOf(t, w, all("w", "shop.t", payload(column)))
+		require.Equal(t, refused, len(problems) == 1, "%s: %v", column, problems)
+		if refused {
+			require.Equal(t, []string{"payload", "columns", "0"}, problems[0].Path)
+		}
+	}
+	require.Len(t, problemsOf(t, w, all("w", "shop.t")), 5, "all of them at once")
+	require.Empty(t, problemsOf(t, w, all("w", "shop.t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Manual: true} })))
+}
