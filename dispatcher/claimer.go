@@ -32,6 +32,8 @@ type claimer struct {
 	refilled  time.Time     // when that was last added to
 	postponed bool          // a load waits for its turn
 	suspects  suspects      // of having been missed
+	muted     bool          // nobody may ring; see mute
+	said      muteWords
 	sieve     sieve
 }
 
@@ -82,8 +84,8 @@ const sessionWithin = 5 * time.Second
 func (c *claimer) letGo() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	// Unarmed it is also after a request for silence whose answer did not come any more: the stop may have cut it off.
-	if state := c.bell.State(); state == listener.Silent || state == listener.Unarmed && !c.cfg.NoListen {
+	// While nobody may ring, the others look by themselves. Unarmed it is also after a request for silence whose answer did not come any more: the stop may have cut it off.
+	if state := c.bell.State(); !c.muted && (state == listener.Silent || state == listener.Unarmed && !c.cfg.NoListen) {
 		if _, err := sqlschema.Ring(ctx, c.claims); err != nil {
 			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
 		}
@@ -163,6 +165,7 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 		c.loseBell(ctx)
 	}
 	if s.watch != nil {
+		c.mute(ctx, s.watch)
 		c.watched(s.watch)
 	}
 	c.allowance = min(c.allowance+float64(now.Sub(c.refilled))/float64(reloadEvery), reloadBurst)
@@ -190,7 +193,7 @@ const (
 
 // loseBell forgets what the bell says, and has writers ring for the others in case they were silent for us.
 func (c *claimer) loseBell(ctx context.Context) {
-	if c.bell.State() == listener.Silent {
+	if c.bell.State() == listener.Silent && !c.muted {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
 		if _, err := sqlschema.Ring(ctx, c.claims); err != nil {
@@ -249,6 +252,9 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 // it is us, who do not know of it. While another instance keeps writers silent we look at every watch, lest it hangs.
 func (c *claimer) watched(w *sqlschema.Watch) {
 	if w.Doorbell == sqlschema.Ringing {
+		if c.muted {
+			c.bell.Lost() // someone has armed it, such as a dispatcher of an older version
+		}
 		return
 	}
 	ours := w.Doorbell == c.id

@@ -138,7 +138,10 @@ type Dispatcher struct {
 	schema             atomic.Int32 // version of the schema rowhook, as last seen; see onSchema
 	instance           atomic.Int32 // id, once started
 	stopping           atomic.Bool
-	silent             atomic.Bool // writers are, on our account
+	silent             atomic.Bool             // writers are, on our account
+	notices            atomic.Pointer[float64] // share of the server's queue of notifications that is in use, as last seen
+	warnedOf           atomic.Int32            // who the server says keeps that queue from being emptied; 0: it has not said
+	pretend            func(*sqlschema.Watch)  // in tests: changes what was seen
 	claiming, settling health
 }
 
@@ -303,6 +306,7 @@ func (d *Dispatcher) connect() error {
 	cfg.MinConns, cfg.MaxConnIdleTime = 0, 5*time.Minute
 	// A ping before the statement would delay every wake from sleep; a dead connection shows in the statement itself.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	cfg.ConnConfig.OnNotice = d.noticed
 	d.direct = cfg.ConnConfig
 	if d.cfg.ListenURL != "" {
 		if d.direct, err = session.Parse(d.cfg.ListenURL); err != nil {
@@ -385,11 +389,14 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err := d.reload(ctx); err != nil {
 		return err
 	}
-	w, err := sqlschema.Look(ctx, conn)
+	w, err := d.look(ctx, conn)
 	if err != nil {
 		return err
 	}
 	d.departures = w.Departures
+	d.signals.mu.Lock()
+	d.signals.watch = &w // it may say that nobody is to ring, before the bell is first armed
+	d.signals.mu.Unlock()
 	// Where it listens it registers as listening once it holds its lock, so that nobody finds it dead in between.
 	if err := sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, false); err != nil {
 		return err
@@ -440,8 +447,7 @@ func (d *Dispatcher) newListener() *listener.Listener {
 		Listening: d.listening,
 		Lost:      func(error) { d.lost() },
 		Ping: func(ctx context.Context, channel, payload string) error {
-			_, err := d.writes.Exec(ctx, "select pg_notify($1, $2)", channel, payload)
-			return err
+			return sqlschema.Ping(ctx, d.writes, channel, payload)
 		},
 		PingChannel: fmt.Sprintf("rowhook_ping_%d", d.id),
 		Logger:      d.log,

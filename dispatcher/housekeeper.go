@@ -43,7 +43,7 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool, departures int64) (map[int32]bool, int64) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	w, err := sqlschema.Look(ctx, d.claims)
+	w, err := d.look(ctx, d.claims)
 	if err != nil {
 		return before, departures // the claimer reports failures of the database
 	}
@@ -81,7 +81,7 @@ func (d *Dispatcher) watch(ctx context.Context, before map[int32]bool, departure
 	}
 	reload := d.signals.reload
 	d.signals.mu.Unlock()
-	if reload || w.Doorbell != sqlschema.Ringing {
+	if reload || w.Doorbell != sqlschema.Ringing || w.Notices >= sqlschema.MuteFrom {
 		d.board.wake()
 	}
 	return suspects, w.Departures

@@ -17,8 +17,10 @@ type Stats struct {
 	Silent   bool // writers are silent on this dispatcher's account
 	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for people; "": they can.
 	Claiming, Settling string
-	PayloadBytes       int64          // of large payloads, in memory
-	Triggers           []TriggerStats // by name
+	PayloadBytes       int64 // of large payloads, in memory
+	// NotificationQueue is the share of the server's queue of notifications that is in use, as last seen; nil: not seen yet.
+	NotificationQueue *float64
+	Triggers          []TriggerStats // by name
 }
 
 // TriggerStats is how a trigger stands in one dispatcher.
@@ -35,7 +37,7 @@ func (d *Dispatcher) Stats() Stats {
 	s := Stats{
 		Instance: d.instance.Load(), Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.silent.Load(),
 		Claiming: d.claiming.problem(time.Now()), Settling: d.settling.problem(time.Now()),
-		PayloadBytes: d.payload.inUse(), Triggers: d.board.stats(),
+		PayloadBytes: d.payload.inUse(), NotificationQueue: d.notices.Load(), Triggers: d.board.stats(),
 	}
 	s.Started = s.Instance != 0
 	d.signals.mu.Lock()

@@ -26,6 +26,8 @@ type Doorbell struct {
 
 	flush time.Duration // of a commit
 	full  bool          // no attempt more can start
+	muted bool          // nobody may ring
+	found time.Time     // when events were last seen to be found
 
 	state   State
 	pending int           // open transactions below the horizon at the last check
@@ -73,6 +75,9 @@ const (
 	longWait   = time.Minute
 )
 
+// maxMutedPoll is how long a dispatcher waits at most between two looks while its doorbell is muted, which may be for hours.
+const maxMutedPoll = 50 * time.Millisecond
+
 // State returns where it stands.
 func (d *Doorbell) State() State { return d.state }
 
@@ -89,12 +94,26 @@ func (d *Doorbell) Flush(took time.Duration) { d.flush = took }
 // Saturated says whether a dispatcher has no slot for one more event. Then there is nothing to ring for.
 func (d *Doorbell) Saturated(full bool) { d.full = full }
 
+// Mute says whether nobody may ring, for instance because the server's queue of notifications fills up. Muted, a doorbell is
+// made silent whatever it was, and stays so: its dispatcher looks by itself, every Poll while it finds events, and at
+// longer and longer intervals, up to 50 ms, while it finds none.
+func (d *Doorbell) Mute(on bool) { d.muted = on }
+
 // Lost says that the session that listens is gone, or that someone else changed the bit: it has to be armed anew.
 func (d *Doorbell) Lost() { d.state = Unarmed }
 
 // Next says what to do now.
 func (d *Doorbell) Next(now time.Time) Action {
+	if d.events > 0 {
+		d.found = now
+	}
 	rings, events, ended := d.count(now)
+	if d.muted {
+		if d.state != Silent || rings >= d.silenceAbove() {
+			return Silence
+		}
+		return None
+	}
 	switch d.state {
 	case Unarmed:
 		return Arm
@@ -125,13 +144,19 @@ func (d *Doorbell) Next(now time.Time) Action {
 func (d *Doorbell) Wait(now time.Time) (wait time.Duration, ok bool) {
 	switch d.state {
 	case Arming:
+		if d.muted {
+			return 0, true
+		}
 		return max(d.check.Sub(now), 0), true
 	case Silent:
+		if d.muted {
+			return min(max(now.Sub(d.found)/20, d.poll()), maxMutedPoll), true
+		}
 		return d.poll(), true
 	case Unarmed:
 		return 0, true
 	}
-	return 0, false
+	return 0, d.muted
 }
 
 // Armed says that the bit was set to ring and a horizon taken.

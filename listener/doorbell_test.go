@@ -147,6 +147,7 @@ func TestNoWakeUpIsLost(t *testing.T) {
 			horizon int
 			visible int // committed and not claimed
 			rung    bool
+			muted   bool
 			now     = start
 			d       = &listener.Doorbell{SilenceAbove: 3, RingBelow: 2, Window: 10 * time.Millisecond}
 		)
@@ -206,7 +207,13 @@ func TestNoWakeUpIsLost(t *testing.T) {
 				d.Lost()
 				rung = false
 			},
+			"mute": func(t *rapid.T) {
+				muted = rapid.Bool().Draw(t, "muted")
+				d.Mute(muted)
+				step()
+			},
 			"": func(t *rapid.T) {
+				require.False(t, muted && !silent, "muted, and yet writers ring")
 				if d.State() != listener.Ringing || rung {
 					return
 				}
@@ -250,4 +257,35 @@ func TestDoorbellRingsForNobodyWhoHasNoSlot(t *testing.T) {
 	require.Equal(t, listener.None, d.Next(start.Add(2*time.Second)), "it stays silent until slots are free")
 	d.Saturated(false)
 	require.Equal(t, listener.Arm, d.Next(start.Add(3*time.Second)))
+}
+
+func TestAMutedDoorbellIsSilentWhateverItWasAndStaysSo(t *testing.T) {
+	t.Parallel()
+	fresh, arming, silent := &listener.Doorbell{}, &listener.Doorbell{}, ringing(t)
+	arming.Armed(start)
+	silent.Silenced(start)
+	lost := ringing(t)
+	lost.Lost()
+	for name, d := range map[string]*listener.Doorbell{"unarmed": fresh, "arming": arming, "ringing": ringing(t), "silent": silent, "lost": lost} {
+		d.Mute(true)
+		wait, ok := d.Wait(start)
+		require.True(t, ok, "%s: it must not sleep", name)
+		if d.State() != listener.Silent {
+			require.Zero(t, wait, name)
+			require.Equal(t, listener.Silence, d.Next(start), name)
+			d.Silenced(start)
+		}
+		for _, later := range []time.Duration{time.Millisecond, time.Second, time.Hour} {
+			require.Equal(t, listener.None, d.Next(start.Add(later)), name)
+			wait, ok = d.Wait(start.Add(later))
+			require.True(t, ok, name)
+			require.LessOrEqual(t, wait, 50*time.Millisecond, name)
+		}
+		d.Found(1)
+		require.Equal(t, listener.None, d.Next(start.Add(time.Hour)))
+		wait, _ = d.Wait(start.Add(time.Hour))
+		require.Equal(t, 2*time.Millisecond, wait, "where there are events it looks as often as ever")
+		d.Mute(false)
+		require.Equal(t, listener.Arm, d.Next(start.Add(2*time.Hour)), name)
+	}
 }

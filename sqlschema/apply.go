@@ -151,17 +151,18 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 	})
 }
 
-// RaiseGeneration tells the dispatchers, when the transaction commits, that their configuration has changed.
+// RaiseGeneration tells the dispatchers, when the transaction commits, that their configuration has changed. Where the server's
+// queue of notifications fills up, so that notifying might make the commit fail, they see it when they look next.
 func RaiseGeneration(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 with raised as (
   update rowhook.setting set value = pg_catalog.to_jsonb((value #>> '{}')::bigint + 1) where name = 'generation'
 )
-select pg_catalog.pg_notify('rowhook', 'config')`)
+select pg_catalog.pg_notify('rowhook', 'config') where pg_catalog.pg_notification_queue_usage() < $1`, MuteFrom)
 	if err != nil {
 		return fmt.Errorf("raise the generation: %w", err)
 	}
-	return nil
+	return silenceForNobody(ctx, tx)
 }
 
 // transact runs f in a transaction, again and again while the unit's table is busy.

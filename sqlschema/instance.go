@@ -79,7 +79,8 @@ type Watch struct {
 	Schema     int32   // version of the schema rowhook
 	Generation int64   // of the configuration
 	Departures int64   // instances that have stopped so far
-	Doorbell   int32   // Ringing, or who asked for silence
+	Doorbell   int32   // Ringing, or who asked for silence, or Nobody
+	Notices    float64 // share of the server's queue of notifications that is in use
 	Alive      []int32 // instances that are registered and not dead
 	Dead       []int32 // instances that are registered as listening but hold no lock
 }
@@ -97,14 +98,14 @@ i as materialized (
 select (select version from rowhook.schema_version),
        (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
        coalesce(pg_sequence_last_value('rowhook.departures'::regclass), 0),
-       coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::integer,
+       coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), $2)::integer, pg_catalog.pg_notification_queue_usage(),
        coalesce((select array_agg(id) from i where not dead), '{}'),
        coalesce((select array_agg(id) from i where dead), '{}')`
 
 // Look reads the Watch.
 func Look(ctx context.Context, db Queryer) (Watch, error) {
 	var w Watch
-	err := db.QueryRow(ctx, watchSQL, int64(instanceLock)).Scan(&w.Schema, &w.Generation, &w.Departures, &w.Doorbell, &w.Alive, &w.Dead)
+	err := db.QueryRow(ctx, watchSQL, int64(instanceLock), int64(Nobody)).Scan(&w.Schema, &w.Generation, &w.Departures, &w.Doorbell, &w.Notices, &w.Alive, &w.Dead)
 	if err != nil {
 		return Watch{}, fmt.Errorf("watch instances and doorbell: %w", err)
 	}

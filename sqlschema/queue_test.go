@@ -478,6 +478,8 @@ func TestTheLastToLeaveSilencesTheDoorbellAndOthersAreTold(t *testing.T) {
 	for _, id := range []int32{5, 6} {
 		require.NoError(t, sqlschema.Register(t.Context(), q.conn, id, "i", "v", true))
 	}
+	_, err := sqlschema.Ring(t.Context(), q.conn)
+	require.NoError(t, err)
 	require.NoError(t, sqlschema.Unregister(t.Context(), q.conn, 5))
 	w, err := sqlschema.Look(t.Context(), q.conn)
 	require.NoError(t, err)

@@ -17,7 +17,7 @@ import (
 func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 	m.registry.MustRegister(&scraped{m: m, names: []string{
 		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_claiming", "rowhook_settling", "rowhook_payload_memory_bytes",
-		"rowhook_doorbell_silent", "rowhook_listening",
+		"rowhook_doorbell_silent", "rowhook_listening", "rowhook_notification_queue_usage",
 	}, read: func(emit emitter) {
 		s := stats()
 		for _, t := range s.Triggers {
@@ -29,6 +29,9 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 		emit("rowhook_settling", truth(s.Settling == ""))
 		emit("rowhook_payload_memory_bytes", float64(s.PayloadBytes))
 		emit("rowhook_doorbell_silent", truth(s.Silent))
+		if s.NotificationQueue != nil {
+			emit("rowhook_notification_queue_usage", *s.NotificationQueue)
+		}
 		if !s.Polls {
 			emit("rowhook_listening", truth(s.Listens))
 		}

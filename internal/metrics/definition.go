@@ -54,6 +54,7 @@ func Definitions() []Definition {
 		{"rowhook_doorbell_rings_total", Counter, nil, "Notifications received.", false},
 		{"rowhook_doorbell_silences_total", Counter, nil, "Times that this instance asked writers for silence.", false},
 		{"rowhook_doorbell_silent", Gauge, nil, "1 while writers are silent on account of this instance, which then looks by itself.", false},
+		{"rowhook_notification_queue_usage", Gauge, nil, "Share of the server's queue of notifications that is in use. From 0.25 on nobody is asked to notify; once it is 1 commits that notify fail.", false},
 		{"rowhook_poll_found_events_total", Counter, nil, "New events that the interval poll found although writers should have rung: each is a missed wake-up.", false},
 		{"rowhook_listening", Gauge, nil, "1 while a session listens; missing with --no-listen.", false},
 		{"rowhook_listener_reconnects_total", Counter, nil, "Sessions that were opened after one that listened was lost.", false},

@@ -265,7 +265,8 @@ func ring(ctx context.Context, db sqlschema.Queryer, ids []int32) error {
 	var n int
 	err := db.QueryRow(ctx, `
 select count(pg_notify('rowhook', t.id::text)) from unnest($1::integer[]) as t(id)
- where coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1`, ids).Scan(&n)
+ where pg_sequence_last_value('rowhook.doorbell'::regclass) = $2 and pg_catalog.pg_notification_queue_usage() < $3`,
+		ids, int64(sqlschema.Ringing), sqlschema.MuteFrom).Scan(&n)
 	if err != nil {
 		return fmt.Errorf("ring the doorbell: %w", err)
 	}

@@ -23,6 +23,7 @@ func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
 		s.warnOfSchema, s.warnOfRowSecurity,
 		s.warnOfTrouble,
+		s.warnOfNotifications,
 	} {
 		if err := look(ctx, tx); err != nil {
 			return err

@@ -76,6 +76,33 @@ end
 $$;
 comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole insert from its transition table "inserted". Arguments: rowhook.trigger.id; "never" where it must not NOTIFY, else empty; rowhook.relation.id';
 
+-- As in version 2, but where nobody has asked for the bell it does not ring.
+create or replace function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  target  rowhook.trigger;
+  event   uuid := rowhook.uuid7();
+begin
+  select * into target from rowhook.trigger where name = trigger_name and removed_at is null;
+  if not found then
+    raise exception 'there is no Rowhook trigger named "%"', trigger_name
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if not coalesce((target.spec->'on'->>'manual')::boolean, false) then
+    raise exception 'the Rowhook trigger "%" takes no manual events', trigger_name
+      using errcode = 'insufficient_privilege', hint = 'Add "manual: true" under its "on" in rowhook.yaml and apply again.';
+  end if;
+  insert into rowhook.event_log (id, trigger_id, op, new, session, trace)
+  select event, target.id, 'M', payload, c.session, c.trace from rowhook.context() as c;
+  if target.spec->>'notify' is distinct from 'never' and pg_sequence_last_value('rowhook.doorbell'::regclass) = 1 then
+    perform pg_notify('rowhook', target.id::text);
+  end if;
+  return event;
+end
+$$;
+comment on sequence rowhook.doorbell is 'Last value 1: writers ring (NOTIFY). Otherwise, or where there is none, they do not: it is the id of the instance that is awake and asked for silence, or 2147483647 where nobody has asked for rings';
+
 -- == Instances ==
 
 alter table rowhook.instance add column trouble jsonb;
@@ -176,6 +203,32 @@ begin
 end
 $$;
 comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole insert from its transition table "inserted". Arguments: rowhook.trigger.id, and "never" where it must not NOTIFY';
+
+create or replace function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  target  rowhook.trigger;
+  event   uuid := rowhook.uuid7();
+begin
+  select * into target from rowhook.trigger where name = trigger_name and removed_at is null;
+  if not found then
+    raise exception 'there is no Rowhook trigger named "%"', trigger_name
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if not coalesce((target.spec->'on'->>'manual')::boolean, false) then
+    raise exception 'the Rowhook trigger "%" takes no manual events', trigger_name
+      using errcode = 'insufficient_privilege', hint = 'Add "manual: true" under its "on" in rowhook.yaml and apply again.';
+  end if;
+  insert into rowhook.event_log (id, trigger_id, op, new, session, trace)
+  select event, target.id, 'M', payload, c.session, c.trace from rowhook.context() as c;
+  if target.spec->>'notify' is distinct from 'never' and coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1) = 1 then
+    perform pg_notify('rowhook', target.id::text);
+  end if;
+  return event;
+end
+$$;
+comment on sequence rowhook.doorbell is 'Last value 1 (or none): writers ring (NOTIFY). Otherwise the id of the instance that is awake and asked for silence';
 
 -- == Relations ==
 

@@ -1,0 +1,107 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/listener"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// muteWords is what was said, and asked, since writers were muted.
+type muteWords struct {
+	blocker int32     // who was named in the log
+	sure    bool      // the server had named it
+	probes  int       // notifications sent to be told by the server who it is
+	probed  time.Time // the last of them
+}
+
+// mute has nobody ring while the server's queue of notifications fills up, which a session that listens and does not read
+// brings about, be it of another program: once the queue is full each commit that notifies fails. Every dispatcher does
+// so for itself, so that the others go on when one dies.
+func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
+	usage := w.Notices
+	c.notices.Store(&usage)
+	was := c.muted
+	switch {
+	case usage >= sqlschema.MuteFrom:
+		c.muted = true
+	case usage <= sqlschema.UnmuteAt, w.Doorbell == sqlschema.Ringing && c.bell.State() == listener.Silent:
+		c.muted = false // or another instance, which has waited for less, lets them ring again
+	}
+	c.bell.Mute(c.muted)
+	switch {
+	case c.muted:
+		c.nameBlocker(ctx, usage, !was)
+		c.muteUnheard(ctx, w)
+	case was:
+		c.said = muteWords{}
+		c.warnedOf.Store(0)
+		c.log.Info("the server's queue of notifications is empty enough again: writers may notify", "usage", usage)
+	}
+}
+
+// muteUnheard silences the bell where tendBell does not, for want of a session that listens. It is in nobody's name, so that those that
+// listen need not wait for us to arm it.
+func (c *claimer) muteUnheard(ctx context.Context, w *sqlschema.Watch) {
+	if c.listens || w.Doorbell != sqlschema.Ringing {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	if err := sqlschema.Silence(ctx, c.claims, sqlschema.Nobody); err != nil {
+		c.log.Debug("can't silence the doorbell", "error", err) // it is tried again at the next watch
+	}
+}
+
+// How the server is asked who keeps its queue from being emptied: it says so, at most every five seconds, to a session that notifies while the
+// queue is more than half full. The notifications that this takes are few, and none are sent where they might be the last that fit.
+const (
+	probeFrom  = 0.5
+	probeBelow = 0.9
+	probeEvery = 3 * time.Second
+	mostProbes = 20
+)
+
+// nameBlocker says in the log that writers are muted, and who may be at fault, each time that another one is found.
+func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	if usage > probeFrom && usage < probeBelow && c.warnedOf.Load() == 0 && c.said.probes < mostProbes && time.Since(c.said.probed) >= probeEvery {
+		c.said.probes, c.said.probed = c.said.probes+1, time.Now()
+		_, _ = c.writes.Exec(ctx, "select pg_catalog.pg_notify('rowhook_probe', '')") // who is named is in warnedOf
+	}
+	b, err := sqlschema.FindNotificationBlocker(ctx, c.claims, c.warnedOf.Load())
+	if err != nil {
+		c.log.Debug("can't look for who keeps notifications from being read", "error", err)
+	}
+	if !begins && (b == nil || b.PID == c.said.blocker && b.Sure == c.said.sure) {
+		return
+	}
+	args := []any{"usage", usage}
+	if b != nil {
+		c.said.blocker, c.said.sure = b.PID, b.Sure
+		args = append(args, "pid", b.PID, "sure", b.Sure, "user", b.User, "application", b.Application, "state", b.State, "since", b.Since)
+	}
+	c.log.Warn("a session that listens does not read, and the server's queue of notifications fills up: once it is full commits that notify fail. "+
+		"Rowhook's writers notify no more, and events are found by looking often; see to the session that is named, "+
+		"or end it by select pg_terminate_backend(pid)", args...)
+}
+
+// look reads the Watch.
+func (d *Dispatcher) look(ctx context.Context, db sqlschema.Queryer) (sqlschema.Watch, error) {
+	w, err := sqlschema.Look(ctx, db)
+	if err == nil && d.pretend != nil {
+		d.pretend(&w)
+	}
+	return w, err
+}
+
+// noticed remembers whom the server's warning names.
+func (d *Dispatcher) noticed(_ *pgconn.PgConn, n *pgconn.Notice) {
+	if pid := sqlschema.WarnedOf(n); pid != 0 {
+		d.warnedOf.Store(pid)
+	}
+}
