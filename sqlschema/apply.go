@@ -43,6 +43,9 @@ func Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings,
 func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings, log *slog.Logger) (plan *Plan, err error) {
 	log = orSilent(log)
 	err = pinnedAndLocked(ctx, conn, func() error {
+		if err := wholeToApply(ctx, conn, log); err != nil {
+			return err
+		}
 		plan, err = MakePlan(ctx, conn, specs, settings)
 		if err != nil {
 			return err

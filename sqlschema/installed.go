@@ -3,6 +3,7 @@ package sqlschema
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,6 +20,7 @@ type installed struct {
 	definition        string // of rowhook.capture
 	owner             string // of the schema, quoted for SQL; "" where this role can't give it anything
 	settings          map[string]json.RawMessage
+	lack              *lack // what makeWhole puts back first
 }
 
 // triggerRow is a row of rowhook.trigger.
@@ -30,6 +32,7 @@ type triggerRow struct {
 	Removed  bool
 	Captured []byte // captured, as JSON
 	Waiting  int64  // events, where it is still to be asked
+	Orphan   bool   // makeWhole writes it first
 }
 
 // captured says what a trigger's SQL objects were made from and what they looked like then. It is kept in
@@ -132,7 +135,8 @@ func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		functions: map[int32][]functionFound{}, settings: map[string]json.RawMessage{},
 	}
 	var err error
-	if in.database, in.program, err = Version(ctx, conn); err != nil {
+	var incomplete *IncompleteError
+	if in.database, in.program, err = Version(ctx, conn); err != nil && !errors.As(err, &incomplete) {
 		return nil, err
 	}
 	if in.database > in.program {
@@ -156,13 +160,21 @@ select case when pg_catalog.pg_has_role(nspowner, 'MEMBER') then nspowner::pg_ca
 		return nil, fmt.Errorf("read the owner of the schema rowhook: %w", err)
 	}
 	rows, err := collect[triggerRow](ctx, conn, `
-select id, name, relation, spec, removed_at is not null as removed, captured, 0::bigint as waiting
+select id, name, relation, spec, removed_at is not null as removed, captured, 0::bigint as waiting, false as orphan
   from rowhook.trigger`)
 	if err != nil {
 		return nil, fmt.Errorf("read rowhook.trigger: %w", err)
 	}
 	for i := range rows {
 		in.triggers[rows[i].Name] = &rows[i]
+	}
+	if in.lack, err = findLack(ctx, conn); err != nil {
+		return nil, err
+	}
+	for _, row := range in.lack.rows() {
+		if in.triggers[row.Name] == nil {
+			in.triggers[row.Name] = &row
+		}
 	}
 	captures, err := collect[captureFound](ctx, conn, captureTriggers)
 	if err != nil {

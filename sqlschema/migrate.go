@@ -91,7 +91,8 @@ func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 // a *NewerSchemaError: only the newer program knows how to go back. No logger is needed.
 func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
 	_, program, err := Version(ctx, conn)
-	if err != nil {
+	var incomplete *IncompleteError
+	if err != nil && !errors.As(err, &incomplete) {
 		return err
 	}
 	if version < 1 || version > program {
@@ -164,6 +165,18 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 	if err := m.LoadMigrations(sub); err != nil {
 		return fmt.Errorf("load embedded migrations: %w", err)
 	}
+	orphans, err := makeWhole(ctx, conn, log)
+	if err != nil {
+		return err
+	}
+	if err := goTo(ctx, conn, m, want, log); err != nil || !orphans {
+		return err
+	}
+	return buryUnknown(ctx, conn, log)
+}
+
+// goTo migrates to a version; 0: to the newest.
+func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, log *slog.Logger) error {
 	have, err := m.GetCurrentVersion(ctx)
 	if err != nil {
 		return fmt.Errorf("read the schema version: %w", err)
@@ -257,24 +270,16 @@ func beBrief(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // Version returns the schema version of the database (0: not installed) and the newest that this program knows. Whoever may not see
-// all rows of Rowhook's tables gets a *HiddenRowsError: to them a table with rows looks empty.
+// all rows of Rowhook's tables gets a *HiddenRowsError: to them a table with rows looks empty. A copy of the structure without its rows is
+// an *IncompleteError.
 func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
 	entries, err := migrations.ReadDir("migrations")
 	if err != nil {
 		return 0, 0, fmt.Errorf("list embedded migrations: %w", err)
 	}
 	program = int32(len(entries))
-	var exists bool
-	if err := conn.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.schema_version') is not null").Scan(&exists); err != nil || !exists {
-		return 0, program, err
-	}
-	if err := CheckVisible(ctx, conn); err != nil {
-		return 0, program, err
-	}
-	if err := conn.QueryRow(ctx, "select version from rowhook.schema_version").Scan(&database); err != nil {
-		return 0, program, fmt.Errorf("read the schema version: %w", err)
-	}
-	return database, program, nil
+	database, err = readVersion(ctx, conn)
+	return database, program, err
 }
 
 // CheckServer returns server_version_num, or an error that says why Rowhook can't work here: the server is too old, in

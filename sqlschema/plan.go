@@ -137,6 +137,7 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 	case in.database < in.program:
 		p.add(Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf("version %d becomes %d", in.database, in.program)})
 	}
+	p.plan.Changes = append(p.plan.Changes, in.lack.changes()...)
 	if err := p.settings(settings); err != nil {
 		return nil, err
 	}
@@ -476,8 +477,10 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 		}
 		if differs {
 			work.row = true
-			if change.Events, err = p.waiting(ctx, row.ID); err != nil {
-				return err
+			if !row.Orphan {
+				if change.Events, err = p.waiting(ctx, row.ID); err != nil {
+					return err
+				}
 			}
 			change.Detail += paused
 			p.add(change)

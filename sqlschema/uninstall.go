@@ -50,7 +50,8 @@ func UninstallSummary(ctx context.Context, conn *pgx.Conn) (loss Loss, err error
 func summarize(ctx context.Context, conn *pgx.Conn) (Loss, error) {
 	var loss Loss
 	database, _, err := Version(ctx, conn)
-	if err != nil || database == 0 {
+	var incomplete *IncompleteError
+	if err != nil && !errors.As(err, &incomplete) || database == 0 {
 		return loss, err
 	}
 	err = conn.QueryRow(ctx, `

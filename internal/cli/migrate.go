@@ -46,8 +46,9 @@ func (a *app) migrate(ctx context.Context, to int32, given, yes bool, wait time.
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	have, newest, err := sqlschema.Version(ctx, conn)
+	var incomplete *sqlschema.IncompleteError
 	switch {
-	case err != nil:
+	case err != nil && !errors.As(err, &incomplete):
 		return explain(err)
 	case given && (to < 1 || to > newest):
 		return usagef("--to %d: this program knows the schema versions 1 to %d; to remove the schema use \"rowhook uninstall\"", to, newest)
@@ -73,7 +74,7 @@ func (a *app) migrate(ctx context.Context, to int32, given, yes bool, wait time.
 	if err != nil {
 		return explain(err)
 	}
-	if now == have {
+	if now == have && incomplete == nil {
 		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the schema rowhook of the database %q is at version %d.\n", target.database(), now)
 		return err
 	}

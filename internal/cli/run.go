@@ -13,10 +13,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -207,7 +209,10 @@ func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait 
 			return err
 		}
 		defer conn.Close(context.WithoutCancel(ctx))
-		return checkInstalled(ctx, conn, t)
+		if err := checkInstalled(ctx, conn, t); err != nil {
+			return err
+		}
+		return a.warnOfLack(ctx, conn)
 	}
 	cfg, err := a.loadConfig(file, a.lookup)
 	if err != nil {
@@ -228,6 +233,20 @@ func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait 
 	}
 	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
 	return nil
+}
+
+// warnOfLack says what an apply would put right.
+func (a *app) warnOfLack(ctx context.Context, conn *pgx.Conn) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return explain(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was changed
+	lines, err := sqlschema.Lacking(ctx, tx)
+	for _, line := range lines {
+		a.log.Warn(line+": run \"rowhook apply\"", "database", conn.Config().Database)
+	}
+	return explain(err)
 }
 
 // reapply applies the file again at each SIGHUP, until ctx is done. The returned function waits for the end of that.

@@ -21,7 +21,7 @@ type Warning struct {
 // after all else was read, so that an error of it is an error of the whole status.
 func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
-		s.warnOfSchema, s.warnOfRowSecurity,
+		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack,
 		s.warnOfTrouble,
 		s.warnOfNotifications,
 	} {
@@ -53,4 +53,13 @@ func (s *Status) warnOfRowSecurity(ctx context.Context, tx pgx.Tx) error {
 		s.warn(Warning{Code: "row_level_security", Problem: secured[i].Problem(), Remedy: secured[i].Remedy()})
 	}
 	return nil
+}
+
+// warnOfLack tells of what copies and upgrades by logical replication leave behind.
+func (s *Status) warnOfLack(ctx context.Context, tx pgx.Tx) error {
+	lines, err := sqlschema.Lacking(ctx, tx)
+	for _, line := range lines {
+		s.warn(Warning{Code: "incomplete", Problem: line, Remedy: "run \"rowhook apply\""})
+	}
+	return err
 }

@@ -2,6 +2,8 @@
 -- a writer's settings and rights can't break.
 
 update rowhook.setting set value = '2' where name = 'compatible';
+-- For copies of the structure without its rows, see whole.go.
+comment on table rowhook.schema_version is 'Version of the schema rowhook: 3';
 
 -- In the order in which a settlement locks them, so that the two can't wait for each other.
 lock table rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
@@ -237,4 +239,5 @@ comment on sequence rowhook.doorbell is 'Last value 1 (or none): writers ring (N
 
 -- == Fence ==
 
+comment on table rowhook.schema_version is null;
 update rowhook.setting set value = '1' where name = 'compatible';
