@@ -129,13 +129,11 @@ func (b behind) String() string {
 }
 
 // highestOf says where the numbers of a sequence are in use, beside the column that it belongs to. Each is found in an index, or in a table
-// of few rows. Claims are in no index: those whose leases end last are looked at.
+// of few rows.
 func highestOf() map[string][]string {
 	return map[string][]string{
 		"instance_id":    {"select max(id) from rowhook.instance"},
 		"trigger_id_seq": {"select max(trigger_id) from rowhook.event_log", "select max(trigger_id) from rowhook.dead_letter"},
-		"claim_number": {"select max(q.claim) from rowhook.trigger t cross join lateral (" +
-			"select claim from rowhook.event_log e where e.trigger_id = t.id order by due_at desc limit 1000) as q"},
 	}
 }
 
@@ -144,7 +142,7 @@ func findBehind(ctx context.Context, db Queryer, orphans []orphan) ([]behind, er
 	var readable bool
 	err := db.QueryRow(ctx, `
 select coalesce(bool_and(has_column_privilege(c.oid, w.col, 'SELECT')), true)
-  from (values ('instance', 'id'), ('event_log', 'trigger_id'), ('event_log', 'due_at'), ('dead_letter', 'trigger_id'), ('trigger', 'id')) as w (name, col)
+  from (values ('instance', 'id'), ('event_log', 'trigger_id'), ('dead_letter', 'trigger_id'), ('trigger', 'id')) as w (name, col)
   join pg_catalog.pg_class c on c.relname = w.name::name
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = 'rowhook'`).Scan(&readable)
 	if err != nil || !readable {
@@ -371,7 +369,6 @@ values ($1, $2::oid, $3, $4) on conflict do nothing`, *o.RelationID, o.Relation,
 // catchUp sets the sequence to what is in use. What no index tells is counted once, now that it is known to be needed.
 func (b behind) catchUp(ctx context.Context, tx pgx.Tx) error {
 	all := map[string]string{
-		"claim_number":    "select max(claim) from rowhook.event_log",
 		"instance_id":     "select greatest((select max(claimed_by) from rowhook.event_log), (select max(instance_id) from rowhook.invocation_log))",
 		"trigger_id_seq":  "select max(trigger_id) from rowhook.event_archive",
 		"relation_id_seq": "select greatest((select max(relation_id) from rowhook.event_log), (select max(relation_id) from rowhook.event_archive), (select max(relation_id) from rowhook.dead_letter))",
