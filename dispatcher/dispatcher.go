@@ -110,6 +110,7 @@ type Dispatcher struct {
 	payload *budget
 	tally   *tally
 	upkeep  upkeep
+	history history
 	// What this instance can't do, as recorded last and when, and when it was tried again. The housekeeper owns them.
 	trouble                  sqlschema.Trouble
 	toldTrouble, triedUnable time.Time

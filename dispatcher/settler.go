@@ -144,28 +144,36 @@ func untilItAnswers() retry.Backoff {
 
 // write settles a batch, however often it takes. It returns false only when ctx is done.
 func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, again bool) bool {
-	failed := false
-	var data *pgconn.PgError
+	failures, bare := 0, s.d.history.avoided(time.Now())
+	var blamed error // why it is tried without history
 	err := retry.Do(ctx, untilItAnswers(), func(ctx context.Context) error {
-		n, err := s.try(ctx, batch, again)
-		switch {
-		case err == nil:
-			if failed {
+		n, err := s.try(ctx, batch, again, bare)
+		if err == nil {
+			if failures > 0 && !bare {
 				s.d.log.Info("deliveries are recorded again")
 			}
+			s.recorded(batch, bare, blamed)
 			s.settled(batch, owners, n, again)
 			return nil
+		}
+		failures++
+		var data *pgconn.PgError
+		switch {
 		case sqlschema.IsState(err, noPartition):
-			s.partition(ctx, batch)
+			if made := s.partition(ctx, batch); made != nil && ctx.Err() == nil {
+				bare, blamed = true, made
+			}
 		case isDiskFull(err):
 			s.d.shed(ctx)
 		case errors.As(err, &data) && (strings.HasPrefix(data.Code, "22") || strings.HasPrefix(data.Code, "23")):
 			return err // it is what is in the batch that is refused: trying again does not help
 		}
 		again = true
-		if !failed && ctx.Err() == nil {
-			failed = true
+		if failures == 1 && blamed == nil && ctx.Err() == nil {
 			s.d.log.Error("can't record deliveries, trying again until it succeeds", append(about(owners), "error", err)...)
+		}
+		if !bare && mayBlame(err, failures) {
+			bare, blamed = true, err
 		}
 		return retry.RetryableError(err)
 	})
@@ -178,7 +186,28 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 	return s.isolate(ctx, batch, owners, again, err)
 }
 
-func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again bool) (int, error) {
+// recorded notes whether history was written with a batch that would have had some.
+func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error) {
+	_, settings := s.d.config.get()
+	if settings.Retention.Delivered == 0 && settings.Retention.Attempts == 0 {
+		return
+	}
+	n := 0
+	for i := range batch {
+		if batch[i].Attempt != nil {
+			n++
+		}
+	}
+	switch {
+	case n == 0:
+	case bare:
+		s.d.historyFailed(blamed, n)
+	default:
+		s.d.historyWritten()
+	}
+}
+
+func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again, bare bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	_, settings := s.d.config.get()
@@ -188,6 +217,7 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again b
 		Instance:      s.d.id,
 		KeepDelivered: settings.Retention.Delivered > 0,
 		KeepAttempts:  settings.Retention.Attempts > 0,
+		NoHistory:     bare,
 		Again:         again,
 	}, batch)
 	err = sqlschema.ExplainHidden(err)
@@ -214,13 +244,20 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 		}
 		return s.write(ctx, batch, owners, again)
 	}
+	if batch[0].Attempt != nil {
+		if n, bareErr := s.try(ctx, batch, again, true); bareErr == nil {
+			s.d.log.Error("the database refuses the history of an event, which is settled without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+			s.settled(batch, owners, n, again)
+			return true
+		}
+	}
 	s.d.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 	s.d.board.settled(owners)
 	return true
 }
 
 // partition makes the partitions that the batch needs.
-func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) {
+func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) error {
 	// Archived events go by the server's clock, attempts by ours.
 	days := map[time.Time]bool{}
 	for i := range batch {
@@ -228,13 +265,15 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) {
 			days[a.StartedAt.UTC().Truncate(24*time.Hour)] = true
 		}
 	}
-	err := sqlschema.EnsurePartitions(ctx, s.d.writes)
+	if err := sqlschema.EnsurePartitions(ctx, s.d.writes); err != nil {
+		return err
+	}
 	for day := range days {
-		err = errors.Join(err, sqlschema.EnsureDay(ctx, s.d.writes, day))
+		if err := sqlschema.EnsureDay(ctx, s.d.writes, day); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		s.d.log.Error("can't make the partitions that are missing", "error", err)
-	}
+	return nil
 }
 
 // settled takes note of what is written.

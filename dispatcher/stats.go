@@ -17,7 +17,9 @@ type Stats struct {
 	Silent   bool // writers are silent on this dispatcher's account
 	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for people; "": they can.
 	Claiming, Settling string
-	PayloadBytes       int64 // of large payloads, in memory
+	// History is why events are settled without history, and HistoryEnds why that will come to be; "": neither.
+	History, HistoryEnds string
+	PayloadBytes         int64 // of large payloads, in memory
 	// NotificationQueue is the share of the server's queue of notifications that is in use, as last seen; nil: not seen yet.
 	NotificationQueue *float64
 	Triggers          []TriggerStats // by name
@@ -39,6 +41,7 @@ func (d *Dispatcher) Stats() Stats {
 		Claiming: d.claiming.problem(time.Now()), Settling: d.settling.problem(time.Now()),
 		PayloadBytes: d.payload.inUse(), NotificationQueue: d.notices.Load(), Triggers: d.board.stats(),
 	}
+	s.History, s.HistoryEnds = d.history.problem()
 	s.Started = s.Instance != 0
 	d.signals.mu.Lock()
 	s.Listens = d.signals.listen

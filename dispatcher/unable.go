@@ -52,6 +52,7 @@ const troubleAgain = 10 * time.Second
 // recordTrouble writes what this instance can't do where those see it who ask the database how things stand.
 func (d *Dispatcher) recordTrouble(ctx context.Context, now time.Time) {
 	trouble := sqlschema.Trouble{Unable: d.board.unable()}
+	trouble.History, _ = d.history.problem()
 	same := trouble.Equal(&d.trouble)
 	if same && (trouble.IsZero() || now.Sub(d.toldTrouble) < troubleAgain) {
 		return

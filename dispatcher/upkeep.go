@@ -95,20 +95,34 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 	_, settings := d.config.get()
 	var queue sqlschema.QueueHealth
 	looked := false
+	var made, dropped error // a failure of one thing keeps nothing else from being looked after
 	err := d.underTidyLock(ctx, func(tx pgx.Tx) error {
-		var err error
-		if u.Dropped, err = sqlschema.Tidy(ctx, tx, settings.Retention); err != nil {
+		made = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return sqlschema.EnsurePartitions(ctx, tx) })
+		dropped = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) (err error) {
+			u.Dropped, err = sqlschema.DropHistory(ctx, tx, settings.Retention)
 			return err
+		})
+		if dropped != nil {
+			u.Dropped = nil // it was rolled back
 		}
 		if err := sqlschema.ForgetActivity(ctx, tx); err != nil {
 			return err
 		}
+		var err error
 		queue, err = sqlschema.LookAtQueue(ctx, tx)
 		looked = err == nil
 		return err
 	})
 	if err != nil {
-		u.Dropped = nil // it was rolled back
+		u.Dropped = nil // as above
+	}
+	d.lookAhead(ctx, made)
+	if made != nil && ctx.Err() == nil {
+		d.log.Error("can't make partitions of the history ahead of time: without them nothing of what is delivered is kept; trying again later",
+			"in", tidyEvery, "error", made)
+	}
+	if dropped != nil && ctx.Err() == nil {
+		d.log.Error("can't drop history that is over its retention, trying again later", "in", tidyEvery, "error", dropped)
 	}
 	if err == nil {
 		// A transaction that was open while its trigger was removed may have left events that nobody claims.

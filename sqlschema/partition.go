@@ -29,6 +29,28 @@ func EnsureDay(ctx context.Context, db Queryer, day time.Time) error {
 	return nil
 }
 
+// LeastDaysAhead is the number of days after today for which there are partitions, below which something has kept them from being made
+// for a day or more.
+const LeastDaysAhead = 2
+
+// DaysAhead counts the days after today, by the server's clock, for which both histories have partitions, up to PartitionsAhead; -1: today's is
+// missing.
+func DaysAhead(ctx context.Context, db Queryer) (int, error) {
+	var days int
+	err := db.QueryRow(ctx, `
+with parts as materialized (
+  select c.relname from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
+   where i.inhparent in (to_regclass('rowhook.event_archive'), to_regclass('rowhook.invocation_log')))
+select coalesce(min(n), $1 + 1) - 1 from generate_series(0, $1::integer) as n
+ cross join lateral (select to_char((now() at time zone 'UTC')::date + n, '_YYYYMMDD') as day) as d
+ where not exists (select from parts where relname = 'event_archive' || day) or not exists (select from parts where relname = 'invocation_log' || day)`,
+		int32(PartitionsAhead/(24*time.Hour))).Scan(&days)
+	if err != nil {
+		return 0, fmt.Errorf("look for partitions: %w", err)
+	}
+	return days, nil
+}
+
 // Dropped is a partition whose rows are gone.
 type Dropped struct {
 	Name    string
@@ -44,6 +66,11 @@ func Tidy(ctx context.Context, tx pgx.Tx, keep Retention) (dropped []Dropped, er
 	if err := EnsurePartitions(ctx, tx); err != nil {
 		return nil, err
 	}
+	return DropHistory(ctx, tx, keep)
+}
+
+// DropHistory is Tidy without the partitions ahead of time: what can't be made need not keep what is over.
+func DropHistory(ctx context.Context, tx pgx.Tx, keep Retention) (dropped []Dropped, err error) {
 	all, err := partitions(ctx, tx)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package sqlschema
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -47,6 +48,9 @@ type SettleOptions struct {
 	Instance      int32
 	KeepDelivered bool // false: delivered events are deleted, not archived
 	KeepAttempts  bool // false: no invocation is logged
+	// NoHistory settles without a look at the history: events are deleted rather than archived, no invocation is logged, and it works
+	// where these tables can't be written, or are not there. Dead letters are kept.
+	NoHistory bool
 	// Again says that an earlier call with these settlements may have committed. Then only invocations of events that
 	// this call settles are written, so that none is written twice.
 	Again bool
@@ -97,6 +101,17 @@ logged as (
    where not $18 or a.event_id in (select id from settled))
 select count(*) from settled`
 
+// withoutHistory is a statement that settles without what it writes into the history, so that it works where that can't be written. Of the
+// arguments it needs the first six and the last.
+func withoutHistory(sql string) string {
+	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*) from settled"}} {
+		before, rest, _ := strings.Cut(sql, part[0])
+		_, after, _ := strings.Cut(rest, part[1])
+		sql = before + part[1] + after
+	}
+	return strings.Replace(sql, "$19", "$7", 1)
+}
+
 // Settle writes in one statement what became of claimed events: the delivered move to the archive, the exhausted to the
 // dead letters, the others become due again, and every attempt is logged. Only events that are still under
 // the same claim of this instance are touched; it returns how many those were.
@@ -121,6 +136,12 @@ func Settle(ctx context.Context, db Queryer, opt SettleOptions, batch []Settleme
 		}
 	}
 	var settled int
+	if opt.NoHistory {
+		if err := db.QueryRow(ctx, withoutHistory(sql), ids, tries, fates, delays, reasons, opt.Instance, claims).Scan(&settled); err != nil {
+			return 0, fmt.Errorf("settle events without history: %w", err)
+		}
+		return settled, nil
+	}
 	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
 		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.Again, claims).Scan(&settled)
 	if err != nil {

@@ -12,14 +12,17 @@ const TroubleSchema = 3
 
 // Trouble is what a dispatcher can't do, as rowhook.instance records it for those who ask the database how things stand.
 type Trouble struct {
-	Unable map[string]string `json:"unable,omitempty"` // why it can't send, by trigger
+	Unable  map[string]string `json:"unable,omitempty"`  // why it can't send, by trigger
+	History string            `json:"history,omitempty"` // why it settles without history
 }
 
 // IsZero reports that there is none.
-func (t *Trouble) IsZero() bool { return len(t.Unable) == 0 }
+func (t *Trouble) IsZero() bool { return len(t.Unable) == 0 && t.History == "" }
 
 // Equal reports whether both say the same.
-func (t *Trouble) Equal(o *Trouble) bool { return maps.Equal(t.Unable, o.Unable) }
+func (t *Trouble) Equal(o *Trouble) bool {
+	return maps.Equal(t.Unable, o.Unable) && t.History == o.History
+}
 
 // RecordTrouble writes what an instance can't do into its row, unless it says so already.
 func RecordTrouble(ctx context.Context, db Queryer, id int32, t *Trouble) error {

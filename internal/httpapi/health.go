@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -18,7 +19,7 @@ type Readiness struct {
 
 // Check is one condition.
 type Check struct {
-	Name   string `json:"name"` // running, connected, migrated, listening, claiming, sending or settling
+	Name   string `json:"name"` // running, connected, migrated, listening, claiming, sending, settling or history
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"` // why not, or what is wrong although it can deliver
 }
@@ -77,7 +78,9 @@ func (d *readiness) look(ctx context.Context) Readiness {
 	checks = append(checks, listening,
 		Check{Name: "claiming", OK: stats.Started && stats.Claiming == "", Detail: stats.Claiming},
 		sending(stats.Triggers),
-		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling})
+		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling},
+		// It is ready without history: deliveries go on.
+		Check{Name: "history", OK: true, Detail: cmp.Or(stats.History, stats.HistoryEnds)})
 	out := Readiness{Status: statusReady, Checks: checks}
 	for _, c := range checks {
 		if !c.OK {

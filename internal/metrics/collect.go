@@ -16,7 +16,7 @@ import (
 // Watch adds what stats says at each scrape.
 func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 	m.registry.MustRegister(&scraped{m: m, names: []string{
-		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_claiming", "rowhook_settling", "rowhook_payload_memory_bytes",
+		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_claiming", "rowhook_settling", "rowhook_history_written", "rowhook_payload_memory_bytes",
 		"rowhook_doorbell_silent", "rowhook_listening", "rowhook_notification_queue_usage",
 	}, read: func(emit emitter) {
 		s := stats()
@@ -27,6 +27,7 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 		}
 		emit("rowhook_claiming", truth(s.Started && s.Claiming == ""))
 		emit("rowhook_settling", truth(s.Settling == ""))
+		emit("rowhook_history_written", truth(s.History == ""))
 		emit("rowhook_payload_memory_bytes", float64(s.PayloadBytes))
 		emit("rowhook_doorbell_silent", truth(s.Silent))
 		if s.NotificationQueue != nil {
@@ -44,7 +45,7 @@ func (m *Metrics) WatchDatabase(db operate.DB, every time.Duration) {
 	c := &cache{db: db, every: every}
 	m.registry.MustRegister(&scraped{m: m, names: []string{
 		"rowhook_backlog_events", "rowhook_backlog_oldest_age_seconds", "rowhook_dead_letters", "rowhook_trigger_paused", "rowhook_instances",
-		"rowhook_queue_live_tuples", "rowhook_queue_dead_tuples", "rowhook_queue_bytes", "rowhook_history_bytes", "rowhook_history_partitions",
+		"rowhook_queue_live_tuples", "rowhook_queue_dead_tuples", "rowhook_queue_bytes", "rowhook_history_bytes", "rowhook_history_partitions", "rowhook_history_ahead_seconds",
 		"rowhook_vacuum_held_back_seconds", "rowhook_vacuum_held_back_transactions", "rowhook_schema_version",
 		"rowhook_database_up", "rowhook_database_read_seconds",
 	}, read: func(emit emitter) {
@@ -185,6 +186,7 @@ func (a *answer) emit(emit emitter) {
 		emit("rowhook_history_bytes", float64(h.Bytes), h.Table)
 		emit("rowhook_history_partitions", float64(len(h.Partitions)), h.Table)
 	}
+	emit("rowhook_history_ahead_seconds", max(s.HistoryUntil().Sub(s.Now).Seconds(), 0))
 	seconds, transactions := 0.0, int64(0)
 	if h := a.holder; h != nil {
 		transactions = h.Age

@@ -65,6 +65,8 @@ func Definitions() []Definition {
 		{"rowhook_queue_bytes", Gauge, nil, "Size of the hot table with its indexes.", true},
 		{"rowhook_history_bytes", Gauge, []string{"table"}, "Size of the history: event_archive, invocation_log.", true},
 		{"rowhook_history_partitions", Gauge, []string{"table"}, "Partitions of the history, those made ahead of time included.", true},
+		{"rowhook_history_ahead_seconds", Gauge, nil, "For how long the history has partitions, over three days as a rule; 0: today's is missing, and what is delivered is not kept.", true},
+		{"rowhook_history_written", Gauge, nil, "0 while this instance settles events without history, as that can't be written.", false},
 		{"rowhook_history_dropped_partitions_total", Counter, nil, "Partitions of the history that this instance dropped or emptied, as they were over their retention or took too much room.", false},
 		{"rowhook_history_dropped_bytes_total", Counter, nil, "What those took.", false},
 		{"rowhook_queue_vacuums_total", Counter, nil, "Vacuums of the hot table that this instance began, as autovacuum was late.", false},

@@ -29,6 +29,8 @@ type Status struct {
 	Retention json.RawMessage   `json:"retention"` // as applied
 	Backfills []BackfillStatus  `json:"backfills"` // unfinished ones
 	Warnings  []Warning         `json:"warnings"`  // what a person has to see to, see readWarnings
+
+	daysAhead int
 }
 
 // SchemaVersion is the version of the schema rowhook, and what this program knows.

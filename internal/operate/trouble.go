@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -43,6 +44,33 @@ func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
 				Remedy:  "correct its webhook and apply, or set the variable and restart that dispatcher",
 			})
 		}
+		if t.History != "" {
+			s.warn(Warning{Code: "no_history", Problem: fmt.Sprintf("dispatcher %d (%s) keeps no history: %s", in.ID, in.Name, t.History), Remedy: historyRemedy})
+		}
 	}
 	return nil
+}
+
+const historyRemedy = "look for event triggers that forbid DDL, for rights that were revoked, and at the disk; see \"When history can't be written\" in docs/operations.md"
+
+// warnOfHistory tells a day ahead that there will be no partition for what is delivered.
+func (s *Status) warnOfHistory(ctx context.Context, tx pgx.Tx) error {
+	var err error
+	if s.daysAhead, err = sqlschema.DaysAhead(ctx, tx); err != nil {
+		return err
+	}
+	if s.daysAhead >= sqlschema.LeastDaysAhead || !slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.Alive }) {
+		return nil
+	}
+	s.warn(Warning{
+		Code: "history_ends", Problem: fmt.Sprintf("history has partitions for %d days after today, and no more are made: then nothing of what is delivered is kept", max(s.daysAhead, 0)),
+		Remedy: historyRemedy,
+	})
+	return nil
+}
+
+// HistoryUntil is when the last day ends for which the history has partitions.
+func (s *Status) HistoryUntil() time.Time {
+	const day = 24 * time.Hour
+	return s.Now.UTC().Truncate(day).Add(time.Duration(s.daysAhead+1) * day)
 }

@@ -22,7 +22,7 @@ type Warning struct {
 func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
 		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack,
-		s.warnOfTrouble,
+		s.warnOfTrouble, s.warnOfHistory,
 		s.warnOfNotifications,
 	} {
 		if err := look(ctx, tx); err != nil {

@@ -108,7 +108,127 @@ comment on sequence rowhook.doorbell is 'Last value 1: writers ring (NOTIFY). Ot
 -- == Instances ==
 
 alter table rowhook.instance add column trouble jsonb;
-comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {trigger: why}}; null: nothing';
+comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {trigger: why}, "history": why}; null: nothing';
+
+-- == History ==
+
+-- What housekeeping does to partitions calls event triggers, of which some name their tables without a schema. They find them where they
+-- would in a session of whoever may act as the owner, else in one of the owner: not in one of a role that only dispatches, since they run
+-- with the owner's rights.
+create function rowhook.ddl_path() returns text language sql stable
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+  select 'pg_catalog, ' || coalesce(
+    case when r.trusted then (select nullif(reset_val, 'pg_catalog') from pg_settings where name = 'search_path') end,
+    (select substr(c, length('search_path=') + 1)
+       from pg_db_role_setting s cross join unnest(s.setconfig) as c
+      where c like 'search\_path=%' and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))
+        and s.setrole in (0, case when r.trusted then session_user::regrole else current_user::regrole end)
+      order by s.setrole <> 0 desc, s.setdatabase <> 0 desc limit 1),
+    '"$user", public') || ', pg_temp'
+    from (select pg_has_role(session_user, current_user, 'MEMBER') as trusted) as r
+$$;
+comment on function rowhook.ddl_path() is 'The search_path under which housekeeping makes and drops partitions, for the functions of event triggers';
+revoke all on function rowhook.ddl_path() from public;
+
+create function rowhook.run_ddl(statement text) returns void language plpgsql
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+begin
+  perform set_config('search_path', rowhook.ddl_path(), true); -- until this function ends
+  execute statement;
+end
+$$;
+comment on function rowhook.run_ddl(text) is 'Runs a statement of housekeeping, all of whose names are qualified, under rowhook.ddl_path()';
+revoke all on function rowhook.run_ddl(text) from public;
+
+create or replace function rowhook.ensure_partitions(since timestamptz, until timestamptz) returns integer language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set datestyle to 'ISO, YMD'
+  set client_min_messages to warning
+  set lock_timeout to '2s'
+as $$
+declare
+  parent text;
+  name   text;
+  day    date := (since at time zone 'UTC')::date;
+  last   date := (until at time zone 'UTC')::date;
+  made   integer := 0;
+begin
+  while day <= last loop
+    foreach parent in array array['event_archive', 'invocation_log'] loop
+      name := parent || to_char(day, '_YYYYMMDD');
+      if to_regclass(format('rowhook.%I', name)) is null then
+        -- Attaching locks out neither readers nor writers of the parent; "create table ... partition of" locks out all.
+        perform rowhook.run_ddl(format('create table rowhook.%I (like rowhook.%I including all)', name, parent));
+        perform rowhook.run_ddl(format('alter table rowhook.%I attach partition rowhook.%I for values from (%L) to (%L)',
+          parent, name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00'));
+        made := made + 1;
+      end if;
+    end loop;
+    day := day + 1;
+  end loop;
+  return made;
+end
+$$;
+
+create or replace function rowhook.drop_partitions(parent text, keep interval) returns text[] language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set client_min_messages to warning
+  set lock_timeout to '200ms'
+as $$
+declare
+  name    text;
+  dropped text[] := '{}';
+begin
+  if parent not in ('event_archive', 'invocation_log') then
+    raise exception 'rowhook.% is not kept by the day', parent using errcode = 'invalid_parameter_value';
+  end if;
+  for name in
+    select c.relname
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = to_regclass('rowhook.' || parent)
+       and c.relname ~ ('^' || parent || '_[0-9]{8}$')
+       and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= ((now() - keep) at time zone 'UTC')::date
+     order by 1
+  loop
+    begin
+      perform rowhook.run_ddl(format('drop table rowhook.%I', name));
+      dropped := dropped || name;
+    exception when lock_not_available then
+      -- In use: left for the next time.
+    end;
+  end loop;
+  return dropped;
+end
+$$;
+
+create or replace function rowhook.remove_partition(name text) returns boolean language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set client_min_messages to warning
+  set lock_timeout to '200ms'
+as $$
+begin
+  if not exists (
+    select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent in ('rowhook.event_archive'::regclass, 'rowhook.invocation_log'::regclass)
+       and c.relname = remove_partition.name and c.relname ~ '^(event_archive|invocation_log)_[0-9]{8}$') then
+    return false;
+  end if;
+  if to_date(right(name, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date then
+    perform rowhook.run_ddl(format('drop table rowhook.%I', name));
+  else
+    begin
+      perform rowhook.run_ddl(format('truncate rowhook.%I', name));
+    exception when disk_full then -- an empty table needs pages for its indexes; dropped, it is made again when there is something to record
+      perform rowhook.run_ddl(format('drop table rowhook.%I', name));
+    end;
+  end if;
+  return true;
+exception when lock_not_available then
+  return false; -- in use: left for the next time
+end
+$$;
 
 -- == Operating ==
 
@@ -164,6 +284,100 @@ comment on column rowhook.setting.name is 'Key: retention; network; compatible (
 -- == Instances ==
 
 alter table rowhook.instance drop column trouble;
+
+-- == History ==
+
+-- Those of versions 1 and 2.
+create or replace function rowhook.ensure_partitions(since timestamptz, until timestamptz) returns integer language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set datestyle to 'ISO, YMD'
+  set client_min_messages to warning
+  set lock_timeout to '2s'
+as $$
+declare
+  parent text;
+  name   text;
+  day    date := (since at time zone 'UTC')::date;
+  last   date := (until at time zone 'UTC')::date;
+  made   integer := 0;
+begin
+  while day <= last loop
+    foreach parent in array array['event_archive', 'invocation_log'] loop
+      name := parent || to_char(day, '_YYYYMMDD');
+      if to_regclass(format('rowhook.%I', name)) is null then
+        -- Attaching locks out neither readers nor writers of the parent; "create table ... partition of" locks out all.
+        execute format('create table rowhook.%I (like rowhook.%I including all)', name, parent);
+        execute format('alter table rowhook.%I attach partition rowhook.%I for values from (%L) to (%L)',
+          parent, name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+        made := made + 1;
+      end if;
+    end loop;
+    day := day + 1;
+  end loop;
+  return made;
+end
+$$;
+
+create or replace function rowhook.drop_partitions(parent text, keep interval) returns text[] language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set client_min_messages to warning
+  set lock_timeout to '200ms'
+as $$
+declare
+  name    text;
+  dropped text[] := '{}';
+begin
+  if parent not in ('event_archive', 'invocation_log') then
+    raise exception 'rowhook.% is not kept by the day', parent using errcode = 'invalid_parameter_value';
+  end if;
+  for name in
+    select c.relname
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = to_regclass('rowhook.' || parent)
+       and c.relname ~ ('^' || parent || '_[0-9]{8}$')
+       and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= ((now() - keep) at time zone 'UTC')::date
+     order by 1
+  loop
+    begin
+      execute format('drop table rowhook.%I', name);
+      dropped := dropped || name;
+    exception when lock_not_available then
+      -- In use: left for the next time.
+    end;
+  end loop;
+  return dropped;
+end
+$$;
+
+create or replace function rowhook.remove_partition(name text) returns boolean language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set client_min_messages to warning
+  set lock_timeout to '200ms'
+as $$
+begin
+  if not exists (
+    select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent in ('rowhook.event_archive'::regclass, 'rowhook.invocation_log'::regclass)
+       and c.relname = remove_partition.name and c.relname ~ '^(event_archive|invocation_log)_[0-9]{8}$') then
+    return false;
+  end if;
+  if to_date(right(name, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date then
+    execute format('drop table rowhook.%I', name);
+  else
+    begin
+      execute format('truncate rowhook.%I', name);
+    exception when disk_full then -- an empty table needs pages for its indexes; dropped, it is made again when there is something to record
+      execute format('drop table rowhook.%I', name);
+    end;
+  end if;
+  return true;
+exception when lock_not_available then
+  return false; -- in use: left for the next time
+end
+$$;
+
+drop function rowhook.run_ddl(text);
+drop function rowhook.ddl_path();
 
 -- == Capture ==
 

@@ -1,0 +1,120 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// history is whether the history can be written: the archive of delivered events, and the log of attempts. Where it can't, as a partition
+// is missing that can't be made, events are settled without it. Otherwise they would be sent again at the end of each lease, for ever.
+type history struct {
+	mu     sync.Mutex
+	err    string    // why it can't be written; "": it can
+	since  time.Time // when that began
+	next   time.Time // when it is tried again
+	told   time.Time // when the last line about it was logged
+	events int       // settled without it since then
+	ahead  int       // days for which there are partitions, where it was looked for them
+	looked bool
+	ending string // why no partitions can be made
+}
+
+const (
+	historyAgain = 10 * time.Second // history that failed is tried again
+	historyTell  = time.Minute      // and spoken of
+	// How often a settlement has to fail before it is tried without history; more often where the failure may pass by itself.
+	historyFailures  = 3
+	historyTransient = 6
+)
+
+// avoided reports that a batch should be settled without history, as it can't be written.
+func (h *history) avoided(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err != "" && now.Before(h.next)
+}
+
+// mayBlame reports that history may be at fault for a settlement that has failed so many times. Where the server said nothing, or is not
+// there for writing at all, it is not.
+func mayBlame(err error, failures int) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	switch pg.Code[:min(2, len(pg.Code))] {
+	case "08", "57":
+		return pg.Code == "57014" && failures >= historyTransient // canceled, by a time-out for instance
+	case "40", "55":
+		return failures >= historyTransient
+	}
+	return pg.Code != "25006" && failures >= historyFailures
+}
+
+// historyFailed notes that events were settled without history, and says so now and then. err is nil where it was not tried.
+func (d *Dispatcher) historyFailed(err error, events int) {
+	h, now := &d.history, time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err == "" {
+		h.since = now
+	}
+	if err != nil {
+		h.err, h.next = err.Error(), now.Add(historyAgain)
+	}
+	h.events += events
+	if now.Sub(h.told) < historyTell {
+		return
+	}
+	d.log.Error("the history can't be written, so events are settled without it: deliveries go on, but nothing of them is kept; see \"When history can't be written\" in docs/operations.md",
+		"events", h.events, "since", h.since.UTC().Format(time.RFC3339), "error", h.err)
+	h.told, h.events = now, 0
+}
+
+// historyWritten notes that it can be.
+func (d *Dispatcher) historyWritten() {
+	h := &d.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err == "" {
+		return
+	}
+	d.log.Info("the history is written again", "events_without", h.events)
+	h.err, h.told, h.events = "", time.Time{}, 0
+}
+
+// lookAhead notes for how long there are partitions. made is why they could not be made ahead of time.
+func (d *Dispatcher) lookAhead(ctx context.Context, made error) {
+	days, err := sqlschema.DaysAhead(ctx, d.writes)
+	if err != nil {
+		return // housekeeping says so
+	}
+	d.history.mu.Lock()
+	defer d.history.mu.Unlock()
+	d.history.ahead, d.history.looked, d.history.ending = days, true, ""
+	if made != nil {
+		d.history.ending = made.Error()
+	}
+}
+
+// problem says why history is not written, or why it will end soon; "": all is well.
+func (h *history) problem() (now, soon string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != "" {
+		now = "it can't be written since " + h.since.UTC().Format(time.RFC3339) + ", so events are settled without it: " + h.err
+	}
+	if h.looked && h.ahead < sqlschema.LeastDaysAhead {
+		soon = fmt.Sprintf("there are partitions for %d days after today, and no more are made", max(h.ahead, 0))
+		if h.ending != "" {
+			soon += ": " + h.ending
+		}
+	}
+	return now, soon
+}
