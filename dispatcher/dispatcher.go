@@ -109,6 +109,7 @@ type Dispatcher struct {
 	client  *webhook.Client
 	payload *budget
 	tally   *tally
+	failing failing
 	upkeep  upkeep
 	history history
 	// What this instance can't do, as recorded last and when, and when it was tried again. The housekeeper owns them.
@@ -225,7 +226,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settleCtx, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSettling()
 
-	var loops, settling, listening sync.WaitGroup
+	var loops, settling, listening, reporting sync.WaitGroup
 	listenCtx, stopListening := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopListening()
 	if !d.cfg.NoListen {
@@ -238,6 +239,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.keepHouse(ctx) })
 	loops.Go(func() { d.keepUp(ctx) })
 	loops.Go(func() { d.watchStalls(ctx) })
+	reporting.Go(func() { d.watchFailures(settleCtx) })
 	loops.Wait() // ctx is done
 	d.stopping.Store(true)
 
@@ -249,6 +251,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.writeTally(lastWords)
 	stopSettling()
 	settling.Wait()
+	reporting.Wait()
+	d.failing.look(d.log, time.Now(), true)
 	err := d.unregister(left)
 	// The instance lock is let go last, so that nobody takes this instance for dead while it still settles.
 	stopListening()

@@ -112,7 +112,9 @@ func (d *Dispatcher) unfetched(dl *delivery, ours bool, err error) {
 	case errors.Is(err, context.DeadlineExceeded) || d.sendCtx.Err() != nil: // it took too long, or we are stopping
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 	case err != nil:
-		d.log.Warn("can't fetch a payload, the event will be claimed again", "event", id(dl), "trigger", dl.event.Trigger, "in", fetchAgain, "error", err)
+		if begins, _ := d.failing.failed(dl.event.Trigger, time.Now(), false, []slog.Attr{slog.String("error", err.Error())}); begins {
+			d.log.Warn("can't fetch a payload, the event will be claimed again; counted each minute from now on", "event", id(dl), "trigger", dl.event.Trigger, "in", fetchAgain, "error", err)
+		}
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchAgain})
 	case !ours:
 		d.log.Warn("an event was taken over by another instance before it was sent", "event", id(dl), "trigger", dl.event.Trigger)
@@ -126,32 +128,4 @@ func reason(r *webhook.Result) string {
 		return r.Err
 	}
 	return fmt.Sprintf("the receiver answered %d", r.Status)
-}
-
-// report tells people: a failed attempt in one line, a delivery at debug level.
-func (d *Dispatcher) report(dl *delivery, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
-	ctx := context.Background()
-	if what == sqlschema.Delivered {
-		if d.log.Enabled(ctx, slog.LevelDebug) {
-			d.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
-				slog.Int("status", r.Status), slog.Duration("took", r.Duration), slog.Duration("since_change", time.Since(dl.event.CreatedAt)), slog.String("note", r.Err))
-		}
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
-		slog.String("attempt", fmt.Sprintf("%d/%d", dl.tries, max(dl.event.MaxRetries+1, int(dl.tries)))), slog.String("error", reason(r)),
-	}
-	if r.Kind != "" {
-		attrs = append(attrs, slog.String("kind", string(r.Kind)))
-	} else {
-		attrs = append(attrs, slog.Int("status", r.Status))
-	}
-	if what == sqlschema.Dead {
-		d.log.LogAttrs(ctx, slog.LevelError, "attempt failed, no more are left: now a dead letter", attrs...)
-		return
-	}
-	at := time.Now().Add(delay)
-	d.log.LogAttrs(ctx, slog.LevelWarn, "attempt failed, will try again", append(attrs,
-		slog.Duration("in", delay.Round(time.Millisecond)), slog.String("at", at.Format(time.TimeOnly)))...)
 }

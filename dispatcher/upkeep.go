@@ -187,7 +187,7 @@ func (d *Dispatcher) watchHolder(ctx context.Context, queue sqlschema.QueueHealt
 		d.upkeep.holder = name
 		attrs := []any{"holder", name, "transactions", h.Age, "dead_rows", queue.Dead, "remedy", h.Remedy()}
 		if h.Since != nil {
-			attrs = append(attrs, "since", h.Since.UTC().Format(time.RFC3339))
+			attrs = append(attrs, "since", *h.Since)
 		}
 		d.log.Warn("an old transaction keeps vacuum from cleaning the queue: deliveries get slower while it lasts", attrs...)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -40,11 +41,34 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
+		err = a.unknown
+	}
+	if err == nil {
 		return exitDone
 	}
 	code := a.exitCode(err)
+	if !a.started {
+		a.guessFormat(args)
+	}
 	a.report(err)
 	return code
+}
+
+// guessFormat finds out how to report that the flags or variables could not be read, for which the one that asks for JSON may not have
+// been read either.
+func (a *app) guessFormat(args []string) {
+	format, _ := a.lookup("ROWHOOK_LOG_FORMAT")
+	for i, arg := range args {
+		if value, ok := strings.CutPrefix(arg, "--log-format="); ok {
+			format = value
+		} else if arg == "--log-format" && i+1 < len(args) {
+			format = args[i+1]
+		}
+	}
+	if strings.EqualFold(strings.TrimSpace(format), string(logs.FormatJSON)) {
+		a.global.format = logs.FormatJSON
+		a.log = a.logger(a.global.level)
+	}
 }
 
 // app is one run of the program.
@@ -54,7 +78,8 @@ type app struct {
 	stdout, stderr io.Writer
 
 	log     *slog.Logger
-	started bool // the command itself runs: its arguments and flags are right
+	unknown error // help was asked of a command that does not exist
+	started bool  // the command itself runs: its arguments and flags are right
 	global  struct {
 		databaseURL string
 		source      string // who gave databaseURL
@@ -158,13 +183,14 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		cmd.GroupID = "operate"
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{a.migrateCommand(), a.versionCommand(), a.completionCommand()} {
+	for _, cmd := range []*cobra.Command{a.migrateCommand(), a.healthcheckCommand(), a.versionCommand(), a.completionCommand()} {
 		cmd.GroupID = "other"
 		root.AddCommand(cmd)
 	}
 	root.SetHelpCommandGroupID("other")
-	root.AddCommand(a.healthcheckCommand())
 	explainArguments(root)
+	a.explainHelp(root)
+	a.offerVersion(root)
 	return root
 }
 
@@ -182,6 +208,8 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		a.global.source = databaseURLVariable + " (not set now, so the PG* variables and their defaults count)"
 	}
 	a.log = a.logger(a.global.level)
+	log.SetFlags(0)
+	log.SetOutput(logs.Libraries(a.log)) //nolint:forbidigo // what libraries say goes where all else goes
 	a.warnOfMisspelled(cmd.Root())
 	a.started = true
 	return nil

@@ -24,9 +24,8 @@ import (
 func (a *app) healthcheckCommand() *cobra.Command {
 	name, address, timeout := "", defaultHTTP, 5*time.Second
 	cmd := &cobra.Command{
-		Use:    "healthcheck [URL]",
-		Hidden: true,
-		Short:  "Tell a container engine whether the program works",
+		Use:   "healthcheck [URL]",
+		Short: "Tell a container engine whether the program works",
 		Long: `Exit 0 if the dispatcher of this container says at /readyz that it is ready. Where it does not serve HTTP: if it (of this
 host name, or of --instance-name) is registered and listening, or polling where it was told to. With a URL: if that
 answers with a status of 200 to 299.`,

@@ -17,7 +17,7 @@ import (
 func (a *app) fitMemory(cfg *dispatcher.Config, allowed int64, chosen bool) {
 	// Sending takes as much again, and half is left for all else.
 	if share := allowed / 4; share > 0 && share < cfg.PayloadMemory && !chosen {
-		a.log.Info("memory is limited, so less of it is for big payloads", "limit", byteSize().format(allowed), "payload_memory", byteSize().format(share))
+		a.log.Info("memory is limited, so less of it is for big payloads", "limit_bytes", allowed, "payload_memory_bytes", share)
 		cfg.PayloadMemory = share
 	}
 	if set, _ := a.lookup("GOMEMLIMIT"); set == "" {

@@ -5,7 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"time"
+	"strings"
 
 	"github.com/lmittmann/tint"
 	"golang.org/x/term"
@@ -71,10 +71,22 @@ func IsTerminal(f any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// plainValues writes durations as people do (1.5s), where slog's JSON writes a number of nanoseconds.
+// plainValues writes durations as numbers of milliseconds, under names that say so, where slog's JSON writes nanoseconds under names
+// that don't.
 func plainValues(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
-		return slog.String(a.Key, a.Value.Duration().Round(time.Microsecond).String())
+		return slog.Float64(a.Key+"_ms", float64(a.Value.Duration().Microseconds())/1000)
 	}
 	return a
+}
+
+// Libraries returns where the standard library's log is to write, so that what libraries say of their own accord becomes lines of
+// this log: for instance net/http's of a response that nobody had asked for.
+func Libraries(log *slog.Logger) io.Writer { return libraries{log} }
+
+type libraries struct{ log *slog.Logger }
+
+func (l libraries) Write(p []byte) (int, error) {
+	l.log.Warn("a library says", "text", strings.TrimSpace(string(p)))
+	return len(p), nil
 }

@@ -13,18 +13,21 @@ import (
 	"github.com/rowhook/rowhook/internal/logs"
 )
 
-func TestJSONLinesAreObjectsWithReadableDurations(t *testing.T) {
+func TestJSONLinesHaveNumbersForDurationsAndFullTimes(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	log := logs.New(&b, logs.Options{Format: logs.FormatJSON})
-	log.Warn("attempt failed", "trigger", "order_placed", "wait", 1500*time.Millisecond, "error", errors.New("refused"))
+	log.Warn("attempt failed", "trigger", "order_placed", "wait", 1500*time.Millisecond, "at", time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600)), "error", errors.New("refused"))
 	var line map[string]any
 	require.NoError(t, json.Unmarshal(b.Bytes(), &line))
 	require.Equal(t, "WARN", line["level"])
 	require.Equal(t, "attempt failed", line["msg"])
-	require.Equal(t, "1.5s", line["wait"])
+	require.EqualValues(t, 1500, line["wait_ms"])
+	require.NotContains(t, line, "wait")
+	require.Equal(t, "2026-01-02T03:04:05+01:00", line["at"])
 	require.Equal(t, "refused", line["error"])
-	require.Contains(t, line, "time")
+	_, err := time.Parse(time.RFC3339Nano, line["time"].(string))
+	require.NoError(t, err)
 }
 
 func TestTextHasNoColourWhereNoTerminalIs(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -47,6 +48,9 @@ func New(ctx context.Context, lookup func(string) (string, bool), o Options) (*T
 	e, err := newExporter(settings, o)
 	if err != nil {
 		return nil, err
+	}
+	if o.Logger != nil { // the SDK would print it on standard error, where all else may be JSON
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { o.Logger.Warn("traces: the SDK reports an error", "error", err) }))
 	}
 	return newTracer(ctx, sdk.WithBatcher(e), o)
 }

@@ -1,0 +1,167 @@
+package dispatcher
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// How the log tells of triggers whose attempts fail: once when that begins, a count each sayEvery, and once when it is over,
+// which it is when an attempt succeeded and for calmFor none has failed. Single attempts are for level debug: a dead endpoint has
+// thousands a second.
+const (
+	sayEvery = time.Minute
+	calmFor  = time.Second
+)
+
+// failing is what the log says of failed attempts.
+type failing struct {
+	mu       sync.Mutex
+	triggers map[string]*failures // those that fail, or did within sayEvery
+}
+
+// failures are those of a trigger.
+type failures struct {
+	now       bool      // it fails
+	said      bool      // so the log says
+	since     time.Time // when it began to
+	last      time.Time // failure
+	succeeded time.Time // last success while it fails
+	line      time.Time // the last line about it
+	dead      time.Time // the last line about a single dead letter of it
+
+	attempts, died, delivered int         // since the last line that counted them
+	reason                    []slog.Attr // of the last failure
+}
+
+// failed notes an attempt that failed, and returns what of it is news.
+func (f *failing) failed(trigger string, now time.Time, dead bool, reason []slog.Attr) (begins, firstDead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.triggers == nil {
+		f.triggers = map[string]*failures{}
+	}
+	t := f.triggers[trigger]
+	if t == nil {
+		t = &failures{}
+		f.triggers[trigger] = t
+	}
+	if !t.now {
+		t.now, t.since = true, now
+	}
+	t.last, t.reason = now, reason
+	if !t.said && now.Sub(t.line) >= sayEvery {
+		t.said, t.line = true, now
+		begins = true
+	}
+	t.attempts++
+	if dead {
+		t.died++
+		if now.Sub(t.dead) >= sayEvery {
+			firstDead = true
+		}
+		if firstDead {
+			t.dead = now
+		}
+	}
+	return begins, firstDead
+}
+
+// succeeded notes an attempt that did not fail.
+func (f *failing) succeeded(trigger string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t := f.triggers[trigger]; t != nil {
+		t.succeeded = now
+		t.delivered++
+	}
+}
+
+// look logs what is due: a count, that a trigger fails, that it does so no more. At the end of a dispatcher it logs what was not counted yet.
+func (f *failing) look(log *slog.Logger, now time.Time, end bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ctx := context.Background()
+	for name, t := range f.triggers {
+		due := end || now.Sub(t.line) >= sayEvery
+		counts := append([]slog.Attr{
+			slog.String("trigger", name), slog.Int("failed", t.attempts), slog.Int("dead", t.died), slog.Int("delivered", t.delivered), slog.Time("since", t.since),
+		}, t.reason...)
+		if t.now && t.succeeded.After(t.last) && now.Sub(t.last) >= calmFor {
+			t.now = false
+		}
+		switch {
+		case !t.now && t.said:
+			log.LogAttrs(ctx, slog.LevelInfo, "a trigger's attempts succeed again", counts[:5]...)
+			t.said, t.line = false, now
+		case t.attempts > 1 && due, t.attempts > 0 && due && now.Sub(t.since) >= sayEvery:
+			log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: so many since the last line", counts...)
+			t.said, t.line = t.now, now
+		case !t.now && due && now.Sub(t.dead) >= sayEvery:
+			delete(f.triggers, name)
+			continue
+		default:
+			continue
+		}
+		t.attempts, t.died, t.delivered = 0, 0, 0
+	}
+}
+
+// watchFailures has the log say how failures go on until ctx is done.
+func (d *Dispatcher) watchFailures(ctx context.Context) {
+	ticker := time.NewTicker(calmFor)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			d.failing.look(d.log, time.Now(), false)
+		}
+	}
+}
+
+// report tells people how an attempt went.
+func (d *Dispatcher) report(dl *delivery, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
+	ctx := context.Background()
+	now := time.Now()
+	if what == sqlschema.Delivered {
+		d.failing.succeeded(dl.event.Trigger, now)
+		if d.log.Enabled(ctx, slog.LevelDebug) {
+			d.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
+				slog.Int("status", r.Status), slog.Duration("took", r.Duration), slog.Duration("since_change", time.Since(dl.event.CreatedAt)), slog.String("note", r.Err))
+		}
+		return
+	}
+	reason := []slog.Attr{slog.String("error", reason(r))}
+	if r.Kind != "" {
+		reason = append(reason, slog.String("kind", string(r.Kind)))
+	} else {
+		reason = append(reason, slog.Int("status", r.Status))
+	}
+	attrs := append([]slog.Attr{
+		slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
+		slog.Int("attempt", int(dl.tries)), slog.Int("attempts", max(dl.event.MaxRetries+1, int(dl.tries))),
+	}, reason...)
+	dead := what == sqlschema.Dead
+	begins, firstDead := d.failing.failed(dl.event.Trigger, now, dead, reason)
+	if begins {
+		d.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: counted each minute from now on, single ones are at level debug", attrs...)
+	}
+	if firstDead {
+		d.log.LogAttrs(ctx, slog.LevelError, "an event ran out of attempts: a dead letter now; further ones of this trigger are counted", attrs...)
+	}
+	if !d.log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	if dead {
+		d.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, no more are left: now a dead letter", attrs...)
+		return
+	}
+	d.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, will try again", append(attrs,
+		slog.Duration("in", delay.Round(time.Millisecond)), slog.Time("at", now.Add(delay)))...)
+}
