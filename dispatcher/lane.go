@@ -71,7 +71,7 @@ func (d *delivery) holding() sqlschema.Holding {
 }
 
 // lease is how long a claim lasts.
-func (l *lane) lease() time.Duration { return min(l.timeout(), longestLease) + sqlschema.LeaseMargin }
+func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Lease() }
 
 func (l *lane) timeout() time.Duration {
 	if t := l.trigger.Spec.Webhook.Timeout.Std(); t > 0 {

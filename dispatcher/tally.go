@@ -14,6 +14,8 @@ import (
 type tally struct {
 	mu      sync.Mutex
 	minutes map[minuteOf]*counted
+	// since says from when the latency of an event counts that was sent again by hand and failed then.
+	since map[[16]byte]time.Time
 }
 
 type minuteOf struct {
@@ -32,14 +34,17 @@ const tallyEvery = 3 * time.Second
 // mostMinutes bounds what is kept while it can't be written.
 const mostMinutes = 10_000
 
-func newTally() *tally { return &tally{minutes: map[minuteOf]*counted{}} }
+// mostSince bounds how many events are known that were sent again and failed.
+const mostSince = 10_000
+
+func newTally() *tally { return &tally{minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}} }
 
 // add counts an attempt.
 func (t *tally) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
 	if what == sqlschema.Released || r.Kind == webhook.KindCanceled {
 		return
 	}
-	end := r.StartedAt.Add(r.Duration)
+	end, since := r.StartedAt.Add(r.Duration), t.began(dl, what)
 	key := minuteOf{end.Truncate(time.Minute).Unix(), dl.lane.id}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -54,7 +59,10 @@ func (t *tally) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
 	c.dirty = true
 	if what == sqlschema.Delivered {
 		c.Delivered++
-		c.Latency.Add(end.Sub(dl.event.CreatedAt))
+		c.Latency.Add(end.Sub(since))
+		if c.ErrorAt != nil && r.StartedAt.After(*c.ErrorAt) {
+			c.Recovered = true
+		}
 		return
 	}
 	c.Failed++
@@ -63,8 +71,27 @@ func (t *tally) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
 	}
 	if c.ErrorAt == nil || r.StartedAt.After(*c.ErrorAt) {
 		at := r.StartedAt
-		c.ErrorAt, c.Error = &at, reason(r)
+		c.ErrorAt, c.Error, c.Recovered = &at, reason(r), false
 	}
+}
+
+// began is from when an event's latency counts: its change, or when it was sent again by hand. Its first attempt was due then.
+func (t *tally) began(dl *delivery, what sqlschema.Fate) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	since, known := t.since[dl.event.ID]
+	switch {
+	case dl.tries == 1:
+		since = dl.due
+	case !known:
+		since = dl.event.CreatedAt
+	}
+	if again := since.Sub(dl.event.CreatedAt) > time.Second; again && what == sqlschema.Retried && len(t.since) < mostSince {
+		t.since[dl.event.ID] = since
+	} else if what != sqlschema.Retried {
+		delete(t.since, dl.event.ID)
+	}
+	return since
 }
 
 // take returns what is to be written, and forgets the minutes that are over and written.

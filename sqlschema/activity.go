@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +20,7 @@ type Activity struct {
 	Latency   Latency
 	ErrorAt   *time.Time // when the last failed attempt began
 	Error     string
+	Recovered bool // an attempt that began after that one has delivered its event
 }
 
 // Latency counts deliveries by the time from the change to the end of the attempt, in buckets that grow by a fifth.
@@ -66,18 +68,23 @@ func latencyBound(i int) time.Duration {
 // activityKept is for how long the minutes are kept; they are looked at by the hour.
 const activityKept = 2 * time.Hour
 
-// RecordActivity writes what an instance did. A minute that was written before is replaced.
+// RecordActivity writes what an instance did. A minute that was written before is replaced. That a trigger has recovered is one element more
+// of latency, 1, behind the buckets: programs of before this was kept look at the buckets alone.
 func RecordActivity(ctx context.Context, db Queryer, instance int32, batch []Activity) error {
 	var b pgx.Batch
 	for i := range batch {
 		a := &batch[i]
+		latency := a.Latency[:]
+		if a.Recovered {
+			latency = append(slices.Clone(latency), 1)
+		}
 		b.Queue(`
 insert into rowhook.activity as a (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error)
 values ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, ''))
 on conflict (minute, trigger_id, instance_id) do update
    set delivered = excluded.delivered, failed = excluded.failed, died = excluded.died, latency = excluded.latency,
        error_at = excluded.error_at, error = excluded.error`,
-			a.Minute, a.Trigger, instance, a.Delivered, a.Failed, a.Died, a.Latency[:], a.ErrorAt, a.Error)
+			a.Minute, a.Trigger, instance, a.Delivered, a.Failed, a.Died, latency, a.ErrorAt, a.Error)
 	}
 	if err := db.SendBatch(ctx, &b).Close(); err != nil {
 		return fmt.Errorf("record activity: %w", err)

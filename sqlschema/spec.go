@@ -97,6 +97,15 @@ type Webhook struct {
 	TLS    TLS    `json:"tls,omitzero" yaml:"tls,omitempty"`
 }
 
+// Lease is for how long an event is its claimer's.
+func (w Webhook) Lease() time.Duration {
+	timeout := w.Timeout.Std()
+	if timeout <= 0 {
+		timeout = DefaultTimeout.Std()
+	}
+	return min(timeout, LongestLease) + LeaseMargin
+}
+
 // TLS names the PEM files of the dispatcher's machine that an https webhook is called with. The paths may hold ${NAME} references.
 type TLS struct {
 	CAFile   string `json:"ca_file,omitempty" yaml:"ca_file,omitempty"`     // trusted certificate authorities; "": the system's

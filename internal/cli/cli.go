@@ -157,7 +157,7 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		return usagef("%w\nSee %s --help.", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 110 "))
+	a.wrapHelp(root)
 
 	s := settings{flags: root.PersistentFlags()}
 	s.text(&a.global.databaseURL, "database-url", "Postgres to work on: a URL or a keyword=value string. Without it the PG* variables (PGHOST, PGUSER, ...) say which; "+

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
@@ -104,4 +106,21 @@ func TestSignalsInQuickSuccessionAreOne(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, []int{1, 1}, []int{first, again})
 	})
+}
+
+func TestHelpIsWrappedWhereTheTerminalEnds(t *testing.T) {
+	t.Parallel()
+	for _, columns := range []int{70, 80, 200} {
+		for _, args := range [][]string{{"--help"}, {"apply", "--help"}, {"status", "--help"}, {"events", "list", "--help"}, {"help", "run"}} {
+			var out bytes.Buffer
+			code := Run(t.Context(), args, []string{fmt.Sprintf("COLUMNS=%d", columns)}, strings.NewReader(""), &out, &out)
+			require.Zero(t, code)
+			for line := range strings.SplitSeq(out.String(), "\n") {
+				if strings.HasPrefix(line, "  rowhook ") || strings.HasPrefix(line, "  ") && !strings.Contains(line, "  --") && !strings.HasPrefix(line, "       ") {
+					continue // an example or a list of commands, which no one breaks
+				}
+				require.LessOrEqual(t, utf8.RuneCountInString(line), min(columns, 110), "%v: %s", args, line)
+			}
+		}
+	}
 }

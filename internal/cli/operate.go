@@ -16,22 +16,10 @@ func (a *app) console() console.Env {
 	return console.Env{
 		Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Lookup: a.lookup,
 		Connect: func(ctx context.Context, wait time.Duration) (*pgx.Conn, error) {
-			target, err := a.target()
-			if err != nil {
-				return nil, err
-			}
-			conn, err := a.connect(ctx, target, wait)
-			if err != nil {
-				return nil, err
-			}
-			if err = checkCurrent(ctx, conn, target); err == nil {
-				err = sqlschema.Pin(ctx, conn)
-			}
-			if err != nil {
-				_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
-				return nil, explain(err)
-			}
-			return conn, nil
+			return a.connectTo(ctx, wait, checkCurrent)
+		},
+		Look: func(ctx context.Context, wait time.Duration) (*pgx.Conn, error) {
+			return a.connectTo(ctx, wait, checkInstalled)
 		},
 		Wait: func(flags *pflag.FlagSet) *time.Duration {
 			wait := defaultConnectTimeout
@@ -42,4 +30,24 @@ func (a *app) console() console.Env {
 		Usage:         func(err error) error { return &usageError{err} },
 		Explain:       explain,
 	}
+}
+
+// connectTo opens the database whose schema check finds right.
+func (a *app) connectTo(ctx context.Context, wait time.Duration, check func(context.Context, *pgx.Conn, *target) error) (*pgx.Conn, error) {
+	target, err := a.target()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := a.connect(ctx, target, wait)
+	if err != nil {
+		return nil, err
+	}
+	if err = check(ctx, conn, target); err == nil {
+		err = sqlschema.Pin(ctx, conn)
+	}
+	if err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
+		return nil, explain(err)
+	}
+	return conn, nil
 }

@@ -199,3 +199,25 @@ func TestMigrateGoesDownAndUp(t *testing.T) {
 	require.Zero(t, code)
 	require.NotZero(t, schemaVersion(t, db))
 }
+
+func TestStatusWorksOnTheSchemaOfTheVersionBefore(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	env := database(db.URL())
+	must := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := rowhook(t, env, args...)
+		require.Zero(t, code, stderr)
+		return stdout
+	}
+	must("apply", "-f", manualConfig(t, "http://127.0.0.1:1"))
+	must("pause", "--all", "--reason", "a migration")
+	require.Contains(t, must("status"), "role ")
+	require.Contains(t, must("audit"), "reason: a migration")
+	must("migrate", "--to", "2", "--yes")
+	require.Contains(t, must("status"), "! the schema rowhook is at version 2")
+	code, _, stderr := rowhook(t, env, "audit")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "rowhook migrate")
+}

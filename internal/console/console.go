@@ -20,13 +20,16 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 )
 
-// Env is what the commands need of the program that they are in. Every field is required.
+// Env is what the commands need of the program that they are in. Every field but Terminal is required.
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	Terminal       io.Writer                   // where what is written to Stdout will be shown; nil: Stdout itself
 	Lookup         func(string) (string, bool) // os.LookupEnv, or the like
 	// Connect opens the database, and checks that its schema is current.
 	Connect func(ctx context.Context, wait time.Duration) (*pgx.Conn, error)
+	// Look is Connect for what only looks, and can do so on an older schema that the dispatchers can work on.
+	Look func(ctx context.Context, wait time.Duration) (*pgx.Conn, error)
 	// Wait adds the flag that says how long to wait for a database.
 	Wait func(*pflag.FlagSet) *time.Duration
 	// Interruptible ends the context at the first SIGINT or SIGTERM.
@@ -51,6 +54,7 @@ type console struct{ Env }
 // common are the flags that every command has.
 type common struct {
 	json bool
+	look bool // it only looks
 	wait *time.Duration
 }
 
@@ -64,7 +68,11 @@ func (c *console) common(cmd *cobra.Command) *common {
 func (c *console) work(cmd *cobra.Command, o *common, f func(ctx context.Context, conn *pgx.Conn) error) error {
 	ctx, stop := c.Interruptible(cmd.Context())
 	defer stop()
-	conn, err := c.Connect(ctx, *o.wait)
+	connect := c.Connect
+	if o.look {
+		connect = c.Look
+	}
+	conn, err := connect(ctx, *o.wait)
 	if err != nil {
 		return err
 	}
@@ -86,6 +94,14 @@ func (c *console) work(cmd *cobra.Command, o *common, f func(ctx context.Context
 func isProblem(err error) bool {
 	var p *operate.Error
 	return errors.As(err, &p)
+}
+
+// terminal is where what is written to Stdout is shown.
+func (c *console) terminal() io.Writer {
+	if c.Terminal != nil {
+		return c.Terminal
+	}
+	return c.Stdout
 }
 
 // printJSON writes a value as one indented document.

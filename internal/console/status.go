@@ -20,31 +20,53 @@ func (c *console) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show how everything stands",
 		Long: `Show per trigger what waits, is in flight, is retried and is dead, what was delivered and what failed in the last hour,
-how long deliveries take and the last error; and the dispatchers, the doorbell, what holds back vacuum, the history and
+how long deliveries take (95 of 100 no longer than P95, from the change or the redelivery), and whether it fails or hangs; and the dispatchers, the doorbell, what holds back vacuum, the history and
 the schema version. It takes the same time however many events there are: ~ marks figures that are estimated.
 
 What was done in the last hour is recorded by the dispatchers every few seconds.`,
 		Example: `  rowhook status
+  rowhook status --watch 5s
   rowhook status --json | jq '.triggers[] | select(.dead > 0) | .name'`,
-		Args: cobra.NoArgs,
 	}
 	o := c.common(cmd)
+	o.look = true
+	var every time.Duration
+	cmd.Flags().Var((*durationFlag)(&every), "watch", "show it again and again, every two seconds or as `often` as this says, until Ctrl-C")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
+	cmd.Flags().Lookup("watch").DefValue = ""
+	cmd.Args = func(cmd *cobra.Command, args []string) error { // --watch 5s is as --watch=5s
+		if len(args) == 1 && cmd.Flags().Changed("watch") {
+			return (*durationFlag)(&every).Set(args[0])
+		}
+		return cobra.NoArgs(cmd, args)
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		watch := cmd.Flags().Changed("watch")
+		if watch && every < leastWatch {
+			return c.Usage(fmt.Errorf("--watch: %s is too often: write %s or more", every, leastWatch))
+		}
 		return c.work(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
-			s, err := operate.ReadStatus(ctx, conn)
-			if err != nil {
-				return err
+			if !watch {
+				return c.showStatus(ctx, conn, o.json)
 			}
-			if o.json {
-				return c.printJSON(s)
-			}
-			c.showWarnings(s)
-			c.showTriggers(s)
-			c.showRest(s)
-			return nil
+			return c.watch(ctx, every, !o.json, func(c *console) error { return c.showStatus(ctx, conn, o.json) })
 		})
 	}
 	return cmd
+}
+
+func (c *console) showStatus(ctx context.Context, conn *pgx.Conn, asJSON bool) error {
+	s, err := operate.ReadStatus(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return c.printJSON(s)
+	}
+	c.showWarnings(s)
+	c.showTriggers(s)
+	c.showRest(s)
+	return nil
 }
 
 // showWarnings writes what a person has to see to before all else.
@@ -52,8 +74,6 @@ func (c *console) showWarnings(s *operate.Status) {
 	if len(s.Warnings) == 0 {
 		return
 	}
-	t := c.table()
-	t.rows, t.width = t.rows[:0], 0 // nothing of it is cut
 	for _, w := range s.Warnings {
 		line := w.Problem
 		if w.Trigger != "" {
@@ -62,9 +82,8 @@ func (c *console) showWarnings(s *operate.Status) {
 		if w.Remedy != "" {
 			line += ": " + w.Remedy
 		}
-		t.add(coloured("! "+line, red))
+		c.paragraph("! ", cell{}, coloured(line, red))
 	}
-	t.flush()
 	c.printf("\n")
 }
 
@@ -73,38 +92,69 @@ func (c *console) showTriggers(s *operate.Status) {
 		c.printf("There are no triggers: make some with \"rowhook apply\".\n")
 		return
 	}
-	t := c.table("TRIGGER", "WAITING>", "IN FLIGHT>", "RETRYING>", "DEAD>", "OLDEST>", "DELIVERED 1H>", "FAILED 1H>", "P50>", "P95>", "LAST ERROR")
+	t := c.table("TRIGGER", "WAITING>", "IN FLIGHT>", "RETRYING>", "DEAD>", "OLDEST>", "SENT/H>", "FAIL/H>", "P50>", "P95>")
+	t.width = c.width()
 	for i := range s.Triggers {
-		st := &s.Triggers[i]
-		figure := func(n int64, name string, bad colour) cell {
-			f := number(n)
-			if slices.Contains(st.Estimated, name) {
-				f.text = "~" + f.text
-			}
-			if n > 0 {
-				f.colour = bad
-			}
-			return f
-		}
-		name := text(st.Name)
-		switch {
-		case st.Removed:
-			name = coloured(st.Name+" (removed)", dim)
-		case st.Paused:
-			name = coloured(st.Name+" (paused)", yellow)
-		}
-		oldest, last := "-", cell{}
-		if st.OldestAt != nil {
-			oldest = span(s.Now.Sub(*st.OldestAt))
-		}
-		if st.LastErrorAt != nil {
-			last = coloured(ago(*st.LastErrorAt, s.Now)+": "+st.LastError, dim)
-		}
-		t.add(name, figure(st.Waiting, "waiting", plain), figure(st.InFlight, "in_flight", plain), figure(st.Retrying, "retrying", yellow), figure(st.Dead, "dead", red),
-			cell{text: oldest, right: true}, number(st.DeliveredLastHour), figure(st.FailedLastHour, "failed", yellow), milliseconds(st.P50MS), milliseconds(st.P95MS), last)
+		t.add(triggerCells(s, &s.Triggers[i])...)
 	}
+	if !t.fits() {
+		t.gap = 1
+		for i, row := range t.rows { // without P50
+			t.rows[i] = slices.Delete(row, 8, 9)
+		}
+	}
+	t.stack = true
 	t.flush()
 	c.printf("\n")
+	for i := range s.Triggers {
+		c.triggerNotes(s, &s.Triggers[i])
+	}
+}
+
+func triggerCells(s *operate.Status, st *operate.TriggerStatus) []cell {
+	figure := func(n int64, name string, bad colour) cell {
+		f := number(n)
+		if slices.Contains(st.Estimated, name) {
+			f.text = "~" + f.text
+		}
+		if n > 0 {
+			f.colour = bad
+		}
+		return f
+	}
+	name := text(st.Name)
+	switch {
+	case st.Removed:
+		name = coloured(st.Name+" (removed)", dim)
+	case st.Paused:
+		name = coloured(st.Name+" (paused)", yellow)
+	}
+	oldest := "-"
+	if st.OldestAt != nil {
+		oldest = span(s.Now.Sub(*st.OldestAt))
+	}
+	return []cell{
+		name, figure(st.Waiting, "waiting", plain), figure(st.InFlight, "in_flight", plain), figure(st.Retrying, "retrying", yellow), figure(st.Dead, "dead", red),
+		{text: oldest, right: true}, number(st.DeliveredLastHour), figure(st.FailedLastHour, "failed", yellow), milliseconds(st.P50MS), milliseconds(st.P95MS),
+	}
+}
+
+// hangsAfter is for how long an attempt may be in flight before the status says so.
+const hangsAfter = 5 * time.Second
+
+// triggerNotes say what is wrong with a trigger's receiver, or was.
+func (c *console) triggerNotes(s *operate.Status, st *operate.TriggerStatus) {
+	if at := st.OldestInFlightAt; at != nil && s.Now.Sub(*at) > hangsAfter {
+		c.paragraph(st.Name+"  ", cell{colour: bold}, coloured(fmt.Sprintf("the receiver does not answer: the oldest of %s was begun %s",
+			plural(st.InFlight, "attempt")+" in flight", ago(*at, s.Now)), yellow))
+	}
+	switch {
+	case st.LastErrorAt == nil:
+	case st.Failing:
+		c.paragraph(st.Name+"  ", cell{colour: bold}, coloured("fails, last "+ago(*st.LastErrorAt, s.Now)+": "+st.LastError, red))
+	default:
+		c.paragraph(st.Name+"  ", cell{colour: bold}, coloured("has recovered; the last error was "+ago(*st.LastErrorAt, s.Now)+": "+st.LastError, dim))
+	}
 }
 
 func milliseconds(ms *float64) cell {
@@ -115,9 +165,13 @@ func milliseconds(ms *float64) cell {
 }
 
 func (c *console) showRest(s *operate.Status) {
-	t := c.table()
-	t.rows = t.rows[:0]
-	line := func(name string, value cell) { t.add(cell{text: name, colour: bold}, value) }
+	var names []string
+	var values []cell
+	widest := 0
+	line := func(name string, value cell) {
+		names, values = append(names, name), append(values, value)
+		widest = max(widest, len(name))
+	}
 	if len(s.Instances) == 0 {
 		line("dispatchers", coloured("none: nothing is delivered until one runs (rowhook run)", red))
 	}
@@ -171,8 +225,9 @@ func (c *console) showRest(s *operate.Status) {
 		schema = coloured(fmt.Sprintf("version %d, and this program knows %d", s.Schema.Database, s.Schema.Program), yellow)
 	}
 	line("schema", schema)
-	t.width = 0 // what is told last is what to do about it: nothing of it is cut
-	t.flush()
+	for i, name := range names {
+		c.paragraph(fmt.Sprintf("%-*s  ", widest, name), cell{colour: bold}, values[i])
+	}
 }
 
 // pauseLines say who paused what, when and why.

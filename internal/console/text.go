@@ -1,8 +1,10 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,13 +46,71 @@ func coloured(s string, c colour) cell { return cell{clean(s), c, false} }
 type table struct {
 	out    io.Writer
 	colour bool
-	width  int // of the terminal; 0: unbounded
+	width  int  // of the terminal; 0: unbounded
+	gap    int  // between columns; 0: two
+	stack  bool // a first cell for which there is no room has a line of its own
 	rows   [][]cell
 }
 
+// width is how wide a line may be: as the terminal, as COLUMNS says, or 80.
+func (c *console) width() int {
+	if f, ok := c.terminal().(interface{ Fd() uintptr }); ok && logs.IsTerminal(c.terminal()) {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return w
+		}
+	}
+	if text, ok := c.Lookup("COLUMNS"); ok {
+		if w, err := strconv.Atoi(text); err == nil && w > 0 {
+			return w
+		}
+	}
+	return 80
+}
+
+// paragraph writes a text behind a head, wrapped and indented by as much. No word is cut: the last one may be a command to copy.
+func (c *console) paragraph(head string, style cell, body cell) {
+	colourful := logs.WantsColour(c.terminal(), c.Lookup)
+	paint := func(s string, how colour) string {
+		if colourful && how != plain && s != "" {
+			return string(how) + s + reset
+		}
+		return s
+	}
+	head = clean(head)
+	indent := min(utf8.RuneCountInString(head), 18)
+	lines := wrap(body.text, c.width()-indent, c.width()-utf8.RuneCountInString(head))
+	for i, line := range lines {
+		if i == 0 {
+			c.printf("%s%s\n", paint(head, style.colour), paint(line, body.colour))
+			continue
+		}
+		c.printf("%s%s\n", strings.Repeat(" ", indent), paint(line, body.colour))
+	}
+}
+
+// wrap breaks a text at blanks into lines of so many characters; the first has another width.
+func wrap(s string, width, first int) []string {
+	const least = 20
+	width, first = max(width, least), max(first, least)
+	var lines []string
+	line, room := "", first
+	for word := range strings.SplitSeq(s, " ") {
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= room:
+			line += " " + word
+		default:
+			lines = append(lines, line)
+			line, room = word, width
+		}
+	}
+	return append(lines, line)
+}
+
 func (c *console) table(head ...string) *table {
-	t := &table{out: c.Stdout, colour: logs.WantsColour(c.Stdout, c.Lookup)}
-	if f, ok := c.Stdout.(interface{ Fd() uintptr }); ok && logs.IsTerminal(c.Stdout) {
+	t := &table{out: c.Stdout, colour: logs.WantsColour(c.terminal(), c.Lookup)}
+	if f, ok := c.terminal().(interface{ Fd() uintptr }); ok && logs.IsTerminal(c.terminal()) {
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
 			t.width = w
 		}
@@ -65,7 +125,8 @@ func (c *console) table(head ...string) *table {
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
 
-func (t *table) flush() {
+// widths are those of the columns.
+func (t *table) widths() []int {
 	var widths []int
 	for _, row := range t.rows {
 		for i, c := range row {
@@ -75,34 +136,68 @@ func (t *table) flush() {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
 		}
 	}
+	return widths
+}
+
+// between is how far columns are apart.
+func (t *table) between() int { return cmp.Or(t.gap, 2) }
+
+// rest is how wide all columns but the first are, with what is before each.
+func (t *table) rest(widths []int) (n int) {
+	for _, w := range widths[1:] {
+		n += t.between() + w
+	}
+	return n
+}
+
+// fits reports that no line is wider than the terminal.
+func (t *table) fits() bool {
+	widths := t.widths()
+	return t.width == 0 || widths[0]+t.rest(widths) <= t.width
+}
+
+func (t *table) flush() {
+	widths := t.widths()
+	if t.stack && !t.fits() {
+		widths[0] = max(t.width-t.rest(widths), utf8.RuneCountInString(t.rows[0][0].text))
+	}
 	for _, row := range t.rows {
-		var b strings.Builder
-		at := 0
-		for i, c := range row {
-			padding := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text))
-			last := i == len(row)-1
-			if c.right {
-				b.WriteString(padding)
-			}
-			s := c.text
-			if last && t.width > at+10 {
-				s = cut(s, t.width-at)
-			}
-			if t.colour && c.colour != plain && s != "" {
-				s = string(c.colour) + s + reset
-			}
-			b.WriteString(s)
-			if !last {
-				if !c.right {
-					b.WriteString(padding)
-				}
-				b.WriteString("  ")
-			}
-			at += widths[i] + 2
+		if t.stack && utf8.RuneCountInString(row[0].text) > widths[0] {
+			t.writeRow(row[:1], widths)
+			row = slices.Clone(row)
+			row[0].text = ""
 		}
-		fmt.Fprintln(t.out, strings.TrimRight(b.String(), " "))
+		t.writeRow(row, widths)
 	}
 	t.rows = t.rows[:0]
+}
+
+func (t *table) writeRow(row []cell, widths []int) {
+	var b strings.Builder
+	at := 0
+	for i, c := range row {
+		padding := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(c.text), 0))
+		last := i == len(row)-1
+		if c.right {
+			b.WriteString(padding)
+		}
+		s := c.text
+		if last && t.width > at+10 {
+			s = cut(s, t.width-at)
+		}
+		if t.colour && c.colour != plain && s != "" {
+			s = string(c.colour) + s + reset
+		}
+		b.WriteString(s)
+		if !last {
+			if !c.right {
+				b.WriteString(padding)
+			}
+			b.WriteString(strings.Repeat(" ", t.between()))
+		}
+		at += widths[i] + t.between()
+	}
+	fmt.Fprintln(t.out, strings.TrimRight(b.String(), " "))
 }
 
 // cut shortens a text to so many characters.

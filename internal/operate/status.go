@@ -64,8 +64,13 @@ type TriggerStatus struct {
 	P50MS             *float64 `json:"p50_ms"`              // from the change to the end of the delivery; null: none was delivered
 	P95MS             *float64 `json:"p95_ms"`
 
+	// OldestInFlightAt is when the oldest event in flight was claimed: where that is long ago, the receiver hangs.
+	OldestInFlightAt *time.Time `json:"oldest_in_flight_at"`
+
 	LastErrorAt *time.Time `json:"last_error_at"`
-	LastError   string     `json:"last_error"`
+	LastError   string     `json:"last_error,omitempty"`
+	// Failing says that no attempt which began after that error has delivered its event, as far as is recorded.
+	Failing bool `json:"failing"`
 }
 
 // Instance is a dispatcher that is registered.
@@ -102,8 +107,8 @@ type History struct {
 // Partition is a day (UTC).
 type Partition struct {
 	Name  string `json:"name"`
-	Day   string `json:"day"`  // 2026-11-23
-	Rows  int64  `json:"rows"` // estimated by the last analyze; -1: never
+	Day   string `json:"day,omitempty"` // 2026-11-23
+	Rows  *int64 `json:"rows"`          // estimated by the last analyze; null: never
 	Bytes int64  `json:"bytes"`
 }
 
@@ -151,6 +156,7 @@ type counted struct {
 	InFlight, RetryingFuture int64
 	Dead                     int64
 	Oldest                   *time.Time
+	Lease                    *time.Time // the first end of a lease
 }
 
 func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
@@ -161,14 +167,15 @@ func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
 	limit := int64(min(countEach, max(countLeast, countMost/len(ts))))
 	// What is due and what is not are apart in the index, as leases end in the future: what is in flight is not hidden behind a backlog.
 	counts, err := collect[counted](ctx, tx, `
-select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest
+select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest, later.lease
   from rowhook.trigger t
  cross join lateral (
    select count(*) filter (where tries = 0) as waiting, count(*) filter (where tries > 0) as retrying, min(created_at) as oldest
      from (select tries, created_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at <= statement_timestamp() order by e.due_at limit $1) as e) as due
  cross join lateral (
-   select count(*) filter (where claimed_by is not null) as in_flight, count(*) filter (where claimed_by is null) as retrying, min(created_at) as oldest
-     from (select claimed_by, created_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at > statement_timestamp() order by e.due_at limit $1) as e) as later
+   select count(*) filter (where claimed_by is not null) as in_flight, count(*) filter (where claimed_by is null) as retrying, min(created_at) as oldest,
+          min(due_at) filter (where claimed_by is not null) as lease
+     from (select claimed_by, created_at, due_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at > statement_timestamp() order by e.due_at limit $1) as e) as later
  cross join lateral (
    select count(*) as n from (select from rowhook.dead_letter d where d.trigger_id = t.id limit $1) as d) as dead
  order by t.id`, limit)
@@ -201,6 +208,14 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 		j, _ := slices.BinarySearchFunc(counts, ts[i].ID, func(c counted, id int32) int { return int(c.ID - id) })
 		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{}}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
+		if lease := counts[j].Lease; lease != nil {
+			var spec sqlschema.Spec
+			if err := json.Unmarshal([]byte(ts[i].Spec), &spec); err != nil {
+				return fmt.Errorf("read the spec of %s: %w", ts[i].Name, err)
+			}
+			at := lease.Add(-spec.Webhook.Lease())
+			st.OldestInFlightAt = &at
+		}
 		if st.Removed && st.Waiting+st.InFlight+st.Retrying+st.Dead == 0 {
 			continue
 		}
@@ -249,11 +264,11 @@ const (
 	queueSample = `
 select trigger_id as id, count(*) filter (where due and tries = 0) as waiting, count(*) filter (where due and tries > 0) as retrying_due,
        count(*) filter (where not due and claimed_by is not null) as in_flight, count(*) filter (where not due and claimed_by is null) as retrying_future,
-       0::bigint as dead, min(created_at) as oldest
+       0::bigint as dead, min(created_at) as oldest, null::timestamptz as lease
   from (select trigger_id, tries, claimed_by, created_at, due_at <= statement_timestamp() as due from rowhook.event_log tablesample system (%s)) as e group by 1`
 	deadSample = `
 select trigger_id as id, 0::bigint as waiting, 0::bigint as retrying_due, 0::bigint as in_flight, 0::bigint as retrying_future,
-       count(*) as dead, null::timestamptz as oldest
+       count(*) as dead, null::timestamptz as oldest, null::timestamptz as lease
   from rowhook.dead_letter tablesample system (%s) group by 1`
 )
 
@@ -302,11 +317,14 @@ type recentSums struct {
 	Latency   []int64
 	ErrorAt   *time.Time
 	Error     string
+	Failing   bool
+	// Delivered last in the minute that begins then.
+	DeliveredIn time.Time
 }
 
 func recentActivity(ctx context.Context, tx pgx.Tx) (map[int32]*recentSums, error) {
 	rows, err := tx.Query(ctx, `
-select trigger_id, minute >= clock_timestamp() - interval '1 hour', delivered, failed, died, latency, error_at, coalesce(error, '')
+select trigger_id, minute, minute >= clock_timestamp() - interval '1 hour', delivered, failed, died, latency, error_at, coalesce(error, '')
   from rowhook.activity`)
 	if err != nil {
 		return nil, fmt.Errorf("read the activity: %w", err)
@@ -318,7 +336,8 @@ select trigger_id, minute >= clock_timestamp() - interval '1 hour', delivered, f
 	var latency []int32
 	var errorAt *time.Time
 	var text string
-	_, err = pgx.ForEachRow(rows, []any{&id, &within, &delivered, &failed, &died, &latency, &errorAt, &text}, func() error {
+	var minute time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &minute, &within, &delivered, &failed, &died, &latency, &errorAt, &text}, func() error {
 		r := out[id]
 		if r == nil {
 			r = &recentSums{TriggerID: id, Latency: make([]int64, sqlschema.LatencyBuckets)}
@@ -326,7 +345,10 @@ select trigger_id, minute >= clock_timestamp() - interval '1 hour', delivered, f
 		}
 		if errorAt != nil && (r.ErrorAt == nil || errorAt.After(*r.ErrorAt)) {
 			at := *errorAt
-			r.ErrorAt, r.Error = &at, text
+			r.ErrorAt, r.Error, r.Failing = &at, text, len(latency) <= sqlschema.LatencyBuckets
+		}
+		if delivered > 0 && minute.After(r.DeliveredIn) {
+			r.DeliveredIn = minute
 		}
 		if !within {
 			return nil
@@ -350,6 +372,7 @@ func (st *TriggerStatus) recent(r *recentSums) {
 	st.DeliveredLastHour, st.FailedLastHour, st.DiedLastHour = r.Delivered, r.Failed, r.Died
 	st.P50MS, st.P95MS = quantile(r.Latency, 0.5), quantile(r.Latency, 0.95)
 	st.LastErrorAt, st.LastError = r.ErrorAt, r.Error
+	st.Failing = r.Failing && r.ErrorAt != nil && !r.DeliveredIn.After(*r.ErrorAt)
 }
 
 func quantile(counts []int64, q float64) *float64 {
@@ -404,7 +427,7 @@ select pg_total_relation_size(c.oid), coalesce(s.n_live_tup, 0), coalesce(s.n_de
 func (s *Status) readHistory(ctx context.Context, tx pgx.Tx) error {
 	for _, table := range []string{"event_archive", "invocation_log"} {
 		parts, err := collect[Partition](ctx, tx, `
-select c.relname as name, '' as day, c.reltuples::bigint as rows, pg_total_relation_size(c.oid) as bytes
+select c.relname as name, '' as day, nullif(c.reltuples, -1)::bigint as rows, pg_total_relation_size(c.oid) as bytes
   from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
  where i.inhparent = to_regclass($1) order by c.relname`, "rowhook."+table)
 		if err != nil {

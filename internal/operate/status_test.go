@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func trigger(t *testing.T, s *operate.Status, name string) operate.TriggerStatus {
@@ -79,4 +80,82 @@ func TestStatusNamesWhoHoldsBackVacuum(t *testing.T) {
 	s, err := operate.ReadStatus(t.Context(), d.Conn(t))
 	require.NoError(t, err)
 	require.Nil(t, s.Vacuum, "a transaction of a moment is no trouble")
+}
+
+func TestTheLatencyOfARedeliveredEventCountsFromItsRedelivery(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Retry.Interval = sqlschema.Duration(200 * time.Millisecond) }))
+	dead := d.bury(t, "a", 3)
+	d.do(t, "update rowhook.dead_letter set created_at = now() - interval '15 minutes'")
+	d.run(t)
+	_, err := operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: dead[:1]}, operate.BulkOptions{})
+	require.NoError(t, err)
+	until(t, "the first is delivered", func() bool { return d.receiver.got(dead[0]) == 1 })
+	d.receiver.status.Store(500)
+	_, err = operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: dead[1:]}, operate.BulkOptions{})
+	require.NoError(t, err)
+	until(t, "the others fail", func() bool { return d.receiver.got(dead[1]) == 1 && d.receiver.got(dead[2]) == 1 })
+	d.receiver.status.Store(0)
+	var st operate.TriggerStatus
+	until(t, "all are recorded", func() bool {
+		s, err := operate.ReadStatus(t.Context(), d.conn)
+		require.NoError(t, err)
+		st = trigger(t, s, "a")
+		return st.DeliveredLastHour == 3
+	})
+	require.Less(t, *st.P95MS, 60_000.0, "also of those that failed once more")
+}
+
+func TestAnErrorIsOverWhenDeliveriesWorkAgain(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.apply(t, d.spec("a", func(s *sqlschema.Spec) {
+		s.Retry.Interval = sqlschema.Duration(50 * time.Millisecond)
+		s.Retry.Limit = 1000
+	}))
+	d.receiver.status.Store(503)
+	d.run(t)
+	look := func() operate.TriggerStatus {
+		s, err := operate.ReadStatus(t.Context(), d.conn)
+		require.NoError(t, err)
+		return trigger(t, s, "a")
+	}
+	text := func() string {
+		out, err := json.Marshal(look())
+		require.NoError(t, err)
+		return string(out)
+	}
+	require.NotContains(t, text(), `"last_error":`, "what is absent is left out")
+	d.do(t, "insert into a (v) values ('x')")
+	until(t, "the error is recorded", func() bool { return look().LastErrorAt != nil })
+	require.True(t, look().Failing)
+	d.receiver.status.Store(0)
+	until(t, "it is over", func() bool { return !look().Failing })
+	require.Contains(t, look().LastError, "503", "and still told")
+	d.do(t, "update rowhook.activity set latency = latency[1:120], minute = minute - interval '10 minutes', error_at = error_at - interval '10 minutes'")
+	require.True(t, look().Failing, "no delivery is known to be later")
+	d.do(t, "insert into rowhook.activity select date_trunc('minute', now()), trigger_id, 99, 1, 0, 0, latency, null, null from rowhook.activity limit 1")
+	require.False(t, look().Failing, "another instance has delivered since")
+}
+
+func TestStatusShowsSinceWhenAReceiverHangs(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	hold := make(chan struct{})
+	d.receiver.hold = hold
+	d.run(t)
+	d.do(t, "insert into a (v) values ('x'), ('y')")
+	until(t, "both are in flight", func() bool { return d.receiver.unique() == 2 })
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	st := trigger(t, s, "a")
+	require.EqualValues(t, 2, st.InFlight)
+	require.WithinDuration(t, s.Now, *st.OldestInFlightAt, 10*time.Second)
+	d.do(t, "update rowhook.event_log set due_at = due_at - interval '20 seconds' where (new->>'v') = 'x'")
+	s, err = operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.WithinDuration(t, st.OldestInFlightAt.Add(-20*time.Second), *trigger(t, s, "a").OldestInFlightAt, time.Second)
+	require.Nil(t, trigger(t, s, "b").OldestInFlightAt)
+	close(hold)
 }

@@ -252,6 +252,7 @@ comment on column rowhook.audit.action is 'pause, resume, redeliver, discard, ba
 comment on column rowhook.audit.target is 'Names of triggers; empty: the whole installation';
 comment on column rowhook.audit.detail is 'What was asked for, and what came of it';
 revoke all on rowhook.audit from public;
+comment on column rowhook.activity.latency is 'Events delivered, by the time from the change, or from the redelivery, to the end of the attempt: element n, from 1, counts those up to 0.1 ms * 2^(n/4); element 121, if any, says that a delivery began after the last error';
 
 comment on column rowhook.setting.name is 'Key: retention; network; paused (who paused what, and whether new triggers start paused); compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
 
