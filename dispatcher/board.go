@@ -137,7 +137,7 @@ func (b *board) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, aga
 		if n <= 0 {
 			continue
 		}
-		w := sqlschema.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, Limit: int32(n), Lease: l.lease()}
+		w := sqlschema.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, Limit: int32(n), Lease: l.lease(), Hold: now.Sub(l.poison) < holdAfter}
 		if ready := l.swept.Add(l.pause()); l.search && !now.Before(ready) {
 			l.search, l.swept = false, now
 		} else {
@@ -160,6 +160,17 @@ func (b *board) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, aga
 	}
 	b.dirty = kept
 	return wants, lanes, again
+}
+
+// holdAfter is for how long the payloads of a trigger are fetched one by one after one that could not be read: a claim that carries such
+// a one fails as a whole.
+const holdAfter = time.Minute
+
+// poisoned notes that the payload of an event can't be read.
+func (b *board) poisoned(l *lane) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.poison = time.Now()
 }
 
 // ask says how many events to claim for a lane, 0 if it is better to wait until more slots are free.

@@ -291,14 +291,23 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	c.number++
 	var events []sqlschema.Claimed
 	by := sqlschema.Claimant{Instance: c.id}
-	err = c.onSchema(ctx, func(schema int32) (err error) {
-		by.Number = 0
-		if schema >= sqlschema.ClaimsNumbered {
-			by.Number = c.number
+	try := func() error {
+		return c.onSchema(ctx, func(schema int32) (err error) {
+			by.Number = 0
+			if schema >= sqlschema.ClaimsNumbered {
+				by.Number = c.number
+			}
+			events, err = claim(ctx, session, by, wants)
+			return err
+		})
+	}
+	if err = try(); sqlschema.IsData(err) { // it is one event's: fetched by itself it costs no other
+		c.log.Debug("a claim fails for the data of an event, claiming without payloads", "error", err)
+		for i := range wants {
+			wants[i].Hold = true
 		}
-		events, err = claim(ctx, session, by, wants)
-		return err
-	})
+		err = try()
+	}
 	conn.Release()
 	if err != nil {
 		if !sqlschema.WasRefused(err) {

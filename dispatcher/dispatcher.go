@@ -353,6 +353,7 @@ func tune(params map[string]string) {
 	for name, value := range map[string]string{
 		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"statement_timeout": "0", "lock_timeout": "0", // ours are set with each statement
 		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
 		"idle_in_transaction_session_timeout": "60s", sqlschema.RowSecurity: "off",
 	} {

@@ -41,6 +41,7 @@ type lane struct {
 	asked   time.Time     // when the latest claim for it was sent
 	average time.Duration // of an attempt, exponentially weighted; 0: none yet
 	lag     lag
+	poison  time.Time // when the payload of one of its events could last not be read
 }
 
 // delivery is a claimed event on its way.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -32,19 +33,31 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 		d.disable(dl, err)
 		return d.board.done(dl, 0, false)
 	}
+	var bad *payloadError
 	if dl.held > 0 {
-		free, ok := d.fetch(dl, min(endpoint.Timeout(), longestLease))
+		free, err := d.fetch(dl, min(endpoint.Timeout(), longestLease))
 		defer free()
-		if !ok {
+		if err != nil && !errors.As(err, &bad) {
 			return d.board.done(dl, 0, false)
 		}
 	}
+	if bad == nil {
+		bad = checkPayload(&dl.event)
+	}
 	ctx, ended := d.attempting(dl)
-	result := d.client.Send(ctx, endpoint, &dl.event, nil)
-	next := d.board.done(dl, result.Duration, true)
+	var result webhook.Result
+	if bad == nil {
+		result = d.client.Send(ctx, endpoint, &dl.event, nil)
+	} else {
+		result = webhook.Result{StartedAt: time.Now(), Kind: bad.kind, Err: bad.Error()}
+	}
+	next := d.board.done(dl, result.Duration, bad == nil)
 
 	number := int(dl.tries)
 	what, delay := fate(spec.Retry, number, dl.event.ID, &result)
+	if bad != nil && bad.forGood {
+		what, delay = sqlschema.Dead, 0
+	}
 	s := sqlschema.Settlement{Fate: what, Delay: delay, Attempt: &sqlschema.Attempt{
 		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
 		Error: result.Err, Header: result.Header, Body: string(result.Body),
@@ -59,36 +72,61 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	return next
 }
 
+// errNotFetched says that an attempt is not made. What is to be done about it has been done.
+var errNotFetched = errors.New("the payload was not fetched")
+
+// payloadError says that what an event says can't be sent: that is a failed attempt of this event, and of no other.
+type payloadError struct {
+	kind    webhook.Kind
+	why     string
+	forGood bool // trying again does not help
+}
+
+func (e *payloadError) Error() string { return e.why }
+
+// unreadable is the payloadError of a statement that failed.
+func unreadable(err error) *payloadError {
+	return &payloadError{webhook.KindBadPayload, "the payload can't be read from the database: " + err.Error(), sqlschema.IsBadData(err)}
+}
+
+// checkPayload finds bytes that are no UTF-8. A database in SQL_ASCII may hold any, and what comes through a pooler may not have been checked.
+func checkPayload(e *webhook.Event) *payloadError {
+	for name, part := range map[string][]byte{"old": e.Old, "new": e.New, "session variables": e.Session, "trace context": e.Trace} {
+		if !utf8.Valid(part) {
+			return &payloadError{webhook.KindBadPayload, "the payload (" + name + ") has bytes that are no UTF-8: the database does not check the encoding of what it stores", true}
+		}
+	}
+	return nil
+}
+
 // fetchAgain is when an event is claimed again whose payload could not be fetched.
 const fetchAgain = 5 * time.Second
 
 // fetch reads the payload that the claim left behind, once there is room for it. free gives the room back.
-func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), ok bool) {
+func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), err error) {
 	// What is left of the lease has to be enough for the attempt, after waiting for room and for the payload.
 	ctx, cancel := context.WithDeadline(d.sendCtx, dl.expires.Add(-timeout-settleMargin))
 	defer cancel()
 	nothing := func() {}
 	size, ours, err := d.size(ctx, dl)
 	if err != nil || !ours {
-		d.unfetched(dl, ours, err)
-		return nothing, false
+		return nothing, d.unfetched(dl, ours, err)
 	}
 	// The payload is in memory twice: as rows and as the request's body.
 	release, err := d.payload.take(ctx, dl.lane.id, 2*size)
 	if err != nil { // it took too long, or we are stopping
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
-		return nothing, false
+		return nothing, errNotFetched
 	}
 	p, ours, err := sqlschema.FetchPayload(ctx, d.writes, d.id, dl.holding())
 	if err != nil || !ours {
-		d.unfetched(dl, ours, err)
-		return release, false
+		return release, d.unfetched(dl, ours, err)
 	}
 	dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = p.Old, p.New, p.Session, p.Trace
 	return func() {
 		dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = nil, nil, nil, nil
 		release()
-	}, true
+	}, nil
 }
 
 // size is that of a payload when it is fetched. The server unpacks what is compressed to measure it, so that is done for one at a time:
@@ -106,9 +144,12 @@ func (d *Dispatcher) size(ctx context.Context, dl *delivery) (size int64, ours b
 	return sqlschema.PayloadSize(ctx, d.writes, d.id, dl.holding())
 }
 
-// unfetched ends a delivery whose payload could not be had.
-func (d *Dispatcher) unfetched(dl *delivery, ours bool, err error) {
+// unfetched ends a delivery whose payload could not be had, unless that is the payload's own fault: then it returns a *payloadError.
+func (d *Dispatcher) unfetched(dl *delivery, ours bool, err error) error {
 	switch {
+	case sqlschema.IsData(err):
+		d.board.poisoned(dl.lane)
+		return unreadable(err)
 	case errors.Is(err, context.DeadlineExceeded) || d.sendCtx.Err() != nil: // it took too long, or we are stopping
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 	case err != nil:
@@ -120,6 +161,7 @@ func (d *Dispatcher) unfetched(dl *delivery, ours bool, err error) {
 		d.log.Warn("an event was taken over by another instance before it was sent", "event", id(dl), "trigger", dl.event.Trigger)
 		d.board.settled([]*delivery{dl})
 	}
+	return errNotFetched
 }
 
 // reason says why an event is given up.

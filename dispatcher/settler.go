@@ -3,9 +3,12 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
@@ -146,6 +149,7 @@ func untilItAnswers() retry.Backoff {
 func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, again bool) bool {
 	failures, bare := 0, s.d.history.avoided(time.Now())
 	var blamed error // why it is tried without history
+	suspected, escaped := 0, false
 	err := retry.Do(ctx, untilItAnswers(), func(ctx context.Context) error {
 		n, err := s.try(ctx, batch, again, bare)
 		if err == nil {
@@ -157,7 +161,6 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 			return nil
 		}
 		failures++
-		var data *pgconn.PgError
 		switch {
 		case sqlschema.IsState(err, noPartition):
 			if made := s.partition(ctx, batch); made != nil && ctx.Err() == nil {
@@ -165,8 +168,23 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 			}
 		case isDiskFull(err):
 			s.d.shed(ctx)
-		case errors.As(err, &data) && (strings.HasPrefix(data.Code, "22") || strings.HasPrefix(data.Code, "23")):
+		case sqlschema.IsUnstorable(err) && !escaped:
+			escaped = true
+			escapeResponses(batch)
+			if n, err = s.try(ctx, batch, again, bare); err == nil {
+				s.recorded(batch, bare, blamed)
+				s.settled(batch, owners, n, again)
+				return nil
+			}
+			if sqlschema.IsBadData(err) {
+				return err
+			}
+		case sqlschema.IsBadData(err) || isRefusedRow(err):
 			return err // it is what is in the batch that is refused: trying again does not help
+		case sqlschema.IsData(err):
+			if suspected++; suspected >= mostSuspected {
+				return err
+			}
 		}
 		again = true
 		if failures == 1 && blamed == nil && ctx.Err() == nil {
@@ -236,9 +254,20 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 	if n := len(batch); n > 1 {
 		return s.write(ctx, batch[:n/2], owners[:n/2], again) && s.write(ctx, batch[n/2:], owners[n/2:], again)
 	}
-	if a := batch[0].Attempt; a != nil && (a.Header != nil || a.Body != "" || a.Error != "") {
+	st := &batch[0]
+	// A value that can't be stored came with the response. What can't be read is the event's own.
+	own := !isRefusedRow(err) && !sqlschema.IsState(err, "22P05", "22021", "22P02", "22003", "22001")
+	if moves := st.Fate == sqlschema.Delivered || st.Fate == sqlschema.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
+		s.d.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		st.Bare = true
+		if st.Fate == sqlschema.Dead {
+			st.Reason += " (and its payload is lost: " + toASCII(err.Error()) + ")"
+		}
+		return s.write(ctx, batch, owners, again)
+	}
+	if a := st.Attempt; hasResponse(a) {
 		s.d.log.Error("the database refuses a response, recording the attempt without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
-		a.Header, a.Body, a.Error = nil, "", "the response could not be stored"
+		a.Header, a.Body, a.Error = nil, "", responseLost
 		if batch[0].Fate == sqlschema.Dead {
 			batch[0].Reason = a.Error
 		}
@@ -254,6 +283,56 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 	s.d.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 	s.d.board.settled(owners)
 	return true
+}
+
+func hasResponse(a *sqlschema.Attempt) bool {
+	return a != nil && (a.Header != nil || a.Body != "" || a.Error != "" && a.Error != responseLost)
+}
+
+// responseLost stands for the error of an attempt whose response could not be stored.
+const responseLost = "the response could not be stored"
+
+// mostSuspected is how often a batch is tried again that fails for want of memory or the like: that may pass, or be the fault of one event.
+const mostSuspected = 2
+
+// isRefusedRow reports that a constraint refuses a row.
+func isRefusedRow(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && strings.HasPrefix(pg.Code, "23")
+}
+
+// escapeResponses writes what is not ASCII in responses by its code point, for a database whose encoding has not all of the characters.
+func escapeResponses(batch []sqlschema.Settlement) {
+	for i := range batch {
+		batch[i].Reason = toASCII(batch[i].Reason)
+		if a := batch[i].Attempt; a != nil {
+			a.Error, a.Body = toASCII(a.Error), toASCII(a.Body)
+			if a.Header != nil {
+				a.Header = []byte(toASCII(string(a.Header))) // in JSON that says the same
+			}
+		}
+	}
+}
+
+// toASCII replaces each character beyond ASCII as JSON does: \u00e9.
+func toASCII(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf || r == 0 }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == 0:
+		case r < utf8.RuneSelf:
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 // partition makes the partitions that the batch needs.

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,6 +130,13 @@ func (d *Dispatcher) writeTally(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	err := sqlschema.RecordActivity(ctx, d.writes, d.id, batch)
+	if sqlschema.IsBadData(err) { // an error of which the database's encoding has not all characters must not hide the figures of all
+		plain := slices.Clone(batch)
+		for i := range plain {
+			plain[i].Error = toASCII(plain[i].Error)
+		}
+		err = sqlschema.RecordActivity(ctx, d.writes, d.id, plain)
+	}
 	if err == nil || sqlschema.IsState(err, "42P01") { // undefined_table
 		return
 	}

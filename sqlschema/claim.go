@@ -26,6 +26,7 @@ type Want struct {
 	Relation uint32 // oid of its table
 	Limit    int32  // at most so many events
 	Lease    time.Duration
+	Hold     bool // payloads are left behind, whatever their size
 	// Floor is the due_at to start from; the zero time starts from the beginning. A floor spares the walk over index
 	// entries of settled events that a long transaction keeps from being cleaned.
 	Floor time.Time
@@ -45,7 +46,7 @@ type Claimant struct {
 type Claimed struct {
 	ID        [16]byte
 	Trigger   int32
-	Table     string // schema-qualified and quoted, as it is called now; the bare oid where the table is gone
+	Table     string // schema-qualified and quoted, as it is called now; the bare oid where the table is gone, or its Want said Hold
 	Op        byte   // I, U, D or M
 	CreatedAt time.Time
 	DueAt     time.Time // as it was before the claim: the next floor
@@ -84,8 +85,8 @@ const (
 me as materialized (
   select id from rowhook.instance where id = $6 for key share),
 due as materialized (
-  select e.id, e.due_at, t.relation, t.lease
-    from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[]) as t(trigger_id, relation, lim, lease, floor)
+  select e.id, e.due_at, t.relation, t.lease, t.hold
+    from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
    cross join lateral (
      select q.id, q.due_at from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
@@ -95,12 +96,12 @@ due as materialized (
 update rowhook.event_log q
    set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1`
 
-	claimNumber = `, claim = $7`
+	claimNumber = `, claim = $8`
 
 	claimReturning = `
   from due
  where q.id = any (array[due.id])
-returning q.id, q.trigger_id, due.relation::regclass::text, q.op, q.created_at, due.due_at, q.tries, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
+returning q.id, q.trigger_id, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at, due.due_at, q.tries, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
   case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
   case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end`
 )
@@ -108,7 +109,7 @@ returning q.id, q.trigger_id, due.relation::regclass::text, q.op, q.created_at, 
 // What is stored compressed has to be unpacked to be measured, five times in one claim: 100 events of 20 MB took more than half a minute. So
 // a compressed payload above 8 KiB, which mostly is above 64 KiB when unpacked, is held back without a look.
 const (
-	inline = `(case when ` + plain + ` then ` + stored + ` <= 65536 when ` + stored + ` > 8192 then false else ` + length + ` <= 65536 end)`
+	inline = `(case when due.hold then false when ` + plain + ` then ` + stored + ` <= 65536 when ` + stored + ` > 8192 then false else ` + length + ` <= 65536 end)`
 	stored = `(coalesce(pg_column_size(q.old), 0)::bigint + coalesce(pg_column_size(q.new), 0) + coalesce(pg_column_size(q.session), 0) + coalesce(pg_column_size(q.trace), 0))`
 	plain  = `(pg_column_compression(q.old) is null and pg_column_compression(q.new) is null and pg_column_compression(q.session) is null and pg_column_compression(q.trace) is null)`
 	length = `(coalesce(octet_length(q.old::text), 0)::bigint + coalesce(octet_length(q.new::text), 0) + coalesce(octet_length(q.session::text), 0) + coalesce(octet_length(q.trace::text), 0))`
@@ -130,11 +131,11 @@ func ClaimSifted(ctx context.Context, db Queryer, by Claimant, wants []Want) ([]
 
 func claim(ctx context.Context, db Queryer, sql, numbered string, by Claimant, wants []Want) ([]Claimed, error) {
 	triggers, relations, limits := make([]int32, len(wants)), make([]uint32, len(wants)), make([]int32, len(wants))
-	leases, floors := make([]time.Duration, len(wants)), make([]time.Time, len(wants))
+	leases, floors, holds := make([]time.Duration, len(wants)), make([]time.Time, len(wants)), make([]bool, len(wants))
 	for i, w := range wants {
-		triggers[i], relations[i], limits[i], leases[i], floors[i] = w.Trigger, w.Relation, w.Limit, w.Lease, w.Floor
+		triggers[i], relations[i], limits[i], leases[i], floors[i], holds[i] = w.Trigger, w.Relation, w.Limit, w.Lease, w.Floor, w.Hold
 	}
-	args := []any{triggers, relations, limits, leases, floors, by.Instance}
+	args := []any{triggers, relations, limits, leases, floors, by.Instance, holds}
 	if by.Number != 0 {
 		sql, args = numbered, append(args, by.Number)
 	}

@@ -12,6 +12,7 @@ const orphanBatch = 5000
 // at the removal may add some later, so this is repeated. Events in flight are left to be settled first.
 func BuryOrphans(ctx context.Context, db Queryer) (int64, error) {
 	var total int64
+	batch, payload := int64(orphanBatch), true
 	for {
 		var moved int64
 		err := db.QueryRow(ctx, `
@@ -29,16 +30,23 @@ with orphan as (
   returning e.id, e.created_at, e.trigger_id, e.tries, e.op, e.old, e.new, e.session, e.trace
 ), buried as (
   insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, old, new, session, trace)
-  select id, created_at, trigger_id, tries, op, 'trigger removed', old, new, session, trace from gone
+  select id, created_at, trigger_id, tries, op, 'trigger removed' || case when $2 then '' else ' (and its payload can''t be read)' end,
+         case when $2 then old end, case when $2 then new end, case when $2 then session end, case when $2 then trace end from gone
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason
 )
-select count(*) from gone`, orphanBatch).Scan(&moved)
+select count(*) from gone`, batch, payload).Scan(&moved)
+		if IsData(err) && payload { // of one of them the payload can't be read: it goes without
+			if batch, payload = max(batch/2, 1), batch > 1; payload || IsBadData(err) {
+				continue
+			}
+		}
 		if err != nil {
 			return total, fmt.Errorf("bury the events of removed triggers: %w", err)
 		}
 		total += moved
-		if moved < orphanBatch {
+		if moved < batch {
 			return total, nil
 		}
+		batch, payload = min(2*batch, orphanBatch), true
 	}
 }

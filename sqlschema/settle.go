@@ -29,6 +29,7 @@ type Settlement struct {
 	Fate    Fate
 	Delay   time.Duration // of a retry
 	Reason  string        // of a dead letter
+	Bare    bool          // moved without its payload, which can't be read
 	Attempt *Attempt      // nil: nothing was sent
 }
 
@@ -67,13 +68,13 @@ const (
 
 const settleGone = `
 with r as materialized (
-  select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $19::bigint[]) as r(id, tries, fate, delay, reason, claim)),
+  select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $19::bigint[], $20::boolean[]) as r(id, tries, fate, delay, reason, claim, bare)),
 gone as (
   delete from rowhook.event_log q using r
    where r.fate in ('A', 'D') and q.id = any (array[r.id]) and `
 
 const settleKept = `
-  returning q.*, r.fate, r.reason),
+  returning q.*, r.fate, r.reason, r.bare),
 kept as (
   update rowhook.event_log q
      set claimed_by = null,
@@ -86,10 +87,10 @@ const settleRest = `
   returning q.id),
 archived as (
   insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, old, new, session, trace from gone where fate = 'A' and $7),
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + ` from gone where fate = 'A' and $7),
 buried as (
   insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, old, new, session, trace from gone where fate = 'D'
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare + ` from gone where fate = 'D'
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
 settled as materialized (
   select id from gone union all select id from kept),
@@ -101,15 +102,17 @@ logged as (
    where not $18 or a.event_id in (select id from settled))
 select count(*) from settled`
 
+const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
+
 // withoutHistory is a statement that settles without what it writes into the history, so that it works where that can't be written. Of the
-// arguments it needs the first six and the last.
+// arguments it needs the first six and the last two.
 func withoutHistory(sql string) string {
 	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*) from settled"}} {
 		before, rest, _ := strings.Cut(sql, part[0])
 		_, after, _ := strings.Cut(rest, part[1])
 		sql = before + part[1] + after
 	}
-	return strings.Replace(sql, "$19", "$7", 1)
+	return strings.NewReplacer("$19", "$7", "$20", "$8").Replace(sql)
 }
 
 // Settle writes in one statement what became of claimed events: the delivered move to the archive, the exhausted to the
@@ -118,13 +121,14 @@ func withoutHistory(sql string) string {
 func Settle(ctx context.Context, db Queryer, opt SettleOptions, batch []Settlement) (int, error) {
 	n := len(batch)
 	ids, tries, fates := make([]pgtype.UUID, n), make([]int32, n), make([]string, n)
-	delays, reasons, claims := make([]time.Duration, n), make([]*string, n), make([]int64, n)
+	delays, reasons, claims, bare := make([]time.Duration, n), make([]*string, n), make([]int64, n), make([]bool, n)
 	sql := settleSQL
 	var a attemptColumns
 	for i := range batch {
 		s := &batch[i]
 		ids[i] = pgtype.UUID{Bytes: s.ID, Valid: true}
 		tries[i], fates[i], delays[i] = s.Tries, string(rune(s.Fate)), s.Delay
+		bare[i] = s.Bare
 		if claims[i] = s.Claim; s.Claim != 0 {
 			sql = numberedSettleSQL
 		}
@@ -137,13 +141,13 @@ func Settle(ctx context.Context, db Queryer, opt SettleOptions, batch []Settleme
 	}
 	var settled int
 	if opt.NoHistory {
-		if err := db.QueryRow(ctx, withoutHistory(sql), ids, tries, fates, delays, reasons, opt.Instance, claims).Scan(&settled); err != nil {
+		if err := db.QueryRow(ctx, withoutHistory(sql), ids, tries, fates, delays, reasons, opt.Instance, claims, bare).Scan(&settled); err != nil {
 			return 0, fmt.Errorf("settle events without history: %w", err)
 		}
 		return settled, nil
 	}
 	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
-		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.Again, claims).Scan(&settled)
+		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.Again, claims, bare).Scan(&settled)
 	if err != nil {
 		return 0, fmt.Errorf("settle events: %w", err)
 	}

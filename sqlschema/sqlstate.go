@@ -22,6 +22,26 @@ func WasRefused(err error) bool {
 	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR"
 }
 
+// IsData reports that a statement failed, or may have, for what is in a row that it read or wrote: a text that can't be converted into the
+// encoding of the session or the database, a value that can't be stored or read, a size, a nesting.
+func IsData(err error) bool { return IsBadData(err) || IsState(err, "53200", "XX000") }
+
+// IsBadData is IsData, and trying again does not help.
+func IsBadData(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) != 5 {
+		return false
+	}
+	switch pg.Code[:2] {
+	case "22", "54":
+		return true
+	}
+	return pg.Code == "XX001" || pg.Code == "XX002"
+}
+
+// IsUnstorable reports that a text has characters that the encoding of the database, or of the session, has not.
+func IsUnstorable(err error) bool { return IsState(err, "22P05", "22021") }
+
 // IsOtherSchema reports that a statement names a table, column, function or sequence that is not there: as a rule the schema rowhook was
 // migrated since its version was last read.
 func IsOtherSchema(err error) bool {

@@ -27,7 +27,7 @@ func Definitions() []Definition {
 	return []Definition{
 		{"rowhook_events_captured_total", Counter, trigger, "Events that this instance claimed for the first time. Over all instances that is what was captured, less what still waits for its first claim; redelivered events count again.", false},
 		{"rowhook_attempts_total", Counter, []string{"trigger", "outcome"}, "Finished attempts. outcome: delivered, failed, or canceled where this instance stopped first.", false},
-		{"rowhook_attempt_failures_total", Counter, []string{"trigger", "reason"}, "Failed attempts by reason: a class of status (3xx, 4xx, 5xx, other) or refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, denied.", false},
+		{"rowhook_attempt_failures_total", Counter, []string{"trigger", "reason"}, "Failed attempts by reason: a class of status (3xx, 4xx, 5xx, other) or refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied.", false},
 		{"rowhook_events_dead_total", Counter, trigger, "Events that ran out of attempts here and became dead letters.", false},
 		{"rowhook_first_attempt_delay_seconds", Histogram, trigger, "From the change (or a redelivery) to the beginning of the first attempt.", false},
 		{"rowhook_delivery_delay_seconds", Histogram, trigger, "From the change (or a redelivery that succeeds at once) to the end of the attempt that delivered it, failed attempts and their waits included.", false},

@@ -144,6 +144,19 @@ func NewEmpty(t testing.TB) *DB {
 	return create(t, admin, os.Getenv(EnvURL), "template0")
 }
 
+// NewIn is New for a database of another encoding than the server's, such as LATIN1.
+func NewIn(t testing.TB, encoding string) *DB {
+	t.Helper()
+	require.NotEmpty(t, os.Getenv(EnvURL), "this package needs: func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
+	admin := connect(t, os.Getenv(EnvURL))
+	defer closeConn(t, admin)
+	db := create(t, admin, os.Getenv(EnvURL), "template0 encoding '"+encoding+"' lc_collate 'C' lc_ctype 'C'")
+	conn := connect(t, db.url+"&client_encoding=UTF8")
+	defer closeConn(t, conn)
+	require.NoError(t, sqlschema.Migrate(t.Context(), conn, slog.New(slog.DiscardHandler)))
+	return db
+}
+
 func create(t testing.TB, admin *pgx.Conn, adminURL, template string) *DB {
 	t.Helper()
 	name := databaseName(testPrefix)

@@ -53,7 +53,10 @@ func Open(ctx context.Context, text string) (*pgx.Conn, error) {
 }
 
 // settle fixes what is the same for every session, on this side and on the server's.
-func settle(_ *pgx.ConnConfig) {
+func settle(config *pgx.ConnConfig) {
+	// This program speaks UTF-8. Where a role, a database or the environment said otherwise, one text that could not be converted failed
+	// every claim, and names that are not ASCII were garbled.
+	config.RuntimeParams["client_encoding"] = "UTF8"
 }
 
 // refresh reads again what may have been rotated since the string was parsed: passwords and certificates in files.

@@ -29,6 +29,7 @@ const (
 	KindBadURL      Kind = "bad_url"     // the configured webhook can't be called: see Endpoint.Problem
 	KindTooLarge    Kind = "too_large"   // the response's headers, or the request body, are over their limit
 	KindDenied      Kind = "denied"      // the guard forbids the address
+	KindBadPayload  Kind = "bad_payload" // what the event says can't be read from the database, or is no UTF-8
 	KindCanceled    Kind = "canceled"    // Rowhook stopped before the response arrived
 	KindOther       Kind = "other"       // anything else, such as a response that is not HTTP
 )

@@ -13,6 +13,8 @@ lock table rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in acce
 alter table rowhook.event_log add column if not exists claim bigint;
 comment on column rowhook.event_log.claim is 'Number of the claim that has it, or had it last: an instance never uses one twice, so only what knows it may settle the event; null: none yet';
 
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, other';
+
 -- == Relations ==
 
 create table if not exists rowhook.relation ( -- it may have been left by a way down
@@ -455,4 +457,5 @@ comment on sequence rowhook.doorbell is 'Last value 1 (or none): writers ring (N
 -- == Fence ==
 
 comment on table rowhook.schema_version is null;
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, denied, other';
 update rowhook.setting set value = '1' where name = 'compatible';
