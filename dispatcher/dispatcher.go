@@ -15,8 +15,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,7 +128,8 @@ type Dispatcher struct {
 	signals    signals
 	repairer   *repairer
 	// What dead instances held and could not yet be given back. The housekeeper owns it.
-	unreclaimed []int32
+	unreclaimed []sqlschema.Instance
+	pulse       pulse
 
 	ready     chan struct{}
 	readyOnce sync.Once
@@ -170,6 +173,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		}
 		cfg.Name = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
+	cfg.Name = strings.ReplaceAll(strings.ToValidUTF8(cfg.Name, "?"), "\x00", "?") // it goes into a column of text
 	d := &Dispatcher{
 		cfg: cfg, log: cfg.Logger,
 		board: newBoard(cfg.Concurrency, cfg.BatchSize),
@@ -181,6 +185,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		}),
 		payload: newBudget(cfg.PayloadMemory),
 		tally:   newTally(),
+		pulse:   newPulse(),
 		measure: make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 		abort:   make(chan struct{}),
@@ -226,7 +231,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settleCtx, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSettling()
 
-	var loops, settling, listening, reporting sync.WaitGroup
+	var loops, settling, listening, reporting, beating sync.WaitGroup
+	beatCtx, stopBeating := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBeating()
+	beating.Go(func() { d.beat(beatCtx) })
 	listenCtx, stopListening := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopListening()
 	if !d.cfg.NoListen {
@@ -253,6 +261,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settling.Wait()
 	reporting.Wait()
 	d.failing.look(d.log, time.Now(), true)
+	stopBeating()
+	beating.Wait()
 	err := d.unregister(left)
 	// The instance lock is let go last, so that nobody takes this instance for dead while it still settles.
 	stopListening()
@@ -330,7 +340,7 @@ func (d *Dispatcher) connect() error {
 		// Losing a claim in a crash of the server only makes its events due again.
 		claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
 	}
-	claims.MaxConns, writes.MaxConns = 2, 4
+	claims.MaxConns, writes.MaxConns = 3, 4 // the claimer, the housekeeper and the pulse; to be alive must not wait for what they do
 	if d.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
 		return fmt.Errorf("prepare connections: %w", err)
 	}
@@ -341,8 +351,24 @@ func (d *Dispatcher) connect() error {
 	return nil
 }
 
-// application is what sessions of this instance are called in pg_stat_activity.
-func (d *Dispatcher) application() string { return "rowhook " + d.cfg.Name }
+// application is what sessions of this instance are called in pg_stat_activity. The server keeps 63 bytes of ASCII and, by its version, writes
+// other characters as question marks or as escapes: names that it would change get a sum of what they were, which keeps them apart.
+func (d *Dispatcher) application() string {
+	const most = 63
+	name := "rowhook " + d.cfg.Name
+	ascii := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, name)
+	if ascii == name && len(name) <= most {
+		return name
+	}
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(name)) // never fails
+	return fmt.Sprintf("%.*s#%08x", most-9, ascii, sum.Sum32())
+}
 
 // pooled reports that the database URL may lead through a pooler that hands out sessions by transaction.
 func (d *Dispatcher) pooled() bool { return d.cfg.ListenURL != "" || d.cfg.NoListen }
@@ -404,7 +430,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	d.signals.watch = &w // it may say that nobody is to ring, before the bell is first armed
 	d.signals.mu.Unlock()
 	// Where it listens it registers as listening once it holds its lock, so that nobody finds it dead in between.
-	if err := sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, false); err != nil {
+	if err := d.enroll(ctx, conn, false); err != nil {
 		return err
 	}
 	d.instance.Store(d.id)
@@ -443,10 +469,7 @@ func (d *Dispatcher) newListener() *listener.Listener {
 		Prepare: func(ctx context.Context, conn *pgx.Conn) error {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			if err := sqlschema.HoldLock(ctx, conn, d.id); err != nil {
-				return err
-			}
-			return sqlschema.Register(ctx, conn, d.id, d.cfg.Name, d.cfg.Version, true)
+			return d.holdLock(ctx, conn)
 		},
 		Channel:   sqlschema.Channel,
 		Notified:  d.notified,

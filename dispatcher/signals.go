@@ -45,6 +45,7 @@ func (s *signals) lose() {
 // lost is called when the session that listened has ended.
 func (d *Dispatcher) lost() {
 	d.signals.lose()
+	d.pulse.poke() // the others must not wait for the lock of a session that is gone
 	d.hookListening(false)
 }
 
@@ -89,6 +90,7 @@ func (d *Dispatcher) listening() {
 	d.signals.mu.Lock()
 	d.signals.lost, d.signals.listen, d.signals.reload = true, true, true
 	d.signals.mu.Unlock()
+	d.pulse.poke()
 	d.board.markAll(true)
 	d.hookListening(true)
 	d.readyOnce.Do(func() {

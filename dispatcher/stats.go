@@ -14,7 +14,9 @@ type Stats struct {
 	Stopping bool
 	Polls    bool // Config.NoListen: it has no session that listens and wants none
 	Listens  bool // a session listens
-	Silent   bool // writers are silent on this dispatcher's account
+	// Registered says that it is in rowhook.instance. While it is not, it claims nothing; it registers again by itself.
+	Registered bool
+	Silent     bool // writers are silent on this dispatcher's account
 	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for people; "": they can.
 	Claiming, Settling string
 	// History is why events are settled without history, and HistoryEnds why that will come to be; "": neither.
@@ -43,6 +45,7 @@ func (d *Dispatcher) Stats() Stats {
 	}
 	s.History, s.HistoryEnds = d.history.problem()
 	s.Started = s.Instance != 0
+	s.Registered = d.pulse.registered.Load()
 	d.signals.mu.Lock()
 	s.Listens = d.signals.listen
 	d.signals.mu.Unlock()

@@ -12,28 +12,53 @@ import (
 // counted, since nobody knows whether they were sent. It returns how many events came back, also beside an error: then the rest comes
 // back when it is called again, or by the end of their leases.
 func Reclaim(ctx context.Context, db Queryer, dead []int32) (int, error) {
-	back, err := reclaim(ctx, db, dead)
+	all := make([]Instance, len(dead))
+	for n, id := range dead {
+		all[n] = Instance{ID: id, Seen: whenever}
+	}
+	_, back, err := Bury(ctx, db, all)
+	return back, err
+}
+
+// whenever stands for any Instance.Seen.
+const whenever = -1
+
+// Bury is Reclaim for instances that were judged by what a Watch said of them: one that has said since that it lives, or has registered again,
+// is left alone. It returns who was forgotten, too.
+func Bury(ctx context.Context, db Queryer, dead []Instance) (buried []int32, events int, err error) {
+	ids, seen := make([]int32, len(dead)), make([]int64, len(dead))
+	for n := range dead {
+		ids[n], seen[n] = dead[n].ID, dead[n].Seen
+	}
+	events, err = reclaim(ctx, db, ids, seen)
 	if err == nil { // only now, so that somebody else finds them dead if this one dies, too
-		err = exec(ctx, db, "delete from rowhook.instance where id = any($1)", dead)
+		var rows pgx.Rows
+		if rows, err = db.Query(ctx, forgetSQL, ids, seen); err == nil {
+			buried, err = pgx.CollectRows(rows, pgx.RowTo[int32])
+		}
 	}
 	if err == nil { // that waited for a claim that was still running
 		var late int
-		late, err = reclaim(ctx, db, dead)
-		back += late
+		late, err = reclaim(ctx, db, ids, seen)
+		events += late
 	}
 	if err != nil {
-		return back, fmt.Errorf("reclaim events of dead instances: %w", err)
+		return buried, events, fmt.Errorf("reclaim events of dead instances: %w", err)
 	}
-	return back, nil
+	return buried, events, nil
 }
 
-func reclaim(ctx context.Context, db Queryer, dead []int32) (back int, err error) {
+const forgetSQL = `
+delete from rowhook.instance i using unnest($1::integer[], $2::bigint[]) as d(id, seen)
+ where i.id = d.id and d.seen in (` + seenAtUs + `, -1) returning i.id`
+
+func reclaim(ctx context.Context, db Queryer, dead []int32, seen []int64) (back int, err error) {
 	triggers, err := triggersOfQueue(ctx, db)
 	// Most leases end soon. What is beyond, and may be among many retries, comes after that of all triggers.
 	for _, length := range []time.Duration{4 * LeaseMargin, LongestLease + LeaseMargin} {
 		for i := 0; err == nil && i < len(triggers); i++ {
 			var n int
-			n, err = giveBack(ctx, db, reclaimSQL, triggers[i], length, dead)
+			n, err = giveBack(ctx, db, reclaimSQL, triggers[i], length, dead, seen)
 			back += n
 		}
 	}
@@ -72,7 +97,7 @@ func triggersOfQueue(ctx context.Context, db Queryer) ([]int32, error) {
 // statement reads a piece of that, so that none takes long whatever waits: all of the queue was read once, which took longer than a statement
 // may where there were 4 GB of it.
 const (
-	reclaimSQL = entriesRead + entriesBack + `tries = q.tries` + entriesHeld + entriesCount
+	reclaimSQL = entriesRead + entriesDead + entriesBack + `tries = q.tries` + entriesHeld + ` and q.claimed_by = any (array(select id from dead))` + entriesCount
 	disownSQL  = entriesRead + entriesBack + `tries = q.tries - 1` + entriesHeld + ` and q.claim = $6` + entriesCount
 
 	entriesRead = `
@@ -81,6 +106,12 @@ with entry as materialized (
     from rowhook.event_log q
    where q.trigger_id = $1 and q.due_at >= $4 and q.due_at > statement_timestamp() and q.due_at <= statement_timestamp() + $3::interval
    order by q.due_at limit $5),
+`
+	// Those that are as they were when they were judged, or forgotten since.
+	entriesDead = `
+dead as materialized (
+  select d.id from unnest($2::integer[], $6::bigint[]) as d(id, seen)
+   where not exists (select from rowhook.instance i where i.id = d.id and d.seen not in (` + seenAtUs + `, -1))),
 `
 	entriesBack = `
 back as (
@@ -121,14 +152,4 @@ type piece struct {
 	Same bool // it ended where it began
 	Last time.Time
 	Back int
-}
-
-// exec runs a statement that returns nothing.
-func exec(ctx context.Context, db Queryer, sql string, args ...any) error {
-	rows, err := db.Query(ctx, sql, args...)
-	if err != nil {
-		return err
-	}
-	rows.Close()
-	return rows.Err()
 }

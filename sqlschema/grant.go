@@ -52,7 +52,7 @@ func dispatcherRights() []right {
 		{kind: "table", name: "activity", privilege: "DELETE"},
 		{kind: "table", name: "backfill", privilege: "SELECT"},
 		// From version 3 of the schema on.
-		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"trouble"}},
+		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"seen_at", "trouble"}},
 		{kind: "table", name: "event_log", privilege: "UPDATE", columns: []string{"claim"}},
 	}
 }

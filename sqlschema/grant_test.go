@@ -46,7 +46,7 @@ func granted() []string {
 		"table instance DELETE",
 		"table instance INSERT",
 		"table instance SELECT",
-		"table instance UPDATE listens", "table instance UPDATE name", "table instance UPDATE trouble",
+		"table instance UPDATE listens", "table instance UPDATE name", "table instance UPDATE seen_at", "table instance UPDATE trouble",
 		"table invocation_log INSERT",
 		"table schema_version SELECT",
 		"table setting SELECT",
@@ -61,7 +61,7 @@ select r from (select concat_ws(' ', kind, name, privilege, col) as r, grantee f
   union all
   select case relkind when 'S' then 'sequence' else 'table' end, relname, a.privilege_type, null, a.grantee from pg_class, aclexplode(relacl) a
   union all
-  select 'table', c.relname, a.privilege_type, attname, a.grantee from pg_attribute join pg_class c on c.oid = attrelid, aclexplode(attacl) a
+  select 'table', c.relname, a.privilege_type, attname, a.grantee from pg_attribute join pg_class c on c.oid = attrelid, aclexplode(attacl) a where not attisdropped
   union all
   select 'function', proname, a.privilege_type, null, a.grantee from pg_proc, aclexplode(proacl) a
   union all
@@ -210,6 +210,8 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			return sqlschema.RecordTrouble(ctx, tx, id, &sqlschema.Trouble{Unable: map[string]string{"w": "no variable"}})
 		},
 		func() error { return sqlschema.HoldLock(ctx, conn, id) },
+		func() error { _, err := sqlschema.EndHolders(ctx, tx, id); return err },
+		func() error { _, err := sqlschema.Beat(ctx, tx, 3, id, true); return err },
 		func() (err error) { watch, err = sqlschema.Look(ctx, tx); return },
 		func() error { _, err := sqlschema.Tidy(ctx, tx, cfg.Settings.Retention); return err },
 		func() error { return sqlschema.EnsureDay(ctx, tx, time.Now()) },

@@ -233,7 +233,7 @@ func TestReadinessSaysWhatIsNot(t *testing.T) {
 			}
 			require.Equal(t, c.OK, c.Detail == "", c.Name)
 		}
-		require.Len(t, r.Checks, 6)
+		require.Len(t, r.Checks, 9)
 		return a.StatusCode, strings.Join(not, " ")
 	}
 	expect := func(status int, not string) {
@@ -247,6 +247,9 @@ func TestReadinessSaysWhatIsNot(t *testing.T) {
 	expect(503, "listening")
 	d.set(func(s *dispatcher.Stats) { s.Polls = true })
 	expect(200, "")
+	d.set(func(s *dispatcher.Stats) { s.Registered = false })
+	expect(503, "registered")
+	d.set(func(s *dispatcher.Stats) { s.Registered = true })
 	d.set(func(s *dispatcher.Stats) { s.Claiming = "the database fails" })
 	expect(503, "claiming")
 	d.set(func(s *dispatcher.Stats) { s.Claiming, s.Settling = "", "the database fails" })

@@ -52,7 +52,7 @@ type desk struct {
 func newDesk(t *testing.T, change ...func(*httpapi.Config)) *desk {
 	t.Helper()
 	db := pgtest.New(t)
-	d := &desk{DB: db, conn: db.Conn(t), seen: map[string]bool{}, stats: dispatcher.Stats{Instance: 2, Started: true, Listens: true}}
+	d := &desk{DB: db, conn: db.Conn(t), seen: map[string]bool{}, stats: dispatcher.Stats{Instance: 2, Started: true, Registered: true, Listens: true}}
 	d.Exec(t, "create table orders (id bigint generated always as identity primary key, v text)")
 	var specs []sqlschema.Spec
 	for _, name := range []string{"orders", "manual"} {

@@ -19,7 +19,7 @@ type Readiness struct {
 
 // Check is one condition.
 type Check struct {
-	Name   string `json:"name"` // running, connected, migrated, listening, claiming, sending, settling or history
+	Name   string `json:"name"` // running, connected, migrated, registered, listening, claiming, sending, settling or history
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"` // why not, or what is wrong although it can deliver
 }
@@ -71,11 +71,15 @@ func (d *readiness) look(ctx context.Context) Readiness {
 	}
 	database := d.database(ctx)
 	checks = append(checks, database[:]...)
+	registered := Check{Name: "registered", OK: stats.Registered}
+	if !registered.OK {
+		registered.Detail = "not registered: it is not in rowhook.instance, so it claims nothing; it registers again as soon as the database lets it"
+	}
 	listening := Check{Name: "listening", OK: stats.Listens || stats.Polls}
 	if !listening.OK {
 		listening.Detail = "no session listens; changes are found by the interval poll"
 	}
-	checks = append(checks, listening,
+	checks = append(checks, registered, listening,
 		Check{Name: "claiming", OK: stats.Started && stats.Claiming == "", Detail: stats.Claiming},
 		sending(stats.Triggers),
 		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling},

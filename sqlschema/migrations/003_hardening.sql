@@ -5,8 +5,8 @@ update rowhook.setting set value = '2' where name = 'compatible';
 -- For copies of the structure without its rows, see whole.go.
 comment on table rowhook.schema_version is 'Version of the schema rowhook: 3';
 
--- In the order in which a settlement locks them, so that the two can't wait for each other.
-lock table rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
+-- In the order in which claims and settlements lock them, so that none waits for this one in a ring.
+lock table rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
 
 -- == Fence ==
 
@@ -111,6 +111,9 @@ comment on sequence rowhook.doorbell is 'Last value 1: writers ring (NOTIFY). Ot
 
 alter table rowhook.instance add column trouble jsonb;
 comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {trigger: why}, "history": why}; null: nothing';
+-- Without a default: programs of version 2 do not keep it. It may have been left by a way down.
+alter table rowhook.instance add column if not exists seen_at timestamptz;
+comment on column rowhook.instance.seen_at is 'When it last said that it lives, which it does each second; null: it is of a version that does not';
 
 -- == History ==
 
@@ -272,6 +275,7 @@ begin
     -- each new right of dispatcherRights, in grant.go
     execute format('grant update (trouble) on rowhook.instance to %s', dispatcher);
     execute format('grant update (claim) on rowhook.event_log to %s', dispatcher);
+    execute format('grant update (seen_at) on rowhook.instance to %s', dispatcher);
   end loop;
 end
 $$;
@@ -287,6 +291,8 @@ comment on column rowhook.setting.name is 'Key: retention; network; compatible (
 -- == Instances ==
 
 alter table rowhook.instance drop column trouble;
+-- Its column stays for statements of dispatchers that are under way, and says nothing any more.
+update rowhook.instance set seen_at = null;
 
 -- == History ==
 

@@ -87,6 +87,19 @@ func (p *Proxy) Abandon() int {
 	return len(p.links)
 }
 
+// Strand ends the clients' sides of the present connections and keeps the servers', which hear nothing of it, as when a router forgets
+// connections or a host dies without a word. New connections pass. Heal ends what is left. It returns how many there were.
+func (p *Proxy) Strand() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.abandoned = true
+		abort(l.client)
+	}
+	p.tell()
+	return len(p.links)
+}
+
 // Heal lets everything pass again and resets the connections that were abandoned.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
