@@ -396,7 +396,7 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	payload, function := fmt.Sprintf("%s(%s)", payloadName(w.id), w.rel.sql()), fmt.Sprintf("rowhook.capture_%d()", w.id)
-	statements := []string{createPayload(w.spec, w.rel, w.id), capture, fmt.Sprintf("revoke all on function %s, %s from public", payload, function)}
+	statements := []string{createPayload(w.spec, w.rel, w.id), capture, revokeFunction(payload), revokeFunction(function)}
 	if w.owner != "" {
 		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", payload, w.owner))
 	}
@@ -411,13 +411,49 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
 		}
 	}
+	return w.checkRunner(ctx, tx)
+}
+
+// checkRunner makes sure that what captures has all the rights that it uses. The server only warns whoever may not grant one.
+func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
+	found, err := collect[functionFound](ctx, tx, ownFunctions)
+	if err != nil {
+		return fmt.Errorf("list capture functions: %w", err)
+	}
+	for _, f := range found {
+		if f.ID == w.id && !f.Able {
+			return fmt.Errorf("every write to %s would fail, as it is captured as %s, who lacks rights in the schema rowhook that this role may not grant: "+
+				"apply as the role that installed Rowhook", w.rel, plainName(w.rel.Owner))
+		}
+	}
 	return nil
+}
+
+// revokeFunction takes what default privileges have given of a function, to PUBLIC and to others. The owner keeps their right.
+func revokeFunction(signature string) string {
+	return revokeAll("function", signature, "pg_catalog.pg_proc", "p.proacl", "p.proowner", "regprocedure")
+}
+
+func revokeAll(kind, name, catalog, acl, owner, reg string) string {
+	return fmt.Sprintf(`do $rowhook$
+declare
+  grantee pg_catalog.text;
+begin
+  revoke all on %[1]s %[2]s from public;
+  for grantee in
+    select distinct a.grantee::pg_catalog.regrole::pg_catalog.text
+      from %[3]s p cross join pg_catalog.aclexplode(%[4]s) a where p.oid = %[5]s::pg_catalog.%[6]s and a.grantee not in (0, %[7]s)
+  loop
+    execute pg_catalog.format('revoke all on %[1]s %%s from %%s cascade', %[5]s, grantee);
+  end loop;
+end
+$rowhook$`, kind, name, catalog, acl, stringLiteral(name), reg, owner)
 }
 
 // handOver makes the table's owner the one as whom its rows are captured, with the rights that this takes.
 func (w *installation) handOver(payload, function string) []string {
 	inbox, owner := inboxName(w.id), quoteName(w.rel.Owner)
-	statements := []string{createInbox(w.id), "revoke all on " + inbox + " from public"}
+	statements := []string{createInbox(w.id), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
 	if w.owner != "" {
 		statements = append(statements, "alter view "+inbox+" owner to "+w.owner)
 	}
@@ -425,7 +461,7 @@ func (w *installation) handOver(payload, function string) []string {
 		"grant usage on schema rowhook to "+owner,
 		"grant insert on "+inbox+" to "+owner,
 		"grant select on sequence rowhook.doorbell to "+owner,
-		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json), rowhook.context() to "+owner,
+		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json), rowhook.context(), rowhook.uuid7(), rowhook.as_json(pg_catalog.text) to "+owner,
 		// Only who may create in a schema may own a function in it. Nobody sees the right that is granted for the moment.
 		"grant create on schema rowhook to "+owner,
 		"alter function "+function+" owner to "+owner,

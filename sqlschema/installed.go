@@ -73,6 +73,9 @@ type functionFound struct {
 	Signature string // for drop function
 	Argument  uint32 // relation whose rows it takes, 0 for none
 	Made      string
+	// Able says that its owner has the rights that it uses: a write fails whose capture lacks one. REASSIGN OWNED, a restore without
+	// privileges, or what a database denies PUBLIC by default takes them.
+	Able bool
 }
 
 // captureTriggers lists the capture triggers of all tables. Copies on partitions, and those that TimescaleDB makes on the chunks of a
@@ -112,15 +115,15 @@ select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "ta
   join pg_catalog.pg_namespace s on s.oid = c.relnamespace
  order by m.id, m.tgname`
 
-// ownFunctions lists the functions that belong to one trigger each. A function's digest is also of what its owner may do, since a
-// write fails whose capture lacks a right: REASSIGN OWNED or a restore without privileges takes those from the owner of a guarded one.
+// ownFunctions lists the functions that belong to one trigger each.
 const ownFunctions = `
 select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
-       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner),
-         pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT'),
-         pg_catalog.has_table_privilege(p.proowner, i.oid, 'INSERT'),
-         (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
-           where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'payload_' || substring(p.proname from '[0-9]+$'))))) as made
+       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
+       p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.inbox_' or
+         pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE') and pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT')
+         and coalesce(pg_catalog.has_table_privilege(p.proowner, i.oid, 'INSERT'), false)
+         and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
+           where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'as_json', 'payload_' || substring(p.proname from '[0-9]+$'))) as able
   from pg_catalog.pg_proc p
   join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   left join pg_catalog.pg_type a on a.oid = p.proargtypes[0]

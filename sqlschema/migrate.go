@@ -144,7 +144,7 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 		return fmt.Errorf("look for the schema rowhook: %w", err)
 	}
 	if !exists {
-		if _, err := conn.Exec(ctx, "create schema rowhook"); err != nil {
+		if _, err := conn.Exec(ctx, createSchema); err != nil {
 			return explainPrivilege(ctx, conn, fmt.Errorf("create schema rowhook: %w", err))
 		}
 	}
@@ -153,6 +153,10 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 		return err
 	}
 	defer back()
+	before, err := objects(ctx, conn)
+	if err != nil {
+		return err
+	}
 	m, err := migrate.NewMigrator(ctx, conn, "rowhook.schema_version")
 	if err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("read the schema version: %w", err))
@@ -169,7 +173,10 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 	if err != nil {
 		return err
 	}
-	if err := goTo(ctx, conn, m, want, log); err != nil || !orphans {
+	if err := goTo(ctx, conn, m, want, log); err != nil {
+		return err
+	}
+	if err := revokeNew(ctx, conn, before); err != nil || !orphans {
 		return err
 	}
 	return buryUnknown(ctx, conn, log)

@@ -138,6 +138,13 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 		p.add(Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf("version %d becomes %d", in.database, in.program)})
 	}
 	p.plan.Changes = append(p.plan.Changes, in.lack.changes()...)
+	foreign, err := ForeignGrants(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	for i := range foreign {
+		p.plan.Warnings = append(p.plan.Warnings, foreign[i].Problem()+": "+foreign[i].Remedy())
+	}
 	if err := p.settings(settings); err != nil {
 		return nil, err
 	}
@@ -559,6 +566,9 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	case was.Function != fingerprint{functionDigest(work.spec, work.rel, p.in.definition), madeOf(found, work.rel.OID)}:
 		work.functions = true
 		p.add(Change{Action: Replace, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name, Detail: runner(work)})
+	case slices.ContainsFunc(found, func(f functionFound) bool { return !f.Able }):
+		work.functions = true
+		p.add(Change{Action: Replace, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name, Detail: "gets back the rights of " + plainName(work.rel.Owner)})
 	}
 }
 

@@ -1,9 +1,11 @@
 package sqlschema_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
@@ -297,4 +299,42 @@ func TestATransitionTableCountsAgainstTempFileLimitAndRowsDoNot(t *testing.T) {
 	w.apply(t, all("w", "t", capturedBy("rows")))
 	w.do(t, load, "reset temp_file_limit")
 	require.Len(t, w.take(t), 4000)
+}
+
+// Databases may deny PUBLIC what it has by default, before Rowhook comes and after.
+func TestHardenedDatabasesCaptureTablesOfOtherOwners(t *testing.T) {
+	t.Parallel()
+	const harden = "alter default privileges revoke execute on functions from public; alter default privileges revoke usage on types from public"
+	db := pgtest.NewEmpty(t)
+	w := watched{db, db.Conn(t)}
+	w.do(t, harden)
+	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, nil))
+	owner, url := w.Role(t)
+	w.do(t, "create table t (id int, v text)", "alter table t owner to "+owner)
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	as := watched{db, conn}
+	as.do(t, `set rowhook.session = 'x'`)
+	for _, spec := range []sqlschema.Spec{all("w", "t"), all("w", "t", payload("id"))} {
+		w.apply(t, spec)
+		as.do(t, "insert into t values (1, 'x')", "update t set id = 2", "delete from t")
+		require.Len(t, w.take(t), 3)
+		for _, loss := range []string{"rowhook.uuid7()", "rowhook.as_json(text)", "rowhook.context()"} {
+			w.do(t, "revoke all on function "+loss+" from "+owner)
+			require.Len(t, w.apply(t, spec).Changes, 1, loss)
+			as.do(t, "insert into t values (1, 'x')")
+			require.Len(t, w.take(t), 1, loss)
+		}
+		as.do(t, "delete from t")
+		w.take(t)
+	}
+	require.Equal(t, "", w.scalar(t, `select coalesce(string_agg(p.proname, ' '), '') from pg_proc p where p.pronamespace = 'rowhook'::regnamespace
+		and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)`), "nothing is PUBLIC's")
+	// Down and up again, with writes in between and no apply.
+	for _, version := range []int32{2, 3} {
+		require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, version, nil))
+		as.do(t, "insert into t values (3, 'x')")
+		require.Len(t, w.take(t), 1)
+	}
 }

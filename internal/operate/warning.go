@@ -21,7 +21,7 @@ type Warning struct {
 // after all else was read, so that an error of it is an error of the whole status.
 func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
-		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack,
+		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack, s.warnOfForeignGrants,
 		s.warnOfTrouble, s.warnOfHistory,
 		s.warnOfNotifications,
 	} {
@@ -62,4 +62,15 @@ func (s *Status) warnOfLack(ctx context.Context, tx pgx.Tx) error {
 		s.warn(Warning{Code: "incomplete", Problem: line, Remedy: "run \"rowhook apply\""})
 	}
 	return err
+}
+
+func (s *Status) warnOfForeignGrants(ctx context.Context, tx pgx.Tx) error {
+	foreign, err := sqlschema.ForeignGrants(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for i := range foreign {
+		s.warn(Warning{Code: "foreign_grants", Problem: foreign[i].Problem(), Remedy: foreign[i].Remedy()})
+	}
+	return nil
 }

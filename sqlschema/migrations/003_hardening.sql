@@ -168,6 +168,7 @@ begin
         perform rowhook.run_ddl(format('create table rowhook.%I (like rowhook.%I including all)', name, parent));
         perform rowhook.run_ddl(format('alter table rowhook.%I attach partition rowhook.%I for values from (%L) to (%L)',
           parent, name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00'));
+        perform rowhook.revoke_foreign(format('rowhook.%I', name)::regclass);
         made := made + 1;
       end if;
     end loop;
@@ -263,14 +264,15 @@ comment on column rowhook.setting.name is 'Key: retention; network; paused (who 
 
 -- == Rights ==
 
--- Roles that only dispatch need the new rights, too.
+-- Roles that only dispatch need the new rights, too. No default privilege gives a right on columns, as this one does that --grant-to gives.
 do $$
 declare
   dispatcher regrole;
 begin
   for dispatcher in
-    select distinct a.grantee from pg_proc p, aclexplode(p.proacl) a
-     where p.oid = 'rowhook.drop_partitions(text, interval)'::regprocedure and a.grantee not in (0, p.proowner)
+    select distinct a.grantee
+      from pg_attribute d join pg_class c on c.oid = d.attrelid cross join aclexplode(d.attacl) a
+     where d.attrelid = 'rowhook.event_log'::regclass and d.attname = 'due_at' and a.privilege_type = 'UPDATE' and a.grantee not in (0, c.relowner)
   loop
     -- each new right of dispatcherRights, in grant.go
     execute format('grant update (trouble) on rowhook.instance to %s', dispatcher);
@@ -280,7 +282,46 @@ begin
 end
 $$;
 
+-- What default privileges of a database give to others at each creation: the queue is nobody's to read.
+create function rowhook.revoke_foreign(relation regclass) returns void language plpgsql
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  grantee text;
+begin
+  for grantee in
+    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+      from pg_class c cross join aclexplode(c.relacl) a where c.oid = relation and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on %s from %s cascade', relation, grantee);
+  end loop;
+end
+$$;
+comment on function rowhook.revoke_foreign(regclass) is 'Takes every right on a new relation from all but its owner';
+revoke all on function rowhook.revoke_foreign(regclass) from public;
+
+-- Nothing is left to PUBLIC, which databases may have denied it or given more than is meant. Captures that run as the owner of a table go on.
+do $$
+declare
+  runner regrole;
+begin
+  revoke all on function rowhook.uuid7(), rowhook.as_json(text) from public;
+  for runner in
+    select distinct p.proowner from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+     where n.nspname = 'rowhook' and p.proname ~ '^capture_[0-9]+$' and p.proowner <> n.nspowner
+  loop
+    execute format('grant execute on function rowhook.uuid7(), rowhook.as_json(text) to %s', runner);
+  end loop;
+end
+$$;
+
 ---- create above / drop below ----
+
+-- == Rights ==
+
+grant execute on function rowhook.uuid7(), rowhook.as_json(text) to public;
+
+drop function rowhook.revoke_foreign(regclass);
 
 -- == Operating ==
 

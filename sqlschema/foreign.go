@@ -1,0 +1,200 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ForeignGrant is a right in the schema rowhook that a role has been given by no command of Rowhook's: by hand, or by default
+// privileges when the object was made.
+type ForeignGrant struct {
+	Role string // "public" for everybody
+	// Rights are written as GRANT writes them: select on rowhook.event_log.
+	Rights []string
+
+	revoke []string
+}
+
+// Problem says what is wrong.
+func (g *ForeignGrant) Problem() string {
+	const shown = 3
+	rights := strings.Join(g.Rights[:min(shown, len(g.Rights))], "; ")
+	if more := len(g.Rights) - shown; more > 0 {
+		rights += fmt.Sprintf("; and %d more", more)
+	}
+	who := "the role " + g.Role
+	if g.Role == "public" {
+		who = "everybody (public)"
+	}
+	return fmt.Sprintf("%s has rights in the schema rowhook that Rowhook has not given: %s", who, rights)
+}
+
+// Remedy says what to do about it.
+func (g *ForeignGrant) Remedy() string {
+	sql := strings.Join(g.revoke, "; ")
+	if len(g.revoke) > 3 {
+		all := "revoke all on "
+		sql = strings.Join([]string{
+			all + "schema rowhook from " + g.Role, all + "all tables in schema rowhook from " + g.Role,
+			all + "all sequences in schema rowhook from " + g.Role, all + "all functions in schema rowhook from " + g.Role,
+		}, "; ")
+	}
+	return "run \"" + sql + "\" unless it is meant, and then \"rowhook apply\" again; look at \"alter default privileges\", too (\\ddp in psql)"
+}
+
+// grantedTo lists who has which rights on what in the schema rowhook, the owners aside. Rights on single columns are listed with
+// their table. An object's oid is with its catalog's, as they are unique in one catalog.
+const grantedTo = `
+select g.kind, g.object, g.catalog, g.oid, case g.grantee when 0 then 'public' else g.grantee::pg_catalog.regrole::pg_catalog.text end as role,
+       pg_catalog.lower(g.privilege_type) as privilege, g.col, g.name, g.runs, g.dispatches
+  from (
+    select o.*, coalesce(o.captured_by = o.grantee, false) as runs,
+           exists (select from pg_catalog.pg_attribute d cross join pg_catalog.aclexplode(d.attacl) x
+                    where d.attrelid = pg_catalog.to_regclass('rowhook.event_log') and d.attname = 'due_at' and x.privilege_type = 'UPDATE' and x.grantee = o.grantee) as dispatches
+      from (
+        select 'schema' as kind, 'rowhook' as object, 'pg_namespace' as catalog, n.oid, a.grantee, a.privilege_type, '' as col, 'rowhook' as name, n.nspowner as owner,
+               (select p.proowner from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname ~ '^capture_[0-9]+$' and p.proowner = a.grantee and a.privilege_type = 'USAGE' limit 1) as captured_by
+          from pg_catalog.pg_namespace n cross join pg_catalog.aclexplode(n.nspacl) a where n.nspname = 'rowhook'
+        union all
+        select case c.relkind when 'S' then 'sequence' else 'table' end, pg_catalog.format('rowhook.%I', c.relname), 'pg_class', c.oid, a.grantee, a.privilege_type, '', c.relname::text, c.relowner,
+               (select p.proowner from pg_catalog.pg_proc p where p.pronamespace = c.relnamespace and p.proowner = a.grantee
+                   and (c.relname = 'doorbell' and a.privilege_type = 'SELECT' and p.proname ~ '^capture_[0-9]+$'
+                     or c.relname ~ '^inbox_' and a.privilege_type = 'INSERT' and p.proname = pg_catalog.replace(c.relname, 'inbox_', 'capture_')) limit 1)
+          from pg_catalog.pg_class c cross join pg_catalog.aclexplode(c.relacl) a where c.relnamespace = pg_catalog.to_regnamespace('rowhook')
+        union all
+        select 'table', pg_catalog.format('rowhook.%I', c.relname), 'pg_class', c.oid, a.grantee, a.privilege_type, t.attname::text, c.relname::text, c.relowner, null
+          from pg_catalog.pg_class c join pg_catalog.pg_attribute t on t.attrelid = c.oid cross join pg_catalog.aclexplode(t.attacl) a
+         where c.relnamespace = pg_catalog.to_regnamespace('rowhook') and not t.attisdropped
+        union all
+        select 'function', p.oid::pg_catalog.regprocedure::text, 'pg_proc', p.oid, a.grantee, a.privilege_type, '', p.proname::text, p.proowner,
+               (select q.proowner from pg_catalog.pg_proc q where q.pronamespace = p.pronamespace and q.proowner = a.grantee and q.proname ~ '^capture_[0-9]+$'
+                   and (p.proname in ('context', 'with_values', 'uuid7', 'as_json') or p.proname = pg_catalog.replace(q.proname, 'capture_', 'payload_')) limit 1)
+          from pg_catalog.pg_proc p cross join pg_catalog.aclexplode(p.proacl) a where p.pronamespace = pg_catalog.to_regnamespace('rowhook')) as o
+     where o.grantee <> o.owner and o.grantee <> (select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook')) as g
+ order by 5, 1 desc, 2, 6, 7`
+
+type grantFound struct {
+	Kind, Object, Catalog string
+	OID                   uint32
+	Role, Privilege, Col  string
+	Name                  string
+	Runs                  bool // it is one of the rights that captures as the role need
+	Dispatches            bool // the role was given the rights of a dispatcher
+}
+
+// meant reports that Rowhook has given the right, or that the documentation says to give it.
+func (g *grantFound) meant() bool {
+	if g.Runs || g.Kind == "function" && g.Name == "emit" && g.Role != "public" {
+		return true
+	}
+	if !g.Dispatches {
+		return false
+	}
+	for _, r := range dispatcherRights() {
+		if r.kind != g.Kind || r.name != g.Name || !strings.EqualFold(r.privilege, g.Privilege) {
+			continue
+		}
+		if r.columns == nil && g.Col == "" {
+			return true
+		}
+		for _, c := range r.columns {
+			if c == g.Col {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (g *grantFound) String() string {
+	what := g.Privilege
+	if g.Col != "" {
+		what += " (" + plainName(g.Col) + ")"
+	}
+	if g.Kind != "table" {
+		what += " on " + g.Kind + " " + g.Object
+	} else {
+		what += " on " + g.Object
+	}
+	return what
+}
+
+// ForeignGrants lists by role what neither "rowhook apply" nor its --grant-to has given in the schema rowhook. The right to use the schema
+// is no fault where a role may call rowhook.emit.
+func ForeignGrants(ctx context.Context, db Queryer) ([]ForeignGrant, error) {
+	all, err := collect[grantFound](ctx, db, grantedTo)
+	if err != nil {
+		return nil, fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
+	}
+	emits := map[string]bool{}
+	for i := range all {
+		emits[all[i].Role] = emits[all[i].Role] || all[i].Kind == "function" && all[i].Name == "emit"
+	}
+	var out []ForeignGrant
+	for i := range all {
+		g := &all[i]
+		if g.meant() || g.Kind == "schema" && g.Privilege == "usage" && emits[g.Role] {
+			continue
+		}
+		if len(out) == 0 || out[len(out)-1].Role != g.Role {
+			out = append(out, ForeignGrant{Role: g.Role})
+		}
+		last := &out[len(out)-1]
+		last.Rights = append(last.Rights, g.String())
+		last.revoke = append(last.revoke, "revoke "+g.String()+" from "+g.Role)
+	}
+	return out, nil
+}
+
+// objects lists what is in the schema rowhook, as grantFound has it.
+func objects(ctx context.Context, db Queryer) (map[string]bool, error) {
+	found, err := collect[struct{ ID string }](ctx, db, `
+select 'pg_class' || oid as id from pg_catalog.pg_class where relnamespace = pg_catalog.to_regnamespace('rowhook')
+union all
+select 'pg_proc' || oid from pg_catalog.pg_proc where pronamespace = pg_catalog.to_regnamespace('rowhook')`)
+	if err != nil {
+		return nil, fmt.Errorf("list what is in the schema rowhook: %w", err)
+	}
+	ids := map[string]bool{}
+	for _, f := range found {
+		ids[f.ID] = true
+	}
+	return ids, nil
+}
+
+// revokeNew takes away what default privileges have given of objects that were not there before. What is older stays as it is: it may
+// have been granted by hand.
+func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) error {
+	all, err := collect[grantFound](ctx, conn, grantedTo)
+	if err != nil {
+		return fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
+	}
+	for i := range all {
+		g := &all[i]
+		if g.meant() && g.Name != "emit" || g.Catalog == "pg_namespace" || before[g.Catalog+fmt.Sprint(g.OID)] {
+			continue
+		}
+		if _, err := conn.Exec(ctx, "revoke "+g.String()+" from "+g.Role+" cascade"); err != nil {
+			return fmt.Errorf("revoke %s from %s: %w", g, g.Role, err)
+		}
+	}
+	return nil
+}
+
+// createSchema leaves nothing of what default privileges give. Without the right to use the schema, nobody reaches what is put into it next.
+const createSchema = `create schema rowhook;
+do $rowhook$
+declare
+  grantee pg_catalog.text;
+begin
+  for grantee in
+    select distinct case a.grantee when 0 then 'public' else a.grantee::pg_catalog.regrole::pg_catalog.text end
+      from pg_catalog.pg_namespace n cross join pg_catalog.aclexplode(n.nspacl) a where n.nspname = 'rowhook' and a.grantee <> n.nspowner
+  loop
+    execute pg_catalog.format('revoke all on schema rowhook from %s cascade', grantee);
+  end loop;
+end
+$rowhook$`

@@ -1,0 +1,85 @@
+package sqlschema_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Databases may give others whatever is made in them. Nothing of Rowhook's is theirs, however it comes to be made.
+func TestDefaultPrivilegesOpenNothingOfRowhooks(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	w := watched{db, db.Conn(t)}
+	report, _ := w.Role(t)
+	owner, _ := w.Role(t)
+	dispatcher, _ := w.Role(t)
+	for _, what := range []string{"all on tables", "all on sequences", "all on functions", "usage, create on schemas", "all on types"} {
+		for _, to := range []string{report, "public"} {
+			w.do(t, "alter default privileges grant "+what+" to "+to)
+		}
+	}
+	w.do(t, "alter default privileges grant all on tables to "+report+" with grant option")
+	nothing := func() {
+		t.Helper()
+		require.Empty(t, rights(t, w.conn, report))
+		foreign, err := sqlschema.ForeignGrants(t.Context(), w.conn)
+		require.NoError(t, err)
+		require.Empty(t, foreign)
+	}
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, 2, nil))
+	nothing()
+	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, nil))
+	nothing()
+	_, err := sqlschema.Grant(t.Context(), w.conn, []string{dispatcher})
+	require.NoError(t, err)
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, 2, nil))
+	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, nil))
+	require.Equal(t, granted(), rights(t, w.conn, dispatcher))
+	w.do(t, "create table t (a int, b int); create table u (a int); revoke all on t, u from "+report+", public; alter table u owner to "+owner)
+	require.Empty(t, w.apply(t, all("t", "t", payload("a")), all("u", "u")).Warnings)
+	w.do(t, "select rowhook.ensure_partitions(now(), now() + interval '9 days')", "insert into t values (1)", "insert into u values (1)")
+	require.Len(t, w.take(t), 2)
+	nothing()
+	require.NotContains(t, strings.Join(rights(t, w.conn, owner), "\n"), "table event")
+}
+
+func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int); create table u (a int)")
+	owner, _ := w.Role(t)
+	app, _ := w.Role(t)
+	dispatcher, _ := w.Role(t)
+	_, err := sqlschema.Grant(t.Context(), w.conn, []string{dispatcher})
+	require.NoError(t, err)
+	w.do(t, "alter table u owner to "+owner, "grant usage on schema rowhook to "+app, "grant execute on function rowhook.emit to "+app)
+	specs := []sqlschema.Spec{all("t", "t"), all("u", "u")}
+	require.Empty(t, w.apply(t, specs...).Warnings)
+	look := w.Conn(t)
+	for _, right := range []string{
+		"select on rowhook.event_log to " + app, "update (spec) on rowhook.trigger to " + app, "update on sequence rowhook.doorbell to " + owner,
+		"create on schema rowhook to " + owner, "execute on function rowhook.remove_partition(text) to public", "select on rowhook.dead_letter to " + dispatcher,
+	} {
+		w.do(t, "grant "+right)
+		what, role, _ := strings.Cut(right, " to ")
+		if role == "public" {
+			role = "everybody (public)"
+		}
+		warnings := w.plan(t, specs...).Warnings
+		require.Len(t, warnings, 1, right)
+		require.Contains(t, warnings[0], role+" has rights in the schema rowhook that Rowhook has not given: "+what)
+		require.Contains(t, warnings[0], "revoke "+what)
+		status, err := operate.ReadStatus(t.Context(), look)
+		require.NoError(t, err)
+		require.Len(t, status.Warnings, 1)
+		require.Equal(t, "foreign_grants", status.Warnings[0].Code)
+		remedy, _, _ := strings.Cut(strings.TrimPrefix(status.Warnings[0].Remedy, `run "`), `"`)
+		w.do(t, remedy)
+		require.Empty(t, w.plan(t, specs...).Warnings, remedy)
+	}
+}
