@@ -39,6 +39,7 @@ const (
 	DefaultConcurrency   = 100
 	DefaultGracePeriod   = 30 * time.Second
 	DefaultPayloadMemory = 64 << 20
+	DefaultMaxBody       = 256 << 20
 )
 
 // Guard says which addresses may be called.
@@ -70,6 +71,9 @@ type Config struct {
 	GracePeriod time.Duration
 	// PayloadMemory bounds the bytes of payloads above sqlschema.InlinePayload that are in memory. Default DefaultPayloadMemory.
 	PayloadMemory int64
+	// MaxBody is the largest payload in bytes. An event with a larger one is a dead letter, and its payload is not fetched. Default
+	// DefaultMaxBody.
+	MaxBody int64
 	// Version of the program, for rowhook.instance and the User-Agent. Optional.
 	Version string
 	// Name of this instance in rowhook.instance. Default: host and process id.
@@ -152,14 +156,15 @@ type Dispatcher struct {
 
 // New checks the configuration and makes a Dispatcher. It does not connect.
 func New(cfg Config) (*Dispatcher, error) {
-	if cfg.PollInterval < 0 || cfg.BatchSize < 0 || cfg.Concurrency < 0 || cfg.GracePeriod < 0 || cfg.PayloadMemory < 0 {
-		return nil, errors.New("dispatcher: negative PollInterval, BatchSize, Concurrency, GracePeriod or PayloadMemory")
+	if cfg.PollInterval < 0 || cfg.BatchSize < 0 || cfg.Concurrency < 0 || cfg.GracePeriod < 0 || cfg.PayloadMemory < 0 || cfg.MaxBody < 0 {
+		return nil, errors.New("dispatcher: negative PollInterval, BatchSize, Concurrency, GracePeriod, PayloadMemory or MaxBody")
 	}
 	setDefault(&cfg.PollInterval, DefaultPollInterval)
 	setDefault(&cfg.BatchSize, DefaultBatchSize)
 	setDefault(&cfg.Concurrency, DefaultConcurrency)
 	setDefault(&cfg.GracePeriod, DefaultGracePeriod)
 	setDefault(&cfg.PayloadMemory, DefaultPayloadMemory)
+	setDefault(&cfg.MaxBody, DefaultMaxBody)
 	if cfg.Lookup == nil {
 		cfg.Lookup = os.LookupEnv
 	}

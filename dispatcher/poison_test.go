@@ -186,3 +186,29 @@ end $$`)
 	eventually(t, conn, 0, "select count(*)::integer from rowhook.event_log")
 	require.NotContains(t, r.log.String(), "level=ERROR")
 }
+
+func TestAPayloadAboveTheLargestBodyIsADeadLetterThatWasNeverFetched(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders")
+	b.watch(t, "other")
+	r := b.start(t, func(c *dispatcher.Config) { c.MaxBody = 100_000 })
+	// Packed, as it is, packed and yet above the limit, and below it.
+	b.Exec(t, `insert into orders (v)
+select repeat('x', 5000000) union all select string_agg(md5(i::text), '') from generate_series(1, 5000) i
+union all select string_agg(md5((i / 10)::text), '') from generate_series(1, 20000) i union all select repeat('y', 99000)`)
+	b.neighbour(t, "other")
+	b.settled(t)
+	conn := b.Conn(t)
+	require.Equal(t, 3, one[int](t, conn, "select count(*)::integer from rowhook.dead_letter where reason like 'the payload of % bytes is over the limit of 100000%' and tries = 1 and new is not null"))
+	require.Equal(t, 3, one[int](t, conn, "select count(*)::integer from rowhook.invocation_log where error_kind = 'too_large'"))
+	require.Len(t, b.receiver.on("orders"), 1)
+	require.NotContains(t, r.log.String(), "can't fetch")
+	r.Stop(t)
+
+	small := b.start(t, func(c *dispatcher.Config) { c.MaxBody = 100 })
+	b.Exec(t, "insert into orders (v) values (repeat('z', 200)), ('fits')")
+	b.settled(t)
+	require.Len(t, b.receiver.on("orders"), 2)
+	small.Stop(t)
+}

@@ -42,7 +42,7 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 		}
 	}
 	if bad == nil {
-		bad = checkPayload(&dl.event)
+		bad = d.checkPayload(&dl.event)
 	}
 	ctx, ended := d.attempting(dl)
 	var result webhook.Result
@@ -89,8 +89,19 @@ func unreadable(err error) *payloadError {
 	return &payloadError{webhook.KindBadPayload, "the payload can't be read from the database: " + err.Error(), sqlschema.IsBadData(err)}
 }
 
+// checkSize refuses a payload above the largest body.
+func (d *Dispatcher) checkSize(size int64) *payloadError {
+	if size <= d.cfg.MaxBody {
+		return nil
+	}
+	return &payloadError{webhook.KindTooLarge, fmt.Sprintf("the payload of %d bytes is over the limit of %d: raise --max-body, or have the trigger's payload.columns leave out what is large", size, d.cfg.MaxBody), true}
+}
+
 // checkPayload finds bytes that are no UTF-8. A database in SQL_ASCII may hold any, and what comes through a pooler may not have been checked.
-func checkPayload(e *webhook.Event) *payloadError {
+func (d *Dispatcher) checkPayload(e *webhook.Event) *payloadError {
+	if err := d.checkSize(int64(len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace))); err != nil {
+		return err
+	}
 	for name, part := range map[string][]byte{"old": e.Old, "new": e.New, "session variables": e.Session, "trace context": e.Trace} {
 		if !utf8.Valid(part) {
 			return &payloadError{webhook.KindBadPayload, "the payload (" + name + ") has bytes that are no UTF-8: the database does not check the encoding of what it stores", true}
@@ -108,9 +119,15 @@ func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), er
 	ctx, cancel := context.WithDeadline(d.sendCtx, dl.expires.Add(-timeout-settleMargin))
 	defer cancel()
 	nothing := func() {}
+	if large := d.checkSize(dl.held); large != nil { // it is larger still when it is unpacked
+		return nothing, large
+	}
 	size, ours, err := d.size(ctx, dl)
 	if err != nil || !ours {
 		return nothing, d.unfetched(dl, ours, err)
+	}
+	if large := d.checkSize(size); large != nil {
+		return nothing, large
 	}
 	// The payload is in memory twice: as rows and as the request's body.
 	release, err := d.payload.take(ctx, dl.lane.id, 2*size)

@@ -38,7 +38,9 @@ const mostMinutes = 10_000
 // mostSince bounds how many events are known that were sent again and failed.
 const mostSince = 10_000
 
-func newTally() *tally { return &tally{minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}} }
+func newTally() *tally {
+	return &tally{minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}}
+}
 
 // add counts an attempt.
 func (t *tally) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {

@@ -25,6 +25,15 @@ func (a *app) fitMemory(cfg *dispatcher.Config, allowed int64, chosen bool) {
 	}
 }
 
+// fitBody is the largest payload where nobody chose one. While it is sent it is in memory up to four times: as it comes from the database, as
+// values, as the request's body, and as what the collector has not freed yet. allowed is as for fitMemory, soft is GOMEMLIMIT or huge.
+func fitBody(byDefault, allowed, soft int64) int64 {
+	if allowed > 0 {
+		soft = min(soft, allowed)
+	}
+	return min(byDefault, soft/8)
+}
+
 // softLimit is from where on garbage is collected more often, before that of large payloads piles up: with 20 MB events a dispatcher took 337 MB, of
 // which less than a third was in use. It is well above what is in use: large payloads twice, some 32 KiB for each attempt that may be open (ten times
 // the concurrency), and 64 MiB for all else; but nine tenths of what is allowed, if that is less.

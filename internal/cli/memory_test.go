@@ -2,6 +2,7 @@ package cli
 
 import (
 	"log/slog"
+	"math"
 	"testing"
 	"testing/fstest"
 
@@ -79,4 +80,14 @@ func TestBigPayloadsGetAQuarterOfLittleMemory(t *testing.T) {
 			require.Equal(t, c.wantLimit, softLimit(cfg, c.allowed))
 		})
 	}
+}
+
+func TestTheLargestBodyFitsTheMemoryLimit(t *testing.T) {
+	t.Parallel()
+	const none = int64(math.MaxInt64)
+	require.EqualValues(t, 256<<20, fitBody(256<<20, 0, none))
+	require.EqualValues(t, 64<<20, fitBody(256<<20, 512<<20, none))
+	require.EqualValues(t, 64<<20, fitBody(256<<20, 0, 512<<20))
+	require.EqualValues(t, 32<<20, fitBody(256<<20, 256<<20, 512<<20))
+	require.EqualValues(t, 256<<20, fitBody(256<<20, 64<<30, none))
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ func (a *app) runCommand() *cobra.Command {
 	wait := defaultConnectTimeout
 	cfg := dispatcher.Config{
 		PollInterval: dispatcher.DefaultPollInterval, BatchSize: dispatcher.DefaultBatchSize, Concurrency: dispatcher.DefaultConcurrency,
-		GracePeriod: dispatcher.DefaultGracePeriod, PayloadMemory: dispatcher.DefaultPayloadMemory,
+		GracePeriod: dispatcher.DefaultGracePeriod, PayloadMemory: dispatcher.DefaultPayloadMemory, MaxBody: dispatcher.DefaultMaxBody,
 	}
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -45,6 +46,9 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			web.chosen = a.given(cmd, "http")
+			if !a.given(cmd, "max-body") {
+				cfg.MaxBody = fitBody(cfg.MaxBody, allowedMemory(os.DirFS("/")), debug.SetMemoryLimit(-1))
+			}
 			a.fitMemory(&cfg, allowedMemory(os.DirFS("/")), a.given(cmd, "payload-memory"))
 			return a.run(cmd.Context(), cfg, file, wait, web)
 		},
@@ -64,6 +68,7 @@ func dispatchFlags(s *settings, cfg *dispatcher.Config) {
 	s.number(&cfg.Concurrency, "concurrency", "requests in flight at once, over all triggers", 1, 100000)
 	s.duration(&cfg.GracePeriod, "grace-period", "how long requests in flight may take to finish when stopping", 0)
 	add(s, &cfg.PayloadMemory, "payload-memory", "memory for big payloads (above 64 KiB) that are being sent; unless it is given, a quarter of the container's or service's memory limit if that is less", byteSize())
+	add(s, &cfg.MaxBody, "max-body", "largest payload of an event, which else is a dead letter; unless it is given, an eighth of the container's, service's or Go's memory limit if that is less", byteSize())
 	s.text(&cfg.Name, "instance-name", "what this instance is called in rowhook.instance and pg_stat_activity (default host:process id)")
 	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for where nothing but a transaction pooler can be reached")
 	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses that webhooks may have, beside those of network in rowhook.yaml, although they are refused by default (link-local, metadata, reserved): "+
