@@ -91,6 +91,9 @@ func (a *app) dev(parent context.Context, o devOptions) error {
 	if err != nil {
 		return err
 	}
+	forgetPostgres()
+	parent, end := endWithGoRun(parent)
+	defer end()
 	hurry, stopNow := context.WithCancel(context.WithoutCancel(parent))
 	defer stopNow()
 	ctx, stop := interrupts(parent, stopNow)

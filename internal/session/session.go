@@ -15,9 +15,16 @@ import (
 // Parse reads a connection string: a URL, or keywords and values. An empty one leaves it to the PG* variables. Its errors
 // never repeat the string, which may hold a password.
 func Parse(text string) (*pgx.ConnConfig, error) {
+	text, err := clean(text)
+	if err != nil {
+		return nil, err
+	}
 	config, err := pgx.ParseConfig(text)
 	if err != nil {
 		return nil, withoutString(err)
+	}
+	if err := understand(config); err != nil {
+		return nil, err
 	}
 	settle(config)
 	return config, nil
@@ -25,9 +32,16 @@ func Parse(text string) (*pgx.ConnConfig, error) {
 
 // ParsePool is Parse for a pool. Each of its connections is opened as by Connect.
 func ParsePool(text string) (*pgxpool.Config, error) {
+	text, err := clean(text)
+	if err != nil {
+		return nil, err
+	}
 	config, err := pgxpool.ParseConfig(text)
 	if err != nil {
 		return nil, withoutString(err)
+	}
+	if err := understand(config.ConnConfig); err != nil {
+		return nil, err
 	}
 	settle(config.ConnConfig)
 	config.BeforeConnect = refresh
@@ -59,8 +73,18 @@ func settle(config *pgx.ConnConfig) {
 	config.RuntimeParams["client_encoding"] = "UTF8"
 }
 
-// refresh reads again what may have been rotated since the string was parsed: passwords and certificates in files.
-func refresh(_ context.Context, _ *pgx.ConnConfig) error {
+// refresh reads again what may have been rotated since the string was parsed: the passfile, the service file and certificates. What can't
+// be read at this moment, as a file that is being written, stays as it was.
+func refresh(_ context.Context, config *pgx.ConnConfig) error {
+	fresh, err := Parse(config.ConnString())
+	if err != nil {
+		return nil //nolint:nilerr // the server will say if it is out of date
+	}
+	if fresh.Password == "" {
+		fresh.Password = config.Password
+	}
+	config.Host, config.Port, config.User, config.Password = fresh.Host, fresh.Port, fresh.User, fresh.Password
+	config.TLSConfig, config.Fallbacks, config.LookupFunc = fresh.TLSConfig, fresh.Fallbacks, fresh.LookupFunc
 	return nil
 }
 
