@@ -107,17 +107,18 @@ type Attempt struct {
 
 // Dispatcher delivers events while its Run runs. Make it by New.
 type Dispatcher struct {
-	cfg     Config
-	log     *slog.Logger
-	board   *board
-	bell    listener.Doorbell // owned by the claimer
-	settler *settler
-	client  *webhook.Client
-	payload *budget
-	tally   *tally
-	failing failing
-	upkeep  upkeep
-	history history
+	cfg      Config
+	log      *slog.Logger
+	board    *board
+	bell     listener.Doorbell // owned by the claimer
+	settler  *settler
+	client   *webhook.Client
+	payload  *budget
+	tally    *tally
+	failing  failing
+	upkeep   upkeep
+	history  history
+	captures captures
 	// What this instance can't do, as recorded last and when, and when it was tried again. The housekeeper owns them.
 	trouble                  sqlschema.Trouble
 	toldTrouble, triedUnable time.Time
@@ -188,12 +189,13 @@ func New(cfg Config) (*Dispatcher, error) {
 				cfg.Logger.Warn("a webhook's TLS files changed and can't be used, going on with those read before", "error", err)
 			},
 		}),
-		payload: newBudget(cfg.PayloadMemory),
-		tally:   newTally(),
-		pulse:   newPulse(),
-		measure: make(chan struct{}, 1),
-		ready:   make(chan struct{}),
-		abort:   make(chan struct{}),
+		payload:  newBudget(cfg.PayloadMemory),
+		tally:    newTally(),
+		pulse:    newPulse(),
+		captures: captures{again: make(chan struct{}, 1)},
+		measure:  make(chan struct{}, 1),
+		ready:    make(chan struct{}),
+		abort:    make(chan struct{}),
 	}
 	d.settler = newSettler(d)
 	d.repairer = newRepairer(d)

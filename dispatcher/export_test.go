@@ -1,6 +1,13 @@
 package dispatcher
 
-import "github.com/rowhook/rowhook/sqlschema"
+import (
+	"context"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
 
 // Pretend has a dispatcher that does not run yet see what f makes of each Watch.
 func Pretend(d *Dispatcher, f func(*sqlschema.Watch)) { d.pretend = f }
+
+// LookAtCaptures is what a dispatcher does once a minute.
+func LookAtCaptures(ctx context.Context, d *Dispatcher) { d.lookAtCaptures(ctx) }

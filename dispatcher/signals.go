@@ -166,5 +166,8 @@ func (d *Dispatcher) reload(ctx context.Context) error {
 		d.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
 	}
 	d.giveBack(unsent)
+	if generation != cfg.Generation { // anyone may notify
+		d.lookAgain()
+	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Stats is how a Dispatcher stands.
@@ -19,6 +21,8 @@ type Stats struct {
 	Silent     bool // writers are silent on this dispatcher's account
 	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for people; "": they can.
 	Claiming, Settling string
+	// Uncaptured says of which triggers changes are not recorded, as of the last minute.
+	Uncaptured []sqlschema.Uncaptured
 	// History is why events are settled without history, and HistoryEnds why that will come to be; "": neither.
 	History, HistoryEnds string
 	PayloadBytes         int64 // of large payloads, in memory
@@ -41,7 +45,7 @@ func (d *Dispatcher) Stats() Stats {
 	s := Stats{
 		Instance: d.instance.Load(), Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.silent.Load(),
 		Claiming: d.claiming.problem(time.Now()), Settling: d.settling.problem(time.Now()),
-		PayloadBytes: d.payload.inUse(), NotificationQueue: d.notices.Load(), Triggers: d.board.stats(),
+		Uncaptured: d.uncaptured(), PayloadBytes: d.payload.inUse(), NotificationQueue: d.notices.Load(), Triggers: d.board.stats(),
 	}
 	s.History, s.HistoryEnds = d.history.problem()
 	s.Started = s.Instance != 0

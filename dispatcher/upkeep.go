@@ -67,6 +67,9 @@ func (d *Dispatcher) keepUp(ctx context.Context) {
 			return
 		case <-tidy.C:
 			look()
+			d.lookAtCaptures(ctx)
+		case <-d.captures.again: // the start is one, too
+			d.lookAtCaptures(ctx)
 		case <-tally.C:
 			d.writeTally(ctx)
 		}

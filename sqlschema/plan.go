@@ -479,6 +479,9 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 			return fmt.Errorf("read rowhook.trigger.captured of %s: %w", spec.Name, err)
 		}
 		change, differs, err := rowChange(row, spec, rel)
+		if err == nil && work.moved && !row.Removed {
+			err = p.leftTable(ctx, row, spec, &change)
+		}
 		if err != nil {
 			return err
 		}
@@ -527,6 +530,28 @@ func rowChange(row *triggerRow, spec *Spec, rel *relation) (change Change, diffe
 		return change, false, fmt.Errorf("read the spec of %s: %w", spec.Name, err)
 	}
 	return change, change.Detail != "" || len(change.Differences) > 0, nil
+}
+
+// leftTable says what becomes of the table that a trigger has watched so far where its name, which is what is configured, is another
+// table's by now.
+func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *Spec, change *Change) error {
+	var was Spec
+	if err := json.Unmarshal(row.Spec, &was); err != nil {
+		return fmt.Errorf("read the spec of %s: %w", spec.Name, err)
+	}
+	if was.Table != spec.Table {
+		return nil
+	}
+	left, err := readRelation(ctx, p.conn, row.Relation)
+	switch {
+	case err != nil:
+		return err
+	case left == nil:
+		change.Detail += ", as the one that it has watched is gone"
+	default:
+		change.Detail += fmt.Sprintf(", which has the name now: %s is no longer watched", left)
+	}
+	return nil
 }
 
 // ownFunctions plans the payload and capture functions that belong to one trigger.

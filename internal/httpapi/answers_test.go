@@ -15,6 +15,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // TestEveryOperationAnswersAsTheDocumentSays asks for all of them; the harness holds each answer to its schema.
@@ -233,7 +234,7 @@ func TestReadinessSaysWhatIsNot(t *testing.T) {
 			}
 			require.Equal(t, c.OK, c.Detail == "", c.Name)
 		}
-		require.Len(t, r.Checks, 9)
+		require.Len(t, r.Checks, 10)
 		return a.StatusCode, strings.Join(not, " ")
 	}
 	expect := func(status int, not string) {
@@ -273,4 +274,17 @@ func TestTimesOfPostgresChooseEvents(t *testing.T) {
 			require.EqualValues(t, want, n.Events, when+offset)
 		}
 	}
+}
+
+func TestReadinessTellsOfTablesThatAreNotCaptured(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.set(func(s *dispatcher.Stats) {
+		s.Uncaptured = []sqlschema.Uncaptured{{Trigger: "a", Problem: "the table public.a is gone", Remedy: "make it again"}}
+	})
+	var r httpapi.Readiness
+	a := d.ask(t, "GET", "/readyz", nil)
+	a.into(t, &r)
+	require.Equal(t, 200, a.StatusCode, "another instance would do no better")
+	require.Contains(t, r.Checks, httpapi.Check{Name: "capturing", OK: true, Detail: "a: the table public.a is gone: make it again"})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Readiness is whether a dispatcher can deliver, and if not, what it lacks.
@@ -19,7 +20,7 @@ type Readiness struct {
 
 // Check is one condition.
 type Check struct {
-	Name   string `json:"name"` // running, connected, migrated, registered, listening, claiming, sending, settling or history
+	Name   string `json:"name"` // running, connected, migrated, registered, listening, claiming, sending, settling, history or capturing
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"` // why not, or what is wrong although it can deliver
 }
@@ -84,7 +85,8 @@ func (d *readiness) look(ctx context.Context) Readiness {
 		sending(stats.Triggers),
 		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling},
 		// It is ready without history: deliveries go on.
-		Check{Name: "history", OK: true, Detail: cmp.Or(stats.History, stats.HistoryEnds)})
+		Check{Name: "history", OK: true, Detail: cmp.Or(stats.History, stats.HistoryEnds)},
+		capturing(stats.Uncaptured))
 	out := Readiness{Status: statusReady, Checks: checks}
 	for _, c := range checks {
 		if !c.OK {
@@ -118,6 +120,15 @@ func sending(triggers []dispatcher.TriggerStats) Check {
 	c.OK = active > 0
 	c.Detail = "it can't send for these, whose events wait for an instance that can: " + strings.Join(unable, "; ")
 	return c
+}
+
+// capturing tells of which tables changes are not recorded. It makes nobody unready, as another instance would do no better.
+func capturing(lacking []sqlschema.Uncaptured) Check {
+	texts := make([]string, len(lacking))
+	for i, u := range lacking {
+		texts[i] = u.Trigger + ": " + u.String()
+	}
+	return Check{Name: "capturing", OK: true, Detail: strings.Join(texts, "; ")}
 }
 
 // database asks for the schema, at most every checkEvery.

@@ -40,6 +40,7 @@ func Definitions() []Definition {
 		{"rowhook_backlog_oldest_age_seconds", Gauge, trigger, "Age of the oldest event owed; 0: none is.", true},
 		{"rowhook_dead_letters", Gauge, trigger, "Dead letters that wait for someone to act. Above some thousands an estimate.", true},
 		{"rowhook_trigger_paused", Gauge, trigger, "1 while the trigger is paused.", true},
+		{"rowhook_trigger_uncaptured", Gauge, trigger, "1 while changes of the trigger's table are not recorded, or not all: the table was replaced, or capture triggers were dropped or disabled.", true},
 
 		{"rowhook_claims_total", Counter, []string{"result"}, "Claims that the database answered. result: events, or empty.", false},
 		{"rowhook_claim_duration_seconds", Histogram, nil, "How long claims took.", false},

@@ -94,3 +94,13 @@ create trigger full_disk before insert on rowhook.event_archive for each row exe
 	s.Exec(t, "drop trigger full_disk on rowhook.event_archive")
 	s.until(t, is(1), "rowhook_settling")
 }
+
+func TestATableThatIsNotCapturedShowsInTheMetrics(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, pgtest.New(t))
+	s.until(t, is(0), "rowhook_trigger_uncaptured", "trigger=orders")
+	s.Exec(t, "alter table orders disable trigger user")
+	s.until(t, is(1), "rowhook_trigger_uncaptured", "trigger=orders")
+	s.Exec(t, "alter table orders enable trigger user")
+	s.until(t, is(0), "rowhook_trigger_uncaptured", "trigger=orders")
+}

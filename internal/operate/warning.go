@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,12 +25,18 @@ func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack, s.warnOfForeignGrants,
 		s.warnOfTrouble, s.warnOfHistory,
 		s.warnOfNotifications,
+		s.warnOfUncaptured,
 	} {
 		if err := look(ctx, tx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Warns reports that there is a warning of this code about a trigger.
+func (s *Status) Warns(code, trigger string) bool {
+	return slices.ContainsFunc(s.Warnings, func(w Warning) bool { return w.Code == code && w.Trigger == trigger })
 }
 
 func (s *Status) warn(w Warning) { s.Warnings = append(s.Warnings, w) }
@@ -71,6 +78,20 @@ func (s *Status) warnOfForeignGrants(ctx context.Context, tx pgx.Tx) error {
 	}
 	for i := range foreign {
 		s.warn(Warning{Code: "foreign_grants", Problem: foreign[i].Problem(), Remedy: foreign[i].Remedy()})
+	}
+	return nil
+}
+
+// Uncaptured is the code of a warning that changes of a trigger's table are not recorded.
+const Uncaptured = "uncaptured"
+
+func (s *Status) warnOfUncaptured(ctx context.Context, tx pgx.Tx) error {
+	found, err := sqlschema.FindUncaptured(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, u := range found {
+		s.warn(Warning{Code: Uncaptured, Trigger: u.Trigger, Problem: u.Problem, Remedy: u.Remedy})
 	}
 	return nil
 }

@@ -1,0 +1,195 @@
+package sqlschema
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Uncaptured says why changes that a trigger is configured for are not recorded, or not all of them, and what to do about it.
+type Uncaptured struct {
+	Trigger string
+	Problem string
+	Remedy  string
+}
+
+// String is both in one line.
+func (u Uncaptured) String() string { return u.Problem + ": " + u.Remedy }
+
+// watchedTable is an active trigger, and what the catalog has in the place of its table.
+type watchedTable struct {
+	ID          int32
+	Name        string
+	Relation    uint32
+	RecordedAs  []string // schema and name at the last apply
+	CalledNow   []string // schema and name; nil: the table is gone
+	Replacement *uint32  // the table that has the recorded name now
+	Spec        []byte
+	Captured    []byte
+	Functions   int // own functions that there are
+}
+
+// FindUncaptured compares the catalog with the triggers as applied. It needs to read rowhook.trigger and takes no lock that a writer
+// would notice.
+//
+// What is configured is a table's name. So where another table has got the name, as an online schema change does by two renames, the trigger is
+// reported: it still watches the table that it was applied to, which has another name now. The next apply follows the name. A mere rename is
+// followed without: the name is nobody else's then.
+func FindUncaptured(ctx context.Context, db Queryer) ([]Uncaptured, error) {
+	watched, err := collect[watchedTable](ctx, db, `
+select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_as,
+       case when c.oid is not null then array[n.nspname::text, c.relname::text] end as called_now,
+       (select r.oid from pg_catalog.pg_class r join pg_catalog.pg_namespace s on s.oid = r.relnamespace
+         where s.nspname = t.schema_name::name and r.relname = t.table_name::name and r.relkind in ('r', 'p') and r.oid <> t.relation) as replacement,
+       t.spec, t.captured,
+       (select count(*)::integer from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
+         where s.nspname = 'rowhook' and p.proname in (('capture_' || t.id)::name, ('payload_' || t.id)::name)) as functions
+  from rowhook.trigger t
+  left join pg_catalog.pg_class c on c.oid = t.relation and c.relkind in ('r', 'p')
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where t.removed_at is null
+ order by t.name`)
+	if err != nil {
+		return nil, fmt.Errorf("compare the triggers with the catalog: %w", err)
+	}
+	found, err := collect[captureFound](ctx, db, captureTriggers)
+	if err != nil {
+		return nil, fmt.Errorf("list capture triggers: %w", err)
+	}
+	byID := map[int32]map[string]captureFound{}
+	for _, c := range found {
+		if byID[c.ID] == nil {
+			byID[c.ID] = map[string]captureFound{}
+		}
+		byID[c.ID][fmt.Sprint(c.Relation, c.Name)] = c
+	}
+	replicas, err := beginAsReplicas(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	var out []Uncaptured
+	for i := range watched {
+		u, err := watched[i].uncaptured(byID[watched[i].ID], replicas)
+		if err != nil {
+			return nil, err
+		}
+		if u.Problem != "" {
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
+
+// beginAsReplicas reports that the database's sessions begin with session_replication_role = replica, in which ordinary triggers do not fire.
+// A role that has it applies changes of elsewhere, and has it on purpose.
+func beginAsReplicas(ctx context.Context, db Queryer) (bool, error) {
+	var replicas bool
+	err := db.QueryRow(ctx, `
+select exists (select from pg_catalog.pg_db_role_setting s
+                where s.setrole = 0 and s.setdatabase = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+                  and 'session_replication_role=replica' = any(s.setconfig))`).Scan(&replicas)
+	if err != nil {
+		return false, fmt.Errorf("look for session_replication_role: %w", err)
+	}
+	return replicas, nil
+}
+
+const applyAgain = `run "rowhook apply"`
+
+// uncaptured compares one trigger with what there is. Its Problem is empty where all is well.
+func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) (Uncaptured, error) {
+	u := Uncaptured{Trigger: w.Name}
+	spec := DefaultSpec()
+	if err := json.Unmarshal(w.Spec, &spec); err != nil {
+		return u, fmt.Errorf("read the spec of %s: %w", w.Name, err)
+	}
+	if len(spec.operations()) == 0 {
+		return u, nil // only manual events, which no table has to be there for
+	}
+	var was captured
+	if err := json.Unmarshal(w.Captured, &was); err != nil {
+		return u, fmt.Errorf("read rowhook.trigger.captured of %s: %w", w.Name, err)
+	}
+	recorded := plainName(w.RecordedAs...)
+	switch {
+	case w.CalledNow == nil && w.Replacement != nil:
+		u.Problem, u.Remedy = "the table "+recorded+" was dropped and made again, and the new one is not captured", applyAgain
+	case w.CalledNow == nil:
+		u.Problem = "the table " + recorded + " is gone"
+		u.Remedy = "make it again and " + applyAgain + ", or take the trigger out of rowhook.yaml"
+	case w.Replacement != nil:
+		u.Problem = fmt.Sprintf("%s is another table now, which is not captured: the one that is watched is called %s", recorded, plainName(w.CalledNow...))
+		u.Remedy = fmt.Sprintf("%s to watch the table that has the name now, or write table: %s in rowhook.yaml to stay with the old one", applyAgain, plainName(w.CalledNow...))
+	default:
+		u.Problem = w.sqlTriggers(&spec, &was, found)
+		u.Remedy = applyAgain
+	}
+	if u.Problem == "" && replicas && !spec.OnReplication {
+		u.Problem = "sessions of this database begin with session_replication_role = replica, in which triggers do not fire"
+		u.Remedy = "alter database ... reset session_replication_role, or set on_replication: true"
+	}
+	return u, nil
+}
+
+// sqlTriggers says what is wrong with the SQL triggers of a table that is there.
+func (w *watchedTable) sqlTriggers(spec *Spec, was *captured, found map[string]captureFound) string {
+	table := plainName(w.CalledNow...)
+	if len(was.SQL) == 0 {
+		return "no capture trigger was made on " + table
+	}
+	var gone, off, replica, copies, always, changed []string
+	for _, name := range slices.Sorted(maps.Keys(was.SQL)) {
+		c, ok := found[fmt.Sprint(w.Relation, name)]
+		if !ok {
+			c, ok = w.renamed(was, name, found)
+		}
+		switch {
+		case !ok:
+			gone = append(gone, name)
+		case c.Guard: // it captures nothing
+		case c.Enabled == "D":
+			off = append(off, name)
+		case c.Enabled == "R":
+			replica = append(replica, name)
+		case c.Partition != nil && *c.Partition:
+			copies = append(copies, name)
+		case spec.OnReplication && c.Enabled == "O":
+			always = append(always, name)
+		case c.Made != was.SQL[name].Made:
+			changed = append(changed, name)
+		}
+	}
+	var problems []string
+	for _, p := range []struct {
+		names []string
+		what  string
+	}{
+		{gone, "%s on %s was dropped"},
+		{off, "%s on %s is disabled"},
+		{replica, "%s on %s is enabled only for sessions that apply replicated changes"},
+		{copies, "%s on %s is enabled otherwise on one of the partitions"},
+		{always, "%s on %s is not enabled for sessions that apply replicated changes"},
+		{changed, "%s on %s is not what it was when it was applied"},
+	} {
+		if len(p.names) > 0 {
+			problems = append(problems, fmt.Sprintf("the capture trigger "+p.what, strings.Join(p.names, ", "), table))
+		}
+	}
+	if was.Function != (fingerprint{}) && w.Functions < 2 && len(gone) == 0 {
+		problems = append(problems, "the functions by which the trigger captures are gone, so that writes to "+table+" fail")
+	}
+	return strings.Join(problems, "; ")
+}
+
+// renamed finds an SQL trigger that has another name by now, under which it captures all the same.
+func (w *watchedTable) renamed(was *captured, name string, found map[string]captureFound) (captureFound, bool) {
+	for _, c := range found {
+		if _, known := was.SQL[c.Name]; !known && c.Relation == w.Relation && c.Made == was.SQL[name].Made {
+			return c, true
+		}
+	}
+	return captureFound{}, false
+}
