@@ -102,7 +102,7 @@ type Attempt struct {
 	Result    Result
 	Fate      sqlschema.Fate
 	RetryIn   time.Duration // where Fate is sqlschema.Retried
-	Endpoint  string        // the URL as configured, references unexpanded
+	Endpoint  string        // the URL for people: its host is the one that was called, and what may be secret is hidden
 }
 
 // Dispatcher delivers events while its Run runs. Make it by New.

@@ -111,6 +111,7 @@ type configState struct {
 	mu         sync.Mutex
 	generation int64
 	settings   sqlschema.Settings
+	warnings   map[string]string // of endpoints, by trigger; the one who reloads owns it
 }
 
 func (c *configState) get() (int64, sqlschema.Settings) {
@@ -149,16 +150,23 @@ func (d *Dispatcher) reload(ctx context.Context) error {
 	d.config.mu.Lock()
 	d.config.generation, d.config.settings = cfg.Generation, cfg.Settings
 	d.config.mu.Unlock()
-	before, able := d.board.unable(), map[string]bool{}
+	before, able, warnings := d.board.unable(), map[string]bool{}, map[string]string{}
 	unsent := d.board.configure(cfg.Triggers, func(s sqlschema.Spec) (*webhook.Endpoint, error) {
 		ep, err := webhook.NewEndpoint(s.Webhook, d.cfg.Lookup)
 		if err == nil {
 			err = d.client.Prepare(ep)
 		}
 		able[s.Name] = err == nil
+		warnings[s.Name] = ep.Warning()
 		return ep, err
 	})
 	d.tellUnable(before, able)
+	for trigger, warning := range warnings {
+		if warning != "" && warning != d.config.warnings[trigger] { // not said already
+			d.log.Warn("a trigger's webhook is probably not as it should be", "trigger", trigger, "problem", warning)
+		}
+	}
+	d.config.warnings = warnings
 	if d.cfg.Hooks.Configured != nil {
 		d.cfg.Hooks.Configured(cfg.Triggers)
 	}

@@ -153,21 +153,42 @@ func isSecretHeader(name string) bool {
 
 // checkSecret takes what requests are signed with: whsec_ and base64, or any text; several are separated by spaces.
 func checkSecret(s string) error {
-	names, err := sqlschema.References(s)
-	if err != nil || len(names) > 0 {
+	if _, err := sqlschema.References(s); err != nil {
 		return err
 	}
+	if fault := sqlschema.SecretFault(s); fault != "" {
+		return errors.New(strings.Replace(fault, ": ", "; ", 1))
+	}
 	for _, part := range strings.Fields(s) {
-		encoded, ok := strings.CutPrefix(part, "whsec_")
-		if !ok {
+		encoded, ok := strings.CutPrefix(part, sqlschema.SecretPrefix)
+		if !ok || strings.Contains(encoded, "${") {
 			continue
 		}
-		encoded = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(encoded, "="))
-		if b, err := base64.RawStdEncoding.DecodeString(encoded); err != nil || len(b) == 0 {
+		if key, err := decodeSecret(encoded); err != nil || len(key) == 0 {
 			return errors.New("what follows whsec_ is not base64; copy the secret again, or make one: echo whsec_$(openssl rand -base64 32)")
 		}
 	}
 	return nil
+}
+
+func decodeSecret(encoded string) ([]byte, error) {
+	encoded = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(encoded, "="))
+	return base64.RawStdEncoding.DecodeString(encoded)
+}
+
+// hasShortKey reports that a secret, all of whose references are expanded, has a key that is easily guessed.
+func hasShortKey(s string) bool {
+	for part := range strings.FieldsSeq(s) {
+		encoded, prefixed := strings.CutPrefix(part, sqlschema.SecretPrefix)
+		key := []byte(part)
+		if prefixed {
+			key, _ = decodeSecret(encoded) // what is not base64 is told elsewhere
+		}
+		if sqlschema.IsShortKey(key, prefixed) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkPath takes a path with references.

@@ -172,11 +172,14 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 					c.warn(i, fmt.Sprintf("environment variable %s is set to nothing here; give it a value where the dispatcher runs", name), path...)
 				}
 			}
-			if path[1] != "url" || !whole || len(names) == 0 {
+			if !whole || len(names) == 0 {
 				return
 			}
 			expanded, err := sqlschema.ExpandReferences(value, lookup)
-			if err == nil && checkExpandedURL(expanded) != nil {
+			if err == nil && path[1] == "secret" {
+				c.warnOfSecret(i, expanded, strings.Join(names, ", "), path...)
+			}
+			if err == nil && path[1] == "url" && checkExpandedURL(expanded) != nil {
 				c.warn(i, fmt.Sprintf("with the value that %s has here this is no http:// or https:// URL; check the value where the dispatcher runs",
 					strings.Join(names, ", ")), path...)
 			}
@@ -193,7 +196,11 @@ func (c *Config) warnOfSecrets() {
 			plain := value != "" && !strings.Contains(value, "${")
 			switch key := path[len(path)-1]; {
 			case plain && (path[1] == "secret" || path[1] == "headers" && isSecretHeader(key)):
-				c.warn(i, "is written out here, and so it is stored in the database as well"+remedy, path...)
+				message := "is written out here, and so it is stored in the database as well" + remedy
+				if path[1] == "secret" && hasShortKey(value) {
+					message += ". And it " + shortSecret
+				}
+				c.warn(i, message, path...)
 			case path[1] == "url" && hasPassword(value):
 				c.warn(i, "holds a password, which is stored in the database as well"+remedy, path...)
 			}
@@ -201,6 +208,21 @@ func (c *Config) warnOfSecrets() {
 	}
 	slices.SortStableFunc(c.Warnings, Problem.compare)
 }
+
+// warnOfSecret points out a secret that can't be what its receiver has, where the environment says so here.
+func (c *Config) warnOfSecret(trigger int, expanded, names string, path ...string) {
+	problem := ""
+	if err := checkSecret(strings.ReplaceAll(expanded, "${", "$${")); err != nil {
+		problem = err.Error()
+	} else if hasShortKey(expanded) {
+		problem = shortSecret
+	}
+	if problem != "" {
+		c.warn(trigger, fmt.Sprintf("with the value that %s has here the secret %s; check the value where the dispatcher runs", names, problem), path...)
+	}
+}
+
+const shortSecret = "has a key that is short enough to be guessed; make one: echo whsec_$(openssl rand -base64 32)"
 
 func (c *Config) warn(trigger int, message string, path ...string) {
 	c.Warnings = append(c.Warnings, c.Problem(trigger, message, path...))

@@ -278,6 +278,11 @@ func TestParseRefuses(t *testing.T) {
 		{"a header of the signature", trigger("webhook: {url: https://e.com, secret: '${S}', headers: {Webhook-ID: x}}"), "triggers[0].webhook.headers.Webhook-ID: a request that is signed with secret has the header Webhook-ID already; "},
 		{"a bad reference in a header", trigger("webhook: {url: https://e.com, headers: {A: '${1}'}}"), "triggers[0].webhook.headers.A: ${ at character 1 holds no name"},
 		{"a secret that is not base64", trigger("webhook: {url: https://e.com, secret: whsec_%%}"), "triggers[0].webhook.secret: what follows whsec_ is not base64; "},
+		{"a secret as it stands in a signature", trigger("webhook: {url: https://e.com, secret: 'v1,whsec_c2VjcmV0'}"), "triggers[0].webhook.secret: begins with v1, as a signature does; leave that away"},
+		{"a secret in quotes", trigger(`webhook: {url: https://e.com, secret: "'whsec_c2VjcmV0'"}`), "triggers[0].webhook.secret: stands in quotes, which would be part of the key; leave them away"},
+		{"a reference in quotes", trigger(`webhook: {url: https://e.com, secret: "'${S}'"}`), "triggers[0].webhook.secret: stands in quotes"},
+		{"an Ed25519 key", trigger("webhook: {url: https://e.com, secret: whsk_c2VjcmV0}"), "triggers[0].webhook.secret: begins with whsk_ and so is an Ed25519 key"},
+		{"a variable without braces", trigger("webhook: {url: https://e.com, secret: $SECRET}"), "triggers[0].webhook.secret: is the name of a variable without braces; write ${NAME}"},
 		{"an empty secret", trigger("webhook: {url: https://e.com, secret: ''}"), "triggers[0].webhook.secret: is empty; "},
 		{"no timeout at all", trigger("webhook: {url: https://e.com, timeout: 0}"), "triggers[0].webhook.timeout: 0 would fail every attempt; "},
 		{"a negative duration", trigger("webhook: {url: https://e.com, timeout: -1s}"), `triggers[0].webhook.timeout: "-1s" is negative; `},
@@ -503,4 +508,26 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 	require.NoError(t, os.WriteFile(huge, bytes.Repeat([]byte("#\n"), config.MaxSize/2+1), 0o600))
 	_, err = config.Load(huge, nil)
 	require.EqualError(t, err, huge+": is larger than 10 MB; is this the right file?")
+}
+
+func TestASecretThatNoReceiverCanHaveIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "rowhook.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(trigger(`webhook: {url: https://e.com, secret: "${S}"}`)), 0o600))
+	for value, want := range map[string]string{
+		"v1,whsec_hidden": "begins with v1,", `"hidden"`: "stands in quotes", "whsk_hidden": "Ed25519", "ab": "short enough to be guessed", "whsec_YWI=": "short enough to be guessed",
+		"whsec_%hidden": "is not base64", "a plain text of some length": "",
+	} {
+		c, err := config.Load(file, func(string) (string, bool) { return value, true })
+		require.NoError(t, err)
+		if want == "" {
+			continue
+		}
+		require.Len(t, c.Warnings, 1, value)
+		require.Contains(t, c.Warnings[0].String(), want)
+		require.NotContains(t, c.Warnings[0].String(), "hidden")
+	}
+	c := parse(t, trigger(`webhook: {url: https://e.com, secret: ab}`))
+	require.Len(t, c.Warnings, 1)
+	require.Contains(t, c.Warnings[0].String(), "short enough to be guessed")
 }

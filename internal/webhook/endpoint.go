@@ -24,15 +24,16 @@ import (
 // Endpoint is a webhook ready to be called: references expanded, URL parsed and headers prepared once. It may be used
 // by any number of Sends at once. Make a new one when the spec or the environment changes.
 type Endpoint struct {
-	shown   string // the URL as configured, references unexpanded
-	problem error
-	timeout time.Duration
-	request *http.Request // what every attempt's request is a shallow copy of; read only
-	header  http.Header   // without a default User-Agent, which is the client's; read only
-	signer  *signer       // nil: unsigned
-	tls     tlsFiles
-	scrub   scrubber
-	cached  atomic.Pointer[agentHeader]
+	template string // the URL as configured, references unexpanded
+	shown    string // the URL for people: with its host, and without what may be secret
+	problem  error
+	timeout  time.Duration
+	request  *http.Request // what every attempt's request is a shallow copy of; read only
+	header   http.Header   // without a default User-Agent, which is the client's; read only
+	signer   *signer       // nil: unsigned
+	tls      tlsFiles
+	scrub    scrubber
+	cached   atomic.Pointer[agentHeader]
 }
 
 type agentHeader struct {
@@ -46,7 +47,7 @@ type agentHeader struct {
 // can't be read) is returned together with an error that says why, and each Send to it fails with KindBadURL and that text. No error
 // holds an expanded value.
 func NewEndpoint(w sqlschema.Webhook, lookup func(string) (string, bool)) (*Endpoint, error) {
-	ep := &Endpoint{shown: showURL(w.URL), timeout: w.Timeout.Std()}
+	ep := &Endpoint{template: showURL(w.URL), shown: showURL(w.URL), timeout: w.Timeout.Std()}
 	if ep.timeout <= 0 {
 		ep.timeout = sqlschema.DefaultTimeout.Std()
 	}
@@ -60,10 +61,19 @@ func NewEndpoint(w sqlschema.Webhook, lookup func(string) (string, bool)) (*Endp
 // Problem says why this endpoint can't be called, nil if it can.
 func (ep *Endpoint) Problem() error { return ep.problem }
 
+// Warning says what of this endpoint is probably a mistake although it can be called, "" if nothing is.
+func (ep *Endpoint) Warning() string {
+	if ep.signer != nil && ep.signer.short {
+		return "the secret has a key that is short enough to be guessed: make one by echo whsec_$(openssl rand -base64 32)"
+	}
+	return ""
+}
+
 // Timeout is how long one attempt may take, to the last byte of the response.
 func (ep *Endpoint) Timeout() time.Duration { return ep.timeout }
 
-// String is the URL as configured, with references unexpanded and a user name and password redacted.
+// String is the URL for people. Its scheme, host and port are those that are called. A user name, a password and a query's values are redacted, and
+// in the path and the query references stay unexpanded: of a URL that comes from a variable as a whole that hides the path.
 func (ep *Endpoint) String() string { return ep.shown }
 
 // expand returns s with its references replaced, and registers their values to be scrubbed. what names s in errors.
@@ -84,14 +94,25 @@ func (ep *Endpoint) expand(what, s string, lookup func(string) (string, bool)) (
 }
 
 func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, bool)) error {
-	what := fmt.Sprintf("url %q", ep.shown)
-	expanded, err := ep.expand(what, configured, lookup)
+	what := fmt.Sprintf("url %q", ep.template)
+	expanded, err := sqlschema.ExpandReferences(configured, lookup)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	u, err := parseURL(expanded)
 	if err != nil {
 		return fmt.Errorf("%s %w", what, err)
+	}
+	ep.shown = showExpanded(configured, lookup)
+	ep.scrub.host, ep.scrub.hostname = u.Host, u.Hostname()
+	names, err := sqlschema.References(configured)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, name := range names {
+		if value, _ := lookup(name); !strings.Contains(u.Scheme+"://"+u.Host, strings.TrimRight(value, "/")) { // the host is no secret
+			ep.scrub.addVariable(name, value)
+		}
 	}
 	ep.header = http.Header{"Content-Type": {"application/json"}}
 	if user := u.User; user != nil {
@@ -176,6 +197,68 @@ func showURL(configured string) string {
 		rest = redacted + rest[i:]
 	}
 	return scheme + "://" + rest
+}
+
+// showExpanded is String of a URL that can be called.
+func showExpanded(configured string, lookup func(string) (string, bool)) string {
+	// Values are set off by control characters, which neither they nor a URL may hold.
+	marked, _ := sqlschema.ExpandReferences(configured, func(name string) (string, bool) {
+		value, ok := lookup(name)
+		return "\x01" + name + "\x02" + value + "\x03", ok
+	})
+	scheme, authority, rest := "", "", ""
+	plain := &scheme // what is shown as it is
+	for marked != "" {
+		text, name := marked, ""
+		if after, ok := strings.CutPrefix(marked, "\x01"); ok {
+			name, after, _ = strings.Cut(after, "\x02")
+			text, marked, _ = strings.Cut(after, "\x03")
+		} else if i := strings.IndexByte(marked, 1); i >= 0 {
+			text, marked = marked[:i], marked[i:]
+		} else {
+			marked = ""
+		}
+		if plain != nil {
+			scheme += text
+			before, after, found := strings.Cut(scheme, "://")
+			end := strings.IndexAny(after, "/?#")
+			if !found || end < 0 {
+				continue
+			}
+			scheme, authority, text, plain = before, after[:end], after[end:], nil
+			if name != "" && text != "/" { // the end of a value that began with the host
+				rest, text = text[:1], text[1:]
+			}
+		}
+		if name != "" && text != "" && text != "/" {
+			text = "${" + name + "}"
+		}
+		rest += text
+	}
+	if plain != nil {
+		scheme, authority, _ = strings.Cut(scheme, "://")
+	}
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		authority = redacted + authority[i:]
+	}
+	return scheme + "://" + authority + hideQuery(rest)
+}
+
+// hideQuery redacts the values of a query, but for references, and drops a fragment.
+func hideQuery(rest string) string {
+	rest, _, _ = strings.Cut(rest, "#")
+	path, query, found := strings.Cut(rest, "?")
+	if !found {
+		return path
+	}
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		key, value, ok := strings.Cut(pair, "=")
+		if ok && value != "" && !strings.HasPrefix(value, "${") {
+			pairs[i] = key + "=" + redacted
+		}
+	}
+	return path + "?" + strings.Join(pairs, "&")
 }
 
 // prepareHeaders adds the configured headers over the default ones. It can run without a parsed URL, to report its own errors.
@@ -263,7 +346,7 @@ func (ep *Endpoint) prepareTLS(configured sqlschema.TLS, lookup func(string) (st
 	case (ep.tls.cert == "") != (ep.tls.key == ""):
 		problems = append(problems, errors.New("tls.cert_file and tls.key_file need each other"))
 	case ep.request != nil && ep.request.URL.Scheme != "https":
-		problems = append(problems, fmt.Errorf("tls is for https, and the url %q is http", ep.shown))
+		problems = append(problems, fmt.Errorf("tls is for https, and the url %q is http", ep.template))
 	}
 	return errors.Join(problems...)
 }

@@ -61,6 +61,9 @@ func TestEndpointThatCantBeCalledSaysWhyAndNeverTheValue(t *testing.T) {
 		"header twice":                 {sqlschema.Webhook{URL: ok, Headers: headers("X-A", "a", "x-a", "b")}, env(), `header "x-a" is given twice, also as "X-A"`},
 		"host header":                  {sqlschema.Webhook{URL: ok, Headers: headers("Host", "a b")}, env(), "has a value that is no host"},
 		"secret not base64":            {sqlschema.Webhook{URL: ok, Secret: "${S}"}, env("S", "whsec_!!hidden"), "what follows is not base64"},
+		"secret as in a signature":     {sqlschema.Webhook{URL: ok, Secret: "${S}"}, env("S", "v1,whsec_hidden"), "secret begins with v1,"},
+		"secret in quotes":             {sqlschema.Webhook{URL: ok, Secret: "${S}"}, env("S", "'hidden'"), "secret stands in quotes"},
+		"an Ed25519 key":               {sqlschema.Webhook{URL: ok, Secret: "${S}"}, env("S", "whsk_hidden"), "secret begins with whsk_"},
 		"secret empty":                 {sqlschema.Webhook{URL: ok, Secret: "${S}"}, env("S", ""), "secret is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,16 +85,31 @@ func TestEndpointThatCantBeCalledSaysWhyAndNeverTheValue(t *testing.T) {
 	}
 }
 
-func TestEndpointShowsItsURLUnexpandedAndWithoutCredentials(t *testing.T) {
+func TestEndpointShowsWhereItLeadsAndNothingSecret(t *testing.T) {
 	t.Parallel()
+	lookup := env("U", "http://users.internal:8080", "SLASH", "http://users.internal:8080/", "SLACK", "https://hooks.slack.com/services/T0/B0/hidden", "USER", "hidden",
+		"PW", "hidden", "HOST", "users.internal", "PORT", "8080", "AUTH", "https://me:hidden@host:1/hidden?x=hidden", "TOKEN", "hidden", "Q", "http://h?key=hidden")
 	for configured, want := range map[string]string{
-		"${U}/x":                       "${U}/x",
-		"https://user:pw@host/a@b":     "https://<redacted>@host/a@b",
-		"https://${USER}:${PW}@host/a": "https://<redacted>@host/a",
-		"https://host/a@b":             "https://host/a@b",
+		"${U}":                                   "http://users.internal:8080",
+		"${U}/x":                                 "http://users.internal:8080/x",
+		"${SLASH}":                               "http://users.internal:8080/",
+		"${SLASH}x":                              "http://users.internal:8080/x",
+		"${SLACK}":                               "https://hooks.slack.com/${SLACK}",
+		"${SLACK}/y":                             "https://hooks.slack.com/${SLACK}/y",
+		"https://${HOST}:${PORT}/a/${TOKEN}":     "https://users.internal:8080/a/${TOKEN}",
+		"http://api.${HOST}/a":                   "http://api.users.internal/a",
+		"https://user:pw@host/a@b":               "https://<redacted>@host/a@b",
+		"https://${USER}:${PW}@host/a":           "https://<redacted>@host/a",
+		"${AUTH}":                                "https://<redacted>@host:1/${AUTH}",
+		"https://host/a@b":                       "https://host/a@b",
+		"https://host/a?key=hidden&x=${TOKEN}&y": "https://host/a?key=<redacted>&x=${TOKEN}&y",
+		"${Q}":                                   "http://h?${Q}",
+		"https://host/a#hidden":                  "https://host/a",
+		"${NONE}/x":                              "${NONE}/x",
 	} {
-		ep, _ := NewEndpoint(sqlschema.Webhook{URL: configured}, env("U", "http://h", "USER", "u", "PW", "p"))
+		ep, _ := NewEndpoint(sqlschema.Webhook{URL: configured}, lookup)
 		require.Equal(t, want, ep.String())
+		require.NotContains(t, ep.String(), "hidden")
 	}
 }
 

@@ -15,14 +15,15 @@ const shortestSecret = 4
 
 // scrubber replaces values that came from the environment by the references that brought them in.
 type scrubber struct {
-	secrets []secret // longest first
-	starts  [256]bool
+	secrets        []secret // longest first
+	starts         [256]bool
+	host, hostname string // of the endpoint: whoever looks for a fault needs them, and they are no secret
 }
 
 type secret struct{ value, shown string }
 
 // addVariable registers the value of ${name}, in the forms in which a receiver may echo it: as it is, escaped for JSON
-// or for a URL, and, of a whole URL, its host, its path, its query's values and its password.
+// or for a URL, and, of a whole URL, its path, its query's values and its password.
 func (s *scrubber) addVariable(name, value string) {
 	shown := "${" + name + "}"
 	s.add(value, shown)
@@ -40,8 +41,6 @@ func (s *scrubber) addVariable(name, value string) {
 	if err != nil || u.Host == "" {
 		return
 	}
-	s.add(u.Host, shown)
-	s.add(u.Hostname(), shown)
 	addLong(u.RequestURI(), 8)
 	addLong(u.Path, 8)
 	for segment := range strings.SplitSeq(u.Path, "/") {
@@ -58,7 +57,7 @@ func (s *scrubber) addVariable(name, value string) {
 }
 
 func (s *scrubber) add(value, shown string) {
-	if len(value) < shortestSecret {
+	if len(value) < shortestSecret || value == s.host || value == s.hostname {
 		return
 	}
 	forms := []string{value, string(bytes.Trim(appendString(nil, value), `"`))}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // The headers of a signed request, by Standard Webhooks (https://www.standardwebhooks.com).
@@ -24,7 +26,7 @@ const (
 // SignatureTolerance is how far from now Verify accepts a timestamp; Standard Webhooks' reference implementations use it.
 const SignatureTolerance = 5 * time.Minute
 
-const secretPrefix = "whsec_"
+const secretPrefix = sqlschema.SecretPrefix
 
 // ErrSignature is what every error of Verify about the request, rather than the secret, wraps.
 var ErrSignature = errors.New("signature does not verify")
@@ -70,10 +72,16 @@ func Verify(secret string, header http.Header, body []byte, now time.Time) error
 }
 
 // signer holds a pool of keyed hashes for each secret: keying one costs two blocks of SHA-256 and seven allocations.
-type signer struct{ pools []*sync.Pool }
+type signer struct {
+	pools []*sync.Pool
+	short bool // a key is easily guessed
+}
 
 func newSigner(secret string) (*signer, error) {
 	s := &signer{}
+	if fault := sqlschema.SecretFault(secret); fault != "" {
+		return nil, errors.New("secret " + fault)
+	}
 	for _, part := range strings.Fields(secret) {
 		key := []byte(part)
 		if encoded, ok := strings.CutPrefix(part, secretPrefix); ok {
@@ -83,6 +91,7 @@ func newSigner(secret string) (*signer, error) {
 				return nil, errors.New("secret begins with whsec_, but what follows is not base64")
 			}
 		}
+		s.short = s.short || sqlschema.IsShortKey(key, strings.HasPrefix(part, secretPrefix))
 		s.pools = append(s.pools, &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }})
 	}
 	if len(s.pools) == 0 {
