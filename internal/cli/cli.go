@@ -183,7 +183,7 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		cmd.GroupID = "operate"
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{a.migrateCommand(), a.healthcheckCommand(), a.versionCommand(), a.completionCommand()} {
+	for _, cmd := range []*cobra.Command{a.migrateCommand(), a.stripCommand(), a.healthcheckCommand(), a.versionCommand(), a.completionCommand()} {
 		cmd.GroupID = "other"
 		root.AddCommand(cmd)
 	}

@@ -1,0 +1,305 @@
+package dumpstrip
+
+import (
+	"regexp"
+	"strings"
+)
+
+// schema is what Rowhook calls its own.
+const schema = "rowhook"
+
+type verdict byte
+
+const (
+	undecided verdict = iota
+	kept
+	removed
+)
+
+// captureNames are what capture triggers are called: sqlschema.sqlTriggerName. Statements that name nothing but a trigger come before its
+// CREATE where a dump begins with DROPs.
+var (
+	captureNames     = regexp.MustCompile(`^rowhook_.+_(insert|update|delete|truncate|guard)$`)
+	captureFunctions = regexp.MustCompile(`^capture(_[0-9]+)?$`)
+)
+
+// judge decides by what was read of the statement.
+func (s *stripper) judge(l *lexer) verdict {
+	enough := l.ended || l.count >= mostTokens && !l.whole()
+	p := &parser{tokens: l.tokens}
+	if !enough {
+		// Rows come by the million, and what table they are of stands at the beginning.
+		if (l.first("insert") || l.first("copy")) && l.count >= 6 {
+			enough = true
+		} else {
+			return undecided
+		}
+	}
+	if s.isRowhooks(p) {
+		return removed
+	}
+	return kept
+}
+
+func (s *stripper) isRowhooks(p *parser) bool {
+	switch {
+	case p.skip("create"):
+		return s.creates(p)
+	case p.skip("alter"):
+		return s.alters(p)
+	case p.skip("drop"):
+		return s.names(p)
+	case p.skip("comment", "on"):
+		return s.names(p)
+	case p.skip("security", "label"):
+		p.seek("on")
+		return s.names(p)
+	case p.skip("grant"), p.skip("revoke"):
+		return p.seek("on") && p.names()
+	case p.skip("copy"), p.skip("insert", "into"), p.skip("refresh", "materialized", "view"), p.skip("truncate"), p.skip("analyze"), p.skip("delete", "from"):
+		p.any("table", "only", "concurrently")
+		return p.ours()
+	case p.skip("select"):
+		return p.calls()
+	}
+	return false
+}
+
+// kinds are the words before the name of an object. Those of several words are taken one by one.
+var kinds = []string{
+	"or", "replace", "global", "local", "temporary", "temp", "unlogged", "foreign", "recursive", "materialized", "trusted", "procedural",
+	"table", "sequence", "view", "function", "procedure", "routine", "aggregate", "type", "domain", "collation", "conversion", "statistics", "text", "search",
+	"configuration", "dictionary", "parser", "template", "operator", "class", "family", "index", "schema", "column", "tables", "sequences", "functions",
+	"if", "not", "exists", "only", "all", "in", "concurrently", "unique",
+}
+
+// creates is for what follows CREATE.
+func (s *stripper) creates(p *parser) bool {
+	p.any("or", "replace", "constraint", "unique")
+	switch {
+	case p.skip("event", "trigger"), p.skip("publication"):
+		return false
+	case p.skip("trigger"):
+		name, ok := p.name()
+		if !ok || !p.seek("on") {
+			return false
+		}
+		if p.ours() {
+			return true
+		}
+		if !p.seek("execute") {
+			return false
+		}
+		p.any("function", "procedure")
+		function, ok := p.ownName()
+		if ok && captureFunctions.MatchString(function) {
+			s.captures[name] = true
+			return true
+		}
+		return false
+	case p.skip("index"):
+		return p.seek("on") && p.names()
+	case p.skip("policy"):
+		return p.seek("on") && p.ours()
+	case p.skip("rule"):
+		return p.seek("to") && p.ours()
+	case p.skip("statistics"):
+		return p.names()
+	}
+	return p.names()
+}
+
+// alters is for what follows ALTER.
+func (s *stripper) alters(p *parser) bool {
+	switch {
+	case p.skip("default", "privileges"):
+		return p.seek("in") && p.skip("in", "schema") && p.tokens[0].is(schema)
+	case p.skip("publication"):
+		if _, ok := p.name(); !ok || !p.skip("add") && !p.skip("drop") {
+			return false
+		}
+		if p.skip("tables", "in", "schema") {
+			return len(p.tokens) > 0 && p.tokens[0].is(schema)
+		}
+		p.any("table", "only")
+		return p.ours()
+	case p.skip("trigger"), p.skip("policy"), p.skip("rule"):
+		return s.onTable(p, false)
+	case p.at("table"):
+		p.any("table", "if", "exists", "only")
+		if p.ours() {
+			return true
+		}
+		p.qualified()
+		if !p.skip("enable") && !p.skip("disable") {
+			return false
+		}
+		p.any("always", "replica")
+		if !p.skip("trigger") {
+			return false
+		}
+		name, ok := p.name()
+		return ok && s.isCapture(name)
+	}
+	return p.names()
+}
+
+// names is for what follows DROP, COMMENT ON and the like.
+func (s *stripper) names(p *parser) bool {
+	switch {
+	case p.skip("trigger"):
+		return s.onTable(p, true)
+	case p.skip("constraint"), p.skip("policy"), p.skip("rule"):
+		return s.onTable(p, false)
+	}
+	return p.names()
+}
+
+// onTable is for NAME ON TABLE.
+func (s *stripper) onTable(p *parser, trigger bool) bool {
+	p.any("if", "exists")
+	name, ok := p.name()
+	if !ok || !p.skip("on") {
+		return false
+	}
+	p.any("domain")
+	return p.ours() || trigger && s.isCapture(name)
+}
+
+func (s *stripper) isCapture(name string) bool {
+	return s.captures[name] || captureNames.MatchString(name)
+}
+
+// parser looks at the tokens of a statement from the beginning.
+type parser struct{ tokens []token }
+
+func (p *parser) at(keyword string) bool {
+	return len(p.tokens) > 0 && p.tokens[0] == token{word, keyword}
+}
+
+// skip passes over these keywords if they are next.
+func (p *parser) skip(keywords ...string) bool {
+	if len(p.tokens) < len(keywords) {
+		return false
+	}
+	for i, k := range keywords {
+		if p.tokens[i] != (token{word, k}) {
+			return false
+		}
+	}
+	p.tokens = p.tokens[len(keywords):]
+	return true
+}
+
+// any passes over all of these keywords, in any order.
+func (p *parser) any(keywords ...string) {
+	for again := true; again; {
+		again = false
+		for _, k := range keywords {
+			if p.isName() {
+				return
+			}
+			again = p.skip(k) || again
+		}
+	}
+}
+
+// isName reports that what comes next is a name with another one behind a dot, whatever keyword it looks like.
+func (p *parser) isName() bool {
+	return len(p.tokens) > 1 && p.tokens[1] == token{sign, "."}
+}
+
+// seek goes to this keyword, outside of parentheses, and behind it unless it is the first of several.
+func (p *parser) seek(keyword string) bool {
+	depth := 0
+	for i, t := range p.tokens {
+		switch {
+		case t == token{sign, "("}:
+			depth++
+		case t == token{sign, ")"}:
+			depth--
+		case depth == 0 && t == token{word, keyword}:
+			p.tokens = p.tokens[i:]
+			if keyword != "in" {
+				p.tokens = p.tokens[1:]
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// name reads one without a schema.
+func (p *parser) name() (string, bool) {
+	if len(p.tokens) == 0 || p.tokens[0].kind != word && p.tokens[0].kind != quoted {
+		return "", false
+	}
+	name := p.tokens[0].text
+	p.tokens = p.tokens[1:]
+	return name, true
+}
+
+// qualified passes over a name, with its schema if it has one.
+func (p *parser) qualified() {
+	_, ok := p.name()
+	for ok && len(p.tokens) > 0 && p.tokens[0] == (token{sign, "."}) {
+		p.tokens = p.tokens[1:]
+		_, ok = p.name()
+	}
+}
+
+// ours reports that what comes next is in the schema rowhook.
+func (p *parser) ours() bool {
+	return len(p.tokens) > 2 && p.tokens[0].is(schema) && p.tokens[1] == token{sign, "."}
+}
+
+// ownName reads a name in the schema rowhook.
+func (p *parser) ownName() (string, bool) {
+	if !p.ours() {
+		return "", false
+	}
+	return p.tokens[2].text, true
+}
+
+// names reports that what comes next, behind the words for what it is, is in the schema rowhook or is it.
+func (p *parser) names() bool {
+	isSchema := false
+	for len(p.tokens) > 0 && !p.isName() {
+		k := p.tokens[0]
+		if k.kind != word || !isKind(k.text) {
+			break
+		}
+		isSchema = k.text == "schema" || isSchema && (k.text == "if" || k.text == "not" || k.text == "exists")
+		p.tokens = p.tokens[1:]
+	}
+	return p.ours() || isSchema && len(p.tokens) > 0 && p.tokens[0].is(schema)
+}
+
+func isKind(name string) bool {
+	for _, k := range kinds {
+		if k == name {
+			return true
+		}
+	}
+	return false
+}
+
+// calls is for what follows SELECT: the value of a sequence, and statistics.
+func (p *parser) calls() bool {
+	if p.skip("pg_catalog") {
+		p.tokens = p.tokens[min(1, len(p.tokens)):]
+		if p.skip("setval") && len(p.tokens) > 1 && p.tokens[1].kind == text {
+			return strings.HasPrefix(p.tokens[1].text, schema+".") || strings.HasPrefix(p.tokens[1].text, `"`+schema+`".`)
+		}
+		return false
+	}
+	if len(p.tokens) < 5 || p.tokens[0].text != "*" || !strings.HasPrefix(p.tokens[4].text, "pg_restore_") {
+		return false
+	}
+	for i, t := range p.tokens {
+		if t == (token{text, "schemaname"}) && i+2 < len(p.tokens) {
+			return p.tokens[i+2].text == schema
+		}
+	}
+	return false
+}
