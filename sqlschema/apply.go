@@ -22,6 +22,7 @@ import (
 type Applier struct {
 	LockTimeout time.Duration // how long one attempt may keep a table waiting; default 500ms
 	Patience    time.Duration // how long to keep trying, for each table; default 1m
+	Cascade     bool          // Uninstall also drops what depends on the schema rowhook and is not Rowhook's own
 }
 
 // The defaults of an Applier.

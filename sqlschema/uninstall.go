@@ -17,6 +17,8 @@ type Loss struct {
 	Dead     int64    // dead letters
 	Archived int64    // delivered events
 	Attempts int64    // logged attempts
+	// Dependants are not Rowhook's own, and go only by an Applier that cascades: view public.mine.
+	Dependants []string
 }
 
 // String writes a line for each kind of thing.
@@ -31,11 +33,15 @@ func (l Loss) String() string {
 		}
 		return fmt.Sprintf("%d %s", n, many)
 	}
-	return strings.Join([]string{
+	lines := []string{
 		some(int64(len(l.Triggers)), "trigger", "triggers") + names,
 		some(l.Waiting, "event that waits to be delivered", "events that wait to be delivered"),
 		some(l.Dead, "dead letter", "dead letters"), some(l.Archived, "delivered event", "delivered events"), some(l.Attempts, "logged attempt", "logged attempts"),
-	}, "\n")
+	}
+	for _, d := range l.Dependants {
+		lines = append(lines, d+", which is not Rowhook's own and depends on it")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // UninstallSummary counts what an uninstall removes. Without a schema rowhook it is the zero Loss.
@@ -62,19 +68,24 @@ select array(select name from rowhook.trigger where removed_at is null order by 
 	if err != nil {
 		return Loss{}, fmt.Errorf("count what would be lost: %w", err)
 	}
-	return loss, nil
+	loss.Dependants, err = findDependants(ctx, conn)
+	return loss, err
 }
 
 // Uninstall removes every capture trigger, function and table of Rowhook. What is left of an uninstall that was
-// interrupted, or that a busy table kept from ending, is removed by the next. No logger is needed.
+// interrupted, or that a busy table kept from ending, is removed by the next. Where things of the users' own depend on any of it, it removes
+// nothing and returns a *DependantsError. No logger is needed.
 func Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return Applier{}.Uninstall(ctx, conn, log)
 }
 
-// Uninstall is the function Uninstall with the Applier's patience.
+// Uninstall is the function Uninstall with the Applier's patience, and with Cascade also where users' things depend on it.
 func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	log = orSilent(log)
 	return pinnedAndLocked(ctx, conn, func() error {
+		if err := a.refuseDependants(ctx, conn); err != nil {
+			return err
+		}
 		captures, err := collect[captureFound](ctx, conn, captureTriggers)
 		if err != nil {
 			return fmt.Errorf("list capture triggers: %w", err)
@@ -110,6 +121,9 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 		}
 		schema := &unit{table: "the schema rowhook", lock: everyoneWaits}
 		err = a.transact(ctx, conn, schema, log, func(tx pgx.Tx) error {
+			if err := a.refuseDependants(ctx, tx); err != nil { // made meanwhile
+				return err
+			}
 			_, err := tx.Exec(ctx, "drop schema if exists rowhook cascade")
 			return err
 		})
@@ -119,4 +133,22 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 		log.Info("removed the schema rowhook")
 		return nil
 	})
+}
+
+func (a Applier) refuseDependants(ctx context.Context, db Queryer) error {
+	var exists bool
+	if err := db.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'rowhook')").Scan(&exists); err != nil {
+		return fmt.Errorf("look for the schema rowhook: %w", err)
+	}
+	if a.Cascade || !exists {
+		return nil
+	}
+	dependants, err := findDependants(ctx, db)
+	if err != nil {
+		return err
+	}
+	if len(dependants) > 0 {
+		return &DependantsError{Dependants: dependants}
+	}
+	return nil
 }

@@ -15,26 +15,30 @@ import (
 )
 
 func (a *app) uninstallCommand() *cobra.Command {
-	yes, wait := false, defaultConnectTimeout
+	yes, cascade, wait := false, false, defaultConnectTimeout
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove everything that Rowhook made in the database",
 		Long: `Remove every trigger, function and table that Rowhook made in the database, after saying what would be lost.
 
 The watched tables and their rows stay as they are. Stop the dispatchers first. What is removed can't be brought back:
-events that wait, dead letters, and the history of deliveries and attempts.`,
+events that wait, dead letters, and the history of deliveries and attempts.
+
+Where things of your own depend on any of it, such as a view on rowhook.events or a default of rowhook.uuid7(), it names them and removes
+nothing, unless --cascade says that they are to go as well.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.uninstall(cmd.Context(), yes, wait)
+			return a.uninstall(cmd.Context(), yes, cascade, wait)
 		},
 	}
 	s := settings{cmd.Flags()}
 	s.connectTimeout(&wait)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&cascade, "cascade", false, "also drop what is not Rowhook's own and depends on it: views, functions, defaults, foreign keys")
 	return cmd
 }
 
-func (a *app) uninstall(ctx context.Context, yes bool, wait time.Duration) error {
+func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Duration) error {
 	target, err := a.target()
 	if err != nil {
 		return err
@@ -64,6 +68,9 @@ func (a *app) uninstall(ctx context.Context, yes bool, wait time.Duration) error
 	if watch, err := sqlschema.Look(ctx, conn); err == nil && len(watch.Alive) > 0 {
 		fmt.Fprintf(a.stdout, "Dispatchers still running on it: %d. Stop them first; without the queue they only log errors.\n", len(watch.Alive))
 	}
+	if len(loss.Dependants) > 0 && !cascade {
+		return explain(&sqlschema.DependantsError{Dependants: loss.Dependants})
+	}
 	if !yes {
 		if !logs.IsTerminal(a.stdin) {
 			return usagef("nothing was removed: there is no terminal to ask on; repeat it with --yes to go ahead")
@@ -75,7 +82,7 @@ func (a *app) uninstall(ctx context.Context, yes bool, wait time.Duration) error
 	ctx, stop := interruptible(ctx) // not before the question: there Ctrl-C ends the program at once
 	defer stop()
 	a.log = a.logger(max(a.global.level, slog.LevelWarn))
-	if err := sqlschema.Uninstall(ctx, conn, a.log); err != nil {
+	if err := (sqlschema.Applier{Cascade: cascade}).Uninstall(ctx, conn, a.log); err != nil {
 		return explain(err)
 	}
 	_, err = fmt.Fprintln(a.stdout, "Removed. The watched tables are untouched.")
