@@ -126,7 +126,7 @@ func (d *Dispatcher) watchFailures(ctx context.Context) {
 }
 
 // report tells people how an attempt went.
-func (d *Dispatcher) report(dl *delivery, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
+func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
 	ctx := context.Background()
 	now := time.Now()
 	if what == sqlschema.Delivered {
@@ -137,7 +137,7 @@ func (d *Dispatcher) report(dl *delivery, r *webhook.Result, what sqlschema.Fate
 		}
 		return
 	}
-	reason := []slog.Attr{slog.String("error", reason(r))}
+	reason := []slog.Attr{slog.String("error", reason(r)), slog.String("endpoint", ep.String())}
 	if r.Kind != "" {
 		reason = append(reason, slog.String("kind", string(r.Kind)))
 	} else {

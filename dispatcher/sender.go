@@ -68,7 +68,7 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	d.settler.add(dl, s)
 	d.tally.add(dl, &result, what)
 	d.attempted(dl, endpoint, &result, what, delay, ended)
-	d.report(dl, &result, what, delay)
+	d.report(dl, endpoint, &result, what, delay)
 	return next
 }
 

@@ -131,3 +131,17 @@ func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing
 	eventually(t, conn, "49 0", "select concat_ws(' ', count(*), sum(tries)) from rowhook.event_log")
 	require.Zero(t, one[int](t, conn, "select count(*) from rowhook.dead_letter"))
 }
+
+func TestTheLogNamesTheHostOfAURLFromAVariable(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) { s.Webhook.URL = "${U}?key=hunter2" })
+	b.receiver.respond(func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	r := b.start(t, lookup("U", b.receiver.URL+"/services/T0/hunter2"))
+	b.Exec(t, "insert into orders default values")
+	b.settled(t)
+	require.Contains(t, r.log.String(), "endpoint=\""+b.receiver.URL+"/${U}?key=<redacted>\"")
+	require.NotContains(t, r.log.String(), "hunter2")
+}
