@@ -288,15 +288,20 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (orphans b
 // rowhook.trigger does not have, and sequences that are behind. An apply sees to it. It leaves the session as it is once the transaction has
 // ended, so that it can be asked through a pooler.
 func Lacking(ctx context.Context, tx pgx.Tx) (lines []string, err error) {
-	err = pinned(ctx, tx.Conn(), func() error {
-		l, err := findLack(ctx, tx.Conn())
+	// What is set within is undone with the savepoint: set back as the session's own, what the transaction has set would outlast it.
+	within, err := tx.Begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for what is lacking: %w", err)
+	}
+	err = pinned(ctx, within.Conn(), func() error {
+		l, err := findLack(ctx, within.Conn())
 		if err != nil || l == nil {
 			return err
 		}
 		lines = l.lines()
 		return nil
 	})
-	return lines, err
+	return lines, errors.Join(err, within.Rollback(ctx))
 }
 
 func (l *lack) lines() []string {
