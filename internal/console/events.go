@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,6 +35,8 @@ A filter that no index leads to, such as --payload, looks back only as far as it
 and --cursor goes on from there.`,
 		Example: `  rowhook events list --state dead --since 1d
   rowhook events list -t order_placed --payload new.customer_id=42
+  rowhook events list --state dead --group-by trigger,error
+  rowhook events list --state dead --status 5xx --error "bad gateway"
   rowhook events list --json --limit 1000 | jq -r '.events[].id'`,
 	}
 	o := c.common(cmd)
@@ -43,10 +46,14 @@ and --cursor goes on from there.`,
 	cmd.Flags().IntVarP(&list.Limit, "limit", "n", operate.DefaultLimit, fmt.Sprintf("at most so many events, up to %d", operate.MaxLimit))
 	cmd.Flags().StringVar(&list.Cursor, "cursor", "", "go on where an earlier list has ended")
 	cmd.Flags().BoolVar(&list.Payload, "with-payload", false, "print the payloads too, with --json")
+	var by []string
+	cmd.Flags().StringSliceVar(&by, "group-by", nil, "count events by this `key` instead: "+strings.Join(operate.GroupKeys(), ", ")+"; repeat it, or separate them by commas")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filter, err := f.filter(args)
 		switch {
 		case err != nil:
+		case len(by) > 0:
+			return c.work(cmd, o, func(ctx context.Context, conn *pgx.Conn) error { return c.group(ctx, conn, o, filter, by) })
 		case list.Limit == 0:
 			err = fmt.Errorf("--limit: 0 events are none: ask for 1 to %d, and go on with --cursor", operate.MaxLimit)
 		case list.Payload && !o.json:
@@ -68,6 +75,34 @@ and --cursor goes on from there.`,
 		})
 	}
 	return cmd
+}
+
+// group shows how many events have what in common.
+func (c *console) group(ctx context.Context, conn *pgx.Conn, o *common, f operate.Filter, by []string) error {
+	groups, err := operate.GroupBy(ctx, conn, f, by, 0)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return c.printJSON(groups)
+	}
+	heads := []string{"EVENTS>"}
+	for _, key := range by {
+		heads = append(heads, strings.ToUpper(key))
+	}
+	t := c.table(heads...)
+	for _, g := range groups.Groups {
+		cells := []cell{number(g.Events)}
+		for _, key := range by {
+			cells = append(cells, text(map[string]string{"trigger": g.Trigger, "state": string(g.State), "error": g.Error, "status": g.Status, "kind": g.Kind}[key]))
+		}
+		t.add(cells...)
+	}
+	t.flush()
+	if groups.More {
+		fmt.Fprintln(c.Stderr, "Counting took too long: there are more.")
+	}
+	return nil
 }
 
 func (c *console) showPage(page *operate.Page) {

@@ -15,7 +15,8 @@ import (
 type filterFlags struct {
 	triggers, states    []string
 	table, since, until string
-	payload             string
+	payload, failure    string
+	statuses, kinds     []string
 	clock               func() time.Time
 }
 
@@ -33,6 +34,9 @@ func (f *filterFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.table, "table", "", "only of this `table`, as table or schema.table")
 	f.addTimes(cmd)
 	flags.StringVar(&f.payload, "payload", "", "only with this in the payload: KEY=VALUE such as new.customer.id=42, or a JSON `path` such as '$.new.amount ? (@ > 100)'")
+	flags.StringVar(&f.failure, "error", "", "only with this `text` in the error of the last attempt")
+	flags.StringSliceVar(&f.statuses, "status", nil, "only where the last attempt was answered with this `status`, such as 503 or 5xx; repeat it, or separate them by commas")
+	flags.StringSliceVar(&f.kinds, "kind", nil, "only where the last attempt failed by this `kind`, such as timeout or refused; repeat it, or separate them by commas")
 	noError(cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"waiting", "in_flight", "retrying", "delivered", "dead"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
@@ -44,7 +48,7 @@ func noError(err error) {
 }
 
 func (f *filterFlags) filter(ids []string) (operate.Filter, error) {
-	out := operate.Filter{IDs: ids, Triggers: f.triggers, Table: f.table, Payload: f.payload}
+	out := operate.Filter{IDs: ids, Triggers: f.triggers, Table: f.table, Payload: f.payload, Error: f.failure, Statuses: f.statuses, Kinds: f.kinds}
 	for _, s := range f.states {
 		state, err := operate.ParseState(s)
 		if err != nil {

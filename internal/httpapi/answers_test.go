@@ -52,6 +52,8 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	d.ask(t, "GET", "/api/v1/events?payload="+url.QueryEscape("new.v=3"), nil).into(t, &page)
 	require.Len(t, page.Events, 2)
 	require.JSONEq(t, `{"events": 5, "more": false}`, d.ask(t, "GET", "/api/v1/events/count?state=dead", nil).text)
+	require.JSONEq(t, `{"groups": [{"trigger": "orders", "status": "500", "events": 5}], "more": false}`,
+		d.ask(t, "GET", "/api/v1/events/groups?state=dead&by=trigger&by=status&status=5xx&error=answered", nil).text)
 	for _, id := range []string{delivered, dead[0], waiting[0], flying[0]} {
 		var detail operate.Detail
 		shown := d.ask(t, "GET", "/api/v1/events/"+id, nil)
@@ -159,6 +161,9 @@ func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
 		"another bad time":         {"GET", "/api/v1/audit?until=2026-11-25+00", nil, "400 invalid"},
 		"a bad action":             {"GET", "/api/v1/audit?action=undo", nil, "400 invalid"},
 		"a session of text":        {"POST", "/api/v1/triggers/manual/invoke", map[string]any{"payload": 1, "session_variables": "x"}, "400 invalid"},
+		"a bad status":             {"GET", "/api/v1/events?status=abc", nil, "400 invalid"},
+		"a bad kind":               {"GET", "/api/v1/events?kind=abc", nil, "400 invalid"},
+		"a bad group":              {"GET", "/api/v1/events/groups?by=abc", nil, "400 invalid"},
 		"a bad state":              {"GET", "/api/v1/events?state=lost", nil, "400 invalid"},
 		"a bad payload filter":     {"GET", "/api/v1/events?payload=x", nil, "400 invalid"},
 		"with_payload":             {"GET", "/api/v1/events?with_payload=1", nil, "400 invalid"},

@@ -48,6 +48,15 @@ func (s *Server) count(_ http.ResponseWriter, r *http.Request) (int, any, error)
 	return http.StatusOK, tally, err
 }
 
+func (s *Server) groups(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	f, err := readFilter(r.URL.Query())
+	if err != nil {
+		return 0, nil, err
+	}
+	groups, err := operate.GroupBy(r.Context(), s.cfg.DB, f, several(r.URL.Query(), "by"), 0)
+	return http.StatusOK, groups, err
+}
+
 func (s *Server) show(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	d, err := operate.Show(r.Context(), s.cfg.DB, r.PathValue("id"))
 	if err != nil {
@@ -63,7 +72,8 @@ func (s *Server) show(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 
 // readFilter reads the parameters that choose events.
 func readFilter(q url.Values) (operate.Filter, error) {
-	f := operate.Filter{IDs: several(q, "id"), Triggers: several(q, "trigger"), Table: q.Get("table"), Payload: q.Get("payload")}
+	f := operate.Filter{IDs: several(q, "id"), Triggers: several(q, "trigger"), Table: q.Get("table"), Payload: q.Get("payload"),
+		Error: q.Get("error"), Statuses: several(q, "status"), Kinds: several(q, "kind")}
 	for _, text := range several(q, "state") {
 		state, err := operate.ParseState(text)
 		if err != nil {

@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -93,14 +95,19 @@ func (p *Problem) write(w http.ResponseWriter) {
 	for name, values := range p.header {
 		w.Header()[name] = values
 	}
-	writeJSON(w, p.Status, "application/problem+json", p)
+	_ = writeJSON(w, p.Status, "application/problem+json", p) // it holds nothing but text
 }
 
-// writeJSON answers. That a client has gone meanwhile is its own affair.
-func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
+// writeJSON answers. What can't be encoded is an error before anything is sent. That a client has gone meanwhile is its own affair.
+func writeJSON(w http.ResponseWriter, status int, contentType string, v any) error {
+	var body bytes.Buffer
+	e := json.NewEncoder(&body)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("write the answer: %w", err)
+	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(v)
+	_, _ = w.Write(body.Bytes())
+	return nil
 }

@@ -29,7 +29,7 @@ type route struct {
 }
 
 func (s *Server) routes() []route {
-	filter := []string{"id", "trigger", "state", "table", "since", "until", "payload"}
+	filter := []string{"id", "trigger", "state", "table", "since", "until", "payload", "error", "status", "kind"}
 	get := func(path string, query []string, handle func(http.ResponseWriter, *http.Request) (int, any, error)) route {
 		return route{method: http.MethodGet, path: path, access: read, query: query, timeout: s.cfg.Timeout, handle: handle}
 	}
@@ -52,6 +52,7 @@ func (s *Server) routes() []route {
 		get("/api/v1/triggers", nil, s.triggers),
 		get("/api/v1/events", slices.Concat(filter, []string{"limit", "cursor", "with_payload"}), s.list),
 		get("/api/v1/events/count", filter, s.count),
+		get("/api/v1/events/groups", slices.Concat(filter, []string{"by"}), s.groups),
 		tail,
 		get("/api/v1/events/{id}", nil, s.show),
 		post("/api/v1/events/redeliver", maxBody, s.redeliver),
@@ -129,6 +130,14 @@ func (s *Server) serve(route route) http.Handler {
 			p.write(w)
 			return
 		}
+		if route.access != public {
+			if s.busy.Add(1) > maxConnections {
+				defer s.busy.Add(-1)
+				newProblem(http.StatusServiceUnavailable, "too_many", fmt.Sprintf("%d requests are being answered", maxConnections), "try again later").with("Retry-After", "5").write(w)
+				return
+			}
+			defer s.busy.Add(-1)
+		}
 		if p := s.checkRequest(w, r, route); p != nil {
 			p.write(w)
 			return
@@ -142,11 +151,11 @@ func (s *Server) serve(route route) http.Handler {
 			r = r.WithContext(ctx)
 		}
 		status, answer, err := route.handle(w, r)
-		switch {
-		case err != nil:
+		if err == nil && status != 0 {
+			err = writeJSON(w, status, "application/json", answer)
+		}
+		if err != nil {
 			s.asProblem(r, err).write(w)
-		case status != 0:
-			writeJSON(w, status, "application/json", answer)
 		}
 	})
 }

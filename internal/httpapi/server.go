@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -47,7 +48,8 @@ type Config struct {
 
 // Bounds of what is served.
 const (
-	maxConnections = 256
+	maxConnections = 256 // above it idle ones are closed, and nothing but health is answered
+	reserved       = 64  // more of them, for health
 	maxHeader      = 16 << 10
 	maxBody        = 1 << 20
 	maxPayload     = 8 << 20 // of invoke
@@ -72,6 +74,7 @@ type Server struct {
 	readiness  readiness
 	operations operations
 	tails      chan struct{} // a token per tail under way
+	busy       atomic.Int64  // requests under way but those for health
 	openapi    func() ([]byte, error)
 }
 
@@ -132,10 +135,11 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: s.handler, BaseContext: func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:  slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnState: (&connections{all: map[net.Conn]idling{}}).changed,
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(netutil.LimitListener(l, maxConnections)) }()
+	go func() { failed <- server.Serve(netutil.LimitListener(l, maxConnections+reserved)) }()
 	select {
 	case err := <-failed:
 		end()

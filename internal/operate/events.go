@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -41,6 +42,58 @@ type Payload struct {
 	New              json.RawMessage `json:"new"`
 	SessionVariables json.RawMessage `json:"session_variables"`
 	TraceContext     json.RawMessage `json:"trace_context"`
+}
+
+// MarshalJSON writes JSON that is nested too deep for a parser as a string that holds it.
+func (p Payload) MarshalJSON() ([]byte, error) {
+	type plain Payload
+	return marshal(plain{shallow(p.Old), shallow(p.New), shallow(p.SessionVariables), shallow(p.TraceContext)})
+}
+
+// MarshalJSON does the same for the body.
+func (r Request) MarshalJSON() ([]byte, error) {
+	type plain Request
+	r.Body = shallow(r.Body)
+	return marshal(plain(r))
+}
+
+// marshal leaves <, > and & as they are, as the answers do.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// deepest is how deep JSON may be nested that is passed on as JSON: encoding/json, and with it most that read answers, takes 10,000 levels.
+const deepest = 9_900
+
+func shallow(text json.RawMessage) json.RawMessage {
+	depth, quoted, escaped := 0, false, false
+	for _, c := range text {
+		switch {
+		case escaped:
+			escaped = false
+		case quoted && c == '\\':
+			escaped = true
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			depth--
+		}
+		if depth > deepest {
+			out, err := marshal(string(text))
+			if err != nil {
+				return text
+			}
+			return out
+		}
+	}
+	return text
 }
 
 // ListOptions say which page of the events to read.

@@ -8,8 +8,11 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"github.com/rowhook/rowhook/internal/webhook"
 )
 
 // State is where an event stands.
@@ -46,11 +49,16 @@ type Filter struct {
 	// Payload is a JSON path (SQL/JSON, as jsonb_path_exists takes it) over {"old", "new", "session_variables",
 	// "trace_context"}, or KEY=VALUE for one key, such as new.customer.id=42.
 	Payload string `json:"payload,omitempty"`
+	// The last attempt, as it is logged; of dead letters also the reason, where the log is over its retention.
+	Error    string   `json:"error,omitempty"`    // a part of the error, in whatever case
+	Statuses []string `json:"statuses,omitempty"` // of the response, such as 503 or 5xx; any of these
+	Kinds    []string `json:"kinds,omitempty"`    // of the failure where there was no response, such as timeout; any of these
 }
 
 // IsZero reports that the filter chooses every event.
 func (f *Filter) IsZero() bool {
-	return len(f.IDs) == 0 && len(f.Triggers) == 0 && len(f.States) == 0 && f.Table == "" && f.Since.IsZero() && f.Until.IsZero() && f.Payload == ""
+	return len(f.IDs) == 0 && len(f.Triggers) == 0 && len(f.States) == 0 && f.Table == "" && f.Since.IsZero() && f.Until.IsZero() && f.Payload == "" &&
+		f.Error == "" && len(f.Statuses) == 0 && len(f.Kinds) == 0
 }
 
 // query is a Filter checked and resolved against the triggers.
@@ -58,9 +66,41 @@ type query struct {
 	ids      []string
 	triggers []int32 // nil: every one
 	states   []State
-	low      string // id: at least
-	high     string // id: less than
-	path     string // jsonpath, "" for none
+	low      string   // id: at least
+	high     string   // id: less than
+	path     string   // jsonpath, "" for none
+	error    string   // in small letters, "" for any
+	statuses []string // patterns for like; nil: any
+	kinds    []string // nil: any
+}
+
+// ofAttempt reports that the last attempt is looked at.
+func (q *query) ofAttempt() bool { return q.error != "" || q.statuses != nil || q.kinds != nil }
+
+// slow reports that a step takes longer than one by the columns alone.
+func (q *query) slow() bool { return q.path != "" || q.ofAttempt() }
+
+var statusPattern = regexp.MustCompile(`^[1-5](\d\d|xx|XX)$`)
+
+// resolveAttempt checks what is asked of the last attempt.
+func (f *Filter) resolveAttempt(q *query) error {
+	if strings.ContainsRune(f.Error, 0) || !utf8.ValidString(f.Error) {
+		return problem(ErrInvalid, "write a part of the error as it is shown", "%q is no text that an error could hold", f.Error)
+	}
+	q.error = strings.ToLower(f.Error)
+	for _, s := range f.Statuses {
+		if !statusPattern.MatchString(s) {
+			return problem(ErrInvalid, "write one such as 503, or 5xx for all of its hundred", "%q is no status of a response", s)
+		}
+		q.statuses = append(q.statuses, strings.ReplaceAll(strings.ToLower(s), "x", "_"))
+	}
+	for _, kind := range f.Kinds {
+		if !slices.Contains(webhook.Kinds(), kind) {
+			return problem(ErrInvalid, "write one of "+strings.Join(webhook.Kinds(), ", "), "%q is no kind of a failure", kind)
+		}
+		q.kinds = append(q.kinds, kind)
+	}
+	return nil
 }
 
 const (
@@ -97,6 +137,9 @@ func (f *Filter) resolve(ts triggers) (*query, error) {
 			f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
 	}
 	if err := f.resolveTriggers(q, ts); err != nil {
+		return nil, err
+	}
+	if err := f.resolveAttempt(q); err != nil {
 		return nil, err
 	}
 	var err error

@@ -113,7 +113,7 @@ func (w *walk) next(ctx context.Context, db sqlschema.Queryer, limit int) (event
 			return events, last, nil
 		}
 		most := lastStep
-		if w.path != "" {
+		if w.slow() {
 			most = lastPayloadStep
 		}
 		step = min(4*step, max(most, limit))
@@ -198,7 +198,7 @@ func (w *walk) count(ctx context.Context, db sqlschema.Queryer) (total int64, mo
 	}
 	for {
 		step := lastStep
-		if w.path != "" {
+		if w.slow() {
 			step = lastPayloadStep
 		}
 		page, filter, args := w.page(few, step)
@@ -275,10 +275,28 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 		args = append(args, w.path)
 		where = append(where, fmt.Sprintf("rowhook.payload_matches(e.old, e.new, e.session, e.trace, $%d::text::jsonpath)", len(args)))
 	}
+	if w.ofAttempt() {
+		args = append(args, w.error, w.statuses, w.kinds)
+		n := len(args)
+		where = append(where, fmt.Sprintf("exists (select from %s where ($%d::text = '' or position($%[2]d::text in lower(a.error)) > 0)"+
+			" and ($%d::text[] is null or a.status like any($%[3]d)) and ($%d::text[] is null or a.kind = any($%[4]d)))", w.lastAttempt(), n-2, n-1, n))
+	}
 	if len(where) == 0 {
 		where = append(where, "true")
 	}
 	return sql, strings.Join(where, " and "), args
+}
+
+// lastAttempt is what is known of the last attempt of an event e: the log's index leads to it. The reason of a dead letter stays when the
+// log goes.
+func (w *walk) lastAttempt() string {
+	reason := "''"
+	if w.table == "dead_letter" {
+		reason = "e.reason"
+	}
+	return "(select coalesce(l.status::text, substring(" + reason + " from 'answered ([1-5][0-9]{2})'), '') as status, coalesce(l.error_kind, '') as kind," +
+		" concat_ws(' ', nullif(" + reason + ", ''), l.error) as error from (select) as one left join lateral (select i.status, i.error_kind, i.error" +
+		" from rowhook.invocation_log i where i.event_id = e.id order by i.started_at desc limit 1) as l on true) as a"
 }
 
 // explainPath blames a malformed JSON path on the filter.

@@ -34,6 +34,17 @@ const (
 	KindOther       Kind = "other"       // anything else, such as a response that is not HTTP
 )
 
+// Kinds lists those of failures, as text.
+func Kinds() []string {
+	var out []string
+	for _, k := range []Kind{
+		KindRefused, KindDNS, KindTLS, KindTimeout, KindReset, KindUnreachable, KindBadURL, KindTooLarge, KindDenied, KindCanceled, KindOther,
+	} {
+		out = append(out, string(k))
+	}
+	return out
+}
+
 // Classify says which kind of failure err, from a round trip or from reading a response, is. It is a pure function;
 // nil is KindResponse.
 func Classify(err error) Kind {

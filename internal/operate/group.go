@@ -1,0 +1,143 @@
+package operate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Group is a number of events that have something in common. What was not asked for is left out.
+type Group struct {
+	Trigger string `json:"trigger,omitempty"`
+	State   State  `json:"state,omitempty"`
+	Error   string `json:"error,omitempty"`  // of the last attempt, or why it is a dead letter
+	Status  string `json:"status,omitempty"` // of the last response
+	Kind    string `json:"kind,omitempty"`   // of the last failure without a response
+	Events  int64  `json:"events"`
+}
+
+// Groups are events by what they have in common, most of them first.
+type Groups struct {
+	Groups []Group `json:"groups"`
+	More   bool    `json:"more"` // counting took too long: there are at least so many
+}
+
+// GroupKeys are by what events can be grouped.
+func GroupKeys() []string { return []string{"trigger", "state", "error", "status", "kind"} }
+
+// mostGroups bounds what is kept; what comes when there are so many is counted as the rest, without a name.
+const mostGroups = 1000
+
+// GroupBy counts the events that a filter chooses by what they have in common, for no longer than the budget; 0: two seconds.
+func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Duration) (*Groups, error) {
+	for _, key := range by {
+		if !slices.Contains(GroupKeys(), key) {
+			return nil, problem(ErrInvalid, "write some of "+strings.Join(GroupKeys(), ", "), "events can't be grouped by %q", key)
+		}
+	}
+	if len(by) == 0 {
+		return nil, problem(ErrInvalid, "write some of "+strings.Join(GroupKeys(), ", "), "nothing says by what events are grouped")
+	}
+	deadline := time.Now().Add(cmp.Or(budget, 2*time.Second))
+	out := &Groups{Groups: []Group{}}
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		ts, err := readTriggers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		q, err := f.resolve(ts)
+		if err != nil {
+			return err
+		}
+		counts := map[Group]int64{}
+		for _, s := range sources() {
+			w := &walk{query: q, source: s, deadline: deadline}
+			more, err := w.group(ctx, tx, ts, by, counts)
+			if err != nil {
+				return err
+			}
+			out.More = out.More || more
+		}
+		for g, n := range counts {
+			g.Events = n
+			out.Groups = append(out.Groups, g)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(out.Groups, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Trigger, b.Trigger), cmp.Compare(a.Error, b.Error), cmp.Compare(a.Status+a.Kind, b.Status+b.Kind))
+	})
+	return out, nil
+}
+
+// group adds the rest of the events that next would return to counts. more says that its time was over before.
+func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, counts map[Group]int64) (more bool, err error) {
+	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
+		return false, nil
+	}
+	few, err := w.few(ctx, tx)
+	if err != nil {
+		return false, err
+	}
+	state := "'" + string(w.holds[0]) + "'"
+	if w.table == "event_log" {
+		state = queueState
+	}
+	keys := map[string]string{"trigger": "e.trigger_id", "state": state, "error": "left(a.error, 300)", "status": "a.status", "kind": "a.kind"}
+	chosen := make([]string, len(GroupKeys()))
+	for i, key := range GroupKeys() {
+		chosen[i] = "''"
+		if key == "trigger" {
+			chosen[i] = "0"
+		}
+		if slices.Contains(by, key) {
+			chosen[i] = keys[key]
+		}
+	}
+	_, end := w.order()
+	for {
+		page, filter, args := w.page(few, lastPayloadStep)
+		sql := "with page as materialized (" + page + ") " +
+			"select (select count(*) from page), coalesce((select id::text from page order by page.id " + end + " limit 1), ''), g.* from (select) as one left join " +
+			"(select " + strings.Join(chosen, ", ") + ", count(*) from page e cross join lateral " + w.lastAttempt() + " where " + filter + " group by 1, 2, 3, 4, 5) as g (trigger, state, error, status, kind, n) on true"
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return false, explainPath(err, w.path)
+		}
+		var n int
+		var trigger *int32
+		var keys [4]*string
+		var found *int64
+		_, err = pgx.ForEachRow(rows, []any{&n, &w.after, &trigger, &keys[0], &keys[1], &keys[2], &keys[3], &found}, func() error {
+			if found == nil {
+				return nil
+			}
+			g := Group{State: State(*keys[0]), Error: *keys[1], Status: *keys[2], Kind: *keys[3]}
+			if slices.Contains(by, "trigger") {
+				g.Trigger = ts.byID(*trigger).Name
+			}
+			if _, known := counts[g]; !known && len(counts) >= mostGroups {
+				g = Group{}
+			}
+			counts[g] += *found
+			return nil
+		})
+		if err != nil {
+			return false, fmt.Errorf("group events: %w", explainPath(err, w.path))
+		}
+		switch {
+		case few || n < lastPayloadStep:
+			return false, nil
+		case time.Now().After(w.deadline):
+			return true, nil
+		}
+	}
+}
