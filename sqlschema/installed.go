@@ -157,7 +157,7 @@ func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		return nil, fmt.Errorf("read rowhook.capture: %w", err)
 	}
 	err = conn.QueryRow(ctx, `
-select case when pg_catalog.pg_has_role(nspowner, 'MEMBER') then nspowner::pg_catalog.regrole::pg_catalog.text else '' end
+select case when pg_catalog.pg_has_role(nspowner, `+setRole+`) then nspowner::pg_catalog.regrole::pg_catalog.text else '' end
   from pg_catalog.pg_namespace where nspname = 'rowhook'`).Scan(&in.owner)
 	if err != nil {
 		return nil, fmt.Errorf("read the owner of the schema rowhook: %w", err)

@@ -232,11 +232,11 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 // must be this role's own, since the owner of a schema can put anything in place of what is in it.
 func actAsOwner(ctx context.Context, conn *pgx.Conn) (back func(), err error) {
 	var owner, user string
-	var member, installed bool
+	var maySet, inherits, installed bool
 	err = conn.QueryRow(ctx, `
-select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog.regrole::pg_catalog.text, pg_catalog.pg_has_role(n.nspowner, 'MEMBER'),
+select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog.regrole::pg_catalog.text, pg_catalog.pg_has_role(n.nspowner, `+setRole+`), pg_catalog.pg_has_role(n.nspowner, 'USAGE'),
        exists (select from pg_catalog.pg_class where relnamespace = n.oid and relname = 'schema_version')
-  from pg_catalog.pg_namespace n where n.nspname = 'rowhook'`).Scan(&owner, &user, &member, &installed)
+  from pg_catalog.pg_namespace n where n.nspname = 'rowhook'`).Scan(&owner, &user, &maySet, &inherits, &installed)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("look at the schema rowhook: %w", err)
@@ -245,7 +245,10 @@ select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog
 	case !installed:
 		return nil, fmt.Errorf("there is a schema rowhook that belongs to %s and in which Rowhook is not installed: whoever owns the schema could put anything in the place "+
 			"of what is installed there: apply as %[1]s, or drop schema rowhook if it is not needed", owner)
-	case !member:
+	case !maySet && inherits:
+		return nil, fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not become it, and what it makes in the schema would be its own: "+
+			"grant %[2]s to %[1]s with set true, inherit true", user, owner)
+	case !maySet:
 		return func() {}, nil // the server says what may not be done
 	}
 	if _, err := conn.Exec(ctx, "set role "+owner); err != nil {

@@ -156,6 +156,9 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 			return nil, err
 		}
 	}
+	if err := p.mayApply(ctx); err != nil {
+		return nil, err
+	}
 	return p.plan, nil
 }
 

@@ -26,6 +26,7 @@ type relation struct {
 	// trigger's rows run as the owner. See guarded.
 	Trusted bool
 	MayRun  bool
+	Member  bool // this role is a member of the owner's, with or without what that is good for
 	columns []column
 }
 
@@ -97,9 +98,11 @@ select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c
        pg_catalog.has_table_privilege(c.oid, 'TRIGGER') as may_trigger,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') as owned,
        pg_catalog.pg_get_userbyid(c.relowner) as owner,
-       pg_catalog.pg_has_role(c.relowner, coalesce((select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook'), current_user::pg_catalog.regrole), 'MEMBER') as trusted,
-       pg_catalog.pg_has_role(c.relowner, 'MEMBER') as may_run
+       pg_catalog.pg_has_role(c.relowner, i.owner, 'USAGE') or pg_catalog.pg_has_role(c.relowner, i.owner, `+setRole+`) as trusted,
+       pg_catalog.pg_has_role(c.relowner, 'USAGE') and pg_catalog.pg_has_role(c.relowner, `+setRole+`) as may_run,
+       pg_catalog.pg_has_role(c.relowner, 'MEMBER') as member
   from pg_catalog.pg_class c
+  cross join (select coalesce((select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook'), current_user::pg_catalog.regrole) as owner) as i
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.oid = $1`, oid)
 	if err != nil {
@@ -194,12 +197,29 @@ func (r *relation) refusal(user string, spec Spec) string {
 			plainName(user), r, r, plainName(user), plainName(r.Owner))
 	case spec.exposed(r):
 		return fmt.Sprintf("%s belongs to %s, who could run code as the role that installed Rowhook, through a type of their own in a column: "+
-			"apply as a superuser or as a member of %[2]s, or choose columns of built-in types by payload: {columns: [...]}", r, plainName(r.Owner))
+			"apply as a superuser or as a member of %[2]s, or choose columns of built-in types by payload: {columns: [...]}%[3]s", r, plainName(r.Owner), r.membership(user))
 	case spec.OnReplication && !r.Owned:
 		return fmt.Sprintf("on_replication needs ALTER TABLE, which only the owner of %s may do: apply as %s, or leave on_replication out", r, plainName(r.Owner))
 	}
 	return ""
 }
+
+// membership says what a member lacks to act as the owner, or nothing.
+func (r *relation) membership(user string) string {
+	if !r.Member {
+		return ""
+	}
+	return fmt.Sprintf("; the role %s is a member of %s, but may not act as it: %s", plainName(user), plainName(r.Owner), grantMembership(plainName(r.Owner), plainName(user)))
+}
+
+// grantMembership is what makes a role one that acts as another, as the capture functions of that one's tables take it. From PostgreSQL 16 on
+// a membership may lack either half, and the one that a role with CREATEROLE has in those that it made lacks both.
+func grantMembership(owner, user string) string {
+	return fmt.Sprintf("grant %s to %s with set true, inherit true (before PostgreSQL 16: alter role %[2]s inherit)", owner, user)
+}
+
+// setRole is the right to SET ROLE, which giving something to a role takes, too. Before PostgreSQL 16 every member had it.
+const setRole = "case when pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 160000 then 'SET' else 'MEMBER' end"
 
 // missingTable says that there is no such table, and which there are.
 func missingTable(ctx context.Context, conn *pgx.Conn, name string, was *relation) (string, error) {

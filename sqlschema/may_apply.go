@@ -1,0 +1,109 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// standing is what this role may do where Rowhook is, or will be, installed.
+type standing struct {
+	User, Database          string
+	Owner                   string // of the schema rowhook; "": there is none
+	IsOwner                 bool
+	Set, Inherits           bool // it may become the owner; it has the owner's rights
+	MayCreate               bool // a schema in the database
+	Languages               []string
+	WritesTrigger, Captures bool // it may write rowhook.trigger, and make triggers that run rowhook.capture
+}
+
+func readStanding(ctx context.Context, conn *pgx.Conn) (*standing, error) {
+	rows, err := conn.Query(ctx, `
+select current_user::pg_catalog.text as user, pg_catalog.current_database()::pg_catalog.text as database, coalesce(pg_catalog.pg_get_userbyid(n.nspowner), '') as owner,
+       coalesce(pg_catalog.pg_get_userbyid(n.nspowner) = current_user, false) as is_owner,
+       coalesce(pg_catalog.pg_has_role(n.nspowner, `+setRole+`), false) as set, coalesce(pg_catalog.pg_has_role(n.nspowner, 'USAGE'), false) as inherits,
+       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') as may_create,
+       array(select lanname::pg_catalog.text from pg_catalog.pg_language where lanname in ('sql', 'plpgsql') and not pg_catalog.has_language_privilege(oid, 'USAGE') order by 1) as languages,
+       coalesce(pg_catalog.has_table_privilege(t.oid, 'INSERT') and pg_catalog.has_table_privilege(t.oid, 'UPDATE'), true) as writes_trigger,
+       coalesce(pg_catalog.has_function_privilege(f.oid, 'EXECUTE'), true) as captures
+  from (select 1) as one
+  left join pg_catalog.pg_namespace n on n.nspname = 'rowhook'
+  left join pg_catalog.pg_class t on t.relnamespace = n.oid and t.relname = 'trigger'
+  left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname = 'capture'`)
+	if err != nil {
+		return nil, fmt.Errorf("ask what this role may do: %w", err)
+	}
+	s, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[standing])
+	if err != nil {
+		return nil, fmt.Errorf("ask what this role may do: %w", err)
+	}
+	return s, nil
+}
+
+// mayApply says before anything is changed what this role lacks for the plan, so that no apply ends half-way for want of a right.
+func (p *planner) mayApply(ctx context.Context) error {
+	if p.plan.Empty() {
+		return nil
+	}
+	s, err := readStanding(ctx, p.conn)
+	if err != nil {
+		return err
+	}
+	user, owner := plainName(s.User), plainName(s.Owner)
+	switch {
+	case s.Owner == "" && !s.MayCreate:
+		return fmt.Errorf("the role %s may not create the schema rowhook: grant create on database %s to %[1]s", user, plainName(s.Database))
+	case s.Owner != "" && !s.Set && s.Inherits:
+		return fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not become it, and what it makes in the schema would be its own: %s", user, owner, grantMembership(owner, user))
+	case s.Owner != "" && p.in.database < p.in.program && !s.Set:
+		return fmt.Errorf("the role %s may not change the schema rowhook, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
+	case s.Owner != "" && !s.WritesTrigger:
+		return fmt.Errorf("the role %s may not write rowhook.trigger, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
+	}
+	if len(s.Languages) > 0 && p.makesFunctions() {
+		return fmt.Errorf("the role %s may not make functions in the language %s: grant usage on language %[2]s to %[1]s", user, strings.Join(s.Languages, ", "))
+	}
+	if !s.Captures && p.in.database == p.in.program && slices.ContainsFunc(p.works(), func(w *installation) bool { return len(w.create) > 0 && !w.spec.ownFunction(w.rel) }) {
+		return fmt.Errorf("the role %s may not make triggers that run rowhook.capture: apply as %s, or grant execute on function rowhook.capture() to %[1]s", user, owner)
+	}
+	return p.mayDrop(ctx, user)
+}
+
+func (p *planner) works() []*installation {
+	var all []*installation
+	for _, u := range p.plan.units {
+		for _, w := range u.works {
+			if i, ok := w.(*installation); ok {
+				all = append(all, i)
+			}
+		}
+	}
+	return all
+}
+
+func (p *planner) makesFunctions() bool {
+	return p.in.database < p.in.program || slices.ContainsFunc(p.works(), func(w *installation) bool { return w.functions })
+}
+
+// mayDrop asks whether this role has the rights of the owners of the tables that lose a trigger: no right on a table is enough for that.
+func (p *planner) mayDrop(ctx context.Context, user string) error {
+	for _, u := range p.plan.units {
+		if u.relation == 0 || u.lock != everyoneWaits {
+			continue
+		}
+		var owner string
+		var owned bool
+		err := p.conn.QueryRow(ctx, `
+select pg_catalog.pg_get_userbyid(relowner)::pg_catalog.text, pg_catalog.pg_has_role(relowner, 'USAGE') from pg_catalog.pg_class where oid = $1`, u.relation).Scan(&owner, &owned)
+		if err != nil {
+			return fmt.Errorf("ask for the owner of %s: %w", u.table, err)
+		}
+		if !owned {
+			return fmt.Errorf("the role %s must be owner of %s to drop a trigger of it: apply as the table's owner %s, or %s", user, u.table, plainName(owner), grantMembership(plainName(owner), user))
+		}
+	}
+	return nil
+}
