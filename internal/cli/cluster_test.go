@@ -124,7 +124,7 @@ triggers:
 	first.stderr.waitFor(t, "ready")
 	db.Exec(t, "insert into orders values (1, 1, 'a')")
 	<-arrived
-	first.signal(t, syscall.SIGSTOP)
+	first.signal(t, standStill)
 	second := start(t, env("second"), "run", "--poll-interval", "1h")
 	second.stderr.waitFor(t, "ready")
 
@@ -141,7 +141,7 @@ triggers:
 	require.Eventually(t, func() bool { return conn.QueryRow(t.Context(), standing).Scan(&before) == nil }, patience, 10*time.Millisecond)
 	require.True(t, strings.HasPrefix(before, "2 0 "), before)
 
-	first.signal(t, syscall.SIGCONT)
+	first.signal(t, goOn)
 	first.stderr.waitFor(t, "taken over by another instance before they were settled")
 	require.NoError(t, conn.QueryRow(t.Context(), standing).Scan(&after))
 	require.Equal(t, before, after)

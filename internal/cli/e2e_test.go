@@ -711,7 +711,7 @@ func TestKilledDevLeavesNoPostgresBehind(t *testing.T) {
 	_, err = conn.Exec(ctx, "select pg_sleep(3600)")
 	require.Error(t, err, "the watchdog ends the session")
 	require.NoError(t, ctx.Err())
-	require.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, patience, 20*time.Millisecond, "postmaster %d", pid)
+	require.Eventually(t, func() bool { return isGone(pid) }, patience, 20*time.Millisecond, "postmaster %d", pid)
 }
 
 func TestVersionAndCompletionArePrinted(t *testing.T) {

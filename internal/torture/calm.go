@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -169,7 +168,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	}
 	f := &fault{Kind: faultZombie, Slot: away.number, At: time.Since(l.start), Began: time.Now()}
 	c := away.running()
-	if err := errors.Join(c.Signal(syscall.SIGSTOP), l.terminate(ctx, away, false)); err != nil {
+	if err := errors.Join(c.Signal(standStill), l.terminate(ctx, away, false)); err != nil {
 		return err.Error()
 	}
 	l.receiver.setMood(patient, mood{kind: moodFailing, share: 1})
@@ -177,7 +176,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	for l.receiver.matching(patient, func(s *seen) bool { return takenFrom(s, away.number) }) < enough && ctx.Err() == nil {
 		wait(ctx, 20*time.Millisecond)
 	}
-	if err := c.Signal(syscall.SIGCONT); err != nil {
+	if err := c.Signal(goOn); err != nil {
 		return err.Error()
 	}
 	f.Ended = time.Now()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -44,7 +43,7 @@ func (l *lab) heal(ctx context.Context) error {
 		s.database.Heal()
 		s.webhooks.Heal()
 		if c := s.running(); c != nil {
-			_ = c.Signal(syscall.SIGCONT) // it may have ended
+			_ = c.Signal(goOn) // it may have ended
 		}
 		s.release()
 	}
@@ -139,10 +138,10 @@ func (l *lab) hurt(ctx context.Context, s *slot, f *fault) error {
 	if c == nil {
 		return nil
 	}
-	if err := c.Signal(syscall.SIGSTOP); err != nil {
+	if err := c.Signal(standStill); err != nil {
 		return err
 	}
-	defer func() { _ = c.Signal(syscall.SIGCONT) }() // it may have been killed
+	defer func() { _ = c.Signal(goOn) }() // it may have been killed
 	var err error
 	if f.Kind == faultZombie {
 		err = l.terminate(ctx, s, false)

@@ -176,7 +176,7 @@ func (s *slot) stop(hard bool) error {
 // close ends what is left.
 func (s *slot) close() {
 	if c := s.take(); c != nil {
-		_ = c.Signal(syscall.SIGCONT) // it may not be stopped
+		_ = c.Signal(goOn) // it may not be stopped
 		c.Kill()
 	}
 	for _, p := range []*proxy.Proxy{s.database, s.webhooks} {
