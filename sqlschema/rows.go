@@ -2,11 +2,13 @@ package sqlschema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // RowSource reads the rows that a watched table has now, in the order of its primary key, as the trigger's events would
@@ -16,12 +18,9 @@ type RowSource struct {
 	Table   string   // for people
 	Key     []string // columns of the primary key, or of another unique key without nulls
 
-	from    string // relation and alias, for SQL
-	columns string // key columns, for SQL
-	last    string // likewise, from the last row
-	given   string // the parameter $1, an array of text, as a row of the key's types
-	latest  string // likewise $2
-	body    string // the payload, null for rows that are not wanted
+	from string // relation and alias, for SQL
+	key  []keyColumn
+	body string // the payload, null for rows that are not wanted
 }
 
 // RowsError says why a table's rows can't be read as events, and what to do about it.
@@ -29,8 +28,89 @@ type RowsError struct{ Message string }
 
 func (e *RowsError) Error() string { return e.Message }
 
-// keyColumn is a column of the key.
-type keyColumn struct{ Name, Type string }
+// keyColumn is a column of the key, with the operators and the collation by which its index holds it to be unique. What the search_path
+// or the type's default would give instead may order it otherwise, or hold two keys to be one, and rows would be passed over.
+type keyColumn struct {
+	Name, Type                          string
+	Less, AtMost, Same, AtLeast, Beyond string // operators of the index's operator class: <, <=, =, >=, >
+	Collation                           string // "": the type has none
+}
+
+// as writes the column, under this name, as the index compares it.
+func (k *keyColumn) as(name string) string {
+	if k.Collation == "" {
+		return name
+	}
+	return name + " collate " + k.Collation
+}
+
+// compared says that the key of a row is behind the one in a parameter, an array of text, or, where last says so, is it or before it.
+func compared(key []keyColumn, param string, last bool) string {
+	if row := comparedAsRow(key, param, last); row != "" {
+		return row
+	}
+	condition := ""
+	for i := len(key) - 1; i >= 0; i-- {
+		k := &key[i]
+		column, given := k.as("new."+quoteName(k.Name)), fmt.Sprintf("(%s::text[])[%d]::%s", param, i+1, k.Type)
+		strict, bound := k.Beyond, k.Less
+		if last {
+			strict = k.Less
+		} else {
+			bound = k.Beyond
+		}
+		switch {
+		case condition == "" && last:
+			condition = column + " " + k.AtMost + " " + given
+		case condition == "":
+			condition = column + " " + strict + " " + given
+		default:
+			condition = "(" + column + " " + bound + " " + given + " or " + column + " " + k.Same + " " + given + " and " + condition + ")"
+		}
+	}
+	if len(key) == 1 {
+		return condition
+	}
+	// The index is entered by its first column: a condition with "or" says nothing to it.
+	first := &key[0]
+	column, given := first.as("new."+quoteName(first.Name)), "("+param+"::text[])[1]::"+first.Type
+	if last {
+		return column + " " + first.AtMost + " " + given + " and " + condition
+	}
+	return column + " " + first.AtLeast + " " + given + " and " + condition
+}
+
+// comparedAsRow is the same as a comparison of rows, which the index answers by all its columns. "": their operators differ.
+func comparedAsRow(key []keyColumn, param string, last bool) string {
+	columns, given := make([]string, len(key)), make([]string, len(key))
+	for i := range key {
+		k := &key[i]
+		if k.AtMost != key[0].AtMost || k.Beyond != key[0].Beyond {
+			return ""
+		}
+		columns[i], given[i] = k.as("new."+quoteName(k.Name)), fmt.Sprintf("(%s::text[])[%d]::%s", param, i+1, k.Type)
+	}
+	operator := key[0].Beyond
+	if last {
+		operator = key[0].AtMost
+	}
+	return "row(" + strings.Join(columns, ", ") + ") " + operator + " row(" + strings.Join(given, ", ") + ")"
+}
+
+// ordered is an ORDER BY of columns that name makes of those of the key.
+func (s *RowSource) ordered(name func(i int) string, descending bool) string {
+	parts := make([]string, len(s.key))
+	for i := range s.key {
+		operator := s.key[i].Less
+		if descending {
+			operator = s.key[i].Beyond
+		}
+		parts[i] = s.key[i].as(name(i)) + " using " + operator
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (s *RowSource) column(i int) string { return "new." + quoteName(s.key[i].Name) }
 
 // OpenRows prepares to read the rows of a trigger's table that meet its "when" and the condition, SQL over the table's
 // columns; "": every row. What is wrong with these is a *RowsError. It has to be called in a transaction.
@@ -47,13 +127,24 @@ func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec Spec, rel
 			"make this role, or one that it trusts, the owner for the time of the backfill, or have %[2]s update the rows, for which a trigger on updates is enough", rel, plainName(rel.Owner))}
 	}
 	key, err := collect[keyColumn](ctx, conn, `
-select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
-  from (select i.indrelid, i.indkey, i.indnkeyatts from pg_catalog.pg_index i
+select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, o.less, o.at_most, o.same, o.at_least, o.beyond,
+       coalesce((select pg_catalog.format('%I.%I', s.nspname, c.collname) from pg_catalog.pg_collation c
+                   join pg_catalog.pg_namespace s on s.oid = c.collnamespace where c.oid = i.indcollation[k.n - 1]), '') as collation
+  from (select i.indrelid, i.indkey, i.indnkeyatts, i.indclass, i.indcollation from pg_catalog.pg_index i
          where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
            and not exists (select from pg_catalog.pg_attribute n where n.attrelid = i.indrelid and n.attnum = any(i.indkey[0:i.indnkeyatts - 1]) and not n.attnotnull)
          order by i.indisprimary desc, i.indnkeyatts, i.indexrelid limit 1) as i
   cross join lateral unnest(i.indkey) with ordinality as k(attnum, n)
   join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+  join pg_catalog.pg_opclass x on x.oid = i.indclass[k.n - 1]
+ cross join lateral (
+   select max(f.op) filter (where f.strategy = 1) as less, max(f.op) filter (where f.strategy = 2) as at_most,
+          max(f.op) filter (where f.strategy = 3) as same, max(f.op) filter (where f.strategy = 4) as at_least, max(f.op) filter (where f.strategy = 5) as beyond
+     from (select m.amopstrategy as strategy, pg_catalog.format('operator(%I.%s)', s.nspname, p.oprname) as op
+             from pg_catalog.pg_amop m
+             join pg_catalog.pg_operator p on p.oid = m.amopopr
+             join pg_catalog.pg_namespace s on s.oid = p.oprnamespace
+            where m.amopfamily = x.opcfamily and m.amoplefttype = x.opcintype and m.amoprighttype = x.opcintype and m.amoppurpose = 's') as f) as o
  where k.n <= i.indnkeyatts order by k.n`, rel.OID)
 	if err != nil {
 		return nil, fmt.Errorf("look for the key of %s: %w", rel, err)
@@ -66,18 +157,13 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 	if rel.Kind != "p" {
 		s.from = "only " + s.from // rows of tables that inherit are not this trigger's
 	}
-	var columns, last, given, latest []string
-	for i, k := range key {
+	s.key = key
+	for _, k := range key {
 		s.Key = append(s.Key, k.Name)
-		columns = append(columns, "new."+quoteName(k.Name))
-		last = append(last, "new."+quoteName(k.Name)+" desc")
-		given = append(given, fmt.Sprintf("($1::text[])[%d]::%s", i+1, k.Type))
-		latest = append(latest, fmt.Sprintf("($2::text[])[%d]::%s", i+1, k.Type))
 	}
 	if _, err := conn.Exec(ctx, ownPath); err != nil {
 		return nil, fmt.Errorf("set search_path: %w", err)
 	}
-	s.columns, s.last, s.given, s.latest = strings.Join(columns, ", "), strings.Join(last, ", "), "row("+strings.Join(given, ", ")+")", "row("+strings.Join(latest, ", ")+")"
 	if err := s.choose(ctx, conn, rel, &spec, condition); err != nil {
 		return nil, err
 	}
@@ -136,13 +222,13 @@ func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (last []string, rows 
 	if _, err := tx.Exec(ctx, capturedAs); err != nil {
 		return nil, 0, fmt.Errorf("prepare to read %s: %w", s.Table, err)
 	}
-	found, err := tx.Query(ctx, "select "+s.keyAsText("new.")+" from "+s.from+" order by "+s.last+" limit 1")
+	found, err := tx.Query(ctx, "select "+s.keyAsText("new.")+" from "+s.from+" order by "+s.ordered(s.column, true)+" limit 1")
 	if err != nil {
-		return nil, 0, fmt.Errorf("look for the last row of %s: %w", s.Table, err)
+		return nil, 0, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
 	}
 	keys, err := pgx.CollectRows(found, pgx.RowTo[[]string])
 	if err != nil {
-		return nil, 0, fmt.Errorf("look for the last row of %s: %w", s.Table, err)
+		return nil, 0, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
 	}
 	if len(keys) == 0 {
 		return nil, 0, nil
@@ -157,7 +243,7 @@ select greatest($2::bigint, sum(case when c.reltuples >= 0 then c.reltuples else
 			name, int64(most)).Scan(&rows)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("count the rows of %s: %w", s.Table, err)
+		return nil, 0, s.explain(fmt.Errorf("count the rows of %s: %w", s.Table, err))
 	}
 	return keys[0], rows, nil
 }
@@ -177,7 +263,7 @@ func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string,
 	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
 		return nil, 0, nil, fmt.Errorf("prepare to read %s: %w", s.Table, err)
 	}
-	behind := "row(" + s.columns + ") > " + s.given + " and "
+	behind := compared(s.key, "$1", false) + " and "
 	if after == nil {
 		behind = "$1::text[] is null and "
 	}
@@ -194,18 +280,27 @@ func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string,
 	err = tx.QueryRow(ctx, `
 with page as materialized (
   select `+strings.Join(keys, ", ")+`, `+s.body+` as body from `+s.from+`
-   where `+behind+`row(`+s.columns+`) <= `+s.latest+`
-   order by `+s.columns+` limit $3),
+   where `+behind+compared(s.key, "$2", true)+`
+   order by `+s.ordered(s.column, false)+` limit $3),
 recorded as (
   insert into rowhook.event_log (id, trigger_id, op, new, session)
   select rowhook.uuid7(), $4, 'I', body, $5::text::json from page where body is not null returning id)
-select (select `+text+` from page order by `+strings.Join(named, " desc, ")+` desc limit 1),
+select (select `+text+` from page order by `+s.ordered(func(i int) string { return named[i] }, true)+` limit 1),
        (select count(*) from page), (select coalesce(array_agg(id::text), '{}') from recorded)`, after, last, limit, s.Trigger, session).Scan(&reached, &read, &ids)
 	if err == nil {
 		_, err = tx.Exec(ctx, pinnedPath)
 	}
 	if err != nil {
-		return nil, 0, nil, fmt.Errorf("record rows of %s: %w", s.Table, err)
+		return nil, 0, nil, s.explain(fmt.Errorf("record rows of %s: %w", s.Table, err))
 	}
 	return reached, read, ids, nil
+}
+
+// explain tells rows that are hidden from other errors: a session of ours fails rather than to read fewer.
+func (s *RowSource) explain(err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "42501" || pg.Routine != "check_enable_rls" {
+		return err
+	}
+	return &RowsError{fmt.Sprintf("row level security keeps rows of %s from this role (%s): use a role with bypassrls, or the table's owner where it is not forced on the owner", s.Table, pg.Message)}
 }

@@ -166,6 +166,11 @@ func (b *backfill) openRows(ctx context.Context, tx pgx.Tx) error {
 	}
 	var err error
 	b.rows, err = sqlschema.OpenRows(ctx, tx.Conn(), b.trigger.ID, spec, b.trigger.Relation, b.opt.Where)
+	return refused(err)
+}
+
+// refused makes a problem of what is wrong with the rows or the condition.
+func refused(err error) error {
 	var wrong *sqlschema.RowsError
 	if errors.As(err, &wrong) {
 		kind := ErrRefused
@@ -233,6 +238,7 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 
 func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (last []string, expected int64, err error) {
 	last, expected, err = b.rows.Extent(ctx, tx)
+	err = refused(err)
 	if sqlschema.IsState(err, "42501") { // insufficient_privilege
 		err = problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
 	}
@@ -282,7 +288,7 @@ func (b *backfill) step(ctx context.Context, size int) (ids []string, err error)
 		var read int64
 		reached, read, ids, err = b.rows.Record(ctx, tx, position, b.highest, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID))
 		if err != nil {
-			return err
+			return refused(err)
 		}
 		if reached == nil {
 			reached = position
