@@ -83,6 +83,23 @@ func newerIsCompatible(ctx context.Context, conn *pgx.Conn, database, program in
 // any time. A database that is ahead of the program is left as it is if that is compatible; otherwise it fails with a *NewerSchemaError. It
 // says what to do where the server is too old, in recovery, read-only, or the role lacks a privilege. No logger is needed.
 func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	return Migrator{}.Migrate(ctx, conn, log)
+}
+
+// Migrator brings the schema rowhook to this program's version. The zero value does it as the function Migrate.
+type Migrator struct {
+	// AllowPublication installs also where a publication would publish what is installed. Otherwise that is a *PublishedError, since a
+	// subscriber that has no such tables stops.
+	AllowPublication bool
+}
+
+// Migrate is the function Migrate, as the Migrator says.
+func (m Migrator) Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	if !m.AllowPublication {
+		if err := refusePublications(ctx, conn); err != nil {
+			return err
+		}
+	}
 	return migrateSchema(ctx, conn, 0, log)
 }
 
@@ -97,6 +114,9 @@ func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Log
 	}
 	if version < 1 || version > program {
 		return fmt.Errorf("there is no schema version %d: this program knows 1 to %d", version, program)
+	}
+	if err := refusePublications(ctx, conn); err != nil {
+		return err
 	}
 	return migrateSchema(ctx, conn, version, log)
 }

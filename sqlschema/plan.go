@@ -137,6 +137,9 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 	case in.database < in.program:
 		p.add(Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf("version %d becomes %d", in.database, in.program)})
 	}
+	if err := p.warnOfPublications(ctx); err != nil {
+		return nil, err
+	}
 	p.plan.Changes = append(p.plan.Changes, in.lack.changes()...)
 	foreign, err := ForeignGrants(ctx, conn)
 	if err != nil {

@@ -46,6 +46,7 @@ role exactly what rowhook run needs. Migrations of the schema give it what a new
 	s := settings{cmd.Flags()}
 	s.file(&file, "configuration `file`")
 	s.connectTimeout(&wait)
+	s.allowPublication(&a.migrator.AllowPublication)
 	add(&s, &roles, "grant-to", "`role` to give the rights that rowhook run needs; can be repeated, or several separated by commas", listOf(&roles))
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")
 	return cmd
@@ -70,6 +71,11 @@ func listOf(to *[]string) syntax[[]string] {
 }
 
 func (s *settings) file(to *string, usage string) { s.text(to, "file", usage) }
+
+// allowPublication belongs to every command that may install the schema.
+func (s *settings) allowPublication(to *bool) {
+	s.yesNo(to, "allow-publication", "install also where a publication for all tables would publish Rowhook's own, which stops subscribers that do not have them")
+}
 
 func (s *settings) connectTimeout(to *time.Duration) {
 	s.duration(to, "connect-timeout", "how long to wait for a database that can't be reached yet", 0)
@@ -134,7 +140,7 @@ func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {
 
 // applyConfig migrates the schema and reconciles the triggers.
 func (a *app) applyConfig(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*sqlschema.Plan, error) {
-	if err := sqlschema.Migrate(ctx, conn, a.log); err != nil {
+	if err := a.migrator.Migrate(ctx, conn, a.log); err != nil {
 		return nil, explainApply(ctx, err, cfg)
 	}
 	plan, err := sqlschema.Apply(ctx, conn, cfg.Triggers, cfg.Settings, a.log)

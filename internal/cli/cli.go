@@ -20,6 +20,7 @@ import (
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/console"
 	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // The exit codes.
@@ -77,10 +78,11 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	log     *slog.Logger
-	unknown error // help was asked of a command that does not exist
-	started bool  // the command itself runs: its arguments and flags are right
-	global  struct {
+	log      *slog.Logger
+	unknown  error // help was asked of a command that does not exist
+	started  bool  // the command itself runs: its arguments and flags are right
+	migrator sqlschema.Migrator
+	global   struct {
 		databaseURL string
 		source      string // who gave databaseURL
 		listenURL   string

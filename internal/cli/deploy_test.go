@@ -239,8 +239,23 @@ func TestTheKubernetesManifestUsesWhatTheProgramHas(t *testing.T) {
 
 func TestTheUnitUsesWhatTheProgramHas(t *testing.T) {
 	t.Parallel()
+	checkUnit(t, "docs/deploy/rowhook.service")
+}
+
+func TestTheTemplateUnitTellsItsInstancesApart(t *testing.T) {
+	t.Parallel()
+	unit := checkUnit(t, "docs/deploy/rowhook@.service")
+	for _, key := range []string{"ExecStart", "EnvironmentFile", "Description"} {
+		require.Contains(t, unit[key], "%i", key)
+	}
+	require.Contains(t, read(t, "docs/deploy/rowhook@.service"), "ROWHOOK_HTTP", "two can't have one port")
+	require.NotContains(t, checkUnit(t, "docs/deploy/rowhook.service")["ExecStart"], "%i")
+}
+
+func checkUnit(t *testing.T, file string) map[string]string {
+	t.Helper()
 	unit := map[string]string{}
-	for line := range strings.Lines(read(t, "docs/deploy/rowhook.service")) {
+	for line := range strings.Lines(read(t, file)) {
 		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(key, "#") {
 			unit[key] = value
 		}
@@ -254,4 +269,5 @@ func TestTheUnitUsesWhatTheProgramHas(t *testing.T) {
 	seconds, err := strconv.Atoi(unit["TimeoutStopSec"])
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, time.Duration(seconds)*time.Second, dispatcher.DefaultGracePeriod+stopping)
+	return unit
 }

@@ -30,6 +30,7 @@ Going down drops what the newer version had added, after asking. What is waiting
 	}
 	s := settings{cmd.Flags()}
 	s.connectTimeout(&wait)
+	s.allowPublication(&a.migrator.AllowPublication)
 	cmd.Flags().Int32Var(&to, "to", 0, "the schema `version` to go to; default: the newest that this program knows")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before going down")
 	return cmd
@@ -65,7 +66,7 @@ func (a *app) migrate(ctx context.Context, to int32, given, yes bool, wait time.
 	if given {
 		err = sqlschema.MigrateTo(ctx, conn, to, a.log)
 	} else {
-		err = sqlschema.Migrate(ctx, conn, a.log)
+		err = a.migrator.Migrate(ctx, conn, a.log)
 	}
 	if err != nil {
 		return explain(err)

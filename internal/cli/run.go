@@ -56,6 +56,7 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
 	s := settings{cmd.Flags()}
 	s.file(&file, "apply this configuration `file` first")
 	s.connectTimeout(&wait)
+	s.allowPublication(&a.migrator.AllowPublication)
 	dispatchFlags(&s, &cfg)
 	web.flags(&s)
 	return cmd
