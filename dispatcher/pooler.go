@@ -18,7 +18,7 @@ func throughPooler(c *pgx.ConnConfig) {
 // tuned runs each query in a transaction with the settings that tune gives a session of its own.
 type tuned struct{ sqlschema.Queryer }
 
-const tuneSQL = "select set_config('synchronous_commit', 'off', true), set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
+const tuneSQL = "select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true), set_config('synchronous_commit', 'off', true), set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
 	"set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), " +
 	"set_config('" + sqlschema.RowSecurity + "', 'off', true)"
 

@@ -179,7 +179,13 @@ func (a *app) httpPool(w serving, connections int32) (*pgxpool.Pool, error) {
 		// session would be set for whoever gets it next.
 		cfg.ConnConfig.DefaultQueryExecMode, cfg.ConnConfig.StatementCacheCapacity = pgx.QueryExecModeCacheDescribe, 0
 	} else {
-		cfg.AfterConnect = sqlschema.Pin
+		settle := cfg.AfterConnect
+		cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			if err := settle(ctx, conn); err != nil {
+				return err
+			}
+			return sqlschema.Pin(ctx, conn)
+		}
 	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {

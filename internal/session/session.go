@@ -44,7 +44,7 @@ func ParsePool(text string) (*pgxpool.Config, error) {
 		return nil, err
 	}
 	settle(config.ConnConfig)
-	config.BeforeConnect = refresh
+	config.BeforeConnect, config.AfterConnect = refresh, Own
 	return config, nil
 }
 
@@ -54,7 +54,15 @@ func Connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
 	if err := refresh(ctx, config); err != nil {
 		return nil, err
 	}
-	return pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := Own(ctx, conn); err != nil {
+		_ = conn.Close(ctx) // the first error is what matters
+		return nil, err
+	}
+	return conn, nil
 }
 
 // Open is Parse and Connect.
@@ -71,6 +79,7 @@ func settle(config *pgx.ConnConfig) {
 	// This program speaks UTF-8. Where a role, a database or the environment said otherwise, one text that could not be converted failed
 	// every claim, and names that are not ASCII were garbled.
 	config.RuntimeParams["client_encoding"] = "UTF8"
+	config.DialFunc = dial(config.ConnectTimeout)
 }
 
 // refresh reads again what may have been rotated since the string was parsed: the passfile, the service file and certificates. What can't
