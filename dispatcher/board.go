@@ -30,7 +30,8 @@ type board struct {
 	outstanding delivery // list of what was claimed and is not settled: sentinel
 	count       int      // of outstanding
 	average     time.Duration
-	closed      bool // claims no more
+	closed      bool      // claims no more
+	alone       *delivery // it is to be sent alone: nothing else may start
 }
 
 const (
@@ -162,6 +163,18 @@ func (b *board) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, aga
 	return wants, lanes, again
 }
 
+// hush keeps all else from starting for the sake of a delivery that has begun. mine is false while another one is sent alone; quiet says that
+// nothing else makes progress any more.
+func (b *board) hush(d *delivery) (mine, quiet bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.alone == nil {
+		b.alone = d
+		d.started = time.Now() // it is not to be taken for one that hangs while it waits
+	}
+	return b.alone == d, b.active <= 1
+}
+
 // holdAfter is for how long the payloads of a trigger are fetched one by one after one that could not be read: a claim that carries such
 // a one fails as a whole.
 const holdAfter = time.Minute
@@ -206,7 +219,7 @@ func (b *board) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschem
 			highest[e.Trigger] = e.DueAt
 		}
 		l.busy = now
-		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, held: e.Held, packed: e.Packed, due: e.DueAt, expires: asked.Add(l.lease())}
+		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: asked.Add(l.lease())}
 		d.event = webhook.Event{
 			ID: e.ID, CreatedAt: e.CreatedAt, Schema: l.schema, Table: l.table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
@@ -303,7 +316,7 @@ func (b *board) take(now time.Time) (start []*delivery) {
 }
 
 func (b *board) admits(l *lane) bool {
-	return l.inFlight < l.concurrency(b.limit) &&
+	return b.alone == nil && l.inFlight < l.concurrency(b.limit) &&
 		(b.active < b.limit && b.open < openFactor*b.limit || l.inFlight < b.reserve())
 }
 
@@ -322,6 +335,9 @@ func (b *board) done(d *delivery, took time.Duration, sent bool) *delivery {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l := d.lane
+	if b.alone == d {
+		b.alone = nil // what waits is started with the next look for attempts that hang
+	}
 	l.inFlight--
 	b.open--
 	if !d.stalled {
@@ -365,14 +381,16 @@ func (b *board) stall(now time.Time) []*delivery {
 	for d := b.outstanding.next; d != &b.outstanding; d = d.next {
 		if !d.started.IsZero() && !d.stalled && now.Sub(d.started) > stallAfter {
 			d.stalled, freed = true, true
+			if b.alone == d {
+				b.alone = nil
+			}
 			b.active--
 			d.lane.average = max(d.lane.average, now.Sub(d.started)) // no prefetch for an endpoint that hangs
 		}
 	}
-	if !freed {
-		return nil
+	if freed {
+		b.wake()
 	}
-	b.wake()
 	return b.take(now)
 }
 

@@ -50,6 +50,7 @@ type delivery struct {
 	event   webhook.Event
 	tries   int32
 	claim   int64     // number of its claim; 0: none
+	broken  bool      // its claim before was interrupted
 	held    int64     // bytes of payload that the claim left behind, as stored
 	packed  bool      // they are compressed
 	due     time.Time // when it was due, by the server's clock

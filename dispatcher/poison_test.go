@@ -212,3 +212,24 @@ union all select string_agg(md5((i / 10)::text), '') from generate_series(1, 200
 	require.Len(t, b.receiver.on("orders"), 2)
 	small.Stop(t)
 }
+
+func TestAnEventThatMayEndTheDispatcherIsSentAloneOnceAndThenBuried(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit = 1 })
+	b.watch(t, "other")
+	b.Exec(t, `insert into orders (v) values ('alone'), ('buried'), ('in order')`)
+	b.Exec(t, `
+update rowhook.event_log set claimed_by = 999, claim = 5, tries = 2 where new->>'v' = 'alone';
+update rowhook.event_log set claimed_by = 999, claim = 5, tries = 3 where new->>'v' = 'buried';
+update rowhook.event_log set tries = 7 where new->>'v' = 'in order'`)
+	b.Exec(t, "insert into other (v) select 'x' from generate_series(1, 50)")
+	b.start(t)
+	b.receiver.await(t, "orders", 2)
+	b.neighbour(t, "other")
+	b.settled(t)
+	require.Len(t, b.receiver.on("orders"), 2)
+	conn := b.Conn(t)
+	require.Equal(t, "buried", one[string](t, conn, "select new->>'v' from rowhook.dead_letter where reason like 'its attempts were interrupted%'"))
+	require.Equal(t, 2, one[int](t, conn, "select count(*)::integer from rowhook.event_archive where trigger_id = 1"))
+}

@@ -33,8 +33,8 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 		d.disable(dl, err)
 		return d.board.done(dl, 0, false)
 	}
-	var bad *payloadError
-	if dl.held > 0 {
+	bad := d.interrupted(dl, spec.Retry.Limit)
+	if bad == nil && dl.held > 0 {
 		free, err := d.fetch(dl, min(endpoint.Timeout(), longestLease))
 		defer free()
 		if err != nil && !errors.As(err, &bad) {
@@ -71,6 +71,38 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	d.report(dl, endpoint, &result, what, delay)
 	return next
 }
+
+// interrupted looks at an event whose attempts were all used up and of which the last ended without an outcome: it may be what ends the
+// dispatcher. It is sent alone once, so that no other event suffers, and if that does not end in order either it is a dead letter.
+func (d *Dispatcher) interrupted(dl *delivery, limit int) *payloadError {
+	over := int(dl.tries) - (limit + 1)
+	if !dl.broken || over <= 0 {
+		return nil
+	}
+	if over > 1 {
+		return &payloadError{webhook.KindOther, fmt.Sprintf("its attempts were interrupted before they had an outcome, also when it was sent alone: "+
+			"see whether the dispatcher was killed for want of memory (%d attempts, %d are allowed)", dl.tries-1, limit+1), true}
+	}
+	timer, ticker := time.NewTimer(aloneWithin), time.NewTicker(aloneWithin/100)
+	defer timer.Stop()
+	defer ticker.Stop()
+	d.log.Warn("the attempts of an event were interrupted more often than it may be tried: sending it alone", "event", id(dl), "trigger", dl.event.Trigger)
+	for {
+		if mine, quiet := d.board.hush(dl); mine && quiet {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-timer.C:
+			return nil // what still is in flight hangs
+		case <-d.sendCtx.Done():
+			return nil
+		}
+	}
+}
+
+// aloneWithin is how long an event that is to be sent alone waits for the others. By then attempts that hang no longer count.
+const aloneWithin = 2 * time.Second
 
 // errNotFetched says that an attempt is not made. What is to be done about it has been done.
 var errNotFetched = errors.New("the payload was not fetched")

@@ -52,11 +52,13 @@ type Claimed struct {
 	DueAt     time.Time // as it was before the claim: the next floor
 	Tries     int32     // this claim included
 	Claim     int64     // number of the claim; 0: none
-	Old, New  []byte    // JSON text; nil: null, or held back
-	Session   []byte    // likewise
-	Trace     []byte    // likewise
-	Held      int64     // bytes, as stored, of these four that the claim did not carry; 0: it carried them
-	Packed    bool      // they are stored compressed: PayloadSize tells how large they are
+	// Interrupted says that the claim before this one was not settled: its instance died, say. Unknown, and so false, where claims have no number.
+	Interrupted bool
+	Old, New    []byte // JSON text; nil: null, or held back
+	Session     []byte // likewise
+	Trace       []byte // likewise
+	Held        int64  // bytes, as stored, of these four that the claim did not carry; 0: it carried them
+	Packed      bool   // they are stored compressed: PayloadSize tells how large they are
 }
 
 // The inner query asks the index (trigger_id, due_at) for exactly what is due, per trigger. The stored size is known without
@@ -65,15 +67,16 @@ type Claimed struct {
 // compared with what is due (300 events/s with 20,000 waiting, instead of 6,700). Settle does the same.
 // regclass output reads Postgres's own cache, so that a renamed table is known at the next claim (0.3 us an event).
 const (
-	claimSQL          = "with " + claimDue + claimUpdate + claimReturning
-	numberedSQL       = "with " + claimDue + claimUpdate + claimNumber + claimReturning
-	siftedSQL         = siftedDue + claimUpdate + claimReturning
-	numberedSiftedSQL = siftedDue + claimUpdate + claimNumber + claimReturning
+	claimSQL          = "with " + claimDue + "false" + claimFrom + claimUpdate + claimReturning
+	numberedSQL       = "with " + claimDue + "q.claim is not null" + claimFrom + claimUpdate + claimNumber + claimReturning
+	siftedSQL         = siftedDue + "false" + claimFrom + claimSift + claimUpdate + claimReturning
+	numberedSiftedSQL = siftedDue + "q.claim is not null" + claimFrom + claimSift + claimUpdate + claimNumber + claimReturning
 
 	// siftedDue first leaves out the triggers that have no row at all. It jumps in the index from one trigger's entries to the next one's, so
 	// that it takes as many steps as triggers have rows, claimed or not. "is true" keeps the planner from making a join of it: dispatchers'
 	// sessions have no other than nested loops.
-	siftedDue = "with recursive " + steps + "," + claimDue + " where (t.trigger_id in (select trigger_id from step)) is true"
+	siftedDue = "with recursive " + steps + "," + claimDue
+	claimSift = " where (t.trigger_id in (select trigger_id from step)) is true"
 
 	steps = `step (trigger_id) as (
   (select trigger_id from rowhook.event_log order by trigger_id limit 1)
@@ -85,10 +88,11 @@ const (
 me as materialized (
   select id from rowhook.instance where id = $6 for key share),
 due as materialized (
-  select e.id, e.due_at, t.relation, t.lease, t.hold
+  select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold
     from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
    cross join lateral (
-     select q.id, q.due_at from rowhook.event_log q
+     select q.id, q.due_at, `
+	claimFrom = ` as interrupted from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
       order by q.due_at limit t.lim for update skip locked) e`
 
@@ -101,7 +105,7 @@ update rowhook.event_log q
 	claimReturning = `
   from due
  where q.id = any (array[due.id])
-returning q.id, q.trigger_id, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at, due.due_at, q.tries, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
+returning q.id, q.trigger_id, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at, due.due_at, q.tries, due.interrupted, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
   case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
   case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end`
 )
@@ -145,7 +149,7 @@ func claim(ctx context.Context, db Queryer, sql, numbered string, by Claimant, w
 	}
 	var out []Claimed
 	var c Claimed
-	_, err = pgx.ForEachRow(rows, []any{&c.ID, &c.Trigger, &c.Table, (*opByte)(&c.Op), &c.CreatedAt, &c.DueAt, &c.Tries,
+	_, err = pgx.ForEachRow(rows, []any{&c.ID, &c.Trigger, &c.Table, (*opByte)(&c.Op), &c.CreatedAt, &c.DueAt, &c.Tries, &c.Interrupted,
 		&c.Session, &c.Trace, &c.Old, &c.New, &c.Held}, func() error {
 		if c.Packed = c.Held < 0; c.Packed {
 			c.Held = -c.Held

@@ -62,8 +62,12 @@ const (
 	fence         = `q.claimed_by = $6 and q.tries = r.tries`
 	numberedFence = fence + ` and (r.claim = 0 or q.claim = r.claim)`
 
-	settleSQL         = settleGone + fence + settleKept + fence + settleRest
-	numberedSettleSQL = settleGone + numberedFence + settleKept + numberedFence + settleRest
+	settleSQL         = settleGone + fence + settleKept + settleEnd + fence + settleRest
+	numberedSettleSQL = settleGone + numberedFence + settleKept + settleClaim + settleEnd + numberedFence + settleRest
+
+	// A claim that ended in order leaves no number. One that was given back unsent leaves its own, since the one before may have been interrupted.
+	settleClaim = `,
+         claim = case r.fate when 'G' then q.claim end`
 )
 
 const settleGone = `
@@ -79,7 +83,9 @@ kept as (
   update rowhook.event_log q
      set claimed_by = null,
          due_at = statement_timestamp() + r.delay,
-         tries = q.tries - case r.fate when 'G' then 1 else 0 end
+         tries = q.tries - case r.fate when 'G' then 1 else 0 end`
+
+const settleEnd = `
     from r
    where r.fate in ('R', 'G') and q.id = any (array[r.id]) and `
 

@@ -11,7 +11,7 @@ lock table rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.d
 -- == Fence ==
 
 alter table rowhook.event_log add column if not exists claim bigint;
-comment on column rowhook.event_log.claim is 'Number of the claim that has it, or had it last: an instance never uses one twice, so only what knows it may settle the event; null: none yet';
+comment on column rowhook.event_log.claim is 'Number of the claim that has it, or had it last without settling it: an instance never uses one twice, so only what knows it may settle the event; null: none';
 
 comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, other';
 
