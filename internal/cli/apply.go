@@ -84,7 +84,7 @@ func (s *settings) connectTimeout(to *time.Duration) {
 func (a *app) apply(ctx context.Context, file string, roles []string, dryRun bool, wait time.Duration) error {
 	cfg, err := a.loadConfig(file, a.lookup)
 	if err != nil {
-		return err
+		return a.withDatabase(ctx, err)
 	}
 	target, err := a.target()
 	if err != nil {
@@ -124,6 +124,42 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 	}
 	_, err = fmt.Fprintf(a.stdout, "Applied %s to the database %q.\n", file, target.database())
 	return err
+}
+
+// withDatabase adds to what is wrong with a file what the database finds wrong with the rest of it, so that nobody has to apply again to hear of the
+// next mistake. Where the database can't be asked now, the file's own errors are enough.
+func (a *app) withDatabase(ctx context.Context, err error) error {
+	var wrong *config.Error
+	if !errors.As(err, &wrong) || wrong.Sound() == nil {
+		return err
+	}
+	cfg := wrong.Sound()
+	var specs []sqlschema.Spec
+	var numbers []int
+	for i := range cfg.Triggers {
+		if cfg.Triggers[i].Table != "" {
+			specs, numbers = append(specs, cfg.Triggers[i]), append(numbers, i)
+		}
+	}
+	target, terr := a.target()
+	if terr != nil || len(specs) == 0 {
+		return err
+	}
+	conn, terr := a.connect(ctx, target, 0)
+	if terr != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	_, terr = sqlschema.MakePlan(ctx, conn, specs, cfg.Settings)
+	var found sqlschema.SpecErrors
+	if !errors.As(terr, &found) {
+		return err
+	}
+	problems := slices.Clone(wrong.Problems)
+	for _, e := range found {
+		problems = append(problems, cfg.Problem(numbers[e.Index], e.Message, e.Path...))
+	}
+	return config.ErrorOf(problems...)
 }
 
 func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {

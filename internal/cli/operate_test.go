@@ -3,6 +3,7 @@ package cli_test
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -220,4 +221,20 @@ func TestStatusWorksOnTheSchemaOfTheVersionBefore(t *testing.T) {
 	code, _, stderr := rowhook(t, env, "audit")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "rowhook migrate")
+}
+
+func TestApplyTellsWhatIsWrongInTheFileAndInTheDatabaseAtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	file := filepath.Join(t.TempDir(), "rowhook.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(`triggers:
+  - {name: "bad name", table: nowhere, on: {insert: true}, webhook: {url: "http://127.0.0.1:1"}}
+  - {name: other, table: orders, on: {update: {columns: [nocolumn]}}, webhook: {url: "ftp://x"}}
+`), 0o600))
+	code, _, stderr := rowhook(t, database(db.URL()), "apply", "-f", file)
+	require.Equal(t, 2, code)
+	for _, want := range []string{"bad name", "nowhere", "nocolumn", "ftp"} {
+		require.Contains(t, stderr, want)
+	}
 }

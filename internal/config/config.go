@@ -96,7 +96,9 @@ func Parse(name string, data []byte) (*Config, error) {
 		d.file(root)
 	}
 	if len(d.problems) > 0 {
-		return nil, ErrorOf(d.problems...)
+		sorted := slices.Clone(d.problems)
+		slices.SortStableFunc(sorted, Problem.compare)
+		return nil, &Error{Problems: sorted, sound: d.sound(name)}
 	}
 	for i := range d.out.Triggers {
 		if s := &d.out.Triggers[i]; s.Capture == sqlschema.CaptureAuto {
@@ -110,6 +112,34 @@ func Parse(name string, data []byte) (*Config, error) {
 	c.warnOfSecrets()
 	return c, nil
 }
+
+// sound is what of a wrong file can be checked against a database all the same: each trigger whose table is right, without what is wrong in it.
+func (d *decoder) sound(name string) *Config {
+	c := &Config{File: name, Settings: sqlschema.DefaultSettings(), source: d.source, positions: d.positions}
+	for i, spec := range d.out.Triggers {
+		at := func(path ...string) keyPath { return fullPath(i, path) }
+		if spec.Table == "" || !d.clean(at("table")) {
+			spec.Table = ""
+		}
+		if spec.Name == "" || !d.clean(at("name")) {
+			spec.Name = fmt.Sprintf("trigger_%d", i)
+		}
+		if !d.clean(at("on")) {
+			spec.On = sqlschema.On{Manual: true}
+		}
+		if !d.clean(at("when")) {
+			spec.When = ""
+		}
+		if !d.clean(at("payload")) {
+			spec.Payload = sqlschema.Payload{}
+		}
+		c.Triggers = append(c.Triggers, spec)
+	}
+	return c
+}
+
+// Sound returns what of the file can be checked against a database although the file is wrong; a trigger without a table can't. nil: nothing.
+func (e *Error) Sound() *Config { return e.sound }
 
 // Position is where the file says the value at path of a trigger: Position(0, "webhook", "url"),
 // Position(2, "on", "update", "columns", "1"). A trigger of -1 starts at the top of the file: Position(-1,

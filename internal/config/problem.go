@@ -51,6 +51,7 @@ func (p Problem) compare(q Problem) int {
 type Error struct {
 	Problems []Problem // sorted by line
 	cause    error
+	sound    *Config // see Sound
 }
 
 // ErrorOf makes an *Error of problems, and nil of none.
