@@ -32,6 +32,7 @@ const (
 	// How often a settlement has to fail before it is tried without history; more often where the failure may pass by itself.
 	historyFailures  = 3
 	historyTransient = 6
+	historyDiskFull  = 8 // some ten seconds, in which old history is dropped to make room
 )
 
 // avoided reports that a batch should be settled without history, as it can't be written.
@@ -53,6 +54,9 @@ func mayBlame(err error, failures int) bool {
 		return pg.Code == "57014" && failures >= historyTransient // canceled, by a time-out for instance
 	case "40", "55":
 		return failures >= historyTransient
+	}
+	if isDiskFull(err) {
+		return failures >= historyDiskFull
 	}
 	return pg.Code != "25006" && failures >= historyFailures
 }
