@@ -75,13 +75,6 @@ func (d *delivery) holding() sqlschema.Holding {
 // lease is how long a claim lasts.
 func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Lease() }
 
-func (l *lane) timeout() time.Duration {
-	if t := l.trigger.Spec.Webhook.Timeout.Std(); t > 0 {
-		return t
-	}
-	return sqlschema.DefaultTimeout.Std()
-}
-
 // Looking from the beginning may take one part in sweepShare of the time, and is put off by longestPause at most: where a
 // long transaction keeps settled events in the index it gets slow.
 const (

@@ -57,7 +57,7 @@ func TestWhateverOneTriggersEventsHoldFourOthersDeliverWithinThreeSeconds(t *tes
 		require.NoError(t, err)
 	}
 	t.Logf("ROWHOOK_PROPERTY_SEED=%d draws the same", seed)
-	draw := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // it is to be drawn again
+	draw := rand.New(rand.NewPCG(seed, 1))
 	ends := time.Now().Add(15 * time.Second)
 	for n := 0; n < 8 && time.Now().Before(ends); n++ {
 		encoding := []string{"UTF8", "LATIN1", "SQL_ASCII", "EUC_JP"}[(n+int(seed%4))%4]

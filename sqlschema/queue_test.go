@@ -413,7 +413,7 @@ func TestLookFindsInstancesThatHoldNoLock(t *testing.T) {
 	require.Equal(t, []int32{6}, w.Dead)
 	require.True(t, w.IsAlive(7))
 	require.False(t, w.IsAlive(6))
-	require.EqualValues(t, sqlschema.Ringing, w.Doorbell, "a doorbell that was never set rings")
+	require.EqualValues(t, sqlschema.Nobody, w.Doorbell, "nobody has asked for a doorbell that was never set")
 	require.NoError(t, sqlschema.Silence(t.Context(), q.conn, 5))
 	w, err = sqlschema.Look(t.Context(), q.conn)
 	require.NoError(t, err)

@@ -329,7 +329,7 @@ func TestHardenedDatabasesCaptureTablesOfOtherOwners(t *testing.T) {
 		as.do(t, "delete from t")
 		w.take(t)
 	}
-	require.Equal(t, "", w.scalar(t, `select coalesce(string_agg(p.proname, ' '), '') from pg_proc p where p.pronamespace = 'rowhook'::regnamespace
+	require.Empty(t, w.scalar(t, `select coalesce(string_agg(p.proname, ' '), '') from pg_proc p where p.pronamespace = 'rowhook'::regnamespace
 		and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)`), "nothing is PUBLIC's")
 	// Down and up again, with writes in between and no apply.
 	for _, version := range []int32{2, 3} {

@@ -210,7 +210,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		a.global.source = databaseURLVariable + " (not set now, so the PG* variables and their defaults count)"
 	}
 	a.log = a.logger(a.global.level)
-	log.SetFlags(0)
+	log.SetFlags(0)                      //nolint:forbidigo // as the next
 	log.SetOutput(logs.Libraries(a.log)) //nolint:forbidigo // what libraries say goes where all else goes
 	a.warnOfMisspelled(cmd.Root())
 	a.started = true

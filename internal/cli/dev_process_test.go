@@ -46,7 +46,7 @@ func TestDevAndItsPostgresEndWithWhoeverStartedThem(t *testing.T) {
 			t.Parallel()
 			out := &output{changed: make(chan struct{})}
 			args := append(c.command[1:], "--no-download", "--postgres-bin", os.Getenv(pgtest.EnvBinDir))
-			cmd := exec.CommandContext(context.WithoutCancel(t.Context()), c.command[0], args...) //nolint:gosec // one of the above
+			cmd := exec.CommandContext(context.WithoutCancel(t.Context()), c.command[0], args...)
 			cmd.Dir, cmd.Stdout, cmd.Stderr = "../..", out, out
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			require.NoError(t, cmd.Start())

@@ -27,13 +27,10 @@ var (
 func (s *stripper) judge(l *lexer) verdict {
 	enough := l.ended || l.count >= mostTokens && !l.whole()
 	p := &parser{tokens: l.tokens}
-	if !enough {
-		// Rows come by the million, and what table they are of stands at the beginning.
-		if (l.first("insert") || l.first("copy")) && l.count >= 6 {
-			enough = true
-		} else {
-			return undecided
-		}
+	// Rows come by the million, and what table they are of stands at the beginning.
+	rows := (l.first("insert") || l.first("copy")) && l.count >= 6
+	if !enough && !rows {
+		return undecided
 	}
 	if s.isRowhooks(p) {
 		return removed

@@ -17,7 +17,7 @@ import (
 )
 
 // form is what the cures of connection strings point at.
-const form = "postgres://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require"
+const form = "postgres://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require" //nolint:gosec // it is a form
 
 var (
 	urlScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.:-]*://`)
@@ -152,7 +152,7 @@ var without = map[string][]string{
 var meaningless = []string{"client_encoding", "sslcompression", "gsslib"}
 
 // refused are parameters of libpq that are not understood, with what to do instead.
-var refused = map[string]string{
+var refused = map[string]string{ //nolint:gosec // names of settings, and cures
 	"gssencmode":          "there is no encryption by GSSAPI: use sslmode",
 	"gssdelegation":       "there is no GSSAPI",
 	"load_balance_hosts":  "hosts are tried in their order: leave it away",

@@ -45,7 +45,7 @@ func TestAnAnswerThatComesBeforeTheBodyIsSentIsReportedAsItIs(t *testing.T) {
 						_, _ = io.WriteString(conn, answer)
 					}
 				})
-				client := newClient(t, ClientConfig{TLS: &tls.Config{InsecureSkipVerify: true}}) //nolint:gosec // nobody's
+				client := newClient(t, ClientConfig{TLS: &tls.Config{InsecureSkipVerify: true}})
 				for range 20 {
 					r := client.Send(context.Background(), plain(t, scheme+"://"+address), orderPlaced(), bytes.Repeat([]byte("a"), 8<<20))
 					require.Equal(t, KindResponse, r.Kind, r.Err)

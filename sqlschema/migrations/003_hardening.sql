@@ -325,6 +325,8 @@ drop function rowhook.revoke_foreign(regclass);
 
 -- == Operating ==
 
+comment on column rowhook.activity.latency is 'Events delivered, by the time from the change to the end of the attempt: element n, from 1, counts those up to 0.1 ms * 2^(n/4)';
+
 drop table rowhook.audit;
 delete from rowhook.setting where name = 'paused';
 comment on column rowhook.setting.name is 'Key: retention; network; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
