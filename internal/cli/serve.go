@@ -114,13 +114,20 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 		pool.Close()
 		return nil, err
 	}
+	ready, err := a.readyPool(w)
+	if err != nil {
+		closeUnused(l)
+		pool.Close()
+		probes.Close()
+		return nil, err
+	}
 	m.Watch(d.Stats)
 	m.WatchDatabase(probes, 0)
 	write, read := a.httpTokens()
 	server := httpapi.New(httpapi.Config{
-		WriteToken: write, ReadToken: read, DB: pool, Probe: probes, Stats: d.Stats, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
+		WriteToken: write, ReadToken: read, DB: pool, Probe: ready, Stats: d.Stats, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
 		Schema: func(ctx context.Context) error {
-			conn, err := probes.Acquire(ctx)
+			conn, err := ready.Acquire(ctx)
 			if err != nil {
 				return err
 			}
@@ -142,6 +149,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 		wg.Wait()
 		pool.Close()
 		probes.Close()
+		ready.Close()
 	}, nil
 }
 
@@ -163,6 +171,17 @@ func (a *app) httpPool(w serving, connections int32) (*pgxpool.Pool, error) {
 	default:
 		pooled = w.noListen
 	}
+	return a.pool(text, source, pooled, connections)
+}
+
+// readyPool is what readiness asks: the way by which the dispatcher claims and settles. That of the session that listens is another, and
+// readiness has a check of its own for it.
+func (a *app) readyPool(w serving) (*pgxpool.Pool, error) {
+	return a.pool(a.global.databaseURL, a.global.source, a.global.listenURL != "" || w.noListen, 1)
+}
+
+// pool connects when it is first asked for something.
+func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpool.Pool, error) {
 	if _, err := parseTarget(text, source); err != nil {
 		return nil, err
 	}

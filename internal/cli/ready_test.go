@@ -1,0 +1,51 @@
+package cli_test
+
+import (
+	"net/url"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/torture/proxy"
+)
+
+func TestReadinessAsksTheWayThatDeliveriesTake(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	paths := map[string]*proxy.Proxy{}
+	through := map[string]string{}
+	for _, name := range []string{"DATABASE_URL", "ROWHOOK_LISTEN_URL"} {
+		u, err := url.Parse(db.URL())
+		require.NoError(t, err)
+		p, err := proxy.Listen(t.Context(), u.Host)
+		require.NoError(t, err)
+		t.Cleanup(p.Close)
+		u.Host = p.Addr()
+		paths[name], through[name] = p, u.String()
+	}
+	p := start(t, append(database(through["DATABASE_URL"]), "ROWHOOK_LISTEN_URL="+through["ROWHOOK_LISTEN_URL"]), "run", "--http", "127.0.0.1:0")
+	address := served(t, p)
+	p.stderr.waitFor(t, "ready")
+	// ok is what a check of /readyz says.
+	ok := func(name, want string) func() bool {
+		check := regexp.MustCompile(`"name":"` + name + `","ok":` + want)
+		return func() bool {
+			_, text := ask(t, "GET", address, "/readyz", "", "")
+			return check.MatchString(text)
+		}
+	}
+	for _, c := range []struct{ path, fails, works string }{
+		{"DATABASE_URL", "connected", "listening"},
+		{"ROWHOOK_LISTEN_URL", "listening", "connected"},
+	} {
+		paths[c.path].Set(proxy.Refuse)
+		paths[c.path].Cut()
+		require.Eventually(t, ok(c.fails, "false"), patience, 20*time.Millisecond, c.path)
+		require.True(t, ok(c.works, "true")(), "%s is away, and %s is none of its business", c.path, c.works)
+		paths[c.path].Heal()
+		require.Eventually(t, ok(c.fails, "true"), patience, 20*time.Millisecond, "%s is back", c.path)
+	}
+}
