@@ -51,6 +51,7 @@ func TestHooksAreToldWhatHappens(t *testing.T) {
 			Listening: func(listens bool) { count("listening "+strconv.FormatBool(listens), 1) },
 		}
 	})
+	eventually(t, b.Conn(t), true, "select is_called and last_value = 1 from rowhook.doorbell")
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 3)")
 	for _, d := range b.receiver.await(t, "orders", 6) {
 		require.Equal(t, strconv.Itoa(d.retry+1), d.header.Get("X-Attempt"))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,11 +27,10 @@ const parentEvery = 250 * time.Millisecond
 // knows of, and it passes on no signal.
 func endWithGoRun(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	program, err := os.Executable()
-	if err != nil || !strings.Contains(program, "go-build") || filepath.Base(filepath.Dir(program)) != "exe" {
+	parent := os.Getppid()
+	if !isGoRun(parent) {
 		return ctx, cancel
 	}
-	parent := os.Getppid()
 	go func() {
 		ticker := time.NewTicker(parentEvery)
 		defer ticker.Stop()
@@ -47,4 +47,14 @@ func endWithGoRun(ctx context.Context) (context.Context, context.CancelFunc) {
 		}
 	}()
 	return ctx, cancel
+}
+
+// isGoRun reports that "go run" started this program. The program is then in a directory go-build..., which is a temporary one for the first
+// run and the build cache from then on, or anywhere if GOCACHE says so: there the parent's name tells, where the system has /proc.
+func isGoRun(parent int) bool {
+	if program, err := os.Executable(); err == nil && strings.Contains(program, string(filepath.Separator)+"go-build") {
+		return true
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent))
+	return err == nil && strings.TrimSpace(string(name)) == "go"
 }
