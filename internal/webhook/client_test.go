@@ -677,9 +677,3 @@ func BenchmarkSend(b *testing.B) {
 		})
 	}
 }
-
-func processorTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
