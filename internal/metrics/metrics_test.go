@@ -21,7 +21,14 @@ import (
 
 func TestMetricsFollowWhatIsDelivered(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, pgtest.New(t))
+	db := pgtest.New(t)
+	s := newStage(t, db)
+	conn := db.Conn(t)
+	require.Eventually(t, func() bool { // before, a write rings for nobody
+		var armed bool
+		err := conn.QueryRow(t.Context(), "select is_called and last_value = 1 from rowhook.doorbell").Scan(&armed)
+		return err == nil && armed
+	}, patience, 5*time.Millisecond)
 	s.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 20)")
 	s.until(t, is(20), "rowhook_attempts_total", "trigger=orders", "outcome=delivered")
 	s.until(t, atLeast(1), "rowhook_settle_batch_outcomes")
