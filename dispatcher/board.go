@@ -138,7 +138,8 @@ func (b *board) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, aga
 		if n <= 0 {
 			continue
 		}
-		w := sqlschema.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, Limit: int32(n), Lease: l.lease(), Hold: now.Sub(l.poison) < holdAfter}
+		w := sqlschema.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, RelationID: l.trigger.RelationID, OriginID: l.trigger.OriginID,
+			Limit: int32(n), Lease: l.lease(), Hold: now.Sub(l.poison) < holdAfter}
 		if ready := l.swept.Add(l.pause()); l.search && !now.Before(ready) {
 			l.search, l.swept = false, now
 		} else {
@@ -215,13 +216,17 @@ func (b *board) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschem
 		l := b.lanes[e.Trigger]
 		got[e.Trigger]++
 		l.named(e.Table)
+		schema, table := l.schema, l.table
+		if e.Own != nil {
+			schema, table = e.Own.Schema, e.Own.Table
+		}
 		if e.DueAt.After(highest[e.Trigger]) {
 			highest[e.Trigger] = e.DueAt
 		}
 		l.busy = now
 		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: asked.Add(l.lease())}
 		d.event = webhook.Event{
-			ID: e.ID, CreatedAt: e.CreatedAt, Schema: l.schema, Table: l.table, Trigger: l.trigger.Spec.Name, Op: e.Op,
+			ID: e.ID, CreatedAt: e.CreatedAt, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
 			CurrentRetry: int(e.Tries) - 1, MaxRetries: l.trigger.Spec.Retry.Limit,
 		}

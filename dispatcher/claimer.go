@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sethvargo/go-retry"
@@ -35,6 +36,8 @@ type claimer struct {
 	muted     bool          // nobody may ring; see mute
 	said      muteWords
 	sieve     sieve
+	names     map[int32]sqlschema.TableName // of rowhook.relation
+	namedAt   time.Time
 }
 
 // claim runs until ctx is done.
@@ -309,8 +312,13 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 		err = try()
 	}
 	conn.Release()
+	named := true
+	if err == nil {
+		err = c.nameTables(ctx, wants, events)
+		named = err == nil
+	}
 	if err != nil {
-		if !sqlschema.WasRefused(err) {
+		if !named || !sqlschema.WasRefused(err) {
 			c.repairer.add(interrupted{by, wants, pid, asked})
 		}
 		return err
@@ -335,6 +343,31 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	if full && c.board.saturated() && c.bell.State() == listener.Silent && now.Sub(c.called) > callEvery {
 		c.called = now
 		return sqlschema.Call(ctx, c.claims, sqlschema.HelpPayload)
+	}
+	return nil
+}
+
+// namesFor is how long the name of a table that is no longer watched is taken for the present one.
+const namesFor = time.Second
+
+// nameTables gives events the name of their own table, where their trigger watches another by now.
+func (c *claimer) nameTables(ctx context.Context, wants []sqlschema.Want, events []sqlschema.Claimed) error {
+	own, other := sqlschema.OwnTables(wants, events)
+	if !other {
+		return nil
+	}
+	unknown := func(id int32) bool { _, ok := c.names[id]; return id != 0 && !ok }
+	if time.Since(c.namedAt) > namesFor || slices.ContainsFunc(own, unknown) {
+		names, err := sqlschema.NameRelations(ctx, c.claims, nil)
+		if err != nil {
+			return err
+		}
+		c.names, c.namedAt = names, time.Now()
+	}
+	for i, id := range own {
+		if name, ok := c.names[id]; ok {
+			events[i].Own = &name
+		}
 	}
 	return nil
 }

@@ -222,9 +222,10 @@ func rememberNames(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `
 update rowhook.trigger t
    set schema_name = n.nspname, table_name = c.relname
-  from pg_catalog.pg_class c
+  from (select t.id, w.relation from rowhook.trigger t`+WatchedNow+`) as k
+  join pg_catalog.pg_class c on c.oid = k.relation
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
- where c.oid = t.relation and t.removed_at is null and (t.schema_name, t.table_name) is distinct from (n.nspname::text, c.relname::text)`)
+ where k.id = t.id and t.removed_at is null and (t.schema_name, t.table_name) is distinct from (n.nspname::text, c.relname::text)`)
 	if err != nil {
 		return fmt.Errorf("record the tables' names: %w", err)
 	}
@@ -294,6 +295,7 @@ type installation struct {
 	spec          *Spec
 	rel           *relation
 	id            int32 // 0: it has no row yet
+	relationID    int32 // rowhook.relation.id of rel; 0: not known yet
 	row           bool  // the row is to be written
 	moved         bool  // it was on another table
 	newcomer      bool  // it is new, or comes back
@@ -347,7 +349,7 @@ func (w *installation) run(ctx context.Context, tx pgx.Tx) error {
 
 // createTrigger has the functions and operators of a when found as in the user's own SQL.
 func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operation) error {
-	create := createTrigger(w.spec, w.rel, w.id, op)
+	create := createTrigger(w.spec, w.rel, w.id, w.relationID, op)
 	if w.spec.When == "" {
 		_, err := tx.Exec(ctx, create)
 		return err
@@ -383,11 +385,11 @@ func (w *installation) writeRow(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	return tx.QueryRow(ctx, `
-insert into rowhook.trigger as t (name, relation, schema_name, table_name, spec) values ($1, $2, $3, $4, $5::text::jsonb)
+insert into rowhook.trigger as t (name, relation, watched, schema_name, table_name, spec) values ($1, $2, $2::oid::regclass, $3, $4, $5::text::jsonb)
 on conflict (name) do update
-   set relation = excluded.relation, schema_name = excluded.schema_name, table_name = excluded.table_name,
+   set relation = excluded.relation, watched = excluded.watched, schema_name = excluded.schema_name, table_name = excluded.table_name,
        spec = excluded.spec, removed_at = null, applied_at = now()
-returning t.id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name, string(spec)).Scan(&w.id)
+returning t.id, t.relation_id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name, string(spec)).Scan(&w.id, &w.relationID)
 }
 
 func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
@@ -516,7 +518,7 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 	}
 	for _, c := range found {
 		if c.ID == w.id {
-			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, byName[c.Name]), c.Made}
+			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, w.relationID, byName[c.Name]), c.Made}
 		}
 	}
 	if w.spec.ownFunction(w.rel) {

@@ -131,7 +131,7 @@ func inboxName(id int32) string { return fmt.Sprintf("rowhook.inbox_%d", id) }
 func payloadName(id int32) string { return fmt.Sprintf("rowhook.payload_%d", id) }
 
 // createTrigger is the statement that makes, or replaces in place, the capture trigger of one operation.
-func createTrigger(spec *Spec, rel *relation, id int32, op operation) string {
+func createTrigger(spec *Spec, rel *relation, id, relationID int32, op operation) string {
 	var b strings.Builder
 	event, each := op.word(), "for each row"
 	switch {
@@ -144,11 +144,11 @@ func createTrigger(spec *Spec, rel *relation, id int32, op operation) string {
 	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
-	fmt.Fprintf(&b, " execute function %s('%d'", captureName(spec, rel, id), id)
+	silent := ""
 	if spec.Notify == NotifyNever {
-		b.WriteString(", 'never'")
+		silent = NotifyNever
 	}
-	b.WriteString(")")
+	fmt.Fprintf(&b, " execute function %s('%d', '%s', '%d')", captureName(spec, rel, id), id, silent, relationID)
 	return b.String()
 }
 
@@ -326,8 +326,8 @@ func createInbox(id int32) string {
 
 // triggerDigest stands for everything that a capture trigger was made from. Columns count by number, so that a rename changes
 // nothing.
-func triggerDigest(spec *Spec, rel *relation, id int32, op operation) string {
-	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), spec.Notify, spec.When}
+func triggerDigest(spec *Spec, rel *relation, id, relationID int32, op operation) string {
+	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), strconv.Itoa(int(relationID)), spec.Notify, spec.When}
 	switch {
 	case op == updateOp:
 		parts = append(parts, numbers(rel, spec.On.Update.Columns))

@@ -27,6 +27,8 @@ type Want struct {
 	Limit    int32  // at most so many events
 	Lease    time.Duration
 	Hold     bool // payloads are left behind, whatever their size
+	// RelationID and OriginID are those of its Trigger.
+	RelationID, OriginID int32
 	// Floor is the due_at to start from; the zero time starts from the beginning. A floor spares the walk over index
 	// entries of settled events that a long transaction keeps from being cleaned.
 	Floor time.Time
@@ -46,8 +48,9 @@ type Claimant struct {
 type Claimed struct {
 	ID        [16]byte
 	Trigger   int32
-	Table     string // schema-qualified and quoted, as it is called now; the bare oid where the table is gone, or its Want said Hold
-	Op        byte   // I, U, D or M
+	Table     string     // schema-qualified and quoted, as it is called now; the bare oid where the table is gone, or its Want said Hold
+	Own       *TableName // its own table, where its trigger watches another by now: see NameRelations
+	Op        byte       // I, U, D or M
 	CreatedAt time.Time
 	DueAt     time.Time // as it was before the claim: the next floor
 	Tries     int32     // this claim included
@@ -59,6 +62,7 @@ type Claimed struct {
 	Trace       []byte // likewise
 	Held        int64  // bytes, as stored, of these four that the claim did not carry; 0: it carried them
 	Packed      bool   // they are stored compressed: PayloadSize tells how large they are
+	RelationID  int32  // rowhook.relation.id of its table; 0: its trigger's origin
 }
 
 // The inner query asks the index (trigger_id, due_at) for exactly what is due, per trigger. The stored size is known without
@@ -67,10 +71,10 @@ type Claimed struct {
 // compared with what is due (300 events/s with 20,000 waiting, instead of 6,700). Settle does the same.
 // regclass output reads Postgres's own cache, so that a renamed table is known at the next claim (0.3 us an event).
 const (
-	claimSQL          = "with " + claimDue + "false" + claimFrom + claimUpdate + claimReturning
-	numberedSQL       = "with " + claimDue + "q.claim is not null" + claimFrom + claimUpdate + claimNumber + claimReturning
-	siftedSQL         = siftedDue + "false" + claimFrom + claimSift + claimUpdate + claimReturning
-	numberedSiftedSQL = siftedDue + "q.claim is not null" + claimFrom + claimSift + claimUpdate + claimNumber + claimReturning
+	claimSQL          = "with " + claimDue + "false" + claimFrom + claimUpdate + claimReturning + ", 0"
+	numberedSQL       = "with " + claimDue + "q.claim is not null" + claimFrom + claimUpdate + claimNumber + claimReturning + claimRelation
+	siftedSQL         = siftedDue + "false" + claimFrom + claimSift + claimUpdate + claimReturning + ", 0"
+	numberedSiftedSQL = siftedDue + "q.claim is not null" + claimFrom + claimSift + claimUpdate + claimNumber + claimReturning + claimRelation
 
 	// siftedDue first leaves out the triggers that have no row at all. It jumps in the index from one trigger's entries to the next one's, so
 	// that it takes as many steps as triggers have rows, claimed or not. "is true" keeps the planner from making a join of it: dispatchers'
@@ -101,6 +105,8 @@ update rowhook.event_log q
    set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1`
 
 	claimNumber = `, claim = $8`
+
+	claimRelation = `, coalesce(q.relation_id, 0)`
 
 	claimReturning = `
   from due
@@ -150,7 +156,7 @@ func claim(ctx context.Context, db Queryer, sql, numbered string, by Claimant, w
 	var out []Claimed
 	var c Claimed
 	_, err = pgx.ForEachRow(rows, []any{&c.ID, &c.Trigger, &c.Table, (*opByte)(&c.Op), &c.CreatedAt, &c.DueAt, &c.Tries, &c.Interrupted,
-		&c.Session, &c.Trace, &c.Old, &c.New, &c.Held}, func() error {
+		&c.Session, &c.Trace, &c.Old, &c.New, &c.Held, &c.RelationID}, func() error {
 		if c.Packed = c.Held < 0; c.Packed {
 			c.Held = -c.Held
 		}

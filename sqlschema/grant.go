@@ -54,6 +54,7 @@ func dispatcherRights() []right {
 		// From version 3 of the schema on.
 		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"seen_at", "trouble"}},
 		{kind: "table", name: "event_log", privilege: "UPDATE", columns: []string{"claim"}},
+		{kind: "table", name: "relation", privilege: "SELECT"},
 	}
 }
 

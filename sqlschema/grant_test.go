@@ -48,6 +48,7 @@ func granted() []string {
 		"table instance SELECT",
 		"table instance UPDATE listens", "table instance UPDATE name", "table instance UPDATE seen_at", "table instance UPDATE trouble",
 		"table invocation_log INSERT",
+		"table relation SELECT",
 		"table schema_version SELECT",
 		"table setting SELECT",
 		"table trigger SELECT",

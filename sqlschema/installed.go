@@ -25,14 +25,15 @@ type installed struct {
 
 // triggerRow is a row of rowhook.trigger.
 type triggerRow struct {
-	ID       int32
-	Name     string
-	Relation uint32
-	Spec     []byte
-	Removed  bool
-	Captured []byte // captured, as JSON
-	Waiting  int64  // events, where it is still to be asked
-	Orphan   bool   // makeWhole writes it first
+	ID         int32
+	Name       string
+	Relation   uint32
+	RelationID int32 // 0: none yet
+	Spec       []byte
+	Removed    bool
+	Captured   []byte // captured, as JSON
+	Waiting    int64  // events, where it is still to be asked
+	Orphan     bool   // makeWhole writes it first
 }
 
 // captured says what a trigger's SQL objects were made from and what they looked like then. It is kept in
@@ -163,8 +164,8 @@ select case when pg_catalog.pg_has_role(nspowner, `+setRole+`) then nspowner::pg
 		return nil, fmt.Errorf("read the owner of the schema rowhook: %w", err)
 	}
 	rows, err := collect[triggerRow](ctx, conn, `
-select id, name, relation, spec, removed_at is not null as removed, captured, 0::bigint as waiting, false as orphan
-  from rowhook.trigger`)
+select t.id, t.name, w.relation, w.relation_id, t.spec, t.removed_at is not null as removed, t.captured, 0::bigint as waiting, false as orphan
+  from rowhook.trigger t`+WatchedNow)
 	if err != nil {
 		return nil, fmt.Errorf("read rowhook.trigger: %w", err)
 	}

@@ -12,6 +12,12 @@ const orphanBatch = 5000
 // at the removal may add some later, so this is repeated. Events in flight are left to be settled first.
 func BuryOrphans(ctx context.Context, db Queryer) (int64, error) {
 	var total int64
+	relation, returned := "", ""
+	if has, err := hasRelations(ctx, db); err != nil {
+		return 0, err
+	} else if has {
+		relation, returned = ", relation_id", ", e.relation_id"
+	}
 	batch, payload := int64(orphanBatch), true
 	for {
 		var moved int64
@@ -27,11 +33,11 @@ with orphan as (
    limit $1
 ), gone as (
   delete from rowhook.event_log e using orphan o where e.id = any (array[o.id])
-  returning e.id, e.created_at, e.trigger_id, e.tries, e.op, e.old, e.new, e.session, e.trace
+  returning e.id, e.created_at, e.trigger_id, e.tries, e.op, e.old, e.new, e.session, e.trace`+returned+`
 ), buried as (
-  insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, old, new, session, trace)
+  insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, old, new, session, trace`+relation+`)
   select id, created_at, trigger_id, tries, op, 'trigger removed' || case when $2 then '' else ' (and its payload can''t be read)' end,
-         case when $2 then old end, case when $2 then new end, case when $2 then session end, case when $2 then trace end from gone
+         case when $2 then old end, case when $2 then new end, case when $2 then session end, case when $2 then trace end`+relation+` from gone
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason
 )
 select count(*) from gone`, batch, payload).Scan(&moved)

@@ -481,6 +481,9 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 		p.add(Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + rel.String() + paused})
 	} else {
 		work.id, work.moved = row.ID, row.Relation != rel.OID
+		if !work.moved {
+			work.relationID = row.RelationID
+		}
 		if err := json.Unmarshal(row.Captured, &was); err != nil {
 			return fmt.Errorf("read rowhook.trigger.captured of %s: %w", spec.Name, err)
 		}
@@ -651,7 +654,7 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 		case !exists:
 			change.Action = Create
 			work.create = append(work.create, op)
-		case was.SQL[name] != fingerprint{triggerDigest(spec, rel, work.id, op), have.Made}:
+		case was.SQL[name] != fingerprint{triggerDigest(spec, rel, work.id, work.relationID, op), have.Made}:
 			change.Action = Replace
 			work.create = append(work.create, op)
 		case have.Enabled != state || have.Partition != nil && *have.Partition:

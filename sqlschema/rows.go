@@ -18,9 +18,10 @@ type RowSource struct {
 	Table   string   // for people
 	Key     []string // columns of the primary key, or of another unique key without nulls
 
-	from string // relation and alias, for SQL
-	key  []keyColumn
-	body string // the payload, null for rows that are not wanted
+	from    string // relation and alias, for SQL
+	key     []keyColumn
+	related bool   // events say which table they are of
+	body    string // the payload, null for rows that are not wanted
 }
 
 // RowsError says why a table's rows can't be read as events, and what to do about it.
@@ -153,6 +154,9 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 		return nil, &RowsError{fmt.Sprintf("%s has no primary key, by which its rows are read in order and the reading goes on after an interruption: add one", rel)}
 	}
 	s := &RowSource{Trigger: trigger, Table: rel.String()}
+	if s.related, err = hasRelations(ctx, conn); err != nil {
+		return nil, err
+	}
 	s.from = rel.sql() + " as new"
 	if rel.Kind != "p" {
 		s.from = "only " + s.from // rows of tables that inherit are not this trigger's
@@ -276,6 +280,10 @@ func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string,
 		keys[i] = fmt.Sprintf("new.%s as key_%d", quoteName(name), i+1)
 		named[i] = fmt.Sprintf("key_%d", i+1)
 	}
+	into, relation := "", ""
+	if s.related {
+		into, relation = ", relation_id", ", (select t.relation_id from rowhook.trigger t where t.id = $4)"
+	}
 	text := "array[" + strings.Join(named, "::text, ") + "::text]"
 	err = tx.QueryRow(ctx, `
 with page as materialized (
@@ -283,8 +291,8 @@ with page as materialized (
    where `+behind+compared(s.key, "$2", true)+`
    order by `+s.ordered(s.column, false)+` limit $3),
 recorded as (
-  insert into rowhook.event_log (id, trigger_id, op, new, session)
-  select rowhook.uuid7(), $4, 'I', body, $5::text::json from page where body is not null returning id)
+  insert into rowhook.event_log (id, trigger_id, op, new, session`+into+`)
+  select rowhook.uuid7(), $4, 'I', body, $5::text::json`+relation+` from page where body is not null returning id)
 select (select `+text+` from page order by `+s.ordered(func(i int) string { return named[i] }, true)+` limit 1),
        (select count(*) from page), (select coalesce(array_agg(id::text), '{}') from recorded)`, after, last, limit, s.Trigger, session).Scan(&reached, &read, &ids)
 	if err == nil {

@@ -63,7 +63,7 @@ const (
 	numberedFence = fence + ` and (r.claim = 0 or q.claim = r.claim)`
 
 	settleSQL         = settleGone + fence + settleKept + settleEnd + fence + settleRest
-	numberedSettleSQL = settleGone + numberedFence + settleKept + settleClaim + settleEnd + numberedFence + settleRest
+	numberedSettleSQL = settleGone + numberedFence + settleKept + settleClaim + settleEnd + numberedFence + numberedSettleRest
 
 	// A claim that ended in order leaves no number. One that was given back unsent leaves its own, since the one before may have been interrupted.
 	settleClaim = `,
@@ -89,14 +89,26 @@ const settleEnd = `
     from r
    where r.fate in ('R', 'G') and q.id = any (array[r.id]) and `
 
-const settleRest = `
+const (
+	ofRelation = ", relation_id"
+
+	settleRest         = settleReturned + settleArchived + settleBuried + settleReasoned + settleLogged
+	numberedSettleRest = settleReturned + ofRelation + settleArchived + ofRelation + settleBuried + ofRelation + settleReasoned + ofRelation + settleLogged
+)
+
+const (
+	settleReturned = `
   returning q.id),
 archived as (
-  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + ` from gone where fate = 'A' and $7),
+  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace`
+	settleArchived = `)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare
+	settleBuried = ` from gone where fate = 'A' and $7),
 buried as (
-  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare + ` from gone where fate = 'D'
+  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace`
+	settleReasoned = `)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare
+	settleLogged = ` from gone where fate = 'D'
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
 settled as materialized (
   select id from gone union all select id from kept),
@@ -107,6 +119,7 @@ logged as (
       as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body)
    where not $18 or a.event_id in (select id from settled))
 select count(*) from settled`
+)
 
 const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
 

@@ -12,10 +12,12 @@ import (
 type Trigger struct {
 	ID       int32
 	Relation uint32 // oid of the watched table
-	Schema   string // as the table is called now, or was at the last apply if it is gone
-	Table    string
-	Paused   bool
-	Spec     Spec
+	// RelationID and OriginID are rowhook.relation.id: of the watched table, and of that of events that say none. 0: none before version 3.
+	RelationID, OriginID int32
+	Schema               string // as the table is called now, or was at the last apply if it is gone
+	Table                string
+	Paused               bool
+	Spec                 Spec
 }
 
 // Configuration is what dispatchers work from.
@@ -49,9 +51,9 @@ select (select (value #>> '{}')::bigint from rowhook.setting where name = 'gener
 		}
 	}
 	rows, err := db.Query(ctx, `
-select t.id, t.relation, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec
-  from rowhook.trigger t
-  left join pg_catalog.pg_class c on c.oid = t.relation
+select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec
+  from rowhook.trigger t`+WatchedNow+`
+  left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where t.removed_at is null
  order by t.id`)
@@ -60,7 +62,7 @@ select t.id, t.relation, coalesce(n.nspname, t.schema_name), coalesce(c.relname,
 	}
 	var t Trigger
 	var spec []byte
-	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Relation, &t.Schema, &t.Table, &t.Paused, &spec}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Relation, &t.RelationID, &t.OriginID, &t.Schema, &t.Table, &t.Paused, &spec}, func() error {
 		t.Spec = DefaultSpec()
 		if err := json.Unmarshal(spec, &t.Spec); err != nil {
 			return fmt.Errorf("read the spec of trigger %d: %w", t.ID, err)

@@ -47,7 +47,7 @@ select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_
        t.spec, t.captured,
        (select count(*)::integer from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
          where s.nspname = 'rowhook' and p.proname in (('capture_' || t.id)::name, ('payload_' || t.id)::name)) as functions
-  from rowhook.trigger t
+  from (select t.id, t.name, w.relation, t.schema_name, t.table_name, t.spec, t.captured, t.removed_at from rowhook.trigger t`+WatchedNow+`) as t
   left join pg_catalog.pg_class c on c.oid = t.relation and c.relkind in ('r', 'p')
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where t.removed_at is null

@@ -196,6 +196,7 @@ type lack struct {
 	incomplete *IncompleteError
 	orphans    []orphan
 	behind     []behind
+	stale      []stale
 }
 
 // findLack returns nil where nothing is missing. The session is pinned, and the schema is installed.
@@ -211,7 +212,10 @@ func findLack(ctx context.Context, conn *pgx.Conn) (*lack, error) {
 	if l.behind, err = findBehind(ctx, conn, l.orphans); err != nil {
 		return nil, err
 	}
-	if l.incomplete == nil && len(l.orphans)+len(l.behind) == 0 {
+	if l.stale, err = findStale(ctx, conn); err != nil {
+		return nil, err
+	}
+	if l.incomplete == nil && len(l.orphans)+len(l.behind)+len(l.stale) == 0 {
 		return nil, nil
 	}
 	return &l, nil
@@ -246,6 +250,9 @@ func (l *lack) changes() []Change {
 	for _, b := range l.behind {
 		changes = append(changes, Change{Action: Replace, Object: "sequence", Name: "rowhook." + b.Sequence, Detail: fmt.Sprintf("%d becomes %d, which is in use", b.Last, b.Highest)})
 	}
+	for _, s := range l.stale {
+		changes = append(changes, s.change())
+	}
 	return changes
 }
 
@@ -272,6 +279,9 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (orphans b
 			if err := b.catchUp(ctx, tx); err != nil {
 				return err
 			}
+		}
+		if l.incomplete == nil {
+			return repairRelations(ctx, tx)
 		}
 		return nil
 	})
@@ -311,6 +321,9 @@ func (l *lack) lines() []string {
 	}
 	for _, b := range l.behind {
 		lines = append(lines, "the sequence "+b.String())
+	}
+	for _, s := range l.stale {
+		lines = append(lines, s.String())
 	}
 	return lines
 }
@@ -357,14 +370,14 @@ func (o orphan) adopt(ctx context.Context, tx pgx.Tx) error {
 		name = fmt.Sprintf("%s~%d", o.Name, o.ID) // no configured name holds ~
 	}
 	var b pgx.Batch
-	b.Queue(`
-insert into rowhook.trigger (id, name, relation, schema_name, table_name, spec, removed_at) overriding system value
-values ($1, $2, $3::oid, $4, $5, '{}', now()) on conflict do nothing`, o.ID, name, o.Relation, o.SchemaName, o.TableName)
-	if relations && o.RelationID != nil {
+	if relations && o.RelationID != nil { // first: the row of the trigger finds it by its oid
 		b.Queue(`
 insert into rowhook.relation (id, oid, schema_name, table_name) overriding system value
 values ($1, $2::oid, $3, $4) on conflict do nothing`, *o.RelationID, o.Relation, o.SchemaName, o.TableName)
 	}
+	b.Queue(`
+insert into rowhook.trigger (id, name, relation, schema_name, table_name, spec, removed_at) overriding system value
+values ($1, $2, $3::oid, $4, $5, '{}', now()) on conflict do nothing`, o.ID, name, o.Relation, o.SchemaName, o.TableName)
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return fmt.Errorf("give the captures of %s a row: %w", o, err)
 	}

@@ -186,7 +186,7 @@ func refused(err error) error {
 // does not show any more.
 func (b *backfill) follow(ctx context.Context, tx pgx.Tx) error {
 	var now trigger
-	err := tx.QueryRow(ctx, "select relation, removed_at is not null, spec::text from rowhook.trigger where id = $1", b.trigger.ID).
+	err := tx.QueryRow(ctx, "select w.relation, t.removed_at is not null, t.spec::text from rowhook.trigger t"+sqlschema.WatchedNow+" where t.id = $1", b.trigger.ID).
 		Scan(&now.Relation, &now.Removed, &now.Spec)
 	switch {
 	case err != nil && !isNone(err):

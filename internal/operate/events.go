@@ -267,7 +267,7 @@ func find(ctx context.Context, db sqlschema.Queryer, q *query) (*raw, error) {
 
 func detail(ctx context.Context, db sqlschema.Queryer, ts triggers, r *raw) (*Detail, error) {
 	d := &Detail{Event: r.event(ts, true)}
-	t := ts.byID(r.TriggerID)
+	t := ts.byID(r.TriggerID).of(r.RelationID)
 	spec := sqlschema.DefaultSpec()
 	if t.Spec != "" {
 		if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {

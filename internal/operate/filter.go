@@ -63,15 +63,17 @@ func (f *Filter) IsZero() bool {
 
 // query is a Filter checked and resolved against the triggers.
 type query struct {
-	ids      []string
-	triggers []int32 // nil: every one
-	states   []State
-	low      string   // id: at least
-	high     string   // id: less than
-	path     string   // jsonpath, "" for none
-	error    string   // in small letters, "" for any
-	statuses []string // patterns for like; nil: any
-	kinds    []string // nil: any
+	ids                []string
+	triggers           []int32 // nil: every one
+	related            bool    // events say which table they are of
+	relations, origins []int32 // those of the table, rowhook.relation.id, and triggers whose events are of it that say none; nil: any
+	states             []State
+	low                string   // id: at least
+	high               string   // id: less than
+	path               string   // jsonpath, "" for none
+	error              string   // in small letters, "" for any
+	statuses           []string // patterns for like; nil: any
+	kinds              []string // nil: any
 }
 
 // ofAttempt reports that the last attempt is looked at.
@@ -110,7 +112,7 @@ const (
 
 // resolve checks the filter. Ids are compared with the times of the range: a version 7 UUID begins with its millisecond.
 func (f *Filter) resolve(ts triggers) (*query, error) {
-	q := &query{states: f.States, low: lowest, high: highest}
+	q := &query{related: ts.related(), states: f.States, low: lowest, high: highest}
 	for _, id := range f.IDs {
 		u, err := uuid.Parse(id)
 		if err != nil {
@@ -163,9 +165,23 @@ func (f *Filter) resolveTriggers(q *query, ts triggers) error {
 		return nil
 	}
 	table := strings.ReplaceAll(f.Table, `"`, "")
+	q.relations, q.origins = []int32{}, []int32{}
 	var watching []int32
 	for i := range ts {
-		if t := &ts[i]; t.Table == table || t.qualified() == table {
+		t := &ts[i]
+		has := t.Table == table || t.qualified() == table
+		if has && t.RelationID != 0 {
+			q.relations = append(q.relations, t.RelationID)
+		}
+		for _, id := range t.Relations { // it may have watched another, with events that are of that one
+			if then := t.of(id); then.Table == table || then.qualified() == table {
+				q.relations, has = append(q.relations, id), true
+			}
+		}
+		if slices.Contains(q.relations, t.OriginID) {
+			q.origins = append(q.origins, t.ID)
+		}
+		if has {
 			watching = append(watching, t.ID)
 		}
 	}

@@ -79,7 +79,7 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 	if len(ids) == 0 {
 		return nil
 	}
-	sql := map[State]string{Dead: fmt.Sprintf(putBack, "dead_letter"), Delivered: fmt.Sprintf(putBack, "event_archive"), Retrying: retryNow}[State(events[0].State)]
+	sql := map[State]string{Dead: b.putBack("dead_letter"), Delivered: b.putBack("event_archive"), Retrying: retryNow}[State(events[0].State)]
 	for _, r := range events { // of the queue some may be waiting
 		if State(r.State) == Retrying {
 			sql = retryNow
@@ -104,14 +104,20 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 }
 
 // putBack moves events into the queue. Where the same event was delivered twice, after a crash, one of the two stays.
-const putBack = `
+func (b *bulk) putBack(table string) string {
+	columns := "id, created_at, trigger_id, op, old, new, session, trace"
+	if b.ts.related() {
+		columns += ", relation_id"
+	}
+	return `
 with gone as (
-  delete from rowhook.%s where id = any($1::text[]::uuid[])
-  returning id, created_at, trigger_id, op, old, new, session, trace)
-insert into rowhook.event_log (id, created_at, trigger_id, op, old, new, session, trace)
-select distinct on (id) id, created_at, trigger_id, op, old, new, session, trace from gone
+  delete from rowhook.` + table + ` where id = any($1::text[]::uuid[])
+  returning ` + columns + `)
+insert into rowhook.event_log (` + columns + `)
+select distinct on (id) ` + columns + ` from gone
 on conflict (id) do nothing
 returning id::text`
+}
 
 const retryNow = `
 update rowhook.event_log q set due_at = clock_timestamp(), tries = 0, claimed_by = null

@@ -50,19 +50,20 @@ func sources() []source {
 
 // raw is an event as its table has it.
 type raw struct {
-	ID        string
-	TriggerID int32
-	Op        string
-	Tries     int
-	CreatedAt time.Time
-	State     string
-	At        time.Time
-	ClaimedBy *int32
-	Reason    string
-	Old       []byte
-	New       []byte
-	Session   []byte
-	Trace     []byte
+	ID         string
+	TriggerID  int32
+	RelationID int32 // 0: that of its trigger's origin
+	Op         string
+	Tries      int
+	CreatedAt  time.Time
+	State      string
+	At         time.Time
+	ClaimedBy  *int32
+	Reason     string
+	Old        []byte
+	New        []byte
+	Session    []byte
+	Trace      []byte
 }
 
 // walk reads the events of one source that a query chooses, by id.
@@ -163,9 +164,13 @@ func (w *walk) step(ctx context.Context, db sqlschema.Queryer, few bool, step, l
 	page, filter, args := w.page(few, step)
 	args = append(args, limit)
 	order, end := w.order()
-	columns := w.columns + ", null::json as old, null::json as new, null::json as session, null::json as trace"
+	relation := ", 0 as relation_id"
+	if w.related {
+		relation = ", coalesce(e.relation_id, 0) as relation_id"
+	}
+	columns := w.columns + relation + ", null::json as old, null::json as new, null::json as session, null::json as trace"
 	if w.payload {
-		columns = w.columns + ", e.old, e.new, e.session, e.trace"
+		columns = w.columns + relation + ", e.old, e.new, e.session, e.trace"
 	}
 	sql := "with page as materialized (" + page + ") " +
 		"select s.n, s.last, f.* from (select count(*) as n, coalesce((select id::text from page order by page.id " + end + " limit 1), '') as last from page) as s " +
@@ -231,6 +236,9 @@ func (w *walk) order() (order, end string) {
 // page is a query for the next rows that an index leads to, and the condition that chooses from them.
 func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	columns := "e.id, e.trigger_id, e.op, e.tries, e.created_at, e." + w.time + w.extra
+	if w.related {
+		columns += ", e.relation_id"
+	}
 	if w.payload || w.path != "" {
 		columns += ", e.old, e.new, e.session, e.trace"
 	}
@@ -270,6 +278,10 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	if w.table == "event_log" && !(slices.Contains(w.states, Waiting) && slices.Contains(w.states, InFlight) && slices.Contains(w.states, Retrying)) {
 		args = append(args, w.states)
 		where = append(where, fmt.Sprintf("%s = any($%d::text[])", queueState, len(args)))
+	}
+	if w.related && w.relations != nil {
+		args = append(args, w.relations, w.origins)
+		where = append(where, fmt.Sprintf("(e.relation_id = any($%d::integer[]) or e.relation_id is null and e.trigger_id = any($%d::integer[]))", len(args)-1, len(args)))
 	}
 	if w.path != "" {
 		args = append(args, w.path)
@@ -311,17 +323,18 @@ func explainPath(err error, path string) error {
 type nullable struct {
 	id, op, state, reason    *string
 	trigger, tries, claimed  *int32
+	relation                 *int32
 	created, at              *time.Time
 	old, new, session, trace []byte
 }
 
 func (r *nullable) into(n *int, last *string) []any {
-	return []any{n, last, &r.id, &r.trigger, &r.op, &r.tries, &r.created, &r.state, &r.at, &r.claimed, &r.reason, &r.old, &r.new, &r.session, &r.trace}
+	return []any{n, last, &r.id, &r.trigger, &r.op, &r.tries, &r.created, &r.state, &r.at, &r.claimed, &r.reason, &r.relation, &r.old, &r.new, &r.session, &r.trace}
 }
 
 func (r *nullable) event() raw {
 	return raw{
-		ID: *r.id, TriggerID: *r.trigger, Op: *r.op, Tries: int(*r.tries), CreatedAt: *r.created, State: *r.state, At: *r.at,
+		ID: *r.id, TriggerID: *r.trigger, RelationID: *r.relation, Op: *r.op, Tries: int(*r.tries), CreatedAt: *r.created, State: *r.state, At: *r.at,
 		ClaimedBy: r.claimed, Reason: *r.reason,
 		Old: slices.Clone(r.old), New: slices.Clone(r.new), Session: slices.Clone(r.session), Trace: slices.Clone(r.trace),
 	}
@@ -329,7 +342,7 @@ func (r *nullable) event() raw {
 
 // event makes the public form.
 func (r *raw) event(ts triggers, payload bool) Event {
-	t := ts.byID(r.TriggerID)
+	t := ts.byID(r.TriggerID).of(r.RelationID)
 	e := Event{
 		ID: r.ID, Trigger: t.Name, Table: t.qualified(), Op: opName(r.Op), State: State(r.State),
 		Attempts: r.Tries, CreatedAt: r.CreatedAt, InstanceID: r.ClaimedBy, Reason: r.Reason,

@@ -18,6 +18,12 @@ type trigger struct {
 	Paused   bool
 	Removed  bool
 	Spec     string
+	// RelationID and OriginID are rowhook.relation.id, of the table and of that of events that say none; Relations are those of all that it
+	// has watched. 0 and nothing before version 3 of the schema.
+	RelationID, OriginID int32
+	Relations            []int32
+
+	names map[int32]sqlschema.TableName `db:"-"` // of rowhook.relation; nil: there is none
 }
 
 func (t *trigger) qualified() string { return t.Schema + "." + t.Table }
@@ -27,16 +33,44 @@ type triggers []trigger
 
 func readTriggers(ctx context.Context, db sqlschema.Queryer) (triggers, error) {
 	all, err := collect[trigger](ctx, db, `
-select t.id, t.name, t.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
-       t.removed_at is not null as removed, t.spec::text as spec
-  from rowhook.trigger t
-  left join pg_catalog.pg_class c on c.oid = t.relation
+select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
+       t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations
+  from rowhook.trigger t`+sqlschema.WatchedNow+`
+  left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  order by t.name`)
 	if err != nil {
 		return nil, fmt.Errorf("read the triggers: %w", err)
 	}
+	has, err := sqlschema.HasRelations(ctx, db)
+	if err != nil || !has {
+		return all, err
+	}
+	names, err := sqlschema.NameRelations(ctx, db, nil)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].names = names
+	}
 	return all, nil
+}
+
+// related reports that events say which table they are of.
+func (ts triggers) related() bool { return len(ts) > 0 && ts[0].names != nil }
+
+// of is the trigger as an event of that table, a rowhook.relation.id or 0, sees it.
+func (t *trigger) of(relation int32) *trigger {
+	if relation == 0 {
+		relation = t.OriginID
+	}
+	name, ok := t.names[relation]
+	if !ok || relation == t.RelationID {
+		return t
+	}
+	then := *t
+	then.Schema, then.Table = name.Schema, name.Table
+	return &then
 }
 
 func (ts triggers) byID(id int32) *trigger {

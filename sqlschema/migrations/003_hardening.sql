@@ -6,7 +6,7 @@ update rowhook.setting set value = '2' where name = 'compatible';
 comment on table rowhook.schema_version is 'Version of the schema rowhook: 3';
 
 -- In the order in which claims and settlements lock them, so that none waits for this one in a ring.
-lock table rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
+lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
 
 -- == Fence ==
 
@@ -21,14 +21,16 @@ create table if not exists rowhook.relation ( -- it may have been left by a way 
   id          integer generated always as identity primary key,
   oid         oid not null,
   schema_name text not null,
-  table_name  text not null
+  table_name  text not null,
+  home        oid not null default 'rowhook.relation'::regclass::oid
 );
-create unique index if not exists relation_oid on rowhook.relation (oid);
+create unique index if not exists relation_oid on rowhook.relation (oid) where oid <> 0;
 comment on table  rowhook.relation is 'Tables that events are of; an event refers to its own, whatever its trigger watches by now';
 comment on column rowhook.relation.id          is 'Names the table in events and capture triggers';
-comment on column rowhook.relation.oid         is 'The table, so that renames are followed';
+comment on column rowhook.relation.oid         is 'The table, so that renames are followed; 0: not known here';
 comment on column rowhook.relation.schema_name is 'Schema of the table at the last apply, for when the table is gone';
 comment on column rowhook.relation.table_name  is 'Name of the table at the last apply, for when the table is gone';
+comment on column rowhook.relation.home        is 'The oid that this table had when oid was written: where it is another, all this came by a dump, and oid says nothing';
 revoke all on rowhook.relation from public;
 
 alter table rowhook.event_log     add column if not exists relation_id integer;
@@ -37,6 +39,92 @@ alter table rowhook.dead_letter   add column if not exists relation_id integer;
 comment on column rowhook.event_log.relation_id     is 'rowhook.relation.id of the table that changed; null: that of the trigger''s origin';
 comment on column rowhook.event_archive.relation_id is 'As in event_log';
 comment on column rowhook.dead_letter.relation_id   is 'As in event_log';
+
+-- A dump carries the name of what is watched, which an oid alone does not.
+alter table rowhook.trigger add column if not exists watched regclass;
+alter table rowhook.trigger add column if not exists relation_id integer;
+alter table rowhook.trigger add column if not exists origin_id integer;
+alter table rowhook.trigger add column if not exists relations integer[];
+alter table rowhook.trigger add column if not exists home oid;
+comment on column rowhook.trigger.watched     is 'The watched table as a dump keeps it; where relation is another, that is of the database that was dumped';
+comment on column rowhook.trigger.relation_id is 'rowhook.relation.id of the watched table';
+comment on column rowhook.trigger.origin_id   is 'rowhook.relation.id of the table of events that say none, as captures of version 2 do';
+comment on column rowhook.trigger.relations   is 'rowhook.relation.id of every table that it has watched';
+comment on column rowhook.trigger.home        is 'The oid that rowhook.trigger had when relation was written, as in rowhook.relation';
+
+-- Programs of version 2 write the oid alone.
+create function rowhook.know_relation() returns trigger language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  old_program boolean := tg_op = 'INSERT';
+begin
+  if tg_op = 'INSERT' then
+    new.watched := coalesce(new.watched, new.relation::regclass);
+  elsif new.relation is distinct from old.relation and new.watched::oid is distinct from new.relation then
+    new.watched := new.relation;
+    old_program := true;
+  elsif new.watched::oid is distinct from new.relation then
+    return new; -- of another database; apply sees to it
+  end if;
+  if tg_op = 'INSERT' or new.relation is distinct from old.relation then
+    new.home := 'rowhook.trigger'::regclass;
+  end if;
+  update rowhook.relation set oid = 0 where oid = new.relation and home <> 'rowhook.relation'::regclass; -- another database's
+  insert into rowhook.relation as r (oid, schema_name, table_name) values (new.relation, new.schema_name, new.table_name)
+  on conflict (oid) where oid <> 0 do update set schema_name = excluded.schema_name, table_name = excluded.table_name
+  returning r.id into new.relation_id;
+  if old_program then
+    new.origin_id := new.relation_id;
+  end if;
+  if new.relations is null or new.relation_id <> all (new.relations) then
+    new.relations := coalesce(new.relations, '{}') || new.relation_id;
+  end if;
+  return new;
+end
+$$;
+comment on function rowhook.know_relation() is 'Keeps rowhook.relation and what refers to it in step with rowhook.trigger';
+revoke all on function rowhook.know_relation() from public;
+-- What version 3 had known before a way down is out of date.
+update rowhook.trigger set watched = null, relation_id = null;
+-- Where a dump of version 2 was loaded the oids are of the database that was dumped: then the captures are on the table of the recorded name.
+with captures as (
+  select g.tgrelid as oid from pg_trigger g join pg_proc p on p.oid = g.tgfoid where p.pronamespace = 'rowhook'::regnamespace)
+update rowhook.trigger t set relation = c.oid
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = t.schema_name::name and c.relname = t.table_name::name and c.oid <> t.relation
+   and c.oid in (select oid from captures) and t.relation not in (select oid from captures);
+create trigger know_relation before insert or update of relation, watched, schema_name, table_name on rowhook.trigger
+  for each row execute function rowhook.know_relation();
+update rowhook.trigger set watched = relation::regclass, home = 'rowhook.trigger'::regclass;
+update rowhook.trigger set origin_id = relation_id;
+
+-- A table that is watched is found by what a dump carries. The oid of another is good only where it was recorded.
+create or replace view rowhook.events as
+select e.id, coalesce(n.nspname, r.schema_name, t.schema_name) as schema_name, coalesce(c.relname, r.table_name, t.table_name) as table_name, t.name as trigger_name,
+       json_build_object(
+         'op', case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end,
+         'data', json_build_object('old', e.old, 'new', e.new),
+         'session_variables', e.session, 'trace_context', e.trace) as payload,
+       e.delivered, e.error, e.tries, e.created_at, e.locked, e.next_retry_at, e.archived
+  from (
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false as delivered, false as error,
+           case when claimed_by is not null then due_at end as locked,
+           case when claimed_by is null and tries > 0 then due_at end as next_retry_at, false as archived
+      from rowhook.event_log
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, true, false, null, null, true
+      from rowhook.event_archive
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false, true, null, null, false
+      from rowhook.dead_letter) e
+  left join rowhook.trigger t on t.id = e.trigger_id
+  left join rowhook.relation r on r.id = coalesce(e.relation_id, t.origin_id)
+  left join pg_catalog.pg_class c on c.oid = coalesce(
+    (select w.watched::oid from rowhook.trigger w
+      where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+    case when r.home = 'rowhook.relation'::regclass then r.oid end)
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
 
 -- == Capture ==
 
@@ -97,8 +185,8 @@ begin
     raise exception 'the Rowhook trigger "%" takes no manual events', trigger_name
       using errcode = 'insufficient_privilege', hint = 'Add "manual: true" under its "on" in rowhook.yaml and apply again.';
   end if;
-  insert into rowhook.event_log (id, trigger_id, op, new, session, trace)
-  select event, target.id, 'M', payload, c.session, c.trace from rowhook.context() as c;
+  insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace)
+  select event, target.id, target.relation_id, 'M', payload, c.session, c.trace from rowhook.context() as c;
   if target.spec->>'notify' is distinct from 'never' and pg_sequence_last_value('rowhook.doorbell'::regclass) = 1 then
     perform pg_notify('rowhook', target.id::text);
   end if;
@@ -278,6 +366,7 @@ begin
     execute format('grant update (trouble) on rowhook.instance to %s', dispatcher);
     execute format('grant update (claim) on rowhook.event_log to %s', dispatcher);
     execute format('grant update (seen_at) on rowhook.instance to %s', dispatcher);
+    execute format('grant select on rowhook.relation to %s', dispatcher);
   end loop;
 end
 $$;
@@ -316,6 +405,8 @@ end
 $$;
 
 ---- create above / drop below ----
+
+lock table rowhook.trigger in access exclusive mode; -- as above: it comes first
 
 -- == Rights ==
 
@@ -499,6 +590,30 @@ $$;
 comment on sequence rowhook.doorbell is 'Last value 1 (or none): writers ring (NOTIFY). Otherwise the id of the instance that is awake and asked for silence';
 
 -- == Relations ==
+
+drop trigger know_relation on rowhook.trigger;
+drop function rowhook.know_relation();
+create or replace view rowhook.events as
+select e.id, coalesce(n.nspname, t.schema_name) as schema_name, coalesce(c.relname, t.table_name) as table_name, t.name as trigger_name,
+       json_build_object(
+         'op', case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end,
+         'data', json_build_object('old', e.old, 'new', e.new),
+         'session_variables', e.session, 'trace_context', e.trace) as payload,
+       e.delivered, e.error, e.tries, e.created_at, e.locked, e.next_retry_at, e.archived
+  from (
+    select id, trigger_id, op, old, new, session, trace, tries, created_at, false as delivered, false as error,
+           case when claimed_by is not null then due_at end as locked,
+           case when claimed_by is null and tries > 0 then due_at end as next_retry_at, false as archived
+      from rowhook.event_log
+    union all
+    select id, trigger_id, op, old, new, session, trace, tries, created_at, true, false, null, null, true
+      from rowhook.event_archive
+    union all
+    select id, trigger_id, op, old, new, session, trace, tries, created_at, false, true, null, null, false
+      from rowhook.dead_letter) e
+  left join rowhook.trigger t on t.id = e.trigger_id
+  left join pg_catalog.pg_class c on c.oid = t.relation
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
 
 -- What captures write stays, and so does what it refers to: a write that waits here for a lock goes on by the function that it had begun with,
 -- and would fail for want of a column; and numbers that began anew would name other tables.
