@@ -42,6 +42,9 @@ func (w watched) numbered(t *testing.T) watched {
 
 func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 	t.Parallel()
+	if !pgtest.CanDump(t) {
+		return
+	}
 	const tables = "create table t (id int primary key, a int, b int); create table u (id int primary key, a int); create table v (id int primary key)"
 	specs := []sqlschema.Spec{all("w", "t"), all("x", "u", payload("a")), all("gone", "v")}
 	for name, c := range map[string]struct {
@@ -123,6 +126,9 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 
 func TestACopyCanBeUninstalled(t *testing.T) {
 	t.Parallel()
+	if !pgtest.CanDump(t) {
+		return
+	}
 	w := newWatched(t, "create table t (id int primary key, a int, b int)", all("w", "t"))
 	dup := w.copied(t, "--schema-only")
 	_, err := sqlschema.UninstallSummary(t.Context(), dup.conn)
@@ -167,6 +173,9 @@ func TestASequenceIsNotSetBack(t *testing.T) {
 
 func TestStructuresAreToldApartByEachVersion(t *testing.T) {
 	t.Parallel()
+	if !pgtest.CanDump(t) {
+		return
+	}
 	db := pgtest.NewEmpty(t)
 	w := watched{db, db.Conn(t)}
 	_, newest, err := sqlschema.Version(t.Context(), w.conn)
