@@ -31,8 +31,8 @@ const (
 	historyTell  = time.Minute      // and spoken of
 	// How often a settlement has to fail before it is tried without history; more often where the failure may pass by itself.
 	historyFailures  = 3
-	historyTransient = 6
-	historyDiskFull  = 8 // some ten seconds, in which old history is dropped to make room
+	historyTransient = 8
+	historyDiskFull  = 10 // some fifteen seconds, in which old history is dropped to make room
 )
 
 // avoided reports that a batch should be settled without history, as it can't be written.
@@ -46,8 +46,9 @@ func (h *history) avoided(now time.Time) bool {
 // there for writing at all, it is not.
 func mayBlame(err error, failures int) bool {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return false
+	var connect *pgconn.ConnectError
+	if !errors.As(err, &pg) || errors.As(err, &connect) || pg.Code == "53300" {
+		return false // no connection is to be had: the limit is reached, or the password was changed
 	}
 	switch pg.Code[:min(2, len(pg.Code))] {
 	case "08", "57":
