@@ -24,11 +24,7 @@ func Count(ctx context.Context, db DB, f Filter, budget time.Duration) (Tally, e
 	var n Tally
 	deadline := time.Now().Add(cmp.Or(budget, 2*time.Second))
 	err := read(ctx, db, func(tx pgx.Tx) error {
-		ts, err := readTriggers(ctx, tx)
-		if err != nil {
-			return err
-		}
-		q, err := f.resolve(ts)
+		_, q, err := f.read(ctx, tx)
 		if err != nil {
 			return err
 		}

@@ -138,11 +138,7 @@ func List(ctx context.Context, db DB, f Filter, o ListOptions) (*Page, error) {
 	}
 	var page *Page
 	err := read(ctx, db, func(tx pgx.Tx) error {
-		ts, err := readTriggers(ctx, tx)
-		if err != nil {
-			return err
-		}
-		q, err := f.resolve(ts)
+		ts, q, err := f.read(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -226,11 +222,7 @@ func Show(ctx context.Context, db DB, id string) (*Detail, error) {
 	f := Filter{IDs: []string{id}}
 	var d *Detail
 	err := read(ctx, db, func(tx pgx.Tx) error {
-		ts, err := readTriggers(ctx, tx)
-		if err != nil {
-			return err
-		}
-		q, err := f.resolve(ts)
+		ts, q, err := f.read(ctx, tx)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/webhook"
 )
@@ -109,6 +111,16 @@ const (
 	lowest  = "00000000-0000-0000-0000-000000000000"
 	highest = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 )
+
+// read reads the triggers, and resolves the filter by them.
+func (f *Filter) read(ctx context.Context, tx pgx.Tx) (triggers, *query, error) {
+	ts, err := readTriggers(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	q, err := f.resolve(ts)
+	return ts, q, err
+}
 
 // resolve checks the filter. Ids are compared with the times of the range: a version 7 UUID begins with its millisecond.
 func (f *Filter) resolve(ts triggers) (*query, error) {

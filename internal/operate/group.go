@@ -46,11 +46,7 @@ func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Dura
 	deadline := time.Now().Add(cmp.Or(budget, 2*time.Second))
 	out := &Groups{Groups: []Group{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
-		ts, err := readTriggers(ctx, tx)
-		if err != nil {
-			return err
-		}
-		q, err := f.resolve(ts)
+		ts, q, err := f.read(ctx, tx)
 		if err != nil {
 			return err
 		}
