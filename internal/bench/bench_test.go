@@ -102,6 +102,42 @@ func TestCheckFailsBelowFourFifthsOfTheCommittedRatio(t *testing.T) {
 	require.Equal(t, []string{"B"}, suspects(problems), "it may have been the machine")
 }
 
+func TestARatioThatIsAsLowForTheReferenceIsTheMachines(t *testing.T) {
+	t.Parallel()
+	committed := ran(0.5)
+	beside := func(this, reference float64) *results {
+		now := ran(this)
+		for _, s := range ran(reference).find("B", "this").Samples {
+			now.add("B", "other", s)
+		}
+		return now
+	}
+	slow := beside(0.3, 0.35)
+	require.Empty(t, slowerThan(slow, check(slow, committed)))
+	slower := beside(0.3, 0.45)
+	problems := slowerThan(slower, check(slower, committed))
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0].text, "the reference reaches 0.450 beside it")
+	lossy := beside(0.3, 0.35)
+	lossy.find("B", "this").Median["lost"] = 1
+	require.Len(t, slowerThan(lossy, check(lossy, committed)), 1, "a loss is nobody's but this program's")
+}
+
+func TestTheReferenceIsBuiltBesideTheTree(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	if _, err := output(ctx, "", nil, "git", "rev-parse", "--verify", "HEAD"); err != nil {
+		t.Skipf("there is no repository here: %v", err)
+	}
+	path, err := buildReference(ctx, t.TempDir(), "HEAD")
+	require.NoError(t, err)
+	b, err := newBuild(ctx, "other", path)
+	require.NoError(t, err)
+	require.Contains(t, b.text, "rowhook")
+	_, err = buildReference(ctx, t.TempDir(), "0000000000000000000000000000000000000001")
+	require.ErrorContains(t, err, "git read-tree")
+}
+
 func TestCheckFailsOnAnyLossOrDuplicate(t *testing.T) {
 	t.Parallel()
 	now := ran(0.5, 0.5, 0.5)

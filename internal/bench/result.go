@@ -16,6 +16,7 @@ type results struct {
 	Repeat      int         `json:"repeat"`
 	Environment environment `json:"environment"`
 	Builds      []string    `json:"builds"`
+	Commit      string      `json:"commit,omitempty"` // what the first build was made from, if it says so
 	Scenarios   []*result   `json:"scenarios"`
 }
 
@@ -130,7 +131,8 @@ const floorShare = 0.8
 type problem struct {
 	scenario string
 	text     string
-	ratio    bool // a ratio has fallen, which a busy machine may have caused
+	ratio    bool   // a ratio has fallen, which a busy machine may have caused
+	value    string // name of the ratio in sample.Values
 }
 
 // check returns what is wrong with a run: losses, duplicates, and ratios that have fallen below four fifths of the committed ones.
@@ -164,7 +166,8 @@ func check(now, committed *results) []problem {
 		}
 		if had && (!ok || v < floorShare*want) {
 			problems = append(problems, problem{
-				m.scenario, fmt.Sprintf("%s: %s fell to %.3f, below four fifths of the committed %.3f", m.scenario, m.title, v, want), ok,
+				scenario: m.scenario, ratio: ok, value: m.value,
+				text: fmt.Sprintf("%s: %s fell to %.3f, below four fifths of the committed %.3f", m.scenario, m.title, v, want),
 			})
 		}
 	}
