@@ -86,6 +86,19 @@ func TestEventsKeepTheirTableWhenTheirTriggerMoves(t *testing.T) {
 	require.Equal(t, want, listed(), "delivered ones")
 }
 
+// TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow swaps a watched table by renames, applies, and drops the old one while its event waits.
+func TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.Exec(t, "create table swapped (id int, v text)")
+	b.apply(t, b.spec("swapped"))
+	b.Exec(t, "insert into swapped (v) values ('old'); alter table swapped rename to swapped_old; create table swapped (id int, v text)")
+	b.apply(t, b.spec("swapped"))
+	b.Exec(t, "insert into swapped (v) values ('new'); drop table swapped_old")
+	b.start(t)
+	require.Equal(t, map[string]string{`"old"`: "public.swapped_old", `"new"`: "public.swapped"}, b.tables(t, "swapped", 2))
+}
+
 // TestARestoredDatabaseNamesItsOwnTables loads a dump into a database in which oids are others, and delivers without an apply.
 func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	t.Parallel()

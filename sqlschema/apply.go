@@ -229,7 +229,7 @@ update rowhook.trigger t
 	if err != nil {
 		return fmt.Errorf("record the tables' names: %w", err)
 	}
-	return nil
+	return rememberRelations(ctx, conn)
 }
 
 // settingWork writes a row of rowhook.setting.

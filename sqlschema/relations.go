@@ -48,6 +48,24 @@ func NameRelations(ctx context.Context, db Queryer, ids []int32) (map[int32]Tabl
 	return names, nil
 }
 
+// rememberRelations keeps what tables of events are called now, those that nothing watches any more among them. One of these may be dropped
+// later, when its old name has become that of another table.
+func rememberRelations(ctx context.Context, conn *pgx.Conn) error {
+	if has, err := hasRelations(ctx, conn); err != nil || !has {
+		return err
+	}
+	_, err := conn.Exec(ctx, `
+update rowhook.relation r
+   set schema_name = n.nspname, table_name = c.relname
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.oid = r.oid and r.home = 'rowhook.relation'::regclass and (r.schema_name, r.table_name) is distinct from (n.nspname::text, c.relname::text)`)
+	if err != nil {
+		return fmt.Errorf("record the names of the tables of events: %w", err)
+	}
+	return nil
+}
+
 // own is the table of an event where that is another than the one that its trigger watches by now, else 0.
 func (c *Claimed) own(w *Want) int32 {
 	id := c.RelationID
