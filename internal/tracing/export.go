@@ -17,19 +17,21 @@ import (
 	"time"
 
 	"github.com/sethvargo/go-retry"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 )
 
-// exporter POSTs spans to a collector, as OTLP 1.x says: https://opentelemetry.io/docs/specs/otlp/#otlphttp.
-type exporter struct {
+// client is an otlptrace.Client that POSTs spans to a collector, as OTLP 1.x says:
+// https://opentelemetry.io/docs/specs/otlp/#otlphttp.
+type client struct {
 	settings
-	client  *http.Client
+	http    *http.Client
 	agent   string
 	log     *slog.Logger
 	failing atomic.Bool // said already
 }
 
-func newExporter(s settings, o Options) (*exporter, error) {
+func newClient(s settings, o Options) (*client, error) {
 	log := o.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -52,38 +54,54 @@ func newExporter(s settings, o Options) (*exporter, error) {
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
-	return &exporter{
+	return &client{
 		settings: s, log: log, agent: "Rowhook/" + o.Version,
-		client: &http.Client{
+		http: &http.Client{
 			Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, MaxIdleConns: 1, IdleConnTimeout: 90 * time.Second},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
 }
 
-// ExportSpans sends spans. What can't be sent within the time is dropped and said once: spans must not hold up deliveries.
-func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
-	if len(spans) == 0 {
-		return nil
-	}
-	err := e.send(ctx, appendTraces(nil, spans))
-	switch {
-	case err != nil && !e.failing.Swap(true):
-		e.log.Warn("can't send traces, dropping them until it works again", "spans", len(spans), "error", err)
-	case err == nil && e.failing.Swap(false):
-		e.log.Info("traces are sent again")
-	}
-	return nil // the SDK would print it, by a handler that all of a process share
-}
+// Start does nothing: the first request connects.
+func (c *client) Start(context.Context) error { return nil }
 
-// Shutdown closes idle connections.
-func (e *exporter) Shutdown(context.Context) error {
-	e.client.CloseIdleConnections()
+// Stop closes idle connections.
+func (c *client) Stop(context.Context) error {
+	c.http.CloseIdleConnections()
 	return nil
 }
 
-func (e *exporter) send(ctx context.Context, body []byte) error {
-	if e.gzip {
+// UploadTraces sends spans. Spans that can't be sent within the timeout are dropped, which is logged
+// once: spans must not hold up deliveries. It returns no error for them, because the SDK would print
+// it by a handler that the whole process shares.
+func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
+	// A TracesData has the same bytes as an ExportTraceServiceRequest, whose package imports gRPC.
+	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
+	if err != nil {
+		return fmt.Errorf("encode spans: %w", err)
+	}
+	err = c.send(ctx, body)
+	switch {
+	case err != nil && !c.failing.Swap(true):
+		c.log.Warn("can't send traces, dropping them until it works again", "spans", count(spans), "error", err)
+	case err == nil && c.failing.Swap(false):
+		c.log.Info("traces are sent again")
+	}
+	return nil
+}
+
+func count(all []*tracepb.ResourceSpans) (n int) {
+	for _, r := range all {
+		for _, s := range r.ScopeSpans {
+			n += len(s.Spans)
+		}
+	}
+	return n
+}
+
+func (c *client) send(ctx context.Context, body []byte) error {
+	if c.gzip {
 		var packed bytes.Buffer
 		w := gzip.NewWriter(&packed)
 		_, err := w.Write(body)
@@ -92,9 +110,9 @@ func (e *exporter) send(ctx context.Context, body []byte) error {
 		}
 		body = packed.Bytes()
 	}
-	if e.timeout > 0 {
+	if c.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, e.timeout)
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
 	// The waits that a collector asks for by Retry-After are bounded by the timeout as well.
@@ -103,7 +121,7 @@ func (e *exporter) send(ctx context.Context, body []byte) error {
 	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
 		var after time.Duration
 		var again bool
-		if after, again, last = e.post(ctx, body); last == nil || !again {
+		if after, again, last = c.post(ctx, body); last == nil || !again {
 			return last
 		}
 		if after > 0 {
@@ -123,22 +141,22 @@ func (e *exporter) send(ctx context.Context, body []byte) error {
 }
 
 // post sends once. again says whether it may be tried again, and after at the earliest when.
-func (e *exporter) post(ctx context.Context, body []byte) (after time.Duration, again bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url, bytes.NewReader(body))
+func (c *client) post(ctx context.Context, body []byte) (after time.Duration, again bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(body))
 	if err != nil {
 		return 0, false, fmt.Errorf("make the request: %w", err)
 	}
-	for name, values := range e.header {
+	for name, values := range c.header {
 		req.Header[name] = values
 	}
 	req.Header.Set("Content-Type", "application/x-protobuf")
 	if req.Header.Get("User-Agent") == "" {
-		req.Header.Set("User-Agent", e.agent)
+		req.Header.Set("User-Agent", c.agent)
 	}
-	if e.gzip {
+	if c.gzip {
 		req.Header.Set("Content-Encoding", "gzip")
 	}
-	resp, err := e.client.Do(req)
+	resp, err := c.http.Do(req)
 	if err != nil {
 		return 0, true, err
 	}

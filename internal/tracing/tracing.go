@@ -1,7 +1,9 @@
-// Package tracing makes an OpenTelemetry span of each attempt, in the trace of whoever wrote the row, and sends them by OTLP over HTTP.
+// Package tracing makes an OpenTelemetry span of each attempt, in the trace of whoever wrote the row,
+// and sends the spans by OTLP over HTTP.
 //
-// It is configured by OpenTelemetry's own environment variables and off unless they name an endpoint. The exporter is this package's own:
-// that of the OpenTelemetry project brings gRPC along, which doubles what there is to compile.
+// OpenTelemetry's own environment variables configure it. It is off unless they name an endpoint.
+// OpenTelemetry's otlptrace writes the spans as OTLP. Only the POST is this package's own, because
+// otlptracehttp compiles 68 packages of gRPC for it.
 package tracing
 
 import (
@@ -16,6 +18,8 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -45,7 +49,11 @@ func New(ctx context.Context, lookup func(string) (string, bool), o Options) (*T
 	if err != nil || !on {
 		return nil, err
 	}
-	e, err := newExporter(settings, o)
+	c, err := newClient(settings, o)
+	if err != nil {
+		return nil, err
+	}
+	e, err := otlptrace.New(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -75,11 +83,8 @@ func (t *Tracer) Close(ctx context.Context) error { return t.provider.Shutdown(c
 // Attempting is dispatcher.Hooks.Attempting: it begins the attempt's span, and has the request carry it.
 func (t *Tracer) Attempting(e *dispatcher.Event, number int) (http.Header, func(dispatcher.Attempt)) {
 	parent := writersContext(e.Trace)
-	ctx := context.Background()
-	if parent.IsValid() {
-		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
-	}
-	_, span := t.tracer.Start(ctx, "deliver "+e.Trigger, trace.WithSpanKind(trace.SpanKindClient))
+	ctx := trace.ContextWithRemoteSpanContext(context.Background(), parent)
+	ctx, span := t.tracer.Start(ctx, "deliver "+e.Trigger, trace.WithSpanKind(trace.SpanKindClient))
 	if span.IsRecording() {
 		span.SetAttributes(
 			attribute.String("http.request.method", http.MethodPost),
@@ -90,10 +95,8 @@ func (t *Tracer) Attempting(e *dispatcher.Event, number int) (http.Header, func(
 			attribute.Int("rowhook.attempt", number),
 		)
 	}
-	header := http.Header{"Traceparent": {traceparent(span.SpanContext())}}
-	if state := span.SpanContext().TraceState().String(); state != "" {
-		header["Tracestate"] = []string{state}
-	}
+	header := http.Header{}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(header))
 	return header, func(a dispatcher.Attempt) { end(span, &a) }
 }
 
@@ -127,11 +130,6 @@ func outcome(f sqlschema.Fate) string {
 	case sqlschema.Retried, sqlschema.Released:
 	}
 	return "retried"
-}
-
-// traceparent is a span's context as W3C Trace Context writes it.
-func traceparent(c trace.SpanContext) string {
-	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String()
 }
 
 // writersContext reads an event's trace_context: a traceparent as a string; an object with traceparent, and perhaps tracestate;
@@ -169,29 +167,11 @@ func padded(id string, digits int) string {
 	return strings.Repeat("0", max(digits-len(id), 0)) + id
 }
 
-// parse reads a traceparent of whatever version: what later ones add comes at the end.
-func parse(text, state string) trace.SpanContext {
-	parts := strings.SplitN(strings.ToLower(strings.TrimSpace(text)), "-", 5)
-	if len(parts) < 4 || len(parts[0]) != 2 || parts[0] == "ff" || len(parts) > 4 && parts[0] == "00" || len(parts[3]) != 2 {
-		return trace.SpanContext{}
-	}
-	traceID, err := trace.TraceIDFromHex(parts[1])
-	if err != nil {
-		return trace.SpanContext{}
-	}
-	spanID, err := trace.SpanIDFromHex(parts[2])
-	if err != nil {
-		return trace.SpanContext{}
-	}
-	var flags trace.TraceFlags
-	if last := parts[3][1]; strings.IndexByte("13579bdf", last) >= 0 {
-		flags = trace.FlagsSampled
-	}
-	tracestate, err := trace.ParseTraceState(state)
-	if err != nil {
-		tracestate = trace.TraceState{} // as if it had not been sent
-	}
-	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID, SpanID: spanID, TraceFlags: flags, TraceState: tracestate, Remote: true})
+// parse reads a traceparent and a tracestate. Upper case is accepted, although W3C Trace Context
+// wants lower case, because the writer typed it.
+func parse(parent, state string) trace.SpanContext {
+	carrier := propagation.MapCarrier{"traceparent": strings.ToLower(strings.TrimSpace(parent)), "tracestate": state}
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
 }
 
 // sendTimeout is OTEL_EXPORTER_OTLP_TIMEOUT's default.

@@ -14,8 +14,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/propagation"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
@@ -240,7 +243,9 @@ func TestWritersContextIsReadInEveryForm(t *testing.T) {
 				require.False(t, got.IsValid())
 				return
 			}
-			require.Equal(t, c.want, traceparent(got))
+			header := http.Header{}
+			propagation.TraceContext{}.Inject(trace.ContextWithSpanContext(t.Context(), got), propagation.HeaderCarrier(header))
+			require.Equal(t, c.want, header.Get("traceparent"))
 		})
 	}
 }
@@ -313,8 +318,9 @@ func TestSpansAreSentAgainWhenTheCollectorIsBusy(t *testing.T) {
 func TestACollectorThatIsDownIsLoggedOnceAndHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	var lines strings.Builder
-	e, err := newExporter(settings{url: "http://127.0.0.1:1/v1/traces", timeout: 50 * time.Millisecond}, Options{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+	c, err := newClient(settings{url: "http://127.0.0.1:1/v1/traces", timeout: 50 * time.Millisecond}, Options{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 	require.NoError(t, err)
+	e := otlptrace.NewUnstarted(c)
 	spans := tracetest.SpanStubs{{Name: "a"}}.Snapshots()
 	for range 3 {
 		require.NoError(t, e.ExportSpans(t.Context(), spans))
