@@ -1,13 +1,10 @@
 package cli
 
 import (
-	"io/fs"
 	"math"
-	"path"
 	"runtime/debug"
-	"slices"
-	"strconv"
-	"strings"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 
 	"github.com/rowhook/rowhook/dispatcher"
 )
@@ -45,42 +42,13 @@ func softLimit(cfg dispatcher.Config, allowed int64) int64 {
 	return limit
 }
 
-// allowedMemory is the least memory limit of the control groups that this process belongs to, in bytes; 0 where there is none or it can't be told.
-// root is the root of the file system. A container sees its own group as the root of all, under version 1 beside the path that it has on the host;
-// so a path that does not exist is looked for further up.
-func allowedMemory(root fs.FS) int64 {
-	groups, err := fs.ReadFile(root, "proc/self/cgroup")
-	if err != nil {
+// allowedMemory returns the memory limit in bytes of the container or service that this process
+// runs in: the least of its control group and those above it. It returns 0 where there is none, or
+// none that can be read.
+func allowedMemory() int64 {
+	limit, err := memlimit.FromCgroup()
+	if err != nil || limit > math.MaxInt64 {
 		return 0
 	}
-	least := int64(math.MaxInt64)
-	for line := range strings.Lines(string(groups)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3) // number:controllers:path
-		if len(parts) != 3 {
-			continue
-		}
-		mount, file := "sys/fs/cgroup", "memory.max"
-		switch {
-		case slices.Contains(strings.Split(parts[1], ","), "memory"):
-			mount, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-		case parts[1] != "":
-			continue
-		}
-		for group := path.Clean("/" + parts[2]); ; group = path.Dir(group) {
-			text, err := fs.ReadFile(root, path.Join(mount, group, file))
-			if n, bad := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && bad == nil && n > 0 {
-				least = min(least, n)
-			}
-			if group == "/" {
-				break
-			}
-		}
-	}
-	if least >= unlimited {
-		return 0
-	}
-	return least
+	return int64(limit)
 }
-
-// unlimited is more than any machine has: version 1 says that there is no limit by the highest number of whole pages.
-const unlimited = 1 << 60

@@ -47,9 +47,9 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			web.chosen = a.given(cmd, "http")
 			if !a.given(cmd, "max-body") {
-				cfg.MaxBody = fitBody(cfg.MaxBody, allowedMemory(os.DirFS("/")), debug.SetMemoryLimit(-1))
+				cfg.MaxBody = fitBody(cfg.MaxBody, allowedMemory(), debug.SetMemoryLimit(-1))
 			}
-			a.fitMemory(&cfg, allowedMemory(os.DirFS("/")), a.given(cmd, "payload-memory"))
+			a.fitMemory(&cfg, allowedMemory(), a.given(cmd, "payload-memory"))
 			return a.run(cmd.Context(), cfg, file, wait, web)
 		},
 	}
