@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/suggest"
 )
 
 // right is one privilege on something in the schema rowhook, or on the schema itself.
@@ -223,7 +225,7 @@ func eachGrant(ctx context.Context, db Queryer, roles []string, f func(role stri
 	var unknown []error
 	for _, role := range roles {
 		if !known[role] {
-			unknown = append(unknown, fmt.Errorf("there is no role %s on this server%s: create it first, or correct --grant-to", quoteName(role), suggest(role, names)))
+			unknown = append(unknown, fmt.Errorf("there is no role %s on this server%s: create it first, or correct --grant-to", quoteName(role), suggest.Hint(role, names)))
 		}
 	}
 	if len(unknown) > 0 {

@@ -2,7 +2,6 @@ package sqlschema
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -51,61 +50,6 @@ func sqlTriggerName(name string, id int32, op operation) string {
 		name = cut + mark
 	}
 	return "rowhook_" + name + "_" + op.word()
-}
-
-// suggest ends a message about a name that does not exist with those that come near it, or with nothing.
-func suggest(name string, candidates []string) string {
-	near := similar(name, candidates)
-	if len(near) == 0 {
-		return ""
-	}
-	return "; did you mean " + strings.Join(near, " or ") + "?"
-}
-
-// similar returns at most three candidates that differ from name by case and quotes or by a few letters, the nearest first.
-func similar(name string, candidates []string) []string {
-	type match struct {
-		name     string
-		distance int
-	}
-	var matches []match
-	folded := fold(name)
-	limit := min(2, max(1, utf8.RuneCountInString(folded)/3))
-	for _, c := range candidates {
-		if d := distance(folded, fold(c)); d <= limit {
-			matches = append(matches, match{c, d})
-		}
-	}
-	slices.SortStableFunc(matches, func(a, b match) int { return a.distance - b.distance })
-	var near []string
-	for _, m := range matches[:min(3, len(matches))] {
-		near = append(near, m.name)
-	}
-	return near
-}
-
-func fold(name string) string { return strings.ToLower(strings.ReplaceAll(name, `"`, "")) }
-
-// distance is the least number of letters to add, remove or change between a and b (Levenshtein).
-func distance(a, b string) int {
-	from, to := []rune(a), []rune(b)
-	row := make([]int, len(to)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i, x := range from {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j, y := range to {
-			cost := diagonal
-			if x != y {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(to)]
 }
 
 func joinOr(names []string) string { return strings.Join(names, " or ") }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/suggest"
 )
 
 // Action says what a Change does to its object. It is the sign that it prints.
@@ -318,7 +320,7 @@ func (p *planner) missingColumn(rel *relation, name string) string {
 	if _, ok := rel.column(name); ok {
 		return ""
 	}
-	hint := suggest(name, rel.columnNames())
+	hint := suggest.Hint(name, rel.columnNames())
 	if hint == "" {
 		hint = "; its columns are " + strings.Join(rel.columnNames(), ", ")
 	}

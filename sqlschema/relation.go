@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/internal/suggest"
 )
 
 // relation is a table as the catalog has it now.
@@ -246,12 +248,12 @@ select n.nspname, c.relname
 	if err != nil {
 		return "", fmt.Errorf("list the tables: %w", err)
 	}
-	if hint := suggest(name, qualified); hint != "" {
+	if hint := suggest.Hint(name, qualified); hint != "" {
 		return message + hint, nil
 	}
 	// Right but for the schema.
 	var near []string
-	for _, b := range similar(lastPart(name), bare) {
+	for _, b := range suggest.Near(lastPart(name), bare, 3) {
 		for i := range bare {
 			if bare[i] == b {
 				near = append(near, qualified[i])

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/internal/suggest"
 )
 
 // checkWhen has Postgres parse a trigger's when against its table, without a lock that a writer would notice. It returns a
@@ -78,7 +80,7 @@ func explainWhen(pg *pgconn.PgError, before int, when string, rel *relation) str
 		message += ": write columns as new.name and old.name"
 	case "42703": // undefined_column
 		if parts := strings.Split(pg.Message, " "); len(parts) > 1 {
-			message += suggest(strings.Trim(lastPart(parts[1]), `"`), rel.columnNames())
+			message += suggest.Hint(strings.Trim(lastPart(parts[1]), `"`), rel.columnNames())
 		}
 	case "0A000", "42803", "42P20":
 		message += ": use only the row's own columns and functions of them"

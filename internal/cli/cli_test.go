@@ -63,16 +63,6 @@ func TestOnlyWhatMayPassIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestEditsAreCounted(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"abc", "", 3}, {"abc", "abc", 0}, {"abc", "abd", 1}, {"abc", "ac", 1}, {"ac", "abc", 1}, {"kitten", "sitting", 3}} {
-		require.Equal(t, c.want, edits(c.a, c.b), "%s %s", c.a, c.b)
-	}
-}
-
 func TestSizesAreReadAndWritten(t *testing.T) {
 	t.Parallel()
 	size := byteSize()

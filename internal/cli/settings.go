@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -169,13 +171,13 @@ func (a *app) given(cmd *cobra.Command, name string) bool {
 // warnOfMisspelled points out variables that are nearly one of Rowhook's. Others may begin with ROWHOOK_ as well, since
 // rowhook.yaml can refer to any variable.
 func (a *app) warnOfMisspelled(root *cobra.Command) {
-	known := map[string]bool{}
+	var known []string
 	var visit func(cmd *cobra.Command)
 	visit = func(cmd *cobra.Command) {
 		for _, flags := range []*pflag.FlagSet{cmd.PersistentFlags(), cmd.LocalFlags()} {
 			flags.VisitAll(func(f *pflag.Flag) {
 				for _, name := range f.Annotations[twinKey] {
-					known[name] = true
+					known = append(known, name)
 				}
 			})
 		}
@@ -184,47 +186,14 @@ func (a *app) warnOfMisspelled(root *cobra.Command) {
 		}
 	}
 	visit(root)
-	known[httpTokenVariable], known[httpReadTokenVariable] = true, true
+	known = append(known, httpTokenVariable, httpReadTokenVariable)
 	for _, entry := range a.environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, "ROWHOOK_") || known[name] {
+		if !strings.HasPrefix(name, "ROWHOOK_") || slices.Contains(known, name) {
 			continue
 		}
-		if nearest, d := nearest(name, known); d <= 2 {
-			a.log.Warn("environment variable is not one of Rowhook's: is it misspelled?", "variable", name, "nearest", nearest)
+		if near := suggest.Near(name, known, 1); len(near) > 0 {
+			a.log.Warn("environment variable is not one of Rowhook's: is it misspelled?", "variable", name, "nearest", near[0])
 		}
 	}
-}
-
-// nearest finds the candidate that takes the fewest edits to reach.
-func nearest(name string, candidates map[string]bool) (string, int) {
-	best, least := "", len(name)
-	for candidate := range candidates {
-		d := edits(name, candidate)
-		if d < least || d == least && candidate < best {
-			best, least = candidate, d
-		}
-	}
-	return best, least
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -1,8 +1,9 @@
 package config
 
 import (
-	"slices"
 	"strings"
+
+	"github.com/rowhook/rowhook/internal/suggest"
 )
 
 // unknownKey reports a key that means nothing where it is. It returns the one that was meant, if that is clear.
@@ -16,9 +17,9 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 	if len(at.path) > 0 {
 		where = "in " + at.path.String()
 	}
-	if name, ok := nearest(e.name, names); ok {
-		d.reportAt(e.pos, path, "unknown key; did you mean %s?", name)
-		return name
+	if near := suggest.Near(e.name, names, 1); len(near) > 0 {
+		d.reportAt(e.pos, path, "unknown key; did you mean %s?", near[0])
+		return near[0]
 	}
 	if rule := d.elsewhere(e.name); rule != "" {
 		parent := rule[:max(strings.LastIndex(rule, "."), 0)]
@@ -73,42 +74,4 @@ func foreign(name string) string {
 		return "table: schema.table"
 	}
 	return ""
-}
-
-// nearest is the name that a misspelling of it most resembles.
-func nearest(word string, names []string) (string, bool) {
-	best, distance := "", len(word)/3+1
-	for _, name := range names {
-		if n := editDistance(normal(word), normal(name)); n < distance || n == distance && best == "" && n <= max(len(word), len(name))/3 {
-			best, distance = name, n
-		}
-	}
-	return best, best != ""
-}
-
-func normal(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
-
-// editDistance counts the insertions, deletions, substitutions and swaps of neighbours that turn a into b
-// (the optimal string alignment distance).
-func editDistance(a, b string) int {
-	previous, row := []int(nil), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		next := make([]int, len(b)+1)
-		next[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			next[j+1] = slices.Min([]int{row[j+1] + 1, next[j] + 1, row[j] + cost})
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				next[j+1] = min(next[j+1], previous[j-1]+1)
-			}
-		}
-		previous, row = row, next
-	}
-	return row[len(b)]
 }
