@@ -189,14 +189,14 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 	if err := m.LoadMigrations(sub); err != nil {
 		return fmt.Errorf("load embedded migrations: %w", err)
 	}
-	orphans, err := makeWhole(ctx, conn, log)
+	unknown, err := makeWhole(ctx, conn, log)
 	if err != nil {
 		return err
 	}
 	if err := goTo(ctx, conn, m, want, log); err != nil {
 		return err
 	}
-	if err := revokeNew(ctx, conn, before); err != nil || !orphans {
+	if err := revokeNew(ctx, conn, before); err != nil || !unknown {
 		return err
 	}
 	return buryUnknown(ctx, conn, log)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -197,6 +198,36 @@ type lack struct {
 	orphans    []orphan
 	behind     []behind
 	stale      []stale
+	strays     strays
+}
+
+// strays are triggers that events wait for and that neither rowhook.trigger nor a capture has, as after a restore of some tables only. They
+// have no name any more.
+type strays []int32
+
+func findStrays(ctx context.Context, db Queryer, orphans []orphan) (strays, error) {
+	var readable bool
+	err := db.QueryRow(ctx, "select has_column_privilege('rowhook.event_log', 'trigger_id', 'SELECT') and has_column_privilege('rowhook.trigger', 'id', 'SELECT')").Scan(&readable)
+	if err != nil || !readable {
+		return nil, err
+	}
+	var found strays
+	if err := db.QueryRow(ctx, "select array_agg(id order by id) from ("+strayTriggers+") s").Scan(&found); err != nil {
+		return nil, fmt.Errorf("look for events of unknown triggers: %w", err)
+	}
+	return slices.DeleteFunc(found, func(id int32) bool { return slices.ContainsFunc(orphans, func(o orphan) bool { return o.ID == id }) }), nil
+}
+
+func (s strays) String() string {
+	const most = 10
+	var names []string
+	for _, id := range s[:min(len(s), most)] {
+		names = append(names, fmt.Sprintf("#%d", id))
+	}
+	if len(s) > most {
+		names = append(names, fmt.Sprintf("and %d more", len(s)-most))
+	}
+	return strings.Join(names, ", ")
 }
 
 // findLack returns nil where nothing is missing. The session is pinned, and the schema is installed.
@@ -215,7 +246,10 @@ func findLack(ctx context.Context, conn *pgx.Conn) (*lack, error) {
 	if l.stale, err = findStale(ctx, conn); err != nil {
 		return nil, err
 	}
-	if l.incomplete == nil && len(l.orphans)+len(l.behind)+len(l.stale) == 0 {
+	if l.strays, err = findStrays(ctx, conn, l.orphans); err != nil {
+		return nil, err
+	}
+	if l.incomplete == nil && len(l.orphans)+len(l.behind)+len(l.stale)+len(l.strays) == 0 {
 		return nil, nil
 	}
 	return &l, nil
@@ -253,13 +287,16 @@ func (l *lack) changes() []Change {
 	for _, s := range l.stale {
 		changes = append(changes, s.change())
 	}
+	if len(l.strays) > 0 {
+		changes = append(changes, Change{Action: Replace, Object: "events", Name: "of the triggers " + l.strays.String(), Detail: "rowhook.trigger does not have these: the events go to the dead letters"})
+	}
 	return changes
 }
 
 // makeWhole puts back what a copy lacks: the version, the settings, a row for each trigger that captures and that no row names, sequences that
 // are behind, and the partitions of these days. The triggers come back as removed ones: an apply that configures one of the same name takes
-// its number over, so that nothing is captured for any other. It reports whether there are such. The session is pinned and the owner's.
-func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (orphans bool, err error) {
+// its number over, so that nothing is captured for any other. It reports whether there are such, or events of unknown ones. The session is pinned and the owner's.
+func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (unknown bool, err error) {
 	l, err := findLack(ctx, conn)
 	if err != nil || l == nil {
 		return false, err
@@ -291,7 +328,7 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (orphans b
 	for _, c := range l.changes() {
 		log.Info("made the schema rowhook whole", "change", c.String())
 	}
-	return len(l.orphans) > 0, nil
+	return len(l.orphans)+len(l.strays) > 0, nil
 }
 
 // Lacking says, a line for each, what is not as it has to be although the schema has its version and settings: captures of triggers that
@@ -324,6 +361,9 @@ func (l *lack) lines() []string {
 	}
 	for _, s := range l.stale {
 		lines = append(lines, s.String())
+	}
+	if len(l.strays) > 0 {
+		lines = append(lines, "events wait for triggers that rowhook.trigger does not have ("+l.strays.String()+"): none of them is delivered")
 	}
 	return lines
 }
@@ -411,19 +451,25 @@ func wholeToApply(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 		return err
 	}
 	defer back()
-	orphans, err := makeWhole(ctx, conn, log)
-	if err != nil || !orphans {
+	unknown, err := makeWhole(ctx, conn, log)
+	if err != nil || !unknown {
 		return err
 	}
 	return buryUnknown(ctx, conn, log)
 }
 
 // buryUnknown moves what was captured before there was a row for its trigger to the dead letters: nobody had said that and where it is to
-// be sent, and a load of rows for testing would otherwise be.
+// be sent, and a load of rows for testing would otherwise be. Events of triggers that nothing names any more go there, too.
 func buryUnknown(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	buried, err := BuryOrphans(ctx, conn)
 	if buried > 0 {
 		log.Warn("moved events to the dead letters that were captured in this copy before it was applied: rowhook redeliver sends them, rowhook discard drops them", "events", buried)
+	}
+	if err != nil {
+		return err
+	}
+	if buried, err = buryStrays(ctx, conn); buried > 0 {
+		log.Warn("moved events to the dead letters whose triggers rowhook.trigger does not have, as after a restore of some tables", "events", buried)
 	}
 	return err
 }

@@ -124,6 +124,21 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 	}
 }
 
+// TestEventsOfTriggersThatARestoreLostAreToldAndBuried restores without the watched tables, so that no row of rowhook.trigger can be loaded.
+func TestEventsOfTriggersThatARestoreLostAreToldAndBuried(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a int, b int); create table u (id int primary key)", all("w", "t"), all("x", "u"))
+	w.Exec(t, "insert into t values (1, 1, 1), (2, 2, 2); insert into u values (1)")
+	w.Exec(t, "drop table t, u; delete from rowhook.trigger")
+	require.Equal(t, []string{"events wait for triggers that rowhook.trigger does not have (#1, #2): none of them is delivered"}, w.lacking(t))
+	require.Contains(t, w.plan(t).String(), "~ events of the triggers #1, #2")
+	w.apply(t)
+	require.Equal(t, "0", w.scalar(t, "select count(*) from rowhook.event_log"))
+	require.Equal(t, "trigger unknown 3", w.scalar(t, "select min(reason) || ' ' || count(*) from rowhook.dead_letter"))
+	require.Empty(t, w.lacking(t))
+	require.Empty(t, w.plan(t).Changes)
+}
+
 func TestACopyCanBeUninstalled(t *testing.T) {
 	t.Parallel()
 	if !pgtest.CanDump(t) {
