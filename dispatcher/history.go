@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -47,19 +48,19 @@ func (h *history) avoided(now time.Time) bool {
 func mayBlame(err error, failures int) bool {
 	var pg *pgconn.PgError
 	var connect *pgconn.ConnectError
-	if !errors.As(err, &pg) || errors.As(err, &connect) || pg.Code == "53300" {
+	if !errors.As(err, &pg) || errors.As(err, &connect) || pg.Code == pgerrcode.TooManyConnections {
 		return false // no connection is to be had: the limit is reached, or the password was changed
 	}
 	switch pg.Code[:min(2, len(pg.Code))] {
 	case "08", "57":
-		return pg.Code == "57014" && failures >= historyTransient // canceled, by a time-out for instance
+		return pg.Code == pgerrcode.QueryCanceled && failures >= historyTransient // by a time-out for instance
 	case "40", "55":
 		return failures >= historyTransient
 	}
 	if isDiskFull(err) {
 		return failures >= historyDiskFull
 	}
-	return pg.Code != "25006" && failures >= historyFailures
+	return pg.Code != pgerrcode.ReadOnlySQLTransaction && failures >= historyFailures
 }
 
 // historyFailed notes that events were settled without history, and says so now and then. err is nil where it was not tried.

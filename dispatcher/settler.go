@@ -10,6 +10,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
 
@@ -38,7 +39,7 @@ const (
 )
 
 // noPartition is the SQLSTATE of a row for which there is no partition: a violated check.
-const noPartition = "23514"
+const noPartition = pgerrcode.CheckViolation
 
 // settleChunk bounds a statement, and with it the time that one takes and the memory of its arrays.
 const settleChunk = 1000
@@ -256,7 +257,7 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 	}
 	st := &batch[0]
 	// A value that can't be stored came with the response. What can't be read is the event's own.
-	own := !isRefusedRow(err) && !sqlschema.IsState(err, "22P05", "22021", "22P02", "22003", "22001")
+	own := !isRefusedRow(err) && !sqlschema.IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire, pgerrcode.InvalidTextRepresentation, pgerrcode.NumericValueOutOfRange, pgerrcode.StringDataRightTruncationDataException)
 	if moves := st.Fate == sqlschema.Delivered || st.Fate == sqlschema.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
 		s.d.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		st.Bare = true

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgerrcode"
+
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -139,7 +141,7 @@ func (d *Dispatcher) writeTally(ctx context.Context) {
 		}
 		err = sqlschema.RecordActivity(ctx, d.writes, d.id, plain)
 	}
-	if err == nil || sqlschema.IsState(err, "42P01") { // undefined_table
+	if err == nil || sqlschema.IsState(err, pgerrcode.UndefinedTable) {
 		return
 	}
 	d.tally.again(batch)

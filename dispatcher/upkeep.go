@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -214,7 +215,7 @@ func (d *Dispatcher) vacuum(ctx context.Context, dead int64) {
 }
 
 // diskFull is the SQLSTATE of a disk that has no room left.
-const diskFull = "53100"
+const diskFull = pgerrcode.DiskFull
 
 func isDiskFull(err error) bool { return sqlschema.IsState(err, diskFull) }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/sethvargo/go-retry"
 )
@@ -205,7 +206,7 @@ func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slo
 		busy.Waited = time.Since(started)
 		return busy
 	}
-	if IsState(err, "42501") {
+	if IsState(err, pgerrcode.InsufficientPrivilege) {
 		if u.table == "" {
 			return explainPrivilege(ctx, conn, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -75,7 +76,7 @@ func (e *BusyError) blockers() string {
 
 // isBusy reports that a lock was not to be had: lock_not_available or deadlock_detected.
 func isBusy(err error) bool {
-	return IsState(err, "55P03", "40P01")
+	return IsState(err, pgerrcode.LockNotAvailable, pgerrcode.DeadlockDetected)
 }
 
 // findBlockers lists who holds a lock that keeps the unit's from being granted, on the table or a partition of it, the

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
@@ -144,7 +145,7 @@ func TestADispatcherNeedsEachOfItsRightsAndNoOther(t *testing.T) {
 		_, err := conn.Exec(t.Context(), sql)
 		var refused interface{ SQLState() string }
 		require.ErrorAs(t, err, &refused, sql)
-		require.Equal(t, "42501", refused.SQLState(), sql)
+		require.Equal(t, pgerrcode.InsufficientPrivilege, refused.SQLState(), sql)
 	}
 
 	for _, right := range rights(t, w.conn, role) {
@@ -164,7 +165,7 @@ func TestADispatcherNeedsEachOfItsRightsAndNoOther(t *testing.T) {
 		err := dispatch(t.Context(), conn)
 		var refused interface{ SQLState() string }
 		require.ErrorAs(t, err, &refused, "works without %s", right)
-		require.Equal(t, "42501", refused.SQLState(), err)
+		require.Equal(t, pgerrcode.InsufficientPrivilege, refused.SQLState(), err)
 		w.do(t, fmt.Sprintf("grant %s on %s to %s", privilege, on, role))
 		require.NoError(t, sqlschema.CheckRights(t.Context(), conn))
 	}
@@ -222,7 +223,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error {
 			watch, err := sqlschema.Look(ctx, tx)
 			if err == nil && watch.Doorbell != id { // PostgreSQL 18 shows nothing of a sequence without the right
-				err = &pgconn.PgError{Code: "42501", Message: "the doorbell can't be read"}
+				err = &pgconn.PgError{Code: pgerrcode.InsufficientPrivilege, Message: "the doorbell can't be read"}
 			}
 			return err
 		},

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
@@ -341,7 +342,7 @@ func CheckServer(ctx context.Context, conn *pgx.Conn) (int, error) {
 // explainPrivilege adds the remedy to a missing privilege.
 func explainPrivilege(ctx context.Context, conn *pgx.Conn, err error) error {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || pg.Code != "42501" {
+	if !errors.As(err, &pg) || pg.Code != pgerrcode.InsufficientPrivilege {
 		return err
 	}
 	var user, database string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -273,9 +274,9 @@ func invalidName(err error) (string, bool) {
 		return "", false
 	}
 	switch pg.Code {
-	case "42602", "42601", "22023", "0A000": // invalid_name, syntax_error, parse_ident's error, cross-database reference
+	case pgerrcode.InvalidName, pgerrcode.SyntaxError, pgerrcode.InvalidParameterValue, pgerrcode.FeatureNotSupported: // what parse_ident and a cast to regclass raise
 		return fmt.Sprintf("%s: write it as in SQL: table, schema.table or \"Schema\".\"Table\"", pg.Message), true
-	case "42501":
+	case pgerrcode.InsufficientPrivilege:
 		return fmt.Sprintf("%s: grant usage on it to this role", pg.Message), true
 	}
 	return "", false

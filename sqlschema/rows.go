@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -307,7 +308,7 @@ select (select `+text+` from page order by `+s.ordered(func(i int) string { retu
 // explain tells rows that are hidden from other errors: a session of ours fails rather than to read fewer.
 func (s *RowSource) explain(err error) error {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || pg.Code != "42501" || pg.Routine != "check_enable_rls" {
+	if !errors.As(err, &pg) || pg.Code != pgerrcode.InsufficientPrivilege || pg.Routine != "check_enable_rls" {
 		return err
 	}
 	return &RowsError{fmt.Sprintf("row level security keeps rows of %s from this role (%s): use a role with bypassrls, or the table's owner where it is not forced on the owner", s.Table, pg.Message)}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -24,7 +25,9 @@ func WasRefused(err error) bool {
 
 // IsData reports that a statement failed, or may have, for what is in a row that it read or wrote: a text that can't be converted into the
 // encoding of the session or the database, a value that can't be stored or read, a size, a nesting.
-func IsData(err error) bool { return IsBadData(err) || IsState(err, "53200", "XX000") }
+func IsData(err error) bool {
+	return IsBadData(err) || IsState(err, pgerrcode.OutOfMemory, pgerrcode.InternalError)
+}
 
 // IsBadData is IsData, and trying again does not help.
 func IsBadData(err error) bool {
@@ -36,16 +39,18 @@ func IsBadData(err error) bool {
 	case "22", "54":
 		return true
 	}
-	return pg.Code == "XX001" || pg.Code == "XX002"
+	return pg.Code == pgerrcode.DataCorrupted || pg.Code == pgerrcode.IndexCorrupted
 }
 
 // IsUnstorable reports that a text has characters that the encoding of the database, or of the session, has not.
-func IsUnstorable(err error) bool { return IsState(err, "22P05", "22021") }
+func IsUnstorable(err error) bool {
+	return IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire)
+}
 
 // IsOtherSchema reports that a statement names a table, column, function or sequence that is not there: as a rule the schema rowhook was
 // migrated since its version was last read.
 func IsOtherSchema(err error) bool {
-	return IsState(err, "42P01", "42703", "42883", "42704")
+	return IsState(err, pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.UndefinedFunction, pgerrcode.UndefinedObject)
 }
 
 // SchemaVersion reads the version of the schema rowhook.

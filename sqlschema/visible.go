@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -108,7 +109,7 @@ var quotedName = regexp.MustCompile(`["“„«»]\s*([^"“”„«»]+?)\s*["�
 func ExplainHidden(err error) error {
 	var pg *pgconn.PgError
 	var known *HiddenRowsError
-	if !errors.As(err, &pg) || pg.Code != "42501" || pg.Routine != "check_enable_rls" || errors.As(err, &known) {
+	if !errors.As(err, &pg) || pg.Code != pgerrcode.InsufficientPrivilege || pg.Routine != "check_enable_rls" || errors.As(err, &known) {
 		return err
 	}
 	table := "one of its tables"

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -76,13 +77,13 @@ func explainWhen(pg *pgconn.PgError, before int, when string, rel *relation) str
 		message += fmt.Sprintf(" at character %d (%q)", at+1, string(runes[at:min(len(runes), at+20)]))
 	}
 	switch pg.Code {
-	case "42P01", "42702": // undefined_table, ambiguous_column
+	case pgerrcode.UndefinedTable, pgerrcode.AmbiguousColumn:
 		message += ": write columns as new.name and old.name"
-	case "42703": // undefined_column
+	case pgerrcode.UndefinedColumn:
 		if parts := strings.Split(pg.Message, " "); len(parts) > 1 {
 			message += suggest.Hint(strings.Trim(lastPart(parts[1]), `"`), rel.columnNames())
 		}
-	case "0A000", "42803", "42P20":
+	case pgerrcode.FeatureNotSupported, pgerrcode.GroupingError, pgerrcode.WindowingError:
 		message += ": use only the row's own columns and functions of them"
 	default:
 		if pg.Hint != "" {
@@ -106,7 +107,7 @@ func tryWhen(ctx context.Context, conn *pgx.Conn, rel *relation, when string) (m
 	prefix := "create trigger rowhook_when after update on pg_temp.rowhook_when for each row when (\n"
 	_, err = tx.Exec(ctx, prefix+when+"\n) execute function pg_catalog.suppress_redundant_updates_trigger()")
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && (pg.Code == "0A000" || pg.Code == "42P17") {
+	if errors.As(err, &pg) && (pg.Code == pgerrcode.FeatureNotSupported || pg.Code == pgerrcode.InvalidObjectDefinition) {
 		pg.Message = strings.Replace(pg.Message, "trigger WHEN condition", "when", 1)
 		return explainWhen(pg, utf8.RuneCountInString(prefix), when, rel), nil
 	}

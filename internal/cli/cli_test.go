@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 )
@@ -48,12 +49,12 @@ func TestTimeSinceTheCommitIsNeverMadeUp(t *testing.T) {
 func TestOnlyWhatMayPassIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	for code, transient := range map[string]bool{
-		"57P03": true,  // starting up
-		"53300": true,  // too many connections
-		"28P01": false, // wrong password
-		"28000": false, // no such role, or pg_hba.conf
-		"3D000": false, // no such database
-		"42501": false, // no right to connect
+		pgerrcode.CannotConnectNow:                  true,  // starting up
+		pgerrcode.TooManyConnections:                true,  // too many connections
+		pgerrcode.InvalidPassword:                   false, // wrong password
+		pgerrcode.InvalidAuthorizationSpecification: false, // no such role, or pg_hba.conf
+		pgerrcode.InvalidCatalogName:                false, // no such database
+		pgerrcode.InsufficientPrivilege:             false, // no right to connect
 	} {
 		what, got := diagnoseConnect(&pgconn.PgError{Code: code, Message: "no"})
 		require.Equal(t, transient, got, code)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -55,7 +56,7 @@ func (s script) run(ctx context.Context, conn *pgx.Conn) error {
 		where = fmt.Sprintf("%s:%d", s.file, 1+strings.Count(string(text[:pg.Position-1]), "\n"))
 	}
 	hint := ""
-	if pg.Code == "42601" && strings.Contains(s.text, "\\") {
+	if pg.Code == pgerrcode.SyntaxError && strings.Contains(s.text, "\\") {
 		hint = "; psql's own commands, such as \\copy or \\connect, are not SQL and don't work here"
 	}
 	return usagef("%s: %s (SQLSTATE %s)%s", where, pg.Message, pg.Code, hint)
@@ -69,7 +70,7 @@ func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*p
 	}
 	defer admin.Close(context.WithoutCancel(ctx))
 	_, err = admin.Exec(ctx, "create database "+devDatabaseName)
-	kept := sqlschema.IsState(err, "42P04")
+	kept := sqlschema.IsState(err, pgerrcode.DuplicateDatabase)
 	if err != nil && !kept {
 		return nil, fmt.Errorf("create the database %s: %w", devDatabaseName, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/webhook"
@@ -64,9 +65,9 @@ func diagnoseConnect(err error) (what diagnosis, transient bool) {
 func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 	answer := "the server says: " + pg.Message
 	switch pg.Code {
-	case "28P01":
+	case pgerrcode.InvalidPassword:
 		return diagnosis{"wrong password, or no such user", "correct user and password in {} (percent-encoded in a URL), PGPASSWORD or ~/.pgpass"}, false
-	case "28000":
+	case pgerrcode.InvalidAuthorizationSpecification:
 		switch {
 		case strings.Contains(pg.Message, "does not exist"):
 			return diagnosis{answer, "correct the user in {}, or create the role"}, false
@@ -74,19 +75,19 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 			return diagnosis{answer, "the server wants TLS: set sslmode=require in {}, or allow it in pg_hba.conf"}, false
 		}
 		return diagnosis{answer, "correct user, database and sslmode in {}, or allow them in the server's pg_hba.conf"}, false
-	case "3D000":
+	case pgerrcode.InvalidCatalogName:
 		return diagnosis{"there is no such database", "correct its name in {}, or create it with createdb"}, false
-	case "53300":
+	case pgerrcode.TooManyConnections:
 		return diagnosis{"the server has no connection left", "raise max_connections (or the role's connection limit), or close idle clients"}, true
-	case "57P03":
+	case pgerrcode.CannotConnectNow:
 		return diagnosis{answer, "wait until it has started; if it stays like this, look at the server's log"}, true
-	case "57P01", "57P02":
+	case pgerrcode.AdminShutdown, pgerrcode.CrashShutdown:
 		return diagnosis{answer, "start it again"}, true
-	case "08P01":
+	case pgerrcode.ProtocolViolation:
 		if strings.Contains(pg.Message, "unsupported startup parameter") {
 			return diagnosis{answer, "{} seems to lead through a pooler: set ROWHOOK_LISTEN_URL to a way straight to Postgres, or poll only, by --no-listen"}, false
 		}
-	case "42501":
+	case pgerrcode.InsufficientPrivilege:
 		return diagnosis{answer, "grant it (grant connect on database ... to ...), or use another role in {}"}, false
 	}
 	return diagnosis{fmt.Sprintf("%s (SQLSTATE %s)", answer, pg.Code), "check {}"}, false
@@ -111,25 +112,25 @@ func explain(err error) error {
 	}
 	remedy := ""
 	switch pg.Code {
-	case "25006":
+	case pgerrcode.ReadOnlySQLTransaction:
 		remedy = "Rowhook must write: connect to the primary, and with a role whose default_transaction_read_only is off"
-	case "42501":
+	case pgerrcode.InsufficientPrivilege:
 		if strings.Contains(err.Error(), "grant ") {
 			return err // it says already
 		}
 		remedy = "use the role that installed Rowhook, or grant this one what is missing"
-	case "3F000", "42P01", "42703", "42883":
+	case pgerrcode.InvalidSchemaName, pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.UndefinedFunction:
 		if !strings.Contains(pg.Message, "rowhook") {
 			return err
 		}
 		remedy = "the schema rowhook is missing or damaged: run \"rowhook apply\""
-	case "53100":
+	case pgerrcode.DiskFull:
 		remedy = "the server's disk is full: free some space"
-	case "53300":
+	case pgerrcode.TooManyConnections:
 		remedy = "the server has no connection left: raise max_connections, or close idle clients"
-	case "55P03":
+	case pgerrcode.LockNotAvailable:
 		remedy = "someone holds a lock on the table for long: see pg_stat_activity, and try again when it is over"
-	case "57P01", "57P02", "57P03":
+	case pgerrcode.AdminShutdown, pgerrcode.CrashShutdown, pgerrcode.CannotConnectNow:
 		remedy = "the server is stopping or starting: try again when it is back"
 	default:
 		return err

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/operate"
@@ -54,7 +55,7 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 		return newProblem(http.StatusGatewayTimeout, "timeout", "the database did not answer in time", "ask for less, or try again later")
 	case errors.Is(err, context.Canceled):
 		return newProblem(http.StatusServiceUnavailable, "stopping", "the server is stopping", "ask another instance").with("Retry-After", "5")
-	case sqlschema.IsState(err, "42501"): // insufficient_privilege
+	case sqlschema.IsState(err, pgerrcode.InsufficientPrivilege):
 		s.log.Warn("HTTP: the role may not do that", "path", r.URL.Path, "error", err)
 		return newProblem(http.StatusForbidden, "no_rights", "the role that this instance works as may not do that",
 			"name the owner of the queue, or another role that may, by ROWHOOK_HTTP_DATABASE_URL")

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -263,11 +264,11 @@ func errorReason(err error) string {
 		return reasonConnection // the server said nothing
 	}
 	switch class := pg.Code[:min(2, len(pg.Code))]; {
-	case pg.Code == "53100":
+	case pg.Code == pgerrcode.DiskFull:
 		return reasonDiskFull
-	case pg.Code == "25006":
+	case pg.Code == pgerrcode.ReadOnlySQLTransaction:
 		return "read_only"
-	case class == "08" || pg.Code == "57P01" || pg.Code == "57P02" || pg.Code == "57P03":
+	case class == "08" || pg.Code == pgerrcode.AdminShutdown || pg.Code == pgerrcode.CrashShutdown || pg.Code == pgerrcode.CannotConnectNow:
 		return reasonConnection
 	case class == "57":
 		return "canceled"

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -239,7 +240,7 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (last []string, expected int64, err error) {
 	last, expected, err = b.rows.Extent(ctx, tx)
 	err = refused(err)
-	if sqlschema.IsState(err, "42501") { // insufficient_privilege
+	if sqlschema.IsState(err, pgerrcode.InsufficientPrivilege) {
 		err = problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
 	}
 	return last, expected, err
@@ -256,7 +257,7 @@ insert into rowhook.backfill (trigger_id, condition, key, until, expected, finis
 values ($1, $2, $3, $4, $5, case when $4::text[] is null then now() end)
 returning id, condition, started_at, touched_at, finished_at, expected`, b.trigger.ID, b.opt.Where, b.rows.Key, last, expected).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.FinishedAt, &b.Expected)
-	if sqlschema.IsState(err, "23505") { // unique_violation
+	if sqlschema.IsState(err, pgerrcode.UniqueViolation) {
 		return problem(ErrBusy, "wait for it, or join it by repeating this", "a backfill of %s has just been started by someone else", b.trigger.Name)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -53,7 +54,7 @@ func Record(ctx context.Context, db DB, m Manual) (id string, err error) {
 	case err == nil:
 		return id, nil
 	case !errors.As(err, &pg):
-	case pg.Code == "42704" && pg.Hint != "", isNoText(err): // undefined_object, raised by rowhook.emit; or a name that none can have
+	case pg.Code == pgerrcode.UndefinedObject && pg.Hint != "", isNoText(err): // raised by rowhook.emit; or a name that no trigger can have
 		ts, terr := readTriggers(ctx, db)
 		if terr != nil {
 			return "", terr
@@ -61,7 +62,7 @@ func Record(ctx context.Context, db DB, m Manual) (id string, err error) {
 		if _, terr = ts.active(m.Trigger); terr != nil {
 			return "", terr
 		}
-	case pg.Code == "42501" && pg.Hint != "": // insufficient_privilege, raised by rowhook.emit
+	case pg.Code == pgerrcode.InsufficientPrivilege && pg.Hint != "": // raised by rowhook.emit
 		return "", problem(ErrRefused, "add \"manual: true\" under its \"on\" in rowhook.yaml and apply", "the trigger %q takes no manual events", m.Trigger)
 	}
 	return "", fmt.Errorf("record a manual event: %w", err)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -94,5 +95,5 @@ func collect[T any](ctx context.Context, db sqlschema.Queryer, sql string, args 
 
 // isNoText reports that Postgres can't hold what was sent as text: it has a zero character, or is no UTF-8.
 func isNoText(err error) bool {
-	return sqlschema.IsState(err, "22021", "22P05") // character_not_in_repertoire, untranslatable_character
+	return sqlschema.IsState(err, pgerrcode.CharacterNotInRepertoire, pgerrcode.UntranslatableCharacter)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -313,7 +314,7 @@ func (w *walk) lastAttempt() string {
 
 // explainPath blames a malformed JSON path on the filter.
 func explainPath(err error, path string) error {
-	if path != "" && (sqlschema.IsState(err, "42601", "22P02", "42883", "2201B") || isNoText(err)) {
+	if path != "" && (sqlschema.IsState(err, pgerrcode.SyntaxError, pgerrcode.InvalidTextRepresentation, pgerrcode.UndefinedFunction, pgerrcode.InvalidRegularExpression) || isNoText(err)) {
 		return problem(ErrInvalid, `write KEY=VALUE such as new.id=42, or a path such as '$.new.amount ? (@ > 100)'`, "the payload filter is no JSON path (%v)", err)
 	}
 	return fmt.Errorf("look for events: %w", err)
