@@ -19,7 +19,9 @@ type RowSource struct {
 	Table   string   // for people
 	Key     []string // columns of the primary key, or of another unique key without nulls
 
+	oid     uint32
 	from    string // relation and alias, for SQL
+	whole   bool   // it has partitions or chunks, which come and go
 	key     []keyColumn
 	related bool   // events say which table they are of
 	body    string // the payload, null for rows that are not wanted
@@ -154,13 +156,17 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 	if len(key) == 0 {
 		return nil, &RowsError{fmt.Sprintf("%s has no primary key, by which its rows are read in order and the reading goes on after an interruption: add one", rel)}
 	}
-	s := &RowSource{Trigger: trigger, Table: rel.String()}
+	s := &RowSource{Trigger: trigger, Table: rel.String(), oid: rel.OID}
 	if s.related, err = hasRelations(ctx, conn); err != nil {
 		return nil, err
 	}
 	s.from = rel.sql() + " as new"
-	if rel.Kind != "p" {
+	if rel.Kind != "p" && !rel.Hypertable {
 		s.from = "only " + s.from // rows of tables that inherit are not this trigger's
+	}
+	s.whole = rel.Kind == "p" || rel.Hypertable
+	if err := s.checkCountable(ctx, conn, rel); err != nil {
+		return nil, err
 	}
 	s.key = key
 	for _, k := range key {
@@ -222,35 +228,47 @@ func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, s
 const capturedAs = "set local timezone to 'UTC'; set local datestyle to 'ISO, YMD'; set local intervalstyle to 'postgres'; set local bytea_output to 'hex'; " +
 	"set local extra_float_digits to 1; set local lc_monetary to 'C'; set local quote_all_identifiers to off"
 
-// Extent returns the highest key, nil where the table is empty, and about how many rows there are.
-func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (last []string, rows int64, err error) {
+// Extent is what a table holds when its rows begin to be read.
+type Extent struct {
+	Last    []string // the highest key; nil: the table is empty
+	Rows    int64    // about how many there are
+	Horizon string   // what transactions before this one have written is there, and is up to Last
+}
+
+// Extent looks at the table.
+func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (e Extent, err error) {
 	if _, err := tx.Exec(ctx, capturedAs); err != nil {
-		return nil, 0, fmt.Errorf("prepare to read %s: %w", s.Table, err)
+		return e, fmt.Errorf("prepare to read %s: %w", s.Table, err)
+	}
+	// First of all: what commits after this may have a key behind the last one.
+	if err := tx.QueryRow(ctx, "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text").Scan(&e.Horizon); err != nil {
+		return e, fmt.Errorf("ask which transactions have ended: %w", err)
 	}
 	found, err := tx.Query(ctx, "select "+s.keyAsText("new.")+" from "+s.from+" order by "+s.ordered(s.column, true)+" limit 1")
 	if err != nil {
-		return nil, 0, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
+		return e, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
 	}
 	keys, err := pgx.CollectRows(found, pgx.RowTo[[]string])
 	if err != nil {
-		return nil, 0, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
+		return e, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
 	}
 	if len(keys) == 0 {
-		return nil, 0, nil
+		return e, nil
 	}
+	e.Last = keys[0]
 	const most = 100_000
-	err = tx.QueryRow(ctx, "select count(*) from (select from "+s.from+" limit "+strconv.Itoa(most)+") as r").Scan(&rows)
-	if err == nil && rows == most {
+	err = tx.QueryRow(ctx, "select count(*) from (select from "+s.from+" limit "+strconv.Itoa(most)+") as r").Scan(&e.Rows)
+	if err == nil && e.Rows == most {
 		name, _, _ := strings.Cut(strings.TrimPrefix(s.from, "only "), " as new")
 		err = tx.QueryRow(ctx, `
 select greatest($2::bigint, sum(case when c.reltuples >= 0 then c.reltuples else 0 end)::bigint)
   from pg_catalog.pg_class c where c.relkind = 'r' and (c.oid = $1::pg_catalog.regclass or c.oid in (select relid from pg_catalog.pg_partition_tree($1::pg_catalog.regclass)))`,
-			name, int64(most)).Scan(&rows)
+			name, int64(most)).Scan(&e.Rows)
 	}
 	if err != nil {
-		return nil, 0, s.explain(fmt.Errorf("count the rows of %s: %w", s.Table, err))
+		return e, s.explain(fmt.Errorf("count the rows of %s: %w", s.Table, err))
 	}
-	return keys[0], rows, nil
+	return e, nil
 }
 
 func (s *RowSource) keyAsText(prefix string) string {
@@ -261,19 +279,26 @@ func (s *RowSource) keyAsText(prefix string) string {
 	return "array[" + strings.Join(parts, ", ") + "]"
 }
 
+// Recorded is what became of the next rows.
+type Recorded struct {
+	Reached []string // key of the last row that was read
+	Read    int64    // rows; fewer than the limit: there are no more
+	Newer   int64    // of those, the ones that are not older than the horizon
+	IDs     []string // of the events
+}
+
 // Record reads the next rows after a key (nil: from the beginning) up to the last one, at most limit of them, and records the
-// wanted ones as INSERT events with these session variables. It returns the key of the last row it read, how many it read, and the ids of
-// the events; fewer read than limit means that there are no more.
-func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string, limit int, session string) (reached []string, read int64, ids []string, err error) {
+// wanted ones as INSERT events with these session variables. An empty horizon has it count none as newer.
+func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string, limit int, session, horizon string) (r Recorded, err error) {
 	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
-		return nil, 0, nil, fmt.Errorf("prepare to read %s: %w", s.Table, err)
+		return r, fmt.Errorf("prepare to read %s: %w", s.Table, err)
 	}
 	behind := compared(s.key, "$1", false) + " and "
 	if after == nil {
 		behind = "$1::text[] is null and "
 	}
 	if _, err := tx.Exec(ctx, ownPath); err != nil {
-		return nil, 0, nil, fmt.Errorf("set search_path: %w", err)
+		return r, fmt.Errorf("set search_path: %w", err)
 	}
 	keys := make([]string, len(s.Key))
 	named := make([]string, len(s.Key))
@@ -288,21 +313,94 @@ func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string,
 	text := "array[" + strings.Join(named, "::text, ") + "::text]"
 	err = tx.QueryRow(ctx, `
 with page as materialized (
-  select `+strings.Join(keys, ", ")+`, `+s.body+` as body from `+s.from+`
+  select `+strings.Join(keys, ", ")+`, `+s.body+` as body, `+older("new", "$6")+` as older from `+s.from+`
    where `+behind+compared(s.key, "$2", true)+`
    order by `+s.ordered(s.column, false)+` limit $3),
 recorded as (
   insert into rowhook.event_log (id, trigger_id, op, new, session`+into+`)
   select rowhook.uuid7(), $4, 'I', body, $5::text::json`+relation+` from page where body is not null returning id)
 select (select `+text+` from page order by `+s.ordered(func(i int) string { return named[i] }, true)+` limit 1),
-       (select count(*) from page), (select coalesce(array_agg(id::text), '{}') from recorded)`, after, last, limit, s.Trigger, session).Scan(&reached, &read, &ids)
+       (select count(*) from page), (select count(*) from page where not older), (select coalesce(array_agg(id::text), '{}') from recorded)`,
+		after, last, limit, s.Trigger, session, horizon).Scan(&r.Reached, &r.Read, &r.Newer, &r.IDs)
 	if err == nil {
 		_, err = tx.Exec(ctx, pinnedPath)
 	}
 	if err != nil {
-		return nil, 0, nil, s.explain(fmt.Errorf("record rows of %s: %w", s.Table, err))
+		return r, s.explain(fmt.Errorf("record rows of %s: %w", s.Table, err))
 	}
-	return reached, read, ids, nil
+	return r, nil
+}
+
+// older says that what was there at the horizon, a parameter, is a row's very version, so that it was neither written nor moved since. It
+// may say false of one that was frozen long ago, whose number can be anyone's by now, but never true of one that is newer. That holds for
+// half of the numbers that transactions can have, see Older.
+func older(row, param string) string {
+	return "(" + param + "::text = '' or pg_catalog.age(" + row + ".xmin) > pg_catalog.age(" + param + "::text::pg_catalog.xid8::pg_catalog.xid))"
+}
+
+// Older counts the rows that are older than the horizon. Neither the key's index nor its operators have a part in that.
+func (s *RowSource) Older(ctx context.Context, tx pgx.Tx, horizon string) (rows int64, err error) {
+	var known bool
+	err = tx.QueryRow(ctx, "select (pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric - $1::text::numeric) between 0 and $2::numeric", horizon, horizonReach).Scan(&known)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the number of the next transaction: %w", err)
+	}
+	if !known {
+		return 0, &RowsError{fmt.Sprintf("it can't be counted whether every row of %s was read: there were too many transactions since the beginning for what was there then to be told by their numbers", s.Table)}
+	}
+	if _, err := tx.Exec(ctx, "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off; set local enable_seqscan = on; set local jit = off"); err != nil {
+		return 0, fmt.Errorf("prepare to count the rows of %s: %w", s.Table, err)
+	}
+	sql, args := "select count(*) from "+s.from+" where "+older("new", "$1"), []any{horizon}
+	if s.whole { // what a partition holds that was attached meanwhile was not there
+		args = append(args, s.oid)
+		sql = "with recursive part as (select $2::pg_catalog.oid as oid union all " +
+			"select i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.oid where " + older("i", "$1") + ") " +
+			sql + " and new.tableoid in (select oid from part)"
+	}
+	if err := tx.QueryRow(ctx, sql, args...).Scan(&rows); err != nil {
+		return 0, s.explain(fmt.Errorf("count the rows of %s: %w", s.Table, err))
+	}
+	return rows, nil
+}
+
+// horizonReach is how many transactions may have begun since a horizon for rows to be told by it: half of what 32 bits hold, and of that
+// what may begin while rows are being counted.
+const horizonReach = 1<<31 - 1<<27
+
+// checkCountable refuses tables whose rows do not say which transaction wrote them: what is kept by other access methods than Postgres' own, and what
+// TimescaleDB has compressed.
+func (s *RowSource) checkCountable(ctx context.Context, conn *pgx.Conn, rel *relation) error {
+	var foreign string
+	err := conn.QueryRow(ctx, `
+with recursive part as (
+  select $1::pg_catalog.oid as oid
+   union
+  select i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.oid where $2)
+select coalesce(min(n.nspname || '.' || c.relname), '')
+  from part join pg_catalog.pg_class c on c.oid = part.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind <> 'p' and c.relam not in (select a.oid from pg_catalog.pg_am a where a.amname = 'heap')`, rel.OID, s.whole).Scan(&foreign)
+	if err != nil {
+		return fmt.Errorf("look how %s is kept: %w", rel, err)
+	}
+	const uncounted = "it could not be counted in the end whether every row of %s was read, as the rows of %s do not say which transaction wrote them: " +
+		"have its owner update the rows, for which a trigger on updates is enough"
+	if foreign != "" {
+		return &RowsError{fmt.Sprintf(uncounted, rel, foreign)}
+	}
+	if !rel.Hypertable {
+		return nil
+	}
+	_, err = conn.Exec(ctx, "savepoint countable; explain select count(*) from "+s.from+" where new.xmin is not null")
+	if err != nil {
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) || pg.Code == pgerrcode.InsufficientPrivilege {
+			return s.explain(fmt.Errorf("look how %s is kept: %w", rel, err))
+		}
+		return &RowsError{fmt.Sprintf(uncounted+" (%s)", rel, "its compressed chunks", pg.Message)}
+	}
+	_, err = conn.Exec(ctx, "release savepoint countable")
+	return err
 }
 
 // explain tells rows that are hidden from other errors: a session of ours fails rather than to read fewer.

@@ -160,7 +160,10 @@ func (c *console) backfillCommand() *cobra.Command {
 is rowhook_backfill, the number of the backfill, to tell them by. Rows that come later, with higher keys, have their own events.
 
 The table is read by its primary key, in small batches, only as fast as the events are delivered, so that other events are
-not held up; --no-throttle does not wait. What was interrupted goes on where it was when the same command is given again.`,
+not held up; --no-throttle does not wait. What was interrupted goes on where it was when the same command is given again.
+
+In the end the table's rows are counted without the key's index. Where it has more rows that were there at the beginning and
+have not changed since than were read of such, rows were passed over, and the command fails.`,
 		Example: `  rowhook backfill order_placed
   rowhook backfill order_placed --where "created_at > now() - interval '30 days'"`,
 		Args: cobra.ExactArgs(1),

@@ -44,9 +44,9 @@ type BackfillOptions struct {
 // the session variable rowhook_backfill, the backfill's number, to tell them by. Rows that come after its beginning and have higher keys are
 // left to their own events.
 //
-// It reads by the primary key, batch by batch; where there is none it is refused. What was interrupted goes on where it was
-// when it is called with the same condition again. It keeps at most half of the trigger's slots busy, so that events which come
-// meanwhile are not held up.
+// It reads by the primary key, batch by batch; where there is none it is refused. In the end it counts the table's rows without
+// the key, and fails where it has passed over some. What was interrupted goes on where it was when it is called with the same
+// condition again. It keeps at most half of the trigger's slots busy, so that events which come meanwhile are not held up.
 func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*BackfillStatus, error) {
 	b := &backfill{db: db, opt: o}
 	if err := b.open(ctx, trigger); err != nil {
@@ -73,7 +73,7 @@ func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*B
 
 // run records batch by batch until all is read.
 func (b *backfill) run(ctx context.Context) error {
-	for b.FinishedAt == nil {
+	for b.FinishedAt == nil && !b.read {
 		size := bulkBatch
 		if !b.opt.Unthrottled {
 			if err := b.feed.wait(ctx, b.db, &size); err != nil {
@@ -89,7 +89,10 @@ func (b *backfill) run(ctx context.Context) error {
 			b.opt.Progress(b.BackfillStatus)
 		}
 	}
-	return nil
+	if b.FinishedAt != nil {
+		return nil
+	}
+	return b.finish(ctx)
 }
 
 // backfill is one that is under way.
@@ -101,6 +104,8 @@ type backfill struct {
 	trigger *trigger
 	rows    *sqlschema.RowSource
 	highest []string
+	horizon string // see sqlschema.Extent; "": the schema is of version 2, and nothing is counted in the end
+	read    bool   // to the end
 	feed    throttle
 }
 
@@ -120,9 +125,8 @@ func PlanBackfill(ctx context.Context, db DB, trigger string, o BackfillOptions)
 				return err
 			}
 		}
-		var err error
-		b.Trigger, b.Where = trigger, o.Where
-		_, b.Expected, err = b.extent(ctx, tx)
+		extent, err := b.extent(ctx, tx)
+		b.Trigger, b.Where, b.Expected = trigger, o.Where, extent.Rows
 		return err
 	})
 	return &b.BackfillStatus, err
@@ -213,11 +217,20 @@ func (b *backfill) otherKey() error {
 
 // resume takes up the backfill of this trigger that was interrupted.
 func (b *backfill) resume(ctx context.Context, tx pgx.Tx) error {
+	counts, err := countsBackfills(ctx, tx)
+	if err != nil {
+		return err
+	}
+	horizon := "''"
+	if counts {
+		horizon = "case when home = 'rowhook.backfill'::regclass then horizon::text end"
+	}
 	var key []string
-	err := tx.QueryRow(ctx, `
-select id, condition, started_at, touched_at, expected, scanned, recorded, key, until
+	var noted *string
+	err = tx.QueryRow(ctx, `
+select id, condition, started_at, touched_at, expected, scanned, recorded, key, until, `+horizon+`
   from rowhook.backfill where trigger_id = $1 and finished_at is null`, b.trigger.ID).
-		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &b.highest)
+		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &b.highest, &noted)
 	switch {
 	case isNone(err):
 		return nil
@@ -232,31 +245,51 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 			"a backfill of %s, of %s, has read %d rows and is under way or was interrupted", b.trigger.Name, what, b.Scanned)
 	case !slices.Equal(key, b.rows.Key):
 		return b.otherKey()
+	case noted == nil:
+		return problem(ErrRefused, "start it anew by --restart (restart: true)",
+			"a backfill of %s was begun by an earlier version of Rowhook or in another database, so that it could not be counted in the end whether every row was read", b.trigger.Name)
 	}
-	b.Trigger = b.trigger.Name
+	b.Trigger, b.horizon = b.trigger.Name, *noted
 	return nil
 }
 
-func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (last []string, expected int64, err error) {
-	last, expected, err = b.rows.Extent(ctx, tx)
+// countsBackfills reports that what a backfill counts by is kept, as it is from version 3 of the schema on.
+func countsBackfills(ctx context.Context, db sqlschema.Queryer) (counts bool, err error) {
+	err = db.QueryRow(ctx, "select exists (select from pg_catalog.pg_attribute where attrelid = 'rowhook.backfill'::regclass and attname = 'horizon' and not attisdropped)").Scan(&counts)
+	if err != nil {
+		return false, fmt.Errorf("look for rowhook.backfill.horizon: %w", err)
+	}
+	return counts, nil
+}
+
+func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (e sqlschema.Extent, err error) {
+	e, err = b.rows.Extent(ctx, tx)
 	err = refused(err)
 	if sqlschema.IsState(err, pgerrcode.InsufficientPrivilege) {
 		err = problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
 	}
-	return last, expected, err
+	return e, err
 }
 
 func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
-	last, expected, err := b.extent(ctx, tx)
+	counts, err := countsBackfills(ctx, tx)
 	if err != nil {
 		return err
 	}
-	b.highest, b.Trigger = last, b.trigger.Name
+	extent, err := b.extent(ctx, tx)
+	if err != nil {
+		return err
+	}
+	b.highest, b.Trigger = extent.Last, b.trigger.Name
+	columns, values, args := "", "", []any{b.trigger.ID, b.opt.Where, b.rows.Key, extent.Last, extent.Rows}
+	if counts {
+		b.horizon = extent.Horizon
+		columns, values, args = ", horizon, home", ", $6::text::xid8, 'rowhook.backfill'::regclass", append(args, extent.Horizon)
+	}
 	err = tx.QueryRow(ctx, `
-insert into rowhook.backfill (trigger_id, condition, key, until, expected, finished_at)
-values ($1, $2, $3, $4, $5, case when $4::text[] is null then now() end)
-returning id, condition, started_at, touched_at, finished_at, expected`, b.trigger.ID, b.opt.Where, b.rows.Key, last, expected).
-		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.FinishedAt, &b.Expected)
+insert into rowhook.backfill (trigger_id, condition, key, until, expected`+columns+`) values ($1, $2, $3, $4, $5`+values+`)
+returning id, condition, started_at, touched_at, expected`, args...).
+		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected)
 	if sqlschema.IsState(err, pgerrcode.UniqueViolation) {
 		return problem(ErrBusy, "wait for it, or join it by repeating this", "a backfill of %s has just been started by someone else", b.trigger.Name)
 	}
@@ -274,7 +307,7 @@ func (b *backfill) step(ctx context.Context, size int) (ids []string, err error)
 		err := tx.QueryRow(ctx, "select position, finished_at, scanned, recorded from rowhook.backfill where id = $1 for update", b.ID).
 			Scan(&position, &b.FinishedAt, &b.Scanned, &b.Recorded)
 		if isNone(err) {
-			return problem(ErrRefused, "start it again", "the record of the backfill is gone")
+			return b.gone()
 		}
 		if err != nil {
 			return err
@@ -285,30 +318,86 @@ func (b *backfill) step(ctx context.Context, size int) (ids []string, err error)
 		if err := b.follow(ctx, tx); err != nil {
 			return err
 		}
-		var reached []string
-		var read int64
-		reached, read, ids, err = b.rows.Record(ctx, tx, position, b.highest, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID))
+		r, err := b.rows.Record(ctx, tx, position, b.highest, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID), b.horizon)
 		if err != nil {
 			return refused(err)
 		}
-		if reached == nil {
-			reached = position
+		if r.Reached == nil {
+			r.Reached = position
+		}
+		newer, args := "", []any{b.ID, r.Reached, r.Read, len(r.IDs)}
+		if b.horizon != "" {
+			newer, args = ", newer = newer + $5", append(args, r.Newer)
 		}
 		err = tx.QueryRow(ctx, `
 update rowhook.backfill
-   set position = $2, scanned = scanned + $3, recorded = recorded + $4, touched_at = clock_timestamp(),
-       finished_at = case when $5 then clock_timestamp() end
- where id = $1 returning scanned, recorded, touched_at, finished_at`, b.ID, reached, read, len(ids), read < int64(size)).
-			Scan(&b.Scanned, &b.Recorded, &b.TouchedAt, &b.FinishedAt)
+   set position = $2, scanned = scanned + $3, recorded = recorded + $4, touched_at = clock_timestamp()`+newer+`
+ where id = $1 returning scanned, recorded, touched_at`, args...).
+			Scan(&b.Scanned, &b.Recorded, &b.TouchedAt)
 		if err != nil {
 			return fmt.Errorf("record how far the backfill is: %w", err)
 		}
+		ids, b.read = r.IDs, r.Read < int64(size)
 		if len(ids) == 0 {
 			return nil
 		}
 		return ring(ctx, tx, []int32{b.trigger.ID})
 	})
 	return ids, err
+}
+
+// finish ends a backfill that has read to the end, unless it has passed rows over: the table still has more rows that were there before it and
+// were not touched since than it has read of such. What it has recorded stays, and it stays unfinished.
+func (b *backfill) finish(ctx context.Context) error {
+	var older int64
+	if b.horizon != "" {
+		err := transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) (err error) {
+			older, err = b.rows.Older(ctx, tx, b.horizon)
+			return err
+		})
+		if err != nil {
+			return b.uncounted(err)
+		}
+	}
+	return transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
+		newer := "0"
+		if b.horizon != "" {
+			newer = "newer"
+		}
+		var known int64
+		err := tx.QueryRow(ctx, "select finished_at, scanned, recorded, scanned - "+newer+" from rowhook.backfill where id = $1 for update", b.ID).
+			Scan(&b.FinishedAt, &b.Scanned, &b.Recorded, &known)
+		switch {
+		case isNone(err):
+			return b.gone()
+		case err != nil:
+			return fmt.Errorf("look how far the backfill is: %w", err)
+		case b.FinishedAt != nil:
+			return b.checkFinished(ctx, tx)
+		case older > known:
+			return problem(ErrRefused, "see that the index of its key is sound (amcheck, reindex), and start the backfill anew by --restart (restart: true)",
+				"the backfill of %s is not complete: %s has %d rows that were there at its beginning and have not changed since, and it has read %d of such", b.trigger.Name, b.rows.Table, older, known)
+		}
+		err = tx.QueryRow(ctx, "update rowhook.backfill set finished_at = clock_timestamp(), touched_at = clock_timestamp() where id = $1 returning touched_at, finished_at", b.ID).
+			Scan(&b.TouchedAt, &b.FinishedAt)
+		if err != nil {
+			return fmt.Errorf("record that the backfill is complete: %w", err)
+		}
+		return nil
+	})
+}
+
+// uncounted says of a backfill that has read to the end that it could not be counted whether that was all.
+func (b *backfill) uncounted(err error) error {
+	var wrong *sqlschema.RowsError
+	if errors.As(err, &wrong) {
+		return problem(ErrRefused, "start the backfill anew by --restart (restart: true)", "the backfill of %s has read to the end, but %s", b.trigger.Name, wrong.Message)
+	}
+	return fmt.Errorf("the backfill of %s has read to the end, and counting whether every row was read failed; the same again counts anew: %w", b.trigger.Name, err)
+}
+
+func (b *backfill) gone() error {
+	return problem(ErrRefused, "start it again", "the record of the backfill is gone")
 }
 
 // checkFinished tells a backfill that another worker has ended from one that was given up: a restart does so in the transaction in which it

@@ -346,6 +346,15 @@ comment on column rowhook.audit.action is 'pause, resume, redeliver, discard, ba
 comment on column rowhook.audit.target is 'Names of triggers; empty: the whole installation';
 comment on column rowhook.audit.detail is 'What was asked for, and what came of it';
 revoke all on rowhook.audit from public;
+
+-- A backfill counts at its end: of the rows that were there before it and were not touched since, it must have read each.
+alter table rowhook.backfill add column horizon xid8;
+alter table rowhook.backfill add column home oid;
+alter table rowhook.backfill add column newer bigint not null default 0;
+comment on column rowhook.backfill.horizon is 'What transactions before this one wrote was there at the beginning; null: begun by a version that did not note it';
+comment on column rowhook.backfill.home    is 'The oid that this table had when horizon was written: where it is another, all this came by a dump, and horizon says nothing';
+comment on column rowhook.backfill.newer   is 'Rows read that came or changed since the beginning';
+
 comment on column rowhook.activity.latency is 'Events delivered, by the time from the change, or from the redelivery, to the end of the attempt: element n, from 1, counts those up to 0.1 ms * 2^(n/4); element 121, if any, says that a delivery began after the last error';
 
 comment on column rowhook.setting.name is 'Key: retention; network; paused (who paused what, and whether new triggers start paused); compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
@@ -419,6 +428,7 @@ drop function rowhook.revoke_foreign(regclass);
 comment on column rowhook.activity.latency is 'Events delivered, by the time from the change to the end of the attempt: element n, from 1, counts those up to 0.1 ms * 2^(n/4)';
 
 drop table rowhook.audit;
+alter table rowhook.backfill drop column horizon, drop column home, drop column newer;
 delete from rowhook.setting where name = 'paused';
 comment on column rowhook.setting.name is 'Key: retention; network; compatible (the oldest schema version whose programs can work with this one); generation (raised by every apply, so that dispatchers notice)';
 

@@ -1,0 +1,190 @@
+package operate_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// inserted is a trigger that captures inserts, so that a test may change rows without more events.
+func (d *desk) inserted(name string) sqlschema.Spec {
+	return d.spec(name, func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} })
+}
+
+// TestABackfillThatPassesRowsOverIsNotComplete has an index that lacks every second of the later rows.
+func TestABackfillThatPassesRowsOverIsNotComplete(t *testing.T) {
+	t.Parallel()
+	for name, table := range map[string]struct{ parent, part string }{
+		"a table": {"create table a (id int primary key)", "a"},
+		"a partition": {"create table a (id int primary key) partition by range (id); create table a1 partition of a for values from (0) to (5); " +
+			"create table a2 partition of a for values from (5) to (5000)", "a2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDesk(t)
+			d.do(t, table.parent)
+			d.do(t, "insert into a select generate_series(1, 999, 2)")
+			d.do(t, "update pg_index set indisready = false where indrelid = '"+table.part+"'::regclass")
+			d.do(t, "insert into a select generate_series(500, 998, 2)")
+			d.do(t, "update pg_index set indisready = true where indrelid = '"+table.part+"'::regclass")
+			d.apply(t, d.inserted("a"))
+			for range 2 { // the same again is no way around it
+				b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Where: "id > 100"})
+				require.ErrorIs(t, err, operate.ErrRefused)
+				require.ErrorContains(t, err, "public.a has 750 rows that were there at its beginning and have not changed since, and it has read 500 of such")
+				require.ErrorContains(t, err, "--restart")
+				require.Nil(t, b.FinishedAt)
+			}
+			s, err := operate.ReadStatus(t.Context(), d.conn)
+			require.NoError(t, err)
+			require.Len(t, s.Backfills, 1, "it shows as unfinished")
+			d.do(t, "reindex table a")
+			b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Where: "id > 100", Restart: true})
+			require.NoError(t, err)
+			require.EqualValues(t, 750, b.Scanned)
+		})
+	}
+}
+
+// TestRowsThatComeMeanwhileDoNotMakeUpForRowsThatArePassedOver reads as many new rows as it passes old ones over.
+func TestRowsThatComeMeanwhileDoNotMakeUpForRowsThatArePassedOver(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.do(t, "create table a (id int primary key); insert into a select generate_series(1, 4000, 4)")
+	d.do(t, "update pg_index set indisready = false where indrelid = 'a'::regclass")
+	d.do(t, "insert into a select generate_series(2, 100, 4)")
+	d.do(t, "update pg_index set indisready = true where indrelid = 'a'::regclass")
+	d.apply(t, d.inserted("a"))
+	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: func(s operate.BackfillStatus) {
+		if s.Scanned == 500 {
+			d.do(t, "insert into a select generate_series(2999, 3995, 4)")
+		}
+	}})
+	require.ErrorIs(t, err, operate.ErrRefused)
+	require.ErrorContains(t, err, "has 1025 rows")
+	require.EqualValues(t, 1250, b.Scanned)
+}
+
+// TestWhatChangesMeanwhileIsNotTakenForRowsThatWerePassedOver does to a table, between the batches, all that makes a count differ.
+func TestWhatChangesMeanwhileIsNotTakenForRowsThatWerePassedOver(t *testing.T) {
+	t.Parallel()
+	const partitioned = "create table a (id int primary key, v text) partition by range (id); create table a1 partition of a for values from (-10000) to (1000); " +
+		"create table a2 partition of a for values from (1000) to (4000)"
+	for name, create := range map[string]string{"a table": "create table a (id int primary key, v text)", "partitions": partitioned} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDesk(t)
+			d.do(t, create)
+			d.do(t, "insert into a select i, 'x' from generate_series(1, 3000) i")
+			d.do(t, "vacuum freeze a")
+			d.apply(t, d.inserted("a"))
+			late := d.Conn(t)
+			_, err := late.Exec(t.Context(), "begin; insert into a select i, 'begun before' from generate_series(-3000, -2001) i")
+			require.NoError(t, err)
+			other := d.Conn(t)
+			ctx, interrupt := context.WithCancel(t.Context())
+			defer interrupt()
+			meanwhile := map[int64]func(){
+				500: func() {
+					d.do(t, "update a set v = 'read' where id <= 100; update a set v = 'not yet read' where id between 2000 and 2100")
+					d.do(t, "update a set id = -id where id between 200 and 250 or id between 1500 and 1550")
+					d.do(t, "insert into a select i, 'new' from generate_series(-4900, -3901) i; delete from a where id between 300 and 310 or id between 2500 and 2510")
+					d.do(t, "begin; delete from a where id between 400 and 900; rollback; begin; update a set v = 'no' where id < 3000; rollback")
+					_, err := late.Exec(t.Context(), "commit")
+					require.NoError(t, err)
+				},
+				1000: interrupt,
+				1500: func() { d.do(t, "vacuum freeze a") },
+				2000: func() {
+					if name == "partitions" { // its rows are old, and were not there
+						d.do(t, "alter table a attach partition spare for values from (-90000) to (-10000)")
+						return
+					}
+					d.do(t, "vacuum full a")
+				},
+			}
+			if name == "partitions" {
+				d.do(t, "create table spare (id int primary key, v text); insert into spare select i, 'spare' from generate_series(-20000, -19001) i")
+			}
+			progress := func(s operate.BackfillStatus) {
+				if do := meanwhile[s.Scanned]; do != nil {
+					delete(meanwhile, s.Scanned)
+					do()
+				}
+			}
+			_, err = operate.Backfill(ctx, other, "a", operate.BackfillOptions{Unthrottled: true, Progress: progress})
+			require.ErrorIs(t, err, context.Canceled)
+			b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: progress})
+			require.NoError(t, err)
+			require.NotNil(t, b.FinishedAt)
+			require.Empty(t, meanwhile)
+		})
+	}
+}
+
+func TestABackfillWhoseEndCanNotBeCountedIsNotComplete(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.do(t, "insert into a (v) select 'x' from generate_series(1, 1200)")
+	interrupted := func() {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		_, err := operate.Backfill(ctx, d.Conn(t), "a", operate.BackfillOptions{Unthrottled: true, Restart: true, Progress: func(operate.BackfillStatus) { cancel() }})
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	for change, want := range map[string]string{
+		"horizon = null":          "by an earlier version of Rowhook or in another database",
+		"home = 1":                "by an earlier version of Rowhook or in another database",
+		"horizon = '99999999999'": "there were too many transactions since the beginning",
+	} {
+		interrupted()
+		d.do(t, "update rowhook.backfill set "+change+" where finished_at is null")
+		_, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
+		require.ErrorIs(t, err, operate.ErrRefused, change)
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "--restart")
+	}
+	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Restart: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 1200, b.Recorded)
+}
+
+// TestABackfillRefusesRowsThatDoNotSayWhoWroteThem has a table of an access method that is not Postgres' own, if only by name.
+func TestABackfillRefusesRowsThatDoNotSayWhoWroteThem(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.do(t, "create access method columns type table handler heap_tableam_handler; create table a (id int primary key) using columns")
+	d.apply(t, d.inserted("a"))
+	_, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
+	require.ErrorIs(t, err, operate.ErrRefused)
+	require.ErrorContains(t, err, "the rows of public.a do not say which transaction wrote them")
+}
+
+// TestABackfillReadsTheChunksOfAHypertable has a stand-in for TimescaleDB's catalog.
+func TestABackfillReadsTheChunksOfAHypertable(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.do(t, "create schema _timescaledb_catalog; create table _timescaledb_catalog.hypertable (schema_name name, table_name name); insert into _timescaledb_catalog.hypertable values ('public', 'a')")
+	d.do(t, "create table a (id int primary key); create table chunk1 (like a including all) inherits (a); create table chunk2 (like a including all) inherits (a); "+
+		"insert into chunk1 select generate_series(1, 700); insert into chunk2 select generate_series(701, 1400)")
+	d.apply(t, d.inserted("a"))
+	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 1400, b.Recorded)
+}
+
+// TestABackfillOnTheSchemaBeforeCountsNothing works on what version 2 keeps.
+func TestABackfillOnTheSchemaBeforeCountsNothing(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.do(t, "insert into a (v) select 'x' from generate_series(1, 1200)")
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), d.conn, 2, nil))
+	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 1200, b.Recorded)
+}
