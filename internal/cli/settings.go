@@ -176,9 +176,7 @@ func (a *app) warnOfMisspelled(root *cobra.Command) {
 	visit = func(cmd *cobra.Command) {
 		for _, flags := range []*pflag.FlagSet{cmd.PersistentFlags(), cmd.LocalFlags()} {
 			flags.VisitAll(func(f *pflag.Flag) {
-				for _, name := range f.Annotations[twinKey] {
-					known = append(known, name)
-				}
+				known = append(known, f.Annotations[twinKey]...)
 			})
 		}
 		for _, c := range cmd.Commands() {
