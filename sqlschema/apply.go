@@ -55,9 +55,16 @@ func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settin
 		for _, w := range plan.Warnings {
 			log.Warn(w)
 		}
+		before, err := captureRoles(ctx, conn)
+		if err != nil {
+			return err
+		}
 		failed := a.runAll(ctx, conn, plan.units, log)
 		if ctx.Err() != nil {
 			return failed
+		}
+		if err := revokeFormer(ctx, conn, before); err != nil {
+			log.Warn("a former owner of a watched table keeps rights in the schema rowhook", "error", err)
 		}
 		recordApply(ctx, conn, plan, failed, log)
 		if failed != nil {

@@ -3,6 +3,7 @@ package sqlschema
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -183,6 +184,67 @@ func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) erro
 	}
 	return nil
 }
+
+// captureRoles lists the owners of tables as whom these are captured.
+func captureRoles(ctx context.Context, db Queryer) (map[string]bool, error) {
+	found, err := collect[struct{ Role string }](ctx, db, `
+select distinct p.proowner::pg_catalog.regrole::pg_catalog.text as role from pg_catalog.pg_proc p
+ where p.pronamespace = pg_catalog.to_regnamespace('rowhook') and p.proname ~ '^capture_[0-9]+$'
+   and p.proowner <> (select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook')`)
+	if err != nil {
+		return nil, fmt.Errorf("list as whom tables are captured: %w", err)
+	}
+	roles := map[string]bool{}
+	for _, f := range found {
+		roles[f.Role] = true
+	}
+	return roles, nil
+}
+
+// revokeFormer takes back what was given to roles as whom tables were captured, from those as whom none is any more. What the role has
+// been given as a dispatcher or by hand stays, with the right to use the schema that goes with it.
+func revokeFormer(ctx context.Context, conn *pgx.Conn, before map[string]bool) error {
+	now, err := captureRoles(ctx, conn)
+	if err != nil {
+		return err
+	}
+	all, err := collect[grantFound](ctx, conn, grantedTo)
+	if err != nil {
+		return fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
+	}
+	var given, use []*grantFound
+	keeps := map[string]bool{}
+	for i := range all {
+		g := &all[i]
+		switch {
+		case !before[g.Role] || now[g.Role]:
+		case g.Kind == "schema" && g.Privilege == "usage":
+			use = append(use, g)
+		case !g.meant() && (g.Kind == "sequence" && g.Name == "doorbell" && g.Privilege == "select" || g.Kind == "function" && slices.Contains(captureCalls(), g.Name)):
+			given = append(given, g)
+		default:
+			keeps[g.Role] = true
+		}
+	}
+	use = slices.DeleteFunc(use, func(g *grantFound) bool { return keeps[g.Role] })
+	if len(given)+len(use) == 0 {
+		return nil
+	}
+	back, err := actAsOwner(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer back()
+	for _, g := range append(given, use...) {
+		if _, err := conn.Exec(ctx, "revoke "+g.String()+" from "+g.Role); err != nil {
+			return fmt.Errorf("revoke %s from %s, as whom no table is captured any more: %w", g, g.Role, err)
+		}
+	}
+	return nil
+}
+
+// captureCalls are the functions that a capture of a table of another owner calls, its own payload aside.
+func captureCalls() []string { return []string{"context", "with_values", "uuid7", "as_json"} }
 
 // createSchema leaves nothing of what default privileges give. Without the right to use the schema, nobody reaches what is put into it next.
 const createSchema = `create schema rowhook;

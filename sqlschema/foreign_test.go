@@ -1,6 +1,7 @@
 package sqlschema_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -82,4 +83,43 @@ func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
 		w.do(t, remedy)
 		require.Empty(t, w.plan(t, specs...).Warnings, remedy)
 	}
+}
+
+// TestFormerOwnersKeepNoRightsOfCaptures moves a trigger off a table of another owner, removes one, and gives a table away. A dispatcher and who may call
+// emit keep what they need.
+func TestFormerOwnersKeepNoRightsOfCaptures(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table a (id int); create table b (id int); create table c (id int); create table mine (id int)")
+	moved, _ := w.Role(t)
+	removed, _ := w.Role(t)
+	gave, _ := w.Role(t)
+	takes, _ := w.Role(t)
+	dispatcher, _ := w.Role(t)
+	caller, _ := w.Role(t)
+	for table, owner := range map[string]string{"a": moved, "b": removed, "c": gave} {
+		w.Exec(t, "alter table "+table+" owner to "+owner)
+	}
+	w.apply(t, all("a", "a"), all("b", "b"), all("c", "c"))
+	for _, role := range []string{dispatcher, caller} {
+		w.Exec(t, "create table of_"+role+" (id int); alter table of_"+role+" owner to "+role)
+	}
+	_, err := sqlschema.Grant(t.Context(), w.conn, []string{dispatcher})
+	require.NoError(t, err)
+	w.Exec(t, "grant execute on function rowhook.emit to "+caller)
+	w.apply(t, all("a", "a"), all("b", "b"), all("c", "c"), all("d", "of_"+dispatcher), all("e", "of_"+caller))
+	w.Exec(t, "alter table c owner to "+takes)
+	w.apply(t, all("a", "mine"), all("c", "c"))
+
+	found, err := sqlschema.ForeignGrants(t.Context(), w.conn)
+	require.NoError(t, err)
+	require.Empty(t, found)
+	const may = "select has_schema_privilege('%s', 'rowhook', 'USAGE')"
+	for role, want := range map[string]string{moved: "f", removed: "f", gave: "f", takes: "t", dispatcher: "t", caller: "t"} {
+		require.Equal(t, want, w.scalar(t, fmt.Sprintf(may, role))[:1], role)
+	}
+	require.Equal(t, "f", w.scalar(t, "select has_function_privilege('"+moved+"', 'rowhook.uuid7()', 'EXECUTE')")[:1])
+	lacking, err := sqlschema.PlanGrants(t.Context(), w.conn, []string{dispatcher})
+	require.NoError(t, err)
+	require.Empty(t, lacking, "what a dispatcher needs")
+	w.Exec(t, "insert into c values (1)")
 }
