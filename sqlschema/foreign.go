@@ -88,7 +88,7 @@ type grantFound struct {
 
 // meant reports that Rowhook has given the right, or that the documentation says to give it.
 func (g *grantFound) meant() bool {
-	if g.Runs || g.Kind == "function" && g.Name == "emit" && g.Role != "public" {
+	if g.Runs || g.documented() {
 		return true
 	}
 	if !g.Dispatches {
@@ -110,6 +110,12 @@ func (g *grantFound) meant() bool {
 	return false
 }
 
+// documented reports that the documentation says how to grant the right by hand: to make manual events, and to see all events. What default privileges
+// give of it is revoked all the same.
+func (g *grantFound) documented() bool {
+	return g.Role != "public" && (g.Kind == "function" && g.Name == "emit" || g.Kind == "table" && g.Name == "events" && g.Privilege == "select")
+}
+
 func (g *grantFound) String() string {
 	what := g.Privilege
 	if g.Col != "" {
@@ -124,20 +130,20 @@ func (g *grantFound) String() string {
 }
 
 // ForeignGrants lists by role what neither "rowhook apply" nor its --grant-to has given in the schema rowhook. The right to use the schema
-// is no fault where a role may call rowhook.emit.
+// is no fault where a role may call rowhook.emit or read rowhook.events.
 func ForeignGrants(ctx context.Context, db Queryer) ([]ForeignGrant, error) {
 	all, err := collect[grantFound](ctx, db, grantedTo)
 	if err != nil {
 		return nil, fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
 	}
-	emits := map[string]bool{}
+	uses := map[string]bool{}
 	for i := range all {
-		emits[all[i].Role] = emits[all[i].Role] || all[i].Kind == "function" && all[i].Name == "emit"
+		uses[all[i].Role] = uses[all[i].Role] || all[i].documented()
 	}
 	var out []ForeignGrant
 	for i := range all {
 		g := &all[i]
-		if g.meant() || g.Kind == "schema" && g.Privilege == "usage" && emits[g.Role] {
+		if g.meant() || g.Kind == "schema" && g.Privilege == "usage" && uses[g.Role] {
 			continue
 		}
 		if len(out) == 0 || out[len(out)-1].Role != g.Role {
@@ -175,7 +181,7 @@ func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) erro
 	}
 	for i := range all {
 		g := &all[i]
-		if g.meant() && g.Name != "emit" || g.Catalog == "pg_namespace" || before[g.Catalog+fmt.Sprint(g.OID)] {
+		if g.meant() && !g.documented() || g.Catalog == "pg_namespace" || before[g.Catalog+fmt.Sprint(g.OID)] {
 			continue
 		}
 		if _, err := conn.Exec(ctx, "revoke "+g.String()+" from "+g.Role+" cascade"); err != nil {

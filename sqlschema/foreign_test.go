@@ -59,6 +59,8 @@ func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
 	_, err := sqlschema.Grant(t.Context(), w.conn, []string{dispatcher})
 	require.NoError(t, err)
 	w.do(t, "alter table u owner to "+owner, "grant usage on schema rowhook to "+app, "grant execute on function rowhook.emit to "+app)
+	reader, _ := w.Role(t)
+	w.do(t, "grant usage on schema rowhook to "+reader, "grant select on rowhook.events to "+reader) // as docs/operations.md says
 	specs := []sqlschema.Spec{all("t", "t"), all("u", "u")}
 	require.Empty(t, w.apply(t, specs...).Warnings)
 	look := w.Conn(t)
