@@ -33,6 +33,9 @@ func TestEveryTestThatTheDocumentationNamesExists(t *testing.T) {
 	pages, err := filepath.Glob("*.md")
 	require.NoError(t, err)
 	require.Contains(t, pages, "guarantees.md")
+	decisions, err := filepath.Glob("decisions/*.md")
+	require.NoError(t, err)
+	pages = append(append(pages, decisions...), "../README.md", "../CONTRIBUTING.md")
 	found := 0
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
