@@ -1,0 +1,64 @@
+# Names for what scripts/ does. ARGS goes on to the script: make test ARGS="./dispatcher -run Claim"
+.DEFAULT_GOAL := help
+ARGS ?=
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: ## run Rowhook from source, with a private PostgreSQL and a receiver, until Ctrl-C
+	scripts/dev $(ARGS)
+
+once: ## show three deliveries and exit
+	scripts/dev --once
+
+build: ## build the program into bin/rowhook
+	CGO_ENABLED=0 go build -o bin/rowhook .
+
+dist: ## build a release for each platform into .cache/dist, as VERSION says
+	scripts/dist
+
+image: ## build the container image rowhook
+	docker build -t rowhook .
+
+up: ## start PostgreSQL, Rowhook and a receiver with docker compose
+	docker compose up --build
+
+test: ## every check and test, on the installed PostgreSQL: 7 to 10 minutes
+	scripts/test $(ARGS)
+
+test-all: ## the tests on PostgreSQL 14 to 18
+	scripts/test --postgres all $(ARGS)
+
+race: ## the tests with the race detector, of what runs concurrently
+	scripts/test --no-lint --race ./dispatcher ./listener ./sqlschema ./internal/cli $(ARGS)
+
+lint: ## format, vet and golangci-lint, and the tests that hold the documentation to the code
+	scripts/test --lint ./docs
+
+model: ## check the model of the doorbell and the claim
+	scripts/model $(ARGS)
+
+torture: ## a minute of faults, and then count
+	scripts/torture $(ARGS)
+
+bench: ## measure, in two minutes
+	scripts/bench --quick $(ARGS)
+
+outage: ## stage outages under a real Prometheus, and see the alerts fire
+	scripts/outage $(ARGS)
+
+promtool: ## print where Prometheus' promtool is, which the tests of the alerts use
+	@scripts/prometheus promtool
+
+generate: ## write the references in docs/ anew: the JSON Schema, the commands, the metrics
+	go test ./internal/config -run UpToDate -update
+	go test ./internal/cli -run CommandReference -update
+	go test ./internal/metrics -run Reference -update
+
+ci: ## all that a change must pass: 15 minutes
+	.ci/run
+
+clean: ## remove what was built and downloaded
+	rm -rf bin .cache
+
+.PHONY: help dev once build dist image up test test-all race lint model torture bench outage promtool generate ci clean
