@@ -401,7 +401,7 @@ returning t.id, t.relation_id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name
 }
 
 func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
-	guarded := w.spec.guarded(w.rel)
+	guarded := guarded(w.spec, w.rel)
 	capture, err := createCapture(w.id, w.definition, guarded)
 	if err != nil {
 		return err
@@ -517,7 +517,7 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 	}
 	is := captured{SQL: map[string]fingerprint{}}
 	byName := map[string]operation{}
-	for _, op := range w.spec.sqlTriggers(w.rel) {
+	for _, op := range sqlTriggers(w.spec, w.rel) {
 		byName[sqlTriggerName(w.spec.Name, w.id, op)] = op
 	}
 	found, err := collect[captureFound](ctx, tx, namedTriggers, w.rel.OID, slices.Collect(maps.Keys(byName)))
@@ -529,7 +529,7 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, w.relationID, byName[c.Name]), c.Made}
 		}
 	}
-	if w.spec.ownFunction(w.rel) {
+	if ownFunction(w.spec, w.rel) {
 		is.Function = was.Function
 		if w.functions {
 			all, err := collect[functionFound](ctx, tx, ownFunctions)

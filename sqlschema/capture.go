@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // operation is what a capture trigger fires on, as rowhook.event_log.op has it.
@@ -33,7 +34,7 @@ func (o operation) object() string {
 }
 
 // operations lists what is captured, in the order in which the triggers are made.
-func (s *Spec) operations() []operation {
+func operations(s *Spec) []operation {
 	var ops []operation
 	if s.On.Insert {
 		ops = append(ops, insertOp)
@@ -48,9 +49,9 @@ func (s *Spec) operations() []operation {
 }
 
 // sqlTriggers lists the SQL triggers that the spec needs on this table, by operation.
-func (s *Spec) sqlTriggers(rel *relation) []operation {
-	ops := s.operations()
-	if s.wholeInserts(rel) {
+func sqlTriggers(s *Spec, rel *relation) []operation {
+	ops := operations(s)
+	if wholeInserts(s, rel) {
 		ops = append(ops, guardOp)
 	}
 	return ops
@@ -63,12 +64,12 @@ func (s *Spec) sqlTriggers(rel *relation) []operation {
 // insert into a parent routes to this table. So a table that is a partition or inherits is captured row by row, and one
 // that is neither is kept from becoming it: Postgres refuses that of tables with a row trigger that has a transition table,
 // and the guard is one that never runs.
-func (s *Spec) wholeInserts(rel *relation) bool {
-	return s.Capture != CaptureRows && s.byRow(rel) == ""
+func wholeInserts(s *Spec, rel *relation) bool {
+	return s.Capture != CaptureRows && byRow(s, rel) == ""
 }
 
 // byRow says what keeps inserts from being captured by the statement, or nothing.
-func (s *Spec) byRow(rel *relation) string {
+func byRow(s *Spec, rel *relation) string {
 	switch {
 	case !s.On.Insert:
 		return "it captures no inserts, and updates and deletes are captured row by row"
@@ -92,22 +93,22 @@ func (s *Spec) byRow(rel *relation) string {
 
 // ownFunction reports that a trigger needs functions of its own: its payload is a choice of columns, or the table has
 // columns that are computed when they are read, so that the row that a trigger gets does not hold them.
-func (s *Spec) ownFunction(rel *relation) bool {
-	return len(s.operations()) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || s.guarded(rel))
+func ownFunction(s *Spec, rel *relation) bool {
+	return len(operations(s)) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || guarded(s, rel))
 }
 
 // guarded reports that a trigger's rows are captured by a function that runs as the table's owner. Turning a value into JSON runs
 // a cast to json if its type has one, and whoever owns the table can add a column whose type has. By the function of the role that
 // installed Rowhook, perhaps a superuser, that would be a way to act as it. The owner's own function writes through a view
 // that takes events of this trigger alone.
-func (s *Spec) guarded(rel *relation) bool {
-	return len(s.operations()) > 0 && !rel.Trusted && rel.MayRun
+func guarded(s *Spec, rel *relation) bool {
+	return len(operations(s)) > 0 && !rel.Trusted && rel.MayRun
 }
 
 // exposed reports that a trigger would have to be guarded, and this role can't make it so. Where the columns are chosen and
 // their types are not the owner's there is nothing to guard against, as Postgres keeps those types from being changed.
-func (s *Spec) exposed(rel *relation) bool {
-	if len(s.operations()) == 0 || rel.Trusted || rel.MayRun {
+func exposed(s *Spec, rel *relation) bool {
+	if len(operations(s)) == 0 || rel.Trusted || rel.MayRun {
 		return false
 	}
 	for _, name := range s.Payload.Columns {
@@ -119,7 +120,7 @@ func (s *Spec) exposed(rel *relation) bool {
 }
 
 func captureName(spec *Spec, rel *relation, id int32) string {
-	if spec.ownFunction(rel) {
+	if ownFunction(spec, rel) {
 		return fmt.Sprintf("rowhook.capture_%d", id)
 	}
 	return "rowhook.capture"
@@ -137,7 +138,7 @@ func createTrigger(spec *Spec, rel *relation, id, relationID int32, op operation
 	switch {
 	case op == guardOp:
 		event, each = insertOp.word(), "referencing new table as inserted for each row"
-	case op == insertOp && spec.wholeInserts(rel):
+	case op == insertOp && wholeInserts(spec, rel):
 		each = "referencing new table as inserted for each statement"
 	}
 	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s %s", quoteName(sqlTriggerName(spec.Name, id, op)), event, rel.sql(), each)
@@ -260,11 +261,6 @@ func jsonString(s string) string {
 	return b.String()
 }
 
-// stringLiteral quotes a string for SQL, whatever standard_conforming_strings says.
-func stringLiteral(s string) string {
-	return "E'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(s) + "'"
-}
-
 // computed is a subquery with the wanted columns: stored ones as they are, virtual ones by their expression over the stored.
 func computed(wanted []column) string {
 	var inner, outer []string
@@ -331,7 +327,7 @@ func triggerDigest(spec *Spec, rel *relation, id, relationID int32, op operation
 	switch {
 	case op == updateOp:
 		parts = append(parts, numbers(rel, spec.On.Update.Columns))
-	case op == insertOp && spec.wholeInserts(rel):
+	case op == insertOp && wholeInserts(spec, rel):
 		parts = append(parts, "whole")
 	}
 	return digest(parts...)
@@ -340,7 +336,7 @@ func triggerDigest(spec *Spec, rel *relation, id, relationID int32, op operation
 // functionDigest is the same for a trigger's own functions.
 func functionDigest(spec *Spec, rel *relation, definition string) string {
 	runner := ""
-	if spec.guarded(rel) {
+	if guarded(spec, rel) {
 		runner = rel.Owner
 	}
 	parts := []string{definition, runner, strings.Join(spec.Payload.Columns, "\x00"), numbers(rel, spec.Payload.Columns)}
@@ -368,4 +364,19 @@ func digest(parts ...string) string {
 		fmt.Fprintf(h, "%d:%s", len(p), p)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:12])
+}
+
+// sqlTriggerName is rowhook_NAME_insert. A name too long for that is cut and told apart by the trigger's id; ~ occurs in no
+// configured name.
+func sqlTriggerName(name string, id int32, op operation) string {
+	room := maxIdentifier - len("rowhook_") - len("_") - len(op.word())
+	if len(name) > room {
+		mark := fmt.Sprintf("~%d", id)
+		cut := name[:room-len(mark)]
+		for !utf8.ValidString(cut) {
+			cut = cut[:len(cut)-1]
+		}
+		name = cut + mark
+	}
+	return "rowhook_" + name + "_" + op.word()
 }

@@ -9,13 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Queryer runs statements: a *pgx.Conn, a pgx.Tx or a *pgxpool.Pool.
-type Queryer interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
-}
-
 // InlinePayload is the size in bytes of old, new, session and trace together up to which a claim carries them. Larger ones are fetched
 // by FetchPayload when they are sent, so that a batch of claims can't fill the memory.
 const InlinePayload = 64 << 10

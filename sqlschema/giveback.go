@@ -78,12 +78,6 @@ func Disown(ctx context.Context, db Queryer, by Claimant, wants []Want) (int, er
 	return back, nil
 }
 
-// LeaseMargin is what a lease lasts beyond the attempt's timeout: for waiting in memory and for settling.
-const LeaseMargin = 30 * time.Second
-
-// LongestLease bounds a lease, less LeaseMargin, whatever timeout is configured.
-const LongestLease = 24 * time.Hour
-
 // triggersOfQueue lists the triggers that have events.
 func triggersOfQueue(ctx context.Context, db Queryer) ([]int32, error) {
 	rows, err := db.Query(ctx, "with recursive "+steps+" select trigger_id from step where trigger_id is not null")

@@ -1,9 +1,7 @@
 package sqlschema
 
 import (
-	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -35,21 +33,6 @@ func isPlain(name string) bool {
 		}
 	}
 	return name != ""
-}
-
-// sqlTriggerName is rowhook_NAME_insert. A name too long for that is cut and told apart by the trigger's id; ~ occurs in no
-// configured name.
-func sqlTriggerName(name string, id int32, op operation) string {
-	room := maxIdentifier - len("rowhook_") - len("_") - len(op.word())
-	if len(name) > room {
-		mark := fmt.Sprintf("~%d", id)
-		cut := name[:room-len(mark)]
-		for !utf8.ValidString(cut) {
-			cut = cut[:len(cut)-1]
-		}
-		name = cut + mark
-	}
-	return "rowhook_" + name + "_" + op.word()
 }
 
 func joinOr(names []string) string { return strings.Join(names, " or ") }

@@ -204,14 +204,6 @@ select t.id, t.name, w.relation, w.relation_id, t.spec, t.removed_at is not null
 	return in, nil
 }
 
-func collect[T any](ctx context.Context, db Queryer, sql string, args ...any) ([]T, error) {
-	rows, err := db.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
-}
-
 // byID lists the ids that have a row or SQL objects, ascending.
 func (in *installed) byID() []int32 {
 	ids := map[int32]bool{}

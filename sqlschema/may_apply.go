@@ -66,7 +66,7 @@ func (p *planner) mayApply(ctx context.Context) error {
 	if len(s.Languages) > 0 && p.makesFunctions() {
 		return fmt.Errorf("the role %s may not make functions in the language %s: grant usage on language %[2]s to %[1]s", user, strings.Join(s.Languages, ", "))
 	}
-	if !s.Captures && p.in.database == p.in.program && slices.ContainsFunc(p.works(), func(w *installation) bool { return len(w.create) > 0 && !w.spec.ownFunction(w.rel) }) {
+	if !s.Captures && p.in.database == p.in.program && slices.ContainsFunc(p.works(), func(w *installation) bool { return len(w.create) > 0 && !ownFunction(w.spec, w.rel) }) {
 		return fmt.Errorf("the role %s may not make triggers that run rowhook.capture: apply as %s, or grant execute on function rowhook.capture() to %[1]s", user, owner)
 	}
 	return p.mayDrop(ctx, user)

@@ -244,7 +244,7 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 		}
 		p.relations[i] = rel
 		if spec.Capture == CaptureStatement {
-			if reason := spec.byRow(rel); reason != "" {
+			if reason := byRow(spec, rel); reason != "" {
 				problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which then captures row by row", "capture")
 			}
 		}
@@ -334,7 +334,7 @@ func (p *planner) taken(ctx context.Context, spec *Spec, rel *relation) (string,
 		id = row.ID
 	}
 	names := make([]string, 0, 4)
-	for _, op := range spec.sqlTriggers(rel) {
+	for _, op := range sqlTriggers(spec, rel) {
 		names = append(names, sqlTriggerName(spec.Name, id, op))
 	}
 	found, err := collect[struct{ Name string }](ctx, p.conn, `
@@ -568,14 +568,14 @@ func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *Spec, ch
 // ownFunctions plans the payload and capture functions that belong to one trigger.
 func (p *planner) ownFunctions(work *installation, was captured) {
 	if work.id == 0 {
-		if work.spec.ownFunction(work.rel) {
+		if ownFunction(work.spec, work.rel) {
 			work.functions = true
 			p.add(Change{Action: Create, Object: "function", Name: "rowhook.payload", Trigger: work.spec.Name, Detail: runner(work)})
 		}
 		return
 	}
 	found := p.in.functions[work.id]
-	if !work.spec.ownFunction(work.rel) {
+	if !ownFunction(work.spec, work.rel) {
 		for _, f := range found {
 			if !p.removed(f.Signature) {
 				work.dropFunctions = append(work.dropFunctions, f)
@@ -610,7 +610,7 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 
 // runner says as whom a guarded trigger's rows are captured.
 func runner(work *installation) string {
-	if !work.spec.guarded(work.rel) {
+	if !guarded(work.spec, work.rel) {
 		return ""
 	}
 	return "runs as " + plainName(work.rel.Owner) + ", who owns the table"
@@ -647,7 +647,7 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 			found[c.Name] = c
 		}
 	}
-	for _, op := range spec.sqlTriggers(rel) {
+	for _, op := range sqlTriggers(spec, rel) {
 		name := sqlTriggerName(spec.Name, work.id, op)
 		have, exists := found[name]
 		delete(found, name)

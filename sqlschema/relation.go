@@ -198,7 +198,7 @@ func (r *relation) refusal(user string, spec Spec) string {
 	case !r.MayTrigger && !r.Owned:
 		return fmt.Sprintf("the role %s may not create triggers on %s: grant trigger on %s to %s, or apply as its owner %s",
 			plainName(user), r, r, plainName(user), plainName(r.Owner))
-	case spec.exposed(r):
+	case exposed(&spec, r):
 		return fmt.Sprintf("%s belongs to %s, who could run code as the role that installed Rowhook, through a type of their own in a column: "+
 			"apply as a superuser or as a member of %[2]s, or choose columns of built-in types by payload: {columns: [...]}%[3]s", r, plainName(r.Owner), r.membership(user))
 	case spec.OnReplication && !r.Owned:

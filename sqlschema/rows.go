@@ -215,7 +215,7 @@ func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, s
 		wanted = append(wanted, "(\n"+c.sql+"\n)")
 	}
 	s.body = "pg_catalog.row_to_json(new.*)"
-	if spec.ownFunction(rel) {
+	if ownFunction(spec, rel) {
 		s.body = payloadName(s.Trigger) + "(new.*)"
 	}
 	if len(wanted) > 0 {

@@ -97,6 +97,12 @@ type Webhook struct {
 	TLS    TLS    `json:"tls,omitzero" yaml:"tls,omitempty"`
 }
 
+// LeaseMargin is what a lease lasts beyond the attempt's timeout: for waiting in memory and for settling.
+const LeaseMargin = 30 * time.Second
+
+// LongestLease bounds a lease, less LeaseMargin, whatever timeout is configured.
+const LongestLease = 24 * time.Hour
+
 // Lease is for how long an event is its claimer's.
 func (w Webhook) Lease() time.Duration {
 	timeout := w.Timeout.Std()

@@ -106,7 +106,7 @@ func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) 
 	if err := json.Unmarshal(w.Spec, &spec); err != nil {
 		return u, fmt.Errorf("read the spec of %s: %w", w.Name, err)
 	}
-	if len(spec.operations()) == 0 {
+	if len(operations(&spec)) == 0 {
 		return u, nil // only manual events, which no table has to be there for
 	}
 	var was captured

@@ -50,7 +50,7 @@ select part."column", part.oid::pg_catalog.regtype::text as type, f.oid as funct
 // checkCasts refuses columns whose JSON would be made by code that feels the search_path or the settings of rowhook.capture: a write
 // would fail, or say something else than in a session of the user's. It returns the problem of each such column that is captured.
 func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) (map[string]string, error) {
-	if len(spec.operations()) == 0 {
+	if len(operations(spec)) == 0 {
 		return nil, nil
 	}
 	casts, err := jsonCasts(ctx, conn, rel)

@@ -32,7 +32,7 @@ func checkWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec Spec) (s
 		}
 		return message, err
 	}
-	for _, op := range spec.operations() {
+	for _, op := range operations(&spec) {
 		alias := map[operation]string{insertOp: "new", deleteOp: "old"}[op]
 		if alias == "" {
 			continue

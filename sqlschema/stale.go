@@ -1,0 +1,108 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// stale is a table that has another oid than the one that is recorded, as after a restore.
+type stale struct {
+	Name  string // of the trigger that watches it; "": none does any more
+	Table string
+}
+
+func (s stale) change() Change {
+	c := Change{Action: Replace, Object: "trigger", Name: s.Name, Detail: s.Table + " has another oid here than in the database that was dumped"}
+	if s.Name == "" {
+		c.Object, c.Name, c.Detail = "table", s.Table, "it has another oid here, if any, than in the database that was dumped"
+	}
+	return c
+}
+
+func (s stale) String() string {
+	if s.Name == "" {
+		return fmt.Sprintf("of the table %s, of which there were events, the oid of another database is recorded, as after a restore", s.Table)
+	}
+	return fmt.Sprintf("the trigger %s watches %s, of which the oid of another database is recorded, as after a restore", s.Name, s.Table)
+}
+
+// findStale works in a pinned session. Relations that are no longer watched follow along.
+func findStale(ctx context.Context, db Queryer) ([]stale, error) {
+	has, err := hasRelations(ctx, db)
+	if err == nil && has {
+		err = db.QueryRow(ctx, "select has_table_privilege('rowhook.relation', 'SELECT')").Scan(&has)
+	}
+	if err != nil || !has {
+		return nil, err
+	}
+	found, err := collect[stale](ctx, db, `
+select t.name, n.nspname || '.' || c.relname as "table"
+  from rowhook.trigger t
+  join pg_catalog.pg_class c on c.oid = t.watched
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where t.watched::oid <> t.relation and t.removed_at is null
+ union all
+select '', r.schema_name || '.' || r.table_name
+  from rowhook.relation r
+ where r.home <> 'rowhook.relation'::regclass
+   and not exists (select from rowhook.trigger t where t.relation_id = r.id and t.watched::oid <> t.relation and t.removed_at is null)
+ order by 1, 2`)
+	if err != nil {
+		return nil, fmt.Errorf("compare the watched tables with what is recorded of them: %w", err)
+	}
+	return found, nil
+}
+
+// repairRelations records the oids that tables have here, where all came by a dump. What is watched is known by name. Of several tables that
+// had the same name in turn the last is the one that has it now.
+func repairRelations(ctx context.Context, tx pgx.Tx) error {
+	if has, err := hasRelations(ctx, tx); err != nil || !has {
+		return err
+	}
+	for _, sql := range []string{
+		"update rowhook.relation set oid = 0 where home <> 'rowhook.relation'::regclass and oid <> 0", `
+with found as (
+  select r.id, coalesce(w.oid, c.oid) as oid, w.oid is not null as watched
+    from rowhook.relation r
+    left join lateral (select nullif(w.relation, 0) as oid from rowhook.trigger t` + WatchedNow + ` where t.relation_id = r.id and t.removed_at is null limit 1) as w on true
+    left join (pg_catalog.pg_namespace n join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p'))
+           on n.nspname = r.schema_name::name and c.relname = r.table_name::name
+   where r.home <> 'rowhook.relation'::regclass),
+best as (
+  select distinct on (f.oid) f.id, f.oid from found f
+   where f.oid is not null and not exists (select from rowhook.relation x where x.oid = f.oid and x.oid <> 0)
+   order by f.oid, f.watched desc, f.id desc)
+update rowhook.relation r set oid = coalesce((select b.oid from best b where b.id = r.id), 0), home = 'rowhook.relation'::regclass
+ where r.home <> 'rowhook.relation'::regclass`, `
+update rowhook.trigger t
+   set relation = t.watched::oid, schema_name = n.nspname, table_name = c.relname
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.oid = t.watched and t.watched::oid <> t.relation`,
+	} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("record the tables that are watched here: %w", err)
+		}
+	}
+	return nil
+}
+
+// rememberRelations keeps what tables of events are called now, those that nothing watches any more among them. One of these may be dropped
+// later, when its old name has become that of another table.
+func rememberRelations(ctx context.Context, conn *pgx.Conn) error {
+	if has, err := hasRelations(ctx, conn); err != nil || !has {
+		return err
+	}
+	_, err := conn.Exec(ctx, `
+update rowhook.relation r
+   set schema_name = n.nspname, table_name = c.relname
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.oid = r.oid and r.home = 'rowhook.relation'::regclass and (r.schema_name, r.table_name) is distinct from (n.nspname::text, c.relname::text)`)
+	if err != nil {
+		return fmt.Errorf("record the names of the tables of events: %w", err)
+	}
+	return nil
+}
