@@ -229,7 +229,7 @@ $$;
 comment on function rowhook.context() is 'The settings rowhook.session and rowhook.trace_context (or Hasura''s) as JSON';
 revoke all on function rowhook.context() from public;
 
--- The change into the queue, then the doorbell: the order matters, see docs/design of the doorbell in listener/doorbell.go.
+-- The change into the queue, then the doorbell: the order matters, see docs/architecture.md.
 create function rowhook.capture() returns trigger language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set timezone to 'UTC'
