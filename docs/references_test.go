@@ -287,19 +287,28 @@ func (s *sources) check(text string) (problem string, isName bool) {
 	return "", false
 }
 
-// hint says where a name is declared now.
+// hint says where a name is declared now, or one that ends in the same way.
 func (s *sources) hint(name string) string {
-	var found []string
+	var same, alike []string
+	last := name[strings.LastIndex(name, ".")+1:]
 	for file, names := range s.inFile {
-		if names[name] {
-			found = append(found, file)
+		for n := range names {
+			switch {
+			case n == name:
+				same = append(same, file+": "+n)
+			case n[strings.LastIndex(n, ".")+1:] == last:
+				alike = append(alike, file+": "+n)
+			}
 		}
 	}
-	if found == nil {
+	if same == nil {
+		same = alike
+	}
+	if same == nil {
 		return ""
 	}
-	slices.Sort(found)
-	return " (" + name + " is declared in " + strings.Join(found, ", ") + ")"
+	slices.Sort(same)
+	return "; there is " + strings.Join(same[:min(len(same), 3)], ", ")
 }
 
 // allPages are the Markdown files of the repository, by their path from the root.
