@@ -82,10 +82,10 @@ func (b *board) quiet() bool {
 }
 
 // rings reports that writers of a trigger's events notify.
-func (b *board) rings(trigger int32) bool {
+func (b *board) rings(id int32) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l, ok := b.lanes[trigger]
+	l, ok := b.lanes[id]
 	return ok && l.trigger.Spec.Notify != sqlschema.NotifyNever
 }
 

@@ -97,7 +97,7 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_, settings := d.config.get()
-	var queue sqlschema.QueueHealth
+	var health sqlschema.QueueHealth
 	looked := false
 	var made, dropped error // a failure of one thing keeps nothing else from being looked after
 	err := d.underTidyLock(ctx, func(tx pgx.Tx) error {
@@ -113,7 +113,7 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 			return err
 		}
 		var err error
-		queue, err = sqlschema.LookAtQueue(ctx, tx)
+		health, err = sqlschema.LookAtQueue(ctx, tx)
 		looked = err == nil
 		return err
 	})
@@ -136,16 +136,16 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 		}
 	}
 	if err == nil && looked {
-		u.DeadRows = queue.Dead
+		u.DeadRows = health.Dead
 		after := holderAfter
-		if queue.Dead > holderDead {
+		if health.Dead > holderDead {
 			after = holderSooner
 		}
-		u.Holder, err = d.watchHolder(ctx, queue, after)
-		late = queue.Late && u.Holder == nil // behind a held horizon a vacuum would remove nothing
-		if late && !queue.MayVacuum {
+		u.Holder, err = d.watchHolder(ctx, health, after)
+		late = health.Late && u.Holder == nil // behind a held horizon a vacuum would remove nothing
+		if late && !health.MayVacuum {
 			late = false
-			d.log.Warn("autovacuum is late with the queue, and this role may not vacuum it: deliveries get slower until autovacuum does", "dead_rows", queue.Dead)
+			d.log.Warn("autovacuum is late with the queue, and this role may not vacuum it: deliveries get slower until autovacuum does", "dead_rows", health.Dead)
 		}
 	}
 	if err != nil && ctx.Err() == nil {
@@ -174,7 +174,7 @@ func (d *Dispatcher) tellDropped(message string, dropped []sqlschema.Dropped) {
 }
 
 // watchHolder warns once of whoever has kept vacuum from cleaning the queue for so long, and says when that is over.
-func (d *Dispatcher) watchHolder(ctx context.Context, queue sqlschema.QueueHealth, after time.Duration) (*sqlschema.Holder, error) {
+func (d *Dispatcher) watchHolder(ctx context.Context, health sqlschema.QueueHealth, after time.Duration) (*sqlschema.Holder, error) {
 	h, err := sqlschema.FindHolder(ctx, d.writes, after, holderUntimed)
 	if err != nil {
 		return nil, err
@@ -189,7 +189,7 @@ func (d *Dispatcher) watchHolder(ctx context.Context, queue sqlschema.QueueHealt
 	name := h.String()
 	if d.upkeep.holder != name {
 		d.upkeep.holder = name
-		attrs := []any{"holder", name, "transactions", h.Age, "dead_rows", queue.Dead, "remedy", h.Remedy()}
+		attrs := []any{"holder", name, "transactions", h.Age, "dead_rows", health.Dead, "remedy", h.Remedy()}
 		if h.Since != nil {
 			attrs = append(attrs, "since", *h.Since)
 		}

@@ -14,7 +14,7 @@ import (
 const leftBehind = `^(r|i) relation|^relation\.|\.relation_id |^trigger\.(watched|origin_id|relations|home) |^event_log\.claim |^instance\.seen_at |^S relation_id_seq|relation_pkey|relation_oid`
 
 // objects lists what the schema rowhook holds, its comments and its settings.
-func (q queue) objects(t *testing.T) (out string) {
+func (q fixture) objects(t *testing.T) (out string) {
 	t.Helper()
 	require.NoError(t, q.conn.QueryRow(t.Context(), `
 select string_agg(o, E'\n' order by o) from (
@@ -34,7 +34,7 @@ select string_agg(o, E'\n' order by o) from (
 func TestEveryVersionCanBeLeftAndComeBackTo(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
-	q := queue{db, db.Conn(t)}
+	q := fixture{db, db.Conn(t)}
 	_, newest, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
 	var before []string

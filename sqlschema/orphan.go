@@ -32,7 +32,7 @@ select trigger_id as id from waiting w where trigger_id is not null and not exis
 func bury(ctx context.Context, db Queryer, triggers, reason string) (int64, error) {
 	var total int64
 	relation, returned := "", ""
-	if has, err := hasRelations(ctx, db); err != nil {
+	if has, err := HasRelations(ctx, db); err != nil {
 		return 0, err
 	} else if has {
 		relation, returned = ", relation_id", ", e.relation_id"

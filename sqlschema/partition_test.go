@@ -22,7 +22,7 @@ func names(dropped []sqlschema.Dropped) []string {
 }
 
 // fill puts delivered events and attempts into some days before today.
-func (q queue) fill(t *testing.T, rows int, days ...int) {
+func (q fixture) fill(t *testing.T, rows int, days ...int) {
 	t.Helper()
 	for _, n := range days {
 		at := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, n).Add(time.Second)
@@ -37,7 +37,7 @@ select rowhook.uuid7(), $1, 1, 2, 1000, 1, 200 from generate_series(1, $2)`, at,
 	q.Exec(t, "analyze rowhook.event_archive, rowhook.invocation_log")
 }
 
-func (q queue) tidy(t *testing.T, keep sqlschema.Retention) []sqlschema.Dropped {
+func (q fixture) tidy(t *testing.T, keep sqlschema.Retention) []sqlschema.Dropped {
 	t.Helper()
 	tx, err := q.conn.Begin(t.Context())
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func (q queue) tidy(t *testing.T, keep sqlschema.Retention) []sqlschema.Dropped 
 	return dropped
 }
 
-func (q queue) historySize(t *testing.T) (n int64) {
+func (q fixture) historySize(t *testing.T) (n int64) {
 	t.Helper()
 	require.NoError(t, q.conn.QueryRow(t.Context(), `
 select sum(pg_total_relation_size(inhrelid)) from pg_inherits where inhparent in ('rowhook.event_archive'::regclass, 'rowhook.invocation_log'::regclass)`).Scan(&n))

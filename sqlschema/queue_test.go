@@ -15,19 +15,19 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// queue is a migrated database with rows put straight into event_log.
-type queue struct {
+// fixture is a migrated database with rows put straight into event_log.
+type fixture struct {
 	*pgtest.DB
 	conn *pgx.Conn
 }
 
-func newQueue(t *testing.T) queue {
+func newQueue(t *testing.T) fixture {
 	db := pgtest.New(t)
-	return queue{db, db.Conn(t)}
+	return fixture{db, db.Conn(t)}
 }
 
 // add puts n events of a trigger into the queue, due now less i seconds, oldest first in the result.
-func (q queue) add(t *testing.T, trigger int32, n int) [][16]byte {
+func (q fixture) add(t *testing.T, trigger int32, n int) [][16]byte {
 	t.Helper()
 	rows, err := q.conn.Query(t.Context(), `
 insert into rowhook.event_log (id, trigger_id, op, new, due_at)
@@ -39,7 +39,7 @@ select rowhook.uuid7(), $1, 'I', json_build_object('n', i), clock_timestamp() - 
 	return ids
 }
 
-func (q queue) count(t *testing.T, where string, args ...any) (n int) {
+func (q fixture) count(t *testing.T, where string, args ...any) (n int) {
 	t.Helper()
 	require.NoError(t, q.conn.QueryRow(t.Context(), "select count(*) from "+where, args...).Scan(&n))
 	return n

@@ -74,8 +74,9 @@ func OwnTables(wants []Want, events []Claimed) (ids []int32, other bool) {
 	return ids, other
 }
 
-// hasRelations reports that events have a relation_id.
-func hasRelations(ctx context.Context, db Queryer) (has bool, err error) {
+// HasRelations reports that events have a relation_id: they say which table they are of, from
+// version 3 of the schema on.
+func HasRelations(ctx context.Context, db Queryer) (has bool, err error) {
 	err = db.QueryRow(ctx, `
 select count(*) = 4 from pg_catalog.pg_attribute
  where attrelid in ('rowhook.event_log'::regclass, 'rowhook.event_archive'::regclass, 'rowhook.dead_letter'::regclass, 'rowhook.trigger'::regclass)
@@ -85,6 +86,3 @@ select count(*) = 4 from pg_catalog.pg_attribute
 	}
 	return has, nil
 }
-
-// HasRelations reports that events say which table they are of, as they do from version 3 of the schema on.
-func HasRelations(ctx context.Context, db Queryer) (bool, error) { return hasRelations(ctx, db) }

@@ -157,7 +157,7 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 		return nil, &RowsError{fmt.Sprintf("%s has no primary key, by which its rows are read in order and the reading goes on after an interruption: add one", rel)}
 	}
 	s := &RowSource{Trigger: trigger, Table: rel.String(), oid: rel.OID}
-	if s.related, err = hasRelations(ctx, conn); err != nil {
+	if s.related, err = HasRelations(ctx, conn); err != nil {
 		return nil, err
 	}
 	s.from = rel.sql() + " as new"

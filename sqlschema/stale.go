@@ -30,7 +30,7 @@ func (s stale) String() string {
 
 // findStale works in a pinned session. Relations that are no longer watched follow along.
 func findStale(ctx context.Context, db Queryer) ([]stale, error) {
-	has, err := hasRelations(ctx, db)
+	has, err := HasRelations(ctx, db)
 	if err == nil && has {
 		err = db.QueryRow(ctx, "select has_table_privilege('rowhook.relation', 'SELECT')").Scan(&has)
 	}
@@ -58,7 +58,7 @@ select '', r.schema_name || '.' || r.table_name
 // repairRelations records the oids that tables have here, where all came by a dump. What is watched is known by name. Of several tables that
 // had the same name in turn the last is the one that has it now.
 func repairRelations(ctx context.Context, tx pgx.Tx) error {
-	if has, err := hasRelations(ctx, tx); err != nil || !has {
+	if has, err := HasRelations(ctx, tx); err != nil || !has {
 		return err
 	}
 	for _, sql := range []string{
@@ -92,7 +92,7 @@ update rowhook.trigger t
 // rememberRelations keeps what tables of events are called now, those that nothing watches any more among them. One of these may be dropped
 // later, when its old name has become that of another table.
 func rememberRelations(ctx context.Context, conn *pgx.Conn) error {
-	if has, err := hasRelations(ctx, conn); err != nil || !has {
+	if has, err := HasRelations(ctx, conn); err != nil || !has {
 		return err
 	}
 	_, err := conn.Exec(ctx, `

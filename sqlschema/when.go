@@ -65,29 +65,29 @@ func parseWhen(ctx context.Context, conn *pgx.Conn, prefix, when, suffix string,
 	return "", nil
 }
 
-func explainWhen(pg *pgconn.PgError, before int, when string, rel *relation) string {
+func explainWhen(refused *pgconn.PgError, before int, when string, rel *relation) string {
 	message := strings.NewReplacer("argument of WHERE must be type boolean, not type", "must be true or false (boolean), but is of type",
-		"in WHERE", "in when").Replace(pg.Message)
+		"in WHERE", "in when").Replace(refused.Message)
 	runes := []rune(when)
-	switch at := int(pg.Position) - before - 1; {
-	case pg.Position == 0 || at < 0:
+	switch at := int(refused.Position) - before - 1; {
+	case refused.Position == 0 || at < 0:
 	case at >= len(runes):
 		message = "ends too early (" + message + ")"
 	default:
 		message += fmt.Sprintf(" at character %d (%q)", at+1, string(runes[at:min(len(runes), at+20)]))
 	}
-	switch pg.Code {
+	switch refused.Code {
 	case pgerrcode.UndefinedTable, pgerrcode.AmbiguousColumn:
 		message += ": write columns as new.name and old.name"
 	case pgerrcode.UndefinedColumn:
-		if parts := strings.Split(pg.Message, " "); len(parts) > 1 {
+		if parts := strings.Split(refused.Message, " "); len(parts) > 1 {
 			message += suggest.Hint(strings.Trim(lastPart(parts[1]), `"`), rel.columnNames())
 		}
 	case pgerrcode.FeatureNotSupported, pgerrcode.GroupingError, pgerrcode.WindowingError:
 		message += ": use only the row's own columns and functions of them"
 	default:
-		if pg.Hint != "" {
-			message += ": " + strings.TrimSuffix(pg.Hint, ".")
+		if refused.Hint != "" {
+			message += ": " + strings.TrimSuffix(refused.Hint, ".")
 		}
 	}
 	return message

@@ -96,7 +96,7 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 // explain adds to an error of the database what a person can do about it.
 func explain(err error) error {
 	var connect *pgconn.ConnectError
-	var pg *pgconn.PgError
+	var refused *pgconn.PgError
 	var hidden *sqlschema.HiddenRowsError
 	switch err = sqlschema.ExplainHidden(err); {
 	case err == nil:
@@ -107,11 +107,11 @@ func explain(err error) error {
 		what, _ := diagnoseConnect(err)
 		return fmt.Errorf("can't connect to Postgres at %s: %s; %s", address(connect.Config.Host, connect.Config.Port), what.problem,
 			what.remedyFor(databaseURLVariable))
-	case !errors.As(err, &pg):
+	case !errors.As(err, &refused):
 		return err
 	}
 	remedy := ""
-	switch pg.Code {
+	switch refused.Code {
 	case pgerrcode.ReadOnlySQLTransaction:
 		remedy = "Rowhook must write: connect to the primary, and with a role whose default_transaction_read_only is off"
 	case pgerrcode.InsufficientPrivilege:
@@ -120,7 +120,7 @@ func explain(err error) error {
 		}
 		remedy = "use the role that installed Rowhook, or grant this one what is missing"
 	case pgerrcode.InvalidSchemaName, pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.UndefinedFunction:
-		if !strings.Contains(pg.Message, "rowhook") {
+		if !strings.Contains(refused.Message, "rowhook") {
 			return err
 		}
 		remedy = "the schema rowhook is missing or damaged: run \"rowhook apply\""

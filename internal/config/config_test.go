@@ -17,8 +17,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// trigger is a right file of one trigger, with lines replaced by key and more lines added at its end.
-func trigger(lines ...string) string {
+// fileOf is a right file of one fileOf, with lines replaced by key and more lines added at its end.
+func fileOf(lines ...string) string {
 	keys := map[string]string{
 		"name": "name: a", "table": "table: public.orders", "on": "on: {insert: true}", "webhook": "webhook: {url: https://e.com/x}",
 	}
@@ -108,11 +108,11 @@ func TestParseFillsInDefaultsAndKeepsAnExplicitZero(t *testing.T) {
 	t.Parallel()
 	want := sqlschema.DefaultSpec()
 	want.Name, want.Table, want.On.Insert, want.Webhook.URL = "a", "public.orders", true, "https://e.com/x"
-	c := parse(t, trigger())
+	c := parse(t, fileOf())
 	require.Equal(t, []sqlschema.Spec{want}, c.Triggers)
 	require.Equal(t, sqlschema.DefaultSettings(), c.Settings)
 
-	c = parse(t, trigger("retry: {limit: 0, interval: 0, max_interval: 0s}")+"retention: {delivered: 0}\n")
+	c = parse(t, fileOf("retry: {limit: 0, interval: 0, max_interval: 0s}")+"retention: {delivered: 0}\n")
 	require.Equal(t, sqlschema.Retry{Backoff: sqlschema.BackoffFixed}, c.Triggers[0].Retry)
 	require.Zero(t, c.Settings.Retention.Delivered)
 	require.Equal(t, sqlschema.DefaultSettings().Retention.Attempts, c.Settings.Retention.Attempts)
@@ -125,7 +125,7 @@ func TestParseTakesUpdateAsTrueFalseOrColumns(t *testing.T) {
 		"false":          {},
 		"{columns: [a]}": {Enabled: true, Columns: []string{"a"}},
 	} {
-		require.Equal(t, want, parse(t, trigger("on: {insert: true, update: "+text+"}")).Triggers[0].On.Update)
+		require.Equal(t, want, parse(t, fileOf("on: {insert: true, update: "+text+"}")).Triggers[0].On.Update)
 	}
 }
 
@@ -134,27 +134,27 @@ func TestParseAcceptsWhatLooksOdd(t *testing.T) {
 	for name, text := range map[string]string{
 		"json":                       `{"triggers": [{"name": "a", "table": "t", "on": {"insert": true}, "webhook": {"url": "http://x"}}]}`,
 		"no triggers on purpose":     "triggers: []",
-		"document markers":           "---\n" + trigger() + "...\n---\n# the end\n",
-		"windows line ends":          strings.ReplaceAll(trigger("when: |\n  new.a\n    > 1"), "\n", "\r\n"),
-		"old mac line ends":          strings.ReplaceAll(trigger(), "\n", "\r"),
-		"quoted names":               trigger(`table: '"My Schema"."a""b.c"'`),
-		"names of other alphabets":   trigger("table: läden.größe", "payload: {columns: [größe, '日本']}"),
-		"yes and on as columns":      trigger("payload: {columns: [yes, on, y, n, no, off]}"),
-		"brackets in quotes":         trigger(`when: "new.a = '(' and new.\"x)\" = E'\\'(' and new.b = $q$ ( ; -- $q$ /* ( /* ; */ -- */"`),
-		"a slice and a call":         trigger("when: new.tags[1] = lower(old.tags[2])"),
-		"the port from a variable":   trigger(`webhook: {url: "http://${HOST}:${PORT}/x?y=${Z}"}`),
-		"a whole URL from a name":    trigger("webhook:\n  url: ${URL}"),
-		"capitals in the scheme":     trigger("webhook: {url: HTTPS://E.com}"),
-		"an address":                 trigger(`webhook: {url: "http://[::1]:8080/x"}`),
-		"a dollar that is a dollar":  trigger(`webhook: {url: "https://e.com/$a$${b}"}`),
-		"an empty header":            trigger(`webhook: {url: https://e.com, headers: {X-A: ""}}`),
-		"several signing secrets":    trigger(`webhook: {url: https://e.com, secret: "whsec_c2VjcmV0 whsec_YWI_YWI- other"}`),
-		"a long wait, both raised":   trigger("retry: {interval: 2d, max_interval: 1w}"),
-		"empty groups":               trigger("retry: {}", "payload: {}") + "retention: {}\n",
-		"the name at its longest":    trigger("name: " + strings.Repeat("x", 42)),
-		"a condition of many lines":  trigger("when: |\n  new.a > 1\n  and /* why */ new.b"),
-		"a condition, folded":        trigger("when: >-\n  new.a > 1\n  and new.b"),
-		"a comment after everything": trigger("concurrency: 5 # five"),
+		"document markers":           "---\n" + fileOf() + "...\n---\n# the end\n",
+		"windows line ends":          strings.ReplaceAll(fileOf("when: |\n  new.a\n    > 1"), "\n", "\r\n"),
+		"old mac line ends":          strings.ReplaceAll(fileOf(), "\n", "\r"),
+		"quoted names":               fileOf(`table: '"My Schema"."a""b.c"'`),
+		"names of other alphabets":   fileOf("table: läden.größe", "payload: {columns: [größe, '日本']}"),
+		"yes and on as columns":      fileOf("payload: {columns: [yes, on, y, n, no, off]}"),
+		"brackets in quotes":         fileOf(`when: "new.a = '(' and new.\"x)\" = E'\\'(' and new.b = $q$ ( ; -- $q$ /* ( /* ; */ -- */"`),
+		"a slice and a call":         fileOf("when: new.tags[1] = lower(old.tags[2])"),
+		"the port from a variable":   fileOf(`webhook: {url: "http://${HOST}:${PORT}/x?y=${Z}"}`),
+		"a whole URL from a name":    fileOf("webhook:\n  url: ${URL}"),
+		"capitals in the scheme":     fileOf("webhook: {url: HTTPS://E.com}"),
+		"an address":                 fileOf(`webhook: {url: "http://[::1]:8080/x"}`),
+		"a dollar that is a dollar":  fileOf(`webhook: {url: "https://e.com/$a$${b}"}`),
+		"an empty header":            fileOf(`webhook: {url: https://e.com, headers: {X-A: ""}}`),
+		"several signing secrets":    fileOf(`webhook: {url: https://e.com, secret: "whsec_c2VjcmV0 whsec_YWI_YWI- other"}`),
+		"a long wait, both raised":   fileOf("retry: {interval: 2d, max_interval: 1w}"),
+		"empty groups":               fileOf("retry: {}", "payload: {}") + "retention: {}\n",
+		"the name at its longest":    fileOf("name: " + strings.Repeat("x", 42)),
+		"a condition of many lines":  fileOf("when: |\n  new.a > 1\n  and /* why */ new.b"),
+		"a condition, folded":        fileOf("when: >-\n  new.a > 1\n  and new.b"),
+		"a comment after everything": fileOf("concurrency: 5 # five"),
 	} {
 		_, err := config.Parse("rowhook.yaml", []byte(text))
 		require.NoError(t, err, name)
@@ -196,130 +196,130 @@ func TestParseRefuses(t *testing.T) {
 		{"latin-1", "triggers: [] # \xe4\n", "1:16: byte 0xe4 is not UTF-8; save the file as UTF-8"},
 		{"UTF-16", "\xff\xfet\x00", "1:1: is UTF-16 text; save it as UTF-8"},
 		{"a byte order mark", "\ufefftriggers: []\n", "1:1: starts with a byte order mark; save the file as UTF-8 without one"},
-		{"a NUL", trigger("when: a\x00"), `6:12: control character U+0000 is not allowed; `},
-		{"an escaped NUL", trigger(`when: "a\0"`), `triggers[0].when: holds a character that Postgres can't store`},
-		{"an escape sequence", trigger("when: \x1b[31m"), `6:11: control character U+001B is not allowed; `},
-		{"two documents", trigger() + "---\n" + trigger(), "6:1: a second YAML document starts here; keep one"},
-		{"a directive", "%YAML 1.2\n---\n" + trigger(), "1:1: YAML directives (lines that start with %) are not supported; remove the line"},
+		{"a NUL", fileOf("when: a\x00"), `6:12: control character U+0000 is not allowed; `},
+		{"an escaped NUL", fileOf(`when: "a\0"`), `triggers[0].when: holds a character that Postgres can't store`},
+		{"an escape sequence", fileOf("when: \x1b[31m"), `6:11: control character U+001B is not allowed; `},
+		{"two documents", fileOf() + "---\n" + fileOf(), "6:1: a second YAML document starts here; keep one"},
+		{"a directive", "%YAML 1.2\n---\n" + fileOf(), "1:1: YAML directives (lines that start with %) are not supported; remove the line"},
 		{"deep nesting", strings.Repeat("[", 100000), "1:51: is nested more than 50 levels deep; check the brackets"},
 		{"deep nesting by dashes", strings.Repeat("- ", 100000), "1:101: is nested more than 50 levels deep; check"},
 		// YAML
 		{"a tab", "triggers:\n\t- name: a\n", "2:1: a tab is used to indent; indent with spaces"},
-		{"an anchor", trigger("payload: &p {columns: [a]}"), "6:14: triggers[0].payload: YAML anchors are not supported; "},
-		{"an alias", trigger("payload: *p"), "6:14: triggers[0].payload: YAML aliases are not supported; "},
-		{"a merge", trigger("<<: *p"), "6:5: triggers[0]: YAML merge keys (<<) are not supported; "},
-		{"a tag", trigger("when: !new.paid"), "6:11: triggers[0].when: YAML tags are not supported; "},
+		{"an anchor", fileOf("payload: &p {columns: [a]}"), "6:14: triggers[0].payload: YAML anchors are not supported; "},
+		{"an alias", fileOf("payload: *p"), "6:14: triggers[0].payload: YAML aliases are not supported; "},
+		{"a merge", fileOf("<<: *p"), "6:5: triggers[0]: YAML merge keys (<<) are not supported; "},
+		{"a tag", fileOf("when: !new.paid"), "6:11: triggers[0].when: YAML tags are not supported; "},
 		{"a complex key", "? a\n: b\n", "1:1: a key that starts with ? is not supported; "},
-		{"a duplicate key", trigger("retry: {limit: 1, limit: 2}"), "6:23: triggers[0].retry.limit: is given twice; keep one, the first is on line 6"},
-		{"text after a quote", trigger(`when: "new"."a" > 1`), "6:16: there is more text after the closing quote; put the whole value in single quotes"},
-		{"a colon in a value", trigger("when: new.a = 'b: c'"), "6:11: a colon makes this a key where no key can be; check the indentation, and put a value that holds a colon"},
-		{"a bare reference in braces", trigger("webhook: {url: ${U}}"), "5:21: inside { } and [ ] a value that holds ${NAME} needs quotes; "},
-		{"a brace that stays open", trigger("webhook: {url: x"), "5:14: this { is never closed; add the }"},
+		{"a duplicate key", fileOf("retry: {limit: 1, limit: 2}"), "6:23: triggers[0].retry.limit: is given twice; keep one, the first is on line 6"},
+		{"text after a quote", fileOf(`when: "new"."a" > 1`), "6:16: there is more text after the closing quote; put the whole value in single quotes"},
+		{"a colon in a value", fileOf("when: new.a = 'b: c'"), "6:11: a colon makes this a key where no key can be; check the indentation, and put a value that holds a colon"},
+		{"a bare reference in braces", fileOf("webhook: {url: ${U}}"), "5:21: inside { } and [ ] a value that holds ${NAME} needs quotes; "},
+		{"a brace that stays open", fileOf("webhook: {url: x"), "5:14: this { is never closed; add the }"},
 		{"a bracket that stays open", "triggers: [", "1:11: this [ is never closed; add the ]"},
 		{"a line after an open bracket", "triggers: [a\nb: 1", "2:1: inside [ ] a comma or the closing ] is missing; check"},
-		{"a wrong indent", trigger() + "   x: 1\n", "6:4: the indentation fits nothing above; align"},
-		{"no colon", trigger() + "    foo bar\n", "6:5: this is no key with a value; write key: value"},
-		{"a quote that stays open", trigger(`when: "x`), `this double quote is never closed; add the closing "`},
-		{"a reserved character", trigger("when: @x"), "a value can't start with @ or `; put the value in quotes"},
+		{"a wrong indent", fileOf() + "   x: 1\n", "6:4: the indentation fits nothing above; align"},
+		{"no colon", fileOf() + "    foo bar\n", "6:5: this is no key with a value; write key: value"},
+		{"a quote that stays open", fileOf(`when: "x`), `this double quote is never closed; add the closing "`},
+		{"a reserved character", fileOf("when: @x"), "a value can't start with @ or `; put the value in quotes"},
 		// keys
 		{"no triggers", "retention: {delivered: 1d}\n", "1:1: triggers: is missing; start each entry under it with a dash"},
 		{"triggers without a value", "triggers:\n", "1:1: triggers: has no value; start each entry under it with a dash"},
-		{"a key without a value", trigger("retry:"), "6:5: triggers[0].retry: has no value; write it like retry: {limit: 5}, or remove it"},
+		{"a key without a value", fileOf("retry:"), "6:5: triggers[0].retry: has no value; write it like retry: {limit: 5}, or remove it"},
 		{"a dash without a value", "triggers:\n  -\n", "2:3: triggers[0]: has no value; "},
 		{"no space after the dash", "triggers:\n  -name: a\n", "2:3: triggers: is a group of keys where a list is needed; start each entry under it with a dash and a space"},
-		{"a key of another level", trigger("url: x"), "6:5: triggers[0].url: unknown key in triggers[0]; it belongs in webhook, indent it under that"},
-		{"a trigger's key at the top", trigger() + "table: x\n", "6:1: table: unknown key here; it belongs to an entry of triggers"},
-		{"a top key in a trigger", trigger("retention: {}"), "6:5: triggers[0].retention: unknown key in triggers[0]; it belongs at the top of the file"},
-		{"another engine's key", trigger("filter: x"), "6:5: triggers[0].filter: unknown key; Rowhook calls it when: ..."},
-		{"a key in capitals", trigger("When: x"), "6:5: triggers[0].When: unknown key; did you mean when?"},
-		{"a key like no other", trigger("enabled: true"), "6:5: triggers[0].enabled: unknown key; the keys in triggers[0] are name, table, on, "},
+		{"a key of another level", fileOf("url: x"), "6:5: triggers[0].url: unknown key in triggers[0]; it belongs in webhook, indent it under that"},
+		{"a trigger's key at the top", fileOf() + "table: x\n", "6:1: table: unknown key here; it belongs to an entry of triggers"},
+		{"a top key in a trigger", fileOf("retention: {}"), "6:5: triggers[0].retention: unknown key in triggers[0]; it belongs at the top of the file"},
+		{"another engine's key", fileOf("filter: x"), "6:5: triggers[0].filter: unknown key; Rowhook calls it when: ..."},
+		{"a key in capitals", fileOf("When: x"), "6:5: triggers[0].When: unknown key; did you mean when?"},
+		{"a key like no other", fileOf("enabled: true"), "6:5: triggers[0].enabled: unknown key; the keys in triggers[0] are name, table, on, "},
 		// values
-		{"the same name twice", trigger() + strings.TrimPrefix(trigger(), "triggers:\n"), `6:11: triggers[1].name: "a" is the name of another trigger, on line 2; `},
-		{"a name with a space", trigger("name: order placed"), `2:11: triggers[0].name: "order placed" is no name of a trigger; `},
-		{"a long name", trigger("name: " + strings.Repeat("x", 43)), "2:11: triggers[0].name: "},
-		{"an empty name", trigger(`name: ""`), "2:11: triggers[0].name: is empty; "},
-		{"a number for a name", trigger("name: 7"), `2:11: triggers[0].name: is the number 7 where text is needed; put it in quotes: "7"`},
-		{"a table of three parts", trigger("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is no name of a table; `},
-		{"a table with a space", trigger("table: Order Items"), `3:12: triggers[0].table: "Order Items" is no name of a table; write schema.table`},
-		{"a table from a variable", trigger("table: ${T}"), "3:12: triggers[0].table: ${NAME} is not read here, only in a webhook's url, headers and secret"},
-		{"a table of Rowhook's", trigger("table: RowHook.event_log"), "3:12: triggers[0].table: this is one of Rowhook's own tables"},
-		{"a table name too long", trigger("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps 63"},
-		{"on as a word", trigger("on: insert"), "4:9: triggers[0].on: is text where keys are needed; write on: {insert: true}"},
-		{"on as a list", trigger("on: [insert, DELETE]"), "4:9: triggers[0].on: is a list where keys are needed; write on: {insert: true, delete: true}"},
-		{"on with nothing set", trigger("on: {insert: false, update: false}"), "4:5: triggers[0].on: captures nothing; set insert, update, delete or manual to true"},
-		{"update as a list", trigger("on: {update: [a, b]}"), "4:18: triggers[0].on.update: is a list; write update: {columns: [a, b]}"},
-		{"update without columns", trigger("on: {update: {}}"), "triggers[0].on.update.columns: is missing; write it like columns: [status, amount]"},
-		{"update with no columns", trigger("on: {update: {columns: []}}"), "4:28: triggers[0].on.update.columns: is empty; write it like columns: [status, amount]"},
-		{"a column twice", trigger("on: {update: {columns: [a, b, a]}}"), `4:35: triggers[0].on.update.columns[2]: "a" is listed twice; keep one`},
-		{"a column in SQL quotes", trigger(`payload: {columns: ['"A"']}`), `triggers[0].payload.columns[0]: "\"A\"" has SQL quotes around it; write a column by its name alone, as in A`},
-		{"payload with no columns", trigger("payload: {columns: []}"), "6:24: triggers[0].payload.columns: is empty; write it like columns: [id, status]"},
-		{"a number for a column", trigger("payload: {columns: [1]}"), `triggers[0].payload.columns[0]: is the number 1 where text is needed; put it in quotes: "1"`},
-		{"no url", trigger("webhook: {timeout: 1s}"), "5:5: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders"},
-		{"an empty url", trigger(`webhook: {url: ""}`), "5:20: triggers[0].webhook.url: is empty; write it like url: https://example.com/hooks/orders"},
-		{"a url for a webhook", trigger("webhook: https://e.com"), `5:14: triggers[0].webhook: is text where keys are needed; write it like webhook: {url: "https://example.com/hooks/orders"}`},
-		{"a url without a scheme", trigger("webhook: {url: 'localhost:80/x'}"), "triggers[0].webhook.url: has no http:// or https:// before the host; "},
-		{"another scheme", trigger("webhook: {url: 'amqp://e.com'}"), "triggers[0].webhook.url: events can't be sent by amqp://; use http:// or https://"},
-		{"a url without a host", trigger("webhook: {url: 'https:///x'}"), "triggers[0].webhook.url: names no host; "},
-		{"a url with a space", trigger("webhook: {url: 'https://e.com/a b'}"), "triggers[0].webhook.url: holds white space; "},
-		{"a url with a port too high", trigger("webhook: {url: 'https://e.com:65536'}"), "triggers[0].webhook.url: there is no port 65536; use one from 1 to 65535"},
-		{"a url with a fragment", trigger("webhook: {url: 'https://e.com/#a'}"), "triggers[0].webhook.url: holds a # part, which is never sent; "},
-		{"a url with a bad escape", trigger("webhook: {url: 'https://e.com/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
-		{"a bad path after a reference", trigger("webhook: {url: '${U}/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
-		{"a reference without braces", trigger("webhook: {url: $URL/x}"), "triggers[0].webhook.url: $URL is not read from the environment; write ${URL}/x"},
-		{"a reference that stays open", trigger("webhook: {url: 'http://${U/x'}"), "triggers[0].webhook.url: ${ at character 8 has no closing }; write ${NAME}, or $${ for a literal ${"},
-		{"a reference with a default", trigger("webhook: {url: '${U:-x}'}"), "defaults are not supported; write ${U}, or $${ for a literal ${"},
-		{"a reference to nothing", trigger("webhook: {url: https://e.com, secret: '${}'}"), "triggers[0].webhook.secret: ${ at character 1 names no variable; "},
-		{"headers as a list", trigger("webhook: {url: https://e.com, headers: [a]}"), "triggers[0].webhook.headers: is a list where header names with their values are needed; "},
-		{"a header with a number", trigger("webhook: {url: https://e.com, headers: {A: 1}}"), "triggers[0].webhook.headers.A: is no text where text is needed; put it in quotes"},
-		{"a header name with a space", trigger("webhook: {url: https://e.com, headers: {A B: x}}"), `triggers[0].webhook.headers["A B"]: "A B" is no header name; `},
-		{"a header with a line break", trigger(`webhook: {url: https://e.com, headers: {A: "x\ny"}}`), "triggers[0].webhook.headers.A: holds a line break or another control character"},
-		{"a header twice", trigger("webhook: {url: https://e.com, headers: {x-a: x, X-A: y}}"), "triggers[0].webhook.headers.X-A: is the header x-a again, as header names ignore case; keep one"},
-		{"a header of the connection", trigger("webhook: {url: https://e.com, headers: {content-length: x}}"), "triggers[0].webhook.headers.content-length: the header content-length is set by Rowhook itself; remove it"},
-		{"a header of the signature", trigger("webhook: {url: https://e.com, secret: '${S}', headers: {Webhook-ID: x}}"), "triggers[0].webhook.headers.Webhook-ID: a request that is signed with secret has the header Webhook-ID already; "},
-		{"a bad reference in a header", trigger("webhook: {url: https://e.com, headers: {A: '${1}'}}"), "triggers[0].webhook.headers.A: ${ at character 1 holds no name"},
-		{"a secret that is not base64", trigger("webhook: {url: https://e.com, secret: whsec_%%}"), "triggers[0].webhook.secret: what follows whsec_ is not base64; "},
-		{"a secret as it stands in a signature", trigger("webhook: {url: https://e.com, secret: 'v1,whsec_c2VjcmV0'}"), "triggers[0].webhook.secret: begins with v1, as a signature does; leave that away"},
-		{"a secret in quotes", trigger(`webhook: {url: https://e.com, secret: "'whsec_c2VjcmV0'"}`), "triggers[0].webhook.secret: stands in quotes, which would be part of the key; leave them away"},
-		{"a reference in quotes", trigger(`webhook: {url: https://e.com, secret: "'${S}'"}`), "triggers[0].webhook.secret: stands in quotes"},
-		{"an Ed25519 key", trigger("webhook: {url: https://e.com, secret: whsk_c2VjcmV0}"), "triggers[0].webhook.secret: begins with whsk_ and so is an Ed25519 key"},
-		{"a variable without braces", trigger("webhook: {url: https://e.com, secret: $SECRET}"), "triggers[0].webhook.secret: is the name of a variable without braces; write ${NAME}"},
-		{"an empty secret", trigger("webhook: {url: https://e.com, secret: ''}"), "triggers[0].webhook.secret: is empty; "},
-		{"no timeout at all", trigger("webhook: {url: https://e.com, timeout: 0}"), "triggers[0].webhook.timeout: 0 would fail every attempt; "},
-		{"a negative duration", trigger("webhook: {url: https://e.com, timeout: -1s}"), `triggers[0].webhook.timeout: "-1s" is negative; `},
-		{"a duration without a unit", trigger("retry: {interval: 10}"), "triggers[0].retry.interval: 10 has no unit; write 10s for seconds"},
-		{"a duration in words", trigger("retry: {interval: 7 days}"), `triggers[0].retry.interval: "7 days" is not a duration; `},
-		{"a duration too long", trigger("retry: {interval: 999999d}"), `triggers[0].retry.interval: "999999d" is too long; `},
-		{"a list for a duration", trigger("retry: {interval: [1s]}"), "triggers[0].retry.interval: is a list where a duration is needed; "},
-		{"a negative limit", trigger("retry: {limit: -1}"), "6:20: triggers[0].retry.limit: -1 is too small; write 0 or more"},
-		{"a limit in quotes", trigger(`retry: {limit: "3"}`), `triggers[0].retry.limit: "3" is text; write limit: 3, without quotes`},
-		{"half a limit", trigger("retry: {limit: 3.5}"), "triggers[0].retry.limit: is the number 3.5 where a whole number is needed; "},
-		{"a hexadecimal limit", trigger("retry: {limit: 0x10}"), "triggers[0].retry.limit: 0x10 is not a plain whole number; "},
-		{"a limit too high", trigger("retry: {limit: 2147483647}"), "triggers[0].retry.limit: 2147483647 is too large; the most is 2147483646"},
-		{"a limit beyond 64 bits", trigger("retry: {limit: 99999999999999999999}"), "triggers[0].retry.limit: 99999999999999999999 is too large; "},
-		{"an unknown backoff", trigger("retry: {backoff: linear}"), `triggers[0].retry.backoff: "linear" is not known here; write fixed or exponential`},
-		{"an interval over the default bound", trigger("retry: {interval: 2h}"), "6:23: triggers[0].retry.interval: max_interval bounds every wait and is 1h by default, but interval is 2h; write max_interval: 2h or more"},
-		{"an interval over its bound", trigger("retry: {interval: 2m, max_interval: 1m}"), "6:41: triggers[0].retry.max_interval: max_interval bounds every wait and is 1m, but interval is 2m; "},
-		{"a number for a group", trigger("retry: 5"), "6:12: triggers[0].retry: is the number 5 where keys are needed; write it like retry: {limit: 5}"},
-		{"a negative concurrency", trigger("concurrency: -1"), "6:18: triggers[0].concurrency: -1 is too small; write 0 or more"},
-		{"an unknown notify", trigger("notify: sometimes"), `6:13: triggers[0].notify: "sometimes" is not known here; write auto or never`},
-		{"text for true", trigger(`on_replication: "true"`), `6:21: triggers[0].on_replication: "true" is text; write on_replication: true, without quotes`},
-		{"a number for true", trigger("on_replication: 1"), "6:21: triggers[0].on_replication: is the number 1 where true or false is needed; "},
-		{"retention as text", trigger() + "retention: 7d\n", "6:12: retention: is text where keys are needed; write it like retention: {delivered: 7d}"},
-		{"a negative retention", trigger() + "retention: {attempts: -1d}\n", `6:23: retention.attempts: "-1d" is negative; `},
+		{"the same name twice", fileOf() + strings.TrimPrefix(fileOf(), "triggers:\n"), `6:11: triggers[1].name: "a" is the name of another trigger, on line 2; `},
+		{"a name with a space", fileOf("name: order placed"), `2:11: triggers[0].name: "order placed" is no name of a trigger; `},
+		{"a long name", fileOf("name: " + strings.Repeat("x", 43)), "2:11: triggers[0].name: "},
+		{"an empty name", fileOf(`name: ""`), "2:11: triggers[0].name: is empty; "},
+		{"a number for a name", fileOf("name: 7"), `2:11: triggers[0].name: is the number 7 where text is needed; put it in quotes: "7"`},
+		{"a table of three parts", fileOf("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is no name of a table; `},
+		{"a table with a space", fileOf("table: Order Items"), `3:12: triggers[0].table: "Order Items" is no name of a table; write schema.table`},
+		{"a table from a variable", fileOf("table: ${T}"), "3:12: triggers[0].table: ${NAME} is not read here, only in a webhook's url, headers and secret"},
+		{"a table of Rowhook's", fileOf("table: RowHook.event_log"), "3:12: triggers[0].table: this is one of Rowhook's own tables"},
+		{"a table name too long", fileOf("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps 63"},
+		{"on as a word", fileOf("on: insert"), "4:9: triggers[0].on: is text where keys are needed; write on: {insert: true}"},
+		{"on as a list", fileOf("on: [insert, DELETE]"), "4:9: triggers[0].on: is a list where keys are needed; write on: {insert: true, delete: true}"},
+		{"on with nothing set", fileOf("on: {insert: false, update: false}"), "4:5: triggers[0].on: captures nothing; set insert, update, delete or manual to true"},
+		{"update as a list", fileOf("on: {update: [a, b]}"), "4:18: triggers[0].on.update: is a list; write update: {columns: [a, b]}"},
+		{"update without columns", fileOf("on: {update: {}}"), "triggers[0].on.update.columns: is missing; write it like columns: [status, amount]"},
+		{"update with no columns", fileOf("on: {update: {columns: []}}"), "4:28: triggers[0].on.update.columns: is empty; write it like columns: [status, amount]"},
+		{"a column twice", fileOf("on: {update: {columns: [a, b, a]}}"), `4:35: triggers[0].on.update.columns[2]: "a" is listed twice; keep one`},
+		{"a column in SQL quotes", fileOf(`payload: {columns: ['"A"']}`), `triggers[0].payload.columns[0]: "\"A\"" has SQL quotes around it; write a column by its name alone, as in A`},
+		{"payload with no columns", fileOf("payload: {columns: []}"), "6:24: triggers[0].payload.columns: is empty; write it like columns: [id, status]"},
+		{"a number for a column", fileOf("payload: {columns: [1]}"), `triggers[0].payload.columns[0]: is the number 1 where text is needed; put it in quotes: "1"`},
+		{"no url", fileOf("webhook: {timeout: 1s}"), "5:5: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders"},
+		{"an empty url", fileOf(`webhook: {url: ""}`), "5:20: triggers[0].webhook.url: is empty; write it like url: https://example.com/hooks/orders"},
+		{"a url for a webhook", fileOf("webhook: https://e.com"), `5:14: triggers[0].webhook: is text where keys are needed; write it like webhook: {url: "https://example.com/hooks/orders"}`},
+		{"a url without a scheme", fileOf("webhook: {url: 'localhost:80/x'}"), "triggers[0].webhook.url: has no http:// or https:// before the host; "},
+		{"another scheme", fileOf("webhook: {url: 'amqp://e.com'}"), "triggers[0].webhook.url: events can't be sent by amqp://; use http:// or https://"},
+		{"a url without a host", fileOf("webhook: {url: 'https:///x'}"), "triggers[0].webhook.url: names no host; "},
+		{"a url with a space", fileOf("webhook: {url: 'https://e.com/a b'}"), "triggers[0].webhook.url: holds white space; "},
+		{"a url with a port too high", fileOf("webhook: {url: 'https://e.com:65536'}"), "triggers[0].webhook.url: there is no port 65536; use one from 1 to 65535"},
+		{"a url with a fragment", fileOf("webhook: {url: 'https://e.com/#a'}"), "triggers[0].webhook.url: holds a # part, which is never sent; "},
+		{"a url with a bad escape", fileOf("webhook: {url: 'https://e.com/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
+		{"a bad path after a reference", fileOf("webhook: {url: '${U}/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
+		{"a reference without braces", fileOf("webhook: {url: $URL/x}"), "triggers[0].webhook.url: $URL is not read from the environment; write ${URL}/x"},
+		{"a reference that stays open", fileOf("webhook: {url: 'http://${U/x'}"), "triggers[0].webhook.url: ${ at character 8 has no closing }; write ${NAME}, or $${ for a literal ${"},
+		{"a reference with a default", fileOf("webhook: {url: '${U:-x}'}"), "defaults are not supported; write ${U}, or $${ for a literal ${"},
+		{"a reference to nothing", fileOf("webhook: {url: https://e.com, secret: '${}'}"), "triggers[0].webhook.secret: ${ at character 1 names no variable; "},
+		{"headers as a list", fileOf("webhook: {url: https://e.com, headers: [a]}"), "triggers[0].webhook.headers: is a list where header names with their values are needed; "},
+		{"a header with a number", fileOf("webhook: {url: https://e.com, headers: {A: 1}}"), "triggers[0].webhook.headers.A: is no text where text is needed; put it in quotes"},
+		{"a header name with a space", fileOf("webhook: {url: https://e.com, headers: {A B: x}}"), `triggers[0].webhook.headers["A B"]: "A B" is no header name; `},
+		{"a header with a line break", fileOf(`webhook: {url: https://e.com, headers: {A: "x\ny"}}`), "triggers[0].webhook.headers.A: holds a line break or another control character"},
+		{"a header twice", fileOf("webhook: {url: https://e.com, headers: {x-a: x, X-A: y}}"), "triggers[0].webhook.headers.X-A: is the header x-a again, as header names ignore case; keep one"},
+		{"a header of the connection", fileOf("webhook: {url: https://e.com, headers: {content-length: x}}"), "triggers[0].webhook.headers.content-length: the header content-length is set by Rowhook itself; remove it"},
+		{"a header of the signature", fileOf("webhook: {url: https://e.com, secret: '${S}', headers: {Webhook-ID: x}}"), "triggers[0].webhook.headers.Webhook-ID: a request that is signed with secret has the header Webhook-ID already; "},
+		{"a bad reference in a header", fileOf("webhook: {url: https://e.com, headers: {A: '${1}'}}"), "triggers[0].webhook.headers.A: ${ at character 1 holds no name"},
+		{"a secret that is not base64", fileOf("webhook: {url: https://e.com, secret: whsec_%%}"), "triggers[0].webhook.secret: what follows whsec_ is not base64; "},
+		{"a secret as it stands in a signature", fileOf("webhook: {url: https://e.com, secret: 'v1,whsec_c2VjcmV0'}"), "triggers[0].webhook.secret: begins with v1, as a signature does; leave that away"},
+		{"a secret in quotes", fileOf(`webhook: {url: https://e.com, secret: "'whsec_c2VjcmV0'"}`), "triggers[0].webhook.secret: stands in quotes, which would be part of the key; leave them away"},
+		{"a reference in quotes", fileOf(`webhook: {url: https://e.com, secret: "'${S}'"}`), "triggers[0].webhook.secret: stands in quotes"},
+		{"an Ed25519 key", fileOf("webhook: {url: https://e.com, secret: whsk_c2VjcmV0}"), "triggers[0].webhook.secret: begins with whsk_ and so is an Ed25519 key"},
+		{"a variable without braces", fileOf("webhook: {url: https://e.com, secret: $SECRET}"), "triggers[0].webhook.secret: is the name of a variable without braces; write ${NAME}"},
+		{"an empty secret", fileOf("webhook: {url: https://e.com, secret: ''}"), "triggers[0].webhook.secret: is empty; "},
+		{"no timeout at all", fileOf("webhook: {url: https://e.com, timeout: 0}"), "triggers[0].webhook.timeout: 0 would fail every attempt; "},
+		{"a negative duration", fileOf("webhook: {url: https://e.com, timeout: -1s}"), `triggers[0].webhook.timeout: "-1s" is negative; `},
+		{"a duration without a unit", fileOf("retry: {interval: 10}"), "triggers[0].retry.interval: 10 has no unit; write 10s for seconds"},
+		{"a duration in words", fileOf("retry: {interval: 7 days}"), `triggers[0].retry.interval: "7 days" is not a duration; `},
+		{"a duration too long", fileOf("retry: {interval: 999999d}"), `triggers[0].retry.interval: "999999d" is too long; `},
+		{"a list for a duration", fileOf("retry: {interval: [1s]}"), "triggers[0].retry.interval: is a list where a duration is needed; "},
+		{"a negative limit", fileOf("retry: {limit: -1}"), "6:20: triggers[0].retry.limit: -1 is too small; write 0 or more"},
+		{"a limit in quotes", fileOf(`retry: {limit: "3"}`), `triggers[0].retry.limit: "3" is text; write limit: 3, without quotes`},
+		{"half a limit", fileOf("retry: {limit: 3.5}"), "triggers[0].retry.limit: is the number 3.5 where a whole number is needed; "},
+		{"a hexadecimal limit", fileOf("retry: {limit: 0x10}"), "triggers[0].retry.limit: 0x10 is not a plain whole number; "},
+		{"a limit too high", fileOf("retry: {limit: 2147483647}"), "triggers[0].retry.limit: 2147483647 is too large; the most is 2147483646"},
+		{"a limit beyond 64 bits", fileOf("retry: {limit: 99999999999999999999}"), "triggers[0].retry.limit: 99999999999999999999 is too large; "},
+		{"an unknown backoff", fileOf("retry: {backoff: linear}"), `triggers[0].retry.backoff: "linear" is not known here; write fixed or exponential`},
+		{"an interval over the default bound", fileOf("retry: {interval: 2h}"), "6:23: triggers[0].retry.interval: max_interval bounds every wait and is 1h by default, but interval is 2h; write max_interval: 2h or more"},
+		{"an interval over its bound", fileOf("retry: {interval: 2m, max_interval: 1m}"), "6:41: triggers[0].retry.max_interval: max_interval bounds every wait and is 1m, but interval is 2m; "},
+		{"a number for a group", fileOf("retry: 5"), "6:12: triggers[0].retry: is the number 5 where keys are needed; write it like retry: {limit: 5}"},
+		{"a negative concurrency", fileOf("concurrency: -1"), "6:18: triggers[0].concurrency: -1 is too small; write 0 or more"},
+		{"an unknown notify", fileOf("notify: sometimes"), `6:13: triggers[0].notify: "sometimes" is not known here; write auto or never`},
+		{"text for true", fileOf(`on_replication: "true"`), `6:21: triggers[0].on_replication: "true" is text; write on_replication: true, without quotes`},
+		{"a number for true", fileOf("on_replication: 1"), "6:21: triggers[0].on_replication: is the number 1 where true or false is needed; "},
+		{"retention as text", fileOf() + "retention: 7d\n", "6:12: retention: is text where keys are needed; write it like retention: {delivered: 7d}"},
+		{"a negative retention", fileOf() + "retention: {attempts: -1d}\n", `6:23: retention.attempts: "-1d" is negative; `},
 		// when
-		{"an empty condition", trigger(`when: " "`), "6:11: triggers[0].when: is empty; write it like when: new.amount > 100, or remove it"},
-		{"a condition that is no text", trigger("when: true"), `6:11: triggers[0].when: is true where text is needed; put it in quotes: "true"`},
-		{"a bracket not closed", trigger("when: new.a > (1 + [2]"), "triggers[0].when: the ( at character 9 is never closed; add the )"},
-		{"a bracket not opened", trigger("when: new.a > 1)"), "triggers[0].when: the ) at character 10 closes nothing; "},
-		{"brackets crossed", trigger("when: new.a[(1])"), "triggers[0].when: the ] at character 9 should be the ) of the ( at character 7; "},
-		{"a quote not closed", trigger("when: new.a = 'ä"), "triggers[0].when: the ' at character 9 is never closed; "},
-		{"a quoted name not closed", trigger(`when: new."a = 1`), `triggers[0].when: the " at character 5 is never closed; `},
-		{"an escaped quote", trigger(`when: new.a = E'\'`), "triggers[0].when: the ' at character 10 is never closed; "},
-		{"a dollar quote not closed", trigger("when: new.a = $x$ y $z$"), "triggers[0].when: the $x$ at character 9 is never closed; "},
-		{"a comment not closed", trigger("when: new.a /* /* */"), "triggers[0].when: the comment at character 7 is never closed; add */"},
-		{"a comment to the end of the line", trigger("when: new.a -- b"), "triggers[0].when: the -- at character 7 starts a comment; write comments as /* ... */"},
-		{"a second statement", trigger("when: new.a; drop table b"), "triggers[0].when: the ; at character 6 ends the statement; "},
-		{"a reference in a condition", trigger("when: new.a > ${MIN}"), "triggers[0].when: ${NAME} is not read here, only in a webhook's url, headers and secret; "},
+		{"an empty condition", fileOf(`when: " "`), "6:11: triggers[0].when: is empty; write it like when: new.amount > 100, or remove it"},
+		{"a condition that is no text", fileOf("when: true"), `6:11: triggers[0].when: is true where text is needed; put it in quotes: "true"`},
+		{"a bracket not closed", fileOf("when: new.a > (1 + [2]"), "triggers[0].when: the ( at character 9 is never closed; add the )"},
+		{"a bracket not opened", fileOf("when: new.a > 1)"), "triggers[0].when: the ) at character 10 closes nothing; "},
+		{"brackets crossed", fileOf("when: new.a[(1])"), "triggers[0].when: the ] at character 9 should be the ) of the ( at character 7; "},
+		{"a quote not closed", fileOf("when: new.a = 'ä"), "triggers[0].when: the ' at character 9 is never closed; "},
+		{"a quoted name not closed", fileOf(`when: new."a = 1`), `triggers[0].when: the " at character 5 is never closed; `},
+		{"an escaped quote", fileOf(`when: new.a = E'\'`), "triggers[0].when: the ' at character 10 is never closed; "},
+		{"a dollar quote not closed", fileOf("when: new.a = $x$ y $z$"), "triggers[0].when: the $x$ at character 9 is never closed; "},
+		{"a comment not closed", fileOf("when: new.a /* /* */"), "triggers[0].when: the comment at character 7 is never closed; add */"},
+		{"a comment to the end of the line", fileOf("when: new.a -- b"), "triggers[0].when: the -- at character 7 starts a comment; write comments as /* ... */"},
+		{"a second statement", fileOf("when: new.a; drop table b"), "triggers[0].when: the ; at character 6 ends the statement; "},
+		{"a reference in a condition", fileOf("when: new.a > ${MIN}"), "triggers[0].when: ${NAME} is not read here, only in a webhook's url, headers and secret; "},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -342,7 +342,7 @@ func TestParseReportsEveryIndentedTab(t *testing.T) {
 
 func TestErrorShowsTheLineWithAMarkUnderThePlace(t *testing.T) {
 	t.Parallel()
-	_, err := config.Parse("rowhook.yaml", []byte(trigger("retry: {limit: 1, limt: 3}", "notify: x")))
+	_, err := config.Parse("rowhook.yaml", []byte(fileOf("retry: {limit: 1, limt: 3}", "notify: x")))
 	require.EqualError(t, err, strings.TrimPrefix(`
 rowhook.yaml:6:23: triggers[0].retry.limt: unknown key; did you mean limit?
      6 |     retry: {limit: 1, limt: 3}
@@ -354,7 +354,7 @@ rowhook.yaml:7:13: triggers[0].notify: "x" is not known here; write auto or neve
 
 func TestErrorCutsALongLineAroundThePlace(t *testing.T) {
 	t.Parallel()
-	_, err := config.Parse("rowhook.yaml", []byte(trigger("payload: {columns: ["+strings.Repeat("column_of_ten, ", 50)+"1"+strings.Repeat(", x", 50)+"]}")))
+	_, err := config.Parse("rowhook.yaml", []byte(fileOf("payload: {columns: ["+strings.Repeat("column_of_ten, ", 50)+"1"+strings.Repeat(", x", 50)+"]}")))
 	for line := range strings.Lines(err.Error()) {
 		if strings.Contains(line, " | ") {
 			require.LessOrEqual(t, len([]rune(line)), 120)
@@ -366,13 +366,13 @@ func TestErrorCutsALongLineAroundThePlace(t *testing.T) {
 func TestMessagesRepeatNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
-		trigger("webhook: {url: https://e.com, secret: hunter2, x: 1}"),
-		trigger("webhook:\n  url: https://e.com\n  secret: whsec_hunter2%"),
-		trigger("webhook:\n  url: https://e.com\n  secret: hunter2${"),
-		trigger("webhook:\n  url: https://e.com\n  headers:\n    Authorization: \"Bearer hunter2\\n\""),
-		trigger("webhook:\n  url: https://joe:hunter2@e.com:99999/"),
-		trigger("webhook:\n  url: https://e.com\n  headers: {X-Token: hunter2, X-Token: b}"),
-		trigger("webhook:\n  url: https://e.com\n  secret: hunter2: x"),
+		fileOf("webhook: {url: https://e.com, secret: hunter2, x: 1}"),
+		fileOf("webhook:\n  url: https://e.com\n  secret: whsec_hunter2%"),
+		fileOf("webhook:\n  url: https://e.com\n  secret: hunter2${"),
+		fileOf("webhook:\n  url: https://e.com\n  headers:\n    Authorization: \"Bearer hunter2\\n\""),
+		fileOf("webhook:\n  url: https://joe:hunter2@e.com:99999/"),
+		fileOf("webhook:\n  url: https://e.com\n  headers: {X-Token: hunter2, X-Token: b}"),
+		fileOf("webhook:\n  url: https://e.com\n  secret: hunter2: x"),
 	} {
 		_, err := config.Parse("rowhook.yaml", []byte(text))
 		require.Error(t, err)
@@ -436,7 +436,7 @@ retention:
 
 func TestProblemReadsLikeTheOnesOfParse(t *testing.T) {
 	t.Parallel()
-	c := parse(t, trigger("on: {update: {columns: [status, amuont]}}"))
+	c := parse(t, fileOf("on: {update: {columns: [status, amuont]}}"))
 	err := config.ErrorOf(
 		c.Problem(0, `table public.orders has no column amuont; did you mean amount?`, "on", "update", "columns", "1"),
 		c.Problem(0, `there is no table public.orders; create it, or correct the name`, "table"),
@@ -454,7 +454,7 @@ rowhook.yaml:4:37: triggers[0].on.update.columns[1]: table public.orders has no 
 func TestLoadReadsAFileAndWarnsOfItsEnvironment(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rowhook.yaml")
-	text := trigger(`webhook:
+	text := fileOf(`webhook:
   url: ${BASE}/x
   headers: {X-A: "${UNSET} ${EMPTY}", X-B: "${FINE}"}
   secret: written-out`)
@@ -480,9 +480,9 @@ func TestLoadReadsAFileAndWarnsOfItsEnvironment(t *testing.T) {
 
 func TestParseWarnsOfCredentialsWrittenOut(t *testing.T) {
 	t.Parallel()
-	c := parse(t, trigger(`webhook: {url: "https://joe:${PW}@e.com/${X}", headers: {X-Team: a, Cookie: "${C}"}, secret: "${S}"}`))
+	c := parse(t, fileOf(`webhook: {url: "https://joe:${PW}@e.com/${X}", headers: {X-Team: a, Cookie: "${C}"}, secret: "${S}"}`))
 	require.Empty(t, c.Warnings)
-	c = parse(t, trigger(`webhook: {url: "https://joe:pw@e.com/${X}", headers: {Authorization: b, X-Api-Key: c}, secret: d}`))
+	c = parse(t, fileOf(`webhook: {url: "https://joe:pw@e.com/${X}", headers: {Authorization: b, X-Api-Key: c}, secret: d}`))
 	require.Len(t, c.Warnings, 4)
 }
 
@@ -513,7 +513,7 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 func TestASecretThatNoReceiverCanHaveIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "rowhook.yaml")
-	require.NoError(t, os.WriteFile(file, []byte(trigger(`webhook: {url: https://e.com, secret: "${S}"}`)), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte(fileOf(`webhook: {url: https://e.com, secret: "${S}"}`)), 0o600))
 	for value, want := range map[string]string{
 		"v1,whsec_hidden": "begins with v1,", `"hidden"`: "stands in quotes", "whsk_hidden": "Ed25519", "ab": "short enough to be guessed", "whsec_YWI=": "short enough to be guessed",
 		"whsec_%hidden": "is not base64", "a plain text of some length": "",
@@ -527,7 +527,7 @@ func TestASecretThatNoReceiverCanHaveIsWarnedOf(t *testing.T) {
 		require.Contains(t, c.Warnings[0].String(), want)
 		require.NotContains(t, c.Warnings[0].String(), "hidden")
 	}
-	c := parse(t, trigger(`webhook: {url: https://e.com, secret: ab}`))
+	c := parse(t, fileOf(`webhook: {url: https://e.com, secret: ab}`))
 	require.Len(t, c.Warnings, 1)
 	require.Contains(t, c.Warnings[0].String(), "short enough to be guessed")
 }

@@ -74,12 +74,12 @@ func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
 }
 
 // collect lists the values of a struct by the path of their keys, and holds each to be in the file that c was read from.
-func collect(t *testing.T, c *config.Config, trigger int, v reflect.Value, path []string, into map[string]any) {
+func collect(t *testing.T, c *config.Config, number int, v reflect.Value, path []string, into map[string]any) {
 	t.Helper()
 	if _, leaf := v.Interface().(sqlschema.UpdateOn); v.Kind() == reflect.Struct && !leaf {
 		for i := range v.NumField() {
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-			collect(t, c, trigger, v.Field(i), append(path[:len(path):len(path)], name), into)
+			collect(t, c, number, v.Field(i), append(path[:len(path):len(path)], name), into)
 		}
 		return
 	}
@@ -89,7 +89,7 @@ func collect(t *testing.T, c *config.Config, trigger int, v reflect.Value, path 
 		return
 	}
 	// The value of a key that is not in the file has the place of what would hold it.
-	own, holder := c.Position(trigger, path...), c.Position(trigger, path[:len(path)-1]...)
+	own, holder := c.Position(number, path...), c.Position(number, path[:len(path)-1]...)
 	require.NotEqual(t, holder, own, "%s is in rowhook.yaml", key)
 }
 

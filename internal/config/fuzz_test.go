@@ -16,8 +16,8 @@ import (
 
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		trigger(),
-		trigger("on: {update: {columns: [a, é]}}", "when: |\n  new.a > 1", "payload: &p {columns: [*q]}", "<<: {x: !!str y}"),
+		fileOf(),
+		fileOf("on: {update: {columns: [a, é]}}", "when: |\n  new.a > 1", "payload: &p {columns: [*q]}", "<<: {x: !!str y}"),
 		"triggers:\n\t- name: [a\n---\n%x\n? a\n: b\n",
 		`{"triggers": [{"name": "a", "on": {"update": {}}, "webhook": {"url": "${X}", "headers": {"\u0000": null}}}]}`,
 		"\ufefftriggers: [{}, [], ~, 1, 1.5, .inf, 0x1, true, 'x', \"\\ud800\"]\r\nretention: {delivered: -1d}",

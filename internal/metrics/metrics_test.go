@@ -159,9 +159,9 @@ func BenchmarkAttempt(b *testing.B) {
 	}
 }
 
-func hooksOf(trigger string) (dispatcher.Hooks, dispatcher.Attempt) {
+func hooksOf(name string) (dispatcher.Hooks, dispatcher.Attempt) {
 	h := metrics.New("v1").Hooks()
-	h.Configured([]sqlschema.Trigger{{ID: 7, Spec: sqlschema.Spec{Name: trigger}}})
+	h.Configured([]sqlschema.Trigger{{ID: 7, Spec: sqlschema.Spec{Name: name}}})
 	now := time.Now()
 	return h, dispatcher.Attempt{
 		TriggerID: 7, Number: 1, DueAt: now, Fate: sqlschema.Delivered, Result: webhook.Result{StartedAt: now.Add(time.Millisecond), Status: 200},

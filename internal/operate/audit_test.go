@@ -38,8 +38,8 @@ func TestTriggersThatComeWhileAllArePausedStartPaused(t *testing.T) {
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
 	require.Equal(t, "the CRM is being moved", s.AllPaused.Reason)
-	require.Equal(t, s.AllPaused, trigger(t, s, "a2").Pause, "who, when and why goes for what came later")
-	require.Nil(t, trigger(t, s, "b").Pause)
+	require.Equal(t, s.AllPaused, statusOf(t, s, "a2").Pause, "who, when and why goes for what came later")
+	require.Nil(t, statusOf(t, s, "b").Pause)
 	require.Zero(t, d.receiver.unique())
 
 	_, err = operate.Resume(t.Context(), d.conn)
@@ -83,17 +83,17 @@ func TestStatusSaysWhoPausedWhatWhenAndWhy(t *testing.T) {
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
 	require.Nil(t, s.AllPaused)
-	p := trigger(t, s, "a").Pause
+	p := statusOf(t, s, "a").Pause
 	require.Equal(t, "their day off", p.Reason)
 	require.Regexp(t, `^ann@laptop, from 192\.0\.2\.7, role \w+$`, p.By)
 	require.WithinDuration(t, time.Now(), p.At, time.Minute)
-	require.Nil(t, trigger(t, s, "b").Pause)
+	require.Nil(t, statusOf(t, s, "b").Pause)
 	_, err = operate.PauseFor(t.Context(), d.conn, "a better reason", "a")
 	require.NoError(t, err)
 	s, err = operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
-	require.Equal(t, "a better reason", trigger(t, s, "a").Pause.Reason)
-	require.Equal(t, p.At, trigger(t, s, "a").Pause.At, "it is paused since the first time")
+	require.Equal(t, "a better reason", statusOf(t, s, "a").Pause.Reason)
+	require.Equal(t, p.At, statusOf(t, s, "a").Pause.At, "it is paused since the first time")
 	_, err = operate.PauseFor(t.Context(), d.conn, strings.Repeat("x", 501), "b")
 	require.ErrorIs(t, err, operate.ErrInvalid)
 }

@@ -101,7 +101,7 @@ type backfill struct {
 	db      DB
 	opt     BackfillOptions
 	ts      triggers
-	trigger *trigger
+	trigger *knownTrigger
 	rows    *sqlschema.RowSource
 	highest []string
 	horizon string // see sqlschema.Extent; "": the schema is of version 2, and nothing is counted in the end
@@ -190,7 +190,7 @@ func refused(err error) error {
 // follow takes note of what an apply has changed meanwhile: rows must not be recorded for a trigger that is gone, nor with columns that it
 // does not show any more.
 func (b *backfill) follow(ctx context.Context, tx pgx.Tx) error {
-	var now trigger
+	var now knownTrigger
 	err := tx.QueryRow(ctx, "select w.relation, t.removed_at is not null, t.spec::text from rowhook.trigger t"+sqlschema.WatchedNow+" where t.id = $1", b.trigger.ID).
 		Scan(&now.Relation, &now.Removed, &now.Spec)
 	switch {

@@ -322,7 +322,7 @@ select attempt, started_at, duration_us, instance_id, status, coalesce(error_kin
 }
 
 // outlook says what happens next.
-func (d *Detail) outlook(t *trigger) string {
+func (d *Detail) outlook(t *knownTrigger) string {
 	at := func(t *time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
 	left := fmt.Sprintf("attempt %d of %d", d.Attempts+1, max(d.MaxAttempts, d.Attempts+1))
 	switch {

@@ -11,7 +11,7 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-func trigger(t *testing.T, s *operate.Status, name string) operate.TriggerStatus {
+func statusOf(t *testing.T, s *operate.Status, name string) operate.TriggerStatus {
 	t.Helper()
 	for _, st := range s.Triggers {
 		if st.Name == name {
@@ -37,7 +37,7 @@ func TestStatusCountsEveryState(t *testing.T) {
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
 	require.Len(t, s.Triggers, 2, "a removed trigger without events is not shown")
-	a, b := trigger(t, s, "a"), trigger(t, s, "b")
+	a, b := statusOf(t, s, "a"), statusOf(t, s, "b")
 	require.Equal(t, []int64{3, 2, 9, 0}, []int64{a.Waiting, a.InFlight, a.Retrying, a.Dead})
 	require.Equal(t, []int64{0, 0, 0, 6}, []int64{b.Waiting, b.InFlight, b.Retrying, b.Dead})
 	require.Empty(t, a.Estimated)
@@ -64,7 +64,7 @@ func TestStatusEstimatesWhatIsTooMuchToCount(t *testing.T) {
 	d.bury(t, "b", 30_000)
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
-	a, b := trigger(t, s, "a"), trigger(t, s, "b")
+	a, b := statusOf(t, s, "a"), statusOf(t, s, "b")
 	require.Equal(t, []string{"waiting", "retrying"}, a.Estimated)
 	require.InEpsilon(t, 60_000, a.Waiting, 0.3)
 	require.EqualValues(t, 20, a.InFlight, "what is in flight is not hidden behind the backlog")
@@ -101,7 +101,7 @@ func TestTheLatencyOfARedeliveredEventCountsFromItsRedelivery(t *testing.T) {
 	until(t, "all are recorded", func() bool {
 		s, err := operate.ReadStatus(t.Context(), d.conn)
 		require.NoError(t, err)
-		st = trigger(t, s, "a")
+		st = statusOf(t, s, "a")
 		return st.DeliveredLastHour == 3
 	})
 	require.Less(t, *st.P95MS, 60_000.0, "also of those that failed once more")
@@ -119,7 +119,7 @@ func TestAnErrorIsOverWhenDeliveriesWorkAgain(t *testing.T) {
 	look := func() operate.TriggerStatus {
 		s, err := operate.ReadStatus(t.Context(), d.conn)
 		require.NoError(t, err)
-		return trigger(t, s, "a")
+		return statusOf(t, s, "a")
 	}
 	text := func() string {
 		out, err := json.Marshal(look())
@@ -149,13 +149,13 @@ func TestStatusShowsSinceWhenAReceiverHangs(t *testing.T) {
 	until(t, "both are in flight", func() bool { return d.receiver.unique() == 2 })
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
-	st := trigger(t, s, "a")
+	st := statusOf(t, s, "a")
 	require.EqualValues(t, 2, st.InFlight)
 	require.WithinDuration(t, s.Now, *st.OldestInFlightAt, 10*time.Second)
 	d.do(t, "update rowhook.event_log set due_at = due_at - interval '20 seconds' where (new->>'v') = 'x'")
 	s, err = operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
-	require.WithinDuration(t, st.OldestInFlightAt.Add(-20*time.Second), *trigger(t, s, "a").OldestInFlightAt, time.Second)
-	require.Nil(t, trigger(t, s, "b").OldestInFlightAt)
+	require.WithinDuration(t, st.OldestInFlightAt.Add(-20*time.Second), *statusOf(t, s, "a").OldestInFlightAt, time.Second)
+	require.Nil(t, statusOf(t, s, "b").OldestInFlightAt)
 	close(hold)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// trigger is a row of rowhook.trigger, removed ones among them.
-type trigger struct {
+// knownTrigger is a row of rowhook.knownTrigger, removed ones among them.
+type knownTrigger struct {
 	ID       int32
 	Name     string
 	Relation uint32
@@ -26,13 +26,13 @@ type trigger struct {
 	names map[int32]sqlschema.TableName `db:"-"` // of rowhook.relation; nil: there is none
 }
 
-func (t *trigger) qualified() string { return t.Schema + "." + t.Table }
+func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
 
 // triggers are all that there are or were.
-type triggers []trigger
+type triggers []knownTrigger
 
 func readTriggers(ctx context.Context, db sqlschema.Queryer) (triggers, error) {
-	all, err := collect[trigger](ctx, db, `
+	all, err := collect[knownTrigger](ctx, db, `
 select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
        t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations
   from rowhook.trigger t`+sqlschema.WatchedNow+`
@@ -60,7 +60,7 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 func (ts triggers) related() bool { return len(ts) > 0 && ts[0].names != nil }
 
 // of is the trigger as an event of that table, a rowhook.relation.id or 0, sees it.
-func (t *trigger) of(relation int32) *trigger {
+func (t *knownTrigger) of(relation int32) *knownTrigger {
 	if relation == 0 {
 		relation = t.OriginID
 	}
@@ -73,17 +73,17 @@ func (t *trigger) of(relation int32) *trigger {
 	return &then
 }
 
-func (ts triggers) byID(id int32) *trigger {
+func (ts triggers) byID(id int32) *knownTrigger {
 	for i := range ts {
 		if ts[i].ID == id {
 			return &ts[i]
 		}
 	}
-	return &trigger{ID: id, Name: fmt.Sprintf("#%d", id), Schema: "?", Table: "?", Removed: true}
+	return &knownTrigger{ID: id, Name: fmt.Sprintf("#%d", id), Schema: "?", Table: "?", Removed: true}
 }
 
 // named finds a trigger, or says which there are.
-func (ts triggers) named(name string) (*trigger, error) {
+func (ts triggers) named(name string) (*knownTrigger, error) {
 	var names []string
 	for i := range ts {
 		if ts[i].Name == name {
@@ -106,7 +106,7 @@ func (ts triggers) named(name string) (*trigger, error) {
 }
 
 // active finds a trigger that is configured.
-func (ts triggers) active(name string) (*trigger, error) {
+func (ts triggers) active(name string) (*knownTrigger, error) {
 	t, err := ts.named(name)
 	if err == nil && t.Removed {
 		return nil, problem(ErrRefused, "add it to rowhook.yaml again and apply", "the trigger %q was removed", name)

@@ -58,7 +58,7 @@ func TestHiddenRowsAreNotTakenForNone(t *testing.T) {
 	d.do(t, "alter table rowhook.event_log enable row level security")
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
-	require.Equal(t, int64(3), trigger(t, s, "a").Waiting, "a superuser sees all")
+	require.Equal(t, int64(3), statusOf(t, s, "a").Waiting, "a superuser sees all")
 	require.Len(t, s.Warnings, 2)
 	require.Contains(t, s.Warnings[0].Problem, "row level security is on for rowhook.event_log")
 	require.Equal(t, "foreign_grants", s.Warnings[1].Code, "of the rights that this test has given")
