@@ -54,12 +54,14 @@ func (h *Holder) Remedy() string {
 
 // FindHolder returns who holds back the horizon of this database the furthest, if that is for longer than so many seconds or, where the
 // time is not known, so many transactions. Nil: nobody. From 18 on a session that is still starting, in whatever database, has a snapshot
-// and no database yet: it is no holder. A role without pg_read_all_stats sees of others' sessions only the process id.
+// and no database yet: it is no holder. A role without pg_read_all_stats sees of others' sessions only the process id. A query may have bytes
+// that are not in the database's encoding, so unless that is UTF-8 what is not ASCII comes escaped.
 func FindHolder(ctx context.Context, db Queryer, longer time.Duration, transactions int64) (*Holder, error) {
 	rows, err := db.Query(ctx, `
 select * from (
   select 'session' as kind, pid, coalesce(application_name, '') as name, coalesce(usename::text, '') as "user", coalesce(state, '') as state,
-         left(coalesce(query, ''), 200) as query, xact_start as since, greatest(age(backend_xmin), coalesce(age(backend_xid), 0))::bigint as age
+         case current_setting('server_encoding') when 'UTF8' then left(coalesce(query, ''), 200)
+           else encode(convert_to(left(coalesce(query, ''), 200), 'SQL_ASCII'), 'escape') end as query, xact_start as since, greatest(age(backend_xmin), coalesce(age(backend_xid), 0))::bigint as age
     from pg_catalog.pg_stat_activity
    where backend_xmin is not null and pid <> pg_catalog.pg_backend_pid() and backend_type = 'client backend'
      and datname = pg_catalog.current_database()

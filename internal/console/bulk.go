@@ -146,7 +146,7 @@ func (c *console) showBulk(o *common, b bulkCommand, out *operate.Bulk, err erro
 	}
 	reasons := map[string]string{
 		operate.SkipBusy: "in flight (busy)", operate.SkipWaiting: "waiting already", operate.SkipRemoved: "of a removed trigger",
-		operate.SkipDelivered: "delivered", operate.SkipGone: "changed in the meantime", operate.SkipNotFound: "not found",
+		operate.SkipDelivered: "delivered", operate.SkipGone: "changed in the meantime", operate.SkipNotFound: "not found", operate.SkipDamaged: "not to be read or moved",
 	}
 	var skipped []string
 	for reason, n := range out.Skipped {

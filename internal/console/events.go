@@ -191,10 +191,17 @@ func (c *console) showDetail(d *operate.Detail) {
 	}
 	t.width = 0 // nothing of it is cut
 	t.flush()
+	payload := operate.Payload{}
+	if d.Payload != nil {
+		payload = *d.Payload
+	}
+	if d.PayloadProblem != "" {
+		c.printf("\n%s\n", clean(d.PayloadProblem))
+	}
 	for _, p := range []struct {
 		name  string
 		value json.RawMessage
-	}{{"old", d.Payload.Old}, {"new", d.Payload.New}, {"session variables", d.Payload.SessionVariables}, {"trace context", d.Payload.TraceContext}} {
+	}{{"old", payload.Old}, {"new", payload.New}, {"session variables", payload.SessionVariables}, {"trace context", payload.TraceContext}} {
 		if len(p.value) > 0 {
 			c.printf("\n%s\n  %s\n", p.name, clean(string(p.value)))
 		}

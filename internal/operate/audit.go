@@ -61,12 +61,16 @@ func Audit(ctx context.Context, db DB, o AuditOptions) (*AuditPage, error) {
 		if !exists {
 			return problem(ErrRefused, "run \"rowhook migrate\" first", "the schema rowhook of this database keeps no audit yet")
 		}
-		rows, err := collect[AuditEntry](ctx, tx, `
-select id, at, role, who, client, action, target, detail
+		var rows []AuditEntry
+		err := escaping(ctx, tx, func(write func(string) string) (err error) {
+			rows, err = collect[AuditEntry](ctx, tx, `
+select id, at, `+write("role")+` as role, `+write("who")+` as who, client, action, target, detail
   from rowhook.audit
  where ($1::bigint = 0 or id < $1) and ($2::timestamptz is null or at >= $2) and ($3::timestamptz is null or at < $3)
    and ($4::text[] is null or action = any($4)) and ($5::text[] is null or target && $5)
  order by id desc limit $6`, o.Before, moment(o.Since), moment(o.Until), o.Actions, o.Triggers, limit+1)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("read the audit: %w", err)
 		}

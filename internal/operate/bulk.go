@@ -55,7 +55,7 @@ type BulkOptions struct {
 // Skip is an event that was left as it is.
 type Skip struct {
 	ID     string `json:"id"`
-	Reason string `json:"reason"` // busy: in flight; waiting: due already; removed: its trigger is; delivered: only the retention removes it; gone: it moved meanwhile; not_found
+	Reason string `json:"reason"` // busy: in flight; waiting: due already; removed: its trigger is; delivered: only the retention removes it; gone: it moved meanwhile; damaged: what it holds can't be read or moved; not_found
 }
 
 // The reasons of a Skip.
@@ -66,6 +66,7 @@ const (
 	SkipDelivered = "delivered"
 	SkipGone      = "gone"
 	SkipNotFound  = "not_found"
+	SkipDamaged   = "damaged"
 )
 
 // Bulk is what a change of many events came to.
@@ -220,13 +221,40 @@ func (b *bulk) batch(ctx context.Context, w *walk, size int, out *Bulk) (events 
 		if events, reached, err = w.next(ctx, tx, size); err != nil || len(events) == 0 {
 			return err
 		}
-		return b.change(ctx, tx, events, out)
+		return b.alter(ctx, tx, events, out)
 	})
 	if err != nil {
 		*out = before
 		return nil, "", err
 	}
 	return events, reached, nil
+}
+
+// alter changes events, and, where that fails for what is in one of them, each by itself.
+func (b *bulk) alter(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
+	before := *out
+	before.Skipped = maps.Clone(out.Skipped)
+	err := apart(ctx, tx, func() error { return b.change(ctx, tx, slices.Clone(events), out) })
+	if !sqlschema.IsData(err) {
+		return err
+	}
+	*out = before
+	if len(events) == 1 {
+		b.fed = nil
+		out.skip(events[0].ID, SkipDamaged)
+		return nil
+	}
+	all := map[int32][]string{}
+	for i := range events {
+		if err := b.alter(ctx, tx, events[i:i+1], out); err != nil {
+			return err
+		}
+		for trigger, ids := range b.fed {
+			all[trigger] = append(all[trigger], ids...)
+		}
+	}
+	b.fed = all
+	return nil
 }
 
 // split separates the events that pass from those that are skipped.

@@ -34,6 +34,8 @@ type Event struct {
 	DiedAt      *time.Time `json:"died_at,omitempty"`
 	Reason      string     `json:"reason,omitempty"` // of a dead letter
 	Payload     *Payload   `json:"payload,omitempty"`
+	// PayloadProblem says why there is no Payload, where it was asked for.
+	PayloadProblem string `json:"payload_problem,omitempty"`
 }
 
 // Payload is what an event holds. What it has not is null.
@@ -151,15 +153,15 @@ func List(ctx context.Context, db DB, f Filter, o ListOptions) (*Page, error) {
 	return page, nil
 }
 
-func list(ctx context.Context, db sqlschema.Queryer, ts triggers, q *query, limit int, cursor string, o ListOptions) (*Page, error) {
+func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, cursor string, o ListOptions) (*Page, error) {
 	budget := cmp.Or(o.Budget, DefaultBudget)
 	began := time.Now()
 	var found []raw
 	horizon := "" // below it some source was not looked at
 	all := sources()
 	for i, s := range all {
-		w := &walk{query: q, source: s, descending: true, payload: o.Payload, after: cursor, deadline: began.Add(budget * time.Duration(i+1) / time.Duration(len(all)))}
-		events, reached, err := w.next(ctx, db, limit+1)
+		w := &walk{query: q, source: s, descending: true, reasons: true, after: cursor, deadline: began.Add(budget * time.Duration(i+1) / time.Duration(len(all)))}
+		events, reached, err := w.next(ctx, tx, limit+1)
 		if err != nil {
 			return nil, err
 		}
@@ -169,16 +171,23 @@ func list(ctx context.Context, db sqlschema.Queryer, ts triggers, q *query, limi
 		}
 	}
 	slices.SortFunc(found, func(a, b raw) int { return strings.Compare(b.ID, a.ID) })
+	if end := slices.IndexFunc(found, func(r raw) bool { return r.ID < horizon }); end >= 0 {
+		found = found[:end]
+	}
 	page := &Page{Events: []Event{}}
-	for i := range found {
-		if found[i].ID < horizon {
-			break
+	most := min(limit, len(found))
+	if o.Payload {
+		var err error
+		if most, err = fetchPayloads(ctx, tx, found[:most]); err != nil {
+			return nil, err
 		}
-		if len(page.Events) == limit {
-			page.Next = page.Events[limit-1].ID
-			return page, nil
-		}
+	}
+	for i := range found[:most] {
 		page.Events = append(page.Events, found[i].event(ts, o.Payload))
+	}
+	if most < len(found) {
+		page.Next = page.Events[most-1].ID
+		return page, nil
 	}
 	if horizon != "" {
 		at := idTime(horizon)
@@ -201,7 +210,7 @@ type Request struct {
 	Method  string            `json:"method"`
 	URL     string            `json:"url"`
 	Headers map[string]string `json:"headers,omitempty"`
-	Body    json.RawMessage   `json:"body"` // the same at every attempt but for current_retry, which is the attempt's number less 1
+	Body    json.RawMessage   `json:"body"` // the same at every attempt but for current_retry, which is the attempt's number less 1; null: see PayloadProblem
 }
 
 // Attempt is one attempt as it was logged.
@@ -240,24 +249,25 @@ func Show(ctx context.Context, db DB, id string) (*Detail, error) {
 }
 
 // find reads the one event that a query by id chooses.
-func find(ctx context.Context, db sqlschema.Queryer, q *query) (*raw, error) {
+func find(ctx context.Context, tx pgx.Tx, q *query) (*raw, error) {
 	// An event that moves while we look is in the table that is looked at later, or was in the one before.
 	for range 2 {
 		for _, s := range sources() {
-			w := &walk{query: q, source: s, payload: true}
-			events, _, err := w.next(ctx, db, 1)
+			w := &walk{query: q, source: s, reasons: true}
+			events, _, err := w.next(ctx, tx, 1)
 			if err != nil {
 				return nil, err
 			}
 			if len(events) > 0 {
-				return &events[0], nil
+				_, err := fetchPayloads(ctx, tx, events)
+				return &events[0], err
 			}
 		}
 	}
 	return nil, problem(ErrNotFound, "it never was, it is over the retention of delivered events, or it was discarded", "there is no event %s", q.ids[0])
 }
 
-func detail(ctx context.Context, db sqlschema.Queryer, ts triggers, r *raw) (*Detail, error) {
+func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error) {
 	d := &Detail{Event: r.event(ts, true)}
 	t := ts.byID(r.TriggerID).of(r.RelationID)
 	spec := sqlschema.DefaultSpec()
@@ -279,46 +289,61 @@ func detail(ctx context.Context, db sqlschema.Queryer, ts triggers, r *raw) (*De
 	if err != nil {
 		return nil, fmt.Errorf("read an event's id: %w", err)
 	}
-	d.Request = Request{Method: "POST", URL: ep.String(), Headers: spec.Webhook.Headers, Body: webhook.AppendBody(nil, &webhook.Event{
-		ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
-		Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit,
-	})}
-	if d.Log, err = attempts(ctx, db, r.ID); err != nil {
+	d.Request = Request{Method: "POST", URL: ep.String(), Headers: spec.Webhook.Headers}
+	if r.problem == "" {
+		d.Request.Body = webhook.AppendBody(nil, &webhook.Event{
+			ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
+			Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit,
+		})
+	}
+	if d.Log, err = attempts(ctx, tx, r.ID); err != nil {
 		return nil, err
 	}
 	d.Next = d.outlook(t)
 	return d, nil
 }
 
-func attempts(ctx context.Context, db sqlschema.Queryer, id string) ([]Attempt, error) {
-	rows, err := db.Query(ctx, `
-select attempt, started_at, duration_us, instance_id, status, coalesce(error_kind, ''), coalesce(error, ''), response_headers, coalesce(response_body, '')
-  from rowhook.invocation_log where event_id = $1::text::uuid order by started_at, attempt`, id)
+func attempts(ctx context.Context, tx pgx.Tx, id string) (out []Attempt, err error) {
+	err = escaping(ctx, tx, func(write func(string) string) (err error) {
+		out, err = readAttempts(ctx, tx, id, write)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the attempts: %w", err)
+	}
+	return out, nil
+}
+
+func readAttempts(ctx context.Context, tx pgx.Tx, id string, write func(string) string) ([]Attempt, error) {
+	headers := "response_headers"
+	if write(headers) != headers { // what is escaped is no JSON any more
+		headers = "pg_catalog.to_json(" + write(headers+"::text") + ")"
+	}
+	rows, err := tx.Query(ctx, `
+select attempt, started_at, duration_us, instance_id, status, coalesce(error_kind, ''), coalesce(`+write("error")+`, ''), `+headers+`, coalesce(`+write("response_body")+`, '')
+  from rowhook.invocation_log where event_id = $1::text::uuid order by started_at, attempt`, id)
+	if err != nil {
+		return nil, err
 	}
 	out := []Attempt{}
 	var a Attempt
 	var us int64
 	var status *int16
-	var headers []byte
-	_, err = pgx.ForEachRow(rows, []any{&a.Number, &a.StartedAt, &us, &a.InstanceID, &status, &a.ErrorKind, &a.Error, &headers, &a.ResponseBody}, func() error {
+	var header []byte
+	_, err = pgx.ForEachRow(rows, []any{&a.Number, &a.StartedAt, &us, &a.InstanceID, &status, &a.ErrorKind, &a.Error, &header, &a.ResponseBody}, func() error {
 		a.DurationMS = float64(us) / 1000
 		a.Status, a.ResponseHeaders = nil, nil
 		if status != nil {
 			s := int(*status)
 			a.Status = &s
 		}
-		if headers != nil {
-			a.ResponseHeaders = slices.Clone(headers)
+		if header != nil {
+			a.ResponseHeaders = slices.Clone(header)
 		}
 		out = append(out, a)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the attempts: %w", err)
-	}
-	return out, nil
+	return out, err
 }
 
 // outlook says what happens next.

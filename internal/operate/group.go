@@ -83,11 +83,66 @@ func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, c
 	if err != nil {
 		return false, err
 	}
+	_, end := w.order()
+	for {
+		page, filter, args := w.page(few, lastPayloadStep)
+		var n int
+		var found []counting
+		err := escaping(ctx, tx, func(write func(string) string) error {
+			rows, err := tx.Query(ctx, "with page as materialized ("+page+") "+
+				"select (select count(*) from page), coalesce((select id::text from page order by page.id "+end+" limit 1), ''), g.* from (select) as one left join "+
+				"(select "+w.keys(by, write)+", count(*) from page e cross join lateral "+w.lastAttempt()+" where "+filter+" group by 1, 2, 3, 4, 5) as g (trigger, state, error, status, kind, n) on true", args...)
+			if err != nil {
+				return err
+			}
+			found = nil
+			var trigger *int32
+			var keys [4]*string
+			var events *int64
+			_, err = pgx.ForEachRow(rows, []any{&n, &w.after, &trigger, &keys[0], &keys[1], &keys[2], &keys[3], &events}, func() error {
+				if events == nil {
+					return nil
+				}
+				g := Group{State: State(*keys[0]), Error: *keys[1], Status: *keys[2], Kind: *keys[3]}
+				if slices.Contains(by, "trigger") {
+					g.Trigger = ts.byID(*trigger).Name
+				}
+				found = append(found, counting{g, *events})
+				return nil
+			})
+			return err
+		})
+		if err != nil {
+			return false, fmt.Errorf("group events: %w", explainPath(err, w.path))
+		}
+		for _, g := range found {
+			if _, known := counts[g.Group]; !known && len(counts) >= mostGroups {
+				g.Group = Group{}
+			}
+			counts[g.Group] += g.n
+		}
+		switch {
+		case few || n < lastPayloadStep:
+			return false, nil
+		case time.Now().After(w.deadline):
+			return true, nil
+		}
+	}
+}
+
+// counting is a group in a part of the events.
+type counting struct {
+	Group
+	n int64
+}
+
+// keys are the expressions by which events are grouped, in the order of GroupKeys.
+func (w *walk) keys(by []string, write func(string) string) string {
 	state := "'" + string(w.holds[0]) + "'"
 	if w.table == "event_log" {
 		state = queueState
 	}
-	keys := map[string]string{"trigger": "e.trigger_id", "state": state, "error": "left(a.error, 300)", "status": "a.status", "kind": "a.kind"}
+	keys := map[string]string{"trigger": "e.trigger_id", "state": state, "error": write("left(a.error, 300)"), "status": "a.status", "kind": "a.kind"}
 	chosen := make([]string, len(GroupKeys()))
 	for i, key := range GroupKeys() {
 		chosen[i] = "''"
@@ -98,42 +153,5 @@ func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, c
 			chosen[i] = keys[key]
 		}
 	}
-	_, end := w.order()
-	for {
-		page, filter, args := w.page(few, lastPayloadStep)
-		sql := "with page as materialized (" + page + ") " +
-			"select (select count(*) from page), coalesce((select id::text from page order by page.id " + end + " limit 1), ''), g.* from (select) as one left join " +
-			"(select " + strings.Join(chosen, ", ") + ", count(*) from page e cross join lateral " + w.lastAttempt() + " where " + filter + " group by 1, 2, 3, 4, 5) as g (trigger, state, error, status, kind, n) on true"
-		rows, err := tx.Query(ctx, sql, args...)
-		if err != nil {
-			return false, explainPath(err, w.path)
-		}
-		var n int
-		var trigger *int32
-		var keys [4]*string
-		var found *int64
-		_, err = pgx.ForEachRow(rows, []any{&n, &w.after, &trigger, &keys[0], &keys[1], &keys[2], &keys[3], &found}, func() error {
-			if found == nil {
-				return nil
-			}
-			g := Group{State: State(*keys[0]), Error: *keys[1], Status: *keys[2], Kind: *keys[3]}
-			if slices.Contains(by, "trigger") {
-				g.Trigger = ts.byID(*trigger).Name
-			}
-			if _, known := counts[g]; !known && len(counts) >= mostGroups {
-				g = Group{}
-			}
-			counts[g] += *found
-			return nil
-		})
-		if err != nil {
-			return false, fmt.Errorf("group events: %w", explainPath(err, w.path))
-		}
-		switch {
-		case few || n < lastPayloadStep:
-			return false, nil
-		case time.Now().After(w.deadline):
-			return true, nil
-		}
-	}
+	return strings.Join(chosen, ", ")
 }

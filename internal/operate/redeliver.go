@@ -138,6 +138,8 @@ func (s Skip) err() error {
 		return problem(ErrRefused, "add the trigger to rowhook.yaml again and apply", "the trigger of the event %s was removed", s.ID)
 	case SkipDelivered:
 		return problem(ErrRefused, "what was delivered goes by the retention in rowhook.yaml", "the event %s was delivered, and is not discarded", s.ID)
+	case SkipDamaged:
+		return problem(ErrRefused, "\"rowhook events show\" says what of it can be read; discard it, or repair it in SQL", "what the event %s holds can't be read or moved", s.ID)
 	case SkipGone:
 		return problem(ErrBusy, "look at it again", "the event %s changed in the meantime", s.ID)
 	default:

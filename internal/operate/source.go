@@ -36,15 +36,15 @@ func sources() []source {
 	return []source{
 		{
 			table: "event_log", time: "due_at", extra: ", e.claimed_by", holds: []State{Waiting, InFlight, Retrying},
-			columns: common + queueState + " as state, e.due_at as at, e.claimed_by, ''::text as reason",
+			columns: common + queueState + " as state, e.due_at as at, e.claimed_by",
 		},
 		{
 			table: "dead_letter", time: "died_at", extra: ", e.reason", holds: []State{Dead}, byID: true,
-			columns: common + "'dead' as state, e.died_at as at, null::integer as claimed_by, e.reason",
+			columns: common + "'dead' as state, e.died_at as at, null::integer as claimed_by",
 		},
 		{
 			table: "event_archive", time: "delivered_at", holds: []State{Delivered}, byID: true,
-			columns: common + "'delivered' as state, e.delivered_at as at, null::integer as claimed_by, ''::text as reason",
+			columns: common + "'delivered' as state, e.delivered_at as at, null::integer as claimed_by",
 		},
 	}
 }
@@ -61,10 +61,7 @@ type raw struct {
 	At         time.Time
 	ClaimedBy  *int32
 	Reason     string
-	Old        []byte
-	New        []byte
-	Session    []byte
-	Trace      []byte
+	held
 }
 
 // walk reads the events of one source that a query chooses, by id.
@@ -72,7 +69,7 @@ type walk struct {
 	*query
 	source
 	descending bool
-	payload    bool
+	reasons    bool      // why dead letters died is wanted, too
 	after      string    // goes on behind this id; "": from the end
 	deadline   time.Time // zero: none
 }
@@ -89,17 +86,17 @@ const candidates = 20_000
 
 // next returns up to limit events. reached is "" if there are no more behind them; otherwise how far it looked before its
 // time was over, an id, or that of the last event.
-func (w *walk) next(ctx context.Context, db sqlschema.Queryer, limit int) (events []raw, reached string, err error) {
+func (w *walk) next(ctx context.Context, tx pgx.Tx, limit int) (events []raw, reached string, err error) {
 	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
 		return nil, "", nil
 	}
-	few, err := w.few(ctx, db)
+	few, err := w.few(ctx, tx)
 	if err != nil {
 		return nil, "", err
 	}
 	step := max(limit, firstStep)
 	for {
-		rows, n, last, err := w.step(ctx, db, few, step, limit-len(events))
+		rows, n, last, err := w.step(ctx, tx, few, step, limit-len(events))
 		if err != nil {
 			return nil, "", err
 		}
@@ -161,7 +158,19 @@ func (w *walk) indexed(param string) string {
 }
 
 // step reads the next rows behind w.after and filters them. n is how many it read, last the id of the last of those.
-func (w *walk) step(ctx context.Context, db sqlschema.Queryer, few bool, step, limit int) (events []raw, n int, last string, err error) {
+func (w *walk) step(ctx context.Context, tx pgx.Tx, few bool, step, limit int) (events []raw, n int, last string, err error) {
+	if !w.reasons || w.table != "dead_letter" {
+		return w.read(ctx, tx, "''::text", few, step, limit)
+	}
+	err = escaping(ctx, tx, func(write func(string) string) (err error) {
+		events, n, last, err = w.read(ctx, tx, write("e.reason"), few, step, limit)
+		return err
+	})
+	return events, n, last, err
+}
+
+// read is a step that has an expression for the reason.
+func (w *walk) read(ctx context.Context, tx pgx.Tx, reason string, few bool, step, limit int) (events []raw, n int, last string, err error) {
 	page, filter, args := w.page(few, step)
 	args = append(args, limit)
 	order, end := w.order()
@@ -169,21 +178,18 @@ func (w *walk) step(ctx context.Context, db sqlschema.Queryer, few bool, step, l
 	if w.related {
 		relation = ", coalesce(e.relation_id, 0) as relation_id"
 	}
-	columns := w.columns + relation + ", null::json as old, null::json as new, null::json as session, null::json as trace"
-	if w.payload {
-		columns = w.columns + relation + ", e.old, e.new, e.session, e.trace"
-	}
+	columns := w.columns + ", " + reason + " as reason" + relation
 	sql := "with page as materialized (" + page + ") " +
 		"select s.n, s.last, f.* from (select count(*) as n, coalesce((select id::text from page order by page.id " + end + " limit 1), '') as last from page) as s " +
 		"left join lateral (select " + columns + " from page e where " + filter + " order by e.id " + order + " limit $" + strconv.Itoa(len(args)) + ") as f on true"
-	rows, err := db.Query(ctx, sql, args...)
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, 0, "", explainPath(err, w.path)
 	}
 	var r nullable
 	_, err = pgx.ForEachRow(rows, r.into(&n, &last), func() error {
 		if r.id != nil {
-			events = append(events, r.event())
+			events = append(events, r.event(w.source))
 		}
 		return nil
 	})
@@ -240,7 +246,7 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	if w.related {
 		columns += ", e.relation_id"
 	}
-	if w.payload || w.path != "" {
+	if w.path != "" {
 		columns += ", e.old, e.new, e.session, e.trace"
 	}
 	order, _ := w.order()
@@ -322,22 +328,20 @@ func explainPath(err error, path string) error {
 
 // nullable is a row of which all but the first two columns are null where a step found nothing.
 type nullable struct {
-	id, op, state, reason    *string
-	trigger, tries, claimed  *int32
-	relation                 *int32
-	created, at              *time.Time
-	old, new, session, trace []byte
+	id, op, state, reason   *string
+	trigger, tries, claimed *int32
+	relation                *int32
+	created, at             *time.Time
 }
 
 func (r *nullable) into(n *int, last *string) []any {
-	return []any{n, last, &r.id, &r.trigger, &r.op, &r.tries, &r.created, &r.state, &r.at, &r.claimed, &r.reason, &r.relation, &r.old, &r.new, &r.session, &r.trace}
+	return []any{n, last, &r.id, &r.trigger, &r.op, &r.tries, &r.created, &r.state, &r.at, &r.claimed, &r.reason, &r.relation}
 }
 
-func (r *nullable) event() raw {
+func (r *nullable) event(of source) raw {
 	return raw{
 		ID: *r.id, TriggerID: *r.trigger, RelationID: *r.relation, Op: *r.op, Tries: int(*r.tries), CreatedAt: *r.created, State: *r.state, At: *r.at,
-		ClaimedBy: r.claimed, Reason: *r.reason,
-		Old: slices.Clone(r.old), New: slices.Clone(r.new), Session: slices.Clone(r.session), Trace: slices.Clone(r.trace),
+		ClaimedBy: r.claimed, Reason: *r.reason, held: held{source: of},
 	}
 }
 
@@ -359,7 +363,9 @@ func (r *raw) event(ts triggers, payload bool) Event {
 	case Dead:
 		e.DiedAt = &at
 	}
-	if payload {
+	if payload && r.problem != "" {
+		e.PayloadProblem = r.problem
+	} else if payload {
 		e.Payload = &Payload{Old: json.RawMessage(r.Old), New: json.RawMessage(r.New), SessionVariables: json.RawMessage(r.Session), TraceContext: json.RawMessage(r.Trace)}
 	}
 	return e

@@ -138,7 +138,7 @@ func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 				return err
 			}
 		}
-		if s.Vacuum, err = sqlschema.FindHolder(ctx, tx, time.Minute, 100_000); err != nil {
+		if err := s.look(ctx, tx, s.readHolder); err != nil {
 			return err
 		}
 		return s.readWarnings(ctx, tx)
@@ -322,12 +322,28 @@ type recentSums struct {
 	DeliveredIn time.Time
 }
 
-func recentActivity(ctx context.Context, tx pgx.Tx) (map[int32]*recentSums, error) {
-	rows, err := tx.Query(ctx, `
-select trigger_id, minute, minute >= clock_timestamp() - interval '1 hour', delivered, failed, died, latency, error_at, coalesce(error, '')
-  from rowhook.activity`)
+func (s *Status) readHolder(ctx context.Context, tx pgx.Tx) (err error) {
+	s.Vacuum, err = sqlschema.FindHolder(ctx, tx, time.Minute, 100_000)
+	return err
+}
+
+func recentActivity(ctx context.Context, tx pgx.Tx) (out map[int32]*recentSums, err error) {
+	err = escaping(ctx, tx, func(write func(string) string) (err error) {
+		out, err = readActivity(ctx, tx, write("error"))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the activity: %w", err)
+	}
+	return out, nil
+}
+
+func readActivity(ctx context.Context, tx pgx.Tx, message string) (map[int32]*recentSums, error) {
+	rows, err := tx.Query(ctx, `
+select trigger_id, minute, minute >= clock_timestamp() - interval '1 hour', delivered, failed, died, latency, error_at, coalesce(`+message+`, '')
+  from rowhook.activity`)
+	if err != nil {
+		return nil, err
 	}
 	out := map[int32]*recentSums{}
 	var id int32
@@ -359,10 +375,7 @@ select trigger_id, minute, minute >= clock_timestamp() - interval '1 hour', deli
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the activity: %w", err)
-	}
-	return out, nil
+	return out, err
 }
 
 func (st *TriggerStatus) recent(r *recentSums) {
@@ -386,7 +399,9 @@ func quantile(counts []int64, q float64) *float64 {
 
 // lastDeath stands in where no dispatcher has recorded an error, for instance after an upgrade.
 func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32) error {
-	err := tx.QueryRow(ctx, "select died_at, reason from rowhook.dead_letter where trigger_id = $1 order by died_at desc limit 1", id).Scan(&st.LastErrorAt, &st.LastError)
+	err := escaping(ctx, tx, func(write func(string) string) error {
+		return tx.QueryRow(ctx, "select died_at, "+write("reason")+" from rowhook.dead_letter where trigger_id = $1 order by died_at desc limit 1", id).Scan(&st.LastErrorAt, &st.LastError)
+	})
 	if err != nil && !isNone(err) {
 		return fmt.Errorf("read the last dead letter: %w", err)
 	}
@@ -402,7 +417,11 @@ func (s *Status) readInstances(ctx context.Context, tx pgx.Tx) error {
 	if watch.Doorbell != sqlschema.Ringing {
 		s.Doorbell = Doorbell{State: "silent", InstanceID: watch.Doorbell}
 	}
-	found, err := collect[Instance](ctx, tx, "select id, name, version, started_at, listens, false as alive from rowhook.instance order by started_at, id")
+	var found []Instance
+	err = escaping(ctx, tx, func(write func(string) string) (err error) {
+		found, err = collect[Instance](ctx, tx, "select id, "+write("name")+" as name, "+write("version")+" as version, started_at, listens, false as alive from rowhook.instance order by started_at, id")
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("list the instances: %w", err)
 	}

@@ -19,7 +19,7 @@ type Warning struct {
 }
 
 // readWarnings asks for each kind of trouble. Each function appends what it finds by warn; it runs in the transaction that reads the status,
-// after all else was read, so that an error of it is an error of the whole status.
+// after all else was read. An error of it is an error of the whole status, unless it is of a text that can't be read.
 func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
 		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack, s.warnOfForeignGrants,
@@ -27,10 +27,23 @@ func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 		s.warnOfNotifications,
 		s.warnOfUncaptured,
 	} {
-		if err := look(ctx, tx); err != nil {
+		if err := s.look(ctx, tx, look); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// look warns of what can't be read, instead of failing.
+func (s *Status) look(ctx context.Context, tx pgx.Tx, f func(ctx context.Context, tx pgx.Tx) error) error {
+	err := apart(ctx, tx, func() error { return f(ctx, tx) })
+	if !sqlschema.IsData(err) {
+		return err
+	}
+	s.warn(Warning{
+		Code: "unreadable", Problem: "a part of this status is missing, as the database has a text that can't be read: " + err.Error(),
+		Remedy: "look for names and queries that are not in the encoding of the database",
+	})
 	return nil
 }
 
