@@ -220,7 +220,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		}
 		c.horizon = horizon
 		c.bell.Armed(now)
-		c.hookDoorbell(listener.Arming)
+		c.doorbellIs(listener.Arming)
 		c.board.markAll(true)
 		c.log.Debug("doorbell armed", "horizon", horizon)
 	case listener.Check:
@@ -237,7 +237,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 			return err
 		}
 		c.bell.Silenced(now)
-		c.hookDoorbell(listener.Silent)
+		c.doorbellIs(listener.Silent)
 		c.log.Debug("doorbell silenced")
 	case listener.None:
 	}
@@ -330,9 +330,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	c.sieve.took(len(wants), sift, len(events), c.took)
 	c.claiming.ended(nil)
 	c.suspect(events)
-	if c.cfg.Hooks.Claimed != nil {
-		c.cfg.Hooks.Claimed(events, c.took)
-	}
+	c.tell.claimed(events, c.took)
 	start, notices, full := c.board.claimed(wants, lanes, events, asked, now)
 	for _, d := range start {
 		c.send(d)
@@ -410,7 +408,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	}
 	err = sqlschema.ExplainHidden(err)
 	c.claiming.ended(err)
-	c.hookFailed("claim", err)
+	c.tell.failed("claim", err)
 	if !c.failed {
 		c.failed = true
 		c.failures = untilItAnswers()
@@ -430,4 +428,10 @@ func (c *claimer) recovered() {
 		c.log.Info("the database answers again")
 		c.board.markAll(true)
 	}
+}
+
+// doorbellIs notes what the bell says on this dispatcher's account.
+func (c *claimer) doorbellIs(state listener.State) {
+	c.silent.Store(state == listener.Silent)
+	c.tell.doorbell(state)
 }

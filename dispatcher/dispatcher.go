@@ -82,33 +82,17 @@ type Config struct {
 	Lookup func(name string) (value string, ok bool)
 	// Guard says which addresses may not be called. What was applied under network comes on top. Optional.
 	Guard Guard
-	// OnAttempt is told of each finished attempt, on the goroutine that made it. It must not block. Optional.
-	OnAttempt func(Attempt)
-	// OnUpkeep is told each minute what was found and done while looking after the tables, by the instance that did so. It must not
-	// block. Optional.
-	OnUpkeep func(Upkeep)
-	// Hooks are told what happens, for metrics and traces. Optional.
-	Hooks Hooks
+	// Observers are told what happens. Each sees everything; their order does not matter. Optional.
+	Observers []Observer
 	// Logger is optional.
 	Logger *slog.Logger
-}
-
-// Attempt is what OnAttempt is told.
-type Attempt struct {
-	Event     Event // its byte slices are valid during the call
-	TriggerID int32
-	Number    int       // from 1
-	DueAt     time.Time // when the event became due for this attempt, by the server's clock
-	Result    Result
-	Fate      sqlschema.Fate
-	RetryIn   time.Duration // where Fate is sqlschema.Retried
-	Endpoint  string        // the URL for people: its host is the one that was called, and what may be secret is hidden
 }
 
 // Dispatcher delivers events while its Run runs. Make it by New.
 type Dispatcher struct {
 	cfg      Config
 	log      *slog.Logger
+	tell     *observers
 	board    *board
 	bell     listener.Doorbell // owned by the claimer
 	settler  *settler
@@ -181,7 +165,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	cfg.Name = strings.ReplaceAll(strings.ToValidUTF8(cfg.Name, "?"), "\x00", "?") // it goes into a column of text
 	d := &Dispatcher{
-		cfg: cfg, log: cfg.Logger,
+		cfg: cfg, log: cfg.Logger, tell: newObservers(cfg.Observers),
 		board: newBoard(cfg.Concurrency, cfg.BatchSize),
 		client: webhook.NewClient(webhook.ClientConfig{
 			Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard,

@@ -18,9 +18,11 @@ func Example() {
 	d, err := dispatcher.New(dispatcher.Config{
 		DatabaseURL: os.Getenv("DATABASE_URL"),
 		Logger:      log,
-		OnAttempt: func(a dispatcher.Attempt) {
-			log.Debug("attempt", "trigger", a.Event.Trigger, "status", a.Result.Status)
-		},
+		Observers: []dispatcher.Observer{{
+			Attempted: func(a dispatcher.Attempt) {
+				log.Debug("attempt", "trigger", a.Event.Trigger, "status", a.Result.Status, "outcome", a.Outcome)
+			},
+		}},
 	})
 	if err != nil {
 		log.Error("can't deliver", "error", err)

@@ -253,3 +253,8 @@ func holdFirst(held <-chan struct{}) func(int, delivery, http.ResponseWriter, *h
 		}
 	}
 }
+
+// observing adds an observer.
+func observing(o dispatcher.Observer) func(*dispatcher.Config) {
+	return func(c *dispatcher.Config) { c.Observers = append(c.Observers, o) }
+}

@@ -20,7 +20,7 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 	watch, measure := time.NewTimer(watchEvery), time.NewTicker(measureEvery)
 	defer watch.Stop()
 	defer measure.Stop()
-	var o observer
+	var o lifeSigns
 	departures := d.departures
 	for {
 		select {
@@ -44,7 +44,7 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 }
 
 // watch looks after the others. It returns the number of departures, for the next time.
-func (d *Dispatcher) watch(ctx context.Context, o *observer, departures int64) int64 {
+func (d *Dispatcher) watch(ctx context.Context, o *lifeSigns, departures int64) int64 {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	w, err := d.look(ctx, d.claims)

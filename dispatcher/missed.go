@@ -21,7 +21,7 @@ const ringWithin = 200 * time.Millisecond
 
 // expectNothing says that nothing but the poll makes the next claim look.
 func (c *claimer) expectNothing(now time.Time) {
-	if c.cfg.Hooks.Missed == nil {
+	if len(c.tell.onMissed) == 0 {
 		return
 	}
 	c.suspects.polling = c.listens && c.bell.State() == listener.Ringing && c.board.quiet()
@@ -69,7 +69,7 @@ func (c *claimer) judge(ctx context.Context, now time.Time) error {
 		return err
 	}
 	if w.Doorbell == sqlschema.Ringing && c.bell.State() == listener.Ringing {
-		c.cfg.Hooks.Missed(missed)
+		c.tell.missed(missed)
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func TestNobodyRingsWhileTheQueueOfNotificationsFillsUpAndEventsAreFoundAllTheSa
 	b.watch(t, "muted")
 	var percent atomic.Int64
 	var rings atomic.Int64
-	_, log, stopFirst := b.startPretending(t, &percent, func(c *dispatcher.Config) { c.Hooks.Rang = func() { rings.Add(1) } })
+	_, log, stopFirst := b.startPretending(t, &percent, observing(dispatcher.Observer{Rang: func() { rings.Add(1) }}))
 	_, _, _ = b.startPretending(t, &percent)
 	b.awaitBell(t, true)
 

@@ -216,8 +216,8 @@ func TestUpkeepTellsWhatItDropped(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.Exec(t, "select rowhook.ensure_partitions(now() - interval '9 days', now())")
-	told := make(chan dispatcher.Upkeep, 100)
-	r := b.start(t, func(c *dispatcher.Config) { c.OnUpkeep = func(u dispatcher.Upkeep) { told <- u } })
+	told := make(chan dispatcher.Maintenance, 100)
+	r := b.start(t, observing(dispatcher.Observer{Maintained: func(m dispatcher.Maintenance) { told <- m }}))
 	u := <-told
 	require.Len(t, u.Dropped, 4, "two days of both histories")
 	require.Contains(t, r.log.String(), "dropped history that is over its retention")

@@ -44,7 +44,7 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	if bad == nil {
 		bad = d.checkPayload(&dl.event)
 	}
-	ctx, ended := d.attempting(dl)
+	ctx, ended := d.tell.attempting(d.sendCtx, &dl.event, int(dl.tries))
 	var result webhook.Result
 	if bad == nil {
 		result = d.client.Send(ctx, endpoint, &dl.event, nil)
@@ -67,7 +67,7 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	}
 	d.settler.add(dl, s)
 	d.tally.add(dl, &result, what)
-	d.attempted(dl, endpoint, &result, what, delay, ended)
+	d.tell.attempted(dl, endpoint, &result, what, delay, ended)
 	d.report(dl, endpoint, &result, what, delay)
 	return next
 }

@@ -241,11 +241,10 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again, 
 	}, batch)
 	err = sqlschema.ExplainHidden(err)
 	s.d.settling.ended(err)
-	switch {
-	case err != nil:
-		s.d.hookFailed("settle", err)
-	case s.d.cfg.Hooks.Settled != nil:
-		s.d.cfg.Hooks.Settled(len(batch), time.Since(began))
+	if err != nil {
+		s.d.tell.failed("settle", err)
+	} else {
+		s.d.tell.settled(len(batch), time.Since(began))
 	}
 	return n, err
 }

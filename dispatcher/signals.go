@@ -46,14 +46,12 @@ func (s *signals) lose() {
 func (d *Dispatcher) lost() {
 	d.signals.lose()
 	d.pulse.poke() // the others must not wait for the lock of a session that is gone
-	d.hookListening(false)
+	d.tell.listening(false)
 }
 
 // notified is called for every notification, on the listener's goroutine.
 func (d *Dispatcher) notified(payload string) {
-	if d.cfg.Hooks.Rang != nil {
-		d.cfg.Hooks.Rang()
-	}
+	d.tell.rang()
 	switch payload {
 	case sqlschema.HelpPayload:
 		d.board.markAll(false)
@@ -92,7 +90,7 @@ func (d *Dispatcher) listening() {
 	d.signals.mu.Unlock()
 	d.pulse.poke()
 	d.board.markAll(true)
-	d.hookListening(true)
+	d.tell.listening(true)
 	d.readyOnce.Do(func() {
 		d.log.Info("ready", "instance", d.id, "triggers", len(d.board.ids()), "concurrency", d.cfg.Concurrency, "poll", d.cfg.PollInterval)
 		close(d.ready)
@@ -167,9 +165,7 @@ func (d *Dispatcher) reload(ctx context.Context) error {
 		}
 	}
 	d.config.warnings = warnings
-	if d.cfg.Hooks.Configured != nil {
-		d.cfg.Hooks.Configured(cfg.Triggers)
-	}
+	d.tell.configured(cfg.Triggers)
 	if generation != 0 && generation != cfg.Generation {
 		d.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
 	}

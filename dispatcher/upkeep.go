@@ -24,12 +24,12 @@ const (
 	shedEvery = 5 * time.Second
 )
 
-// Upkeep is what an instance found and did while it looked after the tables.
-type Upkeep struct {
-	Dropped  []sqlschema.Dropped // history that is over its retention, or was too large
-	DeadRows int64               // of the hot table, by the statistics
-	Vacuumed bool                // it vacuumed the hot table, as autovacuum was late
-	Holder   *sqlschema.Holder   // who holds back vacuum for long; nil: nobody
+// maintained is what was found and done while looking after the tables; see Maintenance.
+type maintained struct {
+	dropped  []sqlschema.Dropped
+	deadRows int64
+	vacuumed bool
+	holder   *sqlschema.Holder
 }
 
 // upkeep is the state of the loop that looks after the tables.
@@ -52,14 +52,12 @@ func (d *Dispatcher) keepUp(ctx context.Context) {
 		if late {
 			select {
 			case busy <- struct{}{}:
-				u.Vacuumed = true
-				vacuuming.Go(func() { d.vacuum(ctx, u.DeadRows); <-busy })
+				u.vacuumed = true
+				vacuuming.Go(func() { d.vacuum(ctx, u.deadRows); <-busy })
 			default:
 			}
 		}
-		if d.cfg.OnUpkeep != nil {
-			d.cfg.OnUpkeep(u)
-		}
+		d.tell.maintained(u)
 	}
 	look()
 	for {
@@ -93,7 +91,7 @@ func (d *Dispatcher) underTidyLock(ctx context.Context, f func(pgx.Tx) error) er
 
 // tidy makes partitions ahead of time, drops history that is over its retention or too large, buries events whose trigger is gone, and
 // looks after the hot table. late says that it needs a vacuum.
-func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
+func (d *Dispatcher) tidy(ctx context.Context) (u maintained, late bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_, settings := d.config.get()
@@ -103,11 +101,11 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 	err := d.underTidyLock(ctx, func(tx pgx.Tx) error {
 		made = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return sqlschema.EnsurePartitions(ctx, tx) })
 		dropped = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) (err error) {
-			u.Dropped, err = sqlschema.DropHistory(ctx, tx, settings.Retention)
+			u.dropped, err = sqlschema.DropHistory(ctx, tx, settings.Retention)
 			return err
 		})
 		if dropped != nil {
-			u.Dropped = nil // it was rolled back
+			u.dropped = nil // it was rolled back
 		}
 		if err := sqlschema.ForgetActivity(ctx, tx); err != nil {
 			return err
@@ -118,7 +116,7 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 		return err
 	})
 	if err != nil {
-		u.Dropped = nil // as above
+		u.dropped = nil // as above
 	}
 	d.lookAhead(ctx, made)
 	if made != nil && ctx.Err() == nil {
@@ -136,13 +134,13 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 		}
 	}
 	if err == nil && looked {
-		u.DeadRows = health.Dead
+		u.deadRows = health.Dead
 		after := holderAfter
 		if health.Dead > holderDead {
 			after = holderSooner
 		}
-		u.Holder, err = d.watchHolder(ctx, health, after)
-		late = health.Late && u.Holder == nil // behind a held horizon a vacuum would remove nothing
+		u.holder, err = d.watchHolder(ctx, health, after)
+		late = health.Late && u.holder == nil // behind a held horizon a vacuum would remove nothing
 		if late && !health.MayVacuum {
 			late = false
 			d.log.Warn("autovacuum is late with the queue, and this role may not vacuum it: deliveries get slower until autovacuum does", "dead_rows", health.Dead)
@@ -151,7 +149,7 @@ func (d *Dispatcher) tidy(ctx context.Context) (u Upkeep, late bool) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", sqlschema.ExplainHidden(err))
 	}
-	d.tellDropped("dropped history that is over its retention, or over its largest size", u.Dropped)
+	d.tellDropped("dropped history that is over its retention, or over its largest size", u.dropped)
 	return u, late
 }
 
@@ -168,9 +166,7 @@ func (d *Dispatcher) tellDropped(message string, dropped []sqlschema.Dropped) {
 		bytes += p.Bytes
 	}
 	d.log.Info(message, "partitions", names, "rows_estimated", rows, "bytes", bytes)
-	if d.cfg.Hooks.Dropped != nil {
-		d.cfg.Hooks.Dropped(len(dropped), bytes)
-	}
+	d.tell.dropped(dropped, bytes)
 }
 
 // watchHolder warns once of whoever has kept vacuum from cleaning the queue for so long, and says when that is over.

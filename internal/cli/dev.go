@@ -175,7 +175,8 @@ func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Con
 		cfg.Triggers = pointTo(cfg.Triggers, r.url, a.lookup)
 		d.Lookup, where = orPlaceholder(a.lookup), r.url
 	} else {
-		d.Lookup, d.OnAttempt = a.lookup, show.attempt
+		d.Lookup = a.lookup
+		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: show.attempt})
 	}
 	if _, err := a.applyConfig(ctx, conn, cfg); err != nil {
 		var missing *config.Error

@@ -107,7 +107,7 @@ func failure(at dispatcher.Attempt) string {
 		what = fmt.Sprintf("answered %d", at.Result.Status)
 	}
 	next := "no attempts left: it is in rowhook.dead_letter"
-	if at.Fate == sqlschema.Retried {
+	if at.Outcome == dispatcher.Retried {
 		next = "again in " + sqlschema.Duration(at.RetryIn.Round(time.Millisecond)).String()
 	}
 	return fmt.Sprintf("attempt %d: %s; %s", at.Number, what, next)

@@ -92,9 +92,7 @@ func count(cfg *dispatcher.Config, served bool) *metrics.Metrics {
 		return nil
 	}
 	m := metrics.New(cfg.Version)
-	hooks := m.Hooks()
-	hooks.Attempting = cfg.Hooks.Attempting
-	cfg.Hooks, cfg.OnUpkeep = hooks, m.Upkeep
+	cfg.Observers = append(cfg.Observers, m.Observer())
 	return m
 }
 
@@ -223,7 +221,7 @@ func (a *app) trace(ctx context.Context, cfg *dispatcher.Config) (traces, error)
 		return traces{}, usagef("can't send traces: %w", err)
 	}
 	if t != nil {
-		cfg.Hooks.Attempting = t.Attempting
+		cfg.Observers = append(cfg.Observers, t.Observer())
 		a.log.Info("sending traces")
 	}
 	return traces{t}, nil

@@ -68,7 +68,7 @@ func (s *stage) apply(t *testing.T, specs ...sqlschema.Spec) {
 
 func (s *stage) run(t *testing.T) {
 	t.Helper()
-	r := hooktest.Run(t, dispatcher.Config{DatabaseURL: s.URL(), Version: "v1", Hooks: s.metrics.Hooks()})
+	r := hooktest.Run(t, dispatcher.Config{DatabaseURL: s.URL(), Version: "v1", Observers: []dispatcher.Observer{s.metrics.Observer()}})
 	s.Dispatcher = r.Dispatcher
 	s.metrics.Watch(r.Stats)
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Metrics are those of one process. Make them by New.
@@ -128,9 +127,9 @@ type errorLog struct{ log *slog.Logger }
 
 func (l errorLog) Println(v ...any) { l.log.Warn("can't serve the metrics", "error", v) }
 
-// Hooks are what the dispatcher is to call.
-func (m *Metrics) Hooks() dispatcher.Hooks {
-	return dispatcher.Hooks{
+// Observer counts what the dispatcher does.
+func (m *Metrics) Observer() dispatcher.Observer {
+	return dispatcher.Observer{
 		Configured: m.configured,
 		Claimed:    m.claimed,
 		Attempted:  m.attempted,
@@ -154,22 +153,20 @@ func (m *Metrics) Hooks() dispatcher.Hooks {
 			m.droppedPartitions.Add(float64(partitions))
 			m.droppedBytes.Add(float64(bytes))
 		},
+		Maintained: func(done dispatcher.Maintenance) {
+			if done.Vacuumed {
+				m.vacuums.Inc()
+			}
+		},
 		Failed: func(statement string, err error) { m.errors.WithLabelValues(statement, errorReason(err)).Inc() },
 	}
 }
 
-// Upkeep is dispatcher.Config.OnUpkeep.
-func (m *Metrics) Upkeep(u dispatcher.Upkeep) {
-	if u.Vacuumed {
-		m.vacuums.Inc()
-	}
-}
-
 // configured makes the series of new triggers and drops those of removed ones. After an uninstall ids begin anew. It is called by one goroutine at a time.
-func (m *Metrics) configured(triggers []sqlschema.Trigger) {
+func (m *Metrics) configured(triggers []dispatcher.TriggerRef) {
 	before, now, named := *m.triggers.Load(), make(map[int32]*series, len(triggers)), make(map[string]bool, len(triggers))
 	for i := range triggers {
-		id, name := triggers[i].ID, triggers[i].Spec.Name
+		id, name := triggers[i].ID, triggers[i].Name
 		named[name] = true
 		if b := before[id]; b != nil && b.name == name {
 			now[id] = b
@@ -199,7 +196,7 @@ func (m *Metrics) forget(trigger string) {
 	}
 }
 
-func (m *Metrics) claimed(events []sqlschema.Claimed, took time.Duration) {
+func (m *Metrics) claimed(events []dispatcher.ClaimedEvent, took time.Duration) {
 	m.claimTook.Observe(took.Seconds())
 	if len(events) == 0 {
 		m.claimEmpty.Inc()
@@ -209,7 +206,7 @@ func (m *Metrics) claimed(events []sqlschema.Claimed, took time.Duration) {
 	m.claimBatch.Observe(float64(len(events)))
 	triggers := *m.triggers.Load()
 	for i := range events {
-		if s := triggers[events[i].Trigger]; s != nil && events[i].Tries == 1 {
+		if s := triggers[events[i].TriggerID]; s != nil && events[i].Attempt == 1 {
 			s.captured.Inc()
 		}
 	}
@@ -227,14 +224,14 @@ func (m *Metrics) attempted(a dispatcher.Attempt) {
 	}
 	s.webhook.Observe(a.Result.Duration.Seconds())
 	switch {
-	case a.Fate == sqlschema.Delivered:
+	case a.Outcome == dispatcher.Delivered:
 		s.delivered.Inc()
 		s.delivery.Observe(max(a.Result.StartedAt.Add(a.Result.Duration).Sub(since).Seconds(), 0))
 		return
 	case a.Result.Kind == webhook.KindCanceled:
 		s.canceled.Inc()
 		return
-	case a.Fate == sqlschema.Dead:
+	case a.Outcome == dispatcher.Dead:
 		s.dead.Inc()
 	}
 	s.failed.Inc()

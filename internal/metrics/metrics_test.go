@@ -16,7 +16,6 @@ import (
 	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestMetricsFollowWhatIsDelivered(t *testing.T) {
@@ -121,14 +120,14 @@ func TestSeriesOfRemovedTriggersDisappear(t *testing.T) {
 func TestSeriesAreNamedByTheTriggerThatHasTheIDNow(t *testing.T) {
 	t.Parallel()
 	m := metrics.New("v1")
-	h := m.Hooks()
+	h := m.Observer()
 	configure := func(names ...string) {
-		var triggers []sqlschema.Trigger
+		var triggers []dispatcher.TriggerRef
 		for i, name := range names {
-			triggers = append(triggers, sqlschema.Trigger{ID: int32(i + 1), Spec: sqlschema.Spec{Name: name}})
+			triggers = append(triggers, dispatcher.TriggerRef{ID: int32(i + 1), Name: name})
 		}
 		h.Configured(triggers)
-		h.Claimed([]sqlschema.Claimed{{Trigger: 1, Tries: 1}}, time.Millisecond)
+		h.Claimed([]dispatcher.ClaimedEvent{{TriggerID: 1, Attempt: 1}}, time.Millisecond)
 	}
 	configure("a", "b")
 	configure("b", "c")
@@ -141,8 +140,8 @@ func TestSeriesAreNamedByTheTriggerThatHasTheIDNow(t *testing.T) {
 
 // An attempt is the hot path: what counting costs it is some hundred nanoseconds and no memory.
 func TestCountingAnAttemptAllocatesNothing(t *testing.T) {
-	h, a := hooksOf("orders")
-	events := []sqlschema.Claimed{{Trigger: 7, Tries: 1}}
+	h, a := observerOf("orders")
+	events := []dispatcher.ClaimedEvent{{TriggerID: 7, Attempt: 1}}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		h.Rang()
 		h.Claimed(events, time.Millisecond)
@@ -152,19 +151,19 @@ func TestCountingAnAttemptAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkAttempt(b *testing.B) {
-	h, a := hooksOf("orders")
+	h, a := observerOf("orders")
 	b.ReportAllocs()
 	for b.Loop() {
 		h.Attempted(a)
 	}
 }
 
-func hooksOf(name string) (dispatcher.Hooks, dispatcher.Attempt) {
-	h := metrics.New("v1").Hooks()
-	h.Configured([]sqlschema.Trigger{{ID: 7, Spec: sqlschema.Spec{Name: name}}})
+func observerOf(name string) (dispatcher.Observer, dispatcher.Attempt) {
+	h := metrics.New("v1").Observer()
+	h.Configured([]dispatcher.TriggerRef{{ID: 7, Name: name}})
 	now := time.Now()
 	return h, dispatcher.Attempt{
-		TriggerID: 7, Number: 1, DueAt: now, Fate: sqlschema.Delivered, Result: webhook.Result{StartedAt: now.Add(time.Millisecond), Status: 200},
+		TriggerID: 7, Number: 1, DueAt: now, Outcome: dispatcher.Delivered, Result: webhook.Result{StartedAt: now.Add(time.Millisecond), Status: 200},
 		Event: dispatcher.Event{CreatedAt: now},
 	}
 }

@@ -26,7 +26,6 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Tracer makes and sends spans. Make it by New, and Close it to send the last ones.
@@ -80,8 +79,11 @@ func newTracer(ctx context.Context, processor sdk.TracerProviderOption, o Option
 // Close sends what has not been sent yet.
 func (t *Tracer) Close(ctx context.Context) error { return t.provider.Shutdown(ctx) }
 
-// Attempting is dispatcher.Hooks.Attempting: it begins the attempt's span, and has the request carry it.
-func (t *Tracer) Attempting(e *dispatcher.Event, number int) (http.Header, func(dispatcher.Attempt)) {
+// Observer makes the spans of a dispatcher's attempts.
+func (t *Tracer) Observer() dispatcher.Observer { return dispatcher.Observer{Attempting: t.attempting} }
+
+// attempting begins the attempt's span, and has the request carry its context.
+func (t *Tracer) attempting(e *dispatcher.Event, number int) (http.Header, func(dispatcher.Attempt)) {
 	parent := writersContext(e.Trace)
 	ctx := trace.ContextWithRemoteSpanContext(context.Background(), parent)
 	ctx, span := t.tracer.Start(ctx, "deliver "+e.Trigger, trace.WithSpanKind(trace.SpanKindClient))
@@ -102,14 +104,14 @@ func (t *Tracer) Attempting(e *dispatcher.Event, number int) (http.Header, func(
 
 func end(span trace.Span, a *dispatcher.Attempt) {
 	if span.IsRecording() {
-		span.SetAttributes(attribute.String("url.full", a.Endpoint), attribute.String("rowhook.outcome", outcome(a.Fate)))
+		span.SetAttributes(attribute.String("url.full", a.Endpoint), attribute.String("rowhook.outcome", string(a.Outcome)))
 		if a.Result.Status != 0 {
 			span.SetAttributes(attribute.Int("http.response.status_code", a.Result.Status))
 		}
 		if a.Number > 1 {
 			span.SetAttributes(attribute.Int("http.request.resend_count", a.Number-1))
 		}
-		if a.Fate != sqlschema.Delivered {
+		if a.Outcome != dispatcher.Delivered {
 			kind := string(a.Result.Kind)
 			if a.Result.Kind == webhook.KindResponse {
 				kind = http.StatusText(a.Result.Status)
@@ -119,17 +121,6 @@ func end(span trace.Span, a *dispatcher.Attempt) {
 		}
 	}
 	span.End(trace.WithTimestamp(a.Result.StartedAt.Add(a.Result.Duration)))
-}
-
-func outcome(f sqlschema.Fate) string {
-	switch f {
-	case sqlschema.Delivered:
-		return "delivered"
-	case sqlschema.Dead:
-		return "dead"
-	case sqlschema.Retried, sqlschema.Released:
-	}
-	return "retried"
 }
 
 // writersContext reads an event's trace_context: a traceparent as a string; an object with traceparent, and perhaps tracestate;

@@ -124,12 +124,12 @@ func TestAnAttemptIsASpanInTheWritersTrace(t *testing.T) {
 	c := newCollector(t)
 	tracer, err := New(t.Context(), variables("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL, "OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b"), Options{Version: "v9", Instance: "host:1"})
 	require.NoError(t, err)
-	header, ended := tracer.Attempting(&dispatcher.Event{
+	header, ended := tracer.attempting(&dispatcher.Event{
 		ID: [16]byte{1, 2, 3}, Schema: "public", Table: "orders", Trigger: "order_placed", Op: 'I', Trace: []byte(`"` + writers + `"`),
 	}, 2)
 	began := time.Now()
 	ended(dispatcher.Attempt{
-		Number: 2, Endpoint: "${ORDERS_URL}/x", Fate: sqlschema.Retried,
+		Number: 2, Endpoint: "${ORDERS_URL}/x", Outcome: dispatcher.Retried,
 		Result: dispatcher.Result{StartedAt: began, Duration: 3 * time.Second, Status: 503, Err: "answered 503 Service Unavailable"},
 	})
 	require.NoError(t, tracer.Close(t.Context()))
@@ -191,7 +191,7 @@ func TestDeliveriesAreTraced(t *testing.T) {
 	spec.Name, spec.Table, spec.Webhook.URL, spec.On.Insert = "orders", "public.orders", receiver.URL, true
 	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	d, err := dispatcher.New(dispatcher.Config{DatabaseURL: db.URL(), Hooks: dispatcher.Hooks{Attempting: tracer.Attempting}})
+	d, err := dispatcher.New(dispatcher.Config{DatabaseURL: db.URL(), Observers: []dispatcher.Observer{tracer.Observer()}})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -307,8 +307,8 @@ func TestSpansAreSentAgainWhenTheCollectorIsBusy(t *testing.T) {
 	}
 	tracer, err := New(t.Context(), variables("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL, "OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"), Options{})
 	require.NoError(t, err)
-	_, ended := tracer.Attempting(&dispatcher.Event{Trigger: "a"}, 1)
-	ended(dispatcher.Attempt{Fate: sqlschema.Delivered, Result: webhook.Result{StartedAt: time.Now(), Status: 200}})
+	_, ended := tracer.attempting(&dispatcher.Event{Trigger: "a"}, 1)
+	ended(dispatcher.Attempt{Outcome: dispatcher.Delivered, Result: webhook.Result{StartedAt: time.Now(), Status: 200}})
 	require.NoError(t, tracer.Close(t.Context()))
 	require.Len(t, c.spans(), 1)
 	require.Len(t, c.paths, 2)

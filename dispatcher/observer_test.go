@@ -34,9 +34,9 @@ func TestHooksAreToldWhatHappens(t *testing.T) {
 		got[what] += n
 	}
 	b.start(t, func(c *dispatcher.Config) {
-		c.Hooks = dispatcher.Hooks{
-			Configured: func(triggers []sqlschema.Trigger) { count("configured "+triggers[0].Spec.Name, 1) },
-			Claimed:    func(events []sqlschema.Claimed, _ time.Duration) { count("claimed", len(events)) },
+		c.Observers = []dispatcher.Observer{{
+			Configured: func(triggers []dispatcher.TriggerRef) { count("configured "+triggers[0].Name, 1) },
+			Claimed:    func(events []dispatcher.ClaimedEvent, _ time.Duration) { count("claimed", len(events)) },
 			Attempting: func(e *dispatcher.Event, number int) (http.Header, func(dispatcher.Attempt)) {
 				count("attempting "+strconv.Itoa(number), 1)
 				return http.Header{"X-Attempt": {strconv.Itoa(number)}}, func(a dispatcher.Attempt) {
@@ -49,7 +49,7 @@ func TestHooksAreToldWhatHappens(t *testing.T) {
 			Settled:   func(n int, took time.Duration) { count("settled", n) },
 			Rang:      func() { count("rang", 1) },
 			Listening: func(listens bool) { count("listening "+strconv.FormatBool(listens), 1) },
-		}
+		}}
 	})
 	eventually(t, b.Conn(t), true, "select is_called and last_value = 1 from rowhook.doorbell")
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 3)")
@@ -79,15 +79,13 @@ func TestALostSessionIsToldToTheHookAndShownByStats(t *testing.T) {
 	b := newBench(t)
 	b.watch(t, "orders")
 	var heard, lost atomic.Int32
-	r := b.start(t, func(c *dispatcher.Config) {
-		c.Hooks.Listening = func(listens bool) {
-			if listens {
-				heard.Add(1)
-			} else {
-				lost.Add(1)
-			}
+	r := b.start(t, observing(dispatcher.Observer{Listening: func(listens bool) {
+		if listens {
+			heard.Add(1)
+		} else {
+			lost.Add(1)
 		}
-	})
+	}}))
 	s := r.Stats()
 	require.True(t, s.Started)
 	require.True(t, s.Listens)
@@ -122,7 +120,7 @@ func TestOnlyEventsThatNobodyRangForCountAsMissed(t *testing.T) {
 	var missed atomic.Int32
 	b.start(t, func(c *dispatcher.Config) {
 		c.PollInterval = 50 * time.Millisecond
-		c.Hooks.Missed = func(n int) { missed.Add(int32(n)) }
+		c.Observers = []dispatcher.Observer{{Missed: func(n int) { missed.Add(int32(n)) }}}
 	})
 	conn := b.Conn(t)
 	for n := range 40 { // over many polls
