@@ -24,6 +24,7 @@ type RowSource struct {
 	whole   bool   // it has partitions or chunks, which come and go
 	key     []keyColumn
 	related bool   // events say which table they are of
+	wanted  string // whether a row is
 	body    string // the payload, null for rows that are not wanted
 }
 
@@ -218,8 +219,10 @@ func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, s
 	if ownFunction(spec, rel) {
 		s.body = payloadName(s.Trigger) + "(new.*)"
 	}
+	s.wanted = "true"
 	if len(wanted) > 0 {
-		s.body = "case when " + strings.Join(wanted, " and ") + " then " + s.body + " end"
+		s.wanted = strings.Join(wanted, " and ")
+		s.body = "case when " + s.wanted + " then " + s.body + " end"
 	}
 	return nil
 }
@@ -230,12 +233,11 @@ const capturedAs = "set local timezone to 'UTC'; set local datestyle to 'ISO, YM
 
 // Extent is what a table holds when its rows begin to be read.
 type Extent struct {
-	Last    []string // the highest key; nil: the table is empty
-	Rows    int64    // about how many there are
-	Horizon string   // what transactions before this one have written is there, and is up to Last
+	Rows    int64  // about how many there are
+	Horizon string // what transactions before this one have written is there, and is up to the last key
 }
 
-// Extent looks at the table.
+// Extent looks at the table. What Last says has to be asked after it, in the same transaction.
 func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (e Extent, err error) {
 	if _, err := tx.Exec(ctx, capturedAs); err != nil {
 		return e, fmt.Errorf("prepare to read %s: %w", s.Table, err)
@@ -244,18 +246,6 @@ func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (e Extent, err error)
 	if err := tx.QueryRow(ctx, "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text").Scan(&e.Horizon); err != nil {
 		return e, fmt.Errorf("ask which transactions have ended: %w", err)
 	}
-	found, err := tx.Query(ctx, "select "+s.keyAsText("new.")+" from "+s.from+" order by "+s.ordered(s.column, true)+" limit 1")
-	if err != nil {
-		return e, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
-	}
-	keys, err := pgx.CollectRows(found, pgx.RowTo[[]string])
-	if err != nil {
-		return e, s.explain(fmt.Errorf("look for the last row of %s: %w", s.Table, err))
-	}
-	if len(keys) == 0 {
-		return e, nil
-	}
-	e.Last = keys[0]
 	const most = 100_000
 	err = tx.QueryRow(ctx, "select count(*) from (select from "+s.from+" limit "+strconv.Itoa(most)+") as r").Scan(&e.Rows)
 	if err == nil && e.Rows == most {
@@ -271,6 +261,12 @@ select greatest($2::bigint, sum(case when c.reltuples >= 0 then c.reltuples else
 	return e, nil
 }
 
+// Last is SQL for the highest key, an array of text; null where the table is empty. Keys stay on the server, as not every one can be converted
+// into the encoding of this session.
+func (s *RowSource) Last() string {
+	return "(select " + s.keyAsText("new.") + " from " + s.from + " order by " + s.ordered(s.column, true) + " limit 1)"
+}
+
 func (s *RowSource) keyAsText(prefix string) string {
 	parts := make([]string, len(s.Key))
 	for i, name := range s.Key {
@@ -281,24 +277,68 @@ func (s *RowSource) keyAsText(prefix string) string {
 
 // Recorded is what became of the next rows.
 type Recorded struct {
-	Reached []string // key of the last row that was read
-	Read    int64    // rows; fewer than the limit: there are no more
-	Newer   int64    // of those, the ones that are not older than the horizon
-	IDs     []string // of the events
+	Read  int64    // rows; fewer than the limit: there are no more
+	Newer int64    // of those, the ones that are not older than the horizon
+	IDs   []string // of the events
 }
 
-// Record reads the next rows after a key (nil: from the beginning) up to the last one, at most limit of them, and records the
-// wanted ones as INSERT events with these session variables. An empty horizon has it count none as newer.
-func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string, limit int, session, horizon string) (r Recorded, err error) {
-	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
-		return r, fmt.Errorf("prepare to read %s: %w", s.Table, err)
+// Record reads the next rows of a backfill, at most limit of them, and records the wanted ones as INSERT events. It moves the backfill's position to the
+// last one that it read. An empty horizon has it count none as newer.
+func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, backfill int64, limit int, horizon string) (r Recorded, err error) {
+	into, relation := s.relation()
+	err = s.page(ctx, tx, backfill, s.body+" as body, "+older("new", "$3")+" as older", `
+recorded as (
+  insert into rowhook.event_log (id, trigger_id, op, new, session`+into+`)
+  select rowhook.uuid7(), $4, 'I', body, `+backfillSession+relation+` from page where body is not null returning id)
+select (select count(*) from page), (select count(*) from page where not older), (select coalesce(array_agg(id::text), '{}') from recorded)`,
+		[]any{limit, horizon, s.Trigger}, &r.Read, &r.Newer, &r.IDs)
+	return r, err
+}
+
+// Bury reads the next row of a backfill, which can't be turned into an event, and records that as a dead letter, with the row's key in its reason.
+func (s *RowSource) Bury(ctx context.Context, tx pgx.Tx, backfill int64, horizon, why string) (r Recorded, err error) {
+	into, relation := s.relation()
+	key := make([]string, len(s.Key))
+	for i, name := range s.Key {
+		key[i] = fmt.Sprintf("%s, page.key_%d::text", stringLiteral(name+" = "), i+1)
 	}
-	behind := compared(s.key, "$1", false) + " and "
-	if after == nil {
-		behind = "$1::text[] is null and "
+	var buried int64
+	err = s.page(ctx, tx, backfill, s.wanted+" as wanted, "+older("new", "$3")+" as older", `
+buried as (
+  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, session`+into+`)
+  select rowhook.uuid7(), clock_timestamp(), clock_timestamp(), $4, 0, 'I', pg_catalog.concat('the row with ', `+strings.Join(key, ", ', ', ")+`, ' can''t be turned into an event: ', $5::text),
+         `+backfillSession+relation+` from page where wanted returning id)
+select (select count(*) from page), (select count(*) from page where not older), (select count(*) from buried)`,
+		[]any{1, horizon, s.Trigger, why}, &r.Read, &r.Newer, &buried)
+	return r, err
+}
+
+// backfillSession are the session variables of what a backfill, $1, records.
+const backfillSession = `pg_catalog.concat('{"rowhook_backfill":', $1::bigint, '}')::pg_catalog.json`
+
+// relation is the column of events that says which table they are of, and its value.
+func (s *RowSource) relation() (column, value string) {
+	if !s.related {
+		return "", ""
+	}
+	return ", relation_id", ", (select t.relation_id from rowhook.trigger t where t.id = $4)"
+}
+
+// page reads the next rows of a backfill, $1, up to a number of them, $2, with these columns, moves its position, and runs the rest of the statement.
+func (s *RowSource) page(ctx context.Context, tx pgx.Tx, backfill int64, columns, rest string, args []any, into ...any) error {
+	var first bool
+	if err := tx.QueryRow(ctx, "select position is null from rowhook.backfill where id = $1", backfill).Scan(&first); err != nil {
+		return fmt.Errorf("look how far the backfill is: %w", err)
+	}
+	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
+		return fmt.Errorf("prepare to read %s: %w", s.Table, err)
+	}
+	behind := ""
+	if !first {
+		behind = compared(s.key, "(select position from at)", false) + " and "
 	}
 	if _, err := tx.Exec(ctx, ownPath); err != nil {
-		return r, fmt.Errorf("set search_path: %w", err)
+		return fmt.Errorf("set search_path: %w", err)
 	}
 	keys := make([]string, len(s.Key))
 	named := make([]string, len(s.Key))
@@ -306,29 +346,23 @@ func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, after, last []string,
 		keys[i] = fmt.Sprintf("new.%s as key_%d", quoteName(name), i+1)
 		named[i] = fmt.Sprintf("key_%d", i+1)
 	}
-	into, relation := "", ""
-	if s.related {
-		into, relation = ", relation_id", ", (select t.relation_id from rowhook.trigger t where t.id = $4)"
-	}
-	text := "array[" + strings.Join(named, "::text, ") + "::text]"
-	err = tx.QueryRow(ctx, `
-with page as materialized (
-  select `+strings.Join(keys, ", ")+`, `+s.body+` as body, `+older("new", "$6")+` as older from `+s.from+`
-   where `+behind+compared(s.key, "$2", true)+`
-   order by `+s.ordered(s.column, false)+` limit $3),
-recorded as (
-  insert into rowhook.event_log (id, trigger_id, op, new, session`+into+`)
-  select rowhook.uuid7(), $4, 'I', body, $5::text::json`+relation+` from page where body is not null returning id)
-select (select `+text+` from page order by `+s.ordered(func(i int) string { return named[i] }, true)+` limit 1),
-       (select count(*) from page), (select count(*) from page where not older), (select coalesce(array_agg(id::text), '{}') from recorded)`,
-		after, last, limit, s.Trigger, session, horizon).Scan(&r.Reached, &r.Read, &r.Newer, &r.IDs)
+	err := tx.QueryRow(ctx, `
+with at as materialized (select position, until from rowhook.backfill where id = $1),
+page as materialized (
+  select `+strings.Join(keys, ", ")+`, `+columns+` from `+s.from+`
+   where `+behind+compared(s.key, "(select until from at)", true)+`
+   order by `+s.ordered(s.column, false)+` limit $2),
+reached as (
+  select array[`+strings.Join(named, "::text, ")+`::text] as key from page order by `+s.ordered(func(i int) string { return named[i] }, true)+` limit 1),
+moved as (
+  update rowhook.backfill b set position = reached.key from reached where b.id = $1),`+rest, append([]any{backfill}, args...)...).Scan(into...)
 	if err == nil {
 		_, err = tx.Exec(ctx, pinnedPath)
 	}
 	if err != nil {
-		return r, s.explain(fmt.Errorf("record rows of %s: %w", s.Table, err))
+		return s.explain(fmt.Errorf("record rows of %s: %w", s.Table, err))
 	}
-	return r, nil
+	return nil
 }
 
 // older says that what was there at the horizon, a parameter, is a row's very version, so that it was neither written nor moved since. It

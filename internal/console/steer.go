@@ -203,6 +203,9 @@ have not changed since than were read of such, rows were passed over, and the co
 				return c.printJSON(s)
 			}
 			c.printf("%s of %s read, %s recorded (backfill %d).\n", plural(s.Scanned, "row"), s.Trigger, plural(s.Recorded, "event"), s.ID)
+			if s.Buried > 0 {
+				c.printf("%s could not be turned into events, and are dead letters instead: rowhook events list --state dead --trigger %s --error \"can't be turned into an event\"\n", plural(s.Buried, "row"), s.Trigger)
+			}
 			return nil
 		})
 	}

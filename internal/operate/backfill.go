@@ -26,6 +26,8 @@ type BackfillStatus struct {
 	Expected   int64      `json:"expected"` // rows to read, estimated
 	Scanned    int64      `json:"scanned"`  // rows read
 	Recorded   int64      `json:"recorded"` // events recorded
+	// Buried is how many rows this call could not turn into events. Each is a dead letter that says why, and the row's key.
+	Buried int64 `json:"buried,omitempty" db:"-"`
 }
 
 // BackfillOptions say which rows to record, and who is told of it.
@@ -103,9 +105,9 @@ type backfill struct {
 	ts      triggers
 	trigger *knownTrigger
 	rows    *sqlschema.RowSource
-	highest []string
 	horizon string // see sqlschema.Extent; "": the schema is of version 2, and nothing is counted in the end
 	read    bool   // to the end
+	most    int    // rows that are read at once, while there is one that can't be turned into an event
 	feed    throttle
 }
 
@@ -228,9 +230,9 @@ func (b *backfill) resume(ctx context.Context, tx pgx.Tx) error {
 	var key []string
 	var noted *string
 	err = tx.QueryRow(ctx, `
-select id, condition, started_at, touched_at, expected, scanned, recorded, key, until, `+horizon+`
+select id, condition, started_at, touched_at, expected, scanned, recorded, key, `+horizon+`
   from rowhook.backfill where trigger_id = $1 and finished_at is null`, b.trigger.ID).
-		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &b.highest, &noted)
+		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &noted)
 	switch {
 	case isNone(err):
 		return nil
@@ -280,14 +282,14 @@ func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	b.highest, b.Trigger = extent.Last, b.trigger.Name
-	columns, values, args := "", "", []any{b.trigger.ID, b.opt.Where, b.rows.Key, extent.Last, extent.Rows}
+	b.Trigger = b.trigger.Name
+	columns, values, args := "", "", []any{b.trigger.ID, b.opt.Where, b.rows.Key, extent.Rows}
 	if counts {
 		b.horizon = extent.Horizon
-		columns, values, args = ", horizon, home", ", $6::text::xid8, 'rowhook.backfill'::regclass", append(args, extent.Horizon)
+		columns, values, args = ", horizon, home", ", $5::text::xid8, 'rowhook.backfill'::regclass", append(args, extent.Horizon)
 	}
 	err = tx.QueryRow(ctx, `
-insert into rowhook.backfill (trigger_id, condition, key, until, expected`+columns+`) values ($1, $2, $3, $4, $5`+values+`)
+insert into rowhook.backfill (trigger_id, condition, key, expected, until`+columns+`) values ($1, $2, $3, $4, `+b.rows.Last()+values+`)
 returning id, condition, started_at, touched_at, expected`, args...).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected)
 	if sqlschema.IsState(err, pgerrcode.UniqueViolation) {
@@ -303,9 +305,8 @@ returning id, condition, started_at, touched_at, expected`, args...).
 // work on one.
 func (b *backfill) step(ctx context.Context, size int) (ids []string, err error) {
 	err = transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
-		var position []string
-		err := tx.QueryRow(ctx, "select position, finished_at, scanned, recorded from rowhook.backfill where id = $1 for update", b.ID).
-			Scan(&position, &b.FinishedAt, &b.Scanned, &b.Recorded)
+		err := tx.QueryRow(ctx, "select finished_at, scanned, recorded from rowhook.backfill where id = $1 for update", b.ID).
+			Scan(&b.FinishedAt, &b.Scanned, &b.Recorded)
 		if isNone(err) {
 			return b.gone()
 		}
@@ -318,20 +319,16 @@ func (b *backfill) step(ctx context.Context, size int) (ids []string, err error)
 		if err := b.follow(ctx, tx); err != nil {
 			return err
 		}
-		r, err := b.rows.Record(ctx, tx, position, b.highest, size, fmt.Sprintf(`{"rowhook_backfill":%d}`, b.ID), b.horizon)
+		r, size, err := b.page(ctx, tx, size)
 		if err != nil {
 			return refused(err)
 		}
-		if r.Reached == nil {
-			r.Reached = position
-		}
-		newer, args := "", []any{b.ID, r.Reached, r.Read, len(r.IDs)}
+		newer, args := "", []any{b.ID, r.Read, len(r.IDs)}
 		if b.horizon != "" {
-			newer, args = ", newer = newer + $5", append(args, r.Newer)
+			newer, args = ", newer = newer + $4", append(args, r.Newer)
 		}
 		err = tx.QueryRow(ctx, `
-update rowhook.backfill
-   set position = $2, scanned = scanned + $3, recorded = recorded + $4, touched_at = clock_timestamp()`+newer+`
+update rowhook.backfill set scanned = scanned + $2, recorded = recorded + $3, touched_at = clock_timestamp()`+newer+`
  where id = $1 returning scanned, recorded, touched_at`, args...).
 			Scan(&b.Scanned, &b.Recorded, &b.TouchedAt)
 		if err != nil {
@@ -344,6 +341,43 @@ update rowhook.backfill
 		return ring(ctx, tx, []int32{b.trigger.ID})
 	})
 	return ids, err
+}
+
+// page records the next rows. Where that fails for what is in one of them it reads fewer, down to that row, which becomes a dead letter. It
+// returns how many it read at most.
+func (b *backfill) page(ctx context.Context, tx pgx.Tx, size int) (r sqlschema.Recorded, most int, err error) {
+	if b.most > 0 {
+		size = min(size, b.most)
+	}
+	for {
+		err = apart(ctx, tx, func() (err error) {
+			r, err = b.rows.Record(ctx, tx, b.ID, size, b.horizon)
+			return err
+		})
+		if !sqlschema.IsData(err) {
+			if b.most *= 2; b.most > bulkBatch {
+				b.most = 0
+			}
+			return r, size, err
+		}
+		if size == 1 {
+			break
+		}
+		size /= 2
+		b.most = size
+	}
+	bad := err
+	err = apart(ctx, tx, func() (err error) {
+		r, err = b.rows.Bury(ctx, tx, b.ID, b.horizon, bad.Error())
+		return err
+	})
+	if sqlschema.IsData(err) { // the condition, or the trigger's when, can't be asked of this row
+		return r, size, bad
+	}
+	if err == nil {
+		b.Buried++
+	}
+	return r, size, err
 }
 
 // finish ends a backfill that has read to the end, unless it has passed rows over: the table still has more rows that were there before it and

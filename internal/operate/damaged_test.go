@@ -207,3 +207,49 @@ func TestALatin1DatabaseIsShownInUTF8(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(detail.Payload.New), "größe")
 }
+
+// TestARowThatCanNotBeTurnedIntoAnEventCostsThatRowAlone has rows whose JSON the database can't make.
+func TestARowThatCanNotBeTurnedIntoAnEventCostsThatRowAlone(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.do(t, `
+create type odd as enum ('good', 'bad');
+create function odd_json(odd) returns json language plpgsql immutable set search_path to 'pg_catalog', 'pg_temp' as $$
+begin
+  if $1 = 'bad' then raise exception 'this one can not be written' using errcode = 'data_corrupted'; end if;
+  return to_json($1::text);
+end $$;
+create cast (odd as json) with function odd_json(odd);
+create table a (id int primary key, o odd); insert into a select i, case when i in (1, 700, 701, 1500) then 'bad' else 'good' end::odd from generate_series(1, 1500) i`)
+	d.apply(t, d.inserted("a"))
+	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Where: "id <> 701"})
+	require.NoError(t, err)
+	require.NotNil(t, b.FinishedAt)
+	require.Equal(t, []int64{1500, 1496, 3}, []int64{b.Scanned, b.Recorded, b.Buried})
+	require.Equal(t, 1496, d.count(t, "(select distinct new->>'id' from rowhook.event_log) as x"))
+	reasons := d.ids(t, "select reason from rowhook.dead_letter where session->>'rowhook_backfill' = $1 order by id", "1")
+	require.Len(t, reasons, 3)
+	require.Contains(t, reasons[1], "the row with id = 700 can't be turned into an event: record rows of public.a: ERROR: this one can not be written")
+
+	// A condition that can't be asked of a row is no fault of the row.
+	_, err = operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Where: "1 / (id - 900) > -5"})
+	require.ErrorContains(t, err, "division by zero")
+	require.Equal(t, 6, d.count(t, "rowhook.dead_letter"), "with the three that come before it")
+}
+
+// TestABackfillReadsKeysThatCanNotBeConverted never has them leave the server.
+func TestABackfillReadsKeysThatCanNotBeConverted(t *testing.T) {
+	t.Parallel()
+	for encoding, bad := range unconvertible {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			d := newDeskIn(t, encoding)
+			d.do(t, "create table a (k text, n int, primary key (k, n)); insert into a select "+bad+" || (i / 7), i from generate_series(1, 1600) i")
+			d.apply(t, d.inserted("a"))
+			b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
+			require.NoError(t, err)
+			require.Equal(t, []int64{1600, 1600}, []int64{b.Scanned, b.Recorded})
+			require.Equal(t, 1600, d.count(t, "(select distinct new->>'n' from rowhook.event_log) as x"))
+		})
+	}
+}
