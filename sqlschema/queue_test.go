@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/timed"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -225,7 +226,7 @@ select rowhook.uuid7(), 4, 'I', to_json(string_agg(md5(random()::text), '')) fro
 
 // TestClaimDoesNotUnpackWhatItLeavesBehind compares with one unpacking of the same events, so that it holds on a busy machine.
 func TestClaimDoesNotUnpackWhatItLeavesBehind(t *testing.T) {
-	t.Parallel()
+	timed.Alone(t)
 	q := newQueue(t)
 	q.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, new)
 select rowhook.uuid7(), 1, 'I', to_json(repeat('0123456789abcdef', 200000)) from generate_series(1, 60)`)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/timed"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -54,7 +55,7 @@ const slack = time.Second
 
 // TestApplyNeverBlocksWritersForLongerThanItsLockTimeout applies to a table that a transaction holds for many times that long.
 func TestApplyNeverBlocksWritersForLongerThanItsLockTimeout(t *testing.T) {
-	t.Parallel()
+	timed.Alone(t)
 	w := newWatched(t, "create table t (a int)")
 	busy := watched{w.DB, w.Conn(t)}
 	busy.do(t, "begin", "insert into t values (0)")
@@ -99,7 +100,7 @@ func TestAMigrationGivesUpALockSoonAndTriesAgain(t *testing.T) {
 
 // TestAWriteWaitsForTheQueuesLockNoLongerThanItSays locks the queue as a migration would, and writes.
 func TestAWriteWaitsForTheQueuesLockNoLongerThanItSays(t *testing.T) {
-	t.Parallel()
+	timed.Alone(t)
 	w := newWatched(t, "create table t (a int)", all("w", "t"))
 	migration := watched{w.DB, w.Conn(t)}
 	migration.do(t, "begin", "lock table rowhook.event_log in access exclusive mode")

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/internal/timed"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -171,7 +172,7 @@ func TestNothingOfAnEventGetsOutOfTheBody(t *testing.T) {
 
 // TestAResponseCostsNoMoreThanItsLimit has receivers that answer with more than anyone wants, for as long as they are let.
 func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
-	t.Parallel()
+	timed.Alone(t)
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
 	_, err := io.CopyN(z, zeros{}, 64<<20)
@@ -249,7 +250,7 @@ func (zeros) Read(p []byte) (int, error) {
 
 // TestSlowBytesDoNotProlongAnAttempt drips at every step at which a receiver can.
 func TestSlowBytesDoNotProlongAnAttempt(t *testing.T) {
-	t.Parallel()
+	timed.Alone(t)
 	for name, c := range map[string]struct {
 		at, drip  string
 		delivered bool // the status had arrived
