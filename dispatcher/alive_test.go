@@ -67,6 +67,24 @@ func TestLosingTheListenPathIsNoDeath(t *testing.T) {
 	}
 }
 
+func TestWhoCanNotListenLooksSoonHoweverLongThePollInterval(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders")
+	path, link := through(t, b.URL())
+	r := b.start(t, func(c *dispatcher.Config) { c.ListenURL, c.PollInterval = link, time.Hour })
+	eventually(t, b.Conn(t), int64(sqlschema.Ringing), "select coalesce(pg_sequence_last_value('rowhook.doorbell'), 0)")
+	path.Set(proxy.Refuse)
+	path.Cut()
+	require.Eventually(t, func() bool { return !r.Stats().Listens }, patience, 10*time.Millisecond)
+	for n := 1; n <= 3; n++ {
+		b.Exec(t, "insert into orders default values")
+		began := time.Now()
+		b.receiver.await(t, "orders", n)
+		require.Less(t, time.Since(began), 5*time.Second)
+	}
+}
+
 func TestEventsInFlightAreSentOnceWhateverBecomesOfTheListeningSession(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -170,6 +170,9 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 	if s.watch != nil {
 		c.mute(ctx, s.watch)
 		c.watched(s.watch)
+		if !s.listen && !c.cfg.NoListen {
+			c.board.markAll(true) // it can't hear the bell, however long the poll interval is
+		}
 	}
 	c.allowance = min(c.allowance+float64(now.Sub(c.refilled))/float64(reloadEvery), reloadBurst)
 	c.refilled = now
@@ -319,7 +322,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	}
 	if err != nil {
 		if !named || !sqlschema.WasRefused(err) {
-			c.repairer.add(interrupted{by, wants, pid, asked})
+			c.repairer.add(interrupted{by: by, wants: wants, backend: pid, asked: asked})
 		}
 		return err
 	}

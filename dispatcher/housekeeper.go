@@ -74,9 +74,9 @@ func (d *Dispatcher) watch(ctx context.Context, o *lifeSigns, departures int64) 
 	if generation, _ := d.config.get(); w.Generation != generation {
 		d.signals.reload = true
 	}
-	reload := d.signals.reload
+	reload, deaf := d.signals.reload, !d.signals.listen && !d.cfg.NoListen
 	d.signals.mu.Unlock()
-	if reload || w.Doorbell != sqlschema.Ringing || w.Notices >= sqlschema.MuteFrom {
+	if reload || deaf || w.Doorbell != sqlschema.Ringing || w.Notices >= sqlschema.MuteFrom {
 		d.board.wake()
 	}
 	return w.Departures

@@ -24,6 +24,9 @@ type interrupted struct {
 	wants   []sqlschema.Want
 	backend uint32 // process id of its session
 	asked   time.Time
+	// Where its session could not be ended, the claim may run later than it was given back: that is done again, at times that double.
+	next time.Time
+	wait time.Duration
 }
 
 // over reports that everything that it may have taken has come back by itself.
@@ -60,10 +63,10 @@ func (r *repairer) run(ctx context.Context) {
 		case <-r.signal:
 		case <-timer.C:
 		}
-		err := r.all(ctx)
+		err := r.all(ctx, false)
 		if err == nil {
 			failures, failed = untilItAnswers(), false
-			timer.Reset(time.Hour)
+			timer.Reset(r.rest())
 			continue
 		}
 		if !failed && ctx.Err() == nil {
@@ -77,34 +80,55 @@ func (r *repairer) run(ctx context.Context) {
 
 // finish repairs what is left when claiming has ended. It reports whether nothing remains.
 func (r *repairer) finish(ctx context.Context) bool {
-	if err := r.all(ctx); err != nil {
+	if err := r.all(ctx, true); err != nil {
 		r.d.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
 		return false
 	}
 	return true
 }
 
-// all repairs what there is, and keeps what it could not.
-func (r *repairer) all(ctx context.Context) error {
+// rest is how long there is nothing to do.
+func (r *repairer) rest() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := time.Hour
+	for n := range r.lost {
+		rest = min(rest, time.Until(r.lost[n].next))
+	}
+	return max(rest, 0)
+}
+
+// firstAgain is how soon a claim is given back once more whose session could not be ended.
+const firstAgain = time.Second
+
+// all repairs what there is to repair by now, and keeps what it could not, or has to do again. The last time it does not wait for anything.
+func (r *repairer) all(ctx context.Context, last bool) (err error) {
 	r.mu.Lock()
 	lost := r.lost
 	r.lost = nil
 	r.mu.Unlock()
-	for n := range lost {
-		err := r.repair(ctx, &lost[n])
-		if err == nil {
+	var kept []interrupted
+	for _, i := range lost {
+		now := time.Now()
+		if err != nil || !last && now.Before(i.next) {
+			kept = append(kept, i)
 			continue
 		}
-		r.mu.Lock()
-		for ; n < len(lost); n++ {
-			if !lost[n].over(time.Now()) {
-				r.lost = append(r.lost, lost[n])
+		if err = r.repair(ctx, &i); err == nil {
+			if !r.d.pooled() || i.by.Number == 0 || last {
+				continue
 			}
+			i.wait = max(2*i.wait, firstAgain)
+			i.next = now.Add(i.wait)
 		}
-		r.mu.Unlock()
-		return err
+		if !i.over(now) {
+			kept = append(kept, i)
+		}
 	}
-	return nil
+	r.mu.Lock()
+	r.lost = append(r.lost, kept...)
+	r.mu.Unlock()
+	return err
 }
 
 // repair gives back what one claim took.
@@ -113,7 +137,7 @@ func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
 	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
-	// anything once we have looked. A pooler's process ids are not the server's, so there it is left to the leases.
+	// anything once we have looked. A pooler's process ids are not the server's, so there we look again, until its leases would have ended.
 	if !d.pooled() {
 		if err := sqlschema.EndSession(ctx, d.writes, i.backend, d.application()); err != nil {
 			return err

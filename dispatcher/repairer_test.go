@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
@@ -35,22 +36,67 @@ func (l *testLog) String() string {
 	return l.text.String()
 }
 
-func TestAnInterruptedClaimThatCanNotBeGivenBackStopsNoOther(t *testing.T) {
+// The session of a claim can't be ended through a pooler, so the claim may run after its events were looked for.
+func TestAClaimThatRunsAfterItWasGivenBackThroughAPoolerIsGivenBackAgain(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
-	got := make(chan struct{}, 100)
+	db, conn, got := ordersOf(t)
+	d, err := New(Config{DatabaseURL: db.URL(), ListenURL: db.URL(), PollInterval: time.Hour})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
+	<-d.Ready()
+	id, err := sqlschema.NewInstance(t.Context(), conn)
+	require.NoError(t, err)
+	require.NoError(t, sqlschema.Register(t.Context(), conn, id, "test", "v", false))
+	by := sqlschema.Claimant{Instance: id, Number: 7}
+	wants := []sqlschema.Want{{Trigger: 1, Limit: 10, Lease: 10 * time.Minute}}
+	d.repairer.add(interrupted{by: by, wants: wants, asked: time.Now()})
+	require.Eventually(t, func() bool {
+		d.repairer.mu.Lock()
+		defer d.repairer.mu.Unlock()
+		return len(d.repairer.lost) == 1 && !d.repairer.lost[0].next.IsZero()
+	}, 30*time.Second, time.Millisecond, "its events are looked for once, and will be again")
+	require.NoError(t, pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), "insert into orders values (1), (2), (3)"); err != nil {
+			return err
+		}
+		late, err := sqlschema.Claim(t.Context(), tx, by, wants)
+		require.Len(t, late, 3)
+		return err
+	}))
+	for range 3 {
+		select {
+		case <-got:
+		case <-time.After(30 * time.Second):
+			require.FailNow(t, "the events wait for the end of their lease")
+		}
+	}
+}
+
+// ordersOf is a database with a watched table orders, and what arrives at its receiver.
+func ordersOf(t *testing.T) (db *pgtest.DB, conn *pgx.Conn, got chan struct{}) {
+	t.Helper()
+	db = pgtest.New(t)
+	got = make(chan struct{}, 100)
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got <- struct{}{} }))
 	t.Cleanup(receiver.Close)
 	spec := sqlschema.DefaultSpec()
 	spec.Name, spec.Table, spec.Webhook.URL = "orders", "public.orders", receiver.URL
 	spec.On = sqlschema.On{Insert: true}
-	conn := db.Conn(t)
+	conn = db.Conn(t)
 	_, err := conn.Exec(t.Context(), "create table orders (n integer)")
 	require.NoError(t, err)
-	quiet := slog.New(slog.DiscardHandler)
-	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), quiet)
+	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), "insert into orders values (1), (2), (3)")
+	return db, conn, got
+}
+
+func TestAnInterruptedClaimThatCanNotBeGivenBackStopsNoOther(t *testing.T) {
+	t.Parallel()
+	db, conn, got := ordersOf(t)
+	_, err := conn.Exec(t.Context(), "insert into orders values (1), (2), (3)")
 	require.NoError(t, err)
 
 	log := &testLog{}
