@@ -16,27 +16,53 @@ import (
 
 // mutation takes a rule out of the program, to see that the torture test finds out.
 type mutation struct {
+	edits  []edit
+	only   []string // faults that bring it to light
+	listen bool     // each dispatcher has a listen path of its own
+}
+
+// edit is a change of one file.
+type edit struct {
 	file    string // in the module
 	find    string // a regular expression
 	replace string
-	times   int      // how often it has to be found
-	only    []string // faults that bring it to light
+	times   int // how often it has to be found
 }
 
 func mutations() map[string]mutation {
 	return map[string]mutation{
 		// Settle touches whatever row has the event's id, whoever holds it by now.
 		"fence": {
-			file: "sqlschema/settle.go", find: "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`",
-			replace: "`true`", times: 2,
-			only: []string{faultZombie, moodFailing, moodSeconds},
+			edits: []edit{{"sqlschema/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`", "`true`", 2}},
+			only:  []string{faultZombie, moodFailing, moodSeconds},
 		},
 		// The bell is believed to be armed as soon as it is set, whoever is still open that saw it silent.
-		"horizon": {file: "sqlschema/doorbell.go", find: `return n, nil`, replace: "return 0, nil", times: 1, only: []string{faultLong, faultApply}},
+		"horizon": {edits: []edit{{"sqlschema/doorbell.go", `return n, nil`, "return 0, nil", 1}}, only: []string{faultLong, faultApply}},
 		// What dead instances held is not given back.
 		"reclaim": {
-			file: "sqlschema/giveback.go", find: "`tries = q.tries` \\+ entriesHeld", replace: "`tries = q.tries` + entriesHeld + ` and false`", times: 1,
-			only: []string{faultKill, faultLong},
+			edits: []edit{{"sqlschema/giveback.go", "`tries = q.tries` \\+ entriesHeld", "`tries = q.tries` + entriesHeld + ` and false`", 1}},
+			only:  []string{faultKill, faultLong},
+		},
+		// Who has lost the session that listens is dead, whatever it says of itself by others.
+		"pulse": {
+			edits: []edit{
+				{"dispatcher/lifesigns.go", `s\.Instance != i `, "s.Locked != i.Locked ", 1},
+				{"dispatcher/lifesigns.go", `deserted := s\.Listens && !s\.Locked`, "deserted := !s.Locked", 1},
+				{"sqlschema/giveback.go", `dead\[n\]\.ID, dead\[n\]\.Seen`, "dead[n].ID, whenever", 1},
+			},
+			only:   []string{listenLost, listenAllLost, faultLong},
+			listen: true,
+		},
+		// Only the bell and the poll make a dispatcher look, also one that can't hear the bell.
+		"deaf": {
+			edits:  []edit{{"dispatcher/claimer.go", `if !s\.listen && !c\.cfg\.NoListen`, "if false", 1}},
+			only:   []string{listenLost, listenAllLost},
+			listen: true,
+		},
+		// What can't be written into the history is tried again until it can.
+		"history": {
+			edits: []edit{{"dispatcher/settler.go", `bare, blamed = true, (made|err)`, "_ = blamed", 2}},
+			only:  []string{faultHistory, faultLong},
 		},
 	}
 }
@@ -44,15 +70,35 @@ func mutations() map[string]mutation {
 func brokenNames() []string { return slices.Sorted(maps.Keys(mutations())) }
 
 // apply returns the source without the rule.
-func (m mutation) apply(source string) (string, error) {
-	re, err := regexp.Compile(m.find)
+func (e edit) apply(source string) (string, error) {
+	re, err := regexp.Compile(e.find)
 	if err != nil {
 		return "", fmt.Errorf("read the mutation: %w", err)
 	}
-	if n := len(re.FindAllString(source, -1)); n != m.times {
-		return "", fmt.Errorf("break %s: found the rule %d times instead of %d: the mutation has to be brought up to date", m.file, n, m.times)
+	if n := len(re.FindAllString(source, -1)); n != e.times {
+		return "", fmt.Errorf("break %s: found the rule %d times instead of %d: the mutation has to be brought up to date", e.file, n, e.times)
 	}
-	return re.ReplaceAllLiteralString(source, m.replace), nil
+	return re.ReplaceAllLiteralString(source, e.replace), nil
+}
+
+// apply returns the changed files, by name, of the module in a directory.
+func (m mutation) apply(root string) (map[string]string, error) {
+	changed := map[string]string{}
+	for _, e := range m.edits {
+		source, known := changed[e.file]
+		if !known {
+			text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(e.file)))
+			if err != nil {
+				return nil, fmt.Errorf("break a rule: %w", err)
+			}
+			source = string(text)
+		}
+		var err error
+		if changed[e.file], err = e.apply(source); err != nil {
+			return nil, err
+		}
+	}
+	return changed, nil
 }
 
 // build compiles rowhook, without a rule if that is asked for. The tree itself stays as it is.
@@ -80,24 +126,28 @@ func (l *lab) build(ctx context.Context) (string, error) {
 	return binary, nil
 }
 
-// overlay writes the changed file, and the file that tells the compiler of it.
+// overlay writes the changed files, and the file that tells the compiler of them.
 func (l *lab) overlay(ctx context.Context, m mutation) (string, error) {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("find the module: %w", err)
 	}
-	original := filepath.Join(strings.TrimSpace(string(root)), filepath.FromSlash(m.file))
-	source, err := os.ReadFile(original)
-	if err != nil {
-		return "", fmt.Errorf("break a rule: %w", err)
-	}
-	changed, err := m.apply(string(source))
+	root := strings.TrimSpace(string(out))
+	changed, err := m.apply(root)
 	if err != nil {
 		return "", err
 	}
-	copied, list := filepath.Join(l.dir, "broken.go"), filepath.Join(l.dir, "overlay.json")
-	text, err := json.Marshal(map[string]map[string]string{"Replace": {original: copied}})
-	if err := errors.Join(err, os.WriteFile(copied, []byte(changed), 0o600), os.WriteFile(list, text, 0o600)); err != nil {
+	replace := map[string]string{}
+	for file, source := range changed {
+		copied := filepath.Join(l.dir, fmt.Sprintf("broken%d.go", len(replace)))
+		replace[filepath.Join(root, filepath.FromSlash(file))] = copied
+		if err := os.WriteFile(copied, []byte(source), 0o600); err != nil {
+			return "", fmt.Errorf("break a rule: %w", err)
+		}
+	}
+	list := filepath.Join(l.dir, "overlay.json")
+	text, err := json.Marshal(map[string]map[string]string{"Replace": replace})
+	if err := errors.Join(err, os.WriteFile(list, text, 0o600)); err != nil {
 		return "", fmt.Errorf("break a rule: %w", err)
 	}
 	return list, nil

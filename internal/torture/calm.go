@@ -21,16 +21,25 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 			return err.Error()
 		}
 	}
+	if stuck := l.allListen(ctx, calmWithin); stuck != "" {
+		return stuck
+	}
 	for round := range 3 {
 		if stuck := l.quietCommits(ctx, round); stuck != "" {
 			return "commits that did not ring, then silence: " + stuck
 		}
+	}
+	if stuck := l.deaf(ctx, strike); stuck != "" {
+		return "dispatchers whose listen paths are lost: " + stuck
 	}
 	if stuck := l.returns(ctx, strike); stuck != "" {
 		return "a dispatcher that comes back after others took over: " + stuck
 	}
 	if stuck := l.takeover(ctx, strike); stuck != "" {
 		return "a dispatcher killed with claims of ten minutes: " + stuck
+	}
+	if stuck := l.unwritten(ctx, strike); stuck != "" {
+		return "a history that can't be written: " + stuck
 	}
 	return ""
 }
@@ -137,6 +146,79 @@ func (w *writer) begin(ctx context.Context) (pgx.Tx, error) {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	return tx, nil
+}
+
+// unwritten has events be delivered while the history can't be written. They have to be settled without it: else they would be sent again at the
+// end of their leases.
+func (l *lab) unwritten(ctx context.Context, strike func(*fault)) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	w := newWriter(l, 500)
+	defer w.close()
+	f := &fault{Kind: faultHistory, Way: noPartitions, Slot: everyone, At: time.Since(l.start), Began: time.Now()}
+	if err := l.inOne(ctx, spoilings(f.Way, "")); err != nil {
+		return err.Error()
+	}
+	for _, t := range triggers() {
+		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: t, rows: 20}}}); err != nil {
+			return err.Error()
+		}
+	}
+	stuck := l.drained(ctx, calmWithin)
+	err := l.mendHistory(ctx)
+	f.Ended = time.Now()
+	strike(f)
+	if err != nil {
+		return err.Error()
+	}
+	return stuck
+}
+
+// deafFor is longer than what a dispatcher waits for until it takes another one for dead that has lost its lock.
+const deafFor = 7 * time.Second
+
+// deaf loses the listen paths while attempts are in flight and others follow. Nobody is dead, so nothing of that may be sent again, and the
+// others have to arrive meanwhile.
+func (l *lab) deaf(ctx context.Context, strike func(*fault)) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	w := newWriter(l, 400)
+	defer w.close()
+	until := make(chan struct{})
+	l.receiver.setMood(patient, mood{kind: moodHold, share: 1, until: until})
+	defer l.receiver.setMood(patient, mood{})
+	const some = 30 // fewer than one dispatcher sends at once, as it may be one that gets them all
+	for range some {
+		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 1}}}); err != nil {
+			return err.Error()
+		}
+	}
+	for l.receiver.matching(patient, func(s *seen) bool { return s.attempts[0].answered.IsZero() }) < some {
+		if ctx.Err() != nil {
+			return "the events that it is about did not arrive"
+		}
+		wait(ctx, 20*time.Millisecond)
+	}
+	f := &fault{Kind: listenAllLost, Slot: everyone, At: time.Since(l.start), For: deafFor, Began: time.Now()}
+	paths := l.listenPaths(everyone)
+	lose(paths, false)
+	for time.Since(f.Began) < deafFor {
+		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: plain, rows: 1}}}); err != nil {
+			return err.Error()
+		}
+		wait(ctx, 100*time.Millisecond)
+	}
+	for _, p := range paths {
+		p.Heal()
+	}
+	f.Ended = time.Now()
+	strike(f)
+	if stuck := l.allListen(ctx, calmWithin); stuck != "" {
+		return stuck
+	}
+	close(until)
+	l.receiver.setMood(patient, mood{})
+	return l.drained(ctx, calmWithin)
 }
 
 // returns pauses a dispatcher while its attempts are in flight, and has others take over and fail. When it comes back, with the answers that

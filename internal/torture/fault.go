@@ -40,8 +40,9 @@ func (l *lab) strike(ctx context.Context, faults []*fault) {
 // heal ends whatever a fault may have left.
 func (l *lab) heal(ctx context.Context) error {
 	for _, s := range l.slots {
-		s.database.Heal()
-		s.webhooks.Heal()
+		for _, p := range s.proxies() {
+			p.Heal()
+		}
 		if c := s.running(); c != nil {
 			_ = c.Signal(goOn) // it may have ended
 		}
@@ -56,6 +57,9 @@ func (l *lab) heal(ctx context.Context) error {
 		}
 	}
 	if err := l.revive(ctx); err != nil {
+		return err
+	}
+	if err := l.mendHistory(ctx); err != nil {
 		return err
 	}
 	_, err := l.admin.Exec(ctx, "alter role "+role+" connection limit -1")
@@ -83,7 +87,12 @@ func (l *lab) commit(ctx context.Context, f *fault) error {
 		return l.lock(ctx, f)
 	case faultDisk:
 		return l.fillDisk(ctx, f)
-	case databaseCut, databaseReset, databaseStall, databaseAbandon, databaseSlow:
+	case faultHistory:
+		return l.spoilHistory(ctx, f)
+	case listenLost, listenAllLost, listenStrand, listenStall:
+		l.deafen(ctx, f)
+		return nil
+	case databaseCut, databaseReset, databaseStall, databaseAbandon, databaseSlow, databaseStrand:
 		disturb(ctx, l.slots[f.Slot].database, f)
 		return nil
 	case webhookCut, webhookReset, webhookStall, webhookAbandon, webhookSlow, webhookRefuse:
@@ -104,8 +113,10 @@ func disturb(ctx context.Context, p *proxy.Proxy, f *fault) {
 	case databaseReset, webhookReset:
 		p.Reset()
 		return
-	case databaseStall, webhookStall:
+	case databaseStall, webhookStall, listenStall:
 		p.Set(proxy.Stall)
+	case databaseStrand, listenStrand:
+		p.Strand()
 	case databaseAbandon, webhookAbandon:
 		p.Abandon()
 	case databaseSlow, webhookSlow:

@@ -21,6 +21,7 @@ type evidence struct {
 	wrong       []string // what the receiver found wrong with bodies
 	faults      []*fault
 	instances   int // rows of rowhook.instance
+	listings    []listing
 }
 
 // entry is a change that was committed, by the ledger.
@@ -136,6 +137,9 @@ const (
 	ruleAttempts   = "an attempt has a number above the event's count"
 	ruleEarly      = "tried again before the receiver's Retry-After"
 	ruleInstances  = "an instance is left in rowhook.instance"
+	ruleUnlisted   = "an instance was not in rowhook.instance though it had lost its listen path alone"
+	ruleDeaf       = "an instance did not listen again though its listen path had come back"
+	ruleSilence    = "nothing was sent though events were owed and nothing hampered that"
 )
 
 // verdict is what the judge found.
@@ -148,6 +152,9 @@ type verdict struct {
 	Duplicates int               `json:"duplicates"` // arrivals of an event that had been accepted
 	Excuses    map[string]int    `json:"excuses"`    // duplicates by the kind of fault that explains them
 	Unlogged   int               `json:"unlogged"`   // attempts that a fault kept from the log
+	Unwritten  int               `json:"unwritten"`  // events that were accepted and then settled without history
+	Free       time.Duration     `json:"free"`       // time of faults that deliveries go on in, in which nothing else hampered them
+	Silence    time.Duration     `json:"silence"`    // the longest in that time without an attempt though events were owed
 	Slowest    time.Duration     `json:"slowest"`    // from commit to the first acceptance
 	Recovery   map[string]delay  `json:"recovery"`   // the slowest by the kind of fault that was at work meanwhile
 	Violations map[string]int    `json:"violations"`
@@ -163,7 +170,7 @@ type delay struct {
 // judge holds what happened against what was promised.
 func judge(e *evidence) *verdict {
 	j := &judging{
-		evidence: e, placeOf: map[uuid.UUID][]*place{}, logged: map[uuid.UUID][]*invocation{},
+		evidence: e, placeOf: map[uuid.UUID][]*place{}, logged: map[uuid.UUID][]*invocation{}, captured: map[key]uuid.UUID{}, arrived: map[key]*seen{},
 		verdict: &verdict{Events: len(e.ledger), Arrived: len(e.seen), Excuses: map[string]int{}, Recovery: map[string]delay{}, Violations: map[string]int{}, Examples: map[string]string{}},
 	}
 	for i := range e.places {
@@ -175,6 +182,9 @@ func judge(e *evidence) *verdict {
 		j.logged[v.Event] = append(j.logged[v.Event], v)
 	}
 	j.excuses = excusesOf(e.faults)
+	for _, s := range e.seen {
+		j.arrived[s.key()] = s
+	}
 	committed := j.ledgered()
 	j.standing(committed)
 	for id, s := range e.seen {
@@ -189,15 +199,19 @@ func judge(e *evidence) *verdict {
 	if e.instances > 0 {
 		j.blame(ruleInstances, "%d rows", e.instances)
 	}
+	j.lists()
+	j.silence(committed)
 	return j.verdict
 }
 
 type judging struct {
 	*evidence
 	*verdict
-	placeOf map[uuid.UUID][]*place
-	logged  map[uuid.UUID][]*invocation
-	excuses []*fault
+	placeOf  map[uuid.UUID][]*place
+	logged   map[uuid.UUID][]*invocation
+	captured map[key]uuid.UUID // events by what they are of
+	arrived  map[key]*seen
+	excuses  []*fault
 }
 
 func (j *judging) blame(rule, format string, args ...any) {
@@ -218,14 +232,10 @@ func (j *judging) ledgered() map[key]*entry {
 
 // standing looks at every event where it stands, and for changes that have no event.
 func (j *judging) standing(committed map[key]*entry) {
-	captured := make(map[key]uuid.UUID, len(j.places))
 	for i := range j.places {
 		p := &j.places[i]
 		k := keyOf(p.Trigger, p.Op, p.Old, p.Fresh)
-		if other, ok := captured[k]; ok && other != p.Event {
-			j.blame(ruleTwice, "%s version %d of %s: events %s and %s", p.Op, k.version, p.Trigger, other, p.Event)
-		}
-		captured[k] = p.Event
+		j.capture(k, p.Event)
 		if !j.isCommitted(committed, k) {
 			j.blame(ruleRolledBack, "event %s: %s version %d of %s is in the tables (%s)", p.Event, p.Op, k.version, p.Trigger, p.Where)
 		}
@@ -249,10 +259,18 @@ func (j *judging) standing(committed map[key]*entry) {
 		}
 	}
 	for k, c := range committed {
-		if _, ok := captured[k]; !ok {
+		if _, ok := j.captured[k]; !ok && j.arrived[k] == nil { // what arrived is looked at there
 			j.blame(ruleNowhere, "%s version %d of %s, committed %s", k.op, k.version, k.trigger, c.Committed.Format(time.TimeOnly))
 		}
 	}
+}
+
+// capture notes which event a change has.
+func (j *judging) capture(k key, event uuid.UUID) {
+	if other, ok := j.captured[k]; ok && other != event {
+		j.blame(ruleTwice, "%s version %d of %s: events %s and %s", k.op, k.version, k.trigger, other, event)
+	}
+	j.captured[k] = event
 }
 
 // isCommitted looks a change up. What extra captures are changes of plain's table.
@@ -300,19 +318,27 @@ func (j *judging) death(p *place) {
 // arrival looks at all the attempts of one event.
 func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 	j.Attempts += len(s.attempts)
-	k := keyOf(s.trigger, string(s.op), s.old, s.fresh)
+	k := s.key()
 	if !j.isCommitted(committed, k) {
 		j.blame(ruleRolledBack, "event %s: %s version %d of %s", id, k.op, k.version, k.trigger)
 	}
+	j.capture(k, id)
 	attempts := slices.SortedFunc(slices.Values(s.attempts), func(a, b attempt) int { return a.arrived.Compare(b.arrived) })
 	tries := 0
 	for _, p := range j.placeOf[id] {
 		tries = p.Tries
 	}
+	gone := len(j.placeOf[id]) == 0
+	switch {
+	case gone && j.forgotten(attempts):
+		j.Unwritten++
+	case gone:
+		j.blame(ruleNowhere, "event %s: %s", id, s)
+	}
 	var first *attempt // that was accepted
 	for i := range attempts {
 		a := &attempts[i]
-		if a.number > tries {
+		if a.number > tries && !gone {
 			j.blame(ruleAttempts, "event %s of %s: attempt %d, and %d tries in the end", id, s.trigger, a.number, tries)
 		}
 		if first != nil {
@@ -330,6 +356,36 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 		j.recovery(c.Committed, first.answered)
 	}
 }
+
+// settledWithin is how soon what became of an accepted attempt is written, as long as nothing is wrong but that the history can't be. Of an answer
+// that does not end it is known only after the attempt's timeout.
+const settledWithin = shortLease + 3*time.Second
+
+// forgotten reports that an event may be in no table: it was accepted, and what became of it was to be written while the history could not be.
+func (j *judging) forgotten(attempts []attempt) bool {
+	for i := range attempts {
+		a := &attempts[i]
+		if a.outcome != failed && j.unwritten(a.slot, a.answered, a.answered.Add(settledWithin)) {
+			return true
+		}
+	}
+	return false
+}
+
+// A dispatcher tries to write history again after so long, and does so when it has something to write.
+const historyAgain = 13 * time.Second
+
+// unwritten reports that the history could not be written at some time in which a dispatcher wrote what became of an attempt: between two moments, or
+// later, where another fault explains that it did not come to it.
+func (j *judging) unwritten(slot int, from, to time.Time) bool {
+	return slices.ContainsFunc(j.faults, func(f *fault) bool {
+		return f.Kind == faultHistory && f.Error == "" && !f.Began.IsZero() && f.Ended.Add(historyAgain).After(from) &&
+			(f.Began.Before(to) || f.Began.Before(to.Add(keptFor)) && j.excuse(slot, from, f.Began) != "")
+	})
+}
+
+// keptFor is for how long at most another fault can keep a dispatcher from writing what it knows.
+const keptFor = time.Minute
 
 // again asks why an event was sent after it had been accepted.
 func (j *judging) again(id uuid.UUID, s *seen, first, a *attempt) {
@@ -361,8 +417,9 @@ func (j *judging) log(id uuid.UUID, s *seen, a *attempt) {
 			return
 		}
 	}
-	const settledWithin = 15 * time.Second
-	if j.excuse(a.slot, a.arrived, a.arrived.Add(settledWithin)) == "" {
+	const loggedWithin = 15 * time.Second // a timeout, and then what it takes to write it
+	late := a.arrived.Add(loggedWithin)
+	if j.excuse(a.slot, a.arrived, late) == "" && !j.unwritten(a.slot, a.arrived, late) {
 		j.blame(ruleUnlogged, "event %s of %s, attempt %d by slot %d at %s", id, s.trigger, a.number, a.slot, a.arrived.Format("15:04:05.000"))
 		return
 	}
@@ -438,6 +495,9 @@ func (j *judging) excuse(slot int, from, to time.Time) string {
 	}
 	return ""
 }
+
+// key is what the event is of.
+func (s *seen) key() key { return keyOf(s.trigger, string(s.op), s.old, s.fresh) }
 
 // String tells an event's story.
 func (s *seen) String() string {

@@ -26,6 +26,7 @@ type options struct {
 	instances int
 	writers   int
 	only      []string
+	listen    bool
 	poll      time.Duration
 	drain     time.Duration
 	broken    string
@@ -52,6 +53,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&opt.instances, "instances", 3, "dispatchers")
 	f.IntVar(&opt.writers, "writers", 3, "writers")
 	f.StringVar(&only, "only", "", "kinds of faults to use, separated by commas; see --list")
+	f.BoolVar(&opt.listen, "listen-faults", false, "lose the paths by which dispatchers listen most of the time; each dispatcher has one then")
 	f.DurationVar(&opt.poll, "poll-interval", time.Hour, "the dispatchers' poll interval; an hour: nothing may depend on it")
 	f.DurationVar(&opt.drain, "drain", 2*time.Minute, "how long it may take after the last fault until everything is delivered")
 	f.StringVar(&opt.broken, "broken", "", "build rowhook without a rule, and expect to see it fail: "+strings.Join(brokenNames(), ", "))
@@ -88,7 +90,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if opt.broken != "" {
 		opt.drain = min(opt.drain, brokenDrain)
 	}
-	if opt.broken != "" && mutations()[opt.broken].file == "" {
+	if opt.broken != "" && mutations()[opt.broken].edits == nil {
 		return opt, fmt.Errorf("--broken %q: want one of %s", opt.broken, strings.Join(brokenNames(), ", "))
 	}
 	return opt, nil
@@ -101,15 +103,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if opt.list {
 		for _, f := range opt.plan().schedule() {
-			fmt.Fprintf(stdout, "%7.1fs  %-32s slot %2d  for %4.1f s  %s\n", f.At.Seconds(), f.Kind, f.Slot, f.For.Seconds(), f.Table+f.Trigger)
+			fmt.Fprintf(stdout, "%7.1fs  %-32s slot %2d  for %4.1f s  %s\n", f.At.Seconds(), f.Kind, f.Slot, f.For.Seconds(), strings.TrimSpace(f.Way+" "+f.Table+f.Trigger))
 		}
 		return nil
 	}
 	if opt.memory {
 		return memory(ctx, opt, stdout, stderr)
 	}
-	fmt.Fprintf(stdout, "seed %d: scripts/torture --minutes %g --seed %d --instances %d --writers %d repeats this run\n",
-		opt.seed, opt.length.Minutes(), opt.seed, opt.instances, opt.writers)
+	more := ""
+	if opt.listen {
+		more = " --listen-faults"
+	}
+	fmt.Fprintf(stdout, "seed %d: scripts/torture --minutes %g --seed %d --instances %d --writers %d%s repeats this run\n",
+		opt.seed, opt.length.Minutes(), opt.seed, opt.instances, opt.writers, more)
 	r, err := torture(ctx, opt, stderr)
 	if err != nil {
 		return err
@@ -125,7 +131,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // plan is the schedule that these options ask for.
 func (opt *options) plan() plan {
-	p := plan{seed: opt.seed, length: opt.length, slots: opt.instances, only: opt.only}
+	p := plan{seed: opt.seed, length: opt.length, slots: opt.instances, only: opt.only, listen: opt.listen || mutations()[opt.broken].listen}
 	switch {
 	case len(p.only) > 0:
 	case opt.soak:

@@ -38,6 +38,9 @@ func (r *results) text() string {
 		r.Transactions, r.FailedTransactions, v.Events, v.Arrived, v.Attempts)
 	fmt.Fprintf(&b, "%d delivered, %d dead letters; %d duplicates, %d attempts unlogged; dispatchers were started %d times, %d ended by themselves\n",
 		v.Archived, v.Dead, v.Duplicates, v.Unlogged, r.Starts, r.FailedStarts)
+	if v.Unwritten > 0 {
+		fmt.Fprintf(&b, "%d events were settled without history while it could not be written\n", v.Unwritten)
+	}
 	kinds := map[string]int{}
 	for _, f := range r.Faults {
 		kinds[f.Kind]++
@@ -48,6 +51,10 @@ func (r *results) text() string {
 		fmt.Fprintf(&b, "  %-32s %7d %11d %20.1f\n", kind, kinds[kind], v.Excuses[kind], v.Recovery[kind].Slowest.Seconds())
 	}
 	fmt.Fprintf(&b, "\nslowest recovery: %.1f s from a commit to its acceptance\n", v.Slowest.Seconds())
+	if v.Free > 0 {
+		fmt.Fprintf(&b, "longest silence with events owed: %.1f s, in the %.0f s in which nothing hampered deliveries but lost listen paths, or a history that can't be written\n",
+			v.Silence.Seconds(), v.Free.Seconds())
+	}
 	for _, s := range r.Soak {
 		fmt.Fprintf(&b, "%s\n", s)
 	}

@@ -33,6 +33,8 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	l.dispatch(running)
+	c := l.startCensus(running)
+	defer c.finish()
 	var w *watch
 	if opt.soak {
 		w = l.startWatch(running)
@@ -59,12 +61,14 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	listings := c.finish()
 	r.Exits = l.stopAll()
 	stop()
 	e, err := l.gather(ctx, r.Faults)
 	if err != nil {
 		return nil, err
 	}
+	e.listings = listings
 	r.Verdict = judge(e)
 	r.Transactions, r.FailedTransactions, r.Took = l.committed.Load(), l.failed.Load(), time.Since(l.start)
 	for _, s := range l.slots {
@@ -111,7 +115,7 @@ func (l *lab) diagnosis(ctx context.Context) string {
 	for _, q := range []struct{ title, sql string }{
 		{"owed", `select format('%s %s: tries %s, claimed by %s, due in %s', t.name, e.id, e.tries, e.claimed_by, e.due_at - clock_timestamp())
 		            from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id order by e.due_at limit 8`},
-		{"instances", "select format('%s %s listens %s', id, name, listens) from rowhook.instance order by id"},
+		{"instances", "select format('%s %s listens %s, seen %s ago', id, name, listens, clock_timestamp() - seen_at) from rowhook.instance order by id"},
 		{"instance locks", "select objid::text from pg_locks where locktype = 'advisory' and objsubid = 2"},
 		{"doorbell", "select coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::text"},
 		{"sessions", "select format('%s %s %s %s', application_name, state, coalesce(wait_event, ''), left(translate(query, E'\\n', ' '), 60)) from pg_stat_activity where usename = '" + role + "'"},

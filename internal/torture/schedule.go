@@ -15,12 +15,16 @@ type fault struct {
 	At   time.Duration `json:"at"`   // since the beginning
 	For  time.Duration `json:"for"`
 	// What is drawn for some kinds.
-	Hard    bool    `json:"hard,omitempty"`    // a second signal; or also the sessions that only listen
-	Table   string  `json:"table,omitempty"`   // of a lock
+	Hard    bool    `json:"hard,omitempty"`    // a second signal; or also the sessions that only listen; or a reset rather than an end in order
+	Table   string  `json:"table,omitempty"`   // of a lock, or of the history
+	Way     string  `json:"way,omitempty"`     // in which the history can't be written
 	Trigger string  `json:"trigger,omitempty"` // of a mood
 	Share   float64 `json:"share,omitempty"`   // of the attempts that a mood strikes
 	Step    int     `json:"step,omitempty"`    // of the receiver's clock, in seconds
 	Variant variant `json:"-"`
+	// A path that is lost comes back for a moment, again and again.
+	Out  time.Duration `json:"out,omitempty"`
+	Back time.Duration `json:"back,omitempty"`
 
 	Began time.Time `json:"began,omitzero"`
 	Ended time.Time `json:"ended,omitzero"`
@@ -43,12 +47,18 @@ const (
 	faultConnections = "connection limit"
 	faultLock        = "queue tables locked"
 	faultDisk        = "disk full"
+	faultHistory     = "history can't be written"
 
 	databaseCut     = "Postgres connections cut"
 	databaseReset   = "Postgres connections reset"
 	databaseStall   = "Postgres connections stall"
 	databaseAbandon = "Postgres connections half open"
 	databaseSlow    = "Postgres connections slow"
+	databaseStrand  = "Postgres connections stranded" // this side has ended, and the server does not hear of it
+	listenLost      = "listen path lost"
+	listenAllLost   = "listen paths lost" // of all that have one
+	listenStrand    = "listening session stranded"
+	listenStall     = "listen path stalls"
 	webhookCut      = "webhook connections cut"
 	webhookReset    = "webhook connections reset"
 	webhookStall    = "webhook connections stall"
@@ -69,6 +79,18 @@ type nature struct {
 	// duplicates says that it can make an event arrive although it had been accepted before, or lose the record of an attempt: an answer,
 	// a claim or a settlement may be lost, or a dispatcher be taken for dead. Where it does not, a duplicate has no excuse.
 	duplicates bool
+	// listen says that it strikes the path by which a dispatcher listens, of those that have one of its own.
+	listen bool
+	// harmless says that it keeps nobody from anything.
+	harmless bool
+	// goesOn says that nothing else is hampered by it: deliveries go on in its time.
+	goesOn bool
+}
+
+// hampers reports that deliveries of a dispatcher may stand still on its account. Those of one trigger, whose receiver is in a mood, do not
+// count, nor what only changes triggers or holds a transaction.
+func (n nature) hampers() bool {
+	return !n.goesOn && n.uses != "mood" && n.uses != "configuration" && !n.harmless
 }
 
 func natures() map[string]nature {
@@ -81,23 +103,31 @@ func natures() map[string]nature {
 		faultOverdue:     {least: shortLease + leaseMargin + s, most: shortLease + leaseMargin + 3*s, slot: true, uses: "process", duplicates: true},
 		faultCrash:       {weight: 2, uses: "server", duplicates: true},
 		faultTerminate:   {weight: 3, slot: true},
-		faultLong:        {weight: 3, least: 2 * s, most: 12 * s},
+		faultLong:        {weight: 3, least: 2 * s, most: 12 * s, harmless: true},
 		faultApply:       {weight: 3, uses: "configuration"},
 		faultConnections: {weight: 2, least: 2 * s, most: 5 * s, uses: "server", duplicates: true},
 		faultLock:        {weight: 2, least: s / 2, most: 4 * s, uses: "server"},
 		faultDisk:        {weight: 2, least: s, most: 3 * s, uses: "server", duplicates: true},
+		faultHistory:     {weight: 1, least: 3 * s, most: 8 * s, uses: "server", goesOn: true},
 
 		databaseCut:     {weight: 2, slot: true, uses: "database", duplicates: true},
 		databaseReset:   {weight: 2, slot: true, uses: "database", duplicates: true},
 		databaseStall:   {weight: 2, least: s, most: 6 * s, slot: true, uses: "database", duplicates: true},
 		databaseAbandon: {weight: 2, least: 2 * s, most: 8 * s, slot: true, uses: "database", duplicates: true},
 		databaseSlow:    {weight: 1, least: 2 * s, most: 5 * s, slot: true, uses: "database", duplicates: true},
-		webhookCut:      {weight: 1, slot: true, uses: "webhooks", duplicates: true},
-		webhookReset:    {weight: 1, slot: true, uses: "webhooks", duplicates: true},
-		webhookStall:    {weight: 2, least: s, most: 5 * s, slot: true, uses: "webhooks", duplicates: true},
-		webhookAbandon:  {weight: 2, least: 2 * s, most: 6 * s, slot: true, uses: "webhooks", duplicates: true},
-		webhookSlow:     {weight: 1, least: 2 * s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true},
-		webhookRefuse:   {weight: 1, least: s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true}, // it begins with a cut
+		databaseStrand:  {weight: 2, least: 2 * s, most: 8 * s, slot: true, uses: "database", duplicates: true},
+		// Whoever does not listen lives: none of these makes a duplicate.
+		listenLost:    {weight: 3, least: 4 * s, most: 14 * s, slot: true, uses: "listening", listen: true, goesOn: true},
+		listenAllLost: {weight: 1, least: 7 * s, most: 14 * s, uses: "listening", listen: true, goesOn: true},
+		listenStrand:  {weight: 2, least: 2 * s, most: 8 * s, slot: true, uses: "listening", listen: true, goesOn: true},
+		listenStall:   {weight: 1, least: 2 * s, most: 14 * s, slot: true, uses: "listening", listen: true},
+
+		webhookCut:     {weight: 1, slot: true, uses: "webhooks", duplicates: true},
+		webhookReset:   {weight: 1, slot: true, uses: "webhooks", duplicates: true},
+		webhookStall:   {weight: 2, least: s, most: 5 * s, slot: true, uses: "webhooks", duplicates: true},
+		webhookAbandon: {weight: 2, least: 2 * s, most: 6 * s, slot: true, uses: "webhooks", duplicates: true},
+		webhookSlow:    {weight: 1, least: 2 * s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true},
+		webhookRefuse:  {weight: 1, least: s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true}, // it begins with a cut
 
 		moodFailing:  {weight: 2, least: s, most: 5 * s, uses: "mood"},
 		moodHanging:  {weight: 2, least: s, most: 5 * s, uses: "mood"},
@@ -114,7 +144,8 @@ func natures() map[string]nature {
 // survivable are the faults after which every process, and all that it holds, should be as before.
 func survivable() []string {
 	return []string{
-		faultTerminate, faultLong, faultApply, databaseCut, databaseReset, databaseStall, webhookCut, webhookReset, webhookStall, webhookSlow, webhookRefuse,
+		faultTerminate, faultLong, faultApply, faultHistory, databaseCut, databaseReset, databaseStall, databaseStrand,
+		listenLost, listenAllLost, listenStrand, listenStall, webhookCut, webhookReset, webhookStall, webhookSlow, webhookRefuse,
 		moodFailing, moodHanging, moodSeconds, moodDate, moodReset, moodDrip, moodEndless, moodRedirect, moodGarbage,
 	}
 }
@@ -126,7 +157,11 @@ type plan struct {
 	slots   int
 	without []string // kinds that can't be had here
 	only    []string // kinds to use; none: all
+	listen  bool     // the listen paths come and go most of the time
 }
+
+// othersLess is how many times less often the other faults strike then.
+const othersLess = 4
 
 const (
 	firstFault = 2 * time.Second
@@ -138,11 +173,32 @@ const (
 
 // schedule draws the faults, in the order of their times. The same plan gives the same schedule.
 func (p plan) schedule() []*fault {
-	r := rand.New(rand.NewPCG(p.seed, 0)) //nolint:gosec // no secret
-	all := natures()
+	d := drawing{plan: p, r: rand.New(rand.NewPCG(p.seed, 0)), busy: map[resource][]use{}} //nolint:gosec // no secret
+	// A lease takes its time: such a pause comes first, and then every two and a half minutes.
+	if len(p.only) == 0 {
+		for at := 5 * time.Second; at < p.length; at += 150 * time.Second {
+			d.add(faultOverdue, at)
+		}
+	}
+	if p.listen { // those of the listen paths as often as they may, now and then of all at once, and the others less often
+		for at := 15 * time.Second; at < p.length; at += 45 * time.Second {
+			d.add(listenAllLost, at)
+		}
+		d.fill(p.deck(func(n nature) bool { return n.listen }), 1)
+		d.fill(p.deck(func(n nature) bool { return !n.listen }), othersLess)
+	} else {
+		d.fill(p.deck(func(nature) bool { return true }), 1)
+	}
+	slices.SortStableFunc(d.faults, func(a, b *fault) int { return int(a.At - b.At) })
+	return d.faults
+}
+
+// deck lists the kinds that which says yes to, each as often as it weighs.
+func (p plan) deck(which func(nature) bool) []string {
 	var deck []string
+	all := natures()
 	for _, kind := range slices.Sorted(maps.Keys(all)) {
-		if slices.Contains(p.without, kind) || len(p.only) > 0 && !slices.Contains(p.only, kind) {
+		if slices.Contains(p.without, kind) || len(p.only) > 0 && !slices.Contains(p.only, kind) || !which(all[kind]) {
 			continue
 		}
 		weight := all[kind].weight
@@ -153,47 +209,81 @@ func (p plan) schedule() []*fault {
 			deck = append(deck, kind)
 		}
 	}
-	busy := map[resource]time.Duration{} // until when
-	var faults []*fault
-	add := func(kind string, at time.Duration) bool {
-		f := p.draw(r, kind, at)
-		n := all[kind]
-		key := resource(n.uses)
-		if n.slot {
-			key = resource(fmt.Sprint(n.uses, f.Slot))
-		} else if n.uses == "mood" {
-			key = resource(n.uses + f.Trigger)
-		}
-		if f.At+f.For > p.length || n.uses != "" && busy[key] > f.At {
-			return false
-		}
-		busy[key] = f.At + f.For + restartTime
-		faults = append(faults, f)
-		return true
+	return deck
+}
+
+// drawing is a schedule that is being drawn.
+type drawing struct {
+	plan
+
+	r      *rand.Rand
+	busy   map[resource][]use
+	faults []*fault
+}
+
+// use is a time in which a resource is in use.
+type use struct{ from, to time.Duration }
+
+// add draws a fault of a kind, unless what it uses is in use.
+func (d *drawing) add(kind string, at time.Duration) bool {
+	f := d.draw(d.r, kind, at)
+	used, span := d.used(natures()[kind], f), use{f.At, f.At + f.For + restartTime}
+	inUse := func(u use) bool { return u.from < span.to && span.from < u.to }
+	if f.At+f.For > d.length || slices.ContainsFunc(used, func(r resource) bool { return slices.ContainsFunc(d.busy[r], inUse) }) {
+		return false
 	}
-	// A lease takes its time: such a pause comes first, and then every two and a half minutes.
-	if len(p.only) == 0 {
-		for at := 5 * time.Second; at < p.length; at += 150 * time.Second {
-			add(faultOverdue, at)
-		}
+	for _, r := range used {
+		d.busy[r] = append(d.busy[r], span)
 	}
+	d.faults = append(d.faults, f)
+	return true
+}
+
+// fill deals a deck over the time, with gaps that are so many times as long as usual.
+func (d *drawing) fill(deck []string, stretch int64) {
 	var hand []string
-	for at := firstFault; at < p.length && len(deck) > 0; at += shortGap + time.Duration(r.Int64N(int64(longGap-shortGap))) {
+	for at := firstFault; at < d.length && len(deck) > 0; at += time.Duration(stretch * (int64(shortGap) + d.r.Int64N(int64(longGap-shortGap)))) {
 		for range 2 * len(deck) { // what is in use is put under the others
 			if len(hand) == 0 {
 				hand = slices.Clone(deck)
-				r.Shuffle(len(hand), func(i, j int) { hand[i], hand[j] = hand[j], hand[i] })
+				d.r.Shuffle(len(hand), func(i, j int) { hand[i], hand[j] = hand[j], hand[i] })
 			}
 			kind := hand[0]
 			hand = hand[1:]
-			if add(kind, at) {
+			if d.add(kind, at) {
 				break
 			}
 			hand = append(hand, kind)
 		}
 	}
-	slices.SortStableFunc(faults, func(a, b *fault) int { return int(a.At - b.At) })
-	return faults
+}
+
+// listeners is how many dispatchers have a path of its own to listen by, the first ones. One has none, unless the listen paths are what matters:
+// a dispatcher that has none knows that its sessions are its own, and works in another way.
+func (p plan) listeners() int {
+	if p.slots > 1 && !p.listen {
+		return p.slots - 1
+	}
+	return p.slots
+}
+
+// used lists what no other fault may use at the same time.
+func (p plan) used(n nature, f *fault) []resource {
+	switch {
+	case n.uses == "":
+		return nil
+	case n.listen && f.Slot == everyone:
+		var all []resource
+		for slot := range p.listeners() {
+			all = append(all, resource(fmt.Sprint(n.uses, slot)))
+		}
+		return all
+	case n.slot:
+		return []resource{resource(fmt.Sprint(n.uses, f.Slot))}
+	case n.uses == "mood":
+		return []resource{resource(n.uses + f.Trigger)}
+	}
+	return []resource{resource(n.uses)}
 }
 
 // draw makes up the details of a fault.
@@ -203,12 +293,21 @@ func (p plan) draw(r *rand.Rand, kind string, at time.Duration) *fault {
 	if n.most > n.least {
 		f.For += time.Duration(r.Int64N(int64(n.most - n.least)))
 	}
-	if n.slot {
+	switch {
+	case n.slot && n.listen:
+		f.Slot = r.IntN(p.listeners())
+	case n.slot:
 		f.Slot = r.IntN(p.slots)
 	}
 	switch kind {
 	case faultTerm, faultTerminate:
 		f.Hard = r.IntN(3) == 0
+	case listenLost, listenAllLost:
+		f.Hard = r.IntN(2) == 0
+		f.Out, f.Back = time.Second+time.Duration(r.Int64N(int64(9*time.Second))), time.Duration(r.Int64N(int64(1500*time.Millisecond)))
+	case faultHistory:
+		f.Way = []string{noPartitions, historyRefused, historyForbidden}[r.IntN(3)]
+		f.Table = []string{"event_archive", "invocation_log"}[r.IntN(2)]
 	case faultLock:
 		f.Table = []string{"event_log", "event_archive", "invocation_log", "instance", "setting", "trigger"}[r.IntN(6)]
 	case faultApply:

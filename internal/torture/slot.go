@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -14,12 +15,13 @@ import (
 	"github.com/rowhook/rowhook/internal/torture/proxy"
 )
 
-// slot is the place of one dispatcher: a process that is started again when it ends, as a service manager would, and its two proxies.
+// slot is the place of one dispatcher: a process that is started again when it ends, as a service manager would, and its proxies.
 type slot struct {
 	number   int
 	binary   string
 	args     []string
 	database *proxy.Proxy
+	listens  *proxy.Proxy // the way by which it listens; nil: by database, as everything else
 	webhooks *proxy.Proxy
 	env      []string
 	metrics  string         // URL
@@ -48,7 +50,8 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 	if s.webhooks, err = proxy.Listen(ctx, address); err != nil {
 		return nil, err
 	}
-	if s.database, err = proxy.Listen(ctx, fmt.Sprintf("127.0.0.1:%d", l.server.Port())); err != nil {
+	server := fmt.Sprintf("127.0.0.1:%d", l.server.Port())
+	if s.database, err = proxy.Listen(ctx, server); err != nil {
 		return nil, err
 	}
 	serve, err := child.FreeAddress(ctx)
@@ -57,6 +60,12 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 	}
 	s.metrics = "http://" + serve + "/metrics"
 	s.env = []string{"DATABASE_URL=" + l.roleURL(s.database.Port()), "RECEIVER_URL=http://" + s.webhooks.Addr()}
+	if p := l.opt.plan(); number < p.listeners() {
+		if s.listens, err = proxy.Listen(ctx, server); err != nil {
+			return nil, err
+		}
+		s.env = append(s.env, "ROWHOOK_LISTEN_URL="+l.roleURL(s.listens.Port()))
+	}
 	s.args = []string{
 		"run", "--log-format", "json", "--poll-interval", l.opt.poll.String(), "--concurrency", "40", "--grace-period", "1s",
 		"--connect-timeout", "1h", "--instance-name", s.name(), "--http", serve,
@@ -68,6 +77,11 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 		}
 	}
 	return s, nil
+}
+
+// proxies are those that it has.
+func (s *slot) proxies() []*proxy.Proxy {
+	return slices.DeleteFunc([]*proxy.Proxy{s.database, s.listens, s.webhooks}, func(p *proxy.Proxy) bool { return p == nil })
 }
 
 func (s *slot) name() string { return fmt.Sprintf("slot%d", s.number) }
@@ -179,10 +193,8 @@ func (s *slot) close() {
 		_ = c.Signal(goOn) // it may not be stopped
 		c.Kill()
 	}
-	for _, p := range []*proxy.Proxy{s.database, s.webhooks} {
-		if p != nil {
-			p.Close()
-		}
+	for _, p := range s.proxies() {
+		p.Close()
 	}
 	if s.log != nil {
 		_ = s.log.Close() // for people

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+// lists checks that who loses its listen path stays in rowhook.instance, and that it listens again soon after the path has come back.
+func (j *judging) lists() {
+	bySlot := map[int][]listing{}
+	for _, l := range j.listings {
+		bySlot[l.Slot] = append(bySlot[l.Slot], l)
+	}
+	for slot, all := range bySlot {
+		// Before that it was starting.
+		all = all[max(slices.IndexFunc(all, func(l listing) bool { return l.Listed }), 0):]
+		for _, f := range j.faults {
+			if natures()[f.Kind].listen && (f.Slot == slot || f.Slot == everyone) && !f.Began.IsZero() {
+				j.listed(f, slot, all)
+				j.hears(f, slot, all)
+			}
+		}
+	}
+}
+
+// restartWithin is how long after a fault that ends a dispatcher, or keeps it from writing, it may be in no list.
+const restartWithin = 10 * time.Second
+
+func (j *judging) listed(f *fault, slot int, all []listing) {
+	for _, l := range all {
+		if l.Listed || l.At.Before(f.Began) || l.At.After(f.Ended.Add(aftermath)) {
+			continue
+		}
+		excused := slices.ContainsFunc(j.faults, func(o *fault) bool {
+			n := natures()[o.Kind]
+			return !n.listen && (n.duplicates || o.Kind == faultHistory) && o.strikes(slot) && o.overlaps(l.At.Add(-restartWithin), l.At)
+		})
+		if !excused {
+			j.blame(ruleUnlisted, "slot %d at %s, %s since %s", slot, l.At.Format("15:04:05.000"), f.Kind, f.Began.Format("15:04:05.000"))
+			return
+		}
+	}
+}
+
+// hearsWithin is how soon after its path has come back a dispatcher has to listen. It waits for some six seconds between two tries.
+const hearsWithin = 15 * time.Second
+
+func (j *judging) hears(f *fault, slot int, all []listing) {
+	until := f.Ended.Add(hearsWithin)
+	if len(all) == 0 || all[len(all)-1].At.Before(until) {
+		return // the run was over
+	}
+	disturbed := slices.ContainsFunc(j.faults, func(o *fault) bool {
+		n := natures()[o.Kind]
+		return o != f && (n.listen || n.hampers()) && o.strikes(slot) && o.overlaps(f.Ended.Add(-restartWithin), until)
+	})
+	heard := slices.ContainsFunc(all, func(l listing) bool { return l.Listens && l.At.After(f.Ended) && !l.At.After(until) })
+	if !heard && !disturbed {
+		j.blame(ruleDeaf, "slot %d, %s until %s", slot, f.Kind, f.Ended.Format("15:04:05.000"))
+	}
+}
+
+// strikes reports whether a fault is of a slot.
+func (f *fault) strikes(slot int) bool { return f.Slot == slot || f.Slot == everyone }
+
+// overlaps reports whether a fault was at work in a time.
+func (f *fault) overlaps(from, to time.Time) bool {
+	return !f.Began.IsZero() && !f.Began.After(to) && f.Ended.After(from)
+}
+
+// span is a time.
+type span struct{ from, to time.Time }
+
+// merged brings spans into order and joins those that touch.
+func merged(all []span) []span {
+	slices.SortFunc(all, func(a, b span) int { return a.from.Compare(b.from) })
+	var some []span
+	for _, s := range all {
+		if n := len(some); n > 0 && !s.from.After(some[n-1].to) {
+			if s.to.After(some[n-1].to) {
+				some[n-1].to = s.to
+			}
+			continue
+		}
+		some = append(some, s)
+	}
+	return some
+}
+
+// both is the time that is in two lists, each of them in order.
+func both(a, b []span) []span {
+	var all []span
+	for _, x := range a {
+		for _, y := range b {
+			from, to := x.from, x.to
+			if y.from.After(from) {
+				from = y.from
+			}
+			if y.to.Before(to) {
+				to = y.to
+			}
+			if from.Before(to) {
+				all = append(all, span{from, to})
+			}
+		}
+	}
+	return merged(all)
+}
+
+// without is the time of a that is not in b.
+func without(a, b []span) []span {
+	var all []span
+	for _, x := range a {
+		for _, y := range b {
+			if !y.to.After(x.from) || !y.from.Before(x.to) {
+				continue
+			}
+			if y.from.After(x.from) {
+				all = append(all, span{x.from, y.from})
+			}
+			x.from = y.to
+		}
+		if x.from.Before(x.to) {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+const (
+	// longestSilence is for how long nothing at all may be sent while events are owed. Who can't hear the bell looks every 1.5 s.
+	longestSilence = 5 * time.Second
+	// hamperedFor is how long after its end a fault may hold up deliveries: a dispatcher tries the database again every six seconds or so.
+	hamperedFor = 8 * time.Second
+)
+
+// free is the time of faults in which deliveries have to go on, as they hamper nothing but how soon an event is found, or what is kept of it. At least
+// one dispatcher was not hampered by anything else.
+func (j *judging) free() []span {
+	all := natures()
+	var on []span
+	hampered := map[int][]span{}
+	slots := map[int]bool{}
+	for _, l := range j.listings {
+		slots[l.Slot] = true
+	}
+	for _, f := range j.faults {
+		n := all[f.Kind]
+		switch {
+		case f.Began.IsZero():
+		case n.goesOn:
+			on = append(on, span{f.Began, f.Ended})
+		case n.hampers():
+			for slot := range slots {
+				if f.strikes(slot) {
+					hampered[slot] = append(hampered[slot], span{f.Began, f.Ended.Add(hamperedFor)})
+				}
+			}
+		}
+	}
+	free := merged(on)
+	if len(slots) == 0 {
+		return free
+	}
+	var every []span
+	first := true
+	for slot := range slots {
+		if first {
+			every, first = merged(hampered[slot]), false
+			continue
+		}
+		every = both(every, merged(hampered[slot]))
+	}
+	return without(free, every)
+}
+
+// silence looks for the longest time in which nothing was sent although events were owed and deliveries had to go on.
+func (j *judging) silence(committed map[key]*entry) {
+	var owed []span // from an event's commit to its first arrival
+	var arrivals []time.Time
+	for _, s := range j.seen {
+		first := time.Time{}
+		for _, a := range s.attempts {
+			arrivals = append(arrivals, a.arrived)
+			if first.IsZero() || a.arrived.Before(first) {
+				first = a.arrived
+			}
+		}
+		if c := committed[s.key()]; c != nil {
+			owed = append(owed, span{c.Committed, first})
+		}
+	}
+	slices.SortFunc(arrivals, time.Time.Compare)
+	for _, free := range j.free() {
+		j.Free += free.to.Sub(free.from)
+		edges := []time.Time{free.from}
+		for _, a := range arrivals {
+			if a.After(free.from) && a.Before(free.to) {
+				edges = append(edges, a)
+			}
+		}
+		edges = append(edges, free.to)
+		for i := 1; i < len(edges); i++ {
+			j.gap(span{edges[i-1], edges[i]}, owed)
+		}
+	}
+}
+
+// gap takes in a time without an attempt.
+func (j *judging) gap(gap span, owed []span) {
+	if gap.to.Sub(gap.from) <= j.Silence {
+		return
+	}
+	for _, o := range both([]span{gap}, owed) {
+		took := o.to.Sub(o.from)
+		j.Silence = max(j.Silence, took)
+		if took > longestSilence {
+			j.blame(ruleSilence, "%s from %s on", took, o.from.Format("15:04:05.000"))
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The ways in which the history can't be written.
+const (
+	noPartitions     = "no partitions" // and an event trigger that keeps them from being made
+	historyRefused   = "refused"       // by a trigger of someone's
+	historyForbidden = "forbidden"     // the right to is taken away
+)
+
+// spoilHistory keeps the history from being written for a time. What it holds so far is there again afterwards: it is the evidence.
+func (l *lab) spoilHistory(ctx context.Context, f *fault) error {
+	err := l.inOne(ctx, spoilings(f.Way, f.Table))
+	if err == nil {
+		wait(ctx, f.For)
+	}
+	if back := l.mendHistory(ctx); err == nil {
+		err = back
+	}
+	return err
+}
+
+func spoilings(way, table string) []string {
+	switch way {
+	case noPartitions:
+		return []string{
+			"create schema if not exists aside",
+			`do $$ declare p record; begin
+  for p in select c.relname as name, i.inhparent::regclass as parent from pg_inherits i join pg_class c on c.oid = i.inhrelid
+            where i.inhparent in ('rowhook.event_archive'::regclass, 'rowhook.invocation_log'::regclass) loop
+    execute format('alter table %s detach partition rowhook.%I', p.parent, p.name);
+    execute format('alter table rowhook.%I set schema aside', p.name);
+  end loop;
+end $$`,
+			"create function public.no_ddl() returns event_trigger language plpgsql as $$ begin raise exception 'no DDL here'; end $$",
+			"create event trigger no_ddl on ddl_command_start execute function public.no_ddl()",
+		}
+	case historyRefused:
+		return []string{
+			"create function public.no_history() returns trigger language plpgsql as $$ begin raise exception 'no history here'; end $$",
+			"create trigger no_history before insert on rowhook." + table + " for each row execute function public.no_history()",
+		}
+	}
+	return []string{"revoke insert on rowhook." + table + " from " + role}
+}
+
+// mendHistory undoes every way.
+func (l *lab) mendHistory(ctx context.Context) error {
+	statements := []string{
+		"drop event trigger if exists no_ddl", "drop function if exists public.no_ddl()", "drop function if exists public.no_history() cascade",
+		"create schema if not exists aside",
+		`do $$ declare p record; begin
+  for p in select c.relname as name, regexp_replace(c.relname, '_[0-9]{8}$', '') as parent, to_date(right(c.relname, 8), 'YYYYMMDD') as day
+             from pg_class c where c.relnamespace = 'aside'::regnamespace and c.relkind = 'r' loop
+    execute format('alter table aside.%I set schema rowhook', p.name);
+    execute format('alter table rowhook.%I attach partition rowhook.%I for values from (%L) to (%L)',
+      p.parent, p.name, p.day::text || ' 00:00:00+00', (p.day + 1)::text || ' 00:00:00+00');
+  end loop;
+end $$`,
+		`do $$ declare t text; begin
+  foreach t in array array['rowhook.event_archive', 'rowhook.invocation_log'] loop
+    if not has_table_privilege('` + role + `', t, 'insert') then
+      execute format('grant insert on %s to ` + role + `', t);
+    end if;
+  end loop;
+end $$`,
+	}
+	for tries := 0; ; tries++ {
+		err := l.inOne(ctx, statements)
+		if err == nil || tries == 10 || ctx.Err() != nil {
+			return err
+		}
+		wait(ctx, 200*time.Millisecond) // someone held a lock
+	}
+}
+
+// inOne runs statements in one transaction, which waits for no lock for long.
+func (l *lab) inOne(ctx context.Context, statements []string) error {
+	err := pgx.BeginFunc(ctx, l.admin, func(tx pgx.Tx) error {
+		for _, sql := range append([]string{"set local lock_timeout = '2s'", "set local client_min_messages = 'warning'"}, statements...) {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%.60s: %w", sql, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("change the history: %w", err)
+	}
+	return nil
+}
