@@ -136,6 +136,7 @@ type Dispatcher struct {
 	notices            atomic.Pointer[float64] // share of the server's queue of notifications that is in use, as last seen
 	warnedOf           atomic.Int32            // who the server says keeps that queue from being emptied; 0: it has not said
 	pretend            func(*sqlschema.Watch)  // in tests: changes what was seen
+	renewSession       func()                  // opens the session that listens anew; nil: none listens
 	claiming, settling health
 }
 
@@ -230,6 +231,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer stopListening()
 	if !d.cfg.NoListen {
 		l := d.newListener()
+		d.renewSession = l.Renew
 		listening.Go(func() { _ = l.Run(listenCtx) }) // its fields are set; it only ends with listenCtx
 	}
 	settling.Go(func() { d.settler.run(settleCtx) })

@@ -16,6 +16,20 @@ type muteWords struct {
 	sure    bool      // the server had named it
 	probes  int       // notifications sent to be told by the server who it is
 	probed  time.Time // the last of them
+	renewed time.Time // when our own session that listens was last opened anew
+}
+
+// renewEvery is how often our own session that listens is opened anew while writers are muted. Nobody notifies it then, so it reads nothing
+// of the queue, and it may be the one that keeps it full: it takes one transaction of another program that notified too much and failed.
+const renewEvery = 5 * time.Second
+
+func (c *claimer) renew() {
+	if !c.listens || c.renewSession == nil || time.Since(c.said.renewed) < renewEvery {
+		return
+	}
+	c.said.renewed = time.Now()
+	c.log.Debug("opening the session that listens anew, so that it reads the server's queue of notifications")
+	c.renewSession()
 }
 
 // mute has nobody ring while the server's queue of notifications fills up, which a session that listens and does not read
@@ -36,6 +50,7 @@ func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
 	case c.muted:
 		c.nameBlocker(ctx, usage, !was)
 		c.muteUnheard(ctx, w)
+		c.renew()
 	case was:
 		c.said = muteWords{}
 		c.warnedOf.Store(0)

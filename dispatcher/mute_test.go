@@ -180,3 +180,33 @@ func TestAQueueOfNotificationsThatAnotherProgramFillsFailsNoWriteAndNoApply(t *t
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "writers may notify") }, patience, 10*time.Millisecond)
 	require.Less(t, usage(), 0.1, "no session of ours keeps the queue from being emptied")
 }
+
+// TestASessionOfOursThatListensKeepsNoQueueFull has a transaction of another program notify until the queue is full, and fail. Nobody is told of
+// what it wrote, so that a session that listens does not read it by itself.
+func TestASessionOfOursThatListensKeepsNoQueueFull(t *testing.T) {
+	t.Parallel()
+	if pgtest.Version(t) < 17 {
+		t.Log("this server's queue of notifications is 8 GB large")
+		return
+	}
+	server, err := pgtest.StartServer(t.Context(), "max_notify_queue_pages=64")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background(), localpg.Immediate)) })
+	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil))
+	log := &logs{t: t}
+	for range 2 {
+		hooktest.Run(t, dispatcher.Config{DatabaseURL: server.URL("postgres"), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	}
+	_, err = conn.Exec(t.Context(), "select pg_notify('other_program', repeat('x', 7000) || i) from generate_series(1, 200) as i")
+	require.ErrorContains(t, err, "too many notifications in the NOTIFY queue")
+	require.Eventually(t, func() bool {
+		var share float64
+		require.NoError(t, conn.QueryRow(t.Context(), "select pg_notification_queue_usage()").Scan(&share))
+		return share < 0.1
+	}, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Count(log.String(), "writers may notify") == 2 }, patience, 10*time.Millisecond, "%v", log)
+	require.NotContains(t, log.String(), "lost the session")
+}

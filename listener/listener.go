@@ -58,6 +58,7 @@ type Listener struct {
 
 	mu      sync.Mutex
 	session *pgx.Conn    // the one that listens; nil: none
+	renewed *pgx.Conn    // the one that Renew has closed
 	heard   atomic.Int64 // notifications so far
 }
 
@@ -122,16 +123,29 @@ func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	})
 }
 
+// Renew closes the session that listens, and opens another one. A session that is idle reads the server's queue only when somebody notifies it.
+// Until then it keeps there what transactions had written that came to nothing.
+func (l *Listener) Renew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.session == nil {
+		return
+	}
+	l.renewed = l.session
+	_ = l.session.PgConn().Conn().Close() // wakes the goroutine that reads from it
+}
+
 // ended forgets the session, once.
 func (l *Listener) ended(ctx context.Context, err error) {
 	l.mu.Lock()
 	was := l.session
-	l.session = nil
+	onPurpose := was != nil && was == l.renewed
+	l.session, l.renewed = nil, nil
 	l.mu.Unlock()
 	if was == nil {
 		return
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !onPurpose {
 		l.log(ctx, slog.LevelWarn, "lost the session that listens for changes, connecting again", "error", err)
 	}
 	if l.Lost != nil {
