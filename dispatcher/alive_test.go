@@ -39,7 +39,7 @@ func TestLosingTheListenPathIsNoDeath(t *testing.T) {
 	for _, n := range []int{1, 2, 3} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders")
 			conn := b.Conn(t)
 			path, link := through(t, b.URL())
@@ -69,7 +69,7 @@ func TestLosingTheListenPathIsNoDeath(t *testing.T) {
 
 func TestWhoCanNotListenLooksSoonHoweverLongThePollInterval(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	path, link := through(t, b.URL())
 	r := b.start(t, func(c *dispatcher.Config) { c.ListenURL, c.PollInterval = link, time.Hour })
@@ -87,7 +87,7 @@ func TestWhoCanNotListenLooksSoonHoweverLongThePollInterval(t *testing.T) {
 
 func TestEventsInFlightAreSentOnceWhateverBecomesOfTheListeningSession(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Webhook.Timeout = sqlschema.Duration(10 * time.Minute) })
 	path, link := through(t, b.URL())
 	held := make(chan struct{})
@@ -109,7 +109,7 @@ func TestEventsInFlightAreSentOnceWhateverBecomesOfTheListeningSession(t *testin
 
 func TestWhoWasTakenForDeadRegistersAgainWithWhatIsTrue(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	conn := b.Conn(t)
 	path, link := through(t, b.URL())
@@ -136,7 +136,7 @@ func TestWhoWasTakenForDeadRegistersAgainWithWhatIsTrue(t *testing.T) {
 
 func TestWhoIsInNoListSaysSo(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	r := b.start(t)
 	require.True(t, r.Stats().Registered)
@@ -153,7 +153,7 @@ delete from rowhook.instance`)
 
 func TestDeliveriesGoOnWhereALostListeningSessionCannotComeBack(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	conn := b.Conn(t)
 	role, link := b.Role(t)
@@ -180,7 +180,7 @@ func TestDeliveriesGoOnWhereALostListeningSessionCannotComeBack(t *testing.T) {
 
 // ghost is an instance that has said that it lives, and then nothing more. With locked the server believes in its session for ever, as
 // after its host died without a word.
-func (b *bench) ghost(t *testing.T, id int32, listens, locked bool) {
+func (b *fixture) ghost(t *testing.T, id int32, listens, locked bool) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), b.URL()+"&application_name=rowhook%20ghost")
 	require.NoError(t, err)
@@ -209,7 +209,7 @@ func TestWhoSaysNothingMoreIsBuriedWhateverTheServerBelieves(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders")
 			b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 10)")
 			b.ghost(t, 999, c.listens, c.locked)
@@ -228,7 +228,7 @@ func TestWhoSaysNothingMoreIsBuriedWhateverTheServerBelieves(t *testing.T) {
 
 func TestAnEarlierSessionThatTheServerBelievesInKeepsNobodyDeaf(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	path, link := through(t, b.URL())
 	for _, name := range []string{"plain", "größe", strings.Repeat("long", 30)} {

@@ -15,7 +15,7 @@ import (
 // TestNobodyIsNotifiedWhereNobodyHasAskedForIt: a commit that notifies waits for a lock of the whole server.
 func TestNobodyIsNotifiedWhereNobodyHasAskedForIt(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "unasked")
 	hears := b.Conn(t)
 	_, err := hears.Exec(t.Context(), "listen rowhook")
@@ -60,7 +60,7 @@ func TestNobodyIsNotifiedWhereNobodyHasAskedForIt(t *testing.T) {
 
 func TestApplySilencesABellThatADeadDispatcherLeftRinging(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "one")
 	left := "select setval('rowhook.doorbell', 1)"
 	b.Exec(t, left)

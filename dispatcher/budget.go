@@ -61,3 +61,10 @@ func (b *budget) free(trigger int32, n int64) {
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
+
+// inUse is how many bytes are held.
+func (b *budget) inUse() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}

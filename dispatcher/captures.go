@@ -14,7 +14,7 @@ import (
 type captures struct {
 	mu      sync.Mutex
 	lacking []sqlschema.Uncaptured // as last said
-	again   chan struct{}          // holds a token where the configuration was loaded since
+	changed chan struct{}          // holds a token where the configuration was loaded since
 }
 
 // confirmAfter is how long a fault has to last before it is told: an apply that moves a trigger takes it off one table before it
@@ -82,7 +82,7 @@ func without(all, others []sqlschema.Uncaptured) []sqlschema.Uncaptured {
 // lookAgain has the captures looked at soon, as an apply may have put them right.
 func (d *Dispatcher) lookAgain() {
 	select {
-	case d.captures.again <- struct{}{}:
+	case d.captures.changed <- struct{}{}:
 	default:
 	}
 }

@@ -13,7 +13,7 @@ import (
 // TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo swaps a table as an online schema change does, by a role that may only dispatch.
 func TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	_, url := b.dispatches(t)
 	r := b.start(t, func(c *dispatcher.Config) { c.DatabaseURL = url })
@@ -39,7 +39,7 @@ func TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo(t *testing.T) {
 
 func TestAStartTellsOfTablesThatAreNotCaptured(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.Exec(t, "alter table orders disable trigger all")
 	r := b.start(t)

@@ -19,25 +19,25 @@ const sweepEvery = 50 * time.Millisecond
 // claimer is the state of the loop that claims. Nothing else claims, so nothing of it is shared.
 type claimer struct {
 	*Dispatcher
-	polled    time.Time // last look at everything
-	swept     time.Time // last sweep while awake
-	failures  retry.Backoff
-	failed    bool
-	resume    time.Time     // after a failure: not before
-	number    int64         // of the last claim
-	took      time.Duration // last claim
-	called    time.Time     // last call for help to other instances
-	horizon   uint64        // of the last arming of the doorbell
-	listens   bool          // there is a session that listens
-	allowance float64       // loads of the configuration that may follow at once
-	refilled  time.Time     // when that was last added to
-	postponed bool          // a load waits for its turn
-	suspects  suspects      // of having been missed
-	muted     bool          // nobody may ring; see mute
-	said      muteWords
-	sieve     sieve
-	names     map[int32]sqlschema.TableName // of rowhook.relation
-	namedAt   time.Time
+	polled      time.Time // last look at everything
+	swept       time.Time // last sweep while awake
+	failures    retry.Backoff
+	failed      bool
+	resume      time.Time     // after a failure: not before
+	number      int64         // of the last claim
+	took        time.Duration // last claim
+	called      time.Time     // last call for help to other instances
+	horizon     uint64        // of the last arming of the doorbell
+	listens     bool          // there is a session that listens
+	allowance   float64       // loads of the configuration that may follow at once
+	refilled    time.Time     // when that was last added to
+	postponed   bool          // a load waits for its turn
+	unannounced unannounced   // of having been missed
+	muted       bool          // nobody may ring; see mute
+	said        muteWords
+	cost        claimCost
+	names       map[int32]sqlschema.TableName // of rowhook.relation
+	namedAt     time.Time
 }
 
 // claim runs until ctx is done.
@@ -45,7 +45,7 @@ func (d *Dispatcher) claim(ctx context.Context) {
 	// Should an instance's id ever come again, its claims have other numbers.
 	c := &claimer{Dispatcher: d, polled: time.Now(), number: time.Now().UnixMicro()}
 	d.awaitSession(ctx)
-	d.board.markAll(true)
+	d.scheduler.markAll(true)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -62,7 +62,7 @@ func (d *Dispatcher) claim(ctx context.Context) {
 		case <-ctx.Done():
 			c.letGo()
 			return
-		case <-d.board.signal:
+		case <-d.scheduler.signal:
 		case <-timer.C:
 		}
 	}
@@ -105,38 +105,38 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	if err := c.listen(ctx, now); err != nil {
 		return c.fail(ctx, "look after the doorbell", err)
 	}
-	if err := c.judge(ctx, now); err != nil {
+	if err := c.reportMissed(ctx, now); err != nil {
 		return c.fail(ctx, "look after the doorbell", err)
 	}
 	if now.Sub(c.polled) >= c.cfg.PollInterval {
 		c.polled = now
-		c.expectNothing(now)
-		c.board.markAll(true)
+		c.expectAnnounced(now)
+		c.scheduler.markAll(true)
 	}
-	next := c.board.ripen(now)
-	wants, lanes, again := c.board.wants(now)
+	next := c.scheduler.ripen(now)
+	wants, lanes, sweepAt := c.scheduler.wants(now)
 	if len(wants) > 0 {
 		if err := c.claimFor(ctx, wants, lanes); err != nil {
-			c.board.again(lanes)
+			c.scheduler.requeue(lanes)
 			return c.fail(ctx, "claim events", err)
 		}
 		return 0
 	}
-	if fired := c.board.fired(); len(fired) > 0 {
+	if fired := c.scheduler.fired(); len(fired) > 0 {
 		if err := c.askNextDue(ctx, fired); err != nil {
 			return c.fail(ctx, "look for the next due event", err)
 		}
 		return 0
 	}
-	c.suspects.polling = false
+	c.unannounced.polling = false
 	c.claiming.ended(nil)
-	return c.wait(now, next, again)
+	return c.wait(now, next, sweepAt)
 }
 
 // wait is the time until the next of: the poll, something due, a sweep that had to wait, and what the doorbell wants.
-func (c *claimer) wait(now, next, again time.Time) time.Duration {
+func (c *claimer) wait(now, next, sweepAt time.Time) time.Duration {
 	wait := c.polled.Add(c.cfg.PollInterval).Sub(now)
-	for _, t := range []time.Time{next, again} {
+	for _, t := range []time.Time{next, sweepAt} {
 		if !t.IsZero() {
 			wait = min(wait, t.Sub(now))
 		}
@@ -144,8 +144,8 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 	if c.postponed {
 		wait = min(wait, reloadEvery)
 	}
-	if c.suspects.events != nil {
-		wait = min(wait, c.suspects.polled.Add(ringWithin).Sub(now))
+	if c.unannounced.events != nil {
+		wait = min(wait, c.unannounced.polled.Add(ringWithin).Sub(now))
 	}
 	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {
@@ -160,7 +160,7 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 
 // listen takes in what happened, and keeps the doorbell and the configuration.
 func (c *claimer) listen(ctx context.Context, now time.Time) error {
-	s := c.signals.take()
+	s := c.inbox.take()
 	for range s.rings {
 		c.bell.Rang()
 	}
@@ -171,7 +171,7 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 		c.mute(ctx, s.watch)
 		c.watched(s.watch)
 		if !s.listen && !c.cfg.NoListen {
-			c.board.markAll(true) // it can't hear the bell, however long the poll interval is
+			c.scheduler.markAll(true) // it can't hear the bell, however long the poll interval is
 		}
 	}
 	c.allowance = min(c.allowance+float64(now.Sub(c.refilled))/float64(reloadEvery), reloadBurst)
@@ -213,7 +213,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	c.bell.Flush(time.Duration(c.flush.Load()))
-	c.bell.Saturated(c.board.saturated())
+	c.bell.Saturated(c.scheduler.saturated())
 	switch c.bell.Next(now) {
 	case listener.Arm:
 		horizon, err := sqlschema.Ring(ctx, c.claims)
@@ -224,7 +224,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		c.horizon = horizon
 		c.bell.Armed(now)
 		c.doorbellIs(listener.Arming)
-		c.board.markAll(true)
+		c.scheduler.markAll(true)
 		c.log.Debug("doorbell armed", "horizon", horizon)
 	case listener.Check:
 		pending, err := sqlschema.Pending(ctx, c.claims, c.horizon)
@@ -232,7 +232,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 			return err
 		}
 		if c.bell.Checked(now, pending) {
-			c.board.markAll(true)
+			c.scheduler.markAll(true)
 		}
 	case listener.Silence:
 		if err := sqlschema.Silence(ctx, c.claims, c.id); err != nil {
@@ -245,10 +245,10 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	case listener.None:
 	}
 	if c.bell.State() == listener.Silent {
-		c.board.markHot(now)
+		c.scheduler.markHot(now)
 		if now.Sub(c.swept) >= sweepEvery {
 			c.swept = now
-			c.board.markAll(true)
+			c.scheduler.markAll(true)
 		}
 	}
 	return nil
@@ -268,7 +268,7 @@ func (c *claimer) watched(w *sqlschema.Watch) {
 		c.bell.Lost()
 	}
 	if !ours {
-		c.board.markAll(true)
+		c.scheduler.markAll(true)
 	}
 }
 
@@ -290,9 +290,9 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 		session = tuned{conn}
 	}
 	c.claiming.begin(asked)
-	claim, sift := sqlschema.Claim, c.sieve.use(len(wants), asked)
-	if sift {
-		claim = sqlschema.ClaimSifted
+	claim, nonEmpty := sqlschema.Claim, c.cost.preferNonEmpty(len(wants), asked)
+	if nonEmpty {
+		claim = sqlschema.ClaimNonEmpty
 	}
 	c.number++
 	var events []sqlschema.Claimed
@@ -330,18 +330,18 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	c.bell.Found(len(events))
 	now := time.Now()
 	c.took = now.Sub(asked)
-	c.sieve.took(len(wants), sift, len(events), c.took)
+	c.cost.note(len(wants), nonEmpty, len(events), c.took)
 	c.claiming.ended(nil)
-	c.suspect(events)
+	c.noteUnannounced(events)
 	c.tell.claimed(events, c.took)
-	start, notices, full := c.board.claimed(wants, lanes, events, asked, now)
+	start, notices, full := c.scheduler.claimed(wants, lanes, events, asked, now)
 	for _, d := range start {
 		c.send(d)
 	}
 	for _, n := range notices {
 		n.log(c.log)
 	}
-	if full && c.board.saturated() && c.bell.State() == listener.Silent && now.Sub(c.called) > callEvery {
+	if full && c.scheduler.saturated() && c.bell.State() == listener.Silent && now.Sub(c.called) > callEvery {
 		c.called = now
 		return sqlschema.Call(ctx, c.claims, sqlschema.HelpPayload)
 	}
@@ -377,7 +377,7 @@ func (c *claimer) nameTables(ctx context.Context, wants []sqlschema.Want, events
 const callEvery = 100 * time.Millisecond
 
 // lockedAgain is when to look again for events that are due and yet were not claimed: most became due since, and some others have locked.
-const lockedAgain = 20 * time.Millisecond
+const lockedRetry = 20 * time.Millisecond
 
 // nextDueMargin is how long the question for the next due times may be on its way without missing what became due meanwhile.
 const nextDueMargin = time.Second
@@ -387,18 +387,18 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := time.Now()
-	next, err := sqlschema.NextDue(ctx, c.claims, triggers, c.board.unseen(triggers, asked.Add(nextDueMargin)))
+	next, err := sqlschema.NextDue(ctx, c.claims, triggers, c.scheduler.unseen(triggers, asked.Add(nextDueMargin)))
 	if err != nil || time.Since(asked) > nextDueMargin { // so late, what became due between that claim and the look may be in neither
-		c.board.refire(triggers)
+		c.scheduler.refire(triggers)
 	}
 	if err != nil {
 		return err
 	}
 	for id, in := range next {
 		if in == 0 {
-			in = lockedAgain
+			in = lockedRetry
 		}
-		c.board.due(id, time.Now().Add(in))
+		c.scheduler.due(id, time.Now().Add(in))
 	}
 	c.recovered()
 	return nil
@@ -429,7 +429,7 @@ func (c *claimer) recovered() {
 	if c.failed {
 		c.failed = false
 		c.log.Info("the database answers again")
-		c.board.markAll(true)
+		c.scheduler.markAll(true)
 	}
 }
 

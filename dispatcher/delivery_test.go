@@ -19,7 +19,7 @@ import (
 
 func TestDeliversChangesByteForByte(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	conn := b.Conn(t)
@@ -53,7 +53,7 @@ func TestDeliversChangesByteForByte(t *testing.T) {
 
 func TestCarriesSessionVariablesAndTraceContext(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	conn := b.Conn(t)
@@ -69,7 +69,7 @@ func TestCarriesSessionVariablesAndTraceContext(t *testing.T) {
 
 func TestNothingWaitsForThePollWhileTheDoorbellGoesSilentAndBack(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	conn := b.Conn(t)
@@ -115,7 +115,7 @@ select max(l.started_at - pg_xact_commit_timestamp(o.xmin))
 
 func TestATransactionThatReadSilenceIsFoundWhenItCommits(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	conn, writer := b.Conn(t), b.Conn(t)
@@ -198,7 +198,7 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.receiver.respond(c.answer)
 			b.watch(t, name, c.change)
 			r := b.start(t)
@@ -235,7 +235,7 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 
 func TestAnEndpointThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.receiver.respond(func(_ int, d delivery, _ http.ResponseWriter, r *http.Request) {
 		if d.path == "hangs" {
 			<-r.Context().Done()
@@ -269,7 +269,7 @@ func median(d []time.Duration) time.Duration {
 
 func TestStopUnderLoadLosesNothingAndSendsNothingTwice(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.receiver.respond(func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(20 * time.Millisecond):
@@ -296,7 +296,7 @@ func TestStopUnderLoadLosesNothingAndSendsNothingTwice(t *testing.T) {
 
 func TestStopGivesUpWhatHangsAfterTheGracePeriodAndItIsSentAgain(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.receiver.respond(func(n int, _ delivery, _ http.ResponseWriter, r *http.Request) {
 		if n == 0 {
 			<-r.Context().Done()
@@ -317,7 +317,7 @@ func TestStopGivesUpWhatHangsAfterTheGracePeriodAndItIsSentAgain(t *testing.T) {
 
 func TestDispatchersShareADatabaseWithoutSendingTwice(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	for range 4 {
 		b.start(t, func(c *dispatcher.Config) { c.Concurrency = 20 })
@@ -345,7 +345,7 @@ func TestDispatchersShareADatabaseWithoutSendingTwice(t *testing.T) {
 
 func TestClaimsOfADeadInstanceComeBackWithinSeconds(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 10)")
 	conn := b.Conn(t)
@@ -364,7 +364,7 @@ func TestClaimsOfADeadInstanceComeBackWithinSeconds(t *testing.T) {
 
 func TestClaimsOfAnInstanceWithoutALockComeBackWhenTheirLeaseEnds(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.Exec(t, "insert into orders default values")
 	conn := b.Conn(t)
@@ -379,7 +379,7 @@ func TestClaimsOfAnInstanceWithoutALockComeBackWhenTheirLeaseEnds(t *testing.T) 
 
 func TestALostDoorbellIsFoundBySilentInstancesThatDied(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	conn := b.Conn(t)
@@ -393,7 +393,7 @@ func TestALostDoorbellIsFoundBySilentInstancesThatDied(t *testing.T) {
 
 func TestConfigurationChangesReachARunningDispatcher(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	conn := b.Conn(t)
@@ -434,7 +434,7 @@ func TestConfigurationChangesReachARunningDispatcher(t *testing.T) {
 
 func TestGenerationIsNoticedWhereTheNotificationWasLost(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	b.Exec(t, "update rowhook.trigger set spec = jsonb_set(spec, '{webhook,url}', to_jsonb($1::text))", b.receiver.URL+"/moved")
@@ -448,7 +448,7 @@ func TestGenerationIsNoticedWhereTheNotificationWasLost(t *testing.T) {
 
 func TestLargePayloadsAreDeliveredWhole(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t, func(c *dispatcher.Config) { c.PayloadMemory = 1 << 20 }) // less than one of them
 	b.Exec(t, "insert into orders (v) select string_agg(md5(random()::text), '') from generate_series(1, 50000) i, generate_series(1, 6) e group by e")
@@ -469,7 +469,7 @@ func TestLargePayloadsAreDeliveredWhole(t *testing.T) {
 
 func TestManualEventsAreDelivered(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	b.Exec(t, `select rowhook.emit('orders', '{"hello": 1.0}')`)
@@ -478,7 +478,7 @@ func TestManualEventsAreDelivered(t *testing.T) {
 
 func TestMissingPartitionsAreMadeWhenTheyAreNeeded(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	today := time.Now().UTC().Format("20060102")
@@ -492,7 +492,7 @@ func TestMissingPartitionsAreMadeWhenTheyAreNeeded(t *testing.T) {
 
 func TestPollingAloneDeliversToo(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	r := b.start(t, func(c *dispatcher.Config) { c.NoListen, c.PollInterval = true, 50*time.Millisecond })
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 300)")
@@ -504,7 +504,7 @@ func TestPollingAloneDeliversToo(t *testing.T) {
 
 func TestFallingBehindIsSaidOnceAndSoIsCatchingUp(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.receiver.respond(func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(40 * time.Millisecond):
@@ -523,7 +523,7 @@ func TestFallingBehindIsSaidOnceAndSoIsCatchingUp(t *testing.T) {
 
 func TestRunSaysWhyItCantStart(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	run := func(url string) error {
 		d, err := dispatcher.New(dispatcher.Config{DatabaseURL: url})
 		require.NoError(t, err)
@@ -542,7 +542,7 @@ func TestRunSaysWhyItCantStart(t *testing.T) {
 
 func TestEventsOfRemovedTriggersBecomeDeadLetters(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	conn, late := b.Conn(t), b.Conn(t)
 	tx, err := late.Begin(t.Context())
@@ -560,7 +560,7 @@ func TestEventsOfRemovedTriggersBecomeDeadLetters(t *testing.T) {
 // One settlement at a time would cost Postgres a statement and a flush for each event of a trickle.
 func TestSettlementsOfATrickleShareStatements(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	const events = 300
@@ -581,7 +581,7 @@ func TestSettlementsOfATrickleShareStatements(t *testing.T) {
 
 func TestNetworkRulesOfTheConfigurationReachARunningDispatcher(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", func(s *sqlschema.Spec) {
 		s.Retry.Interval = sqlschema.Duration(50 * time.Millisecond)
 		s.Retry.Limit = 1000

@@ -1,7 +1,7 @@
 // Package dispatcher delivers captured events: it claims what is due, sends it, and settles how that went.
 //
 // A Dispatcher works on one database that sqlschema has migrated, from the triggers that were applied there. Any number
-// of them share a database. Three loops, each owned by Run, talk through the board:
+// of them share a database. Three loops, each owned by Run, talk through the scheduler:
 //
 //	claimer      woken by the doorbell, by free slots, by what becomes due and by the poll; it alone claims
 //	senders      a goroutine per attempt; one that ends takes the next event of a free slot
@@ -90,32 +90,32 @@ type Config struct {
 
 // Dispatcher delivers events while its Run runs. Make it by New.
 type Dispatcher struct {
-	cfg      Config
-	log      *slog.Logger
-	tell     *observers
-	board    *board
-	bell     listener.Doorbell // owned by the claimer
-	settler  *settler
-	client   *webhook.Client
-	payload  *budget
-	tally    *tally
-	failing  failing
-	upkeep   upkeep
-	history  history
-	captures captures
+	cfg         Config
+	log         *slog.Logger
+	tell        *observers
+	scheduler   *scheduler
+	bell        listener.Doorbell // owned by the claimer
+	settler     *settler
+	client      *webhook.Client
+	payload     *budget
+	activity    *activityCounter
+	failing     failing
+	maintenance maintenance
+	history     history
+	captures    captures
 	// What this instance can't do, as recorded last and when, and when it was tried again. The housekeeper owns them.
 	trouble                  sqlschema.Trouble
 	toldTrouble, triedUnable time.Time
 	measure                  chan struct{} // holds a token while someone measures a payload; see fetch
 
-	claims     *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
-	writes     *pgxpool.Pool // sessions that settle
-	direct     *pgx.ConnConfig
-	id         int32
-	departures int64 // of other instances, as seen at the start
-	config     configState
-	signals    signals
-	repairer   *repairer
+	claims        *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
+	writes        *pgxpool.Pool // sessions that settle
+	direct        *pgx.ConnConfig
+	id            int32
+	departures    int64 // of other instances, as seen at the start
+	configuration configuration
+	inbox         inbox
+	repairer      *repairer
 	// What dead instances held and could not yet be given back. The housekeeper owns it.
 	unreclaimed []sqlschema.Instance
 	pulse       pulse
@@ -167,7 +167,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	cfg.Name = strings.ReplaceAll(strings.ToValidUTF8(cfg.Name, "?"), "\x00", "?") // it goes into a column of text
 	d := &Dispatcher{
 		cfg: cfg, log: cfg.Logger, tell: newObservers(cfg.Observers),
-		board: newBoard(cfg.Concurrency, cfg.BatchSize),
+		scheduler: newScheduler(cfg.Concurrency, cfg.BatchSize),
 		client: webhook.NewClient(webhook.ClientConfig{
 			Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard,
 			Problem: func(err error) {
@@ -175,9 +175,9 @@ func New(cfg Config) (*Dispatcher, error) {
 			},
 		}),
 		payload:  newBudget(cfg.PayloadMemory),
-		tally:    newTally(),
+		activity: newActivityCounter(),
 		pulse:    newPulse(),
-		captures: captures{again: make(chan struct{}, 1)},
+		captures: captures{changed: make(chan struct{}, 1)},
 		measure:  make(chan struct{}, 1),
 		ready:    make(chan struct{}),
 		abort:    make(chan struct{}),
@@ -237,19 +237,19 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settling.Go(func() { d.settler.run(settleCtx) })
 	loops.Go(func() { d.claim(ctx) })
 	loops.Go(func() { d.repairer.run(ctx) })
-	loops.Go(func() { d.keepHouse(ctx) })
-	loops.Go(func() { d.keepUp(ctx) })
+	loops.Go(func() { d.watchPeers(ctx) })
+	loops.Go(func() { d.maintainTables(ctx) })
 	loops.Go(func() { d.watchStalls(ctx) })
 	reporting.Go(func() { d.watchFailures(settleCtx) })
 	loops.Wait() // ctx is done
 	d.stopping.Store(true)
 
-	d.giveBack(d.board.close())
+	d.giveBack(d.scheduler.close())
 	d.finishSending(stopSending)
 	lastWords, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	left := d.settler.finish(lastWords)
-	d.writeTally(lastWords)
+	d.writeActivity(lastWords)
 	stopSettling()
 	settling.Wait()
 	reporting.Wait()
@@ -271,7 +271,7 @@ const stopTimeout = 10 * time.Second
 
 // finishSending waits for the attempts in flight: for the grace period, or until Abort; then it cancels them.
 func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
-	open := d.board.inFlight()
+	open := d.scheduler.inFlight()
 	if open > 0 {
 		d.log.Info("stopping: waiting for attempts in flight", "attempts", open, "at_most", d.cfg.GracePeriod)
 	}
@@ -285,7 +285,7 @@ func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
 	case <-timer.C:
 	case <-d.abort:
 	}
-	open = d.board.inFlight()
+	open = d.scheduler.inFlight()
 	d.log.Warn("stopping: giving up attempts in flight, they will be made again", "attempts", open)
 	cancel()
 	<-done
@@ -419,9 +419,9 @@ func (d *Dispatcher) start(ctx context.Context) error {
 		return err
 	}
 	d.departures = w.Departures
-	d.signals.mu.Lock()
-	d.signals.watch = &w // it may say that nobody is to ring, before the bell is first armed
-	d.signals.mu.Unlock()
+	d.inbox.mu.Lock()
+	d.inbox.watch = &w // it may say that nobody is to ring, before the bell is first armed
+	d.inbox.mu.Unlock()
 	// Where it listens it registers as listening once it holds its lock, so that nobody finds it dead in between.
 	if err := d.enroll(ctx, conn, false); err != nil {
 		return err

@@ -132,7 +132,7 @@ func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Resul
 	if what == sqlschema.Delivered {
 		d.failing.succeeded(dl.event.Trigger, now)
 		if d.log.Enabled(ctx, slog.LevelDebug) {
-			d.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
+			d.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", eventID(dl)), slog.String("trigger", dl.event.Trigger),
 				slog.Int("status", r.Status), slog.Duration("took", r.Duration), slog.Duration("since_change", time.Since(dl.event.CreatedAt)), slog.String("note", r.Err))
 		}
 		return
@@ -144,7 +144,7 @@ func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Resul
 		reason = append(reason, slog.Int("status", r.Status))
 	}
 	attrs := append([]slog.Attr{
-		slog.String("event", id(dl)), slog.String("trigger", dl.event.Trigger),
+		slog.String("event", eventID(dl)), slog.String("trigger", dl.event.Trigger),
 		slog.Int("attempt", int(dl.tries)), slog.Int("attempts", max(dl.event.MaxRetries+1, int(dl.tries))),
 	}, reason...)
 	dead := what == sqlschema.Dead

@@ -22,7 +22,7 @@ import (
 func TestEverythingArrivesAfterPostgresCrashedUnderLoad(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t, "fsync=on") // a crash of the server must not lose what it had committed
-	b := &bench{server.New(t), newReceiver(t)}
+	b := &fixture{server.New(t), newReceiver(t)}
 	b.watch(t, "orders")
 	b.start(t)
 
@@ -67,7 +67,7 @@ func TestEverythingArrivesAfterPostgresCrashedUnderLoad(t *testing.T) {
 
 func TestTerminatedSessionsAreReplacedAndNothingIsLost(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.start(t)
 	conn := b.Conn(t)
@@ -83,7 +83,7 @@ func TestTerminatedSessionsAreReplacedAndNothingIsLost(t *testing.T) {
 
 func TestAPauseLongerThanTheLeaseSettlesNothingThatOthersTookOver(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	conn := b.Conn(t)
 	held := make(chan struct{})
@@ -119,7 +119,7 @@ func retryAfter(interval time.Duration) func(*sqlschema.Spec) {
 
 func TestRetriesOfAnInstanceThatStoppedAreMadeByTheOthers(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.receiver.respond(failOnce)
 	b.watch(t, "orders", retryAfter(3*time.Second))
 	conn := b.Conn(t)
@@ -136,7 +136,7 @@ func TestRetriesOfAnInstanceThatStoppedAreMadeByTheOthers(t *testing.T) {
 
 func TestATriggerRemovedAndAddedDuringAnAttemptIsRetried(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	held := make(chan struct{})
 	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, r *http.Request) {
 		holdFirst(held)(n, d, w, r)
@@ -159,7 +159,7 @@ func TestATriggerRemovedAndAddedDuringAnAttemptIsRetried(t *testing.T) {
 
 func TestAReaderOfTheHistoryDoesNotHoldUpAStart(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	tomorrow := time.Now().UTC().AddDate(0, 0, 1).Format("20060102")
 	b.Exec(t, "drop table rowhook.event_archive_"+tomorrow+", rowhook.invocation_log_"+tomorrow)
@@ -176,7 +176,7 @@ func TestAReaderOfTheHistoryDoesNotHoldUpAStart(t *testing.T) {
 
 func TestWritersRingAgainAsSoonAsASilentInstanceStops(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	held := make(chan struct{})
 	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, r *http.Request) {
 		if d.path == "hangs" {
@@ -213,7 +213,7 @@ func TestWritersRingAgainAsSoonAsASilentInstanceStops(t *testing.T) {
 
 func TestWhatCouldNotBeSettledIsReclaimedByTheOthers(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	r := b.start(t)
 	conn := b.Conn(t)
@@ -236,7 +236,7 @@ func TestWhatCouldNotBeSettledIsReclaimedByTheOthers(t *testing.T) {
 // looked and before the question for the next due time is answered.
 func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	const triggers, each = 20, 40
 	var specs []sqlschema.Spec
 	for n := range triggers {
@@ -262,7 +262,7 @@ func TestClaimsAndSettlementsReadOnlyWhatTheyTakeAlsoAfterTheEmptyQueueWasAnalyz
 	for name, cost := range map[string]string{"disk": "4", "solid state": "1.1"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders")
 			const events = 3000
 			b.Exec(t, "do $$ begin execute format('alter database %I set random_page_cost = "+cost+"', current_database()); end $$")

@@ -26,27 +26,27 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 const patience = hooktest.Patience
 
-// bench is a database, a receiver and dispatchers between them.
-type bench struct {
+// fixture is a database, a receiver and dispatchers between them.
+type fixture struct {
 	*pgtest.DB
 	receiver *receiver
 }
 
-func newBench(t *testing.T) *bench { return &bench{pgtest.New(t), newReceiver(t)} }
+func newFixture(t *testing.T) *fixture { return &fixture{pgtest.New(t), newReceiver(t)} }
 
 // watch makes a table and applies a trigger for every change of it, posting to the receiver's path of the same name.
-func (b *bench) watch(t *testing.T, name string, change ...func(*sqlschema.Spec)) {
+func (b *fixture) watch(t *testing.T, name string, change ...func(*sqlschema.Spec)) {
 	t.Helper()
 	b.Exec(t, "create table if not exists "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
 	b.apply(t, b.spec(name, change...))
 }
 
-func (b *bench) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
+func (b *fixture) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
 	return hooktest.Spec(name, b.receiver.URL, change...)
 }
 
 // apply adds triggers to those that are there.
-func (b *bench) apply(t *testing.T, specs ...sqlschema.Spec) {
+func (b *fixture) apply(t *testing.T, specs ...sqlschema.Spec) {
 	t.Helper()
 	conn := b.Conn(t)
 	cfg, err := sqlschema.Load(t.Context(), conn)
@@ -76,7 +76,7 @@ type running struct {
 }
 
 // start runs a dispatcher whose poll interval is an hour, so that nothing is found by polling.
-func (b *bench) start(t *testing.T, change ...func(*dispatcher.Config)) *running {
+func (b *fixture) start(t *testing.T, change ...func(*dispatcher.Config)) *running {
 	t.Helper()
 	log := &logs{t: t}
 	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
@@ -237,7 +237,7 @@ func eventually[T comparable](t *testing.T, conn *pgx.Conn, want T, sql string, 
 }
 
 // settled waits until the queue is empty.
-func (b *bench) settled(t *testing.T) {
+func (b *fixture) settled(t *testing.T) {
 	t.Helper()
 	eventually(t, b.Conn(t), 0, "select count(*)::integer from rowhook.event_log")
 }

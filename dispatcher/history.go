@@ -28,7 +28,7 @@ type history struct {
 }
 
 const (
-	historyAgain = 10 * time.Second // history that failed is tried again
+	historyRetry = 10 * time.Second // history that failed is tried again
 	historyTell  = time.Minute      // and spoken of
 	// How often a settlement has to fail before it is tried without history; more often where the failure may pass by itself.
 	historyFailures  = 3
@@ -72,7 +72,7 @@ func (d *Dispatcher) historyFailed(err error, events int) {
 		h.since = now
 	}
 	if err != nil {
-		h.err, h.next = err.Error(), now.Add(historyAgain)
+		h.err, h.next = err.Error(), now.Add(historyRetry)
 	}
 	h.events += events
 	if now.Sub(h.told) < historyTell {

@@ -13,14 +13,14 @@ import (
 )
 
 // forbidDDL has an event trigger refuse whatever would change a schema.
-func (b *bench) forbidDDL(t *testing.T) {
+func (b *fixture) forbidDDL(t *testing.T) {
 	t.Helper()
 	b.Exec(t, `create function public.no_ddl() returns event_trigger language plpgsql as $$ begin raise exception 'no DDL here'; end $$;
 create event trigger no_ddl on ddl_command_start execute function public.no_ddl()`)
 }
 
 // dropDays drops the partitions of these days from today, and those that there are of yesterday.
-func (b *bench) dropDays(t *testing.T, days ...int) {
+func (b *fixture) dropDays(t *testing.T, days ...int) {
 	t.Helper()
 	for _, n := range days {
 		day := time.Now().UTC().AddDate(0, 0, n).Format("20060102")
@@ -28,7 +28,7 @@ func (b *bench) dropDays(t *testing.T, days ...int) {
 	}
 }
 
-func (b *bench) warned(t *testing.T, code string) string {
+func (b *fixture) warned(t *testing.T, code string) string {
 	t.Helper()
 	problem := ""
 	require.Eventually(t, func() bool {
@@ -47,28 +47,28 @@ func (b *bench) warned(t *testing.T, code string) string {
 func TestWhereHistoryCannotBeWrittenEventsAreSettledWithoutIt(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		breaks func(t *testing.T, b *bench, role string)
+		breaks func(t *testing.T, b *fixture, role string)
 		mends  string
 		why    string
 	}{
-		"an event trigger forbids DDL": {func(t *testing.T, b *bench, _ string) {
+		"an event trigger forbids DDL": {func(t *testing.T, b *fixture, _ string) {
 			b.dropDays(t, -1, 0, 1, 2, 3)
 			b.forbidDDL(t)
 		}, "drop event trigger no_ddl", "no DDL here"},
-		"no right to write it": {func(t *testing.T, b *bench, role string) {
+		"no right to write it": {func(t *testing.T, b *fixture, role string) {
 			b.Exec(t, "revoke insert on rowhook.event_archive from "+role)
 		}, "", "permission denied"},
-		"it is gone": {func(t *testing.T, b *bench, _ string) {
+		"it is gone": {func(t *testing.T, b *fixture, _ string) {
 			b.Exec(t, "drop view rowhook.events; drop table rowhook.invocation_log")
 		}, "", "does not exist"},
-		"a trigger of someone's refuses it": {func(t *testing.T, b *bench, _ string) {
+		"a trigger of someone's refuses it": {func(t *testing.T, b *fixture, _ string) {
 			b.Exec(t, `create function public.refuse() returns trigger language plpgsql as $$ begin raise exception 'not here'; end $$;
 create trigger refuse before insert on rowhook.event_archive for each row execute function public.refuse()`)
 		}, "drop trigger refuse on rowhook.event_archive", "not here"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders", noRetry)
 			b.watch(t, "bad", noRetry)
 			b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
@@ -109,7 +109,7 @@ create trigger refuse before insert on rowhook.event_archive for each row execut
 
 func TestThatHistoryWillEndIsSaidADayBefore(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.dropDays(t, 1, 2, 3)
 	b.forbidDDL(t)
@@ -133,7 +133,7 @@ func TestHousekeepingsDDLFindsWhatEventTriggersName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders")
 			b.Exec(t, prepare+`;
 create function public.log_ddl() returns event_trigger language plpgsql as $$ begin insert into ddl_log values (tg_tag); end $$;

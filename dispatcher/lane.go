@@ -1,8 +1,6 @@
 package dispatcher
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/webhook"
@@ -10,7 +8,7 @@ import (
 )
 
 // lane is one trigger in this dispatcher: what it is, what of it waits here for a slot, and from where its next claim
-// starts. The board's mutex guards it.
+// starts. The scheduler's mutex guards it.
 type lane struct {
 	id       int32 // of the trigger
 	trigger  sqlschema.Trigger
@@ -24,9 +22,9 @@ type lane struct {
 	queue    []*delivery // claimed, waiting for a slot
 	head     int         // of queue
 	inFlight int
-	waiting  bool // in board.waiting
+	waiting  bool // in scheduler.waiting
 
-	dirty   bool // more may be due: in board.dirty
+	dirty   bool // more may be due: in scheduler.dirty
 	search  bool // the next claim starts from the beginning
 	pending bool // a wake-up came while a claim was under way
 
@@ -58,7 +56,7 @@ type delivery struct {
 	started time.Time // zero: waits for a slot
 	stalled bool      // counts no longer as active
 
-	prev, next *delivery // in board.outstanding
+	prev, next *delivery // in scheduler.outstanding
 }
 
 // settleMargin is what must be left of a lease after the timeout when an attempt starts.
@@ -148,42 +146,8 @@ func (l *lane) named(qualified string) {
 		return
 	}
 	l.qualified = qualified
-	if schema, table, err := splitName(qualified); err == nil {
+	if schema, table, err := sqlschema.SplitName(qualified); err == nil {
 		l.schema, l.table = schema, table
 	}
 	// A bare oid means that the table is gone; its events keep the name it had.
-}
-
-// splitName takes apart a schema-qualified, quoted name as regclass prints it.
-func splitName(qualified string) (schema, table string, err error) {
-	var parts []string
-	for rest := qualified; ; {
-		part, after := "", ""
-		if strings.HasPrefix(rest, `"`) {
-			end := 1
-			for end < len(rest) && (rest[end] != '"' || end+1 < len(rest) && rest[end+1] == '"') {
-				if rest[end] == '"' {
-					end++
-				}
-				end++
-			}
-			if end >= len(rest) {
-				return "", "", fmt.Errorf("read table name %s: missing quote", qualified)
-			}
-			part, after = strings.ReplaceAll(rest[1:end], `""`, `"`), rest[end+1:]
-		} else if dot := strings.IndexByte(rest, '.'); dot >= 0 {
-			part, after = rest[:dot], rest[dot:]
-		} else {
-			part = rest
-		}
-		parts = append(parts, part)
-		if after == "" {
-			break
-		}
-		rest = after[1:]
-	}
-	if len(parts) != 2 {
-		return "", "", fmt.Errorf("read table name %s: want schema.table", qualified)
-	}
-	return parts[0], parts[1], nil
 }

@@ -22,7 +22,7 @@ type sighting struct {
 	looks int // that found it so, beyond the first
 }
 
-// An lifeSigns that could not look or write itself for so long knows nothing about the others: it begins anew.
+// A lifeSigns that could not look or write itself for so long knows nothing about the others: it begins anew.
 const blindAfter = 4 * time.Second
 
 // judge takes in a look, and returns who is dead. beat is when this instance last wrote that it is alive itself: who can't write must
@@ -62,8 +62,8 @@ func (s *sighting) dead(now time.Time) bool {
 	return s.looks > 1 && unchanged >= sqlschema.UnseenAfter
 }
 
-// suspects reports that somebody may be dead who has to be looked at again soon.
-func (o *lifeSigns) suspects() bool {
+// anySuspect reports that an instance may be dead, so that the next look must be soon.
+func (o *lifeSigns) anySuspect() bool {
 	for _, s := range o.seen {
 		if s.Listens && !s.Locked || s.looks > 1 && s.Seen != 0 {
 			return true

@@ -20,7 +20,7 @@ import (
 )
 
 // startPretending runs a dispatcher for which so many percent of the queue of notifications are in use.
-func (b *bench) startPretending(t *testing.T, percent *atomic.Int64, change ...func(*dispatcher.Config)) (*dispatcher.Dispatcher, *logs, context.CancelFunc) {
+func (b *fixture) startPretending(t *testing.T, percent *atomic.Int64, change ...func(*dispatcher.Config)) (*dispatcher.Dispatcher, *logs, context.CancelFunc) {
 	t.Helper()
 	log := &logs{t: t}
 	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))}
@@ -44,7 +44,7 @@ func (b *bench) startPretending(t *testing.T, percent *atomic.Int64, change ...f
 }
 
 // awaitBell waits until the doorbell says ring, or silence.
-func (b *bench) awaitBell(t *testing.T, rings bool) {
+func (b *fixture) awaitBell(t *testing.T, rings bool) {
 	t.Helper()
 	conn := b.Conn(t)
 	require.Eventually(t, func() bool {
@@ -55,7 +55,7 @@ func (b *bench) awaitBell(t *testing.T, rings bool) {
 
 func TestNobodyRingsWhileTheQueueOfNotificationsFillsUpAndEventsAreFoundAllTheSame(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "muted")
 	var percent atomic.Int64
 	var rings atomic.Int64
@@ -95,7 +95,7 @@ func TestNobodyRingsWhileTheQueueOfNotificationsFillsUpAndEventsAreFoundAllTheSa
 
 func TestADispatcherThatStartsWhileTheQueueOfNotificationsFillsUpArmsNothing(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "late")
 	var percent atomic.Int64
 	percent.Store(90)

@@ -23,7 +23,7 @@ import (
 
 func TestHooksAreToldWhatHappens(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
 	b.receiver.respond(failOnce)
 	var mu sync.Mutex
@@ -76,7 +76,7 @@ func TestHooksAreToldWhatHappens(t *testing.T) {
 
 func TestALostSessionIsToldToTheHookAndShownByStats(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	var heard, lost atomic.Int32
 	r := b.start(t, observing(dispatcher.Observer{Listening: func(listens bool) {
@@ -99,7 +99,7 @@ func TestALostSessionIsToldToTheHookAndShownByStats(t *testing.T) {
 
 func TestStatsShowWhatIsInFlight(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Concurrency = 2 })
 	held := make(chan struct{})
 	b.receiver.respond(holdFirst(held))
@@ -114,7 +114,7 @@ func TestStatsShowWhatIsInFlight(t *testing.T) {
 
 func TestOnlyEventsThatNobodyRangForCountAsMissed(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.watch(t, "quiet", func(s *sqlschema.Spec) { s.Notify = sqlschema.NotifyNever })
 	var missed atomic.Int32
@@ -143,7 +143,7 @@ select rowhook.uuid7(), id, 'I', '{}' from rowhook.trigger, generate_series(1, 3
 // TestEveryLineAboutAnEventNamesItAndItsTrigger reads what is logged while everything goes wrong.
 func TestEveryLineAboutAnEventNamesItAndItsTrigger(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
 	b.receiver.respond(func(n int, _ delivery, w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader([]int{500, 200, 404}[n%3])

@@ -24,7 +24,7 @@ type ledger struct {
 	err  error
 }
 
-func (b *bench) keepLedger(t *testing.T, table string) *ledger {
+func (b *fixture) keepLedger(t *testing.T, table string) *ledger {
 	t.Helper()
 	l := &ledger{stop: make(chan struct{})}
 	conn := b.Conn(t)
@@ -54,7 +54,7 @@ func (l *ledger) close(t *testing.T) int {
 }
 
 // complete waits until each row has arrived.
-func (b *bench) complete(t *testing.T, path string, rows int) {
+func (b *fixture) complete(t *testing.T, path string, rows int) {
 	t.Helper()
 	b.settled(t)
 	seen := map[string]bool{}
@@ -68,7 +68,7 @@ func (b *bench) complete(t *testing.T, path string, rows int) {
 
 func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "a")
 	first := b.start(t)
 	b.start(t)
@@ -97,7 +97,7 @@ func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 
 func TestWhatIsDoneIsCountedByTheMinute(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "good")
 	b.watch(t, "bad", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
 	b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
@@ -123,7 +123,7 @@ select format('%s %s %s %s', sum(delivered), sum(failed), sum(died), coalesce(mi
 
 func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
 		if d.path == "a" {
 			http.Error(w, "moved", http.StatusGone)
@@ -153,7 +153,7 @@ func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
 }
 
 // fullUntil makes writing of deliveries fail as on a full disk, for as long as the history holds a partition.
-func (b *bench) fullUntil(t *testing.T, partition string) {
+func (b *fixture) fullUntil(t *testing.T, partition string) {
 	t.Helper()
 	b.Exec(t, `
 create function public.full_disk() returns trigger language plpgsql as $$
@@ -168,7 +168,7 @@ create trigger full_disk before insert on rowhook.event_archive for each row exe
 
 func TestAFullDiskShedsTheOldestHistoryAndNothingElse(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "a")
 	day := func(n int) string { return time.Now().UTC().AddDate(0, 0, n).Format("20060102") }
 	b.Exec(t, "select rowhook.ensure_partitions(now() - interval '2 days', now())")
@@ -189,7 +189,7 @@ select rowhook.uuid7(), now(), now() - i * interval '1 day', 1, 1, 'I' from gene
 // Truncating needs some pages anew, of which a full disk has none. That was the rule when Postgres had a file system of 400 MB for itself.
 func TestADiskTooFullToEmptyTodaysHistoryLosesItsPartition(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "a")
 	today := time.Now().UTC().Format("20060102")
 	b.Exec(t, `
@@ -214,7 +214,7 @@ create trigger no_room_to_insert before insert on rowhook.event_archive_`+today+
 
 func TestUpkeepTellsWhatItDropped(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.Exec(t, "select rowhook.ensure_partitions(now() - interval '9 days', now())")
 	told := make(chan dispatcher.Maintenance, 100)
 	r := b.start(t, observing(dispatcher.Observer{Maintained: func(m dispatcher.Maintenance) { told <- m }}))
@@ -225,7 +225,7 @@ func TestUpkeepTellsWhatItDropped(t *testing.T) {
 
 func TestAMissingPartitionLosesNoEvent(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "a")
 	b.start(t)
 	today := time.Now().UTC().Format("20060102")
@@ -238,7 +238,7 @@ func TestAMissingPartitionLosesNoEvent(t *testing.T) {
 
 func TestALateAutovacuumIsHelped(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.Exec(t, "alter table rowhook.event_log set (autovacuum_enabled = off)")
 	b.Exec(t, "insert into rowhook.event_log (id, trigger_id, op) select rowhook.uuid7(), 1, 'I' from generate_series(1, 60000)")
 	b.Exec(t, "delete from rowhook.event_log")

@@ -18,7 +18,7 @@ import (
 )
 
 // neighbour waits for an event of another trigger, which is late if it waits for the poison.
-func (b *bench) neighbour(t *testing.T, table string) {
+func (b *fixture) neighbour(t *testing.T, table string) {
 	t.Helper()
 	before := len(b.receiver.on(table))
 	began := time.Now()
@@ -28,7 +28,7 @@ func (b *bench) neighbour(t *testing.T, table string) {
 }
 
 // write runs SQL in a session that speaks UTF-8, whatever is set.
-func (b *bench) write(t *testing.T, sql string) {
+func (b *fixture) write(t *testing.T, sql string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), b.URL()+"&client_encoding=UTF8")
 	require.NoError(t, err)
@@ -48,7 +48,7 @@ func TestSessionsSpeakUTF8WhateverRoleAndDatabaseSay(t *testing.T) {
 			setting := strings.ReplaceAll(setting, "LATIN1", map[string]string{"UTF8": "LATIN1", "EUC_JP": "SJIS"}[encoding])
 			t.Run(name+" "+encoding, func(t *testing.T) {
 				t.Parallel()
-				b := &bench{pgtest.NewIn(t, encoding), newReceiver(t)}
+				b := &fixture{pgtest.NewIn(t, encoding), newReceiver(t)}
 				b.watch(t, "orders")
 				b.watch(t, "other")
 				b.Exec(t, setting)
@@ -64,7 +64,7 @@ func TestSessionsSpeakUTF8WhateverRoleAndDatabaseSay(t *testing.T) {
 
 func TestADatabaseOfAnotherEncodingDeliversUTF8AndKnowsItsNames(t *testing.T) {
 	t.Parallel()
-	b := &bench{pgtest.NewIn(t, "LATIN1"), newReceiver(t)}
+	b := &fixture{pgtest.NewIn(t, "LATIN1"), newReceiver(t)}
 	b.write(t, `create table orders (id serial, "größe" text, n text)`)
 	conn, err := pgx.Connect(t.Context(), b.URL()+"&client_encoding=UTF8")
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestAPayloadThatCanNotBeConvertedCostsItsEventAlone(t *testing.T) {
 	} {
 		t.Run(encoding, func(t *testing.T) {
 			t.Parallel()
-			b := &bench{pgtest.NewIn(t, encoding), newReceiver(t)}
+			b := &fixture{pgtest.NewIn(t, encoding), newReceiver(t)}
 			var names []string
 			for n := range 5 {
 				names = append(names, fmt.Sprint("t", n))
@@ -139,7 +139,7 @@ func TestAnOutcomeThatCanNotBeRecordedWithItsPayloadIsRecordedWithoutIt(t *testi
 	for _, state := range []string{pgerrcode.DataCorrupted, pgerrcode.ProgramLimitExceeded, pgerrcode.InternalError, pgerrcode.OutOfMemory} {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders")
 			b.watch(t, "dies", func(s *sqlschema.Spec) { s.Retry.Limit = 0 })
 			b.watch(t, "other")
@@ -169,7 +169,7 @@ create trigger damaged before insert on rowhook.dead_letter for each row when (n
 // Of what a role, a database or a person sets, a dispatcher's sessions keep nothing that could make one event fail all.
 func TestSettingsOfRoleAndDatabaseDoNotReachTheDispatcher(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.watch(t, "other")
 	conn := b.Conn(t)
@@ -190,7 +190,7 @@ end $$`)
 
 func TestAPayloadAboveTheLargestBodyIsADeadLetterThatWasNeverFetched(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.watch(t, "other")
 	r := b.start(t, func(c *dispatcher.Config) { c.MaxBody = 100_000 })
@@ -216,7 +216,7 @@ union all select string_agg(md5((i / 10)::text), '') from generate_series(1, 200
 
 func TestAnEventThatMayEndTheDispatcherIsSentAloneOnceAndThenBuried(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit = 1 })
 	b.watch(t, "other")
 	b.Exec(t, `insert into orders (v) values ('alone'), ('buried'), ('in order')`)

@@ -15,7 +15,7 @@ import (
 // How often an instance says that it is alive, and how soon it tries again where it could not.
 const (
 	beatEvery   = time.Second
-	beatAgain   = 250 * time.Millisecond
+	beatRetry   = 250 * time.Millisecond
 	beatTimeout = 5 * time.Second
 	// A failure is worth a line when it has lasted so long: until then the others have not noticed either.
 	beatFailing = 5 * time.Second
@@ -72,7 +72,7 @@ func (d *Dispatcher) beat(ctx context.Context) {
 			said = true
 			d.log.Warn("this instance can't show that it is alive, the others will take it for dead and give back its events", "instance", d.id, "error", err)
 		}
-		timer.Reset(beatAgain)
+		timer.Reset(beatRetry)
 	}
 }
 
@@ -80,9 +80,9 @@ func (d *Dispatcher) beat(ctx context.Context) {
 func (d *Dispatcher) sayAlive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	d.signals.mu.Lock()
-	listens := d.signals.listen
-	d.signals.mu.Unlock()
+	d.inbox.mu.Lock()
+	listens := d.inbox.listen
+	d.inbox.mu.Unlock()
 	err := d.sayAliveBy(ctx, d.claims, listens)
 	if err != nil && ctx.Err() == nil { // the role may have all the sessions that it is allowed to have
 		err = d.sayAliveBy(ctx, d.writes, listens)
@@ -102,7 +102,7 @@ func (d *Dispatcher) sayAliveBy(ctx context.Context, pool *pgxpool.Pool, listens
 		}
 		d.log.Warn("this instance was taken for dead and its events were given back, it has registered again", "instance", d.id, "listens", listens)
 		d.inherit() // its claims found nothing meanwhile
-		d.board.wake()
+		d.scheduler.wake()
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -92,24 +91,6 @@ func TestFateOfAnAttempt(t *testing.T) {
 	}
 }
 
-func TestSplitNameReadsWhatPostgresQuotes(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		schema, table := rapid.StringMatching(`[a-zA-Z0-9_ ."ä]{1,8}`).Draw(t, "schema"), rapid.StringMatching(`[a-z_."]{1,8}`).Draw(t, "table")
-		gotSchema, gotTable, err := splitName(pgx.Identifier{schema, table}.Sanitize())
-		require.NoError(t, err)
-		require.Equal(t, schema, gotSchema)
-		require.Equal(t, table, gotTable)
-	})
-	schema, table, err := splitName(`public.orders`)
-	require.NoError(t, err)
-	require.Equal(t, "public.orders", schema+"."+table)
-	for _, bad := range []string{"16384", `"a`, `a.b.c`, ""} {
-		_, _, err := splitName(bad)
-		require.Error(t, err, bad)
-	}
-}
-
 func TestPrefetchLastsFor25msAndASlowEndpointGetsNone(t *testing.T) {
 	t.Parallel()
 	require.Zero(t, prefetch(100, 0, 400), "nothing is known")
@@ -148,9 +129,9 @@ func TestLagNoticeNamesTheSettingToRaise(t *testing.T) {
 	require.Contains(t, out.String(), "raise --concurrency")
 }
 
-// lanes makes a board with lanes 1 to n.
-func lanes(limit, batch, n int, concurrency int) *board {
-	b := newBoard(limit, batch)
+// lanes makes a scheduler with lanes 1 to n.
+func lanes(limit, batch, n int, concurrency int) *scheduler {
+	b := newScheduler(limit, batch)
 	var triggers []sqlschema.Trigger
 	for id := range int32(n) {
 		s := sqlschema.DefaultSpec()
@@ -161,8 +142,8 @@ func lanes(limit, batch, n int, concurrency int) *board {
 	return b
 }
 
-// fill claims everything the board asks for of one trigger and returns what may start.
-func fill(t require.TestingT, b *board, now time.Time, trigger int32) (started []*delivery) {
+// fill claims everything the scheduler asks for of one trigger and returns what may start.
+func fill(t require.TestingT, b *scheduler, now time.Time, trigger int32) (started []*delivery) {
 	b.mark(trigger)
 	for {
 		wants, ls, _ := b.wants(now)
@@ -235,7 +216,7 @@ func TestSlotsNeverExceedTheLimits(t *testing.T) {
 	})
 }
 
-func TestClosedBoardHandsBackWhatWaits(t *testing.T) {
+func TestClosedSchedulerHandsBackWhatWaits(t *testing.T) {
 	t.Parallel()
 	b, now := lanes(2, 5, 1, 0), time.Now()
 	b.lanes[1].average, b.average = time.Microsecond, time.Microsecond // fast: it prefetches
@@ -286,26 +267,26 @@ func TestNothingIsClaimedWhileTooMuchIsUnsettled(t *testing.T) {
 	require.Empty(t, wants)
 }
 
-func TestTheSieveIsUsedWhileItIsTheCheaperWay(t *testing.T) {
+func TestEmptyTriggersAreLeftOutFirstWhileThatIsCheaper(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	claims := func(s *sieve, plain, sifted time.Duration) (uses int) {
+	claims := func(s *claimCost, probing, nonEmptyTook time.Duration) (uses int) {
 		for range 1000 {
 			now = now.Add(10 * time.Millisecond)
-			sift, d := s.use(400, now), plain
-			if sift {
-				uses, d = uses+1, sifted
+			nonEmpty, d := s.preferNonEmpty(400, now), probing
+			if nonEmpty {
+				uses, d = uses+1, nonEmptyTook
 			}
-			s.took(400, sift, 2, d)
+			s.note(400, nonEmpty, 2, d)
 		}
 		return uses
 	}
-	var s sieve
-	require.False(t, s.use(sieveFrom-1, now), "for few lanes it makes no difference")
+	var s claimCost
+	require.False(t, s.preferNonEmpty(comparedFrom-1, now), "for few lanes it makes no difference")
 	require.Greater(t, claims(&s, 4*time.Millisecond, time.Millisecond), 990)
 	require.Less(t, claims(&s, 4*time.Millisecond, 40*time.Millisecond), 10, "a long transaction makes it dear")
 	require.Greater(t, claims(&s, 4*time.Millisecond, time.Millisecond), 300, "that is over, and noticed within ten seconds")
-	s.took(400, true, 300, time.Second)
-	s.took(400, true, 300, time.Second)
+	s.note(400, true, 300, time.Second)
+	s.note(400, true, 300, time.Second)
 	require.Greater(t, claims(&s, 4*time.Millisecond, time.Millisecond), 990, "what a claim takes that finds much says nothing")
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // tables lists the tables that the deliveries named, by the value of their row.
-func (b *bench) tables(t *testing.T, trigger string, n int) map[string]string {
+func (b *fixture) tables(t *testing.T, trigger string, n int) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for _, d := range b.receiver.await(t, trigger, n) {
@@ -29,7 +29,7 @@ func (b *bench) tables(t *testing.T, trigger string, n int) map[string]string {
 }
 
 // lacking is what a start warns of.
-func (b *bench) lacking(t *testing.T) (lines []string) {
+func (b *fixture) lacking(t *testing.T) (lines []string) {
 	t.Helper()
 	require.NoError(t, pgx.BeginFunc(t.Context(), b.Conn(t), func(tx pgx.Tx) (err error) {
 		lines, err = sqlschema.Lacking(t.Context(), tx)
@@ -42,7 +42,7 @@ func (b *bench) lacking(t *testing.T) (lines []string) {
 // and dropped, and one is watched. Half of them have died and are sent again.
 func TestEventsKeepTheirTableWhenTheirTriggerMoves(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.Exec(t, "create table stays (id int, v text); create table renamed (id int, v text); create table dropped (id int, v text); create table watched (id int, v text)")
 	manual := func(s *sqlschema.Spec) { s.On.Manual = true; s.Retry.Limit = 0 }
 	on := func(table string) func(*sqlschema.Spec) { return func(s *sqlschema.Spec) { s.Table = table } }
@@ -89,7 +89,7 @@ func TestEventsKeepTheirTableWhenTheirTriggerMoves(t *testing.T) {
 // TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow swaps a watched table by renames, applies, and drops the old one while its event waits.
 func TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.Exec(t, "create table swapped (id int, v text)")
 	b.apply(t, b.spec("swapped"))
 	b.Exec(t, "insert into swapped (v) values ('old'); alter table swapped rename to swapped_old; create table swapped (id int, v text)")
@@ -105,7 +105,7 @@ func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	if !pgtest.CanDump(t) {
 		return
 	}
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "first")
 	b.Exec(t, "create table second (id int, v text); insert into first (v) values ('first')")
 	moved := b.spec("first", func(s *sqlschema.Spec) { s.Table = "second" })
@@ -115,7 +115,7 @@ func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	b.Exec(t, "insert into gone (v) values ('gone'); drop table gone")
 	dump := b.Dump(t)
 
-	copied := &bench{pgtest.NewEmpty(t), b.receiver}
+	copied := &fixture{pgtest.NewEmpty(t), b.receiver}
 	copied.Load(t, dump)
 	conn := copied.Conn(t)
 	var stale int

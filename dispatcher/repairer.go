@@ -98,8 +98,8 @@ func (r *repairer) rest() time.Duration {
 	return max(rest, 0)
 }
 
-// firstAgain is how soon a claim is given back once more whose session could not be ended.
-const firstAgain = time.Second
+// firstRepeat is how soon a claim is given back once more whose session could not be ended.
+const firstRepeat = time.Second
 
 // all repairs what there is to repair by now, and keeps what it could not, or has to do again. The last time it does not wait for anything.
 func (r *repairer) all(ctx context.Context, last bool) (err error) {
@@ -118,7 +118,7 @@ func (r *repairer) all(ctx context.Context, last bool) (err error) {
 			if !r.d.pooled() || i.by.Number == 0 || last {
 				continue
 			}
-			i.wait = max(2*i.wait, firstAgain)
+			i.wait = max(2*i.wait, firstRepeat)
 			i.next = now.Add(i.wait)
 		}
 		if !i.over(now) {
@@ -150,7 +150,7 @@ func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 	n, err := sqlschema.Disown(ctx, d.writes, i.by, i.wants)
 	if n > 0 {
 		d.log.Warn("gave back events whose claim was interrupted", "events", n)
-		d.board.markAll(true)
+		d.scheduler.markAll(true)
 	}
 	return err
 }

@@ -20,7 +20,7 @@ import (
 // dead letter that dies again, large payloads, what a dead instance left, orphans, and partitions made and dropped.
 func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, sqlschema.Duration(50*time.Millisecond) })
 	b.watch(t, "gone")
 	conn := b.Conn(t)
@@ -72,7 +72,7 @@ func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) 
 
 func TestRunSaysWhichRightsItsRoleLacks(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	role, url := b.Role(t)
 	run := func() error {
 		d, err := dispatcher.New(dispatcher.Config{DatabaseURL: url, Logger: slog.New(slog.DiscardHandler)})
@@ -90,7 +90,7 @@ func TestRunSaysWhichRightsItsRoleLacks(t *testing.T) {
 // TestForgedNotificationsDoNoMoreThanWakeTheDispatcher floods it, as any role that may connect can, while events are delivered.
 func TestForgedNotificationsDoNoMoreThanWakeTheDispatcher(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	role, url := b.Role(t)
 	forger, err := pgx.Connect(t.Context(), url)

@@ -23,22 +23,22 @@ func (d *Dispatcher) send(dl *delivery) {
 
 // attempt makes one attempt and returns the event that takes its slot.
 func (d *Dispatcher) attempt(dl *delivery) *delivery {
-	spec, endpoint := d.board.plan(dl)
+	spec, endpoint := d.scheduler.plan(dl)
 	if time.Until(dl.expires) < min(endpoint.Timeout(), longestLease)+settleMargin {
 		// It waited here until its lease would not last for an attempt any more.
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
-		return d.board.done(dl, 0, false)
+		return d.scheduler.done(dl, 0, false)
 	}
 	if err := d.client.Prepare(endpoint); err != nil { // since it was claimed, the configuration or a file has changed
 		d.disable(dl, err)
-		return d.board.done(dl, 0, false)
+		return d.scheduler.done(dl, 0, false)
 	}
 	bad := d.interrupted(dl, spec.Retry.Limit)
 	if bad == nil && dl.held > 0 {
 		free, err := d.fetch(dl, min(endpoint.Timeout(), longestLease))
 		defer free()
 		if err != nil && !errors.As(err, &bad) {
-			return d.board.done(dl, 0, false)
+			return d.scheduler.done(dl, 0, false)
 		}
 	}
 	if bad == nil {
@@ -51,7 +51,7 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	} else {
 		result = webhook.Result{StartedAt: time.Now(), Kind: bad.kind, Err: bad.Error()}
 	}
-	next := d.board.done(dl, result.Duration, bad == nil)
+	next := d.scheduler.done(dl, result.Duration, bad == nil)
 
 	number := int(dl.tries)
 	what, delay := fate(spec.Retry, number, dl.event.ID, &result)
@@ -66,7 +66,7 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 		s.Reason = reason(&result)
 	}
 	d.settler.add(dl, s)
-	d.tally.add(dl, &result, what)
+	d.activity.add(dl, &result, what)
 	d.tell.attempted(dl, endpoint, &result, what, delay, ended)
 	d.report(dl, endpoint, &result, what, delay)
 	return next
@@ -86,9 +86,9 @@ func (d *Dispatcher) interrupted(dl *delivery, limit int) *payloadError {
 	timer, ticker := time.NewTimer(aloneWithin), time.NewTicker(aloneWithin/100)
 	defer timer.Stop()
 	defer ticker.Stop()
-	d.log.Warn("the attempts of an event were interrupted more often than it may be tried: sending it alone", "event", id(dl), "trigger", dl.event.Trigger)
+	d.log.Warn("the attempts of an event were interrupted more often than it may be tried: sending it alone", "event", eventID(dl), "trigger", dl.event.Trigger)
 	for {
-		if mine, quiet := d.board.hush(dl); mine && quiet {
+		if mine, quiet := d.scheduler.quiesce(dl); mine && quiet {
 			return nil
 		}
 		select {
@@ -143,7 +143,7 @@ func (d *Dispatcher) checkPayload(e *webhook.Event) *payloadError {
 }
 
 // fetchAgain is when an event is claimed again whose payload could not be fetched.
-const fetchAgain = 5 * time.Second
+const fetchRetry = 5 * time.Second
 
 // fetch reads the payload that the claim left behind, once there is room for it. free gives the room back.
 func (d *Dispatcher) fetch(dl *delivery, timeout time.Duration) (free func(), err error) {
@@ -197,18 +197,18 @@ func (d *Dispatcher) size(ctx context.Context, dl *delivery) (size int64, ours b
 func (d *Dispatcher) unfetched(dl *delivery, ours bool, err error) error {
 	switch {
 	case sqlschema.IsData(err):
-		d.board.poisoned(dl.lane)
+		d.scheduler.poisoned(dl.lane)
 		return unreadable(err)
 	case errors.Is(err, context.DeadlineExceeded) || d.sendCtx.Err() != nil: // it took too long, or we are stopping
 		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 	case err != nil:
 		if begins, _ := d.failing.failed(dl.event.Trigger, time.Now(), false, []slog.Attr{slog.String("error", err.Error())}); begins {
-			d.log.Warn("can't fetch a payload, the event will be claimed again; counted each minute from now on", "event", id(dl), "trigger", dl.event.Trigger, "in", fetchAgain, "error", err)
+			d.log.Warn("can't fetch a payload, the event will be claimed again; counted each minute from now on", "event", eventID(dl), "trigger", dl.event.Trigger, "in", fetchRetry, "error", err)
 		}
-		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchAgain})
+		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchRetry})
 	case !ours:
-		d.log.Warn("an event was taken over by another instance before it was sent", "event", id(dl), "trigger", dl.event.Trigger)
-		d.board.settled([]*delivery{dl})
+		d.log.Warn("an event was taken over by another instance before it was sent", "event", eventID(dl), "trigger", dl.event.Trigger)
+		d.scheduler.settled([]*delivery{dl})
 	}
 	return errNotFetched
 }

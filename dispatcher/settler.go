@@ -147,18 +147,18 @@ func untilItAnswers() retry.Backoff {
 }
 
 // write settles a batch, however often it takes. It returns false only when ctx is done.
-func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, again bool) bool {
+func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, mayHaveCommitted bool) bool {
 	failures, bare := 0, s.d.history.avoided(time.Now())
 	var blamed error // why it is tried without history
 	suspected, escaped := 0, false
 	err := retry.Do(ctx, untilItAnswers(), func(ctx context.Context) error {
-		n, err := s.try(ctx, batch, again, bare)
+		n, err := s.try(ctx, batch, mayHaveCommitted, bare)
 		if err == nil {
 			if failures > 0 && !bare {
 				s.d.log.Info("deliveries are recorded again")
 			}
 			s.recorded(batch, bare, blamed)
-			s.settled(batch, owners, n, again)
+			s.settled(batch, owners, n, mayHaveCommitted)
 			return nil
 		}
 		failures++
@@ -172,9 +172,9 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 		case sqlschema.IsUnstorable(err) && !escaped:
 			escaped = true
 			escapeResponses(batch)
-			if n, err = s.try(ctx, batch, again, bare); err == nil {
+			if n, err = s.try(ctx, batch, mayHaveCommitted, bare); err == nil {
 				s.recorded(batch, bare, blamed)
-				s.settled(batch, owners, n, again)
+				s.settled(batch, owners, n, mayHaveCommitted)
 				return nil
 			}
 			if sqlschema.IsBadData(err) {
@@ -187,9 +187,9 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 				return err
 			}
 		}
-		again = true
+		mayHaveCommitted = true
 		if failures == 1 && blamed == nil && ctx.Err() == nil {
-			s.d.log.Error("can't record deliveries, trying again until it succeeds", append(about(owners), "error", err)...)
+			s.d.log.Error("can't record deliveries, trying again until it succeeds", append(eventAttrs(owners), "error", err)...)
 		}
 		if !bare && mayBlame(err, failures) {
 			bare, blamed = true, err
@@ -202,12 +202,12 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 	if ctx.Err() != nil {
 		return false
 	}
-	return s.isolate(ctx, batch, owners, again, err)
+	return s.isolate(ctx, batch, owners, mayHaveCommitted, err)
 }
 
 // recorded notes whether history was written with a batch that would have had some.
 func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error) {
-	_, settings := s.d.config.get()
+	_, settings := s.d.configuration.get()
 	if settings.Retention.Delivered == 0 && settings.Retention.Attempts == 0 {
 		return
 	}
@@ -226,18 +226,18 @@ func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error
 	}
 }
 
-func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again, bare bool) (int, error) {
+func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, mayHaveCommitted, bare bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	_, settings := s.d.config.get()
+	_, settings := s.d.configuration.get()
 	began := time.Now()
 	s.d.settling.begin(began)
 	n, err := sqlschema.Settle(ctx, s.d.writes, sqlschema.SettleOptions{
-		Instance:      s.d.id,
-		KeepDelivered: settings.Retention.Delivered > 0,
-		KeepAttempts:  settings.Retention.Attempts > 0,
-		NoHistory:     bare,
-		Again:         again,
+		Instance:         s.d.id,
+		KeepDelivered:    settings.Retention.Delivered > 0,
+		KeepAttempts:     settings.Retention.Attempts > 0,
+		NoHistory:        bare,
+		MayHaveCommitted: mayHaveCommitted,
 	}, batch)
 	err = sqlschema.ExplainHidden(err)
 	s.d.settling.ended(err)
@@ -250,38 +250,38 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, again, 
 }
 
 // isolate finds the settlement that Postgres refuses for what is in it, and writes it without the response.
-func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, again bool, err error) bool {
+func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, mayHaveCommitted bool, err error) bool {
 	if n := len(batch); n > 1 {
-		return s.write(ctx, batch[:n/2], owners[:n/2], again) && s.write(ctx, batch[n/2:], owners[n/2:], again)
+		return s.write(ctx, batch[:n/2], owners[:n/2], mayHaveCommitted) && s.write(ctx, batch[n/2:], owners[n/2:], mayHaveCommitted)
 	}
 	st := &batch[0]
 	// A value that can't be stored came with the response. What can't be read is the event's own.
 	own := !isRefusedRow(err) && !sqlschema.IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire, pgerrcode.InvalidTextRepresentation, pgerrcode.NumericValueOutOfRange, pgerrcode.StringDataRightTruncationDataException)
 	if moves := st.Fate == sqlschema.Delivered || st.Fate == sqlschema.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
-		s.d.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		s.d.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		st.Bare = true
 		if st.Fate == sqlschema.Dead {
 			st.Reason += " (and its payload is lost: " + toASCII(err.Error()) + ")"
 		}
-		return s.write(ctx, batch, owners, again)
+		return s.write(ctx, batch, owners, mayHaveCommitted)
 	}
 	if a := st.Attempt; hasResponse(a) {
-		s.d.log.Error("the database refuses a response, recording the attempt without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		s.d.log.Error("the database refuses a response, recording the attempt without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		a.Header, a.Body, a.Error = nil, "", responseLost
 		if batch[0].Fate == sqlschema.Dead {
 			batch[0].Reason = a.Error
 		}
-		return s.write(ctx, batch, owners, again)
+		return s.write(ctx, batch, owners, mayHaveCommitted)
 	}
 	if batch[0].Attempt != nil {
-		if n, bareErr := s.try(ctx, batch, again, true); bareErr == nil {
-			s.d.log.Error("the database refuses the history of an event, which is settled without it", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
-			s.settled(batch, owners, n, again)
+		if n, bareErr := s.try(ctx, batch, mayHaveCommitted, true); bareErr == nil {
+			s.d.log.Error("the database refuses the history of an event, which is settled without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+			s.settled(batch, owners, n, mayHaveCommitted)
 			return true
 		}
 	}
-	s.d.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", id(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
-	s.d.board.settled(owners)
+	s.d.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+	s.d.scheduler.settled(owners)
 	return true
 }
 
@@ -356,15 +356,15 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) e
 }
 
 // settled takes note of what is written.
-func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n int, again bool) {
-	s.d.board.settled(owners)
-	if lost := len(batch) - n; lost > 0 && !again {
-		s.d.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, about(owners)...)...)
+func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n int, mayHaveCommitted bool) {
+	s.d.scheduler.settled(owners)
+	if lost := len(batch) - n; lost > 0 && !mayHaveCommitted {
+		s.d.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, eventAttrs(owners)...)...)
 	}
 	now := time.Now()
 	for i := range batch {
 		if f := batch[i].Fate; f == sqlschema.Retried || f == sqlschema.Released {
-			s.d.board.due(batch[i].Trigger, now.Add(batch[i].Delay))
+			s.d.scheduler.due(batch[i].Trigger, now.Add(batch[i].Delay))
 		}
 	}
 }

@@ -1,9 +1,6 @@
 package dispatcher
 
 import (
-	"cmp"
-	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -45,71 +42,13 @@ func (d *Dispatcher) Stats() Stats {
 	s := Stats{
 		Instance: d.instance.Load(), Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.silent.Load(),
 		Claiming: d.claiming.problem(time.Now()), Settling: d.settling.problem(time.Now()),
-		Uncaptured: d.uncaptured(), PayloadBytes: d.payload.inUse(), NotificationQueue: d.notices.Load(), Triggers: d.board.stats(),
+		Uncaptured: d.uncaptured(), PayloadBytes: d.payload.inUse(), NotificationQueue: d.notices.Load(), Triggers: d.scheduler.stats(),
 	}
 	s.History, s.HistoryEnds = d.history.problem()
 	s.Started = s.Instance != 0
 	s.Registered = d.pulse.registered.Load()
-	d.signals.mu.Lock()
-	s.Listens = d.signals.listen
-	d.signals.mu.Unlock()
+	d.inbox.mu.Lock()
+	s.Listens = d.inbox.listen
+	d.inbox.mu.Unlock()
 	return s
-}
-
-func (b *board) stats() []TriggerStats {
-	b.mu.Lock()
-	out := make([]TriggerStats, 0, len(b.lanes))
-	for _, l := range b.lanes {
-		t := TriggerStats{Name: l.trigger.Spec.Name, Paused: l.trigger.Paused, InFlight: l.inFlight, Queued: l.queued()}
-		if l.unable != nil {
-			t.Unable = l.unable.Error()
-		}
-		out = append(out, t)
-	}
-	b.mu.Unlock()
-	slices.SortFunc(out, func(a, b TriggerStats) int { return cmp.Compare(a.Name, b.Name) })
-	return out
-}
-
-func (b *budget) inUse() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.used
-}
-
-// health is whether the statements of a loop get through.
-type health struct {
-	failure atomic.Pointer[failure] // nil: none
-	began   atomic.Int64            // when the statement that is under way began, Unix nanoseconds; 0: none is
-}
-
-type failure struct {
-	since time.Time
-	err   string
-}
-
-// hungAfter is how long a statement may take before it counts as stuck: claims and settlements take milliseconds.
-const hungAfter = 10 * time.Second
-
-func (h *health) begin(now time.Time) { h.began.Store(now.UnixNano()) }
-
-// ended notes how a statement ended.
-func (h *health) ended(err error) {
-	h.began.Store(0)
-	switch {
-	case err != nil && h.failure.Load() == nil:
-		h.failure.Store(&failure{time.Now(), err.Error()})
-	case err == nil && h.failure.Load() != nil:
-		h.failure.Store(nil)
-	}
-}
-
-func (h *health) problem(now time.Time) string {
-	if f := h.failure.Load(); f != nil {
-		return "the database fails since " + f.since.UTC().Format(time.RFC3339) + ": " + f.err
-	}
-	if began := h.began.Load(); began != 0 && now.Sub(time.Unix(0, began)) > hungAfter {
-		return "the database has not answered since " + time.Unix(0, began).UTC().Format(time.RFC3339)
-	}
-	return ""
 }

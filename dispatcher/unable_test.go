@@ -41,7 +41,7 @@ func TestAnInstanceThatCannotSendLeavesEventsToOneThatCan(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders", noRetry, change)
 			without := b.start(t, lookup())
 			b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 200)")
@@ -61,7 +61,7 @@ func TestAnInstanceThatCannotSendLeavesEventsToOneThatCan(t *testing.T) {
 
 func TestEventsOfATriggerThatNobodyCanSendWaitUncountedAndAreShown(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "fine")
 	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) { s.Webhook.URL = "${SECRET_U}/orders" })
 	r := b.start(t, lookup("SECRET_U", "no url hunter2"))
@@ -93,7 +93,7 @@ func TestEventsOfATriggerThatNobodyCanSendWaitUncountedAndAreShown(t *testing.T)
 
 func TestATLSFileThatAppearsLaterIsTriedAgainAndBurnsNothing(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	secure := httptest.NewTLSServer(b.receiver)
 	t.Cleanup(secure.Close)
 	file := filepath.Join(t.TempDir(), "ca.pem")
@@ -111,7 +111,7 @@ func TestATLSFileThatAppearsLaterIsTriedAgainAndBurnsNothing(t *testing.T) {
 
 func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	held := make(chan struct{})
 	b.receiver.respond(func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) {
 		select {
@@ -134,7 +134,7 @@ func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing
 
 func TestTheLogNamesTheHostOfAURLFromAVariable(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) { s.Webhook.URL = "${U}?key=hunter2" })
 	b.receiver.respond(func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -13,7 +13,7 @@ import (
 )
 
 // dispatches makes a role that may dispatch and nothing else.
-func (b *bench) dispatches(t *testing.T) (role, url string) {
+func (b *fixture) dispatches(t *testing.T) (role, url string) {
 	t.Helper()
 	role, url = b.Role(t)
 	_, err := sqlschema.Grant(t.Context(), b.Conn(t), []string{role})
@@ -23,7 +23,7 @@ func (b *bench) dispatches(t *testing.T) (role, url string) {
 
 func TestRunRefusesTablesWhoseRowsAreHiddenFromIt(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	role, url := b.dispatches(t)
 	for _, table := range []string{"event_log", "trigger", "instance", "setting", "schema_version", "dead_letter"} {
@@ -49,7 +49,7 @@ func TestADispatcherNoticesWhenRowsAreHiddenFromIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t)
+			b := newFixture(t)
 			b.watch(t, "orders")
 			_, url := b.dispatches(t)
 			r := b.start(t, func(c *dispatcher.Config) { c.DatabaseURL = url }, change)
@@ -70,7 +70,7 @@ func TestADispatcherNoticesWhenRowsAreHiddenFromIt(t *testing.T) {
 // TestRowLevelSecurityThatCapturesMeetIsRefused has the tables belong to a role that is no superuser, and forces the policies on it.
 func TestRowLevelSecurityThatCapturesMeetIsRefused(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.Exec(t, "alter table rowhook.event_log enable row level security")
 	conn := b.Conn(t)

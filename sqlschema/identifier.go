@@ -1,6 +1,7 @@
 package sqlschema
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -38,3 +39,38 @@ func isPlain(name string) bool {
 func joinOr(names []string) string { return strings.Join(names, " or ") }
 
 func lastPart(name string) string { return name[strings.LastIndex(name, ".")+1:] }
+
+// SplitName takes apart a schema-qualified, quoted name as regclass prints it. A bare oid, which stands for a table that
+// is gone, is an error.
+func SplitName(qualified string) (schema, table string, err error) {
+	var parts []string
+	for rest := qualified; ; {
+		part, after := "", ""
+		if strings.HasPrefix(rest, `"`) {
+			end := 1
+			for end < len(rest) && (rest[end] != '"' || end+1 < len(rest) && rest[end+1] == '"') {
+				if rest[end] == '"' {
+					end++
+				}
+				end++
+			}
+			if end >= len(rest) {
+				return "", "", fmt.Errorf("read table name %s: missing quote", qualified)
+			}
+			part, after = strings.ReplaceAll(rest[1:end], `""`, `"`), rest[end+1:]
+		} else if dot := strings.IndexByte(rest, '.'); dot >= 0 {
+			part, after = rest[:dot], rest[dot:]
+		} else {
+			part = rest
+		}
+		parts = append(parts, part)
+		if after == "" {
+			break
+		}
+		rest = after[1:]
+	}
+	if len(parts) != 2 {
+		return "", "", fmt.Errorf("read table name %s: want schema.table", qualified)
+	}
+	return parts[0], parts[1], nil
+}

@@ -135,7 +135,7 @@ select pg_stat_get_xact_tuples_fetched(i) + pg_stat_get_xact_tuples_returned(i)
 	require.Less(t, read, 10, "the events of another trigger were read")
 }
 
-func TestClaimSiftedTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testing.T) {
+func TestClaimNonEmptyTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
 	q.add(t, 1, 3000) // not wanted: paused, say
@@ -154,8 +154,8 @@ func TestClaimSiftedTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testi
 		wants = append(wants, w)
 	}
 	both := map[bool][]sqlschema.Claimed{}
-	for sifted, claim := range map[bool]func(context.Context, sqlschema.Queryer, sqlschema.Claimant, []sqlschema.Want) ([]sqlschema.Claimed, error){
-		false: sqlschema.Claim, true: sqlschema.ClaimSifted,
+	for nonEmpty, claim := range map[bool]func(context.Context, sqlschema.Queryer, sqlschema.Claimant, []sqlschema.Want) ([]sqlschema.Claimed, error){
+		false: sqlschema.Claim, true: sqlschema.ClaimNonEmpty,
 	} {
 		tx, err := q.conn.Begin(t.Context())
 		require.NoError(t, err)
@@ -166,9 +166,9 @@ func TestClaimSiftedTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testi
 			return n
 		}
 		before := scans()
-		both[sifted], err = claim(t.Context(), tx, numbered(7), wants)
+		both[nonEmpty], err = claim(t.Context(), tx, numbered(7), wants)
 		require.NoError(t, err)
-		if took := scans() - before; sifted {
+		if took := scans() - before; nonEmpty {
 			require.Less(t, took, 20)
 		} else {
 			require.GreaterOrEqual(t, took, len(wants))
@@ -310,7 +310,7 @@ func TestSettleWrittenTwiceLogsOnce(t *testing.T) {
 	for range 3 {
 		_, err := sqlschema.Settle(t.Context(), q.conn, opt, batch)
 		require.NoError(t, err)
-		opt.Again = true
+		opt.MayHaveCommitted = true
 	}
 	require.Equal(t, 1, q.count(t, "rowhook.invocation_log"))
 	require.Equal(t, 1, q.count(t, "rowhook.event_archive"))
@@ -542,7 +542,7 @@ func TestASettlementWrittenAgainDoesNotPassForThatOfTheNextClaim(t *testing.T) {
 			q.Exec(t, "update rowhook.event_log set tries = 0, due_at = clock_timestamp()") // as redelivering does
 			again := claim(t, q.conn, 7, want(1, 1))
 			require.Equal(t, got[0].Tries, again[0].Tries, "tries don't tell the two apart")
-			opt.Again = true
+			opt.MayHaveCommitted = true
 			n, err = sqlschema.Settle(t.Context(), q.conn, opt, batch)
 			require.NoError(t, err)
 			require.Zero(t, n)

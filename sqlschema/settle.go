@@ -52,9 +52,9 @@ type SettleOptions struct {
 	// NoHistory settles without a look at the history: events are deleted rather than archived, no invocation is logged, and it works
 	// where these tables can't be written, or are not there. Dead letters are kept.
 	NoHistory bool
-	// Again says that an earlier call with these settlements may have committed. Then only invocations of events that
+	// MayHaveCommitted says that an earlier call with these settlements may have committed. Then only invocations of events that
 	// this call settles are written, so that none is written twice.
-	Again bool
+	MayHaveCommitted bool
 }
 
 // The fence: an event is settled only while it is under the very claim that was settled. The numbered one can't be had before version 3.
@@ -166,7 +166,7 @@ func Settle(ctx context.Context, db Queryer, opt SettleOptions, batch []Settleme
 		return settled, nil
 	}
 	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
-		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.Again, claims, bare).Scan(&settled)
+		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, claims, bare).Scan(&settled)
 	if err != nil {
 		return 0, fmt.Errorf("settle events: %w", err)
 	}

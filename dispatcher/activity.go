@@ -12,9 +12,10 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// tally counts what is done by trigger and minute, for those who ask the database how things stand: looking through the history
-// for it would take long where there is much, and there may be none. What was counted since the last writing is lost in a crash.
-type tally struct {
+// activityCounter counts attempts by trigger and minute. It is written to rowhook.activity, from which
+// status reads: the history would take long to count where it is large, and there may be none. What was
+// counted since the last write is lost in a crash.
+type activityCounter struct {
 	mu      sync.Mutex
 	minutes map[minuteOf]*counted
 	// since says from when the latency of an event counts that was sent again by hand and failed then.
@@ -31,35 +32,35 @@ type counted struct {
 	dirty bool
 }
 
-// tallyEvery is how often it is written, where there is something.
-const tallyEvery = 3 * time.Second
+// activityEvery is how often the counts that have changed are written.
+const activityEvery = 3 * time.Second
 
-// mostMinutes bounds what is kept while it can't be written.
+// mostMinutes bounds the counts that are kept while the database can't be written.
 const mostMinutes = 10_000
 
-// mostSince bounds how many events are known that were sent again and failed.
+// mostSince bounds activityCounter.since.
 const mostSince = 10_000
 
-func newTally() *tally {
-	return &tally{minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}}
+func newActivityCounter() *activityCounter {
+	return &activityCounter{minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}}
 }
 
 // add counts an attempt.
-func (t *tally) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
+func (a *activityCounter) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
 	if what == sqlschema.Released || r.Kind == webhook.KindCanceled {
 		return
 	}
-	end, since := r.StartedAt.Add(r.Duration), t.began(dl, what)
+	end, since := r.StartedAt.Add(r.Duration), a.began(dl, what)
 	key := minuteOf{end.Truncate(time.Minute).Unix(), dl.lane.id}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.minutes[key]
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.minutes[key]
 	if c == nil {
-		if len(t.minutes) >= mostMinutes {
+		if len(a.minutes) >= mostMinutes {
 			return
 		}
 		c = &counted{Activity: sqlschema.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger}}
-		t.minutes[key] = c
+		a.minutes[key] = c
 	}
 	c.dirty = true
 	if what == sqlschema.Delivered {
@@ -81,53 +82,53 @@ func (t *tally) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
 }
 
 // began is from when an event's latency counts: its change, or when it was sent again by hand. Its first attempt was due then.
-func (t *tally) began(dl *delivery, what sqlschema.Fate) time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	since, known := t.since[dl.event.ID]
+func (a *activityCounter) began(dl *delivery, what sqlschema.Fate) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since, known := a.since[dl.event.ID]
 	switch {
 	case dl.tries == 1:
 		since = dl.due
 	case !known:
 		since = dl.event.CreatedAt
 	}
-	if again := since.Sub(dl.event.CreatedAt) > time.Second; again && what == sqlschema.Retried && len(t.since) < mostSince {
-		t.since[dl.event.ID] = since
+	if redelivered := since.Sub(dl.event.CreatedAt) > time.Second; redelivered && what == sqlschema.Retried && len(a.since) < mostSince {
+		a.since[dl.event.ID] = since
 	} else if what != sqlschema.Retried {
-		delete(t.since, dl.event.ID)
+		delete(a.since, dl.event.ID)
 	}
 	return since
 }
 
 // take returns what is to be written, and forgets the minutes that are over and written.
-func (t *tally) take(now time.Time) (batch []sqlschema.Activity) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for key, c := range t.minutes {
+func (a *activityCounter) take(now time.Time) (batch []sqlschema.Activity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, c := range a.minutes {
 		if c.dirty {
 			c.dirty = false
 			batch = append(batch, c.Activity)
 		} else if now.Unix()-key.minute > 3*60 { // attempts may end a while after they are counted
-			delete(t.minutes, key)
+			delete(a.minutes, key)
 		}
 	}
 	return batch
 }
 
-// again has minutes written anew.
-func (t *tally) again(batch []sqlschema.Activity) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// takeBack marks counts whose write failed, so that the next take returns them again.
+func (a *activityCounter) takeBack(batch []sqlschema.Activity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for i := range batch {
-		if c := t.minutes[minuteOf{batch[i].Minute.Unix(), batch[i].Trigger}]; c != nil {
+		if c := a.minutes[minuteOf{batch[i].Minute.Unix(), batch[i].Trigger}]; c != nil {
 			c.dirty = true
 		}
 	}
 }
 
-// writeTally writes what was counted. A schema that is older than this program has no place for it.
-func (d *Dispatcher) writeTally(ctx context.Context) {
-	batch := d.tally.take(time.Now())
+// writeActivity writes the counts that have changed. An older schema has no table for them.
+func (d *Dispatcher) writeActivity(ctx context.Context) {
+	batch := d.activity.take(time.Now())
 	if len(batch) == 0 {
 		return
 	}
@@ -144,6 +145,6 @@ func (d *Dispatcher) writeTally(ctx context.Context) {
 	if err == nil || sqlschema.IsState(err, pgerrcode.UndefinedTable) {
 		return
 	}
-	d.tally.again(batch)
+	d.activity.takeBack(batch)
 	d.log.Debug("can't record the activity, trying again later", "error", err)
 }

@@ -32,18 +32,18 @@ type maintained struct {
 	holder   *sqlschema.Holder
 }
 
-// upkeep is the state of the loop that looks after the tables.
-type upkeep struct {
+// maintenance is the state of the loop that looks after the tables.
+type maintenance struct {
 	mu     sync.Mutex
 	shed   time.Time // when history was last shed for a full disk
 	holder string    // whom the last warning named; the loop owns it
 }
 
-// keepUp runs until ctx is done.
-func (d *Dispatcher) keepUp(ctx context.Context) {
-	tidy, tally := time.NewTicker(tidyEvery), time.NewTicker(tallyEvery)
+// maintainTables runs until ctx is done.
+func (d *Dispatcher) maintainTables(ctx context.Context) {
+	tidy, activity := time.NewTicker(tidyEvery), time.NewTicker(activityEvery)
 	defer tidy.Stop()
-	defer tally.Stop()
+	defer activity.Stop()
 	var vacuuming sync.WaitGroup
 	defer vacuuming.Wait()
 	busy := make(chan struct{}, 1) // holds a token while a vacuum runs
@@ -67,10 +67,10 @@ func (d *Dispatcher) keepUp(ctx context.Context) {
 		case <-tidy.C:
 			look()
 			d.lookAtCaptures(ctx)
-		case <-d.captures.again: // the start is one, too
+		case <-d.captures.changed: // the start is one, too
 			d.lookAtCaptures(ctx)
-		case <-tally.C:
-			d.writeTally(ctx)
+		case <-activity.C:
+			d.writeActivity(ctx)
 		}
 	}
 }
@@ -94,7 +94,7 @@ func (d *Dispatcher) underTidyLock(ctx context.Context, f func(pgx.Tx) error) er
 func (d *Dispatcher) tidy(ctx context.Context) (u maintained, late bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	_, settings := d.config.get()
+	_, settings := d.configuration.get()
 	var health sqlschema.QueueHealth
 	looked := false
 	var made, dropped error // a failure of one thing keeps nothing else from being looked after
@@ -176,15 +176,15 @@ func (d *Dispatcher) watchHolder(ctx context.Context, health sqlschema.QueueHeal
 		return nil, err
 	}
 	if h == nil {
-		if d.upkeep.holder != "" {
-			d.log.Info("nobody holds back vacuum any more", "was", d.upkeep.holder)
+		if d.maintenance.holder != "" {
+			d.log.Info("nobody holds back vacuum any more", "was", d.maintenance.holder)
 		}
-		d.upkeep.holder = ""
+		d.maintenance.holder = ""
 		return nil, nil
 	}
 	name := h.String()
-	if d.upkeep.holder != name {
-		d.upkeep.holder = name
+	if d.maintenance.holder != name {
+		d.maintenance.holder = name
 		attrs := []any{"holder", name, "transactions", h.Age, "dead_rows", health.Dead, "remedy", h.Remedy()}
 		if h.Since != nil {
 			attrs = append(attrs, "since", *h.Since)
@@ -218,9 +218,9 @@ func isDiskFull(err error) bool { return sqlschema.IsState(err, diskFull) }
 // shed drops the oldest day of history, for a disk that is full: what is owed comes before what is over. It may be called by
 // several at once.
 func (d *Dispatcher) shed(ctx context.Context) {
-	d.upkeep.mu.Lock()
-	defer d.upkeep.mu.Unlock()
-	if time.Since(d.upkeep.shed) < shedEvery {
+	d.maintenance.mu.Lock()
+	defer d.maintenance.mu.Unlock()
+	if time.Since(d.maintenance.shed) < shedEvery {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
@@ -236,10 +236,10 @@ func (d *Dispatcher) shed(ctx context.Context) {
 	case err != nil:
 		d.log.Error("the disk is full, and history can't be dropped to make room: free some space", "error", err)
 	case len(dropped) > 0:
-		d.upkeep.shed = time.Now()
+		d.maintenance.shed = time.Now()
 		d.tellDropped("the disk is full: dropped the oldest history to make room; free some space, or set retention.max_size", dropped)
 	case tried:
-		d.upkeep.shed = time.Now()
+		d.maintenance.shed = time.Now()
 		d.log.Error("the disk is full, and there is no history to drop: free some space")
 	}
 }

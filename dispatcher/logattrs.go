@@ -7,17 +7,17 @@ import (
 	"github.com/google/uuid"
 )
 
-func id(dl *delivery) string { return uuid.UUID(dl.event.ID).String() }
+func eventID(dl *delivery) string { return uuid.UUID(dl.event.ID).String() }
 
-// aboutMost is how many events a line of the log names.
-const aboutMost = 10
+// namedEvents is how many events a line of the log names.
+const namedEvents = 10
 
-// about names events and their triggers for a line of the log: the first few where there are many.
-func about(ds []*delivery) []any {
+// eventAttrs names events and their triggers for a line of the log. Of many events it names the first.
+func eventAttrs(ds []*delivery) []any {
 	var ids, triggers []string
 	for _, dl := range ds {
-		if len(ids) < aboutMost {
-			ids = append(ids, id(dl))
+		if len(ids) < namedEvents {
+			ids = append(ids, eventID(dl))
 		}
 		if !slices.Contains(triggers, dl.event.Trigger) {
 			triggers = append(triggers, dl.event.Trigger)

@@ -15,8 +15,8 @@ const (
 	measureEvery = time.Minute
 )
 
-// keepHouse runs until ctx is done.
-func (d *Dispatcher) keepHouse(ctx context.Context) {
+// watchPeers runs until ctx is done.
+func (d *Dispatcher) watchPeers(ctx context.Context) {
 	watch, measure := time.NewTimer(watchEvery), time.NewTicker(measureEvery)
 	defer watch.Stop()
 	defer measure.Stop()
@@ -30,15 +30,15 @@ func (d *Dispatcher) keepHouse(ctx context.Context) {
 			departures = d.watch(ctx, &o, departures)
 			d.retryUnable(time.Now())
 			d.recordTrouble(ctx, time.Now())
-			if o.suspects() {
+			if o.anySuspect() {
 				watch.Reset(suspectEvery)
 			} else {
 				watch.Reset(watchEvery)
 			}
 		case <-measure.C:
 			d.measureFlush(ctx)
-			d.board.refire(d.board.ids()) // of instances of older programs that only poll nobody learns that they died
-			d.board.wake()
+			d.scheduler.refire(d.scheduler.ids()) // of instances of older programs that only poll nobody learns that they died
+			d.scheduler.wake()
 		}
 	}
 }
@@ -60,7 +60,7 @@ func (d *Dispatcher) watch(ctx context.Context, o *lifeSigns, departures int64) 
 	}
 	d.unreclaimed = nil
 	if len(dead) > 0 {
-		d.bury(ctx, dead)
+		d.reclaim(ctx, dead)
 	}
 	if w.Departures != departures {
 		d.inherit()
@@ -69,21 +69,21 @@ func (d *Dispatcher) watch(ctx context.Context, o *lifeSigns, departures int64) 
 		d.pulse.registered.Store(false)
 		d.pulse.poke()
 	}
-	d.signals.mu.Lock()
-	d.signals.watch = &w
-	if generation, _ := d.config.get(); w.Generation != generation {
-		d.signals.reload = true
+	d.inbox.mu.Lock()
+	d.inbox.watch = &w
+	if generation, _ := d.configuration.get(); w.Generation != generation {
+		d.inbox.reload = true
 	}
-	reload, deaf := d.signals.reload, !d.signals.listen && !d.cfg.NoListen
-	d.signals.mu.Unlock()
+	reload, deaf := d.inbox.reload, !d.inbox.listen && !d.cfg.NoListen
+	d.inbox.mu.Unlock()
 	if reload || deaf || w.Doorbell != sqlschema.Ringing || w.Notices >= sqlschema.MuteFrom {
-		d.board.wake()
+		d.scheduler.wake()
 	}
 	return w.Departures
 }
 
-// bury gives back what dead instances held.
-func (d *Dispatcher) bury(ctx context.Context, dead []sqlschema.Instance) {
+// reclaim gives back what dead instances held.
+func (d *Dispatcher) reclaim(ctx context.Context, dead []sqlschema.Instance) {
 	for _, i := range dead {
 		if !i.Locked {
 			continue
@@ -93,13 +93,13 @@ func (d *Dispatcher) bury(ctx context.Context, dead []sqlschema.Instance) {
 			d.log.Warn("can't end the sessions of an instance that died", "instance", i.ID, "error", err)
 		}
 	}
-	buried, n, err := sqlschema.Bury(ctx, d.claims, dead)
+	forgotten, n, err := sqlschema.Bury(ctx, d.claims, dead)
 	if err != nil {
 		d.unreclaimed = dead // they may be forgotten already, so that nobody finds them dead again
 		d.log.Error("can't give back the events of instances that died, trying again", "instances", ids(dead), "error", err)
 		return
 	}
-	if len(buried) > 0 || n > 0 {
+	if len(forgotten) > 0 || n > 0 {
 		d.log.Warn("instances died; their events were given back", "instances", ids(dead), "events", n)
 		d.inherit()
 	}
@@ -122,7 +122,7 @@ func (d *Dispatcher) watchStalls(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			for _, dl := range d.board.stall(time.Now()) {
+			for _, dl := range d.scheduler.stall(time.Now()) {
 				d.send(dl)
 			}
 		}

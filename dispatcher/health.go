@@ -1,0 +1,43 @@
+package dispatcher
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// health is whether the statements of a loop get through.
+type health struct {
+	failure atomic.Pointer[failure] // nil: none
+	began   atomic.Int64            // when the statement that is under way began, Unix nanoseconds; 0: none is
+}
+
+type failure struct {
+	since time.Time
+	err   string
+}
+
+// hungAfter is how long a statement may take before it counts as stuck: claims and settlements take milliseconds.
+const hungAfter = 10 * time.Second
+
+func (h *health) begin(now time.Time) { h.began.Store(now.UnixNano()) }
+
+// ended notes how a statement ended.
+func (h *health) ended(err error) {
+	h.began.Store(0)
+	switch {
+	case err != nil && h.failure.Load() == nil:
+		h.failure.Store(&failure{time.Now(), err.Error()})
+	case err == nil && h.failure.Load() != nil:
+		h.failure.Store(nil)
+	}
+}
+
+func (h *health) problem(now time.Time) string {
+	if f := h.failure.Load(); f != nil {
+		return "the database fails since " + f.since.UTC().Format(time.RFC3339) + ": " + f.err
+	}
+	if began := h.began.Load(); began != 0 && now.Sub(time.Unix(0, began)) > hungAfter {
+		return "the database has not answered since " + time.Unix(0, began).UTC().Format(time.RFC3339)
+	}
+	return ""
+}
