@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -71,8 +72,8 @@ type Config struct {
 	GracePeriod time.Duration
 	// PayloadMemory bounds the bytes of payloads above sqlschema.InlinePayload that are in memory. Default DefaultPayloadMemory.
 	PayloadMemory int64
-	// MaxBody is the largest payload in bytes. An event with a larger one is a dead letter, and its payload is not fetched. Default
-	// DefaultMaxBody.
+	// MaxBody is the largest body of a request in bytes, and so the largest payload. An event with a larger one is a dead letter, and a
+	// payload above it is not fetched. Default DefaultMaxBody.
 	MaxBody int64
 	// Version of the program, for rowhook.instance and the User-Agent. Optional.
 	Version string
@@ -169,7 +170,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		cfg: cfg, log: cfg.Logger, tell: newObservers(cfg.Observers),
 		scheduler: newScheduler(cfg.Concurrency, cfg.BatchSize),
 		client: webhook.NewClient(webhook.ClientConfig{
-			Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard,
+			Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard, MaxRequestBody: int(min(cfg.MaxBody, math.MaxInt)),
 			Problem: func(err error) {
 				cfg.Logger.Warn("a webhook's TLS files changed and can't be used, going on with those read before", "error", err)
 			},

@@ -207,11 +207,27 @@ union all select string_agg(md5((i / 10)::text), '') from generate_series(1, 200
 	require.NotContains(t, r.log.String(), "can't fetch")
 	r.Stop(t)
 
-	small := b.start(t, func(c *dispatcher.Config) { c.MaxBody = 100 })
-	b.Exec(t, "insert into orders (v) values (repeat('z', 200)), ('fits')")
+	small := b.start(t, func(c *dispatcher.Config) { c.MaxBody = 600 })
+	b.Exec(t, "insert into orders (v) values (repeat('z', 700)), ('fits')")
 	b.settled(t)
 	require.Len(t, b.receiver.on("orders"), 2)
 	small.Stop(t)
+}
+
+// TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt has a payload below the limit, which the rest of the body takes above it.
+func TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.watch(t, "orders")
+	b.watch(t, "other")
+	b.start(t, func(c *dispatcher.Config) { c.MaxBody = 1000 })
+	b.Exec(t, "insert into orders (v) values (repeat('x', 900)), ('fits')")
+	b.neighbour(t, "other")
+	b.settled(t)
+	conn := b.Conn(t)
+	require.Len(t, b.receiver.on("orders"), 1)
+	require.Equal(t, 1, one[int](t, conn, "select count(*)::integer from rowhook.dead_letter where reason like 'the event''s body of % bytes is over the limit of 1000%' and tries = 1"))
+	require.Equal(t, 1, one[int](t, conn, "select count(*)::integer from rowhook.invocation_log where error_kind = 'too_large'"))
 }
 
 func TestAnEventThatMayEndTheDispatcherIsSentAloneOnceAndThenBuried(t *testing.T) {

@@ -48,7 +48,7 @@ func fate(r sqlschema.Retry, attempt int, event [16]byte, result *webhook.Result
 		return sqlschema.Delivered, 0
 	case result.Kind == webhook.KindCanceled:
 		return sqlschema.Retried, 0 // we stopped; the receiver is not to blame
-	case attempt > r.Limit:
+	case attempt > r.Limit || result.Hopeless:
 		return sqlschema.Dead, 0
 	case result.HasRetryAfter && result.RetryAfter > 0:
 		return sqlschema.Retried, asked(r, result.RetryAfter)

@@ -49,15 +49,12 @@ func (d *Dispatcher) attempt(dl *delivery) *delivery {
 	if bad == nil {
 		result = d.client.Send(ctx, endpoint, &dl.event, nil)
 	} else {
-		result = webhook.Result{StartedAt: time.Now(), Kind: bad.kind, Err: bad.Error()}
+		result = webhook.Result{StartedAt: time.Now(), Kind: bad.kind, Err: bad.Error(), Hopeless: bad.forGood}
 	}
 	next := d.scheduler.done(dl, result.Duration, bad == nil)
 
 	number := int(dl.tries)
 	what, delay := fate(spec.Retry, number, dl.event.ID, &result)
-	if bad != nil && bad.forGood {
-		what, delay = sqlschema.Dead, 0
-	}
 	s := sqlschema.Settlement{Fate: what, Delay: delay, Attempt: &sqlschema.Attempt{
 		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
 		Error: result.Err, Header: result.Header, Body: string(result.Body),

@@ -69,7 +69,7 @@ func dispatchFlags(s *settings, cfg *dispatcher.Config) {
 	s.number(&cfg.Concurrency, "concurrency", "requests in flight at once, over all triggers", 1, 100000)
 	s.duration(&cfg.GracePeriod, "grace-period", "how long requests in flight may take to finish when stopping", 0)
 	add(s, &cfg.PayloadMemory, "payload-memory", "memory for big payloads (above 64 KiB) that are being sent; unless it is given, a quarter of the container's or service's memory limit if that is less", byteSize())
-	add(s, &cfg.MaxBody, "max-body", "largest payload of an event, which else is a dead letter; unless it is given, an eighth of the container's, service's or Go's memory limit if that is less", byteSize())
+	add(s, &cfg.MaxBody, "max-body", "largest body of a request: an event with a larger one is a dead letter, and a payload above it is not fetched; unless it is given, an eighth of the container's, service's or Go's memory limit if that is less", byteSize())
 	s.text(&cfg.Name, "instance-name", "what this instance is called in rowhook.instance and pg_stat_activity (default host:process id)")
 	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for where nothing but a transaction pooler can be reached")
 	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses that webhooks may have, beside those of network in rowhook.yaml, although they are refused by default (link-local, metadata, reserved): "+

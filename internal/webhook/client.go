@@ -39,7 +39,7 @@ type ClientConfig struct {
 	Concurrency int
 	// KeepBody is how many bytes of a response's body a Result keeps. 0: DefaultKeepBody; negative: none.
 	KeepBody int
-	// MaxRequestBody is the largest request body in bytes; a larger one fails with KindTooLarge. 0: no limit.
+	// MaxRequestBody is the largest request body in bytes; a larger one fails with KindTooLarge, and is Hopeless. 0: no limit.
 	MaxRequestBody int
 	// Guard decides which addresses may be dialled. See SetGuard.
 	Guard Guard
@@ -221,7 +221,7 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 		size = len(body)
 	}
 	if c.tooLarge(size) {
-		r.Kind, r.Err = KindTooLarge, fmt.Sprintf("the event's body of %d bytes is over the limit of %d", size, c.maxRequest)
+		r.Kind, r.Err, r.Hopeless = KindTooLarge, fmt.Sprintf("the event's body of %d bytes is over the limit of %d: raise --max-body, or have the trigger's payload.columns leave out what is large", size, c.maxRequest), true
 		return
 	}
 

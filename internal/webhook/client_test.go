@@ -255,8 +255,8 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 		"header bomb":          {url: "http://" + answer("HTTP/1.1 200 OK\r\nX-Bomb: "+strings.Repeat("x", 70<<10)+"\r\n\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"many headers":         {url: "http://" + answer("HTTP/1.1 200 OK\r\n"+strings.Repeat("X-Bomb: 1\r\n", 7<<10)+"\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"not HTTP":             {url: "http://" + answer("SSH-2.0-x\r\n"), kind: KindOther, message: `malformed HTTP response "SSH-2.0-x"`},
-		"too large a payload":  {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 100}, kind: KindTooLarge, message: "the event's body of 373 bytes is over the limit of 100"},
-		"much too large a one": {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 10}, kind: KindTooLarge, message: "the event's body of 58 bytes is over the limit of 10"},
+		"too large a payload":  {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 100}, kind: KindTooLarge, message: "the event's body of 373 bytes is over the limit of 100: raise --max-body, or have the trigger's payload.columns leave out what is large"},
+		"much too large a one": {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 10}, kind: KindTooLarge, message: "the event's body of 58 bytes is over the limit of 10: raise --max-body, or have the trigger's payload.columns leave out what is large"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -25,6 +25,8 @@ type Result struct {
 	// RetryAfter is the wait that a response other than 2xx asked for, over 0 and valid if HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
+	// Hopeless says that nothing was sent, on account of the event itself: no later attempt would send it either.
+	Hopeless bool
 }
 
 // Delivered reports that the receiver has the event: it answered with a status of 200 to 299, whatever became of the body behind that.
