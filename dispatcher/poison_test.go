@@ -217,7 +217,7 @@ union all select string_agg(md5((i / 10)::text), '') from generate_series(1, 200
 // TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt has a payload below the limit, which the rest of the body takes above it.
 func TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newFixture(t)
 	b.watch(t, "orders")
 	b.watch(t, "other")
 	b.start(t, func(c *dispatcher.Config) { c.MaxBody = 1000 })
