@@ -225,8 +225,8 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 			st.Pause = pauses.All
 		}
 		st.recent(recent[ts[i].ID])
-		if st.LastErrorAt == nil && st.Dead > 0 {
-			if err := st.lastDeath(ctx, tx, ts[i].ID); err != nil {
+		if st.LastErrorAt == nil && st.Dead > 0 && !st.Removed {
+			if err := st.lastDeath(ctx, tx, ts[i].ID, recent[ts[i].ID]); err != nil {
 				return err
 			}
 		}
@@ -397,14 +397,19 @@ func quantile(counts []int64, q float64) *float64 {
 	return &ms
 }
 
-// lastDeath stands in where no dispatcher has recorded an error, for instance after an upgrade.
-func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32) error {
+// lastDeath stands in where no dispatcher has recorded an error: it does so only every few seconds, or it did not before an upgrade. What a
+// restore or an apply has buried is no error of a receiver.
+func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32, r *recentSums) error {
 	err := escaping(ctx, tx, func(write func(string) string) error {
 		return tx.QueryRow(ctx, "select died_at, "+write("reason")+" from rowhook.dead_letter where trigger_id = $1 order by died_at desc limit 1", id).Scan(&st.LastErrorAt, &st.LastError)
 	})
 	if err != nil && !isNone(err) {
 		return fmt.Errorf("read the last dead letter: %w", err)
 	}
+	if strings.HasPrefix(st.LastError, "trigger ") { // trigger removed, trigger unknown
+		st.LastErrorAt, st.LastError = nil, ""
+	}
+	st.Failing = st.LastErrorAt != nil && (r == nil || !r.DeliveredIn.After(*st.LastErrorAt))
 	return nil
 }
 

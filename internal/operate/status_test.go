@@ -139,6 +139,20 @@ func TestAnErrorIsOverWhenDeliveriesWorkAgain(t *testing.T) {
 	require.False(t, look().Failing, "another instance has delivered since")
 }
 
+// TestAReceiverThatHasOnlyFailedSoFarIsNotSaidToHaveRecovered looks before a dispatcher has recorded the failure, as it does every few seconds.
+func TestAReceiverThatHasOnlyFailedSoFarIsNotSaidToHaveRecovered(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	d.do(t, `insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason)
+		select rowhook.uuid7(), now(), id, 1, 'I', case name when 'a' then 'answered 503' else 'trigger removed' end from rowhook.trigger`)
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	a, b := statusOf(t, s, "a"), statusOf(t, s, "b")
+	require.Equal(t, "answered 503", a.LastError)
+	require.True(t, a.Failing)
+	require.Nil(t, b.LastErrorAt, "no receiver has failed")
+}
+
 func TestStatusShowsSinceWhenAReceiverHangs(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
