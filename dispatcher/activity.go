@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,10 @@ import (
 // status reads: the history would take long to count where it is large, and there may be none. What was
 // counted since the last write is lost in a crash.
 type activityCounter struct {
+	db   *database
+	self *identity
+	log  *slog.Logger
+
 	mu      sync.Mutex
 	minutes map[minuteOf]*counted
 	// since says from when the latency of an event counts that was sent again by hand and failed then.
@@ -41,8 +46,8 @@ const mostMinutes = 10_000
 // mostSince bounds activityCounter.since.
 const mostSince = 10_000
 
-func newActivityCounter() *activityCounter {
-	return &activityCounter{minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}}
+func newActivityCounter(db *database, self *identity, log *slog.Logger) *activityCounter {
+	return &activityCounter{db: db, self: self, log: log, minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}}
 }
 
 // add counts an attempt.
@@ -126,25 +131,25 @@ func (a *activityCounter) takeBack(batch []sqlschema.Activity) {
 	}
 }
 
-// writeActivity writes the counts that have changed. An older schema has no table for them.
-func (d *Dispatcher) writeActivity(ctx context.Context) {
-	batch := d.activity.take(time.Now())
+// write writes the counts that have changed. An older schema has no table for them.
+func (a *activityCounter) write(ctx context.Context) {
+	batch := a.take(time.Now())
 	if len(batch) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	err := sqlschema.RecordActivity(ctx, d.writes, d.id, batch)
+	err := sqlschema.RecordActivity(ctx, a.db.writes, a.self.id, batch)
 	if sqlschema.IsBadData(err) { // an error of which the database's encoding has not all characters must not hide the figures of all
 		plain := slices.Clone(batch)
 		for i := range plain {
 			plain[i].Error = toASCII(plain[i].Error)
 		}
-		err = sqlschema.RecordActivity(ctx, d.writes, d.id, plain)
+		err = sqlschema.RecordActivity(ctx, a.db.writes, a.self.id, plain)
 	}
 	if err == nil || sqlschema.IsState(err, pgerrcode.UndefinedTable) {
 		return
 	}
-	d.activity.takeBack(batch)
-	d.log.Debug("can't record the activity, trying again later", "error", err)
+	a.takeBack(batch)
+	a.log.Debug("can't record the activity, trying again later", "error", err)
 }

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +13,9 @@ import (
 // captures is whether the watched tables are captured as configured. What is not recorded shows nowhere else: there is no event that
 // could wait or fail.
 type captures struct {
+	db  *database
+	log *slog.Logger
+
 	mu      sync.Mutex
 	lacking []sqlschema.Uncaptured // as last said
 	changed chan struct{}          // holds a token where the configuration was loaded since
@@ -21,10 +25,10 @@ type captures struct {
 // makes it on the other.
 const confirmAfter = 2 * time.Second
 
-// lookAtCaptures compares the catalog with the configuration, and tells once when a fault begins and once when it ends.
-func (d *Dispatcher) lookAtCaptures(ctx context.Context) {
-	found, err := d.findUncaptured(ctx)
-	if err == nil && len(without(found, d.uncaptured())) > 0 {
+// look compares the catalog with the configuration, and tells once when a fault begins and once when it ends.
+func (c *captures) look(ctx context.Context) {
+	found, err := c.find(ctx)
+	if err == nil && len(without(found, c.uncaptured())) > 0 {
 		timer := time.NewTimer(confirmAfter)
 		defer timer.Stop()
 		select {
@@ -33,45 +37,45 @@ func (d *Dispatcher) lookAtCaptures(ctx context.Context) {
 		case <-timer.C:
 		}
 		first := found
-		found, err = d.findUncaptured(ctx)
+		found, err = c.find(ctx)
 		found = slices.DeleteFunc(found, func(u sqlschema.Uncaptured) bool {
-			return !slices.Contains(first, u) && !slices.Contains(d.uncaptured(), u)
+			return !slices.Contains(first, u) && !slices.Contains(c.uncaptured(), u)
 		})
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			d.log.Error("can't look whether the watched tables are captured, trying again later", "in", tidyEvery, "error", sqlschema.ExplainHidden(err))
+			c.log.Error("can't look whether the watched tables are captured, trying again later", "in", tidyEvery, "error", sqlschema.ExplainHidden(err))
 		}
 		return
 	}
-	d.captures.mu.Lock()
-	before := d.captures.lacking
-	d.captures.lacking = found
-	d.captures.mu.Unlock()
+	c.mu.Lock()
+	before := c.lacking
+	c.lacking = found
+	c.mu.Unlock()
 	for _, u := range without(found, before) {
-		d.log.Error("changes of a watched table are not captured: "+u.Problem, "trigger", u.Trigger, "remedy", u.Remedy)
+		c.log.Error("changes of a watched table are not captured: "+u.Problem, "trigger", u.Trigger, "remedy", u.Remedy)
 	}
 	for _, u := range without(before, found) {
 		if !slices.ContainsFunc(found, func(f sqlschema.Uncaptured) bool { return f.Trigger == u.Trigger }) {
-			d.log.Info("the changes are captured again", "trigger", u.Trigger)
+			c.log.Info("the changes are captured again", "trigger", u.Trigger)
 		}
 	}
 }
 
-func (d *Dispatcher) findUncaptured(ctx context.Context) ([]sqlschema.Uncaptured, error) {
+func (c *captures) find(ctx context.Context) ([]sqlschema.Uncaptured, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if err := sqlschema.CheckVisible(ctx, d.writes); err != nil {
+	if err := sqlschema.CheckVisible(ctx, c.db.writes); err != nil {
 		return nil, err
 	}
-	return sqlschema.FindUncaptured(ctx, d.writes)
+	return sqlschema.FindUncaptured(ctx, c.db.writes)
 }
 
 // uncaptured is what was last told.
-func (d *Dispatcher) uncaptured() []sqlschema.Uncaptured {
-	d.captures.mu.Lock()
-	defer d.captures.mu.Unlock()
-	return slices.Clone(d.captures.lacking)
+func (c *captures) uncaptured() []sqlschema.Uncaptured {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.lacking)
 }
 
 // without returns those that are not among the others.
@@ -80,9 +84,9 @@ func without(all, others []sqlschema.Uncaptured) []sqlschema.Uncaptured {
 }
 
 // lookAgain has the captures looked at soon, as an apply may have put them right.
-func (d *Dispatcher) lookAgain() {
+func (c *captures) lookAgain() {
 	select {
-	case d.captures.changed <- struct{}{}:
+	case c.changed <- struct{}{}:
 	default:
 	}
 }

@@ -3,7 +3,9 @@ package dispatcher
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/sethvargo/go-retry"
@@ -16,9 +18,29 @@ import (
 // committed late.
 const sweepEvery = 50 * time.Millisecond
 
-// claimer is the state of the loop that claims. Nothing else claims, so nothing of it is shared.
+// claimer is the loop that claims. Nothing else claims, so it shares nothing of its state but health and silent.
 type claimer struct {
-	*Dispatcher
+	db            *database
+	self          *identity
+	scheduler     *scheduler
+	inbox         *inbox
+	loader        *loader
+	sender        *sender
+	repairer      *repairer
+	session       *listening
+	commits       *commitTime
+	notifications *notificationQueue
+	disk          *diskSpace
+	tell          *observers
+	log           *slog.Logger
+	pollInterval  time.Duration // Config.PollInterval
+	noListen      bool          // Config.NoListen
+
+	health    health      // of its statements; read by Stats
+	silent    atomic.Bool // writers are silent on this dispatcher's account; read by Stats
+	uncertain bool        // a claim may have succeeded without our knowing; read when run has returned
+
+	bell        listener.Doorbell
 	polled      time.Time // last look at everything
 	swept       time.Time // last sweep while awake
 	failures    retry.Backoff
@@ -40,12 +62,12 @@ type claimer struct {
 	namedAt     time.Time
 }
 
-// claim runs until ctx is done.
-func (d *Dispatcher) claim(ctx context.Context) {
+// run claims until ctx is done.
+func (c *claimer) run(ctx context.Context) {
 	// Should an instance's id ever come again, its claims have other numbers.
-	c := &claimer{Dispatcher: d, polled: time.Now(), number: time.Now().UnixMicro()}
-	d.awaitSession(ctx)
-	d.scheduler.markAll(true)
+	c.polled, c.number = time.Now(), time.Now().UnixMicro()
+	c.awaitSession(ctx)
+	c.scheduler.markAll(true)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -62,7 +84,7 @@ func (d *Dispatcher) claim(ctx context.Context) {
 		case <-ctx.Done():
 			c.letGo()
 			return
-		case <-d.scheduler.signal:
+		case <-c.scheduler.signal:
 		case <-timer.C:
 		}
 	}
@@ -70,11 +92,11 @@ func (d *Dispatcher) claim(ctx context.Context) {
 
 // awaitSession lets the session that shows us alive be opened before anything is claimed: what an instance had claimed that
 // was never seen alive comes back only by the end of its lease.
-func (d *Dispatcher) awaitSession(ctx context.Context) {
+func (c *claimer) awaitSession(ctx context.Context) {
 	timer := time.NewTimer(sessionWithin)
 	defer timer.Stop()
 	select {
-	case <-d.ready:
+	case <-c.session.ready:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
@@ -88,8 +110,8 @@ func (c *claimer) letGo() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	// While nobody may ring, the others look by themselves. Unarmed it is also after a request for silence whose answer did not come any more: the stop may have cut it off.
-	if state := c.bell.State(); !c.muted && (state == listener.Silent || state == listener.Unarmed && !c.cfg.NoListen) {
-		if _, err := sqlschema.Ring(ctx, c.claims); err != nil {
+	if state := c.bell.State(); !c.muted && (state == listener.Silent || state == listener.Unarmed && !c.noListen) {
+		if _, err := sqlschema.Ring(ctx, c.db.claims); err != nil {
 			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
 		}
 	}
@@ -108,7 +130,7 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	if err := c.reportMissed(ctx, now); err != nil {
 		return c.fail(ctx, "look after the doorbell", err)
 	}
-	if now.Sub(c.polled) >= c.cfg.PollInterval {
+	if now.Sub(c.polled) >= c.pollInterval {
 		c.polled = now
 		c.expectAnnounced(now)
 		c.scheduler.markAll(true)
@@ -129,13 +151,13 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 		return 0
 	}
 	c.unannounced.polling = false
-	c.claiming.ended(nil)
+	c.health.ended(nil)
 	return c.wait(now, next, sweepAt)
 }
 
 // wait is the time until the next of: the poll, something due, a sweep that had to wait, and what the doorbell wants.
 func (c *claimer) wait(now, next, sweepAt time.Time) time.Duration {
-	wait := c.polled.Add(c.cfg.PollInterval).Sub(now)
+	wait := c.polled.Add(c.pollInterval).Sub(now)
 	for _, t := range []time.Time{next, sweepAt} {
 		if !t.IsZero() {
 			wait = min(wait, t.Sub(now))
@@ -164,13 +186,13 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 	for range s.rings {
 		c.bell.Rang()
 	}
-	if s.lost {
+	if s.bellLost {
 		c.loseBell(ctx)
 	}
 	if s.watch != nil {
 		c.mute(ctx, s.watch)
 		c.watched(s.watch)
-		if !s.listen && !c.cfg.NoListen {
+		if !s.listens && !c.noListen {
 			c.scheduler.markAll(true) // it can't hear the bell, however long the poll interval is
 		}
 	}
@@ -180,12 +202,12 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 	c.postponed = s.reload && c.allowance < 1
 	if s.reload && !c.postponed {
 		c.allowance--
-		if err := c.reload(ctx); err != nil {
-			c.askReload()
+		if err := c.loader.load(ctx); err != nil {
+			c.inbox.askReload()
 			return err
 		}
 	}
-	if c.listens = s.listen && !c.cfg.NoListen; !c.listens {
+	if c.listens = s.listens && !c.noListen; !c.listens {
 		return nil
 	}
 	return c.tendBell(ctx, now)
@@ -202,7 +224,7 @@ func (c *claimer) loseBell(ctx context.Context) {
 	if c.bell.State() == listener.Silent && !c.muted {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
-		if _, err := sqlschema.Ring(ctx, c.claims); err != nil {
+		if _, err := sqlschema.Ring(ctx, c.db.claims); err != nil {
 			c.log.Debug("can't arm the doorbell without a session that listens", "error", err) // it is armed when there is one again
 		}
 	}
@@ -212,11 +234,11 @@ func (c *claimer) loseBell(ctx context.Context) {
 func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	c.bell.Flush(time.Duration(c.flush.Load()))
+	c.bell.Flush(c.commits.get())
 	c.bell.Saturated(c.scheduler.saturated())
 	switch c.bell.Next(now) {
 	case listener.Arm:
-		horizon, err := sqlschema.Ring(ctx, c.claims)
+		horizon, err := sqlschema.Ring(ctx, c.db.claims)
 		if err != nil {
 			c.bell.Lost()
 			return err
@@ -227,7 +249,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		c.scheduler.markAll(true)
 		c.log.Debug("doorbell armed", "horizon", horizon)
 	case listener.Check:
-		pending, err := sqlschema.Pending(ctx, c.claims, c.horizon)
+		pending, err := sqlschema.Pending(ctx, c.db.claims, c.horizon)
 		if err != nil {
 			return err
 		}
@@ -235,7 +257,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 			c.scheduler.markAll(true)
 		}
 	case listener.Silence:
-		if err := sqlschema.Silence(ctx, c.claims, c.id); err != nil {
+		if err := sqlschema.Silence(ctx, c.db.claims, c.self.id); err != nil {
 			c.bell.Lost() // it may have been set all the same
 			return err
 		}
@@ -263,7 +285,7 @@ func (c *claimer) watched(w *sqlschema.Watch) {
 		}
 		return
 	}
-	ours := w.Doorbell == c.id
+	ours := w.Doorbell == c.self.id
 	if ours && c.bell.State() != listener.Silent || !ours && !w.IsAlive(w.Doorbell) {
 		c.bell.Lost()
 	}
@@ -272,33 +294,30 @@ func (c *claimer) watched(w *sqlschema.Watch) {
 	}
 }
 
-// statementTimeout bounds every statement of the claimer, so that a dead connection is noticed.
-const statementTimeout = 30 * time.Second
-
 func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []*lane) error {
 	// A claim that is under way is not cancelled by a stop: what it brings is given back in order.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	asked := time.Now()
-	conn, err := c.claims.Acquire(ctx)
+	conn, err := c.db.claims.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	pid := conn.Conn().PgConn().PID()
 	var session sqlschema.Queryer = conn
-	if c.pooled() {
+	if c.db.pooled {
 		session = tuned{conn}
 	}
-	c.claiming.begin(asked)
+	c.health.begin(asked)
 	claim, nonEmpty := sqlschema.Claim, c.cost.preferNonEmpty(len(wants), asked)
 	if nonEmpty {
 		claim = sqlschema.ClaimNonEmpty
 	}
 	c.number++
 	var events []sqlschema.Claimed
-	by := sqlschema.Claimant{Instance: c.id}
+	by := sqlschema.Claimant{Instance: c.self.id}
 	try := func() error {
-		return c.onSchema(ctx, func(schema int32) (err error) {
+		return c.db.onSchema(ctx, func(schema int32) (err error) {
 			by.Number = 0
 			if schema >= sqlschema.ClaimsNumbered {
 				by.Number = c.number
@@ -331,19 +350,19 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	now := time.Now()
 	c.took = now.Sub(asked)
 	c.cost.note(len(wants), nonEmpty, len(events), c.took)
-	c.claiming.ended(nil)
+	c.health.ended(nil)
 	c.noteUnannounced(events)
 	c.tell.claimed(events, c.took)
 	start, notices, full := c.scheduler.claimed(wants, lanes, events, asked, now)
 	for _, d := range start {
-		c.send(d)
+		c.sender.send(d)
 	}
 	for _, n := range notices {
 		n.log(c.log)
 	}
 	if full && c.scheduler.saturated() && c.bell.State() == listener.Silent && now.Sub(c.called) > callEvery {
 		c.called = now
-		return sqlschema.Call(ctx, c.claims, sqlschema.HelpPayload)
+		return sqlschema.Call(ctx, c.db.claims, sqlschema.HelpPayload)
 	}
 	return nil
 }
@@ -359,7 +378,7 @@ func (c *claimer) nameTables(ctx context.Context, wants []sqlschema.Want, events
 	}
 	unknown := func(id int32) bool { _, ok := c.names[id]; return id != 0 && !ok }
 	if time.Since(c.namedAt) > namesFor || slices.ContainsFunc(own, unknown) {
-		names, err := sqlschema.NameRelations(ctx, c.claims, nil)
+		names, err := sqlschema.NameRelations(ctx, c.db.claims, nil)
 		if err != nil {
 			return err
 		}
@@ -387,7 +406,7 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := time.Now()
-	next, err := sqlschema.NextDue(ctx, c.claims, triggers, c.scheduler.unseen(triggers, asked.Add(nextDueMargin)))
+	next, err := sqlschema.NextDue(ctx, c.db.claims, triggers, c.scheduler.unseen(triggers, asked.Add(nextDueMargin)))
 	if err != nil || time.Since(asked) > nextDueMargin { // so late, what became due between that claim and the look may be in neither
 		c.scheduler.refire(triggers)
 	}
@@ -410,7 +429,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 		return 0
 	}
 	err = sqlschema.ExplainHidden(err)
-	c.claiming.ended(err)
+	c.health.ended(err)
 	c.tell.failed("claim", err)
 	if !c.failed {
 		c.failed = true
@@ -418,7 +437,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 		c.log.Error("the database fails, trying again until it answers", "what", what, "error", err)
 	}
 	if isDiskFull(err) {
-		c.shed(ctx)
+		c.disk.free(ctx)
 	}
 	wait, _ := c.failures.Next() // without a limit it never stops
 	c.resume = time.Now().Add(wait)

@@ -3,30 +3,57 @@ package dispatcher
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/rowhook/rowhook/internal/netrule"
 	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// configuration is the configuration in force.
+// configuration is what is in force of the configuration. The loader writes it; the settler, the peers and
+// the maintenance read it.
 type configuration struct {
 	mu         sync.Mutex
 	generation int64
 	settings   sqlschema.Settings
-	warnings   map[string]string // of endpoints, by trigger; the one who reloads owns it
 }
 
+// get returns the generation, 0 before the first load, and the settings.
 func (c *configuration) get() (int64, sqlschema.Settings) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.generation, c.settings
 }
 
+// replace puts another one in force, and returns the generation of the one before.
+func (c *configuration) replace(generation int64, settings sqlschema.Settings) (before int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before = c.generation
+	c.generation, c.settings = generation, settings
+	return before
+}
+
+// loader loads the configuration. It is used by start, and then by the claimer alone.
+type loader struct {
+	db            *database
+	guard         webhook.Guard // of the flags
+	lookup        func(name string) (value string, ok bool)
+	client        *webhook.Client
+	configuration *configuration
+	scheduler     *scheduler
+	settler       *settler
+	unable        *unableTriggers
+	captures      *captures
+	tell          *observers
+	log           *slog.Logger
+
+	warnings map[string]string // of endpoints that were logged, by trigger
+}
+
 // guardOf is the guard of the flags with what was applied added.
-func (d *Dispatcher) guardOf(n sqlschema.Network) (webhook.Guard, error) {
+func (l *loader) guardOf(n sqlschema.Network) (webhook.Guard, error) {
 	deny, err := netrule.ParseAll(n.Deny)
 	if err != nil {
 		return webhook.Guard{}, fmt.Errorf("read rowhook.setting network: deny: %w", err)
@@ -35,50 +62,47 @@ func (d *Dispatcher) guardOf(n sqlschema.Network) (webhook.Guard, error) {
 	if err != nil {
 		return webhook.Guard{}, fmt.Errorf("read rowhook.setting network: allow: %w", err)
 	}
-	return d.cfg.Guard.With(webhook.Guard{Deny: deny, Allow: allow}), nil
+	return l.guard.With(webhook.Guard{Deny: deny, Allow: allow}), nil
 }
 
-// reload reads the configuration and hands it to the scheduler.
-func (d *Dispatcher) reload(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+// load reads the configuration and hands it to the scheduler.
+func (l *loader) load(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	cfg, err := sqlschema.Load(ctx, d.writes)
+	cfg, err := sqlschema.Load(ctx, l.db.writes)
 	if err != nil {
 		return err
 	}
-	guard, err := d.guardOf(cfg.Settings.Network)
+	guard, err := l.guardOf(cfg.Settings.Network)
 	if err != nil {
 		return err
 	}
-	d.client.SetGuard(guard)
-	generation, _ := d.configuration.get()
-	d.configuration.mu.Lock()
-	d.configuration.generation, d.configuration.settings = cfg.Generation, cfg.Settings
-	d.configuration.mu.Unlock()
-	before, able, warnings := d.scheduler.unable(), map[string]bool{}, map[string]string{}
-	unsent := d.scheduler.configure(cfg.Triggers, func(s sqlschema.Spec) (*webhook.Endpoint, error) {
-		ep, err := webhook.NewEndpoint(s.Webhook, d.cfg.Lookup)
+	l.client.SetGuard(guard)
+	generation := l.configuration.replace(cfg.Generation, cfg.Settings)
+	before, able, warnings := l.scheduler.unable(), map[string]bool{}, map[string]string{}
+	unsent := l.scheduler.configure(cfg.Triggers, func(s sqlschema.Spec) (*webhook.Endpoint, error) {
+		ep, err := webhook.NewEndpoint(s.Webhook, l.lookup)
 		if err == nil {
-			err = d.client.Prepare(ep)
+			err = l.client.Prepare(ep)
 		}
 		able[s.Name] = err == nil
 		warnings[s.Name] = ep.Warning()
 		return ep, err
 	})
-	d.tellUnable(before, able)
+	l.unable.tell(before, able)
 	for trigger, warning := range warnings {
-		if warning != "" && warning != d.configuration.warnings[trigger] { // not said already
-			d.log.Warn("a trigger's webhook is probably not as it should be", "trigger", trigger, "problem", warning)
+		if warning != "" && warning != l.warnings[trigger] { // not said already
+			l.log.Warn("a trigger's webhook is probably not as it should be", "trigger", trigger, "problem", warning)
 		}
 	}
-	d.configuration.warnings = warnings
-	d.tell.configured(cfg.Triggers)
+	l.warnings = warnings
+	l.tell.configured(cfg.Triggers)
 	if generation != 0 && generation != cfg.Generation {
-		d.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
+		l.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
 	}
-	d.giveBack(unsent)
-	if generation != cfg.Generation { // anyone may notify
-		d.lookAgain()
+	l.settler.giveBack(unsent)
+	if generation != cfg.Generation { // not at each load: any role may ask for one by NOTIFY
+		l.captures.lookAgain()
 	}
 	return nil
 }

@@ -15,21 +15,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
-	"math"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-
-	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/listener"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -89,56 +82,45 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Dispatcher delivers events while its Run runs. Make it by New.
+// Dispatcher delivers events while its Run runs. Make it by New. It holds the parts, and starts and ends
+// their loops. What a part may touch is in its own type.
 type Dispatcher struct {
-	cfg         Config
-	log         *slog.Logger
-	tell        *observers
-	scheduler   *scheduler
-	bell        listener.Doorbell // owned by the claimer
-	settler     *settler
-	client      *webhook.Client
-	payload     *budget
-	activity    *activityCounter
-	failing     failing
-	maintenance maintenance
-	history     history
-	captures    captures
-	// What this instance can't do, as recorded last and when, and when it was tried again. The housekeeper owns them.
-	trouble                  sqlschema.Trouble
-	toldTrouble, triedUnable time.Time
-	measure                  chan struct{} // holds a token while someone measures a payload; see fetch
+	cfg  Config
+	log  *slog.Logger
+	self *identity
+	db   *database
 
-	claims        *pgxpool.Pool // sessions tuned for claiming; commits don't wait for the disk
-	writes        *pgxpool.Pool // sessions that settle
-	direct        *pgx.ConnConfig
-	id            int32
-	departures    int64 // of other instances, as seen at the start
-	configuration configuration
-	inbox         inbox
+	scheduler     *scheduler
+	inbox         *inbox
+	client        *webhook.Client
+	configuration *configuration
+	loader        *loader
+	claimer       *claimer
+	sender        *sender
+	payloads      *payloads
+	settler       *settler
 	repairer      *repairer
-	// What dead instances held and could not yet be given back. The housekeeper owns it.
-	unreclaimed []sqlschema.Instance
-	pulse       pulse
+	listening     *listening
+	pulse         *pulse
+	peers         *peers
+	commits       *commitTime
+	notifications *notificationQueue
+	maintenance   *maintenance
+	history       *history
+	captures      *captures
+	activity      *activityCounter
+	failing       *failing
 
-	ready     chan struct{}
-	readyOnce sync.Once
 	abort     chan struct{}
 	abortOnce sync.Once
-	senders   sync.WaitGroup
-	sendCtx   context.Context // ends when attempts in flight are to be given up
-	flush     atomic.Int64    // nanoseconds that a commit takes, by the last measurement
-	uncertain bool            // when claiming ended, a claim may have succeeded without our knowing
+	instance  atomic.Int32 // id, once started; written by start, read by Stats
+	stopping  atomic.Bool  // written by Run, read by Stats
+}
 
-	schema             atomic.Int32 // version of the schema rowhook, as last seen; see onSchema
-	instance           atomic.Int32 // id, once started
-	stopping           atomic.Bool
-	silent             atomic.Bool             // writers are, on our account
-	notices            atomic.Pointer[float64] // share of the server's queue of notifications that is in use, as last seen
-	warnedOf           atomic.Int32            // who the server says keeps that queue from being emptied; 0: it has not said
-	pretend            func(*sqlschema.Watch)  // in tests: changes what was seen
-	renewSession       func()                  // opens the session that listens anew; nil: none listens
-	claiming, settling health
+// identity is this instance. start draws the id before the loops start; nothing changes after that.
+type identity struct {
+	id            int32
+	name, version string // see Config
 }
 
 // New checks the configuration and makes a Dispatcher. It does not connect.
@@ -166,26 +148,70 @@ func New(cfg Config) (*Dispatcher, error) {
 		cfg.Name = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
 	cfg.Name = strings.ReplaceAll(strings.ToValidUTF8(cfg.Name, "?"), "\x00", "?") // it goes into a column of text
-	d := &Dispatcher{
-		cfg: cfg, log: cfg.Logger, tell: newObservers(cfg.Observers),
-		scheduler: newScheduler(cfg.Concurrency, cfg.BatchSize),
-		client: webhook.NewClient(webhook.ClientConfig{
-			Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard, MaxRequestBody: int(min(cfg.MaxBody, math.MaxInt)),
-			Problem: func(err error) {
-				cfg.Logger.Warn("a webhook's TLS files changed and can't be used, going on with those read before", "error", err)
-			},
-		}),
-		payload:  newBudget(cfg.PayloadMemory),
-		activity: newActivityCounter(),
-		pulse:    newPulse(),
-		captures: captures{changed: make(chan struct{}, 1)},
-		measure:  make(chan struct{}, 1),
-		ready:    make(chan struct{}),
-		abort:    make(chan struct{}),
+	return compose(cfg), nil
+}
+
+// compose makes the parts.
+func compose(cfg Config) *Dispatcher {
+	log, tell := cfg.Logger, newObservers(cfg.Observers)
+	client := webhook.NewClient(webhook.ClientConfig{
+		Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard,
+		Problem: func(err error) {
+			log.Warn("a webhook's TLS files changed and can't be used, going on with those read before", "error", err)
+		},
+	})
+	self := &identity{name: cfg.Name, version: cfg.Version}
+	db := &database{pooled: cfg.ListenURL != "" || cfg.NoListen, application: applicationName(cfg.Name)}
+	commits := &commitTime{db: db, self: self}
+	notifications := &notificationQueue{}
+	configuration := &configuration{}
+	history := &history{db: db, log: log}
+	captures := &captures{db: db, log: log, changed: make(chan struct{}, 1)}
+	activity := newActivityCounter(db, self, log)
+	failing := &failing{log: log}
+	disk := &diskSpace{db: db, tell: tell, log: log}
+
+	scheduler := newScheduler(cfg.Concurrency, cfg.BatchSize)
+	inbox := &inbox{scheduler: scheduler}
+	pulse := newPulse(db, self, inbox, log)
+	listening := &listening{cfg: &cfg, db: db, self: self, inbox: inbox, pulse: pulse, tell: tell, log: log, ready: make(chan struct{})}
+	repairer := newRepairer(db, scheduler, log)
+	settler := &settler{
+		db: db, self: self, scheduler: scheduler, configuration: configuration, history: history, disk: disk, tell: tell, log: log,
+		signal: make(chan struct{}, 1),
 	}
-	d.settler = newSettler(d)
-	d.repairer = newRepairer(d)
-	return d, nil
+	unable := &unableTriggers{scheduler: scheduler, settler: settler, inbox: inbox, log: log}
+	loader := &loader{
+		db: db, guard: cfg.Guard, lookup: cfg.Lookup, client: client, configuration: configuration, scheduler: scheduler, settler: settler,
+		unable: unable, captures: captures, tell: tell, log: log,
+	}
+	payloads := &payloads{
+		db: db, self: self, scheduler: scheduler, settler: settler, failing: failing, log: log,
+		maxBody: cfg.MaxBody, room: newBudget(cfg.PayloadMemory), measure: make(chan struct{}, 1),
+	}
+	sender := &sender{
+		client: client, scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
+		tell: tell, log: log,
+	}
+	return &Dispatcher{
+		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
+		loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
+		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
+		claimer: &claimer{
+			db: db, self: self, scheduler: scheduler, inbox: inbox, loader: loader, sender: sender, repairer: repairer, session: listening,
+			commits: commits, notifications: notifications, disk: disk, tell: tell, log: log,
+			pollInterval: cfg.PollInterval, noListen: cfg.NoListen,
+		},
+		peers: &peers{
+			db: db, self: self, scheduler: scheduler, inbox: inbox, pulse: pulse, configuration: configuration, unable: unable,
+			trouble: &troubleRecord{db: db, self: self, scheduler: scheduler, history: history, log: log},
+			commits: commits, log: log, noListen: cfg.NoListen,
+		},
+		maintenance: &maintenance{
+			db: db, configuration: configuration, history: history, captures: captures, activity: activity, tell: tell, log: log,
+		},
+		abort: make(chan struct{}),
+	}
 }
 
 func setDefault[T comparable](v *T, byDefault T) {
@@ -196,7 +222,7 @@ func setDefault[T comparable](v *T, byDefault T) {
 }
 
 // Ready is closed once triggers are loaded and, unless NoListen is set, the session listens.
-func (d *Dispatcher) Ready() <-chan struct{} { return d.ready }
+func (d *Dispatcher) Ready() <-chan struct{} { return d.listening.ready }
 
 // Abort makes a Run that is stopping give up what is in flight at once instead of at the end of the grace period.
 func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
@@ -208,53 +234,51 @@ func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
 // While it runs, failures of the database are retried for as long as it takes. Run may be called once, and again if it could not start.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.client.Close()
-	if err := d.connect(); err != nil {
+	if err := d.db.open(d.cfg.DatabaseURL, d.cfg.ListenURL, d.notifications.noticed); err != nil {
 		return err
 	}
-	defer d.claims.Close()
-	defer d.writes.Close()
+	defer d.db.close()
 	if err := d.start(ctx); err != nil {
 		return err
 	}
 
-	// Two contexts to stop by: the caller's ends claiming, sendCtx ends sending.
+	// Two contexts to stop by: the caller's ends claiming, the sender's ends sending.
 	sendCtx, stopSending := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSending()
-	d.sendCtx = sendCtx
+	d.sender.ctx = sendCtx
 	settleCtx, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSettling()
 
 	var loops, settling, listening, reporting, beating sync.WaitGroup
 	beatCtx, stopBeating := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeating()
-	beating.Go(func() { d.beat(beatCtx) })
+	beating.Go(func() { d.pulse.run(beatCtx) })
 	listenCtx, stopListening := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopListening()
 	if !d.cfg.NoListen {
-		l := d.newListener()
-		d.renewSession = l.Renew
-		listening.Go(func() { _ = l.Run(listenCtx) }) // its fields are set; it only ends with listenCtx
+		d.listening.open()
+		listening.Go(func() { d.listening.run(listenCtx) })
 	}
 	settling.Go(func() { d.settler.run(settleCtx) })
-	loops.Go(func() { d.claim(ctx) })
+	loops.Go(func() { d.claimer.run(ctx) })
 	loops.Go(func() { d.repairer.run(ctx) })
-	loops.Go(func() { d.watchPeers(ctx) })
-	loops.Go(func() { d.maintainTables(ctx) })
-	loops.Go(func() { d.watchStalls(ctx) })
-	reporting.Go(func() { d.watchFailures(settleCtx) })
+	loops.Go(func() { d.peers.run(ctx) })
+	loops.Go(func() { d.maintenance.run(ctx) })
+	loops.Go(func() { d.sender.watchStalls(ctx) })
+	reporting.Go(func() { d.failing.run(settleCtx) })
 	loops.Wait() // ctx is done
 	d.stopping.Store(true)
 
-	d.giveBack(d.scheduler.close())
+	d.settler.giveBack(d.scheduler.close())
 	d.finishSending(stopSending)
 	lastWords, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	left := d.settler.finish(lastWords)
-	d.writeActivity(lastWords)
+	d.activity.write(lastWords)
 	stopSettling()
 	settling.Wait()
 	reporting.Wait()
-	d.failing.look(d.log, time.Now(), true)
+	d.failing.look(time.Now(), true)
 	stopBeating()
 	beating.Wait()
 	err := d.unregister(left)
@@ -277,7 +301,7 @@ func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
 		d.log.Info("stopping: waiting for attempts in flight", "attempts", open, "at_most", d.cfg.GracePeriod)
 	}
 	done := make(chan struct{})
-	go func() { d.senders.Wait(); close(done) }()
+	go func() { d.sender.attempts.Wait(); close(done) }()
 	timer := time.NewTimer(d.cfg.GracePeriod)
 	defer timer.Stop()
 	select {
@@ -295,95 +319,19 @@ func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
 func (d *Dispatcher) unregister(left int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	if left > 0 || d.uncertain {
+	if left > 0 || d.claimer.uncertain {
 		// Its row stays: with its lock gone the others find it dead, and give back what it holds.
 		return fmt.Errorf("stopped without settling %d events, which will be sent again: the database did not answer", left)
 	}
-	if err := sqlschema.Unregister(ctx, d.writes, d.id); err != nil {
+	if err := sqlschema.Unregister(ctx, d.db.writes, d.self.id); err != nil {
 		return err
 	}
-	return sqlschema.Call(ctx, d.claims, sqlschema.StoppedPayload)
-}
-
-// connect makes the pools. They connect when they are first used.
-func (d *Dispatcher) connect() error {
-	cfg, err := session.ParsePool(d.cfg.DatabaseURL)
-	if err != nil {
-		return fmt.Errorf("read the database URL: %w", err)
-	}
-	cfg.ConnConfig.RuntimeParams["application_name"] = d.application()
-	cfg.MinConns, cfg.MaxConnIdleTime = 0, 5*time.Minute
-	// A ping before the statement would delay every wake from sleep; a dead connection shows in the statement itself.
-	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
-	cfg.ConnConfig.OnNotice = d.noticed
-	d.direct = cfg.ConnConfig
-	if d.cfg.ListenURL != "" {
-		if d.direct, err = session.Parse(d.cfg.ListenURL); err != nil {
-			return fmt.Errorf("read the listen URL: %w", err)
-		}
-		d.direct.RuntimeParams["application_name"] = d.application()
-	}
-	writes, claims := cfg.Copy(), cfg.Copy()
-	d.direct.RuntimeParams["search_path"], d.direct.RuntimeParams[sqlschema.RowSecurity] = "pg_catalog", "off"
-	if d.pooled() {
-		throughPooler(writes.ConnConfig)
-		throughPooler(claims.ConnConfig)
-	} else {
-		tune(writes.ConnConfig.RuntimeParams)
-		tune(claims.ConnConfig.RuntimeParams)
-		// Losing a claim in a crash of the server only makes its events due again.
-		claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
-	}
-	claims.MaxConns, writes.MaxConns = 3, 4 // the claimer, the housekeeper and the pulse; to be alive must not wait for what they do
-	if d.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
-		return fmt.Errorf("prepare connections: %w", err)
-	}
-	if d.writes, err = pgxpool.NewWithConfig(context.Background(), writes); err != nil {
-		d.claims.Close()
-		return fmt.Errorf("prepare connections: %w", err)
-	}
-	return nil
-}
-
-// application is what sessions of this instance are called in pg_stat_activity. The server keeps 63 bytes of ASCII and, by its version, writes
-// other characters as question marks or as escapes: names that it would change get a sum of what they were, which keeps them apart.
-func (d *Dispatcher) application() string {
-	const most = 63
-	name := "rowhook " + d.cfg.Name
-	ascii := strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, name)
-	if ascii == name && len(name) <= most {
-		return name
-	}
-	sum := fnv.New32a()
-	_, _ = sum.Write([]byte(name)) // never fails
-	return fmt.Sprintf("%.*s#%08x", most-9, ascii, sum.Sum32())
-}
-
-// pooled reports that the database URL may lead through a pooler that hands out sessions by transaction.
-func (d *Dispatcher) pooled() bool { return d.cfg.ListenURL != "" || d.cfg.NoListen }
-
-// tune keeps the planner from scanning the queue's tables: planned while they are empty, or were when they were last analyzed, a
-// sequential scan looks cheapest, or a bitmap and a sort of all that is due, and the plan would stay when a million events wait.
-func tune(params map[string]string) {
-	for name, value := range map[string]string{
-		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
-		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
-		"statement_timeout": "0", "lock_timeout": "0", // ours are set with each statement
-		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
-		"idle_in_transaction_session_timeout": "60s", sqlschema.RowSecurity: "off",
-	} {
-		params[name] = value
-	}
+	return sqlschema.Call(ctx, d.db.claims, sqlschema.StoppedPayload)
 }
 
 // start draws an id and loads the triggers.
 func (d *Dispatcher) start(ctx context.Context) error {
-	conn, err := d.writes.Acquire(ctx)
+	conn, err := d.db.writes.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect to the database: %w", err)
 	}
@@ -395,7 +343,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.schema.Store(have)
+	d.db.schema.Store(have)
 	if have != know {
 		d.log.Warn("the schema rowhook is of another version than this program, and compatible: bring both to the same one when you can", "schema", have, "program", know)
 	}
@@ -406,73 +354,29 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	for i := range secured {
 		d.log.Warn(secured[i].Problem(), "remedy", secured[i].Remedy())
 	}
-	if d.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
+	if d.self.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
 		return err
 	}
 	if err := sqlschema.EnsurePartitions(ctx, conn); err != nil {
 		d.log.Warn("can't make partitions ahead of time, trying again later", "error", err)
 	}
-	if err := d.reload(ctx); err != nil {
+	if err := d.loader.load(ctx); err != nil {
 		return err
 	}
-	w, err := d.look(ctx, conn)
+	w, err := d.peers.look(ctx, conn)
 	if err != nil {
 		return err
 	}
-	d.departures = w.Departures
-	d.inbox.mu.Lock()
-	d.inbox.watch = &w // it may say that nobody is to ring, before the bell is first armed
-	d.inbox.mu.Unlock()
+	d.peers.departures = w.Departures
+	d.inbox.watched(&w, false) // it may say that nobody is to ring, before the bell is first armed
 	// Where it listens it registers as listening once it holds its lock, so that nobody finds it dead in between.
-	if err := d.enroll(ctx, conn, false); err != nil {
+	if err := d.pulse.enroll(ctx, conn, false); err != nil {
 		return err
 	}
-	d.instance.Store(d.id)
-	d.measureFlush(ctx)
+	d.instance.Store(d.self.id)
+	d.commits.measure(ctx)
 	if d.cfg.NoListen {
-		d.log.Warn("not listening: changes are found by polling", "every", d.cfg.PollInterval)
-		d.readyOnce.Do(func() { close(d.ready) })
+		d.listening.without()
 	}
 	return nil
-}
-
-// measureFlush notes what the quickest of a few small commits takes: the rate at which writers that NOTIFY can commit, and
-// so the one at which the doorbell has to go silent, depends on it.
-func (d *Dispatcher) measureFlush(ctx context.Context) {
-	var least time.Duration
-	for range 3 {
-		began := time.Now()
-		if err := sqlschema.Touch(ctx, d.writes, d.id); err != nil {
-			return // the last measurement stays; others report failures of the database
-		}
-		if took := time.Since(began); least == 0 || took < least {
-			least = took
-		}
-	}
-	d.flush.Store(int64(least))
-}
-
-// newListener makes the listener whose session also holds the instance lock.
-func (d *Dispatcher) newListener() *listener.Listener {
-	return &listener.Listener{
-		Connect: func(ctx context.Context) (*pgx.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-			defer cancel()
-			return session.Connect(ctx, d.direct)
-		},
-		Prepare: func(ctx context.Context, conn *pgx.Conn) error {
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-			defer cancel()
-			return d.holdLock(ctx, conn)
-		},
-		Channel:   sqlschema.Channel,
-		Notified:  d.notified,
-		Listening: d.listening,
-		Lost:      func(error) { d.lost() },
-		Ping: func(ctx context.Context, channel, payload string) error {
-			return sqlschema.Ping(ctx, d.writes, channel, payload)
-		},
-		PingChannel: fmt.Sprintf("rowhook_ping_%d", d.id),
-		Logger:      d.log,
-	}
 }

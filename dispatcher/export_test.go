@@ -7,7 +7,7 @@ import (
 )
 
 // Pretend has a dispatcher that does not run yet see what f makes of each Watch.
-func Pretend(d *Dispatcher, f func(*sqlschema.Watch)) { d.pretend = f }
+func Pretend(d *Dispatcher, f func(*sqlschema.Watch)) { d.peers.pretend = f }
 
 // LookAtCaptures is what a dispatcher does once a minute.
-func LookAtCaptures(ctx context.Context, d *Dispatcher) { d.lookAtCaptures(ctx) }
+func LookAtCaptures(ctx context.Context, d *Dispatcher) { d.captures.look(ctx) }

@@ -20,6 +20,8 @@ const (
 
 // failing is what the log says of failed attempts.
 type failing struct {
+	log *slog.Logger
+
 	mu       sync.Mutex
 	triggers map[string]*failures // those that fail, or did within sayEvery
 }
@@ -82,7 +84,7 @@ func (f *failing) succeeded(trigger string, now time.Time) {
 }
 
 // look logs what is due: a count, that a trigger fails, that it does so no more. At the end of a dispatcher it logs what was not counted yet.
-func (f *failing) look(log *slog.Logger, now time.Time, end bool) {
+func (f *failing) look(now time.Time, end bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ctx := context.Background()
@@ -96,10 +98,10 @@ func (f *failing) look(log *slog.Logger, now time.Time, end bool) {
 		}
 		switch {
 		case !t.now && t.said:
-			log.LogAttrs(ctx, slog.LevelInfo, "a trigger's attempts succeed again", counts[:5]...)
+			f.log.LogAttrs(ctx, slog.LevelInfo, "a trigger's attempts succeed again", counts[:5]...)
 			t.said, t.line = false, now
 		case t.attempts > 1 && due, t.attempts > 0 && due && now.Sub(t.since) >= sayEvery:
-			log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: so many since the last line", counts...)
+			f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: so many since the last line", counts...)
 			t.said, t.line = t.now, now
 		case !t.now && due && now.Sub(t.dead) >= sayEvery:
 			delete(f.triggers, name)
@@ -111,8 +113,8 @@ func (f *failing) look(log *slog.Logger, now time.Time, end bool) {
 	}
 }
 
-// watchFailures has the log say how failures go on until ctx is done.
-func (d *Dispatcher) watchFailures(ctx context.Context) {
+// run calls look until ctx is done.
+func (f *failing) run(ctx context.Context) {
 	ticker := time.NewTicker(calmFor)
 	defer ticker.Stop()
 	for {
@@ -120,19 +122,19 @@ func (d *Dispatcher) watchFailures(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			d.failing.look(d.log, time.Now(), false)
+			f.look(time.Now(), false)
 		}
 	}
 }
 
 // report tells people how an attempt went.
-func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
+func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
 	ctx := context.Background()
 	now := time.Now()
 	if what == sqlschema.Delivered {
-		d.failing.succeeded(dl.event.Trigger, now)
-		if d.log.Enabled(ctx, slog.LevelDebug) {
-			d.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", eventID(dl)), slog.String("trigger", dl.event.Trigger),
+		f.succeeded(dl.event.Trigger, now)
+		if f.log.Enabled(ctx, slog.LevelDebug) {
+			f.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", eventID(dl)), slog.String("trigger", dl.event.Trigger),
 				slog.Int("status", r.Status), slog.Duration("took", r.Duration), slog.Duration("since_change", time.Since(dl.event.CreatedAt)), slog.String("note", r.Err))
 		}
 		return
@@ -148,20 +150,20 @@ func (d *Dispatcher) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Resul
 		slog.Int("attempt", int(dl.tries)), slog.Int("attempts", max(dl.event.MaxRetries+1, int(dl.tries))),
 	}, reason...)
 	dead := what == sqlschema.Dead
-	begins, firstDead := d.failing.failed(dl.event.Trigger, now, dead, reason)
+	begins, firstDead := f.failed(dl.event.Trigger, now, dead, reason)
 	if begins {
-		d.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: counted each minute from now on, single ones are at level debug", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: counted each minute from now on, single ones are at level debug", attrs...)
 	}
 	if firstDead {
-		d.log.LogAttrs(ctx, slog.LevelError, "an event ran out of attempts: a dead letter now; further ones of this trigger are counted", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelError, "an event ran out of attempts: a dead letter now; further ones of this trigger are counted", attrs...)
 	}
-	if !d.log.Enabled(ctx, slog.LevelDebug) {
+	if !f.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	if dead {
-		d.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, no more are left: now a dead letter", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, no more are left: now a dead letter", attrs...)
 		return
 	}
-	d.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, will try again", append(attrs,
+	f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, will try again", append(attrs,
 		slog.Duration("in", delay.Round(time.Millisecond)), slog.Time("at", now.Add(delay)))...)
 }

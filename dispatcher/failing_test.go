@@ -14,7 +14,7 @@ func TestATriggerThatFailsIsSaidOnceThenCountedEachMinuteAndOnceWhenItRecovers(t
 	t.Parallel()
 	var text bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&text, nil))
-	var f failing
+	f := failing{log: log}
 	now := time.Date(2026, 11, 26, 1, 0, 0, 0, time.UTC)
 	begins, deaths := 0, 0
 	fail := func(n int, dead bool) {
@@ -30,7 +30,7 @@ func TestATriggerThatFailsIsSaidOnceThenCountedEachMinuteAndOnceWhenItRecovers(t
 	}
 	second := func() {
 		now = now.Add(time.Second)
-		f.look(log, now, false)
+		f.look(now, false)
 	}
 	lines := func() int {
 		n := strings.Count(text.String(), "\n")
@@ -63,11 +63,11 @@ func TestATriggerThatFailsIsSaidOnceThenCountedEachMinuteAndOnceWhenItRecovers(t
 		fail(1, false)
 		now = now.Add(250 * time.Millisecond)
 		f.succeeded("orders", now)
-		f.look(log, now, false)
+		f.look(now, false)
 	}
 	require.LessOrEqual(t, begins, 3)
 	require.LessOrEqual(t, lines(), 2)
-	f.look(log, now, true)
+	f.look(now, true)
 	require.LessOrEqual(t, lines(), 1, "what was not counted yet")
 }
 
@@ -75,7 +75,7 @@ func TestATriggerThatFailsNowAndThenSaysNoMoreThanTwoLinesAMinute(t *testing.T) 
 	t.Parallel()
 	var text bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&text, nil))
-	var f failing
+	f := failing{log: log}
 	now := time.Date(2026, 11, 26, 1, 0, 0, 0, time.UTC)
 	lines := 0
 	for range 300 {
@@ -86,7 +86,7 @@ func TestATriggerThatFailsNowAndThenSaysNoMoreThanTwoLinesAMinute(t *testing.T) 
 		now = now.Add(time.Second)
 		f.succeeded("orders", now)
 		now = now.Add(time.Second)
-		f.look(log, now, false)
+		f.look(now, false)
 	}
 	lines += strings.Count(text.String(), "\n")
 	require.LessOrEqual(t, lines, 2*15+2, text.String())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 // history is whether the history can be written: the archive of delivered events, and the log of attempts. Where it can't, as a partition
 // is missing that can't be made, events are settled without it. Otherwise they would be sent again at the end of each lease, for ever.
 type history struct {
+	db  *database
+	log *slog.Logger
+
 	mu     sync.Mutex
 	err    string    // why it can't be written; "": it can
 	since  time.Time // when that began
@@ -63,9 +67,9 @@ func mayBlame(err error, failures int) bool {
 	return pg.Code != pgerrcode.ReadOnlySQLTransaction && failures >= historyFailures
 }
 
-// historyFailed notes that events were settled without history, and says so now and then. err is nil where it was not tried.
-func (d *Dispatcher) historyFailed(err error, events int) {
-	h, now := &d.history, time.Now()
+// failed notes that events were settled without history, and says so now and then. err is nil where it was not tried.
+func (h *history) failed(err error, events int) {
+	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.err == "" {
@@ -78,34 +82,33 @@ func (d *Dispatcher) historyFailed(err error, events int) {
 	if now.Sub(h.told) < historyTell {
 		return
 	}
-	d.log.Error("the history can't be written, so events are settled without it: deliveries go on, but nothing of them is kept; see \"When history can't be written\" in docs/operations.md",
+	h.log.Error("the history can't be written, so events are settled without it: deliveries go on, but nothing of them is kept; see \"When history can't be written\" in docs/operations.md",
 		"events", h.events, "since", h.since.UTC().Format(time.RFC3339), "error", h.err)
 	h.told, h.events = now, 0
 }
 
-// historyWritten notes that it can be.
-func (d *Dispatcher) historyWritten() {
-	h := &d.history
+// written notes that history was written.
+func (h *history) written() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.err == "" {
 		return
 	}
-	d.log.Info("the history is written again", "events_without", h.events)
+	h.log.Info("the history is written again", "events_without", h.events)
 	h.err, h.told, h.events = "", time.Time{}, 0
 }
 
 // lookAhead notes for how long there are partitions. made is why they could not be made ahead of time.
-func (d *Dispatcher) lookAhead(ctx context.Context, made error) {
-	days, err := sqlschema.DaysAhead(ctx, d.writes)
+func (h *history) lookAhead(ctx context.Context, made error) {
+	days, err := sqlschema.DaysAhead(ctx, h.db.writes)
 	if err != nil {
-		return // housekeeping says so
+		return // tidy reports failures of the database
 	}
-	d.history.mu.Lock()
-	defer d.history.mu.Unlock()
-	d.history.ahead, d.history.looked, d.history.ending = days, true, ""
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ahead, h.looked, h.ending = days, true, ""
 	if made != nil {
-		d.history.ending = made.Error()
+		h.ending = made.Error()
 	}
 }
 

@@ -17,14 +17,13 @@ func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
 	var log strings.Builder
 	d, err := New(Config{DatabaseURL: db.URL(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
-	require.NoError(t, d.connect())
-	t.Cleanup(d.claims.Close)
-	t.Cleanup(d.writes.Close)
+	require.NoError(t, d.db.open(db.URL(), "", nil))
+	t.Cleanup(d.db.close)
 	report := db.Conn(t)
 	_, err = report.Exec(t.Context(), "set application_name = 'nightly report'; begin isolation level repeatable read; select 1")
 	require.NoError(t, err)
 	for range 2 {
-		h, err := d.watchHolder(t.Context(), sqlschema.QueueHealth{Dead: 7}, 0)
+		h, err := d.maintenance.watchHolder(t.Context(), sqlschema.QueueHealth{Dead: 7}, 0)
 		require.NoError(t, err)
 		require.NotNil(t, h)
 	}
@@ -34,7 +33,7 @@ func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
 	_, err = report.Exec(t.Context(), "commit")
 	require.NoError(t, err)
 	for range 2 {
-		_, err = d.watchHolder(t.Context(), sqlschema.QueueHealth{}, 0)
+		_, err = d.maintenance.watchHolder(t.Context(), sqlschema.QueueHealth{}, 0)
 		require.NoError(t, err)
 	}
 	require.Equal(t, 1, strings.Count(log.String(), "nobody holds back vacuum any more"))

@@ -7,94 +7,105 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// inbox is what the other loops tell the claimer.
+// inbox is what the other loops tell the claimer. What concerns one trigger goes to its lane in the
+// scheduler. The rest stays here until the claimer takes it.
+//
+// Each method ends by waking the claimer, or leaves that to its caller where it says so. The claimer waits
+// for scheduler.signal, and reads in claimer.step.
 type inbox struct {
+	scheduler *scheduler
+
 	mu sync.Mutex
-	heard
+	unread
 }
 
-// heard is what a claimer has not yet looked at.
-type heard struct {
-	rings  int              // notifications
-	lost   bool             // the session that listens broke, or was opened anew
-	listen bool             // there is one
-	reload bool             // the configuration changed, or a trigger is unknown
-	watch  *sqlschema.Watch // latest
+// unread is what the claimer has not read yet.
+type unread struct {
+	rings    int              // notifications
+	bellLost bool             // the doorbell may say anything: the session that listens broke or is new, or an instance is gone
+	listens  bool             // a session listens. Reading does not reset it.
+	reload   bool             // the configuration changed, or a notification named an unknown trigger
+	watch    *sqlschema.Watch // the latest
 }
 
-// take returns what there was and forgets it.
-func (i *inbox) take() heard {
+// take returns what is unread, and resets it.
+func (i *inbox) take() unread {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	t := i.heard
-	i.heard = heard{listen: t.listen}
-	return t
+	u := i.unread
+	i.unread = unread{listens: u.listens}
+	return u
 }
 
-func (i *inbox) lose() {
+// listening reports whether a session listens.
+func (i *inbox) listening() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.lost, i.listen = true, false
+	return i.listens
 }
 
-// lost is called when the session that listened has ended.
-func (d *Dispatcher) lost() {
-	d.inbox.lose()
-	d.pulse.poke() // the others must not wait for the lock of a session that is gone
-	d.tell.listening(false)
+// sessionBegins says that a session listens from now on. Whatever happened before went unheard.
+func (i *inbox) sessionBegins() {
+	i.mu.Lock()
+	i.bellLost, i.listens, i.reload = true, true, true
+	i.mu.Unlock()
+	i.scheduler.markAll(true)
 }
 
-// notified is called for every notification, on the listener's goroutine.
-func (d *Dispatcher) notified(payload string) {
-	d.tell.rang()
+// sessionLost says that no session listens any more. It does not wake the claimer, which may go on as before until its next step.
+func (i *inbox) sessionLost() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.bellLost, i.listens = true, false
+}
+
+// notified takes in a notification.
+func (i *inbox) notified(payload string) {
 	switch payload {
 	case sqlschema.HelpPayload:
-		d.scheduler.markAll(false)
+		i.scheduler.markAll(false)
 		return
 	case sqlschema.StoppedPayload:
-		d.inherit()
+		i.inherit()
 		return
 	}
 	id, err := strconv.ParseInt(payload, 10, 32)
-	known := err == nil && d.scheduler.mark(int32(id))
-	d.inbox.mu.Lock()
-	d.inbox.rings++
+	known := err == nil && i.scheduler.mark(int32(id))
+	i.mu.Lock()
+	i.rings++
 	if !known {
-		d.inbox.reload = true // "config", or a trigger that was applied since
+		i.reload = true // the payload is "config", or names a trigger that was applied since the last load
 	}
-	d.inbox.mu.Unlock()
+	i.mu.Unlock()
 	if !known {
-		d.scheduler.wake()
+		i.scheduler.wake()
 	}
 }
 
-// inherit looks after what an instance that is gone would have: what it gave back, when its retries are due, and writers
-// that are silent on its account.
-func (d *Dispatcher) inherit() {
-	d.inbox.mu.Lock()
-	d.inbox.lost = true
-	d.inbox.mu.Unlock()
-	d.scheduler.refire(d.scheduler.ids())
-	d.scheduler.markAll(true)
+// inherit takes over from an instance that is gone: the events that it gave back, the times at which its
+// retries become due, and writers that are silent on its account.
+func (i *inbox) inherit() {
+	i.mu.Lock()
+	i.bellLost = true
+	i.mu.Unlock()
+	i.scheduler.refire(i.scheduler.ids())
+	i.scheduler.markAll(true)
 }
 
-// listening is called when a session begins to listen: whatever happened before went unheard.
-func (d *Dispatcher) listening() {
-	d.inbox.mu.Lock()
-	d.inbox.lost, d.inbox.listen, d.inbox.reload = true, true, true
-	d.inbox.mu.Unlock()
-	d.pulse.poke()
-	d.scheduler.markAll(true)
-	d.tell.listening(true)
-	d.readyOnce.Do(func() {
-		d.log.Info("ready", "instance", d.id, "triggers", len(d.scheduler.ids()), "concurrency", d.cfg.Concurrency, "poll", d.cfg.PollInterval)
-		close(d.ready)
-	})
+// askReload has the configuration loaded.
+func (i *inbox) askReload() {
+	i.mu.Lock()
+	i.reload = true
+	i.mu.Unlock()
+	i.scheduler.wake()
 }
 
-func (d *Dispatcher) askReload() {
-	d.inbox.mu.Lock()
-	d.inbox.reload = true
-	d.inbox.mu.Unlock()
-	d.scheduler.wake()
+// watched hands over what the peers' loop has read. outdated says that the configuration has changed. It
+// does not wake the claimer, but returns whether a load is asked for and whether a session listens.
+func (i *inbox) watched(w *sqlschema.Watch, outdated bool) (reload, listens bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.watch = w
+	i.reload = i.reload || outdated
+	return i.reload, i.listens
 }

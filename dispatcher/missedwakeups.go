@@ -66,7 +66,7 @@ func (c *claimer) reportMissed(ctx context.Context, now time.Time) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	w, err := sqlschema.Look(ctx, c.claims)
+	w, err := sqlschema.Look(ctx, c.db.claims)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -9,6 +10,12 @@ import (
 	"github.com/rowhook/rowhook/listener"
 	"github.com/rowhook/rowhook/sqlschema"
 )
+
+// notificationQueue is what is known of the server's queue of notifications.
+type notificationQueue struct {
+	usage    atomic.Pointer[float64] // the share that is in use, as last seen; written by the claimer, read by Stats
+	warnedOf atomic.Int32            // process id of the session that keeps it from being emptied, as the server said; 0: it has not said
+}
 
 // muteWords is what was said, and asked, since writers were muted.
 type muteWords struct {
@@ -24,12 +31,12 @@ type muteWords struct {
 const renewEvery = 5 * time.Second
 
 func (c *claimer) renew() {
-	if !c.listens || c.renewSession == nil || time.Since(c.said.renewed) < renewEvery {
+	if !c.listens || time.Since(c.said.renewed) < renewEvery {
 		return
 	}
 	c.said.renewed = time.Now()
 	c.log.Debug("opening the session that listens anew, so that it reads the server's queue of notifications")
-	c.renewSession()
+	c.session.renew()
 }
 
 // mute has nobody ring while the server's queue of notifications fills up, which a session that listens and does not read
@@ -37,7 +44,7 @@ func (c *claimer) renew() {
 // so for itself, so that the others go on when one dies.
 func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
 	usage := w.Notices
-	c.notices.Store(&usage)
+	c.notifications.usage.Store(&usage)
 	was := c.muted
 	switch {
 	case usage >= sqlschema.MuteFrom:
@@ -53,7 +60,7 @@ func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
 		c.renew()
 	case was:
 		c.said = muteWords{}
-		c.warnedOf.Store(0)
+		c.notifications.warnedOf.Store(0)
 		c.log.Info("the server's queue of notifications is empty enough again: writers may notify", "usage", usage)
 	}
 }
@@ -66,7 +73,7 @@ func (c *claimer) muteUnheard(ctx context.Context, w *sqlschema.Watch) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if err := sqlschema.Silence(ctx, c.claims, sqlschema.Nobody); err != nil {
+	if err := sqlschema.Silence(ctx, c.db.claims, sqlschema.Nobody); err != nil {
 		c.log.Debug("can't silence the doorbell", "error", err) // it is tried again at the next watch
 	}
 }
@@ -84,11 +91,11 @@ const (
 func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if usage > probeFrom && usage < probeBelow && c.warnedOf.Load() == 0 && c.said.probes < mostProbes && time.Since(c.said.probed) >= probeEvery {
+	if usage > probeFrom && usage < probeBelow && c.notifications.warnedOf.Load() == 0 && c.said.probes < mostProbes && time.Since(c.said.probed) >= probeEvery {
 		c.said.probes, c.said.probed = c.said.probes+1, time.Now()
-		_, _ = c.writes.Exec(ctx, "select pg_catalog.pg_notify('rowhook_probe', '')") // who is named is in warnedOf
+		_, _ = c.db.writes.Exec(ctx, "select pg_catalog.pg_notify('rowhook_probe', '')") // who is named is in warnedOf
 	}
-	b, err := sqlschema.FindNotificationBlocker(ctx, c.claims, c.warnedOf.Load())
+	b, err := sqlschema.FindNotificationBlocker(ctx, c.db.claims, c.notifications.warnedOf.Load())
 	if err != nil {
 		c.log.Debug("can't look for who keeps notifications from being read", "error", err)
 	}
@@ -105,18 +112,9 @@ func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 		"or end it by select pg_terminate_backend(pid)", args...)
 }
 
-// look reads the Watch.
-func (d *Dispatcher) look(ctx context.Context, db sqlschema.Queryer) (sqlschema.Watch, error) {
-	w, err := sqlschema.Look(ctx, db)
-	if err == nil && d.pretend != nil {
-		d.pretend(&w)
-	}
-	return w, err
-}
-
 // noticed remembers whom the server's warning names.
-func (d *Dispatcher) noticed(_ *pgconn.PgConn, n *pgconn.Notice) {
+func (q *notificationQueue) noticed(_ *pgconn.PgConn, n *pgconn.Notice) {
 	if pid := sqlschema.WarnedOf(n); pid != 0 {
-		d.warnedOf.Store(pid)
+		q.warnedOf.Store(pid)
 	}
 }

@@ -15,32 +15,32 @@ import (
 func TestWithoutObserversAnAttemptAllocatesNothingForThem(t *testing.T) {
 	d, err := New(Config{})
 	require.NoError(t, err)
-	d.sendCtx = context.Background()
+	d.sender.ctx = context.Background()
 	dl := &delivery{lane: &lane{}}
 	ep, err := webhook.NewEndpoint(sqlschema.Webhook{URL: "http://127.0.0.1"}, nil)
 	require.NoError(t, err)
 	var r webhook.Result
 	require.Zero(t, testing.AllocsPerRun(100, func() {
-		ctx, ended := d.tell.attempting(d.sendCtx, &dl.event, 1)
-		if ctx != d.sendCtx {
+		ctx, ended := d.sender.tell.attempting(d.sender.ctx, &dl.event, 1)
+		if ctx != d.sender.ctx {
 			t.Error("another context")
 		}
-		d.tell.attempted(dl, ep, &r, sqlschema.Delivered, 0, ended)
+		d.sender.tell.attempted(dl, ep, &r, sqlschema.Delivered, 0, ended)
 	}))
 }
 
 func BenchmarkAttemptWithoutObservers(b *testing.B) {
 	d, err := New(Config{})
 	require.NoError(b, err)
-	d.sendCtx = context.Background()
+	d.sender.ctx = context.Background()
 	dl := &delivery{lane: &lane{}}
 	ep, err := webhook.NewEndpoint(sqlschema.Webhook{URL: "http://127.0.0.1"}, nil)
 	require.NoError(b, err)
 	var r webhook.Result
 	b.ReportAllocs()
 	for b.Loop() {
-		_, ended := d.tell.attempting(d.sendCtx, &dl.event, 1)
-		d.tell.attempted(dl, ep, &r, sqlschema.Delivered, 0, ended)
+		_, ended := d.sender.tell.attempting(d.sender.ctx, &dl.event, 1)
+		d.sender.tell.attempted(dl, ep, &r, sqlschema.Delivered, 0, ended)
 	}
 }
 

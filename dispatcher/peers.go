@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/rowhook/rowhook/sqlschema"
@@ -10,98 +11,111 @@ import (
 const (
 	watchEvery   = 1500 * time.Millisecond // liveness of the others, doorbell, configuration; with the poll under two queries/s
 	suspectEvery = 500 * time.Millisecond  // liveness, while one may be dead
-	stallEvery   = 250 * time.Millisecond
 
 	measureEvery = time.Minute
 )
 
-// watchPeers runs until ctx is done.
-func (d *Dispatcher) watchPeers(ctx context.Context) {
+// peers looks after the other instances. All that changes is owned by its loop.
+type peers struct {
+	db            *database
+	self          *identity
+	scheduler     *scheduler
+	inbox         *inbox
+	pulse         *pulse
+	configuration *configuration
+	unable        *unableTriggers
+	trouble       *troubleRecord
+	commits       *commitTime
+	log           *slog.Logger
+	noListen      bool // Config.NoListen
+
+	signs       lifeSigns
+	departures  int64                  // how many instances have stopped in order, as last seen; start sets it
+	unreclaimed []sqlschema.Instance   // dead instances whose events could not be given back yet
+	pretend     func(*sqlschema.Watch) // in tests: changes what is read
+}
+
+// run watches the others until ctx is done.
+func (p *peers) run(ctx context.Context) {
 	watch, measure := time.NewTimer(watchEvery), time.NewTicker(measureEvery)
 	defer watch.Stop()
 	defer measure.Stop()
-	var o lifeSigns
-	departures := d.departures
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-watch.C:
-			departures = d.watch(ctx, &o, departures)
-			d.retryUnable(time.Now())
-			d.recordTrouble(ctx, time.Now())
-			if o.anySuspect() {
+			p.watch(ctx)
+			p.unable.retry(time.Now())
+			p.trouble.update(ctx, time.Now())
+			if p.signs.anySuspect() {
 				watch.Reset(suspectEvery)
 			} else {
 				watch.Reset(watchEvery)
 			}
 		case <-measure.C:
-			d.measureFlush(ctx)
-			d.scheduler.refire(d.scheduler.ids()) // of instances of older programs that only poll nobody learns that they died
-			d.scheduler.wake()
+			p.commits.measure(ctx)
+			p.scheduler.refire(p.scheduler.ids()) // of instances of older programs that only poll nobody learns that they died
+			p.scheduler.wake()
 		}
 	}
 }
 
-// watch looks after the others. It returns the number of departures, for the next time.
-func (d *Dispatcher) watch(ctx context.Context, o *lifeSigns, departures int64) int64 {
+// watch looks at the others once.
+func (p *peers) watch(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	w, err := d.look(ctx, d.claims)
+	w, err := p.look(ctx, p.db.claims)
 	if err != nil {
-		return departures // the claimer reports failures of the database
+		return // the claimer reports failures of the database
 	}
-	d.schema.Store(w.Schema)
-	dead := o.judge(w.Instances, d.id, time.Now(), d.pulse.beat())
-	for _, i := range d.unreclaimed {
+	p.db.schema.Store(w.Schema)
+	dead := p.signs.judge(w.Instances, p.self.id, time.Now(), p.pulse.lastBeat())
+	for _, i := range p.unreclaimed {
 		if !w.IsRegistered(i.ID) { // else it lives, or is found dead again
 			dead = append(dead, i)
 		}
 	}
-	d.unreclaimed = nil
+	p.unreclaimed = nil
 	if len(dead) > 0 {
-		d.reclaim(ctx, dead)
+		p.reclaim(ctx, dead)
 	}
-	if w.Departures != departures {
-		d.inherit()
+	if w.Departures != p.departures {
+		p.departures = w.Departures
+		p.inbox.inherit()
 	}
-	if !w.IsRegistered(d.id) {
-		d.pulse.registered.Store(false)
-		d.pulse.poke()
+	if !w.IsRegistered(p.self.id) {
+		p.pulse.registered.Store(false)
+		p.pulse.poke()
 	}
-	d.inbox.mu.Lock()
-	d.inbox.watch = &w
-	if generation, _ := d.configuration.get(); w.Generation != generation {
-		d.inbox.reload = true
-	}
-	reload, deaf := d.inbox.reload, !d.inbox.listen && !d.cfg.NoListen
-	d.inbox.mu.Unlock()
+	generation, _ := p.configuration.get()
+	reload, listens := p.inbox.watched(&w, w.Generation != generation)
+	deaf := !listens && !p.noListen
 	if reload || deaf || w.Doorbell != sqlschema.Ringing || w.Notices >= sqlschema.MuteFrom {
-		d.scheduler.wake()
+		p.scheduler.wake()
 	}
-	return w.Departures
 }
 
 // reclaim gives back what dead instances held.
-func (d *Dispatcher) reclaim(ctx context.Context, dead []sqlschema.Instance) {
+func (p *peers) reclaim(ctx context.Context, dead []sqlschema.Instance) {
 	for _, i := range dead {
 		if !i.Locked {
 			continue
 		}
 		// The server still believes in its sessions, as after its host died without a word: what runs in them must not take anything any more.
-		if _, err := sqlschema.EndHolders(ctx, d.claims, i.ID); err != nil {
-			d.log.Warn("can't end the sessions of an instance that died", "instance", i.ID, "error", err)
+		if _, err := sqlschema.EndHolders(ctx, p.db.claims, i.ID); err != nil {
+			p.log.Warn("can't end the sessions of an instance that died", "instance", i.ID, "error", err)
 		}
 	}
-	forgotten, n, err := sqlschema.Bury(ctx, d.claims, dead)
+	forgotten, n, err := sqlschema.Bury(ctx, p.db.claims, dead)
 	if err != nil {
-		d.unreclaimed = dead // they may be forgotten already, so that nobody finds them dead again
-		d.log.Error("can't give back the events of instances that died, trying again", "instances", ids(dead), "error", err)
+		p.unreclaimed = dead // they may be forgotten already, so that nobody finds them dead again
+		p.log.Error("can't give back the events of instances that died, trying again", "instances", ids(dead), "error", err)
 		return
 	}
 	if len(forgotten) > 0 || n > 0 {
-		d.log.Warn("instances died; their events were given back", "instances", ids(dead), "events", n)
-		d.inherit()
+		p.log.Warn("instances died; their events were given back", "instances", ids(dead), "events", n)
+		p.inbox.inherit()
 	}
 }
 
@@ -113,18 +127,11 @@ func ids(instances []sqlschema.Instance) []int32 {
 	return all
 }
 
-// watchStalls gives the places of attempts that hang to others.
-func (d *Dispatcher) watchStalls(ctx context.Context) {
-	ticker := time.NewTicker(stallEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			for _, dl := range d.scheduler.stall(time.Now()) {
-				d.send(dl)
-			}
-		}
+// look reads the Watch.
+func (p *peers) look(ctx context.Context, db sqlschema.Queryer) (sqlschema.Watch, error) {
+	w, err := sqlschema.Look(ctx, db)
+	if err == nil && p.pretend != nil {
+		p.pretend(&w)
 	}
+	return w, err
 }

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -11,8 +12,10 @@ import (
 // repairer gives back what claims took whose answers were lost. It works beside the claimer, which goes on meanwhile: a claim's number tells
 // its events from those of every other one.
 type repairer struct {
-	d      *Dispatcher
-	signal chan struct{}
+	db        *database
+	scheduler *scheduler
+	log       *slog.Logger
+	signal    chan struct{}
 
 	mu   sync.Mutex
 	lost []interrupted
@@ -39,7 +42,9 @@ func (i *interrupted) over(now time.Time) bool {
 	return true
 }
 
-func newRepairer(d *Dispatcher) *repairer { return &repairer{d: d, signal: make(chan struct{}, 1)} }
+func newRepairer(db *database, scheduler *scheduler, log *slog.Logger) *repairer {
+	return &repairer{db: db, scheduler: scheduler, log: log, signal: make(chan struct{}, 1)}
+}
 
 func (r *repairer) add(i interrupted) {
 	r.mu.Lock()
@@ -71,7 +76,7 @@ func (r *repairer) run(ctx context.Context) {
 		}
 		if !failed && ctx.Err() == nil {
 			failed = true
-			r.d.log.Warn("can't give back the events of an interrupted claim, trying again; they come back when their leases end at the latest", "error", err)
+			r.log.Warn("can't give back the events of an interrupted claim, trying again; they come back when their leases end at the latest", "error", err)
 		}
 		wait, _ := failures.Next() // without a limit it never stops
 		timer.Reset(wait)
@@ -81,7 +86,7 @@ func (r *repairer) run(ctx context.Context) {
 // finish repairs what is left when claiming has ended. It reports whether nothing remains.
 func (r *repairer) finish(ctx context.Context) bool {
 	if err := r.all(ctx, true); err != nil {
-		r.d.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
+		r.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
 		return false
 	}
 	return true
@@ -115,7 +120,7 @@ func (r *repairer) all(ctx context.Context, last bool) (err error) {
 			continue
 		}
 		if err = r.repair(ctx, &i); err == nil {
-			if !r.d.pooled() || i.by.Number == 0 || last {
+			if !r.db.pooled || i.by.Number == 0 || last {
 				continue
 			}
 			i.wait = max(2*i.wait, firstRepeat)
@@ -133,24 +138,23 @@ func (r *repairer) all(ctx context.Context, last bool) (err error) {
 
 // repair gives back what one claim took.
 func (r *repairer) repair(ctx context.Context, i *interrupted) error {
-	d := r.d
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
 	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
 	// anything once we have looked. A pooler's process ids are not the server's, so there we look again, until its leases would have ended.
-	if !d.pooled() {
-		if err := sqlschema.EndSession(ctx, d.writes, i.backend, d.application()); err != nil {
+	if !r.db.pooled {
+		if err := sqlschema.EndSession(ctx, r.db.writes, i.backend, r.db.application); err != nil {
 			return err
 		}
 	}
 	if i.by.Number == 0 {
-		d.log.Warn("the answer to a claim was lost; its events come back when their leases end")
+		r.log.Warn("the answer to a claim was lost; its events come back when their leases end")
 		return nil
 	}
-	n, err := sqlschema.Disown(ctx, d.writes, i.by, i.wants)
+	n, err := sqlschema.Disown(ctx, r.db.writes, i.by, i.wants)
 	if n > 0 {
-		d.log.Warn("gave back events whose claim was interrupted", "events", n)
-		d.scheduler.markAll(true)
+		r.log.Warn("gave back events whose claim was interrupted", "events", n)
+		r.scheduler.markAll(true)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +21,16 @@ import (
 // settler writes what became of claimed events. What comes in while one batch is written makes up the next: at
 // once when idle, in large batches under load.
 type settler struct {
-	d      *Dispatcher
+	db            *database
+	self          *identity
+	scheduler     *scheduler
+	configuration *configuration
+	history       *history
+	disk          *diskSpace
+	tell          *observers
+	log           *slog.Logger
+
+	health health // of its statements; written by the loop, read by Stats
 	signal chan struct{}
 
 	mu      sync.Mutex
@@ -43,8 +53,6 @@ const noPartition = pgerrcode.CheckViolation
 
 // settleChunk bounds a statement, and with it the time that one takes and the memory of its arrays.
 const settleChunk = 1000
-
-func newSettler(d *Dispatcher) *settler { return &settler{d: d, signal: make(chan struct{}, 1)} }
 
 // add hands over what became of a delivery. Only Fate, Delay, Reason and Attempt need be set.
 func (s *settler) add(dl *delivery, st sqlschema.Settlement) {
@@ -141,21 +149,16 @@ func (s *settler) finish(ctx context.Context) int {
 	return len(s.batch) + s.writing
 }
 
-// untilItAnswers is how the database is tried again: from 50 ms, doubling up to 5 s, give or take a fifth, without end.
-func untilItAnswers() retry.Backoff {
-	return retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
-}
-
 // write settles a batch, however often it takes. It returns false only when ctx is done.
 func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, mayHaveCommitted bool) bool {
-	failures, bare := 0, s.d.history.avoided(time.Now())
+	failures, bare := 0, s.history.avoided(time.Now())
 	var blamed error // why it is tried without history
 	suspected, escaped := 0, false
 	err := retry.Do(ctx, untilItAnswers(), func(ctx context.Context) error {
 		n, err := s.try(ctx, batch, mayHaveCommitted, bare)
 		if err == nil {
 			if failures > 0 && !bare {
-				s.d.log.Info("deliveries are recorded again")
+				s.log.Info("deliveries are recorded again")
 			}
 			s.recorded(batch, bare, blamed)
 			s.settled(batch, owners, n, mayHaveCommitted)
@@ -168,7 +171,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 				bare, blamed = true, made
 			}
 		case isDiskFull(err):
-			s.d.shed(ctx)
+			s.disk.free(ctx)
 		case sqlschema.IsUnstorable(err) && !escaped:
 			escaped = true
 			escapeResponses(batch)
@@ -189,7 +192,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 		}
 		mayHaveCommitted = true
 		if failures == 1 && blamed == nil && ctx.Err() == nil {
-			s.d.log.Error("can't record deliveries, trying again until it succeeds", append(eventAttrs(owners), "error", err)...)
+			s.log.Error("can't record deliveries, trying again until it succeeds", append(eventAttrs(owners), "error", err)...)
 		}
 		if !bare && mayBlame(err, failures) {
 			bare, blamed = true, err
@@ -207,7 +210,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 
 // recorded notes whether history was written with a batch that would have had some.
 func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error) {
-	_, settings := s.d.configuration.get()
+	_, settings := s.configuration.get()
 	if settings.Retention.Delivered == 0 && settings.Retention.Attempts == 0 {
 		return
 	}
@@ -220,31 +223,31 @@ func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error
 	switch {
 	case n == 0:
 	case bare:
-		s.d.historyFailed(blamed, n)
+		s.history.failed(blamed, n)
 	default:
-		s.d.historyWritten()
+		s.history.written()
 	}
 }
 
 func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, mayHaveCommitted, bare bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	_, settings := s.d.configuration.get()
+	_, settings := s.configuration.get()
 	began := time.Now()
-	s.d.settling.begin(began)
-	n, err := sqlschema.Settle(ctx, s.d.writes, sqlschema.SettleOptions{
-		Instance:         s.d.id,
+	s.health.begin(began)
+	n, err := sqlschema.Settle(ctx, s.db.writes, sqlschema.SettleOptions{
+		Instance:         s.self.id,
 		KeepDelivered:    settings.Retention.Delivered > 0,
 		KeepAttempts:     settings.Retention.Attempts > 0,
 		NoHistory:        bare,
 		MayHaveCommitted: mayHaveCommitted,
 	}, batch)
 	err = sqlschema.ExplainHidden(err)
-	s.d.settling.ended(err)
+	s.health.ended(err)
 	if err != nil {
-		s.d.tell.failed("settle", err)
+		s.tell.failed("settle", err)
 	} else {
-		s.d.tell.settled(len(batch), time.Since(began))
+		s.tell.settled(len(batch), time.Since(began))
 	}
 	return n, err
 }
@@ -258,7 +261,7 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 	// A value that can't be stored came with the response. What can't be read is the event's own.
 	own := !isRefusedRow(err) && !sqlschema.IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire, pgerrcode.InvalidTextRepresentation, pgerrcode.NumericValueOutOfRange, pgerrcode.StringDataRightTruncationDataException)
 	if moves := st.Fate == sqlschema.Delivered || st.Fate == sqlschema.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
-		s.d.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		s.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		st.Bare = true
 		if st.Fate == sqlschema.Dead {
 			st.Reason += " (and its payload is lost: " + toASCII(err.Error()) + ")"
@@ -266,7 +269,7 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 		return s.write(ctx, batch, owners, mayHaveCommitted)
 	}
 	if a := st.Attempt; hasResponse(a) {
-		s.d.log.Error("the database refuses a response, recording the attempt without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		s.log.Error("the database refuses a response, recording the attempt without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		a.Header, a.Body, a.Error = nil, "", responseLost
 		if batch[0].Fate == sqlschema.Dead {
 			batch[0].Reason = a.Error
@@ -275,13 +278,13 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 	}
 	if batch[0].Attempt != nil {
 		if n, bareErr := s.try(ctx, batch, mayHaveCommitted, true); bareErr == nil {
-			s.d.log.Error("the database refuses the history of an event, which is settled without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+			s.log.Error("the database refuses the history of an event, which is settled without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 			s.settled(batch, owners, n, mayHaveCommitted)
 			return true
 		}
 	}
-	s.d.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
-	s.d.scheduler.settled(owners)
+	s.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+	s.scheduler.settled(owners)
 	return true
 }
 
@@ -344,11 +347,11 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) e
 			days[a.StartedAt.UTC().Truncate(24*time.Hour)] = true
 		}
 	}
-	if err := sqlschema.EnsurePartitions(ctx, s.d.writes); err != nil {
+	if err := sqlschema.EnsurePartitions(ctx, s.db.writes); err != nil {
 		return err
 	}
 	for day := range days {
-		if err := sqlschema.EnsureDay(ctx, s.d.writes, day); err != nil {
+		if err := sqlschema.EnsureDay(ctx, s.db.writes, day); err != nil {
 			return err
 		}
 	}
@@ -357,21 +360,21 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) e
 
 // settled takes note of what is written.
 func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n int, mayHaveCommitted bool) {
-	s.d.scheduler.settled(owners)
+	s.scheduler.settled(owners)
 	if lost := len(batch) - n; lost > 0 && !mayHaveCommitted {
-		s.d.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, eventAttrs(owners)...)...)
+		s.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, eventAttrs(owners)...)...)
 	}
 	now := time.Now()
 	for i := range batch {
 		if f := batch[i].Fate; f == sqlschema.Retried || f == sqlschema.Released {
-			s.d.scheduler.due(batch[i].Trigger, now.Add(batch[i].Delay))
+			s.scheduler.due(batch[i].Trigger, now.Add(batch[i].Delay))
 		}
 	}
 }
 
 // giveBack settles what was claimed and will not be sent.
-func (d *Dispatcher) giveBack(unsent []*delivery) {
+func (s *settler) giveBack(unsent []*delivery) {
 	for _, dl := range unsent {
-		d.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		s.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 	}
 }

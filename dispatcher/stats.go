@@ -40,15 +40,13 @@ type TriggerStats struct {
 // Stats returns how the dispatcher stands. It may be called at any time, and asks the database for nothing.
 func (d *Dispatcher) Stats() Stats {
 	s := Stats{
-		Instance: d.instance.Load(), Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.silent.Load(),
-		Claiming: d.claiming.problem(time.Now()), Settling: d.settling.problem(time.Now()),
-		Uncaptured: d.uncaptured(), PayloadBytes: d.payload.inUse(), NotificationQueue: d.notices.Load(), Triggers: d.scheduler.stats(),
+		Instance: d.instance.Load(), Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.claimer.silent.Load(),
+		Claiming: d.claimer.health.problem(time.Now()), Settling: d.settler.health.problem(time.Now()),
+		Uncaptured: d.captures.uncaptured(), PayloadBytes: d.payloads.room.inUse(), NotificationQueue: d.notifications.usage.Load(), Triggers: d.scheduler.stats(),
 	}
 	s.History, s.HistoryEnds = d.history.problem()
 	s.Started = s.Instance != 0
 	s.Registered = d.pulse.registered.Load()
-	d.inbox.mu.Lock()
-	s.Listens = d.inbox.listen
-	d.inbox.mu.Unlock()
+	s.Listens = d.inbox.listening()
 	return s
 }

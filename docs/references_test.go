@@ -21,8 +21,8 @@ import (
 // The pages about the code name files, declarations and SQL objects in backticks. Each of these forms is looked up:
 //
 //	dispatcher/sender.go                       a file or directory of the repository
-//	dispatcher/sender.go: Dispatcher.attempt   a declaration in that file, in a .sql file an object
-//	dispatcher.Dispatcher.attempt              package, then a function, type, constant, method or field
+//	dispatcher/sender.go: sender.attempt   a declaration in that file, in a .sql file an object
+//	dispatcher.sender.attempt                  package, then a function, type, constant, method or field
 //	rowhook.event_log, rowhook.event_log.claim an object that a migration makes, or a column of one
 var (
 	quoted      = regexp.MustCompile("`([^`\n]+)`")

@@ -1,0 +1,136 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/sethvargo/go-retry"
+
+	"github.com/rowhook/rowhook/internal/session"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// database is the way to Postgres. New sets pooled and application, open sets the pools before the loops
+// start, and nothing but schema changes after that.
+type database struct {
+	claims *pgxpool.Pool   // sessions tuned for claiming; their commits don't wait for the disk
+	writes *pgxpool.Pool   // sessions that settle
+	direct *pgx.ConnConfig // for the session that listens
+
+	pooled      bool   // the database URL may lead through a pooler that hands out sessions by transaction
+	application string // application_name of this instance's sessions
+
+	schema atomic.Int32 // version of the schema rowhook, as last seen by start, the peers or onSchema
+}
+
+// open makes the pools. They connect when they are first used.
+func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgConn, *pgconn.Notice)) error {
+	cfg, err := session.ParsePool(databaseURL)
+	if err != nil {
+		return fmt.Errorf("read the database URL: %w", err)
+	}
+	cfg.ConnConfig.RuntimeParams["application_name"] = db.application
+	cfg.MinConns, cfg.MaxConnIdleTime = 0, 5*time.Minute
+	// A ping before the statement would delay every wake from sleep; a dead connection shows in the statement itself.
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	cfg.ConnConfig.OnNotice = noticed
+	db.direct = cfg.ConnConfig
+	if listenURL != "" {
+		if db.direct, err = session.Parse(listenURL); err != nil {
+			return fmt.Errorf("read the listen URL: %w", err)
+		}
+		db.direct.RuntimeParams["application_name"] = db.application
+	}
+	writes, claims := cfg.Copy(), cfg.Copy()
+	db.direct.RuntimeParams["search_path"], db.direct.RuntimeParams[sqlschema.RowSecurity] = "pg_catalog", "off"
+	if db.pooled {
+		throughPooler(writes.ConnConfig)
+		throughPooler(claims.ConnConfig)
+	} else {
+		tune(writes.ConnConfig.RuntimeParams)
+		tune(claims.ConnConfig.RuntimeParams)
+		// Losing a claim in a crash of the server only makes its events due again.
+		claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
+	}
+	claims.MaxConns, writes.MaxConns = 3, 4 // one each for the claimer, the peers and the pulse: a beat must not wait for the other two
+	if db.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
+		return fmt.Errorf("prepare connections: %w", err)
+	}
+	if db.writes, err = pgxpool.NewWithConfig(context.Background(), writes); err != nil {
+		db.claims.Close()
+		return fmt.Errorf("prepare connections: %w", err)
+	}
+	return nil
+}
+
+// close closes the pools.
+func (db *database) close() {
+	db.claims.Close()
+	db.writes.Close()
+}
+
+// onSchema runs a statement that depends on the version of the schema rowhook. Dispatchers go on while that is migrated, up or down by
+// one version: a statement that finds the schema changed is run once more for the version that there is now.
+func (db *database) onSchema(ctx context.Context, f func(schema int32) error) error {
+	was := db.schema.Load()
+	err := f(was)
+	if err == nil || !sqlschema.IsOtherSchema(err) {
+		return err
+	}
+	now, versionErr := sqlschema.SchemaVersion(ctx, db.writes)
+	if versionErr != nil || now == was {
+		return err
+	}
+	db.schema.Store(now)
+	return f(now)
+}
+
+// applicationName is what sessions of an instance are called in pg_stat_activity. The server keeps 63
+// bytes of ASCII, and writes other characters as question marks or as escapes, by its version. A name that
+// it would change gets a checksum, so that names which differ stay apart.
+func applicationName(instance string) string {
+	const most = 63
+	name := "rowhook " + instance
+	ascii := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, name)
+	if ascii == name && len(name) <= most {
+		return name
+	}
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(name)) // never fails
+	return fmt.Sprintf("%.*s#%08x", most-9, ascii, sum.Sum32())
+}
+
+// tune keeps the planner from scanning the queue's tables: planned while they are empty, or were when they were last analyzed, a
+// sequential scan looks cheapest, or a bitmap and a sort of all that is due, and the plan would stay when a million events wait.
+func tune(params map[string]string) {
+	for name, value := range map[string]string{
+		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
+		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"statement_timeout": "0", "lock_timeout": "0", // ours are set with each statement
+		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
+		"idle_in_transaction_session_timeout": "60s", sqlschema.RowSecurity: "off",
+	} {
+		params[name] = value
+	}
+}
+
+// statementTimeout bounds a statement, so that a dead connection is noticed.
+const statementTimeout = 30 * time.Second
+
+// untilItAnswers says how long to wait before the database is tried again: 50 ms, doubling up to 5 s, give
+// or take a fifth, without end.
+func untilItAnswers() retry.Backoff {
+	return retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
+}

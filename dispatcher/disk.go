@@ -1,0 +1,90 @@
+package dispatcher
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// diskSpace makes room on a full disk. The claimer and the settler use it.
+type diskSpace struct {
+	db   *database
+	tell *observers
+	log  *slog.Logger
+
+	mu    sync.Mutex
+	freed time.Time // when history was last dropped for a full disk, or there was none to drop
+}
+
+// freeEvery is how long to wait after history was dropped for a full disk before more of it is.
+const freeEvery = 5 * time.Second
+
+// diskFull is the SQLSTATE of a disk that has no room left.
+const diskFull = pgerrcode.DiskFull
+
+func isDiskFull(err error) bool { return sqlschema.IsState(err, diskFull) }
+
+// free drops the oldest day of history: events that are owed matter more than those that are over. It may
+// be called by several at once.
+func (s *diskSpace) free(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.freed) < freeEvery {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	var dropped []sqlschema.Dropped
+	tried := false
+	err := s.db.underTidyLock(ctx, func(tx pgx.Tx) (err error) {
+		tried = true
+		dropped, err = sqlschema.Shed(ctx, tx)
+		return err
+	})
+	switch {
+	case err != nil:
+		s.log.Error("the disk is full, and history can't be dropped to make room: free some space", "error", err)
+	case len(dropped) > 0:
+		s.freed = time.Now()
+		tellDropped(s.log, s.tell, "the disk is full: dropped the oldest history to make room; free some space, or set retention.max_size", dropped)
+	case tried:
+		s.freed = time.Now()
+		s.log.Error("the disk is full, and there is no history to drop: free some space")
+	}
+}
+
+// tidyLock is the transaction's advisory lock under which one instance tidies. The bytes read "tidy".
+const tidyLock = 0x74696479
+
+// underTidyLock runs f in a transaction, unless another instance holds the lock.
+func (db *database) underTidyLock(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, db.writes, func(tx pgx.Tx) error {
+		var mine bool
+		if err := tx.QueryRow(ctx, "select pg_try_advisory_xact_lock($1)", int64(tidyLock)).Scan(&mine); err != nil || !mine {
+			return err
+		}
+		return f(tx)
+	})
+}
+
+// tellDropped logs what history is gone.
+func tellDropped(log *slog.Logger, tell *observers, message string, dropped []sqlschema.Dropped) {
+	if len(dropped) == 0 {
+		return
+	}
+	var rows, bytes int64
+	names := make([]string, len(dropped))
+	for i, p := range dropped {
+		names[i] = p.Name
+		rows += p.Rows
+		bytes += p.Bytes
+	}
+	log.Info(message, "partitions", names, "rows_estimated", rows, "bytes", bytes)
+	tell.dropped(dropped, bytes)
+}

@@ -1,0 +1,98 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/session"
+	"github.com/rowhook/rowhook/listener"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// listening runs the session that listens, which also holds the instance lock, and passes on what it hears.
+type listening struct {
+	cfg   *Config
+	db    *database
+	self  *identity
+	inbox *inbox
+	pulse *pulse
+	tell  *observers
+	log   *slog.Logger
+
+	ready     chan struct{} // closed when a session has listened for the first time, or at the start where none will
+	readyOnce sync.Once
+	listener  *listener.Listener // nil: none listens. Run sets it before the loops start.
+}
+
+// connectTimeout bounds opening the session that listens, and each statement by which it is prepared.
+const connectTimeout = 10 * time.Second
+
+// open makes the listener.
+func (l *listening) open() {
+	l.listener = &listener.Listener{
+		Connect: func(ctx context.Context) (*pgx.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+			defer cancel()
+			return session.Connect(ctx, l.db.direct)
+		},
+		Prepare: func(ctx context.Context, conn *pgx.Conn) error {
+			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+			defer cancel()
+			return l.pulse.holdLock(ctx, conn)
+		},
+		Channel:   sqlschema.Channel,
+		Notified:  l.notified,
+		Listening: l.begins,
+		Lost:      func(error) { l.lost() },
+		Ping: func(ctx context.Context, channel, payload string) error {
+			return sqlschema.Ping(ctx, l.db.writes, channel, payload)
+		},
+		PingChannel: fmt.Sprintf("rowhook_ping_%d", l.self.id),
+		Logger:      l.log,
+	}
+}
+
+// run listens until ctx is done.
+func (l *listening) run(ctx context.Context) { _ = l.listener.Run(ctx) } // its fields are set, so it ends only with ctx
+
+// renew opens the session anew, if there is one.
+func (l *listening) renew() {
+	if l.listener != nil {
+		l.listener.Renew()
+	}
+}
+
+// notified is called for every notification, on the listener's goroutine.
+func (l *listening) notified(payload string) {
+	l.tell.rang()
+	l.inbox.notified(payload)
+}
+
+// begins is called when a session begins to listen.
+func (l *listening) begins() {
+	l.inbox.sessionBegins()
+	l.pulse.poke()
+	l.tell.listening(true)
+	l.readyOnce.Do(func() {
+		l.log.Info("ready", "instance", l.self.id, "triggers", len(l.inbox.scheduler.ids()), "concurrency", l.cfg.Concurrency, "poll", l.cfg.PollInterval)
+		close(l.ready)
+	})
+}
+
+// lost is called when the session that listened has ended.
+func (l *listening) lost() {
+	l.inbox.sessionLost()
+	l.pulse.poke() // the others must not wait for the lock of a session that is gone
+	l.tell.listening(false)
+}
+
+// without says that no session will listen.
+func (l *listening) without() {
+	l.log.Warn("not listening: changes are found by polling", "every", l.cfg.PollInterval)
+	l.readyOnce.Do(func() { close(l.ready) })
+}

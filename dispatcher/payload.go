@@ -1,0 +1,136 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// payloads fetches the payloads that claims left behind, and checks what can be sent.
+type payloads struct {
+	db        *database
+	self      *identity
+	scheduler *scheduler
+	settler   *settler
+	failing   *failing
+	log       *slog.Logger
+
+	maxBody int64
+	room    *budget
+	measure chan struct{} // holds a token while a payload is measured; see size
+}
+
+// checkSize refuses a payload above the largest body.
+func (p *payloads) checkSize(size int64) *payloadError {
+	if size <= p.maxBody {
+		return nil
+	}
+	return &payloadError{webhook.KindTooLarge, fmt.Sprintf("the payload of %d bytes is over the limit of %d: raise --max-body, or have the trigger's payload.columns leave out what is large", size, p.maxBody), true}
+}
+
+// errNotFetched says that an attempt is not made. What is to be done about it has been done.
+var errNotFetched = errors.New("the payload was not fetched")
+
+// payloadError says that what an event says can't be sent: that is a failed attempt of this event, and of no other.
+type payloadError struct {
+	kind    webhook.Kind
+	why     string
+	forGood bool // trying again does not help
+}
+
+func (e *payloadError) Error() string { return e.why }
+
+// unreadable is the payloadError of a statement that failed.
+func unreadable(err error) *payloadError {
+	return &payloadError{webhook.KindBadPayload, "the payload can't be read from the database: " + err.Error(), sqlschema.IsBadData(err)}
+}
+
+// check refuses a payload that is too large, and finds bytes that are no UTF-8. A database in SQL_ASCII may hold any, and what comes through a pooler may not have been checked.
+func (p *payloads) check(e *webhook.Event) *payloadError {
+	if err := p.checkSize(int64(len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace))); err != nil {
+		return err
+	}
+	for name, part := range map[string][]byte{"old": e.Old, "new": e.New, "session variables": e.Session, "trace context": e.Trace} {
+		if !utf8.Valid(part) {
+			return &payloadError{webhook.KindBadPayload, "the payload (" + name + ") has bytes that are no UTF-8: the database does not check the encoding of what it stores", true}
+		}
+	}
+	return nil
+}
+
+// fetchAgain is when an event is claimed again whose payload could not be fetched.
+const fetchRetry = 5 * time.Second
+
+// fetch reads the payload that the claim left behind, once there is room for it. free gives the room back.
+func (p *payloads) fetch(sending context.Context, dl *delivery, timeout time.Duration) (free func(), err error) {
+	// What is left of the lease has to be enough for the attempt, after waiting for room and for the payload.
+	ctx, cancel := context.WithDeadline(sending, dl.expires.Add(-timeout-settleMargin))
+	defer cancel()
+	nothing := func() {}
+	if large := p.checkSize(dl.held); large != nil { // it is larger still when it is unpacked
+		return nothing, large
+	}
+	size, ours, err := p.size(ctx, dl)
+	if err != nil || !ours {
+		return nothing, p.unfetched(sending, dl, ours, err)
+	}
+	if large := p.checkSize(size); large != nil {
+		return nothing, large
+	}
+	// The payload is in memory twice: as rows and as the request's body.
+	release, err := p.room.take(ctx, dl.lane.id, 2*size)
+	if err != nil { // it took too long, or we are stopping
+		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		return nothing, errNotFetched
+	}
+	held, ours, err := sqlschema.FetchPayload(ctx, p.db.writes, p.self.id, dl.holding())
+	if err != nil || !ours {
+		return release, p.unfetched(sending, dl, ours, err)
+	}
+	dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = held.Old, held.New, held.Session, held.Trace
+	return func() {
+		dl.event.Old, dl.event.New, dl.event.Session, dl.event.Trace = nil, nil, nil, nil
+		release()
+	}, nil
+}
+
+// size is that of a payload when it is fetched. The server unpacks what is compressed to measure it, so that is done for one at a time:
+// others need the connections.
+func (p *payloads) size(ctx context.Context, dl *delivery) (size int64, ours bool, err error) {
+	if !dl.packed {
+		return dl.held, true, nil
+	}
+	select {
+	case p.measure <- struct{}{}:
+		defer func() { <-p.measure }()
+	case <-ctx.Done():
+		return 0, true, ctx.Err()
+	}
+	return sqlschema.PayloadSize(ctx, p.db.writes, p.self.id, dl.holding())
+}
+
+// unfetched ends a delivery whose payload could not be had, unless that is the payload's own fault: then it returns a *payloadError.
+func (p *payloads) unfetched(sending context.Context, dl *delivery, ours bool, err error) error {
+	switch {
+	case sqlschema.IsData(err):
+		p.scheduler.poisoned(dl.lane)
+		return unreadable(err)
+	case errors.Is(err, context.DeadlineExceeded) || sending.Err() != nil: // it took too long, or we are stopping
+		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+	case err != nil:
+		if begins, _ := p.failing.failed(dl.event.Trigger, time.Now(), false, []slog.Attr{slog.String("error", err.Error())}); begins {
+			p.log.Warn("can't fetch a payload, the event will be claimed again; counted each minute from now on", "event", eventID(dl), "trigger", dl.event.Trigger, "in", fetchRetry, "error", err)
+		}
+		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchRetry})
+	case !ours:
+		p.log.Warn("an event was taken over by another instance before it was sent", "event", eventID(dl), "trigger", dl.event.Trigger)
+		p.scheduler.settled([]*delivery{dl})
+	}
+	return errNotFetched
+}

@@ -1,0 +1,46 @@
+package dispatcher
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// troubleRecord keeps rowhook.instance.trouble: what this instance can't do. The command status shows it.
+// The peers' loop owns it.
+type troubleRecord struct {
+	db        *database
+	self      *identity
+	scheduler *scheduler
+	history   *history
+	log       *slog.Logger
+
+	recorded sqlschema.Trouble
+	at       time.Time // when it was recorded
+}
+
+// troubleRepeat is how often trouble that has not changed is recorded again: the row may be a new one.
+const troubleRepeat = 10 * time.Second
+
+// update records what has changed.
+func (r *troubleRecord) update(ctx context.Context, now time.Time) {
+	trouble := sqlschema.Trouble{Unable: r.scheduler.unable()}
+	trouble.History, _ = r.history.problem()
+	same := trouble.Equal(&r.recorded)
+	if same && (trouble.IsZero() || now.Sub(r.at) < troubleRepeat) {
+		return
+	}
+	err := r.db.onSchema(ctx, func(schema int32) error {
+		if schema < sqlschema.TroubleSchema {
+			return nil // there is no place for it
+		}
+		return sqlschema.RecordTrouble(ctx, r.db.writes, r.self.id, &trouble)
+	})
+	if err != nil {
+		r.log.Debug("can't record what this instance can't do, trying again later", "error", err)
+		return
+	}
+	r.recorded, r.at = trouble, now
+}
