@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
+
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -59,6 +61,7 @@ type ClientConfig struct {
 // Client sends events. It keeps connections open, so a process should have one. It may be used by any number of goroutines.
 type Client struct {
 	config     ClientConfig // its defaults filled in
+	proxies    *proxies     // nil: the configuration says which
 	plain      atomic.Pointer[http.Transport]
 	agent      string
 	keep       int
@@ -88,8 +91,10 @@ func NewClient(config ClientConfig) *Client {
 	if config.Version == "" {
 		config.Version = "dev"
 	}
+	var fromEnvironment *proxies
 	if config.Proxy == nil {
-		config.Proxy = http.ProxyFromEnvironment
+		fromEnvironment = newProxies(httpproxy.FromEnvironment())
+		config.Proxy = fromEnvironment.proxy
 	}
 	if config.Resolver == nil {
 		config.Resolver = net.DefaultResolver
@@ -99,6 +104,7 @@ func NewClient(config ClientConfig) *Client {
 	}
 	c := &Client{
 		config:     config,
+		proxies:    fromEnvironment,
 		agent:      "Rowhook/" + config.Version,
 		keep:       max(keep, 0),
 		maxRequest: config.MaxRequestBody,

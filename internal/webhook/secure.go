@@ -38,6 +38,11 @@ func (c *Client) Prepare(ep *Endpoint) error {
 	if ep.problem != nil {
 		return ep.problem
 	}
+	if c.proxies != nil {
+		if err := c.proxies.check(ep.request.URL); err != nil {
+			return err
+		}
+	}
 	if _, err := c.transport(ep); err != nil {
 		return errors.New(ep.scrub.text(oneLine(err.Error())))
 	}
