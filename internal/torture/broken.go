@@ -33,7 +33,7 @@ func mutations() map[string]mutation {
 	return map[string]mutation{
 		// Settle touches whatever row has the event's id, whoever holds it by now.
 		"fence": {
-			edits: []edit{{"sqlschema/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`", "`true`", 2}},
+			edits: []edit{{"sqlschema/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`", "`$6::integer is not null`", 2}},
 			only:  []string{faultZombie, moodFailing, moodSeconds},
 		},
 		// The bell is believed to be armed as soon as it is set, whoever is still open that saw it silent.

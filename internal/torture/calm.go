@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -57,12 +58,11 @@ func (l *lab) bell(ctx context.Context) (ringing bool, err error) {
 func (l *lab) quietCommits(ctx context.Context, round int) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	crowd, quiet := newWriter(l, 100+2*round), newWriter(l, 101+2*round)
-	defer crowd.close()
+	quiet := newWriter(l, 100+round)
 	defer quiet.close()
 	tx, err := quiet.begin(ctx)
 	if err == nil {
-		err = l.whileSilent(ctx, crowd, func() error {
+		err = l.whileSilent(ctx, round, func() error {
 			for _, t := range triggers() {
 				if err := quiet.insert(ctx, tx, t, 1); err != nil {
 					return err
@@ -84,22 +84,26 @@ func (l *lab) quietCommits(ctx context.Context, round int) string {
 }
 
 // whileSilent makes such a crowd that the doorbell goes silent, and calls insert while it is.
-func (l *lab) whileSilent(ctx context.Context, crowd *writer, insert func() error) error {
+func (l *lab) whileSilent(ctx context.Context, round int, insert func() error) error {
+	const writers = 4 // one alone may be too slow on a busy machine
 	crowding, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	defer func() { stop(); <-done }()
-	go func() {
-		defer close(done)
-		for n := 0; crowding.Err() == nil; n++ {
-			rows := 1
-			if n%8 == 0 {
-				rows = 300
+	var crowd sync.WaitGroup
+	defer func() { stop(); crowd.Wait() }()
+	for i := range writers {
+		crowd.Go(func() {
+			w := newWriter(l, 600+writers*round+i)
+			defer w.close()
+			for n := 0; crowding.Err() == nil; n++ {
+				rows := 1
+				if n%8 == 0 {
+					rows = 300
+				}
+				if w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: plain, rows: rows}}}) != nil {
+					return // ctx is done, or insert fails as well
+				}
 			}
-			if crowd.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: plain, rows: rows}}}) != nil {
-				return // ctx is done, or insert fails as well
-			}
-		}
-	}()
+		})
+	}
 	for {
 		ringing, err := l.bell(ctx)
 		if err != nil {

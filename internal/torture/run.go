@@ -57,6 +57,7 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 	if r.Stuck == "" {
 		l.logf("drained after %.1f s", time.Since(began).Seconds())
 		r.Stuck = l.calm(ctx, func(f *fault) { r.Faults = append(r.Faults, f) })
+		l.logf("the calm took %.1f s with the drain", time.Since(began).Seconds())
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
