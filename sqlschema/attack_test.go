@@ -35,8 +35,8 @@ func newAttack(t *testing.T, specs ...sqlschema.Spec) attack {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	a := attack{watched: w, mallory: watched{w.DB, conn}, name: name}
-	a.mallory.do(t, "create table mallory.t (a int, b text)", "create table mallory.trap (name text, who text); grant all on mallory.trap to public; grant usage on schema mallory to public",
-		`create function mallory.spring(name text) returns boolean language plpgsql as $$ begin insert into mallory.trap values (name, current_user); return true; end $$`)
+	a.mallory.do(t, "create table mallory.t (a int, b text)", "create table mallory.trap (name text, who text default current_user); grant all on mallory.trap to public; grant usage on schema mallory to public",
+		`create function mallory.spring(name text) returns boolean language plpgsql as $$ begin insert into mallory.trap values (name); return true; end $$`)
 	if len(specs) == 0 {
 		specs = []sqlschema.Spec{all("victim", "victim"), all("shared", "shared"), all("t", "mallory.t")}
 	}

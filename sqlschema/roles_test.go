@@ -47,8 +47,8 @@ func TestMembershipIsTrustedForWhatItAllowsOnly(t *testing.T) {
 			w.do(t, "reset role")
 			w.do(t, memberships(t, installer, owner)[kind]...)
 			w.do(t, "create type e as enum ('x'); create table t (a int, e e); alter type e owner to "+owner+"; alter table t owner to "+owner,
-				"create table trap (who text); grant all on trap to public",
-				"create function spring(e) returns json language plpgsql as $$ begin insert into public.trap values (current_user); return '1'; end $$", "create cast (e as json) with function spring(e)")
+				"create table trap (a int, who text default current_user); grant all on trap to public",
+				"create function spring(e) returns json language plpgsql as $$ begin insert into public.trap values (1); return '1'; end $$", "create cast (e as json) with function spring(e)")
 			w.apply(t, all("w", "t"))
 			w.as(t, url).do(t, "insert into t values (1, 'x')")
 			want := installer

@@ -58,6 +58,10 @@ func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) 
 		return nil, fmt.Errorf("look for casts to json of %s: %w", rel, err)
 	}
 	problems := map[string]string{}
+	runner, err := runnerOf(ctx, conn, rel, spec)
+	if err != nil {
+		return nil, err
+	}
 	for _, c := range casts {
 		if problems[c.Column] != "" || len(spec.Payload.Columns) > 0 && !slices.Contains(spec.Payload.Columns, c.Column) {
 			continue
@@ -66,7 +70,7 @@ func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) 
 		if err != nil {
 			return nil, err
 		}
-		s := &scan{conn: conn, seen: map[uint32]bool{}, lacks: map[string]bool{}}
+		s := &scan{conn: conn, runner: runner, seen: map[uint32]bool{}, lacks: map[string]bool{}}
 		for _, held := range c.Held {
 			s.settings(bodyWord{text: held}, root.fixed())
 		}
@@ -76,11 +80,23 @@ func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) 
 		if s.reason == "" {
 			continue
 		}
-		problems[c.Column] = fmt.Sprintf("the column %s holds the type %s, whose cast to json runs %s, which %s. Captures run it with a search_path and settings of their own, "+
+		problems[c.Column] = fmt.Sprintf("the column %s holds the type %s, whose cast to json runs %s, which %s. Captures run it with a search_path, settings and a role of their own, "+
 			"so that a write could fail or record something else: run \"%s\", or choose columns without it by payload: {columns: [...]}",
 			plainName(c.Column), c.Type, root.Signature, s.reason, s.cure(root))
 	}
 	return problems, nil
+}
+
+// runnerOf is the role as whom captures of the table run.
+func runnerOf(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) (role string, err error) {
+	if guarded(spec, rel) {
+		return rel.Owner, nil
+	}
+	err = conn.QueryRow(ctx, "select coalesce((select pg_catalog.pg_get_userbyid(nspowner) from pg_catalog.pg_namespace where nspname = 'rowhook'), current_user)::text").Scan(&role)
+	if err != nil {
+		return "", fmt.Errorf("ask as whom captures run: %w", err)
+	}
+	return role, nil
 }
 
 // userFunction is a function as far as it matters what it depends on.
@@ -91,6 +107,7 @@ type userFunction struct {
 	Language  string
 	Body      string
 	Bound     bool // its names were looked up when it was made
+	Definer   bool // it runs as its owner
 	Config    []string
 	Arguments []string
 }
@@ -98,6 +115,9 @@ type userFunction struct {
 // fixed lists the settings, in small letters, that the function sets for itself.
 func (f *userFunction) fixed() map[string]bool {
 	fixed := map[string]bool{}
+	if f.Definer {
+		fixed[roleName] = true
+	}
 	for _, c := range f.Config {
 		name, value, _ := strings.Cut(c, "=")
 		// "$user" is whoever captures.
@@ -111,7 +131,7 @@ func (f *userFunction) fixed() map[string]bool {
 func readFunction(ctx context.Context, conn *pgx.Conn, oid uint32) (*userFunction, error) {
 	found, err := collect[userFunction](ctx, conn, `
 select p.oid, p.oid::pg_catalog.regprocedure::text as signature, n.nspname::text as schema, l.lanname::text as language,
-       coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) as body, p.prosqlbody is not null as bound,
+       coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) as body, p.prosqlbody is not null as bound, p.prosecdef as definer,
        coalesce(p.proconfig, '{}') as config, coalesce(p.proargnames, '{}') as arguments
   from pg_catalog.pg_proc p
   join pg_catalog.pg_namespace n on n.oid = p.pronamespace
@@ -127,6 +147,7 @@ select p.oid, p.oid::pg_catalog.regprocedure::text as signature, n.nspname::text
 // collects the settings that matter.
 type scan struct {
 	conn   *pgx.Conn
+	runner string // as whom captures run
 	seen   map[uint32]bool
 	reason string          // the first one
 	lacks  map[string]bool // settings
@@ -144,16 +165,23 @@ func (s *scan) cure(f *userFunction) string {
 	var b strings.Builder
 	b.WriteString("alter function " + f.Signature)
 	for _, name := range slices.Sorted(maps.Keys(s.lacks)) {
-		if name == pathName {
+		switch name {
+		case roleName:
+			b.WriteString(" security definer")
+		case pathName:
 			fmt.Fprintf(&b, " set search_path = %s, pg_temp", plainName(f.Schema))
-		} else {
+		default:
 			fmt.Fprintf(&b, " set %s from current", name)
 		}
 	}
 	return b.String()
 }
 
-const pathName = "search_path"
+const (
+	pathName = "search_path"
+	// roleName stands for the role as whom a function runs, which is no setting.
+	roleName = "the role"
+)
 
 // isSetting reports that captures set it.
 func isSetting(name string) bool {
@@ -183,6 +211,9 @@ func feltBy(word string) []string {
 		return []string{"quote_all_identifiers"}
 	case "current_schema", "current_schemas":
 		return []string{pathName}
+	case "current_user", "current_role", "user", "pg_has_role", "row_security_active", "has_any_column_privilege", "has_column_privilege", "has_database_privilege",
+		"has_function_privilege", "has_schema_privilege", "has_sequence_privilege", "has_table_privilege", "has_type_privilege":
+		return []string{roleName}
 	}
 	return nil
 }
@@ -236,6 +267,9 @@ func (s *scan) function(ctx context.Context, f *userFunction, callers map[string
 			s.found(pathName, "looks up the %s %s through the search_path (%s)", n.Kind, n.Name, within)
 			continue
 		}
+		if n.Denied && !fixed[roleName] {
+			s.found(roleName, "needs rights on the %s %s that %s, as whom captures run, does not have (%s)", n.Kind, n.Name, plainName(s.runner), within)
+		}
 		for _, oid := range n.Runs {
 			next, err := readFunction(ctx, s.conn, oid)
 			if err != nil {
@@ -254,7 +288,16 @@ type namedObject struct {
 	Kind      string
 	Name      string
 	Qualified bool
+	Denied    bool // the role as whom captures run may not use it; false where its schema is not named
 	Runs      []uint32
+}
+
+// namingFunctions are those of Postgres's own that take the name of an object as text.
+func namingFunctions() []string {
+	return []string{
+		"nextval", "currval", "setval", "pg_get_serial_sequence", "to_tsvector", "to_tsquery", "plainto_tsquery", "phraseto_tsquery", "websearch_to_tsquery",
+		"ts_headline", "ts_lexize", "json_to_tsvector", "jsonb_to_tsvector",
+	}
 }
 
 // lookUp finds what the words may mean. It errs on the side of too much: a column that is called like a table passes for it.
@@ -264,7 +307,7 @@ func (s *scan) lookUp(ctx context.Context, words []bodyWord, arguments []string)
 		schemas, names, kinds = append(schemas, schema), append(names, name), append(kinds, kind)
 	}
 	regs := slices.ContainsFunc(words, func(w bodyWord) bool {
-		return w.kind == identWord && (strings.HasPrefix(w.text, "reg") || strings.HasPrefix(w.text, "to_reg") || slices.Contains([]string{"nextval", "currval", "setval", "pg_get_serial_sequence"}, w.text))
+		return w.kind == identWord && (strings.HasPrefix(w.text, "reg") || strings.HasPrefix(w.text, "to_reg") || slices.Contains(namingFunctions(), w.text))
 	})
 	for _, w := range words {
 		switch {
@@ -290,22 +333,25 @@ with word as (
 ), ours as (
   select oid, nspname::text as name from pg_catalog.pg_namespace where nspname not in ('pg_catalog', 'information_schema', 'rowhook') and nspname !~ '^pg_(toast|temp)'
 )
-select 'function' as kind, f.proname::text as name, w.schema <> '' as qualified, array[f.oid] as runs
+select 'function' as kind, f.proname::text as name, w.schema <> '' as qualified,
+       w.schema <> '' and not (has_schema_privilege($4, n.oid, 'USAGE') and has_function_privilege($4, f.oid, 'EXECUTE')) as denied, array[f.oid] as runs
   from word w join ours n on w.schema in ('', n.name) join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname = w.name::pg_catalog.name
  where w.kind = 'any'
 union all
-select 'operator', o.oprname::text, w.schema <> '', array[o.oprcode::pg_catalog.oid]
+select 'operator', o.oprname::text, w.schema <> '', w.schema <> '' and not has_schema_privilege($4, n.oid, 'USAGE'), array[o.oprcode::pg_catalog.oid]
   from word w join ours n on w.schema in ('', n.name) join pg_catalog.pg_operator o on o.oprnamespace = n.oid and o.oprname = w.name::pg_catalog.name
  where w.kind = 'operator' and o.oprcode <> 0
 union all
-select 'type', t.typname::text, w.schema <> '', array(
+select 'type', t.typname::text, w.schema <> '', w.schema <> '' and not has_schema_privilege($4, n.oid, 'USAGE'), array(
          select k.castfunc from pg_catalog.pg_cast k where t.oid in (k.castsource, k.casttarget) and k.castfunc <> 0
          union select d.refobjid from pg_catalog.pg_constraint c join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = c.oid
                 and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass where c.contypid = t.oid)
   from word w join ours n on w.schema in ('', n.name) join pg_catalog.pg_type t on t.typnamespace = n.oid and t.typname = w.name::pg_catalog.name
  where w.kind <> 'operator' and (t.typrelid = 0 or exists (select from pg_catalog.pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
 union all
-select 'table', c.relname::text, w.schema <> '', array(
+select 'table', c.relname::text, w.schema <> '',
+       w.schema <> '' and not (has_schema_privilege($4, n.oid, 'USAGE') and (case c.relkind when 'S' then has_sequence_privilege($4, c.oid, 'SELECT, USAGE, UPDATE')
+         else has_table_privilege($4, c.oid, 'SELECT, INSERT, UPDATE, DELETE') or has_any_column_privilege($4, c.oid, 'SELECT, INSERT, UPDATE') end)), array(
          with recursive reach as (
            select c.oid as oid
            union
@@ -322,7 +368,19 @@ select 'table', c.relname::text, w.schema <> '', array(
           where not exists (select from pg_catalog.pg_proc f join pg_catalog.pg_namespace n on n.oid = f.pronamespace where f.oid = d.refobjid and n.nspname = 'rowhook'))
   from word w join ours n on w.schema in ('', n.name) join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name::pg_catalog.name and c.relkind <> 'c'
  where w.kind <> 'operator'
- order by 1, 2`, schemas, names, kinds)
+union all
+select 'collation', c.collname::text, w.schema <> '', false, '{}'
+  from word w join ours n on w.schema in ('', n.name) join pg_catalog.pg_collation c on c.collnamespace = n.oid and c.collname = w.name::pg_catalog.name
+ where w.kind <> 'operator'
+union all
+select 'text search configuration', c.cfgname::text, w.schema <> '', false, '{}'
+  from word w join ours n on w.schema in ('', n.name) join pg_catalog.pg_ts_config c on c.cfgnamespace = n.oid and c.cfgname = w.name::pg_catalog.name
+ where w.kind = 'any'
+union all
+select 'text search dictionary', d.dictname::text, w.schema <> '', false, '{}'
+  from word w join ours n on w.schema in ('', n.name) join pg_catalog.pg_ts_dict d on d.dictnamespace = n.oid and d.dictname = w.name::pg_catalog.name
+ where w.kind = 'any'
+ order by 1, 2`, schemas, names, kinds, s.runner)
 }
 
 type wordKind byte

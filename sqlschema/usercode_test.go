@@ -13,7 +13,7 @@ import (
 const shop = `create schema shop; set search_path = shop, public;
 create type e as enum ('x', 'y'); create type k as enum ('y'); create table rates (a int, day timestamptz); create function helper(text) returns text language sql as $$ select $1 || '!' $$;
 create function bound(text) returns text language sql return helper($1); create function unbound(text) returns text language plpgsql as $$ begin return helper($1); end $$;
-create view v as select unbound('x') as u; create domain d as text check (unbound(value) <> '');
+create collation c (locale = 'C'); create text search configuration conf (copy = pg_catalog.english); create view v as select unbound('x') as u; create domain d as text check (unbound(value) <> '');
 create operator <~> (function = texteq, leftarg = text, rightarg = text); `
 
 // castOf makes the cast of shop.e to json by a function with this body.
@@ -52,6 +52,10 @@ func TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets(t *testing.T) {
 		"a setting by its name":         {castOf("select to_json(current_setting('TimeZone'))", "language sql"), "depends on timezone"},
 		"the schema":                    {castOf("select to_json(current_schema())", "language sql"), "depends on search_path"},
 		"bytes as text":                 {castOf(`select to_json('\x00'::bytea::text)`, "language sql"), "depends on bytea_output"},
+		"a collation":                   {castOf("select to_json('x' collate c < 'y')", "language sql"), "looks up the collation c"},
+		"text search":                   {castOf("select to_json(to_tsvector('conf', 'cats')::text)", "language sql"), "looks up the text search configuration conf"},
+		"who runs it":                   {castOf("select to_json(current_user::text = session_user::text)", "language sql", "set search_path = shop"), "depends on the role (current_user)"},
+		"nothing, as it is its owner":   {castOf("select to_json(current_user::text = '')", "language sql", "security definer set search_path = shop"), ""},
 		"nothing, as names have theirs": {castOf("select to_json(shop.helper('z'))", "language sql"), ""},
 		"nothing, as it sets the path":  {castOf("select to_json(unbound('z'))", "language sql", "set search_path = shop"), ""},
 		"nothing, as it is Postgres's":  {castOf("begin return to_json(upper(e::text)); end", "language plpgsql"), ""},
@@ -78,6 +82,27 @@ func TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets(t *testing.T) {
 			require.Contains(t, w.take(t), `w I null {"id":1,"e":`+before+`}`)
 		})
 	}
+}
+
+// TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack has a cast read a table that the writer may read, and that the table's owner, as whom it is captured, may not.
+func TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, shop)
+	owner, _ := w.Role(t)
+	writer, url := w.Role(t)
+	w.do(t, castOf("select to_json(count(*)) from shop.rates", "language sql"), "create table t (id int, e e); alter table t owner to "+owner,
+		"grant usage on schema shop to "+writer+", "+owner, "grant select on rates to "+writer, "grant insert on t to "+writer)
+	as := w.as(t, url)
+	as.do(t, "insert into shop.t values (1, 'x')")
+	spec := all("w", "shop.t")
+	problems := problemsOf(t, w, spec)
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0].Message, "needs rights on the table rates that "+owner+", as whom captures run, does not have")
+	require.Contains(t, problems[0].Message, `run "alter function shop.e_json(shop.e) security definer"`)
+	w.do(t, "alter function shop.e_json(shop.e) security definer")
+	require.Empty(t, problemsOf(t, w, spec))
+	as.do(t, "insert into shop.t values (2, 'x')")
+	require.Len(t, w.take(t), 1)
 }
 
 // TestACastToJSONIsFoundWhereverACapturedColumnHoldsItsType has the type within others, and elsewhere than in what is captured.
