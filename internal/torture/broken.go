@@ -55,7 +55,7 @@ func mutations() map[string]mutation {
 		},
 		// Only the bell and the poll make a dispatcher look, also one that can't hear the bell.
 		"deaf": {
-			edits:  []edit{{"dispatcher/claimer.go", `if !s\.listen && !c\.cfg\.NoListen`, "if false", 1}},
+			edits:  []edit{{"dispatcher/claimer.go", `if !s\.listens && !c\.noListen`, "if false", 1}},
 			only:   []string{listenLost, listenAllLost},
 			listen: true,
 		},
