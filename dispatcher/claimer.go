@@ -144,8 +144,8 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 		}
 		return 0
 	}
-	if fired := c.scheduler.fired(); len(fired) > 0 {
-		if err := c.askNextDue(ctx, fired); err != nil {
+	if unasked := c.scheduler.unaskedDue(); len(unasked) > 0 {
+		if err := c.askNextDue(ctx, unasked); err != nil {
 			return c.fail(ctx, "look for the next due event", err)
 		}
 		return 0
@@ -408,7 +408,7 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	asked := time.Now()
 	next, err := sqlschema.NextDue(ctx, c.db.claims, triggers, c.scheduler.unseen(triggers, asked.Add(nextDueMargin)))
 	if err != nil || time.Since(asked) > nextDueMargin { // so late, what became due between that claim and the look may be in neither
-		c.scheduler.refire(triggers)
+		c.scheduler.forgetDue(triggers)
 	}
 	if err != nil {
 		return err
@@ -417,7 +417,7 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 		if in == 0 {
 			in = lockedRetry
 		}
-		c.scheduler.due(id, time.Now().Add(in))
+		c.scheduler.noteDue(id, time.Now().Add(in))
 	}
 	c.recovered()
 	return nil

@@ -88,7 +88,7 @@ func (i *inbox) inherit() {
 	i.mu.Lock()
 	i.bellLost = true
 	i.mu.Unlock()
-	i.scheduler.refire(i.scheduler.ids())
+	i.scheduler.forgetDue(i.scheduler.ids())
 	i.scheduler.markAll(true)
 }
 

@@ -119,7 +119,7 @@ func (p *payloads) size(ctx context.Context, dl *delivery) (size int64, ours boo
 func (p *payloads) unfetched(sending context.Context, dl *delivery, ours bool, err error) error {
 	switch {
 	case sqlschema.IsData(err):
-		p.scheduler.poisoned(dl.lane)
+		p.scheduler.unreadable(dl.lane)
 		return unreadable(err)
 	case errors.Is(err, context.DeadlineExceeded) || sending.Err() != nil: // it took too long, or we are stopping
 		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})

@@ -55,7 +55,7 @@ func (p *peers) run(ctx context.Context) {
 			}
 		case <-measure.C:
 			p.commits.measure(ctx)
-			p.scheduler.refire(p.scheduler.ids()) // of instances of older programs that only poll nobody learns that they died
+			p.scheduler.forgetDue(p.scheduler.ids()) // of instances of older programs that only poll nobody learns that they died
 			p.scheduler.wake()
 		}
 	}

@@ -51,19 +51,19 @@ func fate(r sqlschema.Retry, attempt int, event [16]byte, result *webhook.Result
 	case attempt > r.Limit || result.Hopeless:
 		return sqlschema.Dead, 0
 	case result.HasRetryAfter && result.RetryAfter > 0:
-		return sqlschema.Retried, asked(r, result.RetryAfter)
+		return sqlschema.Retried, retryAfter(r, result.RetryAfter)
 	}
 	return sqlschema.Retried, backoff(r, attempt, event)
 }
 
-// asked is the wait that a receiver asked for, within bounds: a second at least, lest attempts are used up in no time, and max_interval at
-// most, whichever backoff is configured.
-func asked(r sqlschema.Retry, wait time.Duration) time.Duration {
+// retryAfter bounds the wait that a receiver asked for. It is leastRetryAfter at least, so that attempts are
+// not used up in no time, and max_interval at most, whichever backoff is configured.
+func retryAfter(r sqlschema.Retry, wait time.Duration) time.Duration {
 	limit := r.MaxInterval.Std()
 	if limit <= 0 {
 		limit = sqlschema.DefaultMaxInterval.Std()
 	}
-	return min(max(wait, leastAsked), limit)
+	return min(max(wait, leastRetryAfter), limit)
 }
 
-const leastAsked = time.Second
+const leastRetryAfter = time.Second

@@ -24,7 +24,7 @@ type scheduler struct {
 
 	mu          sync.Mutex
 	lanes       map[int32]*lane
-	dirty       []*lane // of which more may be due
+	undrained   []*lane // whose state is not drained
 	waiting     []*lane // with queued events, served in turn
 	active      int     // attempts that count
 	open        int     // attempts in flight
@@ -72,12 +72,12 @@ func (s *scheduler) mark(trigger int32) bool {
 	return ok
 }
 
-// markAll has every lane looked at, from the beginning where search is set.
-func (s *scheduler) markAll(search bool) {
+// markAll marks every lane, as mark of laneState does.
+func (s *scheduler) markAll(below bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
-		s.markLane(l, search)
+		s.markLane(l, below)
 	}
 	s.wake()
 }
@@ -88,22 +88,26 @@ func (s *scheduler) unseen(triggers []int32, now time.Time) []time.Duration {
 	defer s.mu.Unlock()
 	ago := make([]time.Duration, len(triggers))
 	for i, id := range triggers {
-		if l, ok := s.lanes[id]; ok && !l.asked.IsZero() {
-			ago[i] = now.Sub(l.asked)
+		if l, ok := s.lanes[id]; ok && !l.sent.IsZero() {
+			ago[i] = now.Sub(l.sent)
 		}
 	}
 	return ago
 }
 
-func (s *scheduler) markLane(l *lane, search bool) {
-	if search {
-		l.search = true
+func (s *scheduler) markLane(l *lane, below bool) {
+	s.enter(l, l.state.mark(below))
+}
+
+// enter changes the state of a lane, and keeps undrained true.
+func (s *scheduler) enter(l *lane, state laneState) {
+	switch was := l.state; {
+	case was == drained && state != drained:
+		s.undrained = append(s.undrained, l)
+	case was != drained && state == drained:
+		s.undrained = slices.DeleteFunc(s.undrained, func(other *lane) bool { return other == l })
 	}
-	l.pending = true
-	if !l.dirty {
-		l.dirty = true
-		s.dirty = append(s.dirty, l)
-	}
+	l.state = state
 }
 
 // markHot has the lanes looked at that had something within the last second.
@@ -111,7 +115,7 @@ func (s *scheduler) markHot(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
-		if now.Sub(l.busy) < time.Second {
+		if now.Sub(l.found) < time.Second {
 			s.markLane(l, false)
 		}
 	}
@@ -125,14 +129,14 @@ const floorLag = 20 * time.Millisecond
 func (s *scheduler) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, sweepAt time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.dirty) == 0 {
+	if s.closed || len(s.undrained) == 0 {
 		return nil, nil, time.Time{}
 	}
 	free := min(s.limit-s.active+prefetch(s.limit, s.average, s.prefetch)-s.queued, maxOutstanding-s.count)
-	kept := s.dirty[:0:0]
-	for _, l := range s.dirty {
+	kept := s.undrained[:0:0]
+	for _, l := range s.undrained {
 		if l.gone || l.idle() {
-			l.dirty = false
+			l.state = drained
 			continue
 		}
 		kept = append(kept, l)
@@ -141,28 +145,30 @@ func (s *scheduler) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane,
 			continue
 		}
 		w := sqlschema.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, RelationID: l.trigger.RelationID, OriginID: l.trigger.OriginID,
-			Limit: int32(n), Lease: l.lease(), Hold: now.Sub(l.poison) < holdAfter}
-		if ready := l.swept.Add(l.pause()); l.search && !now.Before(ready) {
-			l.search, l.swept = false, now
-		} else {
-			if l.search && (sweepAt.IsZero() || ready.Before(sweepAt)) {
-				sweepAt = ready
-			}
+			Limit: int32(n), Lease: l.lease(), Hold: now.Sub(l.unreadable) < holdAfter}
+		mayBegin := l.sweeping.next()
+		var start claimStart
+		start, l.state = l.state.ask(!now.Before(mayBegin))
+		if l.state == sweepOwed && (sweepAt.IsZero() || mayBegin.Before(sweepAt)) {
+			sweepAt = mayBegin
+		}
+		switch start {
+		case noClaim:
+			continue
+		case sweep:
+			l.sweeping.began = now
+		case fromFloor:
 			if !l.floor.IsZero() {
 				w.Floor = l.floor.Add(-floorLag)
 			}
-			if !l.pending { // only its sweep is owed, and that has to wait
-				continue
-			}
 		}
-		l.pending = false
 		free -= n
 		wants, lanes = append(wants, w), append(lanes, l)
 	}
 	if n := len(kept); n > 1 { // serve them in turn
 		kept = append(kept[1:n:n], kept[0])
 	}
-	s.dirty = kept
+	s.undrained = kept
 	return wants, lanes, sweepAt
 }
 
@@ -182,11 +188,11 @@ func (s *scheduler) quiesce(d *delivery) (mine, quiet bool) {
 // a one fails as a whole.
 const holdAfter = time.Minute
 
-// poisoned notes that the payload of an event can't be read.
-func (s *scheduler) poisoned(l *lane) {
+// unreadable notes that the payload of an event can't be read.
+func (s *scheduler) unreadable(l *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.poison = time.Now()
+	l.unreadable = time.Now()
 }
 
 // ask says how many events to claim for a lane, 0 if it is better to wait until more slots are free.
@@ -207,9 +213,9 @@ func (s *scheduler) ask(l *lane, free int) int {
 	return n
 }
 
-// claimed takes in what a claim brought for these lanes, asked at the given time, and starts what there are slots for. It
+// claimed takes in what a claim brought for these lanes, sent at the given time, and starts what there are slots for. It
 // returns the deliveries to start, what people should know, and whether some lane brought all that was asked for.
-func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschema.Claimed, asked, now time.Time) (start []*delivery, notices []notice, full bool) {
+func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschema.Claimed, sent, now time.Time) (start []*delivery, notices []notice, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got, highest := make(map[int32]int32, len(lanes)), make(map[int32]time.Time, len(lanes))
@@ -225,8 +231,8 @@ func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqls
 		if e.DueAt.After(highest[e.Trigger]) {
 			highest[e.Trigger] = e.DueAt
 		}
-		l.busy = now
-		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: asked.Add(l.lease())}
+		l.found = now
+		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: sent.Add(l.lease())}
 		d.event = webhook.Event{
 			ID: e.ID, CreatedAt: e.CreatedAt, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
@@ -241,9 +247,9 @@ func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqls
 		}
 	}
 	for i, l := range lanes {
-		l.asked = asked
+		l.sent = sent
 		if wants[i].Floor.IsZero() {
-			l.priced(now.Sub(asked))
+			l.sweeping.ended(now.Sub(sent))
 		}
 		more := got[l.trigger.ID] >= wants[i].Limit
 		// A full claim may have left older events behind than were ever claimed here, such as those of a bulk insert that
@@ -254,14 +260,8 @@ func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqls
 		if n := l.lag.claimed(now, more); n != nothing {
 			notices = append(notices, notice{n, l.trigger.Spec.Name, s.bottleneck(l)})
 		}
-		switch {
-		case more:
-			full = true
-			l.pending = true
-		case !l.pending && !l.search:
-			l.dirty = false
-			s.undirty(l)
-		}
+		full = full || more
+		s.enter(l, l.state.answer(more))
 	}
 	return s.take(now), notices, full
 }
@@ -290,15 +290,6 @@ func (s *scheduler) requeue(lanes []*lane) {
 	defer s.mu.Unlock()
 	for _, l := range lanes {
 		s.markLane(l, true)
-	}
-}
-
-func (s *scheduler) undirty(l *lane) {
-	for i, other := range s.dirty {
-		if other == l {
-			s.dirty = append(s.dirty[:i], s.dirty[i+1:]...)
-			return
-		}
 	}
 }
 
@@ -374,7 +365,7 @@ func (s *scheduler) done(d *delivery, took time.Duration, sent bool) *delivery {
 			break
 		}
 	}
-	if len(s.dirty) > 0 && !s.closed { // some lane, not only this one, may have waited for the slot
+	if len(s.undrained) > 0 && !s.closed { // some lane, not only this one, may have waited for the slot
 		s.wake()
 	}
 	return next
@@ -440,13 +431,12 @@ func (s *scheduler) dropQueue(l *lane) []*delivery {
 	return unsent
 }
 
-// due notes that something of a trigger becomes due at a time.
-func (s *scheduler) due(trigger int32, at time.Time) {
+// noteDue notes that a retry or a lease of a trigger becomes due.
+func (s *scheduler) noteDue(trigger int32, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, ok := s.lanes[trigger]
-	if ok && (l.nextDue.IsZero() || at.Before(l.nextDue)) {
-		l.nextDue = at
+	if ok && l.next.note(at) {
 		s.wake()
 	}
 }
@@ -456,41 +446,36 @@ func (s *scheduler) ripen(now time.Time) (next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
-		if l.nextDue.IsZero() {
-			continue
-		}
-		if !now.Before(l.nextDue) {
-			l.nextDue, l.fired = time.Time{}, true
+		if l.next.ripen(now) {
 			s.markLane(l, true) // what is retried at once is due below the floor
 			continue
 		}
-		if next.IsZero() || l.nextDue.Before(next) {
-			next = l.nextDue
+		if !l.next.at.IsZero() && (next.IsZero() || l.next.at.Before(next)) {
+			next = l.next.at
 		}
 	}
 	return next
 }
 
-// fired returns the lanes whose next due time is not known any more and that are drained.
-func (s *scheduler) fired() (triggers []int32) {
+// unaskedDue returns the drained lanes whose next due time has to be asked for. The caller asks, or calls forgetDue.
+func (s *scheduler) unaskedDue() (triggers []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, l := range s.lanes {
-		if l.fired && !l.dirty && !l.idle() {
-			l.fired = false
+		if l.state == drained && !l.idle() && l.next.ask() {
 			triggers = append(triggers, id)
 		}
 	}
 	return triggers
 }
 
-// refire takes back what fired returned.
-func (s *scheduler) refire(triggers []int32) {
+// forgetDue has the next due times of triggers asked for.
+func (s *scheduler) forgetDue(triggers []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range triggers {
 		if l, ok := s.lanes[id]; ok {
-			l.fired = true
+			l.next.forget()
 		}
 	}
 }
@@ -528,7 +513,7 @@ func (s *scheduler) configure(triggers []sqlschema.Trigger, endpoint func(sqlsch
 			unsent = append(unsent, s.dropQueue(l)...)
 		case !ok || wasIdle:
 			s.markLane(l, true)
-			l.fired = true
+			l.next.forget()
 		}
 	}
 	for id, l := range s.lanes {
@@ -598,7 +583,7 @@ func (s *scheduler) stats() []TriggerStats {
 func (s *scheduler) quiet() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.dirty) == 0
+	return len(s.undrained) == 0
 }
 
 // rings reports that writers of a trigger's events notify.

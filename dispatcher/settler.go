@@ -367,7 +367,7 @@ func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n in
 	now := time.Now()
 	for i := range batch {
 		if f := batch[i].Fate; f == sqlschema.Retried || f == sqlschema.Released {
-			s.scheduler.due(batch[i].Trigger, now.Add(batch[i].Delay))
+			s.scheduler.noteDue(batch[i].Trigger, now.Add(batch[i].Delay))
 		}
 	}
 }
