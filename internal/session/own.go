@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // When each side takes the other for gone that does not answer: after 11 s of silence, or 10 s after what it sent was not taken. By default
@@ -23,14 +22,13 @@ const (
 	serverUserTimeout = time.Minute
 )
 
-// dial connects so that a dead connection is noticed on this side.
-func dial(timeout time.Duration) pgconn.DialFunc {
-	d := &net.Dialer{
+// newDialer connects so that a dead connection is noticed on this side.
+func newDialer(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{
 		Timeout:         timeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},
 		Control:         giveUpUnanswered,
 	}
-	return d.DialContext
 }
 
 // Own settles on the server's side what a role or a database may have set, of a session that is ours alone: no timeout ends it or its

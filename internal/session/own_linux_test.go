@@ -21,7 +21,7 @@ func TestASessionHasNoTimeoutsOfItsRoleAndNoticesWhoIsGone(t *testing.T) {
 		"statement_timeout": "0", "lock_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0",
 		"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "60000",
 	}
-	if pgtest.Version(t) >= 170000 {
+	if pgtest.Version(t) >= 17 {
 		want["transaction_timeout"] = "0"
 	}
 	for name := range want {
@@ -31,6 +31,7 @@ func TestASessionHasNoTimeoutsOfItsRoleAndNoticesWhoIsGone(t *testing.T) {
 	}
 	pool, err := session.ParsePool(link)
 	require.NoError(t, err)
+	idleWant := 5
 	check := func(conn *pgx.Conn) {
 		for name, value := range want {
 			var got string
@@ -51,7 +52,7 @@ func TestASessionHasNoTimeoutsOfItsRoleAndNoticesWhoIsGone(t *testing.T) {
 		}))
 		require.NotZero(t, alive)
 		if runtime.GOOS == "linux" {
-			require.Equal(t, 5, idle)
+			require.Equal(t, idleWant, idle)
 			require.Equal(t, 10_000, timeout)
 		}
 	}
@@ -59,6 +60,13 @@ func TestASessionHasNoTimeoutsOfItsRoleAndNoticesWhoIsGone(t *testing.T) {
 	require.NoError(t, err)
 	check(conn)
 	require.NoError(t, conn.Close(t.Context()))
+
+	idleWant = 7 // what the string says, and the rest stays ours
+	conn, err = session.Open(t.Context(), link+"&keepalives_idle=7")
+	require.NoError(t, err)
+	check(conn)
+	require.NoError(t, conn.Close(t.Context()))
+	idleWant = 5
 
 	conn, err = pgx.ConnectConfig(t.Context(), pool.ConnConfig)
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // form is what the cures of connection strings point at.
@@ -80,6 +82,10 @@ func ofScheme(text, scheme string) (string, error) {
 // What can't be done, and what nobody knows, is refused by name.
 func understand(config *pgx.ConnConfig) error {
 	settings := config.RuntimeParams
+	// The part behind the first @ passes for the host: it would be waited for, and logged.
+	if strings.Contains(config.Host, "@") || slices.ContainsFunc(config.Fallbacks, func(f *pgconn.FallbackConfig) bool { return strings.Contains(f.Host, "@") }) {
+		return errors.New("there is more than one @ before the host: write %40 for one in the user or the password")
+	}
 	for variable, name := range map[string]string{
 		"PGHOSTADDR": "hostaddr", "PGREQUIREPEER": "requirepeer", "PGSSLCRL": "sslcrl", "PGSSLCRLDIR": "sslcrldir", "PGGSSENCMODE": "gssencmode",
 		"PGSSLMINPROTOCOLVERSION": "ssl_min_protocol_version", "PGSSLMAXPROTOCOLVERSION": "ssl_max_protocol_version", "PGLOADBALANCEHOSTS": "load_balance_hosts",
@@ -124,7 +130,7 @@ func understand(config *pgx.ConnConfig) error {
 			delete(settings, name)
 		}
 	}
-	network.apply(config)
+	config.DialFunc = network.dialer(config.ConnectTimeout).DialContext
 	return nil
 }
 
@@ -185,11 +191,11 @@ var serverSettings = []string{
 	"max_parallel_workers_per_gather", "force_parallel_mode", "debug_parallel_query", "crdb_version",
 }
 
-// network is what a connection string says of TCP.
+// network is what a connection string says of TCP. 0: nothing, so that ours holds.
 type network struct {
-	given     bool
-	keepAlive bool
-	config    net.KeepAliveConfig
+	keepAlive      bool
+	idle, interval time.Duration
+	count          int
 }
 
 func (n *network) set(name, value string) error {
@@ -204,33 +210,28 @@ func (n *network) set(name, value string) error {
 	case "keepalives":
 		n.keepAlive = number != 0
 	case "keepalives_idle":
-		n.config.Idle = time.Duration(number) * time.Second
+		n.idle = time.Duration(number) * time.Second
 	case "keepalives_interval":
-		n.config.Interval = time.Duration(number) * time.Second
+		n.interval = time.Duration(number) * time.Second
 	case "keepalives_count":
-		n.config.Count = number
+		n.count = number
 	case "tcp_user_timeout":
 		return nil // every session has one of ours
 	default:
 		return unknown(name)
 	}
-	n.given = true
 	return nil
 }
 
-// apply has connections opened so.
-func (n *network) apply(config *pgx.ConnConfig) {
-	if !n.given {
-		return
+// dialer is ours with that.
+func (n *network) dialer(timeout time.Duration) *net.Dialer {
+	dialer := newDialer(timeout)
+	k := &dialer.KeepAliveConfig
+	k.Idle, k.Interval, k.Count = cmp.Or(n.idle, k.Idle), cmp.Or(n.interval, k.Interval), cmp.Or(n.count, k.Count)
+	if !n.keepAlive {
+		dialer.KeepAliveConfig, dialer.KeepAlive = net.KeepAliveConfig{}, -1
 	}
-	dialer := &net.Dialer{Timeout: config.ConnectTimeout}
-	if n.keepAlive {
-		n.config.Enable = true
-		dialer.KeepAliveConfig = n.config
-	} else {
-		dialer.KeepAlive = -1
-	}
-	config.DialFunc = dialer.DialContext
+	return dialer
 }
 
 // limitTLS sets the least or highest version of TLS.

@@ -74,12 +74,11 @@ func Open(ctx context.Context, text string) (*pgx.Conn, error) {
 	return Connect(ctx, config)
 }
 
-// settle fixes what is the same for every session, on this side and on the server's.
+// settle fixes what is the same for every session.
 func settle(config *pgx.ConnConfig) {
 	// This program speaks UTF-8. Where a role, a database or the environment said otherwise, one text that could not be converted failed
 	// every claim, and names that are not ASCII were garbled.
 	config.RuntimeParams["client_encoding"] = "UTF8"
-	config.DialFunc = dial(config.ConnectTimeout)
 }
 
 // refresh reads again what may have been rotated since the string was parsed: the passfile, the service file and certificates. What can't

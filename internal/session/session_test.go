@@ -58,6 +58,8 @@ func TestWhatIsNoConnectionStringIsRefusedWithoutItsPassword(t *testing.T) {
 		"shop":                                                           "neither a URL nor keywords",
 		"Host=db.example;Port=5432;Username=u;Password=hunter2;Database=shop": `"Host" is no connection parameter`,
 		"postgres://u:hunter2@db.example:x/shop":                              "port",
+		"postgres://u:p@hunter2@db.example/shop":                              "more than one @",
+		"postgres://u:p@hunter2@db.example,db2.example/shop":                  "more than one @",
 		"postgres://u:hunter2@db.example/shop?hunter2/x=y":                    "none of Postgres'",
 	} {
 		_, err := session.Parse(text)
