@@ -13,9 +13,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// activityCounter counts attempts by trigger and minute. It is written to rowhook.activity, from which
-// status reads: the history would take long to count where it is large, and there may be none. What was
-// counted since the last write is lost in a crash.
+// activityCounter counts attempts by trigger and minute. It is written to rowhook.activity, from
+// which status reads: the history would take long to count where it is large, and there may be
+// none. What was counted since the last write is lost in a crash.
 type activityCounter struct {
 	db   *database
 	self *identity
@@ -23,7 +23,7 @@ type activityCounter struct {
 
 	mu      sync.Mutex
 	minutes map[minuteOf]*counted
-	// since says from when the latency of an event counts that was sent again by hand and failed then.
+	// since is the start of the latency of events that were sent again by hand, and failed then.
 	since map[[16]byte]time.Time
 }
 
@@ -86,7 +86,8 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what sqlschema.Fa
 	}
 }
 
-// began is from when an event's latency counts: its change, or when it was sent again by hand. Its first attempt was due then.
+// began returns the start of an event's latency: its change, or the time when it was sent again by
+// hand. Its first attempt was due then.
 func (a *activityCounter) began(dl *delivery, what sqlschema.Fate) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -105,7 +106,7 @@ func (a *activityCounter) began(dl *delivery, what sqlschema.Fate) time.Time {
 	return since
 }
 
-// take returns what is to be written, and forgets the minutes that are over and written.
+// take returns the counts that have changed, and forgets the minutes that are over and written.
 func (a *activityCounter) take(now time.Time) (batch []sqlschema.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -140,7 +141,9 @@ func (a *activityCounter) write(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	err := sqlschema.RecordActivity(ctx, a.db.writes, a.self.id, batch)
-	if sqlschema.IsBadData(err) { // an error of which the database's encoding has not all characters must not hide the figures of all
+	// The error that is among the counts may have characters that the database's encoding lacks.
+	// All figures would be lost for that.
+	if sqlschema.IsBadData(err) {
 		plain := slices.Clone(batch)
 		for i := range plain {
 			plain[i].Error = toASCII(plain[i].Error)

@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// budget bounds the bytes of large payloads in memory. A trigger whose endpoint hangs holds what it has for as long as an
-// attempt may take, so one trigger gets half of it at most, and one that holds nothing may go over it by half.
+// budget bounds the bytes of large payloads in memory. A trigger whose endpoint hangs holds its
+// share for as long as an attempt may take. So one trigger gets half of the budget at most, and a
+// trigger that holds nothing may go over the budget by half.
 type budget struct {
 	size    int64
 	mu      sync.Mutex
@@ -19,7 +20,8 @@ func newBudget(size int64) *budget {
 	return &budget{size: size, held: map[int32]int64{}, changed: make(chan struct{})}
 }
 
-// take waits for room for a trigger's payload. One that is larger than the whole counts as the whole.
+// take waits for room for a trigger's payload. A payload that is larger than the budget counts as
+// the whole budget.
 func (b *budget) take(ctx context.Context, trigger int32, n int64) (free func(), err error) {
 	n = min(n, b.size)
 	for {

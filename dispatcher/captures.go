@@ -10,22 +10,24 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// captures is whether the watched tables are captured as configured. What is not recorded shows nowhere else: there is no event that
-// could wait or fail.
+// captures is whether the watched tables are captured as configured. A change that is not captured
+// shows nowhere else: there is no event that could wait or fail.
 type captures struct {
 	db  *database
 	log *slog.Logger
 
 	mu      sync.Mutex
-	lacking []sqlschema.Uncaptured // as last said
-	changed chan struct{}          // holds a token where the configuration was loaded since
+	lacking []sqlschema.Uncaptured // as last logged
+	// changed holds a token if a new configuration was loaded since the last look.
+	changed chan struct{}
 }
 
-// confirmAfter is how long a fault has to last before it is told: an apply that moves a trigger takes it off one table before it
-// makes it on the other.
+// confirmAfter is how long a fault has to last before it is logged. An apply that moves a trigger
+// takes it off one table before it makes it on the other.
 const confirmAfter = 2 * time.Second
 
-// look compares the catalog with the configuration, and tells once when a fault begins and once when it ends.
+// look compares the catalog with the configuration. It logs once when a fault begins, and once when
+// it ends.
 func (c *captures) look(ctx context.Context) {
 	found, err := c.find(ctx)
 	if err == nil && len(without(found, c.uncaptured())) > 0 {
@@ -71,19 +73,19 @@ func (c *captures) find(ctx context.Context) ([]sqlschema.Uncaptured, error) {
 	return sqlschema.FindUncaptured(ctx, c.db.writes)
 }
 
-// uncaptured is what was last told.
+// uncaptured returns the faults that look found last.
 func (c *captures) uncaptured() []sqlschema.Uncaptured {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.lacking)
 }
 
-// without returns those that are not among the others.
+// without returns those of all that are not among the others.
 func without(all, others []sqlschema.Uncaptured) []sqlschema.Uncaptured {
 	return slices.DeleteFunc(slices.Clone(all), func(u sqlschema.Uncaptured) bool { return slices.Contains(others, u) })
 }
 
-// lookAgain has the captures looked at soon, as an apply may have put them right.
+// lookAgain has the maintenance look soon: an apply may have corrected a fault.
 func (c *captures) lookAgain() {
 	select {
 	case c.changed <- struct{}{}:

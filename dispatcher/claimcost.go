@@ -3,9 +3,10 @@ package dispatcher
 import "time"
 
 // claimCost picks between the two claim statements. The plain one (sqlschema.Claim) probes every
-// trigger. The other one (sqlschema.ClaimNonEmpty) first finds the triggers that have rows. It wins when
-// most triggers are empty, and loses when a long transaction keeps dead entries in the index. claimCost
-// keeps the recent cost of each, uses the cheaper one, and tries the other every compareEvery.
+// trigger. The other one (sqlschema.ClaimNonEmpty) first finds the triggers that have rows. It wins
+// when most triggers are empty, and loses when a long transaction keeps dead entries in the index.
+// claimCost keeps the recent cost of each, uses the cheaper one, and tries the other every
+// compareEvery.
 type claimCost struct {
 	probing  price     // of the plain claim, for each trigger that it asks for
 	nonEmpty price     // of a claim by ClaimNonEmpty, whatever it asks for
@@ -13,13 +14,14 @@ type claimCost struct {
 }
 
 const (
-	// For fewer triggers both statements cost the same: 0.3 ms for 16 triggers of which 5 had events.
+	// For fewer triggers both statements cost the same: 0.3 ms for 16 triggers of which 5 had
+	// events.
 	comparedFrom = 16
 	compareEvery = 5 * time.Second
 )
 
-// price is how long a statement took the last two times. The lower figure counts, since a single slow
-// statement may have waited for something else.
+// price is how long a statement took the last two times. The lower figure counts, since a single
+// slow statement may have waited for something else.
 type price struct{ last, before time.Duration }
 
 func (p *price) paid(d time.Duration) { p.before, p.last = p.last, d }

@@ -14,11 +14,12 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// sweepEvery is how often a busy dispatcher looks from the beginning of every lane, for events of transactions that
-// committed late.
+// sweepEvery is how often a busy dispatcher sweeps every lane. A sweep finds the events of
+// transactions that committed late.
 const sweepEvery = 50 * time.Millisecond
 
-// claimer is the loop that claims. Nothing else claims, so it shares nothing of its state but health and silent.
+// claimer is the loop that claims. Nothing else claims, so it shares none of its state but what
+// Stats reads.
 type claimer struct {
 	db            *database
 	self          *identity
@@ -36,35 +37,37 @@ type claimer struct {
 	pollInterval  time.Duration // Config.PollInterval
 	noListen      bool          // Config.NoListen
 
-	health    health      // of its statements; read by Stats
-	silent    atomic.Bool // writers are silent on this dispatcher's account; read by Stats
-	uncertain bool        // a claim may have succeeded without our knowing; read when run has returned
+	health health      // of its statements; read by Stats
+	silent atomic.Bool // writers are silent on this dispatcher's account; read by Stats
+	// uncertain says that a claim may have succeeded without our knowing. It is read when run has
+	// returned.
+	uncertain bool
 
 	bell        listener.Doorbell
-	polled      time.Time // last look at everything
-	swept       time.Time // last sweep while awake
+	polled      time.Time // when all lanes were last marked by the interval poll
+	swept       time.Time // when all lanes were last marked for a sweep while writers are silent
 	failures    retry.Backoff
 	failed      bool
-	resume      time.Time     // after a failure: not before
-	number      int64         // of the last claim
-	took        time.Duration // last claim
-	called      time.Time     // last call for help to other instances
-	horizon     uint64        // of the last arming of the doorbell
-	listens     bool          // there is a session that listens
-	allowance   float64       // loads of the configuration that may follow at once
-	refilled    time.Time     // when that was last added to
-	postponed   bool          // a load waits for its turn
-	unannounced unannounced   // of having been missed
+	resume      time.Time     // after a failure: nothing is done before
+	number      int64         // of the latest claim
+	took        time.Duration // how long the latest claim took
+	called      time.Time     // when other instances were last called for help to other instances
+	horizon     uint64        // taken when the doorbell was last armed of the doorbell
+	listens     bool          // a session listens, as last read from the inbox
+	allowance   float64       // how many loads of the configuration may follow at once
+	refilled    time.Time     // when allowance was last added to
+	postponed   bool          // a load waits until allowance is enough
+	unannounced unannounced   // new events for which no notification has arrived
 	muted       bool          // nobody may ring; see mute
 	said        muteWords
 	cost        claimCost
-	names       map[int32]sqlschema.TableName // of rowhook.relation
+	names       map[int32]sqlschema.TableName // of rowhook.relation, as read at namedAt
 	namedAt     time.Time
 }
 
 // run claims until ctx is done.
 func (c *claimer) run(ctx context.Context) {
-	// Should an instance's id ever come again, its claims have other numbers.
+	// If an id should ever be drawn twice, its claims have other numbers.
 	c.polled, c.number = time.Now(), time.Now().UnixMicro()
 	c.awaitSession(ctx)
 	c.scheduler.markAll(true)
@@ -90,8 +93,9 @@ func (c *claimer) run(ctx context.Context) {
 	}
 }
 
-// awaitSession lets the session that shows us alive be opened before anything is claimed: what an instance had claimed that
-// was never seen alive comes back only by the end of its lease.
+// awaitSession waits until the session that holds the instance lock is open, before anything is
+// claimed. What an instance has claimed that was never seen alive comes back only by the end of its
+// lease.
 func (c *claimer) awaitSession(ctx context.Context) {
 	timer := time.NewTimer(sessionWithin)
 	defer timer.Stop()
@@ -105,11 +109,13 @@ func (c *claimer) awaitSession(ctx context.Context) {
 // sessionWithin is how long to wait for that session before doing without it.
 const sessionWithin = 5 * time.Second
 
-// letGo has writers ring again, before the attempts in flight are waited for, and gives back what a lost answer left claimed.
+// letGo has writers ring again, and gives back what claims took whose answers were lost. It does so
+// before the attempts in flight are waited for.
 func (c *claimer) letGo() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	// While nobody may ring, the others look by themselves. Unarmed it is also after a request for silence whose answer did not come any more: the stop may have cut it off.
+	// While writers are muted, the other instances look by themselves. The bell is Unarmed also
+	// after a request for silence that the stop cut off before its answer came.
 	if state := c.bell.State(); !c.muted && (state == listener.Silent || state == listener.Unarmed && !c.noListen) {
 		if _, err := sqlschema.Ring(ctx, c.db.claims); err != nil {
 			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
@@ -118,7 +124,7 @@ func (c *claimer) letGo() {
 	c.uncertain = !c.repairer.finish(ctx)
 }
 
-// step does what there is to do and returns how long to wait for a signal; 0: not at all.
+// step does what there is to do. It returns how long to wait for a signal; 0: not at all.
 func (c *claimer) step(ctx context.Context) time.Duration {
 	now := time.Now()
 	if wait := c.resume.Sub(now); wait > 0 {
@@ -155,7 +161,8 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	return c.wait(now, next, sweepAt)
 }
 
-// wait is the time until the next of: the poll, something due, a sweep that had to wait, and what the doorbell wants.
+// wait is the time until the first of these: the interval poll, an event that becomes due, a sweep
+// that had to wait, and what the doorbell wants.
 func (c *claimer) wait(now, next, sweepAt time.Time) time.Duration {
 	wait := c.polled.Add(c.pollInterval).Sub(now)
 	for _, t := range []time.Time{next, sweepAt} {
@@ -172,7 +179,8 @@ func (c *claimer) wait(now, next, sweepAt time.Time) time.Duration {
 	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {
 			if c.bell.State() == listener.Silent {
-				w = max(w, c.took) // many triggers make a claim dear: it may take half of the time
+				// Many triggers make a claim slow. Claims may take half of the time.
+				w = max(w, c.took)
 			}
 			wait = min(wait, w)
 		}
@@ -180,7 +188,7 @@ func (c *claimer) wait(now, next, sweepAt time.Time) time.Duration {
 	return max(wait, 100*time.Microsecond)
 }
 
-// listen takes in what happened, and keeps the doorbell and the configuration.
+// listen reads the inbox, loads the configuration if asked to, and looks after the doorbell.
 func (c *claimer) listen(ctx context.Context, now time.Time) error {
 	s := c.inbox.take()
 	for range s.rings {
@@ -193,7 +201,8 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 		c.mute(ctx, s.watch)
 		c.watched(s.watch)
 		if !s.listens && !c.noListen {
-			c.scheduler.markAll(true) // it can't hear the bell, however long the poll interval is
+			// This instance can't hear writers ring, and the poll interval may be long.
+			c.scheduler.markAll(true)
 		}
 	}
 	c.allowance = min(c.allowance+float64(now.Sub(c.refilled))/float64(reloadEvery), reloadBurst)
@@ -213,19 +222,21 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 	return c.tendBell(ctx, now)
 }
 
-// How often the configuration is loaded is bounded: any role may NOTIFY.
+// The loads of the configuration are bounded, since any role may ask for one by NOTIFY.
 const (
 	reloadEvery = 100 * time.Millisecond // in the long run
 	reloadBurst = 10.0
 )
 
-// loseBell forgets what the bell says, and has writers ring for the others in case they were silent for us.
+// loseBell forgets what the bell says. If writers are silent for this instance, they ring again for
+// the others.
 func (c *claimer) loseBell(ctx context.Context) {
 	if c.bell.State() == listener.Silent && !c.muted {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
 		if _, err := sqlschema.Ring(ctx, c.db.claims); err != nil {
-			c.log.Debug("can't arm the doorbell without a session that listens", "error", err) // it is armed when there is one again
+			// The bell is armed when a session listens again.
+			c.log.Debug("can't arm the doorbell without a session that listens", "error", err)
 		}
 	}
 	c.bell.Lost()
@@ -276,12 +287,14 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// watched compares what the housekeeper saw with what we believe of the doorbell: someone asks for silence who is gone, or
-// it is us, who do not know of it. While another instance keeps writers silent we look at every watch, lest it hangs.
+// watched compares what the peers' loop has read with what this dispatcher believes of the
+// doorbell. If the bell is silent for an instance that is gone, or for this one without its
+// knowing, it is armed anew. While another instance keeps writers silent, every lane is marked at
+// each watch, since that instance may hang.
 func (c *claimer) watched(w *sqlschema.Watch) {
 	if w.Doorbell == sqlschema.Ringing {
 		if c.muted {
-			c.bell.Lost() // someone has armed it, such as a dispatcher of an older version
+			c.bell.Lost() // it was armed, for instance by a dispatcher of an older version
 		}
 		return
 	}
@@ -295,7 +308,8 @@ func (c *claimer) watched(w *sqlschema.Watch) {
 }
 
 func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []*lane) error {
-	// A claim that is under way is not cancelled by a stop: what it brings is given back in order.
+	// A stop does not cancel a claim that is under way. What the claim brings is given back in
+	// order.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	asked := time.Now()
@@ -326,7 +340,8 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 			return err
 		})
 	}
-	if err = try(); sqlschema.IsData(err) { // it is one event's: fetched by itself it costs no other
+	// One event is to blame. With the payloads fetched one by one, it costs no other event.
+	if err = try(); sqlschema.IsData(err) {
 		c.log.Debug("a claim fails for the data of an event, claiming without payloads", "error", err)
 		for i := range wants {
 			wants[i].Hold = true
@@ -367,10 +382,12 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	return nil
 }
 
-// namesFor is how long the name of a table that is no longer watched is taken for the present one.
+// namesFor is how long the names of tables that are no longer watched are used before they are read
+// again.
 const namesFor = time.Second
 
-// nameTables gives events the name of their own table, where their trigger watches another by now.
+// nameTables gives events the name of their own table where their trigger watches another table by
+// now.
 func (c *claimer) nameTables(ctx context.Context, wants []sqlschema.Want, events []sqlschema.Claimed) error {
 	own, other := sqlschema.OwnTables(wants, events)
 	if !other {
@@ -392,22 +409,28 @@ func (c *claimer) nameTables(ctx context.Context, wants []sqlschema.Want, events
 	return nil
 }
 
-// callEvery is how often a saturated dispatcher that silenced the bell rings for its peers.
+// callEvery is how often a saturated dispatcher calls its peers for help while writers are silent
+// on its account.
 const callEvery = 100 * time.Millisecond
 
-// lockedAgain is when to look again for events that are due and yet were not claimed: most became due since, and some others have locked.
+// lockedRetry is the delay before retrying events that are due but were not claimed, usually
+// because another session holds their locks.
 const lockedRetry = 20 * time.Millisecond
 
-// nextDueMargin is how long the question for the next due times may be on its way without missing what became due meanwhile.
+// nextDueMargin is how far the question for the next due times looks back behind the latest claim.
+// If the answer takes longer than that, askNextDue asks again: events may have become due in
+// between.
 const nextDueMargin = time.Second
 
-// askNextDue asks when the next event of drained lanes becomes due, or has become since their last claim: that one had not seen it.
+// askNextDue asks when the next event of drained lanes becomes due. An event that became due after
+// their latest claim was sent counts too, since that claim did not see it.
 func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := time.Now()
 	next, err := sqlschema.NextDue(ctx, c.db.claims, triggers, c.scheduler.unseen(triggers, asked.Add(nextDueMargin)))
-	if err != nil || time.Since(asked) > nextDueMargin { // so late, what became due between that claim and the look may be in neither
+	// After that time, events that became due between the claim and the answer may be in neither.
+	if err != nil || time.Since(asked) > nextDueMargin {
 		c.scheduler.forgetDue(triggers)
 	}
 	if err != nil {
@@ -423,7 +446,7 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	return nil
 }
 
-// fail notes a failure of the database and says how long to wait.
+// fail records a failure of the database, and returns how long to wait.
 func (c *claimer) fail(ctx context.Context, what string, err error) time.Duration {
 	if ctx.Err() != nil {
 		return 0
@@ -452,7 +475,7 @@ func (c *claimer) recovered() {
 	}
 }
 
-// doorbellIs notes what the bell says on this dispatcher's account.
+// doorbellIs records what the bell says on this dispatcher's account.
 func (c *claimer) doorbellIs(state listener.State) {
 	c.silent.Store(state == listener.Silent)
 	c.tell.doorbell(state)

@@ -8,8 +8,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// commitTime is what a small commit takes. The rate at which writers that notify can commit depends on it,
-// and so the rate at which the doorbell has to go silent.
+// commitTime is what a small commit takes. The rate at which writers that notify can commit depends
+// on it, and so the rate at which the doorbell has to go silent.
 type commitTime struct {
 	db   *database
 	self *identity

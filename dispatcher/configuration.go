@@ -11,8 +11,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// configuration is what is in force of the configuration. The loader writes it; the settler, the peers and
-// the maintenance read it.
+// configuration is what is in force of the configuration. The loader writes it; the settler, the
+// peers and the maintenance read it.
 type configuration struct {
 	mu         sync.Mutex
 	generation int64

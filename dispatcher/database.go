@@ -17,17 +17,20 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// database is the way to Postgres. New sets pooled and application, open sets the pools before the loops
-// start, and nothing but schema changes after that.
+// database is the way to Postgres. New sets pooled and application, open sets the pools before the
+// loops start, and nothing but schema changes after that.
 type database struct {
 	claims *pgxpool.Pool   // sessions tuned for claiming; their commits don't wait for the disk
 	writes *pgxpool.Pool   // sessions that settle
 	direct *pgx.ConnConfig // for the session that listens
 
-	pooled      bool   // the database URL may lead through a pooler that hands out sessions by transaction
+	// pooled says that the database URL may lead through a pooler that hands out sessions by
+	// transaction.
+	pooled      bool
 	application string // application_name of this instance's sessions
 
-	schema atomic.Int32 // version of the schema rowhook, as last seen by start, the peers or onSchema
+	// schema is the version of the schema rowhook, as last seen by start, the peers or onSchema.
+	schema atomic.Int32
 }
 
 // open makes the pools. They connect when they are first used.
@@ -38,7 +41,8 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = db.application
 	cfg.MinConns, cfg.MaxConnIdleTime = 0, 5*time.Minute
-	// A ping before the statement would delay every wake from sleep; a dead connection shows in the statement itself.
+	// A ping before the statement would delay every wake from sleep. A dead connection shows in the
+	// statement itself.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	cfg.ConnConfig.OnNotice = noticed
 	db.direct = cfg.ConnConfig
@@ -56,10 +60,12 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 	} else {
 		tune(writes.ConnConfig.RuntimeParams)
 		tune(claims.ConnConfig.RuntimeParams)
-		// Losing a claim in a crash of the server only makes its events due again.
+		// If the server crashes and loses a claim, its events are due again. Nothing else is lost.
 		claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
 	}
-	claims.MaxConns, writes.MaxConns = 3, 4 // one each for the claimer, the peers and the pulse: a beat must not wait for the other two
+	// The claimer, the peers and the pulse have a session each, so that a beat never waits for the
+	// other two.
+	claims.MaxConns, writes.MaxConns = 3, 4
 	if db.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
 		return fmt.Errorf("prepare connections: %w", err)
 	}
@@ -76,8 +82,9 @@ func (db *database) close() {
 	db.writes.Close()
 }
 
-// onSchema runs a statement that depends on the version of the schema rowhook. Dispatchers go on while that is migrated, up or down by
-// one version: a statement that finds the schema changed is run once more for the version that there is now.
+// onSchema runs a statement that depends on the version of the schema rowhook. Dispatchers go on
+// while the schema is migrated up or down by one version. A statement that fails because the schema
+// has changed is run once more, for the version that there is now.
 func (db *database) onSchema(ctx context.Context, f func(schema int32) error) error {
 	was := db.schema.Load()
 	err := f(was)
@@ -92,9 +99,9 @@ func (db *database) onSchema(ctx context.Context, f func(schema int32) error) er
 	return f(now)
 }
 
-// applicationName is what sessions of an instance are called in pg_stat_activity. The server keeps 63
-// bytes of ASCII, and writes other characters as question marks or as escapes, by its version. A name that
-// it would change gets a checksum, so that names which differ stay apart.
+// applicationName is what sessions of an instance are called in pg_stat_activity. The server keeps
+// 63 bytes of ASCII, and writes other characters as question marks or as escapes, by its version. A
+// name that it would change gets a checksum, so that names which differ stay apart.
 func applicationName(instance string) string {
 	const most = 63
 	name := "rowhook " + instance
@@ -112,13 +119,14 @@ func applicationName(instance string) string {
 	return fmt.Sprintf("%.*s#%08x", most-9, ascii, sum.Sum32())
 }
 
-// tune keeps the planner from scanning the queue's tables: planned while they are empty, or were when they were last analyzed, a
-// sequential scan looks cheapest, or a bitmap and a sort of all that is due, and the plan would stay when a million events wait.
+// tune keeps the planner from scanning the queue's tables. A plan that is made while they are
+// empty, or were so at the last analyze, prefers a sequential scan, or a bitmap and a sort of all
+// that is due. It would stay when a million events wait.
 func tune(params map[string]string) {
 	for name, value := range map[string]string{
 		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
-		"statement_timeout": "0", "lock_timeout": "0", // ours are set with each statement
+		"statement_timeout": "0", "lock_timeout": "0", // each statement has a timeout of its own
 		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
 		"idle_in_transaction_session_timeout": "60s", sqlschema.RowSecurity: "off",
 	} {
@@ -129,8 +137,8 @@ func tune(params map[string]string) {
 // statementTimeout bounds a statement, so that a dead connection is noticed.
 const statementTimeout = 30 * time.Second
 
-// untilItAnswers says how long to wait before the database is tried again: 50 ms, doubling up to 5 s, give
-// or take a fifth, without end.
+// untilItAnswers says how long to wait before the database is tried again: 50 ms, doubling up to 5
+// s, give or take a fifth, without end.
 func untilItAnswers() retry.Backoff {
 	return retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
 }

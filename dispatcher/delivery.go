@@ -12,25 +12,25 @@ type delivery struct {
 	lane    *lane
 	event   webhook.Event
 	tries   int32
-	claim   int64     // number of its claim; 0: none
-	broken  bool      // its claim before was interrupted
-	held    int64     // bytes of payload that the claim left behind, as stored
+	claim   int64     // number of its claim; 0: the schema has no numbers
+	broken  bool      // the claim before this one ended without an outcome
+	held    int64     // bytes of payload that the claim did not fetch, as stored
 	packed  bool      // they are compressed
-	due     time.Time // when it was due, by the server's clock
+	due     time.Time // when the event was due, by the server's clock
 	expires time.Time // when the lease ends, by our clock
-	started time.Time // zero: waits for a slot
-	stalled bool      // counts no longer as active
+	started time.Time // when the attempt started; zero: the event waits for a slot
+	stalled bool      // the attempt hangs, and no longer counts as active
 
 	prev, next *delivery // in scheduler.outstanding
 }
 
-// settleMargin is what must be left of a lease after the timeout when an attempt starts.
+// settleMargin is what must be left of a lease, beyond the timeout, when an attempt starts.
 const settleMargin = 5 * time.Second
 
 // longestLease bounds a lease whatever timeout is configured.
 const longestLease = sqlschema.LongestLease
 
-// holding is the event under its claim, as statements are fenced by it.
+// holding names the event and its claim. It is the fence of statements.
 func (d *delivery) holding() sqlschema.Holding {
 	return sqlschema.Holding{ID: d.event.ID, Tries: d.tries, Claim: d.claim}
 }

@@ -30,8 +30,8 @@ const diskFull = pgerrcode.DiskFull
 
 func isDiskFull(err error) bool { return sqlschema.IsState(err, diskFull) }
 
-// free drops the oldest day of history: events that are owed matter more than those that are over. It may
-// be called by several at once.
+// free drops the oldest day of history: events that are owed matter more than those that are over.
+// It may be called by several at once.
 func (s *diskSpace) free(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,7 +59,8 @@ func (s *diskSpace) free(ctx context.Context) {
 	}
 }
 
-// tidyLock is the transaction's advisory lock under which one instance tidies. The bytes read "tidy".
+// tidyLock is the advisory lock of a transaction under which one instance tidies. Its bytes read
+// "tidy".
 const tidyLock = 0x74696479
 
 // underTidyLock runs f in a transaction, unless another instance holds the lock.
@@ -73,7 +74,7 @@ func (db *database) underTidyLock(ctx context.Context, f func(pgx.Tx) error) err
 	})
 }
 
-// tellDropped logs what history is gone.
+// tellDropped logs which history was dropped.
 func tellDropped(log *slog.Logger, tell *observers, message string, dropped []sqlschema.Dropped) {
 	if len(dropped) == 0 {
 		return

@@ -1,14 +1,17 @@
-// Package dispatcher delivers captured events: it claims what is due, sends it, and settles how that went.
+// Package dispatcher delivers captured events: it claims what is due, sends it, and settles the
+// outcomes.
 //
-// A Dispatcher works on one database that sqlschema has migrated, from the triggers that were applied there. Any number
-// of them share a database. Three loops, each owned by Run, talk through the scheduler:
+// A Dispatcher works on one database, which sqlschema has migrated and where triggers were applied.
+// Any number of dispatchers share a database. Three loops, each owned by Run, talk through the
+// scheduler:
 //
-//	claimer      woken by the doorbell, by free slots, by what becomes due and by the poll; it alone claims
-//	senders      a goroutine per attempt; one that ends takes the next event of a free slot
-//	settler      writes the outcomes, everything that came in while it wrote the last
+//	claimer      claims; woken by the doorbell, by free slots, by what becomes due and by the poll
+//	senders      a goroutine for each attempt; one that ends takes the next event of a free slot
+//	settler      writes the outcomes; what came in while one batch was written makes up the next
 //
-// Beside them run the listener and the housekeeper, which gives back what dead instances held, makes partitions and
-// drops old ones.
+// Beside them run the listener, the pulse, the repairer, the peers, which give back what dead
+// instances held, and the maintenance, which makes partitions and drops old ones.
+// docs/architecture.md has a drawing.
 package dispatcher
 
 import (
@@ -45,28 +48,34 @@ type Event = webhook.Event
 // Result is how an attempt went.
 type Result = webhook.Result
 
-// Config says how a Dispatcher works. Its zero value works on the database that the PG* variables name.
+// Config says how a Dispatcher works. Its zero value works on the database that the PG* variables
+// name.
 type Config struct {
 	// DatabaseURL names the database, as a URL or in keyword form. Empty: the PG* variables.
 	DatabaseURL string
-	// ListenURL leads straight to Postgres where DatabaseURL goes through a pooler that shares sessions. Empty: DatabaseURL.
+	// ListenURL leads straight to Postgres where DatabaseURL goes through a pooler that shares
+	// sessions. Empty: DatabaseURL.
 	ListenURL string
-	// NoListen does without a session of its own: events are found by the poll alone, and claims of this instance come back by the
-	// end of their leases alone.
+	// NoListen does without a session that listens. Events are then found by the poll alone, and if
+	// this instance dies, its claims come back by the end of their leases alone.
 	NoListen bool
-	// PollInterval is how often to look for events whatever the doorbell says. It is insurance. Default DefaultPollInterval.
+	// PollInterval is how often to look for events, whatever the doorbell says. It is insurance.
+	// Default DefaultPollInterval.
 	PollInterval time.Duration
-	// BatchSize is how many events a claim asks for of a trigger, more where it has more free slots. Default DefaultBatchSize.
+	// BatchSize is how many events a claim asks for of a trigger, or more if the trigger has more
+	// free slots. Default DefaultBatchSize.
 	BatchSize int
-	// Concurrency is how many attempts may be in flight. Those that have waited for over a second do not count.
-	// Default DefaultConcurrency.
+	// Concurrency is how many attempts may be in flight. Attempts that have waited for over a
+	// second do not count. Default DefaultConcurrency.
 	Concurrency int
-	// GracePeriod is how long Run waits for attempts in flight when it stops. Default DefaultGracePeriod.
+	// GracePeriod is how long Run waits for attempts in flight when it stops. Default
+	// DefaultGracePeriod.
 	GracePeriod time.Duration
-	// PayloadMemory bounds the bytes of payloads above sqlschema.InlinePayload that are in memory. Default DefaultPayloadMemory.
+	// PayloadMemory bounds the bytes of payloads above sqlschema.InlinePayload that are in memory.
+	// Default DefaultPayloadMemory.
 	PayloadMemory int64
-	// MaxBody is the largest body of a request in bytes, and so the largest payload. An event with a larger one is a dead letter, and a
-	// payload above it is not fetched. Default DefaultMaxBody.
+	// MaxBody is the largest body of a request in bytes, and so the largest payload. An event with
+	// a larger one is a dead letter, and a payload above it is not fetched. Default DefaultMaxBody.
 	MaxBody int64
 	// Version of the program, for rowhook.instance and the User-Agent. Optional.
 	Version string
@@ -74,7 +83,8 @@ type Config struct {
 	Name string
 	// Lookup resolves ${NAME} references. Default os.LookupEnv.
 	Lookup func(name string) (value string, ok bool)
-	// Guard says which addresses may not be called. What was applied under network comes on top. Optional.
+	// Guard says which addresses may not be called. What was applied under network is added to it.
+	// Optional.
 	Guard Guard
 	// Observers are told what happens. Each sees everything; their order does not matter. Optional.
 	Observers []Observer
@@ -82,8 +92,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Dispatcher delivers events while its Run runs. Make it by New. It holds the parts, and starts and ends
-// their loops. What a part may touch is in its own type.
+// Dispatcher delivers events while its Run runs. Make it by New. It holds the parts, and starts and
+// ends their loops. What a part may touch is in its own type.
 type Dispatcher struct {
 	cfg  Config
 	log  *slog.Logger
@@ -147,7 +157,8 @@ func New(cfg Config) (*Dispatcher, error) {
 		}
 		cfg.Name = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
-	cfg.Name = strings.ReplaceAll(strings.ToValidUTF8(cfg.Name, "?"), "\x00", "?") // it goes into a column of text
+	// The name goes into a column of type text, which holds no other bytes.
+	cfg.Name = strings.ReplaceAll(strings.ToValidUTF8(cfg.Name, "?"), "\x00", "?")
 	return compose(cfg), nil
 }
 
@@ -224,14 +235,17 @@ func setDefault[T comparable](v *T, byDefault T) {
 // Ready is closed once triggers are loaded and, unless NoListen is set, the session listens.
 func (d *Dispatcher) Ready() <-chan struct{} { return d.listening.ready }
 
-// Abort makes a Run that is stopping give up what is in flight at once instead of at the end of the grace period.
+// Abort makes a Run that is stopping give up what is in flight at once, instead of at the end of
+// the grace period.
 func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
 
-// Run delivers until ctx is done. Then it claims no more, waits for the attempts in flight within the grace period, settles,
-// and gives back what it had claimed but not sent, that claim not counted. It returns nil when that is done, and an error where it
-// could not start, or where something could not be settled in time: its leases then bring those events back.
+// Run delivers until ctx is done. Then it claims no more, waits for the attempts in flight within
+// the grace period, and settles. It gives back what it has claimed and not sent; that claim does
+// not count as an attempt. It returns nil when all that is done. It returns an error if it could
+// not start, or if something could not be settled in time: the leases then bring those events back.
 //
-// While it runs, failures of the database are retried for as long as it takes. Run may be called once, and again if it could not start.
+// While it runs, it retries failures of the database without end. Run may be called once, and again
+// if it could not start.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.client.Close()
 	if err := d.db.open(d.cfg.DatabaseURL, d.cfg.ListenURL, d.notifications.noticed); err != nil {
@@ -242,7 +256,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		return err
 	}
 
-	// Two contexts to stop by: the caller's ends claiming, the sender's ends sending.
+	// Two contexts end it: the caller's ends claiming, the sender's ends sending.
 	sendCtx, stopSending := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSending()
 	d.sender.ctx = sendCtx
@@ -282,7 +296,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	stopBeating()
 	beating.Wait()
 	err := d.unregister(left)
-	// The instance lock is let go last, so that nobody takes this instance for dead while it still settles.
+	// The instance lock is released last, so that no other instance takes this one for dead while
+	// it still settles.
 	stopListening()
 	listening.Wait()
 	if err == nil {
@@ -294,7 +309,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 // stopTimeout bounds the last writes of a dispatcher that stops.
 const stopTimeout = 10 * time.Second
 
-// finishSending waits for the attempts in flight: for the grace period, or until Abort; then it cancels them.
+// finishSending waits for the attempts in flight until the grace period ends, or until Abort. Then
+// it cancels them.
 func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
 	open := d.scheduler.inFlight()
 	if open > 0 {
@@ -320,7 +336,8 @@ func (d *Dispatcher) unregister(left int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if left > 0 || d.claimer.uncertain {
-		// Its row stays: with its lock gone the others find it dead, and give back what it holds.
+		// Its row in rowhook.instance stays. With its lock released, the other instances find it
+		// dead and give back what it holds.
 		return fmt.Errorf("stopped without settling %d events, which will be sent again: the database did not answer", left)
 	}
 	if err := sqlschema.Unregister(ctx, d.db.writes, d.self.id); err != nil {
@@ -329,7 +346,7 @@ func (d *Dispatcher) unregister(left int) error {
 	return sqlschema.Call(ctx, d.db.claims, sqlschema.StoppedPayload)
 }
 
-// start draws an id and loads the triggers.
+// start draws the id, registers this instance and loads the triggers.
 func (d *Dispatcher) start(ctx context.Context) error {
 	conn, err := d.db.writes.Acquire(ctx)
 	if err != nil {
@@ -368,8 +385,10 @@ func (d *Dispatcher) start(ctx context.Context) error {
 		return err
 	}
 	d.peers.departures = w.Departures
-	d.inbox.watched(&w, false) // it may say that nobody is to ring, before the bell is first armed
-	// Where it listens it registers as listening once it holds its lock, so that nobody finds it dead in between.
+	// The watch may say that writers are to be muted, before the bell is first armed.
+	d.inbox.watched(&w, false)
+	// An instance that listens says so once it holds its lock. If it said so before, it could be
+	// found dead in between.
 	if err := d.pulse.enroll(ctx, conn, false); err != nil {
 		return err
 	}

@@ -10,37 +10,38 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// How the log tells of triggers whose attempts fail: once when that begins, a count each sayEvery, and once when it is over,
-// which it is when an attempt succeeded and for calmFor none has failed. Single attempts are for level debug: a dead endpoint has
-// thousands a second.
+// The log says that a trigger's attempts fail once when that begins. Then it counts them each
+// sayEvery. It says once that it is over, when an attempt has succeeded and none has failed for
+// calmFor. Single attempts are logged at level debug, since a dead endpoint has thousands in a
+// second.
 const (
 	sayEvery = time.Minute
 	calmFor  = time.Second
 )
 
-// failing is what the log says of failed attempts.
+// failing logs failed attempts.
 type failing struct {
 	log *slog.Logger
 
 	mu       sync.Mutex
-	triggers map[string]*failures // those that fail, or did within sayEvery
+	triggers map[string]*failures // that fail, or have failed within sayEvery
 }
 
-// failures are those of a trigger.
+// failures are the failed attempts of one trigger.
 type failures struct {
-	now       bool      // it fails
-	said      bool      // so the log says
-	since     time.Time // when it began to
-	last      time.Time // failure
-	succeeded time.Time // last success while it fails
-	line      time.Time // the last line about it
-	dead      time.Time // the last line about a single dead letter of it
+	now       bool      // its attempts fail
+	said      bool      // the log says that they fail
+	since     time.Time // when they began to fail
+	last      time.Time // the last failure
+	succeeded time.Time // last success since they fail
+	line      time.Time // when the log last had a line about it
+	dead      time.Time // when the log last named a dead letter of it
 
 	attempts, died, delivered int         // since the last line that counted them
 	reason                    []slog.Attr // of the last failure
 }
 
-// failed notes an attempt that failed, and returns what of it is news.
+// failed records an attempt that failed. It returns which lines the log is to have about it.
 func (f *failing) failed(trigger string, now time.Time, dead bool, reason []slog.Attr) (begins, firstDead bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,7 +74,7 @@ func (f *failing) failed(trigger string, now time.Time, dead bool, reason []slog
 	return begins, firstDead
 }
 
-// succeeded notes an attempt that did not fail.
+// succeeded records an attempt that did not fail.
 func (f *failing) succeeded(trigger string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -83,7 +84,8 @@ func (f *failing) succeeded(trigger string, now time.Time) {
 	}
 }
 
-// look logs what is due: a count, that a trigger fails, that it does so no more. At the end of a dispatcher it logs what was not counted yet.
+// look writes the lines that are due: how many attempts failed, that a trigger fails, and that it
+// fails no more. At the end of a dispatcher it logs all that was not counted yet.
 func (f *failing) look(now time.Time, end bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,7 +129,7 @@ func (f *failing) run(ctx context.Context) {
 	}
 }
 
-// report tells people how an attempt went.
+// report logs how an attempt went.
 func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
 	ctx := context.Background()
 	now := time.Now()

@@ -8,7 +8,8 @@ import (
 // health is whether the statements of a loop get through.
 type health struct {
 	failure atomic.Pointer[failure] // nil: none
-	began   atomic.Int64            // when the statement that is under way began, Unix nanoseconds; 0: none is
+	// began is when the statement that is under way began, in Unix nanoseconds; 0: none is.
+	began atomic.Int64
 }
 
 type failure struct {
@@ -16,12 +17,13 @@ type failure struct {
 	err   string
 }
 
-// hungAfter is how long a statement may take before it counts as stuck: claims and settlements take milliseconds.
+// hungAfter is how long a statement may take before it counts as stuck. Claims and settlements take
+// milliseconds.
 const hungAfter = 10 * time.Second
 
 func (h *health) begin(now time.Time) { h.began.Store(now.UnixNano()) }
 
-// ended notes how a statement ended.
+// ended records how a statement ended.
 func (h *health) ended(err error) {
 	h.began.Store(0)
 	switch {

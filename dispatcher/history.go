@@ -14,8 +14,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// history is whether the history can be written: the archive of delivered events, and the log of attempts. Where it can't, as a partition
-// is missing that can't be made, events are settled without it. Otherwise they would be sent again at the end of each lease, for ever.
+// history is whether the history can be written: the archive of delivered events, and the log of
+// attempts. If it can't, for instance because a partition is missing and can't be made, events are
+// settled without it. Otherwise they would be sent again at the end of each lease, without end.
 type history struct {
 	db  *database
 	log *slog.Logger
@@ -25,39 +26,42 @@ type history struct {
 	since  time.Time // when that began
 	next   time.Time // when it is tried again
 	told   time.Time // when the last line about it was logged
-	events int       // settled without it since then
-	ahead  int       // days for which there are partitions, where it was looked for them
+	events int       // how many were settled without it since the last line of the log
+	// ahead is for how many days after today there are partitions. It is valid if looked is set.
+	ahead  int
 	looked bool
 	ending string // why no partitions can be made
 }
 
 const (
-	historyRetry = 10 * time.Second // history that failed is tried again
-	historyTell  = time.Minute      // and spoken of
-	// How often a settlement has to fail before it is tried without history; more often where the failure may pass by itself.
+	historyRetry = 10 * time.Second // until history that failed is tried again
+	historyTell  = time.Minute      // between two lines of the log about it
+	// A settlement has to fail this often before it is tried without history. The limit is higher
+	// where the failure may pass by itself.
 	historyFailures  = 3
 	historyTransient = 8
-	historyDiskFull  = 10 // some fifteen seconds, in which old history is dropped to make room
+	historyDiskFull  = 10 // some 15 s. Meanwhile old history is dropped to make room
 )
 
-// avoided reports that a batch should be settled without history, as it can't be written.
+// avoided reports that a batch is to be settled without history.
 func (h *history) avoided(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.err != "" && now.Before(h.next)
 }
 
-// mayBlame reports that history may be at fault for a settlement that has failed so many times. Where the server said nothing, or is not
-// there for writing at all, it is not.
+// mayBlame reports that history may be at fault for a settlement that has failed this often. It is
+// not, where the server has said nothing or takes no writes at all.
 func mayBlame(err error, failures int) bool {
 	var pg *pgconn.PgError
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &pg) || errors.As(err, &connect) || pg.Code == pgerrcode.TooManyConnections {
-		return false // no connection is to be had: the limit is reached, or the password was changed
+		// The server accepts no connection: the limit is reached, or the password was changed.
+		return false
 	}
 	switch pg.Code[:min(2, len(pg.Code))] {
 	case "08", "57":
-		return pg.Code == pgerrcode.QueryCanceled && failures >= historyTransient // by a time-out for instance
+		return pg.Code == pgerrcode.QueryCanceled && failures >= historyTransient // by a timeout
 	case "40", "55":
 		return failures >= historyTransient
 	}
@@ -67,7 +71,8 @@ func mayBlame(err error, failures int) bool {
 	return pg.Code != pgerrcode.ReadOnlySQLTransaction && failures >= historyFailures
 }
 
-// failed notes that events were settled without history, and says so now and then. err is nil where it was not tried.
+// failed records that events were settled without history, and logs so each historyTell. err is nil
+// if history was not tried.
 func (h *history) failed(err error, events int) {
 	now := time.Now()
 	h.mu.Lock()
@@ -87,7 +92,7 @@ func (h *history) failed(err error, events int) {
 	h.told, h.events = now, 0
 }
 
-// written notes that history was written.
+// written records that history was written.
 func (h *history) written() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,7 +103,8 @@ func (h *history) written() {
 	h.err, h.told, h.events = "", time.Time{}, 0
 }
 
-// lookAhead notes for how long there are partitions. made is why they could not be made ahead of time.
+// lookAhead records for how many days there are partitions. made is why they could not be made
+// ahead of time.
 func (h *history) lookAhead(ctx context.Context, made error) {
 	days, err := sqlschema.DaysAhead(ctx, h.db.writes)
 	if err != nil {
@@ -112,7 +118,7 @@ func (h *history) lookAhead(ctx context.Context, made error) {
 	}
 }
 
-// problem says why history is not written, or why it will end soon; "": all is well.
+// problem returns why history is not written now, and why it will not be written soon; "": it is.
 func (h *history) problem() (now, soon string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

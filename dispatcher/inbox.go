@@ -10,8 +10,8 @@ import (
 // inbox is what the other loops tell the claimer. What concerns one trigger goes to its lane in the
 // scheduler. The rest stays here until the claimer takes it.
 //
-// Each method ends by waking the claimer, or leaves that to its caller where it says so. The claimer waits
-// for scheduler.signal, and reads in claimer.step.
+// Each method wakes the claimer, but for those that say that they do not. The claimer waits for
+// scheduler.signal, and reads the inbox in claimer.listen.
 type inbox struct {
 	scheduler *scheduler
 
@@ -21,11 +21,15 @@ type inbox struct {
 
 // unread is what the claimer has not read yet.
 type unread struct {
-	rings    int              // notifications
-	bellLost bool             // the doorbell may say anything: the session that listens broke or is new, or an instance is gone
-	listens  bool             // a session listens. Reading does not reset it.
-	reload   bool             // the configuration changed, or a notification named an unknown trigger
-	watch    *sqlschema.Watch // the latest
+	rings int // notifications
+	// bellLost says that the doorbell may say anything: the session that listens broke or is new,
+	// or an instance is gone.
+	bellLost bool
+	listens  bool // a session listens. Reading does not reset it.
+	// reload asks for a load of the configuration: it changed, or a notification named an unknown
+	// trigger.
+	reload bool
+	watch  *sqlschema.Watch // the latest
 }
 
 // take returns what is unread, and resets it.
@@ -52,7 +56,8 @@ func (i *inbox) sessionBegins() {
 	i.scheduler.markAll(true)
 }
 
-// sessionLost says that no session listens any more. It does not wake the claimer, which may go on as before until its next step.
+// sessionLost says that no session listens any more. It does not wake the claimer, which may go on
+// as before until its next step.
 func (i *inbox) sessionLost() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -74,7 +79,8 @@ func (i *inbox) notified(payload string) {
 	i.mu.Lock()
 	i.rings++
 	if !known {
-		i.reload = true // the payload is "config", or names a trigger that was applied since the last load
+		// The payload is "config", or names a trigger that was applied since the last load.
+		i.reload = true
 	}
 	i.mu.Unlock()
 	if !known {
@@ -82,8 +88,8 @@ func (i *inbox) notified(payload string) {
 	}
 }
 
-// inherit takes over from an instance that is gone: the events that it gave back, the times at which its
-// retries become due, and writers that are silent on its account.
+// inherit takes over from an instance that is gone: the events that it gave back, the times at
+// which its retries become due, and writers that are silent on its account.
 func (i *inbox) inherit() {
 	i.mu.Lock()
 	i.bellLost = true
@@ -100,8 +106,9 @@ func (i *inbox) askReload() {
 	i.scheduler.wake()
 }
 
-// watched hands over what the peers' loop has read. outdated says that the configuration has changed. It
-// does not wake the claimer, but returns whether a load is asked for and whether a session listens.
+// watched hands over what the peers' loop has read. outdated says that the configuration has
+// changed. It returns whether a load is asked for, and whether a session listens. It does not wake
+// the claimer.
 func (i *inbox) watched(w *sqlschema.Watch, outdated bool) (reload, listens bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -5,14 +5,16 @@ import (
 	"time"
 )
 
-// lag notices that a trigger's events come in faster than they are delivered, and that this is over: once each.
+// lag notices that a trigger's events come in faster than they are delivered, and that this is
+// over. It reports each once.
 type lag struct {
 	full   int       // claims in a row that brought all they asked for
 	since  time.Time // of the first of those
 	warned bool
 }
 
-// A trigger is behind when so many claims in a row were full, over at least so long: a burst that is soon worked off is none.
+// A trigger is behind when lagClaims claims in a row were full, over at least lagTime. A burst that
+// is soon worked off does not count.
 const (
 	lagClaims = 10
 	lagTime   = 2 * time.Second
@@ -27,7 +29,7 @@ const (
 	caughtUp
 )
 
-// claimed notes whether a claim brought all it asked for.
+// claimed records whether a claim brought all that it asked for.
 func (l *lag) claimed(now time.Time, full bool) change {
 	if !full {
 		was := l.warned
@@ -47,7 +49,7 @@ func (l *lag) claimed(now time.Time, full bool) change {
 	return behind
 }
 
-// notice is a change for people.
+// notice is a change that people are told of.
 type notice struct {
 	change  change
 	trigger string

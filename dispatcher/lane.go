@@ -7,8 +7,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// lane is one trigger in this dispatcher: what it is, what its next claim has to do, and which of its events
-// wait here for a slot. Its state, with a drawing, is in lanestate.go. The scheduler's mutex guards all of it.
+// lane is one trigger in this dispatcher: what it is, what its next claim has to do, and which of
+// its events wait here for a slot. Its state, with a drawing, is in lanestate.go. The mutex of the
+// scheduler guards all of it.
 type lane struct {
 	id       int32 // of the trigger
 	trigger  sqlschema.Trigger
@@ -21,12 +22,14 @@ type lane struct {
 	schema, table string
 
 	// What the next claim has to do, and when there is one.
-	state      laneState
-	floor      time.Time // everything visible that was due before has been claimed; by the server's clock
+	state laneState
+	// floor says that all that was visible and due before it has been claimed, by the server's
+	// clock.
+	floor      time.Time
 	sweeping   sweeping
 	next       dueTime
 	sent       time.Time // when the latest claim was sent
-	found      time.Time // when a claim last found something
+	found      time.Time // when a claim last found an event
 	rang       time.Time // when writers last notified
 	unreadable time.Time // when the payload of an event could last not be read
 
@@ -42,7 +45,8 @@ type lane struct {
 // lease is how long a claim lasts.
 func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Lease() }
 
-// idle reports that nothing may be claimed: the trigger is paused, or this instance can't send for it.
+// idle reports that nothing may be claimed: the trigger is paused, or this instance can't send for
+// it.
 func (l *lane) idle() bool { return l.trigger.Paused || l.unable != nil }
 
 func (l *lane) queued() int { return len(l.queue) - l.head }
@@ -75,11 +79,12 @@ func (l *lane) drain() []*delivery {
 	return rest
 }
 
-// prefetchAhead is for how long claimed events should last while the next claim is under way.
+// prefetchAhead is how long the claimed events should last while the next claim is under way.
 const prefetchAhead = 25 * time.Millisecond
 
-// prefetch is how many events beyond its slots a lane may hold: what they get through in prefetchAhead. An endpoint that
-// is slow, or of which nothing is known, gets none, so that its events don't wait in memory while their lease runs.
+// prefetch is how many events beyond its slots a lane may hold: as many as it delivers in
+// prefetchAhead. A lane whose endpoint is slow, or has not been called yet, gets none, so that its
+// events don't wait in memory while their lease runs.
 func prefetch(slots int, average time.Duration, most int) int {
 	if average <= 0 {
 		return 0
@@ -87,7 +92,7 @@ func prefetch(slots int, average time.Duration, most int) int {
 	return min(int(time.Duration(slots)*prefetchAhead/average), most)
 }
 
-// observe takes the duration of an attempt into the average.
+// observe adds the duration of an attempt to the average.
 func (l *lane) observe(d time.Duration) {
 	if l.average == 0 {
 		l.average = max(d, time.Microsecond)
@@ -96,7 +101,7 @@ func (l *lane) observe(d time.Duration) {
 	l.average = max(l.average+(d-l.average)/8, time.Microsecond)
 }
 
-// named takes the table's present name, as the claim found it.
+// named takes over the table's present name, as a claim returned it.
 func (l *lane) named(qualified string) {
 	if qualified == l.qualified {
 		return
@@ -105,5 +110,5 @@ func (l *lane) named(qualified string) {
 	if schema, table, err := sqlschema.SplitName(qualified); err == nil {
 		l.schema, l.table = schema, table
 	}
-	// A bare oid means that the table is gone; its events keep the name it had.
+	// A bare oid means that the table is gone. Its events keep the name that it had.
 }

@@ -2,8 +2,8 @@ package dispatcher
 
 import "time"
 
-// laneState is what the next claim of a lane has to do. It holds no clock and does no I/O: it is told what
-// happened, and answers with the state after that.
+// laneState is what the next claim of a lane has to do. It holds no clock and does no I/O: it is
+// told what happened, and answers with the state after that.
 //
 //	                   mark                      mark below
 //	+---------+ ------------------> +-------+ ----------------> +----------+
@@ -23,9 +23,9 @@ import "time"
 //	                                   +----------------------- | sweepOwed |
 //	                                                            +-----------+
 //
-// A claim that fails marks its lane below the floor. A lane for which nothing may be claimed, since its
-// trigger is paused, gone, or can't be sent for, goes to drained from any state at the next ask, and is
-// marked below the floor when that is over.
+// A claim that fails marks its lane below the floor. A lane for which nothing may be claimed, since
+// its trigger is paused, gone, or can't be sent for, goes to drained from any state at the next
+// ask, and is marked below the floor when that is over.
 type laneState uint8
 
 const (
@@ -34,9 +34,11 @@ const (
 	drained laneState = iota
 	// due: events above the floor may be due.
 	due
-	// dueBelow: events may be due above and below the floor. A sweep finds both, if one may begin by now.
+	// dueBelow: events may be due above and below the floor. A sweep finds both, if one may begin
+	// by now.
 	dueBelow
-	// sweepOwed: only a sweep is owed, and none may begin yet. A claim from the floor may be under way.
+	// sweepOwed: only a sweep is owed, and none may begin yet. A claim from the floor may be under
+	// way.
 	sweepOwed
 	// asked: a claim is under way, and nothing was marked since it was sent. Its answer decides.
 	asked
@@ -64,7 +66,8 @@ func (s laneState) mark(below bool) laneState {
 	return due
 }
 
-// ask returns the claim to send now, and the state after it is sent. maySweep says that a sweep may begin.
+// ask returns the claim to send now, and the state after it is sent. maySweep says that a sweep may
+// begin.
 func (s laneState) ask(maySweep bool) (claimStart, laneState) {
 	switch {
 	case s == due:
@@ -77,8 +80,8 @@ func (s laneState) ask(maySweep bool) (claimStart, laneState) {
 	return noClaim, s
 }
 
-// answer takes in the answer to a claim. full says that it brought all that was asked for, so that more may
-// be due where it ended.
+// answer takes in the answer to a claim. full says that it brought all that was asked for, so that
+// more may be due where it ended.
 func (s laneState) answer(full bool) laneState {
 	switch {
 	case full:
@@ -89,15 +92,16 @@ func (s laneState) answer(full bool) laneState {
 	return s
 }
 
-// sweeping bounds how often a lane is swept. A sweep gets slow where a long transaction keeps settled events
-// in the index.
+// sweeping bounds how often a lane is swept. A sweep gets slow where a long transaction keeps
+// settled events in the index.
 type sweeping struct {
 	began  time.Time     // when the last sweep began, by our clock
 	took   time.Duration // the last claim without a floor
 	before time.Duration // the one before that
 }
 
-// Sweeps of a lane may take one part in sweepShare of the time. A sweep is put off by longestPause at most.
+// Sweeps of a lane may take one part in sweepShare of the time. A sweep is put off by longestPause
+// at most.
 const (
 	sweepShare   = 10
 	longestPause = time.Second
@@ -106,23 +110,25 @@ const (
 // ended records how long a claim without a floor took.
 func (s *sweeping) ended(took time.Duration) { s.before, s.took = s.took, took }
 
-// pause is how long to wait between two sweeps. It goes by the quicker one of the last two, since a single
-// slow sweep may have waited for a lock.
+// pause is how long to wait between two sweeps. It goes by the quicker one of the last two, since a
+// single slow sweep may have waited for a lock.
 func (s *sweeping) pause() time.Duration { return min(sweepShare*min(s.took, s.before), longestPause) }
 
 // next is when the next sweep may begin.
 func (s *sweeping) next() time.Time { return s.began.Add(s.pause()) }
 
-// dueTime is when a retry or a lease of a lane becomes due. Only the next time is kept. When it has passed,
-// the one after it has to be asked for.
+// dueTime is when a retry or a lease of a lane becomes due. Only the next time is kept. When it has
+// passed, the one after it has to be asked for.
 //
 //	         note                  ripen, at that time
 //	none ----------> known ------------------------------> to be asked for --- ask ---> none
 //	                   |                                         ^
 //	                   +-------------- forget -------------------+   (the known time stays)
 type dueTime struct {
-	at      time.Time // by our clock; zero: none is known
-	unasked bool      // there may be another one: the database has to be asked once the lane is drained
+	at time.Time // by our clock; zero: none is known
+	// unasked says that there may be another time. The database has to be asked once the lane is
+	// drained.
+	unasked bool
 }
 
 // note takes in that something becomes due. It reports whether that is the next time now.

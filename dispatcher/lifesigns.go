@@ -6,27 +6,30 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// lifeSigns judges which of the other instances are dead. An instance is alive while it says so, by whatever session: it writes its row
-// each second. It is dead once it has said nothing for long, and for a shorter time where it also says that it holds its lock and does
-// not, as nobody who lives leaves that so. Time is the lifeSigns's own, from look to look, so that clocks that step kill nobody.
+// lifeSigns judges which of the other instances are dead. An instance writes its row each second,
+// by any session that it has; while it does, it is alive. It is dead once it has been silent for
+// sqlschema.UnseenAfter. If its row says that it holds its lock and it does not, it is dead after
+// sqlschema.LockLostAfter, since a living instance corrects its row. Time is measured by this
+// process from look to look, so that a clock that is set kills nobody.
 type lifeSigns struct {
 	seen   map[int32]sighting
 	looked time.Time
 }
 
-// sighting is since when an instance has not changed.
+// sighting is an instance, and since when it has not changed.
 type sighting struct {
 	sqlschema.Instance
 
 	since time.Time
-	looks int // that found it so, beyond the first
+	looks int // how many looks, beyond the first, found it so
 }
 
-// A lifeSigns that could not look or write itself for so long knows nothing about the others: it begins anew.
+// A lifeSigns that has not looked for blindAfter, or whose own instance has not written its row for
+// that time, knows nothing of the others. It begins anew.
 const blindAfter = 4 * time.Second
 
-// judge takes in a look, and returns who is dead. beat is when this instance last wrote that it is alive itself: who can't write must
-// not take others for dead that can't either.
+// judge takes in a look, and returns who is dead. beat is when this instance last wrote its own
+// row: if it can't write, the others may not be able to either, and must not be taken for dead.
 func (o *lifeSigns) judge(all []sqlschema.Instance, self int32, now, beat time.Time) (dead []sqlschema.Instance) {
 	blind := now.Sub(o.looked) > blindAfter || now.Sub(beat) > blindAfter
 	o.looked = now
@@ -54,7 +57,9 @@ func (s *sighting) dead(now time.Time) bool {
 	deserted := s.Listens && !s.Locked
 	unchanged := now.Sub(s.since)
 	switch {
-	case s.Seen == 0: // it is of a version that has nothing but its lock, and once may be a session that is being opened anew
+	// Its version has nothing but its lock. A look that finds no lock may fall into the time when
+	// its session is opened anew.
+	case s.Seen == 0:
 		return deserted && s.looks > 0 && unchanged > watchEvery/2
 	case deserted:
 		return s.looks > 1 && unchanged >= sqlschema.LockLostAfter

@@ -14,7 +14,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// listening runs the session that listens, which also holds the instance lock, and passes on what it hears.
+// listening runs the session that listens. That session also holds the instance lock. What it hears
+// goes to the inbox.
 type listening struct {
 	cfg   *Config
 	db    *database
@@ -24,12 +25,14 @@ type listening struct {
 	tell  *observers
 	log   *slog.Logger
 
-	ready     chan struct{} // closed when a session has listened for the first time, or at the start where none will
+	// ready is closed when a session has listened for the first time, or at the start if none will.
+	ready     chan struct{}
 	readyOnce sync.Once
 	listener  *listener.Listener // nil: none listens. Run sets it before the loops start.
 }
 
-// connectTimeout bounds opening the session that listens, and each statement by which it is prepared.
+// connectTimeout bounds opening the session that listens, and each statement by which it is
+// prepared.
 const connectTimeout = 10 * time.Second
 
 // open makes the listener.
@@ -58,9 +61,9 @@ func (l *listening) open() {
 }
 
 // run listens until ctx is done.
-func (l *listening) run(ctx context.Context) { _ = l.listener.Run(ctx) } // its fields are set, so it ends only with ctx
+func (l *listening) run(ctx context.Context) { _ = l.listener.Run(ctx) } // its fields are set
 
-// renew opens the session anew, if there is one.
+// renew closes the session and opens another one, if there is one.
 func (l *listening) renew() {
 	if l.listener != nil {
 		l.listener.Renew()
@@ -87,7 +90,8 @@ func (l *listening) begins() {
 // lost is called when the session that listened has ended.
 func (l *listening) lost() {
 	l.inbox.sessionLost()
-	l.pulse.poke() // the others must not wait for the lock of a session that is gone
+	// The row has to say that no lock is held, before the other instances see that it is not.
+	l.pulse.poke()
 	l.tell.listening(false)
 }
 

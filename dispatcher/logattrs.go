@@ -12,7 +12,8 @@ func eventID(dl *delivery) string { return uuid.UUID(dl.event.ID).String() }
 // namedEvents is how many events a line of the log names.
 const namedEvents = 10
 
-// eventAttrs names events and their triggers for a line of the log. Of many events it names the first.
+// eventAttrs names events and their triggers for a line of the log. Of many events it names the
+// first.
 func eventAttrs(ds []*delivery) []any {
 	var ids, triggers []string
 	for _, dl := range ds {

@@ -12,17 +12,18 @@ import (
 )
 
 const (
-	tidyEvery = time.Minute // looking after the tables
-	// A vacuum takes as long as it takes, but not for ever.
+	tidyEvery = time.Minute // between two rounds
+	// vacuumTimeout is far above what a vacuum of the queue takes.
 	vacuumTimeout = 30 * time.Minute
-	// What holds back the horizon for so long is worth a warning, and sooner where so much is dead already: claims then walk over it.
+	// A transaction that has held back vacuum for holderAfter is worth a warning. Where holderDead
+	// rows are dead already, holderSooner is enough: claims walk over those rows.
 	holderAfter   = 10 * time.Minute
 	holderSooner  = time.Minute
 	holderDead    = 50_000
-	holderUntimed = 1_000_000 // transactions, of what has no time
+	holderUntimed = 1_000_000 // for a holder without a start time: transactions since
 )
 
-// maintained is what was found and done while looking after the tables; see Maintenance.
+// maintained is what a round found and did; see Maintenance.
 type maintained struct {
 	dropped  []sqlschema.Dropped
 	deadRows int64
@@ -71,7 +72,7 @@ func (m *maintenance) run(ctx context.Context) {
 		case <-tidy.C:
 			look()
 			m.captures.look(ctx)
-		case <-m.captures.changed: // the start is one, too
+		case <-m.captures.changed: // the first load puts a token in, too
 			m.captures.look(ctx)
 		case <-activity.C:
 			m.activity.write(ctx)
@@ -79,15 +80,16 @@ func (m *maintenance) run(ctx context.Context) {
 	}
 }
 
-// tidy makes partitions ahead of time, drops history that is over its retention or too large, buries events whose trigger is gone, and
-// looks after the hot table. late says that it needs a vacuum.
+// tidy makes partitions ahead of time, drops history that is over its retention or its largest
+// size, moves events whose trigger is gone to the dead letters, and looks after the hot table. late
+// says that the hot table needs a vacuum.
 func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_, settings := m.configuration.get()
 	var health sqlschema.QueueHealth
 	looked := false
-	var made, dropped error // a failure of one thing keeps nothing else from being looked after
+	var made, dropped error // one that fails does not keep the rest from being done
 	err := m.db.underTidyLock(ctx, func(tx pgx.Tx) error {
 		made = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return sqlschema.EnsurePartitions(ctx, tx) })
 		dropped = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) (err error) {
@@ -117,7 +119,8 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 		m.log.Error("can't drop history that is over its retention, trying again later", "in", tidyEvery, "error", dropped)
 	}
 	if err == nil {
-		// A transaction that was open while its trigger was removed may have left events that nobody claims.
+		// A transaction that was open while its trigger was removed may have left events that
+		// nobody claims.
 		var buried int64
 		if buried, err = sqlschema.BuryOrphans(ctx, m.db.writes); buried > 0 {
 			m.log.Info("moved events of removed triggers to the dead letters", "events", buried)
@@ -130,7 +133,8 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 			after = holderSooner
 		}
 		u.holder, err = m.watchHolder(ctx, health, after)
-		late = health.Late && u.holder == nil // behind a held horizon a vacuum would remove nothing
+		// While somebody holds it back, a vacuum would remove nothing.
+		late = health.Late && u.holder == nil
 		if late && !health.MayVacuum {
 			late = false
 			m.log.Warn("autovacuum is late with the queue, and this role may not vacuum it: deliveries get slower until autovacuum does", "dead_rows", health.Dead)
@@ -143,7 +147,8 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 	return u, late
 }
 
-// watchHolder warns once of whoever has kept vacuum from cleaning the queue for so long, and says when that is over.
+// watchHolder warns once of what has kept vacuum from cleaning the queue for the time after, and
+// logs when that is over.
 func (m *maintenance) watchHolder(ctx context.Context, health sqlschema.QueueHealth, after time.Duration) (*sqlschema.Holder, error) {
 	h, err := sqlschema.FindHolder(ctx, m.db.writes, after, holderUntimed)
 	if err != nil {
@@ -168,7 +173,7 @@ func (m *maintenance) watchHolder(ctx context.Context, health sqlschema.QueueHea
 	return h, nil
 }
 
-// vacuum helps where autovacuum is late.
+// vacuum vacuums the queue, since autovacuum is late.
 func (m *maintenance) vacuum(ctx context.Context, dead int64) {
 	ctx, cancel := context.WithTimeout(ctx, vacuumTimeout)
 	defer cancel()

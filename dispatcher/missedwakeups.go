@@ -8,19 +8,20 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// unannounced are new events that the interval poll found although writers should have notified. The
-// poll may have run just before their notification arrived, so reportMissed waits for ringWithin.
+// unannounced are new events that the interval poll found although writers should have notified.
+// The poll may have run just before their notification arrived, so reportMissed waits for
+// ringWithin.
 type unannounced struct {
 	polling bool          // nothing but the interval poll makes the next claim look
 	polled  time.Time     // when the poll ran that found the first of events
 	events  map[int32]int // how many, by trigger; nil: none
 }
 
-// ringWithin is how long a notification may take behind its commit.
+// ringWithin is how long after its commit a notification may arrive.
 const ringWithin = 200 * time.Millisecond
 
-// expectAnnounced is called before a claim that the interval poll causes. If nothing else causes it too, every
-// new event that it finds should have been announced by a notification.
+// expectAnnounced is called before a claim that the interval poll causes. If nothing else causes
+// that claim, every new event that it finds should have been announced by a notification.
 func (c *claimer) expectAnnounced(now time.Time) {
 	if len(c.tell.onMissed) == 0 {
 		return
@@ -48,8 +49,8 @@ func (c *claimer) noteUnannounced(events []sqlschema.Claimed) {
 	}
 }
 
-// reportMissed counts events found by polling whose notification never arrived. It reports nothing while
-// another dispatcher has silenced the doorbell, because then no notification is expected.
+// reportMissed counts events found by polling whose notification never arrived. It reports nothing
+// while another dispatcher has silenced the doorbell, because then no notification is expected.
 func (c *claimer) reportMissed(ctx context.Context, now time.Time) error {
 	if c.unannounced.events == nil || now.Sub(c.unannounced.polled) < ringWithin {
 		return nil

@@ -13,21 +13,26 @@ import (
 
 // notificationQueue is what is known of the server's queue of notifications.
 type notificationQueue struct {
-	usage    atomic.Pointer[float64] // the share that is in use, as last seen; written by the claimer, read by Stats
-	warnedOf atomic.Int32            // process id of the session that keeps it from being emptied, as the server said; 0: it has not said
+	// usage is the share that is in use, as last seen. The claimer writes it, Stats reads it.
+	usage atomic.Pointer[float64]
+	// warnedOf is the process id of the session that keeps the queue from being emptied, as the
+	// server named it; 0: it has named none. Every session may write it; the claimer reads and
+	// resets it.
+	warnedOf atomic.Int32
 }
 
-// muteWords is what was said, and asked, since writers were muted.
+// muteWords is what was logged and asked since writers were muted.
 type muteWords struct {
 	blocker int32     // who was named in the log
-	sure    bool      // the server had named it
-	probes  int       // notifications sent to be told by the server who it is
+	sure    bool      // the server itself had named it
+	probes  int       // how many notifications were sent to be told by the server who it is
 	probed  time.Time // the last of them
 	renewed time.Time // when our own session that listens was last opened anew
 }
 
-// renewEvery is how often our own session that listens is opened anew while writers are muted. Nobody notifies it then, so it reads nothing
-// of the queue, and it may be the one that keeps it full: it takes one transaction of another program that notified too much and failed.
+// renewEvery is how often our own session that listens is opened anew while writers are muted.
+// Nobody notifies it then, so it does not read the queue, and it may be what keeps the queue full.
+// One transaction of another program that notifies too much, and fails, is enough for that.
 const renewEvery = 5 * time.Second
 
 func (c *claimer) renew() {
@@ -39,9 +44,10 @@ func (c *claimer) renew() {
 	c.session.renew()
 }
 
-// mute has nobody ring while the server's queue of notifications fills up, which a session that listens and does not read
-// brings about, be it of another program: once the queue is full each commit that notifies fails. Every dispatcher does
-// so for itself, so that the others go on when one dies.
+// mute has writers notify no more while the server's queue of notifications fills up. A session
+// that listens and does not read, of whatever program, brings that about. Once the queue is full,
+// each commit that notifies fails. Every dispatcher decides for itself, so that the others go on
+// when one dies.
 func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
 	usage := w.Notices
 	c.notifications.usage.Store(&usage)
@@ -65,8 +71,8 @@ func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
 	}
 }
 
-// muteUnheard silences the bell where tendBell does not, for want of a session that listens. It is in nobody's name, so that those that
-// listen need not wait for us to arm it.
+// muteUnheard silences the bell where tendBell does not, because no session listens. It does so in
+// the name of Nobody, so that instances that listen need not wait until this one arms the bell.
 func (c *claimer) muteUnheard(ctx context.Context, w *sqlschema.Watch) {
 	if c.listens || w.Doorbell != sqlschema.Ringing {
 		return
@@ -74,12 +80,14 @@ func (c *claimer) muteUnheard(ctx context.Context, w *sqlschema.Watch) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	if err := sqlschema.Silence(ctx, c.db.claims, sqlschema.Nobody); err != nil {
-		c.log.Debug("can't silence the doorbell", "error", err) // it is tried again at the next watch
+		// It is tried again at the next watch.
+		c.log.Debug("can't silence the doorbell", "error", err)
 	}
 }
 
-// How the server is asked who keeps its queue from being emptied: it says so, at most every five seconds, to a session that notifies while the
-// queue is more than half full. The notifications that this takes are few, and none are sent where they might be the last that fit.
+// A session that notifies while the queue is more than half full is told by the server which
+// session keeps it from being emptied, at most every five seconds. At most mostProbes notifications
+// are sent for that, and none above probeBelow, where they might be the last that fit.
 const (
 	probeFrom  = 0.5
 	probeBelow = 0.9
@@ -87,13 +95,15 @@ const (
 	mostProbes = 20
 )
 
-// nameBlocker says in the log that writers are muted, and who may be at fault, each time that another one is found.
+// nameBlocker logs that writers are muted and which session may be at fault. It logs again when
+// another one is found.
 func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	if usage > probeFrom && usage < probeBelow && c.notifications.warnedOf.Load() == 0 && c.said.probes < mostProbes && time.Since(c.said.probed) >= probeEvery {
 		c.said.probes, c.said.probed = c.said.probes+1, time.Now()
-		_, _ = c.db.writes.Exec(ctx, "select pg_catalog.pg_notify('rowhook_probe', '')") // who is named is in warnedOf
+		// The answer is a notice; see noticed.
+		_, _ = c.db.writes.Exec(ctx, "select pg_catalog.pg_notify('rowhook_probe', '')")
 	}
 	b, err := sqlschema.FindNotificationBlocker(ctx, c.db.claims, c.notifications.warnedOf.Load())
 	if err != nil {
@@ -112,7 +122,7 @@ func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 		"or end it by select pg_terminate_backend(pid)", args...)
 }
 
-// noticed remembers whom the server's warning names.
+// noticed records which session a warning of the server names.
 func (q *notificationQueue) noticed(_ *pgconn.PgConn, n *pgconn.Notice) {
 	if pid := sqlschema.WarnedOf(n); pid != 0 {
 		q.warnedOf.Store(pid)

@@ -10,17 +10,17 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// Observer is told what a Dispatcher does, for metrics, traces and displays. Each function is optional;
-// one that is nil costs nothing. They are called on the dispatcher's own goroutines, several at once,
-// and must not block. Slices are valid during the call.
+// Observer is told what a Dispatcher does, for metrics, traces and displays. Each function is
+// optional; one that is nil costs nothing. They are called on the dispatcher's own goroutines,
+// several at once, and must not block. Slices are valid during the call.
 type Observer struct {
 	// Configured receives all triggers each time the configuration was loaded.
 	Configured func(triggers []TriggerRef)
-	// Claimed receives the events of each claim that the database answered, possibly none, and how long
-	// the claim took.
+	// Claimed receives the events of each claim that the database answered, possibly none, and how
+	// long the claim took.
 	Claimed func(events []ClaimedEvent, took time.Duration)
-	// Missed receives the number of new events that the interval poll found although writers ring: the
-	// notification was lost.
+	// Missed receives the number of new events that the interval poll found although writers ring:
+	// the notification was lost.
 	Missed func(events int)
 	// Attempting is called before each attempt. number counts from 1. The header that it returns is
 	// added to the request, where the trigger does not set the same name; nil adds nothing. ended,
@@ -36,13 +36,14 @@ type Observer struct {
 	Doorbell func(silent bool)
 	// Listening is called when a session begins to listen, and when it is lost.
 	Listening func(listens bool)
-	// Dropped receives the history that was dropped or emptied: the number of partitions and their size.
+	// Dropped receives the history that was dropped or emptied: the number of partitions and their
+	// size.
 	Dropped func(partitions int, bytes int64)
 	// Maintained receives each minute what was found and done in looking after the tables. Only the
 	// instance that did so is told.
 	Maintained func(Maintenance)
-	// Failed receives each statement that failed and is tried again: its purpose, "claim" or "settle",
-	// and the error.
+	// Failed receives each statement that failed and is tried again: its purpose, "claim" or
+	// "settle", and the error.
 	Failed func(purpose string, err error)
 }
 
@@ -91,7 +92,8 @@ type Attempt struct {
 	Result    Result
 	Outcome   Outcome
 	RetryIn   time.Duration // where Outcome is Retried
-	Endpoint  string        // the URL for people: the host that was called, without what may be secret
+	// Endpoint is the URL for people: the host that was called, without what may be secret.
+	Endpoint string
 }
 
 // Maintenance is what an instance found and did while it looked after the tables.
@@ -110,7 +112,8 @@ type DroppedPartition struct {
 	Emptied bool  // it is today's, and stays
 }
 
-// VacuumHolder is a transaction, replication slot or standby that keeps vacuum from removing dead rows.
+// VacuumHolder is a transaction, replication slot or standby that keeps vacuum from removing dead
+// rows.
 type VacuumHolder struct {
 	Description string    // for people: who it is
 	Remedy      string    // for people: what to do about it
@@ -194,7 +197,7 @@ func (o *observers) missed(events int) {
 	}
 }
 
-// tellAttempting returns ctx with the headers that observers add to the request, and their functions
+// attempting returns ctx with the headers that observers add to the request, and their functions
 // for the end of the attempt.
 func (o *observers) attempting(ctx context.Context, e *Event, number int) (context.Context, []func(Attempt)) {
 	var header http.Header

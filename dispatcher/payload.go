@@ -12,7 +12,7 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// payloads fetches the payloads that claims left behind, and checks what can be sent.
+// payloads fetches the payloads that claims did not fetch, and checks what can be sent.
 type payloads struct {
 	db        *database
 	self      *identity
@@ -26,7 +26,7 @@ type payloads struct {
 	measure chan struct{} // holds a token while a payload is measured; see size
 }
 
-// checkSize refuses a payload above the largest body.
+// checkSize rejects a payload that is larger than the largest body.
 func (p *payloads) checkSize(size int64) *payloadError {
 	if size <= p.maxBody {
 		return nil
@@ -34,10 +34,11 @@ func (p *payloads) checkSize(size int64) *payloadError {
 	return &payloadError{webhook.KindTooLarge, fmt.Sprintf("the payload of %d bytes is over the limit of %d: raise --max-body, or have the trigger's payload.columns leave out what is large", size, p.maxBody), true}
 }
 
-// errNotFetched says that an attempt is not made. What is to be done about it has been done.
+// errNotFetched says that an attempt is not made, and that its event has been dealt with.
 var errNotFetched = errors.New("the payload was not fetched")
 
-// payloadError says that what an event says can't be sent: that is a failed attempt of this event, and of no other.
+// payloadError says that the payload of an event can't be sent. That is a failed attempt of this
+// event, and costs no other.
 type payloadError struct {
 	kind    webhook.Kind
 	why     string
@@ -46,12 +47,13 @@ type payloadError struct {
 
 func (e *payloadError) Error() string { return e.why }
 
-// unreadable is the payloadError of a statement that failed.
+// unreadable makes a payloadError of a statement that failed.
 func unreadable(err error) *payloadError {
 	return &payloadError{webhook.KindBadPayload, "the payload can't be read from the database: " + err.Error(), sqlschema.IsBadData(err)}
 }
 
-// check refuses a payload that is too large, and finds bytes that are no UTF-8. A database in SQL_ASCII may hold any, and what comes through a pooler may not have been checked.
+// check rejects a payload that is too large, or has bytes that are no UTF-8. A database in
+// SQL_ASCII may hold any bytes, and those that come through a pooler may not have been checked.
 func (p *payloads) check(e *webhook.Event) *payloadError {
 	if err := p.checkSize(int64(len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace))); err != nil {
 		return err
@@ -64,16 +66,18 @@ func (p *payloads) check(e *webhook.Event) *payloadError {
 	return nil
 }
 
-// fetchAgain is when an event is claimed again whose payload could not be fetched.
+// fetchRetry is the delay before an event is claimed again whose payload could not be fetched.
 const fetchRetry = 5 * time.Second
 
-// fetch reads the payload that the claim left behind, once there is room for it. free gives the room back.
+// fetch reads the payload that the claim did not fetch, once there is room for it. free gives the
+// room back.
 func (p *payloads) fetch(sending context.Context, dl *delivery, timeout time.Duration) (free func(), err error) {
-	// What is left of the lease has to be enough for the attempt, after waiting for room and for the payload.
+	// After waiting for room and for the payload, enough of the lease has to be left for the
+	// attempt.
 	ctx, cancel := context.WithDeadline(sending, dl.expires.Add(-timeout-settleMargin))
 	defer cancel()
 	nothing := func() {}
-	if large := p.checkSize(dl.held); large != nil { // it is larger still when it is unpacked
+	if large := p.checkSize(dl.held); large != nil { // unpacked, it is even larger
 		return nothing, large
 	}
 	size, ours, err := p.size(ctx, dl)
@@ -100,8 +104,8 @@ func (p *payloads) fetch(sending context.Context, dl *delivery, timeout time.Dur
 	}, nil
 }
 
-// size is that of a payload when it is fetched. The server unpacks what is compressed to measure it, so that is done for one at a time:
-// others need the connections.
+// size returns the size of a payload when it is fetched. The server unpacks a compressed payload to
+// measure it. So one is measured at a time, since other work needs the connections.
 func (p *payloads) size(ctx context.Context, dl *delivery) (size int64, ours bool, err error) {
 	if !dl.packed {
 		return dl.held, true, nil
@@ -115,13 +119,14 @@ func (p *payloads) size(ctx context.Context, dl *delivery) (size int64, ours boo
 	return sqlschema.PayloadSize(ctx, p.db.writes, p.self.id, dl.holding())
 }
 
-// unfetched ends a delivery whose payload could not be had, unless that is the payload's own fault: then it returns a *payloadError.
+// unfetched ends a delivery whose payload could not be fetched. If the payload itself is at fault,
+// it returns a *payloadError and the delivery goes on.
 func (p *payloads) unfetched(sending context.Context, dl *delivery, ours bool, err error) error {
 	switch {
 	case sqlschema.IsData(err):
 		p.scheduler.unreadable(dl.lane)
 		return unreadable(err)
-	case errors.Is(err, context.DeadlineExceeded) || sending.Err() != nil: // it took too long, or we are stopping
+	case errors.Is(err, context.DeadlineExceeded) || sending.Err() != nil: // too late, or stopping
 		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 	case err != nil:
 		if begins, _ := p.failing.failed(dl.event.Trigger, time.Now(), false, []slog.Attr{slog.String("error", err.Error())}); begins {

@@ -9,13 +9,16 @@ import (
 )
 
 const (
-	watchEvery   = 1500 * time.Millisecond // liveness of the others, doorbell, configuration; with the poll under two queries/s
-	suspectEvery = 500 * time.Millisecond  // liveness, while one may be dead
+	// watchEvery is how often liveness of the others, the doorbell and the configuration are looked
+	// at. With the interval poll that makes fewer than two queries a second.
+	watchEvery = 1500 * time.Millisecond
+	// suspectEvery is how often while an instance may be dead.
+	suspectEvery = 500 * time.Millisecond
 
 	measureEvery = time.Minute
 )
 
-// peers looks after the other instances. All that changes is owned by its loop.
+// peers looks after the other instances. Its loop owns all that changes.
 type peers struct {
 	db            *database
 	self          *identity
@@ -29,8 +32,9 @@ type peers struct {
 	log           *slog.Logger
 	noListen      bool // Config.NoListen
 
-	signs       lifeSigns
-	departures  int64                  // how many instances have stopped in order, as last seen; start sets it
+	signs lifeSigns
+	// departures is how many instances have stopped in order, as last seen. start sets it first.
+	departures  int64
 	unreclaimed []sqlschema.Instance   // dead instances whose events could not be given back yet
 	pretend     func(*sqlschema.Watch) // in tests: changes what is read
 }
@@ -55,7 +59,9 @@ func (p *peers) run(ctx context.Context) {
 			}
 		case <-measure.C:
 			p.commits.measure(ctx)
-			p.scheduler.forgetDue(p.scheduler.ids()) // of instances of older programs that only poll nobody learns that they died
+			// Older programs that only poll die without being missed, so their retries may be known
+			// to nobody.
+			p.scheduler.forgetDue(p.scheduler.ids())
 			p.scheduler.wake()
 		}
 	}
@@ -72,7 +78,7 @@ func (p *peers) watch(ctx context.Context) {
 	p.db.schema.Store(w.Schema)
 	dead := p.signs.judge(w.Instances, p.self.id, time.Now(), p.pulse.lastBeat())
 	for _, i := range p.unreclaimed {
-		if !w.IsRegistered(i.ID) { // else it lives, or is found dead again
+		if !w.IsRegistered(i.ID) { // if it is, it lives or is found dead again
 			dead = append(dead, i)
 		}
 	}
@@ -96,20 +102,22 @@ func (p *peers) watch(ctx context.Context) {
 	}
 }
 
-// reclaim gives back what dead instances held.
+// reclaim gives back what dead instances held, and forgets the instances.
 func (p *peers) reclaim(ctx context.Context, dead []sqlschema.Instance) {
 	for _, i := range dead {
 		if !i.Locked {
 			continue
 		}
-		// The server still believes in its sessions, as after its host died without a word: what runs in them must not take anything any more.
+		// The server still takes its sessions for open, as it does after a host has died without a
+		// word. What runs in them must not claim anything any more.
 		if _, err := sqlschema.EndHolders(ctx, p.db.claims, i.ID); err != nil {
 			p.log.Warn("can't end the sessions of an instance that died", "instance", i.ID, "error", err)
 		}
 	}
 	forgotten, n, err := sqlschema.Bury(ctx, p.db.claims, dead)
 	if err != nil {
-		p.unreclaimed = dead // they may be forgotten already, so that nobody finds them dead again
+		// Their rows may be deleted already, so that nobody finds them dead again.
+		p.unreclaimed = dead
 		p.log.Error("can't give back the events of instances that died, trying again", "instances", ids(dead), "error", err)
 		return
 	}
@@ -127,7 +135,7 @@ func ids(instances []sqlschema.Instance) []int32 {
 	return all
 }
 
-// look reads the Watch.
+// look reads what an instance has to watch.
 func (p *peers) look(ctx context.Context, db sqlschema.Queryer) (sqlschema.Watch, error) {
 	w, err := sqlschema.Look(ctx, db)
 	if err == nil && p.pretend != nil {

@@ -8,8 +8,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// throughPooler makes connections work that a pooler such as PgBouncer may end in another session at every transaction: no
-// statement is prepared there by name, and no setting is asked for that the pooler would have to know.
+// throughPooler makes connections work through a pooler such as PgBouncer, which may use another
+// session for every transaction. No statement is prepared by name, and no setting is sent at the
+// start that the pooler would have to know.
 func throughPooler(c *pgx.ConnConfig) {
 	c.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	c.StatementCacheCapacity = 0
@@ -40,7 +41,7 @@ func (t tuned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	return &batchRows{Rows: rows, results: results}, nil
 }
 
-// batchRows are the rows of a batch's last query, which end the batch.
+// batchRows are the rows of the last query of a batch. Closing them ends the batch.
 type batchRows struct {
 	pgx.Rows
 	results pgx.BatchResults
@@ -55,7 +56,7 @@ func (r *batchRows) Next() bool {
 	return false
 }
 
-// Close ends the batch. Whether its transaction was committed is known only then.
+// Close ends the batch. Only then it is known whether its transaction was committed.
 func (r *batchRows) Close() {
 	r.Rows.Close()
 	if err := r.results.Close(); r.err == nil {

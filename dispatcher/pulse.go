@@ -13,17 +13,20 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// How often an instance says that it is alive, and how soon it tries again where it could not.
+// beatEvery is how often an instance writes that it is alive, and beatRetry how soon it tries again
+// after a failure.
 const (
 	beatEvery   = time.Second
 	beatRetry   = 250 * time.Millisecond
 	beatTimeout = 5 * time.Second
-	// A failure is worth a line when it has lasted so long: until then the others have not noticed either.
+	// A failure is logged when it has lasted for beatFailing. Before that, the other instances have
+	// not noticed it either.
 	beatFailing = 5 * time.Second
 )
 
-// pulse is how this instance shows that it is alive: by its row, which it writes by any session that it has. The session that listens holds
-// a lock as well, by which the others learn of a crash sooner. To lose that session is no death: the row says so at once.
+// pulse shows that this instance is alive. It writes the instance's row by any session that it has.
+// The session that listens holds a lock as well, by which the others learn of a crash sooner. To
+// lose that session is no death: the row says so at once.
 type pulse struct {
 	db    *database
 	self  *identity
@@ -42,7 +45,7 @@ func newPulse(db *database, self *identity, inbox *inbox, log *slog.Logger) *pul
 // lastBeat is when this instance last wrote that it is alive.
 func (p *pulse) lastBeat() time.Time { return time.Unix(0, p.last.Load()) }
 
-// poke has it say so at once.
+// poke has the row written at once.
 func (p *pulse) poke() {
 	select {
 	case p.pokes <- struct{}{}:
@@ -50,7 +53,7 @@ func (p *pulse) poke() {
 	}
 }
 
-// run says that this instance is alive until ctx is done. Where it was taken for dead it registers again, with what is true now.
+// run writes the row until ctx is done. If this instance was taken for dead, it registers again.
 func (p *pulse) run(ctx context.Context) {
 	timer := time.NewTimer(beatEvery)
 	defer timer.Stop()
@@ -84,13 +87,13 @@ func (p *pulse) run(ctx context.Context) {
 	}
 }
 
-// sayAlive writes the row by the first pool that can.
+// sayAlive writes the row by the first pool that works.
 func (p *pulse) sayAlive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
 	listens := p.inbox.listening()
 	err := p.sayAliveBy(ctx, p.db.claims, listens)
-	if err != nil && ctx.Err() == nil { // the role may have all the sessions that it is allowed to have
+	if err != nil && ctx.Err() == nil { // the role may have reached its limit of connections
 		err = p.sayAliveBy(ctx, p.db.writes, listens)
 	}
 	return err
@@ -107,12 +110,12 @@ func (p *pulse) sayAliveBy(ctx context.Context, pool *pgxpool.Pool, listens bool
 			return err
 		}
 		p.log.Warn("this instance was taken for dead and its events were given back, it has registered again", "instance", p.self.id, "listens", listens)
-		p.inbox.inherit() // its claims found nothing meanwhile
+		p.inbox.inherit() // meanwhile its claims returned nothing
 	}
 	return nil
 }
 
-// enroll makes this instance known, so that it can claim.
+// enroll registers this instance, so that it can claim.
 func (p *pulse) enroll(ctx context.Context, db sqlschema.Queryer, listens bool) error {
 	if err := sqlschema.Register(ctx, db, p.self.id, p.self.name, p.self.version, listens); err != nil {
 		return err
@@ -121,7 +124,7 @@ func (p *pulse) enroll(ctx context.Context, db sqlschema.Queryer, listens bool) 
 	return err
 }
 
-// say writes the row, if there is one.
+// say writes the row. known is false if there is none.
 func (p *pulse) say(ctx context.Context, db sqlschema.Queryer, listens bool) (known bool, err error) {
 	err = p.db.onSchema(ctx, func(schema int32) error {
 		known, err = sqlschema.Beat(ctx, db, schema, p.self.id, listens)
@@ -137,8 +140,9 @@ func (p *pulse) say(ctx context.Context, db sqlschema.Queryer, listens bool) (kn
 	return known, nil
 }
 
-// holdLock takes the lock by which the others learn of a crash, and says that this instance listens. A session of an earlier connection may
-// still hold it, which the server takes for open: it is ended.
+// holdLock takes the lock by which the others learn of a crash, and writes that this instance
+// listens. An earlier session of this instance may still hold the lock, because the server takes it
+// for open. That session is ended.
 func (p *pulse) holdLock(ctx context.Context, conn *pgx.Conn) error {
 	err := sqlschema.HoldLock(ctx, conn, p.self.id)
 	if errors.Is(err, sqlschema.ErrLockHeld) {
@@ -151,7 +155,7 @@ func (p *pulse) holdLock(ctx context.Context, conn *pgx.Conn) error {
 	}
 	switch {
 	case errors.Is(err, sqlschema.ErrLockHeld):
-		// It is a stranger's, whom we may not end. To say that one is alive takes no lock.
+		// It is the session of another role, which we may not end. A beat needs no lock.
 		p.log.Warn("another role's session holds the lock of this instance: without it the others learn of a crash some seconds later", "instance", p.self.id)
 		return nil
 	case err != nil:

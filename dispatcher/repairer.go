@@ -9,8 +9,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// repairer gives back what claims took whose answers were lost. It works beside the claimer, which goes on meanwhile: a claim's number tells
-// its events from those of every other one.
+// repairer gives back what claims took whose answers were lost. The claimer goes on meanwhile: by
+// its number, each claim can be told from every other.
 type repairer struct {
 	db        *database
 	scheduler *scheduler
@@ -25,14 +25,15 @@ type repairer struct {
 type interrupted struct {
 	by      sqlschema.Claimant
 	wants   []sqlschema.Want
-	backend uint32 // process id of its session
+	backend uint32 // process id of the session that sent it
 	asked   time.Time
-	// Where its session could not be ended, the claim may run later than it was given back: that is done again, at times that double.
+	// If its session could not be ended, the claim may run after its events were given back. So
+	// they are given back again, at next, with waits that double.
 	next time.Time
 	wait time.Duration
 }
 
-// over reports that everything that it may have taken has come back by itself.
+// over reports that the leases of all that it may have taken are over.
 func (i *interrupted) over(now time.Time) bool {
 	for _, w := range i.wants {
 		if now.Sub(i.asked) < w.Lease+statementTimeout {
@@ -83,7 +84,7 @@ func (r *repairer) run(ctx context.Context) {
 	}
 }
 
-// finish repairs what is left when claiming has ended. It reports whether nothing remains.
+// finish repairs what is left when claiming has ended. It reports whether nothing is left.
 func (r *repairer) finish(ctx context.Context) bool {
 	if err := r.all(ctx, true); err != nil {
 		r.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
@@ -92,7 +93,7 @@ func (r *repairer) finish(ctx context.Context) bool {
 	return true
 }
 
-// rest is how long there is nothing to do.
+// rest is how long there is nothing to repair.
 func (r *repairer) rest() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -103,10 +104,12 @@ func (r *repairer) rest() time.Duration {
 	return max(rest, 0)
 }
 
-// firstRepeat is how soon a claim is given back once more whose session could not be ended.
+// firstRepeat is how soon a claim whose session could not be ended is given back for the second
+// time.
 const firstRepeat = time.Second
 
-// all repairs what there is to repair by now, and keeps what it could not, or has to do again. The last time it does not wait for anything.
+// all repairs what is due by now. It keeps what failed, and what has to be done again. The last
+// time, it does not wait for what is due later.
 func (r *repairer) all(ctx context.Context, last bool) (err error) {
 	r.mu.Lock()
 	lost := r.lost
@@ -140,8 +143,9 @@ func (r *repairer) all(ctx context.Context, last bool) (err error) {
 func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
-	// The claim may still be on its way to the server, or running there: end its session first, so that it can't take
-	// anything once we have looked. A pooler's process ids are not the server's, so there we look again, until its leases would have ended.
+	// The claim may still be on its way to the server, or running there. Its session is ended
+	// first, so that it takes nothing after we have looked. The process ids of a pooler are not
+	// those of the server. There we look again, until the leases would have ended.
 	if !r.db.pooled {
 		if err := sqlschema.EndSession(ctx, r.db.writes, i.backend, r.db.application); err != nil {
 			return err
@@ -159,5 +163,5 @@ func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 	return err
 }
 
-// repairTimeout bounds one try. Its statements are short, but there may be many.
+// repairTimeout bounds one try. Its statements are short, but there may be many of them.
 const repairTimeout = 5 * time.Minute

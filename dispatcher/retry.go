@@ -9,9 +9,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// backoff returns how long after the failed attempt with this number (from 1) the next one is due. It depends on nothing
-// but its arguments: the jitter of an exponential backoff comes from the event's id, so that the schedule of an event is
-// the same in every process, and that of many events is spread.
+// backoff returns the wait after the failed attempt with this number, from 1. It depends on nothing
+// but its arguments. The jitter of an exponential backoff comes from the event's id, so that the
+// schedule of an event is the same in every process, and the schedules of many events are spread.
 //
 //	fixed        interval, every time
 //	exponential  interval * 2^(attempt-1), at most max_interval, then shortened by up to a quarter
@@ -47,7 +47,7 @@ func fate(r sqlschema.Retry, attempt int, event [16]byte, result *webhook.Result
 	case result.Delivered():
 		return sqlschema.Delivered, 0
 	case result.Kind == webhook.KindCanceled:
-		return sqlschema.Retried, 0 // we stopped; the receiver is not to blame
+		return sqlschema.Retried, 0 // the dispatcher stopped; the receiver is not to blame
 	case attempt > r.Limit || result.Hopeless:
 		return sqlschema.Dead, 0
 	case result.HasRetryAfter && result.RetryAfter > 0:
@@ -56,8 +56,8 @@ func fate(r sqlschema.Retry, attempt int, event [16]byte, result *webhook.Result
 	return sqlschema.Retried, backoff(r, attempt, event)
 }
 
-// retryAfter bounds the wait that a receiver asked for. It is leastRetryAfter at least, so that attempts are
-// not used up in no time, and max_interval at most, whichever backoff is configured.
+// retryAfter bounds the wait that a receiver asked for. It is leastRetryAfter at least, so that
+// attempts are not used up in no time, and max_interval at most, whichever backoff is configured.
 func retryAfter(r sqlschema.Retry, wait time.Duration) time.Duration {
 	limit := r.MaxInterval.Std()
 	if limit <= 0 {

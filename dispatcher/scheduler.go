@@ -10,36 +10,39 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// scheduler holds the lanes and hands out the slots. It decides which lanes to claim for and how much, and which claimed event
-// is sent next. Its mutex is held for a few hundred nanoseconds at a time and never across I/O.
+// scheduler holds the lanes and hands out the slots. It decides which lanes to claim for and how
+// much, and which claimed event is sent next. Its mutex is held for a few hundred nanoseconds at a
+// time, and never across I/O.
 //
-// The global limit counts attempts that make progress. An attempt that waits longer than stallAfter gives its place back,
-// and every lane has a few places of its own, so endpoints that hang take nothing from the others. What bounds
-// the attempts that wait is each trigger's own concurrency, and openFactor times the limit altogether.
+// The global limit counts attempts that make progress. An attempt that waits longer than stallAfter
+// gives its place back. Every lane has a few places of its own. So endpoints that hang take nothing
+// from the others. Attempts that wait are bounded by each trigger's own concurrency, and by
+// openFactor times the limit altogether.
 type scheduler struct {
 	limit    int // attempts in flight that make progress
-	batch    int // events that a claim asks for of one lane, at least
-	prefetch int // events that a lane may hold beyond its slots, at most
+	batch    int // least number of events that a claim asks for of one lane
+	prefetch int // most events that a lane may hold beyond its slots
 	signal   chan struct{}
 
 	mu          sync.Mutex
 	lanes       map[int32]*lane
 	undrained   []*lane // whose state is not drained
 	waiting     []*lane // with queued events, served in turn
-	active      int     // attempts that count
+	active      int     // attempts that count against the limit
 	open        int     // attempts in flight
 	queued      int
-	outstanding delivery // list of what was claimed and is not settled: sentinel
+	outstanding delivery // sentinel of the list of deliveries that are claimed and not settled
 	count       int      // of outstanding
 	average     time.Duration
 	closed      bool      // claims no more
-	alone       *delivery // it is to be sent alone: nothing else may start
+	alone       *delivery // a delivery that is to be sent alone: nothing else may start; nil: none
 }
 
 const (
 	stallAfter = time.Second
 	openFactor = 10
-	// maxOutstanding bounds what is claimed but not settled, for when the database is slower than the receivers.
+	// maxOutstanding bounds the deliveries that are claimed and not settled, for a database that is
+	// slower than the receivers.
 	maxOutstanding = 5_000
 )
 
@@ -49,7 +52,7 @@ func newScheduler(limit, batch int) *scheduler {
 	return s
 }
 
-// reserve is how many attempts of a lane may be in flight whatever the others do.
+// reserve is how many attempts of a lane may be in flight, whatever the others do.
 func (s *scheduler) reserve() int { return max(1, s.limit/10) }
 
 func (s *scheduler) wake() {
@@ -59,7 +62,8 @@ func (s *scheduler) wake() {
 	}
 }
 
-// mark notes that more of a trigger may be due. It returns false for a trigger that is unknown here.
+// mark says that writers have notified for a trigger. It returns false if the trigger is unknown
+// here.
 func (s *scheduler) mark(trigger int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +76,7 @@ func (s *scheduler) mark(trigger int32) bool {
 	return ok
 }
 
-// markAll marks every lane, as mark of laneState does.
+// markAll says that more may be due of every lane, below its floor too if below is set.
 func (s *scheduler) markAll(below bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,7 +86,8 @@ func (s *scheduler) markAll(below bool) {
 	s.wake()
 }
 
-// unseen is how long ago the latest claim for each lane was sent: what has become due since then it may have missed.
+// unseen is how long ago the latest claim for each trigger was sent. That claim may have missed
+// what has become due since.
 func (s *scheduler) unseen(triggers []int32, now time.Time) []time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +115,7 @@ func (s *scheduler) enter(l *lane, state laneState) {
 	l.state = state
 }
 
-// markHot has the lanes looked at that had something within the last second.
+// markHot marks the lanes of which a claim has found an event within the last second.
 func (s *scheduler) markHot(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,11 +126,13 @@ func (s *scheduler) markHot(now time.Time) {
 	}
 }
 
-// floorLag is how far below the highest claimed due_at a claim starts, so that ordinary commits, which become visible a
-// little after their due_at, are found at once. What commits later is found from the beginning.
+// floorLag is how far below the highest due_at that was claimed a claim starts. An ordinary commit
+// becomes visible a little after its due_at, and is found at once by that. A later one is found by
+// a sweep.
 const floorLag = 20 * time.Millisecond
 
-// wants returns what to claim now, and when the first lane that has to wait for its sweep may be asked again.
+// wants returns what to claim now. sweepAt is when the first of the lanes that owe a sweep may
+// begin it; zero: none waits.
 func (s *scheduler) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, sweepAt time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,30 +179,32 @@ func (s *scheduler) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane,
 	return wants, lanes, sweepAt
 }
 
-// quiesce keeps all else from starting for the sake of a delivery that has begun. mine is false while another one is sent alone; quiet says that
-// nothing else makes progress any more.
+// quiesce keeps all else from starting, for a delivery that has begun and is to be sent alone. mine
+// is false while another delivery is sent alone. quiet says that no other attempt makes progress
+// any more.
 func (s *scheduler) quiesce(d *delivery) (mine, quiet bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.alone == nil {
 		s.alone = d
-		d.started = time.Now() // it is not to be taken for one that hangs while it waits
+		// While it waits, it must not count as one that hangs.
+		d.started = time.Now()
 	}
 	return s.alone == d, s.active <= 1
 }
 
-// holdAfter is for how long the payloads of a trigger are fetched one by one after one that could not be read: a claim that carries such
-// a one fails as a whole.
+// holdAfter is how long the payloads of a trigger are fetched one by one, after one of them could
+// not be read. A claim that fetches such a payload fails as a whole.
 const holdAfter = time.Minute
 
-// unreadable notes that the payload of an event can't be read.
+// unreadable records that the payload of an event can't be read.
 func (s *scheduler) unreadable(l *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.unreadable = time.Now()
 }
 
-// ask says how many events to claim for a lane, 0 if it is better to wait until more slots are free.
+// ask returns how many events to claim for a lane; 0: wait until more slots are free.
 func (s *scheduler) ask(l *lane, free int) int {
 	if s.count >= maxOutstanding {
 		return 0
@@ -213,8 +222,9 @@ func (s *scheduler) ask(l *lane, free int) int {
 	return n
 }
 
-// claimed takes in what a claim brought for these lanes, sent at the given time, and starts what there are slots for. It
-// returns the deliveries to start, what people should know, and whether some lane brought all that was asked for.
+// claimed takes in the events of a claim, which was sent at the given time. It returns the
+// deliveries for which there is a slot, what people should know, and whether some lane got all that
+// it had asked for.
 func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschema.Claimed, sent, now time.Time) (start []*delivery, notices []notice, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,8 +262,9 @@ func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqls
 			l.sweeping.ended(now.Sub(sent))
 		}
 		more := got[l.trigger.ID] >= wants[i].Limit
-		// A full claim may have left older events behind than were ever claimed here, such as those of a bulk insert that
-		// committed after smaller ones: the next claim goes on where this one ended.
+		// A full claim may leave events behind that are older than all that were claimed before,
+		// for instance those of a bulk insert that committed late. The next claim goes on where
+		// this one ended.
 		if top := highest[l.trigger.ID]; more || top.After(l.floor) {
 			l.floor = top
 		}
@@ -277,14 +288,14 @@ func (s *scheduler) bottleneck(l *lane) string {
 	return "--batch-size"
 }
 
-// saturated reports that no attempt more may start.
+// saturated reports that no slot is free.
 func (s *scheduler) saturated() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.active >= s.limit
 }
 
-// requeue has lanes asked anew whose claim failed.
+// requeue has the lanes of a claim that failed asked again.
 func (s *scheduler) requeue(lanes []*lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,7 +304,7 @@ func (s *scheduler) requeue(lanes []*lane) {
 	}
 }
 
-// take pops what may be sent now.
+// take starts the deliveries for which there is a slot.
 func (s *scheduler) take(now time.Time) (start []*delivery) {
 	for refused := 0; len(s.waiting) > 0 && refused < len(s.waiting); {
 		l := s.waiting[0]
@@ -328,13 +339,13 @@ func (s *scheduler) begin(l *lane, now time.Time) *delivery {
 	return d
 }
 
-// done gives back a slot and returns the event that takes it, nil if none waits that may.
+// done gives back a slot. It returns the event that takes it; nil: none is waiting that may.
 func (s *scheduler) done(d *delivery, took time.Duration, sent bool) *delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := d.lane
 	if s.alone == d {
-		s.alone = nil // what waits is started with the next look for attempts that hang
+		s.alone = nil // watchStalls starts what has waited
 	}
 	l.inFlight--
 	s.open--
@@ -365,13 +376,15 @@ func (s *scheduler) done(d *delivery, took time.Duration, sent bool) *delivery {
 			break
 		}
 	}
-	if len(s.undrained) > 0 && !s.closed { // some lane, not only this one, may have waited for the slot
+	// Any lane may have waited for the slot, not only this one.
+	if len(s.undrained) > 0 && !s.closed {
 		s.wake()
 	}
 	return next
 }
 
-// stall gives back the places of attempts that have waited for long. It returns what may start in their place.
+// stall gives back the places of attempts that hang. It returns the deliveries that start in their
+// place.
 func (s *scheduler) stall(now time.Time) []*delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -383,7 +396,8 @@ func (s *scheduler) stall(now time.Time) []*delivery {
 				s.alone = nil
 			}
 			s.active--
-			d.lane.average = max(d.lane.average, now.Sub(d.started)) // no prefetch for an endpoint that hangs
+			// An endpoint that hangs gets no prefetch.
+			d.lane.average = max(d.lane.average, now.Sub(d.started))
 		}
 	}
 	if freed {
@@ -399,7 +413,7 @@ func (s *scheduler) link(d *delivery) {
 	s.count++
 }
 
-// settled forgets deliveries whose settlement is written.
+// settled forgets deliveries whose outcome is written.
 func (s *scheduler) settled(ds []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -414,7 +428,7 @@ func (s *scheduler) settled(ds []*delivery) {
 	}
 }
 
-// close stops claiming and sending, and returns what was claimed but not sent.
+// close ends claiming and sending. It returns what was claimed and not sent.
 func (s *scheduler) close() (unsent []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -441,13 +455,14 @@ func (s *scheduler) noteDue(trigger int32, at time.Time) {
 	}
 }
 
-// ripen marks the lanes of which something has become due, and returns when the next one will.
+// ripen marks the lanes of which an event has become due. It returns when the next one will; zero:
+// none is known.
 func (s *scheduler) ripen(now time.Time) (next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
 		if l.next.ripen(now) {
-			s.markLane(l, true) // what is retried at once is due below the floor
+			s.markLane(l, true) // a retry without delay is due below the floor
 			continue
 		}
 		if !l.next.at.IsZero() && (next.IsZero() || l.next.at.Before(next)) {
@@ -457,7 +472,8 @@ func (s *scheduler) ripen(now time.Time) (next time.Time) {
 	return next
 }
 
-// unaskedDue returns the drained lanes whose next due time has to be asked for. The caller asks, or calls forgetDue.
+// unaskedDue returns the drained lanes whose next due time has to be asked for. The caller asks, or
+// calls forgetDue.
 func (s *scheduler) unaskedDue() (triggers []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -480,7 +496,7 @@ func (s *scheduler) forgetDue(triggers []int32) {
 	}
 }
 
-// ids lists the lanes that are claimed for.
+// ids lists the triggers that are claimed for.
 func (s *scheduler) ids() (triggers []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -492,8 +508,9 @@ func (s *scheduler) ids() (triggers []int32) {
 	return triggers
 }
 
-// configure takes over a configuration. endpoint returns as well why a trigger can't be sent for here; nil: it can. configure returns
-// what was claimed, waits, and may not be sent any more.
+// configure takes over a configuration. endpoint makes the endpoint of a trigger, and returns why
+// this instance can't send for it; nil: it can. configure returns the deliveries that wait and may
+// not be sent any more.
 func (s *scheduler) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.Spec) (*webhook.Endpoint, error)) (unsent []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -527,7 +544,8 @@ func (s *scheduler) configure(triggers []sqlschema.Trigger, endpoint func(sqlsch
 	return unsent
 }
 
-// disable claims no more for a lane until its endpoint can be built again. It returns what was claimed of it and waits.
+// disable ends claiming for a lane until its endpoint can be built again. It returns its deliveries
+// that wait.
 func (s *scheduler) disable(l *lane, why error) (unsent []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -535,7 +553,7 @@ func (s *scheduler) disable(l *lane, why error) (unsent []*delivery) {
 	return s.dropQueue(l)
 }
 
-// unable says why triggers can't be sent for, by name.
+// unable returns why triggers can't be sent for, by name.
 func (s *scheduler) unable() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -555,7 +573,8 @@ func (s *scheduler) inFlight() int {
 	return s.open
 }
 
-// plan returns what an event is sent by: the spec and endpoint in force now, not those of its claim.
+// plan returns the spec and the endpoint by which an event is sent: those in force now, not those
+// at its claim.
 func (s *scheduler) plan(d *delivery) (sqlschema.Spec, *webhook.Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -579,14 +598,14 @@ func (s *scheduler) stats() []TriggerStats {
 	return out
 }
 
-// quiet reports that no lane is to be looked at.
+// quiet reports that all lanes are drained.
 func (s *scheduler) quiet() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.undrained) == 0
 }
 
-// rings reports that writers of a trigger's events notify.
+// rings reports that writers notify for a trigger.
 func (s *scheduler) rings(id int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,7 +24,8 @@ type sender struct {
 	tell      *observers
 	log       *slog.Logger
 
-	ctx      context.Context // ends when attempts in flight are to be given up; Run sets it before the loops start
+	// ctx ends when attempts in flight are to be given up. Run sets it before the loops start.
+	ctx      context.Context
 	attempts sync.WaitGroup
 }
 
@@ -41,11 +42,12 @@ func (s *sender) send(dl *delivery) {
 func (s *sender) attempt(dl *delivery) *delivery {
 	spec, endpoint := s.scheduler.plan(dl)
 	if time.Until(dl.expires) < min(endpoint.Timeout(), longestLease)+settleMargin {
-		// It waited here until its lease would not last for an attempt any more.
+		// It has waited here for so long that its lease would not last for an attempt.
 		s.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
 		return s.scheduler.done(dl, 0, false)
 	}
-	if err := s.client.Prepare(endpoint); err != nil { // since it was claimed, the configuration or a file has changed
+	// The configuration or a file has changed since it was claimed.
+	if err := s.client.Prepare(endpoint); err != nil {
 		s.unable.disable(dl, err)
 		return s.scheduler.done(dl, 0, false)
 	}
@@ -85,8 +87,9 @@ func (s *sender) attempt(dl *delivery) *delivery {
 	return next
 }
 
-// interrupted looks at an event whose attempts were all used up and of which the last ended without an outcome: it may be what ends the
-// dispatcher. It is sent alone once, so that no other event suffers, and if that does not end in order either it is a dead letter.
+// interrupted deals with an event that has used up its attempts, and whose last attempt ended
+// without an outcome. Such an event may be what ends the dispatcher. It is sent alone once, so that
+// no other event suffers. If that attempt ends without an outcome too, the event is a dead letter.
 func (s *sender) interrupted(dl *delivery, limit int) *payloadError {
 	over := int(dl.tries) - (limit + 1)
 	if !dl.broken || over <= 0 {
@@ -107,17 +110,18 @@ func (s *sender) interrupted(dl *delivery, limit int) *payloadError {
 		select {
 		case <-ticker.C:
 		case <-timer.C:
-			return nil // what still is in flight hangs
+			return nil // what is still in flight hangs
 		case <-s.ctx.Done():
 			return nil
 		}
 	}
 }
 
-// aloneWithin is how long an event that is to be sent alone waits for the others. By then attempts that hang no longer count.
+// aloneWithin is how long an event that is to be sent alone waits for the others. By then attempts
+// that hang no longer count.
 const aloneWithin = 2 * time.Second
 
-// reason says why an event is given up.
+// reason returns why an event is given up.
 func reason(r *webhook.Result) string {
 	if r.Err != "" {
 		return r.Err

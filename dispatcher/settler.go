@@ -18,8 +18,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// settler writes what became of claimed events. What comes in while one batch is written makes up the next: at
-// once when idle, in large batches under load.
+// settler writes the outcomes of claimed events. What comes in while one batch is written makes up
+// the next. So an outcome is written at once when the settler is idle, and in large batches under
+// load.
 type settler struct {
 	db            *database
 	self          *identity
@@ -36,25 +37,26 @@ type settler struct {
 	mu      sync.Mutex
 	batch   []sqlschema.Settlement
 	owners  []*delivery
-	writing int           // taken and not yet written
+	writing int           // how many outcomes are taken and not yet written
 	idle    chan struct{} // closed when there is nothing to write; nil: nobody waits
 	last    time.Time     // when the latest batch was taken
 }
 
-// A batch smaller than settleFull waits until settlePace after the one before it, since nobody waits for a settlement. Measured with 300
-// events written one by one: 59 to 86 statements, and so flushes of the log, instead of 109 to 227.
+// A batch smaller than settleFull waits until settlePace after the one before it, since nobody
+// waits for a settlement. Measured with 300 events written one by one: 59 to 86 statements, and as
+// many flushes of the log, instead of 109 to 227.
 const (
 	settlePace = 4 * time.Millisecond
 	settleFull = 64
 )
 
-// noPartition is the SQLSTATE of a row for which there is no partition: a violated check.
+// noPartition is the SQLSTATE of a row that has no partition: a violated check.
 const noPartition = pgerrcode.CheckViolation
 
-// settleChunk bounds a statement, and with it the time that one takes and the memory of its arrays.
+// settleChunk bounds a statement, and so its time and the memory of its arrays.
 const settleChunk = 1000
 
-// add hands over what became of a delivery. Only Fate, Delay, Reason and Attempt need be set.
+// add hands over the outcome of a delivery. The caller sets Fate, Delay, Reason and Attempt.
 func (s *settler) add(dl *delivery, st sqlschema.Settlement) {
 	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
 	s.mu.Lock()
@@ -125,7 +127,7 @@ func (s *settler) take() ([]sqlschema.Settlement, []*delivery) {
 	return batch, owners
 }
 
-// finish waits until all is written, or ctx is done, and returns how many settlements are not.
+// finish waits until all is written, or ctx is done. It returns how many outcomes are not written.
 func (s *settler) finish(ctx context.Context) int {
 	s.mu.Lock()
 	left := len(s.batch) + s.writing
@@ -149,10 +151,11 @@ func (s *settler) finish(ctx context.Context) int {
 	return len(s.batch) + s.writing
 }
 
-// write settles a batch, however often it takes. It returns false only when ctx is done.
+// write settles a batch, and retries for as long as it takes. mayHaveCommitted says that an earlier
+// try may have been committed without our knowing. It returns false only when ctx is done.
 func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, mayHaveCommitted bool) bool {
 	failures, bare := 0, s.history.avoided(time.Now())
-	var blamed error // why it is tried without history
+	var blamed error // why the batch is tried without history
 	suspected, escaped := 0, false
 	err := retry.Do(ctx, untilItAnswers(), func(ctx context.Context) error {
 		n, err := s.try(ctx, batch, mayHaveCommitted, bare)
@@ -184,7 +187,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 				return err
 			}
 		case sqlschema.IsBadData(err) || isRefusedRow(err):
-			return err // it is what is in the batch that is refused: trying again does not help
+			return err // the server rejects what is in the batch: retrying does not help
 		case sqlschema.IsData(err):
 			if suspected++; suspected >= mostSuspected {
 				return err
@@ -208,7 +211,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 	return s.isolate(ctx, batch, owners, mayHaveCommitted, err)
 }
 
-// recorded notes whether history was written with a batch that would have had some.
+// recorded tells the history whether it was written with a batch that has attempts to record.
 func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error) {
 	_, settings := s.configuration.get()
 	if settings.Retention.Delivered == 0 && settings.Retention.Attempts == 0 {
@@ -252,13 +255,15 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, mayHave
 	return n, err
 }
 
-// isolate finds the settlement that Postgres refuses for what is in it, and writes it without the response.
+// isolate finds the settlement that Postgres rejects for its content, and writes it without the
+// response.
 func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, mayHaveCommitted bool, err error) bool {
 	if n := len(batch); n > 1 {
 		return s.write(ctx, batch[:n/2], owners[:n/2], mayHaveCommitted) && s.write(ctx, batch[n/2:], owners[n/2:], mayHaveCommitted)
 	}
 	st := &batch[0]
-	// A value that can't be stored came with the response. What can't be read is the event's own.
+	// A value that can't be stored came with the response. A value that can't be read is in the
+	// event.
 	own := !isRefusedRow(err) && !sqlschema.IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire, pgerrcode.InvalidTextRepresentation, pgerrcode.NumericValueOutOfRange, pgerrcode.StringDataRightTruncationDataException)
 	if moves := st.Fate == sqlschema.Delivered || st.Fate == sqlschema.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
 		s.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
@@ -292,26 +297,28 @@ func hasResponse(a *sqlschema.Attempt) bool {
 	return a != nil && (a.Header != nil || a.Body != "" || a.Error != "" && a.Error != responseLost)
 }
 
-// responseLost stands for the error of an attempt whose response could not be stored.
+// responseLost replaces the error of an attempt whose response could not be stored.
 const responseLost = "the response could not be stored"
 
-// mostSuspected is how often a batch is tried again that fails for want of memory or the like: that may pass, or be the fault of one event.
+// mostSuspected is how often a batch is retried that fails for lack of memory or a similar cause.
+// That may pass, or one event may be at fault.
 const mostSuspected = 2
 
-// isRefusedRow reports that a constraint refuses a row.
+// isRefusedRow reports that a constraint rejects a row.
 func isRefusedRow(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && strings.HasPrefix(pg.Code, "23")
 }
 
-// escapeResponses writes what is not ASCII in responses by its code point, for a database whose encoding has not all of the characters.
+// escapeResponses writes the characters of responses that are not ASCII by their code points, for a
+// database whose encoding lacks some of them.
 func escapeResponses(batch []sqlschema.Settlement) {
 	for i := range batch {
 		batch[i].Reason = toASCII(batch[i].Reason)
 		if a := batch[i].Attempt; a != nil {
 			a.Error, a.Body = toASCII(a.Error), toASCII(a.Body)
 			if a.Header != nil {
-				a.Header = []byte(toASCII(string(a.Header))) // in JSON that says the same
+				a.Header = []byte(toASCII(string(a.Header))) // in JSON it means the same
 			}
 		}
 	}
@@ -340,7 +347,7 @@ func toASCII(s string) string {
 
 // partition makes the partitions that the batch needs.
 func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) error {
-	// Archived events go by the server's clock, attempts by ours.
+	// Archived events are dated by the server's clock, attempts by ours.
 	days := map[time.Time]bool{}
 	for i := range batch {
 		if a := batch[i].Attempt; a != nil {
@@ -358,7 +365,7 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) e
 	return nil
 }
 
-// settled takes note of what is written.
+// settled tells the scheduler what is written, and when retries become due.
 func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n int, mayHaveCommitted bool) {
 	s.scheduler.settled(owners)
 	if lost := len(batch) - n; lost > 0 && !mayHaveCommitted {
@@ -372,7 +379,7 @@ func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n in
 	}
 }
 
-// giveBack settles what was claimed and will not be sent.
+// giveBack releases deliveries that will not be sent.
 func (s *settler) giveBack(unsent []*delivery) {
 	for _, dl := range unsent {
 		s.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})

@@ -11,19 +11,23 @@ type Stats struct {
 	Instance int32 // rowhook.instance.id; 0: not started yet
 	Started  bool  // connected, registered and the triggers loaded
 	Stopping bool
-	Polls    bool // Config.NoListen: it has no session that listens and wants none
+	Polls    bool // Config.NoListen is set: no session listens, and none will
 	Listens  bool // a session listens
-	// Registered says that it is in rowhook.instance. While it is not, it claims nothing; it registers again by itself.
+	// Registered says that it is in rowhook.instance. While it is not, it claims nothing. It
+	// registers again by itself.
 	Registered bool
 	Silent     bool // writers are silent on this dispatcher's account
-	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for people; "": they can.
+	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for
+	// people; "": they can.
 	Claiming, Settling string
-	// Uncaptured says of which triggers changes are not recorded, as of the last minute.
+	// Uncaptured lists triggers whose changes are not captured, as of the last minute.
 	Uncaptured []sqlschema.Uncaptured
-	// History is why events are settled without history, and HistoryEnds why that will come to be; "": neither.
+	// History is why events are settled without history. HistoryEnds is why they soon will be. "":
+	// they are not, and will not be.
 	History, HistoryEnds string
 	PayloadBytes         int64 // of large payloads, in memory
-	// NotificationQueue is the share of the server's queue of notifications that is in use, as last seen; nil: not seen yet.
+	// NotificationQueue is the share of the server's queue of notifications that is in use, as last
+	// seen; nil: not seen yet.
 	NotificationQueue *float64
 	Triggers          []TriggerStats // by name
 }
@@ -32,12 +36,13 @@ type Stats struct {
 type TriggerStats struct {
 	Name     string
 	Paused   bool
-	Unable   string // why this dispatcher can't send for it, so that it claims nothing of it; "": it can
+	Unable   string // why this dispatcher can't send for it, and so claims nothing; "": it can
 	InFlight int    // attempts under way
-	Queued   int    // events claimed that wait for a slot
+	Queued   int    // claimed events that wait for a slot
 }
 
-// Stats returns how the dispatcher stands. It may be called at any time, and asks the database for nothing.
+// Stats returns how the dispatcher stands. It may be called at any time. It sends nothing to the
+// database.
 func (d *Dispatcher) Stats() Stats {
 	s := Stats{
 		Instance: d.instance.Load(), Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.claimer.silent.Load(),

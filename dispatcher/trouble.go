@@ -8,8 +8,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// troubleRecord keeps rowhook.instance.trouble: what this instance can't do. The command status shows it.
-// The peers' loop owns it.
+// troubleRecord keeps rowhook.instance.trouble: what this instance can't do. The command status
+// shows it. The peers' loop owns it.
 type troubleRecord struct {
 	db        *database
 	self      *identity
@@ -21,7 +21,8 @@ type troubleRecord struct {
 	at       time.Time // when it was recorded
 }
 
-// troubleRepeat is how often trouble that has not changed is recorded again: the row may be a new one.
+// troubleRepeat is how often trouble that has not changed is recorded again: the row may be a new
+// one.
 const troubleRepeat = 10 * time.Second
 
 // update records what has changed.
@@ -34,7 +35,7 @@ func (r *troubleRecord) update(ctx context.Context, now time.Time) {
 	}
 	err := r.db.onSchema(ctx, func(schema int32) error {
 		if schema < sqlschema.TroubleSchema {
-			return nil // there is no place for it
+			return nil // that schema has no column for it
 		}
 		return sqlschema.RecordTrouble(ctx, r.db.writes, r.self.id, &trouble)
 	})

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// unableTriggers looks after triggers whose endpoint this instance can't build: a variable is not set here,
-// the URL or a header is malformed, or a TLS file is missing. The scheduler claims nothing for such a
-// trigger. Its events wait, and no attempt is counted, until another instance can send them or the fault is
-// corrected.
+// unableTriggers looks after triggers whose endpoint this instance can't build: a variable is not
+// set here, the URL or a header is malformed, or a TLS file is missing. The scheduler claims
+// nothing for such a trigger. Its events wait, and no attempt is counted, until another instance
+// can send them or the fault is corrected.
 type unableTriggers struct {
 	scheduler *scheduler
 	settler   *settler
@@ -20,10 +20,12 @@ type unableTriggers struct {
 	tried time.Time // when retry last asked for the endpoints to be built; owned by the peers' loop
 }
 
-// unableRetry is how often endpoints that could not be built are built again: a file may have appeared.
+// unableRetry is how often endpoints that could not be built are built again: a file may have
+// appeared.
 const unableRetry = 5 * time.Second
 
-// disable gives back an event that can't be sent for want of an endpoint, and whatever else of its trigger waits here.
+// disable gives back an event whose endpoint can't be built, and all of its trigger that waits
+// here.
 func (u *unableTriggers) disable(dl *delivery, why error) {
 	before := u.scheduler.unable()
 	unsent := u.scheduler.disable(dl.lane, why)
@@ -31,7 +33,8 @@ func (u *unableTriggers) disable(dl *delivery, why error) {
 	u.settler.giveBack(append(unsent, dl))
 }
 
-// tell logs each trigger that can no longer be sent for, or can again. able holds those that were looked at.
+// tell logs each trigger that can no longer be sent for, and each that can again. able names the
+// triggers whose endpoints were built now.
 func (u *unableTriggers) tell(before map[string]string, able map[string]bool) {
 	now := u.scheduler.unable()
 	for _, trigger := range slices.Sorted(maps.Keys(able)) {
@@ -46,7 +49,7 @@ func (u *unableTriggers) tell(before map[string]string, able map[string]bool) {
 	}
 }
 
-// retry has the endpoints built again that could not be, now and then.
+// retry has endpoints that could not be built built again, each unableRetry.
 func (u *unableTriggers) retry(now time.Time) {
 	if len(u.scheduler.unable()) > 0 && now.Sub(u.tried) >= unableRetry {
 		u.tried = now

@@ -92,7 +92,7 @@ byte below[DISPATCHERS];    /* open transactions below its horizon */
 byte bury[DISPATCHERS];     /* whom it found dead; 1: it has given back their events and not looked yet */
 byte knows[DISPATCHERS];    /* events whose due time its timer leads to */
 bool changed[DISPATCHERS];  /* a check of the horizon would find fewer than the last one */
-bool look[DISPATCHERS];     /* something may be due: the scheduler's dirty lane */
+bool look[DISPATCHERS];     /* something may be due: a lane that is not drained */
 bool lost[DISPATCHERS];     /* the doorbell has to be armed anew */
 byte held[DISPATCHERS * EVENTS];    /* claims to send, as a set of their tries */
 byte sent[DISPATCHERS * EVENTS];    /* claims that were delivered, to settle */
@@ -499,7 +499,7 @@ end:
 		doing[d] = IDLE;
 		DONE }
 
-	/* ---- housekeeper ---- */
+	/* ---- peers ---- */
 #ifndef NO_WATCH
 	:: d_step { id[d] != 0 && bell != RING && state[d] != UNARMED && !lost[d] && (bell == id[d] && state[d] != SILENT && doing[d] == IDLE || bell != id[d] && !IS_ALIVE(bell)) ->
 		WHO; printf("sees silence that nobody keeps\n");
