@@ -83,6 +83,11 @@ func (p *planner) warnOfPublications(ctx context.Context) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
+	if p.in.database == 0 {
+		p.plan.Warnings = append(p.plan.Warnings, "apply installs nothing unless --allow-publication is given: "+publicationsOf(names)+
+			" would publish Rowhook's tables too, and a subscriber that does not have them stops replicating: name what is published, by tables or schemas")
+		return nil
+	}
 	p.plan.Warnings = append(p.plan.Warnings, publicationsOf(names)+": the tables of Rowhook are published too, with each new day of its history, and a subscriber that "+
 		"does not have them stops replicating: name what is published, by tables or schemas")
 	return nil

@@ -25,7 +25,9 @@ func TestNothingIsInstalledIntoWhatIsPublishedWhole(t *testing.T) {
 			require.Equal(t, []string{"certain"}, published.Publications)
 		}
 		require.Equal(t, "0", w.scalar(t, "select count(*) from pg_class where relnamespace = (select oid from pg_namespace where nspname = 'rowhook')"))
-		require.Len(t, w.plan(t, all("w", "t")).Warnings, 1)
+		warnings := w.plan(t, all("w", "t")).Warnings
+		require.Len(t, warnings, 1)
+		require.Contains(t, warnings[0], "apply installs nothing unless --allow-publication is given: the publication certain", "the plan knows what apply will meet")
 
 		require.NoError(t, sqlschema.Migrator{AllowPublication: true}.Migrate(t.Context(), w.conn, nil))
 		w.migrate(t) // what is installed is not held up
