@@ -387,7 +387,7 @@ func TestCaptureFollowsAlterTable(t *testing.T) {
 			w.do(t, c.writes...)
 			require.Equal(t, c.want, w.take(t))
 			plan := w.apply(t, c.after)
-			for _, change := range plan.Changes {
+			for _, change := range plan.Changes() {
 				require.Empty(t, change.Lock, "%s", plan)
 			}
 		})

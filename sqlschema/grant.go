@@ -171,45 +171,66 @@ select distinct r.number
 	return lacking, nil
 }
 
-// PlanGrants returns what Grant would do. It works before the first migration, too. A role that does not exist is an error.
-func PlanGrants(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
-	var changes []Change
-	err := eachGrant(ctx, conn, roles, func(role string, lacking []right) error {
+// grants plans what roles lack of the rights of a dispatcher. It works before the first migration, too. A
+// role that does not exist is an error.
+func (p *planner) grants(ctx context.Context, roles []string) error {
+	return eachGrant(ctx, p.conn, roles, func(role string, lacking []right) error {
 		names := make([]string, len(lacking))
 		for i, r := range lacking {
 			names[i] = r.String()
 		}
-		changes = append(changes, Change{Action: Create, Object: "rights of a dispatcher", Name: "for " + plainName(role), Detail: strings.Join(names, "; ")})
+		p.do(step{
+			Change: Change{Action: Create, Object: "rights of a dispatcher", Name: "for " + plainName(role), Detail: strings.Join(names, "; ")},
+			unit:   unitKey{stage: granting},
+			run:    func(ctx context.Context, tx pgx.Tx) error { return grantRights(ctx, tx, role, lacking) },
+		})
 		return nil
 	})
-	return changes, err
 }
 
-// Grant gives roles what a dispatcher needs of the migrated schema, and nothing that they have already. It returns what it did.
-func Grant(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
-	changes, err := PlanGrants(ctx, conn, roles)
-	if err != nil {
+// grantRights gives a role rights, and makes sure that it has all of a dispatcher's then.
+func grantRights(ctx context.Context, tx pgx.Tx, role string, lacking []right) error {
+	for _, r := range lacking {
+		if _, err := tx.Exec(ctx, "grant "+r.String()+" to "+quoteName(role)); err != nil {
+			return fmt.Errorf("grant %s to %s: %w", r, plainName(role), err)
+		}
+	}
+	// Who may not grant gets a mere warning from the server.
+	left, err := lackingRights(ctx, tx, role, true)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("grant %s to %s: this role may not: apply as the role that installed Rowhook", left[0], plainName(role))
+	}
+	return err
+}
+
+// PlanGrants returns what Grant would do. It works before the first migration, too.
+func PlanGrants(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
+	p := &planner{conn: conn, plan: &Plan{}}
+	if err := p.grants(ctx, roles); err != nil {
 		return nil, err
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		return eachGrant(ctx, tx, roles, func(role string, lacking []right) error {
-			for _, r := range lacking {
-				if _, err := tx.Exec(ctx, "grant "+r.String()+" to "+quoteName(role)); err != nil {
-					return fmt.Errorf("grant %s to %s: %w", r, plainName(role), err)
-				}
+	return p.plan.Changes(), nil
+}
+
+// Grant gives roles what a dispatcher needs of the migrated schema, and nothing that they have already. It
+// returns what it did.
+func Grant(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
+	p := &planner{conn: conn, plan: &Plan{}}
+	if err := p.grants(ctx, roles); err != nil {
+		return nil, err
+	}
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		for _, s := range p.plan.steps {
+			if err := s.run(ctx, tx); err != nil {
+				return err
 			}
-			// Who may not grant gets a mere warning from the server.
-			left, err := lackingRights(ctx, tx, role, true)
-			if err == nil && len(left) > 0 {
-				err = fmt.Errorf("grant %s to %s: this role may not: apply as the role that installed Rowhook", left[0], plainName(role))
-			}
-			return err
-		})
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return changes, nil
+	return p.plan.Changes(), nil
 }
 
 // eachGrant calls f for each role that lacks something.

@@ -66,31 +66,26 @@ func (p *planner) mayApply(ctx context.Context) error {
 	if len(s.Languages) > 0 && p.makesFunctions() {
 		return fmt.Errorf("the role %s may not make functions in the language %s: grant usage on language %[2]s to %[1]s", user, strings.Join(s.Languages, ", "))
 	}
-	if !s.Captures && p.in.database == p.in.program && slices.ContainsFunc(p.works(), func(w *installation) bool { return len(w.create) > 0 && !ownFunction(w.spec, w.rel) }) {
+	if !s.Captures && p.in.database == p.in.program && p.sharesCapture() {
 		return fmt.Errorf("the role %s may not make triggers that run rowhook.capture: apply as %s, or grant execute on function rowhook.capture() to %[1]s", user, owner)
 	}
 	return p.mayDrop(ctx, user)
 }
 
-func (p *planner) works() []*installation {
-	var all []*installation
-	for _, u := range p.plan.units {
-		for _, w := range u.works {
-			if i, ok := w.(*installation); ok {
-				all = append(all, i)
-			}
-		}
-	}
-	return all
+func (p *planner) makesFunctions() bool {
+	return p.in.database < p.in.program || slices.ContainsFunc(p.plan.steps, func(s *step) bool { return s.phase == makeFunctions })
 }
 
-func (p *planner) makesFunctions() bool {
-	return p.in.database < p.in.program || slices.ContainsFunc(p.works(), func(w *installation) bool { return w.functions })
+// sharesCapture reports that a trigger is made which runs rowhook.capture.
+func (p *planner) sharesCapture() bool {
+	return slices.ContainsFunc(p.plan.steps, func(s *step) bool {
+		return s.phase == makeCaptures && !ownFunction(s.installs.spec, s.installs.rel)
+	})
 }
 
 // mayDrop asks whether this role has the rights of the owners of the tables that lose a trigger: no right on a table is enough for that.
 func (p *planner) mayDrop(ctx context.Context, user string) error {
-	for _, u := range p.plan.units {
+	for _, u := range p.plan.units() {
 		if u.relation == 0 || u.lock != everyoneWaits {
 			continue
 		}

@@ -96,12 +96,21 @@ type Migrator struct {
 
 // Migrate is the function Migrate, as the Migrator says.
 func (m Migrator) Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
-	if !m.AllowPublication {
-		if err := refusePublications(ctx, conn); err != nil {
-			return err
-		}
+	if err := m.check(ctx, conn); err != nil {
+		return err
 	}
 	return migrateSchema(ctx, conn, 0, log)
+}
+
+// check returns why this server is not to be migrated.
+func (m Migrator) check(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := CheckServer(ctx, conn); err != nil {
+		return err
+	}
+	if m.AllowPublication {
+		return nil
+	}
+	return refusePublications(ctx, conn)
 }
 
 // MigrateTo brings the schema rowhook to one of the versions from 1 to this program's, downwards too: then the tables that

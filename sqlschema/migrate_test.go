@@ -42,6 +42,7 @@ func TestEveryVersionCanBeLeftAndComeBackTo(t *testing.T) {
 		require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, v, quiet()))
 		before = append(before, q.objects(t))
 	}
+	q.Exec(t, "insert into rowhook.trigger (name, relation, schema_name, table_name, spec) values ('t', 'pg_class'::regclass, 'pg_catalog', 'pg_class', '{}')")
 	q.add(t, 1, 3)
 	q.Exec(t, "insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op) select rowhook.uuid7(), now(), now(), 1, 1, 'I' from generate_series(1, 5)")
 	for v := newest - 1; v >= 1; v-- {

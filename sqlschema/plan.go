@@ -2,6 +2,7 @@ package sqlschema
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,85 +17,33 @@ import (
 	"github.com/rowhook/rowhook/internal/suggest"
 )
 
-// Action says what a Change does to its object. It is the sign that it prints.
-type Action byte
-
-// The three actions.
-const (
-	Create  Action = '+'
-	Replace Action = '~'
-	Remove  Action = '-'
-)
-
-// Change is one thing that an apply does.
-type Change struct {
-	Action  Action
-	Object  string // what is changed: trigger, capture trigger, guard trigger, function, setting, schema
-	Name    string
-	Table   string // whose capture trigger it is
-	Trigger string // whose capture trigger or function it is
-	Detail  string // what differs, for people
-	Lock    string // lock mode on Table, "" for none
-	Events  int64  // waiting events: of a trigger that is removed, which go to the dead letters, or that is changed, and which follow it
-
-	Differences []string // what changes in a spec or a setting, a line each: retry.limit: 5 becomes 3
-}
-
-// String writes it in one line.
-func (c Change) String() string {
-	if len(c.Differences) == 0 {
-		return c.line()
-	}
-	return c.line() + ": " + strings.Join(c.Differences, "; ")
-}
-
-// line is String without the differences.
-func (c Change) line() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%c %s %s", c.Action, c.Object, c.Name)
-	if c.Table != "" {
-		fmt.Fprintf(&b, " on %s", c.Table)
-	}
-	if c.Detail != "" {
-		fmt.Fprintf(&b, ": %s", c.Detail)
-	}
-	many := c.Events != 1
-	switch {
-	case c.Events > 0 && c.Action == Remove:
-		fmt.Fprintf(&b, "; %d waiting event%s the dead letters", c.Events, map[bool]string{false: " goes to", true: "s go to"}[many])
-	case c.Events > 0:
-		fmt.Fprintf(&b, " (%d waiting event%s)", c.Events, map[bool]string{false: " follows", true: "s follow"}[many])
-	}
-	switch c.Lock {
-	case writersWait:
-		b.WriteString(" (locks the table against writes for a moment)")
-	case everyoneWaits:
-		b.WriteString(" (locks the table against reads and writes for a moment)")
-	}
-	return b.String()
-}
-
-// The locks that changes take on a watched table.
-const (
-	writersWait   = "SHARE ROW EXCLUSIVE"
-	everyoneWaits = "ACCESS EXCLUSIVE"
-)
-
 // Plan is what an apply would do, or has done.
 type Plan struct {
-	Changes  []Change
 	Warnings []string // what will not work as one might expect
 
-	units []*unit
+	setup []Change // what a migration does, before which the steps are a forecast
+	newer bool     // the schema is newer than this program
+	steps []*step
+}
+
+// Changes are what is done, in the order in which they are printed.
+func (p *Plan) Changes() []Change {
+	changes := slices.Clone(p.setup)
+	for _, s := range p.steps {
+		if s.Action != 0 {
+			changes = append(changes, s.Change)
+		}
+	}
+	return changes
 }
 
 // Empty reports that the database is as configured.
-func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
+func (p *Plan) Empty() bool { return len(p.Changes()) == 0 }
 
 // String writes a line per change and warning, the sign of the action first, and under a change what differs.
 func (p *Plan) String() string {
-	lines := make([]string, 0, len(p.Changes)+len(p.Warnings))
-	for _, c := range p.Changes {
+	var lines []string
+	for _, c := range p.Changes() {
 		indent := ""
 		if c.Trigger != "" {
 			indent = "  "
@@ -114,14 +63,19 @@ func (p *Plan) String() string {
 // What only the database can find wrong with the specs is returned all at once as SpecErrors. It works before the first
 // migration, too.
 func MakePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (plan *Plan, err error) {
+	return Applier{}.Plan(ctx, conn, specs, settings)
+}
+
+// Plan is MakePlan with what the Applier does besides.
+func (a Applier) Plan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (plan *Plan, err error) {
 	err = pinned(ctx, conn, func() (err error) {
-		plan, err = makePlan(ctx, conn, specs, settings)
+		plan, err = a.makePlan(ctx, conn, specs, settings)
 		return err
 	})
 	return plan, err
 }
 
-func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (*Plan, error) {
+func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (*Plan, error) {
 	in, err := readInstalled(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -135,14 +89,15 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 	}
 	switch {
 	case in.database == 0:
-		p.add(Change{Action: Create, Object: "schema", Name: "rowhook"})
+		p.plan.setup = append(p.plan.setup, Change{Action: Create, Object: "schema", Name: "rowhook"})
 	case in.database < in.program:
-		p.add(Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf("version %d becomes %d", in.database, in.program)})
+		p.plan.setup = append(p.plan.setup, Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf("version %d becomes %d", in.database, in.program)})
 	}
+	p.plan.newer = in.database > in.program
 	if err := p.warnOfPublications(ctx); err != nil {
 		return nil, err
 	}
-	p.plan.Changes = append(p.plan.Changes, in.lack.changes()...)
+	p.plan.setup = append(p.plan.setup, in.lack.changes()...)
 	foreign, err := ForeignGrants(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -164,6 +119,9 @@ func makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settin
 	if err := p.mayApply(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.grants(ctx, a.GrantTo); err != nil {
+		return nil, err
+	}
 	return p.plan, nil
 }
 
@@ -172,24 +130,12 @@ type planner struct {
 	in        *installed
 	plan      *Plan
 	relations []*relation // by index of the spec
+
+	installations int32 // planned so far
 }
 
-func (p *planner) add(c Change) { p.plan.Changes = append(p.plan.Changes, c) }
-
-// put adds work to its table's transaction; table 0 is for what locks none. Removals have transactions of their own, before
-// all others, so that a trigger has left one table before it is made on another.
-func (p *planner) put(w work, removal bool, table uint32, name, lock string) {
-	i := slices.IndexFunc(p.plan.units, func(u *unit) bool { return u.relation == table && u.removal == removal })
-	if i < 0 {
-		i = len(p.plan.units)
-		p.plan.units = append(p.plan.units, &unit{relation: table, removal: removal, table: name})
-	}
-	u := p.plan.units[i]
-	u.works = append(u.works, w)
-	if u.lock != everyoneWaits {
-		u.lock = lock
-	}
-}
+// do adds a step.
+func (p *planner) do(s step) { p.plan.steps = append(p.plan.steps, &s) }
 
 // rowSecurity refuses to have changes captured that row level security on Rowhook's own tables would keep out.
 func (p *planner) rowSecurity(ctx context.Context) error {
@@ -381,8 +327,7 @@ func (p *planner) settings(settings Settings) error {
 		} else if change.Differences, err = differences(have, want); err != nil {
 			return err
 		}
-		p.add(change)
-		p.put(&settingWork{name: s.name, value: want}, false, 0, "", "")
+		p.do(step{Change: change, run: writeSetting(s.name, want)})
 	}
 	return nil
 }
@@ -397,40 +342,52 @@ func (p *planner) removals(ctx context.Context, specs []Spec) error {
 	}
 	for _, id := range p.in.byID() {
 		relation, keep := wanted[id]
-		row := p.in.row(id)
-		work := &removal{id: id, whole: !keep}
-		var changes []Change
-		name := fmt.Sprint(id)
-		if row != nil {
-			name = row.Name
+		if err := p.removal(ctx, id, relation, keep); err != nil {
+			return err
 		}
-		for _, c := range p.in.captures[id] {
-			if !keep || c.Relation != relation {
-				work.captures = append(work.captures, c)
-				changes = append(changes, Change{Action: Remove, Object: c.object(), Name: c.Name, Table: c.Table, Trigger: name, Lock: everyoneWaits})
-			}
+	}
+	return nil
+}
+
+// removal plans what of one trigger goes: all, or if it is kept what is on other tables than relation.
+func (p *planner) removal(ctx context.Context, id int32, relation uint32, keep bool) error {
+	row := p.in.row(id)
+	name := fmt.Sprint(id)
+	if row != nil {
+		name = row.Name
+	}
+	left := slices.DeleteFunc(slices.Clone(p.in.captures[id]), func(c captureFound) bool { return keep && c.Relation == relation })
+	slices.SortStableFunc(left, func(a, b captureFound) int { return cmp.Compare(a.Relation, b.Relation) })
+	// Functions and row go with the last of the tables, which have a transaction each.
+	last := unitKey{stage: removing}
+	if n := len(left); n > 0 {
+		last.relation = left[n-1].Relation
+	}
+	if active := row != nil && !row.Removed; active && !keep {
+		waiting, err := p.waiting(ctx, id)
+		if err != nil {
+			return err
 		}
-		for _, f := range p.in.functions[id] {
-			// A trigger that moves to another table takes its functions with it.
-			if !keep || len(work.captures) > 0 {
-				work.functions = append(work.functions, f)
-				changes = append(changes, Change{Action: Remove, Object: "function", Name: f.Signature, Trigger: name})
-			}
-		}
-		active := row != nil && !row.Removed
-		if len(changes) == 0 && (keep || !active) {
-			continue
-		}
-		if !keep && active {
-			waiting, err := p.waiting(ctx, id)
-			if err != nil {
-				return err
-			}
-			row.Waiting = waiting
-			changes = slices.Insert(changes, 0, Change{Action: Remove, Object: "trigger", Name: name, Detail: "no longer configured", Events: row.Waiting})
-		}
-		p.plan.Changes = append(p.plan.Changes, changes...)
-		p.addRemoval(work)
+		p.do(step{
+			Change: Change{Action: Remove, Object: "trigger", Name: name, Detail: "no longer configured", Events: waiting},
+			unit:   last, work: id, phase: removeRow, run: markRemoved(id),
+		})
+	}
+	for _, c := range left {
+		p.do(step{
+			Change: Change{Action: Remove, Object: c.object(), Name: c.Name, Table: c.Table, Trigger: name, Lock: everyoneWaits},
+			unit:   unitKey{removing, c.Relation}, work: id, phase: dropCaptures, run: dropCapture(c),
+		})
+	}
+	// A trigger that moves to another table takes its functions with it.
+	if keep && len(left) == 0 {
+		return nil
+	}
+	for _, f := range p.in.functions[id] {
+		p.do(step{
+			Change: Change{Action: Remove, Object: "function", Name: f.Signature, Trigger: name},
+			unit:   last, work: id, phase: dropOwnFunctions, run: dropFunction(f),
+		})
 	}
 	return nil
 }
@@ -441,27 +398,6 @@ func (p *planner) waiting(ctx context.Context, id int32) (n int64, err error) {
 		return 0, fmt.Errorf("count waiting events: %w", err)
 	}
 	return n, nil
-}
-
-// addRemoval gives each table that still has capture triggers of the trigger its own transaction; the functions and the row go
-// with the last.
-func (p *planner) addRemoval(work *removal) {
-	byTable := map[uint32][]captureFound{}
-	for _, c := range work.captures {
-		byTable[c.Relation] = append(byTable[c.Relation], c)
-	}
-	tables := slices.Sorted(maps.Keys(byTable))
-	if len(tables) == 0 {
-		p.put(work, true, 0, "", "")
-		return
-	}
-	for i, table := range tables {
-		part := &removal{id: work.id, captures: byTable[table]}
-		if i == len(tables)-1 {
-			part.functions, part.whole = work.functions, work.whole
-		}
-		p.put(part, true, table, byTable[table][0].Table, everyoneWaits)
-	}
 }
 
 // trigger plans what one spec needs.
@@ -478,9 +414,9 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 	if work.newcomer && pauses.All != nil {
 		paused = "; it starts paused, as all triggers were"
 	}
+	first := len(p.plan.steps)
 	if row == nil {
-		work.row = true
-		p.add(Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + rel.String() + paused})
+		p.do(step{Change: Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + rel.String() + paused}, phase: writeRow, run: work.writeRow})
 	} else {
 		work.id, work.moved = row.ID, row.Relation != rel.OID
 		if !work.moved {
@@ -497,29 +433,30 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 			return err
 		}
 		if differs {
-			work.row = true
 			if !row.Orphan {
 				if change.Events, err = p.waiting(ctx, row.ID); err != nil {
 					return err
 				}
 			}
 			change.Detail += paused
-			p.add(change)
+			p.do(step{Change: change, phase: writeRow, run: work.writeRow})
 		}
 	}
 	p.ownFunctions(work, was)
 	p.captureTriggers(work, was)
-	if !work.row && !work.locks() && len(work.dropFunctions) == 0 && !work.functions {
+	if len(p.plan.steps) == first {
 		return nil
 	}
-	table, name, lock := uint32(0), "", ""
-	if work.locks() {
-		table, name, lock = rel.OID, rel.String(), writersWait
-		if len(work.drop) > 0 {
-			lock = everyoneWaits
-		}
+	p.do(step{phase: recordCaptured, run: work.writeCaptured})
+	own := p.plan.steps[first:]
+	var unit unitKey
+	if slices.ContainsFunc(own, func(s *step) bool { return s.Lock != "" }) {
+		unit.relation = rel.OID
 	}
-	p.put(work, false, table, name, lock)
+	p.installations++
+	for _, s := range own {
+		s.unit, s.work, s.installs = unit, p.installations, work
+	}
 	return nil
 }
 
@@ -569,8 +506,7 @@ func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *Spec, ch
 func (p *planner) ownFunctions(work *installation, was captured) {
 	if work.id == 0 {
 		if ownFunction(work.spec, work.rel) {
-			work.functions = true
-			p.add(Change{Action: Create, Object: "function", Name: "rowhook.payload", Trigger: work.spec.Name, Detail: runner(work)})
+			p.makeFunctions(work, Create, "rowhook.payload", runner(work))
 		}
 		return
 	}
@@ -578,8 +514,7 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	if !ownFunction(work.spec, work.rel) {
 		for _, f := range found {
 			if !p.removed(f.Signature) {
-				work.dropFunctions = append(work.dropFunctions, f)
-				p.add(Change{Action: Remove, Object: "function", Name: f.Signature, Trigger: work.spec.Name})
+				p.dropFunction(work, f)
 			}
 		}
 		return
@@ -591,21 +526,31 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 		case f.Argument == 0 || f.Argument == work.rel.OID:
 			fits++
 		default:
-			work.dropFunctions = append(work.dropFunctions, f)
-			p.add(Change{Action: Remove, Object: "function", Name: f.Signature, Trigger: work.spec.Name})
+			p.dropFunction(work, f)
 		}
 	}
 	switch {
 	case fits < 2:
-		work.functions = true
-		p.add(Change{Action: Create, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name, Detail: runner(work)})
+		p.makeFunctions(work, Create, payloadName(work.id), runner(work))
 	case was.Function != fingerprint{functionDigest(work.spec, work.rel, p.in.definition), madeOf(found, work.rel.OID)}:
-		work.functions = true
-		p.add(Change{Action: Replace, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name, Detail: runner(work)})
+		p.makeFunctions(work, Replace, payloadName(work.id), runner(work))
 	case slices.ContainsFunc(found, func(f functionFound) bool { return !f.Able }):
-		work.functions = true
-		p.add(Change{Action: Replace, Object: "function", Name: payloadName(work.id), Trigger: work.spec.Name, Detail: "gets back the rights of " + plainName(work.rel.Owner)})
+		p.makeFunctions(work, Replace, payloadName(work.id), "gets back the rights of "+plainName(work.rel.Owner))
 	}
+}
+
+func (p *planner) makeFunctions(work *installation, action Action, name, detail string) {
+	p.do(step{
+		Change: Change{Action: action, Object: "function", Name: name, Trigger: work.spec.Name, Detail: detail},
+		phase:  makeFunctions, run: work.createFunctions,
+	})
+}
+
+func (p *planner) dropFunction(work *installation, f functionFound) {
+	p.do(step{
+		Change: Change{Action: Remove, Object: "function", Name: f.Signature, Trigger: work.spec.Name},
+		phase:  dropOwnFunctions, run: dropFunction(f),
+	})
 }
 
 // runner says as whom a guarded trigger's rows are captured.
@@ -618,8 +563,8 @@ func runner(work *installation) string {
 
 // removed reports that a function's removal is already planned.
 func (p *planner) removed(signature string) bool {
-	return slices.ContainsFunc(p.plan.Changes, func(c Change) bool {
-		return c.Action == Remove && c.Object == "function" && c.Name == signature
+	return slices.ContainsFunc(p.plan.steps, func(s *step) bool {
+		return s.Action == Remove && s.Object == "function" && s.Name == signature
 	})
 }
 
@@ -651,25 +596,28 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 		name := sqlTriggerName(spec.Name, work.id, op)
 		have, exists := found[name]
 		delete(found, name)
-		change := Change{Object: op.object(), Name: name, Table: rel.String(), Trigger: spec.Name, Lock: writersWait}
+		s := step{
+			Change: Change{Object: op.object(), Name: name, Table: rel.String(), Trigger: spec.Name, Lock: writersWait},
+			phase:  makeCaptures, run: func(ctx context.Context, tx pgx.Tx) error { return work.createTrigger(ctx, tx, op) },
+		}
 		switch {
 		case !exists:
-			change.Action = Create
-			work.create = append(work.create, op)
+			s.Action = Create
 		case was.SQL[name] != fingerprint{triggerDigest(spec, rel, work.id, work.relationID, op), have.Made}:
-			change.Action = Replace
-			work.create = append(work.create, op)
+			s.Action = Replace
 		case have.Enabled != state || have.Partition != nil && *have.Partition:
-			change.Action, change.Detail = Replace, "enabled as configured"
-			work.enable = append(work.enable, op)
+			s.Action, s.Detail, s.phase = Replace, "enabled as configured", enableCaptures
+			s.run = func(ctx context.Context, tx pgx.Tx) error { return work.enableAll(ctx, tx, op) }
 		default:
 			continue
 		}
-		p.add(change)
+		p.do(s)
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		work.drop = append(work.drop, found[name])
-		p.add(Change{Action: Remove, Object: found[name].object(), Name: name, Table: rel.String(), Trigger: spec.Name, Lock: everyoneWaits})
+		p.do(step{
+			Change: Change{Action: Remove, Object: found[name].object(), Name: name, Table: rel.String(), Trigger: spec.Name, Lock: everyoneWaits},
+			phase:  dropCaptures, run: dropCapture(found[name]),
+		})
 	}
 }
 

@@ -546,5 +546,5 @@ func TestAPlanSaysWhatChangesAndHowManyEventsFollow(t *testing.T) {
     webhook.secret changed
     webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b`, plan.String())
 	require.Equal(t, "~ trigger w (2 waiting events follow): retry.interval: 10s becomes 1m; webhook.headers.Authorization changed; webhook.headers.X-New added; "+
-		"webhook.headers.X-Old removed; webhook.secret changed; webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b", plan.Changes[0].String())
+		"webhook.headers.X-Old removed; webhook.secret changed; webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b", plan.Changes()[0].String())
 }

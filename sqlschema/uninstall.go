@@ -90,21 +90,18 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 		if err != nil {
 			return fmt.Errorf("list capture triggers: %w", err)
 		}
-		units := map[uint32]*unit{}
-		var order []*unit
+		plan := &Plan{}
 		for _, c := range captures {
-			if units[c.Relation] == nil {
-				units[c.Relation] = &unit{relation: c.Relation, table: c.Table, lock: everyoneWaits}
-				order = append(order, units[c.Relation])
-			}
-			u := units[c.Relation]
-			u.works = append(u.works, &removal{id: c.ID, captures: []captureFound{c}})
+			plan.steps = append(plan.steps, &step{
+				Change: Change{Action: Remove, Object: c.object(), Name: c.Name, Table: c.Table, Lock: everyoneWaits},
+				unit:   unitKey{removing, c.Relation}, phase: dropCaptures, run: dropCapture(c),
+			})
 		}
 		var failed []error
-		for _, u := range order {
+		for _, u := range plan.units() {
 			err := a.transact(ctx, conn, u, log, func(tx pgx.Tx) error {
-				for _, w := range u.works {
-					if err := w.run(ctx, tx); err != nil {
+				for _, s := range u.steps {
+					if err := s.run(ctx, tx); err != nil {
 						return err
 					}
 				}

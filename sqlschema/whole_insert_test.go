@@ -225,7 +225,7 @@ func TestApplyRestoresWhatTheOwnerOfATableNeedsToCapture(t *testing.T) {
 	} {
 		w.do(t, loss)
 		plan := w.apply(t, all("w", "t"))
-		require.Len(t, plan.Changes, 1, "%s: %s", loss, plan)
+		require.Len(t, plan.Changes(), 1, "%s: %s", loss, plan)
 		w.do(t, "begin", `set local rowhook.session = '{}'`, "insert into t values (1, 'x')", "update t set v = 'y'", "delete from t", "commit")
 		require.Len(t, w.take(t), 3, loss)
 	}
@@ -322,7 +322,7 @@ func TestHardenedDatabasesCaptureTablesOfOtherOwners(t *testing.T) {
 		require.Len(t, w.take(t), 3)
 		for _, loss := range []string{"rowhook.uuid7()", "rowhook.as_json(text)", "rowhook.context()"} {
 			w.do(t, "revoke all on function "+loss+" from "+owner)
-			require.Len(t, w.apply(t, spec).Changes, 1, loss)
+			require.Len(t, w.apply(t, spec).Changes(), 1, loss)
 			as.do(t, "insert into t values (1, 'x')")
 			require.Len(t, w.take(t), 1, loss)
 		}

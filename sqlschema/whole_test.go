@@ -92,10 +92,10 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 			// Of the three triggers one is not configured in the copy, and another one has a table of its own.
 			dup.Exec(t, "create table n (id int primary key)")
 			configured := []sqlschema.Spec{all("n", "n"), all("w", "t"), all("x", "u", payload("a"))}
-			require.NotEmpty(t, dup.plan(t, configured...).Changes)
+			require.NotEmpty(t, dup.plan(t, configured...).Changes())
 			dup.migrate(t)
 			dup.apply(t, configured...)
-			require.Empty(t, dup.plan(t, configured...).Changes)
+			require.Empty(t, dup.plan(t, configured...).Changes())
 			database, program, err := sqlschema.Compatible(t.Context(), dup.conn)
 			require.NoError(t, err)
 			require.Equal(t, program, database)
@@ -136,7 +136,7 @@ func TestEventsOfTriggersThatARestoreLostAreToldAndBuried(t *testing.T) {
 	require.Equal(t, "0", w.scalar(t, "select count(*) from rowhook.event_log"))
 	require.Equal(t, "trigger unknown 3", w.scalar(t, "select min(reason) || ' ' || count(*) from rowhook.dead_letter"))
 	require.Empty(t, w.lacking(t))
-	require.Empty(t, w.plan(t).Changes)
+	require.Empty(t, w.plan(t).Changes())
 }
 
 func TestACopyCanBeUninstalled(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -95,28 +94,26 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	plan, err := sqlschema.MakePlan(ctx, conn, cfg.Triggers, cfg.Settings)
-	if err != nil {
-		return explainApply(ctx, err, cfg)
-	}
-	grants, err := sqlschema.PlanGrants(ctx, conn, roles)
-	if err != nil {
-		return explain(err)
-	}
-	plan.Changes = append(plan.Changes, grants...)
-	switch {
-	case dryRun:
+	applier := sqlschema.Applier{Migrator: &a.migrator, GrantTo: roles}
+	if dryRun {
+		plan, err := applier.Plan(ctx, conn, cfg.Triggers, cfg.Settings)
+		if err != nil {
+			return explainApply(ctx, err, cfg)
+		}
 		return a.printPlan(plan, target, file)
-	case !plan.Empty():
-		changes := sqlschema.Plan{Changes: plan.Changes} // the log has the warnings
-		fmt.Fprintln(a.stdout, changes.String())
 	}
-	a.log = a.logger(max(a.global.level, slog.LevelWarn)) // what is done was just printed
-	if _, err := a.applyConfig(ctx, conn, cfg); err != nil {
+	applier.Planned = func(plan *sqlschema.Plan) error {
+		if plan.Empty() {
+			return nil
+		}
+		changes := *plan
+		changes.Warnings = nil // the log has them
+		_, err := fmt.Fprintln(a.stdout, changes.String())
 		return err
 	}
-	if _, err := sqlschema.Grant(ctx, conn, roles); err != nil {
-		return explain(err)
+	plan, err := applier.Apply(ctx, conn, cfg.Triggers, cfg.Settings, a.log)
+	if err != nil {
+		return explainApply(ctx, err, cfg)
 	}
 	if plan.Empty() {
 		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q is as %s says.\n", target.database(), file)
@@ -176,10 +173,7 @@ func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {
 
 // applyConfig migrates the schema and reconciles the triggers.
 func (a *app) applyConfig(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*sqlschema.Plan, error) {
-	if err := a.migrator.Migrate(ctx, conn, a.log); err != nil {
-		return nil, explainApply(ctx, err, cfg)
-	}
-	plan, err := sqlschema.Apply(ctx, conn, cfg.Triggers, cfg.Settings, a.log)
+	plan, err := sqlschema.Applier{Migrator: &a.migrator}.Apply(ctx, conn, cfg.Triggers, cfg.Settings, a.log)
 	if err != nil {
 		return nil, explainApply(ctx, err, cfg)
 	}

@@ -1,0 +1,238 @@
+package sqlschema
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// installation makes a trigger what its spec says.
+type installation struct {
+	spec       *Spec
+	rel        *relation
+	id         int32  // 0: it has no row yet
+	relationID int32  // rowhook.relation.id of rel; 0: not known yet
+	moved      bool   // it was on another table
+	newcomer   bool   // it is new, or comes back
+	functions  bool   // its own functions were made anew
+	definition string // of rowhook.capture
+	owner      string // installed.owner
+}
+
+// createTrigger has the functions and operators of a when found as in the user's own SQL.
+func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operation) error {
+	create := func() error {
+		_, err := tx.Exec(ctx, createTrigger(w.spec, w.rel, w.id, w.relationID, op))
+		return err
+	}
+	var err error
+	if w.spec.When == "" {
+		err = create()
+	} else {
+		err = withUsersPath(ctx, tx.Conn(), create)
+	}
+	if err != nil {
+		return fmt.Errorf("create the %s trigger of %s: %w", op.word(), w.spec.Name, err)
+	}
+	if !w.spec.OnReplication {
+		return nil
+	}
+	return w.enableAll(ctx, tx, op) // a trigger that is replaced is enabled as if it were new
+}
+
+func (w *installation) writeRow(ctx context.Context, tx pgx.Tx) error {
+	if err := w.insertRow(ctx, tx); err != nil {
+		return fmt.Errorf("write the row of trigger %s: %w", w.spec.Name, err)
+	}
+	return nil
+}
+
+func (w *installation) insertRow(ctx context.Context, tx pgx.Tx) error {
+	if w.moved {
+		// Its old table may have been too busy to let it go.
+		var elsewhere []string
+		found, err := collect[captureFound](ctx, tx, captureTriggers)
+		if err != nil {
+			return err
+		}
+		for _, c := range found {
+			if c.ID == w.id && c.Relation != w.rel.OID {
+				elsewhere = append(elsewhere, c.Table)
+			}
+		}
+		if len(elsewhere) > 0 {
+			return fmt.Errorf("its capture trigger is still on %s: apply again", strings.Join(elsewhere, ", "))
+		}
+	}
+	spec, err := json.Marshal(w.spec)
+	if err != nil {
+		return err
+	}
+	return tx.QueryRow(ctx, `
+insert into rowhook.trigger as t (name, relation, watched, schema_name, table_name, spec) values ($1, $2, $2::oid::regclass, $3, $4, $5::text::jsonb)
+on conflict (name) do update
+   set relation = excluded.relation, watched = excluded.watched, schema_name = excluded.schema_name, table_name = excluded.table_name,
+       spec = excluded.spec, removed_at = null, applied_at = now()
+returning t.id, t.relation_id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name, string(spec)).Scan(&w.id, &w.relationID)
+}
+
+func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
+	guarded := guarded(w.spec, w.rel)
+	capture, err := createCapture(w.id, w.definition, guarded)
+	if err != nil {
+		return err
+	}
+	payload, function := fmt.Sprintf("%s(%s)", payloadName(w.id), w.rel.sql()), fmt.Sprintf("rowhook.capture_%d()", w.id)
+	statements := []string{createPayload(w.spec, w.rel, w.id), capture, revokeFunction(payload), revokeFunction(function)}
+	if w.owner != "" {
+		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", payload, w.owner))
+	}
+	switch {
+	case guarded:
+		statements = append(statements, w.handOver(payload, function)...)
+	case w.owner != "":
+		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", function, w.owner), "drop view if exists "+inboxName(w.id))
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
+		}
+	}
+	w.functions = true
+	return w.checkRunner(ctx, tx)
+}
+
+// checkRunner makes sure that what captures has all the rights that it uses. The server only warns whoever may not grant one.
+func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
+	found, err := collect[functionFound](ctx, tx, ownFunctions)
+	if err != nil {
+		return fmt.Errorf("list capture functions: %w", err)
+	}
+	for _, f := range found {
+		if f.ID == w.id && !f.Able {
+			return fmt.Errorf("every write to %s would fail, as it is captured as %s, who lacks rights in the schema rowhook that this role may not grant: "+
+				"apply as the role that installed Rowhook", w.rel, plainName(w.rel.Owner))
+		}
+	}
+	return nil
+}
+
+// revokeFunction takes what default privileges have given of a function, to PUBLIC and to others. The owner keeps their right.
+func revokeFunction(signature string) string {
+	return revokeAll("function", signature, "pg_catalog.pg_proc", "p.proacl", "p.proowner", "regprocedure")
+}
+
+func revokeAll(kind, name, catalog, acl, owner, reg string) string {
+	return fmt.Sprintf(`do $rowhook$
+declare
+  grantee pg_catalog.text;
+begin
+  revoke all on %[1]s %[2]s from public;
+  for grantee in
+    select distinct a.grantee::pg_catalog.regrole::pg_catalog.text
+      from %[3]s p cross join pg_catalog.aclexplode(%[4]s) a where p.oid = %[5]s::pg_catalog.%[6]s and a.grantee not in (0, %[7]s)
+  loop
+    execute pg_catalog.format('revoke all on %[1]s %%s from %%s cascade', %[5]s, grantee);
+  end loop;
+end
+$rowhook$`, kind, name, catalog, acl, stringLiteral(name), reg, owner)
+}
+
+// handOver makes the table's owner the one as whom its rows are captured, with the rights that this takes.
+func (w *installation) handOver(payload, function string) []string {
+	inbox, owner := inboxName(w.id), quoteName(w.rel.Owner)
+	statements := []string{createInbox(w.id), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
+	if w.owner != "" {
+		statements = append(statements, "alter view "+inbox+" owner to "+w.owner)
+	}
+	return append(statements,
+		"grant usage on schema rowhook to "+owner,
+		"grant insert on "+inbox+" to "+owner,
+		"grant select on sequence rowhook.doorbell to "+owner,
+		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json), rowhook.context(), rowhook.uuid7(), rowhook.as_json(pg_catalog.text) to "+owner,
+		// Only who may create in a schema may own a function in it. Nobody sees the right that is granted for the moment.
+		"grant create on schema rowhook to "+owner,
+		"alter function "+function+" owner to "+owner,
+		"revoke create on schema rowhook from "+owner,
+	)
+}
+
+// enableAll sets how a trigger fires, and its copies on partitions, whatever was done to them by hand.
+func (w *installation) enableAll(ctx context.Context, tx pgx.Tx, op operation) error {
+	rows, err := collect[struct{ Name, Table string }](ctx, tx, `
+with recursive family as (
+  select t.oid, t.tgrelid, t.tgname, 0 as depth from pg_catalog.pg_trigger t where t.tgrelid = $1 and t.tgname = $2
+  union all
+  select c.oid, c.tgrelid, c.tgname, f.depth + 1 from family f join pg_catalog.pg_trigger c on c.tgparentid = f.oid
+)
+select f.tgname as name, format('%I.%I', n.nspname, c.relname) as "table"
+  from family f
+  join pg_catalog.pg_class c on c.oid = f.tgrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ order by f.depth`, w.rel.OID, sqlTriggerName(w.spec.Name, w.id, op))
+	if err != nil {
+		return fmt.Errorf("look for partitions: %w", err)
+	}
+	for _, r := range rows {
+		if _, err := tx.Exec(ctx, enableTrigger(r.Table, r.Name, w.spec.OnReplication)); err != nil {
+			return fmt.Errorf("enable %s on %s: %w", r.Name, r.Table, err)
+		}
+	}
+	return nil
+}
+
+// writeCaptured keeps what the SQL objects were made from and what the catalog now holds. What was not made anew keeps
+// its entry.
+func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
+	var text []byte
+	if err := tx.QueryRow(ctx, "select captured from rowhook.trigger where id = $1", w.id).Scan(&text); err != nil {
+		return fmt.Errorf("read rowhook.trigger.captured: %w", err)
+	}
+	var was captured
+	if err := json.Unmarshal(text, &was); err != nil {
+		return fmt.Errorf("read rowhook.trigger.captured: %w", err)
+	}
+	is := captured{SQL: map[string]fingerprint{}}
+	byName := map[string]operation{}
+	for _, op := range sqlTriggers(w.spec, w.rel) {
+		byName[sqlTriggerName(w.spec.Name, w.id, op)] = op
+	}
+	found, err := collect[captureFound](ctx, tx, namedTriggers, w.rel.OID, slices.Collect(maps.Keys(byName)))
+	if err != nil {
+		return fmt.Errorf("list capture triggers: %w", err)
+	}
+	for _, c := range found {
+		if c.ID == w.id {
+			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, w.relationID, byName[c.Name]), c.Made}
+		}
+	}
+	if ownFunction(w.spec, w.rel) {
+		is.Function = was.Function
+		if w.functions {
+			all, err := collect[functionFound](ctx, tx, ownFunctions)
+			if err != nil {
+				return fmt.Errorf("list capture functions: %w", err)
+			}
+			var own []functionFound
+			for _, f := range all {
+				if f.ID == w.id {
+					own = append(own, f)
+				}
+			}
+			is.Function = fingerprint{functionDigest(w.spec, w.rel, w.definition), madeOf(own, w.rel.OID)}
+		}
+	}
+	text, err = json.Marshal(is)
+	if err != nil {
+		return fmt.Errorf("write rowhook.trigger.captured: %w", err)
+	}
+	if _, err := tx.Exec(ctx, "update rowhook.trigger set captured = $2::text::jsonb where id = $1", w.id, string(text)); err != nil {
+		return fmt.Errorf("write rowhook.trigger.captured: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+package sqlschema_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+func TestWhatIsPlannedIsWhatIsDone(t *testing.T) {
+	t.Parallel()
+	for name, migrate := range map[string]int32{"current schema": 0, "older schema": sqlschema.OldestSchema} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatched(t, "create table a (id int primary key); create table b (id int primary key)", all("moves", "a"), all("goes", "b"), all("stays", "b"))
+			if migrate != 0 {
+				require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, migrate, quiet()))
+			}
+			specs := []sqlschema.Spec{all("moves", "b"), all("stays", "b"), all("new", "a")}
+			specs[1].Payload.Columns = []string{"id"}
+			var printed string
+			applier := sqlschema.Applier{Migrator: &sqlschema.Migrator{}, Planned: func(p *sqlschema.Plan) error {
+				printed = p.String()
+				return nil
+			}}
+			plan, err := applier.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+			require.NoError(t, err)
+			require.NotEmpty(t, printed)
+			require.Equal(t, printed, plan.String())
+			again, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+			require.NoError(t, err)
+			require.Empty(t, again.Changes())
+		})
+	}
+}
+
+func TestAPlanThatIsRefusedChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table a (id int primary key)", all("one", "a"))
+	specs := []sqlschema.Spec{all("two", "a")}
+	before, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+	require.NoError(t, err)
+	no := errors.New("no")
+	_, err = sqlschema.Applier{Planned: func(*sqlschema.Plan) error { return no }}.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+	require.ErrorIs(t, err, no)
+	after, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+	require.NoError(t, err)
+	require.Equal(t, before.String(), after.String())
+}

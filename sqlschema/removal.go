@@ -1,0 +1,58 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// writeSetting writes a row of rowhook.setting.
+func writeSetting(name string, value []byte) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+insert into rowhook.setting (name, value) values ($1, $2::text::jsonb)
+on conflict (name) do update set value = excluded.value`, name, string(value))
+		if err != nil {
+			return fmt.Errorf("write the setting %s: %w", name, err)
+		}
+		return nil
+	}
+}
+
+// dropCapture takes a capture trigger off its table.
+func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("drop trigger if exists %s on %s", quoteName(c.Name), c.Table)); err != nil {
+			return fmt.Errorf("drop %s: %w", c.Name, err)
+		}
+		return nil
+	}
+}
+
+// dropFunction drops a function of a trigger's own, and the view through which it writes.
+func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "drop function if exists "+f.Signature); err != nil {
+			return fmt.Errorf("drop %s: %w", f.Signature, err)
+		}
+		if f.Argument != 0 {
+			return nil
+		}
+		if _, err := tx.Exec(ctx, "drop view if exists "+inboxName(f.ID)); err != nil {
+			return fmt.Errorf("drop %s: %w", inboxName(f.ID), err)
+		}
+		return nil
+	}
+}
+
+// markRemoved keeps the row of a trigger that is gone, for the events that refer to it.
+func markRemoved(id int32) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "update rowhook.trigger set removed_at = now(), captured = '{}' where id = $1 and removed_at is null", id)
+		if err != nil {
+			return fmt.Errorf("mark trigger %d as removed: %w", id, err)
+		}
+		return nil
+	}
+}
