@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -103,5 +104,25 @@ func withoutString(err error) error {
 	if i := strings.LastIndex(text, "`: "); i >= 0 {
 		text = text[i+len("`: "):]
 	}
+	if _, path, ok := strings.Cut(text, "failed to read service file: "); ok {
+		return unreadService(strings.TrimSuffix(path, ")"))
+	}
 	return errors.New(text)
+}
+
+// unreadService says what is wrong with a service file, where pgx names the file alone. libpq passes over lines of other services than the
+// one that it looks for; pgx does not.
+func unreadService(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the service file: %w", err)
+	}
+	for i, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == '[' && strings.HasSuffix(line, "]") || strings.Contains(line, "=") {
+			continue
+		}
+		return fmt.Errorf("line %d of the service file %s is neither NAME=VALUE nor [SERVICE] nor a comment, which begins with #: correct or remove it", i+1, path)
+	}
+	return fmt.Errorf("the service file %s can't be read", path)
 }

@@ -118,6 +118,23 @@ func TestWhatLibpqTakesIsUnderstoodOrRefusedByName(t *testing.T) {
 	}
 }
 
+func TestALineOfAServiceFileThatCanNotBeReadIsNamed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "services")
+	_, err := session.Parse("service=a servicefile=" + path)
+	require.ErrorContains(t, err, "no such file")
+	for _, line := range []string{"ldap://ldap.example/dc=x", "; password hunter2", "password hunter2"} {
+		require.NoError(t, os.WriteFile(path, []byte("# theirs\n[a]\nhost=db\n\n[b]\n"+line+"\n"), 0o600))
+		_, err := session.ParsePool("service=a servicefile=" + path)
+		if strings.Contains(line, "=") {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, "line 6 of the service file "+path)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
 func TestSettingsOfTLSAndAddressesAreHeededByEveryHost(t *testing.T) {
 	t.Parallel()
 	c, err := session.Parse("host=a.example,b.example hostaddr=10.0.0.1,10.0.0.2 dbname=x user=u sslmode=prefer ssl_min_protocol_version=TLSv1.3")
