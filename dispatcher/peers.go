@@ -77,22 +77,24 @@ func (p *peers) watch(ctx context.Context) {
 	}
 	p.db.schema.Store(w.Schema)
 	dead := p.signs.judge(w.Instances, p.self.id, time.Now(), p.pulse.lastBeat())
-	for _, i := range p.unreclaimed {
-		if !w.IsRegistered(i.ID) { // if it is, it lives or is found dead again
-			dead = append(dead, i)
+	if w.IsRegistered(p.self.id) {
+		for _, i := range p.unreclaimed {
+			if !w.IsRegistered(i.ID) { // if it is, it lives or is found dead again
+				dead = append(dead, i)
+			}
 		}
-	}
-	p.unreclaimed = nil
-	if len(dead) > 0 {
-		p.reclaim(ctx, dead)
+		p.unreclaimed = nil
+		if len(dead) > 0 {
+			p.reclaim(ctx, dead)
+		}
+	} else {
+		// It reclaims nothing: if it died before it inherits, nobody would find it dead.
+		p.pulse.registered.Store(false)
+		p.pulse.poke()
 	}
 	if w.Departures != p.departures {
 		p.departures = w.Departures
 		p.inbox.inherit()
-	}
-	if !w.IsRegistered(p.self.id) {
-		p.pulse.registered.Store(false)
-		p.pulse.poke()
 	}
 	generation, _ := p.configuration.get()
 	reload, listens := p.inbox.watched(&w, w.Generation != generation)

@@ -163,7 +163,9 @@ func (p *pulse) holdLock(ctx context.Context, conn *pgx.Conn) error {
 	}
 	known, err := p.say(ctx, conn, true)
 	if err == nil && !known {
-		err = p.enroll(ctx, conn, true)
+		if err = p.enroll(ctx, conn, true); err == nil {
+			p.inbox.inherit() // its claims found nothing meanwhile, and the session may break before it listens
+		}
 	}
 	return err
 }

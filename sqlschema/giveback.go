@@ -30,14 +30,13 @@ func Bury(ctx context.Context, db Queryer, dead []Instance) (buried []int32, eve
 	for n := range dead {
 		ids[n], seen[n] = dead[n].ID, dead[n].Seen
 	}
-	events, err = reclaim(ctx, db, ids, seen)
-	if err == nil { // only now, so that somebody else finds them dead if this one dies, too
-		var rows pgx.Rows
-		if rows, err = db.Query(ctx, forgetSQL, ids, seen); err == nil {
-			buried, err = pgx.CollectRows(rows, pgx.RowTo[int32])
-		}
+	if _, err = instancesBy(ctx, db, awaitClaimsSQL, ids, seen); err == nil {
+		events, err = reclaim(ctx, db, ids, seen)
 	}
-	if err == nil { // that waited for a claim that was still running
+	if err == nil { // only now, so that somebody else finds them dead if this one dies, too
+		buried, err = instancesBy(ctx, db, forgetSQL, ids, seen)
+	}
+	if err == nil { // one that was taken for dead by mistake may have claimed meanwhile
 		var late int
 		late, err = reclaim(ctx, db, ids, seen)
 		events += late
@@ -48,9 +47,26 @@ func Bury(ctx context.Context, db Queryer, dead []Instance) (buried []int32, eve
 	return buried, events, nil
 }
 
-const forgetSQL = `
+const (
+	// A claim holds a lock on its instance's row until it ends. Claims of a dead instance may still run
+	// in the server: once this lock was granted, they have ended and the next statement sees what they took.
+	awaitClaimsSQL = `
+select i.id from rowhook.instance i join unnest($1::integer[], $2::bigint[]) as d(id, seen) on i.id = d.id
+ where d.seen in (` + seenAtUs + `, -1) for update of i`
+
+	forgetSQL = `
 delete from rowhook.instance i using unnest($1::integer[], $2::bigint[]) as d(id, seen)
  where i.id = d.id and d.seen in (` + seenAtUs + `, -1) returning i.id`
+)
+
+// instancesBy runs a statement on instances as they were seen, and returns the ids that it returns.
+func instancesBy(ctx context.Context, db Queryer, sql string, ids []int32, seen []int64) ([]int32, error) {
+	rows, err := db.Query(ctx, sql, ids, seen)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int32])
+}
 
 func reclaim(ctx context.Context, db Queryer, dead []int32, seen []int64) (back int, err error) {
 	triggers, err := triggersOfQueue(ctx, db)
