@@ -11,16 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/torture/proxy"
+	"github.com/rowhook/rowhook/internal/faultproxy"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // through returns a proxy to the database of a URL, and the URL that leads through it.
-func through(t *testing.T, text string) (*proxy.Proxy, string) {
+func through(t *testing.T, text string) (*faultproxy.Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(text)
 	require.NoError(t, err)
-	p, err := proxy.Listen(t.Context(), u.Host)
+	p, err := faultproxy.Listen(t.Context(), u.Host)
 	require.NoError(t, err)
 	t.Cleanup(p.Close)
 	u.Host = p.Addr()
@@ -48,7 +48,7 @@ func TestLosingTheListenPathIsNoDeath(t *testing.T) {
 				all = append(all, b.start(t, listeningThrough(link, fmt.Sprint("i", i))))
 			}
 			eventually(t, conn, n, "select count(*)::integer from rowhook.instance where listens")
-			path.Set(proxy.Refuse)
+			path.Set(faultproxy.Refuse)
 			path.Cut()
 			eventually(t, conn, n, "select count(*)::integer from rowhook.instance where not listens")
 			// Longer than anything that the others wait for.
@@ -74,7 +74,7 @@ func TestWhoCanNotListenLooksSoonHoweverLongThePollInterval(t *testing.T) {
 	path, link := through(t, b.URL())
 	r := b.start(t, func(c *dispatcher.Config) { c.ListenURL, c.PollInterval = link, time.Hour })
 	eventually(t, b.Conn(t), int64(sqlschema.Ringing), "select coalesce(pg_sequence_last_value('rowhook.doorbell'), 0)")
-	path.Set(proxy.Refuse)
+	path.Set(faultproxy.Refuse)
 	path.Cut()
 	require.Eventually(t, func() bool { return !r.Stats().Listens }, patience, 10*time.Millisecond)
 	for n := 1; n <= 3; n++ {
@@ -96,7 +96,7 @@ func TestEventsInFlightAreSentOnceWhateverBecomesOfTheListeningSession(t *testin
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 20)")
 	b.receiver.await(t, "orders", 20)
 	for range 4 {
-		path.Set(proxy.Refuse)
+		path.Set(faultproxy.Refuse)
 		path.Cut()
 		require.Never(t, func() bool { return len(b.receiver.on("orders")) > 20 }, 5*time.Second, 50*time.Millisecond)
 		path.Heal()
@@ -116,7 +116,7 @@ func TestWhoWasTakenForDeadRegistersAgainWithWhatIsTrue(t *testing.T) {
 	r := b.start(t, listeningThrough(link, "a"))
 	for _, listens := range []bool{true, false} {
 		if !listens {
-			path.Set(proxy.Refuse)
+			path.Set(faultproxy.Refuse)
 			path.Cut()
 			require.Eventually(t, func() bool { return !r.Stats().Listens }, patience, 10*time.Millisecond)
 		}

@@ -17,14 +17,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/hooktest"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-const patience = hooktest.Patience
+const patience = dispatchtest.Patience
 
 // fixture is a database, a receiver and dispatchers between them.
 type fixture struct {
@@ -42,7 +42,7 @@ func (b *fixture) watch(t *testing.T, name string, change ...func(*sqlschema.Spe
 }
 
 func (b *fixture) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
-	return hooktest.Spec(name, b.receiver.URL, change...)
+	return dispatchtest.Spec(name, b.receiver.URL, change...)
 }
 
 // apply adds triggers to those that are there.
@@ -71,7 +71,7 @@ func hasName(specs []sqlschema.Spec, name string) bool {
 
 // running is a dispatcher and its log.
 type running struct {
-	*hooktest.Running
+	*dispatchtest.Running
 	log *logs
 }
 
@@ -83,7 +83,7 @@ func (b *fixture) start(t *testing.T, change ...func(*dispatcher.Config)) *runni
 	for _, c := range change {
 		c(&cfg)
 	}
-	return &running{hooktest.Run(t, cfg), log}
+	return &running{dispatchtest.Run(t, cfg), log}
 }
 
 // logs keeps what a dispatcher logged.

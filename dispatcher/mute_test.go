@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/hooktest"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -136,7 +136,7 @@ func TestAQueueOfNotificationsThatAnotherProgramFillsFailsNoWriteAndNoApply(t *t
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil))
 	receiver := newReceiver(t)
 	spec := func(name string) sqlschema.Spec {
-		s := hooktest.Spec(name, receiver.URL)
+		s := dispatchtest.Spec(name, receiver.URL)
 		s.Table = "public.full_queue"
 		return s
 	}
@@ -147,7 +147,7 @@ func TestAQueueOfNotificationsThatAnotherProgramFillsFailsNoWriteAndNoApply(t *t
 	}
 	apply(spec("full_queue"))
 	log := &logs{t: t}
-	hooktest.Run(t, dispatcher.Config{DatabaseURL: server.URL("postgres"), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	dispatchtest.Run(t, dispatcher.Config{DatabaseURL: server.URL("postgres"), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
 
 	exec(stuck, "set application_name = 'stuck'; listen other_program")
 	exec(stuck, "begin; select 1")
@@ -198,7 +198,7 @@ func TestASessionOfOursThatListensKeepsNoQueueFull(t *testing.T) {
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil))
 	log := &logs{t: t}
 	for range 2 {
-		hooktest.Run(t, dispatcher.Config{DatabaseURL: server.URL("postgres"), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
+		dispatchtest.Run(t, dispatcher.Config{DatabaseURL: server.URL("postgres"), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	}
 	_, err = conn.Exec(t.Context(), "select pg_notify('other_program', repeat('x', 7000) || i) from generate_series(1, 200) as i")
 	require.ErrorContains(t, err, "too many notifications in the NOTIFY queue")

@@ -8,19 +8,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/faultproxy"
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/internal/torture/proxy"
 )
 
 func TestReadinessAsksTheWayThatDeliveriesTake(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	paths := map[string]*proxy.Proxy{}
+	paths := map[string]*faultproxy.Proxy{}
 	through := map[string]string{}
 	for _, name := range []string{"DATABASE_URL", "ROWHOOK_LISTEN_URL"} {
 		u, err := url.Parse(db.URL())
 		require.NoError(t, err)
-		p, err := proxy.Listen(t.Context(), u.Host)
+		p, err := faultproxy.Listen(t.Context(), u.Host)
 		require.NoError(t, err)
 		t.Cleanup(p.Close)
 		u.Host = p.Addr()
@@ -41,7 +41,7 @@ func TestReadinessAsksTheWayThatDeliveriesTake(t *testing.T) {
 		{"DATABASE_URL", "connected", "listening"},
 		{"ROWHOOK_LISTEN_URL", "listening", "connected"},
 	} {
-		paths[c.path].Set(proxy.Refuse)
+		paths[c.path].Set(faultproxy.Refuse)
 		paths[c.path].Cut()
 		require.Eventually(t, ok(c.fails, "false"), patience, 20*time.Millisecond, c.path)
 		require.True(t, ok(c.works, "true")(), "%s is away, and %s is none of its business", c.path, c.works)

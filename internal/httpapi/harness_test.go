@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/hooktest"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -32,7 +32,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-const patience = hooktest.Patience
+const patience = dispatchtest.Patience
 
 // desk is an interface to a database with two triggers, orders and manual.
 type desk struct {

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/hooktest"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-const patience = hooktest.Patience
+const patience = dispatchtest.Patience
 
 // stage is a dispatcher between a database and an endpoint, with metrics that are read at every look.
 type stage struct {
@@ -54,7 +54,7 @@ func newStage(t *testing.T, db *pgtest.DB) *stage {
 }
 
 func (s *stage) spec(name string) sqlschema.Spec {
-	return hooktest.Spec(name, s.endpoint.URL, func(spec *sqlschema.Spec) {
+	return dispatchtest.Spec(name, s.endpoint.URL, func(spec *sqlschema.Spec) {
 		spec.On = sqlschema.On{Insert: true}
 		spec.Webhook.Timeout = sqlschema.Duration(5 * time.Second)
 		spec.Retry.Limit, spec.Retry.Interval = 3, sqlschema.Duration(50*time.Millisecond)
@@ -63,12 +63,12 @@ func (s *stage) spec(name string) sqlschema.Spec {
 
 func (s *stage) apply(t *testing.T, specs ...sqlschema.Spec) {
 	t.Helper()
-	hooktest.Apply(t, s.DB, specs...)
+	dispatchtest.Apply(t, s.DB, specs...)
 }
 
 func (s *stage) run(t *testing.T) {
 	t.Helper()
-	r := hooktest.Run(t, dispatcher.Config{DatabaseURL: s.URL(), Version: "v1", Observers: []dispatcher.Observer{s.metrics.Observer()}})
+	r := dispatchtest.Run(t, dispatcher.Config{DatabaseURL: s.URL(), Version: "v1", Observers: []dispatcher.Observer{s.metrics.Observer()}})
 	s.Dispatcher = r.Dispatcher
 	s.metrics.Watch(r.Stats)
 }

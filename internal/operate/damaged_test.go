@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rowhook/rowhook/internal/hooktest"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/session"
@@ -32,7 +32,7 @@ func newDeskIn(t *testing.T, encoding string, names ...string) *desk {
 		d.do(t, "create table "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
 		specs = append(specs, d.spec(name))
 	}
-	hooktest.Apply(t, d.DB, specs...)
+	dispatchtest.Apply(t, d.DB, specs...)
 	return d
 }
 

@@ -14,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/hooktest"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-const patience = hooktest.Patience
+const patience = dispatchtest.Patience
 
 // desk is a database with triggers, and an operator's connection to it.
 type desk struct {
@@ -45,12 +45,12 @@ func newDesk(t *testing.T, names ...string) *desk {
 }
 
 func (d *desk) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
-	return hooktest.Spec(name, d.receiver.URL, change...)
+	return dispatchtest.Spec(name, d.receiver.URL, change...)
 }
 
 func (d *desk) apply(t *testing.T, specs ...sqlschema.Spec) {
 	t.Helper()
-	hooktest.Apply(t, d.DB, specs...)
+	dispatchtest.Apply(t, d.DB, specs...)
 }
 
 func (d *desk) do(t *testing.T, sql string, args ...any) {
@@ -108,7 +108,7 @@ func (d *desk) run(t *testing.T, change ...func(*dispatcher.Config)) {
 	for _, c := range change {
 		c(&cfg)
 	}
-	hooktest.Run(t, cfg)
+	dispatchtest.Run(t, cfg)
 }
 
 // until waits for a condition.

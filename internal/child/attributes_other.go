@@ -1,8 +1,0 @@
-//go:build !linux
-
-package child
-
-import "syscall"
-
-// Attributes are the usual ones where the kernel can't end a child together with this process.
-func Attributes() *syscall.SysProcAttr { return nil }

@@ -1,0 +1,80 @@
+// Package dispatchtest runs dispatchers in tests, between a database of [pgtest] and an endpoint.
+package dispatchtest
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// Patience is how long a test waits for what must come. It is long because the machine may be busy.
+const Patience = 60 * time.Second
+
+// Spec is a trigger for every change of the table public.NAME, that posts to baseURL/NAME.
+func Spec(name, baseURL string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
+	s := sqlschema.DefaultSpec()
+	s.Name, s.Table, s.Webhook.URL = name, "public."+name, baseURL+"/"+name
+	s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true}, Delete: true, Manual: true}
+	s.Webhook.Timeout = sqlschema.Duration(10 * time.Second)
+	for _, c := range change {
+		c(&s)
+	}
+	return s
+}
+
+// Apply applies these triggers and no others.
+func Apply(t testing.TB, db *pgtest.DB, specs ...sqlschema.Spec) {
+	t.Helper()
+	_, err := sqlschema.Apply(t.Context(), db.Conn(t), specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+}
+
+// Running is a dispatcher that runs until it is stopped or the test ends.
+type Running struct {
+	*dispatcher.Dispatcher
+	Cancel context.CancelFunc // as SIGTERM does
+	Done   chan struct{}      // closed when it has ended
+	Err    error              // how, once it has
+}
+
+// Run starts a dispatcher and waits until it is ready.
+func Run(t testing.TB, cfg dispatcher.Config) *Running {
+	t.Helper()
+	d, err := dispatcher.New(cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Running{Dispatcher: d, Cancel: cancel, Done: make(chan struct{})}
+	go func() { defer close(r.Done); r.Err = d.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		d.Abort()
+		<-r.Done
+	})
+	select {
+	case <-d.Ready():
+	case <-r.Done:
+		require.FailNow(t, "the dispatcher ended", "%v", r.Err)
+	case <-time.After(Patience):
+		require.FailNow(t, "the dispatcher does not get ready")
+	}
+	return r
+}
+
+// Stop ends the dispatcher as SIGTERM does, and waits for it.
+func (r *Running) Stop(t testing.TB) {
+	t.Helper()
+	r.Cancel()
+	select {
+	case <-r.Done:
+		require.NoError(t, r.Err)
+	case <-time.After(Patience):
+		require.FailNow(t, "the dispatcher does not stop")
+	}
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/lab/bench/receiver"
+	"github.com/rowhook/rowhook/lab/internal/process"
+)
+
+// drain is a measurement in which many events become due at one commit and are delivered as fast as it goes.
+type drain struct {
+	build       build
+	events      int
+	concurrency int
+	dispatchers int                                    // 0: 1
+	delay       time.Duration                          // of the receiver
+	hold        bool                                   // a transaction with an xid and a snapshot stays open meanwhile
+	db          *database                              // nil: a new one
+	fill        func(context.Context, pgx.Tx) error    // inserts the rows; nil: events rows of about 200 bytes
+	table       func(context.Context, *database) error // makes the table public.orders; nil: the usual one
+}
+
+// drainLimit bounds a drain, whatever goes wrong.
+const drainLimit = 3 * time.Minute
+
+// prepare makes the database, unless there is one.
+func (l *lab) prepare(ctx context.Context, r *drain) (*database, func(), error) {
+	if r.db != nil {
+		return r.db, func() {}, nil
+	}
+	db, err := l.newDatabase(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	path := receiver.Path(r.delay)
+	if r.table != nil {
+		err = r.table(ctx, db)
+	} else {
+		err = db.exec(ctx, createTable("public.orders"))
+	}
+	if err == nil {
+		err = db.apply(ctx, r.build, hook{"orders", "orders", path})
+	}
+	if err != nil {
+		db.drop()
+		return nil, nil, err
+	}
+	return db, db.drop, nil
+}
+
+// drain measures one. Values: rate (events/s until all were settled), received (events/s until the last arrived), bytes (of bodies per
+// second until the last arrived), and what it cost. Series: tenths, the rate of each tenth by arrival.
+func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
+	s := newSample()
+	db, done, err := l.prepare(ctx, &r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := db.exec(ctx, "checkpoint"); err != nil {
+		return nil, err
+	}
+	dispatchers, stop, err := db.dispatchAll(ctx, r.build, max(r.dispatchers, 1), r.concurrency)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	if err := l.receiver.Reset(ctx, r.events); err != nil {
+		return nil, err
+	}
+	if r.hold {
+		release, err := db.holdTransaction(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	tx, err := db.conn.Begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	if r.fill != nil {
+		err = r.fill(ctx, tx)
+	} else {
+		_, err = tx.Exec(ctx, insertRows("public.orders", r.events))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("insert rows: %w", err)
+	}
+	m, err := db.startMeter(ctx, dispatchers...)
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	start := time.Now()
+	got, err := l.receiver.Await(ctx, r.events, drainLimit)
+	if err != nil {
+		return nil, err
+	}
+	count(s, r.events, got)
+	settled, err := db.settled(ctx, 30*time.Second)
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, dispatchers[0].Log())
+	}
+	if err := m.pause(ctx); err != nil {
+		return nil, err
+	}
+	stamps, err := l.receiver.Stamps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	summarize(s, &r, start, settled, stamps[1:], got)
+	if err := db.exec(ctx, "truncate public.orders"); err != nil {
+		return nil, err
+	}
+	return s, m.finish(ctx, s, r.events)
+}
+
+// count notes what was lost and what came twice.
+func count(s *sample, events int, got receiver.Stats) {
+	s.set("lost", float64(int64(events)-got.Distinct))
+	s.set("duplicates", float64(got.Duplicates))
+}
+
+func summarize(s *sample, r *drain, start, settled time.Time, stamps []int64, got receiver.Stats) {
+	last := start
+	for _, stamp := range stamps {
+		if t := time.Unix(0, stamp); t.After(last) {
+			last = t
+		}
+	}
+	last = last.Add(r.delay) // the stamp is of the request, and its slot is taken until the answer
+	s.set("rate", float64(r.events)/settled.Sub(start).Seconds())
+	s.set("received", float64(got.Distinct)/last.Sub(start).Seconds())
+	s.set("bytes", float64(got.Bytes)/last.Sub(start).Seconds())
+	if t := tenths(stamps); t != nil {
+		s.Series["tenths"] = t
+		s.set("last_tenth", t[9]/t[0])
+	}
+}
+
+// dispatchAll starts several dispatchers; stop ends those that still run.
+func (d *database) dispatchAll(ctx context.Context, b build, n, concurrency int) (all []*process.Process, stop func(), err error) {
+	stop = func() {
+		for _, c := range all {
+			_ = c.Stop(stopPatience)
+		}
+	}
+	for range n {
+		c, err := d.dispatch(ctx, b, concurrency)
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		all = append(all, c)
+	}
+	return all, stop, nil
+}
+
+// holdTransaction opens a transaction with an xid and a snapshot, as a report or a forgotten session would.
+func (d *database) holdTransaction(ctx context.Context) (release func(), err error) {
+	conn, err := pgx.Connect(ctx, d.url)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	release = func() { _ = conn.Close(context.WithoutCancel(ctx)) }
+	if _, err = conn.Exec(ctx, "begin isolation level repeatable read; select pg_current_xact_id()"); err != nil {
+		release()
+		return nil, fmt.Errorf("hold a transaction open: %w", err)
+	}
+	return release, nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/lab/bench/receiver"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// floor is what the HTTP client does without a database.
+type floor struct {
+	rate  float64 // events/s
+	bytes float64 // of bodies per second
+	cpu   float64 // seconds of client and receiver for 1,000 events
+}
+
+// posts are what a floor is measured with.
+type posts struct {
+	events int
+	note   string        // what the row holds instead of the usual columns, or nothing
+	delay  time.Duration // of the receiver
+}
+
+// httpFloor posts events with the dispatcher's own client, 100 at once, without a database.
+func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
+	const concurrency = 100
+	events := p.events
+	spec := sqlschema.DefaultSpec()
+	spec.Webhook.URL = l.receiverURL + receiver.Path(p.delay)
+	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	if err != nil {
+		return f, err
+	}
+	client := webhook.NewClient(webhook.ClientConfig{Version: "bench", Concurrency: concurrency})
+	defer client.Close()
+	if err := l.receiver.Reset(ctx, events); err != nil {
+		return f, err
+	}
+	used := processCPU(os.Getpid(), l.receiverPID)
+	var next, failed atomic.Int64
+	var all sync.WaitGroup
+	start := time.Now()
+	for range concurrency {
+		all.Go(func() {
+			e := webhook.Event{Schema: "public", Table: "orders", Trigger: "orders", Op: 'I', MaxRetries: 5}
+			for seq := next.Add(1); seq <= int64(events); seq = next.Add(1) {
+				e.CreatedAt = time.Now()
+				binary.BigEndian.PutUint64(e.ID[:], uint64(seq))
+				e.New = appendRow(e.New[:0], seq, p.note)
+				if r := client.Send(ctx, endpoint, &e, nil); !r.Delivered() {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(start).Seconds()
+	f.cpu = (processCPU(os.Getpid(), l.receiverPID) - used) / float64(events) * 1000
+	got, err := l.receiver.Stats(ctx)
+	if err == nil && (failed.Load() > 0 || got.Distinct != int64(events)) {
+		err = fmt.Errorf("measure the HTTP floor: %d of %d posts failed, %d arrived", failed.Load(), events, got.Distinct)
+	}
+	f.rate, f.bytes = float64(events)/took, float64(got.Bytes)/took
+	return f, err
+}
+
+// appendRow appends a row of the benchmark as the capture trigger makes it.
+func appendRow(dst []byte, seq int64, note string) []byte {
+	if note != "" {
+		return fmt.Appendf(dst, `{"seq":%d,"note":"%s"}`, seq, note)
+	}
+	return fmt.Appendf(dst, `{"seq":%d,"customer":4711,"status":"placed","amount":129.95,"currency":"EUR",`+
+		`"placed_at":"2026-11-23T09:41:00+00:00","address":"12 Harbour Street, 24103 Kiel",`+
+		`"note":"Please ring twice and leave it with the neighbours if nobody opens the door"}`, seq)
+}
+
+// randomText has no repetitions that compression could use.
+func randomText(n int) string {
+	var b strings.Builder
+	for b.Len() < n {
+		b.WriteString(rand.Text())
+	}
+	return b.String()[:n]
+}
+
+// notifyFloor returns how long a NOTIFY takes from when its statement is sent, commit included, until a listening session has it: p50 and p99 in
+// milliseconds. From its commit on it would be about nothing: the listener often has it before the sender has its answer.
+func (l *lab) notifyFloor(ctx context.Context, loops int) (p50, p99 float64, err error) {
+	db, err := l.newDatabase(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer db.drop()
+	hearing, err := pgx.Connect(ctx, db.url)
+	if err != nil {
+		return 0, 0, fmt.Errorf("connect: %w", err)
+	}
+	defer hearing.Close(context.WithoutCancel(ctx))
+	if _, err := hearing.Exec(ctx, "listen floor"); err != nil {
+		return 0, 0, fmt.Errorf("listen: %w", err)
+	}
+	heard := make(chan time.Time, 1)
+	failed := make(chan error, 1)
+	go func() {
+		for range loops {
+			if _, err := hearing.WaitForNotification(ctx); err != nil {
+				failed <- err
+				return
+			}
+			heard <- time.Now()
+		}
+	}()
+	took := make([]float64, 0, loops)
+	for range loops {
+		sent := time.Now()
+		if err := db.exec(ctx, "select pg_notify('floor', '1')"); err != nil {
+			return 0, 0, err
+		}
+		select {
+		case at := <-heard:
+			took = append(took, at.Sub(sent).Seconds()*1000)
+		case err := <-failed:
+			return 0, 0, fmt.Errorf("wait for a notification: %w", err)
+		}
+		nap(time.Millisecond)
+	}
+	slices.Sort(took)
+	return percentile(took, 0.5), percentile(took, 0.99), nil
+}

@@ -1,0 +1,201 @@
+// Package process runs rowhook and other programs as children of a benchmark or test, reads their logs, and asks the kernel what they use.
+package process
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Process is a started program whose standard error is JSON log lines.
+type Process struct {
+	name  string
+	cmd   *exec.Cmd
+	ready chan struct{}
+	done  chan struct{}
+	err   error // how it ended; set before done is closed
+
+	mu    sync.Mutex
+	tail  []string // its last log lines
+	bad   int      // log lines of warnings and errors
+	worst []string // the first of those
+}
+
+// Command says what to start.
+type Command struct {
+	Name string // in messages
+	Path string
+	Args []string
+	Env  []string  // beside what every program needs
+	Log  io.Writer // a copy of the log; optional
+}
+
+const (
+	tailLines  = 20 // log lines that are kept to explain a failure
+	worstLines = 3  // warnings and errors that are kept
+)
+
+// expectedWarning begins what a dispatcher says of a backlog, of which benchmarks and tests make many.
+const expectedWarning = "falling behind"
+
+// environment is what every program needs, and what this one is given.
+func (c *Command) environment() (all []string) {
+	for _, v := range []string{"PATH", "HOME", "TMPDIR", "GOGC", "GOMEMLIMIT", "GODEBUG"} {
+		if value, ok := os.LookupEnv(v); ok {
+			all = append(all, v+"="+value)
+		}
+	}
+	return append(all, c.Env...)
+}
+
+// Output runs a program to its end, in the same environment as Start does, and returns all that it said. An error ends with that, too.
+func Output(ctx context.Context, c Command) (string, error) {
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Env = c.environment()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", c.Name, strings.Join(c.Args, " "), err, out)
+	}
+	return string(out), err
+}
+
+// Start starts a program with only the given variables and those that programs need.
+func Start(c Command) (*Process, error) {
+	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx // Stop ends it
+	cmd.Env = c.environment()
+	cmd.SysProcAttr = Attributes()
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	}
+	child := &Process{name: c.Name, cmd: cmd, ready: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		child.read(out, c.Log)
+		child.err = cmd.Wait()
+		close(child.done)
+	}()
+	return child, nil
+}
+
+// read takes in the log.
+func (c *Process) read(out io.Reader, log io.Writer) {
+	in := bufio.NewScanner(out)
+	in.Buffer(nil, 1<<20)
+	isReady := false
+	for in.Scan() {
+		line := in.Text()
+		if log != nil {
+			_, _ = io.WriteString(log, line+"\n") // a copy for people
+		}
+		var entry struct{ Level, Msg string }
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "ready" && !isReady {
+			isReady = true
+			close(c.ready)
+		}
+		c.mu.Lock()
+		if entry.Level == "ERROR" || entry.Level == "WARN" && !strings.HasPrefix(entry.Msg, expectedWarning) {
+			if c.bad++; len(c.worst) < worstLines {
+				c.worst = append(c.worst, line)
+			}
+		}
+		if len(c.tail) == tailLines {
+			c.tail = c.tail[1:]
+		}
+		c.tail = append(c.tail, line)
+		c.mu.Unlock()
+	}
+	_, _ = io.Copy(io.Discard, out)
+}
+
+// PID is its process id.
+func (c *Process) PID() int { return c.cmd.Process.Pid }
+
+// Ready is closed at the log line "ready".
+func (c *Process) Ready() <-chan struct{} { return c.ready }
+
+// Done is closed when it has ended.
+func (c *Process) Done() <-chan struct{} { return c.done }
+
+// Err says how it ended, once Done is closed; nil: with exit code 0.
+func (c *Process) Err() error { return c.err }
+
+// Signal sends it a signal. That it has ended is no error.
+func (c *Process) Signal(s os.Signal) error {
+	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// Log returns the last log lines, indented, to end a message with.
+func (c *Process) Log() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.tail) == 0 {
+		return " (it logged nothing)"
+	}
+	return "; its log ends with:\n  " + strings.Join(c.tail, "\n  ")
+}
+
+// Complaints returns how many warnings and errors it logged, backlogs left out, and the first of them.
+func (c *Process) Complaints() (n int, first []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bad, append([]string(nil), c.worst...)
+}
+
+// WaitReady waits for the log line "ready".
+func (c *Process) WaitReady(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	select {
+	case <-c.ready:
+		return nil
+	case <-c.done:
+		return fmt.Errorf("%s ended before it was ready: %w%s", c.name, OrExited(c.err), c.Log())
+	case <-ctx.Done():
+		return fmt.Errorf("%s was not ready within %s%s", c.name, within, c.Log())
+	}
+}
+
+var errExited = errors.New("exit status 0")
+
+// OrExited is the error with which a program ended too early, which may have been none.
+func OrExited(err error) error {
+	if err == nil {
+		return errExited
+	}
+	return err
+}
+
+// Stop ends the child: by SIGTERM, and if that takes longer than patience by SIGKILL, which is an error.
+func (c *Process) Stop(patience time.Duration) error {
+	_ = c.Signal(syscall.SIGTERM) // it may have ended
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return nil
+	case <-timer.C:
+		c.Kill()
+		return fmt.Errorf("%s did not stop within %s and was killed%s", c.name, patience, c.Log())
+	}
+}
+
+// Kill ends it by SIGKILL and waits for its end.
+func (c *Process) Kill() {
+	_ = c.cmd.Process.Kill() // it may have ended
+	<-c.done
+}

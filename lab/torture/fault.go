@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/faultproxy"
+	"github.com/rowhook/rowhook/internal/localpg"
+)
+
+// strike carries out the schedule and returns when the last fault is over.
+func (l *lab) strike(ctx context.Context, faults []*fault) {
+	began := time.Now()
+	var striking sync.WaitGroup
+	for _, f := range faults {
+		wait(ctx, f.At-time.Since(began))
+		if ctx.Err() != nil {
+			break
+		}
+		striking.Go(func() {
+			f.Began = time.Now()
+			err := l.commit(ctx, f)
+			f.Ended = time.Now()
+			if err != nil {
+				f.Error = err.Error()
+			}
+			if l.opt.verbose {
+				l.logf("%s, slot %d, %.1f s %s", f.Kind, f.Slot, f.Ended.Sub(f.Began).Seconds(), f.Error)
+			}
+		})
+	}
+	striking.Wait()
+}
+
+// heal ends whatever a fault may have left.
+func (l *lab) heal(ctx context.Context) error {
+	for _, s := range l.slots {
+		for _, p := range s.proxies() {
+			p.Heal()
+		}
+		if c := s.running(); c != nil {
+			_ = c.Signal(goOn) // it may have ended
+		}
+		s.release()
+	}
+	for _, t := range append(triggers(), extra) {
+		l.receiver.setMood(t, mood{})
+	}
+	if l.volume != nil {
+		if err := l.volume.Free(); err != nil {
+			return err
+		}
+	}
+	if err := l.revive(ctx); err != nil {
+		return err
+	}
+	if err := l.mendHistory(ctx); err != nil {
+		return err
+	}
+	_, err := l.admin.Exec(ctx, "alter role "+role+" connection limit -1")
+	return err
+}
+
+// commit does one fault, from its beginning to its end.
+func (l *lab) commit(ctx context.Context, f *fault) error {
+	switch f.Kind {
+	case faultKill, faultTerm, faultPause, faultOverdue, faultZombie:
+		return l.hurt(ctx, l.slots[f.Slot], f)
+	case faultCrash:
+		l.serverMu.Lock()
+		defer l.serverMu.Unlock()
+		return l.server.Restart(ctx, localpg.Immediate)
+	case faultTerminate:
+		return l.terminate(ctx, l.slots[f.Slot], !f.Hard)
+	case faultLong:
+		return l.openLong(ctx, f)
+	case faultApply:
+		return l.apply(ctx, f.Variant)
+	case faultConnections:
+		return l.limitConnections(ctx, f)
+	case faultLock:
+		return l.lock(ctx, f)
+	case faultDisk:
+		return l.fillDisk(ctx, f)
+	case faultHistory:
+		return l.spoilHistory(ctx, f)
+	case listenLost, listenAllLost, listenStrand, listenStall:
+		l.deafen(ctx, f)
+		return nil
+	case databaseCut, databaseReset, databaseStall, databaseAbandon, databaseSlow, databaseStrand:
+		disturb(ctx, l.slots[f.Slot].database, f)
+		return nil
+	case webhookCut, webhookReset, webhookStall, webhookAbandon, webhookSlow, webhookRefuse:
+		disturb(ctx, l.slots[f.Slot].webhooks, f)
+		return nil
+	}
+	l.receiver.setMood(f.Trigger, mood{kind: f.Kind, share: f.Share, step: time.Duration(f.Step) * time.Second})
+	wait(ctx, f.For)
+	l.receiver.setMood(f.Trigger, mood{})
+	return nil
+}
+
+func disturb(ctx context.Context, p *faultproxy.Proxy, f *fault) {
+	switch f.Kind {
+	case databaseCut, webhookCut:
+		p.Cut()
+		return
+	case databaseReset, webhookReset:
+		p.Reset()
+		return
+	case databaseStall, webhookStall, listenStall:
+		p.Set(faultproxy.Stall)
+	case databaseStrand, listenStrand:
+		p.Strand()
+	case databaseAbandon, webhookAbandon:
+		p.Abandon()
+	case databaseSlow, webhookSlow:
+		p.Set(faultproxy.Slow)
+	case webhookRefuse:
+		p.Set(faultproxy.Refuse)
+		p.Cut() // else those that are open would serve
+	}
+	wait(ctx, f.For)
+	p.Heal()
+}
+
+// hurt does what is done to a process.
+func (l *lab) hurt(ctx context.Context, s *slot, f *fault) error {
+	switch f.Kind {
+	case faultKill:
+		defer s.release()
+		if c := s.take(); c != nil {
+			c.Kill()
+		}
+		wait(ctx, f.For)
+		return nil
+	case faultTerm:
+		defer s.release()
+		err := s.stop(f.Hard)
+		wait(ctx, f.For)
+		return err
+	}
+	c := s.running()
+	if c == nil {
+		return nil
+	}
+	if err := c.Signal(standStill); err != nil {
+		return err
+	}
+	defer func() { _ = c.Signal(goOn) }() // it may have been killed
+	var err error
+	if f.Kind == faultZombie {
+		err = l.terminate(ctx, s, false)
+	}
+	wait(ctx, f.For)
+	return err
+}
+
+// terminate ends the server's sessions of a dispatcher, those that listen maybe left out.
+func (l *lab) terminate(ctx context.Context, s *slot, spare bool) error {
+	_, err := l.admin.Exec(ctx, `
+select pg_terminate_backend(pid) from pg_stat_activity
+ where application_name = 'rowhook ' || $1 and (not $2 or query not ilike 'listen%')`, s.name(), spare)
+	if err != nil {
+		return fmt.Errorf("terminate backends: %w", err)
+	}
+	return nil
+}
+
+// openLong keeps a transaction with an id and a snapshot open.
+func (l *lab) openLong(ctx context.Context, f *fault) error {
+	err := pgx.BeginTxFunc(ctx, l.admin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+		var xid string
+		if err := tx.QueryRow(ctx, "select pg_current_xact_id()::text from ledger limit 1").Scan(&xid); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		wait(ctx, f.For)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("hold a transaction: %w", err)
+	}
+	return nil
+}
+
+// limitConnections lets the role have fewer sessions than it needs, and ends those that it has.
+func (l *lab) limitConnections(ctx context.Context, f *fault) error {
+	_, err := l.admin.Exec(ctx, fmt.Sprintf("alter role %s connection limit %d", role, 1+len(l.slots)))
+	if err == nil {
+		_, err = l.admin.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
+	}
+	wait(ctx, f.For)
+	_, back := l.admin.Exec(ctx, "alter role "+role+" connection limit -1")
+	if err := errors.Join(err, back); err != nil {
+		return fmt.Errorf("limit connections: %w", err)
+	}
+	return nil
+}
+
+// lock keeps a table of the queue from everyone.
+func (l *lab) lock(ctx context.Context, f *fault) error {
+	err := pgx.BeginFunc(ctx, l.admin, func(tx pgx.Tx) error {
+		for _, sql := range []string{"set local lock_timeout = '3s'", "lock table rowhook." + f.Table + " in access exclusive mode"} {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		wait(ctx, f.For)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Table, err)
+	}
+	return nil
+}
+
+// fillDisk leaves the server no room. It may survive that or not.
+func (l *lab) fillDisk(ctx context.Context, f *fault) error {
+	l.serverMu.Lock()
+	defer l.serverMu.Unlock()
+	err := l.volume.Fill()
+	wait(ctx, f.For)
+	if err := errors.Join(err, l.volume.Free()); err != nil {
+		return err
+	}
+	return l.revive(ctx)
+}
+
+// revive makes sure that the server answers.
+func (l *lab) revive(ctx context.Context) error {
+	for tries := 0; ; tries++ {
+		err := l.server.Start(ctx)
+		if err == nil {
+			err = l.answers(ctx)
+		}
+		if err == nil || ctx.Err() != nil || tries == 10 {
+			return err
+		}
+		wait(ctx, 300*time.Millisecond)
+	}
+}
+
+func (l *lab) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := l.admin.Exec(ctx, "select"); err != nil {
+		return fmt.Errorf("ask the server: %w", err)
+	}
+	return nil
+}

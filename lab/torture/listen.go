@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/faultproxy"
+)
+
+// deafen disturbs the paths by which dispatchers listen, of one or of all that have a path of their own. All else goes on as before.
+func (l *lab) deafen(ctx context.Context, f *fault) {
+	paths := l.listenPaths(f.Slot)
+	if f.Kind == listenStrand || f.Kind == listenStall {
+		for _, p := range paths {
+			disturb(ctx, p, f)
+		}
+		return
+	}
+	for end := time.Now().Add(f.For); time.Now().Before(end) && ctx.Err() == nil; {
+		lose(paths, f.Hard)
+		wait(ctx, min(f.Out, time.Until(end)))
+		for _, p := range paths {
+			p.Heal()
+		}
+		wait(ctx, min(f.Back, time.Until(end)))
+	}
+}
+
+// listenPaths are the proxies by which a dispatcher listens, or all of them.
+func (l *lab) listenPaths(slot int) []*faultproxy.Proxy {
+	var paths []*faultproxy.Proxy
+	for _, s := range l.slots {
+		if s.listens != nil && (slot == everyone || slot == s.number) {
+			paths = append(paths, s.listens)
+		}
+	}
+	return paths
+}
+
+// lose ends what goes through the paths, and lets nothing new through.
+func lose(paths []*faultproxy.Proxy, hard bool) {
+	for _, p := range paths {
+		p.Set(faultproxy.Refuse)
+		if hard {
+			p.Reset()
+		} else {
+			p.Cut()
+		}
+	}
+}
+
+// listing says whether a dispatcher was in rowhook.instance at a moment, and whether it said that it listens.
+type listing struct {
+	Slot    int
+	At      time.Time
+	Listed  bool
+	Listens bool
+}
+
+// census looks again and again who is in rowhook.instance.
+type census struct {
+	lab  *lab
+	stop context.CancelFunc
+	done chan struct{}
+	all  []listing
+}
+
+const (
+	censusEvery  = 200 * time.Millisecond
+	censusWithin = time.Second // a look that takes longer, as the table is locked, says nothing of that time
+)
+
+func (l *lab) startCensus(ctx context.Context) *census {
+	ctx, stop := context.WithCancel(ctx)
+	c := &census{lab: l, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		for ctx.Err() == nil {
+			wait(ctx, censusEvery)
+			now, err := l.listed(ctx)
+			if err == nil { // the server is away now and then
+				c.all = append(c.all, now...)
+			}
+		}
+	}()
+	return c
+}
+
+// finish ends the census and returns what it saw.
+func (c *census) finish() []listing {
+	c.stop()
+	<-c.done
+	return c.all
+}
+
+// listed looks once.
+func (l *lab) listed(ctx context.Context) ([]listing, error) {
+	ctx, cancel := context.WithTimeout(ctx, censusWithin)
+	defer cancel()
+	type row struct {
+		Name    string
+		Listens bool
+	}
+	// The row of one that was killed may still be there beside that of the one that was started in its place.
+	rows, err := collect[row](ctx, l, "select distinct on (name) name, listens from rowhook.instance order by name, id desc")
+	if err != nil {
+		return nil, err
+	}
+	at := time.Now()
+	var all []listing
+	for _, s := range l.slots {
+		here := listing{Slot: s.number, At: at}
+		if i := slices.IndexFunc(rows, func(r row) bool { return r.Name == s.name() }); i >= 0 {
+			here.Listed, here.Listens = true, rows[i].Listens
+		}
+		all = append(all, here)
+	}
+	return all, nil
+}
+
+// allListen waits until every dispatcher is in rowhook.instance and says that it listens. If that does not come, it says what is the matter.
+func (l *lab) allListen(ctx context.Context, within time.Duration) string {
+	for deadline := time.Now().Add(within); ; {
+		now, err := l.listed(ctx)
+		if err == nil && !slices.ContainsFunc(now, func(s listing) bool { return !s.Listens }) {
+			return ""
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return fmt.Sprintf("not every dispatcher listens after %s: %+v %v\n%s", within, now, err, l.diagnosis(ctx))
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
+}

@@ -1,0 +1,151 @@
+// Torture runs Rowhook against everything that can go wrong, and then counts.
+//
+// It starts a PostgreSQL, several dispatchers as processes of their own, receivers, and between them proxies that misbehave; writers
+// change watched tables and note in a ledger what they committed. Faults strike at random, as a seed decides. In the end every change
+// that was committed has to have arrived, none that was rolled back, and nothing twice without a fault to explain it. See docs/torture.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/rowhook/rowhook/lab/internal/process"
+)
+
+func main() { process.Main("torture", run) }
+
+// options are the command line.
+type options struct {
+	length    time.Duration
+	seed      uint64
+	instances int
+	writers   int
+	only      []string
+	listen    bool
+	poll      time.Duration
+	drain     time.Duration
+	broken    string
+	binary    string
+	pgBin     string
+	json      string
+	logs      string
+	soak      bool
+	memory    bool
+	verbose   bool
+	list      bool
+}
+
+// brokenDrain is how long is waited for what a broken program never delivers. It is above the short leases.
+const brokenDrain = 40 * time.Second
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var opt options
+	f := flag.NewFlagSet("torture", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	minutes, only := 0.0, ""
+	f.Float64Var(&minutes, "minutes", 1, "for how long faults strike")
+	f.Uint64Var(&opt.seed, "seed", 0, "what the faults and the writers' decisions are drawn from (default: one that is drawn and printed)")
+	f.IntVar(&opt.instances, "instances", 3, "dispatchers")
+	f.IntVar(&opt.writers, "writers", 3, "writers")
+	f.StringVar(&only, "only", "", "kinds of faults to use, separated by commas; see --list")
+	f.BoolVar(&opt.listen, "listen-faults", false, "lose the paths by which dispatchers listen most of the time; each dispatcher has one then")
+	f.DurationVar(&opt.poll, "poll-interval", time.Hour, "the dispatchers' poll interval; an hour: nothing may depend on it")
+	f.DurationVar(&opt.drain, "drain", 2*time.Minute, "how long it may take after the last fault until everything is delivered")
+	f.StringVar(&opt.broken, "broken", "", "build rowhook without a rule, and expect to see it fail: "+strings.Join(brokenNames(), ", "))
+	f.StringVar(&opt.binary, "binary", "", "rowhook program to torture (default: compiled from the tree)")
+	f.StringVar(&opt.pgBin, "pg-bin", "", "directory of the PostgreSQL programs (default: the newest installed)")
+	f.StringVar(&opt.json, "json", "", "write the results to this file")
+	f.StringVar(&opt.logs, "logs", "", "keep the dispatchers' logs in this directory")
+	f.BoolVar(&opt.verbose, "verbose", false, "tell of each fault")
+	f.BoolVar(&opt.soak, "soak", false, "only faults that processes survive, and see that what they use stays the same; for ten minutes or more")
+	f.BoolVar(&opt.memory, "memory", false, "measure the memory of a dispatcher with large events, with many that wait, and with an endless answer, and nothing else")
+	f.BoolVar(&opt.list, "list", false, "print the schedule of faults that the seed gives, and do nothing")
+	if err := f.Parse(args); err != nil {
+		return opt, err
+	}
+	if f.NArg() > 0 {
+		return opt, fmt.Errorf("unexpected argument %q; see --help", f.Arg(0))
+	}
+	if minutes <= 0 || opt.instances < 1 || opt.writers < 1 {
+		return opt, errors.New("--minutes, --instances and --writers must be above 0")
+	}
+	opt.length = time.Duration(minutes * float64(time.Minute))
+	if opt.seed == 0 {
+		opt.seed = uint64(time.Now().UnixNano()) % 1_000_000_000
+	}
+	for kind := range strings.SplitSeq(only, ",") {
+		if kind = strings.TrimSpace(kind); kind == "" {
+			continue
+		}
+		if _, ok := natures()[kind]; !ok {
+			return opt, fmt.Errorf("--only: there is no kind of fault %q; see --list", kind)
+		}
+		opt.only = append(opt.only, kind)
+	}
+	if opt.broken != "" {
+		opt.drain = min(opt.drain, brokenDrain)
+	}
+	if opt.broken != "" && mutations()[opt.broken].edits == nil {
+		return opt, fmt.Errorf("--broken %q: want one of %s", opt.broken, strings.Join(brokenNames(), ", "))
+	}
+	return opt, nil
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	opt, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	if opt.list {
+		for _, f := range opt.plan().schedule() {
+			fmt.Fprintf(stdout, "%7.1fs  %-32s slot %2d  for %4.1f s  %s\n", f.At.Seconds(), f.Kind, f.Slot, f.For.Seconds(), strings.TrimSpace(f.Way+" "+f.Table+f.Trigger))
+		}
+		return nil
+	}
+	if opt.memory {
+		return memory(ctx, opt, stdout, stderr)
+	}
+	more := ""
+	if opt.listen {
+		more = " --listen-faults"
+	}
+	fmt.Fprintf(stdout, "seed %d: scripts/torture --minutes %g --seed %d --instances %d --writers %d%s repeats this run\n",
+		opt.seed, opt.length.Minutes(), opt.seed, opt.instances, opt.writers, more)
+	r, err := torture(ctx, opt, stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(stdout, r.text())
+	if opt.json != "" {
+		if err := r.write(opt.json); err != nil {
+			return err
+		}
+	}
+	return r.outcome(opt.broken)
+}
+
+// plan is the schedule that these options ask for.
+func (opt *options) plan() plan {
+	p := plan{seed: opt.seed, length: opt.length, slots: opt.instances, only: opt.only, listen: opt.listen || mutations()[opt.broken].listen}
+	switch {
+	case len(p.only) > 0:
+	case opt.soak:
+		p.only = survivable()
+	default:
+		p.only = mutations()[opt.broken].only
+	}
+	return p
+}
+
+// volume is how many megabytes the server gets.
+func (opt *options) volume() int {
+	if opt.memory {
+		return 4000
+	}
+	return 640 + int(100*opt.length.Minutes())
+}
