@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -166,7 +167,7 @@ func New(cfg Config) (*Dispatcher, error) {
 func compose(cfg Config) *Dispatcher {
 	log, tell := cfg.Logger, newObservers(cfg.Observers)
 	client := webhook.NewClient(webhook.ClientConfig{
-		Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard,
+		Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard, MaxRequestBody: int(min(cfg.MaxBody, math.MaxInt)),
 		Problem: func(err error) {
 			log.Warn("a webhook's TLS files changed and can't be used, going on with those read before", "error", err)
 		},
