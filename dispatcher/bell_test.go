@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -80,4 +81,18 @@ func TestApplySilencesABellThatADeadDispatcherLeftRinging(t *testing.T) {
 	b.Exec(t, "insert into one (v) values ('x')")
 	b.receiver.await(t, "one", 1)
 	require.Less(t, time.Since(began), 10*time.Second)
+}
+
+// TestADispatcherThatOnlyPollsSilencesABellThatRingsForNobody finds it at its watch.
+func TestADispatcherThatOnlyPollsSilencesABellThatRingsForNobody(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "one")
+	b.Exec(t, "select setval('rowhook.doorbell', 1)")
+	b.start(t, func(c *dispatcher.Config) { c.NoListen = true })
+	b.awaitBell(t, false)
+	b.start(t)
+	b.awaitBell(t, true)
+	b.Exec(t, "insert into one (v) values ('x')")
+	b.receiver.await(t, "one", 1)
 }

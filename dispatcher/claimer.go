@@ -199,6 +199,7 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 	}
 	if s.watch != nil {
 		c.mute(ctx, s.watch)
+		c.quiet(ctx, s.watch)
 		c.watched(s.watch)
 		if !s.listens && !c.noListen {
 			// This instance can't hear writers ring, and the poll interval may be long.
@@ -320,7 +321,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	pid := conn.Conn().PgConn().PID()
 	var session sqlschema.Queryer = conn
 	if c.db.pooled {
-		session = tuned{conn}
+		session = tunedClaim(conn)
 	}
 	c.health.begin(asked)
 	claim, nonEmpty := sqlschema.Claim, c.cost.preferNonEmpty(len(wants), asked)

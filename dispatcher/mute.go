@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -82,6 +83,19 @@ func (c *claimer) muteUnheard(ctx context.Context, w *sqlschema.Watch) {
 	if err := sqlschema.Silence(ctx, c.db.claims, sqlschema.Nobody); err != nil {
 		// It is tried again at the next watch.
 		c.log.Debug("can't silence the doorbell", "error", err)
+	}
+}
+
+// quiet silences a bell that rings although no instance that listens is alive, because the last one
+// was killed. An instance that listens itself arms the bell anew instead.
+func (c *claimer) quiet(ctx context.Context, w *sqlschema.Watch) {
+	if c.listens || w.Doorbell != sqlschema.Ringing || slices.ContainsFunc(w.Instances, func(i sqlschema.Instance) bool { return i.Listens && w.IsAlive(i.ID) }) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	if err := sqlschema.SilenceForNobody(ctx, c.db.claims); err != nil {
+		c.log.Debug("can't silence the doorbell", "error", err) // it is tried again at the next watch
 	}
 }
 

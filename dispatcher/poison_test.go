@@ -14,6 +14,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -186,6 +187,42 @@ end $$`)
 	b.receiver.await(t, "orders", 20)
 	eventually(t, conn, 0, "select count(*)::integer from rowhook.event_log")
 	require.NotContains(t, r.log.String(), "level=ERROR")
+}
+
+// TestTimeoutsOfTheRoleEndNoSettlement has one take longer than each of them allows, by a session of the dispatcher's own and as through a pooler, where
+// nothing may be set for longer than a transaction.
+func TestTimeoutsOfTheRoleEndNoSettlement(t *testing.T) {
+	t.Parallel()
+	for _, pooled := range []bool{false, true} {
+		t.Run(fmt.Sprintf("pooled %v", pooled), func(t *testing.T) {
+			t.Parallel()
+			b := newFixture(t)
+			b.watch(t, "orders")
+			timeouts := []string{"statement_timeout", "lock_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout"}
+			if pgtest.Version(t) >= 17 {
+				timeouts = append(timeouts, "transaction_timeout")
+			}
+			for _, name := range timeouts {
+				b.Exec(t, "do $$ begin execute format('alter database %I set "+name+" = ''2s''', current_database()); end $$")
+			}
+			b.Exec(t, `
+create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(2.5); return new; end $$;
+create trigger slow before insert on rowhook.event_archive for each row execute function slow()`)
+			r := b.start(t, func(c *dispatcher.Config) {
+				if pooled {
+					c.ListenURL = b.URL()
+				}
+			})
+			b.Exec(t, "insert into orders (v) values ('x')")
+			b.receiver.await(t, "orders", 1)
+			conn, err := session.Open(t.Context(), b.URL())
+			require.NoError(t, err)
+			defer func() { _ = conn.Close(context.Background()) }()
+			eventually(t, conn, 1, "select count(*)::integer from rowhook.event_archive")
+			require.Len(t, b.receiver.on("orders"), 1)
+			require.NotContains(t, r.log.String(), "timeout")
+		})
+	}
 }
 
 func TestAPayloadAboveTheLargestBodyIsADeadLetterThatWasNeverFetched(t *testing.T) {

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/jackc/pgx/v5"
@@ -17,16 +18,30 @@ func throughPooler(c *pgx.ConnConfig) {
 }
 
 // tuned runs each query in a transaction with the settings that tune gives a session of its own.
-type tuned struct{ sqlschema.Queryer }
+type tuned struct {
+	sqlschema.Queryer
+	settings string // SQL that sets them
+}
 
-const tuneSQL = "select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true), set_config('synchronous_commit', 'off', true), set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
+// The timeouts of a role or a database must not end a statement of ours, which has one of its own. transaction_timeout comes with PostgreSQL 17.
+const tuneSQL = "select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true), " +
+	"set_config(case when current_setting('transaction_timeout', true) is null then 'statement_timeout' else 'transaction_timeout' end, '0', true), " +
+	"set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
 	"set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), " +
 	"set_config('" + sqlschema.RowSecurity + "', 'off', true)"
+
+// tunedClaim loses a claim in a crash of the server, which only makes its events due again.
+func tunedClaim(db sqlschema.Queryer) tuned {
+	return tuned{db, tuneSQL + ", set_config('synchronous_commit', 'off', true)"}
+}
+
+// tunedSettle keeps what it has settled.
+func tunedSettle(db sqlschema.Queryer) tuned { return tuned{db, tuneSQL} }
 
 // Query sends both in one round trip: the statements of a batch are one transaction.
 func (t tuned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	var b pgx.Batch
-	b.Queue(tuneSQL)
+	b.Queue(t.settings)
 	b.Queue(sql, args...)
 	results := t.SendBatch(ctx, &b)
 	if _, err := results.Exec(); err != nil {
@@ -39,6 +54,32 @@ func (t tuned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 		return nil, err
 	}
 	return &batchRows{Rows: rows, results: results}, nil
+}
+
+// QueryRow is Query for one row.
+func (t tuned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, err := t.Query(ctx, sql, args...)
+	return &batchRow{rows, err}
+}
+
+// batchRow is the one row of a batch's last query.
+type batchRow struct {
+	rows pgx.Rows
+	err  error
+}
+
+// Scan ends the batch.
+func (r *batchRow) Scan(into ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	if !r.rows.Next() {
+		r.rows.Close()
+		return cmp.Or(r.rows.Err(), pgx.ErrNoRows)
+	}
+	err := r.rows.Scan(into...)
+	r.rows.Close()
+	return cmp.Or(r.rows.Err(), err)
 }
 
 // batchRows are the rows of the last query of a batch. Closing them ends the batch.

@@ -236,9 +236,13 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, mayHave
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	_, settings := s.configuration.get()
+	var db sqlschema.Queryer = s.db.writes
+	if s.db.pooled {
+		db = tunedSettle(db)
+	}
 	began := time.Now()
 	s.health.begin(began)
-	n, err := sqlschema.Settle(ctx, s.db.writes, sqlschema.SettleOptions{
+	n, err := sqlschema.Settle(ctx, db, sqlschema.SettleOptions{
 		Instance:         s.self.id,
 		KeepDelivered:    settings.Retention.Delivered > 0,
 		KeepAttempts:     settings.Retention.Attempts > 0,

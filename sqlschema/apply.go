@@ -220,7 +220,7 @@ select pg_catalog.pg_notify('rowhook', 'config') where pg_catalog.pg_notificatio
 	if err != nil {
 		return fmt.Errorf("raise the generation: %w", err)
 	}
-	return silenceForNobody(ctx, tx)
+	return SilenceForNobody(ctx, tx)
 }
 
 // transact runs f in a transaction, again and again while the unit's table is busy.

@@ -68,11 +68,13 @@ func Ring(ctx context.Context, db Queryer) (horizon uint64, err error) {
 	return uint64(xid), nil
 }
 
-// silenceForNobody silences a bell that rings while no instance that listens is alive: the last one was killed. One that registers at this very
-// moment arms it anew when it finds Nobody there.
-func silenceForNobody(ctx context.Context, db Queryer) error {
+// SilenceForNobody silences a bell that rings while no instance that listens is alive: the last one was killed, and writers pay for a notification that
+// nobody hears. An instance that registers at this very moment arms it anew when it finds Nobody there, at its next watch. It does nothing where the
+// session may not: for want of the right, or as it may only read.
+func SilenceForNobody(ctx context.Context, db Queryer) error {
 	rows, err := db.Query(ctx, `
-select pg_catalog.setval('rowhook.doorbell', $2)
+select case when pg_catalog.has_sequence_privilege('rowhook.doorbell', 'UPDATE') and pg_catalog.current_setting('transaction_read_only') = 'off'
+            then pg_catalog.setval('rowhook.doorbell', $2) end
  where pg_catalog.pg_sequence_last_value('rowhook.doorbell'::regclass) = $3
    and not exists (select from rowhook.instance i join pg_catalog.pg_locks l on l.objid = i.id::oid
                     where i.listens and l.locktype = 'advisory' and l.classid = $1::bigint::oid and l.objsubid = 2

@@ -132,6 +132,7 @@ func (a *app) checkInstance(ctx context.Context, name string) error {
 	if err := checkInstalled(ctx, conn, target); err != nil {
 		return err
 	}
+	a.quiet(ctx, conn)
 	who := name
 	if name == "" {
 		host, err := os.Hostname()

@@ -45,9 +45,19 @@ func (a *app) connectTo(ctx context.Context, wait time.Duration, check func(cont
 	if err = check(ctx, conn, target); err == nil {
 		err = sqlschema.Pin(ctx, conn)
 	}
+	if err == nil {
+		a.quiet(ctx, conn)
+	}
 	if err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
 		return nil, explain(err)
 	}
 	return conn, nil
+}
+
+// quiet has writers ring no more where no dispatcher is left that hears it.
+func (a *app) quiet(ctx context.Context, conn *pgx.Conn) {
+	if err := sqlschema.SilenceForNobody(ctx, conn); err != nil {
+		a.log.Debug("can't silence the doorbell", "error", err) // the command can do without
+	}
 }

@@ -8,12 +8,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // manualConfig is a trigger of the table orders that takes manual events, beside one that does not.
@@ -241,4 +243,33 @@ func TestApplyTellsWhatIsWrongInTheFileAndInTheDatabaseAtOnce(t *testing.T) {
 	for _, want := range []string{"bad name", "nowhere", "nocolumn", "ftp"} {
 		require.Contains(t, stderr, want)
 	}
+}
+
+// TestCommandsSilenceABellThatRingsForNobody kills the dispatcher that asked for rings.
+func TestCommandsSilenceABellThatRingsForNobody(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	_, url := receiver(t)
+	env := database(db.URL())
+	conn := db.Conn(t)
+	bell := func() (value int64) {
+		require.NoError(t, conn.QueryRow(t.Context(), "select coalesce(pg_sequence_last_value('rowhook.doorbell'), 0)").Scan(&value))
+		return value
+	}
+	status := func() operate.Status {
+		code, stdout, stderr := rowhook(t, env, "status", "--json")
+		require.Zero(t, code, stderr)
+		return decode[operate.Status](t, stdout)
+	}
+	run := start(t, env, "run", "-f", manualConfig(t, url), "--http", "off")
+	run.stderr.waitFor(t, "ready")
+	require.Eventually(t, func() bool { return bell() == sqlschema.Ringing }, patience, 5*time.Millisecond)
+	require.Equal(t, "ringing", status().Doorbell.State, "somebody listens")
+	require.EqualValues(t, sqlschema.Ringing, bell())
+	run.signal(t, syscall.SIGKILL)
+	run.exit(t)
+
+	require.Eventually(t, func() bool { return status().Doorbell == (operate.Doorbell{State: "silent"}) }, patience, 50*time.Millisecond, "as soon as the server knows that it is gone")
+	require.EqualValues(t, sqlschema.Nobody, bell())
 }

@@ -190,7 +190,7 @@ func (c *console) showRest(s *operate.Status) {
 	bell := "ringing: writers notify"
 	if s.Doorbell.State != "ringing" {
 		bell = fmt.Sprintf("silent: dispatcher %d is awake and looks by itself", s.Doorbell.InstanceID)
-		if len(s.Instances) == 0 {
+		if len(s.Instances) == 0 || s.Doorbell.InstanceID == 0 {
 			bell = "silent: no dispatcher runs that writers could notify"
 		}
 	}

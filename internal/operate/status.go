@@ -86,7 +86,7 @@ type Instance struct {
 // Doorbell says whether writers notify.
 type Doorbell struct {
 	State      string `json:"state"`                 // ringing: writers notify; silent: a dispatcher is awake and looks by itself
-	InstanceID int32  `json:"instance_id,omitempty"` // who asked for silence
+	InstanceID int32  `json:"instance_id,omitempty"` // who asked for silence; 0: nobody has asked for rings
 }
 
 // Queue is how the hot table is.
@@ -421,6 +421,9 @@ func (s *Status) readInstances(ctx context.Context, tx pgx.Tx) error {
 	s.Doorbell = Doorbell{State: "ringing"}
 	if watch.Doorbell != sqlschema.Ringing {
 		s.Doorbell = Doorbell{State: "silent", InstanceID: watch.Doorbell}
+	}
+	if watch.Doorbell == sqlschema.Nobody {
+		s.Doorbell.InstanceID = 0
 	}
 	var found []Instance
 	err = escaping(ctx, tx, func(write func(string) string) (err error) {

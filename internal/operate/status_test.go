@@ -173,3 +173,18 @@ func TestStatusShowsSinceWhenAReceiverHangs(t *testing.T) {
 	require.Nil(t, statusOf(t, s, "b").OldestInFlightAt)
 	close(hold)
 }
+
+func TestStatusWarnsOfABellThatRingsForNobody(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.do(t, "select setval('rowhook.doorbell', 1)")
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.True(t, s.Warns("rings_for_nobody", ""))
+	d.run(t)
+	until(t, "a dispatcher listens", func() bool {
+		s, err := operate.ReadStatus(t.Context(), d.conn)
+		require.NoError(t, err)
+		return s.Doorbell.State == "ringing" && !s.Warns("rings_for_nobody", "")
+	})
+}

@@ -24,7 +24,7 @@ func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 	for _, look := range []func(ctx context.Context, tx pgx.Tx) error{
 		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack, s.warnOfForeignGrants,
 		s.warnOfTrouble, s.warnOfHistory,
-		s.warnOfNotifications,
+		s.warnOfNotifications, s.warnOfDoorbell,
 		s.warnOfUncaptured,
 	} {
 		if err := s.look(ctx, tx, look); err != nil {
@@ -92,6 +92,18 @@ func (s *Status) warnOfForeignGrants(ctx context.Context, tx pgx.Tx) error {
 	for i := range foreign {
 		s.warn(Warning{Code: "foreign_grants", Problem: foreign[i].Problem(), Remedy: foreign[i].Remedy()})
 	}
+	return nil
+}
+
+// warnOfDoorbell tells of writers that notify for nobody, where the program could not put an end to it.
+func (s *Status) warnOfDoorbell(context.Context, pgx.Tx) error {
+	if s.Doorbell.State != "ringing" || slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.Listens && i.Alive }) {
+		return nil
+	}
+	s.warn(Warning{
+		Code: "rings_for_nobody", Problem: "writers to watched tables notify (NOTIFY), one commit after the other, and no dispatcher is left that listens: the last one was killed",
+		Remedy: "start a dispatcher, or run \"rowhook status\" in a session that may write, which silences them",
+	})
 	return nil
 }
 
