@@ -23,7 +23,8 @@ type tuned struct {
 	settings string // SQL that sets them
 }
 
-// The timeouts of a role or a database must not end a statement of ours, which has one of its own. transaction_timeout comes with PostgreSQL 17.
+// Timeouts of a role or a database must not end a statement of ours, which has a timeout of its own.
+// PostgreSQL knows transaction_timeout from version 17 on.
 const tuneSQL = "select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true), " +
 	"set_config(case when current_setting('transaction_timeout', true) is null then 'statement_timeout' else 'transaction_timeout' end, '0', true), " +
 	"set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
