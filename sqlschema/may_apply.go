@@ -69,7 +69,7 @@ func (p *planner) mayApply(ctx context.Context) error {
 	if !s.Captures && p.in.database == p.in.program && p.sharesCapture() {
 		return fmt.Errorf("the role %s may not make triggers that run rowhook.capture: apply as %s, or grant execute on function rowhook.capture() to %[1]s", user, owner)
 	}
-	return p.mayDrop(ctx, user)
+	return mayDrop(ctx, p.conn, user, p.plan.units())
 }
 
 func (p *planner) makesFunctions() bool {
@@ -84,14 +84,14 @@ func (p *planner) sharesCapture() bool {
 }
 
 // mayDrop asks whether this role has the rights of the owners of the tables that lose a trigger: no right on a table is enough for that.
-func (p *planner) mayDrop(ctx context.Context, user string) error {
-	for _, u := range p.plan.units() {
+func mayDrop(ctx context.Context, conn *pgx.Conn, user string, units []*unit) error {
+	for _, u := range units {
 		if u.relation == 0 || u.lock != everyoneWaits {
 			continue
 		}
 		var owner string
 		var owned bool
-		err := p.conn.QueryRow(ctx, `
+		err := conn.QueryRow(ctx, `
 select pg_catalog.pg_get_userbyid(relowner)::pg_catalog.text, pg_catalog.pg_has_role(relowner, 'USAGE') from pg_catalog.pg_class where oid = $1`, u.relation).Scan(&owner, &owned)
 		if err != nil {
 			return fmt.Errorf("ask for the owner of %s: %w", u.table, err)
@@ -101,4 +101,21 @@ select pg_catalog.pg_get_userbyid(relowner)::pg_catalog.text, pg_catalog.pg_has_
 		}
 	}
 	return nil
+}
+
+// mayUninstall asks for the rights of all owners before the first trigger is dropped.
+func mayUninstall(ctx context.Context, conn *pgx.Conn, units []*unit) error {
+	var user, owner string
+	var owned bool
+	err := conn.QueryRow(ctx, `
+select current_user::text, coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_catalog.pg_has_role(n.nspowner, 'USAGE'), true)
+  from (values (1)) as one left join pg_catalog.pg_namespace n on n.nspname = 'rowhook'`).Scan(&user, &owner, &owned)
+	if err != nil {
+		return fmt.Errorf("ask for the owner of the schema rowhook: %w", err)
+	}
+	user, owner = plainName(user), plainName(owner)
+	if !owned {
+		return fmt.Errorf("the role %s may not drop the schema rowhook, which belongs to %s: uninstall as %[2]s, or %s", user, owner, grantMembership(owner, user))
+	}
+	return mayDrop(ctx, conn, user, units)
 }

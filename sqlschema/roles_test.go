@@ -94,6 +94,16 @@ func TestThePlanKnowsWhatARoleLacksAndNamesTheGrant(t *testing.T) {
 			w.as(t, appURL).do(t, "insert into t values (1)")
 			require.Len(t, w.take(t), 1)
 			as.apply(t)
+
+			// Nor does an uninstall end half-way.
+			w.do(t, "create table admins (a int)", "alter table admins owner to "+admin)
+			as.apply(t, all("w", "t"), all("x", "admins"))
+			w.do(t, "revoke "+app+" from "+admin)
+			as = w.as(t, url)
+			before := w.scalar(t, "select count(*) from pg_trigger where tgname like 'rowhook%'")
+			err = sqlschema.Uninstall(t.Context(), as.conn, nil)
+			require.ErrorContains(t, err, "or grant "+app+" to "+admin+" with set true, inherit true")
+			require.Equal(t, before, w.scalar(t, "select count(*) from pg_trigger where tgname like 'rowhook%'"))
 		})
 	}
 }

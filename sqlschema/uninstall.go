@@ -97,8 +97,12 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 				unit:   unitKey{removing, c.Relation}, phase: dropCaptures, run: dropCapture(c),
 			})
 		}
+		units := plan.units()
+		if err := mayUninstall(ctx, conn, units); err != nil {
+			return err
+		}
 		var failed []error
-		for _, u := range plan.units() {
+		for _, u := range units {
 			err := a.transact(ctx, conn, u, log, func(tx pgx.Tx) error {
 				for _, s := range u.steps {
 					if err := s.run(ctx, tx); err != nil {
