@@ -153,7 +153,7 @@ func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	}
 	// The text depends on a setting of the session, which holds for this statement.
 	err = conn.QueryRow(ctx, "select d.text from pg_catalog.set_config('quote_all_identifiers', 'off', true) as off, "+
-		"lateral (select pg_catalog.pg_get_functiondef('rowhook.capture()'::pg_catalog.regprocedure) where off = 'off') as d(text)").Scan(&in.definition)
+		"lateral (select coalesce(pg_catalog.pg_get_functiondef(pg_catalog.to_regprocedure('rowhook.capture()')), '') where off = 'off') as d(text)").Scan(&in.definition)
 	if err != nil {
 		return nil, fmt.Errorf("read rowhook.capture: %w", err)
 	}

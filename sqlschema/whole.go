@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -199,6 +200,35 @@ type lack struct {
 	behind     []behind
 	stale      []stale
 	strays     strays
+	version    int32
+	noCapture  bool // rowhook.capture is missing, as after a drop by hand that took the capture triggers along
+}
+
+// captureOf is the statements that make rowhook.capture as it is in a version.
+func captureOf(version int32) (string, error) {
+	for ; version > 0; version-- {
+		files, err := fs.Glob(migrations, fmt.Sprintf("migrations/%03d_*.sql", version))
+		if err != nil || len(files) == 0 {
+			continue
+		}
+		text, err := migrations.ReadFile(files[0])
+		if err != nil {
+			return "", err
+		}
+		up, _, _ := strings.Cut(string(text), "---- create above / drop below ----")
+		at := strings.Index(up, "function rowhook.capture() returns trigger")
+		if at < 0 {
+			continue
+		}
+		rest := up[at:]
+		comment := strings.Index(rest, "comment on function rowhook.capture() ")
+		end := strings.Index(rest[max(comment, 0):], "\n")
+		if comment < 0 || end < 0 {
+			return "", fmt.Errorf("%s does not define rowhook.capture as expected", files[0])
+		}
+		return "create " + rest[:comment+end] + "\n" + revokeFunction("rowhook.capture()"), nil
+	}
+	return "", fmt.Errorf("no migration defines rowhook.capture")
 }
 
 // strays are triggers that events wait for and that neither rowhook.trigger nor a capture has, as after a restore of some tables only. They
@@ -237,6 +267,10 @@ func findLack(ctx context.Context, conn *pgx.Conn) (*lack, error) {
 	if err != nil && !errors.As(err, &l.incomplete) || version == 0 {
 		return nil, err
 	}
+	l.version = version
+	if err := conn.QueryRow(ctx, "select to_regprocedure('rowhook.capture()') is null").Scan(&l.noCapture); err != nil {
+		return nil, fmt.Errorf("look for rowhook.capture: %w", err)
+	}
 	if l.orphans, err = findOrphans(ctx, conn); err != nil {
 		return nil, err
 	}
@@ -249,7 +283,7 @@ func findLack(ctx context.Context, conn *pgx.Conn) (*lack, error) {
 	if l.strays, err = findStrays(ctx, conn, l.orphans); err != nil {
 		return nil, err
 	}
-	if l.incomplete == nil && len(l.orphans)+len(l.behind)+len(l.stale)+len(l.strays) == 0 {
+	if l.incomplete == nil && !l.noCapture && len(l.orphans)+len(l.behind)+len(l.stale)+len(l.strays) == 0 {
 		return nil, nil
 	}
 	return &l, nil
@@ -276,6 +310,9 @@ func (l *lack) changes() []Change {
 	if l.incomplete != nil {
 		changes = append(changes, Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf(
 			"a copy of the structure without its rows is made whole, as version %d", l.incomplete.Database)})
+	}
+	if l.noCapture {
+		changes = append(changes, Change{Action: Create, Object: "function", Name: "rowhook.capture", Detail: "it was dropped, and nothing is captured without it"})
 	}
 	for _, o := range l.orphans {
 		changes = append(changes, Change{Action: Replace, Object: "trigger", Name: o.Name, Detail: "has captures on " + plainName(o.SchemaName, o.TableName) +
@@ -305,6 +342,15 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (unknown b
 		if l.incomplete != nil {
 			if err := l.incomplete.fill(ctx, tx); err != nil {
 				return err
+			}
+		}
+		if l.noCapture {
+			sql, err := captureOf(l.version)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("make rowhook.capture again: %w", err)
 			}
 		}
 		for _, o := range l.orphans {
@@ -353,6 +399,9 @@ func Lacking(ctx context.Context, tx pgx.Tx) (lines []string, err error) {
 
 func (l *lack) lines() []string {
 	var lines []string
+	if l.noCapture {
+		lines = append(lines, "the function rowhook.capture was dropped: nothing is captured without it")
+	}
 	for _, o := range l.orphans {
 		lines = append(lines, fmt.Sprintf("what is captured of %s is for the trigger %s, which rowhook.trigger does not have: none of it is delivered", plainName(o.SchemaName, o.TableName), o.Name))
 	}

@@ -214,3 +214,23 @@ func TestStructuresAreToldApartByEachVersion(t *testing.T) {
 	require.NoError(t, sqlschema.Migrate(t.Context(), dup.conn, quiet()))
 	require.Equal(t, fmt.Sprint(newest+1), dup.scalar(t, "select version from rowhook.schema_version"))
 }
+
+// TestCapturingComesBackAfterItsFunctionWasDropped drops what all capture triggers run, which takes them along.
+func TestCapturingComesBackAfterItsFunctionWasDropped(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a int, b int); create table u (id int primary key)")
+	specs := []sqlschema.Spec{all("w", "t"), all("x", "u", payload("id"))}
+	w.apply(t, specs...)
+	const what = "select concat_ws(' ', pg_get_functiondef(p.oid), p.proacl, obj_description(p.oid), p.proowner) from pg_proc p where p.oid = 'rowhook.capture()'::regprocedure"
+	before := w.scalar(t, what)
+	w.Exec(t, "drop function rowhook.capture() cascade")
+	require.Contains(t, w.lacking(t), "the function rowhook.capture was dropped: nothing is captured without it")
+	require.Contains(t, w.plan(t, specs...).String(), "+ function rowhook.capture: it was dropped")
+	w.apply(t, specs...)
+	require.Empty(t, w.lacking(t))
+	require.Empty(t, w.plan(t, specs...).Changes())
+	require.Equal(t, before, w.scalar(t, what))
+	w.Exec(t, "insert into t values (1, 1, 1); insert into u values (1)")
+	require.Equal(t, "2", w.scalar(t, "select count(*) from rowhook.event_log"))
+	require.Equal(t, "f", w.scalar(t, "select has_function_privilege('public', 'rowhook.capture()', 'EXECUTE')")[:1])
+}
