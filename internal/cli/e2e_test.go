@@ -162,6 +162,15 @@ func rowhook(t testing.TB, env []string, args ...string) (code int, stdout, stde
 
 func database(url string) []string { return []string{"DATABASE_URL=" + url} }
 
+// freeAddress is one of the loopback that nothing listens on at the moment.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	return l.Addr().String()
+}
+
 // receiver is a sink on a loopback port.
 func receiver(t testing.TB) (*sink.Sink, string) {
 	t.Helper()
@@ -592,16 +601,18 @@ func TestSinkReceivesAndAnswersItsHealthcheck(t *testing.T) {
 
 	db := pgtest.NewEmpty(t)
 	db.Exec(t, orders)
-	run := start(t, database(db.URL()), "run", "-f", ordersConfig(t, at))
+	// The default address may be that of another test's dispatcher.
+	env := append(database(db.URL()), "ROWHOOK_HTTP="+freeAddress(t))
+	run := start(t, env, "run", "-f", ordersConfig(t, at))
 	run.stderr.waitFor(t, "ready")
 	db.Exec(t, "insert into orders values (1, 1, 'a')")
 	p.stdout.waitFor(t, `INSERT  public\.orders  order_changed`)
 
-	code, _, stderr = rowhook(t, database(db.URL()), "healthcheck")
+	code, _, stderr = rowhook(t, env, "healthcheck")
 	require.Zero(t, code, stderr)
 	run.signal(t, syscall.SIGTERM)
 	require.Zero(t, run.exit(t))
-	code, _, stderr = rowhook(t, database(db.URL()), "healthcheck")
+	code, _, stderr = rowhook(t, env, "healthcheck")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "no dispatcher")
 	p.signal(t, syscall.SIGTERM)
