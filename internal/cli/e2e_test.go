@@ -162,15 +162,6 @@ func rowhook(t testing.TB, env []string, args ...string) (code int, stdout, stde
 
 func database(url string) []string { return []string{"DATABASE_URL=" + url} }
 
-// freeAddress is one of the loopback that nothing listens on at the moment.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().String()
-}
-
 // receiver is a sink on a loopback port.
 func receiver(t testing.TB) (*sink.Sink, string) {
 	t.Helper()
@@ -602,7 +593,7 @@ func TestSinkReceivesAndAnswersItsHealthcheck(t *testing.T) {
 	db := pgtest.NewEmpty(t)
 	db.Exec(t, orders)
 	// The default address may be that of another test's dispatcher.
-	env := append(database(db.URL()), "ROWHOOK_HTTP="+freeAddress(t))
+	env := append(database(db.URL()), "ROWHOOK_HTTP="+closedPort(t))
 	run := start(t, env, "run", "-f", ordersConfig(t, at))
 	run.stderr.waitFor(t, "ready")
 	db.Exec(t, "insert into orders values (1, 1, 'a')")
