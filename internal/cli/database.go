@@ -154,7 +154,32 @@ func (a *app) patiently(ctx context.Context, t *target, wait time.Duration, do f
 
 func isConnect(err error) bool {
 	var connect *pgconn.ConnectError
-	return errors.As(err, &connect)
+	var lost *lostError
+	return errors.As(err, &connect) || errors.As(err, &lost)
+}
+
+// lostError says that a connection that had been made was lost.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return "the connection was lost: " + e.err.Error() }
+
+// Unwrap returns what the connection's last statement failed with.
+func (e *lostError) Unwrap() error { return e.err }
+
+// look connects and calls f, and both again for as long as wait says where the connection can't be made yet or is lost.
+func (a *app) look(ctx context.Context, t *target, wait time.Duration, f func(context.Context, *pgx.Conn) error) error {
+	_, err := a.patiently(ctx, t, wait, func(ctx context.Context) error {
+		conn, err := session.Connect(ctx, t.config)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		if err = f(ctx, conn); err != nil && conn.IsClosed() && ctx.Err() == nil {
+			return &lostError{err}
+		}
+		return err
+	})
+	return err
 }
 
 // checkInstalled says what to do where the database has no queue that this program's dispatchers can work on.

@@ -58,6 +58,9 @@ func diagnoseConnect(err error) (what diagnosis, transient bool) {
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
 		return diagnosis{"the connection was closed before the server answered", "check that it is Postgres that listens at the address in {}"}, true
 	}
+	if lost := (*lostError)(nil); errors.As(err, &lost) {
+		return diagnosis{lastLine(err), "see why the server or the network ended it, and start again"}, true
+	}
 	return diagnosis{lastLine(err), "check {}"}, false
 }
 

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"net/url"
 	"regexp"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,4 +49,22 @@ func TestReadinessAsksTheWayThatDeliveriesTake(t *testing.T) {
 		paths[c.path].Heal()
 		require.Eventually(t, ok(c.fails, "true"), patience, 20*time.Millisecond, "%s is back", c.path)
 	}
+}
+
+func TestADispatcherThatStartsWhileItCannotListenDelivers(t *testing.T) {
+	t.Parallel()
+	s, receiverURL := receiver(t)
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	code, _, stderr := rowhook(t, database(db.URL()), "apply", "-f", ordersConfig(t, receiverURL))
+	require.Zero(t, code, stderr)
+	u, err := url.Parse(db.URL())
+	require.NoError(t, err)
+	u.Host = closedPort(t)
+	p := start(t, append(database(db.URL()), "ROWHOOK_LISTEN_URL="+u.String()), "run", "--http", "off")
+	p.stderr.waitFor(t, "can't listen for changes")
+	db.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 1)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
 }

@@ -210,15 +210,17 @@ func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.D
 // prepareDatabase applies the configuration, if one is named, and makes sure that there is a queue to work on.
 func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait time.Duration) error {
 	if file == "" {
-		conn, err := a.connect(ctx, t.throughPooler(), wait)
+		// It goes the way on which events are claimed: where one can't listen, they are found by polling.
+		t, err := parseTarget(a.global.databaseURL, a.global.source)
 		if err != nil {
 			return err
 		}
-		defer conn.Close(context.WithoutCancel(ctx))
-		if err := checkInstalled(ctx, conn, t); err != nil {
-			return err
-		}
-		return a.warnOfLack(ctx, conn)
+		return a.look(ctx, t.throughPooler(), wait, func(ctx context.Context, conn *pgx.Conn) error {
+			if err := checkInstalled(ctx, conn, t); err != nil {
+				return err
+			}
+			return a.warnOfLack(ctx, conn)
+		})
 	}
 	cfg, err := a.loadConfig(file, a.lookup)
 	if err != nil {
