@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,7 @@ type earlyConn struct {
 	net.Conn
 	ended chan struct{} // closed when a read has failed, or the connection was closed
 	end   func()
+	last  atomic.Bool // TLS says farewell: nobody reads any more
 }
 
 // earlyWait bounds that. Where the receiver's reset got ahead of the response nothing can be read, and the read fails at once.
@@ -36,7 +38,7 @@ func (c *earlyConn) Read(p []byte) (int, error) {
 
 func (c *earlyConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
-	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || c.last.Load() {
 		return n, err
 	}
 	timer := time.NewTimer(earlyWait)
@@ -46,6 +48,12 @@ func (c *earlyConn) Write(p []byte) (int, error) {
 	case <-timer.C:
 	}
 	return n, err
+}
+
+// SetWriteDeadline is called by crypto/tls before it says that it closes, and by nobody else. It does so on the goroutine that would read.
+func (c *earlyConn) SetWriteDeadline(t time.Time) error {
+	c.last.Store(true)
+	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *earlyConn) Close() error {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -151,4 +152,24 @@ func TestRetryAfterCountsFromNowWhereTheDateIsMissingOrNonsense(t *testing.T) {
 		r := newClient(t, ClientConfig{}).Send(context.Background(), plain(t, "http://"+address), orderPlaced(), nil)
 		require.InDelta(t, 60, r.RetryAfter.Seconds(), 2)
 	}
+}
+
+// TestAFarewellOfTLSWaitsForNoResponse writes on a broken connection: a request waits for what may still be read, and the last word of TLS does not.
+func TestAFarewellOfTLSWaitsForNoResponse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for farewell, waits := range map[bool]time.Duration{false: earlyWait, true: 0} {
+			near, far := net.Pipe()
+			conn := newEarlyConn(near)
+			if farewell {
+				require.NoError(t, conn.SetWriteDeadline(time.Now().Add(5*time.Second)))
+			}
+			require.NoError(t, far.Close())
+			began := time.Now()
+			_, err := conn.Write([]byte("x"))
+			require.Error(t, err)
+			require.Equal(t, waits, time.Since(began))
+			require.NoError(t, conn.Close())
+		}
+	})
 }
