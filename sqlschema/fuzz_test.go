@@ -3,6 +3,7 @@ package sqlschema_test
 import (
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
@@ -51,7 +52,10 @@ select count(*) = 4 and bool_and(
          and t.schema_name = $2 and t.table_name = $3 and t.relation::regclass::oid = t.relation)
   from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id`, column, schema, table).Scan(&same))
 		require.True(t, same)
-		claimed := claim(t, conn, 7, sqlschema.Want{Trigger: triggerID(t, conn, "whole"), Relation: relationOf(t, conn, "whole"), Limit: 5, Lease: 1e9})
+		require.NoError(t, sqlschema.Register(t.Context(), conn, 7, "test", "v", false))
+		claimed, err := sqlschema.Claim(t.Context(), conn, sqlschema.Claimant{Instance: 7, Number: time.Now().UnixMicro()},
+			[]sqlschema.Want{{Trigger: triggerID(t, conn, "whole"), Relation: relationOf(t, conn, "whole"), Limit: 5, Lease: 1e9}})
+		require.NoError(t, err)
 		require.Len(t, claimed, 2)
 		w.do(t, "truncate rowhook.event_log")
 		w.apply(t)

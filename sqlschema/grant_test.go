@@ -230,7 +230,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { return sqlschema.Call(ctx, tx, "help") },
 		func() error { return sqlschema.EndSession(ctx, tx, conn.PgConn().PID(), "nobody") },
 		func() (err error) {
-			events, err = sqlschema.Claim(ctx, tx, numbered(id), []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
+			events, err = sqlschema.Claim(ctx, tx, sqlschema.Claimant{Instance: id, Number: 1}, []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
 			return
 		},
 		func() error {
@@ -238,7 +238,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		},
 		func() error {
-			_, ok, err := sqlschema.FetchPayload(ctx, tx, id, holding(events[0]))
+			_, ok, err := sqlschema.FetchPayload(ctx, tx, id, sqlschema.Holding{ID: events[0].ID, Tries: events[0].Tries, Claim: events[0].Claim})
 			if err == nil && !ok {
 				err = fmt.Errorf("the event is not this instance's")
 			}
@@ -263,7 +263,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { _, err := sqlschema.FindHolder(ctx, tx, 0, 0); return err },
 		func() error { _, err := operate.ReadStatus(ctx, tx); return err }, // for the metrics
 		func() error {
-			_, err := sqlschema.Disown(ctx, tx, numbered(id), []sqlschema.Want{want(cfg.Triggers[0].ID, 1)})
+			_, err := sqlschema.Disown(ctx, tx, sqlschema.Claimant{Instance: id, Number: 2}, []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 1, Lease: time.Minute}})
 			return err
 		},
 		func() error { _, err := sqlschema.BuryOrphans(ctx, tx); return err },

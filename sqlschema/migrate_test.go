@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
@@ -13,8 +14,25 @@ import (
 // leftBehind is what a way down leaves, since writes that are under way need it.
 const leftBehind = `^(r|i) relation|^relation\.|\.relation_id |^trigger\.(watched|origin_id|relations|home) |^event_log\.claim |^instance\.seen_at |^S relation_id_seq|relation_pkey|relation_oid`
 
+// migrated is a database with the schema rowhook.
+type migrated struct {
+	*pgtest.DB
+	conn *pgx.Conn
+}
+
+func newMigrated(t *testing.T) migrated {
+	db := pgtest.New(t)
+	return migrated{db, db.Conn(t)}
+}
+
+func (q migrated) count(t *testing.T, table string) (n int) {
+	t.Helper()
+	require.NoError(t, q.conn.QueryRow(t.Context(), "select count(*) from "+table).Scan(&n))
+	return n
+}
+
 // objects lists what the schema rowhook holds, its comments and its settings.
-func (q fixture) objects(t *testing.T) (out string) {
+func (q migrated) objects(t *testing.T) (out string) {
 	t.Helper()
 	require.NoError(t, q.conn.QueryRow(t.Context(), `
 select string_agg(o, E'\n' order by o) from (
@@ -34,7 +52,7 @@ select string_agg(o, E'\n' order by o) from (
 func TestEveryVersionCanBeLeftAndComeBackTo(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
-	q := fixture{db, db.Conn(t)}
+	q := migrated{db, db.Conn(t)}
 	_, newest, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
 	var before []string
@@ -43,7 +61,7 @@ func TestEveryVersionCanBeLeftAndComeBackTo(t *testing.T) {
 		before = append(before, q.objects(t))
 	}
 	q.Exec(t, "insert into rowhook.trigger (name, relation, schema_name, table_name, spec) values ('t', 'pg_class'::regclass, 'pg_catalog', 'pg_class', '{}')")
-	q.add(t, 1, 3)
+	q.Exec(t, "insert into rowhook.event_log (id, trigger_id, op, new) select rowhook.uuid7(), 1, 'I', '{}' from generate_series(1, 3)")
 	q.Exec(t, "insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op) select rowhook.uuid7(), now(), now(), 1, 1, 'I' from generate_series(1, 5)")
 	for v := newest - 1; v >= 1; v-- {
 		require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, v, quiet()))
@@ -59,7 +77,7 @@ func TestEveryVersionCanBeLeftAndComeBackTo(t *testing.T) {
 
 func TestANewerSchemaIsWorkedOnIfItSaysThatItIsCompatible(t *testing.T) {
 	t.Parallel()
-	q := newQueue(t)
+	q := newMigrated(t)
 	_, program, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
 	q.Exec(t, "update rowhook.schema_version set version = version + 1")
@@ -84,7 +102,7 @@ func TestANewerSchemaIsWorkedOnIfItSaysThatItIsCompatible(t *testing.T) {
 
 func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 	t.Parallel()
-	q := newQueue(t)
+	q := newMigrated(t)
 	_, program, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
 	require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, program-1, quiet()))
@@ -112,7 +130,7 @@ func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 
 func TestARoleThatDispatchesKeepsUpWithTheSchema(t *testing.T) {
 	t.Parallel()
-	q := newQueue(t)
+	q := newMigrated(t)
 	role, _ := q.Role(t)
 	_, err := sqlschema.Grant(t.Context(), q.conn, []string{role})
 	require.NoError(t, err)

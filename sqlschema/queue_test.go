@@ -3,6 +3,7 @@ package sqlschema_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -387,8 +388,8 @@ func TestADispatcherThatOutlivesAnUninstallIsNotTakenForAnother(t *testing.T) {
 	require.NoError(t, sqlschema.HoldLock(t.Context(), outlives, first))
 	before, err := sqlschema.Load(t.Context(), q.conn)
 	require.NoError(t, err)
-	require.NoError(t, sqlschema.Uninstall(t.Context(), q.conn, quiet()))
-	require.NoError(t, sqlschema.Migrate(t.Context(), q.conn, quiet()))
+	require.NoError(t, sqlschema.Uninstall(t.Context(), q.conn, slog.New(slog.DiscardHandler)))
+	require.NoError(t, sqlschema.Migrate(t.Context(), q.conn, slog.New(slog.DiscardHandler)))
 	second, err := sqlschema.NewInstance(t.Context(), q.conn)
 	require.NoError(t, err)
 	require.NotEqual(t, first, second, "its lock shows that it lives")

@@ -28,7 +28,7 @@ func (e *IncompleteError) Error() string {
 // readVersion returns the schema version, and with it an *IncompleteError where the schema lacks its rows. The version then is that of
 // the structure: a migration writes it into the comment on rowhook.schema_version, and without comments it shows in what there is.
 func readVersion(ctx context.Context, conn *pgx.Conn) (int32, error) {
-	var table, queue bool
+	var table, events bool
 	var structure int32
 	var comment *string
 	err := conn.QueryRow(ctx, `
@@ -38,7 +38,7 @@ select exists (select from c where relname operator(pg_catalog.=) 'schema_versio
        case when exists (select from c where relname operator(pg_catalog.=) 'audit') then 3
             when exists (select from c where relname operator(pg_catalog.=) 'activity') then 2 else 1 end,
        (select pg_catalog.obj_description(oid, 'pg_class') from c where relname operator(pg_catalog.=) 'schema_version')`).
-		Scan(&table, &queue, &structure, &comment)
+		Scan(&table, &events, &structure, &comment)
 	if err != nil {
 		return 0, fmt.Errorf("look at the schema rowhook: %w", err)
 	}
@@ -47,7 +47,7 @@ select exists (select from c where relname operator(pg_catalog.=) 'schema_versio
 			structure = int32(n)
 		}
 	}
-	if !table && !queue {
+	if !table && !events {
 		return 0, nil
 	}
 	if err := CheckVisible(ctx, conn); err != nil {
@@ -61,7 +61,7 @@ select exists (select from c where relname operator(pg_catalog.=) 'schema_versio
 			return 0, fmt.Errorf("read the schema version: %w", err)
 		}
 	}
-	if !queue {
+	if !events {
 		return version, nil
 	}
 	if err := conn.QueryRow(ctx, "select exists (select from rowhook.setting where name operator(pg_catalog.=) 'generation')").Scan(&settings); err != nil {
