@@ -9,8 +9,9 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // activityCounter counts attempts by trigger and minute. It is written to rowhook.activity, from
@@ -33,7 +34,7 @@ type minuteOf struct {
 }
 
 type counted struct {
-	sqlschema.Activity
+	queue.Activity
 	dirty bool
 }
 
@@ -51,8 +52,8 @@ func newActivityCounter(db *database, self *identity, log *slog.Logger) *activit
 }
 
 // add counts an attempt.
-func (a *activityCounter) add(dl *delivery, r *webhook.Result, what sqlschema.Fate) {
-	if what == sqlschema.Released || r.Kind == webhook.KindCanceled {
+func (a *activityCounter) add(dl *delivery, r *webhook.Result, what queue.Fate) {
+	if what == queue.Released || r.Kind == webhook.KindCanceled {
 		return
 	}
 	end, since := r.StartedAt.Add(r.Duration), a.began(dl, what)
@@ -64,11 +65,11 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what sqlschema.Fa
 		if len(a.minutes) >= mostMinutes {
 			return
 		}
-		c = &counted{Activity: sqlschema.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger}}
+		c = &counted{Activity: queue.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger}}
 		a.minutes[key] = c
 	}
 	c.dirty = true
-	if what == sqlschema.Delivered {
+	if what == queue.Delivered {
 		c.Delivered++
 		c.Latency.Add(end.Sub(since))
 		if c.ErrorAt != nil && r.StartedAt.After(*c.ErrorAt) {
@@ -77,7 +78,7 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what sqlschema.Fa
 		return
 	}
 	c.Failed++
-	if what == sqlschema.Dead {
+	if what == queue.Dead {
 		c.Died++
 	}
 	if c.ErrorAt == nil || r.StartedAt.After(*c.ErrorAt) {
@@ -88,7 +89,7 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what sqlschema.Fa
 
 // began returns the start of an event's latency: its change, or the time when it was sent again by
 // hand. Its first attempt was due then.
-func (a *activityCounter) began(dl *delivery, what sqlschema.Fate) time.Time {
+func (a *activityCounter) began(dl *delivery, what queue.Fate) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	since, known := a.since[dl.event.ID]
@@ -98,16 +99,16 @@ func (a *activityCounter) began(dl *delivery, what sqlschema.Fate) time.Time {
 	case !known:
 		since = dl.event.CreatedAt
 	}
-	if redelivered := since.Sub(dl.event.CreatedAt) > time.Second; redelivered && what == sqlschema.Retried && len(a.since) < mostSince {
+	if redelivered := since.Sub(dl.event.CreatedAt) > time.Second; redelivered && what == queue.Retried && len(a.since) < mostSince {
 		a.since[dl.event.ID] = since
-	} else if what != sqlschema.Retried {
+	} else if what != queue.Retried {
 		delete(a.since, dl.event.ID)
 	}
 	return since
 }
 
 // take returns the counts that have changed, and forgets the minutes that are over and written.
-func (a *activityCounter) take(now time.Time) (batch []sqlschema.Activity) {
+func (a *activityCounter) take(now time.Time) (batch []queue.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for key, c := range a.minutes {
@@ -122,7 +123,7 @@ func (a *activityCounter) take(now time.Time) (batch []sqlschema.Activity) {
 }
 
 // takeBack marks counts whose write failed, so that the next take returns them again.
-func (a *activityCounter) takeBack(batch []sqlschema.Activity) {
+func (a *activityCounter) takeBack(batch []queue.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range batch {
@@ -140,17 +141,17 @@ func (a *activityCounter) write(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	err := sqlschema.RecordActivity(ctx, a.db.writes, a.self.id, batch)
+	err := queue.RecordActivity(ctx, a.db.writes, a.self.id, batch)
 	// The error that is among the counts may have characters that the database's encoding lacks.
 	// All figures would be lost for that.
-	if sqlschema.IsBadData(err) {
+	if pg.IsBadData(err) {
 		plain := slices.Clone(batch)
 		for i := range plain {
 			plain[i].Error = toASCII(plain[i].Error)
 		}
-		err = sqlschema.RecordActivity(ctx, a.db.writes, a.self.id, plain)
+		err = queue.RecordActivity(ctx, a.db.writes, a.self.id, plain)
 	}
-	if err == nil || sqlschema.IsState(err, pgerrcode.UndefinedTable) {
+	if err == nil || pg.IsState(err, pgerrcode.UndefinedTable) {
 		return
 	}
 	a.takeBack(batch)

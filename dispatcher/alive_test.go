@@ -12,7 +12,9 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/faultproxy"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // through returns a proxy to the database of a URL, and the URL that leads through it.
@@ -52,7 +54,7 @@ func TestLosingTheListenPathIsNoDeath(t *testing.T) {
 			path.Cut()
 			eventually(t, conn, n, "select count(*)::integer from rowhook.instance where not listens")
 			// Longer than anything that the others wait for.
-			require.Never(t, func() bool { return one[int](t, conn, "select count(*) from rowhook.instance") != n }, sqlschema.UnseenAfter+3*time.Second, 100*time.Millisecond)
+			require.Never(t, func() bool { return one[int](t, conn, "select count(*) from rowhook.instance") != n }, queue.UnseenAfter+3*time.Second, 100*time.Millisecond)
 			b.Exec(t, "insert into orders default values")
 			b.receiver.await(t, "orders", 1)
 			for _, r := range all {
@@ -73,7 +75,7 @@ func TestWhoCanNotListenLooksSoonHoweverLongThePollInterval(t *testing.T) {
 	b.watch(t, "orders")
 	path, link := through(t, b.URL())
 	r := b.start(t, func(c *dispatcher.Config) { c.ListenURL, c.PollInterval = link, time.Hour })
-	eventually(t, b.Conn(t), int64(sqlschema.Ringing), "select coalesce(pg_sequence_last_value('rowhook.doorbell'), 0)")
+	eventually(t, b.Conn(t), int64(queue.Ringing), "select coalesce(pg_sequence_last_value('rowhook.doorbell'), 0)")
 	path.Set(faultproxy.Refuse)
 	path.Cut()
 	require.Eventually(t, func() bool { return !r.Stats().Listens }, patience, 10*time.Millisecond)
@@ -88,7 +90,7 @@ func TestWhoCanNotListenLooksSoonHoweverLongThePollInterval(t *testing.T) {
 func TestEventsInFlightAreSentOnceWhateverBecomesOfTheListeningSession(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Webhook.Timeout = sqlschema.Duration(10 * time.Minute) })
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Webhook.Timeout = trigger.Duration(10 * time.Minute) })
 	path, link := through(t, b.URL())
 	held := make(chan struct{})
 	b.receiver.respond(holdFirst(held))
@@ -186,13 +188,13 @@ func (b *fixture) ghost(t *testing.T, id int32, listens, locked bool) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(t.Context()) }) // it may have been ended
 	if locked {
-		require.NoError(t, sqlschema.HoldLock(t.Context(), conn, id))
+		require.NoError(t, queue.HoldLock(t.Context(), conn, id))
 	}
-	require.NoError(t, sqlschema.Register(t.Context(), conn, id, "ghost", "v", listens))
-	known, err := sqlschema.Beat(t.Context(), conn, 3, id, listens)
+	require.NoError(t, queue.Register(t.Context(), conn, id, "ghost", "v", listens))
+	known, err := queue.Beat(t.Context(), conn, 3, id, listens)
 	require.NoError(t, err)
 	require.True(t, known)
-	got, err := sqlschema.Claim(t.Context(), conn, sqlschema.Claimant{Instance: id}, []sqlschema.Want{{Trigger: 1, Limit: 10, Lease: time.Hour}})
+	got, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: id}, []queue.Want{{Trigger: 1, Limit: 10, Lease: time.Hour}})
 	require.NoError(t, err)
 	require.Len(t, got, 10)
 }

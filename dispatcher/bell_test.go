@@ -10,6 +10,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -76,7 +77,7 @@ func TestApplySilencesABellThatADeadDispatcherLeftRinging(t *testing.T) {
 	b.watch(t, "three")
 	var value int64
 	require.NoError(t, b.Conn(t).QueryRow(t.Context(), "select last_value from rowhook.doorbell").Scan(&value))
-	require.EqualValues(t, sqlschema.Ringing, value, "somebody listens")
+	require.EqualValues(t, queue.Ringing, value, "somebody listens")
 	began := time.Now()
 	b.Exec(t, "insert into one (v) values ('x')")
 	b.receiver.await(t, "one", 1)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -46,7 +47,7 @@ func (c *captures) look(ctx context.Context) {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			c.log.Error("can't look whether the watched tables are captured, trying again later", "in", tidyEvery, "error", sqlschema.ExplainHidden(err))
+			c.log.Error("can't look whether the watched tables are captured, trying again later", "in", tidyEvery, "error", queue.ExplainHidden(err))
 		}
 		return
 	}
@@ -67,7 +68,7 @@ func (c *captures) look(ctx context.Context) {
 func (c *captures) find(ctx context.Context) ([]sqlschema.Uncaptured, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if err := sqlschema.CheckVisible(ctx, c.db.writes); err != nil {
+	if err := queue.CheckVisible(ctx, c.db.writes); err != nil {
 		return nil, err
 	}
 	return sqlschema.FindUncaptured(ctx, c.db.writes)

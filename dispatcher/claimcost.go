@@ -2,8 +2,8 @@ package dispatcher
 
 import "time"
 
-// claimCost picks between the two claim statements. The plain one (sqlschema.Claim) probes every
-// trigger. The other one (sqlschema.ClaimNonEmpty) first finds the triggers that have rows. It wins
+// claimCost picks between the two claim statements. The plain one (queue.Claim) probes every
+// trigger. The other one (queue.ClaimNonEmpty) first finds the triggers that have rows. It wins
 // when most triggers are empty, and loses when a long transaction keeps dead entries in the index.
 // claimCost keeps the recent cost of each, uses the cheaper one, and tries the other every
 // compareEvery.

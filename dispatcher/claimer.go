@@ -10,8 +10,9 @@ import (
 
 	"github.com/sethvargo/go-retry"
 
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/listener"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // sweepEvery is how often a busy dispatcher sweeps every lane. A sweep finds the events of
@@ -61,7 +62,7 @@ type claimer struct {
 	muted       bool          // nobody may ring; see mute
 	said        muteWords
 	cost        claimCost
-	names       map[int32]sqlschema.TableName // of rowhook.relation, as read at namedAt
+	names       map[int32]queue.TableName // of rowhook.relation, as read at namedAt
 	namedAt     time.Time
 }
 
@@ -117,7 +118,7 @@ func (c *claimer) letGo() {
 	// While writers are muted, the other instances look by themselves. The bell is Unarmed also
 	// after a request for silence that the stop cut off before its answer came.
 	if state := c.bell.State(); !c.muted && (state == listener.Silent || state == listener.Unarmed && !c.noListen) {
-		if _, err := sqlschema.Ring(ctx, c.db.claims); err != nil {
+		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
 			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
 		}
 	}
@@ -235,7 +236,7 @@ func (c *claimer) loseBell(ctx context.Context) {
 	if c.bell.State() == listener.Silent && !c.muted {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
-		if _, err := sqlschema.Ring(ctx, c.db.claims); err != nil {
+		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
 			// The bell is armed when a session listens again.
 			c.log.Debug("can't arm the doorbell without a session that listens", "error", err)
 		}
@@ -250,7 +251,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	c.bell.Saturated(c.scheduler.saturated())
 	switch c.bell.Next(now) {
 	case listener.Arm:
-		horizon, err := sqlschema.Ring(ctx, c.db.claims)
+		horizon, err := queue.Ring(ctx, c.db.claims)
 		if err != nil {
 			c.bell.Lost()
 			return err
@@ -261,7 +262,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		c.scheduler.markAll(true)
 		c.log.Debug("doorbell armed", "horizon", horizon)
 	case listener.Check:
-		pending, err := sqlschema.Pending(ctx, c.db.claims, c.horizon)
+		pending, err := queue.Pending(ctx, c.db.claims, c.horizon)
 		if err != nil {
 			return err
 		}
@@ -269,7 +270,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 			c.scheduler.markAll(true)
 		}
 	case listener.Silence:
-		if err := sqlschema.Silence(ctx, c.db.claims, c.self.id); err != nil {
+		if err := queue.Silence(ctx, c.db.claims, c.self.id); err != nil {
 			c.bell.Lost() // it may have been set all the same
 			return err
 		}
@@ -292,8 +293,8 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 // doorbell. If the bell is silent for an instance that is gone, or for this one without its
 // knowing, it is armed anew. While another instance keeps writers silent, every lane is marked at
 // each watch, since that instance may hang.
-func (c *claimer) watched(w *sqlschema.Watch) {
-	if w.Doorbell == sqlschema.Ringing {
+func (c *claimer) watched(w *queue.Watch) {
+	if w.Doorbell == queue.Ringing {
 		if c.muted {
 			c.bell.Lost() // it was armed, for instance by a dispatcher of an older version
 		}
@@ -308,7 +309,7 @@ func (c *claimer) watched(w *sqlschema.Watch) {
 	}
 }
 
-func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []*lane) error {
+func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lane) error {
 	// A stop does not cancel a claim that is under way. What the claim brings is given back in
 	// order.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
@@ -319,22 +320,22 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 		return fmt.Errorf("connect: %w", err)
 	}
 	pid := conn.Conn().PgConn().PID()
-	var session sqlschema.Queryer = conn
+	var session pg.Queryer = conn
 	if c.db.pooled {
 		session = tunedClaim(conn)
 	}
 	c.health.begin(asked)
-	claim, nonEmpty := sqlschema.Claim, c.cost.preferNonEmpty(len(wants), asked)
+	claim, nonEmpty := queue.Claim, c.cost.preferNonEmpty(len(wants), asked)
 	if nonEmpty {
-		claim = sqlschema.ClaimNonEmpty
+		claim = queue.ClaimNonEmpty
 	}
 	c.number++
-	var events []sqlschema.Claimed
-	by := sqlschema.Claimant{Instance: c.self.id}
+	var events []queue.Claimed
+	by := queue.Claimant{Instance: c.self.id}
 	try := func() error {
 		return c.db.onSchema(ctx, func(schema int32) (err error) {
 			by.Number = 0
-			if schema >= sqlschema.ClaimsNumbered {
+			if schema >= queue.ClaimsNumbered {
 				by.Number = c.number
 			}
 			events, err = claim(ctx, session, by, wants)
@@ -342,7 +343,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 		})
 	}
 	// One event is to blame. With the payloads fetched one by one, it costs no other event.
-	if err = try(); sqlschema.IsData(err) {
+	if err = try(); pg.IsData(err) {
 		c.log.Debug("a claim fails for the data of an event, claiming without payloads", "error", err)
 		for i := range wants {
 			wants[i].Hold = true
@@ -356,7 +357,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 		named = err == nil
 	}
 	if err != nil {
-		if !named || !sqlschema.WasRefused(err) {
+		if !named || !pg.WasRefused(err) {
 			c.repairer.add(interrupted{by: by, wants: wants, backend: pid, asked: asked})
 		}
 		return err
@@ -378,7 +379,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []sqlschema.Want, lanes []
 	}
 	if full && c.scheduler.saturated() && c.bell.State() == listener.Silent && now.Sub(c.called) > callEvery {
 		c.called = now
-		return sqlschema.Call(ctx, c.db.claims, sqlschema.HelpPayload)
+		return queue.NotifyPeers(ctx, c.db.claims, queue.HelpPayload)
 	}
 	return nil
 }
@@ -389,14 +390,14 @@ const namesFor = time.Second
 
 // nameTables gives events the name of their own table where their trigger watches another table by
 // now.
-func (c *claimer) nameTables(ctx context.Context, wants []sqlschema.Want, events []sqlschema.Claimed) error {
-	own, other := sqlschema.OwnTables(wants, events)
+func (c *claimer) nameTables(ctx context.Context, wants []queue.Want, events []queue.Claimed) error {
+	own, other := queue.OwnTables(wants, events)
 	if !other {
 		return nil
 	}
 	unknown := func(id int32) bool { _, ok := c.names[id]; return id != 0 && !ok }
 	if time.Since(c.namedAt) > namesFor || slices.ContainsFunc(own, unknown) {
-		names, err := sqlschema.NameRelations(ctx, c.db.claims, nil)
+		names, err := queue.NameRelations(ctx, c.db.claims, nil)
 		if err != nil {
 			return err
 		}
@@ -429,7 +430,7 @@ func (c *claimer) askNextDue(ctx context.Context, triggers []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := time.Now()
-	next, err := sqlschema.NextDue(ctx, c.db.claims, triggers, c.scheduler.unseen(triggers, asked.Add(nextDueMargin)))
+	next, err := queue.NextDue(ctx, c.db.claims, triggers, c.scheduler.unseen(triggers, asked.Add(nextDueMargin)))
 	// After that time, events that became due between the claim and the answer may be in neither.
 	if err != nil || time.Since(asked) > nextDueMargin {
 		c.scheduler.forgetDue(triggers)
@@ -452,7 +453,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	if ctx.Err() != nil {
 		return 0
 	}
-	err = sqlschema.ExplainHidden(err)
+	err = queue.ExplainHidden(err)
 	c.health.ended(err)
 	c.tell.failed("claim", err)
 	if !c.failed {

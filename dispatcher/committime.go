@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // commitTime is what a small commit takes. The rate at which writers that notify can commit depends
@@ -25,7 +25,7 @@ func (c *commitTime) measure(ctx context.Context) {
 	var least time.Duration
 	for range 3 {
 		began := time.Now()
-		if err := sqlschema.Touch(ctx, c.db.writes, c.self.id); err != nil {
+		if err := queue.MeasureCommit(ctx, c.db.writes, c.self.id); err != nil {
 			return // the last measurement stays; others report failures of the database
 		}
 		if took := time.Since(began); least == 0 || took < least {

@@ -7,8 +7,9 @@ import (
 	"sync"
 
 	"github.com/rowhook/rowhook/internal/netrule"
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // configuration is what is in force of the configuration. The loader writes it; the settler, the
@@ -16,18 +17,18 @@ import (
 type configuration struct {
 	mu         sync.Mutex
 	generation int64
-	settings   sqlschema.Settings
+	settings   trigger.Settings
 }
 
 // get returns the generation, 0 before the first load, and the settings.
-func (c *configuration) get() (int64, sqlschema.Settings) {
+func (c *configuration) get() (int64, trigger.Settings) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.generation, c.settings
 }
 
 // replace puts another one in force, and returns the generation of the one before.
-func (c *configuration) replace(generation int64, settings sqlschema.Settings) (before int64) {
+func (c *configuration) replace(generation int64, settings trigger.Settings) (before int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before = c.generation
@@ -53,7 +54,7 @@ type loader struct {
 }
 
 // guardOf is the guard of the flags with what was applied added.
-func (l *loader) guardOf(n sqlschema.Network) (webhook.Guard, error) {
+func (l *loader) guardOf(n trigger.Network) (webhook.Guard, error) {
 	deny, err := netrule.ParseAll(n.Deny)
 	if err != nil {
 		return webhook.Guard{}, fmt.Errorf("read rowhook.setting network: deny: %w", err)
@@ -69,7 +70,7 @@ func (l *loader) guardOf(n sqlschema.Network) (webhook.Guard, error) {
 func (l *loader) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	cfg, err := sqlschema.Load(ctx, l.db.writes)
+	cfg, err := queue.Load(ctx, l.db.writes)
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (l *loader) load(ctx context.Context) error {
 	l.client.SetGuard(guard)
 	generation := l.configuration.replace(cfg.Generation, cfg.Settings)
 	before, able, warnings := l.scheduler.unable(), map[string]bool{}, map[string]string{}
-	unsent := l.scheduler.configure(cfg.Triggers, func(s sqlschema.Spec) (*webhook.Endpoint, error) {
+	unsent := l.scheduler.configure(cfg.Triggers, func(s trigger.Spec) (*webhook.Endpoint, error) {
 		ep, err := webhook.NewEndpoint(s.Webhook, l.lookup)
 		if err == nil {
 			err = l.client.Prepare(ep)

@@ -13,8 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sethvargo/go-retry"
 
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/session"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // database is the way to Postgres. New sets pooled and application, open sets the pools before the
@@ -53,7 +54,7 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 		db.direct.RuntimeParams["application_name"] = db.application
 	}
 	writes, claims := cfg.Copy(), cfg.Copy()
-	db.direct.RuntimeParams["search_path"], db.direct.RuntimeParams[sqlschema.RowSecurity] = "pg_catalog", "off"
+	db.direct.RuntimeParams["search_path"], db.direct.RuntimeParams[queue.RowSecurity] = "pg_catalog", "off"
 	if db.pooled {
 		throughPooler(writes.ConnConfig)
 		throughPooler(claims.ConnConfig)
@@ -88,10 +89,10 @@ func (db *database) close() {
 func (db *database) onSchema(ctx context.Context, f func(schema int32) error) error {
 	was := db.schema.Load()
 	err := f(was)
-	if err == nil || !sqlschema.IsOtherSchema(err) {
+	if err == nil || !pg.IsOtherSchema(err) {
 		return err
 	}
-	now, versionErr := sqlschema.SchemaVersion(ctx, db.writes)
+	now, versionErr := pg.SchemaVersion(ctx, db.writes)
 	if versionErr != nil || now == was {
 		return err
 	}
@@ -128,7 +129,7 @@ func tune(params map[string]string) {
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 		"statement_timeout": "0", "lock_timeout": "0", // each statement has a timeout of its own
 		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
-		"idle_in_transaction_session_timeout": "60s", sqlschema.RowSecurity: "off",
+		"idle_in_transaction_session_timeout": "60s", queue.RowSecurity: "off",
 	} {
 		params[name] = value
 	}

@@ -3,8 +3,9 @@ package dispatcher
 import (
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // delivery is a claimed event on its way.
@@ -28,9 +29,9 @@ type delivery struct {
 const settleMargin = 5 * time.Second
 
 // longestLease bounds a lease whatever timeout is configured.
-const longestLease = sqlschema.LongestLease
+const longestLease = trigger.LongestLease
 
 // holding names the event and its claim. It is the fence of statements.
-func (d *delivery) holding() sqlschema.Holding {
-	return sqlschema.Holding{ID: d.event.ID, Tries: d.tries, Claim: d.claim}
+func (d *delivery) holding() queue.Holding {
+	return queue.Holding{ID: d.event.ID, Tries: d.tries, Claim: d.claim}
 }

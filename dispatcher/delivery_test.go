@@ -14,7 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestDeliversChangesByteForByte(t *testing.T) {
@@ -140,9 +142,9 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 	t.Parallel()
 	hang := make(chan struct{})
 	defer close(hang)
-	second := func(s *sqlschema.Spec) {
-		s.Retry = sqlschema.Retry{Limit: 2, Interval: sqlschema.Duration(time.Second), Backoff: sqlschema.BackoffFixed, MaxInterval: sqlschema.Duration(time.Minute)}
-		s.Webhook.Timeout = sqlschema.Duration(300 * time.Millisecond)
+	second := func(s *trigger.Spec) {
+		s.Retry = trigger.Retry{Limit: 2, Interval: trigger.Duration(time.Second), Backoff: trigger.BackoffFixed, MaxInterval: trigger.Duration(time.Minute)}
+		s.Webhook.Timeout = trigger.Duration(300 * time.Millisecond)
 	}
 	status := func(code int, header ...string) func(int, delivery, http.ResponseWriter, *http.Request) {
 		return func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) {
@@ -153,7 +155,7 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		change   func(*sqlschema.Spec)
+		change   func(*trigger.Spec)
 		answer   func(int, delivery, http.ResponseWriter, *http.Request)
 		attempts string // status or kind of each
 		spacing  time.Duration
@@ -187,11 +189,11 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 		}, "200", 0, ""},
 		"hangs":     {second, func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "timeout,timeout,timeout", 1300 * time.Millisecond, "no response within 300ms"},
 		"redirects": {second, status(302, "Location", "/elsewhere"), "302,302,302", time.Second, "302"},
-		"down": {func(s *sqlschema.Spec) {
+		"down": {func(s *trigger.Spec) {
 			second(s)
 			s.Webhook.URL = "http://127.0.0.1:1/"
 		}, nil, "refused,refused,refused", time.Second, "refused"},
-		"no_retries": {func(s *sqlschema.Spec) {
+		"no_retries": {func(s *trigger.Spec) {
 			second(s)
 			s.Retry.Limit = 0
 		}, status(500), "500", 0, "500"},
@@ -349,8 +351,8 @@ func TestClaimsOfADeadInstanceComeBackWithinSeconds(t *testing.T) {
 	b.watch(t, "orders")
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 10)")
 	conn := b.Conn(t)
-	require.NoError(t, sqlschema.Register(t.Context(), conn, 999, "dead", "v", true))
-	got, err := sqlschema.Claim(t.Context(), conn, sqlschema.Claimant{Instance: 999, Number: 1}, []sqlschema.Want{{Trigger: 1, Limit: 10, Lease: time.Hour}})
+	require.NoError(t, queue.Register(t.Context(), conn, 999, "dead", "v", true))
+	got, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: 999, Number: 1}, []queue.Want{{Trigger: 1, Limit: 10, Lease: time.Hour}})
 	require.NoError(t, err)
 	require.Len(t, got, 10)
 	b.start(t)
@@ -368,8 +370,8 @@ func TestClaimsOfAnInstanceWithoutALockComeBackWhenTheirLeaseEnds(t *testing.T) 
 	b.watch(t, "orders")
 	b.Exec(t, "insert into orders default values")
 	conn := b.Conn(t)
-	require.NoError(t, sqlschema.Register(t.Context(), conn, 999, "polls", "v", false))
-	_, err := sqlschema.Claim(t.Context(), conn, sqlschema.Claimant{Instance: 999, Number: 1}, []sqlschema.Want{{Trigger: 1, Limit: 1, Lease: 3 * time.Second}})
+	require.NoError(t, queue.Register(t.Context(), conn, 999, "polls", "v", false))
+	_, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: 999, Number: 1}, []queue.Want{{Trigger: 1, Limit: 1, Lease: 3 * time.Second}})
 	require.NoError(t, err)
 	claimed := time.Now()
 	b.start(t)
@@ -404,7 +406,7 @@ func TestConfigurationChangesReachARunningDispatcher(t *testing.T) {
 	b.receiver.await(t, "bills", 1)
 
 	// A new URL, also for what waits.
-	b.apply(t, b.spec("orders", func(s *sqlschema.Spec) { s.Webhook.URL = b.receiver.URL + "/moved" }))
+	b.apply(t, b.spec("orders", func(s *trigger.Spec) { s.Webhook.URL = b.receiver.URL + "/moved" }))
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "moved", 1)
 	require.Empty(t, b.receiver.on("orders"))
@@ -549,7 +551,7 @@ func TestEventsOfRemovedTriggersBecomeDeadLetters(t *testing.T) {
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "select rowhook.emit('orders', '1')") // takes no lock on the table
 	require.NoError(t, err)
-	_, err = sqlschema.Apply(t.Context(), conn, nil, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err = sqlschema.Apply(t.Context(), conn, nil, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(t.Context()))
 	b.start(t)
@@ -582,8 +584,8 @@ func TestSettlementsOfATrickleShareStatements(t *testing.T) {
 func TestNetworkRulesOfTheConfigurationReachARunningDispatcher(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", func(s *sqlschema.Spec) {
-		s.Retry.Interval = sqlschema.Duration(50 * time.Millisecond)
+	b.watch(t, "orders", func(s *trigger.Spec) {
+		s.Retry.Interval = trigger.Duration(50 * time.Millisecond)
 		s.Retry.Limit = 1000
 	})
 	b.start(t)
@@ -591,11 +593,11 @@ func TestNetworkRulesOfTheConfigurationReachARunningDispatcher(t *testing.T) {
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "orders", 1)
 
-	settings := sqlschema.DefaultSettings()
+	settings := trigger.DefaultSettings()
 	network := func(deny, allow []string) {
-		settings.Network = sqlschema.Network{Deny: deny, Allow: allow}
-		_, err := sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{b.spec("orders", func(s *sqlschema.Spec) {
-			s.Retry.Interval = sqlschema.Duration(50 * time.Millisecond)
+		settings.Network = trigger.Network{Deny: deny, Allow: allow}
+		_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.spec("orders", func(s *trigger.Spec) {
+			s.Retry.Interval = trigger.Duration(50 * time.Millisecond)
 			s.Retry.Limit = 1000
 		})},
 			settings, slog.New(slog.DiscardHandler))

@@ -9,7 +9,8 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // diskSpace makes room on a full disk. The claimer and the settler use it.
@@ -28,7 +29,7 @@ const freeEvery = 5 * time.Second
 // diskFull is the SQLSTATE of a disk that has no room left.
 const diskFull = pgerrcode.DiskFull
 
-func isDiskFull(err error) bool { return sqlschema.IsState(err, diskFull) }
+func isDiskFull(err error) bool { return pg.IsState(err, diskFull) }
 
 // free drops the oldest day of history: events that are owed matter more than those that are over.
 // It may be called by several at once.
@@ -40,11 +41,11 @@ func (s *diskSpace) free(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	var dropped []sqlschema.Dropped
+	var dropped []queue.Dropped
 	tried := false
 	err := s.db.underTidyLock(ctx, func(tx pgx.Tx) (err error) {
 		tried = true
-		dropped, err = sqlschema.Shed(ctx, tx)
+		dropped, err = queue.DropOldest(ctx, tx)
 		return err
 	})
 	switch {
@@ -75,7 +76,7 @@ func (db *database) underTidyLock(ctx context.Context, f func(pgx.Tx) error) err
 }
 
 // tellDropped logs which history was dropped.
-func tellDropped(log *slog.Logger, tell *observers, message string, dropped []sqlschema.Dropped) {
+func tellDropped(log *slog.Logger, tell *observers, message string, dropped []queue.Dropped) {
 	if len(dropped) == 0 {
 		return
 	}

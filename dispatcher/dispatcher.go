@@ -26,8 +26,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Defaults of a Config.
@@ -72,7 +73,7 @@ type Config struct {
 	// GracePeriod is how long Run waits for attempts in flight when it stops. Default
 	// DefaultGracePeriod.
 	GracePeriod time.Duration
-	// PayloadMemory bounds the bytes of payloads above sqlschema.InlinePayload that are in memory.
+	// PayloadMemory bounds the bytes of payloads above queue.InlinePayload that are in memory.
 	// Default DefaultPayloadMemory.
 	PayloadMemory int64
 	// MaxBody is the largest body of a request in bytes, and so the largest payload. An event with
@@ -341,10 +342,10 @@ func (d *Dispatcher) unregister(left int) error {
 		// dead and give back what it holds.
 		return fmt.Errorf("stopped without settling %d events, which will be sent again: the database did not answer", left)
 	}
-	if err := sqlschema.Unregister(ctx, d.db.writes, d.self.id); err != nil {
+	if err := queue.Unregister(ctx, d.db.writes, d.self.id); err != nil {
 		return err
 	}
-	return sqlschema.Call(ctx, d.db.claims, sqlschema.StoppedPayload)
+	return queue.NotifyPeers(ctx, d.db.claims, queue.StoppedPayload)
 }
 
 // start draws the id, registers this instance and loads the triggers.
@@ -365,17 +366,17 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if have != know {
 		d.log.Warn("the schema rowhook is of another version than this program, and compatible: bring both to the same one when you can", "schema", have, "program", know)
 	}
-	secured, err := sqlschema.FindSecured(ctx, conn)
+	secured, err := queue.FindSecured(ctx, conn)
 	if err != nil {
 		return err
 	}
 	for i := range secured {
 		d.log.Warn(secured[i].Problem(), "remedy", secured[i].Remedy())
 	}
-	if d.self.id, err = sqlschema.NewInstance(ctx, conn); err != nil {
+	if d.self.id, err = queue.NewInstance(ctx, conn); err != nil {
 		return err
 	}
-	if err := sqlschema.EnsurePartitions(ctx, conn); err != nil {
+	if err := queue.EnsurePartitions(ctx, conn); err != nil {
 		d.log.Warn("can't make partitions ahead of time, trying again later", "error", err)
 	}
 	if err := d.loader.load(ctx); err != nil {

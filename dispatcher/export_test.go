@@ -3,11 +3,11 @@ package dispatcher
 import (
 	"context"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Pretend has a dispatcher that does not run yet see what f makes of each Watch.
-func Pretend(d *Dispatcher, f func(*sqlschema.Watch)) { d.peers.pretend = f }
+func Pretend(d *Dispatcher, f func(*queue.Watch)) { d.peers.pretend = f }
 
 // LookAtCaptures is what a dispatcher does once a minute.
 func LookAtCaptures(ctx context.Context, d *Dispatcher) { d.captures.look(ctx) }

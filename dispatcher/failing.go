@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // The log says that a trigger's attempts fail once when that begins. Then it counts them each
@@ -130,10 +130,10 @@ func (f *failing) run(ctx context.Context) {
 }
 
 // report logs how an attempt went.
-func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration) {
+func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what queue.Fate, delay time.Duration) {
 	ctx := context.Background()
 	now := time.Now()
-	if what == sqlschema.Delivered {
+	if what == queue.Delivered {
 		f.succeeded(dl.event.Trigger, now)
 		if f.log.Enabled(ctx, slog.LevelDebug) {
 			f.log.LogAttrs(ctx, slog.LevelDebug, "delivered", slog.String("event", eventID(dl)), slog.String("trigger", dl.event.Trigger),
@@ -151,7 +151,7 @@ func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, 
 		slog.String("event", eventID(dl)), slog.String("trigger", dl.event.Trigger),
 		slog.Int("attempt", int(dl.tries)), slog.Int("attempts", max(dl.event.MaxRetries+1, int(dl.tries))),
 	}, reason...)
-	dead := what == sqlschema.Dead
+	dead := what == queue.Dead
 	begins, firstDead := f.failed(dl.event.Trigger, now, dead, reason)
 	if begins {
 		f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: counted each minute from now on, single ones are at level debug", attrs...)

@@ -17,6 +17,7 @@ import (
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestEverythingArrivesAfterPostgresCrashedUnderLoad(t *testing.T) {
@@ -113,8 +114,8 @@ func failOnce(n int, _ delivery, w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-func retryAfter(interval time.Duration) func(*sqlschema.Spec) {
-	return func(s *sqlschema.Spec) { s.Retry.Interval = sqlschema.Duration(interval) }
+func retryAfter(interval time.Duration) func(*trigger.Spec) {
+	return func(s *trigger.Spec) { s.Retry.Interval = trigger.Duration(interval) }
 }
 
 func TestRetriesOfAnInstanceThatStoppedAreMadeByTheOthers(t *testing.T) {
@@ -148,7 +149,7 @@ func TestATriggerRemovedAndAddedDuringAnAttemptIsRetried(t *testing.T) {
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "orders", 1)
 	conn := b.Conn(t)
-	_, err := sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{b.spec("other")}, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.spec("other")}, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return strings.Count(r.log.String(), "configuration loaded") == 1 }, patience, 5*time.Millisecond)
 	b.apply(t, b.spec("orders", retryAfter(time.Second)))
@@ -238,7 +239,7 @@ func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T)
 	t.Parallel()
 	b := newFixture(t)
 	const triggers, each = 20, 40
-	var specs []sqlschema.Spec
+	var specs []trigger.Spec
 	for n := range triggers {
 		name := fmt.Sprintf("t%d", n)
 		b.Exec(t, "create table "+name+" (id bigint)")

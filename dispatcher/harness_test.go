@@ -19,7 +19,9 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -35,21 +37,21 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture { return &fixture{pgtest.New(t), newReceiver(t)} }
 
 // watch makes a table and applies a trigger for every change of it, posting to the receiver's path of the same name.
-func (b *fixture) watch(t *testing.T, name string, change ...func(*sqlschema.Spec)) {
+func (b *fixture) watch(t *testing.T, name string, change ...func(*trigger.Spec)) {
 	t.Helper()
 	b.Exec(t, "create table if not exists "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
 	b.apply(t, b.spec(name, change...))
 }
 
-func (b *fixture) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
+func (b *fixture) spec(name string, change ...func(*trigger.Spec)) trigger.Spec {
 	return dispatchtest.Spec(name, b.receiver.URL, change...)
 }
 
 // apply adds triggers to those that are there.
-func (b *fixture) apply(t *testing.T, specs ...sqlschema.Spec) {
+func (b *fixture) apply(t *testing.T, specs ...trigger.Spec) {
 	t.Helper()
 	conn := b.Conn(t)
-	cfg, err := sqlschema.Load(t.Context(), conn)
+	cfg, err := queue.Load(t.Context(), conn)
 	require.NoError(t, err)
 	for _, old := range cfg.Triggers {
 		if !hasName(specs, old.Spec.Name) {
@@ -60,7 +62,7 @@ func (b *fixture) apply(t *testing.T, specs ...sqlschema.Spec) {
 	require.NoError(t, err)
 }
 
-func hasName(specs []sqlschema.Spec, name string) bool {
+func hasName(specs []trigger.Spec, name string) bool {
 	for _, s := range specs {
 		if s.Name == name {
 			return true

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // history is whether the history can be written: the archive of delivered events, and the log of
@@ -106,7 +106,7 @@ func (h *history) written() {
 // lookAhead records for how many days there are partitions. made is why they could not be made
 // ahead of time.
 func (h *history) lookAhead(ctx context.Context, made error) {
-	days, err := sqlschema.DaysAhead(ctx, h.db.writes)
+	days, err := queue.DaysAhead(ctx, h.db.writes)
 	if err != nil {
 		return // tidy reports failures of the database
 	}
@@ -125,7 +125,7 @@ func (h *history) problem() (now, soon string) {
 	if h.err != "" {
 		now = "it can't be written since " + h.since.UTC().Format(time.RFC3339) + ", so events are settled without it: " + h.err
 	}
-	if h.looked && h.ahead < sqlschema.LeastDaysAhead {
+	if h.looked && h.ahead < queue.LeastDaysAhead {
 		soon = fmt.Sprintf("there are partitions for %d days after today, and no more are made", max(h.ahead, 0))
 		if h.ending != "" {
 			soon += ": " + h.ending

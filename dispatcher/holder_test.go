@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
@@ -23,7 +23,7 @@ func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
 	_, err = report.Exec(t.Context(), "set application_name = 'nightly report'; begin isolation level repeatable read; select 1")
 	require.NoError(t, err)
 	for range 2 {
-		h, err := d.maintenance.watchHolder(t.Context(), sqlschema.QueueHealth{Dead: 7}, 0)
+		h, err := d.maintenance.watchHolder(t.Context(), queue.QueueHealth{Dead: 7}, 0)
 		require.NoError(t, err)
 		require.NotNil(t, h)
 	}
@@ -33,7 +33,7 @@ func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
 	_, err = report.Exec(t.Context(), "commit")
 	require.NoError(t, err)
 	for range 2 {
-		_, err = d.maintenance.watchHolder(t.Context(), sqlschema.QueueHealth{}, 0)
+		_, err = d.maintenance.watchHolder(t.Context(), queue.QueueHealth{}, 0)
 		require.NoError(t, err)
 	}
 	require.Equal(t, 1, strings.Count(log.String(), "nobody holds back vacuum any more"))

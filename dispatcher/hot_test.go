@@ -10,9 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/listener"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // hotParts are the decisions that every event or every wake-up takes, each with the allocations that it may make.
@@ -20,8 +20,8 @@ func hotParts() map[string]struct {
 	most float64
 	run  func()
 } {
-	exponential := sqlschema.Retry{
-		Limit: 10, Interval: sqlschema.Duration(time.Second), MaxInterval: sqlschema.Duration(time.Hour), Backoff: sqlschema.BackoffExponential,
+	exponential := trigger.Retry{
+		Limit: 10, Interval: trigger.Duration(time.Second), MaxInterval: trigger.Duration(time.Hour), Backoff: trigger.BackoffExponential,
 	}
 	failed, delivered := &webhook.Result{Status: 500}, &webhook.Result{Status: 200}
 	event := [16]byte{1, 2, 3}

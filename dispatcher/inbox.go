@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // inbox is what the other loops tell the claimer. What concerns one trigger goes to its lane in the
@@ -29,7 +29,7 @@ type unread struct {
 	// reload asks for a load of the configuration: it changed, or a notification named an unknown
 	// trigger.
 	reload bool
-	watch  *sqlschema.Watch // the latest
+	watch  *queue.Watch // the latest
 }
 
 // take returns what is unread, and resets it.
@@ -67,10 +67,10 @@ func (i *inbox) sessionLost() {
 // notified takes in a notification.
 func (i *inbox) notified(payload string) {
 	switch payload {
-	case sqlschema.HelpPayload:
+	case queue.HelpPayload:
 		i.scheduler.markAll(false)
 		return
-	case sqlschema.StoppedPayload:
+	case queue.StoppedPayload:
 		i.inherit()
 		return
 	}
@@ -109,7 +109,7 @@ func (i *inbox) askReload() {
 // watched hands over what the peers' loop has read. outdated says that the configuration has
 // changed. It returns whether a load is asked for, and whether a session listens. It does not wake
 // the claimer.
-func (i *inbox) watched(w *sqlschema.Watch, outdated bool) (reload, listens bool) {
+func (i *inbox) watched(w *queue.Watch, outdated bool) (reload, listens bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.watch = w

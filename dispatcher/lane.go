@@ -3,8 +3,9 @@ package dispatcher
 import (
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // lane is one trigger in this dispatcher: what it is, what its next claim has to do, and which of
@@ -12,7 +13,7 @@ import (
 // scheduler guards all of it.
 type lane struct {
 	id       int32 // of the trigger
-	trigger  sqlschema.Trigger
+	trigger  queue.Trigger
 	endpoint *webhook.Endpoint
 	unable   error // why this instance can't call the endpoint; nil: it can
 	gone     bool  // no longer configured
@@ -107,7 +108,7 @@ func (l *lane) named(qualified string) {
 		return
 	}
 	l.qualified = qualified
-	if schema, table, err := sqlschema.SplitName(qualified); err == nil {
+	if schema, table, err := pg.SplitName(qualified); err == nil {
 		l.schema, l.table = schema, table
 	}
 	// A bare oid means that the table is gone. Its events keep the name that it had.

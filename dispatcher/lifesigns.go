@@ -3,13 +3,13 @@ package dispatcher
 import (
 	"time"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // lifeSigns judges which of the other instances are dead. An instance writes its row each second,
 // by any session that it has; while it does, it is alive. It is dead once it has been silent for
-// sqlschema.UnseenAfter. If its row says that it holds its lock and it does not, it is dead after
-// sqlschema.LockLostAfter, since a living instance corrects its row. Time is measured by this
+// queue.UnseenAfter. If its row says that it holds its lock and it does not, it is dead after
+// queue.LockLostAfter, since a living instance corrects its row. Time is measured by this
 // process from look to look, so that a clock that is set kills nobody.
 type lifeSigns struct {
 	seen   map[int32]sighting
@@ -18,7 +18,7 @@ type lifeSigns struct {
 
 // sighting is an instance, and since when it has not changed.
 type sighting struct {
-	sqlschema.Instance
+	queue.Instance
 
 	since time.Time
 	looks int // how many looks, beyond the first, found it so
@@ -30,7 +30,7 @@ const blindAfter = 4 * time.Second
 
 // judge takes in a look, and returns who is dead. beat is when this instance last wrote its own
 // row: if it can't write, the others may not be able to either, and must not be taken for dead.
-func (o *lifeSigns) judge(all []sqlschema.Instance, self int32, now, beat time.Time) (dead []sqlschema.Instance) {
+func (o *lifeSigns) judge(all []queue.Instance, self int32, now, beat time.Time) (dead []queue.Instance) {
 	blind := now.Sub(o.looked) > blindAfter || now.Sub(beat) > blindAfter
 	o.looked = now
 	before := o.seen
@@ -62,9 +62,9 @@ func (s *sighting) dead(now time.Time) bool {
 	case s.Seen == 0:
 		return deserted && s.looks > 0 && unchanged > watchEvery/2
 	case deserted:
-		return s.looks > 1 && unchanged >= sqlschema.LockLostAfter
+		return s.looks > 1 && unchanged >= queue.LockLostAfter
 	}
-	return s.looks > 1 && unchanged >= sqlschema.UnseenAfter
+	return s.looks > 1 && unchanged >= queue.UnseenAfter
 }
 
 // anySuspect reports that an instance may be dead, so that the next look must be soon.

@@ -9,9 +9,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/listener"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // listening runs the session that listens. That session also holds the instance lock. What it hears
@@ -48,12 +48,12 @@ func (l *listening) open() {
 			defer cancel()
 			return l.pulse.holdLock(ctx, conn)
 		},
-		Channel:   sqlschema.Channel,
+		Channel:   queue.Channel,
 		Notified:  l.notified,
 		Listening: l.begins,
 		Lost:      func(error) { l.lost() },
 		Ping: func(ctx context.Context, channel, payload string) error {
-			return sqlschema.Ping(ctx, l.db.writes, channel, payload)
+			return queue.Ping(ctx, l.db.writes, channel, payload)
 		},
 		PingChannel: fmt.Sprintf("rowhook_ping_%d", l.self.id),
 		Logger:      l.log,

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 const (
@@ -25,10 +25,10 @@ const (
 
 // maintained is what a round found and did; see Maintenance.
 type maintained struct {
-	dropped  []sqlschema.Dropped
+	dropped  []queue.Dropped
 	deadRows int64
 	vacuumed bool
-	holder   *sqlschema.Holder
+	holder   *queue.Holder
 }
 
 // maintenance is the loop that looks after the tables.
@@ -87,23 +87,23 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_, settings := m.configuration.get()
-	var health sqlschema.QueueHealth
+	var health queue.QueueHealth
 	looked := false
 	var made, dropped error // one that fails does not keep the rest from being done
 	err := m.db.underTidyLock(ctx, func(tx pgx.Tx) error {
-		made = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return sqlschema.EnsurePartitions(ctx, tx) })
+		made = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return queue.EnsurePartitions(ctx, tx) })
 		dropped = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) (err error) {
-			u.dropped, err = sqlschema.DropHistory(ctx, tx, settings.Retention)
+			u.dropped, err = queue.DropHistory(ctx, tx, settings.Retention)
 			return err
 		})
 		if dropped != nil {
 			u.dropped = nil // it was rolled back
 		}
-		if err := sqlschema.ForgetActivity(ctx, tx); err != nil {
+		if err := queue.ForgetActivity(ctx, tx); err != nil {
 			return err
 		}
 		var err error
-		health, err = sqlschema.LookAtQueue(ctx, tx)
+		health, err = queue.ReadQueueHealth(ctx, tx)
 		looked = err == nil
 		return err
 	})
@@ -122,7 +122,7 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 		// A transaction that was open while its trigger was removed may have left events that
 		// nobody claims.
 		var buried int64
-		if buried, err = sqlschema.BuryOrphans(ctx, m.db.writes); buried > 0 {
+		if buried, err = queue.BuryOrphans(ctx, m.db.writes); buried > 0 {
 			m.log.Info("moved events of removed triggers to the dead letters", "events", buried)
 		}
 	}
@@ -141,7 +141,7 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		m.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", sqlschema.ExplainHidden(err))
+		m.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", queue.ExplainHidden(err))
 	}
 	tellDropped(m.log, m.tell, "dropped history that is over its retention, or over its largest size", u.dropped)
 	return u, late
@@ -149,8 +149,8 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 
 // watchHolder warns once of what has kept vacuum from cleaning the queue for the time after, and
 // logs when that is over.
-func (m *maintenance) watchHolder(ctx context.Context, health sqlschema.QueueHealth, after time.Duration) (*sqlschema.Holder, error) {
-	h, err := sqlschema.FindHolder(ctx, m.db.writes, after, holderUntimed)
+func (m *maintenance) watchHolder(ctx context.Context, health queue.QueueHealth, after time.Duration) (*queue.Holder, error) {
+	h, err := queue.FindHolder(ctx, m.db.writes, after, holderUntimed)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +179,7 @@ func (m *maintenance) vacuum(ctx context.Context, dead int64) {
 	defer cancel()
 	began := time.Now()
 	m.log.Info("vacuuming the queue, as autovacuum is late", "dead_rows", dead)
-	err := sqlschema.VacuumQueue(ctx, m.db.writes)
+	err := queue.VacuumQueue(ctx, m.db.writes)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

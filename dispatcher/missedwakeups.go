@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/listener"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // unannounced are new events that the interval poll found although writers should have notified.
@@ -33,7 +33,7 @@ func (c *claimer) expectAnnounced(now time.Time) {
 }
 
 // noteUnannounced counts the new events of a claim that only the interval poll has caused.
-func (c *claimer) noteUnannounced(events []sqlschema.Claimed) {
+func (c *claimer) noteUnannounced(events []queue.Claimed) {
 	if !c.unannounced.polling {
 		return
 	}
@@ -67,11 +67,11 @@ func (c *claimer) reportMissed(ctx context.Context, now time.Time) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	w, err := sqlschema.Look(ctx, c.db.claims)
+	w, err := queue.ReadWatch(ctx, c.db.claims)
 	if err != nil {
 		return err
 	}
-	if w.Doorbell == sqlschema.Ringing && c.bell.State() == listener.Ringing {
+	if w.Doorbell == queue.Ringing && c.bell.State() == listener.Ringing {
 		c.tell.missed(missed)
 	}
 	return nil

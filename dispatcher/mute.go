@@ -8,8 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/listener"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // notificationQueue is what is known of the server's queue of notifications.
@@ -49,14 +49,14 @@ func (c *claimer) renew() {
 // that listens and does not read, of whatever program, brings that about. Once the queue is full,
 // each commit that notifies fails. Every dispatcher decides for itself, so that the others go on
 // when one dies.
-func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
+func (c *claimer) mute(ctx context.Context, w *queue.Watch) {
 	usage := w.Notices
 	c.notifications.usage.Store(&usage)
 	was := c.muted
 	switch {
-	case usage >= sqlschema.MuteFrom:
+	case usage >= queue.MuteFrom:
 		c.muted = true
-	case usage <= sqlschema.UnmuteAt, w.Doorbell == sqlschema.Ringing && c.bell.State() == listener.Silent:
+	case usage <= queue.UnmuteAt, w.Doorbell == queue.Ringing && c.bell.State() == listener.Silent:
 		c.muted = false // or another instance, which has waited for less, lets them ring again
 	}
 	c.bell.Mute(c.muted)
@@ -74,13 +74,13 @@ func (c *claimer) mute(ctx context.Context, w *sqlschema.Watch) {
 
 // muteUnheard silences the bell where tendBell does not, because no session listens. It does so in
 // the name of Nobody, so that instances that listen need not wait until this one arms the bell.
-func (c *claimer) muteUnheard(ctx context.Context, w *sqlschema.Watch) {
-	if c.listens || w.Doorbell != sqlschema.Ringing {
+func (c *claimer) muteUnheard(ctx context.Context, w *queue.Watch) {
+	if c.listens || w.Doorbell != queue.Ringing {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if err := sqlschema.Silence(ctx, c.db.claims, sqlschema.Nobody); err != nil {
+	if err := queue.Silence(ctx, c.db.claims, queue.Nobody); err != nil {
 		// It is tried again at the next watch.
 		c.log.Debug("can't silence the doorbell", "error", err)
 	}
@@ -88,13 +88,13 @@ func (c *claimer) muteUnheard(ctx context.Context, w *sqlschema.Watch) {
 
 // quiet silences a bell that rings although no instance that listens is alive, because the last one
 // was killed. An instance that listens itself arms the bell anew instead.
-func (c *claimer) quiet(ctx context.Context, w *sqlschema.Watch) {
-	if c.listens || w.Doorbell != sqlschema.Ringing || slices.ContainsFunc(w.Instances, func(i sqlschema.Instance) bool { return i.Listens && w.IsAlive(i.ID) }) {
+func (c *claimer) quiet(ctx context.Context, w *queue.Watch) {
+	if c.listens || w.Doorbell != queue.Ringing || slices.ContainsFunc(w.Instances, func(i queue.Instance) bool { return i.Listens && w.IsAlive(i.ID) }) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if err := sqlschema.SilenceForNobody(ctx, c.db.claims); err != nil {
+	if err := queue.SilenceForNobody(ctx, c.db.claims); err != nil {
 		c.log.Debug("can't silence the doorbell", "error", err) // it is tried again at the next watch
 	}
 }
@@ -119,7 +119,7 @@ func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 		// The answer is a notice; see noticed.
 		_, _ = c.db.writes.Exec(ctx, "select pg_catalog.pg_notify('rowhook_probe', '')")
 	}
-	b, err := sqlschema.FindNotificationBlocker(ctx, c.db.claims, c.notifications.warnedOf.Load())
+	b, err := queue.FindNotificationBlocker(ctx, c.db.claims, c.notifications.warnedOf.Load())
 	if err != nil {
 		c.log.Debug("can't look for who keeps notifications from being read", "error", err)
 	}
@@ -138,7 +138,7 @@ func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 
 // noticed records which session a warning of the server names.
 func (q *notificationQueue) noticed(_ *pgconn.PgConn, n *pgconn.Notice) {
-	if pid := sqlschema.WarnedOf(n); pid != 0 {
+	if pid := queue.WarnedOf(n); pid != 0 {
 		q.warnedOf.Store(pid)
 	}
 }

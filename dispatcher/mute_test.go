@@ -16,7 +16,9 @@ import (
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // startPretending runs a dispatcher for which so many percent of the queue of notifications are in use.
@@ -29,7 +31,7 @@ func (b *fixture) startPretending(t *testing.T, percent *atomic.Int64, change ..
 	}
 	d, err := dispatcher.New(cfg)
 	require.NoError(t, err)
-	dispatcher.Pretend(d, func(w *sqlschema.Watch) { w.Notices = float64(percent.Load()) / 100 })
+	dispatcher.Pretend(d, func(w *queue.Watch) { w.Notices = float64(percent.Load()) / 100 })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -135,14 +137,14 @@ func TestAQueueOfNotificationsThatAnotherProgramFillsFailsNoWriteAndNoApply(t *t
 	exec(conn, "create table full_queue (id bigint generated always as identity primary key, v text)")
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil))
 	receiver := newReceiver(t)
-	spec := func(name string) sqlschema.Spec {
+	spec := func(name string) trigger.Spec {
 		s := dispatchtest.Spec(name, receiver.URL)
 		s.Table = "public.full_queue"
 		return s
 	}
-	apply := func(specs ...sqlschema.Spec) {
+	apply := func(specs ...trigger.Spec) {
 		t.Helper()
-		_, err := sqlschema.Apply(t.Context(), conn, specs, sqlschema.DefaultSettings(), nil)
+		_, err := sqlschema.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), nil)
 		require.NoError(t, err)
 	}
 	apply(spec("full_queue"))

@@ -5,9 +5,9 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/listener"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Observer is told what a Dispatcher does, for metrics, traces and displays. Each function is
@@ -72,13 +72,13 @@ const (
 	Dead      Outcome = "dead" // a dead letter: no attempt is left
 )
 
-func outcomeOf(f sqlschema.Fate) Outcome {
+func outcomeOf(f queue.Fate) Outcome {
 	switch f {
-	case sqlschema.Delivered:
+	case queue.Delivered:
 		return Delivered
-	case sqlschema.Dead:
+	case queue.Dead:
 		return Dead
-	case sqlschema.Retried, sqlschema.Released:
+	case queue.Retried, queue.Released:
 	}
 	return Retried
 }
@@ -164,7 +164,7 @@ func with[F any](all []F, f F, given bool) []F {
 	return append(all, f)
 }
 
-func (o *observers) configured(triggers []sqlschema.Trigger) {
+func (o *observers) configured(triggers []queue.Trigger) {
 	if len(o.onConfigured) == 0 {
 		return
 	}
@@ -177,7 +177,7 @@ func (o *observers) configured(triggers []sqlschema.Trigger) {
 	}
 }
 
-func (o *observers) claimed(events []sqlschema.Claimed, took time.Duration) {
+func (o *observers) claimed(events []queue.Claimed, took time.Duration) {
 	if len(o.onClaimed) == 0 {
 		return
 	}
@@ -218,7 +218,7 @@ func (o *observers) attempting(ctx context.Context, e *Event, number int) (conte
 	return webhook.WithHeader(ctx, header), ended
 }
 
-func (o *observers) attempted(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what sqlschema.Fate, delay time.Duration, ended []func(Attempt)) {
+func (o *observers) attempted(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	if len(o.onAttempted)+len(ended) == 0 {
 		return
 	}
@@ -257,7 +257,7 @@ func (o *observers) listening(listens bool) {
 	}
 }
 
-func (o *observers) dropped(dropped []sqlschema.Dropped, bytes int64) {
+func (o *observers) dropped(dropped []queue.Dropped, bytes int64) {
 	for _, f := range o.onDropped {
 		f(len(dropped), bytes)
 	}

@@ -8,8 +8,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 func TestWithoutObserversAnAttemptAllocatesNothingForThem(t *testing.T) {
@@ -17,7 +18,7 @@ func TestWithoutObserversAnAttemptAllocatesNothingForThem(t *testing.T) {
 	require.NoError(t, err)
 	d.sender.ctx = context.Background()
 	dl := &delivery{lane: &lane{}}
-	ep, err := webhook.NewEndpoint(sqlschema.Webhook{URL: "http://127.0.0.1"}, nil)
+	ep, err := webhook.NewEndpoint(trigger.Webhook{URL: "http://127.0.0.1"}, nil)
 	require.NoError(t, err)
 	var r webhook.Result
 	require.Zero(t, testing.AllocsPerRun(100, func() {
@@ -25,7 +26,7 @@ func TestWithoutObserversAnAttemptAllocatesNothingForThem(t *testing.T) {
 		if ctx != d.sender.ctx {
 			t.Error("another context")
 		}
-		d.sender.tell.attempted(dl, ep, &r, sqlschema.Delivered, 0, ended)
+		d.sender.tell.attempted(dl, ep, &r, queue.Delivered, 0, ended)
 	}))
 }
 
@@ -34,13 +35,13 @@ func BenchmarkAttemptWithoutObservers(b *testing.B) {
 	require.NoError(b, err)
 	d.sender.ctx = context.Background()
 	dl := &delivery{lane: &lane{}}
-	ep, err := webhook.NewEndpoint(sqlschema.Webhook{URL: "http://127.0.0.1"}, nil)
+	ep, err := webhook.NewEndpoint(trigger.Webhook{URL: "http://127.0.0.1"}, nil)
 	require.NoError(b, err)
 	var r webhook.Result
 	b.ReportAllocs()
 	for b.Loop() {
 		_, ended := d.sender.tell.attempting(d.sender.ctx, &dl.event, 1)
-		d.sender.tell.attempted(dl, ep, &r, sqlschema.Delivered, 0, ended)
+		d.sender.tell.attempted(dl, ep, &r, queue.Delivered, 0, ended)
 	}
 }
 
@@ -57,7 +58,7 @@ func TestEveryObserverIsToldWhateverTheirOrder(t *testing.T) {
 	defer receiver.Close()
 	client := webhook.NewClient(webhook.ClientConfig{Concurrency: 1})
 	defer client.Close()
-	ep, err := webhook.NewEndpoint(sqlschema.Webhook{URL: receiver.URL}, nil)
+	ep, err := webhook.NewEndpoint(trigger.Webhook{URL: receiver.URL}, nil)
 	require.NoError(t, err)
 	for _, all := range [][]Observer{{counting, tracing, other}, {other, tracing, counting}} {
 		told = nil
@@ -67,7 +68,7 @@ func TestEveryObserverIsToldWhateverTheirOrder(t *testing.T) {
 		result := client.Send(ctx, ep, &dl.event, nil)
 		header := <-got
 		require.Equal(t, []string{"00-x", "y"}, []string{header.Get("Traceparent"), header.Get("X-Other")})
-		o.attempted(dl, ep, &result, sqlschema.Dead, 0, ended)
+		o.attempted(dl, ep, &result, queue.Dead, 0, ended)
 		o.rang()
 		require.ElementsMatch(t, []string{"counted", "traced dead", "rang"}, told)
 	}

@@ -18,13 +18,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestHooksAreToldWhatHappens(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
 	b.receiver.respond(failOnce)
 	var mu sync.Mutex
 	got := map[string]int{}
@@ -100,7 +100,7 @@ func TestALostSessionIsToldToTheHookAndShownByStats(t *testing.T) {
 func TestStatsShowWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Concurrency = 2 })
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Concurrency = 2 })
 	held := make(chan struct{})
 	b.receiver.respond(holdFirst(held))
 	r := b.start(t)
@@ -116,7 +116,7 @@ func TestOnlyEventsThatNobodyRangForCountAsMissed(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
 	b.watch(t, "orders")
-	b.watch(t, "quiet", func(s *sqlschema.Spec) { s.Notify = sqlschema.NotifyNever })
+	b.watch(t, "quiet", func(s *trigger.Spec) { s.Notify = trigger.NotifyNever })
 	var missed atomic.Int32
 	b.start(t, func(c *dispatcher.Config) {
 		c.PollInterval = 50 * time.Millisecond
@@ -144,7 +144,7 @@ select rowhook.uuid7(), id, 'I', '{}' from rowhook.trigger, generate_series(1, 3
 func TestEveryLineAboutAnEventNamesItAndItsTrigger(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
 	b.receiver.respond(func(n int, _ delivery, w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader([]int{500, 200, 404}[n%3])
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // ledger writes rows one by one until it is stopped, and knows how many it has committed.
@@ -99,7 +100,7 @@ func TestWhatIsDoneIsCountedByTheMinute(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
 	b.watch(t, "good")
-	b.watch(t, "bad", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
+	b.watch(t, "bad", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 1, 0 })
 	b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
 		if d.path == "bad" {
 			http.Error(w, "out of order", http.StatusBadGateway)
@@ -129,13 +130,13 @@ func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
 			http.Error(w, "moved", http.StatusGone)
 		}
 	})
-	b.watch(t, "a", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 9, sqlschema.Duration(700*time.Millisecond) })
+	b.watch(t, "a", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 9, trigger.Duration(700*time.Millisecond) })
 	b.start(t)
 	b.start(t, func(c *dispatcher.Config) { c.BatchSize = 1 })
 	b.Exec(t, "insert into a (v) select 'x' from generate_series(1, 20)")
 	b.receiver.await(t, "a", 20)
 	applied := time.Now()
-	b.apply(t, b.spec("a", func(s *sqlschema.Spec) {
+	b.apply(t, b.spec("a", func(s *trigger.Spec) {
 		s.Webhook.URL = b.receiver.URL + "/elsewhere"
 		s.Webhook.Headers = map[string]string{"X-New": "yes"}
 		s.Retry.Limit = 3

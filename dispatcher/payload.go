@@ -8,8 +8,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // payloads fetches the payloads that claims did not fetch, and checks what can be sent.
@@ -49,7 +50,7 @@ func (e *payloadError) Error() string { return e.why }
 
 // unreadable makes a payloadError of a statement that failed.
 func unreadable(err error) *payloadError {
-	return &payloadError{webhook.KindBadPayload, "the payload can't be read from the database: " + err.Error(), sqlschema.IsBadData(err)}
+	return &payloadError{webhook.KindBadPayload, "the payload can't be read from the database: " + err.Error(), pg.IsBadData(err)}
 }
 
 // check rejects a payload that is too large, or has bytes that are no UTF-8. A database in
@@ -90,10 +91,10 @@ func (p *payloads) fetch(sending context.Context, dl *delivery, timeout time.Dur
 	// The payload is in memory twice: as rows and as the request's body.
 	release, err := p.room.take(ctx, dl.lane.id, 2*size)
 	if err != nil { // it took too long, or we are stopping
-		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		p.settler.add(dl, queue.Settlement{Fate: queue.Released})
 		return nothing, errNotFetched
 	}
-	held, ours, err := sqlschema.FetchPayload(ctx, p.db.writes, p.self.id, dl.holding())
+	held, ours, err := queue.FetchPayload(ctx, p.db.writes, p.self.id, dl.holding())
 	if err != nil || !ours {
 		return release, p.unfetched(sending, dl, ours, err)
 	}
@@ -116,23 +117,23 @@ func (p *payloads) size(ctx context.Context, dl *delivery) (size int64, ours boo
 	case <-ctx.Done():
 		return 0, true, ctx.Err()
 	}
-	return sqlschema.PayloadSize(ctx, p.db.writes, p.self.id, dl.holding())
+	return queue.PayloadSize(ctx, p.db.writes, p.self.id, dl.holding())
 }
 
 // unfetched ends a delivery whose payload could not be fetched. If the payload itself is at fault,
 // it returns a *payloadError and the delivery goes on.
 func (p *payloads) unfetched(sending context.Context, dl *delivery, ours bool, err error) error {
 	switch {
-	case sqlschema.IsData(err):
+	case pg.IsData(err):
 		p.scheduler.unreadable(dl.lane)
 		return unreadable(err)
 	case errors.Is(err, context.DeadlineExceeded) || sending.Err() != nil: // too late, or stopping
-		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		p.settler.add(dl, queue.Settlement{Fate: queue.Released})
 	case err != nil:
 		if begins, _ := p.failing.failed(dl.event.Trigger, time.Now(), false, []slog.Attr{slog.String("error", err.Error())}); begins {
 			p.log.Warn("can't fetch a payload, the event will be claimed again; counted each minute from now on", "event", eventID(dl), "trigger", dl.event.Trigger, "in", fetchRetry, "error", err)
 		}
-		p.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released, Delay: fetchRetry})
+		p.settler.add(dl, queue.Settlement{Fate: queue.Released, Delay: fetchRetry})
 	case !ours:
 		p.log.Warn("an event was taken over by another instance before it was sent", "event", eventID(dl), "trigger", dl.event.Trigger)
 		p.scheduler.settled([]*delivery{dl})

@@ -5,7 +5,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 const (
@@ -35,8 +36,8 @@ type peers struct {
 	signs lifeSigns
 	// departures is how many instances have stopped in order, as last seen. start sets it first.
 	departures  int64
-	unreclaimed []sqlschema.Instance   // dead instances whose events could not be given back yet
-	pretend     func(*sqlschema.Watch) // in tests: changes what is read
+	unreclaimed []queue.Instance   // dead instances whose events could not be given back yet
+	pretend     func(*queue.Watch) // in tests: changes what is read
 }
 
 // run watches the others until ctx is done.
@@ -99,24 +100,24 @@ func (p *peers) watch(ctx context.Context) {
 	generation, _ := p.configuration.get()
 	reload, listens := p.inbox.watched(&w, w.Generation != generation)
 	deaf := !listens && !p.noListen
-	if reload || deaf || w.Doorbell != sqlschema.Ringing || w.Notices >= sqlschema.MuteFrom {
+	if reload || deaf || w.Doorbell != queue.Ringing || w.Notices >= queue.MuteFrom {
 		p.scheduler.wake()
 	}
 }
 
 // reclaim gives back what dead instances held, and forgets the instances.
-func (p *peers) reclaim(ctx context.Context, dead []sqlschema.Instance) {
+func (p *peers) reclaim(ctx context.Context, dead []queue.Instance) {
 	for _, i := range dead {
 		if !i.Locked {
 			continue
 		}
 		// The server still takes its sessions for open, as it does after a host has died without a
 		// word. What runs in them must not claim anything any more.
-		if _, err := sqlschema.EndHolders(ctx, p.db.claims, i.ID); err != nil {
+		if _, err := queue.EndHolders(ctx, p.db.claims, i.ID); err != nil {
 			p.log.Warn("can't end the sessions of an instance that died", "instance", i.ID, "error", err)
 		}
 	}
-	forgotten, n, err := sqlschema.Bury(ctx, p.db.claims, dead)
+	forgotten, n, err := queue.Bury(ctx, p.db.claims, dead)
 	if err != nil {
 		// Their rows may be deleted already, so that nobody finds them dead again.
 		p.unreclaimed = dead
@@ -129,7 +130,7 @@ func (p *peers) reclaim(ctx context.Context, dead []sqlschema.Instance) {
 	}
 }
 
-func ids(instances []sqlschema.Instance) []int32 {
+func ids(instances []queue.Instance) []int32 {
 	var all []int32
 	for _, i := range instances {
 		all = append(all, i.ID)
@@ -138,8 +139,8 @@ func ids(instances []sqlschema.Instance) []int32 {
 }
 
 // look reads what an instance has to watch.
-func (p *peers) look(ctx context.Context, db sqlschema.Queryer) (sqlschema.Watch, error) {
-	w, err := sqlschema.Look(ctx, db)
+func (p *peers) look(ctx context.Context, db pg.Queryer) (queue.Watch, error) {
+	w, err := queue.ReadWatch(ctx, db)
 	if err == nil && p.pretend != nil {
 		p.pretend(&w)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // neighbour waits for an event of another trigger, which is late if it waits for the poison.
@@ -70,11 +71,11 @@ func TestADatabaseOfAnotherEncodingDeliversUTF8AndKnowsItsNames(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), b.URL()+"&client_encoding=UTF8")
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
-	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{b.spec("orders", func(s *sqlschema.Spec) {
+	_, err = sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.spec("orders", func(s *trigger.Spec) {
 		s.Payload.Columns = []string{"größe"}
 		s.When = "new.n = 'café'"
-		s.On = sqlschema.On{Insert: true}
-	})}, sqlschema.DefaultSettings(), nil)
+		s.On = trigger.On{Insert: true}
+	})}, trigger.DefaultSettings(), nil)
 	require.NoError(t, err)
 	b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Reply", "日本")
@@ -142,7 +143,7 @@ func TestAnOutcomeThatCanNotBeRecordedWithItsPayloadIsRecordedWithoutIt(t *testi
 			t.Parallel()
 			b := newFixture(t)
 			b.watch(t, "orders")
-			b.watch(t, "dies", func(s *sqlschema.Spec) { s.Retry.Limit = 0 })
+			b.watch(t, "dies", func(s *trigger.Spec) { s.Retry.Limit = 0 })
 			b.watch(t, "other")
 			b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
 				if d.path == "dies" {
@@ -270,7 +271,7 @@ func TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt(t *testing.T) {
 func TestAnEventThatMayEndTheDispatcherIsSentAloneOnceAndThenBuried(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit = 1 })
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Retry.Limit = 1 })
 	b.watch(t, "other")
 	b.Exec(t, `insert into orders (v) values ('alone'), ('buried'), ('in order')`)
 	b.Exec(t, `

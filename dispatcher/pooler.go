@@ -6,7 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // throughPooler makes connections work through a pooler such as PgBouncer, which may use another
@@ -19,7 +20,7 @@ func throughPooler(c *pgx.ConnConfig) {
 
 // tuned runs each query in a transaction with the settings that tune gives a session of its own.
 type tuned struct {
-	sqlschema.Queryer
+	pg.Queryer
 	settings string // SQL that sets them
 }
 
@@ -29,15 +30,15 @@ const tuneSQL = "select set_config('statement_timeout', '0', true), set_config('
 	"set_config(case when current_setting('transaction_timeout', true) is null then 'statement_timeout' else 'transaction_timeout' end, '0', true), " +
 	"set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
 	"set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), " +
-	"set_config('" + sqlschema.RowSecurity + "', 'off', true)"
+	"set_config('" + queue.RowSecurity + "', 'off', true)"
 
 // tunedClaim loses a claim in a crash of the server, which only makes its events due again.
-func tunedClaim(db sqlschema.Queryer) tuned {
+func tunedClaim(db pg.Queryer) tuned {
 	return tuned{db, tuneSQL + ", set_config('synchronous_commit', 'off', true)"}
 }
 
 // tunedSettle keeps what it has settled.
-func tunedSettle(db sqlschema.Queryer) tuned { return tuned{db, tuneSQL} }
+func tunedSettle(db pg.Queryer) tuned { return tuned{db, tuneSQL} }
 
 // Query sends both in one round trip: the statements of a batch are one transaction.
 func (t tuned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {

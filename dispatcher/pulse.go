@@ -10,7 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // beatEvery is how often an instance writes that it is alive, and beatRetry how soon it tries again
@@ -116,8 +117,8 @@ func (p *pulse) sayAliveBy(ctx context.Context, pool *pgxpool.Pool, listens bool
 }
 
 // enroll registers this instance, so that it can claim.
-func (p *pulse) enroll(ctx context.Context, db sqlschema.Queryer, listens bool) error {
-	if err := sqlschema.Register(ctx, db, p.self.id, p.self.name, p.self.version, listens); err != nil {
+func (p *pulse) enroll(ctx context.Context, db pg.Queryer, listens bool) error {
+	if err := queue.Register(ctx, db, p.self.id, p.self.name, p.self.version, listens); err != nil {
 		return err
 	}
 	_, err := p.say(ctx, db, listens)
@@ -125,9 +126,9 @@ func (p *pulse) enroll(ctx context.Context, db sqlschema.Queryer, listens bool) 
 }
 
 // say writes the row. known is false if there is none.
-func (p *pulse) say(ctx context.Context, db sqlschema.Queryer, listens bool) (known bool, err error) {
+func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known bool, err error) {
 	err = p.db.onSchema(ctx, func(schema int32) error {
-		known, err = sqlschema.Beat(ctx, db, schema, p.self.id, listens)
+		known, err = queue.Beat(ctx, db, schema, p.self.id, listens)
 		return err
 	})
 	if err != nil {
@@ -144,17 +145,17 @@ func (p *pulse) say(ctx context.Context, db sqlschema.Queryer, listens bool) (kn
 // listens. An earlier session of this instance may still hold the lock, because the server takes it
 // for open. That session is ended.
 func (p *pulse) holdLock(ctx context.Context, conn *pgx.Conn) error {
-	err := sqlschema.HoldLock(ctx, conn, p.self.id)
-	if errors.Is(err, sqlschema.ErrLockHeld) {
-		n, endErr := sqlschema.EndHolders(ctx, conn, p.self.id)
+	err := queue.HoldLock(ctx, conn, p.self.id)
+	if errors.Is(err, queue.ErrLockHeld) {
+		n, endErr := queue.EndHolders(ctx, conn, p.self.id)
 		if endErr != nil {
 			return endErr
 		}
 		p.log.Info("ended an earlier session of this instance, which the server took for open", "sessions", n)
-		err = sqlschema.HoldLock(ctx, conn, p.self.id)
+		err = queue.HoldLock(ctx, conn, p.self.id)
 	}
 	switch {
-	case errors.Is(err, sqlschema.ErrLockHeld):
+	case errors.Is(err, queue.ErrLockHeld):
 		// It is the session of another role, which we may not end. A beat needs no lock.
 		p.log.Warn("another role's session holds the lock of this instance: without it the others learn of a crash some seconds later", "instance", p.self.id)
 		return nil

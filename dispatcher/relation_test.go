@@ -13,7 +13,9 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // tables lists the tables that the deliveries named, by the value of their row.
@@ -44,8 +46,8 @@ func TestEventsKeepTheirTableWhenTheirTriggerMoves(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
 	b.Exec(t, "create table stays (id int, v text); create table renamed (id int, v text); create table dropped (id int, v text); create table watched (id int, v text)")
-	manual := func(s *sqlschema.Spec) { s.On.Manual = true; s.Retry.Limit = 0 }
-	on := func(table string) func(*sqlschema.Spec) { return func(s *sqlschema.Spec) { s.Table = table } }
+	manual := func(s *trigger.Spec) { s.On.Manual = true; s.Retry.Limit = 0 }
+	on := func(table string) func(*trigger.Spec) { return func(s *trigger.Spec) { s.Table = table } }
 	for _, table := range []string{"stays", "renamed", "dropped", "watched"} {
 		b.apply(t, b.spec("moves", manual, on(table)))
 		b.Exec(t, "insert into "+table+" (v) values ('"+table+"'), ('"+table+" again')")
@@ -108,7 +110,7 @@ func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	b := newFixture(t)
 	b.watch(t, "first")
 	b.Exec(t, "create table second (id int, v text); insert into first (v) values ('first')")
-	moved := b.spec("first", func(s *sqlschema.Spec) { s.Table = "second" })
+	moved := b.spec("first", func(s *trigger.Spec) { s.Table = "second" })
 	b.apply(t, moved)
 	b.Exec(t, "insert into second (v) values ('second')")
 	b.watch(t, "gone")
@@ -133,9 +135,9 @@ func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	require.Equal(t, want, copied.tables(t, "first", 2))
 	require.Equal(t, map[string]string{`"gone"`: "public.gone"}, copied.tables(t, "gone", 1))
 
-	cfg, err := sqlschema.Load(t.Context(), conn)
+	cfg, err := queue.Load(t.Context(), conn)
 	require.NoError(t, err)
-	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{moved}, cfg.Settings, slog.New(slog.DiscardHandler))
+	_, err = sqlschema.Apply(t.Context(), conn, []trigger.Spec{moved}, cfg.Settings, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.Empty(t, copied.lacking(t))
 	require.NoError(t, conn.QueryRow(t.Context(), `

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // repairer gives back what claims took whose answers were lost. The claimer goes on meanwhile: by
@@ -23,8 +23,8 @@ type repairer struct {
 
 // interrupted is a claim that may have succeeded without our knowing.
 type interrupted struct {
-	by      sqlschema.Claimant
-	wants   []sqlschema.Want
+	by      queue.Claimant
+	wants   []queue.Want
 	backend uint32 // process id of the session that sent it
 	asked   time.Time
 	// If its session could not be ended, the claim may run after its events were given back. So
@@ -147,7 +147,7 @@ func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 	// first, so that it takes nothing after we have looked. The process ids of a pooler are not
 	// those of the server. There we look again, until the leases would have ended.
 	if !r.db.pooled {
-		if err := sqlschema.EndSession(ctx, r.db.writes, i.backend, r.db.application); err != nil {
+		if err := queue.EndSession(ctx, r.db.writes, i.backend, r.db.application); err != nil {
 			return err
 		}
 	}
@@ -155,7 +155,7 @@ func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 		r.log.Warn("the answer to a claim was lost; its events come back when their leases end")
 		return nil
 	}
-	n, err := sqlschema.Disown(ctx, r.db.writes, i.by, i.wants)
+	n, err := queue.ReleaseUnknown(ctx, r.db.writes, i.by, i.wants)
 	if n > 0 {
 		r.log.Warn("gave back events whose claim was interrupted", "events", n)
 		r.scheduler.markAll(true)

@@ -15,7 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // testLog is a log that a test reads while it is written.
@@ -47,11 +49,11 @@ func TestAClaimThatRunsAfterItWasGivenBackThroughAPoolerIsGivenBackAgain(t *test
 	go func() { done <- d.Run(ctx) }()
 	t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
 	<-d.Ready()
-	id, err := sqlschema.NewInstance(t.Context(), conn)
+	id, err := queue.NewInstance(t.Context(), conn)
 	require.NoError(t, err)
-	require.NoError(t, sqlschema.Register(t.Context(), conn, id, "test", "v", false))
-	by := sqlschema.Claimant{Instance: id, Number: 7}
-	wants := []sqlschema.Want{{Trigger: 1, Limit: 10, Lease: 10 * time.Minute}}
+	require.NoError(t, queue.Register(t.Context(), conn, id, "test", "v", false))
+	by := queue.Claimant{Instance: id, Number: 7}
+	wants := []queue.Want{{Trigger: 1, Limit: 10, Lease: 10 * time.Minute}}
 	d.repairer.add(interrupted{by: by, wants: wants, asked: time.Now()})
 	require.Eventually(t, func() bool {
 		d.repairer.mu.Lock()
@@ -62,7 +64,7 @@ func TestAClaimThatRunsAfterItWasGivenBackThroughAPoolerIsGivenBackAgain(t *test
 		if _, err := tx.Exec(t.Context(), "insert into orders values (1), (2), (3)"); err != nil {
 			return err
 		}
-		late, err := sqlschema.Claim(t.Context(), tx, by, wants)
+		late, err := queue.Claim(t.Context(), tx, by, wants)
 		require.Len(t, late, 3)
 		return err
 	}))
@@ -82,13 +84,13 @@ func ordersOf(t *testing.T) (db *pgtest.DB, conn *pgx.Conn, got chan struct{}) {
 	got = make(chan struct{}, 100)
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got <- struct{}{} }))
 	t.Cleanup(receiver.Close)
-	spec := sqlschema.DefaultSpec()
+	spec := trigger.DefaultSpec()
 	spec.Name, spec.Table, spec.Webhook.URL = "orders", "public.orders", receiver.URL
-	spec.On = sqlschema.On{Insert: true}
+	spec.On = trigger.On{Insert: true}
 	conn = db.Conn(t)
 	_, err := conn.Exec(t.Context(), "create table orders (n integer)")
 	require.NoError(t, err)
-	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err = sqlschema.Apply(t.Context(), conn, []trigger.Spec{spec}, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return db, conn, got
 }
@@ -103,12 +105,12 @@ func TestAnInterruptedClaimThatCanNotBeGivenBackStopsNoOther(t *testing.T) {
 	d, err := New(Config{DatabaseURL: db.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	// Its answer was lost: the events are this instance's, which does not know them. To give them back fails.
-	id, err := sqlschema.NewInstance(t.Context(), conn)
+	id, err := queue.NewInstance(t.Context(), conn)
 	require.NoError(t, err)
-	require.NoError(t, sqlschema.Register(t.Context(), conn, id, "test", "v", false))
-	by := sqlschema.Claimant{Instance: id, Number: 7}
-	wants := []sqlschema.Want{{Trigger: 1, Limit: 10, Lease: 40 * time.Second}}
-	lost, err := sqlschema.Claim(t.Context(), conn, by, wants)
+	require.NoError(t, queue.Register(t.Context(), conn, id, "test", "v", false))
+	by := queue.Claimant{Instance: id, Number: 7}
+	wants := []queue.Want{{Trigger: 1, Limit: 10, Lease: 40 * time.Second}}
+	lost, err := queue.Claim(t.Context(), conn, by, wants)
 	require.NoError(t, err)
 	require.Len(t, lost, 3)
 	_, err = conn.Exec(t.Context(), fmt.Sprintf(`

@@ -5,8 +5,9 @@ import (
 	"hash/fnv"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // backoff returns the wait after the failed attempt with this number, from 1. It depends on nothing
@@ -15,9 +16,9 @@ import (
 //
 //	fixed        interval, every time
 //	exponential  interval * 2^(attempt-1), at most max_interval, then shortened by up to a quarter
-func backoff(r sqlschema.Retry, attempt int, event [16]byte) time.Duration {
+func backoff(r trigger.Retry, attempt int, event [16]byte) time.Duration {
 	interval, limit := r.Interval.Std(), r.MaxInterval.Std()
-	if r.Backoff != sqlschema.BackoffExponential {
+	if r.Backoff != trigger.BackoffExponential {
 		return interval
 	}
 	delay := interval
@@ -42,26 +43,26 @@ func backoff(r sqlschema.Retry, attempt int, event [16]byte) time.Duration {
 }
 
 // fate decides what becomes of an event after an attempt. attempt is its number, from 1.
-func fate(r sqlschema.Retry, attempt int, event [16]byte, result *webhook.Result) (sqlschema.Fate, time.Duration) {
+func fate(r trigger.Retry, attempt int, event [16]byte, result *webhook.Result) (queue.Fate, time.Duration) {
 	switch {
 	case result.Delivered():
-		return sqlschema.Delivered, 0
+		return queue.Delivered, 0
 	case result.Kind == webhook.KindCanceled:
-		return sqlschema.Retried, 0 // the dispatcher stopped; the receiver is not to blame
+		return queue.Retried, 0 // the dispatcher stopped; the receiver is not to blame
 	case attempt > r.Limit || result.Hopeless:
-		return sqlschema.Dead, 0
+		return queue.Dead, 0
 	case result.HasRetryAfter && result.RetryAfter > 0:
-		return sqlschema.Retried, retryAfter(r, result.RetryAfter)
+		return queue.Retried, retryAfter(r, result.RetryAfter)
 	}
-	return sqlschema.Retried, backoff(r, attempt, event)
+	return queue.Retried, backoff(r, attempt, event)
 }
 
 // retryAfter bounds the wait that a receiver asked for. It is leastRetryAfter at least, so that
 // attempts are not used up in no time, and max_interval at most, whichever backoff is configured.
-func retryAfter(r sqlschema.Retry, wait time.Duration) time.Duration {
+func retryAfter(r trigger.Retry, wait time.Duration) time.Duration {
 	limit := r.MaxInterval.Std()
 	if limit <= 0 {
-		limit = sqlschema.DefaultMaxInterval.Std()
+		limit = trigger.DefaultMaxInterval.Std()
 	}
 	return min(max(wait, leastRetryAfter), limit)
 }

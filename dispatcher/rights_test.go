@@ -13,7 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes runs one by a role that owns nothing: deliveries, retries, a
@@ -21,7 +23,7 @@ import (
 func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, sqlschema.Duration(50*time.Millisecond) })
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 1, trigger.Duration(50*time.Millisecond) })
 	b.watch(t, "gone")
 	conn := b.Conn(t)
 	role, url := b.Role(t)
@@ -30,8 +32,8 @@ func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) 
 
 	// A dead instance holds an event, a removed trigger has left one, a partition is missing and one is over its retention.
 	b.Exec(t, "insert into orders (v) values ('held')")
-	require.NoError(t, sqlschema.Register(t.Context(), conn, 999, "dead", "v", true))
-	got, err := sqlschema.Claim(t.Context(), conn, sqlschema.Claimant{Instance: 999, Number: 1}, []sqlschema.Want{{Trigger: 1, Limit: 1, Lease: time.Hour}})
+	require.NoError(t, queue.Register(t.Context(), conn, 999, "dead", "v", true))
+	got, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: 999, Number: 1}, []queue.Want{{Trigger: 1, Limit: 1, Lease: time.Hour}})
 	require.NoError(t, err)
 	require.Len(t, got, 1)
 	b.Exec(t, "insert into gone default values; update rowhook.trigger set removed_at = now() where name = 'gone'")

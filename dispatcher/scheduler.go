@@ -6,8 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // scheduler holds the lanes and hands out the slots. It decides which lanes to claim for and how
@@ -133,7 +134,7 @@ const floorLag = 20 * time.Millisecond
 
 // wants returns what to claim now. sweepAt is when the first of the lanes that owe a sweep may
 // begin it; zero: none waits.
-func (s *scheduler) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane, sweepAt time.Time) {
+func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, sweepAt time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(s.undrained) == 0 {
@@ -151,7 +152,7 @@ func (s *scheduler) wants(now time.Time) (wants []sqlschema.Want, lanes []*lane,
 		if n <= 0 {
 			continue
 		}
-		w := sqlschema.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, RelationID: l.trigger.RelationID, OriginID: l.trigger.OriginID,
+		w := queue.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, RelationID: l.trigger.RelationID, OriginID: l.trigger.OriginID,
 			Limit: int32(n), Lease: l.lease(), Hold: now.Sub(l.unreadable) < holdAfter}
 		mayBegin := l.sweeping.next()
 		var start claimStart
@@ -225,7 +226,7 @@ func (s *scheduler) ask(l *lane, free int) int {
 // claimed takes in the events of a claim, which was sent at the given time. It returns the
 // deliveries for which there is a slot, what people should know, and whether some lane got all that
 // it had asked for.
-func (s *scheduler) claimed(wants []sqlschema.Want, lanes []*lane, events []sqlschema.Claimed, sent, now time.Time) (start []*delivery, notices []notice, full bool) {
+func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Claimed, sent, now time.Time) (start []*delivery, notices []notice, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got, highest := make(map[int32]int32, len(lanes)), make(map[int32]time.Time, len(lanes))
@@ -511,7 +512,7 @@ func (s *scheduler) ids() (triggers []int32) {
 // configure takes over a configuration. endpoint makes the endpoint of a trigger, and returns why
 // this instance can't send for it; nil: it can. configure returns the deliveries that wait and may
 // not be sent any more.
-func (s *scheduler) configure(triggers []sqlschema.Trigger, endpoint func(sqlschema.Spec) (*webhook.Endpoint, error)) (unsent []*delivery) {
+func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Spec) (*webhook.Endpoint, error)) (unsent []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen := make(map[int32]bool, len(triggers))
@@ -575,7 +576,7 @@ func (s *scheduler) inFlight() int {
 
 // plan returns the spec and the endpoint by which an event is sent: those in force now, not those
 // at its claim.
-func (s *scheduler) plan(d *delivery) (sqlschema.Spec, *webhook.Endpoint) {
+func (s *scheduler) plan(d *delivery) (trigger.Spec, *webhook.Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.event.MaxRetries = d.lane.trigger.Spec.Retry.Limit
@@ -610,7 +611,7 @@ func (s *scheduler) rings(id int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, ok := s.lanes[id]
-	return ok && l.trigger.Spec.Notify != sqlschema.NotifyNever
+	return ok && l.trigger.Spec.Notify != trigger.NotifyNever
 }
 
 func (s *scheduler) rangSince(trigger int32, at time.Time) bool {

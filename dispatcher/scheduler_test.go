@@ -8,20 +8,21 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // lanes makes a scheduler with lanes 1 to n.
 func lanes(limit, batch, n int, concurrency int) *scheduler {
 	b := newScheduler(limit, batch)
-	var triggers []sqlschema.Trigger
+	var triggers []queue.Trigger
 	for id := range int32(n) {
-		s := sqlschema.DefaultSpec()
+		s := trigger.DefaultSpec()
 		s.Concurrency = concurrency
-		triggers = append(triggers, sqlschema.Trigger{ID: id + 1, Spec: s})
+		triggers = append(triggers, queue.Trigger{ID: id + 1, Spec: s})
 	}
-	b.configure(triggers, func(sqlschema.Spec) (*webhook.Endpoint, error) { return nil, nil })
+	b.configure(triggers, func(trigger.Spec) (*webhook.Endpoint, error) { return nil, nil })
 	return b
 }
 
@@ -30,13 +31,13 @@ func fill(t require.TestingT, b *scheduler, now time.Time, trigger int32) (start
 	b.mark(trigger)
 	for {
 		wants, ls, _ := b.wants(now)
-		var events []sqlschema.Claimed
+		var events []queue.Claimed
 		asked := false
 		for _, w := range wants {
 			if w.Trigger == trigger {
 				asked = true
 				for range w.Limit {
-					events = append(events, sqlschema.Claimed{Trigger: trigger, DueAt: now, Tries: 1})
+					events = append(events, queue.Claimed{Trigger: trigger, DueAt: now, Tries: 1})
 				}
 			}
 		}

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // sender makes attempts.
@@ -43,7 +43,7 @@ func (s *sender) attempt(dl *delivery) *delivery {
 	spec, endpoint := s.scheduler.plan(dl)
 	if time.Until(dl.expires) < min(endpoint.Timeout(), longestLease)+settleMargin {
 		// It has waited here for so long that its lease would not last for an attempt.
-		s.settler.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		s.settler.add(dl, queue.Settlement{Fate: queue.Released})
 		return s.scheduler.done(dl, 0, false)
 	}
 	// The configuration or a file has changed since it was claimed.
@@ -73,11 +73,11 @@ func (s *sender) attempt(dl *delivery) *delivery {
 
 	number := int(dl.tries)
 	what, delay := fate(spec.Retry, number, dl.event.ID, &result)
-	outcome := sqlschema.Settlement{Fate: what, Delay: delay, Attempt: &sqlschema.Attempt{
+	outcome := queue.Settlement{Fate: what, Delay: delay, Attempt: &queue.Attempt{
 		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
 		Error: result.Err, Header: result.Header, Body: string(result.Body),
 	}}
-	if what == sqlschema.Dead {
+	if what == queue.Dead {
 		outcome.Reason = reason(&result)
 	}
 	s.settler.add(dl, outcome)

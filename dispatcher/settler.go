@@ -15,7 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // settler writes the outcomes of claimed events. What comes in while one batch is written makes up
@@ -35,7 +36,7 @@ type settler struct {
 	signal chan struct{}
 
 	mu      sync.Mutex
-	batch   []sqlschema.Settlement
+	batch   []queue.Settlement
 	owners  []*delivery
 	writing int           // how many outcomes are taken and not yet written
 	idle    chan struct{} // closed when there is nothing to write; nil: nobody waits
@@ -57,7 +58,7 @@ const noPartition = pgerrcode.CheckViolation
 const settleChunk = 1000
 
 // add hands over the outcome of a delivery. The caller sets Fate, Delay, Reason and Attempt.
-func (s *settler) add(dl *delivery, st sqlschema.Settlement) {
+func (s *settler) add(dl *delivery, st queue.Settlement) {
 	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
 	s.mu.Lock()
 	s.batch = append(s.batch, st)
@@ -109,7 +110,7 @@ func (s *settler) wait() time.Duration {
 	return time.Until(s.last.Add(settlePace))
 }
 
-func (s *settler) take() ([]sqlschema.Settlement, []*delivery) {
+func (s *settler) take() ([]queue.Settlement, []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := min(len(s.batch), settleChunk)
@@ -153,7 +154,7 @@ func (s *settler) finish(ctx context.Context) int {
 
 // write settles a batch, and retries for as long as it takes. mayHaveCommitted says that an earlier
 // try may have been committed without our knowing. It returns false only when ctx is done.
-func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, mayHaveCommitted bool) bool {
+func (s *settler) write(ctx context.Context, batch []queue.Settlement, owners []*delivery, mayHaveCommitted bool) bool {
 	failures, bare := 0, s.history.avoided(time.Now())
 	var blamed error // why the batch is tried without history
 	suspected, escaped := 0, false
@@ -169,13 +170,13 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 		}
 		failures++
 		switch {
-		case sqlschema.IsState(err, noPartition):
+		case pg.IsState(err, noPartition):
 			if made := s.partition(ctx, batch); made != nil && ctx.Err() == nil {
 				bare, blamed = true, made
 			}
 		case isDiskFull(err):
 			s.disk.free(ctx)
-		case sqlschema.IsUnstorable(err) && !escaped:
+		case pg.IsUnstorable(err) && !escaped:
 			escaped = true
 			escapeResponses(batch)
 			if n, err = s.try(ctx, batch, mayHaveCommitted, bare); err == nil {
@@ -183,12 +184,12 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 				s.settled(batch, owners, n, mayHaveCommitted)
 				return nil
 			}
-			if sqlschema.IsBadData(err) {
+			if pg.IsBadData(err) {
 				return err
 			}
-		case sqlschema.IsBadData(err) || isRefusedRow(err):
+		case pg.IsBadData(err) || isRefusedRow(err):
 			return err // the server rejects what is in the batch: retrying does not help
-		case sqlschema.IsData(err):
+		case pg.IsData(err):
 			if suspected++; suspected >= mostSuspected {
 				return err
 			}
@@ -212,7 +213,7 @@ func (s *settler) write(ctx context.Context, batch []sqlschema.Settlement, owner
 }
 
 // recorded tells the history whether it was written with a batch that has attempts to record.
-func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error) {
+func (s *settler) recorded(batch []queue.Settlement, bare bool, blamed error) {
 	_, settings := s.configuration.get()
 	if settings.Retention.Delivered == 0 && settings.Retention.Attempts == 0 {
 		return
@@ -232,24 +233,24 @@ func (s *settler) recorded(batch []sqlschema.Settlement, bare bool, blamed error
 	}
 }
 
-func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, mayHaveCommitted, bare bool) (int, error) {
+func (s *settler) try(ctx context.Context, batch []queue.Settlement, mayHaveCommitted, bare bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	_, settings := s.configuration.get()
-	var db sqlschema.Queryer = s.db.writes
+	var db pg.Queryer = s.db.writes
 	if s.db.pooled {
 		db = tunedSettle(db)
 	}
 	began := time.Now()
 	s.health.begin(began)
-	n, err := sqlschema.Settle(ctx, db, sqlschema.SettleOptions{
+	n, err := queue.Settle(ctx, db, queue.SettleOptions{
 		Instance:         s.self.id,
 		KeepDelivered:    settings.Retention.Delivered > 0,
 		KeepAttempts:     settings.Retention.Attempts > 0,
 		NoHistory:        bare,
 		MayHaveCommitted: mayHaveCommitted,
 	}, batch)
-	err = sqlschema.ExplainHidden(err)
+	err = queue.ExplainHidden(err)
 	s.health.ended(err)
 	if err != nil {
 		s.tell.failed("settle", err)
@@ -261,18 +262,18 @@ func (s *settler) try(ctx context.Context, batch []sqlschema.Settlement, mayHave
 
 // isolate finds the settlement that Postgres rejects for its content, and writes it without the
 // response.
-func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, owners []*delivery, mayHaveCommitted bool, err error) bool {
+func (s *settler) isolate(ctx context.Context, batch []queue.Settlement, owners []*delivery, mayHaveCommitted bool, err error) bool {
 	if n := len(batch); n > 1 {
 		return s.write(ctx, batch[:n/2], owners[:n/2], mayHaveCommitted) && s.write(ctx, batch[n/2:], owners[n/2:], mayHaveCommitted)
 	}
 	st := &batch[0]
 	// A value that can't be stored came with the response. A value that can't be read is in the
 	// event.
-	own := !isRefusedRow(err) && !sqlschema.IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire, pgerrcode.InvalidTextRepresentation, pgerrcode.NumericValueOutOfRange, pgerrcode.StringDataRightTruncationDataException)
-	if moves := st.Fate == sqlschema.Delivered || st.Fate == sqlschema.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
+	own := !isRefusedRow(err) && !pg.IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire, pgerrcode.InvalidTextRepresentation, pgerrcode.NumericValueOutOfRange, pgerrcode.StringDataRightTruncationDataException)
+	if moves := st.Fate == queue.Delivered || st.Fate == queue.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
 		s.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		st.Bare = true
-		if st.Fate == sqlschema.Dead {
+		if st.Fate == queue.Dead {
 			st.Reason += " (and its payload is lost: " + toASCII(err.Error()) + ")"
 		}
 		return s.write(ctx, batch, owners, mayHaveCommitted)
@@ -280,7 +281,7 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 	if a := st.Attempt; hasResponse(a) {
 		s.log.Error("the database refuses a response, recording the attempt without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		a.Header, a.Body, a.Error = nil, "", responseLost
-		if batch[0].Fate == sqlschema.Dead {
+		if batch[0].Fate == queue.Dead {
 			batch[0].Reason = a.Error
 		}
 		return s.write(ctx, batch, owners, mayHaveCommitted)
@@ -297,7 +298,7 @@ func (s *settler) isolate(ctx context.Context, batch []sqlschema.Settlement, own
 	return true
 }
 
-func hasResponse(a *sqlschema.Attempt) bool {
+func hasResponse(a *queue.Attempt) bool {
 	return a != nil && (a.Header != nil || a.Body != "" || a.Error != "" && a.Error != responseLost)
 }
 
@@ -316,7 +317,7 @@ func isRefusedRow(err error) bool {
 
 // escapeResponses writes the characters of responses that are not ASCII by their code points, for a
 // database whose encoding lacks some of them.
-func escapeResponses(batch []sqlschema.Settlement) {
+func escapeResponses(batch []queue.Settlement) {
 	for i := range batch {
 		batch[i].Reason = toASCII(batch[i].Reason)
 		if a := batch[i].Attempt; a != nil {
@@ -350,7 +351,7 @@ func toASCII(s string) string {
 }
 
 // partition makes the partitions that the batch needs.
-func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) error {
+func (s *settler) partition(ctx context.Context, batch []queue.Settlement) error {
 	// Archived events are dated by the server's clock, attempts by ours.
 	days := map[time.Time]bool{}
 	for i := range batch {
@@ -358,11 +359,11 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) e
 			days[a.StartedAt.UTC().Truncate(24*time.Hour)] = true
 		}
 	}
-	if err := sqlschema.EnsurePartitions(ctx, s.db.writes); err != nil {
+	if err := queue.EnsurePartitions(ctx, s.db.writes); err != nil {
 		return err
 	}
 	for day := range days {
-		if err := sqlschema.EnsureDay(ctx, s.db.writes, day); err != nil {
+		if err := queue.EnsureDay(ctx, s.db.writes, day); err != nil {
 			return err
 		}
 	}
@@ -370,14 +371,14 @@ func (s *settler) partition(ctx context.Context, batch []sqlschema.Settlement) e
 }
 
 // settled tells the scheduler what is written, and when retries become due.
-func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n int, mayHaveCommitted bool) {
+func (s *settler) settled(batch []queue.Settlement, owners []*delivery, n int, mayHaveCommitted bool) {
 	s.scheduler.settled(owners)
 	if lost := len(batch) - n; lost > 0 && !mayHaveCommitted {
 		s.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, eventAttrs(owners)...)...)
 	}
 	now := time.Now()
 	for i := range batch {
-		if f := batch[i].Fate; f == sqlschema.Retried || f == sqlschema.Released {
+		if f := batch[i].Fate; f == queue.Retried || f == queue.Released {
 			s.scheduler.noteDue(batch[i].Trigger, now.Add(batch[i].Delay))
 		}
 	}
@@ -386,6 +387,6 @@ func (s *settler) settled(batch []sqlschema.Settlement, owners []*delivery, n in
 // giveBack releases deliveries that will not be sent.
 func (s *settler) giveBack(unsent []*delivery) {
 	for _, dl := range unsent {
-		s.add(dl, sqlschema.Settlement{Fate: sqlschema.Released})
+		s.add(dl, queue.Settlement{Fate: queue.Released})
 	}
 }

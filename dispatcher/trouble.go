@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // troubleRecord keeps rowhook.instance.trouble: what this instance can't do. The command status
@@ -17,7 +17,7 @@ type troubleRecord struct {
 	history   *history
 	log       *slog.Logger
 
-	recorded sqlschema.Trouble
+	recorded queue.Trouble
 	at       time.Time // when it was recorded
 }
 
@@ -27,17 +27,17 @@ const troubleRepeat = 10 * time.Second
 
 // update records what has changed.
 func (r *troubleRecord) update(ctx context.Context, now time.Time) {
-	trouble := sqlschema.Trouble{Unable: r.scheduler.unable()}
+	trouble := queue.Trouble{Unable: r.scheduler.unable()}
 	trouble.History, _ = r.history.problem()
 	same := trouble.Equal(&r.recorded)
 	if same && (trouble.IsZero() || now.Sub(r.at) < troubleRepeat) {
 		return
 	}
 	err := r.db.onSchema(ctx, func(schema int32) error {
-		if schema < sqlschema.TroubleSchema {
+		if schema < queue.TroubleSchema {
 			return nil // that schema has no column for it
 		}
-		return sqlschema.RecordTrouble(ctx, r.db.writes, r.self.id, &trouble)
+		return queue.RecordTrouble(ctx, r.db.writes, r.self.id, &trouble)
 	})
 	if err != nil {
 		r.log.Debug("can't record what this instance can't do, trying again later", "error", err)

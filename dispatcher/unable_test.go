@@ -13,7 +13,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // lookup has the variables that are listed, by name and value.
@@ -30,14 +30,14 @@ func lookup(pairs ...string) func(*dispatcher.Config) {
 	}
 }
 
-func noRetry(s *sqlschema.Spec) { s.Retry.Limit = 0 }
+func noRetry(s *trigger.Spec) { s.Retry.Limit = 0 }
 
 func TestAnInstanceThatCannotSendLeavesEventsToOneThatCan(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(*sqlschema.Spec){
-		"unset": func(s *sqlschema.Spec) { s.Webhook.URL = "${U}/orders" },
-		"token": func(s *sqlschema.Spec) { s.Webhook.Headers = map[string]string{"X-Token": "${U}"} },
-		"key":   func(s *sqlschema.Spec) { s.Webhook.Secret = "${U}" },
+	for name, change := range map[string]func(*trigger.Spec){
+		"unset": func(s *trigger.Spec) { s.Webhook.URL = "${U}/orders" },
+		"token": func(s *trigger.Spec) { s.Webhook.Headers = map[string]string{"X-Token": "${U}"} },
+		"key":   func(s *trigger.Spec) { s.Webhook.Secret = "${U}" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,7 +63,7 @@ func TestEventsOfATriggerThatNobodyCanSendWaitUncountedAndAreShown(t *testing.T)
 	t.Parallel()
 	b := newFixture(t)
 	b.watch(t, "fine")
-	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) { s.Webhook.URL = "${SECRET_U}/orders" })
+	b.watch(t, "orders", noRetry, func(s *trigger.Spec) { s.Webhook.URL = "${SECRET_U}/orders" })
 	r := b.start(t, lookup("SECRET_U", "no url hunter2"))
 	b.Exec(t, "insert into orders default values; insert into fine default values")
 	b.receiver.await(t, "fine", 1)
@@ -97,7 +97,7 @@ func TestATLSFileThatAppearsLaterIsTriedAgainAndBurnsNothing(t *testing.T) {
 	secure := httptest.NewTLSServer(b.receiver)
 	t.Cleanup(secure.Close)
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) {
+	b.watch(t, "orders", noRetry, func(s *trigger.Spec) {
 		s.Webhook.URL, s.Webhook.TLS.CAFile = secure.URL+"/orders", file
 	})
 	r := b.start(t)
@@ -119,12 +119,12 @@ func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing
 		case <-r.Context().Done():
 		}
 	})
-	one1 := func(s *sqlschema.Spec) { s.Concurrency, s.Retry.Limit = 1, 0 }
+	one1 := func(s *trigger.Spec) { s.Concurrency, s.Retry.Limit = 1, 0 }
 	b.watch(t, "orders", one1)
 	b.start(t, lookup())
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 50)")
 	b.receiver.await(t, "orders", 1)
-	b.apply(t, b.spec("orders", one1, func(s *sqlschema.Spec) { s.Webhook.URL = "${U}" }))
+	b.apply(t, b.spec("orders", one1, func(s *trigger.Spec) { s.Webhook.URL = "${U}" }))
 	conn := b.Conn(t)
 	eventually(t, conn, 1, "select count(claimed_by)::integer from rowhook.event_log")
 	close(held)
@@ -135,7 +135,7 @@ func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing
 func TestTheLogNamesTheHostOfAURLFromAVariable(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", noRetry, func(s *sqlschema.Spec) { s.Webhook.URL = "${U}?key=hunter2" })
+	b.watch(t, "orders", noRetry, func(s *trigger.Spec) { s.Webhook.URL = "${U}?key=hunter2" })
 	b.receiver.respond(func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})

@@ -9,7 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // dispatches makes a role that may dispatch and nothing else.
@@ -30,7 +32,7 @@ func TestRunRefusesTablesWhoseRowsAreHiddenFromIt(t *testing.T) {
 		b.Exec(t, "alter table rowhook."+table+" enable row level security")
 		d, err := dispatcher.New(dispatcher.Config{DatabaseURL: url, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
-		var hidden *sqlschema.HiddenRowsError
+		var hidden *queue.HiddenRowsError
 		require.ErrorAs(t, d.Run(t.Context()), &hidden, table)
 		require.Equal(t, []string{"rowhook." + table}, hidden.Tables)
 		require.ErrorContains(t, hidden, "from the role "+role)
@@ -74,15 +76,15 @@ func TestRowLevelSecurityThatCapturesMeetIsRefused(t *testing.T) {
 	b.watch(t, "orders")
 	b.Exec(t, "alter table rowhook.event_log enable row level security")
 	conn := b.Conn(t)
-	specs := []sqlschema.Spec{b.spec("orders")}
-	plan, err := sqlschema.MakePlan(t.Context(), conn, specs, sqlschema.DefaultSettings())
+	specs := []trigger.Spec{b.spec("orders")}
+	plan, err := sqlschema.MakePlan(t.Context(), conn, specs, trigger.DefaultSettings())
 	require.NoError(t, err)
 	require.Contains(t, plan.String(), "! row level security is on for rowhook.event_log, and dispatchers and operators of other roles refuse to work with it: "+
 		"alter table rowhook.event_log disable row level security")
 
 	role, _ := b.Role(t)
 	b.Exec(t, "alter table rowhook.event_log owner to "+role+"; alter table rowhook.event_log force row level security")
-	_, err = sqlschema.Apply(t.Context(), conn, specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err = sqlschema.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, "writes to watched tables fail, or their events are lost: alter table rowhook.event_log disable row level security")
 	r := b.start(t)
 	require.Contains(t, r.log.String(), "writes to watched tables fail, or their events are lost")

@@ -11,6 +11,9 @@ import (
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 	"github.com/sethvargo/go-retry"
 )
 
@@ -43,12 +46,12 @@ const (
 // Each table has a transaction of its own: one that stays busy for longer than an Applier's patience is left as it is and
 // reported as a *BusyError, after all others were done. What is wrong with the specs is a SpecErrors, and then nothing is done. No
 // logger is needed.
-func Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings, log *slog.Logger) (*Plan, error) {
+func Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) (*Plan, error) {
 	return Applier{}.Apply(ctx, conn, specs, settings, log)
 }
 
 // Apply is the function Apply as the Applier says.
-func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings, log *slog.Logger) (plan *Plan, err error) {
+func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) (plan *Plan, err error) {
 	log = orSilent(log)
 	if a.Migrator != nil {
 		if err := a.Migrator.check(ctx, conn); err != nil {
@@ -82,7 +85,7 @@ func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []Spec, settin
 
 // setUp migrates the schema and makes a copy whole. What is to be done then is known only afterwards, so
 // the steps are planned once more. What was not foreseen is logged.
-func (a Applier) setUp(ctx context.Context, conn *pgx.Conn, plan *Plan, specs []Spec, settings Settings, log *slog.Logger) error {
+func (a Applier) setUp(ctx context.Context, conn *pgx.Conn, plan *Plan, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) error {
 	switch database, program, err := Version(ctx, conn); {
 	case a.Migrator != nil:
 		if err := a.Migrator.Migrate(ctx, conn, log); err != nil {
@@ -137,7 +140,7 @@ func (a Applier) carryOut(ctx context.Context, conn *pgx.Conn, plan *Plan, log *
 	if err := rememberNames(ctx, conn); err != nil {
 		return err
 	}
-	buried, err := BuryOrphans(ctx, conn)
+	buried, err := queue.BuryOrphans(ctx, conn)
 	if buried > 0 {
 		log.Info("moved the events of removed triggers to the dead letters", "events", buried)
 	}
@@ -182,7 +185,7 @@ func recordApply(ctx context.Context, conn *pgx.Conn, plan *Plan, failed error, 
 	if failed != nil {
 		detail["error"] = failed.Error()
 	}
-	if _, err := RecordAudit(ctx, conn, AuditEntry{Action: "apply", Targets: slices.Sorted(maps.Keys(targets)), Detail: detail}); err != nil {
+	if _, err := queue.RecordAudit(ctx, conn, queue.AuditEntry{Action: "apply", Targets: slices.Sorted(maps.Keys(targets)), Detail: detail}); err != nil {
 		log.Warn("who applied this is not recorded", "error", err)
 	}
 }
@@ -205,7 +208,7 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 		if err := RaiseGeneration(ctx, tx); err != nil {
 			return err
 		}
-		return pauseNewcomers(ctx, tx, newcomers)
+		return queue.PauseNewcomers(ctx, tx, newcomers)
 	})
 }
 
@@ -216,11 +219,11 @@ func RaiseGeneration(ctx context.Context, tx pgx.Tx) error {
 with raised as (
   update rowhook.setting set value = pg_catalog.to_jsonb((value #>> '{}')::bigint + 1) where name = 'generation'
 )
-select pg_catalog.pg_notify('rowhook', 'config') where pg_catalog.pg_notification_queue_usage() < $1`, MuteFrom)
+select pg_catalog.pg_notify('rowhook', 'config') where pg_catalog.pg_notification_queue_usage() < $1`, queue.MuteFrom)
 	if err != nil {
 		return fmt.Errorf("raise the generation: %w", err)
 	}
-	return SilenceForNobody(ctx, tx)
+	return queue.SilenceForNobody(ctx, tx)
 }
 
 // transact runs f in a transaction, again and again while the unit's table is busy.
@@ -259,7 +262,7 @@ func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slo
 		busy.Waited = time.Since(started)
 		return busy
 	}
-	if IsState(err, pgerrcode.InsufficientPrivilege) {
+	if pg.IsState(err, pgerrcode.InsufficientPrivilege) {
 		if u.table == "" {
 			return explainPrivilege(ctx, conn, err)
 		}
@@ -276,7 +279,7 @@ func rememberNames(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `
 update rowhook.trigger t
    set schema_name = n.nspname, table_name = c.relname
-  from (select t.id, w.relation from rowhook.trigger t`+WatchedNow+`) as k
+  from (select t.id, w.relation from rowhook.trigger t`+queue.WatchedNow+`) as k
   join pg_catalog.pg_class c on c.oid = k.relation
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where k.id = t.id and t.removed_at is null and (t.schema_name, t.table_name) is distinct from (n.nspname::text, c.relname::text)`)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // attack is a database in which Rowhook was installed by a superuser, the worst case, and a role that is up to no good.
@@ -24,7 +25,7 @@ type attack struct {
 
 // newAttack makes the tables victim (a superuser's, nothing granted), shared (a superuser's, mallory may write to it) and
 // mallory.t (her own), each watched under its own name, and mallory.trap, where functions of hers write as whom they ran.
-func newAttack(t *testing.T, specs ...sqlschema.Spec) attack {
+func newAttack(t *testing.T, specs ...trigger.Spec) attack {
 	t.Helper()
 	w := newWatched(t, "create table victim (secret text); create table shared (a int, b text)")
 	name, url := w.Role(t)
@@ -38,7 +39,7 @@ func newAttack(t *testing.T, specs ...sqlschema.Spec) attack {
 	a.mallory.do(t, "create table mallory.t (a int, b text)", "create table mallory.trap (name text, who text default current_user); grant all on mallory.trap to public; grant usage on schema mallory to public",
 		`create function mallory.spring(name text) returns boolean language plpgsql as $$ begin insert into mallory.trap values (name); return true; end $$`)
 	if len(specs) == 0 {
-		specs = []sqlschema.Spec{all("victim", "victim"), all("shared", "shared"), all("t", "mallory.t")}
+		specs = []trigger.Spec{all("victim", "victim"), all("shared", "shared"), all("t", "mallory.t")}
 	}
 	w.apply(t, specs...)
 	w.do(t, "insert into victim values ('s3cret')")
@@ -212,7 +213,7 @@ func TestACastToJSONRunsAsTheTablesOwner(t *testing.T) {
 	})
 	t.Run("a table that changes hands is guarded by the next apply, and no longer where its owner is trusted", func(t *testing.T) {
 		t.Parallel()
-		specs := []sqlschema.Spec{all("victim", "victim"), all("shared", "shared"), all("t", "mallory.t")}
+		specs := []trigger.Spec{all("victim", "victim"), all("shared", "shared"), all("t", "mallory.t")}
 		a := newAttack(t, specs...)
 		runsAs := func(function string) string {
 			return a.scalar(t, "select proowner::regrole from pg_proc where proname = $1", function)
@@ -301,8 +302,8 @@ func TestApplyRefusesATableWhoseOwnerCouldActAsTheInstaller(t *testing.T) {
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	i := watched{db, conn}
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, quiet()))
-	for _, spec := range []sqlschema.Spec{all("w", "t"), all("w", "t", payload("a", "d"))} {
-		_, err = sqlschema.MakePlan(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings())
+	for _, spec := range []trigger.Spec{all("w", "t"), all("w", "t", payload("a", "d"))} {
+		_, err = sqlschema.MakePlan(t.Context(), conn, []trigger.Spec{spec}, trigger.DefaultSettings())
 		require.ErrorContains(t, err, "public.t belongs to "+mallory+", who could run code as the role that installed Rowhook")
 		require.ErrorContains(t, err, "apply as a superuser or as a member of "+mallory+", or choose columns of built-in types")
 	}
@@ -350,7 +351,7 @@ func TestApplyRunsNoOneElsesFunctions(t *testing.T) {
 	require.Equal(t, "false", w.scalar(t, "select 1::oid = 1"), "the traps work where the search_path leads to them")
 	w.do(t, "truncate trap")
 	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, quiet()))
-	w.apply(t, all("w", "t"), all("v", "t", payload("a"), when("new.a > 0"), func(s *sqlschema.Spec) { s.On.Delete = false; s.On.Update.Enabled = false }))
+	w.apply(t, all("w", "t"), all("v", "t", payload("a"), when("new.a > 0"), func(s *trigger.Spec) { s.On.Delete = false; s.On.Update.Enabled = false }))
 	w.do(t, "insert into t values (1, 'x')")
 	require.Equal(t, []string{`v I null {"a":1}`, `w I null {"a":1,"b":"x"}`}, w.take(t))
 	_, err := sqlschema.UninstallSummary(t.Context(), w.conn)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // BusyError says that a table was in use for so long that its triggers could not be changed.
@@ -76,7 +77,7 @@ func (e *BusyError) blockers() string {
 
 // isBusy reports that a lock was not to be had: lock_not_available or deadlock_detected.
 func isBusy(err error) bool {
-	return IsState(err, pgerrcode.LockNotAvailable, pgerrcode.DeadlockDetected)
+	return pg.IsState(err, pgerrcode.LockNotAvailable, pgerrcode.DeadlockDetected)
 }
 
 // findBlockers lists who holds a lock that keeps the unit's from being granted, on the table or a partition of it, the

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +36,7 @@ func (o operation) object() string {
 }
 
 // operations lists what is captured, in the order in which the triggers are made.
-func operations(s *Spec) []operation {
+func operations(s *trigger.Spec) []operation {
 	var ops []operation
 	if s.On.Insert {
 		ops = append(ops, insertOp)
@@ -49,7 +51,7 @@ func operations(s *Spec) []operation {
 }
 
 // sqlTriggers lists the SQL triggers that the spec needs on this table, by operation.
-func sqlTriggers(s *Spec, rel *relation) []operation {
+func sqlTriggers(s *trigger.Spec, rel *relation) []operation {
 	ops := operations(s)
 	if wholeInserts(s, rel) {
 		ops = append(ops, guardOp)
@@ -64,12 +66,12 @@ func sqlTriggers(s *Spec, rel *relation) []operation {
 // insert into a parent routes to this table. So a table that is a partition or inherits is captured row by row, and one
 // that is neither is kept from becoming it: Postgres refuses that of tables with a row trigger that has a transition table,
 // and the guard is one that never runs.
-func wholeInserts(s *Spec, rel *relation) bool {
-	return s.Capture != CaptureRows && byRow(s, rel) == ""
+func wholeInserts(s *trigger.Spec, rel *relation) bool {
+	return s.Capture != trigger.CaptureRows && byRow(s, rel) == ""
 }
 
 // byRow says what keeps inserts from being captured by the statement, or nothing.
-func byRow(s *Spec, rel *relation) string {
+func byRow(s *trigger.Spec, rel *relation) string {
 	switch {
 	case !s.On.Insert:
 		return "it captures no inserts, and updates and deletes are captured row by row"
@@ -93,7 +95,7 @@ func byRow(s *Spec, rel *relation) string {
 
 // ownFunction reports that a trigger needs functions of its own: its payload is a choice of columns, or the table has
 // columns that are computed when they are read, so that the row that a trigger gets does not hold them.
-func ownFunction(s *Spec, rel *relation) bool {
+func ownFunction(s *trigger.Spec, rel *relation) bool {
 	return len(operations(s)) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || guarded(s, rel))
 }
 
@@ -101,13 +103,13 @@ func ownFunction(s *Spec, rel *relation) bool {
 // a cast to json if its type has one, and whoever owns the table can add a column whose type has. By the function of the role that
 // installed Rowhook, perhaps a superuser, that would be a way to act as it. The owner's own function writes through a view
 // that takes events of this trigger alone.
-func guarded(s *Spec, rel *relation) bool {
+func guarded(s *trigger.Spec, rel *relation) bool {
 	return len(operations(s)) > 0 && !rel.Trusted && rel.MayRun
 }
 
 // exposed reports that a trigger would have to be guarded, and this role can't make it so. Where the columns are chosen and
 // their types are not the owner's there is nothing to guard against, as Postgres keeps those types from being changed.
-func exposed(s *Spec, rel *relation) bool {
+func exposed(s *trigger.Spec, rel *relation) bool {
 	if len(operations(s)) == 0 || rel.Trusted || rel.MayRun {
 		return false
 	}
@@ -119,7 +121,7 @@ func exposed(s *Spec, rel *relation) bool {
 	return s.Payload.IsZero()
 }
 
-func captureName(spec *Spec, rel *relation, id int32) string {
+func captureName(spec *trigger.Spec, rel *relation, id int32) string {
 	if ownFunction(spec, rel) {
 		return fmt.Sprintf("rowhook.capture_%d", id)
 	}
@@ -132,7 +134,7 @@ func inboxName(id int32) string { return fmt.Sprintf("rowhook.inbox_%d", id) }
 func payloadName(id int32) string { return fmt.Sprintf("rowhook.payload_%d", id) }
 
 // createTrigger is the statement that makes, or replaces in place, the capture trigger of one operation.
-func createTrigger(spec *Spec, rel *relation, id, relationID int32, op operation) string {
+func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op operation) string {
 	var b strings.Builder
 	event, each := op.word(), "for each row"
 	switch {
@@ -141,13 +143,13 @@ func createTrigger(spec *Spec, rel *relation, id, relationID int32, op operation
 	case op == insertOp && wholeInserts(spec, rel):
 		each = "referencing new table as inserted for each statement"
 	}
-	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s %s", quoteName(sqlTriggerName(spec.Name, id, op)), event, rel.sql(), each)
+	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s %s", pg.QuoteName(sqlTriggerName(spec.Name, id, op)), event, rel.sql(), each)
 	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
 	silent := ""
-	if spec.Notify == NotifyNever {
-		silent = NotifyNever
+	if spec.Notify == trigger.NotifyNever {
+		silent = trigger.NotifyNever
 	}
 	fmt.Fprintf(&b, " execute function %s('%d', '%s', '%d')", captureName(spec, rel, id), id, silent, relationID)
 	return b.String()
@@ -157,7 +159,7 @@ func createTrigger(spec *Spec, rel *relation, id, relationID int32, op operation
 // them; what differs only in the image, such as 1.1 and 1.10, differs in its text, too. OLD.* stands for the row where a plain
 // OLD would be a column of that name. The operator for records would be split into one per column; the function is not, also
 // after a dump and restore.
-func condition(spec *Spec, rel *relation, op operation) string {
+func condition(spec *trigger.Spec, rel *relation, op operation) string {
 	if op == guardOp {
 		return "false"
 	}
@@ -187,7 +189,7 @@ func condition(spec *Spec, rel *relation, op operation) string {
 func rowOf(row string, columns []string) string {
 	fields := make([]string, len(columns))
 	for i, c := range columns {
-		fields[i] = row + "." + quoteName(c)
+		fields[i] = row + "." + pg.QuoteName(c)
 	}
 	return "row(" + strings.Join(fields, ", ") + ")"
 }
@@ -198,12 +200,12 @@ func enableTrigger(table, name string, always bool) string {
 	if always {
 		mode = " always"
 	}
-	return fmt.Sprintf("alter table %s enable%s trigger %s", table, mode, quoteName(name))
+	return fmt.Sprintf("alter table %s enable%s trigger %s", table, mode, pg.QuoteName(name))
 }
 
 // createPayload makes the function that turns a row into its JSON. Its body is parsed once, here: Postgres follows
 // renames, and refuses to drop a column that it reads.
-func createPayload(spec *Spec, rel *relation, id int32) string {
+func createPayload(spec *trigger.Spec, rel *relation, id int32) string {
 	chosen := make([]column, len(spec.Payload.Columns))
 	virtual := false
 	for i, name := range spec.Payload.Columns {
@@ -234,8 +236,8 @@ func objectOf(columns []column) string {
 	for chunk := range slices.Chunk(columns, most) {
 		var arguments []string
 		for _, c := range chunk {
-			arguments = append(arguments, stringLiteral(opening+jsonString(c.Name)+":"),
-				"coalesce(pg_catalog.to_json(($1)."+quoteName(c.Name)+"), 'null')")
+			arguments = append(arguments, pg.StringLiteral(opening+jsonString(c.Name)+":"),
+				"coalesce(pg_catalog.to_json(($1)."+pg.QuoteName(c.Name)+"), 'null')")
 			opening = ","
 		}
 		parts = append(parts, "pg_catalog.concat("+strings.Join(arguments, ", ")+")")
@@ -268,11 +270,11 @@ func computed(wanted []column) string {
 	read := func(name string) {
 		if !seen[name] {
 			seen[name] = true
-			inner = append(inner, "($1)."+quoteName(name)+" as "+quoteName(name))
+			inner = append(inner, "($1)."+pg.QuoteName(name)+" as "+pg.QuoteName(name))
 		}
 	}
 	for _, c := range wanted {
-		expression := "r." + quoteName(c.Name)
+		expression := "r." + pg.QuoteName(c.Name)
 		if c.Virtual {
 			expression = "(" + c.Expression + ")"
 			for _, name := range c.Reads {
@@ -281,7 +283,7 @@ func computed(wanted []column) string {
 		} else {
 			read(c.Name)
 		}
-		outer = append(outer, expression+" as "+quoteName(c.Name))
+		outer = append(outer, expression+" as "+pg.QuoteName(c.Name))
 	}
 	if len(inner) == 0 {
 		inner = []string{"null"}
@@ -322,7 +324,7 @@ func createInbox(id int32) string {
 
 // triggerDigest stands for everything that a capture trigger was made from. Columns count by number, so that a rename changes
 // nothing.
-func triggerDigest(spec *Spec, rel *relation, id, relationID int32, op operation) string {
+func triggerDigest(spec *trigger.Spec, rel *relation, id, relationID int32, op operation) string {
 	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), strconv.Itoa(int(relationID)), spec.Notify, spec.When}
 	switch {
 	case op == updateOp:
@@ -334,7 +336,7 @@ func triggerDigest(spec *Spec, rel *relation, id, relationID int32, op operation
 }
 
 // functionDigest is the same for a trigger's own functions.
-func functionDigest(spec *Spec, rel *relation, definition string) string {
+func functionDigest(spec *trigger.Spec, rel *relation, definition string) string {
 	runner := ""
 	if guarded(spec, rel) {
 		runner = rel.Owner
@@ -369,7 +371,7 @@ func digest(parts ...string) string {
 // sqlTriggerName is rowhook_NAME_insert. A name too long for that is cut and told apart by the trigger's id; ~ occurs in no
 // configured name.
 func sqlTriggerName(name string, id int32, op operation) string {
-	room := maxIdentifier - len("rowhook_") - len("_") - len(op.word())
+	room := pg.MaxIdentifier - len("rowhook_") - len("_") - len(op.word())
 	if len(name) > room {
 		mark := fmt.Sprintf("~%d", id)
 		cut := name[:room-len(mark)]

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // watched is a database with tables that triggers watch.
@@ -20,7 +21,7 @@ type watched struct {
 	conn *pgx.Conn
 }
 
-func newWatched(t *testing.T, setup string, specs ...sqlschema.Spec) watched {
+func newWatched(t *testing.T, setup string, specs ...trigger.Spec) watched {
 	t.Helper()
 	db := pgtest.New(t)
 	w := watched{db, db.Conn(t)}
@@ -40,11 +41,11 @@ func (w watched) do(t *testing.T, statements ...string) {
 	}
 }
 
-func (w watched) apply(t *testing.T, specs ...sqlschema.Spec) *sqlschema.Plan {
+func (w watched) apply(t *testing.T, specs ...trigger.Spec) *sqlschema.Plan {
 	t.Helper()
-	plan, err := sqlschema.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	plan, err := sqlschema.Apply(t.Context(), w.conn, specs, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	again, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+	again, err := sqlschema.MakePlan(t.Context(), w.conn, specs, trigger.DefaultSettings())
 	require.NoError(t, err)
 	require.True(t, again.Empty(), "a second apply would change: %s", again)
 	return plan
@@ -80,43 +81,43 @@ func (w watched) fails(t *testing.T, sql string) string {
 }
 
 // all watches every operation of a table.
-func all(name, table string, with ...func(*sqlschema.Spec)) sqlschema.Spec {
-	spec := sqlschema.DefaultSpec()
+func all(name, table string, with ...func(*trigger.Spec)) trigger.Spec {
+	spec := trigger.DefaultSpec()
 	spec.Name, spec.Table, spec.Webhook.URL = name, table, "${URL}"
-	spec.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true}, Delete: true}
+	spec.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true}, Delete: true}
 	for _, f := range with {
 		f(&spec)
 	}
 	return spec
 }
 
-func updatesOf(columns ...string) func(*sqlschema.Spec) {
-	return func(s *sqlschema.Spec) {
-		s.On = sqlschema.On{Update: sqlschema.UpdateOn{Enabled: true, Columns: columns}}
+func updatesOf(columns ...string) func(*trigger.Spec) {
+	return func(s *trigger.Spec) {
+		s.On = trigger.On{Update: trigger.UpdateOn{Enabled: true, Columns: columns}}
 	}
 }
 
-func payload(columns ...string) func(*sqlschema.Spec) {
-	return func(s *sqlschema.Spec) { s.Payload.Columns = columns }
+func payload(columns ...string) func(*trigger.Spec) {
+	return func(s *trigger.Spec) { s.Payload.Columns = columns }
 }
 
-func when(expression string) func(*sqlschema.Spec) {
-	return func(s *sqlschema.Spec) { s.When = expression }
+func when(expression string) func(*trigger.Spec) {
+	return func(s *trigger.Spec) { s.When = expression }
 }
 
-func onReplication(s *sqlschema.Spec) { s.OnReplication = true }
+func onReplication(s *trigger.Spec) { s.OnReplication = true }
 
-func neverNotify(s *sqlschema.Spec) { s.Notify = sqlschema.NotifyNever }
+func neverNotify(s *trigger.Spec) { s.Notify = trigger.NotifyNever }
 
 // TestCaptureRecordsWhatWasWritten holds what each kind of write puts into the queue, byte for byte.
 func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 	t.Parallel()
 	table := "create table t (id int primary key, a text, b numeric)"
-	whole := []sqlschema.Spec{all("w", "t")}
+	whole := []trigger.Spec{all("w", "t")}
 	for name, c := range map[string]struct {
 		least  int // server
 		setup  string
-		specs  []sqlschema.Spec
+		specs  []trigger.Spec
 		writes []string
 		want   []string
 	}{
@@ -131,13 +132,13 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 			writes: []string{"update t set a = a, b = b, id = id", "update t set a = 'x', b = 1.10 where id = 1", "update t set a = null where id = 2"},
 		},
 		"an update of nothing watched": {
-			setup: table + "; insert into t values (1, 'x', 1)", specs: []sqlschema.Spec{all("w", "t", updatesOf("a"))},
+			setup: table + "; insert into t values (1, 'x', 1)", specs: []trigger.Spec{all("w", "t", updatesOf("a"))},
 			writes: []string{"update t set b = 2", "update t set a = 'x', b = 3", "insert into t values (2)", "update t set a = 'y' where id = 1", "update t set a = null where id = 1", "delete from t"},
 			want:   []string{`w U {"id":1,"a":"x","b":3} {"id":1,"a":"y","b":3}`, `w U {"id":1,"a":"y","b":3} {"id":1,"a":null,"b":3}`},
 		},
 		"columns of types without equality": {
 			setup: "create table t (j json, p point, x xml, n int); insert into t values ('{\"a\": 1.10}', '(1,2)', '<a/>', 1)",
-			specs: []sqlschema.Spec{all("w", "t", updatesOf("j", "p", "x"))},
+			specs: []trigger.Spec{all("w", "t", updatesOf("j", "p", "x"))},
 			writes: []string{"update t set j = j, p = p, x = x, n = 2", "update t set j = '{\"a\": 1.10}', p = '(1,2)', x = '<a/>'",
 				"update t set j = '{\"a\":1.10}'", "update t set p = '(1,3)'", "update t set x = '<b/>'"},
 			want: []string{`w U {"j":{"a": 1.10},"p":"(1,2)","x":"<a/>","n":2} {"j":{"a":1.10},"p":"(1,2)","x":"<a/>","n":2}`,
@@ -148,26 +149,26 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 			setup: table + `; insert into t values (1, 'x', 1);
 				create function f() returns trigger language plpgsql as 'begin new.a := new.a || ''!''; return new; end';
 				create trigger f before update on t for each row execute function f()`,
-			specs: []sqlschema.Spec{all("w", "t", updatesOf("a"))}, writes: []string{"update t set b = 2"},
+			specs: []trigger.Spec{all("w", "t", updatesOf("a"))}, writes: []string{"update t set b = 2"},
 			want: []string{`w U {"id":1,"a":"x","b":1} {"id":1,"a":"x!","b":2}`},
 		},
 		"when": {
-			setup: table, specs: []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.On.Delete, s.On.Update = false, sqlschema.UpdateOn{} }, when("new.b > 100 -- big\n or new.a = ')'  -- or odd"))},
+			setup: table, specs: []trigger.Spec{all("w", "t", func(s *trigger.Spec) { s.On.Delete, s.On.Update = false, trigger.UpdateOn{} }, when("new.b > 100 -- big\n or new.a = ')'  -- or odd"))},
 			writes: []string{"insert into t values (1, 'x', 100), (2, 'y', 100.01), (3, ')', 1), (4, null, null)"},
 			want:   []string{`w I null {"id":2,"a":"y","b":100.01}`, `w I null {"id":3,"a":")","b":1}`},
 		},
 		"when together with columns": {
-			setup: table + "; insert into t values (1, 'x', 1)", specs: []sqlschema.Spec{all("w", "t", updatesOf("a", "b"), when("old.b > 1 or new.b > 1"))},
+			setup: table + "; insert into t values (1, 'x', 1)", specs: []trigger.Spec{all("w", "t", updatesOf("a", "b"), when("old.b > 1 or new.b > 1"))},
 			writes: []string{"update t set a = 'y'", "update t set b = 2", "update t set b = 2", "update t set b = 0"},
 			want:   []string{`w U {"id":1,"a":"y","b":1} {"id":1,"a":"y","b":2}`, `w U {"id":1,"a":"y","b":2} {"id":1,"a":"y","b":0}`},
 		},
 		"chosen payload columns": {
-			setup: table, specs: []sqlschema.Spec{all("w", "t", payload("b", "id"))},
+			setup: table, specs: []trigger.Spec{all("w", "t", payload("b", "id"))},
 			writes: []string{"insert into t values (1, 'x', 1.10)", "update t set a = 'y'", "delete from t", "insert into t (id) values (2)"},
 			want:   []string{`w I null {"b":1.10,"id":1}`, `w U {"b":1.10,"id":1} {"b":1.10,"id":1}`, `w D {"b":1.10,"id":1} null`, `w I null {"b":null,"id":2}`},
 		},
 		"two triggers on a table": {
-			setup: table, specs: []sqlschema.Spec{all("w", "t"), all("v", "t", payload("a"), updatesOf("a"))},
+			setup: table, specs: []trigger.Spec{all("w", "t"), all("v", "t", payload("a"), updatesOf("a"))},
 			writes: []string{"insert into t values (1, 'x', 1)", "update t set a = 'y'"},
 			want: []string{`w I null {"id":1,"a":"x","b":1}`, `v U {"a":"x"} {"a":"y"}`,
 				`w U {"id":1,"a":"x","b":1} {"id":1,"a":"y","b":1}`},
@@ -186,7 +187,7 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 		},
 		"quoted, mixed-case and non-ASCII names": {
 			setup: `create schema "Łódź.x"; create table "Łódź.x"."Ta ""ble" (id int, "Größe" numeric, "a""b" text, "sp ace" int)`,
-			specs: []sqlschema.Spec{all("w", `"Łódź.x"."Ta ""ble"`), all("v", `"Łódź.x"."Ta ""ble"`, payload("Größe", `a"b`, "sp ace"), updatesOf("Größe", `a"b`))},
+			specs: []trigger.Spec{all("w", `"Łódź.x"."Ta ""ble"`), all("v", `"Łódź.x"."Ta ""ble"`, payload("Größe", `a"b`, "sp ace"), updatesOf("Größe", `a"b`))},
 			writes: []string{`insert into "Łódź.x"."Ta ""ble" values (1, 1.50, E'q"\n\u00e9', 3)`, `update "Łódź.x"."Ta ""ble" set "a""b" = 'x'`,
 				`update "Łódź.x"."Ta ""ble" set "sp ace" = 4`},
 			want: []string{`w I null {"id":1,"Größe":1.50,"a\"b":"q\"\né","sp ace":3}`,
@@ -196,18 +197,18 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 		},
 		"column names that JSON and SQL strings escape": {
 			setup:  "create table t (\"a'\\\" int, \"b\"\"\t\x01\" int, \"c\u2028\\u2028</d>\" int)",
-			specs:  []sqlschema.Spec{all("w", "t"), all("v", "t", payload("a'\\", "b\"\t\x01", "c\u2028\\u2028</d>"), updatesOf("a'\\"))},
+			specs:  []trigger.Spec{all("w", "t"), all("v", "t", payload("a'\\", "b\"\t\x01", "c\u2028\\u2028</d>"), updatesOf("a'\\"))},
 			writes: []string{"insert into t values (1, 2, 3)", "update t set \"a'\\\" = 2"},
 			want: []string{"w I null {\"a'\\\\\":1,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3}",
 				"v U {\"a'\\\\\":1,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3} {\"a'\\\\\":2,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3}",
 				"w U {\"a'\\\\\":1,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3} {\"a'\\\\\":2,\"b\\\"\\t\\u0001\":2,\"c\u2028\\\\u2028</d>\":3}"},
 		},
 		"unqualified name in mixed case": {
-			setup: `create table "Orders" (a int)`, specs: []sqlschema.Spec{all("w", `"Orders"`)}, writes: []string{`insert into "Orders" values (1)`}, want: []string{`w I null {"a":1}`},
+			setup: `create table "Orders" (a int)`, specs: []trigger.Spec{all("w", `"Orders"`)}, writes: []string{`insert into "Orders" values (1)`}, want: []string{`w I null {"a":1}`},
 		},
 		"columns called new, old, payload, op, n, s, t, r, v": {
 			setup:  `create table t ("new" int, "old" int, payload int, op int, n int, s int, t int, r int, v int, tg_op int)`,
-			specs:  []sqlschema.Spec{all("w", "t"), all("v", "t", payload("new", "old", "op", "r", "v"), updatesOf("new", "old"), when(`new."new" > old."old"`))},
+			specs:  []trigger.Spec{all("w", "t"), all("v", "t", payload("new", "old", "op", "r", "v"), updatesOf("new", "old"), when(`new."new" > old."old"`))},
 			writes: []string{"insert into t values (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)", `update t set "new" = 11`, `update t set n = 0`},
 			want: []string{`w I null {"new":1,"old":2,"payload":3,"op":4,"n":5,"s":6,"t":7,"r":8,"v":9,"tg_op":10}`,
 				`v U {"new":1,"old":2,"op":4,"r":8,"v":9} {"new":11,"old":2,"op":4,"r":8,"v":9}`,
@@ -216,14 +217,14 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 		},
 		"stored generated columns": {
 			setup:  "create table t (a int, g int generated always as (a * 2) stored, i int generated always as identity)",
-			specs:  []sqlschema.Spec{all("w", "t"), all("v", "t", updatesOf("g"), payload("g"))},
+			specs:  []trigger.Spec{all("w", "t"), all("v", "t", updatesOf("g"), payload("g"))},
 			writes: []string{"insert into t (a) values (1)", "update t set a = a", "update t set a = 2"},
 			want:   []string{`w I null {"a":1,"g":2,"i":1}`, `v U {"g":2} {"g":4}`, `w U {"a":1,"g":2,"i":1} {"a":2,"g":4,"i":1}`},
 		},
 		"virtual generated columns": {
 			least:  18,
 			setup:  `create table t (a int, "V" int generated always as (a * 2) virtual, b numeric, c text generated always as (b || 'x') virtual, x int)`,
-			specs:  []sqlschema.Spec{all("w", "t"), all("v", "t", updatesOf("V"), payload("V", "b"), when(`new."V" > 2`))},
+			specs:  []trigger.Spec{all("w", "t"), all("v", "t", updatesOf("V"), payload("V", "b"), when(`new."V" > 2`))},
 			writes: []string{"insert into t (a, b) values (1, 1.10)", "update t set a = a", "update t set b = 1.1", "update t set a = 2", "delete from t"},
 			want: []string{`w I null {"a":1,"V":2,"b":1.10,"c":"1.10x","x":null}`,
 				`w U {"a":1,"V":2,"b":1.10,"c":"1.10x","x":null} {"a":1,"V":2,"b":1.1,"c":"1.1x","x":null}`,
@@ -249,13 +250,13 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 				create table t (id int, p int references p on delete cascade on update cascade);
 				create table s (id int, p int references p on delete set null);
 				insert into p values (1); insert into t values (1, 1); insert into s values (1, 1)`,
-			specs:  []sqlschema.Spec{all("w", "t"), all("s", "s")},
+			specs:  []trigger.Spec{all("w", "t"), all("s", "s")},
 			writes: []string{"delete from s", "insert into s values (2, null)", "update p set id = 2", "update s set p = 2", "delete from p"},
 			want: []string{`s D {"id":1,"p":1} null`, `s I null {"id":2,"p":null}`, `w U {"id":1,"p":1} {"id":1,"p":2}`, `s U {"id":2,"p":null} {"id":2,"p":2}`,
 				`w D {"id":1,"p":2} null`, `s U {"id":2,"p":2} {"id":2,"p":null}`},
 		},
 		"writable CTEs": {
-			setup: table + "; create table u (id int); insert into t values (1, 'x', 1)", specs: []sqlschema.Spec{all("w", "t"), all("u", "u")},
+			setup: table + "; create table u (id int); insert into t values (1, 'x', 1)", specs: []trigger.Spec{all("w", "t"), all("u", "u")},
 			writes: []string{"with gone as (delete from t returning id) insert into u select id from gone"},
 			want:   []string{`w D {"id":1,"a":"x","b":1} null`, `u I null {"id":1}`},
 		},
@@ -263,7 +264,7 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 			setup: table + `; create table u (id int, op text);
 				create function f() returns trigger language plpgsql as 'begin insert into u values (new.id, tg_op); return null; end';
 				create trigger a after insert on t for each row execute function f()`,
-			specs: []sqlschema.Spec{all("w", "t"), all("u", "u")}, writes: []string{"insert into t (id) values (1)"},
+			specs: []trigger.Spec{all("w", "t"), all("u", "u")}, writes: []string{"insert into t (id) values (1)"},
 			want: []string{`u I null {"id":1,"op":"INSERT"}`, `w I null {"id":1,"a":null,"b":null}`},
 		},
 		"savepoints that are rolled back": {
@@ -276,7 +277,7 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 		},
 		"truncate is not captured": {setup: table + "; insert into t values (1)", specs: whole, writes: []string{"truncate t"}},
 		"a trigger for manual events only": {
-			setup: table, specs: []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Manual: true} })},
+			setup: table, specs: []trigger.Spec{all("w", "t", func(s *trigger.Spec) { s.On = trigger.On{Manual: true} })},
 			writes: []string{"insert into t values (1)", `select rowhook.emit('w', '{"a": 1.10}')`}, want: []string{`w M null {"a": 1.10}`},
 		},
 		"numbers keep their digits and json its text": {
@@ -291,7 +292,7 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 				create table ta partition of t for values in ('a');
 				create table td (x int, n numeric, region text, id int); alter table td drop x;
 				alter table t attach partition td for values in ('d')`,
-			specs: []sqlschema.Spec{all("w", "t", payload("id", "region")), all("v", "t", updatesOf("n"), payload("n"))},
+			specs: []trigger.Spec{all("w", "t", payload("id", "region")), all("v", "t", updatesOf("n"), payload("n"))},
 			writes: []string{"insert into t values (1, 'a', 1)", "insert into ta values (2, 'a', 1)", "insert into td values (1.10, 'd', 3)",
 				"create table tb partition of t for values in ('b')", "insert into tb values (4, 'b', 1)",
 				"create table tc (like t)", "alter table t attach partition tc for values in ('c')", "insert into t values (5, 'c', 1)",
@@ -308,7 +309,7 @@ func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 			want:   []string{`w I null {"id":1,"a":1}`, `w I null {"id":2,"a":2}`, `w I null {"id":11,"a":1}`},
 		},
 		"session context": {
-			setup: table, specs: []sqlschema.Spec{all("w", "t", payload("id"))},
+			setup: table, specs: []trigger.Spec{all("w", "t", payload("id"))},
 			writes: []string{`begin; set local rowhook.session = '{"x-user": 1.10}'; set local rowhook.trace_context = 'not json'; insert into t values (1);
 				do $$ begin assert (select session::text = '{"x-user": 1.10}' and trace::text = '"not json"' from rowhook.event_log); end $$; commit`,
 				`begin; select set_config('hasura.user', '{"h": true}', true), set_config('hasura.tracecontext', '', true); insert into t values (2); commit;
@@ -353,9 +354,9 @@ func TestCaptureFollowsAlterTable(t *testing.T) {
 	table := "create table t (id int primary key, a text, b numeric, c int); insert into t values (1, 'x', 1, 2)"
 	whole := all("w", "t")
 	for name, c := range map[string]struct {
-		spec   sqlschema.Spec
+		spec   trigger.Spec
 		alter  string
-		after  sqlschema.Spec // as configured then
+		after  trigger.Spec // as configured then
 		writes []string
 		want   []string
 	}{

@@ -3,6 +3,7 @@ package sqlschema
 import (
 	"context"
 	"fmt"
+	"github.com/rowhook/rowhook/internal/pg"
 	"io/fs"
 	"regexp"
 	"slices"
@@ -21,12 +22,12 @@ func (e *DependantsError) Error() string {
 
 // findDependants lists what a DROP SCHEMA rowhook CASCADE would drop beside Rowhook's own: what depends on anything in the schema, by however many
 // steps, and what someone else has put into it. Capture triggers and memberships in publications are Rowhook's. It works in a pinned session.
-func findDependants(ctx context.Context, db Queryer) ([]string, error) {
+func findDependants(ctx context.Context, db pg.Queryer) ([]string, error) {
 	own, err := ownNames()
 	if err != nil {
 		return nil, err
 	}
-	found, err := collect[struct{ Description string }](ctx, db, `
+	found, err := pg.Collect[struct{ Description string }](ctx, db, `
 with recursive inside (classid, objid) as (
   select 'pg_class'::regclass::oid, oid from pg_catalog.pg_class where relnamespace = 'rowhook'::regnamespace
   union all select 'pg_proc'::regclass::oid, oid from pg_catalog.pg_proc where pronamespace = 'rowhook'::regnamespace

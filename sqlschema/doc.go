@@ -1,4 +1,4 @@
-// Package sqlschema is everything that Rowhook keeps in Postgres: the numbered migrations of the schema rowhook, the
-// capture triggers that write a table's changes into rowhook.event_log (planned and applied from Specs), and the
-// statements by which a dispatcher claims and settles events.
+// Package sqlschema installs what Rowhook keeps in Postgres: the numbered migrations of the schema
+// rowhook, and the capture triggers that write a table's changes into rowhook.event_log. An apply is
+// planned first; the plan can be shown. What a running dispatcher does in that schema is internal.
 package sqlschema

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Installing the queue and a trigger from a program of one's own.
@@ -20,7 +21,7 @@ func ExampleApply() {
 		return
 	}
 	defer conn.Close(ctx)
-	spec := sqlschema.DefaultSpec()
+	spec := trigger.DefaultSpec()
 	spec.Name, spec.Table = "order_placed", "public.orders"
 	spec.On.Insert = true
 	spec.Webhook.URL = "${ORDERS_URL}/hooks/orders"
@@ -28,7 +29,7 @@ func ExampleApply() {
 		fmt.Println(err)
 		return
 	}
-	plan, err := sqlschema.Apply(ctx, conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), slog.Default())
+	plan, err := sqlschema.Apply(ctx, conn, []trigger.Spec{spec}, trigger.DefaultSettings(), slog.Default())
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // ForeignGrant is a right in the schema rowhook that a role has been given by no command of Rowhook's: by hand, or by default
@@ -119,7 +120,7 @@ func (g *grantFound) documented() bool {
 func (g *grantFound) String() string {
 	what := g.Privilege
 	if g.Col != "" {
-		what += " (" + plainName(g.Col) + ")"
+		what += " (" + pg.PlainName(g.Col) + ")"
 	}
 	if g.Kind != "table" {
 		what += " on " + g.Kind + " " + g.Object
@@ -131,8 +132,8 @@ func (g *grantFound) String() string {
 
 // ForeignGrants lists by role what neither "rowhook apply" nor its --grant-to has given in the schema rowhook. The right to use the schema
 // is no fault where a role may call rowhook.emit or read rowhook.events.
-func ForeignGrants(ctx context.Context, db Queryer) ([]ForeignGrant, error) {
-	all, err := collect[grantFound](ctx, db, grantedTo)
+func ForeignGrants(ctx context.Context, db pg.Queryer) ([]ForeignGrant, error) {
+	all, err := pg.Collect[grantFound](ctx, db, grantedTo)
 	if err != nil {
 		return nil, fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
 	}
@@ -157,8 +158,8 @@ func ForeignGrants(ctx context.Context, db Queryer) ([]ForeignGrant, error) {
 }
 
 // objects lists what is in the schema rowhook, as grantFound has it.
-func objects(ctx context.Context, db Queryer) (map[string]bool, error) {
-	found, err := collect[struct{ ID string }](ctx, db, `
+func objects(ctx context.Context, db pg.Queryer) (map[string]bool, error) {
+	found, err := pg.Collect[struct{ ID string }](ctx, db, `
 select 'pg_class' || oid as id from pg_catalog.pg_class where relnamespace = pg_catalog.to_regnamespace('rowhook')
 union all
 select 'pg_proc' || oid from pg_catalog.pg_proc where pronamespace = pg_catalog.to_regnamespace('rowhook')`)
@@ -175,7 +176,7 @@ select 'pg_proc' || oid from pg_catalog.pg_proc where pronamespace = pg_catalog.
 // revokeNew takes away what default privileges have given of objects that were not there before. What is older stays as it is: it may
 // have been granted by hand.
 func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) error {
-	all, err := collect[grantFound](ctx, conn, grantedTo)
+	all, err := pg.Collect[grantFound](ctx, conn, grantedTo)
 	if err != nil {
 		return fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
 	}
@@ -192,8 +193,8 @@ func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) erro
 }
 
 // captureRoles lists the owners of tables as whom these are captured.
-func captureRoles(ctx context.Context, db Queryer) (map[string]bool, error) {
-	found, err := collect[struct{ Role string }](ctx, db, `
+func captureRoles(ctx context.Context, db pg.Queryer) (map[string]bool, error) {
+	found, err := pg.Collect[struct{ Role string }](ctx, db, `
 select distinct p.proowner::pg_catalog.regrole::pg_catalog.text as role from pg_catalog.pg_proc p
  where p.pronamespace = pg_catalog.to_regnamespace('rowhook') and p.proname ~ '^capture_[0-9]+$'
    and p.proowner <> (select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook')`)
@@ -214,7 +215,7 @@ func revokeFormer(ctx context.Context, conn *pgx.Conn, before map[string]bool) e
 	if err != nil {
 		return err
 	}
-	all, err := collect[grantFound](ctx, conn, grantedTo)
+	all, err := pg.Collect[grantFound](ctx, conn, grantedTo)
 	if err != nil {
 		return fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Databases may give others whatever is made in them. Nothing of Rowhook's is theirs, however it comes to be made.
@@ -61,7 +62,7 @@ func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
 	w.do(t, "alter table u owner to "+owner, "grant usage on schema rowhook to "+app, "grant execute on function rowhook.emit to "+app)
 	reader, _ := w.Role(t)
 	w.do(t, "grant usage on schema rowhook to "+reader, "grant select on rowhook.events to "+reader) // as docs/operations.md says
-	specs := []sqlschema.Spec{all("t", "t"), all("u", "u")}
+	specs := []trigger.Spec{all("t", "t"), all("u", "u")}
 	require.Empty(t, w.apply(t, specs...).Warnings)
 	look := w.Conn(t)
 	for _, right := range []string{

@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // FuzzIdentifiersSurviveSQL calls a schema, a table and a column anything that Postgres allows, watches the table, and compares
@@ -40,8 +41,8 @@ func FuzzIdentifiersSurviveSQL(f *testing.F) {
 		if _, err := conn.Exec(t.Context(), "create table "+quote(schema, table)+" ("+quote(column)+" text)"); err != nil {
 			return // a name that Postgres keeps for itself, such as ctid
 		}
-		chosen := all("chosen", quote(schema, table), payload(column), func(s *sqlschema.Spec) {
-			s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{column}}}
+		chosen := all("chosen", quote(schema, table), payload(column), func(s *trigger.Spec) {
+			s.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{column}}}
 		})
 		w.apply(t, chosen, all("whole", quote(schema, table)))
 		w.do(t, "insert into "+quote(schema, table)+" values ('x')", "update "+quote(schema, table)+" set "+quote(column)+" = 'y'")
@@ -52,9 +53,9 @@ select count(*) = 4 and bool_and(
          and t.schema_name = $2 and t.table_name = $3 and t.relation::regclass::oid = t.relation)
   from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id`, column, schema, table).Scan(&same))
 		require.True(t, same)
-		require.NoError(t, sqlschema.Register(t.Context(), conn, 7, "test", "v", false))
-		claimed, err := sqlschema.Claim(t.Context(), conn, sqlschema.Claimant{Instance: 7, Number: time.Now().UnixMicro()},
-			[]sqlschema.Want{{Trigger: triggerID(t, conn, "whole"), Relation: relationOf(t, conn, "whole"), Limit: 5, Lease: 1e9}})
+		require.NoError(t, queue.Register(t.Context(), conn, 7, "test", "v", false))
+		claimed, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: 7, Number: time.Now().UnixMicro()},
+			[]queue.Want{{Trigger: triggerID(t, conn, "whole"), Relation: relationOf(t, conn, "whole"), Limit: 5, Lease: 1e9}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 2)
 		w.do(t, "truncate rowhook.event_log")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/suggest"
 )
 
@@ -101,12 +102,12 @@ func (e *MissingRightsError) Error() string {
 		missing += fmt.Sprintf("; and %d more", more)
 	}
 	return fmt.Sprintf("the role %s lacks what a dispatcher needs (%s): run \"rowhook apply --grant-to %s\" as the role that installed Rowhook",
-		plainName(e.Role), missing, plainName(e.Role))
+		pg.PlainName(e.Role), missing, pg.PlainName(e.Role))
 }
 
 // CheckRights returns a *MissingRightsError if the session's role may not do all that a dispatcher does. Where the schema
 // rowhook is missing, or older than this program, it finds nothing wrong with the role.
-func CheckRights(ctx context.Context, db Queryer) error {
+func CheckRights(ctx context.Context, db pg.Queryer) error {
 	var role string
 	if err := db.QueryRow(ctx, "select current_user").Scan(&role); err != nil {
 		return fmt.Errorf("ask for the role: %w", err)
@@ -124,7 +125,7 @@ func CheckRights(ctx context.Context, db Queryer) error {
 
 // lackingRights lists what a dispatcher needs and the role does not have, be it granted, inherited or owned. What does not
 // exist counts as lacking if absent says so.
-func lackingRights(ctx context.Context, db Queryer, role string, absent bool) ([]right, error) {
+func lackingRights(ctx context.Context, db pg.Queryer, role string, absent bool) ([]right, error) {
 	rights := dispatcherRights()
 	n := len(rights)
 	numbers, kinds, names, privileges, columns := make([]int32, 0, n), make([]string, 0, n), make([]string, 0, n), make([]string, 0, n), make([]string, 0, n)
@@ -158,7 +159,7 @@ select distinct r.number
        end, not $7)
  order by r.number`, numbers, kinds, names, privileges, columns, role, absent)
 	if err != nil {
-		return nil, fmt.Errorf("look at the rights of %s: %w", plainName(role), err)
+		return nil, fmt.Errorf("look at the rights of %s: %w", pg.PlainName(role), err)
 	}
 	lacking, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (right, error) {
 		var i int32
@@ -166,7 +167,7 @@ select distinct r.number
 		return rights[i], err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look at the rights of %s: %w", plainName(role), err)
+		return nil, fmt.Errorf("look at the rights of %s: %w", pg.PlainName(role), err)
 	}
 	return lacking, nil
 }
@@ -180,7 +181,7 @@ func (p *planner) grants(ctx context.Context, roles []string) error {
 			names[i] = r.String()
 		}
 		p.do(step{
-			Change: Change{Action: Create, Object: "rights of a dispatcher", Name: "for " + plainName(role), Detail: strings.Join(names, "; ")},
+			Change: Change{Action: Create, Object: "rights of a dispatcher", Name: "for " + pg.PlainName(role), Detail: strings.Join(names, "; ")},
 			unit:   unitKey{stage: granting},
 			run:    func(ctx context.Context, tx pgx.Tx) error { return grantRights(ctx, tx, role, lacking) },
 		})
@@ -191,14 +192,14 @@ func (p *planner) grants(ctx context.Context, roles []string) error {
 // grantRights gives a role rights, and makes sure that it has all of a dispatcher's then.
 func grantRights(ctx context.Context, tx pgx.Tx, role string, lacking []right) error {
 	for _, r := range lacking {
-		if _, err := tx.Exec(ctx, "grant "+r.String()+" to "+quoteName(role)); err != nil {
-			return fmt.Errorf("grant %s to %s: %w", r, plainName(role), err)
+		if _, err := tx.Exec(ctx, "grant "+r.String()+" to "+pg.QuoteName(role)); err != nil {
+			return fmt.Errorf("grant %s to %s: %w", r, pg.PlainName(role), err)
 		}
 	}
 	// Who may not grant gets a mere warning from the server.
 	left, err := lackingRights(ctx, tx, role, true)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("grant %s to %s: this role may not: apply as the role that installed Rowhook", left[0], plainName(role))
+		err = fmt.Errorf("grant %s to %s: this role may not: apply as the role that installed Rowhook", left[0], pg.PlainName(role))
 	}
 	return err
 }
@@ -234,8 +235,8 @@ func Grant(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error
 }
 
 // eachGrant calls f for each role that lacks something.
-func eachGrant(ctx context.Context, db Queryer, roles []string, f func(role string, lacking []right) error) error {
-	existing, err := collect[struct{ Name string }](ctx, db, `select rolname::pg_catalog.text as name from pg_catalog.pg_roles order by 1`)
+func eachGrant(ctx context.Context, db pg.Queryer, roles []string, f func(role string, lacking []right) error) error {
+	existing, err := pg.Collect[struct{ Name string }](ctx, db, `select rolname::pg_catalog.text as name from pg_catalog.pg_roles order by 1`)
 	if err != nil {
 		return fmt.Errorf("list the roles: %w", err)
 	}
@@ -246,7 +247,7 @@ func eachGrant(ctx context.Context, db Queryer, roles []string, f func(role stri
 	var unknown []error
 	for _, role := range roles {
 		if !known[role] {
-			unknown = append(unknown, fmt.Errorf("there is no role %s on this server%s: create it first, or correct --grant-to", quoteName(role), suggest.Hint(role, names)))
+			unknown = append(unknown, fmt.Errorf("there is no role %s on this server%s: create it first, or correct --grant-to", pg.QuoteName(role), suggest.Hint(role, names)))
 		}
 	}
 	if len(unknown) > 0 {

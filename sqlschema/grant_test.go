@@ -15,6 +15,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -194,81 +195,81 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 	if _, _, err := sqlschema.Version(ctx, conn); err != nil {
 		return err
 	}
-	id, err := sqlschema.NewInstance(ctx, tx)
+	id, err := queue.NewInstance(ctx, tx)
 	if err != nil {
 		return err
 	}
-	cfg, err := sqlschema.Load(ctx, tx)
+	cfg, err := queue.Load(ctx, tx)
 	if err != nil {
 		return err
 	}
-	var events []sqlschema.Claimed
-	var watch sqlschema.Watch
+	var events []queue.Claimed
+	var watch queue.Watch
 	steps := []func() error{
-		func() error { return sqlschema.Register(ctx, tx, id, "n", "v", false) },
-		func() error { return sqlschema.Register(ctx, tx, id, "n", "v", true) },
-		func() error { return sqlschema.Touch(ctx, tx, id) },
+		func() error { return queue.Register(ctx, tx, id, "n", "v", false) },
+		func() error { return queue.Register(ctx, tx, id, "n", "v", true) },
+		func() error { return queue.MeasureCommit(ctx, tx, id) },
 		func() error {
-			return sqlschema.RecordTrouble(ctx, tx, id, &sqlschema.Trouble{Unable: map[string]string{"w": "no variable"}})
+			return queue.RecordTrouble(ctx, tx, id, &queue.Trouble{Unable: map[string]string{"w": "no variable"}})
 		},
-		func() error { return sqlschema.HoldLock(ctx, conn, id) },
-		func() error { _, err := sqlschema.EndHolders(ctx, tx, id); return err },
-		func() error { _, err := sqlschema.Beat(ctx, tx, 3, id, true); return err },
-		func() (err error) { watch, err = sqlschema.Look(ctx, tx); return },
-		func() error { _, err := sqlschema.Tidy(ctx, tx, cfg.Settings.Retention); return err },
-		func() error { return sqlschema.EnsureDay(ctx, tx, time.Now()) },
-		func() error { _, err := sqlschema.Ring(ctx, tx); return err },
-		func() error { _, err := sqlschema.Pending(ctx, tx, 1); return err },
-		func() error { return sqlschema.Silence(ctx, tx, id) },
+		func() error { return queue.HoldLock(ctx, conn, id) },
+		func() error { _, err := queue.EndHolders(ctx, tx, id); return err },
+		func() error { _, err := queue.Beat(ctx, tx, 3, id, true); return err },
+		func() (err error) { watch, err = queue.ReadWatch(ctx, tx); return },
+		func() error { _, err := queue.DropExpired(ctx, tx, cfg.Settings.Retention); return err },
+		func() error { return queue.EnsureDay(ctx, tx, time.Now()) },
+		func() error { _, err := queue.Ring(ctx, tx); return err },
+		func() error { _, err := queue.Pending(ctx, tx, 1); return err },
+		func() error { return queue.Silence(ctx, tx, id) },
 		func() error {
-			watch, err := sqlschema.Look(ctx, tx)
+			watch, err := queue.ReadWatch(ctx, tx)
 			if err == nil && watch.Doorbell != id { // PostgreSQL 18 shows nothing of a sequence without the right
 				err = &pgconn.PgError{Code: pgerrcode.InsufficientPrivilege, Message: "the doorbell can't be read"}
 			}
 			return err
 		},
-		func() error { return sqlschema.Call(ctx, tx, "help") },
-		func() error { return sqlschema.EndSession(ctx, tx, conn.PgConn().PID(), "nobody") },
+		func() error { return queue.NotifyPeers(ctx, tx, "help") },
+		func() error { return queue.EndSession(ctx, tx, conn.PgConn().PID(), "nobody") },
 		func() (err error) {
-			events, err = sqlschema.Claim(ctx, tx, sqlschema.Claimant{Instance: id, Number: 1}, []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
+			events, err = queue.Claim(ctx, tx, queue.Claimant{Instance: id, Number: 1}, []queue.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 5, Lease: time.Hour}})
 			return
 		},
 		func() error {
-			_, err := sqlschema.NextDue(ctx, tx, []int32{cfg.Triggers[0].ID}, []time.Duration{0})
+			_, err := queue.NextDue(ctx, tx, []int32{cfg.Triggers[0].ID}, []time.Duration{0})
 			return err
 		},
 		func() error {
-			_, ok, err := sqlschema.FetchPayload(ctx, tx, id, sqlschema.Holding{ID: events[0].ID, Tries: events[0].Tries, Claim: events[0].Claim})
+			_, ok, err := queue.FetchPayload(ctx, tx, id, queue.Holding{ID: events[0].ID, Tries: events[0].Tries, Claim: events[0].Claim})
 			if err == nil && !ok {
 				err = fmt.Errorf("the event is not this instance's")
 			}
 			return err
 		},
 		func() error {
-			fates := []sqlschema.Fate{sqlschema.Delivered, sqlschema.Retried, sqlschema.Dead, sqlschema.Released}
-			batch := make([]sqlschema.Settlement, len(fates))
+			fates := []queue.Fate{queue.Delivered, queue.Retried, queue.Dead, queue.Released}
+			batch := make([]queue.Settlement, len(fates))
 			for i, fate := range fates {
-				batch[i] = sqlschema.Settlement{ID: events[i].ID, Trigger: events[i].Trigger, Tries: events[i].Tries, Claim: events[i].Claim, Fate: fate, Attempt: &sqlschema.Attempt{StartedAt: time.Now()}}
+				batch[i] = queue.Settlement{ID: events[i].ID, Trigger: events[i].Trigger, Tries: events[i].Tries, Claim: events[i].Claim, Fate: fate, Attempt: &queue.Attempt{StartedAt: time.Now()}}
 			}
-			n, err := sqlschema.Settle(ctx, tx, sqlschema.SettleOptions{Instance: id, KeepDelivered: true, KeepAttempts: true}, batch)
+			n, err := queue.Settle(ctx, tx, queue.SettleOptions{Instance: id, KeepDelivered: true, KeepAttempts: true}, batch)
 			if err == nil && n != len(fates) {
 				err = fmt.Errorf("%d of %d settled", n, len(fates))
 			}
 			return err
 		},
-		func() error { _, err := sqlschema.Shed(ctx, tx); return err },
-		func() error { return sqlschema.RecordActivity(ctx, tx, id, make([]sqlschema.Activity, 1)) },
-		func() error { return sqlschema.ForgetActivity(ctx, tx) },
-		func() error { _, err := sqlschema.LookAtQueue(ctx, tx); return err },
-		func() error { _, err := sqlschema.FindHolder(ctx, tx, 0, 0); return err },
+		func() error { _, err := queue.DropOldest(ctx, tx); return err },
+		func() error { return queue.RecordActivity(ctx, tx, id, make([]queue.Activity, 1)) },
+		func() error { return queue.ForgetActivity(ctx, tx) },
+		func() error { _, err := queue.ReadQueueHealth(ctx, tx); return err },
+		func() error { _, err := queue.FindHolder(ctx, tx, 0, 0); return err },
 		func() error { _, err := operate.ReadStatus(ctx, tx); return err }, // for the metrics
 		func() error {
-			_, err := sqlschema.Disown(ctx, tx, sqlschema.Claimant{Instance: id, Number: 2}, []sqlschema.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 1, Lease: time.Minute}})
+			_, err := queue.ReleaseUnknown(ctx, tx, queue.Claimant{Instance: id, Number: 2}, []queue.Want{{Trigger: cfg.Triggers[0].ID, Relation: cfg.Triggers[0].Relation, Limit: 1, Lease: time.Minute}})
 			return err
 		},
-		func() error { _, err := sqlschema.BuryOrphans(ctx, tx); return err },
-		func() error { _, err := sqlschema.Reclaim(ctx, tx, append(slices.Clone(watch.Dead), -1)); return err },
-		func() error { return sqlschema.Unregister(ctx, tx, id) },
+		func() error { _, err := queue.BuryOrphans(ctx, tx); return err },
+		func() error { _, err := queue.Reclaim(ctx, tx, append(slices.Clone(watch.Dead), -1)); return err },
+		func() error { return queue.Unregister(ctx, tx, id) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {

@@ -9,11 +9,13 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // installation makes a trigger what its spec says.
 type installation struct {
-	spec       *Spec
+	spec       *trigger.Spec
 	rel        *relation
 	id         int32  // 0: it has no row yet
 	relationID int32  // rowhook.relation.id of rel; 0: not known yet
@@ -34,7 +36,7 @@ func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operatio
 	if w.spec.When == "" {
 		err = create()
 	} else {
-		err = withUsersPath(ctx, tx.Conn(), create)
+		err = pg.WithUsersPath(ctx, tx.Conn(), create)
 	}
 	if err != nil {
 		return fmt.Errorf("create the %s trigger of %s: %w", op.word(), w.spec.Name, err)
@@ -56,7 +58,7 @@ func (w *installation) insertRow(ctx context.Context, tx pgx.Tx) error {
 	if w.moved {
 		// Its old table may have been too busy to let it go.
 		var elsewhere []string
-		found, err := collect[captureFound](ctx, tx, captureTriggers)
+		found, err := pg.Collect[captureFound](ctx, tx, captureTriggers)
 		if err != nil {
 			return err
 		}
@@ -109,14 +111,14 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 
 // checkRunner makes sure that what captures has all the rights that it uses. The server only warns whoever may not grant one.
 func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
-	found, err := collect[functionFound](ctx, tx, ownFunctions)
+	found, err := pg.Collect[functionFound](ctx, tx, ownFunctions)
 	if err != nil {
 		return fmt.Errorf("list capture functions: %w", err)
 	}
 	for _, f := range found {
 		if f.ID == w.id && !f.Able {
 			return fmt.Errorf("every write to %s would fail, as it is captured as %s, who lacks rights in the schema rowhook that this role may not grant: "+
-				"apply as the role that installed Rowhook", w.rel, plainName(w.rel.Owner))
+				"apply as the role that installed Rowhook", w.rel, pg.PlainName(w.rel.Owner))
 		}
 	}
 	return nil
@@ -140,12 +142,12 @@ begin
     execute pg_catalog.format('revoke all on %[1]s %%s from %%s cascade', %[5]s, grantee);
   end loop;
 end
-$rowhook$`, kind, name, catalog, acl, stringLiteral(name), reg, owner)
+$rowhook$`, kind, name, catalog, acl, pg.StringLiteral(name), reg, owner)
 }
 
 // handOver makes the table's owner the one as whom its rows are captured, with the rights that this takes.
 func (w *installation) handOver(payload, function string) []string {
-	inbox, owner := inboxName(w.id), quoteName(w.rel.Owner)
+	inbox, owner := inboxName(w.id), pg.QuoteName(w.rel.Owner)
 	statements := []string{createInbox(w.id), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
 	if w.owner != "" {
 		statements = append(statements, "alter view "+inbox+" owner to "+w.owner)
@@ -164,7 +166,7 @@ func (w *installation) handOver(payload, function string) []string {
 
 // enableAll sets how a trigger fires, and its copies on partitions, whatever was done to them by hand.
 func (w *installation) enableAll(ctx context.Context, tx pgx.Tx, op operation) error {
-	rows, err := collect[struct{ Name, Table string }](ctx, tx, `
+	rows, err := pg.Collect[struct{ Name, Table string }](ctx, tx, `
 with recursive family as (
   select t.oid, t.tgrelid, t.tgname, 0 as depth from pg_catalog.pg_trigger t where t.tgrelid = $1 and t.tgname = $2
   union all
@@ -202,7 +204,7 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 	for _, op := range sqlTriggers(w.spec, w.rel) {
 		byName[sqlTriggerName(w.spec.Name, w.id, op)] = op
 	}
-	found, err := collect[captureFound](ctx, tx, namedTriggers, w.rel.OID, slices.Collect(maps.Keys(byName)))
+	found, err := pg.Collect[captureFound](ctx, tx, namedTriggers, w.rel.OID, slices.Collect(maps.Keys(byName)))
 	if err != nil {
 		return fmt.Errorf("list capture triggers: %w", err)
 	}
@@ -214,7 +216,7 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 	if ownFunction(w.spec, w.rel) {
 		is.Function = was.Function
 		if w.functions {
-			all, err := collect[functionFound](ctx, tx, ownFunctions)
+			all, err := pg.Collect[functionFound](ctx, tx, ownFunctions)
 			if err != nil {
 				return fmt.Errorf("list capture functions: %w", err)
 			}

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // installed is what Rowhook finds of its own in the database.
@@ -163,9 +165,9 @@ select case when pg_catalog.pg_has_role(nspowner, `+setRole+`) then nspowner::pg
 	if err != nil {
 		return nil, fmt.Errorf("read the owner of the schema rowhook: %w", err)
 	}
-	rows, err := collect[triggerRow](ctx, conn, `
+	rows, err := pg.Collect[triggerRow](ctx, conn, `
 select t.id, t.name, w.relation, w.relation_id, t.spec, t.removed_at is not null as removed, t.captured, 0::bigint as waiting, false as orphan
-  from rowhook.trigger t`+WatchedNow)
+  from rowhook.trigger t`+queue.WatchedNow)
 	if err != nil {
 		return nil, fmt.Errorf("read rowhook.trigger: %w", err)
 	}
@@ -180,21 +182,21 @@ select t.id, t.name, w.relation, w.relation_id, t.spec, t.removed_at is not null
 			in.triggers[row.Name] = &row
 		}
 	}
-	captures, err := collect[captureFound](ctx, conn, captureTriggers)
+	captures, err := pg.Collect[captureFound](ctx, conn, captureTriggers)
 	if err != nil {
 		return nil, fmt.Errorf("list capture triggers: %w", err)
 	}
 	for _, c := range captures {
 		in.captures[c.ID] = append(in.captures[c.ID], c)
 	}
-	functions, err := collect[functionFound](ctx, conn, ownFunctions)
+	functions, err := pg.Collect[functionFound](ctx, conn, ownFunctions)
 	if err != nil {
 		return nil, fmt.Errorf("list capture functions: %w", err)
 	}
 	for _, f := range functions {
 		in.functions[f.ID] = append(in.functions[f.ID], f)
 	}
-	settings, err := collect[struct{ Name, Value string }](ctx, conn, "select name, value::text as value from rowhook.setting")
+	settings, err := pg.Collect[struct{ Name, Value string }](ctx, conn, "select name, value::text as value from rowhook.setting")
 	if err != nil {
 		return nil, fmt.Errorf("read rowhook.setting: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestNoLoggerIsNeeded(t *testing.T) {
@@ -21,10 +22,10 @@ func TestNoLoggerIsNeeded(t *testing.T) {
 	require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, program, nil))
 	db.Exec(t, "update rowhook.schema_version set version = version + 1; update rowhook.setting set value = '1' where name = 'compatible'")
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil), "a newer schema that is left as it is")
-	for _, specs := range [][]sqlschema.Spec{{all("w", "t")}, nil} {
-		_, err = sqlschema.Apply(t.Context(), conn, specs, sqlschema.DefaultSettings(), nil)
+	for _, specs := range [][]trigger.Spec{{all("w", "t")}, nil} {
+		_, err = sqlschema.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), nil)
 		require.NoError(t, err)
-		_, err = sqlschema.Applier{}.Apply(t.Context(), conn, specs, sqlschema.DefaultSettings(), nil)
+		_, err = sqlschema.Applier{}.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), nil)
 		require.NoError(t, err)
 	}
 	require.NoError(t, sqlschema.Uninstall(t.Context(), conn, nil))

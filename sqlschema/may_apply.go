@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // standing is what this role may do where Rowhook is, or will be, installed.
@@ -52,10 +53,10 @@ func (p *planner) mayApply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	user, owner := plainName(s.User), plainName(s.Owner)
+	user, owner := pg.PlainName(s.User), pg.PlainName(s.Owner)
 	switch {
 	case s.Owner == "" && !s.MayCreate:
-		return fmt.Errorf("the role %s may not create the schema rowhook: grant create on database %s to %[1]s", user, plainName(s.Database))
+		return fmt.Errorf("the role %s may not create the schema rowhook: grant create on database %s to %[1]s", user, pg.PlainName(s.Database))
 	case s.Owner != "" && !s.Set && s.Inherits:
 		return fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not become it, and what it makes in the schema would be its own: %s", user, owner, grantMembership(owner, user))
 	case s.Owner != "" && p.in.database < p.in.program && !s.Set:
@@ -97,7 +98,7 @@ select pg_catalog.pg_get_userbyid(relowner)::pg_catalog.text, pg_catalog.pg_has_
 			return fmt.Errorf("ask for the owner of %s: %w", u.table, err)
 		}
 		if !owned {
-			return fmt.Errorf("the role %s must be owner of %s to drop a trigger of it: apply as the table's owner %s, or %s", user, u.table, plainName(owner), grantMembership(plainName(owner), user))
+			return fmt.Errorf("the role %s must be owner of %s to drop a trigger of it: apply as the table's owner %s, or %s", user, u.table, pg.PlainName(owner), grantMembership(pg.PlainName(owner), user))
 		}
 	}
 	return nil
@@ -113,7 +114,7 @@ select current_user::text, coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text
 	if err != nil {
 		return fmt.Errorf("ask for the owner of the schema rowhook: %w", err)
 	}
-	user, owner = plainName(user), plainName(owner)
+	user, owner = pg.PlainName(user), pg.PlainName(owner)
 	if !owned {
 		return fmt.Errorf("the role %s may not drop the schema rowhook, which belongs to %s: uninstall as %[2]s, or %s", user, owner, grantMembership(owner, user))
 	}

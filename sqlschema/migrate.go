@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/sethvargo/go-retry"
 )
 
@@ -151,7 +153,7 @@ func orSilent(log *slog.Logger) *slog.Logger {
 
 // pinnedAndLocked runs f in a pinned session that holds Rowhook's advisory lock.
 func pinnedAndLocked(ctx context.Context, conn *pgx.Conn, f func() error) error {
-	return pinned(ctx, conn, func() error { return locked(ctx, conn, f) })
+	return pg.Pinned(ctx, conn, func() error { return locked(ctx, conn, f) })
 }
 
 // locked runs f while this session holds Rowhook's advisory lock.
@@ -235,7 +237,7 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 		return nil
 	}
 	// Tern resets the session's settings at the end of each migration.
-	again, err := repin(ctx, conn)
+	again, err := pg.Repin(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -253,7 +255,7 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 	if err := errors.Join(migrated, err, again()); err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("migrate the schema rowhook: %w", err))
 	}
-	_, err = RecordAudit(ctx, conn, AuditEntry{Action: "migrate", Detail: map[string]any{"from": have, "to": want}})
+	_, err = queue.RecordAudit(ctx, conn, queue.AuditEntry{Action: "migrate", Detail: map[string]any{"from": have, "to": want}})
 	return err
 }
 

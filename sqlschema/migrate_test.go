@@ -9,6 +9,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // leftBehind is what a way down leaves, since writes that are under way need it.
@@ -85,7 +86,7 @@ func TestANewerSchemaIsWorkedOnIfItSaysThatItIsCompatible(t *testing.T) {
 		q.Exec(t, "update rowhook.setting set value = to_jsonb($1::integer) where name = 'compatible'", compatible)
 		_, _, err := sqlschema.Compatible(t.Context(), q.conn)
 		migrated := sqlschema.Migrate(t.Context(), q.conn, quiet())
-		_, applied := sqlschema.Apply(t.Context(), q.conn, nil, sqlschema.DefaultSettings(), quiet())
+		_, applied := sqlschema.Apply(t.Context(), q.conn, nil, trigger.DefaultSettings(), quiet())
 		for _, err := range []error{err, migrated, applied} {
 			var newer *sqlschema.NewerSchemaError
 			if works {

@@ -14,7 +14,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/suggest"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Plan is what an apply would do, or has done.
@@ -62,20 +65,20 @@ func (p *Plan) String() string {
 // MakePlan compares the database with what is configured. It changes nothing and takes no lock that a writer would notice.
 // What only the database can find wrong with the specs is returned all at once as SpecErrors. It works before the first
 // migration, too.
-func MakePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (plan *Plan, err error) {
+func MakePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings) (plan *Plan, err error) {
 	return Applier{}.Plan(ctx, conn, specs, settings)
 }
 
 // Plan is MakePlan with what the Applier does besides.
-func (a Applier) Plan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (plan *Plan, err error) {
-	err = pinned(ctx, conn, func() (err error) {
+func (a Applier) Plan(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings) (plan *Plan, err error) {
+	err = pg.Pinned(ctx, conn, func() (err error) {
 		plan, err = a.makePlan(ctx, conn, specs, settings)
 		return err
 	})
 	return plan, err
 }
 
-func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []Spec, settings Settings) (*Plan, error) {
+func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings) (*Plan, error) {
 	in, err := readInstalled(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -139,7 +142,7 @@ func (p *planner) do(s step) { p.plan.steps = append(p.plan.steps, &s) }
 
 // rowSecurity refuses to have changes captured that row level security on Rowhook's own tables would keep out.
 func (p *planner) rowSecurity(ctx context.Context) error {
-	secured, err := FindSecured(ctx, p.conn)
+	secured, err := queue.FindSecured(ctx, p.conn)
 	if err != nil {
 		return err
 	}
@@ -155,8 +158,8 @@ func (p *planner) rowSecurity(ctx context.Context) error {
 }
 
 // check finds everything that is wrong with the specs, and their tables.
-func (p *planner) check(ctx context.Context, specs []Spec) error {
-	var problems SpecErrors
+func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
+	var problems trigger.SpecErrors
 	var user string
 	if err := p.conn.QueryRow(ctx, "select current_user").Scan(&user); err != nil {
 		return fmt.Errorf("ask for the role: %w", err)
@@ -165,7 +168,7 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 		spec := &specs[i]
 		problem := func(message string, path ...string) {
 			if message != "" {
-				problems = append(problems, SpecError{Index: i, Trigger: spec.Name, Path: path, Message: message})
+				problems = append(problems, trigger.SpecError{Index: i, Trigger: spec.Name, Path: path, Message: message})
 			}
 		}
 		rel, err := findRelation(ctx, p.conn, spec.Table)
@@ -189,7 +192,7 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 			continue
 		}
 		p.relations[i] = rel
-		if spec.Capture == CaptureStatement {
+		if spec.Capture == trigger.CaptureStatement {
 			if reason := byRow(spec, rel); reason != "" {
 				problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which then captures row by row", "capture")
 			}
@@ -210,7 +213,7 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 		}
 		if spec.When != "" {
 			var message string
-			err := withUsersPath(ctx, p.conn, func() (err error) {
+			err := pg.WithUsersPath(ctx, p.conn, func() (err error) {
 				message, err = checkWhen(ctx, p.conn, rel, *spec)
 				return err
 			})
@@ -235,7 +238,7 @@ func (p *planner) check(ctx context.Context, specs []Spec) error {
 }
 
 // checkCasts reports columns whose JSON is made by code that depends on what a capture sets.
-func (p *planner) checkCasts(ctx context.Context, spec *Spec, rel *relation, problem func(message string, path ...string)) error {
+func (p *planner) checkCasts(ctx context.Context, spec *trigger.Spec, rel *relation, problem func(message string, path ...string)) error {
 	found, err := checkCasts(ctx, p.conn, rel, spec)
 	if err != nil {
 		return err
@@ -250,7 +253,7 @@ func (p *planner) checkCasts(ctx context.Context, spec *Spec, rel *relation, pro
 	return nil
 }
 
-func (p *planner) missing(ctx context.Context, spec *Spec) (string, error) {
+func (p *planner) missing(ctx context.Context, spec *trigger.Spec) (string, error) {
 	var was *relation
 	if row := p.in.triggers[spec.Name]; row != nil && !row.Removed {
 		var err error
@@ -274,7 +277,7 @@ func (p *planner) missingColumn(rel *relation, name string) string {
 }
 
 // taken refuses a name that a trigger of someone else has.
-func (p *planner) taken(ctx context.Context, spec *Spec, rel *relation) (string, error) {
+func (p *planner) taken(ctx context.Context, spec *trigger.Spec, rel *relation) (string, error) {
 	var id int32
 	if row := p.in.triggers[spec.Name]; row != nil {
 		id = row.ID
@@ -283,7 +286,7 @@ func (p *planner) taken(ctx context.Context, spec *Spec, rel *relation) (string,
 	for _, op := range sqlTriggers(spec, rel) {
 		names = append(names, sqlTriggerName(spec.Name, id, op))
 	}
-	found, err := collect[struct{ Name string }](ctx, p.conn, `
+	found, err := pg.Collect[struct{ Name string }](ctx, p.conn, `
 select t.tgname as name
   from pg_catalog.pg_trigger t
   join pg_catalog.pg_proc f on f.oid = t.tgfoid
@@ -299,8 +302,8 @@ select t.tgname as name
 	return fmt.Sprintf("%s already has a trigger %s that is not Rowhook's: rename one of the two", rel, found[0].Name), nil
 }
 
-func (p *planner) settings(settings Settings) error {
-	byDefault := DefaultSettings()
+func (p *planner) settings(settings trigger.Settings) error {
+	byDefault := trigger.DefaultSettings()
 	for _, rules := range []*[]string{&settings.Network.Deny, &settings.Network.Allow} {
 		if *rules == nil {
 			*rules = []string{}
@@ -333,7 +336,7 @@ func (p *planner) settings(settings Settings) error {
 }
 
 // removals plans what is there and no longer configured, and what of it was left on another table.
-func (p *planner) removals(ctx context.Context, specs []Spec) error {
+func (p *planner) removals(ctx context.Context, specs []trigger.Spec) error {
 	wanted := map[int32]uint32{}
 	for i := range specs {
 		if row := p.in.triggers[specs[i].Name]; row != nil {
@@ -401,12 +404,12 @@ func (p *planner) waiting(ctx context.Context, id int32) (n int64, err error) {
 }
 
 // trigger plans what one spec needs.
-func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error {
+func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation) error {
 	row := p.in.triggers[spec.Name]
 	work := &installation{spec: spec, rel: rel, definition: p.in.definition, owner: p.in.owner}
 	var was captured
 	work.newcomer = row == nil || row.Removed
-	pauses, err := parsePauses(p.in.settings[pausedSetting])
+	pauses, err := queue.ParsePauses(p.in.settings[queue.PausedSetting])
 	if err != nil {
 		return err
 	}
@@ -461,7 +464,7 @@ func (p *planner) trigger(ctx context.Context, spec *Spec, rel *relation) error 
 }
 
 // rowChange says what differs between a row of rowhook.trigger and the spec, if anything does.
-func rowChange(row *triggerRow, spec *Spec, rel *relation) (change Change, differs bool, err error) {
+func rowChange(row *triggerRow, spec *trigger.Spec, rel *relation) (change Change, differs bool, err error) {
 	change = Change{Action: Replace, Object: "trigger", Name: spec.Name}
 	if row.Removed {
 		change.Detail = "comes back"
@@ -482,8 +485,8 @@ func rowChange(row *triggerRow, spec *Spec, rel *relation) (change Change, diffe
 
 // leftTable says what becomes of the table that a trigger has watched so far where its name, which is what is configured, is another
 // table's by now.
-func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *Spec, change *Change) error {
-	var was Spec
+func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *trigger.Spec, change *Change) error {
+	var was trigger.Spec
 	if err := json.Unmarshal(row.Spec, &was); err != nil {
 		return fmt.Errorf("read the spec of %s: %w", spec.Name, err)
 	}
@@ -535,7 +538,7 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	case was.Function != fingerprint{functionDigest(work.spec, work.rel, p.in.definition), madeOf(found, work.rel.OID)}:
 		p.makeFunctions(work, Replace, payloadName(work.id), runner(work))
 	case slices.ContainsFunc(found, func(f functionFound) bool { return !f.Able }):
-		p.makeFunctions(work, Replace, payloadName(work.id), "gets back the rights of "+plainName(work.rel.Owner))
+		p.makeFunctions(work, Replace, payloadName(work.id), "gets back the rights of "+pg.PlainName(work.rel.Owner))
 	}
 }
 
@@ -558,7 +561,7 @@ func runner(work *installation) string {
 	if !guarded(work.spec, work.rel) {
 		return ""
 	}
-	return "runs as " + plainName(work.rel.Owner) + ", who owns the table"
+	return "runs as " + pg.PlainName(work.rel.Owner) + ", who owns the table"
 }
 
 // removed reports that a function's removal is already planned.

@@ -11,14 +11,16 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func (w watched) plan(t *testing.T, specs ...sqlschema.Spec) *sqlschema.Plan {
+func (w watched) plan(t *testing.T, specs ...trigger.Spec) *sqlschema.Plan {
 	t.Helper()
-	plan, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+	plan, err := sqlschema.MakePlan(t.Context(), w.conn, specs, trigger.DefaultSettings())
 	require.NoError(t, err)
 	return plan
 }
@@ -36,62 +38,62 @@ func (w watched) state(t *testing.T) string {
 func TestApplyReconciles(t *testing.T) {
 	t.Parallel()
 	table := "create table t (id int primary key, a int, b int); create table u (id int, a int)"
-	insertOnly := func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }
+	insertOnly := func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }
 	for name, c := range map[string]struct {
-		before []sqlschema.Spec
+		before []trigger.Spec
 		meddle string
-		after  []sqlschema.Spec
+		after  []trigger.Spec
 		plan   string // without the pointers to locks
 		want   []string
 	}{
-		"created": {nil, "", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"created": {nil, "", []trigger.Spec{all("w", "t", insertOnly)},
 			"+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"unchanged": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t")}, "", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"only the delivery changed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.Webhook.URL, s.Retry.Limit = "http://x", 0 })},
+		"unchanged": {[]trigger.Spec{all("w", "t")}, "", []trigger.Spec{all("w", "t")}, "", []string{`w I null {"id":1,"a":1,"b":1}`}},
+		"only the delivery changed": {[]trigger.Spec{all("w", "t")}, "", []trigger.Spec{all("w", "t", func(s *trigger.Spec) { s.Webhook.URL, s.Retry.Limit = "http://x", 0 })},
 			"~ trigger w\n    retry.limit: 5 becomes 0\n    webhook.url: ${URL} becomes http://x", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"an operation added": {[]sqlschema.Spec{all("w", "t", updatesOf("a"))}, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) {
-			s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"a"}}}
+		"an operation added": {[]trigger.Spec{all("w", "t", updatesOf("a"))}, "", []trigger.Spec{all("w", "t", func(s *trigger.Spec) {
+			s.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{"a"}}}
 		})}, "~ trigger w\n    on.insert: true\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"an operation removed": {[]sqlschema.Spec{all("w", "t")}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"an operation removed": {[]trigger.Spec{all("w", "t")}, "", []trigger.Spec{all("w", "t", insertOnly)},
 			"~ trigger w\n    on.delete removed\n    on.update removed\n  - capture trigger rowhook_w_delete on public.t\n  - capture trigger rowhook_w_update on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"when changed": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, when("new.a = 2"))},
+		"when changed": {[]trigger.Spec{all("w", "t", insertOnly)}, "", []trigger.Spec{all("w", "t", insertOnly, when("new.a = 2"))},
 			"~ trigger w\n    when: new.a = 2\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", nil},
-		"columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("b"))},
+		"columns chosen": {[]trigger.Spec{all("w", "t", insertOnly)}, "", []trigger.Spec{all("w", "t", insertOnly, payload("b"))},
 			"~ trigger w\n    payload.columns: [\"b\"]\n  + function rowhook.payload_1\n  ~ capture trigger rowhook_w_insert on public.t\n  - guard trigger rowhook_w_guard on public.t", []string{`w I null {"b":1}`}},
-		"other columns chosen": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a", "b"))},
+		"other columns chosen": {[]trigger.Spec{all("w", "t", insertOnly, payload("b"))}, "", []trigger.Spec{all("w", "t", insertOnly, payload("a", "b"))},
 			"~ trigger w\n    payload.columns: [\"b\"] becomes [\"a\",\"b\"]\n  ~ function rowhook.payload_1", []string{`w I null {"a":1,"b":1}`}},
-		"no columns chosen any more": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"no columns chosen any more": {[]trigger.Spec{all("w", "t", insertOnly, payload("b"))}, "", []trigger.Spec{all("w", "t", insertOnly)},
 			"~ trigger w\n    payload.columns removed\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.t)\n  ~ capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"removed": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("b"))}, "insert into t values (9, 9, 9)", nil,
+		"removed": {[]trigger.Spec{all("w", "t", insertOnly, payload("b"))}, "insert into t values (9, 9, 9)", nil,
 			"- trigger w: no longer configured; 1 waiting event goes to the dead letters\n  - capture trigger rowhook_w_insert on public.t\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.t)", nil},
-		"moved to another table": {[]sqlschema.Spec{all("w", "u", insertOnly, payload("a"))}, "", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+		"moved to another table": {[]trigger.Spec{all("w", "u", insertOnly, payload("a"))}, "", []trigger.Spec{all("w", "t", insertOnly, payload("a"))},
 			"  - capture trigger rowhook_w_insert on public.u\n  - function rowhook.capture_1()\n  - function rowhook.payload_1(public.u)\n~ trigger w: moves to another table, public.t\n    table: u becomes t\n" +
 				"  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
-		"two triggers swapped": {[]sqlschema.Spec{all("w", "u", insertOnly), all("v", "t", insertOnly)}, "", []sqlschema.Spec{all("w", "t", insertOnly), all("v", "u", insertOnly)},
+		"two triggers swapped": {[]trigger.Spec{all("w", "u", insertOnly), all("v", "t", insertOnly)}, "", []trigger.Spec{all("w", "t", insertOnly), all("v", "u", insertOnly)},
 			"  - guard trigger rowhook_w_guard on public.u\n  - capture trigger rowhook_w_insert on public.u\n  - guard trigger rowhook_v_guard on public.t\n  - capture trigger rowhook_v_insert on public.t\n" +
 				"~ trigger w: moves to another table, public.t\n    table: u becomes t\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t\n" +
 				"~ trigger v: moves to another table, public.u\n    table: t becomes u\n  + capture trigger rowhook_v_insert on public.u\n  + guard trigger rowhook_v_guard on public.u", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"renamed trigger": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "", []sqlschema.Spec{all("v", "t", insertOnly)},
+		"renamed trigger": {[]trigger.Spec{all("w", "t", insertOnly)}, "", []trigger.Spec{all("v", "t", insertOnly)},
 			"- trigger w: no longer configured\n  - guard trigger rowhook_w_guard on public.t\n  - capture trigger rowhook_w_insert on public.t\n+ trigger v: on public.t\n  + capture trigger rowhook_v_insert on public.t\n  + guard trigger rowhook_v_guard on public.t", []string{`v I null {"id":1,"a":1,"b":1}`}},
-		"table dropped and made again": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "drop table t cascade; create table t (id int, a int, b int)", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+		"table dropped and made again": {[]trigger.Spec{all("w", "t", insertOnly, payload("a"))}, "drop table t cascade; create table t (id int, a int, b int)", []trigger.Spec{all("w", "t", insertOnly, payload("a"))},
 			"~ trigger w: moves to another table, public.t, as the one that it has watched is gone\n  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
-		"another table renamed into its place": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter table t rename to t_old; create table t (like t_old)", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"another table renamed into its place": {[]trigger.Spec{all("w", "t", insertOnly)}, "alter table t rename to t_old; create table t (like t_old)", []trigger.Spec{all("w", "t", insertOnly)},
 			"  - guard trigger rowhook_w_guard on public.t_old\n  - capture trigger rowhook_w_insert on public.t_old\n~ trigger w: moves to another table, public.t, which has the name now: public.t_old is no longer watched\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"dropped by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "drop trigger rowhook_w_insert on t", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"dropped by hand": {[]trigger.Spec{all("w", "t", insertOnly)}, "drop trigger rowhook_w_insert on t", []trigger.Spec{all("w", "t", insertOnly)},
 			"  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"disabled by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter table t disable trigger rowhook_w_insert", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"disabled by hand": {[]trigger.Spec{all("w", "t", insertOnly)}, "alter table t disable trigger rowhook_w_insert", []trigger.Spec{all("w", "t", insertOnly)},
 			"  ~ capture trigger rowhook_w_insert on public.t: enabled as configured", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"renamed by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "alter trigger rowhook_w_insert on t rename to mine", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"renamed by hand": {[]trigger.Spec{all("w", "t", insertOnly)}, "alter trigger rowhook_w_insert on t rename to mine", []trigger.Spec{all("w", "t", insertOnly)},
 			"  + capture trigger rowhook_w_insert on public.t\n  - capture trigger mine on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"redefined by hand": {[]sqlschema.Spec{all("w", "t", insertOnly)}, "create or replace trigger rowhook_w_insert after insert on t for each row when (new.a > 1) execute function rowhook.capture('1')", []sqlschema.Spec{all("w", "t", insertOnly)},
+		"redefined by hand": {[]trigger.Spec{all("w", "t", insertOnly)}, "create or replace trigger rowhook_w_insert after insert on t for each row when (new.a > 1) execute function rowhook.capture('1')", []trigger.Spec{all("w", "t", insertOnly)},
 			"  ~ capture trigger rowhook_w_insert on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
-		"function dropped by hand": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "drop function rowhook.payload_1", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+		"function dropped by hand": {[]trigger.Spec{all("w", "t", insertOnly, payload("a"))}, "drop function rowhook.payload_1", []trigger.Spec{all("w", "t", insertOnly, payload("a"))},
 			"  + function rowhook.payload_1", []string{`w I null {"a":1}`}},
-		"function redefined by hand": {[]sqlschema.Spec{all("w", "t", insertOnly, payload("a"))}, "create or replace function rowhook.payload_1(t) returns json language sql return '1'::json", []sqlschema.Spec{all("w", "t", insertOnly, payload("a"))},
+		"function redefined by hand": {[]trigger.Spec{all("w", "t", insertOnly, payload("a"))}, "create or replace function rowhook.payload_1(t) returns json language sql return '1'::json", []trigger.Spec{all("w", "t", insertOnly, payload("a"))},
 			"  ~ function rowhook.payload_1", []string{`w I null {"a":1}`}},
-		"watched column dropped with cascade": {[]sqlschema.Spec{all("w", "t", updatesOf("b"))}, "alter table t drop b cascade; alter table t add b int", []sqlschema.Spec{all("w", "t", updatesOf("b"))},
+		"watched column dropped with cascade": {[]trigger.Spec{all("w", "t", updatesOf("b"))}, "alter table t drop b cascade; alter table t add b int", []trigger.Spec{all("w", "t", updatesOf("b"))},
 			"  + capture trigger rowhook_w_update on public.t", nil},
-		"manual only": {nil, "", []sqlschema.Spec{all("w", "t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Manual: true} }, payload("a"))}, "+ trigger w: on public.t", nil},
+		"manual only": {nil, "", []trigger.Spec{all("w", "t", func(s *trigger.Spec) { s.On = trigger.On{Manual: true} }, payload("a"))}, "+ trigger w: on public.t", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -144,22 +146,22 @@ func TestPlanWorksBeforeTheFirstMigration(t *testing.T) {
 	w := watched{db, db.Conn(t)}
 	require.Equal(t, "+ schema rowhook\n+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t (locks the table against writes for a moment)\n"+
 		"  + guard trigger rowhook_w_guard on public.t (locks the table against writes for a moment)",
-		w.plan(t, all("w", "t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} })).String())
+		w.plan(t, all("w", "t", func(s *trigger.Spec) { s.On = trigger.On{Insert: true} })).String())
 	require.Equal(t, "false", w.scalar(t, "select exists (select from pg_namespace where nspname = 'rowhook')"))
 }
 
 func TestApplyWritesSettings(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "")
-	settings := sqlschema.Settings{
-		Retention: sqlschema.Retention{Delivered: 0, Attempts: sqlschema.Duration(time.Hour)},
-		Network:   sqlschema.Network{Deny: []string{"private"}, Allow: []string{"10.1.0.0/16"}},
+	settings := trigger.Settings{
+		Retention: trigger.Retention{Delivered: 0, Attempts: trigger.Duration(time.Hour)},
+		Network:   trigger.Network{Deny: []string{"private"}, Allow: []string{"10.1.0.0/16"}},
 	}
 	plan, err := sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
 	require.NoError(t, err)
 	require.Equal(t, "~ setting retention\n    attempts: 7d becomes 1h\n    delivered: 7d becomes 0\n"+
 		`+ setting network: {"deny":["private"],"allow":["10.1.0.0/16"]}`, plan.String())
-	cfg, err := sqlschema.Load(t.Context(), w.conn)
+	cfg, err := queue.Load(t.Context(), w.conn)
 	require.NoError(t, err)
 	require.Equal(t, settings, cfg.Settings)
 	again, err := sqlschema.MakePlan(t.Context(), w.conn, nil, settings)
@@ -178,7 +180,7 @@ func TestRemovedTriggersEventsGoToTheDeadLetters(t *testing.T) {
 	require.Equal(t, `I trigger removed {"a":1}`, w.scalar(t, "select concat_ws(' ', op, reason, new) from rowhook.dead_letter where trigger_id = $1", id))
 	require.Equal(t, "t", w.scalar(t, "select bool_and(claimed_by = 7)::text::\"char\" from rowhook.event_log where trigger_id = $1", id))
 	w.do(t, "insert into rowhook.event_log (id, trigger_id, op) select rowhook.uuid7(), "+id+", 'I' from generate_series(1, 12000)", "update rowhook.event_log set claimed_by = null, due_at = now()")
-	buried, err := sqlschema.BuryOrphans(t.Context(), w.conn)
+	buried, err := queue.BuryOrphans(t.Context(), w.conn)
 	require.NoError(t, err)
 	require.EqualValues(t, 12001, buried)
 	require.Equal(t, []string{`u I null {"a":1}`}, w.take(t))
@@ -195,7 +197,7 @@ func TestConcurrentAppliesEndAtOneOfTheConfigurations(t *testing.T) {
 	for i := range 6 {
 		conn := w.Conn(t)
 		g.Go(func() error {
-			_, err := sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{all("w", "t", payload([]string{"a", "b"}[i%2]))}, sqlschema.DefaultSettings(), quiet())
+			_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{all("w", "t", payload([]string{"a", "b"}[i%2]))}, trigger.DefaultSettings(), quiet())
 			return err
 		})
 	}
@@ -212,13 +214,13 @@ func TestBusyTableHoldsNothingUp(t *testing.T) {
 	w := newWatched(t, "create table t (a int); create table u (a int)")
 	busy := watched{w.DB, w.Conn(t)}
 	busy.do(t, "set application_name = 'long job'", "begin", "insert into t values (1)")
-	specs := []sqlschema.Spec{all("w", "t"), all("u", "u")}
+	specs := []trigger.Spec{all("w", "t"), all("u", "u")}
 	applier := sqlschema.Applier{LockTimeout: 50 * time.Millisecond, Patience: 600 * time.Millisecond}
 	writer := watched{w.DB, w.Conn(t)}
 	writer.do(t, "set lock_timeout = '5s'")
 	done := make(chan error, 1)
 	go func() {
-		_, err := applier.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+		_, err := applier.Apply(t.Context(), w.conn, specs, trigger.DefaultSettings(), quiet())
 		done <- err
 	}()
 	var err error
@@ -239,7 +241,7 @@ func TestBusyTableHoldsNothingUp(t *testing.T) {
 	require.Equal(t, []string{`u I null {"a":1}`}, w.take(t))
 
 	go func() {
-		_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond}.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+		_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond}.Apply(t.Context(), w.conn, specs, trigger.DefaultSettings(), quiet())
 		done <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -256,7 +258,7 @@ func TestBusyTableHeldByAPreparedTransaction(t *testing.T) {
 	w := newWatched(t, "create table t (a int)")
 	gid := "g_" + w.scalar(t, "select current_database()")
 	w.do(t, "begin", "insert into t values (1)", "prepare transaction '"+gid+"'")
-	_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond, Patience: 50 * time.Millisecond}.Apply(t.Context(), w.conn, []sqlschema.Spec{all("w", "t")}, sqlschema.DefaultSettings(), quiet())
+	_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond, Patience: 50 * time.Millisecond}.Apply(t.Context(), w.conn, []trigger.Spec{all("w", "t")}, trigger.DefaultSettings(), quiet())
 	w.do(t, "rollback prepared '"+gid+"'")
 	require.ErrorContains(t, err, `prepared transaction "`+gid+`"`)
 }
@@ -267,7 +269,7 @@ func TestMoveWaitsForItsOldTable(t *testing.T) {
 	w := newWatched(t, "create table t (a int); create table u (b int)", all("w", "t", payload("a")))
 	busy := watched{w.DB, w.Conn(t)}
 	busy.do(t, "begin", "select from t")
-	_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond, Patience: 50 * time.Millisecond}.Apply(t.Context(), w.conn, []sqlschema.Spec{all("w", "u", payload("b"))}, sqlschema.DefaultSettings(), quiet())
+	_, err := sqlschema.Applier{LockTimeout: 20 * time.Millisecond, Patience: 50 * time.Millisecond}.Apply(t.Context(), w.conn, []trigger.Spec{all("w", "u", payload("b"))}, trigger.DefaultSettings(), quiet())
 	require.ErrorContains(t, err, "public.t was busy")
 	require.ErrorContains(t, err, "its capture trigger is still on public.t")
 	w.do(t, "insert into t values (1)")
@@ -289,7 +291,7 @@ func TestLongNamesAreCutAndStayApart(t *testing.T) {
 // Hasura allows 42 characters, of any alphabet where they come from elsewhere than rowhook.yaml; existing names keep theirs.
 func TestTriggerNamesOf42CharactersAreCapturedUnderNamesThatStayApart(t *testing.T) {
 	t.Parallel()
-	var specs []sqlschema.Spec
+	var specs []trigger.Spec
 	for _, letter := range []string{"x", "ä", "日", "😀"} {
 		for _, length := range []int{40, 41, 42} {
 			specs = append(specs, all(strings.Repeat(letter, length), "t"))
@@ -344,9 +346,9 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 		create table parent (a int); create sequence sq;
 		create foreign data wrapper w; create server s foreign data wrapper w; create foreign table ft (a int) server s;
 		create function f() returns trigger language plpgsql as 'begin return null; end'; create trigger rowhook_taken_insert after insert on parent for each row execute function f()`)
-	insert := func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }
+	insert := func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }
 	for _, c := range []struct {
-		spec sqlschema.Spec
+		spec trigger.Spec
 		path string
 		want string
 	}{
@@ -382,13 +384,13 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 		{all("x", "orders", insert, when("sum(new.amount) > 1")), "when", "aggregate functions are not allowed in when"},
 		{all("x", "orders", insert, when("old.amount > 1")), "when", `mentions old, which an inserted row does not have: leave insert out`},
 		{all("x", "orders", when("new.amount > old.amount")), "when", `mentions old, which an inserted row does not have`},
-		{all("x", "orders", func(s *sqlschema.Spec) { s.On = sqlschema.On{Delete: true} }, when("new.amount > 1")), "when", `mentions new, which a deleted row does not have`},
+		{all("x", "orders", func(s *trigger.Spec) { s.On = trigger.On{Delete: true} }, when("new.amount > 1")), "when", `mentions new, which a deleted row does not have`},
 		{all("taken", "parent"), "name", "public.parent already has a trigger rowhook_taken_insert that is not Rowhook's"},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			before := w.state(t)
-			_, err := sqlschema.Apply(t.Context(), w.conn, []sqlschema.Spec{all("fine", "orders"), c.spec}, sqlschema.DefaultSettings(), quiet())
-			var problems sqlschema.SpecErrors
+			_, err := sqlschema.Apply(t.Context(), w.conn, []trigger.Spec{all("fine", "orders"), c.spec}, trigger.DefaultSettings(), quiet())
+			var problems trigger.SpecErrors
 			require.ErrorAs(t, err, &problems)
 			require.Len(t, problems, 1, "%v", err)
 			require.Equal(t, 1, problems[0].Index)
@@ -397,13 +399,13 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 			require.Equal(t, before, w.state(t))
 		})
 	}
-	_, err := sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{all("a", "nope"), all("b", "orders", updatesOf("nope"), payload("nope"), when("nope"))}, sqlschema.DefaultSettings())
-	var problems sqlschema.SpecErrors
+	_, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("a", "nope"), all("b", "orders", updatesOf("nope"), payload("nope"), when("nope"))}, trigger.DefaultSettings())
+	var problems trigger.SpecErrors
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 4)
 	w.apply(t, all("renamed", "orders"))
 	w.do(t, "alter table orders rename to purchases")
-	_, err = sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{all("renamed", "orders")}, sqlschema.DefaultSettings())
+	_, err = sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("renamed", "orders")}, trigger.DefaultSettings())
 	require.ErrorContains(t, err, "the one that this trigger watches is now called public.purchases")
 }
 
@@ -416,13 +418,13 @@ func TestApplyWithoutPrivilege(t *testing.T) {
 		"grant execute on all functions in schema rowhook to "+role)
 	as := watched{w.DB, w.Conn(t)}
 	as.do(t, "set role "+role)
-	_, err := sqlschema.Apply(t.Context(), as.conn, []sqlschema.Spec{all("w", "t")}, sqlschema.DefaultSettings(), quiet())
+	_, err := sqlschema.Apply(t.Context(), as.conn, []trigger.Spec{all("w", "t")}, trigger.DefaultSettings(), quiet())
 	require.ErrorContains(t, err, "may not create triggers on public.t: grant trigger on public.t to "+role)
 	w.do(t, "grant trigger on t to "+role)
 	as.apply(t, all("w", "t"))
-	_, err = sqlschema.Apply(t.Context(), as.conn, []sqlschema.Spec{all("w", "t", onReplication)}, sqlschema.DefaultSettings(), quiet())
+	_, err = sqlschema.Apply(t.Context(), as.conn, []trigger.Spec{all("w", "t", onReplication)}, trigger.DefaultSettings(), quiet())
 	require.ErrorContains(t, err, "on_replication needs ALTER TABLE")
-	_, err = sqlschema.Apply(t.Context(), as.conn, nil, sqlschema.DefaultSettings(), quiet())
+	_, err = sqlschema.Apply(t.Context(), as.conn, nil, trigger.DefaultSettings(), quiet())
 	require.ErrorContains(t, err, "must be owner of")
 	require.ErrorContains(t, err, "apply as the table's owner")
 	w.do(t, "insert into t values (1)")
@@ -492,7 +494,7 @@ func TestMigrateRefusesWhatItCannotWorkWith(t *testing.T) {
 	t.Run("newer schema refuses to apply", func(t *testing.T) {
 		t.Parallel()
 		w := newWatched(t, newerSchema)
-		_, err := sqlschema.Apply(t.Context(), w.conn, nil, sqlschema.DefaultSettings(), quiet())
+		_, err := sqlschema.Apply(t.Context(), w.conn, nil, trigger.DefaultSettings(), quiet())
 		var newer *sqlschema.NewerSchemaError
 		require.ErrorAs(t, err, &newer)
 		require.Equal(t, newer.Program+1, newer.Database)
@@ -528,15 +530,15 @@ func TestPartitionsCopyDisabledByHandIsEnabledAgain(t *testing.T) {
 
 func TestAPlanSaysWhatChangesAndHowManyEventsFollow(t *testing.T) {
 	t.Parallel()
-	w := newWatched(t, "create table t (id int primary key, a int, b int)", all("w", "t", func(s *sqlschema.Spec) {
+	w := newWatched(t, "create table t (id int primary key, a int, b int)", all("w", "t", func(s *trigger.Spec) {
 		s.Webhook.URL, s.Webhook.Secret = "https://user:hunter2@example.com/a", "hunter3"
 		s.Webhook.Headers = map[string]string{"Authorization": "Bearer hunter4", "X-Old": "hunter5"}
 	}))
 	w.do(t, "insert into t values (1, 1, 1), (2, 2, 2)")
-	plan := w.plan(t, all("w", "t", func(s *sqlschema.Spec) {
+	plan := w.plan(t, all("w", "t", func(s *trigger.Spec) {
 		s.Webhook.URL, s.Webhook.Secret = "https://user:hunter6@example.com/b", "hunter7"
 		s.Webhook.Headers = map[string]string{"Authorization": "Bearer hunter8", "X-New": "hunter9"}
-		s.Retry.Interval = sqlschema.Duration(time.Minute)
+		s.Retry.Interval = trigger.Duration(time.Minute)
 	}))
 	require.Equal(t, `~ trigger w (2 waiting events follow)
     retry.interval: 10s becomes 1m

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestWhatIsPlannedIsWhatIsDone(t *testing.T) {
@@ -18,18 +19,18 @@ func TestWhatIsPlannedIsWhatIsDone(t *testing.T) {
 			if migrate != 0 {
 				require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, migrate, quiet()))
 			}
-			specs := []sqlschema.Spec{all("moves", "b"), all("stays", "b"), all("new", "a")}
+			specs := []trigger.Spec{all("moves", "b"), all("stays", "b"), all("new", "a")}
 			specs[1].Payload.Columns = []string{"id"}
 			var printed string
 			applier := sqlschema.Applier{Migrator: &sqlschema.Migrator{}, Planned: func(p *sqlschema.Plan) error {
 				printed = p.String()
 				return nil
 			}}
-			plan, err := applier.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+			plan, err := applier.Apply(t.Context(), w.conn, specs, trigger.DefaultSettings(), quiet())
 			require.NoError(t, err)
 			require.NotEmpty(t, printed)
 			require.Equal(t, printed, plan.String())
-			again, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+			again, err := sqlschema.MakePlan(t.Context(), w.conn, specs, trigger.DefaultSettings())
 			require.NoError(t, err)
 			require.Empty(t, again.Changes())
 		})
@@ -39,13 +40,13 @@ func TestWhatIsPlannedIsWhatIsDone(t *testing.T) {
 func TestAPlanThatIsRefusedChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table a (id int primary key)", all("one", "a"))
-	specs := []sqlschema.Spec{all("two", "a")}
-	before, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+	specs := []trigger.Spec{all("two", "a")}
+	before, err := sqlschema.MakePlan(t.Context(), w.conn, specs, trigger.DefaultSettings())
 	require.NoError(t, err)
 	no := errors.New("no")
-	_, err = sqlschema.Applier{Planned: func(*sqlschema.Plan) error { return no }}.Apply(t.Context(), w.conn, specs, sqlschema.DefaultSettings(), quiet())
+	_, err = sqlschema.Applier{Planned: func(*sqlschema.Plan) error { return no }}.Apply(t.Context(), w.conn, specs, trigger.DefaultSettings(), quiet())
 	require.ErrorIs(t, err, no)
-	after, err := sqlschema.MakePlan(t.Context(), w.conn, specs, sqlschema.DefaultSettings())
+	after, err := sqlschema.MakePlan(t.Context(), w.conn, specs, trigger.DefaultSettings())
 	require.NoError(t, err)
 	require.Equal(t, before.String(), after.String())
 }

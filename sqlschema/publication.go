@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // PublishedError says that a publication would publish the tables of Rowhook, and each new day of its history. A subscriber without them
@@ -22,17 +23,17 @@ func (e *PublishedError) Error() string {
 
 func publicationsOf(names []string) string {
 	if len(names) == 1 {
-		return "the publication " + plainName(names[0])
+		return "the publication " + pg.PlainName(names[0])
 	}
 	quoted := make([]string, len(names))
 	for i, n := range names {
-		quoted[i] = plainName(n)
+		quoted[i] = pg.PlainName(n)
 	}
 	return "the publications " + strings.Join(quoted, ", ")
 }
 
 // findPublications lists those that publish all tables, or all that are in the schema rowhook. The session is pinned.
-func findPublications(ctx context.Context, db Queryer) ([]string, error) {
+func findPublications(ctx context.Context, db pg.Queryer) ([]string, error) {
 	var server int
 	if err := db.QueryRow(ctx, "select current_setting('server_version_num')::integer").Scan(&server); err != nil {
 		return nil, fmt.Errorf("ask the server for its version: %w", err)
@@ -45,7 +46,7 @@ select p.pubname::text from pg_catalog.pg_publication p
   join pg_catalog.pg_publication_namespace s on s.pnpubid = p.oid
   join pg_catalog.pg_namespace n on n.oid = s.pnnspid and n.nspname = 'rowhook'`
 	}
-	found, err := collect[struct{ Name string }](ctx, db, sql+" order by 1")
+	found, err := pg.Collect[struct{ Name string }](ctx, db, sql+" order by 1")
 	if err != nil {
 		return nil, fmt.Errorf("look for publications: %w", err)
 	}
@@ -58,7 +59,7 @@ select p.pubname::text from pg_catalog.pg_publication p
 
 // refusePublications returns a *PublishedError where nothing is installed yet and it would be published.
 func refusePublications(ctx context.Context, conn *pgx.Conn) error {
-	return pinned(ctx, conn, func() error {
+	return pg.Pinned(ctx, conn, func() error {
 		var installed bool
 		err := conn.QueryRow(ctx, `
 select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -9,7 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/suggest"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // relation is a table as the catalog has it now.
@@ -33,8 +35,8 @@ type relation struct {
 	columns []column
 }
 
-func (r *relation) sql() string    { return quoteName(r.Schema, r.Name) }
-func (r *relation) String() string { return plainName(r.Schema, r.Name) }
+func (r *relation) sql() string    { return pg.QuoteName(r.Schema, r.Name) }
+func (r *relation) String() string { return pg.PlainName(r.Schema, r.Name) }
 
 // column is one column of a relation.
 type column struct {
@@ -78,7 +80,7 @@ func (r *relation) virtualColumns() []column {
 // findRelation resolves a name as SQL would, through the search_path where it is not qualified. It returns nil where there is none.
 func findRelation(ctx context.Context, conn *pgx.Conn, name string) (*relation, error) {
 	var oid *uint32
-	err := withUsersPath(ctx, conn, func() error {
+	err := pg.WithUsersPath(ctx, conn, func() error {
 		return conn.QueryRow(ctx, "select pg_catalog.to_regclass($1)::pg_catalog.oid", name).Scan(&oid)
 	})
 	if err != nil {
@@ -179,7 +181,7 @@ select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname =
 }
 
 // refusal says why the relation can't be watched, or nothing.
-func (r *relation) refusal(user string, spec Spec) string {
+func (r *relation) refusal(user string, spec trigger.Spec) string {
 	switch {
 	case r.Schema == "rowhook":
 		return fmt.Sprintf("%s is Rowhook's own, and each event would cause another: name a table of your own", r)
@@ -197,12 +199,12 @@ func (r *relation) refusal(user string, spec Spec) string {
 		return fmt.Sprintf("%s is a temporary table, which ends with its session: name a permanent one", r)
 	case !r.MayTrigger && !r.Owned:
 		return fmt.Sprintf("the role %s may not create triggers on %s: grant trigger on %s to %s, or apply as its owner %s",
-			plainName(user), r, r, plainName(user), plainName(r.Owner))
+			pg.PlainName(user), r, r, pg.PlainName(user), pg.PlainName(r.Owner))
 	case exposed(&spec, r):
 		return fmt.Sprintf("%s belongs to %s, who could run code as the role that installed Rowhook, through a type of their own in a column: "+
-			"apply as a superuser or as a member of %[2]s, or choose columns of built-in types by payload: {columns: [...]}%[3]s", r, plainName(r.Owner), r.membership(user))
+			"apply as a superuser or as a member of %[2]s, or choose columns of built-in types by payload: {columns: [...]}%[3]s", r, pg.PlainName(r.Owner), r.membership(user))
 	case spec.OnReplication && !r.Owned:
-		return fmt.Sprintf("on_replication needs ALTER TABLE, which only the owner of %s may do: apply as %s, or leave on_replication out", r, plainName(r.Owner))
+		return fmt.Sprintf("on_replication needs ALTER TABLE, which only the owner of %s may do: apply as %s, or leave on_replication out", r, pg.PlainName(r.Owner))
 	}
 	return ""
 }
@@ -212,7 +214,7 @@ func (r *relation) membership(user string) string {
 	if !r.Member {
 		return ""
 	}
-	return fmt.Sprintf("; the role %s is a member of %s, but may not act as it: %s", plainName(user), plainName(r.Owner), grantMembership(plainName(r.Owner), plainName(user)))
+	return fmt.Sprintf("; the role %s is a member of %s, but may not act as it: %s", pg.PlainName(user), pg.PlainName(r.Owner), grantMembership(pg.PlainName(r.Owner), pg.PlainName(user)))
 }
 
 // grantMembership is what makes a role one that acts as another, as the capture functions of that one's tables take it. From PostgreSQL 16 on
@@ -242,7 +244,7 @@ select n.nspname, c.relname
 	var schema, table string
 	var qualified, bare []string
 	_, err = pgx.ForEachRow(rows, []any{&schema, &table}, func() error {
-		qualified = append(qualified, plainName(schema, table))
+		qualified = append(qualified, pg.PlainName(schema, table))
 		bare = append(bare, table)
 		return nil
 	})
@@ -254,7 +256,7 @@ select n.nspname, c.relname
 	}
 	// Right but for the schema.
 	var near []string
-	for _, b := range suggest.Near(lastPart(name), bare, 3) {
+	for _, b := range suggest.Near(pg.LastPart(name), bare, 3) {
 		for i := range bare {
 			if bare[i] == b {
 				near = append(near, qualified[i])
@@ -262,7 +264,7 @@ select n.nspname, c.relname
 		}
 	}
 	if len(near) > 0 {
-		return message + "; did you mean " + joinOr(near) + "?", nil
+		return message + "; did you mean " + pg.JoinOr(near) + "?", nil
 	}
 	return message + ": create it first, or correct the name", nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // writeSetting writes a row of rowhook.setting.
@@ -23,7 +24,7 @@ on conflict (name) do update set value = excluded.value`, name, string(value))
 // dropCapture takes a capture trigger off its table.
 func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("drop trigger if exists %s on %s", quoteName(c.Name), c.Table)); err != nil {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("drop trigger if exists %s on %s", pg.QuoteName(c.Name), c.Table)); err != nil {
 			return fmt.Errorf("drop %s: %w", c.Name, err)
 		}
 		return nil

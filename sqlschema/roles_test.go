@@ -9,6 +9,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func (w watched) as(t *testing.T, url string) watched {
@@ -74,7 +75,7 @@ func TestThePlanKnowsWhatARoleLacksAndNamesTheGrant(t *testing.T) {
 			w.do(t, "do $$ begin execute format('grant create on database %I to "+admin+"', current_database()); end $$",
 				"create table t (a int)", "alter table t owner to "+app, "grant trigger on t to "+admin)
 			as := w.as(t, url)
-			_, err := sqlschema.MakePlan(t.Context(), as.conn, []sqlschema.Spec{all("w", "t")}, sqlschema.DefaultSettings())
+			_, err := sqlschema.MakePlan(t.Context(), as.conn, []trigger.Spec{all("w", "t")}, trigger.DefaultSettings())
 			if kind != "set inherit" {
 				require.ErrorContains(t, err, "who could run code as the role that installed Rowhook")
 				require.Equal(t, "false", w.scalar(t, "select exists (select from pg_namespace where nspname = 'rowhook')"))
@@ -118,7 +119,7 @@ func TestThePlanSaysWhatTheSchemaDatabaseAndLanguagesDenyARole(t *testing.T) {
 	w.do(t, "create table t (a int)", "alter table t owner to "+role)
 	lacks := func(message string) {
 		t.Helper()
-		_, err := sqlschema.MakePlan(t.Context(), as.conn, []sqlschema.Spec{all("w", "t")}, sqlschema.DefaultSettings())
+		_, err := sqlschema.MakePlan(t.Context(), as.conn, []trigger.Spec{all("w", "t")}, trigger.DefaultSettings())
 		require.ErrorContains(t, err, message)
 	}
 	lacks("may not create the schema rowhook: grant create on database ")

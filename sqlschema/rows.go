@@ -10,6 +10,9 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // RowSource reads the rows that a watched table has now, in the order of its primary key, as the trigger's events would
@@ -57,7 +60,7 @@ func compared(key []keyColumn, param string, last bool) string {
 	condition := ""
 	for i := len(key) - 1; i >= 0; i-- {
 		k := &key[i]
-		column, given := k.as("new."+quoteName(k.Name)), fmt.Sprintf("(%s::text[])[%d]::%s", param, i+1, k.Type)
+		column, given := k.as("new."+pg.QuoteName(k.Name)), fmt.Sprintf("(%s::text[])[%d]::%s", param, i+1, k.Type)
 		strict, bound := k.Beyond, k.Less
 		if last {
 			strict = k.Less
@@ -78,7 +81,7 @@ func compared(key []keyColumn, param string, last bool) string {
 	}
 	// The index is entered by its first column: a condition with "or" says nothing to it.
 	first := &key[0]
-	column, given := first.as("new."+quoteName(first.Name)), "("+param+"::text[])[1]::"+first.Type
+	column, given := first.as("new."+pg.QuoteName(first.Name)), "("+param+"::text[])[1]::"+first.Type
 	if last {
 		return column + " " + first.AtMost + " " + given + " and " + condition
 	}
@@ -93,7 +96,7 @@ func comparedAsRow(key []keyColumn, param string, last bool) string {
 		if k.AtMost != key[0].AtMost || k.Beyond != key[0].Beyond {
 			return ""
 		}
-		columns[i], given[i] = k.as("new."+quoteName(k.Name)), fmt.Sprintf("(%s::text[])[%d]::%s", param, i+1, k.Type)
+		columns[i], given[i] = k.as("new."+pg.QuoteName(k.Name)), fmt.Sprintf("(%s::text[])[%d]::%s", param, i+1, k.Type)
 	}
 	operator := key[0].Beyond
 	if last {
@@ -115,11 +118,11 @@ func (s *RowSource) ordered(name func(i int) string, descending bool) string {
 	return strings.Join(parts, ", ")
 }
 
-func (s *RowSource) column(i int) string { return "new." + quoteName(s.key[i].Name) }
+func (s *RowSource) column(i int) string { return "new." + pg.QuoteName(s.key[i].Name) }
 
 // OpenRows prepares to read the rows of a trigger's table that meet its "when" and the condition, SQL over the table's
 // columns; "": every row. What is wrong with these is a *RowsError. It has to be called in a transaction.
-func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec Spec, relation uint32, condition string) (*RowSource, error) {
+func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec trigger.Spec, relation uint32, condition string) (*RowSource, error) {
 	rel, err := readRelation(ctx, conn, relation)
 	if err != nil {
 		return nil, err
@@ -129,9 +132,9 @@ func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec Spec, rel
 	}
 	if !rel.Trusted {
 		return nil, &RowsError{fmt.Sprintf("%s belongs to %s, whose code could run as this role while its rows are turned into JSON: "+
-			"make this role, or one that it trusts, the owner for the time of the backfill, or have %[2]s update the rows, for which a trigger on updates is enough", rel, plainName(rel.Owner))}
+			"make this role, or one that it trusts, the owner for the time of the backfill, or have %[2]s update the rows, for which a trigger on updates is enough", rel, pg.PlainName(rel.Owner))}
 	}
-	key, err := collect[keyColumn](ctx, conn, `
+	key, err := pg.Collect[keyColumn](ctx, conn, `
 select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, o.less, o.at_most, o.same, o.at_least, o.beyond,
        coalesce((select pg_catalog.format('%I.%I', s.nspname, c.collname) from pg_catalog.pg_collation c
                    join pg_catalog.pg_namespace s on s.oid = c.collnamespace where c.oid = i.indcollation[k.n - 1]), '') as collation
@@ -158,7 +161,7 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 		return nil, &RowsError{fmt.Sprintf("%s has no primary key, by which its rows are read in order and the reading goes on after an interruption: add one", rel)}
 	}
 	s := &RowSource{Trigger: trigger, Table: rel.String(), oid: rel.OID}
-	if s.related, err = HasRelations(ctx, conn); err != nil {
+	if s.related, err = queue.HasRelations(ctx, conn); err != nil {
 		return nil, err
 	}
 	s.from = rel.sql() + " as new"
@@ -188,13 +191,13 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 // ownPath has what follows in the transaction see the search_path of the session's user, whose own SQL comes next, and pinnedPath
 // takes it away.
 const (
-	ownPath = "select pg_catalog.set_config('search_path', coalesce(pg_catalog.substr(nullif(pg_catalog.current_setting('" + pathSetting + "', true), ''), 2), " +
+	ownPath = "select pg_catalog.set_config('search_path', coalesce(pg_catalog.substr(nullif(pg_catalog.current_setting('" + pg.PathSetting + "', true), ''), 2), " +
 		"pg_catalog.current_setting('search_path')), true)"
 	pinnedPath = "set local search_path = pg_catalog, pg_temp"
 )
 
 // choose prepares the payload of the rows that are wanted.
-func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec, condition string) error {
+func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec, condition string) error {
 	wanted := []string{}
 	for _, c := range []struct{ sql, wrong string }{
 		{spec.When, "the trigger's when can't be asked of a row that exists (which has no old one): give the backfill a trigger of its own. It says: "},
@@ -270,7 +273,7 @@ func (s *RowSource) Last() string {
 func (s *RowSource) keyAsText(prefix string) string {
 	parts := make([]string, len(s.Key))
 	for i, name := range s.Key {
-		parts[i] = prefix + quoteName(name) + "::text"
+		parts[i] = prefix + pg.QuoteName(name) + "::text"
 	}
 	return "array[" + strings.Join(parts, ", ") + "]"
 }
@@ -300,7 +303,7 @@ func (s *RowSource) Bury(ctx context.Context, tx pgx.Tx, backfill int64, horizon
 	into, relation := s.relation()
 	key := make([]string, len(s.Key))
 	for i, name := range s.Key {
-		key[i] = fmt.Sprintf("%s, page.key_%d::text", stringLiteral(name+" = "), i+1)
+		key[i] = fmt.Sprintf("%s, page.key_%d::text", pg.StringLiteral(name+" = "), i+1)
 	}
 	var buried int64
 	err = s.page(ctx, tx, backfill, s.wanted+" as wanted, "+older("new", "$3")+" as older", `
@@ -343,7 +346,7 @@ func (s *RowSource) page(ctx context.Context, tx pgx.Tx, backfill int64, columns
 	keys := make([]string, len(s.Key))
 	named := make([]string, len(s.Key))
 	for i, name := range s.Key {
-		keys[i] = fmt.Sprintf("new.%s as key_%d", quoteName(name), i+1)
+		keys[i] = fmt.Sprintf("new.%s as key_%d", pg.QuoteName(name), i+1)
 		named[i] = fmt.Sprintf("key_%d", i+1)
 	}
 	err := tx.QueryRow(ctx, `

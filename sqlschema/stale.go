@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // stale is a table that has another oid than the one that is recorded, as after a restore.
@@ -29,15 +31,15 @@ func (s stale) String() string {
 }
 
 // findStale works in a pinned session. Relations that are no longer watched follow along.
-func findStale(ctx context.Context, db Queryer) ([]stale, error) {
-	has, err := HasRelations(ctx, db)
+func findStale(ctx context.Context, db pg.Queryer) ([]stale, error) {
+	has, err := queue.HasRelations(ctx, db)
 	if err == nil && has {
 		err = db.QueryRow(ctx, "select has_table_privilege('rowhook.relation', 'SELECT')").Scan(&has)
 	}
 	if err != nil || !has {
 		return nil, err
 	}
-	found, err := collect[stale](ctx, db, `
+	found, err := pg.Collect[stale](ctx, db, `
 select t.name, n.nspname || '.' || c.relname as "table"
   from rowhook.trigger t
   join pg_catalog.pg_class c on c.oid = t.watched
@@ -58,7 +60,7 @@ select '', r.schema_name || '.' || r.table_name
 // repairRelations records the oids that tables have here, where all came by a dump. What is watched is known by name. Of several tables that
 // had the same name in turn the last is the one that has it now.
 func repairRelations(ctx context.Context, tx pgx.Tx) error {
-	if has, err := HasRelations(ctx, tx); err != nil || !has {
+	if has, err := queue.HasRelations(ctx, tx); err != nil || !has {
 		return err
 	}
 	for _, sql := range []string{
@@ -66,7 +68,7 @@ func repairRelations(ctx context.Context, tx pgx.Tx) error {
 with found as (
   select r.id, coalesce(w.oid, c.oid) as oid, w.oid is not null as watched
     from rowhook.relation r
-    left join lateral (select nullif(w.relation, 0) as oid from rowhook.trigger t` + WatchedNow + ` where t.relation_id = r.id and t.removed_at is null limit 1) as w on true
+    left join lateral (select nullif(w.relation, 0) as oid from rowhook.trigger t` + queue.WatchedNow + ` where t.relation_id = r.id and t.removed_at is null limit 1) as w on true
     left join (pg_catalog.pg_namespace n join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p'))
            on n.nspname = r.schema_name::name and c.relname = r.table_name::name
    where r.home <> 'rowhook.relation'::regclass),
@@ -92,7 +94,7 @@ update rowhook.trigger t
 // rememberRelations keeps what tables of events are called now, those that nothing watches any more among them. One of these may be dropped
 // later, when its old name has become that of another table.
 func rememberRelations(ctx context.Context, conn *pgx.Conn) error {
-	if has, err := HasRelations(ctx, conn); err != nil || !has {
+	if has, err := queue.HasRelations(ctx, conn); err != nil || !has {
 		return err
 	}
 	_, err := conn.Exec(ctx, `

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 	"maps"
 	"slices"
 	"strings"
@@ -38,8 +41,8 @@ type watchedTable struct {
 // What is configured is a table's name. So where another table has got the name, as an online schema change does by two renames, the trigger is
 // reported: it still watches the table that it was applied to, which has another name now. The next apply follows the name. A mere rename is
 // followed without: the name is nobody else's then.
-func FindUncaptured(ctx context.Context, db Queryer) ([]Uncaptured, error) {
-	watched, err := collect[watchedTable](ctx, db, `
+func FindUncaptured(ctx context.Context, db pg.Queryer) ([]Uncaptured, error) {
+	watched, err := pg.Collect[watchedTable](ctx, db, `
 select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_as,
        case when c.oid is not null then array[n.nspname::text, c.relname::text] end as called_now,
        (select r.oid from pg_catalog.pg_class r join pg_catalog.pg_namespace s on s.oid = r.relnamespace
@@ -47,7 +50,7 @@ select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_
        t.spec, t.captured,
        (select count(*)::integer from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
          where s.nspname = 'rowhook' and p.proname in (('capture_' || t.id)::name, ('payload_' || t.id)::name)) as functions
-  from (select t.id, t.name, w.relation, t.schema_name, t.table_name, t.spec, t.captured, t.removed_at from rowhook.trigger t`+WatchedNow+`) as t
+  from (select t.id, t.name, w.relation, t.schema_name, t.table_name, t.spec, t.captured, t.removed_at from rowhook.trigger t`+queue.WatchedNow+`) as t
   left join pg_catalog.pg_class c on c.oid = t.relation and c.relkind in ('r', 'p')
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where t.removed_at is null
@@ -55,7 +58,7 @@ select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_
 	if err != nil {
 		return nil, fmt.Errorf("compare the triggers with the catalog: %w", err)
 	}
-	found, err := collect[captureFound](ctx, db, captureTriggers)
+	found, err := pg.Collect[captureFound](ctx, db, captureTriggers)
 	if err != nil {
 		return nil, fmt.Errorf("list capture triggers: %w", err)
 	}
@@ -85,7 +88,7 @@ select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_
 
 // beginAsReplicas reports that the database's sessions begin with session_replication_role = replica, in which ordinary triggers do not fire.
 // A role that has it applies changes of elsewhere, and has it on purpose.
-func beginAsReplicas(ctx context.Context, db Queryer) (bool, error) {
+func beginAsReplicas(ctx context.Context, db pg.Queryer) (bool, error) {
 	var replicas bool
 	err := db.QueryRow(ctx, `
 select exists (select from pg_catalog.pg_db_role_setting s
@@ -102,7 +105,7 @@ const applyAgain = `run "rowhook apply"`
 // uncaptured compares one trigger with what there is. Its Problem is empty where all is well.
 func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) (Uncaptured, error) {
 	u := Uncaptured{Trigger: w.Name}
-	spec := DefaultSpec()
+	spec := trigger.DefaultSpec()
 	if err := json.Unmarshal(w.Spec, &spec); err != nil {
 		return u, fmt.Errorf("read the spec of %s: %w", w.Name, err)
 	}
@@ -113,7 +116,7 @@ func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) 
 	if err := json.Unmarshal(w.Captured, &was); err != nil {
 		return u, fmt.Errorf("read rowhook.trigger.captured of %s: %w", w.Name, err)
 	}
-	recorded := plainName(w.RecordedAs...)
+	recorded := pg.PlainName(w.RecordedAs...)
 	switch {
 	case w.CalledNow == nil && w.Replacement != nil:
 		u.Problem, u.Remedy = "the table "+recorded+" was dropped and made again, and the new one is not captured", applyAgain
@@ -121,8 +124,8 @@ func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) 
 		u.Problem = "the table " + recorded + " is gone"
 		u.Remedy = "make it again and " + applyAgain + ", or take the trigger out of rowhook.yaml"
 	case w.Replacement != nil:
-		u.Problem = fmt.Sprintf("%s is another table now, which is not captured: the one that is watched is called %s", recorded, plainName(w.CalledNow...))
-		u.Remedy = fmt.Sprintf("%s to watch the table that has the name now, or write table: %s in rowhook.yaml to stay with the old one", applyAgain, plainName(w.CalledNow...))
+		u.Problem = fmt.Sprintf("%s is another table now, which is not captured: the one that is watched is called %s", recorded, pg.PlainName(w.CalledNow...))
+		u.Remedy = fmt.Sprintf("%s to watch the table that has the name now, or write table: %s in rowhook.yaml to stay with the old one", applyAgain, pg.PlainName(w.CalledNow...))
 	default:
 		u.Problem = w.sqlTriggers(&spec, &was, found)
 		u.Remedy = applyAgain
@@ -135,8 +138,8 @@ func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) 
 }
 
 // sqlTriggers says what is wrong with the SQL triggers of a table that is there.
-func (w *watchedTable) sqlTriggers(spec *Spec, was *captured, found map[string]captureFound) string {
-	table := plainName(w.CalledNow...)
+func (w *watchedTable) sqlTriggers(spec *trigger.Spec, was *captured, found map[string]captureFound) string {
+	table := pg.PlainName(w.CalledNow...)
 	if len(was.SQL) == 0 {
 		return "no capture trigger was made on " + table
 	}

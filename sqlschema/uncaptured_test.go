@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // TestWhatIsNoLongerCapturedIsFoundAndPutRight meddles with a watched table, as an operator or an online schema change does, and has an
@@ -15,7 +16,7 @@ func TestWhatIsNoLongerCapturedIsFoundAndPutRight(t *testing.T) {
 	partitioned := "create table t (id int, a int) partition by range (id); create table t_1 partition of t for values from (0) to (100)"
 	for name, c := range map[string]struct {
 		table, meddle, problem, remedy string
-		spec                           func(*sqlschema.Spec)
+		spec                           func(*trigger.Spec)
 	}{
 		"all is well":               {"", "", "", "", nil},
 		"renamed":                   {"", "alter table t rename to orders", "", "", nil},
@@ -56,7 +57,7 @@ func TestWhatIsNoLongerCapturedIsFoundAndPutRight(t *testing.T) {
 			"the capture trigger rowhook_w_delete, rowhook_w_insert, rowhook_w_update on public.t is enabled otherwise on one of the partitions", `run "rowhook apply"`, nil},
 		"a function gone": {"", "drop function rowhook.payload_1",
 			"the functions by which the trigger captures are gone, so that writes to public.t fail", `run "rowhook apply"`, payload("a")},
-		"manual events alone": {"", "drop table t", "", "", func(s *sqlschema.Spec) { s.On = sqlschema.On{Manual: true} }},
+		"manual events alone": {"", "drop table t", "", "", func(s *trigger.Spec) { s.On = trigger.On{Manual: true} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

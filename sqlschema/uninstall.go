@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // Loss is what an uninstall removes for good.
@@ -46,7 +47,7 @@ func (l Loss) String() string {
 
 // UninstallSummary counts what an uninstall removes. Without a schema rowhook it is the zero Loss.
 func UninstallSummary(ctx context.Context, conn *pgx.Conn) (loss Loss, err error) {
-	err = pinned(ctx, conn, func() (err error) {
+	err = pg.Pinned(ctx, conn, func() (err error) {
 		loss, err = summarize(ctx, conn)
 		return err
 	})
@@ -86,7 +87,7 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 		if err := a.refuseDependants(ctx, conn); err != nil {
 			return err
 		}
-		captures, err := collect[captureFound](ctx, conn, captureTriggers)
+		captures, err := pg.Collect[captureFound](ctx, conn, captureTriggers)
 		if err != nil {
 			return fmt.Errorf("list capture triggers: %w", err)
 		}
@@ -136,7 +137,7 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 	})
 }
 
-func (a Applier) refuseDependants(ctx context.Context, db Queryer) error {
+func (a Applier) refuseDependants(ctx context.Context, db pg.Queryer) error {
 	var exists bool
 	if err := db.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'rowhook')").Scan(&exists); err != nil {
 		return fmt.Errorf("look for the schema rowhook: %w", err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // jsonCast is a function of a user's that Postgres runs when it makes the JSON of a column: the cast to json of the column's type, or
@@ -23,7 +25,7 @@ type jsonCast struct {
 // jsonCasts lists the casts to json that are not written in C, of the columns of a table. Postgres looks for a cast where a type
 // is no array, domain or composite, and within those.
 func jsonCasts(ctx context.Context, conn *pgx.Conn, rel *relation) ([]jsonCast, error) {
-	return collect[jsonCast](ctx, conn, `
+	return pg.Collect[jsonCast](ctx, conn, `
 with recursive part as (
   select a.attname::text as "column", a.attnum, a.atttypid as oid
     from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
@@ -49,7 +51,7 @@ select part."column", part.oid::pg_catalog.regtype::text as type, f.oid as funct
 
 // checkCasts refuses columns whose JSON would be made by code that feels the search_path or the settings of rowhook.capture: a write
 // would fail, or say something else than in a session of the user's. It returns the problem of each such column that is captured.
-func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) (map[string]string, error) {
+func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec) (map[string]string, error) {
 	if len(operations(spec)) == 0 {
 		return nil, nil
 	}
@@ -82,13 +84,13 @@ func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) 
 		}
 		problems[c.Column] = fmt.Sprintf("the column %s holds the type %s, whose cast to json runs %s, which %s. Captures run it with a search_path, settings and a role of their own, "+
 			"so that a write could fail or record something else: run \"%s\", or choose columns without it by payload: {columns: [...]}",
-			plainName(c.Column), c.Type, root.Signature, s.reason, s.cure(root))
+			pg.PlainName(c.Column), c.Type, root.Signature, s.reason, s.cure(root))
 	}
 	return problems, nil
 }
 
 // runnerOf is the role as whom captures of the table run.
-func runnerOf(ctx context.Context, conn *pgx.Conn, rel *relation, spec *Spec) (role string, err error) {
+func runnerOf(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec) (role string, err error) {
 	if guarded(spec, rel) {
 		return rel.Owner, nil
 	}
@@ -129,7 +131,7 @@ func (f *userFunction) fixed() map[string]bool {
 }
 
 func readFunction(ctx context.Context, conn *pgx.Conn, oid uint32) (*userFunction, error) {
-	found, err := collect[userFunction](ctx, conn, `
+	found, err := pg.Collect[userFunction](ctx, conn, `
 select p.oid, p.oid::pg_catalog.regprocedure::text as signature, n.nspname::text as schema, l.lanname::text as language,
        coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) as body, p.prosqlbody is not null as bound, p.prosecdef as definer,
        coalesce(p.proconfig, '{}') as config, coalesce(p.proargnames, '{}') as arguments
@@ -169,7 +171,7 @@ func (s *scan) cure(f *userFunction) string {
 		case roleName:
 			b.WriteString(" security definer")
 		case pathName:
-			fmt.Fprintf(&b, " set search_path = %s, pg_temp", plainName(f.Schema))
+			fmt.Fprintf(&b, " set search_path = %s, pg_temp", pg.PlainName(f.Schema))
 		default:
 			fmt.Fprintf(&b, " set %s from current", name)
 		}
@@ -268,7 +270,7 @@ func (s *scan) function(ctx context.Context, f *userFunction, callers map[string
 			continue
 		}
 		if n.Denied && !fixed[roleName] {
-			s.found(roleName, "needs rights on the %s %s that %s, as whom captures run, does not have (%s)", n.Kind, n.Name, plainName(s.runner), within)
+			s.found(roleName, "needs rights on the %s %s that %s, as whom captures run, does not have (%s)", n.Kind, n.Name, pg.PlainName(s.runner), within)
 		}
 		for _, oid := range n.Runs {
 			next, err := readFunction(ctx, s.conn, oid)
@@ -327,7 +329,7 @@ func (s *scan) lookUp(ctx context.Context, words []bodyWord, arguments []string)
 			add(w.schema, w.text, kind)
 		}
 	}
-	return collect[namedObject](ctx, s.conn, `
+	return pg.Collect[namedObject](ctx, s.conn, `
 with word as (
   select distinct w.schema, w.name, w.kind from unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[]) as w(schema, name, kind)
 ), ours as (

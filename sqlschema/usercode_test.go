@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // shop is a schema of a user's, on the search_path of the user's sessions, with a type e whose cast to json is to be made.
@@ -21,10 +22,10 @@ func castOf(body string, options ...string) string {
 	return "create function shop.e_json(e shop.e) returns json " + strings.Join(options, " ") + " as $body$" + body + "$body$; create cast (shop.e as json) with function shop.e_json(shop.e); "
 }
 
-func problemsOf(t *testing.T, w watched, spec sqlschema.Spec) sqlschema.SpecErrors {
+func problemsOf(t *testing.T, w watched, spec trigger.Spec) trigger.SpecErrors {
 	t.Helper()
-	_, err := sqlschema.Apply(t.Context(), w.conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), nil)
-	var problems sqlschema.SpecErrors
+	_, err := sqlschema.Apply(t.Context(), w.conn, []trigger.Spec{spec}, trigger.DefaultSettings(), nil)
+	var problems trigger.SpecErrors
 	if err != nil {
 		require.ErrorAs(t, err, &problems)
 	}
@@ -120,5 +121,5 @@ func TestACastToJSONIsFoundWhereverACapturedColumnHoldsItsType(t *testing.T) {
 		}
 	}
 	require.Len(t, problemsOf(t, w, all("w", "shop.t")), 5, "all of them at once")
-	require.Empty(t, problemsOf(t, w, all("w", "shop.t", func(s *sqlschema.Spec) { s.On = sqlschema.On{Manual: true} })))
+	require.Empty(t, problemsOf(t, w, all("w", "shop.t", func(s *trigger.Spec) { s.On = trigger.On{Manual: true} })))
 }

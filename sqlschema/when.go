@@ -11,14 +11,16 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/suggest"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // checkWhen has Postgres parse a trigger's when against its table, without a lock that a writer would notice. It returns a
 // message for people, or nothing where the expression is fine for every operation that is captured.
 //
 // The text stands on lines of its own, so that a comment at its end can't swallow what follows.
-func checkWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec Spec) (string, error) {
+func checkWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec trigger.Spec) (string, error) {
 	both := "only " + rel.sql() + " as old, only " + rel.sql() + " as new"
 	message, err := parseWhen(ctx, conn, "select from "+both+" where (\n", spec.When, "\n)", rel)
 	if message != "" || err != nil {
@@ -81,7 +83,7 @@ func explainWhen(refused *pgconn.PgError, before int, when string, rel *relation
 		message += ": write columns as new.name and old.name"
 	case pgerrcode.UndefinedColumn:
 		if parts := strings.Split(refused.Message, " "); len(parts) > 1 {
-			message += suggest.Hint(strings.Trim(lastPart(parts[1]), `"`), rel.columnNames())
+			message += suggest.Hint(strings.Trim(pg.LastPart(parts[1]), `"`), rel.columnNames())
 		}
 	case pgerrcode.FeatureNotSupported, pgerrcode.GroupingError, pgerrcode.WindowingError:
 		message += ": use only the row's own columns and functions of them"

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // IncompleteError says that the database has the schema rowhook without the rows that Rowhook itself has put there. Copies of the
@@ -50,7 +52,7 @@ select exists (select from c where relname operator(pg_catalog.=) 'schema_versio
 	if !table && !events {
 		return 0, nil
 	}
-	if err := CheckVisible(ctx, conn); err != nil {
+	if err := queue.CheckVisible(ctx, conn); err != nil {
 		return 0, err
 	}
 	var version int32
@@ -94,11 +96,11 @@ type orphan struct {
 	RelationID *int32 // rowhook.relation.id that its captures write; null: none
 }
 
-func (o orphan) String() string { return o.Name + " on " + plainName(o.SchemaName, o.TableName) }
+func (o orphan) String() string { return o.Name + " on " + pg.PlainName(o.SchemaName, o.TableName) }
 
 // findOrphans works in a pinned session. A name that had to be cut holds ~, so that it is no configured one.
-func findOrphans(ctx context.Context, db Queryer) ([]orphan, error) {
-	found, err := collect[orphan](ctx, db, `
+func findOrphans(ctx context.Context, db pg.Queryer) ([]orphan, error) {
+	found, err := pg.Collect[orphan](ctx, db, `
 select distinct on (x.id) x.id, regexp_replace(regexp_replace(x.tgname, '^rowhook_', ''), '_[a-z]+$', '') as name, x.relation, x.schema_name, x.table_name, x.relation_id
   from (
     select split_part(a.args, E'\\000', 1)::integer as id, t.tgname::text as tgname, c.oid as relation, n.nspname::text as schema_name, c.relname::text as table_name,
@@ -140,7 +142,7 @@ func highestOf() map[string][]string {
 }
 
 // findBehind lists the sequences that are behind the tables. It works in a pinned session, and passes over what the role may not read.
-func findBehind(ctx context.Context, db Queryer, orphans []orphan) ([]behind, error) {
+func findBehind(ctx context.Context, db pg.Queryer, orphans []orphan) ([]behind, error) {
 	var readable bool
 	err := db.QueryRow(ctx, `
 select coalesce(bool_and(has_column_privilege(c.oid, w.col, 'SELECT')), true)
@@ -150,7 +152,7 @@ select coalesce(bool_and(has_column_privilege(c.oid, w.col, 'SELECT')), true)
 	if err != nil || !readable {
 		return nil, err
 	}
-	sequences, err := collect[struct{ Sequence, Own string }](ctx, db, `
+	sequences, err := pg.Collect[struct{ Sequence, Own string }](ctx, db, `
 select s.relname::text as sequence, coalesce('select max(' || quote_ident(a.attname) || ') from rowhook.' || quote_ident(c.relname), '') as own
   from pg_catalog.pg_sequence q
   join pg_catalog.pg_class s on s.oid = q.seqrelid
@@ -182,7 +184,7 @@ select s.relname::text as sequence, coalesce('select max(' || quote_ident(a.attn
 		}
 		b := behind{Sequence: s.Sequence}
 		err := db.QueryRow(ctx, "select coalesce(pg_sequence_last_value($1::text::regclass), 0), coalesce(greatest(("+strings.Join(highest, "), (")+")), 0)::bigint",
-			quoteName("rowhook", s.Sequence)).Scan(&b.Last, &b.Highest)
+			pg.QuoteName("rowhook", s.Sequence)).Scan(&b.Last, &b.Highest)
 		if err != nil {
 			return nil, fmt.Errorf("compare rowhook.%s with what is in use: %w", s.Sequence, err)
 		}
@@ -235,14 +237,14 @@ func captureOf(version int32) (string, error) {
 // have no name any more.
 type strays []int32
 
-func findStrays(ctx context.Context, db Queryer, orphans []orphan) (strays, error) {
+func findStrays(ctx context.Context, db pg.Queryer, orphans []orphan) (strays, error) {
 	var readable bool
 	err := db.QueryRow(ctx, "select has_column_privilege('rowhook.event_log', 'trigger_id', 'SELECT') and has_column_privilege('rowhook.trigger', 'id', 'SELECT')").Scan(&readable)
 	if err != nil || !readable {
 		return nil, err
 	}
 	var found strays
-	if err := db.QueryRow(ctx, "select array_agg(id order by id) from ("+strayTriggers+") s").Scan(&found); err != nil {
+	if err := db.QueryRow(ctx, "select array_agg(id order by id) from ("+queue.StrayTriggers+") s").Scan(&found); err != nil {
 		return nil, fmt.Errorf("look for events of unknown triggers: %w", err)
 	}
 	return slices.DeleteFunc(found, func(id int32) bool { return slices.ContainsFunc(orphans, func(o orphan) bool { return o.ID == id }) }), nil
@@ -315,7 +317,7 @@ func (l *lack) changes() []Change {
 		changes = append(changes, Change{Action: Create, Object: "function", Name: "rowhook.capture", Detail: "it was dropped, and nothing is captured without it"})
 	}
 	for _, o := range l.orphans {
-		changes = append(changes, Change{Action: Replace, Object: "trigger", Name: o.Name, Detail: "has captures on " + plainName(o.SchemaName, o.TableName) +
+		changes = append(changes, Change{Action: Replace, Object: "trigger", Name: o.Name, Detail: "has captures on " + pg.PlainName(o.SchemaName, o.TableName) +
 			" and no row: it gets one, and what was captured meanwhile goes to the dead letters"})
 	}
 	for _, b := range l.behind {
@@ -386,7 +388,7 @@ func Lacking(ctx context.Context, tx pgx.Tx) (lines []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for what is lacking: %w", err)
 	}
-	err = pinned(ctx, within.Conn(), func() error {
+	err = pg.Pinned(ctx, within.Conn(), func() error {
 		l, err := findLack(ctx, within.Conn())
 		if err != nil || l == nil {
 			return err
@@ -403,7 +405,7 @@ func (l *lack) lines() []string {
 		lines = append(lines, "the function rowhook.capture was dropped: nothing is captured without it")
 	}
 	for _, o := range l.orphans {
-		lines = append(lines, fmt.Sprintf("what is captured of %s is for the trigger %s, which rowhook.trigger does not have: none of it is delivered", plainName(o.SchemaName, o.TableName), o.Name))
+		lines = append(lines, fmt.Sprintf("what is captured of %s is for the trigger %s, which rowhook.trigger does not have: none of it is delivered", pg.PlainName(o.SchemaName, o.TableName), o.Name))
 	}
 	for _, b := range l.behind {
 		lines = append(lines, "the sequence "+b.String())
@@ -426,20 +428,20 @@ func (e *IncompleteError) fill(ctx context.Context, tx pgx.Tx) error {
 	if e.Database > 1 {
 		b.Queue("insert into rowhook.setting (name, value) values ('compatible', to_jsonb($1::integer)) on conflict do nothing", e.Database-1)
 	}
-	b.Queue("select rowhook.ensure_partitions(now() - interval '1 day', now() + $1)", PartitionsAhead)
+	b.Queue("select rowhook.ensure_partitions(now() - interval '1 day', now() + $1)", queue.PartitionsAhead)
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return fmt.Errorf("put the settings back: %w", err)
 	}
 	if e.Database < 2 {
 		return nil
 	}
-	days, err := partitions(ctx, tx)
+	days, err := queue.Partitions(ctx, tx)
 	if err != nil {
 		return err
 	}
 	for _, p := range days {
 		if p.Ended && !p.Filled {
-			if _, err := p.remove(ctx, tx); err != nil {
+			if _, err := p.Remove(ctx, tx); err != nil {
 				return err
 			}
 		}
@@ -483,7 +485,7 @@ func (b behind) catchUp(ctx context.Context, tx pgx.Tx) error {
 	if all == "" {
 		all = "select null::bigint"
 	}
-	if _, err := tx.Exec(ctx, "select setval($1::text::regclass, greatest($2::bigint, ("+all+")))", quoteName("rowhook", b.Sequence), b.Highest); err != nil {
+	if _, err := tx.Exec(ctx, "select setval($1::text::regclass, greatest($2::bigint, ("+all+")))", pg.QuoteName("rowhook", b.Sequence), b.Highest); err != nil {
 		return fmt.Errorf("set rowhook.%s: %w", b.Sequence, err)
 	}
 	return nil
@@ -510,14 +512,14 @@ func wholeToApply(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 // buryUnknown moves what was captured before there was a row for its trigger to the dead letters: nobody had said that and where it is to
 // be sent, and a load of rows for testing would otherwise be. Events of triggers that nothing names any more go there, too.
 func buryUnknown(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
-	buried, err := BuryOrphans(ctx, conn)
+	buried, err := queue.BuryOrphans(ctx, conn)
 	if buried > 0 {
 		log.Warn("moved events to the dead letters that were captured in this copy before it was applied: rowhook redeliver sends them, rowhook discard drops them", "events", buried)
 	}
 	if err != nil {
 		return err
 	}
-	if buried, err = buryStrays(ctx, conn); buried > 0 {
+	if buried, err = queue.BuryStrays(ctx, conn); buried > 0 {
 		log.Warn("moved events to the dead letters whose triggers rowhook.trigger does not have, as after a restore of some tables", "events", buried)
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // wholeInserts says how many of a table's capture triggers run once for each statement.
@@ -107,7 +108,7 @@ func TestOnlyPlainInsertsAreCapturedByTheStatement(t *testing.T) {
 	plain := "create table t (id int, v text)"
 	for name, c := range map[string]struct {
 		setup string
-		spec  sqlschema.Spec
+		spec  trigger.Spec
 		whole string
 	}{
 		"plain":                 {plain, all("w", "t"), "1"},
@@ -231,8 +232,8 @@ func TestApplyRestoresWhatTheOwnerOfATableNeedsToCapture(t *testing.T) {
 	}
 }
 
-func capturedBy(how string) func(*sqlschema.Spec) {
-	return func(s *sqlschema.Spec) { s.Capture = how }
+func capturedBy(how string) func(*trigger.Spec) {
+	return func(s *trigger.Spec) { s.Capture = how }
 }
 
 func TestCaptureSaysWhetherInsertsAreCapturedByTheStatement(t *testing.T) {
@@ -247,7 +248,7 @@ func TestCaptureSaysWhetherInsertsAreCapturedByTheStatement(t *testing.T) {
 	w.do(t, "alter table p attach partition t for values from (1) to (9)", "insert into p values (2, 'y')")
 	require.Equal(t, []string{`w I null {"id":2,"v":"y"}`}, w.take(t))
 	statement := capturedBy("statement")
-	for reason, spec := range map[string]sqlschema.Spec{
+	for reason, spec := range map[string]trigger.Spec{
 		"its when has to be asked of each row": all("s", "t", statement, when("true")),
 		"it has on_replication":                all("s", "t", statement, onReplication),
 		"its payload is a choice of columns":   all("s", "t", statement, payload("id")),
@@ -255,8 +256,8 @@ func TestCaptureSaysWhetherInsertsAreCapturedByTheStatement(t *testing.T) {
 		"public.p is partitioned":              all("s", "p", statement),
 		"public.t is a partition or inherits":  all("s", "t", statement),
 	} {
-		_, err := sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings())
-		var problems sqlschema.SpecErrors
+		_, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{spec}, trigger.DefaultSettings())
+		var problems trigger.SpecErrors
 		require.ErrorAs(t, err, &problems, reason)
 		require.Equal(t, []string{"capture"}, problems[0].Path)
 		require.Contains(t, problems[0].Message, reason)
@@ -282,7 +283,7 @@ func TestHypertablesAreCapturedRowByRow(t *testing.T) {
 			require.True(t, w.plan(t, spec).Empty(), "the copies belong to the hypertable's")
 			w.do(t, "insert into chunk values (1, 'x')")
 			require.Equal(t, []string{`w I null {"id":1,"v":"x"}`}, w.take(t))
-			_, err := sqlschema.MakePlan(t.Context(), w.conn, []sqlschema.Spec{all("w", "t", capturedBy("statement"))}, sqlschema.DefaultSettings())
+			_, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("w", "t", capturedBy("statement"))}, trigger.DefaultSettings())
 			require.ErrorContains(t, err, "public.t is a hypertable")
 		})
 	}
@@ -316,7 +317,7 @@ func TestHardenedDatabasesCaptureTablesOfOtherOwners(t *testing.T) {
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	as := watched{db, conn}
 	as.do(t, `set rowhook.session = 'x'`)
-	for _, spec := range []sqlschema.Spec{all("w", "t"), all("w", "t", payload("id"))} {
+	for _, spec := range []trigger.Spec{all("w", "t"), all("w", "t", payload("id"))} {
 		w.apply(t, spec)
 		as.do(t, "insert into t values (1, 'x')", "update t set id = 2", "delete from t")
 		require.Len(t, w.take(t), 3)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // copied is another database with what pg_dump writes of this one.
@@ -46,7 +47,7 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 		return
 	}
 	const tables = "create table t (id int primary key, a int, b int); create table u (id int primary key, a int); create table v (id int primary key)"
-	specs := []sqlschema.Spec{all("w", "t"), all("x", "u", payload("a")), all("gone", "v")}
+	specs := []trigger.Spec{all("w", "t"), all("x", "u", payload("a")), all("gone", "v")}
 	for name, c := range map[string]struct {
 		version int32 // of the schema that is copied; 0: this program's
 		dump    []string
@@ -91,7 +92,7 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 
 			// Of the three triggers one is not configured in the copy, and another one has a table of its own.
 			dup.Exec(t, "create table n (id int primary key)")
-			configured := []sqlschema.Spec{all("n", "n"), all("w", "t"), all("x", "u", payload("a"))}
+			configured := []trigger.Spec{all("n", "n"), all("w", "t"), all("x", "u", payload("a"))}
 			require.NotEmpty(t, dup.plan(t, configured...).Changes())
 			dup.migrate(t)
 			dup.apply(t, configured...)
@@ -165,7 +166,7 @@ insert into rowhook.backfill (id, trigger_id, condition, key, expected) overridi
 	w.Exec(t, "select setval(c.oid, case when c.relname = 'instance_id' then 2 else 1 end, false) from pg_class c where c.relnamespace = 'rowhook'::regnamespace and c.relkind = 'S'")
 	require.GreaterOrEqual(t, len(w.lacking(t)), 3)
 	w.Exec(t, "create table u (id int primary key)")
-	specs := []sqlschema.Spec{all("w", "t"), all("x", "u")}
+	specs := []trigger.Spec{all("w", "t"), all("x", "u")}
 	require.Contains(t, w.plan(t, specs...).String(), "~ sequence rowhook.trigger_id_seq: 0 becomes 40, which is in use")
 	w.apply(t, specs...)
 	require.Equal(t, "41", w.scalar(t, "select id from rowhook.trigger where name = 'x'"))
@@ -219,7 +220,7 @@ func TestStructuresAreToldApartByEachVersion(t *testing.T) {
 func TestCapturingComesBackAfterItsFunctionWasDropped(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int primary key, a int, b int); create table u (id int primary key)")
-	specs := []sqlschema.Spec{all("w", "t"), all("x", "u", payload("id"))}
+	specs := []trigger.Spec{all("w", "t"), all("x", "u", payload("id"))}
 	w.apply(t, specs...)
 	const what = "select concat_ws(' ', pg_get_functiondef(p.oid), p.proacl, obj_description(p.oid), p.proowner) from pg_proc p where p.oid = 'rowhook.capture()'::regprocedure"
 	before := w.scalar(t, what)

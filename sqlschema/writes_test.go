@@ -13,6 +13,7 @@ import (
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/timed"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // writer inserts into a table again and again until it is stopped, and notes the longest insert.
@@ -61,7 +62,7 @@ func TestApplyNeverBlocksWritersForLongerThanItsLockTimeout(t *testing.T) {
 	busy.do(t, "begin", "insert into t values (0)")
 	writers := []*writer{w.startWriter(t, "t"), w.startWriter(t, "t")}
 	const timeout = 300 * time.Millisecond
-	_, err := sqlschema.Applier{LockTimeout: timeout, Patience: 20 * timeout}.Apply(t.Context(), w.conn, []sqlschema.Spec{all("w", "t")}, sqlschema.DefaultSettings(), quiet())
+	_, err := sqlschema.Applier{LockTimeout: timeout, Patience: 20 * timeout}.Apply(t.Context(), w.conn, []trigger.Spec{all("w", "t")}, trigger.DefaultSettings(), quiet())
 	var blocked *sqlschema.BusyError
 	require.ErrorAs(t, err, &blocked)
 	require.Greater(t, blocked.Waited, 4*time.Second)
@@ -124,10 +125,10 @@ func TestAWriteWaitsForTheQueuesLockNoLongerThanItSays(t *testing.T) {
 func TestAnApplyKilledHalfWayLeavesEveryTableAsItWasOrAsItShallBe(t *testing.T) {
 	t.Parallel()
 	const tables = 12
-	setup, specs := "", []sqlschema.Spec{}
+	setup, specs := "", []trigger.Spec{}
 	for i := range tables {
 		setup += fmt.Sprintf("create table t%d (a int, b int); ", i)
-		specs = append(specs, all(fmt.Sprintf("w%d", i), fmt.Sprintf("t%d", i), payload("a"), func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }))
+		specs = append(specs, all(fmt.Sprintf("w%d", i), fmt.Sprintf("t%d", i), payload("a"), func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
 	}
 	w := newWatched(t, setup)
 	var writers []*writer
@@ -140,7 +141,7 @@ func TestAnApplyKilledHalfWayLeavesEveryTableAsItWasOrAsItShallBe(t *testing.T) 
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() {
-			_, err := sqlschema.Apply(t.Context(), conn, specs, sqlschema.DefaultSettings(), quiet())
+			_, err := sqlschema.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), quiet())
 			done <- err
 		}()
 		// After so many of its triggers are there.

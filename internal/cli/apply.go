@@ -13,6 +13,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // defaultFile is the configuration that apply reads where none is named.
@@ -131,7 +132,7 @@ func (a *app) withDatabase(ctx context.Context, err error) error {
 		return err
 	}
 	cfg := wrong.Sound()
-	var specs []sqlschema.Spec
+	var specs []trigger.Spec
 	var numbers []int
 	for i := range cfg.Triggers {
 		if cfg.Triggers[i].Table != "" {
@@ -148,7 +149,7 @@ func (a *app) withDatabase(ctx context.Context, err error) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	_, terr = sqlschema.MakePlan(ctx, conn, specs, cfg.Settings)
-	var found sqlschema.SpecErrors
+	var found trigger.SpecErrors
 	if !errors.As(terr, &found) {
 		return err
 	}
@@ -197,7 +198,7 @@ func explainApply(ctx context.Context, err error, cfg *config.Config) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted: nothing of the last step was kept")
 	}
-	var specs sqlschema.SpecErrors
+	var specs trigger.SpecErrors
 	if !errors.As(err, &specs) {
 		return explain(err)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/session"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 //go:embed sample.sql
@@ -70,7 +70,7 @@ func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*p
 	}
 	defer admin.Close(context.WithoutCancel(ctx))
 	_, err = admin.Exec(ctx, "create database "+devDatabaseName)
-	kept := sqlschema.IsState(err, pgerrcode.DuplicateDatabase)
+	kept := pg.IsState(err, pgerrcode.DuplicateDatabase)
 	if err != nil && !kept {
 		return nil, fmt.Errorf("create the database %s: %w", devDatabaseName, err)
 	}

@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"github.com/rowhook/rowhook/internal/sink"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // devReceiver is the built-in receiver of dev, on a loopback port.
@@ -49,11 +49,11 @@ func (r *devReceiver) stop() {
 }
 
 // pointTo sends every delivery to the receiver, each trigger to a path of its own.
-func pointTo(specs []sqlschema.Spec, url string, lookup func(string) (string, bool)) []sqlschema.Spec {
-	pointed := make([]sqlschema.Spec, len(specs))
+func pointTo(specs []trigger.Spec, url string, lookup func(string) (string, bool)) []trigger.Spec {
+	pointed := make([]trigger.Spec, len(specs))
 	for i, s := range specs {
 		s.Webhook.URL = url + "/" + s.Name
-		if _, err := sqlschema.ExpandReferences(s.Webhook.Secret, lookup); err != nil {
+		if _, err := trigger.ExpandReferences(s.Webhook.Secret, lookup); err != nil {
 			s.Webhook.Secret = "" // nothing to sign with here
 		}
 		pointed[i] = s

@@ -11,8 +11,8 @@ import (
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/logs"
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // show writes for a person what dev does. It may be used by several goroutines.
@@ -108,7 +108,7 @@ func failure(at dispatcher.Attempt) string {
 	}
 	next := "no attempts left: it is in rowhook.dead_letter"
 	if at.Outcome == dispatcher.Retried {
-		next = "again in " + sqlschema.Duration(at.RetryIn.Round(time.Millisecond)).String()
+		next = "again in " + trigger.Duration(at.RetryIn.Round(time.Millisecond)).String()
 	}
 	return fmt.Sprintf("attempt %d: %s; %s", at.Number, what, next)
 }

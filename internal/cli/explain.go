@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // diagnosis is what is wrong and what to do about it. In the remedy of a failed connection {} is who said where the
@@ -100,8 +100,8 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 func explain(err error) error {
 	var connect *pgconn.ConnectError
 	var refused *pgconn.PgError
-	var hidden *sqlschema.HiddenRowsError
-	switch err = sqlschema.ExplainHidden(err); {
+	var hidden *queue.HiddenRowsError
+	switch err = queue.ExplainHidden(err); {
 	case err == nil:
 		return nil
 	case errors.As(err, &hidden):

@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/httpapi"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 func (a *app) healthcheckCommand() *cobra.Command {
@@ -150,7 +150,7 @@ func (a *app) checkInstance(ctx context.Context, name string) error {
 	if err != nil {
 		return explain(err)
 	}
-	watch, err := sqlschema.Look(ctx, conn)
+	watch, err := queue.ReadWatch(ctx, conn)
 	if err != nil {
 		return explain(err)
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/rowhook/rowhook/internal/console"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // console is what the operators' commands get of the program.
@@ -43,7 +44,7 @@ func (a *app) connectTo(ctx context.Context, wait time.Duration, check func(cont
 		return nil, err
 	}
 	if err = check(ctx, conn, target); err == nil {
-		err = sqlschema.Pin(ctx, conn)
+		err = pg.Pin(ctx, conn)
 	}
 	if err == nil {
 		a.quiet(ctx, conn)
@@ -57,7 +58,7 @@ func (a *app) connectTo(ctx context.Context, wait time.Duration, check func(cont
 
 // quiet has writers ring no more where no dispatcher is left that hears it.
 func (a *app) quiet(ctx context.Context, conn *pgx.Conn) {
-	if err := sqlschema.SilenceForNobody(ctx, conn); err != nil {
+	if err := queue.SilenceForNobody(ctx, conn); err != nil {
 		a.log.Debug("can't silence the doorbell", "error", err) // the command can do without
 	}
 }

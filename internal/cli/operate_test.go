@@ -15,7 +15,7 @@ import (
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // manualConfig is a trigger of the table orders that takes manual events, beside one that does not.
@@ -264,12 +264,12 @@ func TestCommandsSilenceABellThatRingsForNobody(t *testing.T) {
 	}
 	run := start(t, env, "run", "-f", manualConfig(t, url), "--http", "off")
 	run.stderr.waitFor(t, "ready")
-	require.Eventually(t, func() bool { return bell() == sqlschema.Ringing }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return bell() == queue.Ringing }, patience, 5*time.Millisecond)
 	require.Equal(t, "ringing", status().Doorbell.State, "somebody listens")
-	require.EqualValues(t, sqlschema.Ringing, bell())
+	require.EqualValues(t, queue.Ringing, bell())
 	run.signal(t, syscall.SIGKILL)
 	run.exit(t)
 
 	require.Eventually(t, func() bool { return status().Doorbell == (operate.Doorbell{State: "silent"}) }, patience, 50*time.Millisecond, "as soon as the server knows that it is gone")
-	require.EqualValues(t, sqlschema.Nobody, bell())
+	require.EqualValues(t, queue.Nobody, bell())
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/internal/metrics"
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/internal/tracing"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -201,7 +202,7 @@ func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpoo
 			if err := settle(ctx, conn); err != nil {
 				return err
 			}
-			return sqlschema.Pin(ctx, conn)
+			return pg.Pin(ctx, conn)
 		}
 	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)

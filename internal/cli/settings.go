@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/rowhook/rowhook/internal/suggest"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // databaseURLVariable is the one variable that is not called after its flag, as hosting platforms set it.
@@ -71,13 +71,13 @@ func (s *settings) duration(to *time.Duration, name, usage string, least time.Du
 	add(s, to, name, usage, syntax[time.Duration]{
 		kind: "duration",
 		parse: func(s string) (time.Duration, error) {
-			d, err := sqlschema.ParseDuration(s)
+			d, err := trigger.ParseDuration(s)
 			if err == nil && d.Std() < least {
-				err = fmt.Errorf("%s is too short: the least is %s", d, sqlschema.Duration(least))
+				err = fmt.Errorf("%s is too short: the least is %s", d, trigger.Duration(least))
 			}
 			return d.Std(), err
 		},
-		format: func(d time.Duration) string { return sqlschema.Duration(d).String() },
+		format: func(d time.Duration) string { return trigger.Duration(d).String() },
 	})
 }
 

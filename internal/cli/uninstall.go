@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -48,7 +50,7 @@ func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Durati
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if err := sqlschema.Pin(ctx, conn); err != nil {
+	if err := pg.Pin(ctx, conn); err != nil {
 		return explain(err)
 	}
 	var exists bool
@@ -65,7 +67,7 @@ func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Durati
 	}
 	fmt.Fprintf(a.stdout, "From the database %q at %s this removes:\n  %s\n", target.database(), target.address(),
 		strings.ReplaceAll(loss.String(), "\n", "\n  "))
-	if watch, err := sqlschema.Look(ctx, conn); err == nil && len(watch.Alive) > 0 {
+	if watch, err := queue.ReadWatch(ctx, conn); err == nil && len(watch.Alive) > 0 {
 		fmt.Fprintf(a.stdout, "Dispatchers still running on it: %d. Stop them first; without the queue they only log errors.\n", len(watch.Alive))
 	}
 	if len(loss.Dependants) > 0 && !cascade {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rowhook/rowhook/internal/netrule"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // maxIdentifier is the most bytes that Postgres keeps of a name (NAMEDATALEN - 1).
@@ -55,11 +55,11 @@ func checkIdentifier(s string) error {
 
 // checkURL checks as much of a URL as there is without the environment.
 func checkURL(raw string) error {
-	if _, err := sqlschema.References(raw); err != nil {
+	if _, err := trigger.References(raw); err != nil {
 		return err
 	}
 	// A digit may stand wherever a variable may: in a host, a port, a path, a query.
-	sample, err := sqlschema.ExpandReferences(raw, func(string) (string, bool) { return "1", true })
+	sample, err := trigger.ExpandReferences(raw, func(string) (string, bool) { return "1", true })
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func hasPassword(raw string) bool {
 }
 
 func checkHeaderValue(s string) error {
-	if _, err := sqlschema.References(s); err != nil {
+	if _, err := trigger.References(s); err != nil {
 		return err
 	}
 	if !httpguts.ValidHeaderFieldValue(s) {
@@ -135,7 +135,7 @@ func isReservedHeader(name string) bool {
 }
 
 // checkSigned reports headers that a signed request has already.
-func (d *decoder) checkSigned(w *sqlschema.Webhook, at place) {
+func (d *decoder) checkSigned(w *trigger.Webhook, at place) {
 	if w.Secret == "" {
 		return
 	}
@@ -153,14 +153,14 @@ func isSecretHeader(name string) bool {
 
 // checkSecret takes what requests are signed with: whsec_ and base64, or any text; several are separated by spaces.
 func checkSecret(s string) error {
-	if _, err := sqlschema.References(s); err != nil {
+	if _, err := trigger.References(s); err != nil {
 		return err
 	}
-	if fault := sqlschema.SecretFault(s); fault != "" {
+	if fault := trigger.SecretFault(s); fault != "" {
 		return errors.New(strings.Replace(fault, ": ", "; ", 1))
 	}
 	for _, part := range strings.Fields(s) {
-		encoded, ok := strings.CutPrefix(part, sqlschema.SecretPrefix)
+		encoded, ok := strings.CutPrefix(part, trigger.SecretPrefix)
 		if !ok || strings.Contains(encoded, "${") {
 			continue
 		}
@@ -179,12 +179,12 @@ func decodeSecret(encoded string) ([]byte, error) {
 // hasShortKey reports that a secret, all of whose references are expanded, has a key that is easily guessed.
 func hasShortKey(s string) bool {
 	for part := range strings.FieldsSeq(s) {
-		encoded, prefixed := strings.CutPrefix(part, sqlschema.SecretPrefix)
+		encoded, prefixed := strings.CutPrefix(part, trigger.SecretPrefix)
 		key := []byte(part)
 		if prefixed {
 			key, _ = decodeSecret(encoded) // what is not base64 is told elsewhere
 		}
-		if sqlschema.IsShortKey(key, prefixed) {
+		if trigger.IsShortKey(key, prefixed) {
 			return true
 		}
 	}
@@ -193,12 +193,12 @@ func hasShortKey(s string) bool {
 
 // checkPath takes a path with references.
 func checkPath(s string) error {
-	_, err := sqlschema.References(s)
+	_, err := trigger.References(s)
 	return err
 }
 
 // checkTLS reports half of a client certificate, and files for a connection without TLS.
-func (d *decoder) checkTLS(w *sqlschema.Webhook, at place) {
+func (d *decoder) checkTLS(w *trigger.Webhook, at place) {
 	path := at.path.to("tls")
 	if w.TLS.IsZero() || !d.clean(path) {
 		return
@@ -229,13 +229,13 @@ func checkTimeout(s string) error {
 	return nil
 }
 
-func (d *decoder) checkOn(on *sqlschema.On, at place) {
+func (d *decoder) checkOn(on *trigger.On, at place) {
 	if d.clean(at.path) && !on.Insert && !on.Update.Enabled && !on.Delete && !on.Manual {
 		d.reportAt(at.pos, at.path, "captures nothing; set insert, update, delete or manual to true")
 	}
 }
 
-func (d *decoder) checkRetry(r *sqlschema.Retry, at place) {
+func (d *decoder) checkRetry(r *trigger.Retry, at place) {
 	interval, bound := at.path.to("interval"), at.path.to("max_interval")
 	if r.Interval <= r.MaxInterval || !d.clean(interval) || !d.clean(bound) {
 		return

@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // MaxSize is the most bytes that a configuration may have. It is far above what anyone writes, and low enough that a
@@ -26,8 +26,8 @@ type Config struct {
 	// File is the name by which messages call the file.
 	File string
 	// Triggers are in the order of the file, with the defaults filled in and ${NAME} references unexpanded.
-	Triggers []sqlschema.Spec
-	Settings sqlschema.Settings
+	Triggers []trigger.Spec
+	Settings trigger.Settings
 	// Warnings are what is probably a mistake but may be meant: a variable that is not set here, a secret written out.
 	Warnings []Problem
 
@@ -101,7 +101,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		return nil, &Error{Problems: sorted, sound: d.sound(name)}
 	}
 	for i := range d.out.Triggers {
-		if s := &d.out.Triggers[i]; s.Capture == sqlschema.CaptureAuto {
+		if s := &d.out.Triggers[i]; s.Capture == trigger.CaptureAuto {
 			s.Capture = "" // as where it is left out
 		}
 	}
@@ -115,7 +115,7 @@ func Parse(name string, data []byte) (*Config, error) {
 
 // sound is what of a wrong file can be checked against a database all the same: each trigger whose table is right, without what is wrong in it.
 func (d *decoder) sound(name string) *Config {
-	c := &Config{File: name, Settings: sqlschema.DefaultSettings(), source: d.source, positions: d.positions}
+	c := &Config{File: name, Settings: trigger.DefaultSettings(), source: d.source, positions: d.positions}
 	for i, spec := range d.out.Triggers {
 		at := func(path ...string) keyPath { return fullPath(i, path) }
 		if spec.Table == "" || !d.clean(at("table")) {
@@ -125,13 +125,13 @@ func (d *decoder) sound(name string) *Config {
 			spec.Name = fmt.Sprintf("trigger_%d", i)
 		}
 		if !d.clean(at("on")) {
-			spec.On = sqlschema.On{Manual: true}
+			spec.On = trigger.On{Manual: true}
 		}
 		if !d.clean(at("when")) {
 			spec.When = ""
 		}
 		if !d.clean(at("payload")) {
-			spec.Payload = sqlschema.Payload{}
+			spec.Payload = trigger.Payload{}
 		}
 		c.Triggers = append(c.Triggers, spec)
 	}
@@ -164,10 +164,10 @@ func (c *Config) Problem(trigger int, message string, path ...string) Problem {
 }
 
 // References lists the environment variables that a trigger's webhook refers to, sorted.
-func References(s sqlschema.Spec) []string {
+func References(s trigger.Spec) []string {
 	var names []string
 	eachReferring(s, func(value string, _ ...string) {
-		found, _ := sqlschema.References(value) // a malformed one was refused when the file was read
+		found, _ := trigger.References(value) // a malformed one was refused when the file was read
 		names = append(names, found...)
 	})
 	slices.Sort(names)
@@ -175,7 +175,7 @@ func References(s sqlschema.Spec) []string {
 }
 
 // eachReferring visits the values of a trigger that may hold references, in a fixed order.
-func eachReferring(s sqlschema.Spec, visit func(value string, path ...string)) {
+func eachReferring(s trigger.Spec, visit func(value string, path ...string)) {
 	visit(s.Webhook.URL, "webhook", "url")
 	for _, name := range sortedKeys(s.Webhook.Headers) {
 		visit(s.Webhook.Headers[name], "webhook", "headers", name)
@@ -189,7 +189,7 @@ func eachReferring(s sqlschema.Spec, visit func(value string, path ...string)) {
 func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 	for i, spec := range c.Triggers {
 		eachReferring(spec, func(value string, path ...string) {
-			names, _ := sqlschema.References(value)
+			names, _ := trigger.References(value)
 			whole := true
 			for _, name := range names {
 				set, ok := lookup(name)
@@ -205,7 +205,7 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 			if !whole || len(names) == 0 {
 				return
 			}
-			expanded, err := sqlschema.ExpandReferences(value, lookup)
+			expanded, err := trigger.ExpandReferences(value, lookup)
 			if err == nil && path[1] == "secret" {
 				c.warnOfSecret(i, expanded, strings.Join(names, ", "), path...)
 			}

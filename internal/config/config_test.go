@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/config"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // fileOf is a right file of one fileOf, with lines replaced by key and more lines added at its end.
@@ -83,44 +83,44 @@ triggers:
     on_replication: true
 retention: {delivered: 1d12h, attempts: 0}
 `)
-	require.Equal(t, []sqlschema.Spec{{
+	require.Equal(t, []trigger.Spec{{
 		Name: "order_placed", Table: "public.orders",
-		On: sqlschema.On{
-			Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"status", "amount"}}, Delete: true, Manual: true,
+		On: trigger.On{
+			Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{"status", "amount"}}, Delete: true, Manual: true,
 		},
 		When:    "new.amount > 100",
-		Payload: sqlschema.Payload{Columns: []string{"id", "status", "amount"}},
-		Webhook: sqlschema.Webhook{
+		Payload: trigger.Payload{Columns: []string{"id", "status", "amount"}},
+		Webhook: trigger.Webhook{
 			URL: "${ORDERS_URL}/hooks/orders", Headers: map[string]string{"Authorization": "Bearer ${ORDERS_TOKEN}"},
-			Timeout: sqlschema.Duration(10 * time.Second), Secret: "${ORDERS_SECRET}",
+			Timeout: trigger.Duration(10 * time.Second), Secret: "${ORDERS_SECRET}",
 		},
-		Retry: sqlschema.Retry{
-			Limit: 7, Interval: sqlschema.Duration(time.Minute), Backoff: "exponential", MaxInterval: sqlschema.Duration(2 * time.Hour),
+		Retry: trigger.Retry{
+			Limit: 7, Interval: trigger.Duration(time.Minute), Backoff: "exponential", MaxInterval: trigger.Duration(2 * time.Hour),
 		},
 		Concurrency: 20, Notify: "never", OnReplication: true,
 	}}, c.Triggers)
-	require.Equal(t, sqlschema.Settings{Retention: sqlschema.Retention{Delivered: sqlschema.Duration(36 * time.Hour)}, Network: sqlschema.DefaultSettings().Network}, c.Settings)
+	require.Equal(t, trigger.Settings{Retention: trigger.Retention{Delivered: trigger.Duration(36 * time.Hour)}, Network: trigger.DefaultSettings().Network}, c.Settings)
 	require.Empty(t, c.Warnings)
 	require.Equal(t, []string{"ORDERS_SECRET", "ORDERS_TOKEN", "ORDERS_URL"}, config.References(c.Triggers[0]))
 }
 
 func TestParseFillsInDefaultsAndKeepsAnExplicitZero(t *testing.T) {
 	t.Parallel()
-	want := sqlschema.DefaultSpec()
+	want := trigger.DefaultSpec()
 	want.Name, want.Table, want.On.Insert, want.Webhook.URL = "a", "public.orders", true, "https://e.com/x"
 	c := parse(t, fileOf())
-	require.Equal(t, []sqlschema.Spec{want}, c.Triggers)
-	require.Equal(t, sqlschema.DefaultSettings(), c.Settings)
+	require.Equal(t, []trigger.Spec{want}, c.Triggers)
+	require.Equal(t, trigger.DefaultSettings(), c.Settings)
 
 	c = parse(t, fileOf("retry: {limit: 0, interval: 0, max_interval: 0s}")+"retention: {delivered: 0}\n")
-	require.Equal(t, sqlschema.Retry{Backoff: sqlschema.BackoffFixed}, c.Triggers[0].Retry)
+	require.Equal(t, trigger.Retry{Backoff: trigger.BackoffFixed}, c.Triggers[0].Retry)
 	require.Zero(t, c.Settings.Retention.Delivered)
-	require.Equal(t, sqlschema.DefaultSettings().Retention.Attempts, c.Settings.Retention.Attempts)
+	require.Equal(t, trigger.DefaultSettings().Retention.Attempts, c.Settings.Retention.Attempts)
 }
 
 func TestParseTakesUpdateAsTrueFalseOrColumns(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]sqlschema.UpdateOn{
+	for text, want := range map[string]trigger.UpdateOn{
 		"true":           {Enabled: true},
 		"false":          {},
 		"{columns: [a]}": {Enabled: true, Columns: []string{"a"}},

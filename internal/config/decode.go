@@ -14,7 +14,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // decoder walks the syntax tree of the file and the structs side by side. It notes each place and each problem and goes
@@ -31,7 +31,7 @@ type decoder struct {
 func newDecoder(name string) *decoder {
 	return &decoder{
 		name: name, keys: keys(), positions: map[string]Position{"": {Line: 1, Column: 1}},
-		out: document{Settings: sqlschema.DefaultSettings()},
+		out: document{Settings: trigger.DefaultSettings()},
 	}
 }
 
@@ -94,11 +94,11 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 	}
 	before := len(d.problems)
 	switch v.Addr().Interface().(type) {
-	case *sqlschema.Duration:
+	case *trigger.Duration:
 		d.duration(n, v, at)
-	case *sqlschema.Size:
+	case *trigger.Size:
 		d.size(n, v, at)
-	case *sqlschema.UpdateOn:
+	case *trigger.UpdateOn:
 		d.update(n, v, at)
 	case *map[string]string:
 		d.headers(n, v, at)
@@ -226,11 +226,11 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 		}
 	}
 	switch group := v.Addr().Interface().(type) {
-	case *sqlschema.On:
+	case *trigger.On:
 		d.checkOn(group, at)
-	case *sqlschema.Retry:
+	case *trigger.Retry:
 		d.checkRetry(group, at)
-	case *sqlschema.Webhook:
+	case *trigger.Webhook:
 		d.checkSigned(group, at)
 		d.checkTLS(group, at)
 	}
@@ -278,8 +278,8 @@ func (d *decoder) list(n ast.Node, v reflect.Value, at place) {
 		if _, null := n.(*ast.NullNode); null && i < len(s.Entries) && s.Entries[i] != nil && s.Entries[i].Start != nil {
 			pos = position(s.Entries[i].Start)
 		}
-		if spec, ok := v.Index(i).Addr().Interface().(*sqlschema.Spec); ok {
-			*spec = sqlschema.DefaultSpec()
+		if spec, ok := v.Index(i).Addr().Interface().(*trigger.Spec); ok {
+			*spec = trigger.DefaultSpec()
 		}
 		d.value(n, v.Index(i), at.index(i, pos))
 	}
@@ -296,7 +296,7 @@ func (d *decoder) update(n ast.Node, v reflect.Value, at place) {
 	if _, ok := n.(ast.MapNode); ok {
 		var long updateColumns
 		d.value(n, reflect.ValueOf(&long).Elem(), at)
-		v.Set(reflect.ValueOf(sqlschema.UpdateOn{Enabled: true, Columns: long.Columns}))
+		v.Set(reflect.ValueOf(trigger.UpdateOn{Enabled: true, Columns: long.Columns}))
 		return
 	}
 	var on bool
@@ -305,7 +305,7 @@ func (d *decoder) update(n ast.Node, v reflect.Value, at place) {
 		return
 	}
 	d.boolean(n, reflect.ValueOf(&on).Elem(), at)
-	v.Set(reflect.ValueOf(sqlschema.UpdateOn{Enabled: on}))
+	v.Set(reflect.ValueOf(trigger.UpdateOn{Enabled: on}))
 }
 
 // sample repeats a short list of plain words, as part of a remedy.
@@ -461,7 +461,7 @@ func (d *decoder) duration(n ast.Node, v reflect.Value, at place) {
 		d.wrongType(n, at, "a duration is needed", d.remedy(at))
 		return
 	}
-	parsed, err := sqlschema.ParseDuration(text)
+	parsed, err := trigger.ParseDuration(text)
 	switch {
 	case isDigits(text) && text != "0":
 		d.reportAt(nodePosition(n), at.path, "%s has no unit; write %ss for seconds, or use ms, m, h, d or w", text, text)
@@ -494,7 +494,7 @@ func (d *decoder) size(n ast.Node, v reflect.Value, at place) {
 		d.wrongType(n, at, "a size is needed", d.remedy(at))
 		return
 	}
-	parsed, err := sqlschema.ParseSize(text)
+	parsed, err := trigger.ParseSize(text)
 	if err != nil || !regexp.MustCompile(sizePattern).MatchString(text) {
 		d.reportAt(nodePosition(n), at.path, "%s is not a size; write a whole number with the unit KiB, MiB, GiB or TiB and no space between, as in 512MiB or 20GiB, or 0", quote(text))
 		return
@@ -512,7 +512,7 @@ func (d *decoder) wrongType(n ast.Node, at place, needed, remedy string) {
 
 // groupRemedy takes the operations out of on: insert and on: [insert, update], which is how many write it first.
 func (d *decoder) groupRemedy(n ast.Node, v reflect.Value, at place) string {
-	if v.Type() != reflect.TypeFor[sqlschema.On]() {
+	if v.Type() != reflect.TypeFor[trigger.On]() {
 		return d.remedy(at)
 	}
 	nodes := []ast.Node{n}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/config"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func readExample(t *testing.T) string {
@@ -29,13 +29,13 @@ func uncommented(example string) string { return commentedKey.ReplaceAllString(e
 func TestExampleWorksAsItIsWithNothingButDefaults(t *testing.T) {
 	t.Parallel()
 	c := parse(t, readExample(t))
-	want := sqlschema.DefaultSpec()
+	want := trigger.DefaultSpec()
 	want.Name, want.Table, want.Webhook.URL = "order_placed", "public.orders", "${ORDERS_URL}/hooks/orders"
-	want.On = sqlschema.On{
-		Insert: true, Update: sqlschema.UpdateOn{Enabled: true, Columns: []string{"status", "amount"}}, Delete: true, Manual: true,
+	want.On = trigger.On{
+		Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{"status", "amount"}}, Delete: true, Manual: true,
 	}
-	require.Equal(t, []sqlschema.Spec{want}, c.Triggers)
-	require.Equal(t, sqlschema.DefaultSettings(), c.Settings)
+	require.Equal(t, []trigger.Spec{want}, c.Triggers)
+	require.Equal(t, trigger.DefaultSettings(), c.Settings)
 	require.Equal(t, []string{"ORDERS_URL"}, config.References(c.Triggers[0]), "one variable is enough to start it")
 }
 
@@ -58,7 +58,7 @@ func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
 	shown := map[string]any{}
 	collect(t, c, 0, reflect.ValueOf(c.Triggers[0]), nil, shown)
 	defaults := map[string]any{}
-	collect(t, nil, 0, reflect.ValueOf(sqlschema.DefaultSpec()), nil, defaults)
+	collect(t, nil, 0, reflect.ValueOf(trigger.DefaultSpec()), nil, defaults)
 	for _, path := range examples {
 		require.Contains(t, shown, path)
 		require.NotZero(t, shown[path], path)
@@ -69,14 +69,14 @@ func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
 
 	shown, defaults = map[string]any{}, map[string]any{}
 	collect(t, c, -1, reflect.ValueOf(c.Settings), nil, shown)
-	collect(t, nil, -1, reflect.ValueOf(sqlschema.DefaultSettings()), nil, defaults)
+	collect(t, nil, -1, reflect.ValueOf(trigger.DefaultSettings()), nil, defaults)
 	require.Equal(t, defaults, shown)
 }
 
 // collect lists the values of a struct by the path of their keys, and holds each to be in the file that c was read from.
 func collect(t *testing.T, c *config.Config, number int, v reflect.Value, path []string, into map[string]any) {
 	t.Helper()
-	if _, leaf := v.Interface().(sqlschema.UpdateOn); v.Kind() == reflect.Struct && !leaf {
+	if _, leaf := v.Interface().(trigger.UpdateOn); v.Kind() == reflect.Struct && !leaf {
 		for i := range v.NumField() {
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
 			collect(t, c, number, v.Field(i), append(path[:len(path):len(path)], name), into)

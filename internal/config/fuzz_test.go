@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rowhook/rowhook/internal/config"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func FuzzParse(f *testing.F) {
@@ -50,12 +50,12 @@ func FuzzParseDuration(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		d, err := sqlschema.ParseDuration(s)
+		d, err := trigger.ParseDuration(s)
 		if err != nil {
 			return
 		}
-		require.GreaterOrEqual(t, d, sqlschema.Duration(0))
-		again, err := sqlschema.ParseDuration(d.String())
+		require.GreaterOrEqual(t, d, trigger.Duration(0))
+		again, err := trigger.ParseDuration(d.String())
 		require.NoError(t, err)
 		require.Equal(t, d, again, "what String writes reads back")
 		// What String writes is also what the file takes.
@@ -68,20 +68,20 @@ func FuzzParseDuration(f *testing.F) {
 }
 
 // specs generates right triggers with odd contents.
-func specs() *rapid.Generator[sqlschema.Spec] {
+func specs() *rapid.Generator[trigger.Spec] {
 	odd := rapid.OneOf(
 		rapid.SampledFrom([]string{"a", "yes", "null", "~", "1", "1.10", "true", "#x", "- a", "a: b", "a #b", "{}", "[x]", "&a", "*a", "!a", "'", "%", "@a", "?", "|", ">", "größe", "日本", " a ", "0x1", "1e3", ".inf", "? x", "2001-01-01", "<<", "="}),
 		rapid.StringMatching(`[ -~]{1,12}`),
 	).Filter(func(s string) bool { return strings.TrimSpace(s) != "" && !strings.Contains(s, "${") })
 	columns := rapid.SliceOfNDistinct(odd.Filter(func(s string) bool { return !strings.HasPrefix(s, `"`) }), 1, 4, rapid.ID)
-	duration := rapid.Custom(func(t *rapid.T) sqlschema.Duration {
-		return sqlschema.Duration(rapid.OneOf(rapid.Int64Range(0, 1<<62), rapid.Int64Range(0, 1e10), rapid.Just(int64(0))).Draw(t, "duration"))
+	duration := rapid.Custom(func(t *rapid.T) trigger.Duration {
+		return trigger.Duration(rapid.OneOf(rapid.Int64Range(0, 1<<62), rapid.Int64Range(0, 1e10), rapid.Just(int64(0))).Draw(t, "duration"))
 	})
-	return rapid.Custom(func(t *rapid.T) sqlschema.Spec {
-		s := sqlschema.DefaultSpec()
+	return rapid.Custom(func(t *rapid.T) trigger.Spec {
+		s := trigger.DefaultSpec()
 		s.Name = rapid.StringMatching(`[A-Za-z_][A-Za-z0-9_-]{0,41}`).Draw(t, "name")
 		s.Table = rapid.SampledFrom([]string{"t", "public.orders", `"My Schema"."a""b"`, `"1"`, "null", "true.false", "_1"}).Draw(t, "table")
-		s.On = sqlschema.On{Insert: true, Delete: rapid.Bool().Draw(t, "delete"), Manual: rapid.Bool().Draw(t, "manual")}
+		s.On = trigger.On{Insert: true, Delete: rapid.Bool().Draw(t, "delete"), Manual: rapid.Bool().Draw(t, "manual")}
 		if rapid.Bool().Draw(t, "update") {
 			s.On.Update.Enabled = true
 			if rapid.Bool().Draw(t, "some") {
@@ -99,16 +99,16 @@ func specs() *rapid.Generator[sqlschema.Spec] {
 		}
 		s.Webhook.Timeout = max(1, duration.Draw(t, "timeout"))
 		s.Webhook.Secret = rapid.SampledFrom([]string{"", "${S}", "whsec_YWJj", "a: b", "1"}).Draw(t, "secret")
-		if files := rapid.SampledFrom([]sqlschema.TLS{{}, {CAFile: "${D}/ca.pem"}, {CertFile: "a b: c", KeyFile: "#k"}}).Draw(t, "tls"); strings.HasPrefix(s.Webhook.URL, "https") {
+		if files := rapid.SampledFrom([]trigger.TLS{{}, {CAFile: "${D}/ca.pem"}, {CertFile: "a b: c", KeyFile: "#k"}}).Draw(t, "tls"); strings.HasPrefix(s.Webhook.URL, "https") {
 			s.Webhook.TLS = files
 		}
 		s.Retry.Limit = rapid.IntRange(0, 1<<31-2).Draw(t, "limit")
 		s.Retry.Interval = duration.Draw(t, "interval")
 		s.Retry.MaxInterval = max(s.Retry.Interval, duration.Draw(t, "max_interval"))
-		s.Retry.Backoff = rapid.SampledFrom([]string{sqlschema.BackoffFixed, sqlschema.BackoffExponential}).Draw(t, "backoff")
+		s.Retry.Backoff = rapid.SampledFrom([]string{trigger.BackoffFixed, trigger.BackoffExponential}).Draw(t, "backoff")
 		s.Concurrency = rapid.IntRange(0, 1<<31-1).Draw(t, "concurrency")
-		s.Notify = rapid.SampledFrom([]string{sqlschema.NotifyAuto, sqlschema.NotifyNever}).Draw(t, "notify")
-		s.Capture = rapid.SampledFrom([]string{"", sqlschema.CaptureRows, sqlschema.CaptureStatement}).Draw(t, "capture")
+		s.Notify = rapid.SampledFrom([]string{trigger.NotifyAuto, trigger.NotifyNever}).Draw(t, "notify")
+		s.Capture = rapid.SampledFrom([]string{"", trigger.CaptureRows, trigger.CaptureStatement}).Draw(t, "capture")
 		s.OnReplication = rapid.Bool().Draw(t, "on_replication")
 		return s
 	})
@@ -120,11 +120,11 @@ func TestSpecAsYAMLParsesToItself(t *testing.T) {
 		spec := specs().Draw(t, "spec")
 		// The library leaves some texts unquoted that it does not read back, such as .inf and those that start with "? ".
 		quoted := yaml.CustomMarshaler(func(s string) ([]byte, error) { return json.Marshal(s) })
-		text, err := yaml.MarshalWithOptions(map[string]any{"triggers": []sqlschema.Spec{spec}}, quoted)
+		text, err := yaml.MarshalWithOptions(map[string]any{"triggers": []trigger.Spec{spec}}, quoted)
 		require.NoError(t, err)
 		c, err := config.Parse("f", text)
 		require.NoError(t, err, "%s", text)
-		require.Equal(t, []sqlschema.Spec{spec}, c.Triggers, "%s", text)
+		require.Equal(t, []trigger.Spec{spec}, c.Triggers, "%s", text)
 	})
 }
 
@@ -134,23 +134,23 @@ func TestSpecAsJSONReadsBackAndParsesToItself(t *testing.T) {
 		spec := specs().Draw(t, "spec")
 		text, err := json.Marshal(spec)
 		require.NoError(t, err)
-		var back sqlschema.Spec
+		var back trigger.Spec
 		require.NoError(t, json.Unmarshal(text, &back))
 		require.Equal(t, spec, back, "%s", text)
 		c, err := config.Parse("f", []byte(`{"triggers": [`+string(text)+`]}`))
 		require.NoError(t, err, "%s", text)
-		require.Equal(t, []sqlschema.Spec{spec}, c.Triggers, "%s", text)
+		require.Equal(t, []trigger.Spec{spec}, c.Triggers, "%s", text)
 	})
 }
 
 func TestSettingsAsYAMLParseToThemselves(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		duration := rapid.SampledFrom([]sqlschema.Duration{0, 1, 1e9, 7 * 24 * 3600e9})
+		duration := rapid.SampledFrom([]trigger.Duration{0, 1, 1e9, 7 * 24 * 3600e9})
 		rules := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"private", "loopback", "10.0.0.1", "::1", "2001:db8::/32", "0.0.0.0/0"}), 0, 3, rapid.ID)
-		settings := sqlschema.Settings{Retention: sqlschema.Retention{
+		settings := trigger.Settings{Retention: trigger.Retention{
 			Delivered: duration.Draw(t, "delivered"), Attempts: duration.Draw(t, "attempts"),
-		}, Network: sqlschema.Network{Deny: rules.Draw(t, "deny"), Allow: rules.Draw(t, "allow")}}
+		}, Network: trigger.Network{Deny: rules.Draw(t, "deny"), Allow: rules.Draw(t, "allow")}}
 		text, err := yaml.Marshal(settings)
 		require.NoError(t, err)
 		c, err := config.Parse("f", []byte("triggers: []\n"+strings.TrimPrefix(string(text), "{}\n")))

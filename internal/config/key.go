@@ -3,13 +3,13 @@ package config
 import (
 	"math"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // document is rowhook.yaml as a whole. Its fields, and those of the structs in them, are the keys of the file.
 type document struct {
-	Triggers           []sqlschema.Spec `yaml:"triggers"`
-	sqlschema.Settings `yaml:",inline"`
+	Triggers         []trigger.Spec `yaml:"triggers"`
+	trigger.Settings `yaml:",inline"`
 }
 
 // updateColumns is the long form of on.update.
@@ -18,7 +18,7 @@ type updateColumns struct {
 }
 
 // key is what one key of the file means and takes, for the checks and for the JSON Schema. What a default is comes
-// from sqlschema.DefaultSpec and DefaultSettings.
+// from trigger.DefaultSpec and DefaultSettings.
 type key struct {
 	doc      string // for someone who meets the key in an editor
 	example  string // the key with a right value, as YAML, for messages
@@ -182,7 +182,7 @@ func keys() map[string]key {
 		"triggers[].retry.backoff": {
 			doc:     "fixed waits the same interval each time; exponential doubles it each time, with jitter.",
 			example: "backoff: fixed",
-			enum:    []string{sqlschema.BackoffFixed, sqlschema.BackoffExponential},
+			enum:    []string{trigger.BackoffFixed, trigger.BackoffExponential},
 		},
 		"triggers[].retry.max_interval": {doc: "The longest wait: bounds exponential backoff and a receiver's Retry-After.", example: "max_interval: 1h"},
 		"triggers[].concurrency": {
@@ -193,13 +193,13 @@ func keys() map[string]key {
 			doc: "auto wakes the dispatcher at once. never leaves this trigger's events to the poll interval; " +
 				"it is for tables that are written in transactions that are prepared (PREPARE TRANSACTION), which can't notify.",
 			example: "notify: auto",
-			enum:    []string{sqlschema.NotifyAuto, sqlschema.NotifyNever},
+			enum:    []string{trigger.NotifyAuto, trigger.NotifyNever},
 		},
 		"triggers[].capture": {
 			doc: "How inserts are captured. auto: once for each statement, which costs bulk inserts a quarter, where table and trigger allow it, else row by row. " +
 				"rows: row by row always, without the temporary files of transition tables, and the table may become a partition. statement: once for each statement, or apply says what stands against it.",
 			example: "capture: auto",
-			enum:    []string{sqlschema.CaptureAuto, sqlschema.CaptureRows, sqlschema.CaptureStatement},
+			enum:    []string{trigger.CaptureAuto, trigger.CaptureRows, trigger.CaptureStatement},
 		},
 		"triggers[].on_replication": {doc: "Also capture changes that logical replication applies.", example: "on_replication: true"},
 		"network": {

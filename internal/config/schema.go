@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"reflect"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // JSONSchema is the JSON Schema (draft 2020-12) of rowhook.yaml, made from the same structs and the same rules that
 // Parse reads by. It is committed as docs/rowhook.schema.json.
 func JSONSchema() ([]byte, error) {
-	root := (&schemaMaker{keys: keys()}).object(reflect.ValueOf(document{Settings: sqlschema.DefaultSettings()}), "")
+	root := (&schemaMaker{keys: keys()}).object(reflect.ValueOf(document{Settings: trigger.DefaultSettings()}), "")
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "rowhook.yaml"
 	var out bytes.Buffer
@@ -32,7 +32,7 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 	k := m.keys[rule]
 	var s map[string]any
 	switch value := v.Interface().(type) {
-	case sqlschema.Duration:
+	case trigger.Duration:
 		s = map[string]any{
 			"anyOf":   []any{map[string]any{"type": "string", "pattern": durationPattern}, map[string]any{"const": 0}},
 			"default": value.String(),
@@ -40,12 +40,12 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 		if k.check != nil && k.check("0") != nil {
 			s["not"] = map[string]any{"enum": []any{0, "0"}}
 		}
-	case sqlschema.Size:
+	case trigger.Size:
 		s = map[string]any{
 			"anyOf":   []any{map[string]any{"type": "string", "pattern": sizePattern}, map[string]any{"const": 0}},
 			"default": value.String(),
 		}
-	case sqlschema.UpdateOn:
+	case trigger.UpdateOn:
 		s = map[string]any{
 			"anyOf":   []any{map[string]any{"type": "boolean"}, m.object(reflect.ValueOf(updateColumns{}), rule)},
 			"default": false,
@@ -73,8 +73,8 @@ func (m *schemaMaker) ofKind(v reflect.Value, rule string) map[string]any {
 		return m.object(v, rule)
 	case reflect.Slice:
 		element := reflect.New(v.Type().Elem()).Elem()
-		if element.Type() == reflect.TypeFor[sqlschema.Spec]() {
-			element.Set(reflect.ValueOf(sqlschema.DefaultSpec()))
+		if element.Type() == reflect.TypeFor[trigger.Spec]() {
+			element.Set(reflect.ValueOf(trigger.DefaultSpec()))
 		}
 		s := map[string]any{"type": "array", "items": m.of(element, rule+"[]")}
 		if k.nonEmpty {

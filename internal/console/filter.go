@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // filterFlags are the flags that choose events.
@@ -75,7 +75,7 @@ func (f *filterFlags) moment(flag, s string) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	now := f.clock()
-	if d, err := sqlschema.ParseDuration(s); err == nil {
+	if d, err := trigger.ParseDuration(s); err == nil {
 		return now.Add(-d.Std()), nil
 	}
 	if t, ok := operate.ParseTime(s, now.Location()); ok {

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 func (c *console) statusCommand() *cobra.Command {
@@ -232,7 +232,7 @@ func (c *console) showRest(s *operate.Status) {
 
 // pauseLines say who paused what, when and why.
 func (c *console) pauseLines(s *operate.Status, line func(name string, value cell)) {
-	why := func(what string, p *sqlschema.Pause) {
+	why := func(what string, p *queue.Pause) {
 		text := fmt.Sprintf("%s, %s, by %s", what, ago(p.At, s.Now), p.By)
 		if p.Reason != "" {
 			text += ": " + p.Reason

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 func TestTheStatusFitsEightyColumns(t *testing.T) {
@@ -22,7 +22,7 @@ func TestTheStatusFitsEightyColumns(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
 	p50, p95 := 42.0, 825_000.0
-	pause := &sqlschema.Pause{At: *ago(time.Hour), By: "ann@laptop, role shop", Reason: strings.Repeat("maintenance ", 20) + "ends"}
+	pause := &queue.Pause{At: *ago(time.Hour), By: "ann@laptop, role shop", Reason: strings.Repeat("maintenance ", 20) + "ends"}
 	s := &operate.Status{
 		Now: now, AllPaused: pause,
 		Triggers: []operate.TriggerStatus{

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func (c *console) invokeCommand() *cobra.Command {
@@ -299,16 +299,16 @@ func (c *console) showLeft(o *common, left []operate.Left, timeout time.Duration
 		}
 		lines = append(lines, line)
 	}
-	return fmt.Errorf("after %s something is left:\n%s", sqlschema.Duration(timeout), strings.Join(lines, "\n"))
+	return fmt.Errorf("after %s something is left:\n%s", trigger.Duration(timeout), strings.Join(lines, "\n"))
 }
 
 // durationFlag is a duration as people write it.
 type durationFlag time.Duration
 
 func (d *durationFlag) Set(s string) error {
-	v, err := sqlschema.ParseDuration(s)
+	v, err := trigger.ParseDuration(s)
 	*d = durationFlag(v)
 	return err
 }
-func (d *durationFlag) String() string { return sqlschema.Duration(*d).String() }
+func (d *durationFlag) String() string { return trigger.Duration(*d).String() }
 func (d *durationFlag) Type() string   { return "duration" }

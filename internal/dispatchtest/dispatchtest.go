@@ -12,17 +12,18 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Patience is how long a test waits for what must come. It is long because the machine may be busy.
 const Patience = 60 * time.Second
 
 // Spec is a trigger for every change of the table public.NAME, that posts to baseURL/NAME.
-func Spec(name, baseURL string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
-	s := sqlschema.DefaultSpec()
+func Spec(name, baseURL string, change ...func(*trigger.Spec)) trigger.Spec {
+	s := trigger.DefaultSpec()
 	s.Name, s.Table, s.Webhook.URL = name, "public."+name, baseURL+"/"+name
-	s.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true}, Delete: true, Manual: true}
-	s.Webhook.Timeout = sqlschema.Duration(10 * time.Second)
+	s.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true}, Delete: true, Manual: true}
+	s.Webhook.Timeout = trigger.Duration(10 * time.Second)
 	for _, c := range change {
 		c(&s)
 	}
@@ -30,9 +31,9 @@ func Spec(name, baseURL string, change ...func(*sqlschema.Spec)) sqlschema.Spec 
 }
 
 // Apply applies these triggers and no others.
-func Apply(t testing.TB, db *pgtest.DB, specs ...sqlschema.Spec) {
+func Apply(t testing.TB, db *pgtest.DB, specs ...trigger.Spec) {
 	t.Helper()
-	_, err := sqlschema.Apply(t.Context(), db.Conn(t), specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err := sqlschema.Apply(t.Context(), db.Conn(t), specs, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 }
 

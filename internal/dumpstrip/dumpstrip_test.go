@@ -15,6 +15,7 @@ import (
 	"github.com/rowhook/rowhook/internal/dumpstrip"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -83,18 +84,18 @@ func install(t *testing.T, db *pgtest.DB, tables ...string) {
 	t.Helper()
 	conn := db.Conn(t)
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil))
-	var specs []sqlschema.Spec
+	var specs []trigger.Spec
 	for i, table := range tables {
-		spec := sqlschema.DefaultSpec()
+		spec := trigger.DefaultSpec()
 		spec.Name, spec.Table, spec.Webhook.URL, spec.OnReplication = fmt.Sprintf("watch_%d", i), table, "http://localhost", i == 1
-		spec.On = sqlschema.On{Insert: true, Update: sqlschema.UpdateOn{Enabled: true}, Delete: true}
+		spec.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true}, Delete: true}
 		if i == 0 {
 			spec.When = "coalesce(new.note, '') <> 'rowhook;'"
 			spec.On.Delete = false
 		}
 		specs = append(specs, spec)
 	}
-	_, err := sqlschema.Apply(t.Context(), conn, specs, sqlschema.DefaultSettings(), nil)
+	_, err := sqlschema.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), nil)
 	require.NoError(t, err)
 }
 
@@ -189,9 +190,9 @@ func TestFunctionsOfTriggersGo(t *testing.T) {
 	db.Exec(t, "create table t (id int, a int)")
 	conn := db.Conn(t)
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil))
-	spec := sqlschema.DefaultSpec()
-	spec.Name, spec.Table, spec.Webhook.URL, spec.On, spec.Payload = "w", "t", "http://localhost", sqlschema.On{Insert: true}, sqlschema.Payload{Columns: []string{"a"}}
-	_, err := sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), nil)
+	spec := trigger.DefaultSpec()
+	spec.Name, spec.Table, spec.Webhook.URL, spec.On, spec.Payload = "w", "t", "http://localhost", trigger.On{Insert: true}, trigger.Payload{Columns: []string{"a"}}
+	_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{spec}, trigger.DefaultSettings(), nil)
 	require.NoError(t, err)
 	text, _ := strip(t, dump(t, db))
 	require.NotContains(t, text, "rowhook")

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 func (s *Server) status(_ http.ResponseWriter, r *http.Request) (int, any, error) {

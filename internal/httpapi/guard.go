@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // access is what a request has to be allowed.
@@ -76,12 +76,12 @@ func (g *guard) access(r *http.Request) access {
 }
 
 // actor is who asks, for the audit.
-func (g *guard) actor(r *http.Request) sqlschema.Actor {
+func (g *guard) actor(r *http.Request) queue.Actor {
 	name := "HTTP without a token"
 	if g.access(r) >= write {
 		name = "HTTP with ROWHOOK_HTTP_TOKEN"
 	}
-	return sqlschema.Actor{Name: name, Client: hostname(r.RemoteAddr)}
+	return queue.Actor{Name: name, Client: hostname(r.RemoteAddr)}
 }
 
 // may reports that a request is allowed this access.

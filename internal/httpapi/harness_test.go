@@ -28,6 +28,7 @@ import (
 	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -54,15 +55,15 @@ func newDesk(t *testing.T, change ...func(*httpapi.Config)) *desk {
 	db := pgtest.New(t)
 	d := &desk{DB: db, conn: db.Conn(t), seen: map[string]bool{}, stats: dispatcher.Stats{Instance: 2, Started: true, Registered: true, Listens: true}}
 	d.Exec(t, "create table orders (id bigint generated always as identity primary key, v text)")
-	var specs []sqlschema.Spec
+	var specs []trigger.Spec
 	for _, name := range []string{"orders", "manual"} {
-		s := sqlschema.DefaultSpec()
+		s := trigger.DefaultSpec()
 		s.Name, s.Table, s.Webhook.URL = name, "public.orders", "https://user:secret@example.com/"+name
 		s.Webhook.Headers = map[string]string{"authorization": "Bearer of-all", "X-From": "${FROM}"}
-		s.On.Insert, s.On.Manual, s.On.Update = true, name == "manual", sqlschema.UpdateOn{Enabled: true, Columns: []string{"v"}}
+		s.On.Insert, s.On.Manual, s.On.Update = true, name == "manual", trigger.UpdateOn{Enabled: true, Columns: []string{"v"}}
 		specs = append(specs, s)
 	}
-	_, err := sqlschema.Apply(t.Context(), d.conn, specs, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err := sqlschema.Apply(t.Context(), d.conn, specs, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	pool := db.Pool(t)
 	cfg := httpapi.Config{

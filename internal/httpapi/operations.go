@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Operation is a change of many events, which may take longer than a request. It runs in this process, and ends with it.
@@ -85,7 +85,7 @@ func (s *Server) start(r *http.Request, kind string, work func(ctx context.Conte
 	if busy >= maxRunning {
 		return nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d operations are under way", busy), "wait for one: GET /api/v1/operations").with("Retry-After", "10")
 	}
-	ctx, cancel := context.WithCancel(sqlschema.WithActor(o.ctx, sqlschema.ActorOf(r.Context())))
+	ctx, cancel := context.WithCancel(queue.WithActor(o.ctx, queue.ActorOf(r.Context())))
 	j := &job{Operation: Operation{ID: uuid.NewString(), Kind: kind, State: running, StartedAt: time.Now()}, cancel: cancel, ended: make(chan struct{})}
 	o.all = append(o.all, j)
 	if extra := len(o.all) - busy - 1 - maxFinished; extra > 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // Problem is an error as RFC 9457 has it. Its type is about:blank, so the title is the status' own; code tells more apart.
@@ -55,7 +55,7 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 		return newProblem(http.StatusGatewayTimeout, "timeout", "the database did not answer in time", "ask for less, or try again later")
 	case errors.Is(err, context.Canceled):
 		return newProblem(http.StatusServiceUnavailable, "stopping", "the server is stopping", "ask another instance").with("Retry-After", "5")
-	case sqlschema.IsState(err, pgerrcode.InsufficientPrivilege):
+	case pg.IsState(err, pgerrcode.InsufficientPrivilege):
 		s.log.Warn("HTTP: the role may not do that", "path", r.URL.Path, "error", err)
 		return newProblem(http.StatusForbidden, "no_rights", "the role that this instance works as may not do that",
 			"name the owner of the queue, or another role that may, by ROWHOOK_HTTP_DATABASE_URL")

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // route is one operation of openapi.yaml.
@@ -143,7 +143,7 @@ func (s *Server) serve(route route) http.Handler {
 			return
 		}
 		if route.access == write {
-			r = r.WithContext(sqlschema.WithActor(r.Context(), s.guard.actor(r)))
+			r = r.WithContext(queue.WithActor(r.Context(), s.guard.actor(r)))
 		}
 		if route.timeout > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), route.timeout)

@@ -22,7 +22,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // Config says what to serve, and to whom. DB, Stats and Metrics are required.
@@ -32,7 +32,7 @@ type Config struct {
 	WriteToken, ReadToken string
 	DB                    operate.DB
 	// Probe is what readiness asks, so that what is asked of DB can't make it wait; nil: DB.
-	Probe sqlschema.Queryer
+	Probe pg.Queryer
 	// Schema returns an error where the database has no schema that this program can work on. Readiness asks it, too.
 	Schema func(ctx context.Context) error
 	// Stats is the dispatcher's.

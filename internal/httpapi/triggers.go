@@ -12,29 +12,30 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Trigger is a trigger as configured. What may be a secret is left out.
 type Trigger struct {
-	Name        string          `json:"name"`
-	Table       string          `json:"table"` // schema.table
-	Paused      bool            `json:"paused"`
-	On          sqlschema.On    `json:"on"`
-	When        string          `json:"when,omitempty"`
-	Columns     []string        `json:"columns,omitempty"` // of the payload; none: every one
-	URL         string          `json:"url"`               // references to the environment are not expanded
-	Headers     []string        `json:"headers"`           // their names
-	Signed      bool            `json:"signed"`
-	TimeoutMS   int64           `json:"timeout_ms"`
-	Retry       sqlschema.Retry `json:"retry"`
-	Concurrency int             `json:"concurrency,omitempty"` // none: that of the dispatcher
-	Notify      string          `json:"notify"`
+	Name        string        `json:"name"`
+	Table       string        `json:"table"` // schema.table
+	Paused      bool          `json:"paused"`
+	On          trigger.On    `json:"on"`
+	When        string        `json:"when,omitempty"`
+	Columns     []string      `json:"columns,omitempty"` // of the payload; none: every one
+	URL         string        `json:"url"`               // references to the environment are not expanded
+	Headers     []string      `json:"headers"`           // their names
+	Signed      bool          `json:"signed"`
+	TimeoutMS   int64         `json:"timeout_ms"`
+	Retry       trigger.Retry `json:"retry"`
+	Concurrency int           `json:"concurrency,omitempty"` // none: that of the dispatcher
+	Notify      string        `json:"notify"`
 }
 
 func (s *Server) triggers(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	cfg, err := sqlschema.Load(r.Context(), s.cfg.DB)
+	cfg, err := queue.Load(r.Context(), s.cfg.DB)
 	if err != nil {
 		return 0, nil, err
 	}

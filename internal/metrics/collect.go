@@ -10,7 +10,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Watch adds what stats says at each scrape.
@@ -113,7 +113,7 @@ type cache struct {
 // answer is what the database said; status is nil where it did not.
 type answer struct {
 	status *operate.Status
-	holder *sqlschema.Holder
+	holder *queue.Holder
 	at     time.Time
 	took   time.Duration
 }
@@ -130,7 +130,7 @@ func (c *cache) get() answer {
 	a := answer{}
 	var err error
 	if a.status, err = operate.ReadStatus(ctx, c.db); err == nil {
-		a.holder, err = sqlschema.FindHolder(ctx, c.db, time.Second, 100_000)
+		a.holder, err = queue.FindHolder(ctx, c.db, time.Second, 100_000)
 	}
 	if err != nil {
 		a.status = nil

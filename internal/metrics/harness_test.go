@@ -19,7 +19,7 @@ import (
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -53,15 +53,15 @@ func newStage(t *testing.T, db *pgtest.DB) *stage {
 	return s
 }
 
-func (s *stage) spec(name string) sqlschema.Spec {
-	return dispatchtest.Spec(name, s.endpoint.URL, func(spec *sqlschema.Spec) {
-		spec.On = sqlschema.On{Insert: true}
-		spec.Webhook.Timeout = sqlschema.Duration(5 * time.Second)
-		spec.Retry.Limit, spec.Retry.Interval = 3, sqlschema.Duration(50*time.Millisecond)
+func (s *stage) spec(name string) trigger.Spec {
+	return dispatchtest.Spec(name, s.endpoint.URL, func(spec *trigger.Spec) {
+		spec.On = trigger.On{Insert: true}
+		spec.Webhook.Timeout = trigger.Duration(5 * time.Second)
+		spec.Retry.Limit, spec.Retry.Interval = 3, trigger.Duration(50*time.Millisecond)
 	})
 }
 
-func (s *stage) apply(t *testing.T, specs ...sqlschema.Spec) {
+func (s *stage) apply(t *testing.T, specs ...trigger.Spec) {
 	t.Helper()
 	dispatchtest.Apply(t, s.DB, specs...)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Metrics are those of one process. Make them by New.

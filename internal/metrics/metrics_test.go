@@ -15,7 +15,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 func TestMetricsFollowWhatIsDelivered(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // AuditEntry is a row of rowhook.audit: who steered what.
@@ -98,8 +98,8 @@ func moment(t time.Time) *time.Time {
 const amendTimeout = 5 * time.Second
 
 // record notes that a change of many events begins. The function that it returns notes how it ended, also where ctx has ended.
-func record(ctx context.Context, db DB, d sqlschema.AuditEntry) (ended func(result map[string]any, err error) error, err error) {
-	id, err := sqlschema.RecordAudit(ctx, db, d)
+func record(ctx context.Context, db DB, d queue.AuditEntry) (ended func(result map[string]any, err error) error, err error) {
+	id, err := queue.RecordAudit(ctx, db, d)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func record(ctx context.Context, db DB, d sqlschema.AuditEntry) (ended func(resu
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), amendTimeout)
 		defer cancel()
 		// The connection may have ended with ctx: what was asked for is recorded all the same.
-		if aerr := sqlschema.AmendAudit(ctx, db, id, detail); err == nil && aerr != nil && !errors.Is(aerr, context.DeadlineExceeded) {
+		if aerr := queue.AmendAudit(ctx, db, id, detail); err == nil && aerr != nil && !errors.Is(aerr, context.DeadlineExceeded) {
 			return aerr
 		}
 		return err

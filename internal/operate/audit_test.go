@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestTriggersThatComeWhileAllArePausedStartPaused(t *testing.T) {
@@ -22,7 +23,7 @@ func TestTriggersThatComeWhileAllArePausedStartPaused(t *testing.T) {
 	}
 	require.Equal(t, "a b", paused())
 
-	renamed := d.spec("a", func(s *sqlschema.Spec) { s.Name = "a2" })
+	renamed := d.spec("a", func(s *trigger.Spec) { s.Name = "a2" })
 	d.run(t)
 	d.apply(t, renamed, d.spec("b"))
 	require.Equal(t, "a2 b", paused(), "a new name")
@@ -32,7 +33,7 @@ func TestTriggersThatComeWhileAllArePausedStartPaused(t *testing.T) {
 	require.Equal(t, "a2 b", paused(), "one that comes back")
 	_, err = operate.Resume(t.Context(), d.conn, "b")
 	require.NoError(t, err)
-	d.apply(t, renamed, d.spec("b"), d.spec("b", func(s *sqlschema.Spec) { s.Name = "b2" }))
+	d.apply(t, renamed, d.spec("b"), d.spec("b", func(s *trigger.Spec) { s.Name = "b2" }))
 	require.Equal(t, "a2 b2", paused(), "also after one was resumed by its name")
 
 	s, err := operate.ReadStatus(t.Context(), d.conn)
@@ -44,7 +45,7 @@ func TestTriggersThatComeWhileAllArePausedStartPaused(t *testing.T) {
 
 	_, err = operate.Resume(t.Context(), d.conn)
 	require.NoError(t, err)
-	d.apply(t, renamed, d.spec("b"), d.spec("b", func(s *sqlschema.Spec) { s.Name = "b3" }))
+	d.apply(t, renamed, d.spec("b"), d.spec("b", func(s *trigger.Spec) { s.Name = "b3" }))
 	require.Empty(t, paused(), "resume of all ends it")
 	until(t, "what was recorded is delivered", func() bool { return d.receiver.unique() == 1 })
 }
@@ -77,7 +78,7 @@ func TestAnApplyThatIsUnderWayWhenAllArePausedLeavesNoneUnpaused(t *testing.T) {
 func TestStatusSaysWhoPausedWhatWhenAndWhy(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
-	ctx := sqlschema.WithActor(t.Context(), sqlschema.Actor{Name: "ann@laptop", Client: "192.0.2.7"})
+	ctx := queue.WithActor(t.Context(), queue.Actor{Name: "ann@laptop", Client: "192.0.2.7"})
 	_, err := operate.PauseFor(ctx, d.conn, " their\nday off\x00 ", "a")
 	require.NoError(t, err)
 	s, err := operate.ReadStatus(t.Context(), d.conn)
@@ -103,7 +104,7 @@ func TestTheAuditSaysWhoDidWhat(t *testing.T) {
 	d := newDesk(t, "a")
 	dead := d.bury(t, "a", 3)
 	d.do(t, "insert into a (v) values ('x')")
-	ctx := sqlschema.WithActor(t.Context(), sqlschema.Actor{Name: "ann@laptop"})
+	ctx := queue.WithActor(t.Context(), queue.Actor{Name: "ann@laptop"})
 	_, err := operate.PauseFor(ctx, d.conn, "why not", "a")
 	require.NoError(t, err)
 	_, err = operate.Redeliver(ctx, d.conn, operate.Filter{IDs: dead[:1]}, operate.BulkOptions{})

@@ -12,7 +12,10 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // BackfillStatus is how far a backfill is.
@@ -65,7 +68,7 @@ func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*B
 	if o.Restart {
 		detail["restart"] = true
 	}
-	ended, err := record(ctx, db, sqlschema.AuditEntry{Action: "backfill", Targets: []string{trigger}, Detail: detail})
+	ended, err := record(ctx, db, queue.AuditEntry{Action: "backfill", Targets: []string{trigger}, Detail: detail})
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +170,7 @@ func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
 
 // openRows prepares to read the table as the trigger now says.
 func (b *backfill) openRows(ctx context.Context, tx pgx.Tx) error {
-	spec := sqlschema.DefaultSpec()
+	spec := trigger.DefaultSpec()
 	if err := json.Unmarshal([]byte(b.trigger.Spec), &spec); err != nil {
 		return fmt.Errorf("read the spec of %s: %w", b.trigger.Name, err)
 	}
@@ -193,7 +196,7 @@ func refused(err error) error {
 // does not show any more.
 func (b *backfill) follow(ctx context.Context, tx pgx.Tx) error {
 	var now knownTrigger
-	err := tx.QueryRow(ctx, "select w.relation, t.removed_at is not null, t.spec::text from rowhook.trigger t"+sqlschema.WatchedNow+" where t.id = $1", b.trigger.ID).
+	err := tx.QueryRow(ctx, "select w.relation, t.removed_at is not null, t.spec::text from rowhook.trigger t"+queue.WatchedNow+" where t.id = $1", b.trigger.ID).
 		Scan(&now.Relation, &now.Removed, &now.Spec)
 	switch {
 	case err != nil && !isNone(err):
@@ -256,7 +259,7 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 }
 
 // countsBackfills reports that what a backfill counts by is kept, as it is from version 3 of the schema on.
-func countsBackfills(ctx context.Context, db sqlschema.Queryer) (counts bool, err error) {
+func countsBackfills(ctx context.Context, db pg.Queryer) (counts bool, err error) {
 	err = db.QueryRow(ctx, "select exists (select from pg_catalog.pg_attribute where attrelid = 'rowhook.backfill'::regclass and attname = 'horizon' and not attisdropped)").Scan(&counts)
 	if err != nil {
 		return false, fmt.Errorf("look for rowhook.backfill.horizon: %w", err)
@@ -267,7 +270,7 @@ func countsBackfills(ctx context.Context, db sqlschema.Queryer) (counts bool, er
 func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (e sqlschema.Extent, err error) {
 	e, err = b.rows.Extent(ctx, tx)
 	err = refused(err)
-	if sqlschema.IsState(err, pgerrcode.InsufficientPrivilege) {
+	if pg.IsState(err, pgerrcode.InsufficientPrivilege) {
 		err = problem(ErrRefused, "grant select on it to this role, or use its owner", "this role may not read %s", b.rows.Table)
 	}
 	return e, err
@@ -292,7 +295,7 @@ func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
 insert into rowhook.backfill (trigger_id, condition, key, expected, until`+columns+`) values ($1, $2, $3, $4, `+b.rows.Last()+values+`)
 returning id, condition, started_at, touched_at, expected`, args...).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected)
-	if sqlschema.IsState(err, pgerrcode.UniqueViolation) {
+	if pg.IsState(err, pgerrcode.UniqueViolation) {
 		return problem(ErrBusy, "wait for it, or join it by repeating this", "a backfill of %s has just been started by someone else", b.trigger.Name)
 	}
 	if err != nil {
@@ -354,7 +357,7 @@ func (b *backfill) page(ctx context.Context, tx pgx.Tx, size int) (r sqlschema.R
 			r, err = b.rows.Record(ctx, tx, b.ID, size, b.horizon)
 			return err
 		})
-		if !sqlschema.IsData(err) {
+		if !pg.IsData(err) {
 			if b.most *= 2; b.most > bulkBatch {
 				b.most = 0
 			}
@@ -371,7 +374,7 @@ func (b *backfill) page(ctx context.Context, tx pgx.Tx, size int) (r sqlschema.R
 		r, err = b.rows.Bury(ctx, tx, b.ID, b.horizon, bad.Error())
 		return err
 	})
-	if sqlschema.IsData(err) { // the condition, or the trigger's when, can't be asked of this row
+	if pg.IsData(err) { // the condition, or the trigger's when, can't be asked of this row
 		return r, size, bad
 	}
 	if err == nil {

@@ -8,11 +8,12 @@ import (
 
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // inserted is a trigger that captures inserts, so that a test may change rows without more events.
-func (d *desk) inserted(name string) sqlschema.Spec {
-	return d.spec(name, func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} })
+func (d *desk) inserted(name string) trigger.Spec {
+	return d.spec(name, func(s *trigger.Spec) { s.On = trigger.On{Insert: true} })
 }
 
 // TestABackfillThatPassesRowsOverIsNotComplete has an index that lacks every second of the later rows.

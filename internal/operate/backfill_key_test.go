@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // TestBackfillReadsEveryRowWhateverOrdersItsKey has keys whose operators are in no schema of the search_path, or that their index orders or
@@ -40,7 +40,7 @@ func TestBackfillReadsEveryRowWhateverOrdersItsKey(t *testing.T) {
 				d.do(t, "alter table a alter k set not null, alter n set not null; alter table a drop constraint a_k_n_key; create unique index on a (k desc, n)")
 			}
 			d.do(t, "insert into a "+c.rows)
-			d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }))
+			d.apply(t, d.spec("a", func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
 			done, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
 			require.NoError(t, err)
 			require.Equal(t, int64(500), done.Recorded)

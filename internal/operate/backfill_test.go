@@ -11,7 +11,8 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // recorded lists the payloads of the queue's events, in order.
@@ -25,12 +26,12 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	d := newDesk(t, "a")
 	d.do(t, `create type mood as enum ('good', 'bad'); create table shop (region text collate "C", no numeric(9,2), at timestamptz, m mood, primary key (region, no))`)
 	d.do(t, `insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'), ('a', 2, '2026-01-01 00:00+02', 'good'), ('a', 10, '2026-01-01 00:00+02', 'bad'), ('ä''{,"', 1, null, 'good')`)
-	shop := func(change ...func(*sqlschema.Spec)) sqlschema.Spec {
-		return d.spec("shop", append(change, func(s *sqlschema.Spec) { s.When = "new.m = 'good'::mood" })...)
+	shop := func(change ...func(*trigger.Spec)) trigger.Spec {
+		return d.spec("shop", append(change, func(s *trigger.Spec) { s.When = "new.m = 'good'::mood" })...)
 	}
-	d.apply(t, d.spec("a"), shop(func(s *sqlschema.Spec) { s.On = sqlschema.On{Insert: true} }))
+	d.apply(t, d.spec("a"), shop(func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
 	pinned := d.Conn(t) // as the program's sessions are; the types of "when" are found where its user finds them
-	require.NoError(t, sqlschema.Pin(t.Context(), pinned))
+	require.NoError(t, pg.Pin(t.Context(), pinned))
 	b, err := operate.Backfill(t.Context(), pinned, "shop", operate.BackfillOptions{})
 	require.NoError(t, err)
 	require.Equal(t, []int64{4, 4, 3}, []int64{b.Expected, b.Scanned, b.Recorded})
@@ -47,8 +48,8 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	d.do(t, "delete from rowhook.event_log; begin; delete from shop; insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'); commit")
 	require.Equal(t, []string{`I {"region":"b","no":1.50,"at":"2025-12-31T22:00:00+00:00","m":"good"} `}, d.recorded(t))
 
-	d.apply(t, d.spec("a"), shop(func(s *sqlschema.Spec) {
-		s.On, s.Payload.Columns = sqlschema.On{Insert: true}, []string{"no", "region"}
+	d.apply(t, d.spec("a"), shop(func(s *trigger.Spec) {
+		s.On, s.Payload.Columns = trigger.On{Insert: true}, []string{"no", "region"}
 	}))
 	d.do(t, "delete from rowhook.event_log")
 	b, err = operate.Backfill(t.Context(), d.conn, "shop", operate.BackfillOptions{Where: "no > 1 and region = 'b'"})
@@ -122,7 +123,7 @@ func TestBackfillFollowsWhatIsAppliedMeanwhile(t *testing.T) {
 	_, err := operate.Pause(t.Context(), d.conn)
 	require.NoError(t, err)
 	d.do(t, "insert into a (v) select 'secret' from generate_series(1, 2500); delete from rowhook.event_log")
-	narrow := d.spec("a", func(s *sqlschema.Spec) { s.Payload.Columns = []string{"id"} })
+	narrow := d.spec("a", func(s *trigger.Spec) { s.Payload.Columns = []string{"id"} })
 	part, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: func(s operate.BackfillStatus) {
 		switch s.Scanned {
 		case 500:
@@ -163,7 +164,7 @@ func TestBackfillReadsKeysOfAnyName(t *testing.T) {
 func TestBackfillLeavesRoomForEventsThatComeMeanwhile(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Concurrency = 8 }))
+	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Concurrency = 8 }))
 	d.do(t, "insert into a (v) select 'x' from generate_series(1, 300); delete from rowhook.event_log")
 	d.run(t)
 	most := 0
@@ -183,8 +184,8 @@ func TestBackfillSaysWhyItCanNot(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
 	d.do(t, "create table keyless (v text)")
-	d.apply(t, d.spec("a"), d.spec("keyless"), d.spec("b", func(s *sqlschema.Spec) {
-		s.On, s.When = sqlschema.On{Update: sqlschema.UpdateOn{Enabled: true}}, "old.v <> new.v"
+	d.apply(t, d.spec("a"), d.spec("keyless"), d.spec("b", func(s *trigger.Spec) {
+		s.On, s.When = trigger.On{Update: trigger.UpdateOn{Enabled: true}}, "old.v <> new.v"
 	}))
 	for name, c := range map[string]struct {
 		trigger, where string
@@ -276,7 +277,7 @@ func TestTailFollowsEachEventUntilItIsSettled(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
 	d.wait(t, "a", 1)
-	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Retry.Limit, s.Retry.Interval = 1, sqlschema.Duration(time.Second) }), d.spec("b"))
+	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 1, trigger.Duration(time.Second) }), d.spec("b"))
 	d.do(t, "delete from rowhook.event_log")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

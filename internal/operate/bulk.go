@@ -10,7 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Tally is a number of events. Where counting took too long there are more.
@@ -115,7 +116,7 @@ func (b *bulk) recorded(ctx context.Context, action string, f Filter) (*Bulk, er
 		short.IDs = f.IDs[:most]
 		detail["filter"], detail["more_ids"] = short, len(f.IDs)-most
 	}
-	ended, err := record(ctx, b.db, sqlschema.AuditEntry{Action: action, Targets: f.Triggers, Detail: detail})
+	ended, err := record(ctx, b.db, queue.AuditEntry{Action: action, Targets: f.Triggers, Detail: detail})
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +236,7 @@ func (b *bulk) alter(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) er
 	before := *out
 	before.Skipped = maps.Clone(out.Skipped)
 	err := apart(ctx, tx, func() error { return b.change(ctx, tx, slices.Clone(events), out) })
-	if !sqlschema.IsData(err) {
+	if !pg.IsData(err) {
 		return err
 	}
 	*out = before
@@ -285,12 +286,12 @@ func changed(ids, got []string, out *Bulk) {
 
 // ring tells the dispatchers of a trigger that something of it is due: unless writers were asked for silence, since then
 // somebody is awake.
-func ring(ctx context.Context, db sqlschema.Queryer, ids []int32) error {
+func ring(ctx context.Context, db pg.Queryer, ids []int32) error {
 	var n int
 	err := db.QueryRow(ctx, `
 select count(pg_notify('rowhook', t.id::text)) from unnest($1::integer[]) as t(id)
  where pg_sequence_last_value('rowhook.doorbell'::regclass) = $2 and pg_catalog.pg_notification_queue_usage() < $3`,
-		ids, int64(sqlschema.Ringing), sqlschema.MuteFrom).Scan(&n)
+		ids, int64(queue.Ringing), queue.MuteFrom).Scan(&n)
 	if err != nil {
 		return fmt.Errorf("ring the doorbell: %w", err)
 	}

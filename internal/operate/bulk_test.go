@@ -9,7 +9,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestRedeliverBringsDeadAndDeliveredEventsBackAndRingsForThem(t *testing.T) {
@@ -80,7 +80,7 @@ func TestRedeliveredHistoryIsKept(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
 	d.receiver.status.Store(500)
-	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Retry.Limit = 0 }))
+	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Limit = 0 }))
 	d.run(t)
 	d.do(t, "insert into a (v) values ('x')")
 	until(t, "it is dead", func() bool { return d.count(t, "rowhook.dead_letter") == 1 })
@@ -142,7 +142,7 @@ func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 	d.do(t, "insert into b (v) values ('y')")
 	until(t, "the other one is delivered", func() bool { return d.receiver.unique() == 1 })
 	d.run(t) // one that starts now
-	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Retry.Limit = 1 }), d.spec("b"))
+	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Limit = 1 }), d.spec("b"))
 	d.do(t, "insert into b (v) values ('z')")
 	until(t, "the other one is delivered again", func() bool { return d.receiver.unique() == 2 })
 	require.Equal(t, 20, d.count(t, "rowhook.event_log where claimed_by is null and tries = 0"), "recorded, and not delivered")
@@ -164,7 +164,7 @@ func aSecond(t *testing.T) {
 func TestInvokeRecordsAManualEventWhereTheTriggerAllowsIt(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
-	d.apply(t, d.spec("a"), d.spec("b", func(s *sqlschema.Spec) { s.On.Manual = false }))
+	d.apply(t, d.spec("a"), d.spec("b", func(s *trigger.Spec) { s.On.Manual = false }))
 	d.run(t)
 	id, err := operate.Invoke(t.Context(), d.conn, "a", json.RawMessage(`{"n": 1.10}`))
 	require.NoError(t, err)

@@ -12,8 +12,9 @@ import (
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/session"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // unconvertible is, by encoding, a text of a database that no session in UTF-8 can take.
@@ -27,7 +28,7 @@ func newDeskIn(t *testing.T, encoding string, names ...string) *desk {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	d := &desk{db, conn, newReceiver(t)}
-	var specs []sqlschema.Spec
+	var specs []trigger.Spec
 	for _, name := range names {
 		d.do(t, "create table "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
 		specs = append(specs, d.spec(name))
@@ -193,7 +194,7 @@ func TestAStatusIsReadBesideASessionWhoseQueryCanNotBeConverted(t *testing.T) {
 	require.NoError(t, err)
 	_, err = holder.Exec(t.Context(), "select '\x80\xff'")
 	require.NoError(t, err)
-	h, err := sqlschema.FindHolder(t.Context(), d.conn, 0, 0)
+	h, err := queue.FindHolder(t.Context(), d.conn, 0, 0)
 	require.NoError(t, err)
 	require.Contains(t, h.Query, `select '\200\377'`)
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Event is where an event stands.
@@ -270,7 +270,7 @@ func find(ctx context.Context, tx pgx.Tx, q *query) (*raw, error) {
 func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error) {
 	d := &Detail{Event: r.event(ts, true)}
 	t := ts.byID(r.TriggerID).of(r.RelationID)
-	spec := sqlschema.DefaultSpec()
+	spec := trigger.DefaultSpec()
 	if t.Spec != "" {
 		if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
 			return nil, fmt.Errorf("read the spec of %s: %w", t.Name, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -35,7 +35,7 @@ func newDesk(t *testing.T, names ...string) *desk {
 	t.Helper()
 	db := pgtest.New(t)
 	d := &desk{db, db.Conn(t), newReceiver(t)}
-	var specs []sqlschema.Spec
+	var specs []trigger.Spec
 	for _, name := range names {
 		d.do(t, "create table "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
 		specs = append(specs, d.spec(name))
@@ -44,11 +44,11 @@ func newDesk(t *testing.T, names ...string) *desk {
 	return d
 }
 
-func (d *desk) spec(name string, change ...func(*sqlschema.Spec)) sqlschema.Spec {
+func (d *desk) spec(name string, change ...func(*trigger.Spec)) trigger.Spec {
 	return dispatchtest.Spec(name, d.receiver.URL, change...)
 }
 
-func (d *desk) apply(t *testing.T, specs ...sqlschema.Spec) {
+func (d *desk) apply(t *testing.T, specs ...trigger.Spec) {
 	t.Helper()
 	dispatchtest.Apply(t, d.DB, specs...)
 }

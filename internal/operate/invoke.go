@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Manual is a MANUAL event to record.
@@ -99,7 +99,7 @@ func recordInvoke(ctx context.Context, tx pgx.Tx, trigger, id string) error {
 select exists (
   select from (select at, who, action, target from rowhook.audit order by id desc limit 100) as a
    where a.action = 'invoke' and a.who = $1 and a.target = array[$2::text] and a.at > clock_timestamp() - interval '1 minute')`,
-			sqlschema.ActorOf(ctx).Name, trigger).Scan(&known)
+			queue.ActorOf(ctx).Name, trigger).Scan(&known)
 	}
 	if err != nil {
 		return fmt.Errorf("look at rowhook.audit: %w", err)
@@ -107,6 +107,6 @@ select exists (
 	if known {
 		return nil
 	}
-	_, err = sqlschema.RecordAudit(ctx, tx, sqlschema.AuditEntry{Action: "invoke", Targets: []string{trigger}, Detail: map[string]any{"event": id}})
+	_, err = queue.RecordAudit(ctx, tx, queue.AuditEntry{Action: "invoke", Targets: []string{trigger}, Detail: map[string]any{"event": id}})
 	return err
 }

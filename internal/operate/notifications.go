@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // warnOfNotifications looks at the server's queue of notifications, which a session that listens and does not read fills up.
@@ -16,10 +16,10 @@ func (s *Status) warnOfNotifications(ctx context.Context, tx pgx.Tx) error {
 	if err := tx.QueryRow(ctx, "select pg_catalog.pg_notification_queue_usage()").Scan(&usage); err != nil {
 		return fmt.Errorf("ask for the queue of notifications: %w", err)
 	}
-	if usage < sqlschema.MuteFrom {
+	if usage < queue.MuteFrom {
 		return nil
 	}
-	b, err := sqlschema.FindNotificationBlocker(ctx, tx, 0)
+	b, err := queue.FindNotificationBlocker(ctx, tx, 0)
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // DB is a *pgx.Conn or a *pgxpool.Pool.
 type DB interface {
-	sqlschema.Queryer
+	pg.Queryer
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
@@ -60,10 +61,10 @@ func transact(ctx context.Context, db DB, level pgx.TxIsoLevel, f func(tx pgx.Tx
 		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 	}
 	seeing := func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, sqlschema.SeeAllRows); err != nil {
+		if _, err := tx.Exec(ctx, queue.SeeAllRows); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		return sqlschema.ExplainHidden(f(tx))
+		return queue.ExplainHidden(f(tx))
 	}
 	if b, ok := db.(beginner); ok {
 		return pgx.BeginTxFunc(ctx, b, pgx.TxOptions{IsoLevel: level}, seeing)
@@ -85,7 +86,7 @@ func read(ctx context.Context, db DB, f func(tx pgx.Tx) error) error {
 const byIndex = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; set local jit = off; " +
 	"set local max_parallel_workers_per_gather = 0; set local search_path = pg_catalog"
 
-func collect[T any](ctx context.Context, db sqlschema.Queryer, sql string, args ...any) ([]T, error) {
+func collect[T any](ctx context.Context, db pg.Queryer, sql string, args ...any) ([]T, error) {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
@@ -95,5 +96,5 @@ func collect[T any](ctx context.Context, db sqlschema.Queryer, sql string, args 
 
 // isNoText reports that Postgres can't hold what was sent as text: it has a zero character, or is no UTF-8.
 func isNoText(err error) bool {
-	return sqlschema.IsState(err, pgerrcode.CharacterNotInRepertoire, pgerrcode.UntranslatableCharacter)
+	return pg.IsState(err, pgerrcode.CharacterNotInRepertoire, pgerrcode.UntranslatableCharacter)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -87,7 +88,7 @@ func setPaused(ctx context.Context, db DB, paused bool, reason string, names []s
 		if len(names) == 0 {
 			detail["all"] = true
 		}
-		_, err = sqlschema.RecordAudit(ctx, tx, sqlschema.AuditEntry{Action: action, Targets: names, Detail: detail})
+		_, err = queue.RecordAudit(ctx, tx, queue.AuditEntry{Action: action, Targets: names, Detail: detail})
 		return err
 	})
 	if err != nil {
@@ -123,18 +124,18 @@ update rowhook.trigger set paused = $1
 			touched = append(touched, r.ID)
 		}
 	}
-	all, err := sqlschema.ReadPauses(ctx, tx)
+	all, err := queue.ReadPauses(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	now := sqlschema.Pause{Reason: p.reason}
+	now := queue.Pause{Reason: p.reason}
 	var role string
 	if err := tx.QueryRow(ctx, "select clock_timestamp(), session_user").Scan(&now.At, &role); err != nil {
 		return nil, fmt.Errorf("ask for the time: %w", err)
 	}
-	now.By = sqlschema.By(ctx, role)
+	now.By = queue.By(ctx, role)
 	if all.Triggers == nil {
-		all.Triggers = map[int32]sqlschema.Pause{}
+		all.Triggers = map[int32]queue.Pause{}
 	}
 	if len(p.ids) == 0 {
 		all.All = nil
@@ -154,5 +155,5 @@ update rowhook.trigger set paused = $1
 			all.Triggers[id] = was
 		}
 	}
-	return changed, sqlschema.WritePauses(ctx, tx, all)
+	return changed, queue.WritePauses(ctx, tx, all)
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // What one row holds that can't be read, or moved, costs that row alone: what is shown of the others does not depend on it.
@@ -35,7 +35,7 @@ func apart(ctx context.Context, tx pgx.Tx, f func() error) error {
 	err := f()
 	end := "release savepoint apart"
 	if err != nil {
-		if !sqlschema.IsData(err) {
+		if !pg.IsData(err) {
 			return err
 		}
 		end = "rollback to savepoint apart; " + end
@@ -50,7 +50,7 @@ func apart(ctx context.Context, tx pgx.Tx, f func() error) error {
 // come in ASCII: other bytes as \346, and a backslash as two. Where one can't be read at all, none comes.
 func escaping(ctx context.Context, tx pgx.Tx, query func(write func(expression string) string) error) (err error) {
 	for _, write := range []func(string) string{plainly, escaped, unread} {
-		if err = apart(ctx, tx, func() error { return query(write) }); !sqlschema.IsData(err) {
+		if err = apart(ctx, tx, func() error { return query(write) }); !pg.IsData(err) {
 			return err
 		}
 	}
@@ -118,15 +118,15 @@ func each(ctx context.Context, tx pgx.Tx, events []raw, do func(from string, ids
 			continue
 		}
 		for i := range events {
-			if sqlschema.IsData(err) && slices.Contains(ids, events[i].ID) {
-				if alone := one(s, events[i].ID); sqlschema.IsData(alone) {
+			if pg.IsData(err) && slices.Contains(ids, events[i].ID) {
+				if alone := one(s, events[i].ID); pg.IsData(alone) {
 					events[i].problem = "the payload can't be read from the database: " + alone.Error()
 				} else if alone != nil {
 					err = alone
 				}
 			}
 		}
-		if !sqlschema.IsData(err) {
+		if !pg.IsData(err) {
 			return fmt.Errorf("read the payloads of events: %w", err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // source is one of the tables that hold events.
@@ -125,7 +125,7 @@ func (w *walk) wanted() bool {
 }
 
 // few reports that what is to be looked at in the queue is few enough to be read by the index on (trigger_id, due_at).
-func (w *walk) few(ctx context.Context, db sqlschema.Queryer) (bool, error) {
+func (w *walk) few(ctx context.Context, db pg.Queryer) (bool, error) {
 	if w.byID || len(w.ids) > 0 || w.triggers == nil && !w.leased() {
 		return len(w.ids) > 0, nil
 	}
@@ -200,7 +200,7 @@ func (w *walk) read(ctx context.Context, tx pgx.Tx, reason string, few bool, ste
 }
 
 // count counts the rest of the events that next would return. more says that its time was over before.
-func (w *walk) count(ctx context.Context, db sqlschema.Queryer) (total int64, more bool, err error) {
+func (w *walk) count(ctx context.Context, db pg.Queryer) (total int64, more bool, err error) {
 	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
 		return 0, false, nil
 	}
@@ -320,7 +320,7 @@ func (w *walk) lastAttempt() string {
 
 // explainPath blames a malformed JSON path on the filter.
 func explainPath(err error, path string) error {
-	if path != "" && (sqlschema.IsState(err, pgerrcode.SyntaxError, pgerrcode.InvalidTextRepresentation, pgerrcode.UndefinedFunction, pgerrcode.InvalidRegularExpression) || isNoText(err)) {
+	if path != "" && (pg.IsState(err, pgerrcode.SyntaxError, pgerrcode.InvalidTextRepresentation, pgerrcode.UndefinedFunction, pgerrcode.InvalidRegularExpression) || isNoText(err)) {
 		return problem(ErrInvalid, `write KEY=VALUE such as new.id=42, or a path such as '$.new.amount ? (@ > 100)'`, "the payload filter is no JSON path (%v)", err)
 	}
 	return fmt.Errorf("look for events: %w", err)

@@ -11,7 +11,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Status is how everything stands.
@@ -20,15 +22,15 @@ type Status struct {
 	Schema   SchemaVersion   `json:"schema"`
 	Triggers []TriggerStatus `json:"triggers"` // by name; removed ones only while they have events
 	// AllPaused is set while triggers that are yet to come start paused, as all were paused.
-	AllPaused *sqlschema.Pause  `json:"all_paused"`
-	Instances []Instance        `json:"instances"` // registered dispatchers, oldest first
-	Doorbell  Doorbell          `json:"doorbell"`
-	Queue     Queue             `json:"queue"`
-	Vacuum    *sqlschema.Holder `json:"vacuum_held_back_by"` // null: nobody does so for long
-	History   []History         `json:"history"`
-	Retention json.RawMessage   `json:"retention"` // as applied
-	Backfills []BackfillStatus  `json:"backfills"` // unfinished ones
-	Warnings  []Warning         `json:"warnings"`  // what a person has to see to, see readWarnings
+	AllPaused *queue.Pause     `json:"all_paused"`
+	Instances []Instance       `json:"instances"` // registered dispatchers, oldest first
+	Doorbell  Doorbell         `json:"doorbell"`
+	Queue     Queue            `json:"queue"`
+	Vacuum    *queue.Holder    `json:"vacuum_held_back_by"` // null: nobody does so for long
+	History   []History        `json:"history"`
+	Retention json.RawMessage  `json:"retention"` // as applied
+	Backfills []BackfillStatus `json:"backfills"` // unfinished ones
+	Warnings  []Warning        `json:"warnings"`  // what a person has to see to, see readWarnings
 
 	daysAhead int
 }
@@ -46,7 +48,7 @@ type TriggerStatus struct {
 	Paused  bool   `json:"paused"`
 	Removed bool   `json:"removed"`
 	// Pause says since when, by whom and why it is paused, where that is known.
-	Pause *sqlschema.Pause `json:"pause,omitempty"`
+	Pause *queue.Pause `json:"pause,omitempty"`
 
 	Waiting  int64 `json:"waiting"`
 	InFlight int64 `json:"in_flight"`
@@ -199,7 +201,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	if err != nil {
 		return err
 	}
-	pauses, err := sqlschema.ReadPauses(ctx, tx)
+	pauses, err := queue.ReadPauses(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -209,7 +211,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{}}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
 		if lease := counts[j].Lease; lease != nil {
-			var spec sqlschema.Spec
+			var spec trigger.Spec
 			if err := json.Unmarshal([]byte(ts[i].Spec), &spec); err != nil {
 				return fmt.Errorf("read the spec of %s: %w", ts[i].Name, err)
 			}
@@ -323,7 +325,7 @@ type recentSums struct {
 }
 
 func (s *Status) readHolder(ctx context.Context, tx pgx.Tx) (err error) {
-	s.Vacuum, err = sqlschema.FindHolder(ctx, tx, time.Minute, 100_000)
+	s.Vacuum, err = queue.FindHolder(ctx, tx, time.Minute, 100_000)
 	return err
 }
 
@@ -356,12 +358,12 @@ select trigger_id, minute, minute >= clock_timestamp() - interval '1 hour', deli
 	_, err = pgx.ForEachRow(rows, []any{&id, &minute, &within, &delivered, &failed, &died, &latency, &errorAt, &text}, func() error {
 		r := out[id]
 		if r == nil {
-			r = &recentSums{TriggerID: id, Latency: make([]int64, sqlschema.LatencyBuckets)}
+			r = &recentSums{TriggerID: id, Latency: make([]int64, queue.LatencyBuckets)}
 			out[id] = r
 		}
 		if errorAt != nil && (r.ErrorAt == nil || errorAt.After(*r.ErrorAt)) {
 			at := *errorAt
-			r.ErrorAt, r.Error, r.Failing = &at, text, len(latency) <= sqlschema.LatencyBuckets
+			r.ErrorAt, r.Error, r.Failing = &at, text, len(latency) <= queue.LatencyBuckets
 		}
 		if delivered > 0 && minute.After(r.DeliveredIn) {
 			r.DeliveredIn = minute
@@ -389,7 +391,7 @@ func (st *TriggerStatus) recent(r *recentSums) {
 }
 
 func quantile(counts []int64, q float64) *float64 {
-	d, ok := sqlschema.Quantile(counts, q)
+	d, ok := queue.Quantile(counts, q)
 	if !ok {
 		return nil
 	}
@@ -414,15 +416,15 @@ func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32, r *
 }
 
 func (s *Status) readInstances(ctx context.Context, tx pgx.Tx) error {
-	watch, err := sqlschema.Look(ctx, tx)
+	watch, err := queue.ReadWatch(ctx, tx)
 	if err != nil {
 		return err
 	}
 	s.Doorbell = Doorbell{State: "ringing"}
-	if watch.Doorbell != sqlschema.Ringing {
+	if watch.Doorbell != queue.Ringing {
 		s.Doorbell = Doorbell{State: "silent", InstanceID: watch.Doorbell}
 	}
-	if watch.Doorbell == sqlschema.Nobody {
+	if watch.Doorbell == queue.Nobody {
 		s.Doorbell.InstanceID = 0
 	}
 	var found []Instance

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func statusOf(t *testing.T, s *operate.Status, name string) operate.TriggerStatus {
@@ -85,7 +85,7 @@ func TestStatusNamesWhoHoldsBackVacuum(t *testing.T) {
 func TestTheLatencyOfARedeliveredEventCountsFromItsRedelivery(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.apply(t, d.spec("a", func(s *sqlschema.Spec) { s.Retry.Interval = sqlschema.Duration(200 * time.Millisecond) }))
+	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Interval = trigger.Duration(200 * time.Millisecond) }))
 	dead := d.bury(t, "a", 3)
 	d.do(t, "update rowhook.dead_letter set created_at = now() - interval '15 minutes'")
 	d.run(t)
@@ -110,8 +110,8 @@ func TestTheLatencyOfARedeliveredEventCountsFromItsRedelivery(t *testing.T) {
 func TestAnErrorIsOverWhenDeliveriesWorkAgain(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.apply(t, d.spec("a", func(s *sqlschema.Spec) {
-		s.Retry.Interval = sqlschema.Duration(50 * time.Millisecond)
+	d.apply(t, d.spec("a", func(s *trigger.Spec) {
+		s.Retry.Interval = trigger.Duration(50 * time.Millisecond)
 		s.Retry.Limit = 1000
 	}))
 	d.receiver.status.Store(503)

@@ -7,7 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // throttle keeps what is fed into the queue from delaying what comes by itself. It feeds a few events at a time, when those of the
@@ -33,7 +34,7 @@ func newThrottle(ts triggers) (throttle, error) {
 		if ts[i].Paused || ts[i].Removed {
 			continue
 		}
-		var spec sqlschema.Spec
+		var spec trigger.Spec
 		if err := json.Unmarshal([]byte(ts[i].Spec), &spec); err != nil {
 			return throttle{}, fmt.Errorf("read the spec of %s: %w", ts[i].Name, err)
 		}
@@ -72,7 +73,7 @@ func (t *throttle) let(fed map[int32][]string) {
 }
 
 // wait returns when there is room, and lowers size to how much. Where no dispatcher runs there is nobody to disturb.
-func (t *throttle) wait(ctx context.Context, db sqlschema.Queryer, size *int) error {
+func (t *throttle) wait(ctx context.Context, db pg.Queryer, size *int) error {
 	*size = min(*size, t.step)
 	if len(t.open) == 0 { // nothing was fed, or nothing of what is fed is delivered now
 		return nil

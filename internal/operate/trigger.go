@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // knownTrigger is a row of rowhook.knownTrigger, removed ones among them.
@@ -23,7 +24,7 @@ type knownTrigger struct {
 	RelationID, OriginID int32
 	Relations            []int32
 
-	names map[int32]sqlschema.TableName `db:"-"` // of rowhook.relation; nil: there is none
+	names map[int32]queue.TableName `db:"-"` // of rowhook.relation; nil: there is none
 }
 
 func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
@@ -31,22 +32,22 @@ func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
 // triggers are all that there are or were.
 type triggers []knownTrigger
 
-func readTriggers(ctx context.Context, db sqlschema.Queryer) (triggers, error) {
+func readTriggers(ctx context.Context, db pg.Queryer) (triggers, error) {
 	all, err := collect[knownTrigger](ctx, db, `
 select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
        t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations
-  from rowhook.trigger t`+sqlschema.WatchedNow+`
+  from rowhook.trigger t`+queue.WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  order by t.name`)
 	if err != nil {
 		return nil, fmt.Errorf("read the triggers: %w", err)
 	}
-	has, err := sqlschema.HasRelations(ctx, db)
+	has, err := queue.HasRelations(ctx, db)
 	if err != nil || !has {
 		return all, err
 	}
-	names, err := sqlschema.NameRelations(ctx, db, nil)
+	names, err := queue.NameRelations(ctx, db, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // troubled is what a dispatcher has recorded that it can't do.
@@ -22,7 +22,7 @@ type troubled struct {
 
 // warnOfTrouble tells what the dispatchers that are alive can't do.
 func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
-	if s.Schema.Database < sqlschema.TroubleSchema {
+	if s.Schema.Database < queue.TroubleSchema {
 		return nil
 	}
 	found, err := collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble is not null order by id")
@@ -33,7 +33,7 @@ func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
 		if !slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.ID == in.ID && i.Alive }) {
 			continue
 		}
-		var t sqlschema.Trouble
+		var t queue.Trouble
 		if err := json.Unmarshal([]byte(in.Trouble), &t); err != nil {
 			return fmt.Errorf("read what dispatcher %d can't do: %w", in.ID, err)
 		}
@@ -56,10 +56,10 @@ const historyRemedy = "look for event triggers that forbid DDL, for rights that 
 // warnOfHistory tells a day ahead that there will be no partition for what is delivered.
 func (s *Status) warnOfHistory(ctx context.Context, tx pgx.Tx) error {
 	var err error
-	if s.daysAhead, err = sqlschema.DaysAhead(ctx, tx); err != nil {
+	if s.daysAhead, err = queue.DaysAhead(ctx, tx); err != nil {
 		return err
 	}
-	if s.daysAhead >= sqlschema.LeastDaysAhead || !slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.Alive }) {
+	if s.daysAhead >= queue.LeastDaysAhead || !slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.Alive }) {
 		return nil
 	}
 	s.warn(Warning{

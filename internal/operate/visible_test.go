@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -50,7 +51,7 @@ func TestHiddenRowsAreNotTakenForNone(t *testing.T) {
 	}
 	for name, c := range asks {
 		d.do(t, "alter table rowhook."+c.table+" enable row level security")
-		var hidden *sqlschema.HiddenRowsError
+		var hidden *queue.HiddenRowsError
 		require.ErrorAs(t, c.ask(), &hidden, name)
 		require.ErrorContains(t, hidden, "alter table rowhook."+c.table+" disable row level security", name)
 		d.do(t, "alter table rowhook."+c.table+" disable row level security")

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -37,7 +39,7 @@ func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 // look warns of what can't be read, instead of failing.
 func (s *Status) look(ctx context.Context, tx pgx.Tx, f func(ctx context.Context, tx pgx.Tx) error) error {
 	err := apart(ctx, tx, func() error { return f(ctx, tx) })
-	if !sqlschema.IsData(err) {
+	if !pg.IsData(err) {
 		return err
 	}
 	s.warn(Warning{
@@ -65,7 +67,7 @@ func (s *Status) warnOfSchema(context.Context, pgx.Tx) error {
 }
 
 func (s *Status) warnOfRowSecurity(ctx context.Context, tx pgx.Tx) error {
-	secured, err := sqlschema.FindSecured(ctx, tx)
+	secured, err := queue.FindSecured(ctx, tx)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Limits and defaults.

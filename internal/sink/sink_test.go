@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/rowhook/rowhook/internal/webhook"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -57,7 +57,7 @@ func (s *sender) sendBody(path string, e *webhook.Event, body []byte) webhook.Re
 }
 
 func (s *sender) sendWithin(ctx context.Context, path string, e *webhook.Event, body []byte) webhook.Result {
-	ep, err := webhook.NewEndpoint(sqlschema.Webhook{URL: s.server.URL + path, Timeout: sqlschema.Duration(s.timeout), Secret: s.secret},
+	ep, err := webhook.NewEndpoint(trigger.Webhook{URL: s.server.URL + path, Timeout: trigger.Duration(s.timeout), Secret: s.secret},
 		func(string) (string, bool) { return "", false })
 	require.NoError(s, err)
 	return s.client.Send(ctx, ep, e, body)

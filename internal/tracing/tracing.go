@@ -25,7 +25,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/webhook"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Tracer makes and sends spans. Make it by New, and Close it to send the last ones.

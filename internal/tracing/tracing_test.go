@@ -24,8 +24,9 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -187,9 +188,9 @@ func TestDeliveriesAreTraced(t *testing.T) {
 	db := pgtest.New(t)
 	conn := db.Conn(t)
 	db.Exec(t, "create table orders (id bigint)")
-	spec := sqlschema.DefaultSpec()
+	spec := trigger.DefaultSpec()
 	spec.Name, spec.Table, spec.Webhook.URL, spec.On.Insert = "orders", "public.orders", receiver.URL, true
-	_, err = sqlschema.Apply(t.Context(), conn, []sqlschema.Spec{spec}, sqlschema.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err = sqlschema.Apply(t.Context(), conn, []trigger.Spec{spec}, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	d, err := dispatcher.New(dispatcher.Config{DatabaseURL: db.URL(), Observers: []dispatcher.Observer{tracer.Observer()}})
 	require.NoError(t, err)

@@ -14,9 +14,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/internal/webhook"
 	"github.com/rowhook/rowhook/lab/bench/receiver"
-	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // floor is what the HTTP client does without a database.
@@ -37,7 +37,7 @@ type posts struct {
 func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
 	const concurrency = 100
 	events := p.events
-	spec := sqlschema.DefaultSpec()
+	spec := trigger.DefaultSpec()
 	spec.Webhook.URL = l.receiverURL + receiver.Path(p.delay)
 	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
 	if err != nil {

@@ -1,0 +1,79 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// Trigger is an active row of rowhook.trigger.
+type Trigger struct {
+	ID       int32
+	Relation uint32 // oid of the watched table
+	// RelationID and OriginID are rowhook.relation.id: of the watched table, and of that of events that say none. 0: none before version 3.
+	RelationID, OriginID int32
+	Schema               string // as the table is called now, or was at the last apply if it is gone
+	Table                string
+	Paused               bool
+	Spec                 trigger.Spec
+}
+
+// Configuration is what dispatchers work from.
+type Configuration struct {
+	Generation int64 // rises with every apply that changed something
+	Triggers   []Trigger
+	Settings   trigger.Settings
+}
+
+// Load reads the configuration as applied.
+func Load(ctx context.Context, db pg.Queryer) (Configuration, error) {
+	if err := CheckVisible(ctx, db); err != nil {
+		return Configuration{}, fmt.Errorf("load triggers: %w", err)
+	}
+	cfg := Configuration{Settings: trigger.DefaultSettings()}
+	// The generation is read first: what changes between the two statements is then noticed at the next watch.
+	var retention, network []byte
+	err := db.QueryRow(ctx, `
+select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
+       (select value from rowhook.setting where name = 'retention'),
+       (select value from rowhook.setting where name = 'network')`).Scan(&cfg.Generation, &retention, &network)
+	if err != nil {
+		return Configuration{}, fmt.Errorf("load settings: %w", err)
+	}
+	if err := json.Unmarshal(retention, &cfg.Settings.Retention); err != nil {
+		return Configuration{}, fmt.Errorf("read rowhook.setting retention: %w", err)
+	}
+	if network != nil {
+		if err := json.Unmarshal(network, &cfg.Settings.Network); err != nil {
+			return Configuration{}, fmt.Errorf("read rowhook.setting network: %w", err)
+		}
+	}
+	rows, err := db.Query(ctx, `
+select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec
+  from rowhook.trigger t`+WatchedNow+`
+  left join pg_catalog.pg_class c on c.oid = w.relation
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where t.removed_at is null
+ order by t.id`)
+	if err != nil {
+		return Configuration{}, fmt.Errorf("load triggers: %w", err)
+	}
+	var t Trigger
+	var spec []byte
+	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Relation, &t.RelationID, &t.OriginID, &t.Schema, &t.Table, &t.Paused, &spec}, func() error {
+		t.Spec = trigger.DefaultSpec()
+		if err := json.Unmarshal(spec, &t.Spec); err != nil {
+			return fmt.Errorf("read the spec of trigger %d: %w", t.ID, err)
+		}
+		cfg.Triggers = append(cfg.Triggers, t)
+		return nil
+	})
+	if err != nil {
+		return Configuration{}, fmt.Errorf("load triggers: %w", err)
+	}
+	return cfg, nil
+}

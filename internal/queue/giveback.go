@@ -1,0 +1,167 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// Reclaim gives back what dead instances had claimed, due at once, and forgets them. The interrupted attempts stay
+// counted, since nobody knows whether they were sent. It returns how many events came back, also beside an error: then the rest comes
+// back when it is called again, or by the end of their leases.
+func Reclaim(ctx context.Context, db pg.Queryer, dead []int32) (int, error) {
+	all := make([]Instance, len(dead))
+	for n, id := range dead {
+		all[n] = Instance{ID: id, Seen: whenever}
+	}
+	_, back, err := Bury(ctx, db, all)
+	return back, err
+}
+
+// whenever stands for any Instance.Seen.
+const whenever = -1
+
+// Bury is Reclaim for instances that were judged by what a Watch said of them: one that has said since that it lives, or has registered again,
+// is left alone. It returns who was forgotten, too.
+func Bury(ctx context.Context, db pg.Queryer, dead []Instance) (buried []int32, events int, err error) {
+	ids, seen := make([]int32, len(dead)), make([]int64, len(dead))
+	for n := range dead {
+		ids[n], seen[n] = dead[n].ID, dead[n].Seen
+	}
+	if _, err = instancesBy(ctx, db, awaitClaimsSQL, ids, seen); err == nil {
+		events, err = reclaim(ctx, db, ids, seen)
+	}
+	if err == nil { // only now, so that somebody else finds them dead if this one dies, too
+		buried, err = instancesBy(ctx, db, forgetSQL, ids, seen)
+	}
+	if err == nil { // one that was taken for dead by mistake may have claimed meanwhile
+		var late int
+		late, err = reclaim(ctx, db, ids, seen)
+		events += late
+	}
+	if err != nil {
+		return buried, events, fmt.Errorf("reclaim events of dead instances: %w", err)
+	}
+	return buried, events, nil
+}
+
+const (
+	// A claim holds a lock on its instance's row until it ends. Claims of a dead instance may still run
+	// in the server: once this lock was granted, they have ended and the next statement sees what they took.
+	awaitClaimsSQL = `
+select i.id from rowhook.instance i join unnest($1::integer[], $2::bigint[]) as d(id, seen) on i.id = d.id
+ where d.seen in (` + seenAtUs + `, -1) for update of i`
+
+	forgetSQL = `
+delete from rowhook.instance i using unnest($1::integer[], $2::bigint[]) as d(id, seen)
+ where i.id = d.id and d.seen in (` + seenAtUs + `, -1) returning i.id`
+)
+
+// instancesBy runs a statement on instances as they were seen, and returns the ids that it returns.
+func instancesBy(ctx context.Context, db pg.Queryer, sql string, ids []int32, seen []int64) ([]int32, error) {
+	rows, err := db.Query(ctx, sql, ids, seen)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int32])
+}
+
+func reclaim(ctx context.Context, db pg.Queryer, dead []int32, seen []int64) (back int, err error) {
+	triggers, err := triggersOfQueue(ctx, db)
+	// Most leases end soon. What is beyond, and may be among many retries, comes after that of all triggers.
+	for _, length := range []time.Duration{4 * trigger.LeaseMargin, trigger.LongestLease + trigger.LeaseMargin} {
+		for i := 0; err == nil && i < len(triggers); i++ {
+			var n int
+			n, err = giveBack(ctx, db, reclaimSQL, triggers[i], length, dead, seen)
+			back += n
+		}
+	}
+	return back, err
+}
+
+// Disown gives back what a claim took whose answer was lost, of what it wanted. The claim does not count, as nothing of it was sent. It returns
+// how many events came back. It needs version 3 of the schema, where claims have a number.
+func ReleaseUnknown(ctx context.Context, db pg.Queryer, by Claimant, wants []Want) (int, error) {
+	back := 0
+	for _, w := range wants {
+		n, err := giveBack(ctx, db, disownSQL, w.Trigger, w.Lease, []int32{by.Instance}, by.Number)
+		if back += n; err != nil {
+			return back, fmt.Errorf("give back events of an interrupted claim: %w", err)
+		}
+	}
+	return back, nil
+}
+
+// triggersOfQueue lists the triggers that have events.
+func triggersOfQueue(ctx context.Context, db pg.Queryer) ([]int32, error) {
+	rows, err := db.Query(ctx, "with recursive "+steps+" select trigger_id from step where trigger_id is not null")
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int32])
+}
+
+// What is claimed becomes due at the end of its lease, so it stands in the index between now and then, among the retries of that time. Each
+// statement reads a piece of that, so that none takes long whatever waits: all of the queue was read once, which took longer than a statement
+// may where there were 4 GB of it.
+const (
+	reclaimSQL = entriesRead + entriesDead + entriesBack + `tries = q.tries` + entriesHeld + ` and q.claimed_by = any (array(select id from dead))` + entriesCount
+	disownSQL  = entriesRead + entriesBack + `tries = q.tries - 1` + entriesHeld + ` and q.claim = $6` + entriesCount
+
+	entriesRead = `
+with entry as materialized (
+  select q.id, q.due_at, q.claimed_by
+    from rowhook.event_log q
+   where q.trigger_id = $1 and q.due_at >= $4 and q.due_at > statement_timestamp() and q.due_at <= statement_timestamp() + $3::interval
+   order by q.due_at limit $5),
+`
+	// Those that are as they were when they were judged, or forgotten since.
+	entriesDead = `
+dead as materialized (
+  select d.id from unnest($2::integer[], $6::bigint[]) as d(id, seen)
+   where not exists (select from rowhook.instance i where i.id = d.id and d.seen not in (` + seenAtUs + `, -1))),
+`
+	entriesBack = `
+back as (
+  update rowhook.event_log q set claimed_by = null, due_at = statement_timestamp(), `
+	entriesHeld = `
+    from entry e
+   where e.claimed_by = any ($2::integer[]) and q.id = any (array[e.id]) and q.claimed_by = any ($2::integer[])`
+	entriesCount = `
+  returning 1)
+select count(*), coalesce(max(due_at), '-infinity') = $4, coalesce(max(due_at), $4), (select count(*) from back) from entry`
+)
+
+// pieceOfQueue is how many entries of the index one statement reads.
+const pieceOfQueue = 2000
+
+// giveBack gives back what the instances hold of a trigger, piece by piece.
+func giveBack(ctx context.Context, db pg.Queryer, sql string, trigger int32, lease time.Duration, instances []int32, more ...any) (back int, err error) {
+	var from time.Time
+	for limit := pieceOfQueue; ; {
+		rows, err := db.Query(ctx, sql, append([]any{trigger, instances, lease, from, limit}, more...)...)
+		if err != nil {
+			return back, err
+		}
+		piece, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[piece])
+		if back += piece.Back; err != nil || piece.Read < limit {
+			return back, err
+		}
+		if limit = pieceOfQueue; piece.Same { // all are due at once, perhaps with more beyond
+			limit = 2 * piece.Read
+		}
+		from = piece.Last
+	}
+}
+
+// piece is what one statement of giveBack read.
+type piece struct {
+	Read int
+	Same bool // it ended where it began
+	Last time.Time
+	Back int
+}

@@ -1,0 +1,202 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/rowhook/rowhook/internal/pg"
+)
+
+// Fate is what becomes of a claimed event.
+type Fate byte
+
+// The fates.
+const (
+	Delivered Fate = 'A' // to the archive
+	Retried   Fate = 'R' // due again after Delay
+	Dead      Fate = 'D' // to the dead letters
+	Released  Fate = 'G' // given back unsent: due at once, this claim not counted
+)
+
+// Settlement is what one claim of an event came to.
+type Settlement struct {
+	ID      [16]byte
+	Trigger int32
+	Tries   int32 // as claimed
+	Claim   int64 // likewise: with the instance it is the fence; 0: the claim has no number, and Tries is
+	Fate    Fate
+	Delay   time.Duration // of a retry
+	Reason  string        // of a dead letter
+	Bare    bool          // moved without its payload, which can't be read
+	Attempt *Attempt      // nil: nothing was sent
+}
+
+// Attempt is a row of rowhook.invocation_log.
+type Attempt struct {
+	StartedAt time.Time
+	Duration  time.Duration
+	Status    int    // 0: no response
+	Kind      string // "": there was a response
+	Error     string
+	Header    []byte // JSON; nil: null
+	Body      string
+}
+
+// SettleOptions are what a settle needs to know beside its settlements.
+type SettleOptions struct {
+	Instance      int32
+	KeepDelivered bool // false: delivered events are deleted, not archived
+	KeepAttempts  bool // false: no invocation is logged
+	// NoHistory settles without a look at the history: events are deleted rather than archived, no invocation is logged, and it works
+	// where these tables can't be written, or are not there. Dead letters are kept.
+	NoHistory bool
+	// MayHaveCommitted says that an earlier call with these settlements may have committed. Then only invocations of events that
+	// this call settles are written, so that none is written twice.
+	MayHaveCommitted bool
+}
+
+// The fence: an event is settled only while it is under the very claim that was settled. The numbered one can't be had before version 3.
+const (
+	fence         = `q.claimed_by = $6 and q.tries = r.tries`
+	numberedFence = fence + ` and (r.claim = 0 or q.claim = r.claim)`
+
+	settleSQL         = settleGone + fence + settleKept + settleEnd + fence + settleRest
+	numberedSettleSQL = settleGone + numberedFence + settleKept + settleClaim + settleEnd + numberedFence + numberedSettleRest
+
+	// A claim that ended in order leaves no number. One that was given back unsent leaves its own, since the one before may have been interrupted.
+	settleClaim = `,
+         claim = case r.fate when 'G' then q.claim end`
+)
+
+const settleGone = `
+with r as materialized (
+  select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $19::bigint[], $20::boolean[]) as r(id, tries, fate, delay, reason, claim, bare)),
+gone as (
+  delete from rowhook.event_log q using r
+   where r.fate in ('A', 'D') and q.id = any (array[r.id]) and `
+
+const settleKept = `
+  returning q.*, r.fate, r.reason, r.bare),
+kept as (
+  update rowhook.event_log q
+     set claimed_by = null,
+         due_at = statement_timestamp() + r.delay,
+         tries = q.tries - case r.fate when 'G' then 1 else 0 end`
+
+const settleEnd = `
+    from r
+   where r.fate in ('R', 'G') and q.id = any (array[r.id]) and `
+
+const (
+	ofRelation = ", relation_id"
+
+	settleRest         = settleReturned + settleArchived + settleBuried + settleReasoned + settleLogged
+	numberedSettleRest = settleReturned + ofRelation + settleArchived + ofRelation + settleBuried + ofRelation + settleReasoned + ofRelation + settleLogged
+)
+
+const (
+	settleReturned = `
+  returning q.id),
+archived as (
+  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace`
+	settleArchived = `)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare
+	settleBuried = ` from gone where fate = 'A' and $7),
+buried as (
+  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace`
+	settleReasoned = `)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare
+	settleLogged = ` from gone where fate = 'D'
+  on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
+settled as materialized (
+  select id from gone union all select id from kept),
+logged as (
+  insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body)
+  select a.event_id, a.started_at, a.trigger_id, $6, a.duration_us, a.attempt, nullif(a.status, 0), nullif(a.kind, ''), nullif(a.error, ''), a.headers, a.body
+    from unnest($8::uuid[], $9::timestamptz[], $10::integer[], $11::bigint[], $12::integer[], $13::smallint[], $14::text[], $15::text[], $16::json[], $17::text[])
+      as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body)
+   where not $18 or a.event_id in (select id from settled))
+select count(*) from settled`
+)
+
+const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
+
+// withoutHistory is a statement that settles without what it writes into the history, so that it works where that can't be written. Of the
+// arguments it needs the first six and the last two.
+func withoutHistory(sql string) string {
+	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*) from settled"}} {
+		before, rest, _ := strings.Cut(sql, part[0])
+		_, after, _ := strings.Cut(rest, part[1])
+		sql = before + part[1] + after
+	}
+	return strings.NewReplacer("$19", "$7", "$20", "$8").Replace(sql)
+}
+
+// Settle writes in one statement what became of claimed events: the delivered move to the archive, the exhausted to the
+// dead letters, the others become due again, and every attempt is logged. Only events that are still under
+// the same claim of this instance are touched; it returns how many those were.
+func Settle(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []Settlement) (int, error) {
+	n := len(batch)
+	ids, tries, fates := make([]pgtype.UUID, n), make([]int32, n), make([]string, n)
+	delays, reasons, claims, bare := make([]time.Duration, n), make([]*string, n), make([]int64, n), make([]bool, n)
+	sql := settleSQL
+	var a attemptColumns
+	for i := range batch {
+		s := &batch[i]
+		ids[i] = pgtype.UUID{Bytes: s.ID, Valid: true}
+		tries[i], fates[i], delays[i] = s.Tries, string(rune(s.Fate)), s.Delay
+		bare[i] = s.Bare
+		if claims[i] = s.Claim; s.Claim != 0 {
+			sql = numberedSettleSQL
+		}
+		if s.Fate == Dead {
+			reasons[i] = &s.Reason
+		}
+		if s.Attempt != nil && opt.KeepAttempts {
+			a.add(s, ids[i])
+		}
+	}
+	var settled int
+	if opt.NoHistory {
+		if err := db.QueryRow(ctx, withoutHistory(sql), ids, tries, fates, delays, reasons, opt.Instance, claims, bare).Scan(&settled); err != nil {
+			return 0, fmt.Errorf("settle events without history: %w", err)
+		}
+		return settled, nil
+	}
+	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
+		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, claims, bare).Scan(&settled)
+	if err != nil {
+		return 0, fmt.Errorf("settle events: %w", err)
+	}
+	return settled, nil
+}
+
+// attemptColumns are attempts as Postgres arrays, one element each.
+type attemptColumns struct {
+	events    []pgtype.UUID
+	started   []time.Time
+	triggers  []int32
+	durations []int64
+	numbers   []int32
+	statuses  []int16
+	kinds     []string
+	errors    []string
+	headers   []pgtype.Text
+	bodies    []string
+}
+
+func (c *attemptColumns) add(s *Settlement, id pgtype.UUID) {
+	c.events = append(c.events, id)
+	c.started = append(c.started, s.Attempt.StartedAt)
+	c.triggers = append(c.triggers, s.Trigger)
+	c.durations = append(c.durations, s.Attempt.Duration.Microseconds())
+	c.numbers = append(c.numbers, s.Tries)
+	c.statuses = append(c.statuses, int16(s.Attempt.Status))
+	c.kinds = append(c.kinds, s.Attempt.Kind)
+	c.errors = append(c.errors, s.Attempt.Error)
+	c.headers = append(c.headers, pgtype.Text{String: string(s.Attempt.Header), Valid: s.Attempt.Header != nil})
+	c.bodies = append(c.bodies, s.Attempt.Body)
+}

@@ -1,0 +1,105 @@
+package trigger
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// References lists the environment variables that s refers to as ${NAME}, each once, in the order in which they
+// appear. $${ stands for a literal ${, and a $ before anything else for itself. A ${ that is not closed, or whose NAME
+// is not letters, digits and underscores starting with no digit, is an error that says at which character of s it
+// is; it quotes nothing else of s, which may be a secret.
+func References(s string) ([]string, error) {
+	var names []string
+	seen := map[string]bool{}
+	err := eachReference(s, func(string) {}, func(name string) {
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return names, nil
+}
+
+// ExpandReferences replaces each ${NAME} of s by what lookup says of NAME, and $${ by ${. What it puts in is not
+// expanded again. Variables that lookup does not know are one error that names them all; one that is set to nothing
+// expands to nothing. lookup is os.LookupEnv or has its shape.
+func ExpandReferences(s string, lookup func(string) (string, bool)) (string, error) {
+	var out strings.Builder
+	var unset []string
+	seen := map[string]bool{}
+	err := eachReference(s, func(text string) { out.WriteString(text) }, func(name string) {
+		value, ok := lookup(name)
+		if !ok && !seen[name] {
+			seen[name] = true
+			unset = append(unset, name)
+		}
+		out.WriteString(value)
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case len(unset) == 1:
+		return "", fmt.Errorf("environment variable %s is not set", unset[0])
+	case len(unset) > 1:
+		last := len(unset) - 1
+		return "", fmt.Errorf("environment variables %s and %s are not set", strings.Join(unset[:last], ", "), unset[last])
+	}
+	return out.String(), nil
+}
+
+// eachReference hands over the literal parts of s and its references, in order.
+func eachReference(s string, literal, reference func(string)) error {
+	rest := s
+	for {
+		i := strings.Index(rest, "${")
+		if i < 0 {
+			literal(rest)
+			return nil
+		}
+		if i > 0 && rest[i-1] == '$' {
+			literal(rest[:i-1] + "${")
+			rest = rest[i+2:]
+			continue
+		}
+		literal(rest[:i])
+		name, after, closed := strings.Cut(rest[i+2:], "}")
+		if !closed || !isReferenceName(name) {
+			at := utf8.RuneCountInString(s[:len(s)-len(rest)+i]) + 1
+			return fmt.Errorf("${ at character %d %w", at, referenceFault(name, closed))
+		}
+		reference(name)
+		rest = after
+	}
+}
+
+func referenceFault(name string, closed bool) error {
+	valid := 0
+	for valid < len(name) && isReferenceName(name[:valid+1]) {
+		valid++
+	}
+	switch {
+	case !closed:
+		return errors.New("has no closing }; write ${NAME}, or $${ for a literal ${")
+	case name == "":
+		return errors.New("names no variable; write ${NAME}, or $${ for a literal ${")
+	case valid > 0 && strings.ContainsRune(":-?+=", rune(name[valid])):
+		return fmt.Errorf("holds more than a name, and defaults are not supported; write ${%s}, or $${ for a literal ${", name[:valid])
+	}
+	return errors.New("holds no name of letters, digits and underscores that starts with no digit; write ${NAME}, or $${ for a literal ${")
+}
+
+func isReferenceName(s string) bool {
+	for i, c := range []byte(s) {
+		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,377 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// Defaults and limits of a Client.
+const (
+	DefaultConcurrency = 100
+	DefaultKeepBody    = 16 << 10
+
+	maxHeaderBytes   = 64 << 10         // of a response
+	drainBytes       = 256 << 10        // read beyond what is kept, so that the connection can be used again
+	drainTime        = time.Second      // for that
+	keepBuffer       = 1 << 20          // larger buffers are not pooled
+	handshakeTimeout = 15 * time.Second // of TLS: net/http does it in the background, beyond an attempt's own deadline
+)
+
+// ClientConfig configures a Client. The zero value works.
+type ClientConfig struct {
+	// Version is Rowhook's own, for the User-Agent. Empty: dev.
+	Version string
+	// Concurrency is the most idle connections kept to one host. 0: DefaultConcurrency. Those in use are the caller's to
+	// bound: two endpoints may share a host, and one that hangs must not keep the other from connecting.
+	Concurrency int
+	// KeepBody is how many bytes of a response's body a Result keeps. 0: DefaultKeepBody; negative: none.
+	KeepBody int
+	// MaxRequestBody is the largest request body in bytes; a larger one fails with KindTooLarge, and is Hopeless. 0: no limit.
+	MaxRequestBody int
+	// Guard decides which addresses may be dialled. See SetGuard.
+	Guard Guard
+	// TLS is used for https, cloned. Nil: the system's roots, and TLS 1.2 or later. The files of an endpoint come on top.
+	TLS *tls.Config
+	// Proxy chooses a request's proxy. Nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as http.ProxyFromEnvironment has them.
+	//
+	// A proxy connects by itself, where no guard can look. So the guard also judges the host that a proxy is asked for: the
+	// address, or every address that its name has here. A name that only the proxy can resolve is the proxy's to judge.
+	Proxy func(*http.Request) (*url.URL, error)
+	// Resolver looks up hosts. Nil: the system's.
+	Resolver *net.Resolver
+	// Problem is told of files of an endpoint that changed and can't be used, as long as those read before still are. Optional.
+	Problem func(error)
+}
+
+// Client sends events. It keeps connections open, so a process should have one. It may be used by any number of goroutines.
+type Client struct {
+	config     ClientConfig // its defaults filled in
+	proxies    *proxies     // nil: the configuration says which
+	plain      atomic.Pointer[http.Transport]
+	agent      string
+	keep       int
+	maxRequest int
+	scratch    sync.Pool
+
+	mu     sync.Mutex
+	guard  Guard
+	secure map[tlsFiles]*secureTransport
+}
+
+// scratch is what one attempt needs for its duration only.
+type scratch struct {
+	request, response, out, value []byte
+	names                         []string
+}
+
+// NewClient makes a client. Close frees its idle connections.
+func NewClient(config ClientConfig) *Client {
+	keep := config.KeepBody
+	if config.Concurrency <= 0 {
+		config.Concurrency = DefaultConcurrency
+	}
+	if keep == 0 {
+		keep = DefaultKeepBody
+	}
+	if config.Version == "" {
+		config.Version = "dev"
+	}
+	var fromEnvironment *proxies
+	if config.Proxy == nil {
+		fromEnvironment = newProxies(httpproxy.FromEnvironment())
+		config.Proxy = fromEnvironment.proxy
+	}
+	if config.Resolver == nil {
+		config.Resolver = net.DefaultResolver
+	}
+	if config.Problem == nil {
+		config.Problem = func(error) {}
+	}
+	c := &Client{
+		config:     config,
+		proxies:    fromEnvironment,
+		agent:      "Rowhook/" + config.Version,
+		keep:       max(keep, 0),
+		maxRequest: config.MaxRequestBody,
+		scratch:    sync.Pool{New: func() any { return new(scratch) }},
+		guard:      config.Guard,
+		secure:     map[tlsFiles]*secureTransport{},
+	}
+	c.plain.Store(c.newTransport(config.Guard, config.TLS.Clone()))
+	return c
+}
+
+// SetGuard replaces the guard. Connections that were made under another one are not used for further requests.
+func (c *Client) SetGuard(guard Guard) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.guard.Equal(guard) {
+		return
+	}
+	c.guard = guard
+	c.plain.Swap(c.newTransport(guard, c.config.TLS.Clone())).CloseIdleConnections()
+	for files, s := range c.secure {
+		s.close()
+		delete(c.secure, files)
+	}
+}
+
+func (c *Client) newTransport(guard Guard, secure *tls.Config) *http.Transport {
+	return &http.Transport{
+		Proxy:                  c.proxy(guard),
+		DialContext:            dialEarly(dialWithin(&net.Dialer{Resolver: c.config.Resolver, ControlContext: guard.control})),
+		TLSClientConfig:        secure,
+		TLSHandshakeTimeout:    handshakeTimeout,
+		DisableCompression:     true,
+		WriteBufferSize:        inlineBody + 4<<10, // one write for the headers and a small body
+		MaxIdleConnsPerHost:    c.config.Concurrency,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		ForceAttemptHTTP2:      true, // a dialer of one's own switches it off
+		// HTTP/2 shares one connection: notice within 30 s that it is dead.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second},
+	}
+}
+
+// proxy chooses a proxy, and refuses to ask it for what the guard forbids.
+func (c *Client) proxy(guard Guard) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		proxy, err := c.config.Proxy(req)
+		if err != nil || proxy == nil {
+			return proxy, err
+		}
+		ctx := req.Context()
+		if deadline, ok := ctx.Value(deadlineKey{}).(time.Time); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, deadline)
+			defer cancel()
+		}
+		// A host that is an address is its own. Names that do not resolve here are left to the proxy.
+		addresses, _ := c.config.Resolver.LookupNetIP(ctx, "ip", req.URL.Hostname())
+		for _, a := range addresses {
+			if err := guard.Check(a); err != nil {
+				return nil, err
+			}
+		}
+		return proxy, nil
+	}
+}
+
+// dialWithin dials until the deadline of the attempt that asked for the connection; see attemptContext.
+func dialWithin(dialer *net.Dialer) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if deadline, ok := ctx.Value(deadlineKey{}).(time.Time); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, deadline)
+			defer cancel()
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+}
+
+// Close closes idle connections. Those in use close when their attempts end.
+func (c *Client) Close() {
+	c.plain.Load().CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.secure {
+		s.close()
+	}
+}
+
+// Send makes one attempt: it POSTs e to ep and reads the response, within ep's timeout. body is e's request body; if
+// nil, it is built. When Send returns, nothing reads body or e any more. Redirects are not followed.
+//
+// When ctx ends first the attempt fails with KindCanceled, whether it ended by cancellation or by a deadline of its own.
+// A kept connection that the receiver closed before answering a byte is not a failure: the request is repeated on
+// another one, so a receiver may in that case see it twice in one attempt.
+func (c *Client) Send(ctx context.Context, ep *Endpoint, e *Event, body []byte) Result {
+	r := Result{StartedAt: time.Now()}
+	s := c.scratch.Get().(*scratch)
+	c.send(ctx, ep, e, body, s, &r)
+	if cap(s.request) > keepBuffer {
+		s.request = nil
+	}
+	c.scratch.Put(s)
+	r.Duration = time.Since(r.StartedAt)
+	return r
+}
+
+func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, s *scratch, r *Result) {
+	if ep.problem != nil {
+		r.Kind, r.Err = KindBadURL, ep.problem.Error()
+		return
+	}
+	if ctx.Err() != nil {
+		r.Kind, r.Err = KindCanceled, describe(ctx.Err(), KindCanceled, "")
+		return
+	}
+	size := max(len(body), len(e.Old)+len(e.New)+len(e.Session)+len(e.Trace))
+	if !c.tooLarge(size) {
+		body = s.build(e, body)
+		size = len(body)
+	}
+	if c.tooLarge(size) {
+		r.Kind, r.Err, r.Hopeless = KindTooLarge, fmt.Sprintf("the event's body of %d bytes is over the limit of %d: raise --max-body, or have the trigger's payload.columns leave out what is large", size, c.maxRequest), true
+		return
+	}
+
+	deadline := r.StartedAt.Add(ep.timeout)
+	timed, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	req := ep.request.WithContext(&attemptContext{timed, deadline})
+	req.Header = withHeader(ctx, ep.headerFor(c.agent))
+	if ep.signer != nil {
+		req.Header = ep.signer.signedHeader(req.Header, e.ID, r.StartedAt, body)
+	}
+	defer attach(req, body)()
+
+	transport, err := c.transport(ep)
+	if err != nil {
+		r.Kind, r.Err = KindTLS, ep.scrub.text(oneLine(err.Error()))
+		return
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		fail(ctx, ep, err, deadline, r)
+		return
+	}
+	c.receive(ctx, ep, resp, cancel, deadline, s, r)
+}
+
+// build returns the body to send: given, or e's. A large one that is built lies in s, any small one in memory of its own.
+func (s *scratch) build(e *Event, given []byte) []byte {
+	switch {
+	case given == nil && e.size() <= inlineBody:
+		return AppendBody(make([]byte, 0, e.size()), e)
+	case given == nil:
+		s.request = AppendBody(slices.Grow(s.request[:0], e.size()), e)
+		given = s.request
+	}
+	if len(given) <= inlineBody {
+		return bytes.Clone(given)
+	}
+	return given
+}
+
+func (c *Client) tooLarge(size int) bool { return c.maxRequest > 0 && size > c.maxRequest }
+
+// fail fills r in for an attempt that ended in err before there was a status.
+func fail(ctx context.Context, ep *Endpoint, err error, deadline time.Time, r *Result) {
+	r.Kind = Classify(err)
+	text := ""
+	switch {
+	case ctx.Err() != nil:
+		r.Kind = KindCanceled
+		text = describe(ctx.Err(), KindCanceled, "")
+	case outOfTime(r.Kind, deadline):
+		r.Kind = KindTimeout
+		text = fmt.Sprintf("no response within %s", trigger.Duration(ep.timeout))
+	default:
+		text = describe(err, r.Kind, ep.request.URL.Host)
+	}
+	r.Err = ep.scrub.text(text)
+}
+
+func outOfTime(kind Kind, deadline time.Time) bool {
+	return !time.Now().Before(deadline) || kind == KindCanceled
+}
+
+// describeBody tells why the body behind a status could not be read to its end.
+func describeBody(ctx context.Context, ep *Endpoint, err error, deadline time.Time) string {
+	kind := Classify(err)
+	switch {
+	case ctx.Err() != nil:
+		return "Rowhook stopped before it was complete"
+	case outOfTime(kind, deadline):
+		return fmt.Sprintf("it was not complete within %s", trigger.Duration(ep.timeout))
+	}
+	return describe(err, kind, ep.request.URL.Host)
+}
+
+// receive reads resp into r.
+func (c *Client) receive(ctx context.Context, ep *Endpoint, resp *http.Response, cancel func(), deadline time.Time, s *scratch, r *Result) {
+	defer resp.Body.Close()
+	r.Status = resp.StatusCode
+	var err error
+	s.response = s.response[:0]
+	if resp.ContentLength != 0 {
+		// Beyond what is kept, enough is read to recognise a secret that begins in it.
+		s.response, err = readUpTo(s.response, resp.Body, c.keep+ep.scrub.longest())
+		if err == nil {
+			drain(resp.Body, cancel)
+		}
+	}
+	c.keepTexts(ep, resp.Header, s, r)
+	broken := ""
+	if err != nil && !errors.Is(err, io.EOF) && len(s.response) < c.keep {
+		broken = describeBody(ctx, ep, err, deadline)
+	}
+	// The status says whether the receiver has the event. What becomes of the body behind it changes nothing about that.
+	text := "answered " + resp.Status
+	switch {
+	case r.Status/100 == 2 && broken == "":
+		return
+	case r.Status/100 == 2:
+		text = fmt.Sprintf("status %d arrived, so the event is delivered, although its body is not whole: %s", r.Status, broken)
+	case r.Status/100 == 3:
+		text += ": redirects are not followed"
+	case broken != "":
+		text += "; its body is not whole: " + broken
+	}
+	r.Err = ep.scrub.text(oneLine(text))
+	if r.Status/100 != 2 {
+		r.RetryAfter, r.HasRetryAfter = retryAfter(resp.Header, time.Now())
+	}
+}
+
+// keepTexts stores the response's headers and the beginning of its body, in one allocation.
+func (c *Client) keepTexts(ep *Endpoint, header http.Header, s *scratch, r *Result) {
+	s.out, s.names, s.value = appendHeader(s.out[:0], header, &ep.scrub, s.names, s.value)
+	n := len(s.out)
+	s.value = scrubbed(&ep.scrub, s.value[:0], s.response, c.keep)
+	s.out = append(s.out, cleaned(s.value, len(s.response) > c.keep)...)
+	texts := bytes.Clone(s.out)
+	r.Header = texts[:n:n]
+	if len(texts) > n {
+		r.Body = texts[n:]
+	}
+}
+
+// readUpTo appends what r holds to dst. The error is io.EOF if that was all of it, nil if there may be more than most bytes.
+func readUpTo(dst []byte, r io.Reader, most int) ([]byte, error) {
+	for len(dst) <= most {
+		if len(dst) == cap(dst) {
+			dst = slices.Grow(dst, 512)
+		}
+		n, err := r.Read(dst[len(dst):min(cap(dst), most+1)])
+		dst = dst[:len(dst)+n]
+		if err != nil {
+			return dst, err
+		}
+	}
+	return dst, nil
+}
+
+// drain reads the rest of a body if there is not much of it: a connection whose response was read to the end can be
+// used again. Whether that works changes nothing about the attempt.
+func drain(body io.Reader, cancel func()) {
+	timer := time.AfterFunc(drainTime, cancel)
+	defer timer.Stop()
+	_, _ = io.CopyN(io.Discard, body, drainBytes)
+}

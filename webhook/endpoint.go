@@ -1,0 +1,371 @@
+package webhook
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/idna"
+
+	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// Endpoint is a webhook ready to be called: references expanded, URL parsed and headers prepared once. It may be used
+// by any number of Sends at once. Make a new one when the spec or the environment changes.
+type Endpoint struct {
+	template string // the URL as configured, references unexpanded
+	shown    string // the URL for people: with its host, and without what may be secret
+	problem  error
+	timeout  time.Duration
+	request  *http.Request // what every attempt's request is a shallow copy of; read only
+	header   http.Header   // without a default User-Agent, which is the client's; read only
+	signer   *signer       // nil: unsigned
+	tls      tlsFiles
+	scrub    scrubber
+	cached   atomic.Pointer[agentHeader]
+}
+
+type agentHeader struct {
+	agent  string
+	header http.Header
+}
+
+// NewEndpoint expands w's ${NAME} references by lookup (os.LookupEnv, or the like) and prepares its requests.
+//
+// The endpoint is never nil: one that can't be called (a variable is not set, the URL or a header is malformed, the secret
+// can't be read) is returned together with an error that says why, and each Send to it fails with KindBadURL and that text. No error
+// holds an expanded value.
+func NewEndpoint(w trigger.Webhook, lookup func(string) (string, bool)) (*Endpoint, error) {
+	ep := &Endpoint{template: showURL(w.URL), shown: showURL(w.URL), timeout: w.Timeout.Std()}
+	if ep.timeout <= 0 {
+		ep.timeout = trigger.DefaultTimeout.Std()
+	}
+	ep.problem = errors.Join(ep.prepareURL(w.URL, lookup), ep.prepareHeaders(w, lookup), ep.prepareSecret(w.Secret, lookup), ep.prepareTLS(w.TLS, lookup))
+	if ep.problem != nil {
+		ep.problem = errors.New(strings.ReplaceAll(ep.problem.Error(), "\n", "; "))
+	}
+	return ep, ep.problem
+}
+
+// Problem says why this endpoint can't be called, nil if it can.
+func (ep *Endpoint) Problem() error { return ep.problem }
+
+// Warning says what of this endpoint is probably a mistake although it can be called, "" if nothing is.
+func (ep *Endpoint) Warning() string {
+	if ep.signer != nil && ep.signer.short {
+		return "the secret has a key that is short enough to be guessed: make one by echo whsec_$(openssl rand -base64 32)"
+	}
+	return ""
+}
+
+// Timeout is how long one attempt may take, to the last byte of the response.
+func (ep *Endpoint) Timeout() time.Duration { return ep.timeout }
+
+// String is the URL for people. Its scheme, host and port are those that are called. A user name, a password and a query's values are redacted, and
+// in the path and the query references stay unexpanded: of a URL that comes from a variable as a whole that hides the path.
+func (ep *Endpoint) String() string { return ep.shown }
+
+// expand returns s with its references replaced, and registers their values to be scrubbed. what names s in errors.
+func (ep *Endpoint) expand(what, s string, lookup func(string) (string, bool)) (string, error) {
+	expanded, err := trigger.ExpandReferences(s, lookup)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	names, err := trigger.References(s)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	for _, name := range names {
+		value, _ := lookup(name)
+		ep.scrub.addVariable(name, value)
+	}
+	return expanded, nil
+}
+
+func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, bool)) error {
+	what := fmt.Sprintf("url %q", ep.template)
+	expanded, err := trigger.ExpandReferences(configured, lookup)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	u, err := parseURL(expanded)
+	if err != nil {
+		return fmt.Errorf("%s %w", what, err)
+	}
+	ep.shown = showExpanded(configured, lookup)
+	ep.scrub.host, ep.scrub.hostname = u.Host, u.Hostname()
+	names, err := trigger.References(configured)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, name := range names {
+		if value, _ := lookup(name); !strings.Contains(u.Scheme+"://"+u.Host, strings.TrimRight(value, "/")) { // the host is no secret
+			ep.scrub.addVariable(name, value)
+		}
+	}
+	ep.header = http.Header{"Content-Type": {"application/json"}}
+	if user := u.User; user != nil {
+		password, _ := user.Password()
+		pair := base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password))
+		ep.header["Authorization"] = []string{"Basic " + pair}
+		ep.scrub.add(pair, redacted)
+		ep.scrub.add(password, redacted)
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	ep.request = &http.Request{
+		Method: http.MethodPost, URL: u, Host: u.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	return nil
+}
+
+// parseURL accepts what a request can be sent to. Its errors say what is wrong with the URL, and quote nothing of it.
+func parseURL(s string) (*url.URL, error) {
+	switch {
+	case s == "":
+		return nil, errors.New("is empty")
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return nil, errors.New("holds a space, a line break or another control character (at the end of a variable's value?)")
+	}
+	u, err := url.Parse(s)
+	var escape url.EscapeError
+	var host url.InvalidHostError
+	switch {
+	case errors.As(err, &escape):
+		return nil, errors.New("holds a % that is not followed by two hexadecimal digits: write it %25")
+	case errors.As(err, &host), err == nil && strings.ContainsAny(u.Host, "<>\""):
+		return nil, errors.New("has a host name with a character that no host name can have")
+	case err != nil && strings.Contains(err.Error(), "invalid port"):
+		return nil, errors.New("has a port that is not a number")
+	case err != nil && !strings.Contains(s, "://"):
+		return nil, errors.New("has no http:// or https:// in front")
+	case err != nil:
+		return nil, errors.New("is not a URL")
+	case u.Scheme != "http" && u.Scheme != "https" && !strings.Contains(s, "://"):
+		return nil, errors.New("has no http:// or https:// in front")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("has a scheme other than http and https")
+	case u.Hostname() == "":
+		return nil, errors.New("has no host")
+	case toASCII(u) != nil:
+		return nil, errors.New("has a host name with a character that no host name can have")
+	case netrule.IsNumericHost(u.Hostname()):
+		return nil, errors.New("has a host that is a number and no address: write addresses like 192.0.2.1")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, errors.New("has a port that is not between 1 and 65535")
+		}
+	}
+	return u, nil
+}
+
+// toASCII writes a host in the form in which it is looked up, as net/http would only do after everything has been checked: the
+// full stops of other scripts, for instance, make an address of what looked like none.
+func toASCII(u *url.URL) error {
+	host := u.Hostname()
+	if !strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
+		return nil
+	}
+	ascii, err := idna.Lookup.ToASCII(host)
+	if err != nil {
+		return err
+	}
+	u.Host = strings.Replace(u.Host, host, ascii, 1)
+	return nil
+}
+
+// showURL redacts the user name and password of a configured URL. It works on text that references make unparsable.
+func showURL(configured string) string {
+	scheme, rest, ok := strings.Cut(configured, "://")
+	if !ok {
+		return configured
+	}
+	authority, _, _ := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		rest = redacted + rest[i:]
+	}
+	return scheme + "://" + rest
+}
+
+// showExpanded is String of a URL that can be called.
+func showExpanded(configured string, lookup func(string) (string, bool)) string {
+	// Values are set off by control characters, which neither they nor a URL may hold.
+	marked, _ := trigger.ExpandReferences(configured, func(name string) (string, bool) {
+		value, ok := lookup(name)
+		return "\x01" + name + "\x02" + value + "\x03", ok
+	})
+	scheme, authority, rest := "", "", ""
+	plain := &scheme // what is shown as it is
+	for marked != "" {
+		text, name := marked, ""
+		if after, ok := strings.CutPrefix(marked, "\x01"); ok {
+			name, after, _ = strings.Cut(after, "\x02")
+			text, marked, _ = strings.Cut(after, "\x03")
+		} else if i := strings.IndexByte(marked, 1); i >= 0 {
+			text, marked = marked[:i], marked[i:]
+		} else {
+			marked = ""
+		}
+		if plain != nil {
+			scheme += text
+			before, after, found := strings.Cut(scheme, "://")
+			end := strings.IndexAny(after, "/?#")
+			if !found || end < 0 {
+				continue
+			}
+			scheme, authority, text, plain = before, after[:end], after[end:], nil
+			if name != "" && text != "/" { // the end of a value that began with the host
+				rest, text = text[:1], text[1:]
+			}
+		}
+		if name != "" && text != "" && text != "/" {
+			text = "${" + name + "}"
+		}
+		rest += text
+	}
+	if plain != nil {
+		scheme, authority, _ = strings.Cut(scheme, "://")
+	}
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		authority = redacted + authority[i:]
+	}
+	return scheme + "://" + authority + hideQuery(rest)
+}
+
+// hideQuery redacts the values of a query, but for references, and drops a fragment.
+func hideQuery(rest string) string {
+	rest, _, _ = strings.Cut(rest, "#")
+	path, query, found := strings.Cut(rest, "?")
+	if !found {
+		return path
+	}
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		key, value, ok := strings.Cut(pair, "=")
+		if ok && value != "" && !strings.HasPrefix(value, "${") {
+			pairs[i] = key + "=" + redacted
+		}
+	}
+	return path + "?" + strings.Join(pairs, "&")
+}
+
+// prepareHeaders adds the configured headers over the default ones. It can run without a parsed URL, to report its own errors.
+func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (string, bool)) error {
+	var problems []error
+	given := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
+		what := fmt.Sprintf("header %q", name)
+		value, err := ep.expand(what, w.Headers[name], lookup)
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case err != nil:
+			problems = append(problems, err)
+		case !httpguts.ValidHeaderFieldName(name):
+			problems = append(problems, fmt.Errorf("%s has a character that no header name can have", what))
+		case isReservedHeader(canonical) || w.Secret != "" && isSignatureHeader(canonical):
+			problems = append(problems, fmt.Errorf("%s is set by Rowhook itself: remove it", what))
+		case given[canonical] != "":
+			problems = append(problems, fmt.Errorf("%s is given twice, also as %q", what, given[canonical]))
+		case !httpguts.ValidHeaderFieldValue(value):
+			problems = append(problems, fmt.Errorf("%s has a value with a line break or another control character (at the end of a variable's value?)", what))
+		case canonical == "Host" && !httpguts.ValidHostHeader(value):
+			problems = append(problems, fmt.Errorf("%s has a value that is no host", what))
+		default:
+			given[canonical] = name
+			ep.set(canonical, value)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func (ep *Endpoint) set(canonical, value string) {
+	switch {
+	case ep.request == nil: // the URL is at fault, and nothing will be sent
+	case canonical == "Host":
+		ep.request.Host = value
+	default:
+		ep.header[canonical] = []string{value}
+	}
+}
+
+// isReservedHeader names what frames the message or belongs to the connection, and so is net/http's business.
+func isReservedHeader(canonical string) bool {
+	switch canonical {
+	case "Content-Length", "Transfer-Encoding", "Trailer", "Te", "Connection", "Keep-Alive", "Proxy-Connection", "Upgrade", "Expect":
+		return true
+	}
+	return false
+}
+
+func isSignatureHeader(canonical string) bool {
+	return canonical == HeaderID || canonical == HeaderTimestamp || canonical == HeaderSignature
+}
+
+func (ep *Endpoint) prepareSecret(configured string, lookup func(string) (string, bool)) error {
+	if configured == "" {
+		return nil
+	}
+	expanded, err := ep.expand("secret", configured, lookup)
+	if err != nil {
+		return err
+	}
+	ep.signer, err = newSigner(expanded)
+	return err
+}
+
+func (ep *Endpoint) prepareTLS(configured trigger.TLS, lookup func(string) (string, bool)) error {
+	if configured.IsZero() {
+		return nil
+	}
+	var problems []error
+	for _, f := range []struct {
+		key, path string
+		to        *string
+	}{{"tls.ca_file", configured.CAFile, &ep.tls.ca}, {"tls.cert_file", configured.CertFile, &ep.tls.cert}, {"tls.key_file", configured.KeyFile, &ep.tls.key}} {
+		path, err := ep.expand(f.key, f.path, lookup)
+		if err == nil && f.path != "" && path == "" {
+			err = fmt.Errorf("%s %q is empty", f.key, f.path)
+		}
+		problems = append(problems, err)
+		*f.to = path
+	}
+	switch {
+	case errors.Join(problems...) != nil:
+	case (ep.tls.cert == "") != (ep.tls.key == ""):
+		problems = append(problems, errors.New("tls.cert_file and tls.key_file need each other"))
+	case ep.request != nil && ep.request.URL.Scheme != "https":
+		problems = append(problems, fmt.Errorf("tls is for https, and the url %q is http", ep.template))
+	}
+	return errors.Join(problems...)
+}
+
+// headerFor is the header of an unsigned request by a client that calls itself agent. Callers must not change it.
+func (ep *Endpoint) headerFor(agent string) http.Header {
+	if c := ep.cached.Load(); c != nil && c.agent == agent {
+		return c.header
+	}
+	h := maps.Clone(ep.header)
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = []string{agent}
+	}
+	// The key without a value is not sent. It tells net/http that the request may be repeated where a kept connection
+	// turns out to have been closed by the receiver before it answered a byte: delivery is at least once anyway, and
+	// a stale connection should not cost an attempt.
+	if _, ok := h["Idempotency-Key"]; !ok {
+		h["Idempotency-Key"] = []string{}
+	}
+	ep.cached.Store(&agentHeader{agent, h})
+	return h
+}
