@@ -121,7 +121,7 @@ func (r *result) foreigns() (out []float64) {
 	return out
 }
 
-// verdict says whether a goal is met. Of goals that stand for each other, the one that is missed says so.
+// verdict says whether a goal is met. Where two goals are alternatives, the missed one says that the other is met.
 func verdict(r *results, m *measure) string {
 	if m.goal == 0 {
 		return ""
@@ -131,7 +131,7 @@ func verdict(r *results, m *measure) string {
 	}
 	for _, other := range measures() {
 		if m.either != "" && other.either == m.either && other.value != m.value && other.met(other.in(r.find(m.scenario, "this").Median[other.value])) {
-			return "the other is met"
+			return "alternative met"
 		}
 	}
 	return "missed"
