@@ -13,43 +13,44 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// AuditEntry is a row of rowhook.audit: who steered what.
+// AuditEntry is a row of rowhook.audit: one change of the installation, and who made it.
 type AuditEntry struct {
 	ID     int64           `json:"id"`
 	At     time.Time       `json:"at"`
-	Role   string          `json:"role"` // of the database
-	Who    string          `json:"who"`  // user and host of the program, or which token of the HTTP interface
+	Role   string          `json:"role"` // the database role
+	Who    string          `json:"who"`  // user and host of the program, or the HTTP token's name
 	Client string          `json:"client,omitempty"`
 	Action string          `json:"action"`
-	Target []string        `json:"target"` // triggers; empty: the whole installation
+	Target []string        `json:"target"` // names of triggers; empty: the whole installation
 	Detail json.RawMessage `json:"detail"`
 }
 
-// AuditOptions choose from the audit. What is set must all hold.
+// AuditOptions choose entries of the audit. An entry must meet every field that is set.
 type AuditOptions struct {
 	Since, Until time.Time
 	Actions      []string // any of these
-	Triggers     []string // named as targets; any of these
-	Limit        int      // at most so many; 0: DefaultLimit, at most MaxLimit
-	Before       int64    // older than this number: Next of the page before
+	Triggers     []string // any of these is a target
+	Limit        int      // entries per page, at most MaxLimit; 0: DefaultLimit
+	Before       int64    // only entries with a smaller ID; pass Next of the previous page; 0: all
 }
 
-// AuditPage is a part of the audit, latest first.
+// AuditPage is a page of the audit, latest entry first.
 type AuditPage struct {
 	Entries []AuditEntry `json:"entries"`
-	// Next is where the next page begins; 0: there is none.
+	// Next is the Before of the next page; 0: this is the last page.
 	Next int64 `json:"next,omitempty"`
 }
 
-// Audited lists the actions that are recorded.
+// Audited returns the actions that the audit records.
 func Audited() []string {
 	return []string{"pause", "resume", "redeliver", "discard", "backfill", "invoke", "apply", "migrate"}
 }
 
-// Audit reads who did what, latest first.
+// Audit returns a page of the audit, latest entry first. A Limit outside 0 to MaxLimit is
+// ErrInvalid; a schema without an audit is ErrRefused.
 func Audit(ctx context.Context, db DB, o AuditOptions) (*AuditPage, error) {
 	if o.Limit < 0 || o.Limit > MaxLimit {
-		return nil, problem(ErrInvalid, fmt.Sprintf("ask for 1 to %d, and go on with the cursor", MaxLimit), "a page of %d lines is not to be had", o.Limit)
+		return nil, problem(ErrInvalid, "use the cursor for more", "limit must be 1 to %d, got %d", MaxLimit, o.Limit)
 	}
 	limit := cmp.Or(o.Limit, DefaultLimit)
 	page := &AuditPage{Entries: []AuditEntry{}}
@@ -59,7 +60,7 @@ func Audit(ctx context.Context, db DB, o AuditOptions) (*AuditPage, error) {
 			return fmt.Errorf("look for rowhook.audit: %w", err)
 		}
 		if !exists {
-			return problem(ErrRefused, "run \"rowhook migrate\" first", "the schema rowhook of this database keeps no audit yet")
+			return problem(ErrRefused, "run \"rowhook migrate\" first", "the schema rowhook of this database has no audit table yet")
 		}
 		var rows []AuditEntry
 		err := escaping(ctx, tx, func(write func(string) string) (err error) {
@@ -94,10 +95,11 @@ func moment(t time.Time) *time.Time {
 	return &t
 }
 
-// amendTimeout bounds how long the end of an action is waited for that was cancelled.
+// amendTimeout bounds the update of an audit entry after its action has ended or was cancelled.
 const amendTimeout = 5 * time.Second
 
-// record notes that a change of many events begins. The function that it returns notes how it ended, also where ctx has ended.
+// record writes an audit entry when a change of many events begins. The function it returns adds
+// the result, even after ctx is done.
 func record(ctx context.Context, db DB, d queue.AuditEntry) (ended func(result map[string]any, err error) error, err error) {
 	id, err := queue.RecordAudit(ctx, db, d)
 	if err != nil {
@@ -115,7 +117,7 @@ func record(ctx context.Context, db DB, d queue.AuditEntry) (ended func(result m
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), amendTimeout)
 		defer cancel()
-		// The connection may have ended with ctx: what was asked for is recorded all the same.
+		// The connection may have ended with ctx. The entry exists then, without its result.
 		if aerr := queue.AmendAudit(ctx, db, id, detail); err == nil && aerr != nil && !errors.Is(aerr, context.DeadlineExceeded) {
 			return aerr
 		}

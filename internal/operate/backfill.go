@@ -18,40 +18,43 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// BackfillStatus is how far a backfill is.
+// BackfillStatus is the progress of a backfill.
 type BackfillStatus struct {
 	ID         int64      `json:"id"`
 	Trigger    string     `json:"trigger"`
 	Where      string     `json:"where,omitempty"` // the SQL condition; "": every row
 	StartedAt  time.Time  `json:"started_at"`
-	TouchedAt  time.Time  `json:"touched_at"` // when it last got on
+	TouchedAt  time.Time  `json:"touched_at"` // end of its last batch
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
-	Expected   int64      `json:"expected"` // rows to read, estimated
+	Expected   int64      `json:"expected"` // estimate of the rows to read
 	Scanned    int64      `json:"scanned"`  // rows read
 	Recorded   int64      `json:"recorded"` // events recorded
-	// Buried is how many rows this call could not turn into events. Each is a dead letter that says why, and the row's key.
+	// Buried is the number of rows that this call could not turn into events. Each became a dead
+	// letter, whose reason holds the row's key and the error.
 	Buried int64 `json:"buried,omitempty" db:"-"`
 }
 
-// BackfillOptions say which rows to record, and who is told of it.
+// BackfillOptions choose the rows of a backfill and its pace.
 type BackfillOptions struct {
-	// Where is an SQL condition over the table's columns; "": every row that meets the trigger's when.
+	// Where is an SQL condition on the table's columns; "": every row that meets the trigger's
+	// when.
 	Where string
-	// Restart gives up a backfill that was interrupted and starts from the beginning.
+	// Restart abandons an interrupted backfill and starts from the beginning.
 	Restart bool
-	// Progress is told after each batch, on the caller's goroutine. Optional.
+	// Progress is called after each batch, on the caller's goroutine. Optional.
 	Progress func(BackfillStatus)
-	// Unthrottled takes no regard to deliveries that are under way.
+	// Unthrottled records at full speed, without waiting for deliveries.
 	Unthrottled bool
 }
 
-// Backfill records the rows that a trigger's table holds now as events of the trigger: INSERT events whose new is the row, with
-// the session variable rowhook_backfill, the backfill's number, to tell them by. Rows that come after its beginning and have higher keys are
-// left to their own events.
+// Backfill records the present rows of a trigger's table as INSERT events. Each event's new is the
+// row. Its session variable rowhook_backfill is the backfill's number. Rows that are inserted later
+// with a higher key are not read: they have their own events.
 //
-// It reads by the primary key, batch by batch; where there is none it is refused. In the end it counts the table's rows without
-// the key, and fails where it has passed over some. What was interrupted goes on where it was when it is called with the same
-// condition again. It keeps at most half of the trigger's slots busy, so that events which come meanwhile are not held up.
+// Backfill reads in batches by the primary key, and is refused without one. At the end it counts
+// the table's rows independently of the key's index, and fails if it missed some. A later call with
+// the same condition continues an interrupted backfill. Backfill occupies at most half of the
+// trigger's slots, so that live events are not delayed.
 func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*BackfillStatus, error) {
 	b := &backfill{db: db, opt: o}
 	if err := b.open(ctx, trigger); err != nil {
@@ -76,7 +79,7 @@ func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*B
 	return &b.BackfillStatus, ended(map[string]any{"scanned": b.Scanned, "recorded": b.Recorded}, err)
 }
 
-// run records batch by batch until all is read.
+// run records batches until every row is read.
 func (b *backfill) run(ctx context.Context) error {
 	for b.FinishedAt == nil && !b.read {
 		size := bulkBatch
@@ -89,7 +92,7 @@ func (b *backfill) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.feed.let(map[int32][]string{b.trigger.ID: ids})
+		b.feed.admitted(map[int32][]string{b.trigger.ID: ids})
 		if b.opt.Progress != nil {
 			b.opt.Progress(b.BackfillStatus)
 		}
@@ -100,7 +103,7 @@ func (b *backfill) run(ctx context.Context) error {
 	return b.finish(ctx)
 }
 
-// backfill is one that is under way.
+// backfill is the state of one Backfill call.
 type backfill struct {
 	BackfillStatus
 	db      DB
@@ -108,17 +111,19 @@ type backfill struct {
 	ts      triggers
 	trigger *knownTrigger
 	rows    *sqlschema.RowSource
-	horizon string // see sqlschema.Extent; "": the schema is of version 2, and nothing is counted in the end
-	read    bool   // to the end
-	most    int    // rows that are read at once, while there is one that can't be turned into an event
+	horizon string // see sqlschema.Extent; "": schema version 2, without the final count
+	read    bool   // the last row was read
+	most    int    // bound of a batch after a row that can't be turned into an event; 0: none
 	feed    throttle
 }
 
-// PlanBackfill says what Backfill would do, and changes nothing: how far an interrupted backfill is that it would go on with, or, with no
-// number, how many rows it would begin to read. What Backfill refuses it refuses, too.
+// PlanBackfill returns what Backfill would do, and changes nothing. If Backfill would continue an
+// interrupted one, the result is its progress. Otherwise ID is 0, and Expected estimates the rows
+// to read. PlanBackfill returns the same errors as Backfill.
 func PlanBackfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*BackfillStatus, error) {
 	b := &backfill{db: db, opt: o}
-	err := transact(ctx, db, pgx.ReadCommitted, func(tx pgx.Tx) error { // with the role's own search_path, as the condition is run
+	// Not by read: the condition is run with the role's own search_path.
+	err := transact(ctx, db, pgx.ReadCommitted, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "set transaction read only"); err != nil {
 			return fmt.Errorf("begin to read: %w", err)
 		}
@@ -137,7 +142,7 @@ func PlanBackfill(ctx context.Context, db DB, trigger string, o BackfillOptions)
 	return &b.BackfillStatus, err
 }
 
-// open checks the table and the condition, and finds the row of an interrupted backfill or makes one.
+// open checks the table and the condition. Then it takes up an interrupted backfill, or begins one.
 func (b *backfill) open(ctx context.Context, name string) error {
 	return transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
 		if err := b.check(ctx, tx, name); err != nil {
@@ -145,7 +150,7 @@ func (b *backfill) open(ctx context.Context, name string) error {
 		}
 		if b.opt.Restart {
 			if _, err := tx.Exec(ctx, "update rowhook.backfill set finished_at = now() where trigger_id = $1 and finished_at is null", b.trigger.ID); err != nil {
-				return fmt.Errorf("give up the earlier backfill: %w", err)
+				return fmt.Errorf("abandon the earlier backfill: %w", err)
 			}
 			return b.begin(ctx, tx)
 		}
@@ -168,7 +173,7 @@ func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
 	return b.openRows(ctx, tx)
 }
 
-// openRows prepares to read the table as the trigger now says.
+// openRows prepares to read the table by the trigger's present spec.
 func (b *backfill) openRows(ctx context.Context, tx pgx.Tx) error {
 	spec := trigger.DefaultSpec()
 	if err := json.Unmarshal([]byte(b.trigger.Spec), &spec); err != nil {
@@ -179,7 +184,7 @@ func (b *backfill) openRows(ctx context.Context, tx pgx.Tx) error {
 	return refused(err)
 }
 
-// refused makes a problem of what is wrong with the rows or the condition.
+// refused turns a sqlschema.RowsError into an Error, and returns other errors unchanged.
 func refused(err error) error {
 	var wrong *sqlschema.RowsError
 	if errors.As(err, &wrong) {
@@ -192,19 +197,19 @@ func refused(err error) error {
 	return err
 }
 
-// follow takes note of what an apply has changed meanwhile: rows must not be recorded for a trigger that is gone, nor with columns that it
-// does not show any more.
+// follow adopts what an apply changed since the previous batch. Rows must not be recorded for a
+// removed trigger, or with columns that the trigger no longer sends.
 func (b *backfill) follow(ctx context.Context, tx pgx.Tx) error {
 	var now knownTrigger
 	err := tx.QueryRow(ctx, "select w.relation, t.removed_at is not null, t.spec::text from rowhook.trigger t"+queue.WatchedNow+" where t.id = $1", b.trigger.ID).
 		Scan(&now.Relation, &now.Removed, &now.Spec)
 	switch {
 	case err != nil && !isNone(err):
-		return fmt.Errorf("look at the trigger: %w", err)
+		return fmt.Errorf("read the trigger: %w", err)
 	case err != nil || now.Removed:
-		return problem(ErrRefused, "add it to rowhook.yaml again and apply, and repeat this to go on", "the trigger %q was removed", b.trigger.Name)
+		return problem(ErrRefused, "add it to rowhook.yaml again, apply, and repeat the backfill to continue it", "the trigger %q was removed", b.trigger.Name)
 	case now.Relation != b.trigger.Relation:
-		return problem(ErrRefused, "start it anew by --restart (restart: true)", "the trigger %q has moved to another table", b.trigger.Name)
+		return problem(ErrRefused, "start the backfill again with --restart (restart: true)", "the trigger %q has moved to another table", b.trigger.Name)
 	case now.Spec == b.trigger.Spec:
 		return nil
 	}
@@ -217,10 +222,10 @@ func (b *backfill) follow(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (b *backfill) otherKey() error {
-	return problem(ErrRefused, "start it anew by --restart (restart: true)", "the primary key of %s has changed since the backfill was interrupted", b.rows.Table)
+	return problem(ErrRefused, "start the backfill again with --restart (restart: true)", "the primary key of %s has changed since the backfill was interrupted", b.rows.Table)
 }
 
-// resume takes up the backfill of this trigger that was interrupted.
+// resume takes up an interrupted backfill of this trigger. Without one b.ID stays 0.
 func (b *backfill) resume(ctx context.Context, tx pgx.Tx) error {
 	counts, err := countsBackfills(ctx, tx)
 	if err != nil {
@@ -246,19 +251,19 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 		if b.Where != "" {
 			what = "rows where " + b.Where
 		}
-		return problem(ErrRefused, "repeat it with the same condition to go on, or give it up by --restart (restart: true)",
-			"a backfill of %s, of %s, has read %d rows and is under way or was interrupted", b.trigger.Name, what, b.Scanned)
+		return problem(ErrRefused, "repeat that condition to continue it, or abandon it with --restart (restart: true)",
+			"a backfill of %s for %s has read %d rows, and is running or was interrupted", b.trigger.Name, what, b.Scanned)
 	case !slices.Equal(key, b.rows.Key):
 		return b.otherKey()
 	case noted == nil:
-		return problem(ErrRefused, "start it anew by --restart (restart: true)",
-			"a backfill of %s was begun by an earlier version of Rowhook or in another database, so that it could not be counted in the end whether every row was read", b.trigger.Name)
+		return problem(ErrRefused, "start the backfill again with --restart (restart: true)",
+			"a backfill of %s was begun by an earlier version of Rowhook or in another database, so its final count could not prove that every row was read", b.trigger.Name)
 	}
 	b.Trigger, b.horizon = b.trigger.Name, *noted
 	return nil
 }
 
-// countsBackfills reports that what a backfill counts by is kept, as it is from version 3 of the schema on.
+// countsBackfills reports whether the schema keeps what the final count needs. Version 3 added it.
 func countsBackfills(ctx context.Context, db pg.Queryer) (counts bool, err error) {
 	err = db.QueryRow(ctx, "select exists (select from pg_catalog.pg_attribute where attrelid = 'rowhook.backfill'::regclass and attname = 'horizon' and not attisdropped)").Scan(&counts)
 	if err != nil {
@@ -296,7 +301,7 @@ insert into rowhook.backfill (trigger_id, condition, key, expected, until`+colum
 returning id, condition, started_at, touched_at, expected`, args...).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected)
 	if pg.IsState(err, pgerrcode.UniqueViolation) {
-		return problem(ErrBusy, "wait for it, or join it by repeating this", "a backfill of %s has just been started by someone else", b.trigger.Name)
+		return problem(ErrBusy, "wait for it, or repeat this command to join it", "another session has just started a backfill of %s", b.trigger.Name)
 	}
 	if err != nil {
 		return fmt.Errorf("record the backfill: %w", err)
@@ -304,8 +309,8 @@ returning id, condition, started_at, touched_at, expected`, args...).
 	return nil
 }
 
-// step records the next rows and returns the events' ids. The row of the backfill is locked meanwhile, so that several may
-// work on one.
+// step records the next rows and returns the ids of their events. It locks the backfill's row, so
+// that several processes can share one backfill.
 func (b *backfill) step(ctx context.Context, size int) (ids []string, err error) {
 	err = transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, "select finished_at, scanned, recorded from rowhook.backfill where id = $1 for update", b.ID).
@@ -335,7 +340,7 @@ update rowhook.backfill set scanned = scanned + $2, recorded = recorded + $3, to
  where id = $1 returning scanned, recorded, touched_at`, args...).
 			Scan(&b.Scanned, &b.Recorded, &b.TouchedAt)
 		if err != nil {
-			return fmt.Errorf("record how far the backfill is: %w", err)
+			return fmt.Errorf("record the progress of the backfill: %w", err)
 		}
 		ids, b.read = r.IDs, r.Read < int64(size)
 		if len(ids) == 0 {
@@ -346,8 +351,9 @@ update rowhook.backfill set scanned = scanned + $2, recorded = recorded + $3, to
 	return ids, err
 }
 
-// page records the next rows. Where that fails for what is in one of them it reads fewer, down to that row, which becomes a dead letter. It
-// returns how many it read at most.
+// page records the next rows, and returns the bound that it read with. If a row's data makes the
+// statement fail, page halves the bound until it has isolated that row, which becomes a dead
+// letter.
 func (b *backfill) page(ctx context.Context, tx pgx.Tx, size int) (r sqlschema.Recorded, most int, err error) {
 	if b.most > 0 {
 		size = min(size, b.most)
@@ -374,7 +380,7 @@ func (b *backfill) page(ctx context.Context, tx pgx.Tx, size int) (r sqlschema.R
 		r, err = b.rows.Bury(ctx, tx, b.ID, b.horizon, bad.Error())
 		return err
 	})
-	if pg.IsData(err) { // the condition, or the trigger's when, can't be asked of this row
+	if pg.IsData(err) { // the condition, or the trigger's when, fails for this row
 		return r, size, bad
 	}
 	if err == nil {
@@ -383,8 +389,9 @@ func (b *backfill) page(ctx context.Context, tx pgx.Tx, size int) (r sqlschema.R
 	return r, size, err
 }
 
-// finish ends a backfill that has read to the end, unless it has passed rows over: the table still has more rows that were there before it and
-// were not touched since than it has read of such. What it has recorded stays, and it stays unfinished.
+// finish marks a backfill as complete after its last row. It fails if rows were missed: the table
+// then has more rows older than the backfill and unchanged since than the backfill has read. The
+// recorded events stay, and the backfill stays unfinished.
 func (b *backfill) finish(ctx context.Context) error {
 	var older int64
 	if b.horizon != "" {
@@ -408,12 +415,12 @@ func (b *backfill) finish(ctx context.Context) error {
 		case isNone(err):
 			return b.gone()
 		case err != nil:
-			return fmt.Errorf("look how far the backfill is: %w", err)
+			return fmt.Errorf("read the progress of the backfill: %w", err)
 		case b.FinishedAt != nil:
 			return b.checkFinished(ctx, tx)
 		case older > known:
-			return problem(ErrRefused, "see that the index of its key is sound (amcheck, reindex), and start the backfill anew by --restart (restart: true)",
-				"the backfill of %s is not complete: %s has %d rows that were there at its beginning and have not changed since, and it has read %d of such", b.trigger.Name, b.rows.Table, older, known)
+			return problem(ErrRefused, "check the index of the primary key (amcheck), rebuild it (reindex), and start the backfill again with --restart (restart: true)",
+				"the backfill of %s is not complete: %s has %d rows that existed at its beginning and have not changed since, and it has read only %d of them", b.trigger.Name, b.rows.Table, older, known)
 		}
 		err = tx.QueryRow(ctx, "update rowhook.backfill set finished_at = clock_timestamp(), touched_at = clock_timestamp() where id = $1 returning touched_at, finished_at", b.ID).
 			Scan(&b.TouchedAt, &b.FinishedAt)
@@ -424,21 +431,23 @@ func (b *backfill) finish(ctx context.Context) error {
 	})
 }
 
-// uncounted says of a backfill that has read to the end that it could not be counted whether that was all.
+// uncounted returns the error of a backfill that has read its last row, but could not count the
+// table.
 func (b *backfill) uncounted(err error) error {
 	var wrong *sqlschema.RowsError
 	if errors.As(err, &wrong) {
-		return problem(ErrRefused, "start the backfill anew by --restart (restart: true)", "the backfill of %s has read to the end, but %s", b.trigger.Name, wrong.Message)
+		return problem(ErrRefused, "start the backfill again with --restart (restart: true)", "the backfill of %s has read its last row, but %s", b.trigger.Name, wrong.Message)
 	}
-	return fmt.Errorf("the backfill of %s has read to the end, and counting whether every row was read failed; the same again counts anew: %w", b.trigger.Name, err)
+	return fmt.Errorf("the backfill of %s has read its last row, but the final count failed; repeat the command to count again: %w", b.trigger.Name, err)
 }
 
 func (b *backfill) gone() error {
-	return problem(ErrRefused, "start it again", "the record of the backfill is gone")
+	return problem(ErrRefused, "start the backfill again", "the row of the backfill in rowhook.backfill was deleted")
 }
 
-// checkFinished tells a backfill that another worker has ended from one that was given up: a restart does so in the transaction in which it
-// begins anew, so that both have its time.
+// checkFinished returns an error if the backfill was abandoned, and nil if another process has
+// finished it. A restart ends the old backfill and begins the new one in one transaction, so both
+// have its time.
 func (b *backfill) checkFinished(ctx context.Context, tx pgx.Tx) error {
 	var next int64
 	err := tx.QueryRow(ctx, "select id from rowhook.backfill where trigger_id = $1 and id > $2 and started_at = $3 limit 1",
@@ -449,8 +458,8 @@ func (b *backfill) checkFinished(ctx context.Context, tx pgx.Tx) error {
 	case err != nil:
 		return fmt.Errorf("look for a later backfill: %w", err)
 	}
-	return problem(ErrBusy, "wait for that one, or join it by giving its command without --restart",
-		"this backfill of %s was given up after %d rows, as backfill %d was started by --restart", b.trigger.Name, b.Scanned, next)
+	return problem(ErrBusy, "wait for that one, or join it by repeating the command without --restart",
+		"this backfill of %s was abandoned after %d rows, because backfill %d was started with --restart", b.trigger.Name, b.Scanned, next)
 }
 
 func (s *Status) readBackfills(ctx context.Context, tx pgx.Tx) error {

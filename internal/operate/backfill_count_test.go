@@ -16,7 +16,7 @@ func (d *desk) inserted(name string) trigger.Spec {
 	return d.spec(name, func(s *trigger.Spec) { s.On = trigger.On{Insert: true} })
 }
 
-// TestABackfillThatPassesRowsOverIsNotComplete has an index that lacks every second of the later rows.
+// The index lacks every second one of the later rows.
 func TestABackfillThatPassesRowsOverIsNotComplete(t *testing.T) {
 	t.Parallel()
 	for name, table := range map[string]struct{ parent, part string }{
@@ -33,10 +33,10 @@ func TestABackfillThatPassesRowsOverIsNotComplete(t *testing.T) {
 			d.do(t, "insert into a select generate_series(500, 998, 2)")
 			d.do(t, "update pg_index set indisready = true where indrelid = '"+table.part+"'::regclass")
 			d.apply(t, d.inserted("a"))
-			for range 2 { // the same again is no way around it
+			for range 2 { // repeating the command does not get around it
 				b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Where: "id > 100"})
 				require.ErrorIs(t, err, operate.ErrRefused)
-				require.ErrorContains(t, err, "public.a has 750 rows that were there at its beginning and have not changed since, and it has read 500 of such")
+				require.ErrorContains(t, err, "public.a has 750 rows that existed at its beginning and have not changed since, and it has read only 500 of them")
 				require.ErrorContains(t, err, "--restart")
 				require.Nil(t, b.FinishedAt)
 			}
@@ -51,7 +51,7 @@ func TestABackfillThatPassesRowsOverIsNotComplete(t *testing.T) {
 	}
 }
 
-// TestRowsThatComeMeanwhileDoNotMakeUpForRowsThatArePassedOver reads as many new rows as it passes old ones over.
+// The backfill reads as many new rows as it misses old ones.
 func TestRowsThatComeMeanwhileDoNotMakeUpForRowsThatArePassedOver(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -70,7 +70,7 @@ func TestRowsThatComeMeanwhileDoNotMakeUpForRowsThatArePassedOver(t *testing.T) 
 	require.EqualValues(t, 1250, b.Scanned)
 }
 
-// TestWhatChangesMeanwhileIsNotTakenForRowsThatWerePassedOver does to a table, between the batches, all that makes a count differ.
+// Between the batches the test makes every kind of change that could affect the count.
 func TestWhatChangesMeanwhileIsNotTakenForRowsThatWerePassedOver(t *testing.T) {
 	t.Parallel()
 	const partitioned = "create table a (id int primary key, v text) partition by range (id); create table a1 partition of a for values from (-10000) to (1000); " +
@@ -101,7 +101,7 @@ func TestWhatChangesMeanwhileIsNotTakenForRowsThatWerePassedOver(t *testing.T) {
 				1000: interrupt,
 				1500: func() { d.do(t, "vacuum freeze a") },
 				2000: func() {
-					if name == "partitions" { // its rows are old, and were not there
+					if name == "partitions" { // its rows are old, but were in another table
 						d.do(t, "alter table a attach partition spare for values from (-90000) to (-10000)")
 						return
 					}
@@ -155,7 +155,7 @@ func TestABackfillWhoseEndCanNotBeCountedIsNotComplete(t *testing.T) {
 	require.EqualValues(t, 1200, b.Recorded)
 }
 
-// TestABackfillRefusesRowsThatDoNotSayWhoWroteThem has a table of an access method that is not Postgres' own, if only by name.
+// The table has an access method that is not heap, although only its name differs.
 func TestABackfillRefusesRowsThatDoNotSayWhoWroteThem(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -166,7 +166,7 @@ func TestABackfillRefusesRowsThatDoNotSayWhoWroteThem(t *testing.T) {
 	require.ErrorContains(t, err, "the rows of public.a do not say which transaction wrote them")
 }
 
-// TestABackfillReadsTheChunksOfAHypertable has a stand-in for TimescaleDB's catalog.
+// A stand-in replaces TimescaleDB's catalog.
 func TestABackfillReadsTheChunksOfAHypertable(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -179,7 +179,7 @@ func TestABackfillReadsTheChunksOfAHypertable(t *testing.T) {
 	require.EqualValues(t, 1400, b.Recorded)
 }
 
-// TestABackfillOnTheSchemaBeforeCountsNothing works on what version 2 keeps.
+// The schema has version 2, which lacks the columns that the count needs.
 func TestABackfillOnTheSchemaBeforeCountsNothing(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")

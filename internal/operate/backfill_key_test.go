@@ -10,8 +10,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// TestBackfillReadsEveryRowWhateverOrdersItsKey has keys whose operators are in no schema of the search_path, or that their index orders or
-// compares otherwise than the column's type does.
+// Some keys have operators outside the search_path. Others have an index that orders or compares
+// differently from the column's type.
 func TestBackfillReadsEveryRowWhateverOrdersItsKey(t *testing.T) {
 	t.Parallel()
 	const extensions = "create schema extensions; create extension citext schema extensions; create extension ltree schema extensions; "
@@ -49,7 +49,7 @@ func TestBackfillReadsEveryRowWhateverOrdersItsKey(t *testing.T) {
 	}
 }
 
-// TestBackfillRefusesATableWhoseRowsAreHiddenFromIt reads by the owner of the table, on whom its policies are forced.
+// The role owns the table, and row level security is forced on the owner.
 func TestBackfillRefusesATableWhoseRowsAreHiddenFromIt(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")

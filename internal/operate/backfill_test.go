@@ -30,7 +30,7 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 		return d.spec("shop", append(change, func(s *trigger.Spec) { s.When = "new.m = 'good'::mood" })...)
 	}
 	d.apply(t, d.spec("a"), shop(func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
-	pinned := d.Conn(t) // as the program's sessions are; the types of "when" are found where its user finds them
+	pinned := d.Conn(t) // like the program's sessions; the types of "when" are found by its user's search_path
 	require.NoError(t, pg.Pin(t.Context(), pinned))
 	b, err := operate.Backfill(t.Context(), pinned, "shop", operate.BackfillOptions{})
 	require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	}
 	require.ElementsMatch(t, want, d.recorded(t))
 
-	// What a live event of the same row holds.
+	// The payload of a live event of the same row.
 	d.do(t, "delete from rowhook.event_log; begin; delete from shop; insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'); commit")
 	require.Equal(t, []string{`I {"region":"b","no":1.50,"at":"2025-12-31T22:00:00+00:00","m":"good"} `}, d.recorded(t))
 
@@ -111,12 +111,12 @@ func TestABackfillThatIsGivenUpMeanwhileIsNotTakenForComplete(t *testing.T) {
 		}
 	}})
 	require.ErrorIs(t, err, operate.ErrBusy)
-	require.ErrorContains(t, err, "was given up after ")
+	require.ErrorContains(t, err, "was abandoned after ")
 	require.Less(t, first.Scanned, int64(1500))
 	require.EqualValues(t, 100, second.Recorded)
 }
 
-// What an apply changes meanwhile holds for the rows that follow.
+// A change that an apply makes during a backfill holds for its later rows.
 func TestBackfillFollowsWhatIsAppliedMeanwhile(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
@@ -150,7 +150,7 @@ func TestBackfillFollowsWhatIsAppliedMeanwhile(t *testing.T) {
 	require.EqualValues(t, 1500, whole.Scanned)
 }
 
-// A name may look like part of the statement.
+// A name may look like a part of the statement.
 func TestBackfillReadsKeysOfAnyName(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")

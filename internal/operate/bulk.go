@@ -14,13 +14,13 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// Tally is a number of events. Where counting took too long there are more.
+// Tally is a number of events.
 type Tally struct {
 	Events int64 `json:"events"`
-	More   bool  `json:"more"` // at least so many
+	More   bool  `json:"more"` // counting ran out of time: there are at least Events
 }
 
-// Count counts the events that a filter chooses, for no longer than the budget; 0: two seconds.
+// Count counts the events that a filter chooses. It stops when the budget is spent; 0: two seconds.
 func Count(ctx context.Context, db DB, f Filter, budget time.Duration) (Tally, error) {
 	var n Tally
 	deadline := time.Now().Add(cmp.Or(budget, 2*time.Second))
@@ -43,38 +43,39 @@ func Count(ctx context.Context, db DB, f Filter, budget time.Duration) (Tally, e
 	return n, err
 }
 
-// BulkOptions say how many events are changed at once, and who is told of it.
+// BulkOptions bound a change of many events, and set its pace.
 type BulkOptions struct {
-	// Limit ends the work after so many events; 0: none.
+	// Limit ends the work after this many events; 0: no limit.
 	Limit int64
-	// Progress is told how many events were looked at so far, after each batch, on the caller's goroutine. Optional.
+	// Progress is called after each batch, on the caller's goroutine, with the number of events
+	// examined so far. Optional.
 	Progress func(done int64)
-	// Unthrottled takes no regard to deliveries that are under way.
+	// Unthrottled works at full speed, without waiting for deliveries.
 	Unthrottled bool
 }
 
-// Skip is an event that was left as it is.
+// Skip is an event that a bulk change left unchanged.
 type Skip struct {
 	ID     string `json:"id"`
-	Reason string `json:"reason"` // busy: in flight; waiting: due already; removed: its trigger is; delivered: only the retention removes it; gone: it moved meanwhile; damaged: what it holds can't be read or moved; not_found
+	Reason string `json:"reason"` // one of the Skip constants
 }
 
 // The reasons of a Skip.
 const (
-	SkipBusy      = "busy"
-	SkipWaiting   = "waiting"
-	SkipRemoved   = "removed"
-	SkipDelivered = "delivered"
-	SkipGone      = "gone"
-	SkipNotFound  = "not_found"
-	SkipDamaged   = "damaged"
+	SkipBusy      = "busy"      // it is in flight
+	SkipWaiting   = "waiting"   // it is due already
+	SkipRemoved   = "removed"   // its trigger was removed
+	SkipDelivered = "delivered" // it was delivered; only the retention deletes it
+	SkipGone      = "gone"      // it changed or moved in the meantime
+	SkipNotFound  = "not_found" // no table has it
+	SkipDamaged   = "damaged"   // its data can't be read or moved
 )
 
-// Bulk is what a change of many events came to.
+// Bulk is the result of a change of many events.
 type Bulk struct {
-	Changed int64            `json:"changed"`
-	Skipped map[string]int64 `json:"skipped"` // by reason
-	// Skips lists the first that were skipped, all of them where events were named by id.
+	Changed int64            `json:"changed"` // events
+	Skipped map[string]int64 `json:"skipped"` // events, by reason
+	// Skips lists the skipped events, the first mostSkips of them.
 	Skips []Skip `json:"skips"`
 }
 
@@ -90,10 +91,11 @@ func (b *Bulk) skip(id, reason string) {
 	}
 }
 
-// bulkBatch bounds a transaction of a bulk change: its locks, and what a receiver finds before it that came at once.
+// bulkBatch is the greatest number of events in one transaction of a bulk change. It bounds the
+// locks, and the burst of events that a receiver gets at once.
 const bulkBatch = 500
 
-// bulk is a change of the events that a query chooses, batch by batch, oldest first.
+// bulk changes the events that a query chooses, in batches, oldest first.
 type bulk struct {
 	db     DB
 	ts     triggers
@@ -105,7 +107,7 @@ type bulk struct {
 	fed    map[int32][]string // ids that the last batch put into the queue, by trigger
 }
 
-// recorded is run, with who asked for it in rowhook.audit.
+// recorded is run with an entry in rowhook.audit.
 func (b *bulk) recorded(ctx context.Context, action string, f Filter) (*Bulk, error) {
 	detail := map[string]any{"filter": f}
 	if b.opt.Limit > 0 {
@@ -154,7 +156,7 @@ func (b *bulk) run(ctx context.Context) (*Bulk, error) {
 			if err != nil {
 				return out, err
 			}
-			b.feed.let(b.fed)
+			b.feed.admitted(b.fed)
 			b.fed = nil
 			for i := range events {
 				if len(b.query.ids) > 0 {
@@ -180,7 +182,8 @@ func (b *bulk) run(ctx context.Context) (*Bulk, error) {
 	return out, b.skipMissing(ctx, missing, out)
 }
 
-// skipMissing notes ids that no source had when it was looked at: an event may have moved from one that came later to one that came before.
+// skipMissing adds skips for ids that run found in no source. Such an event may exist: it may have
+// moved from a source that run read later to one that run had read before.
 func (b *bulk) skipMissing(ctx context.Context, missing []string, out *Bulk) error {
 	if len(missing) == 0 {
 		return nil
@@ -210,7 +213,7 @@ func (b *bulk) skipMissing(ctx context.Context, missing []string, out *Bulk) err
 	return err
 }
 
-// batch finds the next events and changes them in one transaction.
+// batch finds and changes the next events in one transaction.
 func (b *bulk) batch(ctx context.Context, w *walk, size int, out *Bulk) (events []raw, reached string, err error) {
 	before := *out
 	before.Skipped = maps.Clone(out.Skipped)
@@ -231,7 +234,7 @@ func (b *bulk) batch(ctx context.Context, w *walk, size int, out *Bulk) (events 
 	return events, reached, nil
 }
 
-// alter changes events, and, where that fails for what is in one of them, each by itself.
+// alter changes events together. If the data of one makes that fail, it changes each by itself.
 func (b *bulk) alter(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
 	before := *out
 	before.Skipped = maps.Clone(out.Skipped)
@@ -258,7 +261,8 @@ func (b *bulk) alter(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) er
 	return nil
 }
 
-// split separates the events that pass from those that are skipped.
+// split returns the ids of events for which reason returns "". It adds the others to out as
+// skipped.
 func split(events []raw, out *Bulk, reason func(*raw) string) []string {
 	var ids []string
 	for i := range events {
@@ -271,7 +275,7 @@ func split(events []raw, out *Bulk, reason func(*raw) string) []string {
 	return ids
 }
 
-// changed notes which of the ids a statement returned; the others were no longer what they had been.
+// changed counts the ids that a statement returned. The others had changed in the meantime.
 func changed(ids, got []string, out *Bulk) {
 	out.Changed += int64(len(got))
 	if len(got) == len(ids) {
@@ -284,8 +288,8 @@ func changed(ids, got []string, out *Bulk) {
 	}
 }
 
-// ring tells the dispatchers of a trigger that something of it is due: unless writers were asked for silence, since then
-// somebody is awake.
+// ring notifies the dispatchers that events of these triggers are due. While the doorbell is silent
+// it notifies nobody, because a dispatcher is awake then.
 func ring(ctx context.Context, db pg.Queryer, ids []int32) error {
 	var n int
 	err := db.QueryRow(ctx, `

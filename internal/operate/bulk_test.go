@@ -15,7 +15,7 @@ import (
 func TestRedeliverBringsDeadAndDeliveredEventsBackAndRingsForThem(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.run(t) // polls once an hour: only the doorbell can tell it
+	d.run(t) // it polls once an hour, so only the doorbell can wake it
 	ids := append(d.bury(t, "a", 600), d.archive(t, "a", 600)...)
 	var progress []int64
 	f := operate.Filter{Triggers: []string{"a"}, States: []operate.State{operate.Dead, operate.Delivered}}
@@ -141,7 +141,7 @@ func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 	d.do(t, "insert into a (v) select 'x' from generate_series(1, 20)")
 	d.do(t, "insert into b (v) values ('y')")
 	until(t, "the other one is delivered", func() bool { return d.receiver.unique() == 1 })
-	d.run(t) // one that starts now
+	d.run(t) // a dispatcher that starts while the trigger is paused
 	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Limit = 1 }), d.spec("b"))
 	d.do(t, "insert into b (v) values ('z')")
 	until(t, "the other one is delivered again", func() bool { return d.receiver.unique() == 2 })
@@ -154,7 +154,7 @@ func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 	require.ErrorIs(t, err, operate.ErrNotFound)
 }
 
-// aSecond waits for as long as it may take until every instance knows of a change.
+// aSecond waits until every instance has noticed a change, which takes at most a second.
 func aSecond(t *testing.T) {
 	t.Helper()
 	gone := time.Now().Add(time.Second)

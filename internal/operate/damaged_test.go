@@ -17,10 +17,10 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// unconvertible is, by encoding, a text of a database that no session in UTF-8 can take.
+// unconvertible is, by encoding of the database, a text that can't be converted to UTF-8.
 var unconvertible = map[string]string{"EUC_JP": `convert_from('\xa9a1', 'EUC_JP')`, "SQL_ASCII": `convert_from('\x80ff', 'SQL_ASCII')`}
 
-// newDeskIn is newDesk for a database in another encoding than UTF-8.
+// newDeskIn is newDesk for a database with an encoding other than UTF-8.
 func newDeskIn(t *testing.T, encoding string, names ...string) *desk {
 	t.Helper()
 	db := pgtest.NewIn(t, encoding)
@@ -37,7 +37,7 @@ func newDeskIn(t *testing.T, encoding string, names ...string) *desk {
 	return d
 }
 
-// TestWhatCanNotBeReadOfOneEventCostsThatEventAlone has, in each table, one good event and some of which a part can't be converted.
+// Each table has good events, and some with a part that can't be converted.
 func TestWhatCanNotBeReadOfOneEventCostsThatEventAlone(t *testing.T) {
 	t.Parallel()
 	for encoding, bad := range unconvertible {
@@ -128,7 +128,7 @@ select id::uuid, 1, 1, now(), 5, 1, 500, 'error ' || `+bad+`, json_build_object(
 	}
 }
 
-// TestAnEventThatCanNotBeMovedIsLeftAlone has a value that is damaged, by a trigger that fails for it.
+// A trigger that fails for one value stands in for a damaged value.
 func TestAnEventThatCanNotBeMovedIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
@@ -150,7 +150,7 @@ create trigger damaged before delete on rowhook.dead_letter for each row when (o
 	require.Equal(t, map[string]int64{operate.SkipDamaged: 1}, gone.Skipped)
 }
 
-// TestPayloadsThatAreTooLargeForAnAnswerComeInLaterPagesOrNotAtAll has some of 12 MiB, and one of 40 MiB.
+// Some payloads have 12 MiB, and one has 40 MiB.
 func TestPayloadsThatAreTooLargeForAnAnswerComeInLaterPagesOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
@@ -209,7 +209,7 @@ func TestALatin1DatabaseIsShownInUTF8(t *testing.T) {
 	require.Contains(t, string(detail.Payload.New), "größe")
 }
 
-// TestARowThatCanNotBeTurnedIntoAnEventCostsThatRowAlone has rows whose JSON the database can't make.
+// The database can't turn some of the rows into JSON.
 func TestARowThatCanNotBeTurnedIntoAnEventCostsThatRowAlone(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -232,13 +232,14 @@ create table a (id int primary key, o odd); insert into a select i, case when i 
 	require.Len(t, reasons, 3)
 	require.Contains(t, reasons[1], "the row with id = 700 can't be turned into an event: record rows of public.a: ERROR: this one can not be written")
 
-	// A condition that can't be asked of a row is no fault of the row.
+	// A condition that fails for a row is an error of the condition, and the row becomes no dead
+	// letter.
 	_, err = operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Where: "1 / (id - 900) > -5"})
 	require.ErrorContains(t, err, "division by zero")
 	require.Equal(t, 6, d.count(t, "rowhook.dead_letter"), "with the three that come before it")
 }
 
-// TestABackfillReadsKeysThatCanNotBeConverted never has them leave the server.
+// The keys of a backfill never leave the server, so they need no conversion.
 func TestABackfillReadsKeysThatCanNotBeConverted(t *testing.T) {
 	t.Parallel()
 	for encoding, bad := range unconvertible {

@@ -8,25 +8,27 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Discard deletes events that are dead, or wait for an attempt, for good. The log of their attempts stays until it is over its
-// retention. Events in flight and delivered ones are skipped, the latter where they were named by id; a single one that was named is an error.
+// Discard deletes dead, waiting and retrying events permanently. The log of their attempts stays
+// for its retention. Events in flight are skipped, and so are delivered ones named by id. If the
+// filter names a single id and that event is skipped, Discard returns an error. The state Delivered
+// is ErrInvalid.
 //
-// Where the filter names no states, it chooses dead letters only, unless it has ids. Each batch is a transaction.
+// A filter without states and ids chooses dead letters only. Each batch is a transaction.
 func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error) {
 	empty := f.IsZero()
 	if len(f.States) == 0 {
 		f.States = []State{Dead}
 		if len(f.IDs) > 0 {
-			f.States = States() // so that it can be told of each what hinders it
+			f.States = States() // so that each skipped event gets its reason
 		}
 	} else if slices.Contains(f.States, Delivered) {
-		return nil, problem(ErrInvalid, "what was delivered goes by the retention in rowhook.yaml; name dead, waiting or retrying", "delivered events are not discarded")
+		return nil, problem(ErrInvalid, "name dead, waiting or retrying; delivered events are deleted after the retention in rowhook.yaml", "delivered events can't be discarded")
 	}
 	b, err := prepareBulk(ctx, db, f, empty, o)
 	if err != nil {
 		return nil, err
 	}
-	b.opt.Unthrottled = true // it makes the queue shorter
+	b.opt.Unthrottled = true // discarding adds nothing to the queue
 	b.change = discard
 	out, err := b.recorded(ctx, "discard", f)
 	if err == nil && len(b.query.ids) == 1 && len(out.Skips) == 1 {

@@ -8,19 +8,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Left is what a trigger still owes.
+// Left counts the events of a trigger that are not settled yet.
 type Left struct {
 	Trigger  string `json:"trigger"`
 	Waiting  int64  `json:"waiting"`
 	InFlight int64  `json:"in_flight"`
 	Retrying int64  `json:"retrying"`
-	More     bool   `json:"more"` // the figures are at least so high
+	More     bool   `json:"more"` // counting stopped at leftMost: the real figures may be higher
 	Paused   bool   `json:"paused"`
-	// NextAt is when the first retry is due, where nothing else is left to do before.
+	// NextAt is the time of the first retry, if no event is waiting or in flight.
 	NextAt *time.Time `json:"next_at,omitempty"`
 }
 
-// Events is the sum.
+// Events returns the sum of the three figures.
 func (l *Left) Events() int64 { return l.Waiting + l.InFlight + l.Retrying }
 
 const (
@@ -28,20 +28,21 @@ const (
 	drainFirst = 10 * time.Millisecond
 	drainPause = 250 * time.Millisecond
 
-	lookTimeout = 10 * time.Second
+	queryTimeout = 10 * time.Second
 )
 
-// Drain waits until nothing is owed any more of these triggers, or of all, or until ctx is done. Then it returns what is left,
-// without an error. It looks at least once. What an open transaction has written is not seen before it commits. progress is told now and then,
-// and may be nil.
+// Drain waits until these triggers have no unsettled events, or until ctx is done; no names: all
+// triggers. It returns the triggers that still have some: none on success. The end of ctx is no
+// error. Drain queries at least once, and sees only committed events. progress is called after each
+// query that found some; it may be nil.
 func Drain(ctx context.Context, db DB, names []string, progress func([]Left)) ([]Left, error) {
 	pause := drainFirst
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
-		// A query that is cut off would end the connection, and the answer with it.
-		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
-		left, err := owed(look, db, names)
+		// Cancelling a query closes its connection, and its result is lost.
+		query, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
+		left, err := unsettled(query, db, names)
 		cancel()
 		if err != nil || len(left) == 0 {
 			return nil, err
@@ -59,8 +60,8 @@ func Drain(ctx context.Context, db DB, names []string, progress func([]Left)) ([
 	}
 }
 
-// owed lists the triggers that owe something.
-func owed(ctx context.Context, db DB, names []string) ([]Left, error) {
+// unsettled lists the triggers that have unsettled events.
+func unsettled(ctx context.Context, db DB, names []string) ([]Left, error) {
 	var left []Left
 	err := read(ctx, db, func(tx pgx.Tx) error {
 		ts, err := readTriggers(ctx, tx)
@@ -87,7 +88,7 @@ select t.name as trigger, t.paused,
      from (select tries, claimed_by, due_at from rowhook.event_log e where e.trigger_id = t.id order by e.due_at limit $2) as e) as o
  where o.n > 0 and ($1::integer[] is null or t.id = any($1)) order by t.name`, wanted, leftMost)
 		if err != nil {
-			return fmt.Errorf("count what is owed: %w", err)
+			return fmt.Errorf("count unsettled events: %w", err)
 		}
 		return nil
 	})

@@ -18,27 +18,27 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// Event is where an event stands.
+// Event is an event and its present state.
 type Event struct {
 	ID          string     `json:"id"`
 	Trigger     string     `json:"trigger"`
 	Table       string     `json:"table"` // schema.table
 	Op          string     `json:"op"`    // INSERT, UPDATE, DELETE or MANUAL
 	State       State      `json:"state"`
-	Attempts    int        `json:"attempts"` // begun so far, the present one included
+	Attempts    int        `json:"attempts"` // begun so far, including the present one
 	CreatedAt   time.Time  `json:"created_at"`
 	DueAt       *time.Time `json:"due_at,omitempty"`        // waiting, retrying: when it is sent
 	LeaseEndsAt *time.Time `json:"lease_ends_at,omitempty"` // in flight: when another instance may take it over
-	InstanceID  *int32     `json:"instance_id,omitempty"`   // in flight: who has it
+	InstanceID  *int32     `json:"instance_id,omitempty"`   // in flight: the instance that sends it
 	DeliveredAt *time.Time `json:"delivered_at,omitempty"`
 	DiedAt      *time.Time `json:"died_at,omitempty"`
-	Reason      string     `json:"reason,omitempty"` // of a dead letter
+	Reason      string     `json:"reason,omitempty"` // dead: why it is a dead letter
 	Payload     *Payload   `json:"payload,omitempty"`
-	// PayloadProblem says why there is no Payload, where it was asked for.
+	// PayloadProblem says why a requested Payload is missing.
 	PayloadProblem string `json:"payload_problem,omitempty"`
 }
 
-// Payload is what an event holds. What it has not is null.
+// Payload is the data of an event, as JSON. Missing parts are null.
 type Payload struct {
 	Old              json.RawMessage `json:"old"`
 	New              json.RawMessage `json:"new"`
@@ -46,20 +46,20 @@ type Payload struct {
 	TraceContext     json.RawMessage `json:"trace_context"`
 }
 
-// MarshalJSON writes JSON that is nested too deep for a parser as a string that holds it.
+// MarshalJSON writes parts that are nested deeper than deepest as JSON strings.
 func (p Payload) MarshalJSON() ([]byte, error) {
 	type plain Payload
 	return marshal(plain{shallow(p.Old), shallow(p.New), shallow(p.SessionVariables), shallow(p.TraceContext)})
 }
 
-// MarshalJSON does the same for the body.
+// MarshalJSON writes a Body that is nested deeper than deepest as a JSON string.
 func (r Request) MarshalJSON() ([]byte, error) {
 	type plain Request
 	r.Body = shallow(r.Body)
 	return marshal(plain(r))
 }
 
-// marshal leaves <, > and & as they are, as the answers do.
+// marshal is json.Marshal without escapes for <, > and &, as in all responses.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -68,9 +68,11 @@ func marshal(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// deepest is how deep JSON may be nested that is passed on as JSON: encoding/json, and with it most that read answers, takes 10,000 levels.
+// deepest is the greatest nesting of JSON that is passed on as JSON. encoding/json, and most other
+// parsers, accept 10,000 levels.
 const deepest = 9_900
 
+// shallow returns text, or text as a JSON string if it is nested deeper than deepest.
 func shallow(text json.RawMessage) json.RawMessage {
 	depth, quoted, escaped := 0, false, false
 	for _, c := range text {
@@ -98,12 +100,12 @@ func shallow(text json.RawMessage) json.RawMessage {
 	return text
 }
 
-// ListOptions say which page of the events to read.
+// ListOptions choose a page of a list of events.
 type ListOptions struct {
-	Limit   int    // at most so many events; 0: DefaultLimit, at most MaxLimit
-	Cursor  string // Next of the page before
-	Payload bool   // with payloads
-	// Budget bounds the time that a filter without an index may take. 0: DefaultBudget.
+	Limit   int    // events per page, at most MaxLimit; 0: DefaultLimit
+	Cursor  string // Next of the previous page; "": the first page
+	Payload bool   // include payloads
+	// Budget bounds the time of a search that no index supports; 0: DefaultBudget.
 	Budget time.Duration
 }
 
@@ -114,27 +116,28 @@ const (
 	DefaultBudget = 150 * time.Millisecond
 )
 
-// Page is a part of a list of events, newest first.
+// Page is a page of a list of events, newest first.
 type Page struct {
 	Events []Event `json:"events"`
-	// Next is the cursor of the next page; "": there is none.
+	// Next is the cursor of the next page; "": this is the last page.
 	Next string `json:"next,omitempty"`
-	// LookedBackTo is set where the budget ran out before the page was full: older events were not looked at yet, and Next goes on
-	// with them.
+	// LookedBackTo is set if the budget ran out before the page was full. Events older than this
+	// were not examined yet. The page at Next continues there.
 	LookedBackTo *time.Time `json:"looked_back_to,omitempty"`
 }
 
-// List returns the events that the filter chooses, newest first.
+// List returns a page of the events that the filter chooses, newest first. A wrong Limit, Cursor or
+// filter is ErrInvalid; an unknown trigger or table is ErrNotFound.
 func List(ctx context.Context, db DB, f Filter, o ListOptions) (*Page, error) {
 	if o.Limit < 0 || o.Limit > MaxLimit {
-		return nil, problem(ErrInvalid, fmt.Sprintf("ask for 1 to %d, and go on with the cursor", MaxLimit), "a page of %d events is not to be had", o.Limit)
+		return nil, problem(ErrInvalid, "use the cursor for more", "limit must be 1 to %d, got %d", MaxLimit, o.Limit)
 	}
 	limit := cmp.Or(o.Limit, DefaultLimit)
 	cursor := ""
 	if o.Cursor != "" {
 		u, err := uuid.Parse(o.Cursor)
 		if err != nil {
-			return nil, problem(ErrInvalid, "take it from the page before", "%q is no cursor", o.Cursor)
+			return nil, problem(ErrInvalid, "copy it from \"next\" of the previous page", "%q is not a cursor", o.Cursor)
 		}
 		cursor = u.String()
 	}
@@ -157,7 +160,7 @@ func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, curs
 	budget := cmp.Or(o.Budget, DefaultBudget)
 	began := time.Now()
 	var found []raw
-	horizon := "" // below it some source was not looked at
+	horizon := "" // some source was not searched below this id
 	all := sources()
 	for i, s := range all {
 		w := &walk{query: q, source: s, descending: true, reasons: true, after: cursor, deadline: began.Add(budget * time.Duration(i+1) / time.Duration(len(all)))}
@@ -196,37 +199,39 @@ func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, curs
 	return page, nil
 }
 
-// Detail is all that is known of an event.
+// Detail is everything that is known of one event.
 type Detail struct {
 	Event
-	MaxAttempts int       `json:"max_attempts"` // of the trigger, as configured now
-	Request     Request   `json:"request"`      // as it is sent by the configuration in force
-	Log         []Attempt `json:"attempt_log"`  // oldest first; what is over its retention is gone
+	MaxAttempts int       `json:"max_attempts"` // the trigger's present configuration
+	Request     Request   `json:"request"`      // by the present configuration
+	Log         []Attempt `json:"attempt_log"`  // oldest first; attempts older than their retention are deleted
 	Next        string    `json:"next"`         // what happens next, for people
 }
 
-// Request is what is sent. References to the environment are not expanded.
+// Request is the HTTP request of an event. References to the environment are not expanded.
 type Request struct {
 	Method  string            `json:"method"`
 	URL     string            `json:"url"`
 	Headers map[string]string `json:"headers,omitempty"`
-	Body    json.RawMessage   `json:"body"` // the same at every attempt but for current_retry, which is the attempt's number less 1; null: see PayloadProblem
+	// Body is the same for every attempt but for current_retry, which is the attempt's number minus
+	// 1. null: see PayloadProblem.
+	Body json.RawMessage `json:"body"`
 }
 
 // Attempt is one attempt as it was logged.
 type Attempt struct {
-	Number          int             `json:"number"` // from 1; starts again when the event is redelivered
+	Number          int             `json:"number"` // from 1; a redelivery starts again at 1
 	StartedAt       time.Time       `json:"started_at"`
 	DurationMS      float64         `json:"duration_ms"`
 	InstanceID      int32           `json:"instance_id"`
-	Status          *int            `json:"status,omitempty"`     // of the response; none: there was no response
-	ErrorKind       string          `json:"error_kind,omitempty"` // where there was none
+	Status          *int            `json:"status,omitempty"`     // HTTP status of the response; nil: there was no response
+	ErrorKind       string          `json:"error_kind,omitempty"` // kind of failure without a response
 	Error           string          `json:"error,omitempty"`
 	ResponseHeaders json.RawMessage `json:"response_headers,omitempty"`
 	ResponseBody    string          `json:"response_body,omitempty"` // its beginning
 }
 
-// Show returns one event with its payload and every attempt.
+// Show returns one event with its payload and every logged attempt. An unknown id is ErrNotFound.
 func Show(ctx context.Context, db DB, id string) (*Detail, error) {
 	f := Filter{IDs: []string{id}}
 	var d *Detail
@@ -248,9 +253,9 @@ func Show(ctx context.Context, db DB, id string) (*Detail, error) {
 	return d, nil
 }
 
-// find reads the one event that a query by id chooses.
+// find reads the event that a query by a single id chooses.
 func find(ctx context.Context, tx pgx.Tx, q *query) (*raw, error) {
-	// An event that moves while we look is in the table that is looked at later, or was in the one before.
+	// An event may move to a table that was already searched. The second round finds it there.
 	for range 2 {
 		for _, s := range sources() {
 			w := &walk{query: q, source: s, reasons: true}
@@ -264,7 +269,11 @@ func find(ctx context.Context, tx pgx.Tx, q *query) (*raw, error) {
 			}
 		}
 	}
-	return nil, problem(ErrNotFound, "it never was, it is over the retention of delivered events, or it was discarded", "there is no event %s", q.ids[0])
+	return nil, notFound(q.ids[0])
+}
+
+func notFound(id string) error {
+	return problem(ErrNotFound, "check the id; delivered events are deleted after their retention, discarded ones at once", "event %s not found", id)
 }
 
 func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error) {
@@ -281,7 +290,7 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	if ep == nil {
 		return nil, fmt.Errorf("read the webhook of %s: %w", t.Name, err)
 	}
-	next := r.Tries // the number of failed attempts before the next one
+	next := r.Tries // failed attempts before the next one
 	if d.State == InFlight || d.State == Delivered || d.State == Dead {
 		next = max(r.Tries-1, 0)
 	}
@@ -316,7 +325,7 @@ func attempts(ctx context.Context, tx pgx.Tx, id string) (out []Attempt, err err
 
 func readAttempts(ctx context.Context, tx pgx.Tx, id string, write func(string) string) ([]Attempt, error) {
 	headers := "response_headers"
-	if write(headers) != headers { // what is escaped is no JSON any more
+	if write(headers) != headers { // escaped JSON is no JSON: it becomes a JSON string
 		headers = "pg_catalog.to_json(" + write(headers+"::text") + ")"
 	}
 	rows, err := tx.Query(ctx, `
@@ -346,7 +355,7 @@ select attempt, started_at, duration_us, instance_id, status, coalesce(error_kin
 	return out, err
 }
 
-// outlook says what happens next.
+// outlook describes, for people, what happens next.
 func (d *Detail) outlook(t *knownTrigger) string {
 	at := func(t *time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
 	left := fmt.Sprintf("attempt %d of %d", d.Attempts+1, max(d.MaxAttempts, d.Attempts+1))
@@ -358,9 +367,9 @@ func (d *Detail) outlook(t *knownTrigger) string {
 	case d.State == Dead:
 		return "nothing, until someone sends it again (rowhook redeliver " + d.ID + ") or discards it"
 	case d.State == InFlight:
-		return "attempt " + fmt.Sprint(d.Attempts) + " is under way; if its dispatcher vanishes another takes it over by " + at(d.LeaseEndsAt)
+		return "attempt " + fmt.Sprint(d.Attempts) + " is running; if its dispatcher dies, another one takes over by " + at(d.LeaseEndsAt)
 	case t.Removed:
-		return "its trigger was removed: it goes to the dead letters"
+		return "its trigger was removed: it becomes a dead letter"
 	case t.Paused:
 		return left + " when the trigger is resumed: rowhook resume " + t.Name
 	case d.DueAt.After(time.Now()):
@@ -369,5 +378,5 @@ func (d *Detail) outlook(t *knownTrigger) string {
 	return left + " as soon as a dispatcher has a free slot"
 }
 
-// isNone reports that a query found no row.
+// isNone reports whether err says that a query found no row.
 func isNone(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

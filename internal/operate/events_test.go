@@ -23,7 +23,7 @@ func eventID(r *http.Request) string {
 	return e.ID
 }
 
-// all pages through a list.
+// all reads every page of a list.
 func (d *desk) all(t *testing.T, f operate.Filter, o operate.ListOptions) (ids []string) {
 	t.Helper()
 	for {
@@ -56,12 +56,12 @@ func TestEventsAreListedFromEveryTableInPagesNewestFirst(t *testing.T) {
 	for _, limit := range []int{1, 2, 5, 62, 63, 64, 100} {
 		require.Equal(t, newestFirst(want...), d.all(t, operate.Filter{}, operate.ListOptions{Limit: limit}), "limit %d", limit)
 	}
-	// A filter whose budget is over after each step still finds all.
+	// A filter whose budget is spent after each step still finds all events.
 	require.Equal(t, newestFirst(want[0], want[3], want[6]),
 		d.all(t, operate.Filter{Payload: "new.kind=wait"}, operate.ListOptions{Limit: 2, Budget: time.Nanosecond}))
 }
 
-// moving is a database in which something happens before each query that holds a text.
+// moving is a database that calls a function before each query that contains a text.
 type moving struct {
 	*pgx.Conn
 	before string
@@ -102,7 +102,8 @@ func TestAnEventThatMovesMeanwhileIsListedOnce(t *testing.T) {
 	require.Equal(t, 3, d.count(t, "rowhook.event_archive"))
 	require.Len(t, d.all(t, operate.Filter{IDs: ids}, operate.ListOptions{}), 3)
 
-	// Another operator has put an event back behind the look at the queue: it is no event that never was.
+	// Another operator puts an event back after the queue was searched. The event must not be "not
+	// found".
 	again := d.archive(t, "a", 1)
 	back := moving{d.conn, "from rowhook.dead_letter", func() {
 		_, err := other.Exec(t.Context(), `with e as (delete from rowhook.event_archive where id = $1::text::uuid returning *)

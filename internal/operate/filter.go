@@ -17,7 +17,7 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// State is where an event stands.
+// State is the state of an event.
 type State string
 
 // The states. A retrying event has failed at least once and will be tried again.
@@ -29,78 +29,83 @@ const (
 	Dead      State = "dead"
 )
 
-// States lists all states, in the order in which an event may go through them.
+// States returns all states, in the order in which an event passes through them.
 func States() []State { return []State{Waiting, InFlight, Retrying, Delivered, Dead} }
 
-// ParseState reads a state as it is written in JSON.
+// ParseState returns the state with this JSON form, or ErrInvalid.
 func ParseState(s string) (State, error) {
 	if slices.Contains(States(), State(s)) {
 		return State(s), nil
 	}
-	return "", problem(ErrInvalid, "write one of waiting, in_flight, retrying, delivered, dead", "%q is no state of an event", s)
+	return "", problem(ErrInvalid, "write one of waiting, in_flight, retrying, delivered, dead", "%q is not a state of events", s)
 }
 
-// Filter chooses events. The zero value chooses all; what is set must all hold.
+// Filter chooses events. An event must meet every field that is set. The zero value chooses all
+// events.
 type Filter struct {
 	IDs      []string  `json:"ids,omitempty"`      // any of these
 	Triggers []string  `json:"triggers,omitempty"` // names; any of these
 	States   []State   `json:"states,omitempty"`   // any of these
-	Table    string    `json:"table,omitempty"`    // table or schema.table, as it is called now
-	Since    time.Time `json:"since,omitzero"`     // recorded then or later
-	Until    time.Time `json:"until,omitzero"`     // recorded before
-	// Payload is a JSON path (SQL/JSON, as jsonb_path_exists takes it) over {"old", "new", "session_variables",
-	// "trace_context"}, or KEY=VALUE for one key, such as new.customer.id=42.
+	Table    string    `json:"table,omitempty"`    // table or schema.table, by its present name
+	Since    time.Time `json:"since,omitzero"`     // recorded at this time or later
+	Until    time.Time `json:"until,omitzero"`     // recorded before this time
+	// Payload is a JSON path, as jsonb_path_exists takes it, over {"old", "new",
+	// "session_variables", "trace_context"}. Or it is KEY=VALUE for one key, such as
+	// new.customer.id=42.
 	Payload string `json:"payload,omitempty"`
-	// The last attempt, as it is logged; of dead letters also the reason, where the log is over its retention.
-	Error    string   `json:"error,omitempty"`    // a part of the error, in whatever case
-	Statuses []string `json:"statuses,omitempty"` // of the response, such as 503 or 5xx; any of these
-	Kinds    []string `json:"kinds,omitempty"`    // of the failure where there was no response, such as timeout; any of these
+	// These three match the last logged attempt. For dead letters they also match the reason, which
+	// stays when the log's retention has ended.
+	Error    string   `json:"error,omitempty"`    // a part of the error, in any case
+	Statuses []string `json:"statuses,omitempty"` // HTTP status, such as 503 or 5xx; any of these
+	Kinds    []string `json:"kinds,omitempty"`    // kind of failure without a response, such as timeout; any of these
 }
 
-// IsZero reports that the filter chooses every event.
+// IsZero reports whether the filter chooses every event.
 func (f *Filter) IsZero() bool {
 	return len(f.IDs) == 0 && len(f.Triggers) == 0 && len(f.States) == 0 && f.Table == "" && f.Since.IsZero() && f.Until.IsZero() && f.Payload == "" &&
 		f.Error == "" && len(f.Statuses) == 0 && len(f.Kinds) == 0
 }
 
-// query is a Filter checked and resolved against the triggers.
+// query is a Filter that was checked and resolved against the triggers.
 type query struct {
-	ids                []string
-	triggers           []int32 // nil: every one
-	related            bool    // events say which table they are of
-	relations, origins []int32 // those of the table, rowhook.relation.id, and triggers whose events are of it that say none; nil: any
+	ids      []string
+	triggers []int32 // nil: any
+	related  bool    // events have a relation_id: the schema's version is 3 or later
+	// relations are the rowhook.relation.id of the filter's table; nil: any. origins are the
+	// triggers whose events without a relation_id belong to that table.
+	relations, origins []int32
 	states             []State
-	low                string   // id: at least
-	high               string   // id: less than
-	path               string   // jsonpath, "" for none
-	error              string   // in small letters, "" for any
+	low                string   // least id
+	high               string   // ids are less than this
+	path               string   // jsonpath; "": none
+	error              string   // in small letters; "": any
 	statuses           []string // patterns for like; nil: any
 	kinds              []string // nil: any
 }
 
-// ofAttempt reports that the last attempt is looked at.
+// ofAttempt reports whether the query depends on the last attempt.
 func (q *query) ofAttempt() bool { return q.error != "" || q.statuses != nil || q.kinds != nil }
 
-// slow reports that a step takes longer than one by the columns alone.
+// slow reports whether a row costs more than a comparison of its columns.
 func (q *query) slow() bool { return q.path != "" || q.ofAttempt() }
 
 var statusPattern = regexp.MustCompile(`^[1-5](\d\d|xx|XX)$`)
 
-// resolveAttempt checks what is asked of the last attempt.
+// resolveAttempt checks the fields that match the last attempt.
 func (f *Filter) resolveAttempt(q *query) error {
 	if strings.ContainsRune(f.Error, 0) || !utf8.ValidString(f.Error) {
-		return problem(ErrInvalid, "write a part of the error as it is shown", "%q is no text that an error could hold", f.Error)
+		return problem(ErrInvalid, "write a part of an error as \"rowhook events show\" prints it", "no error contains %q", f.Error)
 	}
 	q.error = strings.ToLower(f.Error)
 	for _, s := range f.Statuses {
 		if !statusPattern.MatchString(s) {
-			return problem(ErrInvalid, "write one such as 503, or 5xx for all of its hundred", "%q is no status of a response", s)
+			return problem(ErrInvalid, "write a status such as 503, or 5xx for 500 to 599", "%q is not an HTTP status", s)
 		}
 		q.statuses = append(q.statuses, strings.ReplaceAll(strings.ToLower(s), "x", "_"))
 	}
 	for _, kind := range f.Kinds {
 		if !slices.Contains(webhook.Kinds(), kind) {
-			return problem(ErrInvalid, "write one of "+strings.Join(webhook.Kinds(), ", "), "%q is no kind of a failure", kind)
+			return problem(ErrInvalid, "write one of "+strings.Join(webhook.Kinds(), ", "), "%q is not a kind of failure", kind)
 		}
 		q.kinds = append(q.kinds, kind)
 	}
@@ -112,7 +117,7 @@ const (
 	highest = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 )
 
-// read reads the triggers, and resolves the filter by them.
+// read reads the triggers and resolves the filter against them.
 func (f *Filter) read(ctx context.Context, tx pgx.Tx) (triggers, *query, error) {
 	ts, err := readTriggers(ctx, tx)
 	if err != nil {
@@ -122,13 +127,14 @@ func (f *Filter) read(ctx context.Context, tx pgx.Tx) (triggers, *query, error) 
 	return ts, q, err
 }
 
-// resolve checks the filter. Ids are compared with the times of the range: a version 7 UUID begins with its millisecond.
+// resolve checks the filter. It turns the time range into a range of ids: a version 7 UUID begins
+// with its millisecond.
 func (f *Filter) resolve(ts triggers) (*query, error) {
 	q := &query{related: ts.related(), states: f.States, low: lowest, high: highest}
 	for _, id := range f.IDs {
 		u, err := uuid.Parse(id)
 		if err != nil {
-			return nil, problem(ErrInvalid, "write it as in 0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90", "%q is no event id", id)
+			return nil, problem(ErrInvalid, "write an id such as 0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90", "%q is not an event id", id)
 		}
 		q.ids = append(q.ids, u.String())
 	}
@@ -147,7 +153,7 @@ func (f *Filter) resolve(ts triggers) (*query, error) {
 		q.high = firstID(f.Until)
 	}
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
-		return nil, problem(ErrInvalid, "since has to be before until", "the time range from %s to %s is empty",
+		return nil, problem(ErrInvalid, "since must be before until", "the time range from %s to %s is empty",
 			f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
 	}
 	if err := f.resolveTriggers(q, ts); err != nil {
@@ -185,7 +191,7 @@ func (f *Filter) resolveTriggers(q *query, ts triggers) error {
 		if has && t.RelationID != 0 {
 			q.relations = append(q.relations, t.RelationID)
 		}
-		for _, id := range t.Relations { // it may have watched another, with events that are of that one
+		for _, id := range t.Relations { // tables that it watched earlier, whose events it may still have
 			if then := t.of(id); then.Table == table || then.qualified() == table {
 				q.relations, has = append(q.relations, id), true
 			}
@@ -198,7 +204,7 @@ func (f *Filter) resolveTriggers(q *query, ts triggers) error {
 		}
 	}
 	if len(watching) == 0 {
-		return problem(ErrNotFound, "name it as table or schema.table; \"rowhook status\" lists the triggers with their tables", "no trigger watches a table %q", f.Table)
+		return problem(ErrNotFound, "write table or schema.table; \"rowhook status\" lists the triggers with their tables", "no trigger watches a table %q", f.Table)
 	}
 	if len(f.Triggers) == 0 {
 		q.triggers = watching
@@ -208,13 +214,13 @@ func (f *Filter) resolveTriggers(q *query, ts triggers) error {
 	return nil
 }
 
-// firstID is the lowest version 7 UUID of a millisecond.
+// firstID returns the lowest version 7 UUID of t's millisecond.
 func firstID(t time.Time) string {
 	ms := max(t.UnixMilli(), 0)
 	return uuid.UUID{byte(ms >> 40), byte(ms >> 32), byte(ms >> 24), byte(ms >> 16), byte(ms >> 8), byte(ms)}.String()
 }
 
-// idTime is the time that a version 7 UUID begins with.
+// idTime returns the time at the beginning of a version 7 UUID.
 func idTime(id string) time.Time {
 	b, err := hex.DecodeString(strings.ReplaceAll(id, "-", "")[:12])
 	if err != nil {
@@ -229,7 +235,8 @@ func idTime(id string) time.Time {
 
 var keyValue = regexp.MustCompile(`^(old|new|session_variables|trace_context)((?:\.[^.=\s]+)+)=(.*)$`)
 
-// payloadPath makes a JSON path of KEY=VALUE: a value that is a JSON number, true, false or null also matches as the string.
+// payloadPath returns the JSON path for a payload filter. In KEY=VALUE, a VALUE that is a JSON
+// number, true, false or null matches both that value and the string.
 func payloadPath(text string) (string, error) {
 	text = strings.TrimSpace(text)
 	if text == "" || strings.HasPrefix(text, "$") || strings.HasPrefix(text, "strict ") || strings.HasPrefix(text, "lax ") {
@@ -260,7 +267,7 @@ func payloadPath(text string) (string, error) {
 	return b.String(), nil
 }
 
-// quoted writes a string of a JSON path.
+// quoted returns s as a string literal of a JSON path.
 func quoted(s string) string {
 	b, err := json.Marshal(s)
 	if err != nil { // a string always has a JSON form

@@ -11,37 +11,39 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Group is a number of events that have something in common. What was not asked for is left out.
+// Group counts events with the same values of the chosen keys. The other keys are empty.
 type Group struct {
 	Trigger string `json:"trigger,omitempty"`
 	State   State  `json:"state,omitempty"`
-	Error   string `json:"error,omitempty"`  // of the last attempt, or why it is a dead letter
-	Status  string `json:"status,omitempty"` // of the last response
-	Kind    string `json:"kind,omitempty"`   // of the last failure without a response
+	Error   string `json:"error,omitempty"`  // of the last attempt, or the reason of a dead letter
+	Status  string `json:"status,omitempty"` // HTTP status of the last response
+	Kind    string `json:"kind,omitempty"`   // kind of the last failure without a response
 	Events  int64  `json:"events"`
 }
 
-// Groups are events by what they have in common, most of them first.
+// Groups are all groups, largest first.
 type Groups struct {
 	Groups []Group `json:"groups"`
-	More   bool    `json:"more"` // counting took too long: there are at least so many
+	More   bool    `json:"more"` // counting ran out of time: the real figures are higher
 }
 
-// GroupKeys are by what events can be grouped.
+// GroupKeys returns the keys that GroupBy accepts.
 func GroupKeys() []string { return []string{"trigger", "state", "error", "status", "kind"} }
 
-// mostGroups bounds what is kept; what comes when there are so many is counted as the rest, without a name.
+// mostGroups bounds the number of groups. Events of further groups are counted together in a group
+// without values.
 const mostGroups = 1000
 
-// GroupBy counts the events that a filter chooses by what they have in common, for no longer than the budget; 0: two seconds.
+// GroupBy counts the events that a filter chooses, grouped by some of GroupKeys. It stops when the
+// budget is spent; 0: two seconds.
 func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Duration) (*Groups, error) {
 	for _, key := range by {
 		if !slices.Contains(GroupKeys(), key) {
-			return nil, problem(ErrInvalid, "write some of "+strings.Join(GroupKeys(), ", "), "events can't be grouped by %q", key)
+			return nil, problem(ErrInvalid, "write one or more of "+strings.Join(GroupKeys(), ", "), "events can't be grouped by %q", key)
 		}
 	}
 	if len(by) == 0 {
-		return nil, problem(ErrInvalid, "write some of "+strings.Join(GroupKeys(), ", "), "nothing says by what events are grouped")
+		return nil, problem(ErrInvalid, "write one or more of "+strings.Join(GroupKeys(), ", "), "no key to group by was given")
 	}
 	deadline := time.Now().Add(cmp.Or(budget, 2*time.Second))
 	out := &Groups{Groups: []Group{}}
@@ -74,7 +76,8 @@ func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Dura
 	return out, nil
 }
 
-// group adds the rest of the events that next would return to counts. more says that its time was over before.
+// group adds the remaining events of the walk to counts. more reports that the deadline passed
+// first.
 func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, counts map[Group]int64) (more bool, err error) {
 	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
 		return false, nil
@@ -130,13 +133,14 @@ func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, c
 	}
 }
 
-// counting is a group in a part of the events.
+// counting is a group within one page of events.
 type counting struct {
 	Group
 	n int64
 }
 
-// keys are the expressions by which events are grouped, in the order of GroupKeys.
+// keys returns the SQL expressions to group by, in the order of GroupKeys. Keys that are not in by
+// get a constant.
 func (w *walk) keys(by []string, write func(string) string) string {
 	state := "'" + string(w.holds[0]) + "'"
 	if w.table == "event_log" {

@@ -11,7 +11,7 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 )
 
-// failed buries events of a trigger, each with a logged attempt.
+// failed makes dead letters of a trigger, each with a logged attempt.
 func (d *desk) failed(t *testing.T, trigger string, n int, status, kind, text string) []string {
 	t.Helper()
 	ids := d.bury(t, trigger, n)

@@ -30,7 +30,7 @@ type desk struct {
 	receiver *receiver
 }
 
-// newDesk watches a table of the name of each trigger.
+// newDesk makes a table for each trigger, with the trigger's name.
 func newDesk(t *testing.T, names ...string) *desk {
 	t.Helper()
 	db := pgtest.New(t)
@@ -75,7 +75,8 @@ func (d *desk) count(t *testing.T, from string, args ...any) (n int) {
 	return n
 }
 
-// The three tables, filled by hand; v of the payload is the number of the event. They return the ids, oldest first.
+// wait, bury and archive insert events into the three tables. Key v of the payload is the number of
+// the event. They return the ids, oldest first.
 func (d *desk) wait(t *testing.T, trigger string, n int, set ...string) []string {
 	t.Helper()
 	ids := d.ids(t, `
@@ -120,11 +121,11 @@ func until(t *testing.T, what string, condition func() bool) {
 // receiver counts what arrives, by event id.
 type receiver struct {
 	*httptest.Server
-	status atomic.Int32 // what it answers; 0: 200
+	status atomic.Int32 // the HTTP status of its responses; 0: 200
 	mu     sync.Mutex
 	ids    map[string]int
 	order  []string
-	hold   chan struct{} // not nil: answers when it is closed
+	hold   chan struct{} // not nil: it responds when this is closed
 }
 
 func newReceiver(t *testing.T) *receiver {

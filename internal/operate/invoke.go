@@ -18,26 +18,27 @@ import (
 // Manual is a MANUAL event to record.
 type Manual struct {
 	Trigger string
-	Payload json.RawMessage // any JSON; it arrives as "new"
-	// SessionVariables is a JSON object, as the setting rowhook.session of a writer holds; nil or null: none.
+	Payload json.RawMessage // any JSON; the webhook gets it as "new"
+	// SessionVariables is a JSON object, as in a writer's setting rowhook.session; nil or null:
+	// none.
 	SessionVariables json.RawMessage
-	// TraceContext is any JSON, as the setting rowhook.trace_context of a writer holds; nil or null: none.
+	// TraceContext is any JSON, as in a writer's setting rowhook.trace_context; nil or null: none.
 	TraceContext json.RawMessage
 }
 
-// Invoke records a MANUAL event with this payload, and returns its id. The payload is any JSON; it arrives as "new". Where the
-// trigger does not say manual: true, it is refused.
+// Invoke records a MANUAL event with this payload and returns its id. The payload is any JSON; the
+// webhook gets it as "new". A trigger without manual: true is ErrRefused.
 func Invoke(ctx context.Context, db DB, trigger string, payload json.RawMessage) (id string, err error) {
 	return Record(ctx, db, Manual{Trigger: trigger, Payload: payload})
 }
 
-// Record is Invoke with all that an event can hold.
+// Record is Invoke with session variables and a trace context.
 func Record(ctx context.Context, db DB, m Manual) (id string, err error) {
 	if err := m.check(); err != nil {
 		return "", err
 	}
 	err = transact(ctx, db, pgx.ReadCommitted, func(tx pgx.Tx) error {
-		// Also where there are none: what a role or database sets belongs to writers.
+		// Empty values are set, too: settings of the role or the database are meant for writers.
 		_, err := tx.Exec(ctx, "select pg_catalog.set_config(name, value, true) from unnest($1::text[], $2::text[]) as s(name, value)",
 			[]string{"rowhook.session", "hasura.user", "rowhook.trace_context", "hasura.tracecontext"},
 			[]string{setting(m.SessionVariables), "", setting(m.TraceContext), ""})
@@ -54,7 +55,7 @@ func Record(ctx context.Context, db DB, m Manual) (id string, err error) {
 	case err == nil:
 		return id, nil
 	case !errors.As(err, &pg):
-	case pg.Code == pgerrcode.UndefinedObject && pg.Hint != "", isNoText(err): // raised by rowhook.emit; or a name that no trigger can have
+	case pg.Code == pgerrcode.UndefinedObject && pg.Hint != "", isNoText(err): // raised by rowhook.emit; or no trigger can have this name
 		ts, terr := readTriggers(ctx, db)
 		if terr != nil {
 			return "", terr
@@ -63,7 +64,7 @@ func Record(ctx context.Context, db DB, m Manual) (id string, err error) {
 			return "", terr
 		}
 	case pg.Code == pgerrcode.InsufficientPrivilege && pg.Hint != "": // raised by rowhook.emit
-		return "", problem(ErrRefused, "add \"manual: true\" under its \"on\" in rowhook.yaml and apply", "the trigger %q takes no manual events", m.Trigger)
+		return "", problem(ErrRefused, "add \"manual: true\" under its \"on\" in rowhook.yaml and apply", "the trigger %q accepts no manual events", m.Trigger)
 	}
 	return "", fmt.Errorf("record a manual event: %w", err)
 }
@@ -72,16 +73,16 @@ func (m *Manual) check() error {
 	valid := func(text json.RawMessage) bool { return json.Valid(text) && utf8.Valid(text) }
 	switch {
 	case !valid(m.Payload):
-		return problem(ErrInvalid, `write JSON, such as {"id": 7}, or "text" with its quotes`, "the payload is no JSON")
+		return problem(ErrInvalid, `write JSON, such as {"id": 7}, or "text" with its quotes`, "the payload is not JSON")
 	case m.SessionVariables != nil && !valid(m.SessionVariables), setting(m.SessionVariables) != "" && bytes.TrimSpace(m.SessionVariables)[0] != '{':
-		return problem(ErrInvalid, `write an object, such as {"x-user-id": "7"}`, "the session variables are no JSON object")
+		return problem(ErrInvalid, `write an object, such as {"x-user-id": "7"}`, "the session variables are not a JSON object")
 	case m.TraceContext != nil && !valid(m.TraceContext):
-		return problem(ErrInvalid, `write JSON, such as {"traceparent": "00-..."}`, "the trace context is no JSON")
+		return problem(ErrInvalid, `write JSON, such as {"traceparent": "00-..."}`, "the trace context is not JSON")
 	}
 	return nil
 }
 
-// setting is JSON as the value of a setting; "": none.
+// setting returns JSON as the value of a Postgres setting. It returns "" for null.
 func setting(text json.RawMessage) string {
 	if s := string(bytes.TrimSpace(text)); s != "null" {
 		return s
@@ -89,8 +90,8 @@ func setting(text json.RawMessage) string {
 	return ""
 }
 
-// recordInvoke notes the first manual event of a minute by the same person alone: a program that sends thousands must not push out of the
-// audit who paused what.
+// recordInvoke audits only the first manual event per minute, actor and trigger. A program that
+// records thousands must not push other entries out of the audit.
 func recordInvoke(ctx context.Context, tx pgx.Tx, trigger, id string) error {
 	var known bool
 	err := tx.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.audit') is null").Scan(&known)
@@ -102,7 +103,7 @@ select exists (
 			queue.ActorOf(ctx).Name, trigger).Scan(&known)
 	}
 	if err != nil {
-		return fmt.Errorf("look at rowhook.audit: %w", err)
+		return fmt.Errorf("read rowhook.audit: %w", err)
 	}
 	if known {
 		return nil

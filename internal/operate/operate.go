@@ -1,8 +1,9 @@
-// Package operate looks into a database that Rowhook works on and steers it: what operators do, as Go functions. The command
-// line and the HTTP interface are both made of it.
+// Package operate implements what operators do: it inspects and changes the state of Rowhook in a
+// database. The command line and the HTTP interface call it.
 //
-// Each function takes a [DB] and leaves no transaction open. What it returns has stable JSON names. An error for people is an
-// [*Error]; compare it by errors.Is with [ErrNotFound], [ErrBusy], [ErrRefused] and [ErrInvalid]. The schema rowhook is migrated to this
+// Each function takes a [DB] and leaves no transaction open. Its results have stable JSON names. An
+// error that a person can act on is an [*Error]. Compare its kind by errors.Is with [ErrNotFound],
+// [ErrBusy], [ErrRefused] and [ErrInvalid]. The functions expect the schema rowhook in this
 // program's version.
 package operate
 
@@ -29,16 +30,16 @@ type DB interface {
 // The kinds of an Error.
 var (
 	ErrNotFound = errors.New("not found")
-	ErrBusy     = errors.New("busy")    // it may work later
-	ErrRefused  = errors.New("refused") // it will not work as things are configured
-	ErrInvalid  = errors.New("invalid") // the request itself is wrong
+	ErrBusy     = errors.New("busy")    // the same call may succeed later
+	ErrRefused  = errors.New("refused") // the configuration or the state of the database forbids it
+	ErrInvalid  = errors.New("invalid") // an argument is wrong
 )
 
-// Error is a problem that a person can do something about.
+// Error is a problem that a person can act on.
 type Error struct {
 	Kind    error // one of ErrNotFound, ErrBusy, ErrRefused, ErrInvalid
 	Problem string
-	Remedy  string
+	Remedy  string // what to do; may be empty
 }
 
 func (e *Error) Error() string {
@@ -54,8 +55,9 @@ func problem(kind error, remedy, format string, args ...any) error {
 	return &Error{Kind: kind, Problem: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
-// transact runs f in a transaction of this isolation, whatever the database's default is. Changes are made under [pgx.ReadCommitted], which goes on behind
-// what others changed meanwhile rather than fail. Where row level security would keep rows from it, f fails instead of finding fewer.
+// transact runs f in a transaction of this isolation level, whatever the database's default is.
+// Changes use [pgx.ReadCommitted]: it waits for concurrent changes and continues, where higher
+// levels fail. If row level security would hide rows, f fails.
 func transact(ctx context.Context, db DB, level pgx.TxIsoLevel, f func(tx pgx.Tx) error) error {
 	type beginner interface {
 		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
@@ -72,8 +74,9 @@ func transact(ctx context.Context, db DB, level pgx.TxIsoLevel, f func(tx pgx.Tx
 	return pgx.BeginFunc(ctx, db, seeing) // db is a transaction itself
 }
 
-// read runs f in a transaction that changes nothing, and sees the tables as they are at one moment, between which events move. It keeps the planner to the indexes, whatever it believes of the tables'
-// sizes: what it learned of a queue when it was empty would cost seconds when a million events wait.
+// read runs f in a read-only transaction with one snapshot, because events move between tables. The
+// planner must use indexes: statistics from when the queue was empty would cost seconds with a
+// million events.
 func read(ctx context.Context, db DB, f func(tx pgx.Tx) error) error {
 	return transact(ctx, db, pgx.RepeatableRead, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "set transaction read only; "+byIndex); err != nil {
@@ -94,7 +97,8 @@ func collect[T any](ctx context.Context, db pg.Queryer, sql string, args ...any)
 	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
 }
 
-// isNoText reports that Postgres can't hold what was sent as text: it has a zero character, or is no UTF-8.
+// isNoText reports whether Postgres rejected a text parameter: it has a zero character, or is not
+// UTF-8.
 func isNoText(err error) bool {
 	return pg.IsState(err, pgerrcode.CharacterNotInRepertoire, pgerrcode.UntranslatableCharacter)
 }

@@ -14,14 +14,15 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// Pause stops the delivery of triggers on all instances, within about a second; no names: of all, those that are yet to come among them.
-// Events go on being recorded, attempts in flight end, and it lasts until Resume, across restarts and applies. It returns the names of those
-// that were not paused already.
+// Pause stops deliveries of triggers on all instances within about a second. No names means all
+// triggers, including those that a later apply adds. Events are still recorded, and attempts in
+// flight end normally. A pause lasts until Resume, across restarts and applies. Pause returns the
+// names of the triggers that were not paused before.
 func Pause(ctx context.Context, db DB, names ...string) ([]string, error) {
 	return PauseFor(ctx, db, "", names...)
 }
 
-// PauseFor is Pause with a reason, which the status shows.
+// PauseFor is Pause with a reason of at most maxReason characters, which the status shows.
 func PauseFor(ctx context.Context, db DB, reason string, names ...string) ([]string, error) {
 	reason, err := checkReason(reason)
 	if err != nil {
@@ -30,15 +31,15 @@ func PauseFor(ctx context.Context, db DB, reason string, names ...string) ([]str
 	return setPaused(ctx, db, true, reason, names)
 }
 
-// Resume has paused triggers deliver again; no names: all, and new ones do not start paused any more. It returns the names of those that were
-// paused.
+// Resume ends the pause of triggers. No names means all triggers, and triggers that a later apply
+// adds no longer start paused. Resume returns the names of the triggers that were paused before.
 func Resume(ctx context.Context, db DB, names ...string) ([]string, error) {
 	return setPaused(ctx, db, false, "", names)
 }
 
-// maxReason is how many characters of a reason are taken.
-const maxReason = 500
+const maxReason = 500 // characters
 
+// checkReason replaces control characters and invalid UTF-8, and rejects a reason that is too long.
 func checkReason(reason string) (string, error) {
 	reason = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -47,7 +48,7 @@ func checkReason(reason string) (string, error) {
 		return r
 	}, strings.ToValidUTF8(reason, "\ufffd")))
 	if n := utf8.RuneCountInString(reason); n > maxReason {
-		return "", problem(ErrInvalid, fmt.Sprintf("write up to %d", maxReason), "the reason has %d characters", n)
+		return "", problem(ErrInvalid, "shorten it", "the reason must have at most %d characters, got %d", maxReason, n)
 	}
 	return reason, nil
 }
@@ -70,7 +71,8 @@ func setPaused(ctx context.Context, db DB, paused bool, reason string, names []s
 			}
 			ids = append(ids, t.ID)
 		}
-		// First, since an apply that makes triggers meanwhile waits for this, or this for it.
+		// This comes first: its row lock makes this transaction and a concurrent apply wait for
+		// each other.
 		if err := sqlschema.RaiseGeneration(ctx, tx); err != nil {
 			return err
 		}
@@ -97,7 +99,7 @@ func setPaused(ctx context.Context, db DB, paused bool, reason string, names []s
 	return changed, nil
 }
 
-// pausing sets whether triggers are paused, and keeps who did it and why.
+// pausing pauses or resumes triggers, and stores who did it and why.
 type pausing struct {
 	paused bool
 	reason string
@@ -150,7 +152,7 @@ update rowhook.trigger set paused = $1
 			delete(all.Triggers, id)
 		case !known || slices.ContainsFunc(rows, func(r row) bool { return r.ID == id }):
 			all.Triggers[id] = now
-		case p.reason != "": // since when it is paused stays
+		case p.reason != "": // it was paused already: the start of its pause stays
 			was.Reason, was.By = p.reason, now.By
 			all.Triggers[id] = was
 		}

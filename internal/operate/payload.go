@@ -12,22 +12,24 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// What one row holds that can't be read, or moved, costs that row alone: what is shown of the others does not depend on it.
+// A row whose data can't be read or moved affects only itself. The functions here show and change
+// the other rows as usual.
 
-// shown bounds the payloads of an answer, in bytes of JSON text: of a larger one no part is fetched.
+// shown bounds the payloads of one response, in bytes of JSON text. A larger single payload is not
+// fetched.
 const shown = 32 << 20
 
-// fetchAtOnce is of how many events the payloads are measured and fetched by one statement.
+// fetchAtOnce is the number of payloads that one statement measures or fetches.
 const fetchAtOnce = 50
 
-// held is what an event says.
+// held is the data of an event.
 type held struct {
-	source                   source // where it was found
+	source                   source // the table where it was found
 	Old, New, Session, Trace []byte // JSON; nil: null, or not fetched
-	problem                  string // why they were not
+	problem                  string // why they were not fetched
 }
 
-// apart runs f within a savepoint: where it fails for what is in a row, the transaction goes on without it.
+// apart runs f within a savepoint. If the data of a row makes f fail, the transaction stays usable.
 func apart(ctx context.Context, tx pgx.Tx, f func() error) error {
 	if _, err := tx.Exec(ctx, "savepoint apart"); err != nil {
 		return fmt.Errorf("set a savepoint: %w", err)
@@ -46,8 +48,10 @@ func apart(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return err
 }
 
-// escaping runs a query that writes texts by write. Where one can't be converted into the encoding of this session it runs again, and all of them
-// come in ASCII: other bytes as \346, and a backslash as two. Where one can't be read at all, none comes.
+// escaping runs a query that wraps its text columns in write. If a text can't be converted to the
+// session's encoding, the query runs again with all of them escaped to ASCII: other bytes become
+// \346, and a backslash becomes two. If a text can't be read even so, a placeholder replaces all of
+// them.
 func escaping(ctx context.Context, tx pgx.Tx, query func(write func(expression string) string) error) (err error) {
 	for _, write := range []func(string) string{plainly, escaped, unread} {
 		if err = apart(ctx, tx, func() error { return query(write) }); !pg.IsData(err) {
@@ -65,8 +69,9 @@ func escaped(expression string) string {
 
 func unread(string) string { return "'(it can''t be read from the database)'::text" }
 
-// fetchPayloads fetches the payloads of the first events, of as many as fit into an answer, and at least of one. It returns how many these are.
-// An event whose payload can't be had gets a problem instead.
+// fetchPayloads fetches the payloads of the first events, as many as fit into one response but at
+// least one, and returns their number. An event whose payload can't be fetched gets a problem
+// instead.
 func fetchPayloads(ctx context.Context, tx pgx.Tx, events []raw) (n int, err error) {
 	var total int64
 	for part := range slices.Chunk(events, fetchAtOnce) {
@@ -78,7 +83,7 @@ func fetchPayloads(ctx context.Context, tx pgx.Tx, events []raw) (n int, err err
 		for i := range part {
 			size := sizes[part[i].ID]
 			if size > shown {
-				part[i].problem = fmt.Sprintf("the payload has %d bytes, and none above %d is shown: ask for it in SQL, by select payload from rowhook.events where id = '%s'", size, shown, part[i].ID)
+				part[i].problem = fmt.Sprintf("the payload has %d bytes, which is more than the limit of %d: read it in SQL with select payload from rowhook.events where id = '%s'", size, shown, part[i].ID)
 				size = 0
 			}
 			if total+size > shown && n+fits > 0 {
@@ -98,7 +103,8 @@ func fetchPayloads(ctx context.Context, tx pgx.Tx, events []raw) (n int, err err
 	return n, nil
 }
 
-// each has do read from the rows of events: of all that are in one table at once, and of each by itself where that fails for what is in one of them.
+// each calls do once per table for all its events. If the data of one event makes that fail, each
+// calls do for every event by itself. do gets the from clause and the ids.
 func each(ctx context.Context, tx pgx.Tx, events []raw, do func(from string, ids []string) error) error {
 	one := func(s source, ids ...string) error {
 		return apart(ctx, tx, func() error { return do("rowhook."+s.table+" e where e.id = any($1::text[]::uuid[])", ids) })
@@ -133,7 +139,8 @@ func each(ctx context.Context, tx pgx.Tx, events []raw, do func(from string, ids
 	return nil
 }
 
-// measure asks for the sizes of payloads, by event. What is stored as it is need not be read for that.
+// measure returns the sizes of payloads in bytes, by event id. It reads only compressed values for
+// that.
 func measure(ctx context.Context, tx pgx.Tx, events []raw) (map[string]int64, error) {
 	size := "0"
 	for _, column := range []string{"e.old", "e.new", "e.session", "e.trace"} {
@@ -178,7 +185,7 @@ func fetch(ctx context.Context, tx pgx.Tx, events []raw) error {
 	for i := range events {
 		h := &events[i].held
 		if h.problem == "" && !(utf8.Valid(h.Old) && utf8.Valid(h.New) && utf8.Valid(h.Session) && utf8.Valid(h.Trace)) {
-			h.problem = "the payload has bytes that are no UTF-8: the database does not check the encoding of what it stores"
+			h.problem = "the payload has bytes that are not UTF-8: this database does not check the encoding of its texts"
 		}
 	}
 	return err

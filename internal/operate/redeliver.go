@@ -8,12 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Redeliver sends events again: dead letters and delivered ones go back into the queue, due at once, and those that wait for
-// a retry are due at once. The id stays the same, the attempts start again at 0, and the log of earlier attempts is kept.
+// Redeliver makes events due at once. Dead letters and delivered events go back into the queue;
+// retrying events no longer wait. The id stays the same, the attempts start again at 0, and the log
+// of earlier attempts stays.
 //
-// Where the filter names no states, ids choose events in any state, and everything else dead letters only. An event in flight is skipped
-// as busy; a single one that was named is an error of kind ErrBusy, or ErrNotFound, or ErrRefused where its trigger was removed.
-// Each batch is a transaction: what was done before an error or the end of ctx stays done.
+// A filter with ids and without states chooses these events in any state. A filter without ids and
+// states chooses dead letters only. Events in flight are skipped as busy. If the filter names a
+// single id and that event is skipped, Redeliver returns ErrBusy, ErrNotFound, or ErrRefused if its
+// trigger was removed. Each batch is a transaction: batches before an error or the end of ctx stay
+// done.
 func Redeliver(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error) {
 	empty := f.IsZero()
 	if len(f.States) == 0 && len(f.IDs) == 0 {
@@ -31,10 +34,11 @@ func Redeliver(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, erro
 	return out, err
 }
 
-// prepareBulk resolves the filter. An empty one is refused: to choose everything a state has to be named.
+// prepareBulk resolves the filter. It rejects an empty filter: nobody should change all events by
+// accident.
 func prepareBulk(ctx context.Context, db DB, f Filter, empty bool, o BulkOptions) (*bulk, error) {
 	if empty {
-		return nil, problem(ErrInvalid, "name events by id or by a filter; the state dead chooses all dead letters", "nothing says which events are meant")
+		return nil, problem(ErrInvalid, "choose events by id or by a filter; the state dead chooses all dead letters", "no events were chosen")
 	}
 	b := &bulk{db: db, opt: o}
 	err := read(ctx, db, func(tx pgx.Tx) error {
@@ -56,7 +60,8 @@ func prepareBulk(ctx context.Context, db DB, f Filter, empty bool, o BulkOptions
 }
 
 func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
-	// One that was put back by an earlier batch and is delivered, or dead again, is done.
+	// An earlier batch may have put an event back that is delivered, or dead again, by now: that
+	// one is done.
 	events = slices.DeleteFunc(events, func(r raw) bool {
 		return (State(r.State) == Dead || State(r.State) == Delivered) && r.At.After(b.began)
 	})
@@ -80,7 +85,7 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 		return nil
 	}
 	sql := map[State]string{Dead: b.putBack("dead_letter"), Delivered: b.putBack("event_archive"), Retrying: retryNow}[State(events[0].State)]
-	for _, r := range events { // of the queue some may be waiting
+	for _, r := range events { // the first event of the queue may be waiting, and a later one retrying
 		if State(r.State) == Retrying {
 			sql = retryNow
 		}
@@ -103,7 +108,8 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 	return ring(ctx, tx, touched)
 }
 
-// putBack moves events into the queue. Where the same event was delivered twice, after a crash, one of the two stays.
+// putBack returns the statement that moves events from a table into the queue. After a crash an
+// event may have been archived twice. Then one of the two rows goes into the queue.
 func (b *bulk) putBack(table string) string {
 	columns := "id, created_at, trigger_id, op, old, new, session, trace"
 	if b.ts.related() {
@@ -127,22 +133,22 @@ update rowhook.event_log q set due_at = clock_timestamp(), tries = 0, claimed_by
  where q.id = mine.id
 returning q.id::text`
 
-// err is a single skip as an error.
+// err returns the error for a skip of the only event that was named.
 func (s Skip) err() error {
 	switch s.Reason {
 	case SkipBusy:
 		return problem(ErrBusy, "wait until that attempt has ended", "the event %s is in flight", s.ID)
 	case SkipWaiting:
-		return problem(ErrBusy, "it is sent as soon as a dispatcher has a free slot and its trigger is not paused", "the event %s waits to be sent already", s.ID)
+		return problem(ErrBusy, "a dispatcher sends it when it has a free slot and the trigger is not paused", "the event %s is waiting to be sent already", s.ID)
 	case SkipRemoved:
 		return problem(ErrRefused, "add the trigger to rowhook.yaml again and apply", "the trigger of the event %s was removed", s.ID)
 	case SkipDelivered:
-		return problem(ErrRefused, "what was delivered goes by the retention in rowhook.yaml", "the event %s was delivered, and is not discarded", s.ID)
+		return problem(ErrRefused, "delivered events are deleted after the retention in rowhook.yaml", "the event %s was delivered, and can't be discarded", s.ID)
 	case SkipDamaged:
-		return problem(ErrRefused, "\"rowhook events show\" says what of it can be read; discard it, or repair it in SQL", "what the event %s holds can't be read or moved", s.ID)
+		return problem(ErrRefused, "\"rowhook events show\" prints what can be read; discard the event, or repair it in SQL", "the data of the event %s can't be read or moved", s.ID)
 	case SkipGone:
-		return problem(ErrBusy, "look at it again", "the event %s changed in the meantime", s.ID)
+		return problem(ErrBusy, "look at it again and repeat the command", "the event %s changed in the meantime", s.ID)
 	default:
-		return problem(ErrNotFound, "it never was, it is over the retention of delivered events, or it was discarded", "there is no event %s", s.ID)
+		return notFound(s.ID)
 	}
 }

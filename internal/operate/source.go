@@ -18,14 +18,14 @@ import (
 // source is one of the tables that hold events.
 type source struct {
 	table   string
-	columns string  // of an event, in the order of raw
-	time    string  // column
-	extra   string  // further columns
-	holds   []State // states that events in it may have
-	byID    bool    // there is an index on (trigger_id, id)
+	columns string  // select list, in the order of raw
+	time    string  // the column with the time of the state
+	extra   string  // further columns that a page needs
+	holds   []State // the states of its events
+	byID    bool    // it has an index on (trigger_id, id)
 }
 
-// Where the lease of a claimed event has ended it is claimed again like any other.
+// A claimed event whose lease has ended counts as waiting or retrying: dispatchers may claim it.
 const (
 	inFlightSQL = "(e.claimed_by is not null and e.due_at > statement_timestamp())"
 	queueState  = "case when " + inFlightSQL + " then 'in_flight' when e.tries > 0 then 'retrying' else 'waiting' end"
@@ -49,11 +49,11 @@ func sources() []source {
 	}
 }
 
-// raw is an event as its table has it.
+// raw is an event as its table stores it.
 type raw struct {
 	ID         string
 	TriggerID  int32
-	RelationID int32 // 0: that of its trigger's origin
+	RelationID int32 // rowhook.relation.id; 0: the trigger's OriginID
 	Op         string
 	Tries      int
 	CreatedAt  time.Time
@@ -64,28 +64,30 @@ type raw struct {
 	held
 }
 
-// walk reads the events of one source that a query chooses, by id.
+// walk reads the events that a query chooses from one source, in the order of their ids.
 type walk struct {
 	*query
 	source
 	descending bool
-	reasons    bool      // why dead letters died is wanted, too
-	after      string    // goes on behind this id; "": from the end
+	reasons    bool      // read the reasons of dead letters, too
+	after      string    // continue after this id; "": begin
 	deadline   time.Time // zero: none
 }
 
-// Each step reads so many rows, the next one more; a step over rows whose payload is looked at takes some 5 us a row.
+// The number of rows that a step reads. It grows from firstStep to lastStep, or to lastPayloadStep
+// if the query is slow: a step that examines payloads takes about 5 us per row.
 const (
 	firstStep       = 500
 	lastStep        = 20_000
 	lastPayloadStep = 1_000
 )
 
-// candidates is up to how many rows of a trigger are read from the queue by its index and sorted, rather than walked by id.
+// candidates is the greatest number of queue rows that are read by the index on (trigger_id,
+// due_at) and sorted. If the triggers have more, the walk goes by id.
 const candidates = 20_000
 
-// next returns up to limit events. reached is "" if there are no more behind them; otherwise how far it looked before its
-// time was over, an id, or that of the last event.
+// next returns up to limit events. reached is "" if no events follow. Otherwise it is the id to
+// continue after: that of the last event, or of the last row examined before the deadline.
 func (w *walk) next(ctx context.Context, tx pgx.Tx, limit int) (events []raw, reached string, err error) {
 	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
 		return nil, "", nil
@@ -119,12 +121,13 @@ func (w *walk) next(ctx context.Context, tx pgx.Tx, limit int) (events []raw, re
 	}
 }
 
-// wanted reports that events of this source may be chosen.
+// wanted reports whether the query may choose events of this source.
 func (w *walk) wanted() bool {
 	return slices.ContainsFunc(w.states, func(s State) bool { return slices.Contains(w.holds, s) })
 }
 
-// few reports that what is to be looked at in the queue is few enough to be read by the index on (trigger_id, due_at).
+// few reports whether one page reads all rows that may match: because the query names ids, or
+// because the triggers have at most candidates rows in the queue.
 func (w *walk) few(ctx context.Context, db pg.Queryer) (bool, error) {
 	if w.byID || len(w.ids) > 0 || w.triggers == nil && !w.leased() {
 		return len(w.ids) > 0, nil
@@ -137,13 +140,15 @@ func (w *walk) few(ctx context.Context, db pg.Queryer) (bool, error) {
 	return n <= candidates, nil
 }
 
-// leased reports that only events in flight are wanted of the queue: their leases end in the future.
+// leased reports whether the query wants only events in flight from the queue. Their leases end in
+// the future, so the index on due_at finds them.
 func (w *walk) leased() bool {
 	return w.table == "event_log" && slices.Contains(w.states, InFlight) && !slices.Contains(w.states, Waiting) && !slices.Contains(w.states, Retrying)
 }
 
-// indexed is the part of the queue that its index on (trigger_id, due_at) leads to. "offset 0" keeps the planner from
-// taking the index on the id instead, over which it would walk for long.
+// indexed returns the from clause that reads the queue by its index on (trigger_id, due_at).
+// "offset 0" keeps the planner from the index on the id, which would visit the rows of all
+// triggers.
 func (w *walk) indexed(param string) string {
 	due := ""
 	if w.leased() {
@@ -157,7 +162,8 @@ func (w *walk) indexed(param string) string {
 	return from + " cross join lateral (select q.* from rowhook.event_log q where q.trigger_id = t.id" + due + " offset 0) as e"
 }
 
-// step reads the next rows behind w.after and filters them. n is how many it read, last the id of the last of those.
+// step reads the next rows after w.after and filters them. n is the number of rows read before the
+// filter, and last the id of the last one.
 func (w *walk) step(ctx context.Context, tx pgx.Tx, few bool, step, limit int) (events []raw, n int, last string, err error) {
 	if !w.reasons || w.table != "dead_letter" {
 		return w.read(ctx, tx, "''::text", few, step, limit)
@@ -169,7 +175,7 @@ func (w *walk) step(ctx context.Context, tx pgx.Tx, few bool, step, limit int) (
 	return events, n, last, err
 }
 
-// read is a step that has an expression for the reason.
+// read is step with the SQL expression for the reason.
 func (w *walk) read(ctx context.Context, tx pgx.Tx, reason string, few bool, step, limit int) (events []raw, n int, last string, err error) {
 	page, filter, args := w.page(few, step)
 	args = append(args, limit)
@@ -199,7 +205,7 @@ func (w *walk) read(ctx context.Context, tx pgx.Tx, reason string, few bool, ste
 	return events, n, last, nil
 }
 
-// count counts the rest of the events that next would return. more says that its time was over before.
+// count counts the remaining events of the walk. more reports that the deadline passed first.
 func (w *walk) count(ctx context.Context, db pg.Queryer) (total int64, more bool, err error) {
 	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
 		return 0, false, nil
@@ -232,7 +238,7 @@ func (w *walk) count(ctx context.Context, db pg.Queryer) (total int64, more bool
 	}
 }
 
-// order is how rows are sorted, and how to sort them to have the last one first.
+// order returns the sort direction of rows, and the opposite one, which has the last row first.
 func (w *walk) order() (order, end string) {
 	if w.descending {
 		return "desc", "asc"
@@ -240,7 +246,8 @@ func (w *walk) order() (order, end string) {
 	return "asc", "desc"
 }
 
-// page is a query for the next rows that an index leads to, and the condition that chooses from them.
+// page returns a statement that reads the next rows by an index, and the condition that filters
+// them.
 func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	columns := "e.id, e.trigger_id, e.op, e.tries, e.created_at, e." + w.time + w.extra
 	if w.related {
@@ -271,14 +278,15 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	case few:
 		sql = "select " + columns + " from " + w.indexed("$1") + " where " + bound + " and $5 > 0"
 	case w.byID && w.triggers != nil:
-		// Only the index on (trigger_id, id) can answer a comparison of rows in this order.
+		// Row comparisons in this column order leave the planner only the index on (trigger_id,
+		// id).
 		sql = "select e.* from unnest($1::integer[]) as t(id) cross join lateral (" + from +
 			"(e.trigger_id, e.id) " + compare + " (t.id, $2::text::uuid) and (e.trigger_id, e.id) >= (t.id, $3::text::uuid) and (e.trigger_id, e.id) < (t.id, $4::text::uuid)" +
 			" order by e.trigger_id " + order + ", e.id " + order + " limit $5) as e order by e.id " + order + " limit $5"
 	case w.triggers == nil:
 		sql = from + bound + " and $1::integer[] is null order by e.id " + order + " limit $5"
 	default:
-		// The trigger is looked at afterwards, so that a step stays a step.
+		// The filter checks the trigger, so that a step reads a bounded number of rows.
 		sql = from + bound + " order by e.id " + order + " limit $5"
 		where = append(where, "e.trigger_id = any($1)")
 	}
@@ -306,8 +314,8 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	return sql, strings.Join(where, " and "), args
 }
 
-// lastAttempt is what is known of the last attempt of an event e: the log's index leads to it. The reason of a dead letter stays when the
-// log goes.
+// lastAttempt returns a subquery for the last attempt of an event e, found by the log's index. For
+// dead letters it adds the reason, which stays when the log's retention has ended.
 func (w *walk) lastAttempt() string {
 	reason := "''"
 	if w.table == "dead_letter" {
@@ -318,15 +326,16 @@ func (w *walk) lastAttempt() string {
 		" from rowhook.invocation_log i where i.event_id = e.id order by i.started_at desc limit 1) as l on true) as a"
 }
 
-// explainPath blames a malformed JSON path on the filter.
+// explainPath turns an error about a malformed JSON path into ErrInvalid.
 func explainPath(err error, path string) error {
 	if path != "" && (pg.IsState(err, pgerrcode.SyntaxError, pgerrcode.InvalidTextRepresentation, pgerrcode.UndefinedFunction, pgerrcode.InvalidRegularExpression) || isNoText(err)) {
-		return problem(ErrInvalid, `write KEY=VALUE such as new.id=42, or a path such as '$.new.amount ? (@ > 100)'`, "the payload filter is no JSON path (%v)", err)
+		return problem(ErrInvalid, `write KEY=VALUE such as new.id=42, or a path such as '$.new.amount ? (@ > 100)'`, "the payload filter is not a JSON path (%v)", err)
 	}
-	return fmt.Errorf("look for events: %w", err)
+	return fmt.Errorf("search events: %w", err)
 }
 
-// nullable is a row of which all but the first two columns are null where a step found nothing.
+// nullable is the result row of a step. If no event matched, all columns but the first two are
+// null.
 type nullable struct {
 	id, op, state, reason   *string
 	trigger, tries, claimed *int32
@@ -345,7 +354,7 @@ func (r *nullable) event(of source) raw {
 	}
 }
 
-// event makes the public form.
+// event returns the public form of r.
 func (r *raw) event(ts triggers, payload bool) Event {
 	t := ts.byID(r.TriggerID).of(r.RelationID)
 	e := Event{

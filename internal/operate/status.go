@@ -16,106 +16,110 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// Status is how everything stands.
+// Status is the state of the whole installation.
 type Status struct {
 	Now      time.Time       `json:"now"` // by the server's clock
 	Schema   SchemaVersion   `json:"schema"`
 	Triggers []TriggerStatus `json:"triggers"` // by name; removed ones only while they have events
-	// AllPaused is set while triggers that are yet to come start paused, as all were paused.
+	// AllPaused is set after a pause of all triggers: triggers that a later apply adds start
+	// paused.
 	AllPaused *queue.Pause     `json:"all_paused"`
 	Instances []Instance       `json:"instances"` // registered dispatchers, oldest first
 	Doorbell  Doorbell         `json:"doorbell"`
 	Queue     Queue            `json:"queue"`
-	Vacuum    *queue.Holder    `json:"vacuum_held_back_by"` // null: nobody does so for long
+	Vacuum    *queue.Holder    `json:"vacuum_held_back_by"` // null: nothing holds it back for long
 	History   []History        `json:"history"`
 	Retention json.RawMessage  `json:"retention"` // as applied
 	Backfills []BackfillStatus `json:"backfills"` // unfinished ones
-	Warnings  []Warning        `json:"warnings"`  // what a person has to see to, see readWarnings
+	Warnings  []Warning        `json:"warnings"`  // problems that need a person, see readWarnings
 
 	daysAhead int
 }
 
-// SchemaVersion is the version of the schema rowhook, and what this program knows.
+// SchemaVersion is the version of the schema rowhook, and the newest version that this program
+// knows.
 type SchemaVersion struct {
 	Database int32 `json:"database"`
 	Program  int32 `json:"program"`
 }
 
-// TriggerStatus is how a trigger stands.
+// TriggerStatus is the state of a trigger.
 type TriggerStatus struct {
 	Name    string `json:"name"`
 	Table   string `json:"table"` // schema.table
 	Paused  bool   `json:"paused"`
 	Removed bool   `json:"removed"`
-	// Pause says since when, by whom and why it is paused, where that is known.
+	// Pause says since when, by whom and why the trigger is paused, if that is known.
 	Pause *queue.Pause `json:"pause,omitempty"`
 
 	Waiting  int64 `json:"waiting"`
 	InFlight int64 `json:"in_flight"`
 	Retrying int64 `json:"retrying"`
 	Dead     int64 `json:"dead"`
-	// Estimated names the figures above that are estimates, from a sample, as counting so many would take too long.
+	// Estimated names those of the four figures above that come from a sample. Counting them would
+	// take too long.
 	Estimated []string `json:"estimated"`
 
-	OldestAt *time.Time `json:"oldest_at"` // when the oldest event that is owed was recorded; null: none is
+	OldestAt *time.Time `json:"oldest_at"` // when the oldest unsettled event was recorded; null: there is none
 
-	// Of the last hour, from what the dispatchers have recorded; up to some seconds late.
+	// The figures of the last hour are what the dispatchers have recorded, some seconds late.
 	DeliveredLastHour int64    `json:"delivered_last_hour"` // events
 	FailedLastHour    int64    `json:"failed_last_hour"`    // attempts
 	DiedLastHour      int64    `json:"died_last_hour"`      // events
 	P50MS             *float64 `json:"p50_ms"`              // from the change to the end of the delivery; null: none was delivered
 	P95MS             *float64 `json:"p95_ms"`
 
-	// OldestInFlightAt is when the oldest event in flight was claimed: where that is long ago, the receiver hangs.
+	// OldestInFlightAt is the time of the oldest claim in flight. If it is long ago, the receiver
+	// hangs.
 	OldestInFlightAt *time.Time `json:"oldest_in_flight_at"`
 
 	LastErrorAt *time.Time `json:"last_error_at"`
 	LastError   string     `json:"last_error,omitempty"`
-	// Failing says that no attempt which began after that error has delivered its event, as far as is recorded.
+	// Failing says that no event is known to have been delivered since that error.
 	Failing bool `json:"failing"`
 }
 
-// Instance is a dispatcher that is registered.
+// Instance is a registered dispatcher.
 type Instance struct {
 	ID        int32     `json:"id"`
 	Name      string    `json:"name"`
 	Version   string    `json:"version"`
 	StartedAt time.Time `json:"started_at"`
-	Listens   bool      `json:"listens"` // false: it polls, and can't be found dead
+	Listens   bool      `json:"listens"` // false: it polls, and nobody notices its death
 	Alive     bool      `json:"alive"`
 }
 
 // Doorbell says whether writers notify.
 type Doorbell struct {
-	State      string `json:"state"`                 // ringing: writers notify; silent: a dispatcher is awake and looks by itself
-	InstanceID int32  `json:"instance_id,omitempty"` // who asked for silence; 0: nobody has asked for rings
+	State      string `json:"state"`                 // ringing: writers notify; silent: they don't, because a dispatcher is awake
+	InstanceID int32  `json:"instance_id,omitempty"` // the dispatcher that silenced it; 0: it never rang
 }
 
-// Queue is how the hot table is.
+// Queue describes the table rowhook.event_log.
 type Queue struct {
-	Bytes          int64      `json:"bytes"` // with indexes
-	LiveTuples     int64      `json:"live_tuples"`
-	DeadTuples     int64      `json:"dead_tuples"` // both by the statistics
+	Bytes          int64      `json:"bytes"`       // with indexes
+	LiveTuples     int64      `json:"live_tuples"` // by the statistics
+	DeadTuples     int64      `json:"dead_tuples"` // by the statistics
 	LastVacuumedAt *time.Time `json:"last_vacuumed_at"`
 }
 
-// History is a partitioned table of the past.
+// History is a partitioned table of settled events or attempts.
 type History struct {
 	Table      string      `json:"table"` // event_archive or invocation_log
 	Bytes      int64       `json:"bytes"`
 	Partitions []Partition `json:"partitions"` // oldest first
 }
 
-// Partition is a day (UTC).
+// Partition is the partition of one day (UTC).
 type Partition struct {
 	Name  string `json:"name"`
 	Day   string `json:"day,omitempty"` // 2026-11-23
-	Rows  *int64 `json:"rows"`          // estimated by the last analyze; null: never
+	Rows  *int64 `json:"rows"`          // estimate of the last analyze; null: never analyzed
 	Bytes int64  `json:"bytes"`
 }
 
-// How many rows of a trigger's queue are counted before they are estimated, and from how many pages. All triggers together share
-// countMost.
+// ReadStatus counts up to countEach rows of each trigger and state. All triggers share countMost,
+// but each gets countLeast. Higher figures are estimated from a sample of samplePages pages.
 const (
 	countEach   = 10_000
 	countLeast  = 500
@@ -123,13 +127,13 @@ const (
 	samplePages = 600
 )
 
-// ReadStatus reads the status. It takes the same time however many events there are.
+// ReadStatus reads the status. Its time does not depend on the number of events.
 func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 	s := &Status{Triggers: []TriggerStatus{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Warnings: []Warning{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, "select clock_timestamp(), coalesce((select value::text from rowhook.setting where name = 'retention'), 'null')").
 			Scan(&s.Now, &s.Retention); err != nil {
-			return fmt.Errorf("ask for the time: %w", err)
+			return fmt.Errorf("read the time and the retention: %w", err)
 		}
 		var err error
 		if s.Schema.Database, s.Schema.Program, err = sqlschema.Version(ctx, tx.Conn()); err != nil {
@@ -140,7 +144,7 @@ func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 				return err
 			}
 		}
-		if err := s.look(ctx, tx, s.readHolder); err != nil {
+		if err := s.orWarn(ctx, tx, s.readHolder); err != nil {
 			return err
 		}
 		return s.readWarnings(ctx, tx)
@@ -151,14 +155,14 @@ func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 	return s, nil
 }
 
-// counted is what was counted of a trigger, and whether that was cut off.
+// counted is the number of a trigger's events by state.
 type counted struct {
 	ID                       int32
-	Waiting, RetryingDue     int64
-	InFlight, RetryingFuture int64
+	Waiting, RetryingDue     int64 // due
+	InFlight, RetryingFuture int64 // due later
 	Dead                     int64
 	Oldest                   *time.Time
-	Lease                    *time.Time // the first end of a lease
+	Lease                    *time.Time // the earliest end of a lease
 }
 
 func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
@@ -167,7 +171,8 @@ func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	limit := int64(min(countEach, max(countLeast, countMost/len(ts))))
-	// What is due and what is not are apart in the index, as leases end in the future: what is in flight is not hidden behind a backlog.
+	// The index on due_at separates due events from the others. Leases end in the future, so a
+	// backlog of due events does not use up the limit for events in flight.
 	counts, err := collect[counted](ctx, tx, `
 select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest, later.lease
   from rowhook.trigger t
@@ -237,7 +242,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	return nil
 }
 
-// count takes the figures where counting was not cut off, and the sample's otherwise.
+// count takes the counted figures below the limit, and the estimates of the samples for the others.
 func (st *TriggerStatus) count(c counted, limit int64, queue, dead counted) {
 	st.Waiting, st.InFlight, st.Retrying, st.Dead, st.OldestAt = c.Waiting, c.InFlight, c.RetryingDue+c.RetryingFuture, c.Dead, c.Oldest
 	if c.Waiting+c.RetryingDue >= limit {
@@ -274,11 +279,11 @@ select trigger_id as id, 0::bigint as waiting, 0::bigint as retrying_due, 0::big
   from rowhook.dead_letter tablesample system (%s) group by 1`
 )
 
-// sample estimates the figures of all triggers from some of a table's pages.
+// sample estimates the figures of all triggers from samplePages pages of a table.
 func sample(ctx context.Context, tx pgx.Tx, sql, table string) (map[int32]counted, error) {
 	var pages int64
 	if err := tx.QueryRow(ctx, "select pg_relation_size(to_regclass($1)) / current_setting('block_size')::bigint", "rowhook."+table).Scan(&pages); err != nil {
-		return nil, fmt.Errorf("ask for the size of %s: %w", table, err)
+		return nil, fmt.Errorf("read the size of %s: %w", table, err)
 	}
 	percent := math.Min(100, 100*samplePages/math.Max(float64(pages), 1))
 	if _, err := tx.Exec(ctx, "set local enable_seqscan = on"); err != nil {
@@ -301,7 +306,7 @@ func sample(ctx context.Context, tx pgx.Tx, sql, table string) (map[int32]counte
 	return out, nil
 }
 
-// rounded keeps two digits: an estimate is not better than that.
+// rounded keeps two digits, because an estimate is not more precise.
 func rounded(n float64) int64 {
 	if n < 100 {
 		return int64(n)
@@ -310,7 +315,7 @@ func rounded(n float64) int64 {
 	return int64(math.Round(n/unit) * unit)
 }
 
-// recentSums is a trigger's activity of the last hour.
+// recentSums sums a trigger's activity of the last hour.
 type recentSums struct {
 	TriggerID int32
 	Delivered int64
@@ -320,7 +325,7 @@ type recentSums struct {
 	ErrorAt   *time.Time
 	Error     string
 	Failing   bool
-	// Delivered last in the minute that begins then.
+	// DeliveredIn is the beginning of the minute of the last delivery.
 	DeliveredIn time.Time
 }
 
@@ -399,8 +404,9 @@ func quantile(counts []int64, q float64) *float64 {
 	return &ms
 }
 
-// lastDeath stands in where no dispatcher has recorded an error: it does so only every few seconds, or it did not before an upgrade. What a
-// restore or an apply has buried is no error of a receiver.
+// lastDeath takes the last error from the newest dead letter if no dispatcher has recorded one.
+// Dispatchers record errors only every few seconds, and old versions recorded none. Dead letters
+// made by a restore or an apply are no errors of a receiver.
 func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32, r *recentSums) error {
 	err := escaping(ctx, tx, func(write func(string) string) error {
 		return tx.QueryRow(ctx, "select died_at, "+write("reason")+" from rowhook.dead_letter where trigger_id = $1 order by died_at desc limit 1", id).Scan(&st.LastErrorAt, &st.LastError)

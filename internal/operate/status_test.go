@@ -139,7 +139,7 @@ func TestAnErrorIsOverWhenDeliveriesWorkAgain(t *testing.T) {
 	require.False(t, look().Failing, "another instance has delivered since")
 }
 
-// TestAReceiverThatHasOnlyFailedSoFarIsNotSaidToHaveRecovered looks before a dispatcher has recorded the failure, as it does every few seconds.
+// The status is read before a dispatcher has recorded the failure, which it does every few seconds.
 func TestAReceiverThatHasOnlyFailedSoFarIsNotSaidToHaveRecovered(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")

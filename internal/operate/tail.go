@@ -9,17 +9,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// How a tail looks: so often, so far back for transactions that commit late, at so many new events, and after so many that are
-// not settled yet.
 const (
-	tailEvery   = 300 * time.Millisecond
-	tailOverlap = 5 * time.Second
-	tailMost    = 500
-	tailOpen    = 1000
+	tailEvery   = 300 * time.Millisecond // time between two queries
+	tailOverlap = 5 * time.Second        // how far a query looks back, for transactions that commit late
+	tailMost    = 500                    // new events per query
+	tailOpen    = 1000                   // unsettled events that are followed
 )
 
-// Tail reports the events that a filter chooses as they come, those since f.Since first if that is set, and again whenever one of them has been tried or has changed its
-// state, until ctx is done or report fails. Where more come than can be followed, skipped says so and some are left out.
+// Tail calls report for each event that the filter chooses, and again after each attempt and each
+// change of its state. It begins at f.Since, or now if that is zero. It returns nil when ctx is
+// done, or the error of report. If events come faster than it can follow, it leaves some out and
+// calls skipped, which may be nil.
 func Tail(ctx context.Context, db DB, f Filter, report func(Event) error, skipped func()) error {
 	t := &tail{db: db, report: report, skipped: skipped, seen: map[string]Event{}, began: f.Since}
 	if f.Since.IsZero() {
@@ -45,14 +45,14 @@ func Tail(ctx context.Context, db DB, f Filter, report func(Event) error, skippe
 	}
 }
 
-// tail is what a Tail has reported.
+// tail is the state of a Tail call.
 type tail struct {
 	db      DB
 	report  func(Event) error
 	skipped func()
 	began   time.Time
-	looked  bool // at least once
-	seen    map[string]Event
+	looked  bool             // it has queried at least once
+	seen    map[string]Event // reported events, by id
 }
 
 func (t *tail) look(ctx context.Context, f Filter) error {
@@ -103,7 +103,8 @@ func (t *tail) look(ctx context.Context, f Filter) error {
 	return t.tell(now, fresh, again)
 }
 
-// tell reports what is new, oldest first, and forgets what no look will bring again.
+// tell reports new and changed events, oldest first. Then it forgets those that no later query can
+// return.
 func (t *tail) tell(now time.Time, fresh, again *Page) error {
 	events := append(fresh.Events, again.Events...)
 	slices.SortFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) })

@@ -5,14 +5,16 @@ import (
 	"time"
 )
 
-// zone is the offset at the end of a time: +00, +0530, -03:30, with or without a blank before it; or Z, UTC, GMT.
+// zone matches the offset at the end of a time: +00, +0530 or -03:30, with or without a space
+// before it, or Z, UTC, GMT.
 var (
 	zone     = regexp.MustCompile(`^(.*\d)\s*(?:([+-])(\d{2})(?::?(\d{2}))?(?::?(\d{2}))?|([Zz]|(?i:utc|gmt)))$`)
 	withTime = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}[Tt ]+\d{2}:\d{2}`)
 )
 
-// ParseTime reads a point in time: as RFC 3339 writes it, as Postgres prints a timestamptz or a timestamp in its ISO style, with or without
-// seconds, or a day, which means its beginning. Where the text names no zone it is one of location.
+// ParseTime reads a point in time. It accepts RFC 3339, the ISO style in which Postgres prints a
+// timestamptz or a timestamp, both with or without seconds, and a day, which means its beginning. A
+// text without a zone is in location. ok is false if the text is none of these.
 func ParseTime(text string, location *time.Location) (time.Time, bool) {
 	offset := "" // as Go reads it
 	if withTime.MatchString(text) {

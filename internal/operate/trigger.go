@@ -9,7 +9,7 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// knownTrigger is a row of rowhook.knownTrigger, removed ones among them.
+// knownTrigger is a row of rowhook.trigger. It may be a removed one.
 type knownTrigger struct {
 	ID       int32
 	Name     string
@@ -19,17 +19,18 @@ type knownTrigger struct {
 	Paused   bool
 	Removed  bool
 	Spec     string
-	// RelationID and OriginID are rowhook.relation.id, of the table and of that of events that say none; Relations are those of all that it
-	// has watched. 0 and nothing before version 3 of the schema.
+	// These are rowhook.relation.id. RelationID is the present table. OriginID is the table of
+	// events without a relation_id. Relations are all tables that it has watched. Before version 3
+	// of the schema they are 0 and nil.
 	RelationID, OriginID int32
 	Relations            []int32
 
-	names map[int32]queue.TableName `db:"-"` // of rowhook.relation; nil: there is none
+	names map[int32]queue.TableName `db:"-"` // by rowhook.relation.id; nil: the schema has no such table
 }
 
 func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
 
-// triggers are all that there are or were.
+// triggers are all triggers, present and removed, by name.
 type triggers []knownTrigger
 
 func readTriggers(ctx context.Context, db pg.Queryer) (triggers, error) {
@@ -57,10 +58,10 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 	return all, nil
 }
 
-// related reports that events say which table they are of.
+// related reports whether events have a relation_id.
 func (ts triggers) related() bool { return len(ts) > 0 && ts[0].names != nil }
 
-// of is the trigger as an event of that table, a rowhook.relation.id or 0, sees it.
+// of returns the trigger with the table of an event that has this relation_id; 0: it has none.
 func (t *knownTrigger) of(relation int32) *knownTrigger {
 	if relation == 0 {
 		relation = t.OriginID
@@ -74,6 +75,7 @@ func (t *knownTrigger) of(relation int32) *knownTrigger {
 	return &then
 }
 
+// byID returns a trigger by its number. For an unknown number it returns a placeholder.
 func (ts triggers) byID(id int32) *knownTrigger {
 	for i := range ts {
 		if ts[i].ID == id {
@@ -83,7 +85,7 @@ func (ts triggers) byID(id int32) *knownTrigger {
 	return &knownTrigger{ID: id, Name: fmt.Sprintf("#%d", id), Schema: "?", Table: "?", Removed: true}
 }
 
-// named finds a trigger, or says which there are.
+// named returns a trigger by its name. Otherwise its error lists the triggers.
 func (ts triggers) named(name string) (*knownTrigger, error) {
 	var names []string
 	for i := range ts {
@@ -94,7 +96,7 @@ func (ts triggers) named(name string) (*knownTrigger, error) {
 			names = append(names, ts[i].Name)
 		}
 	}
-	remedy := "there are none: make some with \"rowhook apply\""
+	remedy := "there are no triggers: create some with \"rowhook apply\""
 	if len(names) > 0 {
 		const most = 20
 		more := ""
@@ -106,7 +108,7 @@ func (ts triggers) named(name string) (*knownTrigger, error) {
 	return nil, problem(ErrNotFound, remedy, "there is no trigger named %q", name)
 }
 
-// active finds a trigger that is configured.
+// active returns a trigger that was not removed.
 func (ts triggers) active(name string) (*knownTrigger, error) {
 	t, err := ts.named(name)
 	if err == nil && t.Removed {

@@ -13,21 +13,21 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// troubled is what a dispatcher has recorded that it can't do.
+// troubled is a dispatcher that has recorded a Trouble.
 type troubled struct {
 	ID      int32
 	Name    string
-	Trouble string
+	Trouble string // JSON of sqlschema.Trouble
 }
 
-// warnOfTrouble tells what the dispatchers that are alive can't do.
+// warnOfTrouble warns of what living dispatchers can't do.
 func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
 	if s.Schema.Database < queue.TroubleSchema {
 		return nil
 	}
 	found, err := collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble is not null order by id")
 	if err != nil {
-		return fmt.Errorf("ask what the dispatchers can't do: %w", err)
+		return fmt.Errorf("read the troubles of the dispatchers: %w", err)
 	}
 	for _, in := range found {
 		if !slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.ID == in.ID && i.Alive }) {
@@ -35,25 +35,26 @@ func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
 		}
 		var t queue.Trouble
 		if err := json.Unmarshal([]byte(in.Trouble), &t); err != nil {
-			return fmt.Errorf("read what dispatcher %d can't do: %w", in.ID, err)
+			return fmt.Errorf("read the trouble of dispatcher %d: %w", in.ID, err)
 		}
 		for _, trigger := range slices.Sorted(maps.Keys(t.Unable)) {
 			s.warn(Warning{
 				Code: "cannot_send", Trigger: trigger,
-				Problem: fmt.Sprintf("dispatcher %d (%s) can't send for it, so its events wait for one that can: %s", in.ID, in.Name, t.Unable[trigger]),
+				Problem: fmt.Sprintf("dispatcher %d (%s) can't send for this trigger, and its events wait for a dispatcher that can: %s", in.ID, in.Name, t.Unable[trigger]),
 				Remedy:  "correct its webhook and apply, or set the variable and restart that dispatcher",
 			})
 		}
 		if t.History != "" {
-			s.warn(Warning{Code: "no_history", Problem: fmt.Sprintf("dispatcher %d (%s) keeps no history: %s", in.ID, in.Name, t.History), Remedy: historyRemedy})
+			s.warn(Warning{Code: "no_history", Problem: fmt.Sprintf("dispatcher %d (%s) can't write history: %s", in.ID, in.Name, t.History), Remedy: historyRemedy})
 		}
 	}
 	return nil
 }
 
-const historyRemedy = "look for event triggers that forbid DDL, for rights that were revoked, and at the disk; see \"When history can't be written\" in docs/operations.md"
+const historyRemedy = "check for event triggers that forbid DDL, for revoked rights, and for a full disk; see \"When history can't be written\" in docs/operations.md"
 
-// warnOfHistory tells a day ahead that there will be no partition for what is delivered.
+// warnOfHistory warns when the history has partitions for fewer than LeastDaysAhead days after
+// today.
 func (s *Status) warnOfHistory(ctx context.Context, tx pgx.Tx) error {
 	var err error
 	if s.daysAhead, err = queue.DaysAhead(ctx, tx); err != nil {
@@ -63,13 +64,13 @@ func (s *Status) warnOfHistory(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	}
 	s.warn(Warning{
-		Code: "history_ends", Problem: fmt.Sprintf("history has partitions for %d days after today, and no more are made: then nothing of what is delivered is kept", max(s.daysAhead, 0)),
+		Code: "history_ends", Problem: fmt.Sprintf("history has partitions for %d days after today, and no dispatcher creates more; without one, delivered events are not kept", max(s.daysAhead, 0)),
 		Remedy: historyRemedy,
 	})
 	return nil
 }
 
-// HistoryUntil is when the last day ends for which the history has partitions.
+// HistoryUntil returns the end of the last day for which the history has partitions.
 func (s *Status) HistoryUntil() time.Time {
 	const day = 24 * time.Hour
 	return s.Now.UTC().Truncate(day).Add(time.Duration(s.daysAhead+1) * day)

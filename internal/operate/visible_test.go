@@ -11,7 +11,7 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// TestHiddenRowsAreNotTakenForNone asks by a role that may read everything, but not all rows.
+// The role may read every table, but row level security hides rows from it.
 func TestHiddenRowsAreNotTakenForNone(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
