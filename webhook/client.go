@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"sync"
@@ -77,6 +78,19 @@ type Client struct {
 type scratch struct {
 	request, response, out, value []byte
 	names                         []string
+
+	conn   *earlyConn      // of the attempt under way; nil: none yet, or a TLS connection
+	traced context.Context // made once: it has net/http say which connection an attempt has
+}
+
+func newScratch() *scratch {
+	s := &scratch{}
+	s.traced = httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if s.conn, _ = info.Conn.(*earlyConn); s.conn != nil {
+			s.conn.status.expect()
+		}
+	}})
+	return s
 }
 
 // NewClient makes a client. Close frees its idle connections.
@@ -108,7 +122,7 @@ func NewClient(config ClientConfig) *Client {
 		agent:      "Rowhook/" + config.Version,
 		keep:       max(keep, 0),
 		maxRequest: config.MaxRequestBody,
-		scratch:    sync.Pool{New: func() any { return new(scratch) }},
+		scratch:    sync.Pool{New: func() any { return newScratch() }},
 		guard:      config.Guard,
 		secure:     map[tlsFiles]*secureTransport{},
 	}
@@ -207,6 +221,7 @@ func (c *Client) Send(ctx context.Context, ep *Endpoint, e *Event, body []byte) 
 	if cap(s.request) > keepBuffer {
 		s.request = nil
 	}
+	s.conn = nil
 	c.scratch.Put(s)
 	r.Duration = time.Since(r.StartedAt)
 	return r
@@ -234,7 +249,7 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	deadline := r.StartedAt.Add(ep.timeout)
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	req := ep.request.WithContext(&attemptContext{timed, deadline})
+	req := ep.request.WithContext(&attemptContext{timed, deadline, s.traced})
 	req.Header = withHeader(ctx, ep.headerFor(c.agent))
 	if ep.signer != nil {
 		req.Header = ep.signer.signedHeader(req.Header, e.ID, r.StartedAt, body)
@@ -249,9 +264,21 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		fail(ctx, ep, err, deadline, r)
+		if status := s.statusRead(); status/100 == 2 && ctx.Err() == nil {
+			// The receiver has said that it has the event. What it went on to say does not matter.
+			r.Kind, r.Status, r.Err = KindResponse, status, "the response's headers could not be read: "+r.Err
+		}
 		return
 	}
 	c.receive(ctx, ep, resp, cancel, deadline, s, r)
+}
+
+// statusRead is the status of the response whose headers could not be read; 0: none was read.
+func (s *scratch) statusRead() int {
+	if s.conn == nil {
+		return 0
+	}
+	return s.conn.status.read()
 }
 
 // build returns the body to send: given, or e's. A large one that is built lies in s, any small one in memory of its own.

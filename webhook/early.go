@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,8 @@ type earlyConn struct {
 	ended chan struct{} // closed when a read has failed, or the connection was closed
 	end   func()
 	last  atomic.Bool // TLS says farewell: nobody reads any more
+
+	status statusLine
 }
 
 // earlyWait bounds that. Where the receiver's reset got ahead of the response nothing can be read, and the read fails at once.
@@ -30,6 +34,7 @@ func newEarlyConn(conn net.Conn) *earlyConn {
 
 func (c *earlyConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.status.note(p[:n])
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.end()
 	}
@@ -70,4 +75,45 @@ func dialEarly(dial func(context.Context, string, string) (net.Conn, error)) fun
 		}
 		return newEarlyConn(conn), nil
 	}
+}
+
+// statusLine is the beginning of a response in HTTP/1, as it came. net/http reports headers that it can't
+// read without the status before them. Behind TLS the bytes are not HTTP, and no status is read.
+type statusLine struct {
+	mu    sync.Mutex
+	bytes [len("HTTP/1.1 200 ")]byte
+	n     int
+	whole bool // its end has come
+}
+
+// expect forgets the response before.
+func (s *statusLine) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.n, s.whole = 0, false
+}
+
+func (s *statusLine) note(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.whole {
+		return
+	}
+	s.n += copy(s.bytes[s.n:], b)
+	s.whole = bytes.IndexByte(b, '\n') >= 0
+}
+
+// read returns the status, or 0 where the line does not begin as one of HTTP/1 or has not come whole.
+func (s *statusLine) read() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	line := s.bytes[:s.n]
+	if !s.whole || len(line) < len(s.bytes) || !bytes.HasPrefix(line, []byte("HTTP/1.")) || line[8] != ' ' || line[12] != ' ' && line[12] != '\r' && line[12] != '\n' {
+		return 0
+	}
+	status, err := strconv.Atoi(string(line[9:12]))
+	if err != nil {
+		return 0
+	}
+	return status
 }

@@ -173,3 +173,54 @@ func TestAFarewellOfTLSWaitsForNoResponse(t *testing.T) {
 		}
 	})
 }
+
+func TestAStatusOf2xxIsDeliveredWhateverHeadersFollow(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		response  string
+		delivered bool
+	}{
+		"cut behind the status":        {"HTTP/1.1 200 OK\r\n", true},
+		"cut within a header":          {"HTTP/1.1 204 No Content\r\nX-Half: ", true},
+		"a line that is no header":     {"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", true},
+		"two lengths":                  {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", true},
+		"a length that is no number":   {"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n", true},
+		"an unknown encoding":          {"HTTP/1.1 200 OK\r\nTransfer-Encoding: what\r\n\r\n", true},
+		"too many headers":             {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: "+strings.Repeat("x", 1000)+"\r\n", 2000), true},
+		"cut within the status":        {"HTTP/1.1 20", false},
+		"cut within the reason":        {"HTTP/1.1 200 O", false},
+		"an error, cut":                {"HTTP/1.1 500 No\r\nX-Half: ", false},
+		"no HTTP":                      {"200 OK thank you very much\r\n", false},
+		"nothing":                      {"", false},
+		"a hint and then nothing":      {"HTTP/1.1 103 Early Hints\r\n\r\n", false},
+		"whole, as it should be":       {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true},
+		"another version, then an end": {"HTTP/1.0 201 Created\r\n", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := onAccept(t, func(_ int, conn *net.TCPConn) {
+				readRequest(conn)
+				_, _ = io.WriteString(conn, c.response)
+			})
+			ep := endpoint(t, trigger.Webhook{URL: "http://" + address, Timeout: trigger.Duration(5 * time.Second)})
+			r := newClient(t, ClientConfig{}).Send(context.Background(), ep, orderPlaced(), nil)
+			require.Equal(t, c.delivered, r.Delivered(), "%+v", r)
+		})
+	}
+}
+
+func TestTheStatusOfTheResponseBeforeCountsForNothing(t *testing.T) {
+	t.Parallel()
+	address := onAccept(t, func(n int, conn *net.TCPConn) {
+		readRequest(conn)
+		if n == 0 {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			readRequest(conn)
+		}
+	})
+	ep := endpoint(t, trigger.Webhook{URL: "http://" + address, Timeout: trigger.Duration(5 * time.Second)})
+	c := newClient(t, ClientConfig{})
+	require.True(t, new(c.Send(context.Background(), ep, orderPlaced(), nil)).Delivered())
+	r := c.Send(context.Background(), ep, orderPlaced(), nil)
+	require.False(t, r.Delivered(), "%+v", r)
+}

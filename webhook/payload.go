@@ -84,6 +84,7 @@ func (r *reader) Close() error { return nil }
 type attemptContext struct {
 	context.Context
 	deadline time.Time
+	traced   context.Context // holds the hook of scratch.follow
 }
 
 type deadlineKey struct{}
@@ -91,6 +92,9 @@ type deadlineKey struct{}
 func (c *attemptContext) Value(key any) any {
 	if _, ok := key.(deadlineKey); ok {
 		return c.deadline
+	}
+	if v := c.traced.Value(key); v != nil {
+		return v
 	}
 	return c.Context.Value(key)
 }

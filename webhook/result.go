@@ -15,7 +15,8 @@ type Result struct {
 	// Status is the response's status, 0 if none arrived.
 	Status int
 	Kind   Kind
-	// Err says in one line what went wrong, for people; where the event was delivered, only that the response's body was not whole.
+	// Err says in one line what went wrong, for people; where the event was delivered, only that the rest
+	// of the response was not whole.
 	Err string
 	// Header is the response's headers as a JSON object of strings, and arrays of strings where a header came several
 	// times; credentials are redacted. Nil if no response arrived.
