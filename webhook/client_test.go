@@ -251,7 +251,7 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 			_ = conn.SetLinger(0)
 		}), kind: KindReset, message: "connection reset by X"},
 		"closed unanswered":    {url: "http://" + answer(""), kind: KindReset, message: "connection closed by X before the response was complete"},
-		"closed mid-headers":   {url: "http://" + answer("HTTP/1.1 200 OK\r\nX-A: b\r\n"), kind: KindReset, message: "connection closed by X before the response was complete"},
+		"closed mid-headers":   {url: "http://" + answer("HTTP/1.1 500 No\r\nX-A: b\r\n"), kind: KindReset, message: "connection closed by X before the response was complete"},
 		"header bomb":          {url: "http://" + answer("HTTP/1.1 500 No\r\nX-Bomb: "+strings.Repeat("x", 70<<10)+"\r\n\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"many headers":         {url: "http://" + answer("HTTP/1.1 500 No\r\n"+strings.Repeat("X-Bomb: 1\r\n", 7<<10)+"\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"not HTTP":             {url: "http://" + answer("SSH-2.0-x\r\n"), kind: KindOther, message: `malformed HTTP response "SSH-2.0-x"`},
