@@ -1,4 +1,4 @@
-# The program is one static file; the image holds it, the certificate authorities that TLS needs, and nothing else.
+# The program is one static file. The image holds this file and the certificate authorities that TLS needs, nothing else.
 FROM golang:1.26-alpine AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -12,7 +12,8 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/rowhook /rowhook
 USER 65532:65532
-# Of rowhook run: it asks /readyz. Other commands are told otherwise, as docker-compose.yml tells the receiver.
+# This check is for rowhook run: it asks /readyz. For other commands, set another check, as docker-compose.yml does for
+# the receiver.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/rowhook", "healthcheck"]
 ENTRYPOINT ["/rowhook"]
 CMD ["run"]

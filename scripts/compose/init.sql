@@ -1,4 +1,4 @@
--- The table that docker-compose.yml's stack watches. Postgres runs this once, on an empty data directory.
+-- The table that the stack of docker-compose.yml watches. Postgres runs this file once, on an empty data directory.
 create table orders (
   id         bigint generated always as identity primary key,
   customer   text not null,
