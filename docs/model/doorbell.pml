@@ -26,7 +26,19 @@
 #define STOPS 0         /* graceful stops */
 #endif
 #ifndef LOSSES
-#define LOSSES 0        /* listening sessions that break while their dispatcher lives */
+#define LOSSES 0        /* listening sessions that break while their dispatcher lives. With DEAF, some for good */
+#endif
+#ifndef HANGS
+#define HANGS 0         /* instances that can't show for long that they live, and do */
+#endif
+#ifndef RELEASES
+#define RELEASES 0      /* claimed events that are given back unsent, as when a trigger is paused */
+#endif
+#ifndef COMMANDS
+#define COMMANDS 0      /* times that a bell which rings is silenced by someone who sees nobody listen, be it too late */
+#endif
+#ifndef ANSWERS
+#define ANSWERS 0       /* statements that commit, and whose answers get lost */
 #endif
 #ifndef EXPIRIES
 #define EXPIRIES 0      /* leases that end before their claim is settled */
@@ -35,8 +47,18 @@
 #define FAILURES 0      /* attempts that the receiver refuses, to be retried */
 #endif
 
+#if defined(LIVE_BY_SESSION) || defined(BELIEVE_LOCK)
+#define LOCKS_COUNT
+#endif
+
+/* A burial is several statements. That makes a difference only where who buries may die as well, or the one that is buried lives. */
+#if HANGS > 0 || CRASHES > 1 || CRASHES > 0 && STOPS > 0 || defined(LIVE_BY_SESSION)
+#define STEPWISE
+#endif
+
 #define EVENTS (WRITERS * WRITES)
-#define RING 1          /* the doorbell's value; any other one is an instance's id */
+#define RING 1          /* the doorbell's value; any other one is an instance's id, or */
+#define NOBODY 0
 #define BIT(x) (1 << (x))
 #define HAS(set, x) (((set) >> (x)) & 1)
 
@@ -57,11 +79,18 @@
 #define IDLE 0
 #define CLAIMING 1      /* its rows are locked, its commit is to come */
 #define ARM 2           /* Ring: the first half is done */
+#define STOPPING 3      /* it claims no more, and is about to unregister */
 
 /* The listener. */
 #define NO_SESSION 0
-#define REGISTERED 1    /* holds the instance lock and has its row in rowhook.instance */
+#define PREPARED 1      /* holds the instance lock and has said so */
 #define LISTENING 2
+
+/* What the housekeeper is in the middle of. */
+#define NO_BURIAL 0
+#define FOUND 1         /* someone is dead */
+#define GIVEN_BACK 2    /* what it had, once */
+#define FORGOTTEN 3     /* it is no longer in rowhook.instance */
 
 /* The database. Sets of events or transactions (an event has its transaction to itself) and of instances are bit masks. */
 byte bell = RING;
@@ -69,10 +98,20 @@ byte place[EVENTS];
 byte due;               /* due_at has come */
 byte later;             /* retries that wait */
 byte by[EVENTS];        /* claimed_by; 0: null */
-byte tries[EVENTS];
+byte claim[EVENTS];     /* number of the last claim: it never repeats */
+#ifdef TRIES
+byte tries[EVENTS];     /* counted down by what is given back unsent */
+byte triesOf[EVENTS * 8]; /* by claim */
+#endif
 byte open;              /* transactions that have an id and are not over */
-byte alive;             /* instances whose lock is held */
 byte registered;        /* rowhook.instance */
+byte unseen;            /* those of it that have not said for long that they live */
+#if STOPS > 0
+byte hears;             /* those of it that say that they listen */
+#endif
+#ifdef LOCKS_COUNT
+byte locked;            /* instances whose lock is held: the protocol does not ask, it only gets to know sooner */
+#endif
 byte nextId = 2;
 #ifdef SNAPSHOT
 byte older[EVENTS];     /* the transactions that were open, with lower ids, when this one took its id */
@@ -89,23 +128,46 @@ byte doing[DISPATCHERS];
 byte session[DISPATCHERS];
 byte rows[DISPATCHERS];     /* locked by its claim */
 byte below[DISPATCHERS];    /* open transactions below its horizon */
-byte bury[DISPATCHERS];     /* whom it found dead; 1: it has given back their events and not looked yet */
+byte bury[DISPATCHERS];     /* whom it found dead */
+byte burial[DISPATCHERS];   /* how far it is with that */
+bool did[DISPATCHERS];      /* it has given something back, or forgotten it, and has to inherit */
 byte knows[DISPATCHERS];    /* events whose due time its timer leads to */
 bool changed[DISPATCHERS];  /* a check of the horizon would find fewer than the last one */
 bool look[DISPATCHERS];     /* something may be due: a lane that is not drained */
 bool lost[DISPATCHERS];     /* the doorbell has to be armed anew */
-byte held[DISPATCHERS * EVENTS];    /* claims to send, as a set of their tries */
+#ifdef DEAF
+bool deaf[DISPATCHERS];     /* its listening session will not come back */
+#endif
+#if STOPS > 0
+bool left[DISPATCHERS];     /* another one has stopped, it has not noticed yet */
+#endif
+byte held[DISPATCHERS * EVENTS];    /* claims to send, as a set of their numbers */
 byte sent[DISPATCHERS * EVENTS];    /* claims that were delivered, to settle */
 byte refused[DISPATCHERS * EVENTS]; /* claims that the receiver refused, to settle */
+#if RELEASES > 0
+byte unsent[DISPATCHERS * EVENTS];  /* claims that will not be sent, to settle */
+#endif
+#if ANSWERS > 0
+byte interrupted[DISPATCHERS * EVENTS]; /* claims that were lost, to disown */
+#endif
 
 /* What may still happen of each. The world may end it at any time, so that no fault is needed to get out of a wait. */
-byte silences = SILENCES, crashes = CRASHES, stops = STOPS, losses = LOSSES, expiries = EXPIRIES, failures = FAILURES;
+byte silences = SILENCES, crashes = CRASHES, stops = STOPS, losses = LOSSES, hangs = HANGS, releases = RELEASES, answers = ANSWERS, commands = COMMANDS, expiries = EXPIRIES, failures = FAILURES;
 byte retired;           /* dispatchers that died and will not come back */
 
 byte delivered;         /* events that a receiver has seen */
 
 #define AT(d, e) ((d) * EVENTS + (e))
-#define IS_ALIVE(i) (HAS(registered, i) && HAS(alive, i))
+
+/* Who is dead: who is registered and has not said for long that it lives. A session that listens is no part of it. */
+#ifdef LIVE_BY_SESSION
+#define DEAD (registered & ~locked)
+#elif defined(BELIEVE_LOCK)
+#define DEAD (registered & unseen & ~locked)
+#else
+#define DEAD (registered & unseen)
+#endif
+#define IS_ALIVE(i) (HAS(registered & ~DEAD, i))
 
 byte i_, e_, r_;        /* scratch of a d_step, 0 outside */
 #define WHO printf("dispatcher %d, instance %d: ", d, id[d])
@@ -181,77 +243,207 @@ inline to_archive(e) {
 	due = due & ~BIT(e);
 	later = later & ~BIT(e);
 	by[e] = 0;
-	tries[e] = 0;
+	claim[e] = 0;
 	EACH_DISPATCHER knows[i_] = knows[i_] & ~BIT(e); NEXT_DISPATCHER
 }
 
-/* The instance forgets everything: its process has ended. */
+/* The instance forgets everything: its process has ended, and says no more that it lives. */
 inline forget(d) {
-	alive = alive & ~BIT(id[d]);
+	unseen = (unseen | BIT(id[d])) & registered;
+#ifdef LIVE_BY_SESSION
+	locked = locked & ~BIT(id[d]);
+#endif
 	id[d] = 0; state[d] = UNARMED; doing[d] = IDLE; session[d] = NO_SESSION;
-	rows[d] = 0; below[d] = 0; bury[d] = 0; knows[d] = 0;
+	rows[d] = 0; below[d] = 0; bury[d] = 0; burial[d] = NO_BURIAL; did[d] = false; knows[d] = 0;
 	changed[d] = false; look[d] = false; lost[d] = false;
-	EACH_EVENT held[AT(d, e_)] = 0; sent[AT(d, e_)] = 0; refused[AT(d, e_)] = 0; NEXT_EVENT
+#ifdef DEAF
+	deaf[d] = false;
+#endif
+#if STOPS > 0
+	left[d] = false;
+#endif
+	EACH_EVENT
+		held[AT(d, e_)] = 0; sent[AT(d, e_)] = 0; refused[AT(d, e_)] = 0;
+#if RELEASES > 0
+		unsent[AT(d, e_)] = 0;
+#endif
+#if ANSWERS > 0
+		interrupted[AT(d, e_)] = 0;
+#endif
+	NEXT_EVENT
+}
+
+/* It is in rowhook.instance from now on, seen, with what is true now. */
+inline register(d) {
+	registered = registered | BIT(id[d]);
+	unseen = unseen & ~BIT(id[d]);
+#if STOPS > 0
+	if
+	:: session[d] != NO_SESSION -> hears = hears | BIT(id[d])
+	:: else -> hears = hears & ~BIT(id[d])
+	fi
+#else
+	skip
+#endif
+}
+
+inline unregister(i) {
+	registered = registered & ~BIT(i);
+	unseen = unseen & ~BIT(i);
+#if STOPS > 0
+	hears = hears & ~BIT(i)
+#else
+	skip
+#endif
+}
+
+/* It looks after what an instance that is gone would have: what it gave back, when its retries are due, and writers that are silent. */
+inline inherit(d) {
+	look[d] = true;
+	ask_next_due(d);
+#ifndef KEEP_BELL
+	lost[d] = true
+#else
+	skip
+#endif
+}
+
+/* A claim is committed: what it took is the instance's now. */
+inline take(e, instance) {
+	by[e] = instance;
+	claim[e]++;
+	assert(claim[e] < 8); /* the sets of claims hold no more */
+#ifdef TRIES
+	tries[e]++;
+	triesOf[e * 8 + claim[e]] = tries[e]
+#else
+	skip
+#endif
+}
+
+inline give_back(e) {
+	by[e] = 0;
+	due = due | BIT(e);
+	later = later & ~BIT(e)
+}
+
+/* What the dead instance has claimed, as far as that is committed. */
+inline give_back_all(d) {
+	EACH_EVENT
+		if
+		:: by[e_] == bury[d] -> give_back(e_); did[d] = true
+		:: else
+		fi;
+	NEXT_EVENT;
+	short_transaction()
+}
+
+inline count_down(e) {
+#ifdef TRIES
+	tries[e]--
+#else
+	skip
+#endif
 }
 
 /* One bit per event. */
 #define EVERY(what) (what(0) EVERY1(what) EVERY2(what) EVERY3(what))
 #if EVENTS > 1
 #define EVERY1(what) | what(1)
+#define OWNED1(instance) | OWNED_(1, instance)
 #else
 #define EVERY1(what)
+#define OWNED1(instance)
 #endif
 #if EVENTS > 2
 #define EVERY2(what) | what(2)
+#define OWNED2(instance) | OWNED_(2, instance)
 #else
 #define EVERY2(what)
+#define OWNED2(instance)
 #endif
 #if EVENTS > 3
 #define EVERY3(what) | what(3)
+#define OWNED3(instance) | OWNED_(3, instance)
 #else
 #define EVERY3(what)
+#define OWNED3(instance)
 #endif
 
 #define HELD_(e) ((held[AT(d, e)] != 0) << e)
 #define HELD(d) EVERY(HELD_)
-#define UNSETTLED_(e) (sent[AT(d, e)] | refused[AT(d, e)])
-#define UNSETTLED(d) EVERY(UNSETTLED_)
-#define OWNED_(e) ((by[e] == bury[d]) << e)
-#define OWNED EVERY(OWNED_)
-
-/* Giving back waits for the rows that others have locked, and for claims of the dead instance that are under way. */
-#ifdef LATE_CLAIM
-#define CAN_RECLAIM(instance) ((OWNED & LOCKS) == 0)
+#if RELEASES > 0
+#define UNSENT_(e) | unsent[AT(d, e)]
 #else
-#if DISPATCHERS == 1
+#define UNSENT_(e)
+#endif
+#if ANSWERS > 0
+#define INTERRUPTED_(e) | interrupted[AT(d, e)]
+#else
+#define INTERRUPTED_(e)
+#endif
+#define UNSETTLED_(e) (sent[AT(d, e)] | refused[AT(d, e)] UNSENT_(e) INTERRUPTED_(e))
+#define UNSETTLED(d) EVERY(UNSETTLED_)
+#define OWNED_(e, instance) ((by[e] == instance) << e)
+#define OWNED(instance) (OWNED_(0, instance) OWNED1(instance) OWNED2(instance) OWNED3(instance))
+
+/* Giving back waits for the rows that others have locked. */
+#define CAN_RECLAIM ((OWNED(bury[d]) & LOCKS) == 0)
+
+/* To forget an instance waits for its claims that are under way, which have locked its row. */
+#ifdef LATE_CLAIM
+#define CLAIMS_OF(instance) false
+#elif DISPATCHERS == 1
 #define CLAIMS_OF(instance) (ghostRows != 0 && ghost == instance)
 #elif DISPATCHERS == 2
 #define CLAIMS_OF(instance) (ghostRows != 0 && ghost == instance || rows[0] != 0 && id[0] == instance || rows[1] != 0 && id[1] == instance)
 #else
 #define CLAIMS_OF(instance) (ghostRows != 0 && ghost == instance || rows[0] != 0 && id[0] == instance || rows[1] != 0 && id[1] == instance || rows[2] != 0 && id[2] == instance)
 #endif
-#define CAN_RECLAIM(instance) ((OWNED & LOCKS) == 0 && !CLAIMS_OF(instance))
+
+#ifdef LATE_TWICE
+#define NONE_UNDER_WAY(instance) true
+#else
+#define NONE_UNDER_WAY(instance) (!CLAIMS_OF(instance))
 #endif
 
+/* It has said since that it lives, or has registered again. */
+#define LIVES(i) (HAS(registered, i) && !HAS(DEAD, i))
+
 /* Dispatchers are alike: where there is one fault it strikes the first. */
-#if CRASHES + STOPS + LOSSES <= 1
+#if CRASHES + STOPS + LOSSES + HANGS <= 1
 #define MAY_FAIL(d) (d == 0)
 #else
 #define MAY_FAIL(d) true
 #endif
 #define IN_TURN(w) (w == 0 || place[(w == 0 -> 0 : w - 1) * WRITES] != NOWHERE)
 
-/* An instance claims, asks for silence and buries others only while it is registered: else nobody would find it dead. */
+/* An instance claims and buries others only while it is registered: else nobody would find it dead. */
 #ifdef UNREGISTERED
 #define MAY_ACT(d) (id[d] != 0)
 #else
 #define MAY_ACT(d) (id[d] != 0 && HAS(registered, id[d]))
 #endif
 
+/* Who does not listen looks at every watch. */
+#ifdef DEAF_WAIT
+#define WATCHES(d) false
+#else
+#define WATCHES(d) (session[d] != LISTENING)
+#endif
+
+#ifdef DEAF
+#define IS_DEAF(d) deaf[d]
+#else
+#define IS_DEAF(d) false
+#endif
+
 #ifdef NO_FENCE
 #define FENCE(e) true
+#elif defined(TRIES)
+#define FENCE(e) (by[e] == id[d] && tries[e] == triesOf[e * 8 + r_])
 #else
-#define FENCE(e) (by[e] == id[d] && tries[e] == r_)
+#define FENCE(e) (by[e] == id[d] && claim[e] == r_)
 #endif
 
 #ifdef UNSENT
@@ -261,7 +453,7 @@ inline forget(d) {
 #endif
 
 #define LOWEST(set) r_ = 1; do :: HAS(set, r_) -> break :: else -> r_++ od
-#define MINE(e) (by[e] == id[d] && tries[e] == r_)
+#define MINE(e) (by[e] == id[d] && claim[e] == r_)
 
 /* An attempt, and the settling of its outcome: to the archive, or due again later. */
 #define SEND_AND_SETTLE(e) \
@@ -307,6 +499,64 @@ inline forget(d) {
 			short_transaction() \
 		:: else \
 		fi; \
+		DONE }
+
+/* A claimed event that will not be sent is given back, and counts as not claimed. */
+#define RELEASE(e) \
+	:: d_step { releases > 0 && held[AT(d, e)] != 0 -> \
+		releases--; \
+		WHO; printf("will not send event %d\n", e); \
+		LOWEST(held[AT(d, e)]); \
+		held[AT(d, e)] = held[AT(d, e)] & ~BIT(r_); \
+		unsent[AT(d, e)] = unsent[AT(d, e)] | BIT(r_); \
+		DONE } \
+	:: d_step { unsent[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
+		LOWEST(unsent[AT(d, e)]); \
+		unsent[AT(d, e)] = unsent[AT(d, e)] & ~BIT(r_); \
+		RELEASED(e, "gives back event %d\n") }
+
+#define RELEASED(e, words) \
+		if \
+		:: place[e] == QUEUE && FENCE(e) -> \
+			WHO; printf(words, e); \
+			assert(MINE(e)); \
+			give_back(e); \
+			count_down(e); \
+			look[d] = true; \
+			short_transaction() \
+		:: else \
+		fi; \
+		DONE
+
+/* A settle whose answer gets lost is made again, and may come late. A claim whose answer gets lost is given back. */
+#define LOSE_ANSWER(e) \
+	:: d_step { answers > 0 && unsent[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
+		answers--; \
+		LOWEST(unsent[AT(d, e)]); \
+		RELEASED(e, "gives back event %d, and does not hear so\n") } \
+	:: d_step { interrupted[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
+		LOWEST(interrupted[AT(d, e)]); \
+		interrupted[AT(d, e)] = interrupted[AT(d, e)] & ~BIT(r_); \
+		if \
+		:: place[e] == QUEUE && MINE(e) -> \
+			WHO; printf("disowns event %d\n", e); \
+			give_back(e); \
+			count_down(e); \
+			look[d] = true; \
+			short_transaction() \
+		:: else \
+		fi; \
+		DONE }
+
+/* A burial at one go. It gives back what the dead instance had, forgets it, and inherits. */
+#define BURY(i) \
+	:: d_step { HAS(DEAD, i) && MAY_ACT(d) && id[d] != i && doing[d] != STOPPING && (OWNED(i) & LOCKS) == 0 && !CLAIMS_OF(i) -> \
+		bury[d] = i; \
+		printf("dispatcher %d, instance %d: buries instance %d, and inherits\n", d, id[d], i); \
+		give_back_all(d); \
+		unregister(i); \
+		bury[d] = 0; did[d] = false; \
+		inherit(d); \
 		DONE }
 
 /* A retry becomes due; a lease ends. */
@@ -375,6 +625,19 @@ proctype writer(byte w) {
 	od
 }
 
+#ifdef LOCKS_COUNT
+#define LOSE_LOCK locked = locked & ~BIT(id[d])
+#else
+#define LOSE_LOCK skip
+#endif
+#define LOSE_SESSION \
+	LOSE_LOCK; \
+	if \
+	:: session[d] == LISTENING && doing[d] != STOPPING -> lost[d] = true \
+	:: else \
+	fi; \
+	session[d] = NO_SESSION
+
 proctype dispatcher(byte d) {
 end:
 	do
@@ -382,6 +645,9 @@ end:
 	:: d_step { id[d] == 0 && !HAS(retired, d) ->
 		id[d] = nextId; nextId++;
 		WHO; printf("starts\n");
+#if !defined(UNREGISTERED) && !defined(LIVE_BY_SESSION)
+		register(d);
+#endif
 		look[d] = true }
 	:: d_step { id[d] == 0 && !HAS(retired, d) && (retired | BIT(d)) != BIT(DISPATCHERS) - 1 ->
 		WHO; printf("does not come back\n");
@@ -397,41 +663,118 @@ end:
 		ghost = id[d]; ghostRows = rows[d];
 		forget(d);
 		DONE }
-	:: d_step { MAY_FAIL(d) && stops > 0 && id[d] != 0 && doing[d] == IDLE && bury[d] == 0 && UNSETTLED(d) == 0 && (HELD(d) & LOCKS) == 0 ->
+	:: d_step { MAY_FAIL(d) && hangs > 0 && id[d] != 0 && HAS(registered & ~unseen, id[d]) ->
+		hangs--;
+		WHO; printf("can't show that it lives\n");
+		unseen = unseen | BIT(id[d]) }
+#if STOPS > 0
+	:: d_step { MAY_FAIL(d) && stops > 0 && id[d] != 0 && doing[d] == IDLE && (HELD(d) & LOCKS) == 0 ->
 		stops--;
 		WHO; printf("stops, giving back what it has not sent\n");
 		EACH_EVENT
 			if
-			:: by[e_] == id[d] && HAS(held[AT(d, e_)], tries[e_]) -> by[e_] = 0; due = due | BIT(e_) /* released */
+			:: by[e_] == id[d] && HAS(held[AT(d, e_)], claim[e_]) -> give_back(e_) /* released */
 			:: else
 			fi;
+			held[AT(d, e_)] = 0;
 		NEXT_EVENT;
-#ifdef LEAVE
-		registered = registered & ~BIT(id[d]);
+		if
+		:: state[d] == SILENT || state[d] == UNARMED -> bell = RING
+		:: else
+		fi;
+		doing[d] = STOPPING;
+		bury[d] = 0; burial[d] = NO_BURIAL; did[d] = false; /* in the middle of it */
+		state[d] = UNARMED; below[d] = 0; changed[d] = false; look[d] = false; lost[d] = false; left[d] = false;
+		DONE }
+	:: d_step { doing[d] == STOPPING && UNSETTLED(d) == 0 ->
+		WHO; printf("unregisters\n");
+		unregister(id[d]);
+		EACH_DISPATCHER
+#ifndef LEAVE
+			if
+			:: i_ != d && id[i_] != 0 && doing[i_] != STOPPING -> left[i_] = true
+			:: else
+			fi;
 #endif
+		NEXT_DISPATCHER;
+		if
+		:: hears == 0 -> bell = id[d]; printf("dispatcher %d, instance %d: it was the last one that listened\n", d, id[d])
+		:: else
+		fi;
 		forget(d);
+		DONE }
+	:: d_step { left[d] ->
+		WHO; printf("notices that another one has stopped\n");
+		left[d] = false;
+		inherit(d);
+		DONE }
+#endif
+
+	/* ---- pulse ---- */
+#ifndef LIVE_BY_SESSION
+	:: d_step { id[d] != 0 && HAS(unseen, id[d]) ->
+		WHO; printf("shows again that it lives\n");
+		register(d) }
+#if STOPS > 0
+	:: d_step { id[d] != 0 && HAS(registered, id[d]) && HAS(hears, id[d]) != (session[d] != NO_SESSION) ->
+		WHO; printf("says whether it listens\n");
+		register(d) }
+#endif
+#endif
+#if defined(LIVE_BY_SESSION) || defined(UNREGISTERED)
+	:: d_step { session[d] == LISTENING && !HAS(registered, id[d]) ->
+#else
+	:: d_step { id[d] != 0 && !HAS(registered, id[d]) ->
+#endif
+		WHO; printf("registers again\n");
+		register(d);
+#ifndef QUIET_RETURN
+		if
+		:: doing[d] != STOPPING -> inherit(d)
+		:: else
+		fi;
+#endif
 		DONE }
 
 	/* ---- listener ---- */
-	:: d_step { id[d] != 0 && session[d] == NO_SESSION -> /* the lock first: nobody is registered without having held it */
-		WHO; printf("takes its lock and registers\n");
-		alive = alive | BIT(id[d]);
-		registered = registered | BIT(id[d]);
-		session[d] = REGISTERED }
-	:: d_step { session[d] == REGISTERED ->
+	:: d_step { id[d] != 0 && session[d] == NO_SESSION && !IS_DEAF(d) ->
+		WHO; printf("takes its lock, and says so\n");
+		session[d] = PREPARED;
+#ifdef LOCKS_COUNT
+		locked = locked | BIT(id[d]);
+#endif
+		if
+		:: !HAS(registered, id[d]) && doing[d] != STOPPING -> inherit(d)
+		:: else
+		fi;
+		register(d);
+		DONE }
+	:: d_step { session[d] == PREPARED ->
 		WHO; printf("listens\n");
 		session[d] = LISTENING;
-		lost[d] = true; look[d] = true }
-	:: d_step { MAY_FAIL(d) && losses > 0 && session[d] == LISTENING ->
+		if
+		:: doing[d] != STOPPING -> lost[d] = true; look[d] = true
+		:: else
+		fi }
+	:: d_step { MAY_FAIL(d) && losses > 0 && session[d] != NO_SESSION ->
 		losses--;
 		WHO; printf("loses its session and its lock\n");
-		session[d] = NO_SESSION;
-		alive = alive & ~BIT(id[d]);
-		lost[d] = true }
+		LOSE_SESSION }
+#ifdef DEAF
+	:: d_step { MAY_FAIL(d) && losses > 0 && id[d] != 0 && !deaf[d] ->
+		losses--;
+		WHO; printf("can't listen any more\n");
+		deaf[d] = true;
+		LOSE_SESSION }
+#endif
 
 	/* ---- claimer: doorbell ---- */
 	:: d_step { lost[d] && doing[d] == IDLE ->
 		lost[d] = false;
+		if
+		:: state[d] == SILENT -> WHO; printf("sets the bell to ring\n"); bell = RING
+		:: else
+		fi;
 		state[d] = UNARMED; below[d] = 0; changed[d] = false }
 #ifdef ARM_LAST
 	:: d_step { session[d] == LISTENING && doing[d] == IDLE && !lost[d] && !look[d] && (state[d] == UNARMED || state[d] == SILENT) ->
@@ -468,14 +811,17 @@ end:
 		:: below[d] == 0 -> WHO; printf("finds nothing open below its horizon: it may sleep\n"); state[d] = RINGING
 		:: else -> WHO; printf("finds transactions open below its horizon\n")
 		fi }
-	:: d_step { silences > 0 && MAY_ACT(d) && session[d] == LISTENING && doing[d] == IDLE && !lost[d] && state[d] != UNARMED ->
+	:: d_step { silences > 0 && session[d] == LISTENING && doing[d] == IDLE && !lost[d] && state[d] != UNARMED ->
 		silences--;
 		WHO; printf("asks for silence\n");
 		bell = id[d];
 		state[d] = SILENT; below[d] = 0; changed[d] = false }
 
 	/* ---- claimer: claim ---- */
-	:: d_step { doing[d] == IDLE && MAY_ACT(d) && (look[d] || state[d] == SILENT && !lost[d] && (due & ~LOCKS) != 0) ->
+	:: d_step { doing[d] == IDLE && id[d] != 0 && look[d] && !MAY_ACT(d) ->
+		WHO; printf("looks, is not registered and gets nothing\n");
+		look[d] = false }
+	:: d_step { doing[d] == IDLE && MAY_ACT(d) && (look[d] || (state[d] == SILENT && !lost[d] || WATCHES(d)) && (due & ~LOCKS) != 0) ->
 		look[d] = false;
 		rows[d] = due & ~LOCKS;
 		if
@@ -487,9 +833,8 @@ end:
 		EACH_EVENT
 			if
 			:: HAS(rows[d], e_) ->
-				by[e_] = id[d];
-				tries[e_]++;
-				held[AT(d, e_)] = held[AT(d, e_)] | BIT(tries[e_])
+				take(e_, id[d]);
+				held[AT(d, e_)] = held[AT(d, e_)] | BIT(claim[e_])
 			:: else
 			fi;
 		NEXT_EVENT;
@@ -498,49 +843,88 @@ end:
 		short_transaction();
 		doing[d] = IDLE;
 		DONE }
+#if ANSWERS > 0
+	:: d_step { answers > 0 && doing[d] == CLAIMING ->
+		answers--;
+		WHO; printf("has its claim committed, and does not hear so\n");
+		EACH_EVENT
+			if
+			:: HAS(rows[d], e_) ->
+				take(e_, id[d]);
+				interrupted[AT(d, e_)] = interrupted[AT(d, e_)] | BIT(claim[e_])
+			:: else
+			fi;
+		NEXT_EVENT;
+		due = due & ~rows[d];
+		rows[d] = 0;
+		short_transaction();
+		doing[d] = IDLE;
+		look[d] = true;
+		DONE }
+#endif
 
 	/* ---- peers ---- */
 #ifndef NO_WATCH
 	:: d_step { id[d] != 0 && bell != RING && state[d] != UNARMED && !lost[d] && (bell == id[d] && state[d] != SILENT && doing[d] == IDLE || bell != id[d] && !IS_ALIVE(bell)) ->
 		WHO; printf("sees silence that nobody keeps\n");
 		lost[d] = true }
-	:: d_step { session[d] == LISTENING && !HAS(registered, id[d]) ->
-		WHO; printf("registers again\n");
-		registered = registered | BIT(id[d]) }
-	:: d_step { MAY_ACT(d) && bury[d] == 0 && (registered & ~alive & ~BIT(id[d])) != 0 ->
+#ifndef STEPWISE
+	BURY(2)
+	BURY(3)
+	BURY(4)
+	BURY(5)
+	BURY(6)
+#else
+	:: d_step { MAY_ACT(d) && doing[d] != STOPPING && burial[d] == NO_BURIAL && (DEAD & ~BIT(id[d])) != 0 ->
 		i_ = 2;
 		do
-		:: i_ == id[d] || !HAS(registered, i_) || HAS(alive, i_) -> i_++
+		:: i_ == id[d] || !HAS(DEAD, i_) -> i_++
 		:: else -> break
 		od;
-		bury[d] = i_;
+		bury[d] = i_; burial[d] = FOUND;
 		printf("dispatcher %d, instance %d: finds instance %d dead\n", d, id[d], i_);
 		DONE }
-	:: d_step { bury[d] > 1 && CAN_RECLAIM(bury[d]) ->
-		printf("dispatcher %d, instance %d: gives back what instance %d had, and forgets it\n", d, id[d], bury[d]);
-		EACH_EVENT
-			if
-			:: by[e_] == bury[d] -> by[e_] = 0; due = due | BIT(e_)
-			:: else
-			fi;
-		NEXT_EVENT;
-		registered = registered & ~BIT(bury[d]);
+	:: d_step { burial[d] == FOUND && CAN_RECLAIM && (LIVES(bury[d]) || NONE_UNDER_WAY(bury[d])) ->
+		if
+		:: LIVES(bury[d]) -> printf("dispatcher %d, instance %d: finds that instance %d lives\n", d, id[d], bury[d]); bury[d] = 0; burial[d] = NO_BURIAL
+		:: else ->
+			printf("dispatcher %d, instance %d: gives back what instance %d had\n", d, id[d], bury[d]);
+			give_back_all(d);
+			burial[d] = GIVEN_BACK
+		fi;
+		DONE }
+	:: d_step { burial[d] == GIVEN_BACK && !CLAIMS_OF(bury[d]) ->
+		if
+		:: HAS(DEAD, bury[d]) ->
+			printf("dispatcher %d, instance %d: forgets instance %d\n", d, id[d], bury[d]);
+			unregister(bury[d]);
+			did[d] = true
+		:: else
+		fi;
 		short_transaction();
-		bury[d] = 1;
+		burial[d] = FORGOTTEN }
+	:: d_step { burial[d] == FORGOTTEN && CAN_RECLAIM ->
+		if
+		:: LIVES(bury[d])
+		:: else -> give_back_all(d)
+		fi;
+		bury[d] = 0; burial[d] = NO_BURIAL;
+		if
+		:: did[d] -> WHO; printf("inherits\n"); did[d] = false; inherit(d)
+		:: else
+		fi;
 		DONE }
-	:: d_step { bury[d] == 1 ->
-		WHO; printf("looks after the burial\n");
-		bury[d] = 0;
-		look[d] = true;
-		ask_next_due(d);
-#ifndef KEEP_BELL
-		lost[d] = true;
 #endif
-		DONE }
 #endif
 
 	/* ---- senders and settler ---- */
 	SEND_AND_SETTLE(0)
+#if RELEASES > 0
+	RELEASE(0)
+#endif
+#if ANSWERS > 0
+	LOSE_ANSWER(0) /* where there is one event */
+#endif
 #if EVENTS > 1
 	SEND_AND_SETTLE(1)
 #endif
@@ -558,13 +942,17 @@ proctype world() {
 	byte e;
 end:
 	do
-	:: d_step { silences + crashes + stops + losses + expiries + failures > 0 -> /* from here on nothing disturbs */
-		silences = 0; crashes = 0; stops = 0; losses = 0; expiries = 0; failures = 0 }
+	:: d_step { silences + crashes + stops + losses + hangs + releases + answers + commands + expiries + failures > 0 -> /* from here on nothing disturbs */
+		silences = 0; crashes = 0; stops = 0; losses = 0; hangs = 0; releases = 0; answers = 0; commands = 0; expiries = 0; failures = 0 }
+	:: d_step { commands > 0 && bell == RING ->
+		commands--;
+		printf("world: someone has seen nobody listen, and silences the bell\n");
+		bell = NOBODY }
 	:: d_step { ghostRows != 0 -> /* the server process that a killed dispatcher left commits */
 		printf("world: the claim that instance %d left behind commits\n", ghost);
 		EACH_EVENT
 			if
-			:: HAS(ghostRows, e_) -> by[e_] = ghost; tries[e_]++
+			:: HAS(ghostRows, e_) -> take(e_, ghost)
 			:: else
 			fi;
 		NEXT_EVENT;
@@ -588,7 +976,7 @@ end:
 	od
 }
 
-/* Where nothing moves any more, every transaction is over and every committed event was delivered. */
+/* Where nothing moves any more, every transaction is over, every committed event was delivered, and who runs is registered. */
 proctype monitor() {
 	byte e;
 	timeout -> d_step {
@@ -601,7 +989,21 @@ proctype monitor() {
 			assert(place[e] == ARCHIVE || place[e] == ROLLED_BACK);
 			e++
 		:: else -> break
-		od }
+		od;
+#ifndef NO_ROLL_CALL
+		e = 0;
+		do
+		:: e < DISPATCHERS ->
+			if
+			:: id[e] != 0 && !HAS(registered, id[e]) -> printf("monitor: nothing moves any more, and instance %d runs and is not registered\n", id[e])
+			:: else
+			fi;
+			assert(id[e] == 0 || HAS(registered, id[e]));
+			e++
+		:: else -> break
+		od
+#endif
+	}
 }
 
 init {
@@ -613,8 +1015,13 @@ init {
 #ifndef COLD
 			/* All of them run and sleep, the bell is armed. */
 			id[n] = nextId;
-			alive = alive | BIT(nextId);
 			registered = registered | BIT(nextId);
+#if STOPS > 0
+			hears = hears | BIT(nextId);
+#endif
+#ifdef LOCKS_COUNT
+			locked = locked | BIT(nextId);
+#endif
 			nextId++;
 			session[n] = LISTENING;
 			state[n] = RINGING;
