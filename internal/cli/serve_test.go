@@ -147,7 +147,7 @@ func TestServingIsRefusedWhereItWouldBeUnsafe(t *testing.T) {
 		env  string
 		args []string
 	}{
-		"others can reach :0":         {"X=", []string{"--http", ":0"}},
+		"other hosts can reach :0":    {"X=", []string{"--http", ":0"}},
 		"write HOST:PORT":             {"X=", []string{"--http", "8787"}},
 		"ROWHOOK_HTTP_TOKEN is too":   {"ROWHOOK_HTTP_TOKEN=secret", []string{"--http", "127.0.0.1:0"}},
 		"OTEL_EXPORTER_OTLP_PROTOCOL": {"OTEL_EXPORTER_OTLP_PROTOCOL=grpc", []string{"--http", "off"}},

@@ -18,7 +18,7 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// TestEveryOperationAnswersAsTheDocumentSays asks for all of them; the harness holds each answer to its schema.
+// The test calls every operation. The harness checks each response against its schema.
 func TestEveryOperationAnswersAsTheDocumentSays(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, func(c *httpapi.Config) { c.WriteToken = "0123456789abcdef-write" })

@@ -7,19 +7,21 @@ import (
 	"time"
 )
 
-// connections closes the one that has been idle for longest whenever there are more than maxConnections: otherwise clients that keep theirs open
-// would keep out the probe of whoever restarts what does not answer.
+// connections closes the longest idle connection when there are more than maxConnections. Otherwise
+// clients that keep idle connections could block the health probe, and the supervisor would restart
+// the process.
 type connections struct {
 	mu  sync.Mutex
 	all map[net.Conn]idling
 }
 
-// idling is a connection on which nothing is asked, or that something is asked on.
+// idling is the state of a connection: since when it is idle, or busy with a request.
 type idling struct {
 	idle  bool
 	since time.Time
 }
 
+// changed is the server's ConnState hook.
 func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	var oldest net.Conn
 	c.mu.Lock()
@@ -35,11 +37,11 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	}
 	c.mu.Unlock()
 	if oldest != nil {
-		_ = oldest.Close() // a client that asks on it just now tries again
+		_ = oldest.Close() // a client that sends a request on it at this moment retries
 	}
 }
 
-// oldest is the connection that has been idle for longest, but for the one that has just come; nil: none is.
+// oldest returns the connection that has been idle for longest, without but; nil: no other is idle.
 func (c *connections) oldest(but net.Conn) (found net.Conn) {
 	for conn, i := range c.all {
 		if i.idle && conn != but && (found == nil || i.since.Before(c.all[found].since)) {

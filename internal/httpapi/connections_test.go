@@ -29,7 +29,7 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 		return conn
 	}
 	for range 400 {
-		dial(true) // and leaves it open
+		dial(true) // and leave it open
 	}
 	for range 400 {
 		dial(false)

@@ -14,7 +14,7 @@ import (
 //go:embed openapi.yaml
 var openapi []byte
 
-// Document is the OpenAPI document of the interface, as JSON.
+// Document returns the OpenAPI document of the interface as JSON.
 func Document() ([]byte, error) {
 	doc, err := yaml.YAMLToJSON(openapi)
 	if err != nil {
@@ -33,7 +33,7 @@ func (s *Server) document(w http.ResponseWriter, _ *http.Request) (int, any, err
 		return 0, nil, err
 	}
 	w.Header().Set("Content-Type", "application/vnd.oai.openapi+json;version=3.1")
-	_, _ = w.Write(doc) // a client that has gone needs none
+	_, _ = w.Write(doc) // an error means that the client is gone
 	return 0, nil, nil
 }
 

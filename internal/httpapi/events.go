@@ -63,7 +63,7 @@ func (s *Server) show(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 		return 0, nil, err
 	}
 	for name, value := range d.Request.Headers {
-		if webhook.IsCredential(name) && !strings.Contains(value, "${") { // it was written into rowhook.yaml as it is
+		if webhook.IsCredential(name) && !strings.Contains(value, "${") { // its value is in rowhook.yaml itself
 			d.Request.Headers[name] = "<redacted>"
 		}
 	}
@@ -86,7 +86,7 @@ func readFilter(q url.Values) (operate.Filter, error) {
 	return f, err
 }
 
-// readTimes reads the parameters since and until. A time that names no zone is UTC.
+// readTimes reads the parameters since and until. A time without a zone is UTC.
 func readTimes(q url.Values) (since, until time.Time, err error) {
 	for name, to := range map[string]*time.Time{"since": &since, "until": &until} {
 		text := q.Get(name)
@@ -94,23 +94,23 @@ func readTimes(q url.Values) (since, until time.Time, err error) {
 			continue
 		}
 		t, ok := operate.ParseTime(text, time.UTC)
-		if i := strings.LastIndexByte(text, ' '); !ok && i >= 0 { // a plus sign that was not encoded is a blank
+		if i := strings.LastIndexByte(text, ' '); !ok && i >= 0 { // a plus sign that was not encoded arrives as a space
 			t, ok = operate.ParseTime(text[:i]+"+"+text[i+1:], time.UTC)
 		}
 		if !ok {
-			return since, until, invalid(name, text, "write it as in RFC 3339, such as 2026-11-23T15:04:05Z, or as Postgres prints it, such as 2026-11-23 15:04:05+00")
+			return since, until, invalid(name, text, "write RFC 3339, such as 2026-11-23T15:04:05Z, or what Postgres prints, such as 2026-11-23 15:04:05+00")
 		}
 		*to = t
 	}
 	return since, until, nil
 }
 
-// several are the values of a parameter that may be repeated.
+// several returns the values of a parameter that may be repeated, without empty ones.
 func several(q url.Values, name string) []string {
 	return slices.DeleteFunc(q[name], func(v string) bool { return v == "" })
 }
 
-// number reads a whole number; 0 where it is missing.
+// number reads a whole number from least to most. A missing one is 0.
 func number(q url.Values, name string, least, most int) (int, error) {
 	text := q.Get(name)
 	if text == "" {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Routes describes the routes as the document's test does.
+// Routes describes the routes in the form that the test of the document uses.
 func Routes() (out []string) {
 	names := map[access]string{public: "public", read: "read", write: "write"}
 	for _, r := range New(Config{}).routes() {

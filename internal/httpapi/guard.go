@@ -10,19 +10,19 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// access is what a request has to be allowed.
+// access is a level of permission. Each level includes the ones below it.
 type access int
 
 const (
-	public access = iota // nothing: health, which tells no data
+	public access = iota // health and the document, which reveal no data
 	read
 	write
 )
 
-// guard decides who may do what.
+// guard decides which requests are allowed.
 type guard struct {
-	tokens bool
-	digest map[access]*[sha256.Size]byte // of the tokens there are
+	tokens bool                          // at least one token is set
+	digest map[access]*[sha256.Size]byte // SHA-256 of the tokens that are set
 }
 
 func newGuard(writeToken, readToken string) guard {
@@ -36,15 +36,16 @@ func newGuard(writeToken, readToken string) guard {
 	return g
 }
 
-// check says why a request may not do what needs this access; nil: it may.
+// check returns why a request lacks this access; nil: it has it.
 func (g *guard) check(r *http.Request, need access) *Problem {
-	// Browsers say for whom they ask. None has a reason to come here on behalf of a page, whatever it was told about the address.
+	// Browsers mark the requests of web pages by these headers. No page has a reason to send
+	// requests here, even if DNS rebinding gave it this address.
 	if site := r.Header.Get("Sec-Fetch-Site"); r.Header.Get("Origin") != "" || site == "cross-site" || site == "same-site" {
-		return newProblem(http.StatusForbidden, "cross_origin", "requests on behalf of web pages are refused", "ask from a program, or from a server of yours")
+		return newProblem(http.StatusForbidden, "cross_origin", "requests of web pages are rejected", "send the request from a program or from your server")
 	}
 	if !g.tokens && !isLoopback(hostname(r.Host)) {
-		return newProblem(http.StatusForbidden, "wrong_host", "without a token only the names of this host are answered to",
-			"ask for localhost or 127.0.0.1, or set ROWHOOK_HTTP_TOKEN")
+		return newProblem(http.StatusForbidden, "wrong_host", "without a token the Host header must name this host",
+			"use localhost or 127.0.0.1, or set ROWHOOK_HTTP_TOKEN")
 	}
 	if need == public || !g.tokens {
 		return nil
@@ -53,13 +54,14 @@ func (g *guard) check(r *http.Request, need access) *Problem {
 	case has >= need:
 		return nil
 	case has == read:
-		return newProblem(http.StatusForbidden, "read_only", "this token may only look", "use the one of ROWHOOK_HTTP_TOKEN")
+		return newProblem(http.StatusForbidden, "read_only", "this token allows reading only", "use the token in ROWHOOK_HTTP_TOKEN")
 	}
-	return newProblem(http.StatusUnauthorized, "unauthorized", "a valid token is needed", "send the header Authorization: Bearer TOKEN").
+	return newProblem(http.StatusUnauthorized, "unauthorized", "a valid token is required", "send the header Authorization: Bearer TOKEN").
 		with("WWW-Authenticate", `Bearer realm="rowhook"`)
 }
 
-// access is what the request's token allows. Tokens are compared by their digests, in a time that does not depend on either.
+// access returns what the request's token allows. Tokens are compared by their digests in constant
+// time.
 func (g *guard) access(r *http.Request) access {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
@@ -75,7 +77,7 @@ func (g *guard) access(r *http.Request) access {
 	return has
 }
 
-// actor is who asks, for the audit.
+// actor returns who sent the request, for the audit.
 func (g *guard) actor(r *http.Request) queue.Actor {
 	name := "HTTP without a token"
 	if g.access(r) >= write {
@@ -84,10 +86,10 @@ func (g *guard) actor(r *http.Request) queue.Actor {
 	return queue.Actor{Name: name, Client: hostname(r.RemoteAddr)}
 }
 
-// may reports that a request is allowed this access.
+// may reports whether a request has this access.
 func (g *guard) may(r *http.Request, need access) bool { return g.check(r, need) == nil }
 
-// hostname is a Host header without its port.
+// hostname returns a Host header without its port.
 func hostname(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		return name

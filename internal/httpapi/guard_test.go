@@ -66,7 +66,8 @@ func TestAReadTokenAloneLetsNobodyWrite(t *testing.T) {
 	require.Equal(t, "401 unauthorized", d.outcome(t, "", "POST", "/api/v1/pause", map[string]any{"all": true}))
 }
 
-// A page that a browser of this host shows can make it send requests to loopback, and by DNS rebinding even read the answers.
+// A web page can make a browser on this host send requests to loopback. With DNS rebinding it can
+// even read the responses.
 func TestBrowsersAreRefused(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -98,9 +99,9 @@ func TestAddressesThatOthersCanReachDemandATokenThatIsOne(t *testing.T) {
 		require.NoError(t, httpapi.CheckAddress(c.address, c.write, c.read), c.address)
 	}
 	bad := []struct{ address, write, read, want string }{
-		{":8787", "", "", "others can reach"}, {"0.0.0.0:8787", "", "", "others can reach"}, {"[::]:1", "", "", "others can reach"},
-		{"example.com:8787", "", "", "others can reach"}, {"127.0.0.1", "", "", "HOST:PORT"}, {"127.0.0.1:8787", "short", "", "too short"},
-		{":8787", writeToken, writeToken, "the same"}, {":8787", writeToken + "\n", "", "line break"},
+		{":8787", "", "", "other hosts can reach"}, {"0.0.0.0:8787", "", "", "other hosts can reach"}, {"[::]:1", "", "", "other hosts can reach"},
+		{"example.com:8787", "", "", "other hosts can reach"}, {"127.0.0.1", "", "", "HOST:PORT"}, {"127.0.0.1:8787", "short", "", "too short"},
+		{":8787", writeToken, writeToken, "are equal"}, {":8787", writeToken + "\n", "", "line break"},
 	}
 	for _, c := range bad {
 		err := httpapi.CheckAddress(c.address, c.write, c.read)
@@ -122,7 +123,7 @@ func TestABodyWithoutALengthIsBoundedToo(t *testing.T) {
 	require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
 }
 
-// Whoever has no token must not be able to take all connections.
+// Clients without a token must not be able to occupy all connections.
 func TestABodyThatNeverComesHoldsNoConnection(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, func(c *httpapi.Config) { c.WriteToken = writeToken })

@@ -35,18 +35,18 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 const patience = dispatchtest.Patience
 
-// desk is an interface to a database with two triggers, orders and manual.
+// desk is a server for a database with two triggers, orders and manual.
 type desk struct {
 	*pgtest.DB
 	conn   *pgx.Conn
 	url    string
 	token  string // sent with each request; "": none
 	doc    *openapi3.T
-	raw    any            // the document, closed
-	routes *http.ServeMux // of the document
+	raw    any            // the document; its objects allow no unknown keys
+	routes *http.ServeMux // the routes of the document
 	mu     sync.Mutex
 	stats  dispatcher.Stats
-	seen   map[string]bool // operations that were answered with success
+	seen   map[string]bool // operations that succeeded
 	stop   func() error
 }
 
@@ -100,7 +100,7 @@ func newDesk(t *testing.T, change ...func(*httpapi.Config)) *desk {
 
 func (d *desk) serve(t *testing.T, s *httpapi.Server) {
 	t.Helper()
-	l := httptest.NewUnstartedServer(nil).Listener // on a free port of loopback
+	l := httptest.NewUnstartedServer(nil).Listener // a free port on loopback
 	d.url = "http://" + l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -112,7 +112,7 @@ func (d *desk) serve(t *testing.T, s *httpapi.Server) {
 	t.Cleanup(func() { _ = d.stop() })
 }
 
-// document is the one that is served, without servers, and with objects that hold nothing that it does not name.
+// document returns the served document without servers. Its objects allow no unknown keys.
 func document(t *testing.T) (*openapi3.T, any) {
 	t.Helper()
 	text, err := httpapi.Document()
@@ -146,19 +146,20 @@ func closed(v any) any {
 	return v
 }
 
-// answer is a response that the document describes.
+// answer is a response with its body.
 type answer struct {
 	*http.Response
 	text string
 }
 
-// into decodes the answer.
+// into decodes the body into v.
 func (a answer) into(t *testing.T, v any) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(a.text), v), a.text)
 }
 
-// ask makes a request; body, unless nil, is sent as JSON. What is answered has to be as the document says.
+// ask sends a request with body as JSON, unless it is nil. It checks the response against the
+// document.
 func (d *desk) ask(t *testing.T, method, path string, body any, header ...string) answer {
 	t.Helper()
 	var data []byte
@@ -193,13 +194,13 @@ func (d *desk) ask(t *testing.T, method, path string, body any, header ...string
 	return answer{resp, string(text)}
 }
 
-// check holds a request that was granted, and every answer, to the document.
+// check compares a successful request, and every response, with the document.
 func (d *desk) check(t *testing.T, req *http.Request, data []byte, resp *http.Response, text []byte) {
 	t.Helper()
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	require.NoError(t, err, "%s: %s", req.URL, text)
 	_, pattern := d.routes.Handler(req)
-	if pattern == "" { // there is no such route: any is answered with a problem
+	if pattern == "" { // an unknown route: the response must be a problem
 		require.Equal(t, "application/problem+json", media)
 		d.validate(t, "/components/schemas/Problem", text)
 		return
@@ -241,12 +242,12 @@ func (d *desk) check(t *testing.T, req *http.Request, data []byte, resp *http.Re
 	d.validate(t, pointer+"/content/"+escape(media)+"/schema", text)
 }
 
-// escape writes a key of a JSON pointer in the fragment of a URL.
+// escape escapes a key of a JSON pointer for the fragment of a URL.
 func escape(key string) string {
 	return url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
 }
 
-// validate holds JSON to a schema of the document, which is one of JSON Schema 2020-12, as OpenAPI 3.1 has it.
+// validate checks JSON against a schema of the document. OpenAPI 3.1 uses JSON Schema 2020-12.
 func (d *desk) validate(t *testing.T, pointer string, text []byte) {
 	t.Helper()
 	c := jsonschema.NewCompiler()
@@ -260,7 +261,7 @@ func (d *desk) validate(t *testing.T, pointer string, text []byte) {
 	require.NoError(t, schema.Validate(v), "%.2000s", text)
 }
 
-// problem asks for what is refused, and returns the status and the code of the problem.
+// problem sends a request that must fail. It returns the status and the code of the problem.
 func (d *desk) problem(t *testing.T, method, path string, body any, header ...string) string {
 	t.Helper()
 	a := d.ask(t, method, path, body, header...)
@@ -287,7 +288,7 @@ func (d *desk) ids(t *testing.T, sql string, args ...any) []string {
 	return out
 }
 
-// bury makes dead letters of the trigger orders.
+// bury inserts dead letters of the trigger orders.
 func (d *desk) bury(t *testing.T, n int) []string {
 	t.Helper()
 	return d.ids(t, `
@@ -296,7 +297,7 @@ select rowhook.uuid7(), now(), now(), (select id from rowhook.trigger where name
   from generate_series(1, $1) i returning id::text`, n)
 }
 
-// wait makes events of the trigger orders that wait, or are in flight.
+// wait inserts waiting or in-flight events of the trigger orders.
 func (d *desk) wait(t *testing.T, n int, claimed bool) []string {
 	t.Helper()
 	return d.ids(t, `

@@ -12,24 +12,25 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// Readiness is whether a dispatcher can deliver, and if not, what it lacks.
+// Readiness says whether a dispatcher can deliver, and which checks fail.
 type Readiness struct {
 	Status string  `json:"status"` // ready, or not ready
 	Checks []Check `json:"checks"`
 }
 
-// Check is one condition.
+// Check is one condition of readiness.
 type Check struct {
 	Name   string `json:"name"` // running, connected, migrated, registered, listening, claiming, sending, settling, history or capturing
 	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"` // why not, or what is wrong although it can deliver
+	Detail string `json:"detail,omitempty"` // why it fails, or a problem that does not prevent deliveries
 }
 
 func (s *Server) alive(http.ResponseWriter, *http.Request) (int, any, error) {
 	return http.StatusOK, map[string]string{"status": "alive", "version": s.cfg.Version}, nil
 }
 
-// ready answers 200, or 503. Whoever has no token gets no details, as they name hosts and users.
+// ready responds with 200 or 503. Without a token the response has no details: they name hosts and
+// users.
 func (s *Server) ready(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	out := s.readiness.look(r.Context())
 	if !s.guard.may(r, read) {
@@ -48,7 +49,7 @@ const (
 	statusNotReady = "not ready"
 )
 
-// readiness asks the database seldom enough that nobody can make it a load.
+// readiness queries the database at most once per checkEvery, so that probes can't put load on it.
 type readiness struct {
 	server *Server
 	mu     sync.Mutex
@@ -66,25 +67,25 @@ func (d *readiness) look(ctx context.Context) Readiness {
 	checks := []Check{{Name: "running", OK: true}}
 	switch {
 	case stats.Stopping:
-		checks[0] = Check{Name: "running", Detail: "it is stopping"}
+		checks[0] = Check{Name: "running", Detail: "the dispatcher is stopping"}
 	case !stats.Started:
-		checks[0] = Check{Name: "running", Detail: "it has not started yet"}
+		checks[0] = Check{Name: "running", Detail: "the dispatcher has not started yet"}
 	}
 	database := d.database(ctx)
 	checks = append(checks, database[:]...)
 	registered := Check{Name: "registered", OK: stats.Registered}
 	if !registered.OK {
-		registered.Detail = "not registered: it is not in rowhook.instance, so it claims nothing; it registers again as soon as the database lets it"
+		registered.Detail = "the dispatcher has no row in rowhook.instance, so it claims no events; it registers again when the database allows it"
 	}
 	listening := Check{Name: "listening", OK: stats.Listens || stats.Polls}
 	if !listening.OK {
-		listening.Detail = "no session listens; changes are found by the interval poll"
+		listening.Detail = "no session listens for notifications; the interval poll finds changes"
 	}
 	checks = append(checks, registered, listening,
 		Check{Name: "claiming", OK: stats.Started && stats.Claiming == "", Detail: stats.Claiming},
 		sending(stats.Triggers),
 		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling},
-		// It is ready without history: deliveries go on.
+		// A dispatcher without history is ready, because deliveries continue.
 		Check{Name: "history", OK: true, Detail: cmp.Or(stats.History, stats.HistoryEnds)},
 		capturing(stats.Uncaptured))
 	out := Readiness{Status: statusReady, Checks: checks}
@@ -96,8 +97,8 @@ func (d *readiness) look(ctx context.Context) Readiness {
 	return out
 }
 
-// sending tells which triggers this instance can't send for. It is ready nevertheless while it can send for some: the others may
-// be another instance's.
+// sending names the triggers that this instance can't send for. The check fails only if it can send
+// for none: another instance may be able to send for the others.
 func sending(triggers []dispatcher.TriggerStats) Check {
 	c := Check{Name: "sending", OK: true}
 	var unable []string
@@ -118,11 +119,12 @@ func sending(triggers []dispatcher.TriggerStats) Check {
 		return c
 	}
 	c.OK = active > 0
-	c.Detail = "it can't send for these, whose events wait for an instance that can: " + strings.Join(unable, "; ")
+	c.Detail = "this instance can't send for these triggers, and their events wait for an instance that can: " + strings.Join(unable, "; ")
 	return c
 }
 
-// capturing tells of which tables changes are not recorded. It makes nobody unready, as another instance would do no better.
+// capturing names the tables whose changes are not recorded. The check never fails, because no
+// other instance would do better.
 func capturing(lacking []sqlschema.Uncaptured) Check {
 	texts := make([]string, len(lacking))
 	for i, u := range lacking {
@@ -131,7 +133,7 @@ func capturing(lacking []sqlschema.Uncaptured) Check {
 	return Check{Name: "capturing", OK: true, Detail: strings.Join(texts, "; ")}
 }
 
-// database asks for the schema, at most every checkEvery.
+// database checks the connection and the schema, at most once per checkEvery.
 func (d *readiness) database(ctx context.Context) [2]Check {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -144,7 +146,7 @@ func (d *readiness) database(ctx context.Context) [2]Check {
 	var one int
 	if err := d.server.cfg.Probe.QueryRow(ctx, "select 1").Scan(&one); err != nil {
 		connected.OK, connected.Detail = false, err.Error()
-		migrated.OK, migrated.Detail = false, "not known"
+		migrated.OK, migrated.Detail = false, "unknown while the database does not respond"
 	} else if err := d.server.cfg.Schema(ctx); err != nil {
 		migrated.OK, migrated.Detail = false, err.Error()
 	}

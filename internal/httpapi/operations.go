@@ -17,16 +17,17 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// Operation is a change of many events, which may take longer than a request. It runs in this process, and ends with it.
+// Operation is a change of many events, which may take longer than a request. It runs in this
+// process and ends with it.
 type Operation struct {
 	ID         string                  `json:"id"`
 	Kind       string                  `json:"kind"`  // redeliver, discard or backfill
 	State      string                  `json:"state"` // running, done, failed or canceled
 	StartedAt  time.Time               `json:"started_at"`
 	FinishedAt *time.Time              `json:"finished_at"`
-	Done       int64                   `json:"done"`     // events looked at, or rows read, so far
-	Result     *operate.Bulk           `json:"result"`   // of redeliver and discard, also where they ended before all was done
-	Backfill   *operate.BackfillStatus `json:"backfill"` // likewise
+	Done       int64                   `json:"done"`     // events examined, or rows read, so far
+	Result     *operate.Bulk           `json:"result"`   // of redeliver and discard, even after a failure
+	Backfill   *operate.BackfillStatus `json:"backfill"` // of backfill, even after a failure
 	Problem    *Problem                `json:"problem"`  // why it failed
 }
 
@@ -41,19 +42,19 @@ const (
 const (
 	maxRunning  = 4
 	maxFinished = 100
-	defaultWait = 10 * time.Second // for an operation to finish within its request
-	maxWait     = 25 * time.Second
+	defaultWait = 10 * time.Second // how long a request waits for its operation
+	maxWait     = 25 * time.Second // upper bound of that wait
 )
 
-// operations are those under way and the last that finished.
+// operations are up to maxRunning running operations, and the last maxFinished finished ones.
 type operations struct {
 	mu  sync.Mutex
-	ctx context.Context // of all
+	ctx context.Context // parent of every operation's context
 	all []*job
 	wg  sync.WaitGroup
 }
 
-// job is an Operation that runs. The operations' mutex guards it.
+// job is an Operation and what runs it. operations.mu guards it.
 type job struct {
 	Operation
 	cancel context.CancelFunc
@@ -71,7 +72,8 @@ func (o *operations) begin(ctx context.Context) {
 
 func (o *operations) wait() { o.wg.Wait() }
 
-// start runs work, which is told how to say how far it is.
+// start runs work in the background as an operation. work reports its progress by calling progress.
+// If maxRunning operations are running, start returns the problem too_many.
 func (s *Server) start(r *http.Request, kind string, work func(ctx context.Context, progress func(change func(*Operation))) error) (*job, error) {
 	o := &s.operations
 	o.mu.Lock()
@@ -83,7 +85,7 @@ func (s *Server) start(r *http.Request, kind string, work func(ctx context.Conte
 		}
 	}
 	if busy >= maxRunning {
-		return nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d operations are under way", busy), "wait for one: GET /api/v1/operations").with("Retry-After", "10")
+		return nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d operations are running, which is the limit", busy), "wait until one has finished: GET /api/v1/operations").with("Retry-After", "10")
 	}
 	ctx, cancel := context.WithCancel(queue.WithActor(o.ctx, queue.ActorOf(r.Context())))
 	j := &job{Operation: Operation{ID: uuid.NewString(), Kind: kind, State: running, StartedAt: time.Now()}, cancel: cancel, ended: make(chan struct{})}
@@ -122,8 +124,10 @@ func (o *operations) finish(s *Server, j *job, err error) {
 	close(j.ended)
 }
 
-// answer waits for an operation, for as long as the request's Prefer header says, and returns it as it then stands.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, j *job) (int, any, error) {
+// await waits until an operation has ended, at most as long as the request's Prefer header allows.
+// It responds with the operation's state: 200 if it has ended, 202 if it is still running, or the
+// problem.
+func (s *Server) await(w http.ResponseWriter, r *http.Request, j *job) (int, any, error) {
 	timer := time.NewTimer(preferredWait(r))
 	defer timer.Stop()
 	select {
@@ -143,7 +147,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, j *job) (int, an
 	return http.StatusOK, j.Operation, nil
 }
 
-// preferredWait reads wait=SECONDS of RFC 7240.
+// preferredWait returns the request's Prefer: wait=SECONDS (RFC 7240), at most maxWait; without
+// one, defaultWait.
 func preferredWait(r *http.Request) time.Duration {
 	for _, header := range r.Header.Values("Prefer") {
 		for preference := range strings.SplitSeq(header, ",") {
@@ -191,8 +196,8 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, kind string,
 	if err != nil {
 		return 0, nil, err
 	}
-	s.tell(r, kind, "operation", j.ID, "filter", fmt.Sprintf("%+v", in.Filter), "limit", in.Limit)
-	return s.answer(w, r, j)
+	s.logChange(r, kind, "operation", j.ID, "filter", fmt.Sprintf("%+v", in.Filter), "limit", in.Limit)
+	return s.await(w, r, j)
 }
 
 func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, error) {
@@ -204,8 +209,9 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 		return 0, nil, err
 	}
 	if in.Where != "" && !s.guard.tokens {
-		// It is SQL, and runs as the role of the dispatcher: more than other programs of this host may be meant to do.
-		return 0, nil, newProblem(http.StatusForbidden, "sql_needs_token", "a condition in SQL is only taken with a token",
+		// The condition is SQL that runs as the dispatcher's role. Not every local program may run
+		// SQL.
+		return 0, nil, newProblem(http.StatusForbidden, "sql_needs_token", "a condition in SQL is accepted only with a token",
 			"set ROWHOOK_HTTP_TOKEN and send it, or use rowhook backfill")
 	}
 	trigger := r.PathValue("name")
@@ -222,8 +228,8 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 	if err != nil {
 		return 0, nil, err
 	}
-	s.tell(r, "backfill", "operation", j.ID, "trigger", trigger, "where", in.Where)
-	return s.answer(w, r, j)
+	s.logChange(r, "backfill", "operation", j.ID, "trigger", trigger, "where", in.Where)
+	return s.await(w, r, j)
 }
 
 func (s *Server) listOperations(http.ResponseWriter, *http.Request) (int, any, error) {
@@ -246,7 +252,7 @@ func (s *Server) showOperation(_ http.ResponseWriter, r *http.Request) (int, any
 	return http.StatusOK, j.Operation, nil
 }
 
-// cancelOperation ends an operation between two batches: what it has done stays done.
+// cancelOperation ends an operation. Its finished batches stay done.
 func (s *Server) cancelOperation(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	j, err := s.findOperation(r)
 	if err != nil {
@@ -258,7 +264,7 @@ func (s *Server) cancelOperation(_ http.ResponseWriter, r *http.Request) (int, a
 	case <-r.Context().Done():
 		return 0, nil, r.Context().Err()
 	}
-	s.tell(r, "cancel", "operation", j.ID)
+	s.logChange(r, "cancel", "operation", j.ID)
 	s.operations.mu.Lock()
 	defer s.operations.mu.Unlock()
 	return http.StatusOK, j.Operation, nil
@@ -273,5 +279,5 @@ func (s *Server) findOperation(r *http.Request) (*job, error) {
 			return j, nil
 		}
 	}
-	return nil, newProblem(http.StatusNotFound, "not_found", "there is no operation "+id, "operations are known to the instance that runs them, and forgotten when it ends")
+	return nil, newProblem(http.StatusNotFound, "not_found", "operation "+id+" not found", "ask the instance that runs it; an instance forgets its operations when it stops")
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// Problem is an error as RFC 9457 has it. Its type is about:blank, so the title is the status' own; code tells more apart.
+// Problem is an error in the form of RFC 9457. Its type is about:blank, so its title is the text of
+// the status. Programs tell problems apart by code.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -39,7 +40,7 @@ func (p *Problem) with(name, value string) *Problem {
 	return p
 }
 
-// asProblem says over HTTP what an error says. Those that are ours or the database's to answer for are logged.
+// asProblem turns an error into a Problem. It logs errors that the client did not cause.
 func (s *Server) asProblem(r *http.Request, err error) *Problem {
 	var p *Problem
 	var o *operate.Error
@@ -50,21 +51,21 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 	case errors.As(err, &o):
 		return operationProblem(o)
 	case errors.As(err, &tooLarge):
-		return newProblem(http.StatusRequestEntityTooLarge, "too_large", "the request's body is too large", "")
+		return newProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the request's body has more than %d bytes", tooLarge.Limit), "send less")
 	case errors.Is(err, context.DeadlineExceeded):
-		return newProblem(http.StatusGatewayTimeout, "timeout", "the database did not answer in time", "ask for less, or try again later")
+		return newProblem(http.StatusGatewayTimeout, "timeout", "the database did not respond in time", "narrow the request, or try again later")
 	case errors.Is(err, context.Canceled):
-		return newProblem(http.StatusServiceUnavailable, "stopping", "the server is stopping", "ask another instance").with("Retry-After", "5")
+		return newProblem(http.StatusServiceUnavailable, "stopping", "the server is stopping", "use another instance").with("Retry-After", "5")
 	case pg.IsState(err, pgerrcode.InsufficientPrivilege):
-		s.log.Warn("HTTP: the role may not do that", "path", r.URL.Path, "error", err)
-		return newProblem(http.StatusForbidden, "no_rights", "the role that this instance works as may not do that",
-			"name the owner of the queue, or another role that may, by ROWHOOK_HTTP_DATABASE_URL")
+		s.log.Warn("HTTP: the database role lacks a privilege", "path", r.URL.Path, "error", err)
+		return newProblem(http.StatusForbidden, "no_rights", "the database role of this instance lacks a privilege for this",
+			"set ROWHOOK_HTTP_DATABASE_URL to a URL with the owner of the schema rowhook, or another role with the privilege")
 	case isUnavailable(err):
-		s.log.Warn("HTTP: the database does not answer", "path", r.URL.Path, "error", err)
-		return newProblem(http.StatusServiceUnavailable, "database", "the database does not answer", "try again; /readyz says when it does").with("Retry-After", "5")
+		s.log.Warn("HTTP: the database does not respond", "path", r.URL.Path, "error", err)
+		return newProblem(http.StatusServiceUnavailable, "database", "the database does not respond", "try again; /readyz says when it responds").with("Retry-After", "5")
 	}
-	s.log.Error("HTTP: a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-	return newProblem(http.StatusInternalServerError, "internal", "the request failed; the log of the dispatcher says why", "")
+	s.log.Error("HTTP: request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	return newProblem(http.StatusInternalServerError, "internal", "the request failed", "the dispatcher's log says why")
 }
 
 func operationProblem(o *operate.Error) *Problem {
@@ -82,7 +83,8 @@ func operationProblem(o *operate.Error) *Problem {
 	return newProblem(status, code, o.Problem, o.Remedy)
 }
 
-// isUnavailable reports that there is no server, or none that works just now.
+// isUnavailable reports whether err means that the database can't be reached, or refuses
+// connections for now.
 func isUnavailable(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
@@ -96,16 +98,17 @@ func (p *Problem) write(w http.ResponseWriter) {
 	for name, values := range p.header {
 		w.Header()[name] = values
 	}
-	_ = writeJSON(w, p.Status, "application/problem+json", p) // it holds nothing but text
+	_ = writeJSON(w, p.Status, "application/problem+json", p) // texts can always be encoded
 }
 
-// writeJSON answers. What can't be encoded is an error before anything is sent. That a client has gone meanwhile is its own affair.
+// writeJSON sends v as JSON. It returns an error, and sends nothing, if v can't be encoded. It
+// ignores the error of a client that is gone.
 func writeJSON(w http.ResponseWriter, status int, contentType string, v any) error {
 	var body bytes.Buffer
 	e := json.NewEncoder(&body)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		return fmt.Errorf("write the answer: %w", err)
+		return fmt.Errorf("encode the response: %w", err)
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)

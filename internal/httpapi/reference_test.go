@@ -34,7 +34,8 @@ func TestReferenceListsTheOperations(t *testing.T) {
 	}
 }
 
-// operationList is a section for each operation, in the document's order of tags, then by path.
+// operationList returns a section for each operation, by the document's order of tags, then by
+// path.
 func operationList(doc *openapi3.T) string {
 	var b strings.Builder
 	for _, tag := range doc.Tags {
@@ -76,7 +77,7 @@ func describe(b *strings.Builder, method, path string, item *openapi3.PathItem, 
 	}
 }
 
-// shape writes a schema as the keys of an object; those that may be missing have a question mark.
+// shape writes a schema as the keys of an object. Optional keys have a question mark.
 func shape(s *openapi3.SchemaRef, depth int) string {
 	v := s.Value
 	switch {

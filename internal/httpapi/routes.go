@@ -21,11 +21,12 @@ import (
 type route struct {
 	method, path string
 	access       access
-	query        []string // parameters that it knows
-	body         int64    // at most so many bytes; 0: it takes none
+	query        []string // the parameters that it accepts
+	body         int64    // greatest size of the request's body in bytes; 0: no body
 	timeout      time.Duration
-	// handle answers, or returns what to answer: a status and a value for JSON. Status 0: it has answered itself.
-	handle func(w http.ResponseWriter, r *http.Request) (status int, answer any, err error)
+	// handle returns the status and the value of the JSON response. Status 0 means that it has
+	// written the response itself.
+	handle func(w http.ResponseWriter, r *http.Request) (status int, value any, err error)
 }
 
 func (s *Server) routes() []route {
@@ -69,61 +70,65 @@ func (s *Server) routes() []route {
 	}
 }
 
-// routed is the whole interface.
-func (s *Server) routed() http.Handler {
+// newHandler returns the handler of the whole interface. A path or a method that no route has gets
+// a Problem.
+func (s *Server) newHandler() http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range s.routes() {
-		mux.Handle(route.method+" "+route.path, s.serve(route))
+		mux.Handle(route.method+" "+route.path, s.routeHandler(route))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
 		if r.ContentLength != 0 {
-			// Before it answers, the server reads what is left of a body, for as long as it takes; one that never comes would hold the connection.
-			awaitBody(w, strayTimeout)
+			// net/http reads the rest of the body before it responds, without a limit of time. A
+			// body that never arrives would hold the connection.
+			limitBodyTime(w, strayTimeout)
 		}
 		handler, pattern := mux.Handler(r)
 		if pattern != "" {
-			mux.ServeHTTP(w, r) // which also sets the path's values
+			mux.ServeHTTP(w, r) // unlike handler.ServeHTTP it sets the path values
 			return
 		}
-		// What the mux would say of a path or a method that it does not know, as a problem.
+		// The mux knows whether the path or only the method is unknown. Turn its response into a
+		// Problem.
 		if p := s.guard.check(r, public); p != nil {
 			p.write(w)
 			return
 		}
-		said := answer{header: http.Header{}}
-		handler.ServeHTTP(&said, r)
-		if said.status == http.StatusMethodNotAllowed {
-			allow := said.header.Get("Allow")
-			newProblem(said.status, "method_not_allowed", fmt.Sprintf("%s is not for %s", r.Method, r.URL.Path), "use "+allow).with("Allow", allow).write(w)
+		response := headerRecorder{header: http.Header{}}
+		handler.ServeHTTP(&response, r)
+		if response.status == http.StatusMethodNotAllowed {
+			allow := response.header.Get("Allow")
+			newProblem(response.status, "method_not_allowed", fmt.Sprintf("%s does not accept %s", r.URL.Path, r.Method), "use "+allow).with("Allow", allow).write(w)
 			return
 		}
-		newProblem(http.StatusNotFound, "not_found", "there is nothing at "+r.URL.Path, "GET /api/v1/openapi.json says what there is").write(w)
+		newProblem(http.StatusNotFound, "not_found", "there is no route "+r.URL.Path, "GET /api/v1/openapi.json lists the routes").write(w)
 	})
 }
 
-// answer is what a handler answered, without its body.
-type answer struct {
+// headerRecorder is a ResponseWriter that keeps the status and the header, and drops the body.
+type headerRecorder struct {
 	header http.Header
 	status int
 }
 
-func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(status int)      { a.status = status }
-func (a *answer) Write(p []byte) (int, error) { return len(p), nil }
+func (h *headerRecorder) Header() http.Header         { return h.header }
+func (h *headerRecorder) WriteHeader(status int)      { h.status = status }
+func (h *headerRecorder) Write(p []byte) (int, error) { return len(p), nil }
 
-// serve is a route behind all that goes for every one.
-func (s *Server) serve(route route) http.Handler {
+// routeHandler returns the handler of a route. It checks access, the limit of concurrent requests,
+// parameters and body, and turns errors and panics into Problems.
+func (s *Server) routeHandler(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if v := recover(); v != nil {
-				if v == http.ErrAbortHandler { //nolint:errorlint // it is thrown as it is
+				if v == http.ErrAbortHandler { //nolint:errorlint // net/http panics with the bare value
 					panic(v)
 				}
-				s.log.Error("HTTP: a handler panicked", "path", r.URL.Path, "panic", v)
-				newProblem(http.StatusInternalServerError, "internal", "the request failed; the log of the dispatcher says why", "").write(w)
+				s.log.Error("HTTP: handler panicked", "path", r.URL.Path, "panic", v)
+				newProblem(http.StatusInternalServerError, "internal", "the request failed", "the dispatcher's log says why").write(w)
 			}
 		}()
 		if p := s.guard.check(r, route.access); p != nil {
@@ -133,7 +138,7 @@ func (s *Server) serve(route route) http.Handler {
 		if route.access != public {
 			if s.busy.Add(1) > maxConnections {
 				defer s.busy.Add(-1)
-				newProblem(http.StatusServiceUnavailable, "too_many", fmt.Sprintf("%d requests are being answered", maxConnections), "try again later").with("Retry-After", "5").write(w)
+				newProblem(http.StatusServiceUnavailable, "too_many", fmt.Sprintf("%d requests are running, which is the limit", maxConnections), "try again later").with("Retry-After", "5").write(w)
 				return
 			}
 			defer s.busy.Add(-1)
@@ -150,9 +155,9 @@ func (s *Server) serve(route route) http.Handler {
 			defer cancel()
 			r = r.WithContext(ctx)
 		}
-		status, answer, err := route.handle(w, r)
+		status, value, err := route.handle(w, r)
 		if err == nil && status != 0 {
-			err = writeJSON(w, status, "application/json", answer)
+			err = writeJSON(w, status, "application/json", value)
 		}
 		if err != nil {
 			s.asProblem(r, err).write(w)
@@ -160,17 +165,18 @@ func (s *Server) serve(route route) http.Handler {
 	})
 }
 
-// checkRequest refuses parameters and bodies that a route does not take, and bounds the body.
+// checkRequest rejects parameters and bodies that a route does not accept. It bounds the size and
+// the time of the body.
 func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route route) *Problem {
 	parameters, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return newProblem(http.StatusBadRequest, "invalid", "the parameters can't be read: "+err.Error(), "encode what is special in them by %")
+		return newProblem(http.StatusBadRequest, "invalid", "the parameters can't be parsed: "+err.Error(), "percent-encode special characters")
 	}
 	for name := range parameters {
 		if !slices.Contains(route.query, name) {
-			remedy := "it takes no parameters"
+			remedy := "this route has no parameters"
 			if len(route.query) > 0 {
-				remedy = "it takes " + strings.Join(route.query, ", ")
+				remedy = "the parameters are " + strings.Join(route.query, ", ")
 			}
 			return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s has no parameter %q", r.URL.Path, name), remedy)
 		}
@@ -181,23 +187,24 @@ func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route rout
 	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "application/json" {
-		// A form of a web page can't send this type without asking first, which is refused.
-		return newProblem(http.StatusUnsupportedMediaType, "not_json", "the request's body has to be JSON", "send it with the header Content-Type: application/json")
+		// A web page can't send this type without a preflight request, which is rejected.
+		return newProblem(http.StatusUnsupportedMediaType, "not_json", "the request's body must be JSON", "send it with the header Content-Type: application/json")
 	}
 	if r.ContentLength > route.body {
-		return newProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the request's body is over %d bytes", route.body), "")
+		return newProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the request's body has more than %d bytes", route.body), "send less")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, route.body)
-	awaitBody(w, bodyTimeout)
+	limitBodyTime(w, bodyTimeout)
 	return nil
 }
 
-// awaitBody bounds how long the rest of a request's body may take.
-func awaitBody(w http.ResponseWriter, timeout time.Duration) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout)) // not every writer can; a server's own does
+// limitBodyTime bounds how long the rest of a request's body may take to arrive.
+func limitBodyTime(w http.ResponseWriter, timeout time.Duration) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout)) // only writers in tests can't do this
 }
 
-// decode reads the request's body into v, which knows all its fields. No body is an empty object.
+// decode parses the request's body into v, and rejects fields that v lacks. An empty body counts as
+// {}.
 func decode(r *http.Request, v any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -209,7 +216,7 @@ func decode(r *http.Request, v any) error {
 		if _, err = d.Token(); errors.Is(err, io.EOF) {
 			return nil
 		}
-		err = errors.New("more follows the JSON value")
+		err = errors.New("there is more text after the JSON value")
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -218,5 +225,5 @@ func decode(r *http.Request, v any) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return newProblem(http.StatusRequestTimeout, "timeout", fmt.Sprintf("the request's body did not arrive within %s", bodyTimeout), "")
 	}
-	return newProblem(http.StatusBadRequest, "invalid", "the request's body can't be read: "+strings.TrimPrefix(err.Error(), "json: "), "")
+	return newProblem(http.StatusBadRequest, "invalid", "the request's body can't be parsed: "+strings.TrimPrefix(err.Error(), "json: "), "")
 }

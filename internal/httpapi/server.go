@@ -1,8 +1,9 @@
 // Package httpapi serves the operations of package operate, health checks and metrics over HTTP.
 //
-// What it serves is described by openapi.yaml, to which tests hold it. Whoever may write by it may do what the command line may.
-// So an address that others can reach demands tokens, and without tokens only programs of this host are served: no browser may ask on
-// behalf of a page, and no name but the host's own is answered to.
+// The file openapi.yaml describes the interface, and tests check every response against it. Write
+// access is equivalent to the command line. A non-loopback address therefore requires a token.
+// Without tokens only local clients are served, cross-origin requests are rejected, and the Host
+// header must name this host.
 package httpapi
 
 import (
@@ -25,43 +26,46 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// Config says what to serve, and to whom. DB, Stats and Metrics are required.
+// Config configures a Server. DB, Schema, Stats and Metrics are required.
 type Config struct {
-	// WriteToken lets its bearer do everything, ReadToken look only. Both empty: everyone on this host may do everything but run SQL of
-	// their own.
+	// WriteToken allows everything, and ReadToken allows reading. If both are empty, local programs
+	// may do everything except pass SQL conditions.
 	WriteToken, ReadToken string
-	DB                    operate.DB
-	// Probe is what readiness asks, so that what is asked of DB can't make it wait; nil: DB.
+	// DB is the database that the operations work on.
+	DB operate.DB
+	// Probe is what readiness queries, so that long requests on DB can't delay it; nil: DB.
 	Probe pg.Queryer
-	// Schema returns an error where the database has no schema that this program can work on. Readiness asks it, too.
+	// Schema returns an error if this program can't work on the database's schema. Readiness calls
+	// it.
 	Schema func(ctx context.Context) error
-	// Stats is the dispatcher's.
-	Stats   func() dispatcher.Stats
+	// Stats is the method Stats of the dispatcher.
+	Stats func() dispatcher.Stats
+	// Metrics serves /metrics.
 	Metrics http.Handler
 	// Timeout bounds a request; 0: DefaultTimeout.
 	Timeout time.Duration
-	// Version of the program.
+	// Version is the program's version, which /healthz returns.
 	Version string
 	// Logger is optional.
 	Logger *slog.Logger
 }
 
-// Bounds of what is served.
+// Limits of the server. Sizes are in bytes.
 const (
-	maxConnections = 256 // above it idle ones are closed, and nothing but health is answered
-	reserved       = 64  // more of them, for health
+	maxConnections = 256 // above this, idle connections are closed, and only health requests are served
+	reserved       = 64  // additional connections for health requests
 	maxHeader      = 16 << 10
 	maxBody        = 1 << 20
-	maxPayload     = 8 << 20 // of invoke
+	maxPayload     = 8 << 20 // body of invoke
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 15 * time.Second
-	strayTimeout   = time.Second // for a body that nobody reads
-	// DefaultTimeout is how long a request may take.
+	strayTimeout   = time.Second // for a body that no handler reads
+	// DefaultTimeout bounds a request, unless Config.Timeout is set.
 	DefaultTimeout  = 30 * time.Second
-	writeTimeout    = 90 * time.Second // longer than any handler but a tail takes
+	writeTimeout    = 90 * time.Second // more than any handler but tail takes
 	idleTimeout     = 60 * time.Second
 	shutdownTimeout = 5 * time.Second
-	// MinToken is the length of the shortest token that is accepted.
+	// MinToken is the least length of a token in characters.
 	MinToken = 16
 )
 
@@ -73,12 +77,12 @@ type Server struct {
 	handler    http.Handler
 	readiness  readiness
 	operations operations
-	tails      chan struct{} // a token per tail under way
-	busy       atomic.Int64  // requests under way but those for health
+	tails      chan struct{} // one element per open tail
+	busy       atomic.Int64  // running requests, without those for health
 	openapi    func() ([]byte, error)
 }
 
-// New makes a server. It serves when Run runs.
+// New returns a server. Run makes it serve.
 func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -90,35 +94,37 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(cfg.WriteToken, cfg.ReadToken), tails: make(chan struct{}, maxTails), openapi: sync.OnceValues(Document)}
 	s.readiness.server = s
 	s.operations.init()
-	s.handler = s.routed()
+	s.handler = s.newHandler()
 	return s
 }
 
-// CheckAddress says what is wrong with an address to listen on, given the tokens there are. Its errors say what to do.
+// CheckAddress checks an address to listen on, HOST:PORT, together with the tokens. An error says
+// what to do.
 func CheckAddress(address, writeToken, readToken string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("%q is no address to listen on: write HOST:PORT, such as 127.0.0.1:8787 or :8787", address)
+		return fmt.Errorf("%q is not an address to listen on: write HOST:PORT, such as 127.0.0.1:8787 or :8787", address)
 	}
 	for name, token := range map[string]string{"ROWHOOK_HTTP_TOKEN": writeToken, "ROWHOOK_HTTP_READ_TOKEN": readToken} {
 		if token != "" && len(token) < MinToken {
-			return fmt.Errorf("%s is too short: make one of at least %d characters, by openssl rand -hex 32", name, MinToken)
+			return fmt.Errorf("%s is too short: use at least %d characters, for example from openssl rand -hex 32", name, MinToken)
 		}
 		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return fmt.Errorf("%s holds a character that can't be sent in a header (a line break at its end?): make one by openssl rand -hex 32", name)
+			return fmt.Errorf("%s contains a character that can't be sent in a header (perhaps a line break at its end): create a token with openssl rand -hex 32", name)
 		}
 	}
 	switch {
 	case writeToken != "" && writeToken == readToken:
-		return errors.New("ROWHOOK_HTTP_TOKEN and ROWHOOK_HTTP_READ_TOKEN are the same: whoever may read could write")
+		return errors.New("ROWHOOK_HTTP_TOKEN and ROWHOOK_HTTP_READ_TOKEN are equal, so the read token would allow writing: set different ones")
 	case writeToken == "" && readToken == "" && !isLoopback(host):
-		return fmt.Errorf("others can reach %s: set ROWHOOK_HTTP_TOKEN (for everything) or ROWHOOK_HTTP_READ_TOKEN (to look only), made by openssl rand -hex 32, "+
+		return fmt.Errorf("other hosts can reach %s: set ROWHOOK_HTTP_TOKEN (read and write) or ROWHOOK_HTTP_READ_TOKEN (read only) to the output of openssl rand -hex 32, "+
 			"or listen on 127.0.0.1", address)
 	}
 	return nil
 }
 
-// isLoopback reports that a host is this one, and only its own programs can reach it.
+// isLoopback reports whether host is a loopback address or localhost, which only local programs can
+// reach.
 func isLoopback(host string) bool {
 	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
 		return true
@@ -127,7 +133,8 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// Run serves on l until ctx is done, and then lets requests end, for some seconds. It closes l.
+// Run serves on l until ctx is done. Then it ends tails and operations, and waits up to
+// shutdownTimeout for requests. It closes l.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	requests, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -147,11 +154,11 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
-	end() // of tails, operations and waits
+	end() // ends tails, operations, and requests that wait for one
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(stopping); err != nil {
-		_ = server.Close() // what is left has had its time
+		_ = server.Close() // ends requests that exceeded shutdownTimeout
 	}
 	err := <-failed
 	s.operations.wait()

@@ -17,7 +17,7 @@ import (
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
 
-// tail opens a stream and hands its lines, empty ones left out, to f.
+// tail opens a stream and passes a function to f that returns its next line, without empty ones.
 func (d *desk) tail(t *testing.T, accept string, f func(next func() string)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -126,7 +126,7 @@ func TestAnOperationThatTakesLongGoesOnInTheBackground(t *testing.T) {
 	require.NoError(t, d.stop())
 }
 
-// crashable is a server of a test's own, and a pool on it.
+// crashable is a Postgres server that a test has to itself and may stop, with a pool.
 type crashable struct {
 	pool *pgxpool.Pool
 	stop func()

@@ -15,21 +15,22 @@ import (
 
 const (
 	maxTails  = 16
-	tailBeat  = 15 * time.Second // in which something is sent, so that both sides notice when the other is gone
-	tailWrite = 10 * time.Second // for a client to take what is sent
+	tailBeat  = 15 * time.Second // interval of keep-alive messages, so that each side notices when the other is gone
+	tailWrite = 10 * time.Second // how long a client may take to accept a message
 )
 
-// tail streams events until the client goes: as server-sent events where it asks for those, else as lines of JSON.
+// tail streams events until the client disconnects: as server-sent events if it accepts those,
+// otherwise as lines of JSON.
 func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) {
 	f, err := readFilter(r.URL.Query())
 	if err != nil {
 		return 0, nil, err
 	}
-	// What is wrong with the filter is said before the stream begins.
+	// Check the filter first: an error can have its own status only before the stream begins.
 	if _, err := operate.List(r.Context(), s.cfg.DB, f, operate.ListOptions{Limit: 1, Budget: time.Millisecond}); err != nil {
 		return 0, nil, err
 	}
-	if f.Since.IsZero() { // what comes once the client knows that the stream has begun is in it
+	if f.Since.IsZero() { // every event after the client sees the beginning of the stream is in it
 		if err := s.cfg.DB.QueryRow(r.Context(), "select clock_timestamp()").Scan(&f.Since); err != nil {
 			return 0, nil, err
 		}
@@ -38,7 +39,7 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 	case s.tails <- struct{}{}:
 		defer func() { <-s.tails }()
 	default:
-		return 0, nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open", maxTails), "close one").with("Retry-After", "10")
+		return 0, nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open, which is the limit", maxTails), "close one").with("Retry-After", "10")
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -63,20 +64,20 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 		}
 	})
 	err = operate.Tail(ctx, s.cfg.DB, f, func(e operate.Event) error { return out.send("event", e.ID, e) }, func() {
-		_ = out.send("skipped", "", map[string]bool{"skipped": true}) // the next one fails as well
+		_ = out.send("skipped", "", map[string]bool{"skipped": true}) // if this fails, so does the next event, which ends the tail
 	})
 	if err != nil && ctx.Err() == nil {
-		_ = out.send("problem", "", s.asProblem(r, err)) // the last that is sent
+		_ = out.send("problem", "", s.asProblem(r, err)) // the last message
 	}
 	return 0, nil, nil
 }
 
-// stream writes one message after the other.
+// stream writes messages to a client, each under a deadline.
 type stream struct {
 	mu      sync.Mutex
 	w       http.ResponseWriter
 	control *http.ResponseController
-	events  bool
+	events  bool // server-sent events; false: lines of JSON
 }
 
 func (s *stream) begin() {
@@ -86,13 +87,13 @@ func (s *stream) begin() {
 	}
 	s.w.Header().Set("Content-Type", contentType)
 	s.w.WriteHeader(http.StatusOK)
-	_ = s.control.Flush() // a client that is gone is noticed at the first message
+	_ = s.control.Flush() // if the client is gone, the first message fails
 }
 
 func (s *stream) send(kind, id string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("write a message: %w", err)
+		return fmt.Errorf("encode a message: %w", err)
 	}
 	if !s.events {
 		return s.write(append(data, '\n'))
@@ -106,7 +107,7 @@ func (s *stream) send(kind, id string, v any) error {
 	return s.write(b.Bytes())
 }
 
-// beat sends what means nothing in either form.
+// beat sends a keep-alive: a comment of server-sent events, or an empty line.
 func (s *stream) beat() error {
 	if s.events {
 		return s.write([]byte(":\n\n"))

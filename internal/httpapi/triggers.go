@@ -17,20 +17,20 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// Trigger is a trigger as configured. What may be a secret is left out.
+// Trigger is the configuration of a trigger, without what may be a secret.
 type Trigger struct {
 	Name        string        `json:"name"`
 	Table       string        `json:"table"` // schema.table
 	Paused      bool          `json:"paused"`
 	On          trigger.On    `json:"on"`
 	When        string        `json:"when,omitempty"`
-	Columns     []string      `json:"columns,omitempty"` // of the payload; none: every one
+	Columns     []string      `json:"columns,omitempty"` // of the payload; none: all
 	URL         string        `json:"url"`               // references to the environment are not expanded
-	Headers     []string      `json:"headers"`           // their names
+	Headers     []string      `json:"headers"`           // names only
 	Signed      bool          `json:"signed"`
 	TimeoutMS   int64         `json:"timeout_ms"`
 	Retry       trigger.Retry `json:"retry"`
-	Concurrency int           `json:"concurrency,omitempty"` // none: that of the dispatcher
+	Concurrency int           `json:"concurrency,omitempty"` // none: the dispatcher's default
 	Notify      string        `json:"notify"`
 }
 
@@ -42,7 +42,7 @@ func (s *Server) triggers(_ http.ResponseWriter, r *http.Request) (int, any, err
 	out := []Trigger{}
 	for i := range cfg.Triggers {
 		t, spec := &cfg.Triggers[i], &cfg.Triggers[i].Spec
-		shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", true }) // it shows the URL whatever is wrong with it
+		shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", true }) // an error does not matter: shown has the URL in any case
 		headers := slices.Sorted(maps.Keys(spec.Webhook.Headers))
 		if headers == nil {
 			headers = []string{}
@@ -67,13 +67,13 @@ func (s *Server) invoke(_ http.ResponseWriter, r *http.Request) (int, any, error
 		return 0, nil, err
 	}
 	if in.Payload == nil {
-		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "there is no payload", `send {"payload": ...}; null is one, too`)
+		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "the key payload is missing", `send {"payload": ...}; null is a payload, too`)
 	}
 	id, err := operate.Record(r.Context(), s.cfg.DB, operate.Manual{
 		Trigger: r.PathValue("name"), Payload: in.Payload, SessionVariables: in.SessionVariables, TraceContext: in.TraceContext,
 	})
 	if err == nil {
-		s.tell(r, "invoke", "trigger", r.PathValue("name"), "event", id)
+		s.logChange(r, "invoke", "trigger", r.PathValue("name"), "event", id)
 	}
 	return http.StatusCreated, map[string]string{"id": id}, err
 }
@@ -107,16 +107,16 @@ func (s *Server) resume(_ http.ResponseWriter, r *http.Request) (int, any, error
 
 func (s *Server) setPaused(r *http.Request, what string, in pausing, set func(context.Context, operate.DB, ...string) ([]string, error)) (int, any, error) {
 	if in.All == (len(in.Triggers) > 0) {
-		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "nothing says which triggers are meant", `send {"triggers": ["..."]} or {"all": true}`)
+		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "the request must name triggers or say all, and not both", `send {"triggers": ["..."]} or {"all": true}`)
 	}
 	changed, err := set(r.Context(), s.cfg.DB, in.Triggers...)
 	if err == nil {
-		s.tell(r, what, "trigger", changed)
+		s.logChange(r, what, "trigger", changed)
 	}
 	return http.StatusOK, map[string][]string{"changed": changed}, err
 }
 
-// audit says who steered what.
+// audit responds with a page of the audit.
 func (s *Server) audit(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	q := r.URL.Query()
 	o := operate.AuditOptions{Triggers: several(q, "trigger"), Actions: several(q, "action")}
@@ -143,14 +143,15 @@ func (s *Server) audit(_ http.ResponseWriter, r *http.Request) (int, any, error)
 
 const maxDrain = 60 * time.Second
 
-// drain waits until nothing is owed, or until the time is over, and says what is.
+// drain waits until all events are settled, or until the time is over. It responds with what is
+// left.
 func (s *Server) drain(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	q := r.URL.Query()
 	seconds, err := number(q, "wait", 0, int(maxDrain/time.Second))
 	if err != nil {
 		return 0, nil, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(seconds)*time.Second) // it looks once whatever this is
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(seconds)*time.Second) // with 0, Drain queries once
 	defer cancel()
 	left, err := operate.Drain(ctx, s.cfg.DB, several(q, "trigger"), nil)
 	if err != nil {
@@ -162,7 +163,7 @@ func (s *Server) drain(_ http.ResponseWriter, r *http.Request) (int, any, error)
 	return http.StatusOK, map[string]any{"drained": len(left) == 0, "left": left}, nil
 }
 
-// tell logs what was changed by whom.
-func (s *Server) tell(r *http.Request, what string, args ...any) {
+// logChange logs a change that a request made.
+func (s *Server) logChange(r *http.Request, what string, args ...any) {
 	s.log.Info("HTTP: "+what, append(args, "remote", r.RemoteAddr)...)
 }
