@@ -1,3 +1,3 @@
-// Package trigger says what a trigger of rowhook.yaml is: which changes of which table it captures, what
-// it sends where, and how it retries. It knows nothing of Postgres and of HTTP.
+// Package trigger defines a trigger of rowhook.yaml: which changes of which table it captures,
+// where it sends them, and how it retries. The package knows nothing of Postgres or HTTP.
 package trigger

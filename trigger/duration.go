@@ -9,13 +9,15 @@ import (
 	"time"
 )
 
-// Duration is a time.Duration that is written the way people write it: 250ms, 10s, 1h30m, 7d, 2w. 0 needs no unit.
+// Duration is a [time.Duration] with a text form for people: 250ms, 10s, 1h30m, 7d, 2w. Zero is
+// written without a unit. JSON and YAML hold the text form.
 type Duration time.Duration
 
 var dayPart = regexp.MustCompile(`^(\d+)([wd])`)
 
-// ParseDuration reads what Duration.String writes, and time.ParseDuration's syntax with d (24 h) and w (7 d) before it.
-// Negative durations, a number without a unit and what overflows 292 years are errors.
+// ParseDuration reads the syntax of [time.ParseDuration], with w (7 days) and d (24 hours) in
+// front, as in 1w2d12h. It reads everything that [Duration.String] writes. A negative duration, a
+// number without a unit, and a duration over 292 years are errors.
 func ParseDuration(s string) (Duration, error) {
 	rest, total := strings.TrimSpace(s), time.Duration(0)
 	if rest == "0" {
@@ -60,7 +62,7 @@ func ParseDuration(s string) (Duration, error) {
 	return Duration(total + d), nil
 }
 
-// String writes the shortest form: 7d, 1h30m, 10s.
+// String returns the shortest form: 7d, 1h30m, 10s.
 func (d Duration) String() string {
 	if d == 0 {
 		return "0"
@@ -83,20 +85,20 @@ func (d Duration) String() string {
 	return s + t
 }
 
-// Std is the duration as the standard library has it.
+// Std returns the duration as a [time.Duration].
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 
-// MarshalJSON writes the string form.
+// MarshalJSON writes the form of [Duration.String].
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 
-// MarshalYAML writes the string form.
+// MarshalYAML writes the form of [Duration.String].
 func (d Duration) MarshalYAML() (any, error) { return d.String(), nil }
 
-// UnmarshalJSON reads the string form.
+// UnmarshalJSON reads a JSON string by [ParseDuration].
 func (d *Duration) UnmarshalJSON(b []byte) error {
 	var s string
 	if err := json.Unmarshal(b, &s); err != nil {
-		return fmt.Errorf("read duration %s: want a string like \"10s\"", b)
+		return fmt.Errorf("read duration %s: write a string like \"10s\"", b)
 	}
 	v, err := ParseDuration(s)
 	*d = v

@@ -7,10 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// References lists the environment variables that s refers to as ${NAME}, each once, in the order in which they
-// appear. $${ stands for a literal ${, and a $ before anything else for itself. A ${ that is not closed, or whose NAME
-// is not letters, digits and underscores starting with no digit, is an error that says at which character of s it
-// is; it quotes nothing else of s, which may be a secret.
+// References returns the names of the environment variables that s refers to as ${NAME}. It lists
+// each once, in order of appearance. $${ stands for a literal ${, and a $ before anything else
+// stands for itself. A ${ without a closing } is an error. So is a NAME that is not letters, digits
+// and underscores, or that starts with a digit. The error gives the number of the character in s,
+// from 1. It quotes nothing else of s, which may be a secret.
 func References(s string) ([]string, error) {
 	var names []string
 	seen := map[string]bool{}
@@ -26,9 +27,10 @@ func References(s string) ([]string, error) {
 	return names, nil
 }
 
-// ExpandReferences replaces each ${NAME} of s by what lookup says of NAME, and $${ by ${. What it puts in is not
-// expanded again. Variables that lookup does not know are one error that names them all; one that is set to nothing
-// expands to nothing. lookup is os.LookupEnv or has its shape.
+// ExpandReferences replaces each ${NAME} in s by the value that lookup returns for NAME, and each
+// $${ by ${. It does not expand the values again. A variable that is set to the empty string
+// expands to nothing. If lookup does not know some variables, one error names all of them. lookup
+// has the shape of [os.LookupEnv]. Malformed references are the errors of [References].
 func ExpandReferences(s string, lookup func(string) (string, bool)) (string, error) {
 	var out strings.Builder
 	var unset []string
@@ -53,7 +55,8 @@ func ExpandReferences(s string, lookup func(string) (string, bool)) (string, err
 	return out.String(), nil
 }
 
-// eachReference hands over the literal parts of s and its references, in order.
+// eachReference passes the literal parts of s and the names of its references to the callbacks, in
+// order.
 func eachReference(s string, literal, reference func(string)) error {
 	rest := s
 	for {
@@ -89,9 +92,9 @@ func referenceFault(name string, closed bool) error {
 	case name == "":
 		return errors.New("names no variable; write ${NAME}, or $${ for a literal ${")
 	case valid > 0 && strings.ContainsRune(":-?+=", rune(name[valid])):
-		return fmt.Errorf("holds more than a name, and defaults are not supported; write ${%s}, or $${ for a literal ${", name[:valid])
+		return fmt.Errorf("has text after the name (defaults are not supported); write ${%s}, or $${ for a literal ${", name[:valid])
 	}
-	return errors.New("holds no name of letters, digits and underscores that starts with no digit; write ${NAME}, or $${ for a literal ${")
+	return errors.New("is not followed by a variable name; use letters, digits and underscores, not starting with a digit, or write $${ for a literal ${")
 }
 
 func isReferenceName(s string) bool {

@@ -33,10 +33,10 @@ func TestReferencesThatAreMalformedSayWhereAndWhatToDo(t *testing.T) {
 	for s, want := range map[string]string{
 		"é${A":        "${ at character 2 has no closing }; write ${NAME}, or $${ for a literal ${",
 		"${}":         "${ at character 1 names no variable; write ${NAME}, or $${ for a literal ${",
-		"${A}${B:-c}": "${ at character 5 holds more than a name, and defaults are not supported; write ${B}, or $${ for a literal ${",
-		"${1}":        "${ at character 1 holds no name of letters, digits and underscores that starts with no digit; write ${NAME}, or $${ for a literal ${",
-		"${A B}":      "${ at character 1 holds no name of letters, digits and underscores that starts with no digit; write ${NAME}, or $${ for a literal ${",
-		"${${A}}":     "${ at character 1 holds no name of letters, digits and underscores that starts with no digit; write ${NAME}, or $${ for a literal ${",
+		"${A}${B:-c}": "${ at character 5 has text after the name (defaults are not supported); write ${B}, or $${ for a literal ${",
+		"${1}":        "${ at character 1 is not followed by a variable name; use letters, digits and underscores, not starting with a digit, or write $${ for a literal ${",
+		"${A B}":      "${ at character 1 is not followed by a variable name; use letters, digits and underscores, not starting with a digit, or write $${ for a literal ${",
+		"${${A}}":     "${ at character 1 is not followed by a variable name; use letters, digits and underscores, not starting with a digit, or write $${ for a literal ${",
 		"$${${":       "${ at character 4 has no closing }; write ${NAME}, or $${ for a literal ${",
 	} {
 		_, err := trigger.References(s)

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Size is a number of bytes that is written the way people write it: 512MiB, 20GiB. 0 needs no unit.
+// Size is a number of bytes with a text form for people: 512MiB, 20GiB. Zero is written without a
+// unit. JSON and YAML hold the text form.
 type Size int64
 
 // sizeUnits are the units of a Size, the largest first.
@@ -22,7 +23,8 @@ func sizeUnits() []struct {
 	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
 }
 
-// ParseSize reads what Size.String writes: a whole number with one of the units KiB, MiB, GiB and TiB, or 0.
+// ParseSize reads what [Size.String] writes: a whole number with one of the units KiB, MiB, GiB and
+// TiB, or 0. A negative number and more than 2⁶³-1 bytes are errors.
 func ParseSize(s string) (Size, error) {
 	text := strings.TrimSpace(s)
 	if text == "0" {
@@ -42,7 +44,8 @@ func ParseSize(s string) (Size, error) {
 	return 0, fmt.Errorf("%q is not a size: write a whole number with a unit, as in 512MiB or 20GiB", s)
 }
 
-// String writes the largest unit that divides it.
+// String returns the size in the largest unit that divides it. A size that is no multiple of 1 KiB
+// is rounded down to one.
 func (s Size) String() string {
 	for _, u := range sizeUnits() {
 		if s != 0 && int64(s)%u.bytes == 0 {
@@ -55,17 +58,17 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s)/1024, 10) + "KiB"
 }
 
-// MarshalJSON writes the string form.
+// MarshalJSON writes the form of [Size.String].
 func (s Size) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
 
-// MarshalYAML writes the string form.
+// MarshalYAML writes the form of [Size.String].
 func (s Size) MarshalYAML() (any, error) { return s.String(), nil }
 
-// UnmarshalJSON reads the string form.
+// UnmarshalJSON reads a JSON string by [ParseSize].
 func (s *Size) UnmarshalJSON(b []byte) error {
 	var text string
 	if err := json.Unmarshal(b, &text); err != nil {
-		return fmt.Errorf("read size %s: want a string like \"20GiB\"", b)
+		return fmt.Errorf("read size %s: write a string like \"20GiB\"", b)
 	}
 	v, err := ParseSize(text)
 	*s = v

@@ -7,43 +7,58 @@ import (
 	"time"
 )
 
-// Spec is one trigger as configured: which table and which of its changes, where they are sent, and how a
-// failure is retried. Its JSON form is what rowhook.trigger.spec holds and what every dispatcher works from;
-// its YAML form is an entry of rowhook.yaml's triggers. References such as ${ORDERS_URL} stay unexpanded in both.
+// Spec is one trigger as configured: which table, which of its changes, where they are sent, and
+// how a failed attempt is retried. The column rowhook.trigger.spec holds its JSON form, from which
+// every dispatcher works. Its YAML form is an entry of triggers in rowhook.yaml. References such as
+// ${ORDERS_URL} are not expanded in either form.
+//
+// The zero value has no retries, no timeout and no mode. Start from [DefaultSpec].
 type Spec struct {
-	Name  string `json:"name" yaml:"name"`
+	// Name identifies the trigger: 1 to 42 letters, digits, _ and -, starting with a letter or _. A
+	// Spec under another name is another trigger.
+	Name string `json:"name" yaml:"name"`
+	// Table is the table to watch, as schema.table. A name that SQL would quote is quoted here,
+	// too.
 	Table string `json:"table" yaml:"table"`
-	On    On     `json:"on" yaml:"on"`
-	// When is a boolean SQL expression over old and new that Postgres evaluates before it calls Rowhook.
-	When    string  `json:"when,omitempty" yaml:"when,omitempty"`
+	// On are the operations that the trigger captures. At least one must be set.
+	On On `json:"on" yaml:"on"`
+	// When is a boolean SQL expression over old and new, or "". Postgres evaluates it before it
+	// calls Rowhook's function.
+	When string `json:"when,omitempty" yaml:"when,omitempty"`
+	// Payload chooses the columns of old and new. The zero value takes the whole row.
 	Payload Payload `json:"payload,omitzero" yaml:"payload,omitempty"`
+	// Webhook is where events are sent.
 	Webhook Webhook `json:"webhook" yaml:"webhook"`
-	Retry   Retry   `json:"retry" yaml:"retry,omitempty"`
-	// Concurrency is the most attempts in flight for this trigger in one dispatcher. 0: the dispatcher's own limit.
+	// Retry is what happens after a failed attempt.
+	Retry Retry `json:"retry" yaml:"retry,omitempty"`
+	// Concurrency is the largest number of attempts in flight for this trigger in one dispatcher.
+	// 0 leaves only the dispatcher's own limit.
 	Concurrency int `json:"concurrency,omitempty" yaml:"concurrency,omitempty"`
 	// Notify is NotifyAuto or NotifyNever.
 	Notify string `json:"notify" yaml:"notify,omitempty"`
-	// Capture is CaptureRows or CaptureStatement: how inserts are captured. "": by the statement where the table and the spec allow it.
+	// Capture says how inserts are captured: CaptureRows, CaptureStatement, or CaptureAuto, which
+	// is stored as "". CaptureAuto captures by the statement where the table and the Spec allow it.
 	Capture string `json:"capture,omitempty" yaml:"capture,omitempty"`
-	// OnReplication captures changes that a logical replication apply makes, too.
+	// OnReplication captures the changes of a logical replication apply worker as well.
 	OnReplication bool `json:"on_replication,omitempty" yaml:"on_replication,omitempty"`
 }
 
 // On says which operations a trigger captures.
 type On struct {
-	Insert bool     `json:"insert,omitempty" yaml:"insert,omitempty"`
-	Update UpdateOn `json:"update,omitzero" yaml:"update,omitempty"`
-	Delete bool     `json:"delete,omitempty" yaml:"delete,omitempty"`
-	Manual bool     `json:"manual,omitempty" yaml:"manual,omitempty"`
+	Insert bool     `json:"insert,omitempty" yaml:"insert,omitempty"` // captures inserts
+	Update UpdateOn `json:"update,omitzero" yaml:"update,omitempty"`  // captures updates
+	Delete bool     `json:"delete,omitempty" yaml:"delete,omitempty"` // captures deletes
+	Manual bool     `json:"manual,omitempty" yaml:"manual,omitempty"` // allows rowhook.emit
 }
 
-// UpdateOn is written true (any column) or {columns: [a, b]} (an update fires only where one of these changed).
+// UpdateOn says which updates a trigger captures. In JSON and YAML it is true (any column), false,
+// or {columns: [a, b]}.
 type UpdateOn struct {
-	Enabled bool
-	Columns []string // nil: any column
+	Enabled bool     // captures updates
+	Columns []string // only updates that change one of these columns; nil: any column
 }
 
-// IsZero reports that updates are not captured.
+// IsZero reports whether updates are not captured.
 func (u UpdateOn) IsZero() bool { return !u.Enabled }
 
 // MarshalJSON writes true, false or {"columns": […]}.
@@ -59,7 +74,7 @@ func (u UpdateOn) plain() any {
 	return map[string][]string{"columns": u.Columns}
 }
 
-// UnmarshalJSON reads what MarshalJSON writes.
+// UnmarshalJSON reads what MarshalJSON writes. An empty list of columns is an error.
 func (u *UpdateOn) UnmarshalJSON(b []byte) error {
 	var on bool
 	if json.Unmarshal(b, &on) == nil {
@@ -70,7 +85,7 @@ func (u *UpdateOn) UnmarshalJSON(b []byte) error {
 		Columns []string `json:"columns"`
 	}
 	if err := json.Unmarshal(b, &cols); err != nil {
-		return fmt.Errorf("read update: want true, false or {\"columns\": [...]}: %w", err)
+		return fmt.Errorf("read update: write true, false or {\"columns\": [...]}: %w", err)
 	}
 	if len(cols.Columns) == 0 {
 		return errors.New("read update: columns is empty: name at least one column, or write true for any column")
@@ -79,31 +94,42 @@ func (u *UpdateOn) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Payload chooses what old and new hold.
+// Payload chooses the columns that old and new hold.
 type Payload struct {
-	Columns []string `json:"columns,omitempty" yaml:"columns,omitempty"` // nil: every column, also those added later
+	// Columns are the names of the columns. nil takes every column, also one that is added later.
+	Columns []string `json:"columns,omitempty" yaml:"columns,omitempty"`
 }
 
-// IsZero reports that the payload is the whole row.
+// IsZero reports whether the payload is the whole row.
 func (p Payload) IsZero() bool { return len(p.Columns) == 0 }
 
-// Webhook is where events are POSTed. URL, header values and Secret may hold ${NAME} references.
+// Webhook is the HTTP endpoint to which events are POSTed. URL, header values, Secret and the paths
+// of TLS may hold ${NAME} references.
 type Webhook struct {
-	URL     string            `json:"url" yaml:"url"`
+	// URL is an absolute http or https URL.
+	URL string `json:"url" yaml:"url"`
+	// Headers are added to each request, by name.
 	Headers map[string]string `json:"headers,omitempty" yaml:"headers,omitempty"`
-	Timeout Duration          `json:"timeout" yaml:"timeout"` // of one attempt, from connecting to the last byte of the response
-	// Secret signs each request as Standard Webhooks describe (webhook-id, webhook-timestamp, webhook-signature).
+	// Timeout bounds one attempt, from connecting to the last byte of the response.
+	Timeout Duration `json:"timeout" yaml:"timeout"`
+	// Secret signs each request as Standard Webhooks describe, by the headers webhook-id,
+	// webhook-timestamp and webhook-signature. It holds one secret or several that are separated by
+	// spaces. "" sends no signature.
 	Secret string `json:"secret,omitempty" yaml:"secret,omitempty"`
-	TLS    TLS    `json:"tls,omitzero" yaml:"tls,omitempty"`
+	// TLS is for an https URL. The zero value trusts what the system trusts.
+	TLS TLS `json:"tls,omitzero" yaml:"tls,omitempty"`
 }
 
-// LeaseMargin is what a lease lasts beyond the attempt's timeout: for waiting in memory and for settling.
+// LeaseMargin is the part of a lease beyond the timeout of the attempt. It allows for waiting in
+// memory and for settling.
 const LeaseMargin = 30 * time.Second
 
-// LongestLease bounds a lease, less LeaseMargin, whatever timeout is configured.
+// LongestLease bounds a lease without its LeaseMargin. A longer Webhook.Timeout does not lengthen
+// the lease.
 const LongestLease = 24 * time.Hour
 
-// Lease is for how long an event is its claimer's.
+// Lease returns how long a claimed event belongs to its claimer: Timeout, at most [LongestLease],
+// plus [LeaseMargin]. A Timeout of 0 or less counts as [DefaultTimeout].
 func (w Webhook) Lease() time.Duration {
 	timeout := w.Timeout.Std()
 	if timeout <= 0 {
@@ -112,44 +138,55 @@ func (w Webhook) Lease() time.Duration {
 	return min(timeout, LongestLease) + LeaseMargin
 }
 
-// TLS names the PEM files of the dispatcher's machine that an https webhook is called with. The paths may hold ${NAME} references.
+// TLS names PEM files for an https webhook. The files are on the machine of the dispatcher. The
+// paths may hold ${NAME} references.
 type TLS struct {
-	CAFile   string `json:"ca_file,omitempty" yaml:"ca_file,omitempty"`     // trusted certificate authorities; "": the system's
-	CertFile string `json:"cert_file,omitempty" yaml:"cert_file,omitempty"` // client certificate with its chain; "": none
-	KeyFile  string `json:"key_file,omitempty" yaml:"key_file,omitempty"`   // its private key
+	// CAFile holds the trusted certificate authorities. "" trusts those of the system.
+	CAFile string `json:"ca_file,omitempty" yaml:"ca_file,omitempty"`
+	// CertFile holds a client certificate with its chain. "" sends none.
+	CertFile string `json:"cert_file,omitempty" yaml:"cert_file,omitempty"`
+	// KeyFile holds the private key of CertFile.
+	KeyFile string `json:"key_file,omitempty" yaml:"key_file,omitempty"`
 }
 
-// IsZero reports that there is nothing but what the system trusts.
+// IsZero reports whether no file is named.
 func (t TLS) IsZero() bool { return t == TLS{} }
 
-// Retry says what happens to an event whose attempt failed. An event gets 1 + Limit attempts.
+// Retry says when a failed attempt is retried. An event gets 1 + Limit attempts. Then it becomes a
+// dead letter.
 type Retry struct {
-	Limit       int      `json:"limit" yaml:"limit"`
-	Interval    Duration `json:"interval" yaml:"interval"`
-	Backoff     string   `json:"backoff" yaml:"backoff,omitempty"` // BackoffFixed or BackoffExponential
-	MaxInterval Duration `json:"max_interval" yaml:"max_interval"` // bounds a backoff and a receiver's Retry-After
+	// Limit is the number of attempts after the first one.
+	Limit int `json:"limit" yaml:"limit"`
+	// Interval is the time from a failed attempt to the next one, for BackoffExponential from the
+	// first to the second.
+	Interval Duration `json:"interval" yaml:"interval"`
+	// Backoff is BackoffFixed or BackoffExponential.
+	Backoff string `json:"backoff" yaml:"backoff,omitempty"`
+	// MaxInterval bounds an exponential interval and a receiver's Retry-After.
+	MaxInterval Duration `json:"max_interval" yaml:"max_interval"`
 }
 
 // The values of Retry.Backoff, Spec.Notify and Spec.Capture.
 const (
-	BackoffFixed       = "fixed"
-	BackoffExponential = "exponential"
-	NotifyAuto         = "auto"
-	NotifyNever        = "never"
-	CaptureAuto        = "auto"      // what "" means, for the file
-	CaptureRows        = "rows"      // row by row
-	CaptureStatement   = "statement" // by the statement, or not at all
+	BackoffFixed       = "fixed"       // each interval is Retry.Interval
+	BackoffExponential = "exponential" // each is twice the one before, shortened by up to a quarter
+	NotifyAuto         = "auto"        // writers notify unless dispatchers silenced the doorbell
+	NotifyNever        = "never"       // writers never notify; dispatchers poll
+	CaptureAuto        = "auto"        // the word of rowhook.yaml for Spec.Capture ""
+	CaptureRows        = "rows"        // row by row
+	CaptureStatement   = "statement"   // by the statement; an apply fails where that can't be done
 )
 
-// Defaults of a Spec, as the commented rowhook.yaml shows them.
+// The defaults of a Spec. The rowhook.yaml of this repository shows them in comments.
 const (
-	DefaultTimeout       = Duration(60 * time.Second) // Hasura's
+	DefaultTimeout       = Duration(60 * time.Second) // as in Hasura
 	DefaultRetryLimit    = 5
-	DefaultRetryInterval = Duration(10 * time.Second) // Hasura's
+	DefaultRetryInterval = Duration(10 * time.Second) // as in Hasura
 	DefaultMaxInterval   = Duration(time.Hour)
 )
 
-// DefaultSpec holds what a key left out of rowhook.yaml means. Decoding on top of it keeps an explicit zero.
+// DefaultSpec returns a Spec with the defaults of rowhook.yaml. A decoder that decodes on top of it
+// keeps the default of each key that is left out, and keeps an explicit zero.
 func DefaultSpec() Spec {
 	return Spec{
 		Webhook: Webhook{Timeout: DefaultTimeout},
@@ -161,29 +198,32 @@ func DefaultSpec() Spec {
 	}
 }
 
-// Settings are what rowhook.yaml says of the whole installation. They live in rowhook.setting, a row per key, so that
-// every dispatcher works from the same ones.
+// Settings are the keys of rowhook.yaml for the whole installation. They are stored in the table
+// rowhook.setting, one row for each key, so that all dispatchers use the same ones.
 type Settings struct {
-	Retention Retention `json:"retention" yaml:"retention"`
-	Network   Network   `json:"network" yaml:"network"`
+	Retention Retention `json:"retention" yaml:"retention"` // how long history is kept
+	Network   Network   `json:"network" yaml:"network"`     // at which addresses webhooks may be
 }
 
-// Network says at which addresses webhooks may be. Each rule is a word (private, loopback, link-local, metadata, reserved), an
-// address, or a prefix. The longest prefix that holds an address decides, and Deny where both are as long.
+// Network says at which addresses webhooks may be. A rule is a word (private, loopback, link-local,
+// metadata, reserved), an IP address, or a prefix in CIDR notation. Of the rules that match an
+// address, the one with the longest prefix decides. If two are equally long, Deny decides.
 type Network struct {
-	Deny  []string `json:"deny" yaml:"deny"`
-	Allow []string `json:"allow" yaml:"allow"`
+	Deny  []string `json:"deny" yaml:"deny"`   // rules for addresses that are rejected
+	Allow []string `json:"allow" yaml:"allow"` // rules for addresses that are allowed
 }
 
-// Retention says how long history is kept. 0 keeps none.
+// Retention says how long history is kept. A duration of 0 keeps none.
 type Retention struct {
-	Delivered Duration `json:"delivered" yaml:"delivered"`
-	Attempts  Duration `json:"attempts" yaml:"attempts"`
-	// MaxSize bounds both together, with their indexes: the oldest days go first. 0: no bound.
+	Delivered Duration `json:"delivered" yaml:"delivered"` // rowhook.event_archive
+	Attempts  Duration `json:"attempts" yaml:"attempts"`   // rowhook.invocation_log
+	// MaxSize bounds the disk space of both histories together, with their indexes. The oldest days
+	// are dropped first. 0 sets no bound.
 	MaxSize Size `json:"max_size,omitzero" yaml:"max_size"`
 }
 
-// DefaultSettings holds what rowhook.yaml means where it says nothing.
+// DefaultSettings returns the Settings of a rowhook.yaml without settings: a retention of 7 days
+// for both histories, no bound of their size, and no network rules.
 func DefaultSettings() Settings {
 	week := Duration(7 * 24 * time.Hour)
 	return Settings{Retention: Retention{Delivered: week, Attempts: week}, Network: Network{Deny: []string{}, Allow: []string{}}}

@@ -5,21 +5,25 @@ import (
 	"strings"
 )
 
-// SpecError is something that the database has to say about one Spec: its table does not exist, its when is no expression.
+// SpecError is one fault of a [Spec] that only the database can tell, such as a table that does not
+// exist or a condition that is not valid SQL.
 type SpecError struct {
-	Index   int      // of the Spec among those handed over
-	Trigger string   // its name
-	Path    []string // the key, such as {"on", "update", "columns", "1"}
-	Message string   // what is wrong and what to do about it
+	Index   int      // index of the Spec in the slice that the caller passed
+	Trigger string   // Spec.Name
+	Path    []string // path of the key in the Spec, such as {"on", "update", "columns", "1"}
+	Message string   // what is wrong and what to do
 }
 
+// Error returns the name of the trigger, the path and the message, in one line.
 func (e SpecError) Error() string {
 	return fmt.Sprintf("trigger %q: %s: %s", e.Trigger, strings.Join(e.Path, "."), e.Message)
 }
 
-// SpecErrors is everything that is wrong with the Specs, in their order. As long as there is one, nothing is applied.
+// SpecErrors are all faults of the [Spec] values, in the order of the values. If there is one,
+// nothing is applied.
 type SpecErrors []SpecError
 
+// Error returns one line for each fault.
 func (e SpecErrors) Error() string {
 	lines := make([]string, len(e))
 	for i := range e {

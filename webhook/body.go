@@ -7,23 +7,30 @@ import (
 	"unicode/utf8"
 )
 
-// Event is one attempt's view of a captured row change: what the request body says.
+// Event is the content of one request body: a captured row change and the number of the attempt.
 type Event struct {
-	ID                     [16]byte // a UUID, the same at every attempt
-	CreatedAt              time.Time
-	Schema, Table, Trigger string
-	Op                     byte   // 'I', 'U', 'D' or 'M'
-	Old, New               []byte // raw JSON text as Postgres made it; empty is null
-	Session, Trace         []byte // raw JSON text; empty is null
-	CurrentRetry           int    // 0 at the first attempt
-	MaxRetries             int
+	ID        [16]byte  // a UUID; the same at every attempt
+	CreatedAt time.Time // when the row changed; the body has microseconds, in UTC
+	Schema    string    // schema of the table
+	Table     string    // name of the table, without its schema
+	Trigger   string    // name of the trigger
+
+	Op       byte   // 'I' (insert), 'U' (update), 'D' (delete) or 'M' (recorded by rowhook.emit)
+	Old, New []byte // the row before and after, as JSON text from Postgres; empty is null
+
+	Session, Trace []byte // session_variables and trace_context, as JSON text; empty is null
+
+	CurrentRetry int // 0 at the first attempt
+	MaxRetries   int // trigger.Retry.Limit
 }
 
-// createdAtLayout is applied to UTC, so the Z is literal. Always six digits, as a Postgres timestamp has.
+// createdAtLayout formats a time in UTC, so the Z is literal. It has six digits, as a timestamp of
+// Postgres.
 const createdAtLayout = "2006-01-02T15:04:05.000000Z"
 
-// AppendBody appends e's request body to dst: the JSON that Hasura's receivers expect, without spaces. The raw JSON of
-// the row images is copied as it is, so numbers keep every digit. It allocates nothing but what dst has to grow by.
+// AppendBody appends the request body of e to dst and returns the extended slice. The body is the
+// JSON that receivers of Hasura expect, without spaces. The JSON of the rows is copied unchanged,
+// so numbers keep every digit. AppendBody allocates only to grow dst.
 func AppendBody(dst []byte, e *Event) []byte {
 	dst = append(dst, `{"id":"`...)
 	dst = appendUUID(dst, e.ID)
@@ -52,12 +59,13 @@ func AppendBody(dst []byte, e *Event) []byte {
 	return append(dst, "}}"...)
 }
 
-// size is what AppendBody will append, rounded up, unless names need much escaping.
+// size estimates the length of the body, rounded up. It is too small only if names need much
+// escaping.
 func (e *Event) size() int {
 	return 384 + len(e.Schema) + len(e.Table) + len(e.Trigger) + len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace)
 }
 
-// OpName is the operation as the request body has it.
+// OpName returns the operation as in the request body: INSERT, UPDATE, DELETE or MANUAL.
 func (e *Event) OpName() string {
 	switch e.Op {
 	case 'I':
@@ -71,7 +79,7 @@ func (e *Event) OpName() string {
 	}
 }
 
-// appendUUID writes the lower-case 8-4-4-4-12 form.
+// appendUUID appends the lower-case 8-4-4-4-12 form.
 func appendUUID(dst []byte, id [16]byte) []byte {
 	dst = hex.AppendEncode(dst, id[0:4])
 	dst = append(dst, '-')
@@ -91,8 +99,9 @@ func appendRaw(dst, raw []byte) []byte {
 	return append(dst, raw...)
 }
 
-// appendString writes s as a JSON string: only what JSON demands is escaped, so non-ASCII stays UTF-8 and <, > and &
-// stay themselves. Bytes that are not UTF-8 (a name in a SQL_ASCII database) become U+FFFD.
+// appendString appends s as a JSON string. It escapes only what JSON requires: other characters
+// stay UTF-8, and so do <, > and &. Bytes that are not UTF-8 become U+FFFD. A name in a SQL_ASCII
+// database can have such bytes.
 func appendString[S []byte | string](dst []byte, s S) []byte {
 	const digits = "0123456789abcdef"
 	dst = append(dst, '"')

@@ -21,48 +21,60 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// Defaults and limits of a Client.
+// The defaults and limits of a [Client].
 const (
-	DefaultConcurrency = 100
-	DefaultKeepBody    = 16 << 10
+	DefaultConcurrency = 100      // idle connections kept to one host
+	DefaultKeepBody    = 16 << 10 // bytes
 
-	maxHeaderBytes   = 64 << 10         // of a response
-	drainBytes       = 256 << 10        // read beyond what is kept, so that the connection can be used again
-	drainTime        = time.Second      // for that
-	keepBuffer       = 1 << 20          // larger buffers are not pooled
-	handshakeTimeout = 15 * time.Second // of TLS: net/http does it in the background, beyond an attempt's own deadline
+	maxHeaderBytes = 64 << 10    // of a response
+	drainBytes     = 256 << 10   // read beyond the kept bytes, so that the connection can be reused
+	drainTime      = time.Second // for reading drainBytes
+	keepBuffer     = 1 << 20     // larger buffers are not pooled
+
+	// handshakeTimeout bounds a TLS handshake. net/http makes it in the background, without the
+	// deadline of the attempt.
+	handshakeTimeout = 15 * time.Second
 )
 
-// ClientConfig configures a Client. The zero value works.
+// ClientConfig configures a [Client]. The zero value works.
 type ClientConfig struct {
-	// Version is Rowhook's own, for the User-Agent. Empty: dev.
+	// Version is the version in the User-Agent, Rowhook/VERSION. "" means dev.
 	Version string
-	// Concurrency is the most idle connections kept to one host. 0: DefaultConcurrency. Those in use are the caller's to
-	// bound: two endpoints may share a host, and one that hangs must not keep the other from connecting.
+	// Concurrency is the largest number of idle connections that are kept to one host. 0 means
+	// DefaultConcurrency. The client does not bound the connections in use. Two endpoints may share
+	// a host, and one that hangs must not keep the other one from connecting. The caller bounds
+	// them by the number of concurrent Sends.
 	Concurrency int
-	// KeepBody is how many bytes of a response's body a Result keeps. 0: DefaultKeepBody; negative: none.
+	// KeepBody is the number of bytes of a response's body that a Result keeps. 0 means
+	// DefaultKeepBody. A negative number keeps none.
 	KeepBody int
-	// MaxRequestBody is the largest request body in bytes; a larger one fails with KindTooLarge, and is Hopeless. 0: no limit.
+	// MaxRequestBody is the largest request body in bytes. An event with a larger one is not sent:
+	// its Result has KindTooLarge and Hopeless. 0 sets no limit.
 	MaxRequestBody int
-	// Guard decides which addresses may be dialled. See SetGuard.
+	// Guard decides which addresses may be dialled. SetGuard replaces it.
 	Guard Guard
-	// TLS is used for https, cloned. Nil: the system's roots, and TLS 1.2 or later. The files of an endpoint come on top.
+	// TLS is the configuration for https. The client clones it. nil means the roots of the system,
+	// and TLS 1.2 or later. The files of an endpoint replace its roots and certificates.
 	TLS *tls.Config
-	// Proxy chooses a request's proxy. Nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as http.ProxyFromEnvironment has them.
+	// Proxy returns the proxy for a request. nil means HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as
+	// [http.ProxyFromEnvironment] reads them.
 	//
-	// A proxy connects by itself, where no guard can look. So the guard also judges the host that a proxy is asked for: the
-	// address, or every address that its name has here. A name that only the proxy can resolve is the proxy's to judge.
+	// A proxy makes the connection, so the guard can't see the address. Instead the guard checks
+	// the host that the proxy is asked for: the address, or each address that the name resolves to
+	// on this machine. If only the proxy can resolve a name, the guard does not check it.
 	Proxy func(*http.Request) (*url.URL, error)
-	// Resolver looks up hosts. Nil: the system's.
+	// Resolver looks up hosts. nil means the resolver of the system.
 	Resolver *net.Resolver
-	// Problem is told of files of an endpoint that changed and can't be used, as long as those read before still are. Optional.
+	// Problem is called when a TLS file of an endpoint has changed and can't be used. The client
+	// keeps using the files that it read before. Optional.
 	Problem func(error)
 }
 
-// Client sends events. It keeps connections open, so a process should have one. It may be used by any number of goroutines.
+// Client sends events. It keeps connections open, so a process should have one. Any number of
+// goroutines may use it.
 type Client struct {
-	config     ClientConfig // its defaults filled in
-	proxies    *proxies     // nil: the configuration says which
+	config     ClientConfig // with defaults
+	proxies    *proxies     // those of the environment; nil: config.Proxy was given
 	plain      atomic.Pointer[http.Transport]
 	agent      string
 	keep       int
@@ -74,7 +86,7 @@ type Client struct {
 	secure map[tlsFiles]*secureTransport
 }
 
-// scratch is what one attempt needs for its duration only.
+// scratch is the memory that one attempt needs while it lasts.
 type scratch struct {
 	request, response, out, value []byte
 	names                         []string
@@ -93,7 +105,7 @@ func newScratch() *scratch {
 	return s
 }
 
-// NewClient makes a client. Close frees its idle connections.
+// NewClient returns a client. Close closes its idle connections.
 func NewClient(config ClientConfig) *Client {
 	keep := config.KeepBody
 	if config.Concurrency <= 0 {
@@ -130,7 +142,8 @@ func NewClient(config ClientConfig) *Client {
 	return c
 }
 
-// SetGuard replaces the guard. Connections that were made under another one are not used for further requests.
+// SetGuard replaces the guard. Connections that were made under another guard are not used for
+// further requests.
 func (c *Client) SetGuard(guard Guard) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -156,13 +169,14 @@ func (c *Client) newTransport(guard Guard, secure *tls.Config) *http.Transport {
 		MaxIdleConnsPerHost:    c.config.Concurrency,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes,
-		ForceAttemptHTTP2:      true, // a dialer of one's own switches it off
-		// HTTP/2 shares one connection: notice within 30 s that it is dead.
+		ForceAttemptHTTP2:      true, // net/http turns HTTP/2 off when it is given a dialer
+		// All HTTP/2 requests to a host share one connection. A dead one is noticed within 30 s.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second},
 	}
 }
 
-// proxy chooses a proxy, and refuses to ask it for what the guard forbids.
+// proxy returns the proxy for a request. It returns an error if the guard forbids the host behind
+// the proxy.
 func (c *Client) proxy(guard Guard) func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) {
 		proxy, err := c.config.Proxy(req)
@@ -175,7 +189,8 @@ func (c *Client) proxy(guard Guard) func(*http.Request) (*url.URL, error) {
 			ctx, cancel = context.WithDeadline(ctx, deadline)
 			defer cancel()
 		}
-		// A host that is an address is its own. Names that do not resolve here are left to the proxy.
+		// LookupNetIP returns an address unchanged. A name that does not resolve here is left to
+		// the proxy.
 		addresses, _ := c.config.Resolver.LookupNetIP(ctx, "ip", req.URL.Hostname())
 		for _, a := range addresses {
 			if err := guard.Check(a); err != nil {
@@ -186,7 +201,8 @@ func (c *Client) proxy(guard Guard) func(*http.Request) (*url.URL, error) {
 	}
 }
 
-// dialWithin dials until the deadline of the attempt that asked for the connection; see attemptContext.
+// dialWithin dials until the deadline of the attempt that asked for the connection: see
+// attemptContext.
 func dialWithin(dialer *net.Dialer) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		if deadline, ok := ctx.Value(deadlineKey{}).(time.Time); ok {
@@ -198,7 +214,7 @@ func dialWithin(dialer *net.Dialer) func(context.Context, string, string) (net.C
 	}
 }
 
-// Close closes idle connections. Those in use close when their attempts end.
+// Close closes idle connections. A connection in use is closed when its attempt ends.
 func (c *Client) Close() {
 	c.plain.Load().CloseIdleConnections()
 	c.mu.Lock()
@@ -208,12 +224,13 @@ func (c *Client) Close() {
 	}
 }
 
-// Send makes one attempt: it POSTs e to ep and reads the response, within ep's timeout. body is e's request body; if
-// nil, it is built. When Send returns, nothing reads body or e any more. Redirects are not followed.
+// Send makes one attempt: it POSTs e to ep and reads the response, within the timeout of ep. body
+// is the request body of e; if it is nil, Send builds it. When Send returns, nothing reads body or
+// e any more. Send does not follow redirects.
 //
-// When ctx ends first the attempt fails with KindCanceled, whether it ended by cancellation or by a deadline of its own.
-// A kept connection that the receiver closed before answering a byte is not a failure: the request is repeated on
-// another one, so a receiver may in that case see it twice in one attempt.
+// If ctx ends first, by cancellation or by its own deadline, the attempt fails with KindCanceled.
+// If the receiver closed a kept connection before it answered a byte, Send repeats the request on
+// another connection. In that case the receiver may see the request twice in one attempt.
 func (c *Client) Send(ctx context.Context, ep *Endpoint, e *Event, body []byte) Result {
 	r := Result{StartedAt: time.Now()}
 	s := c.scratch.Get().(*scratch)
@@ -242,7 +259,7 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 		size = len(body)
 	}
 	if c.tooLarge(size) {
-		r.Kind, r.Err, r.Hopeless = KindTooLarge, fmt.Sprintf("the event's body of %d bytes is over the limit of %d: raise --max-body, or have the trigger's payload.columns leave out what is large", size, c.maxRequest), true
+		r.Kind, r.Err, r.Hopeless = KindTooLarge, fmt.Sprintf("the event's body of %d bytes is over the limit of %d: raise --max-body, or leave large columns out of the trigger's payload.columns", size, c.maxRequest), true
 		return
 	}
 
@@ -273,7 +290,7 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	c.receive(ctx, ep, resp, cancel, deadline, s, r)
 }
 
-// statusRead is the status of the response whose headers could not be read; 0: none was read.
+// statusRead returns the status of a response whose headers could not be read, or 0 if none was read.
 func (s *scratch) statusRead() int {
 	if s.conn == nil {
 		return 0
@@ -281,7 +298,8 @@ func (s *scratch) statusRead() int {
 	return s.conn.status.read()
 }
 
-// build returns the body to send: given, or e's. A large one that is built lies in s, any small one in memory of its own.
+// build returns the body to send: given, or that of e if given is nil. A large body that it builds
+// is in s. A small body is in memory of its own.
 func (s *scratch) build(e *Event, given []byte) []byte {
 	switch {
 	case given == nil && e.size() <= inlineBody:
@@ -298,7 +316,7 @@ func (s *scratch) build(e *Event, given []byte) []byte {
 
 func (c *Client) tooLarge(size int) bool { return c.maxRequest > 0 && size > c.maxRequest }
 
-// fail fills r in for an attempt that ended in err before there was a status.
+// fail sets the kind and the text of r for an attempt that ended in err before a status arrived.
 func fail(ctx context.Context, ep *Endpoint, err error, deadline time.Time, r *Result) {
 	r.Kind = Classify(err)
 	text := ""
@@ -319,7 +337,7 @@ func outOfTime(kind Kind, deadline time.Time) bool {
 	return !time.Now().Before(deadline) || kind == KindCanceled
 }
 
-// describeBody tells why the body behind a status could not be read to its end.
+// describeBody says why the body behind a status could not be read to its end.
 func describeBody(ctx context.Context, ep *Endpoint, err error, deadline time.Time) string {
 	kind := Classify(err)
 	switch {
@@ -338,7 +356,7 @@ func (c *Client) receive(ctx context.Context, ep *Endpoint, resp *http.Response,
 	var err error
 	s.response = s.response[:0]
 	if resp.ContentLength != 0 {
-		// Beyond what is kept, enough is read to recognise a secret that begins in it.
+		// A secret may begin in the bytes to keep, and end behind them. So more bytes are read.
 		s.response, err = readUpTo(s.response, resp.Body, c.keep+ep.scrub.longest())
 		if err == nil {
 			drain(resp.Body, cancel)
@@ -349,17 +367,17 @@ func (c *Client) receive(ctx context.Context, ep *Endpoint, resp *http.Response,
 	if err != nil && !errors.Is(err, io.EOF) && len(s.response) < c.keep {
 		broken = describeBody(ctx, ep, err, deadline)
 	}
-	// The status says whether the receiver has the event. What becomes of the body behind it changes nothing about that.
+	// The status alone says whether the receiver has the event, even if the body is not complete.
 	text := "answered " + resp.Status
 	switch {
 	case r.Status/100 == 2 && broken == "":
 		return
 	case r.Status/100 == 2:
-		text = fmt.Sprintf("status %d arrived, so the event is delivered, although its body is not whole: %s", r.Status, broken)
+		text = fmt.Sprintf("status %d arrived, so the event is delivered, but the response's body is incomplete: %s", r.Status, broken)
 	case r.Status/100 == 3:
 		text += ": redirects are not followed"
 	case broken != "":
-		text += "; its body is not whole: " + broken
+		text += "; the response's body is incomplete: " + broken
 	}
 	r.Err = ep.scrub.text(oneLine(text))
 	if r.Status/100 != 2 {
@@ -367,7 +385,7 @@ func (c *Client) receive(ctx context.Context, ep *Endpoint, resp *http.Response,
 	}
 }
 
-// keepTexts stores the response's headers and the beginning of its body, in one allocation.
+// keepTexts stores the headers and the beginning of the body of the response, in one allocation.
 func (c *Client) keepTexts(ep *Endpoint, header http.Header, s *scratch, r *Result) {
 	s.out, s.names, s.value = appendHeader(s.out[:0], header, &ep.scrub, s.names, s.value)
 	n := len(s.out)
@@ -380,7 +398,8 @@ func (c *Client) keepTexts(ep *Endpoint, header http.Header, s *scratch, r *Resu
 	}
 }
 
-// readUpTo appends what r holds to dst. The error is io.EOF if that was all of it, nil if there may be more than most bytes.
+// readUpTo appends the content of r to dst. The error is io.EOF if that was all of it. The error is
+// nil if there are more than most bytes.
 func readUpTo(dst []byte, r io.Reader, most int) ([]byte, error) {
 	for len(dst) <= most {
 		if len(dst) == cap(dst) {
@@ -395,8 +414,8 @@ func readUpTo(dst []byte, r io.Reader, most int) ([]byte, error) {
 	return dst, nil
 }
 
-// drain reads the rest of a body if there is not much of it: a connection whose response was read to the end can be
-// used again. Whether that works changes nothing about the attempt.
+// drain reads the rest of a short body, since a connection can be reused only after its response
+// was read to the end. The attempt does not depend on it.
 func drain(body io.Reader, cancel func()) {
 	timer := time.AfterFunc(drainTime, cancel)
 	defer timer.Stop()

@@ -37,7 +37,8 @@ func receiver(t testing.TB, h http.HandlerFunc) *httptest.Server {
 	return s
 }
 
-// echo answers with the request's body, read to its end before the first byte of the response, as HTTP/1 servers need.
+// echo answers with the request's body, read to its end before the first byte of the response, as
+// HTTP/1 servers need.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	_, _ = w.Write(body)
@@ -62,7 +63,8 @@ func plain(t testing.TB, url string) *Endpoint {
 	return endpoint(t, trigger.Webhook{URL: url, Timeout: trigger.Duration(10 * time.Second)})
 }
 
-// onAccept listens on a loopback port and hands each connection, with its request's head and body read, to f.
+// onAccept listens on a loopback port and hands each connection, with its request's head and body
+// read, to f.
 func onAccept(t testing.TB, f func(n int, conn *net.TCPConn)) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -236,14 +238,14 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 		"name server fails": {url: "http://nowhere.example", config: ClientConfig{Resolver: failing}, kind: KindDNS,
 			message: "could not look up host nowhere.example: server misbehaving"},
 		"name leads to a guarded address": {url: "http://nowhere.example", config: ClientConfig{Resolver: rebound}, kind: KindDenied,
-			message: "connecting to 169.254.169.254 is forbidden: allow it under network in rowhook.yaml if the webhook really lives at that address"},
-		"guarded address": {url: "http://[fe80::1]", kind: KindDenied, message: "connecting to fe80::1 is forbidden: allow it under network in rowhook.yaml if the webhook really lives at that address"},
+			message: "connecting to 169.254.169.254 is forbidden: if the webhook really is at that address, allow it under network in rowhook.yaml"},
+		"guarded address": {url: "http://[fe80::1]", kind: KindDenied, message: "connecting to fe80::1 is forbidden: if the webhook really is at that address, allow it under network in rowhook.yaml"},
 		"self-signed":     {url: secure(func(*tls.Config) {}), kind: KindTLS, message: "certificate signed by unknown authority"},
 		"handshake refused": {url: secure(func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }), config: ClientConfig{TLS: &tls.Config{MaxVersion: tls.VersionTLS12}},
-			kind: KindTLS, message: "TLS handshake refused by X: protocol version not supported"},
-		"http behind https": {url: strings.Replace(plainServer.URL, "http", "https", 1), kind: KindTLS, message: "X does not speak TLS there: is its URL http, not https?"},
+			kind: KindTLS, message: "TLS handshake rejected by X: protocol version not supported"},
+		"http behind https": {url: strings.Replace(plainServer.URL, "http", "https", 1), kind: KindTLS, message: "X does not speak TLS: is its URL http, not https?"},
 		"noise behind https": {url: "https://" + onAccept(t, func(_ int, conn *net.TCPConn) { _, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n") }), kind: KindTLS,
-			message: "X does not speak TLS there: is its URL http, not https?"},
+			message: "X does not speak TLS: is its URL http, not https?"},
 		"hang":              {url: "http://" + hang(""), timeout: short, kind: KindTimeout, message: "no response within 100ms"},
 		"hang in handshake": {url: "https://" + hang(""), timeout: short, kind: KindTimeout, message: "no response within 100ms"},
 		"reset": {url: "http://" + onAccept(t, func(_ int, conn *net.TCPConn) {
@@ -255,8 +257,8 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 		"header bomb":          {url: "http://" + answer("HTTP/1.1 500 No\r\nX-Bomb: "+strings.Repeat("x", 70<<10)+"\r\n\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"many headers":         {url: "http://" + answer("HTTP/1.1 500 No\r\n"+strings.Repeat("X-Bomb: 1\r\n", 7<<10)+"\r\n"), kind: KindTooLarge, message: "the response's headers are over the limit of 64 KiB"},
 		"not HTTP":             {url: "http://" + answer("SSH-2.0-x\r\n"), kind: KindOther, message: `malformed HTTP response "SSH-2.0-x"`},
-		"too large a payload":  {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 100}, kind: KindTooLarge, message: "the event's body of 373 bytes is over the limit of 100: raise --max-body, or have the trigger's payload.columns leave out what is large"},
-		"much too large a one": {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 10}, kind: KindTooLarge, message: "the event's body of 58 bytes is over the limit of 10: raise --max-body, or have the trigger's payload.columns leave out what is large"},
+		"too large a payload":  {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 100}, kind: KindTooLarge, message: "the event's body of 373 bytes is over the limit of 100: raise --max-body, or leave large columns out of the trigger's payload.columns"},
+		"much too large a one": {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 10}, kind: KindTooLarge, message: "the event's body of 58 bytes is over the limit of 10: raise --max-body, or leave large columns out of the trigger's payload.columns"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -381,8 +383,8 @@ func TestConnectionClosedWhileIdleCostsNoAttempt(t *testing.T) {
 		if answer() {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		}
-		// The first connection reads a second request and closes without a byte: what a receiver that closes its idle
-		// connections at that very moment looks like.
+		// The first connection reads a second request and closes without a byte: what a receiver
+		// that closes its idle connections at that very moment looks like.
 		if n == 0 && answer() {
 			close(closed)
 		}
@@ -631,8 +633,8 @@ func resolver(t testing.TB, answer func(dnsmessage.Question) (dnsmessage.RCode, 
 	}}
 }
 
-// BenchmarkSend reports, beside the time, the processor time of an attempt: its own share of the receiver that answers
-// in the same process is as small as a receiver's can be.
+// BenchmarkSend reports, beside the time, the processor time of an attempt: its own share of the
+// receiver that answers in the same process is as small as a receiver's can be.
 func BenchmarkSend(b *testing.B) {
 	address := onAccept(b, func(_ int, conn *net.TCPConn) {
 		in := bufio.NewReaderSize(conn, 16<<10)

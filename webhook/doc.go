@@ -1,4 +1,4 @@
-// Package webhook sends events: it builds the request body, signs it, POSTs it through a guarded client that keeps its
-// connections, and says how the attempt went in terms that can be stored and shown to people, without any value that
-// came from the environment.
+// Package webhook sends events to webhooks. It builds the request body, signs it, and POSTs it by a
+// client that keeps connections and rejects forbidden addresses. A [Result] says how the attempt
+// went. It can be stored and shown to people: no value from the environment is in it.
 package webhook

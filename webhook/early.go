@@ -12,19 +12,21 @@ import (
 	"time"
 )
 
-// earlyConn lets a response be read that came while the request was being written. A receiver that refuses a body by its size answers 413
-// and closes; writing then fails, and net/http would close the connection before it has read what had arrived. So a failed
-// write waits until there is nothing left to read.
+// earlyConn is a connection on which a response can be read that came while the request was being
+// written. A receiver that rejects a large body answers 413 and closes the connection. The write
+// then fails, and net/http would close the connection before it reads the response. So a failed
+// write waits until the reader has read everything.
 type earlyConn struct {
 	net.Conn
 	ended chan struct{} // closed when a read has failed, or the connection was closed
 	end   func()
-	last  atomic.Bool // TLS says farewell: nobody reads any more
+	last  atomic.Bool // TLS is sending close_notify: nobody reads any more
 
 	status statusLine
 }
 
-// earlyWait bounds that. Where the receiver's reset got ahead of the response nothing can be read, and the read fails at once.
+// earlyWait bounds the wait of a failed write. If the reset of the receiver overtook the response,
+// nothing can be read, and the read fails at once.
 const earlyWait = time.Second
 
 func newEarlyConn(conn net.Conn) *earlyConn {
@@ -55,7 +57,8 @@ func (c *earlyConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// SetWriteDeadline is called by crypto/tls before it says that it closes, and by nobody else. It does so on the goroutine that would read.
+// SetWriteDeadline is called only by crypto/tls, before it sends close_notify. That is on the
+// goroutine that would read.
 func (c *earlyConn) SetWriteDeadline(t time.Time) error {
 	c.last.Store(true)
 	return c.Conn.SetWriteDeadline(t)
@@ -66,7 +69,7 @@ func (c *earlyConn) Close() error {
 	return c.Conn.Close()
 }
 
-// dialEarly has connections wait for an early response.
+// dialEarly returns a dial function whose connections wait for an early response.
 func dialEarly(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)

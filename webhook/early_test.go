@@ -41,7 +41,8 @@ func TestAnAnswerThatComesBeforeTheBodyIsSentIsReportedAsItIs(t *testing.T) {
 					if config != nil {
 						conn = tls.Server(raw, config)
 					}
-					// The header alone, and then the end, with most of the body unread: the system resets the connection.
+					// The header alone, and then the end, with most of the body unread: the system
+					// resets the connection.
 					if _, err := http.ReadRequest(bufio.NewReaderSize(conn, 16)); err == nil {
 						_, _ = io.WriteString(conn, answer)
 					}
@@ -57,7 +58,8 @@ func TestAnAnswerThatComesBeforeTheBodyIsSentIsReportedAsItIs(t *testing.T) {
 	}
 }
 
-// The receiver has said that it has the event: what becomes of the rest of its answer changes nothing about that.
+// The receiver has said that it has the event: what becomes of the rest of its answer changes
+// nothing about that.
 func TestAfterAStatusOf2xxTheEventIsDeliveredWhateverBecomesOfTheBody(t *testing.T) {
 	t.Parallel()
 	const chunked = "HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -92,7 +94,7 @@ func TestAfterAStatusOf2xxTheEventIsDeliveredWhateverBecomesOfTheBody(t *testing
 				return // it got ahead of the answer
 			}
 			require.True(t, r.Delivered(), r.Err)
-			require.Contains(t, r.Err, "arrived, so the event is delivered, although its body is not whole: ")
+			require.Contains(t, r.Err, "arrived, so the event is delivered, but the response's body is incomplete: ")
 		})
 	}
 }
@@ -105,7 +107,7 @@ func TestAStatusIsReportedThoughItsBodyIsBroken(t *testing.T) {
 	})
 	r := newClient(t, ClientConfig{}).Send(context.Background(), plain(t, "http://"+address), orderPlaced(), nil)
 	require.Equal(t, KindResponse, r.Kind)
-	require.Equal(t, "answered 503 Service Unavailable; its body is not whole: connection closed by "+address+" before the response was complete", r.Err)
+	require.Equal(t, "answered 503 Service Unavailable; the response's body is incomplete: connection closed by "+address+" before the response was complete", r.Err)
 	require.Equal(t, "abc", string(r.Body))
 	require.Equal(t, 7*time.Second, r.RetryAfter)
 }
@@ -154,7 +156,8 @@ func TestRetryAfterCountsFromNowWhereTheDateIsMissingOrNonsense(t *testing.T) {
 	}
 }
 
-// TestAFarewellOfTLSWaitsForNoResponse writes on a broken connection: a request waits for what may still be read, and the last word of TLS does not.
+// TestAFarewellOfTLSWaitsForNoResponse writes on a broken connection: a request waits for what may
+// still be read, and the last word of TLS does not.
 func TestAFarewellOfTLSWaitsForNoResponse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

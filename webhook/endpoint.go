@@ -21,16 +21,17 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// Endpoint is a webhook ready to be called: references expanded, URL parsed and headers prepared once. It may be used
-// by any number of Sends at once. Make a new one when the spec or the environment changes.
+// Endpoint is a webhook that is ready to be called: its references are expanded, its URL is parsed
+// and its headers are prepared. Any number of goroutines may use it. Make a new one when the
+// configuration or the environment changes.
 type Endpoint struct {
-	template string // the URL as configured, references unexpanded
-	shown    string // the URL for people: with its host, and without what may be secret
+	template string // the URL as configured: references are not expanded
+	shown    string // the URL for people: with its host, without what may be secret
 	problem  error
 	timeout  time.Duration
-	request  *http.Request // what every attempt's request is a shallow copy of; read only
-	header   http.Header   // without a default User-Agent, which is the client's; read only
-	signer   *signer       // nil: unsigned
+	request  *http.Request // each attempt sends a shallow copy of it; read only
+	header   http.Header   // without the User-Agent of the client; read only
+	signer   *signer       // nil: requests are not signed
 	tls      tlsFiles
 	scrub    scrubber
 	cached   atomic.Pointer[agentHeader]
@@ -41,11 +42,13 @@ type agentHeader struct {
 	header http.Header
 }
 
-// NewEndpoint expands w's ${NAME} references by lookup (os.LookupEnv, or the like) and prepares its requests.
+// NewEndpoint expands the ${NAME} references of w and prepares its requests. lookup has the shape
+// of [os.LookupEnv].
 //
-// The endpoint is never nil: one that can't be called (a variable is not set, the URL or a header is malformed, the secret
-// can't be read) is returned together with an error that says why, and each Send to it fails with KindBadURL and that text. No error
-// holds an expanded value.
+// The endpoint is never nil. If it can't be called, NewEndpoint also returns an error that says
+// why, and each Send to it fails with KindBadURL and that text. The causes are a variable that is
+// not set, a malformed URL or header, a secret that can't be read, and TLS keys that contradict
+// each other. No error holds an expanded value.
 func NewEndpoint(w trigger.Webhook, lookup func(string) (string, bool)) (*Endpoint, error) {
 	ep := &Endpoint{template: showURL(w.URL), shown: showURL(w.URL), timeout: w.Timeout.Std()}
 	if ep.timeout <= 0 {
@@ -58,25 +61,28 @@ func NewEndpoint(w trigger.Webhook, lookup func(string) (string, bool)) (*Endpoi
 	return ep, ep.problem
 }
 
-// Problem says why this endpoint can't be called, nil if it can.
+// Problem returns why this endpoint can't be called, or nil. It is the error of NewEndpoint.
 func (ep *Endpoint) Problem() error { return ep.problem }
 
-// Warning says what of this endpoint is probably a mistake although it can be called, "" if nothing is.
+// Warning returns what is probably a mistake in an endpoint that can be called, or "". It warns of
+// a signing key that is easy to guess.
 func (ep *Endpoint) Warning() string {
 	if ep.signer != nil && ep.signer.short {
-		return "the secret has a key that is short enough to be guessed: make one by echo whsec_$(openssl rand -base64 32)"
+		return "the secret has a key that is short enough to be guessed: make one with echo whsec_$(openssl rand -base64 32)"
 	}
 	return ""
 }
 
-// Timeout is how long one attempt may take, to the last byte of the response.
+// Timeout returns the limit of one attempt, from connecting to the last byte of the response.
 func (ep *Endpoint) Timeout() time.Duration { return ep.timeout }
 
-// String is the URL for people. Its scheme, host and port are those that are called. A user name, a password and a query's values are redacted, and
-// in the path and the query references stay unexpanded: of a URL that comes from a variable as a whole that hides the path.
+// String returns the URL for people. Scheme, host and port are those that are called. A user name,
+// a password and the values of a query are redacted. References in the path and the query are not
+// expanded. If the whole URL comes from one variable, this hides the path.
 func (ep *Endpoint) String() string { return ep.shown }
 
-// expand returns s with its references replaced, and registers their values to be scrubbed. what names s in errors.
+// expand returns s with its references expanded, and registers their values with the scrubber. what
+// names s in errors.
 func (ep *Endpoint) expand(what, s string, lookup func(string) (string, bool)) (string, error) {
 	expanded, err := trigger.ExpandReferences(s, lookup)
 	if err != nil {
@@ -110,7 +116,8 @@ func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, b
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	for _, name := range names {
-		if value, _ := lookup(name); !strings.Contains(u.Scheme+"://"+u.Host, strings.TrimRight(value, "/")) { // the host is no secret
+		value, _ := lookup(name)
+		if !strings.Contains(u.Scheme+"://"+u.Host, strings.TrimRight(value, "/")) { // a host is not secret
 			ep.scrub.addVariable(name, value)
 		}
 	}
@@ -130,30 +137,31 @@ func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, b
 	return nil
 }
 
-// parseURL accepts what a request can be sent to. Its errors say what is wrong with the URL, and quote nothing of it.
+// parseURL parses a URL to which a request can be sent. Its errors say what is wrong with the URL
+// and quote nothing of it.
 func parseURL(s string) (*url.URL, error) {
 	switch {
 	case s == "":
 		return nil, errors.New("is empty")
 	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-		return nil, errors.New("holds a space, a line break or another control character (at the end of a variable's value?)")
+		return nil, errors.New("has a space, a line break or another control character (at the end of a variable's value?)")
 	}
 	u, err := url.Parse(s)
 	var escape url.EscapeError
 	var host url.InvalidHostError
 	switch {
 	case errors.As(err, &escape):
-		return nil, errors.New("holds a % that is not followed by two hexadecimal digits: write it %25")
+		return nil, errors.New("has a % that is not followed by two hexadecimal digits: write it as %25")
 	case errors.As(err, &host), err == nil && strings.ContainsAny(u.Host, "<>\""):
 		return nil, errors.New("has a host name with a character that no host name can have")
 	case err != nil && strings.Contains(err.Error(), "invalid port"):
 		return nil, errors.New("has a port that is not a number")
 	case err != nil && !strings.Contains(s, "://"):
-		return nil, errors.New("has no http:// or https:// in front")
+		return nil, errors.New("does not begin with http:// or https://")
 	case err != nil:
 		return nil, errors.New("is not a URL")
 	case u.Scheme != "http" && u.Scheme != "https" && !strings.Contains(s, "://"):
-		return nil, errors.New("has no http:// or https:// in front")
+		return nil, errors.New("does not begin with http:// or https://")
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, errors.New("has a scheme other than http and https")
 	case u.Hostname() == "":
@@ -161,7 +169,7 @@ func parseURL(s string) (*url.URL, error) {
 	case toASCII(u) != nil:
 		return nil, errors.New("has a host name with a character that no host name can have")
 	case netrule.IsNumericHost(u.Hostname()):
-		return nil, errors.New("has a host that is a number and no address: write addresses like 192.0.2.1")
+		return nil, errors.New("has a number for a host: write an IPv4 address like 192.0.2.1")
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
@@ -171,8 +179,9 @@ func parseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// toASCII writes a host in the form in which it is looked up, as net/http would only do after everything has been checked: the
-// full stops of other scripts, for instance, make an address of what looked like none.
+// toASCII writes the host in the form in which it is looked up. net/http does the same, but only
+// after all checks. A full stop of another script, for instance, turns a text that passed for a
+// name into an IP address.
 func toASCII(u *url.URL) error {
 	host := u.Hostname()
 	if !strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
@@ -186,7 +195,8 @@ func toASCII(u *url.URL) error {
 	return nil
 }
 
-// showURL redacts the user name and password of a configured URL. It works on text that references make unparsable.
+// showURL redacts the user name and password of a configured URL. References may make the URL
+// impossible to parse.
 func showURL(configured string) string {
 	scheme, rest, ok := strings.Cut(configured, "://")
 	if !ok {
@@ -199,15 +209,15 @@ func showURL(configured string) string {
 	return scheme + "://" + rest
 }
 
-// showExpanded is String of a URL that can be called.
+// showExpanded returns Endpoint.String of a URL that can be called.
 func showExpanded(configured string, lookup func(string) (string, bool)) string {
-	// Values are set off by control characters, which neither they nor a URL may hold.
+	// Control characters mark where values begin and end. Neither values nor URLs can hold them.
 	marked, _ := trigger.ExpandReferences(configured, func(name string) (string, bool) {
 		value, ok := lookup(name)
 		return "\x01" + name + "\x02" + value + "\x03", ok
 	})
 	scheme, authority, rest := "", "", ""
-	plain := &scheme // what is shown as it is
+	plain := &scheme // text before the path is shown unchanged
 	for marked != "" {
 		text, name := marked, ""
 		if after, ok := strings.CutPrefix(marked, "\x01"); ok {
@@ -226,7 +236,7 @@ func showExpanded(configured string, lookup func(string) (string, bool)) string 
 				continue
 			}
 			scheme, authority, text, plain = before, after[:end], after[end:], nil
-			if name != "" && text != "/" { // the end of a value that began with the host
+			if name != "" && text != "/" { // the rest of a value that began with the host
 				rest, text = text[:1], text[1:]
 			}
 		}
@@ -244,7 +254,7 @@ func showExpanded(configured string, lookup func(string) (string, bool)) string 
 	return scheme + "://" + authority + hideQuery(rest)
 }
 
-// hideQuery redacts the values of a query, but for references, and drops a fragment.
+// hideQuery redacts the values of a query, except references, and removes a fragment.
 func hideQuery(rest string) string {
 	rest, _, _ = strings.Cut(rest, "#")
 	path, query, found := strings.Cut(rest, "?")
@@ -261,7 +271,8 @@ func hideQuery(rest string) string {
 	return path + "?" + strings.Join(pairs, "&")
 }
 
-// prepareHeaders adds the configured headers over the default ones. It can run without a parsed URL, to report its own errors.
+// prepareHeaders sets the configured headers on top of the default ones. It also runs if the URL
+// could not be parsed, to report the faults of the headers.
 func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (string, bool)) error {
 	var problems []error
 	given := map[string]string{}
@@ -281,7 +292,7 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (strin
 		case !httpguts.ValidHeaderFieldValue(value):
 			problems = append(problems, fmt.Errorf("%s has a value with a line break or another control character (at the end of a variable's value?)", what))
 		case canonical == "Host" && !httpguts.ValidHostHeader(value):
-			problems = append(problems, fmt.Errorf("%s has a value that is no host", what))
+			problems = append(problems, fmt.Errorf("%s has a value that is not a host name", what))
 		default:
 			given[canonical] = name
 			ep.set(canonical, value)
@@ -292,7 +303,7 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (strin
 
 func (ep *Endpoint) set(canonical, value string) {
 	switch {
-	case ep.request == nil: // the URL is at fault, and nothing will be sent
+	case ep.request == nil: // the URL could not be parsed, and nothing will be sent
 	case canonical == "Host":
 		ep.request.Host = value
 	default:
@@ -300,7 +311,8 @@ func (ep *Endpoint) set(canonical, value string) {
 	}
 }
 
-// isReservedHeader names what frames the message or belongs to the connection, and so is net/http's business.
+// isReservedHeader reports whether a header frames the message or belongs to the connection.
+// net/http sets such headers.
 func isReservedHeader(canonical string) bool {
 	switch canonical {
 	case "Content-Length", "Transfer-Encoding", "Trailer", "Te", "Connection", "Keep-Alive", "Proxy-Connection", "Upgrade", "Expect":
@@ -344,14 +356,15 @@ func (ep *Endpoint) prepareTLS(configured trigger.TLS, lookup func(string) (stri
 	switch {
 	case errors.Join(problems...) != nil:
 	case (ep.tls.cert == "") != (ep.tls.key == ""):
-		problems = append(problems, errors.New("tls.cert_file and tls.key_file need each other"))
+		problems = append(problems, errors.New("tls.cert_file and tls.key_file must be set together"))
 	case ep.request != nil && ep.request.URL.Scheme != "https":
-		problems = append(problems, fmt.Errorf("tls is for https, and the url %q is http", ep.template))
+		problems = append(problems, fmt.Errorf("tls needs an https url, and %q is http: remove tls, or write https", ep.template))
 	}
 	return errors.Join(problems...)
 }
 
-// headerFor is the header of an unsigned request by a client that calls itself agent. Callers must not change it.
+// headerFor returns the header of an unsigned request. agent is the User-Agent of the client.
+// Callers must not change the header.
 func (ep *Endpoint) headerFor(agent string) http.Header {
 	if c := ep.cached.Load(); c != nil && c.agent == agent {
 		return c.header
@@ -360,9 +373,9 @@ func (ep *Endpoint) headerFor(agent string) http.Header {
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = []string{agent}
 	}
-	// The key without a value is not sent. It tells net/http that the request may be repeated where a kept connection
-	// turns out to have been closed by the receiver before it answered a byte: delivery is at least once anyway, and
-	// a stale connection should not cost an attempt.
+	// A key without a value is not sent. It tells net/http that it may repeat the request if the
+	// receiver closed a kept connection before it answered a byte. Delivery is at least once
+	// anyway, and a stale connection should not cost an attempt.
 	if _, ok := h["Idempotency-Key"]; !ok {
 		h["Idempotency-Key"] = []string{}
 	}

@@ -10,31 +10,36 @@ import (
 	"github.com/rowhook/rowhook/internal/netrule"
 )
 
-// Guard decides which addresses may be dialled. It looks at the resolved address at the moment of connecting, so a
-// name that resolves to something else the second time gains nothing. Where a proxy is used, the proxy's address is what is
-// dialled and checked; of what lies behind it, see Client.
+// Guard decides which addresses may be dialled. It checks the resolved address at the moment of
+// connecting, so a name that resolves to another address the second time can't evade it. If a proxy
+// is used, the guard checks the proxy's address, and [ClientConfig].Proxy says how it checks the
+// host behind.
 //
-// The zero value refuses what no webhook lives at: link-local addresses, the clouds' metadata services, multicast
-// and reserved ranges. Allow and Deny add to that. The longest prefix that holds the address decides; among equally long
-// ones Deny beats Allow, and Allow beats the built-in refusals. IPv6 forms that carry an IPv4 address (mapped, compatible, NAT64,
-// 6to4, Teredo, ISATAP) are judged by that address, too. The rules are read by package netrule.
+// The zero value rejects addresses at which no webhook can be: link-local addresses, the metadata
+// services of clouds, multicast and reserved ranges. Allow and Deny add rules. The longest prefix
+// that contains the address decides. If prefixes are equally long, Deny beats Allow, and Allow
+// beats the built-in rules. An IPv6 address that carries an IPv4 address (mapped, compatible,
+// NAT64, 6to4, Teredo, ISATAP) must be allowed in both forms.
 type Guard struct {
-	Allow, Deny []netip.Prefix
+	Allow, Deny []netip.Prefix // addresses that may be dialled, and that may not
 }
 
 // DeniedError says that the guard forbids an address.
-type DeniedError struct{ Addr netip.Addr }
-
-func (e *DeniedError) Error() string {
-	return "connecting to " + e.Addr.String() + " is forbidden: allow it under network in rowhook.yaml if the webhook really lives at that address"
+type DeniedError struct {
+	Addr netip.Addr // the address; an IPv4-mapped one in its IPv4 form
 }
 
-// With is the guard with the rules of another added.
+// Error names the address and the key of rowhook.yaml that allows it.
+func (e *DeniedError) Error() string {
+	return "connecting to " + e.Addr.String() + " is forbidden: if the webhook really is at that address, allow it under network in rowhook.yaml"
+}
+
+// With returns a guard with the rules of both, those of other last.
 func (g Guard) With(other Guard) Guard {
 	return Guard{Allow: slices.Concat(g.Allow, other.Allow), Deny: slices.Concat(g.Deny, other.Deny)}
 }
 
-// Equal reports that two guards have the same rules, in the same order.
+// Equal reports whether two guards have the same rules, in the same order.
 func (g Guard) Equal(other Guard) bool {
 	return slices.Equal(g.Allow, other.Allow) && slices.Equal(g.Deny, other.Deny)
 }
@@ -68,7 +73,7 @@ func (g Guard) allows(addr netip.Addr) bool {
 	return allowed >= 0 && allowed >= refusedLength(addr) || refusedLength(addr) < 0
 }
 
-// longest is the length in bits of the longest of prefixes that holds addr, -1 if none does.
+// longest returns the length in bits of the longest prefix that contains addr, or -1.
 func longest(prefixes []netip.Prefix, addr netip.Addr) int {
 	bits := -1
 	for _, p := range prefixes {
@@ -87,7 +92,7 @@ func refusedLength(addr netip.Addr) int {
 	return bits
 }
 
-// embedded lists the IPv4 addresses that an IPv6 address may carry for a translator or a tunnel to unpack.
+// embedded returns the IPv4 addresses that an IPv6 address may carry for a translator or a tunnel.
 func embedded(addr netip.Addr) []netip.Addr {
 	if !addr.Is6() {
 		return nil
@@ -100,9 +105,10 @@ func embedded(addr netip.Addr) []netip.Addr {
 		return []netip.Addr{v4(12)}
 	case within("2002::/16"): // 6to4, RFC 3056
 		return []netip.Addr{v4(2)}
-	case within("2001::/32"): // Teredo, RFC 4380: the server, and the client with its bits turned around
+	case within("2001::/32"): // Teredo, RFC 4380: the server, and the client with inverted bits
 		return []netip.Addr{v4(4), netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})}
-	case within("::ffff:0:0:0/96"), within("::/96") && !addr.IsLoopback() && !addr.IsUnspecified(): // RFC 2765; RFC 4291, 2.5.5.1
+	// RFC 2765; RFC 4291, 2.5.5.1
+	case within("::ffff:0:0:0/96"), within("::/96") && !addr.IsLoopback() && !addr.IsUnspecified():
 		return []netip.Addr{v4(12)}
 	case b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe: // ISATAP, RFC 5214
 		return []netip.Addr{v4(12)}
@@ -110,7 +116,8 @@ func embedded(addr netip.Addr) []netip.Addr {
 	return nil
 }
 
-// control is a net.Dialer's ControlContext: it runs for each address that is tried, after resolving, before connecting.
+// control is a ControlContext for [net.Dialer]. The dialer calls it for each address that it tries,
+// before it connects.
 func (g Guard) control(_ context.Context, _, to string, _ syscall.RawConn) error {
 	at, err := netip.ParseAddrPort(to)
 	if err != nil {

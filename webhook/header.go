@@ -7,12 +7,13 @@ import (
 
 type headerKey struct{}
 
-// WithHeader has Send add header, whose names are in canonical form, to the request. What the endpoint itself sets wins.
+// WithHeader returns a context with which Send adds header to the request. The names must be in
+// canonical form. A header that the endpoint sets itself takes precedence.
 func WithHeader(ctx context.Context, header http.Header) context.Context {
 	return context.WithValue(ctx, headerKey{}, header)
 }
 
-// withHeader is base, or a copy of it with the context's header.
+// withHeader returns base, or a copy of base with the header of the context.
 func withHeader(ctx context.Context, base http.Header) http.Header {
 	extra, ok := ctx.Value(headerKey{}).(http.Header)
 	if !ok {

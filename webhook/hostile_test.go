@@ -27,7 +27,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// TestTheMetadataServiceIsOutOfReachInEveryNotation calls it under all of its names, directly and through a proxy that would connect.
+// TestTheMetadataServiceIsOutOfReachInEveryNotation calls it under all of its names, directly and
+// through a proxy that would connect.
 func TestTheMetadataServiceIsOutOfReachInEveryNotation(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
@@ -62,7 +63,8 @@ func TestTheMetadataServiceIsOutOfReachInEveryNotation(t *testing.T) {
 	require.Zero(t, asked.Load(), "the proxy was asked")
 }
 
-// TestANameThatResolvesAnewIsJudgedAgain has a name server that says something harmless first and then something else.
+// TestANameThatResolvesAnewIsJudgedAgain has a name server that says something harmless first and
+// then something else.
 func TestANameThatResolvesAnewIsJudgedAgain(t *testing.T) {
 	t.Parallel()
 	var hits, asked atomic.Int32
@@ -88,7 +90,8 @@ func TestANameThatResolvesAnewIsJudgedAgain(t *testing.T) {
 	require.Equal(t, int32(1), hits.Load())
 }
 
-// TestANewGuardHoldsForConnectionsThatAreOpen allows, delivers, and then denies the address of a connection that is kept.
+// TestANewGuardHoldsForConnectionsThatAreOpen allows, delivers, and then denies the address of a
+// connection that is kept.
 func TestANewGuardHoldsForConnectionsThatAreOpen(t *testing.T) {
 	t.Parallel()
 	s := receiver(t, echo)
@@ -103,7 +106,8 @@ func TestANewGuardHoldsForConnectionsThatAreOpen(t *testing.T) {
 	require.True(t, new(c.Send(context.Background(), plain(t, s.URL), orderPlaced(), nil)).Delivered())
 }
 
-// TestAProxyIsAskedForWhatTheGuardAllowsOnly sends through one, and checks that its own address is judged, too.
+// TestAProxyIsAskedForWhatTheGuardAllowsOnly sends through one, and checks that its own address is
+// judged, too.
 func TestAProxyIsAskedForWhatTheGuardAllowsOnly(t *testing.T) {
 	t.Parallel()
 	var asked sync.Map
@@ -130,7 +134,8 @@ func TestAProxyIsAskedForWhatTheGuardAllowsOnly(t *testing.T) {
 	require.Equal(t, KindDenied, new(c.Send(context.Background(), plain(t, "http://192.0.2.7/"), orderPlaced(), nil)).Kind, "the proxy's own address")
 }
 
-// TestNothingOfAnEventGetsOutOfTheBody puts line breaks and requests into every text that comes from the database.
+// TestNothingOfAnEventGetsOutOfTheBody puts line breaks and requests into every text that comes
+// from the database.
 func TestNothingOfAnEventGetsOutOfTheBody(t *testing.T) {
 	t.Parallel()
 	const evil = "x\r\nX-Evil: 1\r\n\r\nPOST /evil HTTP/1.1\r\nHost: evil\r\n\r\n\x00\"}],"
@@ -170,7 +175,8 @@ func TestNothingOfAnEventGetsOutOfTheBody(t *testing.T) {
 	require.Empty(t, heads)
 }
 
-// TestAResponseCostsNoMoreThanItsLimit has receivers that answer with more than anyone wants, for as long as they are let.
+// TestAResponseCostsNoMoreThanItsLimit has receivers that answer with more than anyone wants, for
+// as long as they are let.
 func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
 	timed.Alone(t)
 	var bomb bytes.Buffer

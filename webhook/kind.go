@@ -14,27 +14,29 @@ import (
 	"unicode"
 )
 
-// Kind says why an attempt got no status. It is what the invocation log stores in place of a status.
+// Kind says why an attempt got no status. rowhook.invocation_log stores it in the column
+// error_kind.
 type Kind string
 
-// The kinds. KindResponse: a response arrived, whatever its status.
+// The kinds. KindResponse means that a response arrived, with any status.
 const (
 	KindResponse    Kind = ""
 	KindRefused     Kind = "refused"     // nothing listens there
 	KindDNS         Kind = "dns"         // the host's name could not be resolved
-	KindTLS         Kind = "tls"         // no trusted TLS connection: certificate, protocol or handshake
+	KindTLS         Kind = "tls"         // certificate, protocol or handshake of TLS
 	KindTimeout     Kind = "timeout"     // the attempt's time ran out, at whatever step
-	KindReset       Kind = "reset"       // the connection was reset or closed before there was a status
+	KindReset       Kind = "reset"       // reset or closed before there was a status
 	KindUnreachable Kind = "unreachable" // no route to the host
-	KindBadURL      Kind = "bad_url"     // the configured webhook can't be called: see Endpoint.Problem
-	KindTooLarge    Kind = "too_large"   // the response's headers, or the request body, are over their limit
+	KindBadURL      Kind = "bad_url"     // can't be called as configured: see Endpoint.Problem
+	KindTooLarge    Kind = "too_large"   // the response's headers or the request body
 	KindDenied      Kind = "denied"      // the guard forbids the address
-	KindBadPayload  Kind = "bad_payload" // what the event says can't be read from the database, or is no UTF-8
+	KindBadPayload  Kind = "bad_payload" // the payload can't be read, or is not UTF-8
 	KindCanceled    Kind = "canceled"    // Rowhook stopped before the response arrived
 	KindOther       Kind = "other"       // anything else, such as a response that is not HTTP
 )
 
-// Kinds lists those of failures, as text.
+// Kinds returns the kinds with which Send can fail, as text. KindBadPayload is not among them: it
+// is the dispatcher's.
 func Kinds() []string {
 	var out []string
 	for _, k := range []Kind{
@@ -45,8 +47,8 @@ func Kinds() []string {
 	return out
 }
 
-// Classify says which kind of failure err, from a round trip or from reading a response, is. It is a pure function;
-// nil is KindResponse.
+// Classify returns the kind of an error from a round trip or from reading a response. It depends on
+// nothing but err. nil is KindResponse.
 func Classify(err error) Kind {
 	var (
 		denied *DeniedError
@@ -79,7 +81,7 @@ func Classify(err error) Kind {
 	return classifyText(err.Error())
 }
 
-// classifyText knows the failures that net/http has no exported type for.
+// classifyText classifies failures for which net/http exports no type.
 func classifyText(text string) Kind {
 	has := func(parts ...string) bool {
 		for _, p := range parts {
@@ -105,7 +107,7 @@ func isAny(err error, targets ...error) bool {
 	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }
 
-// IsTLS reports that a connection failed for its TLS: certificate, protocol or handshake.
+// IsTLS reports whether a connection failed because of TLS: certificate, protocol or handshake.
 func IsTLS(err error) bool {
 	var (
 		verification *tls.CertificateVerificationError
@@ -120,7 +122,8 @@ func IsTLS(err error) bool {
 		errors.As(err, &invalid) || errors.As(err, &roots) || errors.As(err, &record) || errors.As(err, &alert)
 }
 
-// describe tells a person what went wrong with a call to host, in one line without Go's prefixes.
+// describe says in one line what went wrong with a call to host. It cuts the prefixes of Go's
+// errors.
 func describe(err error, kind Kind, host string) string {
 	var (
 		op      *net.OpError
@@ -178,9 +181,9 @@ func describeTLS(err error, host string) string {
 	case errors.As(err, &authority):
 		return "certificate signed by unknown authority"
 	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
-		return host + " does not speak TLS there: is its URL http, not https?"
+		return host + " does not speak TLS: is its URL http, not https?"
 	case errors.As(err, &op) && op.Op == "remote error":
-		return "TLS handshake refused by " + host + ": " + withoutPrefix(oneLine(op.Err.Error()))
+		return "TLS handshake rejected by " + host + ": " + withoutPrefix(oneLine(op.Err.Error()))
 	}
 	text := oneLine(err.Error())
 	for _, layer := range []string{"x509: ", "tls: "} {
@@ -192,7 +195,7 @@ func describeTLS(err error, host string) string {
 	return text
 }
 
-// withoutPrefix cuts the package names that Go's errors begin with.
+// withoutPrefix removes the package names with which Go's errors begin.
 func withoutPrefix(text string) string {
 	for {
 		cut := text
@@ -206,7 +209,8 @@ func withoutPrefix(text string) string {
 	}
 }
 
-// oneLine makes text fit for one line of a log or a column: no control characters, at most some 300 bytes.
+// oneLine makes text fit into one line of a log or a column: no control characters, and at most
+// some 300 bytes.
 func oneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -10,12 +10,13 @@ import (
 	"time"
 )
 
-// inlineBody is the size up to which a request body is an allocation of its own, read through a bytes.Reader. net/http
-// sends such a body in one write with the headers; before a reader it does not know it flushes them, which costs a second
-// write here and a second read there.
+// inlineBody is the size up to which a request body has memory of its own and is read through a
+// bytes.Reader. net/http sends such a body in one write with the headers. If it does not know the
+// type of the reader, it flushes the headers first. That costs a second write here and a second
+// read at the receiver.
 const inlineBody = 12 << 10
 
-// attach makes data the body of req, and says how to take it back.
+// attach makes data the body of req. The caller calls detach when the attempt is over.
 func attach(req *http.Request, data []byte) (detach func()) {
 	req.ContentLength = int64(len(data))
 	if len(data) > inlineBody {
@@ -28,9 +29,9 @@ func attach(req *http.Request, data []byte) (detach func()) {
 	return func() {}
 }
 
-// payload lends a large request body to net/http, which may go on reading it after RoundTrip and even after the response
-// has been read (a receiver that answers early, a timeout). detach takes it back: once it returns nobody reads data,
-// so that the buffer can hold the next event's body.
+// payload lends a large request body to net/http. net/http may go on reading it after RoundTrip,
+// and even after the response was read: after a timeout, or when a receiver answers early. Once
+// detach returns, nobody reads data any more. The buffer can then hold the body of the next event.
 type payload struct {
 	mu    sync.Mutex
 	data  []byte
@@ -52,10 +53,11 @@ func (p *payload) detach() {
 	p.mu.Unlock()
 }
 
-// again is a request's GetBody: net/http calls it to repeat a request from the start.
+// again is the GetBody of a request: net/http calls it to repeat the request.
 func (p *payload) again() (io.ReadCloser, error) { return &reader{payload: p}, nil }
 
-// reader is one pass over a payload. It must not be an io.WriterTo: that would hand out data itself, not copies.
+// reader reads a payload once. It must not implement io.WriterTo, which would hand out data itself
+// instead of copies.
 type reader struct {
 	payload *payload
 	off     int
@@ -78,9 +80,9 @@ func (r *reader) Read(dst []byte) (int, error) {
 
 func (r *reader) Close() error { return nil }
 
-// attemptContext is an attempt's context. net/http dials in the background, without the deadline of the request that
-// asked for the connection but with its values, and a dial that outlives its attempt would hold one of the host's
-// connections. So the deadline is a value, too.
+// attemptContext is the context of an attempt. It holds the deadline as a value, too. net/http
+// dials in the background, with the values of the request's context and without its deadline. A
+// dial that outlives its attempt would occupy one of the connections to the host.
 type attemptContext struct {
 	context.Context
 	deadline time.Time

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// proxies are those of the environment.
+// proxies are the proxies of the environment.
 type proxies struct {
 	config httpproxy.Config
 	choose func(*url.URL) (*url.URL, error)
@@ -22,8 +22,8 @@ func newProxies(config *httpproxy.Config) *proxies {
 
 func (p *proxies) proxy(req *http.Request) (*url.URL, error) { return p.choose(req.URL) }
 
-// check says why the proxy for a URL can't be used. The standard library takes a malformed one for none and would
-// connect without it, and it takes a scheme that it does not know for http.
+// check returns why the proxy for a URL can't be used, or nil. The standard library ignores a
+// malformed proxy and would connect without it. It takes an unknown scheme for http.
 func (p *proxies) check(u *url.URL) error {
 	name, value := "HTTP_PROXY", p.config.HTTPProxy
 	if u.Scheme == "https" {
@@ -44,7 +44,7 @@ func (p *proxies) check(u *url.URL) error {
 	const cure = "write it like http://proxy.example.com:3128, or name the webhook's host in NO_PROXY"
 	switch {
 	case err != nil || parsed.Hostname() == "":
-		return fmt.Errorf("the environment variable %s is no URL of a proxy: %s", name, cure)
+		return fmt.Errorf("the environment variable %s is not the URL of a proxy: %s", name, cure)
 	case parsed.Scheme != "http" && parsed.Scheme != "https" && parsed.Scheme != "socks5" && parsed.Scheme != "socks5h":
 		return fmt.Errorf("the environment variable %s has a scheme other than http, https, socks5 and socks5h: %s", name, cure)
 	}

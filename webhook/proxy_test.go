@@ -9,11 +9,12 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// TestAProxyThatCanNotBeUsedKeepsItsWebhooksFromBeingCalled sets variables of the process, so it does not run beside others.
+// TestAProxyThatCanNotBeUsedKeepsItsWebhooksFromBeingCalled sets variables of the process, so it
+// does not run beside others.
 func TestAProxyThatCanNotBeUsedKeepsItsWebhooksFromBeingCalled(t *testing.T) { //nolint:paralleltest // Setenv
 	t.Setenv("NO_PROXY", "spared.example")
 	for value, problem := range map[string]string{
-		":bad": "no URL of a proxy", "ht tp://x": "no URL of a proxy", "http://": "no URL of a proxy", "socks9://user:hunter2@10.0.0.1:1": "a scheme other than",
+		":bad": "not the URL of a proxy", "ht tp://x": "not the URL of a proxy", "http://": "not the URL of a proxy", "socks9://user:hunter2@10.0.0.1:1": "a scheme other than",
 		"http://10.0.0.1:99999": "a port that is not between", "10.0.0.1:0": "a port that is not between",
 		"": "", "10.0.0.1:3128": "", "http://user:pass@10.0.0.1:3128": "", "socks5h://10.0.0.1": "", "http://[::1]:3128/": "",
 	} {

@@ -8,34 +8,42 @@ import (
 	"unicode/utf8"
 )
 
-// Result is how one attempt went. None of its texts holds a value that came from the environment.
+// Result is the outcome of one attempt. Values from the environment are replaced in its texts by
+// their references.
 type Result struct {
-	StartedAt time.Time
-	Duration  time.Duration // to the last byte of the response
-	// Status is the response's status, 0 if none arrived.
+	StartedAt time.Time     // when Send was called
+	Duration  time.Duration // from StartedAt to the last byte of the response
+	// Status is the status of the response, or 0 if none arrived.
 	Status int
-	Kind   Kind
-	// Err says in one line what went wrong, for people; where the event was delivered, only that the rest
-	// of the response was not whole.
+	// Kind says why no status arrived. It is KindResponse if one did.
+	Kind Kind
+	// Err says in one line what went wrong, for people. If the event was delivered, Err is "" or
+	// says what of the response is incomplete.
 	Err string
-	// Header is the response's headers as a JSON object of strings, and arrays of strings where a header came several
-	// times; credentials are redacted. Nil if no response arrived.
+	// Header holds the headers of the response as a JSON object. A value is a string, or an array
+	// of strings if the header came several times. Credentials are redacted. nil if no response
+	// arrived.
 	Header []byte
-	// Body is the beginning of the response's body, as UTF-8 text without NUL. Nil if there was none.
+	// Body is the beginning of the response's body, as UTF-8 text without NUL. It has about
+	// ClientConfig.KeepBody bytes at most. nil if there was none.
 	Body []byte
-	// RetryAfter is the wait that a response other than 2xx asked for, over 0 and valid if HasRetryAfter.
+	// RetryAfter is the wait that the receiver asked for by a Retry-After header. It is above 0,
+	// and set only if HasRetryAfter. A response with a 2xx status has none.
 	RetryAfter    time.Duration
-	HasRetryAfter bool
-	// Hopeless says that nothing was sent, on account of the event itself: no later attempt would send it either.
+	HasRetryAfter bool // RetryAfter is set
+	// Hopeless says that nothing was sent because of the event itself. A later attempt would fail,
+	// too.
 	Hopeless bool
 }
 
-// Delivered reports that the receiver has the event: it answered with a status of 200 to 299, whatever became of the body behind that.
+// Delivered reports whether the receiver has the event: it answered with a status of 200 to 299.
+// The body of the response need not be complete.
 func (r *Result) Delivered() bool { return r.Kind == KindResponse && r.Status/100 == 2 }
 
 const redacted = "<redacted>"
 
-// appendHeader appends h as a JSON object, names sorted. names and value are scratch space, returned for the next use.
+// appendHeader appends h as a JSON object with sorted names. names and value are scratch space,
+// which it returns for the next call.
 func appendHeader(dst []byte, h http.Header, scrub *scrubber, names []string, value []byte) ([]byte, []string, []byte) {
 	names = names[:0]
 	for name := range h {
@@ -71,10 +79,11 @@ func appendHeader(dst []byte, h http.Header, scrub *scrubber, names []string, va
 	return append(dst, '}'), names, value
 }
 
-// IsCredential reports that a header's value, whatever the case of its name, may let someone in.
+// IsCredential reports whether the value of a header may grant access, by the header's name in any
+// case. The values of such headers are redacted.
 func IsCredential(name string) bool { return isCredential(http.CanonicalHeaderKey(name)) }
 
-// isCredential reports that a header's value, by its name in canonical form, may let someone in.
+// isCredential is IsCredential for a name in canonical form.
 func isCredential(name string) bool {
 	switch name {
 	case "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "Set-Cookie2":
@@ -111,8 +120,9 @@ func startsFold(s, word string) bool {
 	return len(s) >= len(word) && strings.EqualFold(s[:len(word)], word)
 }
 
-// cleaned makes text storable in a Postgres text column, in place where it already is: bytes that are not UTF-8, and
-// NUL, become U+FFFD. Of text that was cut short, the part of a character at its end goes.
+// cleaned makes text fit for a text column of Postgres, in place if nothing has to change. NUL and
+// bytes that are not UTF-8 become U+FFFD. If the text was cut, an incomplete character at its end
+// is removed.
 func cleaned(text []byte, cut bool) []byte {
 	if cut {
 		for back := 1; back < utf8.UTFMax && back <= len(text); back++ {

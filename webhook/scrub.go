@@ -9,21 +9,22 @@ import (
 	"strings"
 )
 
-// shortestSecret is the least length in bytes of a value that is scrubbed: anything shorter is found by chance in
-// ordinary text, and protects nothing.
+// shortestSecret is the least length in bytes of a value that is scrubbed. A shorter value occurs
+// in ordinary text by chance, and protects nothing.
 const shortestSecret = 4
 
-// scrubber replaces values that came from the environment by the references that brought them in.
+// scrubber replaces values from the environment by their references, such as ${TOKEN}.
 type scrubber struct {
 	secrets        []secret // longest first
 	starts         [256]bool
-	host, hostname string // of the endpoint: whoever looks for a fault needs them, and they are no secret
+	host, hostname string // of the endpoint; not scrubbed: not secret, and needed to find a fault
 }
 
 type secret struct{ value, shown string }
 
-// addVariable registers the value of ${name}, in the forms in which a receiver may echo it: as it is, escaped for JSON
-// or for a URL, and, of a whole URL, its path, its query's values and its password.
+// addVariable registers the value of ${name} in the forms in which a receiver may echo it:
+// unchanged, and escaped for JSON or for a URL. If the value is a URL, its path, its password and
+// the values of its query are registered, too.
 func (s *scrubber) addVariable(name, value string) {
 	shown := "${" + name + "}"
 	s.add(value, shown)
@@ -34,7 +35,7 @@ func (s *scrubber) addVariable(name, value string) {
 			s.add(part, shown)
 		}
 	}
-	for _, word := range strings.Fields(value) { // of a scheme and a token, of several signing secrets
+	for _, word := range strings.Fields(value) { // a scheme and a token, or several signing secrets
 		addLong(strings.TrimPrefix(word, secretPrefix), 8)
 	}
 	u, err := url.Parse(value)
@@ -74,7 +75,7 @@ func (s *scrubber) add(value, shown string) {
 	slices.SortStableFunc(s.secrets, func(a, b secret) int { return cmp.Compare(len(b.value), len(a.value)) })
 }
 
-// longest is the length of the longest value to look for.
+// longest returns the length of the longest value to look for.
 func (s *scrubber) longest() int {
 	if len(s.secrets) == 0 {
 		return 0
@@ -82,8 +83,8 @@ func (s *scrubber) longest() int {
 	return len(s.secrets[0].value)
 }
 
-// scrubbed appends src to dst, with every secret that starts in its first limit bytes replaced and everything else from
-// limit on left out: so a secret that straddles the limit is not kept in part.
+// scrubbed appends the first limit bytes of src to dst, with secrets replaced. A secret that starts
+// before limit is replaced even if it ends behind, so that no part of it is kept.
 func scrubbed[S []byte | string](s *scrubber, dst []byte, src S, limit int) []byte {
 	limit = min(limit, len(src))
 	if len(s.secrets) == 0 {

@@ -13,27 +13,29 @@ import (
 	"time"
 )
 
-// tlsFiles are the paths of an endpoint's PEM files, "" where there is none. Endpoints with the same files share connections.
+// tlsFiles are the paths of an endpoint's PEM files, or "". Endpoints with the same files share
+// connections.
 type tlsFiles struct{ ca, cert, key string }
 
 const (
-	filesEvery = time.Second // how often to look whether they changed
-	maxPEM     = 1 << 20     // bytes of one file
+	filesEvery = time.Second // how often the files are checked for changes
+	maxPEM     = 1 << 20     // largest size of one file, in bytes
 )
 
-// secureTransport connects by the files of an endpoint, and anew once they change.
+// secureTransport connects with the files of an endpoint. It reads them again when they change.
 type secureTransport struct {
 	files tlsFiles
 
 	mu        sync.Mutex
-	transport *http.Transport // nil: they could not be read yet
-	seen      [3]fs.FileInfo  // as they were read
+	transport *http.Transport // nil: the files could not be read yet
+	seen      [3]fs.FileInfo  // of the files as they were read
 	looked    time.Time
-	problem   error // of the last look
+	problem   error // of the last check
 }
 
-// Prepare returns why ep can't be called from this process, whatever the event: it is ep's Problem, or one of its TLS files can't be used.
-// The latter is looked at anew about once a second.
+// Prepare returns why ep can't be called from this process with any event, or nil. The cause is the
+// Problem of ep, a proxy of the environment that can't be used, or a TLS file that can't be used.
+// TLS files are checked again at most once a second.
 func (c *Client) Prepare(ep *Endpoint) error {
 	if ep.problem != nil {
 		return ep.problem
@@ -49,7 +51,8 @@ func (c *Client) Prepare(ep *Endpoint) error {
 	return nil
 }
 
-// transport returns what calls an endpoint. The error says which of its files can't be used and why.
+// transport returns the transport for an endpoint. The error says which of its files can't be used,
+// and why.
 func (c *Client) transport(ep *Endpoint) (*http.Transport, error) {
 	if ep.tls == (tlsFiles{}) {
 		return c.plain.Load(), nil
@@ -78,8 +81,8 @@ func (c *Client) transport(ep *Endpoint) (*http.Transport, error) {
 	return s.transport, nil
 }
 
-// look reads the files if they are others than before. Half of a rotation, such as a certificate whose key is not there yet, is
-// a problem, and what was read before stays in use.
+// look reads the files if they changed. During a rotation a certificate may arrive before its key:
+// that is a problem, and the files that were read before stay in use.
 func (s *secureTransport) look(make func(*tls.Config) *http.Transport, base *tls.Config) error {
 	var is [3]fs.FileInfo
 	same := s.transport != nil
@@ -116,14 +119,14 @@ func (s *secureTransport) close() {
 	}
 }
 
-// keyedFile is a file with the key of rowhook.yaml that names it.
+// keyedFile is the path of a file with its key in rowhook.yaml.
 type keyedFile struct{ key, path string }
 
 func (f tlsFiles) list() [3]keyedFile {
 	return [3]keyedFile{{"tls.ca_file", f.ca}, {"tls.cert_file", f.cert}, {"tls.key_file", f.key}}
 }
 
-// read makes the TLS configuration of the files.
+// read returns a TLS configuration with the files.
 func (f tlsFiles) read(base *tls.Config) (*tls.Config, error) {
 	config := base.Clone()
 	if config == nil {
@@ -143,7 +146,7 @@ func (f tlsFiles) read(base *tls.Config) (*tls.Config, error) {
 	if f.ca != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(texts[0]) {
-			return nil, fmt.Errorf("tls.ca_file %s: holds no certificate in PEM form", f.ca)
+			return nil, fmt.Errorf("tls.ca_file %s: has no certificate in PEM form", f.ca)
 		}
 	}
 	if f.cert != "" {
@@ -167,12 +170,13 @@ func readPEM(path string) ([]byte, error) {
 	case err != nil:
 		return nil, withoutPath(err)
 	case len(text) > maxPEM:
-		return nil, fmt.Errorf("is larger than %d bytes, so it is no PEM file", maxPEM)
+		return nil, fmt.Errorf("is larger than %d bytes, so it is not a PEM file", maxPEM)
 	}
 	return text, nil
 }
 
-// withoutPath is an error of the operating system for a message that names the path already.
+// withoutPath returns the cause of an error of the operating system, for a message that names the
+// path already.
 func withoutPath(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

@@ -68,8 +68,8 @@ func (a *authority) issue(t *testing.T, name string, change ...func(*x509.Certif
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// secureReceiver is an HTTPS server with a certificate of the authority's; with clients it wants one of theirs. It answers
-// with the name in the client's certificate.
+// secureReceiver is an HTTPS server with a certificate of the authority's; with clients it wants
+// one of theirs. It answers with the name in the client's certificate.
 func secureReceiver(t *testing.T, a, clients *authority, change ...func(*x509.Certificate)) string {
 	t.Helper()
 	pair, err := tls.X509KeyPair(a.issue(t, "receiver", change...))
@@ -186,12 +186,12 @@ func TestTLSFilesThatCantBeUsedAreNamedWithTheirKey(t *testing.T) {
 	put(t, at("key.pem"), key)
 	put(t, at("large.pem"), make([]byte, maxPEM+1))
 	for want, files := range map[string]trigger.TLS{
-		"tls.ca_file " + at("missing.pem") + ": no such file or directory":                        {CAFile: at("missing.pem")},
-		"tls.ca_file ${DIR}/missing.pem: no such file or directory":                               {CAFile: "${DIR}/missing.pem"},
-		"tls.ca_file " + dir + ": is a directory":                                                 {CAFile: dir},
-		"tls.ca_file " + at("text.pem") + ": holds no certificate in PEM form":                    {CAFile: at("text.pem")},
-		"tls.ca_file " + at("large.pem") + ": is larger than 1048576 bytes, so it is no PEM file": {CAFile: at("large.pem")},
-		"tls.key_file " + at("missing.pem") + ": no such file or directory":                       {CertFile: at("cert.pem"), KeyFile: at("missing.pem")},
+		"tls.ca_file " + at("missing.pem") + ": no such file or directory":                           {CAFile: at("missing.pem")},
+		"tls.ca_file ${DIR}/missing.pem: no such file or directory":                                  {CAFile: "${DIR}/missing.pem"},
+		"tls.ca_file " + dir + ": is a directory":                                                    {CAFile: dir},
+		"tls.ca_file " + at("text.pem") + ": has no certificate in PEM form":                         {CAFile: at("text.pem")},
+		"tls.ca_file " + at("large.pem") + ": is larger than 1048576 bytes, so it is not a PEM file": {CAFile: at("large.pem")},
+		"tls.key_file " + at("missing.pem") + ": no such file or directory":                          {CertFile: at("cert.pem"), KeyFile: at("missing.pem")},
 		"tls.cert_file " + at("key.pem") + " and tls.key_file " + at("key.pem") + ": failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched": {CertFile: at("key.pem"), KeyFile: at("key.pem")},
 	} {
 		ep := endpoint(t, trigger.Webhook{URL: "https://127.0.0.1:9", TLS: files}, "DIR", dir)
@@ -200,11 +200,11 @@ func TestTLSFilesThatCantBeUsedAreNamedWithTheirKey(t *testing.T) {
 		require.Equal(t, want, r.Err)
 	}
 	for want, w := range map[string]trigger.Webhook{
-		"tls.ca_file: environment variable CA is not set":    {URL: "https://h", TLS: trigger.TLS{CAFile: "${CA}"}},
-		`tls.ca_file "${NOTHING}" is empty`:                  {URL: "https://h", TLS: trigger.TLS{CAFile: "${NOTHING}"}},
-		"tls.cert_file and tls.key_file need each other":     {URL: "https://h", TLS: trigger.TLS{CertFile: "c"}},
-		`tls is for https, and the url "http://h/x" is http`: {URL: "http://h/x", TLS: trigger.TLS{CAFile: "c"}},
-		`tls is for https, and the url "${PLAIN}/x" is http`: {URL: "${PLAIN}/x", TLS: trigger.TLS{CAFile: "c"}},
+		"tls.ca_file: environment variable CA is not set":                              {URL: "https://h", TLS: trigger.TLS{CAFile: "${CA}"}},
+		`tls.ca_file "${NOTHING}" is empty`:                                            {URL: "https://h", TLS: trigger.TLS{CAFile: "${NOTHING}"}},
+		"tls.cert_file and tls.key_file must be set together":                          {URL: "https://h", TLS: trigger.TLS{CertFile: "c"}},
+		`tls needs an https url, and "http://h/x" is http: remove tls, or write https`: {URL: "http://h/x", TLS: trigger.TLS{CAFile: "c"}},
+		`tls needs an https url, and "${PLAIN}/x" is http: remove tls, or write https`: {URL: "${PLAIN}/x", TLS: trigger.TLS{CAFile: "c"}},
 	} {
 		_, err := NewEndpoint(w, env("NOTHING", "", "PLAIN", "http://h"))
 		require.EqualError(t, err, want)

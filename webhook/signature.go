@@ -16,24 +16,31 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// The headers of a signed request, by Standard Webhooks (https://www.standardwebhooks.com).
+// The headers of a signed request, as defined by [Standard Webhooks].
+//
+// [Standard Webhooks]: https://www.standardwebhooks.com
 const (
-	HeaderID        = "Webhook-Id"        // the event's id
-	HeaderTimestamp = "Webhook-Timestamp" // when this attempt was sent, in Unix seconds
-	HeaderSignature = "Webhook-Signature" // v1,<base64 of HMAC-SHA256(secret, id.timestamp.body)>, one per secret, separated by spaces
+	HeaderID        = "Webhook-Id"        // the id of the event
+	HeaderTimestamp = "Webhook-Timestamp" // when the attempt was sent, in Unix seconds
+	// HeaderSignature holds v1,<base64 of HMAC-SHA256(secret, id.timestamp.body)> for each secret,
+	// separated by spaces.
+	HeaderSignature = "Webhook-Signature"
 )
 
-// SignatureTolerance is how far from now Verify accepts a timestamp; Standard Webhooks' reference implementations use it.
+// SignatureTolerance is the largest difference between now and a timestamp that Verify accepts. The
+// reference implementations of Standard Webhooks use the same.
 const SignatureTolerance = 5 * time.Minute
 
 const secretPrefix = trigger.SecretPrefix
 
-// ErrSignature is what every error of Verify about the request, rather than the secret, wraps.
+// ErrSignature is wrapped by the errors of Verify about the request. Its errors about the secret do
+// not wrap it.
 var ErrSignature = errors.New("signature does not verify")
 
-// Sign returns the value of the webhook-signature header: one signature for each of secret's parts. A secret is
-// whsec_ followed by base64 (standard or URL alphabet), or any other text, whose bytes are the key; several are separated
-// by spaces, for rotation.
+// Sign returns the value of the header webhook-signature for a request with this id, time and body.
+// A secret is whsec_ followed by base64 in the standard or the URL alphabet. Any other text is the
+// key itself. secret may hold several that are separated by spaces, for rotation: then there is one
+// signature for each. A malformed or empty secret is an error.
 func Sign(secret, id string, at time.Time, body []byte) (string, error) {
 	s, err := newSigner(secret)
 	if err != nil {
@@ -42,8 +49,9 @@ func Sign(secret, id string, at time.Time, body []byte) (string, error) {
 	return string(s.appendSignatures(nil, id, strconv.FormatInt(at.Unix(), 10), body)), nil
 }
 
-// Verify checks a signed request as its receiver should: the timestamp within SignatureTolerance of now, and at least
-// one signature made with one of secret's parts.
+// Verify checks a signed request as its receiver should. The timestamp must be within
+// SignatureTolerance of now, and at least one signature must be made with one of the secrets in
+// secret. body holds the bytes of the request as they arrived.
 func Verify(secret string, header http.Header, body []byte, now time.Time) error {
 	s, err := newSigner(secret)
 	if err != nil {
@@ -71,10 +79,11 @@ func Verify(secret string, header http.Header, body []byte, now time.Time) error
 	return fmt.Errorf("%w: the body, the id, the timestamp or the secret is not what was signed", ErrSignature)
 }
 
-// signer holds a pool of keyed hashes for each secret: keying one costs two blocks of SHA-256 and seven allocations.
+// signer holds a pool of keyed hashes for each secret. Keying a hash costs two blocks of SHA-256
+// and seven allocations.
 type signer struct {
 	pools []*sync.Pool
-	short bool // a key is easily guessed
+	short bool // a key is easy to guess
 }
 
 func newSigner(secret string) (*signer, error) {
@@ -88,14 +97,14 @@ func newSigner(secret string) (*signer, error) {
 			var err error
 			key, err = decodeKey(encoded)
 			if err != nil || len(key) == 0 {
-				return nil, errors.New("secret begins with whsec_, but what follows is not base64")
+				return nil, errors.New("secret begins with whsec_, but the rest is not base64: copy it again, or make one with echo whsec_$(openssl rand -base64 32)")
 			}
 		}
 		s.short = s.short || trigger.IsShortKey(key, strings.HasPrefix(part, secretPrefix))
 		s.pools = append(s.pools, &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }})
 	}
 	if len(s.pools) == 0 {
-		return nil, errors.New("secret is empty: nothing to sign with")
+		return nil, errors.New("secret is empty: set it, or remove the key secret")
 	}
 	return s, nil
 }
@@ -127,7 +136,7 @@ func (s *signer) appendSignatures(dst []byte, id, stamp string, body []byte) []b
 	return dst
 }
 
-// signedHeader is base with the three signature headers of one attempt.
+// signedHeader returns a copy of base with the three signature headers of an attempt.
 func (s *signer) signedHeader(base http.Header, id [16]byte, at time.Time, body []byte) http.Header {
 	var buf [36]byte
 	values := &[3]string{string(appendUUID(buf[:0], id)), strconv.FormatInt(at.Unix(), 10)}
