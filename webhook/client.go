@@ -91,8 +91,8 @@ type scratch struct {
 	request, response, out, value []byte
 	names                         []string
 
-	conn   *earlyConn      // of the attempt under way; nil: none yet, or a TLS connection
-	traced context.Context // made once: it has net/http say which connection an attempt has
+	conn   *earlyConn      // of the current attempt; nil: none yet, or a TLS connection
+	traced context.Context // its trace sets conn; made once, to save an allocation
 }
 
 func newScratch() *scratch {
@@ -282,7 +282,7 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	if err != nil {
 		fail(ctx, ep, err, deadline, r)
 		if status := s.statusRead(); status/100 == 2 && ctx.Err() == nil {
-			// The receiver has said that it has the event. What it went on to say does not matter.
+			// A 2xx status says that the receiver has the event. Its headers are not needed.
 			r.Kind, r.Status, r.Err = KindResponse, status, "the response's headers could not be read: "+r.Err
 		}
 		return
@@ -290,7 +290,8 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	c.receive(ctx, ep, resp, cancel, deadline, s, r)
 }
 
-// statusRead returns the status of a response whose headers could not be read, or 0 if none was read.
+// statusRead returns the status of a response whose headers could not be read, or 0 if no status
+// was read.
 func (s *scratch) statusRead() int {
 	if s.conn == nil {
 		return 0

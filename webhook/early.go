@@ -80,16 +80,17 @@ func dialEarly(dial func(context.Context, string, string) (net.Conn, error)) fun
 	}
 }
 
-// statusLine is the beginning of a response in HTTP/1, as it came. net/http reports headers that it can't
-// read without the status before them. Behind TLS the bytes are not HTTP, and no status is read.
+// statusLine holds the first bytes of an HTTP/1 response. If net/http can't read the headers, its
+// error does not hold the status before them. On a TLS connection the bytes are not HTTP, and no
+// status is read.
 type statusLine struct {
 	mu    sync.Mutex
 	bytes [len("HTTP/1.1 200 ")]byte
 	n     int
-	whole bool // its end has come
+	whole bool // the end of the line has arrived
 }
 
-// expect forgets the response before.
+// expect prepares for the next response.
 func (s *statusLine) expect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +107,7 @@ func (s *statusLine) note(b []byte) {
 	s.whole = bytes.IndexByte(b, '\n') >= 0
 }
 
-// read returns the status, or 0 where the line does not begin as one of HTTP/1 or has not come whole.
+// read returns the status. It returns 0 if the line is incomplete or does not begin like HTTP/1.
 func (s *statusLine) read() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

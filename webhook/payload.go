@@ -86,7 +86,7 @@ func (r *reader) Close() error { return nil }
 type attemptContext struct {
 	context.Context
 	deadline time.Time
-	traced   context.Context // holds the hook of scratch.follow
+	traced   context.Context // scratch.traced
 }
 
 type deadlineKey struct{}
