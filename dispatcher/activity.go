@@ -155,5 +155,5 @@ func (a *activityCounter) write(ctx context.Context) {
 		return
 	}
 	a.takeBack(batch)
-	a.log.Debug("can't record the activity, trying again later", "error", err)
+	a.log.Debug("can't write the counts of attempts; retrying", "error", err)
 }

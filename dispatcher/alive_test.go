@@ -59,7 +59,7 @@ func TestLosingTheListenPathIsNoDeath(t *testing.T) {
 			b.receiver.await(t, "orders", 1)
 			for _, r := range all {
 				require.NotContains(t, r.log.String(), "died")
-				require.NotContains(t, r.log.String(), "taken for dead")
+				require.NotContains(t, r.log.String(), "considered this one dead")
 				require.False(t, r.Stats().Listens)
 				require.True(t, r.Stats().Registered)
 			}
@@ -133,7 +133,7 @@ func TestWhoWasTakenForDeadRegistersAgainWithWhatIsTrue(t *testing.T) {
 		b.Exec(t, "insert into orders default values")
 		b.receiver.await(t, "orders", before+1)
 	}
-	require.Contains(t, r.log.String(), "it has registered again")
+	require.Contains(t, r.log.String(), "this one has registered again")
 }
 
 func TestWhoIsInNoListSaysSo(t *testing.T) {

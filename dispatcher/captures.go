@@ -47,7 +47,7 @@ func (c *captures) look(ctx context.Context) {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			c.log.Error("can't look whether the watched tables are captured, trying again later", "in", tidyEvery, "error", queue.ExplainHidden(err))
+			c.log.Error("can't check whether the watched tables are captured; retrying", "in", tidyEvery, "error", queue.ExplainHidden(err))
 		}
 		return
 	}
@@ -60,7 +60,7 @@ func (c *captures) look(ctx context.Context) {
 	}
 	for _, u := range without(before, found) {
 		if !slices.ContainsFunc(found, func(f sqlschema.Uncaptured) bool { return f.Trigger == u.Trigger }) {
-			c.log.Info("the changes are captured again", "trigger", u.Trigger)
+			c.log.Info("changes of the watched table are captured again", "trigger", u.Trigger)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo(t *testing.T) {
 	for range 3 {
 		dispatcher.LookAtCaptures(t.Context(), r.Dispatcher)
 	}
-	const begun, ended = "changes of a watched table are not captured: public.orders is another table now", "the changes are captured again"
+	const begun, ended = "changes of a watched table are not captured: public.orders is another table now", "changes of the watched table are captured again"
 	require.Equal(t, 1, strings.Count(r.log.String(), begun), r.log.String())
 	require.Len(t, r.Stats().Uncaptured, 1)
 	require.Contains(t, r.Stats().Uncaptured[0].Remedy, `run "rowhook apply"`)

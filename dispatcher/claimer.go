@@ -52,8 +52,8 @@ type claimer struct {
 	resume      time.Time     // after a failure: nothing is done before
 	number      int64         // of the latest claim
 	took        time.Duration // how long the latest claim took
-	called      time.Time     // when other instances were last called for help to other instances
-	horizon     uint64        // taken when the doorbell was last armed of the doorbell
+	called      time.Time     // when other instances were last called for help
+	horizon     uint64        // taken when the doorbell was last armed
 	listens     bool          // a session listens, as last read from the inbox
 	allowance   float64       // how many loads of the configuration may follow at once
 	refilled    time.Time     // when allowance was last added to
@@ -119,7 +119,7 @@ func (c *claimer) letGo() {
 	// after a request for silence that the stop cut off before its answer came.
 	if state := c.bell.State(); !c.muted && (state == listener.Silent || state == listener.Unarmed && !c.noListen) {
 		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
-			c.log.Warn("can't arm the doorbell, the other instances will", "error", err)
+			c.log.Warn("can't arm the doorbell before stopping; another instance will arm it", "error", err)
 		}
 	}
 	c.uncertain = !c.repairer.finish(ctx)
@@ -132,10 +132,10 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 		return wait
 	}
 	if err := c.listen(ctx, now); err != nil {
-		return c.fail(ctx, "look after the doorbell", err)
+		return c.fail(ctx, "update the doorbell", err)
 	}
 	if err := c.reportMissed(ctx, now); err != nil {
-		return c.fail(ctx, "look after the doorbell", err)
+		return c.fail(ctx, "update the doorbell", err)
 	}
 	if now.Sub(c.polled) >= c.pollInterval {
 		c.polled = now
@@ -238,7 +238,7 @@ func (c *claimer) loseBell(ctx context.Context) {
 		defer cancel()
 		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
 			// The bell is armed when a session listens again.
-			c.log.Debug("can't arm the doorbell without a session that listens", "error", err)
+			c.log.Debug("can't arm the doorbell after the listening session was lost; it is armed when a session listens again", "error", err)
 		}
 	}
 	c.bell.Lost()
@@ -344,7 +344,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	}
 	// One event is to blame. With the payloads fetched one by one, it costs no other event.
 	if err = try(); pg.IsData(err) {
-		c.log.Debug("a claim fails for the data of an event, claiming without payloads", "error", err)
+		c.log.Debug("a claim failed on the data of an event; claiming again without payloads", "error", err)
 		for i := range wants {
 			wants[i].Hold = true
 		}
@@ -459,7 +459,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	if !c.failed {
 		c.failed = true
 		c.failures = untilItAnswers()
-		c.log.Error("the database fails, trying again until it answers", "what", what, "error", err)
+		c.log.Error("a database statement failed; retrying until it succeeds", "what", what, "error", err)
 	}
 	if isDiskFull(err) {
 		c.disk.free(ctx)
@@ -472,7 +472,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 func (c *claimer) recovered() {
 	if c.failed {
 		c.failed = false
-		c.log.Info("the database answers again")
+		c.log.Info("database statements succeed again")
 		c.scheduler.markAll(true)
 	}
 }

@@ -93,7 +93,7 @@ func (l *loader) load(ctx context.Context) error {
 	l.unable.tell(before, able)
 	for trigger, warning := range warnings {
 		if warning != "" && warning != l.warnings[trigger] { // not said already
-			l.log.Warn("a trigger's webhook is probably not as it should be", "trigger", trigger, "problem", warning)
+			l.log.Warn("a trigger's webhook is probably misconfigured", "trigger", trigger, "problem", warning)
 		}
 	}
 	l.warnings = warnings

@@ -68,11 +68,11 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 	// other two.
 	claims.MaxConns, writes.MaxConns = 3, 4
 	if db.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
-		return fmt.Errorf("prepare connections: %w", err)
+		return fmt.Errorf("create a connection pool: %w", err)
 	}
 	if db.writes, err = pgxpool.NewWithConfig(context.Background(), writes); err != nil {
 		db.claims.Close()
-		return fmt.Errorf("prepare connections: %w", err)
+		return fmt.Errorf("create a connection pool: %w", err)
 	}
 	return nil
 }

@@ -230,7 +230,7 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 			if c.dead == "" {
 				failures--
 			}
-			require.Equal(t, min(failures, 1), strings.Count(r.log.String(), "a trigger's attempts fail: counted"), r.log.String())
+			require.Equal(t, min(failures, 1), strings.Count(r.log.String(), "a trigger's attempts are failing: counts follow"), r.log.String())
 		})
 	}
 }

@@ -50,13 +50,13 @@ func (s *diskSpace) free(ctx context.Context) {
 	})
 	switch {
 	case err != nil:
-		s.log.Error("the disk is full, and history can't be dropped to make room: free some space", "error", err)
+		s.log.Error("the database's disk is full, and old history can't be dropped to make room; free disk space on the database server", "error", err)
 	case len(dropped) > 0:
 		s.freed = time.Now()
-		tellDropped(s.log, s.tell, "the disk is full: dropped the oldest history to make room; free some space, or set retention.max_size", dropped)
+		tellDropped(s.log, s.tell, "the database's disk is full: dropped the oldest history to make room; free disk space on the database server, or set retention.max_size", dropped)
 	case tried:
 		s.freed = time.Now()
-		s.log.Error("the disk is full, and there is no history to drop: free some space")
+		s.log.Error("the database's disk is full, and no old history is left to drop; free disk space on the database server")
 	}
 }
 

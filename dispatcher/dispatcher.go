@@ -138,7 +138,7 @@ type identity struct {
 // New checks the configuration and makes a Dispatcher. It does not connect.
 func New(cfg Config) (*Dispatcher, error) {
 	if cfg.PollInterval < 0 || cfg.BatchSize < 0 || cfg.Concurrency < 0 || cfg.GracePeriod < 0 || cfg.PayloadMemory < 0 || cfg.MaxBody < 0 {
-		return nil, errors.New("dispatcher: negative PollInterval, BatchSize, Concurrency, GracePeriod, PayloadMemory or MaxBody")
+		return nil, errors.New("dispatcher: PollInterval, BatchSize, Concurrency, GracePeriod, PayloadMemory and MaxBody must not be negative")
 	}
 	setDefault(&cfg.PollInterval, DefaultPollInterval)
 	setDefault(&cfg.BatchSize, DefaultBatchSize)
@@ -170,7 +170,7 @@ func compose(cfg Config) *Dispatcher {
 	client := webhook.NewClient(webhook.ClientConfig{
 		Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard, MaxRequestBody: int(min(cfg.MaxBody, math.MaxInt)),
 		Problem: func(err error) {
-			log.Warn("a webhook's TLS files changed and can't be used, going on with those read before", "error", err)
+			log.Warn("can't load the changed TLS files of a webhook; still using the previous ones", "error", err)
 		},
 	})
 	self := &identity{name: cfg.Name, version: cfg.Version}
@@ -303,7 +303,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	stopListening()
 	listening.Wait()
 	if err == nil {
-		d.log.Info("stopped: everything is settled or given back")
+		d.log.Info("stopped: all events are settled or given back")
 	}
 	return err
 }
@@ -329,7 +329,7 @@ func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
 	case <-d.abort:
 	}
 	open = d.scheduler.inFlight()
-	d.log.Warn("stopping: giving up attempts in flight, they will be made again", "attempts", open)
+	d.log.Warn("stopping: canceling attempts in flight; their events will be sent again", "attempts", open)
 	cancel()
 	<-done
 }
@@ -364,7 +364,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	}
 	d.db.schema.Store(have)
 	if have != know {
-		d.log.Warn("the schema rowhook is of another version than this program, and compatible: bring both to the same one when you can", "schema", have, "program", know)
+		d.log.Warn("the schema rowhook has another version than this program; the two are compatible, but upgrade the older one when you can", "schema", have, "program", know)
 	}
 	secured, err := queue.FindSecured(ctx, conn)
 	if err != nil {
@@ -377,7 +377,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 		return err
 	}
 	if err := queue.EnsurePartitions(ctx, conn); err != nil {
-		d.log.Warn("can't make partitions ahead of time, trying again later", "error", err)
+		d.log.Warn("can't create history partitions in advance; retrying", "error", err)
 	}
 	if err := d.loader.load(ctx); err != nil {
 		return err

@@ -103,7 +103,7 @@ func (f *failing) look(now time.Time, end bool) {
 			f.log.LogAttrs(ctx, slog.LevelInfo, "a trigger's attempts succeed again", counts[:5]...)
 			t.said, t.line = false, now
 		case t.attempts > 1 && due, t.attempts > 0 && due && now.Sub(t.since) >= sayEvery:
-			f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: so many since the last line", counts...)
+			f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts are failing: counts since the previous line", counts...)
 			t.said, t.line = t.now, now
 		case !t.now && due && now.Sub(t.dead) >= sayEvery:
 			delete(f.triggers, name)
@@ -154,18 +154,18 @@ func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, 
 	dead := what == queue.Dead
 	begins, firstDead := f.failed(dl.event.Trigger, now, dead, reason)
 	if begins {
-		f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts fail: counted each minute from now on, single ones are at level debug", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts are failing: counts follow each minute, and level debug logs each attempt", attrs...)
 	}
 	if firstDead {
-		f.log.LogAttrs(ctx, slog.LevelError, "an event ran out of attempts: a dead letter now; further ones of this trigger are counted", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelError, "an event has no attempts left and is now a dead letter; further dead letters of this trigger are only counted", attrs...)
 	}
 	if !f.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	if dead {
-		f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, no more are left: now a dead letter", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, no attempts left: the event is now a dead letter", attrs...)
 		return
 	}
-	f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, will try again", append(attrs,
+	f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, will retry", append(attrs,
 		slog.Duration("in", delay.Round(time.Millisecond)), slog.Time("at", now.Add(delay)))...)
 }

@@ -36,7 +36,7 @@ func (h *health) ended(err error) {
 
 func (h *health) problem(now time.Time) string {
 	if f := h.failure.Load(); f != nil {
-		return "the database fails since " + f.since.UTC().Format(time.RFC3339) + ": " + f.err
+		return "database statements have failed since " + f.since.UTC().Format(time.RFC3339) + ": " + f.err
 	}
 	if began := h.began.Load(); began != 0 && now.Sub(time.Unix(0, began)) > hungAfter {
 		return "the database has not answered since " + time.Unix(0, began).UTC().Format(time.RFC3339)

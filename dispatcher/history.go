@@ -87,7 +87,7 @@ func (h *history) failed(err error, events int) {
 	if now.Sub(h.told) < historyTell {
 		return
 	}
-	h.log.Error("the history can't be written, so events are settled without it: deliveries go on, but nothing of them is kept; see \"When history can't be written\" in docs/operations.md",
+	h.log.Error("history can't be written, so events are settled without it: deliveries continue, but are not recorded; see \"When history can't be written\" in docs/operations.md",
 		"events", h.events, "since", h.since.UTC().Format(time.RFC3339), "error", h.err)
 	h.told, h.events = now, 0
 }
@@ -99,7 +99,7 @@ func (h *history) written() {
 	if h.err == "" {
 		return
 	}
-	h.log.Info("the history is written again", "events_without", h.events)
+	h.log.Info("history is written again", "events_without", h.events)
 	h.err, h.told, h.events = "", time.Time{}, 0
 }
 
@@ -123,7 +123,7 @@ func (h *history) problem() (now, soon string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.err != "" {
-		now = "it can't be written since " + h.since.UTC().Format(time.RFC3339) + ", so events are settled without it: " + h.err
+		now = "history has not been writable since " + h.since.UTC().Format(time.RFC3339) + ", so events are settled without it: " + h.err
 	}
 	if h.looked && h.ahead < queue.LeastDaysAhead {
 		soon = fmt.Sprintf("there are partitions for %d days after today, and no more are made", max(h.ahead, 0))

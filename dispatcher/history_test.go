@@ -88,7 +88,7 @@ create trigger refuse before insert on rowhook.event_archive for each row execut
 			require.Len(t, b.receiver.on("orders"), 50)
 			require.Equal(t, 1, one[int](t, conn, "select count(*) from rowhook.dead_letter"), "dead letters are kept")
 			require.Equal(t, 0, one[int](t, conn, "select count(*) from rowhook.event_archive"))
-			require.Contains(t, r.log.String(), "the history can't be written")
+			require.Contains(t, r.log.String(), "history can't be written")
 			require.Contains(t, r.Stats().History, c.why)
 			if name != "it is gone" { // which is an error of status
 				require.Contains(t, b.warned(t, "no_history"), c.why)
@@ -102,7 +102,7 @@ create trigger refuse before insert on rowhook.event_archive for each row execut
 				return one[int](t, conn, "select count(*) from rowhook.event_archive") > 0
 			}, patience, 500*time.Millisecond)
 			require.Eventually(t, func() bool { return r.Stats().History == "" }, patience, 10*time.Millisecond)
-			require.Contains(t, r.log.String(), "the history is written again")
+			require.Contains(t, r.log.String(), "history is written again")
 		})
 	}
 }
@@ -117,7 +117,7 @@ func TestThatHistoryWillEndIsSaidADayBefore(t *testing.T) {
 	require.Contains(t, b.warned(t, "history_ends"), "0 days after today")
 	require.Eventually(t, func() bool { return r.Stats().HistoryEnds != "" }, patience, 10*time.Millisecond)
 	require.Contains(t, r.Stats().HistoryEnds, "no DDL here")
-	require.Contains(t, r.log.String(), "can't make partitions of the history ahead of time")
+	require.Contains(t, r.log.String(), "can't create history partitions in advance")
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "orders", 1)
 	b.settled(t)

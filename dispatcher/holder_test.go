@@ -27,7 +27,7 @@ func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
 		require.NoError(t, err)
 		require.NotNil(t, h)
 	}
-	require.Equal(t, 1, strings.Count(log.String(), "an old transaction keeps vacuum from cleaning the queue"))
+	require.Equal(t, 1, strings.Count(log.String(), "an old transaction keeps vacuum from removing dead rows of the queue"))
 	require.Contains(t, log.String(), "nightly report")
 	require.Contains(t, log.String(), "pg_terminate_backend")
 	_, err = report.Exec(t.Context(), "commit")
@@ -36,5 +36,5 @@ func TestWhoeverHoldsBackVacuumIsNamedOnceAndWhenThatIsOver(t *testing.T) {
 		_, err = d.maintenance.watchHolder(t.Context(), queue.QueueHealth{}, 0)
 		require.NoError(t, err)
 	}
-	require.Equal(t, 1, strings.Count(log.String(), "nobody holds back vacuum any more"))
+	require.Equal(t, 1, strings.Count(log.String(), "vacuum of the queue is no longer held back"))
 }

@@ -62,7 +62,7 @@ func (n notice) log(log *slog.Logger) {
 		log.Warn("falling behind: events come in faster than they are delivered",
 			"trigger", n.trigger, "remedy", "raise "+n.setting+", make the receiver faster, or start another instance")
 	case caughtUp:
-		log.Info("caught up: nothing that is due waits any more", "trigger", n.trigger)
+		log.Info("caught up: no due event is waiting any more", "trigger", n.trigger)
 	case nothing:
 	}
 }

@@ -97,6 +97,6 @@ func (l *listening) lost() {
 
 // without says that no session will listen.
 func (l *listening) without() {
-	l.log.Warn("not listening: changes are found by polling", "every", l.cfg.PollInterval)
+	l.log.Warn("not listening for notifications: changes are found by polling", "every", l.cfg.PollInterval)
 	l.readyOnce.Do(func() { close(l.ready) })
 }

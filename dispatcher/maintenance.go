@@ -112,11 +112,11 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 	}
 	m.history.lookAhead(ctx, made)
 	if made != nil && ctx.Err() == nil {
-		m.log.Error("can't make partitions of the history ahead of time: without them nothing of what is delivered is kept; trying again later",
+		m.log.Error("can't create history partitions in advance; without them deliveries are not recorded; retrying",
 			"in", tidyEvery, "error", made)
 	}
 	if dropped != nil && ctx.Err() == nil {
-		m.log.Error("can't drop history that is over its retention, trying again later", "in", tidyEvery, "error", dropped)
+		m.log.Error("can't drop history that is past its retention; retrying", "in", tidyEvery, "error", dropped)
 	}
 	if err == nil {
 		// A transaction that was open while its trigger was removed may have left events that
@@ -137,13 +137,13 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 		late = health.Late && u.holder == nil
 		if late && !health.MayVacuum {
 			late = false
-			m.log.Warn("autovacuum is late with the queue, and this role may not vacuum it: deliveries get slower until autovacuum does", "dead_rows", health.Dead)
+			m.log.Warn("autovacuum is behind on the queue, and this role may not vacuum it; deliveries get slower until autovacuum runs, or the owner vacuums rowhook.event_log", "dead_rows", health.Dead)
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		m.log.Error("can't tidy up, trying again later", "in", tidyEvery, "error", queue.ExplainHidden(err))
+		m.log.Error("can't maintain the queue's tables; retrying", "in", tidyEvery, "error", queue.ExplainHidden(err))
 	}
-	tellDropped(m.log, m.tell, "dropped history that is over its retention, or over its largest size", u.dropped)
+	tellDropped(m.log, m.tell, "dropped history that is past its retention or above its maximum size", u.dropped)
 	return u, late
 }
 
@@ -156,7 +156,7 @@ func (m *maintenance) watchHolder(ctx context.Context, health queue.QueueHealth,
 	}
 	if h == nil {
 		if m.holder != "" {
-			m.log.Info("nobody holds back vacuum any more", "was", m.holder)
+			m.log.Info("vacuum of the queue is no longer held back", "was", m.holder)
 		}
 		m.holder = ""
 		return nil, nil
@@ -168,7 +168,7 @@ func (m *maintenance) watchHolder(ctx context.Context, health queue.QueueHealth,
 		if h.Since != nil {
 			attrs = append(attrs, "since", *h.Since)
 		}
-		m.log.Warn("an old transaction keeps vacuum from cleaning the queue: deliveries get slower while it lasts", attrs...)
+		m.log.Warn("an old transaction keeps vacuum from removing dead rows of the queue; deliveries get slower until it ends", attrs...)
 	}
 	return h, nil
 }
@@ -178,12 +178,12 @@ func (m *maintenance) vacuum(ctx context.Context, dead int64) {
 	ctx, cancel := context.WithTimeout(ctx, vacuumTimeout)
 	defer cancel()
 	began := time.Now()
-	m.log.Info("vacuuming the queue, as autovacuum is late", "dead_rows", dead)
+	m.log.Info("vacuuming the queue because autovacuum is behind", "dead_rows", dead)
 	err := queue.VacuumQueue(ctx, m.db.writes)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		m.log.Warn("can't vacuum the queue: deliveries get slower until autovacuum does", "error", err)
+		m.log.Warn("can't vacuum the queue; deliveries get slower until autovacuum runs", "error", err)
 	default:
 		m.log.Info("vacuumed the queue", "took", time.Since(began).Round(time.Millisecond))
 	}

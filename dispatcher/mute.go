@@ -41,7 +41,7 @@ func (c *claimer) renew() {
 		return
 	}
 	c.said.renewed = time.Now()
-	c.log.Debug("opening the session that listens anew, so that it reads the server's queue of notifications")
+	c.log.Debug("opening a new listening session, so that this instance reads the server's notification queue")
 	c.session.renew()
 }
 
@@ -68,7 +68,7 @@ func (c *claimer) mute(ctx context.Context, w *queue.Watch) {
 	case was:
 		c.said = muteWords{}
 		c.notifications.warnedOf.Store(0)
-		c.log.Info("the server's queue of notifications is empty enough again: writers may notify", "usage", usage)
+		c.log.Info("the server's notification queue has room again: writers notify again", "usage", usage)
 	}
 }
 
@@ -121,7 +121,7 @@ func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 	}
 	b, err := queue.FindNotificationBlocker(ctx, c.db.claims, c.notifications.warnedOf.Load())
 	if err != nil {
-		c.log.Debug("can't look for who keeps notifications from being read", "error", err)
+		c.log.Debug("can't look for the session that keeps notifications from being read", "error", err)
 	}
 	if !begins && (b == nil || b.PID == c.said.blocker && b.Sure == c.said.sure) {
 		return
@@ -131,9 +131,9 @@ func (c *claimer) nameBlocker(ctx context.Context, usage float64, begins bool) {
 		c.said.blocker, c.said.sure = b.PID, b.Sure
 		args = append(args, "pid", b.PID, "sure", b.Sure, "user", b.User, "application", b.Application, "state", b.State, "since", b.Since)
 	}
-	c.log.Warn("a session that listens does not read, and the server's queue of notifications fills up: once it is full commits that notify fail. "+
-		"Rowhook's writers notify no more, and events are found by looking often; see to the session that is named, "+
-		"or end it by select pg_terminate_backend(pid)", args...)
+	c.log.Warn("a listening session does not read, so the server's notification queue is filling up: once it is full, every commit that notifies fails. "+
+		"Rowhook's writers have stopped notifying, and events are found by polling; repair the session whose pid is given, "+
+		"or end it with select pg_terminate_backend(pid)", args...)
 }
 
 // noticed records which session a warning of the server names.

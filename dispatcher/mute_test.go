@@ -87,7 +87,7 @@ func TestNobodyRingsWhileTheQueueOfNotificationsFillsUpAndEventsAreFoundAllTheSa
 	b.awaitBell(t, false)
 	b.Exec(t, "insert into muted (v) values ('after')")
 	b.receiver.await(t, "muted", 7)
-	require.Equal(t, 1, strings.Count(log.String(), "queue of notifications fills up"), log.String())
+	require.Equal(t, 1, strings.Count(log.String(), "notification queue is filling up"), log.String())
 
 	percent.Store(10)
 	b.awaitBell(t, true)
@@ -179,7 +179,7 @@ func TestAQueueOfNotificationsThatAnotherProgramFillsFailsNoWriteAndNoApply(t *t
 	receiver.await(t, "second", 1)
 
 	require.NoError(t, stuck.Close(t.Context()))
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), "writers may notify") }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "writers notify again") }, patience, 10*time.Millisecond)
 	require.Less(t, usage(), 0.1, "no session of ours keeps the queue from being emptied")
 }
 
@@ -209,6 +209,6 @@ func TestASessionOfOursThatListensKeepsNoQueueFull(t *testing.T) {
 		require.NoError(t, conn.QueryRow(t.Context(), "select pg_notification_queue_usage()").Scan(&share))
 		return share < 0.1
 	}, patience, 50*time.Millisecond)
-	require.Eventually(t, func() bool { return strings.Count(log.String(), "writers may notify") == 2 }, patience, 10*time.Millisecond, "%v", log)
+	require.Eventually(t, func() bool { return strings.Count(log.String(), "writers notify again") == 2 }, patience, 10*time.Millisecond, "%v", log)
 	require.NotContains(t, log.String(), "lost the session")
 }

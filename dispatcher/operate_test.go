@@ -182,7 +182,7 @@ select rowhook.uuid7(), now(), now() - i * interval '1 day', 1, 1, 'I' from gene
 	b.settled(t)
 	conn := b.Conn(t)
 	require.Equal(t, 3, one[int](t, conn, "select count(*)::integer from rowhook.event_archive"), "yesterday's, today's and the new one")
-	require.Contains(t, r.log.String(), "the disk is full: dropped the oldest history to make room")
+	require.Contains(t, r.log.String(), "the database's disk is full: dropped the oldest history to make room")
 	require.Equal(t, 1, b.receiver.unique("a"))
 	require.Len(t, b.receiver.on("a"), 1)
 }
@@ -207,7 +207,7 @@ create trigger no_room_to_insert before insert on rowhook.event_archive_`+today+
 	r := b.start(t)
 	b.Exec(t, "insert into a (v) values ('x')")
 	b.settled(t)
-	require.Contains(t, r.log.String(), "the disk is full: dropped the oldest history to make room")
+	require.Contains(t, r.log.String(), "the database's disk is full: dropped the oldest history to make room")
 	require.Equal(t, 1, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))
 	require.NotEqual(t, before, one[uint32](t, b.Conn(t), "select 'rowhook.event_archive_"+today+"'::regclass::oid"))
 	require.Len(t, b.receiver.on("a"), 1)
@@ -221,7 +221,7 @@ func TestUpkeepTellsWhatItDropped(t *testing.T) {
 	r := b.start(t, observing(dispatcher.Observer{Maintained: func(m dispatcher.Maintenance) { told <- m }}))
 	u := <-told
 	require.Len(t, u.Dropped, 4, "two days of both histories")
-	require.Contains(t, r.log.String(), "dropped history that is over its retention")
+	require.Contains(t, r.log.String(), "dropped history that is past its retention")
 }
 
 func TestAMissingPartitionLosesNoEvent(t *testing.T) {

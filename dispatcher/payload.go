@@ -61,7 +61,7 @@ func (p *payloads) check(e *webhook.Event) *payloadError {
 	}
 	for name, part := range map[string][]byte{"old": e.Old, "new": e.New, "session variables": e.Session, "trace context": e.Trace} {
 		if !utf8.Valid(part) {
-			return &payloadError{webhook.KindBadPayload, "the payload (" + name + ") has bytes that are no UTF-8: the database does not check the encoding of what it stores", true}
+			return &payloadError{webhook.KindBadPayload, "the payload (" + name + ") is not valid UTF-8: this database does not check the encoding of its texts", true}
 		}
 	}
 	return nil
@@ -131,7 +131,7 @@ func (p *payloads) unfetched(sending context.Context, dl *delivery, ours bool, e
 		p.settler.add(dl, queue.Settlement{Fate: queue.Released})
 	case err != nil:
 		if begins, _ := p.failing.failed(dl.event.Trigger, time.Now(), false, []slog.Attr{slog.String("error", err.Error())}); begins {
-			p.log.Warn("can't fetch a payload, the event will be claimed again; counted each minute from now on", "event", eventID(dl), "trigger", dl.event.Trigger, "in", fetchRetry, "error", err)
+			p.log.Warn("can't fetch an event's payload; it will be claimed again, and further failures are counted each minute", "event", eventID(dl), "trigger", dl.event.Trigger, "in", fetchRetry, "error", err)
 		}
 		p.settler.add(dl, queue.Settlement{Fate: queue.Released, Delay: fetchRetry})
 	case !ours:

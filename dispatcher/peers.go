@@ -121,7 +121,7 @@ func (p *peers) reclaim(ctx context.Context, dead []queue.Instance) {
 	if err != nil {
 		// Their rows may be deleted already, so that nobody finds them dead again.
 		p.unreclaimed = dead
-		p.log.Error("can't give back the events of instances that died, trying again", "instances", ids(dead), "error", err)
+		p.log.Error("can't give back the events of instances that died; retrying", "instances", ids(dead), "error", err)
 		return
 	}
 	if len(forgotten) > 0 || n > 0 {

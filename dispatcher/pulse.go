@@ -73,7 +73,7 @@ func (p *pulse) run(ctx context.Context) {
 			return
 		case err == nil:
 			if said {
-				p.log.Info("this instance can show again that it is alive", "instance", p.self.id)
+				p.log.Info("this instance records its beat again", "instance", p.self.id)
 			}
 			failing, said = time.Time{}, false
 			timer.Reset(beatEvery)
@@ -82,7 +82,7 @@ func (p *pulse) run(ctx context.Context) {
 			failing = time.Now()
 		case !said && time.Since(failing) > beatFailing:
 			said = true
-			p.log.Warn("this instance can't show that it is alive, the others will take it for dead and give back its events", "instance", p.self.id, "error", err)
+			p.log.Warn("this instance can't record its beat; the other instances will consider it dead and give back its events", "instance", p.self.id, "error", err)
 		}
 		timer.Reset(beatRetry)
 	}
@@ -110,7 +110,7 @@ func (p *pulse) sayAliveBy(ctx context.Context, pool *pgxpool.Pool, listens bool
 		if err := p.enroll(ctx, pool, listens); err != nil {
 			return err
 		}
-		p.log.Warn("this instance was taken for dead and its events were given back, it has registered again", "instance", p.self.id, "listens", listens)
+		p.log.Warn("another instance considered this one dead and gave back its events; this one has registered again", "instance", p.self.id, "listens", listens)
 		p.inbox.inherit() // meanwhile its claims returned nothing
 	}
 	return nil
@@ -151,13 +151,13 @@ func (p *pulse) holdLock(ctx context.Context, conn *pgx.Conn) error {
 		if endErr != nil {
 			return endErr
 		}
-		p.log.Info("ended an earlier session of this instance, which the server took for open", "sessions", n)
+		p.log.Info("ended an earlier session of this instance that the server still held open", "sessions", n)
 		err = queue.HoldLock(ctx, conn, p.self.id)
 	}
 	switch {
 	case errors.Is(err, queue.ErrLockHeld):
 		// It is the session of another role, which we may not end. A beat needs no lock.
-		p.log.Warn("another role's session holds the lock of this instance: without it the others learn of a crash some seconds later", "instance", p.self.id)
+		p.log.Warn("a session of another role holds this instance's lock; other instances will notice a crash of this one some seconds later", "instance", p.self.id)
 		return nil
 	case err != nil:
 		return err

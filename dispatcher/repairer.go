@@ -77,7 +77,7 @@ func (r *repairer) run(ctx context.Context) {
 		}
 		if !failed && ctx.Err() == nil {
 			failed = true
-			r.log.Warn("can't give back the events of an interrupted claim, trying again; they come back when their leases end at the latest", "error", err)
+			r.log.Warn("can't give back the events of an interrupted claim; retrying, and they are due again when their leases end at the latest", "error", err)
 		}
 		wait, _ := failures.Next() // without a limit it never stops
 		timer.Reset(wait)
@@ -87,7 +87,7 @@ func (r *repairer) run(ctx context.Context) {
 // finish repairs what is left when claiming has ended. It reports whether nothing is left.
 func (r *repairer) finish(ctx context.Context) bool {
 	if err := r.all(ctx, true); err != nil {
-		r.log.Warn("can't give back the events of an interrupted claim, they come back when their leases end", "error", err)
+		r.log.Warn("can't give back the events of an interrupted claim; they are due again when their leases end", "error", err)
 		return false
 	}
 	return true
@@ -152,12 +152,12 @@ func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 		}
 	}
 	if i.by.Number == 0 {
-		r.log.Warn("the answer to a claim was lost; its events come back when their leases end")
+		r.log.Warn("the answer to a claim was lost; its events are due again when their leases end")
 		return nil
 	}
 	n, err := queue.ReleaseUnknown(ctx, r.db.writes, i.by, i.wants)
 	if n > 0 {
-		r.log.Warn("gave back events whose claim was interrupted", "events", n)
+		r.log.Warn("gave back the events of an interrupted claim", "events", n)
 		r.scheduler.markAll(true)
 	}
 	return err

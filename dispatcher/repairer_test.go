@@ -135,6 +135,6 @@ create trigger refuse before update on rowhook.event_log for each row when (old.
 	for range 3 {
 		<-got
 	}
-	require.Contains(t, log.String(), `gave back events whose claim was interrupted" events=3`)
-	require.NotContains(t, log.String(), "the database fails")
+	require.Contains(t, log.String(), `gave back the events of an interrupted claim" events=3`)
+	require.NotContains(t, log.String(), "a database statement failed")
 }

@@ -96,13 +96,13 @@ func (s *sender) interrupted(dl *delivery, limit int) *payloadError {
 		return nil
 	}
 	if over > 1 {
-		return &payloadError{webhook.KindOther, fmt.Sprintf("its attempts were interrupted before they had an outcome, also when it was sent alone: "+
-			"see whether the dispatcher was killed for want of memory (%d attempts, %d are allowed)", dl.tries-1, limit+1), true}
+		return &payloadError{webhook.KindOther, fmt.Sprintf("its attempts were interrupted before they had an outcome, and so was the one that was made alone: "+
+			"check whether the dispatcher was killed for lack of memory (%d attempts, %d are allowed)", dl.tries-1, limit+1), true}
 	}
 	timer, ticker := time.NewTimer(aloneWithin), time.NewTicker(aloneWithin/100)
 	defer timer.Stop()
 	defer ticker.Stop()
-	s.log.Warn("the attempts of an event were interrupted more often than it may be tried: sending it alone", "event", eventID(dl), "trigger", dl.event.Trigger)
+	s.log.Warn("an event has used up its attempts and the last one was interrupted; sending it alone, in case it crashes the dispatcher", "event", eventID(dl), "trigger", dl.event.Trigger)
 	for {
 		if mine, quiet := s.scheduler.quiesce(dl); mine && quiet {
 			return nil

@@ -162,7 +162,7 @@ func (s *settler) write(ctx context.Context, batch []queue.Settlement, owners []
 		n, err := s.try(ctx, batch, mayHaveCommitted, bare)
 		if err == nil {
 			if failures > 0 && !bare {
-				s.log.Info("deliveries are recorded again")
+				s.log.Info("events are settled again")
 			}
 			s.recorded(batch, bare, blamed)
 			s.settled(batch, owners, n, mayHaveCommitted)
@@ -196,7 +196,7 @@ func (s *settler) write(ctx context.Context, batch []queue.Settlement, owners []
 		}
 		mayHaveCommitted = true
 		if failures == 1 && blamed == nil && ctx.Err() == nil {
-			s.log.Error("can't record deliveries, trying again until it succeeds", append(eventAttrs(owners), "error", err)...)
+			s.log.Error("can't settle events; retrying until it succeeds", append(eventAttrs(owners), "error", err)...)
 		}
 		if !bare && mayBlame(err, failures) {
 			bare, blamed = true, err
@@ -271,15 +271,15 @@ func (s *settler) isolate(ctx context.Context, batch []queue.Settlement, owners 
 	// event.
 	own := !isRefusedRow(err) && !pg.IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire, pgerrcode.InvalidTextRepresentation, pgerrcode.NumericValueOutOfRange, pgerrcode.StringDataRightTruncationDataException)
 	if moves := st.Fate == queue.Delivered || st.Fate == queue.Dead; moves && !st.Bare && (own || !hasResponse(st.Attempt)) {
-		s.log.Error("the payload of an event can't be moved to where its outcome is recorded, recording that without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		s.log.Error("an event's payload can't be stored with its outcome; recording the outcome without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		st.Bare = true
 		if st.Fate == queue.Dead {
-			st.Reason += " (and its payload is lost: " + toASCII(err.Error()) + ")"
+			st.Reason += " (the payload is lost: " + toASCII(err.Error()) + ")"
 		}
 		return s.write(ctx, batch, owners, mayHaveCommitted)
 	}
 	if a := st.Attempt; hasResponse(a) {
-		s.log.Error("the database refuses a response, recording the attempt without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		s.log.Error("the database rejects a receiver's response; recording the attempt without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 		a.Header, a.Body, a.Error = nil, "", responseLost
 		if batch[0].Fate == queue.Dead {
 			batch[0].Reason = a.Error
@@ -288,12 +288,12 @@ func (s *settler) isolate(ctx context.Context, batch []queue.Settlement, owners 
 	}
 	if batch[0].Attempt != nil {
 		if n, bareErr := s.try(ctx, batch, mayHaveCommitted, true); bareErr == nil {
-			s.log.Error("the database refuses the history of an event, which is settled without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+			s.log.Error("the database rejects the history of an event; the event is settled without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 			s.settled(batch, owners, n, mayHaveCommitted)
 			return true
 		}
 	}
-	s.log.Error("the database refuses a settlement, the event will be sent again when its lease ends", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+	s.log.Error("the database rejects the settlement of an event; the event will be sent again when its lease ends", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
 	s.scheduler.settled(owners)
 	return true
 }
@@ -374,7 +374,7 @@ func (s *settler) partition(ctx context.Context, batch []queue.Settlement) error
 func (s *settler) settled(batch []queue.Settlement, owners []*delivery, n int, mayHaveCommitted bool) {
 	s.scheduler.settled(owners)
 	if lost := len(batch) - n; lost > 0 && !mayHaveCommitted {
-		s.log.Warn("events were taken over by another instance before they were settled; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, eventAttrs(owners)...)...)
+		s.log.Warn("events were taken over by another instance before this one settled them; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, eventAttrs(owners)...)...)
 	}
 	now := time.Now()
 	for i := range batch {

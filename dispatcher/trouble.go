@@ -40,7 +40,7 @@ func (r *troubleRecord) update(ctx context.Context, now time.Time) {
 		return queue.RecordTrouble(ctx, r.db.writes, r.self.id, &trouble)
 	})
 	if err != nil {
-		r.log.Debug("can't record what this instance can't do, trying again later", "error", err)
+		r.log.Debug("can't record this instance's problems; retrying", "error", err)
 		return
 	}
 	r.recorded, r.at = trouble, now

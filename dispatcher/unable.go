@@ -41,9 +41,9 @@ func (u *unableTriggers) tell(before map[string]string, able map[string]bool) {
 		why, was := now[trigger], before[trigger]
 		switch {
 		case why == "" && was != "":
-			u.log.Info("a trigger can be sent for again", "trigger", trigger)
+			u.log.Info("this instance can send a trigger's events again", "trigger", trigger)
 		case why != was:
-			u.log.Error("can't send for a trigger, so its events wait for an instance that can: correct its webhook and apply, or set the variable and restart",
+			u.log.Error("this instance can't send a trigger's events, so they wait for one that can; correct the webhook and apply, or set the missing variable and restart",
 				"trigger", trigger, "error", why)
 		}
 	}

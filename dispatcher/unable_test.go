@@ -53,8 +53,8 @@ func TestAnInstanceThatCannotSendLeavesEventsToOneThatCan(t *testing.T) {
 			require.Equal(t, 1000, one[int](t, conn, "select count(*) from rowhook.event_archive where tries = 1"))
 			require.Zero(t, one[int](t, conn, "select count(*) from rowhook.dead_letter"))
 			require.Equal(t, 1000, b.receiver.unique("orders"))
-			require.Contains(t, without.log.String(), "can't send for a trigger")
-			require.NotContains(t, with.log.String(), "can't send for a trigger")
+			require.Contains(t, without.log.String(), "can't send a trigger's events")
+			require.NotContains(t, with.log.String(), "can't send a trigger's events")
 		})
 	}
 }
@@ -87,7 +87,7 @@ func TestEventsOfATriggerThatNobodyCanSendWaitUncountedAndAreShown(t *testing.T)
 
 	b.apply(t, b.spec("orders"))
 	b.receiver.await(t, "orders", 1)
-	require.Contains(t, r.log.String(), "can be sent for again")
+	require.Contains(t, r.log.String(), "can send a trigger's events again")
 	eventually(t, conn, true, "select bool_and(trouble is null) from rowhook.instance")
 }
 

@@ -88,7 +88,7 @@ func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 		refused bool
 	}{
 		{"with a listen URL", []string{"--poll-interval", "1h"}, true, 3 * time.Second, "ready", false},
-		{"without one, polling", []string{"--no-listen", "--poll-interval", "200ms"}, false, 5 * time.Second, "not listening: changes are found by polling", false},
+		{"without one, polling", []string{"--no-listen", "--poll-interval", "200ms"}, false, 5 * time.Second, "not listening for notifications: changes are found by polling", false},
 		{"without either", nil, false, 0, "seems to lead through a pooler: set ROWHOOK_LISTEN_URL", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -207,7 +207,7 @@ func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpoo
 	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
-		return nil, fmt.Errorf("prepare connections: %w", err)
+		return nil, fmt.Errorf("create a connection pool: %w", err)
 	}
 	return pool, nil
 }
