@@ -1,5 +1,6 @@
-// Package config reads rowhook.yaml: strictly, with every error of the file at once, each with its file, line, key and
-// remedy. It also writes the JSON Schema by which editors check and complete the file.
+// Package config reads rowhook.yaml strictly. It reports every error of the file at once, each with
+// its file, line, key and remedy. It also writes the JSON Schema, with which editors check and
+// complete the file.
 package config
 
 import (
@@ -15,29 +16,31 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// MaxSize is the most bytes that a configuration may have. It is far above what anyone writes, and low enough that a
-// wrong path (a dump, a log) is refused at once.
+// MaxSize is the greatest size of a configuration in bytes. No real file comes near it, and a wrong
+// path (a dump, a log) is rejected at once.
 const MaxSize = 10 << 20
 
-// Config is a rowhook.yaml that is right as far as the file alone can tell. Whether its tables and columns exist, and
-// whether Postgres accepts each when, is found out by applying it; Problem turns what is found into the same kind of
-// message.
+// Config is a rowhook.yaml that is valid as far as the file alone shows. Only an apply can tell
+// whether its tables and columns exist, and whether Postgres accepts each when. Problem turns what
+// an apply finds into the same kind of message.
 type Config struct {
-	// File is the name by which messages call the file.
+	// File is the name of the file in messages.
 	File string
-	// Triggers are in the order of the file, with the defaults filled in and ${NAME} references unexpanded.
+	// Triggers are in the order of the file, with the defaults filled in and ${NAME} references
+	// unexpanded.
 	Triggers []trigger.Spec
 	Settings trigger.Settings
-	// Warnings are what is probably a mistake but may be meant: a variable that is not set here, a secret written out.
+	// Warnings are probable mistakes: a variable that is not set here, or a secret in plain text.
 	Warnings []Problem
 
 	source    source
 	positions map[string]Position
 }
 
-// Load reads the configuration at path. With a lookup (os.LookupEnv, say) it also warns of variables that the file
-// refers to and lookup does not know, and of URLs that are none once expanded; nil leaves these out. What is wrong
-// with the file is an *Error; errors.Is(err, fs.ErrNotExist) tells apart that there is none.
+// Load reads the configuration at path. With a lookup, such as os.LookupEnv, it also warns of
+// variables that lookup does not know, and of URLs that are invalid once expanded; nil omits these
+// warnings. The error is an *Error. If the file does not exist, errors.Is(err, fs.ErrNotExist) is
+// true.
 func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
 	data, err := read(path)
 	if err != nil {
@@ -59,20 +62,20 @@ func read(path string) ([]byte, error) {
 		return nil, &Error{Problems: []Problem{p}, cause: cause}
 	}
 	if path == "" {
-		return fail(fs.ErrNotExist, "no configuration file was named; give the path of one, such as rowhook.yaml")
+		return fail(fs.ErrNotExist, "no configuration file was given; give the path of one, such as rowhook.yaml")
 	}
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fail(err, "there is no such file; check the path, or start from the commented rowhook.yaml")
+		return fail(err, "the file does not exist; check the path, or start from the commented rowhook.yaml")
 	case errors.Is(err, fs.ErrPermission):
-		return fail(err, "permission to read the file is denied; let the user that runs rowhook read it")
+		return fail(err, "permission to read the file is denied; allow the user that runs rowhook to read it")
 	case err != nil:
 		return fail(err, "can't open the file (%v); check the path", reason(err))
 	}
-	defer func() { _ = f.Close() }() // only read from
+	defer func() { _ = f.Close() }() // the file was only read
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return fail(nil, "is a directory; name the file in it, such as %s/rowhook.yaml", strings.TrimRight(path, "/"))
+		return fail(nil, "is a directory; give the path of the file in it, such as %s/rowhook.yaml", strings.TrimRight(path, "/"))
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err != nil {
@@ -81,7 +84,8 @@ func read(path string) ([]byte, error) {
 	return data, nil
 }
 
-// reason is an error of the operating system without the path, which the message starts with already.
+// reason returns an operating system's error without its path: the message begins with the path
+// already.
 func reason(err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err
@@ -89,7 +93,8 @@ func reason(err error) error {
 	return err
 }
 
-// Parse reads a configuration from memory. name is what messages call the file. What is wrong with it is an *Error.
+// Parse reads a configuration from memory. name is the name of the file in messages. The error is
+// an *Error.
 func Parse(name string, data []byte) (*Config, error) {
 	d := newDecoder(name)
 	if root := d.parse(data); root != nil {
@@ -102,7 +107,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	}
 	for i := range d.out.Triggers {
 		if s := &d.out.Triggers[i]; s.Capture == trigger.CaptureAuto {
-			s.Capture = "" // as where it is left out
+			s.Capture = "" // the same as without the key
 		}
 	}
 	c := &Config{
@@ -113,7 +118,8 @@ func Parse(name string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-// sound is what of a wrong file can be checked against a database all the same: each trigger whose table is right, without what is wrong in it.
+// sound returns the part of an invalid file that can still be checked against a database: every
+// trigger, without its invalid values.
 func (d *decoder) sound(name string) *Config {
 	c := &Config{File: name, Settings: trigger.DefaultSettings(), source: d.source, positions: d.positions}
 	for i, spec := range d.out.Triggers {
@@ -138,12 +144,14 @@ func (d *decoder) sound(name string) *Config {
 	return c
 }
 
-// Sound returns what of the file can be checked against a database although the file is wrong; a trigger without a table can't. nil: nothing.
+// Sound returns the part of an invalid file that can still be checked against a database. Triggers
+// with an invalid table have Table "" and can't be checked. nil: the error has no such part.
 func (e *Error) Sound() *Config { return e.sound }
 
-// Position is where the file says the value at path of a trigger: Position(0, "webhook", "url"),
-// Position(2, "on", "update", "columns", "1"). A trigger of -1 starts at the top of the file: Position(-1,
-// "retention"). For what the file leaves out it is the place of what would hold it.
+// Position returns the place of a trigger's value in the file, as in Position(0, "webhook", "url")
+// or Position(2, "on", "update", "columns", "1"). With trigger -1 the path begins at the top of the
+// file: Position(-1, "retention"). For a value that the file does not contain it returns the place
+// of the nearest parent.
 func (c *Config) Position(trigger int, path ...string) Position {
 	full := fullPath(trigger, path)
 	for {
@@ -155,26 +163,27 @@ func (c *Config) Position(trigger int, path ...string) Position {
 	}
 }
 
-// Problem says something about the value at path of a trigger, both as Position takes them, so that what Postgres
-// finds wrong reads like what this package finds wrong. ErrorOf makes an error of several.
+// Problem returns a problem with the value at path of a trigger, both as in Position. It lets
+// errors of Postgres read like errors of this package. ErrorOf combines several.
 func (c *Config) Problem(trigger int, message string, path ...string) Problem {
 	p := Problem{Position: c.Position(trigger, path...), Key: fullPath(trigger, path).String(), Message: message}
 	p.Excerpt = c.source.excerpt(p.Position)
 	return p
 }
 
-// References lists the environment variables that a trigger's webhook refers to, sorted.
+// References returns the names of the environment variables that a trigger's webhook refers to,
+// sorted.
 func References(s trigger.Spec) []string {
 	var names []string
 	eachReferring(s, func(value string, _ ...string) {
-		found, _ := trigger.References(value) // a malformed one was refused when the file was read
+		found, _ := trigger.References(value) // Parse has rejected malformed references
 		names = append(names, found...)
 	})
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// eachReferring visits the values of a trigger that may hold references, in a fixed order.
+// eachReferring visits the values of a trigger that may contain references, in a fixed order.
 func eachReferring(s trigger.Spec, visit func(value string, path ...string)) {
 	visit(s.Webhook.URL, "webhook", "url")
 	for _, name := range sortedKeys(s.Webhook.Headers) {
@@ -199,7 +208,7 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 					c.warn(i, fmt.Sprintf("environment variable %s is not set here; set it where the dispatcher runs", name), path...)
 				case set == "":
 					whole = false
-					c.warn(i, fmt.Sprintf("environment variable %s is set to nothing here; give it a value where the dispatcher runs", name), path...)
+					c.warn(i, fmt.Sprintf("environment variable %s is empty here; give it a value where the dispatcher runs", name), path...)
 				}
 			}
 			if !whole || len(names) == 0 {
@@ -210,7 +219,7 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 				c.warnOfSecret(i, expanded, strings.Join(names, ", "), path...)
 			}
 			if err == nil && path[1] == "url" && checkExpandedURL(expanded) != nil {
-				c.warn(i, fmt.Sprintf("with the value that %s has here this is no http:// or https:// URL; check the value where the dispatcher runs",
+				c.warn(i, fmt.Sprintf("with the value of %s here this is not an http:// or https:// URL; check the value where the dispatcher runs",
 					strings.Join(names, ", ")), path...)
 			}
 		})
@@ -218,7 +227,8 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 	slices.SortStableFunc(c.Warnings, Problem.compare)
 }
 
-// warnOfSecrets points out values that are kept in the database and belong in the environment.
+// warnOfSecrets warns of secrets in plain text: the database stores them, and they belong in the
+// environment.
 func (c *Config) warnOfSecrets() {
 	const remedy = "; write ${NAME} instead, and set NAME where the dispatcher runs"
 	for i, spec := range c.Triggers {
@@ -226,20 +236,20 @@ func (c *Config) warnOfSecrets() {
 			plain := value != "" && !strings.Contains(value, "${")
 			switch key := path[len(path)-1]; {
 			case plain && (path[1] == "secret" || path[1] == "headers" && isSecretHeader(key)):
-				message := "is written out here, and so it is stored in the database as well" + remedy
+				message := "is plain text here, so the database stores it, too" + remedy
 				if path[1] == "secret" && hasShortKey(value) {
 					message += ". And it " + shortSecret
 				}
 				c.warn(i, message, path...)
 			case path[1] == "url" && hasPassword(value):
-				c.warn(i, "holds a password, which is stored in the database as well"+remedy, path...)
+				c.warn(i, "contains a password, so the database stores it, too"+remedy, path...)
 			}
 		})
 	}
 	slices.SortStableFunc(c.Warnings, Problem.compare)
 }
 
-// warnOfSecret points out a secret that can't be what its receiver has, where the environment says so here.
+// warnOfSecret warns of a secret whose value from the environment is malformed or too short.
 func (c *Config) warnOfSecret(trigger int, expanded, names string, path ...string) {
 	problem := ""
 	if err := checkSecret(strings.ReplaceAll(expanded, "${", "$${")); err != nil {
@@ -248,7 +258,7 @@ func (c *Config) warnOfSecret(trigger int, expanded, names string, path ...strin
 		problem = shortSecret
 	}
 	if problem != "" {
-		c.warn(trigger, fmt.Sprintf("with the value that %s has here the secret %s; check the value where the dispatcher runs", names, problem), path...)
+		c.warn(trigger, fmt.Sprintf("with the value of %s here the secret %s; check the value where the dispatcher runs", names, problem), path...)
 	}
 }
 
@@ -258,7 +268,7 @@ func (c *Config) warn(trigger int, message string, path ...string) {
 	c.Warnings = append(c.Warnings, c.Problem(trigger, message, path...))
 }
 
-// keyPath is a place in the file: keys, and indexes of lists as decimal numbers.
+// keyPath is the path to a value in the file: keys, and indexes of lists as decimal numbers.
 type keyPath []string
 
 func fullPath(trigger int, rest []string) keyPath {
@@ -268,12 +278,12 @@ func fullPath(trigger int, rest []string) keyPath {
 	return append(keyPath{"triggers", strconv.Itoa(trigger)}, rest...)
 }
 
-// to is the path of what a key or an index holds.
+// to returns the path of the value at a key or an index of p.
 func (p keyPath) to(step string) keyPath { return append(slices.Clone(p), step) }
 
 func (p keyPath) id() string { return strings.Join(p, "\x00") }
 
-// String writes triggers[0].webhook.url.
+// String returns a path such as triggers[0].webhook.url.
 func (p keyPath) String() string {
 	var b strings.Builder
 	for _, step := range p {

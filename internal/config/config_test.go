@@ -17,7 +17,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// fileOf is a right file of one fileOf, with lines replaced by key and more lines added at its end.
+// fileOf returns a valid file with one trigger. Lines with a known key replace its lines, and other
+// lines are added at the end.
 func fileOf(lines ...string) string {
 	keys := map[string]string{
 		"name": "name: a", "table": "table: public.orders", "on": "on: {insert: true}", "webhook": "webhook: {url: https://e.com/x}",
@@ -42,7 +43,7 @@ func parse(t *testing.T, text string) *config.Config {
 	return c
 }
 
-// problemsOf are the one-line forms of what is wrong with a file.
+// problemsOf returns the problems of a file, each in one line.
 func problemsOf(t *testing.T, text string) []string {
 	t.Helper()
 	c, err := config.Parse("rowhook.yaml", []byte(text))
@@ -164,14 +165,14 @@ func TestParseAcceptsWhatLooksOdd(t *testing.T) {
 func TestParseReportsEveryProblemOfAFileAtOnceSortedByLine(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []string{
-		`rowhook.yaml:2:11: triggers[0].name: "1a" is no name of a trigger; use 1 to 42 letters, digits, _ and -, starting with a letter or _`,
+		`rowhook.yaml:2:11: triggers[0].name: "1a" is not a name for a trigger; use 1 to 42 letters, digits, _ and -, starting with a letter or _`,
 		`rowhook.yaml:3:5: triggers[0].tabel: unknown key; did you mean table?`,
 		`rowhook.yaml:4:18: triggers[0].on.insert: "yes" is text; write insert: true, without quotes`,
-		`rowhook.yaml:6:12: triggers[0].webhook.url: events can't be sent by ftp://; use http:// or https://`,
-		`rowhook.yaml:7:17: triggers[0].webhook.headers["X Y"]: "X Y" is no header name; use letters, digits and dashes, as in X-Team`,
+		`rowhook.yaml:6:12: triggers[0].webhook.url: Rowhook can't send by ftp://; use http:// or https://`,
+		`rowhook.yaml:7:17: triggers[0].webhook.headers["X Y"]: "X Y" is not a header name; use letters, digits and dashes, as in X-Team`,
 		`rowhook.yaml:8:20: triggers[0].retry.limit: -1 is too small; write 0 or more`,
 		`rowhook.yaml:8:34: triggers[0].retry.interval: 10 has no unit; write 10s for seconds, or use ms, m, h, d or w`,
-		`rowhook.yaml:8:47: triggers[0].retry.backoff: "linear" is not known here; write fixed or exponential`,
+		`rowhook.yaml:8:47: triggers[0].retry.backoff: "linear" is not a valid value; write fixed or exponential`,
 		`rowhook.yaml:9:1: retentoin: unknown key; did you mean retention?`,
 	}, problemsOf(t, `triggers:
   - name: 1a
@@ -189,15 +190,15 @@ func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ name, text, want string }{
 		// the file
-		{"an empty file", "", "rowhook.yaml: holds no configuration; start with triggers: and an entry, or write triggers: [] for none"},
-		{"only comments", "# none\n---\n", "rowhook.yaml: holds no configuration; "},
-		{"a list", "- a\n", "1:1: the file holds a list, not keys; start with triggers:"},
-		{"a text", "hello\n", "1:1: the file holds text, not keys; start with triggers:"},
+		{"an empty file", "", "rowhook.yaml: contains no configuration; start with triggers: and an entry, or write triggers: [] for none"},
+		{"only comments", "# none\n---\n", "rowhook.yaml: contains no configuration; "},
+		{"a list", "- a\n", "1:1: the file is a list, not keys; start with triggers:"},
+		{"a text", "hello\n", "1:1: the file is text, not keys; start with triggers:"},
 		{"latin-1", "triggers: [] # \xe4\n", "1:16: byte 0xe4 is not UTF-8; save the file as UTF-8"},
 		{"UTF-16", "\xff\xfet\x00", "1:1: is UTF-16 text; save it as UTF-8"},
 		{"a byte order mark", "\ufefftriggers: []\n", "1:1: starts with a byte order mark; save the file as UTF-8 without one"},
 		{"a NUL", fileOf("when: a\x00"), `6:12: control character U+0000 is not allowed; `},
-		{"an escaped NUL", fileOf(`when: "a\0"`), `triggers[0].when: holds a character that Postgres can't store`},
+		{"an escaped NUL", fileOf(`when: "a\0"`), `triggers[0].when: contains a character that Postgres can't store`},
 		{"an escape sequence", fileOf("when: \x1b[31m"), `6:11: control character U+001B is not allowed; `},
 		{"two documents", fileOf() + "---\n" + fileOf(), "6:1: a second YAML document starts here; keep one"},
 		{"a directive", "%YAML 1.2\n---\n" + fileOf(), "1:1: YAML directives (lines that start with %) are not supported; remove the line"},
@@ -210,15 +211,15 @@ func TestParseRefuses(t *testing.T) {
 		{"a merge", fileOf("<<: *p"), "6:5: triggers[0]: YAML merge keys (<<) are not supported; "},
 		{"a tag", fileOf("when: !new.paid"), "6:11: triggers[0].when: YAML tags are not supported; "},
 		{"a complex key", "? a\n: b\n", "1:1: a key that starts with ? is not supported; "},
-		{"a duplicate key", fileOf("retry: {limit: 1, limit: 2}"), "6:23: triggers[0].retry.limit: is given twice; keep one, the first is on line 6"},
+		{"a duplicate key", fileOf("retry: {limit: 1, limit: 2}"), "6:23: triggers[0].retry.limit: is given twice; keep one (the first is on line 6)"},
 		{"text after a quote", fileOf(`when: "new"."a" > 1`), "6:16: there is more text after the closing quote; put the whole value in single quotes"},
-		{"a colon in a value", fileOf("when: new.a = 'b: c'"), "6:11: a colon makes this a key where no key can be; check the indentation, and put a value that holds a colon"},
-		{"a bare reference in braces", fileOf("webhook: {url: ${U}}"), "5:21: inside { } and [ ] a value that holds ${NAME} needs quotes; "},
+		{"a colon in a value", fileOf("when: new.a = 'b: c'"), "6:11: a colon makes this a key where no key can be; check the indentation, and put a value that contains a colon"},
+		{"a bare reference in braces", fileOf("webhook: {url: ${U}}"), "5:21: inside { } and [ ] a value that contains ${NAME} needs quotes; "},
 		{"a brace that stays open", fileOf("webhook: {url: x"), "5:14: this { is never closed; add the }"},
 		{"a bracket that stays open", "triggers: [", "1:11: this [ is never closed; add the ]"},
 		{"a line after an open bracket", "triggers: [a\nb: 1", "2:1: inside [ ] a comma or the closing ] is missing; check"},
-		{"a wrong indent", fileOf() + "   x: 1\n", "6:4: the indentation fits nothing above; align"},
-		{"no colon", fileOf() + "    foo bar\n", "6:5: this is no key with a value; write key: value"},
+		{"a wrong indent", fileOf() + "   x: 1\n", "6:4: the indentation matches no line above; align"},
+		{"no colon", fileOf() + "    foo bar\n", "6:5: this is not a key with a value; write key: value"},
 		{"a quote that stays open", fileOf(`when: "x`), `this double quote is never closed; add the closing "`},
 		{"a reserved character", fileOf("when: @x"), "a value can't start with @ or `; put the value in quotes"},
 		// keys
@@ -235,15 +236,15 @@ func TestParseRefuses(t *testing.T) {
 		{"a key like no other", fileOf("enabled: true"), "6:5: triggers[0].enabled: unknown key; the keys in triggers[0] are name, table, on, "},
 		// values
 		{"the same name twice", fileOf() + strings.TrimPrefix(fileOf(), "triggers:\n"), `6:11: triggers[1].name: "a" is the name of another trigger, on line 2; `},
-		{"a name with a space", fileOf("name: order placed"), `2:11: triggers[0].name: "order placed" is no name of a trigger; `},
+		{"a name with a space", fileOf("name: order placed"), `2:11: triggers[0].name: "order placed" is not a name for a trigger; `},
 		{"a long name", fileOf("name: " + strings.Repeat("x", 43)), "2:11: triggers[0].name: "},
 		{"an empty name", fileOf(`name: ""`), "2:11: triggers[0].name: is empty; "},
 		{"a number for a name", fileOf("name: 7"), `2:11: triggers[0].name: is the number 7 where text is needed; put it in quotes: "7"`},
-		{"a table of three parts", fileOf("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is no name of a table; `},
-		{"a table with a space", fileOf("table: Order Items"), `3:12: triggers[0].table: "Order Items" is no name of a table; write schema.table`},
+		{"a table of three parts", fileOf("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is not the name of a table; `},
+		{"a table with a space", fileOf("table: Order Items"), `3:12: triggers[0].table: "Order Items" is not the name of a table; write schema.table`},
 		{"a table from a variable", fileOf("table: ${T}"), "3:12: triggers[0].table: ${NAME} is not read here, only in a webhook's url, headers and secret"},
 		{"a table of Rowhook's", fileOf("table: RowHook.event_log"), "3:12: triggers[0].table: this is one of Rowhook's own tables"},
-		{"a table name too long", fileOf("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps 63"},
+		{"a table name too long", fileOf("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps only 63"},
 		{"on as a word", fileOf("on: insert"), "4:9: triggers[0].on: is text where keys are needed; write on: {insert: true}"},
 		{"on as a list", fileOf("on: [insert, DELETE]"), "4:9: triggers[0].on: is a list where keys are needed; write on: {insert: true, delete: true}"},
 		{"on with nothing set", fileOf("on: {insert: false, update: false}"), "4:5: triggers[0].on: captures nothing; set insert, update, delete or manual to true"},
@@ -251,18 +252,18 @@ func TestParseRefuses(t *testing.T) {
 		{"update without columns", fileOf("on: {update: {}}"), "triggers[0].on.update.columns: is missing; write it like columns: [status, amount]"},
 		{"update with no columns", fileOf("on: {update: {columns: []}}"), "4:28: triggers[0].on.update.columns: is empty; write it like columns: [status, amount]"},
 		{"a column twice", fileOf("on: {update: {columns: [a, b, a]}}"), `4:35: triggers[0].on.update.columns[2]: "a" is listed twice; keep one`},
-		{"a column in SQL quotes", fileOf(`payload: {columns: ['"A"']}`), `triggers[0].payload.columns[0]: "\"A\"" has SQL quotes around it; write a column by its name alone, as in A`},
+		{"a column in SQL quotes", fileOf(`payload: {columns: ['"A"']}`), `triggers[0].payload.columns[0]: "\"A\"" has SQL quotes around it; write the name of the column alone, as in A`},
 		{"payload with no columns", fileOf("payload: {columns: []}"), "6:24: triggers[0].payload.columns: is empty; write it like columns: [id, status]"},
 		{"a number for a column", fileOf("payload: {columns: [1]}"), `triggers[0].payload.columns[0]: is the number 1 where text is needed; put it in quotes: "1"`},
 		{"no url", fileOf("webhook: {timeout: 1s}"), "5:5: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders"},
 		{"an empty url", fileOf(`webhook: {url: ""}`), "5:20: triggers[0].webhook.url: is empty; write it like url: https://example.com/hooks/orders"},
 		{"a url for a webhook", fileOf("webhook: https://e.com"), `5:14: triggers[0].webhook: is text where keys are needed; write it like webhook: {url: "https://example.com/hooks/orders"}`},
 		{"a url without a scheme", fileOf("webhook: {url: 'localhost:80/x'}"), "triggers[0].webhook.url: has no http:// or https:// before the host; "},
-		{"another scheme", fileOf("webhook: {url: 'amqp://e.com'}"), "triggers[0].webhook.url: events can't be sent by amqp://; use http:// or https://"},
-		{"a url without a host", fileOf("webhook: {url: 'https:///x'}"), "triggers[0].webhook.url: names no host; "},
-		{"a url with a space", fileOf("webhook: {url: 'https://e.com/a b'}"), "triggers[0].webhook.url: holds white space; "},
-		{"a url with a port too high", fileOf("webhook: {url: 'https://e.com:65536'}"), "triggers[0].webhook.url: there is no port 65536; use one from 1 to 65535"},
-		{"a url with a fragment", fileOf("webhook: {url: 'https://e.com/#a'}"), "triggers[0].webhook.url: holds a # part, which is never sent; "},
+		{"another scheme", fileOf("webhook: {url: 'amqp://e.com'}"), "triggers[0].webhook.url: Rowhook can't send by amqp://; use http:// or https://"},
+		{"a url without a host", fileOf("webhook: {url: 'https:///x'}"), "triggers[0].webhook.url: has no host; "},
+		{"a url with a space", fileOf("webhook: {url: 'https://e.com/a b'}"), "triggers[0].webhook.url: contains white space; "},
+		{"a url with a port too high", fileOf("webhook: {url: 'https://e.com:65536'}"), "triggers[0].webhook.url: port 65536 does not exist; use one from 1 to 65535"},
+		{"a url with a fragment", fileOf("webhook: {url: 'https://e.com/#a'}"), "triggers[0].webhook.url: contains a # part, which is never sent; "},
 		{"a url with a bad escape", fileOf("webhook: {url: 'https://e.com/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
 		{"a bad path after a reference", fileOf("webhook: {url: '${U}/%zz'}"), `triggers[0].webhook.url: is not a URL (invalid URL escape "%zz"); `},
 		{"a reference without braces", fileOf("webhook: {url: $URL/x}"), "triggers[0].webhook.url: $URL is not read from the environment; write ${URL}/x"},
@@ -270,14 +271,14 @@ func TestParseRefuses(t *testing.T) {
 		{"a reference with a default", fileOf("webhook: {url: '${U:-x}'}"), "(defaults are not supported); write ${U}, or $${ for a literal ${"},
 		{"a reference to nothing", fileOf("webhook: {url: https://e.com, secret: '${}'}"), "triggers[0].webhook.secret: ${ at character 1 names no variable; "},
 		{"headers as a list", fileOf("webhook: {url: https://e.com, headers: [a]}"), "triggers[0].webhook.headers: is a list where header names with their values are needed; "},
-		{"a header with a number", fileOf("webhook: {url: https://e.com, headers: {A: 1}}"), "triggers[0].webhook.headers.A: is no text where text is needed; put it in quotes"},
-		{"a header name with a space", fileOf("webhook: {url: https://e.com, headers: {A B: x}}"), `triggers[0].webhook.headers["A B"]: "A B" is no header name; `},
-		{"a header with a line break", fileOf(`webhook: {url: https://e.com, headers: {A: "x\ny"}}`), "triggers[0].webhook.headers.A: holds a line break or another control character"},
-		{"a header twice", fileOf("webhook: {url: https://e.com, headers: {x-a: x, X-A: y}}"), "triggers[0].webhook.headers.X-A: is the header x-a again, as header names ignore case; keep one"},
+		{"a header with a number", fileOf("webhook: {url: https://e.com, headers: {A: 1}}"), "triggers[0].webhook.headers.A: is not text where text is needed; put it in quotes"},
+		{"a header name with a space", fileOf("webhook: {url: https://e.com, headers: {A B: x}}"), `triggers[0].webhook.headers["A B"]: "A B" is not a header name; `},
+		{"a header with a line break", fileOf(`webhook: {url: https://e.com, headers: {A: "x\ny"}}`), "triggers[0].webhook.headers.A: contains a line break or another control character"},
+		{"a header twice", fileOf("webhook: {url: https://e.com, headers: {x-a: x, X-A: y}}"), "triggers[0].webhook.headers.X-A: repeats the header x-a, because header names ignore case; keep one"},
 		{"a header of the connection", fileOf("webhook: {url: https://e.com, headers: {content-length: x}}"), "triggers[0].webhook.headers.content-length: the header content-length is set by Rowhook itself; remove it"},
-		{"a header of the signature", fileOf("webhook: {url: https://e.com, secret: '${S}', headers: {Webhook-ID: x}}"), "triggers[0].webhook.headers.Webhook-ID: a request that is signed with secret has the header Webhook-ID already; "},
+		{"a header of the signature", fileOf("webhook: {url: https://e.com, secret: '${S}', headers: {Webhook-ID: x}}"), "triggers[0].webhook.headers.Webhook-ID: secret makes Rowhook set the header Webhook-ID itself; "},
 		{"a bad reference in a header", fileOf("webhook: {url: https://e.com, headers: {A: '${1}'}}"), "triggers[0].webhook.headers.A: ${ at character 1 is not followed by a variable name"},
-		{"a secret that is not base64", fileOf("webhook: {url: https://e.com, secret: whsec_%%}"), "triggers[0].webhook.secret: what follows whsec_ is not base64; "},
+		{"a secret that is not base64", fileOf("webhook: {url: https://e.com, secret: whsec_%%}"), "triggers[0].webhook.secret: the part after whsec_ is not base64; "},
 		{"a secret as it stands in a signature", fileOf("webhook: {url: https://e.com, secret: 'v1,whsec_c2VjcmV0'}"), "triggers[0].webhook.secret: begins with v1, like a signature; remove that"},
 		{"a secret in quotes", fileOf(`webhook: {url: https://e.com, secret: "'whsec_c2VjcmV0'"}`), "triggers[0].webhook.secret: stands in quotes, which would be part of the key; remove them"},
 		{"a reference in quotes", fileOf(`webhook: {url: https://e.com, secret: "'${S}'"}`), "triggers[0].webhook.secret: stands in quotes"},
@@ -294,14 +295,14 @@ func TestParseRefuses(t *testing.T) {
 		{"a limit in quotes", fileOf(`retry: {limit: "3"}`), `triggers[0].retry.limit: "3" is text; write limit: 3, without quotes`},
 		{"half a limit", fileOf("retry: {limit: 3.5}"), "triggers[0].retry.limit: is the number 3.5 where a whole number is needed; "},
 		{"a hexadecimal limit", fileOf("retry: {limit: 0x10}"), "triggers[0].retry.limit: 0x10 is not a plain whole number; "},
-		{"a limit too high", fileOf("retry: {limit: 2147483647}"), "triggers[0].retry.limit: 2147483647 is too large; the most is 2147483646"},
+		{"a limit too high", fileOf("retry: {limit: 2147483647}"), "triggers[0].retry.limit: 2147483647 is too large; the largest is 2147483646"},
 		{"a limit beyond 64 bits", fileOf("retry: {limit: 99999999999999999999}"), "triggers[0].retry.limit: 99999999999999999999 is too large; "},
-		{"an unknown backoff", fileOf("retry: {backoff: linear}"), `triggers[0].retry.backoff: "linear" is not known here; write fixed or exponential`},
+		{"an unknown backoff", fileOf("retry: {backoff: linear}"), `triggers[0].retry.backoff: "linear" is not a valid value; write fixed or exponential`},
 		{"an interval over the default bound", fileOf("retry: {interval: 2h}"), "6:23: triggers[0].retry.interval: max_interval bounds every wait and is 1h by default, but interval is 2h; write max_interval: 2h or more"},
 		{"an interval over its bound", fileOf("retry: {interval: 2m, max_interval: 1m}"), "6:41: triggers[0].retry.max_interval: max_interval bounds every wait and is 1m, but interval is 2m; "},
 		{"a number for a group", fileOf("retry: 5"), "6:12: triggers[0].retry: is the number 5 where keys are needed; write it like retry: {limit: 5}"},
 		{"a negative concurrency", fileOf("concurrency: -1"), "6:18: triggers[0].concurrency: -1 is too small; write 0 or more"},
-		{"an unknown notify", fileOf("notify: sometimes"), `6:13: triggers[0].notify: "sometimes" is not known here; write auto or never`},
+		{"an unknown notify", fileOf("notify: sometimes"), `6:13: triggers[0].notify: "sometimes" is not a valid value; write auto or never`},
 		{"text for true", fileOf(`on_replication: "true"`), `6:21: triggers[0].on_replication: "true" is text; write on_replication: true, without quotes`},
 		{"a number for true", fileOf("on_replication: 1"), "6:21: triggers[0].on_replication: is the number 1 where true or false is needed; "},
 		{"retention as text", fileOf() + "retention: 7d\n", "6:12: retention: is text where keys are needed; write it like retention: {delivered: 7d}"},
@@ -310,7 +311,7 @@ func TestParseRefuses(t *testing.T) {
 		{"an empty condition", fileOf(`when: " "`), "6:11: triggers[0].when: is empty; write it like when: new.amount > 100, or remove it"},
 		{"a condition that is no text", fileOf("when: true"), `6:11: triggers[0].when: is true where text is needed; put it in quotes: "true"`},
 		{"a bracket not closed", fileOf("when: new.a > (1 + [2]"), "triggers[0].when: the ( at character 9 is never closed; add the )"},
-		{"a bracket not opened", fileOf("when: new.a > 1)"), "triggers[0].when: the ) at character 10 closes nothing; "},
+		{"a bracket not opened", fileOf("when: new.a > 1)"), "triggers[0].when: the ) at character 10 has no opening bracket; "},
 		{"brackets crossed", fileOf("when: new.a[(1])"), "triggers[0].when: the ] at character 9 should be the ) of the ( at character 7; "},
 		{"a quote not closed", fileOf("when: new.a = 'ä"), "triggers[0].when: the ' at character 9 is never closed; "},
 		{"a quoted name not closed", fileOf(`when: new."a = 1`), `triggers[0].when: the " at character 5 is never closed; `},
@@ -347,7 +348,7 @@ func TestErrorShowsTheLineWithAMarkUnderThePlace(t *testing.T) {
 rowhook.yaml:6:23: triggers[0].retry.limt: unknown key; did you mean limit?
      6 |     retry: {limit: 1, limt: 3}
        |                       ^
-rowhook.yaml:7:13: triggers[0].notify: "x" is not known here; write auto or never
+rowhook.yaml:7:13: triggers[0].notify: "x" is not a valid value; write auto or never
      7 |     notify: x
        |             ^`, "\n"))
 }
@@ -467,10 +468,10 @@ func TestLoadReadsAFileAndWarnsOfItsEnvironment(t *testing.T) {
 		warnings = append(warnings, strings.TrimPrefix(w.String(), path))
 	}
 	require.Equal(t, []string{
-		":6:12: triggers[0].webhook.url: with the value that BASE has here this is no http:// or https:// URL; check the value where the dispatcher runs",
+		":6:12: triggers[0].webhook.url: with the value of BASE here this is not an http:// or https:// URL; check the value where the dispatcher runs",
 		":7:22: triggers[0].webhook.headers.X-A: environment variable UNSET is not set here; set it where the dispatcher runs",
-		":7:22: triggers[0].webhook.headers.X-A: environment variable EMPTY is set to nothing here; give it a value where the dispatcher runs",
-		":8:15: triggers[0].webhook.secret: is written out here, and so it is stored in the database as well; write ${NAME} instead, and set NAME where the dispatcher runs",
+		":7:22: triggers[0].webhook.headers.X-A: environment variable EMPTY is empty here; give it a value where the dispatcher runs",
+		":8:15: triggers[0].webhook.secret: is plain text here, so the database stores it, too; write ${NAME} instead, and set NAME where the dispatcher runs",
 	}, warnings)
 
 	c, err = config.Load(path, nil)
@@ -491,15 +492,15 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "none.yaml")
 	_, err := config.Load(missing, nil)
-	require.EqualError(t, err, missing+": there is no such file; check the path, or start from the commented rowhook.yaml")
+	require.EqualError(t, err, missing+": the file does not exist; check the path, or start from the commented rowhook.yaml")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	_, err = config.Load(dir, nil)
-	require.EqualError(t, err, dir+": is a directory; name the file in it, such as "+dir+"/rowhook.yaml")
+	require.EqualError(t, err, dir+": is a directory; give the path of the file in it, such as "+dir+"/rowhook.yaml")
 	require.NotErrorIs(t, err, fs.ErrNotExist)
 
 	_, err = config.Load("", nil)
-	require.EqualError(t, err, "no configuration file was named; give the path of one, such as rowhook.yaml")
+	require.EqualError(t, err, "no configuration file was given; give the path of one, such as rowhook.yaml")
 
 	_, err = config.Load(filepath.Join(dir, "a\x00b"), nil)
 	require.ErrorContains(t, err, "can't open the file (invalid argument); check the path")

@@ -17,8 +17,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// decoder walks the syntax tree of the file and the structs side by side. It notes each place and each problem and goes
-// on, so that all of them come out at once.
+// decoder walks the syntax tree of the file and the structs in parallel. It records positions and
+// problems and continues, so that all problems are reported at once.
 type decoder struct {
 	name      string
 	keys      map[string]key
@@ -35,11 +35,11 @@ func newDecoder(name string) *decoder {
 	}
 }
 
-// place is where in the file and in the keys a value is decoded.
+// place is the value that is being decoded.
 type place struct {
 	path keyPath
-	rule string   // the path in keys()
-	pos  Position // of the value's key, or of a list entry
+	rule string   // its path in keys()
+	pos  Position // the position of its key, or of the list entry
 }
 
 func (p place) key(name string, pos Position) place {
@@ -54,7 +54,7 @@ func (p place) index(i int, pos Position) place {
 	return place{p.path.to(strconv.Itoa(i)), p.rule + "[]", pos}
 }
 
-// name is the key that holds the value.
+// name returns the key of the value, or "entry" for an entry of a list.
 func (p place) name() string {
 	if len(p.path) == 0 || isDigits(p.path[len(p.path)-1]) {
 		return "entry"
@@ -71,14 +71,14 @@ func (d *decoder) reportAt(pos Position, path keyPath, format string, args ...an
 
 func (d *decoder) file(root ast.Node) {
 	if _, ok := root.(ast.MapNode); !ok {
-		d.reportAt(nodePosition(root), nil, "the file holds %s, not keys; start with triggers: and an entry", describe(root))
+		d.reportAt(nodePosition(root), nil, "the file is %s, not keys; start with triggers: and an entry", describe(root))
 		return
 	}
 	d.value(root, reflect.ValueOf(&d.out).Elem(), place{pos: nodePosition(root)})
 	d.uniqueNames()
 }
 
-// value decodes n into v. It reports whether it found nothing wrong.
+// value decodes n into v. It returns whether it found no problem.
 func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 	d.positions[at.path.id()] = at.pos
 	n, ok := d.plain(n, at)
@@ -126,7 +126,7 @@ func (d *decoder) emptyRemedy(at place) string {
 	return d.remedy(at) + ", or remove it"
 }
 
-// remedy says what to write where something else is.
+// remedy says what to write instead of a wrong value.
 func (d *decoder) remedy(at place) string {
 	k := d.keys[at.rule]
 	if k.remedy != "" {
@@ -135,20 +135,21 @@ func (d *decoder) remedy(at place) string {
 	return "write it like " + k.example
 }
 
-// plain takes off what YAML can put around a value, all of which is refused. It is false where nothing is left to check.
+// plain rejects anchors, aliases and tags. It returns the value inside, and false if there is none
+// to check.
 func (d *decoder) plain(n ast.Node, at place) (ast.Node, bool) {
 	switch v := n.(type) {
 	case *ast.AnchorNode:
-		d.reportAt(nodePosition(n), at.path, "YAML anchors are not supported; write the value without &name, or in quotes if the & belongs to it")
+		d.reportAt(nodePosition(n), at.path, "YAML anchors are not supported; remove &name, or put the value in quotes if the & belongs to it")
 		if _, null := v.Value.(*ast.NullNode); v.Value == nil || null {
 			return nil, false
 		}
 		return d.plain(v.Value, at)
 	case *ast.AliasNode:
-		d.reportAt(nodePosition(n), at.path, "YAML aliases are not supported; write the value out, or in quotes if the * belongs to it")
+		d.reportAt(nodePosition(n), at.path, "YAML aliases are not supported; repeat the value itself, or put it in quotes if the * belongs to it")
 		return nil, false
 	case *ast.TagNode:
-		d.reportAt(nodePosition(n), at.path, "YAML tags are not supported; write the value without it, or in quotes if the ! belongs to it")
+		d.reportAt(nodePosition(n), at.path, "YAML tags are not supported; remove the tag, or put the value in quotes if the ! belongs to it")
 		return nil, false
 	case nil:
 		d.reportAt(at.pos, at.path, "has no value; %s", d.emptyRemedy(at))
@@ -164,8 +165,8 @@ type entry struct {
 	value ast.Node
 }
 
-// entries lists the keys of a group. Keys that are no plain text, or come twice, are reported; complete is false where
-// a merge may have brought more.
+// entries lists the keys of a group. It reports keys that are not plain text, and repeated ones.
+// complete is false if the group may have keys that are not in the list, such as those of a merge.
 func (d *decoder) entries(n ast.MapNode, at place) (list []entry, complete bool) {
 	complete = true
 	first := map[string]Position{}
@@ -173,7 +174,7 @@ func (d *decoder) entries(n ast.MapNode, at place) (list []entry, complete bool)
 		k := it.Key()
 		pos := position(k.GetToken())
 		if k.IsMergeKey() {
-			d.reportAt(pos, at.path, "YAML merge keys (<<) are not supported; write the keys out")
+			d.reportAt(pos, at.path, "YAML merge keys (<<) are not supported; repeat the keys")
 			complete = false
 			continue
 		}
@@ -191,7 +192,7 @@ func (d *decoder) entries(n ast.MapNode, at place) (list []entry, complete bool)
 			continue
 		}
 		if other, twice := first[name]; twice {
-			d.reportAt(pos, at.path.to(name), "is given twice; keep one, the first is on line %d", other.Line)
+			d.reportAt(pos, at.path.to(name), "is given twice; keep one (the first is on line %d)", other.Line)
 			continue
 		}
 		first[name] = pos
@@ -243,7 +244,7 @@ type field struct {
 	typ   reflect.Type
 }
 
-// fieldsOf lists the keys that a struct's yaml tags name, those of inlined structs among them.
+// fieldsOf lists the keys in a struct's yaml tags, including those of inlined structs.
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
@@ -273,7 +274,8 @@ func (d *decoder) list(n ast.Node, v reflect.Value, at place) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(s.Values), len(s.Values)))
 	for i, n := range s.Values {
-		// A null has the place of what follows the dash; the dash is better to point at.
+		// The position of a null is that of the next token. The position of the dash is more
+		// useful.
 		pos := nodePosition(n)
 		if _, null := n.(*ast.NullNode); null && i < len(s.Entries) && s.Entries[i] != nil && s.Entries[i].Start != nil {
 			pos = position(s.Entries[i].Start)
@@ -308,7 +310,7 @@ func (d *decoder) update(n ast.Node, v reflect.Value, at place) {
 	v.Set(reflect.ValueOf(trigger.UpdateOn{Enabled: on}))
 }
 
-// sample repeats a short list of plain words, as part of a remedy.
+// sample returns a short list of plain words as YAML, and [...] for any other list.
 func sample(s *ast.SequenceNode) string {
 	var words []string
 	for _, n := range s.Values {
@@ -336,11 +338,11 @@ func (d *decoder) headers(n ast.Node, v reflect.Value, at place) {
 		canonical := textproto.CanonicalMIMEHeaderKey(e.name)
 		switch other, twice := spelled[canonical]; {
 		case !httpguts.ValidHeaderFieldName(e.name):
-			d.reportAt(e.pos, here.path, "%q is no header name; use letters, digits and dashes, as in X-Team", e.name)
+			d.reportAt(e.pos, here.path, "%q is not a header name; use letters, digits and dashes, as in X-Team", e.name)
 		case isReservedHeader(canonical):
 			d.reportAt(e.pos, here.path, "the header %s is set by Rowhook itself; remove it", e.name)
 		case twice:
-			d.reportAt(e.pos, here.path, "is the header %s again, as header names ignore case; keep one", other)
+			d.reportAt(e.pos, here.path, "repeats the header %s, because header names ignore case; keep one", other)
 		}
 		spelled[canonical] = e.name
 		var value string
@@ -372,17 +374,17 @@ func (d *decoder) text(n ast.Node, v reflect.Value, at place) {
 		d.reportAt(nodePosition(n), at.path, "is empty; %s", d.emptyRemedy(at))
 		return
 	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
-		d.reportAt(nodePosition(n), at.path, "holds a character that Postgres can't store (NUL, or half of a UTF-16 pair); remove the escape")
+		d.reportAt(nodePosition(n), at.path, "contains a character that Postgres can't store (NUL, or half of a UTF-16 pair); remove the escape")
 		return
 	case len(k.enum) > 0 && !slices.Contains(k.enum, text):
-		d.reportAt(nodePosition(n), at.path, "%q is not known here; write %s", text, strings.Join(k.enum, " or "))
+		d.reportAt(nodePosition(n), at.path, "%q is not a valid value; write %s", text, strings.Join(k.enum, " or "))
 		return
 	case k.pattern != "" && !regexp.MustCompile(k.pattern).MatchString(text):
 		if strings.Contains(text, "${") {
 			d.reportAt(nodePosition(n), at.path, "${NAME} is not read here, only in a webhook's url, headers and secret; write the %s itself", at.name())
 			return
 		}
-		d.reportAt(nodePosition(n), at.path, "%s is no %s; %s", quote(text), k.noun, k.rule)
+		d.reportAt(nodePosition(n), at.path, "%s is not %s; %s", quote(text), k.noun, k.rule)
 		return
 	case k.check != nil:
 		if err := k.check(text); err != nil {
@@ -393,7 +395,7 @@ func (d *decoder) text(n ast.Node, v reflect.Value, at place) {
 	v.SetString(text)
 }
 
-// textOf is the text of a string, whether it is plain, quoted, or in lines of its own.
+// textOf returns the text of a plain, quoted or block string.
 func textOf(n ast.Node) (string, bool) {
 	switch n := n.(type) {
 	case *ast.StringNode:
@@ -431,8 +433,8 @@ func (d *decoder) number(n ast.Node, v reflect.Value, at place) {
 	case isText && n.GetToken().Type != token.StringType && isDigits(text):
 		d.reportAt(nodePosition(n), at.path, "%q is text; write %s: %s, without quotes", text, at.name(), text)
 		return
-	case isText && isDigits(text): // the parser takes what overflows for text
-		d.reportAt(nodePosition(n), at.path, "%s is too large; the most is %d", text, k.max)
+	case isText && isDigits(text): // the parser treats a number that overflows as text
+		d.reportAt(nodePosition(n), at.path, "%s is too large; the largest is %d", text, k.max)
 		return
 	case isInteger:
 	default:
@@ -442,11 +444,11 @@ func (d *decoder) number(n ast.Node, v reflect.Value, at place) {
 	number, err := strconv.ParseInt(written, 10, 64)
 	switch {
 	case err != nil || strconv.FormatInt(number, 10) != written:
-		d.reportAt(nodePosition(n), at.path, "%s is not a plain whole number; write it in digits alone, as in %s", written, k.example)
+		d.reportAt(nodePosition(n), at.path, "%s is not a plain whole number; write digits only, as in %s", written, k.example)
 	case number < k.min:
 		d.reportAt(nodePosition(n), at.path, "%d is too small; write %d or more", number, k.min)
 	case number > k.max:
-		d.reportAt(nodePosition(n), at.path, "%d is too large; the most is %d", number, k.max)
+		d.reportAt(nodePosition(n), at.path, "%d is too large; the largest is %d", number, k.max)
 	default:
 		v.SetInt(number)
 	}
@@ -505,12 +507,13 @@ func (d *decoder) size(n ast.Node, v reflect.Value, at place) {
 func (d *decoder) wrongType(n ast.Node, at place, needed, remedy string) {
 	what := describe(n)
 	if _, scalar := n.(ast.ScalarNode); scalar && d.keys[at.rule].secret {
-		what = "no text"
+		what = "not text"
 	}
 	d.reportAt(nodePosition(n), at.path, "is %s where %s; %s", what, needed, remedy)
 }
 
-// groupRemedy takes the operations out of on: insert and on: [insert, update], which is how many write it first.
+// groupRemedy returns the right form for on: insert and on: [insert, update], which are common
+// first attempts.
 func (d *decoder) groupRemedy(n ast.Node, v reflect.Value, at place) string {
 	if v.Type() != reflect.TypeFor[trigger.On]() {
 		return d.remedy(at)
@@ -534,7 +537,7 @@ func (d *decoder) groupRemedy(n ast.Node, v reflect.Value, at place) string {
 	return "write on: {" + strings.Join(operations, ", ") + "}"
 }
 
-// quote writes a short value so that it can't break the line; a long one is cut.
+// quote quotes a value so that it can't break the line. It shortens a long one.
 func quote(s string) string {
 	if r := []rune(s); len(r) > 60 {
 		s = string(r[:57]) + "..."

@@ -23,7 +23,7 @@ func readExample(t *testing.T) string {
 
 var commentedKey = regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`)
 
-// uncommented is the example with the # taken from each key that is behind one.
+// uncommented returns the example with every commented key uncommented.
 func uncommented(example string) string { return commentedKey.ReplaceAllString(example, "$1$2") }
 
 func TestExampleWorksAsItIsWithNothingButDefaults(t *testing.T) {
@@ -45,7 +45,7 @@ func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
 	require.Equal(t, "# yaml-language-server: $schema=docs/rowhook.schema.json", first)
 }
 
-// examples are the keys that the file shows with an example rather than a default: those that have none.
+// examples are the keys without a default, for which the file shows an example.
 var examples = []string{
 	"name", "table", "on.insert", "on.update", "on.delete", "on.manual", "when", "payload.columns", "webhook.url", "webhook.headers", "webhook.secret",
 	"webhook.tls.ca_file", "webhook.tls.cert_file", "webhook.tls.key_file",
@@ -73,7 +73,8 @@ func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
 	require.Equal(t, defaults, shown)
 }
 
-// collect lists the values of a struct by the path of their keys, and holds each to be in the file that c was read from.
+// collect lists the values of a struct by the path of their keys, and checks that the file of c
+// contains each key.
 func collect(t *testing.T, c *config.Config, number int, v reflect.Value, path []string, into map[string]any) {
 	t.Helper()
 	if _, leaf := v.Interface().(trigger.UpdateOn); v.Kind() == reflect.Struct && !leaf {
@@ -88,7 +89,7 @@ func collect(t *testing.T, c *config.Config, number int, v reflect.Value, path [
 	if c == nil {
 		return
 	}
-	// The value of a key that is not in the file has the place of what would hold it.
+	// A key that is not in the file has the position of its parent.
 	own, holder := c.Position(number, path...), c.Position(number, path[:len(path)-1]...)
 	require.NotEqual(t, holder, own, "%s is in rowhook.yaml", key)
 }
@@ -100,7 +101,7 @@ func TestExampleExplainsEachKeyBeforeIt(t *testing.T) {
 	prose := regexp.MustCompile(`^ *# `)
 	for i, line := range lines {
 		if !key.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "url:") || strings.HasPrefix(line, "triggers:") || strings.HasSuffix(line, "insert: true") {
-			continue // explained with what holds it
+			continue // its parent explains it
 		}
 		require.Regexp(t, prose, lines[i-1], "line "+strconv.Itoa(i+1)+": "+line)
 	}

@@ -58,7 +58,7 @@ func FuzzParseDuration(f *testing.F) {
 		again, err := trigger.ParseDuration(d.String())
 		require.NoError(t, err)
 		require.Equal(t, d, again, "what String writes reads back")
-		// What String writes is also what the file takes.
+		// The file accepts what String writes.
 		text, err := yaml.Marshal(map[string]any{"triggers": []string{}, "retention": map[string]string{"delivered": d.String()}})
 		require.NoError(t, err)
 		c, err := config.Parse("f", text)
@@ -67,7 +67,7 @@ func FuzzParseDuration(f *testing.F) {
 	})
 }
 
-// specs generates right triggers with odd contents.
+// specs generates valid triggers with unusual contents.
 func specs() *rapid.Generator[trigger.Spec] {
 	odd := rapid.OneOf(
 		rapid.SampledFrom([]string{"a", "yes", "null", "~", "1", "1.10", "true", "#x", "- a", "a: b", "a #b", "{}", "[x]", "&a", "*a", "!a", "'", "%", "@a", "?", "|", ">", "größe", "日本", " a ", "0x1", "1e3", ".inf", "? x", "2001-01-01", "<<", "="}),
@@ -118,7 +118,8 @@ func TestSpecAsYAMLParsesToItself(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		spec := specs().Draw(t, "spec")
-		// The library leaves some texts unquoted that it does not read back, such as .inf and those that start with "? ".
+		// The library writes some texts without quotes although it can't read them back so, such as
+		// .inf and "? a".
 		quoted := yaml.CustomMarshaler(func(s string) ([]byte, error) { return json.Marshal(s) })
 		text, err := yaml.MarshalWithOptions(map[string]any{"triggers": []trigger.Spec{spec}}, quoted)
 		require.NoError(t, err)

@@ -10,14 +10,14 @@ import (
 	"unicode"
 )
 
-// Position is a place in a file. Line and Column count from 1, columns in characters; both are 0 for the file as a
-// whole.
+// Position is a place in a file. Line and Column count from 1, columns in characters; both are 0
+// for the file as a whole.
 type Position struct {
 	File         string
 	Line, Column int
 }
 
-// String writes rowhook.yaml:12:7, which terminals and editors turn into a link.
+// String returns rowhook.yaml:12:7, which terminals and editors turn into a link.
 func (p Position) String() string {
 	if p.Line == 0 {
 		return p.File
@@ -28,16 +28,17 @@ func (p Position) String() string {
 // Problem is one thing that is wrong with a configuration.
 type Problem struct {
 	Position
-	// Key is the path to what is wrong, such as triggers[0].webhook.url, or nothing where it is the file.
+	// Key is the path to the wrong value, such as triggers[0].webhook.url. It is "" for the whole
+	// file.
 	Key string
-	// Message says what is wrong; after a semicolon, what to do.
+	// Message says what is wrong and, after a semicolon, what to do.
 	Message string
-	// Excerpt is the line of the file with a mark under the place, in two lines, or nothing where there is no line to
-	// show or it may hold a secret.
+	// Excerpt is two lines: the line of the file, and a mark under the place. It is "" if there is
+	// no such line, or if the line may contain a secret.
 	Excerpt string
 }
 
-// String writes it in one line: rowhook.yaml:12:7: triggers[0].webhook.url: what is wrong; what to do.
+// String returns one line: rowhook.yaml:12:7: triggers[0].webhook.url: what is wrong; what to do.
 func (p Problem) String() string {
 	parts := slices.DeleteFunc([]string{p.Position.String(), p.Key, p.Message}, func(s string) bool { return s == "" })
 	return strings.Join(parts, ": ")
@@ -50,11 +51,11 @@ func (p Problem) compare(q Problem) int {
 // Error is everything that is wrong with a configuration.
 type Error struct {
 	Problems []Problem // sorted by line
-	cause    error
-	sound    *Config // see Sound
+	cause    error     // see Unwrap
+	sound    *Config   // see Sound
 }
 
-// ErrorOf makes an *Error of problems, and nil of none.
+// ErrorOf returns an *Error with these problems. Without problems it returns nil.
 func ErrorOf(problems ...Problem) error {
 	if len(problems) == 0 {
 		return nil
@@ -64,7 +65,7 @@ func ErrorOf(problems ...Problem) error {
 	return &Error{Problems: sorted}
 }
 
-// Error prints every problem, each with its line of the file.
+// Error returns every problem with its excerpt, on lines of their own.
 func (e *Error) Error() string {
 	var b strings.Builder
 	for i, p := range e.Problems {
@@ -79,13 +80,13 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap is the error of the operating system, where the file could not be read.
+// Unwrap returns the operating system's error if the file could not be read, and otherwise nil.
 func (e *Error) Unwrap() error { return e.cause }
 
 // source is the lines of a file, for excerpts.
 type source []string
 
-// secretLine matches lines that an excerpt does not repeat, as messages end in logs.
+// secretLine matches lines that an excerpt does not show, because messages are logged.
 var secretLine = regexp.MustCompile(`(?i)(secret|token|password|passwd|authorization|cookie|credential|api[-_]?key)["']?\s*:\s*\S|://[^/\s]*@|whsec_|bearer |basic `)
 
 func (s source) excerpt(p Position) string {

@@ -9,8 +9,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// JSONSchema is the JSON Schema (draft 2020-12) of rowhook.yaml, made from the same structs and the same rules that
-// Parse reads by. It is committed as docs/rowhook.schema.json.
+// JSONSchema returns the JSON Schema (draft 2020-12) of rowhook.yaml. It comes from the same
+// structs and rules as Parse. docs/rowhook.schema.json is a copy.
 func JSONSchema() ([]byte, error) {
 	root := (&schemaMaker{keys: keys()}).object(reflect.ValueOf(document{Settings: trigger.DefaultSettings()}), "")
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -27,7 +27,7 @@ func JSONSchema() ([]byte, error) {
 
 type schemaMaker struct{ keys map[string]key }
 
-// of describes the value at a path of keys(); v holds its default.
+// of returns the schema of the value at a path of keys(). v is its default.
 func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 	k := m.keys[rule]
 	var s map[string]any

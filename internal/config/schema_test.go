@@ -30,7 +30,7 @@ func TestCommittedJSONSchemaIsUpToDate(t *testing.T) {
 	require.Equal(t, string(want), string(got), "rewrite it: go test ./internal/config -update")
 }
 
-// validator says what the JSON Schema finds wrong with a file.
+// validator returns a function that checks a file against the JSON Schema.
 func validator(t *testing.T) func(text string) error {
 	t.Helper()
 	data, err := config.JSONSchema()
@@ -145,7 +145,7 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 					require.True(t, ok)
 					doc, described := p["description"].(string)
 					if !described {
-						continue // in an anyOf, beside the one that describes it
+						continue // an alternative in an anyOf; another one has the description
 					}
 					require.NotEmpty(t, doc, path+"."+name)
 					require.Empty(t, seen[doc], "%s.%s has the description of another key", path, name)

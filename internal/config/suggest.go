@@ -6,7 +6,8 @@ import (
 	"github.com/rowhook/rowhook/internal/suggest"
 )
 
-// unknownKey reports a key that means nothing where it is. It returns the one that was meant, if that is clear.
+// unknownKey reports a key that does not exist at this place. It returns the key that was probably
+// meant, or "".
 func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 	path := at.path.to(e.name)
 	names := make([]string, len(fields))
@@ -41,7 +42,7 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 	return ""
 }
 
-// elsewhere is the one place where a key of this name does belong, or nothing.
+// elsewhere returns the only path in keys() that ends in this name, or "".
 func (d *decoder) elsewhere(name string) string {
 	var found []string
 	for _, rule := range sortedKeys(d.keys) {
@@ -55,7 +56,7 @@ func (d *decoder) elsewhere(name string) string {
 	return found[0]
 }
 
-// foreign is what other event-trigger engines' keys are called here.
+// foreign translates keys of other event-trigger engines.
 func foreign(name string) string {
 	switch strings.ToLower(name) {
 	case "uri", "endpoint", "webhook_url", "webhook_from_env", "destination":

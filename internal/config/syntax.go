@@ -14,11 +14,11 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth is the deepest nesting that is looked into; a right file has 6 levels. The YAML parser recurses, in time
-// that grows with the square of the depth.
+// maxDepth is the deepest nesting that is parsed. A valid file has 6 levels. The YAML parser
+// recurses, and its time grows with the square of the depth.
 const maxDepth = 50
 
-// parse reads the text as one YAML document. It reports what is no YAML, and then returns nil.
+// parse reads the text as one YAML document. If it is not YAML, parse reports that and returns nil.
 func (d *decoder) parse(data []byte) ast.Node {
 	text, ok := d.readable(data)
 	if !ok {
@@ -37,7 +37,7 @@ func (d *decoder) parse(data []byte) ast.Node {
 	return d.onlyDocument(file)
 }
 
-// readable checks that the file is text, and normalizes its line ends.
+// readable checks that the file is UTF-8 text, and turns its line ends into \n.
 func (d *decoder) readable(data []byte) (string, bool) {
 	if len(data) > MaxSize {
 		d.reportAt(Position{}, nil, "is larger than %d MB; is this the right file?", MaxSize>>20)
@@ -52,7 +52,7 @@ func (d *decoder) readable(data []byte) (string, bool) {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		if at := firstBadByte(line); at >= 0 {
-			// The excerpt would print what makes the file no text.
+			// No excerpt: it would print the bad bytes.
 			p := Position{Line: i + 1, Column: utf8.RuneCountInString(line[:at]) + 1}
 			r, size := utf8.DecodeRuneInString(line[at:])
 			if r == utf8.RuneError && size == 1 {
@@ -74,8 +74,10 @@ func (d *decoder) readable(data []byte) (string, bool) {
 	return text, true
 }
 
-const emptyFile = "holds no configuration; start with triggers: and an entry, or write triggers: [] for none"
+const emptyFile = "contains no configuration; start with triggers: and an entry, or write triggers: [] for none"
 
+// firstBadByte returns the index of the first byte that is not UTF-8 or begins a control character;
+// -1: none.
 func firstBadByte(s string) int {
 	for i, r := range s {
 		switch {
@@ -90,7 +92,8 @@ func firstBadByte(s string) int {
 	return -1
 }
 
-// tooDeep is the token that opens one level too many, by bracket or by the dashes and question marks of one line.
+// tooDeep returns the token that exceeds maxDepth; nil: none does. Brackets count, and the dashes
+// and question marks of one line.
 func tooDeep(tokens token.Tokens) *token.Token {
 	flow, line, onLine := 0, 0, 0
 	for _, t := range tokens {
@@ -112,7 +115,8 @@ func tooDeep(tokens token.Tokens) *token.Token {
 	return nil
 }
 
-// onlyDocument is the content of the file, if it is one document with something in it.
+// onlyDocument returns the content of the file. It reports further documents, and a file without
+// content.
 func (d *decoder) onlyDocument(file *ast.File) ast.Node {
 	var root ast.Node
 	for _, doc := range file.Docs {
@@ -126,7 +130,7 @@ func (d *decoder) onlyDocument(file *ast.File) ast.Node {
 				if doc.Start != nil {
 					p = position(doc.Start)
 				}
-				d.reportAt(p, nil, "a second YAML document starts here; keep one: remove the --- and what does not belong")
+				d.reportAt(p, nil, "a second YAML document starts here; keep one: remove the --- and the other document")
 				continue
 			}
 			root = body
@@ -138,24 +142,25 @@ func (d *decoder) onlyDocument(file *ast.File) ast.Node {
 	return root
 }
 
-// syntaxRemedies puts the parser's words into a writer's. The first whose key is in the parser's message counts.
+// syntaxRemedies translates messages of the parser. The first entry whose text is in the parser's
+// message applies.
 var syntaxRemedies = []struct{ parser, wrong, remedy string }{
 	{"cannot start any token", "a tab is used to indent", "indent with spaces"},
 	{"tab character", "a tab is used to indent", "indent with spaces"},
-	{"mapping value is not allowed in this context", "a colon makes this a key where no key can be", "check the indentation, and put a value that holds a colon and a space in quotes"},
-	{"map key-value is pre-defined", "there is more text after the closing quote", "put the whole value in single quotes, with each ' in it doubled, or on lines of its own under key: |"},
-	{"value is not allowed in this context", "the indentation fits nothing above", "align the line with the keys or the dashes that it belongs to"},
-	{"non-map value is specified", "this is no key with a value", "write key: value, with a space after the colon, and a space after a leading dash"},
-	{"',' or '}' must be specified", "inside { } a comma or the closing } is missing", "check the braces, and put values that hold { } [ ] or a comma in quotes, as in {url: \"${NAME}\"}"},
-	{"',' or ']' must be specified", "inside [ ] a comma or the closing ] is missing", "check the brackets, and put values that hold [ ] { } or a comma in quotes"},
+	{"mapping value is not allowed in this context", "a colon makes this a key where no key can be", "check the indentation, and put a value that contains a colon and a space in quotes"},
+	{"map key-value is pre-defined", "there is more text after the closing quote", "put the whole value in single quotes and double each ' in it, or put it on separate lines under key: |"},
+	{"value is not allowed in this context", "the indentation matches no line above", "align the line with the keys or the dashes that it belongs to"},
+	{"non-map value is specified", "this is not a key with a value", "write key: value, with a space after the colon, and a space after a leading dash"},
+	{"',' or '}' must be specified", "inside { } a comma or the closing } is missing", "check the braces, and put values that contain { } [ ] or a comma in quotes, as in {url: \"${NAME}\"}"},
+	{"',' or ']' must be specified", "inside [ ] a comma or the closing ] is missing", "check the brackets, and put values that contain [ ] { } or a comma in quotes"},
 	{"mapping end token", "this { is never closed", "add the }"},
 	{"sequence end token", "this [ is never closed", "add the ]"},
 	{"end character of double-quoted", "this double quote is never closed", "add the closing \""},
 	{"end character of single-quoted", "this single quote is never closed", "add the closing ', and double each ' inside the text"},
 	{"is a reserved character", "a value can't start with @ or `", "put the value in quotes"},
 	{"unexpected directive", "a value can't start with %", "put the value in quotes"},
-	{"invalid key for this map", "this is no key", "write a plain word, a colon and a space before the value"},
-	{"escape", "this is no escape that YAML knows in double quotes", "double the backslash, or use single quotes"},
+	{"invalid key for this map", "this is not a key", "write a plain word, a colon and a space before the value"},
+	{"escape", "YAML does not know this escape in double quotes", "double the backslash, or use single quotes"},
 }
 
 func (d *decoder) syntaxError(text string, err error) {
@@ -166,7 +171,7 @@ func (d *decoder) syntaxError(text string, err error) {
 			p = position(se.Token)
 		}
 	}
-	const rest = " (the rest of the file is checked once this is right)"
+	const rest = " (the rest of the file is checked when this is fixed)"
 	for _, s := range syntaxRemedies {
 		if !strings.Contains(message, s.parser) {
 			continue
@@ -175,7 +180,7 @@ func (d *decoder) syntaxError(text string, err error) {
 			return
 		}
 		if strings.Contains(s.parser, "must be specified") && p.Line <= len(d.source) && strings.Contains(d.source[p.Line-1], "${") {
-			d.reportAt(p, nil, "inside { } and [ ] a value that holds ${NAME} needs quotes; write it like {url: \"${NAME}/path\"}%s", rest)
+			d.reportAt(p, nil, "inside { } and [ ] a value that contains ${NAME} needs quotes; write it like {url: \"${NAME}/path\"}%s", rest)
 			return
 		}
 		d.reportAt(p, nil, "%s; %s%s", s.wrong, s.remedy, rest)
@@ -202,7 +207,7 @@ func position(t *token.Token) Position {
 	return Position{Line: t.Position.Line, Column: t.Position.Column}
 }
 
-// nodePosition is where a value starts: a block of keys at its first key.
+// nodePosition returns where a value starts. A block of keys starts at its first key.
 func nodePosition(n ast.Node) Position {
 	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
 		return nodePosition(m.Values[0].Key)
@@ -210,7 +215,7 @@ func nodePosition(n ast.Node) Position {
 	return position(n.GetToken())
 }
 
-// describe names a value's kind to a person.
+// describe names the kind of a value, for messages.
 func describe(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.MappingNode:

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// checkWhen finds what would break out of the WHEN (...) that a condition is put into: brackets, quotes and comments
-// that are not closed, a semicolon. Whether it is a condition at all, Postgres says when it is applied.
+// checkWhen rejects text that would break out of the WHEN (...) around a condition: unclosed
+// brackets, quotes and comments, and semicolons. An apply lets Postgres check the condition itself.
 func checkWhen(s string) error {
 	var open []int // where brackets opened
 	for i := 0; i < len(s); {
@@ -18,7 +18,7 @@ func checkWhen(s string) error {
 		case c == '\'' || c == '"':
 			n := quotedLen(rest, c == '\'' && endsInEscapeMark(s[:i]))
 			if n < 0 {
-				return fmt.Errorf("the %c %s is never closed; close it, or double it inside a text: %c%c", c, character(s, i), c, c)
+				return fmt.Errorf("the %c %s is never closed; close it, or double it if it is part of the text: %c%c", c, character(s, i), c, c)
 			}
 			i += n
 			continue
@@ -47,7 +47,7 @@ func checkWhen(s string) error {
 			open = append(open, i)
 		case c == ')' || c == ']':
 			if len(open) == 0 {
-				return fmt.Errorf("the %c %s closes nothing; remove it, or open it before", c, character(s, i))
+				return fmt.Errorf("the %c %s has no opening bracket; remove it, or add the bracket before it", c, character(s, i))
 			}
 			last := open[len(open)-1]
 			if want := closing(s[last]); c != want {
@@ -66,7 +66,7 @@ func checkWhen(s string) error {
 
 var dollarQuote = regexp.MustCompile(`^\$(?:(?:[A-Za-z_]|[^\x00-\x7F])(?:[A-Za-z0-9_]|[^\x00-\x7F])*)?\$`)
 
-// character says where in the expression a byte is, counting as people do.
+// character returns the position of a byte of s for people: the number of its character, from 1.
 func character(s string, i int) string {
 	return fmt.Sprintf("at character %d", utf8.RuneCountInString(s[:i])+1)
 }
@@ -78,8 +78,8 @@ func closing(c byte) byte {
 	return ']'
 }
 
-// quotedLen is the length of the quoted text or name at the start of s, or -1. A doubled quote stands for itself, and
-// after escapes so does one with a backslash.
+// quotedLen returns the length of the quoted text or name at the start of s, or -1 if it is not
+// closed. A doubled quote does not close it. With escapes, neither does a quote after a backslash.
 func quotedLen(s string, escapes bool) int {
 	for i := 1; i < len(s); i++ {
 		switch {
@@ -94,7 +94,8 @@ func quotedLen(s string, escapes bool) int {
 	return -1
 }
 
-// commentLen is the length of the comment at the start of s, or -1. Comments nest in SQL.
+// commentLen returns the length of the comment at the start of s, or -1 if it is not closed. SQL
+// comments nest.
 func commentLen(s string) int {
 	depth := 0
 	for i := 0; i+1 < len(s); i++ {
@@ -113,7 +114,7 @@ func commentLen(s string) int {
 	return -1
 }
 
-// endsInEscapeMark reports the E of E'...', in which a backslash escapes.
+// endsInEscapeMark reports whether s ends in the E of E'...', in which a backslash escapes.
 func endsInEscapeMark(s string) bool {
 	return s != "" && (s[len(s)-1] == 'E' || s[len(s)-1] == 'e') && !endsInWord(s[:len(s)-1])
 }
