@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M, binary string) int {
-	build := exec.Command("go", "build", "-o", binary, "github.com/rowhook/rowhook")
+	build := exec.Command("go", append(append([]string{"build"}, raceFlags()...), "-o", binary, "github.com/rowhook/rowhook")...)
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the program:", err)

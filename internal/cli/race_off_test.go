@@ -1,0 +1,5 @@
+//go:build !race
+
+package cli_test
+
+func raceFlags() []string { return nil }
