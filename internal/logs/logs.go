@@ -1,4 +1,5 @@
-// Package logs makes the program's logger: lines for people, coloured on a terminal, or JSON for machines.
+// Package logs makes the program's logger. It writes lines for people, coloured on a terminal, or
+// JSON for machines.
 package logs
 
 import (
@@ -11,23 +12,23 @@ import (
 	"golang.org/x/term"
 )
 
-// Format is how log lines are written.
+// Format is the format of log lines.
 type Format string
 
-// The formats. FormatAuto is FormatText with colour where the lines go to a terminal that wants it.
+// The formats. FormatAuto is FormatText, with colour if WantsColour.
 const (
 	FormatAuto Format = "auto"
 	FormatText Format = "text"
 	FormatJSON Format = "json"
 )
 
-// timeFormat is RFC 3339 in milliseconds, of which a person at a terminal only needs the time of day.
+// timeFormat is RFC 3339 with milliseconds. On a terminal the time of day is enough.
 const (
 	timeFormat         = "2006-01-02T15:04:05.000Z07:00"
 	terminalTimeFormat = "15:04:05.000"
 )
 
-// Options say how to log. The zero value writes text from level info on.
+// Options configure a logger. The zero value writes text from level info.
 type Options struct {
 	Level  slog.Leveler
 	Format Format
@@ -51,8 +52,8 @@ func New(w io.Writer, o Options) *slog.Logger {
 	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: o.Level, TimeFormat: layout, NoColor: !colour}))
 }
 
-// WantsColour reports that w is a terminal whose user has not asked for plain text (NO_COLOR, see no-color.org, or
-// TERM=dumb).
+// WantsColour reports whether w is a terminal whose user accepts colour: NO_COLOR is not set (see
+// no-color.org), and TERM is not dumb.
 func WantsColour(w io.Writer, lookup func(string) (string, bool)) bool {
 	if lookup != nil {
 		if v, _ := lookup("NO_COLOR"); v != "" {
@@ -65,14 +66,14 @@ func WantsColour(w io.Writer, lookup func(string) (string, bool)) bool {
 	return IsTerminal(w)
 }
 
-// IsTerminal reports that f, a reader or a writer, is a terminal.
+// IsTerminal reports whether f, a reader or a writer, is a terminal.
 func IsTerminal(f any) bool {
 	file, ok := f.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// plainValues writes durations as numbers of milliseconds, under names that say so, where slog's JSON writes nanoseconds under names
-// that don't.
+// plainValues writes durations in milliseconds and adds _ms to their names. slog's JSON writes
+// nanoseconds, and its names do not show the unit.
 func plainValues(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		return slog.Float64(a.Key+"_ms", float64(a.Value.Duration().Microseconds())/1000)
@@ -80,13 +81,13 @@ func plainValues(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// Libraries returns where the standard library's log is to write, so that what libraries say of their own accord becomes lines of
-// this log: for instance net/http's of a response that nobody had asked for.
+// Libraries returns a writer for the standard library's log. It turns messages of libraries, such
+// as net/http's about an unsolicited response, into lines of this log.
 func Libraries(log *slog.Logger) io.Writer { return libraries{log} }
 
 type libraries struct{ log *slog.Logger }
 
 func (l libraries) Write(p []byte) (int, error) {
-	l.log.Warn("a library says", "text", strings.TrimSpace(string(p)))
+	l.log.Warn("message from a library", "text", strings.TrimSpace(string(p)))
 	return len(p), nil
 }

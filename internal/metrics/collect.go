@@ -13,7 +13,7 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// Watch adds what stats says at each scrape.
+// Watch adds metrics of the dispatcher. Each scrape calls stats.
 func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 	m.registry.MustRegister(&scraped{m: m, names: []string{
 		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_claiming", "rowhook_settling", "rowhook_history_written", "rowhook_payload_memory_bytes",
@@ -39,8 +39,9 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 	}})
 }
 
-// WatchDatabase adds what the database says. It is asked at a scrape, but not more often than every says. 0: every ten seconds, and where
-// it is slow time after time, for a fiftieth of the time.
+// WatchDatabase adds the metrics that describe the database. A scrape queries it, unless the last
+// result is younger than every. 0: results are kept for readEvery, and for readShare times the
+// duration of the queries if they are slow twice in a row.
 func (m *Metrics) WatchDatabase(db operate.DB, every time.Duration) {
 	c := &cache{db: db, every: every}
 	m.registry.MustRegister(&scraped{m: m, names: []string{
@@ -60,7 +61,7 @@ func (m *Metrics) WatchDatabase(db operate.DB, every time.Duration) {
 
 type emitter func(name string, value float64, labels ...string)
 
-// scraped are metrics that are read when they are asked for.
+// scraped are metrics that are read at each scrape.
 type scraped struct {
 	m     *Metrics
 	names []string
@@ -97,28 +98,28 @@ func truth(b bool) float64 {
 
 const (
 	readEvery   = 10 * time.Second
-	readShare   = 50
+	readShare   = 50 // the queries may take a fiftieth of the time
 	readTimeout = 5 * time.Second
 )
 
-// cache keeps the last answer.
+// cache keeps the last result of the queries.
 type cache struct {
 	db     operate.DB
 	every  time.Duration
 	mu     sync.Mutex
-	last   answer
-	before time.Duration // what the answer before the last took; 0: there was none
+	last   reading
+	before time.Duration // duration of the reading before the last; 0: it failed, or there was none
 }
 
-// answer is what the database said; status is nil where it did not.
-type answer struct {
+// reading is the result of the queries. status is nil if they failed.
+type reading struct {
 	status *operate.Status
 	holder *queue.Holder
 	at     time.Time
 	took   time.Duration
 }
 
-func (c *cache) get() answer {
+func (c *cache) get() reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last.status != nil && time.Since(c.last.at) < cmp.Or(c.every, keep(c.last.took, c.before)) {
@@ -127,7 +128,7 @@ func (c *cache) get() answer {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
 	began := time.Now()
-	a := answer{}
+	a := reading{}
 	var err error
 	if a.status, err = operate.ReadStatus(ctx, c.db); err == nil {
 		a.holder, err = queue.FindHolder(ctx, c.db, time.Second, 100_000)
@@ -145,13 +146,14 @@ func (c *cache) get() answer {
 	return a
 }
 
-// keep is how long an answer is kept. That a single one was slow does not count, as the first after a restart of Postgres is: it says that
-// all dispatchers are dead, as their sessions are, and would say so for minutes.
+// keep returns how long a reading is kept. It takes two slow readings in a row to keep one longer.
+// The first reading after a restart of Postgres is slow, and it reports all dispatchers as dead
+// because their sessions are. Keeping it would report that for minutes.
 func keep(took, before time.Duration) time.Duration {
 	return max(readEvery, readShare*min(took, before))
 }
 
-func (a *answer) emit(emit emitter) {
+func (a *reading) emit(emit emitter) {
 	s := a.status
 	for i := range s.Triggers {
 		t := &s.Triggers[i]
@@ -162,7 +164,7 @@ func (a *answer) emit(emit emitter) {
 		emit("rowhook_backlog_events", float64(t.InFlight), t.Name, "in_flight")
 		emit("rowhook_backlog_events", float64(t.Retrying), t.Name, "retrying")
 		age := 0.0
-		if t.OldestAt != nil { // it ages while the answer is kept
+		if t.OldestAt != nil { // the event ages while the reading is kept
 			age = max((s.Now.Sub(*t.OldestAt) + time.Since(a.at)).Seconds(), 0)
 		}
 		emit("rowhook_backlog_oldest_age_seconds", age, t.Name)

@@ -50,7 +50,7 @@ func TestReferenceListsTheMetrics(t *testing.T) {
 	require.Equal(t, want.String(), list, "rewrite it: go test ./internal/metrics -run Reference -update")
 }
 
-// ruleFile is what is looked at of rules.yml.
+// ruleFile is the part of rules.yml that the tests check.
 type ruleFile struct {
 	Groups []struct {
 		Rules []struct {
@@ -89,7 +89,7 @@ func TestAlertsAskForMetricsThatThereAreAndSayWhatToDo(t *testing.T) {
 	require.Greater(t, n, 10)
 }
 
-// panel is what is looked at of a panel.
+// panel is the part of a panel that the tests check.
 type panel struct {
 	ID      int
 	Type    string
@@ -147,7 +147,7 @@ var (
 	labelName  = regexp.MustCompile(`([a-z_]+)\s*(?:=~|!~|!=|=)`)
 )
 
-// checkExpression looks up every metric and label of an expression.
+// checkExpression checks that every metric and label of an expression exists.
 func checkExpression(t *testing.T, where, expression string) {
 	t.Helper()
 	known := map[string]metrics.Definition{}
@@ -165,7 +165,7 @@ func checkExpression(t *testing.T, where, expression string) {
 	}
 	for _, m := range found {
 		if !strings.HasPrefix(m[1], "rowhook_") {
-			continue // of the Go client or of node_exporter
+			continue // a metric of the Go client or of node_exporter
 		}
 		d, ok := known[m[1]]
 		require.True(t, ok, "%s: there is no metric %s", where, m[1])
@@ -176,8 +176,8 @@ func checkExpression(t *testing.T, where, expression string) {
 	}
 }
 
-// TestPromtoolAcceptsRulesAndFiresTheAlerts needs Prometheus' own tool, which scripts/test provides where it can. Without it the
-// rules are held to the registry alone, by the tests above.
+// The test needs promtool, which scripts/test provides if it can. Without it only the tests above
+// check the rules, against the registry.
 func TestPromtoolAcceptsRulesAndFiresTheAlerts(t *testing.T) {
 	t.Parallel()
 	tool := os.Getenv("ROWHOOK_TEST_PROMTOOL")
@@ -195,7 +195,7 @@ func TestPromtoolAcceptsRulesAndFiresTheAlerts(t *testing.T) {
 	run("check", "rules", rules)
 	run("test", "rules", rulesTest)
 
-	// The dashboard's expressions, as rules, so that it reads them.
+	// The dashboard's expressions become rules, so that promtool parses them.
 	type rule struct {
 		Record string `yaml:"record"`
 		Expr   string `yaml:"expr"`

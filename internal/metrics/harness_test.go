@@ -26,13 +26,14 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 const patience = dispatchtest.Patience
 
-// stage is a dispatcher between a database and an endpoint, with metrics that are read at every look.
+// stage is a dispatcher between a database and a receiver. Every scrape of its metrics queries the
+// database.
 type stage struct {
 	*pgtest.DB
 	*dispatcher.Dispatcher
 	metrics  *metrics.Metrics
 	endpoint *httptest.Server
-	status   atomic.Int32 // what it answers; 0: 200
+	status   atomic.Int32 // HTTP status of the receiver's responses; 0: 200
 	handler  http.Handler
 }
 
@@ -73,7 +74,7 @@ func (s *stage) run(t *testing.T) {
 	s.metrics.Watch(r.Stats)
 }
 
-// scrape reads all metrics as Prometheus does.
+// scrape reads all metrics like Prometheus.
 func (s *stage) scrape(t testing.TB) map[string]*dto.MetricFamily {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -85,8 +86,8 @@ func (s *stage) scrape(t testing.TB) map[string]*dto.MetricFamily {
 	return families
 }
 
-// value is the sum of a metric's series with these labels, given as name=value; of a histogram, how many were observed. It is NaN-free:
-// a metric that is missing is -1.
+// value returns the sum of a metric's series with these labels, given as name=value. For a
+// histogram it is the number of observations. It is -1 for a missing metric, and never NaN.
 func (s *stage) value(t testing.TB, name string, labels ...string) float64 {
 	t.Helper()
 	family := s.scrape(t)[name]
@@ -121,7 +122,7 @@ func matches(m *dto.Metric, labels []string) bool {
 	return true
 }
 
-// until waits for a metric to become what is wanted.
+// until waits until a metric has the wanted value.
 func (s *stage) until(t *testing.T, want func(float64) bool, name string, labels ...string) {
 	t.Helper()
 	var last float64

@@ -20,7 +20,7 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// Metrics are those of one process. Make them by New.
+// Metrics are the metrics of one process. New makes them.
 type Metrics struct {
 	registry    *prometheus.Registry
 	definitions map[string]Definition
@@ -35,11 +35,11 @@ type Metrics struct {
 	reconnects, vacuums                prometheus.Counter
 	droppedPartitions, droppedBytes    prometheus.Counter
 
-	listened atomic.Bool                       // a session has
-	triggers atomic.Pointer[map[int32]*series] // the configured ones; replaced as a whole
+	listened atomic.Bool                       // a session has listened
+	triggers atomic.Pointer[map[int32]*series] // the configured triggers; replaced as a whole
 }
 
-// series are one trigger's, looked up once.
+// series are the series of one trigger, looked up once.
 type series struct {
 	name                                  string
 	captured, delivered, failed, canceled prometheus.Counter
@@ -47,7 +47,8 @@ type series struct {
 	first, delivery, webhook              prometheus.Observer
 }
 
-// Buckets, in seconds: from half a millisecond, as deliveries take about one, to the hours that retries may take.
+// The buckets are in seconds. They begin at half a millisecond, because a delivery takes about one,
+// and end at the hours that retries may take.
 func delays() []float64 {
 	return []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200}
 }
@@ -60,7 +61,7 @@ func batchSizes() []float64 {
 	return []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000}
 }
 
-// New makes the metrics of a program of this version.
+// New returns metrics for this version of the program.
 func New(version string) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), definitions: map[string]Definition{}}
 	for _, d := range Definitions() {
@@ -115,19 +116,19 @@ func (m *Metrics) histograms(name string, buckets []float64) *prometheus.Histogr
 	return v
 }
 
-// Handler serves the metrics. It bounds how many scrapes run at once and for how long.
+// Handler serves the metrics: at most four scrapes at once, each for at most nine seconds.
 func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorLog: errorLog{log}, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 9 * time.Second,
 	})
 }
 
-// errorLog has promhttp log as we do.
+// errorLog passes promhttp's errors to our logger.
 type errorLog struct{ log *slog.Logger }
 
 func (l errorLog) Println(v ...any) { l.log.Warn("can't serve the metrics", "error", v) }
 
-// Observer counts what the dispatcher does.
+// Observer returns an observer that counts what the dispatcher does.
 func (m *Metrics) Observer() dispatcher.Observer {
 	return dispatcher.Observer{
 		Configured: m.configured,
@@ -162,7 +163,9 @@ func (m *Metrics) Observer() dispatcher.Observer {
 	}
 }
 
-// configured makes the series of new triggers and drops those of removed ones. After an uninstall ids begin anew. It is called by one goroutine at a time.
+// configured adds the series of new triggers and drops those of removed ones. After an uninstall
+// ids start again, so a known id may belong to a new trigger. One goroutine at a time calls
+// configured.
 func (m *Metrics) configured(triggers []dispatcher.TriggerRef) {
 	before, now, named := *m.triggers.Load(), make(map[int32]*series, len(triggers)), make(map[string]bool, len(triggers))
 	for i := range triggers {
@@ -215,11 +218,11 @@ func (m *Metrics) claimed(events []dispatcher.ClaimedEvent, took time.Duration) 
 func (m *Metrics) attempted(a dispatcher.Attempt) {
 	s := (*m.triggers.Load())[a.TriggerID]
 	if s == nil {
-		return // removed meanwhile
+		return // the trigger was removed in the meantime
 	}
 	since := a.Event.CreatedAt
 	if a.Number == 1 {
-		since = a.DueAt // the same, unless it was redelivered
+		since = a.DueAt // the same time, unless the event was redelivered
 		s.first.Observe(max(a.Result.StartedAt.Sub(since).Seconds(), 0))
 	}
 	s.webhook.Observe(a.Result.Duration.Seconds())
@@ -238,7 +241,7 @@ func (m *Metrics) attempted(a dispatcher.Attempt) {
 	m.failures.WithLabelValues(s.name, failureReason(&a.Result)).Inc()
 }
 
-// failureReason is one of a dozen words.
+// failureReason returns the label of a failed attempt. There are about a dozen.
 func failureReason(r *dispatcher.Result) string {
 	switch class := r.Status / 100; {
 	case r.Kind != webhook.KindResponse:
@@ -254,11 +257,11 @@ const (
 	reasonDiskFull   = "disk_full"
 )
 
-// errorReason is one of a few words, by the class of the SQLSTATE.
+// errorReason returns the label of a database error, by the class of its SQLSTATE.
 func errorReason(err error) string {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return reasonConnection // the server said nothing
+		return reasonConnection // the server sent no error
 	}
 	switch class := pg.Code[:min(2, len(pg.Code))]; {
 	case pg.Code == pgerrcode.DiskFull:

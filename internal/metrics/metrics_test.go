@@ -23,7 +23,7 @@ func TestMetricsFollowWhatIsDelivered(t *testing.T) {
 	db := pgtest.New(t)
 	s := newStage(t, db)
 	conn := db.Conn(t)
-	require.Eventually(t, func() bool { // before, a write rings for nobody
+	require.Eventually(t, func() bool { // before that, nobody hears a notification
 		var armed bool
 		err := conn.QueryRow(t.Context(), "select is_called and last_value = 1 from rowhook.doorbell").Scan(&armed)
 		return err == nil && armed
@@ -116,7 +116,7 @@ func TestSeriesOfRemovedTriggersDisappear(t *testing.T) {
 	require.InDelta(t, 1, s.value(t, "rowhook_events_dead_total", "trigger=orders"), 0, "the others stay")
 }
 
-// What is installed after an uninstall numbers its triggers anew, while a dispatcher runs.
+// An uninstall and a new installation number the triggers from 1 again, while a dispatcher runs.
 func TestSeriesAreNamedByTheTriggerThatHasTheIDNow(t *testing.T) {
 	t.Parallel()
 	m := metrics.New("v1")
@@ -138,7 +138,7 @@ func TestSeriesAreNamedByTheTriggerThatHasTheIDNow(t *testing.T) {
 	require.NotContains(t, w.Body.String(), `trigger="a"`)
 }
 
-// An attempt is the hot path: what counting costs it is some hundred nanoseconds and no memory.
+// Attempts are the hot path. Counting one costs some hundred nanoseconds and no memory.
 func TestCountingAnAttemptAllocatesNothing(t *testing.T) {
 	h, a := observerOf("orders")
 	events := []dispatcher.ClaimedEvent{{TriggerID: 7, Attempt: 1}}

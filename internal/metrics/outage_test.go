@@ -11,8 +11,8 @@ import (
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
 
-// The outages that docs/prometheus/rules_test.yml stages with made-up series: here they happen, and the metrics that the alerts
-// look at move.
+// docs/prometheus/rules_test.yml stages outages with invented series. These tests cause the
+// outages, and check that the metrics behind the alerts change.
 
 func TestAnEndpointThatIsDownShowsInTheMetrics(t *testing.T) {
 	t.Parallel()
@@ -41,7 +41,8 @@ func TestABacklogThatGrowsOldShowsInTheMetrics(t *testing.T) {
 func TestADeadDispatcherShowsInTheMetrics(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, pgtest.New(t))
-	// One that died without its session's lock, which the others bury within seconds; so often that some scrape sees it.
+	// An instance without a session's lock counts as dead. The dispatcher removes it within seconds,
+	// so the test inserts it again before each scrape.
 	conn := s.Conn(t)
 	s.until(t, func(dead float64) bool {
 		_, err := conn.Exec(t.Context(), "insert into rowhook.instance (id, name, version, listens) values (99, 'dead', 'v0', true) on conflict do nothing")

@@ -1,4 +1,5 @@
-// Package netrule reads rules about network addresses: a word for well-known ranges, an address, or a prefix.
+// Package netrule parses rules for network addresses. A rule is a word for well-known ranges, an
+// address, or a prefix.
 package netrule
 
 import (
@@ -8,17 +9,17 @@ import (
 	"strings"
 )
 
-// Words lists the words that Parse takes, in the order in which people read them.
+// Words returns the words that Parse accepts, in the order for messages.
 func Words() []string {
 	return []string{"private", "loopback", "link-local", "metadata", "reserved"}
 }
 
-// Range is what a word stands for; nil if there is no such word. The ranges are those of IANA's registries of special-purpose
-// addresses, and for metadata what the clouds document.
+// Range returns the ranges of a word, and nil for an unknown word. They come from IANA's registries
+// of special-purpose addresses, and for metadata from the documentation of the clouds.
 func Range(word string) []netip.Prefix {
 	var text string
 	switch word {
-	case "private": // with the carriers' shared space, and the site-local addresses of old
+	case "private": // includes the carriers' shared space, and the deprecated site-local addresses
 		text = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7 fec0::/10"
 	case "loopback":
 		text = "127.0.0.0/8 ::1/128"
@@ -41,8 +42,9 @@ func Range(word string) []netip.Prefix {
 	return prefixes
 }
 
-// Parse reads one rule: a word, an address, or a prefix such as 10.1.0.0/16. White space around it and the case of words do not
-// matter, and an IPv4 address may be written as IPv6 maps it. An address with a zone is no rule.
+// Parse parses a rule: a word, an address, or a prefix such as 10.1.0.0/16. It ignores surrounding
+// white space and the case of words. It accepts IPv4 addresses in their IPv6-mapped form, and
+// rejects addresses with a zone.
 func Parse(rule string) ([]netip.Prefix, error) {
 	rule = strings.TrimSpace(rule)
 	if word := strings.ToLower(rule); slices.Contains(Words(), word) {
@@ -54,7 +56,7 @@ func Parse(rule string) ([]netip.Prefix, error) {
 	}
 	prefix, err := netip.ParsePrefix(rule)
 	if err != nil {
-		return nil, fmt.Errorf("%q is no address rule: write %s, an address, or a prefix such as 10.1.0.0/16", rule, strings.Join(Words(), ", "))
+		return nil, fmt.Errorf("%q is not an address rule: write %s, an address, or a prefix such as 10.1.0.0/16", rule, strings.Join(Words(), ", "))
 	}
 	if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
 		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
@@ -62,7 +64,7 @@ func Parse(rule string) ([]netip.Prefix, error) {
 	return []netip.Prefix{prefix.Masked()}, nil
 }
 
-// ParseAll reads a list of rules.
+// ParseAll parses a list of rules, and returns the ranges of all.
 func ParseAll(rules []string) ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, rule := range rules {
@@ -75,9 +77,10 @@ func ParseAll(rules []string) ([]netip.Prefix, error) {
 	return all, nil
 }
 
-// IsNumericHost reports that a URL's host is an IPv4 address in one of the forms that some resolvers and proxies take and others do
-// not: 2852039166, 0xa9fea9fe, 0251.254.169.254, 169.254.43518 or 169.254.169.254. with a dot at its end. As in the URL standard of
-// browsers, a host whose last label is a number is an address or nothing.
+// IsNumericHost reports whether a URL's host is an IPv4 address in a form that only some resolvers
+// and proxies accept: 2852039166, 0xa9fea9fe, 0251.254.169.254, 169.254.43518, or 169.254.169.254.
+// with a final dot. It follows the URL standard of browsers, where a host whose last label is a
+// number can only be an address.
 func IsNumericHost(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return false

@@ -29,7 +29,7 @@ func TestRulesAreWordsAddressesAndPrefixes(t *testing.T) {
 	}
 	for _, bad := range []string{"", "public", "10.1.2.3/33", "fe80::1%eth0", "example.com", "010.1.2.3", "2130706433", "10.1/16"} {
 		_, err := netrule.Parse(bad)
-		require.ErrorContains(t, err, "is no address rule", bad)
+		require.ErrorContains(t, err, "is not an address rule", bad)
 	}
 	all, err := netrule.ParseAll([]string{"10.0.0.1", "loopback"})
 	require.NoError(t, err)
@@ -62,7 +62,7 @@ func FuzzParse(f *testing.F) {
 		for _, p := range prefixes {
 			require.True(t, p.IsValid())
 			require.Equal(t, p.Masked(), p)
-			// What is written reads back.
+			// Parse accepts what String writes.
 			again, err := netrule.Parse(p.String())
 			require.NoError(t, err)
 			require.Equal(t, []netip.Prefix{p}, again)

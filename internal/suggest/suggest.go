@@ -1,4 +1,4 @@
-// Package suggest finds the names that somebody may have meant who wrote another one.
+// Package suggest finds the known names that are similar to a misspelled one.
 package suggest
 
 import (
@@ -7,13 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxEdits is the largest distance of a suggestion, however long the name is.
+// maxEdits is the greatest distance of a suggestion, even for long names.
 const maxEdits = 3
 
-// Near returns at most n of the candidates, the nearest first: those that differ from name by a third
-// of its letters at most, and at least by one and at most by three letters. Case, double quotes, and
-// whether a hyphen or an underscore separates words make no difference. Equally near candidates stay
-// in the order in which they are given.
+// Near returns up to n candidates that are similar to name, nearest first. A candidate is similar
+// if its Distance is at most a third of the letters of the longer name. The bound is at least 1 and
+// at most maxEdits. Case and double quotes make no difference, and neither does a hyphen in place
+// of an underscore. Equally near candidates keep their order.
 func Near(name string, candidates []string, n int) []string {
 	type match struct {
 		name     string
@@ -36,8 +36,8 @@ func Near(name string, candidates []string, n int) []string {
 	return near
 }
 
-// Hint ends a message about a name that does not exist: "; did you mean a or b?", with at most three
-// candidates. It is empty where none is near.
+// Hint returns the end of a message about an unknown name: "; did you mean a or b?", with up to
+// three candidates. It returns "" if no candidate is similar.
 func Hint(name string, candidates []string) string {
 	near := Near(name, candidates, 3)
 	if len(near) == 0 {
@@ -50,8 +50,8 @@ func fold(name string) string {
 	return strings.ToLower(strings.NewReplacer(`"`, "", "-", "_").Replace(name))
 }
 
-// Distance is the least number of letters to insert, delete, change, or swap with their neighbour to
-// turn a into b (the optimal string alignment distance).
+// Distance returns the optimal string alignment distance: the least number of letters to insert,
+// delete, change, or swap with a neighbour to turn a into b.
 func Distance(a, b string) int {
 	from, to := []rune(a), []rune(b)
 	before, last := []int(nil), make([]int, len(to)+1)
