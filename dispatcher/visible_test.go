@@ -79,7 +79,7 @@ func TestRowLevelSecurityThatCapturesMeetIsRefused(t *testing.T) {
 	specs := []trigger.Spec{b.spec("orders")}
 	plan, err := sqlschema.MakePlan(t.Context(), conn, specs, trigger.DefaultSettings())
 	require.NoError(t, err)
-	require.Contains(t, plan.String(), "! row level security is on for rowhook.event_log, and dispatchers and operators of other roles refuse to work with it: "+
+	require.Contains(t, plan.String(), "! row level security is on for rowhook.event_log, and dispatchers and commands of other roles stop with an error: "+
 		"alter table rowhook.event_log disable row level security")
 
 	role, _ := b.Role(t)

@@ -7,12 +7,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// maxIdentifier is how many bytes Postgres keeps of a name (NAMEDATALEN - 1).
+// MaxIdentifier is the number of bytes that Postgres keeps of a name (NAMEDATALEN - 1).
 const MaxIdentifier = 63
 
+// QuoteName writes a qualified name for SQL, with each part in double quotes.
 func QuoteName(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
-// plainName writes a qualified name for people: quoted only where SQL needs it.
+// PlainName writes a qualified name for people. It quotes only the parts that SQL requires to be
+// quoted.
 func PlainName(parts ...string) string {
 	out := make([]string, len(parts))
 	for i, part := range parts {
@@ -36,12 +38,14 @@ func isPlain(name string) bool {
 	return name != ""
 }
 
+// JoinOr joins names by the word or.
 func JoinOr(names []string) string { return strings.Join(names, " or ") }
 
+// LastPart returns the part of a qualified name behind its last dot.
 func LastPart(name string) string { return name[strings.LastIndex(name, ".")+1:] }
 
-// SplitName takes apart a schema-qualified, quoted name as regclass prints it. A bare oid, which stands for a table that
-// is gone, is an error.
+// SplitName splits a schema-qualified, quoted name in the form in which regclass prints it. A bare
+// oid is an error. regclass prints one for a table that was dropped.
 func SplitName(qualified string) (schema, table string, err error) {
 	var parts []string
 	for rest := qualified; ; {
@@ -55,7 +59,7 @@ func SplitName(qualified string) (schema, table string, err error) {
 				end++
 			}
 			if end >= len(rest) {
-				return "", "", fmt.Errorf("read table name %s: missing quote", qualified)
+				return "", "", fmt.Errorf("read table name %s: the closing quote is missing", qualified)
 			}
 			part, after = strings.ReplaceAll(rest[1:end], `""`, `"`), rest[end+1:]
 		} else if dot := strings.IndexByte(rest, '.'); dot >= 0 {
@@ -70,7 +74,7 @@ func SplitName(qualified string) (schema, table string, err error) {
 		rest = after[1:]
 	}
 	if len(parts) != 2 {
-		return "", "", fmt.Errorf("read table name %s: want schema.table", qualified)
+		return "", "", fmt.Errorf("read table name %s: it is not of the form schema.table", qualified)
 	}
 	return parts[0], parts[1], nil
 }

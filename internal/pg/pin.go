@@ -7,18 +7,21 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Pin has a session look for functions, operators and tables without a schema in pg_catalog alone, for as long as it lasts.
-// Whoever may create in a schema of the search_path could otherwise have this role run a function of theirs, by one that fits the
-// arguments better than pg_catalog's own.
+// Pin sets the search_path of a session to pg_catalog and pg_temp, until the session ends.
+// Functions, operators and tables without a schema then come from pg_catalog alone. Otherwise
+// anybody who may create objects in a schema of the search_path could have this role run their
+// function: one whose parameters fit the arguments better than those of pg_catalog.
 func Pin(ctx context.Context, conn *pgx.Conn) error {
 	_, err := pin(ctx, conn)
 	return err
 }
 
-// pathSetting keeps the search_path of a pinned session behind an equals sign, for what is the user's own SQL.
+// PathSetting is the setting that keeps the search_path of the user while a session is pinned,
+// behind an equals sign. SQL that the user wrote runs with that one.
 const PathSetting = "rowhook.search_path"
 
-// pin returns whether it was this call that pinned the session.
+// pin returns whether this call pinned the session. It does nothing if the session is pinned
+// already.
 func pin(ctx context.Context, conn *pgx.Conn) (pinned bool, err error) {
 	err = conn.QueryRow(ctx, "select coalesce(pg_catalog.current_setting($1, true), '') operator(pg_catalog.=) ''", PathSetting).Scan(&pinned)
 	if err == nil && pinned {
@@ -31,7 +34,7 @@ func pin(ctx context.Context, conn *pgx.Conn) (pinned bool, err error) {
 	return pinned, nil
 }
 
-// pinned runs f in a pinned session, which afterwards is as it was.
+// Pinned runs f in a pinned session, and then restores the session.
 func Pinned(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
 	mine, err := pin(ctx, conn)
 	if err != nil || !mine {
@@ -41,17 +44,18 @@ func Pinned(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
 		return err
 	}
 	defer func() {
-		// After a cancelled ctx the session is closed.
+		// If ctx was canceled, the session is closed, and the error of f matters.
 		_, back := conn.Exec(context.WithoutCancel(ctx), "select pg_catalog.set_config('search_path', pg_catalog.substr(pg_catalog.current_setting($1), 2), false), "+
 			"pg_catalog.set_config($1, '', false)", PathSetting)
 		if err == nil && back != nil {
-			err = fmt.Errorf("set search_path back: %w", back)
+			err = fmt.Errorf("restore search_path: %w", back)
 		}
 	}()
 	return f()
 }
 
-// repin returns what pins the session, which is pinned now, as it is once its settings were reset.
+// Repin returns a function that pins the session again after its settings were reset. The session
+// must be pinned when Repin is called.
 func Repin(ctx context.Context, conn *pgx.Conn) (again func() error, err error) {
 	var path string
 	if err := conn.QueryRow(ctx, "select pg_catalog.current_setting($1)", PathSetting).Scan(&path); err != nil {
@@ -65,14 +69,14 @@ func Repin(ctx context.Context, conn *pgx.Conn) (again func() error, err error) 
 	}, nil
 }
 
-// usersPath puts the search_path of a pinned session back for a statement that holds the user's own SQL, and pinAgain takes it
-// away. In a transaction its end does, too.
+// usersPath restores the search_path of the user in a pinned session, for a statement with SQL that
+// the user wrote. pinAgain undoes that. In a transaction its end undoes it, too.
 const (
 	usersPath = "select pg_catalog.set_config('search_path', pg_catalog.substr(pg_catalog.current_setting('" + PathSetting + "'), 2), false)"
 	pinAgain  = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"
 )
 
-// withUsersPath runs f while the session has the search_path that it had before it was pinned.
+// WithUsersPath runs f while the session has the search_path that it had before it was pinned.
 func WithUsersPath(ctx context.Context, conn *pgx.Conn, f func() error) error {
 	if _, err := conn.Exec(ctx, usersPath); err != nil {
 		return fmt.Errorf("set search_path: %w", err)
@@ -82,7 +86,7 @@ func WithUsersPath(ctx context.Context, conn *pgx.Conn, f func() error) error {
 		return err
 	}
 	if _, back := conn.Exec(context.WithoutCancel(ctx), pinAgain); err == nil && back != nil {
-		err = fmt.Errorf("set search_path back: %w", back)
+		err = fmt.Errorf("restore search_path: %w", back)
 	}
 	return err
 }

@@ -7,14 +7,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Queryer runs statements: a *pgx.Conn, a pgx.Tx or a *pgxpool.Pool.
+// Queryer runs statements. *pgx.Conn, pgx.Tx and *pgxpool.Pool implement it.
 type Queryer interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// collect returns the rows of a query as structs. Columns go into the fields of their names.
+// Collect returns the rows of a query as structs. Each column goes into the field of its name.
 func Collect[T any](ctx context.Context, db Queryer, sql string, args ...any) ([]T, error) {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
@@ -23,7 +23,8 @@ func Collect[T any](ctx context.Context, db Queryer, sql string, args ...any) ([
 	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
 }
 
-// stringLiteral quotes a string for SQL, whatever standard_conforming_strings says.
+// StringLiteral quotes a string for SQL. The literal does not depend on
+// standard_conforming_strings.
 func StringLiteral(s string) string {
 	return "E'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(s) + "'"
 }

@@ -10,26 +10,28 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// IsState reports that an error comes from Postgres, with one of these SQLSTATE codes.
+// IsState reports whether an error comes from Postgres and has one of these SQLSTATE codes.
 func IsState(err error, states ...string) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && slices.Contains(states, pg.Code)
 }
 
-// WasRefused reports that the server answered a statement with an error, and so did nothing of it. After any other error, of the network or of
-// a session that was ended, it may have.
+// WasRefused reports whether the server answered a statement with an error. Then the statement had
+// no effect. After any other error, of the network or of a session that was ended, the statement
+// may have been executed.
 func WasRefused(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR"
 }
 
-// IsData reports that a statement failed, or may have, for what is in a row that it read or wrote: a text that can't be converted into the
-// encoding of the session or the database, a value that can't be stored or read, a size, a nesting.
+// IsData reports whether a statement failed, or may have failed, because of the content of a row.
+// Examples are a text that can't be converted into the encoding of the session or the database, a
+// value that can't be stored or read, and too large a size or depth of nesting.
 func IsData(err error) bool {
 	return IsBadData(err) || IsState(err, pgerrcode.OutOfMemory, pgerrcode.InternalError)
 }
 
-// IsBadData is IsData, and trying again does not help.
+// IsBadData reports whether IsData holds and trying again does not help.
 func IsBadData(err error) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || len(pg.Code) != 5 {
@@ -42,18 +44,20 @@ func IsBadData(err error) bool {
 	return pg.Code == pgerrcode.DataCorrupted || pg.Code == pgerrcode.IndexCorrupted
 }
 
-// IsUnstorable reports that a text has characters that the encoding of the database, or of the session, has not.
+// IsUnstorable reports whether a text has characters that the encoding of the database or the
+// session does not have.
 func IsUnstorable(err error) bool {
 	return IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire)
 }
 
-// IsOtherSchema reports that a statement names a table, column, function or sequence that is not there: as a rule the schema rowhook was
-// migrated since its version was last read.
+// IsOtherSchema reports whether a statement names a table, column, function or sequence that does
+// not exist. Usually the cause is that the schema rowhook was migrated after its version was last
+// read.
 func IsOtherSchema(err error) bool {
 	return IsState(err, pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.UndefinedFunction, pgerrcode.UndefinedObject)
 }
 
-// SchemaVersion reads the version of the schema rowhook.
+// SchemaVersion returns the version of the schema rowhook.
 func SchemaVersion(ctx context.Context, db Queryer) (version int32, err error) {
 	if err := db.QueryRow(ctx, "select version from rowhook.schema_version").Scan(&version); err != nil {
 		return 0, fmt.Errorf("read the schema version: %w", err)

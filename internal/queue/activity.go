@@ -11,23 +11,24 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// Activity is what a dispatcher did for a trigger in one minute.
+// Activity counts what a dispatcher did for a trigger in one minute.
 type Activity struct {
-	Minute    time.Time
-	Trigger   int32
-	Delivered int64 // events
-	Failed    int64 // attempts
-	Died      int64 // events
+	Minute    time.Time // its beginning
+	Trigger   int32     // rowhook.trigger.id
+	Delivered int64     // events
+	Failed    int64     // attempts
+	Died      int64     // events that became dead letters
 	Latency   Latency
-	ErrorAt   *time.Time // when the last failed attempt began
-	Error     string
-	Recovered bool // an attempt that began after that one has delivered its event
+	ErrorAt   *time.Time // when the last failed attempt began; nil: there was none
+	Error     string     // of that attempt
+	Recovered bool       // an attempt that began later has delivered its event
 }
 
-// Latency counts deliveries by the time from the change to the end of the attempt, in buckets that grow by a fifth.
+// Latency counts deliveries by the time from the change to the end of the attempt. The bounds of
+// its buckets grow by a factor of 2^(1/4), which is about a fifth.
 type Latency [LatencyBuckets]int32
 
-// LatencyBuckets reach from 0.1 ms to 29 hours.
+// LatencyBuckets is the number of buckets. They reach from 0.1 ms to 29 hours.
 const LatencyBuckets = 120
 
 // Add counts a delivery.
@@ -36,7 +37,8 @@ func (l *Latency) Add(d time.Duration) {
 	l[min(max(n, 1), LatencyBuckets)-1]++
 }
 
-// Quantile estimates what a part q (0 to 1) of the deliveries took no longer than, to a fifth. ok is false where there were none.
+// Quantile estimates the latency that a part q (0 to 1) of the deliveries did not exceed, to a
+// fifth. ok is false if there were no deliveries.
 func Quantile(counts []int64, q float64) (d time.Duration, ok bool) {
 	var total int64
 	for _, n := range counts {
@@ -58,7 +60,8 @@ func Quantile(counts []int64, q float64) (d time.Duration, ok bool) {
 	return latencyBound(len(counts)), true
 }
 
-// latencyBound is the upper bound of the bucket before this one.
+// latencyBound returns the lower bound of bucket i, which is the upper bound of the bucket before
+// it.
 func latencyBound(i int) time.Duration {
 	if i == 0 {
 		return 0
@@ -66,11 +69,12 @@ func latencyBound(i int) time.Duration {
 	return time.Duration(float64(100*time.Microsecond) * math.Exp2(float64(i)/4))
 }
 
-// activityKept is for how long the minutes are kept; they are looked at by the hour.
+// activityKept is how long the minutes are kept. Readers look at the last hour.
 const activityKept = 2 * time.Hour
 
-// RecordActivity writes what an instance did. A minute that was written before is replaced. That a trigger has recovered is one element more
-// of latency, 1, behind the buckets: programs of before this was kept look at the buckets alone.
+// RecordActivity writes what an instance did. It replaces a minute that was written before. That a
+// trigger has recovered is one more element of latency, 1, behind the buckets. Programs older than
+// this element read the buckets alone.
 func RecordActivity(ctx context.Context, db pg.Queryer, instance int32, batch []Activity) error {
 	var b pgx.Batch
 	for i := range batch {
@@ -93,7 +97,8 @@ on conflict (minute, trigger_id, instance_id) do update
 	return nil
 }
 
-// ForgetActivity deletes minutes that nobody asks for any more. The last error of each trigger stays. A schema of version 1 has none.
+// ForgetActivity deletes minutes older than activityKept. The last error of each trigger stays.
+// Version 1 of the schema has no table of activity.
 func ForgetActivity(ctx context.Context, tx pgx.Tx) error {
 	var exists bool
 	if err := tx.QueryRow(ctx, "select to_regclass('rowhook.activity') is not null").Scan(&exists); err != nil || !exists {

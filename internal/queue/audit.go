@@ -11,20 +11,21 @@ import (
 	"time"
 )
 
-// Actor is who steers Rowhook, as rowhook.audit records it beside the database role.
+// Actor is a person or program that steers Rowhook. rowhook.audit records it beside the database
+// role.
 type Actor struct {
 	Name   string // such as ann@laptop
-	Client string // address that the request came from; "": the session's own
+	Client string // address from which the request came; "": the address of the session
 }
 
 type actorKey struct{}
 
-// WithActor names who acts by ctx. Without it the user of this process does.
+// WithActor returns a context of an actor. Without it the actor is the user of this process.
 func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
 
-// ActorOf returns who acts by ctx: whom WithActor named, or the user of this process.
+// ActorOf returns the actor of ctx: the one of WithActor, or the user of this process.
 func ActorOf(ctx context.Context) Actor {
 	if a, ok := ctx.Value(actorKey{}).(Actor); ok {
 		return a
@@ -39,25 +40,25 @@ func ActorOf(ctx context.Context) Actor {
 	return Actor{Name: name}
 }
 
-// AuditEntry is what someone did, for rowhook.audit.
+// AuditEntry is an action for rowhook.audit.
 type AuditEntry struct {
-	Action  string   // pause, resume, redeliver, discard, backfill, invoke, apply or migrate
-	Targets []string // names of triggers; nil: the whole installation
-	Detail  map[string]any
+	Action  string         // pause, resume, redeliver, discard, backfill, invoke, apply or migrate
+	Targets []string       // names of triggers; nil: the whole installation
+	Detail  map[string]any // becomes a JSON object
 }
 
-// AuditRetention and AuditRows bound how much of the past rowhook.audit keeps.
+// AuditRetention and AuditRows bound the age and the number of the rows in rowhook.audit.
 const (
 	AuditRetention = 90 * 24 * time.Hour
 	AuditRows      = 100_000
 )
 
-// RecordAudit writes a row of rowhook.audit and removes some that are over the retention. It returns the row's number; 0: the schema
-// has no such table yet.
+// RecordAudit writes a row of rowhook.audit. It also deletes up to 200 of the oldest rows that
+// exceed the bounds. It returns the row's id, or 0 if the schema has no such table yet.
 func RecordAudit(ctx context.Context, db pg.Queryer, a AuditEntry) (id int64, err error) {
 	detail, err := json.Marshal(a.Detail)
 	if err != nil {
-		return 0, fmt.Errorf("write the detail of %s: %w", a.Action, err)
+		return 0, fmt.Errorf("encode the detail of %s: %w", a.Action, err)
 	}
 	var exists bool
 	if err := db.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.audit') is not null").Scan(&exists); err != nil {
@@ -83,26 +84,27 @@ with newest as (
 )
 select id from newest`, actor.Name, actor.Client, a.Action, targets, string(detail), AuditRetention, AuditRows).Scan(&id)
 	if err != nil {
-		return 0, fmt.Errorf("record in rowhook.audit who did this: %w", err)
+		return 0, fmt.Errorf("write rowhook.audit: %w", err)
 	}
 	return id, nil
 }
 
-// AmendAudit replaces the detail of a recorded action, when more is known. Number 0 is none.
+// AmendAudit replaces the detail of a recorded action once its outcome is known. It does nothing
+// for id 0.
 func AmendAudit(ctx context.Context, db pg.Queryer, id int64, detail map[string]any) error {
 	if id == 0 {
 		return nil
 	}
 	text, err := json.Marshal(detail)
 	if err != nil {
-		return fmt.Errorf("write the detail of an action: %w", err)
+		return fmt.Errorf("encode the detail of an action: %w", err)
 	}
 	var one int
 	err = db.QueryRow(ctx, `
 with amended as (update rowhook.audit set detail = $2::pg_catalog.text::pg_catalog.json where id = $1)
 select 1`, id, string(text)).Scan(&one)
 	if err != nil {
-		return fmt.Errorf("record in rowhook.audit what came of it: %w", err)
+		return fmt.Errorf("update rowhook.audit: %w", err)
 	}
 	return nil
 }

@@ -10,69 +10,83 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// InlinePayload is the size in bytes of old, new, session and trace together up to which a claim carries them. Larger ones are fetched
-// by FetchPayload when they are sent, so that a batch of claims can't fill the memory.
+// InlinePayload is the largest size in bytes of old, new, session and trace together that a claim
+// carries. FetchPayload fetches a larger payload when its event is sent, so that a batch of claims
+// can't fill the memory.
 const InlinePayload = 64 << 10
 
 // Want is one trigger's share of a claim.
 type Want struct {
-	Trigger  int32
-	Relation uint32 // oid of its table
-	Limit    int32  // at most so many events
-	Lease    time.Duration
-	Hold     bool // payloads are left behind, whatever their size
+	Trigger  int32         // rowhook.trigger.id
+	Relation uint32        // oid of its table
+	Limit    int32         // the largest number of events to claim
+	Lease    time.Duration // how long the claim lasts
+	Hold     bool          // the claim carries no payload, whatever its size
 	// RelationID and OriginID are those of its Trigger.
 	RelationID, OriginID int32
-	// Floor is the due_at to start from; the zero time starts from the beginning. A floor spares the walk over index
-	// entries of settled events that a long transaction keeps from being cleaned.
+	// Floor is the due_at to start from. The zero time starts from the beginning. A long
+	// transaction keeps index entries of settled events from being removed. A floor saves the scan
+	// over them.
 	Floor time.Time
 }
 
-// ClaimsNumbered is the version of the schema from which on claims have numbers.
+// ClaimsNumbered is the version of the schema in which claims got numbers.
 const ClaimsNumbered = 3
 
-// Claimant is who claims. The number tells this claim from every other one of the instance, so the instance must never use one twice: what
-// settles, fetches or gives back an event is fenced by it, while tries may be counted down or begin anew.
+// Claimant identifies a claim. The number distinguishes it from every other claim of the instance,
+// so the instance must never use a number twice. The number is the fence of settling, fetching and
+// giving back. The count of tries is no fence, since a release counts it down and a redelivery
+// resets it.
 type Claimant struct {
 	Instance int32
-	Number   int64 // 0: none, as on version 2 of the schema, where tries alone is the fence
+	Number   int64 // 0: none, before version 3 of the schema; there tries alone is the fence
 }
 
-// Claimed is an event that now belongs to the instance that claimed it, until its lease ends.
+// Claimed is an event that belongs to the instance that claimed it until its lease ends.
 type Claimed struct {
-	ID        [16]byte
-	Trigger   int32
-	Table     string     // schema-qualified and quoted, as it is called now; the bare oid where the table is gone, or its Want said Hold
-	Own       *TableName // its own table, where its trigger watches another by now: see NameRelations
-	Op        byte       // I, U, D or M
+	ID      [16]byte
+	Trigger int32 // rowhook.trigger.id
+	// Table is the current name of the trigger's table, schema-qualified and quoted. It is the bare
+	// oid if the table was dropped, or if Want.Hold was set.
+	Table string
+	// Own is the table of the event if its trigger now watches another one: see NameRelations.
+	Own       *TableName
+	Op        byte // I, U, D or M
 	CreatedAt time.Time
-	DueAt     time.Time // as it was before the claim: the next floor
-	Tries     int32     // this claim included
+	DueAt     time.Time // before the claim; the next floor
+	Tries     int32     // including this claim
 	Claim     int64     // number of the claim; 0: none
-	// Interrupted says that the claim before this one was not settled: its instance died, say. Unknown, and so false, where claims have no number.
+	// Interrupted says that the claim before this one was not settled, for instance because its
+	// instance died. It is false if claims have no numbers.
 	Interrupted bool
 	Old, New    []byte // JSON text; nil: null, or held back
 	Session     []byte // likewise
 	Trace       []byte // likewise
-	Held        int64  // bytes, as stored, of these four that the claim did not carry; 0: it carried them
-	Packed      bool   // they are stored compressed: PayloadSize tells how large they are
-	RelationID  int32  // rowhook.relation.id of its table; 0: its trigger's origin
+	Held        int64  // stored size in bytes of these four, if the claim held them back; else 0
+	Packed      bool   // they are stored compressed; PayloadSize returns their real size
+	RelationID  int32  // rowhook.relation.id of its table; 0: the origin of its trigger
 }
 
-// The inner query asks the index (trigger_id, due_at) for exactly what is due, per trigger. The stored size is known without
-// decompressing anything; only where it is small and compressed is the text itself measured.
-// "= any (array[...])" can only be looked up: by "=" alone, planned when the empty queue was last analyzed, the whole index was read and
-// compared with what is due (300 events/s with 20,000 waiting, instead of 6,700). Settle does the same.
-// regclass output reads Postgres's own cache, so that a renamed table is known at the next claim (0.3 us an event).
+// The inner query reads only due entries of the index (trigger_id, due_at), for each trigger. The
+// stored size is known without decompression. Only a small compressed payload is decompressed to
+// measure its text.
+//
+// "id = any (array[...])" makes Postgres look up each id. With plain "=", after the queue was last
+// analyzed while empty, Postgres read the whole index and joined it with the due events: 300
+// events/s with 20,000 waiting, instead of 6,700. Settle does the same.
+//
+// The output of regclass comes from Postgres' own cache. So the next claim knows the new name of a
+// renamed table, for 0.3 us an event.
 const (
 	claimSQL            = "with " + claimDue + "false" + claimFrom + claimUpdate + claimReturning + ", 0"
 	numberedSQL         = "with " + claimDue + "q.claim is not null" + claimFrom + claimUpdate + claimNumber + claimReturning + claimRelation
 	nonEmptySQL         = nonEmptyDue + "false" + claimFrom + claimNonEmpty + claimUpdate + claimReturning + ", 0"
 	numberedNonEmptySQL = nonEmptyDue + "q.claim is not null" + claimFrom + claimNonEmpty + claimUpdate + claimNumber + claimReturning + claimRelation
 
-	// nonEmptyDue first leaves out the triggers that have no row at all. It jumps in the index from one trigger's entries to the next one's, so
-	// that it takes as many steps as triggers have rows, claimed or not. "is true" keeps the planner from making a join of it: dispatchers'
-	// sessions have no other than nested loops.
+	// nonEmptyDue first finds the triggers that have rows. It jumps in the index from the entries
+	// of one trigger to those of the next. So the number of steps is the number of triggers with
+	// rows, claimed or not. "is true" keeps the planner from making a join of the condition: in the
+	// sessions of dispatchers only nested loops are enabled.
 	nonEmptyDue   = "with recursive " + steps + "," + claimDue
 	claimNonEmpty = " where (t.trigger_id in (select trigger_id from step)) is true"
 
@@ -110,8 +124,9 @@ returning q.id, q.trigger_id, case when due.hold then due.relation::text else du
   case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end`
 )
 
-// What is stored compressed has to be unpacked to be measured, five times in one claim: 100 events of 20 MB took more than half a minute. So
-// a compressed payload above 8 KiB, which mostly is above 64 KiB when unpacked, is held back without a look.
+// A claim would have to decompress a compressed payload to measure it, five times. 100 events of 20
+// MB took more than half a minute. So a compressed payload above 8 KiB is held back without
+// measuring it. Most of these are above InlinePayload when decompressed.
 const (
 	inline = `(case when due.hold then false when ` + plain + ` then ` + stored + ` <= 65536 when ` + stored + ` > 8192 then false else ` + length + ` <= 65536 end)`
 	stored = `(coalesce(pg_column_size(q.old), 0)::bigint + coalesce(pg_column_size(q.new), 0) + coalesce(pg_column_size(q.session), 0) + coalesce(pg_column_size(q.trace), 0))`
@@ -119,16 +134,19 @@ const (
 	length = `(coalesce(octet_length(q.old::text), 0)::bigint + coalesce(octet_length(q.new::text), 0) + coalesce(octet_length(q.session::text), 0) + coalesce(octet_length(q.trace::text), 0))`
 )
 
-// Claim takes what is due of each wanted trigger for the instance, at most Limit events each, oldest first, leaving out
-// what another session has locked. An event that comes back is the instance's until its lease ends. An instance that is not
-// registered gets nothing: the lock on its row makes Reclaim wait for a claim that is under way, and a claim that comes after
-// a Reclaim find nobody to claim for.
+// Claim claims the due events of each wanted trigger for the instance: at most Limit events each,
+// oldest first. It skips events that another session has locked. A claimed event belongs to the
+// instance until its lease ends.
+//
+// An instance that is not registered gets nothing. Claim locks the row of the instance. So Reclaim
+// waits for a claim in progress, and a claim after Reclaim finds no row.
 func Claim(ctx context.Context, db pg.Queryer, by Claimant, wants []Want) ([]Claimed, error) {
 	return claim(ctx, db, claimSQL, numberedSQL, by, wants)
 }
 
-// ClaimNonEmpty is Claim for many triggers of which few have events: of 1,000 with 5 it took 0.4 ms instead of 4. Where a long transaction
-// keeps settled events in the index it walks over them, as a claim without a floor does.
+// ClaimNonEmpty is Claim for many triggers of which few have events. For 1,000 triggers, 5 of them
+// with events, it took 0.4 ms instead of 4. It is slower while a long transaction keeps settled
+// events in the index: it scans their entries, like a claim without a floor.
 func ClaimNonEmpty(ctx context.Context, db pg.Queryer, by Claimant, wants []Want) ([]Claimed, error) {
 	return claim(ctx, db, nonEmptySQL, numberedNonEmptySQL, by, wants)
 }
@@ -165,10 +183,10 @@ func claim(ctx context.Context, db pg.Queryer, sql, numbered string, by Claimant
 	return out, nil
 }
 
-// opByte scans a "char".
+// opByte reads a value of the type "char".
 type opByte byte
 
-// ScanText is how pgx hands over a "char" in either format.
+// Scan reads either format in which pgx returns a "char".
 func (o *opByte) Scan(src any) error {
 	switch v := src.(type) {
 	case string:
@@ -183,7 +201,7 @@ func (o *opByte) Scan(src any) error {
 	return fmt.Errorf("read op: unexpected %T", src)
 }
 
-// Held is what a claim may hold back: JSON text, nil where null.
+// Held is the payload that a claim may hold back. Each part is JSON text, or nil for null.
 type Held struct{ Old, New, Session, Trace []byte }
 
 // Holding is one event under one claim of an instance.
@@ -193,7 +211,8 @@ type Holding struct {
 	Claim int64 // 0: the claim has no number
 }
 
-// fenced is the condition on $1 to $4 that the event is still under that claim.
+// fenced returns a FROM clause that finds the event only while it is under that claim, and its
+// arguments $1 to $4.
 func (h Holding) fenced(instance int32) (condition string, args []any) {
 	condition, args = " from rowhook.event_log q where q.id = $1 and q.claimed_by = $2 and q.tries = $3", []any{h.ID, instance, h.Tries}
 	if h.Claim != 0 {
@@ -202,7 +221,8 @@ func (h Holding) fenced(instance int32) (condition string, args []any) {
 	return condition, args
 }
 
-// PayloadSize measures what the claim of an event held back, in bytes of JSON text. ok is false where the event is no longer this claim's.
+// PayloadSize returns the size in bytes of the JSON text that the claim of an event held back. ok
+// is false if the event is no longer under this claim.
 func PayloadSize(ctx context.Context, db pg.Queryer, instance int32, h Holding) (size int64, ok bool, err error) {
 	from, args := h.fenced(instance)
 	err = db.QueryRow(ctx, "select "+length+from, args...).Scan(&size)
@@ -215,7 +235,8 @@ func PayloadSize(ctx context.Context, db pg.Queryer, instance int32, h Holding) 
 	return size, true, nil
 }
 
-// FetchPayload fetches what the claim of an event held back. ok is false where the event is no longer this claim's.
+// FetchPayload returns the payload that the claim of an event held back. ok is false if the event
+// is no longer under this claim.
 func FetchPayload(ctx context.Context, db pg.Queryer, instance int32, h Holding) (p Held, ok bool, err error) {
 	from, args := h.fenced(instance)
 	err = db.QueryRow(ctx, "select q.old, q.new, q.session, q.trace"+from, args...).Scan(&p.Old, &p.New, &p.Session, &p.Trace)
@@ -228,8 +249,9 @@ func FetchPayload(ctx context.Context, db pg.Queryer, instance int32, h Holding)
 	return p, true, nil
 }
 
-// NextDue returns, for each of these triggers that has one, how long it is until the first of its events becomes due that was not due
-// yet so long ago: a retry, or the end of a lease. 0: it is due by now.
+// NextDue returns, for each trigger, the time until its next event becomes due: a retry, or the end
+// of a lease. It ignores events that were already due ago[i] before now. A trigger without other
+// events is absent. The time is 0 for an event that became due within ago[i].
 func NextDue(ctx context.Context, db pg.Queryer, triggers []int32, ago []time.Duration) (map[int32]time.Duration, error) {
 	rows, err := db.Query(ctx, `
 select t.trigger_id, greatest(d.due_at - statement_timestamp(), interval '0')

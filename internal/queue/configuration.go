@@ -14,28 +14,32 @@ import (
 type Trigger struct {
 	ID       int32
 	Relation uint32 // oid of the watched table
-	// RelationID and OriginID are rowhook.relation.id: of the watched table, and of that of events that say none. 0: none before version 3.
+	// RelationID is rowhook.relation.id of the watched table. OriginID is that of the table of
+	// events that have no relation_id. 0: none, before version 3 of the schema.
 	RelationID, OriginID int32
-	Schema               string // as the table is called now, or was at the last apply if it is gone
-	Table                string
-	Paused               bool
-	Spec                 trigger.Spec
+	// Schema and Table are the current name of the table. If it was dropped, they are its name at
+	// the last apply.
+	Schema string
+	Table  string
+	Paused bool
+	Spec   trigger.Spec
 }
 
-// Configuration is what dispatchers work from.
+// Configuration is the configuration that an apply stored.
 type Configuration struct {
 	Generation int64 // rises with every apply that changed something
 	Triggers   []Trigger
 	Settings   trigger.Settings
 }
 
-// Load reads the configuration as applied.
+// Load reads the stored configuration.
 func Load(ctx context.Context, db pg.Queryer) (Configuration, error) {
 	if err := CheckVisible(ctx, db); err != nil {
 		return Configuration{}, fmt.Errorf("load triggers: %w", err)
 	}
 	cfg := Configuration{Settings: trigger.DefaultSettings()}
-	// The generation is read first: what changes between the two statements is then noticed at the next watch.
+	// The generation is read first. So the next watch notices a change that comes between the two
+	// statements.
 	var retention, network []byte
 	err := db.QueryRow(ctx, `
 select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),

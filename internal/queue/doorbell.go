@@ -14,35 +14,40 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// Channel is what writers NOTIFY and dispatchers LISTEN to. The payload is a trigger id, or ConfigPayload.
+// Channel is the channel to which writers NOTIFY and dispatchers LISTEN. The payload is a trigger
+// id or one of the texts below.
 const Channel = "rowhook"
 
-// ConfigPayload tells dispatchers to load their triggers anew.
+// ConfigPayload tells dispatchers to load their triggers again.
 const ConfigPayload = "config"
 
-// HelpPayload tells dispatchers that another one has more to do than it has slots for.
+// HelpPayload tells dispatchers that another one has more due events than free slots.
 const HelpPayload = "help"
 
-// StoppedPayload tells dispatchers that another one has stopped: what it waited for is theirs now.
+// StoppedPayload tells dispatchers that another one has stopped. They take over the events that it
+// waited for.
 const StoppedPayload = "stopped"
 
-// Ringing is the doorbell's value that makes writers NOTIFY. Any other value is the id of the instance that is awake and
-// asked for silence, or Nobody.
+// Ringing is the value of the doorbell that makes writers NOTIFY. Any other value is Nobody, or the
+// id of the instance that is awake and asked for silence.
 const Ringing = 1
 
-// Nobody is the doorbell's value where nobody has asked for rings, and nobody is known to be awake: no instance has it for
-// its id. A dispatcher that listens and finds it arms the bell.
+// Nobody is the value of the doorbell when nobody has asked for notifications and no instance is
+// known to be awake. No instance has this id. A dispatcher that listens and reads Nobody arms the
+// doorbell.
 const Nobody = math.MaxInt32
 
-// Postgres keeps notifications in one queue for all databases of a server. A session that listens and does not read, because
-// it sits in a transaction or its client hangs, keeps everything in it from MuteFrom on; once it is full every commit that
-// notifies fails. So from that share on nobody of ours notifies, and from UnmuteAt down it is as usual.
+// Postgres keeps notifications in one queue for all databases of a server. A listening session that
+// does not read keeps all later notifications in it, because it is in a transaction or its client
+// hangs. When the queue is full, every commit that notifies fails. So Rowhook stops notifying when
+// the share MuteFrom of the queue is in use, and starts again at UnmuteAt.
 const (
 	MuteFrom = 0.25
 	UnmuteAt = 0.1
 )
 
-// Silence asks writers not to NOTIFY, in the name of an instance that is awake and looks for events by itself.
+// Silence asks writers not to NOTIFY. It does so in the name of an instance that is awake and looks
+// for events by itself.
 func Silence(ctx context.Context, db pg.Queryer, instance int32) error {
 	var v int64
 	if err := db.QueryRow(ctx, "select setval('rowhook.doorbell', $1)", int64(instance)).Scan(&v); err != nil {
@@ -51,12 +56,14 @@ func Silence(ctx context.Context, db pg.Queryer, instance int32) error {
 	return nil
 }
 
-// Ring asks writers to NOTIFY from now on and returns the horizon: a transaction that still read silence has a lower
-// transaction id. Once Pending returns 0 for it, every event either was visible to a claim made afterwards or rings.
+// Ring asks writers to NOTIFY from now on and returns the horizon. A transaction that still read
+// silence has a transaction id below the horizon. Once Pending returns 0 for it, every event either
+// was visible to a later claim or rings.
 //
-// The horizon is a transaction id of its own, taken after the bell was armed. A snapshot's xmax would not do: it is one
-// above the last *completed* transaction, so one that is still open may lie above it. And it is drawn in a transaction
-// after the one that armed the bell: setval draws an id before it writes.
+// The horizon is a transaction id of its own, drawn after the bell was armed. The xmax of a
+// snapshot would be wrong: it is one above the last *completed* transaction, so an open transaction
+// may lie above it. The horizon is drawn in another transaction than the one that arms the bell,
+// since setval draws an id before it writes.
 func Ring(ctx context.Context, db pg.Queryer) (horizon uint64, err error) {
 	var v, xid int64
 	err = db.QueryRow(ctx, "select setval('rowhook.doorbell', 1)").Scan(&v)
@@ -69,9 +76,10 @@ func Ring(ctx context.Context, db pg.Queryer) (horizon uint64, err error) {
 	return uint64(xid), nil
 }
 
-// SilenceForNobody silences a bell that rings while no instance that listens is alive: the last one was killed, and writers pay for a notification that
-// nobody hears. An instance that registers at this very moment arms it anew when it finds Nobody there, at its next watch. It does nothing where the
-// session may not: for want of the right, or as it may only read.
+// SilenceForNobody silences a bell that rings while no listening instance is alive. That happens
+// after the last one was killed: writers then pay for notifications that nobody hears. An instance
+// that registers at this very moment reads Nobody at its next watch and arms the bell again.
+// SilenceForNobody does nothing if the session is read-only or lacks the right.
 func SilenceForNobody(ctx context.Context, db pg.Queryer) error {
 	rows, err := db.Query(ctx, `
 select case when pg_catalog.has_sequence_privilege('rowhook.doorbell', 'UPDATE') and pg_catalog.current_setting('transaction_read_only') = 'off'
@@ -86,13 +94,13 @@ select case when pg_catalog.has_sequence_privilege('rowhook.doorbell', 'UPDATE')
 		err = rows.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("silence a doorbell that rings for nobody: %w", err)
+		return fmt.Errorf("silence the doorbell, which no instance listens to: %w", err)
 	}
 	return nil
 }
 
-// Pending counts the transactions below the horizon that are still open. When the number falls, events may have become
-// visible that nobody rang for.
+// Pending counts the open transactions below the horizon. When the number falls, events may have
+// become visible for which nobody rang.
 func Pending(ctx context.Context, db pg.Queryer, horizon uint64) (int, error) {
 	var n int
 	err := db.QueryRow(ctx, "select count(*) from pg_snapshot_xip(pg_current_snapshot()) as x where x::text::bigint < $1",
@@ -103,8 +111,8 @@ func Pending(ctx context.Context, db pg.Queryer, horizon uint64) (int, error) {
 	return n, nil
 }
 
-// Call wakes the other dispatchers for a trigger, for instance when this one has no free slot. It does not where the
-// server's queue of notifications fills up: they look by themselves then.
+// NotifyPeers wakes the other dispatchers for a trigger, for instance when this one has no free
+// slot. From MuteFrom on it does nothing: the others then poll.
 func NotifyPeers(ctx context.Context, db pg.Queryer, payload string) error {
 	if _, err := notify(ctx, db, Channel, payload); err != nil {
 		return fmt.Errorf("ring the doorbell: %w", err)
@@ -112,11 +120,11 @@ func NotifyPeers(ctx context.Context, db pg.Queryer, payload string) error {
 	return nil
 }
 
-// Ping notifies a channel of the caller's own. It fails where the server's queue of notifications fills up.
+// Ping notifies a channel of the caller's own. From MuteFrom on it returns an error.
 func Ping(ctx context.Context, db pg.Queryer, channel, payload string) error {
 	sent, err := notify(ctx, db, channel, payload)
 	if err == nil && !sent {
-		err = errors.New("the server's queue of notifications is filling up")
+		err = fmt.Errorf("the server's queue of notifications is more than %.0f %% full", 100*MuteFrom)
 	}
 	if err != nil {
 		return fmt.Errorf("send a notification: %w", err)
@@ -124,26 +132,28 @@ func Ping(ctx context.Context, db pg.Queryer, channel, payload string) error {
 	return nil
 }
 
-// notify reports whether it did, which it does not from MuteFrom on.
+// notify returns whether it sent the notification. From MuteFrom on it does not.
 func notify(ctx context.Context, db pg.Queryer, channel, payload string) (sent bool, err error) {
 	err = db.QueryRow(ctx, `
 select count(pg_catalog.pg_notify($1, $2)) > 0 where pg_catalog.pg_notification_queue_usage() < $3`, channel, payload, MuteFrom).Scan(&sent)
 	return sent, err
 }
 
-// NotificationBlocker is a session that may keep the server's queue of notifications from being emptied.
+// NotificationBlocker is a session that may keep the server from emptying its queue of
+// notifications.
 type NotificationBlocker struct {
 	PID         int32
 	User        string
 	Application string
 	State       string    // such as idle in transaction
-	Since       time.Time // its transaction, or its present state
+	Since       time.Time // beginning of its transaction, or of its state
 	Sure        bool      // the server itself has named it
 }
 
-// FindNotificationBlocker names who may keep the server's queue of notifications from being emptied, nil where nobody can be
-// seen. pid is who the server's own warning named, 0 for nobody. Otherwise it is a guess: a session that listens moves on
-// in the queue only between transactions, and only as fast as its client reads.
+// FindNotificationBlocker returns the session that may keep the server from emptying its queue of
+// notifications, or nil. pid is the process that the server's own warning named, or 0. Otherwise
+// the result is a guess: a listening session reads the queue only between transactions, and only as
+// fast as its client reads.
 func FindNotificationBlocker(ctx context.Context, db pg.Queryer, pid int32) (*NotificationBlocker, error) {
 	var b NotificationBlocker
 	err := db.QueryRow(ctx, `
@@ -160,15 +170,16 @@ select pid, coalesce(usename, ''), coalesce(application_name, ''),
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for who keeps notifications from being read: %w", err)
+		return nil, fmt.Errorf("look for the session that keeps notifications from being read: %w", err)
 	}
 	return &b, nil
 }
 
 var warnedOf = regexp.MustCompile(`\d+`)
 
-// WarnedOf returns the process that the server's warning names as the one that keeps the queue of notifications from being
-// emptied, 0 where the notice is another one. It goes to whoever notifies while the queue is more than half full.
+// WarnedOf returns the process that the server's warning names as the one that keeps the queue of
+// notifications from being emptied. It returns 0 for any other notice. The server sends the warning
+// to a session that notifies while the queue is more than half full.
 func WarnedOf(n *pgconn.Notice) int32 {
 	if n.Routine != "asyncQueueFillWarning" {
 		return 0

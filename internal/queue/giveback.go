@@ -10,9 +10,10 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// Reclaim gives back what dead instances had claimed, due at once, and forgets them. The interrupted attempts stay
-// counted, since nobody knows whether they were sent. It returns how many events came back, also beside an error: then the rest comes
-// back when it is called again, or by the end of their leases.
+// Reclaim gives back the events of dead instances, due at once, and deletes the rows of the
+// instances. The interrupted attempts stay counted, since nobody knows whether they were sent.
+// Reclaim returns the number of events, also beside an error. After an error the other events come
+// back at the next call, or at the end of their leases.
 func Reclaim(ctx context.Context, db pg.Queryer, dead []int32) (int, error) {
 	all := make([]Instance, len(dead))
 	for n, id := range dead {
@@ -22,11 +23,12 @@ func Reclaim(ctx context.Context, db pg.Queryer, dead []int32) (int, error) {
 	return back, err
 }
 
-// whenever stands for any Instance.Seen.
+// whenever matches any Instance.Seen.
 const whenever = -1
 
-// Bury is Reclaim for instances that were judged by what a Watch said of them: one that has said since that it lives, or has registered again,
-// is left alone. It returns who was forgotten, too.
+// Bury is Reclaim for instances that a Watch reported dead. It skips an instance that was seen
+// alive since then, or has registered again. It also returns the ids of the instances whose rows it
+// deleted.
 func Bury(ctx context.Context, db pg.Queryer, dead []Instance) (buried []int32, events int, err error) {
 	ids, seen := make([]int32, len(dead)), make([]int64, len(dead))
 	for n := range dead {
@@ -35,10 +37,10 @@ func Bury(ctx context.Context, db pg.Queryer, dead []Instance) (buried []int32, 
 	if _, err = instancesBy(ctx, db, awaitClaimsSQL, ids, seen); err == nil {
 		events, err = reclaim(ctx, db, ids, seen)
 	}
-	if err == nil { // only now, so that somebody else finds them dead if this one dies, too
+	if err == nil { // last, so that another instance finds the rows if this one dies meanwhile
 		buried, err = instancesBy(ctx, db, forgetSQL, ids, seen)
 	}
-	if err == nil { // one that was taken for dead by mistake may have claimed meanwhile
+	if err == nil { // a live instance that was judged dead may have claimed meanwhile
 		var late int
 		late, err = reclaim(ctx, db, ids, seen)
 		events += late
@@ -50,8 +52,9 @@ func Bury(ctx context.Context, db pg.Queryer, dead []Instance) (buried []int32, 
 }
 
 const (
-	// A claim holds a lock on its instance's row until it ends. Claims of a dead instance may still run
-	// in the server: once this lock was granted, they have ended and the next statement sees what they took.
+	// A claim holds a lock on the row of its instance until it ends. Claims of a dead instance may
+	// still run in the server. Once this statement has its locks, they have ended, and the next
+	// statement sees their events.
 	awaitClaimsSQL = `
 select i.id from rowhook.instance i join unnest($1::integer[], $2::bigint[]) as d(id, seen) on i.id = d.id
  where d.seen in (` + seenAtUs + `, -1) for update of i`
@@ -61,7 +64,8 @@ delete from rowhook.instance i using unnest($1::integer[], $2::bigint[]) as d(id
  where i.id = d.id and d.seen in (` + seenAtUs + `, -1) returning i.id`
 )
 
-// instancesBy runs a statement on instances as they were seen, and returns the ids that it returns.
+// instancesBy runs a statement on instances as they were seen, and returns the ids that the
+// statement returns.
 func instancesBy(ctx context.Context, db pg.Queryer, sql string, ids []int32, seen []int64) ([]int32, error) {
 	rows, err := db.Query(ctx, sql, ids, seen)
 	if err != nil {
@@ -72,7 +76,8 @@ func instancesBy(ctx context.Context, db pg.Queryer, sql string, ids []int32, se
 
 func reclaim(ctx context.Context, db pg.Queryer, dead []int32, seen []int64) (back int, err error) {
 	triggers, err := triggersOfQueue(ctx, db)
-	// Most leases end soon. What is beyond, and may be among many retries, comes after that of all triggers.
+	// Most leases end soon: these events come first, for all triggers. The second pass reads the
+	// rest of the index, where there may be many retries.
 	for _, length := range []time.Duration{4 * trigger.LeaseMargin, trigger.LongestLease + trigger.LeaseMargin} {
 		for i := 0; err == nil && i < len(triggers); i++ {
 			var n int
@@ -83,8 +88,9 @@ func reclaim(ctx context.Context, db pg.Queryer, dead []int32, seen []int64) (ba
 	return back, err
 }
 
-// Disown gives back what a claim took whose answer was lost, of what it wanted. The claim does not count, as nothing of it was sent. It returns
-// how many events came back. It needs version 3 of the schema, where claims have a number.
+// ReleaseUnknown gives back the events of a claim whose result was lost. wants are those of the
+// claim. The claim is not counted as an attempt, since nothing was sent. ReleaseUnknown returns the
+// number of events. It needs version 3 of the schema, where claims have numbers.
 func ReleaseUnknown(ctx context.Context, db pg.Queryer, by Claimant, wants []Want) (int, error) {
 	back := 0
 	for _, w := range wants {
@@ -96,7 +102,7 @@ func ReleaseUnknown(ctx context.Context, db pg.Queryer, by Claimant, wants []Wan
 	return back, nil
 }
 
-// triggersOfQueue lists the triggers that have events.
+// triggersOfQueue returns the triggers that have events.
 func triggersOfQueue(ctx context.Context, db pg.Queryer) ([]int32, error) {
 	rows, err := db.Query(ctx, "with recursive "+steps+" select trigger_id from step where trigger_id is not null")
 	if err != nil {
@@ -105,9 +111,10 @@ func triggersOfQueue(ctx context.Context, db pg.Queryer) ([]int32, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[int32])
 }
 
-// What is claimed becomes due at the end of its lease, so it stands in the index between now and then, among the retries of that time. Each
-// statement reads a piece of that, so that none takes long whatever waits: all of the queue was read once, which took longer than a statement
-// may where there were 4 GB of it.
+// A claimed event becomes due at the end of its lease. So its index entry lies between now and
+// then, among the retries of that time. Each statement reads a piece of that range, so that no
+// statement takes long. An earlier version read the whole queue: with 4 GB of events that took
+// longer than the timeout of a statement.
 const (
 	reclaimSQL = entriesRead + entriesDead + entriesBack + `tries = q.tries` + entriesHeld + ` and q.claimed_by = any (array(select id from dead))` + entriesCount
 	disownSQL  = entriesRead + entriesBack + `tries = q.tries - 1` + entriesHeld + ` and q.claim = $6` + entriesCount
@@ -119,7 +126,7 @@ with entry as materialized (
    where q.trigger_id = $1 and q.due_at >= $4 and q.due_at > statement_timestamp() and q.due_at <= statement_timestamp() + $3::interval
    order by q.due_at limit $5),
 `
-	// Those that are as they were when they were judged, or forgotten since.
+	// dead holds the instances that are as they were judged, and those whose rows are deleted.
 	entriesDead = `
 dead as materialized (
   select d.id from unnest($2::integer[], $6::bigint[]) as d(id, seen)
@@ -136,10 +143,11 @@ back as (
 select count(*), coalesce(max(due_at), '-infinity') = $4, coalesce(max(due_at), $4), (select count(*) from back) from entry`
 )
 
-// pieceOfQueue is how many entries of the index one statement reads.
+// pieceOfQueue is the number of index entries that one statement reads.
 const pieceOfQueue = 2000
 
-// giveBack gives back what the instances hold of a trigger, piece by piece.
+// giveBack gives back the events of a trigger that the instances hold, piece by piece. It returns
+// their number.
 func giveBack(ctx context.Context, db pg.Queryer, sql string, trigger int32, lease time.Duration, instances []int32, more ...any) (back int, err error) {
 	var from time.Time
 	for limit := pieceOfQueue; ; {
@@ -151,17 +159,17 @@ func giveBack(ctx context.Context, db pg.Queryer, sql string, trigger int32, lea
 		if back += piece.Back; err != nil || piece.Read < limit {
 			return back, err
 		}
-		if limit = pieceOfQueue; piece.Same { // all are due at once, perhaps with more beyond
+		if limit = pieceOfQueue; piece.Same { // one due_at, and perhaps more of it
 			limit = 2 * piece.Read
 		}
 		from = piece.Last
 	}
 }
 
-// piece is what one statement of giveBack read.
+// piece is the result of one statement of giveBack.
 type piece struct {
-	Read int
-	Same bool // it ended where it began
-	Last time.Time
-	Back int
+	Read int       // index entries
+	Same bool      // its last entry has the due_at from which it began
+	Last time.Time // due_at of its last entry
+	Back int       // events given back
 }

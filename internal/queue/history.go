@@ -10,10 +10,12 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// PartitionsAhead is for how long ahead there are partitions: so long may housekeeping fail.
+// PartitionsAhead is how far ahead partitions are made. Maintenance may fail for this time without
+// harm.
 const PartitionsAhead = 3 * 24 * time.Hour
 
-// EnsurePartitions makes the daily partitions of both histories that are missing from today on, by the server's clock.
+// EnsurePartitions makes the missing daily partitions of both histories, from today to
+// PartitionsAhead. Days are those of the server's clock, in UTC.
 func EnsurePartitions(ctx context.Context, db pg.Queryer) error {
 	var made int
 	if err := db.QueryRow(ctx, "select rowhook.ensure_partitions(now(), now() + $1)", PartitionsAhead).Scan(&made); err != nil {
@@ -31,12 +33,13 @@ func EnsureDay(ctx context.Context, db pg.Queryer, day time.Time) error {
 	return nil
 }
 
-// LeastDaysAhead is the number of days after today for which there are partitions, below which something has kept them from being made
-// for a day or more.
+// LeastDaysAhead is the least normal result of DaysAhead. A lower one says that partitions could
+// not be made for a day or more.
 const LeastDaysAhead = 2
 
-// DaysAhead counts the days after today, by the server's clock, for which both histories have partitions, up to PartitionsAhead; -1: today's is
-// missing.
+// DaysAhead returns the number of days after today for which both histories have partitions, up to
+// PartitionsAhead. -1 says that a partition of today is missing. Days are those of the server's
+// clock, in UTC.
 func DaysAhead(ctx context.Context, db pg.Queryer) (int, error) {
 	var days int
 	err := db.QueryRow(ctx, `
@@ -53,17 +56,17 @@ select coalesce(min(n), $1 + 1) - 1 from generate_series(0, $1::integer) as n
 	return days, nil
 }
 
-// Dropped is a partition whose rows are gone.
+// Dropped is a partition whose rows were removed.
 type Dropped struct {
 	Name    string
-	Rows    int64 // estimated by the last analyze
-	Bytes   int64 // with indexes
-	Emptied bool  // it is today's, and stays
+	Rows    int64 // an estimate of the last analyze
+	Bytes   int64 // including indexes
+	Emptied bool  // the partition of today was truncated, and stays
 }
 
-// Tidy makes partitions ahead of time and drops those that hold nothing within the retention, and the oldest ones while the
-// history is larger than it may be. It returns what it dropped. A partition that is in use is left for the next time, rather than
-// waited for.
+// DropExpired makes partitions ahead of time, and drops partitions whose retention is over. While
+// the history is larger than keep.MaxSize, it also drops the oldest partitions. It returns the
+// dropped ones. It does not wait for a partition that is in use: the next call drops it.
 func DropExpired(ctx context.Context, tx pgx.Tx, keep trigger.Retention) (dropped []Dropped, err error) {
 	if err := EnsurePartitions(ctx, tx); err != nil {
 		return nil, err
@@ -71,7 +74,8 @@ func DropExpired(ctx context.Context, tx pgx.Tx, keep trigger.Retention) (droppe
 	return DropHistory(ctx, tx, keep)
 }
 
-// DropHistory is Tidy without the partitions ahead of time: what can't be made need not keep what is over.
+// DropHistory is DropExpired without making partitions. If making them fails, expired ones can
+// still be dropped.
 func DropHistory(ctx context.Context, tx pgx.Tx, keep trigger.Retention) (dropped []Dropped, err error) {
 	all, err := Partitions(ctx, tx)
 	if err != nil {
@@ -115,8 +119,9 @@ func DropHistory(ctx context.Context, tx pgx.Tx, keep trigger.Retention) (droppe
 	return append(dropped, shed...), err
 }
 
-// Shed drops the oldest day of history there is; of today's, what there is so far. It is for a disk that is full: history goes
-// before anything that is still owed is at risk.
+// DropOldest drops the oldest day of both histories. If only today is left, it truncates today's
+// partitions. It is for a full disk: history is dropped before events that are still owed are at
+// risk.
 func DropOldest(ctx context.Context, tx pgx.Tx) (dropped []Dropped, err error) {
 	all, err := Partitions(ctx, tx)
 	if err != nil {
@@ -138,7 +143,7 @@ func DropOldest(ctx context.Context, tx pgx.Tx) (dropped []Dropped, err error) {
 	return dropped, nil
 }
 
-// shed drops the oldest partitions until the rest is no larger than most.
+// shed drops the oldest partitions until the others have no more than most bytes.
 func shed(ctx context.Context, tx pgx.Tx, all []partition, most int64) (dropped []Dropped, err error) {
 	var total int64
 	for _, p := range all {
@@ -163,14 +168,14 @@ func shed(ctx context.Context, tx pgx.Tx, all []partition, most int64) (dropped 
 	return dropped, nil
 }
 
-// partition is a day of one of the histories.
+// partition is one day of one history.
 type partition struct {
 	Parent string
 	Name   string
-	Day    string // 20261123, UTC
+	Day    string // such as 20261123, in UTC
 	Ended  bool
 	Today  bool
-	Filled bool // it has rows, or had some since its last truncation
+	Filled bool // it has had rows since its last truncation
 	Rows   int64
 	Bytes  int64
 }
@@ -179,7 +184,8 @@ func (p *partition) dropped() Dropped {
 	return Dropped{Name: p.Name, Rows: p.Rows, Bytes: p.Bytes, Emptied: !p.Ended}
 }
 
-// partitions lists those of both histories, the oldest first, by the server's clock.
+// Partitions returns the partitions of both histories, the oldest first. Days are those of the
+// server's clock, in UTC.
 func Partitions(ctx context.Context, tx pgx.Tx) ([]partition, error) {
 	found, err := pg.Collect[partition](ctx, tx, `
 select p.relname as parent, c.relname as name, right(c.relname, 8) as day, d.day < t.day as ended, d.day = t.day as today,
@@ -198,7 +204,8 @@ select p.relname as parent, c.relname as name, right(c.relname, 8) as day, d.day
 	return found, nil
 }
 
-// remove drops the partition, or empties it if its day has not ended, unless it is in use.
+// Remove drops the partition. It truncates the partition instead if its day has not ended. It does
+// nothing if the partition is in use.
 func (p *partition) Remove(ctx context.Context, tx pgx.Tx) (removed bool, err error) {
 	if err := tx.QueryRow(ctx, "select rowhook.remove_partition($1)", p.Name).Scan(&removed); err != nil {
 		return false, fmt.Errorf("remove partition %s: %w", p.Name, err)

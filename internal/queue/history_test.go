@@ -11,7 +11,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// day is a day from today on, as partitions are named by.
+// day returns a day from today on, in the form of partitions' names.
 func day(n int) string { return time.Now().UTC().AddDate(0, 0, n).Format("20060102") }
 
 func names(dropped []queue.Dropped) []string {
@@ -144,7 +144,7 @@ func TestTheHolderOfTheHorizonIsNamed(t *testing.T) {
 	q := newQueue(t)
 	holder, err := queue.FindHolder(t.Context(), q.conn, 0, 0)
 	require.NoError(t, err)
-	_ = holder // other tests' sessions are of other databases, but their slots and standbys are not
+	_ = holder // slots and standbys of other tests are of this server, too
 	session := q.Conn(t)
 	_, err = session.Exec(t.Context(), "set application_name = 'nightly report'; begin isolation level repeatable read; select 1")
 	require.NoError(t, err)

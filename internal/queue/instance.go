@@ -11,12 +11,12 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// instanceLock is the class of the session advisory locks by which instances show that they are alive; the object is
-// the instance's id. The bytes read "rowh".
+// instanceLock is the first key of the session advisory locks by which instances show that they are
+// alive. The second key is the id of the instance. The bytes spell "rowh".
 const instanceLock = 0x726f7768
 
-// NewInstance draws the id of a dispatcher that is starting. It passes over those in use: a dispatcher that has outlived an uninstall goes on
-// under its id, while the sequence begins anew.
+// NewInstance draws an id for a dispatcher that starts. It skips ids in use. A dispatcher that has
+// outlived an uninstall keeps its id, while the sequence of the new installation begins at 1 again.
 func NewInstance(ctx context.Context, db pg.Queryer) (int32, error) {
 	for {
 		var id int32
@@ -36,8 +36,9 @@ select id, exists (select from rowhook.instance i where i.id = drawn.id)
 	}
 }
 
-// Register makes an instance known. listens says that it holds a session with HoldLock; without one it can't be found
-// dead, and its claims come back by the end of their leases alone.
+// Register writes the row of an instance. listens says that the instance holds a session with
+// HoldLock. Without one, others can't see by its lock that it died: its events come back only when
+// its leases end.
 func Register(ctx context.Context, db pg.Queryer, id int32, name, version string, listens bool) error {
 	var n int
 	err := db.QueryRow(ctx, `
@@ -51,7 +52,8 @@ select count(*) from i`, id, name, version, listens).Scan(&n)
 	return nil
 }
 
-// Touch writes an instance's row as it is: the smallest commit there is.
+// MeasureCommit updates the row of an instance without changing it. That is the smallest possible
+// commit, and its caller measures how long it takes.
 func MeasureCommit(ctx context.Context, db pg.Queryer, id int32) error {
 	rows, err := db.Query(ctx, "update rowhook.instance set name = name where id = $1", id)
 	if err == nil {
@@ -59,30 +61,32 @@ func MeasureCommit(ctx context.Context, db pg.Queryer, id int32) error {
 		err = rows.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("touch this instance: %w", err)
+		return fmt.Errorf("commit an update of this instance: %w", err)
 	}
 	return nil
 }
 
-// ErrLockHeld says that another session holds the instance lock: one that is thought dead, while the server still believes in it.
+// ErrLockHeld says that another session holds the instance lock. Usually the connection of that
+// session broke, and the server has not noticed yet.
 var ErrLockHeld = errors.New("an earlier session is still open")
 
-// HoldLock takes the lock that shows that the instance is alive. It is held until the connection ends. It fails by ErrLockHeld where
-// another session has it; EndHolders ends one of ours.
+// HoldLock takes the lock that shows that the instance is alive, until the connection ends. It
+// returns ErrLockHeld if another session has the lock. EndHolders ends such a session of the same
+// role.
 func HoldLock(ctx context.Context, conn *pgx.Conn, id int32) error {
 	var got bool
 	if err := conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", instanceLock, id).Scan(&got); err != nil {
 		return fmt.Errorf("take the instance lock: %w", err)
 	}
 	if !got {
-		return fmt.Errorf("take the instance lock: %w: of instance %d", ErrLockHeld, id)
+		return fmt.Errorf("take the lock of instance %d: %w", id, ErrLockHeld)
 	}
 	return nil
 }
 
-// EndHolders ends the sessions that hold an instance's lock, the one that asks left out, and waits up to five seconds until they are gone.
-// The lock names the instance; anybody can take such a lock, so the session has to be this role's and a dispatcher's as well. It returns
-// how many there were.
+// EndHolders ends the other sessions that hold the lock of an instance, and waits up to five
+// seconds for their end. It returns their number. Anybody can take such a lock. So EndHolders ends
+// only sessions of the same role whose application name is a dispatcher's.
 func EndHolders(ctx context.Context, db pg.Queryer, id int32) (int, error) {
 	var n int
 	err := db.QueryRow(ctx, `
@@ -100,8 +104,9 @@ select count(pg_terminate_backend(pid, 5000)) from holder`, int64(instanceLock),
 	return n, nil
 }
 
-// Beat says that an instance lives, and whether it holds a session with HoldLock now. From version 3 of the schema on, the server notes when
-// that was. It returns false where the instance is not registered.
+// Beat records that an instance is alive, and whether it holds a session with HoldLock now. From
+// version 3 of the schema on the server stores the time. registered is false if the instance has no
+// row.
 func Beat(ctx context.Context, db pg.Queryer, schema, id int32, listens bool) (registered bool, err error) {
 	set := "listens = $2, seen_at = clock_timestamp()"
 	if schema < 3 {
@@ -110,29 +115,31 @@ func Beat(ctx context.Context, db pg.Queryer, schema, id int32, listens bool) (r
 	var n int
 	err = db.QueryRow(ctx, "with i as (update rowhook.instance set "+set+" where id = $1 returning 1) select count(*) from i", id, listens).Scan(&n)
 	if err != nil {
-		return false, fmt.Errorf("say that this instance is alive: %w", err)
+		return false, fmt.Errorf("record that this instance is alive: %w", err)
 	}
 	return n > 0, nil
 }
 
-// Instance is what an instance's row and lock say.
+// Instance is an instance as its row and its lock describe it.
 type Instance struct {
 	ID      int32
-	Listens bool  // by its row
-	Locked  bool  // some session holds its lock
-	Seen    int64 // when it last said that it lives, in microseconds since 1970 by the server's clock; 0: programs of before do not
+	Listens bool // according to its row
+	Locked  bool // a session holds its lock
+	// Seen is the time of its last Beat by the server's clock, in microseconds since 1970. 0: not
+	// recorded.
+	Seen int64
 }
 
-// Watch is what an instance looks at every second or so.
+// Watch is the state that an instance reads every 1.5 s.
 type Watch struct {
 	Schema     int32      // version of the schema rowhook
 	Generation int64      // of the configuration
-	Departures int64      // instances that have stopped so far
-	Doorbell   int32      // Ringing, or who asked for silence, or Nobody
+	Departures int64      // number of instances that have stopped so far
+	Doorbell   int32      // Ringing, Nobody, or the instance that asked for silence
 	Notices    float64    // share of the server's queue of notifications that is in use
 	Alive      []int32    // instances that are registered and not dead
-	Dead       []int32    // instances that are registered but hold no lock although they should, or were not seen for long
-	Instances  []Instance // all that are registered
+	Dead       []int32    // registered instances that are dead, by their lock or their last Beat
+	Instances  []Instance // all registered instances
 }
 
 // IsAlive reports whether an instance is registered and not dead.
@@ -143,14 +150,16 @@ func (w *Watch) IsRegistered(instance int32) bool {
 	return slices.ContainsFunc(w.Instances, func(i Instance) bool { return i.ID == instance })
 }
 
-// A schema of before version 3 has no seen_at, or one that nobody keeps: as JSON, a row may have the column or not.
+// Before version 3 the schema has no seen_at, or nobody writes it. The row is read as JSON, so that
+// the column may be missing.
 const (
 	seenAt   = "(case when (select version from rowhook.schema_version) >= 3 then (to_jsonb(i) ->> 'seen_at')::timestamptz end)"
 	seenAtUs = "coalesce((extract(epoch from " + seenAt + ") * 1000000)::bigint, 0)"
 )
 
-// UnseenAfter is how long an instance may be silent before it is dead, whatever sessions the server believes it has, and LockLostAfter how
-// long where it says that it holds a lock and does not.
+// UnseenAfter is the time since its last Beat after which an instance is dead, even if the server
+// still has its session. LockLostAfter is that time for an instance whose row says that it listens
+// while no session holds its lock.
 const (
 	UnseenAfter   = 10 * time.Second
 	LockLostAfter = 2500 * time.Millisecond
@@ -176,7 +185,7 @@ select (select version from rowhook.schema_version),
        coalesce((select array_agg(id order by id) from i), '{}'), coalesce((select array_agg(listens order by id) from i), '{}'),
        coalesce((select array_agg(locked order by id) from i), '{}'), coalesce((select array_agg(seen order by id) from i), '{}')`
 
-// Look reads the Watch.
+// ReadWatch reads the Watch.
 func ReadWatch(ctx context.Context, db pg.Queryer) (Watch, error) {
 	var w Watch
 	var ids []int32
@@ -193,8 +202,9 @@ func ReadWatch(ctx context.Context, db pg.Queryer) (Watch, error) {
 	return w, nil
 }
 
-// EndSession ends a session of this role and waits up to five seconds until it is gone. It is told apart by its application
-// name as well, since the process id may by now be another session's. The server keeps 63 bytes of a name, and of ASCII alone.
+// EndSession ends a session of this role and waits up to five seconds for its end. It compares the
+// application name as well, since the process id may belong to another session by now. The server
+// keeps 63 bytes of a name, and replaces characters that are not ASCII.
 func EndSession(ctx context.Context, db pg.Queryer, pid uint32, application string) error {
 	var ended *bool
 	err := db.QueryRow(ctx, `
@@ -206,9 +216,10 @@ select bool_and(pg_terminate_backend(pid, 5000)) from pg_catalog.pg_stat_activit
 	return nil
 }
 
-// Unregister forgets an instance that has stopped and given everything back, and counts it as departed, so that the others
-// look after what it waited for. The last one to leave silences the doorbell: writers need not ring for nobody, and whoever
-// starts arms it.
+// Unregister deletes the row of an instance that has stopped and given everything back. It also
+// counts a departure, so that the others take over the events that it waited for. The last
+// listening instance silences the doorbell: nobody would hear writers. The next one that starts
+// arms it.
 func Unregister(ctx context.Context, db pg.Queryer, id int32) error {
 	var silenced *int64
 	err := db.QueryRow(ctx, `

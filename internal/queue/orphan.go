@@ -6,22 +6,24 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// orphanBatch bounds how many events one statement of BuryOrphans moves.
+// orphanBatch is the largest number of events that one statement of bury moves.
 const orphanBatch = 5000
 
-// BuryOrphans moves the events of removed triggers to the dead letters and returns how many. Transactions that were running
-// at the removal may add some later, so this is repeated. Events in flight are left to be settled first.
+// BuryOrphans moves the events of removed triggers to the dead letters and returns their number.
+// Transactions that were open at the removal may add events later, so it is called again. It skips
+// events in flight until they are settled.
 func BuryOrphans(ctx context.Context, db pg.Queryer) (int64, error) {
 	return bury(ctx, db, "select id from rowhook.trigger where removed_at is not null", "trigger removed")
 }
 
-// buryStrays does the same with events of triggers that rowhook.trigger does not have. Only an apply does it: while a dump is being loaded the
-// triggers may yet come.
+// BuryStrays moves the events of triggers that have no row in rowhook.trigger. Only an apply calls
+// it: while a dump is being loaded, the rows of triggers may still come.
 func BuryStrays(ctx context.Context, db pg.Queryer) (int64, error) {
 	return bury(ctx, db, StrayTriggers, "trigger unknown")
 }
 
-// strayTriggers finds the triggers of waiting events that are in no table, by one step of the index for each trigger.
+// StrayTriggers selects the triggers of waiting events that have no row in rowhook.trigger. It
+// takes one step in the index for each trigger.
 const StrayTriggers = `
 with recursive waiting as (
   (select trigger_id from rowhook.event_log order by trigger_id limit 1)
@@ -60,7 +62,7 @@ with orphan as (
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason
 )
 select count(*) from gone`, batch, payload, reason).Scan(&moved)
-		if pg.IsData(err) && payload { // of one of them the payload can't be read: it goes without
+		if pg.IsData(err) && payload { // one payload can't be read: its event is moved without
 			if batch, payload = max(batch/2, 1), batch > 1; payload || pg.IsBadData(err) {
 				continue
 			}

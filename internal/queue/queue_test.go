@@ -21,7 +21,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// fixture is a migrated database with rows put straight into event_log.
+// fixture is a migrated database with rows that are written directly into event_log.
 type fixture struct {
 	*pgtest.DB
 	conn *pgx.Conn
@@ -32,7 +32,8 @@ func newQueue(t *testing.T) fixture {
 	return fixture{db, db.Conn(t)}
 }
 
-// add puts n events of a trigger into the queue, due now less i seconds, oldest first in the result.
+// add puts n events of a trigger into the queue. Event i is due i seconds ago. The result has the
+// oldest first.
 func (q fixture) add(t *testing.T, trigger int32, n int) [][16]byte {
 	t.Helper()
 	rows, err := q.conn.Query(t.Context(), `
@@ -52,7 +53,8 @@ func (q fixture) count(t *testing.T, where string, args ...any) (n int) {
 }
 
 func want(trigger int32, limit int32) queue.Want {
-	return queue.Want{Trigger: trigger, Relation: 1259, Limit: limit, Lease: time.Minute} // 1259: pg_class
+	const pgClass = 1259
+	return queue.Want{Trigger: trigger, Relation: pgClass, Limit: limit, Lease: time.Minute}
 }
 
 func claim(t *testing.T, db pg.Queryer, instance int32, wants ...queue.Want) []queue.Claimed {
@@ -63,7 +65,7 @@ func claim(t *testing.T, db pg.Queryer, instance int32, wants ...queue.Want) []q
 	return got
 }
 
-// claims counts the claims of all tests, so that none has a number twice.
+// claims counts the claims of all tests, so that no two have the same number.
 var claims atomic.Int64
 
 func numbered(instance int32) queue.Claimant {
@@ -143,7 +145,7 @@ select pg_stat_get_xact_tuples_fetched(i) + pg_stat_get_xact_tuples_returned(i)
 func TestClaimNonEmptyTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
-	q.add(t, 1, 3000) // not wanted: paused, say
+	q.add(t, 1, 3000) // not wanted: paused, for instance
 	for _, trigger := range []int32{2, 40, 41, 999, 1000, 2000} {
 		q.add(t, trigger, int(trigger%7)+1)
 	}
@@ -166,7 +168,7 @@ func TestClaimNonEmptyTakesWhatClaimTakesAndLooksOnlyWhereThereIsAnything(t *tes
 		require.NoError(t, err)
 		_, err = tx.Exec(t.Context(), "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off")
 		require.NoError(t, err)
-		scans := func() (n int) { // those of the transaction before may still be among them
+		scans := func() (n int) { // scans of the transaction before may be counted late
 			require.NoError(t, tx.QueryRow(t.Context(), "select pg_stat_get_xact_numscans('rowhook.event_log_due'::regclass)").Scan(&n))
 			return n
 		}
@@ -229,7 +231,8 @@ select rowhook.uuid7(), 4, 'I', to_json(string_agg(md5(random()::text), '')) fro
 	require.InDelta(t, 96_002, loose[0].Held, 8, "stored as it is, so its size is known")
 }
 
-// TestClaimDoesNotUnpackWhatItLeavesBehind compares with one unpacking of the same events, so that it holds on a busy machine.
+// TestClaimDoesNotUnpackWhatItLeavesBehind compares with one decompression of the same events, so
+// that it passes on a busy machine.
 func TestClaimDoesNotUnpackWhatItLeavesBehind(t *testing.T) {
 	timed.Alone(t)
 	q := newQueue(t)
@@ -363,7 +366,7 @@ func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
 	tx, err := q.Conn(t).Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(context.Background()) }()
-	// No later transaction completes, so a snapshot's xmax is this very one.
+	// No later transaction completes, so this transaction is the xmax of a snapshot.
 	_, err = tx.Exec(t.Context(), "insert into rowhook.event_log (id, trigger_id, op) values (rowhook.uuid7(), 1, 'I')")
 	require.NoError(t, err)
 	horizon, err := queue.Ring(t.Context(), q.conn)
@@ -372,7 +375,7 @@ func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, pending)
 	require.NoError(t, tx.Commit(t.Context()))
-	require.Eventually(t, func() bool { // other tests of this server have transactions of their own
+	require.Eventually(t, func() bool { // other tests on this server have transactions, too
 		pending, err := queue.Pending(t.Context(), q.conn, horizon)
 		return err == nil && pending == 0
 	}, 20*time.Second, 20*time.Millisecond)
@@ -381,7 +384,8 @@ func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
 	require.EqualValues(t, queue.Ringing, w.Doorbell)
 }
 
-// The sequence of ids begins anew with each installation, and so would the generation, by which dispatchers notice changes.
+// The sequence of ids begins at 1 again with each installation. The generation, by which
+// dispatchers notice changes, must not.
 func TestADispatcherThatOutlivesAnUninstallIsNotTakenForAnother(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
@@ -456,8 +460,8 @@ func TestReclaimWaitsForAClaimThatIsStillRunning(t *testing.T) {
 	q := newQueue(t)
 	q.add(t, 1, 2)
 	require.NoError(t, queue.Register(t.Context(), q.conn, 6, "dies", "v", true))
-	// Should the one that reclaims die, too, then the next one finds the instance by its row. An
-	// instance that still holds events must have one.
+	// If the instance that reclaims dies, too, the next one finds the dead instance by its row. So
+	// an instance that still holds events must have a row.
 	q.Exec(t, `
 create function holds() returns trigger language plpgsql as $$
 begin
@@ -539,7 +543,8 @@ func TestDisownGivesBackWhatOneClaimTookUncounted(t *testing.T) {
 	}
 }
 
-// A settlement whose answer was lost is written again. By then the event may have been claimed once more.
+// A settlement whose answer was lost is written again. By then the event may have been claimed once
+// more.
 func TestASettlementWrittenAgainDoesNotPassForThatOfTheNextClaim(t *testing.T) {
 	t.Parallel()
 	for name, fate := range map[string]queue.Fate{"released": queue.Released, "retried": queue.Retried} {
@@ -553,7 +558,8 @@ func TestASettlementWrittenAgainDoesNotPassForThatOfTheNextClaim(t *testing.T) {
 			n, err := queue.Settle(t.Context(), q.conn, opt, batch)
 			require.NoError(t, err)
 			require.Equal(t, 1, n)
-			q.Exec(t, "update rowhook.event_log set tries = 0, due_at = clock_timestamp()") // as redelivering does
+			// A redelivery does the same.
+			q.Exec(t, "update rowhook.event_log set tries = 0, due_at = clock_timestamp()")
 			again := claim(t, q.conn, 7, want(1, 1))
 			require.Equal(t, got[0].Tries, again[0].Tries, "tries don't tell the two apart")
 			opt.MayHaveCommitted = true
@@ -569,7 +575,8 @@ func TestASettlementWrittenAgainDoesNotPassForThatOfTheNextClaim(t *testing.T) {
 	}
 }
 
-// What waits is read neither to give back an interrupted claim, nor what a dead instance held.
+// Neither giving back an interrupted claim nor reclaiming from a dead instance reads waiting
+// events.
 func TestGivingBackReadsOnlyWhatBecomesDueWithinTheLease(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
@@ -603,7 +610,8 @@ select coalesce(pg_stat_get_xact_tuples_fetched(i), 0) + coalesce(pg_stat_get_xa
 	}
 }
 
-// Retries of one settlement are due at the same time, and what a claim took may stand behind more of them than one statement reads.
+// Retries of one settlement are due at the same time. The events of a claim may stand behind more
+// of them than one statement reads.
 func TestGivingBackPassesWhatIsDueAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)

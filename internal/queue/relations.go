@@ -6,8 +6,13 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// WatchedNow joins a trigger t with the table that it watches, as w. A dump carries the name of that, while the oid beside it is the one of the
-// database that was dumped. Of a table that was gone by then it carries the oid alone, which is another's here, or nobody's: 0. Before version 3 of the schema there is only the oid: then a column's name leads to the row of nulls outside.
+// WatchedNow joins a trigger t with the table that it watches, as w. A dump carries the name of the
+// table. The oid beside it is that of the dumped database. If the table was dropped before the
+// dump, only the oid is there: in this database it belongs to another table or to none, and
+// w.relation is 0.
+//
+// Before version 3 the schema has only the oid. There the names of the missing columns refer to the
+// row of nulls, absent.
 const WatchedNow = `
  cross join (values (null::pg_catalog.regclass, null::integer, null::integer, null::integer[], null::pg_catalog.oid)) as absent (watched, relation_id, origin_id, relations, home)
  cross join lateral (
@@ -18,11 +23,11 @@ const WatchedNow = `
           coalesce(relations, '{}') as relations
      from rowhook.trigger x where x.id = t.id) as w`
 
-// TableName is what a table is called, or was when it was last known.
+// TableName is the current name of a table, or its last known name.
 type TableName struct{ Schema, Table string }
 
-// relationNames names tables of rowhook.relation. One that is watched is found by what a dump carries. The oid of another is good only where
-// it was recorded.
+// relationNames selects the names of the tables in rowhook.relation. A watched table is found by
+// WatchedNow. The oid of another table is valid only in the database in which it was recorded.
 const relationNames = `
 select r.id, coalesce(n.nspname::text, r.schema_name) as schema, coalesce(c.relname::text, r.table_name) as "table"
   from rowhook.relation r
@@ -31,7 +36,8 @@ select r.id, coalesce(n.nspname::text, r.schema_name) as schema, coalesce(c.reln
     case when r.home = 'rowhook.relation'::regclass then r.oid end)
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace`
 
-// NameRelations says what these tables of rowhook.relation are called now. nil: all of them. It needs version 3 of the schema.
+// NameRelations returns the current names of these tables of rowhook.relation. nil means all of
+// them. It needs version 3 of the schema.
 func NameRelations(ctx context.Context, db pg.Queryer, ids []int32) (map[int32]TableName, error) {
 	found, err := pg.Collect[struct {
 		ID            int32
@@ -47,7 +53,8 @@ func NameRelations(ctx context.Context, db pg.Queryer, ids []int32) (map[int32]T
 	return names, nil
 }
 
-// own is the table of an event where that is another than the one that its trigger watches by now, else 0.
+// own returns the rowhook.relation.id of the event's table if its trigger now watches another one.
+// Otherwise it returns 0.
 func (c *Claimed) own(w *Want) int32 {
 	id := c.RelationID
 	if id == 0 {
@@ -59,7 +66,7 @@ func (c *Claimed) own(w *Want) int32 {
 	return id
 }
 
-// OwnTables lists, for each event, the table that it is of where its trigger watches another by now, else 0, by its rowhook.relation.id.
+// OwnTables returns own of each event. other is true if one of them is not 0.
 func OwnTables(wants []Want, events []Claimed) (ids []int32, other bool) {
 	byTrigger := make(map[int32]*Want, len(wants))
 	for i := range wants {
@@ -75,8 +82,8 @@ func OwnTables(wants []Want, events []Claimed) (ids []int32, other bool) {
 	return ids, other
 }
 
-// HasRelations reports that events have a relation_id: they say which table they are of, from
-// version 3 of the schema on.
+// HasRelations reports whether events have a relation_id, which says of which table they are. They
+// do from version 3 of the schema on.
 func HasRelations(ctx context.Context, db pg.Queryer) (has bool, err error) {
 	err = db.QueryRow(ctx, `
 select count(*) = 4 from pg_catalog.pg_attribute

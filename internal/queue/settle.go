@@ -13,24 +13,26 @@ import (
 // Fate is what becomes of a claimed event.
 type Fate byte
 
-// The fates.
+// The fates, as the statement knows them.
 const (
-	Delivered Fate = 'A' // to the archive
-	Retried   Fate = 'R' // due again after Delay
-	Dead      Fate = 'D' // to the dead letters
-	Released  Fate = 'G' // given back unsent: due at once, this claim not counted
+	Delivered Fate = 'A' // moved to the archive
+	Retried   Fate = 'R' // due again after Settlement.Delay
+	Dead      Fate = 'D' // moved to the dead letters
+	Released  Fate = 'G' // given back unsent: due at once, and the claim is not counted
 )
 
-// Settlement is what one claim of an event came to.
+// Settlement is the outcome of one claim of an event.
 type Settlement struct {
 	ID      [16]byte
-	Trigger int32
-	Tries   int32 // as claimed
-	Claim   int64 // likewise: with the instance it is the fence; 0: the claim has no number, and Tries is
+	Trigger int32 // rowhook.trigger.id
+	Tries   int32 // Claimed.Tries
+	// Claim is Claimed.Claim. With the instance it is the fence. 0: the claim has no number, and
+	// the fence is Tries.
+	Claim   int64
 	Fate    Fate
-	Delay   time.Duration // of a retry
+	Delay   time.Duration // until a retry
 	Reason  string        // of a dead letter
-	Bare    bool          // moved without its payload, which can't be read
+	Bare    bool          // the event is moved without its payload, which can't be read
 	Attempt *Attempt      // nil: nothing was sent
 }
 
@@ -39,26 +41,28 @@ type Attempt struct {
 	StartedAt time.Time
 	Duration  time.Duration
 	Status    int    // 0: no response
-	Kind      string // "": there was a response
+	Kind      string // webhook.Kind; "": there was a response
 	Error     string
-	Header    []byte // JSON; nil: null
-	Body      string
+	Header    []byte // of the response, as JSON; nil: null
+	Body      string // of the response
 }
 
-// SettleOptions are what a settle needs to know beside its settlements.
+// SettleOptions are the options of Settle.
 type SettleOptions struct {
-	Instance      int32
-	KeepDelivered bool // false: delivered events are deleted, not archived
-	KeepAttempts  bool // false: no invocation is logged
-	// NoHistory settles without a look at the history: events are deleted rather than archived, no invocation is logged, and it works
-	// where these tables can't be written, or are not there. Dead letters are kept.
+	Instance      int32 // that claimed the events
+	KeepDelivered bool  // false: delivered events are deleted, not archived
+	KeepAttempts  bool  // false: no invocation is logged
+	// NoHistory settles without the history tables, which may be missing or impossible to write.
+	// Delivered events are deleted, and no invocation is logged. Dead letters are kept.
 	NoHistory bool
-	// MayHaveCommitted says that an earlier call with these settlements may have committed. Then only invocations of events that
-	// this call settles are written, so that none is written twice.
+	// MayHaveCommitted says that an earlier call with these settlements may have committed. Then
+	// only the invocations of events that this call settles are written, so that none is written
+	// twice.
 	MayHaveCommitted bool
 }
 
-// The fence: an event is settled only while it is under the very claim that was settled. The numbered one can't be had before version 3.
+// The fence: an event is settled only while it is under the very claim of the settlement.
+// numberedFence needs version 3 of the schema.
 const (
 	fence         = `q.claimed_by = $6 and q.tries = r.tries`
 	numberedFence = fence + ` and (r.claim = 0 or q.claim = r.claim)`
@@ -66,7 +70,8 @@ const (
 	settleSQL         = settleGone + fence + settleKept + settleEnd + fence + settleRest
 	numberedSettleSQL = settleGone + numberedFence + settleKept + settleClaim + settleEnd + numberedFence + numberedSettleRest
 
-	// A claim that ended in order leaves no number. One that was given back unsent leaves its own, since the one before may have been interrupted.
+	// A claim that was settled leaves no number. A released claim leaves its own, since the claim
+	// before it may have been interrupted.
 	settleClaim = `,
          claim = case r.fate when 'G' then q.claim end`
 )
@@ -124,8 +129,8 @@ select count(*) from settled`
 
 const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
 
-// withoutHistory is a statement that settles without what it writes into the history, so that it works where that can't be written. Of the
-// arguments it needs the first six and the last two.
+// withoutHistory returns a settling statement without the parts that write history. It uses the
+// first six arguments and the last two.
 func withoutHistory(sql string) string {
 	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*) from settled"}} {
 		before, rest, _ := strings.Cut(sql, part[0])
@@ -135,9 +140,10 @@ func withoutHistory(sql string) string {
 	return strings.NewReplacer("$19", "$7", "$20", "$8").Replace(sql)
 }
 
-// Settle writes in one statement what became of claimed events: the delivered move to the archive, the exhausted to the
-// dead letters, the others become due again, and every attempt is logged. Only events that are still under
-// the same claim of this instance are touched; it returns how many those were.
+// Settle writes in one statement what became of claimed events: the delivered move to the archive,
+// the exhausted to the dead letters, the others become due again, and every attempt is logged. Only
+// events that are still under the same claim of this instance are touched; it returns how many
+// those were.
 func Settle(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []Settlement) (int, error) {
 	n := len(batch)
 	ids, tries, fates := make([]pgtype.UUID, n), make([]int32, n), make([]string, n)
@@ -174,7 +180,7 @@ func Settle(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []Settl
 	return settled, nil
 }
 
-// attemptColumns are attempts as Postgres arrays, one element each.
+// attemptColumns are attempts as Postgres arrays, with one element for each attempt.
 type attemptColumns struct {
 	events    []pgtype.UUID
 	started   []time.Time

@@ -8,30 +8,33 @@ import (
 	"maps"
 )
 
-// TroubleSchema is the version of the schema from which on there is a place for Trouble.
+// TroubleSchema is the version of the schema that introduced rowhook.instance.trouble.
 const TroubleSchema = 3
 
-// Trouble is what a dispatcher can't do, as rowhook.instance records it for those who ask the database how things stand.
+// Trouble is what a dispatcher can't do. rowhook.instance records it for commands that ask the
+// database for the state.
 type Trouble struct {
-	Unable  map[string]string `json:"unable,omitempty"`  // why it can't send, by trigger
-	History string            `json:"history,omitempty"` // why it settles without history
+	// Unable says by name of a trigger why the dispatcher can't send its events.
+	Unable map[string]string `json:"unable,omitempty"`
+	// History says why the dispatcher settles without history. "": it settles with history.
+	History string `json:"history,omitempty"`
 }
 
-// IsZero reports that there is none.
+// IsZero reports whether there is none.
 func (t *Trouble) IsZero() bool { return len(t.Unable) == 0 && t.History == "" }
 
-// Equal reports whether both say the same.
+// Equal reports whether both are the same.
 func (t *Trouble) Equal(o *Trouble) bool {
 	return maps.Equal(t.Unable, o.Unable) && t.History == o.History
 }
 
-// RecordTrouble writes what an instance can't do into its row, unless it says so already.
+// RecordTrouble writes the Trouble of an instance into its row, unless the row has it already.
 func RecordTrouble(ctx context.Context, db pg.Queryer, id int32, t *Trouble) error {
 	var text *string
 	if !t.IsZero() {
 		b, err := json.Marshal(t)
 		if err != nil {
-			return fmt.Errorf("write down what this instance can't do: %w", err)
+			return fmt.Errorf("encode the trouble of this instance: %w", err)
 		}
 		s := string(b)
 		text = &s
@@ -42,7 +45,7 @@ func RecordTrouble(ctx context.Context, db pg.Queryer, id int32, t *Trouble) err
 		err = rows.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("record what this instance can't do: %w", err)
+		return fmt.Errorf("record the trouble of this instance: %w", err)
 	}
 	return nil
 }

@@ -10,19 +10,21 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// Holder is what holds back the horizon: while it lasts, vacuum removes no row that was deleted after it began.
+// Holder is what holds back vacuum. While it lasts, vacuum removes no row that was deleted after it
+// began.
 type Holder struct {
-	Kind  string     `json:"kind"`            // session, prepared transaction, replication slot or standby
-	PID   int32      `json:"pid,omitempty"`   // of the session or the standby's sender
-	Name  string     `json:"name,omitempty"`  // of the application, prepared transaction, slot or standby
-	User  string     `json:"user,omitempty"`  // of the session or prepared transaction
-	State string     `json:"state,omitempty"` // pg_stat_activity.state
-	Query string     `json:"query,omitempty"` // beginning of the session's last query
-	Since *time.Time `json:"since,omitempty"` // beginning of the transaction; nil: not known, or not for this role to see
-	Age   int64      `json:"age"`             // transactions that have begun since
+	Kind  string `json:"kind"`            // session, prepared transaction, ...: see FindHolder
+	PID   int32  `json:"pid,omitempty"`   // of the session or the standby's sender
+	Name  string `json:"name,omitempty"`  // of the application, transaction, slot or standby
+	User  string `json:"user,omitempty"`  // of the session or prepared transaction
+	State string `json:"state,omitempty"` // pg_stat_activity.state
+	Query string `json:"query,omitempty"` // beginning of the session's last query
+	// Since is the beginning of the transaction. nil: not known, or hidden from this role.
+	Since *time.Time `json:"since,omitempty"`
+	Age   int64      `json:"age"` // number of transactions that have begun since
 }
 
-// String is for messages: who it is.
+// String returns a description for messages.
 func (h *Holder) String() string {
 	s := h.Kind
 	if h.Name != "" {
@@ -46,17 +48,21 @@ func (h *Holder) Remedy() string {
 	case "prepared transaction":
 		return fmt.Sprintf("commit prepared %[1]s or rollback prepared %[1]s", pg.StringLiteral(h.Name))
 	case "replication slot":
-		return fmt.Sprintf("have its consumer catch up, or drop it: select pg_drop_replication_slot(%s)", pg.StringLiteral(h.Name))
+		return fmt.Sprintf("let its consumer catch up, or drop it: select pg_drop_replication_slot(%s)", pg.StringLiteral(h.Name))
 	case "standby":
-		return "end the long query there, or turn off its hot_standby_feedback"
+		return "end the long query on the standby, or turn off its hot_standby_feedback"
 	}
 	return fmt.Sprintf("end that transaction: select pg_terminate_backend(%d)", h.PID)
 }
 
-// FindHolder returns who holds back the horizon of this database the furthest, if that is for longer than so many seconds or, where the
-// time is not known, so many transactions. Nil: nobody. From 18 on a session that is still starting, in whatever database, has a snapshot
-// and no database yet: it is no holder. A role without pg_read_all_stats sees of others' sessions only the process id. A query may have bytes
-// that are not in the database's encoding, so unless that is UTF-8 what is not ASCII comes escaped.
+// FindHolder returns what holds back vacuum in this database the furthest, or nil. It ignores a
+// holder that is younger than longer. If the time of a holder is not known, it ignores one that is
+// younger than this number of transactions.
+//
+// From version 18 on, a session that is starting has a snapshot and no database yet, whatever its
+// database will be. It is not a holder. Of other roles' sessions, a role without pg_read_all_stats
+// sees only the process id. A query may have bytes that are not in the encoding of the database. So
+// characters that are not ASCII are escaped unless the encoding is UTF-8.
 func FindHolder(ctx context.Context, db pg.Queryer, longer time.Duration, transactions int64) (*Holder, error) {
 	rows, err := db.Query(ctx, `
 select * from (
@@ -77,36 +83,38 @@ select * from (
  where case when since is null then age > $2 else since < clock_timestamp() - $1::interval end
  order by age desc, since limit 1`, longer, transactions)
 	if err != nil {
-		return nil, fmt.Errorf("look for who holds back vacuum: %w", err)
+		return nil, fmt.Errorf("look for what holds back vacuum: %w", err)
 	}
 	h, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[Holder])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for who holds back vacuum: %w", err)
+		return nil, fmt.Errorf("look for what holds back vacuum: %w", err)
 	}
 	return h, nil
 }
 
-// QueueHealth is how the hot table is, by the statistics.
+// QueueHealth is the state of rowhook.event_log according to the statistics.
 type QueueHealth struct {
-	Live, Dead int64 // tuples
-	Vacuuming  bool  // right now
+	Live, Dead int64 // numbers of tuples
+	Vacuuming  bool  // a vacuum is running
 	Vacuumed   *time.Time
-	MayVacuum  bool // this role
-	// Late says that far more is dead than autovacuum lets come to be, and that no vacuum has begun for a while.
+	MayVacuum  bool // this role may vacuum it
+	// Late says that there are far more dead tuples than autovacuum allows, and that no vacuum has
+	// begun for lateAfter.
 	Late bool
 }
 
-// When help is needed: autovacuum begins at 5,000 dead tuples and 1 % of the table, within its naptime of a minute.
+// The limits of QueueHealth.Late. Autovacuum begins at 5,000 dead tuples and 1 % of the table,
+// within its naptime of a minute.
 const (
 	lateDead  = 50_000
 	latePart  = 0.2
 	lateAfter = 2 * time.Minute
 )
 
-// LookAtQueue reads the QueueHealth.
+// ReadQueueHealth reads the QueueHealth.
 func ReadQueueHealth(ctx context.Context, db pg.Queryer) (QueueHealth, error) {
 	var q QueueHealth
 	var recently bool
@@ -123,7 +131,8 @@ select coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0), greatest(s.last_vac
 	return q, nil
 }
 
-// VacuumQueue vacuums the hot table, unless someone does so already. It locks out neither readers nor writers.
+// VacuumQueue vacuums rowhook.event_log, unless another vacuum is running. It blocks neither
+// readers nor writers.
 func VacuumQueue(ctx context.Context, db pg.Queryer) error {
 	rows, err := db.Query(ctx, "vacuum (skip_locked, truncate false) rowhook.event_log")
 	if err == nil {

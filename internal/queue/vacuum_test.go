@@ -12,7 +12,7 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// On 18 one call in five found such a session before the query left them out.
+// On version 18 one call in five found such a session before the query excluded it.
 func TestSessionsThatAreStillStartingHoldNothingBack(t *testing.T) {
 	t.Parallel()
 	db, elsewhere := pgtest.NewEmpty(t).Conn(t), pgtest.NewEmpty(t).URL()

@@ -12,12 +12,12 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// HiddenRowsError says that row level security keeps rows of Rowhook's own tables from a role. Whatever the role does not find there
-// may be there all the same, so nothing is concluded from it.
+// HiddenRowsError says that row level security hides rows of Rowhook's own tables from a role. Rows
+// that the role does not find may exist, so no conclusion can be drawn.
 type HiddenRowsError struct {
 	Role   string   // "": not known
 	Tables []string // schema-qualified
-	err    error    // what the server said; nil: it was not asked for rows
+	err    error    // the server's error; nil: the catalog said so
 }
 
 func (e *HiddenRowsError) Error() string {
@@ -25,11 +25,11 @@ func (e *HiddenRowsError) Error() string {
 	if e.Role != "" {
 		whose = "the role " + pg.PlainName(e.Role)
 	}
-	return fmt.Sprintf("row level security keeps rows of %s from %s, so that what is there can't be told: %s, or use a role with bypassrls",
+	return fmt.Sprintf("row level security keeps rows of %s from %s, so the state of Rowhook can't be read: %s, or use a role with bypassrls",
 		strings.Join(e.Tables, ", "), whose, disableRowSecurity(e.Tables))
 }
 
-// Unwrap returns the server's error, if there was one.
+// Unwrap returns the error of the server, or nil.
 func (e *HiddenRowsError) Unwrap() error { return e.err }
 
 func disableRowSecurity(tables []string) string {
@@ -40,15 +40,18 @@ func disableRowSecurity(tables []string) string {
 	return strings.Join(statements, "; ")
 }
 
-// RowSecurity has every statement of a session fail where row level security would keep rows from it, instead of finding fewer. It is a
-// setting of Postgres', for a session of ours or, by [SeeAllRows], for a transaction.
+// RowSecurity is the Postgres setting row_security. While it is off, a statement from which row
+// level security would hide rows fails, instead of finding fewer. Rowhook sets it for its own
+// sessions, and by [SeeAllRows] for a transaction.
 const RowSecurity = "row_security"
 
-// SeeAllRows is the same for the rest of a transaction. A session that a pooler may hand to others keeps its own settings.
+// SeeAllRows turns RowSecurity off for the rest of a transaction. A session that a pooler may share
+// keeps its settings.
 const SeeAllRows = "set local " + RowSecurity + " = off"
 
-// CheckVisible returns a *HiddenRowsError if the session's role may not see all rows of Rowhook's own tables. It asks the catalog alone,
-// so that it works where the schema is missing, or of another version.
+// CheckVisible returns a *HiddenRowsError if row level security hides rows of Rowhook's own tables
+// from the session's role. It reads the catalog alone. So it works if the schema is missing, or is
+// of another version.
 func CheckVisible(ctx context.Context, db pg.Queryer) error {
 	hidden, err := pg.Collect[struct{ Role, Table string }](ctx, db, `
 select current_user::pg_catalog.text as role, pg_catalog.format('%I.%I', n.nspname, c.relname) as "table"
@@ -68,18 +71,20 @@ select current_user::pg_catalog.text as role, pg_catalog.format('%I.%I', n.nspna
 	return e
 }
 
-// SecuredTable is a table of Rowhook's own that has row level security, which does nothing good.
+// SecuredTable is a table of Rowhook's own that has row level security. Row level security is of no
+// use there.
 type SecuredTable struct {
 	Table string // schema-qualified
-	// Captures says that it holds for what captures write, too. They write as the owner, who is exempt unless it is forced.
+	// Captures says that row level security applies to captures, too. Captures write as the owner
+	// of the table, who is exempt unless row level security is forced.
 	Captures bool
 }
 
 // Problem says what is wrong.
 func (t *SecuredTable) Problem() string {
-	effect := "dispatchers and operators of other roles refuse to work with it"
+	effect := "dispatchers and commands of other roles stop with an error"
 	if t.Captures {
-		effect = "it is forced on the owner, too, as whom changes are captured: writes to watched tables fail, or their events are lost"
+		effect = "it is forced on the owner, who captures changes: writes to watched tables fail, or their events are lost"
 	}
 	return fmt.Sprintf("row level security is on for %s, and %s", t.Table, effect)
 }
@@ -87,7 +92,7 @@ func (t *SecuredTable) Problem() string {
 // Remedy says what to do about it.
 func (t *SecuredTable) Remedy() string { return disableRowSecurity([]string{t.Table}) }
 
-// FindSecured lists the tables of Rowhook's own that have row level security, whomever it concerns.
+// FindSecured returns the tables of Rowhook's own that have row level security, for whatever roles.
 func FindSecured(ctx context.Context, db pg.Queryer) ([]SecuredTable, error) {
 	tables, err := pg.Collect[SecuredTable](ctx, db, `
 select pg_catalog.format('%I.%I', n.nspname, c.relname) as "table",
@@ -103,10 +108,12 @@ select pg_catalog.format('%I.%I', n.nspname, c.relname) as "table",
 	return tables, nil
 }
 
-// quotedName is a name in a message of the server's, whose quotes depend on its language.
+// quotedName matches a name in a message of the server. Its quotes depend on the language of the
+// server.
 var quotedName = regexp.MustCompile(`["“„«»]\s*([^"“”„«»]+?)\s*["“”«»]`)
 
-// ExplainHidden makes a *HiddenRowsError of an error of a session that is not to take fewer rows for all, and leaves others as they are.
+// ExplainHidden returns a *HiddenRowsError for an error that Postgres raises while RowSecurity is
+// off. It returns other errors unchanged.
 func ExplainHidden(err error) error {
 	var pg *pgconn.PgError
 	var known *HiddenRowsError
@@ -120,5 +127,5 @@ func ExplainHidden(err error) error {
 	return &HiddenRowsError{Tables: []string{quoteOwn(table)}, err: err}
 }
 
-// quoteOwn writes a table of Rowhook's own for SQL.
+// quoteOwn writes the name of a table of Rowhook's own for SQL.
 func quoteOwn(table string) string { return pg.PlainName("rowhook", table) }

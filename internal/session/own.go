@@ -11,18 +11,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// When each side takes the other for gone that does not answer: after 11 s of silence, or 10 s after what it sent was not taken. By default
-// systems wait for two hours, and a quarter of one.
+// Each side gives up a connection whose other side does not answer: after 11 s of silence, or 10 s
+// after it sent data that was not acknowledged. The defaults of operating systems are two hours and
+// 15 minutes.
 const (
 	keepAliveIdle     = 5 * time.Second
 	keepAliveInterval = 2 * time.Second
 	keepAliveCount    = 3
 	userTimeout       = 10 * time.Second
-	// A server that has more to say waits longer for one who reads what it prints page by page.
+	// A server waits longer. A client that prints page by page, like psql, reads slowly.
 	serverUserTimeout = time.Minute
 )
 
-// newDialer connects so that a dead connection is noticed on this side.
+// newDialer returns a dialer whose connections notice that the server is gone.
 func newDialer(timeout time.Duration) *net.Dialer {
 	return &net.Dialer{
 		Timeout:         timeout,
@@ -31,10 +32,12 @@ func newDialer(timeout time.Duration) *net.Dialer {
 	}
 }
 
-// Own settles on the server's side what a role or a database may have set, of a session that is ours alone: no timeout ends it or its
-// statements, as each statement of ours has its own, and the server notices when this side is gone. Where a pooler may share the session,
-// which is where statements are not prepared by name, nothing is set: the next to get it would have it. Connections of Connect and of
-// ParsePool are settled so already.
+// Own overrides the settings of a role or a database for a session that belongs to this process
+// alone. No timeout of the server ends the session or its statements, since each statement has its
+// own timeout. The server notices when this process is gone.
+//
+// Own sets nothing where a pooler may share the session, since the settings would reach its next
+// user. That is so if statements are not prepared by name. Connect and ParsePool call Own.
 func Own(ctx context.Context, conn *pgx.Conn) error {
 	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
 		return nil
@@ -53,14 +56,15 @@ func Own(ctx context.Context, conn *pgx.Conn) error {
 		calls = append(calls, fmt.Sprintf("pg_catalog.set_config('%s', '%s', false)", settings[i], settings[i+1]))
 	}
 	if _, err := conn.Exec(ctx, "select "+strings.Join(calls, ", ")); err != nil {
-		return fmt.Errorf("settle the session: %w", err)
+		return fmt.Errorf("set the session's timeouts: %w", err)
 	}
 	return nil
 }
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-// major is the number before the first dot, or beta, of a server's version.
+// major returns the major version in a server's version: the number in front of the first dot or
+// letter.
 func major(version string) int {
 	n := 0
 	for _, c := range version {

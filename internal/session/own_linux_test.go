@@ -12,7 +12,7 @@ import (
 	"github.com/rowhook/rowhook/internal/session"
 )
 
-// What a role says of sessions reaches none of ours.
+// A role's settings for its sessions do not reach the sessions of Rowhook.
 func TestASessionHasNoTimeoutsOfItsRoleAndNoticesWhoIsGone(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -61,7 +61,7 @@ func TestASessionHasNoTimeoutsOfItsRoleAndNoticesWhoIsGone(t *testing.T) {
 	check(conn)
 	require.NoError(t, conn.Close(t.Context()))
 
-	idleWant = 7 // what the string says, and the rest stays ours
+	idleWant = 7 // the string says 7, and the other parameters keep their defaults
 	conn, err = session.Open(t.Context(), link+"&keepalives_idle=7")
 	require.NoError(t, err)
 	check(conn)
@@ -75,7 +75,7 @@ func TestASessionHasNoTimeoutsOfItsRoleAndNoticesWhoIsGone(t *testing.T) {
 	require.NoError(t, conn.Close(t.Context()))
 }
 
-// A pooler would hand on what is set.
+// A pooler would pass the settings on to its next client.
 func TestNothingIsSetWhereAPoolerMayShareTheSession(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

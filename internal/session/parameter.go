@@ -18,16 +18,18 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// form is what the cures of connection strings point at.
-const form = "postgres://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require" //nolint:gosec // it is a form
+// form is the form of a connection string, for messages.
+const form = "postgres://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require" //nolint:gosec // a form
 
 var (
 	urlScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.:-]*://`)
 	keyword   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 )
 
-// clean takes off what shells, .env files and web pages put around a connection string, and refuses what is none. What pgx takes for keywords
-// without a host would otherwise be looked for at a socket of this machine. No part of the string that may be a password is repeated.
+// clean removes what shells, .env files and web pages put around a connection string, and rejects a
+// text that is not a connection string. Without this, pgx reads many texts as keywords without a
+// host, and connects to a socket of this machine. Errors repeat no part of the string that may be a
+// password.
 func clean(text string) (string, error) {
 	if text == "" {
 		return "", nil
@@ -35,7 +37,7 @@ func clean(text string) (string, error) {
 	text = strings.TrimSpace(text)
 	for _, quote := range []string{`"`, "'", "`"} {
 		if strings.HasPrefix(text, quote) != strings.HasSuffix(text, quote) && strings.HasPrefix(text, quote) || text == quote {
-			return "", fmt.Errorf("it begins with a quote (%s) that does not end: leave the quotes away", quote)
+			return "", fmt.Errorf("it begins with a quote (%s) that is not closed: remove the quotes", quote)
 		}
 		if strings.HasPrefix(text, quote) {
 			text = strings.TrimSpace(text[1 : len(text)-1])
@@ -43,13 +45,13 @@ func clean(text string) (string, error) {
 		}
 	}
 	if text == "" {
-		return "", errors.New("there is nothing in it but blanks or quotes: leave it away, or write " + form)
+		return "", errors.New("it is nothing but blanks or quotes: remove it, or write " + form)
 	}
 	if scheme := urlScheme.FindString(text); scheme != "" {
 		return ofScheme(text, strings.TrimSuffix(scheme, "://"))
 	}
 	if strings.HasPrefix(text, "psql ") {
-		return "", errors.New("it is a command, psql: give only the URL behind it, without its quotes")
+		return "", errors.New("it is a psql command: use only the URL in it, without quotes")
 	}
 	if name, _, ok := strings.Cut(text, "="); !ok || !keyword.MatchString(strings.TrimSpace(name)) {
 		return "", errors.New("it is neither a URL nor keywords and values (host=... dbname=...): write " + form)
@@ -57,7 +59,7 @@ func clean(text string) (string, error) {
 	return text, nil
 }
 
-// ofScheme judges a URL by what is before its ://.
+// ofScheme checks the scheme of a URL, and returns the URL with the scheme in lower case.
 func ofScheme(text, scheme string) (string, error) {
 	rest := text[len(scheme):]
 	plain := strings.ToLower(scheme)
@@ -67,24 +69,25 @@ func ofScheme(text, scheme string) (string, error) {
 	}
 	switch {
 	case strings.HasPrefix(plain, "jdbc:"):
-		return "", errors.New(`it begins with "jdbc:", which is for Java: write ` + form + `, with user and password before the host`)
-	case strings.Contains(plain, ":"): // who knows what that is
-		return "", errors.New("it is no URL of Postgres: write " + form)
+		return "", errors.New(`it begins with "jdbc:", which only Java understands: write ` + form + `, with user and password in front of the host`)
+	case strings.Contains(plain, ":"): // several schemes
+		return "", errors.New("it is not a Postgres URL: write " + form)
 	case plain != "postgres" && plain != "postgresql":
-		return "", fmt.Errorf("it begins with %q, which is no URL of Postgres: write %s", scheme+"://", form)
+		return "", fmt.Errorf("it begins with %q, which is not a Postgres URL: write %s", scheme+"://", form)
 	case driver != "":
-		return "", fmt.Errorf("%q in its beginning names a driver of another language: leave it away and write %s", driver, form)
+		return "", fmt.Errorf("%q in its scheme names a driver of another language: remove it and write %s", driver, form)
 	}
 	return plain + rest, nil
 }
 
-// understand settles what libpq takes and pgx does not: it is given to the server as a setting otherwise, which does not know it.
-// What can't be done, and what nobody knows, is refused by name.
+// understand handles the parameters that libpq knows and pgx does not. pgx would send them to the
+// server as settings, and the server would reject them. A parameter that can't be honored, or that
+// nobody knows, is an error that names it.
 func understand(config *pgx.ConnConfig) error {
 	settings := config.RuntimeParams
-	// The part behind the first @ passes for the host: it would be waited for, and logged.
+	// pgx takes the text behind the first @ for the host. It would look it up and log it.
 	if strings.Contains(config.Host, "@") || slices.ContainsFunc(config.Fallbacks, func(f *pgconn.FallbackConfig) bool { return strings.Contains(f.Host, "@") }) {
-		return errors.New("there is more than one @ before the host: write %40 for one in the user or the password")
+		return errors.New("there is more than one @ in front of the host: write %40 for an @ in the user or the password")
 	}
 	for variable, name := range map[string]string{
 		"PGHOSTADDR": "hostaddr", "PGREQUIREPEER": "requirepeer", "PGSSLCRL": "sslcrl", "PGSSLCRLDIR": "sslcrldir", "PGGSSENCMODE": "gssencmode",
@@ -99,7 +102,7 @@ func understand(config *pgx.ConnConfig) error {
 	for name := range settings {
 		names = append(names, name)
 	}
-	slices.Sort(names) // so that it is always the same mistake that is named first
+	slices.Sort(names) // so that of several faults the same one is always reported
 	for _, name := range names {
 		value := settings[name]
 		lower := strings.ToLower(name)
@@ -117,7 +120,7 @@ func understand(config *pgx.ConnConfig) error {
 			}
 		case slices.Contains(without[lower], value), slices.Contains(meaningless, lower), strings.HasPrefix(lower, "pool_"):
 		case refused[lower] != "":
-			err = fmt.Errorf("%s=... can't be done: %s", name, refused[lower])
+			err = fmt.Errorf("%s=... is not supported: %s", name, refused[lower])
 		default:
 			if keep = slices.Contains(serverSettings, lower) || strings.Contains(name, ".") && keyword.MatchString(name); !keep {
 				err = unknown(name)
@@ -136,13 +139,13 @@ func understand(config *pgx.ConnConfig) error {
 
 func unknown(name string) error {
 	if !keyword.MatchString(name) {
-		return errors.New("it has a parameter that is none of Postgres' (its name has characters that no name has): write " + form)
+		return errors.New("it has a parameter whose name has characters that no parameter of Postgres has: write " + form)
 	}
-	return fmt.Errorf("%q is no connection parameter: correct or remove it; for a setting of the server write options=-c%%20%[1]s%%3DVALUE in a URL, "+
+	return fmt.Errorf("%q is not a connection parameter: correct or remove it; for a setting of the server write options=-c%%20%[1]s%%3DVALUE in a URL, "+
 		"options='-c %[1]s=VALUE' between keywords", name)
 }
 
-// without lists values that ask for nothing, of parameters that are refused otherwise.
+// without holds the values of rejected parameters that ask for nothing.
 var without = map[string][]string{
 	"gssencmode":         {"", "disable", "prefer"},
 	"gssdelegation":      {"", "0"},
@@ -154,33 +157,35 @@ var without = map[string][]string{
 	"sslcrldir":          {""},
 }
 
-// meaningless are parameters that change nothing here: sessions speak UTF-8 whatever is asked for, nobody compresses TLS any more, and there is no GSSAPI.
+// meaningless are parameters that have no effect here. Sessions always use UTF-8, TLS is never
+// compressed, and GSSAPI is not supported.
 var meaningless = []string{"client_encoding", "sslcompression", "gsslib"}
 
-// refused are parameters of libpq that are not understood, with what to do instead.
+// refused are parameters of libpq that are not supported, with what to do instead.
 var refused = map[string]string{ //nolint:gosec // names of settings, and cures
-	"gssencmode":          "there is no encryption by GSSAPI: use sslmode",
-	"gssdelegation":       "there is no GSSAPI",
-	"load_balance_hosts":  "hosts are tried in their order: leave it away",
-	"replication":         "Rowhook needs an ordinary session: leave it away",
+	"gssencmode":          "encryption by GSSAPI does not exist here: use sslmode",
+	"gssdelegation":       "GSSAPI does not exist here: remove it",
+	"load_balance_hosts":  "hosts are tried in their order: remove it",
+	"replication":         "Rowhook needs an ordinary session: remove it",
 	"requiressl":          "write sslmode=require",
 	"ssl":                 "write sslmode=require, or another mode of sslmode",
-	"requirepeer":         "the owner of the server's process is not looked at: leave it away, or connect over TCP with sslmode=verify-full",
-	"sslcrl":              "lists of revoked certificates are not looked at",
-	"sslcrldir":           "lists of revoked certificates are not looked at",
-	"sslkeylogfile":       "keys are not written to files",
-	"scram_client_key":    "give the password, best in a passfile",
-	"scram_server_key":    "give the password, best in a passfile",
-	"oauth_issuer":        "there is no OAuth",
-	"oauth_client_id":     "there is no OAuth",
-	"oauth_client_secret": "there is no OAuth",
-	"oauth_scope":         "there is no OAuth",
-	"schema":              "it is another program's; Rowhook's schema is always rowhook",
-	"pgbouncer":           "it is another program's: behind a pooler set ROWHOOK_LISTEN_URL to a way straight to Postgres, and leave this away",
-	"connection_limit":    "it is another program's: leave it away",
+	"requirepeer":         "the owner of the server's process is not checked: remove it, or connect over TCP with sslmode=verify-full",
+	"sslcrl":              "lists of revoked certificates are not checked: remove it",
+	"sslcrldir":           "lists of revoked certificates are not checked: remove it",
+	"sslkeylogfile":       "keys are not written to files: remove it",
+	"scram_client_key":    "use the password, preferably in a passfile",
+	"scram_server_key":    "use the password, preferably in a passfile",
+	"oauth_issuer":        "OAuth does not exist here: use a password or a certificate",
+	"oauth_client_id":     "OAuth does not exist here: use a password or a certificate",
+	"oauth_client_secret": "OAuth does not exist here: use a password or a certificate",
+	"oauth_scope":         "OAuth does not exist here: use a password or a certificate",
+	"schema":              "it is a parameter of another program, and Rowhook's schema is always rowhook: remove it",
+	"pgbouncer":           "it is a parameter of another program: remove it, and behind a pooler set ROWHOOK_LISTEN_URL to a direct connection to Postgres",
+	"connection_limit":    "it is a parameter of another program: remove it",
 }
 
-// serverSettings are those that a connection string may give the server by their own names, as pgx allows.
+// serverSettings are the settings of the server that a connection string may hold under their own
+// names, as in pgx.
 var serverSettings = []string{
 	"application_name", "options", "search_path", "timezone", "datestyle", "intervalstyle", "role", "session_authorization", "work_mem", "maintenance_work_mem",
 	"temp_buffers", "statement_timeout", "lock_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout",
@@ -191,7 +196,7 @@ var serverSettings = []string{
 	"max_parallel_workers_per_gather", "force_parallel_mode", "debug_parallel_query", "crdb_version",
 }
 
-// network is what a connection string says of TCP. 0: nothing, so that ours holds.
+// network holds the TCP parameters of a connection string. 0 leaves the default of newDialer.
 type network struct {
 	keepAlive      bool
 	idle, interval time.Duration
@@ -204,7 +209,7 @@ func (n *network) set(name, value string) error {
 	}
 	number, err := strconv.Atoi(value)
 	if err != nil || number < 0 {
-		return fmt.Errorf("%s: want a whole number", name)
+		return fmt.Errorf("%s: write a whole number that is not negative", name)
 	}
 	switch name {
 	case "keepalives":
@@ -216,14 +221,14 @@ func (n *network) set(name, value string) error {
 	case "keepalives_count":
 		n.count = number
 	case "tcp_user_timeout":
-		return nil // every session has one of ours
+		return nil // newDialer sets it for every session
 	default:
 		return unknown(name)
 	}
 	return nil
 }
 
-// dialer is ours with that.
+// dialer returns newDialer with these parameters.
 func (n *network) dialer(timeout time.Duration) *net.Dialer {
 	dialer := newDialer(timeout)
 	k := &dialer.KeepAliveConfig
@@ -234,7 +239,7 @@ func (n *network) dialer(timeout time.Duration) *net.Dialer {
 	return dialer
 }
 
-// limitTLS sets the least or highest version of TLS.
+// limitTLS sets the lowest or highest version of TLS.
 func limitTLS(config *pgx.ConnConfig, name, value string) error {
 	version, known := map[string]uint16{
 		"": 0, "tlsv1": tls.VersionTLS10, "tlsv1.1": tls.VersionTLS11, "tlsv1.2": tls.VersionTLS12, "tlsv1.3": tls.VersionTLS13,
@@ -244,7 +249,7 @@ func limitTLS(config *pgx.ConnConfig, name, value string) error {
 	case !least && !highest:
 		return unknown(name)
 	case !known:
-		return fmt.Errorf("%s: want one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3", name)
+		return fmt.Errorf("%s: write one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3", name)
 	}
 	all := []*tls.Config{config.TLSConfig}
 	for _, f := range config.Fallbacks {
@@ -263,7 +268,8 @@ func limitTLS(config *pgx.ConnConfig, name, value string) error {
 	return nil
 }
 
-// fixAddress has hosts looked up as the connection string says, while certificates are held to their names.
+// fixAddress makes hosts resolve to the addresses of hostaddr. Certificates are still checked
+// against the names of the hosts.
 func fixAddress(config *pgx.ConnConfig, value string) error {
 	hosts := []string{config.Host}
 	for _, f := range config.Fallbacks {
@@ -273,10 +279,10 @@ func fixAddress(config *pgx.ConnConfig, value string) error {
 	}
 	addresses := strings.Split(value, ",")
 	if strings.HasPrefix(config.Host, "/") {
-		return errors.New("hostaddr without host: write the address as the host, or name the host as well")
+		return errors.New("hostaddr is set without host: write the address as the host, or set host, too")
 	}
 	if len(addresses) != len(hosts) {
-		return fmt.Errorf("hostaddr: there are %d addresses for %d hosts", len(addresses), len(hosts))
+		return fmt.Errorf("hostaddr has %d addresses for %d hosts: write one for each host, separated by commas", len(addresses), len(hosts))
 	}
 	before := config.LookupFunc
 	config.LookupFunc = func(ctx context.Context, host string) ([]string, error) {

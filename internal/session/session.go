@@ -1,5 +1,6 @@
-// Package session makes every session that Rowhook has with Postgres: it reads connection strings, settles what each
-// session is told whatever role, database and environment say, and opens connections.
+// Package session makes every connection of Rowhook to Postgres. It reads connection strings and
+// opens connections. It sets what each session needs, whatever the role, the database and the
+// environment say.
 package session
 
 import (
@@ -13,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Parse reads a connection string: a URL, or keywords and values. An empty one leaves it to the PG* variables. Its errors
-// never repeat the string, which may hold a password.
+// Parse reads a connection string: a URL, or keywords and values. If it is empty, the PG* variables
+// say where to connect. Errors never repeat the string, which may hold a password.
 func Parse(text string) (*pgx.ConnConfig, error) {
 	text, err := clean(text)
 	if err != nil {
@@ -31,7 +32,7 @@ func Parse(text string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// ParsePool is Parse for a pool. Each of its connections is opened as by Connect.
+// ParsePool is Parse for a pool. Its connections are opened as by Connect.
 func ParsePool(text string) (*pgxpool.Config, error) {
 	text, err := clean(text)
 	if err != nil {
@@ -49,7 +50,7 @@ func ParsePool(text string) (*pgxpool.Config, error) {
 	return config, nil
 }
 
-// Connect opens a connection by a configuration of Parse.
+// Connect opens a connection with a configuration from Parse.
 func Connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
 	config = config.Copy()
 	if err := refresh(ctx, config); err != nil {
@@ -66,7 +67,7 @@ func Connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// Open is Parse and Connect.
+// Open calls Parse and Connect.
 func Open(ctx context.Context, text string) (*pgx.Conn, error) {
 	config, err := Parse(text)
 	if err != nil {
@@ -75,19 +76,21 @@ func Open(ctx context.Context, text string) (*pgx.Conn, error) {
 	return Connect(ctx, config)
 }
 
-// settle fixes what is the same for every session.
+// settle sets what is the same for every session.
 func settle(config *pgx.ConnConfig) {
-	// This program speaks UTF-8. Where a role, a database or the environment said otherwise, one text that could not be converted failed
-	// every claim, and names that are not ASCII were garbled.
+	// Sessions use UTF-8. A role, a database or the environment may have set another encoding.
+	// There, one text that could not be converted failed every claim, and names that are not ASCII
+	// were garbled.
 	config.RuntimeParams["client_encoding"] = "UTF8"
 }
 
-// refresh reads again what may have been rotated since the string was parsed: the passfile, the service file and certificates. What can't
-// be read at this moment, as a file that is being written, stays as it was.
+// refresh reads again what may have been rotated since the string was parsed: the passfile, the
+// service file and certificates. If a file can't be read now, because it is being written, its old
+// content stays.
 func refresh(_ context.Context, config *pgx.ConnConfig) error {
 	fresh, err := Parse(config.ConnString())
 	if err != nil {
-		return nil //nolint:nilerr // the server will say if it is out of date
+		return nil //nolint:nilerr // if the password is out of date, the server says so
 	}
 	if fresh.Password == "" {
 		fresh.Password = config.Password
@@ -97,8 +100,8 @@ func refresh(_ context.Context, config *pgx.ConnConfig) error {
 	return nil
 }
 
-// withoutString is what an error of pgx says, less the connection string that it repeats: pgx hides the password in it
-// as well as can be done, which a broken string can defeat.
+// withoutString returns an error of pgx without the connection string in it. pgx hides the password
+// in the string, but it can't find the password in a malformed one.
 func withoutString(err error) error {
 	text := err.Error()
 	if i := strings.LastIndex(text, "`: "); i >= 0 {
@@ -110,8 +113,8 @@ func withoutString(err error) error {
 	return errors.New(text)
 }
 
-// unreadService says what is wrong with a service file, where pgx names the file alone. libpq passes over lines of other services than the
-// one that it looks for; pgx does not.
+// unreadService says what is wrong with a service file, since pgx only names the file. pgx rejects
+// a malformed line of any service in the file. libpq skips the other services.
 func unreadService(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -122,7 +125,7 @@ func unreadService(path string) error {
 		if line == "" || line[0] == '#' || line[0] == '[' && strings.HasSuffix(line, "]") || strings.Contains(line, "=") {
 			continue
 		}
-		return fmt.Errorf("line %d of the service file %s is neither NAME=VALUE nor [SERVICE] nor a comment, which begins with #: correct or remove it", i+1, path)
+		return fmt.Errorf("line %d of the service file %s is not NAME=VALUE, [SERVICE] or a comment (which begins with #): correct or remove it", i+1, path)
 	}
-	return fmt.Errorf("the service file %s can't be read", path)
+	return fmt.Errorf("the service file %s can't be read: check its form", path)
 }

@@ -49,18 +49,18 @@ func TestWhatIsNoConnectionStringIsRefusedWithoutItsPassword(t *testing.T) {
 		"mysql://u:hunter2@db.example/shop":                              `"mysql://"`,
 		"u:hunter2@db.example/shop?sslmode=require":                      "neither a URL nor keywords",
 		"u:hunter2@db.example/shop":                                      "neither a URL nor keywords",
-		"u:hunter2://db.example/shop":                                    "no URL of Postgres",
+		"u:hunter2://db.example/shop":                                    "not a Postgres URL",
 		"psql 'postgres://u:hunter2@db.example/shop'":                    "psql",
 		`"postgres://u:hunter2@db.example/shop`:                          "quote",
 		"'":                                                              "quote",
-		"\"\"":                                                           "nothing in it",
-		"  ":                                                             "nothing in it",
+		"\"\"":                                                           "nothing but blanks",
+		"  ":                                                             "nothing but blanks",
 		"shop":                                                           "neither a URL nor keywords",
-		"Host=db.example;Port=5432;Username=u;Password=hunter2;Database=shop": `"Host" is no connection parameter`,
+		"Host=db.example;Port=5432;Username=u;Password=hunter2;Database=shop": `"Host" is not a connection parameter`,
 		"postgres://u:hunter2@db.example:x/shop":                              "port",
 		"postgres://u:p@hunter2@db.example/shop":                              "more than one @",
 		"postgres://u:p@hunter2@db.example,db2.example/shop":                  "more than one @",
-		"postgres://u:hunter2@db.example/shop?hunter2/x=y":                    "none of Postgres'",
+		"postgres://u:hunter2@db.example/shop?hunter2/x=y":                    "no parameter of Postgres has",
 	} {
 		_, err := session.Parse(text)
 		require.ErrorContains(t, err, says, text)
@@ -70,8 +70,8 @@ func TestWhatIsNoConnectionStringIsRefusedWithoutItsPassword(t *testing.T) {
 	}
 }
 
-// TestWhatLibpqTakesIsUnderstoodOrRefusedByName tries each parameter that libpq knows of, in a URL and in a service file: none may reach the
-// server as a setting that it does not know.
+// TestWhatLibpqTakesIsUnderstoodOrRefusedByName tries each parameter of libpq, in a URL and in a
+// service file. None may reach the server as a setting that the server does not know.
 func TestWhatLibpqTakesIsUnderstoodOrRefusedByName(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
@@ -91,7 +91,7 @@ func TestWhatLibpqTakesIsUnderstoodOrRefusedByName(t *testing.T) {
 		{"requirepeer", "postgres", "requirepeer"}, {"requiressl", "1", "sslmode=require"}, {"ssl", "1", "sslmode=require"}, {"sslcrl", "/x", "sslcrl"}, {"sslcrldir", "/x", "sslcrldir"},
 		{"replication", "database", "replication"}, {"sslkeylogfile", "/x", "sslkeylogfile"}, {"scram_client_key", "x", "scram_client_key"},
 		{"oauth_issuer", "x", "oauth_issuer"}, {"passfile", "/nowhere", ""}, {"require_auth", "!gss", ""},
-		{"nosuch", "1", `"nosuch" is no connection parameter`}, {"pool_max_conns", "3", ""}, {"search_path", "public", ""}, {"myapp.tenant", "7", ""},
+		{"nosuch", "1", `"nosuch" is not a connection parameter`}, {"pool_max_conns", "3", ""}, {"search_path", "public", ""}, {"myapp.tenant", "7", ""},
 		{"keepalives_idle", "long", "keepalives_idle"}, {"keepalives_nosuch", "1", "keepalives_nosuch"}, {"pgbouncer", "true", "ROWHOOK_LISTEN_URL"}, {"sslmode", "disable", ""},
 	} {
 		t.Run(c.name+"="+c.value, func(t *testing.T) {

@@ -5,16 +5,17 @@ import (
 	"syscall"
 )
 
-// tcpUserTimeout is TCP_USER_TIMEOUT, which package syscall has no name for.
+// tcpUserTimeout is TCP_USER_TIMEOUT, for which package syscall has no name.
 const tcpUserTimeout = 0x12
 
-// giveUpUnanswered has the system end a connection of which what was sent is not acknowledged for so long.
+// giveUpUnanswered makes the system end a connection whose data is not acknowledged within
+// userTimeout.
 func giveUpUnanswered(network, _ string, c syscall.RawConn) error {
 	if !strings.HasPrefix(network, "tcp") {
 		return nil
 	}
 	return c.Control(func(fd uintptr) {
-		// A system that can't is like those of before: its own limit holds.
+		// If a system does not support it, its own limit applies.
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(userTimeout.Milliseconds()))
 	})
 }

@@ -4,5 +4,6 @@ package session
 
 import "syscall"
 
-// giveUpUnanswered does nothing: only Linux lets a program say when to give up what is not acknowledged.
+// giveUpUnanswered does nothing. Only Linux lets a program limit how long data may stay
+// unacknowledged.
 func giveUpUnanswered(_, _ string, _ syscall.RawConn) error { return nil }
