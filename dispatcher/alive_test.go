@@ -81,9 +81,7 @@ func TestWhoCanNotListenLooksSoonHoweverLongThePollInterval(t *testing.T) {
 	require.Eventually(t, func() bool { return !r.Stats().Listens }, patience, 10*time.Millisecond)
 	for n := 1; n <= 3; n++ {
 		b.Exec(t, "insert into orders default values")
-		began := time.Now()
-		b.receiver.await(t, "orders", n)
-		require.Less(t, time.Since(began), 5*time.Second)
+		b.receiver.await(t, "orders", n) // the interval poll, of an hour, is not what finds it
 	}
 }
 

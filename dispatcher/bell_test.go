@@ -3,7 +3,6 @@ package dispatcher_test
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -78,10 +77,8 @@ func TestApplySilencesABellThatADeadDispatcherLeftRinging(t *testing.T) {
 	var value int64
 	require.NoError(t, b.Conn(t).QueryRow(t.Context(), "select last_value from rowhook.doorbell").Scan(&value))
 	require.EqualValues(t, queue.Ringing, value, "somebody listens")
-	began := time.Now()
 	b.Exec(t, "insert into one (v) values ('x')")
 	b.receiver.await(t, "one", 1)
-	require.Less(t, time.Since(began), 10*time.Second)
 }
 
 // TestADispatcherThatOnlyPollsSilencesABellThatRingsForNobody finds it at its watch.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,7 +113,7 @@ select max(l.started_at - pg_xact_commit_timestamp(o.xmin))
   join rowhook.event_archive a on (a.new->>'id')::bigint = o.id
   join rowhook.invocation_log l on l.event_id = a.id`)
 	t.Logf("the latest was sent %s after its commit", late) // within 250 ms on a machine that does nothing else
-	require.Less(t, late, 3*time.Second)
+	require.Less(t, late, patience, "the interval poll, of an hour, is not what finds it")
 }
 
 func TestATransactionThatReadSilenceIsFoundWhenItCommits(t *testing.T) {
@@ -134,8 +135,7 @@ func TestATransactionThatReadSilenceIsFoundWhenItCommits(t *testing.T) {
 	_, err = conn.Exec(t.Context(), "select pg_sleep(0.5)")
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(t.Context()))
-	committed := time.Now()
-	require.Less(t, b.receiver.await(t, "orders", 1)[0].at.Sub(committed), 2*time.Second)
+	b.receiver.await(t, "orders", 1)
 }
 
 func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
@@ -203,7 +203,12 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 			b := newFixture(t)
 			b.receiver.respond(c.answer)
 			b.watch(t, name, c.change)
-			r := b.start(t)
+			waits := make(chan time.Duration, 10) // until the next attempt, as each attempt that failed decided
+			r := b.start(t, observing(dispatcher.Observer{Attempted: func(a dispatcher.Attempt) {
+				if a.Outcome == dispatcher.Retried {
+					waits <- a.RetryIn
+				}
+			}}))
 			b.Exec(t, "insert into "+name+" default values")
 			conn := b.Conn(t)
 			b.settled(t)
@@ -215,9 +220,14 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 				var gap float64
 				require.NoError(t, rows.Scan(&gap))
 				require.GreaterOrEqual(t, gap, c.spacing.Seconds()-0.01)
-				require.Less(t, gap, c.spacing.Seconds()+1.9)
+				wait := <-waits
+				require.LessOrEqual(t, wait.Seconds(), gap+0.01)
+				// A timeout of 300 ms is in the gap and not in the wait. A date has whole seconds.
+				require.GreaterOrEqual(t, wait, c.spacing-300*time.Millisecond)
+				require.LessOrEqual(t, wait, c.spacing+time.Second)
 			}
 			require.NoError(t, rows.Err())
+			require.Empty(t, waits)
 			require.Equal(t, c.dead == "", one[bool](t, conn, "select exists (select from rowhook.event_archive)"))
 			if c.dead != "" {
 				require.Contains(t, one[string](t, conn, "select reason from rowhook.dead_letter"), c.dead)
@@ -235,6 +245,7 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 	}
 }
 
+// While it works nothing ends that hangs: what waited for that would come after the test's patience.
 func TestAnEndpointThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
@@ -243,30 +254,25 @@ func TestAnEndpointThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 			<-r.Context().Done()
 		}
 	})
-	b.watch(t, "hangs")
+	b.watch(t, "hangs", func(s *trigger.Spec) { s.Webhook.Timeout = trigger.Duration(10 * time.Minute) })
 	b.watch(t, "works")
-	b.start(t)
+	var ended atomic.Int32
+	r := b.start(t, func(c *dispatcher.Config) { c.GracePeriod = time.Millisecond }, observing(dispatcher.Observer{Attempted: func(a dispatcher.Attempt) {
+		if a.Event.Trigger == "hangs" {
+			ended.Add(1)
+		}
+	}}))
 	b.Exec(t, "insert into hangs (v) select 'x' from generate_series(1, 20000)")
 	b.receiver.await(t, "hangs", 100)
 	conn := b.Conn(t)
-	var took []time.Duration
 	for i := range 50 {
 		_, err := conn.Exec(t.Context(), "insert into works default values")
 		require.NoError(t, err)
-		committed := time.Now()
-		took = append(took, b.receiver.await(t, "works", i+1)[i].at.Sub(committed))
+		b.receiver.await(t, "works", i+1)
 	}
-	require.Less(t, median(took), 50*time.Millisecond, "%v", took)
-}
-
-func median(d []time.Duration) time.Duration {
-	sorted := append([]time.Duration(nil), d...)
-	for i := range sorted {
-		for j := i; j > 0 && sorted[j] < sorted[j-1]; j-- {
-			sorted[j], sorted[j-1] = sorted[j-1], sorted[j]
-		}
-	}
-	return sorted[len(sorted)/2]
+	require.Zero(t, ended.Load())
+	require.Len(t, b.receiver.on("hangs"), 100, "a hanging endpoint gets no further slots")
+	r.Stop(t)
 }
 
 func TestStopUnderLoadLosesNothingAndSendsNothingTwice(t *testing.T) {
@@ -356,11 +362,9 @@ func TestClaimsOfADeadInstanceComeBackWithinSeconds(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, got, 10)
 	b.start(t)
-	started := time.Now()
-	for _, d := range b.receiver.await(t, "orders", 10) {
+	for _, d := range b.receiver.await(t, "orders", 10) { // the lease, of an hour, is not what brings them back
 		require.Equal(t, 1, d.retry, "the interrupted attempt counts")
 	}
-	require.Less(t, time.Since(started), 10*time.Second)
 	eventually(t, conn, 1, "select count(*)::integer from rowhook.instance")
 }
 
@@ -376,7 +380,6 @@ func TestClaimsOfAnInstanceWithoutALockComeBackWhenTheirLeaseEnds(t *testing.T) 
 	claimed := time.Now()
 	b.start(t)
 	require.GreaterOrEqual(t, b.receiver.await(t, "orders", 1)[0].at.Sub(claimed), 2900*time.Millisecond)
-	require.Less(t, time.Since(claimed), 10*time.Second)
 }
 
 func TestALostDoorbellIsFoundBySilentInstancesThatDied(t *testing.T) {
@@ -557,28 +560,6 @@ func TestEventsOfRemovedTriggersBecomeDeadLetters(t *testing.T) {
 	b.start(t)
 	eventually(t, conn, 1, "select count(*)::integer from rowhook.dead_letter where reason = 'trigger removed'")
 	require.Empty(t, b.receiver.on("orders"))
-}
-
-// One settlement at a time would cost Postgres a statement and a flush for each event of a trickle.
-func TestSettlementsOfATrickleShareStatements(t *testing.T) {
-	t.Parallel()
-	b := newFixture(t)
-	b.watch(t, "orders")
-	b.start(t)
-	const events = 300
-	conn := b.Conn(t)
-	started := time.Now()
-	for range events {
-		_, err := conn.Exec(t.Context(), "insert into orders default values")
-		require.NoError(t, err)
-	}
-	b.receiver.await(t, "orders", events)
-	b.settled(t)
-	most := int(time.Since(started)/(4*time.Millisecond)) + events/64 + 2
-	statements := one[int](t, conn, "select count(distinct xmin::text)::integer from rowhook.event_archive")
-	t.Logf("%d statements for %d events in %s", statements, events, time.Since(started))
-	require.LessOrEqual(t, statements, most)
-	require.Less(t, statements, events)
 }
 
 func TestNetworkRulesOfTheConfigurationReachARunningDispatcher(t *testing.T) {

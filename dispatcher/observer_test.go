@@ -117,10 +117,13 @@ func TestOnlyEventsThatNobodyRangForCountAsMissed(t *testing.T) {
 	b := newFixture(t)
 	b.watch(t, "orders")
 	b.watch(t, "quiet", func(s *trigger.Spec) { s.Notify = trigger.NotifyNever })
-	var missed atomic.Int32
+	var missed, claims atomic.Int32
 	b.start(t, func(c *dispatcher.Config) {
 		c.PollInterval = 50 * time.Millisecond
-		c.Observers = []dispatcher.Observer{{Missed: func(n int) { missed.Add(int32(n)) }}}
+		c.Observers = []dispatcher.Observer{{
+			Missed:  func(n int) { missed.Add(int32(n)) },
+			Claimed: func([]dispatcher.ClaimedEvent, time.Duration) { claims.Add(1) },
+		}}
 	})
 	conn := b.Conn(t)
 	for n := range 40 { // over many polls
@@ -129,7 +132,10 @@ func TestOnlyEventsThatNobodyRangForCountAsMissed(t *testing.T) {
 	}
 	b.Exec(t, "insert into quiet (v) select 'x' from generate_series(1, 5)")
 	b.receiver.await(t, "quiet", 5)
-	require.Never(t, func() bool { return missed.Load() > 0 }, 600*time.Millisecond, 20*time.Millisecond)
+	last := claims.Load()
+	// Each poll claims once, and an event counts as missed 200 ms after the poll that found it.
+	require.Eventually(t, func() bool { return claims.Load() >= last+12 }, patience, 5*time.Millisecond)
+	require.Zero(t, missed.Load())
 
 	// Until writers ring again they are not expected to.
 	require.Eventually(t, func() bool {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,23 +132,38 @@ func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
 		}
 	})
 	b.watch(t, "a", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 9, trigger.Duration(700*time.Millisecond) })
-	b.start(t)
-	b.start(t, func(c *dispatcher.Config) { c.BatchSize = 1 })
+	var loads [2]atomic.Int32 // by instance: at the start, when its session listens, and by the apply
+	loaded := func(n int32) func() bool {
+		return func() bool { return loads[0].Load() >= n && loads[1].Load() >= n }
+	}
+	for i := range loads {
+		b.start(t, func(c *dispatcher.Config) { c.BatchSize = 1 + 99*i },
+			observing(dispatcher.Observer{Configured: func([]dispatcher.TriggerRef) { loads[i].Add(1) }}))
+	}
+	require.Eventually(t, loaded(2), patience, time.Millisecond)
 	b.Exec(t, "insert into a (v) select 'x' from generate_series(1, 20)")
 	b.receiver.await(t, "a", 20)
-	applied := time.Now()
 	b.apply(t, b.spec("a", func(s *trigger.Spec) {
 		s.Webhook.URL = b.receiver.URL + "/elsewhere"
 		s.Webhook.Headers = map[string]string{"X-New": "yes"}
-		s.Retry.Limit = 3
+		s.Retry.Limit, s.Retry.Interval = 3, trigger.Duration(700*time.Millisecond)
 	}))
+	require.Eventually(t, loaded(3), patience, time.Millisecond)
+	before := map[string]int{}
+	for _, d := range b.receiver.on("a") {
+		before[d.id]++
+	}
 	got := b.receiver.await(t, "elsewhere", 20)
 	for _, d := range got {
 		require.Equal(t, "yes", d.header.Get("X-New"))
 		require.Contains(t, d.body, `"max_retries":3`)
 	}
+	after := map[string]int{}
 	for _, d := range b.receiver.on("a") {
-		require.Less(t, d.at.Sub(applied), time.Second, "within a second no instance goes by the old configuration")
+		after[d.id]++
+	}
+	for id, n := range after {
+		require.LessOrEqual(t, n, before[id]+1, "an instance that has loaded the new configuration begins no attempt by the old one")
 	}
 	b.settled(t)
 	require.Equal(t, 20, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))

@@ -79,22 +79,30 @@ func (s *settler) wake() {
 
 // run writes until ctx is done.
 func (s *settler) run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		for wait := s.wait(); wait > 0; wait = s.wait() {
-			timer.Reset(wait)
-			select {
-			case <-ctx.Done():
-				return
-			case <-s.signal:
-			case <-timer.C:
-			}
-		}
-		if batch, owners := s.take(); len(batch) > 0 && !s.write(ctx, batch, owners, false) {
+		batch, owners, err := s.next(ctx)
+		if err != nil || len(batch) > 0 && !s.write(ctx, batch, owners, false) {
 			return // ctx is done
 		}
 	}
+}
+
+// next waits for the next batch, and takes it. The batch is empty if finish waits and nothing is
+// left.
+func (s *settler) next(ctx context.Context) (batch []queue.Settlement, owners []*delivery, err error) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for wait := s.wait(); wait > 0; wait = s.wait() {
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-s.signal:
+		case <-timer.C:
+		}
+	}
+	batch, owners = s.take()
+	return batch, owners, nil
 }
 
 // wait is how long the next batch may grow; 0: it is to be taken now.

@@ -2,8 +2,8 @@ package operate_test
 
 import (
 	"encoding/json"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -129,15 +129,24 @@ func TestDiscardDeletesWhatIsDeadOrWaitsAndNothingElse(t *testing.T) {
 func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
-	d.run(t)
-	d.run(t, func(c *dispatcher.Config) { c.Concurrency = 1 })
+	var loads [2]atomic.Int32 // of the configuration, by instance: at the start, when its session listens, and by the pause
+	loaded := func(n int32) func() bool {
+		return func() bool { return loads[0].Load() >= n && loads[1].Load() >= n }
+	}
+	for i := range loads {
+		d.run(t, func(c *dispatcher.Config) {
+			c.Concurrency = 1 + 99*i
+			c.Observers = []dispatcher.Observer{{Configured: func([]dispatcher.TriggerRef) { loads[i].Add(1) }}}
+		})
+	}
+	until(t, "both have loaded it when their sessions listen", loaded(2))
 	names, err := operate.Pause(t.Context(), d.conn, "a")
 	require.NoError(t, err)
 	require.Equal(t, []string{"a"}, names)
 	names, err = operate.Pause(t.Context(), d.conn, "a")
 	require.NoError(t, err)
 	require.Empty(t, names)
-	aSecond(t)
+	until(t, "both have loaded the pause", loaded(3))
 	d.do(t, "insert into a (v) select 'x' from generate_series(1, 20)")
 	d.do(t, "insert into b (v) values ('y')")
 	until(t, "the other one is delivered", func() bool { return d.receiver.unique() == 1 })
@@ -152,13 +161,6 @@ func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 	until(t, "everything is delivered", func() bool { return d.receiver.unique() == 22 })
 	_, err = operate.Pause(t.Context(), d.conn, "nobody")
 	require.ErrorIs(t, err, operate.ErrNotFound)
-}
-
-// aSecond waits until every instance has noticed a change, which takes at most a second.
-func aSecond(t *testing.T) {
-	t.Helper()
-	gone := time.Now().Add(time.Second)
-	until(t, "a second has gone", func() bool { return time.Now().After(gone) })
 }
 
 func TestInvokeRecordsAManualEventWhereTheTriggerAllowsIt(t *testing.T) {
