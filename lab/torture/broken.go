@@ -33,14 +33,14 @@ func mutations() map[string]mutation {
 	return map[string]mutation{
 		// Settle touches whatever row has the event's id, whoever holds it by now.
 		"fence": {
-			edits: []edit{{"sqlschema/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`", "`$6::integer is not null`", 2}},
+			edits: []edit{{"internal/queue/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`", "`$6::integer is not null`", 2}},
 			only:  []string{faultZombie, moodFailing, moodSeconds},
 		},
 		// The bell is believed to be armed as soon as it is set, whoever is still open that saw it silent.
-		"horizon": {edits: []edit{{"sqlschema/doorbell.go", `return n, nil`, "return 0, nil", 1}}, only: []string{faultLong, faultApply}},
+		"horizon": {edits: []edit{{"internal/queue/doorbell.go", `return n, nil`, "return 0, nil", 1}}, only: []string{faultLong, faultApply}},
 		// What dead instances held is not given back.
 		"reclaim": {
-			edits: []edit{{"sqlschema/giveback.go", "`tries = q.tries` \\+ entriesHeld", "`tries = q.tries` + entriesHeld + ` and false`", 1}},
+			edits: []edit{{"internal/queue/giveback.go", "`tries = q.tries` \\+ entriesHeld", "`tries = q.tries` + entriesHeld + ` and false`", 1}},
 			only:  []string{faultKill, faultLong},
 		},
 		// Who has lost the session that listens is dead, whatever it says of itself by others.
@@ -48,7 +48,7 @@ func mutations() map[string]mutation {
 			edits: []edit{
 				{"dispatcher/lifesigns.go", `s\.Instance != i `, "s.Locked != i.Locked ", 1},
 				{"dispatcher/lifesigns.go", `deserted := s\.Listens && !s\.Locked`, "deserted := !s.Locked", 1},
-				{"sqlschema/giveback.go", `dead\[n\]\.ID, dead\[n\]\.Seen`, "dead[n].ID, whenever", 1},
+				{"internal/queue/giveback.go", `dead\[n\]\.ID, dead\[n\]\.Seen`, "dead[n].ID, whenever", 1},
 			},
 			only:   []string{listenLost, listenAllLost, faultLong},
 			listen: true,
