@@ -9,38 +9,44 @@ import (
 	"time"
 )
 
-// Behaviour is how events are answered. The zero value accepts each at once, with 200 and the body ok.
+// Behaviour says how a Sink responds to events. The zero value accepts each event at once, with
+// status 200 and the body ok.
 type Behaviour struct {
-	// Status and BodySize (in bytes) of the answer to an event that is accepted. 0: 200, and the body ok.
+	// Status and BodySize, in bytes, are those of the response to an accepted event. 0: 200, and
+	// the body ok.
 	Status   int
 	BodySize int
-	// Delay comes before every answer.
+	// Delay is the wait before every response.
 	Delay time.Duration
 
-	// Fail is how many attempts of each event fail before one is accepted. Negative: all of them.
+	// Fail is the number of attempts of each event that fail before one is accepted. Negative: all
+	// attempts fail.
 	Fail int
-	// FailRate is the part of attempts, 0 to 1, that fail in addition, chosen at random but the same for the same Seed.
+	// FailRate is the share of attempts, 0 to 1, that fail in addition. They are chosen at random,
+	// and the same Seed chooses the same ones.
 	FailRate float64
 	Seed     uint64
 
-	// How an attempt fails. With neither Hang, CloseConnection nor Redirect it is answered FailStatus (0: 500). If one of
-	// these is set and both Fail and FailRate are 0, every attempt fails.
+	// The following fields say how an attempt fails. Without Hang, CloseConnection and Redirect the
+	// response has FailStatus (0: 500). If one of the three is set and Fail and FailRate are 0,
+	// every attempt fails.
 	FailStatus      int
-	Hang            bool   // no answer until the sender gives up
-	CloseConnection bool   // the connection is closed without an answer
-	Redirect        string // answered 302 to this location, or FailStatus if that is 3xx
-	// RetryAfter, if not 0, is asked for in failures that are answered: in whole seconds, rounded up, or as a date.
+	Hang            bool   // no response until the sender gives up
+	CloseConnection bool   // close the connection without a response
+	Redirect        string // respond with 302 to this location, or with FailStatus if that is 3xx
+	// RetryAfter, if not 0, is the Retry-After of failed responses: in whole seconds, rounded up,
+	// or as a date.
 	RetryAfter       time.Duration
 	RetryAfterAsDate bool
 }
 
-// action is what happens to one attempt. status 0: no answer.
+// action is the response to one attempt. status 0: no response.
 type action struct {
 	status int
 	failed bool
 }
 
-// decide says what happens to the attempt that is the tries-th of its event.
+// decide returns the response to the attempt with the number tries of an event.
 func (b Behaviour) decide(tries int, d *dice) action {
 	special := b.Hang || b.CloseConnection || b.Redirect != ""
 	failed := b.Fail < 0 || tries <= b.Fail ||
@@ -57,8 +63,8 @@ func (b Behaviour) decide(tries int, d *dice) action {
 	return action{status: orDefault(b.FailStatus, http.StatusInternalServerError), failed: true}
 }
 
-// answer writes the response, or whatever happens in its place.
-func (a action) answer(w http.ResponseWriter, r *http.Request, b Behaviour) {
+// respond writes the response, hangs, or closes the connection.
+func (a action) respond(w http.ResponseWriter, r *http.Request, b Behaviour) {
 	if b.Delay > 0 && !wait(r, b.Delay) {
 		panic(http.ErrAbortHandler)
 	}
@@ -66,7 +72,7 @@ func (a action) answer(w http.ResponseWriter, r *http.Request, b Behaviour) {
 		if b.Hang {
 			<-r.Context().Done()
 		}
-		panic(http.ErrAbortHandler) // net/http closes the connection, and logs nothing
+		panic(http.ErrAbortHandler) // net/http closes the connection and logs nothing
 	}
 	if a.failed && b.Redirect != "" {
 		w.Header().Set("Location", b.Redirect)
@@ -97,7 +103,7 @@ func (b Behaviour) retryAfter(now time.Time) string {
 	return strconv.Itoa(int(wait.Seconds()))
 }
 
-// wait reports false if the request ended before d was over.
+// wait waits for d. It returns false if the request ends before.
 func wait(r *http.Request, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -125,7 +131,7 @@ func (filler) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// dice holds a random sequence for each seed in use.
+// dice is a random sequence for each seed in use.
 type dice struct{ bySeed map[uint64]*rand.Rand }
 
 func (d *dice) roll(seed uint64) float64 {
@@ -138,8 +144,8 @@ func (d *dice) roll(seed uint64) float64 {
 	return d.bySeed[seed].Float64()
 }
 
-// attempts remembers how often each event came, at each path. It holds one to two million events: the older million
-// is dropped when the younger one is full.
+// attempts counts the arrivals of each event at each path. It keeps one to two million events: when
+// the younger million is full, the older one is dropped.
 type attempts struct{ young, old map[visit]count }
 
 type visit struct {
@@ -154,7 +160,7 @@ type count struct {
 
 const generation = 1 << 20
 
-// next counts one more attempt of an event, and says whether an earlier one was accepted.
+// next counts an attempt of an event. accepted reports whether an earlier one was accepted.
 func (a *attempts) next(path string, id [16]byte) (tries int, accepted bool) {
 	key := visit{path, id}
 	c, ok := a.young[key]

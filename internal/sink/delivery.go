@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// Delivery is one POST that arrived.
+// Delivery is a POST that arrived.
 type Delivery struct {
 	ReceivedAt time.Time `json:"received_at"`
 	Path       string    `json:"path"`
 	// Attempt counts this event's arrivals at this path, from 1. 0: the request was rejected.
 	Attempt   int  `json:"attempt"`
-	Duplicate bool `json:"duplicate,omitempty"` // accepted, and had been before
-	// Status is what it is answered; 0: no answer.
+	Duplicate bool `json:"duplicate,omitempty"` // accepted now and before
+	// Status is the HTTP status of the response; 0: no response.
 	Status  int    `json:"status"`
 	Problem string `json:"problem,omitempty"` // why it was rejected
 
-	// What the body says.
+	// These fields come from the body.
 	ID           string    `json:"id"`
 	CreatedAt    time.Time `json:"created_at,omitzero"`
 	Op           string    `json:"op"`
@@ -32,7 +32,8 @@ type Delivery struct {
 	CurrentRetry int       `json:"current_retry"`
 	MaxRetries   int       `json:"max_retries"`
 
-	// Header and Body are the request's. Body is byte for byte what arrived; in JSON it is left out if it is not JSON.
+	// Header and Body are the request's. Body has the bytes that arrived. The JSON form omits a
+	// body that is not JSON.
 	Header http.Header     `json:"headers"`
 	Body   json.RawMessage `json:"body"`
 
@@ -40,13 +41,14 @@ type Delivery struct {
 	key      [16]byte // ID
 }
 
-// Latency is the time from the row's change to its arrival, by this machine's clock and the database's.
+// Latency returns the time from the row's change, by the database's clock, to the arrival, by this
+// machine's clock.
 func (d *Delivery) Latency() time.Duration { return d.ReceivedAt.Sub(d.CreatedAt) }
 
-// Old and New are the row images as they arrived; nil if null.
+// Old returns the row before the change as it arrived; nil if null.
 func (d *Delivery) Old() json.RawMessage { return d.old }
 
-// New is the row after the change.
+// New returns the row after the change as it arrived; nil if null.
 func (d *Delivery) New() json.RawMessage { return d.new }
 
 // MarshalJSON writes the fields and latency_ms.
@@ -96,9 +98,9 @@ func (d *Delivery) parse() error {
 	if err := json.Unmarshal(d.Body, &body); err != nil {
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) {
-			return fmt.Errorf("body is not JSON, from byte %d on: %w", syntax.Offset, err)
+			return fmt.Errorf("the body is not JSON from byte %d on: %w", syntax.Offset, err)
 		}
-		return fmt.Errorf("body is JSON, but no event: %w", err)
+		return fmt.Errorf("the body is JSON, but not an event: %w", err)
 	}
 	d.ID, d.CreatedAt, d.Op = body.ID, body.CreatedAt, body.Event.Op
 	d.Schema, d.Table, d.Trigger = body.Table.Schema, body.Table.Name, body.Trigger.Name
@@ -106,16 +108,16 @@ func (d *Delivery) parse() error {
 	d.old, d.new = orNil(body.Event.Data.Old), orNil(body.Event.Data.New)
 	switch {
 	case !d.readID():
-		return errors.New("body is JSON, but no event: id is not a UUID")
+		return errors.New("the body is JSON, but not an event: id is not a UUID")
 	case d.Op == "":
-		return errors.New("body is JSON, but no event: event.op is missing")
+		return errors.New("the body is JSON, but not an event: event.op is missing")
 	case d.CreatedAt.IsZero():
-		return errors.New("body is JSON, but no event: created_at is missing")
+		return errors.New("the body is JSON, but not an event: created_at is missing")
 	}
 	return nil
 }
 
-// readID reads the id into d.key; lower case, as PostgreSQL writes it.
+// readID parses the id into d.key. It accepts lower case only, as Postgres writes it.
 func (d *Delivery) readID() bool {
 	if len(d.ID) != 36 || strings.ToLower(d.ID) != d.ID {
 		return false

@@ -10,20 +10,21 @@ import (
 	"unicode/utf8"
 )
 
-// Format is how a Sink prints a delivery.
+// Format says how a Sink prints a delivery.
 type Format int
 
 // The formats.
 const (
-	FormatLine Format = iota // one line, the change shortened to what fits
-	FormatFull               // the line without the change, then the whole body, indented
-	FormatJSON               // one JSON object in a line, with headers and body
+	FormatLine Format = iota // one line with the change, shortened to longestChange
+	FormatFull               // one line without the change, then the whole body, indented
+	FormatJSON               // one line with a JSON object of headers and body
 )
 
-// longestChange is how much of a change FormatLine shows, in bytes.
+// longestChange is the greatest length of a change in FormatLine, in bytes.
 const longestChange = 240
 
-// text is what f prints for d. It holds no control character but line feeds, so that a row can't talk to the terminal.
+// text returns what f prints for d. It contains no control character but line feeds, so that the
+// data of a row can't control the terminal.
 func (f Format) text(d *Delivery) []byte {
 	var out string
 	switch f {
@@ -47,7 +48,7 @@ func (f Format) text(d *Delivery) []byte {
 	return append(printable(out, f == FormatFull), '\n')
 }
 
-// head is the part of the line that every delivery has.
+// head returns the line for d without the change.
 func head(d *Delivery) string {
 	at := d.ReceivedAt.Format("15:04:05.000")
 	if d.Problem != "" {
@@ -59,14 +60,15 @@ func head(d *Delivery) string {
 	case d.Duplicate:
 		line += "  again"
 	case d.Status == 0:
-		line += "  -> no answer"
+		line += "  -> no response"
 	case d.Status/100 != 2:
 		line += fmt.Sprintf("  -> %d", d.Status)
 	}
 	return line
 }
 
-// change is what happened to the row: the new row, the deleted one, or of an update the columns that differ.
+// change describes the change of the row: the new row, the deleted row, or the columns that an
+// update changed.
 func (d *Delivery) change() string {
 	switch {
 	case d.Problem != "":
@@ -99,7 +101,7 @@ func (d *Delivery) change() string {
 
 type column struct{ name, value string }
 
-// columns are the members of a JSON object, in its order; none if it is something else.
+// columns returns the members of a JSON object in their order, and nil if it is not an object.
 func columns(object json.RawMessage) []column {
 	in := json.NewDecoder(bytes.NewReader(object))
 	if open, err := in.Token(); err != nil || open != json.Delim('{') {
@@ -136,8 +138,9 @@ func shortened(s string) string {
 	return fmt.Sprintf("%s… (%d bytes more)", s[:end], len(s)-end)
 }
 
-// printable replaces what a terminal may act on (escape sequences, other controls, marks that reorder text) and what is
-// not UTF-8 by its escape, which in JSON means the same.
+// printable replaces characters that may control a terminal (escape sequences, other control
+// characters, marks that reorder text) by their JSON escapes. It replaces bytes that are not UTF-8
+// by U+FFFD.
 func printable(s string, lines bool) []byte {
 	out := make([]byte, 0, len(s)+1)
 	for i, r := range s {

@@ -1,5 +1,4 @@
-// Package sink is a webhook receiver for trying things out and for tests: it shows what arrives, remembers it, and
-// fails on demand.
+// Package sink is a webhook receiver for experiments and tests. It prints deliveries, keeps them, and fails on demand.
 package sink
 
 import (
@@ -19,32 +18,32 @@ import (
 
 // Limits and defaults.
 const (
-	MaxBody     = 64 << 20 // a larger request is answered 413
-	DefaultKeep = 1000
+	MaxBody     = 64 << 20 // bytes; a larger request gets status 413
+	DefaultKeep = 1000     // deliveries
 
-	keptBytes  = 64 << 20 // of bodies in all: what is older is forgotten, whatever Keep says
+	keptBytes  = 64 << 20 // greatest size of all kept bodies; older deliveries are dropped, even within Keep
 	stopWithin = 5 * time.Second
 )
 
-// Sink is a webhook receiver, an http.Handler. Its zero value answers every event with 200 and prints nothing. Fields
-// must not change once it serves.
+// Sink is a webhook receiver, an http.Handler. Its zero value responds to every event with 200 and prints nothing. Fields
+// must not change after it has begun to serve.
 //
-//	POST   any path     takes an event
-//	GET    /, /healthz  answers ok
-//	GET    /deliveries  lists the last deliveries and the counts as JSON; ?last=N: at most N of them
-//	DELETE /deliveries  forgets them, and starts counting anew
+//	POST   any path     accepts an event
+//	GET    /, /healthz  responds with ok
+//	GET    /deliveries  returns the last deliveries and the counts as JSON; ?last=N: at most N deliveries
+//	DELETE /deliveries  drops the deliveries and resets the counts
 type Sink struct {
-	// Behaviour is how events are answered; Paths, by exact path, where it differs.
+	// Behaviour says how it responds to events. Paths overrides it by exact path.
 	Behaviour Behaviour
 	Paths     map[string]Behaviour
-	// Secret, if set, is what requests must be signed with; others are answered 401.
+	// Secret, if set, is the key that requests must be signed with. Others get status 401.
 	Secret string
-	// Keep is how many deliveries are remembered. 0: DefaultKeep; negative: none.
+	// Keep is the number of deliveries that are kept. 0: DefaultKeep; negative: none.
 	Keep int
-	// Out receives a text for each delivery, in the given format. Nil: nothing.
+	// Out gets a text for each delivery, in the format Format. nil: none.
 	Out    io.Writer
 	Format Format
-	// OnDelivery is called with each delivery before it is answered, possibly by several goroutines at once.
+	// OnDelivery is called with each delivery before the response, by several goroutines at once. Optional.
 	OnDelivery func(Delivery)
 
 	mu      sync.Mutex
@@ -53,17 +52,17 @@ type Sink struct {
 	bytes   int
 	seen    attempts
 	dice    dice
-	changed chan struct{} // closed at the next delivery; nil: nobody waits
+	changed chan struct{} // closed by the next delivery; nil: nobody waits
 }
 
-// Counts says what arrived since the start or the last clearing.
+// Counts counts requests since the start or the last Clear.
 type Counts struct {
 	Requests   int `json:"requests"`   // POSTs of any kind
-	Rejected   int `json:"rejected"`   // not an event, or not signed as it should be
-	Accepted   int `json:"accepted"`   // answered 2xx
-	Failed     int `json:"failed"`     // events answered otherwise, or not at all, on purpose
+	Rejected   int `json:"rejected"`   // not an event, or not signed correctly
+	Accepted   int `json:"accepted"`   // got a response of 2xx
+	Failed     int `json:"failed"`     // failed on purpose: another response, or none
 	Events     int `json:"events"`     // different event ids; approximate beyond two million
-	Duplicates int `json:"duplicates"` // accepted more than once
+	Duplicates int `json:"duplicates"` // accepted again
 }
 
 // ServeHTTP implements http.Handler.
@@ -80,10 +79,10 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.Clear()
 		w.WriteHeader(http.StatusNoContent)
 	case read:
-		http.Error(w, "nothing here: POST events to any path, GET /deliveries to see them", http.StatusNotFound)
+		http.Error(w, "not found: POST events to any path, and GET /deliveries to see them", http.StatusNotFound)
 	default:
 		w.Header().Set("Allow", "POST, GET")
-		http.Error(w, "events are sent with POST", http.StatusMethodNotAllowed)
+		http.Error(w, "send events with POST", http.StatusMethodNotAllowed)
 	}
 }
 
@@ -93,10 +92,10 @@ func (s *Sink) receive(w http.ResponseWriter, r *http.Request) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		s.reject(w, d, http.StatusRequestEntityTooLarge, fmt.Errorf("body is over %d bytes", MaxBody))
+		s.reject(w, d, http.StatusRequestEntityTooLarge, fmt.Errorf("the body has more than %d bytes", MaxBody))
 		return
 	case err != nil:
-		s.reject(w, d, http.StatusBadRequest, errors.New("body ended early"))
+		s.reject(w, d, http.StatusBadRequest, errors.New("the body ended early"))
 		return
 	}
 	if err := d.parse(); err != nil {
@@ -115,7 +114,7 @@ func (s *Sink) receive(w http.ResponseWriter, r *http.Request) {
 	}
 	act := s.decide(&d, behaviour)
 	s.finish(d)
-	act.answer(w, r, behaviour)
+	act.respond(w, r, behaviour)
 }
 
 func (s *Sink) reject(w http.ResponseWriter, d Delivery, status int, err error) {
@@ -128,7 +127,7 @@ func (s *Sink) reject(w http.ResponseWriter, d Delivery, status int, err error) 
 	http.Error(w, err.Error(), status)
 }
 
-// decide counts the delivery and says how it is answered.
+// decide counts the delivery and returns the response to it.
 func (s *Sink) decide(d *Delivery, b Behaviour) action {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +152,7 @@ func (s *Sink) decide(d *Delivery, b Behaviour) action {
 	return act
 }
 
-// finish remembers, prints and hands over a delivery, and wakes who waits for it.
+// finish keeps and prints a delivery, calls OnDelivery, and wakes calls of Wait.
 func (s *Sink) finish(d Delivery) {
 	keep := s.Keep
 	if keep == 0 {
@@ -186,28 +185,28 @@ func (s *Sink) finish(d Delivery) {
 	s.mu.Unlock()
 }
 
-// Counts returns what arrived so far.
+// Counts returns the present counts.
 func (s *Sink) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts
 }
 
-// Deliveries returns the remembered deliveries, oldest first.
+// Deliveries returns the kept deliveries, oldest first.
 func (s *Sink) Deliveries() []Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Delivery(nil), s.kept...)
 }
 
-// Clear forgets all deliveries and counts, and with them how often an event has failed.
+// Clear drops all deliveries and resets the counts, including the failed attempts of each event.
 func (s *Sink) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kept, s.bytes, s.counts, s.seen = nil, 0, Counts{}, attempts{}
 }
 
-// Wait returns when enough says so of the counts, and ctx's error if that ends first.
+// Wait returns nil when enough returns true for the counts. If ctx ends first, it returns ctx's error with the counts.
 func (s *Sink) Wait(ctx context.Context, enough func(Counts) bool) error {
 	for {
 		s.mu.Lock()
@@ -233,7 +232,7 @@ func (s *Sink) list(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("last"); text != "" {
 		last, err := strconv.Atoi(text)
 		if err != nil || last < 0 {
-			http.Error(w, "last is not a number: write /deliveries?last=10", http.StatusBadRequest)
+			http.Error(w, "last is not a whole number of 0 or more: write /deliveries?last=10", http.StatusBadRequest)
 			return
 		}
 		all = all[max(0, len(all)-last):]
@@ -248,7 +247,7 @@ func (s *Sink) list(w http.ResponseWriter, r *http.Request) {
 	}{s.Counts(), append([]Delivery{}, all...)})
 }
 
-// Run listens on address and serves until ctx ends; see Serve.
+// Run listens on address, HOST:PORT, and serves until ctx ends; see Serve.
 func (s *Sink) Run(ctx context.Context, address string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -257,8 +256,8 @@ func (s *Sink) Run(ctx context.Context, address string) error {
 	return s.Serve(ctx, l)
 }
 
-// Serve serves on l, which it closes, until ctx ends. Then requests in flight are answered, those that hang or are
-// delayed on purpose are cut off, and nil is returned.
+// Serve serves on l until ctx ends, and closes l. Then it finishes requests in flight, cuts off those that hang or are
+// delayed on purpose, and returns nil.
 func (s *Sink) Serve(ctx context.Context, l net.Listener) error {
 	serving, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -266,7 +265,7 @@ func (s *Sink) Serve(ctx context.Context, l net.Listener) error {
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return serving },
 		ReadHeaderTimeout: 30 * time.Second,
-		IdleTimeout:       5 * time.Minute, // longer than the sender's, so that the sender closes first
+		IdleTimeout:       5 * time.Minute, // longer than the sender's timeout, so that the sender closes first
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()

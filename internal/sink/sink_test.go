@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-// sender sends events to a sink as Rowhook does.
+// sender sends events to a sink like Rowhook.
 type sender struct {
 	*testing.T
 	server  *httptest.Server
@@ -156,7 +156,7 @@ func TestSinkAnswersProbesAndRefusesOtherMethods(t *testing.T) {
 		body         string
 	}{
 		{"GET", "/", 200, "ok\n"}, {"GET", "/healthz", 200, "ok\n"}, {"HEAD", "/healthz", 200, ""},
-		{"GET", "/other", 404, "POST events to any path"}, {"PUT", "/", 405, "events are sent with POST"},
+		{"GET", "/other", 404, "POST events to any path"}, {"PUT", "/", 405, "send events with POST"},
 	} {
 		status, body := to.call(c.method, c.path)
 		require.Equal(t, c.status, status)
@@ -178,7 +178,7 @@ func TestSinkFailsAsToldThenWorks(t *testing.T) {
 		},
 	}
 	to := start(t, s)
-	for range 2 { // per event
+	for range 2 { // two attempts per event
 		for n := range byte(2) {
 			r := to.send("/any", event(n))
 			require.Equal(t, 503, r.Status)
@@ -260,13 +260,13 @@ func TestWhatIsNoEventIsRefusedAndShown(t *testing.T) {
 	s := &Sink{Out: &out}
 	to := start(t, s)
 	for body, want := range map[string]string{
-		"{\"id\":\x1b[31mred": "body is not JSON, from byte 7 on",
-		`[1]`:                 "body is JSON, but no event",
+		"{\"id\":\x1b[31mred": "body is not JSON from byte 7 on",
+		`[1]`:                 "body is JSON, but not an event",
 		`{"id":"x"}`:          "id is not a UUID",
 		`{"id":"0199ABCD-ef01-7abc-8def-0123456789ab"}`:                                                  "id is not a UUID",
 		`{"id":"0199abcd-ef01-7abc-8def-0123456789ab"}`:                                                  "event.op is missing",
 		`{"id":"0199abcd-ef01-7abc-8def-0123456789ab","event":{"op":"INSERT"}}`:                          "created_at is missing",
-		`{"id":"0199abcd-ef01-7abc-8def-0123456789ab","event":{"op":"INSERT"},"created_at":"yesterday"}`: "body is JSON, but no event",
+		`{"id":"0199abcd-ef01-7abc-8def-0123456789ab","event":{"op":"INSERT"},"created_at":"yesterday"}`: "body is JSON, but not an event",
 	} {
 		out.Reset()
 		r := to.sendBody("/", event(1), []byte(body))
@@ -309,7 +309,7 @@ func TestALineSaysWhatArrivedAndWhatChanged(t *testing.T) {
 		{delivery("UPDATE", `{"z":1}`, `{"z":1}`), fmt.Sprintf(head, "UPDATE", 1) + `  no column differs: {"z":1}`},
 		{retried, fmt.Sprintf(head, "DELETE", 3) + `  -> 503  {"id":1}`},
 		{again, fmt.Sprintf(head, "INSERT", 1) + `  again  {"id":1}`},
-		{hung, fmt.Sprintf(head, "MANUAL", 1) + `  -> no answer  {"id":1}`},
+		{hung, fmt.Sprintf(head, "MANUAL", 1) + `  -> no response  {"id":1}`},
 		{delivery("INSERT", "null", `"`+strings.Repeat("ü", 200)+`"`), fmt.Sprintf(head, "INSERT", 1) + `  "` + strings.Repeat("ü", 119) + "… (163 bytes more)"},
 	} {
 		require.Equal(t, c.want+"\n", string(FormatLine.text(c.delivery)))
