@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// lists checks that who loses its listen path stays in rowhook.instance, and that it listens again soon after the path has come back.
+// lists checks that a dispatcher which loses its listen path stays in rowhook.instance. It also
+// checks that the dispatcher listens again soon after the path has come back.
 func (j *judging) lists() {
 	bySlot := map[int][]listing{}
 	for _, l := range j.listings {
 		bySlot[l.Slot] = append(bySlot[l.Slot], l)
 	}
 	for slot, all := range bySlot {
-		// Before that it was starting.
+		// Before that the dispatcher was starting.
 		all = all[max(slices.IndexFunc(all, func(l listing) bool { return l.Listed }), 0):]
 		for _, f := range j.faults {
 			if natures()[f.Kind].listen && (f.Slot == slot || f.Slot == everyone) && !f.Began.IsZero() {
@@ -23,7 +24,8 @@ func (j *judging) lists() {
 	}
 }
 
-// restartWithin is how long after a fault that ends a dispatcher, or keeps it from writing, it may be in no list.
+// restartWithin is how long a dispatcher may be missing from rowhook.instance after a fault that
+// ends it, or that keeps it from writing.
 const restartWithin = 10 * time.Second
 
 func (j *judging) listed(f *fault, slot int, all []listing) {
@@ -42,7 +44,8 @@ func (j *judging) listed(f *fault, slot int, all []listing) {
 	}
 }
 
-// hearsWithin is how soon after its path has come back a dispatcher has to listen. It waits for some six seconds between two tries.
+// hearsWithin is how soon a dispatcher has to listen again after its path has come back. It waits
+// for some six seconds between two tries.
 const hearsWithin = 15 * time.Second
 
 func (j *judging) hears(f *fault, slot int, all []listing) {
@@ -60,18 +63,18 @@ func (j *judging) hears(f *fault, slot int, all []listing) {
 	}
 }
 
-// strikes reports whether a fault is of a slot.
+// strikes reports whether a fault strikes this slot.
 func (f *fault) strikes(slot int) bool { return f.Slot == slot || f.Slot == everyone }
 
-// overlaps reports whether a fault was at work in a time.
+// overlaps reports whether a fault was active at some time in the span.
 func (f *fault) overlaps(from, to time.Time) bool {
 	return !f.Began.IsZero() && !f.Began.After(to) && f.Ended.After(from)
 }
 
-// span is a time.
+// span is the time between two moments.
 type span struct{ from, to time.Time }
 
-// merged brings spans into order and joins those that touch.
+// merged sorts spans and joins those that touch.
 func merged(all []span) []span {
 	slices.SortFunc(all, func(a, b span) int { return a.from.Compare(b.from) })
 	var some []span
@@ -87,7 +90,7 @@ func merged(all []span) []span {
 	return some
 }
 
-// both is the time that is in two lists, each of them in order.
+// both returns the time that is in both lists. Each list is sorted.
 func both(a, b []span) []span {
 	var all []span
 	for _, x := range a {
@@ -107,7 +110,7 @@ func both(a, b []span) []span {
 	return merged(all)
 }
 
-// without is the time of a that is not in b.
+// without returns the time that is in a and not in b.
 func without(a, b []span) []span {
 	var all []span
 	for _, x := range a {
@@ -128,14 +131,17 @@ func without(a, b []span) []span {
 }
 
 const (
-	// longestSilence is for how long nothing at all may be sent while events are owed. Who can't hear the bell looks every 1.5 s.
+	// longestSilence is how long nothing at all may be sent while events are owed. A dispatcher
+	// that can't hear the bell looks every 1.5 s.
 	longestSilence = 5 * time.Second
-	// hamperedFor is how long after its end a fault may hold up deliveries: a dispatcher tries the database again every six seconds or so.
+	// hamperedFor is how long a fault may hold up deliveries after its end. A dispatcher tries the
+	// database again every six seconds or so.
 	hamperedFor = 8 * time.Second
 )
 
-// free is the time of faults in which deliveries have to go on, as they hamper nothing but how soon an event is found, or what is kept of it. At least
-// one dispatcher was not hampered by anything else.
+// free returns the time of faults during which deliveries have to go on. Such a fault only delays
+// finding an event, or keeps its history from being written. At least one dispatcher was free of
+// every other fault.
 func (j *judging) free() []span {
 	all := natures()
 	var on []span
@@ -174,7 +180,8 @@ func (j *judging) free() []span {
 	return without(free, every)
 }
 
-// silence looks for the longest time in which nothing was sent although events were owed and deliveries had to go on.
+// silence finds the longest time in which nothing was sent although events were owed and deliveries
+// had to go on.
 func (j *judging) silence(committed map[key]*entry) {
 	var owed []span // from an event's commit to its first arrival
 	var arrivals []time.Time

@@ -61,7 +61,7 @@ func TestAFaultOfAllListenPathsOverlapsNoneOfOne(t *testing.T) {
 	}
 }
 
-// forget takes an event out of every table, as settling without history does.
+// forget removes an event from every table, as settling without history does.
 func (s *story) forget(event int) {
 	id := s.events[event]
 	s.places = slices.DeleteFunc(s.places, func(p place) bool { return p.Event == id })
@@ -141,7 +141,8 @@ func TestALostListenPathExcusesNoDuplicate(t *testing.T) {
 	}
 }
 
-// watched has a census every 200 ms from -5 s to 60 s, of two slots, and the path of slot 0 lost from 0 to 10 s.
+// watched makes a run of two slots with a listing every 200 ms, from -5 s to 60 s. The path of slot
+// 0 is lost from 0 to 10 s.
 func (s *story) watched(listed, listens func(second float64) bool) {
 	for ms := -5000; ms < 60_000; ms += 200 {
 		second := float64(ms) / 1000
@@ -188,7 +189,7 @@ func TestJudgeWantsDeliveriesToGoOnWhileOnlyListenPathsAreLost(t *testing.T) {
 	t.Parallel()
 	always := func(float64) bool { return true }
 	for name, c := range map[string]struct {
-		arrives int // ms, of an event that was committed at 1 s
+		arrives int // ms; the event was committed at 1 s
 		before  int // another arrival
 		others  []fault
 		found   bool

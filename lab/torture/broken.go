@@ -14,36 +14,38 @@ import (
 	"strings"
 )
 
-// mutation takes a rule out of the program, to see that the torture test finds out.
+// mutation removes a rule from the program, to see that the torture test notices.
 type mutation struct {
 	edits  []edit
-	only   []string // faults that bring it to light
+	only   []string // faults that reveal it
 	listen bool     // each dispatcher has a listen path of its own
 }
 
-// edit is a change of one file.
+// edit changes one file.
 type edit struct {
 	file    string // in the module
 	find    string // a regular expression
 	replace string
-	times   int // how often it has to be found
+	times   int // how many matches there have to be
 }
 
 func mutations() map[string]mutation {
 	return map[string]mutation{
-		// Settle touches whatever row has the event's id, whoever holds it by now.
+		// Settle updates the row with the event's id even if another instance has claimed it since.
 		"fence": {
 			edits: []edit{{"internal/queue/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`", "`$6::integer is not null`", 2}},
 			only:  []string{faultZombie, moodFailing, moodSeconds},
 		},
-		// The bell is believed to be armed as soon as it is set, whoever is still open that saw it silent.
+		// The bell counts as armed as soon as it is set, although transactions that saw it silent
+		// are still open.
 		"horizon": {edits: []edit{{"internal/queue/doorbell.go", `return n, nil`, "return 0, nil", 1}}, only: []string{faultLong, faultApply}},
-		// What dead instances held is not given back.
+		// The claims of dead instances are not given back.
 		"reclaim": {
 			edits: []edit{{"internal/queue/giveback.go", "`tries = q.tries` \\+ entriesHeld", "`tries = q.tries` + entriesHeld + ` and false`", 1}},
 			only:  []string{faultKill, faultLong},
 		},
-		// Who has lost the session that listens is dead, whatever it says of itself by others.
+		// An instance that has lost its listening session counts as dead, although it records its
+		// beat by other sessions.
 		"pulse": {
 			edits: []edit{
 				{"dispatcher/lifesigns.go", `s\.Instance != i `, "s.Locked != i.Locked ", 1},
@@ -53,13 +55,14 @@ func mutations() map[string]mutation {
 			only:   []string{listenLost, listenAllLost, faultLong},
 			listen: true,
 		},
-		// Only the bell and the poll make a dispatcher look, also one that can't hear the bell.
+		// Only the bell and the poll make a dispatcher look, even a dispatcher that can't hear the
+		// bell.
 		"deaf": {
 			edits:  []edit{{"dispatcher/claimer.go", `if !s\.listens && !c\.noListen`, "if false", 1}},
 			only:   []string{listenLost, listenAllLost},
 			listen: true,
 		},
-		// What can't be written into the history is tried again until it can.
+		// A settlement whose history can't be written is retried until it can.
 		"history": {
 			edits: []edit{{"dispatcher/settler.go", `bare, blamed = true, (made|err)`, "_ = blamed", 2}},
 			only:  []string{faultHistory, faultLong},
@@ -76,12 +79,12 @@ func (e edit) apply(source string) (string, error) {
 		return "", fmt.Errorf("read the mutation: %w", err)
 	}
 	if n := len(re.FindAllString(source, -1)); n != e.times {
-		return "", fmt.Errorf("break %s: found the rule %d times instead of %d: the mutation has to be brought up to date", e.file, n, e.times)
+		return "", fmt.Errorf("break %s: the rule was found %d times instead of %d: update the mutation in lab/torture/broken.go", e.file, n, e.times)
 	}
 	return re.ReplaceAllLiteralString(source, e.replace), nil
 }
 
-// apply returns the changed files, by name, of the module in a directory.
+// apply returns the changed files of the module in a directory, by name.
 func (m mutation) apply(root string) (map[string]string, error) {
 	changed := map[string]string{}
 	for _, e := range m.edits {
@@ -101,7 +104,7 @@ func (m mutation) apply(root string) (map[string]string, error) {
 	return changed, nil
 }
 
-// build compiles rowhook, without a rule if that is asked for. The tree itself stays as it is.
+// build compiles rowhook, without a rule if one is to be broken. The tree itself is not changed.
 func (l *lab) build(ctx context.Context) (string, error) {
 	if l.opt.binary != "" && l.opt.broken == "" {
 		path, err := filepath.Abs(l.opt.binary)
@@ -126,7 +129,7 @@ func (l *lab) build(ctx context.Context) (string, error) {
 	return binary, nil
 }
 
-// overlay writes the changed files, and the file that tells the compiler of them.
+// overlay writes the changed files, and the file that tells the compiler about them.
 func (l *lab) overlay(ctx context.Context, m mutation) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

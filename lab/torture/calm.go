@@ -10,12 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// calmWithin is how soon everything has to be delivered when nothing is wrong.
+// calmWithin is how soon everything has to be delivered while no fault is active.
 const calmWithin = 15 * time.Second
 
-// calm puts those rules to the test that are seldom seen broken under fire: a wake-up that is lost goes unnoticed while others follow; a
-// dispatcher that comes back from a pause has to have something to say of an event that is still owed; what a dead one held comes back by
-// the end of its lease as well. It says what did not arrive.
+// calm tests the rules that are seldom seen broken while faults strike. A lost wake-up goes
+// unnoticed while others follow. A dispatcher that comes back from a pause must still have
+// something to settle. The claims of a dead instance also come back when their leases end. calm
+// returns what did not arrive.
 func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 	for _, s := range l.slots {
 		if err := s.ready(ctx); err != nil {
@@ -45,7 +46,7 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 	return ""
 }
 
-// bell reads the doorbell: whether writers are to ring.
+// bell reads the doorbell: it returns whether writers are asked to ring.
 func (l *lab) bell(ctx context.Context) (ringing bool, err error) {
 	var v int64
 	if err := l.admin.QueryRow(ctx, "select coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)").Scan(&v); err != nil {
@@ -54,7 +55,8 @@ func (l *lab) bell(ctx context.Context) (ringing bool, err error) {
 	return v == 1, nil
 }
 
-// quietCommits commits events after the doorbell has been armed by a transaction that read it when it was silent: it rings for nobody.
+// quietCommits commits a transaction that read the doorbell as silent, after the doorbell was
+// armed. So the commit rings for nobody.
 func (l *lab) quietCommits(ctx context.Context, round int) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -83,7 +85,7 @@ func (l *lab) quietCommits(ctx context.Context, round int) string {
 	return l.drained(ctx, calmWithin)
 }
 
-// whileSilent makes such a crowd that the doorbell goes silent, and calls insert while it is.
+// whileSilent writes so much that the doorbell goes silent, and calls insert meanwhile.
 func (l *lab) whileSilent(ctx context.Context, round int, insert func() error) error {
 	const writers = 4 // one alone may be too slow on a busy machine
 	crowding, stop := context.WithCancel(ctx)
@@ -117,7 +119,8 @@ func (l *lab) whileSilent(ctx context.Context, round int, insert func() error) e
 	}
 }
 
-// untilAsleep waits until what can be seen is delivered and the doorbell rings again, and then a little longer.
+// untilAsleep waits until all visible events are delivered and the doorbell rings again, and then a
+// little longer.
 func (l *lab) untilAsleep(ctx context.Context) error {
 	for {
 		if stuck := l.drained(ctx, calmWithin); stuck != "" {
@@ -152,8 +155,8 @@ func (w *writer) begin(ctx context.Context) (pgx.Tx, error) {
 	return tx, nil
 }
 
-// unwritten has events be delivered while the history can't be written. They have to be settled without it: else they would be sent again at the
-// end of their leases.
+// unwritten has events delivered while history can't be written. They have to be settled without
+// history. Otherwise they would be sent again when their leases end.
 func (l *lab) unwritten(ctx context.Context, strike func(*fault)) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -178,11 +181,12 @@ func (l *lab) unwritten(ctx context.Context, strike func(*fault)) string {
 	return stuck
 }
 
-// deafFor is longer than what a dispatcher waits for until it takes another one for dead that has lost its lock.
+// deafFor is longer than the time after which a dispatcher considers another one dead that has lost
+// its lock.
 const deafFor = 7 * time.Second
 
-// deaf loses the listen paths while attempts are in flight and others follow. Nobody is dead, so nothing of that may be sent again, and the
-// others have to arrive meanwhile.
+// deaf loses the listen paths while attempts are in flight and further events follow. No dispatcher
+// is dead, so no event may be sent twice, and the further events have to arrive meanwhile.
 func (l *lab) deaf(ctx context.Context, strike func(*fault)) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -191,7 +195,7 @@ func (l *lab) deaf(ctx context.Context, strike func(*fault)) string {
 	until := make(chan struct{})
 	l.receiver.setMood(patient, mood{kind: moodHold, share: 1, until: until})
 	defer l.receiver.setMood(patient, mood{})
-	const some = 30 // fewer than one dispatcher sends at once, as it may be one that gets them all
+	const some = 30 // fewer than one dispatcher sends at once, since a single one may claim all
 	for range some {
 		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 1}}}); err != nil {
 			return err.Error()
@@ -199,7 +203,7 @@ func (l *lab) deaf(ctx context.Context, strike func(*fault)) string {
 	}
 	for l.receiver.matching(patient, func(s *seen) bool { return s.attempts[0].answered.IsZero() }) < some {
 		if ctx.Err() != nil {
-			return "the events that it is about did not arrive"
+			return "the events that were to be in flight did not arrive"
 		}
 		wait(ctx, 20*time.Millisecond)
 	}
@@ -225,8 +229,9 @@ func (l *lab) deaf(ctx context.Context, strike func(*fault)) string {
 	return l.drained(ctx, calmWithin)
 }
 
-// returns pauses a dispatcher while its attempts are in flight, and has others take over and fail. When it comes back, with the answers that
-// its attempts got meanwhile, nothing of that may count any more: those who hold the events by then are still to deliver them.
+// returns pauses a dispatcher while its attempts are in flight, and lets others take over and fail.
+// The dispatcher comes back with the responses that it got meanwhile. None of these may count any
+// more: the new holders still have to deliver the events.
 func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	if len(l.slots) < 2 {
 		return ""
@@ -245,7 +250,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	away := l.slots[0]
 	for l.receiver.matching(patient, func(s *seen) bool { return waitsFor(s, away.number) }) < enough {
 		if ctx.Err() != nil {
-			return "it never got enough events"
+			return "the dispatcher never got enough events"
 		}
 		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 20}}}); err != nil {
 			return err.Error()
@@ -268,25 +273,27 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	f.Ended = time.Now()
 	strike(f)
 	if ctx.Err() != nil {
-		return "nobody took over"
+		return "no other dispatcher took over"
 	}
-	wait(ctx, 2*time.Second) // for it to say what it has to say
+	wait(ctx, 2*time.Second) // until it has tried to settle
 	l.receiver.setMood(patient, mood{})
 	return l.drained(ctx, calmWithin)
 }
 
-// waitsFor reports that an event's only attempt was made by a slot and is not answered.
+// waitsFor reports that an event's only attempt was made by this slot and has no response yet.
 func waitsFor(s *seen, slot int) bool {
 	return len(s.attempts) == 1 && s.attempts[0].slot == slot && s.attempts[0].answered.IsZero()
 }
 
-// takenFrom reports that an event's first attempt was made by a slot, and that another one has failed since.
+// takenFrom reports that an event's first attempt was made by this slot, and that a later attempt
+// has failed.
 func takenFrom(s *seen, slot int) bool {
 	last := s.attempts[len(s.attempts)-1]
 	return s.attempts[0].slot == slot && last.slot != slot && last.number > 1 && last.outcome == failed && !last.answered.IsZero()
 }
 
-// takeover kills a dispatcher that holds claims with a long lease. The others have to give them back.
+// takeover kills a dispatcher that holds claims with a long lease. The others have to give these
+// claims back.
 func (l *lab) takeover(ctx context.Context, strike func(*fault)) string {
 	w := newWriter(l, 200)
 	defer w.close()
@@ -299,7 +306,7 @@ func (l *lab) takeover(ctx context.Context, strike func(*fault)) string {
 			return err.Error()
 		}
 		if holder == nil {
-			continue // they were all delivered already
+			continue // all of its events were delivered already
 		}
 		f := &fault{Kind: faultKill, Slot: holder.number, At: time.Since(l.start)}
 		f.Began = time.Now()
@@ -313,7 +320,7 @@ func (l *lab) takeover(ctx context.Context, strike func(*fault)) string {
 	}
 }
 
-// holder is the slot whose dispatcher holds claims of patient.
+// holder returns the slot whose dispatcher holds claims of the trigger patient.
 func (l *lab) holder(ctx context.Context) (*slot, error) {
 	var name string
 	err := l.admin.QueryRow(ctx, `

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// The triggers. Their tables are watched in the same way under every configuration, so that all of what is committed is owed.
+// The triggers. Every configuration watches their tables in the same way, so that every committed
+// change is owed.
 const (
 	plain   = "plain"   // short timeout; its configuration changes under load
-	patient = "patient" // a lease of over ten minutes: what dies with such a claim has to be given back by others
+	patient = "patient" // a lease of over ten minutes: if its holder dies, another instance has to give the claim back
 	brittle = "brittle" // few attempts, so that events end as dead letters
-	extra   = "extra"   // on the table of plain; it comes and goes, so what it captures depends on the moment
+	extra   = "extra"   // on the table of plain; it is applied and removed, so what it captures depends on the moment
 )
 
 func triggers() []string { return []string{plain, patient, brittle} }
@@ -33,7 +34,7 @@ const (
 	maxRetryAfter = 3 * time.Second
 )
 
-// variant is one way to configure the same triggers.
+// variant is one configuration of the same triggers.
 type variant struct {
 	onUpdate    string
 	payload     string
@@ -43,7 +44,7 @@ type variant struct {
 	extra       bool
 }
 
-// usual is the variant that a run begins and ends with.
+// usual is the configuration that a run begins and ends with.
 func usual() variant { return variant{onUpdate: "true", timeout: 2, extra: true} }
 
 func randomVariant(r *rand.Rand) variant {
@@ -57,7 +58,7 @@ func randomVariant(r *rand.Rand) variant {
 	}
 }
 
-// text is rowhook.yaml.
+// text returns the configuration as rowhook.yaml.
 func (v variant) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `triggers:

@@ -17,7 +17,8 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// direct is a dispatcher without proxies, and a receiver that counts: for measuring what a dispatcher needs.
+// direct is a dispatcher without proxies, and a receiver that counts. It measures what a dispatcher
+// needs.
 type direct struct {
 	lab       *lab
 	child     *process.Process
@@ -29,7 +30,7 @@ type direct struct {
 	sent      atomic.Int64 // bytes of answers
 }
 
-// newDirect starts the receiver. answer nil: it accepts.
+// newDirect starts the receiver. If answer is nil, the receiver accepts.
 func (l *lab) newDirect(ctx context.Context, answer func(w http.ResponseWriter, r *http.Request, d *direct)) (*direct, error) {
 	d := &direct{lab: l}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -66,7 +67,7 @@ func (d *direct) start(ctx context.Context, args ...string) error {
 	return c.WaitReady(ctx, time.Minute)
 }
 
-// until asks until the answer is yes.
+// until repeats the question until the answer is yes.
 func (d *direct) until(ctx context.Context, within time.Duration, ask func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -79,13 +80,13 @@ func (d *direct) until(ctx context.Context, within time.Duration, ask func(conte
 		case <-d.child.Done():
 			return fmt.Errorf("the dispatcher ended: %w%s", process.OrExited(d.child.Err()), d.child.Log())
 		case <-ctx.Done():
-			return fmt.Errorf("not within %s: %d attempts so far", within, d.delivered.Load())
+			return fmt.Errorf("not done within %s; %d attempts so far", within, d.delivered.Load())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// settled waits until nothing is owed.
+// settled waits until no event is owed.
 func (d *direct) settled(ctx context.Context, within time.Duration) error {
 	return d.until(ctx, within, func(ctx context.Context) (bool, error) {
 		var none bool
@@ -99,12 +100,12 @@ func (d *direct) close() error {
 	if d.child != nil {
 		err = d.child.Stop(stopPatience)
 	}
-	_ = d.server.Close() // it has nothing to lose
+	_ = d.server.Close() // nothing can be lost
 	d.serving.Wait()
 	return err
 }
 
-// configure applies a configuration as it is.
+// configure applies the given rowhook.yaml.
 func (d *direct) configure(ctx context.Context, text string) error {
 	path := filepath.Join(d.lab.dir, "direct.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

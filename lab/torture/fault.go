@@ -37,7 +37,7 @@ func (l *lab) strike(ctx context.Context, faults []*fault) {
 	striking.Wait()
 }
 
-// heal ends whatever a fault may have left.
+// heal ends what faults may have left behind.
 func (l *lab) heal(ctx context.Context) error {
 	for _, s := range l.slots {
 		for _, p := range s.proxies() {
@@ -66,7 +66,7 @@ func (l *lab) heal(ctx context.Context) error {
 	return err
 }
 
-// commit does one fault, from its beginning to its end.
+// commit causes one fault and ends it.
 func (l *lab) commit(ctx context.Context, f *fault) error {
 	switch f.Kind {
 	case faultKill, faultTerm, faultPause, faultOverdue, faultZombie:
@@ -123,13 +123,13 @@ func disturb(ctx context.Context, p *faultproxy.Proxy, f *fault) {
 		p.Set(faultproxy.Slow)
 	case webhookRefuse:
 		p.Set(faultproxy.Refuse)
-		p.Cut() // else those that are open would serve
+		p.Cut() // open connections would still work
 	}
 	wait(ctx, f.For)
 	p.Heal()
 }
 
-// hurt does what is done to a process.
+// hurt strikes the process of a dispatcher.
 func (l *lab) hurt(ctx context.Context, s *slot, f *fault) error {
 	switch f.Kind {
 	case faultKill:
@@ -161,7 +161,7 @@ func (l *lab) hurt(ctx context.Context, s *slot, f *fault) error {
 	return err
 }
 
-// terminate ends the server's sessions of a dispatcher, those that listen maybe left out.
+// terminate ends a dispatcher's sessions on the server. It may leave out the sessions that listen.
 func (l *lab) terminate(ctx context.Context, s *slot, spare bool) error {
 	_, err := l.admin.Exec(ctx, `
 select pg_terminate_backend(pid) from pg_stat_activity
@@ -188,7 +188,7 @@ func (l *lab) openLong(ctx context.Context, f *fault) error {
 	return nil
 }
 
-// limitConnections lets the role have fewer sessions than it needs, and ends those that it has.
+// limitConnections allows the role fewer sessions than it needs, and ends those that it has.
 func (l *lab) limitConnections(ctx context.Context, f *fault) error {
 	_, err := l.admin.Exec(ctx, fmt.Sprintf("alter role %s connection limit %d", role, 1+len(l.slots)))
 	if err == nil {
@@ -202,7 +202,7 @@ func (l *lab) limitConnections(ctx context.Context, f *fault) error {
 	return nil
 }
 
-// lock keeps a table of the queue from everyone.
+// lock locks a table of the queue against everyone.
 func (l *lab) lock(ctx context.Context, f *fault) error {
 	err := pgx.BeginFunc(ctx, l.admin, func(tx pgx.Tx) error {
 		for _, sql := range []string{"set local lock_timeout = '3s'", "lock table rowhook." + f.Table + " in access exclusive mode"} {
@@ -219,7 +219,7 @@ func (l *lab) lock(ctx context.Context, f *fault) error {
 	return nil
 }
 
-// fillDisk leaves the server no room. It may survive that or not.
+// fillDisk fills the server's disk. The server may stop because of it.
 func (l *lab) fillDisk(ctx context.Context, f *fault) error {
 	l.serverMu.Lock()
 	defer l.serverMu.Unlock()

@@ -8,14 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The ways in which the history can't be written.
+// The ways in which writing history can fail.
 const (
-	noPartitions     = "no partitions" // and an event trigger that keeps them from being made
-	historyRefused   = "refused"       // by a trigger of someone's
-	historyForbidden = "forbidden"     // the right to is taken away
+	noPartitions     = "no partitions" // an event trigger rejects making new ones
+	historyRefused   = "refused"       // a trigger on the table raises an error
+	historyForbidden = "forbidden"     // the right to insert is revoked
 )
 
-// spoilHistory keeps the history from being written for a time. What it holds so far is there again afterwards: it is the evidence.
+// spoilHistory makes writing history fail for a time. Afterwards the old history is there again,
+// because it is the evidence.
 func (l *lab) spoilHistory(ctx context.Context, f *fault) error {
 	err := l.inOne(ctx, spoilings(f.Way, f.Table))
 	if err == nil {
@@ -51,7 +52,7 @@ end $$`,
 	return []string{"revoke insert on rowhook." + table + " from " + role}
 }
 
-// mendHistory undoes every way.
+// mendHistory undoes all of these ways.
 func (l *lab) mendHistory(ctx context.Context) error {
 	statements := []string{
 		"drop event trigger if exists no_ddl", "drop function if exists public.no_ddl()", "drop function if exists public.no_history() cascade",
@@ -81,7 +82,7 @@ end $$`,
 	}
 }
 
-// inOne runs statements in one transaction, which waits for no lock for long.
+// inOne runs statements in one transaction, which does not wait for a lock for long.
 func (l *lab) inOne(ctx context.Context, statements []string) error {
 	err := pgx.BeginFunc(ctx, l.admin, func(tx pgx.Tx) error {
 		for _, sql := range append([]string{"set local lock_timeout = '2s'", "set local client_min_messages = 'warning'"}, statements...) {

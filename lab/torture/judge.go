@@ -12,19 +12,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// evidence is all that is known of a run when it is over.
+// evidence is all that is known about a run when it is over.
 type evidence struct {
 	ledger      []entry
 	places      []place
 	invocations []invocation
 	seen        map[uuid.UUID]*seen
-	wrong       []string // what the receiver found wrong with bodies
+	wrong       []string // faults that the receiver found in bodies
 	faults      []*fault
 	instances   int // rows of rowhook.instance
 	listings    []listing
 }
 
-// entry is a change that was committed, by the ledger.
+// entry is a committed change, from the ledger.
 type entry struct {
 	Trigger   string
 	Op        string
@@ -34,7 +34,7 @@ type entry struct {
 	Committed time.Time
 }
 
-// place is where an event stands in the tables.
+// place is the row of an event in one of the tables.
 type place struct {
 	Event   uuid.UUID
 	Where   string // archive, dead or owed
@@ -57,7 +57,7 @@ type invocation struct {
 	Kind    string
 }
 
-// key tells changes apart: no version is used twice.
+// key identifies a change. No version is used twice.
 type key struct {
 	trigger string
 	op      string
@@ -123,23 +123,23 @@ const (
 	ruleLost       = "a committed change did not arrive"
 	ruleNowhere    = "a committed change is in none of the tables"
 	ruleRolledBack = "a change that was rolled back arrived"
-	ruleBody       = "a body is not as it was written"
+	ruleBody       = "a body differs from what was written"
 	rulePlaces     = "an event is in two places"
 	ruleOwed       = "an event is still owed"
 	ruleClaimed    = "a claim is left"
 	ruleTwice      = "a change was captured twice"
-	ruleUnanswered = "archived though the attempt that it is archived for was not accepted before"
-	ruleBuried     = "dead though it has attempts left"
-	ruleDenied     = "dead though its last attempt was accepted, with no fault to explain it"
-	ruleDuplicate  = "sent again after it was accepted, with no fault to explain it"
-	ruleUnlogged   = "an attempt is missing in the log, with no fault to explain it"
+	ruleUnanswered = "an event is archived, but the attempt that the archive names was not accepted before"
+	ruleBuried     = "an event is dead although it has attempts left"
+	ruleDenied     = "an event is dead although its last attempt was accepted, with no fault to explain it"
+	ruleDuplicate  = "an event was sent again after it was accepted, with no fault to explain it"
+	ruleUnlogged   = "an attempt is missing from the log, with no fault to explain it"
 	ruleInvented   = "the log has an answer that the receiver did not give"
 	ruleAttempts   = "an attempt has a number above the event's count"
-	ruleEarly      = "tried again before the receiver's Retry-After"
+	ruleEarly      = "an event was tried again before the receiver's Retry-After"
 	ruleInstances  = "an instance is left in rowhook.instance"
-	ruleUnlisted   = "an instance was not in rowhook.instance though it had lost its listen path alone"
-	ruleDeaf       = "an instance did not listen again though its listen path had come back"
-	ruleSilence    = "nothing was sent though events were owed and nothing hampered that"
+	ruleUnlisted   = "an instance was not in rowhook.instance although it had lost only its listen path"
+	ruleDeaf       = "an instance did not listen again although its listen path had come back"
+	ruleSilence    = "nothing was sent although events were owed and nothing hampered deliveries"
 )
 
 // verdict is what the judge found.
@@ -153,21 +153,21 @@ type verdict struct {
 	Excuses    map[string]int    `json:"excuses"`    // duplicates by the kind of fault that explains them
 	Unlogged   int               `json:"unlogged"`   // attempts that a fault kept from the log
 	Unwritten  int               `json:"unwritten"`  // events that were accepted and then settled without history
-	Free       time.Duration     `json:"free"`       // time of faults that deliveries go on in, in which nothing else hampered them
-	Silence    time.Duration     `json:"silence"`    // the longest in that time without an attempt though events were owed
+	Free       time.Duration     `json:"free"`       // time of faults during which deliveries have to go on, and no other fault hampered them
+	Silence    time.Duration     `json:"silence"`    // the longest part of Free without an attempt although events were owed
 	Slowest    time.Duration     `json:"slowest"`    // from commit to the first acceptance
-	Recovery   map[string]delay  `json:"recovery"`   // the slowest by the kind of fault that was at work meanwhile
+	Recovery   map[string]delay  `json:"recovery"`   // the slowest event, by the kind of fault that was active meanwhile
 	Violations map[string]int    `json:"violations"`
 	Examples   map[string]string `json:"examples"` // one of each
 }
 
-// delay is how long an event took, over how many of them.
+// delay is how long the slowest of some events took.
 type delay struct {
 	Slowest time.Duration `json:"slowest"`
 	Events  int           `json:"events"`
 }
 
-// judge holds what happened against what was promised.
+// judge compares what happened with what was promised.
 func judge(e *evidence) *verdict {
 	j := &judging{
 		evidence: e, placeOf: map[uuid.UUID][]*place{}, logged: map[uuid.UUID][]*invocation{}, captured: map[key]uuid.UUID{}, arrived: map[key]*seen{},
@@ -209,7 +209,7 @@ type judging struct {
 	*verdict
 	placeOf  map[uuid.UUID][]*place
 	logged   map[uuid.UUID][]*invocation
-	captured map[key]uuid.UUID // events by what they are of
+	captured map[key]uuid.UUID // event of each change
 	arrived  map[key]*seen
 	excuses  []*fault
 }
@@ -230,7 +230,7 @@ func (j *judging) ledgered() map[key]*entry {
 	return committed
 }
 
-// standing looks at every event where it stands, and for changes that have no event.
+// standing checks the place of every event, and looks for changes that have no event.
 func (j *judging) standing(committed map[key]*entry) {
 	for i := range j.places {
 		p := &j.places[i]
@@ -259,13 +259,13 @@ func (j *judging) standing(committed map[key]*entry) {
 		}
 	}
 	for k, c := range committed {
-		if _, ok := j.captured[k]; !ok && j.arrived[k] == nil { // what arrived is looked at there
+		if _, ok := j.captured[k]; !ok && j.arrived[k] == nil { // arrival checks those that arrived
 			j.blame(ruleNowhere, "%s version %d of %s, committed %s", k.op, k.version, k.trigger, c.Committed.Format(time.TimeOnly))
 		}
 	}
 }
 
-// capture notes which event a change has.
+// capture records which event a change has.
 func (j *judging) capture(k key, event uuid.UUID) {
 	if other, ok := j.captured[k]; ok && other != event {
 		j.blame(ruleTwice, "%s version %d of %s: events %s and %s", k.op, k.version, k.trigger, other, event)
@@ -273,7 +273,7 @@ func (j *judging) capture(k key, event uuid.UUID) {
 	j.captured[k] = event
 }
 
-// isCommitted looks a change up. What extra captures are changes of plain's table.
+// isCommitted looks up a change. The trigger extra captures changes of the table of plain.
 func (j *judging) isCommitted(committed map[key]*entry, k key) bool {
 	if k.trigger == extra {
 		k.trigger = plain
@@ -281,7 +281,8 @@ func (j *judging) isCommitted(committed map[key]*entry, k key) bool {
 	return committed[k] != nil
 }
 
-// accepted checks that an archived event was accepted at the attempt that it is archived for, and before it was archived.
+// accepted checks that an archived event was accepted by the attempt that the archive names, and
+// that this was before it was archived.
 func (j *judging) accepted(p *place) {
 	s := j.seen[p.Event]
 	if s == nil {
@@ -296,7 +297,7 @@ func (j *judging) accepted(p *place) {
 	j.blame(ruleUnanswered, "event %s of %s, tries %d, archived %s: %s", p.Event, p.Trigger, p.Tries, p.At.Format("15:04:05.000000"), s)
 }
 
-// death checks that a dead event had run out of attempts, or that its trigger was removed.
+// death checks that a dead letter had no attempts left, or that its trigger was removed.
 func (j *judging) death(p *place) {
 	switch {
 	case p.Trigger == extra && p.Reason == "trigger removed":
@@ -315,7 +316,7 @@ func (j *judging) death(p *place) {
 	}
 }
 
-// arrival looks at all the attempts of one event.
+// arrival checks all attempts of one event.
 func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 	j.Attempts += len(s.attempts)
 	k := s.key()
@@ -335,7 +336,7 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 	case gone:
 		j.blame(ruleNowhere, "event %s: %s", id, s)
 	}
-	var first *attempt // that was accepted
+	var first *attempt // the first that was accepted
 	for i := range attempts {
 		a := &attempts[i]
 		if a.number > tries && !gone {
@@ -357,11 +358,13 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 	}
 }
 
-// settledWithin is how soon what became of an accepted attempt is written, as long as nothing is wrong but that the history can't be. Of an answer
-// that does not end it is known only after the attempt's timeout.
+// settledWithin is how soon the outcome of an accepted attempt is written while no other fault is
+// active than one of history. If the response does not end, the outcome is known only after the
+// attempt's timeout.
 const settledWithin = shortLease + 3*time.Second
 
-// forgotten reports that an event may be in no table: it was accepted, and what became of it was to be written while the history could not be.
+// forgotten reports that an event may be in no table: it was accepted, and its outcome was due to
+// be written while history could not be written.
 func (j *judging) forgotten(attempts []attempt) bool {
 	for i := range attempts {
 		a := &attempts[i]
@@ -372,11 +375,12 @@ func (j *judging) forgotten(attempts []attempt) bool {
 	return false
 }
 
-// A dispatcher tries to write history again after so long, and does so when it has something to write.
+// historyAgain is how long a dispatcher waits at most until it tries to write history again: 10 s,
+// and then the next settlement.
 const historyAgain = 13 * time.Second
 
-// unwritten reports that the history could not be written at some time in which a dispatcher wrote what became of an attempt: between two moments, or
-// later, where another fault explains that it did not come to it.
+// unwritten reports whether history could not be written when a dispatcher wrote the outcome of an
+// attempt. That is between the two moments, or later if another fault explains the delay.
 func (j *judging) unwritten(slot int, from, to time.Time) bool {
 	return slices.ContainsFunc(j.faults, func(f *fault) bool {
 		return f.Kind == faultHistory && f.Error == "" && !f.Began.IsZero() && f.Ended.Add(historyAgain).After(from) &&
@@ -384,10 +388,10 @@ func (j *judging) unwritten(slot int, from, to time.Time) bool {
 	})
 }
 
-// keptFor is for how long at most another fault can keep a dispatcher from writing what it knows.
+// keptFor is how long another fault can keep a dispatcher from writing an outcome.
 const keptFor = time.Minute
 
-// again asks why an event was sent after it had been accepted.
+// again checks why an event was sent after it had been accepted.
 func (j *judging) again(id uuid.UUID, s *seen, first, a *attempt) {
 	j.Duplicates++
 	kind := j.excuse(first.slot, first.arrived, a.arrived)
@@ -401,7 +405,7 @@ func (j *judging) again(id uuid.UUID, s *seen, first, a *attempt) {
 	j.Excuses[kind]++
 }
 
-// patience checks that a Retry-After was respected. A fault may have hidden it.
+// patience checks that a Retry-After was respected. A fault may have kept it from being recorded.
 func (j *judging) patience(id uuid.UUID, s *seen, before, a *attempt) {
 	if before.retryAfter == 0 || a.number != before.number+1 || a.arrived.Sub(before.answered) >= before.retryAfter ||
 		j.excuse(before.slot, before.arrived, a.arrived) != "" {
@@ -417,7 +421,7 @@ func (j *judging) log(id uuid.UUID, s *seen, a *attempt) {
 			return
 		}
 	}
-	const loggedWithin = 15 * time.Second // a timeout, and then what it takes to write it
+	const loggedWithin = 15 * time.Second // a timeout, and the time to write the outcome
 	late := a.arrived.Add(loggedWithin)
 	if j.excuse(a.slot, a.arrived, late) == "" && !j.unwritten(a.slot, a.arrived, late) {
 		j.blame(ruleUnlogged, "event %s of %s, attempt %d by slot %d at %s", id, s.trigger, a.number, a.slot, a.arrived.Format("15:04:05.000"))
@@ -426,7 +430,7 @@ func (j *judging) log(id uuid.UUID, s *seen, a *attempt) {
 	j.Unlogged++
 }
 
-// answers checks that each answer in the log was given.
+// answers checks that the receiver gave each response that is in the log.
 func (j *judging) answers(id uuid.UUID, logged []*invocation) {
 	s := j.seen[id]
 	used := map[int]bool{}
@@ -449,7 +453,7 @@ func (j *judging) answers(id uuid.UUID, logged []*invocation) {
 	}
 }
 
-// recovery notes how long an event took, for each kind of fault that was at work in that time.
+// recovery records how long an event took, for each kind of fault that was active meanwhile.
 func (j *judging) recovery(committed, accepted time.Time) {
 	took := accepted.Sub(committed)
 	j.Slowest = max(j.Slowest, took)
@@ -467,10 +471,11 @@ func (j *judging) recovery(committed, accepted time.Time) {
 	}
 }
 
-// aftermath is for how long after its end a fault explains what happens: what a dispatcher believes to hold may be gone.
+// aftermath is how long after its end a fault explains what happens: a dispatcher may have lost
+// claims without knowing.
 const aftermath = 3 * time.Second
 
-// excusesOf returns the faults that can make duplicates, in the order of their beginnings.
+// excusesOf returns the faults that can make duplicates, sorted by their beginnings.
 func excusesOf(faults []*fault) []*fault {
 	all := natures()
 	var some []*fault
@@ -483,7 +488,8 @@ func excusesOf(faults []*fault) []*fault {
 	return some
 }
 
-// excuse returns the kind of a fault that was at work on a slot, or on all, between two moments; "" if there was none.
+// excuse returns the kind of a fault that struck this slot, or all slots, between two moments; "":
+// there was none.
 func (j *judging) excuse(slot int, from, to time.Time) string {
 	for _, f := range j.excuses {
 		if f.Began.After(to) {
@@ -496,10 +502,10 @@ func (j *judging) excuse(slot int, from, to time.Time) string {
 	return ""
 }
 
-// key is what the event is of.
+// key returns the change that the event was captured from.
 func (s *seen) key() key { return keyOf(s.trigger, string(s.op), s.old, s.fresh) }
 
-// String tells an event's story.
+// String describes an event and its attempts.
 func (s *seen) String() string {
 	if s == nil {
 		return "it never arrived"
@@ -512,7 +518,7 @@ func (s *seen) String() string {
 	return text
 }
 
-// failures lists the violations, the most frequent first.
+// failures lists the violations, the most frequent one first.
 func (v *verdict) failures() []string {
 	rules := slices.SortedFunc(maps.Keys(v.Violations), func(a, b string) int {
 		return cmp.Or(cmp.Compare(v.Violations[b], v.Violations[a]), cmp.Compare(a, b))

@@ -25,13 +25,13 @@ const (
 	password = "torture"
 )
 
-// lab is what a run works with.
+// lab is what a run works with: a server, dispatchers, a receiver and writers.
 type lab struct {
 	opt      options
 	out      io.Writer
 	binary   string
 	dir      string
-	volume   *ramdisk.Disk // nil: the disk can't be filled up
+	volume   *ramdisk.Disk // nil: the disk can't be filled
 	server   *localpg.Server
 	serverMu sync.Mutex // held by the fault that stops it
 	admin    *pgxpool.Pool
@@ -76,7 +76,7 @@ func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error
 	}
 	temp := l.dir
 	if l.volume, err = ramdisk.Mount(l.dir, opt.volume()); err != nil {
-		l.logf("the disk will not be filled up: %v", err)
+		l.logf("no fault fills the disk: %v", err)
 		l.volume = nil
 	} else {
 		temp = l.volume.Dir
@@ -99,7 +99,7 @@ func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error
 	return l, nil
 }
 
-// prepare makes the role, the database, the tables, and applies.
+// prepare makes the role, the database and the tables, and applies the configuration.
 func (l *lab) prepare(ctx context.Context) error {
 	for name, statements := range map[string][]string{
 		"postgres": {"create role " + role + " login password '" + password + "'", "create database " + database + " owner " + role},
@@ -125,7 +125,8 @@ func (l *lab) prepare(ctx context.Context) error {
 	return l.execAll(ctx, l.server.URL(database), []string{keepHistory})
 }
 
-// keepHistory has a full disk cost no history: it is the evidence. That history is shed then has tests of its own.
+// keepHistory lets a full disk cost no history, since history is the evidence. Other tests cover
+// that a full disk drops history.
 const keepHistory = "create or replace function rowhook.remove_partition(name text) returns boolean language sql security definer " +
 	"set search_path to 'pg_catalog', 'pg_temp' as 'select false'"
 
@@ -143,13 +144,13 @@ func (l *lab) execAll(ctx context.Context, url string, statements []string) erro
 	return nil
 }
 
-// roleURL is the role's way to the database by a port.
+// roleURL is the URL by which the role connects through a port.
 func (l *lab) roleURL(port int) string {
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, password), Host: fmt.Sprintf("127.0.0.1:%d", port), Path: "/" + database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
-// apply has rowhook apply a variant, straight to the server.
+// apply runs rowhook apply for a variant, directly on the server.
 func (l *lab) apply(ctx context.Context, v variant) error {
 	_, err := l.rowhook(ctx, v, "apply")
 	return err
@@ -165,7 +166,7 @@ func (l *lab) rowhook(ctx context.Context, v variant, args ...string) (string, e
 	return l.command(ctx, append(args, "-f", file)...)
 }
 
-// command runs rowhook, straight to the server.
+// command runs rowhook, directly on the server.
 func (l *lab) command(ctx context.Context, args ...string) (string, error) {
 	return process.Output(ctx, process.Command{
 		Name: "rowhook", Path: l.binary, Args: args, Env: []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), "RECEIVER_URL=http://unused"},

@@ -9,7 +9,8 @@ import (
 	"github.com/rowhook/rowhook/internal/faultproxy"
 )
 
-// deafen disturbs the paths by which dispatchers listen, of one or of all that have a path of their own. All else goes on as before.
+// deafen disturbs the path by which a dispatcher listens, or those of all dispatchers that have
+// one. No other connection is affected.
 func (l *lab) deafen(ctx context.Context, f *fault) {
 	paths := l.listenPaths(f.Slot)
 	if f.Kind == listenStrand || f.Kind == listenStall {
@@ -28,7 +29,7 @@ func (l *lab) deafen(ctx context.Context, f *fault) {
 	}
 }
 
-// listenPaths are the proxies by which a dispatcher listens, or all of them.
+// listenPaths returns the proxies by which a dispatcher listens, or those of all dispatchers.
 func (l *lab) listenPaths(slot int) []*faultproxy.Proxy {
 	var paths []*faultproxy.Proxy
 	for _, s := range l.slots {
@@ -39,7 +40,7 @@ func (l *lab) listenPaths(slot int) []*faultproxy.Proxy {
 	return paths
 }
 
-// lose ends what goes through the paths, and lets nothing new through.
+// lose ends the connections through these paths, and refuses new ones.
 func lose(paths []*faultproxy.Proxy, hard bool) {
 	for _, p := range paths {
 		p.Set(faultproxy.Refuse)
@@ -51,7 +52,8 @@ func lose(paths []*faultproxy.Proxy, hard bool) {
 	}
 }
 
-// listing says whether a dispatcher was in rowhook.instance at a moment, and whether it said that it listens.
+// listing says whether a dispatcher was in rowhook.instance at a moment, and whether it said that
+// it listens.
 type listing struct {
 	Slot    int
 	At      time.Time
@@ -59,7 +61,7 @@ type listing struct {
 	Listens bool
 }
 
-// census looks again and again who is in rowhook.instance.
+// census reads rowhook.instance again and again.
 type census struct {
 	lab  *lab
 	stop context.CancelFunc
@@ -69,7 +71,7 @@ type census struct {
 
 const (
 	censusEvery  = 200 * time.Millisecond
-	censusWithin = time.Second // a look that takes longer, as the table is locked, says nothing of that time
+	censusWithin = time.Second // a slower look, for instance at a locked table, tells nothing about that time
 )
 
 func (l *lab) startCensus(ctx context.Context) *census {
@@ -80,7 +82,7 @@ func (l *lab) startCensus(ctx context.Context) *census {
 		for ctx.Err() == nil {
 			wait(ctx, censusEvery)
 			now, err := l.listed(ctx)
-			if err == nil { // the server is away now and then
+			if err == nil { // the server is down now and then
 				c.all = append(c.all, now...)
 			}
 		}
@@ -95,7 +97,7 @@ func (c *census) finish() []listing {
 	return c.all
 }
 
-// listed looks once.
+// listed reads it once.
 func (l *lab) listed(ctx context.Context) ([]listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, censusWithin)
 	defer cancel()
@@ -103,7 +105,7 @@ func (l *lab) listed(ctx context.Context) ([]listing, error) {
 		Name    string
 		Listens bool
 	}
-	// The row of one that was killed may still be there beside that of the one that was started in its place.
+	// The row of a killed dispatcher may still be there beside the row of its successor.
 	rows, err := collect[row](ctx, l, "select distinct on (name) name, listens from rowhook.instance order by name, id desc")
 	if err != nil {
 		return nil, err
@@ -120,7 +122,8 @@ func (l *lab) listed(ctx context.Context) ([]listing, error) {
 	return all, nil
 }
 
-// allListen waits until every dispatcher is in rowhook.instance and says that it listens. If that does not come, it says what is the matter.
+// allListen waits until every dispatcher is in rowhook.instance and says that it listens. Otherwise
+// it returns why not.
 func (l *lab) allListen(ctx context.Context, within time.Duration) string {
 	for deadline := time.Now().Add(within); ; {
 		now, err := l.listed(ctx)

@@ -1,8 +1,10 @@
-// Torture runs Rowhook against everything that can go wrong, and then counts.
+// Torture runs Rowhook while everything goes wrong that can, and then counts.
 //
-// It starts a PostgreSQL, several dispatchers as processes of their own, receivers, and between them proxies that misbehave; writers
-// change watched tables and note in a ledger what they committed. Faults strike at random, as a seed decides. In the end every change
-// that was committed has to have arrived, none that was rolled back, and nothing twice without a fault to explain it. See docs/torture.md.
+// It starts a PostgreSQL, several dispatchers as processes of their own, receivers, and between
+// them proxies that misbehave. Writers change watched tables and record in a ledger what they
+// committed. Faults strike at random, drawn from a seed. In the end every committed change must
+// have arrived, no change that was rolled back, and none twice unless a fault explains it. See
+// docs/torture.md.
 package main
 
 import (
@@ -40,7 +42,8 @@ type options struct {
 	list      bool
 }
 
-// brokenDrain is how long is waited for what a broken program never delivers. It is above the short leases.
+// brokenDrain is how long to wait for events that a broken program never delivers. It is longer
+// than the short leases.
 const brokenDrain = 40 * time.Second
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -48,28 +51,28 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f := flag.NewFlagSet("torture", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	minutes, only := 0.0, ""
-	f.Float64Var(&minutes, "minutes", 1, "for how long faults strike")
-	f.Uint64Var(&opt.seed, "seed", 0, "what the faults and the writers' decisions are drawn from (default: one that is drawn and printed)")
+	f.Float64Var(&minutes, "minutes", 1, "how many minutes faults strike")
+	f.Uint64Var(&opt.seed, "seed", 0, "seed of the faults and of the writers' decisions (default: drawn, and printed)")
 	f.IntVar(&opt.instances, "instances", 3, "dispatchers")
 	f.IntVar(&opt.writers, "writers", 3, "writers")
 	f.StringVar(&only, "only", "", "kinds of faults to use, separated by commas; see --list")
-	f.BoolVar(&opt.listen, "listen-faults", false, "lose the paths by which dispatchers listen most of the time; each dispatcher has one then")
-	f.DurationVar(&opt.poll, "poll-interval", time.Hour, "the dispatchers' poll interval; an hour: nothing may depend on it")
-	f.DurationVar(&opt.drain, "drain", 2*time.Minute, "how long it may take after the last fault until everything is delivered")
-	f.StringVar(&opt.broken, "broken", "", "build rowhook without a rule, and expect to see it fail: "+strings.Join(brokenNames(), ", "))
+	f.BoolVar(&opt.listen, "listen-faults", false, "lose the paths by which dispatchers listen most of the time; each dispatcher then has a path of its own")
+	f.DurationVar(&opt.poll, "poll-interval", time.Hour, "the dispatchers' poll interval; with an hour, nothing may depend on it")
+	f.DurationVar(&opt.drain, "drain", 2*time.Minute, "how long delivering everything may take after the last fault")
+	f.StringVar(&opt.broken, "broken", "", "build rowhook without a rule, and expect the run to fail: "+strings.Join(brokenNames(), ", "))
 	f.StringVar(&opt.binary, "binary", "", "rowhook program to torture (default: compiled from the tree)")
 	f.StringVar(&opt.pgBin, "pg-bin", "", "directory of the PostgreSQL programs (default: the newest installed)")
 	f.StringVar(&opt.json, "json", "", "write the results to this file")
 	f.StringVar(&opt.logs, "logs", "", "keep the dispatchers' logs in this directory")
-	f.BoolVar(&opt.verbose, "verbose", false, "tell of each fault")
-	f.BoolVar(&opt.soak, "soak", false, "only faults that processes survive, and see that what they use stays the same; for ten minutes or more")
-	f.BoolVar(&opt.memory, "memory", false, "measure the memory of a dispatcher with large events, with many that wait, and with an endless answer, and nothing else")
-	f.BoolVar(&opt.list, "list", false, "print the schedule of faults that the seed gives, and do nothing")
+	f.BoolVar(&opt.verbose, "verbose", false, "print each fault")
+	f.BoolVar(&opt.soak, "soak", false, "use only faults that processes survive, and check that their use of resources does not grow; takes ten minutes or more")
+	f.BoolVar(&opt.memory, "memory", false, "only measure the memory of a dispatcher: with large events, many waiting events, and an endless response")
+	f.BoolVar(&opt.list, "list", false, "print the schedule of faults for the seed, and exit")
 	if err := f.Parse(args); err != nil {
 		return opt, err
 	}
 	if f.NArg() > 0 {
-		return opt, fmt.Errorf("unexpected argument %q; see --help", f.Arg(0))
+		return opt, fmt.Errorf("unexpected argument %q: see --help", f.Arg(0))
 	}
 	if minutes <= 0 || opt.instances < 1 || opt.writers < 1 {
 		return opt, errors.New("--minutes, --instances and --writers must be above 0")
@@ -83,7 +86,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			continue
 		}
 		if _, ok := natures()[kind]; !ok {
-			return opt, fmt.Errorf("--only: there is no kind of fault %q; see --list", kind)
+			return opt, fmt.Errorf("--only: there is no kind of fault %q: see --list", kind)
 		}
 		opt.only = append(opt.only, kind)
 	}
@@ -142,7 +145,7 @@ func (opt *options) plan() plan {
 	return p
 }
 
-// volume is how many megabytes the server gets.
+// volume is the size of the server's file system in megabytes.
 func (opt *options) volume() int {
 	if opt.memory {
 		return 4000

@@ -19,7 +19,7 @@ type load struct {
 	run   func(ctx context.Context, l *lab) (measured, error)
 }
 
-// measured is what a load came to.
+// measured is the result of a load.
 type measured struct {
 	peak float64 // MB
 	text string
@@ -66,7 +66,7 @@ func bigTrigger(url string) string {
 	return fmt.Sprintf("triggers:\n  - {name: big, table: public.big, on: {insert: true}, webhook: {url: %q, timeout: 60s}}\n", url)
 }
 
-// largeEvents has 200 events wait, each of 20 MB, before the dispatcher starts.
+// largeEvents makes 200 events of 20 MB each before the dispatcher starts.
 func largeEvents(ctx context.Context, l *lab) (m measured, err error) {
 	const events, size = 200, 20 << 20
 	d, err := l.newDirect(ctx, nil)
@@ -80,7 +80,8 @@ func largeEvents(ctx context.Context, l *lab) (m measured, err error) {
 	if err := d.configure(ctx, bigTrigger(d.url)); err != nil {
 		return m, err
 	}
-	// One is captured, and the others are copies of its event: to capture them all takes minutes.
+	// One event is captured and the others are copies of it. To capture all of them would take
+	// minutes.
 	if err := d.exec(ctx, fmt.Sprintf("insert into big select 1, repeat('0123456789abcdef', %d)", size/16)); err != nil {
 		return m, err
 	}
@@ -101,7 +102,7 @@ func largeEvents(ctx context.Context, l *lab) (m measured, err error) {
 	return measured{process.PeakMemory(d.child.PID()), fmt.Sprintf("%.1f GB were delivered in %.0f s", float64(d.received.Load())/1e9, time.Since(began).Seconds())}, nil
 }
 
-// manyWaiting has a million events wait for a receiver that takes its time, beside 999 other triggers.
+// manyWaiting makes a million events that wait for a slow receiver, beside 999 other triggers.
 func manyWaiting(ctx context.Context, l *lab) (m measured, err error) {
 	const events, others = 1_000_000, 999
 	slow := func(_ http.ResponseWriter, r *http.Request, _ *direct) {
@@ -121,7 +122,8 @@ func manyWaiting(ctx context.Context, l *lab) (m measured, err error) {
 	if err := d.configure(ctx, config); err != nil {
 		return m, err
 	}
-	// What a dispatcher reads; to apply so many and to capture a million rows takes minutes.
+	// This inserts what a dispatcher reads. To apply 1,000 triggers and to capture a
+	// million rows would take minutes.
 	for _, sql := range []string{
 		fmt.Sprintf(`insert into rowhook.trigger (name, relation, schema_name, table_name, spec)
 			select 'other' || n, relation, schema_name, table_name, jsonb_set(spec, '{name}', to_jsonb('other' || n))
@@ -136,7 +138,7 @@ func manyWaiting(ctx context.Context, l *lab) (m measured, err error) {
 	if err := d.start(ctx); err != nil {
 		return m, err
 	}
-	// The others are served meanwhile, each of them.
+	// The other triggers are served meanwhile, each of them.
 	began := time.Now()
 	_, err = l.admin.Exec(ctx, `
 with e as (
@@ -162,7 +164,7 @@ select pg_notify('rowhook', trigger_id::text) from e`)
 	return measured{process.PeakMemory(d.child.PID()), fmt.Sprintf("%d still wait after 20 s; an event of each other trigger was delivered within %.1f s", waiting, took.Seconds())}, nil
 }
 
-// endlessAnswers has each answer go on until the dispatcher ends it.
+// endlessAnswers makes each response go on until the dispatcher ends it.
 func endlessAnswers(ctx context.Context, l *lab) (m measured, err error) {
 	const events = 500
 	endless := func(w http.ResponseWriter, _ *http.Request, d *direct) {

@@ -17,8 +17,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// receiver takes webhooks, remembers every attempt and how it answered, and misbehaves as its moods say. It listens once for each
-// dispatcher, so that it knows who sent what.
+// receiver takes webhooks, remembers every attempt and its response, and misbehaves according to
+// its moods. It has a listener for each dispatcher, so that it knows who sent a request.
 type receiver struct {
 	seed    uint64
 	servers []*http.Server
@@ -28,7 +28,7 @@ type receiver struct {
 	mu     sync.Mutex
 	events map[uuid.UUID]*seen
 	moods  map[string]mood // by trigger
-	wrong  []string        // bodies that can't be read, or are not as they were written
+	wrong  []string        // bodies that can't be read, or differ from what was written
 	count  int             // attempts
 }
 
@@ -44,15 +44,15 @@ type seen struct {
 // attempt is one arrival.
 type attempt struct {
 	slot       int
-	number     int // from 1, by what the body says
+	number     int // from 1, as the body says
 	arrived    time.Time
 	answered   time.Time // zero: not yet, or never
 	status     int       // 0: no answer
 	outcome    outcome
-	retryAfter time.Duration // asked for; 0: nothing
+	retryAfter time.Duration // that was asked for; 0: none
 }
 
-// outcome is how an attempt looks to the receiver.
+// outcome is how an attempt ended from the receiver's view.
 type outcome int
 
 const (
@@ -61,12 +61,12 @@ const (
 	perhaps           // a response with 2xx was begun
 )
 
-// mood is how a receiver misbehaves to a share of the attempts.
+// mood is how a receiver misbehaves for a share of the attempts.
 type mood struct {
 	kind  string
 	share float64
 	step  time.Duration // of its clock
-	until chan struct{} // closed when what is held is accepted
+	until chan struct{} // closed when held attempts are accepted
 }
 
 // The moods. Each is a kind of fault.
@@ -107,12 +107,12 @@ func (r *receiver) listen(ctx context.Context, slot int) (string, error) {
 func (r *receiver) close() {
 	close(r.closing)
 	for _, s := range r.servers {
-		_ = s.Close() // it has nothing to lose
+		_ = s.Close() // nothing can be lost
 	}
 	r.serving.Wait()
 }
 
-// setMood changes how it behaves to a trigger; the zero mood is good.
+// setMood changes the behaviour for a trigger. The zero mood is good.
 func (r *receiver) setMood(trigger string, m mood) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +126,7 @@ func (r *receiver) attempts() int {
 	return r.count
 }
 
-// matching counts the events of a trigger that which says yes to.
+// matching counts the events of a trigger for which the function returns true.
 func (r *receiver) matching(trigger string, which func(*seen) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -142,7 +142,7 @@ func (r *receiver) matching(trigger string, which func(*seen) bool) int {
 func (r *receiver) take(w http.ResponseWriter, req *http.Request, slot int) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return // it did not arrive
+		return // the request did not arrive whole
 	}
 	now := time.Now()
 	id, s, number, err := readEvent(body)
@@ -214,16 +214,16 @@ func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
 	return b.ID, s, b.Delivery.Current + 1, err
 }
 
-// reply answers one attempt.
+// reply is the response to one attempt.
 type reply struct {
 	w       http.ResponseWriter
 	req     *http.Request
 	closing <-chan struct{}
 	choice  uint64
-	note    func(status int, o outcome, retryAfter time.Duration) // is told before the answer is sent
+	note    func(status int, o outcome, retryAfter time.Duration) // called before the response is sent
 }
 
-// behave accepts after a while, mostly: one attempt in a hundred is refused.
+// behave accepts after a short delay. It rejects one attempt in a hundred.
 func (r *reply) behave() {
 	delay := time.Duration(mix(r.choice, 2)%20) * time.Millisecond
 	if mix(r.choice, 3)%20 == 0 {
@@ -242,10 +242,10 @@ func (r *reply) behave() {
 func (r *reply) accept() {
 	r.note(http.StatusOK, delivered, 0)
 	r.w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(r.w, `{"ok":true}`) // who sent it may be gone
+	_, _ = io.WriteString(r.w, `{"ok":true}`) // the sender may be gone
 }
 
-// wait returns false if the sender went away.
+// wait waits for a time. It returns false if the sender went away.
 func (r *reply) wait(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -309,16 +309,17 @@ func (r *reply) hijacked(kind string) {
 		return
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // it then ends with RST
+		_ = tcp.SetLinger(0) // the connection then ends with RST
 	}
 }
 
 func (r *reply) garbage(to *bufio.ReadWriter) {
-	_, _ = to.WriteString("SSH-2.0-OpenSSH_9.2\r\n\x00\xff\r\n\r\n") // who sent it may be gone
+	_, _ = to.WriteString("SSH-2.0-OpenSSH_9.2\r\n\x00\xff\r\n\r\n") // the sender may be gone
 	_ = to.Flush()
 }
 
-// drip sends a response that takes longer than any timeout. The status comes in time, and so the event counts as delivered.
+// drip sends a response that takes longer than any timeout. The status arrives in time, so the
+// event counts as delivered.
 func (r *reply) drip() {
 	r.note(http.StatusOK, perhaps, 0)
 	r.w.Header().Set("Content-Length", "100000")
@@ -332,7 +333,7 @@ func (r *reply) drip() {
 	panic(http.ErrAbortHandler)
 }
 
-// endless sends a response without end.
+// endless sends a response that never ends.
 func (r *reply) endless() {
 	r.note(http.StatusOK, perhaps, 0)
 	chunk := make([]byte, 8<<10)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// results are what a run came to.
+// results are the results of a run.
 type results struct {
 	Seed               uint64        `json:"seed"`
 	Length             time.Duration `json:"length"`
@@ -24,13 +24,13 @@ type results struct {
 	Starts             int           `json:"starts"`        // of dispatchers
 	FailedStarts       int           `json:"failed_starts"` // dispatchers that ended by themselves
 	Stuck              string        `json:"stuck,omitempty"`
-	Exits              []string      `json:"exits,omitempty"` // dispatchers that did not stop well
+	Exits              []string      `json:"exits,omitempty"` // of dispatchers that failed while stopping
 	Soak               []*soaked     `json:"soak,omitempty"`
 	Faults             []*fault      `json:"faults"`
 	Verdict            *verdict      `json:"verdict"`
 }
 
-// text is what people read.
+// text is the report for people.
 func (r *results) text() string {
 	var b strings.Builder
 	v := r.Verdict
@@ -64,14 +64,14 @@ func (r *results) text() string {
 	return b.String()
 }
 
-// problems is everything that speaks against the program.
+// problems is everything that counts against the program.
 func (r *results) problems() []string {
 	var all []string
 	if r.Stuck != "" {
 		all = append(all, r.Stuck)
 	}
 	for _, e := range r.Exits {
-		all = append(all, "a dispatcher did not stop well: "+e)
+		all = append(all, "a dispatcher failed while stopping: "+e)
 	}
 	for _, s := range r.Soak {
 		all = append(all, s.growth()...)
@@ -79,7 +79,7 @@ func (r *results) problems() []string {
 	return append(all, r.Verdict.failures()...)
 }
 
-// outcome is the error of a run that ended other than expected.
+// outcome is the error of a run that ended in another way than expected.
 func (r *results) outcome(broken string) error {
 	n := len(r.problems())
 	switch {

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// row is a row of a watched table. Everything in it follows from its id and its version, so that whoever sees it can tell whether it is
-// as it was written. No version is ever used twice, not even by a transaction that was rolled back.
+// row is a row of a watched table. Its id and its version determine all of its content, so that a
+// reader can tell whether it is as it was written. No version is ever used twice, not even by a
+// transaction that was rolled back.
 type row struct{ id, version int64 }
 
 // createTable makes a watched table.
@@ -24,7 +25,7 @@ func createTable(name string) string {
 )`
 }
 
-// mix spreads numbers; it is the finalizer of SplitMix64.
+// mix turns numbers into a hash. It is the finalizer of SplitMix64.
 func mix(numbers ...uint64) uint64 {
 	var h uint64
 	for _, n := range numbers {
@@ -49,7 +50,8 @@ func (r row) amount() string {
 
 func (r row) flag() bool { return r.hash(2)%2 == 0 }
 
-// note is mostly short. One in a hundred is of some kilobytes, and one in a thousand too large to be carried by a claim.
+// note is short for most rows. One in a hundred has some kilobytes. One in a thousand is too large
+// for a claim to carry.
 func (r row) note() string {
 	pieces := [...]string{"plain words ", `"quoted" `, `back\slash `, "line\n", "tab\t", "ünïcødé ", "🦜 ", "<a&b> ", "\u2028", "\x01", "{\"json\": [1]} ", "' or 1=1 -- "}
 	h := r.hash(3)
@@ -67,7 +69,7 @@ func (r row) note() string {
 	return b.String()
 }
 
-// rows as columns of Postgres arrays.
+// columns are rows as arrays for Postgres, one for each column.
 type columns struct {
 	ids, versions []int64
 	amounts       []string
@@ -89,7 +91,8 @@ const (
 	narrowRow = "version,id,amount"
 )
 
-// readImage reads a row from an event's old or new, and checks every column in it. null is no row.
+// readImage reads a row from an event's old or new image, and checks every column in it. null is no
+// row.
 func readImage(image []byte) (r row, ok bool, err error) {
 	if len(image) == 0 || string(image) == "null" {
 		return row{}, false, nil
@@ -140,7 +143,7 @@ func (r row) check(values map[string]json.RawMessage) error {
 	return nil
 }
 
-// toJSON is a row as an application would write it, for manual events.
+// toJSON returns a row as an application would write it, for manual events.
 func (r row) toJSON() (string, error) {
 	note, err := json.Marshal(r.note())
 	return fmt.Sprintf(`{"id":%d,"version":%d,"amount":%s,"note":%s,"flag":%t}`, r.id, r.version, r.amount(), note, r.flag()), err

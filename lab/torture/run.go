@@ -79,7 +79,7 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 	return r, nil
 }
 
-// underFire has writers write while faults strike.
+// underFire lets writers write while faults strike.
 func (l *lab) underFire(ctx context.Context, faults []*fault) error {
 	writing, stop := context.WithTimeout(ctx, l.opt.length)
 	defer stop()
@@ -92,7 +92,7 @@ func (l *lab) underFire(ctx context.Context, faults []*fault) error {
 	return ctx.Err()
 }
 
-// drained waits until nothing is owed any more. If that does not come, it says what is the matter.
+// drained waits until no event is owed any more. Otherwise it returns what is wrong.
 func (l *lab) drained(ctx context.Context, within time.Duration) string {
 	deadline := time.Now().Add(within)
 	for {
@@ -110,7 +110,7 @@ func (l *lab) drained(ctx context.Context, within time.Duration) string {
 	}
 }
 
-// diagnosis shows what waits for what.
+// diagnosis shows which events, claims and sessions wait for what.
 func (l *lab) diagnosis(ctx context.Context) string {
 	var b strings.Builder
 	for _, q := range []struct{ title, sql string }{
@@ -145,7 +145,7 @@ func (l *lab) diagnosis(ctx context.Context) string {
 	return b.String()
 }
 
-// stopAll ends the dispatchers in order, and says which of them did not end well.
+// stopAll stops the dispatchers in order, and returns those that failed while stopping.
 func (l *lab) stopAll() []string {
 	var (
 		mu      sync.Mutex

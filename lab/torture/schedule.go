@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// fault is one thing that goes wrong, at a moment and for a time that the seed decides.
+// fault is one thing that goes wrong. The seed decides when, and for how long.
 type fault struct {
 	Kind string        `json:"kind"`
 	Slot int           `json:"slot"` // the dispatcher that it strikes; everyone: all of them
 	At   time.Duration `json:"at"`   // since the beginning
 	For  time.Duration `json:"for"`
-	// What is drawn for some kinds.
-	Hard    bool    `json:"hard,omitempty"`    // a second signal; or also the sessions that only listen; or a reset rather than an end in order
+	// Details of some kinds.
+	Hard    bool    `json:"hard,omitempty"`    // sends a second signal, also ends the sessions that only listen, or resets instead of closing
 	Table   string  `json:"table,omitempty"`   // of a lock, or of the history
-	Way     string  `json:"way,omitempty"`     // in which the history can't be written
+	Way     string  `json:"way,omitempty"`     // how writing history fails
 	Trigger string  `json:"trigger,omitempty"` // of a mood
 	Share   float64 `json:"share,omitempty"`   // of the attempts that a mood strikes
 	Step    int     `json:"step,omitempty"`    // of the receiver's clock, in seconds
 	Variant variant `json:"-"`
-	// A path that is lost comes back for a moment, again and again.
+	// A lost path comes back for a moment, again and again.
 	Out  time.Duration `json:"out,omitempty"`
 	Back time.Duration `json:"back,omitempty"`
 
 	Began time.Time `json:"began,omitzero"`
 	Ended time.Time `json:"ended,omitzero"`
-	Error string    `json:"error,omitempty"` // an operation that failed, for instance because another fault was at work
+	Error string    `json:"error,omitempty"` // of an operation that failed, for instance because of another fault
 }
 
 const everyone = -1
@@ -38,7 +38,7 @@ const (
 	faultKill        = "kill -9"
 	faultTerm        = "SIGTERM"
 	faultPause       = "SIGSTOP"
-	faultZombie      = "SIGSTOP without sessions" // its sessions are ended meanwhile, so that others take over
+	faultZombie      = "SIGSTOP without sessions" // and its sessions are ended, so that others take over
 	faultOverdue     = "SIGSTOP past the lease"
 	faultCrash       = "Postgres restarts (immediate)"
 	faultTerminate   = "backends terminated"
@@ -54,7 +54,7 @@ const (
 	databaseStall   = "Postgres connections stall"
 	databaseAbandon = "Postgres connections half open"
 	databaseSlow    = "Postgres connections slow"
-	databaseStrand  = "Postgres connections stranded" // this side has ended, and the server does not hear of it
+	databaseStrand  = "Postgres connections stranded" // the client's side has ended, and the server does not hear of it
 	listenLost      = "listen path lost"
 	listenAllLost   = "listen paths lost" // of all that have one
 	listenStrand    = "listening session stranded"
@@ -70,25 +70,28 @@ const (
 // resource is what two faults can't use at the same time.
 type resource string
 
-// nature is what there is to know of a kind.
+// nature is what is known about a kind.
 type nature struct {
 	weight      int
 	least, most time.Duration
 	slot        bool   // it strikes one dispatcher
-	uses        string // a resource; of a slot, each slot has its own
-	// duplicates says that it can make an event arrive although it had been accepted before, or lose the record of an attempt: an answer,
-	// a claim or a settlement may be lost, or a dispatcher be taken for dead. Where it does not, a duplicate has no excuse.
+	uses        string // a resource; if slot is set, each slot has its own
+	// duplicates says that an accepted event may be sent again, or that the record of an attempt
+	// may be lost. The fault may lose a response, a claim or a settlement, or have a dispatcher
+	// considered dead. If it is not set, the fault excuses no duplicate.
 	duplicates bool
-	// listen says that it strikes the path by which a dispatcher listens, of those that have one of its own.
+	// listen says that it strikes the path by which a dispatcher listens, if the dispatcher has
+	// one.
 	listen bool
-	// harmless says that it keeps nobody from anything.
+	// harmless says that it hampers nothing.
 	harmless bool
-	// goesOn says that nothing else is hampered by it: deliveries go on in its time.
+	// goesOn says that deliveries go on while it is active.
 	goesOn bool
 }
 
-// hampers reports that deliveries of a dispatcher may stand still on its account. Those of one trigger, whose receiver is in a mood, do not
-// count, nor what only changes triggers or holds a transaction.
+// hampers reports that deliveries of a dispatcher may stop because of it. A mood does not count,
+// since it affects one trigger. A fault that only changes triggers or holds a transaction does not
+// count either.
 func (n nature) hampers() bool {
 	return !n.goesOn && n.uses != "mood" && n.uses != "configuration" && !n.harmless
 }
@@ -116,7 +119,7 @@ func natures() map[string]nature {
 		databaseAbandon: {weight: 2, least: 2 * s, most: 8 * s, slot: true, uses: "database", duplicates: true},
 		databaseSlow:    {weight: 1, least: 2 * s, most: 5 * s, slot: true, uses: "database", duplicates: true},
 		databaseStrand:  {weight: 2, least: 2 * s, most: 8 * s, slot: true, uses: "database", duplicates: true},
-		// Whoever does not listen lives: none of these makes a duplicate.
+		// A dispatcher that does not listen is alive, so none of these excuses a duplicate.
 		listenLost:    {weight: 3, least: 4 * s, most: 14 * s, slot: true, uses: "listening", listen: true, goesOn: true},
 		listenAllLost: {weight: 1, least: 7 * s, most: 14 * s, uses: "listening", listen: true, goesOn: true},
 		listenStrand:  {weight: 2, least: 2 * s, most: 8 * s, slot: true, uses: "listening", listen: true, goesOn: true},
@@ -141,7 +144,7 @@ func natures() map[string]nature {
 	}
 }
 
-// survivable are the faults after which every process, and all that it holds, should be as before.
+// survivable are the faults after which every process should hold as much as before.
 func survivable() []string {
 	return []string{
 		faultTerminate, faultLong, faultApply, faultHistory, databaseCut, databaseReset, databaseStall, databaseStrand,
@@ -150,37 +153,40 @@ func survivable() []string {
 	}
 }
 
-// plan says what a schedule is made of.
+// plan is what a schedule is drawn from.
 type plan struct {
 	seed    uint64
 	length  time.Duration
 	slots   int
-	without []string // kinds that can't be had here
+	without []string // kinds that do not work on this machine
 	only    []string // kinds to use; none: all
 	listen  bool     // the listen paths come and go most of the time
 }
 
-// othersLess is how many times less often the other faults strike then.
+// othersLess is how many times less often the other faults strike while the listen paths come and
+// go.
 const othersLess = 4
 
 const (
 	firstFault = 2 * time.Second
 	shortGap   = 300 * time.Millisecond
 	longGap    = 2200 * time.Millisecond
-	// restartTime is for how long a fault that ends with a start keeps its resource beyond its own time.
+	// restartTime is how long a fault keeps its resource beyond its own time, if it ends with a
+	// start.
 	restartTime = 2 * time.Second
 )
 
-// schedule draws the faults, in the order of their times. The same plan gives the same schedule.
+// schedule draws the faults, sorted by time. The same plan gives the same schedule.
 func (p plan) schedule() []*fault {
 	d := drawing{plan: p, r: rand.New(rand.NewPCG(p.seed, 0)), busy: map[resource][]use{}} //nolint:gosec // no secret
-	// A lease takes its time: such a pause comes first, and then every two and a half minutes.
+	// A lease takes time to end. So such a pause comes first, and then every two and a half
+	// minutes.
 	if len(p.only) == 0 {
 		for at := 5 * time.Second; at < p.length; at += 150 * time.Second {
 			d.add(faultOverdue, at)
 		}
 	}
-	if p.listen { // those of the listen paths as often as they may, now and then of all at once, and the others less often
+	if p.listen { // faults of listen paths as often as possible, sometimes of all at once; others less often
 		for at := 15 * time.Second; at < p.length; at += 45 * time.Second {
 			d.add(listenAllLost, at)
 		}
@@ -193,7 +199,7 @@ func (p plan) schedule() []*fault {
 	return d.faults
 }
 
-// deck lists the kinds that which says yes to, each as often as it weighs.
+// deck lists the kinds for which the function returns true, each as often as its weight.
 func (p plan) deck(which func(nature) bool) []string {
 	var deck []string
 	all := natures()
@@ -221,10 +227,10 @@ type drawing struct {
 	faults []*fault
 }
 
-// use is a time in which a resource is in use.
+// use is a time during which a resource is in use.
 type use struct{ from, to time.Duration }
 
-// add draws a fault of a kind, unless what it uses is in use.
+// add draws a fault of a kind, unless its resource is in use.
 func (d *drawing) add(kind string, at time.Duration) bool {
 	f := d.draw(d.r, kind, at)
 	used, span := d.used(natures()[kind], f), use{f.At, f.At + f.For + restartTime}
@@ -239,11 +245,11 @@ func (d *drawing) add(kind string, at time.Duration) bool {
 	return true
 }
 
-// fill deals a deck over the time, with gaps that are so many times as long as usual.
+// fill distributes a deck over the time. Gaps are stretch times as long as usual.
 func (d *drawing) fill(deck []string, stretch int64) {
 	var hand []string
 	for at := firstFault; at < d.length && len(deck) > 0; at += time.Duration(stretch * (int64(shortGap) + d.r.Int64N(int64(longGap-shortGap)))) {
-		for range 2 * len(deck) { // what is in use is put under the others
+		for range 2 * len(deck) { // a fault whose resource is in use goes to the bottom
 			if len(hand) == 0 {
 				hand = slices.Clone(deck)
 				d.r.Shuffle(len(hand), func(i, j int) { hand[i], hand[j] = hand[j], hand[i] })
@@ -258,8 +264,9 @@ func (d *drawing) fill(deck []string, stretch int64) {
 	}
 }
 
-// listeners is how many dispatchers have a path of its own to listen by, the first ones. One has none, unless the listen paths are what matters:
-// a dispatcher that has none knows that its sessions are its own, and works in another way.
+// listeners is how many dispatchers have a listen path of their own: the first ones. One has none,
+// unless the listen paths are what is tested. A dispatcher without one knows that its sessions are
+// its own, and works differently.
 func (p plan) listeners() int {
 	if p.slots > 1 && !p.listen {
 		return p.slots - 1
@@ -267,7 +274,7 @@ func (p plan) listeners() int {
 	return p.slots
 }
 
-// used lists what no other fault may use at the same time.
+// used returns what no other fault may use at the same time.
 func (p plan) used(n nature, f *fault) []resource {
 	switch {
 	case n.uses == "":
@@ -286,7 +293,7 @@ func (p plan) used(n nature, f *fault) []resource {
 	return []resource{resource(n.uses)}
 }
 
-// draw makes up the details of a fault.
+// draw decides the details of a fault.
 func (p plan) draw(r *rand.Rand, kind string, at time.Duration) *fault {
 	n := natures()[kind]
 	f := &fault{Kind: kind, Slot: everyone, At: at, For: n.least}

@@ -4,7 +4,7 @@ package main
 
 import "syscall"
 
-// What makes a process stand still, and go on.
+// The signals that stop a process and let it continue.
 const (
 	standStill = syscall.SIGSTOP
 	goOn       = syscall.SIGCONT

@@ -15,13 +15,14 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// slot is the place of one dispatcher: a process that is started again when it ends, as a service manager would, and its proxies.
+// slot is the place of one dispatcher, with its proxies. Its process is started again when it ends,
+// as a service manager would do.
 type slot struct {
 	number   int
 	binary   string
 	args     []string
 	database *faultproxy.Proxy
-	listens  *faultproxy.Proxy // the way by which it listens; nil: by database, as everything else
+	listens  *faultproxy.Proxy // for listening; nil: it listens through database
 	webhooks *faultproxy.Proxy
 	env      []string
 	metrics  string         // URL
@@ -30,11 +31,11 @@ type slot struct {
 	mu      sync.Mutex
 	child   *process.Process
 	down    bool             // it is not to be started
-	ended   *process.Process // the last one that was taken, to be ended on purpose
+	ended   *process.Process // the last one that take returned: it ends on purpose
 	changed chan struct{}    // closed and replaced when down changes
 	starts  int
-	failed  int    // ends by itself, with an error
-	last    string // the last of those
+	failed  int    // how often it ended by itself, with an error
+	last    string // the last such error
 }
 
 // restartDelay is how soon a dispatcher that ended by itself is started again.
@@ -73,13 +74,13 @@ func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
 	if l.opt.logs != "" {
 		s.args = append(s.args, "--log-level", "debug")
 		if s.log, err = os.Create(filepath.Join(l.opt.logs, s.name()+".log")); err != nil {
-			return nil, fmt.Errorf("keep the log: %w", err)
+			return nil, fmt.Errorf("open the log file: %w", err)
 		}
 	}
 	return s, nil
 }
 
-// proxies are those that it has.
+// proxies returns the proxies that the slot has.
 func (s *slot) proxies() []*faultproxy.Proxy {
 	return slices.DeleteFunc([]*faultproxy.Proxy{s.database, s.listens, s.webhooks}, func(p *faultproxy.Proxy) bool { return p == nil })
 }
@@ -130,7 +131,7 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// take keeps the dispatcher from being started again, and returns the one that runs, nil if none does.
+// take keeps the dispatcher from being started again, and returns the running one; nil: none runs.
 func (s *slot) take() *process.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,13 +169,14 @@ func (s *slot) ready(ctx context.Context) error {
 		}
 		wait(ctx, 10*time.Millisecond)
 	}
-	return fmt.Errorf("%s does not run though no fault is left: %s", s.name(), s.last)
+	return fmt.Errorf("%s does not run although no fault is left: %s", s.name(), s.last)
 }
 
-// stopPatience is how long a dispatcher may take to stop: its grace period, and the last writes to a database that does not answer.
+// stopPatience is how long a dispatcher may take to stop: its grace period, and the last writes to
+// a database that does not answer.
 const stopPatience = 40 * time.Second
 
-// stop ends the dispatcher in order. Hard sends a second signal.
+// stop ends the dispatcher in order. hard sends a second signal.
 func (s *slot) stop(hard bool) error {
 	c := s.take()
 	if c == nil {
@@ -190,7 +192,7 @@ func (s *slot) stop(hard bool) error {
 // close ends what is left.
 func (s *slot) close() {
 	if c := s.take(); c != nil {
-		_ = c.Signal(goOn) // it may not be stopped
+		_ = c.Signal(goOn) // in case it is stopped
 		c.Kill()
 	}
 	for _, p := range s.proxies() {

@@ -13,7 +13,7 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// watch samples what the dispatchers use while a run goes on.
+// watch samples what the dispatchers use during a run.
 type watch struct {
 	lab     *lab
 	stop    context.CancelFunc
@@ -29,7 +29,7 @@ type usage struct {
 	Goroutines int `json:"goroutines"`
 }
 
-// watchEvery is how often.
+// watchEvery is the interval of samples.
 const watchEvery = 2 * time.Second
 
 func (l *lab) startWatch(ctx context.Context) *watch {
@@ -56,7 +56,7 @@ func (w *watch) sample(ctx context.Context) {
 		if err == nil {
 			u.Goroutines, err = goroutines(ctx, s.metrics)
 		}
-		if err == nil { // a dispatcher that is stopped for a while, say, is seen the next time
+		if err == nil { // otherwise, for instance while it is stopped, the next sample sees it
 			w.samples[i] = append(w.samples[i], u)
 		}
 	}
@@ -102,7 +102,7 @@ func (w *watch) finish() []*soaked {
 	return all
 }
 
-// soaked is what a dispatcher used in the second quarter of a run and in the last one: medians.
+// soaked holds medians of what a dispatcher used in the second and in the last quarter of a run.
 type soaked struct {
 	Name     string `json:"name"`
 	Samples  int    `json:"samples"`
@@ -145,7 +145,7 @@ func median(samples []usage) usage {
 	return u
 }
 
-// growth says what did not stay the same. Some more of each is the ordinary to and fro of a load that varies.
+// growth returns what has grown. It allows some growth, since the load varies.
 func (s *soaked) growth() []string {
 	if s.Samples < 8 {
 		return []string{fmt.Sprintf("%s was seen only %d times", s.Name, s.Samples)}

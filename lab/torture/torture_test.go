@@ -133,7 +133,7 @@ func (m mutation) plan() []*fault {
 	return plan{seed: 1, length: time.Minute, slots: 3, only: m.only}.schedule()
 }
 
-// story is a run in which nothing goes wrong: one insert into each table, delivered at the first attempt.
+// story is a run without faults: one insert into each table, delivered by the first attempt.
 type story struct {
 	*evidence
 	events []uuid.UUID
@@ -249,7 +249,7 @@ func TestJudgeAcceptsAFaultAsAnExcuseWhereItWasAtWork(t *testing.T) {
 	require.Contains(t, judge(s.evidence).Violations, ruleDuplicate, "it was over long before")
 }
 
-// post sends an event to a receiver in a mood, and returns what the receiver remembers of it.
+// post sends an event to a receiver in a mood, and returns what the receiver remembers about it.
 func post(t *testing.T, m mood, within time.Duration) (attempt, error) {
 	t.Helper()
 	r := newReceiver(1)

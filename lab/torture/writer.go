@@ -11,8 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// writer is an application: it writes watched tables in transactions of every kind, and notes each change in the ledger, in the same
-// transaction. What it does follows from its seed; only where a statement fails for a fault does the weather come in.
+// writer is an application. It writes watched tables in transactions of every kind, and records
+// each change in the ledger, in the same transaction. Its seed decides what it does, except after a
+// statement that failed because of a fault.
 type writer struct {
 	url       string
 	r         *rand.Rand
@@ -36,7 +37,7 @@ func newWriter(l *lab, number int) *writer {
 	}
 }
 
-// createLedger makes the table of what was committed. old and fresh are versions; 0: none.
+// createLedger makes the table of committed changes. old and fresh are versions; 0: none.
 const createLedger = `
 create table ledger (
   trigger text not null,
@@ -50,7 +51,7 @@ create table ledger (
 type transaction struct {
 	steps    []step
 	rollBack bool
-	hold     time.Duration // open for so long before it ends
+	hold     time.Duration // how long it stays open
 }
 
 type step struct {
@@ -109,7 +110,7 @@ func (w *writer) run(ctx context.Context) {
 		pause := time.Duration(w.r.ExpFloat64() * float64(50*time.Millisecond))
 		if err := w.do(context.WithoutCancel(ctx), ctx.Done(), t); err != nil {
 			w.failed.Add(1)
-			w.close() // whatever state it is in
+			w.close() // its state is unknown
 			pause += 100 * time.Millisecond
 		} else if !t.rollBack {
 			w.committed.Add(1)
@@ -130,7 +131,7 @@ func (w *writer) close() {
 
 var errRollBack = errors.New("roll back")
 
-// do carries out a transaction. hurry ends its holding.
+// do carries out a transaction. hurry ends the time for which it is held open.
 func (w *writer) do(ctx context.Context, hurry <-chan struct{}, t transaction) error {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
@@ -185,7 +186,7 @@ func (w *writer) step(ctx context.Context, tx pgx.Tx, s step) error {
 	return err
 }
 
-// write makes one change and notes it in the ledger.
+// write makes one change and records it in the ledger.
 func (w *writer) write(ctx context.Context, tx pgx.Tx, s step) error {
 	table := tableOf(s.trigger)
 	switch s.op {
@@ -198,7 +199,7 @@ func (w *writer) write(ctx context.Context, tx pgx.Tx, s step) error {
 		var old int64
 		err := tx.QueryRow(ctx, "select version from "+table+" where id = $1 for update", id).Scan(&old)
 		if errors.Is(err, pgx.ErrNoRows) {
-			break // it was rolled back or deleted: insert another
+			break // it is gone, by a rollback or a delete: insert another
 		}
 		if err != nil {
 			return fmt.Errorf("look at a row: %w", err)
