@@ -50,10 +50,11 @@ outage: ## stage outages under a real Prometheus, and see the alerts fire
 promtool: ## print where Prometheus' promtool is, which the tests of the alerts use
 	@scripts/prometheus promtool
 
-generate: ## write the references in docs/ anew: the JSON Schema, the commands, the metrics
+generate: ## write the references in docs/ anew: the JSON Schema, the commands, the metrics, the HTTP interface
 	go test ./internal/config -run UpToDate -update
 	go test ./internal/cli -run CommandReference -update
 	go test ./internal/metrics -run Reference -update
+	go test ./internal/httpapi -run Reference -update
 
 ci: ## all that a change must pass: 15 minutes
 	.ci/run
