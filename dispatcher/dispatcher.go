@@ -41,13 +41,13 @@ const (
 	DefaultMaxBody       = 256 << 20
 )
 
-// Guard says which addresses may be called.
+// Guard says which addresses may be called. See [webhook.Guard] for its fields and methods.
 type Guard = webhook.Guard
 
-// Event is what a request's body says.
+// Event is what a request's body says. See [webhook.Event] for its fields.
 type Event = webhook.Event
 
-// Result is how an attempt went.
+// Result is how an attempt went. See [webhook.Result] for its fields.
 type Result = webhook.Result
 
 // Config says how a Dispatcher works. Its zero value works on the database that the PG* variables
@@ -73,8 +73,8 @@ type Config struct {
 	// GracePeriod is how long Run waits for attempts in flight when it stops. Default
 	// DefaultGracePeriod.
 	GracePeriod time.Duration
-	// PayloadMemory bounds the bytes of payloads above queue.InlinePayload that are in memory.
-	// Default DefaultPayloadMemory.
+	// PayloadMemory bounds the bytes of large payloads that are in memory. A payload above 64 KiB
+	// is large: it is fetched when its event is sent. Default DefaultPayloadMemory.
 	PayloadMemory int64
 	// MaxBody is the largest body of a request in bytes, and so the largest payload. An event with
 	// a larger one is a dead letter, and a payload above it is not fetched. Default DefaultMaxBody.

@@ -85,13 +85,13 @@ func outcomeOf(f queue.Fate) Outcome {
 
 // Attempt is a finished attempt.
 type Attempt struct {
-	Event     Event // its byte slices are valid during the call
-	TriggerID int32
-	Number    int       // from 1
-	DueAt     time.Time // when the event became due for this attempt, by the server's clock
-	Result    Result
-	Outcome   Outcome
-	RetryIn   time.Duration // where Outcome is Retried
+	Event     Event         // its byte slices are valid during the call
+	TriggerID int32         // rowhook.trigger.id
+	Number    int           // from 1; interrupted attempts count
+	DueAt     time.Time     // when the event became due for this attempt, by the server's clock
+	Result    Result        // how the attempt went
+	Outcome   Outcome       // what becomes of the event
+	RetryIn   time.Duration // the wait until the next attempt, if Outcome is Retried
 	// Endpoint is the URL for people: the host that was called, without what may be secret.
 	Endpoint string
 }

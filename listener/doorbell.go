@@ -2,24 +2,22 @@ package listener
 
 import "time"
 
-// Doorbell decides when writers NOTIFY. It holds no connection and no clock: it is told what happened and when, and
-// answers what to do. Its zero value works and starts unarmed, as after a lost session.
+// Doorbell decides when writers NOTIFY, which is called to ring. Writers read whether to ring from
+// a bit in the database. A Doorbell holds no connection and no clock: its caller tells it what
+// happened and when, asks Next what to do, and does it. The zero value works and is Unarmed. A
+// Doorbell must not be used by several goroutines at once.
 //
-// NOTIFY takes one database-wide lock at commit and holds it through the WAL flush, so commits that notify run one at a
-// time. As network cards do with interrupts, the dispatcher lets writers ring while it is idle and polls while it is busy.
-//
-//	Unarmed   nobody knows what the bit says: Arm next
-//	Arming    the bit says ring, but transactions that read silence may still be open: keep looking until they are over
-//	Ringing   every commit rings; the dispatcher may sleep
-//	Silent    the bit says silence; the dispatcher looks for events every Poll
+// A commit that notifies takes a lock of the whole server and holds it through the WAL flush, so
+// such commits run one at a time. Therefore the dispatcher lets writers ring while it is idle, and
+// polls while it is busy, as network cards do with interrupts.
 type Doorbell struct {
-	// SilenceAbove is the number of rings in a Window from which on writers are asked for silence. Default 100, less on a
-	// slow disk: see Flush.
+	// SilenceAbove is the number of rings in a Window from which on writers are asked for silence.
+	// Default 100, less on a slow disk: see Flush.
 	SilenceAbove int
-	// RingBelow is the number of events in a Window below which a silent doorbell is armed again. Default three fifths
-	// of SilenceAbove.
+	// RingBelow is the number of events in a Window below which a silent doorbell is armed again.
+	// Default three fifths of SilenceAbove.
 	RingBelow int
-	// Window is over which both are counted. Default 100 ms.
+	// Window is the time over which rings and events are counted. Default 100 ms.
 	Window time.Duration
 	// Poll is how often a dispatcher looks while writers are silent. Default 2 ms.
 	Poll time.Duration
@@ -40,29 +38,30 @@ type Doorbell struct {
 	events int
 }
 
-// State is where a Doorbell stands.
+// State is the state of a Doorbell.
 type State int
 
 // The states.
 const (
-	Unarmed State = iota
-	Arming
-	Ringing
-	Silent
+	Unarmed State = iota // nobody knows what the bit says; Next returns Arm
+	Arming               // the bit says ring, but open transactions may have read silence
+	Ringing              // every commit rings; the dispatcher may sleep
+	Silent               // the bit says silence; the dispatcher looks for events every Poll
 )
 
-// String names the state.
+// String returns the name of the state, such as "ringing".
 func (s State) String() string { return [...]string{"unarmed", "arming", "ringing", "silent"}[s] }
 
-// Action is what a Doorbell wants done.
+// Action is what the caller of Next has to do.
 type Action int
 
-// The actions. Done is told of each by Armed, Checked or Silenced.
+// The actions. The horizon is a transaction id that is taken after the bit is set: each transaction
+// that may have read silence is below it.
 const (
-	None    Action = iota
-	Arm            // set the bit to ring and take a horizon, then call Armed
-	Check          // count the open transactions below the horizon, then call Checked
-	Silence        // set the bit to silence, then call Silenced
+	None    Action = iota // nothing
+	Arm                   // set the bit to ring and take a horizon, then call Armed
+	Check                 // count the open transactions below the horizon, then call Checked
+	Silence               // set the bit to silence, then call Silenced
 )
 
 // How often to look at the horizon: soon at first, since most transactions are short; then a twentieth of the time waited
@@ -78,7 +77,7 @@ const (
 // maxMutedPoll is how long a dispatcher waits at most between two looks while its doorbell is muted, which may be for hours.
 const maxMutedPoll = 50 * time.Millisecond
 
-// State returns where it stands.
+// State returns the state of the doorbell.
 func (d *Doorbell) State() State { return d.state }
 
 // Rang counts a notification.
@@ -87,22 +86,27 @@ func (d *Doorbell) Rang() { d.rings++ }
 // Found counts events that a claim brought.
 func (d *Doorbell) Found(n int) { d.events += n }
 
-// Flush says how long a commit takes. Commits that ring run one per flush, so they can't come faster than that: on a slow
-// disk the bell has to go silent at a rate that would be low on a fast one, namely when half of that is reached.
+// Flush tells the doorbell how long a commit takes. Commits that ring run one per flush, so they
+// can't come faster than that. So Flush lowers the default of SilenceAbove on a slow disk, to half
+// of the commits that fit into a Window, but not below 10. A SilenceAbove that is set stays as it
+// is.
 func (d *Doorbell) Flush(took time.Duration) { d.flush = took }
 
-// Saturated says whether a dispatcher has no slot for one more event. Then there is nothing to ring for.
+// Saturated tells the doorbell whether the dispatcher has no slot for one more event. If it has
+// none, there is nothing to ring for.
 func (d *Doorbell) Saturated(full bool) { d.full = full }
 
-// Mute says whether nobody may ring, for instance because the server's queue of notifications fills up. Muted, a doorbell is
-// made silent whatever it was, and stays so: its dispatcher looks by itself, every Poll while it finds events, and at
-// longer and longer intervals, up to 50 ms, while it finds none.
+// Mute tells the doorbell whether nobody may ring, for instance because the server's queue of
+// notifications fills up. A muted doorbell goes silent from any state, and stays silent. Its
+// dispatcher looks by itself: every Poll while it finds events, and at longer and longer intervals,
+// up to 50 ms, while it finds none.
 func (d *Doorbell) Mute(on bool) { d.muted = on }
 
-// Lost says that the session that listens is gone, or that someone else changed the bit: it has to be armed anew.
+// Lost tells the doorbell that the session that listens is gone, or that someone else changed the
+// bit. It is Unarmed then.
 func (d *Doorbell) Lost() { d.state = Unarmed }
 
-// Next says what to do now.
+// Next returns what to do now.
 func (d *Doorbell) Next(now time.Time) Action {
 	if d.events > 0 {
 		d.found = now
@@ -140,7 +144,8 @@ func (d *Doorbell) Next(now time.Time) Action {
 	return None
 }
 
-// Wait says how long the dispatcher may wait for a signal before it asks Next again. ok is false where it may sleep.
+// Wait returns how long the dispatcher may wait for a signal before it calls Next again. ok is
+// false if it may sleep until there is a signal.
 func (d *Doorbell) Wait(now time.Time) (wait time.Duration, ok bool) {
 	switch d.state {
 	case Arming:
@@ -159,15 +164,16 @@ func (d *Doorbell) Wait(now time.Time) (wait time.Duration, ok bool) {
 	return 0, d.muted
 }
 
-// Armed says that the bit was set to ring and a horizon taken.
+// Armed tells the doorbell that the caller has done Arm.
 func (d *Doorbell) Armed(now time.Time) {
 	d.state, d.armed, d.wait, d.pending = Arming, now, firstCheck, -1
 	d.check = now // the first check is due at once: mostly nothing is open
 	d.clear(now)
 }
 
-// Checked says how many transactions below the horizon are open. It returns whether to look for events once more: some
-// transaction ended since the last check, and may have been silent.
+// Checked tells the doorbell how many transactions below the horizon are open. It returns whether
+// to look for events once more, because a transaction has ended since the last check that may not
+// have rung.
 func (d *Doorbell) Checked(now time.Time, pending int) (look bool) {
 	look = pending != d.pending
 	d.pending = pending
@@ -185,7 +191,7 @@ func (d *Doorbell) Checked(now time.Time, pending int) (look bool) {
 	return look
 }
 
-// Silenced says that the bit was set to silence.
+// Silenced tells the doorbell that the caller has done Silence.
 func (d *Doorbell) Silenced(now time.Time) {
 	d.state = Silent
 	d.clear(now)

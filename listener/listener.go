@@ -1,8 +1,10 @@
-// Package listener wakes a dispatcher: it holds the LISTEN session that writers NOTIFY, and decides when they should.
+// Package listener wakes a dispatcher: it holds the LISTEN session that writers NOTIFY, and decides
+// when they should.
 //
-// A Listener keeps one session open, connects again with backoff when it breaks, and notices by a heartbeat when it is
-// dead but still looks open. A Doorbell is the state machine that asks writers for silence while a dispatcher is busy
-// anyway, and for rings before it sleeps.
+// A Listener keeps one session open. It connects again with backoff when the session breaks, and
+// notices by a heartbeat if the session is dead but still looks open. A Doorbell is the state
+// machine that asks writers for silence while a dispatcher is busy anyway, and for rings before the
+// dispatcher sleeps. Either works without the other.
 package listener
 
 import (
@@ -20,40 +22,45 @@ import (
 	"github.com/sethvargo/go-retry"
 )
 
-// Listener listens on one channel for as long as Run runs. Its functions are called on its goroutines and must not block.
+// Listener listens on one channel for as long as Run runs. Its fields must not change then. Its
+// functions are called on its goroutines and must not block.
 type Listener struct {
 	// Connect opens a session straight to Postgres. Connect is required.
 	Connect func(ctx context.Context) (*pgx.Conn, error)
 
-	// Prepare is called on each new session before it listens, for instance to take an advisory lock. An error closes the
-	// session and is retried like a failed Connect. Prepare is optional.
+	// Prepare is called on each new session before it listens, for instance to take an advisory
+	// lock. If it returns an error, the session is closed, and Connect is tried again after the
+	// backoff. Prepare is optional.
 	Prepare func(ctx context.Context, conn *pgx.Conn) error
 
-	// Channel is what to listen to. Channel is required.
+	// Channel is the name of the channel to listen to. Channel is required.
 	Channel string
 
-	// Notified is handed the payload of each notification. Notified is required.
+	// Notified is called with the payload of each notification on Channel. Notified is required.
 	Notified func(payload string)
 
-	// Listening is called each time a session listens, the first one included: what was sent before is lost, so look.
-	// Listening is optional.
+	// Listening is called each time a session begins to listen, the first time included.
+	// Notifications that were sent before are lost, so the caller should look for what they
+	// announced. Listening is optional.
 	Listening func()
 
 	// Lost is called when a session that listened has ended. Lost is optional.
 	Lost func(err error)
 
-	// Ping sends a notification by another connection. It is called every Heartbeat in which nothing was heard; if the
-	// session does not hear it within another one, it is closed and opened anew. Ping is optional: without it a dead session
-	// is only noticed by TCP keepalive.
+	// Ping sends a notification by another connection. It is called after each Heartbeat in which
+	// the session heard nothing. If the session does not hear the ping within another Heartbeat, it
+	// is closed, and a new one is opened. Ping is optional: without it only TCP keepalive notices a
+	// dead session.
 	Ping func(ctx context.Context, channel, payload string) error
 
-	// PingChannel is a channel of this listener's own for Ping. It is required where Ping is set.
+	// PingChannel is a channel that only this listener uses, for Ping. It is required if Ping is
+	// set.
 	PingChannel string
 
-	// Heartbeat defaults to 10 seconds.
+	// Heartbeat is the time between two looks whether the session heard something. Default 10 s.
 	Heartbeat time.Duration
 
-	// Logger is optional.
+	// Logger receives warnings of sessions that are lost or can't be opened. Logger is optional.
 	Logger *slog.Logger
 
 	mu      sync.Mutex
@@ -68,7 +75,8 @@ const (
 	maxDelay   = 5 * time.Second
 )
 
-// Run listens until ctx is done. It returns nil then, and an error only where a required field is missing.
+// Run listens until ctx is done, and then returns nil. It returns an error only if a required field
+// is missing.
 func (l *Listener) Run(ctx context.Context) error {
 	switch {
 	case l.Connect == nil:
@@ -123,8 +131,9 @@ func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	})
 }
 
-// Renew closes the session that listens, and opens another one. A session that is idle reads the server's queue only when somebody notifies it.
-// Until then it keeps there what transactions had written that came to nothing.
+// Renew closes the session that listens, and opens another one. An idle session reads the server's
+// queue of notifications only when somebody notifies it. Until then, notifications of transactions
+// that were rolled back stay in the queue.
 func (l *Listener) Renew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -41,16 +41,18 @@ const (
 	DefaultPatience    = time.Minute
 )
 
-// Apply makes the database what the specs and settings say, and returns what it did. The schema is migrated already.
+// Apply makes the triggers and settings of the database those of specs and settings, and returns
+// what it did. The schema must be migrated already: see Migrate and Applier.Migrator. log may be
+// nil.
 //
-// Each table has a transaction of its own: one that stays busy for longer than an Applier's patience is left as it is and
-// reported as a *BusyError, after all others were done. What is wrong with the specs is a SpecErrors, and then nothing is done. No
-// logger is needed.
+// Each table is changed in a transaction of its own. A table that stays busy for longer than
+// DefaultPatience is left as it is, and reported as a *BusyError after all others were changed. If
+// specs have faults, the error is a [trigger.SpecErrors], and nothing is changed.
 func Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) (*Plan, error) {
 	return Applier{}.Apply(ctx, conn, specs, settings, log)
 }
 
-// Apply is the function Apply as the Applier says.
+// Apply does what the function Apply does, with the fields of the Applier.
 func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) (plan *Plan, err error) {
 	log = orSilent(log)
 	if a.Migrator != nil {
@@ -83,8 +85,8 @@ func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec
 	return plan, nil
 }
 
-// setUp migrates the schema and makes a copy whole. What is to be done then is known only afterwards, so
-// the steps are planned once more. What was not foreseen is logged.
+// setUp migrates the schema and makes a copy whole. What is to be done then is known only
+// afterwards, so the steps are planned once more. What was not foreseen is logged.
 func (a Applier) setUp(ctx context.Context, conn *pgx.Conn, plan *Plan, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) error {
 	switch database, program, err := Version(ctx, conn); {
 	case a.Migrator != nil:
@@ -212,8 +214,9 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 	})
 }
 
-// RaiseGeneration tells the dispatchers, when the transaction commits, that their configuration has changed. Where the server's
-// queue of notifications fills up, so that notifying might make the commit fail, they see it when they look next.
+// RaiseGeneration tells the dispatchers, when tx commits, that their configuration has changed. It
+// does not notify them if the server's queue of notifications fills up, since the commit might fail
+// by that. They then see the change when they look for it the next time.
 func RaiseGeneration(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 with raised as (

@@ -26,7 +26,8 @@ var migrations embed.FS
 // TRIGGER came with PostgreSQL 14.
 const MinServerVersion = 140000
 
-// lockKey is the advisory lock under which schema and triggers are changed. The bytes read "rowhook".
+// lockKey is the advisory lock under which schema and triggers are changed. The bytes read
+// "rowhook".
 const lockKey = 0x726f77686f6f6b
 
 // OldestSchema is the oldest schema version that this program's dispatchers work on.
@@ -82,9 +83,11 @@ func newerIsCompatible(ctx context.Context, conn *pgx.Conn, database, program in
 	return nil
 }
 
-// Migrate brings the schema rowhook to this program's version. It may run from several processes at once and again at
-// any time. A database that is ahead of the program is left as it is if that is compatible; otherwise it fails with a *NewerSchemaError. It
-// says what to do where the server is too old, in recovery, read-only, or the role lacks a privilege. No logger is needed.
+// Migrate brings the schema rowhook to this program's version. It may run in several processes at
+// once, and again at any time. If the database is ahead of the program, Migrate leaves it as it is,
+// and returns a *NewerSchemaError unless the two are compatible. If the server is too old, in
+// recovery or read-only, or if the role lacks a privilege, the error says what to do. log may be
+// nil.
 func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return Migrator{}.Migrate(ctx, conn, log)
 }
@@ -117,7 +120,7 @@ func (m Migrator) check(ctx context.Context, conn *pgx.Conn) error {
 
 // MigrateTo brings the schema rowhook to one of the versions from 1 to this program's, downwards too: then the tables that
 // the newer version had added are dropped. Dispatchers may go on meanwhile. A database that is ahead of the program is
-// a *NewerSchemaError: only the newer program knows how to go back. No logger is needed.
+// a *NewerSchemaError: only the newer program knows how to go back. log may be nil.
 func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
 	_, program, err := Version(ctx, conn)
 	var incomplete *IncompleteError

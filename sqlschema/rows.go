@@ -120,8 +120,9 @@ func (s *RowSource) ordered(name func(i int) string, descending bool) string {
 
 func (s *RowSource) column(i int) string { return "new." + pg.QuoteName(s.key[i].Name) }
 
-// OpenRows prepares to read the rows of a trigger's table that meet its "when" and the condition, SQL over the table's
-// columns; "": every row. What is wrong with these is a *RowsError. It has to be called in a transaction.
+// OpenRows prepares a backfill: to read the rows of a trigger's table that meet its "when" and the
+// condition. condition is SQL over the table's columns; "" is every row. If the rows can't be read as
+// events, the error is a *RowsError. conn must be in a transaction.
 func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec trigger.Spec, relation uint32, condition string) (*RowSource, error) {
 	rel, err := readRelation(ctx, conn, relation)
 	if err != nil {

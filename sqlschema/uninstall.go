@@ -73,9 +73,9 @@ select array(select name from rowhook.trigger where removed_at is null order by 
 	return loss, err
 }
 
-// Uninstall removes every capture trigger, function and table of Rowhook. What is left of an uninstall that was
-// interrupted, or that a busy table kept from ending, is removed by the next. Where things of the users' own depend on any of it, it removes
-// nothing and returns a *DependantsError. No logger is needed.
+// Uninstall removes every capture trigger, function and table of Rowhook. If it is interrupted, or
+// if a table stays busy, the next Uninstall removes the rest. If objects that are not Rowhook's
+// depend on any of it, Uninstall removes nothing and returns a *DependantsError. log may be nil.
 func Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return Applier{}.Uninstall(ctx, conn, log)
 }

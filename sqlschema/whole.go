@@ -262,7 +262,8 @@ func (s strays) String() string {
 	return strings.Join(names, ", ")
 }
 
-// findLack returns nil where nothing is missing. The session is pinned, and the schema is installed.
+// findLack returns nil where nothing is missing. The session is pinned, and the schema is
+// installed.
 func findLack(ctx context.Context, conn *pgx.Conn) (*lack, error) {
 	var l lack
 	version, err := readVersion(ctx, conn)
@@ -379,9 +380,10 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (unknown b
 	return len(l.orphans)+len(l.strays) > 0, nil
 }
 
-// Lacking says, a line for each, what is not as it has to be although the schema has its version and settings: captures of triggers that
-// rowhook.trigger does not have, and sequences that are behind. An apply sees to it. It leaves the session as it is once the transaction has
-// ended, so that it can be asked through a pooler.
+// Lacking returns what is wrong with a schema of the right version, one line for each fault, such
+// as captures of triggers that rowhook.trigger does not have, sequences that are behind, or a
+// function that was dropped. An apply mends all of them. Lacking leaves the session as it is, so it
+// works through a pooler.
 func Lacking(ctx context.Context, tx pgx.Tx) (lines []string, err error) {
 	// What is set within is undone with the savepoint: set back as the session's own, what the transaction has set would outlast it.
 	within, err := tx.Begin(ctx)

@@ -162,7 +162,8 @@ type Retry struct {
 	Interval Duration `json:"interval" yaml:"interval"`
 	// Backoff is BackoffFixed or BackoffExponential.
 	Backoff string `json:"backoff" yaml:"backoff,omitempty"`
-	// MaxInterval bounds an exponential interval and a receiver's Retry-After.
+	// MaxInterval bounds an exponential interval and a receiver's Retry-After. With 0, an
+	// exponential interval does not grow, and DefaultMaxInterval bounds Retry-After.
 	MaxInterval Duration `json:"max_interval" yaml:"max_interval"`
 }
 
