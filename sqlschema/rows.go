@@ -15,10 +15,11 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// RowSource reads the rows that a watched table has now, in the order of its primary key, as the trigger's events would
-// hold them.
+// RowSource reads the rows that a watched table has now, in the order of its primary key, as the
+// trigger's events would hold them. "rowhook backfill" is made of it. OpenRows makes a RowSource, and
+// a row of rowhook.backfill holds how far it has read.
 type RowSource struct {
-	Trigger int32
+	Trigger int32    // rowhook.trigger.id
 	Table   string   // for people
 	Key     []string // columns of the primary key, or of another unique key without nulls
 
@@ -237,11 +238,14 @@ const capturedAs = "set local timezone to 'UTC'; set local datestyle to 'ISO, YM
 
 // Extent is what a table holds when its rows begin to be read.
 type Extent struct {
-	Rows    int64  // about how many there are
-	Horizon string // what transactions before this one have written is there, and is up to the last key
+	Rows int64 // the number of rows, above 100,000 an estimate
+	// Horizon is a transaction id. Every transaction below it has ended, so the rows that they wrote
+	// are in the table, and none has a key above that of Last.
+	Horizon string
 }
 
-// Extent looks at the table. What Last says has to be asked after it, in the same transaction.
+// Extent reads the size of the table and the horizon. Last must be read after it, in the same
+// transaction.
 func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (e Extent, err error) {
 	if _, err := tx.Exec(ctx, capturedAs); err != nil {
 		return e, fmt.Errorf("prepare to read %s: %w", s.Table, err)
@@ -265,8 +269,8 @@ select greatest($2::bigint, sum(case when c.reltuples >= 0 then c.reltuples else
 	return e, nil
 }
 
-// Last is SQL for the highest key, an array of text; null where the table is empty. Keys stay on the server, as not every one can be converted
-// into the encoding of this session.
+// Last returns SQL for the highest key. Its value is an array of text, or null if the table is empty.
+// Keys stay on the server, as not every key can be converted into the encoding of this session.
 func (s *RowSource) Last() string {
 	return "(select " + s.keyAsText("new.") + " from " + s.from + " order by " + s.ordered(s.column, true) + " limit 1)"
 }
@@ -279,15 +283,16 @@ func (s *RowSource) keyAsText(prefix string) string {
 	return "array[" + strings.Join(parts, ", ") + "]"
 }
 
-// Recorded is what became of the next rows.
+// Recorded is the result of reading the next rows of a backfill.
 type Recorded struct {
-	Read  int64    // rows; fewer than the limit: there are no more
-	Newer int64    // of those, the ones that are not older than the horizon
-	IDs   []string // of the events
+	Read  int64    // rows that were read; if fewer than the limit, there are no more
+	Newer int64    // of these rows, those that may have been written since the horizon
+	IDs   []string // of the recorded events
 }
 
-// Record reads the next rows of a backfill, at most limit of them, and records the wanted ones as INSERT events. It moves the backfill's position to the
-// last one that it read. An empty horizon has it count none as newer.
+// Record reads the next rows of a backfill, at most limit of them, and records the wanted ones as
+// INSERT events. It moves the position of the backfill to the last row that it read. With an empty
+// horizon, Newer is 0.
 func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, backfill int64, limit int, horizon string) (r Recorded, err error) {
 	into, relation := s.relation()
 	err = s.page(ctx, tx, backfill, s.body+" as body, "+older("new", "$3")+" as older", `
@@ -299,7 +304,8 @@ select (select count(*) from page), (select count(*) from page where not older),
 	return r, err
 }
 
-// Bury reads the next row of a backfill, which can't be turned into an event, and records that as a dead letter, with the row's key in its reason.
+// Bury reads the next row of a backfill, which can't be turned into an event. It records a dead letter
+// instead, with the key of the row in its reason.
 func (s *RowSource) Bury(ctx context.Context, tx pgx.Tx, backfill int64, horizon, why string) (r Recorded, err error) {
 	into, relation := s.relation()
 	key := make([]string, len(s.Key))
