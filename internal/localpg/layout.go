@@ -21,22 +21,23 @@ import (
 )
 
 const (
-	passwordFile = "rowhook.password" // its presence also says that localpg made the directory
+	passwordFile = "rowhook.password" // its presence also proves that localpg made the directory
 	settingsFile = "rowhook.conf"
 	logFile      = "postgres.log"
 )
 
-// layout is where a server's files lie.
+// layout is the directories of a server.
 type layout struct {
 	temp     string // removed at the end
-	data     string // under temp, unless it is kept
-	sockets  string // under temp
-	kept     bool
+	data     string // in temp, unless it is kept
+	sockets  string // in temp
+	kept     bool   // the data outlives the Server
 	account  account
 	password string
 }
 
-// makeLayout makes the temporary directory, and the kept data directory if there is to be one.
+// makeLayout makes the temporary directory and, if the configuration names one, the kept data
+// directory.
 func makeLayout(config Config, acct account) (layout, error) {
 	parent, err := tempParent(config.TempDir, acct)
 	if err != nil {
@@ -60,8 +61,9 @@ func makeLayout(config Config, acct account) (layout, error) {
 	return l, l.makeDataDir()
 }
 
-// tempParent is the configured or usual directory for temporary files, or /tmp if that is closed to the server's user or too long:
-// the path of a Unix socket has at most 103 bytes on macOS.
+// tempParent returns the configured or usual directory for temporary files. If the server's user
+// can't enter it, or its path is too long, it returns /tmp or /var/tmp: the path of a Unix socket
+// has at most 103 bytes on macOS.
 func tempParent(configured string, acct account) (string, error) {
 	for _, dir := range []string{cmp.Or(configured, os.TempDir()), "/tmp", "/var/tmp"} {
 		abs, err := filepath.Abs(dir)
@@ -69,7 +71,7 @@ func tempParent(configured string, acct account) (string, error) {
 			return abs, nil
 		}
 	}
-	return "", fmt.Errorf("no directory for temporary files that user %s can enter: set TMPDIR to one", acct.name)
+	return "", fmt.Errorf("user %s can enter no directory for temporary files: set TMPDIR to one that it can enter", acct.name)
 }
 
 func (l layout) makeDataDir() error {
@@ -79,7 +81,7 @@ func (l layout) makeDataDir() error {
 			return fmt.Errorf("make the data directory: %w", err)
 		}
 	} else if err != nil {
-		return fmt.Errorf("look at the data directory: %w", err)
+		return fmt.Errorf("read the data directory: %w", err)
 	}
 	if empty, err := isEmpty(l.data); err != nil {
 		return err
@@ -89,8 +91,8 @@ func (l layout) makeDataDir() error {
 		}
 	}
 	if err := l.account.canEnter(l.data); err != nil {
-		return fmt.Errorf("data directory %s: PostgreSQL, which can't run as root, runs as user %s, who can't enter it: "+
-			"use a directory whose parents are open to others (such as under /var/lib), or run as a normal user: %w", l.data, l.account.name, err)
+		return fmt.Errorf("user %[2]s can't enter the data directory %[1]s, and PostgreSQL can't run as root: "+
+			"use a directory whose parents others can enter (such as one in /var/lib), or run as a normal user: %[3]w", l.data, l.account.name, err)
 	}
 	return nil
 }
@@ -98,20 +100,20 @@ func (l layout) makeDataDir() error {
 func isEmpty(dir string) (bool, error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return false, fmt.Errorf("look at the data directory: %w", err)
+		return false, fmt.Errorf("read the data directory: %w", err)
 	}
 	defer f.Close()
 	switch _, err := f.Readdirnames(1); {
 	case errors.Is(err, io.EOF):
 		return true, nil
 	case err != nil:
-		return false, fmt.Errorf("data directory %s: %w", dir, err)
+		return false, fmt.Errorf("read the data directory %s: %w", dir, err)
 	}
 	return false, nil
 }
 
-// check tells whether the data directory is still to be made, or why it can't be used by a server of the given version.
-// It reads the password of an existing one.
+// check returns whether the data directory is empty and needs initdb, or an error if a server of
+// this version can't use it. It reads the password of an existing one.
 func (l *layout) check(version int) (isNew bool, err error) {
 	if !l.kept {
 		return true, nil
@@ -121,20 +123,20 @@ func (l *layout) check(version int) (isNew bool, err error) {
 	}
 	content, err := os.ReadFile(l.path("PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("data directory %s is not empty and holds no PostgreSQL data: name another one, or empty it", l.data)
+		return false, fmt.Errorf("data directory %s is not empty and contains no PostgreSQL data: use another directory, or empty this one", l.data)
 	} else if err != nil {
 		return false, fmt.Errorf("read the data directory's version: %w", err)
 	}
 	if major := strings.TrimSpace(string(content)); major != strconv.Itoa(version/10000) {
-		return false, fmt.Errorf("data directory %s was made by PostgreSQL %s, and the binaries are of version %s: "+
+		return false, fmt.Errorf("data directory %s belongs to PostgreSQL %s, but the binaries have version %s: "+
 			"use binaries of version %[2]s, or another directory", l.data, major, versionText(version))
 	}
 	if pid := l.livePostmaster(); pid != 0 {
-		return false, fmt.Errorf("data directory %s is in use by another PostgreSQL, process %d: stop that one, or use another directory", l.data, pid)
+		return false, fmt.Errorf("another PostgreSQL, process %[2]d, uses the data directory %[1]s: stop that one, or use another directory", l.data, pid)
 	}
 	password, err := os.ReadFile(l.path(passwordFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("data directory %s was not made by rowhook (it has no %s), and its settings would be changed: "+
+		return false, fmt.Errorf("data directory %s was not made by rowhook (it has no %s), and rowhook would change its settings: "+
 			"use another directory, or run that server yourself and set DATABASE_URL", l.data, passwordFile)
 	} else if err != nil {
 		return false, fmt.Errorf("read the data directory's password: %w", err)
@@ -143,8 +145,9 @@ func (l *layout) check(version int) (isNew bool, err error) {
 	return false, nil
 }
 
-// livePostmaster is the process that serves the data directory, or 0. A process id alone proves nothing, as a later
-// program may have got the id of a server that crashed: it must also accept connections where postmaster.pid says.
+// livePostmaster returns the id of the process that serves the data directory, or 0. The process id
+// alone proves nothing, because another program may have got the id of a crashed server. The
+// process must also accept connections at the address in postmaster.pid.
 func (l layout) livePostmaster() int {
 	content, err := os.ReadFile(l.path("postmaster.pid"))
 	if err != nil {
@@ -156,14 +159,14 @@ func (l layout) livePostmaster() int {
 		return 0
 	}
 	if len(lines) < 6 {
-		return pid // it's just starting
+		return pid // it is starting, and has not written its address yet
 	}
 	port, socketDir, address := lines[3], lines[4], lines[5]
 	if address == "*" {
 		address = "127.0.0.1"
 	}
 	for network, addr := range map[string]string{"unix": filepath.Join(socketDir, ".s.PGSQL."+port), "tcp": net.JoinHostPort(address, port)} {
-		if conn, err := net.DialTimeout(network, addr, time.Second); err == nil { //nolint:noctx // a local answer, at most a second
+		if conn, err := net.DialTimeout(network, addr, time.Second); err == nil { //nolint:noctx // a local connection, at most a second
 			_ = conn.Close()
 			return pid
 		}
@@ -175,7 +178,8 @@ func (l layout) path(name string) string { return filepath.Join(l.data, name) }
 
 func (l layout) log() string { return l.path(logFile) }
 
-// initdb makes the data. Temporary data isn't synced to disk: it does not outlive a crash of the machine anyway.
+// initdb makes the data. It does not sync temporary data to disk, because nobody needs it after a
+// crash of the machine.
 func (s *Server) initdb(ctx context.Context) error {
 	l := &s.layout
 	l.password = rand.Text()
@@ -190,7 +194,7 @@ func (s *Server) initdb(ctx context.Context) error {
 	if !l.kept {
 		args = append(args, "--no-sync")
 	}
-	// Not every system has C.UTF-8, which knows the letters beyond ASCII.
+	// C.UTF-8 knows the letters beyond ASCII, but not every system has it.
 	output, err := s.runInitdb(ctx, append(args, "--locale=C.UTF-8"))
 	if err != nil && bytes.Contains(output, []byte("locale")) {
 		output, err = s.runInitdb(ctx, append(args, "--locale=C"))
@@ -217,7 +221,7 @@ func (s *Server) runInitdb(ctx context.Context, args []string) ([]byte, error) {
 	cmd.Dir = "/"
 	cmd.Env = environment()
 	cmd.SysProcAttr = s.account.attributes(ownGroup)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it then removes what it made
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // initdb then removes its files
 	cmd.WaitDelay = killDelay
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -279,7 +283,7 @@ func (l layout) openLog() (*os.File, error) {
 	return f, nil
 }
 
-// logTail is the end of the log from an offset on, as lines to put under an error.
+// logTail returns the last lines of the log from an offset on, for the end of an error.
 func (l layout) logTail(from int64) string {
 	content, err := os.ReadFile(l.log())
 	if err != nil || int64(len(content)) <= from {
@@ -289,10 +293,10 @@ func (l layout) logTail(from int64) string {
 	if len(lines) > 15 {
 		lines = lines[len(lines)-15:]
 	}
-	return "\nits log ends with:\n  " + strings.Join(lines, "\n  ")
+	return "\nthe end of its log:\n  " + strings.Join(lines, "\n  ")
 }
 
-// remove deletes what is temporary.
+// remove deletes the temporary directory.
 func (l layout) remove() error {
 	if l.temp == "" {
 		return nil

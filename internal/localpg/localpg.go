@@ -1,11 +1,14 @@
-// Package localpg runs a private PostgreSQL as a child of the calling process, for development, tests and benchmarks.
+// Package localpg runs a private PostgreSQL as a child of the calling process, for development,
+// tests and benchmarks.
 //
-// It looks for installed binaries, makes a data directory, starts the server on a free loopback port and waits until
-// it answers. Unless a DataDir is given the data is temporary. A watchdog process stops the server and removes
-// the temporary data even if the calling process is killed with SIGKILL.
+// It looks for installed binaries, makes a data directory, starts the server on a free loopback
+// port and waits until it accepts connections. Without a DataDir the data is temporary. A watchdog
+// process stops the server and removes the temporary data even if the calling process is killed
+// with SIGKILL.
 //
-// Connections over TCP (127.0.0.1 only) use a random password, which is part of [Server.URL]; the Unix socket needs none, and lies
-// in a directory that only the server's operating system user can enter.
+// Connections over TCP (127.0.0.1 only) use a random password, which is part of [Server.URL].
+// Connections over the Unix socket need no password. The socket is in a directory that only the
+// server's operating system user can enter.
 package localpg
 
 import (
@@ -30,37 +33,40 @@ import (
 	"github.com/sethvargo/go-retry"
 )
 
-// Config says which PostgreSQL to run and how. The zero value runs an installed one on temporary data.
+// Config configures a PostgreSQL. The zero value runs an installed one with temporary data.
 type Config struct {
-	// BinDir is the directory of initdb and postgres. Optional: by default the installed ones are looked for.
+	// BinDir is the directory of initdb and postgres. Optional: by default Start searches the usual
+	// places.
 	BinDir string
 
-	// DataDir keeps the data across runs. It is made by the first Start and reused by later ones. Optional: by default
-	// the data is temporary and deleted by Stop.
+	// DataDir keeps the data across runs. The first Start makes it, and later ones reuse it.
+	// Optional: by default the data is temporary, and Stop deletes it.
 	DataDir string
 
-	// TempDir is where temporary data goes. Optional: by default the system's directory for temporary files.
+	// TempDir is the parent of temporary data. Optional: by default the system's directory for
+	// temporary files.
 	TempDir string
 
 	// Port is the TCP port on 127.0.0.1. Optional: by default a free one.
 	Port int
 
-	// Settings are lines of postgresql.conf, such as {"wal_level": "logical"}. A setting that a previous start of the same DataDir
-	// had and this one does not returns to its default. Optional.
+	// Settings are settings of postgresql.conf, such as {"wal_level": "logical"}. They replace the
+	// Settings of earlier starts of the same DataDir. Optional.
 	Settings map[string]string
 
-	// NoDownload makes Start fail, rather than download PostgreSQL, when no binaries are installed. Optional.
+	// NoDownload makes Start fail if no binaries are installed, instead of downloading PostgreSQL.
+	// Optional.
 	NoDownload bool
 
-	// Logger is told what takes time or may surprise, such as a download. Optional.
+	// Logger gets messages about slow or surprising steps, such as a download. Optional.
 	Logger *slog.Logger
 }
 
 // Mode is a way of shutting PostgreSQL down; see the documentation of pg_ctl.
 type Mode string
 
-// The shutdown modes. Smart waits for clients to leave, Fast disconnects them, and Immediate aborts without a checkpoint, so that
-// the next start goes through crash recovery.
+// The shutdown modes. Smart waits for clients to leave, Fast disconnects them, and Immediate aborts
+// without a checkpoint, so that the next start goes through crash recovery.
 const (
 	Smart     Mode = "smart"
 	Fast      Mode = "fast"
@@ -79,13 +85,15 @@ func (m Mode) signal() (syscall.Signal, error) {
 	return 0, fmt.Errorf("unknown shutdown mode %q: use smart, fast or immediate", string(m))
 }
 
-// startTimeout is how long a server may take until it answers. Crash recovery after heavy writes is the slow case.
+// startTimeout bounds the time until a server accepts connections. Crash recovery after heavy
+// writes is the slow case.
 const startTimeout = 2 * time.Minute
 
-// killDelay is how long an immediate shutdown may take before SIGKILL. The postmaster itself gives its children 5 s.
+// killDelay is how long an immediate shutdown may take before SIGKILL. The postmaster gives its
+// children 5 s.
 const killDelay = 10 * time.Second
 
-// Server is a running PostgreSQL, made by Start. Its methods may be called from several goroutines.
+// Server is a PostgreSQL that Start has started. Its methods may be called from several goroutines.
 type Server struct {
 	config   Config
 	binaries binaries
@@ -99,15 +107,15 @@ type Server struct {
 	closed     bool
 }
 
-// postmaster is one run of the postgres program. Its goroutine ends when the program has.
+// postmaster is one run of the postgres program. Its goroutine ends when the program ends.
 type postmaster struct {
 	process *os.Process
 	exited  chan struct{}
 	err     error // how it ended; set before exited is closed
 }
 
-// Start makes or reuses a data directory, starts PostgreSQL on it and returns once it accepts connections.
-// The caller must call Stop.
+// Start makes or reuses a data directory, starts PostgreSQL on it and returns once it accepts
+// connections. The caller must call Stop.
 func Start(ctx context.Context, config Config) (*Server, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
@@ -155,7 +163,7 @@ func (s *Server) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
-// URL is the connection string of a database of this server, for its superuser.
+// URL returns the connection string of a database of this server, for its superuser.
 func (s *Server) URL(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -167,14 +175,14 @@ func (s *Server) URL(database string) string {
 	return u.String()
 }
 
-// Port is the TCP port on 127.0.0.1. It stays the same for the life of the Server.
+// Port returns the TCP port on 127.0.0.1. It stays the same for the life of the Server.
 func (s *Server) Port() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.port
 }
 
-// PID is the process id of the postmaster, or 0 while the server is halted or stopped.
+// PID returns the process id of the postmaster, or 0 while the server is halted or stopped.
 func (s *Server) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,27 +192,29 @@ func (s *Server) PID() int {
 	return s.postmaster.process.Pid
 }
 
-// BinDir is the directory of the binaries in use. It may lack psql: not every distribution of the server has it.
+// BinDir returns the directory of the binaries in use. It may lack psql, because not every
+// distribution of the server has it.
 func (s *Server) BinDir() string { return s.binaries.dir }
 
-// Version is the server's version as server_version_num gives it: 150018 for 15.18.
+// Version returns the server's version in the form of server_version_num: 150018 for 15.18.
 func (s *Server) Version() int { return s.binaries.version }
 
-// DataDir is the data directory.
+// DataDir returns the data directory.
 func (s *Server) DataDir() string { return s.layout.data }
 
-// SocketDir is the directory of the Unix socket, for connections without a password.
+// SocketDir returns the directory of the Unix socket, for connections without a password.
 func (s *Server) SocketDir() string { return s.layout.sockets }
 
-// LogFile is the file that takes PostgreSQL's log.
+// LogFile returns the path of PostgreSQL's log.
 func (s *Server) LogFile() string { return s.layout.log() }
 
-// Start starts a server that Halt stopped, on the same data and port. On a running one it does nothing.
+// Start starts a halted or crashed server on the same data and port. If the server runs, Start does
+// nothing.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return errors.New("start postgres: this server was stopped for good")
+		return errors.New("start postgres: Stop has removed this server")
 	}
 	if s.postmaster != nil {
 		select {
@@ -217,8 +227,8 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// start tries several ports when it may choose, as another program can take one between the choice and the use. A port
-// that was chosen before stays: URLs with it are in use.
+// start tries several ports if it may choose one, because another program can take a port between
+// the choice and the use. A port that was chosen before stays, because URLs with it are in use.
 func (s *Server) start(ctx context.Context) error {
 	chosen := s.port != 0
 	var err error
@@ -253,7 +263,7 @@ func (s *Server) startOnce(ctx context.Context) error {
 		return fmt.Errorf("open the PostgreSQL log: %w", err)
 	}
 
-	cmd := exec.Command(s.binaries.postgres(), "-D", s.layout.data) //nolint:noctx // it outlives ctx: Stop ends it
+	cmd := exec.Command(s.binaries.postgres(), "-D", s.layout.data) //nolint:noctx // the server outlives ctx, and Stop ends it
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = s.layout.data
 	cmd.Env = environment()
@@ -280,8 +290,8 @@ func (s *Server) startOnce(ctx context.Context) error {
 	return nil
 }
 
-// waitReady connects until that works or the postmaster has ended. Only this server knows the password, so a connection also proves
-// that no other program answers on the port.
+// waitReady retries to connect until that succeeds or the postmaster has ended. Only this server
+// knows the password, so a connection also proves that no other program listens on the port.
 func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
 	config, err := pgx.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable connect_timeout=5", s.port))
 	if err != nil {
@@ -313,7 +323,7 @@ func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
 		return conn.Close(ctx)
 	})
 	if errors.Is(err, context.DeadlineExceeded) && last != nil {
-		return fmt.Errorf("no answer in time: %w", last)
+		return fmt.Errorf("it accepted no connection within %s: %w", startTimeout, last)
 	}
 	return err
 }
@@ -325,8 +335,8 @@ func orExited(err error) error {
 	return err
 }
 
-// Halt stops the server and keeps its data, so that Start can go on with it. If ctx ends first, it stops the server at once and
-// returns the context's error.
+// Halt stops the server and keeps its data for Start. If ctx ends first, it stops the server in
+// mode Immediate and returns the context's error.
 func (s *Server) Halt(ctx context.Context, mode Mode) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -356,11 +366,11 @@ func (s *Server) halt(ctx context.Context, mode Mode) error {
 	case <-ctx.Done():
 		_ = pm.process.Signal(syscall.SIGQUIT)
 		pm.waitOrKill(killDelay)
-		return fmt.Errorf("stop postgres in mode %s: %w; stopped it at once instead", mode, context.Cause(ctx))
+		return fmt.Errorf("stop postgres in mode %s: %w; stopped it in mode immediate instead", mode, context.Cause(ctx))
 	}
 }
 
-// waitOrKill waits for the end of the process, and after the delay brings it about.
+// waitOrKill waits for the end of the process, and kills it after the delay.
 func (pm *postmaster) waitOrKill(delay time.Duration) {
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -377,7 +387,7 @@ func (s *Server) Restart(ctx context.Context, mode Mode) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return errors.New("restart postgres: this server was stopped for good")
+		return errors.New("restart postgres: Stop has removed this server")
 	}
 	if err := s.halt(ctx, mode); err != nil {
 		return err
@@ -385,7 +395,7 @@ func (s *Server) Restart(ctx context.Context, mode Mode) error {
 	return s.start(ctx)
 }
 
-// Exited returns a channel that is closed when the current postmaster has ended, whoever ended it.
+// Exited returns a channel that is closed when the present postmaster has ended for any reason.
 func (s *Server) Exited() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -397,8 +407,9 @@ func (s *Server) Exited() <-chan struct{} {
 	return s.postmaster.exited
 }
 
-// Stop stops the server for good and deletes temporary data. If ctx ends before the server has, or had ended already, it is
-// stopped at once; nothing is left behind in either case. Stop may be called again.
+// Stop stops the server permanently and deletes temporary data. If ctx ends before the server does,
+// Stop stops it in mode Immediate; it leaves nothing behind in that case, either. Stop may be
+// called again.
 func (s *Server) Stop(ctx context.Context, mode Mode) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -416,8 +427,9 @@ func (s *Server) cleanUp() error {
 	return err
 }
 
-// randomPort is a port that is free now. It lies below the range that Linux (32768) and macOS (49152) take the ports of outgoing
-// connections from: otherwise a client's connection could sit on a halted server's port when it starts again.
+// randomPort returns a port that is free now. It is below the ports that Linux (from 32768) and
+// macOS (from 49152) use for outgoing connections. Otherwise a client's connection could occupy a
+// halted server's port when that starts again.
 func randomPort() int {
 	for range 100 {
 		port := 20000 + rand.IntN(12000) //nolint:gosec // no secret
@@ -430,7 +442,8 @@ func randomPort() int {
 	return 20000 + rand.IntN(12000) //nolint:gosec // no secret
 }
 
-// environment is what the PostgreSQL programs get: nothing of the caller's PG* variables, secrets or locale.
+// environment returns the environment of the PostgreSQL programs, without the caller's PG*
+// variables, secrets and locale.
 func environment() []string {
 	env := []string{"LC_ALL=C", "TZ=UTC"}
 	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {

@@ -25,7 +25,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// A child that these tests start says with this variable what to do; see helper.
+// This variable tells a child process of these tests what to do; see helper.
 const helperEnv = "LOCALPG_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// helper starts a server, on the given data directory unless that is empty, prints where it is, and waits to be killed.
+// helper starts a server, prints its directories and process ids, and waits to be killed. An empty
+// data directory means temporary data.
 func helper(dir string) int {
 	s, err := Start(context.Background(), Config{BinDir: testBinDir(), DataDir: dir, NoDownload: true})
 	if err != nil {
@@ -79,7 +80,7 @@ func execute(t *testing.T, url, sql string) {
 	require.NoError(t, err)
 }
 
-// dataDirFor is a directory that the server's user can enter even when the tests run as root.
+// dataDirFor returns a directory that the server's user can enter even if the tests run as root.
 func dataDirFor(t *testing.T) string {
 	t.Helper()
 	acct, err := chooseAccount("")
@@ -106,7 +107,7 @@ func eventually(t *testing.T, condition func() error) {
 	require.NoError(t, err, "%v", last)
 }
 
-// ended fails while a process runs. One that ended but that nobody has waited for counts as ended.
+// ended returns an error while a process runs. A zombie counts as ended.
 func ended(pid int) error {
 	if !processAlive(pid) {
 		return nil
@@ -162,7 +163,7 @@ func TestStopDeletesTemporaryDataAndEndsForGood(t *testing.T) {
 	require.NoError(t, gone(s.layout.temp))
 	require.Zero(t, s.PID())
 	require.NoError(t, s.Stop(t.Context(), Fast), "again")
-	require.ErrorContains(t, s.Start(t.Context()), "stopped for good")
+	require.ErrorContains(t, s.Start(t.Context()), "Stop has removed this server")
 }
 
 func TestHaltedServerGoesOnWithItsDataAndPort(t *testing.T) {
@@ -189,7 +190,8 @@ func TestServerStartsAgainAfterItsPostmasterWasKilled(t *testing.T) {
 	exited := s.Exited()
 	require.NoError(t, syscall.Kill(s.PID(), syscall.SIGKILL))
 	<-exited
-	// Its children notice only after a moment, and until then PostgreSQL refuses to start again.
+	// The children of the killed postmaster end a moment later. Until then PostgreSQL refuses to
+	// start again.
 	eventually(t, func() error { return s.Start(t.Context()) })
 	require.Equal(t, "1", query(t, s.URL("postgres"), "select '1'"))
 }
@@ -224,7 +226,7 @@ func TestKeptDataIsThereAtTheNextStart(t *testing.T) {
 	url := first.URL("postgres")
 
 	_, err := Start(t.Context(), config)
-	require.ErrorContains(t, err, fmt.Sprintf("in use by another PostgreSQL, process %d", first.PID()))
+	require.ErrorContains(t, err, fmt.Sprintf("another PostgreSQL, process %d, uses the data directory", first.PID()))
 
 	require.NoError(t, first.Stop(t.Context(), Fast))
 	require.NoError(t, gone(first.SocketDir()))
@@ -241,8 +243,8 @@ func TestUnusableDataDirectoriesAreExplained(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"other files":       {map[string]string{"notes.txt": "mine"}, "holds no PostgreSQL data"},
-		"another version":   {map[string]string{"PG_VERSION": "9\n", passwordFile: "x"}, "was made by PostgreSQL 9"},
+		"other files":       {map[string]string{"notes.txt": "mine"}, "contains no PostgreSQL data"},
+		"another version":   {map[string]string{"PG_VERSION": "9\n", passwordFile: "x"}, "belongs to PostgreSQL 9"},
 		"another's cluster": {map[string]string{"PG_VERSION": "current"}, "was not made by rowhook"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -283,7 +285,7 @@ func TestFailedStartShowsTheLogAndLeavesNothing(t *testing.T) {
 func TestCancelledStartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dataDir := dataDirFor(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // within initdb
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // ends during initdb
 	defer cancel()
 	_, err := Start(ctx, testConfig(dataDir))
 	require.Error(t, err)
@@ -379,7 +381,7 @@ func TestCtrlCDoesNotReachPostgres(t *testing.T) {
 	group, err := syscall.Getpgid(pid)
 	require.NoError(t, err)
 	require.NotEqual(t, cmd.Process.Pid, group)
-	// The whole group, as a terminal does: the watchdog must survive that to do its work.
+	// Signal the whole process group, like a terminal. The watchdog must survive that to clean up.
 	require.NoError(t, syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL))
 	_ = cmd.Wait()
 	eventually(t, func() error { return ended(pid) })
@@ -431,17 +433,17 @@ func TestUnusableBinariesAreExplained(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Dir(dataDirFor(t))
 	_, err := Start(t.Context(), Config{BinDir: dir})
-	require.ErrorContains(t, err, "PostgreSQL binaries in "+dir+" don't run")
+	require.ErrorContains(t, err, "the PostgreSQL binaries in "+dir+" don't run")
 
 	for _, name := range []string{"postgres", "initdb"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho 'postgres (PostgreSQL) 12.9'\n"), 0o755))
 	}
 	_, err = Start(t.Context(), Config{BinDir: dir})
-	require.ErrorContains(t, err, "14 or newer is needed")
+	require.ErrorContains(t, err, "install version 14 or newer")
 
 	require.NoError(t, os.Chmod(filepath.Join(dir, "initdb"), 0o600))
 	_, err = Start(t.Context(), Config{BinDir: dir})
-	require.ErrorContains(t, err, "can't be run by user")
+	require.ErrorContains(t, err, "can't run the PostgreSQL binaries in")
 }
 
 func TestFailedDownloadSaysWhatToInstall(t *testing.T) {
@@ -451,7 +453,7 @@ func TestFailedDownloadSaysWhatToInstall(t *testing.T) {
 	acct, err := chooseAccount("")
 	require.NoError(t, err)
 	_, err = downloadTo(t.Context(), t.TempDir(), acct, testLogger(t), repository.URL)
-	require.ErrorContains(t, err, "no PostgreSQL is installed, and downloading one failed")
+	require.ErrorContains(t, err, "no PostgreSQL is installed, and the download failed")
 	require.ErrorContains(t, err, "install it with")
 }
 

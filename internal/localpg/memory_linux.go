@@ -2,8 +2,9 @@ package localpg
 
 import "syscall"
 
-// MemoryDir is a directory in memory with at least so many bytes free, for Config.TempDir, or "" if there is none. Cloning a database
-// takes some 25 ms there, against 130 ms and more on a virtual disk. Containers often have a small one.
+// MemoryDir returns a directory in memory with at least free bytes available, for Config.TempDir,
+// or "" if there is none. Cloning a database takes some 25 ms there, and 130 ms or more on a
+// virtual disk. In containers it is often small.
 func MemoryDir(free uint64) string {
 	const dir = "/dev/shm"
 	const tmpfs = 0x01021994 // TMPFS_MAGIC of statfs(2)

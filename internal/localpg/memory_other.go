@@ -2,5 +2,6 @@
 
 package localpg
 
-// MemoryDir is a directory in memory for Config.TempDir; there is one on Linux only.
+// MemoryDir returns a directory in memory for Config.TempDir. Only Linux has one; elsewhere it
+// returns "".
 func MemoryDir(uint64) string { return "" }

@@ -17,7 +17,7 @@ const (
 )
 
 func chooseAccount(string) (account, error) {
-	return account{}, errors.New("a private PostgreSQL runs on Linux and macOS only: here, start one yourself and set DATABASE_URL")
+	return account{}, errors.New("a private PostgreSQL runs only on Linux and macOS: start a server yourself and set DATABASE_URL")
 }
 
 func (a account) attributes(isolation) *syscall.SysProcAttr { return nil }

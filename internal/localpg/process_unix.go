@@ -18,18 +18,19 @@ import (
 type account struct {
 	name     string
 	uid, gid int
-	drop     bool // whether it is another user than this process's
+	drop     bool // it is not this process's user
 }
 
-// isolation says what a child shares with this process.
+// isolation says what a child process shares with this one.
 type isolation int
 
 const (
-	ownGroup   isolation = iota // a Ctrl-C in the terminal does not reach it
-	ownSession                  // neither does the terminal's end
+	ownGroup   isolation = iota // it does not get a Ctrl-C in the terminal
+	ownSession                  // it does not get the hangup of the terminal, either
 )
 
-// chooseAccount is this process's user unless that is root; then the owner of an existing data directory, postgres or nobody.
+// chooseAccount returns this process's user unless that is root. For root it returns the owner of
+// an existing data directory, or the user postgres or nobody.
 func chooseAccount(dataDir string) (account, error) {
 	if os.Geteuid() != 0 {
 		return account{name: strconv.Itoa(os.Geteuid()), uid: os.Geteuid(), gid: os.Getegid()}, nil
@@ -52,7 +53,7 @@ func chooseAccount(dataDir string) (account, error) {
 			return account{name: name, uid: uid, gid: gid, drop: true}, nil
 		}
 	}
-	return account{}, errors.New("PostgreSQL can't run as root, and there is no user postgres or nobody to run it as: run as a normal user")
+	return account{}, errors.New("PostgreSQL can't run as root, and the users postgres and nobody do not exist: run as a normal user")
 }
 
 func (a account) attributes(iso isolation) *syscall.SysProcAttr {
@@ -68,21 +69,21 @@ func (a account) attributes(iso isolation) *syscall.SysProcAttr {
 	return attr
 }
 
-// own gives files to the account.
+// own makes the account the owner of files.
 func (a account) own(paths ...string) error {
 	if !a.drop {
 		return nil
 	}
 	for _, path := range paths {
 		if err := os.Chown(path, a.uid, a.gid); err != nil {
-			return fmt.Errorf("give %s to user %s: %w", path, a.name, err)
+			return fmt.Errorf("change the owner of %s to %s: %w", path, a.name, err)
 		}
 	}
 	return nil
 }
 
-// canEnter fails if the account can't make a directory its working directory. It tries, rather than reckon with modes, groups and
-// access lists.
+// canEnter returns an error if the account can't change into a directory. It tries to, because
+// modes, groups and access lists are hard to evaluate.
 func (a account) canEnter(dir string) error {
 	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", `cd -- "$1"`, "sh", dir)
 	cmd.Dir = "/"

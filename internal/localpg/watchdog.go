@@ -12,25 +12,26 @@ import (
 //go:embed watchdog.sh
 var watchdogScript string
 
-// watchdog is a shell in a session of its own that outlives this process and then ends PostgreSQL and removes what is temporary. It
-// runs as PostgreSQL's user, and is started before there is anything to clean up but an empty directory.
+// watchdog is a shell in its own session. When this process ends, it stops PostgreSQL and removes
+// the temporary directory. It runs as PostgreSQL's user. It starts when there is only an empty
+// directory to clean up.
 type watchdog struct {
 	cmd *exec.Cmd
 
 	mu   sync.Mutex
-	pipe io.WriteCloser // nil once closed; the operating system closes it when this process ends, however it ends
+	pipe io.WriteCloser // nil: closed; the operating system closes it whenever this process ends
 }
 
 func startWatchdog(l layout, acct account) (*watchdog, error) {
 	signal := "QUIT"
 	if l.kept {
-		signal = "INT" // a clean shutdown
+		signal = "INT" // a fast shutdown, with a checkpoint
 	}
-	script := filepath.Join(l.temp, "watchdog.sh") // a file, as the text itself would fill the lists of processes
+	script := filepath.Join(l.temp, "watchdog.sh") // a file: the text as an argument would fill process lists
 	if err := l.write(script, watchdogScript); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/bin/sh", script, l.data, l.temp, signal) //nolint:noctx // it must outlive any context
+	cmd := exec.Command("/bin/sh", script, l.data, l.temp, signal) //nolint:noctx // the watchdog must outlive any context
 	cmd.Dir = "/"
 	cmd.Env = environment()
 	cmd.SysProcAttr = acct.attributes(ownSession)
@@ -44,8 +45,8 @@ func startWatchdog(l layout, acct account) (*watchdog, error) {
 	return &watchdog{cmd: cmd, pipe: pipe}, nil
 }
 
-// note tells the watchdog what runs from now on: "starting", "postmaster PID", "initdb PID" or "stopped". A watchdog that someone
-// killed can't be told; the server works without it.
+// note tells the watchdog what runs from now on: "starting", "postmaster PID", "initdb PID" or
+// "stopped". It ignores the error of a killed watchdog, because the server works without one.
 func (w *watchdog) note(state string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,7 +55,8 @@ func (w *watchdog) note(state string) {
 	}
 }
 
-// stop ends the watchdog. It is called when the server has ended and the temporary directory is gone.
+// stop ends the watchdog. Call it after the server has ended and the temporary directory is
+// removed.
 func (w *watchdog) stop() {
 	if w == nil {
 		return

@@ -1,5 +1,6 @@
-# Ends what a vanished localpg process left. Its standard input is a pipe whose other end only that process has, and on which it says
-# what is running; the end of the input means that the process is gone, or has stopped its server itself.
+# Cleans up after a localpg process. Only that process has the other end of the pipe at standard input.
+# It writes there what is running. The end of the input means that the process is gone, or that it has
+# stopped its server itself.
 # $1: data directory  $2: directory to remove  $3: first signal to the postmaster
 
 state=stopped pid=
@@ -8,7 +9,8 @@ while read -r state pid; do
 done
 state=${last:-stopped} pid=$lastpid
 
-# The process may have died before it could tell the postmaster's id, or the postmaster before it wrote its file.
+# The process may have died before it wrote the postmaster's id, or the postmaster before it wrote its
+# file.
 tries=0
 case $state in
 starting | postmaster)
@@ -30,7 +32,7 @@ initdb)
 	;;
 esac
 
-# gone waits up to $1 tenths of a second for the process to end.
+# gone waits up to $1 tenths of a second until the process has ended.
 gone() {
 	left=$1
 	while kill -0 "$pid" 2>/dev/null; do
@@ -53,7 +55,7 @@ if [ "$state" != stopped ] && [ -n "$pid" ]; then
 	fi
 fi
 
-# A last child of initdb or of a killed postmaster may still be writing.
+# A child of initdb or of a killed postmaster may still be writing.
 tries=0
 while [ -e "$2" ] && [ $tries -lt 50 ]; do
 	rm -rf -- "$2" 2>/dev/null || sleep 0.1

@@ -1,4 +1,5 @@
-// Package sink is a webhook receiver for experiments and tests. It prints deliveries, keeps them, and fails on demand.
+// Package sink is a webhook receiver for experiments and tests. It prints deliveries, keeps them,
+// and fails on demand.
 package sink
 
 import (
@@ -25,12 +26,12 @@ const (
 	stopWithin = 5 * time.Second
 )
 
-// Sink is a webhook receiver, an http.Handler. Its zero value responds to every event with 200 and prints nothing. Fields
-// must not change after it has begun to serve.
+// Sink is a webhook receiver, an http.Handler. Its zero value responds to every event with 200 and
+// prints nothing. Fields must not change after it has begun to serve.
 //
 //	POST   any path     accepts an event
 //	GET    /, /healthz  responds with ok
-//	GET    /deliveries  returns the last deliveries and the counts as JSON; ?last=N: at most N deliveries
+//	GET    /deliveries  returns the last deliveries and the counts as JSON; ?last=N limits them
 //	DELETE /deliveries  drops the deliveries and resets the counts
 type Sink struct {
 	// Behaviour says how it responds to events. Paths overrides it by exact path.
@@ -43,7 +44,8 @@ type Sink struct {
 	// Out gets a text for each delivery, in the format Format. nil: none.
 	Out    io.Writer
 	Format Format
-	// OnDelivery is called with each delivery before the response, by several goroutines at once. Optional.
+	// OnDelivery is called with each delivery before the response, by several goroutines at once.
+	// Optional.
 	OnDelivery func(Delivery)
 
 	mu      sync.Mutex
@@ -206,7 +208,8 @@ func (s *Sink) Clear() {
 	s.kept, s.bytes, s.counts, s.seen = nil, 0, Counts{}, attempts{}
 }
 
-// Wait returns nil when enough returns true for the counts. If ctx ends first, it returns ctx's error with the counts.
+// Wait returns nil when enough returns true for the counts. If ctx ends first, it returns ctx's
+// error with the counts.
 func (s *Sink) Wait(ctx context.Context, enough func(Counts) bool) error {
 	for {
 		s.mu.Lock()
@@ -256,8 +259,8 @@ func (s *Sink) Run(ctx context.Context, address string) error {
 	return s.Serve(ctx, l)
 }
 
-// Serve serves on l until ctx ends, and closes l. Then it finishes requests in flight, cuts off those that hang or are
-// delayed on purpose, and returns nil.
+// Serve serves on l until ctx ends, and closes l. Then it finishes requests in flight, cuts off
+// those that hang or are delayed on purpose, and returns nil.
 func (s *Sink) Serve(ctx context.Context, l net.Listener) error {
 	serving, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
