@@ -15,10 +15,11 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// Patience is how long a test waits for what must come. It is long because the machine may be busy.
+// Patience is how long a test waits for something that must happen. It is long because the machine
+// may be busy.
 const Patience = 60 * time.Second
 
-// Spec is a trigger for every change of the table public.NAME, that posts to baseURL/NAME.
+// Spec returns a trigger for every change of the table public.NAME, which posts to baseURL/NAME.
 func Spec(name, baseURL string, change ...func(*trigger.Spec)) trigger.Spec {
 	s := trigger.DefaultSpec()
 	s.Name, s.Table, s.Webhook.URL = name, "public."+name, baseURL+"/"+name
@@ -42,7 +43,7 @@ type Running struct {
 	*dispatcher.Dispatcher
 	Cancel context.CancelFunc // as SIGTERM does
 	Done   chan struct{}      // closed when it has ended
-	Err    error              // how, once it has
+	Err    error              // how it ended, after that
 }
 
 // Run starts a dispatcher and waits until it is ready.

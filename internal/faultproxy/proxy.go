@@ -1,5 +1,6 @@
-// Package faultproxy passes TCP connections on to a target, and misbehaves as networks do: it cuts and resets connections, stalls them,
-// leaves them half open, slows them down, and refuses new ones.
+// Package faultproxy passes TCP connections on to a target, and misbehaves as networks do. It cuts
+// and resets connections, stalls them, leaves them half open, slows them down, and refuses new
+// ones.
 package faultproxy
 
 import (
@@ -12,7 +13,7 @@ import (
 	"time"
 )
 
-// Mode is how a Proxy treats connections, present and new ones.
+// Mode is how a Proxy treats its connections, present and new ones.
 type Mode int
 
 // The modes.
@@ -29,7 +30,8 @@ const (
 	slowEvery = 20 * time.Millisecond
 )
 
-// Proxy passes connections on until Close. Make it by Listen. Its methods may be called from several goroutines.
+// Proxy passes connections on until Close. Listen makes one. Several goroutines may call its
+// methods at once.
 type Proxy struct {
 	listener *net.TCPListener
 	target   string
@@ -43,10 +45,10 @@ type Proxy struct {
 	changed chan struct{} // closed and replaced when mode or a link's state changes
 }
 
-// link is a connection and its counterpart.
+// link is a client's connection, and its counterpart to the server.
 type link struct {
 	client, server *net.TCPConn
-	abandoned      bool // what is sent by either side vanishes, and neither hears of the other's end
+	abandoned      bool // what either side sends vanishes, and neither learns that the other has ended
 }
 
 // Listen starts a proxy on a free port of 127.0.0.1.
@@ -75,8 +77,9 @@ func (p *Proxy) Set(m Mode) {
 	p.tell()
 }
 
-// Abandon leaves the present connections half open: what either side sends vanishes, and neither is told when the other closes. New
-// connections pass. Heal ends them. It returns how many there were.
+// Abandon leaves the present connections half open: what either side sends vanishes, and neither
+// side learns when the other closes. New connections pass. Heal ends the abandoned ones. Abandon
+// returns how many there were.
 func (p *Proxy) Abandon() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,8 +90,9 @@ func (p *Proxy) Abandon() int {
 	return len(p.links)
 }
 
-// Strand ends the clients' sides of the present connections and keeps the servers', which hear nothing of it, as when a router forgets
-// connections or a host dies without a word. New connections pass. Heal ends what is left. It returns how many there were.
+// Strand ends the clients' sides of the present connections and keeps the servers' sides. The
+// servers do not hear of it, as when a router forgets connections or a host loses power. New
+// connections pass. Heal ends the stranded ones. Strand returns how many there were.
 func (p *Proxy) Strand() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,7 +104,7 @@ func (p *Proxy) Strand() int {
 	return len(p.links)
 }
 
-// Heal lets everything pass again and resets the connections that were abandoned.
+// Heal lets everything pass again, and resets the connections that Abandon or Strand left.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,18 +117,18 @@ func (p *Proxy) Heal() {
 	p.tell()
 }
 
-// Cut closes the present connections in order, with FIN, and returns how many there were.
+// Cut closes the present connections in order, with FIN. It returns how many there were.
 func (p *Proxy) Cut() int {
 	return p.each(func(l *link) {
-		_ = l.client.Close() // the pumps see it
+		_ = l.client.Close() // the pumps notice
 		_ = l.server.Close()
 	})
 }
 
-// Reset ends the present connections with RST and returns how many there were.
+// Reset ends the present connections with RST. It returns how many there were.
 func (p *Proxy) Reset() int { return p.each((*link).reset) }
 
-// Open is the number of present connections.
+// Open returns the number of present connections.
 func (p *Proxy) Open() int { return p.each(func(*link) {}) }
 
 func (p *Proxy) each(do func(*link)) int {
@@ -136,15 +140,15 @@ func (p *Proxy) each(do func(*link)) int {
 	return len(p.links)
 }
 
-// Close stops listening, resets every connection and waits until all is over.
+// Close stops listening, resets every connection, and waits until all goroutines have ended.
 func (p *Proxy) Close() {
-	_ = p.listener.Close() // accept sees it
+	_ = p.listener.Close() // accept notices
 	p.end()
 	p.Reset()
 	p.working.Wait()
 }
 
-// tell wakes the pumps that wait. The mutex is held.
+// tell wakes the pumps that wait. The caller holds the mutex.
 func (p *Proxy) tell() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -195,7 +199,7 @@ func (p *Proxy) serve(client *net.TCPConn) {
 	_ = server.Close()
 }
 
-// pump moves one direction's bytes until it ends.
+// pump moves the bytes of one direction until it ends.
 func (p *Proxy) pump(l *link, to, from *net.TCPConn) {
 	buffer := make([]byte, 32<<10)
 	for {
@@ -268,7 +272,7 @@ func (p *Proxy) gate(l *link) (mode Mode, abandoned bool) {
 	}
 }
 
-// hideEnd waits for as long as the end of one side is kept from the other.
+// hideEnd waits while the end of one side is to be hidden from the other.
 func (p *Proxy) hideEnd(l *link) {
 	for {
 		p.mu.Lock()
@@ -285,7 +289,7 @@ func (p *Proxy) hideEnd(l *link) {
 	}
 }
 
-// over reports that both sides are closed here already.
+// over reports that both sides are closed here.
 func (l *link) over() bool {
 	closed := func(c *net.TCPConn) bool { return c.SetDeadline(time.Time{}) != nil }
 	return closed(l.client) && closed(l.server)
@@ -298,6 +302,6 @@ func (l *link) reset() {
 
 // abort ends a connection with RST.
 func abort(c *net.TCPConn) {
-	_ = c.SetLinger(0) // both fail on a connection that has ended, which is what is wanted
+	_ = c.SetLinger(0) // both fail on a connection that has ended, and then nothing is left to do
 	_ = c.Close()
 }

@@ -16,12 +16,12 @@ import (
 
 const (
 	patience = 20 * time.Second
-	a        = 100 * time.Millisecond // moment, in which nothing may happen
+	a        = 100 * time.Millisecond // moment, during which nothing may happen
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// server accepts connections and hands them over.
+// server accepts connections and returns them through a channel.
 func server(t *testing.T) (address string, accepted <-chan *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

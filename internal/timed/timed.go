@@ -1,4 +1,4 @@
-// Package timed marks the tests that claim how long something takes.
+// Package timed marks the tests that check how long something takes.
 package timed
 
 import (
@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-// Variable says which tests run: "without" leaves out those that are marked, "only" is for a run that
-// names them. Unless it is set every test runs.
+// Variable says which tests run. "without" skips the marked tests. "only" is for a run that names
+// the marked tests. If it is not set, every test runs.
 const Variable = "ROWHOOK_TEST_TIMED"
 
-// Alone marks a test whose upper bound of elapsed time holds only where nothing else runs. Such a test
-// does not call t.Parallel. scripts/test leaves it out at first, and then runs all that are marked by
+// Alone marks a test whose upper bound of elapsed time holds only if nothing else runs. Such a test
+// does not call t.Parallel. scripts/test skips the marked tests at first, and then runs them by
 // themselves, one after another.
 func Alone(t *testing.T) {
 	t.Helper()

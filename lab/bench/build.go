@@ -13,13 +13,14 @@ import (
 type build struct {
 	name string // "this" or "other"
 	path string
-	// profile is a directory for CPU and allocation profiles; then the dispatcher runs in a child of this program instead of
-	// rowhook, from the same source. Empty: no profiles.
+	// profile is a directory for CPU and allocation profiles. If it is set, the dispatcher runs in
+	// a child of this program instead of rowhook, from the same source. If it is empty, there are
+	// no profiles.
 	profile string
-	text    string // what its version command says
+	text    string // what its command version prints
 }
 
-// buildTree compiles the tree that the working directory lies in.
+// buildTree compiles the tree of the working directory.
 func buildTree(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "rowhook")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/rowhook/rowhook")
@@ -29,7 +30,7 @@ func buildTree(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// newBuild checks a program.
+// newBuild checks a program, and asks it for its version.
 func newBuild(ctx context.Context, name, path string) (build, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -43,7 +44,7 @@ func newBuild(ctx context.Context, name, path string) (build, error) {
 	return build{name: name, path: path, text: first}, nil
 }
 
-// self is the path of this program, to start it as a child.
+// self returns the path of this program, to start it as a child.
 func self() (string, error) {
 	path, err := os.Executable()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// database is one of the benchmark's own, made for one measurement.
+// database is a database of the benchmark, made for one measurement.
 type database struct {
 	lab  *lab
 	name string
@@ -22,7 +22,7 @@ type database struct {
 	conn *pgx.Conn
 }
 
-// newDatabase makes an empty one.
+// newDatabase makes an empty database.
 func (l *lab) newDatabase(ctx context.Context) (*database, error) {
 	l.databases++
 	d := &database{lab: l, name: fmt.Sprintf("bench%d", l.databases)}
@@ -60,7 +60,8 @@ func abbreviate(sql string) string {
 	return sql[:min(len(sql), 80)]
 }
 
-// createTable makes a table whose rows have about 200 bytes. seq comes first, so that the receiver finds it.
+// createTable makes a table whose rows have about 200 bytes. seq is the first column, so that the
+// receiver finds it quickly.
 func createTable(name string) string {
 	return "create table " + name + ` (
   seq       bigint primary key,
@@ -95,7 +96,7 @@ func (d *database) apply(ctx context.Context, b build, hooks ...hook) error {
 	return d.applyWith(ctx, b, "", hooks...)
 }
 
-// applyWith applies something beside triggers, too.
+// applyWith applies further configuration beside the triggers, too.
 func (d *database) applyWith(ctx context.Context, b build, settings string, hooks ...hook) error {
 	var text strings.Builder
 	text.WriteString(settings)
@@ -141,10 +142,11 @@ func (d *database) dispatch(ctx context.Context, b build, concurrency int, flags
 	return c, nil
 }
 
-// stopPatience is how long a dispatcher may take to stop: its grace period, and the last settlements.
+// stopPatience is how long a dispatcher may take to stop: its grace period, and the last
+// settlements.
 const stopPatience = 20 * time.Second
 
-// settled waits until nothing is owed any more, and returns when that was.
+// settled waits until no event is owed any more, and returns when that was.
 func (d *database) settled(ctx context.Context, within time.Duration) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -169,7 +171,8 @@ func (d *database) walPosition(ctx context.Context) (float64, error) {
 	return float64(n), nil
 }
 
-// deadTuples returns how many row versions of Rowhook's tables were made dead so far. Sessions tell at their end, or after a second.
+// deadTuples returns how many row versions of Rowhook's tables have become dead so far. A session
+// reports that when it ends, or after a second.
 func (d *database) deadTuples(ctx context.Context) (float64, error) {
 	var n int64
 	err := d.conn.QueryRow(ctx, "select coalesce(sum(n_tup_upd + n_tup_del), 0)::bigint from pg_stat_user_tables where schemaname = 'rowhook'").Scan(&n)

@@ -16,7 +16,8 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 )
 
-// runDispatch is a dispatcher's process with profiles: arguments are its concurrency and the beginning of the profiles' paths.
+// runDispatch is the process of a dispatcher with profiles. Its arguments are the concurrency and
+// the prefix of the profiles' paths.
 func runDispatch(ctx context.Context, args []string) (err error) {
 	if len(args) != 2 {
 		return errors.New("want a concurrency and a path")

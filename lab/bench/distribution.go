@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// percentile returns the value below which the share p (0 to 1) of the sorted values lies, between two of them by straight line. It is
-// NaN of nothing.
+// percentile returns the value below which the share p (0 to 1) of the sorted values lies. It
+// interpolates linearly between two values. It returns NaN for no values.
 func percentile(sorted []float64, p float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()
@@ -23,7 +23,8 @@ func median(values []float64) float64 {
 	return percentile(sorted, 0.5)
 }
 
-// tenths returns the rate of each tenth of arrivals, given in nanoseconds in any order, in events per second.
+// tenths returns the rate of each tenth of the arrivals, in events per second. The arrivals are in
+// nanoseconds, in any order.
 func tenths(stamps []int64) []float64 {
 	sorted := slices.Sorted(slices.Values(stamps))
 	n := len(sorted) / 10
@@ -38,8 +39,8 @@ func tenths(stamps []int64) []float64 {
 	return rates
 }
 
-// latencies returns, sorted and in milliseconds, the time from commit to arrival of the events from seq first to last that have
-// both. The slices are indexed by seq.
+// latencies returns the times from commit to arrival, sorted and in milliseconds, of the events
+// from seq first to last that have both. The slices are indexed by seq.
 func latencies(commits, stamps []int64, first, last int) []float64 {
 	out := make([]float64, 0, last-first+1)
 	for seq := first; seq <= last; seq++ {

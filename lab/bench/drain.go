@@ -11,23 +11,24 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// drain is a measurement in which many events become due at one commit and are delivered as fast as it goes.
+// drain is a measurement in which many events become due with one commit and are delivered as fast
+// as possible.
 type drain struct {
 	build       build
 	events      int
 	concurrency int
 	dispatchers int                                    // 0: 1
 	delay       time.Duration                          // of the receiver
-	hold        bool                                   // a transaction with an xid and a snapshot stays open meanwhile
+	hold        bool                                   // a transaction with an id and a snapshot stays open meanwhile
 	db          *database                              // nil: a new one
 	fill        func(context.Context, pgx.Tx) error    // inserts the rows; nil: events rows of about 200 bytes
 	table       func(context.Context, *database) error // makes the table public.orders; nil: the usual one
 }
 
-// drainLimit bounds a drain, whatever goes wrong.
+// drainLimit bounds the time of a drain, whatever goes wrong.
 const drainLimit = 3 * time.Minute
 
-// prepare makes the database, unless there is one.
+// prepare makes the database, unless db is set.
 func (l *lab) prepare(ctx context.Context, r *drain) (*database, func(), error) {
 	if r.db != nil {
 		return r.db, func() {}, nil
@@ -52,8 +53,9 @@ func (l *lab) prepare(ctx context.Context, r *drain) (*database, func(), error) 
 	return db, db.drop, nil
 }
 
-// drain measures one. Values: rate (events/s until all were settled), received (events/s until the last arrived), bytes (of bodies per
-// second until the last arrived), and what it cost. Series: tenths, the rate of each tenth by arrival.
+// drain measures one drain. Values: rate (events/s until all were settled), received (events/s
+// until the last one arrived), bytes (of bodies per second until the last one arrived), and the
+// costs. Series: tenths, the rate of each tenth by arrival.
 func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 	s := newSample()
 	db, done, err := l.prepare(ctx, &r)
@@ -122,7 +124,7 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 	return s, m.finish(ctx, s, r.events)
 }
 
-// count notes what was lost and what came twice.
+// count records losses and duplicates.
 func count(s *sample, events int, got receiver.Stats) {
 	s.set("lost", float64(int64(events)-got.Distinct))
 	s.set("duplicates", float64(got.Duplicates))
@@ -135,7 +137,7 @@ func summarize(s *sample, r *drain, start, settled time.Time, stamps []int64, go
 			last = t
 		}
 	}
-	last = last.Add(r.delay) // the stamp is of the request, and its slot is taken until the answer
+	last = last.Add(r.delay) // the request was stamped, and its slot stays taken until the response
 	s.set("rate", float64(r.events)/settled.Sub(start).Seconds())
 	s.set("received", float64(got.Distinct)/last.Sub(start).Seconds())
 	s.set("bytes", float64(got.Bytes)/last.Sub(start).Seconds())
@@ -145,7 +147,7 @@ func summarize(s *sample, r *drain, start, settled time.Time, stamps []int64, go
 	}
 }
 
-// dispatchAll starts several dispatchers; stop ends those that still run.
+// dispatchAll starts several dispatchers. stop ends those that still run.
 func (d *database) dispatchAll(ctx context.Context, b build, n, concurrency int) (all []*process.Process, stop func(), err error) {
 	stop = func() {
 		for _, c := range all {
@@ -163,7 +165,8 @@ func (d *database) dispatchAll(ctx context.Context, b build, n, concurrency int)
 	return all, stop, nil
 }
 
-// holdTransaction opens a transaction with an xid and a snapshot, as a report or a forgotten session would.
+// holdTransaction opens a transaction with a transaction id and a snapshot, as a report or a
+// forgotten session would do.
 func (d *database) holdTransaction(ctx context.Context) (release func(), err error) {
 	conn, err := pgx.Connect(ctx, d.url)
 	if err != nil {

@@ -19,17 +19,17 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// floor is what the HTTP client does without a database.
+// floor is what the HTTP client achieves without a database.
 type floor struct {
 	rate  float64 // events/s
 	bytes float64 // of bodies per second
-	cpu   float64 // seconds of client and receiver for 1,000 events
+	cpu   float64 // CPU seconds of client and receiver for 1,000 events
 }
 
-// posts are what a floor is measured with.
+// posts says which posts a floor is measured with.
 type posts struct {
 	events int
-	note   string        // what the row holds instead of the usual columns, or nothing
+	note   string        // the row's content instead of the usual columns; optional
 	delay  time.Duration // of the receiver
 }
 
@@ -76,7 +76,7 @@ func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
 	return f, err
 }
 
-// appendRow appends a row of the benchmark as the capture trigger makes it.
+// appendRow appends a row of the benchmark in the form that the capture trigger gives it.
 func appendRow(dst []byte, seq int64, note string) []byte {
 	if note != "" {
 		return fmt.Appendf(dst, `{"seq":%d,"note":"%s"}`, seq, note)
@@ -86,7 +86,7 @@ func appendRow(dst []byte, seq int64, note string) []byte {
 		`"note":"Please ring twice and leave it with the neighbours if nobody opens the door"}`, seq)
 }
 
-// randomText has no repetitions that compression could use.
+// randomText returns text without repetitions that compression could use.
 func randomText(n int) string {
 	var b strings.Builder
 	for b.Len() < n {
@@ -95,8 +95,10 @@ func randomText(n int) string {
 	return b.String()[:n]
 }
 
-// notifyFloor returns how long a NOTIFY takes from when its statement is sent, commit included, until a listening session has it: p50 and p99 in
-// milliseconds. From its commit on it would be about nothing: the listener often has it before the sender has its answer.
+// notifyFloor returns how long a NOTIFY takes, p50 and p99 in milliseconds. The time is from
+// sending the statement, commit included, until a listening session has the notification. Measured
+// from the commit it would be about zero: the listener often has the notification before the sender
+// has its response.
 func (l *lab) notifyFloor(ctx context.Context, loops int) (p50, p99 float64, err error) {
 	db, err := l.newDatabase(ctx)
 	if err != nil {

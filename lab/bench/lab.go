@@ -34,15 +34,16 @@ type lab struct {
 	stopSink    func()
 
 	builds    []build
-	kept      map[string]*database // made once for a scenario and a build
+	kept      map[string]*database // made once for each scenario and build
 	databases int
 	profiles  int
-	scenario  string // under way
+	scenario  string // that runs now
 	start     time.Time
 }
 
-// serverSettings are those of an ordinary small server with room for WAL, so that no checkpoint falls into a measurement. Nothing makes
-// it less durable unless fsync is switched off on request.
+// serverSettings are those of an ordinary small server with room for WAL, so that no checkpoint
+// falls into a measurement. They do not make it less durable, unless fsync is switched off on
+// request.
 func serverSettings(fsync bool) map[string]string {
 	s := map[string]string{
 		"shared_buffers": "1GB", "max_wal_size": "8GB", "min_wal_size": "2GB", "checkpoint_timeout": "30min", "max_connections": "200",
@@ -133,13 +134,14 @@ func (l *lab) logf(format string, args ...any) {
 	fmt.Fprintf(l.out, "%6.1fs  %s\n", time.Since(l.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// The first argument of a child of this program says what it is.
+// The first argument of a child of this program says what the child is.
 const (
 	receiverMode = "receiver"
 	dispatchMode = "dispatch"
 )
 
-// startReceiver starts the receiver in a process of its own, so that its CPU time is not the benchmark's.
+// startReceiver starts the receiver in a process of its own, so that its CPU time is counted apart
+// from the benchmark's.
 func (l *lab) startReceiver(ctx context.Context) error {
 	path, err := self()
 	if err != nil {
@@ -167,14 +169,15 @@ func (l *lab) startReceiver(ctx context.Context) error {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	events, control, ok := strings.Cut(strings.TrimSpace(line), " ")
 	if err != nil || !ok {
-		return fmt.Errorf("start the receiver: it said %q: %w", line, process.OrExited(err))
+		return fmt.Errorf("start the receiver: it printed %q: %w", line, process.OrExited(err))
 	}
 	l.receiverURL = "http://" + events
 	l.receiver = &receiver.Remote{URL: "http://" + control, Client: &http.Client{}}
 	return l.receiver.Reset(ctx, 0)
 }
 
-// runReceiver is the receiver's process. It tells its two addresses and works until standard input ends.
+// runReceiver is the process of the receiver. It prints its two addresses and works until standard
+// input ends.
 func runReceiver(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	r := receiver.New()
 	events, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")

@@ -8,7 +8,8 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// crowd is a database with a dispatcher and writers whose rows are delivered, to measure latencies.
+// crowd is a database with a dispatcher and with writers whose rows are delivered, to measure
+// latencies.
 type crowd struct {
 	lab        *lab
 	db         *database
@@ -16,10 +17,11 @@ type crowd struct {
 	w          *writing
 }
 
-// warmUp is how many events go before the first measurement: they open the connections.
+// warmUp is how many events precede the first measurement. They open the connections.
 const warmUp = 40
 
-// newCrowd starts a dispatcher and delivers the first events. capacity is how many rows will be written altogether.
+// newCrowd starts a dispatcher and delivers the first events. capacity is how many rows will be
+// written in all.
 func (l *lab) newCrowd(ctx context.Context, db *database, b build, capacity int, tables ...string) (*crowd, error) {
 	if err := l.receiver.Reset(ctx, capacity); err != nil {
 		return nil, err
@@ -32,8 +34,8 @@ func (l *lab) newCrowd(ctx context.Context, db *database, b build, capacity int,
 	return &crowd{l, db, c, w}, nil
 }
 
-// measure writes n rows at a rate and returns the sorted latencies in milliseconds, without those of the first skip rows. achieved is the rate at
-// which the writers got through.
+// measure writes n rows at a rate. It returns the sorted latencies in milliseconds, without those
+// of the first skip rows, and the rate that the writers achieved.
 func (c *crowd) measure(ctx context.Context, rate float64, n, skip int) (took []float64, achieved float64, err error) {
 	c.w.writers = min(8, 1+int(rate)/100)
 	first := int(c.w.next.Load()) + 1
@@ -52,7 +54,7 @@ func (c *crowd) measure(ctx context.Context, rate float64, n, skip int) (took []
 	return latencies(c.w.commits, stamps, first+skip, last), float64(last-first) / during.Seconds(), nil
 }
 
-// finish stops the dispatcher and notes losses, duplicates and costs.
+// finish stops the dispatcher, and records losses, duplicates and costs.
 func (c *crowd) finish(ctx context.Context, s *sample, m *meter, events int) error {
 	if err := m.pause(ctx); err != nil {
 		return err
@@ -65,7 +67,8 @@ func (c *crowd) finish(ctx context.Context, s *sample, m *meter, events int) err
 	return m.finish(ctx, s, events)
 }
 
-// latency measures p50 and p99 at 20/s and at 500/s. Values: low_p50, low_p99, high_p50, high_p99 in milliseconds.
+// latency measures p50 and p99 at 20/s and at 500/s. Values: low_p50, low_p99, high_p50, high_p99
+// in milliseconds.
 func (l *lab) latency(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	db, done, err := l.prepare(ctx, &drain{build: b})
@@ -121,7 +124,8 @@ func (l *lab) measureLatency(ctx context.Context, b build) (*sample, error) {
 	return s, nil
 }
 
-// measureCurve measures latencies over a range of rates. Series: rates (wanted), achieved, p50, p99.
+// measureCurve measures latencies over a range of rates. Series: rates (wanted), achieved, p50,
+// p99.
 func (l *lab) measureCurve(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	db, done, err := l.prepare(ctx, &drain{build: b})
@@ -147,7 +151,7 @@ func (l *lab) measureCurve(ctx context.Context, b build) (*sample, error) {
 	}
 	for _, rate := range l.sizes.CurveRates {
 		n := int(float64(rate) * l.sizes.CurvePoint.Seconds())
-		took, achieved, err := c.measure(ctx, float64(rate), n, n/10) // the rate before has to be forgotten first
+		took, achieved, err := c.measure(ctx, float64(rate), n, n/10) // the first tenth is left out, as the previous rate still affects it
 		if err != nil {
 			return nil, err
 		}
@@ -159,8 +163,9 @@ func (l *lab) measureCurve(ctx context.Context, b build) (*sample, error) {
 	return s, c.finish(ctx, s, m, total-warmUp)
 }
 
-// measureLatencyBesideTrouble measures latencies beside many triggers, of which one is paused and one hangs, against those of a single trigger. Values: those of
-// latency, alone_ those of a single trigger, and the ratios.
+// measureLatencyBesideTrouble measures latencies beside many triggers, one of which is paused and
+// one of which hangs, and those of a single trigger. Values: those of latency, alone_ with those of
+// the single trigger, and the ratios.
 func (l *lab) measureLatencyBesideTrouble(ctx context.Context, b build) (*sample, error) {
 	low, high := int(20*l.sizes.LowRate.Seconds()/2), int(500*l.sizes.HighRate.Seconds()/2)
 	alone, err := l.shortLatency(ctx, b, low, high)
@@ -181,7 +186,7 @@ func (l *lab) measureLatencyBesideTrouble(ctx context.Context, b build) (*sample
 		return nil, err
 	}
 	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
-	if _, _, err := c.measure(ctx, 800, 2*len(tables), 0); err != nil { // each table's trigger is loaded into the sessions
+	if _, _, err := c.measure(ctx, 800, 2*len(tables), 0); err != nil { // so that the sessions have loaded each table's trigger
 		return nil, err
 	}
 	if err := c.lowAndHigh(ctx, s, low, high); err != nil {
@@ -215,11 +220,11 @@ func (l *lab) shortLatency(ctx context.Context, b build, low, high int) (*sample
 	return s, c.lowAndHigh(ctx, s, low, high)
 }
 
-// manyTriggers makes G's database, once for each build: tables t1, t2, ..., each with a trigger. t1's is paused, t2's receiver
-// hangs, and both have events waiting.
+// manyTriggers makes the database of G, once for each build: tables t1, t2, ..., each with a
+// trigger. The trigger of t1 is paused, the receiver of t2 hangs, and both have events waiting.
 func (l *lab) manyTriggers(ctx context.Context, b build) (*database, error) {
 	if db := l.kept["G"+b.name]; db != nil {
-		// The rows of the last repetition have the ids that this one will write.
+		// The rows of the last repetition have the same ids as those of this one.
 		return db, db.exec(ctx, fmt.Sprintf("do $$ begin for i in 3..%d loop execute format('truncate public.t%%s', i); end loop; end $$", l.sizes.Triggers))
 	}
 	db, err := l.newDatabase(ctx)

@@ -1,7 +1,9 @@
-// Bench measures how fast Rowhook is: from a commit to a webhook, in a drain, and for the writers of watched tables.
+// Bench measures how fast Rowhook is: from a commit to a webhook, in a drain, and for the writers
+// of watched tables.
 //
-// It starts a PostgreSQL and a receiver of its own, on the loopback, compiles rowhook from the tree (or takes --binary) and runs it as
-// its users do. Every figure stands beside a floor that the same run measured. See docs/benchmarks.md.
+// It starts a PostgreSQL and a receiver of its own, on the loopback. It compiles rowhook from the
+// tree (or takes --binary) and runs it as its users do. Every figure stands beside a floor that the
+// same run measured. See docs/benchmarks.md.
 package main
 
 import (
@@ -71,13 +73,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return opt.compare(ctx, r, stdout, stderr)
 }
 
-// secondLooks is how often a ratio that has fallen is measured again. A slower program stays slower;
-// a machine that others use does not.
+// secondLooks is how often a ratio that has fallen is measured again. A slower program stays
+// slower. A machine that others use does not.
 const secondLooks = 3
 
-// compare holds a run against committed results. What has fallen is measured again, in turn with the
-// program that the committed results are of where that can be built: a machine that is slower than
-// the one of the committed results is slower for both.
+// compare compares a run with committed results. Ratios that have fallen are measured again, in
+// turn with the program of the committed results if that can be built. A machine that is slower
+// than that of the committed results is slower for both programs.
 func (opt *options) compare(ctx context.Context, r *results, stdout, stderr io.Writer) error {
 	committed, err := readResults(opt.check)
 	if err != nil {
@@ -94,7 +96,7 @@ func (opt *options) compare(ctx context.Context, r *results, stdout, stderr io.W
 		fmt.Fprintf(stderr, "compiling the reference, %s\n", committed.Commit)
 		if again.against, err = buildReference(ctx, dir, committed.Commit); err != nil {
 			again.against = ""
-			fmt.Fprintf(stderr, "bench: the committed figures alone count, since the reference can't be built: %v\n", err)
+			fmt.Fprintf(stderr, "bench: can't build the reference, so only the committed figures count: %v\n", err)
 		}
 	}
 	if again.against != "" {
@@ -120,7 +122,7 @@ func (opt *options) compare(ctx context.Context, r *results, stdout, stderr io.W
 		}
 		return fmt.Errorf("compared with %s:\n  %s", opt.check, strings.Join(lines, "\n  "))
 	}
-	fmt.Fprintf(stdout, "Nothing lost, nothing twice, and no ratio below four fifths of %s or of its program beside this one.\n", opt.check)
+	fmt.Fprintf(stdout, "No event was lost or sent twice, and no ratio is below four fifths of %s, or of its program measured beside this one.\n", opt.check)
 	return nil
 }
 
@@ -130,26 +132,26 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	only, repeat := "", 0
-	f.BoolVar(&opt.quick, "quick", false, "small sizes, once: two minutes")
+	f.BoolVar(&opt.quick, "quick", false, "small sizes, one repetition; takes two minutes")
 	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L and M")
-	f.IntVar(&repeat, "repeat", 0, "repetitions, of which the medians are shown (default 3; 1 with --quick)")
+	f.IntVar(&repeat, "repeat", 0, "number of repetitions; the medians are shown (default 3; 1 with --quick)")
 	f.StringVar(&opt.binary, "binary", "", "rowhook program to measure (default: compiled from the tree)")
 	f.StringVar(&opt.against, "against", "", "another rowhook program to measure in turn with the first")
-	f.BoolVar(&opt.fsync, "fsync", true, "whether Postgres waits for the disk")
-	f.StringVar(&opt.data, "data", "", "directory in which Postgres makes its temporary data (default: that of temporary files)")
+	f.BoolVar(&opt.fsync, "fsync", true, "let Postgres wait for the disk")
+	f.StringVar(&opt.data, "data", "", "directory for Postgres' temporary data (default: that of temporary files)")
 	f.StringVar(&opt.pgBin, "pg-bin", "", "directory of the PostgreSQL programs (default: the newest installed)")
 	f.StringVar(&opt.profile, "profile", "", "write CPU and allocation profiles of each dispatcher into this directory; figures are a little worse")
 	f.StringVar(&opt.json, "json", "", "write the results to this file")
 	f.StringVar(&opt.markdown, "markdown", "", "write the tables to this file")
 	f.StringVar(&opt.plots, "plots", "", "write the plots into this directory")
-	f.StringVar(&opt.check, "check", "", "compare with the results in this file, and fail on losses, duplicates and ratios that fell below four fifths, also when measured again in turn with the program of those results")
-	f.StringVar(&opt.from, "from", "", "measure nothing: take the results of this file, for --markdown, --plots and --check")
+	f.StringVar(&opt.check, "check", "", "compare with the results in this file; fail on losses, on duplicates, and on ratios that fell below four fifths and stay there when measured again in turn with the program of those results")
+	f.StringVar(&opt.from, "from", "", "measure nothing, and use the results in this file, for --markdown, --plots and --check")
 	f.DurationVar(&opt.timeout, "timeout", 90*time.Minute, "give up after this time")
 	if err := f.Parse(args); err != nil {
 		return opt, err
 	}
 	if f.NArg() > 0 {
-		return opt, fmt.Errorf("unexpected argument %q; see --help", f.Arg(0))
+		return opt, fmt.Errorf("unexpected argument %q: see --help", f.Arg(0))
 	}
 	opt.sizes = fullSizes()
 	if opt.quick {
@@ -166,7 +168,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return opt, nil
 }
 
-// measureAll runs the scenarios: every one for every build, and that again for each repetition. failed is what some of them failed with.
+// measureAll runs the scenarios: each one for each build, and all of that for each repetition.
+// failed has the errors of those that failed.
 func measureAll(ctx context.Context, opt options, stderr io.Writer) (r *results, failed, err error) {
 	l, err := openLab(ctx, opt, stderr)
 	if err != nil {
@@ -207,7 +210,7 @@ func measureAll(ctx context.Context, opt options, stderr io.Writer) (r *results,
 	return r, errors.Join(failures...), nil
 }
 
-// choose returns the scenarios of these keys, all if there are none.
+// choose returns the scenarios with these keys; no keys: all scenarios.
 func (l *lab) choose(keys []string) ([]scenario, error) {
 	all := l.scenarios()
 	if len(keys) == 0 {
@@ -227,7 +230,7 @@ func (l *lab) choose(keys []string) ([]scenario, error) {
 	return chosen, nil
 }
 
-// once runs a scenario for a build.
+// once runs a scenario for one build.
 func (l *lab) once(ctx context.Context, r *results, s scenario, b build, repetition int) error {
 	l.scenario = s.key
 	start := time.Now()
@@ -245,7 +248,7 @@ func (l *lab) once(ctx context.Context, r *results, s scenario, b build, repetit
 	return nil
 }
 
-// deliver writes the files that were asked for.
+// deliver writes the files that the options ask for.
 func (opt *options) deliver(r *results) error {
 	if opt.json != "" {
 		if err := r.write(opt.json); err != nil {

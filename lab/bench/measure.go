@@ -2,21 +2,21 @@ package main
 
 import "math"
 
-// measure is a line of the table: a value of a scenario, and what it is to reach.
+// measure is a line of the table: a value of a scenario, and its goal.
 type measure struct {
 	scenario string
 	value    string // name in sample.Values
 	title    string
 	unit     string
-	scale    float64 // of the value to the unit; 0: 1
+	scale    float64 // factor from the value to the unit; 0: 1
 	digits   int     // after the point
 	goal     float64 // in the unit; 0: none
 	atMost   bool    // the goal is an upper bound
-	either   string  // measures with the same word reach their goals together
-	guarded  bool    // a ratio, of which more is better, that must not fall
+	either   string  // of measures with the same word, one that reaches its goal is enough
+	guarded  bool    // a ratio that must not fall; more is better
 }
 
-// met says whether a value, in the measure's unit, reaches the goal.
+// met reports whether a value, in the measure's unit, reaches the goal.
 func (m *measure) met(v float64) bool {
 	if math.IsNaN(v) {
 		return false
@@ -34,7 +34,7 @@ func (m *measure) in(v float64) float64 {
 	return v
 }
 
-// measures are the lines of the table, in its order.
+// measures are the lines of the table, in order.
 func measures() []measure {
 	const percent, mega = 100, 1e-6
 	all := []measure{
@@ -136,5 +136,5 @@ func costs() []measure {
 	}
 }
 
-// memoryGoal is the most memory in MB that a dispatcher may take while it drains B.
+// memoryGoal is the most memory in MB that a dispatcher may use while it drains B.
 const memoryGoal = 30

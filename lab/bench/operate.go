@@ -14,7 +14,7 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// Tables and triggers of an estate.
+// The tables and triggers of an estate.
 const (
 	ordersTable  = "orders"  // its rows are delivered while operators work
 	refusedTable = "refused" // has dead letters
@@ -22,8 +22,9 @@ const (
 	stockTable   = "stock"   // has rows from before its trigger
 )
 
-// estate makes a database as an operator meets it: a long history that ended two days ago, a backlog, dead letters, and a table whose rows are
-// older than its trigger. Events but those of orders have no seq, so the receiver leaves them out of its counts.
+// estate makes a database as an operator finds it: a long history that ended two days ago, a
+// backlog, dead letters, and a table whose rows are older than its trigger. Only events of orders
+// have a seq, so the receiver does not count the others.
 func (l *lab) estate(ctx context.Context, b build) (db *database, err error) {
 	if db, err = l.newDatabase(ctx); err != nil {
 		return nil, err
@@ -79,13 +80,13 @@ func estateHooks() (hooks []hook) {
 	return hooks
 }
 
-// question is what an operator asks, by a command, which may be missing, and by HTTP.
+// question is what an operator asks, by a command (which may be missing) and by HTTP.
 type question struct {
 	args []string
 	path string
 }
 
-// questions ask for everything by each filter.
+// questions use every filter.
 func (d *database) questions(ctx context.Context) ([]question, error) {
 	all := []question{
 		{[]string{"status"}, "/api/v1/status"}, {[]string{"status", "--json"}, "/api/v1/triggers"},
@@ -129,11 +130,12 @@ func (d *database) questions(ctx context.Context) ([]question, error) {
 	return all, nil
 }
 
-// askings is how often each question is asked; the median counts.
+// askings is how often each question is asked. The median counts.
 const askings = 3
 
-// measureQuestions asks what operators ask. Values: command, endpoint and count, the slowest answers in milliseconds, a command's with its start. A count goes on
-// for two seconds before it says "more".
+// measureQuestions asks what operators ask. Values: command, endpoint and count, the slowest
+// answers in milliseconds. The time of a command includes its start. A count takes two seconds at
+// most, and then says "more".
 func (l *lab) measureQuestions(ctx context.Context, b build) (*sample, error) {
 	db, err := l.estate(ctx, b)
 	if err != nil {
@@ -172,7 +174,7 @@ func (l *lab) measureQuestions(ctx context.Context, b build) (*sample, error) {
 	return s, nil
 }
 
-// ask times the answer to a question, and keeps the slowest of its kind.
+// ask measures the answer to a question, and keeps the slowest of its kind.
 func (l *lab) ask(s *sample, kind, what string, answer func() error) error {
 	var took []float64
 	for range askings {
@@ -205,12 +207,13 @@ func get(ctx context.Context, url string) error {
 	return err
 }
 
-// besideRate is how many events a second are delivered beside what operators do.
+// besideRate is how many events are delivered each second while operators work.
 const besideRate = 200
 
-// measureOperations measures latencies of deliveries while operators change much. Values: before (p99 in milliseconds beside nothing: the median of windows
-// before, between and after), and of each of redeliver, backfill and retention its p99 (the median of windows while it ran), its ratio to
-// before, and its rate (events/s).
+// measureOperations measures latencies of deliveries while operators change many events. Values:
+// before (p99 in milliseconds without such work: the median of windows before, between and after),
+// and for each of redeliver, backfill and retention its p99 (the median of windows while it ran),
+// its ratio to before, and its rate (events/s).
 func (l *lab) measureOperations(ctx context.Context, b build) (*sample, error) {
 	db, err := l.estate(ctx, b)
 	if err != nil {
@@ -272,7 +275,7 @@ func (l *lab) measureOperations(ctx context.Context, b build) (*sample, error) {
 	return s, nil
 }
 
-// window delivers for a while, and returns the p99.
+// window delivers events for a while, and returns the p99.
 func (c *crowd) window(ctx context.Context) (float64, error) {
 	took, _, err := c.measure(ctx, besideRate, int(besideRate*c.lab.sizes.Window.Seconds()), 0)
 	if err != nil {
@@ -281,7 +284,8 @@ func (c *crowd) window(ctx context.Context) (float64, error) {
 	return percentile(took, 0.99), nil
 }
 
-// beside delivers while something is done, and returns the p99 of each window, of which the last may go on after it is done, and how long it took.
+// beside delivers events while the work runs. It returns the p99 of each window and how long the
+// work took. The last window may end after the work.
 func (c *crowd) beside(ctx context.Context, do func() error) (p99s []float64, took time.Duration, err error) {
 	start, done := time.Now(), make(chan error, 1)
 	go func() {
@@ -303,7 +307,7 @@ func (c *crowd) beside(ctx context.Context, do func() error) (p99s []float64, to
 	}
 }
 
-// shorten applies a retention that leaves nothing of the history, and waits until it is gone.
+// shorten applies a retention that leaves no history, and waits until the history is gone.
 func (d *database) shorten(ctx context.Context, b build) error {
 	if err := d.applyWith(ctx, b, "retention: {delivered: 1h, attempts: 1h}\n", estateHooks()...); err != nil {
 		return err

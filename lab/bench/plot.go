@@ -14,7 +14,7 @@ type chart struct {
 	title, note    string
 	xTitle, yTitle string
 	xLog, yLog     bool
-	xTicks, yTicks []float64 // the first and last bound the axis
+	xTicks, yTicks []float64 // the first and the last one bound the axis
 	lines          []line
 	marks          []mark
 }
@@ -25,7 +25,7 @@ type line struct {
 	x, y  []float64
 }
 
-// mark is a vertical rule with a word.
+// mark is a vertical line with a label.
 type mark struct {
 	x    float64
 	text string
@@ -96,7 +96,8 @@ func (c *chart) svg() string {
 	return b.String()
 }
 
-// ends are the heights of the lines' names: beside their last points, moved apart where they would overlap.
+// ends returns the heights of the lines' names. They stand beside the last points, and move apart
+// where they would overlap.
 func (c *chart) ends() []float64 {
 	const apart = 16
 	order := make([]int, len(c.lines))
@@ -163,7 +164,7 @@ func escape(s string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
 }
 
-// short writes an axis's number.
+// short formats a number for an axis.
 func short(v float64) string {
 	digits := 0
 	for ; digits < 2 && math.Abs(v*math.Pow10(digits)-math.Round(v*math.Pow10(digits))) > 1e-9; digits++ {
@@ -172,7 +173,7 @@ func short(v float64) string {
 	return grouped(v, digits)
 }
 
-// logTicks are 1, 2 and 5 times powers of ten around the values.
+// logTicks returns 1, 2 and 5 times powers of ten that enclose the values.
 func logTicks(values ...float64) []float64 {
 	low, high := slices.Min(values), slices.Max(values)
 	var ticks []float64
@@ -190,7 +191,7 @@ func logTicks(values ...float64) []float64 {
 	}
 }
 
-// evenTicks are about five even steps from 0 beyond the largest value.
+// evenTicks returns about five even steps, from 0 to above the largest value.
 func evenTicks(most float64) []float64 {
 	step := math.Pow10(int(math.Floor(math.Log10(most))))
 	for _, part := range []float64{0.2, 0.25, 0.5, 1, 2} {
@@ -206,7 +207,7 @@ func evenTicks(most float64) []float64 {
 	return ticks
 }
 
-// writePlots writes what the results have the data for.
+// writePlots writes the plots for which the results have data.
 func writePlots(r *results, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for everyone to read
 		return fmt.Errorf("write the plots: %w", err)
@@ -230,7 +231,7 @@ func medians(r *results) string {
 	return fmt.Sprintf("%s, %d CPUs shared by Postgres, writers, dispatcher and receiver", runs, r.Environment.CPUs)
 }
 
-// keptPace is the part of a rate that the writers must have achieved for its point to be shown.
+// keptPace is the share of a rate that the writers must have achieved for its point to be shown.
 const keptPace = 0.9
 
 // latencyPlot shows latency over the rate.
@@ -293,7 +294,7 @@ func drainPlot(r *results) string {
 	return c.svg()
 }
 
-// writersPlot shows what the writers of a watched table are left with.
+// writersPlot shows how many commits the writers of a watched table still achieve.
 func writersPlot(r *results) string {
 	price, busy := r.find("C'", "this"), r.find("C", "this")
 	if price == nil || busy == nil {

@@ -9,10 +9,12 @@ import (
 	"strings"
 )
 
-// ticksPerSecond is the unit of CPU times in /proc: USER_HZ, which Linux shows as 100 whatever it counts by.
+// ticksPerSecond is the unit of CPU times in /proc. It is USER_HZ, which Linux shows as 100
+// whatever it counts by.
 const ticksPerSecond = 100
 
-// treeCPU returns the CPU seconds of a process, of its living descendants, and of those that have ended and were waited for.
+// treeCPU returns the CPU seconds of a process, of its living descendants, and of its ended
+// descendants that were waited for.
 func treeCPU(pid int) float64 {
 	children := map[int][]int{}
 	stats := map[int]procStat{}
@@ -35,7 +37,7 @@ func treeCPU(pid int) float64 {
 	return float64(sum(pid)) / ticksPerSecond
 }
 
-// processCPU returns the CPU seconds of these processes alone, of those that live.
+// processCPU returns the CPU seconds of these processes alone, without those that have ended.
 func processCPU(pids ...int) float64 {
 	var total int64
 	for _, pid := range pids {
@@ -49,7 +51,7 @@ func processCPU(pids ...int) float64 {
 type procStat struct {
 	pid, parent int
 	own         int64 // user and system time of the process, in ticks
-	ticks       int64 // with that of children that were waited for
+	ticks       int64 // including children that were waited for
 }
 
 func readStat(path string) (procStat, bool) {
@@ -60,7 +62,7 @@ func readStat(path string) (procStat, bool) {
 	return parseStat(b)
 }
 
-// parseStat reads a line of /proc/PID/stat. The name, in parentheses, may hold anything.
+// parseStat parses a line of /proc/PID/stat. The name, in parentheses, may hold any characters.
 func parseStat(b []byte) (procStat, bool) {
 	end := bytes.LastIndexByte(b, ')')
 	begin := bytes.IndexByte(b, '(')
@@ -93,7 +95,8 @@ func loadAverage() float64 {
 	return load
 }
 
-// machineCPU returns the CPU seconds that all processes, and the host for others, have used.
+// machineCPU returns the CPU seconds that all processes have used, and that the host has used for
+// other machines.
 func machineCPU() float64 {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -115,7 +118,7 @@ func machineCPU() float64 {
 	return busy / ticksPerSecond
 }
 
-// cpuModel names the processor.
+// cpuModel returns the name of the processor.
 func cpuModel() string {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -129,7 +132,7 @@ func cpuModel() string {
 	return "unknown"
 }
 
-// kernel names the operating system's version.
+// kernel returns the version of the operating system.
 func kernel() string {
 	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {

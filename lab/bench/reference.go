@@ -15,8 +15,8 @@ import (
 // referenceRounds is how often a second look measures each build, in turn.
 const referenceRounds = 3
 
-// commitOf returns the commit that a program was built from. It is empty where the build did not
-// say, and where the tree had changes that were not committed.
+// commitOf returns the commit that a program was built from. It returns "" if the build does not
+// say, or if the tree had uncommitted changes.
 func commitOf(path string) string {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
@@ -34,8 +34,8 @@ func commitOf(path string) string {
 	return commit
 }
 
-// buildReference compiles rowhook from a commit of the repository that holds the working
-// directory. The tree and its index are left as they are. Everything is made below dir.
+// buildReference compiles rowhook from a commit of the repository that holds the working directory.
+// It does not change the tree or the index. It writes everything below dir.
 func buildReference(ctx context.Context, dir, commit string) (string, error) {
 	tree := filepath.Join(dir, "tree")
 	if err := os.Mkdir(tree, 0o750); err != nil {
@@ -58,7 +58,8 @@ func buildReference(ctx context.Context, dir, commit string) (string, error) {
 	return path, err
 }
 
-// output runs a command and returns what it printed. Its error holds what the command complained of.
+// output runs a command and returns its output. Its error contains what the command wrote to
+// standard error.
 func output(ctx context.Context, dir string, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
@@ -70,9 +71,10 @@ func output(ctx context.Context, dir string, env []string, name string, args ...
 	return stdout.String(), nil
 }
 
-// slowerThan returns those of the problems that the other build does not have in the same run. A
-// ratio that is low for both builds is the machine's: it depends on the processor, the disk and the
-// kernel by a factor of two. A loss or a duplicate stays a problem, whatever the other build does.
+// slowerThan returns the problems that the other build does not have in the same run. If a ratio is
+// low for both builds, the machine is the reason: a ratio depends on the processor, the disk and
+// the kernel by a factor of two. A loss or a duplicate stays a problem, whatever the other build
+// does.
 func slowerThan(now *results, problems []problem) []problem {
 	var left []problem
 	for _, p := range problems {

@@ -12,7 +12,7 @@ import (
 type table struct {
 	head  []string
 	rows  [][]string
-	right []bool // columns that are aligned to the right
+	right []bool // which columns are aligned to the right
 }
 
 // text renders the table for a terminal.
@@ -121,7 +121,8 @@ func (r *result) foreigns() (out []float64) {
 	return out
 }
 
-// verdict says whether a goal is met. Where two goals are alternatives, the missed one says that the other is met.
+// verdict says whether a goal is met. Where two goals are alternatives, the missed one says that
+// the other is met.
 func verdict(r *results, m *measure) string {
 	if m.goal == 0 {
 		return ""
@@ -137,7 +138,7 @@ func verdict(r *results, m *measure) string {
 	return "missed"
 }
 
-// bare shows a value without its unit, show with it.
+// bare formats a value without its unit, show with it.
 func (m *measure) bare(v float64) string { return grouped(m.in(v), m.digits) }
 
 func (m *measure) show(v float64) string {
@@ -165,7 +166,7 @@ func (m *measure) showGoal() string {
 	return sign + grouped(m.goal, digits)
 }
 
-// grouped writes a number with commas between thousands.
+// grouped formats a number with commas between thousands.
 func grouped(v float64, digits int) string {
 	s := fmt.Sprintf("%.*f", digits, math.Abs(v))
 	whole, fraction, point := strings.Cut(s, ".")
@@ -181,7 +182,7 @@ func grouped(v float64, digits int) string {
 	return whole
 }
 
-// costTable has a line for each scenario and build: what an event cost.
+// costTable has a line for each scenario and build, with what an event cost.
 func costTable(r *results) *table {
 	t := &table{head: []string{"", "build"}, right: []bool{false, false}}
 	for _, m := range costs() {
@@ -238,7 +239,7 @@ func headline(r *results) string {
 		r.Started.UTC().Format("2006-01-02 15:04"), e.CPUs, e.CPU, e.Kernel, e.Postgres, fsync, e.Go, r.Repeat, quick)
 }
 
-// render puts everything together.
+// render returns the whole report.
 func render(r *results, markdown bool) string {
 	show := func(t *table) string {
 		if len(t.rows) == 0 {

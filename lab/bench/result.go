@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// results are what a run measured, as JSON has them.
+// results are what a run measured, in the form of the JSON file.
 type results struct {
 	Started     time.Time   `json:"started"`
 	Quick       bool        `json:"quick"`
 	Repeat      int         `json:"repeat"`
 	Environment environment `json:"environment"`
 	Builds      []string    `json:"builds"`
-	Commit      string      `json:"commit,omitempty"` // what the first build was made from, if it says so
+	Commit      string      `json:"commit,omitempty"` // that the first build was made from, if it says so
 	Scenarios   []*result   `json:"scenarios"`
 }
 
@@ -38,7 +38,7 @@ type result struct {
 	Samples  []*sample          `json:"samples"`
 }
 
-// add files a sample.
+// add adds a sample.
 func (r *results) add(scenario, build string, s *sample) {
 	for name, v := range s.Values {
 		if math.IsNaN(v) || math.IsInf(v, 0) { // JSON has neither
@@ -55,7 +55,7 @@ func (r *results) add(scenario, build string, s *sample) {
 	for name := range s.Values {
 		one.Median[name] = median(one.all(name))
 	}
-	// What must never happen is not a matter of the middle.
+	// For what must never happen, the total counts and not the median.
 	for _, name := range []string{"lost", "duplicates", "memory"} {
 		if all := one.all(name); len(all) > 0 {
 			one.Median[name] = slices.Max(all)
@@ -63,7 +63,7 @@ func (r *results) add(scenario, build string, s *sample) {
 	}
 }
 
-// all returns a value of every sample that has it.
+// all returns this value of every sample that has it.
 func (r *result) all(name string) []float64 {
 	var out []float64
 	for _, s := range r.Samples {
@@ -74,7 +74,7 @@ func (r *result) all(name string) []float64 {
 	return out
 }
 
-// series returns the medians, point by point, of a series.
+// series returns a series of medians, point by point.
 func (r *result) series(name string) []float64 {
 	var out []float64
 	for i := 0; ; i++ {
@@ -91,7 +91,7 @@ func (r *result) series(name string) []float64 {
 	}
 }
 
-// find returns the result of a scenario and a build, nil if there is none.
+// find returns the result of a scenario and a build; nil: there is none.
 func (r *results) find(scenario, build string) *result {
 	for _, one := range r.Scenarios {
 		if one.Scenario == scenario && one.Build == build {
@@ -124,7 +124,7 @@ func (r *results) write(path string) error {
 	return nil
 }
 
-// floorShare is what a guarded ratio must keep of its committed value.
+// floorShare is the share of its committed value that a guarded ratio must keep.
 const floorShare = 0.8
 
 // problem is one thing that is wrong with a run.
@@ -135,7 +135,8 @@ type problem struct {
 	value    string // name of the ratio in sample.Values
 }
 
-// check returns what is wrong with a run: losses, duplicates, and ratios that have fallen below four fifths of the committed ones.
+// check returns the problems of a run: losses, duplicates, and ratios that have fallen below four
+// fifths of the committed ones.
 func check(now, committed *results) []problem {
 	var problems []problem
 	for _, one := range now.Scenarios {
@@ -162,7 +163,7 @@ func check(now, committed *results) []problem {
 		v, ok := one.Median[m.value]
 		want, had := before.Median[m.value]
 		if all := before.all(m.value); had && len(all) > 0 {
-			want = slices.Min(all) // the worst that was accepted then
+			want = slices.Min(all) // the worst one that was accepted then
 		}
 		if had && (!ok || v < floorShare*want) {
 			problems = append(problems, problem{
@@ -174,7 +175,8 @@ func check(now, committed *results) []problem {
 	return problems
 }
 
-// suspects are the scenarios to measure again: all that have a problem, if every problem is a ratio.
+// suspects returns the scenarios to measure again. If every problem is a ratio, these are all
+// scenarios with a problem. Otherwise there are none.
 func suspects(problems []problem) []string {
 	var keys []string
 	for _, p := range problems {

@@ -9,10 +9,11 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// sample is what one repetition of a scenario measured of one build.
+// sample is the result of one repetition of a scenario for one build.
 type sample struct {
-	// Load is the machine's load average of the last minute when it began; Foreign is how many cores programs that are no part of the
-	// benchmark took meanwhile, those of other virtual machines included where the host tells.
+	// Load is the machine's load average over the minute before it began. Foreign is how many cores
+	// were used meanwhile by programs that are not part of the benchmark, and by other virtual
+	// machines if the host reports that.
 	Load    float64              `json:"load"`
 	Foreign float64              `json:"foreign"`
 	Values  map[string]float64   `json:"values"`
@@ -25,7 +26,7 @@ func newSample() *sample {
 
 func (s *sample) set(name string, v float64) { s.Values[name] = v }
 
-// noise measures what others took of the machine.
+// noise measures the share of the machine that others used.
 type noise struct {
 	start        time.Time
 	machine, own float64
@@ -93,7 +94,7 @@ func (m *meter) pause(ctx context.Context) error {
 	return nil
 }
 
-// finish stops the dispatchers and writes what was used, per event, into the sample.
+// finish stops the dispatchers and writes the use for each event into the sample.
 func (m *meter) finish(ctx context.Context, s *sample, events int) error {
 	thousands := float64(events) / 1000
 	s.set("cpu_dispatcher", m.tookDispatching/thousands)
@@ -113,7 +114,7 @@ func (m *meter) finish(ctx context.Context, s *sample, events int) error {
 			m.db.lab.logf("the dispatcher logged %d warnings and errors, the first ones:\n  %s", n, strings.Join(first, "\n  "))
 		}
 	}
-	if err := m.db.sessionsGone(ctx); err != nil { // what a session did is counted when it ends
+	if err := m.db.sessionsGone(ctx); err != nil { // the server counts what a session did when it ends
 		return err
 	}
 	dead, err := m.db.deadTuples(ctx)

@@ -42,8 +42,10 @@ func (l *lab) scenarios() []scenario {
 	}
 }
 
-// measureDrain drains events with the full invocation log. Values: those of drain, floor (events/s of the HTTP client alone), of_floor; floor_cpu and cpu
-// (seconds of everything but the benchmark for 1,000 events), cpu_of_floor. What others do on the machine moves CPU time less than rates.
+// measureDrain drains events with the full invocation log. Values: those of drain, floor (events/s
+// of the HTTP client alone), of_floor; floor_cpu and cpu (CPU seconds of everything but the
+// benchmark, for 1,000 events), cpu_of_floor. Other programs on the machine affect CPU time less
+// than rates.
 func (l *lab) measureDrain(ctx context.Context, b build) (*sample, error) {
 	floor, err := l.httpFloor(ctx, posts{events: l.sizes.HTTPFloor})
 	if err != nil {
@@ -61,10 +63,11 @@ func (l *lab) measureDrain(ctx context.Context, b build) (*sample, error) {
 	return s, nil
 }
 
-// slowLimit is what 100 slots can do with a receiver that takes 50 ms, in events/s.
+// slowLimit is the rate in events/s that 100 slots can reach with a receiver that takes 50 ms.
 const slowLimit = 2000
 
-// measureSlowReceiver drains with a slow receiver. Values: those of drain, of_limit, floor (events/s of the HTTP client alone), of_floor.
+// measureSlowReceiver drains with a slow receiver. Values: those of drain, of_limit, floor
+// (events/s of the HTTP client alone), of_floor.
 func (l *lab) measureSlowReceiver(ctx context.Context, b build) (*sample, error) {
 	const delay = 50 * time.Millisecond
 	floor, err := l.httpFloor(ctx, posts{events: l.sizes.SlowDrain, delay: delay})
@@ -85,7 +88,8 @@ func (l *lab) measureOpenTransaction(ctx context.Context, b build) (*sample, err
 	return l.drain(ctx, drain{build: b, events: l.sizes.OpenDrain, concurrency: 100, hold: true})
 }
 
-// measureLongHistory drains with and without a long history. Values: those of drain, alone (events/s without), of_alone.
+// measureLongHistory drains with and without a long history. Values: those of drain, alone
+// (events/s without), of_alone.
 func (l *lab) measureLongHistory(ctx context.Context, b build) (*sample, error) {
 	db, err := l.longHistory(ctx, b)
 	if err != nil {
@@ -104,7 +108,8 @@ func (l *lab) measureLongHistory(ctx context.Context, b build) (*sample, error) 
 	return s, nil
 }
 
-// longHistory makes F's database, once for each build. The history is today's: the partitions that a drain writes into.
+// longHistory makes the database of F, once for each build. The history is today's, in the
+// partitions that a drain writes.
 func (l *lab) longHistory(ctx context.Context, b build) (*database, error) {
 	if db := l.kept["F"+b.name]; db != nil {
 		return db, nil
@@ -133,7 +138,8 @@ func (l *lab) longHistory(ctx context.Context, b build) (*database, error) {
 	return db, nil
 }
 
-// measureIdle leaves a dispatcher alone. Values: queries (statements a second), cpu_rowhook and cpu_server (share of a core).
+// measureIdle measures a dispatcher that has nothing to do. Values: queries (statements a second),
+// cpu_rowhook and cpu_server (share of a core).
 func (l *lab) measureIdle(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	db, done, err := l.prepare(ctx, &drain{build: b})
@@ -152,7 +158,7 @@ func (l *lab) measureIdle(ctx context.Context, b build) (*sample, error) {
 	if _, _, err := c.measure(ctx, 100, warmUp, 0); err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, 2*time.Second); err != nil { // until it has come to rest
+	if err := pause(ctx, 2*time.Second); err != nil { // until it is idle
 		return nil, err
 	}
 	log, err := os.Stat(l.server.LogFile())
@@ -190,7 +196,7 @@ func (c *crowd) finishIdle(ctx context.Context, s *sample) error {
 	return nil
 }
 
-// countStatements counts what a database's sessions ran since the log had the given size.
+// countStatements counts the statements of a database's sessions since the log had the given size.
 func countStatements(file string, from int64, database string) (int, error) {
 	log, err := os.ReadFile(file)
 	if err != nil {
@@ -217,7 +223,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// measureFourDispatchers drains with one dispatcher and with four, each with 25 slots. Values: those of drain with four, one (events/s), times.
+// measureFourDispatchers drains with one dispatcher and with four, each with 25 slots. Values:
+// those of drain with four, one (events/s), times.
 func (l *lab) measureFourDispatchers(ctx context.Context, b build) (*sample, error) {
 	const slots, delay = 25, 20 * time.Millisecond
 	one, err := l.drain(ctx, drain{build: b, events: l.sizes.Shared, concurrency: slots, delay: delay})
@@ -235,7 +242,8 @@ func (l *lab) measureFourDispatchers(ctx context.Context, b build) (*sample, err
 	return s, nil
 }
 
-// measureLargeRows drains large rows. Values for each size in kB: bytes10 (bytes/s), floor10 (bytes/s of the HTTP client alone), of_floor10.
+// measureLargeRows drains large rows. Values for each size in kB: bytes10 (bytes/s), floor10
+// (bytes/s of the HTTP client alone), of_floor10.
 func (l *lab) measureLargeRows(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	for _, kb := range []int{10, 100, 1000} {
@@ -266,7 +274,7 @@ func (l *lab) measureLargeRows(ctx context.Context, b build) (*sample, error) {
 		s.set("lost", s.Values["lost"]+one.Values["lost"])
 		s.set("duplicates", s.Values["duplicates"]+one.Values["duplicates"])
 		for _, name := range []string{"cpu_dispatcher", "cpu_postgres", "cpu_sessions", "wal", "dead"} {
-			s.set(name, one.Values[name]) // of the largest
+			s.set(name, one.Values[name]) // those of the largest size
 		}
 		s.set("memory", max(s.Values["memory"], one.Values["memory"]))
 	}

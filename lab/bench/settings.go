@@ -2,12 +2,13 @@ package main
 
 import "time"
 
-// sizes say how much each scenario does. Full is what the published table is made with; quick is for every change.
+// sizes say how much each scenario does. The full sizes are for the published table, the quick ones
+// for every change.
 type sizes struct {
 	Repeat     int
 	HTTPFloor  int           // posts
 	NotifyLoop int           // round trips
-	LowRate    time.Duration // of A at 20/s
+	LowRate    time.Duration // of scenario A at 20/s
 	HighRate   time.Duration // of A at 500/s
 	Drain      int           // events of B
 	Writing    time.Duration // of C
@@ -23,11 +24,11 @@ type sizes struct {
 	Idle       time.Duration // of I
 	Shared     int           // events of J for one dispatcher; four get four times as many
 	LargeBytes int           // of each size of K
-	Waiting    int           // events of L and M that are
+	Waiting    int           // waiting events of L and M
 	Dead       int           // dead letters of L and M
 	Backfilled int           // rows of M
 	Window     time.Duration // of M
-	Beside     time.Duration // the most that M has room for
+	Beside     time.Duration // the longest work for which M has room
 	CurvePoint time.Duration // 0: no curve
 	CurveRates []int
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// writing is a crowd of sessions that insert rows, each in a transaction of its own, and note when each commit returned.
+// writing is a crowd of sessions that insert rows, each row in a transaction of its own, and record
+// when each commit returned.
 type writing struct {
 	url     string
 	tables  []string // row i goes to table i modulo their number
@@ -59,7 +60,7 @@ func (s *session) insert(ctx context.Context, seq int64) error {
 	return nil
 }
 
-// each runs work in every session, at once, and returns when all are done.
+// each runs a function in every session at once, and returns when all are done.
 func (w *writing) each(ctx context.Context, work func(ctx context.Context, s *session) error) error {
 	sessions := make([]*session, w.writers)
 	var errs []error
@@ -86,7 +87,7 @@ func (w *writing) each(ctx context.Context, work func(ctx context.Context, s *se
 	return errors.Join(errs...)
 }
 
-// flatOut writes as fast as it goes for a while, and returns commits per second.
+// flatOut writes as fast as possible for a time, and returns commits per second.
 func (w *writing) flatOut(ctx context.Context, during time.Duration) (rate float64, err error) {
 	var done atomic.Int64
 	var took time.Duration
@@ -101,7 +102,7 @@ func (w *writing) flatOut(ctx context.Context, during time.Duration) (rate float
 		for time.Now().Before(end) && ctx.Err() == nil {
 			seq := w.next.Add(1)
 			if seq >= int64(len(w.commits)) {
-				return errors.New("faster than the benchmark has room for")
+				return errors.New("the writers were faster than maxCommitRate, for which the benchmark has room")
 			}
 			if err := s.insert(ctx, seq); err != nil {
 				return err
@@ -114,8 +115,9 @@ func (w *writing) flatOut(ctx context.Context, during time.Duration) (rate float
 	return float64(done.Load()) / took.Seconds(), err
 }
 
-// paced writes n rows at a rate, each at a moment of its own whether or not the one before is done. Moments are spread by half their distance, by
-// a fixed seed, so that they don't beat with anyone's intervals.
+// paced writes n rows at a rate. Each row has its own moment, whether or not the one before is
+// done. The moments are spread by half their distance, from a fixed seed, so that they do not
+// coincide with the intervals of other programs.
 func (w *writing) paced(ctx context.Context, rate float64, n int) error {
 	first := w.next.Load()
 	start := time.Now().Add(10 * time.Millisecond)
@@ -154,6 +156,6 @@ func (w *writing) written() int {
 	return n
 }
 
-// nap waits for a short time. It must be a timer: a thread that sleeps keeps its processor from the sessions whose commits return
-// meanwhile, for up to 10 ms, and they would be stamped late.
+// nap waits for a short time. It must be a timer. A thread that sleeps keeps its processor for up
+// to 10 ms from the sessions whose commits return meanwhile, and they would be stamped late.
 func nap(d time.Duration) { <-time.After(d) }

@@ -9,7 +9,7 @@ import (
 	"github.com/rowhook/rowhook/lab/bench/receiver"
 )
 
-// maxCommitRate bounds what eight writers can do in a second, for the room that is kept.
+// maxCommitRate is the highest rate of commits of eight writers. It bounds the room for their rows.
 const maxCommitRate = 40_000
 
 // tables makes public.orders, which has a trigger, and public.plain, which has none.
@@ -31,7 +31,7 @@ func (l *lab) tables(ctx context.Context, b build, path string) (*database, erro
 	return db, nil
 }
 
-// write has eight writers insert into a table flat out, and empties it again.
+// write has eight writers insert into a table as fast as possible, and then empties it.
 func (d *database) write(ctx context.Context, table string, during time.Duration) (float64, error) {
 	rate, err := newWriting(d.url, 8, int(during.Seconds()*maxCommitRate), table).flatOut(ctx, during)
 	if err != nil {
@@ -40,9 +40,10 @@ func (d *database) write(ctx context.Context, table string, during time.Duration
 	return rate, d.exec(ctx, "truncate "+table)
 }
 
-// measureWriters has eight writers commit flat out while their rows are delivered. Values: plain (commits/s without a trigger), rate (commits/s),
-// of_plain, delivered (events/s while they wrote), behind_p50, behind_p99, behind_max (commit to receipt in milliseconds), catch_up
-// (seconds from the last commit to the last receipt).
+// measureWriters has eight writers commit as fast as possible while their rows are delivered.
+// Values: plain (commits/s without a trigger), rate (commits/s), of_plain, delivered (events/s
+// while they wrote), behind_p50, behind_p99, behind_max (commit to receipt in milliseconds),
+// catch_up (seconds from the last commit to the last receipt).
 func (l *lab) measureWriters(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	db, err := l.tables(ctx, b, "/")
@@ -99,9 +100,10 @@ func (l *lab) measureWriters(ctx context.Context, b build) (*sample, error) {
 	return s, c.finish(ctx, s, m, written)
 }
 
-// measurePrice measures what the trigger costs the writers. Values, in commits/s: plain (no trigger, before and after), stopped (no dispatcher
-// runs, after one has stopped), silent (the bell is silent and nothing else happens), busy (a dispatcher works at the pace of a slow receiver, with
-// the bell silent); and each as a share of plain.
+// measurePrice measures what the trigger costs the writers. Values, in commits/s: plain (no
+// trigger, before and after), stopped (no dispatcher runs, after one has stopped), silent (the bell
+// is silent and nothing else happens), busy (a dispatcher works at the pace of a slow receiver,
+// with the bell silent); and each as a share of plain.
 func (l *lab) measurePrice(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	db, err := l.tables(ctx, b, receiver.Path(50*time.Millisecond))
@@ -156,7 +158,8 @@ func (l *lab) measurePrice(ctx context.Context, b build) (*sample, error) {
 	return s, nil
 }
 
-// measureBulk measures a statement that inserts many rows, in microseconds a row: plain, ringing and silent, and what the trigger adds.
+// measureBulk measures a statement that inserts many rows, in microseconds a row: plain, ringing
+// and silent, and what the trigger adds.
 func (l *lab) measureBulk(ctx context.Context, b build) (*sample, error) {
 	s := newSample()
 	db, err := l.tables(ctx, b, "/")

@@ -10,23 +10,24 @@ import (
 	"time"
 )
 
-// panel is one query of the dashboard, and what came of it.
+// panel is one query of the dashboard, with what it returned.
 type panel struct {
 	title, query string
-	data, moved  bool  // it returned a number; another one than 0
-	err          error // the first
+	data, moved  bool  // it returned a number; it returned one other than 0
+	err          error // the first error
 }
 
 // dashboard is docs/grafana/rowhook.json.
 type dashboard struct {
 	panels    []*panel
-	variables [][2]string // metric and label that variables take their values from
+	variables [][2]string // metric and label from which the variables take their values
 	asked     int
 }
 
 var labelValues = regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`)
 
-// readDashboard puts in for the variables what Grafana does when all is chosen. Its rate interval is the least that it has: four scrapes.
+// readDashboard reads the dashboard and replaces its variables as Grafana does when all values are
+// chosen. The rate interval is the shortest that Grafana uses: four scrapes.
 func readDashboard(file string) (*dashboard, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -69,7 +70,7 @@ func readDashboard(file string) (*dashboard, error) {
 	return d, nil
 }
 
-// askEvery is how often the dashboard is looked at.
+// askEvery is how often the queries are asked.
 const askEvery = 2 * time.Second
 
 // follow asks all queries again and again until ctx is done.
@@ -98,7 +99,7 @@ func (d *dashboard) follow(ctx context.Context, p *prometheus) {
 	}
 }
 
-// problems are the queries that fail or never return anything.
+// problems returns the queries that fail or never return anything.
 func (d *dashboard) problems() []string {
 	var all []string
 	for _, q := range d.panels {
@@ -112,7 +113,7 @@ func (d *dashboard) problems() []string {
 	return all
 }
 
-// choices makes sure that the dashboard's variables have values to choose from.
+// choices checks that the dashboard's variables have values to choose from.
 func (d *dashboard) choices(ctx context.Context, p *prometheus) error {
 	for _, v := range d.variables {
 		values, err := p.labelValues(ctx, v[0], v[1])

@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// spell is one time that an alert was active, over all its label sets.
+// spell is one time during which an alert was active, over all its label sets.
 type spell struct {
 	alert   string
 	pending time.Time // by Prometheus' clock, which is this machine's
-	firing  time.Time // zero: it did not come to that
-	over    time.Time // no longer firing; if it never was, no longer pending; zero: not yet
+	firing  time.Time // zero: it did not fire
+	over    time.Time // when it stopped firing, or pending if it never fired; zero: not yet
 }
 
-// history is what the alerts did.
+// history is when which alerts were active.
 type history struct {
 	mu      sync.Mutex
 	ended   []*spell
 	active  map[string]*spell
-	faults  map[string]bool // texts that were not made as meant
+	faults  map[string]bool // faulty texts of alerts
 	changed chan struct{}   // closed and replaced at each look
 }
 
@@ -32,10 +32,10 @@ func newHistory() *history {
 	return &history{active: map[string]*spell{}, faults: map[string]bool{}, changed: make(chan struct{})}
 }
 
-// lookEvery is how exact the times are.
+// lookEvery is the precision of the times.
 const lookEvery = 200 * time.Millisecond
 
-// follow looks at the alerts until ctx is done.
+// follow reads the alerts until ctx is done.
 func (h *history) follow(ctx context.Context, p *prometheus) error {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -74,7 +74,7 @@ func (h *history) look(now time.Time, alerts []alert) {
 			s.firing = now
 		}
 		for _, text := range a.Annotations {
-			if text == "" || strings.Contains(text, "<error") || strings.Contains(text, "  ") { // two spaces: a label was missing between
+			if text == "" || strings.Contains(text, "<error") || strings.Contains(text, "  ") { // two spaces: a label between them was missing
 				h.faults[fmt.Sprintf("%s says %q", a.name(), text)] = true
 			}
 		}
@@ -99,7 +99,7 @@ func (h *history) look(now time.Time, alerts []alert) {
 	h.changed = make(chan struct{})
 }
 
-// spells are those that were active after a time, in the order of their beginnings.
+// spells returns those that were active after a time, sorted by their beginnings.
 func (h *history) spells(since time.Time) []spell {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -113,12 +113,12 @@ func (h *history) spells(since time.Time) []spell {
 	return all
 }
 
-// fired tells whether an alert fired after a time.
+// fired reports whether an alert fired after a time.
 func (h *history) fired(alert string, since time.Time) bool {
 	return slices.ContainsFunc(h.spells(since), func(s spell) bool { return s.alert == alert && s.firing.After(since) })
 }
 
-// quiet tells whether no alert is active but some.
+// quiet reports whether no alert but these is active.
 func (h *history) quiet(but ...string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -138,7 +138,7 @@ func (h *history) texts() []string {
 
 var errPatience = errors.New("it took too long")
 
-// until waits for a condition, which is looked at whenever the alerts were.
+// until waits for a condition, which it checks whenever the alerts were read.
 func (h *history) until(ctx context.Context, patience time.Duration, condition func() bool) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()

@@ -24,19 +24,19 @@ const (
 	volumeSize  = 400 // megabytes
 )
 
-// lab is what outages are staged in.
+// lab is what a run works with: servers, dispatchers, a receiver, writers, and Prometheus.
 type lab struct {
 	opt    options
 	out    io.Writer // progress
 	start  time.Time
 	dir    string
-	volume *ramdisk.Disk // nil: no disk fills up
+	volume *ramdisk.Disk // nil: the fault of a full disk is left out
 	server *localpg.Server
 	admin  *pgxpool.Pool
 
 	sink        *program
 	dispatchers []*program
-	exporter    *program // nil: nobody tells how full the disk is
+	exporter    *program // nil: nothing reports how full the disk is
 	programs    []*program
 
 	rules      *rules
@@ -86,7 +86,7 @@ func serverSettings() map[string]string {
 func (l *lab) startServer(ctx context.Context) (err error) {
 	temp := l.dir
 	if l.volume, err = ramdisk.Mount(l.dir, volumeSize); err != nil {
-		l.logf("no disk will fill up: %v", err)
+		l.logf("no outage fills the disk: %v", err)
 		l.volume = nil
 	} else {
 		temp = l.volume.Dir
@@ -115,8 +115,8 @@ func (l *lab) startServer(ctx context.Context) (err error) {
 
 // The triggers and their tables.
 const (
-	orders = "orders" // tried again until it works
-	mails  = "mails"  // tried twice
+	orders = "orders" // its events are retried until they succeed
+	mails  = "mails"  // its events are tried twice
 	quiet  = "quiet"  // nothing happens there
 )
 
@@ -148,7 +148,7 @@ func (l *lab) startReceiver(ctx context.Context) error {
 	return l.launch(ctx, l.sink)
 }
 
-// startDispatchers starts two.
+// startDispatchers starts two dispatchers.
 func (l *lab) startDispatchers(ctx context.Context) error {
 	file := filepath.Join(l.dir, "rowhook.yaml")
 	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
@@ -177,23 +177,23 @@ func (l *lab) environment() []string {
 	return []string{"DATABASE_URL=" + l.server.URL(database), "RECEIVER_URL=http://" + l.sink.address}
 }
 
-// rowhook runs a command of it.
+// rowhook runs a command of rowhook.
 func (l *lab) rowhook(ctx context.Context, args ...string) error {
 	_, err := process.Output(ctx, process.Command{Name: "rowhook", Path: l.opt.binary, Args: args, Env: l.environment()})
 	return err
 }
 
-// startExporter starts node_exporter where there is a disk to look at.
+// startExporter starts node_exporter if there is a disk to watch.
 func (l *lab) startExporter(ctx context.Context) error {
 	if l.volume == nil || l.opt.exporter == "" {
-		l.logf("without a file system of its own and node_exporter, no disk gets nearly full")
+		l.logf("no outage fills the disk nearly: it needs node_exporter and a file system of its own")
 		return nil
 	}
 	address, err := process.FreeAddress(ctx)
 	if err != nil {
 		return err
 	}
-	// It reads the mounts of process 1, which may not see ours.
+	// node_exporter reads the mounts of process 1, which may not see ours.
 	proc := filepath.Join(l.dir, "proc")
 	if err := errors.Join(os.MkdirAll(filepath.Join(proc, "1"), 0o750), os.Symlink("/proc/self/mounts", filepath.Join(proc, "1", "mounts"))); err != nil {
 		return fmt.Errorf("show node_exporter the mounts: %w", err)
@@ -204,7 +204,7 @@ func (l *lab) startExporter(ctx context.Context) error {
 	return l.launch(ctx, l.exporter)
 }
 
-// startMonitor starts the Prometheus.
+// startMonitor starts Prometheus.
 func (l *lab) startMonitor(ctx context.Context) error {
 	if err := l.rules.shorten(l.opt.factor); err != nil {
 		return err
@@ -231,7 +231,7 @@ func (l *lab) startMonitor(ctx context.Context) error {
 	}}})
 }
 
-// monitorConfiguration is prometheus.yml.
+// monitorConfiguration returns prometheus.yml.
 func (l *lab) monitorConfiguration() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "global: {scrape_interval: %[1]s, scrape_timeout: %[1]s, evaluation_interval: %[1]s}\n", scrapeEvery)
@@ -245,7 +245,7 @@ func (l *lab) monitorConfiguration() string {
 	return b.String()
 }
 
-// close ends what the lab started, the last first.
+// close ends everything that the lab started, in reverse order.
 func (l *lab) close() error {
 	var errs []error
 	for _, p := range slices.Backward(l.programs) {

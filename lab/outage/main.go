@@ -1,8 +1,9 @@
 // Outage stages outages of real programs and sees the alerts fire.
 //
-// It starts a PostgreSQL on a small file system, a receiver, two dispatchers, node_exporter, and a Prometheus that scrapes them by the
-// second and has the rules of docs/prometheus with every duration shortened by one factor. Then something fails, and is repaired, one
-// thing after another. The alerts that are meant for it have to fire and to resolve, no other may, and every query of the dashboard has
+// It starts a PostgreSQL on a small file system, a receiver, two dispatchers, node_exporter, and a
+// Prometheus. Prometheus scrapes them every second. It has the rules of docs/prometheus, with every
+// duration divided by one factor. Then one thing after another fails and is repaired. The alerts
+// for it have to fire and to resolve, and no other alert may fire. Every query of the dashboard has
 // to return something at some time. See docs/metrics.md.
 package main
 
@@ -33,21 +34,21 @@ type options struct {
 	logs       string
 }
 
-// mostFactor leaves the shortest range of the rules, five minutes, four scrapes.
+// mostFactor leaves four scrapes in the shortest range of the rules, which is five minutes.
 const mostFactor = 75
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	var opt options
 	f := flag.NewFlagSet("outage", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.Float64Var(&opt.factor, "factor", 60, "what the durations of the rules are divided by")
-	f.DurationVar(&opt.calm, "calm", 15*time.Second, "how long nothing fails at the beginning and at the end")
-	f.StringVar(&opt.only, "only", "", "stage only the outages whose names hold this; the dashboard is then not judged")
+	f.Float64Var(&opt.factor, "factor", 60, "factor by which the rules' durations are divided")
+	f.DurationVar(&opt.calm, "calm", 15*time.Second, "time without outages at the beginning and at the end")
+	f.StringVar(&opt.only, "only", "", "stage only the outages whose names contain this; the dashboard is not checked then")
 	f.StringVar(&opt.rules, "rules", "docs/prometheus/rules.yml", "the alert rules")
 	f.StringVar(&opt.dashboard, "dashboard", "docs/grafana/rowhook.json", "the dashboard")
 	f.StringVar(&opt.binary, "binary", "", "rowhook program")
 	f.StringVar(&opt.prometheus, "prometheus", "", "prometheus program")
-	f.StringVar(&opt.exporter, "node-exporter", "", "node_exporter program; without it no disk gets nearly full")
+	f.StringVar(&opt.exporter, "node-exporter", "", "node_exporter program; without it, no outage fills the disk nearly")
 	f.StringVar(&opt.pgBin, "pg-bin", "", "directory of the PostgreSQL programs (default: the newest installed)")
 	f.StringVar(&opt.logs, "logs", "", "keep the programs' logs in this directory")
 	if err := f.Parse(args); err != nil {
@@ -55,11 +56,11 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	switch {
 	case f.NArg() > 0:
-		return opt, fmt.Errorf("unexpected argument %q; see --help", f.Arg(0))
+		return opt, fmt.Errorf("unexpected argument %q: see --help", f.Arg(0))
 	case opt.factor < 1 || opt.factor > mostFactor:
 		return opt, fmt.Errorf("--factor %g: want 1 to %d", opt.factor, mostFactor)
 	case opt.binary == "" || opt.prometheus == "":
-		return opt, errors.New("--binary and --prometheus are needed; scripts/outage gives them")
+		return opt, errors.New("--binary and --prometheus are required: run scripts/outage, which sets them")
 	}
 	return opt, nil
 }
@@ -80,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	fmt.Fprint(stdout, r.text())
 	if n := len(r.problems); n > 0 {
-		return fmt.Errorf("%d things were not as they should be", n)
+		return fmt.Errorf("%d checks failed", n)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func TestShorteningDividesDurationsAndNothingElse(t *testing.T) {
 func TestShorteningRefusesADurationThatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	_, err := shortenExpression("rate(x[1d])", 60)
-	require.ErrorContains(t, err, "a duration of which Go knows no unit")
+	require.ErrorContains(t, err, "a duration with a unit that Go does not know")
 }
 
 func TestTheAlertForTheDiskIsPointedAtAnother(t *testing.T) {

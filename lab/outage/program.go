@@ -20,20 +20,20 @@ const (
 	stopPatience  = 20 * time.Second
 )
 
-// program is one that serves HTTP, and can be ended and started again.
+// program is a program that serves HTTP. It can be ended and started again.
 type program struct {
 	command process.Command
 	address string // of its HTTP server
-	health  string // a path that is answered by 200 once it works
+	health  string // a path that answers 200 once the program works
 	child   *process.Process
 }
 
-// launch starts a program, which is told to serve the address, and waits until it works.
+// launch starts a program, which is told the address to serve, and waits until it works.
 func (l *lab) launch(ctx context.Context, p *program) error {
 	if l.opt.logs != "" && p.command.Log == nil {
 		f, err := os.Create(filepath.Join(l.opt.logs, p.command.Name+".log"))
 		if err != nil {
-			return fmt.Errorf("keep the log: %w", err)
+			return fmt.Errorf("open the log file: %w", err)
 		}
 		p.command.Log = f
 	}
@@ -61,7 +61,7 @@ func (p *program) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// works asks for its health.
+// works asks whether the program is healthy.
 func (p *program) works(ctx context.Context) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+p.health, nil)
 	if err != nil {
@@ -78,10 +78,10 @@ func (p *program) works(ctx context.Context) error {
 	return nil
 }
 
-// kill ends it by SIGKILL.
+// kill ends the program by SIGKILL.
 func (p *program) kill() { p.child.Kill() }
 
-// close ends it for good.
+// close ends the program for good.
 func (p *program) close() error {
 	var err error
 	if p.child != nil {

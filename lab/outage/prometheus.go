@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// prometheus asks a Prometheus, as its users do.
+// prometheus is a client of Prometheus.
 type prometheus struct {
 	url    string
 	client http.Client
 }
 
-// alert is one that is active.
+// alert is an active alert.
 type alert struct {
 	Labels      map[string]string
 	Annotations map[string]string
@@ -33,7 +33,7 @@ func (p *prometheus) alerts(ctx context.Context) ([]alert, error) {
 	return data.Alerts, err
 }
 
-// query returns the numbers that an expression has now, those that are none left out.
+// query returns the present values of an expression, without those that are NaN.
 func (p *prometheus) query(ctx context.Context, expression string) ([]float64, error) {
 	var data struct {
 		Result []struct{ Value [2]any } // Unix time, and the value as a string
@@ -46,7 +46,7 @@ func (p *prometheus) query(ctx context.Context, expression string) ([]float64, e
 		text, _ := r.Value[1].(string)
 		v, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			return nil, fmt.Errorf("understand the value %q of %s: %w", text, expression, err)
+			return nil, fmt.Errorf("parse the value %q of %s: %w", text, expression, err)
 		}
 		if !math.IsNaN(v) {
 			values = append(values, v)
@@ -55,7 +55,7 @@ func (p *prometheus) query(ctx context.Context, expression string) ([]float64, e
 	return values, nil
 }
 
-// labelValues returns the values of a label of the series of a metric.
+// labelValues returns the values of a label among the series of a metric.
 func (p *prometheus) labelValues(ctx context.Context, metric, label string) ([]string, error) {
 	var values []string
 	err := p.get(ctx, "label/"+url.PathEscape(label)+"/values", url.Values{"match[]": {metric}}, &values)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// report is what a run came to.
+// report is the result of a run.
 type report struct {
 	factor            float64
 	severities        map[string]string
@@ -19,11 +19,12 @@ type report struct {
 	committed, failed int64
 }
 
-// row is one alert that fired in an outage. Times are seconds since its beginning, the last one since its repair.
+// row is one alert that fired in an outage. Times are in seconds: since the outage began, and for
+// the last one since its repair.
 type row struct {
 	outage, alert, severity  string
 	pending, firing, resolve float64
-	note                     string // where it was not demanded
+	note                     string // if the alert was not required
 	stuck                    bool
 }
 
@@ -31,7 +32,7 @@ func (r *report) problemf(format string, args ...any) {
 	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 }
 
-// add takes in what the alerts did in an outage.
+// add adds what the alerts did in an outage.
 func (r *report) add(o *outage, began, repaired time.Time, spells []spell) {
 	for _, s := range spells {
 		if s.firing.IsZero() {
@@ -53,7 +54,7 @@ func (r *report) add(o *outage, began, repaired time.Time, spells []spell) {
 	}
 }
 
-// text is what people read.
+// text is the report for people.
 func (r *report) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| outage | alert | severity | pending after (s) | firing after (s) | resolved after (s) |\n|---|---|---|---:|---:|---:|\n")
@@ -80,7 +81,7 @@ func (r *report) text() string {
 	}
 	fmt.Fprintf(&b, "%d of the dashboard's %d queries returned numbers (asked %d times)", data, len(r.dashboard.panels), r.dashboard.asked)
 	if len(still) > 0 {
-		fmt.Fprintf(&b, ", these never anything but 0:\n  %s", strings.Join(still, "\n  "))
+		fmt.Fprintf(&b, "; these returned nothing but 0:\n  %s", strings.Join(still, "\n  "))
 	}
 	b.WriteByte('\n')
 	for _, p := range r.problems {

@@ -41,7 +41,7 @@ func readRules(file string) (*rules, error) {
 	return &r, nil
 }
 
-// severities maps the alerts' names.
+// severities returns the severity of each alert, by name.
 func (r *rules) severities() map[string]string {
 	all := map[string]string{}
 	for _, g := range r.Groups {
@@ -52,8 +52,8 @@ func (r *rules) severities() map[string]string {
 	return all
 }
 
-// shorten divides every duration by the factor: how long a condition has to hold, the ranges, and the ages of events and transactions
-// that are too old. It leaves every other threshold as it is.
+// shorten divides every duration by the factor: how long a condition has to hold, the ranges, and
+// the ages above which events and transactions are too old. It does not change other thresholds.
 func (r *rules) shorten(factor float64) error {
 	for _, g := range r.Groups {
 		for i := range g.Rules {
@@ -98,25 +98,25 @@ func shortenExpression(expression string, factor float64) (string, error) {
 	return expression, failed
 }
 
-// divide divides a duration such as 5m or 12h; the result is in milliseconds.
+// divide divides a duration such as 5m or 12h. The result is in milliseconds.
 func divide(duration string, factor float64) (string, error) {
 	d, err := time.ParseDuration(duration)
 	if err != nil {
-		return "", fmt.Errorf("a duration of which Go knows no unit: %w", err)
+		return "", fmt.Errorf("a duration with a unit that Go does not know: %w", err)
 	}
 	return fmt.Sprintf("%dms", int64(float64(d.Milliseconds())/factor)), nil
 }
 
-// mountSelector is the part of the rules that people are told to adjust.
+// mountSelector is the part of the rules that users are told to adjust.
 const mountSelector = `{mountpoint=~"/|/var/lib/postgresql.*", fstype!="tmpfs"}`
 
-// adjust has the last alert look at a mount point.
+// adjust makes the alert about the disk watch this mount point.
 func (r *rules) adjust(mountpoint string) error {
 	for _, g := range r.Groups {
 		for i := range g.Rules {
 			if a := &g.Rules[i]; a.Alert == "RowhookDiskNearlyFull" {
 				if strings.Count(a.Expr, mountSelector) != 2 {
-					return fmt.Errorf("%s does not look at %s any more", a.Alert, mountSelector)
+					return fmt.Errorf("the alert %s has no selector %s: update mountSelector in lab/outage/rules.go", a.Alert, mountSelector)
 				}
 				a.Expr = strings.ReplaceAll(a.Expr, mountSelector, fmt.Sprintf("{mountpoint=%q}", mountpoint))
 				return nil

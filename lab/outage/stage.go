@@ -20,9 +20,9 @@ type outage struct {
 	name  string
 	begin func(ctx context.Context) error
 	end   func(ctx context.Context) error
-	fires []string // have to, before it is repaired
-	after []string // have to, even if only after it was
-	may   []string // may as well, for the reason that the comment there gives
+	fires []string // have to fire before it is repaired
+	after []string // have to fire, before or after it is repaired
+	may   []string // may fire, for the reason in the comment beside it
 }
 
 const (
@@ -56,21 +56,21 @@ func (l *lab) outages() []outage {
 			begin: func(context.Context) error { first.kill(); return nil },
 			end:   first.start,
 			fires: []string{instance},
-			may:   []string{dead}, // the other one buries it within seconds, and reads of the database are 10 s apart, as ever: a minute is a second here
+			may:   []string{dead}, // the other one reclaims within seconds, but reads of the database stay 10 s apart while a minute is a second here
 		},
 		{
 			name:  "all dispatchers killed",
 			begin: func(context.Context) error { first.kill(); second.kill(); return nil },
 			end:   func(ctx context.Context) error { return errors.Join(first.start(ctx), second.start(ctx)) },
 			fires: []string{absent, instance},
-			may:   []string{dead, backlog}, // as above; and after ten seconds an event here counts as old, which on a busy machine the start may take
+			may:   []string{dead, backlog}, // as above; an event counts as old here after ten seconds, and the start may take as long on a busy machine
 		},
 		{
 			name:  "Postgres restarted",
 			begin: func(ctx context.Context) error { return l.server.Restart(ctx, localpg.Fast) },
 			end:   func(context.Context) error { return nil },
 			fires: []string{restarted},
-			may:   []string{fails, deaf, dead}, // while it takes a second or more, which here counts as a minute
+			may:   []string{fails, deaf, dead}, // a restart takes a second or more, which counts as a minute here
 		},
 		{
 			name:  "Postgres down",
@@ -105,11 +105,11 @@ func (l *lab) outages() []outage {
 		begin: func(context.Context) error { return l.volume.Fill() },
 		end:   l.freeDisk,
 		fires: []string{nearlyFull, full},
-		may:   []string{fails, deaf, dead, restarted, backlog}, // Postgres gives up when it can't write its log
+		may:   []string{fails, deaf, dead, restarted, backlog}, // Postgres stops when it can't write its log
 	})
 }
 
-// hold opens a transaction that keeps vacuum from what is deleted from now on.
+// hold opens a transaction that keeps vacuum from removing what is deleted from now on.
 func (l *lab) hold(ctx context.Context) (pgx.Tx, error) {
 	tx, err := l.admin.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	if err != nil {
@@ -121,7 +121,7 @@ func (l *lab) hold(ctx context.Context) (pgx.Tx, error) {
 	return tx, nil
 }
 
-// freeDisk makes room, and starts the server if it gave up without.
+// freeDisk makes room, and starts the server if it has stopped for lack of it.
 func (l *lab) freeDisk(ctx context.Context) error {
 	if err := l.volume.Free(); err != nil {
 		return err
@@ -137,10 +137,11 @@ func (l *lab) freeDisk(ctx context.Context) error {
 	})
 }
 
-// patience is how long an alert may take to fire or to resolve: what it has to at the most, beside which the machine may be slow.
+// patience is how long an alert may take to fire or to resolve: the longest time that its rule
+// needs, and then some for a slow machine.
 const patience = 90 * time.Second
 
-// stageAll is the whole run.
+// stageAll makes the whole run.
 func (l *lab) stageAll(ctx context.Context) (r *report, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var following sync.WaitGroup
@@ -190,7 +191,8 @@ func (l *lab) stageAll(ctx context.Context) (r *report, err error) {
 	return r, nil
 }
 
-// settle waits until everything was scraped: until then no dispatcher is there, for Prometheus.
+// settle waits until Prometheus has scraped every program. Before that it takes the dispatchers for
+// missing.
 func (l *lab) settle(ctx context.Context) error {
 	targets := len(l.dispatchers)
 	if l.exporter != nil {
@@ -208,7 +210,7 @@ func (l *lab) settle(ctx context.Context) error {
 	return nil
 }
 
-// calm is a time without outages, in which nothing may fire.
+// calm is a time without outages, during which no alert may fire.
 func (l *lab) calm(ctx context.Context, r *report, name string) error {
 	l.logf("%s: %s", name, l.opt.calm)
 	since := time.Now()
@@ -223,7 +225,7 @@ func (l *lab) calm(ctx context.Context, r *report, name string) error {
 	return nil
 }
 
-// stage lets an outage happen and waits for the alerts.
+// stage causes an outage and waits for the alerts.
 func (l *lab) stage(ctx context.Context, r *report, o *outage) error {
 	l.logf("%s", o.name)
 	began, committed, failed := time.Now(), l.traffic.committed.Load(), l.traffic.failed.Load()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// traffic are the writers.
+// traffic is the writers.
 type traffic struct{ committed, failed atomic.Int64 }
 
 const (
@@ -14,7 +14,7 @@ const (
 	writeTimeout = 2 * time.Second
 )
 
-// write inserts into both tables until ctx is done. That it fails during some outages is expected.
+// write inserts into both tables until ctx is done. Its failures during some outages are expected.
 func (l *lab) write(ctx context.Context) {
 	ticker := time.NewTicker(writeEvery)
 	defer ticker.Stop()

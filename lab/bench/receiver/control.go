@@ -65,7 +65,7 @@ func (r *Remote) Stats(ctx context.Context) (s Stats, err error) {
 	return s, err
 }
 
-// Await waits until n events have arrived, for at most the given time, and returns what did.
+// Await waits until n events have arrived, for at most the given time. It returns what has arrived.
 func (r *Remote) Await(ctx context.Context, n int, within time.Duration) (Stats, error) {
 	timed, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

@@ -1,7 +1,8 @@
-// Package receiver is a webhook receiver that costs little: it stamps each event's first arrival and counts the others.
+// Package receiver is a webhook receiver that costs little. It stamps the first arrival of each
+// event and counts the others.
 //
-// Events are told apart by the number that the watched row has in its first column, "seq", counted from 1. The path says how
-// a request is answered: /delay/50ms after that time, /hang never, anything else at once.
+// The first column of the watched row, "seq", numbers the events from 1. The path says how a
+// request is answered: /delay/50ms after that time, /hang never, any other path at once.
 package receiver
 
 import (
@@ -16,7 +17,7 @@ import (
 	"time"
 )
 
-// Path is where a request is answered after a delay; 0: at once.
+// Path returns the path whose requests are answered after a delay; 0: at once.
 func Path(delay time.Duration) string {
 	if delay <= 0 {
 		return "/"
@@ -24,7 +25,7 @@ func Path(delay time.Duration) string {
 	return "/delay/" + delay.String()
 }
 
-// Stats is what arrived since the last Reset.
+// Stats counts what has arrived since the last Reset.
 type Stats struct {
 	Distinct   int64 `json:"distinct"`   // events, each counted once
 	Duplicates int64 `json:"duplicates"` // arrivals of an event that had arrived before
@@ -33,7 +34,7 @@ type Stats struct {
 	Bytes      int64 `json:"bytes"`      // of all bodies
 }
 
-// Receiver takes webhooks. Make it by New.
+// Receiver takes webhooks. New makes one.
 type Receiver struct{ round atomic.Pointer[round] }
 
 // round is what arrives between two Resets.
@@ -53,7 +54,7 @@ func New() *Receiver {
 	return r
 }
 
-// Reset forgets everything and gets ready for events numbered 1 to capacity.
+// Reset forgets everything and prepares for events numbered 1 to capacity.
 func (r *Receiver) Reset(capacity int) {
 	r.round.Store(&round{stamps: make([]atomic.Int64, capacity+1)})
 }
@@ -127,7 +128,7 @@ func (r *Receiver) Serve(l net.Listener) error {
 	}
 }
 
-// answer has the headers that a usual server sends: they are part of what is logged of each attempt.
+// answer has the headers that a usual server sends. They matter since each attempt's log has them.
 const answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}"
 
 const bufferSize = 64 << 10
@@ -149,7 +150,7 @@ func (r *Receiver) serve(conn net.Conn) {
 		d.received.Add(req.length)
 		if req.hang {
 			d.hung.Add(1)
-			_, _ = in.ReadByte() // ends with the connection
+			_, _ = in.ReadByte() // returns when the connection ends
 			return
 		}
 		d.record(seq, now.UnixNano())
@@ -170,7 +171,7 @@ type head struct {
 
 var errMalformed = errors.New("malformed request")
 
-// readHead reads a request line and its headers, as far as they matter here.
+// readHead reads a request line and its headers, as far as this receiver needs them.
 func readHead(in *bufio.Reader) (head, error) {
 	h := head{length: -1}
 	line, err := in.ReadSlice('\n')
@@ -210,10 +211,10 @@ func readHead(in *bufio.Reader) (head, error) {
 	return h, nil
 }
 
-// seqWithin is how far into the body the number may lie.
+// seqWithin is how far from its beginning the body must have the number.
 const seqWithin = 2048
 
-// readSeq reads the body and returns the number in it, 0 if there is none.
+// readSeq reads the body and returns the number in it; 0: there is none.
 func readSeq(in *bufio.Reader, length int64) (int64, error) {
 	start, err := in.Peek(int(min(length, seqWithin)))
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"net"
 )
 
-// FreeAddress is one of the loopback that nobody listens on, below the ports that outgoing connections are given, so that a program that
-// was ended finds it free.
+// FreeAddress returns an address of the loopback on which nobody listens. Its port lies below those
+// of outgoing connections, so that a program that ended finds it free when it starts again.
 func FreeAddress(ctx context.Context) (string, error) {
 	var config net.ListenConfig
 	var err error

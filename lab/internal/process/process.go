@@ -1,4 +1,5 @@
-// Package process runs rowhook and other programs as children of a benchmark or test, reads their logs, and asks the kernel what they use.
+// Package process runs rowhook and other programs as children of a benchmark or test. It reads
+// their logs, and asks the kernel which resources they use.
 package process
 
 import (
@@ -16,7 +17,7 @@ import (
 	"time"
 )
 
-// Process is a started program whose standard error is JSON log lines.
+// Process is a started program whose standard error has log lines in JSON.
 type Process struct {
 	name  string
 	cmd   *exec.Cmd
@@ -27,15 +28,15 @@ type Process struct {
 	mu    sync.Mutex
 	tail  []string // its last log lines
 	bad   int      // log lines of warnings and errors
-	worst []string // the first of those
+	worst []string // the first of these
 }
 
-// Command says what to start.
+// Command says which program to start, and how.
 type Command struct {
 	Name string // in messages
 	Path string
 	Args []string
-	Env  []string  // beside what every program needs
+	Env  []string  // beside those that every program needs
 	Log  io.Writer // a copy of the log; optional
 }
 
@@ -44,10 +45,11 @@ const (
 	worstLines = 3  // warnings and errors that are kept
 )
 
-// expectedWarning begins what a dispatcher says of a backlog, of which benchmarks and tests make many.
+// expectedWarning is how the warning about a backlog begins. Benchmarks and tests make many
+// backlogs.
 const expectedWarning = "falling behind"
 
-// environment is what every program needs, and what this one is given.
+// environment returns the variables that every program needs, and the given ones.
 func (c *Command) environment() (all []string) {
 	for _, v := range []string{"PATH", "HOME", "TMPDIR", "GOGC", "GOMEMLIMIT", "GODEBUG"} {
 		if value, ok := os.LookupEnv(v); ok {
@@ -57,7 +59,8 @@ func (c *Command) environment() (all []string) {
 	return append(all, c.Env...)
 }
 
-// Output runs a program to its end, in the same environment as Start does, and returns all that it said. An error ends with that, too.
+// Output runs a program until it ends, in the same environment as Start, and returns its output. An
+// error ends with the output, too.
 func Output(ctx context.Context, c Command) (string, error) {
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
 	cmd.Env = c.environment()
@@ -68,7 +71,7 @@ func Output(ctx context.Context, c Command) (string, error) {
 	return string(out), err
 }
 
-// Start starts a program with only the given variables and those that programs need.
+// Start starts a program with the given variables and those that every program needs.
 func Start(c Command) (*Process, error) {
 	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx // Stop ends it
 	cmd.Env = c.environment()
@@ -89,7 +92,7 @@ func Start(c Command) (*Process, error) {
 	return child, nil
 }
 
-// read takes in the log.
+// read reads the log.
 func (c *Process) read(out io.Reader, log io.Writer) {
 	in := bufio.NewScanner(out)
 	in.Buffer(nil, 1<<20)
@@ -119,19 +122,19 @@ func (c *Process) read(out io.Reader, log io.Writer) {
 	_, _ = io.Copy(io.Discard, out)
 }
 
-// PID is its process id.
+// PID returns its process id.
 func (c *Process) PID() int { return c.cmd.Process.Pid }
 
 // Ready is closed at the log line "ready".
 func (c *Process) Ready() <-chan struct{} { return c.ready }
 
-// Done is closed when it has ended.
+// Done is closed when the program has ended.
 func (c *Process) Done() <-chan struct{} { return c.done }
 
-// Err says how it ended, once Done is closed; nil: with exit code 0.
+// Err returns how it ended, after Done is closed; nil: with exit code 0.
 func (c *Process) Err() error { return c.err }
 
-// Signal sends it a signal. That it has ended is no error.
+// Signal sends a signal. It is no error if the program has ended.
 func (c *Process) Signal(s os.Signal) error {
 	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("signal %s: %w", c.name, err)
@@ -139,7 +142,7 @@ func (c *Process) Signal(s os.Signal) error {
 	return nil
 }
 
-// Log returns the last log lines, indented, to end a message with.
+// Log returns the last log lines, indented, to append to a message.
 func (c *Process) Log() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,7 +152,8 @@ func (c *Process) Log() string {
 	return "; its log ends with:\n  " + strings.Join(c.tail, "\n  ")
 }
 
-// Complaints returns how many warnings and errors it logged, backlogs left out, and the first of them.
+// Complaints returns how many warnings and errors the program logged, without those about backlogs,
+// and the first ones.
 func (c *Process) Complaints() (n int, first []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +176,7 @@ func (c *Process) WaitReady(ctx context.Context, within time.Duration) error {
 
 var errExited = errors.New("exit status 0")
 
-// OrExited is the error with which a program ended too early, which may have been none.
+// OrExited returns the error of a program that ended too early, also if it ended without one.
 func OrExited(err error) error {
 	if err == nil {
 		return errExited
@@ -180,7 +184,8 @@ func OrExited(err error) error {
 	return err
 }
 
-// Stop ends the child: by SIGTERM, and if that takes longer than patience by SIGKILL, which is an error.
+// Stop ends the program by SIGTERM. If that takes longer than patience, Stop kills it and returns
+// an error.
 func (c *Process) Stop(patience time.Duration) error {
 	_ = c.Signal(syscall.SIGTERM) // it may have ended
 	timer := time.NewTimer(patience)
@@ -194,7 +199,7 @@ func (c *Process) Stop(patience time.Duration) error {
 	}
 }
 
-// Kill ends it by SIGKILL and waits for its end.
+// Kill ends the program by SIGKILL, and waits until it has ended.
 func (c *Process) Kill() {
 	_ = c.cmd.Process.Kill() // it may have ended
 	<-c.done

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Usage is what a process holds now, as /proc tells it. Where there is no /proc, or no such process, it is zero.
+// Usage is what a process uses now, from /proc. It is zero if there is no /proc, or no such
+// process.
 type Usage struct {
 	Resident float64 `json:"resident_mb"` // MB in memory
 	Peak     float64 `json:"peak_mb"`     // the most so far
@@ -17,7 +18,7 @@ type Usage struct {
 	Sockets  int     `json:"sockets"`
 }
 
-// UsageOf asks for a process.
+// UsageOf reads the usage of a process.
 func UsageOf(pid int) Usage {
 	var u Usage
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -1,2 +1,3 @@
-// Package ramdisk makes small file systems in memory, for tests of what happens when the disk is full.
+// Package ramdisk makes small file systems in memory. Tests use them to see what happens when the
+// disk is full.
 package ramdisk

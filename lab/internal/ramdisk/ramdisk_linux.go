@@ -8,12 +8,12 @@ import (
 	"syscall"
 )
 
-// Disk is a small file system in memory that can be filled up. Mount makes one.
+// Disk is a small file system in memory. Mount makes one.
 type Disk struct {
 	Dir string // where it is mounted
 }
 
-// Mount makes one, in a new directory under the given one. It needs root.
+// Mount makes a file system in a new directory under the given one. It needs root.
 func Mount(under string, megabytes int) (*Disk, error) {
 	dir, err := os.MkdirTemp(under, "volume-")
 	if err != nil {
@@ -31,18 +31,19 @@ func (v *Disk) ballast() string { return filepath.Join(v.Dir, "ballast") }
 func (v *Disk) Fill() error {
 	return v.fill(0, func(f *os.File, size int64) {
 		page := make([]byte, 4096)
-		for at := size; ; at += int64(len(page)) { // what was freed meanwhile
+		for at := size; ; at += int64(len(page)) { // again and again, since space may be freed meanwhile
 			if _, err := f.WriteAt(page, at); err != nil {
-				return // that it is full is what was wanted
+				return // full, as wanted
 			}
 		}
 	})
 }
 
-// FillAllBut leaves a share of the whole volume free, 0 to 1, or what is free already if that is less.
+// FillAllBut leaves a share of the file system free, from 0 to 1, or the space that is free already
+// if that is less.
 func (v *Disk) FillAllBut(share float64) error { return v.fill(share, func(*os.File, int64) {}) }
 
-// fill makes the ballast anew, and hands on the file and its size in bytes.
+// fill writes the ballast file anew, and passes the file and its size in bytes to the function.
 func (v *Disk) fill(share float64, more func(*os.File, int64)) (err error) {
 	f, err := os.Create(v.ballast())
 	if err != nil {
@@ -61,7 +62,7 @@ func (v *Disk) fill(share float64, more func(*os.File, int64)) (err error) {
 	return nil
 }
 
-// Free takes the ballast away.
+// Free removes the ballast.
 func (v *Disk) Free() error {
 	if err := os.Remove(v.ballast()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("empty the disk: %w", err)
@@ -69,7 +70,7 @@ func (v *Disk) Free() error {
 	return nil
 }
 
-// Unmount ends the volume and removes its directory.
+// Unmount unmounts the file system and removes its directory.
 func (v *Disk) Unmount() error {
 	if err := syscall.Unmount(v.Dir, syscall.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount the tmpfs: %w", err)

@@ -11,7 +11,7 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/ramdisk"
 )
 
-// TestADiskFillsUpAndEmpties needs root; without it there is nothing to look at but the error.
+// TestADiskFillsUpAndEmpties needs root. Without it, the test only looks at the error.
 func TestADiskFillsUpAndEmpties(t *testing.T) {
 	t.Parallel()
 	v, err := ramdisk.Mount(t.TempDir(), 8)

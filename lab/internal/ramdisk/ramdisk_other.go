@@ -4,7 +4,7 @@ package ramdisk
 
 import "errors"
 
-// Disk is a small file system that can be filled up, which is made on Linux only.
+// Disk is a small file system in memory, which exists on Linux only.
 type Disk struct{ Dir string }
 
 // Mount fails.
