@@ -47,7 +47,7 @@ func TestStripTakesADumpToWhatItWasWithoutRowhook(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("create view a as select 'b;\n"), 0o640))
 	code, _, stderr = rowhook(t, nil, "strip", "-i", file)
 	require.Equal(t, 1, code)
-	require.Contains(t, stderr, "it is not whole")
+	require.Contains(t, stderr, "it is incomplete")
 	left, err := os.ReadDir(filepath.Dir(file))
 	require.NoError(t, err)
 	require.Len(t, left, 1)

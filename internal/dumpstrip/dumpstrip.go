@@ -1,9 +1,10 @@
-// Package dumpstrip takes what is Rowhook's out of a database dump in plain text, as pg_dump and pg_restore write it: the schema rowhook
-// with everything in it, the capture triggers on the user's tables, and rights and publications of these. What is left are the
-// bytes of the dump as they were.
+// Package dumpstrip removes Rowhook from a database dump in plain text, as pg_dump and pg_restore
+// write it. It removes the schema rowhook with everything in it, the capture triggers on the user's
+// tables, and rights on them and their membership in publications. It copies the other bytes of the
+// dump unchanged.
 //
-// It goes by the SQL, so that it makes no difference which comments a tool has removed from a dump, and needs no more memory than
-// the largest statement that it has to see whole, such as a CREATE TRIGGER.
+// It parses the SQL, so it does not depend on comments, which some tools remove from dumps. Its
+// memory is bounded by the largest statement that it must read whole, such as a CREATE TRIGGER.
 package dumpstrip
 
 import (
@@ -16,14 +17,16 @@ import (
 	"strings"
 )
 
-// Report says what Strip did.
+// Report is the result of Strip.
 type Report struct {
-	Removed int // statements
-	// Depending are statements that were kept although they refer to something in the schema rowhook, by their beginnings.
+	Removed int // number of removed statements
+	// Depending are the beginnings of kept statements that refer to an object in the schema
+	// rowhook.
 	Depending []string
 }
 
-// Strip copies a dump without what is Rowhook's.
+// Strip copies a dump without Rowhook. It returns an error for other formats than plain text, and
+// for a dump that is incomplete.
 func Strip(w io.Writer, r io.Reader) (Report, error) {
 	s := &stripper{in: bufio.NewReaderSize(r, 1<<16), out: bufio.NewWriterSize(w, 1<<16), line: 1, captures: map[string]bool{}, settings: map[string]string{"session authorization": ""}}
 	if err := s.refuseOtherFormats(); err != nil {
@@ -44,16 +47,18 @@ type stripper struct {
 
 	escapes  bool            // backslashes are escapes in plain strings: standard_conforming_strings is off
 	captures map[string]bool // names of the capture triggers that were removed
-	// Settings that pg_dump writes before the first statement that needs another value. Where that was removed, the next one needs it.
-	settings map[string]string // as the output has them
+	// pg_dump writes a setting before the first statement that needs a new value. If that statement
+	// is removed, a later one may need the setting. So settings are held back until a kept
+	// statement needs them.
+	settings map[string]string // their values in the output
 	held     []setting
 }
 
-// setting is a statement that was held back.
+// setting is a SET statement that was held back.
 type setting struct {
 	name, value string
 	text        []byte
-	passed      bool // what came next was removed
+	passed      bool // the statement after it was removed
 }
 
 func (s *stripper) refuseOtherFormats() error {
@@ -62,17 +67,17 @@ func (s *stripper) refuseOtherFormats() error {
 	case err != nil && !errors.Is(err, io.EOF):
 		return fmt.Errorf("read the dump: %w", err)
 	case bytes.HasPrefix(begin, []byte("PGDMP")):
-		return errors.New("this is a dump in pg_dump's custom format, and only text can be filtered: make it with --format=plain, or turn it into text by \"pg_restore -f - FILE\"")
+		return errors.New("the dump has pg_dump's custom format, but only plain text can be filtered: dump with --format=plain, or convert it with \"pg_restore -f - FILE\"")
 	case len(begin) >= 262 && string(begin[257:262]) == "ustar":
-		return errors.New("this is a dump in pg_dump's tar format, and only text can be filtered: make it with --format=plain, or turn it into text by \"pg_restore -f - FILE\"")
+		return errors.New("the dump has pg_dump's tar format, but only plain text can be filtered: dump with --format=plain, or convert it with \"pg_restore -f - FILE\"")
 	case bytes.HasPrefix(begin, []byte("\x1f\x8b")), bytes.HasPrefix(begin, []byte("\x28\xb5\x2f\xfd")), bytes.HasPrefix(begin, []byte("\x04\x22\x4d\x18")):
-		return errors.New("this is compressed, and only text can be filtered: unpack it first, such as by \"gunzip -c FILE | rowhook strip\"")
+		return errors.New("the dump is compressed, but only plain text can be filtered: unpack it first, for example with \"gunzip -c FILE | rowhook strip\"")
 	}
 	return nil
 }
 
-// run goes from statement to statement. What is between two of them belongs to the first as far as it is white space, and comments that
-// pg_dump puts before each object belong to the second.
+// run reads statement by statement. White space after a statement belongs to it. A comment before a
+// statement belongs to that one: pg_dump puts one before each object.
 func (s *stripper) run() error {
 	space, err := s.space()
 	if err != nil {
@@ -106,14 +111,15 @@ func (s *stripper) run() error {
 	}
 }
 
-// heading of pg_dump, of which its schema is the fourth part.
+// headings matches the comment that pg_dump writes before an object. Its second group is the
+// object's schema.
 var (
 	headings  = regexp.MustCompile(`(?m)^-- (Data for |Statistics for )?Name: .*; Type: [A-Z ]+; Schema: (.*); Owner:`)
 	viaParent = regexp.MustCompile(`^-- load via partition root "?rowhook"?\.`)
 )
 
-// comment writes one that stands for itself. One that says that something of the schema rowhook follows, and nothing does, is not written: a
-// table without rows is dumped so.
+// comment writes a comment that no statement follows. It drops the heading of an object in the
+// schema rowhook: pg_dump writes a heading without a statement for a table without rows.
 func (s *stripper) comment(text []byte) error {
 	if len(text) == 0 {
 		return nil
@@ -124,9 +130,10 @@ func (s *stripper) comment(text []byte) error {
 	return errors.Join(s.release(func(h setting) bool { return !h.passed }), s.write(text))
 }
 
-// readComment reads lines that begin with two dashes, or what is between /* and */, and the white space behind it.
+// readComment reads a comment and the white space after it. A comment is lines that begin with two
+// dashes, or text between /* and */.
 func (s *stripper) readComment() (text []byte, err error) {
-	next, _ := s.in.Peek(2) // it was peeked at before
+	next, _ := s.in.Peek(2) // run has peeked these bytes without an error
 	if string(next) == "/*" {
 		l := &lexer{s: s}
 		_, _, err = l.next() // the slash
@@ -142,7 +149,7 @@ func (s *stripper) readComment() (text []byte, err error) {
 			}
 			text = append(text, line...)
 			s.line++
-			next, _ = s.in.Peek(2) // an error comes again
+			next, _ = s.in.Peek(2) // the next read returns the error again
 		}
 		err = nil
 	}
@@ -179,7 +186,8 @@ func (s *stripper) write(text []byte) error {
 	return nil
 }
 
-// statement reads one, up to the white space behind it, and writes it with its heading unless it is Rowhook's.
+// statement reads a statement and the white space after it. It writes both with the heading, unless
+// the statement is Rowhook's.
 func (s *stripper) statement(heading []byte) error {
 	if c, err := s.in.Peek(1); err == nil && c[0] == '\\' { // a command of psql
 		line, err := s.in.ReadBytes('\n')
@@ -235,7 +243,7 @@ func (s *stripper) statement(heading []byte) error {
 	return errors.Join(err, s.write(space))
 }
 
-// drop leaves a statement out, with its rows if it is a COPY.
+// drop reads a statement without writing it. If it is a COPY, drop also skips its rows.
 func (s *stripper) drop(l *lexer, heading []byte) error {
 	s.report.Removed++
 	for i := range s.held {
@@ -261,7 +269,8 @@ func (s *stripper) drop(l *lexer, heading []byte) error {
 	return err
 }
 
-// copyData reads the rows that follow a COPY, up to the line with a backslash and a dot.
+// copyData reads the rows after a COPY, up to the line with a backslash and a dot, and writes them
+// if keep.
 func (s *stripper) copyData(keep bool) error {
 	began, lines, begins := s.line, 0, true
 	for {
@@ -280,26 +289,27 @@ func (s *stripper) copyData(keep bool) error {
 			if whole && strings.TrimRight(string(part), "\r\n") == `\.` {
 				return nil
 			}
-			return fmt.Errorf("the dump ends within the rows of the COPY at line %d: it is not whole", began)
+			return fmt.Errorf("the dump ends within the rows of the COPY at line %d: it is incomplete, so dump again", began)
 		case err != nil:
 			return fmt.Errorf("read the dump: %w", err)
 		}
 		s.line++
-		// The first line is what is left of the one with the COPY itself.
+		// The first line is the rest of the line with the COPY.
 		if lines++; whole && lines > 1 && strings.TrimRight(string(part), "\r\n") == `\.` {
 			return nil
 		}
 	}
 }
 
-// The settings that are held back, and what needs them. Everything needs to know whose it is.
+// heldSettings are the settings that are held back, with the statements that need them. Every
+// statement needs the session authorization.
 var heldSettings = map[string]*regexp.Regexp{
 	"session authorization":       regexp.MustCompile(``),
 	"default_tablespace":          regexp.MustCompile(`^create (unlogged )?table |^create materialized view |^create (unique )?index |^alter table .* add constraint `),
 	"default_table_access_method": regexp.MustCompile(`^create (unlogged )?table |^create materialized view `),
 }
 
-// hold keeps a setting until it is known what comes next, and instead of one of the same name that nothing has needed.
+// hold holds a setting back. It replaces one of the same name that no kept statement has needed.
 func (s *stripper) hold(h setting) error {
 	for i, was := range s.held {
 		if was.name == h.name && was.passed {
@@ -317,7 +327,8 @@ func (s *stripper) hold(h setting) error {
 	return nil
 }
 
-// release writes those of the settings that were held back. What set something else before was removed where the output has that value already.
+// release writes the wanted settings among those held back. It skips a setting whose value the
+// output already has, if the statement after it was removed.
 func (s *stripper) release(wanted func(setting) bool) error {
 	kept := s.held[:0]
 	for _, h := range s.held {
@@ -337,19 +348,20 @@ func (s *stripper) release(wanted func(setting) bool) error {
 	return nil
 }
 
-// take notes what the settings say of the text that follows.
+// take notes settings that change how the following text is read.
 func (s *stripper) take(name, value string) {
 	if name == "standard_conforming_strings" {
 		s.escapes = value == "off" || value == "false"
 	}
 }
 
-// writeKept writes a statement, or the beginning of one, and before it what it needs.
+// writeKept writes a statement, or its beginning, after the held settings that it needs and its
+// heading.
 func (s *stripper) writeKept(heading, text []byte, tokens []token) error {
 	begin := beginningOf(tokens)
 	err := s.release(func(h setting) bool { return !h.passed || tokens == nil || heldSettings[h.name].MatchString(begin) })
 	if len(tokens) > 0 && (tokens[0].is("grant") || tokens[0].is("revoke") || tokens[0].is("alter") && len(tokens) > 1 && tokens[1].is("default")) {
-		delete(s.settings, "session authorization") // pg_dump says it again after rights, whatever it was
+		delete(s.settings, "session authorization") // after rights pg_dump repeats this setting in any case
 	}
 	return errors.Join(err, s.write(heading), s.write(text))
 }

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// shop is of a user's who mentions Rowhook wherever it is not Rowhook's.
+// shop is a user's schema that mentions Rowhook in many places that are not Rowhook's.
 const shop = `
 create schema app; create schema zoo;
 create type app.state as enum ('new', 'rowhook');
@@ -99,7 +99,7 @@ func install(t *testing.T, db *pgtest.DB, tables ...string) {
 	require.NoError(t, err)
 }
 
-// what Rowhook's owner may do besides, which a dump then holds.
+// around is what an owner may add to Rowhook's objects. It becomes part of the dump.
 const around = `
 comment on trigger rowhook_watch_0_insert on app.orders is 'captures; inserts';
 alter table zoo.animals disable trigger rowhook_watch_1_update;
@@ -140,7 +140,7 @@ func TestAStrippedDumpIsTheDumpOfADatabaseWithoutRowhook(t *testing.T) {
 	}
 }
 
-// withoutComments is what tools leave of a dump that goes into version control.
+// withoutComments removes comments, like tools that prepare a dump for version control.
 func withoutComments(text string) string {
 	return regexp.MustCompile(`(?m)^--.*\n`).ReplaceAllString(text, "")
 }
@@ -180,7 +180,8 @@ func TestAStrippedDumpLoadsAndIsWholeOnceItWasApplied(t *testing.T) {
 	}
 }
 
-// What has functions of its own is dumped in another order, since those take rows of the table.
+// A trigger with its own functions is dumped in another order, because these take rows of the
+// table.
 func TestFunctionsOfTriggersGo(t *testing.T) {
 	t.Parallel()
 	if !pgtest.CanDump(t) {
@@ -261,7 +262,7 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// TestADumpWithoutRowhookIsNeverChanged throws what dumps are made of at it, in any order.
+// The test combines parts of dumps in random order.
 func TestADumpWithoutRowhookIsNeverChanged(t *testing.T) {
 	t.Parallel()
 	parts := []string{"CREATE ", "TABLE ", "FUNCTION ", "TRIGGER ", "x.y", " ON ", "(", ")", ";", "\n", "'", "''", "\\", "\\.", "\n\\.\n", "$$", "$a$", "$1", "--", "/*", "*/", "\"", "E'", "é", "COPY t FROM stdin;\n",

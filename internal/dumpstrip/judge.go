@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// schema is what Rowhook calls its own.
+// schema is the schema of Rowhook's own objects.
 const schema = "rowhook"
 
 type verdict byte
@@ -16,18 +16,19 @@ const (
 	removed
 )
 
-// captureNames are what capture triggers are called: sqlschema.sqlTriggerName. Statements that name nothing but a trigger come before its
-// CREATE where a dump begins with DROPs.
+// captureNames matches the names of capture triggers, see sqlschema.sqlTriggerName. It decides
+// about statements that name a trigger before its CREATE, such as the DROPs at the beginning of a
+// dump.
 var (
 	captureNames     = regexp.MustCompile(`^rowhook_.+_(insert|update|delete|truncate|guard)$`)
 	captureFunctions = regexp.MustCompile(`^capture(_[0-9]+)?$`)
 )
 
-// judge decides by what was read of the statement.
+// judge decides by the tokens read so far. It returns undecided if it needs more.
 func (s *stripper) judge(l *lexer) verdict {
 	enough := l.ended || l.count >= mostTokens && !l.whole()
 	p := &parser{tokens: l.tokens}
-	// Rows come by the million, and what table they are of stands at the beginning.
+	// Rows come by the million, and their table is at the beginning of the statement.
 	rows := (l.first("insert") || l.first("copy")) && l.count >= 6
 	if !enough && !rows {
 		return undecided
@@ -62,7 +63,7 @@ func (s *stripper) isRowhooks(p *parser) bool {
 	return false
 }
 
-// kinds are the words before the name of an object. Those of several words are taken one by one.
+// kinds are the words that may come before the name of an object, such as TABLE IF NOT EXISTS.
 var kinds = []string{
 	"or", "replace", "global", "local", "temporary", "temp", "unlogged", "foreign", "recursive", "materialized", "trusted", "procedural",
 	"table", "sequence", "view", "function", "procedure", "routine", "aggregate", "type", "domain", "collation", "conversion", "statistics", "text", "search",
@@ -70,7 +71,7 @@ var kinds = []string{
 	"if", "not", "exists", "only", "all", "in", "concurrently", "unique",
 }
 
-// creates is for what follows CREATE.
+// creates judges what follows CREATE.
 func (s *stripper) creates(p *parser) bool {
 	p.any("or", "replace", "constraint", "unique")
 	switch {
@@ -106,7 +107,7 @@ func (s *stripper) creates(p *parser) bool {
 	return p.names()
 }
 
-// alters is for what follows ALTER.
+// alters judges what follows ALTER.
 func (s *stripper) alters(p *parser) bool {
 	switch {
 	case p.skip("default", "privileges"):
@@ -141,7 +142,7 @@ func (s *stripper) alters(p *parser) bool {
 	return p.names()
 }
 
-// names is for what follows DROP, COMMENT ON and the like.
+// names judges what follows DROP, COMMENT ON and SECURITY LABEL ON.
 func (s *stripper) names(p *parser) bool {
 	switch {
 	case p.skip("trigger"):
@@ -152,7 +153,7 @@ func (s *stripper) names(p *parser) bool {
 	return p.names()
 }
 
-// onTable is for NAME ON TABLE.
+// onTable judges NAME ON TABLE.
 func (s *stripper) onTable(p *parser, trigger bool) bool {
 	p.any("if", "exists")
 	name, ok := p.name()
@@ -167,14 +168,14 @@ func (s *stripper) isCapture(name string) bool {
 	return s.captures[name] || captureNames.MatchString(name)
 }
 
-// parser looks at the tokens of a statement from the beginning.
+// parser reads the tokens of a statement from the beginning. tokens are those not read yet.
 type parser struct{ tokens []token }
 
 func (p *parser) at(keyword string) bool {
 	return len(p.tokens) > 0 && p.tokens[0] == token{word, keyword}
 }
 
-// skip passes over these keywords if they are next.
+// skip skips these keywords if they are next, and reports whether they were.
 func (p *parser) skip(keywords ...string) bool {
 	if len(p.tokens) < len(keywords) {
 		return false
@@ -188,7 +189,7 @@ func (p *parser) skip(keywords ...string) bool {
 	return true
 }
 
-// any passes over all of these keywords, in any order.
+// any skips all of these keywords, in any order.
 func (p *parser) any(keywords ...string) {
 	for again := true; again; {
 		again = false
@@ -201,12 +202,14 @@ func (p *parser) any(keywords ...string) {
 	}
 }
 
-// isName reports that what comes next is a name with another one behind a dot, whatever keyword it looks like.
+// isName reports whether a qualified name is next: a dot follows the token, even if that looks like
+// a keyword.
 func (p *parser) isName() bool {
 	return len(p.tokens) > 1 && p.tokens[1] == token{sign, "."}
 }
 
-// seek goes to this keyword, outside of parentheses, and behind it unless it is the first of several.
+// seek skips everything up to and including this keyword, outside of parentheses. It does not skip
+// the keyword "in", because "in schema" follows. It reports whether it found the keyword.
 func (p *parser) seek(keyword string) bool {
 	depth := 0
 	for i, t := range p.tokens {
@@ -226,7 +229,7 @@ func (p *parser) seek(keyword string) bool {
 	return false
 }
 
-// name reads one without a schema.
+// name reads a name without a schema.
 func (p *parser) name() (string, bool) {
 	if len(p.tokens) == 0 || p.tokens[0].kind != word && p.tokens[0].kind != quoted {
 		return "", false
@@ -236,7 +239,7 @@ func (p *parser) name() (string, bool) {
 	return name, true
 }
 
-// qualified passes over a name, with its schema if it has one.
+// qualified skips a name, with its schema if it has one.
 func (p *parser) qualified() {
 	_, ok := p.name()
 	for ok && len(p.tokens) > 0 && p.tokens[0] == (token{sign, "."}) {
@@ -245,12 +248,12 @@ func (p *parser) qualified() {
 	}
 }
 
-// ours reports that what comes next is in the schema rowhook.
+// ours reports whether the next name is in the schema rowhook.
 func (p *parser) ours() bool {
 	return len(p.tokens) > 2 && p.tokens[0].is(schema) && p.tokens[1] == token{sign, "."}
 }
 
-// ownName reads a name in the schema rowhook.
+// ownName returns the next name if it is in the schema rowhook.
 func (p *parser) ownName() (string, bool) {
 	if !p.ours() {
 		return "", false
@@ -258,7 +261,7 @@ func (p *parser) ownName() (string, bool) {
 	return p.tokens[2].text, true
 }
 
-// names reports that what comes next, behind the words for what it is, is in the schema rowhook or is it.
+// names skips kinds, and reports whether the object is in the schema rowhook or is that schema.
 func (p *parser) names() bool {
 	isSchema := false
 	for len(p.tokens) > 0 && !p.isName() {
@@ -281,7 +284,8 @@ func isKind(name string) bool {
 	return false
 }
 
-// calls is for what follows SELECT: the value of a sequence, and statistics.
+// calls judges what follows SELECT: setval for a sequence, and the functions that restore
+// statistics.
 func (p *parser) calls() bool {
 	if p.skip("pg_catalog") {
 		p.tokens = p.tokens[min(1, len(p.tokens)):]

@@ -11,7 +11,7 @@ import (
 // token is a part of a statement.
 type token struct {
 	kind kind
-	text string // of a name: as Postgres has it; of a string: what is in it, as far as mostText
+	text string // a name as Postgres stores it; the content of a string, up to mostText
 }
 
 type kind byte
@@ -23,21 +23,20 @@ const (
 	sign               // any other character
 )
 
-// How much of a token is kept, and how many of a statement that can be judged by its beginning.
 const (
-	mostText   = 1 << 20
-	mostTokens = 64
+	mostText   = 1 << 20 // kept bytes of a token
+	mostTokens = 64      // kept tokens of a statement that can be judged by its beginning
 )
 
 // lexer reads one statement.
 type lexer struct {
 	s        *stripper
-	raw      []byte // what was read and is not written yet
+	raw      []byte // bytes that were read and not written yet
 	tokens   []token
-	count    int // of all tokens, those included that were not kept
-	ended    bool
-	escapes  bool
-	parens   int
+	count    int  // all tokens, including those that were not kept
+	ended    bool // the statement has ended
+	escapes  bool // backslashes are escapes in plain strings
+	parens   int  // depth of parentheses
 	atomic   int  // depth of BEGIN ATOMIC and CASE
 	mentions bool // it refers to the schema rowhook
 	copying  bool // it is COPY ... FROM stdin
@@ -68,16 +67,17 @@ func (l *lexer) next() (c byte, ok bool, err error) {
 	return c, true, nil
 }
 
-// ahead looks at the nth byte from here, 0 at the end of the dump.
+// ahead returns the byte n bytes ahead without reading it, and 0 at the end of the dump.
 func (l *lexer) ahead(n int) byte {
-	b, _ := l.s.in.Peek(n + 1) // an error comes again when it is read
+	b, _ := l.s.in.Peek(n + 1) // the next read returns the error again
 	if len(b) <= n {
 		return 0
 	}
 	return b[n]
 }
 
-// token reads one, with the white space and comments before it. At the end of the statement, ended is set.
+// token reads a token, with the white space and comments before it. At the end of the statement it
+// sets ended.
 func (l *lexer) token() error {
 	for {
 		c, ok, err := l.next()
@@ -140,7 +140,7 @@ func (l *lexer) lineComment() error {
 	}
 }
 
-// blockComment reads one whose first slash was read.
+// blockComment reads the rest of a comment after its first slash.
 func (l *lexer) blockComment() error {
 	began, depth := l.s.line, 1
 	if _, _, err := l.next(); err != nil {
@@ -152,7 +152,7 @@ func (l *lexer) blockComment() error {
 		case err != nil:
 			return err
 		case !ok:
-			return fmt.Errorf("the dump ends within the comment that begins at line %d: it is not whole", began)
+			return fmt.Errorf("the dump ends within the comment that begins at line %d: it is incomplete, so dump again", began)
 		case c == '/' && l.ahead(0) == '*':
 			depth++
 		case c == '*' && l.ahead(0) == '/':
@@ -175,7 +175,7 @@ func (l *lexer) str(escapes bool) error {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("the dump ends within the string that begins at line %d: it is not whole", began)
+			return fmt.Errorf("the dump ends within the string that begins at line %d: it is incomplete, so dump again", began)
 		}
 		switch {
 		case c == '\'' && l.ahead(0) == '\'', c == '\\' && escapes:
@@ -201,7 +201,7 @@ func (l *lexer) quotedName() error {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("the dump ends within the quoted name that begins at line %d: it is not whole", began)
+			return fmt.Errorf("the dump ends within the quoted name that begins at line %d: it is incomplete, so dump again", began)
 		}
 		if c == '"' {
 			if l.ahead(0) != '"' {
@@ -242,7 +242,7 @@ func (l *lexer) number() error {
 	return nil
 }
 
-// dollar reads a string in dollar quotes, whose first dollar was read, or a parameter such as $1.
+// dollar reads a string in dollar quotes, or a parameter such as $1, after its first dollar.
 func (l *lexer) dollar() error {
 	n := 0
 	for c := l.ahead(n); beginsName(c) || n > 0 && isDigit(c); c = l.ahead(n) {
@@ -262,14 +262,14 @@ func (l *lexer) dollar() error {
 	}
 	tag := string(l.raw[begin:])
 	began := l.s.line
-	var b []byte // the last bytes, in which the tag is looked for, and what is before them
+	var b []byte // the beginning of the string, and the last bytes, which may be the closing tag
 	for {
 		c, ok, err := l.next()
 		if err != nil {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("the dump ends within the string that begins with %s at line %d: it is not whole", tag, began)
+			return fmt.Errorf("the dump ends within the string that begins with %s at line %d: it is incomplete, so dump again", tag, began)
 		}
 		if b = append(b, c); c == '$' && strings.HasSuffix(string(b[max(0, len(b)-len(tag)):]), tag) {
 			l.add(token{text, string(b[:len(b)-len(tag)])})
@@ -278,17 +278,17 @@ func (l *lexer) dollar() error {
 	}
 }
 
-// inBody finds what a function of the user's calls of Rowhook.
+// inBody matches references to the schema rowhook in the body of a user's function.
 var inBody = regexp.MustCompile(`(?i)(^|[^a-z0-9_$."])("rowhook"|rowhook)\s*\.\s*["a-z_]`)
 
-// add takes a token in.
+// add adds a token to the statement.
 func (l *lexer) add(t token) {
 	l.count++
 	if l.count <= mostTokens || l.whole() {
 		l.tokens = append(l.tokens, t)
 	}
 	if l.isRoutine() && l.parens == 0 && t.kind == word {
-		// As psql finds the end of a routine with a body in SQL.
+		// psql finds the end of a routine with an SQL body in the same way.
 		switch {
 		case t.text == "begin", t.text == "case" && l.atomic > 0:
 			l.atomic++
@@ -309,17 +309,17 @@ func (l *lexer) add(t token) {
 	l.copying = l.isCopy()
 }
 
-// is reports that the token is this name.
+// is reports whether the token is this name.
 func (t token) is(name string) bool { return (t.kind == word || t.kind == quoted) && t.text == name }
 
 func (l *lexer) first(keyword string) bool {
 	return len(l.tokens) > 0 && l.tokens[0] == token{word, keyword}
 }
 
-// isData reports that what the statement holds is data, in which anything may stand.
+// isData reports whether the statement contains data, in which any text may occur.
 func (l *lexer) isData() bool { return l.first("insert") || l.first("copy") || l.first("set") }
 
-// isRoutine reports that a function or procedure is created.
+// isRoutine reports whether the statement creates a function or procedure.
 func (l *lexer) isRoutine() bool {
 	if !l.first("create") {
 		return false
@@ -331,8 +331,8 @@ func (l *lexer) isRoutine() bool {
 	return l.at(i, "function") || l.at(i, "procedure")
 }
 
-// whole reports that the statement can't be judged by its beginning: what a trigger calls stands at its end, and before what rights are of
-// there may be many columns.
+// whole reports whether the statement can't be judged by its beginning. The function of a trigger
+// is at the end. In GRANT and REVOKE many columns may come before the object.
 func (l *lexer) whole() bool {
 	if l.first("grant") || l.first("revoke") {
 		return true
@@ -345,20 +345,20 @@ func (l *lexer) whole() bool {
 	return false
 }
 
-// at reports that the ith token is this keyword.
+// at reports whether token i is this keyword.
 func (l *lexer) at(i int, keyword string) bool {
 	return i < len(l.tokens) && l.tokens[i] == token{word, keyword}
 }
 
-// isCopy reports that what was read so far is COPY ... FROM stdin.
+// isCopy reports whether the statement so far is COPY ... FROM stdin.
 func (l *lexer) isCopy() bool {
 	return l.copying || l.first("copy") && l.last[0] == token{word, "from"} && l.last[1] == token{word, "stdin"}
 }
 
-// copies reports that rows follow the statement.
+// copies reports whether rows follow the statement.
 func (l *lexer) copies() bool { return l.ended && l.copying }
 
-// setting returns what a SET or RESET sets.
+// setting returns the name and the value of a SET or RESET. ok is false for other statements.
 func (l *lexer) setting() (name, value string, ok bool) {
 	switch {
 	case l.at(1, "session") && l.at(2, "authorization") && (l.first("set") || l.first("reset")):
@@ -374,7 +374,7 @@ func (l *lexer) setting() (name, value string, ok bool) {
 	return "", "", false
 }
 
-// beginning is what a person knows the statement by.
+// beginning returns the beginning of the statement, by which a person recognizes it.
 func (l *lexer) beginning() string {
 	var b strings.Builder
 	for i, t := range l.tokens {
@@ -393,7 +393,7 @@ func (l *lexer) beginning() string {
 	return b.String()
 }
 
-// beginningOf is a statement's tokens in small letters, a space behind each.
+// beginningOf returns a statement's tokens in small letters, each followed by a space.
 func beginningOf(tokens []token) string {
 	var b strings.Builder
 	for _, t := range tokens {

@@ -11,26 +11,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// CanDump reports whether the server's programs have pg_dump and psql, which npm's packages lack. A test that needs them ends where they are
-// missing, and runs where Debian's programs are.
+// CanDump reports whether the server's programs include pg_dump and psql. npm's packages lack them,
+// and Debian's have them. A test that needs them must return if CanDump returns false.
 func CanDump(t testing.TB) bool {
 	t.Helper()
 	for _, name := range []string{"pg_dump", "psql"} {
 		if _, err := os.Stat(filepath.Join(os.Getenv(EnvBinDir), name)); err != nil {
-			t.Logf("left out: %v", err)
+			t.Logf("not tested: %v", err)
 			return false
 		}
 	}
 	return true
 }
 
-// Dump returns what pg_dump writes of the database.
+// Dump returns the output of pg_dump for the database.
 func (db *DB) Dump(t testing.TB, arguments ...string) string {
 	t.Helper()
 	return program(t, "", "pg_dump", append(arguments, "--dbname", db.url)...)
 }
 
-// Load has psql run a script, which must not fail.
+// Load runs a script by psql. It fails the test if the script fails.
 func (db *DB) Load(t testing.TB, script string) {
 	t.Helper()
 	program(t, script, "psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", db.url)

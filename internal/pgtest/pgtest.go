@@ -1,15 +1,16 @@
-// Package pgtest gives each test a PostgreSQL database of its own.
+// Package pgtest gives each test its own PostgreSQL database.
 //
-// A package whose tests use it has
+// A package whose tests use it needs
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 //
-// which starts a temporary server for the package, or uses the one that ROWHOOK_TEST_DATABASE_URL names. [New] clones a
-// database from a template that was migrated once, which takes some 30 to 50 ms, so that tests run in parallel without seeing
-// each other's rows.
+// Main starts a temporary server for the package, or uses the one in ROWHOOK_TEST_DATABASE_URL.
+// [New] clones a database from a template that was migrated once, which takes some 30 to 50 ms.
+// Tests can therefore run in parallel, and do not see each other's rows.
 //
-// A failing test leaves its database on a server that outlives the run and prints the psql command that opens it. Such a server is
-// one's own, or that of 'go run ./internal/pgtest/cmd/pgtestserver'.
+// If the server outlives the run, a failing test keeps its database and prints the psql command
+// that opens it. A server in ROWHOOK_TEST_DATABASE_URL outlives the run, such as that of 'go run
+// ./internal/pgtest/cmd/pgtestserver'.
 package pgtest
 
 import (
@@ -34,19 +35,21 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// The environment variables that tests take their server from. Main sets those that are missing, for the tests in its process.
+// These environment variables name the server of the tests. Main sets the missing ones for its
+// process.
 const (
 	// EnvURL is the URL of a database whose user may create databases.
 	EnvURL = "ROWHOOK_TEST_DATABASE_URL"
-	// EnvBinDir is the directory of the PostgreSQL programs for servers of a test's own.
+	// EnvBinDir is the directory of the PostgreSQL programs, for servers that a test starts itself.
 	EnvBinDir = "ROWHOOK_TEST_POSTGRES_BIN"
-	// EnvTemporary is set when the server ends with the run, so that a failed test's database can't be kept.
+	// EnvTemporary is set if the server ends with the run. A failed test can't keep its database
+	// then.
 	EnvTemporary = "ROWHOOK_TEST_SERVER_IS_TEMPORARY"
 
-	envTemplate = "ROWHOOK_TEST_TEMPLATE" // from Main to New
+	envTemplate = "ROWHOOK_TEST_TEMPLATE" // set by Main and read by New
 )
 
-// Names of databases are prefix_UNIXTIME_RANDOM. The time tells Main which were left by runs that were killed.
+// Names of databases are prefix_UNIXTIME_RANDOM. By the time Main finds databases of killed runs.
 const (
 	templatePrefix = "rowhook_template_"
 	testPrefix     = "rowhook_test_"
@@ -87,13 +90,14 @@ func run(m *testing.M) (code int, err error) {
 	return code, dropTemplate(ctx)
 }
 
-// StartServer starts a temporary server with the settings that tests need.
+// StartServer starts a temporary server with the settings that tests need. Settings of the form
+// name=value override these.
 func StartServer(ctx context.Context, settings ...string) (*localpg.Server, error) {
 	config := localpg.Config{
 		BinDir:  os.Getenv(EnvBinDir),
 		TempDir: localpg.MemoryDir(4 << 30),
 		Settings: map[string]string{
-			"fsync":                     "off", // a crash of PostgreSQL loses nothing; only one of the machine would
+			"fsync":                     "off", // a crash of PostgreSQL loses nothing; only a crash of the machine does
 			"full_page_writes":          "off",
 			"max_connections":           "300",
 			"wal_level":                 "logical",
@@ -105,14 +109,14 @@ func StartServer(ctx context.Context, settings ...string) (*localpg.Server, erro
 	for _, setting := range settings {
 		name, value, ok := strings.Cut(setting, "=")
 		if !ok {
-			return nil, fmt.Errorf("setting %q is not of the form name=value", setting)
+			return nil, fmt.Errorf("setting %q does not have the form name=value", setting)
 		}
 		config.Settings[strings.TrimSpace(name)] = strings.TrimSpace(value)
 	}
 	return localpg.Start(ctx, config)
 }
 
-// Environment is what tests must find in their environment to use a temporary server.
+// Environment returns the environment variables that make tests use a temporary server.
 func Environment(server *localpg.Server) map[string]string {
 	return map[string]string{EnvURL: server.URL("postgres"), EnvBinDir: server.BinDir(), EnvTemporary: "1"}
 }
@@ -121,7 +125,7 @@ func databaseName(prefix string) string {
 	return prefix + strconv.FormatInt(time.Now().Unix(), 10) + "_" + strings.ToLower(rand.Text()[:12])
 }
 
-// DB is a database that a test has for itself.
+// DB is a database for one test.
 type DB struct{ url string }
 
 // New makes a database with the schema rowhook, and drops it at the end of the test.
@@ -144,7 +148,7 @@ func NewEmpty(t testing.TB) *DB {
 	return create(t, admin, os.Getenv(EnvURL), "template0")
 }
 
-// NewIn is New for a database of another encoding than the server's, such as LATIN1.
+// NewIn is New for a database with another encoding than the server's, such as LATIN1.
 func NewIn(t testing.TB, encoding string) *DB {
 	t.Helper()
 	require.NotEmpty(t, os.Getenv(EnvURL), "this package needs: func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
@@ -165,7 +169,7 @@ func create(t testing.TB, admin *pgx.Conn, adminURL, template string) *DB {
 	db := &DB{url: withDatabase(t, adminURL, name)}
 	t.Cleanup(func() {
 		if t.Failed() && os.Getenv(EnvTemporary) == "" {
-			t.Logf("the database is kept: psql '%s'", db.url)
+			t.Logf("the test's database is kept, open it with: psql '%s'", db.url)
 			return
 		}
 		db.drop(t, adminURL, name)
@@ -173,7 +177,8 @@ func create(t testing.TB, admin *pgx.Conn, adminURL, template string) *DB {
 	return db
 }
 
-// drop uses a connection of its own, as a test may run for long. Logical replication slots would hold the database.
+// drop drops the database on a new connection, because a test may run for long. It drops logical
+// replication slots first, because Postgres does not drop a database that has one.
 func (db *DB) drop(t testing.TB, adminURL, name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -192,7 +197,7 @@ func (db *DB) drop(t testing.TB, adminURL, name string) {
 	}
 }
 
-// withDatabase puts another database's name into a connection URL.
+// withDatabase returns a connection URL with another database's name.
 func withDatabase(t testing.TB, rawURL, name string) string {
 	t.Helper()
 	u, err := url.Parse(rawURL)
@@ -202,7 +207,7 @@ func withDatabase(t testing.TB, rawURL, name string) string {
 	return u.String()
 }
 
-// ensureTemplate makes the run's template unless another test has.
+// ensureTemplate makes the run's template, unless another test has made it.
 func ensureTemplate(ctx context.Context, admin *pgx.Conn, template string) error {
 	const ready = "select exists (select from pg_database where datname = $1 and datistemplate)"
 	var exists bool
@@ -215,7 +220,7 @@ func ensureTemplate(ctx context.Context, admin *pgx.Conn, template string) error
 	if _, err := admin.Exec(ctx, "select pg_advisory_lock($1)", key); err != nil {
 		return fmt.Errorf("lock the template database: %w", err)
 	}
-	defer admin.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock($1)", key) //nolint:errcheck // the session ends soon
+	defer admin.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock($1)", key) //nolint:errcheck // the end of the session releases the lock, too
 	if err := admin.QueryRow(ctx, ready, template).Scan(&exists); err != nil || exists {
 		return err
 	}
@@ -227,7 +232,8 @@ func ensureTemplate(ctx context.Context, admin *pgx.Conn, template string) error
 	if err := migrateTemplate(ctx, admin, template); err != nil {
 		return err
 	}
-	// Marked last, as the sign that it's complete. Nobody may connect, as a clone fails while someone does.
+	// The mark comes last: it says that the template is complete. It forbids connections, because
+	// cloning a database fails while a session is connected to it.
 	if _, err := admin.Exec(ctx, "alter database "+template+" is_template true allow_connections false"); err != nil {
 		return fmt.Errorf("finish the template database: %w", err)
 	}
@@ -275,14 +281,15 @@ func dropDatabase(ctx context.Context, admin *pgx.Conn, name string) error {
 	return nil
 }
 
-// dropLeftovers drops the databases that runs of yesterday and before left on a server that lasts.
+// dropLeftovers drops databases of runs that are older than leftoverAge, on a server that outlives
+// the run.
 func dropLeftovers(ctx context.Context) error {
 	if os.Getenv(EnvTemporary) != "" {
 		return nil
 	}
 	admin, err := pgx.Connect(ctx, os.Getenv(EnvURL))
 	if err != nil {
-		return fmt.Errorf("connect to the server that %s names: %w", EnvURL, err)
+		return fmt.Errorf("connect to the server in %s: %w", EnvURL, err)
 	}
 	defer admin.Close(ctx)
 	rows, err := admin.Query(ctx, "select datname from pg_database where datname ~ '^rowhook_(template|test)_[0-9]+_' "+
@@ -302,10 +309,11 @@ func dropLeftovers(ctx context.Context) error {
 	return nil
 }
 
-// URL is the database's connection string, for a superuser on a server that Main started.
+// URL returns the database's connection string. On a server that Main started its user is a
+// superuser.
 func (db *DB) URL() string { return db.url }
 
-// Conn opens a connection that the end of the test closes.
+// Conn opens a connection, and closes it at the end of the test.
 func (db *DB) Conn(t testing.TB) *pgx.Conn {
 	t.Helper()
 	conn := connect(t, db.url)
@@ -313,7 +321,7 @@ func (db *DB) Conn(t testing.TB) *pgx.Conn {
 	return conn
 }
 
-// Pool opens a pool that the end of the test closes.
+// Pool opens a pool, and closes it at the end of the test.
 func (db *DB) Pool(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), db.url)
@@ -322,15 +330,16 @@ func (db *DB) Pool(t testing.TB) *pgxpool.Pool {
 	return pool
 }
 
-// Role makes a role of the test's own that may log in and nothing else, and drops it, with what it owns in this database, at the
-// end of the test. It returns the role's name and the database's connection string for it.
+// Role makes a role for this test that may log in and nothing else. At the end of the test it drops
+// the role and what it owns in this database. It returns the role's name and the database's
+// connection string for it.
 func (db *DB) Role(t testing.TB) (name, connString string) {
 	t.Helper()
 	name, password := "rowhook_role_"+strings.ToLower(rand.Text()[:12]), rand.Text()
 	db.Exec(t, fmt.Sprintf("create role %s login password '%s'", name, password))
 	t.Cleanup(func() {
 		if t.Failed() && os.Getenv(EnvTemporary) == "" {
-			return // as the database is kept
+			return // the database is kept, and so is its role
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -350,7 +359,7 @@ func (db *DB) Role(t testing.TB) (name, connString string) {
 	return name, u.String()
 }
 
-// Exec runs a statement, or several if there are no arguments, on a connection of its own.
+// Exec runs a statement, or several without arguments, on a new connection.
 func (db *DB) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	conn := connect(t, db.url)
@@ -366,7 +375,8 @@ func connect(t testing.TB, connString string) *pgx.Conn {
 	return conn
 }
 
-// closeConn ignores an error: the test may have killed the server or the session.
+// closeConn closes a connection. It ignores errors, because the test may have killed the server or
+// the session.
 func closeConn(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
@@ -374,7 +384,7 @@ func closeConn(t testing.TB, conn *pgx.Conn) {
 	_ = conn.Close(ctx)
 }
 
-// Version is the major version of the server that tests run on, such as 15.
+// Version returns the major version of the tests' server, such as 15.
 func Version(t testing.TB) int {
 	t.Helper()
 	conn := connect(t, os.Getenv(EnvURL))

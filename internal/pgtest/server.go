@@ -15,11 +15,11 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// Server is a server that a test has for itself, to crash it or to run it with other settings.
+// Server is a Postgres server for one test, which may crash it or change its settings.
 type Server struct{ local *localpg.Server }
 
-// NewServer starts a server of the same version as the others', and stops it at the end of the test. Settings, of the form
-// name=value, go on top of the usual ones.
+// NewServer starts a server of the same version as the package's server, and stops it at the end of
+// the test. Settings of the form name=value override the usual ones.
 func NewServer(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	local, err := StartServer(t.Context(), settings...)
@@ -36,7 +36,7 @@ func NewServer(t testing.TB, settings ...string) *Server {
 	})
 	if os.Getenv(EnvURL) != "" {
 		require.Equal(t, Version(t), local.Version()/10000,
-			"the binaries in %s are of another version than the server of %s: set %s to matching ones", local.BinDir(), EnvURL, EnvBinDir)
+			"the binaries in %s and the server of %s have different versions: set %s to the directory of matching binaries", local.BinDir(), EnvURL, EnvBinDir)
 	}
 	return &Server{local: local}
 }
@@ -50,10 +50,11 @@ func logTail(path string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// URL is the connection string of one of the server's databases, for a superuser. It stays the same across restarts.
+// URL returns the connection string of one of the server's databases, for a superuser. It stays the
+// same across restarts.
 func (s *Server) URL(database string) string { return s.local.URL(database) }
 
-// New makes a database with the schema rowhook. It ends with the server.
+// New makes a database with the schema rowhook. It lasts as long as the server.
 func (s *Server) New(t testing.TB) *DB {
 	t.Helper()
 	db := s.NewEmpty(t)
@@ -63,7 +64,7 @@ func (s *Server) New(t testing.TB) *DB {
 	return db
 }
 
-// NewEmpty makes a database without the schema rowhook. It ends with the server.
+// NewEmpty makes a database without the schema rowhook. It lasts as long as the server.
 func (s *Server) NewEmpty(t testing.TB) *DB {
 	t.Helper()
 	admin := connect(t, s.URL("postgres"))
@@ -74,7 +75,8 @@ func (s *Server) NewEmpty(t testing.TB) *DB {
 	return &DB{url: s.URL(name)}
 }
 
-// Stop stops the server and keeps its data for Start. Mode localpg.Immediate is a crash: the next start recovers from the log.
+// Stop stops the server and keeps its data for Start. Mode localpg.Immediate is a crash: the next
+// start recovers from the WAL.
 func (s *Server) Stop(t testing.TB, mode localpg.Mode) {
 	t.Helper()
 	require.NoError(t, s.local.Halt(t.Context(), mode))
@@ -92,5 +94,5 @@ func (s *Server) Restart(t testing.TB, mode localpg.Mode) {
 	require.NoError(t, s.local.Restart(t.Context(), mode))
 }
 
-// PID is the process id of the postmaster, or 0 while it's stopped.
+// PID returns the process id of the postmaster, or 0 while the server is stopped.
 func (s *Server) PID() int { return s.local.PID() }

@@ -21,14 +21,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// client is an otlptrace.Client that POSTs spans to a collector, as OTLP 1.x says:
+// client is an otlptrace.Client that POSTs spans to a collector by OTLP 1.x, see
 // https://opentelemetry.io/docs/specs/otlp/#otlphttp.
 type client struct {
 	settings
 	http    *http.Client
 	agent   string
 	log     *slog.Logger
-	failing atomic.Bool // said already
+	failing atomic.Bool // the last request failed, and that was logged
 }
 
 func newClient(s settings, o Options) (*client, error) {
@@ -44,7 +44,7 @@ func newClient(s settings, o Options) (*client, error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %s holds no certificate", s.authorities)
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %s contains no PEM certificate", s.authorities)
 		}
 	}
 	if s.certificate != "" || s.key != "" {
@@ -72,9 +72,9 @@ func (c *client) Stop(context.Context) error {
 	return nil
 }
 
-// UploadTraces sends spans. Spans that can't be sent within the timeout are dropped, which is logged
-// once: spans must not hold up deliveries. It returns no error for them, because the SDK would print
-// it by a handler that the whole process shares.
+// UploadTraces sends spans. It drops spans that it can't send within the timeout, because spans
+// must not delay deliveries. It logs the first such failure, and returns no error for it: the SDK
+// would pass that to a handler that the whole process shares.
 func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
 	// A TracesData has the same bytes as an ExportTraceServiceRequest, whose package imports gRPC.
 	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
@@ -84,9 +84,9 @@ func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpan
 	err = c.send(ctx, body)
 	switch {
 	case err != nil && !c.failing.Swap(true):
-		c.log.Warn("can't send traces, dropping them until it works again", "spans", count(spans), "error", err)
+		c.log.Warn("can't send traces, dropping them until the collector accepts them again", "spans", count(spans), "error", err)
 	case err == nil && c.failing.Swap(false):
-		c.log.Info("traces are sent again")
+		c.log.Info("sending traces again")
 	}
 	return nil
 }
@@ -115,13 +115,13 @@ func (c *client) send(ctx context.Context, body []byte) error {
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
-	// The waits that a collector asks for by Retry-After are bounded by the timeout as well.
+	// The timeout also bounds the waits that a collector requests by Retry-After.
 	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(500*time.Millisecond)))
 	var last error
 	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
 		var after time.Duration
-		var again bool
-		if after, again, last = c.post(ctx, body); last == nil || !again {
+		var retryable bool
+		if after, retryable, last = c.post(ctx, body); last == nil || !retryable {
 			return last
 		}
 		if after > 0 {
@@ -140,8 +140,9 @@ func (c *client) send(ctx context.Context, body []byte) error {
 	return err
 }
 
-// post sends once. again says whether it may be tried again, and after at the earliest when.
-func (c *client) post(ctx context.Context, body []byte) (after time.Duration, again bool, err error) {
+// post sends one request. retryable says whether to retry it, and after is the least wait before
+// that.
+func (c *client) post(ctx context.Context, body []byte) (after time.Duration, retryable bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(body))
 	if err != nil {
 		return 0, false, fmt.Errorf("make the request: %w", err)
@@ -161,16 +162,16 @@ func (c *client) post(ctx context.Context, body []byte) (after time.Duration, ag
 		return 0, true, err
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be reused
 	switch {
 	case resp.StatusCode/100 == 2:
 		return 0, false, nil
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusBadGateway,
 		resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusGatewayTimeout:
-		again = true
+		retryable = true
 		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
 			after = time.Duration(s) * time.Second
 		}
 	}
-	return after, again, fmt.Errorf("the collector answered %s", resp.Status)
+	return after, retryable, fmt.Errorf("the collector responded with %s", resp.Status)
 }

@@ -1,4 +1,4 @@
-// Package tracing makes an OpenTelemetry span of each attempt, in the trace of whoever wrote the row,
+// Package tracing makes an OpenTelemetry span of each attempt, in the trace of the row's writer,
 // and sends the spans by OTLP over HTTP.
 //
 // OpenTelemetry's own environment variables configure it. It is off unless they name an endpoint.
@@ -28,7 +28,7 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// Tracer makes and sends spans. Make it by New, and Close it to send the last ones.
+// Tracer makes and sends spans. New makes it, and Close sends the last spans.
 type Tracer struct {
 	provider *sdk.TracerProvider
 	tracer   trace.Tracer
@@ -41,8 +41,10 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-// New makes a tracer as the environment says, read by lookup; nil where it asks for none. It does not connect. OpenTelemetry's SDK itself
-// reads OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_* and OTEL_SPAN_* from the process.
+// New returns a tracer configured by environment variables, which it reads by lookup. It returns
+// nil if they do not enable tracing. It does not connect. OpenTelemetry's SDK itself reads
+// OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_* and OTEL_SPAN_* from
+// the process.
 func New(ctx context.Context, lookup func(string) (string, bool), o Options) (*Tracer, error) {
 	settings, on, err := readSettings(lookup)
 	if err != nil || !on {
@@ -56,8 +58,8 @@ func New(ctx context.Context, lookup func(string) (string, bool), o Options) (*T
 	if err != nil {
 		return nil, err
 	}
-	if o.Logger != nil { // the SDK would print it on standard error, where all else may be JSON
-		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { o.Logger.Warn("traces: the SDK reports an error", "error", err) }))
+	if o.Logger != nil { // the SDK would print plain text on standard error, where other lines may be JSON
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { o.Logger.Warn("traces: error from OpenTelemetry's SDK", "error", err) }))
 	}
 	return newTracer(ctx, sdk.WithBatcher(e), o)
 }
@@ -67,7 +69,7 @@ func newTracer(ctx context.Context, processor sdk.TracerProviderOption, o Option
 	if o.Instance != "" {
 		attributes = append(attributes, attribute.String("service.instance.id", o.Instance))
 	}
-	// What the environment says comes last and wins.
+	// The environment comes last, so it overrides the attributes.
 	res, err := resource.New(ctx, resource.WithAttributes(attributes...), resource.WithTelemetrySDK(), resource.WithFromEnv())
 	if err != nil {
 		return nil, err
@@ -76,13 +78,14 @@ func newTracer(ctx context.Context, processor sdk.TracerProviderOption, o Option
 	return &Tracer{p, p.Tracer("github.com/rowhook/rowhook", trace.WithInstrumentationVersion(o.Version))}, nil
 }
 
-// Close sends what has not been sent yet.
+// Close sends the remaining spans.
 func (t *Tracer) Close(ctx context.Context) error { return t.provider.Shutdown(ctx) }
 
-// Observer makes the spans of a dispatcher's attempts.
+// Observer returns an observer that makes the spans of a dispatcher's attempts.
 func (t *Tracer) Observer() dispatcher.Observer { return dispatcher.Observer{Attempting: t.attempting} }
 
-// attempting begins the attempt's span, and has the request carry its context.
+// attempting begins the span of an attempt. It returns the headers that carry the span's context,
+// and the function that ends the span.
 func (t *Tracer) attempting(e *dispatcher.Event, number int) (http.Header, func(dispatcher.Attempt)) {
 	parent := writersContext(e.Trace)
 	ctx := trace.ContextWithRemoteSpanContext(context.Background(), parent)
@@ -123,8 +126,9 @@ func end(span trace.Span, a *dispatcher.Attempt) {
 	span.End(trace.WithTimestamp(a.Result.StartedAt.Add(a.Result.Duration)))
 }
 
-// writersContext reads an event's trace_context: a traceparent as a string; an object with traceparent, and perhaps tracestate;
-// or one with trace_id and span_id, as Hasura has it. What is none of these is no context.
+// writersContext reads an event's trace_context. It accepts a traceparent as a string, an object
+// with traceparent and perhaps tracestate, and Hasura's object with trace_id and span_id. For
+// anything else it returns an empty context.
 func writersContext(raw []byte) trace.SpanContext {
 	if len(raw) == 0 {
 		return trace.SpanContext{}
@@ -150,7 +154,7 @@ func writersContext(raw []byte) trace.SpanContext {
 	if object.SamplingFlag == "0" {
 		flags = "00"
 	}
-	const traceDigits, spanDigits = 32, 16 // Hasura leaves out leading zeros of 64-bit trace ids
+	const traceDigits, spanDigits = 32, 16 // Hasura omits leading zeros of 64-bit trace ids
 	return parse("00-"+padded(object.TraceID, traceDigits)+"-"+padded(object.SpanID, spanDigits)+"-"+flags, object.Tracestate)
 }
 
@@ -159,11 +163,11 @@ func padded(id string, digits int) string {
 }
 
 // parse reads a traceparent and a tracestate. Upper case is accepted, although W3C Trace Context
-// wants lower case, because the writer typed it.
+// requires lower case, because a person may have typed it.
 func parse(parent, state string) trace.SpanContext {
 	carrier := propagation.MapCarrier{"traceparent": strings.ToLower(strings.TrimSpace(parent)), "tracestate": state}
 	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
 }
 
-// sendTimeout is OTEL_EXPORTER_OTLP_TIMEOUT's default.
+// sendTimeout is the default of OTEL_EXPORTER_OTLP_TIMEOUT.
 const sendTimeout = 10 * time.Second

@@ -31,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// collector receives OTLP over HTTP. answer, unless nil, says what it answers to its nth request, from 0.
+// collector receives OTLP over HTTP. answer, unless nil, handles request n, counted from 0.
 type collector struct {
 	*httptest.Server
 	answer func(n int, w http.ResponseWriter)
@@ -54,7 +54,7 @@ func newCollector(t *testing.T) *collector {
 			}
 		}
 		data, err := io.ReadAll(body)
-		traces := &tracepb.TracesData{} // on the wire the same as an ExportTraceServiceRequest
+		traces := &tracepb.TracesData{} // has the same bytes as an ExportTraceServiceRequest
 		if err == nil {
 			err = proto.Unmarshal(data, traces)
 		}
@@ -78,7 +78,7 @@ func newCollector(t *testing.T) *collector {
 	return c
 }
 
-// spans are all that have arrived.
+// spans returns all spans that have arrived.
 func (c *collector) spans() (out []*tracepb.Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,7 +176,7 @@ func hexOf(b []byte) string {
 	return s.String()
 }
 
-// TestDeliveriesAreTraced goes from a writer's setting to a receiver's header.
+// The test covers the way from a writer's setting to a receiver's header.
 func TestDeliveriesAreTraced(t *testing.T) {
 	t.Parallel()
 	spans := tracetest.NewInMemoryExporter()

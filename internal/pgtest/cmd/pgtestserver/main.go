@@ -4,8 +4,9 @@
 //
 //	pgtestserver [--set name=value]... [-- command argument...]
 //
-// With a command it runs that with the environment that tests need, ends the server with it, and exits with its status. Without
-// one it prints the environment as lines for a shell, and serves until Ctrl-C.
+// With a command it runs the command with the environment that tests need. It stops the server when
+// the command ends, and exits with the command's status. Without a command it prints the
+// environment as lines for a shell, and serves until Ctrl-C.
 package main
 
 import (
@@ -38,7 +39,7 @@ func main() {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "pgtestserver: %v\n", err)
 	}
-	os.Exit(code) //nolint:gocritic // the process ends, and with it the notification
+	os.Exit(code) //nolint:gocritic // the end of the process also ends the notification
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) (code int, err error) {
@@ -65,7 +66,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (code int, err er
 		return runCommand(ctx, flags.Args(), environment)
 	}
 
-	delete(environment, pgtest.EnvTemporary) // it lasts longer than one run of the tests
+	delete(environment, pgtest.EnvTemporary) // this server outlives a run of the tests
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
 		fmt.Fprintf(stdout, "export %s='%s'\n", name, environment[name])
 	}
@@ -73,12 +74,12 @@ func run(ctx context.Context, args []string, stdout io.Writer) (code int, err er
 	case <-ctx.Done():
 		return 0, nil
 	case <-server.Exited():
-		return 1, errors.New("postgres ended by itself")
+		return 1, errors.New("postgres ended unexpectedly")
 	}
 }
 
-// runCommand runs the command in a process group of its own and passes a signal on to all of that group: the go command, when it is
-// terminated, leaves its test programs running.
+// runCommand runs the command in its own process group, and passes signals on to the whole group.
+// The go command alone would leave its test programs running when it is terminated.
 func runCommand(ctx context.Context, args []string, environment map[string]string) (int, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -106,7 +107,8 @@ func runCommand(ctx context.Context, args []string, environment map[string]strin
 	return 0, nil
 }
 
-// endGroup waits for the processes of a group that was sent SIGTERM, and kills those that don't heed it.
+// endGroup waits until the processes of a group have ended after a SIGTERM, and kills the others
+// after stopTimeout.
 func endGroup(group int) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()

@@ -41,7 +41,7 @@ func TestSignalEndsTheCommandWithItsChildren(t *testing.T) {
 	defer cancel()
 	result := make(chan int, 1)
 	go func() {
-		// The inner shell says when the signal has reached it too.
+		// The inner shell reports that the signal has reached it, too.
 		code, _ := run(ctx, []string{"--", "sh", "-c", `sh -c 'trap "touch \"$0.ended\"; exit" TERM; touch "$0"; while :; do sleep 0.05; done' "$1" & wait`, "sh", file}, io.Discard)
 		result <- code
 	}()
