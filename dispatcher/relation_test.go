@@ -129,7 +129,7 @@ func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	copied.Exec(t, "alter table rowhook.trigger disable trigger all; "+ // the oid that the dump has of it is another's here
 		"update rowhook.trigger set relation = 'rowhook.backfill_unfinished'::regclass, watched = 'rowhook.backfill_unfinished' where name = 'gone'; alter table rowhook.trigger enable trigger all")
 	lines := copied.lacking(t)
-	require.Contains(t, strings.Join(lines, "\n"), "the trigger first watches public.second, of which the oid of another database is recorded")
+	require.Contains(t, strings.Join(lines, "\n"), "the trigger first watches public.second, whose recorded oid is that of another database")
 	copied.start(t, func(c *dispatcher.Config) { c.DatabaseURL = copied.URL() })
 	want := map[string]string{`"first"`: "public.first", `"second"`: "public.second"}
 	require.Equal(t, want, copied.tables(t, "first", 2))

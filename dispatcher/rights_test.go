@@ -86,7 +86,7 @@ func TestRunSaysWhichRightsItsRoleLacks(t *testing.T) {
 	_, err := sqlschema.Grant(t.Context(), b.Conn(t), []string{role})
 	require.NoError(t, err)
 	b.Exec(t, "revoke update (tries) on rowhook.event_log from "+role)
-	require.EqualError(t, run(), fmt.Sprintf("the role %s lacks what a dispatcher needs (update (due_at, claimed_by, tries) on rowhook.event_log): "+
+	require.EqualError(t, run(), fmt.Sprintf("the role %s lacks rights that a dispatcher needs (update (due_at, claimed_by, tries) on rowhook.event_log): "+
 		`run "rowhook apply --grant-to %[1]s" as the role that installed Rowhook`, role))
 }
 

@@ -10,7 +10,8 @@ import (
 	"github.com/rowhook/rowhook/listener"
 )
 
-// A session that listens, is opened again whenever it breaks, and says so: what was sent meanwhile has to be looked for.
+// A Listener keeps one session that listens, and opens a new one when it breaks. Notifications that
+// were sent in between are lost, so Listening has to look for what they announced.
 func ExampleListener() {
 	l := &listener.Listener{
 		Connect:   func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, os.Getenv("DATABASE_URL")) },

@@ -19,19 +19,20 @@ import (
 
 // Applier changes the triggers of tables that are in use. The zero value works.
 //
-// A statement that waits for a table's lock makes everyone wait who comes after it. So an attempt gives up after a short
-// LockTimeout, lets the others pass, and tries again.
+// A statement that waits for the lock of a table makes all later statements on that table wait. So
+// an attempt gives up after LockTimeout, lets the others pass, and is repeated.
 type Applier struct {
-	LockTimeout time.Duration // how long one attempt may keep a table waiting; default 500ms
-	Patience    time.Duration // how long to keep trying, for each table; default 1m
-	Cascade     bool          // Uninstall also drops what depends on the schema rowhook and is not Rowhook's own
+	LockTimeout time.Duration // how long one attempt may wait for a lock; 0: DefaultLockTimeout
+	Patience    time.Duration // how long attempts are repeated, for each table; 0: DefaultPatience
+	Cascade     bool          // Uninstall also drops others' objects that depend on it
 
-	// Migrator brings the schema to this program's version first. nil: it is there already.
+	// Migrator first brings the schema to this program's version. nil: the caller has migrated it.
 	Migrator *Migrator
 	// GrantTo names roles that get the rights of a dispatcher.
 	GrantTo []string
-	// Planned receives the plan that is about to be carried out, under the lock that keeps others from
-	// changing it. Nothing is done if it returns an error. Without it each change is logged. Optional.
+	// Planned is called with the plan before it is carried out, under the lock that keeps other
+	// applies from changing it. If it returns an error, nothing is done, and Apply returns that
+	// error. Without it each change is logged. Optional.
 	Planned func(*Plan) error
 }
 
@@ -41,18 +42,18 @@ const (
 	DefaultPatience    = time.Minute
 )
 
-// Apply makes the triggers and settings of the database those of specs and settings, and returns
-// what it did. The schema must be migrated already: see Migrate and Applier.Migrator. log may be
-// nil.
+// Apply makes the database match the specs and settings, and returns what it did. The schema must
+// be migrated: otherwise Apply returns a *NotInstalledError. log may be nil.
 //
-// Each table is changed in a transaction of its own. A table that stays busy for longer than
-// DefaultPatience is left as it is, and reported as a *BusyError after all others were changed. If
-// specs have faults, the error is a [trigger.SpecErrors], and nothing is changed.
+// Each table has its own transaction. If a table stays busy longer than the patience of the
+// Applier, Apply leaves it unchanged, goes on with the others, and returns a *BusyError at the end.
+// If specs have faults, Apply returns [trigger.SpecErrors] and changes nothing. If row level
+// security hides Rowhook's own rows from this role, the error says so.
 func Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) (*Plan, error) {
 	return Applier{}.Apply(ctx, conn, specs, settings, log)
 }
 
-// Apply does what the function Apply does, with the fields of the Applier.
+// Apply is the function Apply with the options of the Applier.
 func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) (plan *Plan, err error) {
 	log = orSilent(log)
 	if a.Migrator != nil {
@@ -85,8 +86,8 @@ func (a Applier) Apply(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec
 	return plan, nil
 }
 
-// setUp migrates the schema and makes a copy whole. What is to be done then is known only
-// afterwards, so the steps are planned once more. What was not foreseen is logged.
+// setUp migrates the schema and completes a copy without rows. Only then it is known what is to be
+// done, so the steps are planned again. A change that was not in the first plan is logged.
 func (a Applier) setUp(ctx context.Context, conn *pgx.Conn, plan *Plan, specs []trigger.Spec, settings trigger.Settings, log *slog.Logger) error {
 	switch database, program, err := Version(ctx, conn); {
 	case a.Migrator != nil:
@@ -110,14 +111,14 @@ func (a Applier) setUp(ctx context.Context, conn *pgx.Conn, plan *Plan, specs []
 	}
 	for _, c := range now.Changes() {
 		if a.Planned != nil && !foreseen[c.String()] {
-			log.Info("after the migration this is to be done, too", "change", c.String())
+			log.Info("the migration has made another change necessary", "change", c.String())
 		}
 	}
 	plan.steps = now.steps
 	return nil
 }
 
-// carryOut does the steps.
+// carryOut runs the steps.
 func (a Applier) carryOut(ctx context.Context, conn *pgx.Conn, plan *Plan, log *slog.Logger) error {
 	before, err := captureRoles(ctx, conn)
 	if err != nil {
@@ -128,7 +129,7 @@ func (a Applier) carryOut(ctx context.Context, conn *pgx.Conn, plan *Plan, log *
 		return failed
 	}
 	if err := revokeFormer(ctx, conn, before); err != nil {
-		log.Warn("a former owner of a watched table keeps rights in the schema rowhook", "error", err)
+		log.Warn("could not revoke the rights of a former owner of a watched table in the schema rowhook", "error", err)
 	}
 	recordApply(ctx, conn, plan, failed, log)
 	if failed != nil {
@@ -149,7 +150,7 @@ func (a Applier) carryOut(ctx context.Context, conn *pgx.Conn, plan *Plan, log *
 	return err
 }
 
-// runAll does the units one after the other, the rest of them also where one fails.
+// runAll runs the units one after the other. If one fails, it goes on with the others.
 func (a Applier) runAll(ctx context.Context, conn *pgx.Conn, units []*unit, log *slog.Logger) error {
 	var failed []error
 	for _, u := range units {
@@ -163,7 +164,8 @@ func (a Applier) runAll(ctx context.Context, conn *pgx.Conn, units []*unit, log 
 	return errors.Join(failed...)
 }
 
-// recordApply says in rowhook.audit what was changed. Who may change the triggers of some tables need not have the right to write there.
+// recordApply records the changes in rowhook.audit. A role that may change the triggers of some
+// tables need not have the right to write there, so a failure is only logged.
 func recordApply(ctx context.Context, conn *pgx.Conn, plan *Plan, failed error, log *slog.Logger) {
 	all := plan.Changes()
 	if len(all) == 0 {
@@ -188,11 +190,11 @@ func recordApply(ctx context.Context, conn *pgx.Conn, plan *Plan, failed error, 
 		detail["error"] = failed.Error()
 	}
 	if _, err := queue.RecordAudit(ctx, conn, queue.AuditEntry{Action: "apply", Targets: slices.Sorted(maps.Keys(targets)), Detail: detail}); err != nil {
-		log.Warn("who applied this is not recorded", "error", err)
+		log.Warn("could not record this apply in rowhook.audit", "error", err)
 	}
 }
 
-// run does the unit and tells the dispatchers.
+// run runs the unit in a transaction and notifies the dispatchers.
 func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Logger) error {
 	return a.transact(ctx, conn, u, log, func(tx pgx.Tx) error {
 		var newcomers []int32
@@ -205,7 +207,7 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 			}
 		}
 		if u.stage == granting {
-			return nil // the configuration is what it was
+			return nil // grants do not change the configuration
 		}
 		if err := RaiseGeneration(ctx, tx); err != nil {
 			return err
@@ -214,9 +216,9 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 	})
 }
 
-// RaiseGeneration tells the dispatchers, when tx commits, that their configuration has changed. It
-// does not notify them if the server's queue of notifications fills up, since the commit might fail
-// by that. They then see the change when they look for it the next time.
+// RaiseGeneration tells the dispatchers, when the transaction commits, that their configuration has
+// changed. If the server's queue of notifications fills up, notifying could make the commit fail.
+// Then dispatchers see the change at their next watch.
 func RaiseGeneration(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 with raised as (
@@ -229,7 +231,7 @@ select pg_catalog.pg_notify('rowhook', 'config') where pg_catalog.pg_notificatio
 	return queue.SilenceForNobody(ctx, tx)
 }
 
-// transact runs f in a transaction, again and again while the unit's table is busy.
+// transact runs f in a transaction, and repeats it while the table of the unit is busy.
 func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Logger, f func(pgx.Tx) error) error {
 	timeout, patience := a.LockTimeout, a.Patience
 	if timeout <= 0 {
@@ -243,7 +245,7 @@ func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slo
 	var busy *BusyError
 	err := retry.Do(ctx, retry.WithMaxDuration(patience, backoff), func(ctx context.Context) error {
 		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			// A role or database may have a statement_timeout that is shorter.
+			// A statement_timeout of the role or the database may be shorter.
 			set := fmt.Sprintf("set local lock_timeout = '%dms'; set local statement_timeout = 0", max(1, timeout.Milliseconds()))
 			if _, err := tx.Exec(ctx, set); err != nil {
 				return fmt.Errorf("set lock_timeout: %w", err)
@@ -277,7 +279,8 @@ func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slo
 	return err
 }
 
-// rememberNames keeps what tables are called now, for when they are gone. Renames alone are no change of configuration.
+// rememberNames records the current names of tables, for the time after they are dropped. A rename
+// alone does not change the configuration.
 func rememberNames(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `
 update rowhook.trigger t

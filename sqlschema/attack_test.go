@@ -16,15 +16,17 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// attack is a database in which Rowhook was installed by a superuser, the worst case, and a role that is up to no good.
+// attack is a database in which a superuser has installed Rowhook, the worst case, and a hostile
+// role.
 type attack struct {
 	watched
 	mallory watched // the same database, as mallory
 	name    string
 }
 
-// newAttack makes the tables victim (a superuser's, nothing granted), shared (a superuser's, mallory may write to it) and
-// mallory.t (her own), each watched under its own name, and mallory.trap, where functions of hers write as whom they ran.
+// newAttack makes three watched tables: victim (a superuser's, without grants), shared (a
+// superuser's, mallory may write to it) and mallory.t (her own). In mallory.trap her functions
+// record as which role they ran.
 func newAttack(t *testing.T, specs ...trigger.Spec) attack {
 	t.Helper()
 	w := newWatched(t, "create table victim (secret text); create table shared (a int, b text)")
@@ -46,13 +48,14 @@ func newAttack(t *testing.T, specs ...trigger.Spec) attack {
 	return a
 }
 
-// trapped lists who ran into which of mallory's traps, other than herself.
+// trapped returns the roles, except mallory, as which her functions ran.
 func (a attack) trapped(t *testing.T) string {
 	t.Helper()
 	return a.scalar(t, "select coalesce(string_agg(distinct name || ' as ' || who, ', '), '') from mallory.trap where who <> $1", a.name)
 }
 
-// refused requires that a statement of mallory's fails for want of a right, or for what else the server says.
+// refused requires that a statement of mallory's fails for lack of a right, or with another given
+// message.
 func (a attack) refused(t *testing.T, sql string, orMessage ...string) {
 	t.Helper()
 	_, err := a.mallory.conn.Exec(t.Context(), sql)
@@ -113,7 +116,8 @@ func TestAWriterCanNeitherReadNorMakeNorChangeEvents(t *testing.T) {
 	require.Equal(t, []string{`victim I null {"secret":"s3cret"}`, `shared I null {"a":1,"b":"x"}`}, a.take(t))
 }
 
-// TestAWritersSessionChangesNothingButItsOwnContext shadows, overloads and sets what a session can, and writes.
+// TestAWritersSessionChangesNothingButItsOwnContext shadows, overloads and sets what a session can,
+// and writes.
 func TestAWritersSessionChangesNothingButItsOwnContext(t *testing.T) {
 	t.Parallel()
 	for name, setUp := range map[string][]string{
@@ -147,7 +151,7 @@ func TestAWritersSessionChangesNothingButItsOwnContext(t *testing.T) {
 			a := newAttack(t)
 			for _, sql := range setUp {
 				if _, err := a.mallory.conn.Exec(t.Context(), sql); err != nil {
-					// A setting that this server does not have, or not for her.
+					// The server does not have this setting, or she may not set it.
 					require.ErrorContains(t, err, "parameter", sql)
 				}
 			}
@@ -159,7 +163,8 @@ func TestAWritersSessionChangesNothingButItsOwnContext(t *testing.T) {
 	}
 }
 
-// TestAWritersContextIsNeverMoreThanText puts what is no JSON, too deep and too long into the settings that become part of events.
+// TestAWritersContextIsNeverMoreThanText sets the settings that become part of events to texts that
+// are no JSON, too deep or too long.
 func TestAWritersContextIsNeverMoreThanText(t *testing.T) {
 	t.Parallel()
 	a := newAttack(t)
@@ -173,7 +178,7 @@ func TestAWritersContextIsNeverMoreThanText(t *testing.T) {
 	require.Equal(t, "1", a.scalar(t, "select count(*) from victim"))
 }
 
-// hostileTypes are types of mallory's with a cast to json, in every form in which a column can hold one.
+// hostileTypes are types of mallory's with a cast to json, in every form that a column can have.
 const hostileTypes = `
 create type mallory.e as enum ('x', 'y');
 create function mallory.e_json(mallory.e) returns json language plpgsql as $$ begin perform mallory.spring('enum'); return '1'; end $$;
@@ -189,7 +194,8 @@ alter table mallory.t add e mallory.e, add r mallory.r, add d mallory.d, add c m
 
 const hostileRow = "insert into mallory.t values (1, 'x', 'x', '[1,2)', 'x', row('x','y'), '{x,y}', array[row('x','y')::mallory.c])"
 
-// TestACastToJSONRunsAsTheTablesOwner has columns of hostile types in a table, before and after it is watched.
+// TestACastToJSONRunsAsTheTablesOwner adds columns of hostile types to a table, before and after it
+// is watched.
 func TestACastToJSONRunsAsTheTablesOwner(t *testing.T) {
 	t.Parallel()
 	want := `{"a":1,"b":"x","e":1,"r":2,"d":1,"c":{"inner_e":1,"inner_d":1},"ea":[1,1],"ca":[{"inner_e":1,"inner_d":1}]}`
@@ -197,7 +203,8 @@ func TestACastToJSONRunsAsTheTablesOwner(t *testing.T) {
 		t.Parallel()
 		a := newAttack(t)
 		a.mallory.do(t, hostileTypes, hostileRow)
-		a.do(t, hostileRow) // by a superuser, who is trapped by checks of the domain as in any write, but not by what captures
+		// Checks of the domain run as the superuser, as in any write. Captures do not.
+		a.do(t, hostileRow)
 		require.Equal(t, []string{`victim I null {"secret":"s3cret"}`, "t I null " + want, "t I null " + want}, a.take(t))
 		require.Equal(t, "domain as postgres", a.trapped(t))
 		require.NotEmpty(t, a.scalar(t, "select count(*) from mallory.trap where name = 'enum'"))
@@ -230,7 +237,8 @@ func TestACastToJSONRunsAsTheTablesOwner(t *testing.T) {
 	})
 }
 
-// TestTheOwnerOfAWatchedTableActsOnItsOwnEventsAlone tries what owning the table and its capture function makes possible.
+// TestTheOwnerOfAWatchedTableActsOnItsOwnEventsAlone tries what the owner of the table and its
+// capture function can do.
 func TestTheOwnerOfAWatchedTableActsOnItsOwnEventsAlone(t *testing.T) {
 	t.Parallel()
 	a := newAttack(t)
@@ -247,7 +255,8 @@ func TestTheOwnerOfAWatchedTableActsOnItsOwnEventsAlone(t *testing.T) {
 	} {
 		a.refused(t, sql, "new row violates check option", "does not exist")
 	}
-	// With her own function on another table of hers, or with another's number, she gets no further.
+	// Her own function on another table of hers, or with the id of another trigger, gets her no
+	// further.
 	a.mallory.do(t, "create trigger mine after insert on mallory.u for each row execute function rowhook.capture_3('1')")
 	a.refused(t, "insert into mallory.u values (1)", "check option", "does not exist")
 	a.mallory.do(t, "drop trigger mine on mallory.u", "alter function rowhook.capture_3() security invoker", "insert into mallory.t values (1, 'x')")
@@ -257,7 +266,7 @@ func TestTheOwnerOfAWatchedTableActsOnItsOwnEventsAlone(t *testing.T) {
 	if err == nil {
 		require.Empty(t, a.trapped(t))
 	}
-	// She can say of her own table what she likes, as by writing to it.
+	// For her own table she can make any event, as she can by writing to it.
 	a.mallory.do(t, "insert into rowhook.inbox_3 (id, trigger_id, op, new) values (gen_random_uuid(), 3, 'I', '{}')")
 	require.Contains(t, a.take(t), "t I null {}")
 	require.Empty(t, a.trapped(t))
@@ -266,7 +275,8 @@ func TestTheOwnerOfAWatchedTableActsOnItsOwnEventsAlone(t *testing.T) {
 	require.Equal(t, []string{`t I null {"a":3,"b":"z"}`}, a.take(t), "the next apply puts it right")
 }
 
-// TestWhatRunsInAWriteRunsAsTheWriter has mallory's code in every place of her table where Postgres runs code at a write.
+// TestWhatRunsInAWriteRunsAsTheWriter puts mallory's code in every place of her table where
+// Postgres runs code at a write.
 func TestWhatRunsInAWriteRunsAsTheWriter(t *testing.T) {
 	t.Parallel()
 	a := newAttack(t)
@@ -280,7 +290,7 @@ func TestWhatRunsInAWriteRunsAsTheWriter(t *testing.T) {
 		"insert into mallory.t (a, dd) values (1, 2)", "update mallory.t set dd = 3")
 	require.Len(t, a.take(t), 3)
 	require.Empty(t, a.trapped(t))
-	// What would run in a type's output, or when a virtual column is read, takes a superuser.
+	// Code in the output function of a type, or in a virtual column, needs a superuser.
 	a.refused(t, "create type mallory.base; create function mallory.base_out(mallory.base) returns cstring language plpgsql as 'begin return 1; end'", "cannot return type cstring")
 	a.refused(t, "create type mallory.base (input = int4in, output = int4out)", "must be superuser", "does not exist")
 	if pgtest.Version(t) >= 18 {
@@ -288,7 +298,8 @@ func TestWhatRunsInAWriteRunsAsTheWriter(t *testing.T) {
 	}
 }
 
-// TestApplyRefusesATableWhoseOwnerCouldActAsTheInstaller applies as a role that may only create triggers on mallory's table.
+// TestApplyRefusesATableWhoseOwnerCouldActAsTheInstaller applies as a role that may only create
+// triggers on mallory's table.
 func TestApplyRefusesATableWhoseOwnerCouldActAsTheInstaller(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
@@ -318,8 +329,9 @@ func TestApplyRefusesATableWhoseOwnerCouldActAsTheInstaller(t *testing.T) {
 	require.Equal(t, mallory, w.scalar(t, "select proowner::regrole from pg_proc where proname = 'capture_1'"))
 }
 
-// TestApplyRunsNoOneElsesFunctions has functions and operators in public that fit the arguments of catalog queries better than
-// Postgres's own, and migrates, applies and uninstalls as a superuser who has public in the search_path.
+// TestApplyRunsNoOneElsesFunctions makes functions and operators in public that fit the arguments
+// of catalog queries better than Postgres' own. It migrates, applies and uninstalls as a superuser
+// who has public in the search_path.
 func TestApplyRunsNoOneElsesFunctions(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
@@ -368,10 +380,11 @@ func TestASchemaOfSomeoneElsesIsNotInstalledInto(t *testing.T) {
 	mallory, url := db.Role(t)
 	w.do(t, "create schema rowhook authorization "+mallory)
 	err := sqlschema.Migrate(t.Context(), w.conn, quiet())
-	require.ErrorContains(t, err, "there is a schema rowhook that belongs to "+mallory+" and in which Rowhook is not installed")
+	require.ErrorContains(t, err, "there is a schema rowhook that belongs to "+mallory+", and Rowhook is not installed in it")
 	require.ErrorContains(t, err, "apply as "+mallory+", or drop schema rowhook if it is not needed")
 
-	// Who owns it can install, and a superuser who applies later leaves all of it theirs.
+	// The owner of the schema can install. If a superuser applies later, everything stays the
+	// owner's.
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
@@ -385,7 +398,8 @@ func TestASchemaOfSomeoneElsesIsNotInstalledInto(t *testing.T) {
 		select relowner as o from pg_class where relnamespace = 'rowhook'::regnamespace union select proowner from pg_proc where pronamespace = 'rowhook'::regnamespace) _`))
 }
 
-// TestADatabasesOwnDefaultsDoNotMatter has a database whose settings change how dates, names and strings are written.
+// TestADatabasesOwnDefaultsDoNotMatter uses a database whose settings change how dates, names and
+// strings are written.
 func TestADatabasesOwnDefaultsDoNotMatter(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)

@@ -11,24 +11,26 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// BusyError says that a table was in use for so long that its triggers could not be changed.
+// BusyError says that a table was in use, so that its triggers could not be changed within the
+// patience of an [Applier].
 type BusyError struct {
-	Table    string
-	Waited   time.Duration
-	Blockers []Blocker
-	Err      error // the last attempt's
+	Table    string        // schema-qualified name
+	Waited   time.Duration // from the first attempt to the end of the last one
+	Blockers []Blocker     // at most 5, the oldest transaction first; empty: they ended meanwhile
+	Err      error         // of the last attempt
 }
 
-// Blocker is a session, or a prepared transaction, that holds a lock on a table.
+// Blocker is a session or a prepared transaction that holds a lock on a table.
 type Blocker struct {
-	PID         int32  // 0 for a prepared transaction
-	Prepared    string // name of the prepared transaction
-	Application string
-	State       string // pg_stat_activity.state
-	QueryStart  *time.Time
-	Query       string // beginning of the last query
+	PID         int32      // of the session; 0: a prepared transaction
+	Prepared    string     // name of the prepared transaction, or ""
+	Application string     // application_name of the session
+	State       string     // pg_stat_activity.state
+	QueryStart  *time.Time // when the last query began; nil: not known
+	Query       string     // the first 80 characters of the last query
 }
 
+// String describes the blocker in one line.
 func (b Blocker) String() string {
 	if b.PID == 0 {
 		return fmt.Sprintf("prepared transaction %q", b.Prepared)
@@ -50,8 +52,9 @@ func (b Blocker) String() string {
 	return s
 }
 
+// Error names the table and the blockers, and says how to end the first one.
 func (e *BusyError) Error() string {
-	remedy := "apply again when it is less busy"
+	remedy := "apply again when the table is less busy"
 	if len(e.Blockers) > 0 {
 		b := e.Blockers[0]
 		remedy = fmt.Sprintf("end that transaction (select pg_terminate_backend(%d)), or apply again when it is over", b.PID)
@@ -59,14 +62,15 @@ func (e *BusyError) Error() string {
 			remedy = "commit or roll back that transaction, or apply again when it is over"
 		}
 	}
-	return fmt.Sprintf("%s was busy for %s and its triggers are unchanged: held by %s: %s", e.Table, e.Waited.Round(time.Millisecond), e.blockers(), remedy)
+	return fmt.Sprintf("%s was busy for %s, and its triggers are unchanged: it was locked by %s: %s", e.Table, e.Waited.Round(time.Millisecond), e.blockers(), remedy)
 }
 
+// Unwrap returns the error of the last attempt.
 func (e *BusyError) Unwrap() error { return e.Err }
 
 func (e *BusyError) blockers() string {
 	if len(e.Blockers) == 0 {
-		return "sessions that are gone by now"
+		return "sessions that have ended"
 	}
 	names := make([]string, len(e.Blockers))
 	for i, b := range e.Blockers {
@@ -75,13 +79,14 @@ func (e *BusyError) blockers() string {
 	return strings.Join(names, ", ")
 }
 
-// isBusy reports that a lock was not to be had: lock_not_available or deadlock_detected.
+// isBusy reports whether a lock could not be taken: lock_not_available or deadlock_detected.
 func isBusy(err error) bool {
 	return pg.IsState(err, pgerrcode.LockNotAvailable, pgerrcode.DeadlockDetected)
 }
 
-// findBlockers lists who holds a lock that keeps the unit's from being granted, on the table or a partition of it, the
-// oldest transaction first. relation 0 stands for all of Rowhook's own tables.
+// findBlockers returns those who hold a lock on the table, or on a partition of it, that conflicts
+// with the lock of the unit. The oldest transaction comes first. relation 0 stands for all tables
+// of Rowhook.
 func findBlockers(ctx context.Context, conn *pgx.Conn, u *unit) ([]Blocker, error) {
 	rows, err := conn.Query(ctx, `
 select distinct on (a.xact_start, l.pid, p.gid) coalesce(l.pid, 0) as pid, coalesce(p.gid, '') as prepared,
@@ -100,11 +105,11 @@ select distinct on (a.xact_start, l.pid, p.gid) coalesce(l.pid, 0) as pid, coale
  order by a.xact_start, l.pid, p.gid
  limit 5`, u.relation, u.lock)
 	if err != nil {
-		return nil, fmt.Errorf("look for who holds %s: %w", u.table, err)
+		return nil, fmt.Errorf("look for the sessions that lock %s: %w", u.table, err)
 	}
 	blockers, err := pgx.CollectRows(rows, pgx.RowToStructByName[Blocker])
 	if err != nil {
-		return nil, fmt.Errorf("look for who holds %s: %w", u.table, err)
+		return nil, fmt.Errorf("look for the sessions that lock %s: %w", u.table, err)
 	}
 	return blockers, nil
 }

@@ -12,14 +12,15 @@ import (
 	"unicode/utf8"
 )
 
-// operation is what a capture trigger fires on, as rowhook.event_log.op has it.
+// operation is the event on which a capture trigger fires, as in rowhook.event_log.op.
 type operation byte
 
 const (
 	insertOp operation = 'I'
 	updateOp operation = 'U'
 	deleteOp operation = 'D'
-	// guardOp captures nothing. Its trigger goes with one that captures whole statements: see wholeInserts.
+	// guardOp captures nothing. Its trigger accompanies a trigger that captures whole statements:
+	// see wholeInserts.
 	guardOp operation = 'G'
 )
 
@@ -27,7 +28,7 @@ func (o operation) word() string {
 	return map[operation]string{insertOp: "insert", updateOp: "update", deleteOp: "delete", guardOp: "guard"}[o]
 }
 
-// object names the SQL trigger of an operation to people.
+// object returns what messages call the SQL trigger of an operation.
 func (o operation) object() string {
 	if o == guardOp {
 		return "guard trigger"
@@ -35,7 +36,7 @@ func (o operation) object() string {
 	return "capture trigger"
 }
 
-// operations lists what is captured, in the order in which the triggers are made.
+// operations returns the captured operations, in the order in which their triggers are made.
 func operations(s *trigger.Spec) []operation {
 	var ops []operation
 	if s.On.Insert {
@@ -50,7 +51,7 @@ func operations(s *trigger.Spec) []operation {
 	return ops
 }
 
-// sqlTriggers lists the SQL triggers that the spec needs on this table, by operation.
+// sqlTriggers returns the SQL triggers that the spec needs on this table, by operation.
 func sqlTriggers(s *trigger.Spec, rel *relation) []operation {
 	ops := operations(s)
 	if wholeInserts(s, rel) {
@@ -59,56 +60,61 @@ func sqlTriggers(s *trigger.Spec, rel *relation) []operation {
 	return ops
 }
 
-// wholeInserts reports that inserts are captured once for each statement, from its transition table, instead of once for each
-// row. Measured, per row on top of a plain insert's 3 to 5 us: 10 us in bulk against 40; single rows cost the same either way.
+// wholeInserts reports whether inserts are captured once for each statement, from its transition
+// table, instead of once for each row. Measured for each row, on top of the 3 to 5 us of a plain
+// insert: 10 us in bulk instead of 40. Single rows cost the same either way.
 //
-// Such a trigger has no WHEN on rows, is not run by the apply worker of a subscription, and would not see rows that an
-// insert into a parent routes to this table. So a table that is a partition or inherits is captured row by row, and one
-// that is neither is kept from becoming it: Postgres refuses that of tables with a row trigger that has a transition table,
-// and the guard is one that never runs.
+// Such a trigger has no WHEN on rows, and the apply worker of a subscription does not run it. It
+// would not see rows that an insert into a parent table routes to this one. So partitions and
+// inheriting tables are captured row by row. Every other table gets a guard: a row trigger with a
+// transition table and WHEN (false). Postgres refuses to attach a table with such a trigger as a
+// partition or a child, so the table can't silently become one.
 func wholeInserts(s *trigger.Spec, rel *relation) bool {
 	return s.Capture != trigger.CaptureRows && byRow(s, rel) == ""
 }
 
-// byRow says what keeps inserts from being captured by the statement, or nothing.
+// byRow returns why inserts can't be captured by the statement, or "".
 func byRow(s *trigger.Spec, rel *relation) string {
 	switch {
 	case !s.On.Insert:
 		return "it captures no inserts, and updates and deletes are captured row by row"
 	case s.When != "":
-		return "its when has to be asked of each row"
+		return "its when must be evaluated for each row"
 	case s.OnReplication:
 		return "it has on_replication, and the apply worker of a subscription runs no triggers for whole inserts"
 	case !s.Payload.IsZero():
-		return "its payload is a choice of columns"
+		return "its payload has chosen columns"
 	case rel.Hypertable:
-		return fmt.Sprintf("%s is a hypertable, and TimescaleDB takes no triggers with transition tables", rel)
+		return fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support triggers with transition tables", rel)
 	case rel.Kind == "p":
-		return fmt.Sprintf("%s is partitioned, and rows that are inserted into a partition would be missed", rel)
+		return fmt.Sprintf("%s is partitioned, and rows that are inserted directly into a partition would be missed", rel)
 	case rel.Descends:
-		return fmt.Sprintf("%s is a partition or inherits from another table, and rows that come by way of that one would be missed", rel)
+		return fmt.Sprintf("%s is a partition or inherits from another table, and rows that are inserted through that table would be missed", rel)
 	case len(rel.virtualColumns()) > 0:
-		return fmt.Sprintf("%s has columns that are computed when they are read", rel)
+		return fmt.Sprintf("%s has virtual generated columns", rel)
 	}
 	return ""
 }
 
-// ownFunction reports that a trigger needs functions of its own: its payload is a choice of columns, or the table has
-// columns that are computed when they are read, so that the row that a trigger gets does not hold them.
+// ownFunction reports whether a trigger needs functions of its own. It does if its payload has
+// chosen columns, or if it is guarded. It also does if the table has virtual generated columns,
+// since the row that a trigger gets does not hold them.
 func ownFunction(s *trigger.Spec, rel *relation) bool {
 	return len(operations(s)) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || guarded(s, rel))
 }
 
-// guarded reports that a trigger's rows are captured by a function that runs as the table's owner. Turning a value into JSON runs
-// a cast to json if its type has one, and whoever owns the table can add a column whose type has. By the function of the role that
-// installed Rowhook, perhaps a superuser, that would be a way to act as it. The owner's own function writes through a view
-// that takes events of this trigger alone.
+// guarded reports whether a function that runs as the table's owner captures the rows. To turn a
+// value into JSON, Postgres runs a cast to json if the type has one. The owner of the table can add
+// a column of a type with such a cast. If a function of the role that installed Rowhook ran the
+// cast, the owner could act as that role, perhaps a superuser. The function of the table's owner
+// writes through a view that accepts only events of this trigger.
 func guarded(s *trigger.Spec, rel *relation) bool {
 	return len(operations(s)) > 0 && !rel.Trusted && rel.MayRun
 }
 
-// exposed reports that a trigger would have to be guarded, and this role can't make it so. Where the columns are chosen and
-// their types are not the owner's there is nothing to guard against, as Postgres keeps those types from being changed.
+// exposed reports whether a trigger would have to be guarded and this role can't do that. There is
+// no danger if the chosen columns have types that are not the owner's: Postgres keeps the type of
+// such a column from being changed.
 func exposed(s *trigger.Spec, rel *relation) bool {
 	if len(operations(s)) == 0 || rel.Trusted || rel.MayRun {
 		return false
@@ -121,6 +127,7 @@ func exposed(s *trigger.Spec, rel *relation) bool {
 	return s.Payload.IsZero()
 }
 
+// captureName returns the function that the triggers of a spec call.
 func captureName(spec *trigger.Spec, rel *relation, id int32) string {
 	if ownFunction(spec, rel) {
 		return fmt.Sprintf("rowhook.capture_%d", id)
@@ -128,12 +135,14 @@ func captureName(spec *trigger.Spec, rel *relation, id int32) string {
 	return "rowhook.capture"
 }
 
-// inboxName is the view through which a guarded trigger's function writes.
+// inboxName returns the view through which the function of a guarded trigger writes.
 func inboxName(id int32) string { return fmt.Sprintf("rowhook.inbox_%d", id) }
 
+// payloadName returns the function that makes the payload of a trigger with chosen columns.
 func payloadName(id int32) string { return fmt.Sprintf("rowhook.payload_%d", id) }
 
-// createTrigger is the statement that makes, or replaces in place, the capture trigger of one operation.
+// createTrigger returns the statement that creates or replaces the capture trigger of one
+// operation.
 func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op operation) string {
 	var b strings.Builder
 	event, each := op.word(), "for each row"
@@ -155,17 +164,19 @@ func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 	return b.String()
 }
 
-// condition is the WHEN clause. Rows are compared by their stored image, which every type has, json, xml and point among
-// them; what differs only in the image, such as 1.1 and 1.10, differs in its text, too. OLD.* stands for the row where a plain
-// OLD would be a column of that name. The operator for records would be split into one per column; the function is not, also
-// after a dump and restore.
+// condition returns the WHEN clause. Rows are compared by their stored image. Every type has one,
+// json, xml and point included. If two values differ only in the image, such as 1.1 and 1.10, their
+// texts differ, too. OLD.* stands for the row even if a column is called OLD. Postgres splits the
+// operator for records into one for each column. It does not split the function, not even after a
+// dump and restore.
 func condition(spec *trigger.Spec, rel *relation, op operation) string {
 	if op == guardOp {
 		return "false"
 	}
 	var parts []string
-	// Always true, and not evaluated for any row: it makes the trigger depend on the chosen columns, so that a DROP COLUMN ...
-	// CASCADE takes the trigger along with the payload function and leaves no write that fails for want of it.
+	// This part is always true, and is not evaluated for any row. It makes the trigger depend on
+	// the chosen columns. So a DROP COLUMN ... CASCADE drops the trigger together with the payload
+	// function, and no write fails for lack of the function.
 	if chosen := rel.stored(spec.Payload.Columns); len(chosen) > 0 {
 		row := "NEW"
 		if op == deleteOp {
@@ -194,7 +205,8 @@ func rowOf(row string, columns []string) string {
 	return "row(" + strings.Join(fields, ", ") + ")"
 }
 
-// enableTrigger says whether a trigger also fires in a session that applies replicated changes.
+// enableTrigger returns the statement that enables a trigger. always says that it also fires in a
+// session that applies replicated changes.
 func enableTrigger(table, name string, always bool) string {
 	mode := ""
 	if always {
@@ -203,8 +215,9 @@ func enableTrigger(table, name string, always bool) string {
 	return fmt.Sprintf("alter table %s enable%s trigger %s", table, mode, pg.QuoteName(name))
 }
 
-// createPayload makes the function that turns a row into its JSON. Its body is parsed once, here: Postgres follows
-// renames, and refuses to drop a column that it reads.
+// createPayload returns the statement that makes the function from a row to its JSON. Postgres
+// parses the body once, when the function is created. So it follows renames, and refuses to drop a
+// column that the function reads.
 func createPayload(spec *trigger.Spec, rel *relation, id int32) string {
 	chosen := make([]column, len(spec.Payload.Columns))
 	virtual := false
@@ -226,11 +239,12 @@ func createPayload(spec *trigger.Spec, rel *relation, id int32) string {
 	return fmt.Sprintf("create or replace function %s(%s) returns json language sql stable %s", payloadName(id), rel.sql(), body)
 }
 
-// objectOf is an expression for the text that row_to_json gives a row of these columns. Postgres puts a function that is a
-// mere expression into the plan of its caller, once; one with a FROM it would plan anew at every row before PostgreSQL 18.
-// Measured, bulk insert, five columns, per row on top of the whole row's cost: about 8 us against 70 us.
+// objectOf returns an expression for the text that row_to_json makes of a row of these columns.
+// Postgres inlines a function that is a single expression into the plan of its caller, once. Before
+// PostgreSQL 18 it plans a function with a FROM at every row. Measured for a bulk insert with five
+// columns, for each row, on top of the cost of the whole row: about 8 us instead of 70 us.
 func objectOf(columns []column) string {
-	const most = 40 // a call takes 100 arguments at most
+	const most = 40 // a call takes at most 100 arguments
 	var parts []string
 	opening := "{"
 	for chunk := range slices.Chunk(columns, most) {
@@ -245,7 +259,7 @@ func objectOf(columns []column) string {
 	return "(" + strings.Join(parts, " operator(pg_catalog.||) ") + " operator(pg_catalog.||) '}')::pg_catalog.json"
 }
 
-// jsonString writes a string as Postgres does: only what JSON demands is escaped.
+// jsonString writes a string as Postgres does: it escapes only what JSON requires.
 func jsonString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -263,7 +277,8 @@ func jsonString(s string) string {
 	return b.String()
 }
 
-// computed is a subquery with the wanted columns: stored ones as they are, virtual ones by their expression over the stored.
+// computed returns a subquery with the wanted columns: stored ones unchanged, virtual ones by their
+// expression over the stored ones.
 func computed(wanted []column) string {
 	var inner, outer []string
 	seen := map[string]bool{}
@@ -291,12 +306,13 @@ func computed(wanted []column) string {
 	return "(select " + strings.Join(outer, ", ") + " from (select " + strings.Join(inner, ", ") + ") as r)"
 }
 
-// createCapture derives a trigger's own capture function from rowhook.capture, so that there is one text of it.
+// createCapture derives a trigger's own capture function from the definition of rowhook.capture, so
+// that its text exists once.
 func createCapture(id int32, definition string, guarded bool) (string, error) {
 	if guarded {
 		const into = "insert into rowhook.event_log "
 		if !strings.Contains(definition, into) {
-			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not there): "+
+			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not in it): "+
 				"restore it, or uninstall and apply again", into)
 		}
 		definition = strings.ReplaceAll(definition, into, "insert into "+inboxName(id)+" ")
@@ -307,7 +323,7 @@ func createCapture(id int32, definition string, guarded bool) (string, error) {
 		"row_to_json(new)":           fmt.Sprintf("case when tg_op <> 'DELETE' then %s(new) end", payloadName(id)),
 	} {
 		if strings.Count(definition, old) != 1 {
-			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not there once): "+
+			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not in it exactly once): "+
 				"restore it, or uninstall and apply again", old)
 		}
 		definition = strings.Replace(definition, old, new, 1)
@@ -315,15 +331,16 @@ func createCapture(id int32, definition string, guarded bool) (string, error) {
 	return definition, nil
 }
 
-// createInbox makes the view that takes events of one trigger and shows nothing of its own accord: the only right on it that is
-// ever granted is to insert. It writes as the role that owns the view.
+// createInbox returns the statement that makes the view for the events of one trigger. The only
+// right on the view that is ever granted is to insert, so it shows nothing. It writes as the role
+// that owns the view.
 func createInbox(id int32) string {
 	return fmt.Sprintf("create or replace view %s with (security_barrier) as select id, trigger_id, op, old, new, session, trace, relation_id "+
 		"from rowhook.event_log where trigger_id = %d with check option", inboxName(id), id)
 }
 
-// triggerDigest stands for everything that a capture trigger was made from. Columns count by number, so that a rename changes
-// nothing.
+// triggerDigest returns a digest of everything that a capture trigger was made from. Columns count
+// by number, so that a rename changes nothing.
 func triggerDigest(spec *trigger.Spec, rel *relation, id, relationID int32, op operation) string {
 	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), strconv.Itoa(int(relationID)), spec.Notify, spec.When}
 	switch {
@@ -335,7 +352,7 @@ func triggerDigest(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 	return digest(parts...)
 }
 
-// functionDigest is the same for a trigger's own functions.
+// functionDigest is triggerDigest for the functions of a trigger.
 func functionDigest(spec *trigger.Spec, rel *relation, definition string) string {
 	runner := ""
 	if guarded(spec, rel) {
@@ -368,8 +385,8 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:12])
 }
 
-// sqlTriggerName is rowhook_NAME_insert. A name too long for that is cut and told apart by the trigger's id; ~ occurs in no
-// configured name.
+// sqlTriggerName returns rowhook_NAME_insert, or likewise for another operation. A name that is too
+// long is cut and gets the id of the trigger behind ~. No configured name has a ~.
 func sqlTriggerName(name string, id int32, op operation) string {
 	room := pg.MaxIdentifier - len("rowhook_") - len("_") - len(op.word())
 	if len(name) > room {

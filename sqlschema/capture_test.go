@@ -32,7 +32,7 @@ func newWatched(t *testing.T, setup string, specs ...trigger.Spec) watched {
 	return w
 }
 
-// do runs statements one by one, each in a transaction of its own.
+// do runs each statement in its own transaction.
 func (w watched) do(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, sql := range statements {
@@ -51,7 +51,7 @@ func (w watched) apply(t *testing.T, specs ...trigger.Spec) *sqlschema.Plan {
 	return plan
 }
 
-// take returns the events since the last take, oldest first, as "trigger op old new".
+// take returns the events since the last call, oldest first, as "trigger op old new".
 func (w watched) take(t *testing.T) []string {
 	t.Helper()
 	rows, err := w.conn.Query(t.Context(), `
@@ -109,13 +109,13 @@ func onReplication(s *trigger.Spec) { s.OnReplication = true }
 
 func neverNotify(s *trigger.Spec) { s.Notify = trigger.NotifyNever }
 
-// TestCaptureRecordsWhatWasWritten holds what each kind of write puts into the queue, byte for byte.
+// TestCaptureRecordsWhatWasWritten checks, byte for byte, the events of each kind of write.
 func TestCaptureRecordsWhatWasWritten(t *testing.T) {
 	t.Parallel()
 	table := "create table t (id int primary key, a text, b numeric)"
 	whole := []trigger.Spec{all("w", "t")}
 	for name, c := range map[string]struct {
-		least  int // server
+		least  int // version of the server
 		setup  string
 		specs  []trigger.Spec
 		writes []string
@@ -348,7 +348,8 @@ func TestCopyIsCaptured(t *testing.T) {
 	require.Equal(t, []string{`w I null {"a":1,"b":"x"}`, `w I null {"a":2,"b":null}`}, w.take(t))
 }
 
-// TestCaptureFollowsAlterTable changes a table under its triggers: writes never fail, and the next apply has nothing to do.
+// TestCaptureFollowsAlterTable changes a table under its triggers. Writes never fail, and the next
+// apply has nothing to do.
 func TestCaptureFollowsAlterTable(t *testing.T) {
 	t.Parallel()
 	table := "create table t (id int primary key, a text, b numeric, c int); insert into t values (1, 'x', 1, 2)"
@@ -408,7 +409,8 @@ func TestPostgresRefusesToDropOrRetypeWatchedColumns(t *testing.T) {
 	require.Equal(t, []string{`v I null {"id":1}`}, w.take(t))
 }
 
-// TestPayloadDoesNotDependOnTheSession writes the same row from sessions that show values differently.
+// TestPayloadDoesNotDependOnTheSession writes the same row from sessions that show values
+// differently.
 func TestPayloadDoesNotDependOnTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, `create table "From" (a int);
@@ -421,7 +423,8 @@ func TestPayloadDoesNotDependOnTheSession(t *testing.T) {
 		`v I null {"ts":"2026-07-01T12:00:00.5+00:00","r":"[\"2026-01-01 00:00:00+00\",infinity)","i":"1 year 2 days 03:04:05","b":"\\x00ff","f8":0.30000000000000004,"fa":[0.3,1e+300],"m":"$1,234.50","c":"public.\"From\""}`,
 		`w I null {"ts":"2026-07-01T12:00:00.5+00:00","r":"[\"2026-01-01 00:00:00+00\",infinity)","d":"2026-07-01","i":"1 year 2 days 03:04:05","b":"\\x00ff","f8":0.30000000000000004,"f4":1.1,"fa":[0.3,1e+300],"m":"$1,234.50","c":"public.\"From\"","dr":"[2026-01-01,2026-02-01)","fn":"now()"}`,
 	}, want)
-	// 1234.5 as money reads the same in every locale that the server may have; the others need not exist.
+	// 1234.5 as money reads the same in every locale that the server may have. The other locales
+	// need not exist.
 	for _, setting := range []string{
 		"timezone = 'Asia/Kathmandu'", "timezone = '<+03>-03'", "datestyle = 'SQL, DMY'", "datestyle = 'German'", "datestyle = 'Postgres, MDY'",
 		"intervalstyle = 'iso_8601'", "intervalstyle = 'sql_standard'", "bytea_output = 'escape'", "extra_float_digits = -15", "extra_float_digits = 3",
@@ -453,7 +456,7 @@ func TestWriterNeedsNoRightOnRowhook(t *testing.T) {
 	require.Len(t, w.take(t), 6)
 }
 
-// role makes a role that ends with the test.
+// role creates a role that is dropped when the test ends.
 func (w watched) role(t *testing.T) string {
 	t.Helper()
 	name := "r_" + w.scalar(t, "select current_database()")
@@ -468,7 +471,8 @@ func (w watched) role(t *testing.T) string {
 	return name
 }
 
-// TestWriterCannotHijackCapture puts functions and operators before pg_catalog's into the writer's search_path.
+// TestWriterCannotHijackCapture puts functions and operators into the writer's search_path, in
+// front of pg_catalog's.
 func TestWriterCannotHijackCapture(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, `create schema evil;

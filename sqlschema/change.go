@@ -5,31 +5,42 @@ import (
 	"strings"
 )
 
-// Action says what a Change does to its object. It is the sign that it prints.
+// Action says what a Change does to its object. Its character is the sign in front of a printed
+// change.
 type Action byte
 
-// The three actions.
+// The actions.
 const (
-	Create  Action = '+'
-	Replace Action = '~'
-	Remove  Action = '-'
+	Create  Action = '+' // makes it
+	Replace Action = '~' // changes it or makes it again
+	Remove  Action = '-' // drops it
 )
 
-// Change is one thing that an apply does.
+// Change is one change that an apply makes.
 type Change struct {
-	Action  Action
-	Object  string // what is changed: trigger, capture trigger, guard trigger, function, setting, schema
-	Name    string
-	Table   string // whose capture trigger it is
-	Trigger string // whose capture trigger or function it is
-	Detail  string // what differs, for people
-	Lock    string // lock mode on Table, "" for none
-	Events  int64  // waiting events: of a trigger that is removed, which go to the dead letters, or that is changed, and which follow it
-
-	Differences []string // what changes in a spec or a setting, a line each: retry.limit: 5 becomes 3
+	Action Action
+	// Object is the kind of the object: trigger, capture trigger, guard trigger, function, setting,
+	// schema, sequence, table, events or rights of a dispatcher.
+	Object string
+	// Name is the name of the object. For rights it is "for ROLE".
+	Name string
+	// Table is the table of a capture trigger. "": the object is none.
+	Table string
+	// Trigger is the name of the trigger to which a capture trigger or a function belongs, or "".
+	Trigger string
+	// Detail says in words what differs, or "".
+	Detail string
+	// Lock is the mode of the lock on Table, such as SHARE ROW EXCLUSIVE, or "".
+	Lock string
+	// Events is the number of waiting events of a trigger. Those of a removed one are moved to the
+	// dead letters. Those of a changed one are sent as the new Spec says.
+	Events int64
+	// Differences are the values that change in a Spec or a setting, one a line: retry.limit: 5
+	// becomes 3. Secrets and header values are not in them.
+	Differences []string
 }
 
-// String writes it in one line.
+// String returns the change in one line, beginning with its Action.
 func (c Change) String() string {
 	if len(c.Differences) == 0 {
 		return c.line()

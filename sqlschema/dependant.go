@@ -10,18 +10,22 @@ import (
 	"strings"
 )
 
-// DependantsError says that things of the users' own would go with the schema rowhook.
+// DependantsError says that an uninstall would also drop objects that are not Rowhook's. They
+// depend on the schema rowhook.
 type DependantsError struct {
-	Dependants []string // as Postgres describes them: view public.mine
+	Dependants []string // as Postgres describes them, such as view public.mine
 }
 
+// Error names the objects and says what to do.
 func (e *DependantsError) Error() string {
-	return fmt.Sprintf("nothing was removed: these are not Rowhook's own, and would be dropped along with what they depend on: %s: "+
-		"change or drop them first, or give --cascade to have them dropped as well", strings.Join(e.Dependants, "; "))
+	return fmt.Sprintf("nothing was removed: these objects are not Rowhook's, depend on the schema rowhook, and would be dropped with it: %s: "+
+		"change or drop them first, or use --cascade to drop them, too", strings.Join(e.Dependants, "; "))
 }
 
-// findDependants lists what a DROP SCHEMA rowhook CASCADE would drop beside Rowhook's own: what depends on anything in the schema, by however many
-// steps, and what someone else has put into it. Capture triggers and memberships in publications are Rowhook's. It works in a pinned session.
+// findDependants returns what DROP SCHEMA rowhook CASCADE would drop beside Rowhook's own objects.
+// That is what depends on an object in the schema, directly or by other objects, and what others
+// have put into the schema. Capture triggers and memberships in publications are Rowhook's. The
+// session must be pinned.
 func findDependants(ctx context.Context, db pg.Queryer) ([]string, error) {
 	own, err := ownNames()
 	if err != nil {
@@ -85,10 +89,11 @@ select distinct pg_describe_object(g.classid, g.objid, g.objsubid) as descriptio
 	return out, nil
 }
 
-// created finds what the migrations make.
+// created matches the statements of migrations that create objects.
 var created = regexp.MustCompile(`(?im)^\s*create (?:or replace )?(?:table|view|sequence|function)(?: if not exists)? rowhook\.([a-z_0-9]+)`)
 
-// ownNames is a regular expression for the names in the schema rowhook of what Rowhook makes.
+// ownNames returns a regular expression for the names of Rowhook's own objects in the schema
+// rowhook.
 func ownNames() (string, error) {
 	names := []string{"schema_version", "(event_archive|invocation_log)_[0-9]{8}", "(capture|payload|inbox)_[0-9]+"}
 	files, err := fs.Glob(migrations, "migrations/*.sql")

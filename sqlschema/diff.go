@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// differences lists what differs between two JSON objects, a line each: retry.limit: 5 becomes 3. Of what may hold a secret it
-// says only that it changed.
+// differences returns what differs between two JSON objects, one value a line: retry.limit: 5
+// becomes 3. For a value that may be secret it only says that it changed.
 func differences(have, want []byte) ([]string, error) {
 	var old, new any
 	for _, side := range []struct {
@@ -22,7 +22,7 @@ func differences(have, want []byte) ([]string, error) {
 		d := json.NewDecoder(bytes.NewReader(side.text))
 		d.UseNumber()
 		if err := d.Decode(side.to); err != nil {
-			return nil, fmt.Errorf("compare with what is applied: %w", err)
+			return nil, fmt.Errorf("compare with the applied configuration: %w", err)
 		}
 	}
 	return compare(nil, old, new), nil
@@ -60,7 +60,7 @@ func compare(path []string, old, new any) (lines []string) {
 	return []string{name + ": " + plainValue(old) + " becomes " + plainValue(new)}
 }
 
-// plainValue writes a value of a spec, without a password in a URL.
+// plainValue returns a value of a spec as text, without the password of a URL.
 func plainValue(v any) string {
 	if s, ok := v.(string); ok {
 		if u, err := url.Parse(s); err == nil && u.User != nil {

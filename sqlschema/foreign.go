@@ -10,17 +10,17 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// ForeignGrant is a right in the schema rowhook that a role has been given by no command of Rowhook's: by hand, or by default
-// privileges when the object was made.
+// ForeignGrant is a set of rights of one role in the schema rowhook that no command of Rowhook
+// granted. They were granted by hand, or by default privileges when an object was created.
 type ForeignGrant struct {
-	Role string // "public" for everybody
-	// Rights are written as GRANT writes them: select on rowhook.event_log.
+	Role string // name of the role; "public": everybody
+	// Rights are in the form of GRANT: select on rowhook.event_log.
 	Rights []string
 
 	revoke []string
 }
 
-// Problem says what is wrong.
+// Problem says what is wrong, with at most three of the rights.
 func (g *ForeignGrant) Problem() string {
 	const shown = 3
 	rights := strings.Join(g.Rights[:min(shown, len(g.Rights))], "; ")
@@ -31,10 +31,10 @@ func (g *ForeignGrant) Problem() string {
 	if g.Role == "public" {
 		who = "everybody (public)"
 	}
-	return fmt.Sprintf("%s has rights in the schema rowhook that Rowhook has not given: %s", who, rights)
+	return fmt.Sprintf("%s has rights in the schema rowhook that Rowhook did not grant: %s", who, rights)
 }
 
-// Remedy says what to do about it.
+// Remedy says what to do, with the statements to run.
 func (g *ForeignGrant) Remedy() string {
 	sql := strings.Join(g.revoke, "; ")
 	if len(g.revoke) > 3 {
@@ -44,11 +44,12 @@ func (g *ForeignGrant) Remedy() string {
 			all + "all sequences in schema rowhook from " + g.Role, all + "all functions in schema rowhook from " + g.Role,
 		}, "; ")
 	}
-	return "run \"" + sql + "\" unless it is meant, and then \"rowhook apply\" again; look at \"alter default privileges\", too (\\ddp in psql)"
+	return "run \"" + sql + "\" unless the rights are intended, and then \"rowhook apply\" again; check \"alter default privileges\", too (\\ddp in psql)"
 }
 
-// grantedTo lists who has which rights on what in the schema rowhook, the owners aside. Rights on single columns are listed with
-// their table. An object's oid is with its catalog's, as they are unique in one catalog.
+// grantedTo selects who has which rights on which object in the schema rowhook, except the owners.
+// Rights on single columns are listed with their table. An oid is only unique within its catalog,
+// so the catalog is selected, too.
 const grantedTo = `
 select g.kind, g.object, g.catalog, g.oid, case g.grantee when 0 then 'public' else g.grantee::pg_catalog.regrole::pg_catalog.text end as role,
        pg_catalog.lower(g.privilege_type) as privilege, g.col, g.name, g.runs, g.dispatches
@@ -83,11 +84,11 @@ type grantFound struct {
 	OID                   uint32
 	Role, Privilege, Col  string
 	Name                  string
-	Runs                  bool // it is one of the rights that captures as the role need
-	Dispatches            bool // the role was given the rights of a dispatcher
+	Runs                  bool // captures that run as the role need it
+	Dispatches            bool // the role has the rights of a dispatcher
 }
 
-// meant reports that Rowhook has given the right, or that the documentation says to give it.
+// meant reports whether Rowhook granted the right, or its documentation tells to grant it.
 func (g *grantFound) meant() bool {
 	if g.Runs || g.documented() {
 		return true
@@ -111,8 +112,8 @@ func (g *grantFound) meant() bool {
 	return false
 }
 
-// documented reports that the documentation says how to grant the right by hand: to make manual events, and to see all events. What default privileges
-// give of it is revoked all the same.
+// documented reports whether the documentation tells to grant the right by hand: to record manual
+// events, and to see all events. If default privileges granted it, it is revoked all the same.
 func (g *grantFound) documented() bool {
 	return g.Role != "public" && (g.Kind == "function" && g.Name == "emit" || g.Kind == "table" && g.Name == "events" && g.Privilege == "select")
 }
@@ -130,12 +131,13 @@ func (g *grantFound) String() string {
 	return what
 }
 
-// ForeignGrants lists by role what neither "rowhook apply" nor its --grant-to has given in the schema rowhook. The right to use the schema
-// is no fault where a role may call rowhook.emit or read rowhook.events.
+// ForeignGrants returns, by role, the rights in the schema rowhook that neither "rowhook apply" nor
+// its --grant-to granted. The right to use the schema is not among them if the role may call
+// rowhook.emit or read rowhook.events.
 func ForeignGrants(ctx context.Context, db pg.Queryer) ([]ForeignGrant, error) {
 	all, err := pg.Collect[grantFound](ctx, db, grantedTo)
 	if err != nil {
-		return nil, fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
+		return nil, fmt.Errorf("read the rights in the schema rowhook: %w", err)
 	}
 	uses := map[string]bool{}
 	for i := range all {
@@ -157,14 +159,14 @@ func ForeignGrants(ctx context.Context, db pg.Queryer) ([]ForeignGrant, error) {
 	return out, nil
 }
 
-// objects lists what is in the schema rowhook, as grantFound has it.
+// objects returns the ids of the objects in the schema rowhook, as in grantFound.
 func objects(ctx context.Context, db pg.Queryer) (map[string]bool, error) {
 	found, err := pg.Collect[struct{ ID string }](ctx, db, `
 select 'pg_class' || oid as id from pg_catalog.pg_class where relnamespace = pg_catalog.to_regnamespace('rowhook')
 union all
 select 'pg_proc' || oid from pg_catalog.pg_proc where pronamespace = pg_catalog.to_regnamespace('rowhook')`)
 	if err != nil {
-		return nil, fmt.Errorf("list what is in the schema rowhook: %w", err)
+		return nil, fmt.Errorf("list the objects in the schema rowhook: %w", err)
 	}
 	ids := map[string]bool{}
 	for _, f := range found {
@@ -173,12 +175,12 @@ select 'pg_proc' || oid from pg_catalog.pg_proc where pronamespace = pg_catalog.
 	return ids, nil
 }
 
-// revokeNew takes away what default privileges have given of objects that were not there before. What is older stays as it is: it may
-// have been granted by hand.
+// revokeNew revokes what default privileges granted on new objects. It leaves older objects alone:
+// a right on them may have been granted by hand.
 func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) error {
 	all, err := pg.Collect[grantFound](ctx, conn, grantedTo)
 	if err != nil {
-		return fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
+		return fmt.Errorf("read the rights in the schema rowhook: %w", err)
 	}
 	for i := range all {
 		g := &all[i]
@@ -192,14 +194,14 @@ func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) erro
 	return nil
 }
 
-// captureRoles lists the owners of tables as whom these are captured.
+// captureRoles returns the owners of tables as whom captures run.
 func captureRoles(ctx context.Context, db pg.Queryer) (map[string]bool, error) {
 	found, err := pg.Collect[struct{ Role string }](ctx, db, `
 select distinct p.proowner::pg_catalog.regrole::pg_catalog.text as role from pg_catalog.pg_proc p
  where p.pronamespace = pg_catalog.to_regnamespace('rowhook') and p.proname ~ '^capture_[0-9]+$'
    and p.proowner <> (select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook')`)
 	if err != nil {
-		return nil, fmt.Errorf("list as whom tables are captured: %w", err)
+		return nil, fmt.Errorf("list the roles as which captures run: %w", err)
 	}
 	roles := map[string]bool{}
 	for _, f := range found {
@@ -208,8 +210,9 @@ select distinct p.proowner::pg_catalog.regrole::pg_catalog.text as role from pg_
 	return roles, nil
 }
 
-// revokeFormer takes back what was given to roles as whom tables were captured, from those as whom none is any more. What the role has
-// been given as a dispatcher or by hand stays, with the right to use the schema that goes with it.
+// revokeFormer revokes the rights that captures needed from roles as whom no capture runs any more.
+// It leaves the rights of a dispatcher and rights that were granted by hand, with the right to use
+// the schema that they need.
 func revokeFormer(ctx context.Context, conn *pgx.Conn, before map[string]bool) error {
 	now, err := captureRoles(ctx, conn)
 	if err != nil {
@@ -217,7 +220,7 @@ func revokeFormer(ctx context.Context, conn *pgx.Conn, before map[string]bool) e
 	}
 	all, err := pg.Collect[grantFound](ctx, conn, grantedTo)
 	if err != nil {
-		return fmt.Errorf("look at who has rights in the schema rowhook: %w", err)
+		return fmt.Errorf("read the rights in the schema rowhook: %w", err)
 	}
 	var given, use []*grantFound
 	keeps := map[string]bool{}
@@ -244,16 +247,17 @@ func revokeFormer(ctx context.Context, conn *pgx.Conn, before map[string]bool) e
 	defer back()
 	for _, g := range append(given, use...) {
 		if _, err := conn.Exec(ctx, "revoke "+g.String()+" from "+g.Role); err != nil {
-			return fmt.Errorf("revoke %s from %s, as whom no table is captured any more: %w", g, g.Role, err)
+			return fmt.Errorf("revoke %s from %s, as which no capture runs any more: %w", g, g.Role, err)
 		}
 	}
 	return nil
 }
 
-// captureCalls are the functions that a capture of a table of another owner calls, its own payload aside.
+// captureCalls are the functions that a guarded capture calls, except its own payload function.
 func captureCalls() []string { return []string{"context", "with_values", "uuid7", "as_json"} }
 
-// createSchema leaves nothing of what default privileges give. Without the right to use the schema, nobody reaches what is put into it next.
+// createSchema revokes what default privileges grant. Without the right to use the schema, nobody
+// can reach the objects that are created in it next.
 const createSchema = `create schema rowhook;
 do $rowhook$
 declare

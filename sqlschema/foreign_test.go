@@ -13,7 +13,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// Databases may give others whatever is made in them. Nothing of Rowhook's is theirs, however it comes to be made.
+// Databases may grant rights on new objects to others. Nobody gets rights on an object of Rowhook
+// that way.
 func TestDefaultPrivilegesOpenNothingOfRowhooks(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
@@ -61,7 +62,8 @@ func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
 	require.NoError(t, err)
 	w.do(t, "alter table u owner to "+owner, "grant usage on schema rowhook to "+app, "grant execute on function rowhook.emit to "+app)
 	reader, _ := w.Role(t)
-	w.do(t, "grant usage on schema rowhook to "+reader, "grant select on rowhook.events to "+reader) // as docs/operations.md says
+	// docs/operations.md says to grant these.
+	w.do(t, "grant usage on schema rowhook to "+reader, "grant select on rowhook.events to "+reader)
 	specs := []trigger.Spec{all("t", "t"), all("u", "u")}
 	require.Empty(t, w.apply(t, specs...).Warnings)
 	look := w.Conn(t)
@@ -76,7 +78,7 @@ func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
 		}
 		warnings := w.plan(t, specs...).Warnings
 		require.Len(t, warnings, 1, right)
-		require.Contains(t, warnings[0], role+" has rights in the schema rowhook that Rowhook has not given: "+what)
+		require.Contains(t, warnings[0], role+" has rights in the schema rowhook that Rowhook did not grant: "+what)
 		require.Contains(t, warnings[0], "revoke "+what)
 		status, err := operate.ReadStatus(t.Context(), look)
 		require.NoError(t, err)
@@ -88,8 +90,8 @@ func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
 	}
 }
 
-// TestFormerOwnersKeepNoRightsOfCaptures moves a trigger off a table of another owner, removes one, and gives a table away. A dispatcher and who may call
-// emit keep what they need.
+// TestFormerOwnersKeepNoRightsOfCaptures moves a trigger off a table of another owner, removes one,
+// and gives a table away. A dispatcher, and a role that may call emit, keep what they need.
 func TestFormerOwnersKeepNoRightsOfCaptures(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table a (id int); create table b (id int); create table c (id int); create table mine (id int)")

@@ -14,8 +14,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// FuzzIdentifiersSurviveSQL calls a schema, a table and a column anything that Postgres allows, watches the table, and compares
-// what the event says with the names that Postgres has.
+// FuzzIdentifiersSurviveSQL gives a schema, a table and a column any names that Postgres allows,
+// watches the table, and compares the names in the event with those in Postgres.
 func FuzzIdentifiersSurviveSQL(f *testing.F) {
 	for _, seed := range [][3]string{
 		{"s", "t", "c"}, {"S s", `T"t`, "C'c"}, {`a.b`, `"`, `\`}, {"größe", "日本", "\u202e"}, {"select", "user", "new"}, {"s;--", "/* t", "*/"}, {"$1", "${X}", "%I"},
@@ -39,7 +39,7 @@ func FuzzIdentifiersSurviveSQL(f *testing.F) {
 		w.do(t, "drop schema if exists "+quote(schema)+" cascade", "create schema "+quote(schema))
 		defer w.do(t, "drop schema "+quote(schema)+" cascade")
 		if _, err := conn.Exec(t.Context(), "create table "+quote(schema, table)+" ("+quote(column)+" text)"); err != nil {
-			return // a name that Postgres keeps for itself, such as ctid
+			return // a reserved name, such as ctid
 		}
 		chosen := all("chosen", quote(schema, table), payload(column), func(s *trigger.Spec) {
 			s.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{column}}}

@@ -12,16 +12,17 @@ import (
 	"github.com/rowhook/rowhook/internal/suggest"
 )
 
-// right is one privilege on something in the schema rowhook, or on the schema itself.
+// right is a privilege on an object in the schema rowhook, or on the schema itself.
 type right struct {
 	kind      string // schema, table, sequence or function
 	name      string
 	privilege string
-	columns   []string // of a table; nil: all of it
+	columns   []string // of a table; nil: all of them
 }
 
-// dispatcherRights is what a role needs that only dispatches, and no more: it may take events, say what became of them and
-// look at the triggers. It can neither make events nor change what one says, nor change a trigger or a setting.
+// dispatcherRights are the rights that a role needs to run a dispatcher, and no more. It may claim
+// events, settle them and read the triggers. It can't make events, change their content, or change
+// a trigger or a setting.
 func dispatcherRights() []right {
 	return []right{
 		{kind: "schema", name: "rowhook", privilege: "USAGE"},
@@ -33,7 +34,7 @@ func dispatcherRights() []right {
 		{kind: "table", name: "event_log", privilege: "DELETE"},
 		{kind: "table", name: "event_archive", privilege: "INSERT"},
 		{kind: "table", name: "dead_letter", privilege: "INSERT"},
-		// An event that is sent again by hand may die again; and they are counted for the metrics.
+		// An event that was redriven may die again. Metrics count the dead letters.
 		{kind: "table", name: "dead_letter", privilege: "SELECT", columns: []string{"id", "trigger_id", "died_at", "tries", "reason"}},
 		{kind: "table", name: "dead_letter", privilege: "UPDATE", columns: []string{"died_at", "tries", "reason"}},
 		{kind: "table", name: "invocation_log", privilege: "INSERT"},
@@ -61,7 +62,7 @@ func dispatcherRights() []right {
 	}
 }
 
-// signature is a function's, as GRANT wants it.
+// signature returns the signature of a function in the form of GRANT.
 func (r right) signature() string {
 	switch r.name {
 	case "ensure_partitions":
@@ -74,7 +75,8 @@ func (r right) signature() string {
 	return r.name
 }
 
-// String is how people and GRANT write it: UPDATE (due_at) ON TABLE rowhook.event_log, in small letters.
+// String returns the right in the form of GRANT, in lower case: update (due_at) on
+// rowhook.event_log.
 func (r right) String() string {
 	what := strings.ToLower(r.privilege)
 	if r.columns != nil {
@@ -89,24 +91,25 @@ func (r right) String() string {
 	return what + " on " + r.kind + " rowhook." + r.signature()
 }
 
-// MissingRightsError says that a role can't dispatch for want of rights.
+// MissingRightsError says that a role lacks rights that a dispatcher needs.
 type MissingRightsError struct {
-	Role    string
-	Missing []string // as GRANT writes them: select on rowhook.trigger
+	Role    string   // name of the role
+	Missing []string // in the form of GRANT: select on rowhook.trigger
 }
 
+// Error names up to three of the rights, and the command that grants them.
 func (e *MissingRightsError) Error() string {
 	const shown = 3
 	missing := strings.Join(e.Missing[:min(shown, len(e.Missing))], "; ")
 	if more := len(e.Missing) - shown; more > 0 {
 		missing += fmt.Sprintf("; and %d more", more)
 	}
-	return fmt.Sprintf("the role %s lacks what a dispatcher needs (%s): run \"rowhook apply --grant-to %s\" as the role that installed Rowhook",
+	return fmt.Sprintf("the role %s lacks rights that a dispatcher needs (%s): run \"rowhook apply --grant-to %s\" as the role that installed Rowhook",
 		pg.PlainName(e.Role), missing, pg.PlainName(e.Role))
 }
 
-// CheckRights returns a *MissingRightsError if the session's role may not do all that a dispatcher does. Where the schema
-// rowhook is missing, or older than this program, it finds nothing wrong with the role.
+// CheckRights returns a *MissingRightsError if the role of the session lacks rights that a
+// dispatcher needs. It returns nil if the schema rowhook is missing or older than this program.
 func CheckRights(ctx context.Context, db pg.Queryer) error {
 	var role string
 	if err := db.QueryRow(ctx, "select current_user").Scan(&role); err != nil {
@@ -123,8 +126,8 @@ func CheckRights(ctx context.Context, db pg.Queryer) error {
 	return e
 }
 
-// lackingRights lists what a dispatcher needs and the role does not have, be it granted, inherited or owned. What does not
-// exist counts as lacking if absent says so.
+// lackingRights returns the rights of a dispatcher that the role does not have: granted, inherited
+// or as an owner. absent says whether rights on objects that do not exist count as lacking.
 func lackingRights(ctx context.Context, db pg.Queryer, role string, absent bool) ([]right, error) {
 	rights := dispatcherRights()
 	n := len(rights)
@@ -139,7 +142,7 @@ func lackingRights(ctx context.Context, db pg.Queryer, role string, absent bool)
 			privileges, columns = append(privileges, r.privilege), append(columns, column)
 		}
 	}
-	// By oid: a name would be looked up with the right to use the schema, which may be what is lacking.
+	// By oid: looking up a name needs the right to use the schema, which may be lacking.
 	rows, err := db.Query(ctx, `
 select distinct r.number
   from unnest($1::pg_catalog.int4[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[], $5::pg_catalog.text[])
@@ -153,13 +156,13 @@ select distinct r.number
          when r.kind = 'function' then pg_catalog.has_function_privilege(role.oid, p.oid, r.privilege)
          when r.kind = 'sequence' then pg_catalog.has_sequence_privilege(role.oid, c.oid, r.privilege)
          when r.col = '' then pg_catalog.has_table_privilege(role.oid, c.oid, r.privilege)
-         -- By number: of a column that does not exist, such as one of a later version, that says null.
+         -- By number: for a column that does not exist, such as one of a later version, the result is null.
          else pg_catalog.has_column_privilege(role.oid, c.oid, (
            select a.attnum from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attname = r.col::pg_catalog.name and not a.attisdropped), r.privilege)
        end, not $7)
  order by r.number`, numbers, kinds, names, privileges, columns, role, absent)
 	if err != nil {
-		return nil, fmt.Errorf("look at the rights of %s: %w", pg.PlainName(role), err)
+		return nil, fmt.Errorf("read the rights of %s: %w", pg.PlainName(role), err)
 	}
 	lacking, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (right, error) {
 		var i int32
@@ -167,13 +170,13 @@ select distinct r.number
 		return rights[i], err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look at the rights of %s: %w", pg.PlainName(role), err)
+		return nil, fmt.Errorf("read the rights of %s: %w", pg.PlainName(role), err)
 	}
 	return lacking, nil
 }
 
-// grants plans what roles lack of the rights of a dispatcher. It works before the first migration, too. A
-// role that does not exist is an error.
+// grants plans to grant the rights of a dispatcher that roles lack. It also works before the first
+// migration. A role that does not exist is an error.
 func (p *planner) grants(ctx context.Context, roles []string) error {
 	return eachGrant(ctx, p.conn, roles, func(role string, lacking []right) error {
 		names := make([]string, len(lacking))
@@ -189,22 +192,22 @@ func (p *planner) grants(ctx context.Context, roles []string) error {
 	})
 }
 
-// grantRights gives a role rights, and makes sure that it has all of a dispatcher's then.
+// grantRights grants rights to a role, and checks that it then has all rights of a dispatcher.
 func grantRights(ctx context.Context, tx pgx.Tx, role string, lacking []right) error {
 	for _, r := range lacking {
 		if _, err := tx.Exec(ctx, "grant "+r.String()+" to "+pg.QuoteName(role)); err != nil {
 			return fmt.Errorf("grant %s to %s: %w", r, pg.PlainName(role), err)
 		}
 	}
-	// Who may not grant gets a mere warning from the server.
+	// If this role may not grant a right, the server only warns.
 	left, err := lackingRights(ctx, tx, role, true)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("grant %s to %s: this role may not: apply as the role that installed Rowhook", left[0], pg.PlainName(role))
+		err = fmt.Errorf("grant %s to %s: this role may not grant it: apply as the role that installed Rowhook", left[0], pg.PlainName(role))
 	}
 	return err
 }
 
-// PlanGrants returns what Grant would do. It works before the first migration, too.
+// PlanGrants returns what Grant would do. It also works before the first migration.
 func PlanGrants(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
 	p := &planner{conn: conn, plan: &Plan{}}
 	if err := p.grants(ctx, roles); err != nil {
@@ -213,8 +216,9 @@ func PlanGrants(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, 
 	return p.plan.Changes(), nil
 }
 
-// Grant gives roles what a dispatcher needs of the migrated schema, and nothing that they have already. It
-// returns what it did.
+// Grant grants to roles the rights of a dispatcher that they lack, in one transaction. It returns
+// one Change for each role that lacked some. The schema must be migrated. A role that does not
+// exist is an error, as is a right that the session's role may not grant.
 func Grant(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error) {
 	p := &planner{conn: conn, plan: &Plan{}}
 	if err := p.grants(ctx, roles); err != nil {
@@ -234,7 +238,7 @@ func Grant(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error
 	return p.plan.Changes(), nil
 }
 
-// eachGrant calls f for each role that lacks something.
+// eachGrant calls f for each role that lacks rights.
 func eachGrant(ctx context.Context, db pg.Queryer, roles []string, f func(role string, lacking []right) error) error {
 	existing, err := pg.Collect[struct{ Name string }](ctx, db, `select rolname::pg_catalog.text as name from pg_catalog.pg_roles order by 1`)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// granted is what a dispatcher's role has, as "kind name privilege columns". It is written out here a second time, so that
-// neither list changes by accident.
+// granted is what a dispatcher's role is granted, as "kind name privilege columns". It is a second
+// list, so that neither list changes by accident.
 func granted() []string {
 	return []string{
 		"function drop_partitions EXECUTE",
@@ -57,7 +57,7 @@ func granted() []string {
 	}
 }
 
-// rightsSQL lists what is granted to a role in the whole database.
+// rightsSQL selects all rights of a role in the database.
 const rightsSQL = `
 select r from (select concat_ws(' ', kind, name, privilege, col) as r, grantee from (
   select 'schema' as kind, nspname as name, a.privilege_type as privilege, null as col, a.grantee from pg_namespace, aclexplode(nspacl) a
@@ -121,8 +121,8 @@ func TestGrantIsPlannedBeforeTheFirstMigration(t *testing.T) {
 	require.Len(t, changes, 1)
 }
 
-// TestADispatcherNeedsEachOfItsRightsAndNoOther runs every statement of a dispatcher as a role with the granted rights; then
-// again without each of them in turn, which must fail.
+// TestADispatcherNeedsEachOfItsRightsAndNoOther runs every statement of a dispatcher as a role with
+// the granted rights. Then it revokes each right in turn, and the statements must fail.
 func TestADispatcherNeedsEachOfItsRightsAndNoOther(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int); create table gone (a int)", all("w", "t"), all("gone", "gone"))
@@ -174,7 +174,7 @@ func TestADispatcherNeedsEachOfItsRightsAndNoOther(t *testing.T) {
 	require.NoError(t, dispatch(t.Context(), conn))
 }
 
-// prepareWork leaves something to do for every statement of dispatch.
+// prepareWork leaves work for every statement of dispatch.
 func (w watched) prepareWork(t *testing.T) {
 	t.Helper()
 	today := time.Now().UTC().Format("20060102")
@@ -185,7 +185,7 @@ func (w watched) prepareWork(t *testing.T) {
 		"drop table if exists rowhook.event_archive_"+today)
 }
 
-// dispatch does in a transaction what a dispatcher does, in its statements, and leaves nothing.
+// dispatch runs the statements of a dispatcher in a transaction and rolls back.
 func dispatch(ctx context.Context, conn *pgx.Conn) error {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
@@ -223,7 +223,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { return queue.Silence(ctx, tx, id) },
 		func() error {
 			watch, err := queue.ReadWatch(ctx, tx)
-			if err == nil && watch.Doorbell != id { // PostgreSQL 18 shows nothing of a sequence without the right
+			if err == nil && watch.Doorbell != id { // without the right PostgreSQL 18 returns null
 				err = &pgconn.PgError{Code: pgerrcode.InsufficientPrivilege, Message: "the doorbell can't be read"}
 			}
 			return err

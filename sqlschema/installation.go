@@ -13,20 +13,21 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// installation makes a trigger what its spec says.
+// installation installs a trigger as its spec says.
 type installation struct {
 	spec       *trigger.Spec
 	rel        *relation
-	id         int32  // 0: it has no row yet
+	id         int32  // rowhook.trigger.id; 0: it has no row yet
 	relationID int32  // rowhook.relation.id of rel; 0: not known yet
-	moved      bool   // it was on another table
-	newcomer   bool   // it is new, or comes back
-	functions  bool   // its own functions were made anew
+	moved      bool   // it was on another table before
+	newcomer   bool   // it is new, or was removed before
+	functions  bool   // its own functions were created or replaced
 	definition string // of rowhook.capture
 	owner      string // installed.owner
 }
 
-// createTrigger has the functions and operators of a when found as in the user's own SQL.
+// createTrigger creates a capture trigger. Functions and operators in a when are looked up by the
+// search_path of the user.
 func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operation) error {
 	create := func() error {
 		_, err := tx.Exec(ctx, createTrigger(w.spec, w.rel, w.id, w.relationID, op))
@@ -44,7 +45,7 @@ func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operatio
 	if !w.spec.OnReplication {
 		return nil
 	}
-	return w.enableAll(ctx, tx, op) // a trigger that is replaced is enabled as if it were new
+	return w.enableAll(ctx, tx, op) // replacing a trigger resets how it is enabled
 }
 
 func (w *installation) writeRow(ctx context.Context, tx pgx.Tx) error {
@@ -56,7 +57,7 @@ func (w *installation) writeRow(ctx context.Context, tx pgx.Tx) error {
 
 func (w *installation) insertRow(ctx context.Context, tx pgx.Tx) error {
 	if w.moved {
-		// Its old table may have been too busy to let it go.
+		// Its old table may have been too busy to drop its trigger.
 		var elsewhere []string
 		found, err := pg.Collect[captureFound](ctx, tx, captureTriggers)
 		if err != nil {
@@ -109,7 +110,8 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	return w.checkRunner(ctx, tx)
 }
 
-// checkRunner makes sure that what captures has all the rights that it uses. The server only warns whoever may not grant one.
+// checkRunner checks that the owner of the capture function has all the rights that it uses. If
+// this role may not grant a right, the server only warns.
 func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
 	found, err := pg.Collect[functionFound](ctx, tx, ownFunctions)
 	if err != nil {
@@ -117,14 +119,15 @@ func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
 	}
 	for _, f := range found {
 		if f.ID == w.id && !f.Able {
-			return fmt.Errorf("every write to %s would fail, as it is captured as %s, who lacks rights in the schema rowhook that this role may not grant: "+
+			return fmt.Errorf("every write to %s would fail, since its capture runs as %s, who lacks rights in the schema rowhook that this role may not grant: "+
 				"apply as the role that installed Rowhook", w.rel, pg.PlainName(w.rel.Owner))
 		}
 	}
 	return nil
 }
 
-// revokeFunction takes what default privileges have given of a function, to PUBLIC and to others. The owner keeps their right.
+// revokeFunction revokes what default privileges granted on a function, to PUBLIC and to others.
+// The owner keeps its right.
 func revokeFunction(signature string) string {
 	return revokeAll("function", signature, "pg_catalog.pg_proc", "p.proacl", "p.proowner", "regprocedure")
 }
@@ -145,7 +148,7 @@ end
 $rowhook$`, kind, name, catalog, acl, pg.StringLiteral(name), reg, owner)
 }
 
-// handOver makes the table's owner the one as whom its rows are captured, with the rights that this takes.
+// handOver makes captures run as the owner of the table, with the rights that they need.
 func (w *installation) handOver(payload, function string) []string {
 	inbox, owner := inboxName(w.id), pg.QuoteName(w.rel.Owner)
 	statements := []string{createInbox(w.id), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
@@ -157,14 +160,16 @@ func (w *installation) handOver(payload, function string) []string {
 		"grant insert on "+inbox+" to "+owner,
 		"grant select on sequence rowhook.doorbell to "+owner,
 		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json), rowhook.context(), rowhook.uuid7(), rowhook.as_json(pg_catalog.text) to "+owner,
-		// Only who may create in a schema may own a function in it. Nobody sees the right that is granted for the moment.
+		// The owner of a function must have the right to create in its schema. The right is revoked
+		// in the same transaction, so nobody can use it.
 		"grant create on schema rowhook to "+owner,
 		"alter function "+function+" owner to "+owner,
 		"revoke create on schema rowhook from "+owner,
 	)
 }
 
-// enableAll sets how a trigger fires, and its copies on partitions, whatever was done to them by hand.
+// enableAll sets how a trigger and its copies on partitions fire, in case they were changed by
+// hand.
 func (w *installation) enableAll(ctx context.Context, tx pgx.Tx, op operation) error {
 	rows, err := pg.Collect[struct{ Name, Table string }](ctx, tx, `
 with recursive family as (
@@ -188,8 +193,8 @@ select f.tgname as name, format('%I.%I', n.nspname, c.relname) as "table"
 	return nil
 }
 
-// writeCaptured keeps what the SQL objects were made from and what the catalog now holds. What was not made anew keeps
-// its entry.
+// writeCaptured records what the SQL objects were made from and how the catalog describes them. An
+// object that was not made again keeps its entry.
 func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 	var text []byte
 	if err := tx.QueryRow(ctx, "select captured from rowhook.trigger where id = $1", w.id).Scan(&text); err != nil {

@@ -13,16 +13,16 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// installed is what Rowhook finds of its own in the database.
+// installed is what exists of Rowhook in the database.
 type installed struct {
 	database, program int32                    // schema versions
 	triggers          map[string]*triggerRow   // by name
 	captures          map[int32][]captureFound // by trigger id
 	functions         map[int32][]functionFound
 	definition        string // of rowhook.capture
-	owner             string // of the schema, quoted for SQL; "" where this role can't give it anything
+	owner             string // of the schema, quoted for SQL; "": this role can't act as the owner
 	settings          map[string]json.RawMessage
-	lack              *lack // what makeWhole puts back first
+	lack              *lack // what makeWhole restores first; nil: nothing is missing
 }
 
 // triggerRow is a row of rowhook.trigger.
@@ -34,18 +34,20 @@ type triggerRow struct {
 	Spec       []byte
 	Removed    bool
 	Captured   []byte // captured, as JSON
-	Waiting    int64  // events, where it is still to be asked
-	Orphan     bool   // makeWhole writes it first
+	Waiting    int64  // number of waiting events; 0: not counted yet
+	Orphan     bool   // makeWhole writes the row first
 }
 
-// captured says what a trigger's SQL objects were made from and what they looked like then. It is kept in
-// rowhook.trigger.captured, so that apply sees what has changed since, on either side.
+// captured records what a trigger's SQL objects were made from and how they looked then. It is
+// stored in rowhook.trigger.captured. By it an apply sees what has changed since, in the spec or in
+// the catalog.
 type captured struct {
-	SQL      map[string]fingerprint `json:"sql,omitempty"` // by SQL trigger
+	SQL      map[string]fingerprint `json:"sql,omitempty"` // by name of the SQL trigger
 	Function fingerprint            `json:"function,omitzero"`
 }
 
-// fingerprint holds two digests: of what an object was made from, and of what the catalog then held.
+// fingerprint holds two digests: of what an object was made from, and of its description in the
+// catalog then.
 type fingerprint struct {
 	From string `json:"from"`
 	Made string `json:"made"`
@@ -57,10 +59,10 @@ type captureFound struct {
 	Relation  uint32
 	Table     string // schema and name, quoted for SQL
 	Name      string
-	Made      string // digest, see fingerprint
-	Guard     bool   // it captures nothing, see guardOp
+	Made      string // fingerprint.Made
+	Guard     bool   // it captures nothing: see guardOp
 	Enabled   string // pg_trigger.tgenabled
-	Partition *bool  // whether one of a partition's copies is enabled otherwise
+	Partition *bool  // a copy on a partition is enabled differently
 }
 
 func (c captureFound) object() string {
@@ -70,23 +72,26 @@ func (c captureFound) object() string {
 	return insertOp.object()
 }
 
-// functionFound is a trigger's own function.
+// functionFound is a function that belongs to one trigger.
 type functionFound struct {
 	ID        int32
 	Signature string // for drop function
-	Argument  uint32 // relation whose rows it takes, 0 for none
+	Argument  uint32 // oid of the relation whose rows it takes; 0: none
 	Made      string
-	// Able says that its owner has the rights that it uses: a write fails whose capture lacks one. REASSIGN OWNED, a restore without
-	// privileges, or what a database denies PUBLIC by default takes them.
+	// Able says that the owner of the function has the rights that it uses. Without one of them
+	// every write fails. REASSIGN OWNED, a restore without privileges, and rights that a database
+	// denies PUBLIC by default can remove them.
 	Able bool
 }
 
-// captureTriggers lists the capture triggers of all tables. Copies on partitions, and those that TimescaleDB makes on the chunks of a
-// hypertable, belong to their parent's. A trigger's
-// digest is of its type, condition (in which columns are numbers), function, arguments and transition table; none of these changes with a rename.
+// captureTriggers selects the capture triggers of all tables. It leaves out copies on partitions
+// and on the chunks of a hypertable, which belong to the trigger of the parent. The digest of a
+// trigger covers its type, its condition, in which columns are numbers, its function, its arguments
+// and its transition table. A rename changes none of these.
 const captureTriggers = captureTriggersHead + captureTriggersTail
 
-// namedTriggers lists those of one table ($1) with certain names ($2), which does not take longer the more there are.
+// namedTriggers selects the capture triggers of one table ($1) with certain names ($2). Its cost
+// does not grow with the number of triggers.
 const namedTriggers = captureTriggersHead + " and t.tgrelid = $1 and t.tgname = any($2)" + captureTriggersTail
 
 const captureTriggersHead = `
@@ -118,7 +123,7 @@ select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "ta
   join pg_catalog.pg_namespace s on s.oid = c.relnamespace
  order by m.id, m.tgname`
 
-// ownFunctions lists the functions that belong to one trigger each.
+// ownFunctions selects the functions that belong to one trigger each.
 const ownFunctions = `
 select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
        coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
@@ -134,7 +139,8 @@ select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.reg
  where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_[0-9]{1,9}$'
  order by p.proname`
 
-// readInstalled also works where the schema is missing or older, and then finds less.
+// readInstalled reads what is installed. It also works if the schema is missing or older, and then
+// finds less.
 func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	in := &installed{
 		triggers: map[string]*triggerRow{}, captures: map[int32][]captureFound{},
@@ -153,7 +159,7 @@ func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	if in.database == 0 {
 		return in, nil
 	}
-	// The text depends on a setting of the session, which holds for this statement.
+	// The text depends on quote_all_identifiers, which is set for this statement alone.
 	err = conn.QueryRow(ctx, "select d.text from pg_catalog.set_config('quote_all_identifiers', 'off', true) as off, "+
 		"lateral (select coalesce(pg_catalog.pg_get_functiondef(pg_catalog.to_regprocedure('rowhook.capture()')), '') where off = 'off') as d(text)").Scan(&in.definition)
 	if err != nil {
@@ -206,7 +212,7 @@ select t.id, t.name, w.relation, w.relation_id, t.spec, t.removed_at is not null
 	return in, nil
 }
 
-// byID lists the ids that have a row or SQL objects, ascending.
+// byID returns the ids that have a row or SQL objects, in ascending order.
 func (in *installed) byID() []int32 {
 	ids := map[int32]bool{}
 	for _, row := range in.triggers {

@@ -10,15 +10,17 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// standing is what this role may do where Rowhook is, or will be, installed.
+// standing is what this role may do in the database.
 type standing struct {
-	User, Database          string
-	Owner                   string // of the schema rowhook; "": there is none
-	IsOwner                 bool
-	Set, Inherits           bool // it may become the owner; it has the owner's rights
-	MayCreate               bool // a schema in the database
-	Languages               []string
-	WritesTrigger, Captures bool // it may write rowhook.trigger, and make triggers that run rowhook.capture
+	User, Database string
+	Owner          string   // of the schema rowhook; "": there is none
+	IsOwner        bool     // this role is the owner
+	Set            bool     // it may act as the owner by SET ROLE
+	Inherits       bool     // it has the rights of the owner
+	MayCreate      bool     // it may create a schema in the database
+	Languages      []string // of sql and plpgsql, those that it may not use
+	WritesTrigger  bool     // it may write rowhook.trigger
+	Captures       bool     // it may make triggers that run rowhook.capture
 }
 
 func readStanding(ctx context.Context, conn *pgx.Conn) (*standing, error) {
@@ -35,16 +37,17 @@ select current_user::pg_catalog.text as user, pg_catalog.current_database()::pg_
   left join pg_catalog.pg_class t on t.relnamespace = n.oid and t.relname = 'trigger'
   left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname = 'capture'`)
 	if err != nil {
-		return nil, fmt.Errorf("ask what this role may do: %w", err)
+		return nil, fmt.Errorf("read what this role may do: %w", err)
 	}
 	s, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[standing])
 	if err != nil {
-		return nil, fmt.Errorf("ask what this role may do: %w", err)
+		return nil, fmt.Errorf("read what this role may do: %w", err)
 	}
 	return s, nil
 }
 
-// mayApply says before anything is changed what this role lacks for the plan, so that no apply ends half-way for want of a right.
+// mayApply returns an error if this role lacks a right that the plan needs. It is called before
+// anything is changed, so that no apply ends half-way for lack of a right.
 func (p *planner) mayApply(ctx context.Context) error {
 	if p.plan.Empty() {
 		return nil
@@ -58,17 +61,17 @@ func (p *planner) mayApply(ctx context.Context) error {
 	case s.Owner == "" && !s.MayCreate:
 		return fmt.Errorf("the role %s may not create the schema rowhook: grant create on database %s to %[1]s", user, pg.PlainName(s.Database))
 	case s.Owner != "" && !s.Set && s.Inherits:
-		return fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not become it, and what it makes in the schema would be its own: %s", user, owner, grantMembership(owner, user))
+		return fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not set its role to it, so objects that it creates there would have another owner: %s", user, owner, grantMembership(owner, user))
 	case s.Owner != "" && p.in.database < p.in.program && !s.Set:
 		return fmt.Errorf("the role %s may not change the schema rowhook, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
 	case s.Owner != "" && !s.WritesTrigger:
 		return fmt.Errorf("the role %s may not write rowhook.trigger, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
 	}
 	if len(s.Languages) > 0 && p.makesFunctions() {
-		return fmt.Errorf("the role %s may not make functions in the language %s: grant usage on language %[2]s to %[1]s", user, strings.Join(s.Languages, ", "))
+		return fmt.Errorf("the role %s may not create functions in the language %s: grant usage on language %[2]s to %[1]s", user, strings.Join(s.Languages, ", "))
 	}
 	if !s.Captures && p.in.database == p.in.program && p.sharesCapture() {
-		return fmt.Errorf("the role %s may not make triggers that run rowhook.capture: apply as %s, or grant execute on function rowhook.capture() to %[1]s", user, owner)
+		return fmt.Errorf("the role %s may not create triggers that run rowhook.capture: apply as %s, or grant execute on function rowhook.capture() to %[1]s", user, owner)
 	}
 	return mayDrop(ctx, p.conn, user, p.plan.units())
 }
@@ -77,14 +80,15 @@ func (p *planner) makesFunctions() bool {
 	return p.in.database < p.in.program || slices.ContainsFunc(p.plan.steps, func(s *step) bool { return s.phase == makeFunctions })
 }
 
-// sharesCapture reports that a trigger is made which runs rowhook.capture.
+// sharesCapture reports whether the plan creates a trigger that runs rowhook.capture.
 func (p *planner) sharesCapture() bool {
 	return slices.ContainsFunc(p.plan.steps, func(s *step) bool {
 		return s.phase == makeCaptures && !ownFunction(s.installs.spec, s.installs.rel)
 	})
 }
 
-// mayDrop asks whether this role has the rights of the owners of the tables that lose a trigger: no right on a table is enough for that.
+// mayDrop returns an error if this role lacks the rights of an owner of a table that loses a
+// trigger. Only the owner may drop a trigger. No right on the table is enough.
 func mayDrop(ctx context.Context, conn *pgx.Conn, user string, units []*unit) error {
 	for _, u := range units {
 		if u.relation == 0 || u.lock != everyoneWaits {
@@ -95,16 +99,17 @@ func mayDrop(ctx context.Context, conn *pgx.Conn, user string, units []*unit) er
 		err := conn.QueryRow(ctx, `
 select pg_catalog.pg_get_userbyid(relowner)::pg_catalog.text, pg_catalog.pg_has_role(relowner, 'USAGE') from pg_catalog.pg_class where oid = $1`, u.relation).Scan(&owner, &owned)
 		if err != nil {
-			return fmt.Errorf("ask for the owner of %s: %w", u.table, err)
+			return fmt.Errorf("read the owner of %s: %w", u.table, err)
 		}
 		if !owned {
-			return fmt.Errorf("the role %s must be owner of %s to drop a trigger of it: apply as the table's owner %s, or %s", user, u.table, pg.PlainName(owner), grantMembership(pg.PlainName(owner), user))
+			return fmt.Errorf("the role %s must be owner of %s to drop its trigger: apply as the table's owner %s, or %s", user, u.table, pg.PlainName(owner), grantMembership(pg.PlainName(owner), user))
 		}
 	}
 	return nil
 }
 
-// mayUninstall asks for the rights of all owners before the first trigger is dropped.
+// mayUninstall returns an error if this role lacks the rights of an owner. It is called before the
+// first trigger is dropped.
 func mayUninstall(ctx context.Context, conn *pgx.Conn, units []*unit) error {
 	var user, owner string
 	var owned bool
@@ -112,7 +117,7 @@ func mayUninstall(ctx context.Context, conn *pgx.Conn, units []*unit) error {
 select current_user::text, coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_catalog.pg_has_role(n.nspowner, 'USAGE'), true)
   from (values (1)) as one left join pg_catalog.pg_namespace n on n.nspname = 'rowhook'`).Scan(&user, &owner, &owned)
 	if err != nil {
-		return fmt.Errorf("ask for the owner of the schema rowhook: %w", err)
+		return fmt.Errorf("read the owner of the schema rowhook: %w", err)
 	}
 	user, owner = pg.PlainName(user), pg.PlainName(owner)
 	if !owned {

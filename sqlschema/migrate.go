@@ -22,32 +22,36 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// MinServerVersion is the oldest server_version_num that Rowhook runs on: BEGIN ATOMIC functions and CREATE OR REPLACE
-// TRIGGER came with PostgreSQL 14.
+// MinServerVersion is the oldest server_version_num that Rowhook works with. BEGIN ATOMIC functions
+// and CREATE OR REPLACE TRIGGER came with PostgreSQL 14.
 const MinServerVersion = 140000
 
-// lockKey is the advisory lock under which schema and triggers are changed. The bytes read
-// "rowhook".
+// lockKey is the key of the advisory lock under which the schema and triggers are changed. The
+// bytes spell "rowhook".
 const lockKey = 0x726f77686f6f6b
 
-// OldestSchema is the oldest schema version that this program's dispatchers work on.
+// OldestSchema is the oldest schema version with which this program's dispatchers work.
 const OldestSchema = 2
 
-// NewerSchemaError says that the database was migrated by a newer Rowhook than this one, which can't work with it.
+// NewerSchemaError says that a newer Rowhook migrated the database, and that this program can't
+// work with its schema.
 type NewerSchemaError struct {
 	Database, Program int32 // schema versions
 }
 
+// Error names both versions and says what to do.
 func (e *NewerSchemaError) Error() string {
-	return fmt.Sprintf("the database's schema rowhook is at version %d, but this program knows only up to %d: "+
-		"it was migrated by a newer Rowhook; use that version or a later one, or go back with its \"rowhook migrate --to %d\"", e.Database, e.Program, e.Program)
+	return fmt.Sprintf("the database's schema rowhook is at version %d, but this program knows versions up to %d: "+
+		"a newer Rowhook migrated it; use that version or a later one, or go back with its \"rowhook migrate --to %d\"", e.Database, e.Program, e.Program)
 }
 
-// NotInstalledError says that the database has no schema rowhook that this program can work on yet.
+// NotInstalledError says that the schema rowhook is missing, or too old for this program.
 type NotInstalledError struct {
-	Database, Program int32 // schema versions; 0: there is none
+	Database int32 // version of the schema; 0: it is missing
+	Program  int32 // version that the program needs
 }
 
+// Error says which command to run.
 func (e *NotInstalledError) Error() string {
 	if e.Database == 0 {
 		return "the schema rowhook is not installed in this database: run \"rowhook apply\" first"
@@ -55,9 +59,10 @@ func (e *NotInstalledError) Error() string {
 	return fmt.Sprintf("the schema rowhook is at version %d, and this program needs %d: run \"rowhook migrate\" first", e.Database, e.Program)
 }
 
-// Compatible says whether this program's dispatchers can work on the database: on schema versions from OldestSchema up to its
-// own, and on newer ones that name its own as compatible (rowhook.setting compatible). It returns the versions, and a
-// *NotInstalledError or *NewerSchemaError where they can't.
+// Compatible reports whether this program's dispatchers can work with the schema of the database.
+// They can from OldestSchema to the program's own version. They can work with a newer schema if its
+// setting compatible names a version that the program has. Otherwise err is a *NotInstalledError or
+// a *NewerSchemaError. database and program are the schema versions.
 func Compatible(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
 	database, program, err = Version(ctx, conn)
 	switch {
@@ -75,7 +80,7 @@ func newerIsCompatible(ctx context.Context, conn *pgx.Conn, database, program in
 	var compatible bool
 	err := conn.QueryRow(ctx, "select coalesce((select (value #>> '{}')::integer <= $1 from rowhook.setting where name = 'compatible'), false)", program).Scan(&compatible)
 	if err != nil {
-		return fmt.Errorf("ask what the newer schema rowhook is compatible with: %w", err)
+		return fmt.Errorf("read with what the newer schema rowhook is compatible: %w", err)
 	}
 	if !compatible {
 		return &NewerSchemaError{Database: database, Program: program}
@@ -83,23 +88,23 @@ func newerIsCompatible(ctx context.Context, conn *pgx.Conn, database, program in
 	return nil
 }
 
-// Migrate brings the schema rowhook to this program's version. It may run in several processes at
-// once, and again at any time. If the database is ahead of the program, Migrate leaves it as it is,
-// and returns a *NewerSchemaError unless the two are compatible. If the server is too old, in
-// recovery or read-only, or if the role lacks a privilege, the error says what to do. log may be
-// nil.
+// Migrate brings the schema rowhook to this program's version. Several processes may call it at
+// once, and it may be repeated at any time. It leaves a newer schema unchanged if it is compatible.
+// Otherwise it returns a *NewerSchemaError. If the server is too old, in recovery or read-only, or
+// the role lacks a right, the error says what to do. log may be nil.
 func Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return Migrator{}.Migrate(ctx, conn, log)
 }
 
-// Migrator brings the schema rowhook to this program's version. The zero value does it as the function Migrate.
+// Migrator brings the schema rowhook to this program's version. The zero value works like the
+// function Migrate.
 type Migrator struct {
-	// AllowPublication installs also where a publication would publish what is installed. Otherwise that is a *PublishedError, since a
-	// subscriber that has no such tables stops.
+	// AllowPublication also installs if a publication would publish Rowhook's tables. Without it
+	// that is a *PublishedError, since a subscriber without these tables stops replicating.
 	AllowPublication bool
 }
 
-// Migrate is the function Migrate, as the Migrator says.
+// Migrate is the function Migrate with the options of the Migrator.
 func (m Migrator) Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	if err := m.check(ctx, conn); err != nil {
 		return err
@@ -107,7 +112,7 @@ func (m Migrator) Migrate(ctx context.Context, conn *pgx.Conn, log *slog.Logger)
 	return migrateSchema(ctx, conn, 0, log)
 }
 
-// check returns why this server is not to be migrated.
+// check returns why this server can't be migrated.
 func (m Migrator) check(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := CheckServer(ctx, conn); err != nil {
 		return err
@@ -118,9 +123,10 @@ func (m Migrator) check(ctx context.Context, conn *pgx.Conn) error {
 	return refusePublications(ctx, conn)
 }
 
-// MigrateTo brings the schema rowhook to one of the versions from 1 to this program's, downwards too: then the tables that
-// the newer version had added are dropped. Dispatchers may go on meanwhile. A database that is ahead of the program is
-// a *NewerSchemaError: only the newer program knows how to go back. log may be nil.
+// MigrateTo brings the schema rowhook to a version from 1 to this program's. On the way down it
+// drops the tables that the newer versions added. Dispatchers may run meanwhile. If the schema is
+// newer than the program, it returns a *NewerSchemaError, since only the newer program knows the
+// way down. log may be nil.
 func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
 	_, program, err := Version(ctx, conn)
 	var incomplete *IncompleteError
@@ -128,7 +134,7 @@ func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Log
 		return err
 	}
 	if version < 1 || version > program {
-		return fmt.Errorf("there is no schema version %d: this program knows 1 to %d", version, program)
+		return fmt.Errorf("schema version %d does not exist: this program knows 1 to %d", version, program)
 	}
 	if err := refusePublications(ctx, conn); err != nil {
 		return err
@@ -136,7 +142,7 @@ func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Log
 	return migrateSchema(ctx, conn, version, log)
 }
 
-// migrateSchema goes to a version; 0: to the newest.
+// migrateSchema migrates to a version. 0 is the newest.
 func migrateSchema(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
 	log = orSilent(log)
 	server, err := CheckServer(ctx, conn)
@@ -146,7 +152,7 @@ func migrateSchema(ctx context.Context, conn *pgx.Conn, version int32, log *slog
 	return pinnedAndLocked(ctx, conn, func() error { return migrateTo(ctx, conn, server, version, log) })
 }
 
-// orSilent is the logger, or one that discards everything where there is none.
+// orSilent returns the logger, or one that discards everything if it is nil.
 func orSilent(log *slog.Logger) *slog.Logger {
 	if log == nil {
 		return slog.New(slog.DiscardHandler)
@@ -165,7 +171,7 @@ func locked(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
 		return fmt.Errorf("lock the schema rowhook: %w", err)
 	}
 	defer func() {
-		// After a cancelled ctx the session is closed, and the lock with it.
+		// If ctx was canceled, the session is closed, and the lock is released.
 		if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_catalog.pg_advisory_unlock($1)", int64(lockKey)); err == nil && unlockErr != nil {
 			err = fmt.Errorf("unlock the schema rowhook: %w", unlockErr)
 		}
@@ -217,7 +223,7 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 	return buryUnknown(ctx, conn, log)
 }
 
-// goTo migrates to a version; 0: to the newest.
+// goTo migrates to a version. 0 is the newest.
 func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, log *slog.Logger) error {
 	have, err := m.GetCurrentVersion(ctx)
 	if err != nil {
@@ -229,7 +235,7 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 		if err := newerIsCompatible(ctx, conn, have, newest); err != nil {
 			return err
 		}
-		log.Info("the schema rowhook is newer than this program, and compatible: it is left as it is", "schema", have, "program", newest)
+		log.Info("the schema rowhook is newer than this program, but compatible, and stays unchanged", "schema", have, "program", newest)
 		return nil
 	case have > newest:
 		return &NewerSchemaError{Database: have, Program: newest}
@@ -251,7 +257,7 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 			log.Info("migrating the schema rowhook", "version", seq, "migration", name, "direction", direction)
 		}
 		if err == nil {
-			err = errors.Join(again(), beBrief(ctx, conn))
+			err = errors.Join(again(), setLockTimeout(ctx, conn))
 		}
 	}
 	migrated := migratePatiently(ctx, conn, m, want, log)
@@ -262,9 +268,12 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 	return err
 }
 
-// actAsOwner makes the session the owner of the schema rowhook until back is called, so that whatever is in the schema has one owner:
-// the owner of a table has the triggers that they like run as whoever writes to it. Where nothing is installed yet the schema
-// must be this role's own, since the owner of a schema can put anything in place of what is in it.
+// actAsOwner makes the session act as the owner of the schema rowhook until back is called, so that
+// all objects in the schema have one owner. The owner of a table decides which code its triggers
+// run, as whoever writes to the table.
+//
+// If Rowhook is not installed in the schema yet, the schema must belong to this role: the owner of
+// a schema can replace any object in it.
 func actAsOwner(ctx context.Context, conn *pgx.Conn) (back func(), err error) {
 	var owner, user string
 	var maySet, inherits, installed bool
@@ -274,27 +283,30 @@ select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog
   from pg_catalog.pg_namespace n where n.nspname = 'rowhook'`).Scan(&owner, &user, &maySet, &inherits, &installed)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("look at the schema rowhook: %w", err)
+		return nil, fmt.Errorf("read the owner of the schema rowhook: %w", err)
 	case owner == user:
 		return func() {}, nil
 	case !installed:
-		return nil, fmt.Errorf("there is a schema rowhook that belongs to %s and in which Rowhook is not installed: whoever owns the schema could put anything in the place "+
-			"of what is installed there: apply as %[1]s, or drop schema rowhook if it is not needed", owner)
+		return nil, fmt.Errorf("there is a schema rowhook that belongs to %s, and Rowhook is not installed in it: the owner of the schema could replace whatever "+
+			"is installed there: apply as %[1]s, or drop schema rowhook if it is not needed", owner)
 	case !maySet && inherits:
-		return nil, fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not become it, and what it makes in the schema would be its own: "+
+		return nil, fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not set its role to it, so objects that it creates there would have another owner: "+
 			"grant %[2]s to %[1]s with set true, inherit true", user, owner)
 	case !maySet:
-		return func() {}, nil // the server says what may not be done
+		return func() {}, nil // the server rejects what this role may not do
 	}
 	if _, err := conn.Exec(ctx, "set role "+owner); err != nil {
 		return nil, fmt.Errorf("act as the owner of the schema rowhook: %w", err)
 	}
-	return func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "set role "+user) }, nil // a session that can't is of no use any more
+	// If it fails, the session is broken, and its next statement fails, too.
+	return func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "set role "+user) }, nil
 }
 
-// migratePatiently lets others pass where a migration would wait for a lock, since whoever comes after it would wait, too.
+// migratePatiently repeats a migration that waits too long for a lock. Later statements on the
+// table would wait behind it, so it lets them pass in between.
 func migratePatiently(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, log *slog.Logger) error {
-	defer conn.Exec(context.WithoutCancel(ctx), "reset lock_timeout") //nolint:errcheck // at worst the session's later statements wait no longer
+	// If it fails, later statements of the session wait no longer than the migration's.
+	defer conn.Exec(context.WithoutCancel(ctx), "reset lock_timeout") //nolint:errcheck // see above
 	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(DefaultLockTimeout)))
 	return retry.Do(ctx, retry.WithMaxDuration(DefaultPatience, backoff), func(ctx context.Context) error {
 		err := m.MigrateTo(ctx, want)
@@ -306,17 +318,19 @@ func migratePatiently(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, 
 	})
 }
 
-// beBrief bounds for how long a migration's statement may keep others waiting behind it.
-func beBrief(ctx context.Context, conn *pgx.Conn) error {
+// setLockTimeout bounds how long a statement of a migration may wait for a lock, since later
+// statements on the table wait behind it.
+func setLockTimeout(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, fmt.Sprintf("set lock_timeout = '%dms'", DefaultLockTimeout.Milliseconds())); err != nil {
 		return fmt.Errorf("set lock_timeout: %w", err)
 	}
 	return nil
 }
 
-// Version returns the schema version of the database (0: not installed) and the newest that this program knows. Whoever may not see
-// all rows of Rowhook's tables gets a *HiddenRowsError: to them a table with rows looks empty. A copy of the structure without its rows is
-// an *IncompleteError.
+// Version returns the schema version of the database, or 0 if none is installed. program is the
+// newest version that this program knows. If row level security hides rows of Rowhook's tables from
+// the role, the error says so, since such a table looks empty. For a copy of the structure without
+// its rows the error is an *IncompleteError.
 func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
 	entries, err := migrations.ReadDir("migrations")
 	if err != nil {
@@ -327,15 +341,15 @@ func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err 
 	return database, program, err
 }
 
-// CheckServer returns server_version_num, or an error that says why Rowhook can't work here: the server is too old, in
-// recovery, or read-only for this role or database.
+// CheckServer returns the server_version_num of the server. If Rowhook can't work there, the error
+// says why: the server is too old, in recovery, or read-only for this role or database.
 func CheckServer(ctx context.Context, conn *pgx.Conn) (int, error) {
 	var number, version, readOnly string
 	var recovery bool
 	err := conn.QueryRow(ctx, "select pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('server_version'), "+
 		"pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only')").Scan(&number, &version, &recovery, &readOnly)
 	if err != nil {
-		return 0, fmt.Errorf("ask the server for its version: %w", err)
+		return 0, fmt.Errorf("read the version of the server: %w", err)
 	}
 	server, err := strconv.Atoi(number)
 	switch {
@@ -344,7 +358,7 @@ func CheckServer(ctx context.Context, conn *pgx.Conn) (int, error) {
 	case server < MinServerVersion:
 		return 0, fmt.Errorf("the server is PostgreSQL %s, and Rowhook needs 14 or later: upgrade it", version)
 	case recovery:
-		return 0, errors.New("the server is in recovery (a standby), where nothing can be written: connect to the primary, " +
+		return 0, errors.New("the server is in recovery (a standby), and nothing can be written to it: connect to the primary, " +
 			"for instance with several hosts and target_session_attrs=read-write in DATABASE_URL")
 	case readOnly == "on":
 		return 0, errors.New("default_transaction_read_only is on for this database or role, and Rowhook must write: " +
@@ -353,7 +367,7 @@ func CheckServer(ctx context.Context, conn *pgx.Conn) (int, error) {
 	return server, nil
 }
 
-// explainPrivilege adds the remedy to a missing privilege.
+// explainPrivilege adds to a missing privilege what to do.
 func explainPrivilege(ctx context.Context, conn *pgx.Conn, err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != pgerrcode.InsufficientPrivilege {

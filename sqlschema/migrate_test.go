@@ -12,7 +12,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// leftBehind is what a way down leaves, since writes that are under way need it.
+// leftBehind is what a way down leaves, since running writes need it.
 const leftBehind = `^(r|i) relation|^relation\.|\.relation_id |^trigger\.(watched|origin_id|relations|home) |^event_log\.claim |^instance\.seen_at |^S relation_id_seq|relation_pkey|relation_oid`
 
 // migrated is a database with the schema rowhook.
@@ -32,7 +32,7 @@ func (q migrated) count(t *testing.T, table string) (n int) {
 	return n
 }
 
-// objects lists what the schema rowhook holds, its comments and its settings.
+// objects returns what the schema rowhook holds, with comments and settings.
 func (q migrated) objects(t *testing.T) (out string) {
 	t.Helper()
 	require.NoError(t, q.conn.QueryRow(t.Context(), `

@@ -22,14 +22,14 @@ import (
 
 // Plan is what an apply would do, or has done.
 type Plan struct {
-	Warnings []string // what will not work as one might expect
+	Warnings []string // what may not work as expected, and what to do
 
-	setup []Change // what a migration does, before which the steps are a forecast
+	setup []Change // changes of a migration; until it is done, the steps are a forecast
 	newer bool     // the schema is newer than this program
 	steps []*step
 }
 
-// Changes are what is done, in the order in which they are printed.
+// Changes returns the changes in the order in which they are printed.
 func (p *Plan) Changes() []Change {
 	changes := slices.Clone(p.setup)
 	for _, s := range p.steps {
@@ -40,10 +40,11 @@ func (p *Plan) Changes() []Change {
 	return changes
 }
 
-// Empty reports that the database is as configured.
+// Empty reports whether nothing is to be changed.
 func (p *Plan) Empty() bool { return len(p.Changes()) == 0 }
 
-// String writes a line per change and warning, the sign of the action first, and under a change what differs.
+// String returns one line for each change and warning. A change begins with the sign of its action,
+// and its differences follow, one a line. A warning begins with !.
 func (p *Plan) String() string {
 	var lines []string
 	for _, c := range p.Changes() {
@@ -62,14 +63,14 @@ func (p *Plan) String() string {
 	return strings.Join(lines, "\n")
 }
 
-// MakePlan compares the database with what is configured. It changes nothing and takes no lock that a writer would notice.
-// What only the database can find wrong with the specs is returned all at once as SpecErrors. It works before the first
-// migration, too.
+// MakePlan returns what Apply would do. It changes nothing and takes no lock that a writer would
+// notice. It also works before the first migration. If specs have faults, it returns all of them as
+// [trigger.SpecErrors].
 func MakePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings) (plan *Plan, err error) {
 	return Applier{}.Plan(ctx, conn, specs, settings)
 }
 
-// Plan is MakePlan with what the Applier does besides.
+// Plan is MakePlan with the options of the Applier, such as GrantTo.
 func (a Applier) Plan(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec, settings trigger.Settings) (plan *Plan, err error) {
 	err = pg.Pinned(ctx, conn, func() (err error) {
 		plan, err = a.makePlan(ctx, conn, specs, settings)
@@ -140,7 +141,8 @@ type planner struct {
 // do adds a step.
 func (p *planner) do(s step) { p.plan.steps = append(p.plan.steps, &s) }
 
-// rowSecurity refuses to have changes captured that row level security on Rowhook's own tables would keep out.
+// rowSecurity returns an error if row level security on Rowhook's own tables would reject captured
+// changes.
 func (p *planner) rowSecurity(ctx context.Context) error {
 	secured, err := queue.FindSecured(ctx, p.conn)
 	if err != nil {
@@ -157,12 +159,12 @@ func (p *planner) rowSecurity(ctx context.Context) error {
 	return errors.Join(refused...)
 }
 
-// check finds everything that is wrong with the specs, and their tables.
+// check finds the faults of the specs, and reads their tables.
 func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 	var problems trigger.SpecErrors
 	var user string
 	if err := p.conn.QueryRow(ctx, "select current_user").Scan(&user); err != nil {
-		return fmt.Errorf("ask for the role: %w", err)
+		return fmt.Errorf("read the current role: %w", err)
 	}
 	for i := range specs {
 		spec := &specs[i]
@@ -194,12 +196,12 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		p.relations[i] = rel
 		if spec.Capture == trigger.CaptureStatement {
 			if reason := byRow(spec, rel); reason != "" {
-				problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which then captures row by row", "capture")
+				problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which captures row by row here", "capture")
 			}
 		}
 		if rel.Inherited && !rel.Hypertable {
-			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: tables inherit from %s, and Postgres does not run its triggers for rows of theirs: "+
-				"give each a trigger of its own", spec.Name, rel))
+			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: other tables inherit from %s, and Postgres does not run its triggers for their rows: "+
+				"give each of them its own trigger", spec.Name, rel))
 		}
 		if on := spec.On; rel.Kind == "p" && on.Update.Enabled && !(on.Insert && on.Delete) {
 			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: %s is partitioned, and an update that moves a row to another partition is a delete and an insert: "+
@@ -237,7 +239,7 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 	return nil
 }
 
-// checkCasts reports columns whose JSON is made by code that depends on what a capture sets.
+// checkCasts reports columns whose JSON is made by code that depends on the settings of captures.
 func (p *planner) checkCasts(ctx context.Context, spec *trigger.Spec, rel *relation, problem func(message string, path ...string)) error {
 	found, err := checkCasts(ctx, p.conn, rel, spec)
 	if err != nil {
@@ -264,7 +266,8 @@ func (p *planner) missing(ctx context.Context, spec *trigger.Spec) (string, erro
 	return missingTable(ctx, p.conn, spec.Table, was)
 }
 
-// missingColumn says that a column does not exist and what it may be called, or nothing.
+// missingColumn returns a message if the column does not exist, with similar names. Otherwise it
+// returns "".
 func (p *planner) missingColumn(rel *relation, name string) string {
 	if _, ok := rel.column(name); ok {
 		return ""
@@ -276,7 +279,7 @@ func (p *planner) missingColumn(rel *relation, name string) string {
 	return fmt.Sprintf("the table %s has no column %q%s", rel, name, hint)
 }
 
-// taken refuses a name that a trigger of someone else has.
+// taken returns a message if another SQL trigger on the table has a name that this one needs.
 func (p *planner) taken(ctx context.Context, spec *trigger.Spec, rel *relation) (string, error) {
 	var id int32
 	if row := p.in.triggers[spec.Name]; row != nil {
@@ -318,7 +321,7 @@ func (p *planner) settings(settings trigger.Settings) error {
 	} {
 		want, err := json.Marshal(s.want)
 		if err != nil {
-			return fmt.Errorf("write %s: %w", s.name, err)
+			return fmt.Errorf("encode the setting %s: %w", s.name, err)
 		}
 		have := p.in.settings[s.name]
 		if have == nil && reflect.DeepEqual(s.want, s.byDefault) || sameJSON(have, want) {
@@ -335,7 +338,8 @@ func (p *planner) settings(settings trigger.Settings) error {
 	return nil
 }
 
-// removals plans what is there and no longer configured, and what of it was left on another table.
+// removals plans to remove triggers that are no longer configured, and what others have left on
+// another table.
 func (p *planner) removals(ctx context.Context, specs []trigger.Spec) error {
 	wanted := map[int32]uint32{}
 	for i := range specs {
@@ -352,7 +356,8 @@ func (p *planner) removals(ctx context.Context, specs []trigger.Spec) error {
 	return nil
 }
 
-// removal plans what of one trigger goes: all, or if it is kept what is on other tables than relation.
+// removal plans what is removed of one trigger: everything, or if keep is set only what is on other
+// tables than relation.
 func (p *planner) removal(ctx context.Context, id int32, relation uint32, keep bool) error {
 	row := p.in.row(id)
 	name := fmt.Sprint(id)
@@ -361,7 +366,7 @@ func (p *planner) removal(ctx context.Context, id int32, relation uint32, keep b
 	}
 	left := slices.DeleteFunc(slices.Clone(p.in.captures[id]), func(c captureFound) bool { return keep && c.Relation == relation })
 	slices.SortStableFunc(left, func(a, b captureFound) int { return cmp.Compare(a.Relation, b.Relation) })
-	// Functions and row go with the last of the tables, which have a transaction each.
+	// Each table has its own transaction. Functions and row are removed in the last one.
 	last := unitKey{stage: removing}
 	if n := len(left); n > 0 {
 		last.relation = left[n-1].Relation
@@ -395,7 +400,7 @@ func (p *planner) removal(ctx context.Context, id int32, relation uint32, keep b
 	return nil
 }
 
-// waiting counts the events of a trigger that are still owed.
+// waiting returns the number of events of a trigger that are still owed.
 func (p *planner) waiting(ctx context.Context, id int32) (n int64, err error) {
 	if err := p.conn.QueryRow(ctx, "select count(*) from rowhook.event_log where trigger_id = $1", id).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count waiting events: %w", err)
@@ -415,7 +420,7 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 	}
 	paused := ""
 	if work.newcomer && pauses.All != nil {
-		paused = "; it starts paused, as all triggers were"
+		paused = "; it starts paused, since all triggers are paused"
 	}
 	first := len(p.plan.steps)
 	if row == nil {
@@ -463,7 +468,8 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 	return nil
 }
 
-// rowChange says what differs between a row of rowhook.trigger and the spec, if anything does.
+// rowChange returns the difference between a row of rowhook.trigger and the spec. differs is false
+// if there is none.
 func rowChange(row *triggerRow, spec *trigger.Spec, rel *relation) (change Change, differs bool, err error) {
 	change = Change{Action: Replace, Object: "trigger", Name: spec.Name}
 	if row.Removed {
@@ -475,7 +481,7 @@ func rowChange(row *triggerRow, spec *trigger.Spec, rel *relation) (change Chang
 	}
 	want, err := json.Marshal(spec)
 	if err != nil {
-		return change, false, fmt.Errorf("write the spec of %s: %w", spec.Name, err)
+		return change, false, fmt.Errorf("encode the spec of %s: %w", spec.Name, err)
 	}
 	if change.Differences, err = differences(row.Spec, want); err != nil {
 		return change, false, fmt.Errorf("read the spec of %s: %w", spec.Name, err)
@@ -483,8 +489,8 @@ func rowChange(row *triggerRow, spec *trigger.Spec, rel *relation) (change Chang
 	return change, change.Detail != "" || len(change.Differences) > 0, nil
 }
 
-// leftTable says what becomes of the table that a trigger has watched so far where its name, which is what is configured, is another
-// table's by now.
+// leftTable adds to the change what becomes of the table that the trigger has watched, if the
+// configured name now belongs to another table.
 func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *trigger.Spec, change *Change) error {
 	var was trigger.Spec
 	if err := json.Unmarshal(row.Spec, &was); err != nil {
@@ -498,7 +504,7 @@ func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *trigger.
 	case err != nil:
 		return err
 	case left == nil:
-		change.Detail += ", as the one that it has watched is gone"
+		change.Detail += ", since the table that it watched was dropped"
 	default:
 		change.Detail += fmt.Sprintf(", which has the name now: %s is no longer watched", left)
 	}
@@ -556,7 +562,7 @@ func (p *planner) dropFunction(work *installation, f functionFound) {
 	})
 }
 
-// runner says as whom a guarded trigger's rows are captured.
+// runner says as whom the capture of a guarded trigger runs.
 func runner(work *installation) string {
 	if !guarded(work.spec, work.rel) {
 		return ""
@@ -564,14 +570,14 @@ func runner(work *installation) string {
 	return "runs as " + pg.PlainName(work.rel.Owner) + ", who owns the table"
 }
 
-// removed reports that a function's removal is already planned.
+// removed reports whether the removal of a function is planned already.
 func (p *planner) removed(signature string) bool {
 	return slices.ContainsFunc(p.plan.steps, func(s *step) bool {
 		return s.Action == Remove && s.Object == "function" && s.Name == signature
 	})
 }
 
-// madeOf is one digest of both functions of a trigger as the catalog has them.
+// madeOf returns one digest of both functions of a trigger as the catalog describes them.
 func madeOf(found []functionFound, relation uint32) string {
 	var parts []string
 	for _, f := range found {
@@ -624,7 +630,7 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 	}
 }
 
-// sameJSON compares values, not text.
+// sameJSON compares the values, not the texts.
 func sameJSON(a, b []byte) bool {
 	var x, y any
 	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {

@@ -25,7 +25,7 @@ func (w watched) plan(t *testing.T, specs ...trigger.Spec) *sqlschema.Plan {
 	return plan
 }
 
-// state is everything that an apply may write, with the transactions that wrote it.
+// state is everything that an apply may write, with the ids of the transactions that wrote it.
 func (w watched) state(t *testing.T) string {
 	t.Helper()
 	return w.scalar(t, `select string_agg(x, e'\n' order by x) from (
@@ -34,7 +34,8 @@ func (w watched) state(t *testing.T) string {
 		union all select concat_ws(' ', xmin, oid, proname) from pg_proc where pronamespace = 'rowhook'::regnamespace) as _ (x)`)
 }
 
-// TestApplyReconciles goes from one configuration to another, by a table that may have been changed in between, and writes.
+// TestApplyReconciles goes from one configuration to another, while the table may be changed in
+// between, and writes.
 func TestApplyReconciles(t *testing.T) {
 	t.Parallel()
 	table := "create table t (id int primary key, a int, b int); create table u (id int, a int)"
@@ -43,7 +44,7 @@ func TestApplyReconciles(t *testing.T) {
 		before []trigger.Spec
 		meddle string
 		after  []trigger.Spec
-		plan   string // without the pointers to locks
+		plan   string // without the notes on locks
 		want   []string
 	}{
 		"created": {nil, "", []trigger.Spec{all("w", "t", insertOnly)},
@@ -76,7 +77,7 @@ func TestApplyReconciles(t *testing.T) {
 		"renamed trigger": {[]trigger.Spec{all("w", "t", insertOnly)}, "", []trigger.Spec{all("v", "t", insertOnly)},
 			"- trigger w: no longer configured\n  - guard trigger rowhook_w_guard on public.t\n  - capture trigger rowhook_w_insert on public.t\n+ trigger v: on public.t\n  + capture trigger rowhook_v_insert on public.t\n  + guard trigger rowhook_v_guard on public.t", []string{`v I null {"id":1,"a":1,"b":1}`}},
 		"table dropped and made again": {[]trigger.Spec{all("w", "t", insertOnly, payload("a"))}, "drop table t cascade; create table t (id int, a int, b int)", []trigger.Spec{all("w", "t", insertOnly, payload("a"))},
-			"~ trigger w: moves to another table, public.t, as the one that it has watched is gone\n  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
+			"~ trigger w: moves to another table, public.t, since the table that it watched was dropped\n  + function rowhook.payload_1\n  + capture trigger rowhook_w_insert on public.t", []string{`w I null {"a":1}`}},
 		"another table renamed into its place": {[]trigger.Spec{all("w", "t", insertOnly)}, "alter table t rename to t_old; create table t (like t_old)", []trigger.Spec{all("w", "t", insertOnly)},
 			"  - guard trigger rowhook_w_guard on public.t_old\n  - capture trigger rowhook_w_insert on public.t_old\n~ trigger w: moves to another table, public.t, which has the name now: public.t_old is no longer watched\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"dropped by hand": {[]trigger.Spec{all("w", "t", insertOnly)}, "drop trigger rowhook_w_insert on t", []trigger.Spec{all("w", "t", insertOnly)},
@@ -136,7 +137,7 @@ func TestPlanSaysWhatIsLocked(t *testing.T) {
 func TestPlanWarnsOfInheritance(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int); create table c () inherits (t)")
-	require.Contains(t, w.plan(t, all("w", "t")).String(), "! w: tables inherit from public.t")
+	require.Contains(t, w.plan(t, all("w", "t")).String(), "! w: other tables inherit from public.t")
 }
 
 func TestPlanWorksBeforeTheFirstMigration(t *testing.T) {
@@ -169,7 +170,8 @@ func TestApplyWritesSettings(t *testing.T) {
 	require.True(t, again.Empty())
 }
 
-// TestRemovedTriggersEventsGoToTheDeadLetters also inserts one in a transaction that outlasts the removal, and brings the trigger back.
+// TestRemovedTriggersEventsGoToTheDeadLetters also inserts an event in a transaction that outlasts
+// the removal, and brings the trigger back.
 func TestRemovedTriggersEventsGoToTheDeadLetters(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int); create table u (a int)", all("w", "t"), all("u", "u"))
@@ -207,8 +209,9 @@ func TestConcurrentAppliesEndAtOneOfTheConfigurations(t *testing.T) {
 	w.apply(t, all("w", "t", payload("a")))
 }
 
-// TestBusyTableHoldsNothingUp applies while a transaction holds the table: others write to it meanwhile, other tables are done, the
-// error names the blocker, and once the transaction is over an apply succeeds.
+// TestBusyTableHoldsNothingUp applies while a transaction holds the table. Others write to it
+// meanwhile, and other tables are applied. The error names the blocker. After the transaction an
+// apply succeeds.
 func TestBusyTableHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int); create table u (a int)")
@@ -263,7 +266,8 @@ func TestBusyTableHeldByAPreparedTransaction(t *testing.T) {
 	require.ErrorContains(t, err, `prepared transaction "`+gid+`"`)
 }
 
-// TestMoveWaitsForItsOldTable must not leave a table with a function for the rows of another.
+// TestMoveWaitsForItsOldTable checks that no table is left with a function for the rows of another
+// one.
 func TestMoveWaitsForItsOldTable(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int); create table u (b int)", all("w", "t", payload("a")))
@@ -288,7 +292,7 @@ func TestLongNamesAreCutAndStayApart(t *testing.T) {
 	require.Len(t, w.take(t), 6)
 }
 
-// Hasura allows 42 characters, of any alphabet where they come from elsewhere than rowhook.yaml; existing names keep theirs.
+// Hasura allows names of 42 characters, in any alphabet. Existing names are kept.
 func TestTriggerNamesOf42CharactersAreCapturedUnderNamesThatStayApart(t *testing.T) {
 	t.Parallel()
 	var specs []trigger.Spec
@@ -338,7 +342,7 @@ func TestDroppingAChosenColumnWithCascadeLeavesNoWriteThatFails(t *testing.T) {
 	require.Equal(t, []string{`w I null {"a":1,"b":2}`}, w.take(t))
 }
 
-// TestSpecErrorsSayWhatToDo has a spec for everything that only the database can find wrong.
+// TestSpecErrorsSayWhatToDo has a spec for every fault that only the database can tell.
 func TestSpecErrorsSayWhatToDo(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, `create table orders (id int, status text, "Größe" int, amount numeric); create schema shop; create table shop.customers (a int);
@@ -369,20 +373,20 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 		{all("x", "orders", updatesOf("status", "amounts")), "on.update.columns.1", `the table public.orders has no column "amounts"; did you mean amount?`},
 		{all("x", "orders", updatesOf("STATUS")), "on.update.columns.0", `no column "STATUS"; did you mean status?`},
 		{all("x", "orders", payload("id", "status", "x")), "payload.columns.2", `no column "x"; its columns are id, status, Größe, amount`},
-		{all("x", "orders", insert, when("new.amount >")), "when", "ends too early"},
+		{all("x", "orders", insert, when("new.amount >")), "when", "is incomplete"},
 		{all("x", "orders", insert, when("new.amount")), "when", "must be true or false (boolean), but is of type numeric"},
 		{all("x", "orders", insert, when("new.amount > 1 and new.statsu = 'x'")), "when", `column new.statsu does not exist at character 20 ("new.statsu = 'x'"); did you mean status?`},
 		{all("x", "orders", insert, when("amount > 1")), "when", "write columns as new.name and old.name"},
 		{all("x", "orders", insert, when("excluded.amount > 1")), "when", "write columns as new.name and old.name"},
 		{all("x", "orders", insert, when("new.\"Größe\" = 1 or new.amount ~ 'x'")), "when", `operator does not exist: numeric ~ unknown at character 31 ("~ 'x'")`},
-		{all("x", "orders", insert, when("true) or (true")), "when", "is not one expression by itself"},
+		{all("x", "orders", insert, when("true) or (true")), "when", "closes a parenthesis that it has not opened"},
 		{all("x", "orders", insert, when("true) execute function pg_catalog.now(); --")), "when", `syntax error at or near "execute" at character 7`},
 		{all("x", "orders", insert, when("true; drop table orders")), "when", `syntax error at or near ";" at character 5`},
 		{all("x", "orders", insert, when("true /*")), "when", "unterminated /* comment"},
 		{all("x", "orders", insert, when("$1")), "when", "has a parameter ($1)"},
 		{all("x", "orders", insert, when("exists (select from shop.customers)")), "when", `cannot use subquery in when at character 1`},
 		{all("x", "orders", insert, when("sum(new.amount) > 1")), "when", "aggregate functions are not allowed in when"},
-		{all("x", "orders", insert, when("old.amount > 1")), "when", `mentions old, which an inserted row does not have: leave insert out`},
+		{all("x", "orders", insert, when("old.amount > 1")), "when", `mentions old, which an inserted row does not have: remove insert`},
 		{all("x", "orders", when("new.amount > old.amount")), "when", `mentions old, which an inserted row does not have`},
 		{all("x", "orders", func(s *trigger.Spec) { s.On = trigger.On{Delete: true} }, when("new.amount > 1")), "when", `mentions new, which a deleted row does not have`},
 		{all("taken", "parent"), "name", "public.parent already has a trigger rowhook_taken_insert that is not Rowhook's"},
@@ -406,10 +410,10 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 	w.apply(t, all("renamed", "orders"))
 	w.do(t, "alter table orders rename to purchases")
 	_, err = sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("renamed", "orders")}, trigger.DefaultSettings())
-	require.ErrorContains(t, err, "the one that this trigger watches is now called public.purchases")
+	require.ErrorContains(t, err, "the table that this trigger watches is now called public.purchases")
 }
 
-// TestApplyWithoutPrivilege applies as roles that may do less than they need to.
+// TestApplyWithoutPrivilege applies as roles that lack rights.
 func TestApplyWithoutPrivilege(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int); create table o (a int)")
@@ -473,7 +477,8 @@ func TestMigrateIsSafeFromManyAtOnce(t *testing.T) {
 	require.Equal(t, program, database)
 }
 
-// newerSchema makes of a database one that a later version has migrated, which this one can't work with.
+// newerSchema turns a database into one that a later version has migrated and that this version
+// can't work with.
 const newerSchema = `
 update rowhook.schema_version set version = version + 1;
 update rowhook.setting set value = (select to_jsonb(version) from rowhook.schema_version) where name = 'compatible'`
@@ -481,7 +486,7 @@ update rowhook.setting set value = (select to_jsonb(version) from rowhook.schema
 func TestMigrateRefusesWhatItCannotWorkWith(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ prepare, want string }{
-		"newer schema":       {newerSchema, "migrated by a newer Rowhook"},
+		"newer schema":       {newerSchema, "a newer Rowhook migrated it"},
 		"read-only database": {"set default_transaction_read_only = on", "default_transaction_read_only is on"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -509,7 +514,7 @@ func TestMigrateRefusesWhatItCannotWorkWith(t *testing.T) {
 	})
 }
 
-// TestMigratedTwiceStaysTheSame compares the rows' transactions.
+// TestMigratedTwiceStaysTheSame compares the ids of the transactions that wrote the rows.
 func TestMigratedTwiceStaysTheSame(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int)", all("w", "t"))

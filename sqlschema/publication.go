@@ -9,15 +9,17 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// PublishedError says that a publication would publish the tables of Rowhook, and each new day of its history. A subscriber without them
-// stops, the users' own tables included.
+// PublishedError says that a publication would publish Rowhook's tables, with a new partition of
+// its history each day. A subscriber without these tables stops replicating, also the users' own
+// tables.
 type PublishedError struct {
 	Publications []string // names
 }
 
+// Error names the publications and says what to do.
 func (e *PublishedError) Error() string {
-	return fmt.Sprintf("nothing was installed: %s would publish Rowhook's tables too, and a subscriber that does not have them stops replicating: "+
-		"name what is published (create publication ... for table ..., or from PostgreSQL 15 on for tables in schema ...), or go on by --allow-publication where no subscriber minds",
+	return fmt.Sprintf("nothing was installed: %s would publish Rowhook's tables, too, and a subscriber that does not have them stops replicating: "+
+		"publish named tables (create publication ... for table ..., or from PostgreSQL 15 on for tables in schema ...), or use --allow-publication if no subscriber is affected",
 		publicationsOf(e.Publications))
 }
 
@@ -32,11 +34,12 @@ func publicationsOf(names []string) string {
 	return "the publications " + strings.Join(quoted, ", ")
 }
 
-// findPublications lists those that publish all tables, or all that are in the schema rowhook. The session is pinned.
+// findPublications returns the publications of all tables, or of all tables in the schema rowhook.
+// The session must be pinned.
 func findPublications(ctx context.Context, db pg.Queryer) ([]string, error) {
 	var server int
 	if err := db.QueryRow(ctx, "select current_setting('server_version_num')::integer").Scan(&server); err != nil {
-		return nil, fmt.Errorf("ask the server for its version: %w", err)
+		return nil, fmt.Errorf("read the version of the server: %w", err)
 	}
 	sql := "select pubname::text as name from pg_catalog.pg_publication where puballtables"
 	if server >= 150000 {
@@ -57,7 +60,8 @@ select p.pubname::text from pg_catalog.pg_publication p
 	return names, nil
 }
 
-// refusePublications returns a *PublishedError where nothing is installed yet and it would be published.
+// refusePublications returns a *PublishedError if Rowhook is not installed yet and would be
+// published.
 func refusePublications(ctx context.Context, conn *pgx.Conn) error {
 	return pg.Pinned(ctx, conn, func() error {
 		var installed bool
@@ -78,18 +82,19 @@ select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n 
 	})
 }
 
-// warnOfPublications tells of those that publish Rowhook's tables, or will once it is installed.
+// warnOfPublications adds a warning about publications that publish Rowhook's tables, or would
+// after an installation.
 func (p *planner) warnOfPublications(ctx context.Context) error {
 	names, err := findPublications(ctx, p.conn)
 	if err != nil || len(names) == 0 {
 		return err
 	}
 	if p.in.database == 0 {
-		p.plan.Warnings = append(p.plan.Warnings, "apply installs nothing unless --allow-publication is given: "+publicationsOf(names)+
-			" would publish Rowhook's tables too, and a subscriber that does not have them stops replicating: name what is published, by tables or schemas")
+		p.plan.Warnings = append(p.plan.Warnings, "apply installs nothing without --allow-publication: "+publicationsOf(names)+
+			" would publish Rowhook's tables, too, and a subscriber that does not have them stops replicating: publish named tables or schemas")
 		return nil
 	}
-	p.plan.Warnings = append(p.plan.Warnings, publicationsOf(names)+": the tables of Rowhook are published too, with each new day of its history, and a subscriber that "+
-		"does not have them stops replicating: name what is published, by tables or schemas")
+	p.plan.Warnings = append(p.plan.Warnings, publicationsOf(names)+": Rowhook's tables are published, too, with a new partition each day, and a subscriber that "+
+		"does not have them stops replicating: publish named tables or schemas")
 	return nil
 }

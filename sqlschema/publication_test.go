@@ -27,12 +27,12 @@ func TestNothingIsInstalledIntoWhatIsPublishedWhole(t *testing.T) {
 		require.Equal(t, "0", w.scalar(t, "select count(*) from pg_class where relnamespace = (select oid from pg_namespace where nspname = 'rowhook')"))
 		warnings := w.plan(t, all("w", "t")).Warnings
 		require.Len(t, warnings, 1)
-		require.Contains(t, warnings[0], "apply installs nothing unless --allow-publication is given: the publication certain", "the plan knows what apply will meet")
+		require.Contains(t, warnings[0], "apply installs nothing without --allow-publication: the publication certain", "the plan knows what apply will meet")
 
 		require.NoError(t, sqlschema.Migrator{AllowPublication: true}.Migrate(t.Context(), w.conn, nil))
-		w.migrate(t) // what is installed is not held up
+		w.migrate(t) // an existing installation can still be migrated
 		plan := w.plan(t, all("w", "t"))
-		require.Contains(t, plan.String(), "! the publication certain: the tables of Rowhook are published too")
+		require.Contains(t, plan.String(), "! the publication certain: Rowhook's tables are published, too")
 		w.apply(t, all("w", "t"))
 	}
 	db := pgtest.NewEmpty(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// relation is a table as the catalog has it now.
+// relation is a table as the catalog describes it now.
 type relation struct {
 	OID         uint32
 	Schema      string
@@ -22,16 +22,16 @@ type relation struct {
 	Kind        string // pg_class.relkind
 	Persistence string // pg_class.relpersistence
 	Inherited   bool   // other tables inherit from it
-	Hypertable  bool   // it is TimescaleDB's, which takes care of the tables that inherit from it
+	Hypertable  bool   // of TimescaleDB, which handles the inheriting tables
 	Descends    bool   // it is a partition, or inherits from another table
 	MayTrigger  bool   // this role has the TRIGGER privilege
-	Owned       bool   // this role owns it, or may act as its owner
+	Owned       bool   // this role has the rights of its owner
 	Owner       string
-	// Trusted says that the owner may act as the role that captures anyway, and MayRun that this role may have what captures a
-	// trigger's rows run as the owner. See guarded.
+	// Trusted says that the owner may act as the role that captures in any case. See guarded.
 	Trusted bool
+	// MayRun says that this role may make a capture function run as the owner. See guarded.
 	MayRun  bool
-	Member  bool // this role is a member of the owner's, with or without what that is good for
+	Member  bool // this role is a member of the owner; the membership may be without any right
 	columns []column
 }
 
@@ -42,12 +42,12 @@ func (r *relation) String() string { return pg.PlainName(r.Schema, r.Name) }
 type column struct {
 	Name    string
 	Number  int16
-	BuiltIn bool // its type is Postgres's own or a superuser's, all the way down
-	Virtual bool // a generated column that is computed when it is read, so that no row that a trigger gets holds it
-	// Of a virtual column: its expression, a digest of it that renames don't change, and the columns that it reads.
+	BuiltIn bool // its type and all types within it are Postgres' own or a superuser's
+	Virtual bool // it is a virtual generated column; the row that a trigger gets does not hold it
+	// The following are of a virtual column.
 	Expression string
-	Digest     string
-	Reads      []string
+	Digest     string   // of the expression; a rename does not change it
+	Reads      []string // names of the columns that the expression reads
 }
 
 func (r *relation) column(name string) (column, bool) {
@@ -77,7 +77,8 @@ func (r *relation) virtualColumns() []column {
 	return virtual
 }
 
-// findRelation resolves a name as SQL would, through the search_path where it is not qualified. It returns nil where there is none.
+// findRelation looks up a name like SQL: by the search_path if it has no schema. It returns nil if
+// there is no such relation.
 func findRelation(ctx context.Context, conn *pgx.Conn, name string) (*relation, error) {
 	var oid *uint32
 	err := pg.WithUsersPath(ctx, conn, func() error {
@@ -87,14 +88,14 @@ func findRelation(ctx context.Context, conn *pgx.Conn, name string) (*relation, 
 		return nil, err
 	}
 	if oid == nil {
-		// Newer servers find no relation by what is no name either.
+		// For a malformed name newer servers return null, too. parse_ident returns the error.
 		_, err := conn.Exec(ctx, "select pg_catalog.parse_ident($1)", name)
 		return nil, err
 	}
 	return readRelation(ctx, conn, *oid)
 }
 
-// readRelation returns nil where there is no relation with this oid.
+// readRelation returns the relation with this oid, or nil.
 func readRelation(ctx context.Context, conn *pgx.Conn, oid uint32) (*relation, error) {
 	rows, err := conn.Query(ctx, `
 select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c.relpersistence::text as persistence,
@@ -121,7 +122,7 @@ select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c
 		return nil, fmt.Errorf("read the table's description: %w", err)
 	}
 	if r.Hypertable, err = isHypertable(ctx, conn, r); err != nil {
-		return nil, fmt.Errorf("ask whether %s is a hypertable: %w", r, err)
+		return nil, fmt.Errorf("check whether %s is a hypertable: %w", r, err)
 	}
 	rows, err = conn.Query(ctx, `
 select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
@@ -165,7 +166,8 @@ select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
 	return r, nil
 }
 
-// isHypertable goes by TimescaleDB's catalog, and by the trigger that its releases before 2.22 put on each hypertable.
+// isHypertable looks in the catalog of TimescaleDB, and for the trigger that its versions before
+// 2.22 put on each hypertable.
 func isHypertable(ctx context.Context, conn *pgx.Conn, r *relation) (is bool, err error) {
 	var catalog bool
 	err = conn.QueryRow(ctx, `
@@ -180,36 +182,36 @@ select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname =
 	return is, err
 }
 
-// refusal says why the relation can't be watched, or nothing.
+// refusal returns why the relation can't be watched, or "".
 func (r *relation) refusal(user string, spec trigger.Spec) string {
 	switch {
 	case r.Schema == "rowhook":
-		return fmt.Sprintf("%s is Rowhook's own, and each event would cause another: name a table of your own", r)
+		return fmt.Sprintf("%s is Rowhook's own table, and each event would cause another one: name a table of your own", r)
 	case r.Schema == "pg_catalog" || r.Schema == "information_schema" || r.Schema == "pg_toast":
 		return fmt.Sprintf("%s belongs to Postgres itself, which runs no triggers on it: name a table of your own", r)
 	case r.Kind == "v":
-		return fmt.Sprintf("%s is a view, and rows change in the tables under it: name one of those", r)
+		return fmt.Sprintf("%s is a view, and rows change in the tables that it reads: name one of those", r)
 	case r.Kind == "m":
-		return fmt.Sprintf("%s is a materialized view, whose refresh runs no triggers: name one of the tables under it", r)
+		return fmt.Sprintf("%s is a materialized view, and its refresh runs no triggers: name one of the tables that it reads", r)
 	case r.Kind == "f":
-		return fmt.Sprintf("%s is a foreign table, whose rows also change without this server knowing: run Rowhook on the server that has them", r)
+		return fmt.Sprintf("%s is a foreign table, and its rows can change without this server knowing: run Rowhook on the server that has the rows", r)
 	case r.Kind != "r" && r.Kind != "p":
 		return fmt.Sprintf("%s is not a table: name a table", r)
 	case r.Persistence == "t":
-		return fmt.Sprintf("%s is a temporary table, which ends with its session: name a permanent one", r)
+		return fmt.Sprintf("%s is a temporary table, which ends with its session: name a permanent table", r)
 	case !r.MayTrigger && !r.Owned:
 		return fmt.Sprintf("the role %s may not create triggers on %s: grant trigger on %s to %s, or apply as its owner %s",
 			pg.PlainName(user), r, r, pg.PlainName(user), pg.PlainName(r.Owner))
 	case exposed(&spec, r):
-		return fmt.Sprintf("%s belongs to %s, who could run code as the role that installed Rowhook, through a type of their own in a column: "+
+		return fmt.Sprintf("%s belongs to %s, who could run code as the role that installed Rowhook by a column of a self-made type: "+
 			"apply as a superuser or as a member of %[2]s, or choose columns of built-in types by payload: {columns: [...]}%[3]s", r, pg.PlainName(r.Owner), r.membership(user))
 	case spec.OnReplication && !r.Owned:
-		return fmt.Sprintf("on_replication needs ALTER TABLE, which only the owner of %s may do: apply as %s, or leave on_replication out", r, pg.PlainName(r.Owner))
+		return fmt.Sprintf("on_replication needs ALTER TABLE, which only the owner of %s may do: apply as %s, or remove on_replication", r, pg.PlainName(r.Owner))
 	}
 	return ""
 }
 
-// membership says what a member lacks to act as the owner, or nothing.
+// membership returns what a member lacks to act as the owner, or "".
 func (r *relation) membership(user string) string {
 	if !r.Member {
 		return ""
@@ -217,20 +219,22 @@ func (r *relation) membership(user string) string {
 	return fmt.Sprintf("; the role %s is a member of %s, but may not act as it: %s", pg.PlainName(user), pg.PlainName(r.Owner), grantMembership(pg.PlainName(r.Owner), pg.PlainName(user)))
 }
 
-// grantMembership is what makes a role one that acts as another, as the capture functions of that one's tables take it. From PostgreSQL 16 on
-// a membership may lack either half, and the one that a role with CREATEROLE has in those that it made lacks both.
+// grantMembership returns the statement that lets a role act as another one, which capture
+// functions of that role's tables need. From PostgreSQL 16 on a membership may lack either option.
+// The membership that a role with CREATEROLE has in the roles that it created lacks both.
 func grantMembership(owner, user string) string {
 	return fmt.Sprintf("grant %s to %s with set true, inherit true (before PostgreSQL 16: alter role %[2]s inherit)", owner, user)
 }
 
-// setRole is the right to SET ROLE, which giving something to a role takes, too. Before PostgreSQL 16 every member had it.
+// setRole is the privilege to SET ROLE. Giving an object to a role needs it, too. Before PostgreSQL
+// 16 every member had it.
 const setRole = "case when pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 160000 then 'SET' else 'MEMBER' end"
 
-// missingTable says that there is no such table, and which there are.
+// missingTable returns the message that a table does not exist, with similar names.
 func missingTable(ctx context.Context, conn *pgx.Conn, name string, was *relation) (string, error) {
 	message := fmt.Sprintf("there is no table %s in this database", name)
 	if was != nil {
-		return fmt.Sprintf("%s; the one that this trigger watches is now called %s: write that", message, was), nil
+		return fmt.Sprintf("%s; the table that this trigger watches is now called %s: write that name", message, was), nil
 	}
 	rows, err := conn.Query(ctx, `
 select n.nspname, c.relname
@@ -254,7 +258,7 @@ select n.nspname, c.relname
 	if hint := suggest.Hint(name, qualified); hint != "" {
 		return message + hint, nil
 	}
-	// Right but for the schema.
+	// The name may be right and the schema wrong.
 	var near []string
 	for _, b := range suggest.Near(pg.LastPart(name), bare, 3) {
 		for i := range bare {
@@ -269,14 +273,15 @@ select n.nspname, c.relname
 	return message + ": create it first, or correct the name", nil
 }
 
-// invalidName tells a name that Postgres can't resolve from a failure to ask.
-func invalidName(err error) (string, bool) {
+// invalidName returns a message if Postgres can't resolve a name. ok is false for any other error.
+func invalidName(err error) (message string, ok bool) {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return "", false
 	}
 	switch pg.Code {
-	case pgerrcode.InvalidName, pgerrcode.SyntaxError, pgerrcode.InvalidParameterValue, pgerrcode.FeatureNotSupported: // what parse_ident and a cast to regclass raise
+	// parse_ident and a cast to regclass raise these.
+	case pgerrcode.InvalidName, pgerrcode.SyntaxError, pgerrcode.InvalidParameterValue, pgerrcode.FeatureNotSupported:
 		return fmt.Sprintf("%s: write it as in SQL: table, schema.table or \"Schema\".\"Table\"", pg.Message), true
 	case pgerrcode.InsufficientPrivilege:
 		return fmt.Sprintf("%s: grant usage on it to this role", pg.Message), true
@@ -284,7 +289,7 @@ func invalidName(err error) (string, bool) {
 	return "", false
 }
 
-// stored returns those of the named columns that are not computed when they are read.
+// stored returns the named columns without the virtual ones.
 func (r *relation) stored(names []string) []string {
 	var out []string
 	for _, name := range names {

@@ -21,7 +21,7 @@ on conflict (name) do update set value = excluded.value`, name, string(value))
 	}
 }
 
-// dropCapture takes a capture trigger off its table.
+// dropCapture drops a capture trigger.
 func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("drop trigger if exists %s on %s", pg.QuoteName(c.Name), c.Table)); err != nil {
@@ -31,7 +31,7 @@ func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
 	}
 }
 
-// dropFunction drops a function of a trigger's own, and the view through which it writes.
+// dropFunction drops a function of one trigger, and the view through which it writes.
 func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "drop function if exists "+f.Signature); err != nil {
@@ -47,7 +47,7 @@ func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 	}
 }
 
-// markRemoved keeps the row of a trigger that is gone, for the events that refer to it.
+// markRemoved marks the row of a trigger as removed. The row stays, since events refer to it.
 func markRemoved(id int32) func(context.Context, pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "update rowhook.trigger set removed_at = now(), captured = '{}' where id = $1 and removed_at is null", id)

@@ -20,7 +20,8 @@ func (w watched) as(t *testing.T, url string) watched {
 	return watched{w.DB, conn}
 }
 
-// memberships are how a role can be a member of another, with what that is good for: PostgreSQL 16 tells them apart by the grant.
+// memberships are the ways in which a role can be a member of another. PostgreSQL 16 has options
+// for each grant.
 func memberships(t *testing.T, of, member string) map[string][]string {
 	t.Helper()
 	if pgtest.Version(t) < 16 {
@@ -33,7 +34,8 @@ func memberships(t *testing.T, of, member string) map[string][]string {
 	}
 }
 
-// A table's owner who may neither become the role that installed Rowhook nor has its rights is guarded against, whatever else the membership gives.
+// If the owner of a table can neither act as the role that installed Rowhook nor has its rights,
+// captures are guarded, whatever else the membership allows.
 func TestMembershipIsTrustedForWhatItAllowsOnly(t *testing.T) {
 	t.Parallel()
 	for kind := range memberships(t, "a", "b") {
@@ -61,7 +63,8 @@ func TestMembershipIsTrustedForWhatItAllowsOnly(t *testing.T) {
 	}
 }
 
-// A role with CREATEROLE, as on managed services, is a member of the roles that it made: from PostgreSQL 16 on with neither half of it.
+// A role with CREATEROLE, as on managed services, is a member of the roles that it created. From
+// PostgreSQL 16 on the membership has neither option.
 func TestThePlanKnowsWhatARoleLacksAndNamesTheGrant(t *testing.T) {
 	t.Parallel()
 	for kind := range memberships(t, "a", "b") {
@@ -96,7 +99,7 @@ func TestThePlanKnowsWhatARoleLacksAndNamesTheGrant(t *testing.T) {
 			require.Len(t, w.take(t), 1)
 			as.apply(t)
 
-			// Nor does an uninstall end half-way.
+			// An uninstall does not end half-way either.
 			w.do(t, "create table admins (a int)", "alter table admins owner to "+admin)
 			as.apply(t, all("w", "t"), all("x", "admins"))
 			w.do(t, "revoke "+app+" from "+admin)
@@ -124,7 +127,7 @@ func TestThePlanSaysWhatTheSchemaDatabaseAndLanguagesDenyARole(t *testing.T) {
 	}
 	lacks("may not create the schema rowhook: grant create on database ")
 	w.do(t, "do $$ begin execute format('grant create on database %I to "+role+"', current_database()); end $$", "revoke usage on language plpgsql from public")
-	lacks("may not make functions in the language plpgsql: grant usage on language plpgsql to " + role)
+	lacks("may not create functions in the language plpgsql: grant usage on language plpgsql to " + role)
 	w.do(t, "grant usage on language plpgsql to public", "create schema rowhook authorization "+installer)
 	w.do(t, "set role "+installer)
 	require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, 2, nil))

@@ -25,27 +25,32 @@ type RowSource struct {
 
 	oid     uint32
 	from    string // relation and alias, for SQL
-	whole   bool   // it has partitions or chunks, which come and go
+	whole   bool   // it has partitions or chunks
 	key     []keyColumn
-	related bool   // events say which table they are of
-	wanted  string // whether a row is
-	body    string // the payload, null for rows that are not wanted
+	related bool   // events say of which table they are
+	wanted  string // SQL condition: the row is wanted
+	body    string // SQL expression: the payload, or null for rows that are not wanted
 }
 
-// RowsError says why a table's rows can't be read as events, and what to do about it.
-type RowsError struct{ Message string }
+// RowsError says why the rows of a table can't be read as events, and what to do.
+type RowsError struct {
+	Message string // what is wrong, where, and what to do
+}
 
+// Error returns the message.
 func (e *RowsError) Error() string { return e.Message }
 
-// keyColumn is a column of the key, with the operators and the collation by which its index holds it to be unique. What the search_path
-// or the type's default would give instead may order it otherwise, or hold two keys to be one, and rows would be passed over.
+// keyColumn is a column of the key, with the operators and the collation of its index. The
+// operators of the search_path or the default collation of the type may order keys differently, or
+// take two keys for one. Then rows would be skipped.
 type keyColumn struct {
-	Name, Type                          string
-	Less, AtMost, Same, AtLeast, Beyond string // operators of the index's operator class: <, <=, =, >=, >
+	Name, Type string
+	// The operators <, <=, =, >= and > of the index's operator class.
+	Less, AtMost, Same, AtLeast, Beyond string
 	Collation                           string // "": the type has none
 }
 
-// as writes the column, under this name, as the index compares it.
+// as returns the column under this name with the collation of the index.
 func (k *keyColumn) as(name string) string {
 	if k.Collation == "" {
 		return name
@@ -53,7 +58,8 @@ func (k *keyColumn) as(name string) string {
 	return name + " collate " + k.Collation
 }
 
-// compared says that the key of a row is behind the one in a parameter, an array of text, or, where last says so, is it or before it.
+// compared returns the condition that the key of a row is behind the key in a parameter, an array
+// of text. If last is set, it is the condition that the key is at most that one.
 func compared(key []keyColumn, param string, last bool) string {
 	if row := comparedAsRow(key, param, last); row != "" {
 		return row
@@ -80,7 +86,7 @@ func compared(key []keyColumn, param string, last bool) string {
 	if len(key) == 1 {
 		return condition
 	}
-	// The index is entered by its first column: a condition with "or" says nothing to it.
+	// The index is searched by its first column. It can't use a condition with "or".
 	first := &key[0]
 	column, given := first.as("new."+pg.QuoteName(first.Name)), "("+param+"::text[])[1]::"+first.Type
 	if last {
@@ -89,7 +95,8 @@ func compared(key []keyColumn, param string, last bool) string {
 	return column + " " + first.AtLeast + " " + given + " and " + condition
 }
 
-// comparedAsRow is the same as a comparison of rows, which the index answers by all its columns. "": their operators differ.
+// comparedAsRow returns the same condition as a comparison of rows, for which the index uses all
+// its columns. It returns "" if the operators of the columns differ.
 func comparedAsRow(key []keyColumn, param string, last bool) string {
 	columns, given := make([]string, len(key)), make([]string, len(key))
 	for i := range key {
@@ -106,7 +113,7 @@ func comparedAsRow(key []keyColumn, param string, last bool) string {
 	return "row(" + strings.Join(columns, ", ") + ") " + operator + " row(" + strings.Join(given, ", ") + ")"
 }
 
-// ordered is an ORDER BY of columns that name makes of those of the key.
+// ordered returns the terms of an ORDER BY of the key. name returns the name of a column.
 func (s *RowSource) ordered(name func(i int) string, descending bool) string {
 	parts := make([]string, len(s.key))
 	for i := range s.key {
@@ -130,11 +137,11 @@ func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec trigger.S
 		return nil, err
 	}
 	if rel == nil {
-		return nil, &RowsError{fmt.Sprintf("the table %s of the trigger %s is gone", spec.Table, spec.Name)}
+		return nil, &RowsError{fmt.Sprintf("the table %s of the trigger %s does not exist any more: apply again with another table", spec.Table, spec.Name)}
 	}
 	if !rel.Trusted {
-		return nil, &RowsError{fmt.Sprintf("%s belongs to %s, whose code could run as this role while its rows are turned into JSON: "+
-			"make this role, or one that it trusts, the owner for the time of the backfill, or have %[2]s update the rows, for which a trigger on updates is enough", rel, pg.PlainName(rel.Owner))}
+		return nil, &RowsError{fmt.Sprintf("%s belongs to %s, whose code could run as this role while rows are converted to JSON: "+
+			"make this role, or one that it trusts, the owner during the backfill, or let %[2]s update the rows, which a trigger on updates captures", rel, pg.PlainName(rel.Owner))}
 	}
 	key, err := pg.Collect[keyColumn](ctx, conn, `
 select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, o.less, o.at_most, o.same, o.at_least, o.beyond,
@@ -160,7 +167,7 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 		return nil, fmt.Errorf("look for the key of %s: %w", rel, err)
 	}
 	if len(key) == 0 {
-		return nil, &RowsError{fmt.Sprintf("%s has no primary key, by which its rows are read in order and the reading goes on after an interruption: add one", rel)}
+		return nil, &RowsError{fmt.Sprintf("%s has no primary key, and a backfill needs one to read rows in order and to continue after an interruption: add one", rel)}
 	}
 	s := &RowSource{Trigger: trigger, Table: rel.String(), oid: rel.OID}
 	if s.related, err = queue.HasRelations(ctx, conn); err != nil {
@@ -168,7 +175,7 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 	}
 	s.from = rel.sql() + " as new"
 	if rel.Kind != "p" && !rel.Hypertable {
-		s.from = "only " + s.from // rows of tables that inherit are not this trigger's
+		s.from = "only " + s.from // the trigger does not capture inheriting tables
 	}
 	s.whole = rel.Kind == "p" || rel.Hypertable
 	if err := s.checkCountable(ctx, conn, rel); err != nil {
@@ -185,30 +192,31 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 		return nil, err
 	}
 	if _, err := conn.Exec(ctx, pinnedPath); err != nil {
-		return nil, fmt.Errorf("set search_path back: %w", err)
+		return nil, fmt.Errorf("restore search_path: %w", err)
 	}
 	return s, nil
 }
 
-// ownPath has what follows in the transaction see the search_path of the session's user, whose own SQL comes next, and pinnedPath
-// takes it away.
+// ownPath sets the search_path of the session's user for the rest of the transaction, for SQL that
+// the user wrote. pinnedPath undoes that.
 const (
 	ownPath = "select pg_catalog.set_config('search_path', coalesce(pg_catalog.substr(nullif(pg_catalog.current_setting('" + pg.PathSetting + "', true), ''), 2), " +
 		"pg_catalog.current_setting('search_path')), true)"
 	pinnedPath = "set local search_path = pg_catalog, pg_temp"
 )
 
-// choose prepares the payload of the rows that are wanted.
+// choose prepares the condition and the payload of the wanted rows.
 func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec, condition string) error {
 	wanted := []string{}
 	for _, c := range []struct{ sql, wrong string }{
-		{spec.When, "the trigger's when can't be asked of a row that exists (which has no old one): give the backfill a trigger of its own. It says: "},
+		{spec.When, "the trigger's when can't be evaluated for an existing row, which has no old row: use another trigger for the backfill; the server says: "},
 		{condition, "the condition: "},
 	} {
 		if strings.TrimSpace(c.sql) == "" {
 			continue
 		}
-		// No text is balanced within parentheses and within brackets unless it is so by itself.
+		// A text is balanced both within parentheses and within brackets only if it is balanced
+		// itself.
 		for _, around := range [][2]string{{"(\n", "\n)"}, {"(array[\n", "\n])[1]"}} {
 			message, err := parseWhen(ctx, conn, "select from "+s.from+" where "+around[0], c.sql, around[1], rel)
 			if err != nil {
@@ -232,11 +240,11 @@ func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, s
 	return nil
 }
 
-// capturedAs are the settings under which rowhook.capture makes a payload.
+// capturedAs are the settings with which rowhook.capture makes a payload.
 const capturedAs = "set local timezone to 'UTC'; set local datestyle to 'ISO, YMD'; set local intervalstyle to 'postgres'; set local bytea_output to 'hex'; " +
 	"set local extra_float_digits to 1; set local lc_monetary to 'C'; set local quote_all_identifiers to off"
 
-// Extent is what a table holds when its rows begin to be read.
+// Extent is the content of a table when reading begins.
 type Extent struct {
 	Rows int64 // the number of rows, above 100,000 an estimate
 	// Horizon is a transaction id. Every transaction below it has ended, so the rows that they wrote
@@ -250,9 +258,9 @@ func (s *RowSource) Extent(ctx context.Context, tx pgx.Tx) (e Extent, err error)
 	if _, err := tx.Exec(ctx, capturedAs); err != nil {
 		return e, fmt.Errorf("prepare to read %s: %w", s.Table, err)
 	}
-	// First of all: what commits after this may have a key behind the last one.
+	// First: a row that is committed later may have a key behind the last one.
 	if err := tx.QueryRow(ctx, "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text").Scan(&e.Horizon); err != nil {
-		return e, fmt.Errorf("ask which transactions have ended: %w", err)
+		return e, fmt.Errorf("read which transactions have ended: %w", err)
 	}
 	const most = 100_000
 	err = tx.QueryRow(ctx, "select count(*) from (select from "+s.from+" limit "+strconv.Itoa(most)+") as r").Scan(&e.Rows)
@@ -323,10 +331,11 @@ select (select count(*) from page), (select count(*) from page where not older),
 	return r, err
 }
 
-// backfillSession are the session variables of what a backfill, $1, records.
+// backfillSession is the session variables of events that a backfill ($1) records.
 const backfillSession = `pg_catalog.concat('{"rowhook_backfill":', $1::bigint, '}')::pg_catalog.json`
 
-// relation is the column of events that says which table they are of, and its value.
+// relation returns the column of events that says of which table they are, and its value. Both are
+// empty before version 3.
 func (s *RowSource) relation() (column, value string) {
 	if !s.related {
 		return "", ""
@@ -334,11 +343,12 @@ func (s *RowSource) relation() (column, value string) {
 	return ", relation_id", ", (select t.relation_id from rowhook.trigger t where t.id = $4)"
 }
 
-// page reads the next rows of a backfill, $1, up to a number of them, $2, with these columns, moves its position, and runs the rest of the statement.
+// page reads up to $2 of the next rows of the backfill $1, with these columns. It moves the
+// position of the backfill, and runs the rest of the statement.
 func (s *RowSource) page(ctx context.Context, tx pgx.Tx, backfill int64, columns, rest string, args []any, into ...any) error {
 	var first bool
 	if err := tx.QueryRow(ctx, "select position is null from rowhook.backfill where id = $1", backfill).Scan(&first); err != nil {
-		return fmt.Errorf("look how far the backfill is: %w", err)
+		return fmt.Errorf("read the position of the backfill: %w", err)
 	}
 	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
 		return fmt.Errorf("prepare to read %s: %w", s.Table, err)
@@ -375,28 +385,30 @@ moved as (
 	return nil
 }
 
-// older says that what was there at the horizon, a parameter, is a row's very version, so that it was neither written nor moved since. It
-// may say false of one that was frozen long ago, whose number can be anyone's by now, but never true of one that is newer. That holds for
-// half of the numbers that transactions can have, see Older.
+// older returns the condition that this version of a row was visible at the horizon, a parameter:
+// it was neither written nor moved since. It may be false for a row that was frozen long ago, since
+// its transaction id may have been reused. It is never true for a newer row. That holds as long as
+// fewer than horizonReach transactions have begun since: see Older.
 func older(row, param string) string {
 	return "(" + param + "::text = '' or pg_catalog.age(" + row + ".xmin) > pg_catalog.age(" + param + "::text::pg_catalog.xid8::pg_catalog.xid))"
 }
 
-// Older counts the rows that are older than the horizon. Neither the key's index nor its operators have a part in that.
+// Older returns the number of rows that are older than the horizon. It uses neither the index of
+// the key nor its operators, so it is a check of what Record has read.
 func (s *RowSource) Older(ctx context.Context, tx pgx.Tx, horizon string) (rows int64, err error) {
 	var known bool
 	err = tx.QueryRow(ctx, "select (pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric - $1::text::numeric) between 0 and $2::numeric", horizon, horizonReach).Scan(&known)
 	if err != nil {
-		return 0, fmt.Errorf("ask for the number of the next transaction: %w", err)
+		return 0, fmt.Errorf("read the number of the next transaction: %w", err)
 	}
 	if !known {
-		return 0, &RowsError{fmt.Sprintf("it can't be counted whether every row of %s was read: there were too many transactions since the beginning for what was there then to be told by their numbers", s.Table)}
+		return 0, &RowsError{fmt.Sprintf("it can't be checked whether every row of %s was read: too many transactions have begun since the backfill began to recognize the rows of that time", s.Table)}
 	}
 	if _, err := tx.Exec(ctx, "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off; set local enable_seqscan = on; set local jit = off"); err != nil {
 		return 0, fmt.Errorf("prepare to count the rows of %s: %w", s.Table, err)
 	}
 	sql, args := "select count(*) from "+s.from+" where "+older("new", "$1"), []any{horizon}
-	if s.whole { // what a partition holds that was attached meanwhile was not there
+	if s.whole { // rows of a partition that was attached since are not counted
 		args = append(args, s.oid)
 		sql = "with recursive part as (select $2::pg_catalog.oid as oid union all " +
 			"select i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.oid where " + older("i", "$1") + ") " +
@@ -408,12 +420,13 @@ func (s *RowSource) Older(ctx context.Context, tx pgx.Tx, horizon string) (rows 
 	return rows, nil
 }
 
-// horizonReach is how many transactions may have begun since a horizon for rows to be told by it: half of what 32 bits hold, and of that
-// what may begin while rows are being counted.
+// horizonReach is the largest number of transactions that may begin after a horizon. It is half the
+// range of 32 bits, less an allowance for the transactions that begin while rows are being counted.
 const horizonReach = 1<<31 - 1<<27
 
-// checkCountable refuses tables whose rows do not say which transaction wrote them: what is kept by other access methods than Postgres' own, and what
-// TimescaleDB has compressed.
+// checkCountable returns an error for a table whose rows do not say which transaction wrote them.
+// That is so for access methods other than Postgres' heap, and for chunks that TimescaleDB has
+// compressed.
 func (s *RowSource) checkCountable(ctx context.Context, conn *pgx.Conn, rel *relation) error {
 	var foreign string
 	err := conn.QueryRow(ctx, `
@@ -425,10 +438,10 @@ select coalesce(min(n.nspname || '.' || c.relname), '')
   from part join pg_catalog.pg_class c on c.oid = part.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relkind <> 'p' and c.relam not in (select a.oid from pg_catalog.pg_am a where a.amname = 'heap')`, rel.OID, s.whole).Scan(&foreign)
 	if err != nil {
-		return fmt.Errorf("look how %s is kept: %w", rel, err)
+		return fmt.Errorf("read how %s is stored: %w", rel, err)
 	}
-	const uncounted = "it could not be counted in the end whether every row of %s was read, as the rows of %s do not say which transaction wrote them: " +
-		"have its owner update the rows, for which a trigger on updates is enough"
+	const uncounted = "a backfill could not check at its end whether it read every row of %s, since the rows of %s do not say which transaction wrote them: " +
+		"let the owner update the rows, which a trigger on updates captures"
 	if foreign != "" {
 		return &RowsError{fmt.Sprintf(uncounted, rel, foreign)}
 	}
@@ -439,7 +452,7 @@ select coalesce(min(n.nspname || '.' || c.relname), '')
 	if err != nil {
 		var pg *pgconn.PgError
 		if !errors.As(err, &pg) || pg.Code == pgerrcode.InsufficientPrivilege {
-			return s.explain(fmt.Errorf("look how %s is kept: %w", rel, err))
+			return s.explain(fmt.Errorf("read how %s is stored: %w", rel, err))
 		}
 		return &RowsError{fmt.Sprintf(uncounted+" (%s)", rel, "its compressed chunks", pg.Message)}
 	}
@@ -447,11 +460,13 @@ select coalesce(min(n.nspname || '.' || c.relname), '')
 	return err
 }
 
-// explain tells rows that are hidden from other errors: a session of ours fails rather than to read fewer.
+// explain returns a *RowsError if row level security hides rows. Other errors stay unchanged.
+// Rowhook's sessions turn row_security off, so that a statement fails instead of reading fewer
+// rows.
 func (s *RowSource) explain(err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != pgerrcode.InsufficientPrivilege || pg.Routine != "check_enable_rls" {
 		return err
 	}
-	return &RowsError{fmt.Sprintf("row level security keeps rows of %s from this role (%s): use a role with bypassrls, or the table's owner where it is not forced on the owner", s.Table, pg.Message)}
+	return &RowsError{fmt.Sprintf("row level security keeps rows of %s from this role (%s): use a role with bypassrls, or the table's owner if it is not forced on the owner", s.Table, pg.Message)}
 }

@@ -9,28 +9,29 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// stale is a table that has another oid than the one that is recorded, as after a restore.
+// stale is a table whose oid differs from the recorded one, as after a restore of a dump.
 type stale struct {
-	Name  string // of the trigger that watches it; "": none does any more
+	Name  string // of the trigger that watches it; "": none watches it any more
 	Table string
 }
 
 func (s stale) change() Change {
-	c := Change{Action: Replace, Object: "trigger", Name: s.Name, Detail: s.Table + " has another oid here than in the database that was dumped"}
+	c := Change{Action: Replace, Object: "trigger", Name: s.Name, Detail: s.Table + " has another oid than in the dumped database"}
 	if s.Name == "" {
-		c.Object, c.Name, c.Detail = "table", s.Table, "it has another oid here, if any, than in the database that was dumped"
+		c.Object, c.Name, c.Detail = "table", s.Table, "it has another oid than in the dumped database, or does not exist here"
 	}
 	return c
 }
 
 func (s stale) String() string {
 	if s.Name == "" {
-		return fmt.Sprintf("of the table %s, of which there were events, the oid of another database is recorded, as after a restore", s.Table)
+		return fmt.Sprintf("the recorded oid of the table %s, which has had events, is that of another database, as after a restore", s.Table)
 	}
-	return fmt.Sprintf("the trigger %s watches %s, of which the oid of another database is recorded, as after a restore", s.Name, s.Table)
+	return fmt.Sprintf("the trigger %s watches %s, whose recorded oid is that of another database, as after a restore", s.Name, s.Table)
 }
 
-// findStale works in a pinned session. Relations that are no longer watched follow along.
+// findStale returns the tables whose recorded oid is wrong. The session must be pinned. It includes
+// tables that are no longer watched.
 func findStale(ctx context.Context, db pg.Queryer) ([]stale, error) {
 	has, err := queue.HasRelations(ctx, db)
 	if err == nil && has {
@@ -52,13 +53,14 @@ select '', r.schema_name || '.' || r.table_name
    and not exists (select from rowhook.trigger t where t.relation_id = r.id and t.watched::oid <> t.relation and t.removed_at is null)
  order by 1, 2`)
 	if err != nil {
-		return nil, fmt.Errorf("compare the watched tables with what is recorded of them: %w", err)
+		return nil, fmt.Errorf("compare the watched tables with their records: %w", err)
 	}
 	return found, nil
 }
 
-// repairRelations records the oids that tables have here, where all came by a dump. What is watched is known by name. Of several tables that
-// had the same name in turn the last is the one that has it now.
+// repairRelations records the oids that tables have in this database after a dump was loaded. A
+// watched table is found by its name. If several recorded tables had the same name one after the
+// other, the last one gets the oid.
 func repairRelations(ctx context.Context, tx pgx.Tx) error {
 	if has, err := queue.HasRelations(ctx, tx); err != nil || !has {
 		return err
@@ -85,14 +87,14 @@ update rowhook.trigger t
  where c.oid = t.watched and t.watched::oid <> t.relation`,
 	} {
 		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("record the tables that are watched here: %w", err)
+			return fmt.Errorf("record the oids of the watched tables: %w", err)
 		}
 	}
 	return nil
 }
 
-// rememberRelations keeps what tables of events are called now, those that nothing watches any more among them. One of these may be dropped
-// later, when its old name has become that of another table.
+// rememberRelations records the current names of the tables of events, also of those that are no
+// longer watched. Such a table may be dropped later, when its old name belongs to another table.
 func rememberRelations(ctx context.Context, conn *pgx.Conn) error {
 	if has, err := queue.HasRelations(ctx, conn); err != nil || !has {
 		return err

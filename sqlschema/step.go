@@ -8,20 +8,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// step is one thing that an apply does: what is printed of it, the lock that it takes, and what it
-// does. A plan is a list of steps, so nothing can be printed that is not done.
+// step is one thing that an apply does: the printed change, the lock that it takes, and the
+// function that does it. A plan is a list of steps, so nothing can be printed that is not done.
 type step struct {
-	Change // zero: it keeps record of the steps before it, and is not printed
+	Change // zero: the step records the steps before it, and is not printed
 
 	unit  unitKey
-	work  int32 // steps of the same work stay together: number of the trigger
-	phase phase // order within a work
+	work  int32 // number of the trigger; steps with the same number stay together
+	phase phase // order of the steps with the same work
 	run   func(ctx context.Context, tx pgx.Tx) error
 
-	installs *installation // the trigger that it helps to make; nil: none
+	installs *installation // the trigger that it helps to install; nil: none
 }
 
-// phase orders the steps of a trigger, which are printed in another order.
+// phase is the order in which the steps of a trigger run. They are printed in another order.
 type phase int
 
 const (
@@ -30,36 +30,37 @@ const (
 	makeFunctions
 	makeCaptures
 	enableCaptures
-	dropOwnFunctions // after the triggers that call them
+	dropOwnFunctions // after the triggers that call them are dropped
 	removeRow
 	recordCaptured
 )
 
-// stage orders transactions. A trigger that moves has left one table before it is made on another.
+// stage is the order of transactions. A trigger that moves is removed from its old table before it
+// is installed on the new one.
 type stage int
 
 const (
-	installing stage = iota // settings, too
+	installing stage = iota // and settings
 	removing
 	granting
 )
 
-// unitKey names a transaction: the changes of one table. relation 0 stands for what locks no table.
+// unitKey identifies a transaction: the changes of one table. relation 0 stands for changes that
+// lock no table.
 type unitKey struct {
 	stage    stage
 	relation uint32
 }
 
-// unit is what is done in one transaction.
+// unit is what one transaction does.
 type unit struct {
 	unitKey
-	table string // for people; "": none
-	lock  string // the strongest that it takes on the table
+	table string // name of the table; "": none
+	lock  string // the strongest lock that it takes on the table
 	steps []*step
 }
 
-// units puts the steps of a plan into transactions, in the order in which the first step of each was
-// planned.
+// units groups the steps of a plan into transactions, in the order of the first step of each.
 func (p *Plan) units() []*unit {
 	var units []*unit
 	byKey := map[unitKey]*unit{}

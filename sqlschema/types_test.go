@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sampleValues has a literal and its JSON for every type that a column can have, those that the server makes of these left out.
+// sampleValues has a literal and its JSON for every type that a column can have, except types that
+// the server derives from these.
 var sampleValues = [][3]string{
 	{"bool", "true", "true"}, {"bytea", `\xdeadbeef`, `"\\xdeadbeef"`}, {"char(3)", "a", `"a  "`}, {`"char"`, "a", `"a"`},
 	{"name", "n", `"n"`}, {"text", "ü\t", `"ü\t"`}, {"varchar(9)", "v", `"v"`}, {"int2", "-1", "-1"}, {"int4", "2", "2"}, {"int8", "9223372036854775807", "9223372036854775807"},
@@ -35,7 +36,8 @@ var sampleValues = [][3]string{
 	{"floatrange", "[1.5,2.5)", `"[1.5,2.5)"`}, {"floatmultirange", "{[1.5,2.5)}", `"{[1.5,2.5)}"`}, {"moods", "{so-so}", `["so-so"]`}, {"nested", `("(1.10,x)",{1})`, `{"p":{"n":1.10,"t":"x"},"a":[1]}`},
 }
 
-// TestEveryTypeIsCaptured writes a value of each type, and finds out when the server has a type that is not among them.
+// TestEveryTypeIsCaptured writes a value of each type. It fails if the server has a type that is
+// not in the list.
 func TestEveryTypeIsCaptured(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, `create domain amount as numeric check (value > 0); create type mood as enum ('so-so', 'good'); create type pair as (n numeric, t text);
@@ -71,7 +73,8 @@ select format_type(t.oid, null) from pg_type t
 	untried, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
 	known := []string{
-		"aclitem", "gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_dependencies", "pg_mcv_list", "pg_ndistinct", "pg_node_tree", // of the catalogs, without input
+		// Types of the catalogs without an input function.
+		"aclitem", "gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_dependencies", "pg_mcv_list", "pg_ndistinct", "pg_node_tree",
 		"regrole", // its value depends on the server's roles
 	}
 	untried = slices.DeleteFunc(untried, func(name string) bool { return slices.Contains(known, name) })

@@ -12,35 +12,37 @@ import (
 	"strings"
 )
 
-// Uncaptured says why changes that a trigger is configured for are not recorded, or not all of them, and what to do about it.
+// Uncaptured says why changes for a trigger are not captured, or not all of them.
 type Uncaptured struct {
-	Trigger string
-	Problem string
-	Remedy  string
+	Trigger string // name of the trigger
+	Problem string // what is wrong
+	Remedy  string // what to do
 }
 
-// String is both in one line.
+// String returns the problem and the remedy in one line.
 func (u Uncaptured) String() string { return u.Problem + ": " + u.Remedy }
 
-// watchedTable is an active trigger, and what the catalog has in the place of its table.
+// watchedTable is an active trigger, with what the catalog says of its table.
 type watchedTable struct {
 	ID          int32
 	Name        string
 	Relation    uint32
 	RecordedAs  []string // schema and name at the last apply
-	CalledNow   []string // schema and name; nil: the table is gone
+	CalledNow   []string // schema and name; nil: the table was dropped
 	Replacement *uint32  // the table that has the recorded name now
 	Spec        []byte
 	Captured    []byte
-	Functions   int // own functions that there are
+	Functions   int // number of its own functions that exist
 }
 
-// FindUncaptured compares the catalog with the triggers as applied. It needs to read rowhook.trigger and takes no lock that a writer
+// FindUncaptured compares the catalog with the applied triggers, and returns those that do not
+// capture as configured. It must be able to read rowhook.trigger. It takes no lock that a writer
 // would notice.
 //
-// What is configured is a table's name. So where another table has got the name, as an online schema change does by two renames, the trigger is
-// reported: it still watches the table that it was applied to, which has another name now. The next apply follows the name. A mere rename is
-// followed without: the name is nobody else's then.
+// The configuration holds the name of a table. After an online schema change by two renames another
+// table has that name, and the trigger still watches the old table. FindUncaptured reports such a
+// trigger, and the next apply moves it to the new table. It does not report a mere rename: nothing
+// else has the old name, and the trigger follows.
 func FindUncaptured(ctx context.Context, db pg.Queryer) ([]Uncaptured, error) {
 	watched, err := pg.Collect[watchedTable](ctx, db, `
 select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_as,
@@ -86,8 +88,9 @@ select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_
 	return out, nil
 }
 
-// beginAsReplicas reports that the database's sessions begin with session_replication_role = replica, in which ordinary triggers do not fire.
-// A role that has it applies changes of elsewhere, and has it on purpose.
+// beginAsReplicas reports whether the database sets session_replication_role = replica for its
+// sessions. Ordinary triggers do not fire in them. The same setting of a role is intended: such a
+// role applies changes from elsewhere.
 func beginAsReplicas(ctx context.Context, db pg.Queryer) (bool, error) {
 	var replicas bool
 	err := db.QueryRow(ctx, `
@@ -102,7 +105,7 @@ select exists (select from pg_catalog.pg_db_role_setting s
 
 const applyAgain = `run "rowhook apply"`
 
-// uncaptured compares one trigger with what there is. Its Problem is empty where all is well.
+// uncaptured compares one trigger with the catalog. Its Problem is "" if nothing is wrong.
 func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) (Uncaptured, error) {
 	u := Uncaptured{Trigger: w.Name}
 	spec := trigger.DefaultSpec()
@@ -110,7 +113,7 @@ func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) 
 		return u, fmt.Errorf("read the spec of %s: %w", w.Name, err)
 	}
 	if len(operations(&spec)) == 0 {
-		return u, nil // only manual events, which no table has to be there for
+		return u, nil // manual events alone need no table
 	}
 	var was captured
 	if err := json.Unmarshal(w.Captured, &was); err != nil {
@@ -119,25 +122,25 @@ func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) 
 	recorded := pg.PlainName(w.RecordedAs...)
 	switch {
 	case w.CalledNow == nil && w.Replacement != nil:
-		u.Problem, u.Remedy = "the table "+recorded+" was dropped and made again, and the new one is not captured", applyAgain
+		u.Problem, u.Remedy = "the table "+recorded+" was dropped and created again, and the new one is not captured", applyAgain
 	case w.CalledNow == nil:
-		u.Problem = "the table " + recorded + " is gone"
-		u.Remedy = "make it again and " + applyAgain + ", or take the trigger out of rowhook.yaml"
+		u.Problem = "the table " + recorded + " was dropped"
+		u.Remedy = "create it again and " + applyAgain + ", or remove the trigger from rowhook.yaml"
 	case w.Replacement != nil:
-		u.Problem = fmt.Sprintf("%s is another table now, which is not captured: the one that is watched is called %s", recorded, pg.PlainName(w.CalledNow...))
-		u.Remedy = fmt.Sprintf("%s to watch the table that has the name now, or write table: %s in rowhook.yaml to stay with the old one", applyAgain, pg.PlainName(w.CalledNow...))
+		u.Problem = fmt.Sprintf("%s is another table now, and is not captured: the watched table is now called %s", recorded, pg.PlainName(w.CalledNow...))
+		u.Remedy = fmt.Sprintf("%s to watch the table that has the name now, or write table: %s in rowhook.yaml to keep the old one", applyAgain, pg.PlainName(w.CalledNow...))
 	default:
 		u.Problem = w.sqlTriggers(&spec, &was, found)
 		u.Remedy = applyAgain
 	}
 	if u.Problem == "" && replicas && !spec.OnReplication {
-		u.Problem = "sessions of this database begin with session_replication_role = replica, in which triggers do not fire"
+		u.Problem = "sessions of this database begin with session_replication_role = replica, and triggers do not fire in them"
 		u.Remedy = "alter database ... reset session_replication_role, or set on_replication: true"
 	}
 	return u, nil
 }
 
-// sqlTriggers says what is wrong with the SQL triggers of a table that is there.
+// sqlTriggers returns what is wrong with the SQL triggers of an existing table, or "".
 func (w *watchedTable) sqlTriggers(spec *trigger.Spec, was *captured, found map[string]captureFound) string {
 	table := pg.PlainName(w.CalledNow...)
 	if len(was.SQL) == 0 {
@@ -173,21 +176,21 @@ func (w *watchedTable) sqlTriggers(spec *trigger.Spec, was *captured, found map[
 		{gone, "%s on %s was dropped"},
 		{off, "%s on %s is disabled"},
 		{replica, "%s on %s is enabled only for sessions that apply replicated changes"},
-		{copies, "%s on %s is enabled otherwise on one of the partitions"},
+		{copies, "%s on %s is enabled differently on one of the partitions"},
 		{always, "%s on %s is not enabled for sessions that apply replicated changes"},
-		{changed, "%s on %s is not what it was when it was applied"},
+		{changed, "%s on %s was changed after it was applied"},
 	} {
 		if len(p.names) > 0 {
 			problems = append(problems, fmt.Sprintf("the capture trigger "+p.what, strings.Join(p.names, ", "), table))
 		}
 	}
 	if was.Function != (fingerprint{}) && w.Functions < 2 && len(gone) == 0 {
-		problems = append(problems, "the functions by which the trigger captures are gone, so that writes to "+table+" fail")
+		problems = append(problems, "the functions of the capture trigger were dropped, so writes to "+table+" fail")
 	}
 	return strings.Join(problems, "; ")
 }
 
-// renamed finds an SQL trigger that has another name by now, under which it captures all the same.
+// renamed finds an SQL trigger that was renamed. It captures under its new name as before.
 func (w *watchedTable) renamed(was *captured, name string, found map[string]captureFound) (captureFound, bool) {
 	for _, c := range found {
 		if _, known := was.SQL[c.Name]; !known && c.Relation == w.Relation && c.Made == was.SQL[name].Made {

@@ -9,8 +9,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// TestWhatIsNoLongerCapturedIsFoundAndPutRight meddles with a watched table, as an operator or an online schema change does, and has an
-// apply put it right.
+// TestWhatIsNoLongerCapturedIsFoundAndPutRight changes a watched table as an operator or an online
+// schema change does. An apply repairs it.
 func TestWhatIsNoLongerCapturedIsFoundAndPutRight(t *testing.T) {
 	t.Parallel()
 	partitioned := "create table t (id int, a int) partition by range (id); create table t_1 partition of t for values from (0) to (100)"
@@ -24,17 +24,17 @@ func TestWhatIsNoLongerCapturedIsFoundAndPutRight(t *testing.T) {
 		"its column renamed":        {"", "alter table t rename a to z", "", "", nil},
 		"a trigger renamed":         {"", "alter trigger rowhook_w_insert on t rename to mine", "", "", nil},
 		"fires more than it has to": {"", "alter table t enable always trigger rowhook_w_update", "", "", nil},
-		"dropped":                   {"", "drop table t", "the table public.t is gone", `make it again and run "rowhook apply", or take the trigger out of rowhook.yaml`, nil},
+		"dropped":                   {"", "drop table t", "the table public.t was dropped", `create it again and run "rowhook apply", or remove the trigger from rowhook.yaml`, nil},
 		"dropped and made again": {"", "drop table t; create table t (id int, a int)",
-			"the table public.t was dropped and made again, and the new one is not captured", `run "rowhook apply"`, nil},
+			"the table public.t was dropped and created again, and the new one is not captured", `run "rowhook apply"`, nil},
 		"swapped by a rename": {"", "create table t_new (like t); alter table t rename to t_old; alter table t_new rename to t",
-			"public.t is another table now, which is not captured: the one that is watched is called public.t_old",
-			`run "rowhook apply" to watch the table that has the name now, or write table: public.t_old in rowhook.yaml to stay with the old one`, nil},
+			"public.t is another table now, and is not captured: the watched table is now called public.t_old",
+			`run "rowhook apply" to watch the table that has the name now, or write table: public.t_old in rowhook.yaml to keep the old one`, nil},
 		"swapped, and the old one dropped": {"", "create table t_new (like t); alter table t rename to t_old; alter table t_new rename to t; drop table t_old",
-			"the table public.t was dropped and made again, and the new one is not captured", `run "rowhook apply"`, nil},
+			"the table public.t was dropped and created again, and the new one is not captured", `run "rowhook apply"`, nil},
 		"swapped for a partitioned one": {"", "alter table t rename to t_old; create table t (id int, a int) partition by range (id)",
-			"public.t is another table now, which is not captured: the one that is watched is called public.t_old",
-			`run "rowhook apply" to watch the table that has the name now, or write table: public.t_old in rowhook.yaml to stay with the old one`, nil},
+			"public.t is another table now, and is not captured: the watched table is now called public.t_old",
+			`run "rowhook apply" to watch the table that has the name now, or write table: public.t_old in rowhook.yaml to keep the old one`, nil},
 		"all triggers disabled": {"", "alter table t disable trigger all",
 			"the capture trigger rowhook_w_delete, rowhook_w_insert, rowhook_w_update on public.t is disabled", `run "rowhook apply"`, nil},
 		"the user's triggers disabled": {"", "alter table t disable trigger user",
@@ -52,11 +52,11 @@ func TestWhatIsNoLongerCapturedIsFoundAndPutRight(t *testing.T) {
 			"create function nothing() returns trigger language plpgsql as 'begin return null; end'; create or replace trigger rowhook_w_delete after delete on t for each row execute function nothing()",
 			"the capture trigger rowhook_w_delete on public.t was dropped", "", nil},
 		"redefined": {"", "create or replace trigger rowhook_w_delete after delete on t for each row when (old.a = 1) execute function rowhook.capture('1')",
-			"the capture trigger rowhook_w_delete on public.t is not what it was when it was applied", `run "rowhook apply"`, nil},
+			"the capture trigger rowhook_w_delete on public.t was changed after it was applied", `run "rowhook apply"`, nil},
 		"disabled on a partition": {partitioned, "alter table t_1 disable trigger all",
-			"the capture trigger rowhook_w_delete, rowhook_w_insert, rowhook_w_update on public.t is enabled otherwise on one of the partitions", `run "rowhook apply"`, nil},
+			"the capture trigger rowhook_w_delete, rowhook_w_insert, rowhook_w_update on public.t is enabled differently on one of the partitions", `run "rowhook apply"`, nil},
 		"a function gone": {"", "drop function rowhook.payload_1",
-			"the functions by which the trigger captures are gone, so that writes to public.t fail", `run "rowhook apply"`, payload("a")},
+			"the functions of the capture trigger were dropped, so writes to public.t fail", `run "rowhook apply"`, payload("a")},
 		"manual events alone": {"", "drop table t", "", "", func(s *trigger.Spec) { s.On = trigger.On{Manual: true} }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestWhatIsNoLongerCapturedIsFoundAndPutRight(t *testing.T) {
 			require.Equal(t, "w", found[0].Trigger)
 			require.Equal(t, c.problem, found[0].Problem)
 			if c.remedy == "" {
-				return // apply refuses to replace a trigger that is not its own
+				return // apply does not replace a trigger that is not Rowhook's
 			}
 			require.Equal(t, c.remedy, found[0].Remedy)
 			if name == "dropped" {

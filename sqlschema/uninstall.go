@@ -14,15 +14,16 @@ import (
 // Loss is what an uninstall removes for good.
 type Loss struct {
 	Triggers []string // names of the configured triggers
-	Waiting  int64    // events that are still owed
-	Dead     int64    // dead letters
-	Archived int64    // delivered events
-	Attempts int64    // logged attempts
-	// Dependants are not Rowhook's own, and go only by an Applier that cascades: view public.mine.
+	Waiting  int64    // number of events that are still owed
+	Dead     int64    // number of dead letters
+	Archived int64    // number of delivered events
+	Attempts int64    // number of logged attempts
+	// Dependants are objects that are not Rowhook's and depend on its schema, such as view
+	// public.mine. Only an Applier with Cascade removes them.
 	Dependants []string
 }
 
-// String writes a line for each kind of thing.
+// String returns a line for each kind of thing.
 func (l Loss) String() string {
 	names := ""
 	if len(l.Triggers) > 0 {
@@ -40,12 +41,13 @@ func (l Loss) String() string {
 		some(l.Dead, "dead letter", "dead letters"), some(l.Archived, "delivered event", "delivered events"), some(l.Attempts, "logged attempt", "logged attempts"),
 	}
 	for _, d := range l.Dependants {
-		lines = append(lines, d+", which is not Rowhook's own and depends on it")
+		lines = append(lines, d+", which is not Rowhook's and depends on it")
 	}
 	return strings.Join(lines, "\n")
 }
 
-// UninstallSummary counts what an uninstall removes. Without a schema rowhook it is the zero Loss.
+// UninstallSummary returns what an uninstall removes. If there is no schema rowhook, it returns the
+// zero Loss.
 func UninstallSummary(ctx context.Context, conn *pgx.Conn) (loss Loss, err error) {
 	err = pg.Pinned(ctx, conn, func() (err error) {
 		loss, err = summarize(ctx, conn)
@@ -73,14 +75,14 @@ select array(select name from rowhook.trigger where removed_at is null order by 
 	return loss, err
 }
 
-// Uninstall removes every capture trigger, function and table of Rowhook. If it is interrupted, or
-// if a table stays busy, the next Uninstall removes the rest. If objects that are not Rowhook's
-// depend on any of it, Uninstall removes nothing and returns a *DependantsError. log may be nil.
+// Uninstall removes every capture trigger, function and table of Rowhook. If an earlier uninstall
+// was interrupted or met a busy table, it removes the rest. If objects that are not Rowhook's
+// depend on the schema, it removes nothing and returns a *DependantsError. log may be nil.
 func Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return Applier{}.Uninstall(ctx, conn, log)
 }
 
-// Uninstall is the function Uninstall with the Applier's patience, and with Cascade also where users' things depend on it.
+// Uninstall is the function Uninstall with the options of the Applier: its patience, and Cascade.
 func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	log = orSilent(log)
 	return pinnedAndLocked(ctx, conn, func() error {
@@ -123,7 +125,7 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 		}
 		schema := &unit{table: "the schema rowhook", lock: everyoneWaits}
 		err = a.transact(ctx, conn, schema, log, func(tx pgx.Tx) error {
-			if err := a.refuseDependants(ctx, tx); err != nil { // made meanwhile
+			if err := a.refuseDependants(ctx, tx); err != nil { // for new ones
 				return err
 			}
 			_, err := tx.Exec(ctx, "drop schema if exists rowhook cascade")

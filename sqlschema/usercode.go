@@ -12,18 +12,21 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// jsonCast is a function of a user's that Postgres runs when it makes the JSON of a column: the cast to json of the column's type, or
-// of a type within that. Output functions, of every other type, are written in C.
+// jsonCast is a function of a user that Postgres runs to convert a column to JSON. It is the cast
+// to json of the column's type, or of a type within it. Every other type is converted by its output
+// function, which is written in C.
 type jsonCast struct {
 	Column   string
 	Type     string
 	Function uint32
-	// Held lists the types, by name, of what a value of Type holds: "timestamptz" for a range of times.
+	// Held are the names of the types that a value of Type holds, such as timestamptz for a range
+	// of times.
 	Held []string
 }
 
-// jsonCasts lists the casts to json that are not written in C, of the columns of a table. Postgres looks for a cast where a type
-// is no array, domain or composite, and within those.
+// jsonCasts returns the casts to json that the columns of a table use and that are not written in
+// C. Postgres uses the cast of a type that is not an array, a domain or a composite type. In those
+// it uses the casts of the types within.
 func jsonCasts(ctx context.Context, conn *pgx.Conn, rel *relation) ([]jsonCast, error) {
 	return pg.Collect[jsonCast](ctx, conn, `
 with recursive part as (
@@ -49,8 +52,9 @@ select part."column", part.oid::pg_catalog.regtype::text as type, f.oid as funct
  order by part.attnum, 2`, rel.OID)
 }
 
-// checkCasts refuses columns whose JSON would be made by code that feels the search_path or the settings of rowhook.capture: a write
-// would fail, or say something else than in a session of the user's. It returns the problem of each such column that is captured.
+// checkCasts rejects columns whose JSON is made by code that depends on the search_path, the
+// settings or the role of captures. There a write would fail, or the JSON would differ from that in
+// a session of the user. It returns a problem for each such column that is captured.
 func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec) (map[string]string, error) {
 	if len(operations(spec)) == 0 {
 		return nil, nil
@@ -82,39 +86,39 @@ func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigge
 		if s.reason == "" {
 			continue
 		}
-		problems[c.Column] = fmt.Sprintf("the column %s holds the type %s, whose cast to json runs %s, which %s. Captures run it with a search_path, settings and a role of their own, "+
-			"so that a write could fail or record something else: run \"%s\", or choose columns without it by payload: {columns: [...]}",
-			pg.PlainName(c.Column), c.Type, root.Signature, s.reason, s.cure(root))
+		problems[c.Column] = fmt.Sprintf("the column %s holds the type %s, its cast to json runs %s, and that function %s. Captures run it with their own search_path, settings and role, "+
+			"so a write could fail or record other values: run \"%s\", or leave the column out by payload: {columns: [...]}",
+			pg.PlainName(c.Column), c.Type, root.Signature, s.reason, s.remedy(root))
 	}
 	return problems, nil
 }
 
-// runnerOf is the role as whom captures of the table run.
+// runnerOf returns the role as which captures of the table run.
 func runnerOf(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec) (role string, err error) {
 	if guarded(spec, rel) {
 		return rel.Owner, nil
 	}
 	err = conn.QueryRow(ctx, "select coalesce((select pg_catalog.pg_get_userbyid(nspowner) from pg_catalog.pg_namespace where nspname = 'rowhook'), current_user)::text").Scan(&role)
 	if err != nil {
-		return "", fmt.Errorf("ask as whom captures run: %w", err)
+		return "", fmt.Errorf("read as which role captures run: %w", err)
 	}
 	return role, nil
 }
 
-// userFunction is a function as far as it matters what it depends on.
+// userFunction is a function with what decides on what it depends.
 type userFunction struct {
 	OID       uint32
 	Signature string
 	Schema    string
 	Language  string
 	Body      string
-	Bound     bool // its names were looked up when it was made
+	Bound     bool // its names were looked up when it was created
 	Definer   bool // it runs as its owner
 	Config    []string
 	Arguments []string
 }
 
-// fixed lists the settings, in small letters, that the function sets for itself.
+// fixed returns the names, in lower case, of the settings that the function sets for itself.
 func (f *userFunction) fixed() map[string]bool {
 	fixed := map[string]bool{}
 	if f.Definer {
@@ -122,7 +126,7 @@ func (f *userFunction) fixed() map[string]bool {
 	}
 	for _, c := range f.Config {
 		name, value, _ := strings.Cut(c, "=")
-		// "$user" is whoever captures.
+		// "$user" is the role as which captures run.
 		if !strings.Contains(value, "$user") {
 			fixed[strings.ToLower(name)] = true
 		}
@@ -145,14 +149,14 @@ select p.oid, p.oid::pg_catalog.regprocedure::text as signature, n.nspname::text
 	return &found[0], nil
 }
 
-// scan follows what a function runs, by the names in its body, until it finds something that depends on the search_path, and
-// collects the settings that matter.
+// scan follows what a function runs, by the names in its body. It collects the settings on which
+// the result depends, and keeps the first reason.
 type scan struct {
 	conn   *pgx.Conn
-	runner string // as whom captures run
+	runner string // role as which captures run
 	seen   map[uint32]bool
-	reason string          // the first one
-	lacks  map[string]bool // settings
+	reason string          // the first reason, for people
+	lacks  map[string]bool // settings that the function should set
 }
 
 func (s *scan) found(setting, format string, args ...any) {
@@ -162,8 +166,8 @@ func (s *scan) found(setting, format string, args ...any) {
 	}
 }
 
-// cure is the statement that makes the function independent of who calls it.
-func (s *scan) cure(f *userFunction) string {
+// remedy returns the statement that makes the function independent of its caller.
+func (s *scan) remedy(f *userFunction) string {
 	var b strings.Builder
 	b.WriteString("alter function " + f.Signature)
 	for _, name := range slices.Sorted(maps.Keys(s.lacks)) {
@@ -181,11 +185,11 @@ func (s *scan) cure(f *userFunction) string {
 
 const (
 	pathName = "search_path"
-	// roleName stands for the role as whom a function runs, which is no setting.
+	// roleName stands for the role as which a function runs. It is not a setting.
 	roleName = "the role"
 )
 
-// isSetting reports that captures set it.
+// isSetting reports whether captures set it.
 func isSetting(name string) bool {
 	switch name {
 	case pathName, "timezone", "datestyle", "intervalstyle", "bytea_output", "extra_float_digits", "lc_monetary", "quote_all_identifiers":
@@ -194,8 +198,8 @@ func isSetting(name string) bool {
 	return false
 }
 
-// feltBy says which settings a type or a function of Postgres's own may feel.
-func feltBy(word string) []string {
+// settingsOf returns the settings on which a type or a function of Postgres itself may depend.
+func settingsOf(word string) []string {
 	switch word {
 	case "timestamptz", "timestamp", "date", "time", "timetz", "to_char", "to_timestamp", "to_date", "now", "current_date", "current_time",
 		"current_timestamp", "localtime", "localtimestamp", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday",
@@ -220,24 +224,25 @@ func feltBy(word string) []string {
 	return nil
 }
 
-// settings notes what a word of a body feels and the function does not set.
+// settings records the settings on which a word of a body depends and that the function does not
+// set.
 func (s *scan) settings(w bodyWord, fixed map[string]bool) {
 	name := strings.ToLower(w.text)
-	felt := feltBy(name)
+	depends := settingsOf(name)
 	switch {
 	case isSetting(name) && w.kind != operatorWord:
-		felt = []string{name}
+		depends = []string{name}
 	case w.kind != identWord || w.schema != "" && w.schema != "pg_catalog":
 		return
 	}
-	for _, setting := range felt {
+	for _, setting := range depends {
 		if !fixed[setting] {
 			s.found(setting, "depends on %s (%s)", setting, w.text)
 		}
 	}
 }
 
-// function scans one function; fixed is what its callers have set.
+// function scans one function. callers are the settings that its callers have set.
 func (s *scan) function(ctx context.Context, f *userFunction, callers map[string]bool) error {
 	if s.seen[f.OID] || f.Language == "c" || f.Language == "internal" || f.Schema == "pg_catalog" {
 		return nil
@@ -248,7 +253,7 @@ func (s *scan) function(ctx context.Context, f *userFunction, callers map[string
 	within := "in " + f.Signature
 	if f.Language != "sql" && f.Language != "plpgsql" {
 		if !fixed[pathName] {
-			s.found(pathName, "is written in %s, so that nobody can tell what it looks up by the search_path (%s)", f.Language, within)
+			s.found(pathName, "is written in %s, so it is not known what it looks up by the search_path (%s)", f.Language, within)
 		}
 		return nil
 	}
@@ -257,12 +262,12 @@ func (s *scan) function(ctx context.Context, f *userFunction, callers map[string
 	for _, w := range words {
 		s.settings(w, fixed)
 		if byPath && f.Language == "plpgsql" && w.kind == identWord && strings.EqualFold(w.text, "execute") {
-			s.found(pathName, "runs SQL that it puts together (execute, %s)", within)
+			s.found(pathName, "runs SQL that it assembles (execute, %s)", within)
 		}
 	}
 	named, err := s.lookUp(ctx, words, f.Arguments)
 	if err != nil {
-		return fmt.Errorf("look up what %s names: %w", f.Signature, err)
+		return fmt.Errorf("look up the names in %s: %w", f.Signature, err)
 	}
 	for _, n := range named {
 		if byPath && !n.Qualified {
@@ -270,7 +275,7 @@ func (s *scan) function(ctx context.Context, f *userFunction, callers map[string
 			continue
 		}
 		if n.Denied && !fixed[roleName] {
-			s.found(roleName, "needs rights on the %s %s that %s, as whom captures run, does not have (%s)", n.Kind, n.Name, pg.PlainName(s.runner), within)
+			s.found(roleName, "needs rights on the %s %s that %s, the role as which captures run, does not have (%s)", n.Kind, n.Name, pg.PlainName(s.runner), within)
 		}
 		for _, oid := range n.Runs {
 			next, err := readFunction(ctx, s.conn, oid)
@@ -285,16 +290,16 @@ func (s *scan) function(ctx context.Context, f *userFunction, callers map[string
 	return nil
 }
 
-// namedObject is something outside pg_catalog that a word in a body may mean, with the functions that it may run.
+// namedObject is an object outside pg_catalog that a word in a body may mean.
 type namedObject struct {
 	Kind      string
 	Name      string
 	Qualified bool
-	Denied    bool // the role as whom captures run may not use it; false where its schema is not named
-	Runs      []uint32
+	Denied    bool     // captures' role may not use it; false if its schema is not named
+	Runs      []uint32 // oids of the functions that it may run
 }
 
-// namingFunctions are those of Postgres's own that take the name of an object as text.
+// namingFunctions are the functions of Postgres itself that take the name of an object as text.
 func namingFunctions() []string {
 	return []string{
 		"nextval", "currval", "setval", "pg_get_serial_sequence", "to_tsvector", "to_tsquery", "plainto_tsquery", "phraseto_tsquery", "websearch_to_tsquery",
@@ -302,7 +307,8 @@ func namingFunctions() []string {
 	}
 }
 
-// lookUp finds what the words may mean. It errs on the side of too much: a column that is called like a table passes for it.
+// lookUp returns the objects that the words may mean. It may return too many: it takes a column for
+// a table of the same name.
 func (s *scan) lookUp(ctx context.Context, words []bodyWord, arguments []string) ([]namedObject, error) {
 	var schemas, names, kinds []string
 	add := func(schema, name, kind string) {
@@ -393,10 +399,10 @@ const (
 	operatorWord
 )
 
-// bodyWord is a name, a string or an operator in a function's body.
+// bodyWord is a name, a string or an operator in the body of a function.
 type bodyWord struct {
 	kind   wordKind
-	schema string // what stands before the dot, "" where nothing does
-	text   string // folded to small letters unless it was quoted
+	schema string // name before the dot, or ""
+	text   string // in lower case unless it was quoted
 	called bool   // a parenthesis follows
 }

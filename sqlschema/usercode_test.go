@@ -10,14 +10,15 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// shop is a schema of a user's, on the search_path of the user's sessions, with a type e whose cast to json is to be made.
+// shop is a schema of a user, on the search_path of the user's sessions. It has a type e for which
+// a cast to json is created.
 const shop = `create schema shop; set search_path = shop, public;
 create type e as enum ('x', 'y'); create type k as enum ('y'); create table rates (a int, day timestamptz); create function helper(text) returns text language sql as $$ select $1 || '!' $$;
 create function bound(text) returns text language sql return helper($1); create function unbound(text) returns text language plpgsql as $$ begin return helper($1); end $$;
 create collation c (locale = 'C'); create text search configuration conf (copy = pg_catalog.english); create view v as select unbound('x') as u; create domain d as text check (unbound(value) <> '');
 create operator <~> (function = texteq, leftarg = text, rightarg = text); `
 
-// castOf makes the cast of shop.e to json by a function with this body.
+// castOf creates the cast of shop.e to json by a function with this body.
 func castOf(body string, options ...string) string {
 	return "create function shop.e_json(e shop.e) returns json " + strings.Join(options, " ") + " as $body$" + body + "$body$; create cast (shop.e as json) with function shop.e_json(shop.e); "
 }
@@ -32,8 +33,9 @@ func problemsOf(t *testing.T, w watched, spec trigger.Spec) trigger.SpecErrors {
 	return problems
 }
 
-// TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets has each write work before it is watched, and either apply say what is wrong,
-// with a cure that works, or the write go on working.
+// TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets checks that each write works before the table
+// is watched. Then either apply reports a problem with a remedy that works, or the write still
+// works.
 func TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ cast, reason string }{
@@ -73,9 +75,9 @@ func TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets(t *testing.T) {
 				require.Contains(t, problems[0].Message, c.reason)
 				require.Contains(t, problems[0].Message, "shop.e_json(shop.e)")
 				require.Equal(t, "0", w.scalar(t, "select count(*) from pg_trigger where tgname like 'rowhook%'"), "nothing is left to the first write")
-				_, cure, _ := strings.Cut(problems[0].Message, `run "`)
-				cure, _, _ = strings.Cut(cure, `"`+", or choose")
-				w.do(t, cure)
+				_, remedy, _ := strings.Cut(problems[0].Message, `run "`)
+				remedy, _, _ = strings.Cut(remedy, `"`+", or leave")
+				w.do(t, remedy)
 			}
 			before := w.scalar(t, "select 'x'::e::json")
 			w.apply(t, spec)
@@ -85,7 +87,8 @@ func TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets(t *testing.T) {
 	}
 }
 
-// TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack has a cast read a table that the writer may read, and that the table's owner, as whom it is captured, may not.
+// TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack has a cast that reads a table. The
+// writer may read it, and the owner of the watched table, as whom the capture runs, may not.
 func TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, shop)
@@ -98,7 +101,7 @@ func TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack(t *testing.T) {
 	spec := all("w", "shop.t")
 	problems := problemsOf(t, w, spec)
 	require.Len(t, problems, 1)
-	require.Contains(t, problems[0].Message, "needs rights on the table rates that "+owner+", as whom captures run, does not have")
+	require.Contains(t, problems[0].Message, "needs rights on the table rates that "+owner+", the role as which captures run, does not have")
 	require.Contains(t, problems[0].Message, `run "alter function shop.e_json(shop.e) security definer"`)
 	w.do(t, "alter function shop.e_json(shop.e) security definer")
 	require.Empty(t, problemsOf(t, w, spec))
@@ -106,7 +109,8 @@ func TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack(t *testing.T) {
 	require.Len(t, w.take(t), 1)
 }
 
-// TestACastToJSONIsFoundWhereverACapturedColumnHoldsItsType has the type within others, and elsewhere than in what is captured.
+// TestACastToJSONIsFoundWhereverACapturedColumnHoldsItsType has the type within other types, and in
+// columns that are not captured.
 func TestACastToJSONIsFoundWhereverACapturedColumnHoldsItsType(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, shop)

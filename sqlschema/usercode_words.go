@@ -8,7 +8,8 @@ import (
 var bodyToken = regexp.MustCompile(`(?s)--[^\n]*|/\*.*?\*/|[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$[0-9]+|\$[A-Za-z_]*\$|` +
 	`(?:[A-Za-z_]|[^\x00-\x7F])(?:[A-Za-z0-9_$]|[^\x00-\x7F])*|[0-9]+(?:\.[0-9]+)?|[+\-*/<>=~!@#%^&|` + "`" + `?]+|::|:=|.`)
 
-// words takes a body in SQL or PL/pgSQL apart. What it can't tell apart, such as a column and a table, is left to who asks.
+// words splits a body in SQL or PL/pgSQL into words. It does not know whether a name is a column or
+// a table. The caller decides that.
 func words(body string) []bodyWord {
 	var tokens []string
 	for at := 0; at < len(body); {
@@ -43,7 +44,7 @@ func words(body string) []bodyWord {
 			if at(i-1) == "." {
 				schema, ok := nameIn(at(i - 2))
 				if !ok {
-					continue // a field of $1, or of something in parentheses
+					continue // a field of $1, or of an expression in parentheses
 				}
 				w.schema = schema
 			}
@@ -61,8 +62,8 @@ func words(body string) []bodyWord {
 	return out
 }
 
-// nameIn returns the name that a token is, if it is one.
-func nameIn(token string) (string, bool) {
+// nameIn returns the name in a token. ok is false if the token is no name.
+func nameIn(token string) (name string, ok bool) {
 	switch {
 	case token == "" || len(token) > 1 && token[1] == '\'':
 		return "", false

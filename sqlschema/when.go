@@ -16,21 +16,22 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// checkWhen has Postgres parse a trigger's when against its table, without a lock that a writer would notice. It returns a
-// message for people, or nothing where the expression is fine for every operation that is captured.
+// checkWhen lets Postgres parse a trigger's when against its table, without a lock that a writer
+// would notice. It returns a message for people, or "" if the expression is valid for every
+// captured operation.
 //
-// The text stands on lines of its own, so that a comment at its end can't swallow what follows.
+// The expression is on lines of its own, so that a comment at its end can't hide what follows.
 func checkWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec trigger.Spec) (string, error) {
 	both := "only " + rel.sql() + " as old, only " + rel.sql() + " as new"
 	message, err := parseWhen(ctx, conn, "select from "+both+" where (\n", spec.When, "\n)", rel)
 	if message != "" || err != nil {
 		return message, err
 	}
-	// No text is balanced within parentheses and within brackets unless it is so by itself.
+	// A text is balanced both within parentheses and within brackets only if it is balanced itself.
 	message, err = parseWhen(ctx, conn, "select from "+both+" where (array[\n", spec.When, "\n])[1]", rel)
 	if message != "" || err != nil {
 		if err == nil {
-			message = "is not one expression by itself, as it closes a parenthesis that it has not opened: write a single boolean expression"
+			message = "closes a parenthesis that it has not opened: write a single boolean expression"
 		}
 		return message, err
 	}
@@ -45,14 +46,15 @@ func checkWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec trigger.
 			return "", err
 		}
 		if message != "" {
-			return fmt.Sprintf("mentions %s, which %s row does not have: leave %s out of this trigger's \"on\" and give it a trigger of its own, "+
+			return fmt.Sprintf("mentions %s, which %s row does not have: remove %s from this trigger's \"on\" and use another trigger for it, "+
 				"whose when mentions only %s", missing, map[operation]string{insertOp: "an inserted", deleteOp: "a deleted"}[op], op.word(), alias), nil
 		}
 	}
 	return tryWhen(ctx, conn, rel, spec.When)
 }
 
-// parseWhen has the server analyse prefix + when + suffix, and blames what it says on when.
+// parseWhen lets the server parse prefix + when + suffix. Its message describes an error as one of
+// when.
 func parseWhen(ctx context.Context, conn *pgx.Conn, prefix, when, suffix string, rel *relation) (string, error) {
 	described, err := conn.PgConn().Prepare(ctx, "", prefix+when+suffix, nil)
 	var pg *pgconn.PgError
@@ -62,7 +64,7 @@ func parseWhen(ctx context.Context, conn *pgx.Conn, prefix, when, suffix string,
 	case err != nil:
 		return "", fmt.Errorf("check when: %w", err)
 	case len(described.ParamOIDs) > 0:
-		return "has a parameter ($1), and nothing fills it in: write the value", nil
+		return "has a parameter ($1), which nothing sets: write the value", nil
 	}
 	return "", nil
 }
@@ -74,7 +76,7 @@ func explainWhen(refused *pgconn.PgError, before int, when string, rel *relation
 	switch at := int(refused.Position) - before - 1; {
 	case refused.Position == 0 || at < 0:
 	case at >= len(runes):
-		message = "ends too early (" + message + ")"
+		message = "is incomplete (" + message + ")"
 	default:
 		message += fmt.Sprintf(" at character %d (%q)", at+1, string(runes[at:min(len(runes), at+20)]))
 	}
@@ -95,8 +97,8 @@ func explainWhen(refused *pgconn.PgError, before int, when string, rel *relation
 	return message
 }
 
-// tryWhen creates the trigger on a temporary copy of the table and takes it back, as only CREATE TRIGGER itself refuses
-// everything that it refuses, such as subqueries.
+// tryWhen creates the trigger on a temporary copy of the table and rolls back. Only CREATE TRIGGER
+// itself rejects everything that is not allowed in a WHEN, such as a subquery.
 func tryWhen(ctx context.Context, conn *pgx.Conn, rel *relation, when string) (message string, err error) {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
@@ -104,7 +106,7 @@ func tryWhen(ctx context.Context, conn *pgx.Conn, rel *relation, when string) (m
 	}
 	defer func() { err = errors.Join(err, tx.Rollback(ctx)) }()
 	if _, err := tx.Exec(ctx, "create temporary table rowhook_when (like "+rel.sql()+" including generated)"); err != nil {
-		return "", ignoreRefusal(err) // no right to create or read: the real CREATE TRIGGER decides
+		return "", ignoreRefusal(err) // without the right, the real CREATE TRIGGER decides
 	}
 	prefix := "create trigger rowhook_when after update on pg_temp.rowhook_when for each row when (\n"
 	_, err = tx.Exec(ctx, prefix+when+"\n) execute function pg_catalog.suppress_redundant_updates_trigger()")
@@ -116,7 +118,8 @@ func tryWhen(ctx context.Context, conn *pgx.Conn, rel *relation, when string) (m
 	return "", ignoreRefusal(err)
 }
 
-// ignoreRefusal drops an error in which the server said no, and keeps a failure to ask it.
+// ignoreRefusal returns nil for an error with which the server rejected a statement. It returns any
+// other error.
 func ignoreRefusal(err error) error {
 	var pg *pgconn.PgError
 	if err == nil || errors.As(err, &pg) {

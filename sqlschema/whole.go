@@ -15,20 +15,23 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// IncompleteError says that the database has the schema rowhook without the rows that Rowhook itself has put there. Copies of the
-// structure alone are like that, as pg_dump --schema-only and --exclude-table-data make them. Apply and Migrate make them whole.
+// IncompleteError says that the schema rowhook lacks the rows that Rowhook itself writes. A copy of
+// the structure alone is such a schema, as pg_dump --schema-only and --exclude-table-data make it.
+// Apply and Migrate complete it.
 type IncompleteError struct {
 	Database int32    // version of the structure
 	Missing  []string // tables of the schema rowhook whose rows are missing
 }
 
+// Error names the empty tables and the command that completes the schema.
 func (e *IncompleteError) Error() string {
-	return fmt.Sprintf("this database has the schema rowhook without its rows (there are none in %s): it is a copy of the structure, as pg_dump --schema-only makes it: "+
-		"run \"rowhook apply\", which makes it whole", strings.Join(e.Missing, " and "))
+	return fmt.Sprintf("this database has the schema rowhook without its rows (no rows in %s): it is a copy of the structure, as pg_dump --schema-only makes it: "+
+		"run \"rowhook apply\", which completes it", strings.Join(e.Missing, " and "))
 }
 
-// readVersion returns the schema version, and with it an *IncompleteError where the schema lacks its rows. The version then is that of
-// the structure: a migration writes it into the comment on rowhook.schema_version, and without comments it shows in what there is.
+// readVersion returns the schema version. If the schema lacks its rows, it also returns an
+// *IncompleteError, and the version is that of the structure. A migration writes the version into
+// the comment on rowhook.schema_version. Without comments, the tables that exist show it.
 func readVersion(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	var table, events bool
 	var structure int32
@@ -42,7 +45,7 @@ select exists (select from c where relname operator(pg_catalog.=) 'schema_versio
        (select pg_catalog.obj_description(oid, 'pg_class') from c where relname operator(pg_catalog.=) 'schema_version')`).
 		Scan(&table, &events, &structure, &comment)
 	if err != nil {
-		return 0, fmt.Errorf("look at the schema rowhook: %w", err)
+		return 0, fmt.Errorf("read the schema rowhook: %w", err)
 	}
 	if comment != nil {
 		if n, err := strconv.ParseInt(strings.TrimPrefix(*comment, versionComment), 10, 32); err == nil {
@@ -83,22 +86,25 @@ select exists (select from c where relname operator(pg_catalog.=) 'schema_versio
 	return version, nil
 }
 
-// versionComment is what a migration writes, with the version behind it, on rowhook.schema_version.
+// versionComment is the comment that a migration writes on rowhook.schema_version. The version
+// follows.
 const versionComment = "Version of the schema rowhook: "
 
-// orphan is a trigger that captures of the database name and rowhook.trigger does not: a copy of the structure has triggers and no rows.
+// orphan is a trigger with capture triggers in this database and no row in rowhook.trigger. A copy
+// of the structure has such triggers.
 type orphan struct {
 	ID         int32
-	Name       string // as far as the SQL triggers tell
+	Name       string // from the names of the SQL triggers, which may be cut
 	Relation   uint32
 	SchemaName string
 	TableName  string
-	RelationID *int32 // rowhook.relation.id that its captures write; null: none
+	RelationID *int32 // rowhook.relation.id that its captures write; nil: none
 }
 
 func (o orphan) String() string { return o.Name + " on " + pg.PlainName(o.SchemaName, o.TableName) }
 
-// findOrphans works in a pinned session. A name that had to be cut holds ~, so that it is no configured one.
+// findOrphans returns the orphans. The session must be pinned. A name that was cut holds ~, so it
+// is no configured name.
 func findOrphans(ctx context.Context, db pg.Queryer) ([]orphan, error) {
 	found, err := pg.Collect[orphan](ctx, db, `
 select distinct on (x.id) x.id, regexp_replace(regexp_replace(x.tgname, '^rowhook_', ''), '_[a-z]+$', '') as name, x.relation, x.schema_name, x.table_name, x.relation_id
@@ -120,20 +126,20 @@ select distinct on (x.id) x.id, regexp_replace(regexp_replace(x.tgname, '^rowhoo
 	return found, nil
 }
 
-// behind is a sequence that would give out what is already in a table. After an upgrade by logical replication every sequence is so: rows
-// come along, and sequences don't.
+// behind is a sequence whose next value is already used in a table. After an upgrade by logical
+// replication every sequence is behind, since rows are replicated and sequences are not.
 type behind struct {
 	Sequence string // in the schema rowhook
-	Last     int64  // what it gave out last; 0: nothing yet
-	Highest  int64  // what is in use
+	Last     int64  // its last value; 0: it has given out none
+	Highest  int64  // the highest value in use
 }
 
 func (b behind) String() string {
 	return fmt.Sprintf("rowhook.%s is at %d, and %d is in use", b.Sequence, b.Last, b.Highest)
 }
 
-// highestOf says where the numbers of a sequence are in use, beside the column that it belongs to. Each is found in an index, or in a table
-// of few rows.
+// highestOf returns where the values of a sequence are used, beside the column that owns it. Each
+// query uses an index, or reads a table of few rows.
 func highestOf() map[string][]string {
 	return map[string][]string{
 		"instance_id":    {"select max(id) from rowhook.instance"},
@@ -141,7 +147,8 @@ func highestOf() map[string][]string {
 	}
 }
 
-// findBehind lists the sequences that are behind the tables. It works in a pinned session, and passes over what the role may not read.
+// findBehind returns the sequences that are behind. The session must be pinned. It skips tables
+// that the role may not read.
 func findBehind(ctx context.Context, db pg.Queryer, orphans []orphan) ([]behind, error) {
 	var readable bool
 	err := db.QueryRow(ctx, `
@@ -186,7 +193,7 @@ select s.relname::text as sequence, coalesce('select max(' || quote_ident(a.attn
 		err := db.QueryRow(ctx, "select coalesce(pg_sequence_last_value($1::text::regclass), 0), coalesce(greatest(("+strings.Join(highest, "), (")+")), 0)::bigint",
 			pg.QuoteName("rowhook", s.Sequence)).Scan(&b.Last, &b.Highest)
 		if err != nil {
-			return nil, fmt.Errorf("compare rowhook.%s with what is in use: %w", s.Sequence, err)
+			return nil, fmt.Errorf("compare rowhook.%s with the values in use: %w", s.Sequence, err)
 		}
 		if b.Highest = max(b.Highest, used[s.Sequence]); b.Highest > b.Last {
 			found = append(found, b)
@@ -195,7 +202,7 @@ select s.relname::text as sequence, coalesce('select max(' || quote_ident(a.attn
 	return found, nil
 }
 
-// lack is what the schema rowhook lacks to be worked on.
+// lack is what the schema rowhook lacks.
 type lack struct {
 	incomplete *IncompleteError
 	orphans    []orphan
@@ -203,10 +210,10 @@ type lack struct {
 	stale      []stale
 	strays     strays
 	version    int32
-	noCapture  bool // rowhook.capture is missing, as after a drop by hand that took the capture triggers along
+	noCapture  bool // rowhook.capture was dropped, with the capture triggers
 }
 
-// captureOf is the statements that make rowhook.capture as it is in a version.
+// captureOf returns the statements that make rowhook.capture as in a schema version.
 func captureOf(version int32) (string, error) {
 	for ; version > 0; version-- {
 		files, err := fs.Glob(migrations, fmt.Sprintf("migrations/%03d_*.sql", version))
@@ -233,8 +240,8 @@ func captureOf(version int32) (string, error) {
 	return "", fmt.Errorf("no migration defines rowhook.capture")
 }
 
-// strays are triggers that events wait for and that neither rowhook.trigger nor a capture has, as after a restore of some tables only. They
-// have no name any more.
+// strays are the ids of triggers with waiting events, without a row in rowhook.trigger and without
+// a capture trigger, as after a restore of some tables only. Their names are lost.
 type strays []int32
 
 func findStrays(ctx context.Context, db pg.Queryer, orphans []orphan) (strays, error) {
@@ -262,8 +269,7 @@ func (s strays) String() string {
 	return strings.Join(names, ", ")
 }
 
-// findLack returns nil where nothing is missing. The session is pinned, and the schema is
-// installed.
+// findLack returns what is missing, or nil. The session must be pinned, and the schema installed.
 func findLack(ctx context.Context, conn *pgx.Conn) (*lack, error) {
 	var l lack
 	version, err := readVersion(ctx, conn)
@@ -292,7 +298,7 @@ func findLack(ctx context.Context, conn *pgx.Conn) (*lack, error) {
 	return &l, nil
 }
 
-// rows are those of rowhook.trigger that makeWhole will write.
+// rows returns the rows of rowhook.trigger that makeWhole will write.
 func (l *lack) rows() []triggerRow {
 	if l == nil {
 		return nil
@@ -304,7 +310,7 @@ func (l *lack) rows() []triggerRow {
 	return rows
 }
 
-// changes says what makeWhole will do.
+// changes returns what makeWhole will do.
 func (l *lack) changes() []Change {
 	if l == nil {
 		return nil
@@ -312,14 +318,14 @@ func (l *lack) changes() []Change {
 	var changes []Change
 	if l.incomplete != nil {
 		changes = append(changes, Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf(
-			"a copy of the structure without its rows is made whole, as version %d", l.incomplete.Database)})
+			"it is a copy of the structure without its rows, and is completed as version %d", l.incomplete.Database)})
 	}
 	if l.noCapture {
 		changes = append(changes, Change{Action: Create, Object: "function", Name: "rowhook.capture", Detail: "it was dropped, and nothing is captured without it"})
 	}
 	for _, o := range l.orphans {
 		changes = append(changes, Change{Action: Replace, Object: "trigger", Name: o.Name, Detail: "has captures on " + pg.PlainName(o.SchemaName, o.TableName) +
-			" and no row: it gets one, and what was captured meanwhile goes to the dead letters"})
+			" and no row: it gets a row, and the events that it has captured go to the dead letters"})
 	}
 	for _, b := range l.behind {
 		changes = append(changes, Change{Action: Replace, Object: "sequence", Name: "rowhook." + b.Sequence, Detail: fmt.Sprintf("%d becomes %d, which is in use", b.Last, b.Highest)})
@@ -328,14 +334,16 @@ func (l *lack) changes() []Change {
 		changes = append(changes, s.change())
 	}
 	if len(l.strays) > 0 {
-		changes = append(changes, Change{Action: Replace, Object: "events", Name: "of the triggers " + l.strays.String(), Detail: "rowhook.trigger does not have these: the events go to the dead letters"})
+		changes = append(changes, Change{Action: Replace, Object: "events", Name: "of the triggers " + l.strays.String(), Detail: "these have no row in rowhook.trigger: the events go to the dead letters"})
 	}
 	return changes
 }
 
-// makeWhole puts back what a copy lacks: the version, the settings, a row for each trigger that captures and that no row names, sequences that
-// are behind, and the partitions of these days. The triggers come back as removed ones: an apply that configures one of the same name takes
-// its number over, so that nothing is captured for any other. It reports whether there are such, or events of unknown ones. The session is pinned and the owner's.
+// makeWhole restores what a copy lacks: the version, the settings, a row for each orphan, the
+// sequences that are behind, and the partitions of these days. An orphan's row is marked as
+// removed. An apply that configures a trigger of the same name takes over its id, so nothing is
+// captured for another trigger. unknown says that there are orphans or strays. The session must be
+// pinned and act as the owner.
 func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (unknown bool, err error) {
 	l, err := findLack(ctx, conn)
 	if err != nil || l == nil {
@@ -353,7 +361,7 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (unknown b
 				return err
 			}
 			if _, err := tx.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("make rowhook.capture again: %w", err)
+				return fmt.Errorf("create rowhook.capture again: %w", err)
 			}
 		}
 		for _, o := range l.orphans {
@@ -372,23 +380,24 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (unknown b
 		return nil
 	})
 	if err != nil {
-		return false, explainPrivilege(ctx, conn, fmt.Errorf("make the schema rowhook whole: %w", err))
+		return false, explainPrivilege(ctx, conn, fmt.Errorf("complete the schema rowhook: %w", err))
 	}
 	for _, c := range l.changes() {
-		log.Info("made the schema rowhook whole", "change", c.String())
+		log.Info("completed the schema rowhook", "change", c.String())
 	}
 	return len(l.orphans)+len(l.strays) > 0, nil
 }
 
-// Lacking returns what is wrong with a schema of the right version, one line for each fault, such
-// as captures of triggers that rowhook.trigger does not have, sequences that are behind, or a
-// function that was dropped. An apply mends all of them. Lacking leaves the session as it is, so it
+// Lacking returns what is missing although the schema has its version and its settings, one line
+// for each: triggers without a row in rowhook.trigger, sequences that are behind, and the like. An
+// apply repairs it. When the transaction has ended, the session has its old settings. So Lacking
 // works through a pooler.
 func Lacking(ctx context.Context, tx pgx.Tx) (lines []string, err error) {
-	// What is set within is undone with the savepoint: set back as the session's own, what the transaction has set would outlast it.
+	// The rollback to the savepoint undoes the settings. Setting them back would turn settings of
+	// the transaction into settings of the session.
 	within, err := tx.Begin(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look for what is lacking: %w", err)
+		return nil, fmt.Errorf("look for what is missing: %w", err)
 	}
 	err = pg.Pinned(ctx, within.Conn(), func() error {
 		l, err := findLack(ctx, within.Conn())
@@ -407,7 +416,7 @@ func (l *lack) lines() []string {
 		lines = append(lines, "the function rowhook.capture was dropped: nothing is captured without it")
 	}
 	for _, o := range l.orphans {
-		lines = append(lines, fmt.Sprintf("what is captured of %s is for the trigger %s, which rowhook.trigger does not have: none of it is delivered", pg.PlainName(o.SchemaName, o.TableName), o.Name))
+		lines = append(lines, fmt.Sprintf("changes of %s are captured for the trigger %s, which has no row in rowhook.trigger: they are not delivered", pg.PlainName(o.SchemaName, o.TableName), o.Name))
 	}
 	for _, b := range l.behind {
 		lines = append(lines, "the sequence "+b.String())
@@ -416,12 +425,13 @@ func (l *lack) lines() []string {
 		lines = append(lines, s.String())
 	}
 	if len(l.strays) > 0 {
-		lines = append(lines, "events wait for triggers that rowhook.trigger does not have ("+l.strays.String()+"): none of them is delivered")
+		lines = append(lines, "events wait for triggers that have no row in rowhook.trigger ("+l.strays.String()+"): they are not delivered")
 	}
 	return lines
 }
 
-// fill puts the rows back without which nobody can work, and takes days of a past that the copy does not have.
+// fill writes the rows without which Rowhook can't work. It drops partitions of past days that are
+// empty in the copy.
 func (e *IncompleteError) fill(ctx context.Context, tx pgx.Tx) error {
 	var b pgx.Batch
 	b.Queue("update rowhook.schema_version set version = $1 where version = 0", e.Database)
@@ -432,7 +442,7 @@ func (e *IncompleteError) fill(ctx context.Context, tx pgx.Tx) error {
 	}
 	b.Queue("select rowhook.ensure_partitions(now() - interval '1 day', now() + $1)", queue.PartitionsAhead)
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("put the settings back: %w", err)
+		return fmt.Errorf("restore the settings: %w", err)
 	}
 	if e.Database < 2 {
 		return nil
@@ -451,7 +461,7 @@ func (e *IncompleteError) fill(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// adopt gives the captures a row. Events that they have recorded meanwhile are then buried as those of a removed trigger are.
+// adopt writes a row for the orphan. Its events are then buried like those of a removed trigger.
 func (o orphan) adopt(ctx context.Context, tx pgx.Tx) error {
 	var taken, relations bool
 	err := tx.QueryRow(ctx, "select exists (select from rowhook.trigger where name = $1), to_regclass('rowhook.relation') is not null", o.Name).Scan(&taken, &relations)
@@ -460,10 +470,10 @@ func (o orphan) adopt(ctx context.Context, tx pgx.Tx) error {
 	}
 	name := o.Name
 	if taken {
-		name = fmt.Sprintf("%s~%d", o.Name, o.ID) // no configured name holds ~
+		name = fmt.Sprintf("%s~%d", o.Name, o.ID) // no configured name has a ~
 	}
 	var b pgx.Batch
-	if relations && o.RelationID != nil { // first: the row of the trigger finds it by its oid
+	if relations && o.RelationID != nil { // first, since the row of the trigger finds it by its oid
 		b.Queue(`
 insert into rowhook.relation (id, oid, schema_name, table_name) overriding system value
 values ($1, $2::oid, $3, $4) on conflict do nothing`, *o.RelationID, o.Relation, o.SchemaName, o.TableName)
@@ -472,12 +482,13 @@ values ($1, $2::oid, $3, $4) on conflict do nothing`, *o.RelationID, o.Relation,
 insert into rowhook.trigger (id, name, relation, schema_name, table_name, spec, removed_at) overriding system value
 values ($1, $2, $3::oid, $4, $5, '{}', now()) on conflict do nothing`, o.ID, name, o.Relation, o.SchemaName, o.TableName)
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("give the captures of %s a row: %w", o, err)
+		return fmt.Errorf("write a row for the captures of %s: %w", o, err)
 	}
 	return nil
 }
 
-// catchUp sets the sequence to what is in use. What no index tells is counted once, now that it is known to be needed.
+// catchUp sets the sequence to the highest value in use. It also reads the columns without an
+// index, once.
 func (b behind) catchUp(ctx context.Context, tx pgx.Tx) error {
 	all := map[string]string{
 		"instance_id":     "select greatest((select max(claimed_by) from rowhook.event_log), (select max(instance_id) from rowhook.invocation_log))",
@@ -493,7 +504,7 @@ func (b behind) catchUp(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// wholeToApply is makeWhole for a schema that no migration has just looked at.
+// wholeToApply is makeWhole before an apply without a migration.
 func wholeToApply(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	l, err := findLack(ctx, conn)
 	if err != nil || l == nil {
@@ -511,18 +522,19 @@ func wholeToApply(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return buryUnknown(ctx, conn, log)
 }
 
-// buryUnknown moves what was captured before there was a row for its trigger to the dead letters: nobody had said that and where it is to
-// be sent, and a load of rows for testing would otherwise be. Events of triggers that nothing names any more go there, too.
+// buryUnknown moves events to the dead letters that were captured before their trigger had a row.
+// Nobody has configured where to send them. In a copy for tests they may be rows of test data. It
+// also moves the events of strays.
 func buryUnknown(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	buried, err := queue.BuryOrphans(ctx, conn)
 	if buried > 0 {
-		log.Warn("moved events to the dead letters that were captured in this copy before it was applied: rowhook redeliver sends them, rowhook discard drops them", "events", buried)
+		log.Warn("moved events to the dead letters that were captured in this copy before this apply: rowhook redeliver sends them, rowhook discard deletes them", "events", buried)
 	}
 	if err != nil {
 		return err
 	}
 	if buried, err = queue.BuryStrays(ctx, conn); buried > 0 {
-		log.Warn("moved events to the dead letters whose triggers rowhook.trigger does not have, as after a restore of some tables", "events", buried)
+		log.Warn("moved events to the dead letters whose triggers have no row in rowhook.trigger, as after a restore of some tables", "events", buried)
 	}
 	return err
 }

@@ -13,15 +13,16 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// wholeInserts says how many of a table's capture triggers run once for each statement.
+// wholeInserts counts the capture triggers of a table that run once for each statement.
 const wholeInserts = "select count(*) from pg_trigger where tgrelid = 't'::regclass and tgname like 'rowhook%' and tgtype & 1 = 0"
 
-// TestInsertsAreCapturedInEveryForm holds that capturing whole statements misses and adds nothing.
+// TestInsertsAreCapturedInEveryForm checks that capturing whole statements misses nothing and adds
+// nothing.
 func TestInsertsAreCapturedInEveryForm(t *testing.T) {
 	t.Parallel()
 	row := func(json string) string { return "w I null " + json }
 	for name, c := range map[string]struct {
-		least  int // server
+		least  int // version of the server
 		setup  string
 		writes []string
 		want   []string
@@ -75,7 +76,7 @@ func TestInsertsAreCapturedInEveryForm(t *testing.T) {
 	}
 }
 
-// Columns may be called as the function's own variables are, or as what it reads from.
+// Columns may have the names of the function's own variables, or of what it reads from.
 func TestWholeInsertsDoNotMindColumnNames(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (r int, inserted int, session int, trace int, old int, new int, tg_argv int, id int, found bool)", all("w", "t"))
@@ -84,7 +85,7 @@ func TestWholeInsertsDoNotMindColumnNames(t *testing.T) {
 	require.Equal(t, []string{`w I null {"r":1,"inserted":2,"session":3,"trace":4,"old":5,"new":6,"tg_argv":7,"id":8,"found":false}`}, w.take(t))
 }
 
-// One session has its plan of the capture while its table changes under it.
+// One session keeps its plan of the capture while its table changes under it.
 func TestWholeInsertsFollowAlterTable(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (a int, b int)", all("w", "t"))
@@ -133,7 +134,8 @@ func TestOnlyPlainInsertsAreCapturedByTheStatement(t *testing.T) {
 	}
 }
 
-// Rows that an insert into a parent routes to the table would be lost, so it can't become a partition unnoticed.
+// Rows that an insert into a parent routes to the table would be lost. So the table can't become a
+// partition unnoticed.
 func TestWatchedTableBecomesAPartitionOnlyOnceCapturedByRow(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int, v text); create table p (id int, v text) partition by range (id); create table q (id int, v text)", all("w", "t"))
@@ -170,7 +172,8 @@ func TestStatementThatInsertsNothingDoesNotRing(t *testing.T) {
 	require.Less(t, time.Since(started), 5*time.Second)
 }
 
-// lz4 takes a tenth of the writer's time of pglz; measured, 1 MB of incompressible JSON: 12 ms an insert against 43.
+// lz4 takes a tenth of the writer's time that pglz takes. Measured for 1 MB of incompressible JSON:
+// 12 ms an insert instead of 43.
 func TestLargePayloadsArePackedWithLZ4WhereTheServerCan(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (v text)", all("w", "t"))
@@ -196,7 +199,7 @@ func TestWholeInsertsOfAnUntrustedOwnerRunAsThatOwner(t *testing.T) {
 	require.Equal(t, []string{`w I null {"id":1,"v":"x"}`, `w I null {"id":2,"v":"x"}`}, w.take(t))
 }
 
-// What the writer says of itself is read by a function of Rowhook's that the owner has to be let run.
+// A function of Rowhook reads the writer's settings. The owner must be allowed to run it.
 func TestTheWritersContextIsCapturedOnATableOfAnUntrustedOwner(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int, v text)")
@@ -207,7 +210,8 @@ func TestTheWritersContextIsCapturedOnATableOfAnUntrustedOwner(t *testing.T) {
 	require.Equal(t, "3", w.scalar(t, `select count(*) from rowhook.event_log where session::text = '{"user":7}' and trace::text = '"x"'`))
 }
 
-// REASSIGN OWNED hands the capture function to a role that has no rights in the schema rowhook, and other ways lose them.
+// REASSIGN OWNED gives the capture function to a role without rights in the schema rowhook. The
+// rights can be lost in other ways, too.
 func TestApplyRestoresWhatTheOwnerOfATableNeedsToCapture(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int, v text)")
@@ -249,12 +253,12 @@ func TestCaptureSaysWhetherInsertsAreCapturedByTheStatement(t *testing.T) {
 	require.Equal(t, []string{`w I null {"id":2,"v":"y"}`}, w.take(t))
 	statement := capturedBy("statement")
 	for reason, spec := range map[string]trigger.Spec{
-		"its when has to be asked of each row": all("s", "t", statement, when("true")),
-		"it has on_replication":                all("s", "t", statement, onReplication),
-		"its payload is a choice of columns":   all("s", "t", statement, payload("id")),
-		"it captures no inserts":               all("s", "t", statement, updatesOf("id")),
-		"public.p is partitioned":              all("s", "p", statement),
-		"public.t is a partition or inherits":  all("s", "t", statement),
+		"its when must be evaluated for each row": all("s", "t", statement, when("true")),
+		"it has on_replication":                   all("s", "t", statement, onReplication),
+		"its payload has chosen columns":          all("s", "t", statement, payload("id")),
+		"it captures no inserts":                  all("s", "t", statement, updatesOf("id")),
+		"public.p is partitioned":                 all("s", "p", statement),
+		"public.t is a partition or inherits":     all("s", "t", statement),
 	} {
 		_, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{spec}, trigger.DefaultSettings())
 		var problems trigger.SpecErrors
@@ -265,7 +269,8 @@ func TestCaptureSaysWhetherInsertsAreCapturedByTheStatement(t *testing.T) {
 	}
 }
 
-// Stand-ins for TimescaleDB's catalog and for the trigger that it puts on hypertables: the chunks inherit, and have copies of triggers on rows.
+// Stand-ins for TimescaleDB's catalog and for its trigger on hypertables. The chunks inherit, and
+// have copies of triggers on rows.
 func TestHypertablesAreCapturedRowByRow(t *testing.T) {
 	t.Parallel()
 	for name, setup := range map[string]string{
@@ -302,7 +307,7 @@ func TestATransitionTableCountsAgainstTempFileLimitAndRowsDoNot(t *testing.T) {
 	require.Len(t, w.take(t), 4000)
 }
 
-// Databases may deny PUBLIC what it has by default, before Rowhook comes and after.
+// Databases may deny PUBLIC its default rights, before Rowhook is installed and after.
 func TestHardenedDatabasesCaptureTablesOfOtherOwners(t *testing.T) {
 	t.Parallel()
 	const harden = "alter default privileges revoke execute on functions from public; alter default privileges revoke usage on types from public"

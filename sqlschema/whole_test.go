@@ -34,7 +34,8 @@ func (w watched) migrate(t *testing.T) {
 	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, quiet()))
 }
 
-// numbered moves the sequences of triggers and relations on, so that they do not begin where those of a new database do.
+// numbered advances the sequences of triggers and relations, so that they do not begin where those
+// of a new database do.
 func (w watched) numbered(t *testing.T) watched {
 	t.Helper()
 	w.Exec(t, "select setval('rowhook.trigger_id_seq', 6), setval('rowhook.relation_id_seq', 16)")
@@ -49,7 +50,7 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 	const tables = "create table t (id int primary key, a int, b int); create table u (id int primary key, a int); create table v (id int primary key)"
 	specs := []trigger.Spec{all("w", "t"), all("x", "u", payload("a")), all("gone", "v")}
 	for name, c := range map[string]struct {
-		version int32 // of the schema that is copied; 0: this program's
+		version int32 // of the copied schema; 0: this program's
 		dump    []string
 		missing []string
 	}{
@@ -74,7 +75,7 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 			if c.version != 0 {
 				require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, c.version, quiet()))
 			}
-			// Days of the past, as a dump that was committed some time ago has them.
+			// Days of the past, as in an old dump.
 			w.Exec(t, "select rowhook.ensure_partitions(now() - interval '9 days', now() - interval '8 days')")
 			dup := w.copied(t, c.dump...)
 
@@ -90,7 +91,8 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 			rowsCame := dup.scalar(t, "select count(*) from rowhook.trigger") != "0"
 			dup.Exec(t, "insert into t values (1, 1, 1); insert into u values (1, 1); insert into v values (1)")
 
-			// Of the three triggers one is not configured in the copy, and another one has a table of its own.
+			// One of the three triggers is not configured in the copy, and another one has its own
+			// table.
 			dup.Exec(t, "create table n (id int primary key)")
 			configured := []trigger.Spec{all("n", "n"), all("w", "t"), all("x", "u", payload("a"))}
 			require.NotEmpty(t, dup.plan(t, configured...).Changes())
@@ -125,13 +127,14 @@ func TestACopyOfTheStructureIsMadeWholeByApply(t *testing.T) {
 	}
 }
 
-// TestEventsOfTriggersThatARestoreLostAreToldAndBuried restores without the watched tables, so that no row of rowhook.trigger can be loaded.
+// TestEventsOfTriggersThatARestoreLostAreToldAndBuried restores without the watched tables, so that
+// no row of rowhook.trigger can be loaded.
 func TestEventsOfTriggersThatARestoreLostAreToldAndBuried(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int primary key, a int, b int); create table u (id int primary key)", all("w", "t"), all("x", "u"))
 	w.Exec(t, "insert into t values (1, 1, 1), (2, 2, 2); insert into u values (1)")
 	w.Exec(t, "drop table t, u; delete from rowhook.trigger")
-	require.Equal(t, []string{"events wait for triggers that rowhook.trigger does not have (#1, #2): none of them is delivered"}, w.lacking(t))
+	require.Equal(t, []string{"events wait for triggers that have no row in rowhook.trigger (#1, #2): they are not delivered"}, w.lacking(t))
 	require.Contains(t, w.plan(t).String(), "~ events of the triggers #1, #2")
 	w.apply(t)
 	require.Equal(t, "0", w.scalar(t, "select count(*) from rowhook.event_log"))
@@ -162,7 +165,7 @@ func TestSequencesThatAreBehindCatchUp(t *testing.T) {
 insert into rowhook.instance (id, name, version, listens) values (30, 'a', 'b', false);
 insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason) values (rowhook.uuid7(), now(), 40, 1, 'I', 'x');
 insert into rowhook.backfill (id, trigger_id, condition, key, expected) overriding system value values (50, 1, '', '{}', 0)`)
-	// As a subscriber has them.
+	// As on a subscriber.
 	w.Exec(t, "select setval(c.oid, case when c.relname = 'instance_id' then 2 else 1 end, false) from pg_class c where c.relnamespace = 'rowhook'::regnamespace and c.relkind = 'S'")
 	require.GreaterOrEqual(t, len(w.lacking(t)), 3)
 	w.Exec(t, "create table u (id int primary key)")
@@ -209,20 +212,21 @@ func TestStructuresAreToldApartByEachVersion(t *testing.T) {
 			require.Equal(t, v, incomplete.Database, "%v", dump)
 		}
 	}
-	// One that a newer program has left, and that this one does not know its way about in.
+	// A newer program has left it, and this one does not know its structure.
 	w.Exec(t, fmt.Sprintf("comment on table rowhook.schema_version is 'Version of the schema rowhook: %d'", newest+1))
 	dup := w.copied(t, "--schema-only")
 	require.NoError(t, sqlschema.Migrate(t.Context(), dup.conn, quiet()))
 	require.Equal(t, fmt.Sprint(newest+1), dup.scalar(t, "select version from rowhook.schema_version"))
 }
 
-// TestCapturingComesBackAfterItsFunctionWasDropped drops what all capture triggers run, which takes them along.
+// TestCapturingComesBackAfterItsFunctionWasDropped drops the function that all capture triggers
+// run, with the triggers.
 func TestCapturingComesBackAfterItsFunctionWasDropped(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int primary key, a int, b int); create table u (id int primary key)")
 	specs := []trigger.Spec{all("w", "t"), all("x", "u", payload("id"))}
 	w.apply(t, specs...)
-	const what = "select concat_ws(' ', pg_get_functiondef(p.oid), p.proacl, obj_description(p.oid), p.proowner) from pg_proc p where p.oid = 'rowhook.capture()'::regprocedure"
+	const what = "select concat_ws(' ', pg_get_functiondef(p.oid), p.proacl, obj_description(p.oid), p.proowner) from pg_proc p where p.oid = to_regprocedure('rowhook.capture()')"
 	before := w.scalar(t, what)
 	w.Exec(t, "drop function rowhook.capture() cascade")
 	require.Contains(t, w.lacking(t), "the function rowhook.capture was dropped: nothing is captured without it")

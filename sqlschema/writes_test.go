@@ -16,7 +16,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// writer inserts into a table again and again until it is stopped, and notes the longest insert.
+// writer inserts into a table again and again until it is stopped, and records the longest insert.
 type writer struct {
 	stop    context.CancelFunc
 	done    sync.WaitGroup
@@ -51,10 +51,11 @@ func (r *writer) end() (rows int, longest time.Duration, err error) {
 	return r.rows, r.longest, r.err
 }
 
-// slack is how much longer than a timeout something may take on a machine that is busy.
+// slack is the time that an operation may take beyond a timeout on a busy machine.
 const slack = time.Second
 
-// TestApplyNeverBlocksWritersForLongerThanItsLockTimeout applies to a table that a transaction holds for many times that long.
+// TestApplyNeverBlocksWritersForLongerThanItsLockTimeout applies to a table that a transaction
+// holds for a multiple of the timeout.
 func TestApplyNeverBlocksWritersForLongerThanItsLockTimeout(t *testing.T) {
 	timed.Alone(t)
 	w := newWatched(t, "create table t (a int)")
@@ -75,7 +76,8 @@ func TestApplyNeverBlocksWritersForLongerThanItsLockTimeout(t *testing.T) {
 	}
 }
 
-// TestAMigrationGivesUpALockSoonAndTriesAgain migrates while a transaction holds what the migration needs.
+// TestAMigrationGivesUpALockSoonAndTriesAgain migrates while a transaction holds a lock that the
+// migration needs.
 func TestAMigrationGivesUpALockSoonAndTriesAgain(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
@@ -99,7 +101,8 @@ func TestAMigrationGivesUpALockSoonAndTriesAgain(t *testing.T) {
 	w.apply(t, all("w", "t"))
 }
 
-// TestAWriteWaitsForTheQueuesLockNoLongerThanItSays locks the queue as a migration would, and writes.
+// TestAWriteWaitsForTheQueuesLockNoLongerThanItSays locks the queue as a migration would, and
+// writes.
 func TestAWriteWaitsForTheQueuesLockNoLongerThanItSays(t *testing.T) {
 	timed.Alone(t)
 	w := newWatched(t, "create table t (a int)", all("w", "t"))
@@ -121,7 +124,8 @@ func TestAWriteWaitsForTheQueuesLockNoLongerThanItSays(t *testing.T) {
 	require.Len(t, w.take(t), rows, "what waited is written, and captured")
 }
 
-// TestAnApplyKilledHalfWayLeavesEveryTableAsItWasOrAsItShallBe ends its session again and again, with writers on every table.
+// TestAnApplyKilledHalfWayLeavesEveryTableAsItWasOrAsItShallBe ends the session of an apply again
+// and again, with writers on every table.
 func TestAnApplyKilledHalfWayLeavesEveryTableAsItWasOrAsItShallBe(t *testing.T) {
 	t.Parallel()
 	const tables = 12
@@ -144,7 +148,7 @@ func TestAnApplyKilledHalfWayLeavesEveryTableAsItWasOrAsItShallBe(t *testing.T) 
 			_, err := sqlschema.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), quiet())
 			done <- err
 		}()
-		// After so many of its triggers are there.
+		// End it when this number of its triggers exists.
 		require.Eventually(t, func() bool {
 			return len(done) > 0 || w.scalar(t, fmt.Sprintf("select count(*) > %d from pg_trigger where tgname like 'rowhook%%'", kill)) == "true"
 		}, 30*time.Second, time.Millisecond)

@@ -37,8 +37,8 @@ func receiver(t testing.TB, h http.HandlerFunc) *httptest.Server {
 	return s
 }
 
-// echo answers with the request's body, read to its end before the first byte of the response, as
-// HTTP/1 servers need.
+// echo answers with the request's body. It reads the body to its end before the first byte of the
+// response, as HTTP/1 servers must.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	_, _ = w.Write(body)
@@ -63,8 +63,8 @@ func plain(t testing.TB, url string) *Endpoint {
 	return endpoint(t, trigger.Webhook{URL: url, Timeout: trigger.Duration(10 * time.Second)})
 }
 
-// onAccept listens on a loopback port and hands each connection, with its request's head and body
-// read, to f.
+// onAccept listens on a loopback port. It reads the head and the body of each request, and passes
+// the connection to f.
 func onAccept(t testing.TB, f func(n int, conn *net.TCPConn)) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -357,7 +357,7 @@ func TestCancelledSendIsCanceledNotTimedOut(t *testing.T) {
 		<-r.Context().Done()
 	})
 	c := newClient(t, ClientConfig{})
-	for range 2 { // while it waits, and before it begins
+	for range 2 { // canceled while it waits, and before it begins
 		r := c.Send(ctx, plain(t, s.URL), orderPlaced(), nil)
 		require.Equal(t, KindCanceled, r.Kind)
 		require.Equal(t, "canceled: Rowhook is stopping", r.Err)
@@ -383,8 +383,8 @@ func TestConnectionClosedWhileIdleCostsNoAttempt(t *testing.T) {
 		if answer() {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		}
-		// The first connection reads a second request and closes without a byte: what a receiver
-		// that closes its idle connections at that very moment looks like.
+		// The first connection reads a second request and closes without a byte. A receiver that
+		// closes its idle connections at that moment looks the same.
 		if n == 0 && answer() {
 			close(closed)
 		}
@@ -496,7 +496,7 @@ func TestSecretThatStraddlesTheLimitIsNotKeptInPart(t *testing.T) {
 
 func TestBufferIsTakenBackFromARequestThatIsStillBeingWritten(t *testing.T) {
 	t.Parallel()
-	// A receiver that answers at once and never reads leaves net/http in the middle of the body.
+	// A receiver that answers at once and never reads stops net/http in the middle of the body.
 	address := onAccept(t, func(_ int, conn *net.TCPConn) {
 		_, _ = conn.Read(make([]byte, 1))
 		_, _ = io.WriteString(conn, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -578,7 +578,7 @@ func TestDialDoesNotOutliveTheAttemptThatAskedForIt(t *testing.T) {
 	select {
 	case err := <-ended:
 		require.Error(t, err)
-	case <-time.After(3 * time.Second): // less than the resolver's own five
+	case <-time.After(3 * time.Second): // the resolver's own timeout is five seconds
 		t.Fatal("the look-up goes on")
 	}
 }
@@ -594,7 +594,7 @@ func TestCredentialsAreRecognisedByTheirHeadersNames(t *testing.T) {
 	}
 }
 
-// resolver resolves through a name server of the test's own.
+// resolver uses a name server of the test.
 func resolver(t testing.TB, answer func(dnsmessage.Question) (dnsmessage.RCode, netip.Addr)) *net.Resolver {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -633,8 +633,8 @@ func resolver(t testing.TB, answer func(dnsmessage.Question) (dnsmessage.RCode, 
 	}}
 }
 
-// BenchmarkSend reports, beside the time, the processor time of an attempt: its own share of the
-// receiver that answers in the same process is as small as a receiver's can be.
+// BenchmarkSend also reports the processor time of an attempt. The receiver runs in the same
+// process and does as little as possible.
 func BenchmarkSend(b *testing.B) {
 	address := onAccept(b, func(_ int, conn *net.TCPConn) {
 		in := bufio.NewReaderSize(conn, 16<<10)

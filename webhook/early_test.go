@@ -20,7 +20,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// A receiver that refuses a large body answers before it has read it, and closes.
+// A receiver that rejects a large body answers before it has read it, and closes.
 func TestAnAnswerThatComesBeforeTheBodyIsSentIsReportedAsItIs(t *testing.T) {
 	t.Parallel()
 	certificate := httptest.NewTLSServer(http.NotFoundHandler())
@@ -41,7 +41,7 @@ func TestAnAnswerThatComesBeforeTheBodyIsSentIsReportedAsItIs(t *testing.T) {
 					if config != nil {
 						conn = tls.Server(raw, config)
 					}
-					// The header alone, and then the end, with most of the body unread: the system
+					// It reads the header and closes, with most of the body unread. The system
 					// resets the connection.
 					if _, err := http.ReadRequest(bufio.NewReaderSize(conn, 16)); err == nil {
 						_, _ = io.WriteString(conn, answer)
@@ -58,8 +58,7 @@ func TestAnAnswerThatComesBeforeTheBodyIsSentIsReportedAsItIs(t *testing.T) {
 	}
 }
 
-// The receiver has said that it has the event: what becomes of the rest of its answer changes
-// nothing about that.
+// The receiver has answered that it has the event. The rest of its answer does not matter.
 func TestAfterAStatusOf2xxTheEventIsDeliveredWhateverBecomesOfTheBody(t *testing.T) {
 	t.Parallel()
 	const chunked = "HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -91,7 +90,7 @@ func TestAfterAStatusOf2xxTheEventIsDeliveredWhateverBecomesOfTheBody(t *testing
 			ep := endpoint(t, trigger.Webhook{URL: "http://" + address, Timeout: trigger.Duration(time.Second)})
 			r := newClient(t, ClientConfig{}).Send(context.Background(), ep, orderPlaced(), nil)
 			if name == "reset" && r.Status == 0 {
-				return // it got ahead of the answer
+				return // the reset overtook the answer
 			}
 			require.True(t, r.Delivered(), r.Err)
 			require.Contains(t, r.Err, "arrived, so the event is delivered, but the response's body is incomplete: ")
@@ -156,8 +155,8 @@ func TestRetryAfterCountsFromNowWhereTheDateIsMissingOrNonsense(t *testing.T) {
 	}
 }
 
-// TestAFarewellOfTLSWaitsForNoResponse writes on a broken connection: a request waits for what may
-// still be read, and the last word of TLS does not.
+// TestAFarewellOfTLSWaitsForNoResponse writes on a broken connection. A request waits for a
+// response that may still be read. The close_notify of TLS does not.
 func TestAFarewellOfTLSWaitsForNoResponse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// env is a lookup over pairs of a name and a value.
+// env returns a lookup over pairs of a name and a value.
 func env(pairs ...string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		for i := 0; i < len(pairs); i += 2 {

@@ -15,8 +15,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// FuzzResponse has a receiver answer with any bytes. Whatever they are, what is kept of them can be
-// stored and holds no secret.
+// FuzzResponse lets a receiver answer with any bytes. The stored texts must fit into Postgres and
+// hold no secret.
 func FuzzResponse(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -52,8 +52,8 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
-// FuzzEndpoint prepares requests to any URL with any header: it is refused, or it is one request to
-// a host that was written there.
+// FuzzEndpoint prepares requests to any URL with any header. The URL is rejected, or there is one
+// request to a host that is written in it.
 func FuzzEndpoint(f *testing.F) {
 	for _, seed := range [][3]string{
 		{"http://h/x", "X-A", "b"}, {"https://u:p@[::1]:8443/a?b=c#d", "Host", "other.example"}, {"http://h\r\nX: y/", "X", "y"}, {"http://2852039166/", "X", "a\r\nB: c"},
@@ -71,7 +71,7 @@ func FuzzEndpoint(f *testing.F) {
 		req := ep.request.Clone(context.Background())
 		req.Header = ep.headerFor("a").Clone()
 		if req.Write(&out) != nil {
-			return // refused by net/http
+			return // rejected by net/http
 		}
 		head := out.String()
 		require.True(t, strings.HasPrefix(head, http.MethodPost+" "))

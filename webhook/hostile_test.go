@@ -35,7 +35,7 @@ func TestTheMetadataServiceIsOutOfReachInEveryNotation(t *testing.T) {
 	proxy := receiver(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
 	proxyURL, err := url.Parse(proxy.URL)
 	require.NoError(t, err)
-	// What a name server says of these is the metadata address, as some resolvers do by themselves.
+	// A name server resolves these names to the metadata address, as some resolvers do.
 	metadata := resolver(t, func(dnsmessage.Question) (dnsmessage.RCode, netip.Addr) {
 		return dnsmessage.RCodeSuccess, netip.MustParseAddr("169.254.169.254")
 	})
@@ -63,8 +63,8 @@ func TestTheMetadataServiceIsOutOfReachInEveryNotation(t *testing.T) {
 	require.Zero(t, asked.Load(), "the proxy was asked")
 }
 
-// TestANameThatResolvesAnewIsJudgedAgain has a name server that says something harmless first and
-// then something else.
+// TestANameThatResolvesAnewIsJudgedAgain uses a name server that first returns a harmless address
+// and then another one.
 func TestANameThatResolvesAnewIsJudgedAgain(t *testing.T) {
 	t.Parallel()
 	var hits, asked atomic.Int32
@@ -76,7 +76,8 @@ func TestANameThatResolvesAnewIsJudgedAgain(t *testing.T) {
 	require.NoError(t, err)
 	rebinding := resolver(t, func(q dnsmessage.Question) (dnsmessage.RCode, netip.Addr) {
 		if q.Type == dnsmessage.TypeA && asked.Add(1) > 1 {
-			return dnsmessage.RCodeSuccess, netip.MustParseAddr("127.0.0.2") // a loopback address, too, so that it would be reached
+			// It is reachable, and the guard denies it.
+			return dnsmessage.RCodeSuccess, netip.MustParseAddr("127.0.0.2")
 		}
 		return dnsmessage.RCodeSuccess, netip.MustParseAddr("127.0.0.1")
 	})
@@ -90,8 +91,8 @@ func TestANameThatResolvesAnewIsJudgedAgain(t *testing.T) {
 	require.Equal(t, int32(1), hits.Load())
 }
 
-// TestANewGuardHoldsForConnectionsThatAreOpen allows, delivers, and then denies the address of a
-// connection that is kept.
+// TestANewGuardHoldsForConnectionsThatAreOpen allows an address, delivers, and then denies it while
+// the connection is kept.
 func TestANewGuardHoldsForConnectionsThatAreOpen(t *testing.T) {
 	t.Parallel()
 	s := receiver(t, echo)
@@ -106,8 +107,8 @@ func TestANewGuardHoldsForConnectionsThatAreOpen(t *testing.T) {
 	require.True(t, new(c.Send(context.Background(), plain(t, s.URL), orderPlaced(), nil)).Delivered())
 }
 
-// TestAProxyIsAskedForWhatTheGuardAllowsOnly sends through one, and checks that its own address is
-// judged, too.
+// TestAProxyIsAskedForWhatTheGuardAllowsOnly sends through a proxy, and checks that the guard
+// checks the proxy's address, too.
 func TestAProxyIsAskedForWhatTheGuardAllowsOnly(t *testing.T) {
 	t.Parallel()
 	var asked sync.Map
@@ -175,8 +176,7 @@ func TestNothingOfAnEventGetsOutOfTheBody(t *testing.T) {
 	require.Empty(t, heads)
 }
 
-// TestAResponseCostsNoMoreThanItsLimit has receivers that answer with more than anyone wants, for
-// as long as they are let.
+// TestAResponseCostsNoMoreThanItsLimit has receivers that send endless responses.
 func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
 	timed.Alone(t)
 	var bomb bytes.Buffer
@@ -215,7 +215,7 @@ func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
 		url    string
 		config ClientConfig
 		kinds  []Kind
-		body   bool // the beginning of it is kept
+		body   bool // the beginning of the body is kept
 	}{
 		"endless body":            {url: endless("HTTP/1.1 200 OK\r\n\r\n", "x"), kinds: []Kind{KindResponse}, body: true},
 		"endless body in chunks":  {url: endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "8\r\nxxxxxxxx\r\n"), kinds: []Kind{KindResponse}, body: true},
@@ -239,7 +239,8 @@ func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			require.Contains(t, c.kinds, r.Kind, r.Err)
 			require.Equal(t, c.body, len(r.Body) > 0)
-			require.LessOrEqual(t, len(r.Body), DefaultKeepBody*3) // of other bytes each becomes three
+			// A byte that is not UTF-8 becomes three.
+			require.LessOrEqual(t, len(r.Body), DefaultKeepBody*3)
 			require.LessOrEqual(t, len(r.Header), 2*maxHeaderBytes)
 			require.Less(t, r.Duration, 5*time.Second, "it is left long before its timeout")
 			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "bytes allocated, the receiver's own among them")
@@ -254,7 +255,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestSlowBytesDoNotProlongAnAttempt drips at every step at which a receiver can.
+// TestSlowBytesDoNotProlongAnAttempt sends single bytes at every step at which a receiver can.
 func TestSlowBytesDoNotProlongAnAttempt(t *testing.T) {
 	timed.Alone(t)
 	for name, c := range map[string]struct {

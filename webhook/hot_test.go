@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hotParts are what every attempt does beside the network, each with the allocations that it may
-// make.
+// hotParts are what every attempt does beside the network, each with the number of allocations that
+// it may make.
 func hotParts(t testing.TB) map[string]struct {
 	most float64
 	run  func()

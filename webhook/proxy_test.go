@@ -9,8 +9,8 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// TestAProxyThatCanNotBeUsedKeepsItsWebhooksFromBeingCalled sets variables of the process, so it
-// does not run beside others.
+// TestAProxyThatCanNotBeUsedKeepsItsWebhooksFromBeingCalled sets variables of the process, so it is
+// not parallel.
 func TestAProxyThatCanNotBeUsedKeepsItsWebhooksFromBeingCalled(t *testing.T) { //nolint:paralleltest // Setenv
 	t.Setenv("NO_PROXY", "spared.example")
 	for value, problem := range map[string]string{

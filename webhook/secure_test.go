@@ -48,7 +48,7 @@ func newAuthority(t *testing.T) *authority {
 	return &authority{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
 
-// issue makes a certificate for 127.0.0.1 and its key, in PEM form.
+// issue returns a certificate for 127.0.0.1 and its key, in PEM form.
 func (a *authority) issue(t *testing.T, name string, change ...func(*x509.Certificate)) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -68,8 +68,8 @@ func (a *authority) issue(t *testing.T, name string, change ...func(*x509.Certif
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// secureReceiver is an HTTPS server with a certificate of the authority's; with clients it wants
-// one of theirs. It answers with the name in the client's certificate.
+// secureReceiver starts an HTTPS server with a certificate of the authority. If clients is set, it
+// requires a certificate of that authority. It answers with the name in the client's certificate.
 func secureReceiver(t *testing.T, a, clients *authority, change ...func(*x509.Certificate)) string {
 	t.Helper()
 	pair, err := tls.X509KeyPair(a.issue(t, "receiver", change...))
@@ -90,7 +90,7 @@ func secureReceiver(t *testing.T, a, clients *authority, change ...func(*x509.Ce
 	return s.URL
 }
 
-// put writes a file whose change can't go unnoticed, whatever the clock of the file system.
+// put writes a file so that the change is noticed whatever the clock of the file system.
 func put(t *testing.T, path string, data []byte) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(path+".new", data, 0o600))
@@ -117,7 +117,7 @@ func TestAPrivateAuthorityIsTrustedWhereItIsConfiguredAndNowhereElse(t *testing.
 		require.Equal(t, KindTLS, r.Kind, name)
 		require.Equal(t, "certificate signed by unknown authority", r.Err, name)
 	}
-	// Of the right authority, but for another host or another time.
+	// The authority is right, but the certificate is for another host or another time.
 	r = send(secureReceiver(t, ours, nil, func(c *x509.Certificate) { c.IPAddresses = nil; c.DNSNames = []string{"other.example"} }), trigger.TLS{CAFile: "${DIR}/ca.pem"})
 	require.Equal(t, KindTLS, r.Kind)
 	require.Contains(t, r.Err, "127.0.0.1")
@@ -153,7 +153,7 @@ func TestAClientCertificateIsShownAndReadAgainWhenItChanges(t *testing.T) {
 	r := c.Send(context.Background(), endpoint(t, trigger.Webhook{URL: url, TLS: trigger.TLS{CAFile: at("ca.pem")}}), orderPlaced(), nil)
 	require.Equal(t, KindTLS, r.Kind, "without one it is turned away")
 
-	// A rotation puts the certificate first, then its key.
+	// A rotation writes the certificate first, then its key.
 	cert, key = clients.issue(t, "second")
 	put(t, at("cert.pem"), cert)
 	require.Eventually(t, func() bool {
@@ -209,7 +209,7 @@ func TestTLSFilesThatCantBeUsedAreNamedWithTheirKey(t *testing.T) {
 		_, err := NewEndpoint(w, env("NOTHING", "", "PLAIN", "http://h"))
 		require.EqualError(t, err, want)
 	}
-	// A file that comes later is found.
+	// A file that is written later is found.
 	url := secureReceiver(t, a, nil)
 	c, ep := newClient(t, ClientConfig{}), endpoint(t, trigger.Webhook{URL: url, TLS: trigger.TLS{CAFile: at("late.pem")}})
 	require.Equal(t, KindTLS, new(c.Send(context.Background(), ep, orderPlaced(), nil)).Kind)

@@ -4,4 +4,4 @@ package webhook
 
 import "time"
 
-func processorTime() time.Duration { return 0 } // the benchmark then has no such figure
+func processorTime() time.Duration { return 0 } // the benchmark does not report it

@@ -32,7 +32,7 @@ func TestACopyOfTheStructureIsNamedAndMadeWhole(t *testing.T) {
 	}
 	code, stdout, stderr := rowhook(t, database(dup.URL()), "apply", "-f", config, "--dry-run")
 	require.Zero(t, code, stderr)
-	require.Contains(t, stdout, "~ schema rowhook: a copy of the structure without its rows is made whole")
+	require.Contains(t, stdout, "~ schema rowhook: it is a copy of the structure without its rows, and is completed")
 	code, stdout, stderr = rowhook(t, database(dup.URL()), "apply", "-f", config)
 	require.Zero(t, code, stderr)
 	require.Contains(t, stdout, "Applied")

@@ -477,7 +477,7 @@ func TestDatabaseProblemsEndInMessagesToActOn(t *testing.T) {
 		{"schema newer, apply", newer.URL(), []string{"apply", "-f", nothing}, 1, []string{"version 999", "newer Rowhook"}},
 		{"read-only, run", readOnly.URL(), []string{"run"}, 1, []string{"default_transaction_read_only", "turn it off"}},
 		{"read-only, apply", readOnly.URL(), []string{"apply", "-f", nothing}, 1, []string{"default_transaction_read_only", "turn it off"}},
-		{"no privilege, run", with(ready.URL(), func(u *url.URL) { u.User = url.UserPassword(role, password) }), []string{"run"}, 1, []string{"lacks what a dispatcher needs (usage on schema rowhook", "rowhook apply --grant-to", "role that installed Rowhook"}},
+		{"no privilege, run", with(ready.URL(), func(u *url.URL) { u.User = url.UserPassword(role, password) }), []string{"run"}, 1, []string{"lacks rights that a dispatcher needs (usage on schema rowhook", "rowhook apply --grant-to", "role that installed Rowhook"}},
 		{"no privilege, apply", with(empty.URL(), func(u *url.URL) { u.User = url.UserPassword(role, password) }), []string{"apply", "-f", nothing}, 1, []string{"may not create the schema rowhook", "grant create on database"}},
 		{"no URL at all", "postgres://u:hunter2@h:99999/d", []string{"run"}, 2, []string{"connection string", "DATABASE_URL", "port"}},
 		{"password that needs encoding", "postgres://u:hunter2 %zz@h/d", []string{"run"}, 2, []string{"connection string", "percent-encoded"}},

@@ -37,7 +37,7 @@ func TestAnOwnerAppliesAndAnotherRoleDispatches(t *testing.T) {
 
 	code, _, stderr = rowhook(t, database(dispatcherURL), "run")
 	require.Equal(t, 1, code)
-	require.Contains(t, stderr, "the role "+dispatcher+" lacks what a dispatcher needs (usage on schema rowhook; ")
+	require.Contains(t, stderr, "the role "+dispatcher+" lacks rights that a dispatcher needs (usage on schema rowhook; ")
 	require.Contains(t, stderr, `run "rowhook apply --grant-to `+dispatcher+`"`)
 
 	code, stdout, stderr = rowhook(t, append(database(ownerURL), "ROWHOOK_GRANT_TO="+dispatcher+","+owner), "apply", "-f", file)

@@ -63,7 +63,7 @@ func TestUninstallNamesWhatWouldGoAlong(t *testing.T) {
 	code, stdout, stderr := rowhook(t, database(db.URL()), "uninstall", "--yes")
 	require.Equal(t, 1, code)
 	require.Contains(t, stdout, "view public.mine")
-	require.Contains(t, stderr, "view public.mine: change or drop them first, or give --cascade")
+	require.Contains(t, stderr, "view public.mine: change or drop them first, or use --cascade")
 	db.Exec(t, "select from mine")
 	code, _, stderr = rowhook(t, database(db.URL()), "uninstall", "--yes", "--cascade")
 	require.Zero(t, code, stderr)

@@ -141,7 +141,7 @@ func TestABackfillWhoseEndCanNotBeCountedIsNotComplete(t *testing.T) {
 	for change, want := range map[string]string{
 		"horizon = null":          "by an earlier version of Rowhook or in another database",
 		"home = 1":                "by an earlier version of Rowhook or in another database",
-		"horizon = '99999999999'": "there were too many transactions since the beginning",
+		"horizon = '99999999999'": "too many transactions have begun since the backfill began",
 	} {
 		interrupted()
 		d.do(t, "update rowhook.backfill set "+change+" where finished_at is null")

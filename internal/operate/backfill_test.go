@@ -198,7 +198,7 @@ func TestBackfillSaysWhyItCanNot(t *testing.T) {
 		"more than one":   {"a", "true) or (true", operate.ErrInvalid, "the condition"},
 		"more statements": {"a", "true; drop table a", operate.ErrInvalid, "the condition"},
 		"no boolean":      {"a", "id", operate.ErrInvalid, "boolean"},
-		"old in when":     {"b", "", operate.ErrRefused, "a trigger of its own"},
+		"old in when":     {"b", "", operate.ErrRefused, "use another trigger for the backfill"},
 	} {
 		_, err := operate.Backfill(t.Context(), d.conn, c.trigger, operate.BackfillOptions{Where: c.where})
 		require.ErrorIs(t, err, c.kind, name)

@@ -1,11 +1,11 @@
--- What faults found from outside need: a fence that never repeats, events that know their relation, who did what and why, and captures that
--- a writer's settings and rights can't break.
+-- A fence that never repeats, events that know their relation, a record of who did what, and
+-- captures that a writer's settings and rights can't break.
 
 update rowhook.setting set value = '2' where name = 'compatible';
--- For copies of the structure without its rows, see whole.go.
+-- sqlschema/whole.go reads this comment in a copy of the structure without its rows.
 comment on table rowhook.schema_version is 'Version of the schema rowhook: 3';
 
--- In the order in which claims and settlements lock them, so that none waits for this one in a ring.
+-- In the order in which claims and settlements lock them, so that there is no deadlock.
 lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
 
 -- == Fence ==
@@ -40,7 +40,7 @@ comment on column rowhook.event_log.relation_id     is 'rowhook.relation.id of t
 comment on column rowhook.event_archive.relation_id is 'As in event_log';
 comment on column rowhook.dead_letter.relation_id   is 'As in event_log';
 
--- A dump carries the name of what is watched, which an oid alone does not.
+-- A dump carries a regclass by name, and an oid as a number.
 alter table rowhook.trigger add column if not exists watched regclass;
 alter table rowhook.trigger add column if not exists relation_id integer;
 alter table rowhook.trigger add column if not exists origin_id integer;
@@ -52,7 +52,7 @@ comment on column rowhook.trigger.origin_id   is 'rowhook.relation.id of the tab
 comment on column rowhook.trigger.relations   is 'rowhook.relation.id of every table that it has watched';
 comment on column rowhook.trigger.home        is 'The oid that rowhook.trigger had when relation was written, as in rowhook.relation';
 
--- Programs of version 2 write the oid alone.
+-- Programs of version 2 write only the oid. This trigger fills in the other columns.
 create function rowhook.know_relation() returns trigger language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
 as $$
@@ -85,9 +85,10 @@ end
 $$;
 comment on function rowhook.know_relation() is 'Keeps rowhook.relation and what refers to it in step with rowhook.trigger';
 revoke all on function rowhook.know_relation() from public;
--- What version 3 had known before a way down is out of date.
+-- After a way down and up, what version 3 had written is out of date.
 update rowhook.trigger set watched = null, relation_id = null;
--- Where a dump of version 2 was loaded the oids are of the database that was dumped: then the captures are on the table of the recorded name.
+-- After a load of a dump of version 2, the oids are those of the dumped database. Then the captures
+-- are on the table with the recorded name.
 with captures as (
   select g.tgrelid as oid from pg_trigger g join pg_proc p on p.oid = g.tgfoid where p.pronamespace = 'rowhook'::regnamespace)
 update rowhook.trigger t set relation = c.oid
@@ -99,7 +100,8 @@ create trigger know_relation before insert or update of relation, watched, schem
 update rowhook.trigger set watched = relation::regclass, home = 'rowhook.trigger'::regclass;
 update rowhook.trigger set origin_id = relation_id;
 
--- A table that is watched is found by what a dump carries. The oid of another is good only where it was recorded.
+-- A watched table is found by trigger.watched, which a dump carries. The oid of another table is
+-- valid only in the database in which it was recorded.
 create or replace view rowhook.events as
 select e.id, coalesce(n.nspname, r.schema_name, t.schema_name) as schema_name, coalesce(c.relname, r.table_name, t.table_name) as table_name, t.name as trigger_name,
        json_build_object(
@@ -128,8 +130,8 @@ select e.id, coalesce(n.nspname, r.schema_name, t.schema_name) as schema_name, c
 
 -- == Capture ==
 
--- The change into the queue, then the doorbell: the order matters, see listener/doorbell.go. Nobody has asked for the bell before the
--- first dispatcher arms it.
+-- It writes the change into the queue and then reads the doorbell: the order matters, see
+-- listener/doorbell.go. Before the first dispatcher arms the doorbell, it does not ring.
 create or replace function rowhook.capture() returns trigger language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set timezone to 'UTC'
@@ -168,7 +170,7 @@ end
 $$;
 comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole insert from its transition table "inserted". Arguments: rowhook.trigger.id; "never" where it must not NOTIFY, else empty; rowhook.relation.id';
 
--- As in version 2, but where nobody has asked for the bell it does not ring.
+-- As in version 2, but it does not ring before the first dispatcher has armed the doorbell.
 create or replace function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
 as $$
@@ -199,15 +201,17 @@ comment on sequence rowhook.doorbell is 'Last value 1: writers ring (NOTIFY). Ot
 
 alter table rowhook.instance add column trouble jsonb;
 comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {trigger: why}, "history": why}; null: nothing';
--- Without a default: programs of version 2 do not keep it. It may have been left by a way down.
+-- It has no default, since programs of version 2 do not write it. It may exist already: a way down
+-- leaves it.
 alter table rowhook.instance add column if not exists seen_at timestamptz;
 comment on column rowhook.instance.seen_at is 'When it last said that it lives, which it does each second; null: it is of a version that does not';
 
 -- == History ==
 
--- What housekeeping does to partitions calls event triggers, of which some name their tables without a schema. They find them where they
--- would in a session of whoever may act as the owner, else in one of the owner: not in one of a role that only dispatches, since they run
--- with the owner's rights.
+-- The search_path for changes of partitions. These run event triggers, and some event triggers name
+-- tables without a schema. If the session's role may act as the owner, it is the search_path of the
+-- session. Otherwise it is the owner's, never that of a role that only dispatches: event triggers
+-- run with the owner's rights here.
 create function rowhook.ddl_path() returns text language sql stable
   set search_path to 'pg_catalog', 'pg_temp'
 as $$
@@ -252,7 +256,8 @@ begin
     foreach parent in array array['event_archive', 'invocation_log'] loop
       name := parent || to_char(day, '_YYYYMMDD');
       if to_regclass(format('rowhook.%I', name)) is null then
-        -- Attaching locks out neither readers nor writers of the parent; "create table ... partition of" locks out all.
+        -- Attaching a table blocks neither readers nor writers of the parent.
+        -- "create table ... partition of" blocks both.
         perform rowhook.run_ddl(format('create table rowhook.%I (like rowhook.%I including all)', name, parent));
         perform rowhook.run_ddl(format('alter table rowhook.%I attach partition rowhook.%I for values from (%L) to (%L)',
           parent, name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00'));
@@ -347,7 +352,8 @@ comment on column rowhook.audit.target is 'Names of triggers; empty: the whole i
 comment on column rowhook.audit.detail is 'What was asked for, and what came of it';
 revoke all on rowhook.audit from public;
 
--- A backfill counts at its end: of the rows that were there before it and were not touched since, it must have read each.
+-- A backfill checks at its end that it has read every row that existed at its beginning and was not
+-- changed since.
 alter table rowhook.backfill add column horizon xid8;
 alter table rowhook.backfill add column home oid;
 alter table rowhook.backfill add column newer bigint not null default 0;
@@ -361,7 +367,8 @@ comment on column rowhook.setting.name is 'Key: retention; network; paused (who 
 
 -- == Rights ==
 
--- Roles that only dispatch need the new rights, too. No default privilege gives a right on columns, as this one does that --grant-to gives.
+-- Roles that only dispatch need the new rights, too. They are found by a right on a column, which
+-- --grant-to grants and default privileges can't.
 do $$
 declare
   dispatcher regrole;
@@ -380,7 +387,7 @@ begin
 end
 $$;
 
--- What default privileges of a database give to others at each creation: the queue is nobody's to read.
+-- Default privileges may grant rights on each new table to others. Nobody else may read the queue.
 create function rowhook.revoke_foreign(relation regclass) returns void language plpgsql
   set search_path to 'pg_catalog', 'pg_temp'
 as $$
@@ -398,7 +405,8 @@ $$;
 comment on function rowhook.revoke_foreign(regclass) is 'Takes every right on a new relation from all but its owner';
 revoke all on function rowhook.revoke_foreign(regclass) from public;
 
--- Nothing is left to PUBLIC, which databases may have denied it or given more than is meant. Captures that run as the owner of a table go on.
+-- PUBLIC has no rights, whatever default privileges say. Captures that run as the owner of a table
+-- get the rights that they need.
 do $$
 declare
   runner regrole;
@@ -415,7 +423,7 @@ $$;
 
 ---- create above / drop below ----
 
-lock table rowhook.trigger in access exclusive mode; -- as above: it comes first
+lock table rowhook.trigger in access exclusive mode; -- first, as above
 
 -- == Rights ==
 
@@ -435,12 +443,13 @@ comment on column rowhook.setting.name is 'Key: retention; network; compatible (
 -- == Instances ==
 
 alter table rowhook.instance drop column trouble;
--- Its column stays for statements of dispatchers that are under way, and says nothing any more.
+-- The column seen_at stays, since statements of running dispatchers write it. Its values are
+-- removed.
 update rowhook.instance set seen_at = null;
 
 -- == History ==
 
--- Those of versions 1 and 2.
+-- The functions of versions 1 and 2.
 create or replace function rowhook.ensure_partitions(since timestamptz, until timestamptz) returns integer language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set datestyle to 'ISO, YMD'
@@ -458,7 +467,8 @@ begin
     foreach parent in array array['event_archive', 'invocation_log'] loop
       name := parent || to_char(day, '_YYYYMMDD');
       if to_regclass(format('rowhook.%I', name)) is null then
-        -- Attaching locks out neither readers nor writers of the parent; "create table ... partition of" locks out all.
+        -- Attaching a table blocks neither readers nor writers of the parent.
+        -- "create table ... partition of" blocks both.
         execute format('create table rowhook.%I (like rowhook.%I including all)', name, parent);
         execute format('alter table rowhook.%I attach partition rowhook.%I for values from (%L) to (%L)',
           parent, name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
@@ -534,7 +544,8 @@ drop function rowhook.ddl_path();
 
 -- == Capture ==
 
--- That of version 2, but for an empty second argument, which triggers made by version 3 have: it is as none.
+-- As in version 2. Triggers that version 3 made have an empty second argument: it means the same as
+-- none.
 create or replace function rowhook.capture() returns trigger language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set timezone to 'UTC'
@@ -625,8 +636,9 @@ select e.id, coalesce(n.nspname, t.schema_name) as schema_name, coalesce(c.relna
   left join pg_catalog.pg_class c on c.oid = t.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
 
--- What captures write stays, and so does what it refers to: a write that waits here for a lock goes on by the function that it had begun with,
--- and would fail for want of a column; and numbers that began anew would name other tables.
+-- The columns that captures write stay. A write that waits here for a lock continues with the old
+-- function, and would fail without them. rowhook.relation stays, too: ids that began at 1 again
+-- would name other tables.
 
 -- == Fence ==
 
