@@ -22,7 +22,8 @@ func orderPlaced() trigger.Spec {
 	return spec
 }
 
-// A program that keeps its triggers in its own code installs the queue and the triggers when it starts.
+// A program that keeps its triggers in its own code installs the queue and the triggers when it
+// starts.
 func ExampleApply() {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
@@ -98,7 +99,8 @@ func ExampleMakePlan() {
 	}
 }
 
-// Planned sees the plan that is carried out next, and can refuse it. What is printed is what is done.
+// Planned sees the plan that is carried out next, and can refuse it. What is printed is what is
+// done.
 func ExampleApplier() {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))

@@ -16,8 +16,8 @@ import (
 )
 
 // RowSource reads the rows that a watched table has now, in the order of its primary key, as the
-// trigger's events would hold them. "rowhook backfill" is made of it. OpenRows makes a RowSource, and
-// a row of rowhook.backfill holds how far it has read.
+// trigger's events would hold them. "rowhook backfill" is made of it. OpenRows makes a RowSource,
+// and a row of rowhook.backfill holds how far it has read.
 type RowSource struct {
 	Trigger int32    // rowhook.trigger.id
 	Table   string   // for people
@@ -129,8 +129,8 @@ func (s *RowSource) ordered(name func(i int) string, descending bool) string {
 func (s *RowSource) column(i int) string { return "new." + pg.QuoteName(s.key[i].Name) }
 
 // OpenRows prepares a backfill: to read the rows of a trigger's table that meet its "when" and the
-// condition. condition is SQL over the table's columns; "" is every row. If the rows can't be read as
-// events, the error is a *RowsError. conn must be in a transaction.
+// condition. condition is SQL over the table's columns; "" is every row. If the rows can't be read
+// as events, the error is a *RowsError. conn must be in a transaction.
 func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec trigger.Spec, relation uint32, condition string) (*RowSource, error) {
 	rel, err := readRelation(ctx, conn, relation)
 	if err != nil {
@@ -247,8 +247,8 @@ const capturedAs = "set local timezone to 'UTC'; set local datestyle to 'ISO, YM
 // Extent is the content of a table when reading begins.
 type Extent struct {
 	Rows int64 // the number of rows, above 100,000 an estimate
-	// Horizon is a transaction id. Every transaction below it has ended, so the rows that they wrote
-	// are in the table, and none has a key above that of Last.
+	// Horizon is a transaction id. Every transaction below it has ended, so the rows that they
+	// wrote are in the table, and none has a key above that of Last.
 	Horizon string
 }
 
@@ -277,8 +277,9 @@ select greatest($2::bigint, sum(case when c.reltuples >= 0 then c.reltuples else
 	return e, nil
 }
 
-// Last returns SQL for the highest key. Its value is an array of text, or null if the table is empty.
-// Keys stay on the server, as not every key can be converted into the encoding of this session.
+// Last returns SQL for the highest key. Its value is an array of text, or null if the table is
+// empty. Keys stay on the server, as not every key can be converted into the encoding of this
+// session.
 func (s *RowSource) Last() string {
 	return "(select " + s.keyAsText("new.") + " from " + s.from + " order by " + s.ordered(s.column, true) + " limit 1)"
 }
@@ -312,8 +313,8 @@ select (select count(*) from page), (select count(*) from page where not older),
 	return r, err
 }
 
-// Bury reads the next row of a backfill, which can't be turned into an event. It records a dead letter
-// instead, with the key of the row in its reason.
+// Bury reads the next row of a backfill, which can't be turned into an event. It records a dead
+// letter instead, with the key of the row in its reason.
 func (s *RowSource) Bury(ctx context.Context, tx pgx.Tx, backfill int64, horizon, why string) (r Recorded, err error) {
 	into, relation := s.relation()
 	key := make([]string, len(s.Key))

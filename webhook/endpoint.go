@@ -117,7 +117,8 @@ func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, b
 	}
 	for _, name := range names {
 		value, _ := lookup(name)
-		if !strings.Contains(u.Scheme+"://"+u.Host, strings.TrimRight(value, "/")) { // a host is not secret
+		// A host is not secret.
+		if !strings.Contains(u.Scheme+"://"+u.Host, strings.TrimRight(value, "/")) {
 			ep.scrub.addVariable(name, value)
 		}
 	}

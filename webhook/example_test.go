@@ -56,7 +56,8 @@ func ExampleClient_Send() {
 	// retry in 30s
 }
 
-// Without a response, Kind says why. Here the guard rejects the address of a cloud's metadata service.
+// Without a response, Kind says why. Here the guard rejects the address of a cloud's metadata
+// service.
 func ExampleResult() {
 	client := webhook.NewClient(webhook.ClientConfig{})
 	defer client.Close()
