@@ -11,31 +11,31 @@ import "time"
 // such commits run one at a time. Therefore the dispatcher lets writers ring while it is idle, and
 // polls while it is busy, as network cards do with interrupts.
 type Doorbell struct {
-	// SilenceAbove is the number of rings in a Window from which on writers are asked for silence.
-	// Default 100, less on a slow disk: see Flush.
+	// SilenceAbove is the number of rings in a Window that silences the writers. Default 100, and
+	// less on a slow disk: see Flush.
 	SilenceAbove int
 	// RingBelow is the number of events in a Window below which a silent doorbell is armed again.
 	// Default three fifths of SilenceAbove.
 	RingBelow int
 	// Window is the time over which rings and events are counted. Default 100 ms.
 	Window time.Duration
-	// Poll is how often a dispatcher looks while writers are silent. Default 2 ms.
+	// Poll is the interval at which a dispatcher polls while writers are silent. Default 2 ms.
 	Poll time.Duration
 
-	flush time.Duration // of a commit
-	full  bool          // no attempt more can start
-	muted bool          // nobody may ring
-	found time.Time     // when events were last seen to be found
+	flush time.Duration // duration of a commit
+	full  bool          // the dispatcher can't start another attempt
+	muted bool          // writers must not ring
+	found time.Time     // when Next last saw new events
 
 	state   State
 	pending int           // open transactions below the horizon at the last check
-	check   time.Time     // when to look again at the horizon
+	check   time.Time     // when to check the horizon next
 	wait    time.Duration // between the last checks
-	armed   time.Time     // since when it has been arming
+	armed   time.Time     // when Arming began
 
-	start  time.Time // of the present window
-	rings  int
-	events int
+	start  time.Time // beginning of the present window
+	rings  int       // in the present window
+	events int       // in the present window
 }
 
 // State is the state of a Doorbell.
@@ -43,10 +43,10 @@ type State int
 
 // The states.
 const (
-	Unarmed State = iota // nobody knows what the bit says; Next returns Arm
+	Unarmed State = iota // the value of the bit is unknown; Next returns Arm
 	Arming               // the bit says ring, but open transactions may have read silence
 	Ringing              // every commit rings; the dispatcher may sleep
-	Silent               // the bit says silence; the dispatcher looks for events every Poll
+	Silent               // the bit says silence; the dispatcher polls for events every Poll
 )
 
 // String returns the name of the state, such as "ringing".
@@ -64,9 +64,10 @@ const (
 	Silence               // set the bit to silence, then call Silenced
 )
 
-// How often to look at the horizon: soon at first, since most transactions are short; then a twentieth of the time waited
-// so far, at least every 100 ms for the first minute so that what a transaction of some seconds did is found within that,
-// and every second from then on.
+// The first check of the horizon is due at once. The waits after it begin at twice firstCheck,
+// because most transactions are short. They double, or grow to a twentieth of the time since Armed
+// if that is longer. During the first longWait they are at most maxCheck, so that the events of a
+// transaction of some seconds are found within that time. Later they are at most lateCheck.
 const (
 	firstCheck = 2 * time.Millisecond
 	maxCheck   = 100 * time.Millisecond
@@ -74,7 +75,8 @@ const (
 	longWait   = time.Minute
 )
 
-// maxMutedPoll is how long a dispatcher waits at most between two looks while its doorbell is muted, which may be for hours.
+// maxMutedPoll is the longest interval at which a dispatcher polls while its doorbell is muted.
+// That may last for hours.
 const maxMutedPoll = 50 * time.Millisecond
 
 // State returns the state of the doorbell.
@@ -83,27 +85,26 @@ func (d *Doorbell) State() State { return d.state }
 // Rang counts a notification.
 func (d *Doorbell) Rang() { d.rings++ }
 
-// Found counts events that a claim brought.
+// Found counts events that a claim returned.
 func (d *Doorbell) Found(n int) { d.events += n }
 
-// Flush tells the doorbell how long a commit takes. Commits that ring run one per flush, so they
-// can't come faster than that. So Flush lowers the default of SilenceAbove on a slow disk, to half
-// of the commits that fit into a Window, but not below 10. A SilenceAbove that is set stays as it
-// is.
+// Flush tells the doorbell how long a commit takes. Commits that ring run one after the other, each
+// with its own flush. On a slow disk Flush therefore lowers the default of SilenceAbove to half of
+// the commits that fit into a Window, but not below 10. It does not change a SilenceAbove that is
+// set.
 func (d *Doorbell) Flush(took time.Duration) { d.flush = took }
 
-// Saturated tells the doorbell whether the dispatcher has no slot for one more event. If it has
-// none, there is nothing to ring for.
+// Saturated tells the doorbell whether the dispatcher has no free slot. A ring is useless then.
 func (d *Doorbell) Saturated(full bool) { d.full = full }
 
-// Mute tells the doorbell whether nobody may ring, for instance because the server's queue of
-// notifications fills up. A muted doorbell goes silent from any state, and stays silent. Its
-// dispatcher looks by itself: every Poll while it finds events, and at longer and longer intervals,
-// up to 50 ms, while it finds none.
+// Mute tells the doorbell whether writers must not ring, for instance because the server's
+// notification queue fills up. A muted doorbell goes silent from any state, and stays silent. Its
+// dispatcher polls every Poll while it finds events, and at intervals that grow to 50 ms while it
+// finds none.
 func (d *Doorbell) Mute(on bool) { d.muted = on }
 
-// Lost tells the doorbell that the session that listens is gone, or that someone else changed the
-// bit. It is Unarmed then.
+// Lost tells the doorbell that the listening session is gone, or that another dispatcher changed
+// the bit. The doorbell becomes Unarmed.
 func (d *Doorbell) Lost() { d.state = Unarmed }
 
 // Next returns what to do now.
@@ -133,7 +134,8 @@ func (d *Doorbell) Next(now time.Time) Action {
 			return Silence
 		}
 	case Silent:
-		// Rings that come all the same mean that another dispatcher armed the bell before it went to sleep.
+		// Rings in spite of silence mean that another dispatcher armed the bell before it went to
+		// sleep.
 		if rings >= d.silenceAbove() {
 			return Silence
 		}
@@ -167,7 +169,7 @@ func (d *Doorbell) Wait(now time.Time) (wait time.Duration, ok bool) {
 // Armed tells the doorbell that the caller has done Arm.
 func (d *Doorbell) Armed(now time.Time) {
 	d.state, d.armed, d.wait, d.pending = Arming, now, firstCheck, -1
-	d.check = now // the first check is due at once: mostly nothing is open
+	d.check = now // the first check is due at once, because usually no transaction is open
 	d.clear(now)
 }
 
@@ -197,8 +199,8 @@ func (d *Doorbell) Silenced(now time.Time) {
 	d.clear(now)
 }
 
-// count returns what the present window counted, and ends it if it is over. A window that nobody asked about for longer
-// is brought down to its own length.
+// count returns the rings and events of the present window, and begins a new window if it is over.
+// If it lasted longer than Window, because Next was not called, count scales them to Window.
 func (d *Doorbell) count(now time.Time) (rings, events int, ended bool) {
 	if d.start.IsZero() {
 		d.start = now
@@ -215,7 +217,7 @@ func (d *Doorbell) count(now time.Time) (rings, events int, ended bool) {
 
 func (d *Doorbell) clear(now time.Time) { d.start, d.rings, d.events = now, 0, 0 }
 
-// The default thresholds, in a window of 100 ms.
+// The bounds of the default for SilenceAbove.
 const (
 	mostRings   = 100
 	fewestRings = 10

@@ -12,7 +12,7 @@ import (
 
 var start = time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 
-// ringing is a doorbell that is armed with nothing open.
+// ringing returns a doorbell that was armed while no transaction was open.
 func ringing(t require.TestingT) *listener.Doorbell {
 	d := &listener.Doorbell{}
 	require.Equal(t, listener.Arm, d.Next(start))
@@ -130,9 +130,10 @@ func TestDoorbellIsArmedAnewAfterALostSession(t *testing.T) {
 	}
 }
 
-// The protocol against a model of Postgres: transactions insert, then read the bit, and commit or roll back later;
-// whoever read ring notifies at commit. Whatever the order, a doorbell that lets its dispatcher sleep has left nothing behind
-// and nobody silent.
+// The test runs the protocol against a model of Postgres. Transactions insert, read the bit, and
+// commit or roll back later. A transaction that has read ring notifies at commit. In every order,
+// when a doorbell lets its dispatcher sleep, no visible event is unclaimed and no open transaction
+// is silent.
 func TestNoWakeUpIsLost(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -229,9 +230,9 @@ func TestNoWakeUpIsLost(t *testing.T) {
 func TestDoorbellGoesSilentSoonerOnASlowDisk(t *testing.T) {
 	t.Parallel()
 	for flush, threshold := range map[time.Duration]int{
-		0:                      100, // not known yet
+		0:                      100, // unknown
 		200 * time.Microsecond: 100,
-		2 * time.Millisecond:   25, // commits that ring come every 2 ms at most: 50 in a window
+		2 * time.Millisecond:   25, // at most one commit that rings per 2 ms: 50 in a window
 		time.Second:            10,
 	} {
 		d := ringing(t)

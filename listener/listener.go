@@ -1,9 +1,9 @@
-// Package listener wakes a dispatcher: it holds the LISTEN session that writers NOTIFY, and decides
-// when they should.
+// Package listener wakes a dispatcher. It keeps the LISTEN session that writers NOTIFY, and decides
+// when writers do so.
 //
-// A Listener keeps one session open. It connects again with backoff when the session breaks, and
-// notices by a heartbeat if the session is dead but still looks open. A Doorbell is the state
-// machine that asks writers for silence while a dispatcher is busy anyway, and for rings before the
+// A Listener keeps one session open. It reconnects with backoff when the session breaks, and a
+// heartbeat detects a session that is dead although its connection is open. A Doorbell is the state
+// machine that silences writers while a dispatcher is busy, and lets them ring before the
 // dispatcher sleeps. Either works without the other.
 package listener
 
@@ -22,14 +22,15 @@ import (
 	"github.com/sethvargo/go-retry"
 )
 
-// Listener listens on one channel for as long as Run runs. Its fields must not change then. Its
-// functions are called on its goroutines and must not block.
+// Listener listens on one channel while Run runs. Its fields must not change during that time. It
+// calls its functions on its own goroutines, so they must not block.
 type Listener struct {
-	// Connect opens a session straight to Postgres. Connect is required.
+	// Connect opens a session directly to Postgres: a transaction pooler does not support LISTEN.
+	// Connect is required.
 	Connect func(ctx context.Context) (*pgx.Conn, error)
 
 	// Prepare is called on each new session before it listens, for instance to take an advisory
-	// lock. If it returns an error, the session is closed, and Connect is tried again after the
+	// lock. If it returns an error, the session is closed, and Connect is retried after the
 	// backoff. Prepare is optional.
 	Prepare func(ctx context.Context, conn *pgx.Conn) error
 
@@ -39,37 +40,38 @@ type Listener struct {
 	// Notified is called with the payload of each notification on Channel. Notified is required.
 	Notified func(payload string)
 
-	// Listening is called each time a session begins to listen, the first time included.
+	// Listening is called each time a session begins to listen, including the first time.
 	// Notifications that were sent before are lost, so the caller should look for what they
 	// announced. Listening is optional.
 	Listening func()
 
-	// Lost is called when a session that listened has ended. Lost is optional.
+	// Lost is called when a listening session has ended. Lost is optional.
 	Lost func(err error)
 
 	// Ping sends a notification by another connection. It is called after each Heartbeat in which
-	// the session heard nothing. If the session does not hear the ping within another Heartbeat, it
-	// is closed, and a new one is opened. Ping is optional: without it only TCP keepalive notices a
-	// dead session.
+	// the session received nothing. If the session does not receive the ping within another
+	// Heartbeat, it is closed, and a new one is opened. Ping is optional: without it only TCP
+	// keepalive detects a dead session.
 	Ping func(ctx context.Context, channel, payload string) error
 
 	// PingChannel is a channel that only this listener uses, for Ping. It is required if Ping is
 	// set.
 	PingChannel string
 
-	// Heartbeat is the time between two looks whether the session heard something. Default 10 s.
+	// Heartbeat is the interval at which the listener checks whether the session received
+	// something. Default 10 s.
 	Heartbeat time.Duration
 
 	// Logger receives warnings of sessions that are lost or can't be opened. Logger is optional.
 	Logger *slog.Logger
 
 	mu      sync.Mutex
-	session *pgx.Conn    // the one that listens; nil: none
-	renewed *pgx.Conn    // the one that Renew has closed
+	session *pgx.Conn    // the listening session; nil: none
+	renewed *pgx.Conn    // the session that Renew has closed
 	heard   atomic.Int64 // notifications so far
 }
 
-// The delays between attempts to connect: from firstDelay, doubling up to maxDelay, give or take a fifth.
+// The delay between attempts to connect doubles from firstDelay to maxDelay, with 20 % of jitter.
 const (
 	firstDelay = 50 * time.Millisecond
 	maxDelay   = 5 * time.Second
@@ -91,7 +93,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	inner := &pgxlisten.Listener{
 		Connect:        l.connect,
 		LogError:       func(ctx context.Context, err error) { l.ended(ctx, err) },
-		ReconnectDelay: firstDelay, // the backoff is in connect; this keeps a session that breaks at once from spinning
+		ReconnectDelay: firstDelay, // connect has the backoff; this delay keeps sessions that break at once from spinning
 	}
 	inner.Handle(l.Channel, handler{l})
 	var wg sync.WaitGroup
@@ -110,7 +112,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	return err
 }
 
-// connect tries until a session is open and prepared.
+// connect retries until a session is open and prepared.
 func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(maxDelay, retry.NewExponential(firstDelay)))
 	failures := 0
@@ -118,12 +120,12 @@ func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
 		conn, err := l.Connect(ctx)
 		if err == nil && l.Prepare != nil {
 			if err = l.Prepare(ctx, conn); err != nil {
-				_ = conn.Close(ctx) // the error of Prepare is what matters
+				_ = conn.Close(ctx) // the error of Prepare matters more
 			}
 		}
 		if err != nil {
 			if failures++; failures == 1 {
-				l.log(ctx, slog.LevelWarn, "can't listen for changes, trying again; meanwhile they are found by polling", "error", err)
+				l.log(ctx, slog.LevelWarn, "can't listen for changes, retrying; meanwhile changes are found by polling", "error", err)
 			}
 			return nil, retry.RetryableError(err)
 		}
@@ -141,10 +143,10 @@ func (l *Listener) Renew() {
 		return
 	}
 	l.renewed = l.session
-	_ = l.session.PgConn().Conn().Close() // wakes the goroutine that reads from it
+	_ = l.session.PgConn().Conn().Close() // this wakes the goroutine that reads from it
 }
 
-// ended forgets the session, once.
+// ended forgets the session and calls Lost, once per session.
 func (l *Listener) ended(ctx context.Context, err error) {
 	l.mu.Lock()
 	was := l.session
@@ -155,14 +157,14 @@ func (l *Listener) ended(ctx context.Context, err error) {
 		return
 	}
 	if ctx.Err() == nil && !onPurpose {
-		l.log(ctx, slog.LevelWarn, "lost the session that listens for changes, connecting again", "error", err)
+		l.log(ctx, slog.LevelWarn, "lost the session that listens for changes, reconnecting", "error", err)
 	}
 	if l.Lost != nil {
 		l.Lost(err)
 	}
 }
 
-// beat closes the session if it stays deaf to a ping.
+// beat pings the session, and closes it if it does not receive a ping.
 func (l *Listener) beat(ctx context.Context) {
 	every := l.Heartbeat
 	if every <= 0 {
@@ -170,7 +172,7 @@ func (l *Listener) beat(ctx context.Context) {
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	var asked *pgx.Conn // the session that was pinged and has not answered
+	var pinged *pgx.Conn // the session that has not received its ping yet
 	last, count := l.heard.Load(), 0
 	for {
 		select {
@@ -184,17 +186,17 @@ func (l *Listener) beat(ctx context.Context) {
 		heard := l.heard.Load()
 		switch {
 		case session == nil || heard != last:
-			asked = nil
-		case asked == session:
-			l.log(ctx, slog.LevelWarn, "the session that listens for changes is dead though it looks open, closing it", "silent_for", every)
-			_ = session.PgConn().Conn().Close() // wakes the goroutine that reads from it; its error is reported by ended
-			asked = nil
+			pinged = nil
+		case pinged == session:
+			l.log(ctx, slog.LevelWarn, "the session that listens for changes is dead although its connection is open, closing it", "silent_for", every)
+			_ = session.PgConn().Conn().Close() // this wakes the goroutine that reads from it; ended logs the error
+			pinged = nil
 		default:
 			count++
 			if err := l.ping(ctx, every, fmt.Sprint(count)); err == nil {
-				asked = session
+				pinged = session
 			}
-			// Where the ping itself fails the database is away, and the session will be told.
+			// If the ping itself fails, the database is down, and the session will notice.
 		}
 		last = heard
 	}
@@ -212,7 +214,7 @@ func (l *Listener) log(ctx context.Context, level slog.Level, msg string, args .
 	}
 }
 
-// handler receives what writers send.
+// handler receives the notifications of writers.
 type handler struct{ l *Listener }
 
 func (h handler) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
@@ -221,7 +223,7 @@ func (h handler) HandleNotification(_ context.Context, n *pgconn.Notification, _
 	return nil
 }
 
-// HandleBacklog is called as soon as a session listens.
+// HandleBacklog is called when a session has begun to listen.
 func (h handler) HandleBacklog(_ context.Context, _ string, conn *pgx.Conn) error {
 	h.l.mu.Lock()
 	h.l.session = conn
@@ -232,7 +234,7 @@ func (h handler) HandleBacklog(_ context.Context, _ string, conn *pgx.Conn) erro
 	return nil
 }
 
-// pong receives the answers to pings.
+// pong receives the pings.
 type pong struct{ l *Listener }
 
 func (p pong) HandleNotification(context.Context, *pgconn.Notification, *pgx.Conn) error {

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 const patience = 20 * time.Second
 
-// run runs l until the test ends and waits for it.
+// run runs l until the end of the test, and waits for it.
 func run(t *testing.T, l *listener.Listener) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -132,11 +132,12 @@ func TestHeartbeatReplacesASessionThatIsDeadButLooksOpen(t *testing.T) {
 		Heartbeat:   50 * time.Millisecond,
 	})
 	receive(t, listening)
-	hole.swallow.Store(true) // the connection stays open; nothing comes through
+	hole.swallow.Store(true) // the connection stays open, but no bytes pass
 	require.Error(t, receive(t, lost))
 	hole.swallow.Store(false)
 	receive(t, listening)
-	// On a busy machine a heartbeat of 50 ms may replace the new session, too, and what came in between is lost.
+	// On a busy machine a heartbeat of 50 ms may replace the new session, too. Notifications in
+	// between are lost.
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for late := time.After(20 * time.Second); ; {

@@ -41,8 +41,8 @@ func TestABacklogThatGrowsOldShowsInTheMetrics(t *testing.T) {
 func TestADeadDispatcherShowsInTheMetrics(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, pgtest.New(t))
-	// An instance without a session's lock counts as dead. The dispatcher removes it within seconds,
-	// so the test inserts it again before each scrape.
+	// An instance without a session's lock counts as dead. The dispatcher removes it within
+	// seconds, so the test inserts it again before each scrape.
 	conn := s.Conn(t)
 	s.until(t, func(dead float64) bool {
 		_, err := conn.Exec(t.Context(), "insert into rowhook.instance (id, name, version, listens) values (99, 'dead', 'v0', true) on conflict do nothing")
