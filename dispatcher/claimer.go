@@ -322,7 +322,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	pid := conn.Conn().PgConn().PID()
 	var session pg.Queryer = conn
 	if c.db.pooled {
-		session = tunedClaim(conn)
+		session = tuned{conn, c.db.tunings.claim}
 	}
 	c.health.begin(asked)
 	claim, nonEmpty := queue.Claim, c.cost.preferNonEmpty(len(wants), asked)
@@ -458,7 +458,7 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	c.tell.failed("claim", err)
 	if !c.failed {
 		c.failed = true
-		c.failures = untilItAnswers()
+		c.failures = pg.Backoff(firstRetry)
 		c.log.Error("a database statement failed; retrying until it succeeds", "what", what, "error", err)
 	}
 	if isDiskFull(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,15 +12,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/sethvargo/go-retry"
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/session"
 )
 
-// database is the way to Postgres. New sets pooled and application, open sets the pools before the
-// loops start, and nothing but schema changes after that.
+// database is the way to Postgres. New sets pooled and application, open sets the pools and the
+// tunings before the loops start, and nothing but schema changes after that.
 type database struct {
 	claims *pgxpool.Pool   // sessions tuned for claiming; their commits don't wait for the disk
 	writes *pgxpool.Pool   // sessions that settle
@@ -28,7 +28,8 @@ type database struct {
 	// pooled says that the database URL may lead through a pooler that hands out sessions by
 	// transaction.
 	pooled      bool
-	application string // application_name of this instance's sessions
+	tunings     tunings // if pooled
+	application string  // application_name of this instance's sessions
 
 	// schema is the version of the schema rowhook, as last seen by start, the peers or onSchema.
 	schema atomic.Int32
@@ -56,8 +57,9 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 	writes, claims := cfg.Copy(), cfg.Copy()
 	db.direct.RuntimeParams["search_path"], db.direct.RuntimeParams[queue.RowSecurity] = "pg_catalog", "off"
 	if db.pooled {
-		throughPooler(writes.ConnConfig)
-		throughPooler(claims.ConnConfig)
+		db.tunings = newTunings()
+		pg.ThroughPooler(writes.ConnConfig)
+		pg.ThroughPooler(claims.ConnConfig)
 	} else {
 		tune(writes.ConnConfig.RuntimeParams)
 		tune(claims.ConnConfig.RuntimeParams)
@@ -120,26 +122,22 @@ func applicationName(instance string) string {
 	return fmt.Sprintf("%.*s#%08x", most-9, ascii, sum.Sum32())
 }
 
-// tune keeps the planner from scanning the queue's tables. A plan that is made while they are
-// empty, or were so at the last analyze, prefers a sequential scan, or a bitmap and a sort of all
-// that is due. It would stay when a million events wait.
+// planning keeps the planner from scanning the queue's tables, and from a bitmap and a sort of all
+// that is due.
+func planning() pg.Settings { return pg.ByIndex().With(pg.Settings{"enable_bitmapscan": "off"}) }
+
+// tune settles a session of its own for claiming or settling.
 func tune(params map[string]string) {
-	for name, value := range map[string]string{
-		"search_path": "pg_catalog", "jit": "off", "plan_cache_mode": "force_generic_plan",
-		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+	maps.Copy(params, planning().With(pg.Settings{
+		"search_path": "pg_catalog", "plan_cache_mode": "force_generic_plan",
 		"statement_timeout": "0", "lock_timeout": "0", // each statement has a timeout of its own
 		"default_transaction_isolation": "read committed", "TimeZone": "UTC",
 		"idle_in_transaction_session_timeout": "60s", queue.RowSecurity: "off",
-	} {
-		params[name] = value
-	}
+	}))
 }
 
 // statementTimeout bounds a statement, so that a dead connection is noticed.
 const statementTimeout = 30 * time.Second
 
-// untilItAnswers says how long to wait before the database is tried again: 50 ms, doubling up to 5
-// s, give or take a fifth, without end.
-func untilItAnswers() retry.Backoff {
-	return retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(50*time.Millisecond)))
-}
+// firstRetry is the wait before Postgres is asked again after a failure. Further waits are longer.
+const firstRetry = 50 * time.Millisecond

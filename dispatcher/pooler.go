@@ -10,35 +10,28 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// throughPooler makes connections work through a pooler such as PgBouncer, which may use another
-// session for every transaction. No statement is prepared by name, and no setting is sent at the
-// start that the pooler would have to know.
-func throughPooler(c *pgx.ConnConfig) {
-	c.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	c.StatementCacheCapacity = 0
-}
-
 // tuned runs each query in a transaction with the settings that tune gives a session of its own.
 type tuned struct {
 	pg.Queryer
 	settings string // SQL that sets them
 }
 
+// tunings are what tuned sets, as SQL.
+type tunings struct {
+	claim  string // a crash of the server may lose a claim, which only makes its events due again
+	settle string
+}
+
+// newTunings are the settings of tune for one transaction.
+func newTunings() tunings {
+	settle := tuneSQL + planning().With(pg.Settings{"search_path": "pg_catalog", queue.RowSecurity: "off"}).LocalCalls()
+	return tunings{claim: settle + ", set_config('synchronous_commit', 'off', true)", settle: settle}
+}
+
 // Timeouts of a role or a database must not end a statement of ours, which has a timeout of its own.
 // PostgreSQL knows transaction_timeout from version 17 on.
 const tuneSQL = "select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true), " +
-	"set_config(case when current_setting('transaction_timeout', true) is null then 'statement_timeout' else 'transaction_timeout' end, '0', true), " +
-	"set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true), " +
-	"set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), " +
-	"set_config('" + queue.RowSecurity + "', 'off', true)"
-
-// tunedClaim loses a claim in a crash of the server, which only makes its events due again.
-func tunedClaim(db pg.Queryer) tuned {
-	return tuned{db, tuneSQL + ", set_config('synchronous_commit', 'off', true)"}
-}
-
-// tunedSettle keeps what it has settled.
-func tunedSettle(db pg.Queryer) tuned { return tuned{db, tuneSQL} }
+	"set_config(case when current_setting('transaction_timeout', true) is null then 'statement_timeout' else 'transaction_timeout' end, '0', true), "
 
 // Query sends both in one round trip: the statements of a batch are one transaction.
 func (t tuned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {

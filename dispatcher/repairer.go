@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
@@ -61,7 +62,7 @@ func (r *repairer) add(i interrupted) {
 func (r *repairer) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	failures, failed := untilItAnswers(), false
+	failures, failed := pg.Backoff(firstRetry), false
 	for {
 		select {
 		case <-ctx.Done():
@@ -71,7 +72,7 @@ func (r *repairer) run(ctx context.Context) {
 		}
 		err := r.all(ctx, false)
 		if err == nil {
-			failures, failed = untilItAnswers(), false
+			failures, failed = pg.Backoff(firstRetry), false
 			timer.Reset(r.rest())
 			continue
 		}

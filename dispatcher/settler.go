@@ -166,7 +166,7 @@ func (s *settler) write(ctx context.Context, batch []queue.Settlement, owners []
 	failures, bare := 0, s.history.avoided(time.Now())
 	var blamed error // why the batch is tried without history
 	suspected, escaped := 0, false
-	err := retry.Do(ctx, untilItAnswers(), func(ctx context.Context) error {
+	err := retry.Do(ctx, pg.Backoff(firstRetry), func(ctx context.Context) error {
 		n, err := s.try(ctx, batch, mayHaveCommitted, bare)
 		if err == nil {
 			if failures > 0 && !bare {
@@ -247,7 +247,7 @@ func (s *settler) try(ctx context.Context, batch []queue.Settlement, mayHaveComm
 	_, settings := s.configuration.get()
 	var db pg.Queryer = s.db.writes
 	if s.db.pooled {
-		db = tunedSettle(db)
+		db = tuned{db, s.db.tunings.settle}
 	}
 	began := time.Now()
 	s.health.begin(began)

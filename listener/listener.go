@@ -20,6 +20,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgxlisten"
 	"github.com/sethvargo/go-retry"
+
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // Listener listens on one channel while Run runs. Its fields must not change during that time. It
@@ -71,11 +73,9 @@ type Listener struct {
 	heard   atomic.Int64 // notifications so far
 }
 
-// The delay between attempts to connect doubles from firstDelay to maxDelay, with 20 % of jitter.
-const (
-	firstDelay = 50 * time.Millisecond
-	maxDelay   = 5 * time.Second
-)
+// firstDelay is the delay after the first failed attempt to connect. Further delays are longer, see
+// [pg.Backoff].
+const firstDelay = 50 * time.Millisecond
 
 // Run listens until ctx is done, and then returns nil. It returns an error only if a required field
 // is missing.
@@ -114,7 +114,7 @@ func (l *Listener) Run(ctx context.Context) error {
 
 // connect retries until a session is open and prepared.
 func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
-	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(maxDelay, retry.NewExponential(firstDelay)))
+	backoff := pg.Backoff(firstDelay)
 	failures := 0
 	return retry.DoValue(ctx, backoff, func(ctx context.Context) (*pgx.Conn, error) {
 		conn, err := l.Connect(ctx)

@@ -11,10 +11,11 @@ import (
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/sethvargo/go-retry"
+
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
-	"github.com/sethvargo/go-retry"
 )
 
 // Applier changes the triggers of tables that are in use. The zero value works.
@@ -241,7 +242,7 @@ func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slo
 		patience = DefaultPatience
 	}
 	started := time.Now()
-	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(timeout)))
+	backoff := pg.Backoff(timeout)
 	var busy *BusyError
 	err := retry.Do(ctx, retry.WithMaxDuration(patience, backoff), func(ctx context.Context) error {
 		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {

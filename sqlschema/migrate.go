@@ -8,15 +8,15 @@ import (
 	"io/fs"
 	"log/slog"
 	"strconv"
-	"time"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
+	"github.com/sethvargo/go-retry"
+
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
-	"github.com/sethvargo/go-retry"
 )
 
 //go:embed migrations/*.sql
@@ -307,8 +307,7 @@ select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog
 func migratePatiently(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, log *slog.Logger) error {
 	// If it fails, later statements of the session wait no longer than the migration's.
 	defer conn.Exec(context.WithoutCancel(ctx), "reset lock_timeout") //nolint:errcheck // see above
-	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(DefaultLockTimeout)))
-	return retry.Do(ctx, retry.WithMaxDuration(DefaultPatience, backoff), func(ctx context.Context) error {
+	return retry.Do(ctx, retry.WithMaxDuration(DefaultPatience, pg.Backoff(DefaultLockTimeout)), func(ctx context.Context) error {
 		err := m.MigrateTo(ctx, want)
 		if !isBusy(err) {
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
@@ -351,7 +352,7 @@ func (s *RowSource) page(ctx context.Context, tx pgx.Tx, backfill int64, columns
 	if err := tx.QueryRow(ctx, "select position is null from rowhook.backfill where id = $1", backfill).Scan(&first); err != nil {
 		return fmt.Errorf("read the position of the backfill: %w", err)
 	}
-	if _, err := tx.Exec(ctx, capturedAs+"; set local enable_seqscan = off; set local enable_sort = off; set local jit = off"); err != nil {
+	if _, err := tx.Exec(ctx, capturedAs+"; "+pg.InKeyOrder().Local()); err != nil {
 		return fmt.Errorf("prepare to read %s: %w", s.Table, err)
 	}
 	behind := ""
@@ -405,7 +406,7 @@ func (s *RowSource) Older(ctx context.Context, tx pgx.Tx, horizon string) (rows 
 	if !known {
 		return 0, &RowsError{fmt.Sprintf("it can't be checked whether every row of %s was read: too many transactions have begun since the backfill began to recognize the rows of that time", s.Table)}
 	}
-	if _, err := tx.Exec(ctx, "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off; set local enable_seqscan = on; set local jit = off"); err != nil {
+	if _, err := tx.Exec(ctx, pg.WithoutIndex().Local()); err != nil {
 		return 0, fmt.Errorf("prepare to count the rows of %s: %w", s.Table, err)
 	}
 	sql, args := "select count(*) from "+s.from+" where "+older("new", "$1"), []any{horizon}

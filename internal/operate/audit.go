@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
@@ -64,7 +65,7 @@ func Audit(ctx context.Context, db DB, o AuditOptions) (*AuditPage, error) {
 		}
 		var rows []AuditEntry
 		err := escaping(ctx, tx, func(write func(string) string) (err error) {
-			rows, err = collect[AuditEntry](ctx, tx, `
+			rows, err = pg.Collect[AuditEntry](ctx, tx, `
 select id, at, `+write("role")+` as role, `+write("who")+` as who, client, action, target, detail
   from rowhook.audit
  where ($1::bigint = 0 or id < $1) and ($2::timestamptz is null or at >= $2) and ($3::timestamptz is null or at < $3)

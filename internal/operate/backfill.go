@@ -463,7 +463,7 @@ func (b *backfill) checkFinished(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (s *Status) readBackfills(ctx context.Context, tx pgx.Tx) error {
-	found, err := collect[BackfillStatus](ctx, tx, `
+	found, err := pg.Collect[BackfillStatus](ctx, tx, `
 select b.id, coalesce(t.name, '') as trigger, b.condition as "where", b.started_at, b.touched_at, b.finished_at, b.expected, b.scanned, b.recorded
   from rowhook.backfill b left join rowhook.trigger t on t.id = b.trigger_id
  where b.finished_at is null order by b.id`)

@@ -218,7 +218,7 @@ func (b *bulk) batch(ctx context.Context, w *walk, size int, out *Bulk) (events 
 	before := *out
 	before.Skipped = maps.Clone(out.Skipped)
 	err = transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, byIndex); err != nil {
+		if _, err := tx.Exec(ctx, byIndex()); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
 		var err error

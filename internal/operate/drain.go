@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // Left counts the events of a trigger that are not settled yet.
@@ -76,7 +78,7 @@ func unsettled(ctx context.Context, db DB, names []string) ([]Left, error) {
 			}
 			wanted = append(wanted, t.ID)
 		}
-		left, err = collect[Left](ctx, tx, `
+		left, err = pg.Collect[Left](ctx, tx, `
 select t.name as trigger, t.paused,
        o.waiting, o.in_flight, o.retrying, o.n >= $2 as more, case when o.waiting + o.in_flight = 0 then o.next_at end as next_at
   from rowhook.trigger t

@@ -79,22 +79,16 @@ func transact(ctx context.Context, db DB, level pgx.TxIsoLevel, f func(tx pgx.Tx
 // million events.
 func read(ctx context.Context, db DB, f func(tx pgx.Tx) error) error {
 	return transact(ctx, db, pgx.RepeatableRead, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "set transaction read only; "+byIndex); err != nil {
+		if _, err := tx.Exec(ctx, "set transaction read only; "+byIndex()); err != nil {
 			return fmt.Errorf("begin to read: %w", err)
 		}
 		return f(tx)
 	})
 }
 
-const byIndex = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; set local jit = off; " +
-	"set local max_parallel_workers_per_gather = 0; set local search_path = pg_catalog"
-
-func collect[T any](ctx context.Context, db pg.Queryer, sql string, args ...any) ([]T, error) {
-	rows, err := db.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
+// byIndex is SQL that settles a transaction of ours, see [pg.ByIndex].
+func byIndex() string {
+	return pg.ByIndex().With(pg.Settings{"max_parallel_workers_per_gather": "0", "search_path": "pg_catalog"}).Local()
 }
 
 // isNoText reports whether Postgres rejected a text parameter: it has a zero character, or is not

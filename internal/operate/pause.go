@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -111,7 +112,7 @@ func (p *pausing) run(ctx context.Context, tx pgx.Tx) (changed []string, err err
 		ID   int32
 		Name string
 	}
-	rows, err := collect[row](ctx, tx, `
+	rows, err := pg.Collect[row](ctx, tx, `
 update rowhook.trigger set paused = $1
  where removed_at is null and paused <> $1 and (cardinality($2::integer[]) = 0 or id = any($2)) returning id, name`, p.paused, p.ids)
 	if err != nil {

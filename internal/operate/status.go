@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
@@ -173,7 +174,7 @@ func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
 	limit := int64(min(countEach, max(countLeast, countMost/len(ts))))
 	// The index on due_at separates due events from the others. Leases end in the future, so a
 	// backlog of due events does not use up the limit for events in flight.
-	counts, err := collect[counted](ctx, tx, `
+	counts, err := pg.Collect[counted](ctx, tx, `
 select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest, later.lease
   from rowhook.trigger t
  cross join lateral (
@@ -289,7 +290,7 @@ func sample(ctx context.Context, tx pgx.Tx, sql, table string) (map[int32]counte
 	if _, err := tx.Exec(ctx, "set local enable_seqscan = on"); err != nil {
 		return nil, fmt.Errorf("prepare a sample: %w", err)
 	}
-	found, err := collect[counted](ctx, tx, fmt.Sprintf(sql, fmt.Sprintf("%.6f", percent)))
+	found, err := pg.Collect[counted](ctx, tx, fmt.Sprintf(sql, fmt.Sprintf("%.6f", percent)))
 	if err != nil {
 		return nil, fmt.Errorf("take a sample of %s: %w", table, err)
 	}
@@ -435,7 +436,7 @@ func (s *Status) readInstances(ctx context.Context, tx pgx.Tx) error {
 	}
 	var found []Instance
 	err = escaping(ctx, tx, func(write func(string) string) (err error) {
-		found, err = collect[Instance](ctx, tx, "select id, "+write("name")+" as name, "+write("version")+" as version, started_at, listens, false as alive from rowhook.instance order by started_at, id")
+		found, err = pg.Collect[Instance](ctx, tx, "select id, "+write("name")+" as name, "+write("version")+" as version, started_at, listens, false as alive from rowhook.instance order by started_at, id")
 		return err
 	})
 	if err != nil {
@@ -461,7 +462,7 @@ select pg_total_relation_size(c.oid), coalesce(s.n_live_tup, 0), coalesce(s.n_de
 
 func (s *Status) readHistory(ctx context.Context, tx pgx.Tx) error {
 	for _, table := range []string{"event_archive", "invocation_log"} {
-		parts, err := collect[Partition](ctx, tx, `
+		parts, err := pg.Collect[Partition](ctx, tx, `
 select c.relname as name, '' as day, nullif(c.reltuples, -1)::bigint as rows, pg_total_relation_size(c.oid) as bytes
   from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
  where i.inhparent = to_regclass($1) order by c.relname`, "rowhook."+table)

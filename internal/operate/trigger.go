@@ -34,7 +34,7 @@ func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
 type triggers []knownTrigger
 
 func readTriggers(ctx context.Context, db pg.Queryer) (triggers, error) {
-	all, err := collect[knownTrigger](ctx, db, `
+	all, err := pg.Collect[knownTrigger](ctx, db, `
 select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
        t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations
   from rowhook.trigger t`+queue.WatchedNow+`

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
@@ -25,7 +26,7 @@ func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
 	if s.Schema.Database < queue.TroubleSchema {
 		return nil
 	}
-	found, err := collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble is not null order by id")
+	found, err := pg.Collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble is not null order by id")
 	if err != nil {
 		return fmt.Errorf("read the troubles of the dispatchers: %w", err)
 	}
