@@ -43,7 +43,7 @@ role exactly what rowhook run needs. Migrations of the schema give it what a new
 			return a.apply(ctx, file, roles, dryRun, wait)
 		},
 	}
-	s := settings{cmd.Flags()}
+	s := flagSet{cmd.Flags()}
 	s.file(&file, "configuration `file`")
 	s.connectTimeout(&wait)
 	s.allowPublication(&a.migrator.AllowPublication)
@@ -70,14 +70,14 @@ func listOf(to *[]string) syntax[[]string] {
 	}
 }
 
-func (s *settings) file(to *string, usage string) { s.text(to, "file", usage) }
+func (s *flagSet) file(to *string, usage string) { s.text(to, "file", usage) }
 
 // allowPublication belongs to every command that may install the schema.
-func (s *settings) allowPublication(to *bool) {
+func (s *flagSet) allowPublication(to *bool) {
 	s.yesNo(to, "allow-publication", "install also where a publication for all tables would publish Rowhook's own, which stops subscribers that do not have them")
 }
 
-func (s *settings) connectTimeout(to *time.Duration) {
+func (s *flagSet) connectTimeout(to *time.Duration) {
 	s.duration(to, "connect-timeout", "how long to wait for a database that can't be reached yet", 0)
 }
 

@@ -3,31 +3,15 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log"
 	"log/slog"
-	"os"
-	"os/signal"
 	"strings"
-	"sync"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/rowhook/rowhook/internal/config"
-	"github.com/rowhook/rowhook/internal/console"
 	"github.com/rowhook/rowhook/internal/logs"
 	"github.com/rowhook/rowhook/sqlschema"
-)
-
-// The exit codes.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2 // wrong usage or configuration
 )
 
 // Run runs one command and returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration. environ is as
@@ -55,23 +39,6 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	return code
 }
 
-// guessFormat finds out how to report that the flags or variables could not be read, for which the one that asks for JSON may not have
-// been read either.
-func (a *app) guessFormat(args []string) {
-	format, _ := a.lookup("ROWHOOK_LOG_FORMAT")
-	for i, arg := range args {
-		if value, ok := strings.CutPrefix(arg, "--log-format="); ok {
-			format = value
-		} else if arg == "--log-format" && i+1 < len(args) {
-			format = args[i+1]
-		}
-	}
-	if strings.EqualFold(strings.TrimSpace(format), string(logs.FormatJSON)) {
-		a.global.format = logs.FormatJSON
-		a.log = a.logger(a.global.level)
-	}
-}
-
 // app is one run of the program.
 type app struct {
 	environ        []string
@@ -89,36 +56,6 @@ type app struct {
 		level       slog.Level
 		format      logs.Format
 	}
-}
-
-// usageError is a mistake of whoever called: wrong flags, variables or configuration.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
-
-func (a *app) exitCode(err error) int {
-	var usage *usageError
-	var file *config.Error
-	if !a.started || errors.As(err, &usage) || errors.As(err, &file) {
-		return exitUsage
-	}
-	return exitFailed
-}
-
-// report prints why the command failed: once, as a line of the log where that is read by machines.
-func (a *app) report(err error) {
-	text := err.Error()
-	if !a.started && !strings.Contains(text, "--help") {
-		text += "\nSee rowhook --help."
-	}
-	if a.global.format == logs.FormatJSON {
-		a.log.Error(text)
-		return
-	}
-	fmt.Fprintln(a.stderr, "rowhook: "+text)
 }
 
 // lookup reads a variable of the environment, as os.LookupEnv does.
@@ -161,7 +98,7 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	a.wrapHelp(root)
 
-	s := settings{flags: root.PersistentFlags()}
+	s := flagSet{set: root.PersistentFlags()}
 	s.text(&a.global.databaseURL, "database-url", "Postgres to work on: a URL or a keyword=value string. Without it the PG* variables (PGHOST, PGUSER, ...) say which; "+
 		"as a flag it can be seen in the list of processes, so prefer the variable when it holds a password")
 	s.twin("database-url", databaseURLVariable)
@@ -181,7 +118,10 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		cmd.GroupID = "work"
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range console.Commands(a.console()) {
+	for _, cmd := range []*cobra.Command{
+		a.statusCommand(), a.eventsCommand(), a.redeliverCommand(), a.discardCommand(), a.invokeCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.backfillCommand(), a.drainCommand(), a.auditCommand(),
+	} {
 		cmd.GroupID = "operate"
 		root.AddCommand(cmd)
 	}
@@ -219,52 +159,4 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 
 func (a *app) logger(level slog.Level) *slog.Logger {
 	return logs.New(a.stderr, logs.Options{Level: level, Format: a.global.format, Lookup: a.lookup})
-}
-
-// interruptible ends the returned context at the first SIGINT or SIGTERM. A second one ends the program as if nothing
-// had been listening.
-func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
-}
-
-// sameInterrupt is within what time two signals are one: a wrapper that passes on what the terminal has sent to the
-// whole process group already makes two of one Ctrl-C.
-const sameInterrupt = 200 * time.Millisecond
-
-// interrupts ends the returned context at the first SIGINT or SIGTERM, and calls again at the second.
-func interrupts(parent context.Context, again func()) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(parent)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() { heed(signals, done, cancel, again) })
-	return ctx, func() {
-		signal.Stop(signals)
-		close(done)
-		cancel()
-		wg.Wait()
-	}
-}
-
-// heed calls first at the first signal and again at the second, until done is closed.
-func heed(signals <-chan os.Signal, done <-chan struct{}, first, again func()) {
-	var came time.Time
-	for {
-		select {
-		case <-signals:
-		case <-done:
-			return
-		}
-		switch {
-		case came.IsZero():
-			came = time.Now()
-			first()
-		case time.Since(came) >= sameInterrupt:
-			again()
-			return
-		}
-	}
 }

@@ -63,7 +63,7 @@ DATABASE_URL and the PG* variables are left alone.`,
 	f.StringVar(&o.init, "init", "", "SQL `file` to run first in a database that is new, to make the tables")
 	f.BoolVar(&o.sink, "sink", false, "with -f: send every delivery to the built-in receiver, whatever the URLs say")
 	f.BoolVar(&o.once, "once", false, "show an insert, an update and a delete arriving, compare them with what is expected, and exit")
-	s := settings{f}
+	s := flagSet{f}
 	s.text(&o.data, "data", "`directory` to keep the data in, for the next time")
 	s.text(&o.bin, "postgres-bin", "`directory` of the Postgres programs (initdb, postgres)")
 	s.number(&o.port, "postgres-port", "TCP port of the private Postgres on 127.0.0.1; 0: a free one", 0, 65535)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"path/filepath"
 	"sync"
 	"time"
@@ -10,40 +9,23 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
-	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
 
 // show writes for a person what dev does. It may be used by several goroutines.
 type show struct {
-	mu     sync.Mutex
-	w      io.Writer
-	colour bool
+	mu   sync.Mutex
+	page *term.Page
 }
 
-func newShow(a *app) *show {
-	return &show{w: a.stdout, colour: logs.WantsColour(a.stdout, a.lookup)}
-}
-
-// The colours of a terminal.
-const (
-	faint = "\x1b[2m"
-	green = "\x1b[32m"
-	red   = "\x1b[31m"
-)
-
-func (s *show) paint(colour, text string) string {
-	if !s.colour {
-		return text
-	}
-	return colour + text + "\x1b[0m"
-}
+func newShow(a *app) *show { return &show{page: a.page()} }
 
 func (s *show) printf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintf(s.w, format, args...)
+	s.page.Printf(format, args...)
 }
 
 // started says what runs where.
@@ -65,7 +47,7 @@ func (s *show) ready(server *localpg.Server, o devOptions) {
 	if o.file == "" {
 		s.printf("and write a row, for instance\n\n  insert into orders (customer, amount) values ('Ada', 12.50);\n\n")
 	}
-	s.printf("%s\n\n", s.paint(faint, "Each delivery is shown as it arrives, with the time since its row was written. Ctrl-C stops everything."))
+	s.printf("%s\n\n", s.page.Paint("Each delivery is shown as it arrives, with the time since its row was written. Ctrl-C stops everything.", term.Dim))
 }
 
 // psql is how to call psql: by its path only where the shell would not find it.
@@ -79,23 +61,26 @@ func psql(server *localpg.Server) string {
 	return "psql"
 }
 
+// longestRow is how much of a row is shown, in bytes. More would fill a screen.
+const longestRow = 1000
+
 // attempt shows a delivery that went to a configured URL.
 func (s *show) attempt(at dispatcher.Attempt) {
 	e := &at.Event
 	taken := milliseconds(at.Result.StartedAt.Sub(e.CreatedAt))
-	outcome := s.paint(green, fmt.Sprintf("sent after %s, answered %d in %s", taken, at.Result.Status, milliseconds(at.Result.Duration)))
+	outcome := s.page.Paint(fmt.Sprintf("sent after %s, answered %d in %s", taken, at.Result.Status, milliseconds(at.Result.Duration)), term.Green)
 	if !at.Result.Delivered() {
-		outcome = s.paint(red, failure(at))
+		outcome = s.page.Paint(failure(at), term.Red)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintf(s.w, "%s  %-6s  %s.%s  %s  %s\n", at.Result.StartedAt.Format("15:04:05.000"), e.OpName(), e.Schema, e.Table, e.Trigger, outcome)
+	s.page.Printf("%s  %-6s  %s.%s  %s  %s\n", at.Result.StartedAt.Format("15:04:05.000"), e.OpName(), e.Schema, e.Table, e.Trigger, outcome)
 	for _, row := range []struct {
 		name string
 		text []byte
 	}{{"old", e.Old}, {"new", e.New}} {
 		if len(row.text) > 0 {
-			fmt.Fprintf(s.w, "  %s %s\n", s.paint(faint, row.name), cut(string(row.text)))
+			s.page.Printf("  %s %s\n", s.page.Paint(row.name, term.Dim), term.Shorten(string(row.text), longestRow))
 		}
 	}
 }
@@ -115,13 +100,4 @@ func failure(at dispatcher.Attempt) string {
 
 func milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000)
-}
-
-// cut shortens what would fill a screen.
-func cut(text string) string {
-	const most = 1000
-	if len(text) <= most {
-		return text
-	}
-	return fmt.Sprintf("%s… (%d bytes)", text[:most], len(text))
 }

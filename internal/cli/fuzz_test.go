@@ -34,7 +34,7 @@ func FuzzFlags(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-		s := settings{flags}
+		s := flagSet{flags}
 		number, yes, wait, names := 7, false, time.Second, []string{"before"}
 		s.number(&number, "number", "", 1, 10000)
 		s.yesNo(&yes, "yes", "")

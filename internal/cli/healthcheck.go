@@ -42,7 +42,7 @@ answers with a status of 200 to 299.`,
 			return a.checkInstance(ctx, name)
 		},
 	}
-	s := settings{cmd.Flags()}
+	s := flagSet{cmd.Flags()}
 	s.text(&name, "instance-name", "the name that rowhook run was given")
 	s.text(&address, "http", "the address that rowhook run was given")
 	s.duration(&timeout, "timeout", "how long to wait for the answer", time.Millisecond)

@@ -1,7 +1,12 @@
 package cli
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/term"
 )
 
 // explainHelp has a help that is asked of a command that does not exist say so, rather than print the help of the one above it and succeed:
@@ -39,4 +44,47 @@ func (a *app) offerVersion(root *cobra.Command) {
 	root.SetVersionTemplate(versionLine() + "\n")
 	root.InitDefaultVersionFlag()
 	root.Flags().Lookup("version").Usage = "print the version"
+}
+
+// The widest help, which is also that of what is no terminal, and the narrowest.
+const (
+	mostHelp  = 110
+	leastHelp = 40
+)
+
+// wrapHelp has help texts broken where the terminal ends.
+func (a *app) wrapHelp(root *cobra.Command) {
+	width := a.helpWidth()
+	template := root.UsageTemplate()
+	root.SetUsageTemplate(strings.ReplaceAll(template, "Flags.FlagUsages ", fmt.Sprintf("Flags.FlagUsagesWrapped %d ", width)))
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		cmd.Long, cmd.Short = reflow(cmd.Long, width), reflow(cmd.Short, width)
+		help(cmd, args)
+	})
+}
+
+func (a *app) helpWidth() int {
+	return max(min(term.Width(a.stdout, a.lookup, mostHelp), mostHelp), leastHelp)
+}
+
+// reflow breaks paragraphs anew into lines of at most width columns. Indented lines stay as they are.
+func reflow(text string, width int) string {
+	var out, paragraph []string
+	flush := func() {
+		if len(paragraph) > 0 {
+			out = append(out, term.Wrap(strings.Join(paragraph, " "), width, width)...)
+		}
+		paragraph = nil
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if line == "" || strings.HasPrefix(line, " ") {
+			flush()
+			out = append(out, line)
+			continue
+		}
+		paragraph = append(paragraph, strings.Fields(line)...)
+	}
+	flush()
+	return strings.Join(out, "\n")
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/rowhook/rowhook/internal/logs"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -28,7 +27,7 @@ Going down drops what the newer version had added, after asking. What is waiting
 			return a.migrate(cmd.Context(), to, cmd.Flags().Changed("to"), yes, wait)
 		},
 	}
-	s := settings{cmd.Flags()}
+	s := flagSet{cmd.Flags()}
 	s.connectTimeout(&wait)
 	s.allowPublication(&a.migrator.AllowPublication)
 	cmd.Flags().Int32Var(&to, "to", 0, "the schema `version` to go to; default: the newest that this program knows")
@@ -53,12 +52,10 @@ func (a *app) migrate(ctx context.Context, to int32, given, yes bool, wait time.
 		return explain(err)
 	case given && (to < 1 || to > newest):
 		return usagef("--to %d: this program knows the schema versions 1 to %d; to remove the schema use \"rowhook uninstall\"", to, newest)
-	case given && to < have && !yes:
-		if !logs.IsTerminal(a.stdin) {
-			return usagef("nothing was changed: going down from version %d to %d drops what came with the newer version; repeat it with --yes to go ahead", have, to)
-		}
-		if !a.agreed(fmt.Sprintf("Go down from schema version %d to %d, and drop what came with the newer version? Type yes to go ahead: ", have, to)) {
-			return errors.New("nothing was changed")
+	case given && to < have:
+		err := a.confirm(ctx, yes, fmt.Sprintf("Go down from schema version %d to %d, and drop what the newer version added?", have, to))
+		if err != nil {
+			return err
 		}
 	}
 	ctx, stop := interruptible(ctx)

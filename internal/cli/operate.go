@@ -2,63 +2,75 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/spf13/pflag"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/spf13/cobra"
 
-	"github.com/rowhook/rowhook/internal/console"
-	"github.com/rowhook/rowhook/internal/pg"
-	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/term"
 )
 
-// console is what the operators' commands get of the program.
-func (a *app) console() console.Env {
-	return console.Env{
-		Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Lookup: a.lookup,
-		Connect: func(ctx context.Context, wait time.Duration) (*pgx.Conn, error) {
-			return a.connectTo(ctx, wait, checkCurrent)
-		},
-		Look: func(ctx context.Context, wait time.Duration) (*pgx.Conn, error) {
-			return a.connectTo(ctx, wait, checkInstalled)
-		},
-		Wait: func(flags *pflag.FlagSet) *time.Duration {
-			wait := defaultConnectTimeout
-			(&settings{flags}).connectTimeout(&wait)
-			return &wait
-		},
-		Interruptible: interruptible,
-		Usage:         func(err error) error { return &usageError{err} },
-		Explain:       explain,
-	}
+// operating are the flags of every command that looks at or steers what runs.
+type operating struct {
+	json bool
+	wait time.Duration
+	// look says that the command only looks. It then works on an older schema, too, if dispatchers of
+	// this version can.
+	look bool
 }
 
-// connectTo opens the database whose schema check finds right.
-func (a *app) connectTo(ctx context.Context, wait time.Duration, check func(context.Context, *pgx.Conn, *target) error) (*pgx.Conn, error) {
-	target, err := a.target()
-	if err != nil {
-		return nil, err
-	}
-	conn, err := a.connect(ctx, target, wait)
-	if err != nil {
-		return nil, err
-	}
-	if err = check(ctx, conn, target); err == nil {
-		err = pg.Pin(ctx, conn)
-	}
-	if err == nil {
-		a.quiet(ctx, conn)
-	}
-	if err != nil {
-		_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
-		return nil, explain(err)
-	}
-	return conn, nil
+func (a *app) operating(cmd *cobra.Command) *operating {
+	o := &operating{wait: defaultConnectTimeout}
+	(&flagSet{cmd.Flags()}).connectTimeout(&o.wait)
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, whose keys stay the same from version to version")
+	return o
 }
 
-// quiet has writers ring no more where no dispatcher is left that hears it.
-func (a *app) quiet(ctx context.Context, conn *pgx.Conn) {
-	if err := queue.SilenceForNobody(ctx, conn); err != nil {
-		a.log.Debug("can't silence the doorbell", "error", err) // the command can do without
+// operate connects, runs f until it is done or a signal comes, and explains what went wrong.
+func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Context, conn *pgx.Conn) error) error {
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	check := checkCurrent
+	if o.look {
+		check = checkInstalled
 	}
+	conn, err := a.connectChecked(ctx, o.wait, check)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	err = f(ctx, conn)
+	var known *operate.Error
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && !errors.As(err, &known) && !errors.Is(err, errUnchanged):
+		return errors.New("interrupted")
+	case errors.Is(err, operate.ErrInvalid):
+		return &usageError{err}
+	case conn.IsClosed() && !errors.As(err, &known) && !errors.As(err, new(*pgconn.PgError)):
+		return fmt.Errorf("the connection to Postgres was lost (%w): give the command again when the server is back", err)
+	}
+	return explain(err)
+}
+
+// page is standard output, for what is written for people.
+func (a *app) page() *term.Page { return term.NewPage(a.stdout, a.lookup) }
+
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
+
+// printJSON writes a value as one indented document.
+func (a *app) printJSON(v any) error { return writeJSON(a.stdout, v) }
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }

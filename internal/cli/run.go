@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,7 +52,7 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
 			return a.run(cmd.Context(), cfg, file, wait, web)
 		},
 	}
-	s := settings{cmd.Flags()}
+	s := flagSet{cmd.Flags()}
 	s.file(&file, "apply this configuration `file` first")
 	s.connectTimeout(&wait)
 	s.allowPublication(&a.migrator.AllowPublication)
@@ -63,7 +62,7 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
 }
 
 // dispatchFlags adds the flags of a dispatcher.
-func dispatchFlags(s *settings, cfg *dispatcher.Config) {
+func dispatchFlags(s *flagSet, cfg *dispatcher.Config) {
 	s.duration(&cfg.PollInterval, "poll-interval", "how often to look for what no notification announced: a safety net, as events ring and retries have a timer", time.Millisecond)
 	s.number(&cfg.BatchSize, "batch-size", "events to claim at once", 1, 10000)
 	s.number(&cfg.Concurrency, "concurrency", "requests in flight at once, over all triggers", 1, 100000)
@@ -91,39 +90,6 @@ func addresses() syntax[[]netip.Prefix] {
 				text[i] = p.String()
 			}
 			return strings.Join(text, ",")
-		},
-	}
-}
-
-// byteSize is the syntax of a size.
-func byteSize() syntax[int64] {
-	units := []struct {
-		name string
-		size int64
-	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
-	return syntax[int64]{
-		kind: "size",
-		parse: func(s string) (int64, error) {
-			for _, u := range units {
-				number, ok := strings.CutSuffix(strings.TrimSpace(s), u.name)
-				if !ok {
-					continue
-				}
-				n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-				if err != nil || n < 1 || n > (1<<40)/u.size {
-					break
-				}
-				return n * u.size, nil
-			}
-			return 0, errors.New("want a whole number with a unit up to 1024 GiB, such as 64MiB or 512KiB")
-		},
-		format: func(n int64) string {
-			for _, u := range units {
-				if n%u.size == 0 {
-					return strconv.FormatInt(n/u.size, 10) + u.name
-				}
-			}
-			return ""
 		},
 	}
 }

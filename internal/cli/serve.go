@@ -45,7 +45,7 @@ type serving struct {
 	noListen bool   // the dispatcher's may lead through a pooler
 }
 
-func (w *serving) flags(s *settings) {
+func (w *serving) flags(s *flagSet) {
 	s.text(&w.address, "http", "where to serve health, metrics and the operations; \"off\": nowhere")
 	s.text(&w.database, "http-database-url", "database URL for what is asked over HTTP, with a role that may look and steer, where the dispatcher's own "+
 		"may only dispatch (default: the listen or the database URL)")
@@ -195,7 +195,7 @@ func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpoo
 	if pooled {
 		// There may be a pooler that hands out sessions by transaction: no statement can be prepared by name there, and what is set for a
 		// session would be set for whoever gets it next.
-		cfg.ConnConfig.DefaultQueryExecMode, cfg.ConnConfig.StatementCacheCapacity = pgx.QueryExecModeCacheDescribe, 0
+		pg.ThroughPooler(cfg.ConnConfig)
 	} else {
 		settle := cfg.AfterConnect
 		cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {

@@ -43,7 +43,7 @@ It answers 200 unless it is told otherwise. GET /deliveries lists the last deliv
 			return a.sink(ctx, s, address)
 		},
 	}
-	f := settings{cmd.Flags()}
+	f := flagSet{cmd.Flags()}
 	b := &s.Behaviour
 	f.text(&address, "listen", "`address` to listen on; :8080 is port 8080 on every interface")
 	add(&f, &s.Format, "format", "how to show a delivery", oneOf(map[string]sink.Format{

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/dumpstrip"
-	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/internal/term"
 )
 
 func (a *app) stripCommand() *cobra.Command {
@@ -46,7 +46,7 @@ func (a *app) strip(file string, inPlace bool) (err error) {
 		return usagef("--in-place needs the FILE that is to be changed")
 	}
 	in := a.stdin
-	if file == "" && logs.IsTerminal(a.stdin) {
+	if file == "" && term.IsTerminal(a.stdin) {
 		return usagef("there is no dump: name a FILE, or pipe one in, as by \"pg_dump shop | rowhook strip\"")
 	}
 	if file != "" {

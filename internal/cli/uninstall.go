@@ -1,16 +1,14 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"github.com/spf13/cobra"
 	"log/slog"
 	"strings"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/spf13/cobra"
+
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -33,7 +31,7 @@ nothing, unless --cascade says that they are to go as well.`,
 			return a.uninstall(cmd.Context(), yes, cascade, wait)
 		},
 	}
-	s := settings{cmd.Flags()}
+	s := flagSet{cmd.Flags()}
 	s.connectTimeout(&wait)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVar(&cascade, "cascade", false, "also drop what is not Rowhook's own and depends on it: views, functions, defaults, foreign keys")
@@ -73,13 +71,8 @@ func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Durati
 	if len(loss.Dependants) > 0 && !cascade {
 		return explain(&sqlschema.DependantsError{Dependants: loss.Dependants})
 	}
-	if !yes {
-		if !logs.IsTerminal(a.stdin) {
-			return usagef("nothing was removed: there is no terminal to ask on; repeat it with --yes to go ahead")
-		}
-		if !a.agreed("Remove all this? Type yes to go ahead: ") {
-			return errors.New("nothing was removed")
-		}
+	if err := a.confirm(ctx, yes, "Remove all this?"); err != nil {
+		return err
 	}
 	ctx, stop := interruptible(ctx) // not before the question: there Ctrl-C ends the program at once
 	defer stop()
@@ -89,10 +82,4 @@ func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Durati
 	}
 	_, err = fmt.Fprintln(a.stdout, "Removed. The watched tables are untouched.")
 	return err
-}
-
-func (a *app) agreed(question string) bool {
-	fmt.Fprint(a.stdout, question)
-	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
-	return err == nil && strings.EqualFold(strings.TrimSpace(answer), "yes")
 }

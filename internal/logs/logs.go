@@ -5,17 +5,17 @@ package logs
 import (
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/lmittmann/tint"
-	"golang.org/x/term"
+
+	"github.com/rowhook/rowhook/internal/term"
 )
 
 // Format is the format of log lines.
 type Format string
 
-// The formats. FormatAuto is FormatText, with colour if WantsColour.
+// The formats. FormatAuto is FormatText, with colour if [term.WantsColour].
 const (
 	FormatAuto Format = "auto"
 	FormatText Format = "text"
@@ -44,32 +44,12 @@ func New(w io.Writer, o Options) *slog.Logger {
 	if o.Format == FormatJSON {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: o.Level, ReplaceAttr: plainValues}))
 	}
-	colour := o.Format == FormatAuto && WantsColour(w, o.Lookup)
+	colour := o.Format == FormatAuto && term.WantsColour(w, o.Lookup)
 	layout := timeFormat
 	if colour {
 		layout = terminalTimeFormat
 	}
 	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: o.Level, TimeFormat: layout, NoColor: !colour}))
-}
-
-// WantsColour reports whether w is a terminal whose user accepts colour: NO_COLOR is not set (see
-// no-color.org), and TERM is not dumb.
-func WantsColour(w io.Writer, lookup func(string) (string, bool)) bool {
-	if lookup != nil {
-		if v, _ := lookup("NO_COLOR"); v != "" {
-			return false
-		}
-		if v, _ := lookup("TERM"); v == "dumb" {
-			return false
-		}
-	}
-	return IsTerminal(w)
-}
-
-// IsTerminal reports whether f, a reader or a writer, is a terminal.
-func IsTerminal(f any) bool {
-	file, ok := f.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // plainValues writes durations in milliseconds and adds _ms to their names. slog's JSON writes

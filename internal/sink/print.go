@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/rowhook/rowhook/internal/term"
 )
 
 // Format says how a Sink prints a delivery.
@@ -43,7 +45,7 @@ func (f Format) text(d *Delivery) []byte {
 			out += "\n  " + string(d.Body)
 		}
 	default:
-		out = head(d) + "  " + shortened(d.change())
+		out = head(d) + "  " + term.Shorten(d.change(), longestChange)
 	}
 	return append(printable(out, f == FormatFull), '\n')
 }
@@ -125,17 +127,6 @@ func compact(raw json.RawMessage) string {
 		return string(raw)
 	}
 	return out.String()
-}
-
-func shortened(s string) string {
-	if len(s) <= longestChange {
-		return s
-	}
-	end := longestChange
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return fmt.Sprintf("%s… (%d bytes more)", s[:end], len(s)-end)
 }
 
 // printable replaces characters that may control a terminal (escape sequences, other control

@@ -1,4 +1,4 @@
-package console
+package cli
 
 import (
 	"bytes"
@@ -12,13 +12,13 @@ import (
 
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/term"
 )
 
 func TestTheStatusFitsEightyColumns(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	columns := ""
-	c := &console{Env{Stdout: &out, Lookup: func(name string) (string, bool) { return columns, name == "COLUMNS" && columns != "" }}}
+	a := &app{stdout: &out}
 	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
 	p50, p95 := 42.0, 825_000.0
@@ -40,9 +40,7 @@ func TestTheStatusFitsEightyColumns(t *testing.T) {
 	}
 	show := func() string {
 		out.Reset()
-		c.showWarnings(s)
-		c.showTriggers(s)
-		c.showRest(s)
+		statusPage{a.page(), s}.show()
 		return out.String()
 	}
 	text := show()
@@ -58,29 +56,45 @@ func TestTheStatusFitsEightyColumns(t *testing.T) {
 	require.Contains(t, flat, "mended has recovered; the last error was 3h00m ago: refused")
 	require.Contains(t, flat, "by ann@laptop, role shop: maintenance")
 	require.Contains(t, flat, `run "rowhook migrate"`)
-	columns = "160"
+	a.environ = []string{"COLUMNS=160"}
 	require.Regexp(t, `(?m)^x+ \(paused\) +~1,234,567 +0 .* P50|(?m)^TRIGGER .* P50 +P95$`, show())
 }
 
 func TestWatchShowsAgainUntilItIsInterrupted(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	c := &console{Env{Stdout: &out, Lookup: func(string) (string, bool) { return "", false }}}
+	a := &app{stdout: &out}
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
-	show := func(c *console) error {
+	show := func(page *term.Page) error {
 		n++
-		c.printf("picture %d\n", n)
+		page.Printf("picture %d\n", n)
 		if n == 3 {
 			cancel()
 			return ctx.Err()
 		}
 		return nil
 	}
-	require.NoError(t, c.watch(ctx, time.Millisecond, true, show))
+	require.NoError(t, a.watch(ctx, time.Millisecond, true, show))
 	require.Equal(t, "picture 1\n\npicture 2\n", out.String())
-	out.Reset()
-	require.NoError(t, c.draw("a\nb\n", true))
-	require.Equal(t, "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J", out.String())
-	require.ErrorIs(t, c.watch(t.Context(), time.Millisecond, true, func(*console) error { return errUnchanged }), errUnchanged)
+	require.ErrorIs(t, a.watch(t.Context(), time.Millisecond, true, func(*term.Page) error { return errUnchanged }), errUnchanged)
+}
+
+func TestAStatusNamesEachDispatcherAndCutsNoRemedy(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	show := func(s *operate.Status) string {
+		out.Reset()
+		statusPage{term.NewPage(&out, nil), s}.rest()
+		return out.String()
+	}
+	now := time.Now()
+	text := show(&operate.Status{Now: now, Doorbell: operate.Doorbell{State: "silent", InstanceID: 7}, Instances: []operate.Instance{
+		{ID: 3, Name: "a:1", Version: "1.0", StartedAt: now, Listens: true, Alive: true},
+		{ID: 7, Name: "b:2", Version: "1.0", StartedAt: now, Listens: true, Alive: true},
+	}})
+	require.Contains(t, text, "\ndispatcher 7  b:2  1.0  started now, listens\ndoorbell      silent: dispatcher 7 is awake")
+	text = show(&operate.Status{Now: now, Doorbell: operate.Doorbell{State: "silent", InstanceID: 7}})
+	require.Contains(t, text, "dispatchers  none: nothing is delivered")
+	require.Contains(t, text, "doorbell     silent: no dispatcher runs that writers could notify")
 }

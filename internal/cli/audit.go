@@ -1,4 +1,4 @@
-package console
+package cli
 
 import (
 	"context"
@@ -12,9 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/term"
 )
 
-func (c *console) auditCommand() *cobra.Command {
+func (a *app) auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who paused, resumed, redelivered, discarded or applied what",
@@ -25,7 +26,7 @@ by HTTP, with the database role, the user and host or the token, the address, an
   rowhook audit --action pause,resume --json`,
 		Args: cobra.NoArgs,
 	}
-	o := c.common(cmd)
+	o := a.operating(cmd)
 	var list operate.AuditOptions
 	var times filterFlags
 	times.addTimes(cmd)
@@ -48,29 +49,29 @@ by HTTP, with the database role, the user and host or the token, the address, an
 			list.Since, list.Until, err = times.times()
 		}
 		if err != nil {
-			return c.Usage(err)
+			return &usageError{err}
 		}
-		return c.work(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
 			page, err := operate.Audit(ctx, conn, list)
 			if err != nil {
 				return err
 			}
 			if o.json {
-				return c.printJSON(page)
+				return a.printJSON(page)
 			}
-			c.showAudit(page)
+			a.showAudit(page)
 			return nil
 		})
 	}
 	return cmd
 }
 
-func (c *console) showAudit(page *operate.AuditPage) {
+func (a *app) showAudit(page *operate.AuditPage) {
 	if len(page.Entries) == 0 {
-		fmt.Fprintln(c.Stderr, "Nothing is recorded.")
+		fmt.Fprintln(a.stderr, "Nothing is recorded.")
 		return
 	}
-	t := c.table("AT", "ACTION", "TRIGGER", "WHO", "")
+	t := a.page().Table("AT", "ACTION", "TRIGGER", "WHO", "")
 	for i := range page.Entries {
 		d := &page.Entries[i]
 		target := strings.Join(d.Target, ", ")
@@ -81,11 +82,11 @@ func (c *console) showAudit(page *operate.AuditPage) {
 		if d.Client != "" {
 			who += ", " + d.Client
 		}
-		t.add(text(d.At.Local().Format(time.DateTime)), text(d.Action), text(target), text(who), coloured(details(d.Detail), dim))
+		t.Add(term.Text(d.At.Local().Format(time.DateTime)), term.Text(d.Action), term.Text(target), term.Text(who), term.Coloured(details(d.Detail), term.Dim))
 	}
-	t.flush()
+	t.Flush()
 	if page.Next != 0 {
-		fmt.Fprintf(c.Stderr, "There are more: --cursor %d\n", page.Next)
+		fmt.Fprintf(a.stderr, "There are more: --cursor %d\n", page.Next)
 	}
 }
 

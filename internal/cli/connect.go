@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
 
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -68,7 +70,7 @@ func parseTarget(text, source string) (*target, error) {
 // another session, in which another process has prepared the same.
 func (t *target) throughPooler() *target {
 	config := t.config.Copy()
-	config.DefaultQueryExecMode, config.StatementCacheCapacity = pgx.QueryExecModeCacheDescribe, 0
+	pg.ThroughPooler(config)
 	return &target{config: config, source: t.source}
 }
 
@@ -111,6 +113,36 @@ func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (conn 
 		a.log.Info("connected to Postgres", "after", time.Since(started).Round(time.Millisecond))
 	}
 	return conn, err
+}
+
+// connectChecked opens the database for a command of operators, after check has found its schema right.
+func (a *app) connectChecked(ctx context.Context, wait time.Duration, check func(context.Context, *pgx.Conn, *target) error) (*pgx.Conn, error) {
+	target, err := a.target()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := a.connect(ctx, target, wait)
+	if err != nil {
+		return nil, err
+	}
+	if err = check(ctx, conn, target); err == nil {
+		err = pg.Pin(ctx, conn)
+	}
+	if err == nil {
+		a.quiet(ctx, conn)
+	}
+	if err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
+		return nil, explain(err)
+	}
+	return conn, nil
+}
+
+// quiet silences the doorbell where no dispatcher is left that hears it. Writers then notify no more.
+func (a *app) quiet(ctx context.Context, conn *pgx.Conn) {
+	if err := queue.SilenceForNobody(ctx, conn); err != nil {
+		a.log.Debug("can't silence the doorbell", "error", err) // the command can do without
+	}
 }
 
 // patiently calls do, and again for as long as wait says where it could not connect and that may be over in a moment. Other errors of do are

@@ -21,8 +21,8 @@ const databaseURLVariable = "DATABASE_URL"
 // twinKey annotates a flag with the environment variable that may stand for it.
 const twinKey = "environment"
 
-// settings adds flags, each with its environment variable: --poll-interval and ROWHOOK_POLL_INTERVAL.
-type settings struct{ flags *pflag.FlagSet }
+// flagSet adds flags, each with its environment variable: --poll-interval and ROWHOOK_POLL_INTERVAL.
+type flagSet struct{ set *pflag.FlagSet }
 
 // syntax reads and writes one kind of value. Its errors say what is accepted.
 type syntax[T any] struct {
@@ -48,8 +48,8 @@ func (v *value[T]) String() string { return v.format(*v.to) }
 func (v *value[T]) Type() string   { return v.kind }
 
 // add makes a flag with a variable. What to holds is the default.
-func add[T any](s *settings, to *T, name, usage string, as syntax[T]) {
-	s.flags.VarP(&value[T]{to, as}, name, shorthand(name), usage)
+func add[T any](s *flagSet, to *T, name, usage string, as syntax[T]) {
+	s.set.VarP(&value[T]{to, as}, name, shorthand(name), usage)
 	s.twin(name, "ROWHOOK_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
 }
 
@@ -61,13 +61,13 @@ func shorthand(name string) string {
 	return ""
 }
 
-func (s *settings) text(to *string, name, usage string) {
+func (s *flagSet) text(to *string, name, usage string) {
 	add(s, to, name, usage, syntax[string]{
 		kind: "string", parse: func(s string) (string, error) { return s, nil }, format: func(s string) string { return s },
 	})
 }
 
-func (s *settings) duration(to *time.Duration, name, usage string, least time.Duration) {
+func (s *flagSet) duration(to *time.Duration, name, usage string, least time.Duration) {
 	add(s, to, name, usage, syntax[time.Duration]{
 		kind: "duration",
 		parse: func(s string) (time.Duration, error) {
@@ -81,7 +81,7 @@ func (s *settings) duration(to *time.Duration, name, usage string, least time.Du
 	})
 }
 
-func (s *settings) number(to *int, name, usage string, least, most int) {
+func (s *flagSet) number(to *int, name, usage string, least, most int) {
 	add(s, to, name, usage, syntax[int]{
 		kind: "number",
 		parse: func(s string) (int, error) {
@@ -95,7 +95,7 @@ func (s *settings) number(to *int, name, usage string, least, most int) {
 	})
 }
 
-func (s *settings) yesNo(to *bool, name, usage string) {
+func (s *flagSet) yesNo(to *bool, name, usage string) {
 	add(s, to, name, usage, syntax[bool]{
 		kind: "bool",
 		parse: func(s string) (bool, error) {
@@ -107,7 +107,25 @@ func (s *settings) yesNo(to *bool, name, usage string) {
 		},
 		format: strconv.FormatBool,
 	})
-	s.flags.Lookup(name).NoOptDefVal = "true"
+	s.set.Lookup(name).NoOptDefVal = "true"
+}
+
+// largestSize is the most that a flag for a number of bytes takes.
+const largestSize = 1 << 40
+
+// byteSize is the syntax of a number of bytes.
+func byteSize() syntax[int64] {
+	return syntax[int64]{
+		kind: "size",
+		parse: func(s string) (int64, error) {
+			n, err := trigger.ParseBytes(s)
+			if err != nil || n > largestSize {
+				return 0, fmt.Errorf("want a whole number with a unit up to %s, such as 64MiB or 512KiB", trigger.FormatBytes(largestSize))
+			}
+			return n, nil
+		},
+		format: trigger.FormatBytes,
+	}
 }
 
 // oneOf is the syntax of a choice; names are in the order in which people read them.
@@ -133,8 +151,8 @@ func oneOf[T comparable](meaning map[string]T, names ...string) syntax[T] {
 }
 
 // twin names the variable that may stand for a flag, also in its help text.
-func (s *settings) twin(name, variable string) {
-	f := s.flags.Lookup(name)
+func (s *flagSet) twin(name, variable string) {
+	f := s.set.Lookup(name)
 	if f.Annotations[twinKey] != nil {
 		f.Usage = f.Usage[:strings.LastIndex(f.Usage, " [$")]
 	}
@@ -195,3 +213,17 @@ func (a *app) warnOfMisspelled(root *cobra.Command) {
 		}
 	}
 }
+
+// durationFlag is a duration as people write it.
+
+type durationFlag time.Duration
+
+func (d *durationFlag) Set(s string) error {
+	v, err := trigger.ParseDuration(s)
+	*d = durationFlag(v)
+	return err
+}
+
+func (d *durationFlag) String() string { return trigger.Duration(*d).String() }
+
+func (d *durationFlag) Type() string { return "duration" }

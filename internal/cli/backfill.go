@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/term"
+)
+
+func (a *app) backfillCommand() *cobra.Command {
+	var b operate.BackfillOptions
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "backfill TRIGGER",
+		Short: "Record the rows that the table holds now as events",
+		Long: `Record the rows that the trigger's table holds now as INSERT events, those for which its "when" is true. In their session_variables
+is rowhook_backfill, the number of the backfill, to tell them by. Rows that come later, with higher keys, have their own events.
+
+The table is read by its primary key, in small batches, only as fast as the events are delivered, so that other events are
+not held up; --no-throttle does not wait. What was interrupted goes on where it was when the same command is given again.
+
+In the end the table's rows are counted without the key's index. Where it has more rows that were there at the beginning and
+have not changed since than were read of such, rows were passed over, and the command fails.`,
+		Example: `  rowhook backfill order_placed
+  rowhook backfill order_placed --where "created_at > now() - interval '30 days'"`,
+		Args: cobra.ExactArgs(1),
+	}
+	o := a.operating(cmd)
+	cmd.Flags().StringVar(&b.Where, "where", "", "only rows for which this `SQL` over the table's columns is true")
+	cmd.Flags().BoolVar(&b.Restart, "restart", false, "give up an interrupted backfill and start from the beginning")
+	cmd.Flags().BoolVar(&b.Unthrottled, "no-throttle", false, "do not wait for deliveries")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+			ahead, err := operate.PlanBackfill(ctx, conn, args[0], b)
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(ctx, yes, backfillQuestion(ahead)); err != nil {
+				return err
+			}
+			var bar *term.Progress
+			b.Progress = func(s operate.BackfillStatus) {
+				if bar == nil {
+					bar = term.NewProgress(a.stderr, "backfilling", s.Expected, false)
+				}
+				bar.At(s.Scanned, term.Plural(s.Recorded, "event"))
+			}
+			s, err := operate.Backfill(ctx, conn, args[0], b)
+			if bar != nil {
+				bar.End()
+			}
+			if err != nil && s != nil && ctx.Err() != nil {
+				return &operate.Error{Kind: operate.ErrBusy, Problem: fmt.Sprintf("interrupted after %s", term.Plural(s.Scanned, "row")), Remedy: "give the same command again to go on"}
+			}
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return a.printJSON(s)
+			}
+			a.printf("%s of %s read, %s recorded (backfill %d).\n", term.Plural(s.Scanned, "row"), s.Trigger, term.Plural(s.Recorded, "event"), s.ID)
+			if s.Buried > 0 {
+				a.printf("%s could not be turned into events, and are dead letters instead: rowhook events list --state dead --trigger %s --error \"can't be turned into an event\"\n", term.Plural(s.Buried, "row"), s.Trigger)
+			}
+			return nil
+		})
+	}
+	return cmd
+}
+
+func backfillQuestion(ahead *operate.BackfillStatus) string {
+	rows := "Record the rows"
+	if ahead.Where != "" {
+		rows += " where " + ahead.Where
+	}
+	read := "about " + term.Digits(ahead.Expected) + " to read"
+	if ahead.ID != 0 {
+		read += ", " + term.Digits(ahead.Scanned) + " of them read before"
+	}
+	return fmt.Sprintf("%s of the table of %s as events (%s)?", rows, ahead.Trigger, read)
+}

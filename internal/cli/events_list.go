@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/term"
+)
+
+func (a *app) listCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list [ID]...",
+		Short: "List events, newest first",
+		Long: `List events, newest first, wherever they stand: waiting, in flight, to be retried, delivered or dead.
+
+A filter that no index leads to, such as --payload, looks back only as far as it gets in a moment; then it says how far,
+and --cursor goes on from there.`,
+		Example: `  rowhook events list --state dead --since 1d
+  rowhook events list -t order_placed --payload new.customer_id=42
+  rowhook events list --state dead --group-by trigger,error
+  rowhook events list --state dead --status 5xx --error "bad gateway"
+  rowhook events list --json --limit 1000 | jq -r '.events[].id'`,
+	}
+	o := a.operating(cmd)
+	var f filterFlags
+	f.add(cmd)
+	var list operate.ListOptions
+	cmd.Flags().IntVarP(&list.Limit, "limit", "n", operate.DefaultLimit, fmt.Sprintf("at most so many events, up to %d", operate.MaxLimit))
+	cmd.Flags().StringVar(&list.Cursor, "cursor", "", "go on where an earlier list has ended")
+	cmd.Flags().BoolVar(&list.Payload, "with-payload", false, "print the payloads too, with --json")
+	var by []string
+	cmd.Flags().StringSliceVar(&by, "group-by", nil, "count events by this `key` instead: "+strings.Join(operate.GroupKeys(), ", ")+"; repeat it, or separate them by commas")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		filter, err := f.filter(args)
+		switch {
+		case err != nil:
+		case len(by) > 0:
+			return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error { return a.group(ctx, conn, o, filter, by) })
+		case list.Limit == 0:
+			err = fmt.Errorf("--limit: 0 events are none: ask for 1 to %d, and go on with --cursor", operate.MaxLimit)
+		case list.Payload && !o.json:
+			err = errors.New("--with-payload belongs with --json; \"rowhook events show ID\" shows the payload of one event")
+		}
+		if err != nil {
+			return &usageError{err}
+		}
+		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+			page, err := operate.List(ctx, conn, filter, list)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return a.printJSON(page)
+			}
+			a.showPage(page)
+			return nil
+		})
+	}
+	return cmd
+}
+
+// group shows how many events have the same values of these keys.
+func (a *app) group(ctx context.Context, conn *pgx.Conn, o *operating, f operate.Filter, by []string) error {
+	groups, err := operate.GroupBy(ctx, conn, f, by, 0)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return a.printJSON(groups)
+	}
+	heads := []string{"EVENTS>"}
+	for _, key := range by {
+		heads = append(heads, strings.ToUpper(key))
+	}
+	t := a.page().Table(heads...)
+	for _, g := range groups.Groups {
+		cells := []term.Cell{term.Number(g.Events)}
+		for _, key := range by {
+			cells = append(cells, term.Text(map[string]string{"trigger": g.Trigger, "state": string(g.State), "error": g.Error, "status": g.Status, "kind": g.Kind}[key]))
+		}
+		t.Add(cells...)
+	}
+	t.Flush()
+	if groups.More {
+		fmt.Fprintln(a.stderr, "Counting took too long: there are more.")
+	}
+	return nil
+}
+
+func (a *app) showPage(page *operate.Page) {
+	now := time.Now()
+	if len(page.Events) > 0 {
+		t := a.page().Table("RECORDED", "STATE", "TRIGGER", "OP", "ATTEMPTS>", "ID", "")
+		for i := range page.Events {
+			e := &page.Events[i]
+			t.Add(term.Text(term.Ago(e.CreatedAt, now)), stateCell(e.State), term.Text(e.Trigger), term.Text(e.Op), term.Number(int64(e.Attempts)), term.Text(e.ID), term.Coloured(note(e, now), term.Dim))
+		}
+		t.Flush()
+	}
+	switch {
+	case page.LookedBackTo != nil:
+		fmt.Fprintf(a.stderr, "Looked back to %s (%s). Further back: --cursor %s\n", page.LookedBackTo.Local().Format(time.DateTime), term.Ago(*page.LookedBackTo, now), page.Next)
+	case page.Next != "":
+		fmt.Fprintf(a.stderr, "There are more: --cursor %s\n", page.Next)
+	case len(page.Events) == 0:
+		fmt.Fprintln(a.stderr, "No such events.")
+	}
+}

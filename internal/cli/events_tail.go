@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/term"
+)
+
+func (a *app) tailCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tail",
+		Short: "Follow events as they are recorded, tried and delivered, until Ctrl-C",
+		Long: `Follow events as they come: a line for each, and another whenever it has been tried or has changed its state. Where more come
+than can be followed, some are left out, and a line says so. With --json each line is a JSON document.`,
+		Example: `  rowhook events tail -t order_placed`,
+		Args:    cobra.NoArgs,
+	}
+	o := a.operating(cmd)
+	var f filterFlags
+	f.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		filter, err := f.filter(nil)
+		if err != nil {
+			return &usageError{err}
+		}
+		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+			return operate.Tail(ctx, conn, filter, func(e operate.Event) error {
+				if o.json {
+					return json.NewEncoder(a.stdout).Encode(e)
+				}
+				t := a.page().Table()
+				now := time.Now()
+				state := stateCell(e.State)
+				state.Text = fmt.Sprintf("%-9s", state.Text)
+				t.Add(term.Text(now.Format("15:04:05.000")), state, term.Text(fmt.Sprintf("%-6s", e.Op)), term.Text(e.Trigger), term.Text(e.ID), term.Coloured(tailNote(&e, now), term.Dim))
+				t.Flush()
+				return nil
+			}, func() { fmt.Fprintln(a.stderr, "... more events than can be followed: some are left out") })
+		})
+	}
+	return cmd
+}
+
+func tailNote(e *operate.Event, now time.Time) string {
+	n := note(e, now)
+	if e.State == operate.Dead { // it died just now
+		n = e.Reason
+	}
+	if e.Attempts > 1 || e.State == operate.Retrying {
+		return fmt.Sprintf("attempt %d, %s", e.Attempts, n)
+	}
+	return n
+}

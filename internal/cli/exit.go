@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/logs"
+)
+
+// The exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong usage or configuration
+)
+
+// usageError is a mistake of whoever called: wrong flags, variables or configuration.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+func (a *app) exitCode(err error) int {
+	var usage *usageError
+	var file *config.Error
+	if !a.started || errors.As(err, &usage) || errors.As(err, &file) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// report prints why the command failed: once, as a line of the log where that is read by machines.
+func (a *app) report(err error) {
+	text := err.Error()
+	if !a.started && !strings.Contains(text, "--help") {
+		text += "\nSee rowhook --help."
+	}
+	if a.global.format == logs.FormatJSON {
+		a.log.Error(text)
+		return
+	}
+	fmt.Fprintln(a.stderr, "rowhook: "+text)
+}
+
+// guessFormat finds out how to report that the flags or variables could not be read, for which the one that asks for JSON may not have
+// been read either.
+func (a *app) guessFormat(args []string) {
+	format, _ := a.lookup("ROWHOOK_LOG_FORMAT")
+	for i, arg := range args {
+		if value, ok := strings.CutPrefix(arg, "--log-format="); ok {
+			format = value
+		} else if arg == "--log-format" && i+1 < len(args) {
+			format = args[i+1]
+		}
+	}
+	if strings.EqualFold(strings.TrimSpace(format), string(logs.FormatJSON)) {
+		a.global.format = logs.FormatJSON
+		a.log = a.logger(a.global.level)
+	}
+}

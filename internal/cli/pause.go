@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/operate"
+)
+
+func (a *app) pauseCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pause TRIGGER...|--all",
+		Short: "Stop delivering events of a trigger, and go on recording them",
+		Long: `Stop the delivery of triggers on all dispatchers, within about a second. Events go on being recorded, attempts in flight
+end, and it lasts until resume, across restarts and applies. While all are paused (--all), triggers that are applied under a
+new name start paused, too. "rowhook status" shows who paused what, since when and why.`,
+		Example: `  rowhook pause order_placed --reason "the CRM is being moved"
+  rowhook pause --all`,
+	}
+	var reason string
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who look at the status or the audit")
+	return a.pausing(cmd, func(ctx context.Context, db operate.DB, names ...string) ([]string, error) {
+		return operate.PauseFor(ctx, db, reason, names...)
+	}, pausingWords{"Paused", "paused already", "Triggers that are applied under a new name start paused, too: \"rowhook resume --all\" ends that."})
+}
+
+// pausingWords is what pause and resume print: what was done, why there was nothing to do, and what
+// --all means beyond that.
+type pausingWords struct{ done, already, all string }
+
+func (a *app) pausing(cmd *cobra.Command, do func(context.Context, operate.DB, ...string) ([]string, error), words pausingWords) *cobra.Command {
+	o := a.operating(cmd)
+	var all bool
+	cmd.Flags().BoolVar(&all, "all", false, "all triggers")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if all == (len(args) > 0) {
+			return &usageError{errors.New("name one or more triggers, or say --all")}
+		}
+		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+			changed, err := do(ctx, conn, args...)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return a.printJSON(map[string][]string{"changed": changed})
+			}
+			if len(changed) == 0 {
+				a.printf("Nothing to do: %s.\n", words.already)
+			} else {
+				a.printf("%s %s.\n", words.done, strings.Join(changed, ", "))
+			}
+			if all && words.all != "" {
+				a.printf("%s\n", words.all)
+			}
+			return nil
+		})
+	}
+	return cmd
+}
