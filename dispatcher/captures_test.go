@@ -27,7 +27,7 @@ func TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo(t *testing.T) {
 	require.Contains(t, r.Stats().Uncaptured[0].Remedy, `run "rowhook apply"`)
 	require.NotContains(t, r.log.String(), ended)
 
-	b.apply(t, b.spec("orders"))
+	b.apply(t, b.Spec("orders"))
 	require.Eventually(t, func() bool { return strings.Contains(r.log.String(), ended) }, patience, 5*time.Millisecond, "an apply is noticed at once")
 	require.Empty(t, r.Stats().Uncaptured)
 	b.Exec(t, "insert into orders (v) values ('new')")

@@ -409,7 +409,7 @@ func TestConfigurationChangesReachARunningDispatcher(t *testing.T) {
 	b.receiver.await(t, "bills", 1)
 
 	// A new URL, also for what waits.
-	b.apply(t, b.spec("orders", func(s *trigger.Spec) { s.Webhook.URL = b.receiver.URL + "/moved" }))
+	b.apply(t, b.Spec("orders", func(s *trigger.Spec) { s.Webhook.URL = b.receiver.URL + "/moved" }))
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "moved", 1)
 	require.Empty(t, b.receiver.on("orders"))
@@ -577,7 +577,7 @@ func TestNetworkRulesOfTheConfigurationReachARunningDispatcher(t *testing.T) {
 	settings := trigger.DefaultSettings()
 	network := func(deny, allow []string) {
 		settings.Network = trigger.Network{Deny: deny, Allow: allow}
-		_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.spec("orders", func(s *trigger.Spec) {
+		_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.Spec("orders", func(s *trigger.Spec) {
 			s.Retry.Interval = trigger.Duration(50 * time.Millisecond)
 			s.Retry.Limit = 1000
 		})},

@@ -11,3 +11,6 @@ func Pretend(d *Dispatcher, f func(*queue.Watch)) { d.peers.pretend = f }
 
 // LookAtCaptures is what a dispatcher does once a minute.
 func LookAtCaptures(ctx context.Context, d *Dispatcher) { d.captures.look(ctx) }
+
+// TestLog is a log that a test reads while it is written.
+type TestLog = testLog

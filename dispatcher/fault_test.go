@@ -23,7 +23,7 @@ import (
 func TestEverythingArrivesAfterPostgresCrashedUnderLoad(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t, "fsync=on") // a crash of the server must not lose what it had committed
-	b := &fixture{server.New(t), newReceiver(t)}
+	b := newFixtureOn(t, server.New(t))
 	b.watch(t, "orders")
 	b.start(t)
 
@@ -149,10 +149,10 @@ func TestATriggerRemovedAndAddedDuringAnAttemptIsRetried(t *testing.T) {
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "orders", 1)
 	conn := b.Conn(t)
-	_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.spec("other")}, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
+	_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.Spec("other")}, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return strings.Count(r.log.String(), "configuration loaded") == 1 }, patience, 5*time.Millisecond)
-	b.apply(t, b.spec("orders", retryAfter(time.Second)))
+	b.apply(t, b.Spec("orders", retryAfter(time.Second)))
 	require.Eventually(t, func() bool { return strings.Count(r.log.String(), "configuration loaded") == 2 }, patience, 5*time.Millisecond)
 	close(held)
 	b.receiver.await(t, "orders", 2)
@@ -243,7 +243,7 @@ func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T)
 	for n := range triggers {
 		name := fmt.Sprintf("t%d", n)
 		b.Exec(t, "create table "+name+" (id bigint)")
-		specs = append(specs, b.spec(name))
+		specs = append(specs, b.Spec(name))
 	}
 	b.apply(t, specs...)
 	b.Exec(t, `insert into rowhook.event_log (id, trigger_id, op, new, due_at)

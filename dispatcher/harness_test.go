@@ -30,21 +30,22 @@ const patience = dispatchtest.Patience
 
 // fixture is a database, a receiver and dispatchers between them.
 type fixture struct {
-	*pgtest.DB
+	*dispatchtest.Site
 	receiver *receiver
 }
 
-func newFixture(t *testing.T) *fixture { return &fixture{pgtest.New(t), newReceiver(t)} }
+func newFixture(t *testing.T) *fixture { return newFixtureOn(t, pgtest.New(t)) }
+
+func newFixtureOn(t *testing.T, db *pgtest.DB) *fixture {
+	r := newReceiver(t)
+	return &fixture{&dispatchtest.Site{DB: db, Endpoint: r.URL}, r}
+}
 
 // watch makes a table and applies a trigger for every change of it, posting to the receiver's path of the same name.
 func (b *fixture) watch(t *testing.T, name string, change ...func(*trigger.Spec)) {
 	t.Helper()
-	b.Exec(t, "create table if not exists "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
-	b.apply(t, b.spec(name, change...))
-}
-
-func (b *fixture) spec(name string, change ...func(*trigger.Spec)) trigger.Spec {
-	return dispatchtest.Spec(name, b.receiver.URL, change...)
+	b.Table(t, name)
+	b.apply(t, b.Spec(name, change...))
 }
 
 // apply adds triggers to those that are there.
@@ -74,37 +75,16 @@ func hasName(specs []trigger.Spec, name string) bool {
 // running is a dispatcher and its log.
 type running struct {
 	*dispatchtest.Running
-	log *logs
+	log *dispatcher.TestLog
 }
 
 // start runs a dispatcher whose poll interval is an hour, so that nothing is found by polling.
 func (b *fixture) start(t *testing.T, change ...func(*dispatcher.Config)) *running {
 	t.Helper()
-	log := &logs{t: t}
-	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
-	for _, c := range change {
-		c(&cfg)
-	}
-	return &running{dispatchtest.Run(t, cfg), log}
-}
-
-// logs keeps what a dispatcher logged.
-type logs struct {
-	t    *testing.T
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log := &dispatcher.TestLog{}
+	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	logged := func(cfg *dispatcher.Config) { cfg.Logger = logger }
+	return &running{b.Run(t, append([]func(*dispatcher.Config){logged}, change...)...), log}
 }
 
 // delivery is one request that the receiver got.

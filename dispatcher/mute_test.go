@@ -22,9 +22,9 @@ import (
 )
 
 // startPretending runs a dispatcher for which so many percent of the queue of notifications are in use.
-func (b *fixture) startPretending(t *testing.T, percent *atomic.Int64, change ...func(*dispatcher.Config)) (*dispatcher.Dispatcher, *logs, context.CancelFunc) {
+func (b *fixture) startPretending(t *testing.T, percent *atomic.Int64, change ...func(*dispatcher.Config)) (*dispatcher.Dispatcher, *dispatcher.TestLog, context.CancelFunc) {
 	t.Helper()
-	log := &logs{t: t}
+	log := &dispatcher.TestLog{}
 	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))}
 	for _, c := range change {
 		c(&cfg)
@@ -146,7 +146,7 @@ func TestAQueueOfNotificationsThatAnotherProgramFillsFailsNoWriteAndNoApply(t *t
 		require.NoError(t, err)
 	}
 	apply(spec("full_queue"))
-	log := &logs{t: t}
+	log := &dispatcher.TestLog{}
 	dispatchtest.Run(t, dispatcher.Config{DatabaseURL: server.URL("postgres"), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
 
 	exec(stuck, "set application_name = 'stuck'; listen other_program")
@@ -196,7 +196,7 @@ func TestASessionOfOursThatListensKeepsNoQueueFull(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, nil))
-	log := &logs{t: t}
+	log := &dispatcher.TestLog{}
 	for range 2 {
 		dispatchtest.Run(t, dispatcher.Config{DatabaseURL: server.URL("postgres"), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	}

@@ -154,7 +154,7 @@ func TestEveryLineAboutAnEventNamesItAndItsTrigger(t *testing.T) {
 	b.receiver.respond(func(n int, _ delivery, w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader([]int{500, 200, 404}[n%3])
 	})
-	lines := &logs{t: t}
+	lines := &dispatcher.TestLog{}
 	b.start(t, func(c *dispatcher.Config) {
 		c.Logger = slog.New(slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})

@@ -143,7 +143,7 @@ func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
 	require.Eventually(t, loaded(2), patience, time.Millisecond)
 	b.Exec(t, "insert into a (v) select 'x' from generate_series(1, 20)")
 	b.receiver.await(t, "a", 20)
-	b.apply(t, b.spec("a", func(s *trigger.Spec) {
+	b.apply(t, b.Spec("a", func(s *trigger.Spec) {
 		s.Webhook.URL = b.receiver.URL + "/elsewhere"
 		s.Webhook.Headers = map[string]string{"X-New": "yes"}
 		s.Retry.Limit, s.Retry.Interval = 3, trigger.Duration(700*time.Millisecond)

@@ -50,7 +50,7 @@ func TestSessionsSpeakUTF8WhateverRoleAndDatabaseSay(t *testing.T) {
 			setting := strings.ReplaceAll(setting, "LATIN1", map[string]string{"UTF8": "LATIN1", "EUC_JP": "SJIS"}[encoding])
 			t.Run(name+" "+encoding, func(t *testing.T) {
 				t.Parallel()
-				b := &fixture{pgtest.NewIn(t, encoding), newReceiver(t)}
+				b := newFixtureOn(t, pgtest.NewIn(t, encoding))
 				b.watch(t, "orders")
 				b.watch(t, "other")
 				b.Exec(t, setting)
@@ -66,12 +66,12 @@ func TestSessionsSpeakUTF8WhateverRoleAndDatabaseSay(t *testing.T) {
 
 func TestADatabaseOfAnotherEncodingDeliversUTF8AndKnowsItsNames(t *testing.T) {
 	t.Parallel()
-	b := &fixture{pgtest.NewIn(t, "LATIN1"), newReceiver(t)}
+	b := newFixtureOn(t, pgtest.NewIn(t, "LATIN1"))
 	b.write(t, `create table orders (id serial, "größe" text, n text)`)
 	conn, err := pgx.Connect(t.Context(), b.URL()+"&client_encoding=UTF8")
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
-	_, err = sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.spec("orders", func(s *trigger.Spec) {
+	_, err = sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.Spec("orders", func(s *trigger.Spec) {
 		s.Payload.Columns = []string{"größe"}
 		s.When = "new.n = 'café'"
 		s.On = trigger.On{Insert: true}
@@ -104,7 +104,7 @@ func TestAPayloadThatCanNotBeConvertedCostsItsEventAlone(t *testing.T) {
 	} {
 		t.Run(encoding, func(t *testing.T) {
 			t.Parallel()
-			b := &fixture{pgtest.NewIn(t, encoding), newReceiver(t)}
+			b := newFixtureOn(t, pgtest.NewIn(t, encoding))
 			var names []string
 			for n := range 5 {
 				names = append(names, fmt.Sprint("t", n))

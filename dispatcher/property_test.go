@@ -75,7 +75,7 @@ func TestWhateverOneTriggersEventsHoldFourOthersDeliverWithinThreeSeconds(t *tes
 
 func fourOfFiveDeliver(t *testing.T, encoding string, settings, values []string, late bool) {
 	t.Logf("settings %q, values %q, late %t", settings, values, late)
-	b := &fixture{pgtest.NewIn(t, encoding), newReceiver(t)}
+	b := newFixtureOn(t, pgtest.NewIn(t, encoding))
 	conn, own := b.Conn(t), b.Conn(t) // as it is before the settings
 	defer func() { _ = own.Close(context.Background()) }()
 	for n := range 5 {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/queue"
@@ -49,7 +50,7 @@ func TestEventsKeepTheirTableWhenTheirTriggerMoves(t *testing.T) {
 	manual := func(s *trigger.Spec) { s.On.Manual = true; s.Retry.Limit = 0 }
 	on := func(table string) func(*trigger.Spec) { return func(s *trigger.Spec) { s.Table = table } }
 	for _, table := range []string{"stays", "renamed", "dropped", "watched"} {
-		b.apply(t, b.spec("moves", manual, on(table)))
+		b.apply(t, b.Spec("moves", manual, on(table)))
 		b.Exec(t, "insert into "+table+" (v) values ('"+table+"'), ('"+table+" again')")
 	}
 	b.Exec(t, "alter table renamed rename to has_a_new_name; drop table dropped")
@@ -93,9 +94,9 @@ func TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow(t *testing.T) 
 	t.Parallel()
 	b := newFixture(t)
 	b.Exec(t, "create table swapped (id int, v text)")
-	b.apply(t, b.spec("swapped"))
+	b.apply(t, b.Spec("swapped"))
 	b.Exec(t, "insert into swapped (v) values ('old'); alter table swapped rename to swapped_old; create table swapped (id int, v text)")
-	b.apply(t, b.spec("swapped"))
+	b.apply(t, b.Spec("swapped"))
 	b.Exec(t, "insert into swapped (v) values ('new'); drop table swapped_old")
 	b.start(t)
 	require.Equal(t, map[string]string{`"old"`: "public.swapped_old", `"new"`: "public.swapped"}, b.tables(t, "swapped", 2))
@@ -110,14 +111,14 @@ func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	b := newFixture(t)
 	b.watch(t, "first")
 	b.Exec(t, "create table second (id int, v text); insert into first (v) values ('first')")
-	moved := b.spec("first", func(s *trigger.Spec) { s.Table = "second" })
+	moved := b.Spec("first", func(s *trigger.Spec) { s.Table = "second" })
 	b.apply(t, moved)
 	b.Exec(t, "insert into second (v) values ('second')")
 	b.watch(t, "gone")
 	b.Exec(t, "insert into gone (v) values ('gone'); drop table gone")
 	dump := b.Dump(t)
 
-	copied := &fixture{pgtest.NewEmpty(t), b.receiver}
+	copied := &fixture{&dispatchtest.Site{DB: pgtest.NewEmpty(t), Endpoint: b.Endpoint}, b.receiver}
 	copied.Load(t, dump)
 	conn := copied.Conn(t)
 	var stale int

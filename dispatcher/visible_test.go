@@ -76,7 +76,7 @@ func TestRowLevelSecurityThatCapturesMeetIsRefused(t *testing.T) {
 	b.watch(t, "orders")
 	b.Exec(t, "alter table rowhook.event_log enable row level security")
 	conn := b.Conn(t)
-	specs := []trigger.Spec{b.spec("orders")}
+	specs := []trigger.Spec{b.Spec("orders")}
 	plan, err := sqlschema.MakePlan(t.Context(), conn, specs, trigger.DefaultSettings())
 	require.NoError(t, err)
 	require.Contains(t, plan.String(), "! row level security is on for rowhook.event_log, and dispatchers and commands of other roles stop with an error: "+

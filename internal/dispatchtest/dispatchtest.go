@@ -38,6 +38,39 @@ func Apply(t testing.TB, db *pgtest.DB, specs ...trigger.Spec) {
 	require.NoError(t, err)
 }
 
+// Site is a database and the endpoint to which its triggers post.
+type Site struct {
+	*pgtest.DB
+	Endpoint string // its URL
+}
+
+// Table makes a table with a key and two columns, unless it is there.
+func (s *Site) Table(t testing.TB, name string) {
+	t.Helper()
+	s.Exec(t, "create table if not exists "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
+}
+
+// Spec is [Spec] for the endpoint.
+func (s *Site) Spec(name string, change ...func(*trigger.Spec)) trigger.Spec {
+	return Spec(name, s.Endpoint, change...)
+}
+
+// Apply is [Apply] for the database.
+func (s *Site) Apply(t testing.TB, specs ...trigger.Spec) {
+	t.Helper()
+	Apply(t, s.DB, specs...)
+}
+
+// Run is [Run] for the database. The poll interval is an hour, so that nothing is found by polling.
+func (s *Site) Run(t testing.TB, change ...func(*dispatcher.Config)) *Running {
+	t.Helper()
+	cfg := dispatcher.Config{DatabaseURL: s.URL(), PollInterval: time.Hour, Version: "v1"}
+	for _, c := range change {
+		c(&cfg)
+	}
+	return Run(t, cfg)
+}
+
 // Running is a dispatcher that runs until it is stopped or the test ends.
 type Running struct {
 	*dispatcher.Dispatcher

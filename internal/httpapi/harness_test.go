@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"mime"
 	"net/http"
 	"net/http/httptest"
@@ -63,8 +62,7 @@ func newDesk(t *testing.T, change ...func(*httpapi.Config)) *desk {
 		s.On.Insert, s.On.Manual, s.On.Update = true, name == "manual", trigger.UpdateOn{Enabled: true, Columns: []string{"v"}}
 		specs = append(specs, s)
 	}
-	_, err := sqlschema.Apply(t.Context(), d.conn, specs, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
+	dispatchtest.Apply(t, db, specs...)
 	pool := db.Pool(t)
 	cfg := httpapi.Config{
 		DB: pool, Version: "v1", Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "rowhook_build_info 1") }),

@@ -29,7 +29,7 @@ const patience = dispatchtest.Patience
 // stage is a dispatcher between a database and a receiver. Every scrape of its metrics queries the
 // database.
 type stage struct {
-	*pgtest.DB
+	*dispatchtest.Site
 	*dispatcher.Dispatcher
 	metrics  *metrics.Metrics
 	endpoint *httptest.Server
@@ -39,15 +39,16 @@ type stage struct {
 
 func newStage(t *testing.T, db *pgtest.DB) *stage {
 	t.Helper()
-	s := &stage{DB: db, metrics: metrics.New("v1")}
+	s := &stage{Site: &dispatchtest.Site{DB: db}, metrics: metrics.New("v1")}
 	s.endpoint = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if status := s.status.Load(); status != 0 {
 			w.WriteHeader(int(status))
 		}
 	}))
 	t.Cleanup(s.endpoint.Close)
+	s.Endpoint = s.endpoint.URL
 	s.Exec(t, "create table orders (id bigint generated always as identity primary key, v text); create table others (id bigint)")
-	s.apply(t, s.spec("orders"))
+	s.Apply(t, s.spec("orders"))
 	s.metrics.WatchDatabase(s.Pool(t), time.Millisecond)
 	s.handler = s.metrics.Handler(slog.New(slog.DiscardHandler))
 	s.run(t)
@@ -55,16 +56,11 @@ func newStage(t *testing.T, db *pgtest.DB) *stage {
 }
 
 func (s *stage) spec(name string) trigger.Spec {
-	return dispatchtest.Spec(name, s.endpoint.URL, func(spec *trigger.Spec) {
+	return s.Spec(name, func(spec *trigger.Spec) {
 		spec.On = trigger.On{Insert: true}
 		spec.Webhook.Timeout = trigger.Duration(5 * time.Second)
 		spec.Retry.Limit, spec.Retry.Interval = 3, trigger.Duration(50*time.Millisecond)
 	})
-}
-
-func (s *stage) apply(t *testing.T, specs ...trigger.Spec) {
-	t.Helper()
-	dispatchtest.Apply(t, s.DB, specs...)
 }
 
 func (s *stage) run(t *testing.T) {

@@ -96,13 +96,13 @@ func TestMetricsKeepTheConventionsOfPrometheus(t *testing.T) {
 func TestSeriesOfRemovedTriggersDisappear(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, pgtest.New(t))
-	s.apply(t, s.spec("orders"), s.spec("others"))
+	s.Apply(t, s.spec("orders"), s.spec("others"))
 	s.status.Store(404)
 	s.Exec(t, "insert into orders (v) values ('x'); insert into others values (1)")
 	s.until(t, is(1), "rowhook_events_dead_total", "trigger=orders")
 	s.until(t, is(1), "rowhook_events_dead_total", "trigger=others")
 	require.InDelta(t, 4, s.value(t, "rowhook_attempt_failures_total", "trigger=others", "reason=4xx"), 0)
-	s.apply(t, s.spec("orders"))
+	s.Apply(t, s.spec("orders"))
 	require.Eventually(t, func() bool {
 		for _, family := range s.scrape(t) {
 			for _, m := range family.Metric {

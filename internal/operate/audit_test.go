@@ -23,17 +23,17 @@ func TestTriggersThatComeWhileAllArePausedStartPaused(t *testing.T) {
 	}
 	require.Equal(t, "a b", paused())
 
-	renamed := d.spec("a", func(s *trigger.Spec) { s.Name = "a2" })
-	d.run(t)
-	d.apply(t, renamed, d.spec("b"))
+	renamed := d.Spec("a", func(s *trigger.Spec) { s.Name = "a2" })
+	d.Run(t)
+	d.Apply(t, renamed, d.Spec("b"))
 	require.Equal(t, "a2 b", paused(), "a new name")
 	d.do(t, "insert into a (v) values ('x'); insert into b (v) values ('y')")
-	d.apply(t, renamed)
-	d.apply(t, renamed, d.spec("b"))
+	d.Apply(t, renamed)
+	d.Apply(t, renamed, d.Spec("b"))
 	require.Equal(t, "a2 b", paused(), "one that comes back")
 	_, err = operate.Resume(t.Context(), d.conn, "b")
 	require.NoError(t, err)
-	d.apply(t, renamed, d.spec("b"), d.spec("b", func(s *trigger.Spec) { s.Name = "b2" }))
+	d.Apply(t, renamed, d.Spec("b"), d.Spec("b", func(s *trigger.Spec) { s.Name = "b2" }))
 	require.Equal(t, "a2 b2", paused(), "also after one was resumed by its name")
 
 	s, err := operate.ReadStatus(t.Context(), d.conn)
@@ -45,7 +45,7 @@ func TestTriggersThatComeWhileAllArePausedStartPaused(t *testing.T) {
 
 	_, err = operate.Resume(t.Context(), d.conn)
 	require.NoError(t, err)
-	d.apply(t, renamed, d.spec("b"), d.spec("b", func(s *trigger.Spec) { s.Name = "b3" }))
+	d.Apply(t, renamed, d.Spec("b"), d.Spec("b", func(s *trigger.Spec) { s.Name = "b3" }))
 	require.Empty(t, paused(), "resume of all ends it")
 	until(t, "what was recorded is delivered", func() bool { return d.receiver.unique() == 1 })
 }

@@ -13,7 +13,7 @@ import (
 
 // inserted is a trigger that captures inserts, so that a test may change rows without more events.
 func (d *desk) inserted(name string) trigger.Spec {
-	return d.spec(name, func(s *trigger.Spec) { s.On = trigger.On{Insert: true} })
+	return d.Spec(name, func(s *trigger.Spec) { s.On = trigger.On{Insert: true} })
 }
 
 // The index lacks every second one of the later rows.
@@ -32,7 +32,7 @@ func TestABackfillThatPassesRowsOverIsNotComplete(t *testing.T) {
 			d.do(t, "update pg_index set indisready = false where indrelid = '"+table.part+"'::regclass")
 			d.do(t, "insert into a select generate_series(500, 998, 2)")
 			d.do(t, "update pg_index set indisready = true where indrelid = '"+table.part+"'::regclass")
-			d.apply(t, d.inserted("a"))
+			d.Apply(t, d.inserted("a"))
 			for range 2 { // repeating the command does not get around it
 				b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Where: "id > 100"})
 				require.ErrorIs(t, err, operate.ErrRefused)
@@ -59,7 +59,7 @@ func TestRowsThatComeMeanwhileDoNotMakeUpForRowsThatArePassedOver(t *testing.T) 
 	d.do(t, "update pg_index set indisready = false where indrelid = 'a'::regclass")
 	d.do(t, "insert into a select generate_series(2, 100, 4)")
 	d.do(t, "update pg_index set indisready = true where indrelid = 'a'::regclass")
-	d.apply(t, d.inserted("a"))
+	d.Apply(t, d.inserted("a"))
 	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: func(s operate.BackfillStatus) {
 		if s.Scanned == 500 {
 			d.do(t, "insert into a select generate_series(2999, 3995, 4)")
@@ -82,7 +82,7 @@ func TestWhatChangesMeanwhileIsNotTakenForRowsThatWerePassedOver(t *testing.T) {
 			d.do(t, create)
 			d.do(t, "insert into a select i, 'x' from generate_series(1, 3000) i")
 			d.do(t, "vacuum freeze a")
-			d.apply(t, d.inserted("a"))
+			d.Apply(t, d.inserted("a"))
 			late := d.Conn(t)
 			_, err := late.Exec(t.Context(), "begin; insert into a select i, 'begun before' from generate_series(-3000, -2001) i")
 			require.NoError(t, err)
@@ -160,7 +160,7 @@ func TestABackfillRefusesRowsThatDoNotSayWhoWroteThem(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.do(t, "create access method columns type table handler heap_tableam_handler; create table a (id int primary key) using columns")
-	d.apply(t, d.inserted("a"))
+	d.Apply(t, d.inserted("a"))
 	_, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
 	require.ErrorIs(t, err, operate.ErrRefused)
 	require.ErrorContains(t, err, "the rows of public.a do not say which transaction wrote them")
@@ -173,7 +173,7 @@ func TestABackfillReadsTheChunksOfAHypertable(t *testing.T) {
 	d.do(t, "create schema _timescaledb_catalog; create table _timescaledb_catalog.hypertable (schema_name name, table_name name); insert into _timescaledb_catalog.hypertable values ('public', 'a')")
 	d.do(t, "create table a (id int primary key); create table chunk1 (like a including all) inherits (a); create table chunk2 (like a including all) inherits (a); "+
 		"insert into chunk1 select generate_series(1, 700); insert into chunk2 select generate_series(701, 1400)")
-	d.apply(t, d.inserted("a"))
+	d.Apply(t, d.inserted("a"))
 	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
 	require.NoError(t, err)
 	require.EqualValues(t, 1400, b.Recorded)

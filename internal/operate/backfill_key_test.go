@@ -40,7 +40,7 @@ func TestBackfillReadsEveryRowWhateverOrdersItsKey(t *testing.T) {
 				d.do(t, "alter table a alter k set not null, alter n set not null; alter table a drop constraint a_k_n_key; create unique index on a (k desc, n)")
 			}
 			d.do(t, "insert into a "+c.rows)
-			d.apply(t, d.spec("a", func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
+			d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
 			done, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
 			require.NoError(t, err)
 			require.Equal(t, int64(500), done.Recorded)

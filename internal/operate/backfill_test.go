@@ -27,9 +27,9 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	d.do(t, `create type mood as enum ('good', 'bad'); create table shop (region text collate "C", no numeric(9,2), at timestamptz, m mood, primary key (region, no))`)
 	d.do(t, `insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'), ('a', 2, '2026-01-01 00:00+02', 'good'), ('a', 10, '2026-01-01 00:00+02', 'bad'), ('ä''{,"', 1, null, 'good')`)
 	shop := func(change ...func(*trigger.Spec)) trigger.Spec {
-		return d.spec("shop", append(change, func(s *trigger.Spec) { s.When = "new.m = 'good'::mood" })...)
+		return d.Spec("shop", append(change, func(s *trigger.Spec) { s.When = "new.m = 'good'::mood" })...)
 	}
-	d.apply(t, d.spec("a"), shop(func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
+	d.Apply(t, d.Spec("a"), shop(func(s *trigger.Spec) { s.On = trigger.On{Insert: true} }))
 	pinned := d.Conn(t) // like the program's sessions; the types of "when" are found by its user's search_path
 	require.NoError(t, pg.Pin(t.Context(), pinned))
 	b, err := operate.Backfill(t.Context(), pinned, "shop", operate.BackfillOptions{})
@@ -48,7 +48,7 @@ func TestBackfillRecordsExistingRowsAsTheirEventsWouldHoldThem(t *testing.T) {
 	d.do(t, "delete from rowhook.event_log; begin; delete from shop; insert into shop values ('b', 1.50, '2026-01-01 00:00+02', 'good'); commit")
 	require.Equal(t, []string{`I {"region":"b","no":1.50,"at":"2025-12-31T22:00:00+00:00","m":"good"} `}, d.recorded(t))
 
-	d.apply(t, d.spec("a"), shop(func(s *trigger.Spec) {
+	d.Apply(t, d.Spec("a"), shop(func(s *trigger.Spec) {
 		s.On, s.Payload.Columns = trigger.On{Insert: true}, []string{"no", "region"}
 	}))
 	d.do(t, "delete from rowhook.event_log")
@@ -123,13 +123,13 @@ func TestBackfillFollowsWhatIsAppliedMeanwhile(t *testing.T) {
 	_, err := operate.Pause(t.Context(), d.conn)
 	require.NoError(t, err)
 	d.do(t, "insert into a (v) select 'secret' from generate_series(1, 2500); delete from rowhook.event_log")
-	narrow := d.spec("a", func(s *trigger.Spec) { s.Payload.Columns = []string{"id"} })
+	narrow := d.Spec("a", func(s *trigger.Spec) { s.Payload.Columns = []string{"id"} })
 	part, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: func(s operate.BackfillStatus) {
 		switch s.Scanned {
 		case 500:
-			d.apply(t, narrow, d.spec("b"))
+			d.Apply(t, narrow, d.Spec("b"))
 		case 1000:
-			d.apply(t, d.spec("b"))
+			d.Apply(t, d.Spec("b"))
 		}
 	}})
 	require.ErrorIs(t, err, operate.ErrRefused)
@@ -138,11 +138,11 @@ func TestBackfillFollowsWhatIsAppliedMeanwhile(t *testing.T) {
 	require.Zero(t, d.count(t, "rowhook.event_log"), "those of the removed trigger are dead letters")
 	require.Equal(t, 500, d.count(t, "rowhook.dead_letter where new::text like '%secret%'"))
 
-	d.apply(t, narrow, d.spec("b"))
+	d.Apply(t, narrow, d.Spec("b"))
 	whole, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true, Progress: func(s operate.BackfillStatus) {
 		if s.Scanned == 1500 {
 			d.do(t, "update a set n = 0; alter table a drop constraint a_pkey, add primary key (id, n)")
-			d.apply(t, d.spec("a"), d.spec("b"))
+			d.Apply(t, d.Spec("a"), d.Spec("b"))
 		}
 	}})
 	require.ErrorIs(t, err, operate.ErrRefused)
@@ -155,7 +155,7 @@ func TestBackfillReadsKeysOfAnyName(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
 	d.do(t, `create table odd ("a, new.""b" int, "c desc" int, primary key ("a, new.""b", "c desc")); insert into odd select i % 3, i from generate_series(1, 20) i`)
-	d.apply(t, d.spec("a"), d.spec("odd"))
+	d.Apply(t, d.Spec("a"), d.Spec("odd"))
 	b, err := operate.Backfill(t.Context(), d.conn, "odd", operate.BackfillOptions{})
 	require.NoError(t, err)
 	require.EqualValues(t, 20, b.Recorded)
@@ -164,9 +164,9 @@ func TestBackfillReadsKeysOfAnyName(t *testing.T) {
 func TestBackfillLeavesRoomForEventsThatComeMeanwhile(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Concurrency = 8 }))
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Concurrency = 8 }))
 	d.do(t, "insert into a (v) select 'x' from generate_series(1, 300); delete from rowhook.event_log")
-	d.run(t)
+	d.Run(t)
 	most := 0
 	watch := d.Conn(t)
 	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Progress: func(operate.BackfillStatus) {
@@ -184,7 +184,7 @@ func TestBackfillSaysWhyItCanNot(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
 	d.do(t, "create table keyless (v text)")
-	d.apply(t, d.spec("a"), d.spec("keyless"), d.spec("b", func(s *trigger.Spec) {
+	d.Apply(t, d.Spec("a"), d.Spec("keyless"), d.Spec("b", func(s *trigger.Spec) {
 		s.On, s.When = trigger.On{Update: trigger.UpdateOn{Enabled: true}}, "old.v <> new.v"
 	}))
 	for name, c := range map[string]struct {
@@ -215,7 +215,7 @@ func TestBackfillDoesNotRunTheCodeOfATablesOwner(t *testing.T) {
 	role, _ := d.Role(t)
 	d.do(t, "grant create on schema public to "+role)
 	d.do(t, "alter table a owner to "+role)
-	d.apply(t, d.spec("a"))
+	d.Apply(t, d.Spec("a"))
 	_, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{})
 	require.ErrorIs(t, err, operate.ErrRefused)
 	require.ErrorContains(t, err, "belongs to "+role)
@@ -226,7 +226,7 @@ func TestBackfillOfAPartitionedTableReadsEveryPartition(t *testing.T) {
 	d := newDesk(t)
 	d.do(t, "create table p (id int primary key, v text) partition by range (id); create table p1 partition of p for values from (0) to (1000); create table p2 partition of p for values from (1000) to (9000)")
 	d.do(t, "insert into p select i, 'x' from generate_series(1, 1999) i")
-	d.apply(t, d.spec("p"))
+	d.Apply(t, d.Spec("p"))
 	b, err := operate.Backfill(t.Context(), d.conn, "p", operate.BackfillOptions{})
 	require.NoError(t, err)
 	require.EqualValues(t, 1999, b.Recorded)
@@ -248,7 +248,7 @@ func TestDrainWaitsUntilNothingIsOwed(t *testing.T) {
 	left, err = operate.Drain(short, d.conn, []string{"b"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, []operate.Left{{Trigger: "b", Waiting: 2}}, left)
-	d.run(t, func(c *dispatcher.Config) { c.Concurrency = 10 })
+	d.Run(t, func(c *dispatcher.Config) { c.Concurrency = 10 })
 	seen := make(chan struct{})
 	done := make(chan error, 1)
 	conn := d.Conn(t)
@@ -277,7 +277,7 @@ func TestTailFollowsEachEventUntilItIsSettled(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
 	d.wait(t, "a", 1)
-	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 1, trigger.Duration(time.Second) }), d.spec("b"))
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Retry.Limit, s.Retry.Interval = 1, trigger.Duration(time.Second) }), d.Spec("b"))
 	d.do(t, "delete from rowhook.event_log")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -297,7 +297,7 @@ func TestTailFollowsEachEventUntilItIsSettled(t *testing.T) {
 	d.do(t, "insert into a (v) values ('x')")
 	require.Equal(t, "waiting 0", <-lines)
 	d.receiver.status.Store(500)
-	d.run(t)
+	d.Run(t)
 	var last string
 	for last != "dead 2" {
 		last = <-lines

@@ -15,7 +15,7 @@ import (
 func TestRedeliverBringsDeadAndDeliveredEventsBackAndRingsForThem(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.run(t) // it polls once an hour, so only the doorbell can wake it
+	d.Run(t) // it polls once an hour, so only the doorbell can wake it
 	ids := append(d.bury(t, "a", 600), d.archive(t, "a", 600)...)
 	var progress []int64
 	f := operate.Filter{Triggers: []string{"a"}, States: []operate.State{operate.Dead, operate.Delivered}}
@@ -66,7 +66,7 @@ func TestRedeliverLeavesEventsOfRemovedTriggersAlone(t *testing.T) {
 	d := newDesk(t, "a", "b")
 	dead := d.bury(t, "a", 2)
 	d.bury(t, "b", 2)
-	d.apply(t, d.spec("b"))
+	d.Apply(t, d.Spec("b"))
 	_, err := operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: dead[:1]}, operate.BulkOptions{})
 	require.ErrorIs(t, err, operate.ErrRefused)
 	got, err := operate.Redeliver(t.Context(), d.conn, operate.Filter{States: []operate.State{operate.Dead}}, operate.BulkOptions{})
@@ -80,8 +80,8 @@ func TestRedeliveredHistoryIsKept(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
 	d.receiver.status.Store(500)
-	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Limit = 0 }))
-	d.run(t)
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Retry.Limit = 0 }))
+	d.Run(t)
 	d.do(t, "insert into a (v) values ('x')")
 	until(t, "it is dead", func() bool { return d.count(t, "rowhook.dead_letter") == 1 })
 	d.receiver.status.Store(0)
@@ -134,7 +134,7 @@ func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 		return func() bool { return loads[0].Load() >= n && loads[1].Load() >= n }
 	}
 	for i := range loads {
-		d.run(t, func(c *dispatcher.Config) {
+		d.Run(t, func(c *dispatcher.Config) {
 			c.Concurrency = 1 + 99*i
 			c.Observers = []dispatcher.Observer{{Configured: func([]dispatcher.TriggerRef) { loads[i].Add(1) }}}
 		})
@@ -150,8 +150,8 @@ func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 	d.do(t, "insert into a (v) select 'x' from generate_series(1, 20)")
 	d.do(t, "insert into b (v) values ('y')")
 	until(t, "the other one is delivered", func() bool { return d.receiver.unique() == 1 })
-	d.run(t) // a dispatcher that starts while the trigger is paused
-	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Limit = 1 }), d.spec("b"))
+	d.Run(t) // a dispatcher that starts while the trigger is paused
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Retry.Limit = 1 }), d.Spec("b"))
 	d.do(t, "insert into b (v) values ('z')")
 	until(t, "the other one is delivered again", func() bool { return d.receiver.unique() == 2 })
 	require.Equal(t, 20, d.count(t, "rowhook.event_log where claimed_by is null and tries = 0"), "recorded, and not delivered")
@@ -166,8 +166,8 @@ func TestPauseStopsEveryInstanceAndLastsUntilResume(t *testing.T) {
 func TestInvokeRecordsAManualEventWhereTheTriggerAllowsIt(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
-	d.apply(t, d.spec("a"), d.spec("b", func(s *trigger.Spec) { s.On.Manual = false }))
-	d.run(t)
+	d.Apply(t, d.Spec("a"), d.Spec("b", func(s *trigger.Spec) { s.On.Manual = false }))
+	d.Run(t)
 	id, err := operate.Invoke(t.Context(), d.conn, "a", json.RawMessage(`{"n": 1.10}`))
 	require.NoError(t, err)
 	until(t, "it arrives", func() bool { return d.receiver.got(id) == 1 })

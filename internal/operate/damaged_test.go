@@ -27,13 +27,14 @@ func newDeskIn(t *testing.T, encoding string, names ...string) *desk {
 	conn, err := session.Open(t.Context(), db.URL())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	d := &desk{db, conn, newReceiver(t)}
+	r := newReceiver(t)
+	d := &desk{&dispatchtest.Site{DB: db, Endpoint: r.URL}, conn, r}
 	var specs []trigger.Spec
 	for _, name := range names {
-		d.do(t, "create table "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
-		specs = append(specs, d.spec(name))
+		d.Table(t, name)
+		specs = append(specs, d.Spec(name))
 	}
-	dispatchtest.Apply(t, d.DB, specs...)
+	d.Apply(t, specs...)
 	return d
 }
 
@@ -222,7 +223,7 @@ begin
 end $$;
 create cast (odd as json) with function odd_json(odd);
 create table a (id int primary key, o odd); insert into a select i, case when i in (1, 700, 701, 1500) then 'bad' else 'good' end::odd from generate_series(1, 1500) i`)
-	d.apply(t, d.inserted("a"))
+	d.Apply(t, d.inserted("a"))
 	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Where: "id <> 701"})
 	require.NoError(t, err)
 	require.NotNil(t, b.FinishedAt)
@@ -247,7 +248,7 @@ func TestABackfillReadsKeysThatCanNotBeConverted(t *testing.T) {
 			t.Parallel()
 			d := newDeskIn(t, encoding)
 			d.do(t, "create table a (k text, n int, primary key (k, n)); insert into a select "+bad+" || (i / 7), i from generate_series(1, 1600) i")
-			d.apply(t, d.inserted("a"))
+			d.Apply(t, d.inserted("a"))
 			b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
 			require.NoError(t, err)
 			require.Equal(t, []int64{1600, 1600}, []int64{b.Scanned, b.Recorded})

@@ -224,8 +224,8 @@ func TestShowTellsEverythingOfAnEvent(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
 	d.receiver.status.Store(500)
-	d.apply(t, d.spec("a"))
-	d.run(t)
+	d.Apply(t, d.Spec("a"))
+	d.Run(t)
 	d.do(t, "begin; set local rowhook.session = '{\"user\": 1}'; insert into a (v, n) values ('x', 1.10); commit")
 	var id string
 	until(t, "a first attempt", func() bool {

@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/trigger"
@@ -25,7 +24,7 @@ const patience = dispatchtest.Patience
 
 // desk is a database with triggers, and an operator's connection to it.
 type desk struct {
-	*pgtest.DB
+	*dispatchtest.Site
 	conn     *pgx.Conn
 	receiver *receiver
 }
@@ -34,23 +33,15 @@ type desk struct {
 func newDesk(t *testing.T, names ...string) *desk {
 	t.Helper()
 	db := pgtest.New(t)
-	d := &desk{db, db.Conn(t), newReceiver(t)}
+	d := &desk{conn: db.Conn(t), receiver: newReceiver(t)}
+	d.Site = &dispatchtest.Site{DB: db, Endpoint: d.receiver.URL}
 	var specs []trigger.Spec
 	for _, name := range names {
-		d.do(t, "create table "+name+" (id bigint generated always as identity primary key, v text, n numeric)")
-		specs = append(specs, d.spec(name))
+		d.Table(t, name)
+		specs = append(specs, d.Spec(name))
 	}
-	d.apply(t, specs...)
+	d.Apply(t, specs...)
 	return d
-}
-
-func (d *desk) spec(name string, change ...func(*trigger.Spec)) trigger.Spec {
-	return dispatchtest.Spec(name, d.receiver.URL, change...)
-}
-
-func (d *desk) apply(t *testing.T, specs ...trigger.Spec) {
-	t.Helper()
-	dispatchtest.Apply(t, d.DB, specs...)
 }
 
 func (d *desk) do(t *testing.T, sql string, args ...any) {
@@ -100,16 +91,6 @@ func (d *desk) archive(t *testing.T, trigger string, n int) []string {
 	return d.ids(t, `
 insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, new)
 select rowhook.uuid7(), now(), now(), (select id from rowhook.trigger where name = $1), 1, 'I', json_build_object('v', i, 'kind', 'done') from generate_series(1, $2) i returning id::text`, trigger, n)
-}
-
-// run starts a dispatcher that finds nothing by polling, and stops it at the end of the test.
-func (d *desk) run(t *testing.T, change ...func(*dispatcher.Config)) {
-	t.Helper()
-	cfg := dispatcher.Config{DatabaseURL: d.URL(), PollInterval: time.Hour, Version: "v1"}
-	for _, c := range change {
-		c(&cfg)
-	}
-	dispatchtest.Run(t, cfg)
 }
 
 // until waits for a condition.

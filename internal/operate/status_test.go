@@ -31,7 +31,7 @@ func TestStatusCountsEveryState(t *testing.T) {
 	d.wait(t, "a", 4, "tries = 2, due_at = now() + interval '1 minute'")
 	d.wait(t, "a", 5, "tries = 2, due_at = now() - interval '1 minute'")
 	d.bury(t, "b", 6)
-	d.apply(t, d.spec("a"), d.spec("b"))
+	d.Apply(t, d.Spec("a"), d.Spec("b"))
 	_, err := operate.Pause(t.Context(), d.conn, "b")
 	require.NoError(t, err)
 	s, err := operate.ReadStatus(t.Context(), d.conn)
@@ -85,10 +85,10 @@ func TestStatusNamesWhoHoldsBackVacuum(t *testing.T) {
 func TestTheLatencyOfARedeliveredEventCountsFromItsRedelivery(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.apply(t, d.spec("a", func(s *trigger.Spec) { s.Retry.Interval = trigger.Duration(200 * time.Millisecond) }))
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Retry.Interval = trigger.Duration(200 * time.Millisecond) }))
 	dead := d.bury(t, "a", 3)
 	d.do(t, "update rowhook.dead_letter set created_at = now() - interval '15 minutes'")
-	d.run(t)
+	d.Run(t)
 	_, err := operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: dead[:1]}, operate.BulkOptions{})
 	require.NoError(t, err)
 	until(t, "the first is delivered", func() bool { return d.receiver.got(dead[0]) == 1 })
@@ -110,12 +110,12 @@ func TestTheLatencyOfARedeliveredEventCountsFromItsRedelivery(t *testing.T) {
 func TestAnErrorIsOverWhenDeliveriesWorkAgain(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")
-	d.apply(t, d.spec("a", func(s *trigger.Spec) {
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) {
 		s.Retry.Interval = trigger.Duration(50 * time.Millisecond)
 		s.Retry.Limit = 1000
 	}))
 	d.receiver.status.Store(503)
-	d.run(t)
+	d.Run(t)
 	look := func() operate.TriggerStatus {
 		s, err := operate.ReadStatus(t.Context(), d.conn)
 		require.NoError(t, err)
@@ -158,7 +158,7 @@ func TestStatusShowsSinceWhenAReceiverHangs(t *testing.T) {
 	d := newDesk(t, "a", "b")
 	hold := make(chan struct{})
 	d.receiver.hold = hold
-	d.run(t)
+	d.Run(t)
 	d.do(t, "insert into a (v) values ('x'), ('y')")
 	until(t, "both are in flight", func() bool { return d.receiver.unique() == 2 })
 	s, err := operate.ReadStatus(t.Context(), d.conn)
@@ -181,7 +181,7 @@ func TestStatusWarnsOfABellThatRingsForNobody(t *testing.T) {
 	s, err := operate.ReadStatus(t.Context(), d.conn)
 	require.NoError(t, err)
 	require.True(t, s.Warns("rings_for_nobody", ""))
-	d.run(t)
+	d.Run(t)
 	until(t, "a dispatcher listens", func() bool {
 		s, err := operate.ReadStatus(t.Context(), d.conn)
 		require.NoError(t, err)

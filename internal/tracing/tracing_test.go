@@ -2,7 +2,6 @@ package tracing
 
 import (
 	"compress/gzip"
-	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -23,9 +22,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/pgtest"
-	"github.com/rowhook/rowhook/sqlschema"
-	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
 
@@ -188,15 +186,8 @@ func TestDeliveriesAreTraced(t *testing.T) {
 	db := pgtest.New(t)
 	conn := db.Conn(t)
 	db.Exec(t, "create table orders (id bigint)")
-	spec := trigger.DefaultSpec()
-	spec.Name, spec.Table, spec.Webhook.URL, spec.On.Insert = "orders", "public.orders", receiver.URL, true
-	_, err = sqlschema.Apply(t.Context(), conn, []trigger.Spec{spec}, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	d, err := dispatcher.New(dispatcher.Config{DatabaseURL: db.URL(), Observers: []dispatcher.Observer{tracer.Observer()}})
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- d.Run(ctx) }()
+	dispatchtest.Apply(t, db, dispatchtest.Spec("orders", receiver.URL))
+	d := dispatchtest.Run(t, dispatcher.Config{DatabaseURL: db.URL(), Observers: []dispatcher.Observer{tracer.Observer()}})
 	for _, setting := range []string{writers, `{"trace_id": "` + writersTrace + `", "span_id": "` + writersSpan + `"}`} {
 		tx, err := conn.Begin(t.Context())
 		require.NoError(t, err)
@@ -207,8 +198,7 @@ func TestDeliveriesAreTraced(t *testing.T) {
 		require.NoError(t, tx.Commit(t.Context()))
 		require.Contains(t, <-got, "00-"+writersTrace+"-")
 	}
-	stop()
-	require.NoError(t, <-done)
+	d.Stop(t)
 	ended := spans.GetSpans()
 	require.Len(t, ended, 2)
 	for _, s := range ended {
