@@ -142,7 +142,7 @@ triggers:
 	require.True(t, strings.HasPrefix(before, "2 0 "), before)
 
 	first.signal(t, goOn)
-	first.stderr.waitFor(t, "taken over by another instance before they were settled")
+	first.stderr.waitFor(t, "taken over by another instance before this one settled them")
 	require.NoError(t, conn.QueryRow(t.Context(), standing).Scan(&after))
 	require.Equal(t, before, after)
 	require.Zero(t, count(t, db, "rowhook.event_archive"))

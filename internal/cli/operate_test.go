@@ -201,7 +201,7 @@ func TestMigrateGoesDownAndUp(t *testing.T) {
 	require.Zero(t, code, stderr)
 	run := start(t, env, "run")
 	run.stderr.waitFor(t, "ready")
-	require.Contains(t, run.stderr.String(), "of another version than this program, and compatible")
+	require.Contains(t, run.stderr.String(), "has another version than this program; the two are compatible")
 	code, _, _ = rowhook(t, env, "migrate")
 	require.Zero(t, code)
 	require.NotZero(t, schemaVersion(t, db))
