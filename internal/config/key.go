@@ -53,7 +53,8 @@ const (
 	headerNamePattern  = "^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+$"
 )
 
-// keys returns every key of the file by its path. In a path [] stands for any entry of a list, and * for any name.
+// keys returns every key of the file by its path. In a path [] stands for any entry of a list, and *
+// for any name.
 func keys() map[string]key {
 	return map[string]key{
 		"": {doc: "The configuration of Rowhook: which changes of which Postgres tables are delivered to which webhooks."},
