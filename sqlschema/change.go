@@ -18,13 +18,13 @@ const (
 
 // Change is one change that an apply makes.
 type Change struct {
-	Action Action
+	Action Action // what is done to the object
 	// Object is the kind of the object: trigger, capture trigger, guard trigger, function, setting,
 	// schema, sequence, table, events or rights of a dispatcher.
 	Object string
 	// Name is the name of the object. For rights it is "for ROLE".
 	Name string
-	// Table is the table of a capture trigger. "": the object is none.
+	// Table is the table of a capture trigger, or "".
 	Table string
 	// Trigger is the name of the trigger to which a capture trigger or a function belongs, or "".
 	Trigger string

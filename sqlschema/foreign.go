@@ -194,7 +194,7 @@ func revokeNew(ctx context.Context, conn *pgx.Conn, before map[string]bool) erro
 	return nil
 }
 
-// captureRoles returns the owners of tables as whom captures run.
+// captureRoles returns the owners of tables as which captures run.
 func captureRoles(ctx context.Context, db pg.Queryer) (map[string]bool, error) {
 	found, err := pg.Collect[struct{ Role string }](ctx, db, `
 select distinct p.proowner::pg_catalog.regrole::pg_catalog.text as role from pg_catalog.pg_proc p
@@ -210,9 +210,9 @@ select distinct p.proowner::pg_catalog.regrole::pg_catalog.text as role from pg_
 	return roles, nil
 }
 
-// revokeFormer revokes the rights that captures needed from roles as whom no capture runs any more.
-// It leaves the rights of a dispatcher and rights that were granted by hand, with the right to use
-// the schema that they need.
+// revokeFormer revokes the rights that captures needed from roles as which no capture runs any
+// more. It leaves the rights of a dispatcher and rights that were granted by hand, with the right
+// to use the schema that they need.
 func revokeFormer(ctx context.Context, conn *pgx.Conn, before map[string]bool) error {
 	now, err := captureRoles(ctx, conn)
 	if err != nil {

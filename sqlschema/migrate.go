@@ -270,7 +270,7 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 
 // actAsOwner makes the session act as the owner of the schema rowhook until back is called, so that
 // all objects in the schema have one owner. The owner of a table decides which code its triggers
-// run, as whoever writes to the table.
+// run, with the rights of the role that writes to it.
 //
 // If Rowhook is not installed in the schema yet, the schema must belong to this role: the owner of
 // a schema can replace any object in it.

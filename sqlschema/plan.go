@@ -562,7 +562,7 @@ func (p *planner) dropFunction(work *installation, f functionFound) {
 	})
 }
 
-// runner says as whom the capture of a guarded trigger runs.
+// runner says as which role the capture of a guarded trigger runs.
 func runner(work *installation) string {
 	if !guarded(work.spec, work.rel) {
 		return ""

@@ -88,7 +88,7 @@ func TestApplyRefusesCastsToJSONThatFeelWhatACaptureSets(t *testing.T) {
 }
 
 // TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack has a cast that reads a table. The
-// writer may read it, and the owner of the watched table, as whom the capture runs, may not.
+// writer may read it, and the owner of the watched table, as which the capture runs, may not.
 func TestApplyRefusesCastsToJSONThatNeedRightsWhichCapturesLack(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, shop)

@@ -389,9 +389,9 @@ func makeWhole(ctx context.Context, conn *pgx.Conn, log *slog.Logger) (unknown b
 }
 
 // Lacking returns what is missing although the schema has its version and its settings, one line
-// for each: triggers without a row in rowhook.trigger, sequences that are behind, and the like. An
-// apply repairs it. When the transaction has ended, the session has its old settings. So Lacking
-// works through a pooler.
+// for each: triggers without a row in rowhook.trigger, sequences that are behind, or a dropped
+// function. An apply repairs it. When the transaction has ended, the session has its old settings.
+// So Lacking works through a pooler.
 func Lacking(ctx context.Context, tx pgx.Tx) (lines []string, err error) {
 	// The rollback to the savepoint undoes the settings. Setting them back would turn settings of
 	// the transaction into settings of the session.

@@ -70,7 +70,7 @@ func TestANameThatResolvesAnewIsJudgedAgain(t *testing.T) {
 	var hits, asked atomic.Int32
 	s := receiver(t, func(w http.ResponseWriter, _ *http.Request) {
 		hits.Add(1)
-		w.Header().Set("Connection", "close") // so that each attempt connects anew
+		w.Header().Set("Connection", "close") // so that each attempt makes a new connection
 	})
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(s.URL, "http://"))
 	require.NoError(t, err)
