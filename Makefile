@@ -30,7 +30,7 @@ test-all: ## the tests on PostgreSQL 14 to 18
 	scripts/test --postgres all $(ARGS)
 
 race: ## the tests with the race detector, of what runs concurrently
-	scripts/test --no-lint --race ./dispatcher ./listener ./sqlschema ./internal/cli $(ARGS)
+	scripts/test --no-lint --race ./dispatcher ./listener ./internal/queue ./internal/cli $(ARGS)
 
 lint: ## format, vet and golangci-lint, and the tests that hold the documentation to the code
 	scripts/test --lint ./docs
