@@ -178,8 +178,8 @@ func TestDeliveriesGoOnWhereALostListeningSessionCannotComeBack(t *testing.T) {
 	}
 }
 
-// ghost is an instance that has said that it lives, and then nothing more. With locked the server believes in its session for ever, as
-// after its host died without a word.
+// ghost is an instance that has said that it lives, and then nothing more. With locked the server
+// believes in its session for ever, as after its host died without a word.
 func (b *fixture) ghost(t *testing.T, id int32, listens, locked bool) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), b.URL()+"&application_name=rowhook%20ghost")

@@ -13,7 +13,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// TestNobodyIsNotifiedWhereNobodyHasAskedForIt: a commit that notifies waits for a lock of the whole server.
+// TestNobodyIsNotifiedWhereNobodyHasAskedForIt: a commit that notifies waits for a lock of the
+// whole server.
 func TestNobodyIsNotifiedWhereNobodyHasAskedForIt(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -10,7 +10,8 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 )
 
-// TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo swaps a table as an online schema change does, by a role that may only dispatch.
+// TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo swaps a table as an online schema
+// change does, by a role that may only dispatch.
 func TestATableThatIsNoLongerCapturedIsToldOnceAndItsReturnToo(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -82,7 +82,8 @@ func TestNothingWaitsForThePollWhileTheDoorbellGoesSilentAndBack(t *testing.T) {
 	for range writers {
 		wg.Go(func() {
 			pool := b.Conn(t)
-			// Its insert is silent or not, whatever the doorbell says just then; its commit comes seconds after the others'.
+			// Its insert is silent or not, whatever the doorbell says just then; its commit comes
+			// seconds after the others'.
 			if _, err := pool.Exec(t.Context(), "begin; insert into orders (v) values ('late')"); err != nil {
 				ended <- err
 				return
@@ -123,7 +124,8 @@ func TestATransactionThatReadSilenceIsFoundWhenItCommits(t *testing.T) {
 	b.start(t)
 	conn, writer := b.Conn(t), b.Conn(t)
 	eventually(t, conn, 1, "select last_value::integer from rowhook.doorbell")
-	// Silence in this dispatcher's own name, unknown to it: the transaction reads silence and then waits.
+	// Silence in this dispatcher's own name, unknown to it: the transaction reads silence and then
+	// waits.
 	_, err := conn.Exec(t.Context(), "select setval('rowhook.doorbell', (select id from rowhook.instance))")
 	require.NoError(t, err)
 	tx, err := writer.Begin(t.Context())
@@ -131,7 +133,8 @@ func TestATransactionThatReadSilenceIsFoundWhenItCommits(t *testing.T) {
 	_, err = tx.Exec(t.Context(), "insert into orders default values")
 	require.NoError(t, err)
 	eventually(t, conn, 1, "select last_value::integer from rowhook.doorbell") // its watch found out
-	// Now armed: a dispatcher that took the snapshot's xmax for the horizon would be asleep, for this is the latest transaction.
+	// Now armed: a dispatcher that took the snapshot's xmax for the horizon would be asleep, for
+	// this is the latest transaction.
 	_, err = conn.Exec(t.Context(), "select pg_sleep(0.5)")
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(t.Context()))
@@ -245,7 +248,8 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 	}
 }
 
-// While it works nothing ends that hangs: what waited for that would come after the test's patience.
+// No hanging attempt ends before all events of the other trigger are delivered. An event that waited
+// for one would come after the test's patience.
 func TestAnEndpointThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -14,7 +14,8 @@ import (
 )
 
 // A program that delivers events beside its own work, until it is interrupted. The schema and the
-// triggers exist already: sqlschema.Migrate and sqlschema.Apply, or "rowhook apply", have made them.
+// triggers exist already: sqlschema.Migrate and sqlschema.Apply, or "rowhook apply", have made
+// them.
 func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -104,8 +105,8 @@ func ExampleDispatcher_Stats() {
 	}
 }
 
-// The first signal stops claiming and waits for the attempts in flight, at most GracePeriod. A second
-// one gives these attempts up. Their events are sent again later.
+// The first signal stops claiming and waits for the attempts in flight, at most GracePeriod. A
+// second one gives these attempts up. Their events are sent again later.
 func ExampleDispatcher_Abort() {
 	d, err := dispatcher.New(dispatcher.Config{
 		DatabaseURL: os.Getenv("DATABASE_URL"),

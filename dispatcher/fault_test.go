@@ -92,7 +92,8 @@ func TestAPauseLongerThanTheLeaseSettlesNothingThatOthersTookOver(t *testing.T) 
 	slow := b.start(t)
 	b.Exec(t, "insert into orders default values")
 	b.receiver.await(t, "orders", 1)
-	// As if its lease had ended while it was stopped: another one takes the event over and delivers it.
+	// As if its lease had ended while it was stopped: another one takes the event over and delivers
+	// it.
 	_, err := conn.Exec(t.Context(), "update rowhook.event_log set due_at = clock_timestamp(), claimed_by = null")
 	require.NoError(t, err)
 	b.start(t, func(c *dispatcher.Config) { c.Name = "other" })
@@ -233,8 +234,9 @@ func TestWhatCouldNotBeSettledIsReclaimedByTheOthers(t *testing.T) {
 	b.settled(t)
 }
 
-// TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten has events become due all the time, so that some become due after a claim has
-// looked and before the question for the next due time is answered.
+// TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten has events become due all the time,
+// so that some become due after a claim has looked and before the question for the next due time is
+// answered.
 func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
@@ -257,7 +259,8 @@ func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T)
 	}, 15*time.Second, 20*time.Millisecond, "events that are due wait for the poll")
 }
 
-// What the planner knows of a queue that was empty when it was last analyzed must not make a claim look at all that is due.
+// What the planner knows of a queue that was empty when it was last analyzed must not make a claim
+// look at all that is due.
 func TestClaimsAndSettlementsReadOnlyWhatTheyTakeAlsoAfterTheEmptyQueueWasAnalyzed(t *testing.T) {
 	t.Parallel()
 	for name, cost := range map[string]string{"disk": "4", "solid state": "1.1"} {
@@ -280,7 +283,8 @@ func TestClaimsAndSettlementsReadOnlyWhatTheyTakeAlsoAfterTheEmptyQueueWasAnalyz
 			b.settled(t)
 			r.Stop(t) // sessions that end leave their figures
 			require.Eventually(t, func() bool { return one[int](t, conn, read) > before }, patience, 50*time.Millisecond)
-			// 20,000 to 57,000 as it is, more where a busy machine makes claims small; half a million with the whole index read.
+			// 20,000 to 57,000 as it is, more where a busy machine makes claims small; half a
+			// million with the whole index read.
 			require.Less(t, one[int](t, conn, read)-before, 50*events)
 		})
 	}

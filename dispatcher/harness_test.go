@@ -41,7 +41,8 @@ func newFixtureOn(t *testing.T, db *pgtest.DB) *fixture {
 	return &fixture{&dispatchtest.Site{DB: db, Endpoint: r.URL}, r}
 }
 
-// watch makes a table and applies a trigger for every change of it, posting to the receiver's path of the same name.
+// watch makes a table and applies a trigger for every change of it, posting to the receiver's path
+// of the same name.
 func (b *fixture) watch(t *testing.T, name string, change ...func(*trigger.Spec)) {
 	t.Helper()
 	b.Table(t, name)

@@ -142,7 +142,8 @@ create event trigger log_ddl on ddl_command_end execute function public.log_ddl(
 			role, url := b.Role(t)
 			_, err := sqlschema.Grant(t.Context(), conn, []string{role})
 			require.NoError(t, err)
-			// What the dispatcher's role sets for itself counts for nothing: the function runs with the rights of Rowhook's owner.
+			// What the dispatcher's role sets for itself counts for nothing: the function runs with
+			// the rights of Rowhook's owner.
 			b.Exec(t, "create schema theirs authorization "+role+"; create table theirs.ddl_log (tag text); alter table theirs.ddl_log owner to "+role+
 				"; alter role "+role+" set search_path = theirs")
 			b.Exec(t, "alter event trigger log_ddl disable")

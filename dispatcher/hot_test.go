@@ -15,7 +15,8 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// hotParts are the decisions that every event or every wake-up takes, each with the allocations that it may make.
+// hotParts are the decisions that every event or every wake-up takes, each with the allocations
+// that it may make.
 func hotParts() map[string]struct {
 	most float64
 	run  func()

@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// queueOf is a model of a trigger's events in the database: by when they are due, in steps, how many are
-// visible. A claim is what it was when it was sent.
+// queueOf is a model of a trigger's events in the database: by when they are due, in steps, how
+// many are visible. A claim is what it was when it was sent.
 type queueOf struct {
 	visible map[int]int
 	floor   int
@@ -31,7 +31,8 @@ func (q *queueOf) left() (n int) {
 	return n
 }
 
-// commit makes an event visible that is due at a step, and has the lane marked as its notification does.
+// commit makes an event visible that is due at a step, and has the lane marked as its notification
+// does.
 func (q *queueOf) commit(due int) {
 	q.visible[due]++
 	q.state = q.state.mark(true)

@@ -21,7 +21,8 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// startPretending runs a dispatcher for which so many percent of the queue of notifications are in use.
+// startPretending runs a dispatcher for which so many percent of the queue of notifications are in
+// use.
 func (b *fixture) startPretending(t *testing.T, percent *atomic.Int64, change ...func(*dispatcher.Config)) (*dispatcher.Dispatcher, *dispatcher.TestLog, context.CancelFunc) {
 	t.Helper()
 	log := &dispatcher.TestLog{}
@@ -181,8 +182,9 @@ func TestAQueueOfNotificationsThatAnotherProgramFillsFailsNoWriteAndNoApply(t *t
 	require.Less(t, usage(), 0.1, "no session of ours keeps the queue from being emptied")
 }
 
-// TestASessionOfOursThatListensKeepsNoQueueFull has a transaction of another program notify until the queue is full, and fail. Nobody is told of
-// what it wrote, so that a session that listens does not read it by itself.
+// TestASessionOfOursThatListensKeepsNoQueueFull has a transaction of another program notify until
+// the queue is full, and fail. Nobody is told of what it wrote, so that a session that listens does
+// not read it by itself.
 func TestASessionOfOursThatListensKeepsNoQueueFull(t *testing.T) {
 	t.Parallel()
 	if pgtest.Version(t) < 17 {

@@ -169,7 +169,8 @@ func TestANewConfigurationReachesEveryInstanceAndWhatIsPending(t *testing.T) {
 	require.Equal(t, 20, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))
 }
 
-// fullUntil makes writing of deliveries fail as on a full disk, for as long as the history holds a partition.
+// fullUntil makes writing of deliveries fail as on a full disk, for as long as the history holds a
+// partition.
 func (b *fixture) fullUntil(t *testing.T, partition string) {
 	t.Helper()
 	b.Exec(t, `
@@ -203,7 +204,8 @@ select rowhook.uuid7(), now(), now() - i * interval '1 day', 1, 1, 'I' from gene
 	require.Len(t, b.receiver.on("a"), 1)
 }
 
-// Truncating needs some pages anew, of which a full disk has none. That was the rule when Postgres had a file system of 400 MB for itself.
+// Truncating needs some pages anew, of which a full disk has none. That was the rule when Postgres
+// had a file system of 400 MB for itself.
 func TestADiskTooFullToEmptyTodaysHistoryLosesItsPartition(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

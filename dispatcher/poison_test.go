@@ -135,7 +135,8 @@ func TestAPayloadThatCanNotBeConvertedCostsItsEventAlone(t *testing.T) {
 	}
 }
 
-// A value that is damaged on the disk can be read neither to be sent nor to be moved. So can one whose outcome has to be recorded.
+// A value that is damaged on the disk can be read neither to be sent nor to be moved. So can one
+// whose outcome has to be recorded.
 func TestAnOutcomeThatCanNotBeRecordedWithItsPayloadIsRecordedWithoutIt(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{pgerrcode.DataCorrupted, pgerrcode.ProgramLimitExceeded, pgerrcode.InternalError, pgerrcode.OutOfMemory} {
@@ -168,7 +169,8 @@ create trigger damaged before insert on rowhook.dead_letter for each row when (n
 	}
 }
 
-// Of what a role, a database or a person sets, a dispatcher's sessions keep nothing that could make one event fail all.
+// Of what a role, a database or a person sets, a dispatcher's sessions keep nothing that could make
+// one event fail all.
 func TestSettingsOfRoleAndDatabaseDoNotReachTheDispatcher(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
@@ -190,8 +192,9 @@ end $$`)
 	require.NotContains(t, r.log.String(), "level=ERROR")
 }
 
-// TestTimeoutsOfTheRoleEndNoSettlement has one take longer than each of them allows, by a session of the dispatcher's own and as through a pooler, where
-// nothing may be set for longer than a transaction.
+// TestTimeoutsOfTheRoleEndNoSettlement has one take longer than each of them allows, by a session
+// of the dispatcher's own and as through a pooler, where nothing may be set for longer than a
+// transaction.
 func TestTimeoutsOfTheRoleEndNoSettlement(t *testing.T) {
 	t.Parallel()
 	for _, pooled := range []bool{false, true} {
@@ -252,7 +255,8 @@ union all select string_agg(md5((i / 10)::text), '') from generate_series(1, 200
 	small.Stop(t)
 }
 
-// TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt has a payload below the limit, which the rest of the body takes above it.
+// TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt has a payload below the limit, which the
+// rest of the body takes above it.
 func TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

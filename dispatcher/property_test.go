@@ -16,7 +16,8 @@ import (
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
 
-// hostile are values of a text column, as SQL for a session in the database's own encoding, that a payload may hold.
+// hostile are values of a text column, as SQL for a session in the database's own encoding, that a
+// payload may hold.
 func hostile(encoding string) []string {
 	values := []string{
 		"'plain'", "repeat('x', 1000000)", "repeat('y', 70000)", "(select string_agg(md5(i::text), '') from generate_series(1, 10000) i)",

@@ -41,8 +41,9 @@ func (b *fixture) lacking(t *testing.T) (lines []string) {
 	return lines
 }
 
-// TestEventsKeepTheirTableWhenTheirTriggerMoves has events of four tables waiting: one is left and stays, one is left and renamed, one is left
-// and dropped, and one is watched. Half of them have died and are sent again.
+// TestEventsKeepTheirTableWhenTheirTriggerMoves has events of four tables waiting: one is left and
+// stays, one is left and renamed, one is left and dropped, and one is watched. Half of them have
+// died and are sent again.
 func TestEventsKeepTheirTableWhenTheirTriggerMoves(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
@@ -89,7 +90,8 @@ func TestEventsKeepTheirTableWhenTheirTriggerMoves(t *testing.T) {
 	require.Equal(t, want, listed(), "delivered ones")
 }
 
-// TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow swaps a watched table by renames, applies, and drops the old one while its event waits.
+// TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow swaps a watched table by renames,
+// applies, and drops the old one while its event waits.
 func TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
@@ -102,7 +104,8 @@ func TestAnEventOfASwappedTableIsNeverOfTheTableThatHasItsNameNow(t *testing.T) 
 	require.Equal(t, map[string]string{`"old"`: "public.swapped_old", `"new"`: "public.swapped"}, b.tables(t, "swapped", 2))
 }
 
-// TestARestoredDatabaseNamesItsOwnTables loads a dump into a database in which oids are others, and delivers without an apply.
+// TestARestoredDatabaseNamesItsOwnTables loads a dump into a database in which oids are others, and
+// delivers without an apply.
 func TestARestoredDatabaseNamesItsOwnTables(t *testing.T) {
 	t.Parallel()
 	if !pgtest.CanDump(t) {

@@ -38,7 +38,8 @@ func (l *testLog) String() string {
 	return l.text.String()
 }
 
-// The session of a claim can't be ended through a pooler, so the claim may run after its events were looked for.
+// The session of a claim can't be ended through a pooler, so the claim may run after its events
+// were looked for.
 func TestAClaimThatRunsAfterItWasGivenBackThroughAPoolerIsGivenBackAgain(t *testing.T) {
 	t.Parallel()
 	db, conn, got := ordersOf(t)
@@ -104,7 +105,8 @@ func TestAnInterruptedClaimThatCanNotBeGivenBackStopsNoOther(t *testing.T) {
 	log := &testLog{}
 	d, err := New(Config{DatabaseURL: db.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
-	// Its answer was lost: the events are this instance's, which does not know them. To give them back fails.
+	// Its answer was lost: the events are this instance's, which does not know them. To give them
+	// back fails.
 	id, err := queue.NewInstance(t.Context(), conn)
 	require.NoError(t, err)
 	require.NoError(t, queue.Register(t.Context(), conn, id, "test", "v", false))

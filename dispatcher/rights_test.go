@@ -19,8 +19,9 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes runs one by a role that owns nothing: deliveries, retries, a
-// dead letter that dies again, large payloads, what a dead instance left, orphans, and partitions made and dropped.
+// TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes runs one by a role that owns
+// nothing: deliveries, retries, a dead letter that dies again, large payloads, what a dead instance
+// left, orphans, and partitions made and dropped.
 func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
@@ -31,7 +32,8 @@ func TestARoleWithTheGrantedRightsAloneDoesAllThatADispatcherDoes(t *testing.T) 
 	_, err := sqlschema.Grant(t.Context(), conn, []string{role})
 	require.NoError(t, err)
 
-	// A dead instance holds an event, a removed trigger has left one, a partition is missing and one is over its retention.
+	// A dead instance holds an event, a removed trigger has left one, a partition is missing and
+	// one is over its retention.
 	b.Exec(t, "insert into orders (v) values ('held')")
 	require.NoError(t, queue.Register(t.Context(), conn, 999, "dead", "v", true))
 	got, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: 999, Number: 1}, []queue.Want{{Trigger: 1, Limit: 1, Lease: time.Hour}})
@@ -90,7 +92,8 @@ func TestRunSaysWhichRightsItsRoleLacks(t *testing.T) {
 		`run "rowhook apply --grant-to %[1]s" as the role that installed Rowhook`, role))
 }
 
-// TestForgedNotificationsDoNoMoreThanWakeTheDispatcher floods it, as any role that may connect can, while events are delivered.
+// TestForgedNotificationsDoNoMoreThanWakeTheDispatcher floods it, as any role that may connect can,
+// while events are delivered.
 func TestForgedNotificationsDoNoMoreThanWakeTheDispatcher(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

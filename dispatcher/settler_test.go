@@ -11,7 +11,8 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// settling collects the sizes of a settler's batches until the test ends. Writing one takes no time.
+// settling collects the sizes of a settler's batches until the test ends. Writing one takes no
+// time.
 func settling(t *testing.T) (s *settler, sizes func() []int) {
 	s = &settler{signal: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -41,8 +41,8 @@ func TestRunRefusesTablesWhoseRowsAreHiddenFromIt(t *testing.T) {
 	}
 }
 
-// TestADispatcherNoticesWhenRowsAreHiddenFromIt turns row level security on while it runs, with a session of its own and as through a
-// pooler: fewer rows must not look like nothing to do.
+// TestADispatcherNoticesWhenRowsAreHiddenFromIt turns row level security on while it runs, with a
+// session of its own and as through a pooler: fewer rows must not look like nothing to do.
 func TestADispatcherNoticesWhenRowsAreHiddenFromIt(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*dispatcher.Config){
@@ -69,7 +69,8 @@ func TestADispatcherNoticesWhenRowsAreHiddenFromIt(t *testing.T) {
 	}
 }
 
-// TestRowLevelSecurityThatCapturesMeetIsRefused has the tables belong to a role that is no superuser, and forces the policies on it.
+// TestRowLevelSecurityThatCapturesMeetIsRefused has the tables belong to a role that is no
+// superuser, and forces the policies on it.
 func TestRowLevelSecurityThatCapturesMeetIsRefused(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
