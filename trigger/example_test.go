@@ -15,8 +15,8 @@ func ExampleDefaultSpec() {
 	spec.On.Insert = true
 	spec.Webhook.URL = "${ORDERS_URL}/hooks/orders"
 
-	fmt.Println(spec.Webhook.Timeout, spec.Retry.Limit, spec.Retry.Interval, spec.Retry.Backoff)
-	// Output: 1m 5 10s fixed
+	fmt.Println(spec.Name, spec.Table, spec.Webhook.Timeout, spec.Retry.Limit, spec.Retry.Interval, spec.Retry.Backoff)
+	// Output: order_placed public.orders 1m 5 10s fixed
 }
 
 // A trigger whose every key is set. Its JSON form is what the database holds.

@@ -34,7 +34,7 @@ func (p *proxies) check(u *url.URL) error {
 	}
 	some := p.config
 	some.HTTPProxy, some.HTTPSProxy = "http://proxy.invalid", "http://proxy.invalid"
-	if used, err := some.ProxyFunc()(u); err != nil || used == nil {
+	if used, _ := some.ProxyFunc()(u); used == nil {
 		return nil // NO_PROXY or a loopback address
 	}
 	parsed, err := url.Parse(value)

@@ -87,7 +87,7 @@ func checkExpandedURL(raw string) error {
 	case !ok:
 		return errors.New("has no http:// or https:// before the host; " + remedy)
 	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
-		return fmt.Errorf("Rowhook can't send by %s://; use http:// or https://", strings.Trim(quote(scheme), `"`))
+		return fmt.Errorf("the scheme %s:// is not supported; use http:// or https://", strings.Trim(quote(scheme), `"`))
 	}
 	u, err := url.Parse(raw)
 	if err != nil {

@@ -94,7 +94,7 @@ func DropHistory(ctx context.Context, tx pgx.Tx, keep trigger.Retention) (droppe
 			gone[name] = true
 		}
 	}
-	var kept []partition
+	var kept []Partition
 	for _, p := range all {
 		switch {
 		case gone[p.Name]:
@@ -144,7 +144,7 @@ func DropOldest(ctx context.Context, tx pgx.Tx) (dropped []Dropped, err error) {
 }
 
 // shed drops the oldest partitions until the others have no more than most bytes.
-func shed(ctx context.Context, tx pgx.Tx, all []partition, most int64) (dropped []Dropped, err error) {
+func shed(ctx context.Context, tx pgx.Tx, all []Partition, most int64) (dropped []Dropped, err error) {
 	var total int64
 	for _, p := range all {
 		total += p.Bytes
@@ -169,7 +169,7 @@ func shed(ctx context.Context, tx pgx.Tx, all []partition, most int64) (dropped 
 }
 
 // partition is one day of one history.
-type partition struct {
+type Partition struct {
 	Parent string
 	Name   string
 	Day    string // such as 20261123, in UTC
@@ -180,14 +180,14 @@ type partition struct {
 	Bytes  int64
 }
 
-func (p *partition) dropped() Dropped {
+func (p *Partition) dropped() Dropped {
 	return Dropped{Name: p.Name, Rows: p.Rows, Bytes: p.Bytes, Emptied: !p.Ended}
 }
 
 // Partitions returns the partitions of both histories, the oldest first. Days are those of the
 // server's clock, in UTC.
-func Partitions(ctx context.Context, tx pgx.Tx) ([]partition, error) {
-	found, err := pg.Collect[partition](ctx, tx, `
+func Partitions(ctx context.Context, tx pgx.Tx) ([]Partition, error) {
+	found, err := pg.Collect[Partition](ctx, tx, `
 select p.relname as parent, c.relname as name, right(c.relname, 8) as day, d.day < t.day as ended, d.day = t.day as today,
        pg_relation_size(c.oid) > 0 as filled, greatest(c.reltuples, 0)::bigint as rows, pg_total_relation_size(c.oid) as bytes
   from pg_catalog.pg_inherits i
@@ -206,7 +206,7 @@ select p.relname as parent, c.relname as name, right(c.relname, 8) as day, d.day
 
 // Remove drops the partition. It truncates the partition instead if its day has not ended. It does
 // nothing if the partition is in use.
-func (p *partition) Remove(ctx context.Context, tx pgx.Tx) (removed bool, err error) {
+func (p *Partition) Remove(ctx context.Context, tx pgx.Tx) (removed bool, err error) {
 	if err := tx.QueryRow(ctx, "select rowhook.remove_partition($1)", p.Name).Scan(&removed); err != nil {
 		return false, fmt.Errorf("remove partition %s: %w", p.Name, err)
 	}

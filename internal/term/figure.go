@@ -19,7 +19,7 @@ func Plural(n int64, noun string) string {
 }
 
 // Bytes writes about how many bytes there are: 12 B, 1.5 KiB, 20 GiB.
-func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) } //nolint:gosec // not negative
+func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // Span writes a duration by its largest one or two units: 42ms, 4.2s, 1m02s, 3h04m, 2d02h.
 func Span(d time.Duration) string {
