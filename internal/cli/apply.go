@@ -16,7 +16,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// defaultFile is the configuration that apply reads where none is named.
+// defaultFile is the configuration that apply reads unless -f names another.
 const defaultFile = "rowhook.yaml"
 
 func (a *app) applyCommand() *cobra.Command {
@@ -25,15 +25,15 @@ func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Install the queue and make the triggers as rowhook.yaml says",
-		Long: `Install or upgrade the schema rowhook, then make the database's triggers what rowhook.yaml says.
+		Long: `Install or upgrade the schema rowhook, then make the triggers in the database as rowhook.yaml says.
 
-What is missing is created, what changed is replaced in place, and what is no longer configured is removed; events that
-wait for a removed trigger go to the dead letters. Applying twice changes nothing. Dispatchers that run notice by
-themselves. The role needs the right to create in the database, and to own the watched tables or have the TRIGGER
-privilege on them.
+Missing triggers are created, changed ones are replaced in place, and triggers that are no longer configured are
+removed. Events that wait for a removed trigger become dead letters. A second apply changes nothing. Running dispatchers
+load the new configuration by themselves. The role needs the right to create in the database. It must own the watched
+tables, or have the TRIGGER privilege on them.
 
-A dispatcher can run as another role, which owns nothing and can't write to the watched tables: --grant-to gives that
-role exactly what rowhook run needs. Migrations of the schema give it what a new version needs.`,
+A dispatcher can run as another role, which owns nothing and can't write to the watched tables: --grant-to grants that
+role exactly the rights that rowhook run needs. Later migrations grant it the rights that a new version needs.`,
 		Example: `  rowhook apply --dry-run
   rowhook apply -f deploy/rowhook.yaml --grant-to rowhook_dispatcher`,
 		Args: cobra.NoArgs,
@@ -47,12 +47,12 @@ role exactly what rowhook run needs. Migrations of the schema give it what a new
 	s.file(&file, "configuration `file`")
 	s.connectTimeout(&wait)
 	s.allowPublication(&a.migrator.AllowPublication)
-	add(&s, &roles, "grant-to", "`role` to give the rights that rowhook run needs; can be repeated, or several separated by commas", listOf(&roles))
+	add(&s, &roles, "grant-to", "grant this `role` the rights that rowhook run needs; repeat it, or separate several by commas", listOf(&roles))
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")
 	return cmd
 }
 
-// listOf is the syntax of names that add up where the flag is repeated.
+// listOf is the syntax of names. A repeated flag adds to them.
 func listOf(to *[]string) syntax[[]string] {
 	return syntax[[]string]{
 		kind: "names",
@@ -72,13 +72,13 @@ func listOf(to *[]string) syntax[[]string] {
 
 func (s *flagSet) file(to *string, usage string) { s.text(to, "file", usage) }
 
-// allowPublication belongs to every command that may install the schema.
+// allowPublication adds the flag to a command that may install the schema.
 func (s *flagSet) allowPublication(to *bool) {
-	s.yesNo(to, "allow-publication", "install also where a publication for all tables would publish Rowhook's own, which stops subscribers that do not have them")
+	s.yesNo(to, "allow-publication", "install even if a publication FOR ALL TABLES exists: it publishes Rowhook's tables, too, and subscribers without them stop")
 }
 
 func (s *flagSet) connectTimeout(to *time.Duration) {
-	s.duration(to, "connect-timeout", "how long to wait for a database that can't be reached yet", 0)
+	s.duration(to, "connect-timeout", "how long to wait for a database that is not reachable yet", 0)
 }
 
 func (a *app) apply(ctx context.Context, file string, roles []string, dryRun bool, wait time.Duration) error {
@@ -86,11 +86,7 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 	if err != nil {
 		return a.withDatabase(ctx, err)
 	}
-	target, err := a.target()
-	if err != nil {
-		return err
-	}
-	conn, err := a.connect(ctx, target, wait)
+	conn, target, err := a.open(ctx, wait)
 	if err != nil {
 		return err
 	}
@@ -108,7 +104,7 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 			return nil
 		}
 		changes := *plan
-		changes.Warnings = nil // the log has them
+		changes.Warnings = nil // they are logged
 		_, err := fmt.Fprintln(a.stdout, changes.String())
 		return err
 	}
@@ -117,15 +113,15 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 		return explainApply(ctx, err, cfg)
 	}
 	if plan.Empty() {
-		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q is as %s says.\n", target.database(), file)
+		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q matches %s.\n", target.database(), file)
 		return err
 	}
 	_, err = fmt.Fprintf(a.stdout, "Applied %s to the database %q.\n", file, target.database())
 	return err
 }
 
-// withDatabase adds to what is wrong with a file what the database finds wrong with the rest of it, so that nobody has to apply again to hear of the
-// next mistake. Where the database can't be asked now, the file's own errors are enough.
+// withDatabase adds to the errors of a file those that the database finds in its sound parts, so
+// that one apply shows all mistakes. If it can't connect, it returns the file's own errors.
 func (a *app) withDatabase(ctx context.Context, err error) error {
 	var wrong *config.Error
 	if !errors.As(err, &wrong) || wrong.Sound() == nil {
@@ -165,7 +161,7 @@ func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {
 		fmt.Fprintln(a.stdout, text)
 	}
 	if plan.Empty() {
-		_, err := fmt.Fprintf(a.stdout, "Nothing to do: the database %q is as %s says.\n", t.database(), file)
+		_, err := fmt.Fprintf(a.stdout, "Nothing to do: the database %q matches %s.\n", t.database(), file)
 		return err
 	}
 	_, err := fmt.Fprintf(a.stdout, "Nothing was changed in the database %q (--dry-run).\n", t.database())
@@ -181,7 +177,8 @@ func (a *app) applyConfig(ctx context.Context, conn *pgx.Conn, cfg *config.Confi
 	return plan, nil
 }
 
-// loadConfig reads the configuration and logs what is probably wrong in it. A nil lookup says nothing of the environment.
+// loadConfig reads the configuration and logs its warnings. With a nil lookup, variables are not
+// checked.
 func (a *app) loadConfig(file string, lookup func(string) (string, bool)) (*config.Config, error) {
 	cfg, err := config.Load(file, lookup)
 	if err != nil {
@@ -193,10 +190,11 @@ func (a *app) loadConfig(file string, lookup func(string) (string, bool)) (*conf
 	return cfg, nil
 }
 
-// explainApply points to the lines of the configuration that the database has no table, column or operator for.
+// explainApply adds the lines of the configuration to errors of the database about tables, columns
+// and operators.
 func explainApply(ctx context.Context, err error, cfg *config.Config) error {
 	if ctx.Err() != nil {
-		return errors.New("interrupted: nothing of the last step was kept")
+		return errors.New("interrupted: the last step was rolled back")
 	}
 	var specs trigger.SpecErrors
 	if !errors.As(err, &specs) {

@@ -6,7 +6,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// explainArguments has cmd and the commands under it say what they take where their arguments are wrong.
+// explainArguments has the errors for wrong arguments of cmd, and of the commands below it, say
+// which arguments they accept.
 func explainArguments(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -24,20 +25,20 @@ func explainArguments(cmd *cobra.Command) {
 func argumentProblem(cmd *cobra.Command, args []string, err error) string {
 	switch {
 	case len(cmd.ValidArgs) > 0:
-		return err.Error() // it names them
+		return err.Error() // it names the valid ones
 	case len(args) == 0:
-		return "an argument is missing: write " + cmd.UseLine()
+		return "missing argument: write " + cmd.UseLine()
 	case cmd.HasSubCommands():
-		text := fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0])
+		text := fmt.Sprintf("unknown command %q", cmd.CommandPath()+" "+args[0])
 		cmd.SuggestionsMinimumDistance = 2
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			text += fmt.Sprintf("; did you mean %q?", cmd.CommandPath()+" "+near[0])
 		}
 		return text
 	}
-	text := fmt.Sprintf("%q is one argument too many: write %s", args[len(args)-1], cmd.UseLine())
+	text := fmt.Sprintf("unexpected argument %q: write %s", args[len(args)-1], cmd.UseLine())
 	if cmd.Flags().Lookup("file") != nil {
-		text += ", with the configuration file behind -f"
+		text += "; the configuration file is the value of -f"
 	}
 	return text
 }

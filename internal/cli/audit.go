@@ -19,9 +19,9 @@ func (a *app) auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who paused, resumed, redelivered, discarded or applied what",
-		Long: `Show who steered Rowhook, latest first: pause, resume, redeliver, discard, backfill, invoke, apply and migrate, by this program and
-by HTTP, with the database role, the user and host or the token, the address, and what came of it. Of manual events
-(invoke) it has the first of each minute. It is kept for 90 days, in rowhook.audit.`,
+		Long: `Show the commands of operators, latest first: pause, resume, redeliver, discard, backfill, invoke, apply and migrate, by
+this program and by HTTP. Each has the database role, the user and host or the token, the address, and the result. Of
+manual events (invoke) only the first of each minute is recorded. Entries are kept for 90 days, in rowhook.audit.`,
 		Example: `  rowhook audit --since 7d
   rowhook audit --action pause,resume --json`,
 		Args: cobra.NoArgs,
@@ -30,20 +30,20 @@ by HTTP, with the database role, the user and host or the token, the address, an
 	var list operate.AuditOptions
 	var times filterFlags
 	times.addTimes(cmd)
-	cmd.Flags().StringSliceVarP(&list.Triggers, "trigger", "t", nil, "only of this `trigger`; repeat it, or separate them by commas")
-	cmd.Flags().StringSliceVar(&list.Actions, "action", nil, "only this `action`: "+strings.Join(operate.Audited(), ", ")+"; repeat it, or separate them by commas")
-	cmd.Flags().IntVarP(&list.Limit, "limit", "n", operate.DefaultLimit, fmt.Sprintf("at most so many, up to %d", operate.MaxLimit))
-	cmd.Flags().Int64Var(&list.Before, "cursor", 0, "go on where an earlier list has ended")
+	cmd.Flags().StringSliceVarP(&list.Triggers, "trigger", "t", nil, "only entries of this `trigger`; repeat it, or separate several by commas")
+	cmd.Flags().StringSliceVar(&list.Actions, "action", nil, "only entries of this `action`: "+strings.Join(operate.Audited(), ", ")+"; repeat it, or separate several by commas")
+	cmd.Flags().IntVarP(&list.Limit, "limit", "n", operate.DefaultLimit, fmt.Sprintf("largest number of entries, up to %d", operate.MaxLimit))
+	cmd.Flags().Int64Var(&list.Before, "cursor", 0, "continue where an earlier list ended")
 	noError(cmd.RegisterFlagCompletionFunc("action", cobra.FixedCompletions(operate.Audited(), cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error
 		for _, action := range list.Actions {
 			if !slices.Contains(operate.Audited(), action) {
-				err = fmt.Errorf("--action: %q is not recorded: write one of %s", action, strings.Join(operate.Audited(), ", "))
+				err = fmt.Errorf("--action: unknown action %q: write one of %s", action, strings.Join(operate.Audited(), ", "))
 			}
 		}
 		if list.Limit <= 0 {
-			err = fmt.Errorf("--limit: ask for 1 to %d, and go on with --cursor", operate.MaxLimit)
+			err = fmt.Errorf("--limit must be 1 to %d, got %d; use --cursor for more", operate.MaxLimit, list.Limit)
 		}
 		if err == nil {
 			list.Since, list.Until, err = times.times()
@@ -68,7 +68,7 @@ by HTTP, with the database role, the user and host or the token, the address, an
 
 func (a *app) showAudit(page *operate.AuditPage) {
 	if len(page.Entries) == 0 {
-		fmt.Fprintln(a.stderr, "Nothing is recorded.")
+		fmt.Fprintln(a.stderr, "No entries match.")
 		return
 	}
 	t := a.page().Table("AT", "ACTION", "TRIGGER", "WHO", "")
@@ -90,7 +90,7 @@ func (a *app) showAudit(page *operate.AuditPage) {
 	}
 }
 
-// details writes the members of an object, and leaves out what is empty.
+// details returns the members of an object that are not empty.
 func details(detail json.RawMessage) string {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(detail, &all) != nil {

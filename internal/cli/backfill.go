@@ -16,22 +16,24 @@ func (a *app) backfillCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "backfill TRIGGER",
-		Short: "Record the rows that the table holds now as events",
-		Long: `Record the rows that the trigger's table holds now as INSERT events, those for which its "when" is true. In their session_variables
-is rowhook_backfill, the number of the backfill, to tell them by. Rows that come later, with higher keys, have their own events.
+		Short: "Record the present rows of a table as events",
+		Long: `Record the present rows of the trigger's table as INSERT events, if the trigger's "when" is true for them. Their
+session_variables hold rowhook_backfill, the number of the backfill. Rows that are inserted later, with higher keys, have
+events of their own.
 
-The table is read by its primary key, in small batches, only as fast as the events are delivered, so that other events are
-not held up; --no-throttle does not wait. What was interrupted goes on where it was when the same command is given again.
+The command reads the table by its primary key, in small batches, only as fast as the events are delivered, so that they
+do not delay other events. --no-throttle does not wait for deliveries. If a backfill was interrupted, the same command
+continues it.
 
-In the end the table's rows are counted without the key's index. Where it has more rows that were there at the beginning and
-have not changed since than were read of such, rows were passed over, and the command fails.`,
+At the end the command counts the table's rows without the index of the key. It counts rows that were there at the
+beginning and have not changed since. If it read fewer of these, rows were missed, and the command fails.`,
 		Example: `  rowhook backfill order_placed
   rowhook backfill order_placed --where "created_at > now() - interval '30 days'"`,
 		Args: cobra.ExactArgs(1),
 	}
 	o := a.operating(cmd)
 	cmd.Flags().StringVar(&b.Where, "where", "", "only rows for which this `SQL` over the table's columns is true")
-	cmd.Flags().BoolVar(&b.Restart, "restart", false, "give up an interrupted backfill and start from the beginning")
+	cmd.Flags().BoolVar(&b.Restart, "restart", false, "abandon an interrupted backfill, and start from the beginning")
 	cmd.Flags().BoolVar(&b.Unthrottled, "no-throttle", false, "do not wait for deliveries")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -55,7 +57,7 @@ have not changed since than were read of such, rows were passed over, and the co
 				bar.End()
 			}
 			if err != nil && s != nil && ctx.Err() != nil {
-				return &operate.Error{Kind: operate.ErrBusy, Problem: fmt.Sprintf("interrupted after %s", term.Plural(s.Scanned, "row")), Remedy: "give the same command again to go on"}
+				return &operate.Error{Kind: operate.ErrBusy, Problem: fmt.Sprintf("interrupted after %s", term.Plural(s.Scanned, "row")), Remedy: "repeat the command to continue"}
 			}
 			if err != nil {
 				return err
@@ -65,7 +67,7 @@ have not changed since than were read of such, rows were passed over, and the co
 			}
 			a.printf("%s of %s read, %s recorded (backfill %d).\n", term.Plural(s.Scanned, "row"), s.Trigger, term.Plural(s.Recorded, "event"), s.ID)
 			if s.Buried > 0 {
-				a.printf("%s could not be turned into events, and are dead letters instead: rowhook events list --state dead --trigger %s --error \"can't be turned into an event\"\n", term.Plural(s.Buried, "row"), s.Trigger)
+				a.printf("%s could not become events, and are dead letters: rowhook events list --state dead --trigger %s --error \"can't be turned into an event\"\n", term.Plural(s.Buried, "row"), s.Trigger)
 			}
 			return nil
 		})

@@ -18,7 +18,7 @@ import (
 type bulkCommand struct {
 	verb, doing, done string
 	do                func(context.Context, operate.DB, operate.Filter, operate.BulkOptions) (*operate.Bulk, error)
-	states            func(*operate.Filter) // what is meant where no state is named
+	states            func(*operate.Filter) // sets the states of a filter that names none
 	throttled         bool
 }
 
@@ -29,9 +29,9 @@ func (a *app) bulk(cmd *cobra.Command, b bulkCommand) *cobra.Command {
 	var yes, unthrottled bool
 	var limit int64
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().Int64Var(&limit, "limit", 0, "at most so many events, the oldest; 0: all")
+	cmd.Flags().Int64Var(&limit, "limit", 0, "largest number of events, the oldest first; 0: all")
 	if b.throttled {
-		cmd.Flags().BoolVar(&unthrottled, "no-throttle", false, "do not wait for deliveries: put all events back at once")
+		cmd.Flags().BoolVar(&unthrottled, "no-throttle", false, "put all events back at once, without waiting for deliveries")
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filter, err := f.filter(args)
@@ -39,7 +39,7 @@ func (a *app) bulk(cmd *cobra.Command, b bulkCommand) *cobra.Command {
 			err = errNothingChosen
 		}
 		if err == nil && limit < 0 {
-			err = fmt.Errorf("--limit: %d is negative", limit)
+			err = fmt.Errorf("--limit must not be negative, got %d", limit)
 		}
 		if err != nil {
 			return &usageError{err}
@@ -64,7 +64,7 @@ func (a *app) bulk(cmd *cobra.Command, b bulkCommand) *cobra.Command {
 	return cmd
 }
 
-// ask says how many events it is about, and asks. Events named one by one need no question.
+// ask prints how many events match, and asks. Events that are named by their ids need no question.
 func (a *app) ask(ctx context.Context, conn *pgx.Conn, b bulkCommand, f operate.Filter, limit int64, yes bool) (operate.Tally, error) {
 	if len(f.IDs) > 0 {
 		return operate.Tally{Events: int64(len(f.IDs))}, nil
@@ -74,7 +74,7 @@ func (a *app) ask(ctx context.Context, conn *pgx.Conn, b bulkCommand, f operate.
 		return n, err
 	}
 	if n.Events == 0 && !n.More {
-		fmt.Fprintln(a.stderr, "No such events.")
+		fmt.Fprintln(a.stderr, "No events match.")
 		return n, nil
 	}
 	if limit > 0 && n.Events > limit {
@@ -110,8 +110,8 @@ func (a *app) showBulk(o *operating, b bulkCommand, out *operate.Bulk, err error
 		return err
 	}
 	reasons := map[string]string{
-		operate.SkipBusy: "in flight (busy)", operate.SkipWaiting: "waiting already", operate.SkipRemoved: "of a removed trigger",
-		operate.SkipDelivered: "delivered", operate.SkipGone: "changed in the meantime", operate.SkipNotFound: "not found", operate.SkipDamaged: "not to be read or moved",
+		operate.SkipBusy: "in flight", operate.SkipWaiting: "waiting already", operate.SkipRemoved: "of a removed trigger",
+		operate.SkipDelivered: "delivered", operate.SkipGone: "changed in the meantime", operate.SkipNotFound: "not found", operate.SkipDamaged: "damaged: can't be read or moved",
 	}
 	var skipped []string
 	for reason, n := range out.Skipped {
@@ -121,7 +121,7 @@ func (a *app) showBulk(o *operating, b bulkCommand, out *operate.Bulk, err error
 		return nil
 	}
 	slices.Sort(skipped)
-	message := "left alone: " + strings.Join(skipped, ", ")
+	message := "skipped: " + strings.Join(skipped, ", ")
 	if len(ids) == 0 {
 		fmt.Fprintln(a.stderr, message)
 		return nil

@@ -14,8 +14,9 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// Run runs one command and returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration. environ is as
-// os.Environ returns it; the PG* variables, the proxy settings and what else libraries read are read from the process.
+// Run runs one command and returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration.
+// environ has the form of [os.Environ]. Libraries read some variables from the process itself: PG*,
+// and the proxy settings.
 func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	a.log = logs.New(stderr, logs.Options{Format: logs.FormatAuto, Lookup: a.lookup})
@@ -46,12 +47,12 @@ type app struct {
 	stdout, stderr io.Writer
 
 	log      *slog.Logger
-	unknown  error // help was asked of a command that does not exist
-	started  bool  // the command itself runs: its arguments and flags are right
+	unknown  error // help was asked for a command that does not exist
+	started  bool  // the command itself runs: its arguments and flags were accepted
 	migrator sqlschema.Migrator
 	global   struct {
 		databaseURL string
-		source      string // who gave databaseURL
+		source      string // the flag or variable that gave databaseURL
 		listenURL   string
 		level       slog.Level
 		format      logs.Format
@@ -75,15 +76,15 @@ func (a *app) root() *cobra.Command {
 		Long: `Rowhook delivers Postgres row changes to webhooks, at least once and within milliseconds.
 
 SQL triggers write each change of a watched table into a queue in the same database, in the writer's own transaction.
-The dispatcher is woken by NOTIFY, POSTs what is due as JSON, retries what failed, and keeps what can't be delivered.
+NOTIFY wakes the dispatcher. It POSTs due events as JSON, retries failed ones, and keeps those that can't be delivered.
 
   rowhook dev                      see it work, with a private Postgres and a receiver
   rowhook apply -f rowhook.yaml    install the queue and the triggers
-  rowhook run                      deliver, until it is stopped
-  rowhook status                   how everything stands
+  rowhook run                      deliver events until stopped
+  rowhook status                   show the state of triggers, dispatchers and the queue
 
-Every flag that is shown with a variable, such as [$ROWHOOK_POLL_INTERVAL], can be given by that variable instead;
-the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
+Where the help of a flag names a variable, such as [$ROWHOOK_POLL_INTERVAL], the variable can be set instead. The flag
+has precedence. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		Args:              cobra.NoArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -99,20 +100,20 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	a.wrapHelp(root)
 
 	s := flagSet{set: root.PersistentFlags()}
-	s.text(&a.global.databaseURL, "database-url", "Postgres to work on: a URL or a keyword=value string. Without it the PG* variables (PGHOST, PGUSER, ...) say which; "+
-		"as a flag it can be seen in the list of processes, so prefer the variable when it holds a password")
+	s.text(&a.global.databaseURL, "database-url", "Postgres database: a URL or a keyword=value string. If it is not set, the PG* variables (PGHOST, PGUSER, ...) are used. "+
+		"The list of processes shows flags, so set the variable if the URL holds a password")
 	s.twin("database-url", databaseURLVariable)
-	s.text(&a.global.listenURL, "listen-url", "where to LISTEN, if the database URL goes through a pooler such as PgBouncer in transaction mode: straight to the same database")
+	s.text(&a.global.listenURL, "listen-url", "URL for LISTEN, if the database URL leads through a pooler such as PgBouncer in transaction mode: a direct connection to the same database")
 	a.global.level = slog.LevelInfo
-	add(&s, &a.global.level, "log-level", "least important lines to log", oneOf(map[string]slog.Level{
+	add(&s, &a.global.level, "log-level", "the lowest level to log", oneOf(map[string]slog.Level{
 		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 	}, "debug", "info", "warn", "error"))
 	a.global.format = logs.FormatAuto
-	add(&s, &a.global.format, "log-format", "how to log, on standard error: auto colours what goes to a terminal (unless NO_COLOR is set)", oneOf(map[string]logs.Format{
+	add(&s, &a.global.format, "log-format", "format of the log on standard error; auto uses colours on a terminal, unless NO_COLOR is set", oneOf(map[string]logs.Format{
 		"auto": logs.FormatAuto, "text": logs.FormatText, "json": logs.FormatJSON,
 	}, "auto", "text", "json"))
 
-	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "operate", Title: "Commands to see and steer what runs:"},
+	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "operate", Title: "Commands for operators:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"})
 	for _, cmd := range []*cobra.Command{a.devCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
 		cmd.GroupID = "work"
@@ -136,7 +137,7 @@ the flag wins. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	return root
 }
 
-// prepare reads the environment and sets up the log before any command runs.
+// prepare reads the environment and sets up the log. It runs before every command.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if err := fromEnvironment(cmd.Flags(), a.lookup); err != nil {
 		return &usageError{err}
@@ -147,11 +148,11 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	case a.global.databaseURL != "":
 		a.global.source = databaseURLVariable
 	default:
-		a.global.source = databaseURLVariable + " (not set now, so the PG* variables and their defaults count)"
+		a.global.source = databaseURLVariable + " (not set, so the PG* variables and their defaults are used)"
 	}
 	a.log = a.logger(a.global.level)
 	log.SetFlags(0)                      //nolint:forbidigo // as the next
-	log.SetOutput(logs.Libraries(a.log)) //nolint:forbidigo // what libraries say goes where all else goes
+	log.SetOutput(logs.Libraries(a.log)) //nolint:forbidigo // the log of libraries goes to ours
 	a.warnOfMisspelled(cmd.Root())
 	a.started = true
 	return nil

@@ -43,7 +43,7 @@ func TestDevOnceAcceptsOnlyTheExactBody(t *testing.T) {
 func TestTimeSinceTheCommitIsNeverMadeUp(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "1.25 ms after the commit", sinceCommit(1250*time.Microsecond))
-	require.Equal(t, "0.40 ms before the writer had the answer to its commit", sinceCommit(-400*time.Microsecond))
+	require.Equal(t, "0.40 ms before the writer's commit returned", sinceCommit(-400*time.Microsecond))
 }
 
 func TestOnlyWhatMayPassIsWaitedFor(t *testing.T) {

@@ -90,7 +90,8 @@ func TestRollingRestartsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 	require.Zero(t, count(t, db, "rowhook.instance"))
 }
 
-// TestPausedProcessCannotSettleWhatAnotherHasTakenOver waits for the end of a real lease: the attempt's timeout of a second, and the margin of 30 s.
+// TestPausedProcessCannotSettleWhatAnotherHasTakenOver waits for the end of a real lease: the
+// attempt's timeout of a second, and the margin of 30 s.
 func TestPausedProcessCannotSettleWhatAnotherHasTakenOver(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -18,11 +18,11 @@ func (a *app) completionCommand() *cobra.Command {
   fish        rowhook completion fish | source
   powershell  rowhook completion powershell | Out-String | Invoke-Expression
 
-Put the line in the shell's start-up file to have it in every session.`,
+Put the line into the start-up file of the shell to have it in every session.`,
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || !slices.Contains(cmd.ValidArgs, args[0]) {
-				return errors.New("name one shell: bash, zsh, fish or powershell")
+				return errors.New("want one shell: bash, zsh, fish or powershell")
 			}
 			return nil
 		},

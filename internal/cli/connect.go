@@ -20,21 +20,21 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// defaultConnectTimeout is how long to wait for a database that may be starting: docker compose and Kubernetes start
-// everything at once.
+// defaultConnectTimeout is how long a command waits for a database that may be starting. docker
+// compose and Kubernetes start everything at once.
 const defaultConnectTimeout = 30 * time.Second
 
-// attemptTimeout bounds one attempt to connect, where the connection string has no connect_timeout of its own.
+// attemptTimeout bounds one attempt to connect, unless the connection string sets connect_timeout.
 const attemptTimeout = 10 * time.Second
 
-// target is the database to work on. It prints without the password.
+// target is the database to work on. String leaves the password out.
 type target struct {
 	config *pgx.ConnConfig
-	source string // who said so
+	source string // the flag or variable that named it
 }
 
-// target reads which database is meant. What is done here works on the schema, under locks of its session: where there is
-// a way past a pooler it is taken.
+// target returns the database of a command that changes the schema. Such a command holds locks in
+// its session, so it connects past the pooler, if the listen URL is set.
 func (a *app) target() (*target, error) {
 	if a.global.listenURL != "" {
 		return parseTarget(a.global.listenURL, "--listen-url or ROWHOOK_LISTEN_URL")
@@ -42,7 +42,7 @@ func (a *app) target() (*target, error) {
 	return parseTarget(a.global.databaseURL, a.global.source)
 }
 
-// checkListenURL refuses a listen URL that can't be read, so that it is found out at once.
+// checkListenURL rejects an invalid listen URL at start-up.
 func (a *app) checkListenURL() error {
 	if a.global.listenURL == "" {
 		return nil
@@ -54,7 +54,7 @@ func (a *app) checkListenURL() error {
 func parseTarget(text, source string) (*target, error) {
 	c, err := session.Parse(text)
 	if err != nil {
-		return nil, usagef("can't read the connection string of %s: %s; write postgres://user:password@host:5432/database?sslmode=require, "+
+		return nil, usagef("invalid connection string in %s: %s; write postgres://user:password@host:5432/database?sslmode=require, "+
 			"with special characters of the password percent-encoded", source, err)
 	}
 	if c.RuntimeParams["application_name"] == "" {
@@ -66,15 +66,14 @@ func parseTarget(text, source string) (*target, error) {
 	return &target{config: c, source: source}, nil
 }
 
-// throughPooler returns the target for what only looks: its statements are not prepared by name, since a pooler may hand the next one to
-// another session, in which another process has prepared the same.
+// throughPooler returns the target for commands that only read, and may do so through a pooler.
 func (t *target) throughPooler() *target {
 	config := t.config.Copy()
 	pg.ThroughPooler(config)
 	return &target{config: config, source: t.source}
 }
 
-// String names the database in messages.
+// String returns the name of the database for messages.
 func (t *target) String() string {
 	where := t.address()
 	for _, f := range t.config.Fallbacks {
@@ -89,7 +88,7 @@ func (t *target) address() string { return address(t.config.Host, t.config.Port)
 
 func (t *target) database() string {
 	if t.config.Database == "" {
-		return t.config.User // as the server does
+		return t.config.User // the server does the same
 	}
 	return t.config.Database
 }
@@ -101,7 +100,7 @@ func address(host string, port uint16) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// connect opens a connection. While the database may be just starting it tries again, for as long as wait says.
+// connect opens a connection. It retries for up to wait while the database may be starting.
 func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (conn *pgx.Conn, err error) {
 	started := time.Now()
 	waited, err := a.patiently(ctx, t, wait, func(ctx context.Context) error {
@@ -115,13 +114,20 @@ func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (conn 
 	return conn, err
 }
 
-// connectChecked opens the database for a command of operators, after check has found its schema right.
-func (a *app) connectChecked(ctx context.Context, wait time.Duration, check func(context.Context, *pgx.Conn, *target) error) (*pgx.Conn, error) {
-	target, err := a.target()
+// open opens a connection to the target.
+func (a *app) open(ctx context.Context, wait time.Duration) (*pgx.Conn, *target, error) {
+	t, err := a.target()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	conn, err := a.connect(ctx, target, wait)
+	conn, err := a.connect(ctx, t, wait)
+	return conn, t, err
+}
+
+// connectChecked opens a pinned connection for a command of operators. check must accept the
+// schema.
+func (a *app) connectChecked(ctx context.Context, wait time.Duration, check func(context.Context, *pgx.Conn, *target) error) (*pgx.Conn, error) {
+	conn, target, err := a.open(ctx, wait)
 	if err != nil {
 		return nil, err
 	}
@@ -132,21 +138,21 @@ func (a *app) connectChecked(ctx context.Context, wait time.Duration, check func
 		a.quiet(ctx, conn)
 	}
 	if err != nil {
-		_ = conn.Close(context.WithoutCancel(ctx)) // the error says enough
+		_ = conn.Close(context.WithoutCancel(ctx)) // the first error is what matters
 		return nil, explain(err)
 	}
 	return conn, nil
 }
 
-// quiet silences the doorbell where no dispatcher is left that hears it. Writers then notify no more.
+// quiet silences the doorbell if no dispatcher is alive to hear it, so that writers stop notifying.
 func (a *app) quiet(ctx context.Context, conn *pgx.Conn) {
 	if err := queue.SilenceForNobody(ctx, conn); err != nil {
-		a.log.Debug("can't silence the doorbell", "error", err) // the command can do without
+		a.log.Debug("can't silence the doorbell", "error", err) // the command works without
 	}
 }
 
-// patiently calls do, and again for as long as wait says where it could not connect and that may be over in a moment. Other errors of do are
-// returned as they are. It reports whether it has said that it waits.
+// patiently calls do, and retries for up to wait while do can't connect for a reason that may pass.
+// It returns other errors of do unchanged. waited reports whether it has logged that it waits.
 func (a *app) patiently(ctx context.Context, t *target, wait time.Duration, do func(context.Context) error) (waited bool, err error) {
 	var (
 		last error
@@ -190,15 +196,16 @@ func isConnect(err error) bool {
 	return errors.As(err, &connect) || errors.As(err, &lost)
 }
 
-// lostError says that a connection that had been made was lost.
+// lostError is the loss of an open connection.
 type lostError struct{ err error }
 
 func (e *lostError) Error() string { return "the connection was lost: " + e.err.Error() }
 
-// Unwrap returns what the connection's last statement failed with.
+// Unwrap returns the error of the last statement on the connection.
 func (e *lostError) Unwrap() error { return e.err }
 
-// look connects and calls f, and both again for as long as wait says where the connection can't be made yet or is lost.
+// look connects and calls f. It retries both for up to wait if it can't connect or the connection
+// is lost.
 func (a *app) look(ctx context.Context, t *target, wait time.Duration, f func(context.Context, *pgx.Conn) error) error {
 	_, err := a.patiently(ctx, t, wait, func(ctx context.Context) error {
 		conn, err := session.Connect(ctx, t.config)
@@ -214,7 +221,8 @@ func (a *app) look(ctx context.Context, t *target, wait time.Duration, f func(co
 	return err
 }
 
-// checkInstalled says what to do where the database has no queue that this program's dispatchers can work on.
+// checkInstalled returns an error with a remedy if dispatchers of this version can't work on the
+// schema of the database.
 func checkInstalled(ctx context.Context, conn *pgx.Conn, t *target) error {
 	if err := sqlschema.CheckRights(ctx, conn); err != nil {
 		return explain(err)
@@ -232,19 +240,19 @@ func checkInstalled(ctx context.Context, conn *pgx.Conn, t *target) error {
 	return explain(err)
 }
 
-// checkCurrent is checkInstalled for what needs all that this program knows of.
+// checkCurrent is checkInstalled for commands that need the schema of this version.
 func checkCurrent(ctx context.Context, conn *pgx.Conn, t *target) error {
 	if err := checkInstalled(ctx, conn, t); err != nil {
 		return err
 	}
 	have, want, err := sqlschema.Version(ctx, conn)
 	if err == nil && have < want {
-		err = fmt.Errorf("the schema rowhook of the database %q is at version %d and this command needs %d: run \"rowhook migrate\" of this version first", t.database(), have, want)
+		err = fmt.Errorf("the schema rowhook of the database %q is at version %d, and this command needs %d: run \"rowhook migrate\" of this version first", t.database(), have, want)
 	}
 	return explain(err)
 }
 
-// lookPath finds a program, or nothing.
+// lookPath returns the path of a program, or "".
 func lookPath(name string) string {
 	path, err := exec.LookPath(name)
 	if err != nil {

@@ -22,7 +22,8 @@ import (
 	"github.com/rowhook/rowhook/internal/config"
 )
 
-// stopping is what run may take to end beyond the grace period: the HTTP interface five seconds, the last spans three.
+// stopping is what run may take to end beyond the grace period: the HTTP interface five seconds,
+// the last spans three.
 const stopping = 8 * time.Second
 
 func read(t *testing.T, file string) string {
@@ -32,7 +33,8 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// understand checks that the program takes these arguments and variables, and returns the command that they run.
+// understand checks that the program takes these arguments and variables, and returns the command
+// that they run.
 func understand(t *testing.T, args []string, environment ...string) *cobra.Command {
 	t.Helper()
 	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}

@@ -17,10 +17,10 @@ import (
 	"github.com/rowhook/rowhook/internal/sink"
 )
 
-// devStop is how long dev lets requests in flight and Postgres take to end.
+// devStop is how long requests in flight, and Postgres, may take to end.
 const devStop = 5 * time.Second
 
-// onceTimeout is how long dev --once may take altogether.
+// onceTimeout bounds dev --once.
 const onceTimeout = 55 * time.Second
 
 // devOptions are the flags of dev.
@@ -34,23 +34,23 @@ func (a *app) devCommand() *cobra.Command {
 	var o devOptions
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "See it work: a private Postgres, a receiver and the dispatcher",
-		Long: `Start a private Postgres, a receiver that shows what arrives, and the dispatcher, until Ctrl-C.
+		Short: "Try Rowhook out: a private Postgres, a receiver and the dispatcher",
+		Long: `Start a private Postgres, a receiver that shows deliveries, and the dispatcher. Ctrl-C stops them.
 
-Without -f it makes a sample table, orders, and a trigger on it. With -f it applies that configuration; the private
-Postgres starts empty, so --init names the SQL file that makes your tables. Deliveries then go to the configured URLs,
-or with --sink all to the built-in receiver.
+Without -f the command creates a sample table, orders, and a trigger on it. With -f it applies that configuration. The
+private Postgres starts empty, so --init names the SQL file that creates your tables. Deliveries then go to the configured
+URLs, or with --sink all to the built-in receiver.
 
-Nothing needs to be set up: installed Postgres programs are found in --postgres-bin, PATH, by pg_config and in the usual
-folders; where there are none, they are downloaded once. The data is temporary, unless --data names a directory for it.
-DATABASE_URL and the PG* variables are left alone.`,
+Nothing needs to be set up. The command looks for installed Postgres programs in --postgres-bin, PATH, by pg_config and in
+the usual folders. If there are none, it downloads them once. The data is temporary, unless --data names a directory.
+DATABASE_URL and the PG* variables are not used.`,
 		Example: `  rowhook dev
   rowhook dev --once
   rowhook dev -f rowhook.yaml --init schema.sql --sink`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("database-url") || cmd.Flags().Changed("listen-url") {
-				return usagef("rowhook dev works on a private Postgres: leave out --database-url and --listen-url, or use rowhook run")
+				return usagef("rowhook dev uses a private Postgres: leave out --database-url and --listen-url, or use rowhook run")
 			}
 			if level, _ := a.lookup("ROWHOOK_LOG_LEVEL"); o.once && level == "" && !cmd.Flags().Changed("log-level") {
 				a.log = a.logger(slog.LevelWarn)
@@ -60,28 +60,28 @@ DATABASE_URL and the PG* variables are left alone.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.file, "file", "f", "", "configuration `file` to apply, instead of the sample table and trigger")
-	f.StringVar(&o.init, "init", "", "SQL `file` to run first in a database that is new, to make the tables")
-	f.BoolVar(&o.sink, "sink", false, "with -f: send every delivery to the built-in receiver, whatever the URLs say")
-	f.BoolVar(&o.once, "once", false, "show an insert, an update and a delete arriving, compare them with what is expected, and exit")
+	f.StringVar(&o.init, "init", "", "SQL `file` that creates the tables; it runs first in a new database")
+	f.BoolVar(&o.sink, "sink", false, "with -f: send every delivery to the built-in receiver instead of the configured URLs")
+	f.BoolVar(&o.once, "once", false, "deliver an insert, an update and a delete, compare them with the expected bodies, and exit")
 	s := flagSet{f}
-	s.text(&o.data, "data", "`directory` to keep the data in, for the next time")
+	s.text(&o.data, "data", "`directory` that keeps the data for the next start")
 	s.text(&o.bin, "postgres-bin", "`directory` of the Postgres programs (initdb, postgres)")
 	s.number(&o.port, "postgres-port", "TCP port of the private Postgres on 127.0.0.1; 0: a free one", 0, 65535)
 	s.number(&o.sinkPort, "sink-port", "TCP port of the receiver on 127.0.0.1; 0: a free one", 0, 65535)
-	s.yesNo(&o.offline, "no-download", "fail where no Postgres programs are installed, instead of downloading them")
+	s.yesNo(&o.offline, "no-download", "fail if no Postgres programs are installed, instead of downloading them")
 	return cmd
 }
 
-// dev checks what was asked for, starts everything, and stops it in the reverse order.
+// dev checks the flags, starts everything, and stops it in reverse order.
 func (a *app) dev(parent context.Context, o devOptions) error {
 	if o.once && o.file != "" {
 		return usagef("--once shows the sample table and can't be combined with -f: leave one of them out")
 	}
 	if o.sink && o.file == "" {
-		return usagef("--sink belongs with -f: the sample trigger sends to the built-in receiver anyway")
+		return usagef("--sink needs -f: the sample trigger sends to the built-in receiver anyway")
 	}
 	if o.init != "" && o.file == "" {
-		return usagef("--init belongs with -f: the sample makes its own table")
+		return usagef("--init needs -f: the sample creates its own table")
 	}
 	cfg, err := a.devConfig(o)
 	if err != nil {
@@ -100,7 +100,7 @@ func (a *app) dev(parent context.Context, o devOptions) error {
 	defer stop()
 	if o.once {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, onceTimeout, fmt.Errorf("it took longer than %s", onceTimeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, onceTimeout, fmt.Errorf("rowhook dev --once took longer than %s", onceTimeout))
 		defer cancel()
 	}
 	server, err := localpg.Start(ctx, localpg.Config{BinDir: o.bin, DataDir: o.data, Port: o.port, NoDownload: o.offline, Logger: a.log})
@@ -120,7 +120,7 @@ func (a *app) dev(parent context.Context, o devOptions) error {
 	return err
 }
 
-// outcome is err, unless it only says that the user asked for the end. That is no success of --once.
+// outcome returns err, or nil if the user asked for the end. With --once that is an error, too.
 func (o devOptions) outcome(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
@@ -134,17 +134,17 @@ func (o devOptions) outcome(ctx context.Context, err error) error {
 	return nil
 }
 
-// devConfig is the configuration of -f, or the sample's.
+// devConfig returns the configuration of -f, or that of the sample.
 func (a *app) devConfig(o devOptions) (*config.Config, error) {
 	if o.file != "" {
 		lookup := a.lookup
 		if o.sink {
-			lookup = nil // the built-in receiver needs nothing of it
+			lookup = nil // the built-in receiver needs no variables
 		}
 		return a.loadConfig(o.file, lookup)
 	}
 	if _, err := os.Stat(defaultFile); err == nil && !o.once {
-		a.log.Info("showing the sample table: to use the configuration here, give -f " + defaultFile)
+		a.log.Info("using the sample table; to use the configuration in this directory, add -f " + defaultFile)
 	}
 	return config.Parse("the sample", []byte(`
 triggers:
@@ -155,7 +155,7 @@ triggers:
 `))
 }
 
-// devOn sets the database up, and runs receiver and dispatcher on it until ctx is done.
+// devOn sets up the database, and runs the receiver and the dispatcher until ctx is done.
 func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Config, tables script, o devOptions) error {
 	conn, err := devDatabase(ctx, server, tables)
 	if err != nil {
@@ -181,7 +181,7 @@ func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Con
 	if _, err := a.applyConfig(ctx, conn, cfg); err != nil {
 		var missing *config.Error
 		if errors.As(err, &missing) && o.init == "" && o.file != "" {
-			return fmt.Errorf("%w\nThe private Postgres starts empty: name the SQL file that makes your tables with --init", err)
+			return fmt.Errorf("%w\nThe private Postgres starts empty: name the SQL file that creates your tables with --init", err)
 		}
 		return err
 	}
@@ -195,15 +195,15 @@ func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Con
 		case err := <-failed:
 			return orEnded(explain(err))
 		case <-server.Exited():
-			return fmt.Errorf("the private Postgres has ended; its log is %s", server.LogFile())
+			return fmt.Errorf("the private Postgres has ended; see its log %s", server.LogFile())
 		case <-ctx.Done():
 			return nil
 		}
 	})
 }
 
-// devDispatch runs work while a dispatcher runs, and waits until that has stopped. failed tells work how the dispatcher
-// ended, if it ends by itself.
+// devDispatch runs work while a dispatcher runs, and waits until the dispatcher has stopped. failed
+// receives the error of a dispatcher that ended by itself.
 func (a *app) devDispatch(ctx context.Context, cfg dispatcher.Config, work func(failed <-chan error) error) error {
 	d, err := dispatcher.New(cfg)
 	if err != nil {

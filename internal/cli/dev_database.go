@@ -23,13 +23,13 @@ var sampleTable string
 // devDatabaseName is the database that dev works in.
 const devDatabaseName = "app"
 
-// script is SQL that makes the tables of dev's database.
+// script is SQL that creates the tables of the private database.
 type script struct {
 	file, text string
-	always     bool // also where the database was kept from an earlier time
+	always     bool // run it also in a database of an earlier start
 }
 
-// devScript is the file of --init, or with the sample trigger the sample table.
+// devScript returns the file of --init, or the script of the sample table.
 func devScript(o devOptions) (script, error) {
 	if o.file == "" {
 		return script{file: "the sample", text: sampleTable, always: true}, nil
@@ -44,7 +44,7 @@ func devScript(o devOptions) (script, error) {
 	return script{file: o.init, text: string(text)}, nil
 }
 
-// run runs the script, in one transaction unless it has its own.
+// run runs the script in one transaction, unless the script has its own.
 func (s script) run(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.PgConn().Exec(ctx, s.text).ReadAll()
 	var pg *pgconn.PgError
@@ -57,12 +57,12 @@ func (s script) run(ctx context.Context, conn *pgx.Conn) error {
 	}
 	hint := ""
 	if pg.Code == pgerrcode.SyntaxError && strings.Contains(s.text, "\\") {
-		hint = "; psql's own commands, such as \\copy or \\connect, are not SQL and don't work here"
+		hint = "; commands of psql, such as \\copy or \\connect, are not SQL and don't work here"
 	}
 	return usagef("%s: %s (SQLSTATE %s)%s", where, pg.Message, pg.Code, hint)
 }
 
-// devDatabase makes the database and its tables if the server is new, and connects to it.
+// devDatabase connects to the database. It creates it and its tables if the server is new.
 func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*pgx.Conn, error) {
 	admin, err := session.Open(ctx, server.URL("postgres"))
 	if err != nil {
@@ -85,7 +85,7 @@ func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*p
 		return conn, nil
 	}
 	err = errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
-	if !kept { // so that a corrected script runs the next time
+	if !kept { // the corrected script runs at the next start
 		_, dropErr := admin.Exec(context.WithoutCancel(ctx), "drop database "+devDatabaseName)
 		err = errors.Join(err, dropErr)
 	}

@@ -16,11 +16,12 @@ import (
 // arrivalTimeout is how long dev --once waits for one delivery.
 const arrivalTimeout = 10 * time.Second
 
-// step is one change of the sample table, and the row images that its delivery must hold, byte for byte. $id stands for
-// the row's id.
+// step is a change of the sample table, and the rows that its delivery must hold byte for byte. $id
+// stands for the id of the row.
 type step struct{ op, sql, before, after string }
 
-// onceSteps are chosen so that a number that went through a float, or a time through a session's time zone, shows.
+// onceSteps returns changes with values that break if a number passes through a float, or a time
+// through the time zone of a session.
 func onceSteps() []step {
 	const placed = `{"id":$id,"customer":"Ada Lovelace","amount":1.10,"reference":50755254975729665,"status":"placed","placed_at":"2026-02-28T12:00:00+00:00"}`
 	const paid = `{"id":$id,"customer":"Ada Lovelace","amount":1.10,"reference":50755254975729665,"status":"paid","placed_at":"2026-02-28T12:00:00+00:00"}`
@@ -34,7 +35,8 @@ func onceSteps() []step {
 
 var rowID = regexp.MustCompile(`\$id`)
 
-// showOnce makes the three changes one after another, and checks that each is delivered, once and with the right body.
+// showOnce makes the three changes one after another. It checks that each is delivered once, with
+// the right body.
 func (a *app) showOnce(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery) error {
 	if err := drain(arrivals); err != nil {
 		return err
@@ -76,11 +78,11 @@ func (a *app) showOnce(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink
 	return nil
 }
 
-// sinceCommit words a time between the writer's commit and the arrival, both taken in this process. The arrival can come
-// first: the server wakes the dispatcher at the moment at which it answers the writer.
+// sinceCommit writes the time from the writer's commit to the arrival, both measured in this
+// process. It can be negative: the server wakes the dispatcher when it answers the writer.
 func sinceCommit(d time.Duration) string {
 	if d < 0 {
-		return milliseconds(-d) + " before the writer had the answer to its commit"
+		return milliseconds(-d) + " before the writer's commit returned"
 	}
 	return milliseconds(d) + " after the commit"
 }
@@ -92,13 +94,13 @@ func await(ctx context.Context, arrivals <-chan sink.Delivery) (sink.Delivery, e
 	case got := <-arrivals:
 		return got, nil
 	case <-timer.C:
-		return sink.Delivery{}, fmt.Errorf("it did not arrive within %s of the commit", arrivalTimeout)
+		return sink.Delivery{}, fmt.Errorf("it did not arrive within %s after the commit", arrivalTimeout)
 	case <-ctx.Done():
 		return sink.Delivery{}, context.Cause(ctx)
 	}
 }
 
-// drain refuses deliveries that nobody asked for.
+// drain returns an error for an unexpected delivery.
 func drain(arrivals <-chan sink.Delivery) error {
 	select {
 	case got := <-arrivals:
@@ -110,8 +112,8 @@ func drain(arrivals <-chan sink.Delivery) error {
 
 var uuid7 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 
-// compareBody compares a body with the one that a change of the sample table must have, byte for byte. Only the id and the
-// time are the event's own; they must be a UUID version 7 and a moment ago.
+// compareBody compares a body byte for byte with the expected one for a change of the sample table.
+// Id and time differ for each event: they must be a UUID version 7, and within the last minute.
 func compareBody(body []byte, op, before, after string) error {
 	var own struct {
 		ID        string `json:"id"`
@@ -121,11 +123,11 @@ func compareBody(body []byte, op, before, after string) error {
 		return fmt.Errorf("it is not JSON: %w", err)
 	}
 	if !uuid7.MatchString(own.ID) {
-		return fmt.Errorf("its id %q is no UUID version 7", own.ID)
+		return fmt.Errorf("its id %q is not a UUID version 7", own.ID)
 	}
 	at, err := time.Parse(time.RFC3339Nano, own.CreatedAt)
 	if err != nil || time.Since(at).Abs() > time.Minute {
-		return fmt.Errorf("its created_at %q is not a moment ago", own.CreatedAt)
+		return fmt.Errorf("its created_at %q is not within the last minute", own.CreatedAt)
 	}
 	want := fmt.Sprintf(`{"id":%q,"created_at":%q,"table":{"schema":"public","name":"orders"},"trigger":{"name":"order_changed"},`+
 		`"event":{"op":%q,"data":{"old":%s,"new":%s},"session_variables":null,"trace_context":null},`+

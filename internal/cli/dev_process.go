@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// forgetPostgres takes the shell's PG* variables out of this process: they are about another server than dev's private one, and libpq's
-// rules have them fill in whatever a connection string leaves out, such as a service. The configuration reads the environment that
-// the program was started with, which has them still.
+// forgetPostgres removes the PG* variables from this process. They describe another server than the
+// private one, and by libpq's rules they fill in what a connection string leaves out, such as a
+// service. The configuration still sees them, because it reads app.environ.
 func forgetPostgres() {
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "PG") {
-			_ = os.Unsetenv(name) // it fails for impossible names alone
+			_ = os.Unsetenv(name) // it fails only for invalid names
 		}
 	}
 }
 
-// parentEvery is how often to look whether "go run" is still there.
+// parentEvery is the interval between checks that "go run" is alive.
 const parentEvery = 250 * time.Millisecond
 
-// endWithGoRun returns a context that ends with "go run", if that is what started this program: it is the process that a person or a script
-// knows of, and it passes on no signal.
+// endWithGoRun returns a context that ends when "go run" ends, if "go run" started this program. A
+// script that stops this program signals "go run", which does not pass signals on.
 func endWithGoRun(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	parent := os.Getppid()
@@ -49,8 +49,9 @@ func endWithGoRun(ctx context.Context) (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// isGoRun reports that "go run" started this program. The program is then in a directory go-build..., which is a temporary one for the first
-// run and the build cache from then on, or anywhere if GOCACHE says so: there the parent's name tells, where the system has /proc.
+// isGoRun reports whether "go run" started this program. The first run is in a temporary directory
+// go-build..., and later ones are in the build cache, which also has that name. With GOCACHE the
+// cache may be anywhere. The name of the parent tells then, on systems with /proc.
 func isGoRun(parent int) bool {
 	if program, err := os.Executable(); err == nil && strings.Contains(program, string(filepath.Separator)+"go-build") {
 		return true

@@ -30,7 +30,8 @@ func TestDevNeedsNothingOfTheShellsPostgresVariables(t *testing.T) {
 
 var devPort = regexp.MustCompile(`postgres://[^\s]*127\.0\.0\.1:(\d+)`)
 
-// TestDevAndItsPostgresEndWithWhoeverStartedThem ends the process that was started, in each way that there is.
+// TestDevAndItsPostgresEndWithWhoeverStartedThem ends the process that was started, in each way
+// that there is.
 func TestDevAndItsPostgresEndWithWhoeverStartedThem(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -10,14 +10,14 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// devReceiver is the built-in receiver of dev, on a loopback port.
+// devReceiver is the built-in receiver of dev, on a port of loopback.
 type devReceiver struct {
 	url    string
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
 
-// devReceiver starts the receiver. It prints what arrives, or hands it over where that is compared.
+// devReceiver starts the receiver. It prints deliveries, or with --once sends them to arrivals.
 func (a *app) devReceiver(ctx context.Context, o devOptions, arrivals chan<- sink.Delivery) (*devReceiver, error) {
 	l, err := listenOn(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(o.sinkPort)))
 	if err != nil {
@@ -29,7 +29,7 @@ func (a *app) devReceiver(ctx context.Context, o devOptions, arrivals chan<- sin
 		s.OnDelivery = func(d sink.Delivery) {
 			select {
 			case arrivals <- d:
-			default: // showOnce fails at the first that it does not expect
+			default: // showOnce fails at the first unexpected delivery
 			}
 		}
 	}
@@ -37,32 +37,32 @@ func (a *app) devReceiver(ctx context.Context, o devOptions, arrivals chan<- sin
 	r := &devReceiver{url: "http://" + l.Addr().String(), cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(r.ended)
-		_ = s.Serve(serving, l) // it only ends when it is stopped
+		_ = s.Serve(serving, l) // it ends only when it is stopped
 	}()
 	return r, nil
 }
 
-// stop ends the receiver, whose senders have stopped: how it ends makes no difference.
+// stop ends the receiver. Its senders have stopped before.
 func (r *devReceiver) stop() {
 	r.cancel()
 	<-r.ended
 }
 
-// pointTo sends every delivery to the receiver, each trigger to a path of its own.
+// pointTo returns triggers that post to the receiver, each to a path of its own.
 func pointTo(specs []trigger.Spec, url string, lookup func(string) (string, bool)) []trigger.Spec {
 	pointed := make([]trigger.Spec, len(specs))
 	for i, s := range specs {
 		s.Webhook.URL = url + "/" + s.Name
 		if _, err := trigger.ExpandReferences(s.Webhook.Secret, lookup); err != nil {
-			s.Webhook.Secret = "" // nothing to sign with here
+			s.Webhook.Secret = "" // its variable is not set, so requests are not signed
 		}
 		pointed[i] = s
 	}
 	return pointed
 }
 
-// orPlaceholder stands in for variables that are not set here, so that headers that refer to them don't keep a delivery from the
-// built-in receiver.
+// orPlaceholder returns a lookup with a placeholder for variables that are not set. A header that
+// refers to one would otherwise prevent the delivery to the built-in receiver.
 func orPlaceholder(lookup func(string) (string, bool)) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		if value, ok := lookup(name); ok {

@@ -14,7 +14,7 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// show writes for a person what dev does. It may be used by several goroutines.
+// show prints what dev does. It is safe for concurrent use.
 type show struct {
 	mu   sync.Mutex
 	page *term.Page
@@ -28,7 +28,7 @@ func (s *show) printf(format string, args ...any) {
 	s.page.Printf(format, args...)
 }
 
-// started says what runs where.
+// started prints what runs where.
 func (s *show) started(server *localpg.Server, where string, cfg *config.Config, o devOptions) {
 	data := "temporary data"
 	if o.data != "" {
@@ -41,16 +41,16 @@ func (s *show) started(server *localpg.Server, where string, cfg *config.Config,
 	}
 }
 
-// ready says what to do next.
+// ready prints what to do next.
 func (s *show) ready(server *localpg.Server, o devOptions) {
 	s.printf("\nConnect with\n\n  %s '%s'\n\n", psql(server), server.URL(devDatabaseName))
 	if o.file == "" {
 		s.printf("and write a row, for instance\n\n  insert into orders (customer, amount) values ('Ada', 12.50);\n\n")
 	}
-	s.printf("%s\n\n", s.page.Paint("Each delivery is shown as it arrives, with the time since its row was written. Ctrl-C stops everything.", term.Dim))
+	s.printf("%s\n\n", s.page.Paint("Each delivery is shown when it arrives, with the time since its row was written. Ctrl-C stops everything.", term.Dim))
 }
 
-// psql is how to call psql: by its path only where the shell would not find it.
+// psql returns the command that calls psql: its path if the shell does not find it.
 func psql(server *localpg.Server) string {
 	if path := lookPath("psql"); path != "" {
 		return "psql"
@@ -61,10 +61,10 @@ func psql(server *localpg.Server) string {
 	return "psql"
 }
 
-// longestRow is how much of a row is shown, in bytes. More would fill a screen.
+// longestRow is the most bytes of a row that are shown. More would fill the screen.
 const longestRow = 1000
 
-// attempt shows a delivery that went to a configured URL.
+// attempt prints an attempt at a configured URL.
 func (s *show) attempt(at dispatcher.Attempt) {
 	e := &at.Event
 	taken := milliseconds(at.Result.StartedAt.Sub(e.CreatedAt))
@@ -85,7 +85,7 @@ func (s *show) attempt(at dispatcher.Attempt) {
 	}
 }
 
-// failure says how an attempt failed and what comes next.
+// failure returns how an attempt failed, and what happens next.
 func failure(at dispatcher.Attempt) string {
 	what := at.Result.Err
 	if at.Result.Kind == webhook.KindResponse {

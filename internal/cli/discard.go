@@ -9,10 +9,10 @@ import (
 func (a *app) discardCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "discard [ID]...",
-		Short: "Delete dead or waiting events for good",
-		Long: `Delete events for good, by their ids or by a filter. A filter means dead letters unless it names another --state: waiting or retrying.
-Events in flight are left alone, and delivered ones go by the retention. With a filter it says how many events it is about,
-and asks; events named by their ids are deleted without a question.`,
+		Short: "Delete dead or waiting events permanently",
+		Long: `Delete events permanently, by their ids or by a filter. A filter selects dead letters, unless --state names waiting or
+retrying events. Events in flight are skipped, and the retention deletes delivered ones. With a filter the command prints
+how many events match, and asks. It deletes events that are named by their ids without a question.`,
 		Example: `  rowhook discard --state dead --until 30d
   rowhook discard --state waiting,retrying -t order_placed`,
 	}

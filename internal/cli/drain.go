@@ -18,13 +18,14 @@ func (a *app) drainCommand() *cobra.Command {
 	timeout := time.Minute
 	cmd := &cobra.Command{
 		Use:   "drain [TRIGGER]...",
-		Short: "Wait until no event is waiting, in flight or to be retried",
-		Long: `Wait until nothing is owed any more, of the named triggers or of all: for tests and deployments. Exit 0 when it is so,
-and 1 when the timeout comes first, saying what is left. What an open transaction has written is not seen before it commits.`,
+		Short: "Wait until no event is waiting, in flight or retrying",
+		Long: `Wait until no event of the named triggers, or of all triggers, is waiting, in flight or retrying: for tests and
+deployments. Exit 0 then. Exit 1 if the timeout ends first, with the events that are left. Events of an open transaction
+are not visible before it commits.`,
 		Example: `  rowhook drain --timeout 30s`,
 	}
 	o := a.operating(cmd)
-	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "how long to wait at most; 0: do not wait")
+	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "how long to wait; 0: do not wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
 			limited, cancel := context.WithTimeout(ctx, timeout)
@@ -38,7 +39,7 @@ and 1 when the timeout comes first, saying what is left. What an open transactio
 					n += left[i].Events()
 					if left[i].Paused && !warned[left[i].Trigger] {
 						warned[left[i].Trigger] = true
-						fmt.Fprintf(a.stderr, "%s is paused: nothing of it is delivered until it is resumed\n", left[i].Trigger)
+						fmt.Fprintf(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", left[i].Trigger)
 					}
 				}
 				if bar == nil || n > most {
@@ -70,7 +71,7 @@ func (a *app) showLeft(o *operating, left []operate.Left, timeout time.Duration)
 	}
 	if len(left) == 0 {
 		if !o.json {
-			a.printf("Nothing is left.\n")
+			a.printf("No events are left.\n")
 		}
 		return nil
 	}
@@ -78,7 +79,7 @@ func (a *app) showLeft(o *operating, left []operate.Left, timeout time.Duration)
 	now := time.Now()
 	for _, l := range left {
 		line := fmt.Sprintf("  %s: %s waiting, %s in flight, %s to be retried", l.Trigger, term.Digits(l.Waiting), term.Digits(l.InFlight), term.Digits(l.Retrying))
-		if l.More { // only as many were looked at, those that are due first: it would be wrong to say that none of the others is in flight
+		if l.More { // counting stopped at a limit, so the single counts would be wrong
 			line = fmt.Sprintf("  %s: more than %s events", l.Trigger, term.Digits(l.Events()))
 		}
 		if l.NextAt != nil {
@@ -89,5 +90,5 @@ func (a *app) showLeft(o *operating, left []operate.Left, timeout time.Duration)
 		}
 		lines = append(lines, line)
 	}
-	return fmt.Errorf("after %s something is left:\n%s", trigger.Duration(timeout), strings.Join(lines, "\n"))
+	return fmt.Errorf("events are left after %s:\n%s", trigger.Duration(timeout), strings.Join(lines, "\n"))
 }

@@ -14,7 +14,7 @@ import (
 func (a *app) eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Look at events: list, show, tail",
+		Short: "Show events: list, show, tail",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -22,7 +22,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	return cmd
 }
 
-// note says what is worth knowing of an event beside its state.
+// note returns what is worth knowing about an event besides its state.
 func note(e *operate.Event, now time.Time) string {
 	switch e.State {
 	case operate.Waiting:

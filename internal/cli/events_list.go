@@ -18,10 +18,10 @@ func (a *app) listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [ID]...",
 		Short: "List events, newest first",
-		Long: `List events, newest first, wherever they stand: waiting, in flight, to be retried, delivered or dead.
+		Long: `List events of every state, newest first: waiting, in flight, retrying, delivered or dead.
 
-A filter that no index leads to, such as --payload, looks back only as far as it gets in a moment; then it says how far,
-and --cursor goes on from there.`,
+A filter without an index, such as --payload, searches for a limited time. The command then prints how far back it
+searched, and --cursor continues from there.`,
 		Example: `  rowhook events list --state dead --since 1d
   rowhook events list -t order_placed --payload new.customer_id=42
   rowhook events list --state dead --group-by trigger,error
@@ -32,11 +32,11 @@ and --cursor goes on from there.`,
 	var f filterFlags
 	f.add(cmd)
 	var list operate.ListOptions
-	cmd.Flags().IntVarP(&list.Limit, "limit", "n", operate.DefaultLimit, fmt.Sprintf("at most so many events, up to %d", operate.MaxLimit))
-	cmd.Flags().StringVar(&list.Cursor, "cursor", "", "go on where an earlier list has ended")
+	cmd.Flags().IntVarP(&list.Limit, "limit", "n", operate.DefaultLimit, fmt.Sprintf("largest number of events, up to %d", operate.MaxLimit))
+	cmd.Flags().StringVar(&list.Cursor, "cursor", "", "continue where an earlier list ended")
 	cmd.Flags().BoolVar(&list.Payload, "with-payload", false, "print the payloads too, with --json")
 	var by []string
-	cmd.Flags().StringSliceVar(&by, "group-by", nil, "count events by this `key` instead: "+strings.Join(operate.GroupKeys(), ", ")+"; repeat it, or separate them by commas")
+	cmd.Flags().StringSliceVar(&by, "group-by", nil, "count events by this `key` instead: "+strings.Join(operate.GroupKeys(), ", ")+"; repeat it, or separate several by commas")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filter, err := f.filter(args)
 		switch {
@@ -44,9 +44,9 @@ and --cursor goes on from there.`,
 		case len(by) > 0:
 			return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error { return a.group(ctx, conn, o, filter, by) })
 		case list.Limit == 0:
-			err = fmt.Errorf("--limit: 0 events are none: ask for 1 to %d, and go on with --cursor", operate.MaxLimit)
+			err = fmt.Errorf("--limit must be 1 to %d, got 0; use --cursor for more", operate.MaxLimit)
 		case list.Payload && !o.json:
-			err = errors.New("--with-payload belongs with --json; \"rowhook events show ID\" shows the payload of one event")
+			err = errors.New("--with-payload needs --json; \"rowhook events show ID\" shows the payload of one event")
 		}
 		if err != nil {
 			return &usageError{err}
@@ -66,7 +66,7 @@ and --cursor goes on from there.`,
 	return cmd
 }
 
-// group shows how many events have the same values of these keys.
+// group prints how many events have the same values of these keys.
 func (a *app) group(ctx context.Context, conn *pgx.Conn, o *operating, f operate.Filter, by []string) error {
 	groups, err := operate.GroupBy(ctx, conn, f, by, 0)
 	if err != nil {
@@ -89,7 +89,7 @@ func (a *app) group(ctx context.Context, conn *pgx.Conn, o *operating, f operate
 	}
 	t.Flush()
 	if groups.More {
-		fmt.Fprintln(a.stderr, "Counting took too long: there are more.")
+		fmt.Fprintln(a.stderr, "Counting took too long, so some events are missing here.")
 	}
 	return nil
 }
@@ -106,10 +106,10 @@ func (a *app) showPage(page *operate.Page) {
 	}
 	switch {
 	case page.LookedBackTo != nil:
-		fmt.Fprintf(a.stderr, "Looked back to %s (%s). Further back: --cursor %s\n", page.LookedBackTo.Local().Format(time.DateTime), term.Ago(*page.LookedBackTo, now), page.Next)
+		fmt.Fprintf(a.stderr, "Searched back to %s (%s). To search further back: --cursor %s\n", page.LookedBackTo.Local().Format(time.DateTime), term.Ago(*page.LookedBackTo, now), page.Next)
 	case page.Next != "":
 		fmt.Fprintf(a.stderr, "There are more: --cursor %s\n", page.Next)
 	case len(page.Events) == 0:
-		fmt.Fprintln(a.stderr, "No such events.")
+		fmt.Fprintln(a.stderr, "No events match.")
 	}
 }

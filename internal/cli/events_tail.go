@@ -17,8 +17,8 @@ func (a *app) tailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail",
 		Short: "Follow events as they are recorded, tried and delivered, until Ctrl-C",
-		Long: `Follow events as they come: a line for each, and another whenever it has been tried or has changed its state. Where more come
-than can be followed, some are left out, and a line says so. With --json each line is a JSON document.`,
+		Long: `Follow new events. Each event has a line when it is recorded, and another after each attempt and change of its state. If
+there are too many events to follow, some are left out, and a line says so. With --json each line is a JSON document.`,
 		Example: `  rowhook events tail -t order_placed`,
 		Args:    cobra.NoArgs,
 	}
@@ -42,7 +42,7 @@ than can be followed, some are left out, and a line says so. With --json each li
 				t.Add(term.Text(now.Format("15:04:05.000")), state, term.Text(fmt.Sprintf("%-6s", e.Op)), term.Text(e.Trigger), term.Text(e.ID), term.Coloured(tailNote(&e, now), term.Dim))
 				t.Flush()
 				return nil
-			}, func() { fmt.Fprintln(a.stderr, "... more events than can be followed: some are left out") })
+			}, func() { fmt.Fprintln(a.stderr, "... too many events to follow: some are left out") })
 		})
 	}
 	return cmd
@@ -50,7 +50,7 @@ than can be followed, some are left out, and a line says so. With --json each li
 
 func tailNote(e *operate.Event, now time.Time) string {
 	n := note(e, now)
-	if e.State == operate.Dead { // it died just now
+	if e.State == operate.Dead { // it has just died
 		n = e.Reason
 	}
 	if e.Attempts > 1 || e.State == operate.Retrying {

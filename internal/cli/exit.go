@@ -16,7 +16,7 @@ const (
 	exitUsage  = 2 // wrong usage or configuration
 )
 
-// usageError is a mistake of whoever called: wrong flags, variables or configuration.
+// usageError is a mistake of the caller: wrong flags, variables or configuration.
 type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
@@ -33,7 +33,7 @@ func (a *app) exitCode(err error) int {
 	return exitFailed
 }
 
-// report prints why the command failed: once, as a line of the log where that is read by machines.
+// report prints once why the command failed. If the log is JSON, the error is a line of the log.
 func (a *app) report(err error) {
 	text := err.Error()
 	if !a.started && !strings.Contains(text, "--help") {
@@ -46,8 +46,8 @@ func (a *app) report(err error) {
 	fmt.Fprintln(a.stderr, "rowhook: "+text)
 }
 
-// guessFormat finds out how to report that the flags or variables could not be read, for which the one that asks for JSON may not have
-// been read either.
+// guessFormat looks for a wish for JSON when the flags or variables could not be read. The one that
+// asks for JSON may not have been read either.
 func (a *app) guessFormat(args []string) {
 	format, _ := a.lookup("ROWHOOK_LOG_FORMAT")
 	for i, arg := range args {

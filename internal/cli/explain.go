@@ -18,14 +18,14 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// diagnosis is what is wrong and what to do about it. In the remedy of a failed connection {} is who said where the
-// database is.
+// diagnosis is what is wrong and what to do about it. In a remedy {} stands for the flag or
+// variable that named the database.
 type diagnosis struct{ problem, remedy string }
 
 func (d diagnosis) remedyFor(source string) string { return strings.ReplaceAll(d.remedy, "{}", source) }
 
-// diagnoseConnect tells a person why a connection failed. It is transient if it may be over in a moment: a server that
-// starts is not there, then in no name server, then starting up.
+// diagnoseConnect says why a connection failed. transient reports that it may pass: a server that
+// starts first has no address, then refuses connections, then says that it is starting up.
 func diagnoseConnect(err error) (what diagnosis, transient bool) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
@@ -33,38 +33,38 @@ func diagnoseConnect(err error) (what diagnosis, transient bool) {
 	}
 	if errors.Is(err, pgconn.ErrReadOnlyConnection) || strings.Contains(err.Error(), pgconn.ErrReadOnlyConnection.Error()) ||
 		strings.Contains(err.Error(), pgconn.ErrStandbyConnection.Error()) {
-		return diagnosis{"no host of it takes writes, as target_session_attrs asks for", "wait for a primary, or correct the hosts in {}"}, true
+		return diagnosis{"no host accepts writes, which target_session_attrs requires", "wait for a primary, or correct the hosts in {}"}, true
 	}
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return diagnosis{fmt.Sprintf("the host %q has no address (DNS)", dns.Name), "correct the host in {}, or the name server"}, true
+		return diagnosis{fmt.Sprintf("the host %q has no address (DNS)", dns.Name), "correct the host in {}, or check the name server"}, true
 	case errors.As(err, &dns):
-		return diagnosis{fmt.Sprintf("the address of the host %q could not be looked up (%s)", dns.Name, dns.Err), "check the network and the name server, or the host in {}"}, true
+		return diagnosis{fmt.Sprintf("can't look up the address of the host %q (%s)", dns.Name, dns.Err), "check the network and the name server, or the host in {}"}, true
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return diagnosis{"nothing listens there (connection refused)", "start Postgres, or correct host and port in {}"}, true
 	case errors.Is(err, syscall.ENOENT):
 		return diagnosis{"there is no such socket", "start Postgres, or name its host in {}"}, true
 	case errors.Is(err, syscall.EACCES):
-		return diagnosis{"permission to use the socket is denied", "run as a user that may, or connect over TCP in {}"}, false
+		return diagnosis{"permission to use the socket is denied", "run as a user who may use it, or connect over TCP in {}"}, false
 	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH):
 		return diagnosis{"there is no route to that host", "check the network, or correct the host in {}"}, true
 	case strings.Contains(err.Error(), "server refused TLS connection"):
-		return diagnosis{"the server does not speak TLS, which sslmode asks for", "set sslmode=disable in {} if the network can be trusted, or turn ssl on in the server"}, false
+		return diagnosis{"the server does not support TLS, which sslmode requires", "set sslmode=disable in {} if the network can be trusted, or turn ssl on in the server"}, false
 	case webhook.IsTLS(err):
 		return diagnosis{"no trusted TLS connection (" + lastLine(err) + ")", "name the certificate authority with sslrootcert, or correct sslmode and the host in {}"}, false
 	case pgconn.Timeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return diagnosis{"no answer in time", "check the network and its firewalls, or correct host and port in {}"}, true
+		return diagnosis{"the server did not answer in time", "check the network and its firewalls, or correct host and port in {}"}, true
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
-		return diagnosis{"the connection was closed before the server answered", "check that it is Postgres that listens at the address in {}"}, true
+		return diagnosis{"the connection was closed before the server answered", "check that Postgres listens at the address in {}"}, true
 	}
 	if lost := (*lostError)(nil); errors.As(err, &lost) {
-		return diagnosis{lastLine(err), "see why the server or the network ended it, and start again"}, true
+		return diagnosis{lastLine(err), "check the server's log and the network, and start again"}, true
 	}
 	return diagnosis{lastLine(err), "check {}"}, false
 }
 
-// diagnoseRefusal explains what the server answered to the attempt to connect.
+// diagnoseRefusal explains an error with which the server answered an attempt to connect.
 func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 	answer := "the server says: " + pg.Message
 	switch pg.Code {
@@ -75,20 +75,20 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 		case strings.Contains(pg.Message, "does not exist"):
 			return diagnosis{answer, "correct the user in {}, or create the role"}, false
 		case strings.Contains(pg.Message, "no encryption"), strings.Contains(pg.Message, "SSL off"):
-			return diagnosis{answer, "the server wants TLS: set sslmode=require in {}, or allow it in pg_hba.conf"}, false
+			return diagnosis{answer, "set sslmode=require in {}, since the server requires TLS, or allow connections without TLS in pg_hba.conf"}, false
 		}
 		return diagnosis{answer, "correct user, database and sslmode in {}, or allow them in the server's pg_hba.conf"}, false
 	case pgerrcode.InvalidCatalogName:
 		return diagnosis{"there is no such database", "correct its name in {}, or create it with createdb"}, false
 	case pgerrcode.TooManyConnections:
-		return diagnosis{"the server has no connection left", "raise max_connections (or the role's connection limit), or close idle clients"}, true
+		return diagnosis{"the server has no free connection", "raise max_connections (or the role's connection limit), or close idle clients"}, true
 	case pgerrcode.CannotConnectNow:
-		return diagnosis{answer, "wait until it has started; if it stays like this, look at the server's log"}, true
+		return diagnosis{answer, "wait until it has started; if it does not start, check its log"}, true
 	case pgerrcode.AdminShutdown, pgerrcode.CrashShutdown:
 		return diagnosis{answer, "start it again"}, true
 	case pgerrcode.ProtocolViolation:
 		if strings.Contains(pg.Message, "unsupported startup parameter") {
-			return diagnosis{answer, "{} seems to lead through a pooler: set ROWHOOK_LISTEN_URL to a way straight to Postgres, or poll only, by --no-listen"}, false
+			return diagnosis{answer, "{} seems to lead through a pooler: set ROWHOOK_LISTEN_URL to a direct connection to Postgres, or poll with --no-listen"}, false
 		}
 	case pgerrcode.InsufficientPrivilege:
 		return diagnosis{answer, "grant it (grant connect on database ... to ...), or use another role in {}"}, false
@@ -96,7 +96,7 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 	return diagnosis{fmt.Sprintf("%s (SQLSTATE %s)", answer, pg.Code), "check {}"}, false
 }
 
-// explain adds to an error of the database what a person can do about it.
+// explain adds a remedy to an error of the database.
 func explain(err error) error {
 	var connect *pgconn.ConnectError
 	var refused *pgconn.PgError
@@ -116,12 +116,12 @@ func explain(err error) error {
 	remedy := ""
 	switch refused.Code {
 	case pgerrcode.ReadOnlySQLTransaction:
-		remedy = "Rowhook must write: connect to the primary, and with a role whose default_transaction_read_only is off"
+		remedy = "Rowhook must write: connect to the primary, as a role whose default_transaction_read_only is off"
 	case pgerrcode.InsufficientPrivilege:
 		if strings.Contains(err.Error(), "grant ") {
-			return err // it says already
+			return err // it has a remedy
 		}
-		remedy = "use the role that installed Rowhook, or grant this one what is missing"
+		remedy = "use the role that installed Rowhook, or grant this role the missing right"
 	case pgerrcode.InvalidSchemaName, pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.UndefinedFunction:
 		if !strings.Contains(refused.Message, "rowhook") {
 			return err
@@ -130,9 +130,9 @@ func explain(err error) error {
 	case pgerrcode.DiskFull:
 		remedy = "the server's disk is full: free some space"
 	case pgerrcode.TooManyConnections:
-		remedy = "the server has no connection left: raise max_connections, or close idle clients"
+		remedy = "the server has no free connection: raise max_connections, or close idle clients"
 	case pgerrcode.LockNotAvailable:
-		remedy = "someone holds a lock on the table for long: see pg_stat_activity, and try again when it is over"
+		remedy = "another session holds a lock on the table: find it in pg_stat_activity, and try again when it has ended"
 	case pgerrcode.AdminShutdown, pgerrcode.CrashShutdown, pgerrcode.CannotConnectNow:
 		remedy = "the server is stopping or starting: try again when it is back"
 	default:
@@ -145,7 +145,8 @@ func isAny(err error, targets ...error) bool {
 	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }
 
-// lastLine is the end of an error of several attempts: the last host, or the last sslmode.
+// lastLine returns the last line of an error. An error of several attempts has a line for each host
+// and sslmode.
 func lastLine(err error) string {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	return strings.TrimSpace(lines[len(lines)-1])

@@ -31,7 +31,8 @@ func (l *ledger) receive(d sink.Delivery) {
 	}
 }
 
-// await waits until so many different events have arrived and returns how many arrived more than once.
+// await waits until so many different events have arrived and returns how many arrived more than
+// once.
 func (l *ledger) await(t *testing.T, events int) (twice int) {
 	t.Helper()
 	reached := make(chan struct{})
@@ -136,7 +137,8 @@ func TestBulkAndSingleInsertsUpdatesAndDeletesAllArriveOnce(t *testing.T) {
 	require.Equal(t, 13500, l.count())
 }
 
-// insertSingles has writers insert orders one by one, each on a connection of its own, until they are done.
+// insertSingles has writers insert orders one by one, each on a connection of its own, until they
+// are done.
 func insertSingles(t *testing.T, db *pgtest.DB, writers, each int) *sync.WaitGroup {
 	t.Helper()
 	var wg sync.WaitGroup

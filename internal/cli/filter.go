@@ -11,7 +11,7 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// filterFlags are the flags that choose events.
+// filterFlags are the flags that select events.
 type filterFlags struct {
 	triggers, states    []string
 	table, since, until string
@@ -20,27 +20,27 @@ type filterFlags struct {
 	clock               func() time.Time
 }
 
-// addTimes adds the flags for a range of time alone.
+// addTimes adds only the flags for a range of time.
 func (f *filterFlags) addTimes(cmd *cobra.Command) {
 	f.clock = time.Now
-	cmd.Flags().StringVar(&f.since, "since", "", "only recorded since this `time`: 1h or 7d ago, 2026-11-23, \"2026-11-23 15:04\" (local where it names no zone), as Postgres prints it, or as in RFC 3339")
-	cmd.Flags().StringVar(&f.until, "until", "", "only recorded before this `time`")
+	cmd.Flags().StringVar(&f.since, "since", "", "only events since this `time`: 1h or 7d ago, 2026-11-23, \"2026-11-23 15:04\" (local time if it has no zone), a time as Postgres prints it, or RFC 3339")
+	cmd.Flags().StringVar(&f.until, "until", "", "only events before this `time`")
 }
 
 func (f *filterFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&f.triggers, "trigger", "t", nil, "only of this `trigger`; repeat it, or separate them by commas")
-	flags.StringSliceVarP(&f.states, "state", "s", nil, "only in this `state`: waiting, in_flight, retrying, delivered or dead; repeat it, or separate them by commas")
-	flags.StringVar(&f.table, "table", "", "only of this `table`, as table or schema.table")
+	flags.StringSliceVarP(&f.triggers, "trigger", "t", nil, "only events of this `trigger`; repeat it, or separate several by commas")
+	flags.StringSliceVarP(&f.states, "state", "s", nil, "only events in this `state`: waiting, in_flight, retrying, delivered or dead; repeat it, or separate several by commas")
+	flags.StringVar(&f.table, "table", "", "only events of this `table`: table or schema.table")
 	f.addTimes(cmd)
-	flags.StringVar(&f.payload, "payload", "", "only with this in the payload: KEY=VALUE such as new.customer.id=42, or a JSON `path` such as '$.new.amount ? (@ > 100)'")
-	flags.StringVar(&f.failure, "error", "", "only with this `text` in the error of the last attempt")
-	flags.StringSliceVar(&f.statuses, "status", nil, "only where the last attempt was answered with this `status`, such as 503 or 5xx; repeat it, or separate them by commas")
-	flags.StringSliceVar(&f.kinds, "kind", nil, "only where the last attempt failed by this `kind`, such as timeout or refused; repeat it, or separate them by commas")
+	flags.StringVar(&f.payload, "payload", "", "only events whose payload matches: KEY=VALUE such as new.customer.id=42, or a JSON `path` such as '$.new.amount ? (@ > 100)'")
+	flags.StringVar(&f.failure, "error", "", "only events with this `text` in the error of the last attempt")
+	flags.StringSliceVar(&f.statuses, "status", nil, "only events whose last attempt got this `status`, such as 503 or 5xx; repeat it, or separate several by commas")
+	flags.StringSliceVar(&f.kinds, "kind", nil, "only events whose last attempt failed with this `kind` of error, such as timeout or refused; repeat it, or separate several by commas")
 	noError(cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"waiting", "in_flight", "retrying", "delivered", "dead"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
-// noError ends the program: cobra refuses only what it was given twice.
+// noError panics: cobra returns an error only if a completion is registered twice.
 func noError(err error) {
 	if err != nil {
 		panic(err)
@@ -69,7 +69,7 @@ func (f *filterFlags) times() (since, until time.Time, err error) {
 	return since, until, err
 }
 
-// moment reads a point in time as people write it.
+// moment parses a point in time in the forms that people write.
 func (f *filterFlags) moment(flag, s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -81,8 +81,8 @@ func (f *filterFlags) moment(flag, s string) (time.Time, error) {
 	if t, ok := operate.ParseTime(s, now.Location()); ok {
 		return t, nil
 	}
-	return time.Time{}, fmt.Errorf("--%s: %q is no time: write how long ago (1h, 7d), a day (2026-11-23), a local time (\"2026-11-23 15:04\"), "+
-		"what Postgres prints (\"2026-11-23 15:04:05.123456+00\"), or RFC 3339", flag, s)
+	return time.Time{}, fmt.Errorf("--%s: invalid time %q: write how long ago (1h, 7d), a day (2026-11-23), a local time (\"2026-11-23 15:04\"), "+
+		"a time as Postgres prints it (\"2026-11-23 15:04:05.123456+00\"), or RFC 3339", flag, s)
 }
 
-var errNothingChosen = errors.New("nothing says which events: name their ids, or choose them by flags such as --trigger or --state")
+var errNothingChosen = errors.New("no events selected: name their ids, or select them with flags such as --trigger or --state")

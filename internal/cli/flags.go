@@ -15,23 +15,25 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// databaseURLVariable is the one variable that is not called after its flag, as hosting platforms set it.
+// databaseURLVariable is the one variable that is not named after its flag. Hosting platforms set
+// it.
 const databaseURLVariable = "DATABASE_URL"
 
-// twinKey annotates a flag with the environment variable that may stand for it.
+// twinKey is the annotation of a flag that names its environment variable.
 const twinKey = "environment"
 
-// flagSet adds flags, each with its environment variable: --poll-interval and ROWHOOK_POLL_INTERVAL.
+// flagSet adds flags, each with an environment variable of its name: --poll-interval and
+// ROWHOOK_POLL_INTERVAL.
 type flagSet struct{ set *pflag.FlagSet }
 
-// syntax reads and writes one kind of value. Its errors say what is accepted.
+// syntax parses and formats one kind of value. Its errors say which values are accepted.
 type syntax[T any] struct {
-	kind   string // what the help text calls it
+	kind   string // its name in the help text
 	parse  func(string) (T, error)
 	format func(T) string
 }
 
-// value makes a pflag.Value of a variable and its syntax.
+// value is the pflag.Value of a variable and its syntax.
 type value[T any] struct {
 	to *T
 	syntax[T]
@@ -47,13 +49,13 @@ func (v *value[T]) Set(s string) error {
 func (v *value[T]) String() string { return v.format(*v.to) }
 func (v *value[T]) Type() string   { return v.kind }
 
-// add makes a flag with a variable. What to holds is the default.
+// add adds a flag with an environment variable. The value of *to is the default.
 func add[T any](s *flagSet, to *T, name, usage string, as syntax[T]) {
 	s.set.VarP(&value[T]{to, as}, name, shorthand(name), usage)
 	s.twin(name, "ROWHOOK_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
 }
 
-// shorthand is the one-letter form of a flag, which may have none.
+// shorthand returns the one-letter form of a flag, or "".
 func shorthand(name string) string {
 	if name == "file" {
 		return "f"
@@ -73,7 +75,7 @@ func (s *flagSet) duration(to *time.Duration, name, usage string, least time.Dur
 		parse: func(s string) (time.Duration, error) {
 			d, err := trigger.ParseDuration(s)
 			if err == nil && d.Std() < least {
-				err = fmt.Errorf("%s is too short: the least is %s", d, trigger.Duration(least))
+				err = fmt.Errorf("%s is too short: write %s or more", d, trigger.Duration(least))
 			}
 			return d.Std(), err
 		},
@@ -110,7 +112,7 @@ func (s *flagSet) yesNo(to *bool, name, usage string) {
 	s.set.Lookup(name).NoOptDefVal = "true"
 }
 
-// largestSize is the most that a flag for a number of bytes takes.
+// largestSize is the most bytes that a flag accepts.
 const largestSize = 1 << 40
 
 // byteSize is the syntax of a number of bytes.
@@ -128,7 +130,7 @@ func byteSize() syntax[int64] {
 	}
 }
 
-// oneOf is the syntax of a choice; names are in the order in which people read them.
+// oneOf is the syntax of a choice. names has the order for the help text.
 func oneOf[T comparable](meaning map[string]T, names ...string) syntax[T] {
 	return syntax[T]{
 		kind: strings.Join(names, "|"),
@@ -150,7 +152,7 @@ func oneOf[T comparable](meaning map[string]T, names ...string) syntax[T] {
 	}
 }
 
-// twin names the variable that may stand for a flag, also in its help text.
+// twin sets the environment variable of a flag, and names it in the help text.
 func (s *flagSet) twin(name, variable string) {
 	f := s.set.Lookup(name)
 	if f.Annotations[twinKey] != nil {
@@ -160,7 +162,8 @@ func (s *flagSet) twin(name, variable string) {
 	f.Annotations = map[string][]string{twinKey: {variable}}
 }
 
-// fromEnvironment sets the flags that were not given from their variables. Its error names every bad variable.
+// fromEnvironment sets flags that are not on the command line from their variables. Its error names
+// every invalid variable.
 func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	var bad []error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -169,7 +172,7 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 			return
 		}
 		text, _ := lookup(twin[0])
-		if text == "" { // docker compose and CI systems set what they have no value for to nothing
+		if text == "" { // docker compose and CI systems set variables without a value to ""
 			return
 		}
 		if err := f.Value.Set(text); err != nil {
@@ -179,15 +182,15 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 	return errors.Join(bad...)
 }
 
-// given reports that someone gave a flag, or the variable that stands for it.
+// given reports whether a flag is on the command line, or its variable is set.
 func (a *app) given(cmd *cobra.Command, name string) bool {
 	f := cmd.Flags().Lookup(name)
 	text, _ := a.lookup(f.Annotations[twinKey][0])
 	return f.Changed || text != ""
 }
 
-// warnOfMisspelled points out variables that are nearly one of Rowhook's. Others may begin with ROWHOOK_ as well, since
-// rowhook.yaml can refer to any variable.
+// warnOfMisspelled warns of variables whose names are close to one of Rowhook's. Any other name may
+// begin with ROWHOOK_, because rowhook.yaml can refer to any variable.
 func (a *app) warnOfMisspelled(root *cobra.Command) {
 	var known []string
 	var visit func(cmd *cobra.Command)
@@ -209,12 +212,12 @@ func (a *app) warnOfMisspelled(root *cobra.Command) {
 			continue
 		}
 		if near := suggest.Near(name, known, 1); len(near) > 0 {
-			a.log.Warn("environment variable is not one of Rowhook's: is it misspelled?", "variable", name, "nearest", near[0])
+			a.log.Warn("unknown environment variable: is it misspelled?", "variable", name, "nearest", near[0])
 		}
 	}
 }
 
-// durationFlag is a duration as people write it.
+// durationFlag is a flag for a duration, such as 10s or 7d.
 
 type durationFlag time.Duration
 

@@ -27,7 +27,8 @@ func FuzzByteSize(f *testing.F) {
 	})
 }
 
-// FuzzFlags sets a flag of each kind to any text: it is taken and reads back, or refused, and the value before stays.
+// FuzzFlags sets a flag of each kind to any text: it is taken and reads back, or refused, and the
+// value before stays.
 func FuzzFlags(f *testing.F) {
 	for _, seed := range []string{"1", "true", "YES", "10s", "7d", "-1", "", "debug", "10.0.0.0/8,private", ",", "a,b", "\x00", "9999999999999999999"} {
 		f.Add(seed)

@@ -25,10 +25,10 @@ func (a *app) healthcheckCommand() *cobra.Command {
 	name, address, timeout := "", defaultHTTP, 5*time.Second
 	cmd := &cobra.Command{
 		Use:   "healthcheck [URL]",
-		Short: "Tell a container engine whether the program works",
-		Long: `Exit 0 if the dispatcher of this container says at /readyz that it is ready. Where it does not serve HTTP: if it (of this
-host name, or of --instance-name) is registered and listening, or polling where it was told to. With a URL: if that
-answers with a status of 200 to 299.`,
+		Short: "Report to a container engine whether the dispatcher works",
+		Long: `Exit 0 if the dispatcher of this container reports at /readyz that it is ready. If it does not serve HTTP, exit 0 if a
+dispatcher of this host name, or of --instance-name, is registered and alive. With a URL, exit 0 if its answer has a
+status of 200 to 299.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
@@ -43,13 +43,14 @@ answers with a status of 200 to 299.`,
 		},
 	}
 	s := flagSet{cmd.Flags()}
-	s.text(&name, "instance-name", "the name that rowhook run was given")
-	s.text(&address, "http", "the address that rowhook run was given")
+	s.text(&name, "instance-name", "the instance name of rowhook run")
+	s.text(&address, "http", "the HTTP address of rowhook run")
 	s.duration(&timeout, "timeout", "how long to wait for the answer", time.Millisecond)
 	return cmd
 }
 
-// readyURL is where a program of this host asks one that serves on the address; "" where that is nowhere.
+// readyURL returns the URL of readiness for a client on this host, or "" if the address serves
+// nothing.
 func readyURL(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -61,11 +62,12 @@ func readyURL(address string) string {
 	return "http://" + net.JoinHostPort(host, port) + "/readyz"
 }
 
-// readyWithin is how long a program at the default address may take, which need not be a dispatcher.
+// readyWithin is how long the answer from the default address may take. The program there may not
+// be a dispatcher.
 const readyWithin = time.Second
 
-// checkReady asks a dispatcher on this address whether it is ready. known is false where none answers: nothing listens there or,
-// at the default address, something else.
+// checkReady asks the dispatcher at this address whether it is ready. known is false if no
+// dispatcher answers: nothing listens there or, at the default address, another program.
 func checkReady(ctx context.Context, address string, chosen bool) (known bool, err error) {
 	where := readyURL(address)
 	if where == "" {
@@ -101,7 +103,7 @@ func checkReady(ctx context.Context, address string, chosen bool) (known bool, e
 func checkURL(ctx context.Context, text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return usagef("%q is no http:// or https:// URL", text)
+		return usagef("invalid URL %q: write one that begins with http:// or https://", text)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, text, http.NoBody)
 	if err != nil {
@@ -118,7 +120,7 @@ func checkURL(ctx context.Context, text string) error {
 	return nil
 }
 
-// checkInstance looks for a living dispatcher of this name, or else of this host.
+// checkInstance looks for a living dispatcher of this name, or of this host if name is "".
 func (a *app) checkInstance(ctx context.Context, name string) error {
 	target, err := a.target()
 	if err != nil {

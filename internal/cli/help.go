@@ -9,8 +9,8 @@ import (
 	"github.com/rowhook/rowhook/internal/term"
 )
 
-// explainHelp has a help that is asked of a command that does not exist say so, rather than print the help of the one above it and succeed:
-// a script would take that for an answer.
+// explainHelp makes help for an unknown command an error. Cobra prints the help of the command
+// above it and succeeds, which a script would take for an answer.
 func (a *app) explainHelp(root *cobra.Command) {
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
@@ -46,13 +46,13 @@ func (a *app) offerVersion(root *cobra.Command) {
 	root.Flags().Lookup("version").Usage = "print the version"
 }
 
-// The widest help, which is also that of what is no terminal, and the narrowest.
+// The widest and the narrowest help. Where there is no terminal it is the widest.
 const (
 	mostHelp  = 110
 	leastHelp = 40
 )
 
-// wrapHelp has help texts broken where the terminal ends.
+// wrapHelp wraps help texts at the width of the terminal.
 func (a *app) wrapHelp(root *cobra.Command) {
 	width := a.helpWidth()
 	template := root.UsageTemplate()
@@ -68,7 +68,8 @@ func (a *app) helpWidth() int {
 	return max(min(term.Width(a.stdout, a.lookup, mostHelp), mostHelp), leastHelp)
 }
 
-// reflow breaks paragraphs anew into lines of at most width columns. Indented lines stay as they are.
+// reflow wraps paragraphs again, into lines of at most width columns. Indented lines stay as they
+// are.
 func reflow(text string, width int) string {
 	var out, paragraph []string
 	flush := func() {

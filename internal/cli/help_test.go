@@ -10,14 +10,14 @@ import (
 func TestHelpOfACommandThatDoesNotExistIsAMistake(t *testing.T) {
 	t.Parallel()
 	for command, says := range map[string]string{
-		"nosuch --help":        `there is no command "rowhook nosuch"`,
-		"--help nosuch":        `there is no command "rowhook nosuch"`,
+		"nosuch --help":        `unknown command "rowhook nosuch"`,
+		"--help nosuch":        `unknown command "rowhook nosuch"`,
 		"statu -h":             `did you mean "rowhook status"?`,
-		"events nosuch --help": `there is no command "rowhook events nosuch"`,
+		"events nosuch --help": `unknown command "rowhook events nosuch"`,
 		"events lst --help":    `did you mean "rowhook events list"?`,
-		"help nosuch":          `there is no command "rowhook nosuch"`,
+		"help nosuch":          `unknown command "rowhook nosuch"`,
 		"help events lst":      `did you mean "rowhook events list"?`,
-		"nosuch":               `there is no command "rowhook nosuch"`,
+		"nosuch":               `unknown command "rowhook nosuch"`,
 	} {
 		code, stdout, stderr := rowhook(t, nil, strings.Fields(command)...)
 		require.Equal(t, 2, code, command)
@@ -48,7 +48,7 @@ func TestTheVersionIsAFlagAsWell(t *testing.T) {
 func TestHealthcheckIsInTheHelp(t *testing.T) {
 	t.Parallel()
 	_, help, _ := rowhook(t, nil, "--help")
-	require.Regexp(t, `(?m)^ +healthcheck +Tell a container engine`, help)
+	require.Regexp(t, `(?m)^ +healthcheck +Report to a container engine`, help)
 	_, help, _ = rowhook(t, nil, "healthcheck", "--help")
 	require.Contains(t, help, "/readyz")
 }

@@ -19,21 +19,21 @@ func (a *app) invokeCommand() *cobra.Command {
 	var payload, session, trace string
 	cmd := &cobra.Command{
 		Use:   "invoke TRIGGER",
-		Short: "Record a MANUAL event with a payload of your own",
-		Long: `Record a MANUAL event for a trigger that says manual: true, and print its id. The payload is any JSON, and arrives as "new".
-Applications do the same in their own transaction: select rowhook.emit('order_placed', '{"id": 7}').`,
+		Short: "Record a MANUAL event with your own payload",
+		Long: `Record a MANUAL event for a trigger with manual: true, and print its id. The payload is any JSON value. The receiver gets
+it as "new". Applications do the same in their own transaction: select rowhook.emit('order_placed', '{"id": 7}').`,
 		Example: `  rowhook invoke order_placed --payload '{"id": 7}'
   rowhook invoke order_placed --payload @order.json --session '{"x-hasura-user-id": "7"}'
   jq -c .order dump.json | rowhook invoke order_placed --payload -`,
 		Args: cobra.ExactArgs(1),
 	}
 	o := a.operating(cmd)
-	cmd.Flags().StringVarP(&payload, "payload", "p", "", "the payload: JSON, @ and the name of a file, or - for standard input (required)")
+	cmd.Flags().StringVarP(&payload, "payload", "p", "", "payload: JSON, @ and the name of a file, or - for standard input (required)")
 	cmd.Flags().StringVar(&session, "session", "", "session_variables of the event: a JSON object, or @ and the name of a file")
 	cmd.Flags().StringVar(&trace, "trace", "", "trace_context of the event: JSON, such as {\"traceparent\": \"00-...\"}, or @ and the name of a file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !cmd.Flags().Changed("payload") {
-			return &usageError{errors.New(`--payload is missing: write JSON, as in --payload '{"id": 7}', @ and the name of a file, or - for standard input`)}
+			return &usageError{errors.New(`missing --payload: write JSON, as in --payload '{"id": 7}', @ and the name of a file, or - for standard input`)}
 		}
 		event := operate.Manual{Trigger: args[0]}
 		for _, part := range []struct {
@@ -45,7 +45,7 @@ Applications do the same in their own transaction: select rowhook.emit('order_pl
 				continue
 			}
 			if part.flag != "payload" && part.text == "-" {
-				return &usageError{fmt.Errorf("--%s: standard input is for the payload; write JSON, or @ and the name of a file", part.flag)}
+				return &usageError{fmt.Errorf("--%s can't read standard input, which is for the payload: write JSON, or @ and the name of a file", part.flag)}
 			}
 			var err error
 			if *part.to, err = a.readJSON(part.flag, part.text); err != nil {
@@ -67,10 +67,10 @@ Applications do the same in their own transaction: select rowhook.emit('order_pl
 	return cmd
 }
 
-// maxPayload is the size of a text that Postgres could store.
+// maxPayload is the largest text that Postgres can store, in bytes.
 const maxPayload = 1 << 30
 
-// readJSON reads what a flag names: JSON, @ and the name of a file, or - for standard input.
+// readJSON returns the value of a flag: JSON, @ and the name of a file, or - for standard input.
 func (a *app) readJSON(flag, arg string) (json.RawMessage, error) {
 	switch {
 	case arg == "-":

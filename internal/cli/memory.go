@@ -9,12 +9,13 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 )
 
-// fitMemory keeps the dispatcher within allowed bytes, those that its container or service may have; 0: there is no limit. chosen says that someone
-// gave cfg.PayloadMemory; otherwise it becomes less where little is allowed. GOMEMLIMIT in the environment has precedence over the limit that is set.
+// fitMemory keeps the dispatcher within allowed bytes, the memory limit of its container or
+// service. 0 means that there is no limit. It lowers cfg.PayloadMemory, unless chosen says that it
+// was set by a flag or variable. It sets Go's memory limit, unless GOMEMLIMIT is set.
 func (a *app) fitMemory(cfg *dispatcher.Config, allowed int64, chosen bool) {
-	// Sending takes as much again, and half is left for all else.
+	// Sending needs the same amount once more, and half is left for the rest.
 	if share := allowed / 4; share > 0 && share < cfg.PayloadMemory && !chosen {
-		a.log.Info("memory is limited, so less of it is for big payloads", "limit_bytes", allowed, "payload_memory_bytes", share)
+		a.log.Info("lowering the memory for large payloads, because memory is limited", "limit_bytes", allowed, "payload_memory_bytes", share)
 		cfg.PayloadMemory = share
 	}
 	if set, _ := a.lookup("GOMEMLIMIT"); set == "" {
@@ -22,8 +23,10 @@ func (a *app) fitMemory(cfg *dispatcher.Config, allowed int64, chosen bool) {
 	}
 }
 
-// fitBody is the largest payload where nobody chose one. While it is sent it is in memory up to four times: as it comes from the database, as
-// values, as the request's body, and as what the collector has not freed yet. allowed is as for fitMemory, soft is GOMEMLIMIT or huge.
+// fitBody returns the largest payload unless a flag or variable sets it. During an attempt a
+// payload is in memory up to four times: as read from the database, as values, as the body of the
+// request, and as garbage that was not collected yet. allowed is as for fitMemory. soft is
+// GOMEMLIMIT, or math.MaxInt64.
 func fitBody(byDefault, allowed, soft int64) int64 {
 	if allowed > 0 {
 		soft = min(soft, allowed)
@@ -31,9 +34,11 @@ func fitBody(byDefault, allowed, soft int64) int64 {
 	return min(byDefault, soft/8)
 }
 
-// softLimit is from where on garbage is collected more often, before that of large payloads piles up: with 20 MB events a dispatcher took 337 MB, of
-// which less than a third was in use. It is well above what is in use: large payloads twice, some 32 KiB for each attempt that may be open (ten times
-// the concurrency), and 64 MiB for all else; but nine tenths of what is allowed, if that is less.
+// softLimit returns the heap size above which the collector runs more often, so that garbage from
+// large payloads does not accumulate. Without it, a dispatcher with 20 MB events took 337 MB, of
+// which less than a third was in use. The limit is well above what is in use: large payloads twice,
+// 32 KiB for each attempt that may be open (ten times the concurrency), and 64 MiB for the rest. It
+// is at most nine tenths of allowed.
 func softLimit(cfg dispatcher.Config, allowed int64) int64 {
 	limit := 64<<20 + 2*cfg.PayloadMemory + 10*int64(cfg.Concurrency)*(32<<10)
 	if allowed > 0 {

@@ -15,11 +15,11 @@ func (a *app) migrateCommand() *cobra.Command {
 	to, yes, wait := int32(0), false, defaultConnectTimeout
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Bring the schema rowhook to this program's version, or to another",
-		Long: `Bring the schema rowhook to this program's version, as apply does, without looking at a configuration; or with --to up or down to
-another version that this program knows. Dispatchers may go on meanwhile: deliveries are not interrupted.
+		Short: "Migrate the schema rowhook to the version of this program, or to another",
+		Long: `Migrate the schema rowhook to the version of this program, as apply does, but without a configuration. With --to it
+migrates up or down to another version that this program knows. Dispatchers may run meanwhile: deliveries go on.
 
-Going down drops what the newer version had added, after asking. What is waiting, dead and archived stays.`,
+A migration down asks first, and drops what the newer version added. Waiting events, dead letters and the history stay.`,
 		Example: `  rowhook migrate
   rowhook migrate --to 1`,
 		Args: cobra.NoArgs,
@@ -30,17 +30,13 @@ Going down drops what the newer version had added, after asking. What is waiting
 	s := flagSet{cmd.Flags()}
 	s.connectTimeout(&wait)
 	s.allowPublication(&a.migrator.AllowPublication)
-	cmd.Flags().Int32Var(&to, "to", 0, "the schema `version` to go to; default: the newest that this program knows")
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before going down")
+	cmd.Flags().Int32Var(&to, "to", 0, "schema `version` to migrate to (default: the newest that this program knows)")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before a migration down")
 	return cmd
 }
 
 func (a *app) migrate(ctx context.Context, to int32, given, yes bool, wait time.Duration) error {
-	target, err := a.target()
-	if err != nil {
-		return err
-	}
-	conn, err := a.connect(ctx, target, wait)
+	conn, target, err := a.open(ctx, wait)
 	if err != nil {
 		return err
 	}
@@ -53,7 +49,7 @@ func (a *app) migrate(ctx context.Context, to int32, given, yes bool, wait time.
 	case given && (to < 1 || to > newest):
 		return usagef("--to %d: this program knows the schema versions 1 to %d; to remove the schema use \"rowhook uninstall\"", to, newest)
 	case given && to < have:
-		err := a.confirm(ctx, yes, fmt.Sprintf("Go down from schema version %d to %d, and drop what the newer version added?", have, to))
+		err := a.confirm(ctx, yes, fmt.Sprintf("Migrate down from schema version %d to %d, and drop what the newer version added?", have, to))
 		if err != nil {
 			return err
 		}

@@ -16,19 +16,19 @@ import (
 	"github.com/rowhook/rowhook/internal/term"
 )
 
-// operating are the flags of every command that looks at or steers what runs.
+// operating are the flags of every command for operators.
 type operating struct {
 	json bool
 	wait time.Duration
-	// look says that the command only looks. It then works on an older schema, too, if dispatchers of
-	// this version can.
+	// look says that the command only reads. It then works on an older schema, too, if dispatchers
+	// of this version can.
 	look bool
 }
 
 func (a *app) operating(cmd *cobra.Command) *operating {
 	o := &operating{wait: defaultConnectTimeout}
 	(&flagSet{cmd.Flags()}).connectTimeout(&o.wait)
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, whose keys stay the same from version to version")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON; its keys stay the same from version to version")
 	return o
 }
 
@@ -55,7 +55,7 @@ func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Conte
 	case errors.Is(err, operate.ErrInvalid):
 		return &usageError{err}
 	case conn.IsClosed() && !errors.As(err, &known) && !errors.As(err, new(*pgconn.PgError)):
-		return fmt.Errorf("the connection to Postgres was lost (%w): give the command again when the server is back", err)
+		return fmt.Errorf("lost the connection to Postgres (%w): repeat the command when the server is back", err)
 	}
 	return explain(err)
 }

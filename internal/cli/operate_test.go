@@ -92,7 +92,7 @@ func TestAnOperatorSeesAndMendsAnOutageWithoutSQL(t *testing.T) {
 	require.Equal(t, "1 event back in the queue.\n", must("redeliver", page.Events[0].ID), "an event by its id needs no question")
 	out := decode[operate.Bulk](t, must("redeliver", "--trigger", "order_changed", "--yes", "--json"))
 	require.EqualValues(t, 2, out.Changed)
-	require.Equal(t, "Nothing is left.\n", must("drain", "--timeout", "30s"))
+	require.Equal(t, "No events are left.\n", must("drain", "--timeout", "30s"))
 	require.Empty(t, decode[operate.Page](t, must("events", "list", "--state", "dead", "--json")).Events)
 	require.Len(t, decode[operate.Page](t, must("events", "list", "--state", "delivered", "--json", "--payload", "new.id=2")).Events, 1)
 
@@ -149,7 +149,7 @@ func TestTailSaysThatItsConnectionWasLost(t *testing.T) {
 	tail.stdout.waitFor(t, "waiting")
 	require.NoError(t, server.Halt(t.Context(), localpg.Immediate))
 	require.Equal(t, 1, tail.exit(t))
-	require.Regexp(t, "again when (the server|it) is back", tail.stderr.String())
+	require.Regexp(t, "(repeat the command|try again) when (the server|it) is back", tail.stderr.String())
 }
 
 func TestHangupAppliesTheFileAgain(t *testing.T) {
@@ -164,7 +164,7 @@ func TestHangupAppliesTheFileAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, []byte("triggers: [}"), 0o600))
 	p.signal(t, syscall.SIGHUP)
-	p.stderr.waitFor(t, "was not applied")
+	p.stderr.waitFor(t, "configuration not applied")
 	require.NoError(t, os.WriteFile(file, regexp.MustCompile(`/orders"`).ReplaceAll(text, []byte(`/elsewhere"`)), 0o600))
 	p.signal(t, syscall.SIGHUP)
 	p.stderr.waitFor(t, "configuration loaded")
@@ -176,7 +176,7 @@ func TestHangupAppliesTheFileAgain(t *testing.T) {
 	bare := start(t, database(db.URL()), "run")
 	bare.stderr.waitFor(t, "ready")
 	bare.signal(t, syscall.SIGHUP)
-	bare.stderr.waitFor(t, "started without -f")
+	bare.stderr.waitFor(t, "-f is not set")
 }
 
 func TestMigrateGoesDownAndUp(t *testing.T) {

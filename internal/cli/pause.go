@@ -14,18 +14,18 @@ import (
 func (a *app) pauseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pause TRIGGER...|--all",
-		Short: "Stop delivering events of a trigger, and go on recording them",
-		Long: `Stop the delivery of triggers on all dispatchers, within about a second. Events go on being recorded, attempts in flight
-end, and it lasts until resume, across restarts and applies. While all are paused (--all), triggers that are applied under a
-new name start paused, too. "rowhook status" shows who paused what, since when and why.`,
+		Short: "Stop delivering events of a trigger; they are still recorded",
+		Long: `Stop the delivery of triggers on all dispatchers, within about a second. Events are still recorded, and attempts in flight
+end. A pause lasts until resume, across restarts and applies. While all triggers are paused (--all), new triggers start
+paused, too. "rowhook status" shows who paused what, since when and why.`,
 		Example: `  rowhook pause order_placed --reason "the CRM is being moved"
   rowhook pause --all`,
 	}
 	var reason string
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who look at the status or the audit")
+	cmd.Flags().StringVar(&reason, "reason", "", "reason of the pause, which the status and the audit show")
 	return a.pausing(cmd, func(ctx context.Context, db operate.DB, names ...string) ([]string, error) {
 		return operate.PauseFor(ctx, db, reason, names...)
-	}, pausingWords{"Paused", "paused already", "Triggers that are applied under a new name start paused, too: \"rowhook resume --all\" ends that."})
+	}, pausingWords{"Paused", "paused already", "New triggers start paused, too, until \"rowhook resume --all\"."})
 }
 
 // pausingWords is what pause and resume print: what was done, why there was nothing to do, and what
@@ -38,7 +38,7 @@ func (a *app) pausing(cmd *cobra.Command, do func(context.Context, operate.DB, .
 	cmd.Flags().BoolVar(&all, "all", false, "all triggers")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if all == (len(args) > 0) {
-			return &usageError{errors.New("name one or more triggers, or say --all")}
+			return &usageError{errors.New("name one or more triggers, or set --all")}
 		}
 		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
 			changed, err := do(ctx, conn, args...)

@@ -12,7 +12,8 @@ import (
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
 
-// TestAnOwnerAppliesAndAnotherRoleDispatches needs no superuser: one role owns the tables and applies, the other runs.
+// TestAnOwnerAppliesAndAnotherRoleDispatches needs no superuser: one role owns the tables and
+// applies, the other runs.
 func TestAnOwnerAppliesAndAnotherRoleDispatches(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
@@ -83,7 +84,8 @@ func TestAMigrationGivesTheDispatchersRoleWhatTheNewVersionNeeds(t *testing.T) {
 	require.Regexp(t, "^Nothing to do: ", stdout)
 }
 
-// TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet runs as a role of a single connection: it looks at the schema, and can't begin.
+// TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet runs as a role of a single connection: it
+// looks at the schema, and can't begin.
 func TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
@@ -96,10 +98,10 @@ func TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet(t *testing.T) {
 	db.Exec(t, "alter role "+role+" connection limit 1")
 	code, _, stderr = rowhook(t, database(roleURL), "run", "--connect-timeout", "300ms")
 	require.Equal(t, 1, code)
-	require.Regexp(t, `can't connect to Postgres at \S+ as user "`+role+`", .*: the server has no connection left.*; raise max_connections`, stderr)
+	require.Regexp(t, `can't connect to Postgres at \S+ as user "`+role+`", .*: the server has no free connection.*; raise max_connections`, stderr)
 
 	p := start(t, database(roleURL), "run")
-	p.stderr.waitFor(t, "waiting for Postgres.*the server has no connection left")
+	p.stderr.waitFor(t, "waiting for Postgres.*the server has no free connection")
 	db.Exec(t, "alter role "+role+" connection limit -1")
 	p.stderr.waitFor(t, "ready")
 	db.Exec(t, "insert into orders values (1, 1, 'a')")
@@ -108,7 +110,8 @@ func TestRunWaitsForAConnectionThatTheServerDoesNotHaveYet(t *testing.T) {
 	require.Zero(t, p.exit(t))
 }
 
-// ownerOfOrders makes a role that owns the table orders, and may install Rowhook, without being a superuser; conn is its session.
+// ownerOfOrders makes a role that owns the table orders, and may install Rowhook, without being a
+// superuser; conn is its session.
 func ownerOfOrders(t *testing.T, db *pgtest.DB) (owner, connString string, conn *pgx.Conn) {
 	t.Helper()
 	owner, connString = db.Role(t)

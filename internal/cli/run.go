@@ -32,12 +32,13 @@ func (a *app) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Deliver events until stopped",
-		Long: `Deliver events until stopped. With -f the configuration is applied first, as by rowhook apply.
+		Long: `Deliver events until stopped. With -f the configuration is applied first, as "rowhook apply" does.
 
-Several may run on one database: they share the work, and take over from each other when one dies. SIGINT or SIGTERM
-stops gracefully: nothing new is claimed, what is in flight may finish within the grace period, the rest is given back.
-A second signal stops at once; nothing is lost, but what was in flight is sent again by whoever comes next.
-SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pending, within about a second.
+Several dispatchers may run on one database. They share the work, and take over from one that dies. SIGINT or SIGTERM
+stops gracefully: the dispatcher claims nothing more, requests in flight may finish within the grace period, and the
+other claimed events are given back. A second signal stops at once. No event is lost then, but events in flight are sent
+again by another dispatcher. SIGHUP applies the file of -f again. All dispatchers use the new configuration within about
+a second, for pending events, too.
 
 ` + servingHelp,
 		Example: `  rowhook run -f rowhook.yaml
@@ -63,18 +64,18 @@ SIGHUP applies the file of -f again; it reaches all dispatchers, and what is pen
 
 // dispatchFlags adds the flags of a dispatcher.
 func dispatchFlags(s *flagSet, cfg *dispatcher.Config) {
-	s.duration(&cfg.PollInterval, "poll-interval", "how often to look for what no notification announced: a safety net, as events ring and retries have a timer", time.Millisecond)
-	s.number(&cfg.BatchSize, "batch-size", "events to claim at once", 1, 10000)
-	s.number(&cfg.Concurrency, "concurrency", "requests in flight at once, over all triggers", 1, 100000)
-	s.duration(&cfg.GracePeriod, "grace-period", "how long requests in flight may take to finish when stopping", 0)
-	add(s, &cfg.PayloadMemory, "payload-memory", "memory for big payloads (above 64 KiB) that are being sent; unless it is given, a quarter of the container's or service's memory limit if that is less", byteSize())
-	add(s, &cfg.MaxBody, "max-body", "largest body of a request: an event with a larger one is a dead letter, and a payload above it is not fetched; unless it is given, an eighth of the container's, service's or Go's memory limit if that is less", byteSize())
-	s.text(&cfg.Name, "instance-name", "what this instance is called in rowhook.instance and pg_stat_activity (default host:process id)")
-	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for where nothing but a transaction pooler can be reached")
-	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses that webhooks may have, beside those of network in rowhook.yaml, although they are refused by default (link-local, metadata, reserved): "+
-		"these words, addresses or prefixes, separated by commas", addresses())
-	add(s, &cfg.Guard.Deny, "deny-addresses", "addresses that webhooks may not have, beside those of network in rowhook.yaml: private, loopback, link-local, metadata, reserved, addresses or prefixes, "+
-		"separated by commas", addresses())
+	s.duration(&cfg.PollInterval, "poll-interval", "how often to look for events without a notification: a safety net, as writers notify and retries have a timer", time.Millisecond)
+	s.number(&cfg.BatchSize, "batch-size", "largest number of events in a claim", 1, 10000)
+	s.number(&cfg.Concurrency, "concurrency", "largest number of requests in flight, over all triggers", 1, 100000)
+	s.duration(&cfg.GracePeriod, "grace-period", "how long requests in flight may take to finish at a stop", 0)
+	add(s, &cfg.PayloadMemory, "payload-memory", "memory for large payloads (above 64 KiB) in flight; the default is at most a quarter of the memory limit of the container or service", byteSize())
+	add(s, &cfg.MaxBody, "max-body", "largest body of a request: an event with a larger body becomes a dead letter, and a larger payload is not fetched; the default is at most an eighth of the memory limit of the container, service or Go", byteSize())
+	s.text(&cfg.Name, "instance-name", "name of this instance in rowhook.instance and pg_stat_activity (default host:process id)")
+	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for a network in which only a transaction pooler can be reached")
+	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses to allow for webhooks, in addition to network in rowhook.yaml, although they are denied by default: "+
+		"link-local, metadata, reserved, addresses or prefixes, separated by commas", addresses())
+	add(s, &cfg.Guard.Deny, "deny-addresses", "addresses to deny for webhooks, in addition to network in rowhook.yaml: private, loopback, link-local, metadata, reserved, "+
+		"addresses or prefixes, separated by commas", addresses())
 }
 
 // addresses is the syntax of the guard's rules.
@@ -97,7 +98,7 @@ func addresses() syntax[[]netip.Prefix] {
 func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait time.Duration, web serving) error {
 	cfg.DatabaseURL, cfg.ListenURL = a.global.databaseURL, a.global.listenURL
 	cfg.Version, cfg.Lookup, cfg.Logger = build(), a.lookup, a.log
-	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would be the default
+	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would mean the default
 	target, err := a.target()
 	if err != nil {
 		return err
@@ -125,7 +126,7 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 	if err != nil {
 		return err
 	}
-	defer stopHTTP() // it answers for as long as the dispatcher works
+	defer stopHTTP() // HTTP is served until the dispatcher has ended
 	var aborted atomic.Bool
 	ctx, stop := interrupts(ctx, func() {
 		aborted.Store(true)
@@ -134,7 +135,7 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 	defer stop()
 	if err := a.prepareDatabase(ctx, target, file, wait); err != nil {
 		if ctx.Err() != nil {
-			a.log.Info("stopped before it had started")
+			a.log.Info("stopped before the dispatcher had started")
 			return nil
 		}
 		return err
@@ -144,24 +145,24 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 	stopReapplying()
 	switch {
 	case ctx.Err() != nil && d.Stats().Instance == 0:
-		a.log.Info("stopped before it had started")
+		a.log.Info("stopped before the dispatcher had started")
 		return nil
 	case aborted.Load():
-		return errors.New("stopped at once by a second signal: what was in flight is given back by the next dispatcher, and sent again")
+		return errors.New("stopped at once by a second signal: events in flight will be sent again by another dispatcher")
 	case err != nil:
 		return explain(err)
 	}
 	return nil
 }
 
-// deliver runs the dispatcher. Where it can't connect to begin with it is tried again: that the schema could be looked at does not say that there
-// are connections for it, too.
+// deliver runs the dispatcher. It retries while the dispatcher can't connect at start-up, because
+// the server may have no free connections although the schema could be read.
 func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.Duration) error {
 	t, err := parseTarget(a.global.databaseURL, a.global.source)
 	if err != nil {
 		return err
 	}
-	var ended error // how it ended, once it had started
+	var ended error // how the dispatcher ended after it had started
 	_, err = a.patiently(ctx, t, wait, func(ctx context.Context) error {
 		err := d.Run(ctx)
 		if d.Stats().Instance == 0 {
@@ -173,10 +174,12 @@ func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.D
 	return errors.Join(err, ended)
 }
 
-// prepareDatabase applies the configuration, if one is named, and makes sure that there is a queue to work on.
+// prepareDatabase applies the configuration, if there is a file. Else it checks that the schema is
+// installed.
 func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait time.Duration) error {
 	if file == "" {
-		// It goes the way on which events are claimed: where one can't listen, they are found by polling.
+		// It connects as claims do: the listen URL may not be reachable, and the dispatcher polls
+		// then.
 		t, err := parseTarget(a.global.databaseURL, a.global.source)
 		if err != nil {
 			return err
@@ -202,20 +205,20 @@ func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait 
 		return err
 	}
 	if plan.Empty() {
-		a.log.Info("the triggers are as configured", "file", file, "triggers", len(cfg.Triggers))
+		a.log.Info("the triggers match the configuration", "file", file, "triggers", len(cfg.Triggers))
 		return nil
 	}
 	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
 	return nil
 }
 
-// warnOfLack says what an apply would put right.
+// warnOfLack warns of what is missing in the database until the next apply.
 func (a *app) warnOfLack(ctx context.Context, conn *pgx.Conn) error {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return explain(err)
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was changed
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
 	lines, err := sqlschema.Lacking(ctx, tx)
 	for _, line := range lines {
 		a.log.Warn(line+": run \"rowhook apply\"", "database", conn.Config().Database)
@@ -223,7 +226,8 @@ func (a *app) warnOfLack(ctx context.Context, conn *pgx.Conn) error {
 	return explain(err)
 }
 
-// reapply applies the file again at each SIGHUP, until ctx is done. The returned function waits for the end of that.
+// reapply applies the file again at each SIGHUP, until ctx is done. The returned function waits
+// until it has ended.
 func (a *app) reapply(ctx context.Context, t *target, file string) func() {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -239,12 +243,12 @@ func (a *app) reapply(ctx context.Context, t *target, file string) func() {
 			case <-hangups:
 			}
 			if file == "" {
-				a.log.Warn("SIGHUP: there is no configuration to apply again, as this was started without -f")
+				a.log.Warn("SIGHUP: nothing to apply again, because -f is not set")
 				continue
 			}
 			a.log.Info("SIGHUP: applying the configuration again", "file", file)
 			if err := a.prepareDatabase(ctx, t, file, defaultConnectTimeout); err != nil && ctx.Err() == nil {
-				a.log.Error("SIGHUP: the configuration was not applied, deliveries go on by the one before", "file", file, "error", err)
+				a.log.Error("SIGHUP: configuration not applied, still using the previous one", "file", file, "error", err)
 			}
 		}
 	})

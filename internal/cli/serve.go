@@ -22,36 +22,37 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// defaultHTTP is where run serves unless it is told otherwise.
+// defaultHTTP is the address that run serves on unless --http names another.
 const defaultHTTP = "127.0.0.1:8787"
 
-// The tokens are read from the environment alone: flags can be seen in the list of processes.
+// The tokens have no flags, because the list of processes shows flags.
 const (
 	httpTokenVariable     = "ROWHOOK_HTTP_TOKEN"      //nolint:gosec // its name
 	httpReadTokenVariable = "ROWHOOK_HTTP_READ_TOKEN" //nolint:gosec // its name
 )
 
-const servingHelp = `It serves its health, metrics and the operations as JSON on --http: /healthz, /readyz, /metrics, /api/v1. An address
-that others can reach demands a token of 16 characters or more, ROWHOOK_HTTP_TOKEN (for everything) or
-ROWHOOK_HTTP_READ_TOKEN (to look only). Where the default address is taken, as by another instance, it goes on without.
+const servingHelp = `The address of --http serves health, metrics and the operators' commands as JSON: /healthz, /readyz, /metrics, /api/v1.
+An address that other hosts can reach requires a token of at least 16 characters: ROWHOOK_HTTP_TOKEN allows everything,
+ROWHOOK_HTTP_READ_TOKEN only reading. If another program, such as another instance, uses the default address, the
+dispatcher runs without HTTP.
 
-Traces are sent by OTLP over HTTP where OpenTelemetry's variables say so, such as OTEL_EXPORTER_OTLP_ENDPOINT.`
+OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, turn on traces. They are sent by OTLP over HTTP.`
 
-// serving says what to serve over HTTP.
+// serving says where HTTP is served, and by which database.
 type serving struct {
 	address  string
-	chosen   bool   // by someone, so that it has to be had
+	chosen   bool   // a flag or variable set it, so serving must not fail
 	database string // "": the dispatcher's
-	noListen bool   // the dispatcher's may lead through a pooler
+	noListen bool   // the dispatcher's database URL may lead through a pooler
 }
 
 func (w *serving) flags(s *flagSet) {
-	s.text(&w.address, "http", "where to serve health, metrics and the operations; \"off\": nowhere")
-	s.text(&w.database, "http-database-url", "database URL for what is asked over HTTP, with a role that may look and steer, where the dispatcher's own "+
-		"may only dispatch (default: the listen or the database URL)")
+	s.text(&w.address, "http", "address that serves health, metrics and the operators' commands; \"off\": none")
+	s.text(&w.database, "http-database-url", "database URL for requests over HTTP, if the dispatcher's role may not operate: "+
+		"with a role that may read and change what operators do (default: the listen or the database URL)")
 }
 
-// listenHTTP opens the address, nil for none.
+// listenHTTP opens the address. It returns nil if HTTP is off.
 func (a *app) listenHTTP(ctx context.Context, w serving) (net.Listener, error) {
 	if w.address == "" || strings.EqualFold(w.address, "off") {
 		return nil, nil
@@ -66,13 +67,13 @@ func (a *app) listenHTTP(ctx context.Context, w serving) (net.Listener, error) {
 	case err == nil:
 		return l, nil
 	case !w.chosen && errors.Is(err, syscall.EADDRINUSE):
-		a.log.Warn("not serving HTTP, as the default address is taken, perhaps by another instance: give this one an address of its own by --http, or --http off",
+		a.log.Warn("not serving HTTP: another program uses the default address, perhaps another instance; set another address with --http, or --http off",
 			"address", w.address)
 		return nil, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("can't serve HTTP: %s is taken, perhaps by another instance: give this one an address of its own by --http, or --http off", w.address)
+		return nil, fmt.Errorf("can't serve HTTP: another program uses %s, perhaps another instance; set another address with --http, or --http off", w.address)
 	}
-	return nil, fmt.Errorf("can't serve HTTP on %s: %w; give another address by --http, or --http off", w.address, err)
+	return nil, fmt.Errorf("can't serve HTTP on %s: %w; set another address with --http, or --http off", w.address, err)
 }
 
 func closeUnused(l net.Listener) {
@@ -87,7 +88,7 @@ func (a *app) httpTokens() (write, read string) {
 	return write, read
 }
 
-// count has the dispatcher counted where somebody can ask for it.
+// count adds metrics to the dispatcher if they are served.
 func count(cfg *dispatcher.Config, served bool) *metrics.Metrics {
 	if !served {
 		return nil
@@ -97,7 +98,7 @@ func count(cfg *dispatcher.Config, served bool) *metrics.Metrics {
 	return m
 }
 
-// serveHTTP serves until the returned function is called, which waits for the end of it.
+// serveHTTP serves until stop is called. stop waits until it has ended.
 func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispatcher.Dispatcher, m *metrics.Metrics) (stop func(), err error) {
 	if l == nil {
 		return func() {}, nil
@@ -140,7 +141,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := server.Run(serving, l); err != nil {
-			a.log.Error("HTTP is not served any more; deliveries go on", "error", err)
+			a.log.Error("stopped serving HTTP; deliveries go on", "error", err)
 		}
 	})
 	return func() {
@@ -152,14 +153,15 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	}, nil
 }
 
-// What the interface takes of the database: each of httpConnections is used for one look, or one batch of a change, at a time, and some of these
-// wait for long, as for the lock of a table. Readiness and metrics have connections of their own: they tell of the dispatcher.
+// The connections of the interface. Each of httpConnections runs one query, or one batch of a
+// change, at a time. Some wait long, such as for the lock of a table. Readiness and metrics have
+// connections of their own, because they must tell the state of the dispatcher meanwhile.
 const (
 	httpConnections  = 4
 	probeConnections = 2
 )
 
-// httpPool is what the interface works with. It connects when it is first asked for something.
+// httpPool returns the pool of the interface. It connects at the first request.
 func (a *app) httpPool(w serving, connections int32) (*pgxpool.Pool, error) {
 	text, source, pooled := a.global.databaseURL, a.global.source, false
 	switch {
@@ -173,13 +175,13 @@ func (a *app) httpPool(w serving, connections int32) (*pgxpool.Pool, error) {
 	return a.pool(text, source, pooled, connections)
 }
 
-// readyPool is what readiness asks: the way by which the dispatcher claims and settles. That of the session that listens is another, and
-// readiness has a check of its own for it.
+// readyPool returns the pool of readiness. It connects as the dispatcher does for claims and
+// settlements. Readiness has another check for the session that listens.
 func (a *app) readyPool(w serving) (*pgxpool.Pool, error) {
 	return a.pool(a.global.databaseURL, a.global.source, a.global.listenURL != "" || w.noListen, 1)
 }
 
-// pool connects when it is first asked for something.
+// pool returns a pool that connects at its first use.
 func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpool.Pool, error) {
 	if _, err := parseTarget(text, source); err != nil {
 		return nil, err
@@ -193,8 +195,8 @@ func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpoo
 		cfg.ConnConfig.RuntimeParams["application_name"] = "rowhook http"
 	}
 	if pooled {
-		// There may be a pooler that hands out sessions by transaction: no statement can be prepared by name there, and what is set for a
-		// session would be set for whoever gets it next.
+		// A pooler may give the session to another client after each transaction, so the session is
+		// not pinned: the setting would reach that client.
 		pg.ThroughPooler(cfg.ConnConfig)
 	} else {
 		settle := cfg.AfterConnect
@@ -212,10 +214,10 @@ func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpoo
 	return pool, nil
 }
 
-// traces are the tracer, if there is one.
+// traces holds the tracer, if there is one.
 type traces struct{ tracer *tracing.Tracer }
 
-// trace has the dispatcher's attempts traced where the environment says so.
+// trace adds traces of attempts to the dispatcher if the environment turns them on.
 func (a *app) trace(ctx context.Context, cfg *dispatcher.Config) (traces, error) {
 	t, err := tracing.New(ctx, a.lookup, tracing.Options{Version: cfg.Version, Instance: cfg.Name, Logger: a.log})
 	if err != nil {
@@ -235,5 +237,5 @@ func (t traces) close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	_ = t.tracer.Close(ctx) // the exporter has logged what went wrong
+	_ = t.tracer.Close(ctx) // the exporter has logged the error
 }

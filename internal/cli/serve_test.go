@@ -125,16 +125,16 @@ func TestATakenAddressIsAnErrorOnlyWhereItWasChosen(t *testing.T) {
 	taken := l.Addr().String()
 	code, _, stderr := rowhook(t, database(db.URL()), "run", "--http", taken)
 	require.Equal(t, 1, code)
-	require.Contains(t, stderr, taken+" is taken, perhaps by another instance: give this one an address of its own by --http, or --http off")
+	require.Contains(t, stderr, "another program uses "+taken+", perhaps another instance; set another address with --http, or --http off")
 	code, _, stderr = rowhook(t, append(database(db.URL()), "ROWHOOK_HTTP="+taken), "run")
 	require.Equal(t, 1, code)
-	require.Contains(t, stderr, "is taken")
+	require.Contains(t, stderr, "another program uses "+taken)
 
 	if d, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:8787"); err == nil { // else somebody else has it
 		t.Cleanup(func() { _ = d.Close() })
 	}
 	p := start(t, database(db.URL()), "run")
-	p.stderr.waitFor(t, `not serving HTTP, as the default address is taken`)
+	p.stderr.waitFor(t, `not serving HTTP: another program uses the default address`)
 	p.stderr.waitFor(t, "ready")
 	p.signal(t, syscall.SIGTERM)
 	require.Zero(t, p.exit(t))
@@ -151,7 +151,7 @@ func TestServingIsRefusedWhereItWouldBeUnsafe(t *testing.T) {
 		"write HOST:PORT":             {"X=", []string{"--http", "8787"}},
 		"ROWHOOK_HTTP_TOKEN is too":   {"ROWHOOK_HTTP_TOKEN=secret", []string{"--http", "127.0.0.1:0"}},
 		"OTEL_EXPORTER_OTLP_PROTOCOL": {"OTEL_EXPORTER_OTLP_PROTOCOL=grpc", []string{"--http", "off"}},
-		"can't read the connection":   {"X=", []string{"--http", "127.0.0.1:0", "--http-database-url", "postgres://%"}},
+		"invalid connection string":   {"X=", []string{"--http", "127.0.0.1:0", "--http-database-url", "postgres://%"}},
 	} {
 		code, _, stderr := rowhook(t, append(database(db.URL()), "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", c.env), append([]string{"run"}, c.args...)...)
 		require.Equal(t, 2, code, stderr)

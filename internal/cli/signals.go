@@ -9,19 +9,20 @@ import (
 	"time"
 )
 
-// interruptible ends the returned context at the first SIGINT or SIGTERM. A second one ends the program as if nothing
-// had been listening.
+// interruptible ends the returned context at the first SIGINT or SIGTERM. A second signal ends the
+// program at once.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// sameInterrupt is within what time two signals are one: a wrapper that passes on what the terminal has sent to the
-// whole process group already makes two of one Ctrl-C.
+// sameInterrupt is the time within which two signals count as one. A terminal sends Ctrl-C to the
+// whole process group, and a wrapper may pass it on once more.
 const sameInterrupt = 200 * time.Millisecond
 
-// interrupts ends the returned context at the first SIGINT or SIGTERM, and calls again at the second.
+// interrupts ends the returned context at the first SIGINT or SIGTERM, and calls again at the
+// second one.
 func interrupts(parent context.Context, again func()) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)

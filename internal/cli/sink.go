@@ -22,12 +22,12 @@ func (a *app) sinkCommand() *cobra.Command {
 	failure := ""
 	cmd := &cobra.Command{
 		Use:   "sink",
-		Short: "Receive events and show them; fail on purpose if told so",
-		Long: `Receive events and show each in a line: when, what, the trigger, the end of the event id, the attempt, and the time
-since the row was written.
+		Short: "Receive events and show them; fail on request",
+		Long: `Receive events and show each in a line: the time, the operation, the trigger, the end of the event id, the attempt, and
+the time since the row was written.
 
-It answers 200 unless it is told otherwise. GET /deliveries lists the last deliveries and counts as JSON, DELETE
-/deliveries forgets them, and GET /healthz answers ok.`,
+The sink answers 200, unless flags say otherwise. GET /deliveries lists the last deliveries and counts as JSON. DELETE
+/deliveries removes them. GET /healthz answers ok.`,
 		Example: `  rowhook sink --listen 127.0.0.1:9000 --format full
   rowhook sink --fail 2                            every event fails twice, then works
   rowhook sink --fail all --failure 503 --retry-after 2s
@@ -46,20 +46,20 @@ It answers 200 unless it is told otherwise. GET /deliveries lists the last deliv
 	f := flagSet{cmd.Flags()}
 	b := &s.Behaviour
 	f.text(&address, "listen", "`address` to listen on; :8080 is port 8080 on every interface")
-	add(&f, &s.Format, "format", "how to show a delivery", oneOf(map[string]sink.Format{
+	add(&f, &s.Format, "format", "format of a delivery", oneOf(map[string]sink.Format{
 		"line": sink.FormatLine, "full": sink.FormatFull, "json": sink.FormatJSON,
 	}, "line", "full", "json"))
-	f.text(&s.Secret, "secret", "what requests must be signed with; others are answered 401. Prefer the variable: a flag can be seen in the list of processes")
-	f.number(&s.Keep, "keep", "deliveries to remember for GET /deliveries", 1, 1_000_000)
-	f.number(&b.Status, "status", "status of the answer to what is accepted", 200, 599)
-	f.number(&b.BodySize, "body-size", "bytes of that answer's body; 0: a short one", 0, 1<<30)
+	f.text(&s.Secret, "secret", "secret of signatures; the sink answers 401 to requests without a valid one. Set the variable: the list of processes shows flags")
+	f.number(&s.Keep, "keep", "number of deliveries that GET /deliveries lists", 1, 1_000_000)
+	f.number(&b.Status, "status", "status of the answer to accepted requests", 200, 599)
+	f.number(&b.BodySize, "body-size", "size in bytes of the body of that answer; 0: a short text", 0, 1<<30)
 	f.duration(&b.Delay, "delay", "how long to wait before every answer", 0)
-	add(&f, &b.Fail, "fail", "how many attempts of each event fail before one works, or all", failCount())
-	add(&f, &b.FailRate, "fail-rate", "part of the attempts that fail at random, 0 to 1", fraction())
-	add(&f, &b.Seed, "seed", "makes those the same each time", seed())
-	f.text(&failure, "failure", "how an attempt fails: a status, hang, close (the connection), or redirect:URL (default 500). Alone: every attempt fails")
-	f.duration(&b.RetryAfter, "retry-after", "ask for this wait, in whole seconds, in failures that are answered; 0: not", 0)
-	f.yesNo(&b.RetryAfterAsDate, "retry-after-date", "ask for it as a date")
+	add(&f, &b.Fail, "fail", "number of attempts of each event that fail before one succeeds, or all", failCount())
+	add(&f, &b.FailRate, "fail-rate", "share of attempts that fail at random, 0 to 1", fraction())
+	add(&f, &b.Seed, "seed", "seed of the random failures, to repeat them", seed())
+	f.text(&failure, "failure", "how an attempt fails: a status, hang, close (the connection), or redirect:URL (default 500). Without --fail and --fail-rate every attempt fails")
+	f.duration(&b.RetryAfter, "retry-after", "Retry-After of failures with an answer, in whole seconds; 0: none", 0)
+	f.yesNo(&b.RetryAfterAsDate, "retry-after-date", "send Retry-After as a date")
 	return cmd
 }
 
@@ -73,7 +73,7 @@ func (a *app) sink(ctx context.Context, s *sink.Sink, address string) error {
 	return s.Serve(ctx, l)
 }
 
-// listenOn opens a TCP port, or says why it can't be.
+// listenOn opens a TCP port.
 func listenOn(ctx context.Context, address string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	var dns *net.DNSError
@@ -82,9 +82,9 @@ func listenOn(ctx context.Context, address string) (net.Listener, error) {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("can't listen on %s: another program does already; choose another port", address)
+		return nil, fmt.Errorf("can't listen on %s: another program uses this port; choose another one", address)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("can't listen on %s: it takes more rights; choose a port above 1023", address)
+		return nil, fmt.Errorf("can't listen on %s: permission denied; choose a port above 1023", address)
 	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &dns):
 		return nil, usagef("can't listen on %s: this machine has no such address; use 127.0.0.1:PORT, or :PORT for all of them", address)
 	case errors.As(err, &syntax):

@@ -25,7 +25,8 @@ type replicated struct {
 	primary, standby *localpg.Server
 }
 
-// replicate starts both. The standby is a cold copy of the primary's data, since not every distribution of PostgreSQL has pg_basebackup.
+// replicate starts both. The standby is a cold copy of the primary's data, since not every
+// distribution of PostgreSQL has pg_basebackup.
 func replicate(t *testing.T) *replicated {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "rowhook-standby-")

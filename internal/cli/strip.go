@@ -17,14 +17,14 @@ func (a *app) stripCommand() *cobra.Command {
 	inPlace := false
 	cmd := &cobra.Command{
 		Use:   "strip [FILE]",
-		Short: "Take what is Rowhook's out of a dump",
-		Long: `Take what is Rowhook's out of a dump in plain text, as pg_dump writes it: the schema rowhook, the capture triggers, and
-rights and publications of these. The rest stays as it is, byte by byte. It reads FILE, or standard input, and writes to standard
-output; no database is asked.
+		Short: "Remove Rowhook's objects from a dump",
+		Long: `Remove Rowhook's objects from a plain-text dump of pg_dump: the schema rowhook, the capture triggers, and their rights
+and publications. The rest stays byte for byte. The command reads FILE or standard input, and writes to standard output.
+It connects to no database.
 
-A schema that is kept in version control then does not change with every day and version of Rowhook, and loads where Rowhook is not
-installed. There, "rowhook apply" puts everything back. What refers to Rowhook and is your own, such as a view on rowhook.events,
-stays, and is named on standard error.`,
+A schema under version control then does not change each day and with each version of Rowhook, and loads into databases
+without Rowhook. "rowhook apply" creates the objects there again. Objects of your own that refer to Rowhook, such as a view
+on rowhook.events, stay, and are listed on standard error.`,
 		Example: `  pg_dump --schema-only shop | rowhook strip > db/schema.sql
   rowhook strip --in-place db/structure.sql
   pg_restore -f - shop.dump | rowhook strip | psql copy`,
@@ -37,17 +37,17 @@ stays, and is named on standard error.`,
 			return a.strip(file, inPlace)
 		},
 	}
-	cmd.Flags().BoolVarP(&inPlace, "in-place", "i", false, "write the result back to FILE")
+	cmd.Flags().BoolVarP(&inPlace, "in-place", "i", false, "write the result to FILE")
 	return cmd
 }
 
 func (a *app) strip(file string, inPlace bool) (err error) {
 	if inPlace && file == "" {
-		return usagef("--in-place needs the FILE that is to be changed")
+		return usagef("--in-place needs FILE: name the dump to change")
 	}
 	in := a.stdin
 	if file == "" && term.IsTerminal(a.stdin) {
-		return usagef("there is no dump: name a FILE, or pipe one in, as by \"pg_dump shop | rowhook strip\"")
+		return usagef("no dump: name a FILE, or pipe one in, such as with \"pg_dump shop | rowhook strip\"")
 	}
 	if file != "" {
 		f, err := os.Open(file)
@@ -67,15 +67,15 @@ func (a *app) strip(file string, inPlace bool) (err error) {
 		return err
 	}
 	for _, d := range report.Depending {
-		a.log.Warn("this refers to Rowhook and is not Rowhook's own, so it stays: it can be loaded only where Rowhook is installed", "statement", d)
+		a.log.Warn("kept a statement of your own that refers to Rowhook: it loads only where Rowhook is installed", "statement", d)
 	}
 	if report.Removed == 0 {
-		a.log.Info("nothing in the dump is Rowhook's")
+		a.log.Info("the dump has no objects of Rowhook")
 	}
 	return nil
 }
 
-// stripInto writes to a new file, which takes the place of the old one only when it is whole.
+// stripInto writes to a new file, and renames it to the old name when it is complete.
 func stripInto(name string, in io.Reader) (report dumpstrip.Report, err error) {
 	if name, err = filepath.EvalSymlinks(name); err != nil {
 		return report, fmt.Errorf("find the dump: %w", err)

@@ -18,14 +18,15 @@ func (a *app) uninstallCommand() *cobra.Command {
 	yes, cascade, wait := false, false, defaultConnectTimeout
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Remove everything that Rowhook made in the database",
-		Long: `Remove every trigger, function and table that Rowhook made in the database, after saying what would be lost.
+		Short: "Remove everything that Rowhook created in the database",
+		Long: `Remove every trigger, function and table that Rowhook created in the database. The command first prints what is lost,
+and asks.
 
-The watched tables and their rows stay as they are. Stop the dispatchers first. What is removed can't be brought back:
-events that wait, dead letters, and the history of deliveries and attempts.
+The watched tables and their rows stay as they are. Stop the dispatchers first. Waiting events, dead letters, and the
+history of deliveries and attempts can't be restored.
 
-Where things of your own depend on any of it, such as a view on rowhook.events or a default of rowhook.uuid7(), it names them and removes
-nothing, unless --cascade says that they are to go as well.`,
+If objects of your own depend on Rowhook's, such as a view on rowhook.events or a default of rowhook.uuid7(), the command
+names them and removes nothing. --cascade drops them, too.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.uninstall(cmd.Context(), yes, cascade, wait)
@@ -34,16 +35,12 @@ nothing, unless --cascade says that they are to go as well.`,
 	s := flagSet{cmd.Flags()}
 	s.connectTimeout(&wait)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().BoolVar(&cascade, "cascade", false, "also drop what is not Rowhook's own and depends on it: views, functions, defaults, foreign keys")
+	cmd.Flags().BoolVar(&cascade, "cascade", false, "also drop your own objects that depend on Rowhook's: views, functions, defaults, foreign keys")
 	return cmd
 }
 
 func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Duration) error {
-	target, err := a.target()
-	if err != nil {
-		return err
-	}
-	conn, err := a.connect(ctx, target, wait)
+	conn, target, err := a.open(ctx, wait)
 	if err != nil {
 		return err
 	}
@@ -63,10 +60,10 @@ func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Durati
 	if err != nil {
 		return explain(err)
 	}
-	fmt.Fprintf(a.stdout, "From the database %q at %s this removes:\n  %s\n", target.database(), target.address(),
+	fmt.Fprintf(a.stdout, "This removes from the database %q at %s:\n  %s\n", target.database(), target.address(),
 		strings.ReplaceAll(loss.String(), "\n", "\n  "))
 	if watch, err := queue.ReadWatch(ctx, conn); err == nil && len(watch.Alive) > 0 {
-		fmt.Fprintf(a.stdout, "Dispatchers still running on it: %d. Stop them first; without the queue they only log errors.\n", len(watch.Alive))
+		fmt.Fprintf(a.stdout, "Dispatchers that still run: %d. Stop them first; without the queue they only log errors.\n", len(watch.Alive))
 	}
 	if len(loss.Dependants) > 0 && !cascade {
 		return explain(&sqlschema.DependantsError{Dependants: loss.Dependants})
@@ -74,12 +71,12 @@ func (a *app) uninstall(ctx context.Context, yes, cascade bool, wait time.Durati
 	if err := a.confirm(ctx, yes, "Remove all this?"); err != nil {
 		return err
 	}
-	ctx, stop := interruptible(ctx) // not before the question: there Ctrl-C ends the program at once
+	ctx, stop := interruptible(ctx) // after the question, at which Ctrl-C ends the program
 	defer stop()
 	a.log = a.logger(max(a.global.level, slog.LevelWarn))
 	if err := (sqlschema.Applier{Cascade: cascade}).Uninstall(ctx, conn, a.log); err != nil {
 		return explain(err)
 	}
-	_, err = fmt.Fprintln(a.stdout, "Removed. The watched tables are untouched.")
+	_, err = fmt.Fprintln(a.stdout, "Removed. The watched tables are unchanged.")
 	return err
 }

@@ -8,10 +8,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker for a release: -ldflags "-X github.com/rowhook/rowhook/internal/cli.version=v1.2.3".
+// version is set by the linker for a release:
+// -ldflags "-X github.com/rowhook/rowhook/internal/cli.version=v1.2.3".
 var version string
 
-// build is the version of this program: what the linker or "go install" recorded, otherwise the commit.
+// build returns the version of this program: the one that the linker or "go install" recorded, or
+// else the commit.
 func build() string {
 	if version != "" {
 		return version

@@ -11,8 +11,8 @@ import (
 // leastWatch is the shortest time between two looks.
 const leastWatch = 100 * time.Millisecond
 
-// watch calls show again and again until ctx ends, which is no error. If redraw is set, each picture
-// takes the place of the one before on a terminal. Otherwise they come one after another.
+// watch calls show again and again until ctx ends, which is no error. If redraw is set, each
+// picture takes the place of the one before on a terminal. Otherwise they come one after another.
 func (a *app) watch(ctx context.Context, every time.Duration, redraw bool, show func(page *term.Page) error) error {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

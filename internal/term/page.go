@@ -15,7 +15,8 @@ type Page struct {
 	colour bool
 }
 
-// NewPage returns a page that is shown on w. lookup reads COLUMNS, NO_COLOR and TERM; it may be nil.
+// NewPage returns a page that is shown on w. lookup reads COLUMNS, NO_COLOR and TERM; it may be
+// nil.
 func NewPage(w io.Writer, lookup Lookup) *Page {
 	p := &Page{Writer: w, width: Width(w, lookup, DefaultWidth), colour: WantsColour(w, lookup)}
 	p.edge, p.lines = size(w)
@@ -58,8 +59,8 @@ func (p *Page) Paragraph(head, body Cell) {
 }
 
 // Redraw writes over what the terminal shows, line by line, and clears what is left. A screen that
-// is cleared first would flicker. Lines that the terminal has no room for are left out. clear clears
-// the whole screen, before a first picture.
+// is cleared first would flicker. Lines that the terminal has no room for are left out. clear
+// clears the whole screen, before a first picture.
 func (p *Page) Redraw(picture string, clear bool) error {
 	lines := strings.Split(strings.TrimRight(picture, "\n"), "\n")
 	if p.lines > 1 && len(lines) > p.lines-1 {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Table is written in aligned columns. Each is as wide as its widest cell. The last cell of a row is
-// cut where the terminal ends.
+// Table is written in aligned columns. Each is as wide as its widest cell. The last cell of a row
+// is cut where the terminal ends.
 type Table struct {
 	// Gap is how many columns of the terminal are between two of the table. 0 means 2.
 	Gap int

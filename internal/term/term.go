@@ -42,8 +42,8 @@ func WantsColour(w io.Writer, lookup Lookup) bool {
 	return IsTerminal(w)
 }
 
-// Width returns how many columns a line on w may have: those of the terminal that w is, what COLUMNS
-// says, or otherwise. With a nil lookup COLUMNS is not asked.
+// Width returns how many columns a line on w may have: those of the terminal that w is, what
+// COLUMNS says, or otherwise. With a nil lookup COLUMNS is not asked.
 func Width(w io.Writer, lookup Lookup, otherwise int) int {
 	if columns, _ := size(w); columns > 0 {
 		return columns
@@ -123,8 +123,8 @@ func Wrap(s string, width, first int) []string {
 	return append(lines, line)
 }
 
-// Clean shows control characters, which could steer the terminal, by their codes. A receiver's answer
-// may hold any.
+// Clean shows control characters, which could steer the terminal, by their codes. A receiver's
+// answer may hold any.
 func Clean(s string) string {
 	if !strings.ContainsFunc(s, hidden) && utf8.ValidString(s) {
 		return s
