@@ -4,7 +4,6 @@ go 1.26.8
 
 require (
 	github.com/KimMachineGun/automemlimit v1.0.1
-	github.com/dustin/go-humanize v1.1.0
 	github.com/fergusstrange/embedded-postgres v1.34.0
 	github.com/getkin/kin-openapi v0.153.0
 	github.com/goccy/go-yaml v1.19.2

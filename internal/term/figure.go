@@ -2,13 +2,18 @@ package term
 
 import (
 	"fmt"
+	"strconv"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
 // Digits writes a number with its thousands apart: 1,234,567.
-func Digits(n int64) string { return humanize.Comma(n) }
+func Digits(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
 
 // Plural writes a number with its noun: 1 event, 1,000 events.
 func Plural(n int64, noun string) string {
@@ -18,8 +23,19 @@ func Plural(n int64, noun string) string {
 	return Digits(n) + " " + noun + "s"
 }
 
-// Bytes writes about how many bytes there are: 12 B, 1.5 KiB, 20 GiB.
-func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+// Bytes writes a number of bytes with one decimal place: 12 B, 1.5 KiB, 152.0 MiB. For exact numbers
+// see trigger.FormatBytes.
+func Bytes(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f, i := float64(n), 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
 
 // Span writes a duration by its largest one or two units: 42ms, 4.2s, 1m02s, 3h04m, 2d02h.
 func Span(d time.Duration) string {

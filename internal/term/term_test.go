@@ -67,7 +67,7 @@ func TestTimesAndSizesAreWrittenAsPeopleDo(t *testing.T) {
 	require.Equal(t, "1,000", Digits(1000))
 	require.Equal(t, "-1,000,000", Digits(-1_000_000))
 	require.Equal(t, "1 event", Plural(1, "event"))
-	require.Equal(t, []string{"12 B", "1.5 KiB", "2.0 GiB"}, []string{Bytes(12), Bytes(1536), Bytes(2 << 30)})
+	require.Equal(t, []string{"12 B", "1.5 KiB", "152.0 KiB", "2.0 GiB"}, []string{Bytes(12), Bytes(1536), Bytes(152 << 10), Bytes(2 << 30)})
 }
 
 func TestTheBarShowsHowFarItIsAndHowLongItTakes(t *testing.T) {
