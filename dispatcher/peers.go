@@ -11,7 +11,7 @@ import (
 
 const (
 	// watchEvery is how often liveness of the others, the doorbell and the configuration are looked
-	// at. With the interval poll that makes fewer than two queries a second.
+	// at. With the interval poll that makes fewer than two queries a second; the beat adds one.
 	watchEvery = 1500 * time.Millisecond
 	// suspectEvery is how often while an instance may be dead.
 	suspectEvery = 500 * time.Millisecond
