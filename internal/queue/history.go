@@ -168,7 +168,7 @@ func shed(ctx context.Context, tx pgx.Tx, all []Partition, most int64) (dropped 
 	return dropped, nil
 }
 
-// partition is one day of one history.
+// Partition is one day of one history.
 type Partition struct {
 	Parent string
 	Name   string
