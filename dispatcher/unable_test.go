@@ -121,10 +121,12 @@ func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing
 	})
 	one1 := func(s *trigger.Spec) { s.Concurrency, s.Retry.Limit = 1, 0 }
 	b.watch(t, "orders", one1)
-	b.start(t, lookup())
+	r := b.start(t, lookup())
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 50)")
 	b.receiver.await(t, "orders", 1)
 	b.apply(t, b.Spec("orders", one1, func(s *trigger.Spec) { s.Webhook.URL = "${U}" }))
+	// Until the dispatcher has loaded this it sends the next event by the URL of before.
+	require.Eventually(t, func() bool { return r.Stats().Triggers[0].Unable != "" }, patience, 5*time.Millisecond)
 	conn := b.Conn(t)
 	eventually(t, conn, 1, "select count(claimed_by)::integer from rowhook.event_log")
 	close(held)
