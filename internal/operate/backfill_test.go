@@ -291,7 +291,7 @@ func TestTailFollowsEachEventUntilItIsSettled(t *testing.T) {
 		}, nil)
 	}()
 	until(t, "it looks", func() bool {
-		return d.count(t, "pg_stat_activity where query ilike '%event_archive%' and pid = $1", int(conn.PgConn().PID())) == 1
+		return d.count(t, "pg_stat_activity where pid = $1 and query ~ 'event_archive'", int(conn.PgConn().PID())) == 1
 	})
 	d.do(t, "insert into b (v) values ('not followed')")
 	d.do(t, "insert into a (v) values ('x')")
