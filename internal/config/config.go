@@ -4,11 +4,7 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,11 +38,14 @@ type Config struct {
 // warnings. The error is an *Error. If the file does not exist, errors.Is(err, fs.ErrNotExist) is
 // true.
 func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
-	data, err := read(path)
+	files, _, err := readAll(path)
 	if err != nil {
 		return nil, err
 	}
-	c, err := Parse(path, data)
+	if len(files) > 1 || files[0].name != path {
+		return nil, unreadable(path, nil, "is a directory; give the path of the file in it, such as %s", files[0].name)
+	}
+	c, err := Parse(path, files[0].data)
 	if err != nil {
 		return nil, err
 	}
@@ -54,43 +53,6 @@ func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
 		c.warnOfEnvironment(lookup)
 	}
 	return c, nil
-}
-
-func read(path string) ([]byte, error) {
-	fail := func(cause error, format string, args ...any) ([]byte, error) {
-		p := Problem{Position: Position{File: path}, Message: fmt.Sprintf(format, args...)}
-		return nil, &Error{Problems: []Problem{p}, cause: cause}
-	}
-	if path == "" {
-		return fail(fs.ErrNotExist, "no configuration file was given; give the path of one, such as rowhook.yaml")
-	}
-	f, err := os.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fail(err, "the file does not exist; check the path, or start from the commented rowhook.yaml")
-	case errors.Is(err, fs.ErrPermission):
-		return fail(err, "permission to read the file is denied; allow the user that runs rowhook to read it")
-	case err != nil:
-		return fail(err, "can't open the file (%v); check the path", reason(err))
-	}
-	defer func() { _ = f.Close() }() // the file was only read
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return fail(nil, "is a directory; give the path of the file in it, such as %s/rowhook.yaml", strings.TrimRight(path, "/"))
-	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err != nil {
-		return fail(err, "can't read the file (%v); check that it is a readable text file", reason(err))
-	}
-	return data, nil
-}
-
-// reason returns an operating system's error without its path: the message begins with the path
-// already.
-func reason(err error) error {
-	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
-		return pathErr.Err
-	}
-	return err
 }
 
 // Parse reads a configuration from memory. name is the name of the file in messages. The error is

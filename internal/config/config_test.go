@@ -496,7 +496,8 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	_, err = config.Load(dir, nil)
-	require.EqualError(t, err, dir+": is a directory; give the path of the file in it, such as "+dir+"/rowhook.yaml")
+	require.EqualError(t, err, dir+": the directory has no file *.yaml or *.yml directly in it (it is empty); "+
+		"put the configuration there, or give the path of another directory or of a file")
 	require.NotErrorIs(t, err, fs.ErrNotExist)
 
 	_, err = config.Load("", nil)
