@@ -14,6 +14,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/sink"
 )
 
@@ -25,9 +26,10 @@ const onceTimeout = 55 * time.Second
 
 // devOptions are the flags of dev.
 type devOptions struct {
-	file, init, data, bin string
-	port, sinkPort        int
-	sink, once, offline   bool
+	file, data, bin     string
+	init                []string
+	port, sinkPort      int
+	sink, once, offline bool
 }
 
 func (a *app) devCommand() *cobra.Command {
@@ -60,7 +62,7 @@ DATABASE_URL and the PG* variables are not used.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.file, "file", "f", "", "configuration `file` to apply, instead of the sample table and trigger")
-	f.StringVar(&o.init, "init", "", "SQL `file` that creates the tables; it runs first in a new database")
+	f.StringArrayVar(&o.init, "init", nil, "SQL `file`, or directory of .sql files, that creates the tables; it runs first in a new database; repeat it for several")
 	f.BoolVar(&o.sink, "sink", false, "with -f: send every delivery to the built-in receiver instead of the configured URLs")
 	f.BoolVar(&o.once, "once", false, "deliver an insert, an update and a delete, compare them with the expected bodies, and exit")
 	s := flagSet{f}
@@ -80,14 +82,14 @@ func (a *app) dev(parent context.Context, o devOptions) error {
 	if o.sink && o.file == "" {
 		return usagef("--sink needs -f: the sample trigger sends to the built-in receiver anyway")
 	}
-	if o.init != "" && o.file == "" {
+	if len(o.init) > 0 && o.file == "" {
 		return usagef("--init needs -f: the sample creates its own table")
 	}
 	cfg, err := a.devConfig(o)
 	if err != nil {
 		return err
 	}
-	tables, err := devScript(o)
+	made, err := devTables(o)
 	if err != nil {
 		return err
 	}
@@ -107,7 +109,7 @@ func (a *app) dev(parent context.Context, o devOptions) error {
 	if err != nil {
 		return o.outcome(ctx, fmt.Errorf("start a private Postgres: %w", err))
 	}
-	err = o.outcome(ctx, a.devOn(ctx, server, cfg, tables, o))
+	err = o.outcome(ctx, a.devOn(ctx, server, cfg, made, o))
 	stopping, cancel := context.WithTimeout(hurry, devStop)
 	defer cancel()
 	err = errors.Join(err, server.Stop(stopping, localpg.Fast))
@@ -156,8 +158,8 @@ triggers:
 }
 
 // devOn sets up the database, and runs the receiver and the dispatcher until ctx is done.
-func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Config, tables script, o devOptions) error {
-	conn, err := devDatabase(ctx, server, tables)
+func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Config, made tables, o devOptions) error {
+	conn, err := devDatabase(ctx, server, made)
 	if err != nil {
 		return err
 	}
@@ -172,15 +174,15 @@ func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Con
 			return err
 		}
 		defer r.stop()
-		cfg.Triggers = pointTo(cfg.Triggers, r.url, a.lookup)
-		d.Lookup, where = orPlaceholder(a.lookup), r.url
+		cfg.Triggers, cfg.Settings = sandbox.Point(cfg.Triggers, a.lookup), sandbox.Reachable(cfg.Settings)
+		d.Lookup, where = sandbox.Variables(r.url, sandbox.MakeSecret(), a.lookup), r.url
 	} else {
 		d.Lookup = a.lookup
 		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: show.attempt})
 	}
 	if _, err := a.applyConfig(ctx, conn, cfg); err != nil {
 		var missing *config.Error
-		if errors.As(err, &missing) && o.init == "" && o.file != "" {
+		if errors.As(err, &missing) && len(o.init) == 0 && o.file != "" {
 			return fmt.Errorf("%w\nThe private Postgres starts empty: name the SQL file that creates your tables with --init", err)
 		}
 		return err

@@ -5,15 +5,13 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/session"
 )
 
@@ -23,47 +21,35 @@ var sampleTable string
 // devDatabaseName is the database that dev works in.
 const devDatabaseName = "app"
 
-// script is SQL that creates the tables of the private database.
-type script struct {
-	file, text string
-	always     bool // run it also in a database of an earlier start
+// tables are the scripts that create the tables of the private database.
+type tables struct {
+	scripts []sandbox.Script
+	always  bool // run them also in a database of an earlier start
 }
 
-// devScript returns the file of --init, or the script of the sample table.
-func devScript(o devOptions) (script, error) {
+// devTables returns the files of --init, or the script of the sample table.
+func devTables(o devOptions) (tables, error) {
 	if o.file == "" {
-		return script{file: "the sample", text: sampleTable, always: true}, nil
+		return tables{scripts: []sandbox.Script{{File: "the sample", Text: sampleTable}}, always: true}, nil
 	}
-	if o.init == "" {
-		return script{}, nil
-	}
-	text, err := os.ReadFile(o.init)
+	scripts, err := sandbox.ReadScripts(o.init...)
 	if err != nil {
-		return script{}, usagef("read the file of --init: %w", err)
+		return tables{}, usagef("--init: %w", err)
 	}
-	return script{file: o.init, text: string(text)}, nil
+	return tables{scripts: scripts}, nil
 }
 
-// run runs the script in one transaction, unless the script has its own.
-func (s script) run(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.PgConn().Exec(ctx, s.text).ReadAll()
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return err
+// create runs the scripts.
+func (t tables) create(ctx context.Context, databaseURL string) error {
+	err := sandbox.RunScripts(ctx, databaseURL, t.scripts...)
+	if wrong, ok := errors.AsType[*sandbox.ScriptError](err); ok {
+		return &usageError{wrong}
 	}
-	where := s.file
-	if text := []rune(s.text); pg.Position > 0 && int(pg.Position) <= len(text) {
-		where = fmt.Sprintf("%s:%d", s.file, 1+strings.Count(string(text[:pg.Position-1]), "\n"))
-	}
-	hint := ""
-	if pg.Code == pgerrcode.SyntaxError && strings.Contains(s.text, "\\") {
-		hint = "; commands of psql, such as \\copy or \\connect, are not SQL and don't work here"
-	}
-	return usagef("%s: %s (SQLSTATE %s)%s", where, pg.Message, pg.Code, hint)
+	return explain(err)
 }
 
 // devDatabase connects to the database. It creates it and its tables if the server is new.
-func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*pgx.Conn, error) {
+func devDatabase(ctx context.Context, server *localpg.Server, made tables) (*pgx.Conn, error) {
 	admin, err := session.Open(ctx, server.URL("postgres"))
 	if err != nil {
 		return nil, explain(err)
@@ -78,10 +64,10 @@ func devDatabase(ctx context.Context, server *localpg.Server, tables script) (*p
 	if err != nil {
 		return nil, explain(err)
 	}
-	if kept && !tables.always {
+	if kept && !made.always {
 		return conn, nil
 	}
-	if err = tables.run(ctx, conn); err == nil {
+	if err = made.create(ctx, server.URL(devDatabaseName)); err == nil {
 		return conn, nil
 	}
 	err = errors.Join(err, conn.Close(context.WithoutCancel(ctx)))

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/rowhook/rowhook/internal/sink"
-	"github.com/rowhook/rowhook/trigger"
 )
 
 // devReceiver is the built-in receiver of dev, on a port of loopback.
@@ -46,28 +45,4 @@ func (a *app) devReceiver(ctx context.Context, o devOptions, arrivals chan<- sin
 func (r *devReceiver) stop() {
 	r.cancel()
 	<-r.ended
-}
-
-// pointTo returns triggers that post to the receiver, each to a path of its own.
-func pointTo(specs []trigger.Spec, url string, lookup func(string) (string, bool)) []trigger.Spec {
-	pointed := make([]trigger.Spec, len(specs))
-	for i, s := range specs {
-		s.Webhook.URL = url + "/" + s.Name
-		if _, err := trigger.ExpandReferences(s.Webhook.Secret, lookup); err != nil {
-			s.Webhook.Secret = "" // its variable is not set, so requests are not signed
-		}
-		pointed[i] = s
-	}
-	return pointed
-}
-
-// orPlaceholder returns a lookup with a placeholder for variables that are not set. A header that
-// refers to one would otherwise prevent the delivery to the built-in receiver.
-func orPlaceholder(lookup func(string) (string, bool)) func(string) (string, bool) {
-	return func(name string) (string, bool) {
-		if value, ok := lookup(name); ok {
-			return value, true
-		}
-		return "(" + name + " is not set)", true
-	}
 }
