@@ -22,7 +22,8 @@ const oldestVersion = 14
 // binaries is a directory with the programs of one PostgreSQL version.
 type binaries struct {
 	dir     string
-	version int // as server_version_num, such as 150018
+	version int    // as server_version_num, such as 150018
+	text    string // as postgres --version writes it
 }
 
 func (b binaries) postgres() string { return filepath.Join(b.dir, "postgres") }
@@ -168,7 +169,8 @@ func tryBinaries(ctx context.Context, dir string, acct account) (binaries, error
 		case err != nil:
 			return b, fmt.Errorf("the PostgreSQL binaries in %s don't run: %w", dir, err)
 		}
-		if b.version, err = parseVersion(string(output)); err != nil {
+		b.text = strings.TrimSpace(string(output))
+		if b.version, err = parseVersion(b.text); err != nil {
 			return b, fmt.Errorf("read the version of the PostgreSQL binaries in %s: %w", dir, err)
 		}
 	}

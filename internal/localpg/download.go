@@ -21,7 +21,7 @@ const downloadVersion = embeddedpostgres.V18
 // download returns the directory of a PostgreSQL's programs in a cache directory. The first call
 // downloads them.
 func download(ctx context.Context, acct account, logger *slog.Logger) (string, error) {
-	cache, err := downloadCache()
+	cache, err := cacheDir()
 	if err != nil {
 		return "", err
 	}
@@ -71,19 +71,19 @@ func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Lo
 	return bin, nil
 }
 
-// downloadCache returns a permanent directory. For root it is not root's own cache directory: the
+// cacheDir returns a permanent directory. For root it is not root's own cache directory: the
 // user that PostgreSQL runs as can't read that.
-func downloadCache() (string, error) {
+func cacheDir() (string, error) {
 	dir := "/var/cache"
 	if os.Geteuid() != 0 {
 		var err error
 		if dir, err = os.UserCacheDir(); err != nil {
-			return "", fmt.Errorf("find a directory for PostgreSQL: %w", err)
+			return "", fmt.Errorf("find a directory to keep PostgreSQL in: %w", err)
 		}
 	}
 	dir = filepath.Join(dir, "rowhook")
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // programs for another user to run
-		return "", fmt.Errorf("make a directory for PostgreSQL: %w", err)
+		return "", fmt.Errorf("make a directory to keep PostgreSQL in: %w", err)
 	}
 	return dir, nil
 }

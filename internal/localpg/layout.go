@@ -34,6 +34,8 @@ type layout struct {
 	kept     bool   // the data outlives the Server
 	account  account
 	password string
+	// passwordUnset says that the data does not have the password yet.
+	passwordUnset bool
 }
 
 // makeLayout makes the temporary directory and, if the configuration names one, the kept data
@@ -178,20 +180,22 @@ func (l layout) path(name string) string { return filepath.Join(l.data, name) }
 
 func (l layout) log() string { return l.path(logFile) }
 
-// initdb makes the data. It does not sync temporary data to disk, because nobody needs it after a
-// crash of the machine.
+// initdb makes the data. Data that is kept gets its password, and is synced to disk. Temporary data
+// gets its password from waitReady, and nobody needs it after a crash of the machine.
 func (s *Server) initdb(ctx context.Context) error {
 	l := &s.layout
-	l.password = rand.Text()
-	passwordIn := filepath.Join(l.temp, passwordFile)
-	if err := l.write(passwordIn, l.password+"\n"); err != nil {
-		return err
-	}
 	args := []string{
-		"--pgdata=" + l.data, "--username=postgres", "--pwfile=" + passwordIn,
+		"--pgdata=" + l.data, "--username=postgres",
 		"--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8",
 	}
-	if !l.kept {
+	if l.kept {
+		l.password = rand.Text()
+		passwordIn := filepath.Join(l.temp, passwordFile)
+		if err := l.write(passwordIn, l.password+"\n"); err != nil {
+			return err
+		}
+		args = append(args, "--pwfile="+passwordIn)
+	} else {
 		args = append(args, "--no-sync")
 	}
 	// C.UTF-8 knows the letters beyond ASCII, but not every system has it.
@@ -202,8 +206,10 @@ func (s *Server) initdb(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the data directory with %s: %w\n%s", s.binaries.initdb(), err, bytes.TrimSpace(output))
 	}
-	if err := l.write(l.path(passwordFile), l.password+"\n"); err != nil {
-		return err
+	if l.kept {
+		if err := l.write(l.path(passwordFile), l.password+"\n"); err != nil {
+			return err
+		}
 	}
 	f, err := os.OpenFile(l.path("postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

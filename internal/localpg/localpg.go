@@ -12,9 +12,12 @@
 package localpg
 
 import (
+	"cmp"
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -43,9 +46,19 @@ type Config struct {
 	// Optional: by default the data is temporary, and Stop deletes it.
 	DataDir string
 
-	// TempDir is the parent of temporary data. Optional: by default the system's directory for
-	// temporary files.
+	// TempDir is the parent of temporary data. Optional: by default MemoryDir with room for
+	// roomInMemory, unless the variable TMPDIR is set; else the system's directory for temporary
+	// files.
 	TempDir string
+
+	// CacheDir keeps what initdb makes, for later starts with temporary data: some 27 MB for each
+	// build of PostgreSQL. Optional: by default rowhook/initdb in the user's cache directory; for
+	// root in /var/cache. A server starts also where it can't be written.
+	CacheDir string
+
+	// Unattended starts no goroutine that waits for PostgreSQL, for servers that nobody stops: the
+	// watchdog ends them with this process. Exited returns nil then. Optional.
+	Unattended bool
 
 	// Port is the TCP port on 127.0.0.1. Optional: by default a free one.
 	Port int
@@ -89,6 +102,9 @@ func (m Mode) signal() (syscall.Signal, error) {
 // writes is the slow case.
 const startTimeout = 2 * time.Minute
 
+// roomInMemory is the least memory, in bytes, that must be free for temporary data to be in memory.
+const roomInMemory = 2 << 30
+
 // killDelay is how long an immediate shutdown may take before SIGKILL. The postmaster gives its
 // children 5 s.
 const killDelay = 10 * time.Second
@@ -107,11 +123,12 @@ type Server struct {
 	closed     bool
 }
 
-// postmaster is one run of the postgres program. Its goroutine ends when the program ends.
+// postmaster is one run of the postgres program. The goroutine of attend ends when the program ends.
 type postmaster struct {
-	process *os.Process
-	exited  chan struct{}
-	err     error // how it ended; set before exited is closed
+	command  *exec.Cmd
+	attended bool // attend was called
+	exited   chan struct{}
+	err      error // how it ended; set before exited is closed
 }
 
 // Start makes or reuses a data directory, starts PostgreSQL on it and returns once it accepts
@@ -126,6 +143,9 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 			return nil, fmt.Errorf("find the data directory: %w", err)
 		}
 		config.DataDir = abs
+	}
+	if _, set := os.LookupEnv("TMPDIR"); config.TempDir == "" && config.DataDir == "" && !set {
+		config.TempDir = MemoryDir(roomInMemory)
 	}
 	acct, err := chooseAccount(config.DataDir)
 	if err != nil {
@@ -157,8 +177,37 @@ func (s *Server) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if isNew {
+	switch {
+	case !isNew:
+		return nil
+	case s.layout.kept:
 		return s.initdb(ctx)
+	}
+	return s.makeTemporaryData(ctx)
+}
+
+// makeTemporaryData copies what initdb has made for an earlier start with the same binaries, or runs
+// initdb and keeps the result. The server works without the cache, so its errors are only logged.
+func (s *Server) makeTemporaryData(ctx context.Context) error {
+	s.layout.password, s.layout.passwordUnset = cryptorand.Text(), true
+	kept, err := openCache(s.config.CacheDir, s.binaries)
+	usable := err == nil
+	if usable {
+		if err = kept.restore(ctx, s.layout); err == nil {
+			return nil
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		s.config.Logger.DebugContext(ctx, "run initdb, since its earlier result can't be used", "error", err)
+	}
+	if err := s.initdb(ctx); err != nil || !usable {
+		return err
+	}
+	if err := kept.store(s.layout); err != nil {
+		s.config.Logger.DebugContext(ctx, "the next start runs initdb again", "error", err)
 	}
 	return nil
 }
@@ -189,7 +238,7 @@ func (s *Server) PID() int {
 	if s.postmaster == nil {
 		return 0
 	}
-	return s.postmaster.process.Pid
+	return s.postmaster.command.Process.Pid
 }
 
 // BinDir returns the directory of the binaries in use. It may lack psql, because not every
@@ -217,12 +266,10 @@ func (s *Server) Start(ctx context.Context) error {
 		return errors.New("start postgres: Stop has removed this server")
 	}
 	if s.postmaster != nil {
-		select {
-		case <-s.postmaster.exited:
-			s.postmaster = nil
-		default:
+		if _, ended := s.hasEnded(s.postmaster); !ended {
 			return nil
 		}
+		s.postmaster = nil
 	}
 	return s.start(ctx)
 }
@@ -274,45 +321,95 @@ func (s *Server) startOnce(ctx context.Context) error {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	s.watchdog.note("postmaster " + strconv.Itoa(cmd.Process.Pid))
-	pm := &postmaster{process: cmd.Process, exited: make(chan struct{})}
-	go func() {
-		pm.err = cmd.Wait()
-		s.watchdog.note("stopped")
-		close(pm.exited)
-	}()
-
+	pm := &postmaster{command: cmd, exited: make(chan struct{})}
+	if !s.config.Unattended {
+		s.attend(pm)
+	}
 	if err := s.waitReady(ctx, pm); err != nil {
-		_ = pm.process.Signal(syscall.SIGQUIT)
-		pm.waitOrKill(killDelay)
+		s.abort(pm)
 		return fmt.Errorf("start PostgreSQL %s in %s: %w%s", versionText(s.binaries.version), s.layout.data, err, s.layout.logTail(logStart))
 	}
 	s.postmaster = pm
 	return nil
 }
 
+// attend starts the goroutine that waits for the end of the postmaster, unless it was started.
+func (s *Server) attend(pm *postmaster) {
+	if pm.attended {
+		return
+	}
+	pm.attended = true
+	go func() {
+		pm.err = pm.command.Wait()
+		s.watchdog.note("stopped")
+		close(pm.exited)
+	}()
+}
+
+// hasEnded reports whether the postmaster has ended, and how.
+func (s *Server) hasEnded(pm *postmaster) (how error, ended bool) {
+	if !pm.attended {
+		if pm.err, pm.attended = reap(pm.command.Process.Pid); pm.attended {
+			s.watchdog.note("stopped")
+			close(pm.exited)
+		}
+	}
+	select {
+	case <-pm.exited:
+		return cmp.Or(pm.err, errors.New("exit status 0")), true
+	default:
+		return nil, false
+	}
+}
+
+// abort ends the postmaster without a checkpoint, and waits for its end.
+func (s *Server) abort(pm *postmaster) {
+	if _, ended := s.hasEnded(pm); ended {
+		return
+	}
+	s.attend(pm)
+	_ = pm.command.Process.Signal(syscall.SIGQUIT)
+	pm.waitOrKill(killDelay)
+}
+
 // waitReady retries to connect until that succeeds or the postmaster has ended. Only this server
 // knows the password, so a connection also proves that no other program listens on the port.
+//
+// A copy of kept data has no password, so nobody can connect over TCP. It gets one over the Unix
+// socket, which only the server's user can reach.
 func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
-	config, err := pgx.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable connect_timeout=5", s.port))
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if s.layout.passwordUnset {
+		over := fmt.Sprintf("host='%s' port=%d", s.layout.sockets, s.port)
+		err := s.connect(ctx, pm, over, func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "alter role postgres password '"+s.layout.password+"'")
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		s.layout.passwordUnset = false
+	}
+	return s.connect(ctx, pm, fmt.Sprintf("host=127.0.0.1 port=%d", s.port), nil)
+}
+
+// connect retries until a connection succeeds, and calls use with it. The delays are short at first,
+// since a copy is ready within some 50 ms; recovery after a crash takes longer, and each attempt
+// costs the server a process.
+func (s *Server) connect(ctx context.Context, pm *postmaster, over string, use func(context.Context, *pgx.Conn) error) error {
+	config, err := pgx.ParseConfig(over + " user=postgres dbname=postgres sslmode=disable connect_timeout=5")
 	if err != nil {
 		return fmt.Errorf("make the connection string: %w", err)
 	}
 	config.Password = s.layout.password
 
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	ctx, ended := context.WithCancelCause(ctx)
-	defer ended(nil)
-	go func() {
-		select {
-		case <-pm.exited:
-			ended(fmt.Errorf("postgres ended: %w", orExited(pm.err)))
-		case <-ctx.Done():
-		}
-	}()
-
 	var last error
-	err = retry.Do(ctx, retry.WithCappedDuration(200*time.Millisecond, retry.NewExponential(5*time.Millisecond)), func(ctx context.Context) error {
+	often := retry.WithCappedDuration(100*time.Millisecond, retry.NewFibonacci(2*time.Millisecond))
+	err = retry.Do(ctx, often, func(ctx context.Context) error {
+		if how, ended := s.hasEnded(pm); ended {
+			return fmt.Errorf("postgres ended: %w", how)
+		}
 		conn, err := pgx.ConnectConfig(ctx, config)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -320,17 +417,13 @@ func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
 			}
 			return retry.RetryableError(err)
 		}
-		return conn.Close(ctx)
+		if use != nil {
+			err = use(ctx, conn)
+		}
+		return errors.Join(err, conn.Close(ctx))
 	})
 	if errors.Is(err, context.DeadlineExceeded) && last != nil {
 		return fmt.Errorf("it accepted no connection within %s: %w", startTimeout, last)
-	}
-	return err
-}
-
-func orExited(err error) error {
-	if err == nil {
-		return errors.New("exit status 0")
 	}
 	return err
 }
@@ -353,19 +446,22 @@ func (s *Server) halt(ctx context.Context, mode Mode) error {
 		return nil
 	}
 	s.postmaster = nil
-	if err := pm.process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop postgres: %w", err)
-	}
 	if mode == Immediate {
-		pm.waitOrKill(killDelay)
+		s.abort(pm)
 		return nil
+	}
+	if _, ended := s.hasEnded(pm); ended {
+		return nil
+	}
+	s.attend(pm)
+	if err := pm.command.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop postgres: %w", err)
 	}
 	select {
 	case <-pm.exited:
 		return nil
 	case <-ctx.Done():
-		_ = pm.process.Signal(syscall.SIGQUIT)
-		pm.waitOrKill(killDelay)
+		s.abort(pm)
 		return fmt.Errorf("stop postgres in mode %s: %w; stopped it in mode immediate instead", mode, context.Cause(ctx))
 	}
 }
@@ -377,7 +473,7 @@ func (pm *postmaster) waitOrKill(delay time.Duration) {
 	select {
 	case <-pm.exited:
 	case <-timer.C:
-		_ = pm.process.Kill()
+		_ = pm.command.Process.Kill()
 		<-pm.exited
 	}
 }
@@ -395,10 +491,14 @@ func (s *Server) Restart(ctx context.Context, mode Mode) error {
 	return s.start(ctx)
 }
 
-// Exited returns a channel that is closed when the present postmaster has ended for any reason.
+// Exited returns a channel that is closed when the present postmaster has ended for any reason. It
+// is nil for an Unattended server.
 func (s *Server) Exited() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.config.Unattended {
+		return nil
+	}
 	if s.postmaster == nil {
 		done := make(chan struct{})
 		close(done)

@@ -25,8 +25,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-// This variable tells a child process of these tests what to do; see helper.
-const helperEnv = "LOCALPG_TEST_HELPER"
+// These variables tell a child process of these tests what to do; see helper.
+const (
+	helperEnv     = "LOCALPG_TEST_HELPER"
+	helperCache   = "LOCALPG_TEST_CACHE"
+	helperLeaving = "LOCALPG_TEST_LEAVING"
+)
 
 func TestMain(m *testing.M) {
 	if dir, ok := os.LookupEnv(helperEnv); ok {
@@ -36,14 +40,24 @@ func TestMain(m *testing.M) {
 }
 
 // helper starts a server, prints its directories and process ids, and waits to be killed. An empty
-// data directory means temporary data.
+// data directory means temporary data. With helperLeaving it does not wait, but ends without Stop.
 func helper(dir string) int {
-	s, err := Start(context.Background(), Config{BinDir: testBinDir(), DataDir: dir, NoDownload: true})
+	_, leaving := os.LookupEnv(helperLeaving)
+	s, err := Start(context.Background(), Config{
+		BinDir: testBinDir(), DataDir: dir, CacheDir: os.Getenv(helperCache), NoDownload: true, Unattended: leaving,
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	fmt.Printf("%d %s %s %s\n", s.PID(), s.DataDir(), s.SocketDir(), s.URL("postgres"))
+	if leaving {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	select {}
 }
 
@@ -346,7 +360,7 @@ func TestNothingIsLeftWhenTheProcessIsKilledDuringInitdb(t *testing.T) {
 	temp := filepath.Dir(dataDirFor(t))
 	require.NoError(t, os.Chmod(temp, 0o777))
 	cmd := helperCommand(t, "")
-	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp, helperCache+"="+t.TempDir())
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	eventually(t, func() error {

@@ -4,6 +4,7 @@ package localpg
 
 import (
 	"errors"
+	"os"
 	"syscall"
 )
 
@@ -24,6 +25,12 @@ func (a account) attributes(isolation) *syscall.SysProcAttr { return nil }
 
 func (a account) own(...string) error { return nil }
 
+func (a account) ownFile(*os.File) error { return nil }
+
+func private(*os.File) error { return nil }
+
 func (a account) canEnter(string) error { return nil }
 
 func processAlive(int) bool { return false }
+
+func reap(int) (how error, ended bool) { return errors.New("unknown"), true }

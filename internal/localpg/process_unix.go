@@ -82,6 +82,35 @@ func (a account) own(paths ...string) error {
 	return nil
 }
 
+// ownFile makes the account the owner of an open file or directory.
+func (a account) ownFile(f *os.File) error {
+	if !a.drop {
+		return nil
+	}
+	if err := f.Chown(a.uid, a.gid); err != nil {
+		return fmt.Errorf("change the owner of %s to %s: %w", f.Name(), a.name, err)
+	}
+	return nil
+}
+
+// private returns an error unless a file is this process's user's, and nobody else may write it.
+func private(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular():
+		return errors.New("it is not a file")
+	case !ok || int(stat.Uid) != os.Geteuid():
+		return errors.New("it belongs to another user")
+	case info.Mode().Perm()&0o022 != 0:
+		return errors.New("others may write it")
+	}
+	return nil
+}
+
 // canEnter returns an error if the account can't change into a directory. It tries to, because
 // modes, groups and access lists are hard to evaluate.
 func (a account) canEnter(dir string) error {
@@ -89,6 +118,22 @@ func (a account) canEnter(dir string) error {
 	cmd.Dir = "/"
 	cmd.SysProcAttr = a.attributes(ownGroup)
 	return cmd.Run()
+}
+
+// reap returns how a child process has ended, or false if it runs. After the end it may not be called
+// again.
+func reap(pid int) (how error, ended bool) {
+	var status syscall.WaitStatus
+	got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
+	switch {
+	case got == 0 || errors.Is(err, syscall.EINTR):
+		return nil, false
+	case err != nil:
+		return fmt.Errorf("wait for process %d: %w", pid, err), true
+	case status.Signaled():
+		return fmt.Errorf("signal: %s", status.Signal()), true
+	}
+	return fmt.Errorf("exit status %d", status.ExitStatus()), true
 }
 
 func processAlive(pid int) bool {
