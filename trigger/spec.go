@@ -51,6 +51,9 @@ type On struct {
 	Manual bool     `json:"manual,omitempty" yaml:"manual,omitempty"` // allows rowhook.emit
 }
 
+// IsZero reports whether nothing is captured.
+func (o On) IsZero() bool { return !o.Insert && !o.Update.Enabled && !o.Delete && !o.Manual }
+
 // UpdateOn says which updates a trigger captures. In JSON and YAML it is true (any column), false,
 // or {columns: [a, b]}.
 type UpdateOn struct {

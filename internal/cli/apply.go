@@ -38,13 +38,11 @@ role exactly the rights that rowhook run needs. Later migrations grant it the ri
   rowhook apply -f deploy/rowhook.yaml --grant-to rowhook_dispatcher`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			return a.apply(ctx, file, roles, dryRun, wait)
+			return a.apply(cmd.Context(), file, roles, dryRun, wait)
 		},
 	}
 	s := flagSet{cmd.Flags()}
-	s.file(&file, "configuration `file`")
+	s.file(&file, "configuration `file`, a directory of such files, or - for standard input")
 	s.connectTimeout(&wait)
 	s.allowPublication(&a.migrator.AllowPublication)
 	add(&s, &roles, "grant-to", "grant this `role` the rights that rowhook run needs; repeat it, or separate several by commas", listOf(&roles))
@@ -82,7 +80,9 @@ func (s *flagSet) connectTimeout(to *time.Duration) {
 }
 
 func (a *app) apply(ctx context.Context, file string, roles []string, dryRun bool, wait time.Duration) error {
-	cfg, err := a.loadConfig(file, a.lookup)
+	cfg, err := a.loadConfig(file, a.lookup) // a signal ends the program while it reads standard input
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	if err != nil {
 		return a.withDatabase(ctx, err)
 	}
@@ -97,7 +97,7 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 		if err != nil {
 			return explainApply(ctx, err, cfg)
 		}
-		return a.printPlan(plan, target, file)
+		return a.printPlan(plan, target, cfg.File)
 	}
 	applier.Planned = func(plan *sqlschema.Plan) error {
 		if plan.Empty() {
@@ -113,10 +113,10 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 		return explainApply(ctx, err, cfg)
 	}
 	if plan.Empty() {
-		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q matches %s.\n", target.database(), file)
+		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q matches %s.\n", target.database(), cfg.File)
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "Applied %s to the database %q.\n", file, target.database())
+	_, err = fmt.Fprintf(a.stdout, "Applied %s to the database %q.\n", cfg.File, target.database())
 	return err
 }
 
@@ -149,11 +149,10 @@ func (a *app) withDatabase(ctx context.Context, err error) error {
 	if !errors.As(terr, &found) {
 		return err
 	}
-	problems := slices.Clone(wrong.Problems)
-	for _, e := range found {
-		problems = append(problems, cfg.Problem(numbers[e.Index], e.Message, e.Path...))
+	for i := range found {
+		found[i].Index = numbers[found[i].Index]
 	}
-	return config.ErrorOf(problems...)
+	return config.ErrorOf(append(slices.Clone(wrong.Problems), cfg.Explain(found)...)...)
 }
 
 func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {
@@ -180,7 +179,7 @@ func (a *app) applyConfig(ctx context.Context, conn *pgx.Conn, cfg *config.Confi
 // loadConfig reads the configuration and logs its warnings. With a nil lookup, variables are not
 // checked.
 func (a *app) loadConfig(file string, lookup func(string) (string, bool)) (*config.Config, error) {
-	cfg, err := config.Load(file, lookup)
+	cfg, err := a.readConfig(file, lookup)
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +187,17 @@ func (a *app) loadConfig(file string, lookup func(string) (string, bool)) (*conf
 		a.log.Warn(w.String())
 	}
 	return cfg, nil
+}
+
+// standardInput is the value of -f that means standard input. A file of this name is ./-.
+const standardInput = "-"
+
+// readConfig reads the configuration of -f: a file, a directory, or standard input.
+func (a *app) readConfig(file string, lookup func(string) (string, bool)) (*config.Config, error) {
+	if file == standardInput {
+		return config.Read("<stdin>", a.stdin, lookup)
+	}
+	return config.Load(file, lookup)
 }
 
 // explainApply adds the lines of the configuration to errors of the database about tables, columns
@@ -200,9 +210,5 @@ func explainApply(ctx context.Context, err error, cfg *config.Config) error {
 	if !errors.As(err, &specs) {
 		return explain(err)
 	}
-	problems := make([]config.Problem, len(specs))
-	for i, e := range specs {
-		problems[i] = cfg.Problem(e.Index, e.Message, e.Path...)
-	}
-	return config.ErrorOf(problems...)
+	return config.ErrorOf(cfg.Explain(specs)...)
 }

@@ -114,6 +114,14 @@ func (o *output) waitFor(t testing.TB, pattern string) []string {
 // start runs the program with nothing in its environment but PATH and env.
 func start(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
+	p := prepare(t, env, args...)
+	require.NoError(t, p.cmd.Start())
+	return p
+}
+
+// prepare makes the process that start starts.
+func prepare(t testing.TB, env []string, args ...string) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	p := &process{
@@ -124,9 +132,8 @@ func start(t testing.TB, env []string, args ...string) *process {
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
-	require.NoError(t, p.cmd.Start())
 	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
+		if p.cmd.Process != nil && p.cmd.ProcessState == nil {
 			_ = p.cmd.Process.Kill()
 			_ = p.cmd.Wait()
 		}
@@ -150,6 +157,16 @@ func (p *process) exit(t testing.TB) int {
 func (p *process) signal(t testing.TB, s os.Signal) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(s))
+}
+
+// rowhookReading runs the program to its end, with this text as its standard input.
+func rowhookReading(t testing.TB, input string, env []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	p := prepare(t, env, args...)
+	p.cmd.Stdin = strings.NewReader(input)
+	require.NoError(t, p.cmd.Start())
+	code = p.exit(t)
+	return code, p.stdout.String(), p.stderr.String()
 }
 
 // rowhook runs the program to its end.
@@ -317,6 +334,36 @@ func TestApplyPlansThenAppliesThenHasNothingToDo(t *testing.T) {
 		require.Zero(t, code, stderr)
 		require.Regexp(t, "^Nothing to do: ", stdout)
 	}
+}
+
+func TestApplyTakesADirectoryAndStandardInput(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	trigger := func(name, more string) string {
+		return "  - {name: " + name + ", table: public.orders, on: {insert: true}" + more + "}\n"
+	}
+	all := "defaults: {webhook: {url: http://localhost:1}, payload: {columns: [id]}}\ntriggers:\n" + trigger("one", "") + trigger("two", "")
+	code, stdout, stderr := rowhookReading(t, all, database(db.URL()), "apply", "-f", "-")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "Applied <stdin> to the database")
+
+	dir := t.TempDir()
+	put := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	put("b.yaml", "defaults: {webhook: {url: http://localhost:1}}\ntriggers:\n"+trigger("two", ", payload: {columns: [id]}"))
+	put("a.yml", "triggers:\n"+trigger("one", ", payload: {columns: [id]}"))
+	code, stdout, stderr = rowhook(t, database(db.URL()), "apply", "-f", dir)
+	require.Zero(t, code, stderr)
+	require.Regexp(t, "^Nothing to do: ", stdout, "the database knows nothing of defaults and files")
+
+	put("b.yaml", "defaults: {webhook: {url: http://localhost:1}, payload: {columns: [id, idd]}}\ntriggers:\n"+trigger("two", ""))
+	put("a.yml", "triggers:\n"+trigger("one", ", payload: {columns: [id]}")+trigger("three", ", when: new.x > 1"))
+	code, _, stderr = rowhook(t, database(db.URL()), "apply", "-f", dir)
+	require.Equal(t, 2, code)
+	require.Contains(t, stderr, filepath.Join(dir, "a.yml")+":3:67: triggers[1].when: ")
+	require.Contains(t, stderr, filepath.Join(dir, "b.yaml")+`:1:72: defaults.payload.columns[1]: for the triggers "three" and "two": the table public.orders has no column "idd"`)
 }
 
 func schemaVersion(t testing.TB, db *pgtest.DB) int32 {
@@ -528,6 +575,7 @@ func TestWrongUsageNamesTheFlagOrVariableAndWhatItTakes(t *testing.T) {
 		{[]string{"run", "--log-format", "xml"}, nil, []string{"--log-format", "auto, text, json"}},
 		{[]string{"run"}, []string{"ROWHOOK_LOG_LEVEL=loud"}, []string{"ROWHOOK_LOG_LEVEL", "debug, info, warn, error"}},
 		{[]string{"run"}, []string{"ROWHOOK_NO_LISTEN=perhaps", "ROWHOOK_CONCURRENCY=many"}, []string{"ROWHOOK_NO_LISTEN", "true or false", "ROWHOOK_CONCURRENCY", "whole number"}},
+		{[]string{"run", "-f", "-"}, nil, []string{"SIGHUP", "give -f a file or a directory"}},
 		{[]string{"run", "-f", "nowhere.yaml"}, nil, []string{"nowhere.yaml: the file does not exist"}},
 		{[]string{"apply"}, nil, []string{"rowhook.yaml: the file does not exist"}},
 		{[]string{"sink", "--listen", "here"}, nil, []string{`"here"`, "127.0.0.1:8080"}},

@@ -45,6 +45,9 @@ a second, for pending events, too.
   DATABASE_URL=postgres://app@pooler:6432/shop ROWHOOK_LISTEN_URL=postgres://app@db:5432/shop rowhook run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == standardInput {
+				return usagef("rowhook run reads the configuration again at SIGHUP, which standard input can't offer: give -f a file or a directory, or use rowhook apply -f - first")
+			}
 			web.chosen = a.given(cmd, "http")
 			if !a.given(cmd, "max-body") {
 				cfg.MaxBody = fitBody(cfg.MaxBody, allowedMemory(), debug.SetMemoryLimit(-1))
@@ -54,7 +57,7 @@ a second, for pending events, too.
 		},
 	}
 	s := flagSet{cmd.Flags()}
-	s.file(&file, "apply this configuration `file` first")
+	s.file(&file, "apply this configuration `file` first, or a directory of such files")
 	s.connectTimeout(&wait)
 	s.allowPublication(&a.migrator.AllowPublication)
 	dispatchFlags(&s, &cfg)

@@ -135,19 +135,6 @@ func isReservedHeader(name string) bool {
 	}, name)
 }
 
-// checkSigned reports configured headers that signing sets.
-func (d *decoder) checkSigned(w *trigger.Webhook, at place) {
-	if w.Secret == "" {
-		return
-	}
-	for _, name := range sortedKeys(w.Headers) {
-		if slices.Contains([]string{"webhook-id", "webhook-timestamp", "webhook-signature"}, strings.ToLower(name)) {
-			path := at.path.to("headers").to(name)
-			d.reportAt(d.positions[path.id()], path, "secret makes Rowhook set the header %s itself; remove one of the two", name)
-		}
-	}
-}
-
 func isSecretHeader(name string) bool {
 	return regexp.MustCompile(`(?i)authorization|cookie|token|secret|password|api-?key`).MatchString(name)
 }
@@ -199,24 +186,6 @@ func checkPath(s string) error {
 	return err
 }
 
-// checkTLS reports a certificate without a key, a key without a certificate, and files for a URL
-// without TLS.
-func (d *decoder) checkTLS(w *trigger.Webhook, at place) {
-	path := at.path.to("tls")
-	if w.TLS.IsZero() || !d.clean(path) {
-		return
-	}
-	pos := d.positions[path.id()]
-	switch {
-	case w.TLS.CertFile == "" && w.TLS.KeyFile != "":
-		d.reportAt(pos, path, "has a key_file but no cert_file; add the certificate of that key, or remove key_file")
-	case w.TLS.CertFile != "" && w.TLS.KeyFile == "":
-		d.reportAt(pos, path, "has a cert_file but no key_file; add the file of its private key, which may be the same file")
-	case len(w.URL) > 7 && strings.EqualFold(w.URL[:7], "http://"):
-		d.reportAt(pos, path, "needs https, but the url is http://; write https:// in url, or remove tls")
-	}
-}
-
 func checkRule(s string) error {
 	_, err := netrule.Parse(s)
 	if err != nil {
@@ -232,36 +201,6 @@ func checkTimeout(s string) error {
 	return nil
 }
 
-func (d *decoder) checkOn(on *trigger.On, at place) {
-	if d.clean(at.path) && !on.Insert && !on.Update.Enabled && !on.Delete && !on.Manual {
-		d.reportAt(at.pos, at.path, "captures nothing; set insert, update, delete or manual to true")
-	}
-}
-
-func (d *decoder) checkRetry(r *trigger.Retry, at place) {
-	interval, bound := at.path.to("interval"), at.path.to("max_interval")
-	if r.Interval <= r.MaxInterval || !d.clean(interval) || !d.clean(bound) {
-		return
-	}
-	// The defaults are consistent, so at least one of the two is in the file.
-	path, byDefault := interval, " by default"
-	if _, ok := d.positions[bound.id()]; ok {
-		path, byDefault = bound, ""
-	}
-	d.reportAt(d.positions[path.id()], path, "max_interval bounds every wait and is %v%s, but interval is %v; write max_interval: %v or more",
-		r.MaxInterval, byDefault, r.Interval, r.Interval)
-}
-
-// clean reports whether there is no problem at or below path. Checks of several values run only on
-// clean ones, so that they do not repeat a problem.
-func (d *decoder) clean(path keyPath) bool {
-	prefix := path.String()
-	return !slices.ContainsFunc(d.problems, func(p Problem) bool {
-		rest, ok := strings.CutPrefix(p.Key, prefix)
-		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
-	})
-}
-
 // uniqueNames reports each trigger with the name of an earlier one.
 func (d *decoder) uniqueNames() {
 	first := map[string]int{}
@@ -274,8 +213,9 @@ func (d *decoder) uniqueNames() {
 			first[spec.Name] = i
 			continue
 		}
-		at, path := fullPath(other, []string{"name"}), fullPath(i, []string{"name"})
-		d.reportAt(d.positions[path.id()], path, "%q is the name of another trigger, on line %d; give each trigger a different name",
-			spec.Name, d.positions[at.id()].Line)
+		before, path := d.origins[other], d.origins[i].path("name")
+		at, _ := d.positions.at(before.file, before.path("name"))
+		pos, _ := d.positions.at(d.origins[i].file, path)
+		d.reportAt(pos, path, "%q is the name of another trigger, %s; give each trigger a different name", spec.Name, at.from(pos.File))
 	}
 }

@@ -1,10 +1,12 @@
-// Package config reads rowhook.yaml strictly. It reports every error of the file at once, each with
-// its file, line, key and remedy. It also writes the JSON Schema, with which editors check and
-// complete the file.
+// Package config reads rowhook.yaml, or a directory of such files, strictly. It reports every error
+// at once, each with its file, line, key and remedy. It also writes the JSON Schema, with which
+// editors check and complete a file.
 package config
 
 import (
 	"fmt"
+	"io"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,32 +22,55 @@ const MaxSize = 10 << 20
 // whether its tables and columns exist, and whether Postgres accepts each when. Problem turns what
 // an apply finds into the same kind of message.
 type Config struct {
-	// File is the name of the file in messages.
+	// File is the name of the file or the directory in messages.
 	File string
-	// Triggers are in the order of the file, with the defaults filled in and ${NAME} references
-	// unexpanded.
+	// Files are the names of the files: File itself, or those of the directory, sorted.
+	Files []string
+	// Ignored are the names of what a directory holds besides, without hidden entries.
+	Ignored []string
+	// Triggers are in the order of the files, with the defaults filled in, both those of the file
+	// and those of Rowhook, and ${NAME} references unexpanded.
 	Triggers []trigger.Spec
 	Settings trigger.Settings
 	// Warnings are probable mistakes: a variable that is not set here, or a secret in plain text.
 	Warnings []Problem
 
-	source    source
-	positions map[string]Position
+	sources   map[string]source
+	positions positions
+	origins   []origin // of each trigger
+	shared    string   // the file with defaults; "": none has
+	warned    map[Problem]bool
 }
 
-// Load reads the configuration at path. With a lookup, such as os.LookupEnv, it also warns of
-// variables that lookup does not know, and of URLs that are invalid once expanded; nil omits these
-// warnings. The error is an *Error. If the file does not exist, errors.Is(err, fs.ErrNotExist) is
-// true.
+// Load reads the configuration at path: a file, or a directory, of which it reads the files *.yaml
+// and *.yml. With a lookup, such as os.LookupEnv, it also warns of variables that lookup does not
+// know, and of URLs that are invalid once expanded; nil omits these warnings. The error is an
+// *Error. If path does not exist, errors.Is(err, fs.ErrNotExist) is true.
 func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
-	files, _, err := readAll(path)
+	files, ignored, err := readAll(path)
 	if err != nil {
 		return nil, err
 	}
-	if len(files) > 1 || files[0].name != path {
-		return nil, unreadable(path, nil, "is a directory; give the path of the file in it, such as %s", files[0].name)
+	c, err := parse(path, files)
+	if err != nil {
+		return nil, err
 	}
-	c, err := Parse(path, files[0].data)
+	c.Ignored = ignored
+	c.warnOfIgnored()
+	if lookup != nil {
+		c.warnOfEnvironment(lookup)
+	}
+	return c, nil
+}
+
+// Read reads a configuration from r, such as standard input, as Load reads a file. name stands for
+// its path in messages.
+func Read(name string, r io.Reader, lookup func(string) (string, bool)) (*Config, error) {
+	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
+	if err != nil {
+		return nil, unreadable(name, err, "can't read it to its end (%v); try again, or give the path of a file", reason(err))
+	}
+	c, err := Parse(name, data)
 	if err != nil {
 		return nil, err
 	}
@@ -58,10 +83,12 @@ func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
 // Parse reads a configuration from memory. name is the name of the file in messages. The error is
 // an *Error.
 func Parse(name string, data []byte) (*Config, error) {
-	d := newDecoder(name)
-	if root := d.parse(data); root != nil {
-		d.file(root)
-	}
+	return parse(name, []file{{name, data}})
+}
+
+func parse(name string, files []file) (*Config, error) {
+	d := newDecoder()
+	d.files(files)
 	if len(d.problems) > 0 {
 		sorted := slices.Clone(d.problems)
 		slices.SortStableFunc(sorted, Problem.compare)
@@ -72,33 +99,39 @@ func Parse(name string, data []byte) (*Config, error) {
 			s.Capture = "" // the same as without the key
 		}
 	}
-	c := &Config{
-		File: name, Triggers: d.out.Triggers, Settings: d.out.Settings,
-		source: d.source, positions: d.positions,
-	}
+	c := d.config(name)
+	c.Triggers, c.Settings = d.out.Triggers, d.out.Settings
 	c.warnOfSecrets()
 	return c, nil
+}
+
+// config returns the Config of the files, without their content.
+func (d *decoder) config(name string) *Config {
+	return &Config{
+		File: name, Files: d.names, Settings: trigger.DefaultSettings(),
+		sources: d.sources, positions: d.positions, origins: d.origins, shared: d.shared, warned: map[Problem]bool{},
+	}
 }
 
 // sound returns the part of an invalid file that can still be checked against a database: every
 // trigger, without its invalid values.
 func (d *decoder) sound(name string) *Config {
-	c := &Config{File: name, Settings: trigger.DefaultSettings(), source: d.source, positions: d.positions}
+	c := d.config(name)
 	for i, spec := range d.out.Triggers {
-		at := func(path ...string) keyPath { return fullPath(i, path) }
-		if spec.Table == "" || !d.clean(at("table")) {
+		clean := func(key string) bool { return d.soundAt(d.origins[i], key) }
+		if spec.Table == "" || !clean("table") {
 			spec.Table = ""
 		}
-		if spec.Name == "" || !d.clean(at("name")) {
+		if spec.Name == "" || !clean("name") {
 			spec.Name = fmt.Sprintf("trigger_%d", i)
 		}
-		if !d.clean(at("on")) {
+		if !clean("on") || spec.On.IsZero() {
 			spec.On = trigger.On{Manual: true}
 		}
-		if !d.clean(at("when")) {
+		if !clean("when") {
 			spec.When = ""
 		}
-		if !d.clean(at("payload")) {
+		if !clean("payload") {
 			spec.Payload = trigger.Payload{}
 		}
 		c.Triggers = append(c.Triggers, spec)
@@ -110,27 +143,64 @@ func (d *decoder) sound(name string) *Config {
 // with an invalid table have Table "" and can't be checked. nil: the error has no such part.
 func (e *Error) Sound() *Config { return e.sound }
 
-// Position returns the place of a trigger's value in the file, as in Position(0, "webhook", "url")
-// or Position(2, "on", "update", "columns", "1"). With trigger -1 the path begins at the top of the
-// file: Position(-1, "retention"). For a value that the file does not contain it returns the place
-// of the nearest parent.
+// Position returns the place of a trigger's value in its file, as in Position(0, "webhook", "url")
+// or Position(2, "on", "update", "columns", "1"). The place of a value that comes from defaults is
+// there. With trigger -1 the path begins at the top of the file: Position(-1, "retention"). For a
+// value that no file contains it returns the place of the nearest parent.
 func (c *Config) Position(trigger int, path ...string) Position {
-	full := fullPath(trigger, path)
-	for {
-		if p, ok := c.positions[full.id()]; ok || len(full) == 0 {
-			p.File = c.File
-			return p
-		}
-		full = full[:len(full)-1]
+	position, _, _ := c.find(trigger, path)
+	return position
+}
+
+// Explain returns the problems that the database found with triggers. The Index of each error is
+// that of its trigger. What it says of a value that comes from defaults is one problem, whose
+// message names the triggers. ErrorOf makes an error of them.
+func (c *Config) Explain(found trigger.SpecErrors) []Problem {
+	type said struct {
+		key, message string
 	}
+	var problems []Problem
+	at := map[said]int{}           // the index in problems
+	triggers := map[int][]string{} // by index in problems
+	for _, e := range found {
+		p := c.Problem(e.Index, e.Message, e.Path...)
+		if _, _, shared := c.find(e.Index, e.Path); !shared {
+			problems = append(problems, p)
+			continue
+		}
+		i, again := at[said{p.Key, p.Message}]
+		if !again {
+			i = len(problems)
+			at[said{p.Key, p.Message}] = i
+			problems = append(problems, p)
+		}
+		if name := strconv.Quote(c.Triggers[e.Index].Name); !slices.Contains(triggers[i], name) {
+			triggers[i] = append(triggers[i], name)
+		}
+	}
+	for i, names := range triggers {
+		problems[i].Message = "for the trigger" + list(names) + ": " + problems[i].Message
+	}
+	return problems
+}
+
+// list returns names with the ending of the plural before them, at most three of them.
+func list(names []string) string {
+	const most = 3
+	switch n := len(names); {
+	case n == 1:
+		return " " + names[0]
+	case n <= most:
+		return "s " + strings.Join(names[:n-1], ", ") + " and " + names[n-1]
+	}
+	return fmt.Sprintf("s %s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // Problem returns a problem with the value at path of a trigger, both as in Position. It lets
 // errors of Postgres read like errors of this package. ErrorOf combines several.
 func (c *Config) Problem(trigger int, message string, path ...string) Problem {
-	p := Problem{Position: c.Position(trigger, path...), Key: fullPath(trigger, path).String(), Message: message}
-	p.Excerpt = c.source.excerpt(p.Position)
-	return p
+	position, key, _ := c.find(trigger, path)
+	return Problem{Position: position, Key: key.String(), Message: message, Excerpt: c.sources[position.File].excerpt(position)}
 }
 
 // References returns the names of the environment variables that a trigger's webhook refers to,
@@ -226,19 +296,30 @@ func (c *Config) warnOfSecret(trigger int, expanded, names string, path ...strin
 
 const shortSecret = "has a key that is short enough to be guessed; make one: echo whsec_$(openssl rand -base64 32)"
 
+// warn adds a warning. One of a value in defaults is said once for all triggers.
 func (c *Config) warn(trigger int, message string, path ...string) {
-	c.Warnings = append(c.Warnings, c.Problem(trigger, message, path...))
+	p := c.Problem(trigger, message, path...)
+	if !c.warned[p] {
+		c.warned[p] = true
+		c.Warnings = append(c.Warnings, p)
+	}
+}
+
+// warnOfIgnored warns of files in a directory whose name only looks like that of a configuration.
+func (c *Config) warnOfIgnored() {
+	for _, name := range c.Ignored {
+		if lower := strings.ToLower(name); isConfigName(lower) {
+			c.Warnings = append(c.Warnings, Problem{
+				Position: Position{File: filepath.Join(c.File, name)},
+				Message:  "is ignored because of the capitals in its suffix; name it " + strings.TrimSuffix(name, filepath.Ext(name)) + filepath.Ext(lower),
+			})
+		}
+	}
+	slices.SortStableFunc(c.Warnings, Problem.compare)
 }
 
 // keyPath is the path to a value in the file: keys, and indexes of lists as decimal numbers.
 type keyPath []string
-
-func fullPath(trigger int, rest []string) keyPath {
-	if trigger < 0 {
-		return slices.Clone(rest)
-	}
-	return append(keyPath{"triggers", strconv.Itoa(trigger)}, rest...)
-}
 
 // to returns the path of the value at a key or an index of p.
 func (p keyPath) to(step string) keyPath { return append(slices.Clone(p), step) }

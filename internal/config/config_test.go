@@ -247,7 +247,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a table name too long", fileOf("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps only 63"},
 		{"on as a word", fileOf("on: insert"), "4:9: triggers[0].on: is text where keys are needed; write on: {insert: true}"},
 		{"on as a list", fileOf("on: [insert, DELETE]"), "4:9: triggers[0].on: is a list where keys are needed; write on: {insert: true, delete: true}"},
-		{"on with nothing set", fileOf("on: {insert: false, update: false}"), "4:5: triggers[0].on: captures nothing; set insert, update, delete or manual to true"},
+		{"on with nothing set", fileOf("on: {insert: false, update: false}"), "4:9: triggers[0].on: captures nothing; set insert, update, delete or manual to true"},
 		{"update as a list", fileOf("on: {update: [a, b]}"), "4:18: triggers[0].on.update: is a list; write update: {columns: [a, b]}"},
 		{"update without columns", fileOf("on: {update: {}}"), "triggers[0].on.update.columns: is missing; write it like columns: [status, amount]"},
 		{"update with no columns", fileOf("on: {update: {columns: []}}"), "4:28: triggers[0].on.update.columns: is empty; write it like columns: [status, amount]"},

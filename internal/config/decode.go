@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/textproto"
 	"reflect"
 	"regexp"
@@ -20,18 +21,23 @@ import (
 // decoder walks the syntax tree of the file and the structs in parallel. It records positions and
 // problems and continues, so that all problems are reported at once.
 type decoder struct {
-	name      string
+	name      string   // the file that is being decoded
+	names     []string // all files
 	keys      map[string]key
-	source    source
-	positions map[string]Position
+	sources   map[string]source // by file
+	positions positions
 	problems  []Problem
+	wrong     map[string]bool // by positionID: there is a problem at or below it
+	shared    string          // the file with defaults; "": none so far
+	hidden    bool            // part of a file can't be read, so defaults may give what is missing
+	origins   []origin
 	out       document
 }
 
-func newDecoder(name string) *decoder {
+func newDecoder() *decoder {
 	return &decoder{
-		name: name, keys: keys(), positions: map[string]Position{"": {Line: 1, Column: 1}},
-		out: document{Settings: trigger.DefaultSettings()},
+		keys: keys(), sources: map[string]source{}, positions: positions{}, wrong: map[string]bool{},
+		out: document{Defaults: trigger.DefaultSpec(), Settings: trigger.DefaultSettings()},
 	}
 }
 
@@ -63,24 +69,26 @@ func (p place) name() string {
 }
 
 func (d *decoder) reportAt(pos Position, path keyPath, format string, args ...any) {
-	pos.File = d.name
+	if pos.File == "" {
+		pos.File = d.name
+	}
 	d.problems = append(d.problems, Problem{
-		Position: pos, Key: path.String(), Message: fmt.Sprintf(format, args...), Excerpt: d.source.excerpt(pos),
+		Position: pos, Key: path.String(), Message: fmt.Sprintf(format, args...), Excerpt: d.sources[pos.File].excerpt(pos),
 	})
+	for n := range len(path) + 1 {
+		d.wrong[positionID(pos.File, path[:n])] = true
+	}
 }
 
-func (d *decoder) file(root ast.Node) {
-	if _, ok := root.(ast.MapNode); !ok {
-		d.reportAt(nodePosition(root), nil, "the file is %s, not keys; start with triggers: and an entry", describe(root))
-		return
-	}
-	d.value(root, reflect.ValueOf(&d.out).Elem(), place{pos: nodePosition(root)})
-	d.uniqueNames()
+// mark records where a value is in the file that is being decoded.
+func (d *decoder) mark(path keyPath, pos Position) {
+	pos.File = d.name
+	d.positions[positionID(d.name, path)] = pos
 }
 
 // value decodes n into v. It returns whether it found no problem.
 func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
-	d.positions[at.path.id()] = at.pos
+	d.mark(at.path, at.pos)
 	n, ok := d.plain(n, at)
 	if !ok {
 		return false
@@ -90,7 +98,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 		return false
 	}
 	if m, ok := n.(*ast.MappingNode); !ok || m.IsFlowStyle {
-		d.positions[at.path.id()] = nodePosition(n)
+		d.mark(at.path, nodePosition(n))
 	}
 	before := len(d.problems)
 	switch v.Addr().Interface().(type) {
@@ -209,6 +217,9 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 		return
 	}
 	fields := fieldsOf(v.Type())
+	if at.rule == sharedRule {
+		fields = slices.DeleteFunc(fields, func(f field) bool { return isOwn(f.name) })
+	}
 	found, complete := d.entries(m, at)
 	seen := map[string]bool{}
 	for _, e := range found {
@@ -222,19 +233,22 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 	}
 	for _, f := range fields {
 		k := at.key(f.name, at.pos)
-		if d.keys[k.rule].required && !seen[f.name] && complete {
-			d.reportAt(at.pos, k.path, "is missing; %s", d.remedy(k))
+		if d.keys[k.rule].required && !seen[f.name] && complete && !d.inherits(k.path) {
+			d.missing(at.pos, k)
 		}
 	}
-	switch group := v.Addr().Interface().(type) {
-	case *trigger.On:
-		d.checkOn(group, at)
-	case *trigger.Retry:
-		d.checkRetry(group, at)
-	case *trigger.Webhook:
-		d.checkSigned(group, at)
-		d.checkTLS(group, at)
+	if spec, ok := v.Addr().Interface().(*trigger.Spec); ok && at.rule == triggerRule {
+		d.checkMerged(spec, at, seen["webhook"] || !complete)
 	}
+}
+
+// missing reports that a required key is missing.
+func (d *decoder) missing(pos Position, k place) {
+	remedy := d.remedy(k)
+	if inherited, ok := strings.CutPrefix(k.rule, triggerRule+"."); ok && !isOwn(inherited) {
+		remedy += ", here or for all triggers in defaults"
+	}
+	d.reportAt(pos, k.path, "is missing; %s", remedy)
 }
 
 // field is a struct field that is a key of the file.
@@ -281,7 +295,7 @@ func (d *decoder) list(n ast.Node, v reflect.Value, at place) {
 			pos = position(s.Entries[i].Start)
 		}
 		if spec, ok := v.Index(i).Addr().Interface().(*trigger.Spec); ok {
-			*spec = trigger.DefaultSpec()
+			*spec = cloneSpec(d.out.Defaults)
 		}
 		d.value(n, v.Index(i), at.index(i, pos))
 	}
@@ -296,7 +310,7 @@ func (d *decoder) list(n ast.Node, v reflect.Value, at place) {
 
 func (d *decoder) update(n ast.Node, v reflect.Value, at place) {
 	if _, ok := n.(ast.MapNode); ok {
-		var long updateColumns
+		long := updateColumns{Columns: v.Interface().(trigger.UpdateOn).Columns} // those of defaults
 		d.value(n, reflect.ValueOf(&long).Elem(), at)
 		v.Set(reflect.ValueOf(trigger.UpdateOn{Enabled: true, Columns: long.Columns}))
 		return
@@ -331,7 +345,14 @@ func (d *decoder) headers(n ast.Node, v reflect.Value, at place) {
 		return
 	}
 	found, _ := d.entries(m, at)
-	headers := make(map[string]string, len(found))
+	headers, _ := v.Interface().(map[string]string) // those of defaults
+	headers = maps.Clone(headers)
+	if headers == nil {
+		headers = make(map[string]string, len(found))
+	}
+	for _, e := range found {
+		maps.DeleteFunc(headers, func(name, _ string) bool { return strings.EqualFold(name, e.name) })
+	}
 	spelled := map[string]string{}
 	for _, e := range found {
 		here := place{at.path.to(e.name), at.rule + ".*", e.pos}

@@ -1,10 +1,13 @@
 package config_test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
 
@@ -47,4 +50,17 @@ func TestFingerprintChangesWithWhatLoadReadsAndWithNothingElse(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	_, err = config.Fingerprint(t.TempDir())
 	require.ErrorContains(t, err, "it is empty")
+}
+
+func TestReadTakesAConfigurationFromAnywhere(t *testing.T) {
+	t.Parallel()
+	c, err := config.Read("<stdin>", strings.NewReader(fileOf("webhook: {url: '${U}'}")), func(string) (string, bool) { return "", false })
+	require.NoError(t, err)
+	require.Equal(t, "<stdin>", c.File)
+	require.Len(t, c.Warnings, 1)
+	require.Contains(t, c.Warnings[0].String(), "<stdin>:5:20: triggers[0].webhook.url: environment variable U is not set here")
+	_, err = config.Read("<stdin>", iotest.ErrReader(errors.New("gone")), nil)
+	require.EqualError(t, err, "<stdin>: can't read it to its end (gone); try again, or give the path of a file")
+	_, err = config.Read("<stdin>", strings.NewReader(""), nil)
+	require.ErrorContains(t, err, "<stdin>: contains no configuration; ")
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"strings"
 
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -9,6 +10,7 @@ import (
 // document is the whole rowhook.yaml. Its fields, and those of their structs, are the keys of the
 // file.
 type document struct {
+	Defaults         trigger.Spec   `yaml:"defaults"`
 	Triggers         []trigger.Spec `yaml:"triggers"`
 	trigger.Settings `yaml:",inline"`
 }
@@ -39,8 +41,6 @@ type key struct {
 	check func(string) error
 	// namePattern is the pattern for the names of a map whose names are free.
 	namePattern string
-	// schema is merged into the JSON Schema.
-	schema map[string]any
 }
 
 const (
@@ -53,11 +53,39 @@ const (
 	headerNamePattern  = "^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+$"
 )
 
+// The paths in keys() of a trigger, and of what triggers share.
+const (
+	triggerRule = "triggers[]"
+	sharedRule  = "defaults"
+)
+
+// isOwn reports whether each trigger has a key of its own, so that defaults can't give it.
+func isOwn(name string) bool { return name == "name" || name == "table" }
+
 // keys returns every key of the file by its path. In a path [] stands for any entry of a list, and *
-// for any name.
+// for any name. The keys of a trigger are also those of defaults, where a trigger's required keys
+// are not required.
 func keys() map[string]key {
+	all := triggerKeys()
+	for rule, k := range triggerKeys() {
+		name, ok := strings.CutPrefix(rule, triggerRule+".")
+		if !ok || isOwn(name) {
+			continue
+		}
+		k.required = k.required && strings.HasPrefix(name, "on.")
+		all[sharedRule+"."+name] = k
+	}
+	return all
+}
+
+func triggerKeys() map[string]key {
 	return map[string]key{
 		"": {doc: "The configuration of Rowhook: which changes of which Postgres tables are delivered to which webhooks."},
+		"defaults": {
+			doc: "What triggers share: every key of a trigger except name and table. It holds for the triggers of all files of a directory. " +
+				"A trigger's own key has precedence. Groups of keys are merged; a list or a single value is replaced.",
+			example: "defaults: {retry: {limit: 10}}",
+		},
 		"triggers": {
 			doc:      "Which changes of which tables go to which webhooks. [] means no triggers: applying it removes every trigger.",
 			remedy:   "start each entry under it with a dash and a space, as in - name: order_placed, or write triggers: [] for none",
@@ -89,13 +117,6 @@ func keys() map[string]key {
 			doc:      "Which operations are captured. At least one is needed.",
 			example:  "on: {insert: true}",
 			required: true,
-			schema: map[string]any{"anyOf": []any{
-				requireTrue("insert"), requireTrue("delete"), requireTrue("manual"),
-				map[string]any{
-					"required":   []string{"update"},
-					"properties": map[string]any{"update": map[string]any{"not": map[string]any{"const": false}}},
-				},
-			}},
 		},
 		"triggers[].on.insert": {doc: "Capture inserted rows.", example: "insert: true"},
 		"triggers[].on.update": {
@@ -231,12 +252,5 @@ func keys() map[string]key {
 			doc:     "The greatest total size of delivered events and attempts, with their indexes. Above it the oldest days are dropped, even if they are within their retention. 0: no bound.",
 			example: "max_size: 20GiB",
 		},
-	}
-}
-
-func requireTrue(name string) map[string]any {
-	return map[string]any{
-		"required":   []string{name},
-		"properties": map[string]any{name: map[string]any{"const": true}},
 	}
 }

@@ -25,11 +25,19 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
+// from says where the place is, to a reader who looks at a place in file.
+func (p Position) from(file string) string {
+	if p.File == file {
+		return fmt.Sprintf("on line %d", p.Line)
+	}
+	return fmt.Sprintf("at %s:%d", p.File, p.Line)
+}
+
 // Problem is one thing that is wrong with a configuration.
 type Problem struct {
 	Position
-	// Key is the path to the wrong value, such as triggers[0].webhook.url. It is "" for the whole
-	// file.
+	// Key is the path to the wrong value in its file, such as triggers[0].webhook.url. It is "" for
+	// the whole file.
 	Key string
 	// Message says what is wrong and, after a semicolon, what to do.
 	Message string
@@ -45,12 +53,12 @@ func (p Problem) String() string {
 }
 
 func (p Problem) compare(q Problem) int {
-	return cmp.Or(cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column))
+	return cmp.Or(cmp.Compare(p.File, q.File), cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column))
 }
 
 // Error is everything that is wrong with a configuration.
 type Error struct {
-	Problems []Problem // sorted by line
+	Problems []Problem // sorted by file and line
 	cause    error     // see Unwrap
 	sound    *Config   // see Sound
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -13,6 +14,7 @@ import (
 // structs and rules as Parse. docs/rowhook.schema.json is a copy.
 func JSONSchema() ([]byte, error) {
 	root := (&schemaMaker{keys: keys()}).object(reflect.ValueOf(document{Settings: trigger.DefaultSettings()}), "")
+	root["allOf"] = unlessShared()
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "rowhook.yaml"
 	var out bytes.Buffer
@@ -56,11 +58,14 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 			"propertyNames":        map[string]any{"pattern": k.namePattern},
 			"additionalProperties": m.of(reflect.ValueOf(""), rule+".*"),
 		}
+	case trigger.Spec:
+		if rule == sharedRule {
+			s = m.shared(value)
+			break
+		}
+		s = m.ofKind(v, rule)
 	default:
 		s = m.ofKind(v, rule)
-	}
-	for name, value := range k.schema {
-		s[name] = value
 	}
 	s["description"] = k.doc
 	return s
@@ -110,7 +115,7 @@ func (m *schemaMaker) object(v reflect.Value, rule string) map[string]any {
 	for _, f := range fieldsOf(v.Type()) {
 		at := place{rule: rule}.key(f.name, Position{}).rule
 		properties[f.name] = m.of(v.FieldByIndex(f.index), at)
-		if m.keys[at].required {
+		if m.keys[at].required && !m.maybeShared(at) {
 			required = append(required, f.name)
 		}
 	}
@@ -119,4 +124,56 @@ func (m *schemaMaker) object(v reflect.Value, rule string) map[string]any {
 		s["required"] = required
 	}
 	return s
+}
+
+// shared returns the schema of defaults: each key is described at the trigger.
+func (m *schemaMaker) shared(spec trigger.Spec) map[string]any {
+	properties := map[string]any{}
+	for _, f := range fieldsOf(reflect.TypeOf(spec)) {
+		if !isOwn(f.name) {
+			properties[f.name] = map[string]any{"$ref": "#/properties/triggers/items/properties/" + f.name}
+		}
+	}
+	return map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
+}
+
+// maybeShared reports whether a required key of a trigger may come from defaults. unlessShared
+// requires it.
+func (m *schemaMaker) maybeShared(rule string) bool {
+	name, ok := strings.CutPrefix(rule, triggerRule+".")
+	return ok && m.keys[rule].required != m.keys[sharedRule+"."+name].required && !isOwn(name)
+}
+
+// unlessShared requires of each trigger what defaults do not give: on with an operation, and
+// webhook with a url.
+func unlessShared() []any {
+	on := map[string]any{"required": []string{"on"}, "properties": map[string]any{"on": map[string]any{"anyOf": []any{
+		requireTrue("insert"), requireTrue("delete"), requireTrue("manual"),
+		map[string]any{
+			"required":   []string{"update"},
+			"properties": map[string]any{"update": map[string]any{"not": map[string]any{"const": false}}},
+		},
+	}}}}
+	return []any{unless(requireIn("on", nil), on), unless(requireIn("webhook", requireIn("url", nil)), requireIn("webhook", requireIn("url", nil)))}
+}
+
+// unless requires a schema of each trigger, unless defaults have another.
+func unless(shared, required map[string]any) map[string]any {
+	return map[string]any{
+		"if":   requireIn(sharedRule, shared),
+		"else": map[string]any{"properties": map[string]any{"triggers": map[string]any{"items": required}}},
+	}
+}
+
+// requireIn returns a schema that requires a key, and of its value the inner schema; nil: any.
+func requireIn(name string, inner map[string]any) map[string]any {
+	s := map[string]any{"required": []string{name}}
+	if inner != nil {
+		s["properties"] = map[string]any{name: inner}
+	}
+	return s
+}
+
+func requireTrue(name string) map[string]any {
+	return requireIn(name, map[string]any{"const": true})
 }

@@ -69,6 +69,11 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"headers":               fileOf("webhook: {url: https://e.com, headers: {X-A: b, x_b: ''}}"),
 		"TLS files":             fileOf("webhook: {url: https://e.com, tls: {ca_file: /a, cert_file: '${DIR}/b', key_file: b}}"),
 		"network":               fileOf() + "network: {deny: [private, 10.0.0.0/8], allow: ['::1']}\n",
+		"empty defaults":        fileOf() + "defaults: {}\n",
+		"defaults of a url":     "defaults: {webhook: {url: https://e.com}}\ntriggers: [{name: a, table: t, on: {insert: true}}]\n",
+		"defaults of part":      "defaults: {webhook: {url: https://e.com}}\ntriggers: [{name: a, table: t, on: {insert: true}, webhook: {timeout: 1s}}]\n",
+		"defaults of on":        "defaults: {on: {update: true}}\ntriggers: [{name: a, table: t, on: {insert: false}, webhook: {url: https://e.com}}]\n",
+		"defaults of the rest":  fileOf() + "defaults: {when: new.a, payload: {columns: [a]}, retry: {limit: 1}, concurrency: 1, notify: never, capture: rows, on_replication: true}\n",
 		"exponential and never": fileOf("retry: {backoff: exponential}", "notify: never", "capture: rows", "on_replication: true", "concurrency: 3"),
 	}
 	for name, text := range good {
@@ -120,6 +125,14 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"a denial as text":       fileOf() + "network: {deny: private}\n",
 		"retention as text":      fileOf() + "retention: 7d\n",
 		"a null":                 fileOf("retry: null"),
+		"defaults null":          fileOf() + "defaults:\n",
+		"defaults as a list":     fileOf() + "defaults: []\n",
+		"a default name":         fileOf() + "defaults: {name: a}\n",
+		"a default table":        fileOf() + "defaults: {table: a}\n",
+		"an unknown default":     fileOf() + "defaults: {retention: {}}\n",
+		"a bad default":          fileOf() + "defaults: {retry: {limit: -1}}\n",
+		"defaults without a url": "defaults: {webhook: {timeout: 1s}}\ntriggers: [{name: a, table: t, on: {insert: true}}]\n",
+		"defaults without on":    "defaults: {webhook: {url: https://e.com}}\ntriggers: [{name: a, table: t}]\n",
 	}
 	for name, text := range bad {
 		_, err := config.Parse("rowhook.yaml", []byte(text))
@@ -162,5 +175,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 37)
+	require.Len(t, seen, 38)
 }

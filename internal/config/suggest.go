@@ -18,6 +18,10 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 	if len(at.path) > 0 {
 		where = "in " + at.path.String()
 	}
+	if at.rule == sharedRule && isOwn(e.name) {
+		d.reportAt(e.pos, path, "each trigger has a %s of its own; move this key to the triggers", e.name)
+		return ""
+	}
 	if near := suggest.Near(e.name, names, 1); len(near) > 0 {
 		d.reportAt(e.pos, path, "unknown key; did you mean %s?", near[0])
 		return near[0]
@@ -28,13 +32,13 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 		case "":
 			d.reportAt(e.pos, path, "unknown key %s; it belongs at the top of the file, without indentation", where)
 		case "triggers[]":
-			d.reportAt(e.pos, path, "unknown key %s; it belongs to an entry of triggers, indent it like the name of the trigger", where)
+			d.reportAt(e.pos, path, "unknown key %s; %s", where, triggerKeyRemedy(e.name, at))
 		default:
 			d.reportAt(e.pos, path, "unknown key %s; it belongs in %s, indent it under that", where, strings.TrimPrefix(parent, "triggers[]."))
 		}
 		return ""
 	}
-	if right := foreign(e.name); right != "" && strings.HasPrefix(at.rule, "triggers[]") {
+	if right := foreign(e.name); right != "" && (strings.HasPrefix(at.rule, triggerRule) || strings.HasPrefix(at.rule, sharedRule)) {
 		d.reportAt(e.pos, path, "unknown key; Rowhook calls it %s", right)
 		return ""
 	}
@@ -42,10 +46,25 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 	return ""
 }
 
-// elsewhere returns the only path in keys() that ends in this name, or "".
+// triggerKeyRemedy says where a key of a trigger belongs.
+func triggerKeyRemedy(name string, at place) string {
+	switch {
+	case strings.HasPrefix(at.rule, sharedRule):
+		return "it belongs directly under defaults, indent it less"
+	case at.rule == "" && !isOwn(name):
+		return "it belongs to an entry of triggers, indent it like the name of the trigger, or to defaults for all triggers"
+	}
+	return "it belongs to an entry of triggers, indent it like the name of the trigger"
+}
+
+// elsewhere returns the only path in keys() that ends in this name, or "". The keys of defaults are
+// those of triggers.
 func (d *decoder) elsewhere(name string) string {
 	var found []string
 	for _, rule := range sortedKeys(d.keys) {
+		if strings.HasPrefix(rule, sharedRule+".") {
+			continue
+		}
 		if rule == name || strings.HasSuffix(rule, "."+name) {
 			found = append(found, rule)
 		}

@@ -1,0 +1,145 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// checkMerged checks what only a whole trigger can tell, with all that comes from defaults. ownURL
+// says that the trigger has a webhook, where a missing url was reported already.
+func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
+	t := merged{d: d, spec: spec, at: at}
+	if _, given := d.positions.at(d.shared, sharedPath("webhook")); given && !ownURL {
+		if url := at.key("webhook", at.pos).key("url", at.pos); !d.inherits(url.path) {
+			d.missing(at.pos, url)
+		}
+	}
+	t.checkOn()
+	t.checkRetry()
+	t.checkSigned()
+	t.checkTLS()
+}
+
+// merged is a trigger with all that comes from defaults.
+type merged struct {
+	d    *decoder
+	spec *trigger.Spec
+	at   place
+}
+
+// clean reports whether a value has no problem, wherever it comes from.
+func (t merged) clean(path ...string) bool {
+	return t.d.cleanIn(t.d.name, t.own(path)) && t.d.cleanIn(t.d.shared, sharedPath(path...))
+}
+
+func (t merged) own(path []string) keyPath { return append(slices.Clone(t.at.path), path...) }
+
+// place returns where a value is: in the trigger, or in defaults. ok is false if it is in neither.
+func (t merged) place(path []string) (pos Position, key keyPath, ok bool) {
+	key = t.own(path)
+	if pos, ok = t.d.positions.at(t.d.name, key); ok {
+		return pos, key, true
+	}
+	key = sharedPath(path...)
+	pos, ok = t.d.positions.at(t.d.shared, key)
+	return pos, key, ok
+}
+
+// conflict reports that values of a trigger do not fit together. It reports at the first of them
+// that is the trigger's own. If all come from defaults, that is one problem for all triggers.
+func (t merged) conflict(message string, values ...[]string) {
+	var pos Position
+	var key keyPath
+	var inherited []string
+	var from Position
+	for _, path := range values {
+		p, k, ok := t.place(path)
+		switch {
+		case !ok:
+		case k[0] == sharedRule:
+			inherited = append(inherited, keyPath(path).String())
+			from = p
+			if key == nil {
+				pos, key = p, k
+			}
+		case key == nil || key[0] == sharedRule:
+			pos, key = p, k
+		}
+	}
+	switch {
+	case key == nil:
+		pos, key = t.at.pos, t.at.path
+	case key[0] == sharedRule:
+		if !t.d.cleanIn(t.d.shared, key) {
+			return // said for an earlier trigger
+		}
+	case len(inherited) > 0:
+		message += fmt.Sprintf(" (the trigger %q; %s from defaults, %s)", t.spec.Name, comes(inherited), from.from(pos.File))
+	}
+	t.d.reportAt(pos, key, "%s", message)
+}
+
+func comes(keys []string) string {
+	if len(keys) == 1 {
+		return keys[0] + " comes"
+	}
+	return strings.Join(keys, " and ") + " come"
+}
+
+func (t merged) checkOn() {
+	if _, _, given := t.place([]string{"on"}); !given || !t.clean("on") || !t.spec.On.IsZero() {
+		return
+	}
+	const message = "captures nothing; set insert, update, delete or manual to true"
+	t.conflict(message, []string{"on"})
+}
+
+func (t merged) checkRetry() {
+	r := t.spec.Retry
+	interval, bound := []string{"retry", "interval"}, []string{"retry", "max_interval"}
+	if r.Interval <= r.MaxInterval || !t.clean(interval...) || !t.clean(bound...) {
+		return
+	}
+	// Rowhook's own defaults are consistent, so at least one of the two is in a file.
+	byDefault := " by default"
+	if _, _, ok := t.place(bound); ok {
+		byDefault = ""
+	}
+	t.conflict(fmt.Sprintf("max_interval bounds every wait and is %v%s, but interval is %v; write max_interval: %v or more",
+		r.MaxInterval, byDefault, r.Interval, r.Interval), bound, interval)
+}
+
+// checkSigned reports configured headers that signing sets.
+func (t merged) checkSigned() {
+	w := t.spec.Webhook
+	if w.Secret == "" {
+		return
+	}
+	for _, name := range sortedKeys(w.Headers) {
+		if slices.Contains([]string{"webhook-id", "webhook-timestamp", "webhook-signature"}, strings.ToLower(name)) {
+			t.conflict(fmt.Sprintf("secret makes Rowhook set the header %s itself; remove one of the two", name),
+				[]string{"webhook", "headers", name}, []string{"webhook", "secret"})
+		}
+	}
+}
+
+// checkTLS reports a certificate without a key, a key without a certificate, and files for a URL
+// without TLS.
+func (t merged) checkTLS() {
+	w := t.spec.Webhook
+	if w.TLS.IsZero() || !t.clean("webhook", "tls") {
+		return
+	}
+	tls := []string{"webhook", "tls"}
+	switch {
+	case w.TLS.CertFile == "" && w.TLS.KeyFile != "":
+		t.conflict("has a key_file but no cert_file; add the certificate of that key, or remove key_file", tls)
+	case w.TLS.CertFile != "" && w.TLS.KeyFile == "":
+		t.conflict("has a cert_file but no key_file; add the file of its private key, which may be the same file", tls)
+	case len(w.URL) > 7 && strings.EqualFold(w.URL[:7], "http://"):
+		t.conflict("needs https, but the url is http://; write https:// in url, or remove tls", tls, []string{"webhook", "url"})
+	}
+}
