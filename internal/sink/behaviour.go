@@ -16,6 +16,11 @@ type Behaviour struct {
 	// the body ok.
 	Status   int
 	BodySize int
+	// Body, if set, is the body of every response, instead of BodySize.
+	Body string
+	// Statuses are those of the responses to the attempts of each event: the first attempt gets the
+	// first one, and the last one repeats. Status and Fail then have no effect.
+	Statuses []int
 	// Delay is the wait before every response.
 	Delay time.Duration
 
@@ -48,8 +53,12 @@ type action struct {
 
 // decide returns the response to the attempt with the number tries of an event.
 func (b Behaviour) decide(tries int, d *dice) action {
+	if n := len(b.Statuses); n > 0 && !(b.FailRate > 0 && d.roll(b.Seed) < b.FailRate) {
+		status := b.Statuses[min(tries, n)-1]
+		return action{status: status, failed: status/100 != 2}
+	}
 	special := b.Hang || b.CloseConnection || b.Redirect != ""
-	failed := b.Fail < 0 || tries <= b.Fail ||
+	failed := len(b.Statuses) > 0 || b.Fail < 0 || tries <= b.Fail ||
 		special && b.Fail == 0 && b.FailRate == 0 ||
 		b.FailRate > 0 && d.roll(b.Seed) < b.FailRate
 	switch {
@@ -63,18 +72,19 @@ func (b Behaviour) decide(tries int, d *dice) action {
 	return action{status: orDefault(b.FailStatus, http.StatusInternalServerError), failed: true}
 }
 
-// respond writes the response, hangs, or closes the connection.
-func (a action) respond(w http.ResponseWriter, r *http.Request, b Behaviour) {
-	if b.Delay > 0 && !wait(r, b.Delay) {
+// respond writes the response, hangs, or closes the connection. When the behaviour holds no longer, a
+// delay ends, and a connection that hangs is closed.
+func (a action) respond(w http.ResponseWriter, r *http.Request, b Behaviour, holds standing) {
+	if b.Delay > 0 && !holds.delay(r, b.Delay) {
 		panic(http.ErrAbortHandler)
 	}
 	if a.status == 0 {
 		if b.Hang {
-			<-r.Context().Done()
+			holds.wait(r.Context(), nil)
 		}
 		panic(http.ErrAbortHandler) // net/http closes the connection and logs nothing
 	}
-	if a.failed && b.Redirect != "" {
+	if b.Redirect != "" && a.status/100 == 3 {
 		w.Header().Set("Location", b.Redirect)
 	}
 	if a.failed && b.RetryAfter > 0 {
@@ -82,6 +92,8 @@ func (a action) respond(w http.ResponseWriter, r *http.Request, b Behaviour) {
 	}
 	body := io.Reader(strings.NewReader("ok\n"))
 	switch {
+	case b.Body != "":
+		body = strings.NewReader(b.Body)
 	case a.failed:
 		body = strings.NewReader("failing on purpose\n")
 	case b.BodySize > 0:
@@ -103,16 +115,11 @@ func (b Behaviour) retryAfter(now time.Time) string {
 	return strconv.Itoa(int(wait.Seconds()))
 }
 
-// wait waits for d. It returns false if the request ends before.
-func wait(r *http.Request, d time.Duration) bool {
+// delay waits for d. It returns false if the request ends before.
+func (s standing) delay(r *http.Request, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-r.Context().Done():
-		return false
-	}
+	return s.wait(r.Context(), timer.C)
 }
 
 func orDefault(status, otherwise int) int {
@@ -142,42 +149,4 @@ func (d *dice) roll(seed uint64) float64 {
 		d.bySeed[seed] = rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // repeatable on purpose
 	}
 	return d.bySeed[seed].Float64()
-}
-
-// attempts counts the arrivals of each event at each path. It keeps one to two million events: when
-// the younger million is full, the older one is dropped.
-type attempts struct{ young, old map[visit]count }
-
-type visit struct {
-	path string
-	id   [16]byte
-}
-
-type count struct {
-	tries    int
-	accepted bool
-}
-
-const generation = 1 << 20
-
-// next counts an attempt of an event. accepted reports whether an earlier one was accepted.
-func (a *attempts) next(path string, id [16]byte) (tries int, accepted bool) {
-	key := visit{path, id}
-	c, ok := a.young[key]
-	if !ok {
-		c = a.old[key]
-	}
-	if a.young == nil || len(a.young) >= generation {
-		a.old, a.young = a.young, map[visit]count{}
-	}
-	c.tries++
-	a.young[key] = c
-	return c.tries, c.accepted
-}
-
-func (a *attempts) accept(path string, id [16]byte) {
-	key := visit{path, id}
-	c := a.young[key]
-	c.accepted = true
-	a.young[key] = c
 }

@@ -13,14 +13,22 @@ import (
 
 // Delivery is a POST that arrived.
 type Delivery struct {
+	// Sequence numbers the deliveries in the order in which they were recorded, from 1. It goes on
+	// after a Clear.
+	Sequence   uint64    `json:"sequence"`
 	ReceivedAt time.Time `json:"received_at"`
 	Path       string    `json:"path"`
-	// Attempt counts this event's arrivals at this path, from 1. 0: the request was rejected.
+	// Attempt counts this event's arrivals at this path, from 1. 0: it is no event.
 	Attempt   int  `json:"attempt"`
 	Duplicate bool `json:"duplicate,omitempty"` // accepted now and before
 	// Status is the HTTP status of the response; 0: no response.
 	Status  int    `json:"status"`
 	Problem string `json:"problem,omitempty"` // why it was rejected
+	Note    string `json:"note,omitempty"`    // that of Response
+	// Signature is what the sink knows of the request's signature, and SignatureProblem says why it
+	// is invalid.
+	Signature        Signature `json:"signature"`
+	SignatureProblem string    `json:"signature_problem,omitempty"`
 
 	// These fields come from the body.
 	ID           string    `json:"id"`
@@ -31,25 +39,52 @@ type Delivery struct {
 	Trigger      string    `json:"trigger"`
 	CurrentRetry int       `json:"current_retry"`
 	MaxRetries   int       `json:"max_retries"`
+	Test         bool      `json:"test,omitempty"` // made up by rowhook test
 
 	// Header and Body are the request's. Body has the bytes that arrived. The JSON form omits a
 	// body that is not JSON.
 	Header http.Header     `json:"headers"`
 	Body   json.RawMessage `json:"body"`
 
-	old, new json.RawMessage
-	key      [16]byte // ID
+	key    [16]byte // ID
+	reused bool     // the connection had a request before
 }
+
+// Accepted reports whether the response was 2xx.
+func (d *Delivery) Accepted() bool { return d.Status/100 == 2 }
 
 // Latency returns the time from the row's change, by the database's clock, to the arrival, by this
 // machine's clock.
 func (d *Delivery) Latency() time.Duration { return d.ReceivedAt.Sub(d.CreatedAt) }
 
-// Old returns the row before the change as it arrived; nil if null.
-func (d *Delivery) Old() json.RawMessage { return d.old }
+// Old returns the row before the change as it arrived; nil if null. It parses the body.
+func (d *Delivery) Old() json.RawMessage {
+	old, _ := d.rows()
+	return old
+}
 
-// New returns the row after the change as it arrived; nil if null.
-func (d *Delivery) New() json.RawMessage { return d.new }
+// New returns the row after the change as it arrived; nil if null. It parses the body.
+func (d *Delivery) New() json.RawMessage {
+	_, new := d.rows()
+	return new
+}
+
+// rows returns the row before and after the change. A delivery does not hold them, since they would
+// double its memory.
+func (d *Delivery) rows() (old, new json.RawMessage) {
+	var body struct {
+		Event struct {
+			Data struct {
+				Old json.RawMessage `json:"old"`
+				New json.RawMessage `json:"new"`
+			} `json:"data"`
+		} `json:"event"`
+	}
+	if json.Unmarshal(d.Body, &body) != nil {
+		return nil, nil // it was rejected
+	}
+	return orNil(body.Event.Data.Old), orNil(body.Event.Data.New)
+}
 
 // MarshalJSON writes the fields and latency_ms.
 func (d Delivery) MarshalJSON() ([]byte, error) {
@@ -84,12 +119,9 @@ func (d *Delivery) parse() error {
 			Name string `json:"name"`
 		} `json:"trigger"`
 		Event struct {
-			Op   string `json:"op"`
-			Data struct {
-				Old json.RawMessage `json:"old"`
-				New json.RawMessage `json:"new"`
-			} `json:"data"`
+			Op string `json:"op"`
 		} `json:"event"`
+		Test bool `json:"test"`
 		Info struct {
 			CurrentRetry int `json:"current_retry"`
 			MaxRetries   int `json:"max_retries"`
@@ -105,7 +137,7 @@ func (d *Delivery) parse() error {
 	d.ID, d.CreatedAt, d.Op = body.ID, body.CreatedAt, body.Event.Op
 	d.Schema, d.Table, d.Trigger = body.Table.Schema, body.Table.Name, body.Trigger.Name
 	d.CurrentRetry, d.MaxRetries = body.Info.CurrentRetry, body.Info.MaxRetries
-	d.old, d.new = orNil(body.Event.Data.Old), orNil(body.Event.Data.New)
+	d.Test = body.Test
 	switch {
 	case !d.readID():
 		return errors.New("the body is JSON, but not an event: id is not a UUID")

@@ -63,8 +63,17 @@ func head(d *Delivery) string {
 		line += "  again"
 	case d.Status == 0:
 		line += "  -> no response"
-	case d.Status/100 != 2:
+	case !d.Accepted():
 		line += fmt.Sprintf("  -> %d", d.Status)
+	}
+	if d.Note != "" {
+		line += "  (" + d.Note + ")"
+	}
+	if d.Signature == Invalid {
+		line += "  signature: " + d.SignatureProblem
+	}
+	if d.Test {
+		line += "  test"
 	}
 	return line
 }
@@ -72,15 +81,17 @@ func head(d *Delivery) string {
 // change describes the change of the row: the new row, the deleted row, or the columns that an
 // update changed.
 func (d *Delivery) change() string {
-	switch {
-	case d.Problem != "":
+	if d.Problem != "" {
 		return string(d.Body)
-	case d.new == nil:
-		return compact(d.old)
-	case d.old == nil:
-		return compact(d.new)
 	}
-	before, after := columns(d.old), columns(d.new)
+	was, is := d.rows()
+	switch {
+	case is == nil:
+		return compact(was)
+	case was == nil:
+		return compact(is)
+	}
+	before, after := columns(was), columns(is)
 	old := map[string]string{}
 	for _, c := range before {
 		old[c.name] = c.value
@@ -96,7 +107,7 @@ func (d *Delivery) change() string {
 		}
 	}
 	if len(parts) == 0 {
-		return "no column differs: " + compact(d.new)
+		return "no column differs: " + compact(is)
 	}
 	return strings.Join(parts, ", ")
 }

@@ -3,26 +3,28 @@
 package sink
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/rowhook/rowhook/webhook"
 )
 
 // Limits and defaults.
 const (
 	MaxBody     = 64 << 20 // bytes; a larger request gets status 413
-	DefaultKeep = 1000     // deliveries
+	DefaultKeep = 10_000   // deliveries
+	// DefaultKeepBytes bounds the memory of the kept deliveries with their headers and bodies.
+	DefaultKeepBytes = 64 << 20
 
-	keptBytes  = 64 << 20 // greatest size of all kept bodies; older deliveries are dropped, even within Keep
 	stopWithin = 5 * time.Second
 )
 
@@ -37,10 +39,19 @@ type Sink struct {
 	// Behaviour says how it responds to events. Paths overrides it by exact path.
 	Behaviour Behaviour
 	Paths     map[string]Behaviour
+	// Respond, if set, makes the responses, instead of Behaviour and Paths. The delivery is recorded
+	// with them. It may be called by several goroutines at once. ctx ends when the sender gives up.
+	Respond func(ctx context.Context, d Delivery) Response
 	// Secret, if set, is the key that requests must be signed with. Others get status 401.
 	Secret string
+	// SecretOf returns the key of a trigger, by which Delivery.Signature is judged; "": unknown. No
+	// request is rejected for it. Optional.
+	SecretOf func(trigger string) string
 	// Keep is the number of deliveries that are kept. 0: DefaultKeep; negative: none.
 	Keep int
+	// KeepBytes bounds their size in bytes; 0: DefaultKeepBytes. Older deliveries are dropped, even
+	// within Keep. The newest one is kept whatever its size.
+	KeepBytes int
 	// Out gets a text for each delivery, in the format Format. nil: none.
 	Out    io.Writer
 	Format Format
@@ -48,13 +59,19 @@ type Sink struct {
 	// Optional.
 	OnDelivery func(Delivery)
 
-	mu      sync.Mutex
-	counts  Counts
-	kept    []Delivery
-	bytes   int
-	seen    attempts
-	dice    dice
-	changed chan struct{} // closed by the next delivery; nil: nobody waits
+	journal journal
+	rules   rules
+	dice    dice       // of Behaviour and Paths; guarded by the journal's mutex
+	print   sync.Mutex // one delivery is printed at a time
+}
+
+// Response is what Sink.Respond responds with.
+type Response struct {
+	Status int // 0: the connection is closed without a response
+	Header http.Header
+	Body   []byte
+	// Note is recorded with the delivery, such as why there is no response.
+	Note string
 }
 
 // Counts counts requests since the start or the last Clear.
@@ -89,8 +106,8 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Sink) receive(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	d := Delivery{ReceivedAt: time.Now(), Path: r.URL.Path, Header: r.Header, Body: body}
+	body, err := readBody(w, r)
+	d := Delivery{ReceivedAt: time.Now(), Path: r.URL.Path, Header: r.Header, Body: body, reused: reused(r)}
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -104,128 +121,142 @@ func (s *Sink) receive(w http.ResponseWriter, r *http.Request) {
 		s.reject(w, d, http.StatusBadRequest, err)
 		return
 	}
-	if s.Secret != "" {
-		if err := webhook.Verify(s.Secret, r.Header, body, d.ReceivedAt); err != nil {
-			s.reject(w, d, http.StatusUnauthorized, err)
-			return
-		}
+	if err := s.checkSignature(&d); err != nil {
+		s.reject(w, d, http.StatusUnauthorized, err)
+		return
 	}
-	behaviour, ok := s.Paths[r.URL.Path]
-	if !ok {
-		behaviour = s.Behaviour
+	rule := s.rules.now().find(&d)
+	if rule == nil && s.Respond != nil {
+		s.relay(w, r, d)
+		return
 	}
-	act := s.decide(&d, behaviour)
-	s.finish(d)
-	act.respond(w, r, behaviour)
+	b, rolls := s.behaviour(&d, rule)
+	act := s.decide(&d, b, rule, rolls)
+	recorded := s.finish(d)
+	act.respond(w, r, b, s.rules.standing(recorded, rule))
 }
 
+type connectionKey struct{}
+
+// reused reports whether a request is not the first one of its connection, as far as Serve knows.
+func reused(r *http.Request) bool {
+	requests, ok := r.Context().Value(connectionKey{}).(*atomic.Int64)
+	return ok && requests.Add(1) > 1
+}
+
+// readBody reads the body into a slice of its size, since it is kept. A sender's word for the size
+// is taken up to a MiB.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	const trusted = 1 << 20
+	in := http.MaxBytesReader(w, r.Body, MaxBody)
+	if n := r.ContentLength; n > 0 && n <= trusted {
+		body := make([]byte, n)
+		_, err := io.ReadFull(in, body)
+		return body, err
+	}
+	body, err := io.ReadAll(in)
+	return bytes.Clone(body), err
+}
+
+// behaviour returns what holds for d, and the dice for it.
+func (s *Sink) behaviour(d *Delivery, rule *activeRule) (Behaviour, *dice) {
+	if rule != nil {
+		return rule.Behaviour, &rule.dice
+	}
+	if b, ok := s.Paths[d.Path]; ok {
+		return b, &s.dice
+	}
+	return s.Behaviour, &s.dice
+}
+
+// reject refuses a request. If it is an event, this counts as an attempt of it.
 func (s *Sink) reject(w http.ResponseWriter, d Delivery, status int, err error) {
 	d.Status, d.Problem = status, err.Error()
-	s.mu.Lock()
-	s.counts.Requests++
-	s.counts.Rejected++
-	s.mu.Unlock()
+	isEvent := d.Signature != "" // what is none is not checked
+	if !isEvent {
+		d.Signature = presence(d.Header)
+	}
+	s.journal.reject(&d, isEvent)
 	s.finish(d)
 	http.Error(w, err.Error(), status)
 }
 
 // decide counts the delivery and returns the response to it.
-func (s *Sink) decide(d *Delivery, b Behaviour) action {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.counts.Requests++
-	tries, accepted := s.seen.next(d.Path, d.key)
-	d.Attempt = tries
-	if tries == 1 {
-		s.counts.Events++
-	}
-	act := b.decide(tries, &s.dice)
-	d.Status = act.status
-	if act.status/100 != 2 {
-		s.counts.Failed++
-		return act
-	}
-	s.counts.Accepted++
-	if accepted {
-		d.Duplicate = true
-		s.counts.Duplicates++
-	}
-	s.seen.accept(d.Path, d.key)
+func (s *Sink) decide(d *Delivery, b Behaviour, rule *activeRule, rolls *dice) action {
+	s.journal.mu.Lock()
+	defer s.journal.mu.Unlock()
+	step := s.journal.arrive(d, rule)
+	act := b.decide(step, rolls)
+	s.journal.settle(d, act.status)
 	return act
 }
 
-// finish keeps and prints a delivery, calls OnDelivery, and wakes calls of Wait.
-func (s *Sink) finish(d Delivery) {
-	keep := s.Keep
-	if keep == 0 {
-		keep = DefaultKeep
+// relay has Respond respond.
+func (s *Sink) relay(w http.ResponseWriter, r *http.Request, d Delivery) {
+	s.journal.mu.Lock()
+	s.journal.arrive(&d, nil)
+	s.journal.mu.Unlock()
+	response := s.Respond(r.Context(), d)
+	d.Note = response.Note
+	s.journal.mu.Lock()
+	s.journal.settle(&d, response.Status)
+	s.journal.mu.Unlock()
+	s.finish(d)
+	if response.Status == 0 {
+		panic(http.ErrAbortHandler) // net/http closes the connection and logs nothing
 	}
-	var text []byte
+	for name, values := range response.Header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(response.Status)
+	_, _ = w.Write(response.Body)
+}
+
+// finish keeps and prints a delivery, calls OnDelivery, and wakes those who wait. It returns the
+// delivery that is kept.
+func (s *Sink) finish(d Delivery) *Delivery {
+	limit := limits{deliveries: s.Keep, bytes: s.KeepBytes}
+	if limit.deliveries == 0 {
+		limit.deliveries = DefaultKeep
+	}
+	if limit.bytes == 0 {
+		limit.bytes = DefaultKeepBytes
+	}
+	s.journal.add(&d, limit)
 	if s.Out != nil {
-		text = s.Format.text(&d)
-	}
-	s.mu.Lock()
-	s.kept = append(s.kept, d)
-	s.bytes += len(d.Body)
-	for len(s.kept) > 0 && (len(s.kept) > keep || s.bytes > keptBytes) {
-		s.bytes -= len(s.kept[0].Body)
-		s.kept[0] = Delivery{}
-		s.kept = s.kept[1:]
-	}
-	if s.Out != nil {
+		text := s.Format.text(&d)
+		s.print.Lock()
 		_, _ = s.Out.Write(text)
+		s.print.Unlock()
 	}
-	s.mu.Unlock()
 	if s.OnDelivery != nil {
 		s.OnDelivery(d)
 	}
-	s.mu.Lock()
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-	s.mu.Unlock()
+	s.journal.announce()
+	return &d
 }
 
 // Counts returns the present counts.
-func (s *Sink) Counts() Counts {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.counts
-}
+func (s *Sink) Counts() Counts { return s.journal.all().counts }
 
 // Deliveries returns the kept deliveries, oldest first.
-func (s *Sink) Deliveries() []Delivery {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Delivery(nil), s.kept...)
-}
+func (s *Sink) Deliveries() []Delivery { return s.List(Match{}) }
 
 // Clear drops all deliveries and resets the counts, including the failed attempts of each event.
-func (s *Sink) Clear() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept, s.bytes, s.counts, s.seen = nil, 0, Counts{}, attempts{}
-}
+func (s *Sink) Clear() { s.journal.clear() }
 
 // Wait returns nil when enough returns true for the counts. If ctx ends first, it returns ctx's
 // error with the counts.
 func (s *Sink) Wait(ctx context.Context, enough func(Counts) bool) error {
 	for {
-		s.mu.Lock()
-		counts := s.counts
-		if s.changed == nil {
-			s.changed = make(chan struct{})
-		}
-		changed := s.changed
-		s.mu.Unlock()
-		if enough(counts) {
+		v := s.journal.since(math.MaxUint64 - 1)
+		if enough(v.counts) {
 			return nil
 		}
 		select {
-		case <-changed:
+		case <-v.changed:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for deliveries: %w; so far %+v", ctx.Err(), counts)
+			return fmt.Errorf("wait for deliveries: %w; so far %+v", ctx.Err(), v.counts)
 		}
 	}
 }
@@ -265,8 +296,11 @@ func (s *Sink) Serve(ctx context.Context, l net.Listener) error {
 	serving, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	server := &http.Server{
-		Handler:           s,
-		BaseContext:       func(net.Listener) context.Context { return serving },
+		Handler:     s,
+		BaseContext: func(net.Listener) context.Context { return serving },
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, connectionKey{}, new(atomic.Int64))
+		},
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       5 * time.Minute, // longer than the sender's timeout, so that the sender closes first
 	}

@@ -288,7 +288,7 @@ func delivery(op, old, new string) *Delivery {
 	at := time.Date(2026, 11, 23, 9, 41, 0, 0, time.UTC)
 	return &Delivery{ReceivedAt: at.Add(2340 * time.Microsecond), CreatedAt: at, ID: "0199abcd-ef01-7abc-8def-0123456789ab", Op: op,
 		Schema: "public", Table: "orders", Trigger: "order_placed", Status: 200, Attempt: 1,
-		old: orNil(json.RawMessage(old)), new: orNil(json.RawMessage(new)), Body: json.RawMessage(`{"event": {"new":` + new + `}}`)}
+		Body: json.RawMessage(`{"event": {"data": {"old": ` + old + `, "new": ` + new + `}}}`)}
 }
 
 func TestALineSaysWhatArrivedAndWhatChanged(t *testing.T) {
@@ -333,7 +333,7 @@ func TestRowsCantTalkToTheTerminal(t *testing.T) {
 func TestFullFormatIndentsTheBody(t *testing.T) {
 	t.Parallel()
 	text := string(FormatFull.text(delivery("INSERT", "null", `1.10`)))
-	require.True(t, strings.HasSuffix(text, "2.34 ms\n  {\n    \"event\": {\n      \"new\": 1.10\n    }\n  }\n"), text)
+	require.True(t, strings.HasSuffix(text, "2.34 ms\n  {\n    \"event\": {\n      \"data\": {\n        \"old\": null,\n        \"new\": 1.10\n      }\n    }\n  }\n"), text)
 }
 
 func TestJSONFormatIsOneObjectALine(t *testing.T) {
@@ -344,13 +344,15 @@ func TestJSONFormatIsOneObjectALine(t *testing.T) {
 		Op      string
 		Latency float64 `json:"latency_ms"`
 		Body    struct {
-			Event struct{ New map[string]string }
+			Event struct {
+				Data struct{ New map[string]string }
+			}
 		}
 	}
 	require.NoError(t, json.Unmarshal(text, &got))
 	require.Equal(t, "INSERT", got.Op)
 	require.InDelta(t, 2.34, got.Latency, 1e-9)
-	require.Equal(t, "<\n\x1b>", got.Body.Event.New["a"])
+	require.Equal(t, "<\n\x1b>", got.Body.Event.Data.New["a"])
 }
 
 func TestWaitReturnsOnceEnoughArrived(t *testing.T) {
@@ -400,12 +402,21 @@ func TestRunNamesTheAddressItCantListenOn(t *testing.T) {
 
 func TestAttemptsOfRecentEventsSurviveAChangeOfGeneration(t *testing.T) {
 	t.Parallel()
-	var a attempts
-	first := [16]byte{}
-	a.next("/", first)
-	a.accept("/", first)
-	a.old, a.young = a.young, map[visit]count{}
-	tries, accepted := a.next("/", first)
-	require.Equal(t, 2, tries)
-	require.True(t, accepted)
+	a := attempts{generation: 2}
+	arrive := func(id byte) count {
+		key, c := a.load("/", [16]byte{id})
+		c.tries++
+		a.store(key, c)
+		return c
+	}
+	arrive(1)
+	for n := range byte(2) {
+		arrive(2 + n)
+	}
+	require.EqualValues(t, 2, arrive(1).tries, "it is of the older generation")
+	for n := range byte(4) {
+		arrive(4 + n)
+	}
+	require.EqualValues(t, 1, arrive(1).tries)
+	require.LessOrEqual(t, len(a.young)+len(a.old), 4)
 }

@@ -1,0 +1,184 @@
+package sink
+
+import (
+	"context"
+	"time"
+)
+
+// Await returns when n events that m chooses have arrived, or at once if they have already. It
+// returns all deliveries that m chooses then, one for each event unless m counts each attempt. If
+// ctx ends first, it returns what has arrived and why that is not enough. n below 1 is 1.
+func (s *Sink) Await(ctx context.Context, m Match, n int) ([]Delivery, *Miss) {
+	n = max(n, 1)
+	return s.await(ctx, m, func(t *tally) verdict {
+		if t.n >= n {
+			return verdict{held: true}
+		}
+		return verdict{shortfall: TooFew}
+	}, n)
+}
+
+// Exactly returns when exactly n events that m chooses have arrived. It fails at once if there are
+// more, and when ctx ends if there are fewer. See Await.
+func (s *Sink) Exactly(ctx context.Context, m Match, n int) ([]Delivery, *Miss) {
+	return s.await(ctx, m, func(t *tally) verdict {
+		switch {
+		case t.n > n:
+			return verdict{failed: true, shortfall: TooMany}
+		case t.n == n:
+			return verdict{held: true}
+		}
+		return verdict{shortfall: TooFew}
+	}, n)
+}
+
+// Never returns when ctx ends, if nothing that m chooses has arrived until then. It fails at once
+// if something has.
+func (s *Sink) Never(ctx context.Context, m Match) *Miss {
+	_, miss := s.await(ctx, m, func(t *tally) verdict {
+		if t.n > 0 {
+			return verdict{failed: true, shortfall: Unwanted}
+		}
+		return verdict{holdsAtEnd: true}
+	}, 0)
+	return miss
+}
+
+// List returns the kept deliveries that m chooses, oldest first. It does not leave out attempts that
+// failed, whatever m counts.
+func (s *Sink) List(m Match) []Delivery {
+	var out []Delivery
+	for _, d := range s.journal.all().deliveries {
+		if m.fits(d) {
+			out = append(out, *d)
+		}
+	}
+	return out
+}
+
+// Cursor returns the sequence number of the newest delivery, for Match.After.
+func (s *Sink) Cursor() uint64 { return s.journal.all().sequence }
+
+// Forget drops the kept deliveries that m chooses, whether they were accepted or not. Counts and
+// the numbers of attempts stay. Clear drops these, too.
+func (s *Sink) Forget(m Match) {
+	sequences := map[uint64]bool{}
+	for _, d := range s.journal.all().deliveries {
+		if m.fits(d) {
+			sequences[d.Sequence] = true
+		}
+	}
+	s.journal.remove(sequences)
+}
+
+// verdict is what a count means.
+type verdict struct {
+	held, failed bool // nothing that comes can change it
+	holdsAtEnd   bool // it holds if time runs out now
+	shortfall    Shortfall
+}
+
+// await counts until judge is sure or ctx ends. n is the wanted number.
+func (s *Sink) await(ctx context.Context, m Match, judge func(*tally) verdict, n int) ([]Delivery, *Miss) {
+	began := time.Now()
+	t := newTally(m.counting(), n+1)
+	for {
+		v := s.journal.since(t.seen)
+		if !t.count(v) {
+			continue
+		}
+		result := judge(t)
+		if !result.held && !result.failed {
+			select {
+			case <-v.changed:
+				continue
+			case <-ctx.Done():
+			}
+		}
+		chosen := t.match.counted(s.journal.all().deliveries)
+		if result.held || result.holdsAtEnd {
+			return copies(chosen), nil
+		}
+		miss := s.explain(t, n, result.shortfall)
+		if !result.failed {
+			miss.Within = patience(ctx, began)
+		}
+		return copies(chosen), miss
+	}
+}
+
+// patience returns how long a caller has waited, without the microseconds that it took to begin.
+func patience(ctx context.Context, began time.Time) time.Duration {
+	waited := time.Since(began)
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		waited = deadline.Sub(began)
+	}
+	return max(waited, 0).Round(time.Millisecond)
+}
+
+// tally counts what a match chooses. It holds no delivery. It counts only up to most, so that it
+// stays small.
+type tally struct {
+	match   Match
+	most    int
+	n       int
+	seen    uint64 // the newest sequence number that it has looked at
+	forgets int    // of the journal
+	events  map[[16]byte]struct{}
+}
+
+func newTally(m Match, most int) *tally {
+	return &tally{match: m, most: most, seen: m.After, forgets: -1, events: map[[16]byte]struct{}{}}
+}
+
+// count looks at new deliveries. It returns false if it must begin again, since some that it has
+// counted were removed on request.
+func (t *tally) count(v view) bool {
+	if v.forgets != t.forgets {
+		first := t.forgets < 0
+		t.n, t.seen, t.forgets = 0, t.match.After, v.forgets
+		clear(t.events)
+		if !first {
+			return false
+		}
+	}
+	for _, d := range v.deliveries {
+		if t.n >= t.most {
+			break
+		}
+		if !t.match.fits(d) {
+			continue
+		}
+		if !t.match.eachAttempt() {
+			t.events[d.key] = struct{}{}
+			t.n = len(t.events)
+			continue
+		}
+		t.n++
+	}
+	t.seen = max(t.seen, v.sequence)
+	return true
+}
+
+// counted returns what the match counts among deliveries: of each event the first one, unless it
+// counts each attempt.
+func (m *Match) counted(deliveries []*Delivery) []*Delivery {
+	var out []*Delivery
+	events := map[[16]byte]bool{}
+	for _, d := range deliveries {
+		if !m.fits(d) || !m.eachAttempt() && events[d.key] {
+			continue
+		}
+		events[d.key] = true
+		out = append(out, d)
+	}
+	return out
+}
+
+func copies(deliveries []*Delivery) []Delivery {
+	out := make([]Delivery, len(deliveries))
+	for i, d := range deliveries {
+		out[i] = *d
+	}
+	return out
+}
