@@ -27,6 +27,7 @@ type run struct {
 	witness *witness // nil: the command has a process group of its own
 	ended   chan struct{}
 	last    map[os.Signal]time.Time // when each signal came
+	send    func(os.Signal)
 }
 
 // Run runs the command, and returns its exit code: 128 and the number of the signal if a signal
@@ -38,6 +39,7 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 		return 0, err
 	}
 	r := &run{config: config, ended: make(chan struct{}), last: map[os.Signal]time.Time{}}
+	r.send = r.signal
 	if r.guard, err = StartGuard(); err != nil {
 		return 0, err
 	}
@@ -120,7 +122,7 @@ func (r *run) wait(ctx context.Context) {
 			return
 		case <-done:
 			done = nil
-			r.signal(syscall.SIGTERM)
+			r.send(syscall.SIGTERM)
 			deadline()
 		case s := <-r.config.Signals:
 			if r.pass(s) {
@@ -148,7 +150,7 @@ func (r *run) pass(s os.Signal) (end bool) {
 	r.last[s] = now
 	toGroup := r.witness.saw(r.ended)
 	if !toGroup {
-		r.signal(s)
+		r.send(s)
 	}
 	switch s {
 	case syscall.SIGTERM, syscall.SIGHUP:
