@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/webapi"
 	"github.com/rowhook/rowhook/webhook"
 )
 
@@ -124,5 +125,5 @@ func number(q url.Values, name string, least, most int) (int, error) {
 }
 
 func invalid(name, value, remedy string) *Problem {
-	return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s can't be %q", name, value), remedy)
+	return webapi.NewProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s can't be %q", name, value), remedy)
 }

@@ -3,11 +3,11 @@ package httpapi
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"net"
 	"net/http"
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // access is a level of permission. Each level includes the ones below it.
@@ -38,13 +38,11 @@ func newGuard(writeToken, readToken string) guard {
 
 // check returns why a request lacks this access; nil: it has it.
 func (g *guard) check(r *http.Request, need access) *Problem {
-	// Browsers mark the requests of web pages by these headers. No page has a reason to send
-	// requests here, even if DNS rebinding gave it this address.
-	if site := r.Header.Get("Sec-Fetch-Site"); r.Header.Get("Origin") != "" || site == "cross-site" || site == "same-site" {
-		return newProblem(http.StatusForbidden, "cross_origin", "requests of web pages are rejected", "send the request from a program or from your server")
+	if p := webapi.FromPage(r); p != nil {
+		return p
 	}
-	if !g.tokens && !isLoopback(hostname(r.Host)) {
-		return newProblem(http.StatusForbidden, "wrong_host", "without a token the Host header must name this host",
+	if !g.tokens && !webapi.IsLoopback(webapi.Hostname(r.Host)) {
+		return webapi.NewProblem(http.StatusForbidden, "wrong_host", "without a token the Host header must name this host",
 			"use localhost or 127.0.0.1, or set ROWHOOK_HTTP_TOKEN")
 	}
 	if need == public || !g.tokens {
@@ -54,10 +52,10 @@ func (g *guard) check(r *http.Request, need access) *Problem {
 	case has >= need:
 		return nil
 	case has == read:
-		return newProblem(http.StatusForbidden, "read_only", "this token allows reading only", "use the token in ROWHOOK_HTTP_TOKEN")
+		return webapi.NewProblem(http.StatusForbidden, "read_only", "this token allows reading only", "use the token in ROWHOOK_HTTP_TOKEN")
 	}
-	return newProblem(http.StatusUnauthorized, "unauthorized", "a valid token is required", "send the header Authorization: Bearer TOKEN").
-		with("WWW-Authenticate", `Bearer realm="rowhook"`)
+	return webapi.NewProblem(http.StatusUnauthorized, "unauthorized", "a valid token is required", "send the header Authorization: Bearer TOKEN").
+		With("WWW-Authenticate", `Bearer realm="rowhook"`)
 }
 
 // access returns what the request's token allows. Tokens are compared by their digests in constant
@@ -83,16 +81,8 @@ func (g *guard) actor(r *http.Request) queue.Actor {
 	if g.access(r) >= write {
 		name = "HTTP with ROWHOOK_HTTP_TOKEN"
 	}
-	return queue.Actor{Name: name, Client: hostname(r.RemoteAddr)}
+	return queue.Actor{Name: name, Client: webapi.Hostname(r.RemoteAddr)}
 }
 
 // may reports whether a request has this access.
 func (g *guard) may(r *http.Request, need access) bool { return g.check(r, need) == nil }
-
-// hostname returns a Host header without its port.
-func hostname(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		return name
-	}
-	return strings.Trim(host, "[]")
-}

@@ -6,26 +6,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/getkin/kin-openapi/openapi3"
-	"github.com/getkin/kin-openapi/openapi3filter"
-	"github.com/getkin/kin-openapi/routers"
 	"github.com/jackc/pgx/v5"
-	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/webapi/apitest"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -37,22 +31,19 @@ const patience = dispatchtest.Patience
 // desk is a server for a database with two triggers, orders and manual.
 type desk struct {
 	*pgtest.DB
-	conn   *pgx.Conn
-	url    string
-	token  string // sent with each request; "": none
-	doc    *openapi3.T
-	raw    any            // the document; its objects allow no unknown keys
-	routes *http.ServeMux // the routes of the document
-	mu     sync.Mutex
-	stats  dispatcher.Stats
-	seen   map[string]bool // operations that succeeded
-	stop   func() error
+	conn  *pgx.Conn
+	url   string
+	token string // sent with each request; "": none
+	doc   *apitest.Document
+	mu    sync.Mutex
+	stats dispatcher.Stats
+	stop  func() error
 }
 
 func newDesk(t *testing.T, change ...func(*httpapi.Config)) *desk {
 	t.Helper()
 	db := pgtest.New(t)
-	d := &desk{DB: db, conn: db.Conn(t), seen: map[string]bool{}, stats: dispatcher.Stats{Instance: 2, Started: true, Registered: true, Listens: true}}
+	d := &desk{DB: db, conn: db.Conn(t), stats: dispatcher.Stats{Instance: 2, Started: true, Registered: true, Listens: true}}
 	d.Exec(t, "create table orders (id bigint generated always as identity primary key, v text)")
 	var specs []trigger.Spec
 	for _, name := range []string{"orders", "manual"} {
@@ -86,13 +77,7 @@ func newDesk(t *testing.T, change ...func(*httpapi.Config)) *desk {
 	}
 	d.token = cfg.WriteToken
 	d.serve(t, httpapi.New(cfg))
-	d.doc, d.raw = document(t)
-	d.routes = http.NewServeMux()
-	for path, item := range d.doc.Paths.Map() {
-		for method := range item.Operations() {
-			d.routes.Handle(method+" "+path, http.NotFoundHandler())
-		}
-	}
+	d.doc = document(t)
 	return d
 }
 
@@ -110,38 +95,12 @@ func (d *desk) serve(t *testing.T, s *httpapi.Server) {
 	t.Cleanup(func() { _ = d.stop() })
 }
 
-// document returns the served document without servers. Its objects allow no unknown keys.
-func document(t *testing.T) (*openapi3.T, any) {
+// document returns the served document.
+func document(t *testing.T) *apitest.Document {
 	t.Helper()
 	text, err := httpapi.Document()
 	require.NoError(t, err)
-	var raw any
-	require.NoError(t, json.Unmarshal(text, &raw))
-	raw = closed(raw)
-	text, err = json.Marshal(raw)
-	require.NoError(t, err)
-	doc, err := openapi3.NewLoader().LoadFromData(text)
-	require.NoError(t, err)
-	require.NoError(t, doc.Validate(t.Context()))
-	doc.Servers = nil
-	return doc, raw
-}
-
-func closed(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		for key, value := range v {
-			v[key] = closed(value)
-		}
-		if _, ok := v["properties"].(map[string]any); ok && v["type"] == "object" && v["additionalProperties"] == nil {
-			v["additionalProperties"] = false
-		}
-	case []any:
-		for i := range v {
-			v[i] = closed(v[i])
-		}
-	}
-	return v
+	return apitest.NewDocument(t, text)
 }
 
 // answer is a response with its body.
@@ -188,75 +147,8 @@ func (d *desk) ask(t *testing.T, method, path string, body any, header ...string
 	require.NoError(t, err)
 	require.Equal(t, "nosniff", resp.Header.Get("X-Content-Type-Options"))
 	require.Empty(t, resp.Header.Get("Access-Control-Allow-Origin"))
-	d.check(t, req, data, resp, text)
+	d.doc.Check(t, req, data, resp, text)
 	return answer{resp, string(text)}
-}
-
-// check compares a successful request, and every response, with the document.
-func (d *desk) check(t *testing.T, req *http.Request, data []byte, resp *http.Response, text []byte) {
-	t.Helper()
-	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	require.NoError(t, err, "%s: %s", req.URL, text)
-	_, pattern := d.routes.Handler(req)
-	if pattern == "" { // an unknown route: the response must be a problem
-		require.Equal(t, "application/problem+json", media)
-		d.validate(t, "/components/schemas/Problem", text)
-		return
-	}
-	method, path, _ := strings.Cut(pattern, " ")
-	item := d.doc.Paths.Value(path)
-	operation := item.GetOperation(method)
-	params := map[string]string{}
-	want, got := strings.Split(path, "/"), strings.Split(req.URL.Path, "/")
-	for i := range want {
-		if strings.HasPrefix(want[i], "{") {
-			params[strings.Trim(want[i], "{}")] = got[i]
-		}
-	}
-	if resp.StatusCode/100 == 2 {
-		req.Body = io.NopCloser(bytes.NewReader(data))
-		require.NoError(t, openapi3filter.ValidateRequest(t.Context(), &openapi3filter.RequestValidationInput{
-			Request: req, PathParams: params, Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc},
-			Route: &routers.Route{Spec: d.doc, Path: path, PathItem: item, Method: method, Operation: operation},
-		}), "%s %s: %s", method, req.URL, data)
-		d.mu.Lock()
-		d.seen[operation.OperationID] = true
-		d.mu.Unlock()
-	}
-	code := fmt.Sprint(resp.StatusCode)
-	if operation.Responses.Value(code) == nil {
-		code = "default"
-	}
-	pointer := "/paths/" + escape(path) + "/" + strings.ToLower(method) + "/responses/" + code
-	if ref := operation.Responses.Value(code).Ref; ref != "" {
-		pointer = strings.TrimPrefix(ref, "#")
-	}
-	content := operation.Responses.Value(code).Value.Content
-	if media != "application/json" && media != "application/problem+json" {
-		require.NotNil(t, content.Get(resp.Header.Get("Content-Type")), "%s: %s", req.URL, media)
-		return
-	}
-	require.Contains(t, content, media, "%s: %d %.500s", req.URL, resp.StatusCode, text)
-	d.validate(t, pointer+"/content/"+escape(media)+"/schema", text)
-}
-
-// escape escapes a key of a JSON pointer for the fragment of a URL.
-func escape(key string) string {
-	return url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
-}
-
-// validate checks JSON against a schema of the document. OpenAPI 3.1 uses JSON Schema 2020-12.
-func (d *desk) validate(t *testing.T, pointer string, text []byte) {
-	t.Helper()
-	c := jsonschema.NewCompiler()
-	c.DefaultDraft(jsonschema.Draft2020)
-	c.AssertFormat()
-	require.NoError(t, c.AddResource("openapi.json", d.raw))
-	schema, err := c.Compile("openapi.json#" + pointer)
-	require.NoError(t, err)
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	require.NoError(t, err, "%s", text)
-	require.NoError(t, schema.Validate(v), "%.2000s", text)
 }
 
 // problem sends a request that must fail. It returns the status and the code of the problem.

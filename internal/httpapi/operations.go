@@ -15,6 +15,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // Operation is a change of many events, which may take longer than a request. It runs in this
@@ -85,7 +86,7 @@ func (s *Server) start(r *http.Request, kind string, work func(ctx context.Conte
 		}
 	}
 	if busy >= maxRunning {
-		return nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d operations are running, which is the limit", busy), "wait until one has finished: GET /api/v1/operations").with("Retry-After", "10")
+		return nil, webapi.NewProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d operations are running, which is the limit", busy), "wait until one has finished: GET /api/v1/operations").With("Retry-After", "10")
 	}
 	ctx, cancel := context.WithCancel(queue.WithActor(o.ctx, queue.ActorOf(r.Context())))
 	j := &job{Operation: Operation{ID: uuid.NewString(), Kind: kind, State: running, StartedAt: time.Now()}, cancel: cancel, ended: make(chan struct{})}
@@ -211,7 +212,7 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 	if in.Where != "" && !s.guard.tokens {
 		// The condition is SQL that runs as the dispatcher's role. Not every local program may run
 		// SQL.
-		return 0, nil, newProblem(http.StatusForbidden, "sql_needs_token", "a condition in SQL is accepted only with a token",
+		return 0, nil, webapi.NewProblem(http.StatusForbidden, "sql_needs_token", "a condition in SQL is accepted only with a token",
 			"set ROWHOOK_HTTP_TOKEN and send it, or use rowhook backfill")
 	}
 	trigger := r.PathValue("name")
@@ -279,5 +280,5 @@ func (s *Server) findOperation(r *http.Request) (*job, error) {
 			return j, nil
 		}
 	}
-	return nil, newProblem(http.StatusNotFound, "not_found", "operation "+id+" not found", "ask the instance that runs it; an instance forgets its operations when it stops")
+	return nil, webapi.NewProblem(http.StatusNotFound, "not_found", "operation "+id+" not found", "ask the instance that runs it; an instance forgets its operations when it stops")
 }

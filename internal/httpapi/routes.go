@@ -2,10 +2,8 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // route is one operation of openapi.yaml.
@@ -94,17 +93,17 @@ func (s *Server) newHandler() http.Handler {
 		// The mux knows whether the path or only the method is unknown. Turn its response into a
 		// Problem.
 		if p := s.guard.check(r, public); p != nil {
-			p.write(w)
+			p.Write(w)
 			return
 		}
 		response := headerRecorder{header: http.Header{}}
 		handler.ServeHTTP(&response, r)
 		if response.status == http.StatusMethodNotAllowed {
 			allow := response.header.Get("Allow")
-			newProblem(response.status, "method_not_allowed", fmt.Sprintf("%s does not accept %s", r.URL.Path, r.Method), "use "+allow).with("Allow", allow).write(w)
+			webapi.NewProblem(response.status, "method_not_allowed", fmt.Sprintf("%s does not accept %s", r.URL.Path, r.Method), "use "+allow).With("Allow", allow).Write(w)
 			return
 		}
-		newProblem(http.StatusNotFound, "not_found", "there is no route "+r.URL.Path, "GET /api/v1/openapi.json lists the routes").write(w)
+		webapi.NewProblem(http.StatusNotFound, "not_found", "there is no route "+r.URL.Path, "GET /api/v1/openapi.json lists the routes").Write(w)
 	})
 }
 
@@ -128,23 +127,23 @@ func (s *Server) routeHandler(route route) http.Handler {
 					panic(v)
 				}
 				s.log.Error("HTTP: handler panicked", "path", r.URL.Path, "panic", v)
-				newProblem(http.StatusInternalServerError, "internal", "the request failed", "the dispatcher's log says why").write(w)
+				webapi.NewProblem(http.StatusInternalServerError, "internal", "the request failed", "the dispatcher's log says why").Write(w)
 			}
 		}()
 		if p := s.guard.check(r, route.access); p != nil {
-			p.write(w)
+			p.Write(w)
 			return
 		}
 		if route.access != public {
 			if s.busy.Add(1) > maxConnections {
 				defer s.busy.Add(-1)
-				newProblem(http.StatusServiceUnavailable, "too_many", fmt.Sprintf("%d requests are running, which is the limit", maxConnections), "try again later").with("Retry-After", "5").write(w)
+				webapi.NewProblem(http.StatusServiceUnavailable, "too_many", fmt.Sprintf("%d requests are running, which is the limit", maxConnections), "try again later").With("Retry-After", "5").Write(w)
 				return
 			}
 			defer s.busy.Add(-1)
 		}
 		if p := s.checkRequest(w, r, route); p != nil {
-			p.write(w)
+			p.Write(w)
 			return
 		}
 		if route.access == write {
@@ -157,10 +156,10 @@ func (s *Server) routeHandler(route route) http.Handler {
 		}
 		status, value, err := route.handle(w, r)
 		if err == nil && status != 0 {
-			err = writeJSON(w, status, "application/json", value)
+			err = webapi.WriteJSON(w, status, "application/json", value)
 		}
 		if err != nil {
-			s.asProblem(r, err).write(w)
+			s.asProblem(r, err).Write(w)
 		}
 	})
 }
@@ -170,7 +169,7 @@ func (s *Server) routeHandler(route route) http.Handler {
 func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route route) *Problem {
 	parameters, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return newProblem(http.StatusBadRequest, "invalid", "the parameters can't be parsed: "+err.Error(), "percent-encode special characters")
+		return webapi.NewProblem(http.StatusBadRequest, "invalid", "the parameters can't be parsed: "+err.Error(), "percent-encode special characters")
 	}
 	for name := range parameters {
 		if !slices.Contains(route.query, name) {
@@ -178,7 +177,7 @@ func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route rout
 			if len(route.query) > 0 {
 				remedy = "the parameters are " + strings.Join(route.query, ", ")
 			}
-			return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s has no parameter %q", r.URL.Path, name), remedy)
+			return webapi.NewProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s has no parameter %q", r.URL.Path, name), remedy)
 		}
 	}
 	if route.body == 0 {
@@ -188,10 +187,10 @@ func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route rout
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "application/json" {
 		// A web page can't send this type without a preflight request, which is rejected.
-		return newProblem(http.StatusUnsupportedMediaType, "not_json", "the request's body must be JSON", "send it with the header Content-Type: application/json")
+		return webapi.NewProblem(http.StatusUnsupportedMediaType, "not_json", "the request's body must be JSON", "send it with the header Content-Type: application/json")
 	}
 	if r.ContentLength > route.body {
-		return newProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the request's body has more than %d bytes", route.body), "send less")
+		return webapi.NewProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the request's body has more than %d bytes", route.body), "send less")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, route.body)
 	limitBodyTime(w, bodyTimeout)
@@ -206,24 +205,13 @@ func limitBodyTime(w http.ResponseWriter, timeout time.Duration) {
 // decode parses the request's body into v, and rejects fields that v lacks. An empty body counts as
 // {}.
 func decode(r *http.Request, v any) error {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	err := d.Decode(v)
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	if err == nil {
-		if _, err = d.Token(); errors.Is(err, io.EOF) {
-			return nil
-		}
-		err = errors.New("there is more text after the JSON value")
-	}
+	err := webapi.Decode(r.Body, v)
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	switch {
+	case err == nil || errors.As(err, &tooLarge):
 		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return webapi.NewProblem(http.StatusRequestTimeout, "timeout", fmt.Sprintf("the request's body did not arrive within %s", bodyTimeout), "")
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return newProblem(http.StatusRequestTimeout, "timeout", fmt.Sprintf("the request's body did not arrive within %s", bodyTimeout), "")
-	}
-	return newProblem(http.StatusBadRequest, "invalid", "the request's body can't be parsed: "+strings.TrimPrefix(err.Error(), "json: "), "")
+	return webapi.NewProblem(http.StatusBadRequest, "invalid", "the request's body can't be parsed: "+strings.TrimPrefix(err.Error(), "json: "), "")
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // Config configures a Server. DB, Schema, Stats and Metrics are required.
@@ -116,21 +117,11 @@ func CheckAddress(address, writeToken, readToken string) error {
 	switch {
 	case writeToken != "" && writeToken == readToken:
 		return errors.New("ROWHOOK_HTTP_TOKEN and ROWHOOK_HTTP_READ_TOKEN are equal, so the read token would allow writing: set different ones")
-	case writeToken == "" && readToken == "" && !isLoopback(host):
+	case writeToken == "" && readToken == "" && !webapi.IsLoopback(host):
 		return fmt.Errorf("other hosts can reach %s: set ROWHOOK_HTTP_TOKEN (read and write) or ROWHOOK_HTTP_READ_TOKEN (read only) to the output of openssl rand -hex 32, "+
 			"or listen on 127.0.0.1", address)
 	}
 	return nil
-}
-
-// isLoopback reports whether host is a loopback address or localhost, which only local programs can
-// reach.
-func isLoopback(host string) bool {
-	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // Run serves on l until ctx is done. Then it ends tails and operations, and waits up to

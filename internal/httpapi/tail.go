@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 const (
@@ -39,7 +40,7 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 	case s.tails <- struct{}{}:
 		defer func() { <-s.tails }()
 	default:
-		return 0, nil, newProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open, which is the limit", maxTails), "close one").with("Retry-After", "10")
+		return 0, nil, webapi.NewProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open, which is the limit", maxTails), "close one").With("Retry-After", "10")
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/webapi"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -67,7 +68,7 @@ func (s *Server) invoke(_ http.ResponseWriter, r *http.Request) (int, any, error
 		return 0, nil, err
 	}
 	if in.Payload == nil {
-		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "the key payload is missing", `send {"payload": ...}; null is a payload, too`)
+		return 0, nil, webapi.NewProblem(http.StatusBadRequest, "invalid", "the key payload is missing", `send {"payload": ...}; null is a payload, too`)
 	}
 	id, err := operate.Record(r.Context(), s.cfg.DB, operate.Manual{
 		Trigger: r.PathValue("name"), Payload: in.Payload, SessionVariables: in.SessionVariables, TraceContext: in.TraceContext,
@@ -107,7 +108,7 @@ func (s *Server) resume(_ http.ResponseWriter, r *http.Request) (int, any, error
 
 func (s *Server) setPaused(r *http.Request, what string, in pausing, set func(context.Context, operate.DB, ...string) ([]string, error)) (int, any, error) {
 	if in.All == (len(in.Triggers) > 0) {
-		return 0, nil, newProblem(http.StatusBadRequest, "invalid", "the request must name triggers or say all, and not both", `send {"triggers": ["..."]} or {"all": true}`)
+		return 0, nil, webapi.NewProblem(http.StatusBadRequest, "invalid", "the request must name triggers or say all, and not both", `send {"triggers": ["..."]} or {"all": true}`)
 	}
 	changed, err := set(r.Context(), s.cfg.DB, in.Triggers...)
 	if err == nil {
