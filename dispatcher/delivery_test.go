@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
@@ -52,6 +53,35 @@ func TestDeliversChangesByteForByte(t *testing.T) {
 	b.settled(t)
 	require.Equal(t, 3, one[int](t, conn, "select count(*) from rowhook.event_archive"))
 	require.Equal(t, 3, one[int](t, conn, "select count(*) from rowhook.invocation_log where status = 200 and attempt = 1"))
+}
+
+// A test that rolls back looks at the body that it would have got otherwise.
+func TestRecordedTellsTheBodyThatIsSentByteForByte(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Retry.Limit, s.On.Manual = 7, true })
+	b.start(t)
+	conn := b.Conn(t)
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	for _, sql := range []string{
+		"set local timezone to 'Asia/Kathmandu'", `set local rowhook.session = '{"x":  1}'`, "set local rowhook.trace_context = 'plain \"text\"'",
+		`insert into orders (v, n) values (E'Zoë "x" \\ \t', 1.10)`, "update orders set n = 123456789012345678901234567890.5", "delete from orders",
+		`select rowhook.emit('orders', '{ "a" : 1.0 }')`,
+	} {
+		_, err := tx.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
+	rows, err := tx.Query(t.Context(), "select body::text from rowhook.recorded('orders')")
+	require.NoError(t, err)
+	bodies, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+	var sent []string
+	for _, d := range b.receiver.await(t, "orders", 4) {
+		sent = append(sent, d.body)
+	}
+	require.ElementsMatch(t, bodies, sent)
 }
 
 func TestCarriesSessionVariablesAndTraceContext(t *testing.T) {

@@ -90,6 +90,7 @@ func TestAWriterCanNeitherReadNorMakeNorChangeEvents(t *testing.T) {
 		"select nextval('rowhook.instance_id')",
 		"select * from rowhook.doorbell where false; select nextval('rowhook.departures')",
 		"select rowhook.emit('victim', '{}')",
+		"select rowhook.recorded()",
 		"select rowhook.with_values('{}', '{}') from rowhook.setting",
 		"select rowhook.ensure_partitions(now(), now() + interval '1000 days')",
 		"select rowhook.drop_partitions('event_archive', '-10 days')",

@@ -113,9 +113,9 @@ func (g *grantFound) meant() bool {
 }
 
 // documented reports whether the documentation tells to grant the right by hand: to record manual
-// events, and to see all events. If default privileges granted it, it is revoked all the same.
+// events, to see those of one's own transaction, and to see all events. If default privileges granted it, it is revoked all the same.
 func (g *grantFound) documented() bool {
-	return g.Role != "public" && (g.Kind == "function" && g.Name == "emit" || g.Kind == "table" && g.Name == "events" && g.Privilege == "select")
+	return g.Role != "public" && (g.Kind == "function" && (g.Name == "emit" || g.Name == "recorded") || g.Kind == "table" && g.Name == "events" && g.Privilege == "select")
 }
 
 func (g *grantFound) String() string {
@@ -133,7 +133,7 @@ func (g *grantFound) String() string {
 
 // ForeignGrants returns, by role, the rights in the schema rowhook that neither "rowhook apply" nor
 // its --grant-to granted. The right to use the schema is not among them if the role may call
-// rowhook.emit or read rowhook.events.
+// rowhook.emit or rowhook.recorded, or read rowhook.events.
 func ForeignGrants(ctx context.Context, db pg.Queryer) ([]ForeignGrant, error) {
 	all, err := pg.Collect[grantFound](ctx, db, grantedTo)
 	if err != nil {

@@ -64,6 +64,8 @@ func TestForeignGrantsAreToldByApplyAndStatusAndMeantOnesAreNot(t *testing.T) {
 	reader, _ := w.Role(t)
 	// docs/operations.md says to grant these.
 	w.do(t, "grant usage on schema rowhook to "+reader, "grant select on rowhook.events to "+reader)
+	tester, _ := w.Role(t)
+	w.do(t, "grant usage on schema rowhook to "+tester, "grant execute on function rowhook.recorded to "+tester)
 	specs := []trigger.Spec{all("t", "t"), all("u", "u")}
 	require.Empty(t, w.apply(t, specs...).Warnings)
 	look := w.Conn(t)

@@ -106,7 +106,8 @@ func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 	q := newMigrated(t)
 	_, program, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
-	require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, program-1, quiet()))
+	const before = 2 // the version before the last one whose migration locks rowhook.event_archive
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, before, quiet()))
 	holder := q.Conn(t)
 	_, err = holder.Exec(t.Context(), "begin; select from rowhook.event_archive limit 1")
 	require.NoError(t, err)

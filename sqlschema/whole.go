@@ -31,7 +31,8 @@ func (e *IncompleteError) Error() string {
 
 // readVersion returns the schema version. If the schema lacks its rows, it also returns an
 // *IncompleteError, and the version is that of the structure. A migration writes the version into
-// the comment on rowhook.schema_version. Without comments, the tables that exist show it.
+// the comment on rowhook.schema_version. Without comments, the tables and functions that exist
+// show it.
 func readVersion(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	var table, events bool
 	var structure int32
@@ -40,7 +41,9 @@ func readVersion(ctx context.Context, conn *pgx.Conn) (int32, error) {
 with c as (
   select c.oid, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace where n.nspname operator(pg_catalog.=) 'rowhook')
 select exists (select from c where relname operator(pg_catalog.=) 'schema_version'), exists (select from c where relname operator(pg_catalog.=) 'event_log'),
-       case when exists (select from c where relname operator(pg_catalog.=) 'audit') then 3
+       case when exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) p.pronamespace
+                          where n.nspname operator(pg_catalog.=) 'rowhook' and p.proname operator(pg_catalog.=) 'recorded') then 4
+            when exists (select from c where relname operator(pg_catalog.=) 'audit') then 3
             when exists (select from c where relname operator(pg_catalog.=) 'activity') then 2 else 1 end,
        (select pg_catalog.obj_description(oid, 'pg_class') from c where relname operator(pg_catalog.=) 'schema_version')`).
 		Scan(&table, &events, &structure, &comment)
