@@ -115,7 +115,7 @@ has precedence. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 
 	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "operate", Title: "Commands for operators:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"})
-	for _, cmd := range []*cobra.Command{a.devCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
+	for _, cmd := range []*cobra.Command{a.devCommand(), a.checkCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
 		cmd.GroupID = "work"
 		root.AddCommand(cmd)
 	}

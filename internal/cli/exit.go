@@ -24,7 +24,15 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
+// codeError ends the program with this exit code. What there is to say was said.
+type codeError int
+
+func (e codeError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
 func (a *app) exitCode(err error) int {
+	if code, ok := errors.AsType[codeError](err); ok {
+		return int(code)
+	}
 	var usage *usageError
 	var file *config.Error
 	if !a.started || errors.As(err, &usage) || errors.As(err, &file) {
@@ -35,6 +43,9 @@ func (a *app) exitCode(err error) int {
 
 // report prints once why the command failed. If the log is JSON, the error is a line of the log.
 func (a *app) report(err error) {
+	if errors.As(err, new(codeError)) {
+		return
+	}
 	text := err.Error()
 	if !a.started && !strings.Contains(text, "--help") {
 		text += "\nSee rowhook --help."

@@ -103,14 +103,19 @@ func isConfigName(name string) bool {
 // nothingIn says that a directory has no configuration, and what it has instead.
 func nothingIn(ignored []string) string {
 	what := "it is empty"
-	const most = 5
-	switch {
-	case len(ignored) > most:
-		what = fmt.Sprintf("it has %s and %d more", strings.Join(ignored[:most], ", "), len(ignored)-most)
-	case len(ignored) > 0:
-		what = "it has " + strings.Join(ignored, ", ")
+	if len(ignored) > 0 {
+		what = "it has " + Names(ignored)
 	}
 	return fmt.Sprintf("the directory has no file *.yaml or *.yml directly in it (%s); put the configuration there, or give the path of another directory or of a file", what)
+}
+
+// Names lists names of files for people, at most five of them.
+func Names(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 // readEntry reads a file of a directory. It opens nothing but files: to open a named pipe would

@@ -48,8 +48,16 @@ type Problem struct {
 
 // String returns one line: rowhook.yaml:12:7: triggers[0].webhook.url: what is wrong; what to do.
 func (p Problem) String() string {
-	parts := slices.DeleteFunc([]string{p.Position.String(), p.Key, p.Message}, func(s string) bool { return s == "" })
-	return strings.Join(parts, ": ")
+	return joined(p.Position.String(), p.Key, p.Message)
+}
+
+// Labelled returns String with a label such as "warning" behind the place, as compilers print it.
+func (p Problem) Labelled(label string) string {
+	return joined(p.Position.String(), label, p.Key, p.Message)
+}
+
+func joined(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
 }
 
 func (p Problem) compare(q Problem) int {
