@@ -5,7 +5,7 @@
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 //
 // Main starts a temporary server for the package, or uses the one in ROWHOOK_TEST_DATABASE_URL.
-// [New] clones a database from a template that was migrated once, which takes some 30 to 50 ms.
+// [New] clones a database from a template that was migrated once, which takes some 35 ms.
 // Tests can therefore run in parallel, and do not see each other's rows.
 //
 // If the server outlives the run, a failing test keeps its database and prints the psql command
@@ -18,7 +18,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"net/url"
 	"os"
@@ -31,6 +30,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/clone"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -45,15 +45,6 @@ const (
 	// EnvTemporary is set if the server ends with the run. A failed test can't keep its database
 	// then.
 	EnvTemporary = "ROWHOOK_TEST_SERVER_IS_TEMPORARY"
-
-	envTemplate = "ROWHOOK_TEST_TEMPLATE" // set by Main and read by New
-)
-
-// Names of databases are prefix_UNIXTIME_RANDOM. By the time Main finds databases of killed runs.
-const (
-	templatePrefix = "rowhook_template_"
-	testPrefix     = "rowhook_test_"
-	leftoverAge    = 24 * time.Hour
 )
 
 // Main runs a package's tests and returns the exit code, for TestMain.
@@ -80,14 +71,12 @@ func run(m *testing.M) (code int, err error) {
 			}
 		}
 	}
-	if err := os.Setenv(envTemplate, databaseName(templatePrefix)); err != nil {
-		return 1, fmt.Errorf("set %s: %w", envTemplate, err)
+	if os.Getenv(EnvTemporary) == "" {
+		if err := clone.Sweep(ctx, os.Getenv(EnvURL)); err != nil {
+			return 1, err
+		}
 	}
-	if err := dropLeftovers(ctx); err != nil {
-		return 1, err
-	}
-	code = m.Run()
-	return code, dropTemplate(ctx)
+	return m.Run(), nil
 }
 
 // StartServer starts a temporary server with the settings that tests need. Settings of the form
@@ -121,129 +110,28 @@ func Environment(server *localpg.Server) map[string]string {
 	return map[string]string{EnvURL: server.URL("postgres"), EnvBinDir: server.BinDir(), EnvTemporary: "1"}
 }
 
-func databaseName(prefix string) string {
-	return prefix + strconv.FormatInt(time.Now().Unix(), 10) + "_" + strings.ToLower(rand.Text()[:12])
-}
-
 // DB is a database for one test.
 type DB struct{ url string }
 
 // New makes a database with the schema rowhook, and drops it at the end of the test.
 func New(t testing.TB) *DB {
 	t.Helper()
-	template := os.Getenv(envTemplate)
-	require.NotEmpty(t, template, "this package needs: func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
-	admin := connect(t, os.Getenv(EnvURL))
-	defer closeConn(t, admin)
-	require.NoError(t, ensureTemplate(t.Context(), admin, template))
-	return create(t, admin, os.Getenv(EnvURL), template)
-}
-
-// NewEmpty makes a database without the schema rowhook, and drops it at the end of the test.
-func NewEmpty(t testing.TB) *DB {
-	t.Helper()
-	require.NotEmpty(t, os.Getenv(EnvURL), "this package needs: func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
-	admin := connect(t, os.Getenv(EnvURL))
-	defer closeConn(t, admin)
-	return create(t, admin, os.Getenv(EnvURL), "template0")
-}
-
-// NewIn is New for a database with another encoding than the server's, such as LATIN1.
-func NewIn(t testing.TB, encoding string) *DB {
-	t.Helper()
-	require.NotEmpty(t, os.Getenv(EnvURL), "this package needs: func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
-	admin := connect(t, os.Getenv(EnvURL))
-	defer closeConn(t, admin)
-	db := create(t, admin, os.Getenv(EnvURL), "template0 encoding '"+encoding+"' lc_collate 'C' lc_ctype 'C'")
-	conn := connect(t, db.url+"&client_encoding=UTF8")
-	defer closeConn(t, conn)
-	require.NoError(t, sqlschema.Migrate(t.Context(), conn, slog.New(slog.DiscardHandler)))
-	return db
-}
-
-func create(t testing.TB, admin *pgx.Conn, adminURL, template string) *DB {
-	t.Helper()
-	name := databaseName(testPrefix)
-	_, err := admin.Exec(t.Context(), "create database "+name+" template "+template)
-	require.NoError(t, err, "create a test database")
-	db := &DB{url: withDatabase(t, adminURL, name)}
-	t.Cleanup(func() {
-		if t.Failed() && os.Getenv(EnvTemporary) == "" {
-			t.Logf("the test's database is kept, open it with: psql '%s'", db.url)
-			return
-		}
-		db.drop(t, adminURL, name)
-	})
-	return db
-}
-
-// drop drops the database on a new connection, because a test may run for long. It drops logical
-// replication slots first, because Postgres does not drop a database that has one.
-func (db *DB) drop(t testing.TB, adminURL, name string) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	admin, err := pgx.Connect(ctx, adminURL)
-	if err != nil {
-		t.Errorf("drop the test database: %v", err)
-		return
-	}
-	defer admin.Close(ctx)
-	_, err = admin.Exec(ctx, "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active", name)
-	if err == nil {
-		_, err = admin.Exec(ctx, "drop database "+name+" with (force)")
-	}
-	if err != nil {
-		t.Errorf("drop the test database: %v", err)
-	}
-}
-
-// withDatabase returns a connection URL with another database's name.
-func withDatabase(t testing.TB, rawURL, name string) string {
-	t.Helper()
-	u, err := url.Parse(rawURL)
+	db, err := clone.New(t.Context(), serverURL(t), migrated(t))
 	require.NoError(t, err)
-	require.NotEmpty(t, u.Scheme, "%s must be a URL, such as postgres://user:password@host:5432/postgres", EnvURL)
-	u.Path = "/" + name
-	return u.String()
+	return attend(t, db)
 }
 
-// ensureTemplate makes the run's template, unless another test has made it.
-func ensureTemplate(ctx context.Context, admin *pgx.Conn, template string) error {
-	const ready = "select exists (select from pg_database where datname = $1 and datistemplate)"
-	var exists bool
-	if err := admin.QueryRow(ctx, ready, template).Scan(&exists); err != nil || exists {
-		return err
-	}
-	h := fnv.New64a()
-	h.Write([]byte(template))
-	key := int64(h.Sum64())
-	if _, err := admin.Exec(ctx, "select pg_advisory_lock($1)", key); err != nil {
-		return fmt.Errorf("lock the template database: %w", err)
-	}
-	defer admin.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock($1)", key) //nolint:errcheck // the end of the session releases the lock, too
-	if err := admin.QueryRow(ctx, ready, template).Scan(&exists); err != nil || exists {
-		return err
-	}
-	for _, sql := range []string{"drop database if exists " + template + " with (force)", "create database " + template + " template template0"} {
-		if _, err := admin.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("make the template database: %w", err)
-		}
-	}
-	if err := migrateTemplate(ctx, admin, template); err != nil {
-		return err
-	}
-	// The mark comes last: it says that the template is complete. It forbids connections, because
-	// cloning a database fails while a session is connected to it.
-	if _, err := admin.Exec(ctx, "alter database "+template+" is_template true allow_connections false"); err != nil {
-		return fmt.Errorf("finish the template database: %w", err)
-	}
-	return nil
+// migrated is the template of databases with the schema rowhook. It serves all packages and runs
+// whose migrations are the same.
+func migrated(t testing.TB) clone.Template {
+	t.Helper()
+	key, err := sqlschema.Fingerprint()
+	require.NoError(t, err)
+	return clone.Template{Key: "pgtest " + key, Base: "template0", Make: migrate}
 }
 
-func migrateTemplate(ctx context.Context, admin *pgx.Conn, template string) (err error) {
-	config := admin.Config()
-	config.Database = template
-	conn, err := pgx.ConnectConfig(ctx, config)
+func migrate(ctx context.Context, databaseURL string) (err error) {
+	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
 		return fmt.Errorf("connect to the template database: %w", err)
 	}
@@ -254,59 +142,48 @@ func migrateTemplate(ctx context.Context, admin *pgx.Conn, template string) (err
 	return nil
 }
 
-func dropTemplate(ctx context.Context) error {
-	admin, err := pgx.Connect(ctx, os.Getenv(EnvURL))
-	if err != nil {
-		return fmt.Errorf("drop the template database: %w", err)
-	}
-	defer admin.Close(ctx)
-	return dropDatabase(ctx, admin, os.Getenv(envTemplate))
+// NewEmpty makes a database without the schema rowhook, and drops it at the end of the test.
+func NewEmpty(t testing.TB) *DB {
+	t.Helper()
+	db, err := clone.Empty(t.Context(), serverURL(t), "template0")
+	require.NoError(t, err)
+	return attend(t, db)
 }
 
-func dropDatabase(ctx context.Context, admin *pgx.Conn, name string) error {
-	var isTemplate bool
-	err := admin.QueryRow(ctx, "select datistemplate from pg_database where datname = $1", name).Scan(&isTemplate)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	if err == nil && isTemplate {
-		_, err = admin.Exec(ctx, "alter database "+name+" is_template false")
-	}
-	if err == nil {
-		_, err = admin.Exec(ctx, "drop database if exists "+name+" with (force)")
-	}
-	if err != nil {
-		return fmt.Errorf("drop database %s: %w", name, err)
-	}
-	return nil
+// NewIn is New for a database with another encoding than the server's, such as LATIN1.
+func NewIn(t testing.TB, encoding string) *DB {
+	t.Helper()
+	made, err := clone.InEncoding(t.Context(), serverURL(t), encoding)
+	require.NoError(t, err)
+	db := attend(t, made)
+	require.NoError(t, migrate(t.Context(), db.url+"&client_encoding=UTF8"))
+	return db
 }
 
-// dropLeftovers drops databases of runs that are older than leftoverAge, on a server that outlives
-// the run.
-func dropLeftovers(ctx context.Context) error {
-	if os.Getenv(EnvTemporary) != "" {
-		return nil
-	}
-	admin, err := pgx.Connect(ctx, os.Getenv(EnvURL))
-	if err != nil {
-		return fmt.Errorf("connect to the server in %s: %w", EnvURL, err)
-	}
-	defer admin.Close(ctx)
-	rows, err := admin.Query(ctx, "select datname from pg_database where datname ~ '^rowhook_(template|test)_[0-9]+_' "+
-		"and split_part(datname, '_', 3)::numeric < $1", time.Now().Add(-leftoverAge).Unix())
-	if err != nil {
-		return fmt.Errorf("look for old test databases: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("look for old test databases: %w", err)
-	}
-	for _, name := range names {
-		if err := dropDatabase(ctx, admin, name); err != nil {
-			return err
+func serverURL(t testing.TB) string {
+	t.Helper()
+	server := os.Getenv(EnvURL)
+	require.NotEmpty(t, server, "this package needs: func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
+	return server
+}
+
+// attend drops the database at the end of the test. A failed test keeps it if the server outlives the
+// run.
+func attend(t testing.TB, made *clone.Database) *DB {
+	t.Helper()
+	db := &DB{url: made.URL}
+	t.Cleanup(func() {
+		if t.Failed() && os.Getenv(EnvTemporary) == "" {
+			t.Logf("the test's database is kept, open it with: psql '%s'", db.url)
+			return
 		}
-	}
-	return nil
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := made.Drop(ctx, time.Minute); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
 }
 
 // URL returns the database's connection string. On a server that Main started its user is a

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/clone"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -67,12 +67,9 @@ func (s *Server) New(t testing.TB) *DB {
 // NewEmpty makes a database without the schema rowhook. It lasts as long as the server.
 func (s *Server) NewEmpty(t testing.TB) *DB {
 	t.Helper()
-	admin := connect(t, s.URL("postgres"))
-	defer closeConn(t, admin)
-	name := databaseName(testPrefix)
-	_, err := admin.Exec(t.Context(), "create database "+pgx.Identifier{name}.Sanitize()+" template template0")
-	require.NoError(t, err, "create a test database")
-	return &DB{url: s.URL(name)}
+	db, err := clone.Empty(t.Context(), s.URL("postgres"), "template0")
+	require.NoError(t, err)
+	return &DB{url: db.URL}
 }
 
 // Stop stops the server and keeps its data for Start. Mode localpg.Immediate is a crash: the next

@@ -1,0 +1,262 @@
+package clone_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/clone"
+	"github.com/rowhook/rowhook/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+func query[T any](t *testing.T, url, sql string, args ...any) (value T) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	require.NoError(t, conn.QueryRow(t.Context(), sql, args...).Scan(&value))
+	return value
+}
+
+func execute(ctx context.Context, url, sql string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+// template returns a template of this test alone, and a count of how often it was made.
+func template(t *testing.T, sql string) (clone.Template, *atomic.Int32) {
+	made := new(atomic.Int32)
+	return clone.Template{
+		Key: t.Name() + strconv.FormatInt(time.Now().UnixNano(), 10), Base: "template0",
+		Make: func(ctx context.Context, url string) error {
+			made.Add(1)
+			return execute(ctx, url, sql)
+		},
+	}, made
+}
+
+// admin returns the URL of the tests' server, for a superuser.
+func admin(t *testing.T) string {
+	t.Helper()
+	return os.Getenv(pgtest.EnvURL)
+}
+
+// creator returns the URL of the tests' server for a role that may create databases and nothing else.
+func creator(t *testing.T) string {
+	t.Helper()
+	db := pgtest.NewEmpty(t)
+	name, url := db.Role(t)
+	db.Exec(t, "alter role "+name+" createdb")
+	return url
+}
+
+func dropLater(t *testing.T, server string, t1 clone.Template) {
+	t.Cleanup(func() {
+		require.NoError(t, t1.Forget(context.Background(), server))
+	})
+}
+
+func databases(t *testing.T, server, like string) []string {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), server)
+	require.NoError(t, err)
+	defer conn.Close(context.Background())
+	rows, err := conn.Query(context.Background(), "select datname::text from pg_database where datname like $1", like)
+	require.NoError(t, err)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return names
+}
+
+func TestATemplateIsMadeOnceAndItsClonesAreApart(t *testing.T) {
+	t.Parallel()
+	for name, server := range map[string]func(*testing.T) string{"superuser": admin, "role that may create databases": creator} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := server(t)
+			tp, made := template(t, "create table kept as select 42 as n")
+			dropLater(t, server, tp)
+			var wg sync.WaitGroup
+			clones, errs := make([]*clone.Database, 8), make([]error, 8)
+			for i := range clones {
+				wg.Go(func() { clones[i], errs[i] = clone.New(t.Context(), server, tp) })
+			}
+			wg.Wait()
+			require.NoError(t, errors.Join(errs...))
+			require.EqualValues(t, 1, made.Load())
+			require.NoError(t, execute(t.Context(), clones[0].URL, "drop table kept"))
+			require.Equal(t, 42, query[int](t, clones[1].URL, "select n from kept"))
+			for _, d := range clones {
+				require.NoError(t, d.Drop(t.Context(), time.Minute))
+			}
+			for _, d := range clones {
+				require.Empty(t, databases(t, server, d.Name))
+			}
+		})
+	}
+}
+
+func TestATemplateThatFailedIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	tp, _ := template(t, "")
+	broken := tp
+	var draft string
+	broken.Make = func(_ context.Context, url string) error {
+		draft = url[strings.LastIndex(url, "/")+1:]
+		return errors.New("no table today")
+	}
+	_, err := clone.New(t.Context(), admin(t), broken)
+	require.EqualError(t, err, "no table today")
+	name, _, _ := strings.Cut(draft, "?")
+	require.Empty(t, databases(t, admin(t), name))
+
+	dropLater(t, admin(t), tp)
+	d, err := clone.New(t.Context(), admin(t), tp)
+	require.NoError(t, err)
+	require.NoError(t, d.Drop(t.Context(), time.Minute))
+}
+
+// Whoever knows no lock, because the session is in another database, makes a second one.
+func TestMakersThatDoNotSeeEachOtherGetOneTemplate(t *testing.T) {
+	t.Parallel()
+	tp, _ := template(t, "create table kept as select 42 as n")
+	dropLater(t, admin(t), tp)
+	both, arrived := make(chan struct{}), new(atomic.Int32)
+	makes := tp.Make
+	tp.Make = func(ctx context.Context, url string) error {
+		if arrived.Add(1) == 2 {
+			close(both)
+		}
+		<-both
+		return makes(ctx, url)
+	}
+	servers := []string{admin(t), pgtest.NewEmpty(t).URL()}
+	var wg sync.WaitGroup
+	errs := make([]error, len(servers))
+	for i, server := range servers {
+		wg.Go(func() {
+			d, err := clone.New(t.Context(), server, tp)
+			if err == nil {
+				err = errors.Join(execute(t.Context(), d.URL, "select n from kept"), d.Drop(t.Context(), time.Minute))
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+}
+
+func TestATemplateWithSessionsLeftOpenIsStillCloned(t *testing.T) {
+	t.Parallel()
+	tp, _ := template(t, "")
+	dropLater(t, admin(t), tp)
+	tp.Make = func(ctx context.Context, url string) error {
+		conn, err := pgx.Connect(ctx, url)
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		return err
+	}
+	d, err := clone.New(t.Context(), admin(t), tp)
+	require.NoError(t, err)
+	require.NoError(t, d.Drop(t.Context(), time.Minute))
+}
+
+func TestDropEndsSessionsAndMayBeLeftToTheServer(t *testing.T) {
+	t.Parallel()
+	for _, patience := range []time.Duration{time.Minute, 0} {
+		d, err := clone.Empty(t.Context(), admin(t), "template0")
+		require.NoError(t, err)
+		conn, err := pgx.Connect(t.Context(), d.URL)
+		require.NoError(t, err)
+		defer conn.Close(context.WithoutCancel(t.Context()))
+		require.NoError(t, d.Drop(t.Context(), patience))
+		require.Eventually(t, func() bool { return len(databases(t, admin(t), d.Name)) == 0 }, time.Minute, 5*time.Millisecond)
+	}
+}
+
+func TestSweepDropsWhatWasNotUsedForADay(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t).URL("postgres") // of its own: it sweeps all
+	now := time.Now()
+	name := func(prefix string, age time.Duration) string {
+		return prefix + strconv.FormatInt(now.Add(-age).Unix(), 10) + "_x"
+	}
+	old, young := name("rowhook_test_", 25*time.Hour), name("rowhook_test_", 23*time.Hour)
+	oldTemplate := name("rowhook_template_", 25*time.Hour)
+	for _, n := range []string{old, young, oldTemplate, "rowhook_template_unused", "rowhook_template_used", "rowhook_test_mine", "rowhook_test", "other"} {
+		require.NoError(t, execute(t.Context(), server, "create database "+n))
+	}
+	require.NoError(t, execute(t.Context(), server, "alter database rowhook_template_unused is_template true"))
+	for n, age := range map[string]time.Duration{"rowhook_template_unused": 25 * time.Hour, "rowhook_template_used": time.Hour} {
+		require.NoError(t, execute(t.Context(), server, "comment on database "+n+" is 'used "+now.Add(-age).UTC().Format(time.RFC3339)+"'"))
+	}
+	require.NoError(t, clone.Sweep(t.Context(), server))
+	require.ElementsMatch(t, []string{young, "rowhook_template_used", "rowhook_test_mine", "rowhook_test"}, databases(t, server, "rowhook%"))
+}
+
+func TestTheUseOfATemplateIsRecorded(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t).URL("postgres")
+	tp, made := template(t, "")
+	used := func() (age time.Duration) {
+		d, err := clone.New(t.Context(), server, tp)
+		require.NoError(t, err)
+		require.NoError(t, d.Drop(t.Context(), time.Minute))
+		text := query[string](t, server, "select shobj_description(oid, 'pg_database') from pg_database where datname like 'rowhook_template_%'")
+		at, err := time.Parse(time.RFC3339, strings.TrimPrefix(text, "used "))
+		require.NoError(t, err)
+		return time.Since(at)
+	}
+	require.Less(t, used(), time.Minute)
+	name := databases(t, server, "rowhook_template_%")[0]
+	require.NoError(t, execute(t.Context(), server, "comment on database "+name+" is 'used 2026-01-02T03:04:05Z'"))
+	require.Less(t, used(), time.Minute)
+	require.EqualValues(t, 1, made.Load())
+}
+
+func TestARoleWithoutTheRightIsToldWhichItNeeds(t *testing.T) {
+	t.Parallel()
+	name, url := pgtest.NewEmpty(t).Role(t)
+	_, err := clone.Empty(t.Context(), url, "template0")
+	require.ErrorContains(t, err, "alter role \""+name+"\" createdb")
+}
+
+func TestConnectionStringsGetAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"postgres://u:p%2F@h:5/old?sslmode=disable": "postgres://u:p%2F@h:5/new?sslmode=disable",
+		"postgres://u:p@h:1,i:2/old":                "postgres://u:p@h:1,i:2/new",
+		"postgresql://u@h":                          "postgresql://u@h/new",
+		"postgres://h/x?dbname=old&sslmode=disable": "postgres://h/new?sslmode=disable",
+		"postgres:///old?host=/run/pg&user=u":       "postgres:///new?host=/run/pg&user=u",
+		"host=h dbname=old user='a b'":              "host=h dbname=old user='a b' dbname='new'",
+		"":                                          "dbname='new'",
+	} {
+		got, err := clone.WithDatabase(in, "new")
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		if strings.Contains(in, "old") {
+			config, err := pgx.ParseConfig(got)
+			require.NoError(t, err)
+			require.Equal(t, "new", config.Database)
+		}
+	}
+	_, err := clone.WithDatabase("postgres://u:secret%@h/x", "new")
+	require.ErrorContains(t, err, "escape special characters")
+	require.NotContains(t, err.Error(), "secret")
+}
