@@ -35,9 +35,12 @@ type Change struct {
 	// Events is the number of waiting events of a trigger. Those of a removed one are moved to the
 	// dead letters. Those of a changed one are sent as the new Spec says.
 	Events int64
-	// Differences are the values that change in a Spec or a setting, one a line: retry.limit: 5
-	// becomes 3. Secrets and header values are not in them.
-	Differences []string
+	// Role is the role that gets rights, and Rights are these, in the form of GRANT.
+	Role   string
+	Rights []string
+	// Differences are the values that change in a Spec or a setting. Secrets and header values are
+	// not in them.
+	Differences []Difference
 }
 
 // String returns the change in one line, beginning with its Action.
@@ -45,7 +48,11 @@ func (c Change) String() string {
 	if len(c.Differences) == 0 {
 		return c.line()
 	}
-	return c.line() + ": " + strings.Join(c.Differences, "; ")
+	texts := make([]string, len(c.Differences))
+	for i, d := range c.Differences {
+		texts[i] = d.String()
+	}
+	return c.line() + ": " + strings.Join(texts, "; ")
 }
 
 // line is String without the differences.

@@ -5,15 +5,39 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-// differences returns what differs between two JSON objects, one value a line: retry.limit: 5
-// becomes 3. For a value that may be secret it only says that it changed.
-func differences(have, want []byte) ([]string, error) {
+// Difference is one value that changes in a Spec or a setting.
+type Difference struct {
+	Key    string // its path, such as retry.limit
+	Action Action // Create: it was not there before; Remove: it is not there any more
+	// Old and New are the values, as encoding/json decodes them, without the password of a URL. nil:
+	// there is none, or it is secret.
+	Old, New any
+	Secret   bool // it may be a secret, so Old and New are nil
+}
+
+// String returns the difference in words: retry.limit: 5 becomes 3.
+func (d Difference) String() string {
+	switch {
+	case d.Action == Create && d.Secret:
+		return d.Key + " added"
+	case d.Action == Create:
+		return d.Key + ": " + plainValue(d.New)
+	case d.Action == Remove:
+		return d.Key + " removed"
+	case d.Secret:
+		return d.Key + " changed"
+	}
+	return d.Key + ": " + plainValue(d.Old) + " becomes " + plainValue(d.New)
+}
+
+// differences returns what differs between two JSON objects.
+func differences(have, want []byte) ([]Difference, error) {
 	var old, new any
 	for _, side := range []struct {
 		text []byte
@@ -28,7 +52,7 @@ func differences(have, want []byte) ([]string, error) {
 	return compare(nil, old, new), nil
 }
 
-func compare(path []string, old, new any) (lines []string) {
+func compare(path []string, old, new any) (found []Difference) {
 	if reflect.DeepEqual(old, new) {
 		return nil
 	}
@@ -41,31 +65,38 @@ func compare(path []string, old, new any) (lines []string) {
 		}
 		maps.Copy(keys, to)
 		for _, key := range slices.Sorted(maps.Keys(keys)) {
-			lines = append(lines, compare(append(slices.Clone(path), key), from[key], to[key])...)
+			found = append(found, compare(append(slices.Clone(path), key), from[key], to[key])...)
 		}
-		return lines
+		return found
 	}
-	name := strings.Join(path, ".")
-	secret := name == "webhook.secret" || strings.HasPrefix(name, "webhook.headers.")
+	d := Difference{Key: strings.Join(path, "."), Action: Replace}
 	switch {
-	case old == nil && secret:
-		return []string{name + " added"}
 	case old == nil:
-		return []string{name + ": " + plainValue(new)}
+		d.Action = Create
 	case new == nil:
-		return []string{name + " removed"}
-	case secret:
-		return []string{name + " changed"}
+		d.Action = Remove
 	}
-	return []string{name + ": " + plainValue(old) + " becomes " + plainValue(new)}
+	if d.Secret = d.Key == "webhook.secret" || strings.HasPrefix(d.Key, "webhook.headers."); !d.Secret {
+		d.Old, d.New = withoutPassword(old), withoutPassword(new)
+	}
+	return []Difference{d}
 }
 
-// plainValue returns a value of a spec as text, without the password of a URL.
+// passwordInURL matches the password also where a reference such as ${HOST} makes no URL of it.
+var passwordInURL = regexp.MustCompile(`^([^/]*://[^/@:?#]*):[^/?#]*@`)
+
+// withoutPassword returns a value of a spec without the password of a URL.
+func withoutPassword(v any) any {
+	s, ok := v.(string)
+	if !ok {
+		return v
+	}
+	return passwordInURL.ReplaceAllString(s, "$1:xxxxx@")
+}
+
+// plainValue returns a value of a spec as text.
 func plainValue(v any) string {
 	if s, ok := v.(string); ok {
-		if u, err := url.Parse(s); err == nil && u.User != nil {
-			return u.Redacted()
-		}
 		return s
 	}
 	text, err := json.Marshal(v)

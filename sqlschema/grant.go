@@ -184,9 +184,12 @@ func (p *planner) grants(ctx context.Context, roles []string) error {
 			names[i] = r.String()
 		}
 		p.do(step{
-			Change: Change{Action: Create, Object: "rights of a dispatcher", Name: "for " + pg.PlainName(role), Detail: strings.Join(names, "; ")},
-			unit:   unitKey{stage: granting},
-			run:    func(ctx context.Context, tx pgx.Tx) error { return grantRights(ctx, tx, role, lacking) },
+			Change: Change{
+				Action: Create, Object: "rights of a dispatcher", Name: "for " + pg.PlainName(role), Detail: strings.Join(names, "; "),
+				Role: role, Rights: names,
+			},
+			unit: unitKey{stage: granting},
+			run:  func(ctx context.Context, tx pgx.Tx) error { return grantRights(ctx, tx, role, lacking) },
 		})
 		return nil
 	})

@@ -24,6 +24,10 @@ import (
 type Plan struct {
 	Warnings []string // what may not work as expected, and what to do
 
+	// From is the version of the schema that the plan was made for, 0 if there was none. To is the
+	// version after an apply.
+	From, To int32
+
 	setup []Change // changes of a migration; until it is done, the steps are a forecast
 	newer bool     // the schema is newer than this program
 	steps []*step
@@ -54,7 +58,7 @@ func (p *Plan) String() string {
 		}
 		lines = append(lines, indent+c.line())
 		for _, d := range c.Differences {
-			lines = append(lines, indent+"    "+d)
+			lines = append(lines, indent+"    "+d.String())
 		}
 	}
 	for _, w := range p.Warnings {
@@ -97,6 +101,7 @@ func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.S
 	case in.database < in.program:
 		p.plan.setup = append(p.plan.setup, Change{Action: Replace, Object: "schema", Name: "rowhook", Detail: fmt.Sprintf("version %d becomes %d", in.database, in.program)})
 	}
+	p.plan.From, p.plan.To = in.database, max(in.database, in.program)
 	p.plan.newer = in.database > in.program
 	if err := p.warnOfPublications(ctx); err != nil {
 		return nil, err

@@ -19,9 +19,16 @@ import (
 // defaultFile is the configuration that apply reads unless -f names another.
 const defaultFile = "rowhook.yaml"
 
+// applying are the flags of apply.
+type applying struct {
+	file                   string
+	roles                  []string
+	wait                   time.Duration
+	dryRun, exitCode, json bool
+}
+
 func (a *app) applyCommand() *cobra.Command {
-	file, dryRun, wait := defaultFile, false, defaultConnectTimeout
-	var roles []string
+	o := applying{file: defaultFile, wait: defaultConnectTimeout}
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Install the queue and make the triggers as rowhook.yaml says",
@@ -33,20 +40,29 @@ load the new configuration by themselves. The role needs the right to create in 
 tables, or have the TRIGGER privilege on them.
 
 A dispatcher can run as another role, which owns nothing and can't write to the watched tables: --grant-to grants that
-role exactly the rights that rowhook run needs. Later migrations grant it the rights that a new version needs.`,
+role exactly the rights that rowhook run needs. Later migrations grant it the rights that a new version needs.
+
+With --dry-run nothing is changed. With --exit-code the command then exits with 3 if there are changes to apply, and with
+0 if there are none: for a pipeline that asks for approval, or that looks for a database that has drifted from the file.`,
 		Example: `  rowhook apply --dry-run
+  rowhook apply --dry-run --exit-code --json
   rowhook apply -f deploy/rowhook.yaml --grant-to rowhook_dispatcher`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.apply(cmd.Context(), file, roles, dryRun, wait)
+			if o.exitCode && !o.dryRun {
+				return usagef("--exit-code tells whether changes are pending, and without --dry-run none are at the end: add --dry-run, or leave out --exit-code")
+			}
+			return a.apply(cmd.Context(), o)
 		},
 	}
 	s := flagSet{cmd.Flags()}
-	s.file(&file, "configuration `file`, a directory of such files, or - for standard input")
-	s.connectTimeout(&wait)
+	s.file(&o.file, "configuration `file`, a directory of such files, or - for standard input")
+	s.connectTimeout(&o.wait)
 	s.allowPublication(&a.migrator.AllowPublication)
-	add(&s, &roles, "grant-to", "grant this `role` the rights that rowhook run needs; repeat it, or separate several by commas", listOf(&roles))
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")
+	add(&s, &o.roles, "grant-to", "grant this `role` the rights that rowhook run needs; repeat it, or separate several by commas", listOf(&o.roles))
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "print what would change, and change nothing")
+	cmd.Flags().BoolVar(&o.exitCode, "exit-code", false, "with --dry-run: exit with 3 if there are changes to apply")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print the plan, or what was done, as JSON; its keys stay the same from version to version")
 	return cmd
 }
 
@@ -79,28 +95,28 @@ func (s *flagSet) connectTimeout(to *time.Duration) {
 	s.duration(to, "connect-timeout", "how long to wait for a database that is not reachable yet", 0)
 }
 
-func (a *app) apply(ctx context.Context, file string, roles []string, dryRun bool, wait time.Duration) error {
-	cfg, err := a.loadConfig(file, a.lookup) // a signal ends the program while it reads standard input
+func (a *app) apply(ctx context.Context, o applying) error {
+	cfg, err := a.loadConfig(o.file, a.lookup) // a signal ends the program while it reads standard input
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	if err != nil {
 		return a.withDatabase(ctx, err)
 	}
-	conn, target, err := a.open(ctx, wait)
+	conn, target, err := a.open(ctx, o.wait)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	applier := sqlschema.Applier{Migrator: &a.migrator, GrantTo: roles}
-	if dryRun {
+	applier := sqlschema.Applier{Migrator: &a.migrator, GrantTo: o.roles}
+	if o.dryRun {
 		plan, err := applier.Plan(ctx, conn, cfg.Triggers, cfg.Settings)
 		if err != nil {
 			return explainApply(ctx, err, cfg)
 		}
-		return a.printPlan(plan, target, cfg.File)
+		return a.showPlan(plan, target, cfg, o)
 	}
 	applier.Planned = func(plan *sqlschema.Plan) error {
-		if plan.Empty() {
+		if plan.Empty() || o.json {
 			return nil
 		}
 		changes := *plan
@@ -112,7 +128,10 @@ func (a *app) apply(ctx context.Context, file string, roles []string, dryRun boo
 	if err != nil {
 		return explainApply(ctx, err, cfg)
 	}
-	if plan.Empty() {
+	switch {
+	case o.json:
+		return a.printJSON(planJSON(plan, cfg, target.database(), false))
+	case plan.Empty():
 		_, err = fmt.Fprintf(a.stdout, "Nothing to do: the database %q matches %s.\n", target.database(), cfg.File)
 		return err
 	}
@@ -153,6 +172,20 @@ func (a *app) withDatabase(ctx context.Context, err error) error {
 		found[i].Index = numbers[found[i].Index]
 	}
 	return config.ErrorOf(append(slices.Clone(wrong.Problems), cfg.Explain(found)...)...)
+}
+
+// showPlan prints a plan that is not carried out, and chooses the exit code.
+func (a *app) showPlan(plan *sqlschema.Plan, t *target, cfg *config.Config, o applying) error {
+	var err error
+	if o.json {
+		err = a.printJSON(planJSON(plan, cfg, t.database(), true))
+	} else {
+		err = a.printPlan(plan, t, cfg.File)
+	}
+	if err == nil && o.exitCode && !plan.Empty() {
+		return codeError(exitPending)
+	}
+	return err
 }
 
 func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {

@@ -14,8 +14,8 @@ import (
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
-// Run runs one command and returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration.
-// environ has the form of [os.Environ]. Libraries read some variables from the process itself: PG*,
+// Run runs one command and returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration,
+// 3 changes are pending. environ has the form of [os.Environ]. Libraries read some variables from the process itself: PG*,
 // and the proxy settings.
 func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
@@ -84,7 +84,7 @@ NOTIFY wakes the dispatcher. It POSTs due events as JSON, retries failed ones, a
   rowhook status                   show the state of triggers, dispatchers and the queue
 
 Where the help of a flag names a variable, such as [$ROWHOOK_POLL_INTERVAL], the variable can be set instead. The flag
-has precedence. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
+has precedence. Exit codes: ` + exitCodes + `.`,
 		Args:              cobra.NoArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,

@@ -581,6 +581,7 @@ func TestWrongUsageNamesTheFlagOrVariableAndWhatItTakes(t *testing.T) {
 		{[]string{"check", "--json=x"}, nil, []string{"--json", "rowhook check --help"}},
 		{[]string{"run", "-f", "-"}, nil, []string{"SIGHUP", "give -f a file or a directory"}},
 		{[]string{"run", "-f", "nowhere.yaml"}, nil, []string{"nowhere.yaml: the file does not exist"}},
+		{[]string{"apply", "--exit-code"}, nil, []string{"add --dry-run, or leave out --exit-code"}},
 		{[]string{"apply"}, nil, []string{"rowhook.yaml: the file does not exist"}},
 		{[]string{"sink", "--listen", "here"}, nil, []string{`"here"`, "127.0.0.1:8080"}},
 		{[]string{"sink", "--failure", "200"}, nil, []string{"--failure", "hang, close, or redirect:URL"}},

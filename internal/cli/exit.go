@@ -14,7 +14,13 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2 // wrong usage or configuration
+	// exitPending says that apply --dry-run --exit-code has found changes. It is not 1, so that a
+	// pipeline does not take a failure for a reason to apply.
+	exitPending = 3
 )
+
+// exitCodes lists them for people.
+const exitCodes = "0 done, 1 failed, 2 wrong usage or configuration, 3 changes are pending (only apply --dry-run --exit-code)"
 
 // usageError is a mistake of the caller: wrong flags, variables or configuration.
 type usageError struct{ err error }

@@ -35,7 +35,7 @@ func commandReference() string {
 	b.WriteString("# Commands\n\n" +
 		"Every command with its flags, as `rowhook COMMAND --help` prints them; a test holds this page to the program.\n" +
 		"A flag with a variable behind it, such as `$ROWHOOK_POLL_INTERVAL`, can be given by that variable instead; the flag wins.\n" +
-		"Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.\n\n" +
+		"Exit codes: " + exitCodes + ".\n\n" +
 		"These flags belong to every command:\n\n")
 	writeFlags(&b, root.PersistentFlags())
 	for _, group := range root.Groups() {
