@@ -26,13 +26,17 @@ func (a *app) sinkCommand() *cobra.Command {
 		Long: `Receive events and show each in a line: the time, the operation, the trigger, the end of the event id, the attempt, and
 the time since the row was written.
 
-The sink answers 200, unless flags say otherwise. GET /deliveries lists the last deliveries and counts as JSON. DELETE
-/deliveries removes them. GET /healthz answers ok.`,
+The sink answers 200, unless flags say otherwise, or PUT /behaviour while it runs. Tests ask it over HTTP, and need
+neither sleep nor poll: GET /deliveries lists deliveries or waits for some, POST /verify judges them, and DELETE
+/deliveries removes them. GET /openapi.json describes all of it, and docs/receiver.md explains it. GET /healthz answers ok.
+
+Others can reach the sink only if --listen names an address that they can reach. There are no passwords.`,
 		Example: `  rowhook sink --listen 127.0.0.1:9000 --format full
   rowhook sink --fail 2                            every event fails twice, then works
   rowhook sink --fail all --failure 503 --retry-after 2s
   rowhook sink --fail-rate 0.1 --delay 200ms       one attempt in ten fails; all are slow
-  rowhook sink --failure hang                      no answer, until the sender gives up`,
+  rowhook sink --failure hang                      no answer, until the sender gives up
+  curl 'http://127.0.0.1:8080/deliveries?trigger=order_placed&path=new.id&value=7&wait=5s'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := setFailure(&s.Behaviour, failure); err != nil {
@@ -50,7 +54,7 @@ The sink answers 200, unless flags say otherwise. GET /deliveries lists the last
 		"line": sink.FormatLine, "full": sink.FormatFull, "json": sink.FormatJSON,
 	}, "line", "full", "json"))
 	f.text(&s.Secret, "secret", "secret of signatures; the sink answers 401 to requests without a valid one. Set the variable: the list of processes shows flags")
-	f.number(&s.Keep, "keep", "number of deliveries that GET /deliveries lists", 1, 1_000_000)
+	f.number(&s.Keep, "keep", "number of deliveries to keep, within 64 MiB of headers and bodies", 1, 1_000_000)
 	f.number(&b.Status, "status", "status of the answer to accepted requests", 200, 599)
 	f.number(&b.BodySize, "body-size", "size in bytes of the body of that answer; 0: a short text", 0, 1<<30)
 	f.duration(&b.Delay, "delay", "how long to wait before every answer", 0)

@@ -5,17 +5,18 @@ package sink
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rowhook/rowhook/internal/webapi"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // Limits and defaults.
@@ -31,10 +32,15 @@ const (
 // Sink is a webhook receiver, an http.Handler. Its zero value responds to every event with 200 and
 // prints nothing. Fields must not change after it has begun to serve.
 //
-//	POST   any path     accepts an event
-//	GET    /, /healthz  responds with ok
-//	GET    /deliveries  returns the last deliveries and the counts as JSON; ?last=N limits them
-//	DELETE /deliveries  drops the deliveries and resets the counts
+//	POST   any path       accepts an event
+//	GET    /, /healthz    responds with ok
+//	GET    /deliveries    lists deliveries, or waits for some
+//	DELETE /deliveries    drops deliveries
+//	POST   /verify        judges what has arrived, or what arrives
+//	*      /behaviour     rules for the responses
+//	GET    /openapi.json  describes all of it
+//
+// A POST to a path of this list is an event as well, if it is signed or its body is one.
 type Sink struct {
 	// Behaviour says how it responds to events. Paths overrides it by exact path.
 	Behaviour Behaviour
@@ -63,6 +69,8 @@ type Sink struct {
 	rules   rules
 	dice    dice       // of Behaviour and Paths; guarded by the journal's mutex
 	print   sync.Mutex // one delivery is printed at a time
+
+	controlling atomic.Int64 // requests that are no events
 }
 
 // Response is what Sink.Respond responds with.
@@ -80,47 +88,37 @@ type Counts struct {
 	Rejected   int `json:"rejected"`   // not an event, or not signed correctly
 	Accepted   int `json:"accepted"`   // got a response of 2xx
 	Failed     int `json:"failed"`     // failed on purpose: another response, or none
-	Events     int `json:"events"`     // different event ids; approximate beyond two million
+	Events     int `json:"events"`     // different event ids; approximate beyond 262,144
 	Duplicates int `json:"duplicates"` // accepted again
 }
 
 // ServeHTTP implements http.Handler.
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if r.Method != http.MethodPost {
+		s.control(w, r, nil)
+		return
+	}
+	d := Delivery{Path: r.URL.Path, Header: r.Header, reused: reused(r)}
+	body, err := readAll(http.MaxBytesReader(w, r.Body, MaxBody), r.ContentLength)
+	d.ReceivedAt, d.Body = time.Now(), body
+	if err != nil {
+		p := unreadable(err)
+		s.reject(w, d, p.Status, p)
+		return
+	}
+	err = d.parse()
 	switch {
-	case r.Method == http.MethodPost:
-		s.receive(w, r)
-	case read && (r.URL.Path == "/" || r.URL.Path == "/healthz"):
-		_, _ = io.WriteString(w, "ok\n")
-	case read && r.URL.Path == "/deliveries":
-		s.list(w, r)
-	case r.Method == http.MethodDelete && r.URL.Path == "/deliveries":
-		s.Clear()
-		w.WriteHeader(http.StatusNoContent)
-	case read:
-		http.Error(w, "not found: POST events to any path, and GET /deliveries to see them", http.StatusNotFound)
+	case err == nil:
+		s.receive(w, r, d)
+	case takesOver(d.Path) && r.Header.Get(webhook.HeaderID) == "":
+		s.control(w, r, body)
 	default:
-		w.Header().Set("Allow", "POST, GET")
-		http.Error(w, "send events with POST", http.StatusMethodNotAllowed)
+		s.reject(w, d, http.StatusBadRequest, err)
 	}
 }
 
-func (s *Sink) receive(w http.ResponseWriter, r *http.Request) {
-	body, err := readBody(w, r)
-	d := Delivery{ReceivedAt: time.Now(), Path: r.URL.Path, Header: r.Header, Body: body, reused: reused(r)}
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		s.reject(w, d, http.StatusRequestEntityTooLarge, fmt.Errorf("the body has more than %d bytes", MaxBody))
-		return
-	case err != nil:
-		s.reject(w, d, http.StatusBadRequest, errors.New("the body ended early"))
-		return
-	}
-	if err := d.parse(); err != nil {
-		s.reject(w, d, http.StatusBadRequest, err)
-		return
-	}
+// receive responds to an event.
+func (s *Sink) receive(w http.ResponseWriter, r *http.Request, d Delivery) {
 	if err := s.checkSignature(&d); err != nil {
 		s.reject(w, d, http.StatusUnauthorized, err)
 		return
@@ -144,18 +142,26 @@ func reused(r *http.Request) bool {
 	return ok && requests.Add(1) > 1
 }
 
-// readBody reads the body into a slice of its size, since it is kept. A sender's word for the size
-// is taken up to a MiB.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readAll reads a body into a slice of its size, since it is kept. The sender's word for the size is
+// taken up to a MiB.
+func readAll(in io.Reader, size int64) ([]byte, error) {
 	const trusted = 1 << 20
-	in := http.MaxBytesReader(w, r.Body, MaxBody)
-	if n := r.ContentLength; n > 0 && n <= trusted {
-		body := make([]byte, n)
+	if size > 0 && size <= trusted {
+		body := make([]byte, size)
 		_, err := io.ReadFull(in, body)
 		return body, err
 	}
 	body, err := io.ReadAll(in)
 	return bytes.Clone(body), err
+}
+
+// unreadable explains an error of readAll.
+func unreadable(err error) *webapi.Problem {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return webapi.NewProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit), "send less")
+	}
+	return invalid("the body ended early", "")
 }
 
 // behaviour returns what holds for d, and the dice for it.
@@ -259,26 +265,6 @@ func (s *Sink) Wait(ctx context.Context, enough func(Counts) bool) error {
 			return fmt.Errorf("wait for deliveries: %w; so far %+v", ctx.Err(), v.counts)
 		}
 	}
-}
-
-func (s *Sink) list(w http.ResponseWriter, r *http.Request) {
-	all := s.Deliveries()
-	if text := r.URL.Query().Get("last"); text != "" {
-		last, err := strconv.Atoi(text)
-		if err != nil || last < 0 {
-			http.Error(w, "last is not a whole number of 0 or more: write /deliveries?last=10", http.StatusBadRequest)
-			return
-		}
-		all = all[max(0, len(all)-last):]
-	}
-	w.Header().Set("Content-Type", "application/json")
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
-	out.SetIndent("", "  ")
-	_ = out.Encode(struct {
-		Counts
-		Deliveries []Delivery `json:"deliveries"`
-	}{s.Counts(), append([]Delivery{}, all...)})
 }
 
 // Run listens on address, HOST:PORT, and serves until ctx ends; see Serve.

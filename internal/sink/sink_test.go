@@ -139,12 +139,12 @@ func TestDeliveriesAreListedAndCleared(t *testing.T) {
 	require.Equal(t, "00000000-0000-0000-0000-000000000004", got.Deliveries[0].ID)
 	status, body = to.call("GET", "/deliveries?last=x")
 	require.Equal(t, 400, status)
-	require.Contains(t, body, "write /deliveries?last=10")
+	require.Contains(t, body, "write last=10")
 
 	status, _ = to.call("DELETE", "/deliveries")
 	require.Equal(t, 204, status)
 	_, body = to.call("GET", "/deliveries")
-	require.JSONEq(t, `{"requests":0,"rejected":0,"accepted":0,"failed":0,"events":0,"duplicates":0,"deliveries":[]}`, body)
+	require.JSONEq(t, `{"requests":0,"rejected":0,"accepted":0,"failed":0,"events":0,"duplicates":0,"matching":0,"cursor":5,"dropped":0,"deliveries":[]}`, body)
 }
 
 func TestSinkAnswersProbesAndRefusesOtherMethods(t *testing.T) {
