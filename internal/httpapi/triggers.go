@@ -1,10 +1,8 @@
 package httpapi
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -12,50 +10,13 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/webapi"
-	"github.com/rowhook/rowhook/trigger"
-	"github.com/rowhook/rowhook/webhook"
 )
 
-// Trigger is the configuration of a trigger, without what may be a secret.
-type Trigger struct {
-	Name        string        `json:"name"`
-	Table       string        `json:"table"` // schema.table
-	Paused      bool          `json:"paused"`
-	On          trigger.On    `json:"on"`
-	When        string        `json:"when,omitempty"`
-	Columns     []string      `json:"columns,omitempty"` // of the payload; none: all
-	URL         string        `json:"url"`               // references to the environment are not expanded
-	Headers     []string      `json:"headers"`           // names only
-	Signed      bool          `json:"signed"`
-	TimeoutMS   int64         `json:"timeout_ms"`
-	Retry       trigger.Retry `json:"retry"`
-	Concurrency int           `json:"concurrency,omitempty"` // none: the dispatcher's default
-	Notify      string        `json:"notify"`
-}
-
+// triggers responds with the triggers by name.
 func (s *Server) triggers(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	cfg, err := queue.Load(r.Context(), s.cfg.DB)
-	if err != nil {
-		return 0, nil, err
-	}
-	out := []Trigger{}
-	for i := range cfg.Triggers {
-		t, spec := &cfg.Triggers[i], &cfg.Triggers[i].Spec
-		shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", true }) // an error does not matter: shown has the URL in any case
-		headers := slices.Sorted(maps.Keys(spec.Webhook.Headers))
-		if headers == nil {
-			headers = []string{}
-		}
-		out = append(out, Trigger{
-			Name: spec.Name, Table: t.Schema + "." + t.Table, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns,
-			URL: shown.String(), Headers: headers, Signed: spec.Webhook.Secret != "", TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(),
-			Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
-		})
-	}
-	slices.SortFunc(out, func(a, b Trigger) int { return cmp.Compare(a.Name, b.Name) })
-	return http.StatusOK, map[string]any{"triggers": out}, nil
+	all, err := operate.ListTriggers(r.Context(), s.cfg.DB)
+	return http.StatusOK, map[string]any{"triggers": all}, err
 }
 
 func (s *Server) invoke(_ http.ResponseWriter, r *http.Request) (int, any, error) {

@@ -78,6 +78,8 @@ type TriggerStatus struct {
 	LastError   string     `json:"last_error,omitempty"`
 	// Failing says that no event is known to have been delivered since that error.
 	Failing bool `json:"failing"`
+
+	failingSince *time.Time // see Trigger.FailingSince
 }
 
 // Instance is a registered dispatcher.
@@ -328,6 +330,7 @@ type recentSums struct {
 	Failing   bool
 	// DeliveredIn is the beginning of the minute of the last delivery.
 	DeliveredIn time.Time
+	failedIn    []time.Time // the beginnings of the minutes with failed attempts
 }
 
 func (s *Status) readHolder(ctx context.Context, tx pgx.Tx) (err error) {
@@ -374,6 +377,9 @@ select trigger_id, minute, minute >= clock_timestamp() - interval '1 hour', deli
 		if delivered > 0 && minute.After(r.DeliveredIn) {
 			r.DeliveredIn = minute
 		}
+		if failed > 0 {
+			r.failedIn = append(r.failedIn, minute)
+		}
 		if !within {
 			return nil
 		}
@@ -393,7 +399,15 @@ func (st *TriggerStatus) recent(r *recentSums) {
 	st.DeliveredLastHour, st.FailedLastHour, st.DiedLastHour = r.Delivered, r.Failed, r.Died
 	st.P50MS, st.P95MS = quantile(r.Latency, 0.5), quantile(r.Latency, 0.95)
 	st.LastErrorAt, st.LastError = r.ErrorAt, r.Error
-	st.Failing = r.Failing && r.ErrorAt != nil && !r.DeliveredIn.After(*r.ErrorAt)
+	if st.Failing = r.Failing && r.ErrorAt != nil && !r.DeliveredIn.After(*r.ErrorAt); st.Failing {
+		since := *r.ErrorAt
+		for _, minute := range r.failedIn {
+			if minute.After(r.DeliveredIn) && minute.Before(since) {
+				since = minute
+			}
+		}
+		st.failingSince = &since
+	}
 }
 
 func quantile(counts []int64, q float64) *float64 {

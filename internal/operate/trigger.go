@@ -7,6 +7,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/suggest"
 )
 
 // knownTrigger is a row of rowhook.trigger. It may be a removed one.
@@ -96,6 +97,7 @@ func (ts triggers) named(name string) (*knownTrigger, error) {
 			names = append(names, ts[i].Name)
 		}
 	}
+	near := suggest.Hint(name, names)
 	remedy := "there are no triggers: create some with \"rowhook apply\""
 	if len(names) > 0 {
 		const most = 20
@@ -104,6 +106,9 @@ func (ts triggers) named(name string) (*knownTrigger, error) {
 			names, more = names[:most], ", ..."
 		}
 		remedy = "the triggers are " + strings.Join(names, ", ") + more
+		if near != "" {
+			remedy = strings.TrimPrefix(near, "; ") + " T" + remedy[1:]
+		}
 	}
 	return nil, problem(ErrNotFound, remedy, "there is no trigger named %q", name)
 }

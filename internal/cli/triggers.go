@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/term"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+func (a *app) triggersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "triggers [NAME]",
+		Short: "List the triggers that are applied, with URL, retry and state",
+		Long: `List the triggers that are applied: the table, the operations, what happens after a failed attempt, the state and the
+URL. References such as ${ORDERS_URL} are shown as they are, and passwords are not shown. Removed triggers are listed
+while they have events. With a NAME everything about one trigger is shown, except what may be secret.
+
+RETRY "5 x 10s" means up to 5 attempts after the first one, each 10 s after the one before; "12 x 10s..1h exponential"
+means that the time doubles up to an hour. The state is the first of these that applies: removed, uncaptured (changes of
+the table are not recorded), unable (a dispatcher can't send for it), paused, failing, active.`,
+		Example: `  rowhook triggers
+  rowhook triggers order_placed
+  rowhook triggers --json | jq -r '.triggers[] | select(.state != "active") | .name'`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	o := a.operating(cmd)
+	o.look = true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+			if len(args) == 1 {
+				t, err := operate.ReadTrigger(ctx, conn, args[0])
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return a.printJSON(t)
+				}
+				a.showTrigger(&t)
+				return nil
+			}
+			all, err := operate.ListTriggers(ctx, conn)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return a.printJSON(map[string]any{"triggers": all})
+			}
+			a.showTriggers(all)
+			return nil
+		})
+	}
+	return cmd
+}
+
+func (a *app) showTriggers(all []operate.Trigger) {
+	if len(all) == 0 {
+		fmt.Fprintln(a.stderr, "There are no triggers: write a rowhook.yaml (rowhook init writes one to begin with), and run \"rowhook apply\".")
+		return
+	}
+	page, now := a.page(), time.Now()
+	t := page.Table("TRIGGER", "STATE", "TABLE", "ON", "RETRY", "URL")
+	const on, retry = 3, 4 // their columns
+	for i := range all {
+		g := &all[i]
+		t.Add(term.Text(g.Name), triggerState(g, now), term.Text(g.Table), term.Text(operations(g)), term.Text(retries(g.Retry)), term.Text(g.URL))
+	}
+	for _, column := range []int{retry, on} {
+		if !t.Fits() {
+			t.Drop(column)
+		}
+	}
+	t.Stack = true
+	t.Flush()
+	for i := range all {
+		a.showProblems(page, &all[i], all[i].Name+"  ")
+	}
+}
+
+func (a *app) showTrigger(g *operate.Trigger) {
+	page, now := a.page(), time.Now()
+	line := func(name, value string) {
+		if value != "" {
+			page.Paragraph(term.Cell{Text: fmt.Sprintf("%-13s", name), Colour: term.Bold}, term.Text(value))
+		}
+	}
+	line("trigger", g.Name)
+	line("table", g.Table)
+	line("state", triggerState(g, now).Text)
+	if g.Pause != nil {
+		by := fmt.Sprintf("%s by %s", term.Ago(g.Pause.At, now), g.Pause.By)
+		if g.Pause.Reason != "" {
+			by += ": " + g.Pause.Reason
+		}
+		line("paused", by)
+	}
+	line("on", operations(g))
+	line("when", g.When)
+	line("columns", strings.Join(g.Columns, ", "))
+	line("capture", g.Capture)
+	if g.OnReplication {
+		line("", "changes of replication, too")
+	}
+	line("url", g.URL)
+	line("headers", strings.Join(g.Headers, ", "))
+	signed := "no"
+	if g.Signed {
+		signed = "yes"
+	}
+	line("signed", signed)
+	if g.TLS != nil {
+		line("ca file", g.TLS.CAFile)
+		line("cert file", g.TLS.CertFile)
+		line("key file", g.TLS.KeyFile)
+	}
+	line("timeout", trigger.Duration(time.Duration(g.TimeoutMS)*time.Millisecond).String())
+	line("retry", retries(g.Retry))
+	if g.Concurrency > 0 {
+		line("concurrency", fmt.Sprint(g.Concurrency))
+	}
+	line("notify", g.Notify)
+	line("events", fmt.Sprintf("%s owed, %s dead", term.Digits(g.Owed), term.Digits(g.Dead)))
+	if g.LastErrorAt != nil {
+		line("last error", term.Ago(*g.LastErrorAt, now)+": "+g.LastError)
+	}
+	a.showProblems(page, g, "")
+}
+
+// showProblems says what keeps changes of a trigger from being recorded or sent.
+func (a *app) showProblems(page *term.Page, g *operate.Trigger, head string) {
+	for _, w := range g.Problems {
+		text := w.Problem
+		if w.Remedy != "" {
+			text += ": " + w.Remedy
+		}
+		page.Paragraph(term.Cell{Text: head, Colour: term.Bold}, term.Coloured(text, term.Red))
+	}
+}
+
+// triggerState is the state of a trigger in a few words.
+func triggerState(g *operate.Trigger, now time.Time) term.Cell {
+	switch g.State {
+	case operate.TriggerRemoved:
+		left := "no events"
+		if n := g.Owed + g.Dead; n > 0 {
+			left = term.Plural(n, "event")
+		}
+		return term.Coloured("removed, "+left, term.Dim)
+	case operate.TriggerPaused:
+		return term.Coloured("paused", term.Yellow)
+	case operate.TriggerFailing:
+		return term.Coloured("failing for "+term.Span(now.Sub(*g.FailingSince)), term.Red)
+	case operate.TriggerUncaptured, operate.TriggerUnable:
+		return term.Coloured(string(g.State), term.Red)
+	}
+	return term.Coloured(string(g.State), term.Green)
+}
+
+// operations says what a trigger captures.
+func operations(g *operate.Trigger) string {
+	var parts []string
+	if g.On.Insert {
+		parts = append(parts, "insert")
+	}
+	if g.On.Update.Enabled {
+		update := "update"
+		if columns := g.On.Update.Columns; columns != nil {
+			update += "(" + strings.Join(columns, " ") + ")"
+		}
+		parts = append(parts, update)
+	}
+	if g.On.Delete {
+		parts = append(parts, "delete")
+	}
+	if g.On.Manual {
+		parts = append(parts, "manual")
+	}
+	text := strings.Join(parts, ", ")
+	if g.When != "" {
+		text += " when ..."
+	}
+	return text
+}
+
+// retries says what happens after a failed attempt.
+func retries(r trigger.Retry) string {
+	if r.Limit == 0 {
+		return "none"
+	}
+	text := fmt.Sprintf("%d x %s", r.Limit, r.Interval)
+	if r.Backoff == trigger.BackoffExponential {
+		if r.MaxInterval > r.Interval {
+			text += ".." + r.MaxInterval.String()
+		}
+		text += " exponential"
+	}
+	return text
+}

@@ -1,0 +1,40 @@
+package cli_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/pgtest"
+)
+
+func TestTriggersAreListedAndOneIsShown(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, orders)
+	env := []string{"DATABASE_URL=" + db.URL()}
+	code, stdout, stderr := rowhook(t, env, "triggers")
+	require.Zero(t, code, stderr)
+	require.Empty(t, stdout)
+	require.Contains(t, stderr, "rowhook apply")
+	code, stdout, _ = rowhook(t, env, "triggers", "--json")
+	require.Zero(t, code)
+	require.JSONEq(t, `{"triggers": []}`, stdout)
+	code, _, stderr = rowhook(t, env, "apply", "-f", manualConfig(t, "http://user:hidden@127.0.0.1:1"))
+	require.Zero(t, code, stderr)
+	code, stdout, _ = rowhook(t, env, "triggers")
+	require.Zero(t, code)
+	require.Regexp(t, `(?m)^order_changed +active +public\.orders .*http://<redacted>@127\.0\.0\.1:1`, stdout)
+	code, stdout, _ = rowhook(t, env, "triggers", "order_changed")
+	require.Zero(t, code)
+	require.Regexp(t, `(?m)^state +active$`, stdout)
+	require.NotContains(t, stdout, "hidden")
+	code, stdout, _ = rowhook(t, env, "triggers", "order_changed", "--json")
+	require.Zero(t, code)
+	require.Contains(t, stdout, `"name": "order_changed"`)
+	code, _, stderr = rowhook(t, env, "triggers", "order_change")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, `did you mean order_changed?`)
+	code, _, _ = rowhook(t, env, "triggers", "a", "b")
+	require.Equal(t, 2, code)
+}

@@ -1,0 +1,185 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
+)
+
+// Trigger is a trigger as it was applied, without what may be a secret, and how it is doing.
+type Trigger struct {
+	Name          string        `json:"name"`
+	Table         string        `json:"table"` // schema.table
+	State         TriggerState  `json:"state"`
+	Paused        bool          `json:"paused"`
+	On            trigger.On    `json:"on"`
+	When          string        `json:"when,omitempty"`
+	Columns       []string      `json:"columns,omitempty"` // of the payload; none: all
+	URL           string        `json:"url"`               // references to the environment are not expanded
+	Headers       []string      `json:"headers"`           // names only
+	Signed        bool          `json:"signed"`
+	TLS           *trigger.TLS  `json:"tls,omitempty"` // the names of its files
+	TimeoutMS     int64         `json:"timeout_ms"`
+	Retry         trigger.Retry `json:"retry"`
+	Concurrency   int           `json:"concurrency,omitempty"` // none: the dispatcher's default
+	Notify        string        `json:"notify"`
+	Capture       string        `json:"capture"`
+	OnReplication bool          `json:"on_replication"`
+
+	Pause    *queue.Pause `json:"pause,omitempty"` // since when, by whom and why, if that is known
+	Problems []Warning    `json:"problems"`        // what keeps its changes from being recorded or sent
+	// FailingSince is about when the present failures began: the minute of the first one after the
+	// last delivery. null: the trigger does not fail.
+	FailingSince *time.Time `json:"failing_since"`
+	LastErrorAt  *time.Time `json:"last_error_at"`
+	LastError    string     `json:"last_error,omitempty"`
+	Owed         int64      `json:"owed"` // events that wait, are in flight or are retried; above some thousands an estimate
+	Dead         int64      `json:"dead"` // dead letters; likewise
+}
+
+// TriggerState is the state of a trigger in a word. Where several apply, it is the first one of
+// this order.
+type TriggerState string
+
+// The states.
+const (
+	TriggerRemoved    TriggerState = "removed"    // it is configured no longer
+	TriggerUncaptured TriggerState = "uncaptured" // changes of its table are not recorded
+	TriggerUnable     TriggerState = "unable"     // a dispatcher can't send for it
+	TriggerPaused     TriggerState = "paused"     // its events are recorded, and not sent
+	TriggerFailing    TriggerState = "failing"    // attempts fail, and none has succeeded since
+	TriggerActive     TriggerState = "active"
+)
+
+// ListTriggers returns the triggers by name: the configured ones, and removed ones while they have
+// events. Its time does not depend on the number of events.
+func ListTriggers(ctx context.Context, db DB) ([]Trigger, error) {
+	out := []Trigger{}
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		ts, s, err := readStanding(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for i := range s.Triggers {
+			t, err := ts.named(s.Triggers[i].Name)
+			if err != nil {
+				return err
+			}
+			shown, err := s.trigger(t, &s.Triggers[i])
+			if err != nil {
+				return err
+			}
+			out = append(out, shown)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// ReadTrigger returns one trigger, also a removed one. The error for an unknown name lists the
+// triggers.
+func ReadTrigger(ctx context.Context, db DB, name string) (out Trigger, err error) {
+	err = read(ctx, db, func(tx pgx.Tx) error {
+		ts, s, err := readStanding(ctx, tx)
+		if err != nil {
+			return err
+		}
+		t, err := ts.named(name)
+		if err != nil {
+			return err
+		}
+		st := &TriggerStatus{Name: t.Name, Table: t.qualified(), Paused: t.Paused, Removed: t.Removed}
+		if i := slices.IndexFunc(s.Triggers, func(st TriggerStatus) bool { return st.Name == name }); i >= 0 {
+			st = &s.Triggers[i]
+		}
+		out, err = s.trigger(t, st)
+		return err
+	})
+	return out, err
+}
+
+// readStanding reads the part of the status that tells how triggers are doing.
+func readStanding(ctx context.Context, tx pgx.Tx) (triggers, *Status, error) {
+	s := &Status{Warnings: []Warning{}}
+	var err error
+	if s.Schema.Database, s.Schema.Program, err = sqlschema.Version(ctx, tx.Conn()); err != nil {
+		return nil, nil, err
+	}
+	ts, err := readTriggers(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, part := range []func(context.Context, pgx.Tx) error{s.readTriggers, s.readInstances} {
+		if err := part(ctx, tx); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, check := range []func(context.Context, pgx.Tx) error{s.warnOfUncaptured, s.warnOfTrouble} {
+		if err := s.orWarn(ctx, tx, check); err != nil {
+			return nil, nil, err
+		}
+	}
+	return ts, s, nil
+}
+
+// trigger joins what was applied with how it is doing.
+func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
+	spec := trigger.DefaultSpec()
+	if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
+		return Trigger{}, fmt.Errorf("read the spec of %s: %w", t.Name, err)
+	}
+	// The error does not matter: the endpoint has the URL in any case.
+	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", true })
+	out := Trigger{
+		Name: t.Name, Table: st.Table, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns,
+		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",
+		TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
+		Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},
+		FailingSince: st.failingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError,
+		Owed: st.Waiting + st.InFlight + st.Retrying, Dead: st.Dead,
+	}
+	slices.Sort(out.Headers)
+	if out.Capture == "" {
+		out.Capture = trigger.CaptureAuto
+	}
+	if !spec.Webhook.TLS.IsZero() {
+		out.TLS = &spec.Webhook.TLS
+	}
+	for _, w := range s.Warnings {
+		if w.Trigger == t.Name {
+			out.Problems = append(out.Problems, w)
+		}
+	}
+	if st.Failing && out.FailingSince == nil {
+		out.FailingSince = st.LastErrorAt // known by its dead letters only
+	}
+	out.State = stateOf(t, &out)
+	return out, nil
+}
+
+func stateOf(t *knownTrigger, out *Trigger) TriggerState {
+	uncaptured := func(w Warning) bool { return w.Code == Uncaptured }
+	switch {
+	case t.Removed:
+		return TriggerRemoved
+	case slices.ContainsFunc(out.Problems, uncaptured):
+		return TriggerUncaptured
+	case len(out.Problems) > 0:
+		return TriggerUnable
+	case out.Paused:
+		return TriggerPaused
+	case out.FailingSince != nil:
+		return TriggerFailing
+	}
+	return TriggerActive
+}
