@@ -66,7 +66,7 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	require.Equal(t, all[1], failing)
 	require.WithinDuration(t, time.Now().Add(-5*time.Minute), *failing.FailingSince, time.Minute+5*time.Second, "the first failures after the last delivery")
 	require.Equal(t, "answered 500", failing.LastError)
-	require.EqualValues(t, 2, all[2].Owed)
+	require.EqualValues(t, 2, all[2].Dead, "its events are among the dead letters")
 	require.Equal(t, "why not", all[3].Pause.Reason)
 	require.Contains(t, all[4].Problems[0].Problem, "no HOST")
 	require.Equal(t, operate.Uncaptured, all[5].Problems[0].Code)
