@@ -10,7 +10,10 @@ import (
 
 var errUnix = errors.New("a command runs only on Linux and macOS")
 
-// PassedOn are the signals that a command should get if this process gets them.
+// Ending returns the signals that ask a program to end.
+func Ending() []os.Signal { return []os.Signal{os.Interrupt} }
+
+// PassedOn returns the signals that a command should get if this process gets them.
 func PassedOn() []os.Signal { return []os.Signal{os.Interrupt} }
 
 // Run fails: on this system nothing ends the processes that a command leaves behind.

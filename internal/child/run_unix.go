@@ -8,15 +8,25 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// PassedOn are the signals that a command should get if this process gets them.
+// Ending returns the signals that ask a program to end. A hangup does not if it is ignored, as nohup
+// has it.
+func Ending() []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	}
+	return []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+}
+
+// PassedOn returns the signals that a command should get if this process gets them.
 func PassedOn() []os.Signal {
-	return []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
+	return append(Ending(), syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 }
 
 // run is a command that runs.

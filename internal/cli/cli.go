@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log"
@@ -30,9 +31,9 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 		err = a.unknown
 	}
 	if err == nil {
-		return exitDone
+		return a.code
 	}
-	code := a.exitCode(err)
+	code := cmp.Or(a.code, a.exitCode(err))
 	if !a.started {
 		a.guessFormat(args)
 	}
@@ -48,6 +49,7 @@ type app struct {
 
 	log      *slog.Logger
 	unknown  error // help was asked for a command that does not exist
+	code     int   // the exit code of the command that dev has run
 	started  bool  // the command itself runs: its arguments and flags were accepted
 	migrator sqlschema.Migrator
 	global   struct {

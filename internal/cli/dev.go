@@ -9,9 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/child"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/sandbox"
@@ -24,129 +26,162 @@ const devStop = 5 * time.Second
 // onceTimeout bounds dev --once.
 const onceTimeout = 55 * time.Second
 
-// devOptions are the flags of dev.
-type devOptions struct {
-	file, data, bin     string
-	init                []string
-	port, sinkPort      int
-	sink, once, offline bool
-}
-
 func (a *app) devCommand() *cobra.Command {
 	var o devOptions
 	cmd := &cobra.Command{
-		Use:   "dev",
-		Short: "Try Rowhook out: a private Postgres, a receiver and the dispatcher",
-		Long: `Start a private Postgres, a receiver that shows deliveries, and the dispatcher. Ctrl-C stops them.
+		Use:   "dev [flags] [-- COMMAND ARGUMENTS...]",
+		Short: "Try Rowhook out, or run a command on it: a private Postgres, a receiver and the dispatcher",
+		Long: `Start a private Postgres, a receiver that shows deliveries, the dispatcher, and the HTTP interface. Ctrl-C stops them.
+With a COMMAND, such as a test suite or the app under development, run it and end with its exit code.
 
-Without -f the command creates a sample table, orders, and a trigger on it. With -f it applies that configuration. The
-private Postgres starts empty, so --init names the SQL file that creates your tables. Deliveries then go to the configured
-URLs, or with --sink all to the built-in receiver.
+Without -f the command creates a sample table, orders, and a trigger on it. With -f it applies that configuration, also
+again when it changes. The private Postgres starts empty: --init names SQL files that create your tables, and --migrate a
+command that does. With a COMMAND, --init, --migrate, --forward-to, --ready-file or --output json, rowhook.yaml in this
+directory is used without -f, too.
+
+Deliveries go to the configured URLs. With --sink all go to the built-in receiver instead. That is the default where a
+program uses what is started: with a COMMAND, --ready-file or --output json, and with --forward-to. The receiver runs in
+any case. A secret whose variables are not set is then replaced by one that is made up. --forward-to sends what the
+receiver gets on to an app, and its answers back, so that failures are retried.
+
+The COMMAND finds in its environment DATABASE_URL, ROWHOOK_SINK_URL (the receiver), ROWHOOK_SINK_SECRET (the secret that
+was made up) and ROWHOOK_URL (the HTTP interface). PGHOST and its like are those of the private Postgres, too. Standard
+input and output are the COMMAND's; deliveries are shown with --show. Signals are passed on to it. When it has ended,
+everything that it has started is ended as well. Exit codes of its own: 127 not found, 126 not executable, 128 and the
+number of the signal that ended it.
+
+--ready-file and --output json tell other programs the addresses: database_url, sink_url, url, secret, pids (dev,
+postgres), and triggers (name, table, url, forward_url, signed, secret).
+
+dev ends when the program ends that has started it, unless it was started by nohup or with --outlive-parent. Nothing is
+left behind, also if it is killed: no process and no file.
 
 Nothing needs to be set up. The command looks for installed Postgres programs in --postgres-bin, PATH, by pg_config and in
 the usual folders. If there are none, it downloads them once. The data is temporary, unless --data names a directory.
-DATABASE_URL and the PG* variables are not used.`,
+DATABASE_URL and the PG* variables of the caller are not used.`,
 		Example: `  rowhook dev
   rowhook dev --once
-  rowhook dev -f rowhook.yaml --init schema.sql --sink`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+  rowhook dev -f rowhook.yaml --init schema.sql --sink
+  rowhook dev --init schema.sql -- pytest
+  rowhook dev --migrate 'npm run migrate' -- npm test
+  rowhook dev -f rowhook.yaml --init schema.sql --forward-to http://localhost:3000
+  rowhook dev -f rowhook.yaml --init schema.sql --ready-file /tmp/rowhook.json`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("database-url") || cmd.Flags().Changed("listen-url") {
 				return usagef("rowhook dev uses a private Postgres: leave out --database-url and --listen-url, or use rowhook run")
 			}
-			if level, _ := a.lookup("ROWHOOK_LOG_LEVEL"); o.once && level == "" && !cmd.Flags().Changed("log-level") {
+			if err := o.complete(cmd, args); err != nil {
+				return a.commandError(err)
+			}
+			quiet := o.once || len(o.command) > 0 || o.json
+			if level, _ := a.lookup("ROWHOOK_LOG_LEVEL"); quiet && level == "" && !cmd.Flags().Changed("log-level") {
 				a.log = a.logger(slog.LevelWarn)
 			}
-			return a.dev(cmd.Context(), o)
+			return a.commandError(a.dev(cmd.Context(), o))
 		},
 	}
-	f := cmd.Flags()
-	f.StringVarP(&o.file, "file", "f", "", "configuration `file` to apply, instead of the sample table and trigger")
-	f.StringArrayVar(&o.init, "init", nil, "SQL `file`, or directory of .sql files, that creates the tables; it runs first in a new database; repeat it for several")
-	f.BoolVar(&o.sink, "sink", false, "with -f: send every delivery to the built-in receiver instead of the configured URLs")
-	f.BoolVar(&o.once, "once", false, "deliver an insert, an update and a delete, compare them with the expected bodies, and exit")
-	s := flagSet{f}
-	s.text(&o.data, "data", "`directory` that keeps the data for the next start")
-	s.text(&o.bin, "postgres-bin", "`directory` of the Postgres programs (initdb, postgres)")
-	s.number(&o.port, "postgres-port", "TCP port of the private Postgres on 127.0.0.1; 0: a free one", 0, 65535)
-	s.number(&o.sinkPort, "sink-port", "TCP port of the receiver on 127.0.0.1; 0: a free one", 0, 65535)
-	s.yesNo(&o.offline, "no-download", "fail if no Postgres programs are installed, instead of downloading them")
+	o.flags(cmd)
 	return cmd
 }
 
+// commandError takes the exit code that an error of a command stands for.
+func (a *app) commandError(err error) error {
+	if start, ok := errors.AsType[*child.StartError](err); ok {
+		a.code = start.Code
+	}
+	return err
+}
+
+// devRun is one run of dev.
+type devRun struct {
+	*app
+	devOptions
+	cfg     *config.Config
+	tables  tables
+	show    *show
+	life    *devLife
+	secret  string     // stands for secrets whose variables are not set
+	forward *forwarder // nil: not forwarding
+
+	server   *localpg.Server
+	receiver *devReceiver
+	url      string // of the HTTP interface
+	ready    *readyFile
+
+	mu      sync.Mutex
+	secrets map[string]string // by trigger
+	madeUp  []string          // variables that are a trigger's secret, and are not set
+}
+
 // dev checks the flags, starts everything, and stops it in reverse order.
-func (a *app) dev(parent context.Context, o devOptions) error {
-	if o.once && o.file != "" {
-		return usagef("--once shows the sample table and can't be combined with -f: leave one of them out")
-	}
-	if o.sink && o.file == "" {
-		return usagef("--sink needs -f: the sample trigger sends to the built-in receiver anyway")
-	}
-	if len(o.init) > 0 && o.file == "" {
-		return usagef("--init needs -f: the sample creates its own table")
-	}
-	cfg, err := a.devConfig(o)
-	if err != nil {
+func (a *app) dev(parent context.Context, o devOptions) (err error) {
+	r := &devRun{app: a, devOptions: o, secret: sandbox.MakeSecret(), show: newShow(a, o)}
+	if r.cfg, err = a.devConfig(o); err != nil {
 		return err
 	}
-	made, err := devTables(o)
-	if err != nil {
+	if r.tables, err = devTables(o); err != nil {
+		return err
+	}
+	if r.forward, err = newForwarder(o, r.cfg.Triggers, a.lookup, r.show); err != nil {
 		return err
 	}
 	forgetPostgres()
-	parent, end := endWithGoRun(parent)
-	defer end()
 	hurry, stopNow := context.WithCancel(context.WithoutCancel(parent))
 	defer stopNow()
-	ctx, stop := interrupts(parent, stopNow)
-	defer stop()
+	ctx, life := live(parent, o.outlive, stopNow)
+	defer life.stop()
+	r.life = life
 	if o.once {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, onceTimeout, fmt.Errorf("rowhook dev --once took longer than %s", onceTimeout))
 		defer cancel()
 	}
-	server, err := localpg.Start(ctx, localpg.Config{BinDir: o.bin, DataDir: o.data, Port: o.port, NoDownload: o.offline, Logger: a.log})
-	if err != nil {
-		return o.outcome(ctx, fmt.Errorf("start a private Postgres: %w", err))
-	}
-	err = o.outcome(ctx, a.devOn(ctx, server, cfg, made, o))
-	stopping, cancel := context.WithTimeout(hurry, devStop)
-	defer cancel()
-	err = errors.Join(err, server.Stop(stopping, localpg.Fast))
-	if err == nil && !o.once {
-		fmt.Fprintln(a.stdout, "\nStopped: the dispatcher, the receiver and the private Postgres.")
+	err = r.outcome(ctx, r.run(ctx, hurry))
+	if err == nil && !o.once && !o.json && len(o.command) == 0 {
+		r.show.printf("\nStopped: the dispatcher, the receiver and the private Postgres.\n")
 		if o.data != "" {
-			fmt.Fprintf(a.stdout, "The data is kept in %s.\n", o.data)
+			r.show.printf("The data is kept in %s.\n", o.data)
 		}
 	}
 	return err
 }
 
-// outcome returns err, or nil if the user asked for the end. With --once that is an error, too.
-func (o devOptions) outcome(ctx context.Context, err error) error {
+// outcome returns err, or nil if the user asked for the end. If something was to be done, such as a
+// command that has not run, that is an error, too.
+func (r *devRun) outcome(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
+	interrupted, ok := errors.AsType[*interruptedError](cause)
 	switch {
 	case err == nil || cause == nil:
 		return err
-	case o.once && errors.Is(cause, context.Canceled):
+	case r.once && ok:
 		return errors.New("interrupted before the three deliveries had arrived")
-	case o.once:
-		return errors.Join(cause, err)
+	case len(r.command) > 0 && ok:
+		r.code = interrupted.code()
+		return errors.New("interrupted before the command had started")
+	case ok || errors.Is(cause, errParentEnded) && len(r.command) == 0:
+		return nil
+	case errors.Is(err, cause):
+		return err
 	}
-	return nil
+	return errors.Join(cause, err)
 }
 
 // devConfig returns the configuration of -f, or that of the sample.
 func (a *app) devConfig(o devOptions) (*config.Config, error) {
 	if o.file != "" {
 		lookup := a.lookup
-		if o.sink {
+		if o.toSink {
 			lookup = nil // the built-in receiver needs no variables
 		}
 		return a.loadConfig(o.file, lookup)
 	}
 	if _, err := os.Stat(defaultFile); err == nil && !o.once {
 		a.log.Info("using the sample table; to use the configuration in this directory, add -f " + defaultFile)
+	}
+	if len(o.command) > 0 {
+		a.log.Warn("there is no rowhook.yaml in this directory, so the sample table orders is used; name a configuration with -f")
 	}
 	return config.Parse("the sample", []byte(`
 triggers:
@@ -157,61 +192,144 @@ triggers:
 `))
 }
 
-// devOn sets up the database, and runs the receiver and the dispatcher until ctx is done.
-func (a *app) devOn(ctx context.Context, server *localpg.Server, cfg *config.Config, made tables, o devOptions) error {
-	conn, err := devDatabase(ctx, server, made)
+// run starts the receiver and Postgres, and works on them.
+func (r *devRun) run(ctx, hurry context.Context) (err error) {
+	if r.ready, err = newReadyFile(r.readyFile); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.ready.remove()) }()
+	arrivals := make(chan sink.Delivery, 64)
+	if r.receiver, err = r.startReceiver(ctx, arrivals); err != nil {
+		return err
+	}
+	defer r.receiver.stop()
+	r.server, err = localpg.Start(ctx, localpg.Config{BinDir: r.bin, DataDir: r.data, Port: r.port, NoDownload: r.offline, Logger: r.log})
+	if err != nil {
+		return fmt.Errorf("start a private Postgres: %w", err)
+	}
+	defer func() {
+		stopping, cancel := context.WithTimeout(hurry, devStop)
+		defer cancel()
+		err = errors.Join(err, r.server.Stop(stopping, localpg.Fast))
+	}()
+	lookup := r.point()
+	r.global.databaseURL, r.global.listenURL, r.global.source = r.server.URL(devDatabaseName), "", "the private Postgres"
+	conn, err := r.database(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-
-	show := newShow(a)
-	d := dispatcher.Config{DatabaseURL: server.URL(devDatabaseName), Version: build(), GracePeriod: devStop, Logger: a.log}
-	where, arrivals := "the configured URLs", make(chan sink.Delivery, 64)
-	if o.sink || o.file == "" {
-		r, err := a.devReceiver(ctx, o, arrivals)
-		if err != nil {
-			return err
-		}
-		defer r.stop()
-		cfg.Triggers, cfg.Settings = sandbox.Point(cfg.Triggers, a.lookup), sandbox.Reachable(cfg.Settings)
-		d.Lookup, where = sandbox.Variables(r.url, sandbox.MakeSecret(), a.lookup), r.url
-	} else {
-		d.Lookup = a.lookup
-		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: show.attempt})
-	}
-	if _, err := a.applyConfig(ctx, conn, cfg); err != nil {
-		var missing *config.Error
-		if errors.As(err, &missing) && len(o.init) == 0 && o.file != "" {
-			return fmt.Errorf("%w\nThe private Postgres starts empty: name the SQL file that creates your tables with --init", err)
-		}
-		return err
-	}
-	show.started(server, where, cfg, o)
-	return a.devDispatch(ctx, d, func(failed <-chan error) error {
-		if o.once {
-			return a.showOnce(ctx, conn, arrivals)
-		}
-		show.ready(server, o)
-		select {
-		case err := <-failed:
-			return orEnded(explain(err))
-		case <-server.Exited():
-			return fmt.Errorf("the private Postgres has ended; see its log %s", server.LogFile())
-		case <-ctx.Done():
-			return nil
-		}
-	})
+	return r.deliverFrom(ctx, conn, lookup, arrivals)
 }
 
-// devDispatch runs work while a dispatcher runs, and waits until the dispatcher has stopped. failed
-// receives the error of a dispatcher that ended by itself.
-func (a *app) devDispatch(ctx context.Context, cfg dispatcher.Config, work func(failed <-chan error) error) error {
-	d, err := dispatcher.New(cfg)
+// deliverFrom applies the configuration, and delivers until the work is done or ctx ends.
+func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, lookup sandbox.Lookup, arrivals <-chan sink.Delivery) error {
+	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: lookup, Logger: r.log}
+	if !r.toSink {
+		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: r.show.attempt})
+	}
+	if err := r.apply(ctx, conn, r.cfg); err != nil {
+		return err
+	}
+	web := serving{address: r.http, chosen: true}
+	if r.once {
+		web.address = "off"
+	}
+	l, err := r.listenHTTP(ctx, web)
 	if err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(ctx)
+	if l != nil {
+		r.url = "http://" + reachable(l.Addr())
+	}
+	counted := count(&d, l != nil)
+	running, err := dispatcher.New(d)
+	if err != nil {
+		closeUnused(l)
+		return err
+	}
+	stopHTTP, err := r.serveHTTP(ctx, web, l, running, counted)
+	if err != nil {
+		return err
+	}
+	defer stopHTTP()
+	return r.whileDispatching(ctx, running, func(failed <-chan error) error {
+		return r.work(ctx, conn, arrivals, failed)
+	})
+}
+
+// point points the triggers of the configuration at the receiver, if deliveries go there, and returns
+// the lookup for the dispatcher.
+func (r *devRun) point() sandbox.Lookup {
+	lookup := func(name string) (string, bool) {
+		if name == sandbox.SinkURLVariable {
+			return r.receiver.url, true
+		}
+		return r.lookup(name)
+	}
+	if r.toSink {
+		lookup = sandbox.Variables(r.receiver.url, r.secret, r.lookup)
+	}
+	r.pointTriggers(r.cfg, lookup)
+	return lookup
+}
+
+// apply applies a configuration whose triggers are pointed.
+func (r *devRun) apply(ctx context.Context, conn *pgx.Conn, cfg *config.Config) error {
+	_, err := r.applyConfig(ctx, conn, cfg)
+	var missing *config.Error
+	if errors.As(err, &missing) && len(r.init)+len(r.migrations) == 0 && r.file != "" {
+		return fmt.Errorf("%w\nThe private Postgres starts empty: name the SQL file that creates your tables with --init, or a command that does with --migrate", err)
+	}
+	return err
+}
+
+// work says what runs, and does what dev was started for.
+func (r *devRun) work(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery, failed <-chan error) error {
+	if len(r.command) == 0 && !r.json {
+		r.show.started(r)
+	}
+	r.show.signed(r)
+	if r.once {
+		return r.showOnce(ctx, conn, arrivals)
+	}
+	line, err := r.readyNow().line()
+	if err != nil {
+		return err
+	}
+	if err := r.ready.write(line); err != nil {
+		return err
+	}
+	switch {
+	case r.json:
+		if _, err := r.stdout.Write(line); err != nil {
+			return err
+		}
+	case len(r.command) == 0:
+		r.show.ready(r)
+	default:
+		return r.runCommand(ctx, failed)
+	}
+	return r.untilEnd(ctx, failed)
+}
+
+// untilEnd waits until ctx ends, and returns nil then. An error says what has ended by itself.
+func (r *devRun) untilEnd(ctx context.Context, failed <-chan error) error {
+	select {
+	case err := <-failed:
+		return orEnded(explain(err))
+	case <-r.server.Exited():
+		return fmt.Errorf("the private Postgres has ended; see its log %s", r.server.LogFile())
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// whileDispatching runs work while a dispatcher runs, and waits until the dispatcher has stopped. The
+// dispatcher stops after the work: a command that was told to end may still write rows. failed
+// receives the error of a dispatcher that ended by itself.
+func (r *devRun) whileDispatching(ctx context.Context, d *dispatcher.Dispatcher, work func(failed <-chan error) error) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	failed := make(chan error, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/session"
@@ -48,9 +47,9 @@ func (t tables) create(ctx context.Context, databaseURL string) error {
 	return explain(err)
 }
 
-// devDatabase connects to the database. It creates it and its tables if the server is new.
-func devDatabase(ctx context.Context, server *localpg.Server, made tables) (*pgx.Conn, error) {
-	admin, err := session.Open(ctx, server.URL("postgres"))
+// database connects to the database. It creates it and its tables if the server is new.
+func (r *devRun) database(ctx context.Context) (*pgx.Conn, error) {
+	admin, err := session.Open(ctx, r.server.URL("postgres"))
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -60,20 +59,18 @@ func devDatabase(ctx context.Context, server *localpg.Server, made tables) (*pgx
 	if err != nil && !kept {
 		return nil, fmt.Errorf("create the database %s: %w", devDatabaseName, err)
 	}
-	conn, err := session.Open(ctx, server.URL(devDatabaseName))
-	if err != nil {
-		return nil, explain(err)
+	if !kept || r.tables.always {
+		if err := r.tables.create(ctx, r.server.URL(devDatabaseName)); err != nil {
+			if !kept { // the corrected script runs at the next start
+				_, dropErr := admin.Exec(context.WithoutCancel(ctx), "drop database "+devDatabaseName)
+				err = errors.Join(err, dropErr)
+			}
+			return nil, err
+		}
 	}
-	if kept && !made.always {
-		return conn, nil
+	if err := r.runMigrations(ctx); err != nil {
+		return nil, err
 	}
-	if err = made.create(ctx, server.URL(devDatabaseName)); err == nil {
-		return conn, nil
-	}
-	err = errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
-	if !kept { // the corrected script runs at the next start
-		_, dropErr := admin.Exec(context.WithoutCancel(ctx), "drop database "+devDatabaseName)
-		err = errors.Join(err, dropErr)
-	}
-	return nil, err
+	conn, err := session.Open(ctx, r.server.URL(devDatabaseName))
+	return conn, explain(err)
 }

@@ -3,12 +3,13 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/sink"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
@@ -20,7 +21,13 @@ type show struct {
 	page *term.Page
 }
 
-func newShow(a *app) *show { return &show{page: a.page()} }
+// newShow prints on standard output, unless that is for a program.
+func newShow(a *app, o devOptions) *show {
+	if len(o.command) > 0 || o.json {
+		return &show{page: term.NewPage(a.stderr, a.lookup)}
+	}
+	return &show{page: a.page()}
+}
 
 func (s *show) printf(format string, args ...any) {
 	s.mu.Lock()
@@ -29,25 +36,63 @@ func (s *show) printf(format string, args ...any) {
 }
 
 // started prints what runs where.
-func (s *show) started(server *localpg.Server, where string, cfg *config.Config, o devOptions) {
+func (s *show) started(r *devRun) {
 	data := "temporary data"
-	if o.data != "" {
-		data = "data in " + o.data
+	if r.data != "" {
+		data = "data in " + r.data
 	}
-	version := fmt.Sprintf("%d.%d", server.Version()/10000, server.Version()%10000)
-	s.printf("PostgreSQL %s on 127.0.0.1:%d, %s\n", version, server.Port(), data)
-	for _, t := range cfg.Triggers {
-		s.printf("Trigger %s on %s, delivered to %s\n", t.Name, t.Table, where)
+	version := fmt.Sprintf("%d.%d", r.server.Version()/10000, r.server.Version()%10000)
+	s.printf("PostgreSQL %s on 127.0.0.1:%d, %s\n", version, r.server.Port(), data)
+	if r.url != "" {
+		s.printf("HTTP interface on %s\n", r.url)
+	}
+	for _, t := range r.cfg.Triggers {
+		s.printf("Trigger %s on %s, %s\n", t.Name, t.Table, r.destination(t.Name))
+	}
+}
+
+// signed prints the secrets of the triggers that are forwarded. The app has to verify with them.
+func (s *show) signed(r *devRun) {
+	if r.forward == nil {
+		return
+	}
+	var given []string
+	madeUp := false
+	for _, t := range r.cfg.Triggers {
+		switch _, forwarded := r.forward.to[t.Name]; {
+		case !forwarded || t.Webhook.Secret == "":
+		case r.secrets[t.Name] == r.secret:
+			madeUp = true
+		default:
+			given = append(given, t.Name)
+		}
+	}
+	if madeUp {
+		s.printf("\nVerify signatures with this secret, which was made up, as the configured variable is not set:\n\n  %s\n", r.secret)
+	}
+	if len(given) > 0 {
+		s.printf("\nVerify signatures of %s with the configured secret.\n", strings.Join(given, ", "))
 	}
 }
 
 // ready prints what to do next.
-func (s *show) ready(server *localpg.Server, o devOptions) {
-	s.printf("\nConnect with\n\n  %s '%s'\n\n", psql(server), server.URL(devDatabaseName))
-	if o.file == "" {
+func (s *show) ready(r *devRun) {
+	s.printf("\nConnect with\n\n  %s '%s'\n\n", psql(r.server), r.server.URL(devDatabaseName))
+	if r.file == "" {
 		s.printf("and write a row, for instance\n\n  insert into orders (customer, amount) values ('Ada', 12.50);\n\n")
 	}
 	s.printf("%s\n\n", s.page.Paint("Each delivery is shown when it arrives, with the time since its row was written. Ctrl-C stops everything.", term.Dim))
+}
+
+// forwarded prints what became of a delivery that may be forwarded, and the beginning of the answer.
+func (s *show) forwarded(d *sink.Delivery, outcome string, colour term.Colour, answer []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.page.Printf("%s  %-6s  %s.%s  %s  attempt %d  %s\n", d.ReceivedAt.Format("15:04:05.000"), d.Op, term.Clean(d.Schema), term.Clean(d.Table),
+		d.Trigger, d.CurrentRetry+1, s.page.Paint(term.Clean(outcome), colour))
+	if text := strings.TrimSpace(string(answer)); text != "" {
+		s.page.Printf("  %s %s\n", s.page.Paint("answer", term.Dim), term.Clean(term.Shorten(text, shownAnswer)))
+	}
 }
 
 // psql returns the command that calls psql: its path if the shell does not find it.

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/sandbox"
+	"github.com/rowhook/rowhook/internal/sink"
+	"github.com/rowhook/rowhook/internal/suggest"
+	"github.com/rowhook/rowhook/internal/term"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// Limits of an app's answer: what is passed on to the dispatcher, and what is shown, in bytes.
+const (
+	mostAnswer  = 1 << 20
+	shownAnswer = 200
+)
+
+// forwarder sends deliveries on to an app.
+type forwarder struct {
+	to     map[string]string // URLs by trigger; others are not forwarded
+	client *http.Client
+	show   *show
+}
+
+// newForwarder returns nil without --forward-to. specs are as configured.
+func newForwarder(o devOptions, specs []trigger.Spec, lookup sandbox.Lookup, show *show) (*forwarder, error) {
+	if o.forwardTo == "" {
+		return nil, nil
+	}
+	base, err := url.Parse(o.forwardTo)
+	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" || base.Fragment != "" {
+		return nil, usagef("--forward-to %q: write the URL of the app, such as http://localhost:3000", o.forwardTo)
+	}
+	var names []string
+	to := map[string]string{}
+	for _, s := range specs {
+		names = append(names, s.Name)
+		if len(o.forwarded) == 0 || slices.Contains(o.forwarded, s.Name) {
+			to[s.Name] = forwardURL(base, s.Webhook.URL, lookup)
+		}
+	}
+	for _, name := range o.forwarded {
+		if !slices.Contains(names, name) {
+			return nil, usagef("--trigger %s: there is no such trigger%s", name, suggest.Hint(name, names))
+		}
+	}
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DisableCompression: true, // the body of the answer stays as it is
+		MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute,
+	}
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // as in a real delivery
+	}}
+	return &forwarder{to, client, show}, nil
+}
+
+// forwardURL returns the app's URL with the path and the query of a configured one. What a variable
+// stands for that is not set, is not known; it may be the host.
+func forwardURL(base *url.URL, configured string, lookup sandbox.Lookup) string {
+	expanded, err := trigger.ExpandReferences(configured, func(name string) (string, bool) {
+		value, ok := lookup(name)
+		if !ok || value == "" {
+			return name + "-is-not-set", true
+		}
+		return value, true
+	})
+	if err != nil {
+		expanded = configured // never: malformed references are errors of the configuration
+	}
+	_, rest, found := strings.Cut(expanded, "://")
+	if !found {
+		rest = expanded
+	}
+	rest, _, _ = strings.Cut(rest, "#")
+	start := strings.IndexAny(rest, "/?")
+	if start < 0 {
+		return base.String()
+	}
+	path, query, _ := strings.Cut(rest[start:], "?")
+	if query = strings.Trim(base.RawQuery+"&"+query, "&"); query != "" {
+		query = "?" + query
+	}
+	return base.Scheme + "://" + authority(base) + strings.TrimRight(base.EscapedPath(), "/") + path + query
+}
+
+func authority(u *url.URL) string {
+	if u.User != nil {
+		return u.User.String() + "@" + u.Host
+	}
+	return u.Host
+}
+
+// respond sends a delivery on, and returns the app's answer. Deliveries of other triggers end here.
+func (f *forwarder) respond(ctx context.Context, d sink.Delivery) sink.Response {
+	to, ok := f.to[d.Trigger]
+	if !ok {
+		f.show.forwarded(&d, "kept by the receiver", term.Dim, nil)
+		return sink.Response{Status: http.StatusOK, Body: []byte("ok\n")}
+	}
+	began := time.Now()
+	answer, err := f.send(ctx, to, d)
+	if err != nil {
+		why := f.explain(ctx, err, time.Since(began))
+		f.show.forwarded(&d, to+"  "+why, term.Red, nil)
+		return sink.Response{Status: http.StatusBadGateway, Body: []byte("rowhook dev: " + why + "\n"), Note: why}
+	}
+	outcome := fmt.Sprintf("%s  answered %d in %s", to, answer.Status, milliseconds(time.Since(began)))
+	colour := term.Green
+	if answer.Status/100 != 2 {
+		colour = term.Red
+	}
+	f.show.forwarded(&d, outcome, colour, answer.Body)
+	return answer
+}
+
+func (f *forwarder) send(ctx context.Context, to string, d sink.Delivery) (sink.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(d.Body))
+	if err != nil {
+		return sink.Response{}, err
+	}
+	req.Header = d.Header.Clone()
+	dropHopByHop(req.Header)
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return sink.Response{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
+	if err != nil {
+		return sink.Response{}, err
+	}
+	dropHopByHop(resp.Header)
+	return sink.Response{Status: resp.StatusCode, Header: resp.Header, Body: body, Note: "answered by " + to}, nil
+}
+
+// dropHopByHop removes headers that are about one connection, or the length of a body.
+func dropHopByHop(h http.Header) {
+	for _, listed := range h.Values("Connection") {
+		for name := range strings.SplitSeq(listed, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Te", "Trailer", "Upgrade", "Content-Length"} {
+		h.Del(name)
+	}
+}
+
+// explain says why there was no answer.
+func (f *forwarder) explain(ctx context.Context, err error, after time.Duration) string {
+	switch {
+	case ctx.Err() != nil:
+		return "no answer within " + trigger.Duration(after.Round(time.Millisecond)).String() + ": the dispatcher gave up"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused: is the app running?"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return "the app closed the connection without an answer"
+	}
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	return err.Error()
+}
