@@ -99,7 +99,7 @@ func TestCheckPrintsAStableDocument(t *testing.T) {
   "triggers": [{"name": "one", "table": "public.orders", "file": "good.yaml", "line": 2, "column": 5, "variables": ["ORDERS_URL"]}],
   "problems": [
     {"file": "bad.yaml", "line": 1, "column": 11, "key": "triggers", "message": "is a group of keys where a list is needed; start each entry under it with a dash and a space, as in - name: order_placed, or write triggers: [] for none"},
-    {"file": "none.yaml", "line": 0, "column": 0, "key": "", "message": "the file does not exist; check the path, or start from the commented rowhook.yaml"}
+    {"file": "none.yaml", "line": 0, "column": 0, "key": "", "message": "the file does not exist; check the path, or write one with rowhook init"}
   ],
   "warnings": [{"file": "good.yaml", "line": 7, "column": 47, "key": "defaults.webhook.headers.Authorization", "message": "is plain text here, so the database stores it, too; write ${NAME} instead, and set NAME where the dispatcher runs"}]
 }`, p.stdout.String())

@@ -117,7 +117,7 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 
 	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "operate", Title: "Commands for operators:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"})
-	for _, cmd := range []*cobra.Command{a.devCommand(), a.checkCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
+	for _, cmd := range []*cobra.Command{a.devCommand(), a.initCommand(), a.checkCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
 		cmd.GroupID = "work"
 		root.AddCommand(cmd)
 	}

@@ -576,6 +576,8 @@ func TestWrongUsageNamesTheFlagOrVariableAndWhatItTakes(t *testing.T) {
 		{[]string{"run"}, []string{"ROWHOOK_LOG_LEVEL=loud"}, []string{"ROWHOOK_LOG_LEVEL", "debug, info, warn, error"}},
 		{[]string{"run"}, []string{"ROWHOOK_NO_LISTEN=perhaps", "ROWHOOK_CONCURRENCY=many"}, []string{"ROWHOOK_NO_LISTEN", "true or false", "ROWHOOK_CONCURRENCY", "whole number"}},
 		{[]string{"check", "a.yaml", "-f", "b.yaml"}, nil, []string{"both as arguments and by -f"}},
+		{[]string{"init", "orders"}, nil, []string{`unexpected argument "orders": write rowhook init`}},
+		{[]string{"init", "--table"}, nil, []string{"flag needs an argument: --table", "rowhook init --help"}},
 		{[]string{"check", "-", "-"}, nil, []string{"- is given twice"}},
 		{[]string{"check"}, nil, []string{"rowhook.yaml: the file does not exist"}},
 		{[]string{"check", "--json=x"}, nil, []string{"--json", "rowhook check --help"}},

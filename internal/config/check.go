@@ -219,3 +219,9 @@ func (d *decoder) uniqueNames() {
 		d.reportAt(pos, path, "%q is the name of another trigger, %s; give each trigger a different name", spec.Name, at.from(pos.File))
 	}
 }
+
+// CanName reports whether a list of columns can name this column. Postgres has names that it can't,
+// such as one of blanks only.
+func CanName(column string) bool {
+	return strings.TrimSpace(column) != "" && checkColumn(column) == nil
+}

@@ -492,7 +492,7 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "none.yaml")
 	_, err := config.Load(missing, nil)
-	require.EqualError(t, err, missing+": the file does not exist; check the path, or start from the commented rowhook.yaml")
+	require.EqualError(t, err, missing+": the file does not exist; check the path, or write one with rowhook init")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	_, err = config.Load(dir, nil)

@@ -139,7 +139,7 @@ func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, unreadable(path, err, "the file does not exist; check the path, or start from the commented rowhook.yaml")
+		return nil, unreadable(path, err, "the file does not exist; check the path, or write one with rowhook init")
 	case errors.Is(err, fs.ErrPermission):
 		return nil, unreadable(path, err, "permission to read the file is denied; allow the user that runs rowhook to read it")
 	case err != nil:
