@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/child"
-	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/sink"
@@ -97,7 +95,6 @@ func (a *app) commandError(err error) error {
 type devRun struct {
 	*app
 	devOptions
-	cfg     *config.Config
 	tables  tables
 	show    *show
 	life    *devLife
@@ -109,21 +106,24 @@ type devRun struct {
 	url      string // of the HTTP interface
 	ready    *readyFile
 
-	mu      sync.Mutex
-	secrets map[string]string // by trigger
-	madeUp  []string          // variables that are a trigger's secret, and are not set
+	mu    sync.Mutex
+	taken *devTriggers
 }
 
 // dev checks the flags, starts everything, and stops it in reverse order.
 func (a *app) dev(parent context.Context, o devOptions) (err error) {
 	r := &devRun{app: a, devOptions: o, secret: sandbox.MakeSecret(), show: newShow(a, o)}
-	if r.cfg, err = a.devConfig(o); err != nil {
-		return err
-	}
 	if r.tables, err = devTables(o); err != nil {
 		return err
 	}
-	if r.forward, err = newForwarder(o, r.cfg.Triggers, a.lookup, r.show); err != nil {
+	if r.forward, err = newForwarder(o, r.show, r.target); err != nil {
+		return err
+	}
+	cfg, err := a.devConfig(o)
+	if err != nil {
+		return err
+	}
+	if r.taken, err = r.point(cfg); err != nil {
 		return err
 	}
 	forgetPostgres()
@@ -168,30 +168,6 @@ func (r *devRun) outcome(ctx context.Context, err error) error {
 	return errors.Join(cause, err)
 }
 
-// devConfig returns the configuration of -f, or that of the sample.
-func (a *app) devConfig(o devOptions) (*config.Config, error) {
-	if o.file != "" {
-		lookup := a.lookup
-		if o.toSink {
-			lookup = nil // the built-in receiver needs no variables
-		}
-		return a.loadConfig(o.file, lookup)
-	}
-	if _, err := os.Stat(defaultFile); err == nil && !o.once {
-		a.log.Info("using the sample table; to use the configuration in this directory, add -f " + defaultFile)
-	}
-	if len(o.command) > 0 {
-		a.log.Warn("there is no rowhook.yaml in this directory, so the sample table orders is used; name a configuration with -f")
-	}
-	return config.Parse("the sample", []byte(`
-triggers:
-  - name: order_changed
-    table: public.orders
-    on: {insert: true, update: true, delete: true}
-    webhook: {url: "http://127.0.0.1/orders", timeout: 10s}
-`))
-}
-
 // run starts the receiver and Postgres, and works on them.
 func (r *devRun) run(ctx, hurry context.Context) (err error) {
 	if r.ready, err = newReadyFile(r.readyFile); err != nil {
@@ -212,23 +188,22 @@ func (r *devRun) run(ctx, hurry context.Context) (err error) {
 		defer cancel()
 		err = errors.Join(err, r.server.Stop(stopping, localpg.Fast))
 	}()
-	lookup := r.point()
 	r.global.databaseURL, r.global.listenURL, r.global.source = r.server.URL(devDatabaseName), "", "the private Postgres"
 	conn, err := r.database(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	return r.deliverFrom(ctx, conn, lookup, arrivals)
+	return r.deliverFrom(ctx, conn, arrivals)
 }
 
 // deliverFrom applies the configuration, and delivers until the work is done or ctx ends.
-func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, lookup sandbox.Lookup, arrivals <-chan sink.Delivery) error {
-	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: lookup, Logger: r.log}
+func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery) error {
+	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: r.variables, Logger: r.log}
 	if !r.toSink {
 		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: r.show.attempt})
 	}
-	if err := r.apply(ctx, conn, r.cfg); err != nil {
+	if err := r.apply(ctx, conn, r.current().cfg); err != nil {
 		return err
 	}
 	web := serving{address: r.http, chosen: true}
@@ -256,32 +231,6 @@ func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, lookup sandbox
 	return r.whileDispatching(ctx, running, func(failed <-chan error) error {
 		return r.work(ctx, conn, arrivals, failed)
 	})
-}
-
-// point points the triggers of the configuration at the receiver, if deliveries go there, and returns
-// the lookup for the dispatcher.
-func (r *devRun) point() sandbox.Lookup {
-	lookup := func(name string) (string, bool) {
-		if name == sandbox.SinkURLVariable {
-			return r.receiver.url, true
-		}
-		return r.lookup(name)
-	}
-	if r.toSink {
-		lookup = sandbox.Variables(r.receiver.url, r.secret, r.lookup)
-	}
-	r.pointTriggers(r.cfg, lookup)
-	return lookup
-}
-
-// apply applies a configuration whose triggers are pointed.
-func (r *devRun) apply(ctx context.Context, conn *pgx.Conn, cfg *config.Config) error {
-	_, err := r.applyConfig(ctx, conn, cfg)
-	var missing *config.Error
-	if errors.As(err, &missing) && len(r.init)+len(r.migrations) == 0 && r.file != "" {
-		return fmt.Errorf("%w\nThe private Postgres starts empty: name the SQL file that creates your tables with --init, or a command that does with --migrate", err)
-	}
-	return err
 }
 
 // work says what runs, and does what dev was started for.

@@ -44,11 +44,9 @@ func (r *devRun) environment() []string {
 		set["PGHOST"], set["PGPORT"], _ = net.SplitHostPort(u.Host)
 		set["PGDATABASE"], set["PGSSLMODE"] = strings.TrimPrefix(u.Path, "/"), "disable"
 	}
-	r.mu.Lock()
-	for _, name := range r.madeUp {
+	for _, name := range r.current().madeUp {
 		set[name] = r.secret
 	}
-	r.mu.Unlock()
 	unset := slices.Concat(libpqVariables, []string{"ROWHOOK_LISTEN_URL", "ROWHOOK_HTTP_DATABASE_URL"})
 	var env []string
 	for _, entry := range r.environ {

@@ -274,7 +274,7 @@ func TestMisusedDevFlagsNameTheRemedy(t *testing.T) {
 		{[]string{"--"}, "write one"},
 		{[]string{"pytest", "-x"}, "rowhook dev -- pytest -x"},
 		{[]string{"--ready-file", "/nowhere/x"}, "a directory that exists"},
-		{[]string{"--ready-file", os.TempDir()}, "name a file"},
+		{[]string{"--ready-file", os.TempDir()}, "name one"},
 		{[]string{"--output", "json", "--", "true"}, "--ready-file"},
 		{[]string{"-f", "-", "--", "true"}, "name a file"},
 		{[]string{"-f", file, "--trigger", "x"}, "--forward-to"},

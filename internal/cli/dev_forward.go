@@ -28,32 +28,21 @@ const (
 
 // forwarder sends deliveries on to an app.
 type forwarder struct {
-	to     map[string]string // URLs by trigger; others are not forwarded
+	app    *url.URL
+	names  []string // of the triggers; none: all
 	client *http.Client
 	show   *show
+	target func(trigger string) string // "": its deliveries are not forwarded
 }
 
-// newForwarder returns nil without --forward-to. specs are as configured.
-func newForwarder(o devOptions, specs []trigger.Spec, lookup sandbox.Lookup, show *show) (*forwarder, error) {
+// newForwarder returns nil without --forward-to.
+func newForwarder(o devOptions, show *show, target func(string) string) (*forwarder, error) {
 	if o.forwardTo == "" {
 		return nil, nil
 	}
-	base, err := url.Parse(o.forwardTo)
-	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" || base.Fragment != "" {
+	app, err := url.Parse(o.forwardTo)
+	if err != nil || app.Scheme != "http" && app.Scheme != "https" || app.Hostname() == "" || app.Fragment != "" {
 		return nil, usagef("--forward-to %q: write the URL of the app, such as http://localhost:3000", o.forwardTo)
-	}
-	var names []string
-	to := map[string]string{}
-	for _, s := range specs {
-		names = append(names, s.Name)
-		if len(o.forwarded) == 0 || slices.Contains(o.forwarded, s.Name) {
-			to[s.Name] = forwardURL(base, s.Webhook.URL, lookup)
-		}
-	}
-	for _, name := range o.forwarded {
-		if !slices.Contains(names, name) {
-			return nil, usagef("--trigger %s: there is no such trigger%s", name, suggest.Hint(name, names))
-		}
 	}
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DisableCompression: true, // the body of the answer stays as it is
@@ -62,7 +51,28 @@ func newForwarder(o devOptions, specs []trigger.Spec, lookup sandbox.Lookup, sho
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse // as in a real delivery
 	}}
-	return &forwarder{to, client, show}, nil
+	return &forwarder{app: app, names: o.forwarded, client: client, show: show, target: target}, nil
+}
+
+// targets returns the URLs of the triggers that are forwarded.
+func (f *forwarder) targets(specs []trigger.Spec, lookup sandbox.Lookup) (map[string]string, error) {
+	if f == nil {
+		return nil, nil
+	}
+	var known []string
+	to := map[string]string{}
+	for _, s := range specs {
+		known = append(known, s.Name)
+		if len(f.names) == 0 || slices.Contains(f.names, s.Name) {
+			to[s.Name] = forwardURL(f.app, s.Webhook.URL, lookup)
+		}
+	}
+	for _, name := range f.names {
+		if !slices.Contains(known, name) {
+			return nil, usagef("--trigger %s: there is no such trigger%s", name, suggest.Hint(name, known))
+		}
+	}
+	return to, nil
 }
 
 // forwardURL returns the app's URL with the path and the query of a configured one. What a variable
@@ -103,8 +113,8 @@ func authority(u *url.URL) string {
 
 // respond sends a delivery on, and returns the app's answer. Deliveries of other triggers end here.
 func (f *forwarder) respond(ctx context.Context, d sink.Delivery) sink.Response {
-	to, ok := f.to[d.Trigger]
-	if !ok {
+	to := f.target(d.Trigger)
+	if to == "" {
 		f.show.forwarded(&d, "kept by the receiver", term.Dim, nil)
 		return sink.Response{Status: http.StatusOK, Body: []byte("ok\n")}
 	}

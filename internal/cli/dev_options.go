@@ -135,6 +135,9 @@ func checkReadyFile(path string) error {
 	if strings.ContainsAny(path, "\r\n") {
 		return usagef("--ready-file: the name has a line break")
 	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return usagef("--ready-file: %s is not a file: name one", path) // reading a pipe would wait for its writer
+	}
 	content, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -7,8 +7,6 @@ import (
 	"os"
 	"strconv"
 
-	"github.com/rowhook/rowhook/internal/config"
-	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/sink"
 )
 
@@ -25,7 +23,7 @@ func (r *devRun) startReceiver(ctx context.Context, arrivals chan<- sink.Deliver
 	if err != nil {
 		return nil, fmt.Errorf("start the receiver: %w", err)
 	}
-	s := &sink.Sink{SecretOf: func(trigger string) string { return r.secretOf(trigger) }}
+	s := &sink.Sink{SecretOf: r.secretOf}
 	switch {
 	case r.forward != nil:
 		s.Respond = r.forward.respond // it shows them, too
@@ -58,30 +56,12 @@ func (r *devReceiver) stop() {
 	<-r.ended
 }
 
-// pointTriggers points the triggers at the receiver, if deliveries go there, and takes their secrets.
-func (r *devRun) pointTriggers(cfg *config.Config, lookup sandbox.Lookup) {
-	var madeUp []string
-	if r.toSink {
-		madeUp = unsetSecrets(cfg.Triggers, r.lookup)
-		cfg.Triggers, cfg.Settings = sandbox.Point(cfg.Triggers, r.lookup), sandbox.Reachable(cfg.Settings)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.secrets, r.madeUp = sandbox.Secrets(cfg.Triggers, lookup), madeUp
-}
-
-// secretOf returns the secret of a trigger, or "".
-func (r *devRun) secretOf(trigger string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.secrets[trigger]
-}
-
 // destination says where the events of a trigger go.
 func (r *devRun) destination(trigger string) string {
+	to := r.target(trigger)
 	switch {
-	case r.forward != nil && r.forward.to[trigger] != "":
-		return "forwarded to " + r.forward.to[trigger]
+	case to != "":
+		return "forwarded to " + to
 	case r.toSink:
 		return "delivered to " + r.receiver.url
 	}
@@ -94,14 +74,12 @@ func (r *devRun) readyNow() *devReady {
 		DatabaseURL: r.databaseURL(), SinkURL: r.receiver.url, URL: r.url, Secret: r.secret,
 		PIDs: devPIDs{Dev: os.Getpid(), Postgres: r.server.PID()}, Triggers: []readyTrigger{},
 	}
-	for _, t := range r.cfg.Triggers {
+	for _, t := range r.triggers() {
 		about := readyTrigger{Name: t.Name, Table: t.Table, URL: t.Webhook.URL, Signed: t.Webhook.Secret != ""}
 		if r.toSink {
 			about.URL = r.receiver.url + "/" + t.Name
 		}
-		if r.forward != nil {
-			about.ForwardURL = r.forward.to[t.Name]
-		}
+		about.ForwardURL = r.target(t.Name)
 		if r.secretOf(t.Name) == r.secret {
 			about.Secret = r.secret
 		}

@@ -46,7 +46,7 @@ func (s *show) started(r *devRun) {
 	if r.url != "" {
 		s.printf("HTTP interface on %s\n", r.url)
 	}
-	for _, t := range r.cfg.Triggers {
+	for _, t := range r.triggers() {
 		s.printf("Trigger %s on %s, %s\n", t.Name, t.Table, r.destination(t.Name))
 	}
 }
@@ -58,10 +58,10 @@ func (s *show) signed(r *devRun) {
 	}
 	var given []string
 	madeUp := false
-	for _, t := range r.cfg.Triggers {
-		switch _, forwarded := r.forward.to[t.Name]; {
-		case !forwarded || t.Webhook.Secret == "":
-		case r.secrets[t.Name] == r.secret:
+	for _, t := range r.triggers() {
+		switch {
+		case r.target(t.Name) == "" || t.Webhook.Secret == "":
+		case r.secretOf(t.Name) == r.secret:
 			madeUp = true
 		default:
 			given = append(given, t.Name)

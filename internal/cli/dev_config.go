@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/sandbox"
+	"github.com/rowhook/rowhook/internal/session"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// devConfig returns the configuration of -f, or that of the sample.
+func (a *app) devConfig(o devOptions) (*config.Config, error) {
+	if o.file != "" {
+		lookup := a.lookup
+		if o.toSink {
+			lookup = nil // the built-in receiver needs no variables
+		}
+		return a.loadConfig(o.file, lookup)
+	}
+	if _, err := os.Stat(defaultFile); err == nil && !o.once {
+		a.log.Info("using the sample table; to use the configuration in this directory, add -f " + defaultFile)
+	}
+	if len(o.command) > 0 {
+		a.log.Warn("there is no rowhook.yaml in this directory, so the sample table orders is used; name a configuration with -f")
+	}
+	return config.Parse("the sample", []byte(`
+triggers:
+  - name: order_changed
+    table: public.orders
+    on: {insert: true, update: true, delete: true}
+    webhook: {url: "http://127.0.0.1/orders", timeout: 10s}
+`))
+}
+
+// variables is the lookup of the dispatcher.
+func (r *devRun) variables(name string) (string, bool) {
+	receiver := ""
+	if r.receiver != nil {
+		receiver = r.receiver.url
+	}
+	switch {
+	case r.toSink:
+		return sandbox.Variables(receiver, r.secret, r.lookup)(name)
+	case name == sandbox.SinkURLVariable:
+		return receiver, true
+	}
+	return r.lookup(name)
+}
+
+// devTriggers are the triggers that dev works with, and what it knows of them.
+type devTriggers struct {
+	cfg     *config.Config    // pointed at the receiver, if deliveries go there
+	forward map[string]string // URLs by trigger
+	secrets map[string]string // by trigger
+	madeUp  []string          // variables that are a trigger's secret, and are not set
+}
+
+// point points the triggers of a configuration at the receiver, if deliveries go there.
+func (r *devRun) point(cfg *config.Config) (*devTriggers, error) {
+	forward, err := r.forward.targets(cfg.Triggers, r.lookup)
+	if err != nil {
+		return nil, err
+	}
+	t := &devTriggers{cfg: cfg, forward: forward}
+	if r.toSink {
+		t.madeUp = unsetSecrets(cfg.Triggers, r.lookup)
+		cfg.Triggers, cfg.Settings = sandbox.Point(cfg.Triggers, r.lookup), sandbox.Reachable(cfg.Settings)
+	}
+	t.secrets = sandbox.Secrets(cfg.Triggers, r.variables)
+	return t, nil
+}
+
+// take has the receiver work with the triggers, and returns those before.
+func (r *devRun) take(t *devTriggers) (before *devTriggers) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, r.taken = r.taken, t
+	return before
+}
+
+func (r *devRun) current() *devTriggers {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.taken
+}
+
+func (r *devRun) triggers() []trigger.Spec { return r.current().cfg.Triggers }
+
+// target returns where the receiver sends a trigger's deliveries on; "": nowhere.
+func (r *devRun) target(trigger string) string { return r.current().forward[trigger] }
+
+// secretOf returns the secret of a trigger; "": it does not sign, or the secret is not known here.
+func (r *devRun) secretOf(trigger string) string { return r.current().secrets[trigger] }
+
+// apply applies a configuration whose triggers are pointed.
+func (r *devRun) apply(ctx context.Context, conn *pgx.Conn, cfg *config.Config) error {
+	_, err := r.applyConfig(ctx, conn, cfg)
+	var missing *config.Error
+	if errors.As(err, &missing) && len(r.init)+len(r.migrations) == 0 && r.file != "" {
+		return fmt.Errorf("%w\nThe private Postgres starts empty: name the SQL file that creates your tables with --init, or a command that does with --migrate", err)
+	}
+	return err
+}
+
+// applyAgain applies the file as it is now. After an error, what was applied before goes on.
+func (r *devRun) applyAgain(ctx context.Context) error {
+	cfg, err := r.devConfig(r.devOptions)
+	if err != nil {
+		return err
+	}
+	pointed, err := r.point(cfg)
+	if err != nil {
+		return err
+	}
+	conn, err := session.Open(ctx, r.server.URL(devDatabaseName))
+	if err != nil {
+		return explain(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	before := r.take(pointed) // first: an event may be sent as soon as the apply has committed
+	if err := r.apply(ctx, conn, cfg); err != nil {
+		r.take(before)
+		return err
+	}
+	line, err := r.readyNow().line()
+	if err != nil {
+		return err
+	}
+	return r.ready.write(line)
+}
