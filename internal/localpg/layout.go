@@ -38,29 +38,36 @@ type layout struct {
 	passwordUnset bool
 }
 
-// makeLayout makes the temporary directory and, if the configuration names one, the kept data
-// directory.
-func makeLayout(config Config, acct account) (layout, error) {
+// chooseLayout chooses the directories, and makes none.
+func chooseLayout(config Config, acct account) (layout, error) {
 	parent, err := tempParent(config.TempDir, acct)
 	if err != nil {
 		return layout{}, err
 	}
-	temp, err := os.MkdirTemp(parent, "rowhook-pg-")
-	if err != nil {
-		return layout{}, fmt.Errorf("make a temporary directory: %w", err)
-	}
+	temp := filepath.Join(parent, "rowhook-pg-"+rand.Text()[:10]) // 50 bits
 	l := layout{temp: temp, data: filepath.Join(temp, "data"), sockets: filepath.Join(temp, "s"), account: acct}
+	if config.DataDir != "" {
+		l.data, l.kept = config.DataDir, true
+	}
+	return l, nil
+}
+
+// make makes the temporary directory and, if the configuration names one, the kept data directory.
+// The watchdog over them must run already: this process may be killed after each step.
+func (l layout) make() error {
+	if err := os.Mkdir(l.temp, 0o700); err != nil {
+		return fmt.Errorf("make a temporary directory: %w", err)
+	}
 	if err := os.Mkdir(l.sockets, 0o700); err != nil {
-		return l, fmt.Errorf("make the socket directory: %w", err)
+		return fmt.Errorf("make the socket directory: %w", err)
 	}
-	if err := acct.own(temp, l.sockets); err != nil {
-		return l, err
+	if err := l.account.own(l.temp, l.sockets); err != nil {
+		return err
 	}
-	if config.DataDir == "" {
-		return l, nil
+	if !l.kept {
+		return nil
 	}
-	l.data, l.kept = config.DataDir, true
-	return l, l.makeDataDir()
+	return l.makeDataDir()
 }
 
 // tempParent returns the configured or usual directory for temporary files. If the server's user

@@ -165,12 +165,15 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	return s, nil
 }
 
-// prepare makes the directories, the watchdog over them, and the data.
+// prepare starts the watchdog, and makes the directories that it watches over, and the data.
 func (s *Server) prepare(ctx context.Context) (err error) {
-	if s.layout, err = makeLayout(s.config, s.account); err != nil {
+	if s.layout, err = chooseLayout(s.config, s.account); err != nil {
 		return err
 	}
 	if s.watchdog, err = startWatchdog(s.layout, s.account); err != nil {
+		return err
+	}
+	if err := s.layout.make(); err != nil {
 		return err
 	}
 	isNew, err := s.layout.check(s.binaries.version)

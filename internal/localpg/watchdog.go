@@ -2,10 +2,11 @@ package localpg
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 )
 
@@ -13,8 +14,8 @@ import (
 var watchdogScript string
 
 // watchdog is a shell in its own session. When this process ends, it stops PostgreSQL and removes
-// the temporary directory. It runs as PostgreSQL's user. It starts when there is only an empty
-// directory to clean up.
+// the temporary directory. It runs as PostgreSQL's user. It starts before there is anything to clean
+// up.
 type watchdog struct {
 	cmd *exec.Cmd
 
@@ -27,19 +28,29 @@ func startWatchdog(l layout, acct account) (*watchdog, error) {
 	if l.kept {
 		signal = "INT" // a fast shutdown, with a checkpoint
 	}
-	script := filepath.Join(l.temp, "watchdog.sh") // a file: the text as an argument would fill process lists
-	if err := l.write(script, watchdogScript); err != nil {
-		return nil, err
-	}
-	cmd := exec.Command("/bin/sh", script, l.data, l.temp, signal) //nolint:noctx // the watchdog must outlive any context
-	cmd.Dir = "/"
-	cmd.Env = environment()
-	cmd.SysProcAttr = acct.attributes(ownSession)
-	pipe, err := cmd.StdinPipe()
+	// The text comes by a pipe. As an argument it would fill process lists, and a file would be left
+	// behind if this process is killed before the watchdog runs.
+	script, text, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the watchdog: %w", err)
 	}
-	if err := cmd.Start(); err != nil {
+	defer script.Close()
+	cmd := exec.Command("/bin/sh", "/dev/fd/3", l.data, l.temp, signal) //nolint:noctx // the watchdog must outlive any context
+	cmd.Dir = "/"
+	cmd.Env = environment()
+	cmd.ExtraFiles = []*os.File{script}
+	cmd.SysProcAttr = acct.attributes(ownSession)
+	pipe, err := cmd.StdinPipe()
+	if err == nil {
+		err = acct.ownFile(script) // the shell opens the pipe again, as its user
+	}
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		_, err = io.WriteString(text, watchdogScript)
+	}
+	if err = errors.Join(err, text.Close()); err != nil {
 		return nil, fmt.Errorf("start the watchdog: %w", err)
 	}
 	return &watchdog{cmd: cmd, pipe: pipe}, nil
