@@ -22,6 +22,10 @@ type Event struct {
 
 	CurrentRetry int // 0 at the first attempt
 	MaxRetries   int // trigger.Retry.Limit
+
+	// Test says that the event was made up, to try the webhook. The body says "test": true, and the
+	// request has HeaderTest.
+	Test bool
 }
 
 // createdAtLayout formats a time in UTC, so the Z is literal. It has six digits, as a timestamp of
@@ -56,6 +60,9 @@ func AppendBody(dst []byte, e *Event) []byte {
 	dst = strconv.AppendInt(dst, int64(e.CurrentRetry), 10)
 	dst = append(dst, `,"max_retries":`...)
 	dst = strconv.AppendInt(dst, int64(e.MaxRetries), 10)
+	if e.Test {
+		return append(dst, `},"test":true}`...)
+	}
 	return append(dst, "}}"...)
 }
 

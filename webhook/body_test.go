@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,10 @@ func TestBodyIsTheDocumentedOneByteForByte(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			require.NotContains(t, c.want, `"test"`)
+			madeUp := *c.event
+			madeUp.Test = true
+			require.Equal(t, strings.TrimSuffix(c.want, "}")+`,"test":true}`, string(AppendBody(nil, &madeUp)))
 			require.Equal(t, c.want, string(AppendBody(nil, c.event)))
 			require.Equal(t, "kept"+c.want, string(AppendBody([]byte("kept"), c.event)))
 		})

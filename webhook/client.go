@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -267,10 +268,7 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	req := ep.request.WithContext(&attemptContext{timed, deadline, s.traced})
-	req.Header = withHeader(ctx, ep.headerFor(c.agent))
-	if ep.signer != nil {
-		req.Header = ep.signer.signedHeader(req.Header, e.ID, r.StartedAt, body)
-	}
+	req.Header = c.header(ctx, ep, e, r.StartedAt, body)
 	defer attach(req, body)()
 
 	transport, err := c.transport(ep)
@@ -288,6 +286,43 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 		return
 	}
 	c.receive(ctx, ep, resp, cancel, deadline, s, r)
+}
+
+// header returns the header of a request. Callers must not change it.
+func (c *Client) header(ctx context.Context, ep *Endpoint, e *Event, at time.Time, body []byte) http.Header {
+	h := withHeader(ctx, ep.headerFor(c.agent))
+	if e.Test {
+		h = maps.Clone(h)
+		h[HeaderTest] = []string{"1"}
+	}
+	if ep.signer != nil {
+		h = ep.signer.signedHeader(h, e.ID, at, body)
+	}
+	return h
+}
+
+// Preview is a request as it would be sent, for people.
+type Preview struct {
+	Method string
+	URL    string // as Endpoint.String shows it
+	// Header holds the headers of Rowhook and of the configuration as a JSON object, like
+	// Result.Header. Credentials are redacted, and values from the environment are replaced by
+	// their references.
+	Header []byte
+	Body   []byte
+}
+
+// Preview returns the request that Send would make for e now. It sends nothing. The endpoint must
+// have no Problem.
+func (c *Client) Preview(ep *Endpoint, e *Event) Preview {
+	body := AppendBody(nil, e)
+	header := maps.Clone(c.header(context.Background(), ep, e, time.Now(), body))
+	maps.DeleteFunc(header, func(_ string, values []string) bool { return len(values) == 0 })
+	if ep.request.Host != ep.request.URL.Host {
+		header["Host"] = []string{ep.request.Host}
+	}
+	shown, _, _ := appendHeader(nil, header, &ep.scrub, nil, nil)
+	return Preview{Method: ep.request.Method, URL: ep.shown, Header: shown, Body: body}
 }
 
 // statusRead returns the status of a response whose headers could not be read, or 0 if no status

@@ -5,6 +5,9 @@ import (
 	"net/http"
 )
 
+// HeaderTest is the header of a request for an event that was made up. Its value is 1.
+const HeaderTest = "Rowhook-Test"
+
 type headerKey struct{}
 
 // WithHeader returns a context with which Send adds header to the request. The names must be in

@@ -75,9 +75,14 @@ func dispatchFlags(s *flagSet, cfg *dispatcher.Config) {
 	add(s, &cfg.MaxBody, "max-body", "largest body of a request: an event with a larger body becomes a dead letter, and a larger payload is not fetched; the default is at most an eighth of the memory limit of the container, service or Go", byteSize())
 	s.text(&cfg.Name, "instance-name", "name of this instance in rowhook.instance and pg_stat_activity (default host:process id)")
 	s.yesNo(&cfg.NoListen, "no-listen", "do not LISTEN, only poll: for a network in which only a transaction pooler can be reached")
-	add(s, &cfg.Guard.Allow, "allow-addresses", "addresses to allow for webhooks, in addition to network in rowhook.yaml, although they are denied by default: "+
+	guardFlags(s, &cfg.Guard)
+}
+
+// guardFlags adds the flags of the addresses to which webhooks may lead.
+func guardFlags(s *flagSet, guard *dispatcher.Guard) {
+	add(s, &guard.Allow, "allow-addresses", "addresses to allow for webhooks, in addition to network in rowhook.yaml, although they are denied by default: "+
 		"link-local, metadata, reserved, addresses or prefixes, separated by commas", addresses())
-	add(s, &cfg.Guard.Deny, "deny-addresses", "addresses to deny for webhooks, in addition to network in rowhook.yaml: private, loopback, link-local, metadata, reserved, "+
+	add(s, &guard.Deny, "deny-addresses", "addresses to deny for webhooks, in addition to network in rowhook.yaml: private, loopback, link-local, metadata, reserved, "+
 		"addresses or prefixes, separated by commas", addresses())
 }
 

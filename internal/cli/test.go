@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/term"
+)
+
+func (a *app) testCommand() *cobra.Command {
+	trial := operate.Trial{}
+	var payload string
+	cmd := &cobra.Command{
+		Use:   "test TRIGGER",
+		Short: "Send one made-up, signed event to the webhook of a trigger, and show the answer",
+		Long: `Send one made-up event to the webhook of a trigger, and show the answer. The request is like that of a real event: the
+same headers, signature, network rules and TLS files. The body says "test": true, and the header Rowhook-Test is 1, so
+that a receiver can tell. The row is made up from the columns of the table, with values that suit their types; "when" is
+not evaluated.
+
+Nothing is written: the event is not in the queue, not in the history and not in the audit. The request is sent from
+here, so the command needs what the dispatcher has: the variables that the webhook refers to, its TLS files, and its
+network. The exit code is 0 if the receiver answered with a 2xx status, and else 1.`,
+		Example: `  rowhook test order_placed
+  rowhook test order_placed --op update --dry-run
+  rowhook test order_placed --payload '{"old": {"id": 7, "status": "placed"}, "new": {"id": 7, "status": "paid"}}'
+  rowhook test order_placed --payload @order.json --timeout 5s --json`,
+		Args: cobra.ExactArgs(1),
+	}
+	o := a.operating(cmd)
+	o.look = true
+	s := flagSet{cmd.Flags()}
+	cmd.Flags().StringVar(&trial.Op, "op", "", "operation: insert, update, delete or manual (default: the first one that the trigger captures)")
+	cmd.Flags().StringVarP(&payload, "payload", "p", "", "data of the event: JSON, @ and the name of a file, or - for standard input. An object of old, new or both, "+
+		"or the row, which is \"old\" for a delete and else \"new\" (default: a made-up row)")
+	cmd.Flags().Var((*durationFlag)(&trial.Timeout), "timeout", "how long the receiver may take to answer (default: the timeout of the trigger)")
+	cmd.Flags().Lookup("timeout").DefValue = ""
+	cmd.Flags().BoolVar(&trial.Unsent, "dry-run", false, "show the request, and do not send it")
+	guardFlags(&s, &trial.Guard)
+	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		trial.Trigger, trial.Lookup, trial.Version = args[0], a.lookup, build()
+		switch {
+		case trial.Timeout < 0, trial.Timeout == 0 && cmd.Flags().Changed("timeout"):
+			return usagef("--timeout must be above 0, got %s", trial.Timeout)
+		case cmd.Flags().Changed("op") && !slices.Contains([]string{"insert", "update", "delete", "manual"}, strings.ToLower(trial.Op)):
+			return usagef("--op: unknown operation %q: write insert, update, delete or manual", trial.Op)
+		}
+		if cmd.Flags().Changed("payload") {
+			var err error
+			if trial.Payload, err = a.readJSON("payload", payload); err != nil {
+				return &usageError{err}
+			}
+		}
+		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+			r, err := operate.Try(ctx, conn, trial)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				err = a.printJSON(r)
+			} else {
+				a.showTrial(r)
+			}
+			if err != nil {
+				return err
+			}
+			return r.Err()
+		})
+	}
+	return cmd
+}
+
+func (a *app) showTrial(r *operate.TrialResult) {
+	page := a.page()
+	page.Printf("%s\n", page.Paint(r.Request.Method+" "+term.Clean(r.Request.URL), term.Bold))
+	a.showHeaders(page, r.Request.Headers, nil)
+	page.Printf("  %s\n", term.Clean(string(r.Request.Body)))
+	if !r.Sent {
+		page.Printf("\nThis is a dry run: nothing was sent.\n")
+		return
+	}
+	took := term.Span(time.Duration(*r.DurationMS * float64(time.Millisecond)))
+	switch {
+	case r.Status == nil:
+		page.Printf("\n%s\n", page.Paint(fmt.Sprintf("no response after %s (%s)", took, r.ErrorKind), term.Red))
+		return
+	case r.Delivered:
+		page.Printf("\n%s\n", page.Paint(fmt.Sprintf("%s in %s", statusLine(*r.Status), took), term.Green))
+	default:
+		page.Printf("\n%s\n", page.Paint(fmt.Sprintf("%s in %s", statusLine(*r.Status), took), term.Red))
+	}
+	a.showHeaders(page, r.ResponseHeaders, []string{"Content-Type", "Location", "Retry-After", "Server", "Www-Authenticate", "X-Request-Id"})
+	if r.ResponseBody != "" {
+		const most = 2000 // characters; JSON has all that is kept
+		page.Printf("  %s\n", term.Clean(term.Cut(r.ResponseBody, most)))
+	}
+	if r.Delivered && r.Error != "" {
+		page.Printf("%s\n", term.Clean(r.Error))
+	}
+}
+
+func statusLine(status int) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
+}
+
+// showHeaders shows the headers of a JSON object, in their order. only names those to show; nil:
+// all.
+func (a *app) showHeaders(page *term.Page, headers json.RawMessage, only []string) {
+	d := json.NewDecoder(bytes.NewReader(headers))
+	if _, err := d.Token(); err != nil {
+		return // there are none
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return
+		}
+		var value any
+		if err := d.Decode(&value); err != nil {
+			return
+		}
+		values, several := value.([]any)
+		if !several {
+			values = []any{value}
+		}
+		if only != nil && !slices.Contains(only, fmt.Sprint(name)) {
+			continue
+		}
+		for _, v := range values {
+			page.Printf("  %s\n", term.Clean(fmt.Sprintf("%s: %s", name, v)))
+		}
+	}
+}

@@ -1,0 +1,306 @@
+package operate
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
+)
+
+// Trial is a made-up event to send to the webhook of a trigger.
+type Trial struct {
+	Trigger string
+	// Op is insert, update, delete or manual. "" takes the first one that the trigger captures.
+	Op string
+	// Payload is the data of the event: {"old": ..., "new": ...}, or the row. nil: a row is made up
+	// from the columns of the table.
+	Payload json.RawMessage
+	// Timeout replaces that of the trigger. 0 keeps it.
+	Timeout time.Duration
+	// Unsent has the request made and not sent.
+	Unsent bool
+
+	Lookup  func(name string) (value string, ok bool) // of ${NAME} in the webhook
+	Guard   webhook.Guard                             // in addition to the one that was applied
+	Version string                                    // of the program
+}
+
+// TrialResult is the request of a Trial and what came of it.
+type TrialResult struct {
+	Trigger string       `json:"trigger"`
+	Table   string       `json:"table"` // schema.table
+	Op      string       `json:"op"`
+	Event   string       `json:"event"` // its id, which no table has
+	Request TrialRequest `json:"request"`
+
+	Sent       bool     `json:"sent"`
+	Delivered  bool     `json:"delivered"`   // the receiver answered with a 2xx status
+	Status     *int     `json:"status"`      // null: there was no response
+	DurationMS *float64 `json:"duration_ms"` // null: nothing was sent
+	Error      string   `json:"error,omitempty"`
+	ErrorKind  string   `json:"error_kind,omitempty"`
+	Remedy     string   `json:"remedy,omitempty"` // what to do, if it was not delivered
+
+	ResponseHeaders json.RawMessage `json:"response_headers,omitempty"` // secrets are redacted
+	ResponseBody    string          `json:"response_body,omitempty"`    // its beginning
+}
+
+// TrialRequest is the request of a Trial. Secrets are redacted in its URL and headers.
+type TrialRequest struct {
+	Method  string          `json:"method"`
+	URL     string          `json:"url"`
+	Headers json.RawMessage `json:"headers"`
+	Body    json.RawMessage `json:"body"`
+}
+
+// Try sends one made-up, signed event to the webhook of a trigger. The body says "test": true. It
+// writes nothing: not to the queue, not to the log of attempts, not to the audit. A failed attempt
+// is no error: the result says what came of it.
+func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
+	t, err := o.prepare(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	client := webhook.NewClient(webhook.ClientConfig{Version: o.Version, Guard: t.guard})
+	defer client.Close()
+	endpoint, err := webhook.NewEndpoint(t.spec.Webhook, o.Lookup)
+	if err == nil {
+		err = client.Prepare(endpoint)
+	}
+	if err != nil {
+		return nil, problem(ErrRefused, "correct its webhook and apply, or run the command with the environment and the files of the dispatcher: a test is sent from here",
+			"the webhook of %q can't be called from here: %s", o.Trigger, err)
+	}
+	event, err := t.event(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	r := &TrialResult{Trigger: o.Trigger, Table: t.schema + "." + t.table, Op: event.OpName(), Event: hexUUID(event.ID)}
+	shown := client.Preview(endpoint, event)
+	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: shown.Body}
+	if o.Unsent {
+		return r, nil
+	}
+	result := client.Send(ctx, endpoint, event, nil)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	r.came(&result)
+	return r, nil
+}
+
+// trial is what a Trial needs of the database.
+type trial struct {
+	spec          trigger.Spec
+	schema, table string
+	op            byte
+	old, new      json.RawMessage
+	guard         webhook.Guard
+}
+
+func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
+	t := &trial{spec: trigger.DefaultSpec()}
+	err := read(ctx, db, func(tx pgx.Tx) error {
+		ts, err := readTriggers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		known, err := ts.active(o.Trigger)
+		if err != nil {
+			return err
+		}
+		t.schema, t.table = known.Schema, known.Table
+		if err := json.Unmarshal([]byte(known.Spec), &t.spec); err != nil {
+			return fmt.Errorf("read the spec of %s: %w", known.Name, err)
+		}
+		if t.op, err = o.operation(t.spec.On); err != nil {
+			return err
+		}
+		cfg, err := queue.Load(ctx, tx)
+		if err != nil {
+			return err
+		}
+		deny, err := netrule.ParseAll(cfg.Settings.Network.Deny)
+		if err != nil {
+			return fmt.Errorf("read rowhook.setting network: deny: %w", err)
+		}
+		allow, err := netrule.ParseAll(cfg.Settings.Network.Allow)
+		if err != nil {
+			return fmt.Errorf("read rowhook.setting network: allow: %w", err)
+		}
+		t.guard = o.Guard.With(webhook.Guard{Deny: deny, Allow: allow})
+		if o.Payload != nil {
+			return t.take(o.Payload)
+		}
+		return t.makeUp(ctx, tx, known)
+	})
+	if o.Timeout > 0 {
+		t.spec.Webhook.Timeout = trigger.Duration(o.Timeout)
+	}
+	return t, err
+}
+
+// operation returns the operation as in rowhook.event_log.op.
+func (o *Trial) operation(on trigger.On) (byte, error) {
+	var captured []string
+	for _, c := range []struct {
+		name string
+		on   bool
+	}{{"insert", on.Insert}, {"update", on.Update.Enabled}, {"delete", on.Delete}, {"manual", on.Manual}} {
+		if !c.on {
+			continue
+		}
+		captured = append(captured, c.name)
+		if o.Op == "" || strings.EqualFold(o.Op, c.name) {
+			return c.name[0] &^ 0x20, nil // upper case
+		}
+	}
+	if o.Op == "" {
+		return 0, problem(ErrRefused, "", "the trigger %q captures no operation", o.Trigger)
+	}
+	return 0, problem(ErrInvalid, "it captures "+strings.Join(captured, ", "), "the trigger %q does not capture %q", o.Trigger, o.Op)
+}
+
+// take takes the data that were given.
+func (t *trial) take(payload json.RawMessage) error {
+	if !json.Valid(payload) || !utf8.Valid(payload) {
+		return problem(ErrInvalid, `write JSON, such as {"id": 7} or {"old": {...}, "new": {...}}`, "the payload is not JSON")
+	}
+	payload = bytes.TrimSpace(payload)
+	var both map[string]json.RawMessage
+	if json.Unmarshal(payload, &both) == nil && len(both) > 0 {
+		from, hasOld := both["old"]
+		to, hasNew := both["new"]
+		if keys := len(both); hasOld && keys == 1 || hasNew && keys == 1 || hasOld && hasNew && keys == 2 {
+			t.old, t.new = from, to
+			return nil
+		}
+	}
+	if t.op == 'D' {
+		t.old = payload
+	} else {
+		t.new = payload
+	}
+	return nil
+}
+
+// makeUp makes up a row of the table.
+func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) error {
+	if t.op == 'M' {
+		t.new = json.RawMessage(`{"sample":1}`)
+		return nil
+	}
+	s, err := readSampler(ctx, tx, known.Relation, time.Now())
+	if err != nil {
+		return err
+	}
+	if len(s.columns) == 0 {
+		return problem(ErrRefused, "give the data by --payload, or apply a configuration with another table", "the table %s of the trigger %q does not exist any more", known.qualified(), known.Name)
+	}
+	chosen := t.spec.Payload.Columns
+	switch t.op {
+	case 'I':
+		t.new = s.row(chosen, nil)
+	case 'U':
+		t.old, t.new = s.row(chosen, nil), s.row(chosen, s.changing(t.spec.On.Update.Columns))
+	case 'D':
+		t.old = s.row(chosen, nil)
+	}
+	return nil
+}
+
+func (t *trial) event(now time.Time) (*webhook.Event, error) {
+	id, err := newUUID(now)
+	if err != nil {
+		return nil, err
+	}
+	return &webhook.Event{
+		ID: id, CreatedAt: now, Schema: t.schema, Table: t.table, Trigger: t.spec.Name, Op: t.op, Old: t.old, New: t.new,
+		MaxRetries: t.spec.Retry.Limit, Test: true,
+	}, nil
+}
+
+// newUUID returns a UUID of version 7, as rowhook.uuid7 does. It is no event's.
+func newUUID(now time.Time) (id [16]byte, err error) {
+	if _, err := rand.Read(id[:]); err != nil {
+		return id, fmt.Errorf("make an id: %w", err)
+	}
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli()))
+	copy(id[:6], ms[2:])
+	id[6], id[8] = id[6]&0x0f|0x70, id[8]&0x3f|0x80
+	return id, nil
+}
+
+func hexUUID(id [16]byte) string {
+	s := hex.EncodeToString(id[:])
+	return strings.Join([]string{s[:8], s[8:12], s[12:16], s[16:20], s[20:]}, "-")
+}
+
+// came takes over what came of the attempt.
+func (r *TrialResult) came(result *webhook.Result) {
+	ms := float64(result.Duration.Round(10*time.Microsecond)) / float64(time.Millisecond)
+	r.Sent, r.Delivered, r.DurationMS = true, result.Delivered(), &ms
+	r.Error, r.ErrorKind = result.Err, string(result.Kind)
+	if result.Status != 0 {
+		r.Status = &result.Status
+	}
+	r.ResponseHeaders, r.ResponseBody = result.Header, string(result.Body)
+	if !r.Delivered {
+		r.Remedy = trialRemedy(result)
+	}
+}
+
+// trialRemedy says what to look at after a failed attempt.
+func trialRemedy(result *webhook.Result) string {
+	switch result.Kind {
+	case webhook.KindResponse:
+	case webhook.KindRefused:
+		return "start the receiver, or correct the host and the port of the URL"
+	case webhook.KindDNS:
+		return "correct the host of the URL; inside of docker compose a service is called by its name"
+	case webhook.KindTLS:
+		return "look at the receiver's certificate and at tls in rowhook.yaml"
+	case webhook.KindTimeout:
+		return "look at what the receiver does, or raise webhook.timeout"
+	case webhook.KindDenied:
+		return "allow the address under network in rowhook.yaml, or by --allow-addresses, if it is meant"
+	case webhook.KindReset:
+		return "look at the receiver's log; does it expect https?"
+	default:
+		return "look at the receiver's log"
+	}
+	switch status := result.Status; {
+	case status/100 == 3:
+		return "write the URL that it redirects to into rowhook.yaml"
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return "compare the secret and the headers of the webhook with what the receiver expects"
+	case status == http.StatusNotFound || status == http.StatusMethodNotAllowed:
+		return "correct the path of the URL; the receiver has to accept POST there"
+	case status == http.StatusRequestEntityTooLarge:
+		return "raise the receiver's limit, or leave large columns out by payload.columns"
+	}
+	return "look at the receiver's log"
+}
+
+// Err returns an error that says what to do, if the event was sent and not delivered.
+func (r *TrialResult) Err() error {
+	if !r.Sent || r.Delivered {
+		return nil
+	}
+	return fmt.Errorf("the test was not delivered: %s: %s", r.Error, r.Remedy)
+}
