@@ -313,7 +313,7 @@ func (d *Database) Drop(ctx context.Context, patience time.Duration) error {
 func Sweep(ctx context.Context, server string) error {
 	admin, err := Connect(ctx, server)
 	if err != nil {
-		return fmt.Errorf("look for old test databases: %w", err)
+		return fmt.Errorf("connect to the server of the tests: %w", err)
 	}
 	defer admin.Close(context.WithoutCancel(ctx))
 	rows, err := admin.Query(ctx, `

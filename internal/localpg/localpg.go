@@ -57,7 +57,8 @@ type Config struct {
 	CacheDir string
 
 	// Unattended starts no goroutine that waits for PostgreSQL, for servers that nobody stops: the
-	// watchdog ends them with this process. Exited returns nil then. Optional.
+	// watchdog ends them with this process. Keep the Server: if it is garbage collected, its pipe to
+	// the watchdog is closed, too. Exited returns nil then. Optional.
 	Unattended bool
 
 	// Port is the TCP port on 127.0.0.1. Optional: by default a free one.

@@ -1,0 +1,253 @@
+package rowhooktest_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/rowhooktest"
+)
+
+// fakeT is a test that may fail without failing the test that it is in.
+type fakeT struct {
+	testing.TB
+	ctx      context.Context
+	failed   bool
+	text     strings.Builder
+	cleanups []func()
+}
+
+func (f *fakeT) Helper()                  {}
+func (f *fakeT) Failed() bool             { return f.failed }
+func (f *fakeT) Context() context.Context { return f.ctx }
+func (f *fakeT) Cleanup(c func())         { f.cleanups = append(f.cleanups, c) }
+func (f *fakeT) Logf(format string, args ...any) {
+	fmt.Fprintf(&f.text, format+"\n", args...)
+}
+func (f *fakeT) Errorf(format string, args ...any) {
+	f.failed = true
+	f.Logf(format, args...)
+}
+func (f *fakeT) Fatalf(format string, args ...any) {
+	f.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+// output runs a test with its cleanups, and returns what it has printed and whether it failed.
+func output(t *testing.T, test func(t testing.TB)) (text string, failed bool) {
+	t.Helper()
+	f := &fakeT{TB: t, ctx: t.Context()}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			for i := len(f.cleanups) - 1; i >= 0; i-- {
+				f.cleanups[i]()
+			}
+		}()
+		test(f)
+	}()
+	<-done
+	return f.text.String(), f.failed
+}
+
+// failure is output of a test that must fail.
+func failure(t *testing.T, test func(t testing.TB)) string {
+	t.Helper()
+	text, failed := output(t, test)
+	require.True(t, failed, "it did not fail:\n%s", text)
+	return text
+}
+
+func soon() rowhooktest.Option { return rowhooktest.Timeout(300 * time.Millisecond) }
+
+func TestATestThatPassesPrintsNothing(t *testing.T) {
+	t.Parallel()
+	text, failed := output(t, func(t testing.TB) {
+		h := shop(t)
+		h.Respond("order_placed", 503, 200)
+		order(t, h, 1)
+		h.SkipTo(t, rowhooktest.LastRetry("order_placed"))
+		h.Wait(t, "order_placed")
+	})
+	require.False(t, failed)
+	require.Empty(t, text)
+}
+
+func TestAMissTellsWhatArrivedAndTheNearest(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		h := shop(t, soon())
+		order(t, h, 8, 9)
+		h.WaitN(t, "order_placed", 2)
+		h.Wait(t, "order_placed", rowhooktest.Path("new.id", 7), rowhooktest.Path("new.customer", "customer 8"))
+	})
+	require.Contains(t, text, `rowhooktest: Wait: no delivery of order_placed with new.id = 7 and new.customer = "customer 8" arrived within`)
+	require.Contains(t, text, "arrived for order_placed: 2")
+	require.Contains(t, text, "nearest: new.id is 8, wanted 7")
+	require.Contains(t, text, "the queue has no event of order_placed that is waiting, in flight, retrying or dead")
+	require.Contains(t, text, "rowhooktest: the dispatcher's log:\ntime=")
+	require.Contains(t, text, "level=INFO msg=ready")
+}
+
+func TestAMissTellsWhatTheQueueHolds(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		h := shop(t, soon())
+		h.Respond("order_placed", 503)
+		order(t, h, 1, 2, 3, 4)
+		h.Wait(t, "order_placed")
+	})
+	require.Contains(t, text, "retrying, attempt 1: answered 503")
+	require.Contains(t, text, "attempt 2 of 4 at")
+	require.Contains(t, text, "  and more")
+
+	text = failure(t, func(t testing.TB) {
+		h := shop(t, soon())
+		pause(t, h.URL(), "order_placed")
+		order(t, h, 1)
+		h.Wait(t, "order_placed")
+	})
+	require.Contains(t, text, "the trigger order_placed is paused")
+
+	text = failure(t, func(t testing.TB) {
+		h := shop(t, soon())
+		h.Exec(t, "alter table orders disable trigger all")
+		order(t, h, 1)
+		h.Wait(t, "order_placed")
+	})
+	require.Contains(t, text, "warning:")
+	require.Contains(t, text, "disabled")
+}
+
+func TestAFunctionThatNothingMeetsIsNamed(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		h := shop(t, soon())
+		order(t, h, 1)
+		h.Wait(t, "order_placed", rowhooktest.Where(func(rowhooktest.Event) bool { return false }))
+	})
+	require.Contains(t, text, "1 fit otherwise, but not by the function at failure_test.go:")
+}
+
+func TestNeverTellsWhatArrived(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		h := shop(t)
+		h.Respond("order_placed", 503)
+		order(t, h, 1)
+		h.Never(t, "order_placed", rowhooktest.Path("new.id", 1))
+	})
+	require.Contains(t, text, "rowhooktest: Never: a delivery of order_placed with new.id = 1 arrived, wanted none")
+	text = failure(t, func(t testing.TB) {
+		h := shop(t)
+		order(t, h, 1)
+		h.Never(t, "", rowhooktest.Where(func(e rowhooktest.Event) bool { return e.Get("new.id") == 1 }))
+	})
+	require.Contains(t, text, "wanted none")
+}
+
+func TestSkippingWithoutARetryFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		h := shop(t, rowhooktest.Timeout(time.Hour))
+		order(t, h, 1)
+		h.SkipTo(t, rowhooktest.NextRetry("order_placed"))
+	})
+	require.Contains(t, text, "rowhooktest: SkipTo: no event waits for a retry, and none is being sent")
+}
+
+func TestOrderTellsWhichCameFirst(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		h := shop(t)
+		order(t, h, 1)
+		h.Drain(t, "order_placed")
+		order(t, h, 2)
+		h.Order(t, "order_placed", rowhooktest.Path("new.id", 2), rowhooktest.Path("new.id", 1))
+	})
+	require.Contains(t, text, "rowhooktest: Order: event 2 arrived before event 1:")
+}
+
+func TestWhatWasNotRecordedIsExplained(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		h := shop(t)
+		tx := begin(t, h)
+		exec(t, tx, "insert into orders values (8, 'Ada')")
+		h.RequireRecorded(t, tx, "order_placed", rowhooktest.Path("new.id", 7))
+	})
+	require.Contains(t, text, "RequireRecorded: the transaction has recorded no event of order_placed with new.id = 7\nit has recorded 1:\n  INSERT public.orders")
+	require.Contains(t, text, "nearest: new.id is 8, wanted 7")
+	text = failure(t, func(t testing.TB) {
+		h := shop(t)
+		tx := begin(t, h)
+		exec(t, tx, "insert into orders values (8, 'Ada')")
+		h.RequireNotRecorded(t, tx, "order_placed")
+	})
+	require.Contains(t, text, "RequireNotRecorded: the transaction has recorded an event of order_placed")
+	text = failure(t, func(t testing.TB) {
+		h := shop(t)
+		h.RequireRecorded(t, begin(t, h), "order_placed")
+	})
+	require.Contains(t, text, "it has recorded none of this trigger")
+	text = failure(t, func(t testing.TB) {
+		h := shop(t)
+		h.RequireRecorded(t, "a string", "order_placed")
+	})
+	require.Contains(t, text, "a string is no transaction that is known here")
+	text = failure(t, func(t testing.TB) {
+		h := shop(t)
+		h.RequireRecorded(t, begin(t, h), "nosuch")
+	})
+	require.Contains(t, text, `there is no Rowhook trigger named "nosuch"`)
+}
+
+func TestAFailedTestKeepsItsDatabaseOnAGivenServer(t *testing.T) {
+	t.Parallel()
+	server := givenServer(t)
+	text := failure(t, func(t testing.TB) {
+		shop(t, rowhooktest.Server(server))
+		t.Errorf("oh")
+	})
+	_, after, found := strings.Cut(text, "the test's database is kept, open it with: psql '")
+	require.True(t, found, text)
+	url, _, _ := strings.Cut(after, "'")
+	dropDatabase(t, server, url)
+}
+
+func TestWrongUseIsExplained(t *testing.T) {
+	t.Parallel()
+	for want, test := range map[string]func(t testing.TB){
+		"name the configuration":                    func(t testing.TB) { rowhooktest.Start(t) },
+		"File and Config exclude each other":        func(t testing.TB) { shop(t, rowhooktest.Config("triggers: []")) },
+		"Database and Server exclude each other":    func(t testing.TB) { shop(t, rowhooktest.Database("a"), rowhooktest.Server("b")) },
+		"nosuch.yaml":                               func(t testing.TB) { rowhooktest.Start(t, rowhooktest.File("nosuch.yaml")) },
+		"nosuch.sql does not exist":                 func(t testing.TB) { shop(t, rowhooktest.Schema("nosuch.sql")) },
+		"The database starts empty":                 func(t testing.TB) { rowhooktest.Start(t, rowhooktest.File("testdata/rowhook.yaml")) },
+		"SQL 2:1: syntax error":                     func(t testing.TB) { shop(t, rowhooktest.SQL("create tabel x ()")) },
+		"it must be more than 0":                    func(t testing.TB) { shop(t, rowhooktest.Timeout(0)) },
+		`has no trigger "order_place"`:              func(t testing.TB) { shop(t).Wait(t, "order_place") },
+		"it is none of insert, update":              func(t testing.TB) { shop(t).Wait(t, "", rowhooktest.Op("upsert")) },
+		"attempts count from 1":                     func(t testing.TB) { shop(t).Wait(t, "", rowhooktest.Attempt(0)) },
+		"99 is no status of a response":             func(t testing.TB) { shop(t).Respond("", 99) },
+		"name at least one status":                  func(t testing.TB) { shop(t).Respond("") },
+		"exec: ERROR: relation \"nosuch\" does not": func(t testing.TB) { shop(t).Exec(t, "select from nosuch") },
+		"n is 0, and must be 1 or more":             func(t testing.TB) { shop(t).WaitN(t, "", 0) },
+		"the function is nil":                       func(t testing.TB) { shop(t, rowhooktest.Migrate(nil)) },
+		"migrate: no luck": func(t testing.TB) {
+			shop(t, rowhooktest.Migrate(func(context.Context, string) error { return fmt.Errorf("no luck") }))
+		},
+		"connect to the server of the tests": func(t testing.TB) { shop(t, rowhooktest.Server("postgres://127.0.0.1:1/x")) },
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			require.Contains(t, failure(t, test), want)
+		})
+	}
+}
