@@ -83,14 +83,14 @@ func (s *Sink) await(ctx context.Context, m Match, judge func(*tally) verdict, n
 	began := time.Now()
 	t := newTally(m.counting(), n+1)
 	for {
-		v := s.journal.since(t.seen)
-		if !t.count(v) {
+		changed, counted := t.look(&s.journal)
+		if !counted {
 			continue
 		}
 		result := judge(t)
 		if !result.held && !result.failed {
 			select {
-			case <-v.changed:
+			case <-changed:
 				continue
 			case <-ctx.Done():
 			}
@@ -129,6 +129,13 @@ type tally struct {
 
 func newTally(m Match, most int) *tally {
 	return &tally{match: m, most: most, seen: m.After, forgets: -1, events: map[[16]byte]struct{}{}}
+}
+
+// look counts what is new. It returns the channel of the next change, and nothing that would keep
+// deliveries in memory while its caller waits. counted is that of count.
+func (t *tally) look(j *journal) (changed <-chan struct{}, counted bool) {
+	v := j.since(t.seen)
+	return v.changed, t.count(v)
 }
 
 // count looks at new deliveries. It returns false if it must begin again, since some that it has

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -287,6 +288,40 @@ func TestSignaturesAreJudgedByTheTriggersSecret(t *testing.T) {
 	require.Equal(t, Invalid, last().Signature)
 	require.Contains(t, last().SignatureProblem, "not what was signed")
 	require.Equal(t, 4, last().Attempt)
+}
+
+func TestAWaitKeepsNoDeliveryInMemory(t *testing.T) {
+	t.Parallel()
+	s := &Sink{}
+	to := start(t, s)
+	to.send("/", order(1, "Ada"))
+	freed := make(chan struct{})
+	runtime.AddCleanup(s.journal.kept[0], func(c chan struct{}) { close(c) }, freed)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan *Miss)
+	go func() {
+		_, miss := s.Await(ctx, Match{Trigger: "another"}, 1)
+		ended <- miss
+	}()
+	require.Eventually(t, func() bool {
+		s.journal.mu.Lock()
+		defer s.journal.mu.Unlock()
+		return s.journal.changed != nil
+	}, 10*time.Second, time.Millisecond, "it waits")
+	s.journal.mu.Lock() // not Clear, which would wake it
+	s.journal.kept = nil
+	s.journal.mu.Unlock()
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		select {
+		case <-freed:
+			return true
+		default:
+			return false
+		}
+	}, 10*time.Second, 10*time.Millisecond)
+	stop()
+	require.NotNil(t, <-ended)
 }
 
 func TestMemoryIsBoundedByNumberAndSize(t *testing.T) {

@@ -103,6 +103,9 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.ReceivedAt, d.Body = time.Now(), body
 	if err != nil {
 		p := unreadable(err)
+		if p.Status == http.StatusRequestEntityTooLarge {
+			d.Body = nil
+		}
 		s.reject(w, d, p.Status, p)
 		return
 	}
@@ -148,11 +151,14 @@ func readAll(in io.Reader, size int64) ([]byte, error) {
 	const trusted = 1 << 20
 	if size > 0 && size <= trusted {
 		body := make([]byte, size)
-		_, err := io.ReadFull(in, body)
-		return body, err
+		n, err := io.ReadFull(in, body)
+		return body[:n], err
 	}
 	body, err := io.ReadAll(in)
-	return bytes.Clone(body), err
+	if err == nil && cap(body) > len(body)+len(body)/8 {
+		body = bytes.Clone(body)
+	}
+	return body, err
 }
 
 // unreadable explains an error of readAll.
