@@ -117,13 +117,18 @@ func TestForgetTakesOneTriggersDeliveriesAndWaitsGoOn(t *testing.T) {
 		deliveries, _ := s.Await(context.Background(), Match{Trigger: "order_placed"}, 2)
 		got <- deliveries
 	}()
+	somebodyWaits(t, s)
 	s.Forget(Match{Trigger: "order_placed"})
 	require.Len(t, s.Deliveries(), 1)
 	require.Equal(t, "other", s.Deliveries()[0].Trigger)
 	to.send("/", order(3, "Ada"))
+	somebodyWaits(t, s)
+	require.Empty(t, got, "what was forgotten does not count")
+	s.Forget(Match{Trigger: "other"})
+	somebodyWaits(t, s)
 	to.send("/", order(4, "Ada"))
 	deliveries := <-got
-	require.Equal(t, []uint64{3, 4}, []uint64{deliveries[len(deliveries)-2].Sequence, deliveries[len(deliveries)-1].Sequence})
+	require.Equal(t, []uint64{3, 4}, []uint64{deliveries[0].Sequence, deliveries[1].Sequence})
 	s.Clear()
 	require.Empty(t, s.Deliveries())
 	to.send("/", order(5, "Ada"))
@@ -290,6 +295,26 @@ func TestSignaturesAreJudgedByTheTriggersSecret(t *testing.T) {
 	require.Equal(t, 4, last().Attempt)
 }
 
+func somebodyWaits(t *testing.T, s *Sink) {
+	require.Eventually(t, func() bool {
+		s.journal.mu.Lock()
+		defer s.journal.mu.Unlock()
+		return s.journal.changed != nil
+	}, 10*time.Second, time.Millisecond)
+}
+
+func TestACountRemembersNoMoreThanItNeeds(t *testing.T) {
+	t.Parallel()
+	var v view
+	for n := range byte(100) {
+		v.deliveries = append(v.deliveries, &Delivery{Sequence: uint64(n) + 1, key: [16]byte{n}, Status: 200})
+	}
+	c := newTally(Match{}.counting(), 3)
+	require.True(t, c.count(v))
+	require.Len(t, c.events, 3)
+	require.Equal(t, 3, c.n)
+}
+
 func TestAWaitKeepsNoDeliveryInMemory(t *testing.T) {
 	t.Parallel()
 	s := &Sink{}
@@ -303,11 +328,7 @@ func TestAWaitKeepsNoDeliveryInMemory(t *testing.T) {
 		_, miss := s.Await(ctx, Match{Trigger: "another"}, 1)
 		ended <- miss
 	}()
-	require.Eventually(t, func() bool {
-		s.journal.mu.Lock()
-		defer s.journal.mu.Unlock()
-		return s.journal.changed != nil
-	}, 10*time.Second, time.Millisecond, "it waits")
+	somebodyWaits(t, s)
 	s.journal.mu.Lock() // not Clear, which would wake it
 	s.journal.kept = nil
 	s.journal.mu.Unlock()

@@ -85,6 +85,7 @@ func TestValuesAreComparedAsJSONWithEveryDigit(t *testing.T) {
 		{typed(7), "0.7E+1", true},
 		{typed(7), "-7", false},
 		{typed(7), `"7"`, false},
+		{typed(7), `""`, false},
 		{typed("7"), "7", false},
 		{typed("7"), `"\u0037"`, true},
 		{typed(json.Number("50755254975729665123")), "50755254975729665123", true},
