@@ -135,9 +135,9 @@ func isReservedHeader(name string) bool {
 	}, name)
 }
 
-func isSecretHeader(name string) bool {
-	return regexp.MustCompile(`(?i)authorization|cookie|token|secret|password|api-?key`).MatchString(name)
-}
+var secretHeader = regexp.MustCompile(`(?i)authorization|cookie|token|secret|password|api-?key`)
+
+func isSecretHeader(name string) bool { return secretHeader.MatchString(name) }
 
 // checkSecret checks a signing secret: whsec_ and base64, or any other text. Several are separated
 // by spaces.

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -9,8 +10,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // directory returns a directory with these files.
@@ -70,6 +73,52 @@ func TestADirectoryIsOneConfiguration(t *testing.T) {
 	p := c.Problem(1, "no such table", "table")
 	require.Equal(t, "triggers[0].table", p.Key, "the key is the one in its file")
 	require.Contains(t, p.Excerpt, "     3 |     table: public.orders")
+}
+
+// TestAConfigurationMeansTheSameInSeveralFiles splits configurations over files.
+func TestAConfigurationMeansTheSameInSeveralFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		all := rapid.SliceOfNDistinct(specs(), 1, 6, func(s trigger.Spec) string { return s.Name }).Draw(t, "triggers")
+		shared := map[string]any{"retry": map[string]any{"limit": 7}, "concurrency": 9}
+		retention := map[string]any{"delivered": "1d"}
+		one, err := json.Marshal(map[string]any{"triggers": all, "defaults": shared, "retention": retention})
+		require.NoError(t, err)
+		want, err := config.Parse("one", one)
+		require.NoError(t, err, "%s", one)
+
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, e := range entries {
+			require.NoError(t, os.Remove(filepath.Join(dir, e.Name())))
+		}
+		files := []map[string]any{{}, {}, {}}
+		for i, rest := 0, all; len(rest) > 0; i++ {
+			n := len(rest)
+			if i < len(files)-1 {
+				n = rapid.IntRange(0, len(rest)).Draw(t, "so many")
+			}
+			files[i]["triggers"], rest = rest[:n], rest[n:]
+		}
+		rapid.SampledFrom(files).Draw(t, "with defaults")["defaults"] = shared
+		rapid.SampledFrom(files).Draw(t, "with retention")["retention"] = retention
+		for i, f := range files {
+			if len(f) == 0 {
+				continue
+			}
+			text, err := json.Marshal(f)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, string(rune('a'+i))+rapid.SampledFrom([]string{".yaml", ".yml"}).Draw(t, "suffix")), text, 0o600))
+		}
+		have, err := config.Load(dir, nil)
+		require.NoError(t, err)
+		require.Equal(t, want.Triggers, have.Triggers)
+		require.Equal(t, want.Settings, have.Settings)
+		for i := range have.Triggers {
+			require.NotZero(t, have.Position(i, "name").Line)
+		}
+	})
 }
 
 func TestADirectoryLikeAMountedConfigMapIsRead(t *testing.T) {

@@ -22,6 +22,9 @@ func FuzzParse(f *testing.F) {
 		`{"triggers": [{"name": "a", "on": {"update": {}}, "webhook": {"url": "${X}", "headers": {"\u0000": null}}}]}`,
 		"\ufefftriggers: [{}, [], ~, 1, 1.5, .inf, 0x1, true, 'x', \"\\ud800\"]\r\nretention: {delivered: -1d}",
 		"triggers:\n  - name: >-\n      a\n    webhook: {url: $X, timeout: 9999999w}\n",
+		"defaults: {on: {update: {columns: [a]}}, webhook: {url: http://x, headers: {A: b}, tls: {key_file: k}, secret: s}, retry: {interval: 2h}}\n" +
+			"triggers:\n  - {name: a, table: t, on: {update: {}}, webhook: {headers: {a: c, webhook-id: d}}}\n  - {name: a, table: t}\n",
+		"defaults: {<<: *a, name: b, webhook: }\ntriggers: [{on: {insert: false}, webhook: {}}]\ndefault: {}",
 	} {
 		f.Add([]byte(seed))
 	}
