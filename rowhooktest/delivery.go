@@ -8,11 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgerrcode"
-	"github.com/sethvargo/go-retry"
-
 	"github.com/rowhook/rowhook/dispatcher"
-	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/clone"
 	"github.com/rowhook/rowhook/internal/sandbox"
 )
 
@@ -44,7 +41,7 @@ func startDelivery(ctx context.Context, h *Harness) (*delivery, error) {
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))
 	d.running = alive
 	d.ended.Go(func() {
-		d.err = d.run(running)
+		d.err = clone.Persist(running, d.Run) // until the server has a session for it to start
 		close(d.done)
 		end()
 	})
@@ -58,18 +55,6 @@ func startDelivery(ctx context.Context, h *Harness) (*delivery, error) {
 	}
 	d.stop()
 	return nil, err
-}
-
-// run runs the dispatcher. While the server has no session left for it to start, it tries again.
-func (d *delivery) run(ctx context.Context) error {
-	often := retry.WithCappedDuration(100*time.Millisecond, retry.NewFibonacci(5*time.Millisecond))
-	return retry.Do(ctx, often, func(ctx context.Context) error {
-		err := d.Run(ctx)
-		if pg.IsState(err, pgerrcode.TooManyConnections) {
-			return retry.RetryableError(err)
-		}
-		return err
-	})
 }
 
 // stop ends the dispatcher. What is in flight is given up: the test is over.

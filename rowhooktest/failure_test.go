@@ -109,8 +109,10 @@ func TestAMissTellsWhatTheQueueHolds(t *testing.T) {
 
 	text = failure(t, func(t testing.TB) {
 		h := shop(t, soon())
-		pause(t, h.URL(), "order_placed")
+		h.Respond("order_placed", 503)
 		order(t, h, 1)
+		h.Drain(t)
+		pause(t, h.URL(), "order_placed")
 		h.Wait(t, "order_placed")
 	})
 	require.Contains(t, text, "the trigger order_placed is paused")
@@ -179,7 +181,7 @@ func TestWhatWasNotRecordedIsExplained(t *testing.T) {
 	text := failure(t, func(t testing.TB) {
 		h := shop(t)
 		tx := begin(t, h)
-		exec(t, tx, "insert into orders values (8, 'Ada')")
+		execute(t, tx, "insert into orders values (8, 'Ada')")
 		h.RequireRecorded(t, tx, "order_placed", rowhooktest.Path("new.id", 7))
 	})
 	require.Contains(t, text, "RequireRecorded: the transaction has recorded no event of order_placed with new.id = 7\nit has recorded 1:\n  INSERT public.orders")
@@ -187,7 +189,7 @@ func TestWhatWasNotRecordedIsExplained(t *testing.T) {
 	text = failure(t, func(t testing.TB) {
 		h := shop(t)
 		tx := begin(t, h)
-		exec(t, tx, "insert into orders values (8, 'Ada')")
+		execute(t, tx, "insert into orders values (8, 'Ada')")
 		h.RequireNotRecorded(t, tx, "order_placed")
 	})
 	require.Contains(t, text, "RequireNotRecorded: the transaction has recorded an event of order_placed")

@@ -81,34 +81,57 @@ func (in *installation) known(name string) error {
 	return fmt.Errorf("%s has no trigger %q; it has %s", in.config.File, name, config.Names(names))
 }
 
-// database returns the database of a test, ready to be used. made is nil for the caller's own.
-func (in *installation) database(ctx context.Context) (url string, made *clone.Database, err error) {
+// database returns the database of a test, ready to be used. made is nil for the caller's own. leave
+// is called at the end of the test.
+func (in *installation) database(ctx context.Context) (url string, made *clone.Database, leave func(), err error) {
+	leave = func() {}
 	if in.options.ownURL != "" {
-		return in.options.ownURL, nil, in.install(ctx, in.options.ownURL)
+		return in.options.ownURL, nil, leave, in.install(ctx, in.options.ownURL)
 	}
 	server, lasting, err := serverOf(ctx, in.options)
 	if err != nil {
-		return "", nil, err
+		return "", nil, leave, err
 	}
 	in.lasting = lasting
+	r, err := shared.roomOf(ctx, server)
+	if err != nil {
+		return "", nil, leave, err
+	}
+	if leave, err = r.enter(ctx); err != nil {
+		return "", nil, leave, err
+	}
+	admin, err := clone.Connect(ctx, server)
+	if err != nil {
+		return "", nil, leave, fmt.Errorf("connect to the server of the tests: %w", err)
+	}
+	defer admin.Close(context.WithoutCancel(ctx))
+	if err := r.await(ctx, admin); err != nil {
+		return "", nil, leave, err
+	}
+	made, err = in.clone(ctx, admin, server)
+	if err != nil {
+		return "", nil, leave, err
+	}
+	return made.URL, made, leave, nil
+}
+
+// clone makes the database of a test.
+func (in *installation) clone(ctx context.Context, admin *pgx.Conn, server string) (*clone.Database, error) {
 	template, whole, err := in.template()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	made, err = clone.New(ctx, server, template)
+	made, err := clone.NewBy(ctx, admin, server, template)
 	if err == nil && whole && shared.once(verified+template.Key) {
 		made, err = in.verify(ctx, server, template, made)
 	}
 	if err == nil && !whole {
 		err = in.migrateAndApply(ctx, made.URL)
 	}
-	if err != nil {
-		if made != nil {
-			err = errors.Join(err, made.Drop(context.WithoutCancel(ctx), dropPatience))
-		}
-		return "", nil, err
+	if err != nil && made != nil {
+		err = errors.Join(err, made.Drop(context.WithoutCancel(ctx), dropPatience))
 	}
-	return made.URL, made, nil
+	return made, err
 }
 
 // verified, with a key, is what is done once for each template.

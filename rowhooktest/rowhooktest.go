@@ -21,6 +21,7 @@ type Harness struct {
 	options  options
 	settings *installation
 	database *clone.Database // nil: the caller's own
+	leave    func()          // makes room for another test
 	url      string
 	pool     *pgxpool.Pool
 	receiver *receiver
@@ -42,7 +43,7 @@ func Start(t testing.TB, options ...Option) *Harness {
 	if err != nil {
 		t.Fatalf("rowhooktest: %v", err)
 	}
-	h := &Harness{t: t, options: o, log: &journal{}}
+	h := &Harness{t: t, options: o, log: &journal{}, leave: func() {}}
 	ctx, cancel := h.within(t, startTimeout)
 	defer cancel()
 	t.Cleanup(h.stop)
@@ -55,12 +56,11 @@ func Start(t testing.TB, options ...Option) *Harness {
 // startTimeout bounds Start. Its slow part may be the download of Postgres.
 const startTimeout = 2 * time.Minute
 
+// forever is longer than any test.
+const forever = 1000 * time.Hour
+
 // stopTimeout bounds the end of a test.
 const stopTimeout = 30 * time.Second
-
-// connections is the greatest number of the harness' own connections. The dispatcher has up to 8
-// more. The tests' own are bounded by nobody.
-const connections = 2
 
 func (h *Harness) start(ctx context.Context) (err error) {
 	if h.settings, err = readInstallation(h.options); err != nil {
@@ -69,15 +69,19 @@ func (h *Harness) start(ctx context.Context) (err error) {
 	if h.receiver, err = startReceiver(h.settings); err != nil {
 		return err
 	}
-	if h.url, h.database, err = h.settings.database(ctx); err != nil {
+	if h.url, h.database, h.leave, err = h.settings.database(ctx); err != nil {
 		return err
 	}
 	config, err := session.ParsePool(h.url)
 	if err != nil {
 		return fmt.Errorf("read the connection string: %w", err)
 	}
-	config.MaxConns, config.MinConns = connections, 0
+	// One session is enough. It stays, since later there may be none left on the server.
+	config.MaxConns, config.MaxConnLifetime, config.MaxConnIdleTime = 1, forever, forever
 	if h.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), config); err != nil {
+		return fmt.Errorf("connect to the test's database: %w", err)
+	}
+	if err := clone.Persist(ctx, h.pool.Ping); err != nil {
 		return fmt.Errorf("connect to the test's database: %w", err)
 	}
 	h.delivery, err = startDelivery(ctx, h)
@@ -89,6 +93,7 @@ func (h *Harness) start(ctx context.Context) (err error) {
 func (h *Harness) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	defer h.leave()
 	if text := h.log.text(); text != "" && h.t.Failed() {
 		h.t.Logf("rowhooktest: the dispatcher's log:\n%s", text)
 	}

@@ -18,12 +18,13 @@ type process struct {
 	// its last reference.
 	private func() (*localpg.Server, error)
 
-	mu   sync.Mutex
-	done map[string]bool // what needs to be done once
+	mu    sync.Mutex
+	done  map[string]bool  // what needs to be done once
+	rooms map[string]*room // by the server
 }
 
 //nolint:gochecknoglobals // tests of a package share a server, and need no TestMain for it
-var shared = &process{private: sync.OnceValues(startPrivate), done: map[string]bool{}}
+var shared = &process{private: sync.OnceValues(startPrivate), done: map[string]bool{}, rooms: map[string]*room{}}
 
 // once reports whether this is its first call with the key.
 func (p *process) once(key string) bool {

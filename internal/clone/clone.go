@@ -88,17 +88,34 @@ type Database struct {
 // database of the server, for a role that may create databases.
 func New(ctx context.Context, server string, t Template) (*Database, error) {
 	return create(ctx, server, func(ctx context.Context, admin *pgx.Conn, name string) error {
-		var err error
-		for range 3 { // another process may drop the template between the two steps
-			if err = t.ensure(ctx, admin, server); err != nil {
-				return err
-			}
-			if err = copyDatabase(ctx, admin, name, t.name()); !pg.IsState(err, pgerrcode.InvalidCatalogName) {
-				break
-			}
-		}
-		return err
+		return t.clone(ctx, admin, server, name)
 	})
+}
+
+// NewBy is New by a session of the server that is open already.
+func NewBy(ctx context.Context, admin *pgx.Conn, server string, t Template) (*Database, error) {
+	d, err := newDatabase(server)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.clone(ctx, admin, server, d.Name); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// clone makes a database of the template. Another process may drop the template between the two
+// steps.
+func (t Template) clone(ctx context.Context, admin *pgx.Conn, server, name string) (err error) {
+	for range 3 {
+		if err = t.ensure(ctx, admin, server); err != nil {
+			return err
+		}
+		if err = copyDatabase(ctx, admin, name, t.name()); !pg.IsState(err, pgerrcode.InvalidCatalogName) {
+			break
+		}
+	}
+	return err
 }
 
 // Empty makes a copy of a database that is there, such as template0. Nobody may be connected to it.
@@ -117,9 +134,8 @@ func InEncoding(ctx context.Context, server, encoding string) (*Database, error)
 
 // create makes a database by a session of the server.
 func create(ctx context.Context, server string, by func(ctx context.Context, admin *pgx.Conn, name string) error) (*Database, error) {
-	d := &Database{Name: databaseName(), server: server}
-	var err error
-	if d.URL, err = WithDatabase(server, d.Name); err != nil {
+	d, err := newDatabase(server)
+	if err != nil {
 		return nil, err
 	}
 	admin, err := Connect(ctx, server)
@@ -133,20 +149,35 @@ func create(ctx context.Context, server string, by func(ctx context.Context, adm
 	return d, nil
 }
 
+// newDatabase names a database that is to be made.
+func newDatabase(server string) (d *Database, err error) {
+	d = &Database{Name: databaseName(), server: server}
+	d.URL, err = WithDatabase(server, d.Name)
+	return d, err
+}
+
 // Connect opens a session. While the server has no session left, it tries again.
 func Connect(ctx context.Context, url string) (conn *pgx.Conn, err error) {
 	config, err := session.Parse(url)
 	if err != nil {
 		return nil, fmt.Errorf("read the connection string: %w", err)
 	}
-	err = retry.Do(ctx, often(), func(ctx context.Context) error {
+	err = Persist(ctx, func(ctx context.Context) error {
 		conn, err = session.Connect(ctx, config)
+		return err
+	})
+	return conn, err
+}
+
+// Persist calls connect again as long as the server has no session left, until ctx ends.
+func Persist(ctx context.Context, connect func(context.Context) error) error {
+	return retry.Do(ctx, often(), func(ctx context.Context) error {
+		err := connect(ctx)
 		if pg.IsState(err, pgerrcode.TooManyConnections) {
 			return retry.RetryableError(err)
 		}
 		return err
 	})
-	return conn, err
 }
 
 func often() retry.Backoff {
