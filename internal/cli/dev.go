@@ -13,6 +13,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/child"
+	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/sink"
@@ -106,6 +107,8 @@ type devRun struct {
 	url      string // of the HTTP interface
 	ready    *readyFile
 
+	fingerprint string // of the configuration, before it was read
+
 	mu    sync.Mutex
 	taken *devTriggers
 }
@@ -118,6 +121,9 @@ func (a *app) dev(parent context.Context, o devOptions) (err error) {
 	}
 	if r.forward, err = newForwarder(o, r.show, r.target); err != nil {
 		return err
+	}
+	if o.file != "" && o.file != standardInput {
+		r.fingerprint, _ = config.Fingerprint(o.file) // the next line reports the error
 	}
 	cfg, err := a.devConfig(o)
 	if err != nil {
@@ -249,6 +255,7 @@ func (r *devRun) work(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.
 	if err := r.ready.write(line); err != nil {
 		return err
 	}
+	defer r.watchConfiguration(ctx, r.fingerprint)()
 	switch {
 	case r.json:
 		if _, err := r.stdout.Write(line); err != nil {
