@@ -173,11 +173,12 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 	}
 	for i := range specs {
 		spec := &specs[i]
-		problem := func(message string, path ...string) {
+		lacks := func(missing, message string, path ...string) {
 			if message != "" {
-				problems = append(problems, trigger.SpecError{Index: i, Trigger: spec.Name, Path: path, Message: message})
+				problems = append(problems, trigger.SpecError{Index: i, Trigger: spec.Name, Path: path, Message: message, Missing: missing})
 			}
 		}
+		problem := func(message string, path ...string) { lacks("", message, path...) }
 		rel, err := findRelation(ctx, p.conn, spec.Table)
 		if message, ok := invalidName(err); ok {
 			problem(message, "table")
@@ -187,11 +188,15 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 			return fmt.Errorf("look for the table %s: %w", spec.Table, err)
 		}
 		if rel == nil {
-			message, err := p.missing(ctx, spec)
+			message, renamed, err := p.missing(ctx, spec)
 			if err != nil {
 				return err
 			}
-			problem(message, "table")
+			missing := "the table " + spec.Table
+			if renamed {
+				missing = "" // the file has to follow
+			}
+			lacks(missing, message, "table")
 			continue
 		}
 		if message := rel.refusal(user, *spec); message != "" {
@@ -213,21 +218,23 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 				"add insert and delete to on if such updates matter", spec.Name, rel))
 		}
 		for j, name := range spec.On.Update.Columns {
-			problem(p.missingColumn(rel, name), "on", "update", "columns", fmt.Sprint(j))
+			lacks(columnOf(rel, name), p.missingColumn(rel, name), "on", "update", "columns", fmt.Sprint(j))
 		}
 		for j, name := range spec.Payload.Columns {
-			problem(p.missingColumn(rel, name), "payload", "columns", fmt.Sprint(j))
+			lacks(columnOf(rel, name), p.missingColumn(rel, name), "payload", "columns", fmt.Sprint(j))
 		}
 		if spec.When != "" {
-			var message string
+			var message, missing string
 			err := pg.WithUsersPath(ctx, p.conn, func() (err error) {
-				message, err = checkWhen(ctx, p.conn, rel, *spec)
+				if message, err = checkWhen(ctx, p.conn, rel, *spec); message != "" && err == nil {
+					missing, err = missingInWhen(ctx, p.conn, rel, *spec)
+				}
 				return err
 			})
 			if err != nil {
 				return err
 			}
-			problem(message, "when")
+			lacks(missing, message, "when")
 		}
 		if err := p.checkCasts(ctx, spec, rel, problem); err != nil {
 			return err
@@ -260,15 +267,22 @@ func (p *planner) checkCasts(ctx context.Context, spec *trigger.Spec, rel *relat
 	return nil
 }
 
-func (p *planner) missing(ctx context.Context, spec *trigger.Spec) (string, error) {
+// missing returns the message that the table of a spec does not exist. renamed says that the table
+// which the trigger watches has another name now.
+func (p *planner) missing(ctx context.Context, spec *trigger.Spec) (message string, renamed bool, err error) {
 	var was *relation
 	if row := p.in.triggers[spec.Name]; row != nil && !row.Removed {
-		var err error
 		if was, err = readRelation(ctx, p.conn, row.Relation); err != nil {
-			return "", err
+			return "", false, err
 		}
 	}
-	return missingTable(ctx, p.conn, spec.Table, was)
+	message, err = missingTable(ctx, p.conn, spec.Table, was)
+	return message, was != nil, err
+}
+
+// columnOf names a column for SpecError.Missing.
+func columnOf(rel *relation, name string) string {
+	return fmt.Sprintf("the column %s of %s", pg.PlainName(name), rel)
 }
 
 // missingColumn returns a message if the column does not exist, with similar names. Otherwise it

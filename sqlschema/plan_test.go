@@ -555,3 +555,34 @@ func TestAPlanSaysWhatChangesAndHowManyEventsFollow(t *testing.T) {
 	require.Equal(t, "~ trigger w (2 waiting events follow): retry.interval: 10s becomes 1m; webhook.headers.Authorization changed; webhook.headers.X-New added; "+
 		"webhook.headers.X-Old removed; webhook.secret changed; webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b", plan.Changes()[0].String())
 }
+
+// An application's migration may still make what is missing. Whoever waits for it asks Missing.
+func TestFaultsSayWhatTheDatabaseLacksIfThatIsAll(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, `create table t (id int primary key, "A b" text); create view v as select 1 as a; create table old_name (id int)`)
+	missing := func(specs ...trigger.Spec) []string {
+		t.Helper()
+		_, err := sqlschema.MakePlan(t.Context(), w.conn, specs, trigger.DefaultSettings())
+		var faults trigger.SpecErrors
+		require.ErrorAs(t, err, &faults)
+		return faults.Missing()
+	}
+	columns := all("x", "t", payload("id", "new one"))
+	columns.On.Update.Columns = []string{"A b", "status"}
+	when := all("w", "t")
+	when.On, when.When = trigger.On{Update: trigger.UpdateOn{Enabled: true}}, "new.paid and old.id > 0"
+	require.Equal(t, []string{"the table public.later", "the column status of public.t", `the column "new one" of public.t`, "the column paid of public.t"},
+		missing(all("a", "public.later"), columns, when, all("b", "public.later")))
+	require.Equal(t, []string{"the table no_schema.t"}, missing(all("a", "no_schema.t")))
+
+	bad := when
+	for _, sql := range []string{"new.id >", "new.id + 1", "no_such_function(new.id)", "id > 0", "exists (select 1)"} {
+		bad.When = sql
+		require.Nil(t, missing(bad, all("a", "public.later")), sql)
+	}
+	require.Nil(t, missing(all("a", "v")), "a view")
+	require.Nil(t, missing(all("a", "public.later"), all("b", "v")), "something else is wrong, too")
+	w.apply(t, all("r", "old_name"))
+	w.do(t, "alter table old_name rename to new_name")
+	require.Nil(t, missing(all("r", "old_name")), "the file has to follow the rename")
+}

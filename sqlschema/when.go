@@ -53,6 +53,26 @@ func checkWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec trigger.
 	return tryWhen(ctx, conn, rel, spec.When)
 }
 
+// missingInWhen names the first column in a trigger's when that does not exist, or returns "" if
+// the expression has no such fault.
+func missingInWhen(ctx context.Context, conn *pgx.Conn, rel *relation, spec trigger.Spec) (string, error) {
+	_, err := conn.PgConn().Prepare(ctx, "", "select from only "+rel.sql()+" as old, only "+rel.sql()+" as new where (\n"+spec.When+"\n)", nil)
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+		return "", nil
+	case !errors.As(err, &refused):
+		return "", fmt.Errorf("check when: %w", err)
+	case refused.Code != pgerrcode.UndefinedColumn:
+		return "", nil
+	}
+	name := "a column"
+	if words := strings.Split(refused.Message, " "); len(words) > 1 {
+		name = "the column " + strings.Trim(pg.LastPart(words[1]), `"`)
+	}
+	return fmt.Sprintf("%s of %s", name, rel), nil
+}
+
 // parseWhen lets the server parse prefix + when + suffix. Its message describes an error as one of
 // when.
 func parseWhen(ctx context.Context, conn *pgx.Conn, prefix, when, suffix string, rel *relation) (string, error) {

@@ -23,7 +23,7 @@ const defaultFile = "rowhook.yaml"
 type applying struct {
 	file                   string
 	roles                  []string
-	wait                   time.Duration
+	wait, tables           time.Duration
 	dryRun, exitCode, json bool
 }
 
@@ -58,6 +58,7 @@ With --dry-run nothing is changed. With --exit-code the command then exits with 
 	s := flagSet{cmd.Flags()}
 	s.file(&o.file, "configuration `file`, a directory of such files, or - for standard input")
 	s.connectTimeout(&o.wait)
+	s.waitForTables(&o.tables)
 	s.allowPublication(&a.migrator.AllowPublication)
 	add(&s, &o.roles, "grant-to", "grant this `role` the rights that rowhook run needs; repeat it, or separate several by commas", listOf(&o.roles))
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "print what would change, and change nothing")
@@ -95,6 +96,10 @@ func (s *flagSet) connectTimeout(to *time.Duration) {
 	s.duration(to, "connect-timeout", "how long to wait for a database that is not reachable yet", 0)
 }
 
+func (s *flagSet) waitForTables(to *time.Duration) {
+	s.duration(to, "wait-for-tables", "how long to wait for tables and columns of the configuration that do not exist yet, because the application's migrations come later", 0)
+}
+
 func (a *app) apply(ctx context.Context, o applying) error {
 	cfg, err := a.loadConfig(o.file, a.lookup) // a signal ends the program while it reads standard input
 	ctx, stop := interruptible(ctx)
@@ -102,6 +107,17 @@ func (a *app) apply(ctx context.Context, o applying) error {
 	if err != nil {
 		return a.withDatabase(ctx, err)
 	}
+	keeper := reapplier{tables: o.tables, log: a.log, apply: func(ctx context.Context, cfg *config.Config) error {
+		return a.applyOnce(ctx, cfg, o)
+	}}
+	if err := keeper.settle(ctx, cfg); ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return errors.New("interrupted while waiting for tables: nothing was changed")
+}
+
+// applyOnce applies the configuration, or shows what that would change.
+func (a *app) applyOnce(ctx context.Context, cfg *config.Config, o applying) error {
 	conn, target, err := a.open(ctx, o.wait)
 	if err != nil {
 		return err
@@ -243,5 +259,9 @@ func explainApply(ctx context.Context, err error, cfg *config.Config) error {
 	if !errors.As(err, &specs) {
 		return explain(err)
 	}
-	return config.ErrorOf(cfg.Explain(specs)...)
+	explained := config.ErrorOf(cfg.Explain(specs)...)
+	if missing := specs.Missing(); missing != nil {
+		return &lackError{missing, explained}
+	}
+	return explained
 }

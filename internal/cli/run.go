@@ -4,27 +4,31 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
-	"os/signal"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/netrule"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
+// running are the flags of run that are not the dispatcher's.
+type running struct {
+	file   string
+	wait   time.Duration // for the database
+	tables time.Duration // how long to wait for tables that do not exist yet
+	watch  bool          // take up changes of the file
+	web    serving
+}
+
 func (a *app) runCommand() *cobra.Command {
-	var file string
-	web := serving{address: defaultHTTP}
-	wait := defaultConnectTimeout
+	o := running{wait: defaultConnectTimeout, web: serving{address: defaultHTTP}}
 	cfg := dispatcher.Config{
 		PollInterval: dispatcher.DefaultPollInterval, BatchSize: dispatcher.DefaultBatchSize, Concurrency: dispatcher.DefaultConcurrency,
 		GracePeriod: dispatcher.DefaultGracePeriod, PayloadMemory: dispatcher.DefaultPayloadMemory, MaxBody: dispatcher.DefaultMaxBody,
@@ -37,31 +41,41 @@ func (a *app) runCommand() *cobra.Command {
 Several dispatchers may run on one database. They share the work, and take over from one that dies. SIGINT or SIGTERM
 stops gracefully: the dispatcher claims nothing more, requests in flight may finish within the grace period, and the
 other claimed events are given back. A second signal stops at once. No event is lost then, but events in flight are sent
-again by another dispatcher. SIGHUP applies the file of -f again. All dispatchers use the new configuration within about
-a second, for pending events, too.
+again by another dispatcher. SIGHUP applies the file of -f again, and with --watch a change of the file does. All
+dispatchers use the new configuration within about a second, for pending events, too. What can't be applied is logged,
+and the previous configuration stays in use.
+
+With --wait-for-tables the application's migrations may come later than Rowhook: it says which tables and columns it
+waits for, and applies when they are there. HTTP is served meanwhile, and /readyz says that it is not ready.
 
 ` + servingHelp,
 		Example: `  rowhook run -f rowhook.yaml
+  rowhook run -f rowhook.yaml --wait-for-tables 60s --watch
   DATABASE_URL=postgres://app@pooler:6432/shop ROWHOOK_LISTEN_URL=postgres://app@db:5432/shop rowhook run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if file == standardInput {
+			switch {
+			case o.file == "" && (o.watch || o.tables > 0):
+				return usagef("--watch and --wait-for-tables are about the configuration of -f, which is not set: add -f rowhook.yaml")
+			case o.file == standardInput:
 				return usagef("rowhook run reads the configuration again at SIGHUP, which standard input can't offer: give -f a file or a directory, or use rowhook apply -f - first")
 			}
-			web.chosen = a.given(cmd, "http")
+			o.web.chosen = a.given(cmd, "http")
 			if !a.given(cmd, "max-body") {
 				cfg.MaxBody = fitBody(cfg.MaxBody, allowedMemory(), debug.SetMemoryLimit(-1))
 			}
 			a.fitMemory(&cfg, allowedMemory(), a.given(cmd, "payload-memory"))
-			return a.run(cmd.Context(), cfg, file, wait, web)
+			return a.run(cmd.Context(), cfg, o)
 		},
 	}
 	s := flagSet{cmd.Flags()}
-	s.file(&file, "apply this configuration `file` first, or a directory of such files")
-	s.connectTimeout(&wait)
+	s.file(&o.file, "apply this configuration `file` first, or a directory of such files")
+	s.connectTimeout(&o.wait)
+	s.waitForTables(&o.tables)
+	s.yesNo(&o.watch, "watch", "with -f: apply again when the file, or one of the directory, has changed")
 	s.allowPublication(&a.migrator.AllowPublication)
 	dispatchFlags(&s, &cfg)
-	web.flags(&s)
+	o.web.flags(&s)
 	return cmd
 }
 
@@ -103,7 +117,7 @@ func addresses() syntax[[]netip.Prefix] {
 	}
 }
 
-func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait time.Duration, web serving) error {
+func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
 	cfg.DatabaseURL, cfg.ListenURL = a.global.databaseURL, a.global.listenURL
 	cfg.Version, cfg.Lookup, cfg.Logger = build(), a.lookup, a.log
 	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would mean the default
@@ -119,8 +133,10 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 		return err
 	}
 	defer tracer.close()
-	web.noListen = cfg.NoListen
-	l, err := a.listenHTTP(ctx, web)
+	keeper := a.keeper(target, o)
+	defer keeper.open(true)()
+	o.web.noListen, o.web.starting = cfg.NoListen, keeper.waitingFor
+	l, err := a.listenHTTP(ctx, o.web)
 	if err != nil {
 		return err
 	}
@@ -130,7 +146,7 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 		closeUnused(l)
 		return &usageError{err}
 	}
-	stopHTTP, err := a.serveHTTP(ctx, web, l, d, counted)
+	stopHTTP, err := a.serveHTTP(ctx, o.web, l, d, counted)
 	if err != nil {
 		return err
 	}
@@ -141,15 +157,15 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, file string, wait 
 		d.Abort()
 	})
 	defer stop()
-	if err := a.prepareDatabase(ctx, target, file, wait); err != nil {
+	if err := a.prepareDatabase(ctx, keeper, o.wait); err != nil {
 		if ctx.Err() != nil {
 			a.log.Info("stopped before the dispatcher had started")
 			return nil
 		}
 		return err
 	}
-	stopReapplying := a.reapply(ctx, target, file)
-	err = a.deliver(ctx, d, wait)
+	stopReapplying := keeper.background(ctx)
+	err = a.deliver(ctx, d, o.wait)
 	stopReapplying()
 	switch {
 	case ctx.Err() != nil && d.Stats().Instance == 0:
@@ -184,40 +200,47 @@ func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.D
 
 // prepareDatabase applies the configuration, if there is a file. Else it checks that the schema is
 // installed.
-func (a *app) prepareDatabase(ctx context.Context, t *target, file string, wait time.Duration) error {
-	if file == "" {
-		// It connects as claims do: the listen URL may not be reachable, and the dispatcher polls
-		// then.
-		t, err := parseTarget(a.global.databaseURL, a.global.source)
-		if err != nil {
+func (a *app) prepareDatabase(ctx context.Context, keeper *reapplier, wait time.Duration) error {
+	if keeper.file != "" {
+		return keeper.start(ctx)
+	}
+	// It connects as claims do: the listen URL may not be reachable, and the dispatcher polls then.
+	t, err := parseTarget(a.global.databaseURL, a.global.source)
+	if err != nil {
+		return err
+	}
+	return a.look(ctx, t.throughPooler(), wait, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := checkInstalled(ctx, conn, t); err != nil {
 			return err
 		}
-		return a.look(ctx, t.throughPooler(), wait, func(ctx context.Context, conn *pgx.Conn) error {
-			if err := checkInstalled(ctx, conn, t); err != nil {
+		return a.warnOfLack(ctx, conn)
+	})
+}
+
+// keeper keeps the database at the file of -f. It connects for each apply, and holds no session in
+// between, which would keep others from dropping or copying the database.
+func (a *app) keeper(t *target, o running) *reapplier {
+	return &reapplier{
+		file: o.file, watch: o.watch, tables: o.tables, log: a.log,
+		load: func() (*config.Config, error) { return a.loadConfig(o.file, a.lookup) },
+		apply: func(ctx context.Context, cfg *config.Config) error {
+			conn, err := a.connect(ctx, t, o.wait)
+			if err != nil {
 				return err
 			}
-			return a.warnOfLack(ctx, conn)
-		})
+			defer conn.Close(context.WithoutCancel(ctx))
+			plan, err := a.applyConfig(ctx, conn, cfg)
+			if err != nil {
+				return err
+			}
+			if plan.Empty() {
+				a.log.Info("the triggers match the configuration", "file", o.file, "triggers", len(cfg.Triggers))
+				return nil
+			}
+			a.log.Info("applied the configuration", "file", o.file, "triggers", len(cfg.Triggers))
+			return nil
+		},
 	}
-	cfg, err := a.loadConfig(file, a.lookup)
-	if err != nil {
-		return err
-	}
-	conn, err := a.connect(ctx, t, wait)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	plan, err := a.applyConfig(ctx, conn, cfg)
-	if err != nil {
-		return err
-	}
-	if plan.Empty() {
-		a.log.Info("the triggers match the configuration", "file", file, "triggers", len(cfg.Triggers))
-		return nil
-	}
-	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
-	return nil
 }
 
 // warnOfLack warns of what is missing in the database until the next apply.
@@ -232,37 +255,4 @@ func (a *app) warnOfLack(ctx context.Context, conn *pgx.Conn) error {
 		a.log.Warn(line+": run \"rowhook apply\"", "database", conn.Config().Database)
 	}
 	return explain(err)
-}
-
-// reapply applies the file again at each SIGHUP, until ctx is done. The returned function waits
-// until it has ended.
-func (a *app) reapply(ctx context.Context, t *target, file string) func() {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-ctx.Done():
-				return
-			case <-hangups:
-			}
-			if file == "" {
-				a.log.Warn("SIGHUP: nothing to apply again, because -f is not set")
-				continue
-			}
-			a.log.Info("SIGHUP: applying the configuration again", "file", file)
-			if err := a.prepareDatabase(ctx, t, file, defaultConnectTimeout); err != nil && ctx.Err() == nil {
-				a.log.Error("SIGHUP: configuration not applied, still using the previous one", "file", file, "error", err)
-			}
-		}
-	})
-	return func() {
-		signal.Stop(hangups)
-		close(done)
-		wg.Wait()
-	}
 }

@@ -44,6 +44,8 @@ type serving struct {
 	chosen   bool   // a flag or variable set it, so serving must not fail
 	database string // "": the dispatcher's
 	noListen bool   // the dispatcher's database URL may lead through a pooler
+	// starting says what the start of the dispatcher waits for, or returns "". Optional.
+	starting func() string
 }
 
 func (w *serving) flags(s *flagSet) {
@@ -125,7 +127,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	m.WatchDatabase(probes, 0)
 	write, read := a.httpTokens()
 	server := httpapi.New(httpapi.Config{
-		WriteToken: write, ReadToken: read, DB: pool, Probe: ready, Stats: d.Stats, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
+		WriteToken: write, ReadToken: read, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
 		Schema: func(ctx context.Context) error {
 			conn, err := ready.Acquire(ctx)
 			if err != nil {

@@ -70,6 +70,9 @@ func (d *readiness) look(ctx context.Context) Readiness {
 		checks[0] = Check{Name: "running", Detail: "the dispatcher is stopping"}
 	case !stats.Started:
 		checks[0] = Check{Name: "running", Detail: "the dispatcher has not started yet"}
+		if starting := d.server.cfg.Starting; starting != nil && starting() != "" {
+			checks[0].Detail += ": " + starting()
+		}
 	}
 	database := d.database(ctx)
 	checks = append(checks, database[:]...)

@@ -41,6 +41,8 @@ type Config struct {
 	Schema func(ctx context.Context) error
 	// Stats is the method Stats of the dispatcher.
 	Stats func() dispatcher.Stats
+	// Starting says what the start of the dispatcher waits for, or returns "". Optional.
+	Starting func() string
 	// Metrics serves /metrics.
 	Metrics http.Handler
 	// Timeout bounds a request; 0: DefaultTimeout.

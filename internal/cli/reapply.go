@@ -1,0 +1,273 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/config"
+)
+
+// reapplier keeps a database at a configuration that may change: it applies it at the start, at
+// SIGHUP and, if it watches, when the file has changed. What can't be applied is logged once, and
+// what was applied before goes on. All of that happens in the goroutine that calls start and run, so
+// that two applies never run at once.
+type reapplier struct {
+	file  string // a file or a directory; "": there is nothing to apply
+	load  func() (*config.Config, error)
+	apply func(context.Context, *config.Config) error
+	log   *slog.Logger
+
+	// watch has changes of the file taken up.
+	watch bool
+	// tables is how long to wait for tables and columns that do not exist yet. 0: not at all.
+	tables time.Duration
+
+	hangups  chan os.Signal // nil: SIGHUP is somebody else's
+	ticker   *time.Ticker
+	contents contents
+	waiting  atomic.Pointer[string] // what it waits for; nil: nothing
+}
+
+const (
+	// lookAtFile is how often a watched file is read. Its content counts once two looks have found
+	// the same, so that a change is taken up after twice this time at most.
+	lookAtFile = 250 * time.Millisecond
+	// lookForTables is how often a configuration is tried whose tables are missing.
+	lookForTables = 500 * time.Millisecond
+	// applyAgain is how long a reapplier that watches waits after it could not apply for another
+	// reason than the configuration, such as a table that is busy.
+	applyAgain = 10 * time.Second
+)
+
+// open begins to notice SIGHUP, if heedHangups, and changes of the file. close ends that.
+func (r *reapplier) open(heedHangups bool) (close func()) {
+	if heedHangups {
+		r.hangups = make(chan os.Signal, 1)
+		signal.Notify(r.hangups, syscall.SIGHUP)
+	}
+	r.contents.path = r.file
+	if r.watch {
+		r.ticker = time.NewTicker(lookAtFile)
+	}
+	return func() {
+		if heedHangups {
+			signal.Stop(r.hangups)
+		}
+		if r.ticker != nil {
+			r.ticker.Stop()
+		}
+	}
+}
+
+// start applies the configuration. It waits for tables.
+func (r *reapplier) start(ctx context.Context) error {
+	r.contents.take()
+	cfg, err := r.load()
+	if err != nil {
+		return err
+	}
+	return r.settle(ctx, cfg)
+}
+
+// background calls run until the returned function is called, which waits for its end.
+func (r *reapplier) background(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.run(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// run applies the configuration again and again, until ctx is done.
+func (r *reapplier) run(ctx context.Context) {
+	const never = 1 << 62
+	var due *config.Config // to be applied again
+	said := ""
+	for {
+		wait := time.Duration(never)
+		if due != nil {
+			wait = applyAgain
+		}
+		newer, err := r.pause(ctx, wait)
+		if err != nil {
+			return
+		}
+		if newer != nil {
+			due, said = newer, ""
+		}
+		if due == nil {
+			continue
+		}
+		err = r.settle(ctx, due)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			r.refuse(err)
+		}
+		if err == nil || errors.As(err, new(*config.Error)) || !r.watch {
+			due = nil
+		}
+	}
+}
+
+// settle applies a configuration. It waits for tables that are missing, and takes up a newer
+// configuration meanwhile.
+func (r *reapplier) settle(ctx context.Context, cfg *config.Config) error {
+	defer r.waiting.Store(nil)
+	until, said := time.Now().Add(r.tables), []string(nil)
+	for {
+		err := r.apply(ctx, cfg)
+		var lack *lackError
+		if !errors.As(err, &lack) || !time.Now().Before(until) {
+			if err == nil && said != nil {
+				r.log.Info("the tables are there")
+			}
+			return err
+		}
+		what := strings.Join(lack.missing, ", ")
+		r.waiting.Store(&what)
+		if !slices.Equal(lack.missing, said) {
+			said = lack.missing
+			r.log.Info("waiting for tables that do not exist yet", "missing", what, "for_up_to", time.Until(until).Round(time.Second))
+		}
+		newer, err := r.pause(ctx, min(lookForTables, max(time.Until(until), 0)))
+		if err != nil {
+			return err
+		}
+		if newer != nil {
+			cfg, until, said = newer, time.Now().Add(r.tables), nil
+		}
+	}
+}
+
+// pause waits until the time is over, and returns nil, or until there is a newer configuration.
+func (r *reapplier) pause(ctx context.Context, wait time.Duration) (*config.Config, error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	var ticks <-chan time.Time
+	if r.ticker != nil {
+		ticks = r.ticker.C
+	}
+	for {
+		var newer *config.Config
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-timer.C:
+			return nil, nil
+		case <-r.hangups:
+			newer = r.hungUp()
+		case <-ticks:
+			newer = r.changed()
+		}
+		if newer != nil {
+			return newer, nil
+		}
+	}
+}
+
+// hungUp returns the configuration as it is now, or nil if it is refused.
+func (r *reapplier) hungUp() *config.Config {
+	if r.file == "" {
+		r.log.Warn("SIGHUP: nothing to apply again, because -f is not set")
+		return nil
+	}
+	r.log.Info("SIGHUP: applying the configuration again", "file", r.file)
+	r.contents.take()
+	cfg, err := r.load()
+	if err != nil {
+		r.refuse(err)
+		return nil
+	}
+	return cfg
+}
+
+// changed returns the configuration if the file has changed, and nil if it has not, or is refused.
+func (r *reapplier) changed() *config.Config {
+	settled, ok := r.contents.changed()
+	if !ok {
+		return nil
+	}
+	cfg, err := r.load()
+	if r.contents.now() != settled {
+		return nil // it was written meanwhile, perhaps in part
+	}
+	r.contents.taken = settled
+	r.log.Info("the configuration has changed: applying it", "file", r.file)
+	if err != nil {
+		r.refuse(err)
+		return nil
+	}
+	return cfg
+}
+
+func (r *reapplier) refuse(err error) {
+	r.log.Error("configuration not applied, still using the previous one", "file", r.file, "error", err)
+}
+
+// waitingFor says what it waits for, or returns "".
+func (r *reapplier) waitingFor() string {
+	what := r.waiting.Load()
+	if what == nil {
+		return ""
+	}
+	return "waiting for " + *what
+}
+
+// contents notices that a file, or a directory of files, has another content than the one that was
+// taken up. It reads the content again and again, because the system's notifications do not tell:
+// they do not cross the bind mount of a container's engine, and a ConfigMap of Kubernetes changes by
+// a symbolic link of another directory.
+type contents struct {
+	path  string
+	taken string // fingerprint of what was taken up
+	last  string // and of the last look
+}
+
+// now is the fingerprint of the content. For what can't be read it is the error.
+func (c *contents) now() string {
+	sum, err := config.Fingerprint(c.path)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return sum
+}
+
+// take takes up what is there.
+func (c *contents) take() {
+	c.taken = c.now()
+	c.last = c.taken
+}
+
+// changed looks once. ok is true if the content is not what was taken up, and the same as at the
+// last look: a file that is being written is not taken up in part. (If all the same a write pauses
+// for longer than that, an empty file is an error.) The caller then sets taken.
+func (c *contents) changed() (settled string, ok bool) {
+	now := c.now()
+	same := now == c.last
+	c.last = now
+	return now, same && now != c.taken
+}
+
+// lackError says that the database lacks tables or columns that a configuration names, and that
+// nothing else is wrong with it.
+type lackError struct {
+	missing []string // such as "the table public.orders"
+	err     error    // the error of the configuration, for people
+}
+
+func (e *lackError) Error() string { return e.err.Error() }
+func (e *lackError) Unwrap() error { return e.err }
