@@ -128,7 +128,7 @@ func (o starting) write(text []byte) error {
 	if o.force {
 		how = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	}
-	f, err := os.OpenFile(o.file, how, 0o644)
+	f, err := os.OpenFile(o.file, how, 0o644) //nolint:gosec // it has no secret, and a dispatcher may run as another user
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return o.exists()

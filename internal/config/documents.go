@@ -151,7 +151,8 @@ func (p positions) at(file string, path keyPath) (Position, bool) {
 // says that it is in defaults.
 func (c *Config) find(trigger int, path []string) (at Position, key keyPath, shared bool) {
 	if trigger < 0 || trigger >= len(c.origins) {
-		return c.findTop(trigger, path)
+		at, key = c.findTop(trigger, path)
+		return at, key, false
 	}
 	o := c.origins[trigger]
 	key = o.path(path...)
@@ -166,7 +167,7 @@ func (c *Config) find(trigger int, path []string) (at Position, key keyPath, sha
 }
 
 // findTop finds a value that is no trigger's, in the file that has its top key.
-func (c *Config) findTop(trigger int, path []string) (at Position, key keyPath, shared bool) {
+func (c *Config) findTop(trigger int, path []string) (at Position, key keyPath) {
 	key = slices.Clone(path)
 	if trigger >= 0 {
 		key = origin{index: trigger}.path(path...)
@@ -174,12 +175,12 @@ func (c *Config) findTop(trigger int, path []string) (at Position, key keyPath, 
 	for n := len(key); n > 0; n-- {
 		for _, file := range c.Files {
 			if p, ok := c.positions.at(file, key[:n]); ok {
-				return p, key, false
+				return p, key
 			}
 		}
 	}
-	p, _ := c.positions.at(c.Files[0], nil)
-	return p, key, false
+	at, _ = c.positions.at(c.Files[0], nil)
+	return at, key
 }
 
 // inherits reports whether the value at a path of the present file, which it does not have, may

@@ -76,7 +76,7 @@ func readDirectory(path string) (files []file, ignored []string, err error) {
 			continue
 		}
 		full := filepath.Join(path, name)
-		data, err := readEntry(full)
+		data, err := readEntry(full, e.Type()&fs.ModeSymlink != 0)
 		var wrong *Error
 		if errors.As(err, &wrong) {
 			problems = append(problems, wrong.Problems...)
@@ -120,10 +120,10 @@ func Names(names []string) string {
 
 // readEntry reads a file of a directory. It opens nothing but files: to open a named pipe would
 // wait for a writer.
-func readEntry(path string) ([]byte, error) {
+func readEntry(path string, link bool) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case link && errors.Is(err, fs.ErrNotExist):
 		return nil, unreadable(path, err, "is a symbolic link to a file that does not exist; correct or remove it")
 	case err != nil:
 		return read(path) // it says why
