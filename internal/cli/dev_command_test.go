@@ -4,6 +4,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -26,21 +27,34 @@ type guest struct {
 	env   map[string]string
 }
 
+const guestScript = "env; echo READY; read -r code; exit $code"
+
 // host starts rowhook dev with a guest, and waits until the guest runs.
 func host(t *testing.T, env []string, flags ...string) *guest {
 	t.Helper()
-	p := prepare(t, append(postgresBin(), env...), append(append([]string{"dev"}, flags...), "--", "sh", "-c", "env; echo READY; read -r code; exit $code")...)
-	g := &guest{process: p, env: map[string]string{}}
+	g := &guest{process: prepare(t, append(postgresBin(), env...), append(append([]string{"dev"}, flags...), "--", "sh", "-c", guestScript)...)}
+	g.begin(t)
+	g.wait(t)
+	return g
+}
+
+func (g *guest) begin(t *testing.T) {
+	t.Helper()
 	var err error
-	g.input, err = p.cmd.StdinPipe()
+	g.input, err = g.cmd.StdinPipe()
 	require.NoError(t, err)
-	require.NoError(t, p.cmd.Start())
-	p.stdout.waitFor(t, "READY")
-	for line := range strings.Lines(p.stdout.String()) {
+	require.NoError(t, g.cmd.Start())
+}
+
+// wait waits until the guest runs, and takes its environment.
+func (g *guest) wait(t *testing.T) {
+	t.Helper()
+	g.stdout.waitFor(t, "READY")
+	g.env = map[string]string{}
+	for line := range strings.Lines(g.stdout.String()) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		g.env[name] = value
 	}
-	return g
 }
 
 // end ends the guest with an exit code.
@@ -289,5 +303,31 @@ func TestMisusedDevFlagsNameTheRemedy(t *testing.T) {
 		code, _, stderr := rowhook(t, postgresBin(), append([]string{"dev"}, c.args...)...)
 		require.Equal(t, 2, code, "%v: %s", c.args, stderr)
 		require.Contains(t, stderr, c.want)
+	}
+}
+
+func TestSeveralDevsRunSideBySide(t *testing.T) {
+	t.Parallel()
+	file, schema := write(t, "rowhook.yaml", signedOrders), write(t, "schema.sql", orders)
+	var guests []*guest
+	for range 5 {
+		g := &guest{process: prepare(t, postgresBin(), "dev", "-f", file, "--init", schema, "--", "sh", "-c", guestScript)}
+		g.begin(t)
+		guests = append(guests, g)
+	}
+	seen := map[string]bool{}
+	for i, g := range guests {
+		g.wait(t)
+		execOn(t, g.env["DATABASE_URL"], fmt.Sprintf("insert into orders values (%d, 1, 'a')", i))
+		for _, name := range []string{"DATABASE_URL", "ROWHOOK_SINK_URL", "ROWHOOK_URL"} {
+			require.False(t, seen[g.env[name]], "another one has it")
+			seen[g.env[name]] = true
+		}
+	}
+	for i, g := range guests {
+		got := deliveriesOf(t, g.env["ROWHOOK_SINK_URL"], 2)
+		require.Len(t, got, 2)
+		require.Contains(t, string(got[0].Body), fmt.Sprintf(`"id": %d`, i))
+		require.Zero(t, g.end(t, "0"))
 	}
 }
