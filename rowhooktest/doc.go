@@ -51,6 +51,8 @@
 //	h.SkipTo(t, rowhooktest.LastRetry("order_placed"))
 //	letters := h.DeadLetters(t, "order_placed", rowhooktest.Path("new.id", 9))
 //
+// With [Harness.Handle] the program's own receiver gets the requests, and its statuses decide.
+//
 // # Suites that roll back
 //
 // A transaction that is rolled back sends nothing. [RequireRecorded] looks at the events inside it:

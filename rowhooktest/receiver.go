@@ -13,9 +13,10 @@ import (
 // receiver is the receiver of a test.
 type receiver struct {
 	*sink.Sink
-	url    string
-	cancel context.CancelFunc
-	ended  sync.WaitGroup
+	handlers *handlers
+	url      string
+	cancel   context.CancelFunc
+	ended    sync.WaitGroup
 }
 
 func startReceiver(in *installation) (*receiver, error) {
@@ -25,7 +26,8 @@ func startReceiver(in *installation) (*receiver, error) {
 	}
 	r := &receiver{url: "http://" + l.Addr().String()}
 	secrets := sandbox.Secrets(in.triggers, sandbox.Variables(r.url, in.secret, in.lookup))
-	r.Sink = &sink.Sink{SecretOf: func(trigger string) string { return secrets[trigger] }}
+	r.handlers = &handlers{paths: in.paths()}
+	r.Sink = &sink.Sink{SecretOf: func(trigger string) string { return secrets[trigger] }, Respond: r.handlers.respond}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.ended.Go(func() { _ = r.Serve(ctx, l) }) // it ends only when it is stopped

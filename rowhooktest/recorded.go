@@ -239,7 +239,12 @@ var _ io.Writer = &answer{}
 
 func (a *answer) Header() http.Header { return a.header }
 
-func (a *answer) WriteHeader(status int) { a.status = status }
+// WriteHeader takes the first status, as net/http does.
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 && status >= 200 {
+		a.status = status
+	}
+}
 
 func (a *answer) Write(p []byte) (int, error) {
 	if a.status == 0 {

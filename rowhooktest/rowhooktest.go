@@ -149,7 +149,7 @@ func (h *Harness) within(t testing.TB, most time.Duration) (context.Context, con
 			deadline = end.Add(-spare)
 		}
 	}
-	return context.WithDeadline(t.Context(), deadline)
+	return context.WithDeadline(context.WithoutCancel(t.Context()), deadline) // cleanups of a test may use it
 }
 
 // spare is the time that is left of a test's deadline for its end.

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/rowhooktest"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // The tests of users need no TestMain. This one looks for goroutines that are left, and hands on
@@ -114,6 +117,47 @@ func TestRetriesTakeNoTime(t *testing.T) {
 	h.SkipTo(t, rowhooktest.LastRetry("order_placed"))
 	require.Equal(t, 3, h.Wait(t, "order_placed", rowhooktest.Path("new.id", 2)).Attempt)
 	require.Empty(t, h.DeadLetters(t, ""))
+}
+
+func TestAHandlerGetsTheRequestsAndAnswersThem(t *testing.T) {
+	t.Parallel()
+	h := rowhooktest.Start(t, rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
+triggers:
+  - name: order_placed
+    table: public.orders
+    on: {insert: true}
+    webhook: {url: "https://${SHOP_HOST}/hooks/orders?source=shop", secret: "${SHOP_SECRET}"}
+    retry: {limit: 3, interval: 1h}
+  - name: note_taken
+    table: public.notes
+    on: {insert: true}
+    webhook: {url: "https://example.com/notes"}
+`))
+	mux := http.NewServeMux()
+	seen := make(chan string, 10)
+	mux.HandleFunc("POST /hooks/orders", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = webhook.Verify(h.Secret("order_placed"), r.Header, body, time.Now())
+		}
+		seen <- fmt.Sprint(r.URL.Query().Get("source"), err)
+		if len(seen) == 1 {
+			http.Error(w, "not yet", http.StatusTooManyRequests)
+		}
+	})
+	h.Handle("", mux)
+	h.Handle("note_taken", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oh") }))
+	order(t, h, 1)
+	h.SkipTo(t, rowhooktest.NextRetry("order_placed"))
+	require.Equal(t, 2, h.Wait(t, "order_placed").Attempt)
+	require.Equal(t, []string{"shop<nil>", "shop<nil>"}, []string{<-seen, <-seen})
+	require.Equal(t, 429, h.Wait(t, "order_placed", rowhooktest.Attempt(1)).Status)
+	require.Empty(t, h.Secret("note_taken"))
+	h.Exec(t, "insert into notes values (1)")
+	require.Equal(t, 500, h.Wait(t, "note_taken", rowhooktest.Attempt(1)).Status)
+	h.Respond("note_taken", 200)
+	h.SkipTo(t, rowhooktest.NextRetry("note_taken"))
+	h.Wait(t, "note_taken")
 }
 
 func TestEventsWithoutAttemptsLeftAreDeadLetters(t *testing.T) {

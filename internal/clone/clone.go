@@ -115,7 +115,47 @@ func (t Template) clone(ctx context.Context, admin *pgx.Conn, server, name strin
 			break
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if err := copySettings(ctx, admin, name, t.name()); err != nil {
+		return errors.Join(err, drop(context.WithoutCancel(ctx), admin, name))
+	}
+	return nil
+}
+
+// copySettings gives a database the settings that ALTER DATABASE and ALTER ROLE IN DATABASE have made
+// for another one. CREATE DATABASE leaves them out.
+func copySettings(ctx context.Context, admin *pgx.Conn, name, from string) error {
+	type setting struct{ Role, Name, Value string }
+	all, err := pg.Collect[setting](ctx, admin, `
+select coalesce(r.rolname, '') as role, split_part(c.text, '=', 1) as name, substr(c.text, strpos(c.text, '=') + 1) as value
+  from pg_catalog.pg_database d
+  join pg_catalog.pg_db_role_setting s on s.setdatabase = d.oid
+  left join pg_catalog.pg_roles r on r.oid = s.setrole
+ cross join unnest(s.setconfig) as c (text)
+ where d.datname = $1`, from)
+	if err != nil {
+		return fmt.Errorf("read the settings of the template database: %w", err)
+	}
+	for _, s := range all {
+		of := "database " + name
+		if s.Role != "" {
+			of = "role " + pg.QuoteName(s.Role) + " in " + of
+		}
+		// The value is as SHOW writes it, so a list has its quotes. The session takes it over.
+		err := pgx.BeginFunc(ctx, admin, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "select pg_catalog.set_config($1, $2, true)", s.Name, s.Value); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "alter "+of+" set "+pg.QuoteName(strings.Split(s.Name, ".")...)+" from current")
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("copy the setting %s of the template database: %w", s.Name, err)
+		}
+	}
+	return nil
 }
 
 // Empty makes a copy of a database that is there, such as template0. Nobody may be connected to it.

@@ -112,6 +112,23 @@ func TestATemplateIsMadeOnceAndItsClonesAreApart(t *testing.T) {
 	}
 }
 
+// CREATE DATABASE leaves these settings out.
+func TestClonesHaveTheSettingsOfTheirTemplate(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t).URL("postgres")
+	require.NoError(t, execute(t.Context(), server, "create role app login"))
+	tp, _ := template(t, `do $$ begin
+		execute format('alter database %I set search_path = "my App", public', current_database());
+		execute format('alter database %I set rowhook.note = %L', current_database(), 'it''s; "x", y');
+		execute format('alter role app in database %I set work_mem = ''7MB''', current_database());
+	end $$`)
+	d, err := clone.New(t.Context(), server, tp)
+	require.NoError(t, err)
+	require.Equal(t, `"my App", public|it's; "x", y`, query[string](t, d.URL, "select current_setting('search_path') || '|' || current_setting('rowhook.note')"))
+	require.Equal(t, "{work_mem=7MB}", query[string](t, d.URL, `select setconfig::text from pg_db_role_setting
+		where setrole = 'app'::regrole and setdatabase = (select oid from pg_database where datname = current_database())`))
+}
+
 func TestATemplateThatFailedIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	tp, _ := template(t, "")
@@ -245,12 +262,13 @@ func TestConnectionStringsGetAnotherDatabase(t *testing.T) {
 		"postgres://h/x?dbname=old&sslmode=disable": "postgres://h/new?sslmode=disable",
 		"postgres:///old?host=/run/pg&user=u":       "postgres:///new?host=/run/pg&user=u",
 		"host=h dbname=old user='a b'":              "host=h dbname=old user='a b' dbname='new'",
-		"":                                          "dbname='new'",
+		"postgresql+asyncpg://u@h/old?ssl=disable":  "postgresql+asyncpg://u@h/new?ssl=disable",
+		"": "dbname='new'",
 	} {
 		got, err := clone.WithDatabase(in, "new")
 		require.NoError(t, err)
 		require.Equal(t, want, got)
-		if strings.Contains(in, "old") {
+		if strings.Contains(in, "old") && !strings.Contains(in, "+") {
 			config, err := pgx.ParseConfig(got)
 			require.NoError(t, err)
 			require.Equal(t, "new", config.Database)

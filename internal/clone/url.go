@@ -9,7 +9,7 @@ import (
 // WithDatabase returns a connection string with another database's name. It may be a URL, or
 // keywords and values, or empty where the PG* variables say the rest.
 func WithDatabase(connString, name string) (string, error) {
-	if !strings.HasPrefix(connString, "postgres://") && !strings.HasPrefix(connString, "postgresql://") {
+	if !strings.Contains(connString, "://") {
 		// Of a keyword that is there twice, the last one counts.
 		return strings.TrimSpace(connString + " dbname='" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(name) + "'"), nil
 	}
