@@ -80,7 +80,7 @@ type verdict struct {
 
 // await counts until judge is sure or ctx ends. n is the wanted number.
 func (s *Sink) await(ctx context.Context, m Match, judge func(*tally) verdict, n int) ([]Delivery, *Miss) {
-	began := time.Now()
+	began, over := time.Now(), ctx.Err() != nil
 	t := newTally(m.counting(), n+1)
 	for {
 		changed, counted := t.look(&s.journal)
@@ -100,7 +100,7 @@ func (s *Sink) await(ctx context.Context, m Match, judge func(*tally) verdict, n
 			return copies(chosen), nil
 		}
 		miss := s.explain(t, n, result.shortfall)
-		if !result.failed {
+		if !result.failed && !over {
 			miss.Within = patience(ctx, began)
 		}
 		return copies(chosen), miss

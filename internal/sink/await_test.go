@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -301,6 +302,19 @@ func somebodyWaits(t *testing.T, s *Sink) {
 		defer s.journal.mu.Unlock()
 		return s.journal.changed != nil
 	}, 10*time.Second, time.Millisecond)
+}
+
+func TestAMissSpeaksOfNoTimeThatNobodyWaited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(*tally) verdict { // as on a busy machine
+			<-time.After(time.Second)
+			return verdict{shortfall: TooFew}
+		}
+		_, miss := new(Sink).await(over(), Match{}, slow, 1)
+		require.Zero(t, miss.Within)
+		require.Contains(t, miss.String(), "no delivery has arrived")
+	})
 }
 
 func TestACountRemembersNoMoreThanItNeeds(t *testing.T) {

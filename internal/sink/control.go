@@ -91,7 +91,7 @@ func (s *Sink) operate(w http.ResponseWriter, r *http.Request, body []byte) erro
 		return err
 	}
 	if r.Method == http.MethodPut {
-		if body, err = readAll(http.MaxBytesReader(w, r.Body, maxControlIn), r.ContentLength); err != nil {
+		if body, err = readAll(w, r, maxControlIn); err != nil {
 			return unreadable(err)
 		}
 	}

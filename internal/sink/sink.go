@@ -99,7 +99,7 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d := Delivery{Path: r.URL.Path, Header: r.Header, reused: reused(r)}
-	body, err := readAll(http.MaxBytesReader(w, r.Body, MaxBody), r.ContentLength)
+	body, err := readAll(w, r, MaxBody)
 	d.ReceivedAt, d.Body = time.Now(), body
 	if err != nil {
 		p := unreadable(err)
@@ -146,9 +146,13 @@ func reused(r *http.Request) bool {
 }
 
 // readAll reads a body into a slice of its size, since it is kept. The sender's word for the size is
-// taken up to a MiB.
-func readAll(in io.Reader, size int64) ([]byte, error) {
+// taken up to a MiB, and for a size above limit, of which nothing is read.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	const trusted = 1 << 20
+	size, in := r.ContentLength, http.MaxBytesReader(w, r.Body, limit)
+	if size > limit {
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
 	if size > 0 && size <= trusted {
 		body := make([]byte, size)
 		n, err := io.ReadFull(in, body)
