@@ -105,7 +105,7 @@ func (o starting) mayWrite() error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("can't write the file: %w", err)
+		return cantWrite(err)
 	case isDirectory(o.file):
 		return usagef("%s is a directory: give -f the file to write, such as %s", o.file, filepath.Join(o.file, defaultFile))
 	case !o.force && info != nil:
@@ -132,16 +132,20 @@ func (o starting) write(text []byte) error {
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return o.exists()
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) && !isDirectory(filepath.Dir(o.file)):
 		return fmt.Errorf("can't write %s: there is no directory %s; make it first, or correct the path", o.file, filepath.Dir(o.file))
 	case err != nil:
-		return fmt.Errorf("can't write the file: %w", err)
+		return cantWrite(err)
 	}
 	_, err = f.Write(text)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("can't write the file: %w", err)
+		return cantWrite(err)
 	}
 	return nil
+}
+
+func cantWrite(err error) error {
+	return fmt.Errorf("can't write the file: %w; check the path, its rights and the space on its disk", err)
 }
 
 // readTables reads the tables of --table. notes are what the user should know before an apply.
@@ -178,7 +182,11 @@ func (a *app) readTables(ctx context.Context, o starting) (tables []sqlschema.Ta
 func tableFaults(faults trigger.SpecErrors, names []string) error {
 	lines := make([]string, len(faults))
 	for i, f := range faults {
-		lines[i] = "--table " + names[f.Index] + ": " + f.Message
+		name := names[f.Index]
+		if name == "" {
+			name = `""`
+		}
+		lines[i] = "--table " + name + ": " + f.Message
 	}
 	return usagef("%s", strings.Join(lines, "\n"))
 }

@@ -174,7 +174,7 @@ func (c *Config) Explain(found trigger.SpecErrors) []Problem {
 			at[said{p.Key, p.Message}] = i
 			problems = append(problems, p)
 		}
-		if name := strconv.Quote(c.Triggers[e.Index].Name); !slices.Contains(triggers[i], name) {
+		if name := c.called(e.Index); !slices.Contains(triggers[i], name) {
 			triggers[i] = append(triggers[i], name)
 		}
 	}
@@ -182,6 +182,16 @@ func (c *Config) Explain(found trigger.SpecErrors) []Problem {
 		problems[i].Message = "for the trigger" + list(names) + ": " + problems[i].Message
 	}
 	return problems
+}
+
+// called returns the name of a trigger in quotes, or where it is if its file gives it none.
+func (c *Config) called(trigger int) string {
+	o := c.origins[trigger]
+	if _, named := c.positions.at(o.file, o.path("name")); named {
+		return strconv.Quote(c.Triggers[trigger].Name)
+	}
+	at := c.Position(trigger)
+	return fmt.Sprintf("at %s:%d", at.File, at.Line)
 }
 
 // list returns names with the ending of the plural before them, at most three of them.

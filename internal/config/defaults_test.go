@@ -160,6 +160,15 @@ rowhook.yaml:5:22: triggers[0].table: no such table
        |                      ^`, "\n"))
 }
 
+func TestAnErrorOfDefaultsNamesATriggerWithoutANameByItsLine(t *testing.T) {
+	t.Parallel()
+	_, err := config.Parse("rowhook.yaml", []byte("defaults: {payload: {columns: [a]}, webhook: {url: https://e.com}}\ntriggers:\n  - {table: t, on: {insert: true}}\n"))
+	var wrong *config.Error
+	require.ErrorAs(t, err, &wrong)
+	found := trigger.SpecErrors{{Path: []string{"payload", "columns", "0"}, Message: "no such column"}}
+	require.Equal(t, "for the trigger at rowhook.yaml:3: no such column", wrong.Sound().Explain(found)[0].Message)
+}
+
 func TestWarningsOfDefaultsAreSaidOnce(t *testing.T) {
 	t.Parallel()
 	files := directory(t, map[string]string{"a.yaml": fileOf("webhook: {timeout: 1s}") + "defaults: {webhook: {url: '${U}', secret: plain}}\n", "b.yaml": fileOf("name: b", "webhook: {timeout: 1s}")})
