@@ -264,6 +264,11 @@ func (l layout) writeSettings(port int, settings map[string]string) error {
 		"unix_socket_permissions": "0700",
 		"log_line_prefix":         "%m [%p] %q%u@%d ",
 	}
+	if !l.kept {
+		// Files in the data directory, which are removed with it. In /dev/shm they would stay if the
+		// postmaster is killed with SIGKILL: only the next start on the same data removes them.
+		all["dynamic_shared_memory_type"] = "mmap"
+	}
 	for name, value := range settings {
 		if name != "port" {
 			all[name] = value
@@ -309,11 +314,25 @@ func (l layout) logTail(from int64) string {
 	return "\nthe end of its log:\n  " + strings.Join(lines, "\n  ")
 }
 
+// removeSegment removes the System V shared memory of a postmaster that was killed with SIGKILL. The
+// next start on the same data would do that.
+func (l layout) removeSegment() {
+	content, err := os.ReadFile(l.path("postmaster.pid"))
+	lines := strings.Split(string(content), "\n")
+	if err != nil || l.kept || len(lines) < 7 {
+		return // the postmaster has removed the file, and the segment, too
+	}
+	if fields := strings.Fields(lines[6]); len(fields) == 2 {
+		_ = exec.Command("ipcrm", "-m", fields[1]).Run() //nolint:noctx // it is done at once; where there is no ipcrm, 56 bytes stay
+	}
+}
+
 // remove deletes the temporary directory.
 func (l layout) remove() error {
 	if l.temp == "" {
 		return nil
 	}
+	l.removeSegment()
 	if err := os.RemoveAll(l.temp); err != nil {
 		return fmt.Errorf("remove temporary data: %w", err)
 	}

@@ -49,11 +49,30 @@ if [ "$state" != stopped ] && [ -n "$pid" ]; then
 	gone 300 || kill -s QUIT "$pid" 2>/dev/null
 	gone 100 || kill -s KILL "$pid" 2>/dev/null
 	gone 50
-	if [ -f "$1/postmaster.pid" ]; then
-		read -r written <"$1/postmaster.pid"
-		[ "$written" = "$pid" ] && rm -f "$1/postmaster.pid"
-	fi
+	case $1 in
+	"$2"/*) ;; # it is removed with the rest
+	*)
+		if [ -f "$1/postmaster.pid" ]; then
+			read -r written <"$1/postmaster.pid"
+			[ "$written" = "$pid" ] && rm -f "$1/postmaster.pid"
+		fi
+		;;
+	esac
 fi
+
+# A postmaster that was killed with SIGKILL has left its file, and the shared memory that it names. The
+# next start on the same data removes both; temporary data has none.
+case $1 in
+"$2"/*)
+	if [ -f "$1/postmaster.pid" ]; then
+		line=0
+		while read -r _ segment; do
+			line=$((line + 1))
+			[ $line != 7 ] || ipcrm -m "$segment" 2>/dev/null
+		done <"$1/postmaster.pid"
+	fi
+	;;
+esac
 
 # A child of initdb or of a killed postmaster may still be writing.
 tries=0
