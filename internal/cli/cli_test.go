@@ -115,19 +115,3 @@ func TestHelpIsWrappedWhereTheTerminalEnds(t *testing.T) {
 		}
 	}
 }
-
-func TestEachChangeOfTheConfigurationIsAppliedOnceAndWhenItIsWhole(t *testing.T) {
-	t.Parallel()
-	c := &changes{applied: "a"}
-	var applied []int
-	for i, fingerprint := range []string{"a", "a", "b", "c", "c", "c", "", "c", "c", "", "", "", "c", "c", "a", "a"} {
-		var err error
-		if fingerprint == "" {
-			err = os.ErrNotExist
-		}
-		if c.look(fingerprint, err) {
-			applied = append(applied, i)
-		}
-	}
-	require.Equal(t, []int{4, 10, 13, 15}, applied)
-}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,7 +15,6 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/child"
-	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/sink"
@@ -107,7 +108,7 @@ type devRun struct {
 	url      string // of the HTTP interface
 	ready    *readyFile
 
-	fingerprint string // of the configuration, before it was read
+	reapplier *reapplier
 
 	mu    sync.Mutex
 	taken *devTriggers
@@ -122,9 +123,7 @@ func (a *app) dev(parent context.Context, o devOptions) (err error) {
 	if r.forward, err = newForwarder(o, r.show, r.target); err != nil {
 		return err
 	}
-	if o.file != "" && o.file != standardInput {
-		r.fingerprint, _ = config.Fingerprint(o.file) // the next line reports the error
-	}
+	r.reapplier = r.newReapplier()
 	cfg, err := a.devConfig(o)
 	if err != nil {
 		return err
@@ -255,7 +254,7 @@ func (r *devRun) work(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.
 	if err := r.ready.write(line); err != nil {
 		return err
 	}
-	defer r.watchConfiguration(ctx, r.fingerprint)()
+	defer r.watchConfiguration(ctx)()
 	switch {
 	case r.json:
 		if _, err := r.stdout.Write(line); err != nil {
@@ -275,10 +274,23 @@ func (r *devRun) untilEnd(ctx context.Context, failed <-chan error) error {
 	case err := <-failed:
 		return orEnded(explain(err))
 	case <-r.server.Exited():
-		return fmt.Errorf("the private Postgres has ended; see its log %s", r.server.LogFile())
+		return r.postgresEnded()
 	case <-ctx.Done():
 		return nil
 	}
+}
+
+// postgresEnded shows the end of the log of Postgres, which is removed with temporary data.
+func (r *devRun) postgresEnded() error {
+	text := "the private Postgres has ended"
+	if r.data != "" {
+		return errors.New(text + "; see its log " + r.server.LogFile())
+	}
+	if log, err := os.ReadFile(r.server.LogFile()); err == nil {
+		lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+		text += "; the end of its log:\n  " + strings.Join(lines[max(0, len(lines)-10):], "\n  ")
+	}
+	return errors.New(text)
 }
 
 // whileDispatching runs work while a dispatcher runs, and waits until the dispatcher has stopped. The

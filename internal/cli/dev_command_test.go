@@ -331,3 +331,17 @@ func TestSeveralDevsRunSideBySide(t *testing.T) {
 		require.Zero(t, g.end(t, "0"))
 	}
 }
+
+func TestDevEndsItsCommandIfPostgresEnds(t *testing.T) {
+	t.Parallel()
+	ready := filepath.Join(t.TempDir(), "ready.json")
+	p := start(t, postgresBin(), "dev", "--ready-file", ready, "--", "sh", "-c", "echo READY; sleep 7100; sleep 7100")
+	p.stdout.waitFor(t, "READY")
+	content, err := os.ReadFile(ready)
+	require.NoError(t, err)
+	var about struct{ PIDs struct{ Postgres int } }
+	require.NoError(t, json.Unmarshal(content, &about))
+	require.NoError(t, syscall.Kill(about.PIDs.Postgres, syscall.SIGQUIT))
+	require.Equal(t, 1, p.exit(t))
+	require.Regexp(t, `(?s)the command was ended: the private Postgres has ended; the end of its log:.*immediate shutdown`, p.stderr.String())
+}

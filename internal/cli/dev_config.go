@@ -67,12 +67,13 @@ func (r *devRun) point(cfg *config.Config) (*devTriggers, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &devTriggers{cfg: cfg, forward: forward}
+	pointed := *cfg
+	t := &devTriggers{cfg: &pointed, forward: forward}
 	if r.toSink {
 		t.madeUp = unsetSecrets(cfg.Triggers, r.lookup)
-		cfg.Triggers, cfg.Settings = sandbox.Point(cfg.Triggers, r.lookup), sandbox.Reachable(cfg.Settings)
+		pointed.Triggers, pointed.Settings = sandbox.Point(cfg.Triggers, r.lookup), sandbox.Reachable(cfg.Settings)
 	}
-	t.secrets = sandbox.Secrets(cfg.Triggers, r.variables)
+	t.secrets = sandbox.Secrets(pointed.Triggers, r.variables)
 	return t, nil
 }
 
@@ -108,12 +109,8 @@ func (r *devRun) apply(ctx context.Context, conn *pgx.Conn, cfg *config.Config) 
 	return err
 }
 
-// applyAgain applies the file as it is now. After an error, what was applied before goes on.
-func (r *devRun) applyAgain(ctx context.Context) error {
-	cfg, err := r.devConfig(r.devOptions)
-	if err != nil {
-		return err
-	}
+// applyAgain applies a changed configuration. After an error, what was applied before goes on.
+func (r *devRun) applyAgain(ctx context.Context, cfg *config.Config) error {
 	pointed, err := r.point(cfg)
 	if err != nil {
 		return err
@@ -124,10 +121,11 @@ func (r *devRun) applyAgain(ctx context.Context) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	before := r.take(pointed) // first: an event may be sent as soon as the apply has committed
-	if err := r.apply(ctx, conn, cfg); err != nil {
+	if err := r.apply(ctx, conn, pointed.cfg); err != nil {
 		r.take(before)
 		return err
 	}
+	r.tellApplied()
 	line, err := r.readyNow().line()
 	if err != nil {
 		return err
