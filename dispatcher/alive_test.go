@@ -189,10 +189,10 @@ func (b *fixture) ghost(t *testing.T, id int32, listens, locked bool) {
 		require.NoError(t, queue.HoldLock(t.Context(), conn, id))
 	}
 	require.NoError(t, queue.Register(t.Context(), conn, id, "ghost", "v", listens))
-	known, err := queue.Beat(t.Context(), conn, 3, id, listens)
+	known, err := queue.Beat(t.Context(), conn, id, listens)
 	require.NoError(t, err)
 	require.True(t, known)
-	got, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: id}, []queue.Want{{Trigger: 1, Limit: 10, Lease: time.Hour}})
+	got, err := queue.Claim(t.Context(), conn, queue.Claimant{Instance: id, Number: 1}, []queue.Want{{Trigger: 1, Limit: 10, Lease: time.Hour}})
 	require.NoError(t, err)
 	require.Len(t, got, 10)
 }

@@ -331,13 +331,9 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	}
 	c.number++
 	var events []queue.Claimed
-	by := queue.Claimant{Instance: c.self.id}
+	by := queue.Claimant{Instance: c.self.id, Number: c.number}
 	try := func() error {
-		return c.db.onSchema(ctx, func(schema int32) (err error) {
-			by.Number = 0
-			if schema >= queue.ClaimsNumbered {
-				by.Number = c.number
-			}
+		return c.db.onSchema(ctx, func(int32) (err error) {
 			events, err = claim(ctx, session, by, wants)
 			return err
 		})

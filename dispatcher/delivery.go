@@ -13,7 +13,7 @@ type delivery struct {
 	lane    *lane
 	event   webhook.Event
 	tries   int32
-	claim   int64     // number of its claim; 0: the schema has no numbers
+	claim   int64     // number of its claim
 	broken  bool      // the claim before this one ended without an outcome
 	held    int64     // bytes of payload that the claim did not fetch, as stored
 	packed  bool      // they are compressed

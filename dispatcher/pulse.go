@@ -127,8 +127,8 @@ func (p *pulse) enroll(ctx context.Context, db pg.Queryer, listens bool) error {
 
 // say writes the row. known is false if there is none.
 func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known bool, err error) {
-	err = p.db.onSchema(ctx, func(schema int32) error {
-		known, err = queue.Beat(ctx, db, schema, p.self.id, listens)
+	err = p.db.onSchema(ctx, func(int32) error {
+		known, err = queue.Beat(ctx, db, p.self.id, listens)
 		return err
 	})
 	if err != nil {

@@ -124,7 +124,7 @@ func (r *repairer) all(ctx context.Context, last bool) (err error) {
 			continue
 		}
 		if err = r.repair(ctx, &i); err == nil {
-			if !r.db.pooled || i.by.Number == 0 || last {
+			if !r.db.pooled || last {
 				continue
 			}
 			i.wait = max(2*i.wait, firstRepeat)
@@ -151,10 +151,6 @@ func (r *repairer) repair(ctx context.Context, i *interrupted) error {
 		if err := queue.EndSession(ctx, r.db.writes, i.backend, r.db.application); err != nil {
 			return err
 		}
-	}
-	if i.by.Number == 0 {
-		r.log.Warn("the answer to a claim was lost; its events are due again when their leases end")
-		return nil
 	}
 	n, err := queue.ReleaseUnknown(ctx, r.db.writes, i.by, i.wants)
 	if n > 0 {

@@ -33,10 +33,7 @@ func (r *troubleRecord) update(ctx context.Context, now time.Time) {
 	if same && (trouble.IsZero() || now.Sub(r.at) < troubleRepeat) {
 		return
 	}
-	err := r.db.onSchema(ctx, func(schema int32) error {
-		if schema < queue.TroubleSchema {
-			return nil // that schema has no column for it
-		}
+	err := r.db.onSchema(ctx, func(int32) error {
 		return queue.RecordTrouble(ctx, r.db.writes, r.self.id, &trouble)
 	})
 	if err != nil {

@@ -214,7 +214,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		},
 		func() error { return queue.HoldLock(ctx, conn, id) },
 		func() error { _, err := queue.EndHolders(ctx, tx, id); return err },
-		func() error { _, err := queue.Beat(ctx, tx, 3, id, true); return err },
+		func() error { _, err := queue.Beat(ctx, tx, id, true); return err },
 		func() (err error) { watch, err = queue.ReadWatch(ctx, tx); return },
 		func() error { _, err := queue.DropExpired(ctx, tx, cfg.Settings.Retention); return err },
 		func() error { return queue.EnsureDay(ctx, tx, time.Now()) },

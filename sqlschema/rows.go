@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhook/rowhook/internal/pg"
-	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -24,13 +23,12 @@ type RowSource struct {
 	Table   string   // for people
 	Key     []string // columns of the primary key, or of another unique key without nulls
 
-	oid     uint32
-	from    string // relation and alias, for SQL
-	whole   bool   // it has partitions or chunks
-	key     []keyColumn
-	related bool   // events say of which table they are
-	wanted  string // SQL condition: the row is wanted
-	body    string // SQL expression: the payload, or null for rows that are not wanted
+	oid    uint32
+	from   string // relation and alias, for SQL
+	whole  bool   // it has partitions or chunks
+	key    []keyColumn
+	wanted string // SQL condition: the row is wanted
+	body   string // SQL expression: the payload, or null for rows that are not wanted
 }
 
 // RowsError says why the rows of a table can't be read as events, and what to do.
@@ -171,9 +169,6 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 		return nil, &RowsError{fmt.Sprintf("%s has no primary key, and a backfill needs one to read rows in order and to continue after an interruption: add one", rel)}
 	}
 	s := &RowSource{Trigger: trigger, Table: rel.String(), oid: rel.OID}
-	if s.related, err = queue.HasRelations(ctx, conn); err != nil {
-		return nil, err
-	}
 	s.from = rel.sql() + " as new"
 	if rel.Kind != "p" && !rel.Hypertable {
 		s.from = "only " + s.from // the trigger does not capture inheriting tables
@@ -304,11 +299,10 @@ type Recorded struct {
 // INSERT events. It moves the position of the backfill to the last row that it read. With an empty
 // horizon, Newer is 0.
 func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, backfill int64, limit int, horizon string) (r Recorded, err error) {
-	into, relation := s.relation()
 	err = s.page(ctx, tx, backfill, s.body+" as body, "+older("new", "$3")+" as older", `
 recorded as (
-  insert into rowhook.event_log (id, trigger_id, op, new, session`+into+`)
-  select rowhook.uuid7(), $4, 'I', body, `+backfillSession+relation+` from page where body is not null returning id)
+  insert into rowhook.event_log (id, trigger_id, op, new, session, relation_id)
+  select rowhook.uuid7(), $4, 'I', body, `+backfillSession+`, `+backfillRelation+` from page where body is not null returning id)
 select (select count(*) from page), (select count(*) from page where not older), (select coalesce(array_agg(id::text), '{}') from recorded)`,
 		[]any{limit, horizon, s.Trigger}, &r.Read, &r.Newer, &r.IDs)
 	return r, err
@@ -317,7 +311,6 @@ select (select count(*) from page), (select count(*) from page where not older),
 // Bury reads the next row of a backfill, which can't be turned into an event. It records a dead
 // letter instead, with the key of the row in its reason.
 func (s *RowSource) Bury(ctx context.Context, tx pgx.Tx, backfill int64, horizon, why string) (r Recorded, err error) {
-	into, relation := s.relation()
 	key := make([]string, len(s.Key))
 	for i, name := range s.Key {
 		key[i] = fmt.Sprintf("%s, page.key_%d::text", pg.StringLiteral(name+" = "), i+1)
@@ -325,9 +318,9 @@ func (s *RowSource) Bury(ctx context.Context, tx pgx.Tx, backfill int64, horizon
 	var buried int64
 	err = s.page(ctx, tx, backfill, s.wanted+" as wanted, "+older("new", "$3")+" as older", `
 buried as (
-  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, session`+into+`)
+  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, session, relation_id)
   select rowhook.uuid7(), clock_timestamp(), clock_timestamp(), $4, 0, 'I', pg_catalog.concat('the row with ', `+strings.Join(key, ", ', ', ")+`, ' can''t be turned into an event: ', $5::text),
-         `+backfillSession+relation+` from page where wanted returning id)
+         `+backfillSession+`, `+backfillRelation+` from page where wanted returning id)
 select (select count(*) from page), (select count(*) from page where not older), (select count(*) from buried)`,
 		[]any{1, horizon, s.Trigger, why}, &r.Read, &r.Newer, &buried)
 	return r, err
@@ -336,14 +329,8 @@ select (select count(*) from page), (select count(*) from page where not older),
 // backfillSession is the session variables of events that a backfill ($1) records.
 const backfillSession = `pg_catalog.concat('{"rowhook_backfill":', $1::bigint, '}')::pg_catalog.json`
 
-// relation returns the column of events that says of which table they are, and its value. Both are
-// empty before version 3.
-func (s *RowSource) relation() (column, value string) {
-	if !s.related {
-		return "", ""
-	}
-	return ", relation_id", ", (select t.relation_id from rowhook.trigger t where t.id = $4)"
-}
+// backfillRelation says of which table these events are.
+const backfillRelation = `(select t.relation_id from rowhook.trigger t where t.id = $4)`
 
 // page reads up to $2 of the next rows of the backfill $1, with these columns. It moves the
 // position of the backfill, and runs the rest of the statement.

@@ -111,7 +111,7 @@ type backfill struct {
 	ts      triggers
 	trigger *knownTrigger
 	rows    *sqlschema.RowSource
-	horizon string // see sqlschema.Extent; "": schema version 2, without the final count
+	horizon string // see sqlschema.Extent
 	read    bool   // the last row was read
 	most    int    // bound of a batch after a row that can't be turned into an event; 0: none
 	feed    throttle
@@ -227,18 +227,10 @@ func (b *backfill) otherKey() error {
 
 // resume takes up an interrupted backfill of this trigger. Without one b.ID stays 0.
 func (b *backfill) resume(ctx context.Context, tx pgx.Tx) error {
-	counts, err := countsBackfills(ctx, tx)
-	if err != nil {
-		return err
-	}
-	horizon := "''"
-	if counts {
-		horizon = "case when home = 'rowhook.backfill'::regclass then horizon::text end"
-	}
 	var key []string
 	var noted *string
-	err = tx.QueryRow(ctx, `
-select id, condition, started_at, touched_at, expected, scanned, recorded, key, `+horizon+`
+	err := tx.QueryRow(ctx, `
+select id, condition, started_at, touched_at, expected, scanned, recorded, key, case when home = 'rowhook.backfill'::regclass then horizon::text end
   from rowhook.backfill where trigger_id = $1 and finished_at is null`, b.trigger.ID).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected, &b.Scanned, &b.Recorded, &key, &noted)
 	switch {
@@ -263,15 +255,6 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 	return nil
 }
 
-// countsBackfills reports whether the schema keeps what the final count needs. Version 3 added it.
-func countsBackfills(ctx context.Context, db pg.Queryer) (counts bool, err error) {
-	err = db.QueryRow(ctx, "select exists (select from pg_catalog.pg_attribute where attrelid = 'rowhook.backfill'::regclass and attname = 'horizon' and not attisdropped)").Scan(&counts)
-	if err != nil {
-		return false, fmt.Errorf("look for rowhook.backfill.horizon: %w", err)
-	}
-	return counts, nil
-}
-
 func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (e sqlschema.Extent, err error) {
 	e, err = b.rows.Extent(ctx, tx)
 	err = refused(err)
@@ -282,23 +265,16 @@ func (b *backfill) extent(ctx context.Context, tx pgx.Tx) (e sqlschema.Extent, e
 }
 
 func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
-	counts, err := countsBackfills(ctx, tx)
-	if err != nil {
-		return err
-	}
 	extent, err := b.extent(ctx, tx)
 	if err != nil {
 		return err
 	}
 	b.Trigger = b.trigger.Name
-	columns, values, args := "", "", []any{b.trigger.ID, b.opt.Where, b.rows.Key, extent.Rows}
-	if counts {
-		b.horizon = extent.Horizon
-		columns, values, args = ", horizon, home", ", $5::text::xid8, 'rowhook.backfill'::regclass", append(args, extent.Horizon)
-	}
+	b.horizon = extent.Horizon
 	err = tx.QueryRow(ctx, `
-insert into rowhook.backfill (trigger_id, condition, key, expected, until`+columns+`) values ($1, $2, $3, $4, `+b.rows.Last()+values+`)
-returning id, condition, started_at, touched_at, expected`, args...).
+insert into rowhook.backfill (trigger_id, condition, key, expected, until, horizon, home)
+values ($1, $2, $3, $4, `+b.rows.Last()+`, $5::text::xid8, 'rowhook.backfill'::regclass)
+returning id, condition, started_at, touched_at, expected`, b.trigger.ID, b.opt.Where, b.rows.Key, extent.Rows, extent.Horizon).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected)
 	if pg.IsState(err, pgerrcode.UniqueViolation) {
 		return problem(ErrBusy, "wait for it, or repeat this command to join it", "another session has just started a backfill of %s", b.trigger.Name)
@@ -331,13 +307,9 @@ func (b *backfill) step(ctx context.Context, size int) (ids []string, err error)
 		if err != nil {
 			return refused(err)
 		}
-		newer, args := "", []any{b.ID, r.Read, len(r.IDs)}
-		if b.horizon != "" {
-			newer, args = ", newer = newer + $4", append(args, r.Newer)
-		}
 		err = tx.QueryRow(ctx, `
-update rowhook.backfill set scanned = scanned + $2, recorded = recorded + $3, touched_at = clock_timestamp()`+newer+`
- where id = $1 returning scanned, recorded, touched_at`, args...).
+update rowhook.backfill set scanned = scanned + $2, recorded = recorded + $3, touched_at = clock_timestamp(), newer = newer + $4
+ where id = $1 returning scanned, recorded, touched_at`, b.ID, r.Read, len(r.IDs), r.Newer).
 			Scan(&b.Scanned, &b.Recorded, &b.TouchedAt)
 		if err != nil {
 			return fmt.Errorf("record the progress of the backfill: %w", err)
@@ -394,22 +366,16 @@ func (b *backfill) page(ctx context.Context, tx pgx.Tx, size int) (r sqlschema.R
 // recorded events stay, and the backfill stays unfinished.
 func (b *backfill) finish(ctx context.Context) error {
 	var older int64
-	if b.horizon != "" {
-		err := transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) (err error) {
-			older, err = b.rows.Older(ctx, tx, b.horizon)
-			return err
-		})
-		if err != nil {
-			return b.uncounted(err)
-		}
+	err := transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) (err error) {
+		older, err = b.rows.Older(ctx, tx, b.horizon)
+		return err
+	})
+	if err != nil {
+		return b.uncounted(err)
 	}
 	return transact(ctx, b.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
-		newer := "0"
-		if b.horizon != "" {
-			newer = "newer"
-		}
 		var known int64
-		err := tx.QueryRow(ctx, "select finished_at, scanned, recorded, scanned - "+newer+" from rowhook.backfill where id = $1 for update", b.ID).
+		err := tx.QueryRow(ctx, "select finished_at, scanned, recorded, scanned - newer from rowhook.backfill where id = $1 for update", b.ID).
 			Scan(&b.FinishedAt, &b.Scanned, &b.Recorded, &known)
 		switch {
 		case isNone(err):

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -193,15 +192,4 @@ func TestABackfillReadsTheChunksOfAHypertable(t *testing.T) {
 	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
 	require.NoError(t, err)
 	require.EqualValues(t, 1400, b.Recorded)
-}
-
-// The schema has version 2, which lacks the columns that the count needs.
-func TestABackfillOnTheSchemaBeforeCountsNothing(t *testing.T) {
-	t.Parallel()
-	d := newDesk(t, "a")
-	d.do(t, "insert into a (v) select 'x' from generate_series(1, 1200)")
-	require.NoError(t, sqlschema.MigrateTo(t.Context(), d.conn, 2, nil))
-	b, err := operate.Backfill(t.Context(), d.conn, "a", operate.BackfillOptions{Unthrottled: true})
-	require.NoError(t, err)
-	require.EqualValues(t, 1200, b.Recorded)
 }

@@ -70,7 +70,6 @@ func (f *Filter) IsZero() bool {
 type query struct {
 	ids      []string
 	triggers []int32 // nil: any
-	related  bool    // events have a relation_id: the schema's version is 3 or later
 	// relations are the rowhook.relation.id of the filter's table; nil: any. origins are the
 	// triggers whose events without a relation_id belong to that table.
 	relations, origins []int32
@@ -130,7 +129,7 @@ func (f *Filter) read(ctx context.Context, tx pgx.Tx) (triggers, *query, error) 
 // resolve checks the filter. It turns the time range into a range of ids: a version 7 UUID begins
 // with its millisecond.
 func (f *Filter) resolve(ts triggers) (*query, error) {
-	q := &query{related: ts.related(), states: f.States, low: lowest, high: highest}
+	q := &query{states: f.States, low: lowest, high: highest}
 	for _, id := range f.IDs {
 		u, err := uuid.Parse(id)
 		if err != nil {

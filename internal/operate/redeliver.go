@@ -111,10 +111,7 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 // putBack returns the statement that moves events from a table into the queue. After a crash an
 // event may have been archived twice. Then one of the two rows goes into the queue.
 func (b *bulk) putBack(table string) string {
-	columns := "id, created_at, trigger_id, op, old, new, session, trace"
-	if b.ts.related() {
-		columns += ", relation_id"
-	}
+	const columns = "id, created_at, trigger_id, op, old, new, session, trace, relation_id"
 	return `
 with gone as (
   delete from rowhook.` + table + ` where id = any($1::text[]::uuid[])

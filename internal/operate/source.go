@@ -180,11 +180,7 @@ func (w *walk) read(ctx context.Context, tx pgx.Tx, reason string, few bool, ste
 	page, filter, args := w.page(few, step)
 	args = append(args, limit)
 	order, end := w.order()
-	relation := ", 0 as relation_id"
-	if w.related {
-		relation = ", coalesce(e.relation_id, 0) as relation_id"
-	}
-	columns := w.columns + ", " + reason + " as reason" + relation
+	columns := w.columns + ", " + reason + " as reason, coalesce(e.relation_id, 0) as relation_id"
 	sql := "with page as materialized (" + page + ") " +
 		"select s.n, s.last, f.* from (select count(*) as n, coalesce((select id::text from page order by page.id " + end + " limit 1), '') as last from page) as s " +
 		"left join lateral (select " + columns + " from page e where " + filter + " order by e.id " + order + " limit $" + strconv.Itoa(len(args)) + ") as f on true"
@@ -249,10 +245,7 @@ func (w *walk) order() (order, end string) {
 // page returns a statement that reads the next rows by an index, and the condition that filters
 // them.
 func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
-	columns := "e.id, e.trigger_id, e.op, e.tries, e.created_at, e." + w.time + w.extra
-	if w.related {
-		columns += ", e.relation_id"
-	}
+	columns := "e.id, e.trigger_id, e.op, e.tries, e.created_at, e." + w.time + w.extra + ", e.relation_id"
 	if w.path != "" {
 		columns += ", e.old, e.new, e.session, e.trace"
 	}
@@ -294,7 +287,7 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 		args = append(args, w.states)
 		where = append(where, fmt.Sprintf("%s = any($%d::text[])", queueState, len(args)))
 	}
-	if w.related && w.relations != nil {
+	if w.relations != nil {
 		args = append(args, w.relations, w.origins)
 		where = append(where, fmt.Sprintf("(e.relation_id = any($%d::integer[]) or e.relation_id is null and e.trigger_id = any($%d::integer[]))", len(args)-1, len(args)))
 	}

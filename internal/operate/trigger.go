@@ -21,12 +21,11 @@ type knownTrigger struct {
 	Removed  bool
 	Spec     string
 	// These are rowhook.relation.id. RelationID is the present table. OriginID is the table of
-	// events without a relation_id. Relations are all tables that it has watched. Before version 3
-	// of the schema they are 0 and nil.
+	// events without a relation_id. Relations are all tables that it has watched.
 	RelationID, OriginID int32
 	Relations            []int32
 
-	names map[int32]queue.TableName `db:"-"` // by rowhook.relation.id; nil: the schema has no such table
+	names map[int32]queue.TableName `db:"-"` // by rowhook.relation.id
 }
 
 func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
@@ -45,10 +44,6 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 	if err != nil {
 		return nil, fmt.Errorf("read the triggers: %w", err)
 	}
-	has, err := queue.HasRelations(ctx, db)
-	if err != nil || !has {
-		return all, err
-	}
 	names, err := queue.NameRelations(ctx, db, nil)
 	if err != nil {
 		return nil, err
@@ -58,9 +53,6 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 	}
 	return all, nil
 }
-
-// related reports whether events have a relation_id.
-func (ts triggers) related() bool { return len(ts) > 0 && ts[0].names != nil }
 
 // of returns the trigger with the table of an event that has this relation_id; 0: it has none.
 func (t *knownTrigger) of(relation int32) *knownTrigger {

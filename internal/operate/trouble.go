@@ -23,9 +23,6 @@ type troubled struct {
 
 // warnOfTrouble warns of what living dispatchers can't do.
 func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
-	if s.Schema.Database < queue.TroubleSchema {
-		return nil
-	}
 	found, err := pg.Collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble is not null order by id")
 	if err != nil {
 		return fmt.Errorf("read the troubles of the dispatchers: %w", err)

@@ -30,16 +30,13 @@ type Want struct {
 	Floor time.Time
 }
 
-// ClaimsNumbered is the version of the schema in which claims got numbers.
-const ClaimsNumbered = 3
-
 // Claimant identifies a claim. The number distinguishes it from every other claim of the instance,
 // so the instance must never use a number twice. The number is the fence of settling, fetching and
 // giving back. The count of tries is no fence, since a release counts it down and a redelivery
 // resets it.
 type Claimant struct {
 	Instance int32
-	Number   int64 // 0: none, before version 3 of the schema; there tries alone is the fence
+	Number   int64 // above 0
 }
 
 // Claimed is an event that belongs to the instance that claimed it until its lease ends.
@@ -55,9 +52,9 @@ type Claimed struct {
 	CreatedAt time.Time
 	DueAt     time.Time // before the claim; the next floor
 	Tries     int32     // including this claim
-	Claim     int64     // number of the claim; 0: none
+	Claim     int64     // number of the claim
 	// Interrupted says that the claim before this one was not settled, for instance because its
-	// instance died. It is false if claims have no numbers.
+	// instance died.
 	Interrupted bool
 	Old, New    []byte // JSON text; nil: null, or held back
 	Session     []byte // likewise
@@ -78,10 +75,8 @@ type Claimed struct {
 // The output of regclass comes from Postgres' own cache. So the next claim knows the new name of a
 // renamed table, for 0.3 us an event.
 const (
-	claimSQL            = "with " + claimDue + "false" + claimFrom + claimUpdate + claimReturning + ", 0"
-	numberedSQL         = "with " + claimDue + "q.claim is not null" + claimFrom + claimUpdate + claimNumber + claimReturning + claimRelation
-	nonEmptySQL         = nonEmptyDue + "false" + claimFrom + claimNonEmpty + claimUpdate + claimReturning + ", 0"
-	numberedNonEmptySQL = nonEmptyDue + "q.claim is not null" + claimFrom + claimNonEmpty + claimUpdate + claimNumber + claimReturning + claimRelation
+	claimSQL    = "with " + claimDue + claimUpdate
+	nonEmptySQL = nonEmptyDue + claimNonEmpty + claimUpdate
 
 	// nonEmptyDue first finds the triggers that have rows. It jumps in the index from the entries
 	// of one trigger to those of the next. So the number of steps is the number of triggers with
@@ -103,25 +98,18 @@ due as materialized (
   select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold
     from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
    cross join lateral (
-     select q.id, q.due_at, `
-	claimFrom = ` as interrupted from rowhook.event_log q
+     select q.id, q.due_at, q.claim is not null as interrupted from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
       order by q.due_at limit t.lim for update skip locked) e`
 
 	claimUpdate = `)
 update rowhook.event_log q
-   set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1`
-
-	claimNumber = `, claim = $8`
-
-	claimRelation = `, coalesce(q.relation_id, 0)`
-
-	claimReturning = `
+   set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1, claim = $8
   from due
  where q.id = any (array[due.id])
 returning q.id, q.trigger_id, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at, due.due_at, q.tries, due.interrupted, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
   case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
-  case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end`
+  case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0)`
 )
 
 // A claim would have to decompress a compressed payload to measure it, five times. 100 events of 20
@@ -141,27 +129,23 @@ const (
 // An instance that is not registered gets nothing. Claim locks the row of the instance. So Reclaim
 // waits for a claim in progress, and a claim after Reclaim finds no row.
 func Claim(ctx context.Context, db pg.Queryer, by Claimant, wants []Want) ([]Claimed, error) {
-	return claim(ctx, db, claimSQL, numberedSQL, by, wants)
+	return claim(ctx, db, claimSQL, by, wants)
 }
 
 // ClaimNonEmpty is Claim for many triggers of which few have events. For 1,000 triggers, 5 of them
 // with events, it took 0.4 ms instead of 4. It is slower while a long transaction keeps settled
 // events in the index: it scans their entries, like a claim without a floor.
 func ClaimNonEmpty(ctx context.Context, db pg.Queryer, by Claimant, wants []Want) ([]Claimed, error) {
-	return claim(ctx, db, nonEmptySQL, numberedNonEmptySQL, by, wants)
+	return claim(ctx, db, nonEmptySQL, by, wants)
 }
 
-func claim(ctx context.Context, db pg.Queryer, sql, numbered string, by Claimant, wants []Want) ([]Claimed, error) {
+func claim(ctx context.Context, db pg.Queryer, sql string, by Claimant, wants []Want) ([]Claimed, error) {
 	triggers, relations, limits := make([]int32, len(wants)), make([]uint32, len(wants)), make([]int32, len(wants))
 	leases, floors, holds := make([]time.Duration, len(wants)), make([]time.Time, len(wants)), make([]bool, len(wants))
 	for i, w := range wants {
 		triggers[i], relations[i], limits[i], leases[i], floors[i], holds[i] = w.Trigger, w.Relation, w.Limit, w.Lease, w.Floor, w.Hold
 	}
-	args := []any{triggers, relations, limits, leases, floors, by.Instance, holds}
-	if by.Number != 0 {
-		sql, args = numbered, append(args, by.Number)
-	}
-	rows, err := db.Query(ctx, sql, args...)
+	rows, err := db.Query(ctx, sql, triggers, relations, limits, leases, floors, by.Instance, holds, by.Number)
 	if err != nil {
 		return nil, fmt.Errorf("claim events: %w", err)
 	}
@@ -208,17 +192,13 @@ type Held struct{ Old, New, Session, Trace []byte }
 type Holding struct {
 	ID    [16]byte
 	Tries int32
-	Claim int64 // 0: the claim has no number
+	Claim int64
 }
 
 // fenced returns a FROM clause that finds the event only while it is under that claim, and its
 // arguments $1 to $4.
 func (h Holding) fenced(instance int32) (condition string, args []any) {
-	condition, args = " from rowhook.event_log q where q.id = $1 and q.claimed_by = $2 and q.tries = $3", []any{h.ID, instance, h.Tries}
-	if h.Claim != 0 {
-		condition, args = condition+" and q.claim = $4", append(args, h.Claim)
-	}
-	return condition, args
+	return " from rowhook.event_log q where q.id = $1 and q.claimed_by = $2 and q.tries = $3 and q.claim = $4", []any{h.ID, instance, h.Tries, h.Claim}
 }
 
 // PayloadSize returns the size in bytes of the JSON text that the claim of an event held back. ok

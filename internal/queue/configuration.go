@@ -15,7 +15,7 @@ type Trigger struct {
 	ID       int32
 	Relation uint32 // oid of the watched table
 	// RelationID is rowhook.relation.id of the watched table. OriginID is that of the table of
-	// events that have no relation_id. 0: none, before version 3 of the schema.
+	// events that have no relation_id.
 	RelationID, OriginID int32
 	// Schema and Table are the current name of the table. If it was dropped, they are its name at
 	// the last apply.

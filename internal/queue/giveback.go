@@ -90,7 +90,7 @@ func reclaim(ctx context.Context, db pg.Queryer, dead []int32, seen []int64) (ba
 
 // ReleaseUnknown gives back the events of a claim whose result was lost. wants are those of the
 // claim. The claim is not counted as an attempt, since nothing was sent. ReleaseUnknown returns the
-// number of events. It needs version 3 of the schema, where claims have numbers.
+// number of events.
 func ReleaseUnknown(ctx context.Context, db pg.Queryer, by Claimant, wants []Want) (int, error) {
 	back := 0
 	for _, w := range wants {

@@ -104,16 +104,11 @@ select count(pg_terminate_backend(pid, 5000)) from holder`, int64(instanceLock),
 	return n, nil
 }
 
-// Beat records that an instance is alive, and whether it holds a session with HoldLock now. From
-// version 3 of the schema on the server stores the time. registered is false if the instance has no
-// row.
-func Beat(ctx context.Context, db pg.Queryer, schema, id int32, listens bool) (registered bool, err error) {
-	set := "listens = $2, seen_at = clock_timestamp()"
-	if schema < 3 {
-		set = "listens = $2"
-	}
+// Beat records that an instance is alive, and whether it holds a session with HoldLock now.
+// registered is false if the instance has no row.
+func Beat(ctx context.Context, db pg.Queryer, id int32, listens bool) (registered bool, err error) {
 	var n int
-	err = db.QueryRow(ctx, "with i as (update rowhook.instance set "+set+" where id = $1 returning 1) select count(*) from i", id, listens).Scan(&n)
+	err = db.QueryRow(ctx, "with i as (update rowhook.instance set listens = $2, seen_at = clock_timestamp() where id = $1 returning 1) select count(*) from i", id, listens).Scan(&n)
 	if err != nil {
 		return false, fmt.Errorf("record that this instance is alive: %w", err)
 	}
@@ -150,12 +145,8 @@ func (w *Watch) IsRegistered(instance int32) bool {
 	return slices.ContainsFunc(w.Instances, func(i Instance) bool { return i.ID == instance })
 }
 
-// Before version 3 the schema has no seen_at, or nobody writes it. The row is read as JSON, so that
-// the column may be missing.
-const (
-	seenAt   = "(case when (select version from rowhook.schema_version) >= 3 then (to_jsonb(i) ->> 'seen_at')::timestamptz end)"
-	seenAtUs = "coalesce((extract(epoch from " + seenAt + ") * 1000000)::bigint, 0)"
-)
+// seenAtUs is Instance.Seen of a row i.
+const seenAtUs = "coalesce((extract(epoch from i.seen_at) * 1000000)::bigint, 0)"
 
 // UnseenAfter is the time since its last Beat after which an instance is dead, even if the server
 // still has its session. LockLostAfter is that time for an instance whose row says that it listens
@@ -171,7 +162,7 @@ with locks as materialized (
    where locktype = 'advisory' and classid = $1::bigint::oid and objsubid = 2 and granted
      and database = (select oid from pg_catalog.pg_database where datname = current_database())),
 seen as materialized (
-  select i.id, i.listens, i.id::oid in (select objid from locks) as locked, ` + seenAt + ` as seen_at, ` + seenAtUs + ` as seen from rowhook.instance i),
+  select i.id, i.listens, i.id::oid in (select objid from locks) as locked, i.seen_at, ` + seenAtUs + ` as seen from rowhook.instance i),
 i as materialized (
   select *, case when seen_at is null then listens and not locked
                  when listens and not locked then seen_at < clock_timestamp() - $3::interval

@@ -11,8 +11,8 @@ import (
 // dump, only the oid is there: in this database it belongs to another table or to none, and
 // w.relation is 0.
 //
-// Before version 3 the schema has only the oid. There the names of the missing columns refer to the
-// row of nulls, absent.
+// Before version 3 the schema has only the oid, and an apply plans before it migrates. There the
+// names of the missing columns refer to the row of nulls, absent.
 const WatchedNow = `
  cross join (values (null::pg_catalog.regclass, null::integer, null::integer, null::integer[], null::pg_catalog.oid)) as absent (watched, relation_id, origin_id, relations, home)
  cross join lateral (
@@ -37,7 +37,7 @@ select r.id, coalesce(n.nspname::text, r.schema_name) as schema, coalesce(c.reln
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace`
 
 // NameRelations returns the current names of these tables of rowhook.relation. nil means all of
-// them. It needs version 3 of the schema.
+// them.
 func NameRelations(ctx context.Context, db pg.Queryer, ids []int32) (map[int32]TableName, error) {
 	found, err := pg.Collect[struct {
 		ID            int32
@@ -83,7 +83,7 @@ func OwnTables(wants []Want, events []Claimed) (ids []int32, other bool) {
 }
 
 // HasRelations reports whether events have a relation_id, which says of which table they are. They
-// do from version 3 of the schema on.
+// do from version 3 of the schema on. An apply plans on any version, before it migrates.
 func HasRelations(ctx context.Context, db pg.Queryer) (has bool, err error) {
 	err = db.QueryRow(ctx, `
 select count(*) = 4 from pg_catalog.pg_attribute

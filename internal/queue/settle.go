@@ -26,9 +26,7 @@ type Settlement struct {
 	ID      [16]byte
 	Trigger int32 // rowhook.trigger.id
 	Tries   int32 // Claimed.Tries
-	// Claim is Claimed.Claim. With the instance it is the fence. 0: the claim has no number, and
-	// the fence is Tries.
-	Claim   int64
+	Claim   int64 // Claimed.Claim; with the instance it is the fence
 	Fate    Fate
 	Delay   time.Duration // until a retry
 	Reason  string        // of a dead letter
@@ -61,60 +59,33 @@ type SettleOptions struct {
 	MayHaveCommitted bool
 }
 
-// The fence: an event is settled only while it is under the very claim of the settlement.
-// numberedFence needs version 3 of the schema.
-const (
-	fence         = `q.claimed_by = $6 and q.tries = r.tries`
-	numberedFence = fence + ` and (r.claim = 0 or q.claim = r.claim)`
+// fence: an event is settled only while it is under the very claim of the settlement.
+const fence = `q.claimed_by = $6 and q.tries = r.tries and q.claim = r.claim`
 
-	settleSQL         = settleGone + fence + settleKept + settleEnd + fence + settleRest
-	numberedSettleSQL = settleGone + numberedFence + settleKept + settleClaim + settleEnd + numberedFence + numberedSettleRest
-
-	// A claim that was settled leaves no number. A released claim leaves its own, since the claim
-	// before it may have been interrupted.
-	settleClaim = `,
-         claim = case r.fate when 'G' then q.claim end`
-)
-
-const settleGone = `
+// A claim that was settled leaves no number. A released claim leaves its own, since the claim
+// before it may have been interrupted.
+const settleSQL = `
 with r as materialized (
   select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $19::bigint[], $20::boolean[]) as r(id, tries, fate, delay, reason, claim, bare)),
 gone as (
   delete from rowhook.event_log q using r
-   where r.fate in ('A', 'D') and q.id = any (array[r.id]) and `
-
-const settleKept = `
+   where r.fate in ('A', 'D') and q.id = any (array[r.id]) and ` + fence + `
   returning q.*, r.fate, r.reason, r.bare),
 kept as (
   update rowhook.event_log q
      set claimed_by = null,
          due_at = statement_timestamp() + r.delay,
-         tries = q.tries - case r.fate when 'G' then 1 else 0 end`
-
-const settleEnd = `
+         tries = q.tries - case r.fate when 'G' then 1 else 0 end,
+         claim = case r.fate when 'G' then q.claim end
     from r
-   where r.fate in ('R', 'G') and q.id = any (array[r.id]) and `
-
-const (
-	ofRelation = ", relation_id"
-
-	settleRest         = settleReturned + settleArchived + settleBuried + settleReasoned + settleLogged
-	numberedSettleRest = settleReturned + ofRelation + settleArchived + ofRelation + settleBuried + ofRelation + settleReasoned + ofRelation + settleLogged
-)
-
-const (
-	settleReturned = `
+   where r.fate in ('R', 'G') and q.id = any (array[r.id]) and ` + fence + `
   returning q.id),
 archived as (
-  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace`
-	settleArchived = `)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare
-	settleBuried = ` from gone where fate = 'A' and $7),
+  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace, relation_id)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + `, relation_id from gone where fate = 'A' and $7),
 buried as (
-  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace`
-	settleReasoned = `)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare
-	settleLogged = ` from gone where fate = 'D'
+  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace, relation_id)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare + `, relation_id from gone where fate = 'D'
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
 settled as materialized (
   select id from gone union all select id from kept),
@@ -125,13 +96,13 @@ logged as (
       as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body)
    where not $18 or a.event_id in (select id from settled))
 select count(*) from settled`
-)
 
 const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
 
-// withoutHistory returns a settling statement without the parts that write history. It uses the
-// first six arguments and the last two.
-func withoutHistory(sql string) string {
+// withoutHistory returns settleSQL without the parts that write history. It uses the first six
+// arguments and the last two.
+func withoutHistory() string {
+	sql := settleSQL
 	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*) from settled"}} {
 		before, rest, _ := strings.Cut(sql, part[0])
 		_, after, _ := strings.Cut(rest, part[1])
@@ -148,16 +119,12 @@ func Settle(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []Settl
 	n := len(batch)
 	ids, tries, fates := make([]pgtype.UUID, n), make([]int32, n), make([]string, n)
 	delays, reasons, claims, bare := make([]time.Duration, n), make([]*string, n), make([]int64, n), make([]bool, n)
-	sql := settleSQL
 	var a attemptColumns
 	for i := range batch {
 		s := &batch[i]
 		ids[i] = pgtype.UUID{Bytes: s.ID, Valid: true}
 		tries[i], fates[i], delays[i] = s.Tries, string(rune(s.Fate)), s.Delay
-		bare[i] = s.Bare
-		if claims[i] = s.Claim; s.Claim != 0 {
-			sql = numberedSettleSQL
-		}
+		bare[i], claims[i] = s.Bare, s.Claim
 		if s.Fate == Dead {
 			reasons[i] = &s.Reason
 		}
@@ -167,12 +134,12 @@ func Settle(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []Settl
 	}
 	var settled int
 	if opt.NoHistory {
-		if err := db.QueryRow(ctx, withoutHistory(sql), ids, tries, fates, delays, reasons, opt.Instance, claims, bare).Scan(&settled); err != nil {
+		if err := db.QueryRow(ctx, withoutHistory(), ids, tries, fates, delays, reasons, opt.Instance, claims, bare).Scan(&settled); err != nil {
 			return 0, fmt.Errorf("settle events without history: %w", err)
 		}
 		return settled, nil
 	}
-	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
+	err := db.QueryRow(ctx, settleSQL, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
 		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, claims, bare).Scan(&settled)
 	if err != nil {
 		return 0, fmt.Errorf("settle events: %w", err)

@@ -8,9 +8,6 @@ import (
 	"maps"
 )
 
-// TroubleSchema is the version of the schema that introduced rowhook.instance.trouble.
-const TroubleSchema = 3
-
 // Trouble is what a dispatcher can't do. rowhook.instance records it for commands that ask the
 // database for the state.
 type Trouble struct {
