@@ -38,6 +38,9 @@ lint: ## format, vet and golangci-lint, and the tests that hold the documentatio
 model: ## check the model of the doorbell and the claim
 	scripts/model $(ARGS)
 
+examples: ## run the suites in examples/ with pytest, Node, go test and docker compose
+	scripts/examples $(ARGS)
+
 torture: ## a minute of faults, and then count
 	scripts/torture $(ARGS)
 
@@ -62,4 +65,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build dist image up test test-all race lint model torture bench outage promtool generate ci clean
+.PHONY: help dev once build dist image up test test-all race lint model examples torture bench outage promtool generate ci clean

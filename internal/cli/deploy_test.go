@@ -67,7 +67,10 @@ func references(t *testing.T, name, text string) []string {
 	t.Helper()
 	c, err := config.Parse(name, []byte(text))
 	require.NoError(t, err)
-	var names []string
+	return referencesOf(c)
+}
+
+func referencesOf(c *config.Config) (names []string) {
 	for _, trigger := range c.Triggers {
 		names = append(names, config.References(trigger)...)
 	}
@@ -119,17 +122,55 @@ func TestTheImageStartsAndChecksWhatTheProgramHas(t *testing.T) {
 	}
 }
 
+// service is one of a compose file.
+type service struct {
+	Image       string
+	Build       string
+	Command     []string
+	Environment map[string]string
+	Volumes     []string
+	Healthcheck struct{ Test []string }
+	Grace       string `yaml:"stop_grace_period"`
+}
+
+// mounted checks that the command reads each directory that is mounted, and that the environment has
+// the variables that the configuration in it refers to.
+func mounted(t *testing.T, root string, s service) {
+	t.Helper()
+	for _, v := range s.Volumes {
+		from, to, _ := strings.Cut(v, ":")
+		require.Contains(t, s.Command, strings.TrimSuffix(to, ":ro"))
+		c, err := config.Load(root+from, nil)
+		require.NoError(t, err)
+		for _, variable := range referencesOf(c) {
+			require.Contains(t, s.Environment, variable)
+		}
+	}
+}
+
+func TestTheStackBesideAnAppUsesWhatTheProgramHas(t *testing.T) {
+	t.Parallel()
+	const file = "examples/compose/docker-compose.yml"
+	services := parse[struct{ Services map[string]service }](t, read(t, file)).Services
+	for _, name := range []string{"rowhook", "app"} {
+		s := services[name]
+		understand(t, s.Command, slices.Collect(maps.Keys(s.Environment))...)
+		mounted(t, "../../examples/compose/", s)
+	}
+	_, port, err := net.SplitHostPort(flagValue(understand(t, services["app"].Command), "listen"))
+	require.NoError(t, err)
+	require.Equal(t, "http://app:"+port, services["rowhook"].Environment["SHOP_URL"])
+	require.GreaterOrEqual(t, len(services["rowhook"].Environment["ROWHOOK_HTTP_TOKEN"]), 16)
+
+	// The README shows the service, too.
+	text := read(t, file)
+	from := strings.Index(text, "  rowhook:\n")
+	shown := text[from : from+strings.Index(text[from:], "\n\n")]
+	require.Contains(t, read(t, "README.md"), "    "+strings.ReplaceAll(shown, "\n", "\n    ")+"\n")
+}
+
 func TestTheComposeStackUsesWhatTheProgramHas(t *testing.T) {
 	t.Parallel()
-	type service struct {
-		Image       string
-		Build       string
-		Command     []string
-		Environment map[string]string
-		Volumes     []string
-		Healthcheck struct{ Test []string }
-		Grace       string `yaml:"stop_grace_period"`
-	}
 	services := parse[struct{ Services map[string]service }](t, read(t, "docker-compose.yml")).Services
 	images, built := map[string]bool{}, 0
 	for name, s := range services {
@@ -142,13 +183,7 @@ func TestTheComposeStackUsesWhatTheProgramHas(t *testing.T) {
 		understand(t, s.Command, slices.Collect(maps.Keys(s.Environment))...)
 		require.Equal(t, []string{"CMD", "/rowhook"}, s.Healthcheck.Test[:2], name)
 		understand(t, s.Healthcheck.Test[2:])
-		for _, v := range s.Volumes {
-			from, to, _ := strings.Cut(v, ":")
-			require.Contains(t, s.Command, strings.TrimSuffix(to, ":ro"))
-			for _, variable := range references(t, from, read(t, from)) {
-				require.Contains(t, s.Environment, variable)
-			}
-		}
+		mounted(t, "../../", s)
 	}
 	require.Equal(t, 2, built)
 	run, sink := services["rowhook"], services["receiver"]
