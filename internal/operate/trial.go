@@ -204,11 +204,15 @@ func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) erro
 		t.new = json.RawMessage(`{"sample":1}`)
 		return nil
 	}
+	var exists bool
+	if err := tx.QueryRow(ctx, "select exists (select from pg_catalog.pg_class where oid = $1)", known.Relation).Scan(&exists); err != nil {
+		return fmt.Errorf("look for the table: %w", err)
+	}
 	s, err := readSampler(ctx, tx, known.Relation, time.Now())
 	if err != nil {
 		return err
 	}
-	if len(s.columns) == 0 {
+	if !exists {
 		return problem(ErrRefused, "give the data by --payload, or apply a configuration with another table", "the table %s of the trigger %q does not exist any more", known.qualified(), known.Name)
 	}
 	chosen := t.spec.Payload.Columns

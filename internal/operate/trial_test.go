@@ -106,10 +106,10 @@ func TestATestTakesTheOperationAndTheDataThatWereAskedFor(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "orders")
 	d.Table(t, "kept")
-	d.do(t, "create table deleted (id int)")
+	d.do(t, "create table deleted (id int); create table bare (); create table parted (dropped int, id int, twice int generated always as (id * 2) stored) partition by list (id); alter table parted drop dropped")
 	d.Apply(t, d.Spec("orders", func(s *trigger.Spec) { s.On.Update.Columns = []string{"n"} }),
 		d.Spec("kept", func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.Payload.Columns = false, false, []string{"n", "id"} }),
-		d.Spec("deleted", func(s *trigger.Spec) { s.On = trigger.On{Delete: true} }))
+		d.Spec("bare"), d.Spec("parted"), d.Spec("deleted", func(s *trigger.Spec) { s.On = trigger.On{Delete: true} }))
 	sent := func(name, op, data string) (string, error) {
 		o := operate.Trial{Trigger: name, Op: op, Lookup: variables(nil), Unsent: true}
 		if data != "" {
@@ -132,6 +132,8 @@ func TestATestTakesTheOperationAndTheDataThatWereAskedFor(t *testing.T) {
 		{"orders", "manual", "", `MANUAL {"old":null,"new":{"sample":1}}`},
 		{"kept", "", "", `UPDATE {"old":{"n":11.5,"id":1},"new":{"n":11.5,"id":1}}`}, // v changed
 		{"deleted", "", "", `DELETE {"old":{"id":1},"new":null}`},
+		{"bare", "update", "", `UPDATE {"old":{},"new":{}}`},
+		{"parted", "", "", `INSERT {"old":null,"new":{"id":1,"twice":1}}`},
 		{"orders", "", ` {"id": 7.10} `, `INSERT {"old":null,"new":{"id": 7.10}}`},
 		{"deleted", "", `{"id": 7}`, `DELETE {"old":{"id": 7},"new":null}`},
 		{"orders", "update", `{"new": {"id": 7}, "old": {"id": 6}}`, `UPDATE {"old":{"id": 6},"new":{"id": 7}}`},
