@@ -93,7 +93,7 @@ func TestTheExitCodeIsTheOneOfAShell(t *testing.T) {
 		require.Equal(t, want, start.Code, "%s: %s", name, err)
 		require.Contains(t, err.Error(), name)
 	}
-	require.NoError(t, os.Chmod(plain, 0o700)) //nolint:gosec // a program
+	require.NoError(t, os.Chmod(plain, 0o700))
 	_, err := child.Run(t.Context(), child.Config{Args: []string{plain}})
 	var start *child.StartError
 	require.ErrorAs(t, err, &start)
@@ -166,7 +166,7 @@ type program struct {
 
 func startProgram(t *testing.T, script string) *program {
 	t.Helper()
-	cmd := exec.Command(os.Args[0]) //nolint:noctx // the test ends it
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "CHILD_TEST_SCRIPT="+script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal
 	out, err := cmd.StdoutPipe()

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -113,5 +114,26 @@ func TestHelpIsWrappedWhereTheTerminalEnds(t *testing.T) {
 				require.LessOrEqual(t, utf8.RuneCountInString(line), min(columns, 110), "%v: %s", args, line)
 			}
 		}
+	}
+}
+
+func TestForwardedDeliveriesKeepThePathAndTheQueryOfTheConfiguredURL(t *testing.T) {
+	t.Parallel()
+	set := map[string]string{"APP": "https://user@shop.example:8443/base", "PORT": "3000", "TENANT": "acme", "EMPTY": ""}
+	lookup := func(name string) (string, bool) { value, ok := set[name]; return value, ok }
+	for _, c := range []struct{ app, configured, want string }{
+		{"http://localhost:3000", "${UNSET}/hooks/orders", "http://localhost:3000/hooks/orders"},
+		{"http://localhost:3000", "${EMPTY}/hooks/orders", "http://localhost:3000/hooks/orders"},
+		{"http://localhost:3000", "${APP}/hooks/orders?a=1&b=%20", "http://localhost:3000/base/hooks/orders?a=1&b=%20"},
+		{"http://localhost:3000/", "https://x.example:${PORT}/a%2Fb/", "http://localhost:3000/a%2Fb/"},
+		{"http://localhost:3000/dev?key=1", "https://x.example:${UNSET}/${TENANT}?b=2#c", "http://localhost:3000/dev/acme?key=1&b=2"},
+		{"http://localhost:3000", "https://x.example", "http://localhost:3000"},
+		{"http://localhost:3000", "${UNSET}", "http://localhost:3000"},
+		{"http://localhost:3000", "https://x.example?a=1", "http://localhost:3000?a=1"},
+		{"http://me:pw@[::1]:3000/x", "https://x.example/y", "http://me:pw@[::1]:3000/x/y"},
+	} {
+		app, err := url.Parse(c.app)
+		require.NoError(t, err)
+		require.Equal(t, c.want, forwardURL(app, c.configured, lookup), c.configured)
 	}
 }

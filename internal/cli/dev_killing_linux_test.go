@@ -164,7 +164,9 @@ func (v *victim) left(t *testing.T) string {
 func entries(t *testing.T, dir string) []string {
 	t.Helper()
 	found, err := os.ReadDir(dir)
-	require.NoError(t, err)
+	if err != nil {
+		t.Error(err)
+	}
 	var names []string
 	for _, e := range found {
 		names = append(names, e.Name())
@@ -177,7 +179,9 @@ func entries(t *testing.T, dir string) []string {
 func processesOf(t *testing.T, dir string) []int {
 	t.Helper()
 	all, err := os.ReadDir("/proc")
-	require.NoError(t, err)
+	if err != nil {
+		t.Error(err)
+	}
 	var found []int
 	for _, e := range all {
 		pid, err := strconv.Atoi(e.Name())

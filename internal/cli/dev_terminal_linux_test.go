@@ -51,7 +51,7 @@ func onTerminal(t *testing.T, p *process) *terminal {
 
 func ioctl(t *testing.T, f *os.File, request uintptr, argument *int32) {
 	t.Helper()
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(argument))) //nolint:gosec // as ioctl wants it
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(argument)))
 	require.Zero(t, errno)
 	require.NoError(t, syscall.SetNonblock(int(f.Fd()), true)) // Fd made it block, so that close would not end Read
 }
