@@ -205,7 +205,7 @@ func (r *devRun) run(ctx, hurry context.Context) (err error) {
 // deliverFrom applies the configuration, and delivers until the work is done or ctx ends.
 func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery) error {
 	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: r.variables, Logger: r.log}
-	if !r.toSink {
+	if !r.toSink && (r.showing || len(r.command) == 0 && !r.json) {
 		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: r.show.attempt})
 	}
 	if err := r.apply(ctx, conn, r.current().cfg); err != nil {
