@@ -81,38 +81,24 @@ func (in *installation) known(name string) error {
 	return fmt.Errorf("%s has no trigger %q; it has %s", in.config.File, name, config.Names(names))
 }
 
-// database returns the database of a test, ready to be used. made is nil for the caller's own. leave
-// is called at the end of the test.
-func (in *installation) database(ctx context.Context) (url string, made *clone.Database, leave func(), err error) {
-	leave = func() {}
+// database returns the database of a test, ready to be used, and a session of the server that the
+// test holds until its end. made and admin are nil for the caller's own database.
+func (in *installation) database(ctx context.Context) (url string, made *clone.Database, admin *pgx.Conn, err error) {
 	if in.options.ownURL != "" {
-		return in.options.ownURL, nil, leave, in.install(ctx, in.options.ownURL)
+		return in.options.ownURL, nil, nil, in.install(ctx, in.options.ownURL)
 	}
 	server, lasting, err := serverOf(ctx, in.options)
 	if err != nil {
-		return "", nil, leave, err
+		return "", nil, nil, err
 	}
 	in.lasting = lasting
-	r, err := shared.roomOf(ctx, server)
-	if err != nil {
-		return "", nil, leave, err
+	if admin, err = shared.roomOf(server).enter(ctx, server); err != nil {
+		return "", nil, nil, err
 	}
-	if leave, err = r.enter(ctx); err != nil {
-		return "", nil, leave, err
+	if made, err = in.clone(ctx, admin, server); err != nil {
+		return "", nil, admin, err
 	}
-	admin, err := clone.Connect(ctx, server)
-	if err != nil {
-		return "", nil, leave, fmt.Errorf("connect to the server of the tests: %w", err)
-	}
-	defer admin.Close(context.WithoutCancel(ctx))
-	if err := r.await(ctx, admin); err != nil {
-		return "", nil, leave, err
-	}
-	made, err = in.clone(ctx, admin, server)
-	if err != nil {
-		return "", nil, leave, err
-	}
-	return made.URL, made, leave, nil
+	return made.URL, made, admin, nil
 }
 
 // clone makes the database of a test.

@@ -3,6 +3,7 @@ package rowhooktest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,114 +14,110 @@ import (
 
 const (
 	// sessionsEach is how many sessions of the server a test is reckoned to need: up to 8 of the
-	// dispatcher, one of the harness, and some of the program under test. So at Postgres' default of
-	// 100 sessions, 8 tests run at once, and the others wait.
-	sessionsEach = 12
-	// roomPatience is how long Start waits for room while no other test ends. Then it goes on: each
-	// test that has a harness may be waiting for a second one.
-	roomPatience = 5 * time.Second
-	roomLook     = 25 * time.Millisecond
+	// dispatcher, two of the harness, and three of the program under test. So at Postgres' default of
+	// 100 sessions, 7 tests run at once, and the others wait.
+	sessionsEach = 13
+	// roomPatience is how long Start waits for room while no test enters or leaves. Then it goes on:
+	// each test that has a harness may be waiting for a second one.
+	roomPatience = 3 * time.Second
+	roomLook     = 10 * time.Millisecond
+	// roomLock is the first key of the advisory locks that tests in the room hold.
+	roomLock = 0x726f6f6d
 )
 
-// room bounds the tests of this process that use a server at once.
+// room bounds the tests that use a server at once, those of other processes included. A test that is
+// in holds one of the server's advisory locks by a session, so that a process that is killed leaves.
 type room struct {
-	most  int   // sessions that the server allows
-	ended *bell // rings when a test ends
+	gate chan struct{} // held by the test that is next; the others of this process have no session yet
 
-	mu   sync.Mutex
-	used int // tests that are in
+	once  sync.Once
+	slots int
+	err   error
 }
 
 // roomOf returns the room of a server.
-func (p *process) roomOf(ctx context.Context, server string) (*room, error) {
+func (p *process) roomOf(server string) *room {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.rooms[server]; r != nil {
-		return r, nil
+	if p.rooms[server] == nil {
+		p.rooms[server] = &room{gate: make(chan struct{}, 1)}
+	}
+	return p.rooms[server]
+}
+
+// enter waits until there is room for one more test, and returns a session of the server. The end of
+// the session makes room for another test.
+func (r *room) enter(ctx context.Context, server string) (*pgx.Conn, error) {
+	select {
+	case r.gate <- struct{}{}:
+		defer func() { <-r.gate }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for other tests to end: %w", context.Cause(ctx))
 	}
 	admin, err := clone.Connect(ctx, server)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the server of the tests: %w", err)
 	}
-	defer admin.Close(context.WithoutCancel(ctx))
-	most, _, err := sessions(ctx, admin)
-	if err != nil {
+	if err := r.takeSlot(ctx, admin); err != nil {
+		_ = admin.Close(context.WithoutCancel(ctx)) // the first error is what matters
 		return nil, err
 	}
-	r := &room{most: most, ended: &bell{}}
-	p.rooms[server] = r
-	return r, nil
+	return admin, nil
 }
 
-// sessions returns how many sessions the server allows to ordinary roles, and how many there are.
-func sessions(ctx context.Context, admin *pgx.Conn) (most, used int, err error) {
-	err = admin.QueryRow(ctx, `
-select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-       - coalesce(current_setting('reserved_connections', true)::int, 0),
-       (select count(*) from pg_catalog.pg_stat_activity where datid is not null)`).Scan(&most, &used)
-	if err != nil {
-		return 0, 0, fmt.Errorf("look how many sessions the server allows: %w", err)
-	}
-	return most, used, nil
-}
-
-// enter waits until there is room for one more test of this process. It holds no session meanwhile.
-func (r *room) enter(ctx context.Context) (leave func(), err error) {
-	patience := time.NewTimer(roomPatience)
-	defer patience.Stop()
-	for {
-		ended := r.ended.rings()
-		if r.take(false) {
-			return sync.OnceFunc(r.leave), nil
-		}
-		select {
-		case <-ended:
-			patience.Reset(roomPatience)
-		case <-patience.C:
-			r.take(true)
-			return sync.OnceFunc(r.leave), nil
-		case <-ctx.Done():
-			return func() {}, fmt.Errorf("wait for other tests to end: %w", context.Cause(ctx))
-		}
-	}
-}
-
-// take counts a test in, unless there is no room and it does not insist.
-func (r *room) take(insist bool) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.used > 0 && (r.used+1)*sessionsEach > r.most && !insist {
-		return false
-	}
-	r.used++
-	return true
-}
-
-func (r *room) leave() {
-	r.mu.Lock()
-	r.used--
-	r.mu.Unlock()
-	r.ended.ring()
-}
-
-// await waits until the server has sessions left beside those of other processes, too, as far as it
-// shows. admin is a session there.
-func (r *room) await(ctx context.Context, admin *pgx.Conn) error {
+// takeSlot takes one of the locks. It gives up after roomPatience in which their holders stayed the
+// same.
+func (r *room) takeSlot(ctx context.Context, admin *pgx.Conn) error {
 	patience := time.NewTimer(roomPatience)
 	defer patience.Stop()
 	look := time.NewTicker(roomLook)
 	defer look.Stop()
+	if err := r.count(ctx, admin); err != nil {
+		return err
+	}
+	var before []uint32
 	for {
-		most, used, err := sessions(ctx, admin)
-		if err != nil || used+sessionsEach <= most {
+		taken, holders, err := r.try(ctx, admin)
+		if err != nil || taken {
 			return err
+		}
+		if !slices.Equal(holders, before) {
+			before = holders
+			patience.Reset(roomPatience)
 		}
 		select {
 		case <-look.C:
 		case <-patience.C:
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("wait for sessions of the server: %w", context.Cause(ctx))
+			return fmt.Errorf("wait for other tests to end: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// count reads once how many tests the server has sessions for.
+func (r *room) count(ctx context.Context, admin *pgx.Conn) error {
+	r.once.Do(func() {
+		r.err = admin.QueryRow(ctx, `
+select greatest(1, (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true)::int, 0)) / $1)`, sessionsEach).Scan(&r.slots)
+	})
+	if r.err != nil {
+		return fmt.Errorf("look how many sessions the server allows: %w", r.err)
+	}
+	return nil
+}
+
+// try takes a lock that is free, or returns the sessions that hold one.
+func (r *room) try(ctx context.Context, admin *pgx.Conn) (taken bool, holders []uint32, err error) {
+	const free = "select exists (select from pg_catalog.generate_series(1, $1) slot where pg_catalog.pg_try_advisory_lock($2, slot))"
+	if err = admin.QueryRow(ctx, free, r.slots, roomLock).Scan(&taken); err == nil && !taken {
+		err = admin.QueryRow(ctx, `
+select coalesce(array_agg(pid::oid order by pid), '{}') from pg_catalog.pg_locks
+ where locktype = 'advisory' and classid = $1::int::oid and objsubid = 2 and granted`, roomLock).Scan(&holders)
+	}
+	if err != nil {
+		return false, nil, fmt.Errorf("look for room on the server of the tests: %w", err)
+	}
+	return taken, holders, nil
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhook/rowhook/internal/clone"
@@ -21,7 +22,7 @@ type Harness struct {
 	options  options
 	settings *installation
 	database *clone.Database // nil: the caller's own
-	leave    func()          // makes room for another test
+	admin    *pgx.Conn       // holds the test's place on the server; nil: it has none
 	url      string
 	pool     *pgxpool.Pool
 	receiver *receiver
@@ -43,7 +44,7 @@ func Start(t testing.TB, options ...Option) *Harness {
 	if err != nil {
 		t.Fatalf("rowhooktest: %v", err)
 	}
-	h := &Harness{t: t, options: o, log: &journal{}, leave: func() {}}
+	h := &Harness{t: t, options: o, log: &journal{}}
 	ctx, cancel := h.within(t, startTimeout)
 	defer cancel()
 	t.Cleanup(h.stop)
@@ -69,7 +70,7 @@ func (h *Harness) start(ctx context.Context) (err error) {
 	if h.receiver, err = startReceiver(h.settings); err != nil {
 		return err
 	}
-	if h.url, h.database, h.leave, err = h.settings.database(ctx); err != nil {
+	if h.url, h.database, h.admin, err = h.settings.database(ctx); err != nil {
 		return err
 	}
 	config, err := session.ParsePool(h.url)
@@ -93,7 +94,6 @@ func (h *Harness) start(ctx context.Context) (err error) {
 func (h *Harness) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	defer h.leave()
 	if text := h.log.text(); text != "" && h.t.Failed() {
 		h.t.Logf("rowhooktest: the dispatcher's log:\n%s", text)
 	}
@@ -104,6 +104,9 @@ func (h *Harness) stop() {
 	if h.pool != nil {
 		h.pool.Close()
 	}
+	if h.admin != nil {
+		defer h.admin.Close(ctx)
+	}
 	if h.database == nil {
 		return
 	}
@@ -111,14 +114,18 @@ func (h *Harness) stop() {
 		h.t.Logf("rowhooktest: the test's database is kept, open it with: psql '%s'", h.url)
 		return
 	}
-	if err := h.database.Drop(ctx, dropPatience); err != nil {
+	err := h.database.DropBy(ctx, h.admin, dropPatience)
+	if err != nil { // the session may have ended with a restart of the server
+		err = h.database.Drop(ctx, dropPatience)
+	}
+	if err != nil {
 		h.t.Errorf("rowhooktest: %v", err)
 	}
 }
 
 // dropPatience is how long the end of a test waits until its database is dropped. The server goes on
 // by itself: where fsync is on, it takes some 300 ms.
-const dropPatience = 50 * time.Millisecond
+const dropPatience = 25 * time.Millisecond
 
 // URL returns the connection string of the test's database, for the program under test.
 func (h *Harness) URL() string { return h.url }

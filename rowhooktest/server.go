@@ -45,7 +45,7 @@ func startPrivate() (*localpg.Server, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	server, err := localpg.Start(ctx, localpg.Config{
-		BinDir: os.Getenv(BinariesVariable), NoDownload: offline, Unattended: true,
+		BinDir: os.Getenv(BinariesVariable), NoDownload: offline, Unattended: true, QuickConnect: true,
 		Settings: map[string]string{
 			"fsync": "off", "full_page_writes": "off", "max_connections": "500", "max_prepared_transactions": "20",
 			"max_wal_size": "256MB", // it may be in memory

@@ -368,13 +368,19 @@ func (d *Database) Drop(ctx context.Context, patience time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("drop the test's database: %w", err)
 	}
+	defer admin.Close(context.WithoutCancel(ctx))
+	return d.DropBy(ctx, admin, patience)
+}
+
+// DropBy is Drop by a session of the server that is open already. It ends the session.
+func (d *Database) DropBy(ctx context.Context, admin *pgx.Conn, patience time.Duration) error {
 	// Postgres does not drop a database that has a replication slot.
-	_, err = admin.Exec(ctx, "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where database = $1 and not active", d.Name)
+	_, err := admin.Exec(ctx, "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where database = $1 and not active", d.Name)
 	if err == nil {
 		err = leave(ctx, admin, dropSQL(d.Name), patience)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("drop the test's database: %w", err), admin.Close(context.WithoutCancel(ctx)))
+		return fmt.Errorf("drop the test's database: %w", err)
 	}
 	return nil
 }

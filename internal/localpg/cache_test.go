@@ -76,6 +76,19 @@ func TestCopiesShareNoPassword(t *testing.T) {
 	}
 }
 
+func TestQuickConnectTakesOneStepAndStillNeedsThePassword(t *testing.T) {
+	t.Parallel()
+	config := testConfig("")
+	config.QuickConnect = true
+	s := start(t, config)
+	require.Regexp(t, `^SCRAM-SHA-256\$1:`, query(t, s.URL("postgres"), "select rolpassword from pg_authid where rolname = 'postgres'"))
+	to, err := pgx.ParseConfig(s.URL("postgres"))
+	require.NoError(t, err)
+	to.Password = "wrong"
+	_, err = pgx.ConnectConfig(t.Context(), to)
+	require.ErrorContains(t, err, "password authentication failed")
+}
+
 func TestUnusableKeptDataIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]func(t *testing.T, file string){

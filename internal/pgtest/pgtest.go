@@ -84,7 +84,7 @@ func run(m *testing.M) (code int, err error) {
 func StartServer(ctx context.Context, settings ...string) (*localpg.Server, error) {
 	config := localpg.Config{
 		BinDir:  os.Getenv(EnvBinDir),
-		TempDir: localpg.MemoryDir(4 << 30),
+		TempDir: localpg.MemoryDir(4 << 30), QuickConnect: true,
 		Settings: map[string]string{
 			"fsync":                     "off", // a crash of PostgreSQL loses nothing; only a crash of the machine does
 			"full_page_writes":          "off",
