@@ -76,14 +76,16 @@ func (r *run) start(path, id string) error {
 	// terminal reach both, the shell's fg and bg, too, and the command may read from the terminal.
 	shared := hasTerminal()
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !shared}
+	if shared {
+		r.witness = newWitness() // before the command, so that no signal reaches only that
+	}
 	if err := r.cmd.Start(); err != nil {
+		r.witness.dismiss()
 		return &StartError{NotExecutable, errors.New(path + " can't be executed: " + reason(err).Error())}
 	}
 	pid := strconv.Itoa(r.cmd.Process.Pid)
 	r.guard.note("root " + pid)
-	if shared {
-		r.witness = newWitness()
-	} else {
+	if !shared {
 		r.guard.note("group " + pid)
 	}
 	go func() {
