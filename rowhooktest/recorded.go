@@ -5,16 +5,17 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/sink"
 )
 
@@ -149,28 +150,13 @@ func explainRecorded(err error) error {
 	return err
 }
 
-// state reports whether an error has one of these SQLSTATEs. lib/pq and pgx have the method SQLState.
+// state reports whether an error has one of these SQLSTATEs. Those of lib/pq and pgx have the method.
 func state(err error, states ...string) bool {
-	if pg.IsState(err, states...) {
-		return true
-	}
-	for ; err != nil; err = unwrap(err) {
-		if s, ok := err.(interface{ SQLState() string }); ok { //nolint:errorlint // each one of the chain is looked at
-			for _, want := range states {
-				if s.SQLState() == want {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
-func unwrap(err error) error {
-	if w, ok := err.(interface{ Unwrap() error }); ok { //nolint:errorlint // one step of the chain
-		return w.Unwrap()
-	}
-	return nil
+	coded, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && slices.Contains(states, coded.SQLState())
 }
 
 // collection is events that were not sent, to be chosen from as from a receiver's deliveries.

@@ -68,7 +68,7 @@ func (t Template) name() string {
 // template gets its name when it is complete is what makes it safe.
 func (t Template) lock() int64 {
 	sum := sha256.Sum256([]byte(t.name()))
-	return int64(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // any bits will do
+	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
 func (t Template) base() string {

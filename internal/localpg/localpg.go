@@ -275,7 +275,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return errors.New("start postgres: Stop has removed this server")
 	}
 	if s.postmaster != nil {
-		if _, ended := s.hasEnded(s.postmaster); !ended {
+		if ended, _ := s.hasEnded(s.postmaster); !ended {
 			return nil
 		}
 		s.postmaster = nil
@@ -356,24 +356,24 @@ func (s *Server) attend(pm *postmaster) {
 }
 
 // hasEnded reports whether the postmaster has ended, and how.
-func (s *Server) hasEnded(pm *postmaster) (how error, ended bool) {
+func (s *Server) hasEnded(pm *postmaster) (ended bool, how error) {
 	if !pm.attended {
-		if pm.err, pm.attended = reap(pm.command.Process.Pid); pm.attended {
+		if pm.attended, pm.err = reap(pm.command.Process.Pid); pm.attended {
 			s.watchdog.note("stopped")
 			close(pm.exited)
 		}
 	}
 	select {
 	case <-pm.exited:
-		return cmp.Or(pm.err, errors.New("exit status 0")), true
+		return true, cmp.Or(pm.err, errors.New("exit status 0"))
 	default:
-		return nil, false
+		return false, nil
 	}
 }
 
 // abort ends the postmaster without a checkpoint, and waits for its end.
 func (s *Server) abort(pm *postmaster) {
-	if _, ended := s.hasEnded(pm); ended {
+	if ended, _ := s.hasEnded(pm); ended {
 		return
 	}
 	s.attend(pm)
@@ -420,7 +420,7 @@ func (s *Server) connect(ctx context.Context, pm *postmaster, over string, use f
 	var last error
 	often := retry.WithCappedDuration(100*time.Millisecond, retry.NewFibonacci(2*time.Millisecond))
 	err = retry.Do(ctx, often, func(ctx context.Context) error {
-		if how, ended := s.hasEnded(pm); ended {
+		if ended, how := s.hasEnded(pm); ended {
 			return fmt.Errorf("postgres ended: %w", how)
 		}
 		conn, err := pgx.ConnectConfig(ctx, config)
@@ -463,7 +463,7 @@ func (s *Server) halt(ctx context.Context, mode Mode) error {
 		s.abort(pm)
 		return nil
 	}
-	if _, ended := s.hasEnded(pm); ended {
+	if ended, _ := s.hasEnded(pm); ended {
 		return nil
 	}
 	s.attend(pm)

@@ -122,18 +122,18 @@ func (a account) canEnter(dir string) error {
 
 // reap returns how a child process has ended, or false if it runs. After the end it may not be called
 // again.
-func reap(pid int) (how error, ended bool) {
+func reap(pid int) (ended bool, how error) {
 	var status syscall.WaitStatus
 	got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
 	switch {
 	case got == 0 || errors.Is(err, syscall.EINTR):
-		return nil, false
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("wait for process %d: %w", pid, err), true
+		return true, fmt.Errorf("wait for process %d: %w", pid, err)
 	case status.Signaled():
-		return fmt.Errorf("signal: %s", status.Signal()), true
+		return true, fmt.Errorf("signal: %s", status.Signal())
 	}
-	return fmt.Errorf("exit status %d", status.ExitStatus()), true
+	return true, fmt.Errorf("exit status %d", status.ExitStatus())
 }
 
 func processAlive(pid int) bool {

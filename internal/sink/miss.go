@@ -102,9 +102,8 @@ func (s *Sink) explain(t *tally, n int, shortfall Shortfall) *Miss {
 		described.Accepted = nil // what people expect of a delivery need not be said
 	}
 	miss.what = described.String()
-	arrived := v.deliveries
+	var arrived []*Delivery
 	if shortfall == TooFew {
-		arrived = nil
 		for _, d := range v.deliveries {
 			if m.fitsTrigger(d) {
 				arrived = append(arrived, d)
