@@ -1,6 +1,9 @@
 # Ends the processes of a command, and removes a file, when its input ends. Only the process that has
 # started the command has the other end. It writes there what there is to do; "done" if there is nothing.
 
+# The PATH of whoever runs the command may be empty, or lead elsewhere.
+PATH=${PATH:+$PATH:}/usr/bin:/bin
+
 id= root= group= inode= file= grace=20
 while IFS= read -r line; do
 	value=${line#* }

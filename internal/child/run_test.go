@@ -164,10 +164,10 @@ type program struct {
 	lines *bufio.Scanner
 }
 
-func startProgram(t *testing.T, script string) *program {
+func startProgram(t *testing.T, script string, env ...string) *program {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "CHILD_TEST_SCRIPT="+script)
+	cmd.Env = append(append(os.Environ(), "CHILD_TEST_SCRIPT="+script), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -226,6 +226,24 @@ func TestACommandEndsWithTheProgramThatIsKilled(t *testing.T) {
 			require.Equal(t, -1, p.code(t))
 			require.Eventually(t, func() bool { return len(alive(t, seconds)) == 0 }, patience, 50*time.Millisecond, "%v", alive(t, seconds))
 		})
+	}
+}
+
+func TestTheGuardNeedsNoPATH(t *testing.T) {
+	t.Parallel()
+	setsid, err := exec.LookPath("setsid")
+	if err != nil {
+		t.Skip("needs setsid")
+	}
+	sleep, err := exec.LookPath("sleep")
+	require.NoError(t, err)
+	for _, path := range []string{"", "/nowhere"} {
+		seconds := unusual(t)
+		p := startProgram(t, "("+setsid+" "+sleep+" "+seconds+" &)\necho ready; "+sleep+" "+seconds+"; true", "PATH="+path)
+		p.ready(t)
+		require.NoError(t, p.Process.Kill())
+		require.Equal(t, -1, p.code(t))
+		require.Eventually(t, func() bool { return len(alive(t, seconds)) == 0 }, patience, 50*time.Millisecond, "%v", alive(t, seconds))
 	}
 }
 

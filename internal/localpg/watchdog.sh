@@ -3,6 +3,9 @@
 # stopped its server itself.
 # $1: data directory  $2: directory to remove  $3: first signal to the postmaster
 
+# The PATH of whoever runs the server may be empty, or lead elsewhere.
+PATH=${PATH:+$PATH:}/usr/bin:/bin
+
 state=stopped pid=
 while read -r state pid; do
 	last=$state lastpid=$pid
