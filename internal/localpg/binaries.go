@@ -41,6 +41,9 @@ func findBinaries(ctx context.Context, config Config, acct account) (binaries, e
 		if err == nil {
 			return b, nil
 		}
+		if ctx.Err() != nil {
+			return binaries{}, context.Cause(ctx) // it ended the program, which may be usable
+		}
 		unusable = append(unusable, err)
 	}
 	if config.NoDownload {

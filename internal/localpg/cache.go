@@ -26,6 +26,9 @@ const (
 	cacheFormat = "1 utf8 c.utf-8"
 	// cacheMagic and a checksum are the first line of a kept file.
 	cacheMagic = "rowhook-initdb"
+	// The names of kept and of half-written files begin with these.
+	keptPrefix = "postgresql-"
+	newPrefix  = ".new-"
 	// unusedAfter is the age at which kept data that no start has used is deleted.
 	unusedAfter = 30 * 24 * time.Hour
 	// abandonedAfter is the age at which a half-written file belongs to a process that was killed.
@@ -63,7 +66,7 @@ func openCache(dir string, b binaries) (cache, error) {
 		}
 		fmt.Fprintf(key, "%d %d\n", info.Size(), info.ModTime().UnixNano())
 	}
-	name := "postgresql-" + versionText(b.version) + "-" + hex.EncodeToString(key.Sum(nil)[:8]) + ".tar"
+	name := keptPrefix + versionText(b.version) + "-" + hex.EncodeToString(key.Sum(nil)[:8]) + ".tar"
 	return cache{file: filepath.Join(dir, name)}, nil
 }
 
@@ -105,7 +108,7 @@ func (c cache) store(l layout) error {
 		return fmt.Errorf("keep the data of initdb: %w", err)
 	}
 	defer from.Close()
-	f, err := os.CreateTemp(filepath.Dir(c.file), ".new-")
+	f, err := os.CreateTemp(filepath.Dir(c.file), newPrefix)
 	if err != nil {
 		return fmt.Errorf("keep the data of initdb: %w", err)
 	}
@@ -126,8 +129,11 @@ func (c cache) prune() error {
 	}
 	for _, entry := range entries {
 		after := unusedAfter
-		if strings.HasPrefix(entry.Name(), ".new-") {
+		switch name := entry.Name(); {
+		case strings.HasPrefix(name, newPrefix):
 			after = abandonedAfter
+		case !strings.HasPrefix(name, keptPrefix):
+			continue // somebody else's
 		}
 		info, err := entry.Info()
 		if err != nil || time.Since(info.ModTime()) < after {

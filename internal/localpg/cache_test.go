@@ -167,7 +167,7 @@ func TestUnusedKeptDataIsDeleted(t *testing.T) {
 	require.NoError(t, os.MkdirAll(dir, 0o700))
 	for name, age := range map[string]time.Duration{
 		"postgresql-9.6-old.tar": unusedAfter + time.Hour, ".new-1": abandonedAfter + time.Hour,
-		"postgresql-9.5-young.tar": time.Hour, ".new-2": 0,
+		"postgresql-9.5-young.tar": time.Hour, ".new-2": 0, "of-somebody-else": 2 * unusedAfter,
 	} {
 		file := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(file, nil, 0o600))
@@ -180,8 +180,8 @@ func TestUnusedKeptDataIsDeleted(t *testing.T) {
 	for _, entry := range entries {
 		left = append(left, entry.Name())
 	}
-	require.Len(t, left, 3)
-	require.Subset(t, left, []string{".new-2", "postgresql-9.5-young.tar"})
+	require.Len(t, left, 4)
+	require.Subset(t, left, []string{".new-2", "postgresql-9.5-young.tar", "of-somebody-else"})
 }
 
 func TestUnattendedServerHasNoGoroutineAndEndsWithItsProcess(t *testing.T) {

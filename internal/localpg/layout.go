@@ -260,7 +260,7 @@ func (l layout) writeSettings(port int, settings map[string]string) error {
 	all := map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(port),
-		"unix_socket_directories": l.sockets,
+		"unix_socket_directories": `"` + strings.ReplaceAll(l.sockets, `"`, `""`) + `"`, // a list
 		"unix_socket_permissions": "0700",
 		"log_line_prefix":         "%m [%p] %q%u@%d ",
 	}

@@ -390,8 +390,7 @@ func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if s.layout.passwordUnset {
-		over := fmt.Sprintf("host='%s' port=%d", s.layout.sockets, s.port)
-		err := s.connect(ctx, pm, over, func(ctx context.Context, conn *pgx.Conn) error {
+		err := s.connect(ctx, pm, s.layout.sockets, func(ctx context.Context, conn *pgx.Conn) error {
 			secret := s.layout.password
 			if s.config.QuickConnect {
 				secret = verifier(secret)
@@ -404,17 +403,18 @@ func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
 		}
 		s.layout.passwordUnset = false
 	}
-	return s.connect(ctx, pm, fmt.Sprintf("host=127.0.0.1 port=%d", s.port), nil)
+	return s.connect(ctx, pm, "127.0.0.1", nil)
 }
 
 // connect retries until a connection succeeds, and calls use with it. The delays are short at first,
 // since a copy is ready within some 50 ms; recovery after a crash takes longer, and each attempt
 // costs the server a process.
-func (s *Server) connect(ctx context.Context, pm *postmaster, over string, use func(context.Context, *pgx.Conn) error) error {
-	config, err := pgx.ParseConfig(over + " user=postgres dbname=postgres sslmode=disable connect_timeout=5")
+func (s *Server) connect(ctx context.Context, pm *postmaster, host string, use func(context.Context, *pgx.Conn) error) error {
+	config, err := pgx.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable connect_timeout=5", s.port))
 	if err != nil {
 		return fmt.Errorf("make the connection string: %w", err)
 	}
+	config.Host = host // in the string, a comma in the path of a socket would separate hosts
 	config.Password = s.layout.password
 
 	var last error

@@ -310,6 +310,30 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestAStartThatIsCancelledEarlyDownloadsNothing(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	cancel(enough)
+	_, err := Start(ctx, Config{})
+	require.ErrorIs(t, err, enough)
+	require.NotContains(t, err.Error(), "download")
+}
+
+func TestServersStartInDirectoriesWithOddNames(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(filepath.Dir(dataDirFor(t)), `o'n, 'e" \ $x`)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	acct, err := chooseAccount("")
+	require.NoError(t, err)
+	require.NoError(t, acct.own(dir))
+	config := testConfig("")
+	config.TempDir = dir
+	s := start(t, config)
+	require.Contains(t, s.SocketDir(), dir)
+	require.Equal(t, "1", query(t, s.URL("postgres"), "select 1::text"))
+}
+
 func TestTakenPortIsAnErrorWhenAskedForAndAvoidedOtherwise(t *testing.T) {
 	t.Parallel()
 	first := start(t, testConfig(""))
