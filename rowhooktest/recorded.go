@@ -171,7 +171,8 @@ func collectEvents(bodies []string) (*collection, error) {
 		}
 		w := &answer{header: http.Header{}}
 		if s.ServeHTTP(w, r); w.status/100 != 2 {
-			return nil, fmt.Errorf("read an event: %s", bytes.TrimSpace(w.body.Bytes()))
+			all := s.Deliveries()
+			return nil, fmt.Errorf("read an event: %s", all[len(all)-1].Problem)
 		}
 	}
 	return &collection{s}, nil

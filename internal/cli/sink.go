@@ -28,7 +28,7 @@ the time since the row was written.
 
 The sink answers 200, unless flags say otherwise, or PUT /behaviour while it runs. Tests ask it over HTTP, and need
 neither sleep nor poll: GET /deliveries lists deliveries or waits for some, POST /verify judges them, and DELETE
-/deliveries removes them. GET /openapi.json describes all of it, and docs/receiver.md explains it. GET /healthz answers ok.
+/deliveries removes them. GET /openapi.json describes all of it, and docs/receiver.md explains it.
 
 Others can reach the sink only if --listen names an address that they can reach. There are no passwords.`,
 		Example: `  rowhook sink --listen 127.0.0.1:9000 --format full

@@ -60,15 +60,15 @@ func (s *Sink) List(m Match) []Delivery {
 func (s *Sink) Cursor() uint64 { return s.journal.all().sequence }
 
 // Forget drops the kept deliveries that m chooses, whether they were accepted or not. Counts and
-// the numbers of attempts stay. Clear drops these, too.
-func (s *Sink) Forget(m Match) {
+// the numbers of attempts stay. Clear drops these, too. It returns how many it has dropped.
+func (s *Sink) Forget(m Match) (dropped int) {
 	sequences := map[uint64]bool{}
 	for _, d := range s.journal.all().deliveries {
 		if m.fits(d) {
 			sequences[d.Sequence] = true
 		}
 	}
-	s.journal.remove(sequences)
+	return s.journal.remove(sequences)
 }
 
 // verdict is what a count means.

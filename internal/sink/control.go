@@ -42,7 +42,7 @@ func (s *Sink) operations() []operation {
 	filter := []string{"trigger", "op", "table", "id", "path", "value", "attempt", "accepted", "test", "after"}
 	return []operation{
 		{"GET", "/", nil, ok},
-		{"GET", "/healthz", nil, ok},
+		{"GET", "/healthz", nil, alive},
 		{"GET", "/openapi.json", nil, describeJSON},
 		{"GET", "/openapi.yaml", nil, describeYAML},
 		{"GET", "/deliveries", slices.Concat(filter, []string{"attempts", "count", "wait", "last"}), s.list},
@@ -198,6 +198,13 @@ func ok(w http.ResponseWriter, _ *http.Request, _ []byte) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, err := fmt.Fprintln(w, "ok")
 	return ignore(err)
+}
+
+// alive responds in JSON, as the health check of the HTTP interface does.
+func alive(w http.ResponseWriter, _ *http.Request, _ []byte) error {
+	return webapi.WriteJSON(w, http.StatusOK, "application/json", struct {
+		Status string `json:"status"`
+	}{"ok"})
 }
 
 func describeJSON(w http.ResponseWriter, _ *http.Request, _ []byte) error {

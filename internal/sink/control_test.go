@@ -89,12 +89,11 @@ func (d *desk) found(method, path, body string) (out deliveries) {
 func (d *desk) refused(method, path, body string, header ...string) string {
 	d.Helper()
 	status, text := d.ask(method, path, body, header...)
-	var p struct {
-		webapi.Problem
-		Explanation string
-	}
+	var p webapi.Problem
 	require.NoError(d, json.Unmarshal([]byte(text), &p), text)
 	require.Equal(d, status, p.Status)
+	require.Contains(d, p.Explanation, p.Detail)
+	require.Contains(d, p.Explanation, p.Remedy)
 	return fmt.Sprintf("%d %s: %s: %s\n%s", p.Status, p.Code, p.Detail, p.Remedy, p.Explanation)
 }
 
@@ -128,10 +127,11 @@ func TestEveryOperationAnswersAsTheDocumentSays(t *testing.T) {
 		status, _ = d.ask("GET", path, "")
 		require.Equal(t, 200, status)
 	}
-	status, _ = d.ask("DELETE", "/deliveries?trigger=order_placed", "")
-	require.Equal(t, 204, status)
+	_, text = d.ask("DELETE", "/deliveries?trigger=order_placed", "")
+	require.JSONEq(t, `{"dropped": 1}`, text)
 	require.Equal(t, Counts{Requests: 1, Accepted: 1, Events: 1}, d.found("GET", "/deliveries", "").Counts, "the counts are of all")
-	d.ask("DELETE", "/deliveries", "")
+	_, text = d.ask("DELETE", "/deliveries", "")
+	require.JSONEq(t, `{"dropped": 0}`, text)
 	require.Equal(t, deliveries{Cursor: 1, Deliveries: got.Deliveries[:0]}, d.found("GET", "/deliveries", ""))
 	require.Empty(t, d.doc.Unseen(), "they were not asked for")
 }
@@ -295,6 +295,36 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, []any{405, "GET, DELETE, POST"}, []any{resp.StatusCode, resp.Header.Get("Allow")})
+}
+
+// An answer that is no JSON would hide its text from a helper that parses it.
+func TestARejectedPostIsAnsweredWithAProblem(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		secret, path, body string
+		header             http.Header
+		status             int
+		want               string
+	}{
+		{"", "/verfiy", `{"match": {}}`, nil, 400, "the body is JSON, but not an event: id is not a UUID\ndid you mean /verify?"},
+		{"", "/hooks", `{`, nil, 400, "the body is not JSON from byte 1 on: unexpected end of JSON input\nPOST is for events; to ask the receiver use GET /deliveries, POST /verify or PUT /behaviour"},
+		{secret, "/hooks", string(webhook.AppendBody(nil, order(1, "Ada"))), nil, 401, "webhook-signature is missing\nsign requests with the secret of this receiver"},
+		{"", "/verify", `{"match": {}}`, http.Header{"Webhook-Id": {"1"}}, 400, "POST is for events"},
+	} {
+		to := start(t, &Sink{Secret: c.secret})
+		req, err := http.NewRequestWithContext(t.Context(), "POST", to.server.URL+c.path, strings.NewReader(c.body))
+		require.NoError(t, err)
+		for name := range c.header {
+			req.Header.Set(name, c.header.Get(name))
+		}
+		resp, err := to.server.Client().Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		var p webapi.Problem
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&p))
+		require.Equal(t, []any{c.status, c.status, webapi.ProblemType}, []any{resp.StatusCode, p.Status, resp.Header.Get("Content-Type")})
+		require.Contains(t, p.Explanation, c.want)
+	}
 }
 
 func TestEventsAreReceivedAtThePathsOfTheControlInterface(t *testing.T) {

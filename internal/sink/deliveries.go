@@ -105,13 +105,15 @@ func (s *Sink) forget(w http.ResponseWriter, r *http.Request, _ []byte) error {
 	if err != nil {
 		return err
 	}
+	dropped := 0
 	if r.URL.RawQuery == "" {
-		s.Clear()
+		dropped = s.Clear()
 	} else {
-		s.Forget(q.match)
+		dropped = s.Forget(q.match)
 	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return webapi.WriteJSON(w, http.StatusOK, "application/json", struct {
+		Dropped int `json:"dropped"`
+	}{dropped})
 }
 
 // arrives waits until count of what m chooses have arrived.
@@ -124,14 +126,13 @@ func (s *Sink) arrives(ctx context.Context, m Match, count int) *Miss {
 type missProblem struct {
 	webapi.Problem
 	*Miss
-	// Explanation is the text of the Miss.
-	Explanation string `json:"explanation"`
 }
 
 func (m *Miss) write(w http.ResponseWriter, status int) error {
 	p := webapi.NewProblem(status, string(m.Shortfall), m.Headline(), m.remedy())
+	p.Explanation = webapi.Explain(m.String(), m.remedy())
 	hurried(w, func() {
-		_ = webapi.WriteJSON(w, status, webapi.ProblemType, missProblem{*p, m, m.String()}) // texts always encode
+		_ = webapi.WriteJSON(w, status, webapi.ProblemType, missProblem{*p, m}) // texts always encode
 	})
 	return nil
 }

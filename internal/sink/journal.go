@@ -160,20 +160,25 @@ func (j *journal) view(sequence uint64) view {
 	return view{deliveries: slices.Clone(j.kept[from:]), counts: j.counts, sequence: j.sequence, dropped: j.dropped, forgets: j.forgets}
 }
 
-// clear drops all deliveries and resets the counts. Sequence numbers go on.
-func (j *journal) clear() {
+// clear drops all deliveries and resets the counts. Sequence numbers go on. It returns how many
+// deliveries were kept.
+func (j *journal) clear() (dropped int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	dropped = len(j.kept)
 	j.kept, j.bytes, j.dropped, j.counts = nil, 0, 0, Counts{}
 	j.seen.clear()
 	j.forgets++
 	j.wake()
+	return dropped
 }
 
-// remove drops deliveries, given by their sequence numbers.
-func (j *journal) remove(sequences map[uint64]bool) {
+// remove drops deliveries, given by their sequence numbers. It returns how many of them were still
+// kept.
+func (j *journal) remove(sequences map[uint64]bool) (dropped int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	before := len(j.kept)
 	j.kept = slices.DeleteFunc(j.kept, func(d *Delivery) bool {
 		if sequences[d.Sequence] {
 			j.bytes -= d.size()
@@ -183,6 +188,7 @@ func (j *journal) remove(sequences map[uint64]bool) {
 	})
 	j.forgets++
 	j.wake()
+	return before - len(j.kept)
 }
 
 // size estimates the memory that a delivery takes, in bytes.

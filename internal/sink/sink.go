@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/internal/webapi"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -33,7 +34,7 @@ const (
 // prints nothing. Fields must not change after it has begun to serve.
 //
 //	POST   any path       accepts an event
-//	GET    /, /healthz    responds with ok
+//	GET    /, /healthz    says that it responds
 //	GET    /deliveries    lists deliveries, or waits for some
 //	DELETE /deliveries    drops deliveries
 //	POST   /verify        judges what has arrived, or what arrives
@@ -106,7 +107,7 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p.Status == http.StatusRequestEntityTooLarge {
 			d.Body = nil
 		}
-		s.reject(w, d, p.Status, p)
+		s.reject(w, d, p)
 		return
 	}
 	err = d.parse()
@@ -116,14 +117,14 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case takesOver(d.Path) && r.Header.Get(webhook.HeaderID) == "":
 		s.control(w, r, body)
 	default:
-		s.reject(w, d, http.StatusBadRequest, err)
+		s.reject(w, d, invalid(err.Error(), noEventRemedy(d.Path)))
 	}
 }
 
 // receive responds to an event.
 func (s *Sink) receive(w http.ResponseWriter, r *http.Request, d Delivery) {
 	if err := s.checkSignature(&d); err != nil {
-		s.reject(w, d, http.StatusUnauthorized, err)
+		s.reject(w, d, webapi.NewProblem(http.StatusUnauthorized, "unauthorized", err.Error(), "sign requests with the secret of this receiver"))
 		return
 	}
 	rule := s.rules.now().find(&d)
@@ -186,15 +187,24 @@ func (s *Sink) behaviour(d *Delivery, rule *activeRule) (Behaviour, *dice) {
 }
 
 // reject refuses a request. If it is an event, this counts as an attempt of it.
-func (s *Sink) reject(w http.ResponseWriter, d Delivery, status int, err error) {
-	d.Status, d.Problem = status, err.Error()
+func (s *Sink) reject(w http.ResponseWriter, d Delivery, p *webapi.Problem) {
+	d.Status, d.Problem = p.Status, p.Detail
 	isEvent := d.Signature != "" // what is none is not checked
 	if !isEvent {
 		d.Signature = presence(d.Header)
 	}
 	s.journal.reject(&d, isEvent)
 	s.finish(d)
-	http.Error(w, err.Error(), status)
+	w.Header().Set("X-Content-Type-Options", "nosniff") // the body may have text of the sender
+	p.Write(w)
+}
+
+// noEventRemedy says what to do about a POST to path that is not an event.
+func noEventRemedy(path string) string {
+	if near := suggest.Near(path, []string{"/verify"}, 1); near != nil && near[0] != path {
+		return "did you mean " + near[0] + "?"
+	}
+	return "POST is for events; to ask the receiver use GET /deliveries, POST /verify or PUT /behaviour"
 }
 
 // decide counts the delivery and returns the response to it.
@@ -258,8 +268,9 @@ func (s *Sink) Counts() Counts { return s.journal.all().counts }
 // Deliveries returns the kept deliveries, oldest first.
 func (s *Sink) Deliveries() []Delivery { return s.List(Match{}) }
 
-// Clear drops all deliveries and resets the counts, including the failed attempts of each event.
-func (s *Sink) Clear() { s.journal.clear() }
+// Clear drops all deliveries and resets the counts, including the failed attempts of each event. It
+// returns how many deliveries it has dropped.
+func (s *Sink) Clear() (dropped int) { return s.journal.clear() }
 
 // Wait returns nil when enough returns true for the counts. If ctx ends first, it returns ctx's
 // error with the counts.

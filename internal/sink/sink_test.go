@@ -141,8 +141,9 @@ func TestDeliveriesAreListedAndCleared(t *testing.T) {
 	require.Equal(t, 400, status)
 	require.Contains(t, body, "write last=10")
 
-	status, _ = to.call("DELETE", "/deliveries")
-	require.Equal(t, 204, status)
+	status, body = to.call("DELETE", "/deliveries")
+	require.Equal(t, 200, status)
+	require.JSONEq(t, `{"dropped": 3}`, body)
 	_, body = to.call("GET", "/deliveries")
 	require.JSONEq(t, `{"requests":0,"rejected":0,"accepted":0,"failed":0,"events":0,"duplicates":0,"matching":0,"cursor":5,"dropped":0,"deliveries":[]}`, body)
 }
@@ -155,7 +156,7 @@ func TestSinkAnswersProbesAndRefusesOtherMethods(t *testing.T) {
 		status       int
 		body         string
 	}{
-		{"GET", "/", 200, "ok\n"}, {"GET", "/healthz", 200, "ok\n"}, {"HEAD", "/healthz", 200, ""},
+		{"GET", "/", 200, "ok\n"}, {"GET", "/healthz", 200, `{"status":"ok"}`}, {"HEAD", "/healthz", 200, ""},
 		{"GET", "/other", 404, "POST events to any path"}, {"PUT", "/", 405, "send events with POST"},
 	} {
 		status, body := to.call(c.method, c.path)

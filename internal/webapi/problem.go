@@ -18,6 +18,9 @@ type Problem struct {
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
+	// Explanation is Detail and Remedy as lines to print. A test's helper prints it for every
+	// problem, whatever else the problem has.
+	Explanation string `json:"explanation"`
 
 	header http.Header
 }
@@ -26,7 +29,18 @@ func (p *Problem) Error() string { return p.Detail }
 
 // NewProblem returns a problem. remedy may be empty.
 func NewProblem(status int, code, detail, remedy string) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail, Remedy: remedy, header: http.Header{}}
+	return &Problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail, Remedy: remedy,
+		Explanation: Explain(detail, remedy), header: http.Header{},
+	}
+}
+
+// Explain returns a text and what to do about it, if anything, in lines.
+func Explain(detail, remedy string) string {
+	if remedy == "" {
+		return detail
+	}
+	return detail + "\n" + remedy
 }
 
 // With adds a header to the response.
