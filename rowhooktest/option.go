@@ -126,8 +126,8 @@ func Migrate(migrate func(ctx context.Context, databaseURL string) error, source
 	}
 }
 
-// Version is a text that changes whenever what [Migrate] does changes. Databases are copied from one
-// that was migrated under the same version.
+// Version is a text that changes whenever what [Migrate] does, or the content of the database that
+// [Template] names, changes. Databases are copied from one that was made under the same version.
 func Version(version string) Option {
 	return func(o *options) error { o.version = version; return nil }
 }
@@ -161,7 +161,8 @@ func Database(url string) Option {
 }
 
 // Template names the database that the test's database begins as, with the extensions and settings
-// that it has. Nobody may be connected to it. By default it is template1, as for createdb.
+// that it has. Nobody may be connected to it. By default it is template1, as for createdb. Tests get
+// its content once: it is copied again when it was dropped and made anew, or with another [Version].
 func Template(name string) Option {
 	return func(o *options) error { o.template = name; return nil }
 }

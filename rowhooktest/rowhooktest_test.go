@@ -277,11 +277,44 @@ func TestARoleThatMayOnlyCreateDatabasesIsEnough(t *testing.T) {
 	server.NewEmpty(t).Exec(t, "create role creator login createdb password 'secret'")
 	admin, err := url.Parse(server.URL("postgres"))
 	require.NoError(t, err)
+	shop(t, rowhooktest.Server(admin.String())) // another role has made the template of the same schema
 	admin.User = url.UserPassword("creator", "secret")
 	h := shop(t, rowhooktest.Server(admin.String()))
 	order(t, h, 1)
 	h.Wait(t, "order_placed")
 	h.Never(t, "order_changed")
+}
+
+func TestATemplateThatWasMadeAnewIsCopiedAgain(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	own := server.NewEmpty(t)
+	start := func(version string) *rowhooktest.Harness {
+		return rowhooktest.Start(t, rowhooktest.Server(server.URL("postgres")), rowhooktest.File("testdata/rowhook.yaml"),
+			rowhooktest.Template("own"), rowhooktest.Version(version))
+	}
+	alter := func(sql string) {
+		conn, err := pgx.Connect(t.Context(), server.URL("own"))
+		require.NoError(t, err)
+		_, err = conn.Exec(t.Context(), sql)
+		require.NoError(t, errors.Join(err, conn.Close(t.Context())))
+	}
+	schema, err := os.ReadFile("testdata/schema.sql")
+	require.NoError(t, err)
+
+	own.Exec(t, "create database own")
+	alter(string(schema))
+	order(t, start("1"), 1)
+
+	own.Exec(t, "drop database own")
+	own.Exec(t, "create database own")
+	alter(string(schema) + "; alter table orders add column note text")
+	h := start("1")
+	h.Exec(t, "insert into orders (id, customer, note) values (1, 'Ada', 'new')")
+	h.Wait(t, "order_placed", rowhooktest.Path("new.note", "new"))
+
+	alter("alter table orders add column second text")
+	start("2").Exec(t, "insert into orders (id, customer, second) values (1, 'Ada', 'new')")
 }
 
 // A migrator of pgtestdb makes a database like this, and the test gets a copy of it.
