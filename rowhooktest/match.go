@@ -87,9 +87,10 @@ func Op(op string) Match {
 	}
 }
 
-// Table chooses events of a table, with its schema or without.
+// Table chooses events of a table, with its schema or without. A name is written as in SQL:
+// public."Guest Notes".
 func Table(name string) Match {
-	return func(c *criteria) error { c.Table = name; return nil }
+	return func(c *criteria) error { c.Table = name; return sink.CheckTable(name) }
 }
 
 // ID chooses the event with this id.

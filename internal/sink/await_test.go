@@ -169,8 +169,57 @@ nearest: new.id is 8, wanted 7`, miss.String())
 	} {
 		require.Contains(t, s.Explain(c.match, 1).String(), c.want)
 	}
-	require.Contains(t, s.Explain(Match{}, 1).String(), "UPDATE public.orders  customer: \"Ada\" -> \"Grace\"   (attempt 1, answered 200)")
+	require.Contains(t, s.Explain(Match{}, 1).String(), "UPDATE public.orders  customer: \"Ada\" -> \"Grace\"  id = 7   (attempt 1, answered 200)")
 	require.Contains(t, new(Sink).Explain(Match{Trigger: "x"}, 2).String(), "0 of 2 deliveries of x has arrived\nnothing arrived for x")
+}
+
+func TestAMissNamesTheColumnsThatThereAre(t *testing.T) {
+	t.Parallel()
+	s := &Sink{}
+	to := start(t, s)
+	e := order(7, "Ada")
+	e.New = []byte(`{"id":7,"The.Text":"hello","guest":"Ada","meta":{"a.b":{"c":1}}}`)
+	to.send("/", e)
+	for path, want := range map[string]string{
+		"new.idd":        "did you mean id?",
+		"new.The.Text":   `write new."The.Text"`,
+		"new.The.Tex":    `did you mean "The.Text"?`,
+		"new.gast":       `new has "The.Text", guest, id, meta`,
+		"new.meta.a.b.c": `write new.meta."a.b"`,
+		"new.meta.x":     `new.meta has "a.b"`,
+		"new.guest.x":    `(new.guest is "Ada")`,
+	} {
+		miss := s.Explain(Match{Trigger: "order_placed", Where: where(t, path, "x")}, 1)
+		require.Contains(t, miss.String(), path+` is missing, wanted "x"`, path)
+		require.Contains(t, miss.Nearest.Differences[0].Text, want, path)
+		require.Contains(t, miss.Arrived[0].Text, `id = 7  "The.Text" = "hello"`, path)
+	}
+	wide := order(8, "Ada")
+	wide.New = fmt.Appendf(nil, `{"c0":0%s}`, strings.Repeat(`,"c":1`, 20))
+	for n := range 20 {
+		wide.New = []byte(strings.Replace(string(wide.New), `"c":`, fmt.Sprintf(`"col%d":`, n), 1))
+	}
+	to.send("/", wide)
+	require.Contains(t, s.Explain(Match{Where: where(t, "new.price", 1)}, 1).String(), "; new has c0, col0, col1, col10, col11, col12, col13, col14, col15, col16, col17, col18 and 9 more")
+}
+
+func TestALongColumnLeavesRoomForTheOthers(t *testing.T) {
+	t.Parallel()
+	s := &Sink{}
+	to := start(t, s)
+	e := order(7, "Ada")
+	e.Op = 'U'
+	long := strings.Repeat("x", 500)
+	e.Old = fmt.Appendf(nil, `{"id":"0199abcd-ef01-7abc-8def-000000000007","text":"%s","status":"placed","customer":"Ada"}`, long)
+	e.New = fmt.Appendf(nil, `{"id":"0199abcd-ef01-7abc-8def-000000000007","text":"%s","status":"paid","customer":"Ada"}`, long)
+	to.send("/", e)
+	text := s.Explain(Match{Where: where(t, "new.customer", "Grace")}, 1).Arrived[0].Text
+	require.Regexp(t, `^order_placed  UPDATE public.orders  new.customer = "Ada"  status: "placed" -> "paid"  id = "0199abcd-ef01-7abc-8def-000000000007"  text = "x+…   \(attempt`, text)
+	e.Op, e.Old, e.New = 'I', nil, fmt.Appendf(nil, `{"id":1%s}`, strings.Repeat(`,"a":"`+long+`"`, 40))
+	to.send("/", e)
+	text = s.Explain(Match{}, 1).Arrived[1].Text
+	require.Regexp(t, `id = 1  a = "x+….* … \(\d+ columns more\)   \(attempt`, text)
+	require.Less(t, len(text), 400)
 }
 
 func TestAMissTellsOfAttemptsThatFailed(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 type Match struct {
 	Trigger string
 	Op      string // INSERT, UPDATE, DELETE or MANUAL, in any case
-	Table   string // with its schema or without
+	Table   string // with its schema or without, as SQL writes it; see CheckTable
 	ID      string // of the event
 	// Where are conditions on the event. All must hold.
 	Where []Condition
@@ -120,10 +120,6 @@ func (m *Match) fitsAttempt(d *Delivery) bool { return m.Attempt == 0 || m.Attem
 func (m *Match) fitsTest(d *Delivery) bool    { return m.Test == nil || *m.Test == d.Test }
 func (m *Match) fitsOutcome(d *Delivery) bool {
 	return m.Accepted == nil || *m.Accepted == d.Accepted()
-}
-
-func (m *Match) fitsTable(d *Delivery) bool {
-	return m.Table == "" || m.Table == d.Table || m.Table == d.Schema+"."+d.Table
 }
 
 // String describes what the match chooses: "of order_placed with new.id = 7".

@@ -45,6 +45,46 @@ func TestPathsReachIntoTheEvent(t *testing.T) {
 	}
 }
 
+func TestTablesAreNamedAsInSQL(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][]bool{ // whether it fits public."Guest Notes", public.orders, "My.Schema"."a""b", and Public."Orders"
+		"Guest Notes":            {true, false, false, false},
+		"public.Guest Notes":     {true, false, false, false},
+		`"Guest Notes"`:          {true, false, false, false},
+		`public."Guest Notes"`:   {true, false, false, false},
+		`"public"."Guest Notes"`: {true, false, false, false},
+		`PUBLIC."Guest Notes"`:   {true, false, false, false},
+		`"PUBLIC"."Guest Notes"`: {false, false, false, false},
+		`"guest notes"`:          {false, false, false, false},
+		"orders":                 {false, true, false, false},
+		"Orders":                 {false, true, false, true},
+		`"Orders"`:               {false, false, false, true},
+		"Public.Orders":          {false, true, false, true},
+		`"a""b"`:                 {false, false, true, false},
+		`"My.Schema"."a""b"`:     {false, false, true, false},
+		"notes":                  {false, false, false, false},
+		"other.orders":           {false, false, false, false},
+	} {
+		require.NoError(t, CheckTable(name), name)
+		var got []bool
+		for _, d := range []Delivery{{Schema: "public", Table: "Guest Notes"}, {Schema: "public", Table: "orders"}, {Schema: "My.Schema", Table: `a"b`}, {Schema: "Public", Table: "Orders"}} {
+			got = append(got, new(Match{Table: name}).fitsTable(&d))
+		}
+		require.Equal(t, want, got, name)
+	}
+	for name, want := range map[string]string{
+		`"Guest Notes`:   "a double quote is not closed",
+		`public.`:        "a name is empty",
+		`"".x`:           "a name is empty",
+		`"a"b`:           "a dot is missing before b",
+		"db.public.text": "has 3 parts",
+	} {
+		require.ErrorContains(t, CheckTable(name), want, name)
+	}
+	d := Delivery{Schema: "public", Table: "Guest Notes", Op: "INSERT"}
+	require.Contains(t, new(Match{}).arrival(&d).Text, `INSERT public."Guest Notes"`)
+}
+
 func TestABadPathIsExplained(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

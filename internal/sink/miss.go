@@ -2,6 +2,7 @@ package sink
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -169,7 +170,7 @@ func (m *Match) differences(d *Delivery) []Difference {
 		}
 	}
 	add(m.fitsTrigger(d), 8, "trigger", shown(d.Trigger), shown(m.Trigger))
-	add(m.fitsTable(d), 4, "table", shown(d.Schema+"."+d.Table), shown(m.Table))
+	add(m.fitsTable(d), 4, "table", shown(d.table()), shown(m.Table))
 	add(m.fitsOp(d), 4, "op", shown(d.Op), strings.ToUpper(shown(m.Op)))
 	add(m.fitsID(d), 4, "id", shown(d.ID), shown(m.ID))
 	for _, c := range m.Where {
@@ -207,9 +208,46 @@ func (c Condition) difference(d *Delivery) Difference {
 	case lack.is != "":
 		out.Text += fmt.Sprintf(" (%s is %s)", lack.at, shown(lack.is))
 	default:
-		out.Text += suggest.Hint(lack.want, lack.keys)
+		out.Text += lack.hint()
 	}
 	return out
+}
+
+// hint suggests what to write instead of a path that leads to nothing.
+func (l *missing) hint() string {
+	for n := len(l.rest); n > 1; n-- {
+		if key := strings.Join(l.rest[:n], "."); slices.Contains(l.keys, key) {
+			return "; write " + l.at + "." + pathKey(key)
+		}
+	}
+	near := suggest.Near(l.rest[0], l.keys, 3)
+	if near == nil {
+		near = suggest.Near(strings.Join(l.rest, "."), l.keys, 3)
+	}
+	for i, key := range near {
+		near[i] = shown(pathKey(key))
+	}
+	if near != nil {
+		return "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return l.inventory()
+}
+
+// inventory lists the keys that there are.
+func (l *missing) inventory() string {
+	const most = 12
+	if len(l.keys) == 0 {
+		return ""
+	}
+	var names []string
+	for _, key := range l.keys[:min(most, len(l.keys))] {
+		names = append(names, shown(pathKey(key)))
+	}
+	text := "; " + cmp.Or(l.at, "the event") + " has " + strings.Join(names, ", ")
+	if more := len(l.keys) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // arrival returns d in short. Its text begins with what the conditions are about.
@@ -219,49 +257,21 @@ func (m *Match) arrival(d *Delivery) Arrival {
 		a.Text = d.outcome()
 		return a
 	}
-	a.Text = fmt.Sprintf("%s %s.%s", d.Op, d.Schema, d.Table)
+	a.Text = d.Op + " " + d.table()
 	if m.Trigger == "" {
 		a.Text = d.Trigger + "  " + a.Text
 	}
-	named := map[string]bool{}
+	told := map[string]bool{}
 	for _, c := range m.Where {
-		if got, lack := c.path.find(d.Body); lack == nil && !named[c.path.text] {
+		key := strings.Join(c.path.steps, "\x00")
+		if got, lack := c.path.find(d.Body); lack == nil && !told[key] {
 			a.Text += "  " + c.path.text + " = " + term.Shorten(compact(got), longestValue)
+			told[key] = true
 		}
-		named[c.path.text] = true
 	}
-	if rest := d.otherColumns(named); rest != "" {
-		a.Text += "  " + term.Shorten(rest, longestValue)
-	}
+	a.Text += d.otherColumns(told)
 	a.Text = string(printable(fmt.Sprintf("%s   (attempt %d, %s)", a.Text, d.Attempt, d.outcome()), false))
 	return a
-}
-
-// otherColumns returns the columns of the row, or those that an update has changed, without those
-// whose paths are named.
-func (d *Delivery) otherColumns(named map[string]bool) string {
-	old, new := d.rows()
-	before := map[string]string{}
-	for _, c := range columns(old) {
-		before[c.name] = c.value
-	}
-	row, root := columns(new), "new."
-	if new == nil {
-		row, root = columns(old), "old."
-		before = nil
-	}
-	var parts []string
-	for _, c := range row {
-		was, ok := before[c.name]
-		switch {
-		case named[root+c.name] || ok && was == c.value:
-		case ok:
-			parts = append(parts, c.name+": "+was+" -> "+c.value)
-		default:
-			parts = append(parts, c.name+" = "+c.value)
-		}
-	}
-	return strings.Join(parts, "  ")
 }
 
 // outcome says how the delivery was answered.

@@ -118,6 +118,14 @@ func bareStep(rest string) (step, after string, err error) {
 	return b.String(), rest[i:], nil
 }
 
+// pathKey writes a key as a step of a path.
+func pathKey(key string) string {
+	if key == "" || strings.ContainsAny(key, `.[]"\`) {
+		return quoteJSON(key)
+	}
+	return key
+}
+
 func isIndex(step string) bool {
 	_, err := strconv.ParseUint(step, 10, 31)
 	return err == nil
@@ -128,7 +136,7 @@ type missing struct {
 	at   string   // where the path breaks off: its beginning, or the whole body
 	is   string   // what is there instead of an object or array: "null", "text"; "" for those two
 	keys []string // the keys of the object that lacks the next one
-	want string   // the key that is missing
+	rest []string // the steps that lead nowhere; the first one is the key that is missing
 }
 
 // find returns the value in body to which p leads. If there is none, it says why.
@@ -142,19 +150,19 @@ func (p path) find(body json.RawMessage) (json.RawMessage, *missing) {
 		value = next
 	}
 	at := p.steps[0]
-	for _, key := range p.steps[1:] {
+	for i, key := range p.steps[1:] {
 		next, lack := step(value, key)
 		if lack != nil {
-			lack.at = at
+			lack.at, lack.rest = at, p.steps[1+i:]
 			return nil, lack
 		}
-		value, at = next, at+"."+key
+		value, at = next, at+"."+pathKey(key)
 	}
 	return value, nil
 }
 
 func step(value json.RawMessage, key string) (json.RawMessage, *missing) {
-	lack := &missing{want: key}
+	lack := &missing{rest: []string{key}}
 	switch value = bytes.TrimLeft(value, " \t\r\n"); {
 	case len(value) > 0 && value[0] == '{':
 		var object map[string]json.RawMessage

@@ -56,7 +56,7 @@ func head(d *Delivery) string {
 	if d.Problem != "" {
 		return fmt.Sprintf("%s  rejected with %d: %s", at, d.Status, d.Problem)
 	}
-	line := fmt.Sprintf("%s  %-6s  %s.%s  %s  %s  attempt %d  %.2f ms", at, d.Op, d.Schema, d.Table, d.Trigger,
+	line := fmt.Sprintf("%s  %-6s  %s  %s  %s  attempt %d  %.2f ms", at, d.Op, d.table(), d.Trigger,
 		d.ID[len(d.ID)-12:], d.CurrentRetry+1, milliseconds(d.Latency()))
 	switch {
 	case d.Duplicate:

@@ -79,7 +79,7 @@ func (m *Match) read(name, text string) (err error) {
 	case "trigger":
 		m.Trigger = text
 	case "table":
-		m.Table = text
+		m.Table, err = text, CheckTable(text)
 	case "op":
 		m.Op, err = readOp(text)
 	case "id":
