@@ -103,16 +103,12 @@ func (in *installation) database(ctx context.Context) (url string, made *clone.D
 
 // clone makes the database of a test.
 func (in *installation) clone(ctx context.Context, admin *pgx.Conn, server string) (*clone.Database, error) {
-	place, err := in.place(ctx, admin)
-	if err != nil {
-		return nil, err
-	}
-	template, whole, err := in.template(place)
+	template, whole, err := in.template(server)
 	if err != nil {
 		return nil, err
 	}
 	made, err := clone.NewBy(ctx, admin, server, template)
-	if err == nil && whole && shared.once(verified+template.Key) {
+	if err == nil && whole && shared.once(verified+server+" "+template.Key) {
 		made, err = in.verify(ctx, server, template, made)
 	}
 	if err == nil && !whole {
@@ -124,47 +120,36 @@ func (in *installation) clone(ctx context.Context, admin *pgx.Conn, server strin
 	return made, err
 }
 
-// verified, with a key, is what is done once for each template.
+// verified, with a server and a key, is what is done once for each template. The connection string
+// of the server has the role, to which the template belongs.
 const verified = "verified "
 
 // template returns the template of the test's database. whole says that it has the triggers. It has
 // not if nothing tells whether the migrations have changed since it was made.
-func (in *installation) template(place string) (t clone.Template, whole bool, err error) {
+func (in *installation) template(server string) (t clone.Template, whole bool, err error) {
 	whole = in.options.version != ""
 	if !whole {
 		whole = !slices.ContainsFunc(in.options.migrations, func(m migration) bool { return len(m.sources) == 0 })
 	}
 	t = clone.Template{Base: in.options.template, Make: in.prepare}
-	t.Key, err = in.key(place, whole)
+	t.Key, err = in.key(whole)
 	if whole {
 		t.Make = func(ctx context.Context, url string) error {
-			shared.once(verified + t.Key) // this program has made it
+			shared.once(verified + server + " " + t.Key) // this program has made it
 			return in.install(ctx, url)
 		}
 	}
 	return t, whole, err
 }
 
-// place tells what the template depends on at its server: the role, which owns all that is in it, and
-// which database [Template] names, as that may be made anew.
-func (in *installation) place(ctx context.Context, admin *pgx.Conn) (string, error) {
-	var role string
-	var base uint32
-	err := admin.QueryRow(ctx, "select current_user::text, coalesce((select oid from pg_catalog.pg_database where datname = $1), 0)", in.options.template).Scan(&role, &base)
-	if err != nil {
-		return "", fmt.Errorf("look at the server of the tests: %w", err)
-	}
-	return fmt.Sprintf("%q %d", role, base), nil
-}
-
 // key returns a digest of all that the template depends on.
-func (in *installation) key(place string, whole bool) (string, error) {
+func (in *installation) key(whole bool) (string, error) {
 	sum := sha256.New()
 	migrations, err := sqlschema.Fingerprint()
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintf(sum, "%s %q %q\n", place, migrations, moduleVersion())
+	fmt.Fprintf(sum, "%q %q\n", migrations, moduleVersion())
 	for _, s := range in.scripts {
 		fmt.Fprintf(sum, "%q\n", s.Text)
 	}

@@ -135,7 +135,8 @@ func Version(version string) Option {
 // Server names the server on which the test's database is made: the connection string of any of its
 // databases, for a role that may create databases. It need not be a superuser. The database is
 // dropped at the end of the test. That of a failed test stays for a day. The template that it is
-// cloned from stays, and is dropped by a later run when it was not used for a day.
+// cloned from stays, and is dropped by a later run when it was not used for a day. Each role has
+// templates of its own, so several may share a server.
 func Server(url string) Option {
 	return func(o *options) error {
 		if url == "" {

@@ -28,6 +28,7 @@ type Harness struct {
 	receiver *receiver
 	delivery *delivery
 	log      *journal
+	started  bool // Start has returned
 }
 
 // Start makes a database of its own for the test, installs Rowhook and its triggers in it, and runs
@@ -51,6 +52,7 @@ func Start(t testing.TB, options ...Option) *Harness {
 	if err := h.start(ctx); err != nil {
 		t.Fatalf("rowhooktest: %v", err)
 	}
+	h.started = true
 	return h
 }
 
@@ -90,7 +92,7 @@ func (h *Harness) start(ctx context.Context) (err error) {
 }
 
 // stop ends everything in reverse order, and drops the database. A failed test gets the dispatcher's
-// log, and keeps its database if the server outlives the process.
+// log, and keeps its database if the server outlives the process and the test has come beyond Start.
 func (h *Harness) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -110,7 +112,7 @@ func (h *Harness) stop() {
 	if h.database == nil {
 		return
 	}
-	if h.t.Failed() && h.settings.lasting {
+	if h.t.Failed() && h.started && h.settings.lasting {
 		h.t.Logf("rowhooktest: the test's database is kept, open it with: psql '%s'", h.url)
 		return
 	}

@@ -271,15 +271,20 @@ func databases(t *testing.T, server, like string) (names []string) {
 	return names
 }
 
+// as returns a URL of the same server for another role, whose password is x.
+func as(t *testing.T, server, role string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	require.NoError(t, err)
+	u.User = url.UserPassword(role, "x")
+	return u.String()
+}
+
 func TestARoleThatMayOnlyCreateDatabasesIsEnough(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)
-	server.NewEmpty(t).Exec(t, "create role creator login createdb password 'secret'")
-	admin, err := url.Parse(server.URL("postgres"))
-	require.NoError(t, err)
-	shop(t, rowhooktest.Server(admin.String())) // another role has made the template of the same schema
-	admin.User = url.UserPassword("creator", "secret")
-	h := shop(t, rowhooktest.Server(admin.String()))
+	server.NewEmpty(t).Exec(t, "create role creator login createdb password 'x'")
+	h := shop(t, rowhooktest.Server(as(t, server.URL("postgres"), "creator")))
 	order(t, h, 1)
 	h.Wait(t, "order_placed")
 	h.Never(t, "order_changed")
@@ -315,6 +320,52 @@ func TestATemplateThatWasMadeAnewIsCopiedAgain(t *testing.T) {
 
 	alter("alter table orders add column second text")
 	start("2").Exec(t, "insert into orders (id, customer, second) values (1, 'Ada', 'new')")
+}
+
+// Tests of several roles share a server, one after the other in any order.
+func TestRolesThatShareAServerDoNotMeet(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	server.NewEmpty(t).Exec(t, "create role one login createdb password 'x'; create role two login createdb password 'x' in role one")
+	super := server.URL("postgres")
+	as := func(role string) string { return as(t, super, role) }
+	for i, roles := range [][]string{{super, as("one"), as("two")}, {as("two"), as("one"), super}} {
+		for range 2 {
+			for _, role := range roles {
+				t.Run("inner", func(t *testing.T) {
+					h := shop(t, rowhooktest.Server(role), rowhooktest.SQL(fmt.Sprint("-- ", i)))
+					order(t, h, 1)
+					h.Wait(t, "order_placed")
+				})
+			}
+		}
+	}
+	require.Len(t, databases(t, super, "rowhook_template_%"), 6)
+}
+
+func TestAStartThatFailsKeepsNoDatabase(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	server.NewEmpty(t).Exec(t, "create role one login createdb password 'x'")
+	url := as(t, server.URL("postgres"), "one")
+	before := databases(t, url, "rowhook_test_%")
+	for want, broken := range map[string]rowhooktest.Option{
+		"syntax error":     rowhooktest.SQL("create tabel x ()"),
+		"migrate: no luck": rowhooktest.Migrate(func(context.Context, string) error { return errors.New("no luck") }),
+		"the dispatcher has ended: the role one lacks rights": rowhooktest.Migrate(func(ctx context.Context, url string) error {
+			conn, err := pgx.Connect(ctx, url)
+			if err != nil {
+				return err
+			}
+			_, err = conn.Exec(ctx, "revoke all on rowhook.invocation_log from one")
+			return errors.Join(err, conn.Close(ctx))
+		}),
+	} {
+		text := failure(t, func(t testing.TB) { shop(t, rowhooktest.Server(url), broken) })
+		require.Contains(t, text, want)
+		require.NotContains(t, text, "is kept")
+	}
+	require.Eventually(t, func() bool { return len(databases(t, url, "rowhook_test_%")) == len(before) }, 10*time.Second, 10*time.Millisecond)
 }
 
 // A migrator of pgtestdb makes a database like this, and the test gets a copy of it.

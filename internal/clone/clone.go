@@ -1,7 +1,8 @@
 // Package clone makes databases for tests, by cloning templates on a server whose role may create
 // databases. A clone takes some 35 ms.
 //
-// A template is made once for each key, under a lock, and serves later runs and other processes.
+// A template is made once for each key and role, under a lock, and serves later runs and other
+// processes.
 // Templates unused for a day are dropped, as are databases of killed runs.
 package clone
 
@@ -28,9 +29,9 @@ import (
 	"github.com/rowhook/rowhook/internal/session"
 )
 
-// Names of databases. That of a template has a hash of its key behind the prefix. That of any other
-// database has the time, by which Sweep finds those of killed runs, and random letters. A template
-// that is being made has such a name, too, and gets its own when it is complete.
+// Names of databases. That of a template has a hash of what it depends on behind the prefix. That of
+// any other database has the time, by which Sweep finds those of killed runs, and random letters. A
+// template that is being made has such a name, too, and gets its own when it is complete.
 const (
 	templatePrefix = "rowhook_template_"
 	databasePrefix = "rowhook_test_"
@@ -50,17 +51,34 @@ const leaveTime = 10 * time.Second
 
 // Template says what its clones hold.
 type Template struct {
-	// Key is everything that the content depends on. The same key is the same template.
+	// Key is everything that the content depends on. The same key is the same template, for the same
+	// role.
 	Key string
 	// Base is the database that the template is itself made of, such as template0. "": template1, as
 	// for createdb.
 	Base string
 	// Make fills the template. It must leave no session open.
 	Make func(ctx context.Context, databaseURL string) error
+
+	place string // what it depends on at its server; see at
+}
+
+// at returns the template of the role that a session acts as. Each role has its own: what is in a
+// clone belongs to whoever has made the template, and another role would lack the rights. A role
+// that has become a superuser, or is one no longer, may make another content by the same Make. The
+// base may be another database under the same name.
+func (t Template) at(ctx context.Context, admin *pgx.Conn) (Template, error) {
+	err := admin.QueryRow(ctx, `
+select pg_catalog.concat_ws(' ', r.oid, r.rolsuper, d.oid)
+  from pg_catalog.pg_roles r left join pg_catalog.pg_database d on d.datname = $1 where r.rolname = current_user`, t.base()).Scan(&t.place)
+	if err != nil {
+		return t, fmt.Errorf("look for the role of the template database: %w", err)
+	}
+	return t, nil
 }
 
 func (t Template) name() string {
-	sum := sha256.Sum256([]byte(t.base() + "\n" + t.Key))
+	sum := sha256.Sum256([]byte(t.base() + "\n" + t.place + "\n" + t.Key))
 	return templatePrefix + hex.EncodeToString(sum[:10])
 }
 
@@ -107,6 +125,9 @@ func NewBy(ctx context.Context, admin *pgx.Conn, server string, t Template) (*Da
 // clone makes a database of the template. Another process may drop the template between the two
 // steps.
 func (t Template) clone(ctx context.Context, admin *pgx.Conn, server, name string) (err error) {
+	if t, err = t.at(ctx, admin); err != nil {
+		return err
+	}
 	for range 3 {
 		if err = t.ensure(ctx, admin, server); err != nil {
 			return err
@@ -241,12 +262,25 @@ func createDatabase(ctx context.Context, admin *pgx.Conn, name, template string)
 	_, err := admin.Exec(ctx, "create database "+name+" template "+template)
 	switch {
 	case pg.IsState(err, pgerrcode.InsufficientPrivilege):
-		return fmt.Errorf("make a database for tests: %w; the role of the connection string needs the right: alter role %s createdb",
-			err, pgx.Identifier{admin.Config().User}.Sanitize())
+		return fmt.Errorf("make a database for tests: %w%s", err, lackOf(ctx, admin))
 	case err != nil:
 		return fmt.Errorf("make a database for tests: %w", err)
 	}
 	return nil
+}
+
+// lackOf returns the remedy where a role may not make a database.
+func lackOf(ctx context.Context, admin *pgx.Conn) string {
+	var role string
+	var creates bool
+	err := admin.QueryRow(ctx, "select rolname, rolcreatedb or rolsuper from pg_catalog.pg_roles where rolname = current_user").Scan(&role, &creates)
+	switch {
+	case err != nil:
+		return "" // the first error is what matters
+	case creates:
+		return "; the role " + pg.QuoteName(role) + " may copy only databases that are its own or that are templates: alter database NAME is_template true"
+	}
+	return "; the role of the connection string needs the right: alter role " + pg.QuoteName(role) + " createdb"
 }
 
 // version returns the major version of the server, such as 15.
@@ -386,7 +420,8 @@ func (d *Database) DropBy(ctx context.Context, admin *pgx.Conn, patience time.Du
 }
 
 // Sweep drops what nobody uses any more: databases of killed runs, and templates that no run has
-// used for a day. It leaves those that belong to other roles.
+// used for a day. It leaves those that belong to other roles, and those that Postgres does not let
+// it drop, such as one where another role has a session: the next Sweep tries again.
 func Sweep(ctx context.Context, server string) error {
 	admin, err := Connect(ctx, server)
 	if err != nil {
@@ -408,20 +443,24 @@ select datname, coalesce(pg_catalog.shobj_description(oid, 'pg_database'), '')
 		if time.Since(lastUse(f.Name, f.Comment)) < leftoverAge {
 			continue
 		}
-		if err := drop(ctx, admin, f.Name); err != nil {
+		var refused *pgconn.PgError
+		if err := drop(ctx, admin, f.Name); err != nil && !errors.As(err, &refused) {
 			return err
 		}
 	}
 	return nil
 }
 
-// Forget drops the template, if it is there.
+// Forget drops the template of the connection string's role, if it is there.
 func (t Template) Forget(ctx context.Context, server string) error {
 	admin, err := Connect(ctx, server)
 	if err != nil {
 		return fmt.Errorf("drop the template: %w", err)
 	}
 	defer admin.Close(context.WithoutCancel(ctx))
+	if t, err = t.at(ctx, admin); err != nil {
+		return err
+	}
 	return drop(ctx, admin, t.name())
 }
 

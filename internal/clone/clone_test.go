@@ -3,6 +3,7 @@ package clone_test
 import (
 	"context"
 	"errors"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -66,6 +67,15 @@ func creator(t *testing.T) string {
 	return url
 }
 
+// as returns a URL of the same server for another role, whose password is x.
+func as(t *testing.T, server, role string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	require.NoError(t, err)
+	u.User = url.UserPassword(role, "x")
+	return u.String()
+}
+
 func dropLater(t *testing.T, server string, t1 clone.Template) {
 	t.Cleanup(func() {
 		require.NoError(t, t1.Forget(context.Background(), server))
@@ -110,6 +120,75 @@ func TestATemplateIsMadeOnceAndItsClonesAreApart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is in a clone belongs to the role that made the template, so each role has a template.
+func TestEachRoleHasATemplateOfItsOwn(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t) // of its own: members and owners are roles of all databases
+	super := server.URL("postgres")
+	require.NoError(t, execute(t.Context(), super, `create role owner login createdb password 'x';
+		create role member login createdb password 'x' in role owner; create role other login createdb password 'x'`))
+	as := func(role string) string { return as(t, super, role) }
+	acting := as("other") + "&options=-c%20role%3Downer"
+	for _, order := range [][]string{
+		{super, as("owner"), as("member"), as("other")}, {as("other"), as("member"), as("owner"), super},
+		{as("member"), super}, {as("owner"), as("other")},
+	} {
+		tp, made := template(t, "create table kept as select 42 as n")
+		for range 2 {
+			for _, role := range order {
+				d, err := clone.New(t.Context(), role, tp)
+				require.NoError(t, err)
+				require.NoError(t, execute(t.Context(), d.URL, "drop table kept"), "it is the role's own")
+				require.NoError(t, d.Drop(t.Context(), time.Minute))
+			}
+		}
+		require.EqualValues(t, len(order), made.Load())
+		for _, role := range order {
+			require.NoError(t, tp.Forget(t.Context(), role))
+		}
+		require.Empty(t, databases(t, super, "rowhook_template_%"))
+	}
+
+	require.NoError(t, execute(t.Context(), super, "grant owner to other"))
+	tp, made := template(t, "")
+	for _, role := range []string{as("owner"), acting} {
+		d, err := clone.New(t.Context(), role, tp)
+		require.NoError(t, err)
+		require.NoError(t, d.Drop(t.Context(), time.Minute))
+	}
+	require.EqualValues(t, 1, made.Load(), "a session that acts as a role uses that role's")
+	for _, change := range []string{"alter role owner superuser", "alter role owner nosuperuser"} {
+		require.NoError(t, execute(t.Context(), super, change))
+		d, err := clone.New(t.Context(), as("owner"), tp)
+		require.NoError(t, err)
+		require.NoError(t, d.Drop(t.Context(), time.Minute))
+	}
+	require.EqualValues(t, 2, made.Load(), "one more, for the superuser")
+}
+
+func TestSweepLeavesWhatItMayNotDrop(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	super := server.URL("postgres")
+	require.NoError(t, execute(t.Context(), super, `create role one login createdb password 'x'; create role two login createdb password 'x'`))
+	as := func(role string) string { return as(t, super, role) }
+	held, free := "rowhook_test_1000000000_held", "rowhook_test_1000000001_free"
+	for role, names := range map[string][]string{"one": {held, free}, "two": {"rowhook_test_1000000002_two", "rowhook_template_1000000003_two"}} {
+		for _, name := range names {
+			require.NoError(t, execute(t.Context(), as(role), "create database "+name))
+		}
+	}
+	session, err := clone.WithDatabase(super, held)
+	require.NoError(t, err)
+	conn, err := pgx.Connect(t.Context(), session)
+	require.NoError(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	require.NoError(t, clone.Sweep(t.Context(), as("one")))
+	require.ElementsMatch(t, []string{held, "rowhook_test_1000000002_two", "rowhook_template_1000000003_two"}, databases(t, super, "rowhook%"))
+	require.NoError(t, clone.Sweep(t.Context(), super))
+	require.Empty(t, databases(t, super, "rowhook%"))
 }
 
 // CREATE DATABASE leaves these settings out.
@@ -251,6 +330,9 @@ func TestARoleWithoutTheRightIsToldWhichItNeeds(t *testing.T) {
 	name, url := pgtest.NewEmpty(t).Role(t)
 	_, err := clone.Empty(t.Context(), url, "template0")
 	require.ErrorContains(t, err, "alter role \""+name+"\" createdb")
+	foreign := query[string](t, pgtest.NewEmpty(t).URL(), "select current_database()::text")
+	_, err = clone.Empty(t.Context(), creator(t), foreign)
+	require.ErrorContains(t, err, "alter database NAME is_template true")
 }
 
 func TestConnectionStringsGetAnotherDatabase(t *testing.T) {
