@@ -30,6 +30,8 @@ type triggerRow struct {
 	ID         int32
 	Name       string
 	Relation   uint32
+	Schema     string // of the table, as it was called at the last apply
+	Table      string
 	RelationID int32 // 0: none yet
 	Spec       []byte
 	Removed    bool
@@ -172,7 +174,7 @@ select case when pg_catalog.pg_has_role(nspowner, `+setRole+`) then nspowner::pg
 		return nil, fmt.Errorf("read the owner of the schema rowhook: %w", err)
 	}
 	rows, err := pg.Collect[triggerRow](ctx, conn, `
-select t.id, t.name, w.relation, w.relation_id, t.spec, t.removed_at is not null as removed, t.captured, 0::bigint as waiting, false as orphan
+select t.id, t.name, w.relation, t.schema_name as schema, t.table_name as "table", w.relation_id, t.spec, t.removed_at is not null as removed, t.captured, 0::bigint as waiting, false as orphan
   from rowhook.trigger t`+queue.WatchedNow)
 	if err != nil {
 		return nil, fmt.Errorf("read rowhook.trigger: %w", err)

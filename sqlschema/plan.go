@@ -275,9 +275,17 @@ func (p *planner) missing(ctx context.Context, spec *trigger.Spec) (message stri
 		if was, err = readRelation(ctx, p.conn, row.Relation); err != nil {
 			return "", false, err
 		}
+		if was != nil && !p.renamed(row, was) {
+			was = nil // the table is as it was: the file names another one
+		}
 	}
 	message, err = missingTable(ctx, p.conn, spec.Table, was)
 	return message, was != nil, err
+}
+
+// renamed reports whether a table has another name than when its trigger was applied.
+func (p *planner) renamed(row *triggerRow, now *relation) bool {
+	return row.Schema != now.Schema || row.Table != now.Name
 }
 
 // columnOf names a column for SpecError.Missing.

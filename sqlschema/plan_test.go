@@ -408,6 +408,8 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 4)
 	w.apply(t, all("renamed", "orders"))
+	_, err = sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("renamed", "oders")}, trigger.DefaultSettings())
+	require.ErrorContains(t, err, "there is no table oders in this database; did you mean public.orders?", "the table is as it was")
 	w.do(t, "alter table orders rename to purchases")
 	_, err = sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("renamed", "orders")}, trigger.DefaultSettings())
 	require.ErrorContains(t, err, "the table that this trigger watches is now called public.purchases")
