@@ -18,6 +18,7 @@ func (r *devRun) newReapplier() *reapplier {
 		load:  func() (*config.Config, error) { return r.devConfig(r.devOptions) },
 		apply: r.applyAgain,
 		log:   r.log,
+		lines: r.lines(),
 		watch: r.watching && file != "",
 	}
 	w.contents.path = file

@@ -4,6 +4,7 @@ package cli_test
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestDevTakesUpAChangedConfigurationAndRefusesABrokenOne(t *testing.T) {
 	replace("triggers: [{name: half")
 	g.stderr.waitFor(t, "configuration not applied, still using the previous one")
 	replace(strings.NewReplacer("public.orders", "public.nosuch", "order_changed", "other_changed", "memo_changed", "note_changed").Replace(signedOrders))
-	g.stderr.waitFor(t, "(?s)not applied.*public.nosuch")
+	g.stderr.waitFor(t, "(?s)not applied[^\n]*\n"+regexp.QuoteMeta(file)+`:5:12: triggers\[0\].table: [^\n]*public.nosuch[^\n]*\n +5 \|     table: public.nosuch\n +\| +\^\n`)
 	execOn(t, g.env["DATABASE_URL"], "insert into orders values (1, 1, 'a')")
 	triggers := map[string]sink.Signature{}
 	for _, d := range deliveriesOf(t, g.env["ROWHOOK_SINK_URL"], 2) {

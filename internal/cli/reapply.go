@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/logs"
 )
 
 // reapplier keeps a database at a configuration that may change: it applies it at the start, at
@@ -25,6 +28,9 @@ type reapplier struct {
 	load  func() (*config.Config, error)
 	apply func(context.Context, *config.Config) error
 	log   *slog.Logger
+	// lines is where the problems of a configuration are written, with their excerpts, below the line
+	// of the log. nil: in the line of the log.
+	lines io.Writer
 
 	// watch has changes of the file taken up.
 	watch bool
@@ -215,7 +221,21 @@ func (r *reapplier) changed() *config.Config {
 }
 
 func (r *reapplier) refuse(err error) {
-	r.log.Error("configuration not applied, still using the previous one", "file", r.file, "error", err)
+	const what = "configuration not applied, still using the previous one"
+	if r.lines == nil || !strings.Contains(err.Error(), "\n") && !errors.As(err, new(*config.Error)) {
+		r.log.Error(what, "file", r.file, "error", err)
+		return
+	}
+	r.log.Error(what, "file", r.file)
+	fmt.Fprintln(r.lines, err)
+}
+
+// lines is where lines below a line of the log are written, or nil if the log is for machines.
+func (a *app) lines() io.Writer {
+	if a.global.format == logs.FormatJSON {
+		return nil
+	}
+	return a.stderr
 }
 
 // waitingFor says what it waits for, or returns "".

@@ -221,7 +221,7 @@ func (a *app) prepareDatabase(ctx context.Context, keeper *reapplier, wait time.
 // between, which would keep others from dropping or copying the database.
 func (a *app) keeper(t *target, o running) *reapplier {
 	return &reapplier{
-		file: o.file, watch: o.watch, tables: o.tables, log: a.log,
+		file: o.file, watch: o.watch, tables: o.tables, log: a.log, lines: a.lines(),
 		load: func() (*config.Config, error) { return a.loadConfig(o.file, a.lookup) },
 		apply: func(ctx context.Context, cfg *config.Config) error {
 			conn, err := a.connect(ctx, t, o.wait)
