@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,6 +59,7 @@ func TestCheckWarnsAndStrictMakesWarningsCount(t *testing.T) {
 	code, _, stderr = rowhook(t, elsewhere(t), "check", "--env", file)
 	require.Zero(t, code)
 	require.Contains(t, stderr, ":5:20: warning: triggers[0].webhook.url: environment variable ORDERS_URL is not set here; ")
+	require.Equal(t, 1, strings.Count(stderr, "ORDERS_URL"), "it is said once")
 	code, _, stderr = rowhook(t, append(elsewhere(t), "ORDERS_URL=ftp://x"), "check", file)
 	require.Zero(t, code)
 	require.NotContains(t, stderr, "ORDERS_URL", "the environment is not looked at without --env")

@@ -171,7 +171,7 @@ func (a *app) patiently(ctx context.Context, t *target, wait time.Duration, do f
 		}
 		if what.problem != said && time.Since(started)+100*time.Millisecond < wait {
 			said = what.problem
-			a.log.Info("waiting for Postgres", "at", t.address(), "because", what.problem, "for_up_to", (wait - time.Since(started)).Round(time.Second))
+			a.log.Info("waiting for Postgres", "at", t.address(), "because", what.problem, "remedy", what.remedyFor(t.source), "for_up_to", (wait - time.Since(started)).Round(time.Second))
 		}
 		return retry.RetryableError(err)
 	})

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -41,11 +43,12 @@ directory is used without -f, too.
 
 Deliveries go to the configured URLs. With --sink all go to the built-in receiver instead. That is the default where a
 program uses what is started: with a COMMAND, --ready-file or --output json, and with --forward-to. The receiver runs in
-any case. A secret whose variables are not set is then replaced by one that is made up. --forward-to sends what the
+any case. A secret whose variables are not set is then replaced by one that is made up, and any other variable NAME that is
+not set by NAME-is-not-set. --forward-to sends what the
 receiver gets on to an app, and its answers back, so that failures are retried.
 
 The COMMAND finds in its environment DATABASE_URL, ROWHOOK_SINK_URL (the receiver), ROWHOOK_SINK_SECRET (the secret that
-was made up) and ROWHOOK_URL (the HTTP interface). PGHOST and its like are those of the private Postgres, too. Standard
+was made up, if a trigger signs with it) and ROWHOOK_URL (the HTTP interface). PGHOST and its like are those of the private Postgres, too. Standard
 input and output are the COMMAND's; deliveries are shown with --show. Signals are passed on to it. When it has ended,
 everything that it has started is ended as well. Exit codes of its own: 127 not found, 126 not executable, 128 and the
 number of the signal that ended it.
@@ -131,6 +134,7 @@ func (a *app) dev(parent context.Context, o devOptions) (err error) {
 	if r.taken, err = r.point(cfg); err != nil {
 		return err
 	}
+	r.tellUnset()
 	forgetPostgres()
 	hurry, stopNow := context.WithCancel(context.WithoutCancel(parent))
 	defer stopNow()
@@ -150,6 +154,13 @@ func (a *app) dev(parent context.Context, o devOptions) (err error) {
 		}
 	}
 	return err
+}
+
+// tellUnset tells of the variables for which a placeholder is sent.
+func (r *devRun) tellUnset() {
+	if unset := r.current().unset; len(unset) > 0 {
+		r.log.Info("variables of headers are not set: a placeholder is sent for each, such as "+sandbox.Placeholder(unset[0]), "variables", strings.Join(unset, ", "))
+	}
 }
 
 // outcome returns err, or nil if the user asked for the end. If something was to be done, such as a
@@ -184,6 +195,9 @@ func (r *devRun) run(ctx, hurry context.Context) (err error) {
 		return err
 	}
 	defer r.receiver.stop()
+	if err := r.checkPostgresPort(ctx); err != nil {
+		return err
+	}
 	r.server, err = localpg.Start(ctx, localpg.Config{BinDir: r.bin, DataDir: r.data, Port: r.port, NoDownload: r.offline, Logger: r.log})
 	if err != nil {
 		return fmt.Errorf("start a private Postgres: %w", err)
@@ -202,9 +216,22 @@ func (r *devRun) run(ctx, hurry context.Context) (err error) {
 	return r.deliverFrom(ctx, conn, arrivals)
 }
 
+// checkPostgresPort returns an error if another program uses the port. Postgres says so too, at the
+// end of its log, but does not know the flag.
+func (r *devRun) checkPostgresPort(ctx context.Context) error {
+	if r.port == 0 {
+		return nil
+	}
+	l, err := listenOn(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(r.port)))
+	if err != nil {
+		return fmt.Errorf("start a private Postgres (--postgres-port): %w; 0 takes a free one", err)
+	}
+	return l.Close()
+}
+
 // deliverFrom applies the configuration, and delivers until the work is done or ctx ends.
 func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery) error {
-	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: r.variables, Logger: r.log}
+	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: r.variables, Logger: r.forward.logger(r.log)}
 	if !r.toSink && (r.showing || len(r.command) == 0 && !r.json) {
 		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: r.show.attempt})
 	}

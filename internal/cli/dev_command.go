@@ -30,14 +30,19 @@ PGSSLMODE PGREQUIRESSL PGSSLCOMPRESSION PGSSLCERT PGSSLCERTMODE PGSSLKEY PGSSLRO
 PGSSLMINPROTOCOLVERSION PGSSLMAXPROTOCOLVERSION PGMINPROTOCOLVERSION PGMAXPROTOCOLVERSION PGREQUIREPEER PGREQUIREAUTH PGCHANNELBINDING
 PGGSSENCMODE PGGSSDELEGATION PGGSSLIB PGKRBSRVNAME PGTARGETSESSIONATTRS PGLOADBALANCEHOSTS`)
 
-// environment returns the environment of a command.
-func (r *devRun) environment() []string {
-	set := map[string]string{
+// ownVariables are what commands in the sandbox need. Those that are "" are not set.
+func (r *devRun) ownVariables() map[string]string {
+	return map[string]string{
 		databaseURLVariable:        r.databaseURL(),
 		sandbox.SinkURLVariable:    r.receiver.url,
-		sandbox.SinkSecretVariable: r.secret,
+		sandbox.SinkSecretVariable: r.secretInUse(),
 		urlVariable:                r.url,
 	}
+}
+
+// environment returns the environment of a command.
+func (r *devRun) environment() []string {
+	set := r.ownVariables()
 	if u, err := url.Parse(r.databaseURL()); err == nil {
 		set["PGUSER"] = u.User.Username()
 		set["PGPASSWORD"], _ = u.User.Password()

@@ -275,6 +275,7 @@ func TestAnAppThatIsNotUpYetGetsTheDeliveryLater(t *testing.T) {
 	execOn(t, url, "insert into orders values (1, 2.50, 'a')")
 	p.stdout.waitFor(t, `attempt 1  http://127\.0\.0\.1:\d+/orders  connection refused: is the app running\?`)
 	p.stdout.waitFor(t, `attempt 2  http://127\.0\.0\.1:\d+/orders  connection refused`)
+	p.stderr.waitFor(t, `attempts are failing.* endpoint=http://127\.0\.0\.1:\d+/orders `)
 	p.signal(t, os.Interrupt)
 	require.Zero(t, p.exit(t))
 }
@@ -295,6 +296,7 @@ func TestMisusedDevFlagsNameTheRemedy(t *testing.T) {
 		{[]string{"-f", file, "--trigger", "x"}, "--forward-to"},
 		{[]string{"-f", file, "--forward-to", "localhost:3000"}, "http://localhost:3000"},
 		{[]string{"-f", file, "--forward-to", "http://localhost:3000", "--trigger", "order_change"}, "did you mean order_changed"},
+		{[]string{"-f", file, "--forward-to", "http://localhost:3000", "--trigger", "nope"}, "the triggers are order_changed"},
 		{[]string{"-f", file, "--forward-to", "http://localhost:3000", "--sink=false"}, "leave one of them out"},
 		{[]string{"--sink=false", "--", "true"}, "needs -f"},
 		{[]string{"--migrate", "true"}, "needs -f"},
@@ -345,4 +347,72 @@ func TestDevEndsItsCommandIfPostgresEnds(t *testing.T) {
 	require.NoError(t, syscall.Kill(about.PIDs.Postgres, syscall.SIGQUIT))
 	require.Equal(t, 1, p.exit(t))
 	require.Regexp(t, `(?s)the command was ended: the private Postgres has ended; the end of its log:.*immediate shutdown`, p.stderr.String())
+}
+
+func TestDevEndsBeforeTheCommandIfAWebhookCanNotBeCalled(t *testing.T) {
+	t.Parallel()
+	file := write(t, "rowhook.yaml", signedOrders)
+	for want, c := range map[string]struct {
+		env   []string
+		flags []string
+	}{
+		":7:14: triggers[0].webhook: can't be called: secret begins with whsec_, but ": {env: []string{"ORDERS_SECRET=whsec_x"}},
+		`header "X-Tenant" has a value with a line break`:                              {env: []string{"TENANT=a\nb"}},
+		"environment variable APP_URL is not set":                                      {env: []string{"TENANT=a", "ORDERS_SECRET=a-long-secret-of-ours-for-orders"}, flags: []string{"--sink=false"}},
+	} {
+		code, stdout, stderr := rowhook(t, append(postgresBin(), c.env...),
+			append(append([]string{"dev", "-f", file, "--init", write(t, "schema.sql", orders)}, c.flags...), "--", "echo", "never")...)
+		require.Equal(t, 2, code, stderr)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, want)
+		require.Equal(t, 1, strings.Count(stderr, "can't be called"), stderr)
+	}
+}
+
+func TestTheMadeUpSecretIsToldOnlyIfATriggerSignsWithIt(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "ready.json")
+	g := host(t, []string{"ORDERS_SECRET=a-long-secret-of-ours-for-orders", "ROWHOOK_SINK_SECRET=of-another"},
+		"-f", write(t, "rowhook.yaml", signedOrders), "--init", write(t, "schema.sql", orders), "--ready-file", path)
+	require.NotContains(t, g.env, "ROWHOOK_SINK_SECRET")
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(content), `"secret":"","pids"`)
+	require.Zero(t, g.end(t, "0"))
+}
+
+func TestCommandsOfRowhookWorkInsideOfDevAndWithWhatItPrints(t *testing.T) {
+	t.Parallel()
+	file, schema := write(t, "rowhook.yaml", signedOrders), write(t, "schema.sql", orders)
+	tried := func(env []string) {
+		t.Helper()
+		code, stdout, stderr := rowhook(t, env, "test", "order_changed")
+		require.Zero(t, code, stderr)
+		require.Empty(t, stderr, "its variables are no misspelled ones")
+		require.Contains(t, stdout, "X-Tenant: ${TENANT}")
+		require.Contains(t, stdout, "200 OK")
+	}
+	g := host(t, []string{"ROWHOOK_TEST_SERVER=x"}, "-f", file, "--init", schema)
+	var inside []string
+	for name, value := range g.env {
+		inside = append(inside, name+"="+value)
+	}
+	tried(inside)
+	d := deliveriesOf(t, g.env["ROWHOOK_SINK_URL"], 1)[0]
+	require.Equal(t, sink.Valid, d.Signature)
+	require.Equal(t, "TENANT-is-not-set", d.Header.Get("X-Tenant"))
+	_, _, stderr := rowhook(t, database(g.env["DATABASE_URL"]), "test", "order_changed")
+	require.Contains(t, stderr, "ROWHOOK_SINK_URL is not set")
+	require.Contains(t, stderr, "rowhook dev, which prints the variables")
+	require.Zero(t, g.end(t, "0"))
+
+	p := start(t, postgresBin(), "dev", "-f", file, "--init", schema, "--sink")
+	require.NotEmpty(t, p.stderr.waitFor(t, `a placeholder is sent for each, such as TENANT-is-not-set variables=TENANT\n`))
+	var outside []string
+	for _, pair := range strings.Fields(p.stdout.waitFor(t, `  export (.*)\n`)[1]) {
+		outside = append(outside, strings.ReplaceAll(pair, "'", ""))
+	}
+	tried(outside)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
 }

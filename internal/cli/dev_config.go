@@ -12,6 +12,7 @@ import (
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // devConfig returns the configuration of -f, or that of the sample.
@@ -40,7 +41,7 @@ triggers:
 
 // variables is the lookup of the dispatcher.
 func (r *devRun) variables(name string) (string, bool) {
-	receiver := ""
+	receiver := "http://127.0.0.1" // before the receiver has a port
 	if r.receiver != nil {
 		receiver = r.receiver.url
 	}
@@ -59,6 +60,7 @@ type devTriggers struct {
 	forward map[string]string // URLs by trigger
 	secrets map[string]string // by trigger
 	madeUp  []string          // variables that are a trigger's secret, and are not set
+	unset   []string          // variables for which a placeholder is sent
 }
 
 // point points the triggers of a configuration at the receiver, if deliveries go there.
@@ -72,9 +74,44 @@ func (r *devRun) point(cfg *config.Config) (*devTriggers, error) {
 	if r.toSink {
 		t.madeUp = unsetSecrets(cfg.Triggers, r.lookup)
 		pointed.Triggers, pointed.Settings = sandbox.Point(cfg.Triggers, r.lookup), sandbox.Reachable(cfg.Settings)
+		t.unset = sandbox.Unset(pointed.Triggers, r.lookup)
 	}
 	t.secrets = sandbox.Secrets(pointed.Triggers, r.variables)
-	return t, nil
+	return t, r.checkWebhooks(&pointed)
+}
+
+// checkWebhooks returns an error if no request can be made for a trigger. Nothing would ever arrive
+// then, and whoever waits for it, such as a test suite, would wait in vain. Whoever watches by
+// default what the configured URLs answer sees that some can't be called, and the others go on.
+func (r *devRun) checkWebhooks(cfg *config.Config) error {
+	if !r.toSink && !r.sinkChosen {
+		return nil
+	}
+	client := webhook.NewClient(webhook.ClientConfig{})
+	defer client.Close()
+	remedy := ""
+	if !r.toSink {
+		remedy = "; correct it, or leave out --sink=false to send to the built-in receiver"
+	}
+	var problems []config.Problem
+	for i := range cfg.Triggers {
+		endpoint, err := webhook.NewEndpoint(cfg.Triggers[i].Webhook, r.variables)
+		if err == nil {
+			err = client.Prepare(endpoint)
+		}
+		if err != nil {
+			problems = append(problems, cfg.Problem(i, "can't be called: "+err.Error()+remedy, "webhook"))
+		}
+	}
+	return config.ErrorOf(problems...)
+}
+
+// secretInUse returns the secret that was made up, or "" if no trigger signs with it.
+func (r *devRun) secretInUse() string {
+	if sandbox.SignsMadeUp(r.triggers()) {
+		return r.secret
+	}
+	return ""
 }
 
 // take has the receiver work with the triggers, and returns those before.

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -69,10 +71,22 @@ func (f *forwarder) targets(specs []trigger.Spec, lookup sandbox.Lookup) (map[st
 	}
 	for _, name := range f.names {
 		if !slices.Contains(known, name) {
-			return nil, usagef("--trigger %s: there is no such trigger%s", name, suggest.Hint(name, known))
+			return nil, usagef("--trigger %s: there is no such trigger%s", name, cmp.Or(suggest.Hint(name, known), listed(known)))
 		}
 	}
 	return to, nil
+}
+
+// listed returns the end of a message about a trigger that does not exist.
+func listed(triggers []string) string {
+	const most = 20
+	switch n := len(triggers); {
+	case n == 0:
+		return "; the configuration has none"
+	case n > most:
+		return "; the triggers are " + strings.Join(triggers[:most], ", ") + ", ..."
+	}
+	return "; the triggers are " + strings.Join(triggers, ", ")
 }
 
 // forwardURL returns the app's URL with the path and the query of a configured one. What a variable
@@ -81,7 +95,7 @@ func forwardURL(base *url.URL, configured string, lookup sandbox.Lookup) string 
 	expanded, err := trigger.ExpandReferences(configured, func(name string) (string, bool) {
 		value, ok := lookup(name)
 		if !ok || value == "" {
-			return name + "-is-not-set", true
+			return sandbox.Placeholder(name), true
 		}
 		return value, true
 	})
@@ -152,6 +166,50 @@ func (f *forwarder) send(ctx context.Context, to string, d sink.Delivery) (sink.
 	}
 	dropHopByHop(resp.Header)
 	return sink.Response{Status: resp.StatusCode, Header: resp.Header, Body: body, Note: "answered by " + to}, nil
+}
+
+// logger returns the dispatcher's logger, which names the app as the endpoint of what is forwarded:
+// the receiver in between only passes on what the app answers.
+func (f *forwarder) logger(log *slog.Logger) *slog.Logger {
+	if f == nil {
+		return log
+	}
+	return slog.New(&forwarderLog{Handler: log.Handler(), target: f.target})
+}
+
+type forwarderLog struct {
+	slog.Handler
+	target func(trigger string) string
+}
+
+func (h *forwarderLog) Handle(ctx context.Context, r slog.Record) error {
+	to := ""
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "trigger" {
+			to = h.target(a.Value.String())
+		}
+		return to == ""
+	})
+	if to == "" {
+		return h.Handler.Handle(ctx, r)
+	}
+	named := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "endpoint" {
+			a.Value = slog.StringValue(to)
+		}
+		named.AddAttrs(a)
+		return true
+	})
+	return h.Handler.Handle(ctx, named)
+}
+
+func (h *forwarderLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &forwarderLog{h.Handler.WithAttrs(attrs), h.target}
+}
+
+func (h *forwarderLog) WithGroup(name string) slog.Handler {
+	return &forwarderLog{h.Handler.WithGroup(name), h.target}
 }
 
 // dropHopByHop removes headers that are about one connection, or the length of a body.

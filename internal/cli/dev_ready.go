@@ -16,7 +16,7 @@ type devReady struct {
 	DatabaseURL string         `json:"database_url"`
 	SinkURL     string         `json:"sink_url"`
 	URL         string         `json:"url"`    // of the HTTP interface; "" with --http off
-	Secret      string         `json:"secret"` // stands for secrets whose variables are not set
+	Secret      string         `json:"secret"` // stands for secrets whose variables are not set; "": all are set
 	PIDs        devPIDs        `json:"pids"`
 	Triggers    []readyTrigger `json:"triggers"`
 }

@@ -21,7 +21,7 @@ type devReceiver struct {
 func (r *devRun) startReceiver(ctx context.Context, arrivals chan<- sink.Delivery) (*devReceiver, error) {
 	l, err := listenOn(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(r.sinkPort)))
 	if err != nil {
-		return nil, fmt.Errorf("start the receiver: %w", err)
+		return nil, fmt.Errorf("start the receiver (--sink-port): %w", err)
 	}
 	s := &sink.Sink{SecretOf: r.secretOf}
 	switch {
@@ -71,7 +71,7 @@ func (r *devRun) destination(trigger string) string {
 // readyNow returns what runs where.
 func (r *devRun) readyNow() *devReady {
 	ready := &devReady{
-		DatabaseURL: r.databaseURL(), SinkURL: r.receiver.url, URL: r.url, Secret: r.secret,
+		DatabaseURL: r.databaseURL(), SinkURL: r.receiver.url, URL: r.url, Secret: r.secretInUse(),
 		PIDs: devPIDs{Dev: os.Getpid(), Postgres: r.server.PID()}, Triggers: []readyTrigger{},
 	}
 	for _, t := range r.triggers() {

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,10 +80,23 @@ func (s *show) signed(r *devRun) {
 // ready prints what to do next.
 func (s *show) ready(r *devRun) {
 	s.printf("\nConnect with\n\n  %s '%s'\n\n", psql(r.server), r.server.URL(devDatabaseName))
+	s.printf("or in another shell, for programs and commands such as rowhook test, with\n\n  export%s\n\n", r.exports())
 	if r.file == "" {
 		s.printf("and write a row, for instance\n\n  insert into orders (customer, amount) values ('Ada', 12.50);\n\n")
 	}
 	s.printf("%s\n\n", s.page.Paint("Each delivery is shown when it arrives, with the time since its row was written. Ctrl-C stops everything.", term.Dim))
+}
+
+// exports returns the variables as a shell sets them.
+func (r *devRun) exports() string {
+	text := ""
+	set := r.ownVariables()
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		if set[name] != "" {
+			text += fmt.Sprintf(" %s='%s'", name, set[name])
+		}
+	}
+	return text
 }
 
 // forwarded prints what became of a delivery that may be forwarded, and the beginning of the answer.

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/rowhook/rowhook/internal/child"
+	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -206,9 +208,10 @@ func (a *app) warnOfMisspelled(root *cobra.Command) {
 	}
 	visit(root)
 	known = append(known, httpTokenVariable, httpReadTokenVariable)
+	told := []string{sandbox.SinkURLVariable, sandbox.SinkSecretVariable, urlVariable, child.IDVariable} // by dev, to its command
 	for _, entry := range a.environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, "ROWHOOK_") || slices.Contains(known, name) {
+		if !strings.HasPrefix(name, "ROWHOOK_") || strings.HasPrefix(name, "ROWHOOK_TEST_") || slices.Contains(known, name) || slices.Contains(told, name) {
 			continue
 		}
 		if near := suggest.Near(name, known, 1); len(near) > 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/term"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func (a *app) testCommand() *cobra.Command {
@@ -30,7 +33,7 @@ not evaluated.
 
 Nothing is written: the event is not in the queue, not in the history and not in the audit. The request is sent from
 here, so the command needs what the dispatcher has: the variables that the webhook refers to, its TLS files, and its
-network. The exit code is 0 if the receiver answered with a 2xx status, and else 1.`,
+network. Inside of "rowhook dev -- COMMAND" they are there; for another shell, rowhook dev prints them. The exit code is 0 if the receiver answered with a 2xx status, and else 1.`,
 		Example: `  rowhook test order_placed
   rowhook test order_placed --op update --dry-run
   rowhook test order_placed --payload '{"old": {"id": 7, "status": "placed"}, "new": {"id": 7, "status": "paid"}}'
@@ -49,7 +52,12 @@ network. The exit code is 0 if the receiver answered with a 2xx status, and else
 	guardFlags(&s, &trial.Guard)
 	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		trial.Trigger, trial.Lookup, trial.Version = args[0], a.lookup, build()
+		pointed := false // at the receiver of rowhook dev
+		trial.Trigger, trial.Version = args[0], build()
+		trial.Lookup = func(w trigger.Webhook) func(string) (string, bool) {
+			pointed = sandbox.IsPointed(w)
+			return sandbox.VisitorVariables(w, a.lookup)
+		}
 		switch {
 		case trial.Timeout < 0, trial.Timeout == 0 && cmd.Flags().Changed("timeout"):
 			return usagef("--timeout must be above 0, got %s", trial.Timeout)
@@ -64,6 +72,9 @@ network. The exit code is 0 if the receiver answered with a 2xx status, and else
 		}
 		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
 			r, err := operate.Try(ctx, conn, trial)
+			if errors.Is(err, operate.ErrRefused) && pointed {
+				return fmt.Errorf("%w; this is a database of rowhook dev, which prints the variables when it has started", err)
+			}
 			if err != nil {
 				return err
 			}

@@ -34,9 +34,10 @@ type Trial struct {
 	// Unsent has the request made and not sent.
 	Unsent bool
 
-	Lookup  func(name string) (value string, ok bool) // of ${NAME} in the webhook
-	Guard   webhook.Guard                             // in addition to the one that was applied
-	Version string                                    // of the program
+	// Lookup returns what looks up ${NAME} in the webhook that is tried.
+	Lookup  func(trigger.Webhook) func(name string) (value string, ok bool)
+	Guard   webhook.Guard // in addition to the one that was applied
+	Version string        // of the program
 }
 
 // TrialResult is the request of a Trial and what came of it.
@@ -77,7 +78,7 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 	}
 	client := webhook.NewClient(webhook.ClientConfig{Version: o.Version, Guard: t.guard})
 	defer client.Close()
-	endpoint, err := webhook.NewEndpoint(t.spec.Webhook, o.Lookup)
+	endpoint, err := webhook.NewEndpoint(t.spec.Webhook, o.Lookup(t.spec.Webhook))
 	if err == nil {
 		err = client.Prepare(endpoint)
 	}

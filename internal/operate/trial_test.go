@@ -20,11 +20,13 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// variables has the shape of os.LookupEnv.
-func variables(all map[string]string) func(string) (string, bool) {
-	return func(name string) (string, bool) {
-		value, ok := all[name]
-		return value, ok
+// variables is the environment of a trial.
+func variables(all map[string]string) func(trigger.Webhook) func(string) (string, bool) {
+	return func(trigger.Webhook) func(string) (string, bool) {
+		return func(name string) (string, bool) {
+			value, ok := all[name]
+			return value, ok
+		}
 	}
 }
 

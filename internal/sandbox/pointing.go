@@ -3,7 +3,9 @@ package sandbox
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -28,13 +30,27 @@ func Point(specs []trigger.Spec, lookup Lookup) []trigger.Spec {
 	pointed := slices.Clone(specs)
 	for i := range pointed {
 		w := &pointed[i].Webhook
-		w.URL = "${" + SinkURLVariable + "}/" + pointed[i].Name
+		w.URL = receiverURL + "/" + pointed[i].Name
 		w.TLS = trigger.TLS{}
 		if secret, err := trigger.ExpandReferences(w.Secret, lookup); w.Secret != "" && (err != nil || secret == "") {
-			w.Secret = "${" + SinkSecretVariable + "}"
+			w.Secret = madeUpSecret
 		}
 	}
 	return pointed
+}
+
+// The references of a trigger that is pointed.
+const (
+	receiverURL  = "${" + SinkURLVariable + "}"
+	madeUpSecret = "${" + SinkSecretVariable + "}"
+)
+
+// IsPointed reports whether Point has pointed a webhook.
+func IsPointed(w trigger.Webhook) bool { return strings.HasPrefix(w.URL, receiverURL+"/") }
+
+// SignsMadeUp reports whether one of the triggers signs with the secret that is made up.
+func SignsMadeUp(specs []trigger.Spec) bool {
+	return slices.ContainsFunc(specs, func(s trigger.Spec) bool { return s.Webhook.Secret == madeUpSecret })
 }
 
 // Reachable returns the settings without rules that may deny the address of the receiver.
@@ -63,7 +79,44 @@ func Variables(receiver, secret string, lookup Lookup) Lookup {
 		if value, ok := lookup(name); ok {
 			return value, true
 		}
-		return name + "-is-not-set", true
+		return Placeholder(name), true
+	}
+}
+
+// Placeholder is what stands for a variable that is not set.
+func Placeholder(name string) string { return name + "-is-not-set" }
+
+// Unset returns the variables for which a placeholder stands in the headers of the triggers, sorted.
+func Unset(specs []trigger.Spec, lookup Lookup) []string {
+	unset := map[string]bool{}
+	for _, s := range specs {
+		for _, value := range s.Webhook.Headers {
+			found, _ := trigger.References(value) // malformed references are errors of the configuration
+			for _, name := range found {
+				if _, ok := lookup(name); !ok {
+					unset[name] = true
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(unset))
+}
+
+// VisitorVariables returns the lookup of a program that calls a webhook from outside of the sandbox,
+// with the variables of its own environment. If Point has pointed the webhook, its headers have the
+// placeholders that the dispatcher sends, too. Its URL and its secret have none: with one nothing
+// would arrive, or not with a valid signature.
+func VisitorVariables(w trigger.Webhook, lookup Lookup) Lookup {
+	if !IsPointed(w) {
+		return lookup
+	}
+	needed, _ := trigger.References(w.Secret) // as above
+	return func(name string) (string, bool) {
+		value, ok := lookup(name)
+		if ok || name == SinkURLVariable || slices.Contains(needed, name) {
+			return value, ok
+		}
+		return Placeholder(name), true
 	}
 }
 
