@@ -27,7 +27,15 @@ func startReceiver(in *installation) (*receiver, error) {
 	r := &receiver{url: "http://" + l.Addr().String()}
 	secrets := sandbox.Secrets(in.triggers, sandbox.Variables(r.url, in.secret, in.lookup))
 	r.handlers = &handlers{paths: in.paths()}
-	r.Sink = &sink.Sink{SecretOf: func(trigger string) string { return secrets[trigger] }, Respond: r.handlers.respond}
+	names := make([]string, len(in.triggers))
+	for i, t := range in.triggers {
+		names[i] = t.Name
+	}
+	r.Sink = &sink.Sink{
+		SecretOf: func(trigger string) string { return secrets[trigger] },
+		Triggers: func() []string { return names },
+		Respond:  r.handlers.respond,
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.ended.Go(func() { _ = r.Serve(ctx, l) }) // it ends only when it is stopped

@@ -32,6 +32,21 @@ func (s *Sink) Exactly(ctx context.Context, m Match, n int) ([]Delivery, *Miss) 
 	}, n)
 }
 
+// Remains returns when ctx ends, if then exactly n events that m chooses have arrived. It fails at
+// once if there are more.
+func (s *Sink) Remains(ctx context.Context, m Match, n int) *Miss {
+	_, miss := s.await(ctx, m, func(t *tally) verdict {
+		switch {
+		case t.n > n:
+			return verdict{failed: true, shortfall: TooMany}
+		case t.n == n:
+			return verdict{holdsAtEnd: true}
+		}
+		return verdict{shortfall: TooFew} // some were dropped on request
+	}, n)
+	return miss
+}
+
 // Never returns when ctx ends, if nothing that m chooses has arrived until then. It fails at once
 // if something has.
 func (s *Sink) Never(ctx context.Context, m Match) *Miss {

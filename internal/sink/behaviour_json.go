@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/rowhook/rowhook/internal/webapi"
 	"github.com/rowhook/rowhook/trigger"
@@ -96,6 +97,7 @@ func (b *behaviourJSON) behaviour() (Behaviour, error) {
 		return invalid(detail, remedy)
 	}
 	if err := errors.Join(
+		fault(b.RetryAfter.Std()%time.Second != 0, fmt.Sprintf("retry_after is %s, and Retry-After has whole seconds", b.RetryAfter), "write 1s or 2s, or leave it out"),
 		fault(ways > 1, "hang, close and redirect contradict each other", "set one of them"),
 		fault(len(b.Statuses) > 0 && (b.Hang || b.Close), "hang and close have no status", "leave out statuses; fail says how many attempts fail so"),
 		fault(len(b.Statuses) > 0 && (b.Fail != 0 || b.Status != 0), "statuses contradicts fail and status", "write each status into statuses; the last one repeats"),
@@ -127,6 +129,9 @@ func (s *Sink) setBehaviour(w http.ResponseWriter, _ *http.Request, body []byte)
 	m := matchJSON{Trigger: in.Trigger, Where: in.Where, Present: in.Present}
 	chosen, err := m.match()
 	if err != nil {
+		return err
+	}
+	if err := s.checkTrigger(chosen.Trigger); err != nil {
 		return err
 	}
 	rule := Rule{Trigger: chosen.Trigger, Where: chosen.Where, Behaviour: b}
@@ -181,6 +186,8 @@ func (s *Sink) revertBehaviour(w http.ResponseWriter, r *http.Request, _ []byte)
 		return invalid("trigger and id contradict each other", "leave one of them out")
 	case query.Has("trigger") && name == "":
 		return invalid("the parameter trigger is empty", "give it a value, or leave it out to remove the rules of all triggers")
+	case s.checkTrigger(name) != nil:
+		return s.checkTrigger(name)
 	case query.Has("id"):
 		var err error
 		if id, err = readNumber("id", query.Get("id"), 1, math.MaxInt32); err != nil {

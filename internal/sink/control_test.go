@@ -211,6 +211,58 @@ func TestAMissIsExplained(t *testing.T) {
 	require.Equal(t, 2, d.found("POST", "/verify", `{"match": {}}`).Matching)
 }
 
+func TestACountThatSettlesSeesWhatComesLater(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, &Sink{})
+	d.send("/", order(7, "Ada"))
+	answer := make(chan string, 1)
+	go func() {
+		answer <- d.refused("POST", "/verify", `{"match": {"trigger": "order_placed"}, "count": 1, "settle": "10m"}`)
+	}()
+	somebodyWaits(t, d.sink)
+	d.send("/", order(7, "Ada"))
+	require.Empty(t, answer, "a duplicate is not another event")
+	d.send("/", order(8, "Ada"))
+	require.Contains(t, <-answer, "409 too_many: more than 1 delivery of order_placed arrived, wanted exactly 1")
+	require.Equal(t, 2, d.found("POST", "/verify", `{"match": {}, "count": 2, "settle": "1ms"}`).Matching)
+	require.Equal(t, 3, d.found("POST", "/verify", `{"match": {"attempts": "all"}, "count": 3, "settle": "1ms"}`).Matching)
+	d.sink.journal.announce() // those before wait no longer
+	go func() {
+		answer <- d.refused("POST", "/verify", `{"match": {}, "count": 2, "settle": "30ms"}`)
+	}()
+	somebodyWaits(t, d.sink)
+	d.sink.Forget(Match{Where: where(t, "new.id", 8)})
+	require.Contains(t, <-answer, "408 too_few: 1 of 2 deliveries arrived within 30ms")
+}
+
+func TestTriggersThatDoNotExistAreRefusedWhereTheyAreKnown(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, &Sink{Triggers: func() []string { return []string{"order_placed", "note_written"} }})
+	for _, request := range []string{
+		"GET /deliveries?trigger=note_writtn&wait=5s",
+		"DELETE /deliveries?trigger=note_writtn",
+		`POST /verify {"match":{"trigger":"note_writtn"},"never":true}`,
+		`PUT /behaviour {"trigger":"note_writtn","status":503}`,
+		"DELETE /behaviour?trigger=note_writtn",
+	} {
+		method, rest, _ := strings.Cut(request, " ")
+		path, body, _ := strings.Cut(rest, " ")
+		require.Contains(t, d.refused(method, path, body), `400 invalid: there is no trigger "note_writtn"; did you mean note_written?: the triggers are order_placed, note_written`, request)
+	}
+	require.Zero(t, d.found("POST", "/verify", `{"match":{"trigger":"note_written"},"never":true}`).Matching)
+	removed := order(7, "Ada")
+	removed.Trigger = "removed_since"
+	d.send("/", removed)
+	require.Equal(t, 1, d.found("GET", "/deliveries?trigger=removed_since", "").Matching)
+	_, err := d.sink.Behave(Rule{Trigger: "another"})
+	require.NoError(t, err)
+	_, text := d.ask("DELETE", "/behaviour?trigger=another", "")
+	require.JSONEq(t, `{"removed": 1}`, text)
+
+	none := newDesk(t, &Sink{Triggers: func() []string { return nil }})
+	require.Contains(t, none.refused("GET", "/deliveries?trigger=x", ""), `there is no trigger "x": no trigger is configured`)
+}
+
 func TestACursorLeavesOutWhatWasThereBefore(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, &Sink{})
@@ -227,64 +279,75 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, &Sink{})
 	for request, want := range map[string]string{
-		"GET /deliveries?tigger=x":                         `400 invalid: GET /deliveries has no parameter "tigger"; did you mean trigger?: the parameters are trigger,`,
-		"GET /deliveries?wait=5":                           "no unit): write it like 250ms, 10s, 1h30m or 7d: write wait=5s",
-		"GET /deliveries?wait=-1s":                         "negative",
-		"GET /deliveries?wait=11m":                         "wait is 11m, which is more than 10m",
-		"GET /deliveries?value=7":                          "400 invalid: a value is without its path: write path=new.id&value=7",
-		"GET /deliveries?path=new.id&value=7&value=8":      "a value is without its path",
-		"GET /deliveries?path=customer&value=7":            "in new.customer",
-		"GET /deliveries?path=":                            "path is empty",
-		"GET /deliveries?trigger=":                         "trigger is empty: give it a value, or leave it out",
-		"GET /deliveries?trigger=a&trigger=b":              "the parameter trigger is there 2 times: give it once",
-		"GET /deliveries?table=%22Guest":                   `400 invalid: table "Guest: a double quote is not closed; write "Guest Notes" or public."Guest Notes"`,
-		"GET /deliveries?op=upsert":                        "op is \"upsert\", which is no operation; did you mean INSERT?: the operations are INSERT, UPDATE, DELETE, MANUAL",
-		"GET /deliveries?id=7":                             "for a column write path=new.id&value=7",
-		"GET /deliveries?count=0":                          `"never": true`,
-		"GET /deliveries?count=x":                          "no whole number from 1 to 100000: write count=10",
-		"GET /deliveries?attempt=0":                        "no whole number of 1 or more",
-		"GET /deliveries?attempts=2":                       "write attempts=all",
-		"GET /deliveries?accepted=yes":                     "write accepted=true or accepted=false",
-		"GET /deliveries?last=x":                           "no whole number of 0 or more: write last=10",
-		"GET /deliveries?after=-1":                         "use the cursor of an answer",
-		"GET /deliveries?path=%zz":                         "percent-encode",
-		"DELETE /deliveries?count=1":                       "has no parameter \"count\"",
-		"DELETE /deliveries?trigger=":                      "trigger is empty",
-		"PATCH /deliveries":                                "405 method_not_allowed: /deliveries does not accept PATCH: use GET, DELETE",
-		"GET /verify":                                      `405 method_not_allowed: /verify does not accept GET: use POST`,
-		"PUT /elsewhere":                                   "405 method_not_allowed: /elsewhere does not accept PUT: send events with POST",
-		"GET /delivery":                                    "404 not_found: there is no /delivery; did you mean /deliveries?: POST events to any path",
-		"POST /deliveries":                                 "405 method_not_allowed: /deliveries does not accept a POST that is not an event",
-		"POST /verify":                                     "400 invalid: match is missing",
-		"POST /verify []":                                  "the body is of the kind array, and must be an object",
-		"POST /verify {":                                   "the body is not JSON",
-		"POST /verify {} {}":                               "there is more text after the JSON value",
-		`POST /verify {"mach":{}}`:                         `there is no field "mach"; did you mean match?`,
-		`POST /verify {"match":{"tiger":1}}`:               `there is no field "tiger"; did you mean trigger?`,
-		`POST /verify {"match":{"trigger":1}}`:             "match.trigger is of the kind number, and must be text",
-		`POST /verify {"match":{"where":[]}}`:              "where must be an object of paths",
-		`POST /verify {"match":{"where":{"id.":1}}}`:       "a key is empty",
-		`POST /verify {"match":{"present":"new.id"}}`:      "present must be a list",
-		`POST /verify {"match":{"attempt":0}}`:             "attempts are counted from 1",
-		`POST /verify {"match":{"after":-1}}`:              "must be a whole number from 0",
-		`POST /verify {"match":{"op":"x"}}`:                "op is \"x\"",
-		`POST /verify {"match":{},"within":5}`:             `write a string like \"10s\"`,
-		`POST /verify {"match":{},"within":"1h"}`:          "more than 10m",
-		`POST /verify {"match":{},"count":-1}`:             "count is -1",
-		`POST /verify {"match":{},"count":1,"never":true}`: "never and count contradict each other",
-		`PUT /behaviour {"status":[503]}`:                  "status is of the kind array, and must be a whole number",
-		`PUT /behaviour {"statuses":[]}`:                   "statuses is empty",
-		`PUT /behaviour {"statuses":[99]}`:                 "the status 99 is not from 200 to 599: for no answer at all use hang or close",
-		`PUT /behaviour {"statuses":[503],"hang":true}`:    "hang and close have no status",
-		`PUT /behaviour {"statuses":[503],"fail":1}`:       "statuses contradicts fail and status",
-		`PUT /behaviour {"hang":true,"close":true}`:        "hang, close and redirect contradict each other",
-		`PUT /behaviour {"fail":"some"}`:                   "fail must be a whole number from 0",
-		`PUT /behaviour {"fail_rate":2}`:                   "fail_rate is not from 0 to 1",
-		`PUT /behaviour {"delay":"soon"}`:                  "is not a duration",
-		`PUT /behaviour {"trigger":""}`:                    "trigger is empty",
-		`PUT /behaviour {"retry-after":"1s"}`:              "did you mean retry_after?",
-		"DELETE /behaviour?id=x":                           "no whole number",
-		"DELETE /behaviour?id=1&trigger=x":                 "contradict each other",
+		"GET /deliveries?tigger=x":                                        `400 invalid: GET /deliveries has no parameter "tigger"; did you mean trigger?: the parameters are trigger,`,
+		"GET /deliveries?wait=5":                                          "no unit): write it like 250ms, 10s, 1h30m or 7d: write wait=5s",
+		"GET /deliveries?wait=-1s":                                        "negative",
+		"GET /deliveries?wait=11m":                                        "wait is 11m, which is more than 10m",
+		"GET /deliveries?value=7":                                         "400 invalid: a value is without its path: write path=new.id&value=7",
+		"GET /deliveries?path=new.id&value=7&value=8":                     "a value is without its path",
+		"GET /deliveries?path=customer&value=7":                           "in new.customer",
+		"GET /deliveries?path=":                                           "path is empty",
+		"GET /deliveries?trigger=":                                        "trigger is empty: give it a value, or leave it out",
+		"GET /deliveries?trigger=a&trigger=b":                             "the parameter trigger is there 2 times: give it once",
+		"GET /deliveries?table=%22Guest":                                  `400 invalid: table "Guest: a double quote is not closed; write "Guest Notes" or public."Guest Notes"`,
+		"GET /deliveries?op=upsert":                                       "op is \"upsert\", which is no operation; did you mean INSERT?: the operations are INSERT, UPDATE, DELETE, MANUAL",
+		"GET /deliveries?id=7":                                            "for a column write path=new.id&value=7",
+		"GET /deliveries?count=0":                                         `"never": true`,
+		"GET /deliveries?count=x":                                         "no whole number from 1 to 100000: write count=10",
+		"GET /deliveries?attempt=0":                                       "no whole number of 1 or more",
+		"GET /deliveries?attempts=2":                                      "write attempts=all",
+		"GET /deliveries?accepted=yes":                                    "write accepted=true or accepted=false",
+		"GET /deliveries?last=x":                                          "no whole number of 0 or more: write last=10",
+		"GET /deliveries?after=-1":                                        "use the cursor of an answer",
+		"GET /deliveries?path=%zz":                                        "percent-encode",
+		"DELETE /deliveries?count=1":                                      "has no parameter \"count\"",
+		"DELETE /deliveries?trigger=":                                     "trigger is empty",
+		"PATCH /deliveries":                                               "405 method_not_allowed: /deliveries does not accept PATCH: use GET, DELETE",
+		"GET /verify":                                                     `405 method_not_allowed: /verify does not accept GET: use POST`,
+		"PUT /elsewhere":                                                  "405 method_not_allowed: /elsewhere does not accept PUT: send events with POST",
+		"GET /delivery":                                                   "404 not_found: there is no /delivery; did you mean /deliveries?: POST events to any path",
+		"POST /deliveries":                                                "405 method_not_allowed: /deliveries does not accept a POST that is not an event",
+		"POST /verify":                                                    "400 invalid: match is missing",
+		"POST /verify []":                                                 "the body is of the kind array, and must be an object",
+		"POST /verify {":                                                  "the body is not JSON",
+		"POST /verify {} {}":                                              "there is more text after the JSON value",
+		`POST /verify {"mach":{}}`:                                        `there is no field "mach"; did you mean match?`,
+		`POST /verify {"trigger":"x","within":"1s"}`:                      `there is no field "trigger" at the top; it belongs inside match: write {"match": {"trigger": "x"}}`,
+		`POST /verify {"match":{"count":1}}`:                              `there is no field "count" in match; it belongs beside match: the fields are trigger,`,
+		`PUT /behaviour {"match":{"trigger":"x"},"status":503}`:           `there is no field "match"; its fields belong at the top: the fields are trigger, where, present, statuses`,
+		`PUT /behaviour {"statuses":503}`:                                 "400 invalid: statuses is of the kind number, and must be a list",
+		`PUT /behaviour {"statuses":["503"]}`:                             "a value in statuses is of the kind string, and must be a whole number",
+		`PUT /behaviour {"hang":"yes"}`:                                   "400 invalid: hang is of the kind string, and must be true or false",
+		`PUT /behaviour {"retry_after":"500ms"}`:                          "retry_after is 500ms, and Retry-After has whole seconds: write 1s or 2s",
+		`PUT /behaviour {"retry_after":"1500ms","retry_after_date":true}`: "retry_after is 1.5s, and",
+		`POST /verify {"match":{},"count":1,"settle":"1h"}`:               "settle is 1h, which is more than 10m",
+		`POST /verify {"match":{},"settle":"1s"}`:                         "settle is for a count of 1 or more",
+		`POST /verify {"match":{},"count":0,"settle":"1s"}`:               "settle is for a count of 1 or more",
+		`POST /verify {"match":{"tiger":1}}`:                              `there is no field "tiger" in match; did you mean trigger?`,
+		`POST /verify {"match":{"trigger":1}}`:                            "match.trigger is of the kind number, and must be text",
+		`POST /verify {"match":{"where":[]}}`:                             "where must be an object of paths",
+		`POST /verify {"match":{"where":{"id.":1}}}`:                      "a key is empty",
+		`POST /verify {"match":{"present":"new.id"}}`:                     "present must be a list",
+		`POST /verify {"match":{"attempt":0}}`:                            "attempts are counted from 1",
+		`POST /verify {"match":{"after":-1}}`:                             "must be a whole number from 0",
+		`POST /verify {"match":{"op":"x"}}`:                               "op is \"x\"",
+		`POST /verify {"match":{},"within":5}`:                            `400 invalid: within: read duration 5: write a string like \"10s\"`,
+		`POST /verify {"match":{},"within":"1h"}`:                         "more than 10m",
+		`POST /verify {"match":{},"count":-1}`:                            "count is -1",
+		`POST /verify {"match":{},"count":1,"never":true}`:                "never and count contradict each other",
+		`PUT /behaviour {"status":[503]}`:                                 "status is of the kind array, and must be a whole number",
+		`PUT /behaviour {"statuses":[]}`:                                  "statuses is empty",
+		`PUT /behaviour {"statuses":[99]}`:                                "the status 99 is not from 200 to 599: for no answer at all use hang or close",
+		`PUT /behaviour {"statuses":[503],"hang":true}`:                   "hang and close have no status",
+		`PUT /behaviour {"statuses":[503],"fail":1}`:                      "statuses contradicts fail and status",
+		`PUT /behaviour {"hang":true,"close":true}`:                       "hang, close and redirect contradict each other",
+		`PUT /behaviour {"fail":"some"}`:                                  "fail must be a whole number from 0",
+		`PUT /behaviour {"fail_rate":2}`:                                  "fail_rate is not from 0 to 1",
+		`PUT /behaviour {"delay":"soon"}`:                                 "is not a duration",
+		`PUT /behaviour {"trigger":""}`:                                   "trigger is empty",
+		`PUT /behaviour {"retry-after":"1s"}`:                             "did you mean retry_after?",
+		"DELETE /behaviour?id=x":                                          "no whole number",
+		"DELETE /behaviour?id=1&trigger=x":                                "contradict each other",
 	} {
 		method, rest, _ := strings.Cut(request, " ")
 		path, body, _ := strings.Cut(rest, " ")

@@ -29,7 +29,7 @@ func (s *Sink) list(w http.ResponseWriter, r *http.Request, _ []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkCursor(q.match); err != nil {
+	if err := errors.Join(s.checkTrigger(q.match.Trigger), s.checkCursor(q.match)); err != nil {
 		return err
 	}
 	if q.count == 0 {
@@ -103,6 +103,9 @@ func (s *Sink) writeList(w http.ResponseWriter, choose func(view) []*Delivery, l
 func (s *Sink) forget(w http.ResponseWriter, r *http.Request, _ []byte) error {
 	q, err := readQuestion(r)
 	if err != nil {
+		return err
+	}
+	if err := s.checkTrigger(q.match.Trigger); err != nil {
 		return err
 	}
 	dropped := 0

@@ -54,6 +54,9 @@ type Sink struct {
 	// SecretOf returns the key of a trigger, by which Delivery.Signature is judged; "": unknown. No
 	// request is rejected for it. Optional.
 	SecretOf func(trigger string) string
+	// Triggers returns the names of all triggers that there are. Requests of the control interface
+	// that name another one are rejected. nil: it is not known which there are.
+	Triggers func() []string
 	// Keep is the number of deliveries that are kept. 0: DefaultKeep; negative: none.
 	Keep int
 	// KeepBytes bounds their size in bytes; 0: DefaultKeepBytes. Older deliveries are dropped, even

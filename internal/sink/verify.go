@@ -2,18 +2,12 @@ package sink
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"reflect"
 	"slices"
-	"strings"
 
-	"github.com/rowhook/rowhook/internal/suggest"
-	"github.com/rowhook/rowhook/internal/webapi"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -22,6 +16,7 @@ type claim struct {
 	Match  *matchJSON       `json:"match"`
 	Count  *int             `json:"count"` // exactly; nil: at least one
 	Within trigger.Duration `json:"within"`
+	Settle trigger.Duration `json:"settle"` // how long the count must stay as it is
 	Never  bool             `json:"never"`
 }
 
@@ -119,7 +114,7 @@ func (s *Sink) verify(w http.ResponseWriter, r *http.Request, body []byte) error
 	if err != nil {
 		return err
 	}
-	if err := s.checkCursor(m); err != nil {
+	if err := errors.Join(s.checkTrigger(m.Trigger), s.checkCursor(m)); err != nil {
 		return err
 	}
 	ctx, cancel := withWait(r, c.Within.Std())
@@ -131,7 +126,11 @@ func (s *Sink) verify(w http.ResponseWriter, r *http.Request, body []byte) error
 	case c.Count == nil:
 		miss = s.arrives(ctx, m, 1)
 	default:
-		_, miss = s.Exactly(ctx, m, *c.Count)
+		if _, miss = s.Exactly(ctx, m, *c.Count); miss == nil && c.Settle.Std() > 0 {
+			settling, settled := withWait(r, c.Settle.Std())
+			defer settled()
+			miss = s.Remains(settling, m, *c.Count)
+		}
 	}
 	if err := stopping(r); err != nil {
 		return err
@@ -158,65 +157,13 @@ func (c *claim) check() (Match, error) {
 		return Match{}, invalid(fmt.Sprintf("count is %d, and not from 0 to %d", *c.Count, maxCount), "write \"count\": 1")
 	case c.Within.Std() > maxWait:
 		return Match{}, invalid(fmt.Sprintf("within is %s, which is more than %s", c.Within, trigger.Duration(maxWait)), "verify several times")
+	case c.Settle.Std() > maxWait:
+		return Match{}, invalid(fmt.Sprintf("settle is %s, which is more than %s", c.Settle, trigger.Duration(maxWait)), "write \"settle\": \"200ms\"")
+	case c.Settle.Std() > 0 && (c.Count == nil || *c.Count == 0):
+		return Match{}, invalid("settle is for a count of 1 or more", "write how many with count; never and 0 are judged when within is over")
 	}
 	if c.Count != nil && *c.Count == 0 {
 		c.Never = true
 	}
 	return c.Match.match()
-}
-
-// decode reads a body in JSON.
-func decode(body []byte, v any) error {
-	err := webapi.Decode(bytes.NewReader(body), v)
-	var wrong *json.UnmarshalTypeError
-	var syntax *json.SyntaxError
-	switch {
-	case err == nil:
-		return nil
-	case webapi.UnknownField(err) != "":
-		name := webapi.UnknownField(err)
-		return invalid(fmt.Sprintf("there is no field %q%s", name, suggest.Hint(name, fields(reflect.TypeOf(v)))), "the fields are "+strings.Join(fields(reflect.TypeOf(v)), ", "))
-	case errors.As(err, &wrong):
-		return invalid(fmt.Sprintf("%s is of the kind %s, and must be %s", cmp.Or(wrong.Field, "the body"), wrong.Value, kind(wrong.Type)), "GET /openapi.json describes what is accepted")
-	case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF):
-		return invalid("the body is not JSON: "+strings.TrimPrefix(err.Error(), "json: "), "")
-	}
-	return problem(err)
-}
-
-// kind describes what the JSON of a Go type is.
-func kind(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.String:
-		return "text"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Int, reflect.Int64:
-		return "a whole number"
-	case reflect.Uint64:
-		return "a whole number from 0"
-	case reflect.Float64:
-		return "a number"
-	case reflect.Slice:
-		return "a list"
-	}
-	return "an object"
-}
-
-// fields returns the names that the JSON of a struct has, those of its parts among them.
-func fields(t reflect.Type) (names []string) {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t.Kind() != reflect.Struct {
-		return nil
-	}
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if name != "" {
-			names = append(names, name)
-		}
-		names = append(names, fields(t.Field(i).Type)...)
-	}
-	return names
 }
