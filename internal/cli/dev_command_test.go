@@ -109,6 +109,13 @@ func TestDevRunsACommandWithAllThatItStarts(t *testing.T) {
 		require.NotContains(t, g.env, name)
 	}
 
+	resp, err := http.Get(g.env["ROWHOOK_SINK_URL"] + "/deliveries?trigger=note_chnged&wait=1m")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	refusal, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(refusal), `there is no trigger \"note_chnged\"; did you mean note_changed?`)
+
 	execOn(t, g.env["DATABASE_URL"], "insert into orders values (7, 1.10, 'a')")
 	for _, d := range deliveriesOf(t, g.env["ROWHOOK_SINK_URL"], 2) {
 		require.Equal(t, 200, d.Status)
@@ -121,7 +128,7 @@ func TestDevRunsACommandWithAllThatItStarts(t *testing.T) {
 		require.Equal(t, "acme", d.Header.Get("X-Tenant"))
 		require.Equal(t, g.env["ROWHOOK_SINK_SECRET"], g.env["ORDERS_SECRET"], "the app finds it where it looks for its own")
 	}
-	resp, err := http.Get(g.env["ROWHOOK_URL"] + "/readyz")
+	resp, err = http.Get(g.env["ROWHOOK_URL"] + "/readyz")
 	require.NoError(t, err)
 	require.Equal(t, 200, resp.StatusCode)
 	require.NoError(t, resp.Body.Close())

@@ -24,6 +24,9 @@ func (r *devRun) startReceiver(ctx context.Context, arrivals chan<- sink.Deliver
 		return nil, fmt.Errorf("start the receiver (--sink-port): %w", err)
 	}
 	s := &sink.Sink{SecretOf: r.secretOf}
+	if r.file != "" {
+		s.Triggers = r.triggerNames // beside the sample, others may be applied by hand
+	}
 	switch {
 	case r.forward != nil:
 		s.Respond = r.forward.respond // it shows them, too
@@ -48,6 +51,15 @@ func (r *devRun) startReceiver(ctx context.Context, arrivals chan<- sink.Deliver
 		_ = s.Serve(serving, l) // it ends only when it is stopped
 	}()
 	return receiver, nil
+}
+
+// triggerNames returns the names of the triggers of the configuration.
+func (r *devRun) triggerNames() []string {
+	var names []string
+	for _, t := range r.triggers() {
+		names = append(names, t.Name)
+	}
+	return names
 }
 
 // stop ends the receiver. Its senders have stopped before.

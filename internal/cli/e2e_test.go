@@ -588,6 +588,7 @@ func TestWrongUsageNamesTheFlagOrVariableAndWhatItTakes(t *testing.T) {
 		{[]string{"sink", "--listen", "here"}, nil, []string{`"here"`, "127.0.0.1:8080"}},
 		{[]string{"sink", "--failure", "200"}, nil, []string{"--failure", "hang, close, or redirect:URL"}},
 		{[]string{"sink", "--fail-rate", "2"}, nil, []string{"--fail-rate", "0 to 1"}},
+		{[]string{"sink", "--retry-after", "500ms"}, nil, []string{"--retry-after", "whole number of seconds"}},
 		{[]string{"dev", "--once", "-f", "rowhook.yaml"}, nil, []string{"--once", "-f"}},
 		{[]string{"dev", "--init", "schema.sql"}, nil, []string{"--init needs -f"}},
 		{[]string{"dev", "--sink"}, nil, []string{"--sink needs -f"}},

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,6 +42,9 @@ Others can reach the sink only if --listen names an address that they can reach.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := setFailure(&s.Behaviour, failure); err != nil {
 				return usagef("--failure or ROWHOOK_FAILURE: %w", err)
+			}
+			if s.Behaviour.RetryAfter%time.Second != 0 {
+				return usagef("--retry-after or ROWHOOK_RETRY_AFTER: %s is no whole number of seconds, which Retry-After has; write 1s", s.Behaviour.RetryAfter)
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
