@@ -2,12 +2,15 @@ package rowhooktest_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/rowhooktest"
@@ -205,9 +208,85 @@ func TestWhatWasNotRecordedIsExplained(t *testing.T) {
 	require.Contains(t, text, "a string is no transaction that is known here")
 	text = failure(t, func(t testing.TB) {
 		h := shop(t)
-		h.RequireRecorded(t, begin(t, h), "nosuch")
+		rowhooktest.RequireRecorded(t, begin(t, h), "nosuch")
 	})
-	require.Contains(t, text, `there is no Rowhook trigger named "nosuch"`)
+	require.Contains(t, text, `there is no Rowhook trigger named "nosuch"; there are order_changed, order_placed`)
+	text = failure(t, func(t testing.TB) {
+		h := shop(t)
+		h.RequireNotRecorded(t, begin(t, h), "order_place")
+	})
+	require.Contains(t, text, `has no trigger "order_place"; it has order_placed, order_changed; did you mean order_placed?`)
+}
+
+// A check outside a transaction would see nothing, and so RequireNotRecorded would always pass.
+func TestWhatIsInNoTransactionIsRefused(t *testing.T) {
+	t.Parallel()
+	h := shop(t)
+	db, err := sql.Open("pgx", h.URL())
+	require.NoError(t, err)
+	defer db.Close()
+	pool, err := pgxpool.New(t.Context(), h.URL())
+	require.NoError(t, err)
+	defer pool.Close()
+	conn, err := pgx.Connect(t.Context(), h.URL())
+	require.NoError(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	sqlConn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	defer sqlConn.Close()
+	poolConn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer poolConn.Release()
+
+	refused := func(want string, txs ...rowhooktest.Tx) {
+		t.Helper()
+		for _, tx := range txs {
+			text := failure(t, func(t testing.TB) { rowhooktest.RequireNotRecorded(t, tx, "order_placed") })
+			require.Contains(t, text, "RequireNotRecorded: "+want)
+			text = failure(t, func(t testing.TB) { rowhooktest.RequireRecorded(t, tx, "") })
+			require.Contains(t, text, "RequireRecorded: "+want)
+		}
+	}
+	refused("the *sql.DB is in no transaction", db)
+	refused("the *sql.Conn is in no transaction", sqlConn)
+	refused("the *pgxpool.Pool is in no transaction", pool)
+	refused("the *pgxpool.Conn is in no transaction", poolConn)
+	refused("the *pgx.Conn is in no transaction", conn)
+	refused("the transaction is nil", nil, (*pgx.Conn)(nil), (*sql.Tx)(nil))
+
+	execIn := func(exec func(sql string) error, tx rowhooktest.Tx) {
+		t.Helper()
+		for _, end := range []string{"rollback", "commit"} {
+			require.NoError(t, exec("begin"))
+			rowhooktest.RequireNotRecorded(t, tx, "order_placed") // nothing was written yet
+			require.NoError(t, exec("insert into orders values (1, 'Ada'); savepoint s; delete from orders"))
+			rowhooktest.RequireRecorded(t, tx, "order_changed")
+			require.NoError(t, exec("rollback to s; set transaction read only"))
+			rowhooktest.RequireRecorded(t, tx, "order_placed")
+			rowhooktest.RequireNotRecorded(t, tx, "order_changed")
+			require.NoError(t, exec(end))
+			refused("the "+fmt.Sprintf("%T", tx)+" is in no transaction", tx)
+		}
+		require.NoError(t, exec("delete from orders"))
+	}
+	execIn(func(sql string) error { _, err := conn.Exec(t.Context(), sql); return err }, conn)
+	execIn(func(sql string) error { _, err := poolConn.Exec(t.Context(), sql); return err }, poolConn)
+	execIn(func(sql string) error { _, err := sqlConn.ExecContext(t.Context(), sql); return err }, sqlConn)
+	simple, err := pgx.ParseConfig(h.URL())
+	require.NoError(t, err)
+	simple.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	plain, err := pgx.ConnectConfig(t.Context(), simple)
+	require.NoError(t, err)
+	defer plain.Close(context.WithoutCancel(t.Context()))
+	execIn(func(sql string) error { _, err := plain.Exec(t.Context(), sql); return err }, plain)
+
+	// Libraries wrap a transaction.
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	type wrapped struct{ *sql.Tx }
+	rowhooktest.RequireNotRecorded(t, wrapped{tx}, "order_placed")
+	require.NoError(t, tx.Rollback())
+	refused("sql: transaction has already been committed or rolled back", tx)
 }
 
 func TestAFailedTestKeepsItsDatabaseOnAGivenServer(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/rowhook/rowhook/internal/clone"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/sandbox"
+	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -78,7 +79,7 @@ func (in *installation) known(name string) error {
 		}
 		names = append(names, s.Name)
 	}
-	return fmt.Errorf("%s has no trigger %q; it has %s", in.config.File, name, config.Names(names))
+	return fmt.Errorf("%s has no trigger %q; it has %s%s", in.config.File, name, config.Names(names), suggest.Hint(name, names))
 }
 
 // database returns the database of a test, ready to be used, and a session of the server that the

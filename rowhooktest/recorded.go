@@ -3,12 +3,14 @@ package rowhooktest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +22,8 @@ import (
 )
 
 // Tx is a transaction, or a session that is in one: a [pgx.Tx], *[pgx.Conn] or pgxpool's, a
-// *[sql.Tx] or *[sql.Conn], or what embeds one of these.
+// *[sql.Tx] or *[sql.Conn], or what embeds one of these. Outside a transaction nothing is recorded
+// that could be looked at, so that is an error.
 type Tx any
 
 // pgxQueryer and sqlQueryer are what a Tx may be.
@@ -62,12 +65,14 @@ func RequireNotRecorded(t testing.TB, tx Tx, trigger string, matches ...Match) {
 // RequireRecorded is the function [RequireRecorded].
 func (h *Harness) RequireRecorded(t testing.TB, tx Tx, trigger string, matches ...Match) Event {
 	t.Helper()
+	h.mustMeet(t, "RequireRecorded", trigger, matches)
 	return RequireRecorded(t, tx, trigger, matches...)
 }
 
 // RequireNotRecorded is the function [RequireNotRecorded].
 func (h *Harness) RequireNotRecorded(t testing.TB, tx Tx, trigger string, matches ...Match) {
 	t.Helper()
+	h.mustMeet(t, "RequireNotRecorded", trigger, matches)
 	RequireNotRecorded(t, tx, trigger, matches...)
 }
 
@@ -95,43 +100,80 @@ func mustRecorded(t testing.TB, method string, tx Tx, trigger string, matches []
 	return all.choose(&c), all, c
 }
 
-// recorded returns the bodies of the events that a transaction has recorded.
+// recorded returns the bodies of the events that a transaction has recorded. It makes sure that there
+// is a transaction: a mark that ends with the transaction is still there for the next statement. That
+// is so for all drivers, poolers and wrappers. A *sql.DB may be in a transaction, too: go-txdb's is.
 func recorded(ctx context.Context, tx Tx, trigger string) ([]string, error) {
-	const call = "select body::text from rowhook.recorded($1)"
-	argument := any(trigger)
+	argument, mark := any(trigger), rand.Text()
 	if trigger == "" {
 		argument = nil
 	}
-	var bodies []string
-	var err error
-	switch tx := tx.(type) {
-	case pgxQueryer:
-		var rows pgx.Rows
-		if rows, err = tx.Query(ctx, call, argument); err == nil {
-			bodies, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		}
-	case sqlQueryer:
-		bodies, err = queryBodies(ctx, tx, call, argument)
-	default:
-		return nil, fmt.Errorf("a %T is no transaction that is known here: pass a pgx.Tx or *pgx.Conn of github.com/jackc/pgx/v5, or a *sql.Tx or *sql.Conn", tx)
+	query, err := queryOf(tx)
+	if err != nil {
+		return nil, err
 	}
-	return bodies, explainRecorded(err)
+	if _, err := query(ctx, "select pg_catalog.set_config('rowhook.mark', $1, true), null::text", mark); err != nil {
+		return nil, explainRecorded(err)
+	}
+	rows, err := query(ctx, `
+select pg_catalog.current_setting('rowhook.mark', true), r.body::text
+  from (values (1)) always left join rowhook.recorded($1) with ordinality r on true order by r.ordinality`, argument)
+	if err != nil {
+		return nil, explainRecorded(err)
+	}
+	var bodies []string
+	for _, r := range rows {
+		if r.Mark == nil || *r.Mark != mark {
+			return nil, fmt.Errorf("the %T is in no transaction, so each statement is committed by itself and shows no event of another: "+
+				"pass the transaction that changes the rows, such as a *sql.Tx or pgx.Tx, before it ends", tx)
+		}
+		if r.Body != nil {
+			bodies = append(bodies, *r.Body)
+		}
+	}
+	return bodies, nil
 }
 
-func queryBodies(ctx context.Context, tx sqlQueryer, call string, argument any) (bodies []string, err error) {
-	rows, err := tx.QueryContext(ctx, call, argument)
+// markedRow is a row of recorded's queries.
+type markedRow struct{ Mark, Body *string }
+
+type markedQuery func(ctx context.Context, query string, argument any) ([]markedRow, error)
+
+func queryOf(tx Tx) (markedQuery, error) {
+	if v := reflect.ValueOf(tx); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil, errors.New("the transaction is nil: pass the one that changes the rows")
+	}
+	switch tx := tx.(type) {
+	case pgxQueryer:
+		return func(ctx context.Context, query string, argument any) ([]markedRow, error) {
+			rows, err := tx.Query(ctx, query, argument)
+			if err != nil {
+				return nil, err
+			}
+			return pgx.CollectRows(rows, pgx.RowToStructByPos[markedRow])
+		}, nil
+	case sqlQueryer:
+		return func(ctx context.Context, query string, argument any) ([]markedRow, error) {
+			return queryMarked(ctx, tx, query, argument)
+		}, nil
+	}
+	return nil, fmt.Errorf("a %T is no transaction that is known here: pass a pgx.Tx or *pgx.Conn of github.com/jackc/pgx/v5, or a *sql.Tx or *sql.Conn", tx)
+}
+
+func queryMarked(ctx context.Context, tx sqlQueryer, query string, argument any) (all []markedRow, err error) {
+	rows, err := tx.QueryContext(ctx, query, argument)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var body string
-		if err := rows.Scan(&body); err != nil {
+		var r markedRow
+		if err := rows.Scan(&r.Mark, &r.Body); err != nil {
 			return nil, err
 		}
-		bodies = append(bodies, body)
+		all = append(all, r)
 	}
-	return bodies, rows.Err()
+	return all, rows.Err()
 }
 
 // explainRecorded adds the remedy to an error of rowhook.recorded, whichever driver it is from.

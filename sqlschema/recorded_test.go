@@ -193,6 +193,19 @@ func TestRecordedRejectsTheNameOfNoTrigger(t *testing.T) {
 		_, err = w.conn.Exec(t.Context(), "rollback")
 		require.NoError(t, err)
 	}
+	unknown := func(there string, specs ...trigger.Spec) {
+		t.Helper()
+		w.apply(t, specs...)
+		_, err := w.conn.Exec(t.Context(), "select from rowhook.recorded('x')")
+		require.ErrorContains(t, err, `named "x"; `+there+" (SQLSTATE")
+	}
+	unknown("there is none")
+	unknown("there are a, b", all("b", "t"), all("a", "t"))
+	var many []trigger.Spec
+	for i := range 21 {
+		many = append(many, all(fmt.Sprintf("t%d", 10+i), "t"))
+	}
+	unknown("there are t10, t11, t12, t13, t14, t15, t16, t17, t18, t19, t20, t21, t22, t23, t24, t25, t26, t27, t28, t29 and more", many...)
 }
 
 // A suite's session can have any settings, and statistics can say anything.

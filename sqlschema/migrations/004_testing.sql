@@ -30,7 +30,10 @@ declare
   last  constant timestamptz := clock_timestamp() + interval '1 second';
 begin
   if trigger_name is not null and not exists (select from rowhook.trigger t where t.name = trigger_name and t.removed_at is null) then
-    raise exception 'there is no Rowhook trigger named "%"', trigger_name
+    raise exception 'there is no Rowhook trigger named "%"; %', trigger_name,
+      (select case count(*) when 0 then 'there is none'
+                   else 'there are ' || string_agg(t.name, ', ' order by t.name) filter (where t.place <= 20) || case when count(*) > 20 then ' and more' else '' end end
+         from (select name, row_number() over (order by name) as place from rowhook.trigger where removed_at is null) t)
       using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
   end if;
   if own is null then
