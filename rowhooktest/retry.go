@@ -75,11 +75,11 @@ func (h *Harness) skip(ctx context.Context, m Moment, c *criteria) error {
 	_, err := h.look(ctx, m.trigger, func(left operate.Left) (bool, error) {
 		ids, some := h.failed(m, c)
 		if some {
-			hastened, err := operate.Hasten(context.WithoutCancel(ctx), h.pool, m.trigger, ids...)
+			retried, err := operate.RetryNow(context.WithoutCancel(ctx), h.pool, operate.RetryOptions{Trigger: m.trigger, IDs: ids})
 			if err != nil {
 				return false, err
 			}
-			skipped = skipped || len(hastened) > 0
+			skipped = skipped || retried.Events > 0
 		}
 		switch {
 		case skipped && !m.every:

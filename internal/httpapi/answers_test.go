@@ -82,6 +82,11 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	a.into(t, &op)
 	require.EqualValues(t, 3, op.Backfill.Recorded, a.text)
 
+	failed := d.ids(t, "update rowhook.event_log set tries = 1, due_at = now() + interval '1 hour' where id::text = $1 returning id::text", waiting[0])
+	require.JSONEq(t, `{"trigger": "orders", "events": 1, "ids": ["`+failed[0]+`"], "paused": false}`,
+		d.ask(t, "POST", "/api/v1/triggers/orders/retry?wait=5", map[string]any{"ids": failed}).text)
+	require.JSONEq(t, `{"trigger": "orders", "events": 0, "ids": [], "paused": false}`, d.ask(t, "POST", "/api/v1/triggers/orders/retry", map[string]any{}).text)
+
 	require.JSONEq(t, `{"changed": ["orders"]}`, d.ask(t, "POST", "/api/v1/pause", map[string]any{"triggers": []string{"orders"}, "reason": "why not"}).text)
 	d.ask(t, "GET", "/api/v1/status", nil).into(t, &status)
 	require.Equal(t, "why not", status.Triggers[1].Pause.Reason)

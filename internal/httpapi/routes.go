@@ -43,6 +43,8 @@ func (s *Server) routes() []route {
 	tail.timeout = 0
 	drain := get("/api/v1/drain", []string{"trigger", "wait"}, s.drain)
 	drain.timeout = maxDrain + 10*time.Second
+	retry := post("/api/v1/triggers/{name}/retry", maxBody, s.retry)
+	retry.query, retry.timeout = []string{"wait"}, drain.timeout
 	return []route{
 		health("/healthz", s.alive),
 		health("/readyz", s.ready),
@@ -59,6 +61,7 @@ func (s *Server) routes() []route {
 		post("/api/v1/events/discard", maxBody, s.discard),
 		post("/api/v1/triggers/{name}/invoke", maxPayload, s.invoke),
 		post("/api/v1/triggers/{name}/backfill", maxBody, s.backfill),
+		retry,
 		post("/api/v1/pause", maxBody, s.pause),
 		post("/api/v1/resume", maxBody, s.resume),
 		drain,

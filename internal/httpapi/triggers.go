@@ -103,7 +103,29 @@ func (s *Server) audit(_ http.ResponseWriter, r *http.Request) (int, any, error)
 	return http.StatusOK, page, err
 }
 
+// maxDrain is the longest time that drain and retry may be told to wait.
 const maxDrain = 60 * time.Second
+
+// retry makes retries due at once. It may wait for them.
+func (s *Server) retry(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	var in struct {
+		IDs []string `json:"ids"`
+	}
+	if err := decode(r, &in); err != nil {
+		return 0, nil, err
+	}
+	seconds, err := number(r.URL.Query(), "wait", 0, int(maxDrain/time.Second))
+	if err != nil {
+		return 0, nil, err
+	}
+	out, err := operate.RetryNow(r.Context(), s.cfg.DB, operate.RetryOptions{
+		Trigger: r.PathValue("name"), IDs: in.IDs, Wait: time.Duration(seconds) * time.Second,
+	})
+	if err == nil && out.Events > 0 {
+		s.logChange(r, "retry", "trigger", out.Trigger, "events", out.Events)
+	}
+	return http.StatusOK, out, err
+}
 
 // drain waits until all events are settled, or until the time is over. It responds with what is
 // left.
