@@ -196,18 +196,18 @@ func toASCII(u *url.URL) error {
 	return nil
 }
 
-// showURL redacts the user name and password of a configured URL. References may make the URL
-// impossible to parse.
+// showURL redacts the user name, the password and the values of the query of a configured URL.
+// References may make the URL impossible to parse.
 func showURL(configured string) string {
 	scheme, rest, ok := strings.Cut(configured, "://")
 	if !ok {
-		return configured
+		return hideQuery(configured)
 	}
 	authority, _, _ := strings.Cut(rest, "/")
 	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
 		rest = redacted + rest[i:]
 	}
-	return scheme + "://" + rest
+	return scheme + "://" + hideQuery(rest)
 }
 
 // showExpanded returns Endpoint.String of a URL that can be called.

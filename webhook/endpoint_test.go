@@ -38,6 +38,7 @@ func TestEndpointThatCantBeCalledSaysWhyAndNeverTheValue(t *testing.T) {
 		want    string
 	}{
 		"variable of the url not set":  {trigger.Webhook{URL: "${ORDERS_URL}/x"}, env(), `url "${ORDERS_URL}/x": environment variable ORDERS_URL is not set`},
+		"a key beside that variable":   {trigger.Webhook{URL: "https://u:p?w@${HOST}/x?key=hidden&to=${TO}"}, env(), `url "https://<redacted>@${HOST}/x?key=<redacted>&to=${TO}": environment`},
 		"variable of a header not set": {trigger.Webhook{URL: ok, Headers: headers("X-A", "${TOKEN}")}, env(), `header "X-A": environment variable TOKEN is not set`},
 		"variable of secret not set":   {trigger.Webhook{URL: ok, Secret: "${KEY}"}, env(), `secret: environment variable KEY is not set`},
 		"two faults, both told":        {trigger.Webhook{URL: "${A}", Secret: "${B}"}, env(), `variable A is not set; secret: environment variable B`},

@@ -138,8 +138,8 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
 		return Trigger{}, fmt.Errorf("read the spec of %s: %w", t.Name, err)
 	}
-	// The error does not matter: the endpoint has the URL in any case.
-	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", true })
+	// The error does not matter: the endpoint has the URL in any case, with all references.
+	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
 	out := Trigger{
 		Name: t.Name, Table: st.Table, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns,
 		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",

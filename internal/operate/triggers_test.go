@@ -30,6 +30,7 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 		URL: "https://user:hidden@${HOST}/orders?x=1", Headers: map[string]string{"X-B": "hidden", "Authorization": "Bearer ${TOKEN}"},
 		Secret: "whsec_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVu", Timeout: trigger.Duration(1500 * time.Millisecond), TLS: trigger.TLS{CAFile: "/etc/ca.pem"},
 	}
+	specs[1].Webhook.URL = "https://shop.example/${PATH_OF_IT}?key=${KEY}"
 	specs[0].On.Delete, specs[0].On.Manual = false, false
 	specs[0].When, specs[0].Concurrency, specs[0].Payload.Columns = "new.v <> ''", 3, []string{"v"}
 	d.Apply(t, specs...)
@@ -58,7 +59,7 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	text, err := json.Marshal(all[0])
 	require.NoError(t, err)
 	require.JSONEq(t, `{"name": "active", "table": "public.active", "state": "active", "paused": false, "on": {"insert": true, "update": true}, "when": "new.v <> ''",
-		"columns": ["v"], "url": "https://<redacted>@${HOST}/orders?x=1", "headers": ["Authorization", "X-B"], "signed": true, "tls": {"ca_file": "/etc/ca.pem"},
+		"columns": ["v"], "url": "https://<redacted>@${HOST}/orders?x=<redacted>", "headers": ["Authorization", "X-B"], "signed": true, "tls": {"ca_file": "/etc/ca.pem"},
 		"timeout_ms": 1500, "retry": {"limit": 5, "interval": "10s", "backoff": "fixed", "max_interval": "1h"}, "concurrency": 3, "notify": "auto", "capture": "auto",
 		"on_replication": false, "problems": [], "failing_since": null, "last_error_at": null, "owed": 0, "dead": 0}`, string(text))
 	failing, err := operate.ReadTrigger(t.Context(), d.conn, "failing")
@@ -66,6 +67,7 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	require.Equal(t, all[1], failing)
 	require.WithinDuration(t, time.Now().Add(-5*time.Minute), *failing.FailingSince, time.Minute+5*time.Second, "the first failures after the last delivery")
 	require.Equal(t, "answered 500", failing.LastError)
+	require.Equal(t, "https://shop.example/${PATH_OF_IT}?key=${KEY}", failing.URL)
 	require.EqualValues(t, 2, all[2].Dead, "its events are among the dead letters")
 	require.Equal(t, "why not", all[3].Pause.Reason)
 	require.Contains(t, all[4].Problems[0].Problem, "no HOST")
