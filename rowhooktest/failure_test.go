@@ -321,6 +321,17 @@ func TestWrongUseIsExplained(t *testing.T) {
 		"exec: ERROR: relation \"nosuch\" does not": func(t testing.TB) { shop(t).Exec(t, "select from nosuch") },
 		"n is 0, and must be 1 or more":             func(t testing.TB) { shop(t).WaitN(t, "", 0) },
 		"the function is nil":                       func(t testing.TB) { shop(t, rowhooktest.Migrate(nil)) },
+		"one of the sources is nil": func(t testing.TB) {
+			shop(t, rowhooktest.Migrate(func(context.Context, string) error { return nil }, nil))
+		},
+		"option 3 of 3 is nil":           func(t testing.TB) { shop(t, nil) },
+		"Wait: match 2 of 2 is nil":      func(t testing.TB) { shop(t).Wait(t, "", rowhooktest.Op("insert"), nil) },
+		"Never: match 1 of 1 is nil":     func(t testing.TB) { shop(t).Never(t, "", rowhooktest.All(nil)) },
+		"Order: event 1: match 1 of 1":   func(t testing.TB) { shop(t).Order(t, "", nil) },
+		"SkipTo: match 1 of 1 is nil":    func(t testing.TB) { shop(t).SkipTo(t, rowhooktest.NextRetry("order_placed", nil)) },
+		"DeadLetters: match 1 of 1":      func(t testing.TB) { shop(t).DeadLetters(t, "", nil) },
+		"Recorded: match 1 of 1 is nil":  func(t testing.TB) { rowhooktest.RequireRecorded(t, nil, "", nil) },
+		"Wait: Where: the function is n": func(t testing.TB) { shop(t).Wait(t, "", rowhooktest.Where(nil)) },
 		"migrate: no luck": func(t testing.TB) {
 			shop(t, rowhooktest.Migrate(func(context.Context, string) error { return fmt.Errorf("no luck") }))
 		},

@@ -1,6 +1,7 @@
 package rowhooktest
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -26,12 +27,7 @@ type function struct {
 
 func meet(trigger string, matches []Match) (criteria, error) {
 	c := criteria{Match: sink.Match{Trigger: trigger}}
-	for _, m := range matches {
-		if err := m(&c); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
+	return c, All(matches...)(&c)
 }
 
 // fits reports whether the functions choose an event.
@@ -105,6 +101,9 @@ func Where(holds func(Event) bool) Match {
 		place = fmt.Sprintf("the function at %s:%d", lastElement(file), line)
 	}
 	return func(c *criteria) error {
+		if holds == nil {
+			return errors.New("Where: the function is nil")
+		}
 		c.functions = append(c.functions, function{holds, place})
 		return nil
 	}
@@ -130,7 +129,10 @@ func After(e Event) Match {
 // All is several matches in the place of one, as for [Harness.Order].
 func All(matches ...Match) Match {
 	return func(c *criteria) error {
-		for _, m := range matches {
+		for i, m := range matches {
+			if m == nil {
+				return fmt.Errorf("match %d of %d is nil: leave it out, or name a condition such as Path", i+1, len(matches))
+			}
 			if err := m(c); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -49,7 +50,10 @@ type migration struct {
 
 func collect(given []Option) (options, error) {
 	o := options{timeout: DefaultTimeout, env: map[string]string{}}
-	for _, option := range given {
+	for i, option := range given {
+		if option == nil {
+			return o, fmt.Errorf("option %d of %d is nil: leave it out", i+1, len(given))
+		}
 		if err := option(&o); err != nil {
 			return o, err
 		}
@@ -120,6 +124,9 @@ func Migrate(migrate func(ctx context.Context, databaseURL string) error, source
 	return func(o *options) error {
 		if migrate == nil {
 			return errors.New("Migrate: the function is nil")
+		}
+		if slices.Contains(sources, nil) {
+			return errors.New("Migrate: one of the sources is nil")
 		}
 		o.migrations = append(o.migrations, migration{migrate, sources})
 		return nil
