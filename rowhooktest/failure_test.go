@@ -119,6 +119,7 @@ func TestAMissTellsWhatTheQueueHolds(t *testing.T) {
 		h.Wait(t, "order_placed")
 	})
 	require.Contains(t, text, "the trigger order_placed is paused")
+	require.NotContains(t, text, "was it made, and committed?", "something was")
 
 	text = failure(t, func(t testing.TB) {
 		h := shop(t, soon())
@@ -128,6 +129,50 @@ func TestAMissTellsWhatTheQueueHolds(t *testing.T) {
 	})
 	require.Contains(t, text, "warning:")
 	require.Contains(t, text, "disabled")
+}
+
+func TestAMissTellsWhatWouldBeSentAndWhatIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	config := rowhooktest.Config(`
+triggers:
+  - name: paid
+    table: public.orders
+    on: {update: {columns: [amount, customer]}, insert: true}
+    when: new.amount > 0
+    webhook: {url: "https://example.com"}
+  - {name: noted, table: notes, on: {manual: true, insert: true}, webhook: {url: "https://example.com"}}
+`)
+	start := func(t testing.TB) *rowhooktest.Harness {
+		return rowhooktest.Start(t, config, rowhooktest.Schema("testdata/schema.sql"), soon())
+	}
+	text := failure(t, func(t testing.TB) { start(t).Wait(t, "paid") })
+	require.Contains(t, text, "paid sends insert, update of amount or customer of public.orders when new.amount > 0: was it made, and committed?")
+	require.NotContains(t, text, "not committed:")
+	text = failure(t, func(t testing.TB) { start(t).Wait(t, "noted") })
+	require.Contains(t, text, "noted sends insert, rowhook.emit of notes: was it made, and committed?")
+	text = failure(t, func(t testing.TB) { start(t).Wait(t, "") })
+	require.Contains(t, text, "was the change committed, and does a trigger send it: its operation, its columns, its when?")
+
+	text = failure(t, func(t testing.TB) {
+		h := start(t)
+		tx := begin(t, h)
+		execute(t, tx, "insert into orders values (8, 'Ada')")
+		h.Wait(t, "paid")
+	})
+	require.Regexp(t, `not committed: the transaction of session \d+, whose last statement is insert into orders values \(8, 'Ada'\)`, text)
+	text = failure(t, func(t testing.TB) {
+		h := start(t)
+		h.Exec(t, "begin; insert into orders values (8, 'Ada'); prepare transaction 'one'")
+		t.Cleanup(func() { h.Exec(t, "rollback prepared 'one'") })
+		h.Wait(t, "paid")
+	})
+	require.Contains(t, text, "not committed: the prepared transaction one")
+	text = failure(t, func(t testing.TB) {
+		h := start(t)
+		execute(t, begin(t, h), "select from orders")
+		h.Wait(t, "paid")
+	})
+	require.NotContains(t, text, "not committed:", "it has only read")
 }
 
 func TestAFunctionThatNothingMeetsIsNamed(t *testing.T) {

@@ -7,12 +7,16 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/sink"
+	"github.com/rowhook/rowhook/internal/term"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 const (
 	reportTime   = 5 * time.Second // a report that takes longer is left out
 	reportEvents = 3               // of each kind are described
+	longestSQL   = 120             // bytes of SQL in a report
 )
 
 // report says what the queue holds of a trigger, and what is wrong with it, for a test that fails. It
@@ -29,6 +33,7 @@ func (h *Harness) report(trigger string) string {
 		lines = append(lines, "the queue can't be read: "+err.Error())
 	}
 	lines = append(lines, events...)
+	lines = append(lines, h.describeUncommitted(ctx)...)
 	lines = append(lines, h.describeTrouble(ctx, trigger)...)
 	lines = append(lines, h.unsigned(trigger)...)
 	if len(lines) == 0 {
@@ -52,7 +57,11 @@ func (h *Harness) describeEvents(ctx context.Context, trigger string) ([]string,
 		of = " of " + trigger
 	}
 	if len(page.Events) == 0 {
-		return []string{"the queue has no event" + of + " that is waiting, in flight, retrying or dead"}, nil
+		lines := []string{"the queue has no event" + of + " that is waiting, in flight, retrying or dead"}
+		if len(h.receiver.List(sink.Match{Trigger: trigger})) == 0 {
+			lines = append(lines, h.settings.expects(trigger))
+		}
+		return lines, nil
 	}
 	lines := []string{"the queue has" + of + ":"}
 	for i, e := range page.Events {
@@ -63,6 +72,66 @@ func (h *Harness) describeEvents(ctx context.Context, trigger string) ([]string,
 		lines = append(lines, "  "+h.describeEvent(ctx, e))
 	}
 	return lines, nil
+}
+
+// expects says what a trigger sends, for a test to which nothing was sent.
+func (in *installation) expects(name string) string {
+	for _, s := range in.triggers {
+		if s.Name != name {
+			continue
+		}
+		text := fmt.Sprintf("%s sends %s of %s", s.Name, operations(s.On), s.Table)
+		if s.When != "" {
+			text += " when " + term.Shorten(s.When, longestSQL)
+		}
+		return text + ": was it made, and committed?"
+	}
+	return "was the change committed, and does a trigger send it: its operation, its columns, its when?"
+}
+
+// operations lists what a trigger captures, for people.
+func operations(on trigger.On) string {
+	var parts []string
+	add := func(given bool, part string) {
+		if given {
+			parts = append(parts, part)
+		}
+	}
+	add(on.Insert, "insert")
+	if columns := on.Update.Columns; columns != nil {
+		add(on.Update.Enabled, "update of "+pg.JoinOr(columns))
+	} else {
+		add(on.Update.Enabled, "update")
+	}
+	add(on.Delete, "delete")
+	add(on.Manual, "rowhook.emit")
+	return strings.Join(parts, ", ")
+}
+
+// describeUncommitted lists the transactions that have written and not ended. Nothing that they have
+// changed is sent before.
+func (h *Harness) describeUncommitted(ctx context.Context) []string {
+	type transaction struct{ Name, Statement string }
+	open, err := pg.Collect[transaction](ctx, h.pool, `
+select 'transaction of session ' || pid as name, coalesce(query, '') as statement
+  from pg_catalog.pg_stat_activity
+ where datname = current_database() and backend_xid is not null and application_name not like 'rowhook %'
+   and (state <> 'active' or wait_event_type = 'Lock')
+union all
+select 'prepared transaction ' || gid, '' from pg_catalog.pg_prepared_xacts where database = current_database()
+order by 1 limit $1`, reportEvents)
+	if err != nil {
+		return []string{"the open transactions can't be read: " + err.Error()}
+	}
+	var lines []string
+	for _, o := range open {
+		line := "not committed: the " + o.Name
+		if o.Statement != "" {
+			line += ", whose last statement is " + term.Shorten(strings.Join(strings.Fields(o.Statement), " "), longestSQL)
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // describeEvent describes one event, and what happens next.
