@@ -82,24 +82,27 @@ func (in *installation) known(name string) error {
 	return fmt.Errorf("%s has no trigger %q; it has %s%s", in.config.File, name, config.Names(names), suggest.Hint(name, names))
 }
 
-// database returns the database of a test, ready to be used, and a session of the server that the
-// test holds until its end. made and admin are nil for the caller's own database.
-func (in *installation) database(ctx context.Context) (url string, made *clone.Database, admin *pgx.Conn, err error) {
-	if in.options.ownURL != "" {
-		return in.options.ownURL, nil, nil, in.install(ctx, in.options.ownURL)
+// database returns the database of a test, ready to be used, and a session that the test holds until
+// its end. made is nil for the caller's own database.
+func (in *installation) database(ctx context.Context) (url string, made *clone.Database, holding *pgx.Conn, err error) {
+	if url = in.options.ownURL; url != "" {
+		if holding, err = occupy(ctx, url); err == nil {
+			err = in.install(ctx, url)
+		}
+		return url, nil, holding, err
 	}
 	server, lasting, err := serverOf(ctx, in.options)
 	if err != nil {
 		return "", nil, nil, err
 	}
 	in.lasting = lasting
-	if admin, err = shared.roomOf(server).enter(ctx, server); err != nil {
+	if holding, err = shared.roomOf(server).enter(ctx, server); err != nil {
 		return "", nil, nil, err
 	}
-	if made, err = in.clone(ctx, admin, server); err != nil {
-		return "", nil, admin, err
+	if made, err = in.clone(ctx, holding, server); err != nil {
+		return "", nil, holding, err
 	}
-	return made.URL, made, admin, nil
+	return made.URL, made, holding, nil
 }
 
 // clone makes the database of a test.

@@ -156,8 +156,7 @@ func Server(url string) Option {
 
 // Database names a database that the caller has made for this test, as pgtestdb does. Start runs the
 // [Schema] in it, installs Rowhook, and applies the triggers, all unless it is there already; see
-// [Install]. It does not drop the database. Two harnesses must not share a database at the same
-// time.
+// [Install]. It does not drop the database. It fails while another harness uses the database.
 func Database(url string) Option {
 	return func(o *options) error {
 		if url == "" {

@@ -22,7 +22,7 @@ type Harness struct {
 	options  options
 	settings *installation
 	database *clone.Database // nil: the caller's own
-	admin    *pgx.Conn       // holds the test's place on the server; nil: it has none
+	holding  *pgx.Conn       // holds the test's place on the server, or the caller's own database
 	url      string
 	pool     *pgxpool.Pool
 	receiver *receiver
@@ -72,7 +72,7 @@ func (h *Harness) start(ctx context.Context) (err error) {
 	if h.receiver, err = startReceiver(h.settings); err != nil {
 		return err
 	}
-	if h.url, h.database, h.admin, err = h.settings.database(ctx); err != nil {
+	if h.url, h.database, h.holding, err = h.settings.database(ctx); err != nil {
 		return err
 	}
 	config, err := session.ParsePool(h.url)
@@ -86,6 +86,11 @@ func (h *Harness) start(ctx context.Context) (err error) {
 	}
 	if err := clone.Persist(ctx, h.pool.Ping); err != nil {
 		return fmt.Errorf("connect to the test's database: %w", err)
+	}
+	if h.database != nil {
+		if err := lockDatabase(ctx, h.pool, "pg_try_advisory_lock"); err != nil {
+			return err
+		}
 	}
 	h.delivery, err = startDelivery(ctx, h)
 	return err
@@ -106,8 +111,8 @@ func (h *Harness) stop() {
 	if h.pool != nil {
 		h.pool.Close()
 	}
-	if h.admin != nil {
-		defer h.admin.Close(ctx)
+	if h.holding != nil {
+		defer h.holding.Close(ctx)
 	}
 	if h.database == nil {
 		return
@@ -116,7 +121,7 @@ func (h *Harness) stop() {
 		h.t.Logf("rowhooktest: the test's database is kept, open it with: psql '%s'", h.url)
 		return
 	}
-	err := h.database.DropBy(ctx, h.admin, dropPatience)
+	err := h.database.DropBy(ctx, h.holding, dropPatience)
 	if err != nil { // the session may have ended with a restart of the server
 		err = h.database.Drop(ctx, dropPatience)
 	}

@@ -206,6 +206,36 @@ func TestATransactionSeesWhatItHasRecorded(t *testing.T) {
 	h.Never(t, "")
 }
 
+func TestTablesAreNamedAsInSQLOrAsTheyAre(t *testing.T) {
+	t.Parallel()
+	h := rowhooktest.Start(t, rowhooktest.SQL(`create schema "My Shop"; create table "My Shop"."Guest.Notes" (id int)`), rowhooktest.Config(`
+triggers:
+  - name: noted
+    table: '"My Shop"."Guest.Notes"'
+    on: {insert: true}
+    webhook: {url: "https://example.com"}
+    retry: {limit: 0}
+`))
+	h.Respond("noted", 500)
+	tx := begin(t, h)
+	execute(t, tx, `insert into "My Shop"."Guest.Notes" values (1)`)
+	h.Exec(t, `insert into "My Shop"."Guest.Notes" values (1)`)
+	h.Drain(t)
+	for name, fits := range map[string]bool{
+		`"My Shop"."Guest.Notes"`: true, `"Guest.Notes"`: true, `My Shop."Guest.Notes"`: true,
+		`"guest.notes"`: false, `public."Guest.Notes"`: false,
+	} {
+		require.Len(t, h.DeadLetters(t, "noted", rowhooktest.Table(name)), map[bool]int{true: 1}[fits], name)
+		if fits {
+			h.RequireRecorded(t, tx, "noted", rowhooktest.Table(name))
+			h.Wait(t, "noted", rowhooktest.Table(name), rowhooktest.Attempt(1))
+		} else {
+			h.RequireNotRecorded(t, tx, "noted", rowhooktest.Table(name))
+			h.Never(t, "noted", rowhooktest.Table(name))
+		}
+	}
+}
+
 func TestMigrationsWithSourcesRunOnceAndOthersForEachTest(t *testing.T) {
 	t.Parallel()
 	source := fstest.MapFS{"1.sql": {Data: []byte("create table orders (id int primary key, customer text); -- " + t.Name() + time.Now().String())}}
@@ -396,6 +426,27 @@ func TestADatabaseOfTheCallerIsUsedAsItIs(t *testing.T) {
 	h := rowhooktest.Start(t, append(options, rowhooktest.Database(empty.URL))...)
 	order(t, h, 1)
 	h.Wait(t, "order_placed")
+}
+
+func TestADatabaseHasOneHarnessAtATime(t *testing.T) {
+	t.Parallel()
+	made := shop(t)
+	own, err := clone.Empty(t.Context(), givenServer(t), "template0")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, own.Drop(context.Background(), time.Minute)) })
+	for i := range 5 { // one after the other
+		t.Run("inner", func(t *testing.T) {
+			first := shop(t, rowhooktest.Database(own.URL))
+			if i == 0 {
+				for _, url := range []string{own.URL, made.URL()} {
+					text := failure(t, func(t testing.TB) { shop(t, rowhooktest.Database(url)) })
+					require.Contains(t, text, "the database is in use by another harness")
+				}
+			}
+			order(t, first, i)
+			first.Wait(t, "order_placed", rowhooktest.Path("new.id", i))
+		})
+	}
 }
 
 func TestVariablesOfATestGoBeforeTheEnvironment(t *testing.T) {
