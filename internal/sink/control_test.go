@@ -60,6 +60,21 @@ func (d *desk) ask(method, path, body string, header ...string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
+func TestAListOfDeepBodiesStaysSmall(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, &Sink{})
+	deep := strings.Repeat("[", 5000) + strings.Repeat("]", 5000)
+	body := `{"id":"00000000-0000-0000-0000-000000000001","created_at":"2026-01-01T00:00:00Z","table":{"schema":"public","name":"orders"},` +
+		`"trigger":{"name":"order_placed"},"event":{"op":"INSERT","data":{"old":null,"new":` + deep + `}},"delivery_info":{"current_retry":0,"max_retries":5}}`
+	resp, err := d.server.Client().Post(d.server.URL+"/x", "application/json", strings.NewReader(body)) //nolint:noctx // a test
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 200, resp.StatusCode)
+	_, text := d.ask("GET", "/deliveries", "")
+	require.Contains(t, text, deep)
+	require.Less(t, len(text), 2*len(body)+2000)
+}
+
 // deliveries is an answer with deliveries.
 type deliveries struct {
 	Counts
