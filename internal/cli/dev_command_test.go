@@ -363,7 +363,7 @@ func TestDevEndsBeforeTheCommandIfAWebhookCanNotBeCalled(t *testing.T) {
 		env   []string
 		flags []string
 	}{
-		":7:14: triggers[0].webhook: can't be called: secret begins with whsec_, but ": {env: []string{"ORDERS_SECRET=whsec_x"}},
+		":7:14: triggers[0].webhook: can't be called with the values of ORDERS_SECRET here: secret begins with whsec_, but ": {env: []string{"ORDERS_SECRET=whsec_x"}},
 		`header "X-Tenant" has a value with a line break`:                              {env: []string{"TENANT=a\nb"}},
 		"environment variable APP_URL is not set":                                      {env: []string{"TENANT=a", "ORDERS_SECRET=a-long-secret-of-ours-for-orders"}, flags: []string{"--sink=false"}},
 	} {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -100,10 +102,22 @@ func (r *devRun) checkWebhooks(cfg *config.Config) error {
 			err = client.Prepare(endpoint)
 		}
 		if err != nil {
-			problems = append(problems, cfg.Problem(i, "can't be called: "+err.Error()+remedy, "webhook"))
+			problems = append(problems, cfg.Problem(i, "can't be called"+r.givenTo(cfg.Triggers[i])+": "+err.Error()+remedy, "webhook"))
 		}
 	}
 	return config.ErrorOf(problems...)
+}
+
+// givenTo names the variables that a trigger refers to and that are set, or returns "".
+func (r *devRun) givenTo(spec trigger.Spec) string {
+	given := slices.DeleteFunc(config.References(spec), func(name string) bool {
+		_, ok := r.lookup(name)
+		return !ok
+	})
+	if len(given) == 0 {
+		return ""
+	}
+	return " with the values of " + strings.Join(given, ", ") + " here"
 }
 
 // secretInUse returns the secret that was made up, or "" if no trigger signs with it.
