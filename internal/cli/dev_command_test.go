@@ -364,8 +364,8 @@ func TestDevEndsBeforeTheCommandIfAWebhookCanNotBeCalled(t *testing.T) {
 		flags []string
 	}{
 		":7:14: triggers[0].webhook: can't be called with the values of ORDERS_SECRET here: secret begins with whsec_, but ": {env: []string{"ORDERS_SECRET=whsec_x"}},
-		`header "X-Tenant" has a value with a line break`:                              {env: []string{"TENANT=a\nb"}},
-		"environment variable APP_URL is not set":                                      {env: []string{"TENANT=a", "ORDERS_SECRET=a-long-secret-of-ours-for-orders"}, flags: []string{"--sink=false"}},
+		`header "X-Tenant" has a value with a line break`:                                                                    {env: []string{"TENANT=a\nb"}},
+		"environment variable APP_URL is not set":                                                                            {env: []string{"TENANT=a", "ORDERS_SECRET=a-long-secret-of-ours-for-orders"}, flags: []string{"--sink=false"}},
 	} {
 		code, stdout, stderr := rowhook(t, append(postgresBin(), c.env...),
 			append(append([]string{"dev", "-f", file, "--init", write(t, "schema.sql", orders)}, c.flags...), "--", "echo", "never")...)
