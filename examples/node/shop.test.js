@@ -7,7 +7,7 @@ import { place, pay } from './shop.js'
 const ask = async (path, body, method = body ? 'POST' : 'GET') => {
   const answer = await fetch(process.env.ROWHOOK_SINK_URL + path, { method, body: body && JSON.stringify(body) })
   const json = await answer.json()
-  return answer.ok ? json : assert.fail(json.explanation ?? JSON.stringify(json))
+  return answer.ok ? json : assert.fail(json.explanation)
 }
 
 const db = new pg.Pool({ connectionString: process.env.DATABASE_URL })

@@ -57,7 +57,8 @@ number of the signal that ended it.
 postgres), and triggers (name, table, url, forward_url, signed, secret).
 
 dev ends when the program ends that has started it, unless it was started by nohup or with --outlive-parent. Nothing is
-left behind, also if it is killed: no process and no file.
+left behind, also if it is killed: no process and no file. Only a daemon is, if it has left the COMMAND's processes, its
+group and its environment.
 
 Nothing needs to be set up. The command looks for installed Postgres programs in --postgres-bin, PATH, by pg_config and in
 the usual folders. If there are none, it downloads them once. The data is temporary, unless --data names a directory.
