@@ -19,6 +19,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/clone"
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -33,7 +34,8 @@ type installation struct {
 	settings trigger.Settings
 	scripts  []sandbox.Script
 	secret   string // in place of those that are not set
-	lasting  bool   // the server outlives the process
+
+	private *localpg.Server // on which the database is; nil: the caller's
 }
 
 func readInstallation(o options) (*installation, error) {
@@ -91,11 +93,11 @@ func (in *installation) database(ctx context.Context) (url string, made *clone.D
 		}
 		return url, nil, holding, err
 	}
-	server, lasting, err := serverOf(ctx, in.options)
+	server, private, err := serverOf(ctx, in.options)
 	if err != nil {
 		return "", nil, nil, err
 	}
-	in.lasting = lasting
+	in.private = private
 	if holding, err = shared.roomOf(server).enter(ctx, server); err != nil {
 		return "", nil, nil, err
 	}
@@ -103,6 +105,14 @@ func (in *installation) database(ctx context.Context) (url string, made *clone.D
 		return "", nil, holding, err
 	}
 	return made.URL, made, holding, nil
+}
+
+// public returns the connection string of a database for others than this module.
+func (in *installation) public(url string) string {
+	if in.private == nil {
+		return url
+	}
+	return in.private.Public(url)
 }
 
 // clone makes the database of a test.
@@ -249,7 +259,7 @@ func (in *installation) prepare(ctx context.Context, url string) (err error) {
 
 func (in *installation) migrateAndApply(ctx context.Context, url string) (err error) {
 	for _, m := range in.options.migrations {
-		if err := m.run(ctx, url); err != nil {
+		if err := m.run(ctx, in.public(url)); err != nil {
 			return fmt.Errorf("migrate: %w", err)
 		}
 	}

@@ -117,7 +117,7 @@ func (h *Harness) stop() {
 	if h.database == nil {
 		return
 	}
-	if h.t.Failed() && h.started && h.settings.lasting {
+	if h.t.Failed() && h.started && h.settings.private == nil {
 		h.t.Logf("rowhooktest: the test's database is kept, open it with: psql '%s'", h.url)
 		return
 	}
@@ -135,7 +135,7 @@ func (h *Harness) stop() {
 const dropPatience = 25 * time.Millisecond
 
 // URL returns the connection string of the test's database, for the program under test.
-func (h *Harness) URL() string { return h.url }
+func (h *Harness) URL() string { return h.settings.public(h.url) }
 
 // ReceiverURL returns the address of the receiver, such as http://127.0.0.1:34567. Each trigger
 // posts to the path /NAME there.

@@ -64,24 +64,23 @@ func orFalse(text string) string {
 	return text
 }
 
-// serverOf returns the connection string of the server on which databases are made, and whether it
-// outlives this process.
-func serverOf(ctx context.Context, o options) (url string, lasting bool, err error) {
+// serverOf returns the connection string of the server on which databases are made, and the private
+// server if it is that one.
+func serverOf(ctx context.Context, o options) (url string, private *localpg.Server, err error) {
 	url = o.server
 	if url == "" {
 		url = os.Getenv(ServerVariable)
 	}
 	if url == "" {
-		private, err := shared.private()
-		if err != nil {
-			return "", false, err
+		if private, err = shared.private(); err != nil {
+			return "", nil, err
 		}
-		return private.URL("postgres"), false, nil
+		return private.OwnURL("postgres"), private, nil
 	}
 	if shared.once("sweep " + url) {
 		if err := clone.Sweep(ctx, url); err != nil {
-			return "", false, err
+			return "", nil, err
 		}
 	}
-	return url, true, nil
+	return url, nil, nil
 }

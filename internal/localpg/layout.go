@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,6 +61,9 @@ func (l layout) make() error {
 	}
 	if err := os.Mkdir(l.sockets, 0o700); err != nil {
 		return fmt.Errorf("make the socket directory: %w", err)
+	}
+	if err := os.WriteFile(l.services(), []byte("["+service+"]\n"), 0o600); err != nil {
+		return fmt.Errorf("make the service file: %w", err)
 	}
 	if err := l.account.own(l.temp, l.sockets); err != nil {
 		return err
@@ -186,6 +190,36 @@ func (l layout) livePostmaster() int {
 func (l layout) path(name string) string { return filepath.Join(l.data, name) }
 
 func (l layout) log() string { return l.path(logFile) }
+
+// service is a service that says nothing, in the file services. It takes the place of PGSERVICE: a
+// connection string can't ask for none.
+const service = "rowhook"
+
+func (l layout) services() string { return filepath.Join(l.temp, "pg_service.conf") }
+
+// complete returns all parameters of a connection that a PG* variable may set, except for those in
+// Server.URL, with the value that they have without the variable.
+func (l layout) complete() url.Values {
+	values := url.Values{
+		"service": {service}, "servicefile": {l.services()}, "connect_timeout": {"0"}, "sslcertmode": {"allow"}, "sslnegotiation": {"postgres"},
+		"target_session_attrs": {"any"}, "min_protocol_version": {"3.0"}, "max_protocol_version": {"3.0"}, "channel_binding": {"prefer"},
+	}
+	for _, name := range []string{
+		"passfile", "application_name", "timezone", "options", "sslkey", "sslcert", "sslrootcert", "sslpassword", "sslsni", "require_auth",
+		// These are read by package session.
+		"hostaddr", "requirepeer", "sslcrl", "sslcrldir", "gssencmode", "ssl_min_protocol_version", "ssl_max_protocol_version", "load_balance_hosts",
+	} {
+		values.Set(name, "")
+	}
+	return values
+}
+
+// isReady reports whether the postmaster with this process id says that it accepts connections.
+func (l layout) isReady(pid int) bool {
+	content, err := os.ReadFile(l.path("postmaster.pid"))
+	lines := strings.Split(string(content), "\n")
+	return err == nil && len(lines) >= 8 && strings.TrimSpace(lines[0]) == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
+}
 
 // initdb makes the data. Data that is kept gets its password, and is synced to disk. Temporary data
 // gets its password from waitReady, and nobody needs it after a crash of the machine.

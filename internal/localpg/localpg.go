@@ -17,6 +17,7 @@ import (
 	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
@@ -32,7 +33,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
 )
 
@@ -222,16 +225,34 @@ func (s *Server) makeTemporaryData(ctx context.Context) error {
 }
 
 // URL returns the connection string of a database of this server, for its superuser.
-func (s *Server) URL(database string) string {
+func (s *Server) URL(database string) string { return s.url(database, s.Port()) }
+
+func (s *Server) url(database string, port int) string {
 	u := url.URL{
 		Scheme:   "postgres",
 		User:     url.UserPassword("postgres", s.layout.password),
-		Host:     net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port())),
+		Host:     net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		Path:     "/" + database,
-		RawQuery: "sslmode=disable",
+		RawQuery: plainQuery,
 	}
 	return u.String()
 }
+
+// OwnURL is URL for sessions of this module. Clients fill in by the PG* variables what a connection
+// string leaves out, and those describe another server. So this one leaves nothing out that pgx or
+// package session reads from them. Other clients don't know all of its parameters.
+func (s *Server) OwnURL(database string) string {
+	return s.URL(database) + "&" + s.layout.complete().Encode()
+}
+
+// Public returns the connection string for every client that belongs to one made from OwnURL.
+func (s *Server) Public(ownURL string) string {
+	address, _, _ := strings.Cut(ownURL, "?")
+	return address + "?" + plainQuery
+}
+
+// plainQuery is all that a client has to know besides the address.
+const plainQuery = "sslmode=disable"
 
 // Port returns the TCP port on 127.0.0.1. It stays the same for the life of the Server.
 func (s *Server) Port() int {
@@ -410,12 +431,12 @@ func (s *Server) waitReady(ctx context.Context, pm *postmaster) error {
 // since a copy is ready within some 50 ms; recovery after a crash takes longer, and each attempt
 // costs the server a process.
 func (s *Server) connect(ctx context.Context, pm *postmaster, host string, use func(context.Context, *pgx.Conn) error) error {
-	config, err := pgx.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable connect_timeout=5", s.port))
+	config, err := pgx.ParseConfig(s.url("postgres", s.port) + "&" + s.layout.complete().Encode())
 	if err != nil {
 		return fmt.Errorf("make the connection string: %w", err)
 	}
-	config.Host = host // in the string, a comma in the path of a socket would separate hosts
-	config.Password = s.layout.password
+	config.Host, config.ConnectTimeout = host, 5*time.Second
+	clear(config.RuntimeParams) // an empty timezone is none
 
 	var last error
 	often := retry.WithCappedDuration(100*time.Millisecond, retry.NewFibonacci(2*time.Millisecond))
@@ -423,10 +444,14 @@ func (s *Server) connect(ctx context.Context, pm *postmaster, host string, use f
 		if ended, how := s.hasEnded(pm); ended {
 			return fmt.Errorf("postgres ended: %w", how)
 		}
+		ready := s.layout.isReady(pm.command.Process.Pid)
 		conn, err := pgx.ConnectConfig(ctx, config)
 		if err != nil {
 			if ctx.Err() == nil {
 				last = err
+			}
+			if ready && !mayPass(err) {
+				return fmt.Errorf("it accepts no connection: %w", err)
 			}
 			return retry.RetryableError(err)
 		}
@@ -439,6 +464,15 @@ func (s *Server) connect(ctx context.Context, pm *postmaster, host string, use f
 		return fmt.Errorf("it accepted no connection within %s: %w", startTimeout, last)
 	}
 	return err
+}
+
+// mayPass reports whether a later attempt to connect to a server that is ready may succeed.
+func mayPass(err error) bool {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgerrcode.IsOperatorIntervention(pg.Code) || pgerrcode.IsInsufficientResources(pg.Code)
+	}
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // Halt stops the server and keeps its data for Start. If ctx ends first, it stops the server in

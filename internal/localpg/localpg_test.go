@@ -23,6 +23,8 @@ import (
 	"github.com/sethvargo/go-retry"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/rowhook/rowhook/internal/session"
 )
 
 // These variables tell a child process of these tests what to do; see helper.
@@ -498,4 +500,57 @@ func TestFailedDownloadSaysWhatToInstall(t *testing.T) {
 func testLogger(t *testing.T) *slog.Logger {
 	t.Helper()
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+// Each of them breaks a connection to the private server, or its connection string.
+func TestVariablesOfOtherServersDontMatter(t *testing.T) {
+	variables := map[string]string{
+		"PGHOST": "nowhere.invalid", "PGHOSTADDR": "192.0.2.1", "PGPORT": "x", "PGUSER": "nobody", "PGPASSWORD": "wrong", "PGPASSFILE": "/nowhere",
+		"PGDATABASE": "nowhere", "PGSERVICE": "nowhere", "PGSERVICEFILE": "/nowhere", "PGAPPNAME": "x", "PGCONNECT_TIMEOUT": "abc", "PGOPTIONS": "-c nothing=x",
+		"PGTZ": "Nowhere/Land", "PGSSLMODE": "verify-full", "PGSSLKEY": "/nowhere", "PGSSLCERT": "/nowhere", "PGSSLCERTMODE": "x",
+		"PGSSLROOTCERT": "/nowhere", "PGSSLPASSWORD": "x", "PGSSLSNI": "x", "PGSSLNEGOTIATION": "direct", "PGTARGETSESSIONATTRS": "standby",
+		"PGMINPROTOCOLVERSION": "3.2", "PGMAXPROTOCOLVERSION": "x", "PGCHANNELBINDING": "require", "PGREQUIREAUTH": "none", "PGREQUIREPEER": "nobody",
+		"PGSSLCRL": "/nowhere", "PGSSLCRLDIR": "/nowhere", "PGGSSENCMODE": "require", "PGSSLMINPROTOCOLVERSION": "x", "PGSSLMAXPROTOCOLVERSION": "x",
+		"PGLOADBALANCEHOSTS": "random", "PGCLIENTENCODING": "x",
+	}
+	var s *Server
+	t.Run("all, at the start", func(t *testing.T) {
+		for variable, value := range variables {
+			t.Setenv(variable, value)
+		}
+		var err error
+		s, err = Start(t.Context(), testConfig(""))
+		require.NoError(t, err)
+	})
+	t.Cleanup(func() { require.NoError(t, s.Stop(context.Background(), Immediate)) })
+	for variable, value := range variables {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv(variable, value)
+			config, err := session.ParsePool(s.OwnURL("template1"))
+			require.NoError(t, err)
+			conn, err := session.Connect(t.Context(), config.ConnConfig)
+			require.NoError(t, err)
+			var database, options, zone string
+			require.NoError(t, conn.QueryRow(t.Context(), "select current_database(), current_setting('application_name'), source from pg_settings where name = 'TimeZone'").
+				Scan(&database, &options, &zone))
+			require.NoError(t, conn.Close(t.Context()))
+			require.Equal(t, "template1", database)
+			require.Empty(t, options)
+			require.Equal(t, "configuration file", zone)
+			require.Equal(t, s.URL("template1"), s.Public(s.OwnURL("template1")))
+		})
+	}
+}
+
+func TestAnErrorThatStaysEndsTheStart(t *testing.T) {
+	t.Parallel()
+	dir := dataDirFor(t)
+	s := start(t, testConfig(dir))
+	require.NoError(t, s.Stop(t.Context(), Fast))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, passwordFile), []byte("another\n"), 0o600))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := Start(ctx, testConfig(dir))
+	require.ErrorContains(t, err, "it accepts no connection")
+	require.ErrorContains(t, err, "password authentication failed")
 }

@@ -93,7 +93,10 @@ func understand(config *pgx.ConnConfig) error {
 		"PGHOSTADDR": "hostaddr", "PGREQUIREPEER": "requirepeer", "PGSSLCRL": "sslcrl", "PGSSLCRLDIR": "sslcrldir", "PGGSSENCMODE": "gssencmode",
 		"PGSSLMINPROTOCOLVERSION": "ssl_min_protocol_version", "PGSSLMAXPROTOCOLVERSION": "ssl_max_protocol_version", "PGLOADBALANCEHOSTS": "load_balance_hosts",
 	} {
-		if value := os.Getenv(variable); value != "" && settings[name] == "" {
+		if _, given := settings[name]; given {
+			continue // even if it is empty, as for libpq
+		}
+		if value := os.Getenv(variable); value != "" {
 			settings[name] = value
 		}
 	}
@@ -118,6 +121,7 @@ func understand(config *pgx.ConnConfig) error {
 			if settings["application_name"] == "" {
 				settings["application_name"] = value
 			}
+		case lower == "timezone" && value == "": // none: it keeps PGTZ from setting one
 		case slices.Contains(without[lower], value), slices.Contains(meaningless, lower), strings.HasPrefix(lower, "pool_"):
 		case refused[lower] != "":
 			err = fmt.Errorf("%s=... is not supported: %s", name, refused[lower])
