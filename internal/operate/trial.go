@@ -283,7 +283,7 @@ func trialRemedy(result *webhook.Result) string {
 	case webhook.KindTimeout:
 		return "look at what the receiver does, or raise webhook.timeout"
 	case webhook.KindDenied:
-		return "allow the address under network in rowhook.yaml, or by --allow-addresses, if it is meant"
+		return "for this test alone, pass --allow-addresses"
 	case webhook.KindReset:
 		return "look at the receiver's log; does it expect https?"
 	default:

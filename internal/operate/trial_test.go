@@ -205,7 +205,7 @@ func TestATestThatFailsSaysWhatToDo(t *testing.T) {
 	r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Lookup: variables(nil), Guard: webhook.Guard{Deny: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}})
 	require.NoError(t, err)
 	require.Equal(t, "denied", r.ErrorKind)
-	require.ErrorContains(t, r.Err(), "allow the address")
+	require.ErrorContains(t, r.Err(), "allow it under network in rowhook.yaml: for this test alone, pass --allow-addresses")
 
 	settings := trigger.DefaultSettings()
 	settings.Network.Deny = []string{"loopback"}
