@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net/url"
 	"runtime"
 	"strings"
 	"testing"
@@ -343,8 +344,25 @@ func TestAFailedTestKeepsItsDatabaseOnAGivenServer(t *testing.T) {
 	})
 	_, after, found := strings.Cut(text, "the test's database is kept, open it with: psql '")
 	require.True(t, found, text)
-	url, _, _ := strings.Cut(after, "'")
-	dropDatabase(t, server, url)
+	shown, rest, _ := strings.Cut(after, "'")
+	require.Contains(t, rest, "PGPASSWORD")
+	u, err := url.Parse(server)
+	require.NoError(t, err)
+	password, _ := u.User.Password()
+	require.NotEmpty(t, password)
+	require.NotContains(t, text, password)
+	dropDatabase(t, server, strings.Replace(shown, "@", ":"+password+"@", 1))
+}
+
+func TestACleanupFromBeforeStartIsExplained(t *testing.T) {
+	t.Parallel()
+	text := failure(t, func(t testing.TB) {
+		var h *rowhooktest.Harness
+		t.Cleanup(func() { h.Exec(t, "delete from orders") })
+		h = shop(t)
+	})
+	require.Contains(t, text, "the harness has ended")
+	require.Contains(t, text, "after Start")
 }
 
 func TestWrongUseIsExplained(t *testing.T) {

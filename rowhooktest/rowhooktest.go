@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ type Harness struct {
 	delivery *delivery
 	log      *journal
 	started  bool // Start has returned
+	ended    atomic.Bool
 }
 
 // Start makes a database of its own for the test, installs Rowhook and its triggers in it, and runs
@@ -99,6 +101,7 @@ func (h *Harness) start(ctx context.Context) (err error) {
 // stop ends everything in reverse order, and drops the database. A failed test gets the dispatcher's
 // log, and keeps its database if the server outlives the process and the test has come beyond Start.
 func (h *Harness) stop() {
+	h.ended.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if text := h.log.text(); text != "" && h.t.Failed() {
@@ -118,7 +121,11 @@ func (h *Harness) stop() {
 		return
 	}
 	if h.t.Failed() && h.started && h.settings.private == nil {
-		h.t.Logf("rowhooktest: the test's database is kept, open it with: psql '%s'", h.url)
+		shown, asks := clone.WithoutPassword(h.url), ""
+		if shown != h.url {
+			asks = " (without the password, since logs are kept: psql asks for it, or takes it from PGPASSWORD)"
+		}
+		h.t.Logf("rowhooktest: the test's database is kept, open it with: psql '%s'%s", shown, asks)
 		return
 	}
 	err := h.database.DropBy(ctx, h.holding, dropPatience)
@@ -153,8 +160,12 @@ func (h *Harness) Exec(t testing.TB, sql string, args ...any) {
 }
 
 // within returns a context that ends after a time, or shortly before the test's own deadline, so that
-// the reason of a failure can still be printed.
+// the reason of a failure can still be printed. It fails the test if the harness has ended.
 func (h *Harness) within(t testing.TB, most time.Duration) (context.Context, context.CancelFunc) {
+	t.Helper()
+	if h.ended.Load() {
+		t.Fatalf("rowhooktest: the harness has ended: cleanups run in the reverse order, so register one that uses it by t.Cleanup after Start")
+	}
 	deadline := time.Now().Add(most)
 	if d, ok := t.(interface {
 		Deadline() (deadline time.Time, ok bool)

@@ -360,3 +360,19 @@ func TestConnectionStringsGetAnotherDatabase(t *testing.T) {
 	require.ErrorContains(t, err, "escape special characters")
 	require.NotContains(t, err.Error(), "secret")
 }
+
+func TestShownStringsHaveNoPassword(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"postgres://u:secret@h:1/d?sslmode=disable":                "postgres://u@h:1/d?sslmode=disable",
+		"postgres://u@h/d":                                         "postgres://u@h/d",
+		"postgres://h/d?user=u&password=secret&sslpassword=secret": "postgres://h/d?user=u",
+		"host=h password=secret dbname='d'":                        "host=h dbname='d'",
+		`password = 'sec\'ret secret' host=h sslpassword=se\ cret`: "host=h",
+		"host=h password= secret dbname=d":                         "host=h dbname=d",
+		"host=h user='password=x' dbname=d":                        "host=h user='password=x' dbname=d",
+		"postgres://u:sec%zzret@h/d":                               "",
+	} {
+		require.Equal(t, want, clone.WithoutPassword(given), given)
+	}
+}

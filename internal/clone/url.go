@@ -3,6 +3,7 @@ package clone
 import (
 	"errors"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -25,4 +26,29 @@ func WithDatabase(connString, name string) (string, error) {
 	}
 	u.Path, u.RawPath = "/"+name, ""
 	return u.String(), nil
+}
+
+// passwordKeyword is a password between keywords and values, with the blanks in front of it.
+var passwordKeyword = regexp.MustCompile(`(^|\s+)(?:ssl)?password\s*=\s*(?:'(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*)?`)
+
+// WithoutPassword returns a connection string without the passwords in it, to be shown. One that
+// can't be read is not shown at all.
+func WithoutPassword(connString string) string {
+	if !strings.Contains(connString, "://") {
+		return strings.TrimSpace(passwordKeyword.ReplaceAllString(connString, ""))
+	}
+	u, err := url.Parse(connString)
+	if err != nil {
+		return ""
+	}
+	if _, has := u.User.Password(); has {
+		u.User = url.User(u.User.Username())
+	}
+	query := u.Query()
+	if query.Has("password") || query.Has("sslpassword") {
+		query.Del("password")
+		query.Del("sslpassword")
+		u.RawQuery = query.Encode()
+	}
+	return u.String()
 }
