@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
@@ -47,6 +48,7 @@ func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Lo
 		return "", fmt.Errorf("download PostgreSQL: %w", err)
 	}
 	defer os.RemoveAll(runtimeDir)
+	defer removeLogs(libraryLogs())
 	pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 		Version(downloadVersion).
 		BinaryRepositoryURL(repository).
@@ -69,6 +71,24 @@ func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Lo
 		return "", fmt.Errorf("no PostgreSQL is installed, and the download failed: %s: %w", howToInstall(), startErr)
 	}
 	return bin, nil
+}
+
+// libraryLogs lists the logs that embedded-postgres leaves in the directory for temporary files.
+func libraryLogs() []string {
+	logs, err := filepath.Glob(filepath.Join(os.TempDir(), "embedded_postgres_log*"))
+	if err != nil {
+		return nil // the directory's name is a malformed pattern
+	}
+	return logs
+}
+
+// removeLogs removes the logs that were not there before.
+func removeLogs(before []string) {
+	for _, log := range libraryLogs() {
+		if !slices.Contains(before, log) {
+			_ = os.Remove(log) // it does no harm
+		}
+	}
 }
 
 // cacheDir returns a permanent directory. For root it is not root's own cache directory: the

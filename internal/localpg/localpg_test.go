@@ -487,7 +487,8 @@ func TestUnusableBinariesAreExplained(t *testing.T) {
 }
 
 func TestFailedDownloadSaysWhatToInstall(t *testing.T) {
-	t.Parallel()
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
 	repository := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(repository.Close)
 	acct, err := chooseAccount("")
@@ -495,6 +496,9 @@ func TestFailedDownloadSaysWhatToInstall(t *testing.T) {
 	_, err = downloadTo(t.Context(), t.TempDir(), acct, testLogger(t), repository.URL)
 	require.ErrorContains(t, err, "no PostgreSQL is installed, and the download failed")
 	require.ErrorContains(t, err, "install it with")
+	left, err := os.ReadDir(temp)
+	require.NoError(t, err)
+	require.Empty(t, left)
 }
 
 func testLogger(t *testing.T) *slog.Logger {
