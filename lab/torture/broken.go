@@ -33,7 +33,7 @@ func mutations() map[string]mutation {
 	return map[string]mutation{
 		// Settle updates the row with the event's id even if another instance has claimed it since.
 		"fence": {
-			edits: []edit{{"internal/queue/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries`|fence \\+ ` and \\(r.claim = 0 or q.claim = r.claim\\)`", "`$6::integer is not null`", 2}},
+			edits: []edit{{"internal/queue/settle.go", "`q.claimed_by = \\$6 and q.tries = r.tries and q.claim = r.claim`", "`$6::integer is not null`", 1}},
 			only:  []string{faultZombie, moodFailing, moodSeconds},
 		},
 		// The bell counts as armed as soon as it is set, although transactions that saw it silent
