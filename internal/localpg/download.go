@@ -2,6 +2,7 @@ package localpg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,7 +59,7 @@ func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Lo
 		Port(uint32(randomPort())).
 		StartTimeout(time.Minute).
 		Logger(io.Discard))
-	startErr := pg.Start()
+	startErr := startDownloaded(pg)
 	if startErr == nil {
 		if err := pg.Stop(); err != nil {
 			return "", fmt.Errorf("download PostgreSQL: %w", err)
@@ -71,6 +72,17 @@ func downloadTo(ctx context.Context, cache string, acct account, logger *slog.Lo
 		return "", fmt.Errorf("no PostgreSQL is installed, and the download failed: %s: %w", howToInstall(), startErr)
 	}
 	return bin, nil
+}
+
+// startDownloaded downloads the programs and starts a server. The library's client panics at some PG*
+// variables, such as PGSERVICE. The server runs then, and is stopped.
+func startDownloaded(pg *embeddedpostgres.EmbeddedPostgres) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.Join(fmt.Errorf("start the downloaded PostgreSQL: %v", p), pg.Stop())
+		}
+	}()
+	return pg.Start()
 }
 
 // libraryLogs lists the logs that embedded-postgres leaves in the directory for temporary files.
