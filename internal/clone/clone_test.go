@@ -371,6 +371,7 @@ func TestShownStringsHaveNoPassword(t *testing.T) {
 		`password = 'sec\'ret secret' host=h sslpassword=se\ cret`: "host=h",
 		"host=h password= secret dbname=d":                         "host=h dbname=d",
 		"host=h user='password=x' dbname=d":                        "host=h user='password=x' dbname=d",
+		"postgres://h/d?options=-c%20a=b+c&pass%77ord=secret":      "postgres://h/d?options=-c%20a=b+c",
 		"postgres://u:sec%zzret@h/d":                               "",
 	} {
 		require.Equal(t, want, clone.WithoutPassword(given), given)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -44,11 +45,11 @@ func WithoutPassword(connString string) string {
 	if _, has := u.User.Password(); has {
 		u.User = url.User(u.User.Username())
 	}
-	query := u.Query()
-	if query.Has("password") || query.Has("sslpassword") {
-		query.Del("password")
-		query.Del("sslpassword")
-		u.RawQuery = query.Encode()
-	}
+	// It is not decoded, since a plus is no blank here.
+	u.RawQuery = strings.Join(slices.DeleteFunc(strings.Split(u.RawQuery, "&"), func(parameter string) bool {
+		name, _, _ := strings.Cut(parameter, "=")
+		plain, err := url.PathUnescape(name)
+		return err != nil || plain == "password" || plain == "sslpassword"
+	}), "&")
 	return u.String()
 }

@@ -199,7 +199,7 @@ func (l layout) services() string { return filepath.Join(l.temp, "pg_service.con
 
 // complete returns all parameters of a connection that a PG* variable may set, except for those in
 // Server.URL, with the value that they have without the variable.
-func (l layout) complete() url.Values {
+func (l layout) complete() string {
 	values := url.Values{
 		"service": {service}, "servicefile": {l.services()}, "connect_timeout": {"0"}, "sslcertmode": {"allow"}, "sslnegotiation": {"postgres"},
 		"target_session_attrs": {"any"}, "min_protocol_version": {"3.0"}, "max_protocol_version": {"3.0"}, "channel_binding": {"prefer"},
@@ -211,7 +211,7 @@ func (l layout) complete() url.Values {
 	} {
 		values.Set(name, "")
 	}
-	return values
+	return strings.ReplaceAll(values.Encode(), "+", "%20") // in a connection string, a plus is no blank
 }
 
 // isReady reports whether the postmaster with this process id says that it accepts connections.
