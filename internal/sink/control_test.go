@@ -66,7 +66,7 @@ func TestAListOfDeepBodiesStaysSmall(t *testing.T) {
 	deep := strings.Repeat("[", 5000) + strings.Repeat("]", 5000)
 	body := `{"id":"00000000-0000-0000-0000-000000000001","created_at":"2026-01-01T00:00:00Z","table":{"schema":"public","name":"orders"},` +
 		`"trigger":{"name":"order_placed"},"event":{"op":"INSERT","data":{"old":null,"new":` + deep + `}},"delivery_info":{"current_retry":0,"max_retries":5}}`
-	resp, err := d.server.Client().Post(d.server.URL+"/x", "application/json", strings.NewReader(body)) //nolint:noctx // a test
+	resp, err := d.server.Client().Post(d.server.URL+"/x", "application/json", strings.NewReader(body))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 200, resp.StatusCode)
