@@ -93,12 +93,18 @@ type verdict struct {
 	shortfall    Shortfall
 }
 
-// await counts until judge is sure or ctx ends. n is the wanted number.
+// await counts until judge is sure or ctx ends. n is the wanted number. If the client leaves, the
+// result means nothing.
 func (s *Sink) await(ctx context.Context, m Match, judge func(*tally) verdict, n int) ([]Delivery, *Miss) {
-	began, over := time.Now(), ctx.Err() != nil
+	began, over, client := time.Now(), ctx.Err() != nil, clientOf(ctx)
 	t := newTally(m.counting(), n+1)
 	for {
-		changed, counted := t.look(&s.journal)
+		end, err := s.turns.begin(client)
+		if err != nil {
+			return nil, &Miss{Shortfall: TooFew, Wanted: n}
+		}
+		changed, counted := t.look(client, &s.journal)
+		end()
 		if !counted {
 			continue
 		}
@@ -110,16 +116,26 @@ func (s *Sink) await(ctx context.Context, m Match, judge func(*tally) verdict, n
 			case <-ctx.Done():
 			}
 		}
-		chosen := t.match.counted(s.journal.all().deliveries)
-		if result.held || result.holdsAtEnd {
-			return copies(chosen), nil
-		}
-		miss := s.explain(t, n, result.shortfall)
-		if !result.failed && !over {
+		chosen, miss := s.conclude(client, t, n, result)
+		if miss != nil && !result.failed && !over {
 			miss.Within = patience(ctx, began)
 		}
-		return copies(chosen), miss
+		return chosen, miss
 	}
+}
+
+// conclude returns what was counted, and the miss if result is one.
+func (s *Sink) conclude(client context.Context, t *tally, n int, result verdict) ([]Delivery, *Miss) {
+	end, err := s.turns.begin(client)
+	if err != nil {
+		return nil, &Miss{Shortfall: TooFew, Wanted: n}
+	}
+	defer end()
+	chosen := copies(t.match.counted(client, s.journal.all().deliveries))
+	if result.held || result.holdsAtEnd {
+		return chosen, nil
+	}
+	return chosen, s.explain(client, t, n, result.shortfall)
 }
 
 // patience returns how long a caller has waited, without the microseconds that it took to begin.
@@ -148,14 +164,14 @@ func newTally(m Match, most int) *tally {
 
 // look counts what is new. It returns the channel of the next change, and nothing that would keep
 // deliveries in memory while its caller waits. counted is that of count.
-func (t *tally) look(j *journal) (changed <-chan struct{}, counted bool) {
+func (t *tally) look(client context.Context, j *journal) (changed <-chan struct{}, counted bool) {
 	v := j.since(t.seen)
-	return v.changed, t.count(v)
+	return v.changed, t.count(client, v)
 }
 
 // count looks at new deliveries. It returns false if it must begin again, since some that it has
-// counted were removed on request.
-func (t *tally) count(v view) bool {
+// counted were removed on request. It ends early if client ends.
+func (t *tally) count(client context.Context, v view) bool {
 	if v.forgets != t.forgets {
 		first := t.forgets < 0
 		t.n, t.seen, t.forgets = 0, t.match.After, v.forgets
@@ -165,7 +181,7 @@ func (t *tally) count(v view) bool {
 		}
 	}
 	for _, d := range v.deliveries {
-		if t.n >= t.most {
+		if t.n >= t.most || client.Err() != nil {
 			break
 		}
 		if !t.match.fits(d) {
@@ -183,11 +199,14 @@ func (t *tally) count(v view) bool {
 }
 
 // counted returns what the match counts among deliveries: of each event the first one, unless it
-// counts each attempt.
-func (m *Match) counted(deliveries []*Delivery) []*Delivery {
+// counts each attempt. It ends early if client ends.
+func (m *Match) counted(client context.Context, deliveries []*Delivery) []*Delivery {
 	var out []*Delivery
 	events := map[[16]byte]bool{}
 	for _, d := range deliveries {
+		if client.Err() != nil {
+			break
+		}
 		if !m.fits(d) || !m.eachAttempt() && events[d.key] {
 			continue
 		}

@@ -373,7 +373,7 @@ func TestACountRemembersNoMoreThanItNeeds(t *testing.T) {
 		v.deliveries = append(v.deliveries, &Delivery{Sequence: uint64(n) + 1, key: [16]byte{n}, Status: 200})
 	}
 	c := newTally(Match{}.counting(), 3)
-	require.True(t, c.count(v))
+	require.True(t, c.count(t.Context(), v))
 	require.Len(t, c.events, 3)
 	require.Equal(t, 3, c.n)
 }

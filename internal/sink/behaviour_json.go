@@ -105,12 +105,24 @@ func (b *behaviourJSON) behaviour() (Behaviour, error) {
 		fault(len(b.Statuses) > maxStatuses, fmt.Sprintf("there are more than %d statuses", maxStatuses), "leave some out; the last one repeats"),
 		fault(b.FailRate < 0 || b.FailRate > 1 || math.IsNaN(b.FailRate), "fail_rate is not from 0 to 1", "write 0.1 for one attempt in ten"),
 		fault(b.Body != "" && b.BodySize != 0, "body and body_size contradict each other", "leave one of them out"),
+		fault(b.Body != "" && !b.hasBody(), "the answers have no body, since a status of 204 or 304 has none", "leave out body, or set another status"),
 		fault(b.BodySize < 0 || b.BodySize > maxBodySize, fmt.Sprintf("body_size is not from 0 to %d", maxBodySize), ""),
 	); err != nil {
 		return Behaviour{}, err
 	}
 	return Behaviour{Statuses: b.Statuses, Status: b.Status, FailStatus: b.FailStatus, Fail: int(b.Fail), FailRate: b.FailRate, Seed: b.Seed, Hang: b.Hang, CloseConnection: b.Close, Redirect: b.Redirect,
 		Delay: b.Delay.Std(), RetryAfter: b.RetryAfter.Std(), RetryAfterAsDate: b.RetryAfterDate, Body: b.Body, BodySize: b.BodySize}, nil
+}
+
+// hasBody reports whether some of the answers can have the body.
+func (b *behaviourJSON) hasBody() bool {
+	can := func(status int) bool { return status != http.StatusNoContent && status != http.StatusNotModified }
+	failing := b.Redirect != "" || can(orDefault(b.FailStatus, 500))
+	if len(b.Statuses) > 0 {
+		return slices.ContainsFunc(b.Statuses, can) || b.FailRate > 0 && failing
+	}
+	fails := b.Fail != 0 || b.FailRate > 0 || b.Redirect != ""
+	return b.Fail >= 0 && can(orDefault(b.Status, 200)) || fails && failing
 }
 
 // setBehaviour answers PUT /behaviour.

@@ -238,5 +238,5 @@ func hurried(w http.ResponseWriter, write func()) {
 
 // withWait returns a context that ends after wait, or with the request.
 func withWait(r *http.Request, wait time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(r.Context(), wait)
+	return context.WithTimeout(context.WithValue(r.Context(), clientKey{}, r.Context()), wait)
 }

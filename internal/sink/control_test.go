@@ -330,6 +330,11 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 		`POST /verify {"trigger":"x","within":"1s"}`:                      `there is no field "trigger" at the top; it belongs inside match: write {"match": {"trigger": "x"}}`,
 		`POST /verify {"match":{"count":1}}`:                              `there is no field "count" in match; it belongs beside match: the fields are trigger,`,
 		`PUT /behaviour {"match":{"trigger":"x"},"status":503}`:           `there is no field "match"; its fields belong at the top: the fields are trigger, where, present, statuses`,
+		`PUT /behaviour null`:                                             "400 invalid: the body is null, and must be an object: write {}",
+		`POST /verify  null `:                                             "400 invalid: the body is null",
+		`PUT /behaviour {"status":204,"body":"x"}`:                        "the answers have no body, since a status of 204 or 304 has none",
+		`PUT /behaviour {"statuses":[204,304],"body":"x"}`:                "the answers have no body",
+		`PUT /behaviour {"fail":"all","fail_status":304,"body":"x"}`:      "the answers have no body",
 		`PUT /behaviour {"statuses":503}`:                                 "400 invalid: statuses is of the kind number, and must be a list",
 		`PUT /behaviour {"statuses":["503"]}`:                             "a value in statuses is of the kind string, and must be a whole number",
 		`PUT /behaviour {"hang":"yes"}`:                                   "400 invalid: hang is of the kind string, and must be true or false",
@@ -367,6 +372,14 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 		method, rest, _ := strings.Cut(request, " ")
 		path, body, _ := strings.Cut(rest, " ")
 		require.Contains(t, strings.ReplaceAll(d.refused(method, path, body), `"10s"`, `\"10s\"`), want, request)
+	}
+	const many = `"new.a"` // 101 times
+	require.Contains(t, d.refused("GET", "/deliveries?"+strings.Repeat("path=new.a&", 101), ""), "400 invalid: there are more than 100 conditions: leave some out")
+	require.Contains(t, d.refused("POST", "/verify", `{"match":{"where":{"new.id":7},"present":[`+strings.Repeat(many+",", 99)+many+`]}}`), "there are more than 100 conditions")
+	require.Contains(t, d.refused("PUT", "/behaviour", `{"present":[`+strings.Repeat(many+",", 100)+many+`]}`), "there are more than 100 conditions")
+	for _, body := range []string{`{"status":204,"fail":1,"body":"x"}`, `{"statuses":[204,503],"body":"x"}`, `{"status":204,"redirect":"/x","body":"x"}`} {
+		status, text := d.ask("PUT", "/behaviour", body)
+		require.Equal(t, 200, status, text)
 	}
 	require.Contains(t, d.refused("PUT", "/behaviour", `{"body": "`+strings.Repeat("x", maxBehaviour)+`"}`), "413 too_large")
 	require.Zero(t, d.found("GET", "/deliveries", "").Requests, "none of them counts as a delivery")

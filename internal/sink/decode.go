@@ -15,6 +15,9 @@ import (
 
 // decode reads a body in JSON. An empty one counts as {}.
 func decode(body []byte, v any) error {
+	if string(bytes.TrimSpace(body)) == "null" {
+		return invalid("the body is null, and must be an object", "write {} if you mean no field")
+	}
 	err := webapi.Decode(bytes.NewReader(body), v)
 	if err == nil {
 		return nil

@@ -33,8 +33,7 @@ func (s *Sink) list(w http.ResponseWriter, r *http.Request, _ []byte) error {
 		return err
 	}
 	if q.count == 0 {
-		s.writeList(w, func(v view) []*Delivery { return chosen(q.match, v.deliveries) }, q.last)
-		return nil
+		return s.writeList(w, r, q.last, func(all []*Delivery) []*Delivery { return chosen(r.Context(), q.match, all) })
 	}
 	ctx, cancel := withWait(r, q.wait)
 	defer cancel()
@@ -46,8 +45,7 @@ func (s *Sink) list(w http.ResponseWriter, r *http.Request, _ []byte) error {
 		return miss.write(w, http.StatusRequestTimeout)
 	}
 	m := q.match.counting()
-	s.writeList(w, func(v view) []*Delivery { return m.counted(v.deliveries) }, q.last)
-	return nil
+	return s.writeList(w, r, q.last, func(all []*Delivery) []*Delivery { return m.counted(r.Context(), all) })
 }
 
 // checkCursor rejects a cursor that this sink can't have given out.
@@ -58,9 +56,13 @@ func (s *Sink) checkCursor(m Match) error {
 	return nil
 }
 
-func chosen(m Match, deliveries []*Delivery) []*Delivery {
+// chosen ends early if client ends.
+func chosen(client context.Context, m Match, deliveries []*Delivery) []*Delivery {
 	var out []*Delivery
 	for _, d := range deliveries {
+		if client.Err() != nil {
+			break
+		}
 		if m.fits(d) {
 			out = append(out, d)
 		}
@@ -70,13 +72,20 @@ func chosen(m Match, deliveries []*Delivery) []*Delivery {
 
 // writeList responds with what choose takes of the kept deliveries, the newest last of them. It
 // encodes one delivery at a time, since all of them can be large.
-func (s *Sink) writeList(w http.ResponseWriter, choose func(view) []*Delivery, last int) {
+func (s *Sink) writeList(w http.ResponseWriter, r *http.Request, last int, choose func([]*Delivery) []*Delivery) error {
+	end, err := s.turns.begin(r.Context())
+	if err != nil {
+		return stopping(r)
+	}
 	v := s.journal.all()
-	deliveries := choose(v)
+	deliveries := choose(v.deliveries)
+	end()
+	if err := stopping(r); err != nil {
+		return err
+	}
 	head, err := json.MarshalIndent(listing{v.counts, len(deliveries), v.sequence, v.dropped}, "", "  ")
 	if err != nil { // numbers always marshal
-		problem(err).Write(w)
-		return
+		return problem(err)
 	}
 	deliveries = deliveries[max(0, len(deliveries)-last):]
 	w.Header().Set("Content-Type", "application/json")
@@ -101,6 +110,7 @@ func (s *Sink) writeList(w http.ResponseWriter, choose func(view) []*Delivery, l
 		}
 		_, _ = io.WriteString(w, "]\n}\n")
 	})
+	return nil
 }
 
 // mostIndented is the depth of a body up to which it is indented. Indentation grows by the square of
@@ -132,6 +142,11 @@ func (s *Sink) forget(w http.ResponseWriter, r *http.Request, _ []byte) error {
 	if err := s.checkTrigger(q.match.Trigger); err != nil {
 		return err
 	}
+	end, err := s.turns.begin(r.Context())
+	if err != nil {
+		return stopping(r)
+	}
+	defer end()
 	dropped := 0
 	if r.URL.RawQuery == "" {
 		dropped = s.Clear()

@@ -72,18 +72,13 @@ func (d *Delivery) New() json.RawMessage {
 // rows returns the row before and after the change. A delivery does not hold them, since they would
 // double its memory.
 func (d *Delivery) rows() (old, new json.RawMessage) {
-	var body struct {
-		Event struct {
-			Data struct {
-				Old json.RawMessage `json:"old"`
-				New json.RawMessage `json:"new"`
-			} `json:"data"`
-		} `json:"event"`
-	}
-	if json.Unmarshal(d.Body, &body) != nil {
+	if d.Op == "" && !json.Valid(d.Body) {
 		return nil, nil // it was rejected
 	}
-	return orNil(body.Event.Data.Old), orNil(body.Event.Data.New)
+	data, _ := steps(d.Body, []string{"event", "data"})
+	old, _ = step(data, "old")
+	new, _ = step(data, "new")
+	return orNil(old), orNil(new)
 }
 
 // MarshalJSON writes the fields and latency_ms.

@@ -81,9 +81,25 @@ func shown(text string) string {
 	return string(printable(term.Shorten(text, longestValue), false))
 }
 
-func (c Condition) holds(body json.RawMessage) bool {
-	got, lack := c.path.find(body)
-	return lack == nil && (c.value == nil || c.value.equals(got))
+// distance says how far d is from the condition; 0: it holds. A wrong value is nearer than none.
+func (c Condition) distance(d *Delivery) int {
+	root, found := c.path.root(d.Body)
+	if !found {
+		return 4
+	}
+	got, found := c.path.under(root)
+	switch {
+	case !found:
+		return 4
+	case c.value != nil && !c.value.equals(got):
+		return 3
+	}
+	return 0
+}
+
+// shownJSON returns JSON as messages show it, without its white space.
+func shownJSON(raw json.RawMessage) string {
+	return string(printable(brief(raw, longestValue), false))
 }
 
 // eachAttempt reports whether each delivery counts, and not each event.
@@ -105,8 +121,25 @@ func (m *Match) fits(d *Delivery) bool {
 		!m.fitsAttempt(d) || !m.fitsOutcome(d) || !m.fitsTest(d) {
 		return false
 	}
+	return m.fitsWhere(d)
+}
+
+// fitsWhere reports whether the conditions hold. Those with the same root look for it once.
+func (m *Match) fitsWhere(d *Delivery) bool {
+	if len(m.Where) > 0 && d.Op == "" && !json.Valid(d.Body) {
+		return false // it was rejected
+	}
+	var name string
+	var root json.RawMessage
 	for _, c := range m.Where {
-		if !c.holds(d.Body) {
+		if c.path.steps[0] != name {
+			var found bool
+			if root, found = c.path.root(d.Body); !found {
+				return false
+			}
+			name = c.path.steps[0]
+		}
+		if got, found := c.path.under(root); !found || c.value != nil && !c.value.equals(got) {
 			return false
 		}
 	}

@@ -3,6 +3,7 @@ package sink
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,13 +89,14 @@ const newest = 5
 
 // Explain returns why fewer than n of the events that m chooses have arrived.
 func (s *Sink) Explain(m Match, n int) *Miss {
-	t := newTally(m.counting(), n)
-	for !t.count(s.journal.all()) {
+	t, always := newTally(m.counting(), n), context.Background()
+	for !t.count(always, s.journal.all()) {
 	}
-	return s.explain(t, n, TooFew)
+	return s.explain(always, t, n, TooFew)
 }
 
-func (s *Sink) explain(t *tally, n int, shortfall Shortfall) *Miss {
+// explain ends early, with less, if client ends.
+func (s *Sink) explain(client context.Context, t *tally, n int, shortfall Shortfall) *Miss {
 	v := s.journal.all()
 	m := &t.match
 	miss := &Miss{Shortfall: shortfall, Wanted: n, Got: t.n, Trigger: m.Trigger, Dropped: v.dropped, Arrived: []Arrival{}}
@@ -111,10 +113,10 @@ func (s *Sink) explain(t *tally, n int, shortfall Shortfall) *Miss {
 			}
 		}
 		if len(arrived) > 0 || len(m.Where) > 0 || m.ID != "" {
-			miss.Nearest = m.nearest(v.deliveries, len(arrived) > 0)
+			miss.Nearest = m.nearest(client, v.deliveries, len(arrived) > 0)
 		}
 	} else {
-		arrived = m.counted(v.deliveries)
+		arrived = m.counted(client, v.deliveries)
 	}
 	if len(arrived) == 0 {
 		miss.Others = map[string]int{}
@@ -126,6 +128,9 @@ func (s *Sink) explain(t *tally, n int, shortfall Shortfall) *Miss {
 	}
 	miss.Total = len(arrived)
 	for _, d := range arrived[max(0, len(arrived)-newest):] {
+		if client.Err() != nil {
+			break
+		}
 		miss.Arrived = append(miss.Arrived, m.arrival(d))
 	}
 	return miss
@@ -133,14 +138,17 @@ func (s *Sink) explain(t *tally, n int, shortfall Shortfall) *Miss {
 
 // nearest returns the delivery that differs least; of several the newest one. If the wanted trigger
 // has none, it is one of another trigger that differs in nothing else.
-func (m *Match) nearest(deliveries []*Delivery, ofTrigger bool) *Near {
+func (m *Match) nearest(client context.Context, deliveries []*Delivery, ofTrigger bool) *Near {
 	var best *Delivery
 	var least []Difference
 	for _, d := range slices.Backward(deliveries) {
+		if client.Err() != nil {
+			return nil
+		}
 		if d.Op == "" || ofTrigger && !m.fitsTrigger(d) {
 			continue
 		}
-		differences := m.differences(d)
+		differences := m.differences(d, false)
 		if len(differences) == 0 || !ofTrigger && len(differences) > 1 {
 			continue
 		}
@@ -151,7 +159,7 @@ func (m *Match) nearest(deliveries []*Delivery, ofTrigger bool) *Near {
 	if best == nil {
 		return nil
 	}
-	return &Near{m.arrival(best), least}
+	return &Near{m.arrival(best), m.differences(best, true)}
 }
 
 func weigh(differences []Difference) (sum int) {
@@ -161,8 +169,9 @@ func weigh(differences []Difference) (sum int) {
 	return sum
 }
 
-// differences returns why the match does not choose d, what matters most first.
-func (m *Match) differences(d *Delivery) []Difference {
+// differences returns why the match does not choose d, what matters most first. Unless explained is
+// set, those of conditions have only their weight.
+func (m *Match) differences(d *Delivery, explained bool) []Difference {
 	var out []Difference
 	add := func(fits bool, weight int, path, got, want string) {
 		if !fits {
@@ -174,8 +183,12 @@ func (m *Match) differences(d *Delivery) []Difference {
 	add(m.fitsOp(d), 4, "op", shown(d.Op), strings.ToUpper(shown(m.Op)))
 	add(m.fitsID(d), 4, "id", shown(d.ID), shown(m.ID))
 	for _, c := range m.Where {
-		if !c.holds(d.Body) {
-			out = append(out, c.difference(d))
+		weight := c.distance(d)
+		switch {
+		case weight > 0 && explained:
+			out = append(out, c.difference(d, weight))
+		case weight > 0:
+			out = append(out, Difference{weight: weight})
 		}
 	}
 	add(m.After == 0 || d.Sequence > m.After, 2, "sequence", fmt.Sprint(d.Sequence), fmt.Sprintf("more than %d", m.After))
@@ -191,23 +204,21 @@ func (m *Match) differences(d *Delivery) []Difference {
 	return out
 }
 
-func (c Condition) difference(d *Delivery) Difference {
-	out := Difference{Path: c.path.text, Want: "a value", weight: 3}
+func (c Condition) difference(d *Delivery, weight int) Difference {
+	out := Difference{Path: c.path.text, Want: "a value", weight: weight}
 	if c.value != nil {
 		out.Want = shown(c.value.text)
 	}
 	got, lack := c.path.find(d.Body)
 	if lack == nil {
-		out.Got = shown(compact(got))
+		out.Got = shownJSON(got)
 		out.Text = fmt.Sprintf("%s is %s, wanted %s", out.Path, out.Got, out.Want)
 		return out
 	}
-	out.weight++ // a wrong value is nearer than none
 	out.Text = fmt.Sprintf("%s is missing, wanted %s", out.Path, out.Want)
-	switch {
-	case lack.is != "":
-		out.Text += fmt.Sprintf(" (%s is %s)", lack.at, shown(lack.is))
-	default:
+	if is := lack.is(); is != "" {
+		out.Text += fmt.Sprintf(" (%s is %s)", lack.at, is)
+	} else {
 		out.Text += lack.hint()
 	}
 	return out
@@ -215,14 +226,15 @@ func (c Condition) difference(d *Delivery) Difference {
 
 // hint suggests what to write instead of a path that leads to nothing.
 func (l *missing) hint() string {
+	keys, more := l.keys()
 	for n := len(l.rest); n > 1; n-- {
-		if key := strings.Join(l.rest[:n], "."); slices.Contains(l.keys, key) {
+		if key := strings.Join(l.rest[:n], "."); slices.Contains(keys, key) {
 			return "; write " + l.at + "." + pathKey(key)
 		}
 	}
-	near := suggest.Near(l.rest[0], l.keys, 3)
+	near := suggest.Near(l.rest[0], keys, 3)
 	if near == nil {
-		near = suggest.Near(strings.Join(l.rest, "."), l.keys, 3)
+		near = suggest.Near(strings.Join(l.rest, "."), keys, 3)
 	}
 	for i, key := range near {
 		near[i] = shown(pathKey(key))
@@ -230,21 +242,21 @@ func (l *missing) hint() string {
 	if near != nil {
 		return "; did you mean " + strings.Join(near, " or ") + "?"
 	}
-	return l.inventory()
+	return l.inventory(keys, more)
 }
 
 // inventory lists the keys that there are.
-func (l *missing) inventory() string {
+func (l *missing) inventory(keys []string, more int) string {
 	const most = 12
-	if len(l.keys) == 0 {
+	if len(keys) == 0 {
 		return ""
 	}
 	var names []string
-	for _, key := range l.keys[:min(most, len(l.keys))] {
+	for _, key := range keys[:min(most, len(keys))] {
 		names = append(names, shown(pathKey(key)))
 	}
 	text := "; " + cmp.Or(l.at, "the event") + " has " + strings.Join(names, ", ")
-	if more := len(l.keys) - most; more > 0 {
+	if more += len(keys) - most; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
@@ -265,7 +277,7 @@ func (m *Match) arrival(d *Delivery) Arrival {
 	for _, c := range m.Where {
 		key := strings.Join(c.path.steps, "\x00")
 		if got, lack := c.path.find(d.Body); lack == nil && !told[key] {
-			a.Text += "  " + c.path.text + " = " + term.Shorten(compact(got), longestValue)
+			a.Text += "  " + c.path.text + " = " + brief(got, longestValue)
 			told[key] = true
 		}
 	}

@@ -1,7 +1,6 @@
 package sink
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -127,60 +126,113 @@ func pathKey(key string) string {
 }
 
 func isIndex(step string) bool {
+	if step == "" || step[0] < '0' || step[0] > '9' {
+		return false // at once: an error would be made of it
+	}
 	_, err := strconv.ParseUint(step, 10, 31)
 	return err == nil
 }
 
 // missing says why a path leads to nothing.
 type missing struct {
-	at   string   // where the path breaks off: its beginning, or the whole body
-	is   string   // what is there instead of an object or array: "null", "text"; "" for those two
-	keys []string // the keys of the object that lacks the next one
-	rest []string // the steps that lead nowhere; the first one is the key that is missing
+	at    string          // where the path breaks off: its beginning, or the whole body
+	value json.RawMessage // what is there
+	rest  []string        // the steps that lead nowhere; the first one is the key that is missing
 }
 
 // find returns the value in body to which p leads. If there is none, it says why.
 func (p path) find(body json.RawMessage) (json.RawMessage, *missing) {
 	value := body
 	for _, key := range roots[p.steps[0]] {
-		next, lack := step(value, key)
-		if lack != nil {
-			return nil, lack
+		next, ok := step(value, key)
+		if !ok {
+			return nil, &missing{value: value, rest: []string{key}}
 		}
 		value = next
 	}
 	at := p.steps[0]
 	for i, key := range p.steps[1:] {
-		next, lack := step(value, key)
-		if lack != nil {
-			lack.at, lack.rest = at, p.steps[1+i:]
-			return nil, lack
+		next, ok := step(value, key)
+		if !ok {
+			return nil, &missing{at, value, p.steps[1+i:]}
 		}
 		value, at = next, at+"."+pathKey(key)
 	}
 	return value, nil
 }
 
-func step(value json.RawMessage, key string) (json.RawMessage, *missing) {
-	lack := &missing{rest: []string{key}}
-	switch value = bytes.TrimLeft(value, " \t\r\n"); {
-	case len(value) > 0 && value[0] == '{':
-		var object map[string]json.RawMessage
-		if json.Unmarshal(value, &object) == nil {
-			if next, ok := object[key]; ok {
-				return next, nil
-			}
-			lack.keys = slices.Sorted(maps.Keys(object))
+// root returns the value in body to which the first step of p leads.
+func (p path) root(body json.RawMessage) (value json.RawMessage, found bool) {
+	return steps(body, roots[p.steps[0]])
+}
+
+// under returns the value to which p leads, from that of its root.
+func (p path) under(root json.RawMessage) (value json.RawMessage, found bool) {
+	return steps(root, p.steps[1:])
+}
+
+func steps(value json.RawMessage, keys []string) (json.RawMessage, bool) {
+	for _, key := range keys {
+		next, ok := step(value, key)
+		if !ok {
+			return nil, false
 		}
-	case len(value) > 0 && value[0] == '[':
-		var array []json.RawMessage
-		index, err := strconv.Atoi(key)
-		if err == nil && isIndex(key) && json.Unmarshal(value, &array) == nil && index < len(array) {
-			return array[index], nil
-		}
-		lack.is = fmt.Sprintf("an array of %d", len(array))
-	default:
-		lack.is = string(value)
+		value = next
 	}
-	return nil, lack
+	return value, true
+}
+
+// step returns the value of a key, or of an index in an array. It copies nothing: bodies can be
+// large, and many questions look into each.
+func step(value json.RawMessage, key string) (json.RawMessage, bool) {
+	inside, bracket := within(value)
+	switch {
+	case bracket == '{':
+		return member(inside, key)
+	case bracket == '[' && isIndex(key):
+		index, err := strconv.Atoi(key)
+		for ; err == nil; index-- {
+			next, ok := inside.element()
+			if !ok || index == 0 {
+				return next, ok
+			}
+		}
+	}
+	return nil, false
+}
+
+// is describes what is there instead of an object or array that the path could go on in; "" for an
+// object, which lacks a key.
+func (l *missing) is() string {
+	switch inside, bracket := within(l.value); bracket {
+	case '{':
+		return ""
+	case '[':
+		return fmt.Sprintf("an array of %d", inside.count())
+	}
+	return shownJSON(l.value)
+}
+
+// mostKeys is the number of keys of an object that a message looks at. A table has fewer columns.
+const mostKeys = 2000
+
+// keys returns the keys of the object that lacks one, in their order. more is the number of members
+// beyond mostKeys.
+func (l *missing) keys() (keys []string, more int) {
+	inside, bracket := within(l.value)
+	for bracket == '{' {
+		name, _, ok := inside.next()
+		if !ok {
+			break
+		}
+		if len(keys) == mostKeys {
+			more++
+			continue
+		}
+		if key, ok := unquote(name); ok {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys), more
 }

@@ -24,6 +24,13 @@ type question struct {
 // maxCount bounds what a request that waits must remember.
 const maxCount = 100_000
 
+// maxConditions bounds how long it takes to judge a delivery.
+const maxConditions = 100
+
+func tooManyConditions() error {
+	return invalid(fmt.Sprintf("there are more than %d conditions", maxConditions), "leave some out, or ask for an object as a whole, as in where: {\"new.address\": {\"city\": \"Rome\"}}")
+}
+
 // readQuestion reads the parameters of a query. Those that the operation does not have were
 // rejected before.
 func readQuestion(r *http.Request) (question, error) {
@@ -85,6 +92,9 @@ func (m *Match) read(name, text string) (err error) {
 	case "id":
 		m.ID, err = readID(text)
 	case "path":
+		if len(m.Where) == maxConditions {
+			return tooManyConditions()
+		}
 		var c Condition
 		c, err = Present(text)
 		m.Where = append(m.Where, c)

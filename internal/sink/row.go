@@ -1,6 +1,8 @@
 package sink
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -19,7 +21,7 @@ type cell struct {
 // Long values are cut, all at the same length, so that none takes the place of the others. It leaves
 // out the columns whose steps, joined by NUL, are in told.
 func (d *Delivery) otherColumns(told map[string]bool) string {
-	cells := d.cells(told)
+	cells, more := d.cells(told)
 	longest := longestValue
 	for longest > 20 && rowLength(cells, longest) > longestRow {
 		longest = longest * 3 / 4
@@ -28,7 +30,7 @@ func (d *Delivery) otherColumns(told map[string]bool) string {
 	for i, c := range cells {
 		text := c.text(longest)
 		if i > 0 && out.Len()+len(text) > longestRow {
-			fmt.Fprintf(&out, "  … (%d columns more)", len(cells)-i)
+			fmt.Fprintf(&out, "  … (%d columns more)", len(cells)-i+more)
 			break
 		}
 		out.WriteString("  " + text)
@@ -36,29 +38,56 @@ func (d *Delivery) otherColumns(told map[string]bool) string {
 	return out.String()
 }
 
-func (d *Delivery) cells(told map[string]bool) []cell {
+// cells returns the columns, and the number of those beyond mostKeys, at which nobody looks.
+func (d *Delivery) cells(told map[string]bool) (cells []cell, more int) {
 	old, new := d.rows()
-	before := map[string]string{}
-	for _, c := range columns(old) {
+	row, root, before := new, "new", map[string]json.RawMessage{}
+	if new == nil {
+		row, root, old = old, "old", nil
+	}
+	was, _ := rawColumns(old)
+	for _, c := range was {
 		before[c.name] = c.value
 	}
-	row, root := columns(new), "new"
-	if new == nil {
-		row, root, before = columns(old), "old", nil
-	}
 	var changed, others []cell
-	for _, c := range row {
+	all, more := rawColumns(row)
+	for _, c := range all {
 		if told[root+"\x00"+c.name] {
 			continue
 		}
 		name := cut(pathKey(c.name), longestName)
-		if was, ok := before[c.name]; ok && was != c.value {
-			changed = append(changed, cell{name + ": ", []string{was, c.value}})
+		if was, ok := before[c.name]; ok && !bytes.Equal(was, c.value) && compact(was) != compact(c.value) {
+			changed = append(changed, cell{name + ": ", []string{brief(was, 2*longestValue), brief(c.value, 2*longestValue)}})
 			continue
 		}
-		others = append(others, cell{name + " = ", []string{c.value}})
+		others = append(others, cell{name + " = ", []string{brief(c.value, 2*longestValue)}})
 	}
-	return append(changed, others...)
+	return append(changed, others...), more
+}
+
+type rawColumn struct {
+	name  string
+	value json.RawMessage
+}
+
+// rawColumns returns the first mostKeys members of an object in their order, without copying, and the
+// number of the others. What is not an object has none.
+func rawColumns(object json.RawMessage) (all []rawColumn, more int) {
+	inside, bracket := within(object)
+	for bracket == '{' {
+		name, value, ok := inside.next()
+		if !ok {
+			break
+		}
+		if len(all) == mostKeys {
+			more++
+			continue
+		}
+		if text, ok := unquote(name); ok {
+			all = append(all, rawColumn{text, value})
+		}
+	}
+	return all, more
 }
 
 // longestName is the greatest length of a column's name in messages, in bytes. Postgres has at most

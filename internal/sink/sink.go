@@ -72,6 +72,7 @@ type Sink struct {
 	journal journal
 	rules   rules
 	dice    dice       // of Behaviour and Paths; guarded by the journal's mutex
+	turns   turns      // of questions
 	print   sync.Mutex // one delivery is printed at a time
 
 	controlling atomic.Int64 // requests that are no events

@@ -39,16 +39,9 @@ func looseValue(text string) value {
 	return v
 }
 
-// equals reports whether raw, which is JSON, is this value.
-func (v value) equals(raw json.RawMessage) bool {
-	got, err := decodeJSON(raw)
-	if err != nil {
-		return false
-	}
-	if s, isString := got.(string); isString && v.loose && s == v.plain {
-		return true
-	}
-	return v.ok && equalJSON(got, v.json)
+// equals reports whether raw, which is valid JSON, is this value.
+func (v *value) equals(raw json.RawMessage) bool {
+	return v.loose && isText(raw, v.plain) || v.ok && equalJSON(raw, v.json)
 }
 
 func decodeJSON(text []byte) (v any, err error) {
@@ -62,37 +55,65 @@ func decodeJSON(text []byte) (v any, err error) {
 	return v, err
 }
 
-// equalJSON compares decoded JSON. Numbers are equal if their values are, however they are written:
-// 7 and 7.0 are. Their digits never pass through a float.
-func equalJSON(a, b any) bool {
-	switch a := a.(type) {
+// equalJSON compares JSON with a decoded value. It keeps nothing that the value does not have: raw can
+// be large. Numbers are equal if their values are, however they are written: 7 and 7.0 are. Their
+// digits never pass through a float.
+func equalJSON(raw json.RawMessage, want any) bool {
+	switch want := want.(type) {
+	case nil:
+		return string(raw) == "null"
+	case bool:
+		return string(raw) == strconv.FormatBool(want)
+	case string:
+		return isText(raw, want)
 	case json.Number:
-		b, ok := b.(json.Number)
-		return ok && equalNumbers(string(a), string(b))
+		isNumber := len(raw) > 0 && (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9')
+		return isNumber && (string(raw) == string(want) || equalNumbers(string(raw), string(want)))
 	case []any:
-		b, ok := b.([]any)
-		if !ok || len(a) != len(b) {
-			return false
-		}
-		for i := range a {
-			if !equalJSON(a[i], b[i]) {
-				return false
-			}
-		}
-		return true
+		return equalArray(raw, want)
 	case map[string]any:
-		b, ok := b.(map[string]any)
-		if !ok || len(a) != len(b) {
+		return equalObject(raw, want)
+	}
+	return false
+}
+
+func equalArray(raw json.RawMessage, want []any) bool {
+	inside, bracket := within(raw)
+	if bracket != '[' {
+		return false
+	}
+	for _, w := range want {
+		if element, ok := inside.element(); !ok || !equalJSON(element, w) {
 			return false
 		}
-		for key, x := range a {
-			if y, ok := b[key]; !ok || !equalJSON(x, y) {
-				return false
-			}
-		}
-		return true
 	}
-	return a == b // text, true, false, null
+	_, more := inside.element()
+	return !more
+}
+
+func equalObject(raw json.RawMessage, want map[string]any) bool {
+	inside, bracket := within(raw)
+	if bracket != '{' {
+		return false
+	}
+	got := map[string]json.RawMessage{} // of a key that is there twice, the last value counts
+	for {
+		name, v, ok := inside.next()
+		if !ok {
+			break
+		}
+		key, ok := unquote(name)
+		if _, wanted := want[key]; !ok || !wanted {
+			return false
+		}
+		got[key] = v
+	}
+	for key, w := range want {
+		if v, ok := got[key]; !ok || !equalJSON(v, w) {
+			return false
+		}
+	}
+	return true
 }
 
 func equalNumbers(a, b string) bool {

@@ -87,6 +87,9 @@ func (l *presentList) UnmarshalJSON(text []byte) error {
 
 // match returns the Match that m describes.
 func (m *matchJSON) match() (Match, error) {
+	if len(m.Where)+len(m.Present) > maxConditions {
+		return Match{}, tooManyConditions()
+	}
 	out := Match{Accepted: m.Accepted, Test: m.Test, After: m.After, Where: slices.Concat([]Condition(m.Where), []Condition(m.Present))}
 	for name, text := range map[string]*string{"trigger": m.Trigger, "op": m.Op, "table": m.Table, "id": m.ID, "attempts": m.Attempts} {
 		if text == nil {
@@ -138,8 +141,7 @@ func (s *Sink) verify(w http.ResponseWriter, r *http.Request, body []byte) error
 	switch {
 	case miss == nil:
 		m = m.counting()
-		s.writeList(w, func(v view) []*Delivery { return m.counted(v.deliveries) }, maxCount)
-		return nil
+		return s.writeList(w, r, maxCount, func(all []*Delivery) []*Delivery { return m.counted(r.Context(), all) })
 	case miss.Shortfall == TooFew:
 		return miss.write(w, http.StatusRequestTimeout)
 	}
