@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,20 +23,59 @@ import (
 // kept is a reapplier of a file, with the log and the names of the triggers of each apply.
 type kept struct {
 	*reapplier
-	path    string
+	path string
+
+	mu      sync.Mutex // the test writes while the reapplier runs
 	log     bytes.Buffer
 	applied []string
 	fail    func(*config.Config) error // of an apply
 	begun   time.Time                  // the last apply
 }
 
+// Write appends to the log.
+func (k *kept) Write(line []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.log.Write(line)
+}
+
+// times returns how often the log says something.
+func (k *kept) times(what string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return strings.Count(k.log.String(), what)
+}
+
+// names returns the names of the triggers of each apply.
+func (k *kept) names() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.applied)
+}
+
+// lastApply returns when the last apply was.
+func (k *kept) lastApply() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.begun
+}
+
+// fails has each apply from now on fail as f does.
+func (k *kept) fails(f func(*config.Config) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fail = f
+}
+
 func newKept(t *testing.T, content string) *kept {
 	k := &kept{path: filepath.Join(t.TempDir(), "rowhook.yaml"), fail: func(*config.Config) error { return nil }}
 	k.write(t, content)
 	k.reapplier = &reapplier{
-		file: k.path, watch: true, log: slog.New(slog.NewTextHandler(&k.log, nil)),
+		file: k.path, watch: true, log: slog.New(slog.NewTextHandler(k, nil)),
 		load: func() (*config.Config, error) { return config.Load(k.path, nil) },
 		apply: func(_ context.Context, cfg *config.Config) error {
+			k.mu.Lock()
+			defer k.mu.Unlock()
 			if err := k.fail(cfg); err != nil {
 				return err
 			}
@@ -70,6 +110,13 @@ func (k *kept) began(t *testing.T) (cancel func()) {
 	return sync.OnceFunc(func() { stop(); end() })
 }
 
+// lacking is the failure of an apply that lacks tables.
+func lacking(missing ...string) func(*config.Config) error {
+	return func(*config.Config) error {
+		return &lackError{missing, config.ErrorOf(config.Problem{Message: "there is no table"})}
+	}
+}
+
 func triggersNamed(names ...string) string {
 	text := "triggers:\n"
 	for _, name := range names {
@@ -83,15 +130,15 @@ func TestAWatchedFileIsTakenUpWithinASecondAndABrokenOneIsRefusedOnce(t *testing
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept(t, triggersNamed("a"))
 		defer k.began(t)()
-		require.Equal(t, []string{"a"}, k.applied)
+		require.Equal(t, []string{"a"}, k.names())
 		pass(time.Minute)
-		require.Equal(t, []string{"a"}, k.applied, "nothing has changed")
+		require.Equal(t, []string{"a"}, k.names(), "nothing has changed")
 
 		changed := time.Now()
 		k.write(t, triggersNamed("a", "b"))
 		pass(time.Minute)
-		require.Equal(t, []string{"a", "a b"}, k.applied)
-		require.Less(t, k.begun.Sub(changed), time.Second)
+		require.Equal(t, []string{"a", "a b"}, k.names())
+		require.Less(t, k.lastApply().Sub(changed), time.Second)
 
 		k.write(t, "triggers: [}")
 		pass(time.Minute)
@@ -99,12 +146,12 @@ func TestAWatchedFileIsTakenUpWithinASecondAndABrokenOneIsRefusedOnce(t *testing
 		pass(time.Minute)
 		require.NoError(t, os.Remove(k.path))
 		pass(time.Minute)
-		require.Equal(t, []string{"a", "a b"}, k.applied)
-		require.Equal(t, 3, strings.Count(k.log.String(), "still using the previous one"), k.log.String())
+		require.Equal(t, []string{"a", "a b"}, k.names())
+		require.Equal(t, 3, k.times("still using the previous one"))
 
 		k.write(t, triggersNamed("c"))
 		pass(time.Minute)
-		require.Equal(t, []string{"a", "a b", "c"}, k.applied)
+		require.Equal(t, []string{"a", "a b", "c"}, k.names())
 	})
 }
 
@@ -118,7 +165,7 @@ func TestAFileThatIsBeingWrittenIsNotTakenUpInPart(t *testing.T) {
 			k.write(t, part)
 		}
 		pass(time.Minute)
-		require.Equal(t, []string{"a b c", "a b c d"}, k.applied)
+		require.Equal(t, []string{"a b c", "a b c d"}, k.names())
 
 		// It is written while it is loaded, after two looks at what was there before.
 		load := k.load
@@ -131,7 +178,7 @@ func TestAFileThatIsBeingWrittenIsNotTakenUpInPart(t *testing.T) {
 		}
 		k.write(t, triggersNamed("x"))
 		pass(time.Minute)
-		require.Equal(t, []string{"a b c", "a b c d", "whole"}, k.applied)
+		require.Equal(t, []string{"a b c", "a b c d", "whole"}, k.names())
 	})
 }
 
@@ -140,13 +187,13 @@ func TestWhatCouldNotBeAppliedForAnotherReasonIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept(t, triggersNamed("a"))
 		defer k.began(t)()
-		k.fail = func(*config.Config) error { return errors.New("the table is busy") }
+		k.fails(func(*config.Config) error { return errors.New("the table is busy") })
 		k.write(t, triggersNamed("b"))
 		pass(time.Minute)
-		require.Equal(t, 1, strings.Count(k.log.String(), "the table is busy"), k.log.String())
-		k.fail = func(*config.Config) error { return nil }
+		require.Equal(t, 1, k.times("the table is busy"))
+		k.fails(func(*config.Config) error { return nil })
 		pass(2 * applyAgain)
-		require.Equal(t, []string{"a", "b"}, k.applied)
+		require.Equal(t, []string{"a", "b"}, k.names())
 	})
 }
 
@@ -155,49 +202,41 @@ func TestTablesThatComeLaterAreWaitedForAndOnlyThese(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept(t, triggersNamed("a"))
 		k.tables = time.Minute
-		missing := []string{"the table public.t", "the table public.u"}
-		k.fail = func(*config.Config) error {
-			if missing == nil {
-				return nil
-			}
-			return &lackError{missing, config.ErrorOf(config.Problem{Message: "there is no table"})}
-		}
+		k.fails(lacking("the table public.t", "the table public.u"))
 		defer k.open(false)()
 		started := make(chan error, 1)
 		begun := time.Now()
 		go func() { started <- k.start(t.Context()) }()
 		pass(10 * time.Second)
 		require.Equal(t, "waiting for the table public.t, the table public.u", k.waitingFor())
-		require.Equal(t, 1, strings.Count(k.log.String(), "waiting for tables"), k.log.String())
-		missing = []string{"the table public.u"}
+		require.Equal(t, 1, k.times("waiting for tables"))
+		k.fails(lacking("the table public.u"))
 		pass(10 * time.Second)
-		require.Equal(t, 2, strings.Count(k.log.String(), "waiting for tables"), k.log.String())
-		missing = nil
+		require.Equal(t, 2, k.times("waiting for tables"))
+		k.fails(func(*config.Config) error { return nil })
 		require.NoError(t, <-started)
 		require.Less(t, time.Since(begun), 22*time.Second)
 		require.Empty(t, k.waitingFor())
-		require.Equal(t, []string{"a"}, k.applied)
+		require.Equal(t, []string{"a"}, k.names())
 
 		// A newer file is taken up while it waits.
-		missing = []string{"the table public.v"}
+		k.fails(lacking("the table public.v"))
 		go func() { started <- k.start(t.Context()) }()
 		pass(10 * time.Second)
 		k.write(t, "triggers: [}")
 		pass(10 * time.Second)
-		k.fail = func(cfg *config.Config) error {
+		k.fails(func(cfg *config.Config) error {
 			if cfg.Triggers[0].Name == "a" {
-				return &lackError{missing, config.ErrorOf(config.Problem{Message: "there is no table"})}
+				return lacking("the table public.v")(cfg)
 			}
 			return nil
-		}
+		})
 		k.write(t, triggersNamed("b"))
 		require.NoError(t, <-started)
-		require.Equal(t, []string{"a", "b"}, k.applied)
+		require.Equal(t, []string{"a", "b"}, k.names())
 
 		// It gives up with the usual error.
-		k.fail = func(*config.Config) error {
-			return &lackError{missing, config.ErrorOf(config.Problem{Message: "there is no table"})}
-		}
+		k.fails(lacking("the table public.v"))
 		begun = time.Now()
 		err := k.start(t.Context())
 		require.ErrorContains(t, err, "there is no table")
@@ -206,10 +245,10 @@ func TestTablesThatComeLaterAreWaitedForAndOnlyThese(t *testing.T) {
 
 		// Other mistakes are errors at once, and so is a missing table without the flag.
 		begun = time.Now()
-		k.fail = func(*config.Config) error { return config.ErrorOf(config.Problem{Message: "a view"}) }
+		k.fails(func(*config.Config) error { return config.ErrorOf(config.Problem{Message: "a view"}) })
 		require.ErrorContains(t, k.start(t.Context()), "a view")
 		k.tables = 0
-		k.fail = func(*config.Config) error { return &lackError{missing, errors.New("none")} }
+		k.fails(func(*config.Config) error { return &lackError{[]string{"the table public.v"}, errors.New("none")} })
 		require.ErrorContains(t, k.start(t.Context()), "none")
 		require.Equal(t, begun, time.Now())
 
@@ -233,12 +272,12 @@ func TestAHangupAppliesAtOnceAlsoWhileTablesAreWaitedFor(t *testing.T) {
 		end := k.open(false)
 		defer end()
 		k.hangups = make(chan os.Signal, 1)
-		k.fail = func(cfg *config.Config) error {
+		k.fails(func(cfg *config.Config) error {
 			if cfg.Triggers[0].Name == "a" {
 				return &lackError{[]string{"the table public.t"}, errors.New("none")}
 			}
 			return nil
-		}
+		})
 		started := make(chan error, 1)
 		go func() { started <- k.start(t.Context()) }()
 		pass(time.Second)
@@ -247,10 +286,10 @@ func TestAHangupAppliesAtOnceAlsoWhileTablesAreWaitedFor(t *testing.T) {
 		k.hangups <- syscall.SIGHUP
 		require.NoError(t, <-started)
 		require.Equal(t, begun, time.Now())
-		require.Equal(t, []string{"b"}, k.applied)
+		require.Equal(t, []string{"b"}, k.names())
 		stop := k.background(t.Context())
 		pass(time.Minute)
-		require.Equal(t, []string{"b"}, k.applied, "the watch does not apply it again")
+		require.Equal(t, []string{"b"}, k.names(), "the watch does not apply it again")
 		stop()
 	})
 }
