@@ -31,9 +31,20 @@ type Spec struct {
 	Webhook Webhook `json:"webhook" yaml:"webhook"`
 	// Retry is what happens after a failed attempt.
 	Retry Retry `json:"retry" yaml:"retry,omitempty"`
+	// Order is the order of delivery. The zero value asks for none.
+	Order Order `json:"order,omitzero" yaml:"-"`
+	// Batch puts several events into one request.
+	Batch Batch `json:"batch,omitzero" yaml:"-"`
+	// Rate bounds the requests over all dispatchers.
+	Rate Rate `json:"rate,omitzero" yaml:"-"`
 	// Concurrency is the largest number of attempts in flight for this trigger in one dispatcher.
 	// 0 leaves only the dispatcher's own limit.
 	Concurrency int `json:"concurrency,omitempty" yaml:"concurrency,omitempty"`
+	// ConcurrencyTotal is that number over all dispatchers together. 0 sets no bound. It is a key of
+	// its own in JSON, so that programs of the schema version before read Concurrency.
+	ConcurrencyTotal int `json:"concurrency_total,omitempty" yaml:"-"`
+	// Breaker is BreakerOn, which is stored as "", or BreakerOff.
+	Breaker string `json:"breaker,omitempty" yaml:"-"`
 	// Notify is NotifyAuto or NotifyNever.
 	Notify string `json:"notify" yaml:"notify,omitempty"`
 	// Capture says how inserts are captured: CaptureRows, CaptureStatement, or CaptureAuto, which
@@ -170,7 +181,7 @@ type Retry struct {
 	MaxInterval Duration `json:"max_interval" yaml:"max_interval"`
 }
 
-// The values of Retry.Backoff, Spec.Notify and Spec.Capture.
+// The values of Retry.Backoff, Spec.Notify, Spec.Capture and Spec.Breaker.
 const (
 	BackoffFixed       = "fixed"       // each interval is Retry.Interval
 	BackoffExponential = "exponential" // each is twice the one before, shortened by up to a quarter
@@ -179,6 +190,8 @@ const (
 	CaptureAuto        = "auto"        // the word of rowhook.yaml for Spec.Capture ""
 	CaptureRows        = "rows"        // row by row
 	CaptureStatement   = "statement"   // by the statement; an apply fails where that can't be done
+	BreakerOn          = "on"          // the word of rowhook.yaml for Spec.Breaker ""
+	BreakerOff         = "off"         // a receiver that fails is called as before
 )
 
 // The defaults of a Spec. The rowhook.yaml of this repository shows them in comments.

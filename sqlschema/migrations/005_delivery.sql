@@ -1,0 +1,107 @@
+-- Order per key, batches, rates, the health of endpoints, and alerts.
+
+update rowhook.setting set value = '4' where name = 'compatible';
+-- sqlschema/whole.go reads this comment in a copy of the structure without its rows.
+comment on table rowhook.schema_version is 'Version of the schema rowhook: 5';
+
+-- In the order in which claims and settlements lock them, so that there is no deadlock.
+lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
+
+-- == Order ==
+
+-- An event of an ordered trigger has a key, a lane and a sequence number, and is parked: its due_at
+-- is 1752000 hours (73000 days) after the time at which it is due. So no claim that goes event by event finds it,
+-- of whatever version, and the index on due_at still orders what is parked.
+alter table rowhook.event_log add column if not exists key text;
+alter table rowhook.event_log add column if not exists lane smallint;
+alter table rowhook.event_log add column if not exists seq bigint;
+create index event_log_lane on rowhook.event_log (trigger_id, lane, seq) where lane is not null;
+alter table rowhook.event_archive add column if not exists seq bigint;
+alter table rowhook.event_archive add column if not exists merged_into uuid;
+alter table rowhook.dead_letter add column if not exists key text;
+alter table rowhook.dead_letter add column if not exists lane smallint;
+alter table rowhook.dead_letter add column if not exists seq bigint;
+alter table rowhook.dead_letter add column if not exists blocks boolean;
+create index dead_letter_blocks on rowhook.dead_letter (trigger_id, lane) where blocks;
+comment on column rowhook.event_log.due_at   is 'When it is to be claimed next: a new event at once, a claimed one at the end of its lease, a failed one at its next attempt. Of an event with a lane: 1752000 hours later';
+comment on column rowhook.event_log.key      is 'Key within which events of an ordered trigger keep their order; null: no order';
+comment on column rowhook.event_log.lane     is 'Lane of the key, from 0 to 63; null: the event is claimed by itself';
+comment on column rowhook.event_log.seq      is 'Place in the order of its key, from rowhook.event_seq; null: no order';
+comment on column rowhook.event_archive.seq  is 'As in event_log';
+comment on column rowhook.event_archive.merged_into is 'The later event of its key that was sent in its stead; null: it was sent itself';
+comment on column rowhook.dead_letter.key    is 'As in event_log';
+comment on column rowhook.dead_letter.lane   is 'As in event_log';
+comment on column rowhook.dead_letter.seq    is 'As in event_log';
+comment on column rowhook.dead_letter.blocks is 'True: later events of its key wait until it is redelivered or discarded';
+
+create sequence if not exists rowhook.event_seq; -- it may have been left by a way down
+comment on sequence rowhook.event_seq is 'Numbers the events of ordered triggers in the order in which they were recorded';
+
+create table rowhook.lane (
+  trigger_id integer not null,
+  lane       smallint not null,
+  owner      integer,
+  epoch      bigint not null default 0,
+  primary key (trigger_id, lane)
+) with (fillfactor = 50);
+comment on table  rowhook.lane is 'Who delivers the events of a lane of an ordered trigger';
+comment on column rowhook.lane.trigger_id is 'rowhook.trigger.id';
+comment on column rowhook.lane.lane       is 'Number of the lane, from 0 to 63';
+comment on column rowhook.lane.owner      is 'rowhook.instance.id of the dispatcher that has it; null, or not registered: nobody';
+comment on column rowhook.lane.epoch      is 'Counts owners; who settles an event of the lane has to know it';
+revoke all on rowhook.lane from public;
+
+create table rowhook.key_move (
+  event_id   uuid not null,
+  trigger_id integer not null,
+  lane       smallint not null,
+  seq        bigint not null,
+  key        text not null,
+  ready      boolean not null default false,
+  primary key (event_id)
+);
+create index key_move_lane on rowhook.key_move (trigger_id, lane, seq);
+comment on table  rowhook.key_move is 'Updates that moved a row from one key to another: the old key waits here until the event, which is in the lane of the new key, is settled';
+comment on column rowhook.key_move.event_id   is 'rowhook.event_log.id of the update';
+comment on column rowhook.key_move.trigger_id is 'rowhook.trigger.id';
+comment on column rowhook.key_move.lane       is 'Lane of the old key';
+comment on column rowhook.key_move.seq        is 'seq of the update';
+comment on column rowhook.key_move.key        is 'The old key';
+comment on column rowhook.key_move.ready      is 'True: all earlier events of the old key are settled, so the event may be sent';
+revoke all on rowhook.key_move from public;
+
+alter table rowhook.instance add column if not exists serves integer[];
+comment on column rowhook.instance.serves is 'rowhook.trigger.id of the ordered triggers and those with a total that this dispatcher can send for; living dispatchers share their lanes and totals evenly';
+
+-- == Batches and rates ==
+
+-- == Health ==
+
+-- == Alerts ==
+
+---- create above / drop below ----
+
+lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode; -- first, as above
+
+-- == Alerts ==
+
+-- == Health ==
+
+-- == Batches and rates ==
+
+-- == Order ==
+
+-- Events that are parked are due as those of any trigger.
+update rowhook.event_log set due_at = due_at - interval '1752000 hours' where due_at > '2150-01-01 00:00:00+00';
+drop table rowhook.key_move;
+drop table rowhook.lane;
+drop index rowhook.dead_letter_blocks;
+drop index rowhook.event_log_lane;
+alter table rowhook.dead_letter drop column key, drop column lane, drop column seq, drop column blocks;
+alter table rowhook.event_archive drop column seq, drop column merged_into;
+update rowhook.instance set serves = null;
+comment on column rowhook.event_log.due_at is 'When it is to be claimed next: a new event at once, a claimed one at the end of its lease, a failed one at its next attempt';
+-- The columns key, lane and seq of event_log, and the sequence, stay: captures write them.
+
+comment on table rowhook.schema_version is 'Version of the schema rowhook: 4';
+update rowhook.setting set value = '3' where name = 'compatible';
