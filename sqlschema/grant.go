@@ -59,6 +59,17 @@ func dispatcherRights() []right {
 		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"seen_at", "trouble"}},
 		{kind: "table", name: "event_log", privilege: "UPDATE", columns: []string{"claim"}},
 		{kind: "table", name: "relation", privilege: "SELECT"},
+		// From version 5 of the schema on.
+		{kind: "table", name: "event_log", privilege: "UPDATE", columns: []string{"key", "lane"}},
+		{kind: "table", name: "dead_letter", privilege: "SELECT", columns: []string{"key", "lane", "seq", "blocks"}},
+		{kind: "table", name: "dead_letter", privilege: "UPDATE", columns: []string{"key", "lane", "seq", "blocks"}},
+		{kind: "table", name: "lane", privilege: "SELECT"},
+		{kind: "table", name: "lane", privilege: "UPDATE", columns: []string{"owner", "epoch"}},
+		{kind: "table", name: "key_move", privilege: "SELECT"},
+		{kind: "table", name: "key_move", privilege: "UPDATE", columns: []string{"ready"}},
+		{kind: "table", name: "key_move", privilege: "DELETE"},
+		{kind: "sequence", name: "event_seq", privilege: "SELECT"},
+		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"serves"}},
 	}
 }
 

@@ -30,6 +30,7 @@ func granted() []string {
 		"sequence departures USAGE",
 		"sequence doorbell SELECT",
 		"sequence doorbell UPDATE",
+		"sequence event_seq SELECT",
 		"sequence instance_id USAGE",
 		"table activity DELETE",
 		"table activity INSERT",
@@ -38,18 +39,22 @@ func granted() []string {
 		"table activity UPDATE failed", "table activity UPDATE latency",
 		"table backfill SELECT",
 		"table dead_letter INSERT",
-		"table dead_letter SELECT died_at", "table dead_letter SELECT id", "table dead_letter SELECT reason", "table dead_letter SELECT tries",
+		"table dead_letter SELECT blocks", "table dead_letter SELECT died_at", "table dead_letter SELECT id", "table dead_letter SELECT key",
+		"table dead_letter SELECT lane", "table dead_letter SELECT reason", "table dead_letter SELECT seq", "table dead_letter SELECT tries",
 		"table dead_letter SELECT trigger_id",
-		"table dead_letter UPDATE died_at", "table dead_letter UPDATE reason", "table dead_letter UPDATE tries",
+		"table dead_letter UPDATE blocks", "table dead_letter UPDATE died_at", "table dead_letter UPDATE key", "table dead_letter UPDATE lane",
+		"table dead_letter UPDATE reason", "table dead_letter UPDATE seq", "table dead_letter UPDATE tries",
 		"table event_archive INSERT",
 		"table event_log DELETE",
 		"table event_log SELECT",
-		"table event_log UPDATE claim", "table event_log UPDATE claimed_by", "table event_log UPDATE due_at", "table event_log UPDATE tries",
+		"table event_log UPDATE claim", "table event_log UPDATE claimed_by", "table event_log UPDATE due_at", "table event_log UPDATE key", "table event_log UPDATE lane", "table event_log UPDATE tries",
 		"table instance DELETE",
 		"table instance INSERT",
 		"table instance SELECT",
-		"table instance UPDATE listens", "table instance UPDATE name", "table instance UPDATE seen_at", "table instance UPDATE trouble",
+		"table instance UPDATE listens", "table instance UPDATE name", "table instance UPDATE seen_at", "table instance UPDATE serves", "table instance UPDATE trouble",
 		"table invocation_log INSERT",
+		"table key_move DELETE", "table key_move SELECT", "table key_move UPDATE ready",
+		"table lane SELECT", "table lane UPDATE epoch", "table lane UPDATE owner",
 		"table relation SELECT",
 		"table schema_version SELECT",
 		"table setting SELECT",
@@ -268,6 +273,20 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		},
 		func() error { _, err := queue.BuryOrphans(ctx, tx); return err },
+		func() error { _, err := queue.Unpark(ctx, tx); return err },
+		func() error { // what is done with the lanes of ordered triggers
+			_, err := tx.Exec(ctx, `
+update rowhook.instance set serves = '{1}' where id = -1;
+update rowhook.lane set owner = 1, epoch = epoch + 1 where lane = 64;
+select owner, epoch from rowhook.lane for share;
+select last_value from rowhook.event_seq;
+update rowhook.key_move set ready = true where lane = 64;
+delete from rowhook.key_move where lane = 64;
+insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, key, lane, seq, blocks) values (gen_random_uuid(), now(), 1, 1, 'I', 'x', 'k', 1, 1, true)
+  on conflict (id) do update set key = excluded.key, lane = excluded.lane, seq = excluded.seq, blocks = excluded.blocks;
+select key, lane, seq from rowhook.dead_letter where blocks`)
+			return err
+		},
 		func() error { _, err := queue.Reclaim(ctx, tx, append(slices.Clone(watch.Dead), -1)); return err },
 		func() error { return queue.Unregister(ctx, tx, id) },
 	}

@@ -144,22 +144,36 @@ func (b behind) String() string {
 
 // highestOf returns where the values of a sequence are used, beside the column that owns it. Each
 // query uses an index, or reads a table of few rows.
-func highestOf() map[string][]string {
-	return map[string][]string{
+func highestOf(ordered bool) map[string][]string {
+	highest := map[string][]string{
 		"instance_id":    {"select max(id) from rowhook.instance"},
 		"trigger_id_seq": {"select max(trigger_id) from rowhook.event_log", "select max(trigger_id) from rowhook.dead_letter"},
 	}
+	if ordered {
+		// A new dispatcher must not get the number of an owner in the database that was copied.
+		highest["instance_id"] = append(highest["instance_id"], "select max(owner) from rowhook.lane")
+		const newest = "select max(e.seq) from (select distinct trigger_id from rowhook.lane) l " +
+			"cross join lateral (select seq from rowhook.%s where trigger_id = l.trigger_id order by id desc limit 1) e"
+		highest["event_seq"] = []string{
+			"select max(e.seq) from rowhook.lane l cross join lateral (select max(seq) as seq from rowhook.event_log where trigger_id = l.trigger_id and lane = l.lane) e",
+			fmt.Sprintf(newest, "dead_letter"), fmt.Sprintf(newest, "event_archive"),
+		}
+	}
+	return highest
 }
 
 // findBehind returns the sequences that are behind. The session must be pinned. It skips tables
 // that the role may not read.
 func findBehind(ctx context.Context, db pg.Queryer, orphans []orphan) ([]behind, error) {
-	var readable bool
+	var readable, ordered bool
 	err := db.QueryRow(ctx, `
-select coalesce(bool_and(has_column_privilege(c.oid, w.col, 'SELECT')), true)
+select coalesce(bool_and(has_column_privilege(c.oid, w.col, 'SELECT')), true),
+       coalesce((select bool_and(has_table_privilege(o.oid, 'SELECT')) from pg_catalog.pg_class o
+                  where o.relname in ('event_log', 'event_archive', 'dead_letter', 'lane') and o.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'rowhook')
+                 having bool_or(o.relname = 'lane')), false)
   from (values ('instance', 'id'), ('event_log', 'trigger_id'), ('dead_letter', 'trigger_id'), ('trigger', 'id')) as w (name, col)
   join pg_catalog.pg_class c on c.relname = w.name::name
-  join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = 'rowhook'`).Scan(&readable)
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = 'rowhook'`).Scan(&readable, &ordered)
 	if err != nil || !readable {
 		return nil, err
 	}
@@ -186,7 +200,7 @@ select s.relname::text as sequence, coalesce('select max(' || quote_ident(a.attn
 	}
 	var found []behind
 	for _, s := range sequences {
-		highest := highestOf()[s.Sequence]
+		highest := highestOf(ordered)[s.Sequence]
 		if s.Own != "" {
 			highest = append(highest, s.Own)
 		}
@@ -497,6 +511,7 @@ func (b behind) catchUp(ctx context.Context, tx pgx.Tx) error {
 	all := map[string]string{
 		"instance_id":     "select greatest((select max(claimed_by) from rowhook.event_log), (select max(instance_id) from rowhook.invocation_log))",
 		"trigger_id_seq":  "select max(trigger_id) from rowhook.event_archive",
+		"event_seq":       "select greatest((select max(seq) from rowhook.event_log), (select max(seq) from rowhook.event_archive), (select max(seq) from rowhook.dead_letter))",
 		"relation_id_seq": "select greatest((select max(relation_id) from rowhook.event_log), (select max(relation_id) from rowhook.event_archive), (select max(relation_id) from rowhook.dead_letter))",
 	}[b.Sequence]
 	if all == "" {

@@ -165,6 +165,10 @@ func TestSequencesThatAreBehindCatchUp(t *testing.T) {
 insert into rowhook.instance (id, name, version, listens) values (30, 'a', 'b', false);
 insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason) values (rowhook.uuid7(), now(), 40, 1, 'I', 'x');
 insert into rowhook.backfill (id, trigger_id, condition, key, expected) overriding system value values (50, 1, '', '{}', 0)`)
+	w.Exec(t, `
+insert into rowhook.lane (trigger_id, lane, owner) values (1, 0, 33);
+insert into rowhook.event_log (id, trigger_id, op, lane, seq) values (rowhook.uuid7(), 1, 'I', 0, 60);
+insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, seq) values (rowhook.uuid7(), now(), now(), 1, 1, 'I', 61)`)
 	// As on a subscriber.
 	w.Exec(t, "select setval(c.oid, case when c.relname = 'instance_id' then 2 else 1 end, false) from pg_class c where c.relnamespace = 'rowhook'::regnamespace and c.relkind = 'S'")
 	require.GreaterOrEqual(t, len(w.lacking(t)), 3)
@@ -173,7 +177,7 @@ insert into rowhook.backfill (id, trigger_id, condition, key, expected) overridi
 	require.Contains(t, w.plan(t, specs...).String(), "~ sequence rowhook.trigger_id_seq: 0 becomes 40, which is in use")
 	w.apply(t, specs...)
 	require.Equal(t, "41", w.scalar(t, "select id from rowhook.trigger where name = 'x'"))
-	require.Equal(t, "31 51", w.scalar(t, "select concat_ws(' ', nextval('rowhook.instance_id'), nextval('rowhook.backfill_id_seq'))"))
+	require.Equal(t, "34 51 62", w.scalar(t, "select concat_ws(' ', nextval('rowhook.instance_id'), nextval('rowhook.backfill_id_seq'), nextval('rowhook.event_seq'))"))
 	require.Empty(t, w.lacking(t))
 	before := w.state(t)
 	w.migrate(t)

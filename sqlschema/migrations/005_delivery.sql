@@ -51,7 +51,7 @@ comment on column rowhook.lane.owner      is 'rowhook.instance.id of the dispatc
 comment on column rowhook.lane.epoch      is 'Counts owners; who settles an event of the lane has to know it';
 revoke all on rowhook.lane from public;
 
-create table rowhook.key_move (
+create table if not exists rowhook.key_move ( -- it may have been left by a way down
   event_id   uuid not null,
   trigger_id integer not null,
   lane       smallint not null,
@@ -60,7 +60,7 @@ create table rowhook.key_move (
   ready      boolean not null default false,
   primary key (event_id)
 );
-create index key_move_lane on rowhook.key_move (trigger_id, lane, seq);
+create index if not exists key_move_lane on rowhook.key_move (trigger_id, lane, seq);
 comment on table  rowhook.key_move is 'Updates that moved a row from one key to another: the old key waits here until the event, which is in the lane of the new key, is settled';
 comment on column rowhook.key_move.event_id   is 'rowhook.event_log.id of the update';
 comment on column rowhook.key_move.trigger_id is 'rowhook.trigger.id';
@@ -73,11 +73,48 @@ revoke all on rowhook.key_move from public;
 alter table rowhook.instance add column if not exists serves integer[];
 comment on column rowhook.instance.serves is 'rowhook.trigger.id of the ordered triggers and those with a total that this dispatcher can send for; living dispatchers share their lanes and totals evenly';
 
+-- Captures of ordered triggers call these two. Both are inlined into the statement that records the
+-- event, which has locked rowhook.event_log by then. So a capture that waits for a migration sees
+-- what the migration has made of them.
+create or replace function rowhook.parked() returns interval language sql immutable
+  return interval '1752000 hours';
+comment on function rowhook.parked() is 'How much later than it is due an event of an ordered trigger is recorded; null: triggers have no order, and events are recorded without key, lane and seq';
+revoke all on function rowhook.parked() from public;
+
+-- The hashes of Postgres' own indexes differ between versions of the server, and md5() fails where
+-- OpenSSL is in FIPS mode. The text is hashed as it is stored, since not every text can be converted.
+create or replace function rowhook.lane_of(key text) returns smallint language sql stable
+  return (get_byte(sha256(convert_to(key, getdatabaseencoding())), 0) & 63)::smallint;
+comment on function rowhook.lane_of(text) is 'Lane of a key';
+revoke all on function rowhook.lane_of(text) from public;
+
 -- == Batches and rates ==
 
 -- == Health ==
 
 -- == Alerts ==
+
+-- == Rights ==
+
+do $$
+declare
+  dispatcher regrole;
+begin
+  for dispatcher in
+    select distinct a.grantee
+      from pg_attribute d join pg_class c on c.oid = d.attrelid cross join aclexplode(d.attacl) a
+     where d.attrelid = 'rowhook.event_log'::regclass and d.attname = 'due_at' and a.privilege_type = 'UPDATE' and a.grantee not in (0, c.relowner)
+  loop
+    -- each new right of dispatcherRights, in grant.go
+    execute format('grant update (key, lane) on rowhook.event_log to %s', dispatcher);
+    execute format('grant select (key, lane, seq, blocks), update (key, lane, seq, blocks) on rowhook.dead_letter to %s', dispatcher);
+    execute format('grant select, update (owner, epoch) on rowhook.lane to %s', dispatcher);
+    execute format('grant select, update (ready), delete on rowhook.key_move to %s', dispatcher);
+    execute format('grant select on sequence rowhook.event_seq to %s', dispatcher);
+    execute format('grant update (serves) on rowhook.instance to %s', dispatcher);
+  end loop;
+end
+$$;
 
 ---- create above / drop below ----
 
@@ -91,17 +128,22 @@ lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_a
 
 -- == Order ==
 
--- Events that are parked are due as those of any trigger.
-update rowhook.event_log set due_at = due_at - interval '1752000 hours' where due_at > '2150-01-01 00:00:00+00';
-drop table rowhook.key_move;
+-- What captures of ordered triggers call and write stays. From now on they record events as those of
+-- any trigger.
+create or replace function rowhook.parked() returns interval language sql immutable
+  return null::interval;
+-- Events that are parked are due as those of any trigger. They are due from now on, since claims do
+-- not look far back.
+update rowhook.event_log set due_at = greatest(due_at - interval '1752000 hours', clock_timestamp()), key = null, lane = null where due_at > '2150-01-01 00:00:00+00';
+delete from rowhook.key_move;
 drop table rowhook.lane;
 drop index rowhook.dead_letter_blocks;
 drop index rowhook.event_log_lane;
 alter table rowhook.dead_letter drop column key, drop column lane, drop column seq, drop column blocks;
 alter table rowhook.event_archive drop column seq, drop column merged_into;
+-- Statements of running dispatchers write this column, so only its values go.
 update rowhook.instance set serves = null;
 comment on column rowhook.event_log.due_at is 'When it is to be claimed next: a new event at once, a claimed one at the end of its lease, a failed one at its next attempt';
--- The columns key, lane and seq of event_log, and the sequence, stay: captures write them.
 
 comment on table rowhook.schema_version is 'Version of the schema rowhook: 4';
 update rowhook.setting set value = '3' where name = 'compatible';

@@ -1,0 +1,72 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/pg"
+)
+
+// Parked is how much later than it is due an event of an ordered trigger is recorded, so that no
+// claim finds it. It is 73,000 days.
+const Parked = 1_752_000 * time.Hour
+
+// OrderedSchema is the schema version from which on events can have an order.
+const OrderedSchema = 5
+
+// ParkedFrom is SQL for a time between those at which events are due and those of parked ones.
+const ParkedFrom = "'2150-01-01 00:00:00+00'::timestamptz"
+
+// DueAt returns SQL for the time at which an event is due, parked or not. at is SQL for its due_at.
+func DueAt(at string) string {
+	return "case when " + at + " > " + ParkedFrom + " then " + at + " - interval '1752000 hours' else " + at + " end"
+}
+
+// unparkBatch is the number of events that one statement of Unpark moves. Their row locks delay a
+// settlement that comes at the same time.
+const unparkBatch = 2000
+
+// Unpark lets the events of triggers without order be claimed event by event, which they had waited
+// for when their trigger lost its order. It returns their number. Transactions that were open at the
+// time may add events later, so it is called again. If there are none, it costs a probe of the index
+// for each trigger. The schema must have at least the version OrderedSchema.
+//
+// They are due from now on, if not later: claims do not look far back.
+func Unpark(ctx context.Context, db pg.Queryer) (int64, error) {
+	var total int64
+	from := time.Time{}
+	for {
+		var moved, rung int64
+		var last *time.Time
+		err := db.QueryRow(ctx, unparkSQL, unparkBatch, from, int64(Ringing), MuteFrom).Scan(&moved, &last, &rung)
+		if err != nil {
+			return total, fmt.Errorf("let events without order be claimed: %w", err)
+		}
+		total += moved
+		if last == nil {
+			return total, nil
+		}
+		from = *last
+	}
+}
+
+// The second piece does not read again the index entries that the first one has left.
+const unparkSQL = `
+with parked as (
+  select e.id, e.due_at
+    from (select id from rowhook.trigger where removed_at is null and not spec ? 'order') t
+   cross join lateral (
+     select q.id, q.due_at from rowhook.event_log q
+      where q.trigger_id = t.id and q.due_at > ` + ParkedFrom + ` and q.due_at >= $2
+      order by q.due_at limit $1 for update skip locked) e
+   order by e.due_at limit $1
+), moved as (
+  update rowhook.event_log q set due_at = greatest(p.due_at - interval '1752000 hours', clock_timestamp()), key = null, lane = null
+    from parked p where q.id = any (array[p.id])
+  returning q.trigger_id
+), rung as (
+  select pg_notify('rowhook', m.trigger_id::text) from (select distinct trigger_id from moved) m
+   where pg_sequence_last_value('rowhook.doorbell'::regclass) = $3 and pg_catalog.pg_notification_queue_usage() < $4
+)
+select (select count(*) from moved), (select max(due_at) from parked), (select count(*) from rung)`
