@@ -70,6 +70,9 @@ func compare(path []string, old, new any) (found []Difference) {
 		return found
 	}
 	d := Difference{Key: strings.Join(path, "."), Action: Replace}
+	if d.Key == "concurrency_total" {
+		d.Key = "concurrency.total" // as in rowhook.yaml
+	}
 	switch {
 	case old == nil:
 		d.Action = Create

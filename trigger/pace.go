@@ -102,7 +102,8 @@ func (o *Order) UnmarshalJSON(b []byte) error {
 type Batch struct {
 	// Max is the largest number of events in a request, at least 2. 0: no batches.
 	Max int `json:"max" yaml:"max"`
-	// Bytes bounds the body of a request. An event that is larger by itself is sent alone.
+	// Bytes bounds the body of a request. An event that is larger by itself is sent alone. 0 means
+	// DefaultBatchBytes.
 	Bytes Size `json:"bytes,omitzero" yaml:"bytes,omitempty"`
 	// Wait is how long the first event may wait for others. 0 takes what is there.
 	Wait Duration `json:"wait,omitzero" yaml:"wait,omitempty"`

@@ -32,19 +32,20 @@ type Spec struct {
 	// Retry is what happens after a failed attempt.
 	Retry Retry `json:"retry" yaml:"retry,omitempty"`
 	// Order is the order of delivery. The zero value asks for none.
-	Order Order `json:"order,omitzero" yaml:"-"`
+	Order Order `json:"order,omitzero" yaml:"order,omitempty"`
 	// Batch puts several events into one request.
-	Batch Batch `json:"batch,omitzero" yaml:"-"`
+	Batch Batch `json:"batch,omitzero" yaml:"batch,omitempty"`
 	// Rate bounds the requests over all dispatchers.
-	Rate Rate `json:"rate,omitzero" yaml:"-"`
+	Rate Rate `json:"rate,omitzero" yaml:"rate,omitempty"`
 	// Concurrency is the largest number of attempts in flight for this trigger in one dispatcher.
 	// 0 leaves only the dispatcher's own limit.
 	Concurrency int `json:"concurrency,omitempty" yaml:"concurrency,omitempty"`
 	// ConcurrencyTotal is that number over all dispatchers together. 0 sets no bound. It is a key of
-	// its own in JSON, so that programs of the schema version before read Concurrency.
+	// its own in JSON, so that programs of the schema version before read Concurrency. In YAML both
+	// are concurrency: {each: 20, total: 50}.
 	ConcurrencyTotal int `json:"concurrency_total,omitempty" yaml:"-"`
 	// Breaker is BreakerOn, which is stored as "", or BreakerOff.
-	Breaker string `json:"breaker,omitempty" yaml:"-"`
+	Breaker string `json:"breaker,omitempty" yaml:"breaker,omitempty"`
 	// Notify is NotifyAuto or NotifyNever.
 	Notify string `json:"notify" yaml:"notify,omitempty"`
 	// Capture says how inserts are captured: CaptureRows, CaptureStatement, or CaptureAuto, which
@@ -52,6 +53,24 @@ type Spec struct {
 	Capture string `json:"capture,omitempty" yaml:"capture,omitempty"`
 	// OnReplication captures the changes of a logical replication apply worker as well.
 	OnReplication bool `json:"on_replication,omitempty" yaml:"on_replication,omitempty"`
+}
+
+// MarshalYAML writes the form of rowhook.yaml.
+func (s Spec) MarshalYAML() (any, error) {
+	type plain Spec
+	if s.ConcurrencyTotal == 0 {
+		return plain(s), nil
+	}
+	type both struct {
+		Each  int `yaml:"each,omitempty"`
+		Total int `yaml:"total"`
+	}
+	concurrency := both{s.Concurrency, s.ConcurrencyTotal}
+	s.Concurrency = 0
+	return struct {
+		Plain       plain `yaml:",inline"`
+		Concurrency both  `yaml:"concurrency"`
+	}{plain(s), concurrency}, nil
 }
 
 // On says which operations a trigger captures.
@@ -200,6 +219,8 @@ const (
 	DefaultRetryLimit    = 5
 	DefaultRetryInterval = Duration(10 * time.Second) // as in Hasura
 	DefaultMaxInterval   = Duration(time.Hour)
+	// DefaultBatchBytes bounds a batch whose Bytes is 0.
+	DefaultBatchBytes = Size(1 << 20)
 )
 
 // DefaultSpec returns a Spec with the defaults of rowhook.yaml. A decoder that decodes on top of it

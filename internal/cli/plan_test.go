@@ -92,7 +92,11 @@ func TestApplyPrintsItsPlanAndWhatItHasDoneAsTheSameJSON(t *testing.T) {
     on: {insert: true}
     payload: {columns: [id]}
     retry: {limit: 3}
-    concurrency: 7
+    concurrency: {each: 7, total: 9}
+    order: row
+    batch: {max: 5}
+    rate: {limit: 50/s}
+    breaker: off
     webhook: {url: "http://u:hunter3@${HOST}/a", secret: hunter3-hunter3-hunter3, headers: {X-B: hunter3}}
 `))
 	require.NoError(t, err)
@@ -103,8 +107,14 @@ func TestApplyPrintsItsPlanAndWhatItHasDoneAsTheSameJSON(t *testing.T) {
 	require.Contains(t, plan.Changes, map[string]any{
 		"action": "change", "object": "trigger", "name": "stays", "waiting_events": 0.0,
 		"differences": []any{
+			map[string]any{"key": "batch.bytes", "action": "create", "new": "1MiB"},
+			map[string]any{"key": "batch.max", "action": "create", "new": 5.0},
+			map[string]any{"key": "breaker", "action": "create", "new": "off"},
 			map[string]any{"key": "concurrency", "action": "create", "new": 7.0},
+			map[string]any{"key": "concurrency.total", "action": "create", "new": 9.0},
 			map[string]any{"key": "on.manual", "action": "remove", "old": true},
+			map[string]any{"key": "order", "action": "create", "new": "row"},
+			map[string]any{"key": "rate.limit", "action": "create", "new": "50/s"},
 			map[string]any{"key": "retry.limit", "action": "change", "old": 5.0, "new": 3.0},
 			map[string]any{"key": "webhook.headers.X-A", "action": "remove", "secret": true},
 			map[string]any{"key": "webhook.headers.X-B", "action": "create", "secret": true},

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,8 +122,12 @@ func (a *app) showTrigger(g *operate.Trigger) {
 	}
 	line("timeout", trigger.Duration(time.Duration(g.TimeoutMS)*time.Millisecond).String())
 	line("retry", retries(g.Retry))
-	if g.Concurrency > 0 {
-		line("concurrency", fmt.Sprint(g.Concurrency))
+	line("order", ordering(g.Order))
+	line("batch", batching(g.Batch))
+	line("rate", rating(g.Rate))
+	line("concurrency", inFlight(g.Concurrency, g.ConcurrencyTotal))
+	if g.Breaker == trigger.BreakerOff {
+		line("breaker", g.Breaker)
 	}
 	line("notify", g.Notify)
 	line("events", fmt.Sprintf("%s owed, %s dead", term.Digits(g.Owed), term.Digits(g.Dead)))
@@ -201,4 +206,60 @@ func retries(r trigger.Retry) string {
 		text += " exponential"
 	}
 	return text
+}
+
+// ordering says in which order events are sent.
+func ordering(o *operate.TriggerOrder) string {
+	if o == nil {
+		return ""
+	}
+	text := "by " + strings.Join(o.By, ", ")
+	if slices.Equal(o.By, []string{trigger.OrderByRow}) {
+		text = "by the primary key"
+	}
+	if o.Strict {
+		text += ", strict"
+	}
+	if o.Latest {
+		text += ", only the latest"
+	}
+	if o.OnDead == trigger.OnDeadBlock {
+		text += ", a dead letter blocks its key"
+	}
+	return text
+}
+
+// batching says how many events a request takes.
+func batching(b *trigger.Batch) string {
+	if b == nil {
+		return ""
+	}
+	text := fmt.Sprintf("up to %d events or %s", b.Max, b.Bytes)
+	if b.Wait > 0 {
+		text += fmt.Sprintf(", waits up to %s", b.Wait)
+	}
+	return text
+}
+
+// rating says how many requests are sent in a time.
+func rating(r *trigger.Rate) string {
+	if r == nil {
+		return ""
+	}
+	if r.Burst <= 1 {
+		return r.Limit.String()
+	}
+	return fmt.Sprintf("%s, bursts of %d", r.Limit, r.Burst)
+}
+
+// inFlight says how many attempts may be in flight.
+func inFlight(each, total int) string {
+	var parts []string
+	if each > 0 {
+		parts = append(parts, fmt.Sprintf("%d in each dispatcher", each))
+	}
+	if total > 0 {
+		parts = append(parts, fmt.Sprintf("%d in all", total))
+	}
+	return strings.Join(parts, ", ")
 }

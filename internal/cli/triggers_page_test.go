@@ -57,3 +57,26 @@ func TestTheListOfTriggersSaysHowEachIsDoing(t *testing.T) {
 		require.NotContains(t, line, "\x1b")
 	}
 }
+
+func TestATriggerSaysInWhichOrderAndHowFastItIsSent(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	a := &app{stdout: &out}
+	a.showTrigger(&operate.Trigger{
+		Name: "a", State: operate.TriggerActive, Breaker: trigger.BreakerOff, Concurrency: 20, ConcurrencyTotal: 50,
+		Order: &operate.TriggerOrder{By: []string{trigger.OrderByRow}, Strict: true, Latest: true, OnDead: trigger.OnDeadBlock},
+		Batch: &trigger.Batch{Max: 100, Bytes: 1 << 20, Wait: trigger.Duration(time.Second)},
+		Rate:  &trigger.Rate{Limit: trigger.PerTime{N: 50, Time: time.Second}, Burst: 100},
+	})
+	for _, line := range []string{
+		"order        by the primary key, strict, only the latest, a dead letter blocks its key", "batch        up to 100 events or 1MiB, waits up to 1s",
+		"rate         50/s, bursts of 100", "concurrency  20 in each dispatcher, 50 in all", "breaker      off",
+	} {
+		require.Contains(t, strings.Join(strings.Fields(out.String()), " "), strings.Join(strings.Fields(line), " "))
+	}
+	out.Reset()
+	a.showTrigger(&operate.Trigger{Name: "a", State: operate.TriggerActive, Breaker: trigger.BreakerOn})
+	for _, absent := range []string{"order", "batch", "rate ", "concurrency", "breaker"} {
+		require.NotContains(t, out.String(), absent)
+	}
+}

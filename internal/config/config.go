@@ -95,9 +95,7 @@ func parse(name string, files []file) (*Config, error) {
 		return nil, &Error{Problems: sorted, sound: d.sound(name)}
 	}
 	for i := range d.out.Triggers {
-		if s := &d.out.Triggers[i]; s.Capture == trigger.CaptureAuto {
-			s.Capture = "" // the same as without the key
-		}
+		normalize(&d.out.Triggers[i])
 	}
 	c := d.config(name)
 	c.Triggers, c.Settings = d.out.Triggers, d.out.Settings
@@ -133,6 +131,9 @@ func (d *decoder) sound(name string) *Config {
 		}
 		if !clean("payload") {
 			spec.Payload = trigger.Payload{}
+		}
+		if !clean("order") {
+			spec.Order = trigger.Order{}
 		}
 		c.Triggers = append(c.Triggers, spec)
 	}

@@ -79,7 +79,11 @@ triggers:
       timeout: 10s
       secret: ${ORDERS_SECRET}
     retry: {limit: 7, interval: 1m, backoff: exponential, max_interval: 2h}
-    concurrency: 20
+    order: {by: [customer_id, region], strict: true, on_dead: block, latest: true}
+    batch: {max: 100, bytes: 2MiB, wait: 200ms}
+    rate: {limit: 600/m, burst: 20}
+    concurrency: {each: 20, total: 50}
+    breaker: off
     notify: never
     on_replication: true
 retention: {delivered: 1d12h, attempts: 0}
@@ -98,7 +102,10 @@ retention: {delivered: 1d12h, attempts: 0}
 		Retry: trigger.Retry{
 			Limit: 7, Interval: trigger.Duration(time.Minute), Backoff: "exponential", MaxInterval: trigger.Duration(2 * time.Hour),
 		},
-		Concurrency: 20, Notify: "never", OnReplication: true,
+		Order:       trigger.Order{By: []string{"customer_id", "region"}, Strict: true, OnDead: trigger.OnDeadBlock, Latest: true},
+		Batch:       trigger.Batch{Max: 100, Bytes: 2 << 20, Wait: trigger.Duration(200 * time.Millisecond)},
+		Rate:        trigger.Rate{Limit: trigger.PerTime{N: 600, Time: time.Minute}, Burst: 20},
+		Concurrency: 20, ConcurrencyTotal: 50, Breaker: trigger.BreakerOff, Notify: "never", OnReplication: true,
 	}}, c.Triggers)
 	require.Equal(t, trigger.Settings{Retention: trigger.Retention{Delivered: trigger.Duration(36 * time.Hour)}, Network: trigger.DefaultSettings().Network}, c.Settings)
 	require.Empty(t, c.Warnings)
@@ -302,6 +309,27 @@ func TestParseRefuses(t *testing.T) {
 		{"an interval over its bound", fileOf("retry: {interval: 2m, max_interval: 1m}"), "6:41: triggers[0].retry.max_interval: max_interval bounds every wait and is 1m, but interval is 2m; "},
 		{"a number for a group", fileOf("retry: 5"), "6:12: triggers[0].retry: is the number 5 where keys are needed; write it like retry: {limit: 5}"},
 		{"a negative concurrency", fileOf("concurrency: -1"), "6:18: triggers[0].concurrency: -1 is too small; write 0 or more"},
+		{"an order of a column", fileOf("order: customer_id"), `6:12: triggers[0].order: "customer_id" is not an order; write order: row, order: {by: [customer_id]} if that is a column, or order: none`},
+		{"an order of columns", fileOf("order: [a, b]"), "6:12: triggers[0].order: is a list; write order: {by: [a, b]}"},
+		{"no order in the wrong word", fileOf("order: false"), "6:12: triggers[0].order: is false where row, none or keys are needed; write it like order: row, or order: {by: [customer_id]}"},
+		{"an order without a key", fileOf("order: {latest: true}"), "6:5: triggers[0].order.by: is missing; write it like by: row, or by: [customer_id]"},
+		{"an order by a word", fileOf("order: {by: customer_id}"), `6:17: triggers[0].order.by: "customer_id" is text; write by: [customer_id] for a column, or by: row for the primary key`},
+		{"an order by a column named row", fileOf("order: {by: [row]}"), "6:17: triggers[0].order.by: a column with the name row can't be the whole key, because by: row means the primary key; "},
+		{"an order by a column twice", fileOf("order: {by: [a, a]}"), `6:21: triggers[0].order.by[1]: "a" is listed twice; keep one`},
+		{"an order with an unknown end", fileOf("order: {by: row, on_dead: stop}"), `6:31: triggers[0].order.on_dead: "stop" is not a valid value; write skip or block`},
+		{"a batch in a word", fileOf("batch: all"), "6:12: triggers[0].batch: is text where keys are needed; write it like batch: {max: 100}"},
+		{"a batch of one", fileOf("batch: {max: 1}"), "6:18: triggers[0].batch.max: 1 is too small; write 2 or more"},
+		{"a batch too large", fileOf("batch: {max: 10001}"), "6:18: triggers[0].batch.max: 10001 is too large; the largest is 10000"},
+		{"a batch without a size", fileOf("batch: {wait: 1s}"), "6:5: triggers[0].batch.max: is missing; write it like max: 100, here or for all triggers in defaults"},
+		{"a batch of too many bytes", fileOf("batch: {max: 2, bytes: 1GiB}"), "6:28: triggers[0].batch.bytes: 1GiB is out of bounds; write a size from 1KiB to 64MiB"},
+		{"a batch that waits too long", fileOf("batch: {max: 2, wait: 2m}"), "6:27: triggers[0].batch.wait: 2m is too long; the longest is 1m"},
+		{"a rate without a unit", fileOf("rate: {limit: 50}"), "6:19: triggers[0].rate.limit: 50 has no unit; write 50/s for each second, or use /m or /h"},
+		{"a rate in words", fileOf("rate: {limit: 50 per second}"), `6:19: triggers[0].rate.limit: "50 per second" is not a rate; write a whole number from 1 to 1000000, a slash, and s, m or h, as in 50/s`},
+		{"a rate for keys", fileOf("rate: 50/s"), "6:11: triggers[0].rate: is text where keys are needed; write it like rate: {limit: 50/s}"},
+		{"a burst of none", fileOf("rate: {limit: 50/s, burst: 0}"), "6:32: triggers[0].rate.burst: 0 is too small; write 1 or more"},
+		{"more attempts each than in all", fileOf("concurrency: {each: 20, total: 10}"), "6:25: triggers[0].concurrency.each: each is 20, but all dispatchers together may have only 10; write each: 10 or less, or raise total"},
+		{"a concurrency in a word", fileOf("concurrency: all"), "6:18: triggers[0].concurrency: is text where a whole number is needed; write it like concurrency: 20"},
+		{"an unknown breaker", fileOf("breaker: auto"), `6:14: triggers[0].breaker: "auto" is not a valid value; write on or off`},
 		{"an unknown notify", fileOf("notify: sometimes"), `6:13: triggers[0].notify: "sometimes" is not a valid value; write auto or never`},
 		{"text for true", fileOf(`on_replication: "true"`), `6:21: triggers[0].on_replication: "true" is text; write on_replication: true, without quotes`},
 		{"a number for true", fileOf("on_replication: 1"), "6:21: triggers[0].on_replication: is the number 1 where true or false is needed; "},

@@ -109,6 +109,16 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 		d.size(n, v, at)
 	case *trigger.UpdateOn:
 		d.update(n, v, at)
+	case *trigger.Order:
+		d.order(n, v, at)
+	case *keyColumns:
+		d.keyColumns(n, v, at)
+	case *trigger.Batch, *trigger.Rate:
+		d.groupOrNone(n, v, at)
+	case *trigger.PerTime:
+		d.perTime(n, v, at)
+	case *concurrency:
+		d.concurrency(n, v, at)
 	case *map[string]string:
 		d.headers(n, v, at)
 	default:
@@ -230,6 +240,12 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 			continue
 		}
 		seen[e.name] = true
+		if spec, ok := v.Addr().Interface().(*trigger.Spec); ok && e.name == "concurrency" {
+			c := concurrency{spec.Concurrency, spec.ConcurrencyTotal} // one key, two fields
+			d.value(e.value, reflect.ValueOf(&c).Elem(), at.key(e.name, e.pos))
+			spec.Concurrency, spec.ConcurrencyTotal = c.Each, c.Total
+			continue
+		}
 		d.value(e.value, v.FieldByIndex(fields[i].index), at.key(e.name, e.pos))
 	}
 	for _, f := range fields {
@@ -382,6 +398,10 @@ func (d *decoder) headers(n ast.Node, v reflect.Value, at place) {
 
 func (d *decoder) text(n ast.Node, v reflect.Value, at place) {
 	text, ok := textOf(n)
+	if b, isBool := n.(*ast.BoolNode); isBool && d.keys[at.rule].onOff {
+		// A program that follows YAML 1.1 writes on as true.
+		text, ok = map[bool]string{true: trigger.BreakerOn, false: trigger.BreakerOff}[b.Value], true
+	}
 	if !ok {
 		remedy := d.remedy(at)
 		if _, scalar := n.(ast.ScalarNode); scalar {
@@ -536,6 +556,12 @@ func (d *decoder) size(n ast.Node, v reflect.Value, at place) {
 	if err != nil || !d.matches(sizePattern, text) {
 		d.reportAt(nodePosition(n), at.path, "%s is not a size; write a whole number with the unit KiB, MiB, GiB or TiB and no space between, as in 512MiB or 20GiB, or 0", quote(text))
 		return
+	}
+	if check := d.keys[at.rule].check; check != nil {
+		if err := check(text); err != nil {
+			d.reportAt(nodePosition(n), at.path, "%v", err)
+			return
+		}
 	}
 	v.SetInt(int64(parsed))
 }

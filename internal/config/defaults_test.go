@@ -65,16 +65,64 @@ defaults:
 	require.Equal(t, []trigger.Spec{a, b}, c.Triggers)
 }
 
+func TestDefaultsOfOrderBatchAndRateAreMergedReplacedOrTakenBack(t *testing.T) {
+	t.Parallel()
+	defaults := "defaults: {order: {by: [customer], on_dead: block}, batch: {max: 100, wait: 1s}, rate: {limit: 50/s, burst: 10}, concurrency: {each: 5, total: 20}, breaker: off}\n"
+	for own, want := range map[string]func(*trigger.Spec){
+		"when: new.a":              func(*trigger.Spec) {},
+		"order: row":               func(s *trigger.Spec) { s.Order = trigger.Order{By: []string{"row"}} },
+		"order: none":              func(s *trigger.Spec) { s.Order = trigger.Order{} },
+		"order: {latest: true}":    func(s *trigger.Spec) { s.Order.Latest = true },
+		"order: {by: [a, b]}":      func(s *trigger.Spec) { s.Order.By = []string{"a", "b"} },
+		"order: {on_dead: skip}":   func(s *trigger.Spec) { s.Order.OnDead = "" },
+		"batch: none":              func(s *trigger.Spec) { s.Batch = trigger.Batch{} },
+		"batch: {bytes: 2MiB}":     func(s *trigger.Spec) { s.Batch.Bytes = 2 << 20 },
+		"rate: none":               func(s *trigger.Spec) { s.Rate = trigger.Rate{} },
+		"rate: {limit: 600/m}":     func(s *trigger.Spec) { s.Rate.Limit = trigger.PerTime{N: 600, Time: time.Minute} },
+		"concurrency: 7":           func(s *trigger.Spec) { s.Concurrency, s.ConcurrencyTotal = 7, 0 },
+		"concurrency: {total: 30}": func(s *trigger.Spec) { s.ConcurrencyTotal = 30 },
+		"concurrency: {total: 0}":  func(s *trigger.Spec) { s.ConcurrencyTotal = 0 },
+		"breaker: on":              func(s *trigger.Spec) { s.Breaker = "" },
+		"breaker: true":            func(s *trigger.Spec) { s.Breaker = "" },
+		"breaker: 'off'":           func(*trigger.Spec) {},
+	} {
+		spec := trigger.DefaultSpec()
+		spec.Name, spec.Table, spec.On.Insert, spec.Webhook.URL = "a", "public.orders", true, "https://e.com/x"
+		spec.Order = trigger.Order{By: []string{"customer"}, OnDead: trigger.OnDeadBlock}
+		spec.Batch = trigger.Batch{Max: 100, Bytes: 1 << 20, Wait: trigger.Duration(time.Second)}
+		spec.Rate = trigger.Rate{Limit: trigger.PerTime{N: 50, Time: time.Second}, Burst: 10}
+		spec.Concurrency, spec.ConcurrencyTotal, spec.Breaker = 5, 20, trigger.BreakerOff
+		want(&spec)
+		if strings.HasPrefix(own, "when") {
+			spec.When = "new.a"
+		}
+		require.Equal(t, spec, parse(t, fileOf(own)+defaults).Triggers[0], own)
+	}
+}
+
+func TestDefaultsOfABatchWithoutASizeBatchNothing(t *testing.T) {
+	t.Parallel()
+	defaults := "defaults: {order: {on_dead: block}, batch: {wait: 1s}, rate: {burst: 5}}\n"
+	require.Equal(t, parse(t, fileOf()).Triggers, parse(t, fileOf()+defaults).Triggers)
+	c := parse(t, fileOf("batch: {max: 10}", "order: {by: row}", "rate: {limit: 1/s}")+defaults)
+	require.Equal(t, trigger.Batch{Max: 10, Bytes: trigger.DefaultBatchBytes, Wait: trigger.Duration(time.Second)}, c.Triggers[0].Batch)
+	require.True(t, c.Triggers[0].Order.Blocks())
+	require.Equal(t, 5, c.Triggers[0].Rate.Burst)
+}
+
 func TestTriggersWithTheSameDefaultsShareNoMemory(t *testing.T) {
 	t.Parallel()
 	c := parse(t, `defaults:
   on: {update: {columns: [a]}}
   payload: {columns: [a]}
+  order: {by: [a]}
   webhook: {url: "https://e.com", headers: {X-A: a}}
 triggers: [{name: a, table: t}, {name: b, table: t}]
 `)
 	c.Triggers[0].Webhook.Headers["X-A"], c.Triggers[0].Payload.Columns[0], c.Triggers[0].On.Update.Columns[0] = "b", "b", "b"
+	c.Triggers[0].Order.By[0] = "b"
 	b := c.Triggers[1]
+	require.Equal(t, []string{"a"}, b.Order.By)
 	require.Equal(t, []string{"a", "a", "a"}, []string{b.Webhook.Headers["X-A"], b.Payload.Columns[0], b.On.Update.Columns[0]})
 }
 
@@ -95,20 +143,21 @@ func TestDefaultsRefuse(t *testing.T) {
 		return fileOf(lines...) + strings.TrimPrefix(fileOf(append([]string{"name: b"}, lines...)...), "triggers:\n")
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"no value":       {fileOf() + "defaults:\n", "rowhook.yaml:6:1: defaults: has no value; write it like defaults: {retry: {limit: 10}}, or remove it"},
-		"a list":         {fileOf() + "defaults: []\n", "6:11: defaults: is a list where keys are needed; "},
-		"a name":         {fileOf() + "defaults: {name: a}\n", "6:12: defaults.name: each trigger has a name of its own; move this key to the triggers"},
-		"a table":        {fileOf() + "defaults:\n  table: a\n", "7:3: defaults.table: each trigger has a table of its own; "},
-		"a setting":      {fileOf() + "defaults: {retention: {}}\n", "6:12: defaults.retention: unknown key in defaults; it belongs at the top of the file"},
-		"a wrong key":    {fileOf() + "defaults: {webhook: {limit: 5}}\n", "defaults.webhook.limit: unknown key in defaults.webhook; it belongs in retry, indent it under that"},
-		"a trigger's":    {fileOf() + "defaults: {webhook: {concurrency: 5}}\n", "defaults.webhook.concurrency: unknown key in defaults.webhook; it belongs directly under defaults"},
-		"another's key":  {fileOf() + "defaults: {filter: x}\n", "defaults.filter: unknown key; Rowhook calls it when: ..."},
-		"at the top":     {fileOf() + "concurrency: 5\n", "it belongs to an entry of triggers, indent it like the name of the trigger, or to defaults for all triggers"},
-		"said once":      {two() + "defaults: {retry: {limit: -1}}\n", "10:27: defaults.retry.limit: -1 is too small; write 0 or more"},
-		"twice":          {fileOf() + "defaults: {}\ndefaults: {}\n", "7:1: defaults: is given twice; keep one (the first is on line 6)"},
-		"no url at all":  {"triggers:\n  - {name: a, table: t, on: {insert: true}, webhook: {timeout: 1s}}\n", "2:45: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders, here or for all triggers in defaults"},
-		"no url in both": {"defaults: {webhook: {timeout: 1s}}\ntriggers:\n  - {name: a, table: t, on: {insert: true}}\n", "3:5: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders, here or for all triggers in defaults"},
-		"no on at all":   {"defaults: {webhook: {url: https://e.com}}\ntriggers:\n  - {name: a, table: t}\n", "3:5: triggers[0].on: is missing; write it like on: {insert: true}, here or for all triggers in defaults"},
+		"no value":           {fileOf() + "defaults:\n", "rowhook.yaml:6:1: defaults: has no value; write it like defaults: {retry: {limit: 10}}, or remove it"},
+		"a list":             {fileOf() + "defaults: []\n", "6:11: defaults: is a list where keys are needed; "},
+		"a name":             {fileOf() + "defaults: {name: a}\n", "6:12: defaults.name: each trigger has a name of its own; move this key to the triggers"},
+		"a table":            {fileOf() + "defaults:\n  table: a\n", "7:3: defaults.table: each trigger has a table of its own; "},
+		"a setting":          {fileOf() + "defaults: {retention: {}}\n", "6:12: defaults.retention: unknown key in defaults; it belongs at the top of the file"},
+		"a wrong key":        {fileOf() + "defaults: {webhook: {limit: 5}}\n", "defaults.webhook.limit: unknown key in defaults.webhook; it belongs in rate or retry, indent it under that"},
+		"a key of one group": {fileOf() + "defaults: {webhook: {interval: 5s}}\n", "defaults.webhook.interval: unknown key in defaults.webhook; it belongs in retry, indent it under that"},
+		"a trigger's":        {fileOf() + "defaults: {webhook: {concurrency: 5}}\n", "defaults.webhook.concurrency: unknown key in defaults.webhook; it belongs directly under defaults"},
+		"another's key":      {fileOf() + "defaults: {filter: x}\n", "defaults.filter: unknown key; Rowhook calls it when: ..."},
+		"at the top":         {fileOf() + "concurrency: 5\n", "it belongs to an entry of triggers, indent it like the name of the trigger, or to defaults for all triggers"},
+		"said once":          {two() + "defaults: {retry: {limit: -1}}\n", "10:27: defaults.retry.limit: -1 is too small; write 0 or more"},
+		"twice":              {fileOf() + "defaults: {}\ndefaults: {}\n", "7:1: defaults: is given twice; keep one (the first is on line 6)"},
+		"no url at all":      {"triggers:\n  - {name: a, table: t, on: {insert: true}, webhook: {timeout: 1s}}\n", "2:45: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders, here or for all triggers in defaults"},
+		"no url in both":     {"defaults: {webhook: {timeout: 1s}}\ntriggers:\n  - {name: a, table: t, on: {insert: true}}\n", "3:5: triggers[0].webhook.url: is missing; write it like url: https://example.com/hooks/orders, here or for all triggers in defaults"},
+		"no on at all":       {"defaults: {webhook: {url: https://e.com}}\ntriggers:\n  - {name: a, table: t}\n", "3:5: triggers[0].on: is missing; write it like on: {insert: true}, here or for all triggers in defaults"},
 		// Rules between keys.
 		"one part":                  {fileOf("retry: {max_interval: 1m}") + "defaults: {retry: {interval: 2m}}\n", `6:27: triggers[0].retry.max_interval: max_interval bounds every wait and is 1m, but interval is 2m; write max_interval: 2m or more (the trigger "a"; retry.interval comes from defaults, on line 7)`},
 		"the other part":            {fileOf("retry: {interval: 2m}") + "defaults: {retry: {max_interval: 1m}}\n", `6:23: triggers[0].retry.interval: max_interval bounds every wait and is 1m, but interval is 2m; write max_interval: 2m or more (the trigger "a"; retry.max_interval comes from defaults, on line 7)`},
@@ -121,6 +170,8 @@ func TestDefaultsRefuse(t *testing.T) {
 		"half a client certificate": {two() + "defaults: {webhook: {tls: {key_file: /a}}}\n", "10:27: defaults.webhook.tls: has a key_file but no cert_file; "},
 		"nothing captured":          {"defaults: {on: {insert: false}}\ntriggers:\n  - {name: a, table: t, webhook: {url: http://e}}\n  - {name: b, table: t, webhook: {url: http://e}}\n", "1:16: defaults.on: captures nothing; "},
 		"all switched off":          {fileOf("on: {insert: false}") + "defaults: {on: {insert: true}}\n", "4:9: triggers[0].on: captures nothing; "},
+		"an order of nothing":       {fileOf("on: {manual: true}") + "defaults: {order: row}\n", "defaults.order: has nothing to order: manual events have no key, and the trigger captures nothing else; write order: none"},
+		"more each than in all":     {fileOf("concurrency: {each: 20}") + "defaults: {concurrency: {total: 10}}\n", "6:25: triggers[0].concurrency.each: each is 20, but all dispatchers together may have only 10; write each: 10 or less, or raise total (the trigger \"a\"; concurrency.total comes from defaults, on line 7)"},
 	} {
 		found := problemsOf(t, c.text)
 		require.Len(t, found, 1, "%s: %v", name, found)
@@ -196,11 +247,16 @@ func TestATriggerMeansTheSameWhateverDefaultsGive(t *testing.T) {
 	})
 }
 
+// plain returns a trigger as the JSON of rowhook.yaml, which has one key where a Spec has two.
 func plain(t *rapid.T, spec trigger.Spec) map[string]any {
 	text, err := json.Marshal(spec)
 	require.NoError(t, err)
 	var all map[string]any
 	require.NoError(t, json.Unmarshal(text, &all))
+	if total, ok := all["concurrency_total"]; ok {
+		delete(all, "concurrency_total")
+		all["concurrency"] = map[string]any{"each": spec.Concurrency, "total": total}
+	}
 	return all
 }
 

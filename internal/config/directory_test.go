@@ -80,7 +80,10 @@ func TestAConfigurationMeansTheSameInSeveralFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
-		all := rapid.SliceOfNDistinct(specs(), 1, 6, func(s trigger.Spec) string { return s.Name }).Draw(t, "triggers")
+		var all []map[string]any
+		for _, spec := range rapid.SliceOfNDistinct(specs(), 1, 6, func(s trigger.Spec) string { return s.Name }).Draw(t, "triggers") {
+			all = append(all, plain(t, spec))
+		}
 		shared := map[string]any{"retry": map[string]any{"limit": 7}, "concurrency": 9}
 		retention := map[string]any{"delivered": "1d"}
 		one, err := json.Marshal(map[string]any{"triggers": all, "defaults": shared, "retention": retention})

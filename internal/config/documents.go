@@ -122,6 +122,7 @@ func cloneSpec(s trigger.Spec) trigger.Spec {
 	s.On.Update.Columns = slices.Clone(s.On.Update.Columns)
 	s.Payload.Columns = slices.Clone(s.Payload.Columns)
 	s.Webhook.Headers = maps.Clone(s.Webhook.Headers)
+	s.Order.By = slices.Clone(s.Order.By)
 	return s
 }
 
@@ -191,6 +192,9 @@ func (d *decoder) inherits(path keyPath) bool {
 	}
 	if d.hidden || !d.cleanIn(d.shared, sharedPath()) {
 		return true
+	}
+	if path[len(path)-1] == "by" && !d.out.Defaults.Order.IsZero() {
+		return true // order: row gives it, too
 	}
 	_, ok := d.positions.at(d.shared, sharedPath(path[2:]...))
 	return ok

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
@@ -105,11 +106,32 @@ func specs() *rapid.Generator[trigger.Spec] {
 		if files := rapid.SampledFrom([]trigger.TLS{{}, {CAFile: "${D}/ca.pem"}, {CertFile: "a b: c", KeyFile: "#k"}}).Draw(t, "tls"); strings.HasPrefix(s.Webhook.URL, "https") {
 			s.Webhook.TLS = files
 		}
+		if rapid.Bool().Draw(t, "ordered") {
+			s.Order = trigger.Order{By: []string{trigger.OrderByRow}, Strict: rapid.Bool().Draw(t, "strict"), Latest: rapid.Bool().Draw(t, "latest")}
+			if rapid.Bool().Draw(t, "by columns") {
+				s.Order.By = columns.Filter(func(c []string) bool { return c[0] != trigger.OrderByRow }).Draw(t, "by")
+			}
+			s.Order.OnDead = rapid.SampledFrom([]string{"", trigger.OnDeadBlock}).Draw(t, "on_dead")
+		}
+		if rapid.Bool().Draw(t, "batches") {
+			s.Batch = trigger.Batch{
+				Max: rapid.IntRange(2, 10000).Draw(t, "max"), Bytes: rapid.SampledFrom([]trigger.Size{1 << 10, 1 << 20, 64 << 20}).Draw(t, "bytes"),
+				Wait: min(duration.Draw(t, "wait"), trigger.Duration(time.Minute)),
+			}
+		}
+		if rapid.Bool().Draw(t, "rated") {
+			s.Rate.Limit = trigger.PerTime{N: rapid.IntRange(1, 1_000_000).Draw(t, "rate"), Time: rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "per")}
+			s.Rate.Burst = rapid.SampledFrom([]int{0, 1, 100}).Draw(t, "burst")
+		}
+		s.Breaker = rapid.SampledFrom([]string{"", trigger.BreakerOff}).Draw(t, "breaker")
 		s.Retry.Limit = rapid.IntRange(0, 1<<31-2).Draw(t, "limit")
 		s.Retry.Interval = duration.Draw(t, "interval")
 		s.Retry.MaxInterval = max(s.Retry.Interval, duration.Draw(t, "max_interval"))
 		s.Retry.Backoff = rapid.SampledFrom([]string{trigger.BackoffFixed, trigger.BackoffExponential}).Draw(t, "backoff")
 		s.Concurrency = rapid.IntRange(0, 1<<31-1).Draw(t, "concurrency")
+		if rapid.Bool().Draw(t, "a total") {
+			s.ConcurrencyTotal = rapid.IntRange(max(1, s.Concurrency), 1<<31-1).Draw(t, "total")
+		}
 		s.Notify = rapid.SampledFrom([]string{trigger.NotifyAuto, trigger.NotifyNever}).Draw(t, "notify")
 		s.Capture = rapid.SampledFrom([]string{"", trigger.CaptureRows, trigger.CaptureStatement}).Draw(t, "capture")
 		s.OnReplication = rapid.Bool().Draw(t, "on_replication")
@@ -141,7 +163,9 @@ func TestSpecAsJSONReadsBackAndParsesToItself(t *testing.T) {
 		var back trigger.Spec
 		require.NoError(t, json.Unmarshal(text, &back))
 		require.Equal(t, spec, back, "%s", text)
-		c, err := config.Parse("f", []byte(`{"triggers": [`+string(text)+`]}`))
+		file, err := json.Marshal(plain(t, spec))
+		require.NoError(t, err)
+		c, err := config.Parse("f", []byte(`{"triggers": [`+string(file)+`]}`))
 		require.NoError(t, err, "%s", text)
 		require.Equal(t, []trigger.Spec{spec}, c.Triggers, "%s", text)
 	})

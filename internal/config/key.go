@@ -36,6 +36,7 @@ type key struct {
 	nonEmpty      bool  // a list or a text must not be empty
 	unique        bool  // a list must not repeat an entry
 	secret        bool  // messages do not show the value
+	onOff         bool  // a text of enum on and off; true and false are these
 	// check finds what a pattern can't. Its error says what is wrong and, after a semicolon, what
 	// to do.
 	check func(string) error
@@ -50,13 +51,16 @@ const (
 	durationPattern    = `^(?:0|(?:[0-9]+[wd])+(?:` + durationPart + `)*|(?:` + durationPart + `)+)$`
 	durationPart       = `(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)`
 	sizePattern        = `^(?:0|[0-9]{1,7}[KMGT]iB)$`
+	batchBytesPattern  = `^(?:[1-9][0-9]{0,4}KiB|(?:[1-9]|[1-5][0-9]|6[0-4])MiB)$`
+	perTimePattern     = `^(?:[1-9][0-9]{0,5}|1000000)/[smh]$`
 	headerNamePattern  = "^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+$"
 )
 
-// The paths in keys() of a trigger, and of what triggers share.
+// The paths in keys() of a trigger, of what triggers share, and of an alert.
 const (
 	triggerRule = "triggers[]"
 	sharedRule  = "defaults"
+	alertRule   = "alerts[]"
 )
 
 // isOwn reports whether each trigger has a key of its own, so that defaults can't give it.
@@ -210,9 +214,81 @@ func triggerKeys() map[string]key {
 			enum:    []string{trigger.BackoffFixed, trigger.BackoffExponential},
 		},
 		"triggers[].retry.max_interval": {doc: "The longest wait. It bounds exponential backoff and a receiver's Retry-After.", example: "max_interval: 1h"},
+		"triggers[].order": {
+			doc: "Events of one key are sent one after another, in the order of their changes; keys do not wait for each other. row: the key is the primary key. " +
+				"none: no order, although defaults ask for one.",
+			example: "order: row, or order: {by: [customer_id]}",
+		},
+		"triggers[].order.by": {
+			doc:      "The key: row for the primary key, or the columns whose values make the key.",
+			example:  "by: row, or by: [customer_id]",
+			required: true,
+			nonEmpty: true,
+			unique:   true,
+		},
+		"triggers[].order.by[]": {doc: "The exact name of a column, without SQL quotes.", example: "customer_id", nonEmpty: true, check: checkColumn},
+		"triggers[].order.strict": {
+			doc: "Also keeps the order between transactions that change different rows of one key. An event then waits until every transaction that was open " +
+				"when it was recorded has ended. Rows of their own primary key never need it.",
+			example: "strict: true",
+		},
+		"triggers[].order.on_dead": {
+			doc:     "What becomes of a key when one of its events is a dead letter. skip: later events are sent. block: they wait until somebody redelivers or discards it.",
+			example: "on_dead: block",
+			enum:    []string{trigger.OnDeadSkip, trigger.OnDeadBlock},
+		},
+		"triggers[].order.latest": {
+			doc:     "Of several waiting changes of a key, only the newest is sent, with the first old and the last new row.",
+			example: "latest: true",
+		},
+		"triggers[].batch": {
+			doc:     "One request for several events of this trigger: a JSON array of their bodies. none: single requests, although defaults ask for batches.",
+			example: "batch: {max: 100}",
+		},
+		"triggers[].batch.max": {
+			doc:     "The greatest number of events in a request.",
+			example: "max: 100", min: leastBatch, max: mostBatch, required: true,
+		},
+		"triggers[].batch.bytes": {
+			doc:     "The greatest size of a request's body. An event that is larger by itself is sent alone.",
+			example: "bytes: 1MiB", pattern: batchBytesPattern, check: checkBatchBytes,
+		},
+		"triggers[].batch.wait": {
+			doc:     "How long the first event of a batch may wait for others. 0: what is there is sent at once.",
+			example: "wait: 200ms", check: checkBatchWait,
+		},
+		"triggers[].rate": {
+			doc:     "The greatest rate of requests, over all dispatchers together. none: no bound, although defaults set one.",
+			example: "rate: {limit: 50/s}",
+		},
+		"triggers[].rate.limit": {
+			doc:      "How many requests are sent in a second (50/s), a minute (600/m) or an hour (1000/h), evenly spaced. A batch is one request, and so is a retry.",
+			example:  "limit: 50/s",
+			required: true,
+		},
+		"triggers[].rate.burst": {
+			doc:     "How many requests may be sent at once after a pause. Default: 1, so that requests are always spaced evenly.",
+			example: "burst: 100", min: 1, max: mostBurst,
+		},
 		"triggers[].concurrency": {
-			doc:     "The greatest number of attempts of this trigger in flight at once in one dispatcher. 0: the dispatcher's default.",
+			doc: "The greatest number of attempts of this trigger in flight at once in one dispatcher, or {each, total}: that, and the greatest number in all dispatchers. " +
+				"0: the dispatcher's default.",
 			example: "concurrency: 20", min: 0, max: math.MaxInt32,
+		},
+		"triggers[].concurrency.each": {
+			doc:     "The greatest number of attempts of this trigger in flight at once in one dispatcher. 0: the dispatcher's limit.",
+			example: "each: 20", min: 0, max: math.MaxInt32,
+		},
+		"triggers[].concurrency.total": {
+			doc:     "The greatest number of attempts of this trigger in flight at once, over all dispatchers together. 0: no bound.",
+			example: "total: 50", min: 0, max: math.MaxInt32,
+		},
+		"triggers[].breaker": {
+			doc: "on: while the endpoint fails, only single probes are sent, which count no attempt, until it answers again. " +
+				"off: every event is attempted as its retries say, whatever the endpoint does.",
+			example: "breaker: off",
+			enum:    []string{trigger.BreakerOn, trigger.BreakerOff},
+			onOff:   true,
 		},
 		"triggers[].notify": {
 			doc: "auto wakes the dispatcher at once. never leaves this trigger's events to the poll interval. " +

@@ -21,6 +21,8 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 	t.checkRetry()
 	t.checkSigned()
 	t.checkTLS()
+	t.checkOrder()
+	t.checkConcurrency()
 }
 
 // merged is a trigger with all that comes from defaults.
@@ -142,4 +144,23 @@ func (t merged) checkTLS() {
 	case len(w.URL) > 7 && strings.EqualFold(w.URL[:7], "http://"):
 		t.conflict("needs https, but the url is http://; write https:// in url, or remove tls", tls, []string{"webhook", "url"})
 	}
+}
+
+// checkOrder reports an order of what has no key.
+func (t merged) checkOrder() {
+	if t.spec.Order.IsZero() || !t.clean("order") || !t.clean("on") {
+		return
+	}
+	if on := t.spec.On; on.Manual && !on.Insert && !on.Update.Enabled && !on.Delete {
+		t.conflict("has nothing to order: manual events have no key, and the trigger captures nothing else; write order: none", []string{"order"})
+	}
+}
+
+func (t merged) checkConcurrency() {
+	each, total := t.spec.Concurrency, t.spec.ConcurrencyTotal
+	if total == 0 || each <= total || !t.clean("concurrency") {
+		return
+	}
+	t.conflict(fmt.Sprintf("each is %d, but all dispatchers together may have only %d; write each: %d or less, or raise total", each, total, total),
+		[]string{"concurrency", "each"}, []string{"concurrency", "total"})
 }

@@ -47,16 +47,35 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 			"anyOf":   []any{map[string]any{"type": "string", "pattern": sizePattern}, map[string]any{"const": 0}},
 			"default": value.String(),
 		}
+		if k.pattern != "" {
+			s = map[string]any{"type": "string", "pattern": k.pattern, "default": trigger.DefaultBatchBytes.String()}
+		}
 	case trigger.UpdateOn:
 		s = map[string]any{
 			"anyOf":   []any{map[string]any{"type": "boolean"}, m.object(reflect.ValueOf(updateColumns{}), rule)},
 			"default": false,
 		}
+	case trigger.Order:
+		s = map[string]any{"anyOf": []any{
+			map[string]any{"enum": []any{trigger.OrderByRow, none}},
+			m.object(reflect.ValueOf(orderKeys{OnDead: trigger.OnDeadSkip}), rule),
+		}}
+	case keyColumns:
+		s = map[string]any{"anyOf": []any{map[string]any{"const": trigger.OrderByRow}, m.ofKind(reflect.ValueOf([]string(nil)), rule)}}
+	case trigger.Batch, trigger.Rate:
+		s = map[string]any{"anyOf": []any{map[string]any{"const": none}, m.object(v, rule)}}
+	case trigger.PerTime:
+		s = map[string]any{"type": "string", "pattern": perTimePattern}
 	case map[string]string:
 		s = map[string]any{
 			"type":                 "object",
 			"propertyNames":        map[string]any{"pattern": k.namePattern},
 			"additionalProperties": m.of(reflect.ValueOf(""), rule+".*"),
+		}
+	case int:
+		s = m.ofKind(v, rule)
+		if rule == triggerRule+".concurrency" {
+			s = map[string]any{"anyOf": []any{s, m.object(reflect.ValueOf(concurrency{}), rule)}}
 		}
 	case trigger.Spec:
 		if rule == sharedRule {
@@ -92,10 +111,16 @@ func (m *schemaMaker) ofKind(v reflect.Value, rule string) map[string]any {
 	case reflect.Bool:
 		return map[string]any{"type": "boolean", "default": v.Bool()}
 	case reflect.Int:
-		return map[string]any{"type": "integer", "default": v.Int(), "minimum": k.min, "maximum": k.max}
+		s := map[string]any{"type": "integer", "minimum": k.min, "maximum": k.max}
+		if v.Int() >= k.min { // otherwise the key has no default, or its description says it
+			s["default"] = v.Int()
+		}
+		return s
 	}
 	s := map[string]any{"type": "string"}
 	switch {
+	case k.onOff:
+		return map[string]any{"enum": []any{trigger.BreakerOn, trigger.BreakerOff, true, false}, "default": k.enum[0]}
 	case len(k.enum) > 0:
 		s["enum"] = k.enum
 	case k.pattern != "":
@@ -154,7 +179,16 @@ func unlessShared() []any {
 			"properties": map[string]any{"update": map[string]any{"not": map[string]any{"const": false}}},
 		},
 	}}}}
-	return []any{unless(requireIn("on", nil), on), unless(requireIn("webhook", requireIn("url", nil)), requireIn("webhook", requireIn("url", nil)))}
+	all := []any{unless(requireIn("on", nil), on), unless(requireIn("webhook", requireIn("url", nil)), requireIn("webhook", requireIn("url", nil)))}
+	for _, needs := range [...][2]string{{"order", "by"}, {"batch", "max"}, {"rate", "limit"}} {
+		group := map[string]any{"properties": map[string]any{needs[0]: map[string]any{
+			"if": map[string]any{"type": "object"}, "then": requireIn(needs[1], nil),
+		}}}
+		all = append(all, unless(requireIn(needs[0], map[string]any{"anyOf": []any{
+			map[string]any{"const": trigger.OrderByRow}, map[string]any{"type": "object", "required": []string{needs[1]}},
+		}}), group))
+	}
+	return all
 }
 
 // unless requires a schema of each trigger, unless defaults have another.

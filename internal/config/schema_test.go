@@ -74,6 +74,17 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"defaults of part":      "defaults: {webhook: {url: https://e.com}}\ntriggers: [{name: a, table: t, on: {insert: true}, webhook: {timeout: 1s}}]\n",
 		"defaults of on":        "defaults: {on: {update: true}}\ntriggers: [{name: a, table: t, on: {insert: false}, webhook: {url: https://e.com}}]\n",
 		"defaults of the rest":  fileOf() + "defaults: {when: new.a, payload: {columns: [a]}, retry: {limit: 1}, concurrency: 1, notify: never, capture: rows, on_replication: true}\n",
+		"order by row":          fileOf("order: row"),
+		"order of columns":      fileOf("order: {by: [a, b], strict: true, on_dead: block, latest: true}"),
+		"no order":              fileOf("order: none", "batch: none", "rate: none"),
+		"batches":               fileOf("batch: {max: 2, bytes: 64MiB, wait: 1m}"),
+		"rates":                 fileOf("rate: {limit: 1000000/h, burst: 1}", "concurrency: {each: 1, total: 1}"),
+		"only a total":          fileOf("concurrency: {total: 50}"),
+		"a breaker":             fileOf("breaker: off"),
+		"a breaker of YAML 1.1": fileOf("breaker: false"),
+		"defaults of an order":  fileOf("order: {latest: true}", "batch: {wait: 1s}", "rate: {burst: 5}") + "defaults: {order: row, batch: {max: 3}, rate: {limit: 1/m}}\n",
+		"parts of an order":     fileOf() + "defaults: {order: {on_dead: block}, batch: {bytes: 1KiB}, rate: {burst: 5}}\n",
+		"parts put together":    fileOf("order: {by: [a]}", "batch: {max: 3}", "rate: {limit: 1/m}") + "defaults: {order: {on_dead: block}, batch: {bytes: 1KiB}, rate: {burst: 5}}\n",
 		"exponential and never": fileOf("retry: {backoff: exponential}", "notify: never", "capture: rows", "on_replication: true", "concurrency: 3"),
 	}
 	for name, text := range good {
@@ -124,6 +135,27 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"a denial twice":         fileOf() + "network: {deny: [private, private]}\n",
 		"a denial as text":       fileOf() + "network: {deny: private}\n",
 		"retention as text":      fileOf() + "retention: 7d\n",
+		"an order of a column":   fileOf("order: customer_id"),
+		"an order as a list":     fileOf("order: [a]"),
+		"an order without a key": fileOf("order: {strict: true}"),
+		"an order by no column":  fileOf("order: {by: []}"),
+		"an order by a name":     fileOf("order: {by: a}"),
+		"no order, as false":     fileOf("order: false"),
+		"a bad end":              fileOf("order: {by: row, on_dead: wait}"),
+		"a batch as a number":    fileOf("batch: 100"),
+		"a batch of one":         fileOf("batch: {max: 1}"),
+		"a batch too large":      fileOf("batch: {max: 10001}"),
+		"a batch of no events":   fileOf("batch: {bytes: 1MiB}"),
+		"a batch of few bytes":   fileOf("batch: {max: 2, bytes: 0}"),
+		"a batch of many bytes":  fileOf("batch: {max: 2, bytes: 65MiB}"),
+		"a rate as a text":       fileOf("rate: 50/s"),
+		"a rate as a number":     fileOf("rate: {limit: 50}"),
+		"a rate of nothing":      fileOf("rate: {limit: 0/s}"),
+		"a rate a day":           fileOf("rate: {limit: 5/d}"),
+		"a burst without rate":   fileOf("rate: {burst: 5}"),
+		"a burst of none":        fileOf("rate: {limit: 5/s, burst: 0}"),
+		"an unknown concurrency": fileOf("concurrency: {all: 5}"),
+		"a bad breaker":          fileOf("breaker: auto"),
 		"a null":                 fileOf("retry: null"),
 		"defaults null":          fileOf() + "defaults:\n",
 		"defaults as a list":     fileOf() + "defaults: []\n",
@@ -175,5 +207,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 38)
+	require.Len(t, seen, 53)
 }

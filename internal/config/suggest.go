@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/suggest"
@@ -26,15 +27,14 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 		d.reportAt(e.pos, path, "unknown key; did you mean %s?", near[0])
 		return near[0]
 	}
-	if rule := d.elsewhere(e.name); rule != "" {
-		parent := rule[:max(strings.LastIndex(rule, "."), 0)]
-		switch parent {
-		case "":
+	if parents := d.elsewhere(e.name); len(parents) > 0 {
+		switch {
+		case slices.Contains(parents, ""):
 			d.reportAt(e.pos, path, "unknown key %s; it belongs at the top of the file, without indentation", where)
-		case "triggers[]":
+		case slices.Contains(parents, triggerRule):
 			d.reportAt(e.pos, path, "unknown key %s; %s", where, triggerKeyRemedy(e.name, at))
 		default:
-			d.reportAt(e.pos, path, "unknown key %s; it belongs in %s, indent it under that", where, strings.TrimPrefix(parent, "triggers[]."))
+			d.reportAt(e.pos, path, "unknown key %s; it belongs in %s, indent it under that", where, strings.Join(parents, " or "))
 		}
 		return ""
 	}
@@ -57,22 +57,22 @@ func triggerKeyRemedy(name string, at place) string {
 	return "it belongs to an entry of triggers, indent it like the name of the trigger"
 }
 
-// elsewhere returns the only path in keys() that ends in this name, or "". The keys of defaults are
-// those of triggers.
-func (d *decoder) elsewhere(name string) string {
-	var found []string
+// elsewhere returns the groups that have a key of this name, if there are one or two: "" is the top
+// of the file. The keys of defaults are those of triggers. Those of triggers are meant rather than
+// those of alerts, which have some of the same names.
+func (d *decoder) elsewhere(name string) (parents []string) {
 	for _, rule := range sortedKeys(d.keys) {
-		if strings.HasPrefix(rule, sharedRule+".") {
+		if strings.HasPrefix(rule, sharedRule+".") || strings.HasPrefix(rule, alertRule) {
 			continue
 		}
 		if rule == name || strings.HasSuffix(rule, "."+name) {
-			found = append(found, rule)
+			parents = append(parents, strings.TrimPrefix(rule[:max(strings.LastIndex(rule, "."), 0)], triggerRule+"."))
 		}
 	}
-	if len(found) != 1 {
-		return ""
+	if len(parents) > 2 {
+		return nil
 	}
-	return found[0]
+	return parents
 }
 
 // foreign translates keys of other event-trigger engines.

@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,23 +19,28 @@ import (
 
 // Trigger is a trigger as it was applied, without what may be a secret, and how it is doing.
 type Trigger struct {
-	Name          string        `json:"name"`
-	Table         string        `json:"table"` // schema.table
-	State         TriggerState  `json:"state"`
-	Paused        bool          `json:"paused"`
-	On            trigger.On    `json:"on"`
-	When          string        `json:"when,omitempty"`
-	Columns       []string      `json:"columns,omitempty"` // of the payload; none: all
-	URL           string        `json:"url"`               // references to the environment are not expanded
-	Headers       []string      `json:"headers"`           // names only
-	Signed        bool          `json:"signed"`
-	TLS           *trigger.TLS  `json:"tls,omitempty"` // the names of its files
-	TimeoutMS     int64         `json:"timeout_ms"`
-	Retry         trigger.Retry `json:"retry"`
-	Concurrency   int           `json:"concurrency,omitempty"` // none: the dispatcher's default
-	Notify        string        `json:"notify"`
-	Capture       string        `json:"capture"`
-	OnReplication bool          `json:"on_replication"`
+	Name             string         `json:"name"`
+	Table            string         `json:"table"` // schema.table
+	State            TriggerState   `json:"state"`
+	Paused           bool           `json:"paused"`
+	On               trigger.On     `json:"on"`
+	When             string         `json:"when,omitempty"`
+	Columns          []string       `json:"columns,omitempty"` // of the payload; none: all
+	URL              string         `json:"url"`               // references to the environment are not expanded
+	Headers          []string       `json:"headers"`           // names only
+	Signed           bool           `json:"signed"`
+	TLS              *trigger.TLS   `json:"tls,omitempty"` // the names of its files
+	TimeoutMS        int64          `json:"timeout_ms"`
+	Retry            trigger.Retry  `json:"retry"`
+	Order            *TriggerOrder  `json:"order,omitempty"`             // none: events have no order
+	Batch            *trigger.Batch `json:"batch,omitempty"`             // none: an event is a request
+	Rate             *trigger.Rate  `json:"rate,omitempty"`              // none: no bound
+	Concurrency      int            `json:"concurrency,omitempty"`       // none: the dispatcher's default
+	ConcurrencyTotal int            `json:"concurrency_total,omitempty"` // none: no bound
+	Breaker          string         `json:"breaker"`                     // on or off
+	Notify           string         `json:"notify"`
+	Capture          string         `json:"capture"`
+	OnReplication    bool           `json:"on_replication"`
 
 	Pause    *queue.Pause `json:"pause,omitempty"` // since when, by whom and why, if that is known
 	Problems []Warning    `json:"problems"`        // what keeps its changes from being recorded or sent
@@ -45,6 +51,14 @@ type Trigger struct {
 	LastError    string     `json:"last_error,omitempty"`
 	Owed         int64      `json:"owed"` // events that wait, are in flight or are retried; above some thousands an estimate
 	Dead         int64      `json:"dead"` // dead letters; likewise
+}
+
+// TriggerOrder is the order of a trigger's events.
+type TriggerOrder struct {
+	By     []string `json:"by"` // the columns of the key; ["row"]: the primary key
+	Strict bool     `json:"strict"`
+	OnDead string   `json:"on_dead"`
+	Latest bool     `json:"latest"`
 }
 
 // TriggerState is the state of a trigger in a word. Where several apply, it is the first one of
@@ -149,6 +163,18 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 		Owed: st.Waiting + st.InFlight + st.Retrying, Dead: st.Dead,
 	}
 	slices.Sort(out.Headers)
+	out.ConcurrencyTotal, out.Breaker = spec.ConcurrencyTotal, cmp.Or(spec.Breaker, trigger.BreakerOn)
+	if o := spec.Order; !o.IsZero() {
+		out.Order = &TriggerOrder{By: o.By, Strict: o.Strict, OnDead: cmp.Or(o.OnDead, trigger.OnDeadSkip), Latest: o.Latest}
+	}
+	if !spec.Batch.IsZero() {
+		spec.Batch.Bytes = cmp.Or(spec.Batch.Bytes, trigger.DefaultBatchBytes)
+		out.Batch = &spec.Batch
+	}
+	if !spec.Rate.IsZero() {
+		spec.Rate.Burst = max(spec.Rate.Burst, 1)
+		out.Rate = &spec.Rate
+	}
 	if out.Capture == "" {
 		out.Capture = trigger.CaptureAuto
 	}

@@ -33,6 +33,9 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	specs[1].Webhook.URL = "https://shop.example/${PATH_OF_IT}?key=${KEY}"
 	specs[0].On.Delete, specs[0].On.Manual = false, false
 	specs[0].When, specs[0].Concurrency, specs[0].Payload.Columns = "new.v <> ''", 3, []string{"v"}
+	specs[0].Order, specs[0].Batch.Max = trigger.Order{By: []string{trigger.OrderByRow}, Latest: true}, 5
+	specs[0].Rate.Limit = trigger.PerTime{N: 50, Time: time.Second}
+	specs[0].ConcurrencyTotal, specs[0].Breaker = 9, trigger.BreakerOff
 	d.Apply(t, specs...)
 	id := func(name string) (id int32) {
 		require.NoError(t, d.conn.QueryRow(t.Context(), "select id from rowhook.trigger where name = $1", name).Scan(&id))
@@ -60,7 +63,8 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{"name": "active", "table": "public.active", "state": "active", "paused": false, "on": {"insert": true, "update": true}, "when": "new.v <> ''",
 		"columns": ["v"], "url": "https://<redacted>@${HOST}/orders?x=<redacted>", "headers": ["Authorization", "X-B"], "signed": true, "tls": {"ca_file": "/etc/ca.pem"},
-		"timeout_ms": 1500, "retry": {"limit": 5, "interval": "10s", "backoff": "fixed", "max_interval": "1h"}, "concurrency": 3, "notify": "auto", "capture": "auto",
+		"timeout_ms": 1500, "retry": {"limit": 5, "interval": "10s", "backoff": "fixed", "max_interval": "1h"}, "concurrency": 3, "concurrency_total": 9, "breaker": "off",
+		"order": {"by": ["row"], "strict": false, "on_dead": "skip", "latest": true}, "batch": {"max": 5, "bytes": "1MiB"}, "rate": {"limit": "50/s", "burst": 1}, "notify": "auto", "capture": "auto",
 		"on_replication": false, "problems": [], "failing_since": null, "last_error_at": null, "owed": 0, "dead": 0}`, string(text))
 	failing, err := operate.ReadTrigger(t.Context(), d.conn, "failing")
 	require.NoError(t, err)

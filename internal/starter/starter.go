@@ -41,12 +41,15 @@ func Write(tables []sqlschema.Table) ([]byte, error) {
 }
 
 // block is a trigger as the template prints it. All is YAML.
-type block struct{ Name, Table, Update, Payload string }
+type block struct {
+	Name, Table, Update, Payload string
+	Keyed                        bool // the table has a primary key
+}
 
 func blockOf(t *sqlschema.Table, taken map[string]bool) block {
 	all := slices.DeleteFunc(slices.Clone(t.Columns), func(c string) bool { return !config.CanName(c) })
 	changing := slices.DeleteFunc(slices.Clone(all), func(c string) bool { return slices.Contains(t.Key, c) })
-	b := block{Name: triggerName(t.Bare, taken), Table: scalar(t.Name), Update: "update: true"}
+	b := block{Name: triggerName(t.Bare, taken), Table: scalar(t.Name), Update: "update: true", Keyed: len(t.Key) > 0}
 	if len(changing) > 0 && len(all) == len(t.Columns) {
 		b.Update = columns("update", changing, "      ")
 	}
@@ -140,4 +143,12 @@ triggers:
     # The columns in the request body, in this order. Default: every column, also one that is added later.
     #{{.Payload}}
 {{- end}}
+{{- if .Keyed}}
+    # Events of one row are sent one after another, in the order of their changes. Default: no order.
+    #order: row
+{{- end}}
+    # One request for several events: a JSON array of their bodies. Default: each event is a request.
+    #batch: {max: 100}
+    # The most requests over all dispatchers. Default: no bound.
+    #rate: {limit: 50/s}
 {{end}}`))

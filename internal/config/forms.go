@@ -1,0 +1,165 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// none is the word by which a trigger takes back a group of keys that defaults give.
+const none = "none"
+
+// orderKeys is the long form of order.
+type orderKeys struct {
+	By     keyColumns `yaml:"by"`
+	Strict bool       `yaml:"strict"`
+	OnDead string     `yaml:"on_dead"`
+	Latest bool       `yaml:"latest"`
+}
+
+// keyColumns is order.by: the word row, or a list of columns.
+type keyColumns []string
+
+// concurrency is concurrency: a number for each dispatcher, or that and a total.
+type concurrency struct {
+	Each  int `yaml:"each"`
+	Total int `yaml:"total"`
+}
+
+// order decodes row, none, or keys, which are merged with those of defaults.
+func (d *decoder) order(n ast.Node, v reflect.Value, at place) {
+	if _, ok := n.(ast.MapNode); ok {
+		o := v.Interface().(trigger.Order)
+		long := orderKeys{By: o.By, Strict: o.Strict, OnDead: o.OnDead, Latest: o.Latest}
+		d.value(n, reflect.ValueOf(&long).Elem(), at)
+		v.Set(reflect.ValueOf(trigger.Order{By: long.By, Strict: long.Strict, OnDead: long.OnDead, Latest: long.Latest}))
+		return
+	}
+	if s, ok := n.(*ast.SequenceNode); ok {
+		d.reportAt(nodePosition(n), at.path, "is a list; write order: {by: %s}", sample(s))
+		return
+	}
+	var o trigger.Order
+	switch text, _ := textOf(n); {
+	case text == trigger.OrderByRow:
+		o.By = []string{trigger.OrderByRow}
+	case text == none:
+	case isPlainKey(text):
+		d.reportAt(nodePosition(n), at.path, "%q is not an order; write order: row, order: {by: [%s]} if that is a column, or order: none", text, text)
+	default:
+		d.wrongType(n, at, "row, none or keys are needed", d.remedy(at))
+	}
+	v.Set(reflect.ValueOf(o))
+}
+
+// keyColumns decodes row or a list of columns.
+func (d *decoder) keyColumns(n ast.Node, v reflect.Value, at place) {
+	var columns []string
+	if _, list := n.(*ast.SequenceNode); list {
+		if d.value(n, reflect.ValueOf(&columns).Elem(), at) && len(columns) == 1 && columns[0] == trigger.OrderByRow {
+			d.reportAt(nodePosition(n), at.path, "a column with the name row can't be the whole key, because by: row means the primary key; add another column, or write by: row")
+		}
+		v.Set(reflect.ValueOf(keyColumns(columns)))
+		return
+	}
+	switch text, _ := textOf(n); {
+	case text == trigger.OrderByRow:
+		v.Set(reflect.ValueOf(keyColumns{text}))
+	case isPlainKey(text):
+		d.reportAt(nodePosition(n), at.path, "%q is text; write by: [%s] for a column, or by: row for the primary key", text, text)
+	default:
+		d.wrongType(n, at, "row or a list of columns is needed", d.remedy(at))
+	}
+}
+
+// groupOrNone decodes keys, which are merged with those of defaults, or none.
+func (d *decoder) groupOrNone(n ast.Node, v reflect.Value, at place) {
+	if text, ok := textOf(n); ok && text == none {
+		v.SetZero()
+		return
+	}
+	d.group(n, v, at)
+}
+
+// concurrency decodes a number, which replaces all, or keys.
+func (d *decoder) concurrency(n ast.Node, v reflect.Value, at place) {
+	if _, ok := n.(ast.MapNode); ok {
+		d.group(n, v, at)
+		return
+	}
+	var each int
+	d.number(n, reflect.ValueOf(&each).Elem(), at)
+	v.Set(reflect.ValueOf(concurrency{Each: each}))
+}
+
+// perTime decodes a number in a time, such as 50/s.
+func (d *decoder) perTime(n ast.Node, v reflect.Value, at place) {
+	text, ok := textOf(n)
+	if _, number := n.(*ast.IntegerNode); number {
+		d.reportAt(nodePosition(n), at.path, "%s has no unit; write %s/s for each second, or use /m or /h", n.GetToken().Value, n.GetToken().Value)
+		return
+	}
+	if !ok {
+		d.wrongType(n, at, "a number in a time is needed", d.remedy(at))
+		return
+	}
+	rate, err := trigger.ParsePerTime(text)
+	if err != nil || !d.matches(perTimePattern, text) {
+		d.reportAt(nodePosition(n), at.path, "%s is not a rate; write a whole number from 1 to 1000000, a slash, and s, m or h, as in 50/s", quote(text))
+		return
+	}
+	v.Set(reflect.ValueOf(rate))
+}
+
+// The bounds of a batch.
+const (
+	leastBatch, mostBatch           = 2, 10_000
+	leastBatchBytes, mostBatchBytes = trigger.Size(1 << 10), trigger.Size(64 << 20)
+	longestBatchWait                = trigger.Duration(time.Minute)
+	mostBurst                       = 1_000_000
+)
+
+func checkBatchBytes(s string) error {
+	if size, err := trigger.ParseSize(s); err != nil || size < leastBatchBytes || size > mostBatchBytes {
+		return fmt.Errorf("%s is out of bounds; write a size from %v to %v", s, leastBatchBytes, mostBatchBytes)
+	}
+	return nil
+}
+
+func checkBatchWait(s string) error {
+	if wait, err := trigger.ParseDuration(s); err != nil || wait > longestBatchWait {
+		return fmt.Errorf("%s is too long; the longest is %v", s, longestBatchWait)
+	}
+	return nil
+}
+
+// normalize writes a trigger in the one way in which it is stored, so that an apply of another
+// spelling changes nothing.
+func normalize(s *trigger.Spec) {
+	if s.Capture == trigger.CaptureAuto {
+		s.Capture = ""
+	}
+	if s.Breaker == trigger.BreakerOn {
+		s.Breaker = ""
+	}
+	if s.Order.OnDead == trigger.OnDeadSkip {
+		s.Order.OnDead = ""
+	}
+	// What defaults say of an order, a batch or a rate that the trigger does not have.
+	if s.Order.IsZero() {
+		s.Order = trigger.Order{}
+	}
+	if s.Rate.IsZero() {
+		s.Rate = trigger.Rate{}
+	}
+	switch {
+	case s.Batch.IsZero():
+		s.Batch = trigger.Batch{}
+	case s.Batch.Bytes == 0:
+		s.Batch.Bytes = trigger.DefaultBatchBytes
+	}
+}
