@@ -367,8 +367,8 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	c.noteUnannounced(events)
 	c.tell.claimed(events, c.took)
 	start, notices, full := c.scheduler.claimed(wants, lanes, events, asked, now)
-	for _, d := range start {
-		c.sender.send(d)
+	for _, sh := range start {
+		c.sender.send(sh)
 	}
 	for _, n := range notices {
 		n.log(c.log)

@@ -19,8 +19,10 @@ type delivery struct {
 	packed  bool      // they are compressed
 	due     time.Time // when the event was due, by the server's clock
 	expires time.Time // when the lease ends, by our clock
-	started time.Time // when the attempt started; zero: the event waits for a slot
-	stalled bool      // the attempt hangs, and no longer counts as active
+
+	shipment *shipment    // in which it is sent; nil: it waits for a slot
+	own      shipment     // of this delivery alone: see ship
+	self     [1]*delivery // own.deliveries
 
 	prev, next *delivery // in scheduler.outstanding
 }

@@ -48,6 +48,11 @@ type payloadError struct {
 
 func (e *payloadError) Error() string { return e.why }
 
+// result is the attempt that fails of it, without a request.
+func (e *payloadError) result() webhook.Result {
+	return webhook.Result{StartedAt: time.Now(), Kind: e.kind, Err: e.why, Hopeless: e.forGood}
+}
+
 // unreadable makes a payloadError of a statement that failed.
 func unreadable(err error) *payloadError {
 	return &payloadError{webhook.KindBadPayload, "the payload can't be read from the database: " + err.Error(), pg.IsBadData(err)}

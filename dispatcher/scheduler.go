@@ -36,7 +36,7 @@ type scheduler struct {
 	count       int      // of outstanding
 	average     time.Duration
 	closed      bool      // claims no more
-	alone       *delivery // a delivery that is to be sent alone: nothing else may start; nil: none
+	alone       *shipment // one that is to be sent alone: nothing else may start; nil: none
 }
 
 const (
@@ -180,18 +180,18 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 	return wants, lanes, sweepAt
 }
 
-// quiesce keeps all else from starting, for a delivery that has begun and is to be sent alone. mine
-// is false while another delivery is sent alone. quiet says that no other attempt makes progress
+// quiesce keeps all else from starting, for a shipment that has begun and is to be sent alone. mine
+// is false while another shipment is sent alone. quiet says that no other attempt makes progress
 // any more.
-func (s *scheduler) quiesce(d *delivery) (mine, quiet bool) {
+func (s *scheduler) quiesce(sh *shipment) (mine, quiet bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.alone == nil {
-		s.alone = d
+		s.alone = sh
 		// While it waits, it must not count as one that hangs.
-		d.started = time.Now()
+		sh.started = time.Now()
 	}
-	return s.alone == d, s.active <= 1
+	return s.alone == sh, s.active <= 1
 }
 
 // holdAfter is how long the payloads of a trigger are fetched one by one, after one of them could
@@ -224,9 +224,9 @@ func (s *scheduler) ask(l *lane, free int) int {
 }
 
 // claimed takes in the events of a claim, which was sent at the given time. It returns the
-// deliveries for which there is a slot, what people should know, and whether some lane got all that
+// shipments for which there is a slot, what people should know, and whether some lane got all that
 // it had asked for.
-func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Claimed, sent, now time.Time) (start []*delivery, notices []notice, full bool) {
+func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Claimed, sent, now time.Time) (start []*shipment, notices []notice, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got, highest := make(map[int32]int32, len(lanes)), make(map[int32]time.Time, len(lanes))
@@ -305,8 +305,8 @@ func (s *scheduler) requeue(lanes []*lane) {
 	}
 }
 
-// take starts the deliveries for which there is a slot.
-func (s *scheduler) take(now time.Time) (start []*delivery) {
+// take starts the shipments for which there is a slot.
+func (s *scheduler) take(now time.Time) (start []*shipment) {
 	for refused := 0; len(s.waiting) > 0 && refused < len(s.waiting); {
 		l := s.waiting[0]
 		s.waiting = append(s.waiting[:0], s.waiting[1:]...)
@@ -330,27 +330,28 @@ func (s *scheduler) admits(l *lane) bool {
 		(s.active < s.limit && s.open < openFactor*s.limit || l.inFlight < s.reserve())
 }
 
-func (s *scheduler) begin(l *lane, now time.Time) *delivery {
-	d := l.pop()
-	d.started = now
+func (s *scheduler) begin(l *lane, now time.Time) *shipment {
+	sh := l.pop().ship()
+	sh.started = now
 	s.queued--
 	l.inFlight++
 	s.active++
 	s.open++
-	return d
+	return sh
 }
 
-// done gives back a slot. It returns the event that takes it; nil: none is waiting that may.
-func (s *scheduler) done(d *delivery, took time.Duration, sent bool) *delivery {
+// done gives back a slot. It returns the shipment that takes it; nil: none is waiting that may.
+func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := d.lane
-	if s.alone == d {
+	l := sh.lane
+	if s.alone == sh {
 		s.alone = nil // watchStalls starts what has waited
 	}
+	sh.ended = true
 	l.inFlight--
 	s.open--
-	if !d.stalled {
+	if !sh.stalled {
 		s.active--
 	}
 	if sent {
@@ -360,7 +361,7 @@ func (s *scheduler) done(d *delivery, took time.Duration, sent bool) *delivery {
 		}
 		s.average += (took - s.average) / 32
 	}
-	var next *delivery
+	var next *shipment
 	for range len(s.waiting) {
 		w := s.waiting[0]
 		if len(s.waiting) > 1 {
@@ -384,21 +385,21 @@ func (s *scheduler) done(d *delivery, took time.Duration, sent bool) *delivery {
 	return next
 }
 
-// stall gives back the places of attempts that hang. It returns the deliveries that start in their
+// stall gives back the places of attempts that hang. It returns the shipments that start in their
 // place.
-func (s *scheduler) stall(now time.Time) []*delivery {
+func (s *scheduler) stall(now time.Time) []*shipment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	freed := false
 	for d := s.outstanding.next; d != &s.outstanding; d = d.next {
-		if !d.started.IsZero() && !d.stalled && now.Sub(d.started) > stallAfter {
-			d.stalled, freed = true, true
-			if s.alone == d {
+		if sh := d.shipment; sh != nil && !sh.ended && !sh.stalled && now.Sub(sh.started) > stallAfter {
+			sh.stalled, freed = true, true
+			if s.alone == sh {
 				s.alone = nil
 			}
 			s.active--
 			// An endpoint that hangs gets no prefetch.
-			d.lane.average = max(d.lane.average, now.Sub(d.started))
+			sh.lane.average = max(sh.lane.average, now.Sub(sh.started))
 		}
 	}
 	if freed {
@@ -574,13 +575,15 @@ func (s *scheduler) inFlight() int {
 	return s.open
 }
 
-// plan returns the spec and the endpoint by which an event is sent: those in force now, not those
-// at its claim.
-func (s *scheduler) plan(d *delivery) (trigger.Spec, *webhook.Endpoint) {
+// plan returns the spec and the endpoint by which events are sent: those in force now, not those at
+// their claim.
+func (s *scheduler) plan(sh *shipment) (trigger.Spec, *webhook.Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.event.MaxRetries = d.lane.trigger.Spec.Retry.Limit
-	return d.lane.trigger.Spec, d.lane.endpoint
+	for _, d := range sh.deliveries {
+		d.event.MaxRetries = sh.lane.trigger.Spec.Retry.Limit
+	}
+	return sh.lane.trigger.Spec, sh.lane.endpoint
 }
 
 // stats returns how each trigger stands, by name.

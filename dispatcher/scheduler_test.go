@@ -27,7 +27,7 @@ func lanes(limit, batch, n int, concurrency int) *scheduler {
 }
 
 // fill claims everything the scheduler asks for of one trigger and returns what may start.
-func fill(t require.TestingT, b *scheduler, now time.Time, trigger int32) (started []*delivery) {
+func fill(t require.TestingT, b *scheduler, now time.Time, trigger int32) (started []*shipment) {
 	b.mark(trigger)
 	for {
 		wants, ls, _ := b.wants(now)
@@ -68,7 +68,7 @@ func TestSlotsNeverExceedTheLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit, own := rapid.IntRange(1, 30).Draw(t, "limit"), rapid.IntRange(0, 8).Draw(t, "own")
 		b, now := lanes(limit, 5, 4, own), time.Now()
-		var flying []*delivery
+		var flying []*shipment
 		t.Repeat(map[string]func(*rapid.T){
 			"claim": func(t *rapid.T) {
 				flying = append(flying, fill(t, b, now, rapid.Int32Range(1, 4).Draw(t, "trigger"))...)
@@ -83,7 +83,7 @@ func TestSlotsNeverExceedTheLimits(t *testing.T) {
 				if next := b.done(d, 3*time.Millisecond, true); next != nil {
 					flying = append(flying, next)
 				}
-				b.settled([]*delivery{d})
+				b.settled(d.deliveries)
 			},
 			"": func(t *rapid.T) {
 				require.Equal(t, len(flying), b.open)
@@ -146,4 +146,15 @@ func TestPrefetchLastsFor25msAndASlowEndpointGetsNone(t *testing.T) {
 	require.Equal(t, 400, prefetch(100, 5*time.Millisecond, 400))
 	require.Equal(t, 50, prefetch(100, 50*time.Millisecond, 400))
 	require.Zero(t, prefetch(100, 10*time.Second, 400))
+}
+
+func TestAnAttemptThatWaitsForItsSettlementGivesItsPlaceBackOnce(t *testing.T) {
+	t.Parallel()
+	b, now := lanes(10, 5, 1, 0), time.Now()
+	started := fill(t, b, now, 1)
+	require.Len(t, started, 10)
+	b.done(started[0], time.Millisecond, true)
+	require.Equal(t, 9, b.active)
+	b.stall(now.Add(time.Minute))
+	require.Zero(t, b.active, "nine hang, and one has ended")
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
 
@@ -29,34 +30,41 @@ type sender struct {
 	attempts sync.WaitGroup
 }
 
-// send starts an attempt, on a goroutine that goes on with the next event of a free slot.
-func (s *sender) send(dl *delivery) {
+// send starts a shipment, on a goroutine that goes on with the next one of a free slot.
+func (s *sender) send(sh *shipment) {
 	s.attempts.Go(func() {
-		for dl != nil {
-			dl = s.attempt(dl)
+		for sh != nil {
+			sh = s.ship(sh)
 		}
 	})
 }
 
-// attempt makes one attempt and returns the event that takes its slot.
-func (s *sender) attempt(dl *delivery) *delivery {
-	spec, endpoint := s.scheduler.plan(dl)
-	if time.Until(dl.expires) < min(endpoint.Timeout(), longestLease)+settleMargin {
+// ship sends a shipment and returns the one that takes its slot.
+func (s *sender) ship(sh *shipment) *shipment {
+	spec, endpoint := s.scheduler.plan(sh)
+	if time.Until(sh.expires()) < min(endpoint.Timeout(), longestLease)+settleMargin {
 		// It has waited here for so long that its lease would not last for an attempt.
-		s.settler.add(dl, queue.Settlement{Fate: queue.Released})
-		return s.scheduler.done(dl, 0, false)
+		s.settler.giveBack(sh.deliveries)
+		return s.scheduler.done(sh, 0, false)
 	}
 	// The configuration or a file has changed since it was claimed.
 	if err := s.client.Prepare(endpoint); err != nil {
-		s.unable.disable(dl, err)
-		return s.scheduler.done(dl, 0, false)
+		s.unable.disable(sh, err)
+		return s.scheduler.done(sh, 0, false)
 	}
-	bad := s.interrupted(dl, spec.Retry.Limit)
+	return s.attempt(sh, spec, endpoint)
+}
+
+// attempt makes one attempt to send the only event of a shipment, and returns the shipment that
+// takes its slot.
+func (s *sender) attempt(sh *shipment, spec trigger.Spec, endpoint *webhook.Endpoint) *shipment {
+	dl := sh.first()
+	bad := s.interrupted(sh, dl, spec.Retry.Limit)
 	if bad == nil && dl.held > 0 {
 		free, err := s.payloads.fetch(s.ctx, dl, min(endpoint.Timeout(), longestLease))
 		defer free()
 		if err != nil && !errors.As(err, &bad) {
-			return s.scheduler.done(dl, 0, false)
+			return s.scheduler.done(sh, 0, false)
 		}
 	}
 	if bad == nil {
@@ -67,30 +75,34 @@ func (s *sender) attempt(dl *delivery) *delivery {
 	if bad == nil {
 		result = s.client.Send(ctx, endpoint, &dl.event, nil)
 	} else {
-		result = webhook.Result{StartedAt: time.Now(), Kind: bad.kind, Err: bad.Error(), Hopeless: bad.forGood}
+		result = bad.result()
 	}
-	next := s.scheduler.done(dl, result.Duration, bad == nil)
+	next := s.scheduler.done(sh, result.Duration, bad == nil)
 
-	number := int(dl.tries)
-	what, delay := fate(spec.Retry, number, dl.event.ID, &result)
+	what, delay := fate(spec.Retry, int(dl.tries), dl.event.ID, &result)
+	s.conclude(dl, endpoint, &result, what, delay, ended)
+	return next
+}
+
+// conclude hands over what became of an event by an attempt, and tells everybody.
+func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	outcome := queue.Settlement{Fate: what, Delay: delay, Attempt: &queue.Attempt{
 		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
 		Error: result.Err, Header: result.Header, Body: string(result.Body),
 	}}
 	if what == queue.Dead {
-		outcome.Reason = reason(&result)
+		outcome.Reason = reason(result)
 	}
 	s.settler.add(dl, outcome)
-	s.activity.add(dl, &result, what)
-	s.tell.attempted(dl, endpoint, &result, what, delay, ended)
-	s.failing.report(dl, endpoint, &result, what, delay)
-	return next
+	s.activity.add(dl, result, what)
+	s.tell.attempted(dl, endpoint, result, what, delay, ended)
+	s.failing.report(dl, endpoint, result, what, delay)
 }
 
 // interrupted deals with an event that has used up its attempts, and whose last attempt ended
 // without an outcome. Such an event may be what ends the dispatcher. It is sent alone once, so that
 // no other event suffers. If that attempt ends without an outcome too, the event is a dead letter.
-func (s *sender) interrupted(dl *delivery, limit int) *payloadError {
+func (s *sender) interrupted(sh *shipment, dl *delivery, limit int) *payloadError {
 	over := int(dl.tries) - (limit + 1)
 	if !dl.broken || over <= 0 {
 		return nil
@@ -104,7 +116,7 @@ func (s *sender) interrupted(dl *delivery, limit int) *payloadError {
 	defer ticker.Stop()
 	s.log.Warn("an event has used up its attempts and the last one was interrupted; sending it alone, in case it crashes the dispatcher", "event", eventID(dl), "trigger", dl.event.Trigger)
 	for {
-		if mine, quiet := s.scheduler.quiesce(dl); mine && quiet {
+		if mine, quiet := s.scheduler.quiesce(sh); mine && quiet {
 			return nil
 		}
 		select {
@@ -141,8 +153,8 @@ func (s *sender) watchStalls(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			for _, dl := range s.scheduler.stall(time.Now()) {
-				s.send(dl)
+			for _, sh := range s.scheduler.stall(time.Now()) {
+				s.send(sh)
 			}
 		}
 	}

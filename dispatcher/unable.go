@@ -24,13 +24,13 @@ type unableTriggers struct {
 // appeared.
 const unableRetry = 5 * time.Second
 
-// disable gives back an event whose endpoint can't be built, and all of its trigger that waits
+// disable gives back a shipment whose endpoint can't be built, and all of its trigger that waits
 // here.
-func (u *unableTriggers) disable(dl *delivery, why error) {
+func (u *unableTriggers) disable(sh *shipment, why error) {
 	before := u.scheduler.unable()
-	unsent := u.scheduler.disable(dl.lane, why)
-	u.tell(before, map[string]bool{dl.event.Trigger: false})
-	u.settler.giveBack(append(unsent, dl))
+	unsent := u.scheduler.disable(sh.lane, why)
+	u.tell(before, map[string]bool{sh.first().event.Trigger: false})
+	u.settler.giveBack(append(unsent, sh.deliveries...))
 }
 
 // tell logs each trigger that can no longer be sent for, and each that can again. able names the
