@@ -251,13 +251,18 @@ func (s *settler) try(ctx context.Context, batch []queue.Settlement, mayHaveComm
 	}
 	began := time.Now()
 	s.health.begin(began)
-	n, err := queue.Settle(ctx, db, queue.SettleOptions{
-		Instance:         s.self.id,
-		KeepDelivered:    settings.Retention.Delivered > 0,
-		KeepAttempts:     settings.Retention.Attempts > 0,
-		NoHistory:        bare,
-		MayHaveCommitted: mayHaveCommitted,
-	}, batch)
+	var n int
+	err := s.db.onSchema(ctx, func(schema int32) (err error) {
+		n, err = queue.Settle(ctx, db, queue.SettleOptions{
+			Schema:           schema,
+			Instance:         s.self.id,
+			KeepDelivered:    settings.Retention.Delivered > 0,
+			KeepAttempts:     settings.Retention.Attempts > 0,
+			NoHistory:        bare,
+			MayHaveCommitted: mayHaveCommitted,
+		}, batch)
+		return err
+	})
 	err = queue.ExplainHidden(err)
 	s.health.ended(err)
 	if err != nil {

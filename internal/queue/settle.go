@@ -19,9 +19,12 @@ const (
 	Retried   Fate = 'R' // due again after Settlement.Delay
 	Dead      Fate = 'D' // moved to the dead letters
 	Released  Fate = 'G' // given back unsent: due at once, and the claim is not counted
+	// Annulled is for an event of a lane: it and those of its Merge come to nothing. They are moved
+	// to the archive, and nothing was sent.
+	Annulled Fate = 'N'
 )
 
-// Settlement is the outcome of one claim of an event.
+// Settlement is the outcome of one claim of an event, or of one attempt of an event in a lane.
 type Settlement struct {
 	ID      [16]byte
 	Trigger int32 // rowhook.trigger.id
@@ -32,6 +35,15 @@ type Settlement struct {
 	Reason  string        // of a dead letter
 	Bare    bool          // the event is moved without its payload, which can't be read
 	Attempt *Attempt      // nil: nothing was sent
+
+	// Lane is the lane of the event. Epoch 0 says that the event was claimed. An event of a lane has
+	// no claim, and is not Released.
+	Lane   Lane
+	Blocks bool   // the dead letter holds its key
+	Merge  *Merge // nil: the event was sent by itself
+	// Lost is set by Settle: the lane is not the instance's under that epoch. Nothing was written
+	// of the event but its attempt.
+	Lost bool
 }
 
 // Attempt is a row of rowhook.invocation_log.
@@ -47,6 +59,7 @@ type Attempt struct {
 
 // SettleOptions are the options of Settle.
 type SettleOptions struct {
+	Schema        int32 // version of the schema rowhook; below 5 there are no sequence numbers
 	Instance      int32 // that claimed the events
 	KeepDelivered bool  // false: delivered events are deleted, not archived
 	KeepAttempts  bool  // false: no invocation is logged
@@ -99,10 +112,15 @@ select count(*) from settled`
 
 const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
 
-// withoutHistory returns settleSQL without the parts that write history. It uses the first six
-// arguments and the last two.
-func withoutHistory() string {
-	sql := settleSQL
+// withSeq returns settleSQL for version 5 of the schema: history and dead letters keep the number
+// that an event had in the order of its key.
+func withSeq() string {
+	return strings.NewReplacer("relation_id)", "relation_id, seq)", "relation_id from gone", "relation_id, seq from gone").Replace(settleSQL)
+}
+
+// withoutHistory returns a text without the parts that write history. Of settleSQL it uses the
+// first six arguments and the last two.
+func withoutHistory(sql string) string {
 	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*) from settled"}} {
 		before, rest, _ := strings.Cut(sql, part[0])
 		_, after, _ := strings.Cut(rest, part[1])
@@ -111,17 +129,44 @@ func withoutHistory() string {
 	return strings.NewReplacer("$19", "$7", "$20", "$8").Replace(sql)
 }
 
-// Settle writes in one statement what became of claimed events: the delivered move to the archive,
-// the exhausted to the dead letters, the others become due again, and every attempt is logged. Only
-// events that are still under the same claim of this instance are touched; it returns how many
-// those were.
+// Settle writes what became of claimed events: the delivered move to the archive, the exhausted to
+// the dead letters, the others become due again, and every attempt is logged. Only events that are
+// still under the same claim of this instance, or in a lane that is still its own, are touched; it
+// returns how many those were. It takes one statement for claimed events, and one for those of
+// lanes.
 func Settle(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []Settlement) (int, error) {
+	var claimed, ordered []*Settlement
+	for i := range batch {
+		if s := &batch[i]; s.Lane.Epoch == 0 {
+			claimed = append(claimed, s)
+		} else {
+			ordered = append(ordered, s)
+		}
+	}
+	settled := 0
+	if len(claimed) > 0 || len(batch) == 0 {
+		n, err := settleClaimed(ctx, db, opt, claimed)
+		if err != nil {
+			return 0, err
+		}
+		settled += n
+	}
+	if len(ordered) > 0 {
+		n, err := settleLanes(ctx, db, opt, ordered)
+		if err != nil {
+			return 0, err
+		}
+		settled += n
+	}
+	return settled, nil
+}
+
+func settleClaimed(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []*Settlement) (int, error) {
 	n := len(batch)
 	ids, tries, fates := make([]pgtype.UUID, n), make([]int32, n), make([]string, n)
 	delays, reasons, claims, bare := make([]time.Duration, n), make([]*string, n), make([]int64, n), make([]bool, n)
 	var a attemptColumns
-	for i := range batch {
-		s := &batch[i]
+	for i, s := range batch {
 		ids[i] = pgtype.UUID{Bytes: s.ID, Valid: true}
 		tries[i], fates[i], delays[i] = s.Tries, string(rune(s.Fate)), s.Delay
 		bare[i], claims[i] = s.Bare, s.Claim
@@ -129,17 +174,21 @@ func Settle(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []Settl
 			reasons[i] = &s.Reason
 		}
 		if s.Attempt != nil && opt.KeepAttempts {
-			a.add(s, ids[i])
+			a.add(s)
 		}
+	}
+	sql := settleSQL
+	if opt.Schema >= OrderedSchema {
+		sql = withSeq()
 	}
 	var settled int
 	if opt.NoHistory {
-		if err := db.QueryRow(ctx, withoutHistory(), ids, tries, fates, delays, reasons, opt.Instance, claims, bare).Scan(&settled); err != nil {
+		if err := db.QueryRow(ctx, withoutHistory(sql), ids, tries, fates, delays, reasons, opt.Instance, claims, bare).Scan(&settled); err != nil {
 			return 0, fmt.Errorf("settle events without history: %w", err)
 		}
 		return settled, nil
 	}
-	err := db.QueryRow(ctx, settleSQL, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
+	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
 		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, claims, bare).Scan(&settled)
 	if err != nil {
 		return 0, fmt.Errorf("settle events: %w", err)
@@ -161,8 +210,8 @@ type attemptColumns struct {
 	bodies    []string
 }
 
-func (c *attemptColumns) add(s *Settlement, id pgtype.UUID) {
-	c.events = append(c.events, id)
+func (c *attemptColumns) add(s *Settlement) {
+	c.events = append(c.events, pgtype.UUID{Bytes: s.ID, Valid: true})
 	c.started = append(c.started, s.Attempt.StartedAt)
 	c.triggers = append(c.triggers, s.Trigger)
 	c.durations = append(c.durations, s.Attempt.Duration.Microseconds())

@@ -1,0 +1,162 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/rowhook/rowhook/internal/pg"
+)
+
+// Merge says that an event was sent in the stead of earlier ones of its key. They are archived in
+// the statement that settles it, unless it is Retried. What is kept of it is what was sent.
+type Merge struct {
+	Over []Passed // in their order
+	Op   byte     // as which the event was sent; 0: as it is
+	// FirstOld says that it was sent with the old row of the first of Over.
+	FirstOld bool
+}
+
+// Passed is an event that was passed over.
+type Passed struct {
+	ID    [16]byte
+	Tries int32 // Claimed.Tries, which counts the attempt to come
+}
+
+// No claim was written, so the attempt is counted here, and the event is written once. The fence is
+// the row of the lane. It is locked until the end of the transaction, so that the next owner reads
+// the lane after the outcome was written. The rows of r are in the order of their lanes, so that
+// two statements never lock two lanes in different orders.
+//
+// A row of fate M was passed over. It needs no fence of its own: its merged_into was sent, whatever
+// has become of that row.
+const settleLanesSQL = `
+with r as materialized (
+  select r.*, l.ours is not null as ours
+    from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $7::boolean[], $8::integer[], $9::smallint[], $10::bigint[], $11::boolean[], $12::uuid[], $13::"char"[], $14::uuid[])
+         with ordinality as r(id, tries, fate, delay, reason, bare, trigger_id, lane, epoch, blocks, merged_into, op, old_from, n)
+    left join lateral (
+      select true as ours from rowhook.lane l
+       where l.trigger_id = r.trigger_id and l.lane = r.lane and l.epoch = r.epoch and l.owner = $6 for share) l on true),
+gone as (
+  delete from rowhook.event_log q using r
+   where r.ours and r.fate in ('A', 'D', 'M', 'N') and q.id = any (array[r.id]) and ` + laneFence + `
+  returning q.id, q.created_at, q.trigger_id, case when r.fate in ('M', 'N') then q.tries else r.tries end as tries, case when r.op = '' then q.op else r.op end as op,
+            q.old, q.new, q.session, q.trace, q.relation_id, q.key, q.lane, q.seq, r.fate, r.reason, r.bare, r.blocks, r.merged_into, r.old_from),
+kept as (
+  update rowhook.event_log q
+     set due_at = statement_timestamp() + ` + parked + ` + r.delay, tries = r.tries
+    from r
+   where r.ours and r.fate = 'R' and q.id = any (array[r.id]) and ` + laneFence + `
+  returning q.id),
+archived as (
+  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace, relation_id, seq, merged_into)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadAsSent + `, relation_id, seq, merged_into from gone g where fate in ('A', 'M', 'N') and $15),
+buried as (
+  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace, relation_id, key, lane, seq, blocks)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadAsSent + `, relation_id, key, lane, seq, nullif(blocks, false) from gone g where fate = 'D'
+  on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason,
+    key = excluded.key, lane = excluded.lane, seq = excluded.seq, blocks = excluded.blocks),
+settled as materialized (
+  select id from gone where fate <> 'M' union all select id from kept),
+logged as (
+  insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body)
+  select a.event_id, a.started_at, a.trigger_id, $6, a.duration_us, a.attempt, nullif(a.status, 0), nullif(a.kind, ''), nullif(a.error, ''), a.headers, a.body
+    from unnest($16::uuid[], $17::timestamptz[], $18::integer[], $19::bigint[], $20::integer[], $21::smallint[], $22::text[], $23::text[], $24::json[], $25::text[])
+      as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body)
+   where not $26 or a.event_id in (select id from settled))
+select (select count(*) from settled), array(select n from r where not ours order by n)`
+
+// laneFence: an outcome that was written already is not written again.
+const laneFence = `q.trigger_id = r.trigger_id and q.lane = r.lane and q.tries = r.tries - 1`
+
+// payloadAsSent has the old row of the first event that was merged.
+const payloadAsSent = `case when bare then null when old_from is not null and exists (select from gone f where f.id = g.old_from) then (select f.old from gone f where f.id = g.old_from) else old end, ` +
+	`case when not bare then new end, case when not bare then session end, case when not bare then trace end`
+
+func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []*Settlement) (int, error) {
+	if opt.Schema < OrderedSchema { // the schema was migrated down meanwhile, and claims find the events
+		for _, s := range batch {
+			s.Lost = true
+		}
+		return 0, nil
+	}
+	batch = slices.Clone(batch)
+	slices.SortStableFunc(batch, func(a, b *Settlement) int { return compareLanes(a.Lane, b.Lane) })
+	var c outcomeColumns
+	var a attemptColumns
+	for _, s := range batch {
+		c.add(s)
+		if s.Attempt != nil && opt.KeepAttempts {
+			a.add(s)
+		}
+	}
+	sql, args := settleLanesSQL, []any{c.ids, c.tries, c.fates, c.delays, c.reasons, opt.Instance, c.bare, c.triggers, c.lanes, c.epochs, c.blocks, c.into, c.ops, c.oldFrom}
+	if opt.NoHistory {
+		sql = withoutHistory(sql)
+	} else {
+		args = append(args, opt.KeepDelivered, a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted)
+	}
+	var settled int
+	var lost []int64
+	if err := db.QueryRow(ctx, sql, args...).Scan(&settled, &lost); err != nil {
+		return 0, fmt.Errorf("settle events of lanes: %w", err)
+	}
+	for _, s := range batch {
+		s.Lost = false
+	}
+	for _, n := range lost {
+		c.of[n-1].Lost = true
+	}
+	return settled, nil
+}
+
+// outcomeColumns are outcomes as Postgres arrays, with one element for each event.
+type outcomeColumns struct {
+	of       []*Settlement
+	ids      []pgtype.UUID
+	tries    []int32
+	fates    []string
+	delays   []time.Duration
+	reasons  []string
+	bare     []bool
+	triggers []int32
+	lanes    []int16
+	epochs   []int64
+	blocks   []bool
+	into     []pgtype.UUID
+	ops      []string
+	oldFrom  []pgtype.UUID
+}
+
+// add adds a settlement, and the events that were passed over for it.
+func (c *outcomeColumns) add(s *Settlement) {
+	id, op, m := pgtype.UUID{Bytes: s.ID, Valid: true}, "", s.Merge
+	var into, oldFrom pgtype.UUID
+	if m == nil || s.Fate == Retried {
+		m = &Merge{}
+	}
+	for _, p := range m.Over {
+		c.one(s, p.Tries, 'M', pgtype.UUID{Bytes: p.ID, Valid: true}, id, pgtype.UUID{}, "")
+	}
+	if m.Op != 0 {
+		op = string(rune(m.Op))
+	}
+	if m.FirstOld && len(m.Over) > 0 {
+		oldFrom = pgtype.UUID{Bytes: m.Over[0].ID, Valid: true}
+	}
+	if s.Fate == Annulled {
+		into = id
+	}
+	c.one(s, s.Tries, s.Fate, id, into, oldFrom, op)
+}
+
+func (c *outcomeColumns) one(s *Settlement, tries int32, fate Fate, id, into, oldFrom pgtype.UUID, op string) {
+	c.of = append(c.of, s)
+	c.ids, c.tries, c.fates = append(c.ids, id), append(c.tries, tries), append(c.fates, string(rune(fate)))
+	c.delays, c.reasons, c.bare = append(c.delays, s.Delay), append(c.reasons, s.Reason), append(c.bare, s.Bare)
+	c.triggers, c.lanes, c.epochs = append(c.triggers, s.Trigger), append(c.lanes, s.Lane.Lane), append(c.epochs, s.Lane.Epoch)
+	c.blocks, c.into, c.ops, c.oldFrom = append(c.blocks, s.Blocks), append(c.into, into), append(c.ops, op), append(c.oldFrom, oldFrom)
+}
