@@ -92,6 +92,11 @@ type scratch struct {
 	request, response, out, value []byte
 	names                         []string
 
+	// Of the response:
+	most        int    // how many bytes of its body to read
+	read        error  // why reading its body ended; nil: there are more than most bytes
+	contentType string // its header, if most is that of a batch
+
 	conn   *earlyConn      // of the current attempt; nil: none yet, or a TLS connection
 	traced context.Context // its trace sets conn; made once, to save an allocation
 }
@@ -235,23 +240,41 @@ func (c *Client) Close() {
 func (c *Client) Send(ctx context.Context, ep *Endpoint, e *Event, body []byte) Result {
 	r := Result{StartedAt: time.Now()}
 	s := c.scratch.Get().(*scratch)
+	// A secret may begin in the bytes to keep, and end behind them. So more bytes are read.
+	s.most = c.keep + ep.scrub.longest()
 	c.send(ctx, ep, e, body, s, &r)
-	if cap(s.request) > keepBuffer {
-		s.request = nil
-	}
-	s.conn = nil
-	c.scratch.Put(s)
+	c.release(s)
 	r.Duration = time.Since(r.StartedAt)
 	return r
 }
 
-func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, s *scratch, r *Result) {
-	if ep.problem != nil {
-		r.Kind, r.Err = KindBadURL, ep.problem.Error()
-		return
+// release gives back the memory of an attempt.
+func (c *Client) release(s *scratch) {
+	if cap(s.request) > keepBuffer {
+		s.request = nil
 	}
-	if ctx.Err() != nil {
+	if cap(s.response) > keepBuffer/4 {
+		s.response = nil
+	}
+	s.conn, s.read, s.contentType = nil, nil, ""
+	c.scratch.Put(s)
+}
+
+// ready reports whether an attempt can be made, and says in r why not.
+func (c *Client) ready(ctx context.Context, ep *Endpoint, r *Result) bool {
+	switch {
+	case ep.problem != nil:
+		r.Kind, r.Err = KindBadURL, ep.problem.Error()
+	case ctx.Err() != nil:
 		r.Kind, r.Err = KindCanceled, describe(ctx.Err(), KindCanceled, "")
+	default:
+		return true
+	}
+	return false
+}
+
+func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, s *scratch, r *Result) {
+	if !c.ready(ctx, ep, r) {
 		return
 	}
 	size := max(len(body), len(e.Old)+len(e.New)+len(e.Session)+len(e.Trace))
@@ -263,12 +286,16 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 		r.Kind, r.Err, r.Hopeless = KindTooLarge, fmt.Sprintf("the event's body of %d bytes is over the limit of %d: raise --max-body, or leave large columns out of the trigger's payload.columns", size, c.maxRequest), true
 		return
 	}
+	c.exchange(ctx, ep, c.header(ctx, ep, e, r.StartedAt, body), body, s, r)
+}
 
+// exchange sends a request and reads its response.
+func (c *Client) exchange(ctx context.Context, ep *Endpoint, header http.Header, body []byte, s *scratch, r *Result) {
 	deadline := r.StartedAt.Add(ep.timeout)
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	req := ep.request.WithContext(&attemptContext{timed, deadline, s.traced})
-	req.Header = c.header(ctx, ep, e, r.StartedAt, body)
+	req.Header = header
 	defer attach(req, body)()
 
 	transport, err := c.transport(ep)
@@ -296,7 +323,7 @@ func (c *Client) header(ctx context.Context, ep *Endpoint, e *Event, at time.Tim
 		h[HeaderTest] = []string{"1"}
 	}
 	if ep.signer != nil {
-		h = ep.signer.signedHeader(h, e.ID, at, body)
+		h = ep.signer.signedHeader(h, string(appendUUID(make([]byte, 0, 36), e.ID)), at, body)
 	}
 	return h
 }
@@ -316,7 +343,11 @@ type Preview struct {
 // have no Problem.
 func (c *Client) Preview(ep *Endpoint, e *Event) Preview {
 	body := AppendBody(nil, e)
-	header := maps.Clone(c.header(context.Background(), ep, e, time.Now(), body))
+	return c.preview(ep, c.header(context.Background(), ep, e, time.Now(), body), body)
+}
+
+func (c *Client) preview(ep *Endpoint, header http.Header, body []byte) Preview {
+	header = maps.Clone(header)
 	maps.DeleteFunc(header, func(_ string, values []string) bool { return len(values) == 0 })
 	if ep.request.Host != ep.request.URL.Host {
 		header["Host"] = []string{ep.request.Host}
@@ -389,14 +420,17 @@ func describeBody(ctx context.Context, ep *Endpoint, err error, deadline time.Ti
 func (c *Client) receive(ctx context.Context, ep *Endpoint, resp *http.Response, cancel func(), deadline time.Time, s *scratch, r *Result) {
 	defer resp.Body.Close()
 	r.Status = resp.StatusCode
-	var err error
+	err := io.EOF
 	s.response = s.response[:0]
 	if resp.ContentLength != 0 {
-		// A secret may begin in the bytes to keep, and end behind them. So more bytes are read.
-		s.response, err = readUpTo(s.response, resp.Body, c.keep+ep.scrub.longest())
+		s.response, err = readUpTo(s.response, resp.Body, s.most)
 		if err == nil {
 			drain(resp.Body, cancel)
 		}
+	}
+	s.read = err
+	if s.most >= MaxVerdict {
+		s.contentType = resp.Header.Get("Content-Type")
 	}
 	c.keepTexts(ep, resp.Header, s, r)
 	broken := ""

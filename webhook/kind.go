@@ -14,8 +14,8 @@ import (
 	"unicode"
 )
 
-// Kind says why an attempt got no status. rowhook.invocation_log stores it in the column
-// error_kind.
+// Kind says why an attempt got no status, or why a 2xx status did not deliver an event of a batch.
+// rowhook.invocation_log stores it in the column error_kind.
 type Kind string
 
 // The kinds. KindResponse means that a response arrived, with any status.
@@ -31,6 +31,8 @@ const (
 	KindTooLarge    Kind = "too_large"   // the response's headers or the request body
 	KindDenied      Kind = "denied"      // the guard forbids the address
 	KindBadPayload  Kind = "bad_payload" // the payload can't be read, or is not UTF-8
+	KindRejected    Kind = "rejected"    // a 2xx response to a batch lists the event as failed
+	KindBadAnswer   Kind = "bad_answer"  // a 2xx response to a batch can't be understood
 	KindCanceled    Kind = "canceled"    // Rowhook stopped before the response arrived
 	KindOther       Kind = "other"       // anything else, such as a response that is not HTTP
 )
@@ -40,7 +42,8 @@ const (
 func Kinds() []string {
 	var out []string
 	for _, k := range []Kind{
-		KindRefused, KindDNS, KindTLS, KindTimeout, KindReset, KindUnreachable, KindBadURL, KindTooLarge, KindDenied, KindCanceled, KindOther,
+		KindRefused, KindDNS, KindTLS, KindTimeout, KindReset, KindUnreachable, KindBadURL, KindTooLarge, KindDenied, KindRejected, KindBadAnswer,
+		KindCanceled, KindOther,
 	} {
 		out = append(out, string(k))
 	}

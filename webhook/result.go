@@ -15,7 +15,8 @@ type Result struct {
 	Duration  time.Duration // from StartedAt to the last byte of the response
 	// Status is the status of the response, or 0 if none arrived.
 	Status int
-	// Kind says why no status arrived. It is KindResponse if one did.
+	// Kind says why no status arrived. It is KindResponse if one did, except KindRejected and
+	// KindBadAnswer of a batch.
 	Kind Kind
 	// Err says in one line what went wrong, for people. If the event was delivered, Err is "" or
 	// says what of the response is incomplete.

@@ -20,7 +20,7 @@ import (
 //
 // [Standard Webhooks]: https://www.standardwebhooks.com
 const (
-	HeaderID        = "Webhook-Id"        // the id of the event
+	HeaderID        = "Webhook-Id"        // the id of the event, or that of BatchID
 	HeaderTimestamp = "Webhook-Timestamp" // when the attempt was sent, in Unix seconds
 	// HeaderSignature holds v1,<base64 of HMAC-SHA256(secret, id.timestamp.body)> for each secret,
 	// separated by spaces.
@@ -137,9 +137,8 @@ func (s *signer) appendSignatures(dst []byte, id, stamp string, body []byte) []b
 }
 
 // signedHeader returns a copy of base with the three signature headers of an attempt.
-func (s *signer) signedHeader(base http.Header, id [16]byte, at time.Time, body []byte) http.Header {
-	var buf [36]byte
-	values := &[3]string{string(appendUUID(buf[:0], id)), strconv.FormatInt(at.Unix(), 10)}
+func (s *signer) signedHeader(base http.Header, id string, at time.Time, body []byte) http.Header {
+	values := &[3]string{id, strconv.FormatInt(at.Unix(), 10)}
 	var sig [128]byte
 	values[2] = string(s.appendSignatures(sig[:0], values[0], values[1], body))
 	h := make(http.Header, len(base)+3)
