@@ -45,7 +45,11 @@ const mostMarks = 512
 // Observe takes in the snapshot of a read. late says that a transaction has ended that was open at
 // an earlier read: its events have numbers above from.
 func (h *Horizon) Observe(s Snapshot) (from int64, late bool) {
-	if h.began {
+	switch {
+	case h.began && s.Next < h.last.Next: // another server, to which not all was copied
+		*h = Horizon{}
+		late = true
+	case h.began:
 		if xid, ended := h.ended(&s); ended {
 			from, late = h.above(xid), true
 		}
