@@ -1,6 +1,9 @@
 package order
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Snapshot says which transactions a read has seen, and what the sequence had drawn. See
 // queue.Snapshot.
@@ -73,6 +76,37 @@ func (h *Horizon) Observe(s Snapshot) (from int64, late bool) {
 // Bound returns the number up to which all events were visible at the latest read: no open
 // transaction can have drawn one of these numbers.
 func (h *Horizon) Bound() int64 { return h.bound }
+
+// recentSpan is how many of the latest numbers are read again whether or not a transaction has
+// ended. Short transactions end at every read.
+const recentSpan = 1_000
+
+// Recent returns a number below all that the open transactions can have drawn of the latest
+// numbers. To read from there on with every read saves reading twice. It is the highest number if
+// there is none.
+func (h *Horizon) Recent() int64 {
+	for i := range h.marks {
+		if m := h.marks[i]; m.seq >= h.last.Seq-recentSpan {
+			if xid, ok := h.firstOpen(m.next); ok {
+				return h.above(xid)
+			}
+			break
+		}
+	}
+	return math.MaxInt64
+}
+
+// firstOpen returns the lowest transaction from xid on that was open at the last read.
+func (h *Horizon) firstOpen(xid uint64) (uint64, bool) {
+	i, _ := slices.BinarySearch(h.last.Xip, xid)
+	switch from := max(xid, h.last.Xmax); {
+	case i < len(h.last.Xip):
+		return h.last.Xip[i], true
+	case from < h.last.Next:
+		return from, true
+	}
+	return 0, false
+}
 
 // ended returns the lowest transaction that was open at the last read and has ended.
 func (h *Horizon) ended(s *Snapshot) (xid uint64, ok bool) {

@@ -57,10 +57,10 @@ func (l *Lanes) most(k *key) int {
 	switch {
 	case k.state.blocks() || k.failing:
 		return 1
-	case l.entries > mostEntries:
-		return fewOfKey
+	case l.entries > l.inAll:
+		return min(fewOfKey, l.ofKey)
 	}
-	return mostOfKey
+	return l.ofKey
 }
 
 // starves reports that entries of a key that were left in the database are to be read soon.

@@ -19,6 +19,7 @@ type lane struct {
 	look    bool  // there may be more behind it
 	passing bool  // the last page was mostly of keys that have enough in memory
 	late    int64 // what is above it and not above the cursor is to be read again; none: nothing
+	covered bool  // the round has read what it had to read again
 
 	// settled holds what has left the queue while a read was under way, which may still see it.
 	settled map[int64]bool

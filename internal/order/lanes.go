@@ -32,11 +32,13 @@ type Lanes struct {
 	rotation int // of timed, for Timed
 	entries  int // in memory, and handed out
 	now      time.Time
+	ofKey    int // mostOfKey; lower in tests
+	inAll    int // mostEntries; lower in tests
 }
 
 // NewLanes makes the Lanes of a trigger. None is owned yet.
 func NewLanes(options Options) *Lanes {
-	return &Lanes{options: options, lanes: map[int16]*lane{}, checks: map[*key]bool{}, unsure: map[*key]bool{}, moves: map[*key]bool{}}
+	return &Lanes{ofKey: mostOfKey, inAll: mostEntries, options: options, lanes: map[int16]*lane{}, checks: map[*key]bool{}, unsure: map[*key]bool{}, moves: map[*key]bool{}}
 }
 
 // Configure changes the options.

@@ -14,6 +14,7 @@ import (
 // late or not at all, and are seen through snapshots.
 type world struct {
 	strict   bool
+	ofKey    int
 	lanes    int
 	xid      uint64
 	seq      int64
@@ -24,7 +25,6 @@ type world struct {
 
 	l       *Lanes
 	h       Horizon
-	bound   int64
 	out     []Run
 	epoch   int64
 	sent    map[string][]int64 // settled, by key
@@ -46,13 +46,13 @@ type row struct {
 func newWorld(strict bool) *world {
 	w := &world{strict: strict, lanes: 3, xid: 100, complete: 99, open: map[uint64]*transaction{}, rows: map[int64]*row{}, now: time.Unix(1e9, 0),
 		sent: map[string][]int64{}, written: map[string][]int64{}}
-	w.begin()
 	return w
 }
 
 // begin has another owner, or the same one, take all lanes.
 func (w *world) begin() {
-	w.l, w.h, w.out, w.bound = NewLanes(Options{Strict: w.strict}), Horizon{}, nil, 0
+	w.l, w.h, w.out = NewLanes(Options{Strict: w.strict}), Horizon{}, nil
+	w.l.ofKey, w.l.inAll = w.ofKey, 20
 	w.epoch++
 	for n := range w.lanes {
 		w.l.Take(int16(n), w.epoch)
@@ -82,36 +82,31 @@ func (w *world) snapshot() (Snapshot, map[int64]row) {
 // round reads what there is to read. while runs after the snapshot was taken and before the owner
 // gets the answer.
 func (w *world) round(need int, while func()) {
-	reads := w.l.Reads(need)
+	reads := w.l.Reads(need, w.h.Recent())
 	s, seen := w.snapshot()
 	at := w.now
 	while()
+	var pages []Page
 	for _, r := range reads {
-		var all []*Entry
+		p := Page{End: End{Last: r.After}}
 		for seq, row := range seen {
 			if seq > r.After && seq <= r.UpTo && w.lane(row.key) == r.Lane {
-				all = append(all, &Entry{ID: [16]byte{byte(seq), byte(seq >> 8)}, Seq: seq, Key: row.key, Tries: row.tries, Read: at})
+				p.Entries = append(p.Entries, &Entry{ID: [16]byte{byte(seq), byte(seq >> 8)}, Seq: seq, Key: row.key, Tries: row.tries, Read: at})
 			}
 		}
-		slices.SortFunc(all, func(a, b *Entry) int { return int(a.Seq - b.Seq) })
-		end := End{Last: r.After}
-		if len(all) >= min(r.Limit, 5) {
-			all, end.More = all[:min(r.Limit, 5)], true
+		slices.SortFunc(p.Entries, func(a, b *Entry) int { return int(a.Seq - b.Seq) })
+		if limit := min(r.Limit, 5); len(p.Entries) >= limit {
+			p.Entries, p.More = p.Entries[:limit], true
 		}
-		if len(all) > 0 {
-			end.Last = all[len(all)-1].Seq
+		if len(p.Entries) > 0 {
+			p.Last = p.Entries[len(p.Entries)-1].Seq
 		}
-		w.l.Took(r, end, all, w.now)
+		pages = append(pages, p)
 	}
-	w.l.Finish()
+	from, late := w.h.Observe(s)
+	w.l.Took(reads, pages, from, late, w.now)
 	if !w.l.Owes() {
-		w.l.Raise(w.bound)
-	}
-	if from, late := w.h.Observe(s); late {
-		w.l.Late(from)
-	}
-	if w.bound = w.h.Bound(); !w.l.Owes() {
-		w.l.Raise(w.bound)
+		w.l.Raise(w.h.Bound())
 	}
 }
 
@@ -196,6 +191,8 @@ func TestEveryEventIsSentInTheOrderOfItsKeyWhateverCommitsLate(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, func(t *rapid.T) {
 				w := newWorld(strict)
+				w.ofKey = rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "of a key")
+				w.begin()
 				write := func(t *rapid.T) {
 					key := fmt.Sprintf("k%d", rapid.IntRange(0, 6).Draw(t, "key"))
 					var tx *transaction

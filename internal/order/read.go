@@ -2,6 +2,7 @@ package order
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -38,13 +39,6 @@ func (l *Lanes) Mark() {
 	}
 }
 
-// Late says that a transaction has ended that may have written events above from, in any lane.
-func (l *Lanes) Late(from int64) {
-	for _, ln := range l.lanes {
-		ln.owe(from)
-	}
-}
-
 // Marked reports whether some lane may have events that were not read, and is to be read.
 func (l *Lanes) Marked() bool {
 	for _, ln := range l.lanes {
@@ -65,9 +59,9 @@ func (l *Lanes) Owes() bool {
 	return false
 }
 
-// Reads returns what is to be read now, if need more events could be sent. After that Took is
-// called for each, or Lost. There is one such round at a time.
-func (l *Lanes) Reads(need int) (reads []Read) {
+// Reads returns what is to be read now, if need more events could be sent. recent is what
+// Horizon.Recent returned. After that Took is called, or Lost. There is one such round at a time.
+func (l *Lanes) Reads(need int, recent int64) (reads []Read) {
 	looking := 0
 	for _, ln := range l.lanes {
 		if ln.onward() {
@@ -82,23 +76,28 @@ func (l *Lanes) Reads(need int) (reads []Read) {
 		if ln.leaving {
 			continue
 		}
-		if ln.late != none {
-			reads = append(reads, Read{n, ln.late, ln.cursor, mostRead, true, again, ln.generation})
-			ln.late = none
-			ln.review()
-		} else if need > 0 {
+		first := len(reads)
+		if need > 0 {
 			if from, starving := l.starving(ln); starving {
 				reads = append(reads, Read{n, from, ln.cursor, mostRead, false, refill, ln.generation})
 			}
-		}
-		if need > 0 && ln.onward() {
-			// Where one key fills the lane, pages are passed over until others come.
-			size := limit
-			if ln.passing {
-				size = mostRead
+			if ln.onward() {
+				// Where one key fills the lane, pages are passed over until others come.
+				size := limit
+				if ln.passing {
+					size = mostRead
+				}
+				reads = append(reads, Read{n, ln.cursor, math.MaxInt64, size, ln.passing, onward, ln.generation})
+				ln.look = false
 			}
-			reads = append(reads, Read{n, ln.cursor, math.MaxInt64, size, ln.passing, onward, ln.generation})
-			ln.look = false
+		}
+		switch {
+		case ln.late != none:
+			reads = slices.Insert(reads, first, Read{n, min(ln.late, recent), ln.cursor, mostRead, true, again, ln.generation})
+			ln.late = none
+			ln.review()
+		case len(reads) > first && recent < ln.cursor:
+			reads = slices.Insert(reads, first, Read{n, recent, ln.cursor, mostRead, true, again, ln.generation})
 		}
 	}
 	l.reading = l.reading || len(reads) > 0
@@ -128,24 +127,76 @@ type End struct {
 	More bool  // the limit ended it: there may be events behind Last
 }
 
-// Took takes in what a read found, in ascending order.
-func (l *Lanes) Took(r Read, end End, entries []*Entry, now time.Time) {
+// Page is what a read found, in ascending order.
+type Page struct {
+	End
+
+	Entries []*Entry
+}
+
+// Took takes in what the reads of a round found, all of them in one snapshot. late and from are what
+// Horizon.Observe returned for it.
+//
+// A transaction that has ended may have written both below and above the cursor, and for the same
+// key. So what a lane's reads found counts only if they read again all that such a transaction may
+// have written below. If not, the lane is read once more, from there.
+func (l *Lanes) Took(reads []Read, pages []Page, from int64, late bool, now time.Time) {
 	l.now = now
-	ln := l.lanes[r.Lane]
-	if ln == nil || ln.generation != r.generation {
+	for i := 0; i < len(reads); {
+		end := i + 1
+		for end < len(reads) && reads[end].Lane == reads[i].Lane {
+			end++
+		}
+		if ln := l.lanes[reads[i].Lane]; ln != nil && ln.generation == reads[i].generation {
+			l.tookLane(ln, reads[i:end], pages[i:end], from, late)
+		}
+		i = end
+	}
+	if late {
+		for _, ln := range l.lanes {
+			if !ln.covered {
+				ln.owe(from)
+			}
+		}
+	}
+	l.finish()
+}
+
+func (l *Lanes) tookLane(ln *lane, reads []Read, pages []Page, from int64, late bool) {
+	lowest := ln.cursor
+	if reads[0].kind == again {
+		lowest = min(reads[0].After, lowest)
+	}
+	if late && from < lowest {
+		for _, r := range reads {
+			l.lose(ln, r)
+		}
 		return
 	}
-	touched := make(map[*key]bool, len(entries))
+	ln.covered = true
+	for i, r := range reads {
+		l.tookPage(ln, r, &pages[i])
+		if r.kind == again && pages[i].More { // the others wait for the rest of it
+			for _, r := range reads[i+1:] {
+				l.lose(ln, r)
+			}
+			return
+		}
+	}
+}
+
+func (l *Lanes) tookPage(ln *lane, r Read, p *Page) {
+	touched := make(map[*key]bool, len(p.Entries))
 	left := 0
-	for _, e := range entries {
+	for _, e := range p.Entries {
 		if k, taken := l.take(ln, r, e); taken {
 			touched[k] = true
 		} else if k != nil {
 			left++
 		}
 	}
-	covered := end.Last
-	if !end.More && r.kind != onward {
+	covered := p.Last
+	if !p.More && r.kind != onward {
 		covered = r.UpTo
 	}
 	for k := range ln.full {
@@ -160,19 +211,19 @@ func (l *Lanes) Took(r Read, end End, entries []*Entry, now time.Time) {
 	}
 	switch r.kind {
 	case onward:
-		ln.cursor = max(ln.cursor, end.Last)
-		ln.look = ln.look || end.More
-		ln.passing = end.More && left > len(entries)/2
+		ln.cursor = max(ln.cursor, p.Last)
+		ln.look = ln.look || p.More
+		ln.passing = p.More && left > len(p.Entries)/2
 	case again:
-		if end.More {
-			ln.owe(end.Last)
+		if p.More {
+			ln.owe(p.Last)
 		}
 	case refill:
 	}
 	for k := range touched {
 		l.place(k)
 	}
-	if r.kind == again && !end.More {
+	if r.kind == again && !p.More {
 		l.letGo(ln)
 	}
 }
@@ -210,12 +261,17 @@ func (l *Lanes) take(ln *lane, r Read, e *Entry) (k *key, taken bool) {
 	return k, true
 }
 
-// Lost says that a read failed.
-func (l *Lanes) Lost(r Read) {
-	ln := l.lanes[r.Lane]
-	if ln == nil || ln.generation != r.generation {
-		return
+// Lost says that a round failed.
+func (l *Lanes) Lost(reads []Read) {
+	for _, r := range reads {
+		if ln := l.lanes[r.Lane]; ln != nil && ln.generation == r.generation {
+			l.lose(ln, r)
+		}
 	}
+	l.finish()
+}
+
+func (l *Lanes) lose(ln *lane, r Read) {
 	switch r.kind {
 	case onward:
 		ln.look = true
@@ -225,10 +281,10 @@ func (l *Lanes) Lost(r Read) {
 	}
 }
 
-// Finish ends a round of reads.
-func (l *Lanes) Finish() {
+// finish ends a round of reads.
+func (l *Lanes) finish() {
 	l.reading = false
 	for _, ln := range l.lanes {
-		ln.settled = nil
+		ln.settled, ln.covered = nil, false
 	}
 }
