@@ -148,6 +148,13 @@ func (a Applier) carryOut(ctx context.Context, conn *pgx.Conn, plan *Plan, log *
 	if buried > 0 {
 		log.Info("moved the events of removed triggers to the dead letters", "events", buried)
 	}
+	if err != nil {
+		return err
+	}
+	freed, err := queue.Unpark(ctx, conn)
+	if freed > 0 {
+		log.Info("the events that waited in order of triggers without order are sent as they come", "events", freed)
+	}
 	return err
 }
 

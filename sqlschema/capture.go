@@ -97,10 +97,10 @@ func byRow(s *trigger.Spec, rel *relation) string {
 }
 
 // ownFunction reports whether a trigger needs functions of its own. It does if its payload has
-// chosen columns, or if it is guarded. It also does if the table has virtual generated columns,
+// chosen columns, or if it is guarded or ordered. It also does if the table has virtual generated columns,
 // since the row that a trigger gets does not hold them.
 func ownFunction(s *trigger.Spec, rel *relation) bool {
-	return len(operations(s)) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || guarded(s, rel))
+	return len(operations(s)) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s))
 }
 
 // guarded reports whether a function that runs as the table's owner captures the rows. To turn a
@@ -170,14 +170,17 @@ func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 // operator for records into one for each column. It does not split the function, not even after a
 // dump and restore.
 func condition(spec *trigger.Spec, rel *relation, op operation) string {
-	if op == guardOp {
-		return "false"
+	if op == insertOp && wholeInserts(spec, rel) {
+		return "" // of a statement it can't read columns
 	}
 	var parts []string
+	if op == guardOp {
+		parts = append(parts, "false")
+	}
 	// This part is always true, and is not evaluated for any row. It makes the trigger depend on
 	// the chosen columns. So a DROP COLUMN ... CASCADE drops the trigger together with the payload
 	// function, and no write fails for lack of the function.
-	if chosen := rel.stored(spec.Payload.Columns); len(chosen) > 0 {
+	if chosen := rel.stored(append(slices.Clone(spec.Payload.Columns), rel.keyColumns()...)); len(chosen) > 0 {
 		row := "NEW"
 		if op == deleteOp {
 			row = "OLD"
@@ -191,7 +194,7 @@ func condition(spec *trigger.Spec, rel *relation, op operation) string {
 		}
 		parts = append(parts, fmt.Sprintf("pg_catalog.record_image_ne(%s, %s)", old, new))
 	}
-	if spec.When != "" {
+	if spec.When != "" && op != guardOp {
 		parts = append(parts, "(\n"+spec.When+"\n)")
 	}
 	return strings.Join(parts, " and ")
@@ -308,14 +311,25 @@ func computed(wanted []column) string {
 
 // createCapture derives a trigger's own capture function from the definition of rowhook.capture, so
 // that its text exists once.
-func createCapture(id int32, definition string, guarded bool) (string, error) {
-	if guarded {
+func createCapture(spec *trigger.Spec, rel *relation, id int32, definition string) (string, error) {
+	if ordered(spec) {
+		var err error
+		if definition, err = orderedCapture(definition, rel, id); err != nil {
+			return "", err
+		}
+	}
+	if guarded(spec, rel) {
 		const into = "insert into rowhook.event_log "
 		if !strings.Contains(definition, into) {
 			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not in it): "+
 				"restore it, or uninstall and apply again", into)
 		}
-		definition = strings.ReplaceAll(definition, into, "insert into "+inboxName(id)+" ")
+		inbox := inboxName(id)
+		if ordered(spec) {
+			inbox = orderedName(id)
+			definition = strings.ReplaceAll(definition, "insert into rowhook.key_move ", "insert into "+movesName(id)+" ")
+		}
+		definition = strings.ReplaceAll(definition, into, "insert into "+inbox+" ")
 	}
 	for old, new := range map[string]string{
 		"FUNCTION rowhook.capture()": fmt.Sprintf("FUNCTION rowhook.capture_%d()", id),
@@ -349,6 +363,9 @@ func triggerDigest(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 	case op == insertOp && wholeInserts(spec, rel):
 		parts = append(parts, "whole")
 	}
+	if ordered(spec) {
+		parts = append(parts, keyDigest(rel.key))
+	}
 	return digest(parts...)
 }
 
@@ -364,6 +381,9 @@ func functionDigest(spec *trigger.Spec, rel *relation, definition string) string
 		if spec.Payload.IsZero() {
 			parts = append(parts, c.Name)
 		}
+	}
+	if ordered(spec) {
+		parts = append(parts, keyDigest(rel.key))
 	}
 	return digest(parts...)
 }

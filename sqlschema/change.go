@@ -20,7 +20,7 @@ const (
 type Change struct {
 	Action Action // what is done to the object
 	// Object is the kind of the object: trigger, capture trigger, guard trigger, function, setting,
-	// schema, sequence, table, events or rights of a dispatcher.
+	// schema, sequence, table, events, lanes or rights of a dispatcher.
 	Object string
 	// Name is the name of the object. For rights it is "for ROLE".
 	Name string

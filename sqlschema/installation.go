@@ -86,7 +86,7 @@ returning t.id, t.relation_id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name
 
 func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	guarded := guarded(w.spec, w.rel)
-	capture, err := createCapture(w.id, w.definition, guarded)
+	capture, err := createCapture(w.spec, w.rel, w.id, w.definition)
 	if err != nil {
 		return err
 	}
@@ -95,11 +95,27 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	if w.owner != "" {
 		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", payload, w.owner))
 	}
+	key := fmt.Sprintf("%s(%s, text)", payloadName(w.id), w.rel.sql())
+	if ordered(w.spec) {
+		statements = slices.Insert(statements, 1, createKey(w.rel, w.id))
+		statements = append(statements, revokeFunction(key))
+		if w.owner != "" {
+			statements = append(statements, fmt.Sprintf("alter function %s owner to %s", key, w.owner))
+		}
+	}
 	switch {
 	case guarded:
 		statements = append(statements, w.handOver(payload, function)...)
+		if ordered(w.spec) {
+			statements = append(statements, w.handOverOrder(key)...)
+		} else {
+			statements = append(statements, "drop view if exists "+orderedName(w.id), "drop view if exists "+movesName(w.id))
+		}
 	case w.owner != "":
-		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", function, w.owner), "drop view if exists "+inboxName(w.id))
+		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", function, w.owner))
+		for _, view := range ownViews(w.id) {
+			statements = append(statements, "drop view if exists "+view)
+		}
 	}
 	for _, sql := range statements {
 		if _, err := tx.Exec(ctx, sql); err != nil {
@@ -166,6 +182,22 @@ func (w *installation) handOver(payload, function string) []string {
 		"alter function "+function+" owner to "+owner,
 		"revoke create on schema rowhook from "+owner,
 	)
+}
+
+// handOverOrder lets captures that run as the owner of the table write keys. The views accept only
+// events of this trigger.
+func (w *installation) handOverOrder(key string) (statements []string) {
+	owner := pg.QuoteName(w.rel.Owner)
+	for view, create := range map[string]string{orderedName(w.id): createOrdered(w.id), movesName(w.id): createMoves(w.id)} {
+		statements = append(statements, create, revokeAll("table", view, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass"))
+		if w.owner != "" {
+			statements = append(statements, "alter view "+view+" owner to "+w.owner)
+		}
+		statements = append(statements, "grant insert on "+view+" to "+owner)
+	}
+	return append(statements,
+		"grant usage on sequence rowhook.event_seq to "+owner,
+		"grant execute on function "+key+", rowhook.parked(), rowhook.lane_of(pg_catalog.text) to "+owner)
 }
 
 // enableAll sets how a trigger and its copies on partitions fire, in case they were changed by

@@ -22,7 +22,8 @@ type installed struct {
 	definition        string // of rowhook.capture
 	owner             string // of the schema, quoted for SQL; "": this role can't act as the owner
 	settings          map[string]json.RawMessage
-	lack              *lack // what makeWhole restores first; nil: nothing is missing
+	lack              *lack           // what makeWhole restores first; nil: nothing is missing
+	lanes             map[int32]int64 // number of rows of rowhook.lane, by trigger id
 }
 
 // triggerRow is a row of rowhook.trigger.
@@ -79,6 +80,7 @@ type functionFound struct {
 	ID        int32
 	Signature string // for drop function
 	Argument  uint32 // oid of the relation whose rows it takes; 0: none
+	Key       bool   // it returns the key of a row
 	Made      string
 	// Able says that the owner of the function has the rights that it uses. Without one of them
 	// every write fails. REASSIGN OWNED, a restore without privileges, and rights that a database
@@ -128,10 +130,15 @@ select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "ta
 // ownFunctions selects the functions that belong to one trigger each.
 const ownFunctions = `
 select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
-       coalesce(a.typrelid, 0::oid) as argument, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
-       p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.inbox_' or
+       coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 as key, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
+       p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered)_' or
          pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE') and pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT')
          and coalesce(pg_catalog.has_table_privilege(p.proowner, i.oid, 'INSERT'), false)
+         and case when p.prosrc !~ 'rowhook\.ordered_' then true else pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.event_seq', 'USAGE')
+           and (select coalesce(bool_and(pg_catalog.has_table_privilege(p.proowner, v.oid, 'INSERT')), false) from pg_catalog.pg_class v
+             where v.relnamespace = n.oid and v.relname in ('ordered_' || substring(p.proname from '[0-9]+$'), 'moves_' || substring(p.proname from '[0-9]+$')))
+           and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
+             where f.pronamespace = n.oid and f.proname in ('parked', 'lane_of')) end
          and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
            where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'as_json', 'payload_' || substring(p.proname from '[0-9]+$'))) as able
   from pg_catalog.pg_proc p
@@ -146,7 +153,7 @@ select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.reg
 func readInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	in := &installed{
 		triggers: map[string]*triggerRow{}, captures: map[int32][]captureFound{},
-		functions: map[int32][]functionFound{}, settings: map[string]json.RawMessage{},
+		functions: map[int32][]functionFound{}, settings: map[string]json.RawMessage{}, lanes: map[int32]int64{},
 	}
 	var err error
 	var incomplete *IncompleteError
@@ -203,6 +210,18 @@ select t.id, t.name, w.relation, t.schema_name as schema, t.table_name as "table
 	}
 	for _, f := range functions {
 		in.functions[f.ID] = append(in.functions[f.ID], f)
+	}
+	if in.database >= queue.OrderedSchema {
+		lanes, err := pg.Collect[struct {
+			ID int32
+			N  int64
+		}](ctx, conn, "select trigger_id as id, count(*) as n from rowhook.lane group by 1")
+		if err != nil {
+			return nil, fmt.Errorf("count the lanes of ordered triggers: %w", err)
+		}
+		for _, l := range lanes {
+			in.lanes[l.ID] = l.N
+		}
 	}
 	settings, err := pg.Collect[struct{ Name, Value string }](ctx, conn, "select name, value::text as value from rowhook.setting")
 	if err != nil {

@@ -223,6 +223,11 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		for j, name := range spec.Payload.Columns {
 			lacks(columnOf(rel, name), p.missingColumn(rel, name), "payload", "columns", fmt.Sprint(j))
 		}
+		if ordered(spec) {
+			if err := p.checkOrder(ctx, spec, rel, lacks); err != nil {
+				return err
+			}
+		}
 		if spec.When != "" {
 			var message, missing string
 			err := pg.WithUsersPath(ctx, p.conn, func() (err error) {
@@ -249,6 +254,23 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		return problems
 	}
 	return nil
+}
+
+// checkOrder finds the faults of a trigger's key, and reads it.
+func (p *planner) checkOrder(ctx context.Context, spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) (err error) {
+	path := func(column int) []string {
+		if column < 0 || spec.Order.ByRow() {
+			return []string{"order"}
+		}
+		return []string{"order", "by", fmt.Sprint(column)}
+	}
+	if !spec.Order.ByRow() {
+		for i, name := range spec.Order.By {
+			lacks(columnOf(rel, name), p.missingColumn(rel, name), path(i)...)
+		}
+	}
+	rel.key, err = readKey(ctx, p.conn, rel, spec, func(column int, message string) { lacks("", message, path(column)...) })
+	return err
 }
 
 // checkCasts reports columns whose JSON is made by code that depends on the settings of captures.
@@ -477,6 +499,7 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 			p.do(step{Change: change, phase: writeRow, run: work.writeRow})
 		}
 	}
+	p.lanes(work)
 	p.ownFunctions(work, was)
 	p.captureTriggers(work, was)
 	if len(p.plan.steps) == first {
@@ -493,6 +516,27 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 		s.unit, s.work, s.installs = unit, p.installations, work
 	}
 	return nil
+}
+
+// lanes plans the rows of rowhook.lane. They are mentioned only where nothing else of the trigger
+// is changed, as in a copy without its rows.
+func (p *planner) lanes(work *installation) {
+	want := int64(0)
+	if ordered(work.spec) {
+		want = Lanes
+	}
+	have := p.in.lanes[work.id]
+	if work.id == 0 {
+		have = 0
+	}
+	if have == want {
+		return
+	}
+	s := step{phase: makeLanes, run: func(ctx context.Context, tx pgx.Tx) error { return writeLanes(ctx, tx, work.id, want > 0) }}
+	if row := p.in.triggers[work.spec.Name]; row != nil && !slices.ContainsFunc(p.plan.steps, func(s *step) bool { return s.Object == "trigger" && s.Name == work.spec.Name }) {
+		s.Change = Change{Action: Replace, Object: "lanes", Name: "of " + work.spec.Name, Detail: fmt.Sprintf("%d become %d", have, want)}
+	}
+	p.do(s)
 }
 
 // rowChange returns the difference between a row of rowhook.trigger and the spec. differs is false
@@ -559,6 +603,8 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	for _, f := range found {
 		switch {
 		case p.removed(f.Signature):
+		case f.Key && !ordered(work.spec):
+			p.dropFunction(work, f)
 		case f.Argument == 0 || f.Argument == work.rel.OID:
 			fits++
 		default:
@@ -566,13 +612,21 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 		}
 	}
 	switch {
-	case fits < 2:
+	case fits < functionsOf(work.spec):
 		p.makeFunctions(work, Create, payloadName(work.id), runner(work))
 	case was.Function != fingerprint{functionDigest(work.spec, work.rel, p.in.definition), madeOf(found, work.rel.OID)}:
 		p.makeFunctions(work, Replace, payloadName(work.id), runner(work))
 	case slices.ContainsFunc(found, func(f functionFound) bool { return !f.Able }):
 		p.makeFunctions(work, Replace, payloadName(work.id), "gets back the rights of "+pg.PlainName(work.rel.Owner))
 	}
+}
+
+// functionsOf returns how many functions of its own a trigger has, if it has some.
+func functionsOf(spec *trigger.Spec) int {
+	if ordered(spec) {
+		return 3 // one from a row to its key
+	}
+	return 2
 }
 
 func (p *planner) makeFunctions(work *installation, action Action, name, detail string) {

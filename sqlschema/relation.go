@@ -33,6 +33,7 @@ type relation struct {
 	MayRun  bool
 	Member  bool // this role is a member of the owner; the membership may be without any right
 	columns []column
+	key     []keyPart // of an ordered trigger, once its Spec was checked
 }
 
 func (r *relation) sql() string    { return pg.QuoteName(r.Schema, r.Name) }

@@ -31,7 +31,10 @@ func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
 	}
 }
 
-// dropFunction drops a function of one trigger, and the view through which it writes.
+// ownViews are the views through which the function of a guarded trigger writes.
+func ownViews(id int32) []string { return []string{inboxName(id), orderedName(id), movesName(id)} }
+
+// dropFunction drops a function of one trigger, and the views through which it writes.
 func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "drop function if exists "+f.Signature); err != nil {
@@ -40,8 +43,10 @@ func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 		if f.Argument != 0 {
 			return nil
 		}
-		if _, err := tx.Exec(ctx, "drop view if exists "+inboxName(f.ID)); err != nil {
-			return fmt.Errorf("drop %s: %w", inboxName(f.ID), err)
+		for _, view := range ownViews(f.ID) {
+			if _, err := tx.Exec(ctx, "drop view if exists "+view); err != nil {
+				return fmt.Errorf("drop %s: %w", view, err)
+			}
 		}
 		return nil
 	}
@@ -54,6 +59,6 @@ func markRemoved(id int32) func(context.Context, pgx.Tx) error {
 		if err != nil {
 			return fmt.Errorf("mark trigger %d as removed: %w", id, err)
 		}
-		return nil
+		return writeLanes(ctx, tx, id, false)
 	}
 }

@@ -26,6 +26,7 @@ type phase int
 
 const (
 	writeRow phase = iota
+	makeLanes
 	dropCaptures
 	makeFunctions
 	makeCaptures

@@ -184,7 +184,7 @@ func (w *watchedTable) sqlTriggers(spec *trigger.Spec, was *captured, found map[
 			problems = append(problems, fmt.Sprintf("the capture trigger "+p.what, strings.Join(p.names, ", "), table))
 		}
 	}
-	if was.Function != (fingerprint{}) && w.Functions < 2 && len(gone) == 0 {
+	if was.Function != (fingerprint{}) && w.Functions < functionsOf(spec) && len(gone) == 0 {
 		problems = append(problems, "the functions of the capture trigger were dropped, so writes to "+table+" fail")
 	}
 	return strings.Join(problems, "; ")
