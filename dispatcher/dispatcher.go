@@ -122,6 +122,7 @@ type Dispatcher struct {
 	captures      *captures
 	activity      *activityCounter
 	failing       *failing
+	breakers      *breakers
 
 	abort     chan struct{}
 	abortOnce sync.Once
@@ -223,7 +224,8 @@ func compose(cfg Config) *Dispatcher {
 		maintenance: &maintenance{
 			db: db, configuration: configuration, history: history, captures: captures, activity: activity, tell: tell, log: log,
 		},
-		abort: make(chan struct{}),
+		breakers: &breakers{db: db, self: self, scheduler: scheduler, settler: settler, log: log},
+		abort:    make(chan struct{}),
 	}
 }
 
@@ -281,6 +283,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.peers.run(ctx) })
 	loops.Go(func() { d.maintenance.run(ctx) })
 	loops.Go(func() { d.sender.watchStalls(ctx) })
+	loops.Go(func() { d.breakers.run(ctx) })
 	reporting.Go(func() { d.failing.run(settleCtx) })
 	loops.Wait() // ctx is done
 	d.stopping.Store(true)
@@ -394,6 +397,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err := d.pulse.enroll(ctx, conn, false); err != nil {
 		return err
 	}
+	d.breakers.step(ctx, time.Now())
 	d.instance.Store(d.self.id)
 	d.commits.measure(ctx)
 	if d.cfg.NoListen {

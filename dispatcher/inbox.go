@@ -74,6 +74,10 @@ func (i *inbox) notified(payload string) {
 		i.inherit()
 		return
 	}
+	if payload == queue.HealthPayload {
+		i.scheduler.rereadHealth()
+		return
+	}
 	id, err := strconv.ParseInt(payload, 10, 32)
 	known := err == nil && i.scheduler.mark(int32(id))
 	i.mu.Lock()

@@ -41,6 +41,8 @@ type lane struct {
 	inFlight int
 	average  time.Duration // of an attempt, exponentially weighted; 0: none yet
 	lag      lag
+	gate     gate      // of its breakers
+	probed   time.Time // when it was last to make a probe
 }
 
 // lease is how long a claim lasts.

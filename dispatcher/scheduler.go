@@ -37,6 +37,10 @@ type scheduler struct {
 	average     time.Duration
 	closed      bool      // claims no more
 	alone       *shipment // one that is to be sent alone: nothing else may start; nil: none
+
+	targets       map[string]*target // of the breakers, by name
+	healthChanged bool               // rowhook.health is to be read
+	breakerSignal chan struct{}
 }
 
 const (
@@ -48,7 +52,8 @@ const (
 )
 
 func newScheduler(limit, batch int) *scheduler {
-	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), lanes: map[int32]*lane{}}
+	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), lanes: map[int32]*lane{},
+		breakerSignal: make(chan struct{}, 1)}
 	s.outstanding.prev, s.outstanding.next = &s.outstanding, &s.outstanding
 	return s
 }
@@ -143,7 +148,7 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 	free := min(s.limit-s.active+prefetch(s.limit, s.average, s.prefetch)-s.queued, maxOutstanding-s.count)
 	kept := s.undrained[:0:0]
 	for _, l := range s.undrained {
-		if l.gone || l.idle() {
+		if l.gone || l.idle() || l.gate.shut(l) {
 			l.state = drained
 			continue
 		}
@@ -170,6 +175,7 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 				w.Floor = l.floor.Add(-floorLag)
 			}
 		}
+		l.gate.asked(l)
 		free -= n
 		wants, lanes = append(wants, w), append(lanes, l)
 	}
@@ -210,6 +216,10 @@ func (s *scheduler) ask(l *lane, free int) int {
 	if s.count >= maxOutstanding {
 		return 0
 	}
+	most := l.gate.room(l)
+	if most == 0 {
+		return 0
+	}
 	slots := l.concurrency(s.limit)
 	ahead := prefetch(slots, l.average, s.prefetch)
 	room := slots + ahead - l.inFlight - l.queued()
@@ -220,7 +230,7 @@ func (s *scheduler) ask(l *lane, free int) int {
 	if own := min(s.reserve(), slots) - l.inFlight - l.queued(); n < own {
 		n = own
 	}
-	return n
+	return min(n, most)
 }
 
 // claimed takes in the events of a claim, which was sent at the given time. It returns the
@@ -274,6 +284,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		}
 		full = full || more
 		s.enter(l, l.state.answer(more))
+		s.answered(l, got[l.trigger.ID], now)
 	}
 	return s.take(now), notices, full
 }
@@ -301,6 +312,7 @@ func (s *scheduler) requeue(lanes []*lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range lanes {
+		l.gate.unanswered(l)
 		s.markLane(l, true)
 	}
 }
@@ -326,13 +338,14 @@ func (s *scheduler) take(now time.Time) (start []*shipment) {
 }
 
 func (s *scheduler) admits(l *lane) bool {
-	return s.alone == nil && l.inFlight < l.concurrency(s.limit) &&
+	return s.alone == nil && l.inFlight < l.concurrency(s.limit) && l.gate.admits(l) &&
 		(s.active < s.limit && s.open < openFactor*s.limit || l.inFlight < s.reserve())
 }
 
 func (s *scheduler) begin(l *lane, now time.Time) *shipment {
 	sh := l.pop().ship()
 	sh.started = now
+	sh.aimed = l.gate.aim(l)
 	s.queued--
 	l.inFlight++
 	s.active++
@@ -350,6 +363,7 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 	}
 	sh.ended = true
 	l.inFlight--
+	sh.aimed.landed()
 	s.open--
 	if !sh.stalled {
 		s.active--
@@ -480,7 +494,7 @@ func (s *scheduler) unaskedDue() (triggers []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, l := range s.lanes {
-		if l.state == drained && !l.idle() && l.next.ask() {
+		if l.state == drained && !l.idle() && !l.gate.shut(l) && l.next.ask() {
 			triggers = append(triggers, id)
 		}
 	}
@@ -542,6 +556,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 			unsent = append(unsent, s.dropQueue(l)...)
 		}
 	}
+	s.aim()
 	s.wake()
 	return unsent
 }

@@ -77,6 +77,10 @@ func (s *sender) attempt(sh *shipment, spec trigger.Spec, endpoint *webhook.Endp
 	} else {
 		result = bad.result()
 	}
+	if probed := s.scheduler.judged(sh, endpoint.OwnTLS(), sentResult(&result, bad), time.Now()); probed {
+		s.settler.giveBack(sh.deliveries)
+		return s.scheduler.done(sh, result.Duration, true)
+	}
 	next := s.scheduler.done(sh, result.Duration, bad == nil)
 
 	what, delay := fate(spec.Retry, int(dl.tries), dl.event.ID, &result)
@@ -97,6 +101,14 @@ func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webh
 	s.activity.add(dl, result, what)
 	s.tell.attempted(dl, endpoint, result, what, delay, ended)
 	s.failing.report(dl, endpoint, result, what, delay)
+}
+
+// sentResult is the outcome of a request; nil: none was sent.
+func sentResult(r *webhook.Result, bad *payloadError) *webhook.Result {
+	if bad != nil {
+		return nil
+	}
+	return r
 }
 
 // interrupted deals with an event that has used up its attempts, and whose last attempt ended

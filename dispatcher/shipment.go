@@ -8,8 +8,9 @@ type shipment struct {
 	lane       *lane
 	deliveries []*delivery // at least one
 	started    time.Time
-	stalled    bool // it hangs, and no longer counts as active
-	ended      bool // its slot is given back
+	stalled    bool  // it hangs, and no longer counts as active
+	ended      bool  // its slot is given back
+	aimed      aimed // the breakers that its outcome concerns
 }
 
 // first is the only delivery of a trigger without batches.

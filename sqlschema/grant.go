@@ -70,6 +70,10 @@ func dispatcherRights() []right {
 		{kind: "table", name: "key_move", privilege: "DELETE"},
 		{kind: "sequence", name: "event_seq", privilege: "SELECT"},
 		{kind: "table", name: "instance", privilege: "UPDATE", columns: []string{"serves"}},
+		{kind: "table", name: "health", privilege: "SELECT"},
+		{kind: "table", name: "health", privilege: "INSERT"},
+		{kind: "table", name: "health", privilege: "UPDATE"},
+		{kind: "table", name: "health", privilege: "DELETE"},
 	}
 }
 

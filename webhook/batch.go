@@ -61,7 +61,7 @@ func (c *Client) SendBatch(ctx context.Context, ep *Endpoint, events []*Event) (
 			r.Err = ep.scrub.text(oneLine(fmt.Sprintf("answered %d, but %v: all events of the batch count as failed", r.Status, err)))
 		}
 	}
-	c.release(s)
+	c.release(s, &r)
 	r.Duration = time.Since(r.StartedAt)
 	return r, failed
 }

@@ -97,17 +97,23 @@ type scratch struct {
 	read        error  // why reading its body ended; nil: there are more than most bytes
 	contentType string // its header, if most is that of a batch
 
-	conn   *earlyConn      // of the current attempt; nil: none yet, or a TLS connection
-	traced context.Context // its trace sets conn; made once, to save an allocation
+	conn      *earlyConn      // of the current attempt; nil: none yet, or a TLS connection
+	connected bool            // the current attempt has a connection
+	traced    context.Context // its trace sets conn and connected; made once, to save an allocation
 }
 
 func newScratch() *scratch {
 	s := &scratch{}
-	s.traced = httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		if s.conn, _ = info.Conn.(*earlyConn); s.conn != nil {
-			s.conn.status.expect()
-		}
-	}})
+	s.traced = httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		// net/http asks again if a kept connection turns out to be closed.
+		GetConn: func(string) { s.connected = false },
+		GotConn: func(info httptrace.GotConnInfo) {
+			s.connected = true
+			if s.conn, _ = info.Conn.(*earlyConn); s.conn != nil {
+				s.conn.status.expect()
+			}
+		},
+	})
 	return s
 }
 
@@ -234,7 +240,8 @@ func (c *Client) Close() {
 // is the request body of e; if it is nil, Send builds it. When Send returns, nothing reads body or
 // e any more. Send does not follow redirects.
 //
-// If ctx ends first, by cancellation or by its own deadline, the attempt fails with KindCanceled.
+// If ctx ends first, by cancellation or by its own deadline, the attempt fails with KindCanceled. If
+// ctx was canceled with a cause, Err says the cause.
 // If the receiver closed a kept connection before it answered a byte, Send repeats the request on
 // another connection. In that case the receiver may see the request twice in one attempt.
 func (c *Client) Send(ctx context.Context, ep *Endpoint, e *Event, body []byte) Result {
@@ -243,20 +250,21 @@ func (c *Client) Send(ctx context.Context, ep *Endpoint, e *Event, body []byte) 
 	// A secret may begin in the bytes to keep, and end behind them. So more bytes are read.
 	s.most = c.keep + ep.scrub.longest()
 	c.send(ctx, ep, e, body, s, &r)
-	c.release(s)
+	c.release(s, &r)
 	r.Duration = time.Since(r.StartedAt)
 	return r
 }
 
 // release gives back the memory of an attempt.
-func (c *Client) release(s *scratch) {
+func (c *Client) release(s *scratch, r *Result) {
 	if cap(s.request) > keepBuffer {
 		s.request = nil
 	}
 	if cap(s.response) > keepBuffer/4 {
 		s.response = nil
 	}
-	s.conn, s.read, s.contentType = nil, nil, ""
+	r.Connected = s.connected
+	s.conn, s.connected, s.read, s.contentType = nil, false, nil, ""
 	c.scratch.Put(s)
 }
 
@@ -266,7 +274,7 @@ func (c *Client) ready(ctx context.Context, ep *Endpoint, r *Result) bool {
 	case ep.problem != nil:
 		r.Kind, r.Err = KindBadURL, ep.problem.Error()
 	case ctx.Err() != nil:
-		r.Kind, r.Err = KindCanceled, describe(ctx.Err(), KindCanceled, "")
+		r.Kind, r.Err = KindCanceled, ep.scrub.text(describeCancel(ctx))
 	default:
 		return true
 	}
@@ -390,7 +398,7 @@ func fail(ctx context.Context, ep *Endpoint, err error, deadline time.Time, r *R
 	switch {
 	case ctx.Err() != nil:
 		r.Kind = KindCanceled
-		text = describe(ctx.Err(), KindCanceled, "")
+		text = describeCancel(ctx)
 	case outOfTime(r.Kind, deadline):
 		r.Kind = KindTimeout
 		text = fmt.Sprintf("no response within %s", trigger.Duration(ep.timeout))
@@ -398,6 +406,14 @@ func fail(ctx context.Context, ep *Endpoint, err error, deadline time.Time, r *R
 		text = describe(err, r.Kind, ep.request.URL.Host)
 	}
 	r.Err = ep.scrub.text(text)
+}
+
+// describeCancel says why ctx has ended.
+func describeCancel(ctx context.Context) string {
+	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
+		return "canceled: " + oneLine(cause.Error())
+	}
+	return describe(ctx.Err(), KindCanceled, "")
 }
 
 func outOfTime(kind Kind, deadline time.Time) bool {

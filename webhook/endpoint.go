@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -75,6 +76,26 @@ func (ep *Endpoint) Warning() string {
 
 // Timeout returns the limit of one attempt, from connecting to the last byte of the response.
 func (ep *Endpoint) Timeout() time.Duration { return ep.timeout }
+
+// Origin returns scheme, host and port of the URL, as in https://example.com:443, or "" if the
+// endpoint has a Problem. Endpoints of the same origin connect to the same address.
+func (ep *Endpoint) Origin() string {
+	if ep.request == nil {
+		return ""
+	}
+	u := ep.request.URL
+	port := u.Port()
+	if port == "" {
+		if port = "80"; u.Scheme == "https" {
+			port = "443"
+		}
+	}
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// OwnTLS reports whether the endpoint has TLS files of its own. A handshake may fail because of them,
+// while it succeeds for other endpoints of the same origin.
+func (ep *Endpoint) OwnTLS() bool { return ep.tls != tlsFiles{} }
 
 // String returns the URL for people. Scheme, host and port are those that are called. A user name,
 // a password and the values of a query are redacted. References in the path and the query are not

@@ -18,6 +18,10 @@ type Result struct {
 	// Kind says why no status arrived. It is KindResponse if one did, except KindRejected and
 	// KindBadAnswer of a batch.
 	Kind Kind
+	// Connected says that the attempt had a connection: a new one, with its TLS handshake behind it, or
+	// one that was kept. Through a proxy it is one to the host, for http without TLS one to the proxy.
+	// It tells a connect time-out from a response time-out.
+	Connected bool
 	// Err says in one line what went wrong, for people. If the event was delivered, Err is "" or
 	// says what of the response is incomplete.
 	Err string

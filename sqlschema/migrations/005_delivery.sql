@@ -92,6 +92,56 @@ revoke all on function rowhook.lane_of(text) from public;
 
 -- == Health ==
 
+create table rowhook.health (
+  target     text primary key,
+  trigger_id integer,
+  triggers   integer[] not null,
+  endpoint   text not null,
+  webhook    text,
+  state      text not null check (state in ('failing', 'probing')),
+  since      timestamptz not null,
+  changed_at timestamptz not null default now(),
+  reason     text not null,
+  probe_at   timestamptz not null,
+  prober     integer,
+  probes     integer not null default 0
+) with (fillfactor = 50);
+comment on table  rowhook.health is 'Endpoints that fail: their events wait, but for one at a time that probes them. One that is ok has no row';
+comment on column rowhook.health.target     is 'A trigger, or a host as scheme://host:port, which all triggers share that go there';
+comment on column rowhook.health.trigger_id is 'rowhook.trigger.id; null: a host';
+comment on column rowhook.health.triggers   is 'rowhook.trigger.id of the triggers whose events wait';
+comment on column rowhook.health.endpoint   is 'The endpoint for people';
+comment on column rowhook.health.webhook    is 'Digest of the webhook of a trigger; the row means nothing once it has another one';
+comment on column rowhook.health.state      is 'failing: nothing is sent but probes; probing: a probe has succeeded, and work grows back';
+comment on column rowhook.health.since      is 'When it began to fail';
+comment on column rowhook.health.changed_at is 'When the state changed';
+comment on column rowhook.health.reason     is 'The last failure';
+comment on column rowhook.health.probe_at   is 'When the next probe may be made';
+comment on column rowhook.health.prober     is 'rowhook.instance.id of the dispatcher that makes a probe now; null: none does';
+comment on column rowhook.health.probes     is 'How many probes were made';
+revoke all on rowhook.health from public;
+-- Roles that dispatch already need the right, as in version 3.
+do $$
+declare
+  dispatcher regrole;
+begin
+  for dispatcher in
+    select distinct a.grantee
+      from pg_attribute d join pg_class c on c.oid = d.attrelid cross join aclexplode(d.attacl) a
+     where d.attrelid = 'rowhook.event_log'::regclass and d.attname = 'due_at' and a.privilege_type = 'UPDATE' and a.grantee not in (0, c.relowner)
+  loop
+    execute format('grant select, insert, update, delete on rowhook.health to %s', dispatcher);
+  end loop;
+end
+$$;
+
+alter table rowhook.trigger add column canceled_at timestamptz;
+alter table rowhook.trigger add column canceled_by text;
+comment on column rowhook.trigger.canceled_at is 'When attempts in flight were last to be broken off';
+comment on column rowhook.trigger.canceled_by is 'By whom';
+comment on column rowhook.instance.trouble is 'What it can''t do, and who makes it wait: {"unable": {trigger: why}, "history": why, "hanging": {trigger: attempts}}; null: nothing';
+comment on column rowhook.audit.action is 'pause, resume, redeliver, retry, discard, backfill, invoke, cancel, apply or migrate';
+
 -- == Alerts ==
 
 -- == Rights ==
@@ -123,6 +173,11 @@ lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_a
 -- == Alerts ==
 
 -- == Health ==
+
+alter table rowhook.trigger drop column canceled_at, drop column canceled_by;
+drop table rowhook.health;
+comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {trigger: why}, "history": why}; null: nothing';
+comment on column rowhook.audit.action is 'pause, resume, redeliver, discard, backfill, invoke, apply or migrate';
 
 -- == Batches and rates ==
 
