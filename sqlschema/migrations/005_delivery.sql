@@ -120,20 +120,6 @@ comment on column rowhook.health.probe_at   is 'When the next probe may be made'
 comment on column rowhook.health.prober     is 'rowhook.instance.id of the dispatcher that makes a probe now; null: none does';
 comment on column rowhook.health.probes     is 'How many probes were made';
 revoke all on rowhook.health from public;
--- Roles that dispatch already need the right, as in version 3.
-do $$
-declare
-  dispatcher regrole;
-begin
-  for dispatcher in
-    select distinct a.grantee
-      from pg_attribute d join pg_class c on c.oid = d.attrelid cross join aclexplode(d.attacl) a
-     where d.attrelid = 'rowhook.event_log'::regclass and d.attname = 'due_at' and a.privilege_type = 'UPDATE' and a.grantee not in (0, c.relowner)
-  loop
-    execute format('grant select, insert, update, delete on rowhook.health to %s', dispatcher);
-  end loop;
-end
-$$;
 
 alter table rowhook.trigger add column canceled_at timestamptz;
 alter table rowhook.trigger add column canceled_by text;
@@ -156,6 +142,7 @@ begin
      where d.attrelid = 'rowhook.event_log'::regclass and d.attname = 'due_at' and a.privilege_type = 'UPDATE' and a.grantee not in (0, c.relowner)
   loop
     -- each new right of dispatcherRights, in grant.go
+    execute format('grant select, insert, update, delete on rowhook.health to %s', dispatcher);
     execute format('grant update (key, lane) on rowhook.event_log to %s', dispatcher);
     execute format('grant select (key, lane, seq, blocks), update (key, lane, seq, blocks) on rowhook.dead_letter to %s', dispatcher);
     execute format('grant select, update (owner, epoch) on rowhook.lane to %s', dispatcher);
