@@ -274,19 +274,27 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		},
 		func() error { _, err := queue.BuryOrphans(ctx, tx); return err },
 		func() error { _, err := queue.Unpark(ctx, tx); return err },
-		func() error { // what is done with the lanes of ordered triggers
-			_, err := tx.Exec(ctx, `
-update rowhook.instance set serves = '{1}' where id = -1;
-update rowhook.lane set owner = 1, epoch = epoch + 1 where lane = 64;
-select owner, epoch from rowhook.lane for share;
-select last_value from rowhook.event_seq;
-update rowhook.key_move set ready = true where lane = 64;
-delete from rowhook.key_move where lane = 64;
-insert into rowhook.dead_letter (id, created_at, trigger_id, tries, op, reason, key, lane, seq, blocks) values (gen_random_uuid(), now(), 1, 1, 'I', 'x', 'k', 1, 1, true)
-  on conflict (id) do update set key = excluded.key, lane = excluded.lane, seq = excluded.seq, blocks = excluded.blocks;
-select key, lane, seq from rowhook.dead_letter where blocks`)
+		func() error { _, err := queue.ReadSeats(ctx, tx, id, []int32{1}); return err },
+		func() error {
+			_, err := queue.ClaimLanes(ctx, tx, id, []queue.LaneWant{{Trigger: 1, Most: 1, Held: []int16{1}}})
 			return err
 		},
+		func() error {
+			_, err := queue.ReadLanes(ctx, tx, []queue.LaneRead{{Trigger: 1, Relation: cfg.Triggers[0].Relation, Limit: 1}})
+			return err
+		},
+		func() error { _, err := queue.ReadBlocked(ctx, tx, []queue.Lane{{Trigger: 1}}); return err },
+		func() error {
+			_, err := queue.Settle(ctx, tx, queue.SettleOptions{Schema: queue.OrderedSchema, Instance: id, KeepDelivered: true, KeepAttempts: true},
+				[]queue.Settlement{{ID: events[0].ID, Trigger: 1, Tries: 1, Fate: queue.Dead, Lane: queue.Lane{Trigger: 1, Epoch: 1}}, {ID: events[0].ID, Claim: 1, Fate: queue.Delivered}})
+			return err
+		},
+		func() error {
+			return queue.MarkMovesReady(ctx, tx, id, []queue.LaneMove{{Event: events[0].ID, Owned: queue.Lane{Trigger: 1, Epoch: 1}}})
+		},
+		func() error { _, err := queue.ReadMoves(ctx, tx, [][16]byte{events[0].ID}); return err },
+		func() error { _, err := queue.FinishMoves(ctx, tx, [][16]byte{events[0].ID}); return err },
+		func() error { _, err := queue.ReleaseLanes(ctx, tx, id, []queue.Lane{{Trigger: 1}}); return err },
 		func() error { _, err := queue.Reclaim(ctx, tx, append(slices.Clone(watch.Dead), -1)); return err },
 		func() error { return queue.Unregister(ctx, tx, id) },
 	}

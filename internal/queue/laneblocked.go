@@ -21,7 +21,7 @@ const readBlockedSQL = `
 select d.id, d.trigger_id, d.lane, coalesce(d.seq, 0), coalesce(d.key, '')
   from unnest($1::integer[], $2::smallint[]) as r(trigger_id, lane)
  cross join lateral (
-   select d.* from rowhook.dead_letter d where d.trigger_id = r.trigger_id and d.lane = r.lane and d.blocks) d`
+   select d.id, d.trigger_id, d.lane, d.seq, d.key from rowhook.dead_letter d where d.trigger_id = r.trigger_id and d.lane = r.lane and d.blocks) d`
 
 // ReadBlocked returns the dead letters of these lanes that hold their keys. Its cost grows with
 // their number only.

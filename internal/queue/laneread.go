@@ -125,6 +125,8 @@ select 'E', due.n, q.id, q.seq, q.key, case when due.hold then due.relation::tex
 
 // ReadLanes reads ranges of lanes, without locking or writing anything. It reads the payload of an
 // event as a claim does: a large one is held back, and fetched when it is sent.
+//
+// Each call needs a transaction of its own. In a longer one age() returns what it returned before.
 func ReadLanes(ctx context.Context, db pg.Queryer, reads []LaneRead) (LanePage, error) {
 	n := len(reads)
 	triggers, lanes, relations := make([]int32, n), make([]int16, n), make([]uint32, n)

@@ -67,7 +67,7 @@ logged as (
     from unnest($16::uuid[], $17::timestamptz[], $18::integer[], $19::bigint[], $20::integer[], $21::smallint[], $22::text[], $23::text[], $24::json[], $25::text[])
       as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body)
    where not $26 or a.event_id in (select id from settled))
-select (select count(*) from settled), array(select n from r where not ours order by n)`
+select count(*), array(select n from r where not ours order by n) from settled`
 
 // laneFence: an outcome that was written already is not written again.
 const laneFence = `q.trigger_id = r.trigger_id and q.lane = r.lane and q.tries = r.tries - 1`

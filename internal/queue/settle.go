@@ -121,7 +121,7 @@ func withSeq() string {
 // withoutHistory returns a text without the parts that write history. Of settleSQL it uses the
 // first six arguments and the last two.
 func withoutHistory(sql string) string {
-	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*) from settled"}} {
+	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*)"}} {
 		before, rest, _ := strings.Cut(sql, part[0])
 		_, after, _ := strings.Cut(rest, part[1])
 		sql = before + part[1] + after

@@ -28,7 +28,7 @@ comment on column rowhook.event_log.key      is 'Key within which events of an o
 comment on column rowhook.event_log.lane     is 'Lane of the key, from 0 to 63; null: the event is claimed by itself';
 comment on column rowhook.event_log.seq      is 'Place in the order of its key, from rowhook.event_seq; null: no order';
 comment on column rowhook.event_archive.seq  is 'As in event_log';
-comment on column rowhook.event_archive.merged_into is 'The later event of its key that was sent in its stead; null: it was sent itself';
+comment on column rowhook.event_archive.merged_into is 'The later event of its key that was sent in its stead, or was to be: with its own id, they came to nothing and nothing was sent; null: it was sent itself';
 comment on column rowhook.dead_letter.key    is 'As in event_log';
 comment on column rowhook.dead_letter.lane   is 'As in event_log';
 comment on column rowhook.dead_letter.seq    is 'As in event_log';
