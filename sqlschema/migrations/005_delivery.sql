@@ -42,12 +42,14 @@ create table rowhook.lane (
   lane       smallint not null,
   owner      integer,
   epoch      bigint not null default 0,
+  touched    bigint not null default 0,
   primary key (trigger_id, lane)
 ) with (fillfactor = 50);
 comment on table  rowhook.lane is 'Who delivers the events of a lane of an ordered trigger';
 comment on column rowhook.lane.trigger_id is 'rowhook.trigger.id';
 comment on column rowhook.lane.lane       is 'Number of the lane, from 0 to 63';
 comment on column rowhook.lane.owner      is 'rowhook.instance.id of the dispatcher that has it; null, or not registered: nobody';
+comment on column rowhook.lane.touched    is 'Counts what operators have done with its waiting events: the owner has to look again at those that it remembers';
 comment on column rowhook.lane.epoch      is 'Counts owners; who settles an event of the lane has to know it';
 revoke all on rowhook.lane from public;
 
@@ -87,6 +89,105 @@ create or replace function rowhook.lane_of(key text) returns smallint language s
   return (get_byte(sha256(convert_to(key, getdatabaseencoding())), 0) & 63)::smallint;
 comment on function rowhook.lane_of(text) is 'Lane of a key';
 revoke all on function rowhook.lane_of(text) from public;
+
+-- As in version 3, with the time at which a parked event is due.
+create or replace view rowhook.events as
+select e.id, coalesce(n.nspname, r.schema_name, t.schema_name) as schema_name, coalesce(c.relname, r.table_name, t.table_name) as table_name, t.name as trigger_name,
+       json_build_object(
+         'op', case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end,
+         'data', json_build_object('old', e.old, 'new', e.new),
+         'session_variables', e.session, 'trace_context', e.trace) as payload,
+       e.delivered, e.error, e.tries, e.created_at, e.locked, e.next_retry_at, e.archived
+  from (
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false as delivered, false as error,
+           case when claimed_by is not null then due_at end as locked,
+           case when claimed_by is null and tries > 0 then case when due_at > '2150-01-01 00:00:00+00' then due_at - interval '1752000 hours' else due_at end end as next_retry_at, false as archived
+      from rowhook.event_log
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, true, false, null, null, true
+      from rowhook.event_archive
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false, true, null, null, false
+      from rowhook.dead_letter) e
+  left join rowhook.trigger t on t.id = e.trigger_id
+  left join rowhook.relation r on r.id = coalesce(e.relation_id, t.origin_id)
+  left join pg_catalog.pg_class c on c.oid = coalesce(
+    (select w.watched::oid from rowhook.trigger w
+      where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+    case when r.home = 'rowhook.relation'::regclass then r.oid end)
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
+
+-- As in version 4, and also parked events, which are in another part of the index.
+create or replace function rowhook.recorded(trigger_name text default null)
+  returns table (id uuid, created_at timestamptz, trigger text, op text, schema text, "table" text,
+                 old json, new json, session_variables json, trace_context json, body json)
+  language plpgsql volatile security definer rows 10
+  set search_path to 'pg_catalog', 'pg_temp'
+  set timezone to 'UTC'
+  set datestyle to 'ISO, YMD'
+  set enable_seqscan to off
+  set enable_bitmapscan to off
+  set max_parallel_workers_per_gather to 0
+  set jit to off
+as $$
+#variable_conflict use_column
+declare
+  own   constant bigint := pg_current_xact_id_if_assigned()::text::bigint; -- null: nothing was written
+  first constant timestamptz := transaction_timestamp() - interval '1 second';
+  last  constant timestamptz := clock_timestamp() + interval '1 second';
+begin
+  if trigger_name is not null and not exists (select from rowhook.trigger t where t.name = trigger_name and t.removed_at is null) then
+    raise exception 'there is no Rowhook trigger named "%"; %', trigger_name,
+      (select case count(*) when 0 then 'there is none'
+                   else 'there are ' || string_agg(t.name, ', ' order by t.name) filter (where t.place <= 20) || case when count(*) > 20 then ' and more' else '' end end
+         from (select name, row_number() over (order by name) as place from rowhook.trigger where removed_at is null) t)
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if own is null then
+    return;
+  end if;
+  return query
+  with event as materialized (
+    select e.*, t.name as trigger_name, t.schema_name, t.table_name, coalesce(e.relation_id, t.origin_id) as relation, coalesce(t.spec #>> '{retry,limit}', '5') as retries,
+           case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end as operation
+      from rowhook.trigger t
+     cross join lateral (
+       (select q.*, q.cmin::text::bigint as command, q.ctid as place
+         from rowhook.event_log q
+        where q.trigger_id = t.id and q.due_at between first and last
+          and q.created_at >= first and q.tries = 0 and q.claimed_by is null
+          and case when age(q.xmin) > 0 then false
+                   else pg_xact_status((own + ((q.xmin::text::bigint - own) & 4294967295))::text::xid8) = 'in progress' end
+       offset 0)
+       union all
+       (select q.*, q.cmin::text::bigint as command, q.ctid as place
+         from rowhook.event_log q
+        where q.trigger_id = t.id and q.due_at between first + interval '1752000 hours' and last + interval '1752000 hours'
+          and q.created_at >= first and q.tries = 0 and q.claimed_by is null
+          and case when age(q.xmin) > 0 then false
+                   else pg_xact_status((own + ((q.xmin::text::bigint - own) & 4294967295))::text::xid8) = 'in progress' end
+       offset 0)) e
+     where $1 is null or t.name = $1),
+  named as materialized ( -- as in rowhook.events
+    select r.id, coalesce(s.nspname::text, r.schema_name) as schema, coalesce(c.relname::text, r.table_name) as name
+      from (select distinct v.relation from event v) d
+      join rowhook.relation r on r.id = d.relation
+      left join pg_class c on c.oid = coalesce(
+        (select w.watched::oid from rowhook.trigger w
+          where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+        case when r.home = 'rowhook.relation'::regclass then r.oid end)
+      left join pg_namespace s on s.oid = c.relnamespace)
+  select v.id, v.created_at, v.trigger_name, v.operation, m.schema, m.name, v.old, v.new, v.session, v.trace,
+         concat('{"id":"', v.id, '","created_at":"', to_char(v.created_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '"', ',"sequence":' || v.seq,
+                ',"table":{"schema":', to_json(m.schema), ',"name":', to_json(m.name), '},"trigger":{"name":', to_json(v.trigger_name),
+                '},"event":{"op":"', v.operation, '","data":{"old":', coalesce(v.old, 'null'), ',"new":', coalesce(v.new, 'null'),
+                '},"session_variables":', coalesce(v.session, 'null'), ',"trace_context":', coalesce(v.trace, 'null'),
+                '},"delivery_info":{"current_retry":0,"max_retries":', v.retries, '}}')::json
+    from event v left join named n on n.id = v.relation
+   cross join lateral (select coalesce(n.schema, v.schema_name) as schema, coalesce(n.name, v.table_name) as name) m
+   order by v.command, v.created_at, v.place;
+end
+$$;
 
 -- == Batches and rates ==
 
@@ -174,6 +275,97 @@ comment on column rowhook.audit.action is 'pause, resume, redeliver, discard, ba
 -- any trigger.
 create or replace function rowhook.parked() returns interval language sql immutable
   return null::interval;
+-- As in version 3.
+create or replace view rowhook.events as
+select e.id, coalesce(n.nspname, r.schema_name, t.schema_name) as schema_name, coalesce(c.relname, r.table_name, t.table_name) as table_name, t.name as trigger_name,
+       json_build_object(
+         'op', case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end,
+         'data', json_build_object('old', e.old, 'new', e.new),
+         'session_variables', e.session, 'trace_context', e.trace) as payload,
+       e.delivered, e.error, e.tries, e.created_at, e.locked, e.next_retry_at, e.archived
+  from (
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false as delivered, false as error,
+           case when claimed_by is not null then due_at end as locked,
+           case when claimed_by is null and tries > 0 then due_at end as next_retry_at, false as archived
+      from rowhook.event_log
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, true, false, null, null, true
+      from rowhook.event_archive
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false, true, null, null, false
+      from rowhook.dead_letter) e
+  left join rowhook.trigger t on t.id = e.trigger_id
+  left join rowhook.relation r on r.id = coalesce(e.relation_id, t.origin_id)
+  left join pg_catalog.pg_class c on c.oid = coalesce(
+    (select w.watched::oid from rowhook.trigger w
+      where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+    case when r.home = 'rowhook.relation'::regclass then r.oid end)
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
+
+-- As in version 4.
+create or replace function rowhook.recorded(trigger_name text default null)
+  returns table (id uuid, created_at timestamptz, trigger text, op text, schema text, "table" text,
+                 old json, new json, session_variables json, trace_context json, body json)
+  language plpgsql volatile security definer rows 10
+  set search_path to 'pg_catalog', 'pg_temp'
+  set timezone to 'UTC'
+  set datestyle to 'ISO, YMD'
+  set enable_seqscan to off
+  set enable_bitmapscan to off
+  set max_parallel_workers_per_gather to 0
+  set jit to off
+as $$
+#variable_conflict use_column
+declare
+  own   constant bigint := pg_current_xact_id_if_assigned()::text::bigint; -- null: nothing was written
+  first constant timestamptz := transaction_timestamp() - interval '1 second';
+  last  constant timestamptz := clock_timestamp() + interval '1 second';
+begin
+  if trigger_name is not null and not exists (select from rowhook.trigger t where t.name = trigger_name and t.removed_at is null) then
+    raise exception 'there is no Rowhook trigger named "%"; %', trigger_name,
+      (select case count(*) when 0 then 'there is none'
+                   else 'there are ' || string_agg(t.name, ', ' order by t.name) filter (where t.place <= 20) || case when count(*) > 20 then ' and more' else '' end end
+         from (select name, row_number() over (order by name) as place from rowhook.trigger where removed_at is null) t)
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if own is null then
+    return;
+  end if;
+  return query
+  with event as materialized (
+    select e.*, t.name as trigger_name, t.schema_name, t.table_name, coalesce(e.relation_id, t.origin_id) as relation, coalesce(t.spec #>> '{retry,limit}', '5') as retries,
+           case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end as operation
+      from rowhook.trigger t
+     cross join lateral (
+       select q.*, q.cmin::text::bigint as command, q.ctid as place
+         from rowhook.event_log q
+        where q.trigger_id = t.id and q.due_at between first and last
+          and q.created_at >= first and q.tries = 0 and q.claimed_by is null
+          and case when age(q.xmin) > 0 then false
+                   else pg_xact_status((own + ((q.xmin::text::bigint - own) & 4294967295))::text::xid8) = 'in progress' end
+       offset 0) e
+     where $1 is null or t.name = $1),
+  named as materialized ( -- as in rowhook.events
+    select r.id, coalesce(s.nspname::text, r.schema_name) as schema, coalesce(c.relname::text, r.table_name) as name
+      from (select distinct v.relation from event v) d
+      join rowhook.relation r on r.id = d.relation
+      left join pg_class c on c.oid = coalesce(
+        (select w.watched::oid from rowhook.trigger w
+          where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+        case when r.home = 'rowhook.relation'::regclass then r.oid end)
+      left join pg_namespace s on s.oid = c.relnamespace)
+  select v.id, v.created_at, v.trigger_name, v.operation, m.schema, m.name, v.old, v.new, v.session, v.trace,
+         concat('{"id":"', v.id, '","created_at":"', to_char(v.created_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                '","table":{"schema":', to_json(m.schema), ',"name":', to_json(m.name), '},"trigger":{"name":', to_json(v.trigger_name),
+                '},"event":{"op":"', v.operation, '","data":{"old":', coalesce(v.old, 'null'), ',"new":', coalesce(v.new, 'null'),
+                '},"session_variables":', coalesce(v.session, 'null'), ',"trace_context":', coalesce(v.trace, 'null'),
+                '},"delivery_info":{"current_retry":0,"max_retries":', v.retries, '}}')::json
+    from event v left join named n on n.id = v.relation
+   cross join lateral (select coalesce(n.schema, v.schema_name) as schema, coalesce(n.name, v.table_name) as name) m
+   order by v.command, v.created_at, v.place;
+end
+$$;
+
 -- Events that are parked are due as those of any trigger. They are due from now on, since claims do
 -- not look far back.
 update rowhook.event_log set due_at = greatest(due_at - interval '1752000 hours', clock_timestamp()), key = null, lane = null where due_at > '2150-01-01 00:00:00+00';
