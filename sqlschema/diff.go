@@ -56,8 +56,10 @@ func compare(path []string, old, new any) (found []Difference) {
 	if reflect.DeepEqual(old, new) {
 		return nil
 	}
-	from, isMap := old.(map[string]any)
-	to, isMapToo := new.(map[string]any)
+	from, isMap := asMap(old)
+	to, isMapToo := asMap(new)
+	isMap = isMap || isMapToo && isEmptyList(old)
+	isMapToo = isMapToo || isMap && isEmptyList(new)
 	if (isMap || old == nil) && (isMapToo || new == nil) && (isMap || isMapToo) {
 		keys := maps.Clone(from)
 		if keys == nil {
@@ -79,10 +81,41 @@ func compare(path []string, old, new any) (found []Difference) {
 	case new == nil:
 		d.Action = Remove
 	}
-	if d.Secret = d.Key == "webhook.secret" || strings.HasPrefix(d.Key, "webhook.headers."); !d.Secret {
+	if d.Secret = isSecret(d.Key); !d.Secret {
 		d.Old, d.New = withoutPassword(old), withoutPassword(new)
 	}
 	return []Difference{d}
+}
+
+// asMap returns the keys of an object, or the entries of a list of objects, as of alerts, by their
+// place.
+func asMap(v any) (keys map[string]any, ok bool) {
+	if keys, ok = v.(map[string]any); ok {
+		return keys, true
+	}
+	list, _ := v.([]any)
+	for i, entry := range list {
+		if _, ok := entry.(map[string]any); !ok {
+			return nil, false
+		}
+		if keys == nil {
+			keys = map[string]any{}
+		}
+		keys[fmt.Sprintf("[%d]", i)] = entry
+	}
+	return keys, keys != nil
+}
+
+func isEmptyList(v any) bool {
+	list, ok := v.([]any)
+	return ok && len(list) == 0
+}
+
+// alertSecret matches the values of alerts that grant access: a URL of Slack is a secret by itself.
+var alertSecret = regexp.MustCompile(`^\[[0-9]+\]\.(?:url|secret|heartbeat)$`)
+
+func isSecret(key string) bool {
+	return key == "webhook.secret" || strings.HasPrefix(key, "webhook.headers.") || alertSecret.MatchString(key)
 }
 
 // passwordInURL matches the password also where a reference such as ${HOST} makes no URL of it.

@@ -361,12 +361,16 @@ func (p *planner) settings(settings trigger.Settings) error {
 			*rules = []string{}
 		}
 	}
+	if settings.Alerts == nil {
+		settings.Alerts = []trigger.Alert{}
+	}
 	for _, s := range []struct {
 		name            string
 		want, byDefault any
 	}{
 		{"retention", settings.Retention, byDefault.Retention},
 		{"network", settings.Network, byDefault.Network},
+		{"alerts", settings.Alerts, byDefault.Alerts},
 	} {
 		want, err := json.Marshal(s.want)
 		if err != nil {
@@ -379,6 +383,9 @@ func (p *planner) settings(settings trigger.Settings) error {
 		change := Change{Action: Replace, Object: "setting", Name: s.name}
 		if have == nil {
 			change.Action, change.Detail = Create, string(want)
+			if s.name == "alerts" { // a URL may be a secret
+				change.Detail = fmt.Sprintf("%d entries", len(settings.Alerts))
+			}
 		} else if change.Differences, err = differences(have, want); err != nil {
 			return err
 		}

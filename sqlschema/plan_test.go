@@ -157,17 +157,32 @@ func TestApplyWritesSettings(t *testing.T) {
 	settings := trigger.Settings{
 		Retention: trigger.Retention{Delivered: 0, Attempts: trigger.Duration(time.Hour)},
 		Network:   trigger.Network{Deny: []string{"private"}, Allow: []string{"10.1.0.0/16"}},
+		Alerts:    []trigger.Alert{{URL: "https://hidden.example", Format: "slack", Secret: "hidden"}, {Heartbeat: "https://hidden.example/h", Every: trigger.DefaultHeartbeat}},
 	}
 	plan, err := sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
 	require.NoError(t, err)
 	require.Equal(t, "~ setting retention\n    attempts: 7d becomes 1h\n    delivered: 7d becomes 0\n"+
-		`+ setting network: {"deny":["private"],"allow":["10.1.0.0/16"]}`, plan.String())
+		`+ setting network: {"deny":["private"],"allow":["10.1.0.0/16"]}`+"\n+ setting alerts: 2 entries", plan.String())
 	cfg, err := queue.Load(t.Context(), w.conn)
 	require.NoError(t, err)
 	require.Equal(t, settings, cfg.Settings)
 	again, err := sqlschema.MakePlan(t.Context(), w.conn, nil, settings)
 	require.NoError(t, err)
 	require.True(t, again.Empty())
+
+	settings.Alerts[0] = trigger.Alert{URL: "https://hidden.example/other", Format: "json", On: []string{"dead"}}
+	plan, err = sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
+	require.NoError(t, err)
+	require.Equal(t, "~ setting alerts\n    [0].format: slack becomes json\n    [0].on: [\"dead\"]\n    [0].secret removed\n    [0].url changed", plan.String())
+	settings.Alerts = nil
+	plan, err = sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
+	require.NoError(t, err)
+	require.NotContains(t, plan.String(), "hidden")
+	require.Contains(t, plan.String(), "[1].heartbeat removed")
+	settings.Alerts = []trigger.Alert{{URL: "https://hidden.example", Format: "json"}}
+	plan, err = sqlschema.Apply(t.Context(), w.conn, nil, settings, quiet())
+	require.NoError(t, err)
+	require.NotContains(t, plan.String(), "hidden")
 }
 
 // TestRemovedTriggersEventsGoToTheDeadLetters also inserts an event in a transaction that outlasts

@@ -239,8 +239,9 @@ func DefaultSpec() Spec {
 // Settings are the keys of rowhook.yaml for the whole installation. They are stored in the table
 // rowhook.setting, one row for each key, so that all dispatchers use the same ones.
 type Settings struct {
-	Retention Retention `json:"retention" yaml:"retention"` // how long history is kept
-	Network   Network   `json:"network" yaml:"network"`     // at which addresses webhooks may be
+	Retention Retention `json:"retention" yaml:"retention"`     // how long history is kept
+	Network   Network   `json:"network" yaml:"network"`         // at which addresses webhooks may be
+	Alerts    []Alert   `json:"alerts" yaml:"alerts,omitempty"` // who is told of trouble
 }
 
 // Network says at which addresses webhooks may be. A rule is a word (private, loopback, link-local,
@@ -261,8 +262,8 @@ type Retention struct {
 }
 
 // DefaultSettings returns the Settings of a rowhook.yaml without settings: a retention of 7 days
-// for both histories, no bound of their size, and no network rules.
+// for both histories, no bound of their size, no network rules and no alerts.
 func DefaultSettings() Settings {
 	week := Duration(7 * 24 * time.Hour)
-	return Settings{Retention: Retention{Delivered: week, Attempts: week}, Network: Network{Deny: []string{}, Allow: []string{}}}
+	return Settings{Retention: Retention{Delivered: week, Attempts: week}, Network: Network{Deny: []string{}, Allow: []string{}}, Alerts: []Alert{}}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -65,11 +66,20 @@ type checked struct {
 	OK       bool             `json:"ok"`
 	Files    []string         `json:"files"`
 	Triggers []checkedTrigger `json:"triggers"`
+	Alerts   []checkedAlert   `json:"alerts"`
 	Problems []finding        `json:"problems"`
 	Warnings []finding        `json:"warnings"`
 }
 
 // checkedTrigger is a trigger of a valid configuration.
+// checkedAlert is an entry of alerts in a valid configuration.
+type checkedAlert struct {
+	File      string   `json:"file"`
+	Line      int      `json:"line"`
+	Column    int      `json:"column"`
+	Variables []string `json:"variables"`
+}
+
 type checkedTrigger struct {
 	Name      string   `json:"name"`
 	Table     string   `json:"table"`
@@ -102,7 +112,7 @@ func (a *app) check(paths []string, o checking) error {
 	if !o.env {
 		lookup = nil
 	}
-	all := checked{OK: true, Files: []string{}, Triggers: []checkedTrigger{}, Problems: []finding{}, Warnings: []finding{}}
+	all := checked{OK: true, Files: []string{}, Triggers: []checkedTrigger{}, Alerts: []checkedAlert{}, Problems: []finding{}, Warnings: []finding{}}
 	for _, path := range paths {
 		cfg, err := a.readConfig(path, lookup)
 		if err != nil {
@@ -159,6 +169,10 @@ func (all *checked) add(cfg *config.Config) {
 		all.Triggers = append(all.Triggers, checkedTrigger{
 			Name: cfg.Triggers[i].Name, Table: cfg.Triggers[i].Table, File: at.File, Line: at.Line, Column: at.Column, Variables: variables,
 		})
+	}
+	for i := range cfg.Settings.Alerts {
+		at := cfg.Position(-1, "alerts", strconv.Itoa(i))
+		all.Alerts = append(all.Alerts, checkedAlert{at.File, at.Line, at.Column, config.AlertReferences(cfg.Settings.Alerts[i])})
 	}
 }
 

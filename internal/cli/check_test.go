@@ -87,7 +87,7 @@ func TestCheckTakesDirectories(t *testing.T) {
 func TestCheckPrintsAStableDocument(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "good.yaml"), []byte(soundConfig+"    retry: {limit: 1}\ndefaults: {webhook: {headers: {Authorization: hunter2}}}\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "good.yaml"), []byte(soundConfig+"    retry: {limit: 1}\ndefaults: {webhook: {headers: {Authorization: hunter2}}}\nalerts: [{url: '${ALERT_URL}', secret: '${KEY}'}]\n"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "bad.yaml"), []byte("triggers: {}\n"), 0o600))
 	p := prepare(t, elsewhere(t), "check", "--json", "good.yaml", "bad.yaml", "none.yaml")
 	p.cmd.Dir = dir
@@ -99,6 +99,7 @@ func TestCheckPrintsAStableDocument(t *testing.T) {
   "ok": false,
   "files": ["good.yaml", "bad.yaml", "none.yaml"],
   "triggers": [{"name": "one", "table": "public.orders", "file": "good.yaml", "line": 2, "column": 5, "variables": ["ORDERS_URL"]}],
+  "alerts": [{"file": "good.yaml", "line": 8, "column": 10, "variables": ["ALERT_URL", "KEY"]}],
   "problems": [
     {"file": "bad.yaml", "line": 1, "column": 11, "key": "triggers", "message": "is a group of keys where a list is needed; start each entry under it with a dash and a space, as in - name: order_placed, or write triggers: [] for none"},
     {"file": "none.yaml", "line": 0, "column": 0, "key": "", "message": "the file does not exist; check the path, or write one with rowhook init"}
@@ -108,7 +109,7 @@ func TestCheckPrintsAStableDocument(t *testing.T) {
 
 	code, stdout, _ := rowhookReading(t, "triggers: []\n", elsewhere(t), "check", "--json", "-")
 	require.Zero(t, code)
-	require.JSONEq(t, `{"ok": true, "files": ["<stdin>"], "triggers": [], "problems": [], "warnings": []}`, stdout)
+	require.JSONEq(t, `{"ok": true, "files": ["<stdin>"], "triggers": [], "alerts": [], "problems": [], "warnings": []}`, stdout)
 	code, stdout, _ = rowhookReading(t, soundConfig+"    webhok: 1\n", elsewhere(t), "check", "--json", "--strict", "-")
 	require.Equal(t, 2, code)
 	require.True(t, json.Valid([]byte(stdout)), stdout)

@@ -238,35 +238,48 @@ func eachReferring(s trigger.Spec, visit func(value string, path ...string)) {
 	visit(s.Webhook.TLS.KeyFile, "webhook", "tls", "key_file")
 }
 
-func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
+// eachReference visits the values of triggers and alerts that may contain references. trigger is -1
+// for those of alerts. field is what a value is: url, headers, secret or tls.
+func (c *Config) eachReference(visit func(trigger int, field, value string, path ...string)) {
 	for i, spec := range c.Triggers {
-		eachReferring(spec, func(value string, path ...string) {
-			names, _ := trigger.References(value)
-			whole := true
-			for _, name := range names {
-				set, ok := lookup(name)
-				switch {
-				case !ok:
-					whole = false
-					c.warn(i, fmt.Sprintf("environment variable %s is not set here; set it where the dispatcher runs", name), path...)
-				case set == "":
-					whole = false
-					c.warn(i, fmt.Sprintf("environment variable %s is empty here; give it a value where the dispatcher runs", name), path...)
-				}
-			}
-			if !whole || len(names) == 0 {
-				return
-			}
-			expanded, err := trigger.ExpandReferences(value, lookup)
-			if err == nil && path[1] == "secret" {
-				c.warnOfSecret(i, expanded, strings.Join(names, ", "), path...)
-			}
-			if err == nil && path[1] == "url" && checkExpandedURL(expanded) != nil {
-				c.warn(i, fmt.Sprintf("with the value of %s here this is not an http:// or https:// URL; check the value where the dispatcher runs",
-					strings.Join(names, ", ")), path...)
-			}
-		})
+		eachReferring(spec, func(value string, path ...string) { visit(i, path[1], value, path...) })
 	}
+	c.eachReferringAlert(func(value string, path ...string) {
+		field := path[2]
+		if field == "heartbeat" {
+			field = "url"
+		}
+		visit(-1, field, value, path...)
+	})
+}
+
+func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
+	c.eachReference(func(i int, field, value string, path ...string) {
+		names, _ := trigger.References(value)
+		whole := true
+		for _, name := range names {
+			set, ok := lookup(name)
+			switch {
+			case !ok:
+				whole = false
+				c.warn(i, fmt.Sprintf("environment variable %s is not set here; set it where the dispatcher runs", name), path...)
+			case set == "":
+				whole = false
+				c.warn(i, fmt.Sprintf("environment variable %s is empty here; give it a value where the dispatcher runs", name), path...)
+			}
+		}
+		if !whole || len(names) == 0 {
+			return
+		}
+		expanded, err := trigger.ExpandReferences(value, lookup)
+		if err == nil && field == "secret" {
+			c.warnOfSecret(i, expanded, strings.Join(names, ", "), path...)
+		}
+		if err == nil && field == "url" && checkExpandedURL(expanded) != nil {
+			c.warn(i, fmt.Sprintf("with the value of %s here this is not an http:// or https:// URL; check the value where the dispatcher runs",
+				strings.Join(names, ", ")), path...)
+		}
+	})
 	slices.SortStableFunc(c.Warnings, Problem.compare)
 }
 
@@ -274,21 +287,21 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 // environment.
 func (c *Config) warnOfSecrets() {
 	const remedy = "; write ${NAME} instead, and set NAME where the dispatcher runs"
-	for i, spec := range c.Triggers {
-		eachReferring(spec, func(value string, path ...string) {
-			plain := value != "" && !strings.Contains(value, "${")
-			switch key := path[len(path)-1]; {
-			case plain && (path[1] == "secret" || path[1] == "headers" && isSecretHeader(key)):
-				message := "is plain text here, so the database stores it, too" + remedy
-				if path[1] == "secret" && hasShortKey(value) {
-					message += ". And it " + shortSecret
-				}
-				c.warn(i, message, path...)
-			case path[1] == "url" && hasPassword(value):
-				c.warn(i, "contains a password, so the database stores it, too"+remedy, path...)
+	c.eachReference(func(i int, field, value string, path ...string) {
+		plain := value != "" && !strings.Contains(value, "${")
+		switch key := path[len(path)-1]; {
+		case plain && (field == "secret" || field == "headers" && isSecretHeader(key)):
+			message := "is plain text here, so the database stores it, too" + remedy
+			if field == "secret" && hasShortKey(value) {
+				message += ". And it " + shortSecret
 			}
-		})
-	}
+			c.warn(i, message, path...)
+		case field == "url" && hasPassword(value):
+			c.warn(i, "contains a password, so the database stores it, too"+remedy, path...)
+		case plain && i < 0 && strings.Contains(value, "://hooks.slack.com/"):
+			c.warn(i, "is a secret, since whoever has it may post there, and the database stores it"+remedy, path...)
+		}
+	})
 	slices.SortStableFunc(c.Warnings, Problem.compare)
 }
 

@@ -87,6 +87,11 @@ triggers:
     notify: never
     on_replication: true
 retention: {delivered: 1d12h, attempts: 0}
+alerts:
+  - {on: [failing, backlog], url: "${SLACK_URL}", format: slack, secret: "${ALERT_SECRET}", backlog: {older_than: 1h}}
+  - url: https://e.com/alerts
+  - {url: "https://e.com/dead", on: [dead]}
+  - {heartbeat: "${PING_URL}", every: 30s}
 `)
 	require.Equal(t, []trigger.Spec{{
 		Name: "order_placed", Table: "public.orders",
@@ -107,7 +112,12 @@ retention: {delivered: 1d12h, attempts: 0}
 		Rate:        trigger.Rate{Limit: trigger.PerTime{N: 600, Time: time.Minute}, Burst: 20},
 		Concurrency: 20, ConcurrencyTotal: 50, Breaker: trigger.BreakerOff, Notify: "never", OnReplication: true,
 	}}, c.Triggers)
-	require.Equal(t, trigger.Settings{Retention: trigger.Retention{Delivered: trigger.Duration(36 * time.Hour)}, Network: trigger.DefaultSettings().Network}, c.Settings)
+	require.Equal(t, trigger.Settings{Retention: trigger.Retention{Delivered: trigger.Duration(36 * time.Hour)}, Network: trigger.DefaultSettings().Network, Alerts: []trigger.Alert{
+		{On: []string{"failing", "backlog"}, URL: "${SLACK_URL}", Format: "slack", Secret: "${ALERT_SECRET}", Backlog: trigger.Backlog{OlderThan: trigger.Duration(time.Hour)}},
+		{URL: "https://e.com/alerts", Format: "json", Backlog: trigger.Backlog{OlderThan: trigger.DefaultBacklog}},
+		{On: []string{"dead"}, URL: "https://e.com/dead", Format: "json"},
+		{Heartbeat: "${PING_URL}", Every: trigger.Duration(30 * time.Second)},
+	}}, c.Settings)
 	require.Empty(t, c.Warnings)
 	require.Equal(t, []string{"ORDERS_SECRET", "ORDERS_TOKEN", "ORDERS_URL"}, config.References(c.Triggers[0]))
 }
@@ -330,6 +340,18 @@ func TestParseRefuses(t *testing.T) {
 		{"more attempts each than in all", fileOf("concurrency: {each: 20, total: 10}"), "6:25: triggers[0].concurrency.each: each is 20, but all dispatchers together may have only 10; write each: 10 or less, or raise total"},
 		{"a concurrency in a word", fileOf("concurrency: all"), "6:18: triggers[0].concurrency: is text where a whole number is needed; write it like concurrency: 20"},
 		{"an unknown breaker", fileOf("breaker: auto"), `6:14: triggers[0].breaker: "auto" is not a valid value; write on or off`},
+		{"an alert to nowhere", fileOf() + "alerts:\n  - on: [dead]\n", "7:5: alerts[0]: has no url and no heartbeat; write url: and where alerts are sent, or heartbeat: and a URL to call"},
+		{"an alert with a heartbeat", fileOf() + "alerts: [{url: http://e, heartbeat: http://e/h}]\n", "alerts[0].heartbeat: heartbeat is an entry of its own; write it under a dash of its own, without url"},
+		{"a heartbeat of trouble", fileOf() + "alerts: [{heartbeat: http://e, on: [dead]}]\n", "alerts[0].on: on belongs to an entry with a url; remove it here, since a heartbeat tells nothing"},
+		{"an alert each minute", fileOf() + "alerts: [{url: http://e, every: 1m}]\n", "alerts[0].every: every belongs to an entry with a heartbeat; remove it"},
+		{"a backlog that is not told", fileOf() + "alerts: [{url: http://e, on: [dead], backlog: {older_than: 1h}}]\n", "alerts[0].backlog: backlog has no effect, since on does not have backlog; add it there, or remove this"},
+		{"a backlog at once", fileOf() + "alerts: [{url: http://e, backlog: {older_than: 1s}}]\n", "alerts[0].backlog.older_than: 1s is too short; write older_than: 10s or more"},
+		{"a heartbeat too often", fileOf() + "alerts: [{heartbeat: http://e, every: 1s}]\n", "alerts[0].every: 1s is too short; write every: 10s or more"},
+		{"an unknown trouble", fileOf() + "alerts: [{url: http://e, on: [slow]}]\n", `alerts[0].on[0]: "slow" is not a valid value; write failing or recovered or dead or backlog or uncaptured`},
+		{"an alert twice", fileOf() + "alerts: [{url: http://e, on: [dead]}, {url: http://e}]\n", "alerts[1]: has the URL of entry 1; put both into one"},
+		{"alerts as a group", fileOf() + "alerts: {url: http://e}\n", "6:9: alerts: is a group of keys where a list is needed; "},
+		{"an alert with a bad url", fileOf() + "alerts: [{url: localhost}]\n", "alerts[0].url: has no http:// or https:// before the host; "},
+		{"alerts in a trigger", fileOf("alerts: []"), "6:5: triggers[0].alerts: unknown key in triggers[0]; it belongs at the top of the file"},
 		{"an unknown notify", fileOf("notify: sometimes"), `6:13: triggers[0].notify: "sometimes" is not a valid value; write auto or never`},
 		{"text for true", fileOf(`on_replication: "true"`), `6:21: triggers[0].on_replication: "true" is text; write on_replication: true, without quotes`},
 		{"a number for true", fileOf("on_replication: 1"), "6:21: triggers[0].on_replication: is the number 1 where true or false is needed; "},
@@ -560,4 +582,23 @@ func TestASecretThatNoReceiverCanHaveIsWarnedOf(t *testing.T) {
 	c := parse(t, fileOf(`webhook: {url: https://e.com, secret: ab}`))
 	require.Len(t, c.Warnings, 1)
 	require.Contains(t, c.Warnings[0].String(), "short enough to be guessed")
+}
+
+func TestWarningsOfAlertsNameTheirPlace(t *testing.T) {
+	t.Parallel()
+	text := fileOf() + "alerts:\n  - {url: 'https://hooks.slack.com/services/T/B/x', secret: hunter2}\n  - {url: '${ALERTS}', secret: '${EMPTY}'}\n  - {heartbeat: '${PING}'}\n"
+	values := map[string]string{"EMPTY": "", "PING": "nowhere"}
+	c, err := config.Load(directory(t, map[string]string{"a.yaml": text}), func(name string) (string, bool) { v, ok := values[name]; return v, ok })
+	require.NoError(t, err)
+	var found []string
+	for _, w := range c.Warnings {
+		found = append(found, w.Key+": "+w.Message)
+		require.NotContains(t, w.Excerpt, "hunter2")
+	}
+	require.Len(t, found, 5, "%v", found)
+	require.Contains(t, found[0], "alerts[0].url: is a secret, since whoever has it may post there")
+	require.Contains(t, found[1], "alerts[0].secret: is plain text here, so the database stores it, too")
+	require.Contains(t, found[2], "alerts[1].url: environment variable ALERTS is not set here")
+	require.Contains(t, found[3], "alerts[1].secret: environment variable EMPTY is empty here")
+	require.Contains(t, found[4], "alerts[2].heartbeat: with the value of PING here this is not an http:// or https:// URL")
 }

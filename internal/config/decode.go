@@ -317,7 +317,16 @@ func (d *decoder) list(n ast.Node, v reflect.Value, at place) {
 		if spec, ok := v.Index(i).Addr().Interface().(*trigger.Spec); ok {
 			*spec = cloneSpec(d.out.Defaults)
 		}
-		d.value(n, v.Index(i), at.index(i, pos))
+		alert, isAlert := v.Index(i).Addr().Interface().(*trigger.Alert)
+		if isAlert {
+			*alert = defaultAlert()
+		}
+		if d.value(n, v.Index(i), at.index(i, pos)) && isAlert {
+			d.checkAlert(alert, at.index(i, pos))
+		}
+	}
+	if alerts, ok := v.Interface().([]trigger.Alert); ok {
+		d.uniqueAlerts(alerts, at)
 	}
 	if texts, ok := v.Interface().([]string); ok && k.unique {
 		for i, text := range texts {

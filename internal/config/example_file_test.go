@@ -22,7 +22,7 @@ func readExample(t *testing.T) string {
 	return string(data)
 }
 
-var commentedKey = regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`)
+var commentedKey = regexp.MustCompile(`(?m)^( *)#((?:- )?[a-z_]+:)`)
 
 // uncommented returns the example with every commented key uncommented.
 func uncommented(example string) string { return commentedKey.ReplaceAllString(example, "$1$2") }
@@ -72,6 +72,12 @@ func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
 	}
 	require.Equal(t, defaults, shown)
 
+	require.Len(t, c.Settings.Alerts, 2)
+	require.Equal(t, trigger.Alert{
+		On: trigger.Alerts(), URL: "${ALERT_URL}", Format: trigger.AlertJSON, Secret: "${ALERT_SECRET}", Backlog: trigger.Backlog{OlderThan: trigger.DefaultBacklog},
+	}, c.Settings.Alerts[0])
+	require.Equal(t, trigger.Alert{Heartbeat: "${PING_URL}", Every: trigger.DefaultHeartbeat}, c.Settings.Alerts[1])
+	c.Settings.Alerts = []trigger.Alert{}
 	shown, defaults = map[string]any{}, map[string]any{}
 	collect(t, c, -1, reflect.ValueOf(c.Settings), nil, shown)
 	collect(t, nil, -1, reflect.ValueOf(trigger.DefaultSettings()), nil, defaults)
@@ -116,7 +122,7 @@ func isLeaf(v any) bool {
 func TestExampleExplainsEachKeyBeforeIt(t *testing.T) {
 	t.Parallel()
 	lines := strings.Split(readExample(t), "\n")
-	key := regexp.MustCompile(`^ *(#|- )?[a-z_]+:`)
+	key := regexp.MustCompile(`^ *#?(- )?[a-z_]+:`)
 	prose := regexp.MustCompile(`^ *# `)
 	for i, line := range lines {
 		if !key.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "url:") || strings.HasPrefix(line, "triggers:") || strings.HasSuffix(line, "insert: true") {

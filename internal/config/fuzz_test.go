@@ -3,6 +3,7 @@ package config_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -178,7 +179,21 @@ func TestSettingsAsYAMLParseToThemselves(t *testing.T) {
 		rules := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"private", "loopback", "10.0.0.1", "::1", "2001:db8::/32", "0.0.0.0/0"}), 0, 3, rapid.ID)
 		settings := trigger.Settings{Retention: trigger.Retention{
 			Delivered: duration.Draw(t, "delivered"), Attempts: duration.Draw(t, "attempts"),
-		}, Network: trigger.Network{Deny: rules.Draw(t, "deny"), Allow: rules.Draw(t, "allow")}}
+		}, Network: trigger.Network{Deny: rules.Draw(t, "deny"), Allow: rules.Draw(t, "allow")}, Alerts: []trigger.Alert{}}
+		for i, n := 0, rapid.IntRange(0, 3).Draw(t, "alerts"); i < n; i++ {
+			url := fmt.Sprintf("https://e.com/%d", i)
+			alert := trigger.Alert{URL: url, Format: rapid.SampledFrom([]string{"json", "slack"}).Draw(t, "format"), Secret: rapid.SampledFrom([]string{"", "${S}"}).Draw(t, "secret")}
+			if on := rapid.SliceOfNDistinct(rapid.SampledFrom(trigger.Alerts()), 0, 5, rapid.ID).Draw(t, "on"); len(on) > 0 {
+				alert.On = on
+			}
+			if alert.Tells(trigger.AlertBacklog) {
+				alert.Backlog.OlderThan = rapid.SampledFrom([]trigger.Duration{10e9, trigger.DefaultBacklog}).Draw(t, "older_than")
+			}
+			if rapid.Bool().Draw(t, "a heartbeat") {
+				alert = trigger.Alert{Heartbeat: url, Every: rapid.SampledFrom([]trigger.Duration{10e9, 60e9}).Draw(t, "every")}
+			}
+			settings.Alerts = append(settings.Alerts, alert)
+		}
 		text, err := yaml.Marshal(settings)
 		require.NoError(t, err)
 		c, err := config.Parse("f", []byte("triggers: []\n"+strings.TrimPrefix(string(text), "{}\n")))

@@ -303,6 +303,58 @@ func triggerKeys() map[string]key {
 			enum:    []string{trigger.CaptureAuto, trigger.CaptureRows, trigger.CaptureStatement},
 		},
 		"triggers[].on_replication": {doc: "Also capture changes that logical replication applies.", example: "on_replication: true"},
+		"alerts": {
+			doc:     "Who is told of trouble: each entry is a URL for alerts, or a heartbeat.",
+			example: "alerts: [{url: \"${SLACK_URL}\", format: slack}]",
+		},
+		"alerts[]": {
+			doc:     "A URL that is told when a kind of trouble begins and when it ends, or a heartbeat that is called while no dispatcher has trouble of its own.",
+			example: "- {url: \"${SLACK_URL}\", format: slack}",
+		},
+		"alerts[].on": {
+			doc: "What is told. failing: an endpoint has begun to fail; recovered: it works again; dead: events became dead letters; backlog: events wait for long; " +
+				"uncaptured: changes of a watched table are not captured. Default: all of it.",
+			example:  "on: [failing, recovered, dead]",
+			nonEmpty: true,
+			unique:   true,
+		},
+		"alerts[].on[]": {doc: "A kind of trouble.", example: "failing", enum: trigger.Alerts()},
+		"alerts[].url": {
+			doc:      "The URL that alerts are POSTed to. ${NAME} is read from the dispatcher's environment when it sends.",
+			example:  "url: ${SLACK_URL}",
+			nonEmpty: true,
+			check:    checkURL,
+		},
+		"alerts[].format": {
+			doc:     "json: the facts as a JSON object. slack: a text for Slack, Mattermost and what else takes {\"text\": ...}.",
+			example: "format: slack",
+			enum:    []string{trigger.AlertJSON, trigger.AlertSlack},
+		},
+		"alerts[].secret": {
+			doc:      "The key that signs each alert as Standard Webhooks describe, as that of a webhook. Default: alerts are not signed.",
+			example:  "secret: ${ALERT_SECRET}",
+			nonEmpty: true,
+			secret:   true,
+			check:    checkSecret,
+		},
+		"alerts[].backlog": {doc: "When a backlog is told.", example: "backlog: {older_than: 5m}"},
+		"alerts[].backlog.older_than": {
+			doc:     "A backlog begins when an event of a trigger has been due for so long. It ends when none has been due for half of it.",
+			example: "older_than: 5m",
+			check:   checkAtLeast("older_than", leastBacklog),
+		},
+		"alerts[].heartbeat": {
+			doc: "A URL that is called by GET while a dispatcher works, the database answers it, and alerts arrive. " +
+				"A monitor that waits for it tells when none of that is so.",
+			example:  "heartbeat: ${PING_URL}",
+			nonEmpty: true,
+			check:    checkURL,
+		},
+		"alerts[].every": {
+			doc:     "The time between two calls of the heartbeat.",
+			example: "every: 1m",
+			check:   checkAtLeast("every", leastHeartbeat),
+		},
 		"network": {
 			doc: "The addresses that webhooks may have. Link-local addresses, the clouds' metadata services and reserved ranges are rejected " +
 				"unless they are allowed here. All other addresses are allowed unless they are denied here.",

@@ -100,6 +100,9 @@ func (m *schemaMaker) ofKind(v reflect.Value, rule string) map[string]any {
 		if element.Type() == reflect.TypeFor[trigger.Spec]() {
 			element.Set(reflect.ValueOf(trigger.DefaultSpec()))
 		}
+		if element.Type() == reflect.TypeFor[trigger.Alert]() {
+			element.Set(reflect.ValueOf(defaultAlert()))
+		}
 		s := map[string]any{"type": "array", "items": m.of(element, rule+"[]")}
 		if k.nonEmpty {
 			s["minItems"] = 1
@@ -148,6 +151,20 @@ func (m *schemaMaker) object(v reflect.Value, rule string) map[string]any {
 	if len(required) > 0 {
 		s["required"] = required
 	}
+	if rule == alertRule {
+		s["oneOf"] = []any{onlyWith("url", "heartbeat", "every"), onlyWith("heartbeat", "url", "on", "format", "secret", "backlog")}
+	}
+	return s
+}
+
+// onlyWith returns a schema that requires a key, and none of the others.
+func onlyWith(key string, others ...string) map[string]any {
+	var refused []any
+	for _, name := range others {
+		refused = append(refused, requireIn(name, nil))
+	}
+	s := requireIn(key, nil)
+	s["not"] = map[string]any{"anyOf": refused}
 	return s
 }
 

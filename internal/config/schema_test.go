@@ -74,6 +74,8 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"defaults of part":      "defaults: {webhook: {url: https://e.com}}\ntriggers: [{name: a, table: t, on: {insert: true}, webhook: {timeout: 1s}}]\n",
 		"defaults of on":        "defaults: {on: {update: true}}\ntriggers: [{name: a, table: t, on: {insert: false}, webhook: {url: https://e.com}}]\n",
 		"defaults of the rest":  fileOf() + "defaults: {when: new.a, payload: {columns: [a]}, retry: {limit: 1}, concurrency: 1, notify: never, capture: rows, on_replication: true}\n",
+		"alerts":                fileOf() + "alerts: [{on: [dead], url: '${U}', format: slack, secret: '${S}'}, {url: http://e, backlog: {older_than: 10s}}, {heartbeat: http://e/h, every: 10s}]\n",
+		"no alerts":             fileOf() + "alerts: []\n",
 		"order by row":          fileOf("order: row"),
 		"order of columns":      fileOf("order: {by: [a, b], strict: true, on_dead: block, latest: true}"),
 		"no order":              fileOf("order: none", "batch: none", "rate: none"),
@@ -135,6 +137,14 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"a denial twice":         fileOf() + "network: {deny: [private, private]}\n",
 		"a denial as text":       fileOf() + "network: {deny: private}\n",
 		"retention as text":      fileOf() + "retention: 7d\n",
+		"an alert to nowhere":    fileOf() + "alerts: [{on: [dead]}]\n",
+		"an alert and heartbeat": fileOf() + "alerts: [{url: http://e, heartbeat: http://e}]\n",
+		"a heartbeat of trouble": fileOf() + "alerts: [{heartbeat: http://e, on: [dead]}]\n",
+		"an alert each minute":   fileOf() + "alerts: [{url: http://e, every: 1m}]\n",
+		"an unknown trouble":     fileOf() + "alerts: [{url: http://e, on: [slow]}]\n",
+		"an alert of nothing":    fileOf() + "alerts: [{url: http://e, on: []}]\n",
+		"an unknown format":      fileOf() + "alerts: [{url: http://e, format: teams}]\n",
+		"alerts as a group":      fileOf() + "alerts: {url: http://e}\n",
 		"an order of a column":   fileOf("order: customer_id"),
 		"an order as a list":     fileOf("order: [a]"),
 		"an order without a key": fileOf("order: {strict: true}"),
@@ -207,5 +217,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 53)
+	require.Len(t, seen, 62)
 }

@@ -40,11 +40,12 @@ func Load(ctx context.Context, db pg.Queryer) (Configuration, error) {
 	cfg := Configuration{Settings: trigger.DefaultSettings()}
 	// The generation is read first. So the next watch notices a change that comes between the two
 	// statements.
-	var retention, network []byte
+	var retention, network, alerts []byte
 	err := db.QueryRow(ctx, `
 select (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
        (select value from rowhook.setting where name = 'retention'),
-       (select value from rowhook.setting where name = 'network')`).Scan(&cfg.Generation, &retention, &network)
+       (select value from rowhook.setting where name = 'network'),
+       (select value from rowhook.setting where name = 'alerts')`).Scan(&cfg.Generation, &retention, &network, &alerts)
 	if err != nil {
 		return Configuration{}, fmt.Errorf("load settings: %w", err)
 	}
@@ -54,6 +55,11 @@ select (select (value #>> '{}')::bigint from rowhook.setting where name = 'gener
 	if network != nil {
 		if err := json.Unmarshal(network, &cfg.Settings.Network); err != nil {
 			return Configuration{}, fmt.Errorf("read rowhook.setting network: %w", err)
+		}
+	}
+	if alerts != nil {
+		if err := json.Unmarshal(alerts, &cfg.Settings.Alerts); err != nil {
+			return Configuration{}, fmt.Errorf("read rowhook.setting alerts: %w", err)
 		}
 	}
 	rows, err := db.Query(ctx, `

@@ -53,9 +53,11 @@ func SignsMadeUp(specs []trigger.Spec) bool {
 	return slices.ContainsFunc(specs, func(s trigger.Spec) bool { return s.Webhook.Secret == madeUpSecret })
 }
 
-// Reachable returns the settings without rules that may deny the address of the receiver.
+// Reachable returns the settings without rules that may deny the address of the receiver, and
+// without alerts, which would tell people of trouble that is none.
 func Reachable(s trigger.Settings) trigger.Settings {
 	s.Network = trigger.Network{Deny: []string{}, Allow: []string{}}
+	s.Alerts = []trigger.Alert{}
 	return s
 }
 
