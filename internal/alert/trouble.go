@@ -1,0 +1,70 @@
+package alert
+
+import (
+	"time"
+
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// Kind is a kind of trouble, as in "alert" of a message.
+type Kind string
+
+// The kinds of trouble. A recovery is the end of Failing.
+const (
+	Failing    Kind = trigger.AlertFailing
+	Dead       Kind = trigger.AlertDead
+	Backlog    Kind = trigger.AlertBacklog
+	Uncaptured Kind = trigger.AlertUncaptured
+)
+
+// Key identifies a trouble.
+type Key struct {
+	Kind    Kind
+	Subject string // the name of a trigger, or of a host as scheme://host:port
+}
+
+// Trouble is what is wrong at the moment.
+type Trouble struct {
+	Key
+	Since time.Time
+	Facts
+	// Waits is for how long events of the trigger have been due. It is set for Backlog alone.
+	Waits time.Duration
+}
+
+// Facts are what a message says of a trouble. They are stored as JSON.
+type Facts struct {
+	// Triggers are the names of the affected triggers, the first ones of them where there are many.
+	Triggers []string         `json:"triggers,omitempty"`
+	Endpoint string           `json:"endpoint,omitempty"` // for people
+	Host     string           `json:"host,omitempty"`     // scheme://host:port of the endpoint
+	Reason   string           `json:"reason,omitempty"`
+	Counts   map[string]int64 `json:"counts,omitempty"`
+	Remedy   string           `json:"remedy,omitempty"`
+}
+
+// Destination is a receiver of alerts.
+type Destination struct {
+	ID string // identifies it in State
+	trigger.Alert
+}
+
+// active reports whether a trouble is one for this destination. was says that it was one before.
+func (d *Destination) active(t *Trouble, was bool) bool {
+	if t.Kind != Backlog {
+		return true
+	}
+	limit := d.Backlog.OlderThan.Std()
+	if was { // so that it does not end and begin with each event
+		limit /= 2
+	}
+	return t.Waits >= limit
+}
+
+// listens reports whether the destination is told of the beginning or the end of a kind.
+func (d *Destination) listens(k Kind, s Phase) bool {
+	if k == Failing && s == Ended {
+		return d.Tells(trigger.AlertRecovered)
+	}
+	return d.Tells(string(k))
+}
