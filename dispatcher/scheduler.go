@@ -407,7 +407,8 @@ func (s *scheduler) stall(now time.Time) []*shipment {
 	freed := false
 	for d := s.outstanding.next; d != &s.outstanding; d = d.next {
 		if sh := d.shipment; sh != nil && !sh.ended && !sh.stalled && now.Sub(sh.started) > stallAfter {
-			sh.stalled, freed = true, true
+			sh.hangs()
+			freed = true
 			if s.alone == sh {
 				s.alone = nil
 			}
@@ -539,6 +540,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 			s.lanes[t.ID] = l
 		}
 		wasIdle := l.idle()
+		s.breakOff(l, &t)
 		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
 		l.endpoint, l.unable = endpoint(t.Spec)
 		switch {

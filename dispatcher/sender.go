@@ -52,12 +52,14 @@ func (s *sender) ship(sh *shipment) *shipment {
 		s.unable.disable(sh, err)
 		return s.scheduler.done(sh, 0, false)
 	}
-	return s.attempt(sh, spec, endpoint)
+	ctx, ended := s.scheduler.breakable(s.ctx, sh)
+	defer ended()
+	return s.attempt(ctx, sh, spec, endpoint)
 }
 
 // attempt makes one attempt to send the only event of a shipment, and returns the shipment that
 // takes its slot.
-func (s *sender) attempt(sh *shipment, spec trigger.Spec, endpoint *webhook.Endpoint) *shipment {
+func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint *webhook.Endpoint) *shipment {
 	dl := sh.first()
 	bad := s.interrupted(sh, dl, spec.Retry.Limit)
 	if bad == nil && dl.held > 0 {
@@ -70,7 +72,7 @@ func (s *sender) attempt(sh *shipment, spec trigger.Spec, endpoint *webhook.Endp
 	if bad == nil {
 		bad = s.payloads.check(&dl.event)
 	}
-	ctx, ended := s.tell.attempting(s.ctx, &dl.event, int(dl.tries))
+	ctx, ended := s.tell.attempting(ctx, &dl.event, int(dl.tries))
 	var result webhook.Result
 	if bad == nil {
 		result = s.client.Send(ctx, endpoint, &dl.event, nil)
@@ -84,6 +86,9 @@ func (s *sender) attempt(sh *shipment, spec trigger.Spec, endpoint *webhook.Endp
 	next := s.scheduler.done(sh, result.Duration, bad == nil)
 
 	what, delay := fate(spec.Retry, int(dl.tries), dl.event.ID, &result)
+	if wasBrokenOff(ctx, &result) {
+		what, delay = queue.Released, 0
+	}
 	s.conclude(dl, endpoint, &result, what, delay, ended)
 	return next
 }

@@ -1,6 +1,9 @@
 package dispatcher
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // shipment is what the scheduler starts: deliveries of one trigger that go to its receiver together
 // and take one slot. A trigger without batches has one delivery in each.
@@ -8,9 +11,11 @@ type shipment struct {
 	lane       *lane
 	deliveries []*delivery // at least one
 	started    time.Time
-	stalled    bool  // it hangs, and no longer counts as active
-	ended      bool  // its slot is given back
-	aimed      aimed // the breakers that its outcome concerns
+	stalled    bool                    // it hangs, and no longer counts as active
+	ended      bool                    // its slot is given back
+	url        string                  // of its trigger as it started
+	cancel     context.CancelCauseFunc // ends the attempt; nil: it has none yet
+	aimed      aimed                   // the breakers that its outcome concerns
 }
 
 // first is the only delivery of a trigger without batches.

@@ -27,7 +27,7 @@ const troubleRepeat = 10 * time.Second
 
 // update records what has changed.
 func (r *troubleRecord) update(ctx context.Context, now time.Time) {
-	trouble := queue.Trouble{Unable: r.scheduler.unable()}
+	trouble := queue.Trouble{Unable: r.scheduler.unable(), Hanging: r.scheduler.hanging()}
 	trouble.History, _ = r.history.problem()
 	same := trouble.Equal(&r.recorded)
 	if same && (trouble.IsZero() || now.Sub(r.at) < troubleRepeat) {

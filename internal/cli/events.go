@@ -24,6 +24,9 @@ func (a *app) eventsCommand() *cobra.Command {
 
 // note returns what is worth knowing about an event besides its state.
 func note(e *operate.Event, now time.Time) string {
+	if e.WaitsFor == "endpoint" {
+		return "waits for its endpoint"
+	}
 	switch e.State {
 	case operate.Waiting:
 		if e.DueAt.After(now) {

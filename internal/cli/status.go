@@ -167,7 +167,14 @@ const hangsAfter = 5 * time.Second
 // notes say what is wrong with a trigger's receiver, or was.
 func (p statusPage) notes(st *operate.TriggerStatus) {
 	name := term.Cell{Text: st.Name + "  ", Colour: term.Bold}
-	if at := st.OldestInFlightAt; at != nil && p.Now.Sub(*at) > hangsAfter {
+	if h := st.Health; h != nil && !st.Removed {
+		p.Paragraph(name, term.Coloured(h.Explain(p.Now), term.Red))
+	}
+	for _, h := range st.Hanging {
+		p.Paragraph(name, term.Coloured(fmt.Sprintf("the receiver does not answer: %s in flight from dispatcher %d to %s, the oldest was begun %s; to break off and send again: rowhook cancel %s",
+			term.Plural(int64(h.Attempts), "attempt"), h.InstanceID, h.Endpoint, term.Ago(h.Since, p.Now), st.Name), term.Yellow))
+	}
+	if at := st.OldestInFlightAt; at != nil && len(st.Hanging) == 0 && p.Now.Sub(*at) > hangsAfter {
 		p.Paragraph(name, term.Coloured(fmt.Sprintf("the receiver does not answer: the oldest of %s in flight was begun %s",
 			term.Plural(st.InFlight, "attempt"), term.Ago(*at, p.Now)), term.Yellow))
 	}

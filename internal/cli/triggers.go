@@ -134,6 +134,9 @@ func (a *app) showTrigger(g *operate.Trigger) {
 	if g.LastErrorAt != nil {
 		line("last error", term.Ago(*g.LastErrorAt, now)+": "+g.LastError)
 	}
+	if g.Health != nil {
+		line("endpoint", g.Health.Explain(now))
+	}
 	a.showProblems(page, g, "")
 }
 

@@ -62,6 +62,7 @@ func (s *Server) routes() []route {
 		post("/api/v1/triggers/{name}/invoke", maxPayload, s.invoke),
 		post("/api/v1/triggers/{name}/backfill", maxBody, s.backfill),
 		retry,
+		post("/api/v1/triggers/{name}/cancel", maxBody, s.cancel),
 		post("/api/v1/pause", maxBody, s.pause),
 		post("/api/v1/resume", maxBody, s.resume),
 		drain,

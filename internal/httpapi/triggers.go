@@ -127,6 +127,18 @@ func (s *Server) retry(_ http.ResponseWriter, r *http.Request) (int, any, error)
 	return http.StatusOK, out, err
 }
 
+// cancel breaks off the attempts of a trigger that are in flight.
+func (s *Server) cancel(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	if err := decode(r, &struct{}{}); err != nil {
+		return 0, nil, err
+	}
+	out, err := operate.Cancel(r.Context(), s.cfg.DB, r.PathValue("name"))
+	if err == nil {
+		s.logChange(r, "cancel", "trigger", out.Trigger, "in_flight", out.InFlight)
+	}
+	return http.StatusOK, out, err
+}
+
 // drain waits until all events are settled, or until the time is over. It responds with what is
 // left.
 func (s *Server) drain(_ http.ResponseWriter, r *http.Request) (int, any, error) {

@@ -36,6 +36,11 @@ type Event struct {
 	Payload     *Payload   `json:"payload,omitempty"`
 	// PayloadProblem says why a requested Payload is missing.
 	PayloadProblem string `json:"payload_problem,omitempty"`
+	// WaitsFor says why an event that is due is not sent: endpoint, if that fails. "": it is sent as
+	// soon as a dispatcher has a free slot.
+	WaitsFor string `json:"waits_for,omitempty"`
+
+	health *EndpointHealth // of its endpoint, if it waits for that
 }
 
 // Payload is the data of an event, as JSON. Missing parts are null.
@@ -188,6 +193,13 @@ func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, curs
 	for i := range found[:most] {
 		page.Events = append(page.Events, found[i].event(ts, o.Payload))
 	}
+	shown := make([]*Event, len(page.Events))
+	for i := range page.Events {
+		shown[i] = &page.Events[i]
+	}
+	if err := waitFor(ctx, tx, ts, began, shown...); err != nil {
+		return nil, err
+	}
 	if most < len(found) {
 		page.Next = page.Events[most-1].ID
 		return page, nil
@@ -308,6 +320,9 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	if d.Log, err = attempts(ctx, tx, r.ID); err != nil {
 		return nil, err
 	}
+	if err := waitFor(ctx, tx, ts, time.Now(), &d.Event); err != nil {
+		return nil, err
+	}
 	d.Next = d.outlook(t)
 	return d, nil
 }
@@ -374,6 +389,8 @@ func (d *Detail) outlook(t *knownTrigger) string {
 		return left + " when the trigger is resumed: rowhook resume " + t.Name
 	case d.DueAt.After(time.Now()):
 		return left + " at " + at(d.DueAt)
+	case d.health != nil:
+		return left + " when its endpoint answers again: " + d.health.Explain(time.Now())
 	}
 	return left + " as soon as a dispatcher has a free slot"
 }

@@ -79,6 +79,12 @@ type TriggerStatus struct {
 	// Failing says that no event is known to have been delivered since that error.
 	Failing bool `json:"failing"`
 
+	// Health is set while the endpoint fails, so that events wait. null: it is ok.
+	Health *EndpointHealth `json:"health"`
+	// Hanging are the attempts in flight for more than a second, as each dispatcher has recorded
+	// them; the first one hangs longest.
+	Hanging []Hangs `json:"hanging"`
+
 	failingSince *time.Time // see Trigger.FailingSince
 }
 
@@ -213,10 +219,19 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	if err != nil {
 		return err
 	}
+	health, err := readHealth(ctx, tx)
+	if err != nil {
+		return err
+	}
+	hanging, err := readHanging(ctx, tx)
+	if err != nil {
+		return err
+	}
 	s.AllPaused = pauses.All
 	for i := range ts {
 		j, _ := slices.BinarySearchFunc(counts, ts[i].ID, func(c counted, id int32) int { return int(c.ID - id) })
-		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{}}
+		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{},
+			Health: health[ts[i].ID], Hanging: append([]Hangs{}, hanging[ts[i].Name]...)}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
 		if lease := counts[j].Lease; lease != nil {
 			var spec trigger.Spec

@@ -49,8 +49,10 @@ type Trigger struct {
 	FailingSince *time.Time `json:"failing_since"`
 	LastErrorAt  *time.Time `json:"last_error_at"`
 	LastError    string     `json:"last_error,omitempty"`
-	Owed         int64      `json:"owed"` // events that wait, are in flight or are retried; above some thousands an estimate
-	Dead         int64      `json:"dead"` // dead letters; likewise
+	// Health is set while the endpoint fails, so that events wait. null: it is ok.
+	Health *EndpointHealth `json:"health"`
+	Owed   int64           `json:"owed"` // events that wait, are in flight or are retried; above some thousands an estimate
+	Dead   int64           `json:"dead"` // dead letters; likewise
 }
 
 // TriggerOrder is the order of a trigger's events.
@@ -159,7 +161,7 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",
 		TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
 		Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},
-		FailingSince: st.failingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError,
+		FailingSince: st.failingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError, Health: st.Health,
 		Owed: st.Waiting + st.InFlight + st.Retrying, Dead: st.Dead,
 	}
 	slices.Sort(out.Headers)
@@ -188,6 +190,9 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	}
 	if st.Failing && out.FailingSince == nil {
 		out.FailingSince = st.LastErrorAt // known by its dead letters only
+	}
+	if h := out.Health; h != nil && h.State == "failing" && out.FailingSince == nil {
+		out.FailingSince = &h.Since // it is held for its host, and has not failed itself
 	}
 	out.State = stateOf(t, &out)
 	return out, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rowhook/rowhook/internal/pg"
@@ -23,6 +24,10 @@ type Trigger struct {
 	Table  string
 	Paused bool
 	Spec   trigger.Spec
+	// CanceledAt is when its attempts in flight were last to be broken off, and CanceledBy says by
+	// whom. nil: never.
+	CanceledAt *time.Time
+	CanceledBy string
 }
 
 // Configuration is the configuration that an apply stored.
@@ -62,8 +67,10 @@ select (select (value #>> '{}')::bigint from rowhook.setting where name = 'gener
 			return Configuration{}, fmt.Errorf("read rowhook.setting alerts: %w", err)
 		}
 	}
+	// Before version 5 of the schema there are no columns canceled_at and canceled_by.
 	rows, err := db.Query(ctx, `
-select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec
+select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec,
+       (to_jsonb(t) ->> 'canceled_at')::timestamptz, coalesce(to_jsonb(t) ->> 'canceled_by', '')
   from rowhook.trigger t`+WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -74,7 +81,7 @@ select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schem
 	}
 	var t Trigger
 	var spec []byte
-	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Relation, &t.RelationID, &t.OriginID, &t.Schema, &t.Table, &t.Paused, &spec}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Relation, &t.RelationID, &t.OriginID, &t.Schema, &t.Table, &t.Paused, &spec, &t.CanceledAt, &t.CanceledBy}, func() error {
 		t.Spec = trigger.DefaultSpec()
 		if err := json.Unmarshal(spec, &t.Spec); err != nil {
 			return fmt.Errorf("read the spec of trigger %d: %w", t.ID, err)

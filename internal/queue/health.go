@@ -28,9 +28,10 @@ func TargetOf(trigger int32) string { return fmt.Sprintf("trigger %d", trigger) 
 // HealthSchema is the first version of the schema rowhook with rowhook.health.
 const HealthSchema = 5
 
-// A row of a trigger that is gone, has another webhook by now or wants no breaker means nothing. So
-// does one that nobody has probed for long: no event is due, or all triggers are paused.
-const voidHealth = `
+// VoidHealth is an SQL condition: a row h of rowhook.health means nothing any more. Its trigger is
+// gone, has another webhook by now or wants no breaker. Or nobody has probed for an hour, since no
+// event is due or all triggers are paused.
+const VoidHealth = `
        h.probe_at < statement_timestamp() - interval '1 hour'
     or h.trigger_id is not null and not exists (
          select from rowhook.trigger t
@@ -39,7 +40,7 @@ const voidHealth = `
 
 const readHealthSQL = `
 with void as (
-  delete from rowhook.health h where ` + voidHealth + ` returning target)
+  delete from rowhook.health h where ` + VoidHealth + ` returning target)
 select h.target, h.state = 'probing',
        case when h.prober is not null and not exists (select from rowhook.instance i where i.id = h.prober) then interval '0'
             else greatest(h.probe_at - statement_timestamp(), interval '0') end,

@@ -4,25 +4,42 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"github.com/rowhook/rowhook/internal/pg"
 	"maps"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// Trouble is what a dispatcher can't do. rowhook.instance records it for commands that ask the
+// Trouble is what a dispatcher can't do, and who makes it wait. rowhook.instance records it for commands that ask the
 // database for the state.
 type Trouble struct {
 	// Unable says by name of a trigger why the dispatcher can't send its events.
 	Unable map[string]string `json:"unable,omitempty"`
 	// History says why the dispatcher settles without history. "": it settles with history.
 	History string `json:"history,omitempty"`
+	// Hanging are attempts in flight for more than a second, by name of a trigger.
+	Hanging map[string]Hanging `json:"hanging,omitempty"`
+}
+
+// Hanging are attempts of one trigger.
+type Hanging struct {
+	Attempts int       `json:"attempts"`
+	Since    time.Time `json:"since"`              // when the oldest was begun
+	Endpoint string    `json:"endpoint,omitempty"` // for people
 }
 
 // IsZero reports whether there is none.
-func (t *Trouble) IsZero() bool { return len(t.Unable) == 0 && t.History == "" }
+func (t *Trouble) IsZero() bool {
+	return len(t.Unable) == 0 && len(t.Hanging) == 0 && t.History == ""
+}
 
 // Equal reports whether both are the same.
 func (t *Trouble) Equal(o *Trouble) bool {
-	return maps.Equal(t.Unable, o.Unable) && t.History == o.History
+	return maps.Equal(t.Unable, o.Unable) && t.History == o.History && maps.EqualFunc(t.Hanging, o.Hanging, Hanging.equal)
+}
+
+func (h Hanging) equal(o Hanging) bool {
+	return h.Attempts == o.Attempts && h.Since.Equal(o.Since) && h.Endpoint == o.Endpoint
 }
 
 // RecordTrouble writes the Trouble of an instance into its row, unless the row has it already.

@@ -1,0 +1,88 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
+)
+
+// brokenOff is why an attempt in flight was canceled although this dispatcher goes on. Its event is
+// sent again at once, and the attempt is logged and not counted.
+type brokenOff struct{ why string }
+
+func (b *brokenOff) Error() string { return b.why }
+
+// newURL cancels attempts that hang at a URL that is no longer the trigger's.
+func newURL() *brokenOff { return &brokenOff{"it got no answer, and the trigger has another URL now"} }
+
+// wasBrokenOff reports that the attempt of ctx was canceled although this dispatcher goes on.
+func wasBrokenOff(ctx context.Context, r *webhook.Result) bool {
+	var b *brokenOff
+	return r.Kind == webhook.KindCanceled && errors.As(context.Cause(ctx), &b)
+}
+
+// breakable returns the context of a shipment that starts. The caller calls the function at its end.
+func (s *scheduler) breakable(parent context.Context, sh *shipment) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh.url, sh.cancel = sh.lane.trigger.Spec.Webhook.URL, cancel
+	return ctx, func() { cancel(nil) }
+}
+
+// breakOff cancels attempts of a lane that gets another configuration: all, if somebody has asked
+// for that since, and those that hang, if it has another URL.
+func (s *scheduler) breakOff(l *lane, next *queue.Trigger) {
+	all := next.CanceledAt != nil && (l.trigger.CanceledAt == nil || !next.CanceledAt.Equal(*l.trigger.CanceledAt))
+	if !all && next.Spec.Webhook.URL == l.trigger.Spec.Webhook.URL {
+		return
+	}
+	for d := s.outstanding.next; d != &s.outstanding; d = d.next {
+		sh := d.shipment
+		switch {
+		case sh == nil || sh.lane != l || sh.ended || sh.cancel == nil:
+		case all:
+			sh.cancel(&brokenOff{"by " + next.CanceledBy})
+		case sh.stalled:
+			sh.cancel(newURL())
+		}
+	}
+}
+
+// hangs deals with an attempt that has begun to hang.
+func (sh *shipment) hangs() {
+	sh.stalled = true
+	if sh.cancel != nil && sh.url != sh.lane.trigger.Spec.Webhook.URL {
+		sh.cancel(newURL())
+	}
+}
+
+// hanging returns the attempts that have been in flight for more than stallAfter, by trigger. nil:
+// there are none.
+func (s *scheduler) hanging() map[string]queue.Hanging {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all map[string]queue.Hanging
+	for d := s.outstanding.next; d != &s.outstanding; d = d.next {
+		sh := d.shipment
+		if sh == nil || sh.ended || !sh.stalled || sh.first() != d {
+			continue
+		}
+		if all == nil {
+			all = map[string]queue.Hanging{}
+		}
+		name := sh.lane.trigger.Spec.Name
+		h := all[name]
+		if h.Attempts++; h.Attempts == 1 || sh.started.Before(h.Since) {
+			h.Since = sh.started.UTC().Truncate(time.Millisecond)
+			if ep := sh.lane.endpoint; ep != nil {
+				h.Endpoint = ep.String()
+			}
+		}
+		all[name] = h
+	}
+	return all
+}

@@ -1,0 +1,98 @@
+package dispatcher_test
+
+import (
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// hanging never answers until it is released. After that it delivers.
+func hanging(free *atomic.Bool) func(int, delivery, http.ResponseWriter, *http.Request) {
+	return func(_ int, d delivery, _ http.ResponseWriter, r *http.Request) {
+		if d.path == "orders" && !free.Load() {
+			<-r.Context().Done()
+		}
+	}
+}
+
+// patient has attempts that hang for as long as the test lasts, and no retry that could help.
+func patient(s *trigger.Spec) {
+	s.Webhook.Timeout = trigger.Duration(10 * time.Minute)
+	s.Retry = trigger.Retry{Backoff: trigger.BackoffFixed}
+}
+
+func TestCancelBreaksOffAttemptsOnAllInstancesAndCountsNone(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	var free atomic.Bool
+	b.receiver.respond(hanging(&free))
+	b.watch(t, "orders", patient, func(s *trigger.Spec) { s.Concurrency = 2 })
+	b.watch(t, "other", patient)
+	first := b.start(t)
+	b.insert(t, "orders", 2)
+	b.receiver.await(t, "orders", 2)
+	b.start(t, func(c *dispatcher.Config) { c.NoListen, c.PollInterval = true, 100*time.Millisecond })
+	b.insert(t, "orders", 2)
+	b.receiver.await(t, "orders", 4)
+	conn := b.Conn(t)
+
+	var s *operate.Status
+	require.Eventually(t, func() bool {
+		var err error
+		s, err = operate.ReadStatus(t.Context(), conn)
+		require.NoError(t, err)
+		return len(s.Triggers[0].Hanging) == 2
+	}, patience, 100*time.Millisecond, "both instances say that their attempts hang")
+	require.Empty(t, s.Triggers[1].Hanging)
+	require.Equal(t, 2, s.Triggers[0].Hanging[0].Attempts)
+	require.Equal(t, b.receiver.URL+"/orders", s.Triggers[0].Hanging[0].Endpoint)
+	require.WithinDuration(t, time.Now(), s.Triggers[0].Hanging[0].Since, patience)
+
+	free.Store(true)
+	c, err := operate.Cancel(t.Context(), conn, "orders")
+	require.NoError(t, err)
+	require.Equal(t, int64(4), c.InFlight)
+	b.settled(t)
+	require.Equal(t, 4, b.receiver.unique("orders"))
+	require.Zero(t, one[int](t, conn, deadRows), "there is no retry, and nothing dies")
+	require.Equal(t, 4, one[int](t, conn, attemptRows+" where error_kind = 'canceled' and error like 'canceled: by %, role %' and attempt = 1"))
+	require.Equal(t, 4, one[int](t, conn, attemptRows+" where status = 200 and attempt = 1"), "the canceled attempt does not count")
+	require.Equal(t, 1, one[int](t, conn, "select count(*)::integer from rowhook.audit where action = 'cancel' and target = '{orders}' and who <> ''"))
+	require.NotContains(t, first.log.String(), "attempts are failing")
+	eventually(t, conn, 0, "select count(*)::integer from rowhook.instance where trouble is not null")
+}
+
+func TestANewURLBreaksOffAttemptsThatHangAtTheOldOne(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.receiver.respond(hanging(new(atomic.Bool)))
+	b.watch(t, "orders", patient)
+	b.start(t)
+	conn := b.Conn(t)
+	b.insert(t, "orders", 3)
+	b.receiver.await(t, "orders", 3)
+	// Those that do not hang yet are broken off as soon as they do.
+	b.apply(t, b.Spec("orders", patient, func(s *trigger.Spec) { s.Webhook.URL = b.receiver.URL + "/elsewhere" }))
+	b.receiver.await(t, "elsewhere", 3)
+	b.settled(t)
+	require.Equal(t, 3, one[int](t, conn, attemptRows+" where error_kind = 'canceled' and error like '%another URL%'"))
+}
+
+func TestCancelNeedsTheMigration(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders")
+	conn := b.Conn(t)
+	b.Exec(t, "update rowhook.schema_version set version = 4")
+	_, err := operate.Cancel(t.Context(), conn, "orders")
+	require.ErrorIs(t, err, operate.ErrRefused)
+	require.True(t, strings.Contains(err.Error(), "rowhook migrate"), err)
+}

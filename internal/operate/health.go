@@ -1,0 +1,130 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+)
+
+// EndpointHealth says that the endpoint of a trigger fails, so that its events wait.
+type EndpointHealth struct {
+	State string `json:"state"` // failing: only probes are sent; probing: a probe has succeeded, and work grows back
+	// Endpoint is the trigger's URL, or the host as scheme://host:port if that can't be reached.
+	Endpoint string    `json:"endpoint"`
+	Host     bool      `json:"host"`     // it concerns every trigger that goes to this host
+	Since    time.Time `json:"since"`    // when it began to fail
+	Reason   string    `json:"reason"`   // the last failure
+	ProbeAt  time.Time `json:"probe_at"` // failing: when the next probe is made, or is over
+	Probes   int       `json:"probes"`   // made so far
+}
+
+// Hangs says that attempts of a trigger have been in flight for more than a second.
+type Hangs struct {
+	Attempts   int       `json:"attempts"`
+	Since      time.Time `json:"since"` // when the oldest was begun
+	Endpoint   string    `json:"endpoint,omitempty"`
+	InstanceID int32     `json:"instance_id"`
+}
+
+// readHealth returns the health of the endpoints that are not ok, by trigger. An older schema has
+// none.
+func readHealth(ctx context.Context, tx pgx.Tx) (map[int32]*EndpointHealth, error) {
+	var exists bool
+	if err := tx.QueryRow(ctx, "select to_regclass('rowhook.health') is not null").Scan(&exists); err != nil {
+		return nil, fmt.Errorf("look for rowhook.health: %w", err)
+	}
+	out := map[int32]*EndpointHealth{}
+	if !exists {
+		return out, nil
+	}
+	type row struct {
+		EndpointHealth
+		Triggers []int32
+	}
+	// The host decides if both fail: while it does, the endpoint is not probed by itself.
+	err := escaping(ctx, tx, func(write func(string) string) error {
+		rows, err := pg.Collect[row](ctx, tx, `
+select h.state, `+write("h.endpoint")+` as endpoint, h.trigger_id is null as host, h.since, `+write("h.reason")+` as reason, h.probe_at, h.probes, h.triggers
+  from rowhook.health h where not (`+queue.VoidHealth+`) order by h.state = 'failing', h.trigger_id is null`)
+		for i := range rows {
+			for _, id := range rows[i].Triggers {
+				out[id] = &rows[i].EndpointHealth
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the health of endpoints: %w", err)
+	}
+	return out, nil
+}
+
+// readHanging returns the attempts that hang, by name of a trigger, those first that hang longest.
+func readHanging(ctx context.Context, tx pgx.Tx) (map[string][]Hangs, error) {
+	found, err := pg.Collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble->'hanging' is not null order by id")
+	if err != nil {
+		return nil, fmt.Errorf("read which attempts hang: %w", err)
+	}
+	out := map[string][]Hangs{}
+	for _, in := range found {
+		var t queue.Trouble
+		if err := json.Unmarshal([]byte(in.Trouble), &t); err != nil {
+			return nil, fmt.Errorf("read the trouble of dispatcher %d: %w", in.ID, err)
+		}
+		for trigger, h := range t.Hanging {
+			out[trigger] = append(out[trigger], Hangs{Attempts: h.Attempts, Since: h.Since, Endpoint: h.Endpoint, InstanceID: in.ID})
+		}
+	}
+	for _, all := range out {
+		slices.SortFunc(all, func(a, b Hangs) int { return a.Since.Compare(b.Since) })
+	}
+	return out, nil
+}
+
+// Explain says for people what the health means, and when the next probe is.
+func (h *EndpointHealth) Explain(now time.Time) string {
+	what := "its endpoint"
+	if h.Host {
+		what = "its host " + h.Endpoint
+	}
+	since := fmt.Sprintf("%s has been failing since %s (%s)", what, h.Since.UTC().Format("2006-01-02 15:04:05 MST"), h.Reason)
+	if h.State != "failing" {
+		return since + " and answers again: work grows back"
+	}
+	next := "now"
+	if in := h.ProbeAt.Sub(now).Round(time.Second); in > 0 {
+		next = "in " + in.String()
+	}
+	return since + ": its events wait, next probe " + next
+}
+
+// waitFor says of events that are due which of them wait because their endpoint fails.
+func waitFor(ctx context.Context, tx pgx.Tx, ts triggers, now time.Time, events ...*Event) error {
+	var health map[int32]*EndpointHealth
+	for _, e := range events {
+		if e.State != Waiting && e.State != Retrying || e.DueAt != nil && e.DueAt.After(now) {
+			continue
+		}
+		if health == nil {
+			var err error
+			if health, err = readHealth(ctx, tx); err != nil {
+				return err
+			}
+		}
+		t, err := ts.named(e.Trigger)
+		if err != nil || t.Paused || t.Removed {
+			continue
+		}
+		if h := health[t.ID]; h != nil && h.State == "failing" {
+			e.WaitsFor, e.health = "endpoint", h
+		}
+	}
+	return nil
+}
