@@ -186,6 +186,18 @@ func TestApplyNamesWhatIsWrongWithAKey(t *testing.T) {
 	require.Equal(t, "I [1"+strings.Repeat(",null", 30)+",2]", w.places(t))
 }
 
+func TestLatestIsForKeysOfOneRow(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int, b int, c int, primary key (a, b)); create table none (a int)")
+	latest := func(s *trigger.Spec) { s.Order.Latest = true }
+	message := w.rejects(t, all("w", "t", orderBy("a", "c"), latest))
+	require.Contains(t, message, `trigger "w": order.latest: `)
+	require.Contains(t, message, "may have changes of several rows: order by row")
+	require.Contains(t, w.rejects(t, all("w", "none", orderBy("a"), latest)), "order.latest: ")
+	w.apply(t, all("w", "t", orderBy("c", "b", "a"), latest))
+	w.apply(t, all("w", "t", orderBy(), latest))
+}
+
 // rejects plans a spec that has a fault, and returns the message.
 func (w watched) rejects(t *testing.T, spec trigger.Spec) string {
 	t.Helper()

@@ -269,6 +269,16 @@ func (p *planner) checkOrder(ctx context.Context, spec *trigger.Spec, rel *relat
 			lacks(columnOf(rel, name), p.missingColumn(rel, name), path(i)...)
 		}
 	}
+	if spec.Order.Latest && !spec.Order.ByRow() {
+		row, err := keyOf(ctx, p.conn, rel)
+		if err != nil {
+			return err
+		}
+		// Changes of different rows do not make each other superfluous.
+		if len(row) == 0 || slices.ContainsFunc(row, func(name string) bool { return !slices.Contains(spec.Order.By, name) }) {
+			lacks("", "latest sends only the newest change of a key, and a key without the primary key of "+rel.String()+" may have changes of several rows: order by row", "order", "latest")
+		}
+	}
 	rel.key, err = readKey(ctx, p.conn, rel, spec, func(column int, message string) { lacks("", message, path(column)...) })
 	return err
 }

@@ -18,7 +18,8 @@ type Order struct {
 	Strict bool
 	// OnDead is OnDeadSkip or OnDeadBlock. "" means OnDeadSkip.
 	OnDead string
-	// Latest sends only the newest of several waiting changes of a key.
+	// Latest sends only the newest of several waiting changes of a row. The key has to hold the
+	// primary key.
 	Latest bool
 }
 

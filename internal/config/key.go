@@ -238,7 +238,7 @@ func triggerKeys() map[string]key {
 			enum:    []string{trigger.OnDeadSkip, trigger.OnDeadBlock},
 		},
 		"triggers[].order.latest": {
-			doc:     "Of several waiting changes of a key, only the newest is sent, with the first old and the last new row.",
+			doc:     "Of several waiting changes of a row, only the newest is sent, with the first old and the last new row. The key has to hold the primary key.",
 			example: "latest: true",
 		},
 		"triggers[].batch": {
