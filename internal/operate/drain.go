@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Left counts the events of a trigger that are not settled yet.
@@ -87,7 +88,7 @@ select t.name as trigger, t.paused,
           count(*) filter (where tries = 0) as waiting,
           count(*) filter (where tries > 0 and (claimed_by is null or due_at <= statement_timestamp())) as retrying,
           min(due_at) filter (where due_at > statement_timestamp()) as next_at
-     from (select tries, claimed_by, due_at from rowhook.event_log e where e.trigger_id = t.id order by e.due_at limit $2) as e) as o
+     from (select tries, claimed_by, `+queue.DueAt("due_at")+` as due_at from rowhook.event_log e where e.trigger_id = t.id order by e.due_at limit $2) as e) as o
  where o.n > 0 and ($1::integer[] is null or t.id = any($1)) order by t.name`, wanted, leftMost)
 		if err != nil {
 			return fmt.Errorf("count unsettled events: %w", err)

@@ -33,7 +33,16 @@ type Event struct {
 	DeliveredAt *time.Time `json:"delivered_at,omitempty"`
 	DiedAt      *time.Time `json:"died_at,omitempty"`
 	Reason      string     `json:"reason,omitempty"` // dead: why it is a dead letter
-	Payload     *Payload   `json:"payload,omitempty"`
+	// Key is the key within which events of an ordered trigger are sent in order, as the JSON of
+	// its values. Missing: the event has no order.
+	Key string `json:"key,omitempty"`
+	// Sequence is its place in that order, as in the body that is sent. 0: none.
+	Sequence int64 `json:"sequence,omitempty"`
+	// Blocks is set for a dead letter that holds its key: later events of the key wait for it.
+	Blocks bool `json:"blocks,omitempty"`
+	// MergedInto is the id of the later event that was sent in its stead.
+	MergedInto string   `json:"merged_into,omitempty"`
+	Payload    *Payload `json:"payload,omitempty"`
 	// PayloadProblem says why a requested Payload is missing.
 	PayloadProblem string `json:"payload_problem,omitempty"`
 	// WaitsFor says why an event that is due is not sent: endpoint, if that fails. "": it is sent as
@@ -375,10 +384,14 @@ func (d *Detail) outlook(t *knownTrigger) string {
 	at := func(t *time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
 	left := fmt.Sprintf("attempt %d of %d", d.Attempts+1, max(d.MaxAttempts, d.Attempts+1))
 	switch {
-	case d.State == Delivered:
+	case d.State == Delivered && d.MergedInto == "":
 		return "nothing: it was delivered. To send it again: rowhook redeliver " + d.ID
+	case d.State == Delivered && d.MergedInto != "":
+		return "nothing: a later event of its key was sent in its stead, " + d.MergedInto
 	case d.State == Dead && t.Removed:
 		return "nothing: its trigger was removed. Add the trigger again and apply, then: rowhook redeliver " + d.ID
+	case d.State == Dead && d.Blocks:
+		return "nothing, and later events of its key wait, until someone sends it again (rowhook redeliver " + d.ID + ") or discards it"
 	case d.State == Dead:
 		return "nothing, until someone sends it again (rowhook redeliver " + d.ID + ") or discards it"
 	case d.State == InFlight:
@@ -391,6 +404,9 @@ func (d *Detail) outlook(t *knownTrigger) string {
 		return left + " at " + at(d.DueAt)
 	case d.health != nil:
 		return left + " when its endpoint answers again: " + d.health.Explain(time.Now())
+	}
+	if d.Key != "" {
+		return left + " as soon as the earlier events of its key are settled, and a dispatcher has a free slot"
 	}
 	return left + " as soon as a dispatcher has a free slot"
 }

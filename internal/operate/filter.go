@@ -80,6 +80,7 @@ type query struct {
 	error              string   // in small letters; "": any
 	statuses           []string // patterns for like; nil: any
 	kinds              []string // nil: any
+	placed             bool     // the schema has the columns of events with an order
 }
 
 // ofAttempt reports whether the query depends on the last attempt.
@@ -129,7 +130,7 @@ func (f *Filter) read(ctx context.Context, tx pgx.Tx) (triggers, *query, error) 
 // resolve checks the filter. It turns the time range into a range of ids: a version 7 UUID begins
 // with its millisecond.
 func (f *Filter) resolve(ts triggers) (*query, error) {
-	q := &query{states: f.States, low: lowest, high: highest}
+	q := &query{states: f.States, low: lowest, high: highest, placed: ts.placed()}
 	for _, id := range f.IDs {
 		u, err := uuid.Parse(id)
 		if err != nil {

@@ -6,11 +6,18 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Redeliver makes events due at once. Dead letters and delivered events go back into the queue;
 // retrying events no longer wait. The id stays the same, the attempts start again at 0, and the log
 // of earlier attempts stays.
+//
+// An event of an ordered trigger goes back without its place: it is sent now, and holds up no other
+// event. Its sequence stays, so a receiver can tell that it is old. A dead letter that holds its key
+// goes back into its place, and the key goes on from it. A retrying event keeps its place and the
+// number of its attempts.
 //
 // A filter with ids and without states chooses these events in any state. A filter without ids and
 // states chooses dead letters only. Events in flight are skipped as busy. If the filter names a
@@ -90,6 +97,9 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 			sql = retryNow
 		}
 	}
+	if err := touch(ctx, tx, b.ts.placed(), events[0].source.table, ids); err != nil {
+		return err
+	}
 	rows, err := tx.Query(ctx, sql, ids)
 	if err != nil {
 		return fmt.Errorf("redeliver events: %w", err)
@@ -101,7 +111,8 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 	changed(ids, got, out)
 	b.fed = map[int32][]string{}
 	for i := range events {
-		if slices.Contains(got, events[i].ID) {
+		inPlace := events[i].Blocks || State(events[i].State) == Retrying && events[i].Seq > 0 // nobody claims it
+		if slices.Contains(got, events[i].ID) && !inPlace {
 			b.fed[events[i].TriggerID] = append(b.fed[events[i].TriggerID], events[i].ID)
 		}
 	}
@@ -112,6 +123,26 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 // event may have been archived twice. Then one of the two rows goes into the queue.
 func (b *bulk) putBack(table string) string {
 	const columns = "id, created_at, trigger_id, op, old, new, session, trace, relation_id"
+	switch {
+	case b.ts.placed() && table == "dead_letter":
+		return `
+with gone as (
+  delete from rowhook.dead_letter d where id = any($1::text[]::uuid[])
+  returning ` + columns + `, seq, key, lane, ` + inPlace + ` as back)
+insert into rowhook.event_log (` + columns + `, seq, key, lane, due_at)
+select ` + columns + `, seq, case when back then key end, case when back then lane end, clock_timestamp() + case when back then interval '1752000 hours' else interval '0' end from gone
+on conflict (id) do nothing
+returning id::text`
+	case b.ts.placed():
+		return `
+with gone as (
+  delete from rowhook.` + table + ` where id = any($1::text[]::uuid[])
+  returning ` + columns + `, seq)
+insert into rowhook.event_log (` + columns + `, seq)
+select distinct on (id) ` + columns + `, seq from gone
+on conflict (id) do nothing
+returning id::text`
+	}
 	return `
 with gone as (
   delete from rowhook.` + table + ` where id = any($1::text[]::uuid[])
@@ -123,7 +154,7 @@ returning id::text`
 }
 
 const retryNow = `
-update rowhook.event_log q set due_at = clock_timestamp(), tries = 0, claimed_by = null
+update rowhook.event_log q set due_at = ` + dueNow + `, tries = case when q.due_at > ` + queue.ParkedFrom + ` then q.tries else 0 end, claimed_by = null
   from (select id from rowhook.event_log
          where id = any($1::text[]::uuid[]) and (claimed_by is null or due_at <= statement_timestamp())
          order by id for update skip locked) as mine

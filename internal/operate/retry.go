@@ -94,7 +94,7 @@ func (o *RetryOptions) find(ctx context.Context, db DB, ids []uuid.UUID) (t *kno
 		if t, err = ts.active(o.Trigger); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, "select id from rowhook.event_log where ($2::uuid[] is null or id = any($2)) and "+waitsForRetry+" order by due_at", t.ID, ids)
+		rows, err := tx.Query(ctx, findRetries, t.ID, ids)
 		if err == nil {
 			waiting, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		}
@@ -106,7 +106,21 @@ func (o *RetryOptions) find(ctx context.Context, db DB, ids []uuid.UUID) (t *kno
 	return t, waiting, err
 }
 
-const waitsForRetry = "trigger_id = $1 and tries > 0 and claimed_by is null and due_at > statement_timestamp()"
+const (
+	waitsForRetry = "trigger_id = $1 and tries > 0 and claimed_by is null and (due_at > statement_timestamp() and due_at < " + queue.ParkedFrom +
+		" or due_at > statement_timestamp() + interval '1752000 hours')"
+
+	// findRetries reads the two ranges of the index in which retries wait, and not what is parked
+	// and due.
+	findRetries = `
+select id from (
+  select id, due_at from rowhook.event_log
+   where trigger_id = $1 and due_at > statement_timestamp() and due_at < ` + queue.ParkedFrom + ` and tries > 0 and claimed_by is null and ($2::uuid[] is null or id = any($2))
+  union all
+  select id, due_at - interval '1752000 hours' from rowhook.event_log
+   where trigger_id = $1 and due_at > statement_timestamp() + interval '1752000 hours' and tries > 0 and claimed_by is null and ($2::uuid[] is null or id = any($2))) as e
+ order by due_at`
+)
 
 // retry makes the retries of these events due, in batches.
 func (o *RetryOptions) retry(ctx context.Context, db DB, t *knownTrigger, waiting []uuid.UUID) (*Retried, error) {
@@ -135,6 +149,9 @@ func (r *Retried) add(ctx context.Context, db DB, t *knownTrigger, batch []uuid.
 		if _, err := tx.Exec(ctx, byIndex()); err != nil {
 			return fmt.Errorf("begin to retry: %w", err)
 		}
+		if err := touch(ctx, tx, t.Placed, "event_log", batch); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, makeDue, t.ID, batch)
 		if err != nil {
 			return fmt.Errorf("make retries due: %w", err)
@@ -150,7 +167,7 @@ func (r *Retried) add(ctx context.Context, db DB, t *knownTrigger, batch []uuid.
 }
 
 const makeDue = `
-update rowhook.event_log q set due_at = clock_timestamp()
+update rowhook.event_log q set due_at = ` + dueNow + `
   from (select id from rowhook.event_log where id = any($2::uuid[]) and ` + waitsForRetry + `
          order by id for update skip locked) as mine
  where q.id = mine.id

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // source is one of the tables that hold events.
@@ -36,7 +37,7 @@ func sources() []source {
 	return []source{
 		{
 			table: "event_log", time: "due_at", extra: ", e.claimed_by", holds: []State{Waiting, InFlight, Retrying},
-			columns: common + queueState + " as state, e.due_at as at, e.claimed_by",
+			columns: common + queueState + " as state, " + queue.DueAt("e.due_at") + " as at, e.claimed_by",
 		},
 		{
 			table: "dead_letter", time: "died_at", extra: ", e.reason", holds: []State{Dead}, byID: true,
@@ -61,7 +62,32 @@ type raw struct {
 	At         time.Time
 	ClaimedBy  *int32
 	Reason     string
+	place
 	held
+}
+
+// place is the place of an event in the order of its key.
+type place struct {
+	Key        string // "": no order
+	Seq        int64  // 0: no order
+	Blocks     bool   // of a dead letter: it holds its key
+	MergedInto string // of a delivered event: the id of the one that was sent in its stead; "": none
+}
+
+// placeColumns returns the columns of place that a table has: for a page, and for the select list.
+func (w *walk) placeColumns(write func(string) string) (page, list string) {
+	const none = "''::text as key, 0::bigint as seq, false as blocks, ''::text as merged_into"
+	switch {
+	case !w.placed:
+		return "", none
+	case w.table == "event_archive":
+		return ", e.seq, e.merged_into", "''::text as key, coalesce(e.seq, 0) as seq, false as blocks, coalesce(e.merged_into::text, '') as merged_into"
+	}
+	key := "coalesce(" + write("e.key") + ", '') as key, coalesce(e.seq, 0) as seq, "
+	if w.table == "dead_letter" {
+		return ", e.key, e.seq, e.blocks", key + "coalesce(e.blocks, false) as blocks, ''::text as merged_into"
+	}
+	return ", e.key, e.seq", key + "false as blocks, ''::text as merged_into"
 }
 
 // walk reads the events that a query chooses from one source, in the order of their ids.
@@ -152,7 +178,7 @@ func (w *walk) leased() bool {
 func (w *walk) indexed(param string) string {
 	due := ""
 	if w.leased() {
-		due = " and q.due_at > statement_timestamp()"
+		due = " and q.due_at > statement_timestamp() and q.due_at < " + queue.ParkedFrom // what is parked is not claimed
 	}
 	from := "unnest(" + param + "::integer[]) as t(id)"
 	if w.triggers == nil {
@@ -165,22 +191,27 @@ func (w *walk) indexed(param string) string {
 // step reads the next rows after w.after and filters them. n is the number of rows read before the
 // filter, and last the id of the last one.
 func (w *walk) step(ctx context.Context, tx pgx.Tx, few bool, step, limit int) (events []raw, n int, last string, err error) {
-	if !w.reasons || w.table != "dead_letter" {
-		return w.read(ctx, tx, "''::text", few, step, limit)
+	if !w.reasons || w.table != "dead_letter" && !w.placed {
+		return w.read(ctx, tx, func(string) string { return "''::text" }, few, step, limit)
 	}
 	err = escaping(ctx, tx, func(write func(string) string) (err error) {
-		events, n, last, err = w.read(ctx, tx, write("e.reason"), few, step, limit)
+		events, n, last, err = w.read(ctx, tx, write, few, step, limit)
 		return err
 	})
 	return events, n, last, err
 }
 
-// read is step with the SQL expression for the reason.
-func (w *walk) read(ctx context.Context, tx pgx.Tx, reason string, few bool, step, limit int) (events []raw, n int, last string, err error) {
+// read is step with SQL for texts.
+func (w *walk) read(ctx context.Context, tx pgx.Tx, write func(string) string, few bool, step, limit int) (events []raw, n int, last string, err error) {
 	page, filter, args := w.page(few, step)
 	args = append(args, limit)
 	order, end := w.order()
-	columns := w.columns + ", " + reason + " as reason, coalesce(e.relation_id, 0) as relation_id"
+	reason := "''::text"
+	if w.table == "dead_letter" {
+		reason = write("e.reason")
+	}
+	_, places := w.placeColumns(write)
+	columns := w.columns + ", " + reason + " as reason, coalesce(e.relation_id, 0) as relation_id, " + places
 	sql := "with page as materialized (" + page + ") " +
 		"select s.n, s.last, f.* from (select count(*) as n, coalesce((select id::text from page order by page.id " + end + " limit 1), '') as last from page) as s " +
 		"left join lateral (select " + columns + " from page e where " + filter + " order by e.id " + order + " limit $" + strconv.Itoa(len(args)) + ") as f on true"
@@ -245,7 +276,8 @@ func (w *walk) order() (order, end string) {
 // page returns a statement that reads the next rows by an index, and the condition that filters
 // them.
 func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
-	columns := "e.id, e.trigger_id, e.op, e.tries, e.created_at, e." + w.time + w.extra + ", e.relation_id"
+	places, _ := w.placeColumns(plainly)
+	columns := "e.id, e.trigger_id, e.op, e.tries, e.created_at, e." + w.time + w.extra + ", e.relation_id" + places
 	if w.path != "" {
 		columns += ", e.old, e.new, e.session, e.trace"
 	}
@@ -334,16 +366,19 @@ type nullable struct {
 	trigger, tries, claimed *int32
 	relation                *int32
 	created, at             *time.Time
+	key, mergedInto         *string
+	seq                     *int64
+	blocks                  *bool
 }
 
 func (r *nullable) into(n *int, last *string) []any {
-	return []any{n, last, &r.id, &r.trigger, &r.op, &r.tries, &r.created, &r.state, &r.at, &r.claimed, &r.reason, &r.relation}
+	return []any{n, last, &r.id, &r.trigger, &r.op, &r.tries, &r.created, &r.state, &r.at, &r.claimed, &r.reason, &r.relation, &r.key, &r.seq, &r.blocks, &r.mergedInto}
 }
 
 func (r *nullable) event(of source) raw {
 	return raw{
 		ID: *r.id, TriggerID: *r.trigger, RelationID: *r.relation, Op: *r.op, Tries: int(*r.tries), CreatedAt: *r.created, State: *r.state, At: *r.at,
-		ClaimedBy: r.claimed, Reason: *r.reason, held: held{source: of},
+		ClaimedBy: r.claimed, Reason: *r.reason, place: place{*r.key, *r.seq, *r.blocks, *r.mergedInto}, held: held{source: of},
 	}
 }
 
@@ -353,6 +388,7 @@ func (r *raw) event(ts triggers, payload bool) Event {
 	e := Event{
 		ID: r.ID, Trigger: t.Name, Table: t.qualified(), Op: opName(r.Op), State: State(r.State),
 		Attempts: r.Tries, CreatedAt: r.CreatedAt, InstanceID: r.ClaimedBy, Reason: r.Reason,
+		Key: r.Key, Sequence: r.Seq, Blocks: r.Blocks, MergedInto: r.MergedInto,
 	}
 	at := r.At
 	switch e.State {

@@ -24,6 +24,8 @@ type knownTrigger struct {
 	// events without a relation_id. Relations are all tables that it has watched.
 	RelationID, OriginID int32
 	Relations            []int32
+	// Placed says that the schema has the columns of events with an order.
+	Placed bool
 
 	names map[int32]queue.TableName `db:"-"` // by rowhook.relation.id
 }
@@ -36,7 +38,8 @@ type triggers []knownTrigger
 func readTriggers(ctx context.Context, db pg.Queryer) (triggers, error) {
 	all, err := pg.Collect[knownTrigger](ctx, db, `
 select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
-       t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations
+       t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations,
+       pg_catalog.to_regclass('rowhook.lane') is not null as placed
   from rowhook.trigger t`+queue.WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -53,6 +56,9 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 	}
 	return all, nil
 }
+
+// placed reports whether the schema has the columns of events with an order.
+func (ts triggers) placed() bool { return len(ts) > 0 && ts[0].Placed }
 
 // of returns the trigger with the table of an event that has this relation_id; 0: it has none.
 func (t *knownTrigger) of(relation int32) *knownTrigger {

@@ -248,7 +248,7 @@ select t.trigger_id, greatest(d.due_at - statement_timestamp(), interval '0')
   from unnest($1::integer[], $2::interval[]) as t(trigger_id, ago)
  cross join lateral (
    select q.due_at from rowhook.event_log q
-    where q.trigger_id = t.trigger_id and q.due_at > statement_timestamp() - t.ago
+    where q.trigger_id = t.trigger_id and q.due_at > statement_timestamp() - t.ago and q.due_at < `+ParkedFrom+`
     order by q.due_at limit 1) d`, triggers, ago)
 	if err != nil {
 		return nil, fmt.Errorf("look for the next due events: %w", err)

@@ -40,6 +40,11 @@ func bury(ctx context.Context, db pg.Queryer, triggers, reason string) (int64, e
 	} else if has {
 		relation, returned = ", relation_id", ", e.relation_id"
 	}
+	if has, err := HasOrder(ctx, db); err != nil {
+		return 0, err
+	} else if has {
+		relation, returned = relation+", seq", returned+", e.seq"
+	}
 	batch, payload := int64(orphanBatch), true
 	for {
 		var moved int64

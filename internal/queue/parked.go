@@ -21,6 +21,14 @@ const OrderedSchema = 5
 // ParkedFrom is SQL for a time between those at which events are due and those of parked ones.
 const ParkedFrom = "'2150-01-01 00:00:00+00'::timestamptz"
 
+// HasOrder reports whether the schema has the columns and tables of ordered triggers.
+func HasOrder(ctx context.Context, db pg.Queryer) (has bool, err error) {
+	if err := db.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.lane') is not null").Scan(&has); err != nil {
+		return false, fmt.Errorf("look for the lanes of ordered triggers: %w", err)
+	}
+	return has, nil
+}
+
 // DueAt returns SQL for the time at which an event is due, parked or not. at is SQL for its due_at.
 func DueAt(at string) string {
 	return "case when " + at + " > " + ParkedFrom + " then " + at + " - " + parked + " else " + at + " end"

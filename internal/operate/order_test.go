@@ -1,0 +1,248 @@
+package operate_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// newOrderedDesk makes two triggers, of which the first has an order.
+func newOrderedDesk(t *testing.T) *desk {
+	t.Helper()
+	d := newDesk(t, "a", "b")
+	a := d.Spec("a")
+	a.Order = trigger.Order{By: []string{trigger.OrderByRow}, OnDead: trigger.OnDeadBlock}
+	d.Apply(t, a, d.Spec("b"))
+	return d
+}
+
+// park puts events into the lanes of the trigger a, one for each key, and returns their ids.
+func (d *desk) park(t *testing.T, n int, set ...string) []string {
+	t.Helper()
+	ids := d.ids(t, `
+insert into rowhook.event_log (id, trigger_id, op, new, due_at, key, lane, seq)
+select rowhook.uuid7(), 1, 'U', json_build_object('v', i), clock_timestamp() + interval '1752000 hours', k, rowhook.lane_of(k), nextval('rowhook.event_seq')
+  from generate_series(1, $1) i cross join lateral (select '[' || i || ']' as k) k returning id::text`, n)
+	for _, s := range set {
+		d.do(t, "update rowhook.event_log set "+s+" where id = any($1::text[]::uuid[])", ids)
+	}
+	return ids
+}
+
+// buryInPlace makes a dead letter of a parked event. It holds its key.
+func (d *desk) buryInPlace(t *testing.T, id string) {
+	t.Helper()
+	d.do(t, `
+with gone as (delete from rowhook.event_log where id = $1::text::uuid returning *)
+insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, new, key, lane, seq, blocks)
+select id, created_at, now() - interval '1 minute', trigger_id, 6, op, 'the receiver answered 500', new, key, lane, seq, true from gone`, id)
+}
+
+func (d *desk) touched(t *testing.T) int {
+	t.Helper()
+	return d.count(t, "rowhook.lane where touched > 0")
+}
+
+func TestStatusCountsParkedEventsByTheTimeAtWhichTheyAreDue(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	d.park(t, 3)
+	d.park(t, 2, "tries = 1")
+	d.park(t, 1, "tries = 1", "due_at = due_at + interval '1 hour'")
+	d.park(t, 1, "due_at = due_at + interval '1 hour'", "created_at = created_at - interval '1 hour'")
+	d.wait(t, "a", 1, "due_at = now() + interval '1 hour'", "claimed_by = 5, tries = 1")
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	a := s.Triggers[0]
+	require.EqualValues(t, 3, a.Waiting)
+	require.EqualValues(t, 4, a.Retrying, "two of them due, two later")
+	require.EqualValues(t, 1, a.InFlight)
+	require.NotNil(t, a.OldestAt)
+	require.WithinDuration(t, s.Now.Add(-time.Hour), *a.OldestAt, time.Minute)
+	left, err := operate.Drain(canceled(t), d.conn, []string{"a"}, nil)
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	require.EqualValues(t, 8, left[0].Events())
+	require.EqualValues(t, 3, left[0].Retrying)
+}
+
+func TestStatusOfAManyParkedEventsReadsABoundedNumber(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	d.do(t, "alter table rowhook.event_log set (autovacuum_enabled = off)")
+	d.park(t, 40_000)
+	const read = `select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::bigint
+		from pg_class c where relnamespace = 'rowhook'::regnamespace and relname in ('event_log_due', 'event_log_pkey', 'event_log_lane')`
+	tx, err := d.conn.Begin(t.Context())
+	require.NoError(t, err)
+	s, err := operate.ReadStatus(t.Context(), tx)
+	require.NoError(t, err)
+	require.InDelta(t, 40_000, s.Triggers[0].Waiting, 15_000)
+	require.Contains(t, s.Triggers[0].Estimated, "waiting")
+	var n int64
+	require.NoError(t, tx.QueryRow(t.Context(), read).Scan(&n))
+	require.Less(t, n, int64(30_000))
+	require.NoError(t, tx.Rollback(t.Context()))
+	page, err := operate.List(t.Context(), d.conn, operate.Filter{Triggers: []string{"a"}, States: []operate.State{operate.InFlight}}, operate.ListOptions{})
+	require.NoError(t, err)
+	require.Empty(t, page.Events)
+}
+
+func TestEventsShowTheirPlace(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.park(t, 2)
+	page, err := operate.List(t.Context(), d.conn, operate.Filter{}, operate.ListOptions{})
+	require.NoError(t, err)
+	require.Len(t, page.Events, 2)
+	e := page.Events[1]
+	require.Equal(t, ids[0], e.ID)
+	require.Equal(t, operate.Waiting, e.State)
+	require.Equal(t, "[1]", e.Key)
+	require.EqualValues(t, 1, e.Sequence)
+	require.WithinDuration(t, time.Now(), *e.DueAt, time.Minute)
+	shown, err := operate.Show(t.Context(), d.conn, ids[0])
+	require.NoError(t, err)
+	require.Contains(t, shown.Next, "as soon as the earlier events of its key are settled")
+
+	d.buryInPlace(t, ids[0])
+	shown, err = operate.Show(t.Context(), d.conn, ids[0])
+	require.NoError(t, err)
+	require.True(t, shown.Blocks)
+	require.Equal(t, "[1]", shown.Key)
+	require.Contains(t, shown.Next, "later events of its key wait, until someone sends it again")
+	archived := d.archive(t, "a", 1)
+	d.do(t, "update rowhook.event_archive set seq = 9, merged_into = $1::text::uuid", ids[1])
+	shown, err = operate.Show(t.Context(), d.conn, archived[0])
+	require.NoError(t, err)
+	require.EqualValues(t, 9, shown.Sequence)
+	require.Contains(t, shown.Next, "a later event of its key was sent in its stead, "+ids[1])
+}
+
+func TestRetryNowMakesAParkedRetryDueInItsPlace(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.park(t, 3, "tries = 2", "due_at = due_at + interval '1 hour'")
+	d.park(t, 1)
+	out, err := operate.RetryNow(t.Context(), d.conn, operate.RetryOptions{Trigger: "a", IDs: ids[:1]})
+	require.NoError(t, err)
+	require.Equal(t, ids[:1], out.IDs)
+	require.Equal(t, 1, d.touched(t))
+	out, err = operate.RetryNow(t.Context(), d.conn, operate.RetryOptions{Trigger: "a"})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, out.Events)
+	require.Equal(t, 3, d.count(t, "rowhook.event_log where tries = 2 and lane is not null and due_at - interval '1752000 hours' between now() - interval '1 minute' and clock_timestamp()"))
+
+	d.park(t, 1, "tries = 2", "due_at = due_at + interval '1 hour'")
+	bulk, err := operate.Redeliver(t.Context(), d.conn, operate.Filter{States: []operate.State{operate.Retrying}}, operate.BulkOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 4, bulk.Changed)
+	require.Equal(t, 4, d.count(t, "rowhook.event_log where tries = 2 and lane is not null and due_at - interval '1752000 hours' <= clock_timestamp()"))
+}
+
+func TestARedeliveredDeadLetterGoesBackInItsPlaceOnlyIfItHoldsItsKey(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.park(t, 3)
+	for _, id := range ids {
+		d.buryInPlace(t, id)
+	}
+	d.do(t, "update rowhook.dead_letter set blocks = null where id = $1::text::uuid", ids[0])
+	bulk, err := operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: ids[:2]}, operate.BulkOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, bulk.Changed)
+	require.Equal(t, 1, d.count(t, "rowhook.event_log where id = $1::text::uuid and key is null and lane is null and seq = 1 and due_at <= clock_timestamp() and tries = 0", ids[0]))
+	require.Equal(t, 1, d.count(t, "rowhook.event_log where id = $1::text::uuid and key = '[2]' and lane = rowhook.lane_of(key) and seq = 2 and due_at - interval '1752000 hours' <= clock_timestamp() and tries = 0", ids[1]))
+	require.NotZero(t, d.touched(t))
+
+	// Without order there is no place.
+	d.Apply(t, d.Spec("a"), d.Spec("b"))
+	_, err = operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: ids[2:]}, operate.BulkOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 3, d.count(t, "rowhook.event_log where lane is null and due_at <= clock_timestamp()"))
+}
+
+func TestARedeliveredDeliveredEventKeepsItsSequence(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.archive(t, "a", 1)
+	d.do(t, "update rowhook.event_archive set seq = 9")
+	_, err := operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: ids}, operate.BulkOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 1, d.count(t, "rowhook.event_log where seq = 9 and lane is null and due_at <= clock_timestamp()"))
+}
+
+func TestDiscardTellsTheOwnersOfLanes(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.park(t, 2)
+	d.buryInPlace(t, ids[0])
+	_, err := operate.Discard(t.Context(), d.conn, operate.Filter{IDs: ids[:1]}, operate.BulkOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 1, d.touched(t))
+	_, err = operate.Discard(t.Context(), d.conn, operate.Filter{States: []operate.State{operate.Waiting}}, operate.BulkOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 2, d.touched(t))
+	require.Zero(t, d.count(t, "rowhook.event_log")+d.count(t, "rowhook.dead_letter"))
+}
+
+func TestAnOwnerSeesWhatWasDoneWithTheEventsThatItRemembers(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.park(t, 2, "tries = 2", "due_at = due_at + interval '1 hour'")
+	d.do(t, "update rowhook.lane set owner = 7")
+	before, err := queue.ReadTouched(t.Context(), d.conn, 7, []int32{1})
+	require.NoError(t, err)
+	require.Len(t, before, 64)
+	_, err = operate.RetryNow(t.Context(), d.conn, operate.RetryOptions{Trigger: "a", IDs: ids[:1]})
+	require.NoError(t, err)
+	_, err = operate.Discard(t.Context(), d.conn, operate.Filter{IDs: ids[1:]}, operate.BulkOptions{})
+	require.NoError(t, err)
+	after, err := queue.ReadTouched(t.Context(), d.conn, 7, []int32{1})
+	require.NoError(t, err)
+	require.NotEqual(t, before, after)
+	rows := d.ids(t, "select id::text from rowhook.event_log")
+	require.Equal(t, ids[:1], rows)
+	var id [16]byte
+	require.NoError(t, d.conn.QueryRow(t.Context(), "select id from rowhook.event_log").Scan(&id))
+	now, err := queue.ReadRemembered(t.Context(), d.conn, [][16]byte{id, {1}})
+	require.NoError(t, err)
+	require.Len(t, now, 1)
+	require.EqualValues(t, 2, now[0].Tries)
+	require.LessOrEqual(t, now[0].In, time.Duration(0))
+}
+
+func TestParkedEventsOfARemovedTriggerBecomeDeadLetters(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	d.park(t, 2)
+	d.Apply(t, d.Spec("b"))
+	require.Equal(t, 2, d.count(t, "rowhook.dead_letter where seq is not null and blocks is null"))
+}
+
+func TestParkedEventsAreNeverTheNextThatIsDue(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	d.park(t, 1)
+	next, err := queue.NextDue(t.Context(), d.conn, []int32{1}, []time.Duration{time.Hour})
+	require.NoError(t, err)
+	require.Empty(t, next)
+	d.wait(t, "a", 1, "due_at = now() + interval '1 hour'")
+	next, err = queue.NextDue(t.Context(), d.conn, []int32{1}, []time.Duration{time.Hour})
+	require.NoError(t, err)
+	require.Len(t, next, 1, fmt.Sprint(next))
+}
+
+// canceled returns a context that has ended.
+func canceled(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
