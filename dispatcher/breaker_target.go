@@ -106,7 +106,7 @@ func (g *gate) room(l *lane) int {
 	room := unbounded
 	for _, t := range [...]*target{g.own, g.host} {
 		if t != nil && t.allowed > 0 {
-			room = min(room, t.allowed-t.inFlight-l.queued())
+			room = min(room, t.allowed-t.inFlight-l.loads())
 		}
 	}
 	return max(room, 0)

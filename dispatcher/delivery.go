@@ -19,6 +19,10 @@ type delivery struct {
 	packed  bool      // they are compressed
 	due     time.Time // when the event was due, by the server's clock
 	expires time.Time // when the lease ends, by our clock
+	taken   time.Time // when it arrived here
+	size    int       // of its body and a comma, with batches; 0: not measured
+	key     string    // within which its order holds; "": no order
+	bulk    bool      // its trigger had batches when it was claimed
 
 	shipment *shipment    // in which it is sent; nil: it waits for a slot
 	own      shipment     // of this delivery alone: see ship

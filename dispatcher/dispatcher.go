@@ -186,6 +186,7 @@ func compose(cfg Config) *Dispatcher {
 	disk := &diskSpace{db: db, tell: tell, log: log}
 
 	scheduler := newScheduler(cfg.Concurrency, cfg.BatchSize)
+	scheduler.maxBody = cfg.MaxBody
 	inbox := &inbox{scheduler: scheduler}
 	pulse := newPulse(db, self, inbox, log)
 	listening := &listening{cfg: &cfg, db: db, self: self, inbox: inbox, pulse: pulse, tell: tell, log: log, ready: make(chan struct{})}
@@ -284,6 +285,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.maintenance.run(ctx) })
 	loops.Go(func() { d.sender.watchStalls(ctx) })
 	loops.Go(func() { d.breakers.run(ctx) })
+	loops.Go(func() { d.sender.keepTimetable(ctx) })
 	reporting.Go(func() { d.failing.run(settleCtx) })
 	loops.Wait() // ctx is done
 	d.stopping.Store(true)

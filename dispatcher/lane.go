@@ -35,10 +35,12 @@ type lane struct {
 	unreadable time.Time // when the payload of an event could last not be read
 
 	// Events that are claimed, and attempts.
-	queue    []*delivery // claimed, waiting for a slot
-	head     int         // of queue
-	waiting  bool        // in scheduler.waiting
-	inFlight int
+	queue    []*delivery   // claimed, waiting for a slot
+	head     int           // of queue
+	waiting  bool          // in scheduler.waiting
+	inFlight int           // shipments
+	carried  int           // deliveries in them
+	bytes    int           // of the bodies in the queue, with batches
 	average  time.Duration // of an attempt, exponentially weighted; 0: none yet
 	lag      lag
 	gate     gate      // of its breakers
@@ -66,19 +68,21 @@ func (l *lane) push(d *delivery) {
 		l.queue, l.head = l.queue[:0], 0
 	}
 	l.queue = append(l.queue, d)
+	l.sizes(d, 1)
 }
 
 func (l *lane) pop() *delivery {
 	d := l.queue[l.head]
 	l.queue[l.head] = nil
 	l.head++
+	l.sizes(d, -1)
 	return d
 }
 
 // drain takes all that waits in the queue.
 func (l *lane) drain() []*delivery {
 	rest := append([]*delivery(nil), l.queue[l.head:]...)
-	l.queue, l.head = nil, 0
+	l.queue, l.head, l.bytes = nil, 0, 0
 	return rest
 }
 

@@ -22,8 +22,8 @@ type Observer struct {
 	// Missed receives the number of new events that the interval poll found although writers ring:
 	// the notification was lost.
 	Missed func(events int)
-	// Attempting is called before each attempt. number counts from 1. The header that it returns is
-	// added to the request, where the trigger does not set the same name; nil adds nothing. ended,
+	// Attempting is called before each attempt, for each event of a batch. number counts from 1. The header that it returns is
+	// added to the request, where the trigger does not set the same name; nil adds nothing; a batch gets that of its first event. ended,
 	// unless it is nil, is called with the outcome.
 	Attempting func(e *Event, number int) (header http.Header, ended func(Attempt))
 	// Attempted receives each finished attempt, on the goroutine that made it.
@@ -94,6 +94,9 @@ type Attempt struct {
 	RetryIn   time.Duration // the wait until the next attempt, if Outcome is Retried
 	// Endpoint is the URL for people: the host that was called, without what may be secret.
 	Endpoint string
+	// Batch is the webhook-id of the request, if its trigger has batches: other events may have the
+	// same. Else it is "".
+	Batch string
 }
 
 // Maintenance is what an instance found and did while it looked after the tables.
@@ -200,8 +203,16 @@ func (o *observers) missed(events int) {
 // attempting returns ctx with the headers that observers add to the request, and their functions
 // for the end of the attempt.
 func (o *observers) attempting(ctx context.Context, e *Event, number int) (context.Context, []func(Attempt)) {
-	var header http.Header
-	var ended []func(Attempt)
+	header, ended := o.attemptingOne(e, number)
+	if len(header) == 0 {
+		return ctx, ended
+	}
+	return webhook.WithHeader(ctx, header), ended
+}
+
+// attemptingOne returns the headers that observers add to a request, and their functions for the
+// end of the attempt.
+func (o *observers) attemptingOne(e *Event, number int) (header http.Header, ended []func(Attempt)) {
 	for _, f := range o.onAttempting {
 		more, end := f(e, number)
 		for name, values := range more {
@@ -212,19 +223,16 @@ func (o *observers) attempting(ctx context.Context, e *Event, number int) (conte
 		}
 		ended = with(ended, end, end != nil)
 	}
-	if len(header) == 0 {
-		return ctx, ended
-	}
-	return webhook.WithHeader(ctx, header), ended
+	return header, ended
 }
 
-func (o *observers) attempted(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
+func (o *observers) attempted(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	if len(o.onAttempted)+len(ended) == 0 {
 		return
 	}
 	a := Attempt{
 		Event: dl.event, TriggerID: dl.lane.id, Number: int(dl.tries), DueAt: dl.due,
-		Result: *r, Outcome: outcomeOf(what), RetryIn: delay, Endpoint: ep.String(),
+		Result: *r, Outcome: outcomeOf(what), RetryIn: delay, Endpoint: ep.String(), Batch: batch,
 	}
 	for _, all := range [...][]func(Attempt){o.onAttempted, ended} {
 		for _, f := range all {

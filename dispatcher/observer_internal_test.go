@@ -26,7 +26,7 @@ func TestWithoutObserversAnAttemptAllocatesNothingForThem(t *testing.T) {
 		if ctx != d.sender.ctx {
 			t.Error("another context")
 		}
-		d.sender.tell.attempted(dl, ep, &r, queue.Delivered, 0, ended)
+		d.sender.tell.attempted(dl, ep, &r, "", queue.Delivered, 0, ended)
 	}))
 }
 
@@ -41,7 +41,7 @@ func BenchmarkAttemptWithoutObservers(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, ended := d.sender.tell.attempting(d.sender.ctx, &dl.event, 1)
-		d.sender.tell.attempted(dl, ep, &r, queue.Delivered, 0, ended)
+		d.sender.tell.attempted(dl, ep, &r, "", queue.Delivered, 0, ended)
 	}
 }
 
@@ -68,7 +68,7 @@ func TestEveryObserverIsToldWhateverTheirOrder(t *testing.T) {
 		result := client.Send(ctx, ep, &dl.event, nil)
 		header := <-got
 		require.Equal(t, []string{"00-x", "y"}, []string{header.Get("Traceparent"), header.Get("X-Other")})
-		o.attempted(dl, ep, &result, queue.Dead, 0, ended)
+		o.attempted(dl, ep, &result, "", queue.Dead, 0, ended)
 		o.rang()
 		require.ElementsMatch(t, []string{"counted", "traced dead", "rang"}, told)
 	}

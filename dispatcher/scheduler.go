@@ -20,18 +20,21 @@ import (
 // from the others. Attempts that wait are bounded by each trigger's own concurrency, and by
 // openFactor times the limit altogether.
 type scheduler struct {
-	limit    int // attempts in flight that make progress
-	batch    int // least number of events that a claim asks for of one lane
-	prefetch int // most events that a lane may hold beyond its slots
+	limit    int   // attempts in flight that make progress
+	batch    int   // least number of events that a claim asks for of one lane
+	prefetch int   // most events that a lane may hold beyond its slots
+	maxBody  int64 // of a request; 0: no limit
 	signal   chan struct{}
+	later    timetable
 
 	mu          sync.Mutex
 	lanes       map[int32]*lane
-	undrained   []*lane // whose state is not drained
-	waiting     []*lane // with queued events, served in turn
-	active      int     // attempts that count against the limit
-	open        int     // attempts in flight
-	queued      int
+	undrained   []*lane  // whose state is not drained
+	waiting     []*lane  // with queued events, served in turn
+	active      int      // attempts that count against the limit
+	open        int      // attempts in flight
+	queued      int      // shipments that the lanes' queues make
+	bulk        int      // of the outstanding deliveries, those of triggers with batches
 	outstanding delivery // sentinel of the list of deliveries that are claimed and not settled
 	count       int      // of outstanding
 	average     time.Duration
@@ -52,7 +55,7 @@ const (
 )
 
 func newScheduler(limit, batch int) *scheduler {
-	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), lanes: map[int32]*lane{},
+	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), lanes: map[int32]*lane{},
 		breakerSignal: make(chan struct{}, 1)}
 	s.outstanding.prev, s.outstanding.next = &s.outstanding, &s.outstanding
 	return s
@@ -176,7 +179,7 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 			}
 		}
 		l.gate.asked(l)
-		free -= n
+		free -= (n + max(l.batches().Max, 1) - 1) / max(l.batches().Max, 1)
 		wants, lanes = append(wants, w), append(lanes, l)
 	}
 	if n := len(kept); n > 1 { // serve them in turn
@@ -222,6 +225,9 @@ func (s *scheduler) ask(l *lane, free int) int {
 	}
 	slots := l.concurrency(s.limit)
 	ahead := prefetch(slots, l.average, s.prefetch)
+	if !l.batches().IsZero() {
+		return s.askBatch(l, free, slots, ahead, most)
+	}
 	room := slots + ahead - l.inFlight - l.queued()
 	if l.queued() > 0 && room < (slots+ahead)/4 {
 		return 0
@@ -253,15 +259,16 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 			highest[e.Trigger] = e.DueAt
 		}
 		l.found = now
-		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: sent.Add(l.lease())}
+		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: sent.Add(l.lease()), taken: now, bulk: !l.batches().IsZero()}
 		d.event = webhook.Event{
 			ID: e.ID, CreatedAt: e.CreatedAt, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
 			CurrentRetry: int(e.Tries) - 1, MaxRetries: l.trigger.Spec.Retry.Limit,
 		}
 		s.link(d)
+		s.queued -= l.loads()
 		l.push(d)
-		s.queued++
+		s.queued += l.loads()
 		if !l.waiting {
 			l.waiting = true
 			s.waiting = append(s.waiting, l)
@@ -292,9 +299,9 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 // bottleneck names the setting that keeps a lane from being claimed faster.
 func (s *scheduler) bottleneck(l *lane) string {
 	switch {
-	case l.trigger.Spec.Concurrency > 0 && l.inFlight+l.queued() >= l.trigger.Spec.Concurrency:
+	case l.trigger.Spec.Concurrency > 0 && l.inFlight+l.loads() >= l.trigger.Spec.Concurrency:
 		return "concurrency of the trigger in rowhook.yaml"
-	case s.active+s.queued >= s.limit || l.inFlight+l.queued() >= s.limit:
+	case s.active+s.queued >= s.limit || l.inFlight+l.loads() >= s.limit:
 		return "--concurrency"
 	}
 	return "--batch-size"
@@ -327,7 +334,7 @@ func (s *scheduler) take(now time.Time) (start []*shipment) {
 			continue
 		}
 		s.waiting = append(s.waiting, l)
-		if !s.admits(l) {
+		if !s.admits(l, now) {
 			refused++
 			continue
 		}
@@ -337,17 +344,32 @@ func (s *scheduler) take(now time.Time) (start []*shipment) {
 	return start
 }
 
-func (s *scheduler) admits(l *lane) bool {
-	return s.alone == nil && l.inFlight < l.concurrency(s.limit) && l.gate.admits(l) &&
-		(s.active < s.limit && s.open < openFactor*s.limit || l.inFlight < s.reserve())
+// admits reports whether the first shipment of a lane may start.
+func (s *scheduler) admits(l *lane, now time.Time) bool {
+	if s.alone != nil || l.inFlight >= l.concurrency(s.limit) || !l.gate.admits(l) ||
+		(s.active >= s.limit || s.open >= openFactor*s.limit) && l.inFlight >= s.reserve() {
+		return false
+	}
+	if at := l.ripe(s.maxBody); now.Before(at) {
+		s.later.note(at)
+		return false
+	}
+	return true
 }
 
 func (s *scheduler) begin(l *lane, now time.Time) *shipment {
-	sh := l.pop().ship()
+	s.queued -= l.loads()
+	var sh *shipment
+	if l.batches().IsZero() {
+		sh = l.pop().ship()
+	} else {
+		sh = l.pack(s.maxBody)
+	}
+	s.queued += l.loads()
 	sh.started = now
 	sh.aimed = l.gate.aim(l)
-	s.queued--
 	l.inFlight++
+	l.carried += len(sh.deliveries)
 	s.active++
 	s.open++
 	return sh
@@ -364,6 +386,7 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 	sh.ended = true
 	l.inFlight--
 	sh.aimed.landed()
+	l.carried -= len(sh.deliveries)
 	s.open--
 	if !sh.stalled {
 		s.active--
@@ -376,6 +399,7 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 		s.average += (took - s.average) / 32
 	}
 	var next *shipment
+	now := time.Now()
 	for range len(s.waiting) {
 		w := s.waiting[0]
 		if len(s.waiting) > 1 {
@@ -387,8 +411,8 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 			s.waiting = s.waiting[:len(s.waiting)-1]
 			continue
 		}
-		if s.admits(w) {
-			next = s.begin(w, time.Now())
+		if s.admits(w, now) {
+			next = s.begin(w, now)
 			break
 		}
 	}
@@ -428,6 +452,9 @@ func (s *scheduler) link(d *delivery) {
 	d.prev, d.next = last, &s.outstanding
 	last.next, s.outstanding.prev = d, d
 	s.count++
+	if d.bulk {
+		s.bulk++
+	}
 }
 
 // settled forgets deliveries whose outcome is written.
@@ -437,6 +464,9 @@ func (s *scheduler) settled(ds []*delivery) {
 	for _, d := range ds {
 		d.prev.next, d.next.prev = d.next, d.prev
 		d.prev, d.next = nil, nil
+		if d.bulk {
+			s.bulk--
+		}
 	}
 	before := s.count
 	s.count -= len(ds)
@@ -457,9 +487,8 @@ func (s *scheduler) close() (unsent []*delivery) {
 }
 
 func (s *scheduler) dropQueue(l *lane) []*delivery {
-	unsent := l.drain()
-	s.queued -= len(unsent)
-	return unsent
+	s.queued -= l.loads()
+	return l.drain()
 }
 
 // noteDue notes that a retry or a lease of a trigger becomes due.
@@ -541,7 +570,10 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		}
 		wasIdle := l.idle()
 		s.breakOff(l, &t)
+		s.queued -= l.loads()
 		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
+		l.measure()
+		s.queued += l.loads()
 		l.endpoint, l.unable = endpoint(t.Spec)
 		switch {
 		case l.idle():

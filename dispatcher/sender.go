@@ -54,6 +54,9 @@ func (s *sender) ship(sh *shipment) *shipment {
 	}
 	ctx, ended := s.scheduler.breakable(s.ctx, sh)
 	defer ended()
+	if len(sh.deliveries) > 1 {
+		return s.attemptBatch(ctx, sh, spec, endpoint)
+	}
 	return s.attempt(ctx, sh, spec, endpoint)
 }
 
@@ -61,7 +64,12 @@ func (s *sender) ship(sh *shipment) *shipment {
 // takes its slot.
 func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint *webhook.Endpoint) *shipment {
 	dl := sh.first()
-	bad := s.interrupted(sh, dl, spec.Retry.Limit)
+	limit, batch := spec.Retry.Limit, ""
+	if !spec.Batch.IsZero() {
+		limit++ // the attempt alone that follows the last one in a batch
+		batch = webhook.BatchID([]*webhook.Event{&dl.event})
+	}
+	bad := s.interrupted(sh, dl, limit)
 	if bad == nil && dl.held > 0 {
 		free, err := s.payloads.fetch(s.ctx, dl, min(endpoint.Timeout(), longestLease))
 		defer free()
@@ -74,10 +82,16 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	}
 	ctx, ended := s.tell.attempting(ctx, &dl.event, int(dl.tries))
 	var result webhook.Result
-	if bad == nil {
-		result = s.client.Send(ctx, endpoint, &dl.event, nil)
-	} else {
+	switch {
+	case bad != nil:
 		result = bad.result()
+	case batch != "":
+		var failed []int
+		if result, failed = s.client.SendBatch(ctx, endpoint, []*webhook.Event{&dl.event}); len(failed) > 0 {
+			result = result.Rejected()
+		}
+	default:
+		result = s.client.Send(ctx, endpoint, &dl.event, nil)
 	}
 	if probed := s.scheduler.judged(sh, endpoint.OwnTLS(), sentResult(&result, bad), time.Now()); probed {
 		s.settler.giveBack(sh.deliveries)
@@ -89,22 +103,23 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	if wasBrokenOff(ctx, &result) {
 		what, delay = queue.Released, 0
 	}
-	s.conclude(dl, endpoint, &result, what, delay, ended)
+	s.conclude(dl, endpoint, &result, batch, what, delay, ended)
 	return next
 }
 
-// conclude hands over what became of an event by an attempt, and tells everybody.
-func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
+// conclude hands over what became of an event by an attempt, and tells everybody. batch is the id
+// of the request of a trigger with batches.
+func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	outcome := queue.Settlement{Fate: what, Delay: delay, Attempt: &queue.Attempt{
 		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
-		Error: result.Err, Header: result.Header, Body: string(result.Body),
+		Error: result.Err, Header: result.Header, Body: string(result.Body), Batch: batch,
 	}}
 	if what == queue.Dead {
 		outcome.Reason = reason(result)
 	}
 	s.settler.add(dl, outcome)
 	s.activity.add(dl, result, what)
-	s.tell.attempted(dl, endpoint, result, what, delay, ended)
+	s.tell.attempted(dl, endpoint, result, batch, what, delay, ended)
 	s.failing.report(dl, endpoint, result, what, delay)
 }
 

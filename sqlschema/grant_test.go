@@ -55,9 +55,12 @@ func granted() []string {
 		"table invocation_log INSERT",
 		"table key_move DELETE", "table key_move SELECT", "table key_move UPDATE ready",
 		"table lane SELECT", "table lane UPDATE epoch", "table lane UPDATE owner",
+		"table rate DELETE", "table rate INSERT", "table rate SELECT", "table rate UPDATE next_at",
 		"table relation SELECT",
 		"table schema_version SELECT",
 		"table setting SELECT",
+		"table share DELETE", "table share INSERT", "table share SELECT",
+		"table share UPDATE busy", "table share UPDATE n", "table share UPDATE registered",
 		"table trigger SELECT",
 	}
 }

@@ -72,6 +72,40 @@ func (e *Event) size() int {
 	return 384 + len(e.Schema) + len(e.Table) + len(e.Trigger) + len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace)
 }
 
+// BodySize returns the length of the body that AppendBody writes.
+func (e *Event) BodySize() int {
+	const fixed = len(`{"id":"","created_at":"","table":{"schema":,"name":},"trigger":{"name":},"event":{"op":"","data":{"old":,"new":},`) +
+		len(`"session_variables":,"trace_context":},"delivery_info":{"current_retry":,"max_retries":}}`) + 36 + len(createdAtLayout)
+	n := fixed + stringSize(e.Schema) + stringSize(e.Table) + stringSize(e.Trigger) + len(e.OpName()) +
+		rawSize(e.Old) + rawSize(e.New) + rawSize(e.Session) + rawSize(e.Trace) + digits(e.CurrentRetry) + digits(e.MaxRetries)
+	if e.Test {
+		n += len(`,"test":true`)
+	}
+	return n
+}
+
+func rawSize(raw []byte) int {
+	if len(raw) == 0 {
+		return len("null")
+	}
+	return len(raw)
+}
+
+func digits(n int) int {
+	var room [20]byte
+	return len(strconv.AppendInt(room[:0], int64(n), 10))
+}
+
+// stringSize returns the length of what appendString appends.
+func stringSize(s string) int {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return len(appendString(nil, s))
+		}
+	}
+	return len(s) + 2
+}
+
 // OpName returns the operation as in the request body: INSERT, UPDATE, DELETE or MANUAL.
 func (e *Event) OpName() string {
 	switch e.Op {

@@ -106,3 +106,17 @@ func BenchmarkAppendBody(b *testing.B) {
 	}
 	b.SetBytes(int64(len(dst)))
 }
+
+func TestBodySizeIsTheLengthOfTheBody(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.String()
+		e := Event{
+			CreatedAt: time.Unix(rapid.Int64Range(0, 1e10).Draw(t, "at"), 0), Schema: text.Draw(t, "schema"), Table: text.Draw(t, "table"), Trigger: text.Draw(t, "trigger"),
+			Op: rapid.SampledFrom([]byte("IUDM")).Draw(t, "op"), Old: []byte(text.Draw(t, "old")), New: []byte(text.Draw(t, "new")),
+			Session: []byte(text.Draw(t, "session")), Trace: []byte(text.Draw(t, "trace")),
+			CurrentRetry: rapid.IntRange(-1, 1000).Draw(t, "retry"), MaxRetries: rapid.IntRange(0, 1000).Draw(t, "retries"), Test: rapid.Bool().Draw(t, "test"),
+		}
+		require.Equal(t, len(AppendBody(nil, &e)), e.BodySize())
+	})
+}

@@ -117,9 +117,9 @@ func (d *decoder) perTime(n ast.Node, v reflect.Value, at place) {
 
 // The bounds of a batch.
 const (
-	leastBatch, mostBatch           = 2, 10_000
+	leastBatch, mostBatch           = 2, 2000
 	leastBatchBytes, mostBatchBytes = trigger.Size(1 << 10), trigger.Size(64 << 20)
-	longestBatchWait                = trigger.Duration(time.Minute)
+	longestBatchWait                = trigger.Duration(20 * time.Second) // a lease lasts for 30 s beyond the timeout
 	mostBurst                       = 1_000_000
 )
 

@@ -116,8 +116,8 @@ func specs() *rapid.Generator[trigger.Spec] {
 		}
 		if rapid.Bool().Draw(t, "batches") {
 			s.Batch = trigger.Batch{
-				Max: rapid.IntRange(2, 10000).Draw(t, "max"), Bytes: rapid.SampledFrom([]trigger.Size{1 << 10, 1 << 20, 64 << 20}).Draw(t, "bytes"),
-				Wait: min(duration.Draw(t, "wait"), trigger.Duration(time.Minute)),
+				Max: rapid.IntRange(2, 2000).Draw(t, "max"), Bytes: rapid.SampledFrom([]trigger.Size{1 << 10, 1 << 20, 64 << 20}).Draw(t, "bytes"),
+				Wait: min(duration.Draw(t, "wait"), trigger.Duration(20*time.Second)),
 			}
 		}
 		if rapid.Bool().Draw(t, "rated") {

@@ -79,7 +79,7 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"order by row":          fileOf("order: row"),
 		"order of columns":      fileOf("order: {by: [a, b], strict: true, on_dead: block, latest: true}"),
 		"no order":              fileOf("order: none", "batch: none", "rate: none"),
-		"batches":               fileOf("batch: {max: 2, bytes: 64MiB, wait: 1m}"),
+		"batches":               fileOf("batch: {max: 2, bytes: 64MiB, wait: 20s}"),
 		"rates":                 fileOf("rate: {limit: 1000000/h, burst: 1}", "concurrency: {each: 1, total: 1}"),
 		"only a total":          fileOf("concurrency: {total: 50}"),
 		"a breaker":             fileOf("breaker: off"),

@@ -62,10 +62,10 @@ buried as (
 settled as materialized (
   select id from gone where fate <> 'M' union all select id from kept),
 logged as (
-  insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body)
-  select a.event_id, a.started_at, a.trigger_id, $6, a.duration_us, a.attempt, nullif(a.status, 0), nullif(a.kind, ''), nullif(a.error, ''), a.headers, a.body
-    from unnest($16::uuid[], $17::timestamptz[], $18::integer[], $19::bigint[], $20::integer[], $21::smallint[], $22::text[], $23::text[], $24::json[], $25::text[])
-      as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body)
+  insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body, batch)
+  select a.event_id, a.started_at, a.trigger_id, $6, a.duration_us, a.attempt, nullif(a.status, 0), nullif(a.kind, ''), nullif(a.error, ''), a.headers, a.body, nullif(a.batch, '')
+    from unnest($16::uuid[], $17::timestamptz[], $18::integer[], $19::bigint[], $20::integer[], $21::smallint[], $22::text[], $23::text[], $24::json[], $25::text[], $27::text[])
+      as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body, batch)
    where not $26 or a.event_id in (select id from settled))
 select count(*), array(select n from r where not ours order by n) from settled`
 
@@ -97,7 +97,7 @@ func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []
 	if opt.NoHistory {
 		sql = withoutHistory(sql)
 	} else {
-		args = append(args, opt.KeepDelivered, a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted)
+		args = append(args, opt.KeepDelivered, a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, a.batches)
 	}
 	var settled int
 	var lost []int64

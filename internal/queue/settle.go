@@ -55,6 +55,7 @@ type Attempt struct {
 	Error     string
 	Header    []byte // of the response, as JSON; nil: null
 	Body      string // of the response
+	Batch     string // webhook-id of the request, for a trigger with batches; else ""
 }
 
 // SettleOptions are the options of Settle.
@@ -113,9 +114,11 @@ select count(*) from settled`
 const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
 
 // withSeq returns settleSQL for version 5 of the schema: history and dead letters keep the number
-// that an event had in the order of its key.
+// that an event had in the order of its key, and attempts the id of their batch.
 func withSeq() string {
-	return strings.NewReplacer("relation_id)", "relation_id, seq)", "relation_id from gone", "relation_id, seq from gone").Replace(settleSQL)
+	return strings.NewReplacer("relation_id)", "relation_id, seq)", "relation_id from gone", "relation_id, seq from gone",
+		"response_body)", "response_body, batch)", "a.headers, a.body\n", "a.headers, a.body, nullif(a.batch, '')\n",
+		"$17::text[])", "$17::text[], $21::text[])", "headers, body)", "headers, body, batch)").Replace(settleSQL)
 }
 
 // withoutHistory returns a text without the parts that write history. Of settleSQL it uses the
@@ -188,8 +191,14 @@ func settleClaimed(ctx context.Context, db pg.Queryer, opt SettleOptions, batch 
 		}
 		return settled, nil
 	}
-	err := db.QueryRow(ctx, sql, ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
-		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, claims, bare).Scan(&settled)
+	args := []any{
+		ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
+		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, claims, bare,
+	}
+	if opt.Schema >= OrderedSchema {
+		args = append(args, a.batches)
+	}
+	err := db.QueryRow(ctx, sql, args...).Scan(&settled)
 	if err != nil {
 		return 0, fmt.Errorf("settle events: %w", err)
 	}
@@ -208,6 +217,7 @@ type attemptColumns struct {
 	errors    []string
 	headers   []pgtype.Text
 	bodies    []string
+	batches   []string
 }
 
 func (c *attemptColumns) add(s *Settlement) {
@@ -221,4 +231,5 @@ func (c *attemptColumns) add(s *Settlement) {
 	c.errors = append(c.errors, s.Attempt.Error)
 	c.headers = append(c.headers, pgtype.Text{String: string(s.Attempt.Header), Valid: s.Attempt.Header != nil})
 	c.bodies = append(c.bodies, s.Attempt.Body)
+	c.batches = append(c.batches, s.Attempt.Batch)
 }

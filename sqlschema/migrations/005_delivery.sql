@@ -5,7 +5,7 @@ update rowhook.setting set value = '4' where name = 'compatible';
 comment on table rowhook.schema_version is 'Version of the schema rowhook: 5';
 
 -- In the order in which claims and settlements lock them, so that there is no deadlock.
-lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode;
+lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter, rowhook.invocation_log in access exclusive mode;
 
 -- == Order ==
 
@@ -191,6 +191,35 @@ $$;
 
 -- == Batches and rates ==
 
+alter table rowhook.invocation_log add column if not exists batch text;
+comment on column rowhook.invocation_log.batch is 'webhook-id of the request, which held other events too or may have; null: a request for one event';
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, other. Of a batch with a 2xx status: rejected, bad_answer';
+
+create table rowhook.rate (
+  trigger_id integer primary key,
+  next_at    timestamptz not null
+) with (fillfactor = 50);
+comment on table  rowhook.rate is 'How far the requests of triggers with a rate are planned, by all dispatchers together';
+comment on column rowhook.rate.trigger_id is 'rowhook.trigger.id';
+comment on column rowhook.rate.next_at    is 'Time of the first request that no dispatcher has reserved yet';
+revoke all on rowhook.rate from public;
+
+create table rowhook.share (
+  trigger_id  integer not null,
+  instance_id integer not null,
+  registered  timestamptz not null,
+  n           integer not null,
+  busy        boolean not null,
+  primary key (trigger_id, instance_id)
+) with (fillfactor = 50);
+comment on table  rowhook.share is 'How the total concurrency of a trigger is shared by the dispatchers that can send for it';
+comment on column rowhook.share.trigger_id  is 'rowhook.trigger.id';
+comment on column rowhook.share.instance_id is 'rowhook.instance.id';
+comment on column rowhook.share.registered  is 'rowhook.instance.started_at. The row counts only while the instance is registered since then';
+comment on column rowhook.share.n           is 'Requests that the instance may have in flight';
+comment on column rowhook.share.busy        is 'Whether the instance has requests in flight or knows of events that wait';
+revoke all on rowhook.share from public;
+
 -- == Health ==
 
 create table rowhook.health (
@@ -250,13 +279,15 @@ begin
     execute format('grant select, update (ready), delete on rowhook.key_move to %s', dispatcher);
     execute format('grant select on sequence rowhook.event_seq to %s', dispatcher);
     execute format('grant update (serves) on rowhook.instance to %s', dispatcher);
+    execute format('grant select, insert, update (next_at), delete on rowhook.rate to %s', dispatcher);
+    execute format('grant select, insert, update (registered, n, busy), delete on rowhook.share to %s', dispatcher);
   end loop;
 end
 $$;
 
 ---- create above / drop below ----
 
-lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter in access exclusive mode; -- first, as above
+lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter, rowhook.invocation_log in access exclusive mode; -- first, as above
 
 -- == Alerts ==
 
@@ -268,6 +299,11 @@ comment on column rowhook.instance.trouble is 'What it can''t do, {"unable": {tr
 comment on column rowhook.audit.action is 'pause, resume, redeliver, discard, backfill, invoke, apply or migrate';
 
 -- == Batches and rates ==
+
+alter table rowhook.invocation_log drop column batch;
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, other';
+drop table rowhook.share;
+drop table rowhook.rate;
 
 -- == Order ==
 
