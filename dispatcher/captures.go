@@ -19,6 +19,7 @@ type captures struct {
 
 	mu      sync.Mutex
 	lacking []sqlschema.Uncaptured // as last logged
+	looked  bool                   // lacking is known
 	// changed holds a token if a new configuration was loaded since the last look.
 	changed chan struct{}
 }
@@ -53,7 +54,7 @@ func (c *captures) look(ctx context.Context) {
 	}
 	c.mu.Lock()
 	before := c.lacking
-	c.lacking = found
+	c.lacking, c.looked = found, true
 	c.mu.Unlock()
 	for _, u := range without(found, before) {
 		c.log.Error("changes of a watched table are not captured: "+u.Problem, "trigger", u.Trigger, "remedy", u.Remedy)
@@ -79,6 +80,13 @@ func (c *captures) uncaptured() []sqlschema.Uncaptured {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.lacking)
+}
+
+// known returns the faults, and whether anything is known of them.
+func (c *captures) known() (faults []sqlschema.Uncaptured, looked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.lacking), c.looked
 }
 
 // without returns those of all that are not among the others.

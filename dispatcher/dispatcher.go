@@ -118,6 +118,7 @@ type Dispatcher struct {
 	commits       *commitTime
 	notifications *notificationQueue
 	maintenance   *maintenance
+	alerter       *alerter
 	history       *history
 	captures      *captures
 	activity      *activityCounter
@@ -208,7 +209,7 @@ func compose(cfg Config) *Dispatcher {
 		client: client, scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
 		tell: tell, log: log,
 	}
-	return &Dispatcher{
+	d := &Dispatcher{
 		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
 		loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
@@ -228,6 +229,18 @@ func compose(cfg Config) *Dispatcher {
 		breakers: &breakers{db: db, self: self, scheduler: scheduler, settler: settler, log: log},
 		abort:    make(chan struct{}),
 	}
+	d.alerter = &alerter{
+		db: db, self: self, configuration: configuration, scheduler: scheduler, captures: captures, client: client, lookup: cfg.Lookup, ill: d.ill,
+		log: log, now: make(chan struct{}),
+	}
+	return d
+}
+
+// ill reports that this instance has trouble with the database, so that another one may be in a
+// better position to tell of trouble.
+func (d *Dispatcher) ill() bool {
+	now := time.Now()
+	return d.claimer.health.problem(now) != "" || d.settler.health.problem(now) != "" || !d.pulse.registered.Load()
 }
 
 func setDefault[T comparable](v *T, byDefault T) {
@@ -283,6 +296,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.repairer.run(ctx) })
 	loops.Go(func() { d.peers.run(ctx) })
 	loops.Go(func() { d.maintenance.run(ctx) })
+	loops.Go(func() { d.alerter.run(ctx) })
 	loops.Go(func() { d.sender.watchStalls(ctx) })
 	loops.Go(func() { d.breakers.run(ctx) })
 	loops.Go(func() { d.sender.keepTimetable(ctx) })

@@ -82,6 +82,13 @@ func dispatcherRights() []right {
 		{kind: "table", name: "share", privilege: "INSERT"},
 		{kind: "table", name: "share", privilege: "UPDATE", columns: []string{"registered", "n", "busy"}},
 		{kind: "table", name: "share", privilege: "DELETE"},
+		{kind: "table", name: "alert", privilege: "SELECT"},
+		{kind: "table", name: "alert", privilege: "INSERT"},
+		{kind: "table", name: "alert", privilege: "UPDATE"},
+		{kind: "table", name: "alert", privilege: "DELETE"},
+		{kind: "table", name: "alerter", privilege: "SELECT"},
+		{kind: "table", name: "alerter", privilege: "INSERT"},
+		{kind: "table", name: "alerter", privilege: "UPDATE"},
 	}
 }
 

@@ -120,10 +120,9 @@ func (d *Destination) troubles(report Report, have map[place]*State, now time.Ti
 		t := &report.Troubles[i]
 		s := have[place{d.ID, t.Key}]
 		was := s != nil && s.Active
-		told := d.listens(t.Kind, Begun) || d.listens(t.Kind, Ended)
 		// A backlog of an endpoint that fails, or has just recovered, is no news.
 		known := t.Kind == Backlog && !was && (failing[t.Subject] || failing[t.Host])
-		if told && !known && d.active(t, was) {
+		if d.Wants(t.Kind) && !known && d.active(t, was) {
 			found[t.Key] = t
 		}
 	}

@@ -61,6 +61,9 @@ func (d *Destination) active(t *Trouble, was bool) bool {
 	return t.Waits >= limit
 }
 
+// Wants reports whether the destination is told of the beginning or the end of a kind.
+func (d *Destination) Wants(k Kind) bool { return d.listens(k, Begun) || d.listens(k, Ended) }
+
 // listens reports whether the destination is told of the beginning or the end of a kind.
 func (d *Destination) listens(k Kind, s Phase) bool {
 	if k == Failing && s == Ended {

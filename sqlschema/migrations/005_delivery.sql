@@ -260,6 +260,55 @@ comment on column rowhook.audit.action is 'pause, resume, redeliver, retry, disc
 
 -- == Alerts ==
 
+create table rowhook.alert (
+  destination text not null,
+  kind        text not null,
+  subject     text not null,
+  endpoint    text not null,
+  active      boolean not null,
+  begun_at    timestamptz not null,
+  ended_at    timestamptz,
+  facts       jsonb not null,
+  told        text not null,
+  told_at     timestamptz,
+  paired_at   timestamptz,
+  again       integer not null,
+  pending     text not null,
+  attempts    integer not null,
+  next_at     timestamptz,
+  error       text,
+  primary key (destination, kind, subject)
+) with (fillfactor = 50);
+comment on table  rowhook.alert is 'What receivers of alerts were told, and what is still to be told';
+comment on column rowhook.alert.destination is 'Digest of the entry of alerts in rowhook.yaml';
+comment on column rowhook.alert.kind        is 'failing, dead, backlog or uncaptured; heartbeat: calls of it fail';
+comment on column rowhook.alert.subject     is 'Name of the trigger, or a host as scheme://host:port';
+comment on column rowhook.alert.endpoint    is 'The receiver of the alert for people: its host';
+comment on column rowhook.alert.active      is 'It is so at the moment';
+comment on column rowhook.alert.begun_at    is 'When it began last';
+comment on column rowhook.alert.ended_at    is 'When it was over; null: it is not';
+comment on column rowhook.alert.facts       is 'What the message says';
+comment on column rowhook.alert.told        is 'What the receiver was told last: begun, ended, or nothing';
+comment on column rowhook.alert.told_at     is 'When';
+comment on column rowhook.alert.paired_at   is 'When the present pair of messages began; another one begins ten minutes later at the earliest';
+comment on column rowhook.alert.again       is 'How often it began since the receiver was last told so';
+comment on column rowhook.alert.pending     is 'What is to be sent: begun, ended, or nothing';
+comment on column rowhook.alert.attempts    is 'Attempts at sending it';
+comment on column rowhook.alert.next_at     is 'When it is sent next; while it is being sent, when it may be sent by another dispatcher';
+comment on column rowhook.alert.error       is 'Why the last attempt failed; null: it did not';
+revoke all on rowhook.alert from public;
+
+create table rowhook.alerter (
+  one         boolean primary key default true check (one),
+  instance_id integer not null,
+  looked_at   timestamptz not null
+) with (fillfactor = 50);
+comment on table  rowhook.alerter is 'The dispatcher that looks after the alerts';
+comment on column rowhook.alerter.one         is 'There is one row';
+comment on column rowhook.alerter.instance_id is 'rowhook.instance.id';
+comment on column rowhook.alerter.looked_at   is 'When it looked last; another dispatcher takes over after half a minute';
+revoke all on rowhook.alerter from public;
+
 -- == Rights ==
 
 do $$
@@ -273,6 +322,8 @@ begin
   loop
     -- each new right of dispatcherRights, in grant.go
     execute format('grant select, insert, update, delete on rowhook.health to %s', dispatcher);
+    execute format('grant select, insert, update, delete on rowhook.alert to %s', dispatcher);
+    execute format('grant select, insert, update on rowhook.alerter to %s', dispatcher);
     execute format('grant update (key, lane) on rowhook.event_log to %s', dispatcher);
     execute format('grant select (key, lane, seq, blocks), update (key, lane, seq, blocks) on rowhook.dead_letter to %s', dispatcher);
     execute format('grant select, update (owner, epoch) on rowhook.lane to %s', dispatcher);
@@ -290,6 +341,9 @@ $$;
 lock table rowhook.trigger, rowhook.instance, rowhook.event_log, rowhook.event_archive, rowhook.dead_letter, rowhook.invocation_log in access exclusive mode; -- first, as above
 
 -- == Alerts ==
+
+drop table rowhook.alert;
+drop table rowhook.alerter;
 
 -- == Health ==
 

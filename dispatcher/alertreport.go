@@ -1,0 +1,185 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/alert"
+	"github.com/rowhook/rowhook/internal/queue"
+)
+
+// deadQuiet is for how long no event of a trigger has become a dead letter when that is over.
+const deadQuiet = 10 * time.Minute
+
+// namedTriggers is how many triggers of a host the facts name.
+const namedTriggers = 20
+
+// subject is a trigger as alerts name it.
+type subject struct {
+	id             int32
+	name           string
+	endpoint, host string // for people, and scheme://host:port; "": not known
+	paused         bool
+}
+
+// subjects lists the triggers by id.
+func (s *scheduler) subjects() map[int32]subject {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[int32]subject, len(s.lanes))
+	for id, l := range s.lanes {
+		if l.gone {
+			continue
+		}
+		w := subject{id: id, name: l.trigger.Spec.Name, paused: l.trigger.Paused}
+		if l.endpoint != nil {
+			w.endpoint, w.host = l.endpoint.String(), l.endpoint.Origin()
+		}
+		all[id] = w
+	}
+	return all
+}
+
+func (w *subject) facts(reason, remedy string, counts map[string]int64) alert.Facts {
+	return alert.Facts{Triggers: []string{w.name}, Endpoint: w.endpoint, Host: w.host, Reason: reason, Remedy: remedy, Counts: counts}
+}
+
+// report reads what is wrong. What no destination wants to know is not looked for.
+func (a *alerter) report(ctx context.Context, tx pgx.Tx, turn *queue.AlertTurn, to []alert.Destination, states []alert.State) (r alert.Report, err error) {
+	triggers := a.scheduler.subjects()
+	r.Unknown = map[alert.Kind]bool{}
+	if wanted(to, alert.Failing) || wanted(to, alert.Backlog) { // a backlog of what fails is no news
+		if err := a.failures(ctx, tx, triggers, &r); err != nil {
+			return r, err
+		}
+	}
+	if wanted(to, alert.Dead) {
+		if err := a.deaths(ctx, tx, triggers, turn, states, &r); err != nil {
+			return r, err
+		}
+	}
+	if wanted(to, alert.Backlog) {
+		if err := a.backlogs(ctx, tx, triggers, turn, to, &r); err != nil {
+			return r, err
+		}
+	}
+	faults, looked := a.captures.known()
+	r.Unknown[alert.Uncaptured] = !looked
+	for _, f := range faults {
+		r.Troubles = append(r.Troubles, alert.Trouble{
+			Key: alert.Key{Kind: alert.Uncaptured, Subject: f.Trigger}, Since: begunAt(states, alert.Uncaptured, f.Trigger, turn.Now),
+			Facts: alert.Facts{Triggers: []string{f.Trigger}, Reason: f.Problem, Remedy: f.Remedy},
+		})
+	}
+	return r, nil
+}
+
+// wanted reports whether a destination wants to know of the beginning or the end of a kind.
+func wanted(to []alert.Destination, k alert.Kind) bool {
+	return slices.ContainsFunc(to, func(d alert.Destination) bool { return d.Wants(k) })
+}
+
+// begunAt is when a trouble began, as it was recorded, or now.
+func begunAt(states []alert.State, k alert.Kind, subject string, now time.Time) time.Time {
+	at := now
+	for i := range states {
+		if s := &states[i]; s.Kind == k && s.Subject == subject && s.Active && s.BegunAt.Before(at) {
+			at = s.BegunAt
+		}
+	}
+	return at.UTC()
+}
+
+func (a *alerter) failures(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, r *alert.Report) error {
+	found, err := queue.ReadFailing(ctx, tx)
+	if err != nil {
+		return err
+	}
+	const remedy = "Look at the receiver. Its events wait and are sent when it answers again: rowhook status, rowhook events list --state retrying"
+	for _, f := range found {
+		t := alert.Trouble{
+			Key: alert.Key{Kind: alert.Failing, Subject: f.Target}, Since: f.Since.UTC(),
+			Facts: alert.Facts{Endpoint: f.Endpoint, Host: f.Target, Reason: f.Reason, Remedy: remedy, Counts: map[string]int64{"probes": f.Probes}},
+		}
+		if f.Trigger != 0 {
+			w, ok := triggers[f.Trigger]
+			if !ok {
+				continue
+			}
+			t.Subject, t.Triggers, t.Host = w.name, []string{w.name}, w.host
+		} else {
+			for _, id := range f.Triggers {
+				if w, ok := triggers[id]; ok {
+					t.Triggers = append(t.Triggers, w.name)
+				}
+			}
+			slices.Sort(t.Triggers)
+			if n := len(t.Triggers); n > namedTriggers {
+				t.Counts["triggers"], t.Triggers = int64(n), t.Triggers[:namedTriggers]
+			}
+		}
+		r.Troubles = append(r.Troubles, t)
+	}
+	return nil
+}
+
+func (a *alerter) deaths(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, turn *queue.AlertTurn, states []alert.State, r *alert.Report) error {
+	// After a time without a look all that has died meanwhile is news.
+	from := turn.Now.Add(-deadQuiet)
+	if last := turn.Last.Add(-time.Minute); !turn.Last.IsZero() && last.Before(from) {
+		from = last
+	}
+	var ids []int32
+	var after []time.Time
+	for id, w := range triggers {
+		ids, after = append(ids, id), append(after, begunAt(states, alert.Dead, w.name, from))
+	}
+	found, err := queue.ReadDeaths(ctx, tx, ids, after)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if f.Newest.Before(from) {
+			continue
+		}
+		w := triggers[f.Trigger]
+		remedy := fmt.Sprintf("Look at them: rowhook events list --state dead --trigger %s. Then rowhook redeliver or rowhook discard", w.name)
+		r.Troubles = append(r.Troubles, alert.Trouble{
+			Key: alert.Key{Kind: alert.Dead, Subject: w.name}, Since: f.Since.UTC(), Facts: w.facts(f.Reason, remedy, map[string]int64{"dead": f.Count}),
+		})
+	}
+	return nil
+}
+
+func (a *alerter) backlogs(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, turn *queue.AlertTurn, to []alert.Destination, r *alert.Report) error {
+	var ids []int32
+	for id, w := range triggers {
+		if !w.paused { // whoever paused it knows
+			ids = append(ids, id)
+		}
+	}
+	least := time.Duration(1<<63 - 1)
+	for i := range to {
+		if to[i].Wants(alert.Backlog) {
+			least = min(least, to[i].Backlog.OlderThan.Std()/2) // where a backlog ends
+		}
+	}
+	found, err := queue.ReadOverdue(ctx, tx, ids, least)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		w := triggers[f.Trigger]
+		waits := turn.Now.Sub(f.Since)
+		r.Troubles = append(r.Troubles, alert.Trouble{
+			Key: alert.Key{Kind: alert.Backlog, Subject: w.name}, Since: f.Since.UTC(), Waits: waits,
+			Facts: w.facts("", fmt.Sprintf("More events are recorded than are delivered, or %s is slow: raise concurrency, or start another dispatcher. See rowhook status", w.name),
+				map[string]int64{"waiting": f.Waiting, "oldest_seconds": int64(waits.Seconds())}),
+		})
+	}
+	return nil
+}
