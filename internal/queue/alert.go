@@ -176,7 +176,7 @@ type FailingEndpoint struct {
 
 // ReadFailing returns the endpoints that fail, or have not recovered quite yet.
 func ReadFailing(ctx context.Context, db pg.Queryer) ([]FailingEndpoint, error) {
-	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes from rowhook.health h where not ("+voidHealth+")")
+	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes from rowhook.health h where not ("+VoidHealth+")")
 	if err != nil {
 		return nil, fmt.Errorf("read the endpoints that fail: %w", err)
 	}
