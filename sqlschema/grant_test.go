@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/alert"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/queue"
@@ -37,6 +38,8 @@ func granted() []string {
 		"table activity SELECT",
 		"table activity UPDATE delivered", "table activity UPDATE died", "table activity UPDATE error", "table activity UPDATE error_at",
 		"table activity UPDATE failed", "table activity UPDATE latency",
+		"table alert DELETE", "table alert INSERT", "table alert SELECT", "table alert UPDATE",
+		"table alerter INSERT", "table alerter SELECT", "table alerter UPDATE",
 		"table backfill SELECT",
 		"table dead_letter INSERT",
 		"table dead_letter SELECT blocks", "table dead_letter SELECT died_at", "table dead_letter SELECT id", "table dead_letter SELECT key",
@@ -48,6 +51,7 @@ func granted() []string {
 		"table event_log DELETE",
 		"table event_log SELECT",
 		"table event_log UPDATE claim", "table event_log UPDATE claimed_by", "table event_log UPDATE due_at", "table event_log UPDATE key", "table event_log UPDATE lane", "table event_log UPDATE tries",
+		"table health DELETE", "table health INSERT", "table health SELECT", "table health UPDATE",
 		"table instance DELETE",
 		"table instance INSERT",
 		"table instance SELECT",
@@ -276,6 +280,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		},
 		func() error { _, err := queue.BuryOrphans(ctx, tx); return err },
+		func() error { return tellTrouble(ctx, tx, id, cfg.Triggers[0].ID) },
 		func() error { _, err := queue.Unpark(ctx, tx); return err },
 		func() error { _, err := queue.ReadSeats(ctx, tx, id, []int32{1}); return err },
 		func() error {
@@ -302,6 +307,32 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { return queue.Unregister(ctx, tx, id) },
 	}
 	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellTrouble runs the statements by which a dispatcher looks after alerts.
+func tellTrouble(ctx context.Context, tx pgx.Tx, instance, trigger int32) error {
+	now := time.Now()
+	state := alert.State{Destination: "d", Key: alert.Key{Kind: alert.Dead, Subject: "w"}, BegunAt: now, Pending: alert.Begun, Attempts: 1}
+	m := alert.Message{Destination: "d", Kind: alert.Dead, Phase: alert.Begun, At: now, States: []alert.State{state}}
+	for _, step := range []func() error{
+		func() error { _, err := queue.TakeAlertTurn(ctx, tx, instance, time.Minute); return err },
+		func() error { _, err := queue.TakeAlertTurn(ctx, tx, instance, time.Minute); return err },
+		func() error { _, err := queue.ReadFailing(ctx, tx); return err },
+		func() error { _, err := queue.ReadDeaths(ctx, tx, []int32{trigger}, []time.Time{now}); return err },
+		func() error { _, err := queue.ReadOverdue(ctx, tx, []int32{trigger}, time.Minute); return err },
+		func() error { return queue.WriteAlerts(ctx, tx, map[string]string{"d": "e"}, m.States, nil) },
+		func() error { return queue.FinishAlert(ctx, tx, m.Sent(), &m) },
+		func() error { _, err := queue.ReadAlerts(ctx, tx); return err },
+		func() error { return queue.WriteAlerts(ctx, tx, nil, nil, m.States) },
+		func() error { return queue.RecordHeartbeat(ctx, tx, "h", "e", "answered 503") },
+		func() error { return queue.RecordHeartbeat(ctx, tx, "h", "e", "") },
+		func() error { return queue.ForgetHeartbeats(ctx, tx, nil) },
+	} {
 		if err := step(); err != nil {
 			return err
 		}
