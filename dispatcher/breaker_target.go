@@ -92,6 +92,16 @@ func (g *gate) shut(l *lane) bool {
 	return t != nil && (t.permit.lane != l || t.permit.state > permitAsked)
 }
 
+// open reports that nothing holds the lane.
+func (g *gate) open() bool {
+	for _, t := range [...]*target{g.own, g.host} {
+		if t != nil && (t.state == breakerFailing || t.allowed > 0) {
+			return false
+		}
+	}
+	return true
+}
+
 // unbounded is the room of a lane whose endpoint is ok.
 const unbounded = 1 << 30
 

@@ -44,7 +44,7 @@ func TestDeliversChangesByteForByte(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(d.body), &created))
 		require.Equal(t, `{"id":"`+d.id+`","created_at":"`+created.At+`","table":{"schema":"public","name":"orders"},`+
 			`"trigger":{"name":"orders"},"event":{"op":"`+[]string{"INSERT", "UPDATE", "DELETE"}[i]+`","data":{"old":`+rows[i]+`,"new":`+rows[i+1]+`},`+
-			`"session_variables":null,"trace_context":null},"delivery_info":{"current_retry":0,"max_retries":5}}`, d.body)
+			`"session_variables":null,"trace_context":null},"delivery_info":{"current_retry":0,"max_retries":12}}`, d.body)
 		at, err := time.Parse("2006-01-02T15:04:05.000000Z", created.At)
 		require.NoError(t, err)
 		require.WithinDuration(t, time.Now(), at, time.Minute)

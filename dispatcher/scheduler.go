@@ -286,7 +286,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		if top := highest[l.trigger.ID]; more || top.After(l.floor) {
 			l.floor = top
 		}
-		if n := l.lag.claimed(now, more); n != nothing {
+		if n := l.lag.claimed(now, more && l.gate.open()); n != nothing {
 			notices = append(notices, notice{n, l.trigger.Spec.Name, s.bottleneck(l)})
 		}
 		full = full || more

@@ -51,7 +51,7 @@ func TestApplyReconciles(t *testing.T) {
 			"+ trigger w: on public.t\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"unchanged": {[]trigger.Spec{all("w", "t")}, "", []trigger.Spec{all("w", "t")}, "", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"only the delivery changed": {[]trigger.Spec{all("w", "t")}, "", []trigger.Spec{all("w", "t", func(s *trigger.Spec) { s.Webhook.URL, s.Retry.Limit = "http://x", 0 })},
-			"~ trigger w\n    retry.limit: 5 becomes 0\n    webhook.url: ${URL} becomes http://x", []string{`w I null {"id":1,"a":1,"b":1}`}},
+			"~ trigger w\n    retry.limit: 12 becomes 0\n    webhook.url: ${URL} becomes http://x", []string{`w I null {"id":1,"a":1,"b":1}`}},
 		"an operation added": {[]trigger.Spec{all("w", "t", updatesOf("a"))}, "", []trigger.Spec{all("w", "t", func(s *trigger.Spec) {
 			s.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{"a"}}}
 		})}, "~ trigger w\n    on.insert: true\n  + capture trigger rowhook_w_insert on public.t\n  + guard trigger rowhook_w_guard on public.t", []string{`w I null {"id":1,"a":1,"b":1}`}},

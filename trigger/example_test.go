@@ -16,7 +16,7 @@ func ExampleDefaultSpec() {
 	spec.Webhook.URL = "${ORDERS_URL}/hooks/orders"
 
 	fmt.Println(spec.Name, spec.Table, spec.Webhook.Timeout, spec.Retry.Limit, spec.Retry.Interval, spec.Retry.Backoff)
-	// Output: order_placed public.orders 1m 5 10s fixed
+	// Output: order_placed public.orders 1m 12 10s exponential
 }
 
 // A trigger whose every key is set. Its JSON form is what the database holds.

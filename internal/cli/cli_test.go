@@ -20,7 +20,7 @@ func TestDevOnceAcceptsOnlyTheExactBody(t *testing.T) {
 	t.Parallel()
 	body := fmt.Sprintf(`{"id":"0199a000-0000-7000-8000-000000000001","created_at":%q,"table":{"schema":"public","name":"orders"},`+
 		`"trigger":{"name":"order_changed"},"event":{"op":"INSERT","data":{"old":null,"new":{"id":1,"amount":1.10}},`+
-		`"session_variables":null,"trace_context":null},"delivery_info":{"current_retry":0,"max_retries":5}}`,
+		`"session_variables":null,"trace_context":null},"delivery_info":{"current_retry":0,"max_retries":12}}`,
 		time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"))
 	const row = `{"id":1,"amount":1.10}`
 	require.NoError(t, compareBody([]byte(body), "INSERT", "null", row))

@@ -115,7 +115,7 @@ func TestApplyPrintsItsPlanAndWhatItHasDoneAsTheSameJSON(t *testing.T) {
 			map[string]any{"key": "on.manual", "action": "remove", "old": true},
 			map[string]any{"key": "order", "action": "create", "new": "row"},
 			map[string]any{"key": "rate.limit", "action": "create", "new": "50/s"},
-			map[string]any{"key": "retry.limit", "action": "change", "old": 5.0, "new": 3.0},
+			map[string]any{"key": "retry.limit", "action": "change", "old": 12.0, "new": 3.0},
 			map[string]any{"key": "webhook.headers.X-A", "action": "remove", "secret": true},
 			map[string]any{"key": "webhook.headers.X-B", "action": "create", "secret": true},
 			map[string]any{"key": "webhook.secret", "action": "change", "secret": true},

@@ -46,7 +46,7 @@ func TestTheListOfTriggersSaysHowEachIsDoing(t *testing.T) {
 		{Name: "d", State: operate.TriggerUncaptured, Problems: []operate.Warning{{Problem: "it is disabled", Remedy: "apply"}}},
 	})
 	text := out.String()
-	require.Regexp(t, `(?m)^a +active +public\.a +insert +5 x 10s +https://\$\{HOST\}/a$`, text)
+	require.Regexp(t, `(?m)^a +active +public\.a +insert +12 x 10s\.\.1h exponential +https://\$\{HOST\}/a$`, text)
 	require.Regexp(t, `(?m)^b +failing for 1h00m `, text)
 	require.Regexp(t, `(?m)^c +removed, 3 events `, text)
 	require.Regexp(t, `(?m)^d  it is disabled: apply$`, text)

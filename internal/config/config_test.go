@@ -131,7 +131,7 @@ func TestParseFillsInDefaultsAndKeepsAnExplicitZero(t *testing.T) {
 	require.Equal(t, trigger.DefaultSettings(), c.Settings)
 
 	c = parse(t, fileOf("retry: {limit: 0, interval: 0, max_interval: 0s}")+"retention: {delivered: 0}\n")
-	require.Equal(t, trigger.Retry{Backoff: trigger.BackoffFixed}, c.Triggers[0].Retry)
+	require.Equal(t, trigger.Retry{Backoff: trigger.BackoffExponential}, c.Triggers[0].Retry)
 	require.Zero(t, c.Settings.Retention.Delivered)
 	require.Equal(t, trigger.DefaultSettings().Retention.Attempts, c.Settings.Retention.Attempts)
 }

@@ -45,7 +45,7 @@ defaults:
   capture: rows
   on_replication: true
 `)
-	retry := trigger.Retry{Limit: 12, Interval: trigger.Duration(time.Minute), Backoff: trigger.BackoffFixed, MaxInterval: trigger.DefaultMaxInterval}
+	retry := trigger.Retry{Limit: 12, Interval: trigger.Duration(time.Minute), Backoff: trigger.BackoffExponential, MaxInterval: trigger.DefaultMaxInterval}
 	a := trigger.Spec{
 		Name: "a", Table: "t",
 		On:   trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{"x", "y"}}, Delete: true},

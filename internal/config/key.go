@@ -205,11 +205,11 @@ func triggerKeys() map[string]key {
 		"triggers[].retry": {doc: "How failed attempts are retried. An event gets 1 + limit attempts; then it becomes a dead letter.", example: "retry: {limit: 5}"},
 		"triggers[].retry.limit": {
 			doc:     "The number of retries after the first attempt. 0: none.",
-			example: "limit: 5", min: 0, max: math.MaxInt32 - 1, // a Postgres integer counts attempts
+			example: "limit: 12", min: 0, max: math.MaxInt32 - 1, // a Postgres integer counts attempts
 		},
 		"triggers[].retry.interval": {doc: "The wait before a retry. With backoff exponential it is the wait before the first retry.", example: "interval: 10s"},
 		"triggers[].retry.backoff": {
-			doc:     "fixed waits the same interval before each retry. exponential doubles the wait each time, with jitter.",
+			doc:     "exponential doubles the wait before each retry, with jitter. fixed waits the same interval each time.",
 			example: "backoff: fixed",
 			enum:    []string{trigger.BackoffFixed, trigger.BackoffExponential},
 		},

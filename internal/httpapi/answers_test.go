@@ -87,6 +87,10 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 		d.ask(t, "POST", "/api/v1/triggers/orders/retry?wait=5", map[string]any{"ids": failed}).text)
 	require.JSONEq(t, `{"trigger": "orders", "events": 0, "ids": [], "paused": false}`, d.ask(t, "POST", "/api/v1/triggers/orders/retry", map[string]any{}).text)
 
+	canceled := d.ask(t, "POST", "/api/v1/triggers/orders/cancel", map[string]any{})
+	require.JSONEq(t, fmt.Sprintf(`{"trigger": "orders", "in_flight": %s, "paused": false}`,
+		d.ids(t, "select count(*)::text from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id where t.name = 'orders' and e.claimed_by is not null")[0]), canceled.text)
+
 	require.JSONEq(t, `{"changed": ["orders"]}`, d.ask(t, "POST", "/api/v1/pause", map[string]any{"triggers": []string{"orders"}, "reason": "why not"}).text)
 	d.ask(t, "GET", "/api/v1/status", nil).into(t, &status)
 	require.Equal(t, "why not", status.Triggers[1].Pause.Reason)

@@ -236,7 +236,7 @@ func TestShowTellsEverythingOfAnEvent(t *testing.T) {
 	require.Equal(t, operate.Retrying, e.State)
 	require.Equal(t, "public.a", e.Table)
 	require.Equal(t, 1, e.Attempts)
-	require.Equal(t, 6, e.MaxAttempts)
+	require.Equal(t, 13, e.MaxAttempts)
 	require.JSONEq(t, `{"user": 1}`, string(e.Payload.SessionVariables))
 	require.JSONEq(t, `{"id":1,"v":"x","n":1.10}`, string(e.Payload.New))
 	require.Equal(t, d.receiver.URL+"/a", e.Request.URL)
@@ -245,7 +245,7 @@ func TestShowTellsEverythingOfAnEvent(t *testing.T) {
 	require.Len(t, e.Log, 1)
 	require.Equal(t, 500, *e.Log[0].Status)
 	require.Equal(t, "no thanks", e.Log[0].ResponseBody)
-	require.Contains(t, e.Next, "attempt 2 of 6 at ")
+	require.Contains(t, e.Next, "attempt 2 of 13 at ")
 
 	_, err = operate.Show(t.Context(), d.conn, "0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90")
 	require.ErrorIs(t, err, operate.ErrNotFound)

@@ -80,7 +80,7 @@ func TestATestIsSentLikeARealEventAndMarkedAndWritesNothing(t *testing.T) {
 	require.Equal(t, result.Event, req.Header.Get("Webhook-Id"))
 	require.NoError(t, webhook.Verify(secret, req.Header, []byte(body), time.Now()))
 	require.Equal(t, body, string(result.Request.Body))
-	require.True(t, strings.HasSuffix(body, `"delivery_info":{"current_retry":0,"max_retries":5},"test":true}`), body)
+	require.True(t, strings.HasSuffix(body, `"delivery_info":{"current_retry":0,"max_retries":12},"test":true}`), body)
 	require.Contains(t, body, `"event":{"op":"INSERT","data":{"old":null,"new":{"id":1,"v":"v 1","n":11.5}}`)
 
 	require.True(t, result.Sent && result.Delivered)

@@ -124,7 +124,7 @@ defaults:
     # The longest that one attempt may take.
     #timeout: 60s
   # What happens after a failed attempt: up to limit retries. Then the event is kept as a dead letter.
-  #retry: {limit: 5, interval: 10s, backoff: fixed}
+  #retry: {limit: 12, interval: 10s, backoff: exponential, max_interval: 1h}
 
 triggers:
 {{- range .Triggers}}
