@@ -37,8 +37,14 @@ func note(e *operate.Event, now time.Time) string {
 	case operate.InFlight:
 		return fmt.Sprintf("by dispatcher %d", *e.InstanceID)
 	case operate.Delivered:
+		if e.MergedInto != "" {
+			return "a later event was sent in its stead"
+		}
 		return "after " + term.Span(e.DeliveredAt.Sub(e.CreatedAt))
 	case operate.Dead:
+		if e.Blocks {
+			return term.Ago(*e.DiedAt, now) + ", holds the key " + e.Key + ": " + e.Reason
+		}
 		return term.Ago(*e.DiedAt, now) + ": " + e.Reason
 	}
 	return ""

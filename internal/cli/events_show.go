@@ -47,6 +47,11 @@ func (a *app) showDetail(d *operate.Detail) {
 	line("trigger", term.Text(d.Trigger))
 	line("table", term.Text(d.Table))
 	line("operation", term.Text(d.Op))
+	if d.Key != "" {
+		line("key", term.Text(fmt.Sprintf("%s, sequence %d", d.Key, d.Sequence)))
+	} else if d.Sequence != 0 {
+		line("sequence", term.Text(fmt.Sprint(d.Sequence)))
+	}
 	state := stateCell(d.State)
 	if n := note(&d.Event, now); n != "" {
 		state.Text += ", " + term.Clean(n)

@@ -178,6 +178,9 @@ func (p statusPage) notes(st *operate.TriggerStatus) {
 		p.Paragraph(name, term.Coloured(fmt.Sprintf("the receiver does not answer: the oldest of %s in flight was begun %s",
 			term.Plural(st.InFlight, "attempt"), term.Ago(*at, p.Now)), term.Yellow))
 	}
+	if st.BlockedKeys > 0 {
+		p.blocked(name, st)
+	}
 	if st.LastErrorAt == nil {
 		return
 	}
@@ -187,6 +190,27 @@ func (p statusPage) notes(st *operate.TriggerStatus) {
 		return
 	}
 	p.Paragraph(name, term.Coloured("has recovered; the last error was "+failure, term.Dim))
+}
+
+// blocked says which keys dead letters hold, and what to do.
+func (p statusPage) blocked(name term.Cell, st *operate.TriggerStatus) {
+	const most = 3
+	said := int64(0)
+	for i := range p.Blocked {
+		b := &p.Blocked[i]
+		if b.Trigger != st.Name || said == most {
+			continue
+		}
+		said++
+		behind := term.Plural(b.Waiting, "event") + " behind it"
+		if b.More {
+			behind = "at least " + behind
+		}
+		p.Paragraph(name, term.Coloured(fmt.Sprintf("the key %s is held by a dead letter since %s, with %s: %s", b.Key, term.Ago(b.Since, p.Now), behind, b.Remedy), term.Red))
+	}
+	if more := st.BlockedKeys - said; more > 0 {
+		p.Paragraph(name, term.Coloured(fmt.Sprintf("dead letters hold %s more: rowhook events list --trigger %s --state dead", term.Plural(more, "key"), st.Name), term.Red))
+	}
 }
 
 // statusLines are names and what is said of each.

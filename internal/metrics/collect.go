@@ -45,7 +45,7 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 func (m *Metrics) WatchDatabase(db operate.DB, every time.Duration) {
 	c := &cache{db: db, every: every}
 	m.registry.MustRegister(&scraped{m: m, names: []string{
-		"rowhook_backlog_events", "rowhook_backlog_oldest_age_seconds", "rowhook_dead_letters", "rowhook_trigger_paused", "rowhook_trigger_uncaptured", "rowhook_instances",
+		"rowhook_backlog_events", "rowhook_backlog_oldest_age_seconds", "rowhook_dead_letters", "rowhook_blocked_keys", "rowhook_trigger_paused", "rowhook_trigger_uncaptured", "rowhook_instances",
 		"rowhook_queue_live_tuples", "rowhook_queue_dead_tuples", "rowhook_queue_bytes", "rowhook_history_bytes", "rowhook_history_partitions", "rowhook_history_ahead_seconds",
 		"rowhook_vacuum_held_back_seconds", "rowhook_vacuum_held_back_transactions", "rowhook_schema_version",
 		"rowhook_database_up", "rowhook_database_read_seconds",
@@ -169,6 +169,7 @@ func (a *reading) emit(emit emitter) {
 		}
 		emit("rowhook_backlog_oldest_age_seconds", age, t.Name)
 		emit("rowhook_dead_letters", float64(t.Dead), t.Name)
+		emit("rowhook_blocked_keys", float64(t.BlockedKeys), t.Name)
 		emit("rowhook_trigger_paused", truth(t.Paused), t.Name)
 		emit("rowhook_trigger_uncaptured", truth(s.Warns(operate.Uncaptured, t.Name)), t.Name)
 	}

@@ -246,3 +246,48 @@ func canceled(t *testing.T) context.Context {
 	cancel()
 	return ctx
 }
+
+func TestStatusListsTheKeysThatDeadLettersHold(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	s, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.Empty(t, s.Blocked)
+	ids := d.park(t, 25)
+	for i, id := range ids {
+		d.buryInPlace(t, id)
+		d.do(t, "update rowhook.dead_letter set died_at = now() - $2 * interval '1 minute' where id = $1::text::uuid", id, 100-i)
+	}
+	d.park(t, 3) // behind the first three
+	d.park(t, 1)
+	d.bury(t, "a", 1)
+	s, err = operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.EqualValues(t, 25, s.Triggers[0].BlockedKeys)
+	require.EqualValues(t, 26, s.Triggers[0].Dead)
+	require.Zero(t, s.Triggers[1].BlockedKeys)
+	require.Len(t, s.Blocked, 20)
+	b := s.Blocked[0]
+	require.WithinDuration(t, s.Now.Add(-100*time.Minute), b.Since, time.Minute)
+	b.Since = time.Time{}
+	require.Equal(t, operate.BlockedKey{
+		Trigger: "a", Key: "[1]", EventID: ids[0], Waiting: 2,
+		Remedy: "to send it again and go on: rowhook redeliver " + ids[0] + "; to go on without it: rowhook discard " + ids[0],
+	}, b)
+	require.EqualValues(t, 1, s.Blocked[1].Waiting)
+	require.Zero(t, s.Blocked[5].Waiting)
+
+	// The number behind a key is counted in a bounded number of events.
+	d.do(t, `insert into rowhook.event_log (id, trigger_id, op, due_at, key, lane, seq)
+		select rowhook.uuid7(), 1, 'U', now() + interval '1752000 hours', '[1]', rowhook.lane_of('[1]'), nextval('rowhook.event_seq') from generate_series(1, 3000)`)
+	s, err = operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.True(t, s.Blocked[0].More)
+	require.LessOrEqual(t, s.Blocked[0].Waiting, int64(1000))
+
+	d.Apply(t, d.Spec("a"), d.Spec("b"))
+	s, err = operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.Empty(t, s.Blocked, "without order no key waits")
+	require.Zero(t, s.Triggers[0].BlockedKeys)
+}

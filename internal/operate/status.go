@@ -24,7 +24,9 @@ type Status struct {
 	Triggers []TriggerStatus `json:"triggers"` // by name; removed ones only while they have events
 	// AllPaused is set after a pause of all triggers: triggers that a later apply adds start
 	// paused.
-	AllPaused *queue.Pause     `json:"all_paused"`
+	AllPaused *queue.Pause `json:"all_paused"`
+	// Blocked lists keys that dead letters hold, at most 20, those first that have waited longest.
+	Blocked   []BlockedKey     `json:"blocked"`
 	Instances []Instance       `json:"instances"` // registered dispatchers, oldest first
 	Doorbell  Doorbell         `json:"doorbell"`
 	Queue     Queue            `json:"queue"`
@@ -57,7 +59,10 @@ type TriggerStatus struct {
 	InFlight int64 `json:"in_flight"`
 	Retrying int64 `json:"retrying"`
 	Dead     int64 `json:"dead"`
-	// Estimated names those of the four figures above that come from a sample. Counting them would
+	// BlockedKeys is the number of keys that dead letters hold. It stops at some thousands, and is
+	// then in Estimated.
+	BlockedKeys int64 `json:"blocked_keys"`
+	// Estimated names those of the five figures above that come from a sample. Counting them would
 	// take too long.
 	Estimated []string `json:"estimated"`
 
@@ -138,7 +143,7 @@ const (
 
 // ReadStatus reads the status. Its time does not depend on the number of events.
 func ReadStatus(ctx context.Context, db DB) (*Status, error) {
-	s := &Status{Triggers: []TriggerStatus{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Warnings: []Warning{}}
+	s := &Status{Triggers: []TriggerStatus{}, Blocked: []BlockedKey{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Warnings: []Warning{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, "select clock_timestamp(), coalesce((select value::text from rowhook.setting where name = 'retention'), 'null')").
 			Scan(&s.Now, &s.Retention); err != nil {
@@ -234,12 +239,19 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	if err != nil {
 		return err
 	}
+	blocked, err := s.readBlocked(ctx, tx, ts, limit)
+	if err != nil {
+		return err
+	}
 	s.AllPaused = pauses.All
 	for i := range ts {
 		j, _ := slices.BinarySearchFunc(counts, ts[i].ID, func(c counted, id int32) int { return int(c.ID - id) })
 		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{},
 			Health: health[ts[i].ID], Hanging: append([]Hangs{}, hanging[ts[i].Name]...)}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
+		if st.BlockedKeys = blocked[ts[i].ID]; st.BlockedKeys >= limit {
+			st.Estimated = append(st.Estimated, "blocked_keys")
+		}
 		if lease := counts[j].Lease; lease != nil {
 			var spec trigger.Spec
 			if err := json.Unmarshal([]byte(ts[i].Spec), &spec); err != nil {
