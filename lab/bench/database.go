@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,7 @@ type database struct {
 	name string
 	url  string
 	conn *pgx.Conn
+	log  io.Writer // of the dispatchers; optional
 }
 
 // newDatabase makes an empty database.
@@ -89,7 +91,10 @@ func insertRows(table string, n int) string {
 }
 
 // hook is a trigger of the benchmark: inserts into a table go to a path of the receiver.
-type hook struct{ name, table, path string }
+type hook struct {
+	name, table, path string
+	keys              string // further keys of the trigger, as in "batch: {max: 100}"
+}
 
 // apply writes a configuration and has the build apply it.
 func (d *database) apply(ctx context.Context, b build, hooks ...hook) error {
@@ -102,7 +107,11 @@ func (d *database) applyWith(ctx context.Context, b build, settings string, hook
 	text.WriteString(settings)
 	text.WriteString("triggers:\n")
 	for _, h := range hooks {
-		fmt.Fprintf(&text, "  - {name: %s, table: public.%s, on: {insert: true}, webhook: {url: %q}}\n", h.name, h.table, d.lab.receiverURL+h.path)
+		more := ""
+		if h.keys != "" {
+			more = ", " + h.keys
+		}
+		fmt.Fprintf(&text, "  - {name: %s, table: public.%s, on: {insert: true}, webhook: {url: %q}%s}\n", h.name, h.table, d.lab.receiverURL+h.path, more)
 	}
 	file := filepath.Join(d.lab.dir, d.name+".yaml")
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
@@ -132,7 +141,7 @@ func (d *database) dispatch(ctx context.Context, b build, concurrency int, flags
 		d.lab.profiles++
 		args = []string{dispatchMode, fmt.Sprint(concurrency), filepath.Join(b.profile, fmt.Sprintf("%s-%d", d.lab.scenario, d.lab.profiles))}
 	}
-	c, err := process.Start(process.Command{Name: "the dispatcher", Path: path, Args: args, Env: env})
+	c, err := process.Start(process.Command{Name: "the dispatcher", Path: path, Args: args, Env: env, Log: d.log})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,8 @@ type drain struct {
 	db          *database                              // nil: a new one
 	fill        func(context.Context, pgx.Tx) error    // inserts the rows; nil: events rows of about 200 bytes
 	table       func(context.Context, *database) error // makes the table public.orders; nil: the usual one
+	keys        string                                 // further keys of the trigger
+	arrived     func(stamps []int64) error             // looks at the arrivals, by seq; optional
 }
 
 // drainLimit bounds the time of a drain, whatever goes wrong.
@@ -44,7 +46,7 @@ func (l *lab) prepare(ctx context.Context, r *drain) (*database, func(), error) 
 		err = db.exec(ctx, createTable("public.orders"))
 	}
 	if err == nil {
-		err = db.apply(ctx, r.build, hook{"orders", "orders", path})
+		err = db.apply(ctx, r.build, hook{name: "orders", table: "orders", path: path, keys: r.keys})
 	}
 	if err != nil {
 		db.drop()
@@ -116,6 +118,11 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 	stamps, err := l.receiver.Stamps(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.arrived != nil {
+		if err := r.arrived(stamps); err != nil {
+			return nil, err
+		}
 	}
 	summarize(s, &r, start, settled, stamps[1:], got)
 	if err := db.exec(ctx, "truncate public.orders"); err != nil {

@@ -70,8 +70,13 @@ func (c *crowd) finish(ctx context.Context, s *sample, m *meter, events int) err
 // latency measures p50 and p99 at 20/s and at 500/s. Values: low_p50, low_p99, high_p50, high_p99
 // in milliseconds.
 func (l *lab) latency(ctx context.Context, b build) (*sample, error) {
+	return l.latencyWith(ctx, b, "")
+}
+
+// latencyWith measures a trigger with further keys.
+func (l *lab) latencyWith(ctx context.Context, b build, keys string) (*sample, error) {
 	s := newSample()
-	db, done, err := l.prepare(ctx, &drain{build: b})
+	db, done, err := l.prepare(ctx, &drain{build: b, keys: keys})
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +243,7 @@ func (l *lab) manyTriggers(ctx context.Context, b build) (*database, error) {
 		if err := db.exec(ctx, createTable("public."+table)); err != nil {
 			return nil, err
 		}
-		hooks[i] = hook{"on_" + table, table, "/"}
+		hooks[i] = hook{name: "on_" + table, table: table, path: "/"}
 	}
 	hooks[1].path = "/hang"
 	if err := db.apply(ctx, b, hooks...); err != nil {

@@ -30,6 +30,8 @@ func main() {
 // options are the command line.
 type options struct {
 	quick, fsync    bool
+	delivery        bool
+	outage          time.Duration
 	sizes           sizes
 	only            []string
 	binary, against string
@@ -133,7 +135,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	only, repeat := "", 0
 	f.BoolVar(&opt.quick, "quick", false, "small sizes, one repetition; takes two minutes")
-	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L and M")
+	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L, M and those of --delivery")
+	f.BoolVar(&opt.delivery, "delivery", false, "run the scenarios about order, batches, rates and outages: batch, batch-wait, rate, outage, order, hot-key, order-4")
+	f.DurationVar(&opt.outage, "outage", 0, "how long the endpoint of the scenario outage is down (default 1m; 8s with --quick; the goals are for 10m)")
 	f.IntVar(&repeat, "repeat", 0, "number of repetitions; the medians are shown (default 3; 1 with --quick)")
 	f.StringVar(&opt.binary, "binary", "", "rowhook program to measure (default: compiled from the tree)")
 	f.StringVar(&opt.against, "against", "", "another rowhook program to measure in turn with the first")
@@ -160,6 +164,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if repeat > 0 {
 		opt.sizes.Repeat = repeat
 	}
+	if opt.outage > 0 {
+		opt.sizes.Outage = opt.outage
+	}
 	for key := range strings.SplitSeq(only, ",") {
 		if key = strings.TrimSpace(key); key != "" {
 			opt.only = append(opt.only, key)
@@ -176,6 +183,13 @@ func measureAll(ctx context.Context, opt options, stderr io.Writer) (r *results,
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
+	if opt.delivery && len(opt.only) == 0 {
+		for _, s := range l.scenarios() {
+			if s.delivery {
+				opt.only = append(opt.only, s.key)
+			}
+		}
+	}
 	chosen, err := l.choose(opt.only)
 	if err != nil {
 		return nil, nil, err

@@ -118,7 +118,52 @@ func measures() []measure {
 			measure{scenario: "M", value: work + "_ratio", title: "of that beside nothing", unit: "%", scale: percent, goal: 200, atMost: true},
 			measure{scenario: "M", value: work + "_rate", title: work, unit: "events/s"})
 	}
-	return all
+	return append(all, deliveryMeasures()...)
+}
+
+// deliveryMeasures are the lines of the scenarios about order, batches, rates and outages.
+func deliveryMeasures() []measure {
+	const percent = 100
+	all := []measure{
+		{scenario: "batch", value: "rate", title: "drained and recorded", unit: "/s"},
+		{scenario: "batch", value: "single", title: "single requests", unit: "/s"},
+		{scenario: "batch", value: "times", title: "against single requests", unit: "x", digits: 2, goal: 3, guarded: true},
+		{scenario: "batch", value: "per_request", title: "events in a request", digits: 1},
+	}
+	for _, m := range []measure{
+		{value: "low_p50", title: "20/s, p50"}, {value: "low_p99", title: "20/s, p99"},
+		{value: "high_p50", title: "500/s, p50"}, {value: "high_p99", title: "500/s, p99"},
+	} {
+		all = append(all,
+			measure{scenario: "batch-wait", value: m.value, title: m.title, unit: "ms", digits: 2},
+			measure{scenario: "batch-wait", value: "ratio_" + m.value, title: m.title + ", against no batch", unit: "%", scale: percent, goal: 115, atMost: true})
+	}
+	return append(all,
+		measure{scenario: "rate", value: "burst", title: "in the first second"},
+		measure{scenario: "rate", value: "mean", title: "after it", unit: "/s", digits: 1},
+		measure{scenario: "rate", value: "of_rate", title: "of 50/s", unit: "%", scale: percent, digits: 1, goal: 95},
+		measure{scenario: "rate", value: "of_rate", title: "of 50/s", unit: "%", scale: percent, digits: 1, goal: 105, atMost: true},
+		measure{scenario: "rate", value: "highest", title: "most in any second", goal: 60, atMost: true},
+		measure{scenario: "outage", value: "first", title: "attempts until it counts as failing"},
+		measure{scenario: "outage", value: "attempts", title: "attempts after that", unit: "/s", digits: 2, goal: 1, atMost: true},
+		measure{scenario: "outage", value: "log", title: "log lines", goal: 20, atMost: true},
+		measure{scenario: "outage", value: "alone_p99", title: "another trigger before, p99", unit: "ms", digits: 2},
+		measure{scenario: "outage", value: "p99", title: "another trigger meanwhile, p99", unit: "ms", digits: 2},
+		measure{scenario: "outage", value: "ratio_p99", title: "of that before", unit: "%", scale: percent, goal: 120, atMost: true},
+		measure{scenario: "outage", value: "back", title: "full speed after its return", unit: "s", digits: 1, goal: 10, atMost: true},
+		measure{scenario: "outage", value: "rate", title: "full speed", unit: "/s"},
+		measure{scenario: "outage", value: "dead_letters", title: "dead letters"},
+		measure{scenario: "order", value: "rate", title: "drained and recorded", unit: "/s"},
+		measure{scenario: "order", value: "plain", title: "without order", unit: "/s"},
+		measure{scenario: "order", value: "of_plain", title: "of that", unit: "%", scale: percent, goal: 100, guarded: true},
+		measure{scenario: "order", value: "dead", title: "dead tuples, an event", digits: 2, goal: 1.1, atMost: true},
+		measure{scenario: "hot-key", value: "alone_p99", title: "other keys alone, p99", unit: "ms", digits: 2},
+		measure{scenario: "hot-key", value: "p99", title: "other keys beside it, p99", unit: "ms", digits: 2},
+		measure{scenario: "hot-key", value: "ratio_p99", title: "of that alone", unit: "x", digits: 2, goal: 1.5, atMost: true},
+		measure{scenario: "order-4", value: "one", title: "one dispatcher", unit: "/s"},
+		measure{scenario: "order-4", value: "received", title: "four dispatchers", unit: "/s"},
+		measure{scenario: "order-4", value: "times", title: "four against one", unit: "x", digits: 2, goal: 3.5, guarded: true},
+	)
 }
 
 // costs are the columns of the second table.

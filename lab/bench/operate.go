@@ -75,7 +75,7 @@ func (l *lab) estate(ctx context.Context, b build) (db *database, err error) {
 
 func estateHooks() (hooks []hook) {
 	for _, table := range []string{ordersTable, refusedTable, heldTable, stockTable} {
-		hooks = append(hooks, hook{table, table, "/"})
+		hooks = append(hooks, hook{name: table, table: table, path: "/"})
 	}
 	return hooks
 }

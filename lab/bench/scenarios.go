@@ -18,7 +18,9 @@ type scenario struct {
 	key   string
 	title string
 	run   func(context.Context, build) (*sample, error)
-	named bool // it runs only where --only names it
+	named bool // it runs only where --only names it, or --delivery
+	// delivery says that it is one of the scenarios about order, batches, rates and outages.
+	delivery bool
 }
 
 // scenarios lists them in the order in which a repetition runs them.
@@ -39,6 +41,13 @@ func (l *lab) scenarios() []scenario {
 		{key: "K", title: "large rows", run: l.measureLargeRows},
 		{key: "L", title: "an operator's questions beside a long history", run: l.measureQuestions, named: true},
 		{key: "M", title: "latency beside redeliveries, a backfill and retention", run: l.measureOperations, named: true},
+		{key: "batch", title: "drain in batches of 100", run: l.measureBatches, named: true, delivery: true},
+		{key: "batch-wait", title: "commit to receipt with a batch that waits for nothing", run: l.measureBatchLatency, named: true, delivery: true},
+		{key: "rate", title: "a rate over four dispatchers", run: l.measureRate, named: true, delivery: true},
+		{key: "outage", title: "an endpoint that is down", run: l.measureOutage, named: true, delivery: true},
+		{key: "order", title: "drain in order", run: l.measureOrder, named: true, delivery: true},
+		{key: "hot-key", title: "latency beside a key with many events", run: l.measureHotKey, named: true, delivery: true},
+		{key: "order-4", title: "four dispatchers in order against one", run: l.measureOrderShared, named: true, delivery: true},
 	}
 }
 

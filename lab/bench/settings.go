@@ -29,6 +29,12 @@ type sizes struct {
 	Backfilled int           // rows of M
 	Window     time.Duration // of M
 	Beside     time.Duration // the longest work for which M has room
+	Keys       int           // of the ordered drain
+	Hot        int           // waiting events of the hot key
+	BesideHot  time.Duration // of the latencies beside it
+	Rated      time.Duration // of the scenario rate, after its burst
+	Outage     time.Duration // of the scenario outage
+	Down       int           // events that wait in it
 	CurvePoint time.Duration // 0: no curve
 	CurveRates []int
 }
@@ -39,7 +45,8 @@ func fullSizes() sizes {
 		Drain: 50_000, Writing: 20 * time.Second, Pricing: 8 * time.Second, SlowDrain: 20_000, OpenDrain: 100_000,
 		Archived: 5_000_000, Triggers: 1000, Paused: 1_000_000, Hanging: 100_000, Bulk: 100_000, BulkPairs: 5,
 		Idle: time.Minute, Shared: 10_000, LargeBytes: 100 << 20,
-		Waiting: 1_000_000, Dead: 100_000, Backfilled: 1_000_000, Window: 15 * time.Second, Beside: time.Hour, CurvePoint: 4 * time.Second, CurveRates: curveRates(),
+		Waiting: 1_000_000, Dead: 100_000, Backfilled: 1_000_000, Window: 15 * time.Second, Beside: time.Hour,
+		Keys: 5000, Hot: 50_000, BesideHot: 30 * time.Second, Rated: time.Minute, Outage: time.Minute, Down: 1_000_000, CurvePoint: 4 * time.Second, CurveRates: curveRates(),
 	}
 }
 
@@ -50,6 +57,7 @@ func quickSizes() sizes {
 		Archived: 300_000, Triggers: 200, Paused: 50_000, Hanging: 5_000, Bulk: 50_000, BulkPairs: 3,
 		Idle: 6 * time.Second, Shared: 2_500, LargeBytes: 24 << 20,
 		Waiting: 50_000, Dead: 5_000, Backfilled: 5_000, Window: 3 * time.Second, Beside: 10 * time.Minute,
+		Keys: 2000, Hot: 20_000, BesideHot: 4 * time.Second, Rated: 6 * time.Second, Outage: 8 * time.Second, Down: 20_000,
 	}
 }
 

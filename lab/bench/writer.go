@@ -19,12 +19,13 @@ type writing struct {
 	url     string
 	tables  []string // row i goes to table i modulo their number
 	writers int
-	commits []int64 // by seq: Unix time in ns; 0: not committed
+	sql     func(table string) string // inserts a row; $1 is seq
+	commits []int64                   // by seq: Unix time in ns; 0: not committed
 	next    atomic.Int64
 }
 
 func newWriting(url string, writers, capacity int, tables ...string) *writing {
-	return &writing{url: url, tables: tables, writers: writers, commits: make([]int64, capacity+1)}
+	return &writing{url: url, tables: tables, writers: writers, sql: insertRow, commits: make([]int64, capacity+1)}
 }
 
 // session is one writer's connection.
@@ -46,7 +47,7 @@ func (w *writing) session(ctx context.Context) (*session, error) {
 func (s *session) insert(ctx context.Context, seq int64) error {
 	table := s.w.tables[seq%int64(len(s.w.tables))]
 	if !s.have[table] {
-		if _, err := s.conn.Prepare(ctx, table, insertRow(table), nil); err != nil {
+		if _, err := s.conn.Prepare(ctx, table, s.w.sql(table), nil); err != nil {
 			return fmt.Errorf("prepare an insert: %w", err)
 		}
 		s.have[table] = true

@@ -24,7 +24,7 @@ func (l *lab) tables(ctx context.Context, b build, path string) (*database, erro
 			return nil, err
 		}
 	}
-	if err := db.apply(ctx, b, hook{"orders", "orders", path}); err != nil {
+	if err := db.apply(ctx, b, hook{name: "orders", table: "orders", path: path}); err != nil {
 		db.drop()
 		return nil, err
 	}

@@ -23,6 +23,7 @@ func (r *Receiver) Control() http.Handler {
 		}
 		r.Reset(capacity)
 	})
+	mux.HandleFunc("POST /gate", func(_ http.ResponseWriter, req *http.Request) { r.Shut(req.FormValue("shut") == "true") })
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(r.Stats()) })
 	mux.HandleFunc("GET /await", func(w http.ResponseWriter, req *http.Request) {
 		n, err := strconv.ParseInt(req.FormValue("n"), 10, 64)
@@ -53,6 +54,12 @@ type Remote struct {
 // Reset is Receiver.Reset.
 func (r *Remote) Reset(ctx context.Context, capacity int) error {
 	_, err := r.do(ctx, http.MethodPost, "/reset", url.Values{"capacity": {strconv.Itoa(capacity)}})
+	return err
+}
+
+// Shut is Receiver.Shut.
+func (r *Remote) Shut(ctx context.Context, shut bool) error {
+	_, err := r.do(ctx, http.MethodPost, "/gate", url.Values{"shut": {strconv.FormatBool(shut)}})
 	return err
 }
 

@@ -1,8 +1,9 @@
 // Package receiver is a webhook receiver that costs little. It stamps the first arrival of each
 // event and counts the others.
 //
-// The first column of the watched row, "seq", numbers the events from 1. The path says how a
-// request is answered: /delay/50ms after that time, /hang never, any other path at once.
+// The first column of the watched row, "seq", numbers the events from 1. A body that is an array has
+// several events. The path says how a request is answered: /delay/50ms after that time, /hang never,
+// /gate with 503 while the gate is shut, any other path at once.
 package receiver
 
 import (
@@ -10,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -31,16 +33,22 @@ type Stats struct {
 	Duplicates int64 `json:"duplicates"` // arrivals of an event that had arrived before
 	Strange    int64 `json:"strange"`    // requests without a seq, or with one above the capacity
 	Hung       int64 `json:"hung"`       // requests to /hang
+	Refused    int64 `json:"refused"`    // requests to /gate while it was shut
+	Requests   int64 `json:"requests"`   // the others
 	Bytes      int64 `json:"bytes"`      // of all bodies
 }
 
 // Receiver takes webhooks. New makes one.
-type Receiver struct{ round atomic.Pointer[round] }
+type Receiver struct {
+	round atomic.Pointer[round]
+	shut  atomic.Bool // the gate
+}
 
 // round is what arrives between two Resets.
 type round struct {
 	stamps                                        []atomic.Int64 // of the first arrival, by seq; Unix time in ns
 	distinct, duplicates, strange, hung, received atomic.Int64
+	refused, requests                             atomic.Int64
 
 	mu      sync.Mutex
 	awaited atomic.Int64
@@ -64,7 +72,7 @@ func (r *Receiver) Stats() Stats {
 	d := r.round.Load()
 	return Stats{
 		Distinct: d.distinct.Load(), Duplicates: d.duplicates.Load(), Strange: d.strange.Load(),
-		Hung: d.hung.Load(), Bytes: d.received.Load(),
+		Hung: d.hung.Load(), Refused: d.refused.Load(), Requests: d.requests.Load(), Bytes: d.received.Load(),
 	}
 }
 
@@ -77,6 +85,9 @@ func (r *Receiver) Stamps() []int64 {
 	}
 	return out
 }
+
+// Shut shuts the gate, or opens it.
+func (r *Receiver) Shut(shut bool) { r.shut.Store(shut) }
 
 // Await waits until n events have arrived, or ctx is done.
 func (r *Receiver) Await(ctx context.Context, n int64) {
@@ -131,6 +142,8 @@ func (r *Receiver) Serve(l net.Listener) error {
 // answer has the headers that a usual server sends. They matter since each attempt's log has them.
 const answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}"
 
+const unavailable = "HTTP/1.1 503 Service Unavailable\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\nContent-Length: 0\r\n\r\n"
+
 const bufferSize = 64 << 10
 
 func (r *Receiver) serve(conn net.Conn) {
@@ -141,7 +154,7 @@ func (r *Receiver) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		seq, err := readSeq(in, req.length)
+		seq, more, err := readSeqs(in, req.length)
 		if err != nil {
 			return
 		}
@@ -153,7 +166,18 @@ func (r *Receiver) serve(conn net.Conn) {
 			_, _ = in.ReadByte() // returns when the connection ends
 			return
 		}
+		if req.gate && r.shut.Load() {
+			d.refused.Add(1)
+			if _, err := conn.Write([]byte(unavailable)); err != nil {
+				return
+			}
+			continue
+		}
+		d.requests.Add(1)
 		d.record(seq, now.UnixNano())
+		for _, seq := range more {
+			d.record(seq, now.UnixNano())
+		}
 		if req.delay > 0 {
 			<-time.After(req.delay)
 		}
@@ -167,6 +191,7 @@ type head struct {
 	length int64
 	delay  time.Duration
 	hang   bool
+	gate   bool
 }
 
 var errMalformed = errors.New("malformed request")
@@ -188,7 +213,7 @@ func readHead(in *bufio.Reader) (head, error) {
 			return h, errMalformed
 		}
 	}
-	h.hang = bytes.Equal(path, []byte("/hang"))
+	h.hang, h.gate = bytes.Equal(path, []byte("/hang")), bytes.Equal(path, []byte("/gate"))
 	for {
 		line, err := in.ReadSlice('\n')
 		if err != nil {
@@ -214,6 +239,36 @@ func readHead(in *bufio.Reader) (head, error) {
 // seqWithin is how far from its beginning the body must have the number.
 const seqWithin = 2048
 
+// readSeqs reads the body and returns the first number in it; 0: there is none. more are the numbers
+// of the other events, if the body is an array.
+func readSeqs(in *bufio.Reader, length int64) (first int64, more []int64, err error) {
+	start, err := in.Peek(int(min(length, 1)))
+	if err != nil {
+		return 0, nil, err
+	}
+	if string(start) != "[" {
+		first, err = readSeq(in, length)
+		return first, nil, err
+	}
+	body := make([]byte, length)
+	if _, err := io.ReadFull(in, body); err != nil {
+		return 0, nil, err
+	}
+	for at := bytes.Index(body, []byte(seqName)); at >= 0; at = bytes.Index(body, []byte(seqName)) {
+		body = body[at:]
+		if seq := findSeq(body); first == 0 {
+			first = seq
+		} else {
+			more = append(more, seq)
+		}
+		body = body[len(seqName):]
+	}
+	return first, more, nil
+}
+
+// seqName stands before the number.
+const seqName = `"seq":`
+
 // readSeq reads the body and returns the number in it; 0: there is none.
 func readSeq(in *bufio.Reader, length int64) (int64, error) {
 	start, err := in.Peek(int(min(length, seqWithin)))
@@ -232,13 +287,12 @@ func readSeq(in *bufio.Reader, length int64) (int64, error) {
 }
 
 func findSeq(body []byte) int64 {
-	const name = `"seq":`
-	at := bytes.Index(body, []byte(name))
+	at := bytes.Index(body, []byte(seqName))
 	if at < 0 {
 		return 0
 	}
 	var n int64
-	for _, c := range body[at+len(name):] {
+	for _, c := range body[at+len(seqName):] {
 		if c < '0' || c > '9' {
 			break
 		}
