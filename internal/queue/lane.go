@@ -79,9 +79,9 @@ func ReadSeats(ctx context.Context, db pg.Queryer, instance int32, triggers []in
 type LaneWant struct {
 	Trigger int32
 	Most    int32
-	// Held are the lanes that the instance knows to be its own. A lane that is its own without its
-	// knowing is claimed anew: the answer of a claim was lost, or it was buried and registers again.
-	Held []int16
+	// Anew are lanes of its own that it claims again, under another epoch: it did not know of them,
+	// because the answer of a claim was lost, or because it was buried and has registered again.
+	Anew []int16
 }
 
 // A lane whose events are being settled is locked, so it is skipped until that is done. Its owner
@@ -95,7 +95,7 @@ got as materialized (
    cross join lateral (
      select l.trigger_id, l.lane from rowhook.lane l
       where l.trigger_id = t.trigger_id
-        and (` + free + ` or l.owner = $1 and not exists (select from unnest($4::integer[], $5::smallint[]) as h(trigger_id, lane) where h.trigger_id = l.trigger_id and h.lane = l.lane))
+        and (` + free + ` or l.owner = $1 and exists (select from unnest($4::integer[], $5::smallint[]) as a(trigger_id, lane) where a.trigger_id = l.trigger_id and a.lane = l.lane))
       order by l.lane limit t.most for update skip locked) l)
 update rowhook.lane l set owner = $1, epoch = l.epoch + 1
   from got
@@ -107,14 +107,14 @@ returning l.trigger_id, l.lane, l.epoch`
 // them. An instance that is not registered gets nothing.
 func ClaimLanes(ctx context.Context, db pg.Queryer, instance int32, wants []LaneWant) ([]Lane, error) {
 	triggers, most := make([]int32, len(wants)), make([]int32, len(wants))
-	var held laneColumns
+	var anew laneColumns
 	for i, w := range wants {
 		triggers[i], most[i] = w.Trigger, w.Most
-		for _, lane := range w.Held {
-			held.triggers, held.lanes = append(held.triggers, w.Trigger), append(held.lanes, lane)
+		for _, lane := range w.Anew {
+			anew.triggers, anew.lanes = append(anew.triggers, w.Trigger), append(anew.lanes, lane)
 		}
 	}
-	rows, err := db.Query(ctx, claimLanesSQL, instance, triggers, most, held.triggers, held.lanes)
+	rows, err := db.Query(ctx, claimLanesSQL, instance, triggers, most, anew.triggers, anew.lanes)
 	if err != nil {
 		return nil, fmt.Errorf("claim lanes: %w", err)
 	}

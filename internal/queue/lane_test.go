@@ -127,13 +127,13 @@ func TestLanesAreClaimedOnceAndFreeAgainWithoutTheirOwner(t *testing.T) {
 	n, err := queue.ReleaseLanes(t.Context(), q.conn, 8, append(theirs[:4:4], mine[0]))
 	require.NoError(t, err)
 	require.Equal(t, 4, n, "another instance's lane is left alone")
-	lanes, err = queue.ClaimLanes(t.Context(), q.conn, 7, []queue.LaneWant{{Trigger: 1, Most: 64, Held: laneNumbers(mine)}})
+	lanes, err = queue.ClaimLanes(t.Context(), q.conn, 7, []queue.LaneWant{{Trigger: 1, Most: 64}})
 	require.NoError(t, err)
 	require.ElementsMatch(t, []int16{40, 41, 42, 43}, laneNumbers(lanes))
 
 	_, err = queue.Reclaim(t.Context(), q.conn, []int32{7})
 	require.NoError(t, err)
-	lanes, err = queue.ClaimLanes(t.Context(), q.conn, 8, []queue.LaneWant{{Trigger: 1, Most: 64, Held: laneNumbers(theirs[4:])}})
+	lanes, err = queue.ClaimLanes(t.Context(), q.conn, 8, []queue.LaneWant{{Trigger: 1, Most: 64}})
 	require.NoError(t, err)
 	require.Len(t, lanes, 44, "the lanes of a buried instance are free at once")
 	for _, l := range lanes {
@@ -141,12 +141,12 @@ func TestLanesAreClaimedOnceAndFreeAgainWithoutTheirOwner(t *testing.T) {
 	}
 }
 
-func TestALaneThatIsItsOwnWithoutItsKnowingIsClaimedAnew(t *testing.T) {
+func TestALaneOfItsOwnIsClaimedAnewOnRequest(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
 	q.lanes(t, 1)
 	lanes := own(t, q.conn, 7, 1, 3)
-	again, err := queue.ClaimLanes(t.Context(), q.conn, 7, []queue.LaneWant{{Trigger: 1, Most: 1, Held: []int16{0, 2}}})
+	again, err := queue.ClaimLanes(t.Context(), q.conn, 7, []queue.LaneWant{{Trigger: 1, Most: 1, Anew: []int16{1}}})
 	require.NoError(t, err)
 	require.Equal(t, []queue.Lane{{Trigger: 1, Lane: 1, Epoch: lanes[1].Epoch + 1}}, again)
 }
