@@ -111,6 +111,7 @@ type Dispatcher struct {
 	sender        *sender
 	payloads      *payloads
 	settler       *settler
+	pacer         *pacer
 	repairer      *repairer
 	listening     *listening
 	pulse         *pulse
@@ -187,7 +188,7 @@ func compose(cfg Config) *Dispatcher {
 	disk := &diskSpace{db: db, tell: tell, log: log}
 
 	scheduler := newScheduler(cfg.Concurrency, cfg.BatchSize)
-	scheduler.maxBody = cfg.MaxBody
+	scheduler.maxBody, scheduler.schema = cfg.MaxBody, &db.schema
 	inbox := &inbox{scheduler: scheduler}
 	pulse := newPulse(db, self, inbox, log)
 	listening := &listening{cfg: &cfg, db: db, self: self, inbox: inbox, pulse: pulse, tell: tell, log: log, ready: make(chan struct{})}
@@ -213,6 +214,7 @@ func compose(cfg Config) *Dispatcher {
 		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
 		loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
+		pacer: &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
 		claimer: &claimer{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, loader: loader, sender: sender, repairer: repairer, session: listening,
 			commits: commits, notifications: notifications, disk: disk, tell: tell, log: log,
@@ -281,7 +283,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settleCtx, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSettling()
 
-	var loops, settling, listening, reporting, beating sync.WaitGroup
+	var loops, settling, listening, reporting, beating, pacing sync.WaitGroup
 	beatCtx, stopBeating := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeating()
 	beating.Go(func() { d.pulse.run(beatCtx) })
@@ -300,12 +302,15 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.sender.watchStalls(ctx) })
 	loops.Go(func() { d.breakers.run(ctx) })
 	loops.Go(func() { d.sender.keepTimetable(ctx) })
+	pacing.Go(func() { d.pacer.run(sendCtx) })
 	reporting.Go(func() { d.failing.run(settleCtx) })
 	loops.Wait() // ctx is done
 	d.stopping.Store(true)
 
 	d.settler.giveBack(d.scheduler.close())
 	d.finishSending(stopSending)
+	stopSending()
+	pacing.Wait()
 	lastWords, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	left := d.settler.finish(lastWords)

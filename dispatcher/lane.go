@@ -41,6 +41,7 @@ type lane struct {
 	inFlight int           // shipments
 	carried  int           // deliveries in them
 	bytes    int           // of the bodies in the queue, with batches
+	pace     pace          // of its rate
 	average  time.Duration // of an attempt, exponentially weighted; 0: none yet
 	lag      lag
 	gate     gate      // of its breakers

@@ -77,6 +77,7 @@ func (p *peers) watch(ctx context.Context) {
 		return // the claimer reports failures of the database
 	}
 	p.db.schema.Store(w.Schema)
+	p.scheduler.alive(len(w.Alive))
 	dead := p.signs.judge(w.Instances, p.self.id, time.Now(), p.pulse.lastBeat())
 	if w.IsRegistered(p.self.id) {
 		for _, i := range p.unreclaimed {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
@@ -27,6 +28,9 @@ type scheduler struct {
 	signal   chan struct{}
 	later    timetable
 
+	schema     *atomic.Int32 // of database; nil: the latest
+	paceSignal chan struct{}
+
 	mu          sync.Mutex
 	lanes       map[int32]*lane
 	undrained   []*lane  // whose state is not drained
@@ -38,6 +42,7 @@ type scheduler struct {
 	outstanding delivery // sentinel of the list of deliveries that are claimed and not settled
 	count       int      // of outstanding
 	average     time.Duration
+	instances   int       // alive, as last seen
 	closed      bool      // claims no more
 	alone       *shipment // one that is to be sent alone: nothing else may start; nil: none
 
@@ -56,7 +61,7 @@ const (
 
 func newScheduler(limit, batch int) *scheduler {
 	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), lanes: map[int32]*lane{},
-		breakerSignal: make(chan struct{}, 1)}
+		breakerSignal: make(chan struct{}, 1), paceSignal: make(chan struct{}, 1)}
 	s.outstanding.prev, s.outstanding.next = &s.outstanding, &s.outstanding
 	return s
 }
@@ -223,10 +228,17 @@ func (s *scheduler) ask(l *lane, free int) int {
 	if most == 0 {
 		return 0
 	}
+	paced := unbounded
+	if !l.pace.off() && s.paced() {
+		if paced = l.pace.room(time.Now(), s.instances, l.loads()); paced == 0 {
+			s.askForSlots()
+			return 0
+		}
+	}
 	slots := l.concurrency(s.limit)
 	ahead := prefetch(slots, l.average, s.prefetch)
 	if !l.batches().IsZero() {
-		return s.askBatch(l, free, slots, ahead, most)
+		return s.askBatch(l, free, slots, ahead, min(most, paced))
 	}
 	room := slots + ahead - l.inFlight - l.queued()
 	if l.queued() > 0 && room < (slots+ahead)/4 {
@@ -236,7 +248,7 @@ func (s *scheduler) ask(l *lane, free int) int {
 	if own := min(s.reserve(), slots) - l.inFlight - l.queued(); n < own {
 		n = own
 	}
-	return min(n, most)
+	return min(n, most, paced)
 }
 
 // claimed takes in the events of a claim, which was sent at the given time. It returns the
@@ -354,7 +366,7 @@ func (s *scheduler) admits(l *lane, now time.Time) bool {
 		s.later.note(at)
 		return false
 	}
-	return true
+	return l.pace.off() || s.onPace(l, now)
 }
 
 func (s *scheduler) begin(l *lane, now time.Time) *shipment {
@@ -368,6 +380,10 @@ func (s *scheduler) begin(l *lane, now time.Time) *shipment {
 	s.queued += l.loads()
 	sh.started = now
 	sh.aimed = l.gate.aim(l)
+	if !l.pace.off() {
+		l.pace.take()
+		s.askForSlots()
+	}
 	l.inFlight++
 	l.carried += len(sh.deliveries)
 	s.active++
@@ -573,6 +589,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		s.queued -= l.loads()
 		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
 		l.measure()
+		l.pace.configure(t.Spec.Rate)
 		s.queued += l.loads()
 		l.endpoint, l.unable = endpoint(t.Spec)
 		switch {

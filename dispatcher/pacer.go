@@ -1,0 +1,212 @@
+package dispatcher
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/sethvargo/go-retry"
+
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+)
+
+// pacer reserves the times of requests for triggers with a rate. While the database can't be
+// reached, there are none, and the events wait.
+type pacer struct {
+	db        *database
+	scheduler *scheduler
+	sender    *sender
+	settler   *settler
+	log       *slog.Logger
+
+	failures retry.Backoff
+	failed   bool
+}
+
+// run reserves until ctx is done.
+func (p *pacer) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		wants, wait := p.scheduler.slotWants(time.Now())
+		if len(wants) > 0 {
+			wait = p.reserve(ctx, wants)
+		}
+		if wait <= 0 {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-p.scheduler.paceSignal:
+		}
+	}
+}
+
+// reserve asks for slots, and starts what may start. It returns how long to wait after a failure.
+func (p *pacer) reserve(parent context.Context, wants []queue.SlotWant) time.Duration {
+	ctx, cancel := context.WithTimeout(parent, statementTimeout)
+	defer cancel()
+	asked := time.Now()
+	slots, err := queue.ReserveSlots(ctx, p.db.claims, wants)
+	now := time.Now()
+	start, unsent := p.scheduler.reserved(wants, slots, asked, now)
+	for _, sh := range start {
+		p.sender.send(sh)
+	}
+	p.settler.giveBack(unsent)
+	switch {
+	case parent.Err() != nil:
+	case err == nil:
+		if p.failed {
+			p.failed = false
+			p.log.Info("requests of triggers with a rate are planned again")
+		}
+	case !p.failed:
+		p.failed, p.failures = true, pg.Backoff(firstRetry)
+		p.log.Error("can't plan the requests of triggers with a rate; their events wait", "error", err)
+		fallthrough
+	default:
+		wait, _ := p.failures.Next() // without a limit it never stops
+		return wait
+	}
+	return 0
+}
+
+// slotWants returns what to reserve now, or how long to wait.
+func (s *scheduler) slotWants(now time.Time) (wants []queue.SlotWant, wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait = time.Hour
+	for id, l := range s.lanes {
+		p := &l.pace
+		if p.off() || !s.paced() || s.closed && p.waiting == 0 {
+			continue
+		}
+		if n := p.wants(now, l.loads()); n > 0 {
+			p.asking = true
+			wants = append(wants, queue.SlotWant{Trigger: id, Every: p.every(), Burst: p.rate.Burst, N: n})
+			continue
+		}
+		if !p.opens.IsZero() && l.state != drained {
+			if at := p.opens.Add(-paceAhead); now.Before(at) {
+				wait = min(wait, at.Sub(now))
+			} else {
+				s.wake() // the claimer
+			}
+		}
+		if l.loads()+p.waiting > 0 {
+			if now.Before(p.askAt) {
+				wait = min(wait, p.askAt.Sub(now))
+			}
+			if n := len(p.runs); n > 0 {
+				last := p.runs[n-1]
+				wait = min(wait, max(last.next.Add(time.Duration(last.left-1)*p.every()-slotsInTime).Sub(now), time.Millisecond))
+			}
+		}
+	}
+	slices.SortFunc(wants, func(a, b queue.SlotWant) int { return int(a.Trigger) - int(b.Trigger) })
+	return wants, wait
+}
+
+// reserved takes in slots. It returns what may start by them, and what is not to be kept here until
+// there is one.
+func (s *scheduler) reserved(wants []queue.SlotWant, slots []queue.Slots, asked, now time.Time) (start []*shipment, unsent []*delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range wants {
+		l, ok := s.lanes[w.Trigger]
+		if !ok || l.pace.every() != w.Every {
+			continue // the rate has changed meanwhile
+		}
+		i := slices.IndexFunc(slots, func(got queue.Slots) bool { return got.Trigger == w.Trigger })
+		if i < 0 {
+			l.pace.failed(now)
+			continue
+		}
+		if l.pace.got(slots[i], asked, now) > paceAhead {
+			unsent = append(unsent, s.dropQueue(l)...)
+		}
+	}
+	return s.take(now), unsent
+}
+
+// paced reports that rates are kept: the schema has their table.
+func (s *scheduler) paced() bool { return s.schema == nil || s.schema.Load() >= queue.OrderedSchema }
+
+// onPace reports whether a lane with a rate has a slot now. Else it will be asked for, or waited for.
+func (s *scheduler) onPace(l *lane, now time.Time) bool {
+	if !s.paced() {
+		return true
+	}
+	ok, at := l.pace.admits(now)
+	switch {
+	case ok:
+	case at.IsZero():
+		s.askForSlots()
+	default:
+		s.later.note(at)
+	}
+	return ok
+}
+
+// alive says how many instances there are. A lane with a rate claims its part of what may be sent.
+func (s *scheduler) alive(instances int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.instances = instances
+}
+
+// askForSlots wakes the pacer.
+func (s *scheduler) askForSlots() {
+	select {
+	case s.paceSignal <- struct{}{}:
+	default:
+	}
+}
+
+// awaitSlot waits until a further request of a shipment may be sent. It returns false if that is not
+// before until.
+func (s *scheduler) awaitSlot(ctx context.Context, l *lane, until time.Time) bool {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	s.mu.Lock()
+	l.pace.waiting++
+	defer func() {
+		l.pace.waiting--
+		s.mu.Unlock()
+	}()
+	for {
+		now := time.Now()
+		if !s.paced() {
+			return true
+		}
+		ok, at := l.pace.admits(now)
+		if ok {
+			l.pace.take()
+			return true
+		}
+		if at.IsZero() || at.After(until) {
+			at = until
+		}
+		if now.After(until) || ctx.Err() != nil {
+			return false
+		}
+		if l.pace.changed == nil {
+			l.pace.changed = make(chan struct{})
+		}
+		changed := l.pace.changed
+		s.askForSlots()
+		s.mu.Unlock()
+		timer.Reset(at.Sub(now))
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+	}
+}
