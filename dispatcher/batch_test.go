@@ -67,7 +67,7 @@ func batchOf(most int, change ...func(*trigger.Spec)) func(*trigger.Spec) {
 	return func(s *trigger.Spec) {
 		s.Batch.Max = most
 		s.Webhook.Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-		s.Retry.Interval, s.Retry.Backoff = trigger.Duration(10*time.Millisecond), trigger.BackoffFixed
+		s.Retry.Limit, s.Retry.Interval, s.Retry.Backoff = 5, trigger.Duration(10*time.Millisecond), trigger.BackoffFixed
 		for _, f := range change {
 			f(s)
 		}

@@ -658,6 +658,7 @@ func (s *scheduler) stats() []TriggerStats {
 	out := make([]TriggerStats, 0, len(s.lanes))
 	for _, l := range s.lanes {
 		t := TriggerStats{Name: l.trigger.Spec.Name, Paused: l.trigger.Paused, InFlight: l.inFlight, Queued: l.queued()}
+		t.Failing = l.gate.closed() != nil
 		if l.unable != nil {
 			t.Unable = l.unable.Error()
 		}

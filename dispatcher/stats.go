@@ -37,6 +37,7 @@ type TriggerStats struct {
 	Name     string
 	Paused   bool
 	Unable   string // why this dispatcher can't send for it, and so claims nothing; "": it can
+	Failing  bool   // its endpoint or its host fails, so that its events wait
 	InFlight int    // attempts under way
 	Queued   int    // claimed events that wait for a slot
 }

@@ -16,7 +16,7 @@ import (
 // Watch adds metrics of the dispatcher. Each scrape calls stats.
 func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 	m.registry.MustRegister(&scraped{m: m, names: []string{
-		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_claiming", "rowhook_settling", "rowhook_history_written", "rowhook_payload_memory_bytes",
+		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_endpoint_failing", "rowhook_claiming", "rowhook_settling", "rowhook_history_written", "rowhook_payload_memory_bytes",
 		"rowhook_doorbell_silent", "rowhook_listening", "rowhook_notification_queue_usage",
 	}, read: func(emit emitter) {
 		s := stats()
@@ -24,6 +24,7 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 			emit("rowhook_attempts_in_flight", float64(t.InFlight), t.Name)
 			emit("rowhook_events_queued", float64(t.Queued), t.Name)
 			emit("rowhook_trigger_unable", truth(t.Unable != ""), t.Name)
+			emit("rowhook_endpoint_failing", truth(t.Failing), t.Name)
 		}
 		emit("rowhook_claiming", truth(s.Started && s.Claiming == ""))
 		emit("rowhook_settling", truth(s.Settling == ""))

@@ -36,6 +36,7 @@ func Definitions() []Definition {
 		{"rowhook_attempts_in_flight", Gauge, trigger, "Attempts that are running in this instance.", false},
 		{"rowhook_events_queued", Gauge, trigger, "Events that this instance has claimed and that wait for a free slot.", false},
 		{"rowhook_trigger_unable", Gauge, trigger, "1 while this instance can't build the trigger's webhook, because a variable, a file or a valid URL is missing. Other instances may deliver its events.", false},
+		{"rowhook_endpoint_failing", Gauge, trigger, "1 while the trigger's endpoint or its host fails: the trigger's events wait, and one at a time probes the endpoint. All instances agree within 1.5 s.", false},
 
 		{"rowhook_backlog_events", Gauge, []string{"trigger", "state"}, "Unsettled events. state: waiting, in_flight, retrying. Above some thousands it is an estimate.", true},
 		{"rowhook_backlog_oldest_age_seconds", Gauge, trigger, "Age of the oldest unsettled event; 0: there is none.", true},
