@@ -24,7 +24,7 @@ func (a *app) testCommand() *cobra.Command {
 	trial := operate.Trial{}
 	var payload string
 	cmd := &cobra.Command{
-		Use:   "test TRIGGER",
+		Use:   "test TRIGGER | --alerts",
 		Short: "Send one made-up, signed event to the webhook of a trigger, and show the answer",
 		Long: `Send one made-up event to the webhook of a trigger, and show the answer. The request is like that of a real event: the
 same headers, signature, network rules and TLS files. The body says "test": true, and the header Rowhook-Test is 1, so
@@ -33,15 +33,20 @@ not evaluated.
 
 Nothing is written: the event is not in the queue, not in the history and not in the audit. The request is sent from
 here, so the command needs what the dispatcher has: the variables that the webhook refers to, its TLS files, and its
-network. Inside of "rowhook dev -- COMMAND" they are there; for another shell, rowhook dev prints them. The exit code is 0 if the receiver answered with a 2xx status, and else 1.`,
+network. Inside of "rowhook dev -- COMMAND" they are there; for another shell, rowhook dev prints them. The exit code is 0 if the receiver answered with a 2xx status, and else 1.
+
+With --alerts a made-up alert goes to each URL of alerts in the configuration that was applied, with "test": true, and
+the heartbeats are called.`,
 		Example: `  rowhook test order_placed
+  rowhook test --alerts
   rowhook test order_placed --op update --dry-run
   rowhook test order_placed --payload '{"old": {"id": 7, "status": "placed"}, "new": {"id": 7, "status": "paid"}}'
   rowhook test order_placed --payload @order.json --timeout 5s --json`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 	}
 	o := a.operating(cmd)
 	o.look = true
+	var alerts bool
 	s := flagSet{cmd.Flags()}
 	cmd.Flags().StringVar(&trial.Op, "op", "", "operation: insert, update, delete or manual (default: the first one that the trigger captures)")
 	cmd.Flags().StringVarP(&payload, "payload", "p", "", "data of the event: JSON, @ and the name of a file, or - for standard input. An object of old, new or both, "+
@@ -49,9 +54,23 @@ network. Inside of "rowhook dev -- COMMAND" they are there; for another shell, r
 	cmd.Flags().Var((*durationFlag)(&trial.Timeout), "timeout", "how long the receiver may take to answer (default: the timeout of the trigger)")
 	cmd.Flags().Lookup("timeout").DefValue = ""
 	cmd.Flags().BoolVar(&trial.Unsent, "dry-run", false, "show the request, and do not send it")
+	cmd.Flags().BoolVar(&alerts, "alerts", false, "try what alerts of the configuration name, and no trigger")
 	guardFlags(&s, &trial.Guard)
 	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case alerts && len(args) > 0:
+			return usagef("give the name of a trigger or --alerts, not both")
+		case alerts:
+			for _, name := range []string{"op", "payload", "timeout", "dry-run"} {
+				if cmd.Flags().Changed(name) {
+					return usagef("--%s is for the test of a trigger, and --alerts tests none", name)
+				}
+			}
+			return a.testAlerts(cmd, o, operate.AlertTrial{Lookup: a.lookup, Guard: trial.Guard, Version: build()})
+		case len(args) == 0:
+			return usagef("give the name of a trigger, or --alerts: \"rowhook triggers\" lists the names")
+		}
 		pointed := false // at the receiver of rowhook dev
 		trial.Trigger, trial.Version = args[0], build()
 		trial.Lookup = func(w trigger.Webhook) func(string) (string, bool) {
@@ -90,6 +109,40 @@ network. Inside of "rowhook dev -- COMMAND" they are there; for another shell, r
 		})
 	}
 	return cmd
+}
+
+// testAlerts tries what alerts of the configuration name.
+func (a *app) testAlerts(cmd *cobra.Command, o *operating, trial operate.AlertTrial) error {
+	return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		all, err := operate.TryAlerts(ctx, conn, trial)
+		if err != nil {
+			return err
+		}
+		if o.json {
+			err = a.printJSON(map[string]any{"alerts": all})
+		} else {
+			a.showAlertTrials(all)
+		}
+		if err != nil {
+			return err
+		}
+		return operate.FailedAlerts(all)
+	})
+}
+
+func (a *app) showAlertTrials(all []operate.AlertTrialResult) {
+	page := a.page()
+	t := page.Table("ENTRY", "KIND", "TO", "ANSWER")
+	for i := range all {
+		r := &all[i]
+		answer := term.Coloured(r.Error, term.Red)
+		if r.Delivered {
+			answer = term.Coloured(fmt.Sprintf("%s in %s", statusLine(*r.Status), term.Span(time.Duration(r.DurationMS*float64(time.Millisecond)))), term.Green)
+		}
+		t.Add(term.Text(fmt.Sprintf("alerts[%d]", r.Entry)), term.Text(r.Kind), term.Text(r.To), answer)
+	}
+	t.Stack = true
+	t.Flush()
 }
 
 func (a *app) showTrial(r *operate.TrialResult) {

@@ -2,10 +2,12 @@ package cli_test
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -86,4 +88,52 @@ triggers:
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "--allow-addresses")
 	require.EqualValues(t, 2, requests.Load())
+}
+
+func TestTestTriesTheAlertsThatWereApplied(t *testing.T) {
+	t.Parallel()
+	var bodies sync.Map
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		bodies.Store(r.Method+" "+r.URL.Path, string(body))
+		if r.URL.Path == "/wrong" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(server.Close)
+	db := pgtest.New(t)
+	env := []string{"DATABASE_URL=" + db.URL(), "HOOKS=" + server.URL}
+	file := filepath.Join(t.TempDir(), "rowhook.yaml")
+	apply := func(alerts string) {
+		require.NoError(t, os.WriteFile(file, []byte("triggers: []\n"+alerts), 0o600))
+		code, _, stderr := rowhook(t, env, "apply", "-f", file)
+		require.Zero(t, code, stderr)
+	}
+	apply("")
+	code, _, stderr := rowhook(t, env, "test", "--alerts")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "there are no alerts in the configuration that was applied")
+
+	apply("alerts: [{url: '${HOOKS}/json'}, {url: '${HOOKS}/slack', format: slack}, {heartbeat: '${HOOKS}/beat'}]\n")
+	code, stdout, stderr := rowhook(t, env, "test", "--alerts")
+	require.Zero(t, code, stderr)
+	require.Regexp(t, `(?m)^alerts\[0\] +alert +`+server.URL+` +200 OK in \S+$`, stdout)
+	require.Regexp(t, `(?m)^alerts\[2\] +heartbeat +`, stdout)
+	json, _ := bodies.Load("POST /json")
+	require.Contains(t, json, `"test":true`)
+	slack, _ := bodies.Load("POST /slack")
+	require.Contains(t, slack, `{"text":"This is a test of Rowhook's alerts. *failing*: test`)
+	_, called := bodies.Load("GET /beat")
+	require.True(t, called)
+
+	apply("alerts: [{url: '${HOOKS}/wrong'}, {url: '${NOWHERE}'}]\n")
+	code, stdout, stderr = rowhook(t, env, "test", "--alerts")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "2 of 2 entries of alerts could not be reached")
+	require.Contains(t, stdout, "answered 404 Not Found")
+	require.Contains(t, stdout, "NOWHERE is not set")
+	for _, wrong := range [][]string{{"--alerts", "a"}, {"--alerts", "--op", "insert"}} {
+		code, _, _ := rowhook(t, env, append([]string{"test"}, wrong...)...)
+		require.Equal(t, 2, code, wrong)
+	}
 }

@@ -34,6 +34,7 @@ type Status struct {
 	History   []History        `json:"history"`
 	Retention json.RawMessage  `json:"retention"` // as applied
 	Backfills []BackfillStatus `json:"backfills"` // unfinished ones
+	Alerts    []OpenAlert      `json:"alerts"`    // what receivers of alerts are told of at present
 	Warnings  []Warning        `json:"warnings"`  // problems that need a person, see readWarnings
 
 	daysAhead int
@@ -143,7 +144,7 @@ const (
 
 // ReadStatus reads the status. Its time does not depend on the number of events.
 func ReadStatus(ctx context.Context, db DB) (*Status, error) {
-	s := &Status{Triggers: []TriggerStatus{}, Blocked: []BlockedKey{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Warnings: []Warning{}}
+	s := &Status{Triggers: []TriggerStatus{}, Blocked: []BlockedKey{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Alerts: []OpenAlert{}, Warnings: []Warning{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, "select clock_timestamp(), coalesce((select value::text from rowhook.setting where name = 'retention'), 'null')").
 			Scan(&s.Now, &s.Retention); err != nil {

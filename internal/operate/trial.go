@@ -15,7 +15,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhook/rowhook/internal/netrule"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
@@ -135,15 +134,9 @@ func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
 		if err != nil {
 			return err
 		}
-		deny, err := netrule.ParseAll(cfg.Settings.Network.Deny)
-		if err != nil {
-			return fmt.Errorf("read rowhook.setting network: deny: %w", err)
+		if t.guard, err = guardWith(o.Guard, cfg.Settings.Network); err != nil {
+			return err
 		}
-		allow, err := netrule.ParseAll(cfg.Settings.Network.Allow)
-		if err != nil {
-			return fmt.Errorf("read rowhook.setting network: allow: %w", err)
-		}
-		t.guard = o.Guard.With(webhook.Guard{Deny: deny, Allow: allow})
 		if o.Payload != nil {
 			return t.take(o.Payload)
 		}

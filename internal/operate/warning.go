@@ -28,7 +28,7 @@ func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack, s.warnOfForeignGrants,
 		s.warnOfTrouble, s.warnOfHistory,
 		s.warnOfNotifications, s.warnOfDoorbell,
-		s.warnOfUncaptured,
+		s.warnOfUncaptured, s.readAlerts,
 	} {
 		if err := s.orWarn(ctx, tx, check); err != nil {
 			return err
