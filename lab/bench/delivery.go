@@ -200,7 +200,7 @@ func (l *lab) measureHotKey(ctx context.Context, b build) (*sample, error) {
 	}
 	defer func() { _ = c.dispatcher.Stop(stopPatience) }()
 	c.w.sql = func(table string) string {
-		return strings.Replace(insertRow(table), "4711", fmt.Sprintf("1 + $1 %% %d", l.sizes.Keys), 1)
+		return strings.Replace(insertRow(table), "($1, 4711", fmt.Sprintf("($1::bigint, 1 + $1::bigint %% %d", l.sizes.Keys), 1)
 	}
 	for _, part := range []struct {
 		prefix string
@@ -280,6 +280,7 @@ func (l *lab) measureOutage(ctx context.Context, b build) (*sample, error) {
 	if err := c.outagePart(ctx, s, "alone_", before); err != nil {
 		return nil, err
 	}
+	lines := logged.n.Load()
 	sql := strings.Replace(insertRows("public.orders", l.sizes.Down), "select g,", fmt.Sprintf("select g + %d,", others), 1)
 	if err := db.exec(ctx, sql); err != nil {
 		return nil, err
@@ -294,7 +295,7 @@ func (l *lab) measureOutage(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines, start := logged.n.Load(), time.Now()
+	start := time.Now()
 	if err := c.outagePart(ctx, s, "", during); err != nil {
 		return nil, err
 	}
