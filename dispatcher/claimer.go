@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -62,8 +61,7 @@ type claimer struct {
 	muted       bool          // nobody may ring; see mute
 	said        muteWords
 	cost        claimCost
-	names       map[int32]queue.TableName // of rowhook.relation, as read at namedAt
-	namedAt     time.Time
+	names       tableNames
 }
 
 // run claims until ctx is done.
@@ -248,6 +246,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	c.bell.Flush(c.commits.get())
+	c.bell.Found(c.scheduler.takeFound())
 	c.bell.Saturated(c.scheduler.saturated())
 	switch c.bell.Next(now) {
 	case listener.Arm:
@@ -349,7 +348,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	conn.Release()
 	named := true
 	if err == nil {
-		err = c.nameTables(ctx, wants, events)
+		err = c.names.give(ctx, c.db.claims, wants, events)
 		named = err == nil
 	}
 	if err != nil {
@@ -376,33 +375,6 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	if full && c.scheduler.saturated() && c.bell.State() == listener.Silent && now.Sub(c.called) > callEvery {
 		c.called = now
 		return queue.NotifyPeers(ctx, c.db.claims, queue.HelpPayload)
-	}
-	return nil
-}
-
-// namesFor is how long the names of tables that are no longer watched are used before they are read
-// again.
-const namesFor = time.Second
-
-// nameTables gives events the name of their own table where their trigger watches another table by
-// now.
-func (c *claimer) nameTables(ctx context.Context, wants []queue.Want, events []queue.Claimed) error {
-	own, other := queue.OwnTables(wants, events)
-	if !other {
-		return nil
-	}
-	unknown := func(id int32) bool { _, ok := c.names[id]; return id != 0 && !ok }
-	if time.Since(c.namedAt) > namesFor || slices.ContainsFunc(own, unknown) {
-		names, err := queue.NameRelations(ctx, c.db.claims, nil)
-		if err != nil {
-			return err
-		}
-		c.names, c.namedAt = names, time.Now()
-	}
-	for i, id := range own {
-		if name, ok := c.names[id]; ok {
-			events[i].Own = &name
-		}
 	}
 	return nil
 }

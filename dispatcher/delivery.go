@@ -24,6 +24,8 @@ type delivery struct {
 	key     string    // within which its order holds; "": no order
 	bulk    bool      // its trigger had batches when it was claimed
 
+	placed *placed // its place in the order of its key; nil: it was claimed
+
 	shipment *shipment    // in which it is sent; nil: it waits for a slot
 	own      shipment     // of this delivery alone: see ship
 	self     [1]*delivery // own.deliveries
@@ -39,5 +41,5 @@ const longestLease = trigger.LongestLease
 
 // holding names the event and its claim. It is the fence of statements.
 func (d *delivery) holding() queue.Holding {
-	return queue.Holding{ID: d.event.ID, Tries: d.tries, Claim: d.claim}
+	return queue.Holding{ID: d.event.ID, Tries: d.tries, Claim: d.claim, Ordered: d.placed != nil}
 }

@@ -113,6 +113,7 @@ type Dispatcher struct {
 	settler       *settler
 	pacer         *pacer
 	repairer      *repairer
+	orderer       *orderer
 	listening     *listening
 	pulse         *pulse
 	peers         *peers
@@ -210,8 +211,12 @@ func compose(cfg Config) *Dispatcher {
 		client: client, scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
 		tell: tell, log: log,
 	}
+	orderer := newOrderer(db, self, scheduler, pulse, tell, log)
+	orderer.sender, orderer.settler = sender, settler
+	sender.orderer, settler.orderer = orderer, orderer
 	d := &Dispatcher{
-		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
+		orderer: orderer,
+		cfg:     cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
 		loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
 		pacer: &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
@@ -296,6 +301,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settling.Go(func() { d.settler.run(settleCtx) })
 	loops.Go(func() { d.claimer.run(ctx) })
 	loops.Go(func() { d.repairer.run(ctx) })
+	loops.Go(func() { d.orderer.run(ctx) })
 	loops.Go(func() { d.peers.run(ctx) })
 	loops.Go(func() { d.maintenance.run(ctx) })
 	loops.Go(func() { d.alerter.run(ctx) })
@@ -308,12 +314,14 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.stopping.Store(true)
 
 	d.settler.giveBack(d.scheduler.close())
+	d.releaseLanes(ctx)
 	d.finishSending(stopSending)
 	stopSending()
 	pacing.Wait()
 	lastWords, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	left := d.settler.finish(lastWords)
+	d.orderer.release(lastWords)
 	d.activity.write(lastWords)
 	stopSettling()
 	settling.Wait()
@@ -330,6 +338,14 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		d.log.Info("stopped: all events are settled or given back")
 	}
 	return err
+}
+
+// releaseLanes gives back the lanes of which nothing is in flight, so that the others need not wait
+// for what is.
+func (d *Dispatcher) releaseLanes(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	d.orderer.release(ctx)
 }
 
 // stopTimeout bounds the last writes of a dispatcher that stops.

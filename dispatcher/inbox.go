@@ -100,6 +100,7 @@ func (i *inbox) inherit() {
 	i.mu.Unlock()
 	i.scheduler.forgetDue(i.scheduler.ids())
 	i.scheduler.markAll(true)
+	i.scheduler.reseat()
 }
 
 // askReload has the configuration loaded.

@@ -34,6 +34,8 @@ type lane struct {
 	rang       time.Time // when writers last notified
 	unreadable time.Time // when the payload of an event could last not be read
 
+	order orderMarks
+
 	// Events that are claimed, and attempts.
 	queue    []*delivery   // claimed, waiting for a slot
 	head     int           // of queue

@@ -36,6 +36,7 @@ type pulse struct {
 
 	pokes      chan struct{}
 	registered atomic.Bool  // it is in rowhook.instance, as last seen by the pulse or the peers
+	doubts     atomic.Int64 // how often it was found buried, so that others may have its lanes
 	last       atomic.Int64 // when it was last written, Unix nanoseconds
 }
 
@@ -133,6 +134,9 @@ func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known boo
 	})
 	if err != nil {
 		return false, err
+	}
+	if !known {
+		p.doubts.Add(1)
 	}
 	if known {
 		p.registered.Store(true)

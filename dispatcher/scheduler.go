@@ -43,6 +43,7 @@ type scheduler struct {
 	count       int      // of outstanding
 	average     time.Duration
 	instances   int       // alive, as last seen
+	order       orderSignals
 	closed      bool      // claims no more
 	alone       *shipment // one that is to be sent alone: nothing else may start; nil: none
 
@@ -61,6 +62,7 @@ const (
 
 func newScheduler(limit, batch int) *scheduler {
 	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), lanes: map[int32]*lane{},
+		order:         orderSignals{wake: make(chan struct{}, 1), changed: true},
 		breakerSignal: make(chan struct{}, 1), paceSignal: make(chan struct{}, 1)}
 	s.outstanding.prev, s.outstanding.next = &s.outstanding, &s.outstanding
 	return s
@@ -85,6 +87,7 @@ func (s *scheduler) mark(trigger int32) bool {
 	if ok {
 		l.rang = time.Now()
 		s.markLane(l, true)
+		s.markOrder(l)
 		s.wake()
 	}
 	return ok
@@ -96,6 +99,9 @@ func (s *scheduler) markAll(below bool) {
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
 		s.markLane(l, below)
+	}
+	for _, l := range s.order.lanes {
+		s.markOrder(l)
 	}
 	s.wake()
 }
@@ -138,6 +144,11 @@ func (s *scheduler) markHot(now time.Time) {
 			s.markLane(l, false)
 		}
 	}
+	for _, l := range s.order.lanes {
+		if now.Sub(l.order.found) < time.Second {
+			s.markOrder(l)
+		}
+	}
 }
 
 // floorLag is how far below the highest due_at that was claimed a claim starts. An ordinary commit
@@ -153,7 +164,7 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 	if s.closed || len(s.undrained) == 0 {
 		return nil, nil, time.Time{}
 	}
-	free := min(s.limit-s.active+prefetch(s.limit, s.average, s.prefetch)-s.queued, maxOutstanding-s.count)
+	free := s.free()
 	kept := s.undrained[:0:0]
 	for _, l := range s.undrained {
 		if l.gone || l.idle() || l.gate.shut(l) {
@@ -273,7 +284,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		l.found = now
 		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: sent.Add(l.lease()), taken: now, bulk: !l.batches().IsZero()}
 		d.event = webhook.Event{
-			ID: e.ID, CreatedAt: e.CreatedAt, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
+			ID: e.ID, CreatedAt: e.CreatedAt, Sequence: e.Seq, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
 			CurrentRetry: int(e.Tries) - 1, MaxRetries: l.trigger.Spec.Retry.Limit,
 		}
@@ -436,6 +447,9 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 	if len(s.undrained) > 0 && !s.closed {
 		s.wake()
 	}
+	if s.order.starved {
+		s.wakeOrderer()
+	}
 	return next
 }
 
@@ -459,6 +473,7 @@ func (s *scheduler) stall(now time.Time) []*shipment {
 	}
 	if freed {
 		s.wake()
+		s.wakeOrderer()
 	}
 	return s.take(now)
 }
@@ -488,6 +503,7 @@ func (s *scheduler) settled(ds []*delivery) {
 	s.count -= len(ds)
 	if before >= maxOutstanding && s.count < maxOutstanding {
 		s.wake()
+		s.wakeOrderer()
 	}
 }
 
@@ -597,6 +613,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 			unsent = append(unsent, s.dropQueue(l)...)
 		case !ok || wasIdle:
 			s.markLane(l, true)
+			s.markOrder(l)
 			l.next.forget()
 		}
 	}
@@ -609,6 +626,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 	}
 	s.aim()
 	s.wake()
+	s.reorder()
 	return unsent
 }
 
@@ -618,6 +636,7 @@ func (s *scheduler) disable(l *lane, why error) (unsent []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.unable = why
+	s.reorder()
 	return s.dropQueue(l)
 }
 
@@ -669,11 +688,12 @@ func (s *scheduler) stats() []TriggerStats {
 	return out
 }
 
-// quiet reports that all lanes are drained.
+// quiet reports that all lanes are drained, and all that was marked in the lanes of ordered triggers
+// is read.
 func (s *scheduler) quiet() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.undrained) == 0
+	return len(s.undrained) == 0 && !s.order.busy
 }
 
 // rings reports that writers notify for a trigger.

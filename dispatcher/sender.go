@@ -19,6 +19,7 @@ type sender struct {
 	scheduler *scheduler
 	settler   *settler
 	payloads  *payloads
+	orderer   *orderer
 	unable    *unableTriggers
 	activity  *activityCounter
 	failing   *failing
@@ -44,6 +45,10 @@ func (s *sender) ship(sh *shipment) *shipment {
 	spec, endpoint := s.scheduler.plan(sh)
 	if time.Until(sh.expires()) < min(endpoint.Timeout(), longestLease)+settleMargin {
 		// It has waited here for so long that its lease would not last for an attempt.
+		s.settler.giveBack(sh.deliveries)
+		return s.scheduler.done(sh, 0, false)
+	}
+	if !s.orderer.mine(sh) {
 		s.settler.giveBack(sh.deliveries)
 		return s.scheduler.done(sh, 0, false)
 	}

@@ -29,6 +29,7 @@ type settler struct {
 	configuration *configuration
 	history       *history
 	disk          *diskSpace
+	orderer       *orderer
 	tell          *observers
 	log           *slog.Logger
 
@@ -38,6 +39,7 @@ type settler struct {
 	mu      sync.Mutex
 	batch   []queue.Settlement
 	owners  []*delivery
+	urgent  bool          // keys wait for what is in batch
 	writing int           // how many outcomes are taken and not yet written
 	idle    chan struct{} // closed when there is nothing to write; nil: nobody waits
 	last    time.Time     // when the latest batch was taken
@@ -60,14 +62,36 @@ const settleChunk = 1000
 // add hands over the outcome of a delivery. The caller sets Fate, Delay, Reason and Attempt.
 func (s *settler) add(dl *delivery, st queue.Settlement) {
 	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
+	urgent := false
+	if p := dl.placed; p != nil {
+		if st.Fate == queue.Released { // nothing was claimed, so there is nothing to write
+			s.unsent([]*delivery{dl}, st.Delay)
+			return
+		}
+		st.Lane, st.Merge, st.Blocks = p.lane, p.merge, p.blocks && st.Fate == queue.Dead
+		urgent = p.line.urgent.Load()
+	}
 	s.mu.Lock()
+	urgent, s.urgent = urgent && !s.urgent, s.urgent || urgent
 	s.batch = append(s.batch, st)
 	s.owners = append(s.owners, dl)
 	n := len(s.batch)
 	s.mu.Unlock()
-	if n == 1 || n == settleFull {
+	if n == 1 || n == settleFull || urgent {
 		s.wake()
 	}
+}
+
+// unsent hands deliveries back whose outcome is not written, to be sent after a delay.
+func (s *settler) unsent(all []*delivery, delay time.Duration) {
+	s.scheduler.settled(all)
+	back := make([]conclusion, 0, len(all))
+	for _, dl := range all {
+		if dl.placed != nil {
+			back = append(back, conclusion{dl: dl, fate: queue.Released, delay: delay})
+		}
+	}
+	s.orderer.judged(back...)
 }
 
 func (s *settler) wake() {
@@ -110,7 +134,7 @@ func (s *settler) wait() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch n := len(s.batch); {
-	case s.idle != nil || n >= settleFull:
+	case s.idle != nil || n >= settleFull || n > 0 && s.urgent:
 		return 0
 	case n == 0:
 		return time.Hour // until there is a signal
@@ -124,7 +148,7 @@ func (s *settler) take() ([]queue.Settlement, []*delivery) {
 	n := min(len(s.batch), settleChunk)
 	batch, owners := s.batch[:n:n], s.owners[:n:n]
 	if n == len(s.batch) {
-		s.batch, s.owners = nil, nil
+		s.batch, s.owners, s.urgent = nil, nil, false
 	} else {
 		s.batch, s.owners = s.batch[n:], s.owners[n:]
 	}
@@ -307,7 +331,7 @@ func (s *settler) isolate(ctx context.Context, batch []queue.Settlement, owners 
 		}
 	}
 	s.log.Error("the database rejects the settlement of an event; the event will be sent again when its lease ends", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
-	s.scheduler.settled(owners)
+	s.unsent(owners, fetchRetry)
 	return true
 }
 
@@ -390,11 +414,37 @@ func (s *settler) settled(batch []queue.Settlement, owners []*delivery, n int, m
 		s.log.Warn("events were taken over by another instance before this one settled them; they are delivered twice", append([]any{"taken_over", lost, "among", len(owners)}, eventAttrs(owners)...)...)
 	}
 	now := time.Now()
+	s.judge(batch, owners, n)
 	for i := range batch {
+		if owners[i].placed != nil {
+			continue
+		}
 		if f := batch[i].Fate; f == queue.Retried || f == queue.Released {
 			s.scheduler.noteDue(batch[i].Trigger, now.Add(batch[i].Delay))
 		}
 	}
+}
+
+// judge tells the orderer what became of the deliveries that have an order. n is how many of the
+// batch were found.
+func (s *settler) judge(batch []queue.Settlement, owners []*delivery, n int) {
+	var all []conclusion
+	lost := 0
+	for i, dl := range owners {
+		if batch[i].Lost {
+			lost++
+		}
+		if dl.placed != nil {
+			all = append(all, conclusion{dl: dl, fate: batch[i].Fate, delay: batch[i].Delay, lost: batch[i].Lost})
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	for i := range all {
+		all[i].doubt = n < len(batch)-lost
+	}
+	s.orderer.judged(all...)
 }
 
 // giveBack releases deliveries that will not be sent.

@@ -11,6 +11,7 @@ import (
 type Event struct {
 	ID        [16]byte  // a UUID; the same at every attempt
 	CreatedAt time.Time // when the row changed; the body has microseconds, in UTC
+	Sequence  int64     // rises from event to event of a key; 0: the body has none
 	Schema    string    // schema of the table
 	Table     string    // name of the table, without its schema
 	Trigger   string    // name of the trigger
@@ -40,7 +41,13 @@ func AppendBody(dst []byte, e *Event) []byte {
 	dst = appendUUID(dst, e.ID)
 	dst = append(dst, `","created_at":"`...)
 	dst = e.CreatedAt.UTC().AppendFormat(dst, createdAtLayout)
-	dst = append(dst, `","table":{"schema":`...)
+	if e.Sequence != 0 {
+		dst = append(dst, `","sequence":`...)
+		dst = strconv.AppendInt(dst, e.Sequence, 10)
+		dst = append(dst, `,"table":{"schema":`...)
+	} else {
+		dst = append(dst, `","table":{"schema":`...)
+	}
 	dst = appendString(dst, e.Schema)
 	dst = append(dst, `,"name":`...)
 	dst = appendString(dst, e.Table)

@@ -20,6 +20,8 @@ type Entry struct {
 	Told  bool      // of Leave: the other key knows that the event may be sent
 	Read  time.Time // when it was last seen in the database
 	Load  any       // what the caller keeps of it
+	// Weight is how many bytes that takes.
+	Weight int
 
 	key   *key
 	epoch int64 // of the lane when it was handed out

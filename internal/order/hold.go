@@ -18,7 +18,8 @@ func (l *Lanes) Bury(e *Entry, now time.Time) {
 }
 
 // Holds takes in all dead letters that hold keys of these lanes, as read at a time.
-func (l *Lanes) Holds(lanes []int16, all []Hold, at time.Time) {
+func (l *Lanes) Holds(lanes []int16, all []Hold, at, now time.Time) {
+	l.now = now
 	there := make(map[[16]byte]bool, len(all))
 	for i := range all {
 		h := &all[i]

@@ -31,6 +31,7 @@ type Lanes struct {
 	timed    timers
 	rotation int // of timed, for Timed
 	entries  int // in memory, and handed out
+	weight   int // of them
 	now      time.Time
 	ofKey    int // mostOfKey; lower in tests
 	inAll    int // mostEntries; lower in tests
@@ -72,23 +73,18 @@ func (l *Lanes) Restart(number int16) {
 }
 
 func (l *Lanes) restart(ln *lane, epoch int64) {
-	kept := map[int64]*Entry{}
-	for at, e := range ln.known {
-		if e.epoch != 0 { // it is out
-			kept[at] = e
-		}
-	}
 	for name, k := range ln.keys {
-		l.entries -= len(k.waiting)
-		k.waiting, k.full = nil, false
+		l.shed(k)
+		k.full = false
 		if k.out == 0 {
 			l.forget(k)
 			delete(ln.keys, name)
 		}
 	}
+	out := ln.known
 	ln.begin(epoch)
 	ln.generation++
-	ln.known = kept
+	ln.known = out
 }
 
 // Drop forgets a lane that the caller does not own any more.
@@ -98,11 +94,24 @@ func (l *Lanes) Drop(number int16) {
 		return
 	}
 	for _, k := range ln.keys {
-		l.entries -= len(k.waiting) + k.out
-		k.waiting = nil
+		l.shed(k)
 		l.forget(k)
 	}
+	for _, e := range ln.known { // what is out
+		l.entries--
+		l.weight -= e.Weight
+	}
 	delete(l.lanes, number)
+}
+
+// shed forgets what waits in a key.
+func (l *Lanes) shed(k *key) {
+	for _, e := range k.waiting {
+		delete(k.lane.known, e.known())
+		l.weight -= e.Weight
+	}
+	l.entries -= len(k.waiting)
+	k.waiting = nil
 }
 
 func (l *Lanes) forget(k *key) {
@@ -235,6 +244,7 @@ func (l *Lanes) Done(e *Entry, outcome Outcome, now time.Time) {
 func (l *Lanes) remove(ln *lane, e *Entry) {
 	delete(ln.known, e.known())
 	l.entries--
+	l.weight -= e.Weight
 	if l.reading {
 		if ln.settled == nil {
 			ln.settled = map[int64]bool{}
@@ -248,6 +258,17 @@ func (l *Lanes) Followers(e *Entry) bool { return len(e.key.waiting) > 0 }
 
 // Ready is how many keys could send at once.
 func (l *Lanes) Ready() int { return l.isReady }
+
+// Out is how many entries are handed out.
+func (l *Lanes) Out() (n int) {
+	for _, ln := range l.lanes {
+		n += ln.out
+	}
+	return n
+}
+
+// Weight is how many bytes the entries in memory take, by their Weight.
+func (l *Lanes) Weight() int { return l.weight }
 
 // Entries is how many entries are in memory.
 func (l *Lanes) Entries() int { return l.entries }

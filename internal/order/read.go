@@ -2,7 +2,6 @@ package order
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -15,15 +14,17 @@ type Read struct {
 	Known bool
 
 	kind       readKind
-	generation int // of the lane
+	refill     bool // nothing is to be read again but what was left in the database
+	generation int  // of the lane
 }
 
 type readKind byte
 
 const (
 	onward readKind = iota // behind the cursor
-	again                  // where a transaction may have committed late
-	refill                 // what was left in the database, of keys that starve
+	// again is up to the cursor: where a transaction may have committed late, and what was left in
+	// the database of keys that starve.
+	again
 )
 
 // The sizes of reads.
@@ -76,28 +77,32 @@ func (l *Lanes) Reads(need int, recent int64) (reads []Read) {
 		if ln.leaving {
 			continue
 		}
-		first := len(reads)
+		from, starving := int64(0), false
 		if need > 0 {
-			if from, starving := l.starving(ln); starving {
-				reads = append(reads, Read{n, from, ln.cursor, mostRead, false, refill, ln.generation})
-			}
-			if ln.onward() {
-				// Where one key fills the lane, pages are passed over until others come.
-				size := limit
-				if ln.passing {
-					size = mostRead
-				}
-				reads = append(reads, Read{n, ln.cursor, math.MaxInt64, size, ln.passing, onward, ln.generation})
-				ln.look = false
-			}
+			from, starving = l.starving(ln)
 		}
-		switch {
+		looks := need > 0 && ln.onward()
+		switch below := (Read{n, min(ln.late, recent), ln.cursor, mostRead, true, again, false, ln.generation}); {
 		case ln.late != none:
-			reads = slices.Insert(reads, first, Read{n, min(ln.late, recent), ln.cursor, mostRead, true, again, ln.generation})
+			reads = append(reads, below)
 			ln.late = none
 			ln.review()
-		case len(reads) > first && recent < ln.cursor:
-			reads = slices.Insert(reads, first, Read{n, recent, ln.cursor, mostRead, true, again, ln.generation})
+		case starving:
+			below.After, below.Known, below.refill = from, false, true
+			reads = append(reads, below)
+			looks = looks && recent >= ln.cursor
+		case looks && recent < ln.cursor:
+			below.After = recent
+			reads = append(reads, below)
+		}
+		if looks {
+			// Where one key fills the lane, pages are passed over until others come.
+			size := limit
+			if ln.passing {
+				size = mostRead
+			}
+			reads = append(reads, Read{n, ln.cursor, math.MaxInt64, size, ln.passing, onward, false, ln.generation})
+			ln.look = false
 		}
 	}
 	l.reading = l.reading || len(reads) > 0
@@ -173,10 +178,10 @@ func (l *Lanes) tookLane(ln *lane, reads []Read, pages []Page, from int64, late 
 		}
 		return
 	}
-	ln.covered = true
+	ln.covered = !reads[0].refill || !pages[0].More
 	for i, r := range reads {
 		l.tookPage(ln, r, &pages[i])
-		if r.kind == again && pages[i].More { // the others wait for the rest of it
+		if r.kind == again && pages[i].More && !r.refill { // the others wait for the rest of it
 			for _, r := range reads[i+1:] {
 				l.lose(ln, r)
 			}
@@ -215,10 +220,9 @@ func (l *Lanes) tookPage(ln *lane, r Read, p *Page) {
 		ln.look = ln.look || p.More
 		ln.passing = p.More && left > len(p.Entries)/2
 	case again:
-		if p.More {
+		if p.More && !r.refill {
 			ln.owe(p.Last)
 		}
-	case refill:
 	}
 	for k := range touched {
 		l.place(k)
@@ -258,6 +262,7 @@ func (l *Lanes) take(ln *lane, r Read, e *Entry) (k *key, taken bool) {
 	k.put(e)
 	ln.known[e.known()] = e
 	l.entries++
+	l.weight += e.Weight
 	return k, true
 }
 
@@ -276,8 +281,9 @@ func (l *Lanes) lose(ln *lane, r Read) {
 	case onward:
 		ln.look = true
 	case again:
-		ln.owe(r.After)
-	case refill:
+		if !r.refill {
+			ln.owe(r.After)
+		}
 	}
 }
 

@@ -1,0 +1,400 @@
+package dispatcher
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sethvargo/go-retry"
+
+	"github.com/rowhook/rowhook/internal/order"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+)
+
+// orderer delivers the events of ordered triggers. It owns lanes of them, reads the lanes, and
+// hands the scheduler one event of each key at a time, or a run of them where a request takes
+// several. What may be sent next is decided by the package order.
+//
+// Its loop owns all but conclusions. A statement runs beside the loop, one at a time, so that events
+// are handed over meanwhile. Nothing is claimed here, so an event whose attempt was interrupted is
+// simply sent again by the next owner of its lane: sender.interrupted does not apply.
+type orderer struct {
+	db        *database
+	self      *identity
+	scheduler *scheduler
+	sender    *sender
+	settler   *settler
+	pulse     *pulse
+	tell      *observers
+	log       *slog.Logger
+
+	health health // of its statements; read by Stats
+
+	mu          sync.Mutex
+	conclusions []conclusion
+
+	lines     map[int32]*line
+	triggers  map[int32]orderedTrigger
+	outdated  bool    // lines are not as triggers say
+	serves    []int32 // triggers that this instance can send for, as far as others count
+	served    []int32 // as last written
+	lacks     []queue.LaneWant
+	checked   time.Time // when heads that wait for their time were last looked at
+	horizon   order.Horizon
+	names     tableNames
+	answers   chan func()
+	asking    bool // a statement is under way
+	doubts    int64
+	rebalance bool      // who owns which lanes is to be looked at now
+	watched   time.Time // when that was last done
+	polled    time.Time // when what waits for others was last looked at
+	rested    time.Time // no lane is read before
+	failures  retry.Backoff
+	failed    bool
+	resume    time.Time // after a failure: no statement before
+}
+
+const (
+	// orderPoll is how often to look again at what waits for another key, or for transactions to
+	// end: nobody notifies of that.
+	orderPoll = 50 * time.Millisecond
+	// ownWithin is how old the beat of this instance may be when an event is sent. Others take its
+	// lanes when it has been silent for queue.LockLostAfter, which is longer.
+	ownWithin = 2 * time.Second
+	// keptPayloads bounds the bytes of payloads in memory that wait for their turn. Beyond it they
+	// are fetched when they are sent.
+	keptPayloads = 32 << 20
+)
+
+func newOrderer(db *database, self *identity, scheduler *scheduler, pulse *pulse, tell *observers, log *slog.Logger) *orderer {
+	return &orderer{
+		db: db, self: self, scheduler: scheduler, pulse: pulse, tell: tell, log: log,
+		lines: map[int32]*line{}, answers: make(chan func(), 1), rebalance: true,
+	}
+}
+
+// run works until ctx is done.
+func (o *orderer) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(o.step(ctx, time.Now()))
+		select {
+		case <-ctx.Done():
+			if o.asking {
+				(<-o.answers)()
+			}
+			return
+		case <-o.scheduler.order.wake:
+		case answer := <-o.answers:
+			o.asking = false
+			answer()
+		case <-timer.C:
+		}
+	}
+}
+
+// step does what there is to do. It returns how long to wait for a signal.
+func (o *orderer) step(ctx context.Context, now time.Time) time.Duration {
+	o.absorb(now)
+	o.configure()
+	wait := o.hand(now)
+	if !o.asking && ctx.Err() == nil && !now.Before(o.resume) {
+		if job := o.job(now); job != nil {
+			o.ask(ctx, job)
+		}
+	}
+	busy := o.asking
+	for _, n := range o.lines {
+		busy = busy || n.lanes.Marked()
+	}
+	o.scheduler.orderState(busy, wait == 0)
+	if wait == 0 { // for room
+		wait = time.Hour
+	}
+	return max(min(wait, o.next(now)), 100*time.Microsecond)
+}
+
+// job is a statement. It runs beside the loop, so it uses none of its state. What it returns is run
+// by the loop.
+type job func(ctx context.Context) (then func(), err error)
+
+func (o *orderer) ask(ctx context.Context, j job) {
+	o.asking = true
+	go func() {
+		// A stop does not cancel a statement that is under way.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+		defer cancel()
+		o.health.begin(time.Now())
+		then, err := j(ctx)
+		err = queue.ExplainHidden(err)
+		o.health.ended(err)
+		o.answers <- func() {
+			if then != nil {
+				then()
+			}
+			o.ended(ctx, err)
+		}
+	}()
+}
+
+// ended takes in how a statement ended.
+func (o *orderer) ended(ctx context.Context, err error) {
+	switch {
+	case err == nil && o.failed:
+		o.failed = false
+		o.log.Info("lanes of ordered triggers are read again")
+	case err != nil && ctx.Err() == nil:
+		if pg.IsOtherSchema(err) && o.db.schema.Load() < queue.OrderedSchema {
+			return
+		}
+		o.tell.failed("read lanes", err)
+		if !o.failed {
+			o.failed = true
+			o.failures = pg.Backoff(firstRetry)
+			o.log.Error("a statement on the lanes of ordered triggers failed; retrying until it succeeds", "error", err)
+		}
+		wait, _ := o.failures.Next() // without a limit it never stops
+		o.resume = time.Now().Add(wait)
+	}
+}
+
+// job returns the statement to send now; nil: none.
+func (o *orderer) job(now time.Time) job {
+	if o.db.schema.Load() < queue.OrderedSchema {
+		return nil
+	}
+	if (len(o.lines) > 0 || len(o.serves) > 0 || len(o.served) > 0) && (o.rebalance || now.Sub(o.watched) >= watchEvery) {
+		o.rebalance, o.watched = false, now
+		return o.seats()
+	}
+	if j := o.claim(); j != nil {
+		return j
+	}
+	if j := o.give(); j != nil {
+		return j
+	}
+	if now.Sub(o.polled) >= orderPoll {
+		if j := o.poll(now); j != nil {
+			o.polled = now
+			return j
+		}
+	}
+	if j := o.recheck(now); j != nil {
+		return j
+	}
+	return o.read(now)
+}
+
+// next is how long there is nothing to do by the clock.
+func (o *orderer) next(now time.Time) time.Duration {
+	wait := time.Hour
+	if len(o.lines) > 0 {
+		wait = max(o.watched.Add(watchEvery).Sub(now), time.Millisecond)
+	}
+	if now.Before(o.resume) {
+		return min(wait, o.resume.Sub(now))
+	}
+	for _, n := range o.lines {
+		if due := n.lanes.Tick(now); !due.IsZero() {
+			wait = min(wait, due.Sub(now))
+		}
+		if n.lanes.Moving() || n.lanes.Unsure() {
+			wait = min(wait, max(o.polled.Add(orderPoll).Sub(now), time.Millisecond))
+		}
+		if n.lanes.Marked() && now.Before(o.rested) {
+			wait = min(wait, o.rested.Sub(now))
+		}
+	}
+	return wait
+}
+
+// configure takes over which ordered triggers there are, and what was marked.
+func (o *orderer) configure() {
+	if all, serves, changed := o.scheduler.orderedTriggers(); changed {
+		o.serves, o.triggers, o.outdated = serves, all, true
+	}
+	marked, reseat := o.scheduler.markedOrders()
+	o.rebalance = o.rebalance || reseat
+	if o.db.schema.Load() < queue.OrderedSchema {
+		for id, n := range o.lines { // their rows are gone
+			n.leaveAll(true)
+			delete(o.lines, id)
+		}
+		o.served, o.outdated = nil, true
+		return
+	}
+	if d := o.pulse.doubts.Load(); d != o.doubts {
+		o.doubts, o.rebalance = d, true
+		for _, n := range o.lines {
+			n.leaveAll(true)
+		}
+	}
+	if o.outdated {
+		o.outdated = false
+		o.reconfigure()
+	}
+	for _, id := range marked {
+		if n := o.lines[id]; n != nil {
+			n.lanes.Mark()
+		}
+	}
+}
+
+// reconfigure takes over the ordered triggers.
+func (o *orderer) reconfigure() {
+	for id, t := range o.triggers {
+		n := o.lines[id]
+		if n == nil {
+			n = &line{lanes: order.NewLanes(t.options()), grants: map[int16]*grant{}}
+			o.lines[id] = n
+			o.rebalance = true
+		}
+		n.trigger, n.gone = t, false
+		n.lanes.Configure(t.options())
+	}
+	for id, n := range o.lines {
+		if _, there := o.triggers[id]; !there && !n.gone {
+			n.gone, o.rebalance = true, true
+			n.leaveAll(false)
+		}
+	}
+}
+
+// hand gives the scheduler what may be sent, as far as it has room. It returns how long to wait
+// before it looks again; 0: until there is room.
+func (o *orderer) hand(now time.Time) (wait time.Duration) {
+	wait = time.Hour
+	if age := now.Sub(o.pulse.lastBeat()); age > ownWithin {
+		return 100 * time.Millisecond
+	}
+	for _, n := range o.lines {
+		n.lanes.Tick(now)
+		if n.gone || n.lanes.Ready() == 0 {
+			n.urgent.Store(n.lanes.Entries() > n.lanes.Out())
+			continue
+		}
+		room := o.scheduler.room(n.trigger.lane)
+		var all []*delivery
+		for len(all) < room {
+			run := n.lanes.Next(now, 1)
+			if run == nil {
+				break
+			}
+			all = append(all, o.deliver(n, run)...)
+		}
+		n.urgent.Store(n.lanes.Ready() == 0 && n.lanes.Entries() > n.lanes.Out())
+		if n.lanes.Ready() > 0 {
+			wait = 0
+		}
+		if len(all) == 0 {
+			continue
+		}
+		start, unsent := o.scheduler.offer(n.trigger.lane, all, now)
+		for _, sh := range start {
+			o.sender.send(sh)
+		}
+		o.settler.giveBack(unsent)
+	}
+	return wait
+}
+
+// deliver makes deliveries of a run.
+func (o *orderer) deliver(n *line, run order.Run) (all []*delivery) {
+	for _, e := range run {
+		c := loadOf(e)
+		c.Tries = e.Tries + 1
+		d := &delivery{
+			lane: n.trigger.lane, tries: c.Tries, held: c.Held, packed: c.Packed, due: c.DueAt, expires: time.Now().Add(longestLease * 365),
+			event: o.scheduler.named(n.trigger.lane, c),
+			placed: &placed{
+				line: n, entry: e, lane: queue.Lane{Trigger: n.trigger.ID, Lane: e.Lane, Epoch: n.lanes.Epoch(e.Lane)}, grant: n.grants[e.Lane],
+				blocks: n.trigger.Spec.Order.Blocks(),
+			},
+		}
+		all = append(all, d)
+	}
+	if len(o.tell.onClaimed) > 0 {
+		claimed := make([]queue.Claimed, len(all))
+		for i, e := range run {
+			claimed[i] = *loadOf(e)
+		}
+		o.tell.claimed(claimed, 0)
+	}
+	return all
+}
+
+// loadOf is the event of an entry.
+func loadOf(e *order.Entry) *queue.Claimed {
+	c, ok := e.Load.(*queue.Claimed)
+	if !ok {
+		return &queue.Claimed{ID: e.ID}
+	}
+	return c
+}
+
+// mine reports whether a shipment may be sent: the lanes of its events are this instance's.
+func (o *orderer) mine(sh *shipment) bool {
+	for _, d := range sh.deliveries {
+		if p := d.placed; p != nil && (p.grant == nil || p.grant.over.Load() || time.Since(o.pulse.lastBeat()) > ownWithin) {
+			return false
+		}
+	}
+	return true
+}
+
+// judged takes in what became of deliveries. Any goroutine may call it.
+func (o *orderer) judged(v ...conclusion) {
+	o.mu.Lock()
+	o.conclusions = append(o.conclusions, v...)
+	o.mu.Unlock()
+	o.scheduler.wakeOrderer()
+}
+
+// absorb applies what became of deliveries.
+func (o *orderer) absorb(now time.Time) {
+	o.mu.Lock()
+	all := o.conclusions
+	o.conclusions = nil
+	o.mu.Unlock()
+	for i := range all {
+		o.conclude(&all[i], now)
+	}
+}
+
+func (o *orderer) conclude(v *conclusion, now time.Time) {
+	p := v.dl.placed
+	lanes, e := p.line.lanes, p.entry
+	if v.lost {
+		o.rebalance = true
+		e.Read = time.Time{} // it is looked at before it is sent again
+	}
+	outcome := order.Gone
+	switch {
+	case v.lost || v.fate == queue.Released:
+		outcome = order.Returned
+		e.Due = now.Add(v.delay)
+	case v.fate == queue.Retried:
+		outcome = order.Again
+		e.Tries, e.Due = v.dl.tries, now.Add(v.delay)
+	case v.fate == queue.Dead && p.blocks:
+		lanes.Bury(e, now)
+	}
+	for _, passed := range p.over {
+		passed.Due = e.Due
+		if outcome == order.Gone {
+			lanes.Done(passed, order.Gone, now)
+		} else {
+			lanes.Done(passed, order.Returned, now)
+		}
+	}
+	lanes.Done(e, outcome, now)
+	if v.doubt {
+		lanes.Restart(e.Lane)
+	}
+}
+
+// weight is how many bytes of payload an event has in memory.
+func weight(c *queue.Claimed) int { return len(c.Old) + len(c.New) + len(c.Session) + len(c.Trace) }

@@ -1,0 +1,230 @@
+package dispatcher
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rowhook/rowhook/internal/order"
+	"github.com/rowhook/rowhook/internal/queue"
+)
+
+// lanesOfTrigger is how many lanes a trigger has.
+const lanesOfTrigger = 64
+
+// leaveAll hands nothing more out. doubtful says that other instances may have the lanes already.
+func (n *line) leaveAll(doubtful bool) {
+	for lane := range n.lanes.Owned() {
+		n.lanes.Leave(lane)
+		if doubtful {
+			n.revoke(lane)
+		}
+	}
+}
+
+// take begins with a lane that this instance owns.
+func (n *line) take(l queue.Lane) {
+	n.revoke(l.Lane)
+	n.grants[l.Lane] = &grant{}
+	n.lanes.Take(l.Lane, l.Epoch)
+}
+
+// seats looks who owns which lanes, says which triggers this instance serves, and reads which keys
+// dead letters hold.
+func (o *orderer) seats() job {
+	serves := slices.Clone(o.serves)
+	o.served = serves
+	blocks := map[int32]bool{}
+	for id, n := range o.lines {
+		blocks[id] = n.trigger.options().Blocks
+	}
+	return func(ctx context.Context) (func(), error) {
+		seats, err := queue.ReadSeats(ctx, o.db.claims, o.self.id, serves)
+		if err != nil {
+			return func() { o.rebalance = true }, err
+		}
+		at := time.Now()
+		var held []queue.Lane
+		for _, s := range seats {
+			if blocks[s.Trigger] {
+				held = append(held, s.Mine...)
+			}
+		}
+		holds, err := o.holds(ctx, held)
+		return func() {
+			for i := range seats {
+				o.seat(&seats[i])
+			}
+			if err == nil {
+				o.holding(held, holds, at)
+			}
+		}, err
+	}
+}
+
+func (o *orderer) holds(ctx context.Context, lanes []queue.Lane) ([]queue.Blocked, error) {
+	if len(lanes) == 0 {
+		return nil, nil
+	}
+	return queue.ReadBlocked(ctx, o.db.claims, lanes)
+}
+
+// holding takes in the dead letters that hold keys of lanes, as read at a time.
+func (o *orderer) holding(lanes []queue.Lane, all []queue.Blocked, at time.Time) {
+	of, holds := map[int32][]int16{}, map[int32][]order.Hold{}
+	for _, l := range lanes {
+		of[l.Trigger] = append(of[l.Trigger], l.Lane)
+	}
+	for _, b := range all {
+		holds[b.Trigger] = append(holds[b.Trigger], order.Hold{ID: b.ID, Lane: b.Lane, Seq: b.Seq, Key: b.Key})
+	}
+	for id, lanes := range of {
+		if n := o.lines[id]; n != nil {
+			n.lanes.Holds(lanes, holds[id], at, time.Now())
+		}
+	}
+}
+
+// seat compares the lanes of a trigger that are this instance's with what it believes, and with its
+// share.
+func (o *orderer) seat(s *queue.Seats) {
+	n := o.lines[s.Trigger]
+	if n == nil || n.gone {
+		return
+	}
+	mine := map[int16]int64{}
+	for _, l := range s.Mine {
+		mine[l.Lane] = l.Epoch
+	}
+	owned := n.lanes.Owned()
+	for lane, epoch := range owned {
+		if mine[lane] != epoch {
+			n.revoke(lane)
+			n.lanes.Leave(lane)
+			delete(owned, lane)
+		}
+	}
+	for _, l := range s.Mine {
+		if n.lanes.Epoch(l.Lane) == 0 { // it was claimed, but the answer was lost
+			n.take(l)
+			owned[l.Lane] = l.Epoch
+		}
+	}
+	serving := max(int(s.Serving), 1)
+	share := (lanesOfTrigger + serving - 1) / serving
+	// Those with the fewest requests in flight are free the soonest.
+	byWork := slices.SortedFunc(maps.Keys(owned), func(a, b int16) int {
+		return cmp.Or(cmp.Compare(n.lanes.Busy(a), n.lanes.Busy(b)), cmp.Compare(b, a))
+	})
+	for _, lane := range byWork[:max(0, len(byWork)-share)] {
+		n.lanes.Leave(lane)
+	}
+	if lack := min(share-len(owned)-len(n.lanes.Leaving()), int(s.Free)); lack > 0 {
+		o.lacks = append(o.lacks, queue.LaneWant{Trigger: s.Trigger, Most: int32(lack)})
+	}
+}
+
+// claim takes free lanes.
+func (o *orderer) claim() job {
+	lacks := o.lacks
+	o.lacks = nil
+	if len(lacks) == 0 {
+		return nil
+	}
+	blocks := map[int32]bool{}
+	for id, n := range o.lines {
+		blocks[id] = n.trigger.options().Blocks
+	}
+	return func(ctx context.Context) (func(), error) {
+		lanes, err := queue.ClaimLanes(ctx, o.db.writes, o.self.id, lacks)
+		if err != nil {
+			return func() { o.rebalance = true }, err
+		}
+		at := time.Now()
+		held := slices.DeleteFunc(slices.Clone(lanes), func(l queue.Lane) bool { return !blocks[l.Trigger] })
+		holds, err := o.holds(ctx, held)
+		return func() {
+			if err != nil { // they are this instance's; the next look at the seats takes them
+				o.rebalance = true
+				return
+			}
+			for _, l := range lanes {
+				if n := o.lines[l.Trigger]; n != nil && !n.gone {
+					n.take(l)
+				}
+			}
+			o.holding(held, holds, at)
+			if len(lanes) > 0 {
+				o.log.Debug("took lanes of ordered triggers", "lanes", len(lanes))
+			}
+		}, err
+	}
+}
+
+// idle returns the lanes that can be given back: nothing of them is in flight.
+func (o *orderer) idle() (all []queue.Lane) {
+	for id, n := range o.lines {
+		for lane, idle := range n.lanes.Leaving() {
+			if idle {
+				all = append(all, queue.Lane{Trigger: id, Lane: lane, Epoch: n.lanes.Epoch(lane)})
+			}
+		}
+	}
+	return all
+}
+
+// give gives lanes back that are not needed, or may be another instance's.
+func (o *orderer) give() job {
+	lanes := o.idle()
+	if len(lanes) == 0 {
+		for id, n := range o.lines {
+			if n.gone && len(n.lanes.Leaving()) == 0 {
+				delete(o.lines, id)
+			}
+		}
+		return nil
+	}
+	return func(ctx context.Context) (func(), error) {
+		_, err := queue.ReleaseLanes(ctx, o.db.writes, o.self.id, lanes)
+		if err != nil {
+			return nil, err
+		}
+		return func() { o.gave(lanes) }, nil
+	}
+}
+
+func (o *orderer) gave(lanes []queue.Lane) {
+	for _, l := range lanes {
+		if n := o.lines[l.Trigger]; n != nil && n.lanes.Epoch(l.Lane) == l.Epoch {
+			n.revoke(l.Lane)
+			n.lanes.Drop(l.Lane)
+		}
+	}
+	o.rebalance = o.rebalance || len(o.serves) > 0
+}
+
+// release gives back the lanes of which nothing is in flight, when the loop has ended. It is called
+// again when all is settled.
+func (o *orderer) release(ctx context.Context) {
+	o.absorb(time.Now())
+	if len(o.lines) == 0 || o.db.schema.Load() < queue.OrderedSchema {
+		return
+	}
+	for _, n := range o.lines {
+		n.leaveAll(false)
+	}
+	_, err := queue.ReadSeats(ctx, o.db.writes, o.self.id, nil)
+	lanes := o.idle()
+	if err == nil && len(lanes) > 0 {
+		_, err = queue.ReleaseLanes(ctx, o.db.writes, o.self.id, lanes)
+	}
+	if err != nil {
+		o.log.Debug("can't give lanes back before stopping; others take them when this instance is gone", "error", err)
+		return
+	}
+	for _, l := range lanes {
+		o.lines[l.Trigger].lanes.Drop(l.Lane)
+	}
+}
