@@ -126,6 +126,13 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 			m.log.Info("moved events of removed triggers to the dead letters", "events", buried)
 		}
 	}
+	if err == nil && m.db.schema.Load() >= queue.OrderedSchema {
+		// Likewise for a transaction that was open while its trigger lost its order.
+		var freed int64
+		if freed, err = queue.Unpark(ctx, m.db.writes); freed > 0 {
+			m.log.Info("events that waited in order of triggers without order are sent as they come", "events", freed)
+		}
+	}
 	if err == nil && looked {
 		u.deadRows = health.Dead
 		after := holderAfter
