@@ -260,6 +260,15 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 			err = errors.Join(again(), setLockTimeout(ctx, conn))
 		}
 	}
+	if have >= queue.OrderedSchema && want < queue.OrderedSchema {
+		freed, err := queue.UnparkAll(ctx, conn)
+		if err != nil {
+			return explainPrivilege(ctx, conn, err)
+		}
+		if freed > 0 {
+			log.Info("events that waited in order are sent as they come", "events", freed)
+		}
+	}
 	migrated := migratePatiently(ctx, conn, m, want, log)
 	if err := errors.Join(migrated, err, again()); err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("migrate the schema rowhook: %w", err))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -392,4 +393,25 @@ func TestAKeyOfAnySizeCanBeWritten(t *testing.T) {
 	w.do(t, "insert into t values (repeat('ä', 1000000), convert_to(repeat('ab', 1000000), 'UTF8'), 1)", "update t set n = 2", "update t set a = a || 'b'")
 	require.Equal(t, "3 2 true", w.scalar(t, "select concat_ws(' ', count(*), count(distinct key), (max(length(key)) < 300)::text) from rowhook.event_log"))
 	require.Equal(t, "1", w.scalar(t, "select count(*) from rowhook.key_move"))
+}
+
+// The migration locks the queue, so that writers wait for it. What waits in order is freed before.
+func TestAWayDownFreesWhatWaitsBeforeItLocksTheQueue(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key)", all("w", "t", orderBy()))
+	w.do(t, "insert into t select generate_series(1, 5000)")
+	holder := w.Conn(t)
+	_, err := holder.Exec(t.Context(), "begin; select from rowhook.event_archive limit 1")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	conn := w.Conn(t)
+	go func() { done <- sqlschema.MigrateTo(t.Context(), conn, queue.OrderedSchema-1, quiet()) }()
+	require.Eventually(t, func() bool {
+		return w.scalar(t, "select count(*) from rowhook.event_log where due_at > '2150-01-01'") == "0"
+	}, time.Minute, 5*time.Millisecond)
+	require.Equal(t, fmt.Sprint(queue.OrderedSchema), w.scalar(t, "select version from rowhook.schema_version"))
+	_, err = holder.Exec(t.Context(), "rollback")
+	require.NoError(t, err)
+	require.NoError(t, <-done)
+	require.Equal(t, "5000", w.scalar(t, "select count(*) from rowhook.event_log where due_at <= clock_timestamp() and lane is null"))
 }

@@ -44,13 +44,20 @@ const unparkBatch = 2000
 // for each trigger. The schema must have at least the version OrderedSchema.
 //
 // They are due from now on, if not later: claims do not look far back.
-func Unpark(ctx context.Context, db pg.Queryer) (int64, error) {
+func Unpark(ctx context.Context, db pg.Queryer) (int64, error) { return unpark(ctx, db, false) }
+
+// UnparkAll is Unpark for the events of all triggers. It comes before a way down to a schema without
+// order, so that the migration has little to do while it locks the queue. The owners of lanes may
+// have sent some of the events.
+func UnparkAll(ctx context.Context, db pg.Queryer) (int64, error) { return unpark(ctx, db, true) }
+
+func unpark(ctx context.Context, db pg.Queryer, all bool) (int64, error) {
 	var total int64
 	from := time.Time{}
 	for {
 		var moved, rung int64
 		var last *time.Time
-		err := db.QueryRow(ctx, unparkSQL, unparkBatch, from, int64(Ringing), MuteFrom).Scan(&moved, &last, &rung)
+		err := db.QueryRow(ctx, unparkSQL, unparkBatch, from, int64(Ringing), MuteFrom, all).Scan(&moved, &last, &rung)
 		if err != nil {
 			return total, fmt.Errorf("let events without order be claimed: %w", err)
 		}
@@ -66,7 +73,7 @@ func Unpark(ctx context.Context, db pg.Queryer) (int64, error) {
 const unparkSQL = `
 with parked as (
   select e.id, e.due_at
-    from (select id from rowhook.trigger where removed_at is null and not spec ? 'order') t
+    from (select id from rowhook.trigger where $5 or removed_at is null and not spec ? 'order') t
    cross join lateral (
      select q.id, q.due_at from rowhook.event_log q
       where q.trigger_id = t.id and q.due_at > ` + ParkedFrom + ` and q.due_at >= $2
