@@ -192,6 +192,7 @@ func compose(cfg Config) *Dispatcher {
 	scheduler.maxBody, scheduler.schema = cfg.MaxBody, &db.schema
 	inbox := &inbox{scheduler: scheduler}
 	pulse := newPulse(db, self, inbox, log)
+	scheduler.pulse = pulse
 	listening := &listening{cfg: &cfg, db: db, self: self, inbox: inbox, pulse: pulse, tell: tell, log: log, ready: make(chan struct{})}
 	repairer := newRepairer(db, scheduler, log)
 	settler := &settler{
@@ -227,6 +228,7 @@ func compose(cfg Config) *Dispatcher {
 		},
 		peers: &peers{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, pulse: pulse, configuration: configuration, unable: unable,
+			totals:  &totals{db: db, self: self, scheduler: scheduler, pulse: pulse, log: log},
 			trouble: &troubleRecord{db: db, self: self, scheduler: scheduler, history: history, log: log},
 			commits: commits, log: log, noListen: cfg.NoListen,
 		},

@@ -44,6 +44,7 @@ type lane struct {
 	carried  int           // deliveries in them
 	bytes    int           // of the bodies in the queue, with batches
 	pace     pace          // of its rate
+	share    share         // of its total concurrency
 	average  time.Duration // of an attempt, exponentially weighted; 0: none yet
 	lag      lag
 	gate     gate      // of its breakers
@@ -60,10 +61,14 @@ func (l *lane) idle() bool { return l.trigger.Paused || l.unable != nil }
 func (l *lane) queued() int { return len(l.queue) - l.head }
 
 func (l *lane) concurrency(global int) int {
+	n := global
 	if c := l.trigger.Spec.Concurrency; c > 0 {
-		return c
+		n = c
 	}
-	return global
+	if l.share.on {
+		n = min(n, l.share.n)
+	}
+	return n
 }
 
 func (l *lane) push(d *delivery) {

@@ -38,6 +38,7 @@ type pulse struct {
 	registered atomic.Bool  // it is in rowhook.instance, as last seen by the pulse or the peers
 	doubts     atomic.Int64 // how often it was found buried, so that others may have its lanes
 	last       atomic.Int64 // when it was last written, Unix nanoseconds
+	enrolled   atomic.Int64 // how often it has registered. What it had before, others may have by now
 }
 
 func newPulse(db *database, self *identity, inbox *inbox, log *slog.Logger) *pulse {
@@ -119,6 +120,7 @@ func (p *pulse) sayAliveBy(ctx context.Context, pool *pgxpool.Pool, listens bool
 
 // enroll registers this instance, so that it can claim.
 func (p *pulse) enroll(ctx context.Context, db pg.Queryer, listens bool) error {
+	p.enrolled.Add(1)
 	if err := queue.Register(ctx, db, p.self.id, p.self.name, p.self.version, listens); err != nil {
 		return err
 	}

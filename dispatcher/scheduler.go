@@ -30,6 +30,7 @@ type scheduler struct {
 
 	schema     *atomic.Int32 // of database; nil: the latest
 	paceSignal chan struct{}
+	pulse      *pulse // nil: shares of totals are held for ever
 
 	mu          sync.Mutex
 	lanes       map[int32]*lane
@@ -377,7 +378,7 @@ func (s *scheduler) admits(l *lane, now time.Time) bool {
 		s.later.note(at)
 		return false
 	}
-	return l.pace.off() || s.onPace(l, now)
+	return (!l.share.on || s.holdsShare(l)) && (l.pace.off() || s.onPace(l, now))
 }
 
 func (s *scheduler) begin(l *lane, now time.Time) *shipment {
@@ -606,6 +607,9 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
 		l.measure()
 		l.pace.configure(t.Spec.Rate)
+		if l.share.on = t.Spec.ConcurrencyTotal > 0 && s.paced(); !l.share.on {
+			l.share = share{}
+		}
 		s.queued += l.loads()
 		l.endpoint, l.unable = endpoint(t.Spec)
 		switch {

@@ -59,6 +59,11 @@ func markRemoved(id int32) func(context.Context, pgx.Tx) error {
 		if err != nil {
 			return fmt.Errorf("mark trigger %d as removed: %w", id, err)
 		}
+		for _, table := range []string{"rate", "share"} {
+			if _, err := tx.Exec(ctx, "delete from rowhook."+table+" where trigger_id = $1", id); err != nil {
+				return fmt.Errorf("delete the rows of trigger %d in rowhook.%s: %w", id, table, err)
+			}
+		}
 		return writeLanes(ctx, tx, id, false)
 	}
 }
