@@ -65,7 +65,7 @@ select g.kind, g.object, g.catalog, g.oid, case g.grantee when 0 then 'public' e
         select case c.relkind when 'S' then 'sequence' else 'table' end, pg_catalog.format('rowhook.%I', c.relname), 'pg_class', c.oid, a.grantee, a.privilege_type, '', c.relname::text, c.relowner,
                (select p.proowner from pg_catalog.pg_proc p where p.pronamespace = c.relnamespace and p.proowner = a.grantee
                    and (c.relname = 'doorbell' and a.privilege_type = 'SELECT' and p.proname ~ '^capture_[0-9]+$'
-                     or c.relname = 'event_seq' and a.privilege_type = 'USAGE' and p.proname ~ '^capture_[0-9]+$' and p.prosrc ~ 'rowhook\.ordered_'
+                     or c.relname = 'event_seq' and a.privilege_type = 'USAGE' and p.proname ~ '^capture_[0-9]+$'
                      or c.relname ~ '^(inbox|ordered|moves)_' and a.privilege_type = 'INSERT' and p.proname = pg_catalog.regexp_replace(c.relname, '^(inbox|ordered|moves)_', 'capture_')) limit 1)
           from pg_catalog.pg_class c cross join pg_catalog.aclexplode(c.relacl) a where c.relnamespace = pg_catalog.to_regnamespace('rowhook')
         union all
@@ -75,7 +75,7 @@ select g.kind, g.object, g.catalog, g.oid, case g.grantee when 0 then 'public' e
         union all
         select 'function', p.oid::pg_catalog.regprocedure::text, 'pg_proc', p.oid, a.grantee, a.privilege_type, '', p.proname::text, p.proowner,
                (select q.proowner from pg_catalog.pg_proc q where q.pronamespace = p.pronamespace and q.proowner = a.grantee and q.proname ~ '^capture_[0-9]+$'
-                   and (p.proname in ('context', 'with_values', 'uuid7', 'as_json') or p.proname in ('parked', 'lane_of') and q.prosrc ~ 'rowhook\.ordered_' or p.proname = pg_catalog.replace(q.proname, 'capture_', 'payload_')) limit 1)
+                   and (p.proname in ('context', 'with_values', 'uuid7', 'as_json', 'parked', 'lane_of') or p.proname = pg_catalog.replace(q.proname, 'capture_', 'payload_')) limit 1)
           from pg_catalog.pg_proc p cross join pg_catalog.aclexplode(p.proacl) a where p.pronamespace = pg_catalog.to_regnamespace('rowhook')) as o
      where o.grantee <> o.owner and o.grantee <> (select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook')) as g
  order by 5, 1 desc, 2, 6, 7`

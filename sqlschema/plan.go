@@ -513,6 +513,11 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 				}
 			}
 			change.Detail += paused
+			if change.Events > 0 {
+				if err := orderOfWaiting(row, spec, &change); err != nil {
+					return err
+				}
+			}
 			p.do(step{Change: change, phase: writeRow, run: work.writeRow})
 		}
 	}
@@ -554,6 +559,28 @@ func (p *planner) lanes(work *installation) {
 		s.Change = Change{Action: Replace, Object: "lanes", Name: "of " + work.spec.Name, Detail: fmt.Sprintf("%d become %d", have, want)}
 	}
 	p.do(s)
+}
+
+// orderOfWaiting adds to the change what another order means for the events that wait.
+func orderOfWaiting(row *triggerRow, spec *trigger.Spec, change *Change) error {
+	var was trigger.Spec
+	if err := json.Unmarshal(row.Spec, &was); err != nil {
+		return fmt.Errorf("read the spec of %s: %w", spec.Name, err)
+	}
+	note := ""
+	switch {
+	case was.Order.IsZero() && !spec.Order.IsZero():
+		note = "what waits by now is sent without order"
+	case !was.Order.IsZero() && spec.Order.IsZero():
+		note = "what waits is sent without order, now"
+	case !slices.Equal(was.Order.By, spec.Order.By):
+		note = "what waits keeps the key that it has, and is in order with later events only by chance"
+	}
+	if note != "" && change.Detail != "" {
+		note = "; " + note
+	}
+	change.Detail += note
+	return nil
 }
 
 // rowChange returns the difference between a row of rowhook.trigger and the spec. differs is false

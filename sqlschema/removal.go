@@ -40,10 +40,14 @@ func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "drop function if exists "+f.Signature); err != nil {
 			return fmt.Errorf("drop %s: %w", f.Signature, err)
 		}
-		if f.Argument != 0 {
+		views := ownViews(f.ID)
+		switch {
+		case f.Key:
+			views = views[1:] // those of an order
+		case f.Argument != 0:
 			return nil
 		}
-		for _, view := range ownViews(f.ID) {
+		for _, view := range views {
 			if _, err := tx.Exec(ctx, "drop view if exists "+view); err != nil {
 				return fmt.Errorf("drop %s: %w", view, err)
 			}
