@@ -33,7 +33,7 @@ const (
 // Sink is a webhook receiver, an http.Handler. Its zero value responds to every event with 200 and
 // prints nothing. Fields must not change after it has begun to serve.
 //
-//	POST   any path       accepts an event
+//	POST   any path       accepts an event, or a batch of events
 //	GET    /, /healthz    says that it responds
 //	GET    /deliveries    lists deliveries, or waits for some
 //	DELETE /deliveries    drops deliveries
@@ -89,7 +89,7 @@ type Response struct {
 
 // Counts counts requests since the start or the last Clear.
 type Counts struct {
-	Requests   int `json:"requests"`   // POSTs of any kind
+	Requests   int `json:"requests"`   // POSTs of any kind; a batch counts as its events
 	Rejected   int `json:"rejected"`   // not an event, or not signed correctly
 	Accepted   int `json:"accepted"`   // got a response of 2xx
 	Failed     int `json:"failed"`     // failed on purpose: another response, or none
@@ -114,8 +114,15 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.reject(w, d, p)
 		return
 	}
-	err = d.parse()
+	var events []Delivery
+	if isBatch(body) {
+		events, err = d.parseBatch()
+	} else {
+		err = d.parse()
+	}
 	switch {
+	case err == nil && events != nil:
+		s.receiveBatch(w, r, d, events)
 	case err == nil:
 		s.receive(w, r, d)
 	case takesOver(d.Path) && r.Header.Get(webhook.HeaderID) == "":
@@ -227,19 +234,28 @@ func (s *Sink) relay(w http.ResponseWriter, r *http.Request, d Delivery) {
 	s.journal.arrive(&d, nil)
 	s.journal.mu.Unlock()
 	response := s.Respond(r.Context(), d)
+	s.record(&d, response)
+	response.write(w)
+}
+
+// record keeps a delivery with the response that Respond made.
+func (s *Sink) record(d *Delivery, response Response) {
 	d.Note = response.Note
 	s.journal.mu.Lock()
-	s.journal.settle(&d, response.Status)
+	s.journal.settle(d, response.Status)
 	s.journal.mu.Unlock()
-	s.finish(d)
-	if response.Status == 0 {
+	s.finish(*d)
+}
+
+func (r *Response) write(w http.ResponseWriter) {
+	if r.Status == 0 {
 		panic(http.ErrAbortHandler) // net/http closes the connection and logs nothing
 	}
-	for name, values := range response.Header {
+	for name, values := range r.Header {
 		w.Header()[name] = values
 	}
-	w.WriteHeader(response.Status)
-	_, _ = w.Write(response.Body)
+	w.WriteHeader(r.Status)
+	_, _ = w.Write(r.Body)
 }
 
 // finish keeps and prints a delivery, calls OnDelivery, and wakes those who wait. It returns the
