@@ -212,8 +212,8 @@ func (b *batchAttempt) conclude(o *batchOutcome) {
 			delay = retryAfter(b.spec.Retry, result.RetryAfter)
 		}
 	}
-	if wasBrokenOff(b.ctx, result) {
-		what, delay = queue.Released, 0
+	if off := wasBrokenOff(b.ctx, result); off != nil {
+		what, delay = off.fateOf(dl), 0
 	}
 	if what == queue.Retried && result.Kind != webhook.KindCanceled {
 		// Events that have failed together are due together, and so they are sent together again. Other

@@ -45,8 +45,10 @@ const (
 // permit is the right to make the probe of a target that fails.
 //
 //	none --> granted ---- claim ----> asked --- events ---> claimed --- begin ---> sent
-//	            ^                       |
-//	            +---- no events: the next lane, or none
+//	            ^                       |  no events                    ^
+//	            |                       v                               |
+//	            |                    offered, to the orderer -- event --+
+//	            +---- no event: the next lane, or none
 type permit struct {
 	state permitState
 	lane  *lane   // whose turn it is
@@ -60,12 +62,16 @@ const (
 	permitNone permitState = iota
 	permitGranted
 	permitAsked
+	permitOffered
 	permitClaimed
 	permitSent
 )
 
 // permitFor is how long a permit is kept for an event to begin. Then the next probe is waited for.
 const permitFor = 5 * time.Second
+
+// offeredFor is how long the orderer has to hand over an event. It knows at once whether it has one.
+const offeredFor = time.Second
 
 // gate is what may hold the attempts of a lane: the breakers of its endpoint and of its host. Both
 // are nil where the trigger wants none.
@@ -108,7 +114,7 @@ const unbounded = 1 << 30
 // room returns how many more events may be claimed for the lane.
 func (g *gate) room(l *lane) int {
 	if t := g.closed(); t != nil {
-		if t.permit.lane == l && t.permit.state == permitGranted {
+		if t.permit.lane == l && (t.permit.state == permitGranted || t.permit.state == permitOffered) {
 			return 1
 		}
 		return 0
@@ -139,6 +145,13 @@ func (g *gate) admits(l *lane) bool {
 func (g *gate) asked(l *lane) {
 	if t := g.closed(); t != nil && t.permit.lane == l {
 		t.permit.state = permitAsked
+	}
+}
+
+// offered says that the orderer has handed over events of the lane.
+func (g *gate) offered(l *lane) {
+	if t := g.closed(); t != nil && t.permit.lane == l && (t.permit.state == permitGranted || t.permit.state == permitOffered) {
+		t.permit.state = permitClaimed
 	}
 }
 
@@ -261,6 +274,9 @@ func (s *scheduler) answered(l *lane, got int32, now time.Time) {
 		t.permit.state = permitClaimed
 	case l.state != drained: // a sweep is owed, which may find one
 		t.permit.state = permitGranted
+	case ordered(&l.trigger.Spec): // most of its events are not claimed
+		t.permit.state = permitOffered
+		s.wakeOrderer()
 	default:
 		s.pass(t, now)
 	}
@@ -347,6 +363,7 @@ func (s *scheduler) reopen(t *target) {
 		l.next.forget()
 	}
 	s.wake()
+	s.wakeOrderer()
 }
 
 // held takes what was claimed for lanes whose endpoint fails, and waits here.
@@ -357,7 +374,10 @@ func (s *scheduler) held(now time.Time) (unsent []*delivery) {
 		if t.state != breakerFailing {
 			continue
 		}
-		if p := &t.permit; p.state != permitNone && p.state != permitSent && now.Sub(p.since) > permitFor {
+		switch p := &t.permit; {
+		case p.state == permitOffered && now.Sub(p.since) > offeredFor:
+			s.pass(t, now)
+		case p.state != permitNone && p.state != permitSent && now.Sub(p.since) > permitFor:
 			t.unused()
 		}
 		for _, l := range t.lanes {

@@ -212,6 +212,34 @@ func TestANewURLEndsTheFailureOfTheOldOne(t *testing.T) {
 	eventually(t, conn, 0, healthRows)
 }
 
+func TestEventsOfAnOrderedTriggerThatFailsWaitAndKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	a := &ailing{}
+	b.receiver.respond(a.answer)
+	b.watch(t, "orders", quickRetry, byRow)
+	b.start(t)
+	conn := b.Conn(t)
+	b.insert(t, "orders", 100)
+	b.Exec(t, "update orders set v = 'new'")
+	eventually(t, conn, true, "select coalesce(max(probes), 0) >= 3 from rowhook.health where state = 'failing'")
+	attempts := one[int](t, conn, attemptRows)
+	require.LessOrEqual(t, attempts, 10+2*4)
+	eventually(t, conn, true, "select probes >= 6 from rowhook.health")
+	require.Equal(t, attempts, one[int](t, conn, attemptRows), "probes are no attempts")
+	require.GreaterOrEqual(t, int(a.requests.Load()), attempts+4, "they are made")
+	a.well.Store(true)
+	b.settled(t)
+	require.Zero(t, one[int](t, conn, deadRows))
+	last := map[string]string{}
+	for _, d := range b.receiver.on("orders")[attempts+6:] {
+		id := string(d.new["id"])
+		require.False(t, last[id] == "UPDATE" && d.event[:6] == "INSERT", "the insert of a row comes before its update")
+		last[id] = d.event[:6]
+	}
+	require.Len(t, last, 100)
+}
+
 func TestAPausedTriggerIsNotProbed(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -10,7 +10,7 @@ import (
 )
 
 // brokenOff is why an attempt in flight was canceled although this dispatcher goes on. Its event is
-// sent again at once, and the attempt is logged and not counted.
+// sent again at once, whatever its retry says, and the attempt is logged.
 type brokenOff struct{ why string }
 
 func (b *brokenOff) Error() string { return b.why }
@@ -18,10 +18,22 @@ func (b *brokenOff) Error() string { return b.why }
 // newURL cancels attempts that hang at a URL that is no longer the trigger's.
 func newURL() *brokenOff { return &brokenOff{"it got no answer, and the trigger has another URL now"} }
 
-// wasBrokenOff reports that the attempt of ctx was canceled although this dispatcher goes on.
-func wasBrokenOff(ctx context.Context, r *webhook.Result) bool {
-	var b *brokenOff
-	return r.Kind == webhook.KindCanceled && errors.As(context.Cause(ctx), &b)
+// wasBrokenOff returns why the attempt of ctx was canceled although this dispatcher goes on. nil: it
+// was not.
+func wasBrokenOff(ctx context.Context, r *webhook.Result) (b *brokenOff) {
+	if r.Kind == webhook.KindCanceled {
+		errors.As(context.Cause(ctx), &b)
+	}
+	return b
+}
+
+// fateOf is what becomes of the event of an attempt that was broken off. An event with an order was
+// not claimed, and keeps the number of its attempts in the statement that logs this one, so it counts.
+func (b *brokenOff) fateOf(d *delivery) queue.Fate {
+	if d.placed != nil {
+		return queue.Retried
+	}
+	return queue.Released
 }
 
 // breakable returns the context of a shipment that starts. The caller calls the function at its end.

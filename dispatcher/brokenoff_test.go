@@ -86,6 +86,34 @@ func TestANewURLBreaksOffAttemptsThatHangAtTheOldOne(t *testing.T) {
 	require.Equal(t, 3, one[int](t, conn, attemptRows+" where error_kind = 'canceled' and error like '%another URL%'"))
 }
 
+func TestCanceledAttemptsOfOrderedTriggersAndBatchesAreMadeAgain(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*trigger.Spec){
+		"order": byRow,
+		"batch": func(s *trigger.Spec) { s.Batch.Max = 10 },
+		"both":  func(s *trigger.Spec) { byRow(s); s.Batch.Max = 10 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newFixture(t)
+			var free atomic.Bool
+			b.receiver.respond(hanging(&free))
+			b.watch(t, "orders", patient, change)
+			b.start(t)
+			b.insert(t, "orders", 5)
+			b.receiver.await(t, "orders", 1)
+			free.Store(true)
+			conn := b.Conn(t)
+			_, err := operate.Cancel(t.Context(), conn, "orders")
+			require.NoError(t, err)
+			b.settled(t)
+			require.Zero(t, one[int](t, conn, deadRows))
+			require.Positive(t, one[int](t, conn, attemptRows+" where error_kind = 'canceled' and error like 'canceled: by %'"))
+			require.Equal(t, 5, one[int](t, conn, attemptRows+" where status = 200"))
+		})
+	}
+}
+
 func TestCancelNeedsTheMigration(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -133,7 +133,7 @@ func (f *failing) run(ctx context.Context) {
 func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what queue.Fate, delay time.Duration) {
 	ctx := context.Background()
 	now := time.Now()
-	if what == queue.Released {
+	if r.Kind == webhook.KindCanceled {
 		return // the attempt was broken off, and the endpoint did not fail
 	}
 	if what == queue.Delivered {

@@ -180,6 +180,9 @@ func (s *scheduler) offer(l *lane, all []*delivery, now time.Time) (start []*shi
 		l.push(d)
 	}
 	s.queued += l.loads()
+	if len(all) > 0 {
+		l.gate.offered(l)
+	}
 	if !l.waiting && len(all) > 0 {
 		l.waiting = true
 		s.waiting = append(s.waiting, l)

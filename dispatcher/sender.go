@@ -105,8 +105,8 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	next := s.scheduler.done(sh, result.Duration, bad == nil)
 
 	what, delay := fate(spec.Retry, int(dl.tries), dl.event.ID, &result)
-	if wasBrokenOff(ctx, &result) {
-		what, delay = queue.Released, 0
+	if b := wasBrokenOff(ctx, &result); b != nil {
+		what, delay = b.fateOf(dl), 0
 	}
 	s.conclude(dl, endpoint, &result, batch, what, delay, ended)
 	return next
