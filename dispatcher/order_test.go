@@ -9,6 +9,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/faultproxy"
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -110,4 +113,237 @@ func TestAFailingEventHoldsItsKeyAlone(t *testing.T) {
 	require.Equal(t, []int64{0, 0, 1}, []int64{row[0].n, row[1].n, row[2].n})
 	require.Equal(t, 2, one[int](t, conn, "select tries from rowhook.event_archive where new->>'id' = '1' and new->>'n' = '0'"))
 	require.Equal(t, 1, one[int](t, conn, "select tries from rowhook.event_archive where new->>'id' = '1' and new->>'n' = '1'"), "to wait is no attempt")
+}
+
+// byCustomer asks for order within a column that rows share.
+func byCustomer(change ...func(*trigger.Order)) func(*trigger.Spec) {
+	return func(s *trigger.Spec) {
+		s.Order = trigger.Order{By: []string{"v"}}
+		for _, c := range change {
+			c(&s.Order)
+		}
+	}
+}
+
+func TestAnEventThatCommitsLateIsFoundAndDelivered(t *testing.T) {
+	t.Parallel()
+	for _, strict := range []bool{false, true} {
+		t.Run(fmt.Sprint("strict ", strict), func(t *testing.T) {
+			t.Parallel()
+			b := newFixture(t)
+			b.watch(t, "orders", byCustomer(func(o *trigger.Order) { o.Strict = strict }))
+			b.start(t)
+			conn := b.Conn(t)
+			tx, err := conn.Begin(t.Context())
+			require.NoError(t, err)
+			_, err = tx.Exec(t.Context(), "insert into orders (v, n) values ('a', 1)")
+			require.NoError(t, err)
+			b.Exec(t, "insert into orders (v, n) values ('a', 2)")
+			b.Exec(t, "insert into orders (v, n) values ('b', 3)")
+			if strict {
+				require.Never(t, func() bool { return len(b.receiver.on("orders")) > 0 }, time.Second, 20*time.Millisecond)
+			} else {
+				b.receiver.await(t, "orders", 2)
+			}
+			require.NoError(t, tx.Commit(t.Context()))
+			got := b.receiver.await(t, "orders", 3)
+			b.settled(t)
+			if strict {
+				var ofA []string
+				for _, d := range got {
+					if string(d.new["v"]) == `"a"` {
+						ofA = append(ofA, string(d.new["n"]))
+					}
+				}
+				require.Equal(t, []string{"1", "2"}, ofA)
+			}
+		})
+	}
+}
+
+func TestTheNextOwnerOfALaneGoesOnWhereADeadOneWas(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow)
+	path, link := through(t, b.URL())
+	b.receiver.respond(func(n int, d delivery, _ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+	})
+	b.start(t, func(c *dispatcher.Config) { c.DatabaseURL, c.Concurrency = link, 10 })
+	b.start(t, func(c *dispatcher.Config) { c.Concurrency = 10 })
+	conn := b.Conn(t)
+	eventually(t, conn, 2, "select count(distinct owner)::integer from rowhook.lane where owner is not null")
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 40)")
+	for range 30 {
+		b.Exec(t, "update orders set n = n + 1")
+	}
+	b.receiver.await(t, "orders", 300)
+	path.Set(faultproxy.Refuse)
+	path.Cut()
+	b.settled(t)
+	require.Equal(t, 40*31, b.receiver.unique("orders"))
+	requireOrder(t, b.receiver.on("orders"))
+	require.Equal(t, 1, one[int](t, conn, "select count(distinct owner)::integer from rowhook.lane where owner is not null"))
+}
+
+func TestANewcomerGetsItsShareOfLanesAndAStopGivesThemBack(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow)
+	conn := b.Conn(t)
+	first := b.start(t)
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner is not null")
+	second := b.start(t)
+	eventually(t, conn, 32, "select count(*)::integer from rowhook.lane where owner = $1", second.Stats().Instance)
+	first.Stop(t)
+	require.Equal(t, 0, one[int](t, conn, "select count(*) from rowhook.lane where owner = $1", first.Stats().Instance))
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1", second.Stats().Instance)
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 20)")
+	b.receiver.await(t, "orders", 20)
+	b.settled(t)
+	second.Stop(t)
+	require.Equal(t, 0, one[int](t, conn, "select count(*) from rowhook.lane l join rowhook.instance i on i.id = l.owner"))
+}
+
+func TestADeadLetterHoldsItsKeyUntilSomebodyActs(t *testing.T) {
+	t.Parallel()
+	for _, act := range []string{"redeliver", "discard", "nothing, since it is skipped"} {
+		t.Run(act, func(t *testing.T) {
+			t.Parallel()
+			b := newFixture(t)
+			b.watch(t, "orders", func(s *trigger.Spec) {
+				s.Order = trigger.Order{By: []string{trigger.OrderByRow}, OnDead: trigger.OnDeadBlock}
+				if act != "redeliver" && act != "discard" {
+					s.Order.OnDead = ""
+				}
+				s.Retry.Limit = 0
+			})
+			b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, _ *http.Request) {
+				if n == 0 && string(d.new["id"]) == "1" && string(d.new["n"]) == "1" {
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+			})
+			b.start(t)
+			conn := b.Conn(t)
+			b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 2)")
+			b.Exec(t, "update orders set n = 1")
+			b.Exec(t, "update orders set n = 2")
+			if act != "redeliver" && act != "discard" {
+				b.receiver.await(t, "orders", 6)
+				b.settled(t)
+				return
+			}
+			b.receiver.await(t, "orders", 5)
+			eventually(t, conn, 1, "select count(*)::integer from rowhook.event_log")
+			require.Never(t, func() bool { return len(b.receiver.on("orders")) > 5 }, 2*time.Second, 50*time.Millisecond)
+			want := []int64{0, 1, 2}
+			if act == "redeliver" {
+				_, err := operate.Redeliver(t.Context(), conn, operate.Filter{States: []operate.State{operate.Dead}}, operate.BulkOptions{})
+				require.NoError(t, err)
+				want = []int64{0, 1, 1, 2}
+			} else {
+				b.Exec(t, "delete from rowhook.dead_letter")
+			}
+			b.settled(t)
+			var got []int64
+			for _, e := range sequences(t, b.receiver.on("orders"))[1] {
+				got = append(got, e.n)
+			}
+			require.Equal(t, want, got)
+			requireOrder(t, b.receiver.on("orders"))
+		})
+	}
+}
+
+func TestARowThatMovesToAnotherKeyKeepsTheOrderOfBoth(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			b := newFixture(t)
+			b.watch(t, "orders", byCustomer())
+			for range n {
+				b.start(t)
+			}
+			b.Exec(t, "insert into orders (v, n) select 'k' || g, 0 from generate_series(1, 12) g")
+			for i := range 12 {
+				b.Exec(t, "update orders set n = n + 1")
+				b.Exec(t, fmt.Sprintf("update orders set n = n + 1, v = 'k' || (1 + (id + %d) %% 12)", i))
+			}
+			b.receiver.await(t, "orders", 12*25)
+			b.settled(t)
+			requireOrder(t, b.receiver.on("orders"))
+			eventually(t, b.Conn(t), 0, "select count(*)::integer from rowhook.key_move")
+		})
+	}
+}
+
+func TestPausedOrderedTriggersWaitAndGoOn(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow)
+	conn := b.Conn(t)
+	b.start(t)
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner is not null")
+	_, err := operate.Pause(t.Context(), conn, "orders")
+	require.NoError(t, err)
+	eventually(t, conn, 0, "select count(*)::integer from rowhook.lane where owner is not null")
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 5)")
+	b.Exec(t, "update orders set n = 1")
+	require.Never(t, func() bool { return len(b.receiver.on("orders")) > 0 }, time.Second, 50*time.Millisecond)
+	_, err = operate.Resume(t.Context(), conn, "orders")
+	require.NoError(t, err)
+	b.receiver.await(t, "orders", 10)
+	b.settled(t)
+	requireOrder(t, b.receiver.on("orders"))
+}
+
+func TestOrderIsTurnedOnAndOffWithEventsWaiting(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders")
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 30)")
+	b.apply(t, b.Spec("orders", byRow))
+	b.Exec(t, "update orders set n = 1")
+	b.Exec(t, "update orders set n = 2")
+	b.apply(t, b.Spec("orders"))
+	b.Exec(t, "update orders set n = 3")
+	b.start(t)
+	b.receiver.await(t, "orders", 120)
+	b.settled(t)
+	b.apply(t, b.Spec("orders", byRow))
+	b.Exec(t, "update orders set n = 4")
+	b.Exec(t, "update orders set n = 5")
+	b.receiver.await(t, "orders", 180)
+	b.settled(t)
+	require.Equal(t, 180, b.receiver.unique("orders"))
+}
+
+func TestAHotKeyDoesNotDelayOthers(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byCustomer())
+	b.Exec(t, "insert into orders (v, n) select 'hot', g from generate_series(1, 5000) g")
+	b.Exec(t, "insert into orders (v, n) select 'k' || g, 1 from generate_series(1, 200) g")
+	b.receiver.respond(func(_ int, d delivery, _ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+	})
+	r := b.start(t)
+	others := func() (n int) {
+		for _, d := range b.receiver.on("orders") {
+			if string(d.new["v"]) != `"hot"` {
+				n++
+			}
+		}
+		return n
+	}
+	require.Eventually(t, func() bool { return others() == 200 }, patience, 10*time.Millisecond)
+	require.Less(t, len(b.receiver.on("orders")), 2000, "the hot key has most of its events before it")
+	r.Cancel()
 }

@@ -169,6 +169,7 @@ func (s *scheduler) offer(l *lane, all []*delivery, now time.Time) (start []*shi
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range all {
+		d.taken, d.bulk = now, !l.batches().IsZero()
 		s.link(d)
 	}
 	if s.closed || l.gone || l.idle() {
@@ -176,7 +177,6 @@ func (s *scheduler) offer(l *lane, all []*delivery, now time.Time) (start []*shi
 	}
 	s.queued -= l.loads()
 	for _, d := range all {
-		d.taken, d.bulk = now, !l.batches().IsZero()
 		l.push(d)
 	}
 	s.queued += l.loads()

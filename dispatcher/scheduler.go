@@ -43,7 +43,7 @@ type scheduler struct {
 	outstanding delivery // sentinel of the list of deliveries that are claimed and not settled
 	count       int      // of outstanding
 	average     time.Duration
-	instances   int       // alive, as last seen
+	instances   int // alive, as last seen
 	order       orderSignals
 	closed      bool      // claims no more
 	alone       *shipment // one that is to be sent alone: nothing else may start; nil: none
