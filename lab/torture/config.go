@@ -13,10 +13,23 @@ const (
 	plain   = "plain"   // short timeout; its configuration changes under load
 	patient = "patient" // a lease of over ten minutes: if its holder dies, another instance has to give the claim back
 	brittle = "brittle" // few attempts, so that events end as dead letters
-	extra   = "extra"   // on the table of plain; it is applied and removed, so what it captures depends on the moment
+	ordered = "ordered" // the changes of a row arrive in their order
+	latest  = "latest"  // likewise, and of several that wait only the last one
+	// spanning keeps the order of rows that have one key, also if their transactions overlap. Some
+	// updates change the key. It has few attempts.
+	spanning = "spanning"
+	extra    = "extra" // on the table of plain; it is applied and removed, so what it captures depends on the moment
 )
 
-func triggers() []string { return []string{plain, patient, brittle} }
+func triggers() []string { return []string{plain, patient, brittle, ordered, latest, spanning} }
+
+// limitOf is how many retries a trigger has.
+func limitOf(trigger string) int {
+	if trigger == brittle || trigger == spanning {
+		return brittleLimit
+	}
+	return mostRetries
+}
 
 // tableOf names the table that a trigger watches.
 func tableOf(trigger string) string {
@@ -79,7 +92,27 @@ func (v variant) text() string {
     on: {insert: true, update: true, delete: true, manual: true}
     webhook: {url: "${RECEIVER_URL}/brittle", timeout: 1s}
     retry: {limit: %d, interval: 300ms, max_interval: %s}
-`, v.onUpdate, v.payload, v.timeout, v.header, mostRetries, maxRetryAfter, v.concurrency, mostRetries, maxRetryAfter, brittleLimit, maxRetryAfter)
+  - name: ordered
+    table: public.item_ordered
+    on: {insert: true, update: true, delete: true, manual: true}
+    order: row
+    webhook: {url: "${RECEIVER_URL}/ordered", timeout: 2s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+  - name: latest
+    table: public.item_latest
+    on: {insert: true, update: true, delete: true, manual: true}
+    order: {by: row, latest: true}
+    webhook: {url: "${RECEIVER_URL}/latest", timeout: 2s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+  - name: spanning
+    table: public.item_spanning
+    on: {insert: true, update: true, delete: true, manual: true}
+    payload: {columns: [id, version, amount, note, flag]}
+    order: {by: [part], strict: true}
+    webhook: {url: "${RECEIVER_URL}/spanning", timeout: 1s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+`, v.onUpdate, v.payload, v.timeout, v.header, mostRetries, maxRetryAfter, v.concurrency, mostRetries, maxRetryAfter, brittleLimit, maxRetryAfter,
+		mostRetries, maxRetryAfter, mostRetries, maxRetryAfter, brittleLimit, maxRetryAfter)
 	if v.extra {
 		fmt.Fprintf(&b, `  - name: extra
     table: public.item_plain

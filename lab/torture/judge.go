@@ -47,6 +47,8 @@ type place struct {
 	At      time.Time // archived or died
 	Reason  string
 	Claimed bool
+	Seq     int64      // 0: none
+	Into    *uuid.UUID // the event that was sent in its stead, or itself if nothing was; nil: it was sent
 }
 
 // invocation is a row of rowhook.invocation_log.
@@ -84,13 +86,13 @@ func (l *lab) gather(ctx context.Context, faults []*fault) (*evidence, error) {
 	}
 	const row = `coalesce(e.new->>'id', e.old->>'id')::bigint as id, coalesce((e.old->>'version')::bigint, 0) as old, coalesce((e.new->>'version')::bigint, 0) as fresh, e.tries`
 	e.places, err = collect[place](ctx, l, `
-select e.id as event, 'archive' as "where", t.name as trigger, e.op::text, `+row+`, e.delivered_at as at, '' as reason, false as claimed
+select e.id as event, 'archive' as "where", t.name as trigger, e.op::text, `+row+`, e.delivered_at as at, '' as reason, false as claimed, coalesce(e.seq, 0) as seq, e.merged_into as into
   from rowhook.event_archive e join rowhook.trigger t on t.id = e.trigger_id
 union all
-select e.id, 'dead', t.name, e.op::text, `+row+`, e.died_at, e.reason, false
+select e.id, 'dead', t.name, e.op::text, `+row+`, e.died_at, e.reason, false, coalesce(e.seq, 0), null
   from rowhook.dead_letter e join rowhook.trigger t on t.id = e.trigger_id
 union all
-select e.id, 'owed', t.name, e.op::text, `+row+`, e.due_at, '', e.claimed_by is not null
+select e.id, 'owed', t.name, e.op::text, `+row+`, e.due_at, '', e.claimed_by is not null, coalesce(e.seq, 0), null
   from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id`)
 	if err != nil {
 		return nil, err
@@ -139,6 +141,10 @@ const (
 	ruleInstances  = "an instance is left in rowhook.instance"
 	ruleUnlisted   = "an instance was not in rowhook.instance although it had lost only its listen path"
 	ruleDeaf       = "an instance did not listen again although its listen path had come back"
+	ruleOvertaken  = "an event was sent before an earlier one of its key was settled"
+	ruleInverted   = "an event was sent after a later one of its key was settled, with no fault to explain it"
+	ruleSequence   = "the sequence does not follow the changes of a row"
+	ruleStale      = "a receiver that takes only the latest change of a row has another one"
 	ruleSilence    = "nothing was sent although events were owed and nothing hampered deliveries"
 )
 
@@ -148,6 +154,7 @@ type verdict struct {
 	Arrived    int               `json:"arrived"`    // distinct events that arrived
 	Attempts   int               `json:"attempts"`   // at the receiver
 	Archived   int               `json:"archived"`   //
+	Merged     int               `json:"merged"`     // of these: in their stead a later one was sent, or nothing
 	Dead       int               `json:"dead"`       //
 	Duplicates int               `json:"duplicates"` // arrivals of an event that had been accepted
 	Excuses    map[string]int    `json:"excuses"`    // duplicates by the kind of fault that explains them
@@ -187,6 +194,8 @@ func judge(e *evidence) *verdict {
 	}
 	committed := j.ledgered()
 	j.standing(committed)
+	j.order()
+	j.final()
 	for id, s := range e.seen {
 		j.arrival(id, s, committed)
 	}
@@ -234,15 +243,21 @@ func (j *judging) ledgered() map[key]*entry {
 func (j *judging) standing(committed map[key]*entry) {
 	for i := range j.places {
 		p := &j.places[i]
-		k := keyOf(p.Trigger, p.Op, p.Old, p.Fresh)
-		j.capture(k, p.Event)
-		if !j.isCommitted(committed, k) {
-			j.blame(ruleRolledBack, "event %s: %s version %d of %s is in the tables (%s)", p.Event, p.Op, k.version, p.Trigger, p.Where)
+		if !mergeable(p.Trigger, p.Op) {
+			k := keyOf(p.Trigger, p.Op, p.Old, p.Fresh)
+			j.capture(k, p.Event)
+			if !j.isCommitted(committed, k) {
+				j.blame(ruleRolledBack, "event %s: %s version %d of %s is in the tables (%s)", p.Event, p.Op, k.version, p.Trigger, p.Where)
+			}
 		}
 		switch p.Where {
 		case "archive":
 			j.Archived++
-			j.accepted(p)
+			if p.Into == nil {
+				j.accepted(p)
+			} else {
+				j.Merged++
+			}
 		case "dead":
 			j.Dead++
 			j.death(p)
@@ -259,7 +274,7 @@ func (j *judging) standing(committed map[key]*entry) {
 		}
 	}
 	for k, c := range committed {
-		if _, ok := j.captured[k]; !ok && j.arrived[k] == nil { // arrival checks those that arrived
+		if _, ok := j.captured[k]; !ok && j.arrived[k] == nil && !mergeable(k.trigger, k.op) { // arrival checks those that arrived
 			j.blame(ruleNowhere, "%s version %d of %s, committed %s", k.op, k.version, k.trigger, c.Committed.Format(time.TimeOnly))
 		}
 	}
@@ -302,7 +317,7 @@ func (j *judging) death(p *place) {
 	switch {
 	case p.Trigger == extra && p.Reason == "trigger removed":
 		return
-	case p.Trigger != brittle || p.Tries <= brittleLimit:
+	case p.Tries <= limitOf(p.Trigger):
 		j.blame(ruleBuried, "event %s of %s after %d tries: %s", p.Event, p.Trigger, p.Tries, p.Reason)
 	}
 	s := j.seen[p.Event]
@@ -320,10 +335,12 @@ func (j *judging) death(p *place) {
 func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 	j.Attempts += len(s.attempts)
 	k := s.key()
-	if !j.isCommitted(committed, k) {
-		j.blame(ruleRolledBack, "event %s: %s version %d of %s", id, k.op, k.version, k.trigger)
+	if !mergeable(k.trigger, k.op) {
+		if !j.isCommitted(committed, k) {
+			j.blame(ruleRolledBack, "event %s: %s version %d of %s", id, k.op, k.version, k.trigger)
+		}
+		j.capture(k, id)
 	}
-	j.capture(k, id)
 	attempts := slices.SortedFunc(slices.Values(s.attempts), func(a, b attempt) int { return a.arrived.Compare(b.arrived) })
 	tries := 0
 	for _, p := range j.placeOf[id] {

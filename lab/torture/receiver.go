@@ -38,6 +38,7 @@ type seen struct {
 	op         byte
 	id         int64
 	old, fresh int64 // versions of the row before and after; 0: none
+	sequence   int64
 	attempts   []attempt
 }
 
@@ -154,7 +155,7 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request, slot int) {
 	if !known {
 		e = &s
 		r.events[id] = e
-	} else if e.op != s.op || e.id != s.id || e.old != s.old || e.fresh != s.fresh || e.trigger != s.trigger {
+	} else if differs(e, &s) {
 		r.wrong = append(r.wrong, fmt.Sprintf("event %s arrived with two different bodies", id))
 	}
 	index := len(e.attempts)
@@ -177,13 +178,21 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request, slot int) {
 	reply.behave()
 }
 
+// differs reports whether an event has arrived as another one. In what earlier changes are merged
+// into it may differ: after a takeover they may be sent by themselves.
+func differs(e, s *seen) bool {
+	merged := e.trigger == latest && e.op != 'D' && s.op != 'D'
+	return e.id != s.id || e.fresh != s.fresh || e.trigger != s.trigger || e.sequence != s.sequence || !merged && (e.op != s.op || e.old != s.old && e.trigger != latest)
+}
+
 // readEvent reads a body.
 func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
 	var b struct {
-		ID      uuid.UUID
-		Table   struct{ Schema, Name string }
-		Trigger struct{ Name string }
-		Event   struct {
+		ID       uuid.UUID
+		Sequence int64
+		Table    struct{ Schema, Name string }
+		Trigger  struct{ Name string }
+		Event    struct {
 			Op   string
 			Data struct{ Old, New json.RawMessage }
 		}
@@ -194,7 +203,7 @@ func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
 	if err := json.Unmarshal(body, &b); err != nil {
 		return id, s, 0, fmt.Errorf("read the body: %w", err)
 	}
-	s.trigger = b.Trigger.Name
+	s.trigger, s.sequence = b.Trigger.Name, b.Sequence
 	old, hadOld, oldErr := readImage(b.Event.Data.Old)
 	fresh, hasNew, newErr := readImage(b.Event.Data.New)
 	s.old, s.fresh, s.id = old.version, fresh.version, max(old.id, fresh.id)
@@ -207,6 +216,9 @@ func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
 		s.op = b.Event.Op[0]
 	default:
 		err = fmt.Errorf("%s with old %t and new %t", b.Event.Op, hadOld, hasNew)
+	}
+	if ordersByKey(s.trigger) && s.op != 'M' && s.sequence == 0 && err == nil {
+		err = errors.New("the body has no sequence")
 	}
 	if t := tableOf(s.trigger); err == nil && (b.Table.Schema != "public" || b.Table.Name != t) {
 		err = fmt.Errorf("table %s.%s instead of %s", b.Table.Schema, b.Table.Name, t)

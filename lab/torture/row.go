@@ -16,13 +16,16 @@ type row struct{ id, version int64 }
 
 // createTable makes a watched table.
 func createTable(name string) string {
+	more := ""
+	if name == tableOf(spanning) {
+		more = ",\n  part bigint generated always as (" + partSQL + ") stored"
+	}
 	return "create table " + name + ` (
   id      bigint primary key,
   version bigint not null,
   amount  numeric not null,
   note    text not null,
-  flag    boolean not null
-)`
+  flag    boolean not null` + more + ")"
 }
 
 // mix turns numbers into a hash. It is the finalizer of SplitMix64.

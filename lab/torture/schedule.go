@@ -320,9 +320,9 @@ func (p plan) draw(r *rand.Rand, kind string, at time.Duration) *fault {
 	case faultApply:
 		f.Variant = randomVariant(r)
 	case moodHanging, moodDrip: // patient would wait for its ten minutes
-		f.Trigger = []string{plain, brittle}[r.IntN(2)]
+		f.Trigger = []string{plain, brittle, ordered, latest, spanning}[r.IntN(5)]
 	case moodFailing, moodSeconds, moodDate, moodReset, moodEndless, moodRedirect, moodGarbage:
-		f.Trigger = []string{plain, patient, brittle}[r.IntN(3)]
+		f.Trigger = triggers()[r.IntN(len(triggers()))]
 	}
 	if n.uses == "mood" {
 		f.Share = 0.3 + 0.7*r.Float64()

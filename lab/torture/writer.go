@@ -67,7 +67,7 @@ type step struct {
 func (w *writer) decide() transaction {
 	var t transaction
 	one := func() step {
-		s := step{trigger: triggers()[w.r.IntN(3)], rows: 1, pick: w.r.Uint64()}
+		s := step{trigger: triggers()[w.r.IntN(len(triggers()))], rows: 1, pick: w.r.Uint64()}
 		switch n := w.r.IntN(100); {
 		case n < 50:
 			s.op = 'I'

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// ordersByKey reports whether a trigger keeps the order of each key.
+func ordersByKey(trigger string) bool {
+	return trigger == ordered || trigger == latest || trigger == spanning
+}
+
+// mergeable reports whether an event may be sent as what several changes were merged into. Then its
+// operation and its old row are not those of one change.
+func mergeable(trigger, op string) bool { return trigger == latest && op != "M" }
+
+// partSQL and part are the key of spanning. One update in sixteen moves its row to another key.
+const partSQL = "id % 8 * 2 + case when version % 16 = 0 then 1 else 0 end"
+
+func part(id, version int64) int64 {
+	p := id % 8 * 2
+	if version%16 == 0 {
+		p++
+	}
+	return p
+}
+
+// orderKey is a key within which events keep their order.
+type orderKey struct {
+	trigger string
+	key     int64
+}
+
+// keys returns the keys of an event. One that changes the key of its row has two.
+func (p *place) keys() []orderKey {
+	if p.Trigger != spanning {
+		return []orderKey{{p.Trigger, p.ID}}
+	}
+	var keys []orderKey
+	for _, version := range []int64{p.Old, p.Fresh} {
+		if k := (orderKey{p.Trigger, part(p.ID, version)}); version > 0 && !slices.Contains(keys, k) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// order checks the order of each key.
+func (j *judging) order() {
+	keys, rows := map[orderKey][]*place{}, map[orderKey][]*place{}
+	for i := range j.places {
+		p := &j.places[i]
+		if !ordersByKey(p.Trigger) || p.Op == "M" {
+			continue
+		}
+		if s := j.seen[p.Event]; p.Seq == 0 || s != nil && s.sequence != p.Seq {
+			j.blame(ruleSequence, "event %s has the number %d in the tables: %s", p.Event, p.Seq, s)
+		}
+		for _, k := range p.keys() {
+			keys[k] = append(keys[k], p)
+		}
+		row := orderKey{p.Trigger, p.ID}
+		rows[row] = append(rows[row], p)
+	}
+	for _, events := range rows {
+		slices.SortFunc(events, func(a, b *place) int { return cmp.Compare(a.Seq, b.Seq) })
+		for i := range len(events) - 1 {
+			// What was merged away keeps its new row.
+			if a, b := events[i], events[i+1]; b.Fresh > 0 && a.Fresh > b.Fresh || a.Op == "D" {
+				j.blame(ruleSequence, "events %s and %s of row %d: versions %d and %d", a.Event, b.Event, a.ID, a.Fresh, b.Fresh)
+			}
+		}
+	}
+	for _, events := range keys {
+		slices.SortFunc(events, func(a, b *place) int { return cmp.Compare(a.Seq, b.Seq) })
+		j.overtaken(events)
+		j.inverted(events)
+	}
+}
+
+// overtaken checks that an event was sent only after all earlier ones of its key were settled. No
+// fault explains the contrary: an owner of a lane knows what is settled.
+func (j *judging) overtaken(events []*place) {
+	var before *place // settled last
+	for _, p := range events {
+		if s := j.seen[p.Event]; s != nil && before != nil {
+			for _, a := range s.attempts {
+				if a.arrived.Before(before.At) {
+					j.blame(ruleOvertaken, "event %s with the number %d, settled %s: %s; before it comes event %s with the number %d, settled %s",
+						p.Event, p.Seq, p.At.Format(precisely), s, before.Event, before.Seq, before.At.Format(precisely))
+					break
+				}
+			}
+		}
+		if p.Where != "owed" && p.Into == nil && (before == nil || p.At.After(before.At)) {
+			before = p
+		}
+	}
+}
+
+// inverted checks that no event was sent after a later one of its key was settled. A request of a
+// dispatcher that was struck may still be on its way.
+func (j *judging) inverted(events []*place) {
+	var after *place // settled first
+	for _, p := range slices.Backward(events) {
+		if s := j.seen[p.Event]; s != nil && after != nil {
+			for _, a := range s.attempts {
+				if a.arrived.After(after.At) && j.excuse(a.slot, after.At, a.arrived) == "" {
+					j.blame(ruleInverted, "event %s with the number %d: %s; event %s with the number %d was settled %s",
+						p.Event, p.Seq, s, after.Event, after.Seq, after.At.Format(precisely))
+				}
+			}
+		}
+		if p.Where != "owed" && p.Into == nil && (after == nil || p.At.Before(after.At)) {
+			after = p
+		}
+	}
+}
+
+const precisely = "15:04:05.000000"
+
+// final checks the rows of latest: each change has its event, and the receiver has the last one.
+func (j *judging) final() {
+	changes, places := map[int64][]*entry{}, map[int64]int{}
+	for i := range j.ledger {
+		if c := &j.ledger[i]; mergeable(c.Trigger, c.Op) {
+			changes[c.ID] = append(changes[c.ID], c)
+		}
+	}
+	for i := range j.places {
+		if p := &j.places[i]; mergeable(p.Trigger, p.Op) {
+			places[p.ID]++
+			if changes[p.ID] == nil {
+				j.blame(ruleRolledBack, "event %s: row %d of %s is in the tables (%s)", p.Event, p.ID, p.Trigger, p.Where)
+			}
+		}
+	}
+	accepted := j.accepting()
+	for id, of := range changes {
+		slices.SortFunc(of, func(a, b *entry) int { return cmp.Compare(max(a.Old, a.Fresh), max(b.Old, b.Fresh)) })
+		last := of[len(of)-1]
+		if n := places[id]; n > len(of) {
+			j.blame(ruleTwice, "row %d of %s has %d events and %d changes", id, latest, n, len(of))
+		} else if n < len(of) && !slices.ContainsFunc(of, func(c *entry) bool {
+			return j.unwritten(everyone, c.Committed, c.Committed.Add(keptFor))
+		}) {
+			j.blame(ruleNowhere, "row %d of %s has %d events and %d changes", id, latest, n, len(of))
+		}
+		got, any := accepted[id]
+		fresh := int64(0)
+		if any {
+			fresh = got.fresh
+		}
+		// A row that was inserted and deleted while it waited is never sent.
+		if fresh != last.Fresh && (!any || j.excuse(got.slot, got.arrived.Add(-settledWithin), got.arrived) == "") {
+			j.blame(ruleStale, "row %d of %s: the last change leaves version %d, and the receiver has %d", id, latest, last.Fresh, fresh)
+		}
+	}
+}
+
+// acceptance is an attempt that the receiver has accepted, and the version that it brought.
+type acceptance struct {
+	fresh   int64
+	slot    int
+	arrived time.Time
+}
+
+// accepting returns the last acceptance of each row of latest.
+func (j *judging) accepting() map[int64]acceptance {
+	last := map[int64]acceptance{}
+	for _, s := range j.seen {
+		if !mergeable(s.trigger, string(s.op)) {
+			continue
+		}
+		for _, a := range s.attempts {
+			if a.outcome != failed && a.arrived.After(last[s.id].arrived) {
+				last[s.id] = acceptance{s.fresh, a.slot, a.arrived}
+			}
+		}
+	}
+	return last
+}
