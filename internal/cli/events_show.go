@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -85,19 +86,30 @@ func (a *app) showDetail(d *operate.Detail) {
 		return
 	}
 	a.printf("\n")
-	log := page.Table("ATTEMPT>", "STARTED", "TOOK>", "DISPATCHER>", "RESULT", "RESPONSE")
+	columns := []string{"ATTEMPT>", "STARTED", "TOOK>", "DISPATCHER>", "RESULT", "RESPONSE"}
+	batches := slices.ContainsFunc(d.Log, func(at operate.Attempt) bool { return at.Batch != "" })
+	if batches {
+		columns = slices.Insert(columns, 4, "BATCH")
+	}
+	log := page.Table(columns...)
 	for i := range d.Log {
 		at := &d.Log[i]
 		result, response := term.Coloured(at.ErrorKind, term.Red), at.Error
-		if at.Status != nil {
+		if at.Status != nil && at.ErrorKind == "" { // with a kind, it is a 2xx status that did not deliver
 			result = term.Coloured(fmt.Sprint(*at.Status), term.Red)
 			if *at.Status >= 200 && *at.Status < 300 {
 				result.Colour = term.Green
 			}
 			response = at.ResponseBody
 		}
-		log.Add(term.Number(int64(at.Number)), term.Text(at.StartedAt.Local().Format("2006-01-02 15:04:05.000")), latency(&at.DurationMS),
-			term.Number(int64(at.InstanceID)), result, term.Text(response))
+		row := []term.Cell{
+			term.Number(int64(at.Number)), term.Text(at.StartedAt.Local().Format("2006-01-02 15:04:05.000")), latency(&at.DurationMS),
+			term.Number(int64(at.InstanceID)), result, term.Text(response),
+		}
+		if batches {
+			row = slices.Insert(row, 4, term.Text(at.Batch))
+		}
+		log.Add(row...)
 	}
 	log.Flush()
 }

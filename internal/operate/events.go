@@ -250,6 +250,9 @@ type Attempt struct {
 	Error           string          `json:"error,omitempty"`
 	ResponseHeaders json.RawMessage `json:"response_headers,omitempty"`
 	ResponseBody    string          `json:"response_body,omitempty"` // its beginning
+	// Batch is the webhook-id of the request, if its trigger had batches: other events may have been
+	// in it.
+	Batch string `json:"batch,omitempty"`
 }
 
 // Show returns one event with its payload and every logged attempt. An unknown id is ErrNotFound.
@@ -321,10 +324,13 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	}
 	d.Request = Request{Method: "POST", URL: ep.String(), Headers: spec.Webhook.Headers}
 	if r.problem == "" {
-		d.Request.Body = webhook.AppendBody(nil, &webhook.Event{
+		event := &webhook.Event{
 			ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
 			Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit,
-		})
+		}
+		if d.Request.Body = webhook.AppendBody(nil, event); !spec.Batch.IsZero() { // perhaps with others
+			d.Request.Body = webhook.AppendBatch(nil, []*webhook.Event{event})
+		}
 	}
 	if d.Log, err = attempts(ctx, tx, r.ID); err != nil {
 		return nil, err
@@ -353,7 +359,7 @@ func readAttempts(ctx context.Context, tx pgx.Tx, id string, write func(string) 
 		headers = "pg_catalog.to_json(" + write(headers+"::text") + ")"
 	}
 	rows, err := tx.Query(ctx, `
-select attempt, started_at, duration_us, instance_id, status, coalesce(error_kind, ''), coalesce(`+write("error")+`, ''), `+headers+`, coalesce(`+write("response_body")+`, '')
+select attempt, started_at, duration_us, instance_id, status, coalesce(error_kind, ''), coalesce(`+write("error")+`, ''), `+headers+`, coalesce(`+write("response_body")+`, ''), coalesce(batch, '')
   from rowhook.invocation_log where event_id = $1::text::uuid order by started_at, attempt`, id)
 	if err != nil {
 		return nil, err
@@ -363,7 +369,7 @@ select attempt, started_at, duration_us, instance_id, status, coalesce(error_kin
 	var us int64
 	var status *int16
 	var header []byte
-	_, err = pgx.ForEachRow(rows, []any{&a.Number, &a.StartedAt, &us, &a.InstanceID, &status, &a.ErrorKind, &a.Error, &header, &a.ResponseBody}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&a.Number, &a.StartedAt, &us, &a.InstanceID, &status, &a.ErrorKind, &a.Error, &header, &a.ResponseBody, &a.Batch}, func() error {
 		a.DurationMS = float64(us) / 1000
 		a.Status, a.ResponseHeaders = nil, nil
 		if status != nil {

@@ -90,12 +90,23 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 		return nil, err
 	}
 	r := &TrialResult{Trigger: o.Trigger, Table: t.schema + "." + t.table, Op: event.OpName(), Event: hexUUID(event.ID)}
-	shown := client.Preview(endpoint, event)
+	shown, batch := client.Preview(endpoint, event), []*webhook.Event{event}
+	if !t.spec.Batch.IsZero() {
+		shown = client.PreviewBatch(endpoint, batch)
+	}
 	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: shown.Body}
 	if o.Unsent {
 		return r, nil
 	}
-	result := client.Send(ctx, endpoint, event, nil)
+	var result webhook.Result
+	if t.spec.Batch.IsZero() {
+		result = client.Send(ctx, endpoint, event, nil)
+	} else {
+		var failed []int
+		if result, failed = client.SendBatch(ctx, endpoint, batch); len(failed) > 0 {
+			result = result.Rejected()
+		}
+	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
