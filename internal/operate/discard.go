@@ -30,7 +30,7 @@ func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error)
 		return nil, err
 	}
 	b.opt.Unthrottled = true // discarding adds nothing to the queue
-	b.change = b.discard
+	b.change = discard
 	out, err := b.recorded(ctx, "discard", f)
 	if err == nil && len(b.query.ids) == 1 && len(out.Skips) == 1 {
 		return out, out.Skips[0].err()
@@ -38,7 +38,7 @@ func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error)
 	return out, err
 }
 
-func (b *bulk) discard(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
+func discard(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk) error {
 	ids := split(events, out, func(r *raw) string {
 		switch State(r.State) {
 		case InFlight:
@@ -60,9 +60,6 @@ delete from rowhook.event_log q
          order by id for update skip locked) as mine
  where q.id = mine.id
 returning q.id::text`
-	}
-	if err := touch(ctx, tx, b.ts.placed(), events[0].source.table, ids); err != nil {
-		return err
 	}
 	rows, err := tx.Query(ctx, sql, ids)
 	if err != nil {

@@ -97,9 +97,6 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 			sql = retryNow
 		}
 	}
-	if err := touch(ctx, tx, b.ts.placed(), events[0].source.table, ids); err != nil {
-		return err
-	}
 	rows, err := tx.Query(ctx, sql, ids)
 	if err != nil {
 		return fmt.Errorf("redeliver events: %w", err)

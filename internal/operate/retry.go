@@ -149,9 +149,6 @@ func (r *Retried) add(ctx context.Context, db DB, t *knownTrigger, batch []uuid.
 		if _, err := tx.Exec(ctx, byIndex()); err != nil {
 			return fmt.Errorf("begin to retry: %w", err)
 		}
-		if err := touch(ctx, tx, t.Placed, "event_log", batch); err != nil {
-			return err
-		}
 		rows, err := tx.Query(ctx, makeDue, t.ID, batch)
 		if err != nil {
 			return fmt.Errorf("make retries due: %w", err)

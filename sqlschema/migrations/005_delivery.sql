@@ -42,14 +42,12 @@ create table rowhook.lane (
   lane       smallint not null,
   owner      integer,
   epoch      bigint not null default 0,
-  touched    bigint not null default 0,
   primary key (trigger_id, lane)
 ) with (fillfactor = 50);
 comment on table  rowhook.lane is 'Who delivers the events of a lane of an ordered trigger';
 comment on column rowhook.lane.trigger_id is 'rowhook.trigger.id';
 comment on column rowhook.lane.lane       is 'Number of the lane, from 0 to 63';
 comment on column rowhook.lane.owner      is 'rowhook.instance.id of the dispatcher that has it; null, or not registered: nobody';
-comment on column rowhook.lane.touched    is 'Counts what operators have done with its waiting events: the owner has to look again at those that it remembers';
 comment on column rowhook.lane.epoch      is 'Counts owners; who settles an event of the lane has to know it';
 revoke all on rowhook.lane from public;
 
