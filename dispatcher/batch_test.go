@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -287,4 +288,43 @@ func TestWhatWaitsForABatchIsGivenBackByAStop(t *testing.T) {
 	require.Equal(t, 2, <-claimed)
 	d.Stop(t)
 	require.Equal(t, 2, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_log where claimed_by is null and tries = 0 and due_at <= now()"))
+}
+
+func TestBatchesOfAnOrderedTriggerKeepTheOrderOfEachKey(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "sorted", batchOf(50, func(s *trigger.Spec) { s.Order.By = []string{"v"} }))
+	var mu sync.Mutex
+	tried, accepted := map[int]bool{}, map[int][]int{} // by n; by key: n
+	requests := 0
+	all := takeBatches(t, b.receiver, func(r batchRequest, w http.ResponseWriter) {
+		mu.Lock()
+		defer mu.Unlock()
+		if requests++; requests%5 == 0 {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		failed := []string{}
+		for _, e := range r.events {
+			n := e.Event.Data.New.N
+			if n%7 == 0 && !tried[n] {
+				tried[n] = true
+				failed = append(failed, e.ID)
+				continue
+			}
+			accepted[n%20] = append(accepted[n%20], n)
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"failed": failed})
+	})
+	b.Exec(t, "insert into sorted (v, n) select (i % 20)::text, i from generate_series(0, 399) i")
+	b.start(t)
+	b.settled(t)
+	events := 0
+	for key, ns := range accepted {
+		require.True(t, slices.IsSorted(ns), "key %d: %v", key, ns)
+		require.Len(t, ns, 20)
+		events += len(ns)
+	}
+	require.Equal(t, 400, events)
+	require.Less(t, len(all("sorted")), 200, "they come in batches")
 }
