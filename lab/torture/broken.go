@@ -62,6 +62,21 @@ func mutations() map[string]mutation {
 			only:   []string{listenLost, listenAllLost},
 			listen: true,
 		},
+		// Endpoints that are down get every event that waits.
+		"breaker": {
+			edits: []edit{{"dispatcher/breaker.go", `b\.enter\(breakerFailing, 0, now\)\n\treturn true`, "return false", 1}},
+			only:  []string{moodDown, faultLong},
+		},
+		// A trigger with a rate sends as fast as one without.
+		"rate": {
+			edits: []edit{{"dispatcher/pace.go", `return p\.rate\.IsZero\(\)`, "return true", 1}},
+			only:  []string{moodDown, faultLong},
+		},
+		// An event becomes a dead letter by an attempt that failed because of its neighbours.
+		"neighbours": {
+			edits: []edit{{"dispatcher/batchsender.go", `what == queue\.Dead && !o\.proven`, "false", 1}},
+			only:  []string{moodFailing, faultLong},
+		},
 		// A settlement whose history can't be written is retried until it can.
 		"history": {
 			edits: []edit{{"dispatcher/settler.go", `bare, blamed = true, (made|err)`, "_ = blamed", 2}},

@@ -18,15 +18,22 @@ const (
 	// spanning keeps the order of rows that have one key, also if their transactions overlap. Some
 	// updates change the key. It has few attempts.
 	spanning = "spanning"
+	bulk     = "bulk"  // several events in a request, few attempts, and rows that the receiver always rejects
+	paced    = "paced" // a rate over all dispatchers
 	extra    = "extra" // on the table of plain; it is applied and removed, so what it captures depends on the moment
 )
 
-func triggers() []string { return []string{plain, patient, brittle, ordered, latest, spanning} }
+func triggers() []string {
+	return []string{plain, patient, brittle, ordered, latest, spanning, bulk, paced}
+}
 
 // limitOf is how many retries a trigger has.
 func limitOf(trigger string) int {
-	if trigger == brittle || trigger == spanning {
+	switch trigger {
+	case brittle, spanning:
 		return brittleLimit
+	case bulk:
+		return bulkLimit
 	}
 	return mostRetries
 }
@@ -40,7 +47,11 @@ func tableOf(trigger string) string {
 }
 
 const (
-	brittleLimit  = 2               // retries
+	brittleLimit  = 2  // retries
+	bulkLimit     = 4  // retries; after them, an event that was sent with others is sent alone
+	bulkMost      = 20 // events in a request
+	pacedLimit    = 40 // requests in a second
+	pacedBurst    = 20
 	mostRetries   = 100_000         // of the others: as many as it takes
 	shortLease    = 3 * time.Second // the longest timeout of plain and brittle
 	leaseMargin   = 30 * time.Second
@@ -113,6 +124,19 @@ func (v variant) text() string {
     retry: {limit: %d, interval: 300ms, max_interval: %s}
 `, v.onUpdate, v.payload, v.timeout, v.header, mostRetries, maxRetryAfter, v.concurrency, mostRetries, maxRetryAfter, brittleLimit, maxRetryAfter,
 		mostRetries, maxRetryAfter, mostRetries, maxRetryAfter, brittleLimit, maxRetryAfter)
+	fmt.Fprintf(&b, `  - name: bulk
+    table: public.item_bulk
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/bulk", timeout: 2s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+    batch: {max: %d, bytes: 128KiB}
+  - name: paced
+    table: public.item_paced
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/paced", timeout: 2s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+    rate: {limit: %d/s, burst: %d}
+`, bulkLimit, maxRetryAfter, bulkMost, mostRetries, maxRetryAfter, pacedLimit, pacedBurst)
 	if v.extra {
 		fmt.Fprintf(&b, `  - name: extra
     table: public.item_plain

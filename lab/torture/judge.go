@@ -145,6 +145,9 @@ const (
 	ruleInverted   = "an event was sent after a later one of its key was settled, with no fault to explain it"
 	ruleSequence   = "the sequence does not follow the changes of a row"
 	ruleStale      = "a receiver that takes only the latest change of a row has another one"
+	ruleNeighbour  = "an event is dead after an attempt that it shared with others, and that did not name it"
+	ruleRate       = "more requests arrived than the rate allows"
+	ruleHammered   = "an endpoint that was down got more than probes"
 	ruleSilence    = "nothing was sent although events were owed and nothing hampered deliveries"
 )
 
@@ -210,6 +213,8 @@ func judge(e *evidence) *verdict {
 	}
 	j.lists()
 	j.silence(committed)
+	j.pace()
+	j.outages()
 	return j.verdict
 }
 
@@ -319,6 +324,8 @@ func (j *judging) death(p *place) {
 		return
 	case p.Tries <= limitOf(p.Trigger):
 		j.blame(ruleBuried, "event %s of %s after %d tries: %s", p.Event, p.Trigger, p.Tries, p.Reason)
+	case p.Trigger == bulk:
+		j.neighbours(p)
 	}
 	s := j.seen[p.Event]
 	if s == nil {

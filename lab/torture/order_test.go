@@ -87,10 +87,9 @@ func TestJudgeChecksTheOrderOfEachKey(t *testing.T) {
 			s.faults = []*fault{zombie}
 		}, ""},
 		"numbers against the changes": {func(s *story) {
-			s.change(ordered, "I", 0, 901, 20)
-			s.change(ordered, "U", 901, 902, 5)
-			s.places[6].Seq, s.places[7].Seq = 902, 901
-			s.seen[s.events[6]].sequence, s.seen[s.events[7]].sequence = 902, 901
+			one, two := s.change(ordered, "I", 0, 901, 20), s.change(ordered, "U", 901, 902, 5)
+			s.places[one].Seq, s.places[two].Seq = 902, 901
+			s.seen[s.events[one]].sequence, s.seen[s.events[two]].sequence = 902, 901
 		}, ruleSequence},
 		"another number in the body": {func(s *story) {
 			s.seen[s.events[s.change(ordered, "I", 0, 901, 5)]].sequence = 3
@@ -123,7 +122,7 @@ func TestJudgeChecksTheOrderOfEachKey(t *testing.T) {
 		}, ruleNowhere},
 		"a row without a change": {func(s *story) {
 			s.change(latest, "I", 0, 901, 5)
-			s.ledger = s.ledger[:6]
+			s.ledger = s.ledger[:len(triggers())]
 		}, ruleRolledBack},
 		"dead with attempts left": {func(s *story) {
 			s.places[s.change(ordered, "I", 0, 901, 5)].Where = "dead"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -45,7 +47,9 @@ type seen struct {
 // attempt is one arrival.
 type attempt struct {
 	slot       int
-	number     int // from 1, as the body says
+	number     int  // from 1, as the body says
+	with       int  // events in its request
+	listed     bool // the answer named this event as failed
 	arrived    time.Time
 	answered   time.Time // zero: not yet, or never
 	status     int       // 0: no answer
@@ -73,6 +77,7 @@ type mood struct {
 // The moods. Each is a kind of fault.
 const (
 	moodFailing  = "receiver fails"
+	moodDown     = "receiver is down" // every attempt fails
 	moodHanging  = "receiver hangs"
 	moodSeconds  = "retry-after seconds"
 	moodDate     = "retry-after date"
@@ -145,37 +150,114 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request, slot int) {
 	if err != nil {
 		return // the request did not arrive whole
 	}
-	now := time.Now()
-	id, s, number, err := readEvent(body)
-	r.mu.Lock()
-	if err != nil {
-		r.wrong = append(r.wrong, fmt.Sprintf("event %s: %v", id, err))
+	group, m := r.enter(split(body), slot)
+	if len(group) == 0 {
+		return // the faults of its bodies are noted
 	}
-	e, known := r.events[id]
-	if !known {
-		e = &s
-		r.events[id] = e
-	} else if differs(e, &s) {
-		r.wrong = append(r.wrong, fmt.Sprintf("event %s arrived with two different bodies", id))
-	}
-	index := len(e.attempts)
-	e.attempts = append(e.attempts, attempt{slot: slot, number: number, arrived: now})
-	r.count++
-	m := r.moods[s.trigger]
-	r.mu.Unlock()
-
-	h := mix(r.seed, uint64(s.id), uint64(s.old), uint64(s.fresh), uint64(number))
+	h := group[0].choice
 	reply := &reply{w: w, req: req, closing: r.closing, choice: h, note: func(status int, o outcome, retryAfter time.Duration) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		a := &e.attempts[index]
-		a.answered, a.status, a.outcome, a.retryAfter = time.Now(), status, o, retryAfter
+		r.note(group, status, o, retryAfter)
 	}}
-	if m.kind != "" && share(mix(h, 1)) < m.share {
+	switch {
+	case m.kind != "" && share(mix(h, 1)) < m.share:
 		reply.misbehave(m)
+	case slices.ContainsFunc(group, func(a arrival) bool { return a.seen.poisonous() }):
+		reply.status(http.StatusUnprocessableEntity)
+	case group[0].seen.trigger == bulk && mix(h, 6)%10 == 0:
+		r.answerApart(reply, group)
+	default:
+		reply.behave()
+	}
+}
+
+// arrival is an event of a request.
+type arrival struct {
+	id     uuid.UUID
+	seen   *seen
+	index  int // of its attempt
+	choice uint64
+}
+
+// enter remembers the events of a request. It returns the mood of the receiver.
+func (r *receiver) enter(bodies [][]byte, slot int) (group []arrival, m mood) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, body := range bodies {
+		id, s, number, err := readEvent(body)
+		if err != nil {
+			r.wrong = append(r.wrong, fmt.Sprintf("event %s: %v", id, err))
+		}
+		e, known := r.events[id]
+		if !known {
+			e = &s
+			r.events[id] = e
+		} else if differs(e, &s) {
+			r.wrong = append(r.wrong, fmt.Sprintf("event %s arrived with two different bodies", id))
+		}
+		if len(bodies) > 1 && (s.trigger != bulk || len(bodies) > bulkMost) {
+			r.wrong = append(r.wrong, fmt.Sprintf("event %s of %s arrived with %d others", id, s.trigger, len(bodies)-1))
+		}
+		group = append(group, arrival{id, e, len(e.attempts), mix(r.seed, uint64(s.id), uint64(s.old), uint64(s.fresh), uint64(number))})
+		e.attempts = append(e.attempts, attempt{slot: slot, number: number, with: len(bodies), arrived: now})
+		m = r.moods[s.trigger]
+	}
+	r.count++
+	return group, m
+}
+
+// note remembers how an attempt ended.
+func (r *receiver) note(group []arrival, status int, o outcome, retryAfter time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range group {
+		t := &a.seen.attempts[a.index]
+		t.answered, t.status, t.outcome, t.retryAfter = time.Now(), status, o, retryAfter
+	}
+}
+
+// answerApart accepts a part of a batch, or answers with JSON that is cut off, which fails all of it.
+func (r *receiver) answerApart(reply *reply, group []arrival) {
+	reply.w.Header().Set("Content-Type", "application/json")
+	if mix(reply.choice, 7)%4 == 0 {
+		reply.note(http.StatusOK, failed, 0)
+		_, _ = io.WriteString(reply.w, `{"failed": ["`) // the sender may be gone
 		return
 	}
-	reply.behave()
+	rejected := []string{}
+	for _, a := range group {
+		if mix(a.choice, 8)%2 == 0 {
+			rejected = append(rejected, a.id.String())
+			r.note([]arrival{a}, http.StatusOK, failed, 0)
+			r.mu.Lock()
+			a.seen.attempts[a.index].listed = true
+			r.mu.Unlock()
+		} else {
+			r.note([]arrival{a}, http.StatusOK, delivered, 0)
+		}
+	}
+	_ = json.NewEncoder(reply.w).Encode(map[string][]string{"failed": rejected}) // the sender may be gone
+}
+
+// poisonous reports whether the receiver rejects an event for good. Those of the calm are none.
+func (s *seen) poisonous() bool {
+	return s.trigger == bulk && s.id < 50*writerSpan && mix(uint64(s.id), uint64(s.old), uint64(s.fresh), 9)%60 == 0
+}
+
+// split returns the events of a body. A batch is an array.
+func split(body []byte) [][]byte {
+	if !bytes.HasPrefix(body, []byte("[")) {
+		return [][]byte{body}
+	}
+	var raw []json.RawMessage
+	if err := json.Unmarshal(body, &raw); err != nil {
+		return [][]byte{body} // which can't be read
+	}
+	bodies := make([][]byte, len(raw))
+	for i := range raw {
+		bodies[i] = raw[i]
+	}
+	return bodies
 }
 
 // differs reports whether an event has arrived as another one. In what earlier changes are merged
@@ -279,6 +361,8 @@ func (r *reply) misbehave(m mood) {
 	switch m.kind {
 	case moodFailing:
 		r.status([]int{500, 502, 429, 404, 418}[mix(r.choice, 5)%5])
+	case moodDown:
+		r.status(http.StatusServiceUnavailable)
 	case moodHold:
 		select {
 		case <-m.until:

@@ -133,6 +133,7 @@ func natures() map[string]nature {
 		webhookRefuse:  {weight: 1, least: s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true}, // it begins with a cut
 
 		moodFailing:  {weight: 2, least: s, most: 5 * s, uses: "mood"},
+		moodDown:     {weight: 3, least: 4 * s, most: 12 * s, uses: "mood"},
 		moodHanging:  {weight: 2, least: s, most: 5 * s, uses: "mood"},
 		moodSeconds:  {weight: 2, least: s, most: 4 * s, uses: "mood"},
 		moodDate:     {weight: 2, least: s, most: 4 * s, uses: "mood"},
@@ -149,7 +150,7 @@ func survivable() []string {
 	return []string{
 		faultTerminate, faultLong, faultApply, faultHistory, databaseCut, databaseReset, databaseStall, databaseStrand,
 		listenLost, listenAllLost, listenStrand, listenStall, webhookCut, webhookReset, webhookStall, webhookSlow, webhookRefuse,
-		moodFailing, moodHanging, moodSeconds, moodDate, moodReset, moodDrip, moodEndless, moodRedirect, moodGarbage,
+		moodFailing, moodDown, moodHanging, moodSeconds, moodDate, moodReset, moodDrip, moodEndless, moodRedirect, moodGarbage,
 	}
 }
 
@@ -320,12 +321,14 @@ func (p plan) draw(r *rand.Rand, kind string, at time.Duration) *fault {
 	case faultApply:
 		f.Variant = randomVariant(r)
 	case moodHanging, moodDrip: // patient would wait for its ten minutes
-		f.Trigger = []string{plain, brittle, ordered, latest, spanning}[r.IntN(5)]
-	case moodFailing, moodSeconds, moodDate, moodReset, moodEndless, moodRedirect, moodGarbage:
+		f.Trigger = []string{plain, brittle, ordered, latest, spanning, bulk, paced}[r.IntN(7)]
+	case moodFailing, moodSeconds, moodDate, moodReset, moodEndless, moodRedirect, moodGarbage, moodDown:
 		f.Trigger = triggers()[r.IntN(len(triggers()))]
 	}
 	if n.uses == "mood" {
-		f.Share = 0.3 + 0.7*r.Float64()
+		if f.Share = 0.3 + 0.7*r.Float64(); kind == moodDown {
+			f.Share = 1
+		}
 		f.Step = []int{0, 0, 3600, -3600, 86400 * 365}[r.IntN(5)]
 	}
 	return f

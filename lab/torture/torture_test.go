@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -178,8 +182,8 @@ func TestJudgeFindsNothingWhereNothingIsWrong(t *testing.T) {
 	s := newStory()
 	v := judge(s.evidence)
 	require.Empty(t, v.failures())
-	require.Equal(t, 6, v.Events)
-	require.Equal(t, 6, v.Archived)
+	require.Equal(t, len(triggers()), v.Events)
+	require.Equal(t, len(triggers()), v.Archived)
 	require.Equal(t, 10*time.Millisecond, v.Slowest)
 }
 
@@ -194,7 +198,7 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 		ruleClaimed:    func(s *story) { s.places[0].Where, s.places[0].Claimed = "owed", true },
 		ruleTwice: func(s *story) {
 			s.insert(plain, 1)
-			s.ledger = s.ledger[:3]
+			s.ledger = s.ledger[:len(triggers())]
 		},
 		ruleLost: func(s *story) {
 			delete(s.seen, s.events[0])
@@ -216,6 +220,23 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 			s.again(0, 500)
 		},
 		ruleInstances: func(s *story) { s.instances = 1 },
+		ruleNeighbour: func(s *story) {
+			i := slices.Index(triggers(), bulk)
+			s.places[i].Where, s.places[i].Tries = "dead", bulkLimit+1
+			s.seen[s.events[i]].attempts[0] = attempt{number: bulkLimit + 1, with: 2, arrived: s.at(5), answered: s.at(10), status: 422}
+			s.invocations[i] = invocation{Event: s.events[i], Attempt: bulkLimit + 1, Status: 422}
+		},
+		ruleRate: func(s *story) {
+			for i := range 300 {
+				s.seen[s.insert(paced, int64(100+i))].attempts[0].arrived = s.at(5 + i)
+			}
+		},
+		ruleHammered: func(s *story) {
+			s.faults = []*fault{{Kind: moodDown, Trigger: bulk, Began: s.at(-6000), Ended: s.at(1000)}}
+			for i := range 100 {
+				s.seen[s.insert(bulk, int64(100+i))].attempts[0].arrived = s.at(i)
+			}
+		},
 	} {
 		s := newStory()
 		spoil(s)
@@ -318,6 +339,90 @@ func TestReceiverMisbehavesAndRemembersHow(t *testing.T) {
 	require.GreaterOrEqual(t, a.retryAfter, time.Second)
 	a, _ = post(t, mood{kind: moodFailing, share: 1}, time.Second)
 	require.GreaterOrEqual(t, a.status, 400)
+}
+
+func TestTheRateIsNotJudgedWhileRequestsAreHeldUp(t *testing.T) {
+	t.Parallel()
+	s := newStory()
+	for i := range 300 {
+		s.seen[s.insert(paced, int64(100+i))].attempts[0].arrived = s.at(5 + i)
+	}
+	s.faults = []*fault{{Kind: webhookStall, Slot: 0, Began: s.at(-2000), Ended: s.at(0)}}
+	require.NotContains(t, judge(s.evidence).Violations, ruleRate)
+}
+
+// postBatch sends events of bulk in one request, and returns the status and what the receiver remembers.
+func postBatch(t *testing.T, r *receiver, rows ...row) (status int, body string, events []*seen) {
+	t.Helper()
+	address, err := r.listen(t.Context(), 0)
+	require.NoError(t, err)
+	var parts []string
+	for i, one := range rows {
+		image, err := one.toJSON()
+		require.NoError(t, err)
+		parts = append(parts, `{"id":"0199aaaa-0000-7000-8000-00000000000`+strconv.Itoa(i)+`","table":{"schema":"public","name":"item_bulk"},"trigger":{"name":"bulk"},`+
+			`"event":{"op":"INSERT","data":{"old":null,"new":`+image+`}},"delivery_info":{"current_retry":0}}`)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+"/bulk", strings.NewReader("["+strings.Join(parts, ",")+"]"))
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Empty(t, r.wrong)
+	for i := range rows {
+		events = append(events, r.events[uuid.MustParse("0199aaaa-0000-7000-8000-00000000000"+strconv.Itoa(i))])
+	}
+	return resp.StatusCode, string(text), events
+}
+
+func TestReceiverRejectsABatchWithAPoisonousEventAndRemembersEachEvent(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(1)
+	t.Cleanup(r.close)
+	poison, good := row{}, row{}
+	for version := int64(1); poison.id == 0 || good.id == 0; version++ {
+		one := row{id: version, version: version}
+		if (&seen{trigger: bulk, id: one.id, fresh: one.version}).poisonous() {
+			poison = one
+		} else {
+			good = one
+		}
+	}
+	status, _, events := postBatch(t, r, good, poison)
+	require.Equal(t, http.StatusUnprocessableEntity, status)
+	for _, e := range events {
+		require.Len(t, e.attempts, 1)
+		a := e.attempts[0]
+		require.Equal(t, []any{2, failed, http.StatusUnprocessableEntity}, []any{a.with, a.outcome, a.status})
+	}
+}
+
+func TestReceiverAcceptsPartsOfBatches(t *testing.T) {
+	t.Parallel()
+	parts, cut := 0, 0
+	for seed := uint64(1); parts == 0 || cut == 0; seed++ {
+		r := newReceiver(seed)
+		base := int64(50 * writerSpan) // none is poisonous
+		status, body, events := postBatch(t, r, row{base + 1, base + 1}, row{base + 2, base + 2}, row{base + 3, base + 3})
+		r.close()
+		switch {
+		case status != http.StatusOK:
+		case !json.Valid([]byte(body)):
+			cut++
+			for _, e := range events {
+				require.Equal(t, failed, e.attempts[0].outcome)
+			}
+		case strings.Contains(body, "failed"):
+			parts++
+			for i, e := range events {
+				require.Equal(t, strings.Contains(body, "00000000000"+strconv.Itoa(i)), e.attempts[0].outcome == failed)
+			}
+		}
+	}
 }
 
 func TestReceiverHoldsUntilItIsTold(t *testing.T) {
