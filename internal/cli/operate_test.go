@@ -197,7 +197,7 @@ func TestMigrateGoesDownAndUp(t *testing.T) {
 	require.Contains(t, stderr, `run "rowhook migrate"`)
 	code, _, _ = rowhook(t, env, "migrate")
 	require.Zero(t, code)
-	code, _, stderr = rowhook(t, env, "migrate", "--to", "3", "--yes")
+	code, _, stderr = rowhook(t, env, "migrate", "--to", "4", "--yes")
 	require.Zero(t, code, stderr)
 	run := start(t, env, "run")
 	run.stderr.waitFor(t, "ready")
@@ -222,9 +222,9 @@ func TestStatusWorksOnTheSchemaOfTheVersionBefore(t *testing.T) {
 	must("pause", "--all", "--reason", "a migration")
 	require.Contains(t, strings.Join(strings.Fields(must("status")), " "), ", role ", "wherever the line is broken")
 	require.Contains(t, must("audit"), "reason: a migration")
-	must("migrate", "--to", "3", "--yes")
-	require.Contains(t, must("status"), "! the schema rowhook is at version 3")
-	must("migrate", "--to", "2", "--yes") // too old
+	must("migrate", "--to", "4", "--yes")
+	require.Contains(t, must("status"), "! the schema rowhook is at version 4")
+	must("migrate", "--to", "3", "--yes") // too old
 	code, _, stderr := rowhook(t, env, "audit")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "rowhook migrate")
