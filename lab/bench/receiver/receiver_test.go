@@ -53,8 +53,38 @@ func TestFirstArrivalIsStampedAndOthersAreDuplicates(t *testing.T) {
 	post(t, url, `{}`)
 	s := r.Stats()
 	s.Bytes = 0
-	require.Equal(t, receiver.Stats{Distinct: 1, Duplicates: 1, Strange: 2}, s)
+	require.Equal(t, receiver.Stats{Distinct: 1, Duplicates: 1, Strange: 2, Requests: 4}, s)
 	require.Equal(t, []int64{0, 0, first, 0}, r.Stamps())
+}
+
+func TestEachEventOfABatchIsStamped(t *testing.T) {
+	t.Parallel()
+	r, url := serve(t)
+	r.Reset(3)
+	post(t, url, `[{"sequence":9,"event":{"data":{"new":{"seq":3}}}},{"event":{"data":{"new":{"seq":1}}}},{"event":{"data":{"new":{"seq":3}}}}]`)
+	s := r.Stats()
+	s.Bytes = 0
+	require.Equal(t, receiver.Stats{Distinct: 2, Duplicates: 1, Requests: 1}, s)
+	require.Zero(t, r.Stamps()[2])
+}
+
+func TestAGateThatIsShutRefusesAndCounts(t *testing.T) {
+	t.Parallel()
+	r, url := serve(t)
+	r.Reset(1)
+	r.Shut(true)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/gate", strings.NewReader(`{"seq":1}`))
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	require.Equal(t, int64(1), r.Stats().Refused)
+	require.Zero(t, r.Stats().Distinct)
+	post(t, url, `{"seq":1}`) // another path
+	r.Shut(false)
+	post(t, url+"/gate", `{"seq":1}`)
+	require.Equal(t, int64(1), r.Stats().Duplicates)
 }
 
 func TestBodyLargerThanTheBufferIsReadWhole(t *testing.T) {
