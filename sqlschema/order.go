@@ -102,9 +102,10 @@ func keyExpression(key []keyPart) string {
 func keyFunction(id int32, row string) string { return payloadName(id) + "(" + row + ", 'key')" }
 
 // createKey returns the statement that makes the function from a row to its key. Postgres inlines
-// it, follows renames, and refuses to drop or to retype a column that it reads.
+// it, follows renames, and refuses to drop or to retype a column that it reads. Its parameters have
+// no names: if only one of them had, a dump would write the other one as "".
 func createKey(rel *relation, id int32) string {
-	return fmt.Sprintf("create or replace function %s(%s, part text) returns text language sql stable return %s", payloadName(id), rel.sql(), keyExpression(rel.key))
+	return fmt.Sprintf("create or replace function %s(%s, text) returns text language sql stable return %s", payloadName(id), rel.sql(), keyExpression(rel.key))
 }
 
 // keyFound is a column that a Spec names as a part of the key.
