@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
@@ -78,6 +79,19 @@ func TestEventsOfAnEndpointThatFailsWaitWhileOneAtATimeProbesIt(t *testing.T) {
 		probed[r.id] = true
 	}
 	require.Greater(t, len(probed), 1, "each probe takes another event")
+
+	status, err := operate.ReadStatus(t.Context(), conn)
+	require.NoError(t, err)
+	require.Equal(t, "failing", status.Triggers[0].Health.State)
+	require.False(t, status.Triggers[0].Health.Host)
+	require.Regexp(t, `^its endpoint has been failing since .* \(answered 503 Service Unavailable\): its events wait, next probe (now|in .*s)$`, status.Triggers[0].Health.Explain(status.Now))
+	page, err := operate.List(t.Context(), conn, operate.Filter{States: []operate.State{operate.Waiting}}, operate.ListOptions{Limit: 1})
+	require.NoError(t, err)
+	require.Equal(t, "endpoint", page.Events[0].WaitsFor)
+	event, err := operate.Show(t.Context(), conn, page.Events[0].ID)
+	require.NoError(t, err)
+	require.Contains(t, event.Next, "attempt 1 of 101 when its endpoint answers again")
+	require.True(t, d.Stats().Triggers[0].Failing)
 
 	a.well.Store(true)
 	b.settled(t)
