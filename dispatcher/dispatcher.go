@@ -249,7 +249,12 @@ func compose(cfg Config) *Dispatcher {
 // better position to tell of trouble.
 func (d *Dispatcher) ill() bool {
 	now := time.Now()
-	return d.claimer.health.problem(now) != "" || d.settler.health.problem(now) != "" || !d.pulse.registered.Load()
+	for _, h := range []*health{&d.claimer.health, &d.settler.health, &d.orderer.health} {
+		if h.problem(now) != "" {
+			return true
+		}
+	}
+	return !d.pulse.registered.Load()
 }
 
 func setDefault[T comparable](v *T, byDefault T) {
