@@ -99,18 +99,25 @@ func (l *lane) mostWith(d *delivery) int {
 func (l *lane) pack(maxBody int64) *shipment {
 	first := l.pop()
 	most := l.mostWith(first)
-	if most == 1 || l.queued() == 0 {
+	if l.queued() == 0 || most == 1 && !first.runsWith(l.queue[l.head]) {
 		return first.ship()
 	}
 	limit, size := l.bodyLimit(maxBody), int64(1+first.size)
 	group := append(make([]*delivery, 0, min(most, l.queued()+1)), first)
 	for l.queued() > 0 {
 		d := l.queue[l.head]
+		if d.runsWith(group[len(group)-1]) { // a key's events are never in two requests at once
+			size += int64(d.size)
+			group = append(group, l.pop())
+			continue
+		}
 		most = min(most, l.mostWith(d))
-		size += int64(d.size)
-		if len(group) >= most || size > limit || (d.tries > 1) != (first.tries > 1) || l.breaksUp(d, group, most) {
+		run, more := l.run()
+		size += more
+		if len(group)+run > most || size > limit || (d.tries > 1) != (first.tries > 1) || l.breaksUp(d, group, most) {
 			break
 		}
+		size -= more - int64(d.size) // that of the rest of its run follows
 		group = append(group, l.pop())
 	}
 	if len(group) == 1 {
@@ -130,6 +137,23 @@ func (l *lane) pack(maxBody int64) *shipment {
 		d.shipment = sh
 	}
 	return sh
+}
+
+// run is how many events at the head of the queue go in one request in any case, and their size.
+func (l *lane) run() (n int, size int64) {
+	head := l.queue[l.head]
+	for _, d := range l.queue[l.head:] {
+		if n > 0 && !d.runsWith(head) {
+			break
+		}
+		n, size = n+1, size+int64(d.size)
+	}
+	return n, size
+}
+
+// runsWith reports that both are of one run of their key.
+func (d *delivery) runsWith(other *delivery) bool {
+	return d.placed != nil && d.placed.run != nil && other.placed != nil && d.placed.run == other.placed.run
 }
 
 // breaksUp reports that d is the first of several that have failed together, which would fit into

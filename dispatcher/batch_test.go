@@ -139,7 +139,7 @@ func TestABatchThatIsSentAgainHasTheSameID(t *testing.T) {
 	for _, r := range all("same") {
 		times[r.id]++
 	}
-	require.Len(t, all("same"), 8)
+	require.Equal(t, 8, len(all("same")))
 	for id, n := range times {
 		require.Equal(t, 2, n, id)
 	}
@@ -304,12 +304,14 @@ func TestBatchesOfAnOrderedTriggerKeepTheOrderOfEachKey(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		failed := []string{}
+		failed, lost := []string{}, map[int]bool{}
 		for _, e := range r.events {
 			n := e.Event.Data.New.N
 			if n%7 == 0 && !tried[n] {
-				tried[n] = true
+				tried[n], lost[n%20] = true, true
 				failed = append(failed, e.ID)
+			}
+			if lost[n%20] { // it comes again behind the one that has failed
 				continue
 			}
 			accepted[n%20] = append(accepted[n%20], n)
@@ -327,4 +329,41 @@ func TestBatchesOfAnOrderedTriggerKeepTheOrderOfEachKey(t *testing.T) {
 	}
 	require.Equal(t, 400, events)
 	require.Less(t, len(all("sorted")), 200, "they come in batches")
+	together := 0
+	for _, r := range all("sorted") {
+		keys := map[int]int{}
+		for _, e := range r.events {
+			keys[e.Event.Data.New.N%20]++
+			together = max(together, keys[e.Event.Data.New.N%20])
+		}
+	}
+	require.Greater(t, together, 1, "several events of a key are in one request")
+}
+
+func TestABadEventOfAKeyDoesNotTakeTheLaterOnesToTheDeadLetters(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "keyed", batchOf(20, func(s *trigger.Spec) { s.Order.By, s.Retry.Limit = []string{"v"}, 1 }))
+	var mu sync.Mutex
+	var accepted []int
+	takeBatches(t, b.receiver, func(r batchRequest, w http.ResponseWriter) {
+		mu.Lock()
+		defer mu.Unlock()
+		failed := []string{}
+		for _, e := range r.events {
+			switch n := e.Event.Data.New.N; {
+			case n%10 == 5:
+				failed = append(failed, e.ID)
+			case len(failed) == 0:
+				accepted = append(accepted, n)
+			}
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"failed": failed})
+	})
+	b.Exec(t, "insert into keyed (v, n) select 'a', i from generate_series(1, 30) i")
+	b.start(t)
+	b.settled(t)
+	require.Equal(t, []string{"5", "15", "25"}, one[[]string](t, b.Conn(t), "select array(select new ->> 'n' from rowhook.dead_letter order by seq)"))
+	require.True(t, slices.IsSorted(accepted), accepted)
+	require.Len(t, accepted, 27)
 }

@@ -77,9 +77,7 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 		return s.scheduler.done(sh, took, true)
 	}
 	next := s.scheduler.done(sh, took, b.requests > 0)
-	for i := range b.outcomes {
-		b.conclude(&b.outcomes[i])
-	}
+	b.conclude()
 	return next
 }
 
@@ -200,10 +198,26 @@ func (b *batchAttempt) halves(part []*delivery, r *webhook.Result) bool {
 	})
 }
 
-// conclude hands over what became of an event. It is a dead letter only by a failure of its own: by
-// a request in which it was alone, or a response that lists it. Else it gets one attempt more,
-// alone.
-func (b *batchAttempt) conclude(o *batchOutcome) {
+// conclude hands over what became of the events, and tells everybody.
+func (b *batchAttempt) conclude() {
+	n := len(b.outcomes)
+	all, settlements, results := make([]*delivery, n), make([]queue.Settlement, n), make([]webhook.Result, n)
+	for i := range b.outcomes {
+		o := &b.outcomes[i]
+		what, delay := b.fate(o)
+		results[i] = *o.result
+		results[i].Body = beginning(o.result.Body, max(leastKept, webhook.DefaultKeepBody/len(b.shipment.deliveries)))
+		all[i], settlements[i] = o.delivery, outcomeOfAttempt(&results[i], o.batch, what, delay)
+	}
+	b.settler.addAll(all, settlements)
+	for i, dl := range all {
+		b.report(dl, b.endpoint, &results[i], b.outcomes[i].batch, settlements[i].Fate, settlements[i].Delay, b.ended[dl])
+	}
+}
+
+// fate decides what becomes of an event. It is a dead letter only by a failure of its own: by a
+// request in which it was alone, or a response that lists it. Else it gets one attempt more, alone.
+func (b *batchAttempt) fate(o *batchOutcome) (queue.Fate, time.Duration) {
 	dl, result := o.delivery, o.result
 	what, delay := fate(b.spec.Retry, int(dl.tries), o.seed, result)
 	if what == queue.Dead && !o.proven {
@@ -220,9 +234,7 @@ func (b *batchAttempt) conclude(o *batchOutcome) {
 		// batches whose outcomes are written by the same statement are due at another time.
 		delay += time.Duration(binary.BigEndian.Uint16(o.seed[14:])) * time.Microsecond / 64
 	}
-	kept := *result
-	kept.Body = beginning(result.Body, max(leastKept, webhook.DefaultKeepBody/len(b.shipment.deliveries)))
-	b.sender.conclude(dl, b.endpoint, &kept, o.batch, what, delay, b.ended[dl])
+	return what, delay
 }
 
 // leastKept is how much of a response's body is stored at least with each event of a batch. All of

@@ -279,11 +279,11 @@ func (o *orderer) hand(now time.Time) (wait time.Duration) {
 		room := o.scheduler.room(n.trigger.lane)
 		var all []*delivery
 		for len(all) < room {
-			run := n.lanes.Next(now, 1)
+			run := n.lanes.Next(now, min(max(n.trigger.Spec.Batch.Max, 1), room-len(all)))
 			if run == nil {
 				break
 			}
-			all = append(all, o.deliver(n, run)...)
+			all = append(all, o.deliver(n, n.together(run, now))...)
 		}
 		n.urgent.Store(n.lanes.Ready() == 0 && n.lanes.Entries() > n.lanes.Out())
 		if n.lanes.Ready() > 0 {
@@ -313,6 +313,9 @@ func (o *orderer) deliver(n *line, run order.Run) (all []*delivery) {
 				line: n, entry: e, lane: queue.Lane{Trigger: n.trigger.ID, Lane: e.Lane, Epoch: n.lanes.Epoch(e.Lane)}, grant: n.grants[e.Lane],
 				blocks: n.trigger.Spec.Order.Blocks(),
 			},
+		}
+		if len(run) > 1 {
+			d.key, d.placed.run = e.Key, run[0]
 		}
 		all = append(all, d)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/order"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // placed is the place of a delivery in the order of its key. A delivery that was claimed has none.
@@ -16,7 +17,8 @@ type placed struct {
 	lane   queue.Lane     // of the queue, with the epoch under which it is sent
 	grant  *grant
 	merge  *queue.Merge
-	blocks bool // if it becomes a dead letter, it holds its key
+	run    *order.Entry // the first of several events of its key that go in one request; nil: it is one
+	blocks bool         // if it becomes a dead letter, it holds its key
 }
 
 // grant is the right to send the events of a lane. It ends when another instance may have the lane.
@@ -39,6 +41,28 @@ type line struct {
 	gone    bool // it is not an ordered trigger any more, or this instance can't send for it
 	// urgent says that slots are free while keys wait for nothing but a settlement.
 	urgent atomic.Bool
+}
+
+// together returns the first events of a run that may be in one request, and puts the others back.
+// An event that has failed before, or whose payload is fetched when it is sent, is one by itself: its
+// request may not be that of the next one of its key.
+func (n *line) together(run order.Run, now time.Time) order.Run {
+	const around = 1 << 10 // what a body has beside the payload, and more
+	size, limit := 0, n.trigger.Spec.Batch.Bytes
+	if limit <= 0 {
+		limit = trigger.DefaultBatchBytes
+	}
+	for i, e := range run {
+		size += weight(loadOf(e)) + around
+		alone := e.Tries > 0 || loadOf(e).Held > 0
+		if i > 0 && (alone || run[0].Tries > 0 || loadOf(run[0]).Held > 0 || size > int(limit)) {
+			for _, rest := range run[i:] {
+				n.lanes.Done(rest, order.Returned, now)
+			}
+			return run[:i]
+		}
+	}
+	return run
 }
 
 // revoke ends the right to send the events of a lane.

@@ -603,6 +603,9 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		}
 		wasIdle := l.idle()
 		s.breakOff(l, &t)
+		if !t.Spec.Order.IsZero() && l.batches() != t.Spec.Batch {
+			unsent = append(unsent, s.dropQueue(l)...) // runs of a key fit into the requests of before
+		}
 		s.queued -= l.loads()
 		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
 		l.measure()

@@ -115,6 +115,12 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 // conclude hands over what became of an event by an attempt, and tells everybody. batch is the id
 // of the request of a trigger with batches.
 func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
+	s.settler.add(dl, outcomeOfAttempt(result, batch, what, delay))
+	s.report(dl, endpoint, result, batch, what, delay, ended)
+}
+
+// outcomeOfAttempt is what is written of an attempt.
+func outcomeOfAttempt(result *webhook.Result, batch string, what queue.Fate, delay time.Duration) queue.Settlement {
 	outcome := queue.Settlement{Fate: what, Delay: delay, Attempt: &queue.Attempt{
 		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
 		Error: result.Err, Header: result.Header, Body: string(result.Body), Batch: batch,
@@ -122,7 +128,11 @@ func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webh
 	if what == queue.Dead {
 		outcome.Reason = reason(result)
 	}
-	s.settler.add(dl, outcome)
+	return outcome
+}
+
+// report tells everybody what became of an event.
+func (s *sender) report(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	s.activity.add(dl, result, what)
 	s.tell.attempted(dl, endpoint, result, batch, what, delay, ended)
 	s.failing.report(dl, endpoint, result, what, delay)

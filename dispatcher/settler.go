@@ -61,25 +61,56 @@ const settleChunk = 1000
 
 // add hands over the outcome of a delivery. The caller sets Fate, Delay, Reason and Attempt.
 func (s *settler) add(dl *delivery, st queue.Settlement) {
-	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
-	urgent := false
-	if p := dl.placed; p != nil {
-		if st.Fate == queue.Released { // nothing was claimed, so there is nothing to write
-			s.unsent([]*delivery{dl}, st.Delay)
-			return
-		}
-		st.Lane, st.Merge, st.Blocks = p.lane, p.merge, p.blocks && st.Fate == queue.Dead
-		urgent = p.line.urgent.Load()
+	if !s.complete(dl, &st) {
+		return
 	}
 	s.mu.Lock()
-	urgent, s.urgent = urgent && !s.urgent, s.urgent || urgent
-	s.batch = append(s.batch, st)
-	s.owners = append(s.owners, dl)
+	urgent := s.enqueue(dl, st)
 	n := len(s.batch)
 	s.mu.Unlock()
 	if n == 1 || n == settleFull || urgent {
 		s.wake()
 	}
+}
+
+// addAll is add for deliveries whose outcomes are to be written by one statement, so that those
+// that are retried are due at the same time.
+func (s *settler) addAll(all []*delivery, outcomes []queue.Settlement) {
+	written := make([]bool, len(all))
+	for i, dl := range all {
+		written[i] = s.complete(dl, &outcomes[i])
+	}
+	s.mu.Lock()
+	for i, dl := range all {
+		if written[i] {
+			s.enqueue(dl, outcomes[i])
+		}
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
+// complete fills in what the outcome says of the delivery. It returns false if there is nothing to
+// write: nothing was claimed.
+func (s *settler) complete(dl *delivery, st *queue.Settlement) bool {
+	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
+	if p := dl.placed; p != nil {
+		if st.Fate == queue.Released {
+			s.unsent([]*delivery{dl}, st.Delay)
+			return false
+		}
+		st.Lane, st.Merge, st.Blocks = p.lane, p.merge, p.blocks && st.Fate == queue.Dead
+	}
+	return true
+}
+
+// enqueue adds an outcome to the next batch. It reports whether that is to be written sooner now.
+func (s *settler) enqueue(dl *delivery, st queue.Settlement) (urgent bool) {
+	urgent = dl.placed != nil && dl.placed.line.urgent.Load()
+	urgent, s.urgent = urgent && !s.urgent, s.urgent || urgent
+	s.batch = append(s.batch, st)
+	s.owners = append(s.owners, dl)
+	return urgent
 }
 
 // unsent hands deliveries back whose outcome is not written, to be sent after a delay.
