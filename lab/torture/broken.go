@@ -82,6 +82,29 @@ func mutations() map[string]mutation {
 			edits: []edit{{"dispatcher/settler.go", `bare, blamed = true, (made|err)`, "_ = blamed", 2}},
 			only:  []string{faultHistory, faultLong},
 		},
+		// The owner of a lane sends the next event of a key while the one before is in flight.
+		"next": {
+			edits: []edit{{"internal/order/lanes.go", `if k\.out > 0 \{`, "if false {", 1}},
+			only:  []string{moodFailing, faultLong},
+		},
+		// The owner of a lane does not look for what a transaction has committed late.
+		"late": {
+			edits: []edit{
+				{"internal/order/horizon.go", `from, late = h\.above\(xid\), true`, "late = xid == 0 && from == 0", 1},
+				{"internal/order/horizon.go", `return h\.above\(xid\)\n`, "return max(int64(xid), math.MaxInt64)\n", 1},
+			},
+			only: []string{faultLong, moodFailing},
+		},
+		// A dispatcher that was taken for dead goes on with its lanes, and settles what is in them.
+		"lanes": {
+			edits: []edit{
+				{"internal/queue/lanesettle.go", `l\.epoch = r\.epoch and l\.owner = \$6 for share`, "$6::integer is not null for share", 1},
+				{"internal/queue/lanesettle.go", ` and q\.tries = r\.tries - 1`, "", 1},
+				{"dispatcher/orderer.go", `p\.grant\.over\.Load\(\) \|\| time\.Since\(o\.pulse\.lastBeat\(\)\) > ownWithin`, "false", 1},
+				{"dispatcher/orderer.go", `age > ownWithin`, "age < 0", 1},
+			},
+			only: []string{faultZombie, moodFailing, moodSeconds},
+		},
 	}
 }
 
