@@ -241,31 +241,36 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	w := newWriter(l, 300)
 	defer w.close()
 	until := make(chan struct{})
-	l.receiver.setMood(patient, mood{kind: moodHold, share: 1, until: until})
-	defer l.receiver.setMood(patient, mood{})
-	if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 100}}}); err != nil {
-		return err.Error()
+	both := func(m mood) {
+		l.receiver.setMood(ordered, m)
+		l.receiver.setMood(patient, m)
 	}
+	both(mood{kind: moodHold, share: 1, until: until})
+	defer both(mood{})
 	const enough = 5
 	away := l.slots[0]
-	for l.receiver.matching(patient, func(s *seen) bool { return waitsFor(s, away.number) }) < enough {
-		if ctx.Err() != nil {
-			return "the dispatcher never got enough events"
+	for _, t := range []string{ordered, patient} { // each dispatcher owns lanes, and has events of the first
+		for l.receiver.matching(t, func(s *seen) bool { return waitsFor(s, away.number) }) < enough {
+			if ctx.Err() != nil {
+				return "the dispatcher never got enough events of " + t
+			}
+			if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: t, rows: 20}}}); err != nil {
+				return err.Error()
+			}
+			wait(ctx, 20*time.Millisecond)
 		}
-		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 20}}}); err != nil {
-			return err.Error()
-		}
-		wait(ctx, 20*time.Millisecond)
 	}
 	f := &fault{Kind: faultZombie, Slot: away.number, At: time.Since(l.start), Began: time.Now()}
 	c := away.running()
 	if err := errors.Join(c.Signal(standStill), l.terminate(ctx, away, false)); err != nil {
 		return err.Error()
 	}
-	l.receiver.setMood(patient, mood{kind: moodFailing, share: 1})
+	both(mood{kind: moodFailing, share: 1})
 	close(until)
-	for l.receiver.matching(patient, func(s *seen) bool { return takenFrom(s, away.number) }) < enough && ctx.Err() == nil {
-		wait(ctx, 20*time.Millisecond)
+	for _, t := range []string{ordered, patient} {
+		for l.receiver.matching(t, func(s *seen) bool { return takenFrom(s, away.number) }) < enough && ctx.Err() == nil {
+			wait(ctx, 20*time.Millisecond)
+		}
 	}
 	if err := c.Signal(goOn); err != nil {
 		return err.Error()
@@ -276,7 +281,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 		return "no other dispatcher took over"
 	}
 	wait(ctx, 2*time.Second) // until it has tried to settle
-	l.receiver.setMood(patient, mood{})
+	both(mood{})
 	return l.drained(ctx, calmWithin)
 }
 

@@ -107,7 +107,7 @@ func (v variant) text() string {
     table: public.item_ordered
     on: {insert: true, update: true, delete: true, manual: true}
     order: row
-    webhook: {url: "${RECEIVER_URL}/ordered", timeout: 2s}
+    webhook: {url: "${RECEIVER_URL}/ordered", timeout: 10m}
     retry: {limit: %d, interval: 300ms, max_interval: %s}
   - name: latest
     table: public.item_latest

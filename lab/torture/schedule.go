@@ -320,8 +320,8 @@ func (p plan) draw(r *rand.Rand, kind string, at time.Duration) *fault {
 		f.Table = []string{"event_log", "event_archive", "invocation_log", "instance", "setting", "trigger"}[r.IntN(6)]
 	case faultApply:
 		f.Variant = randomVariant(r)
-	case moodHanging, moodDrip: // patient would wait for its ten minutes
-		f.Trigger = []string{plain, brittle, ordered, latest, spanning, bulk, paced}[r.IntN(7)]
+	case moodHanging, moodDrip: // patient and ordered would wait for their ten minutes
+		f.Trigger = []string{plain, brittle, latest, spanning, bulk, paced}[r.IntN(6)]
 	case moodFailing, moodSeconds, moodDate, moodReset, moodEndless, moodRedirect, moodGarbage, moodDown:
 		f.Trigger = triggers()[r.IntN(len(triggers()))]
 	}
