@@ -84,7 +84,7 @@ func (l *lab) gather(ctx context.Context, faults []*fault) (*evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	const row = `coalesce(e.new->>'id', e.old->>'id')::bigint as id, coalesce((e.old->>'version')::bigint, 0) as old, coalesce((e.new->>'version')::bigint, 0) as fresh, e.tries`
+	const row = `coalesce(e.new->>'id', e.old->>'id', '0')::bigint as id, coalesce((e.old->>'version')::bigint, 0) as old, coalesce((e.new->>'version')::bigint, 0) as fresh, e.tries`
 	e.places, err = collect[place](ctx, l, `
 select e.id as event, 'archive' as "where", t.name as trigger, e.op::text, `+row+`, e.delivered_at as at, '' as reason, false as claimed, coalesce(e.seq, 0) as seq, e.merged_into as into
   from rowhook.event_archive e join rowhook.trigger t on t.id = e.trigger_id
