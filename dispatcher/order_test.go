@@ -347,3 +347,31 @@ func TestAHotKeyDoesNotDelayOthers(t *testing.T) {
 	require.Less(t, len(b.receiver.on("orders")), 2000, "the hot key has most of its events before it")
 	r.Cancel()
 }
+
+func TestOnlyTheNewestOfSeveralWaitingChangesIsSent(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", func(s *trigger.Spec) {
+		s.Order = trigger.Order{By: []string{trigger.OrderByRow}, Latest: true}
+		s.Retry.Interval = trigger.Duration(3 * time.Second)
+	})
+	conn := b.Conn(t)
+	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, _ *http.Request) {
+		if n == 0 && string(d.new["n"]) == "0" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	b.start(t)
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner is not null")
+	b.Exec(t, "insert into orders (n) values (0)")
+	b.receiver.await(t, "orders", 1)
+	for range 20 {
+		b.Exec(t, "update orders set n = n + 1")
+	}
+	b.settled(t)
+	got := b.receiver.on("orders")
+	require.Less(t, len(got), 5, "the updates wait behind the insert that failed")
+	require.Equal(t, "20", string(got[len(got)-1].new["n"]))
+	require.Equal(t, 21, one[int](t, conn, "select count(*) from rowhook.event_archive"))
+	require.Equal(t, len(got)-1, one[int](t, conn, "select count(*) from rowhook.event_archive where merged_into is null"))
+}

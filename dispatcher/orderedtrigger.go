@@ -190,6 +190,13 @@ func (s *scheduler) offer(l *lane, all []*delivery, now time.Time) (start []*shi
 	return s.take(now), nil
 }
 
+// hold counts a delivery that is settled without being sent.
+func (s *scheduler) hold(d *delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link(d)
+}
+
 // named gives an event the name of its table.
 func (s *scheduler) named(l *lane, e *queue.Claimed) webhook.Event {
 	s.mu.Lock()

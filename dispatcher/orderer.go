@@ -248,7 +248,7 @@ func (o *orderer) reconfigure() {
 	for id, t := range o.triggers {
 		n := o.lines[id]
 		if n == nil {
-			n = &line{lanes: order.NewLanes(t.options()), grants: map[int16]*grant{}}
+			n = &line{lanes: order.NewLanes(t.options()), grants: map[int16]*grant{}, before: map[int16]int64{}}
 			o.lines[id] = n
 			o.rebalance = true
 		}
@@ -279,11 +279,11 @@ func (o *orderer) hand(now time.Time) (wait time.Duration) {
 		room := o.scheduler.room(n.trigger.lane)
 		var all []*delivery
 		for len(all) < room {
-			run := n.lanes.Next(now, min(max(n.trigger.Spec.Batch.Max, 1), room-len(all)))
+			run := n.lanes.Next(now, n.most(room-len(all)))
 			if run == nil {
 				break
 			}
-			all = append(all, o.deliver(n, n.together(run, now))...)
+			all = append(all, o.deliverRun(n, run, now)...)
 		}
 		n.urgent.Store(n.lanes.Ready() == 0 && n.lanes.Entries() > n.lanes.Out())
 		if n.lanes.Ready() > 0 {
@@ -301,32 +301,41 @@ func (o *orderer) hand(now time.Time) (wait time.Duration) {
 	return wait
 }
 
-// deliver makes deliveries of a run.
-func (o *orderer) deliver(n *line, run order.Run) (all []*delivery) {
-	for _, e := range run {
-		c := loadOf(e)
-		c.Tries = e.Tries + 1
-		d := &delivery{
-			lane: n.trigger.lane, tries: c.Tries, held: c.Held, packed: c.Packed, due: c.DueAt, expires: time.Now().Add(longestLease * 365),
-			event: o.scheduler.named(n.trigger.lane, c),
-			placed: &placed{
-				line: n, entry: e, lane: queue.Lane{Trigger: n.trigger.ID, Lane: e.Lane, Epoch: n.lanes.Epoch(e.Lane)}, grant: n.grants[e.Lane],
-				blocks: n.trigger.Spec.Order.Blocks(),
-			},
+// deliverRun makes the deliveries of a run: several for one request, or one in the stead of several.
+func (o *orderer) deliverRun(n *line, run order.Run, now time.Time) (all []*delivery) {
+	if n.trigger.Spec.Order.Latest {
+		if d := o.merge(n, run, now); d != nil {
+			all = append(all, d)
 		}
+		return all
+	}
+	run = n.together(run, now)
+	for _, e := range run {
+		d := o.deliver(n, e)
 		if len(run) > 1 {
 			d.key, d.placed.run = e.Key, run[0]
 		}
 		all = append(all, d)
 	}
-	if len(o.tell.onClaimed) > 0 {
-		claimed := make([]queue.Claimed, len(all))
-		for i, e := range run {
-			claimed[i] = *loadOf(e)
-		}
-		o.tell.claimed(claimed, 0)
-	}
 	return all
+}
+
+// deliver makes the delivery of an event.
+func (o *orderer) deliver(n *line, e *order.Entry) *delivery {
+	c := loadOf(e)
+	c.Tries = e.Tries + 1
+	d := &delivery{
+		lane: n.trigger.lane, tries: c.Tries, held: c.Held, packed: c.Packed, due: c.DueAt, expires: time.Now().Add(longestLease * 365),
+		event: o.scheduler.named(n.trigger.lane, c),
+		placed: &placed{
+			line: n, entry: e, lane: queue.Lane{Trigger: n.trigger.ID, Lane: e.Lane, Epoch: n.lanes.Epoch(e.Lane)}, grant: n.grants[e.Lane],
+			blocks: n.trigger.Spec.Order.Blocks(),
+		},
+	}
+	if len(o.tell.onClaimed) > 0 {
+		o.tell.claimed([]queue.Claimed{*c}, 0)
+	}
+	return d
 }
 
 // loadOf is the event of an entry.

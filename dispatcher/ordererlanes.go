@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -28,6 +29,7 @@ func (n *line) leaveAll(doubtful bool) {
 func (n *line) take(l queue.Lane) {
 	n.revoke(l.Lane)
 	n.grants[l.Lane] = &grant{}
+	n.before[l.Lane] = math.MaxInt64 // until the first read of the lane
 	n.lanes.Take(l.Lane, l.Epoch)
 }
 

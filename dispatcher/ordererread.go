@@ -134,6 +134,9 @@ func (o *orderer) took(rounds []round, page *queue.LanePage, asked time.Time) {
 				break
 			}
 		}
+		for _, read := range r.reads {
+			r.line.before[read.Lane] = min(r.line.before[read.Lane], page.SeqBefore)
+		}
 		before := r.line.lanes.Entries()
 		r.line.lanes.Took(r.reads, pages, from, late, now)
 		if found := r.line.lanes.Entries() - before; found > 0 {

@@ -38,7 +38,8 @@ type line struct {
 	trigger orderedTrigger
 	lanes   *order.Lanes
 	grants  map[int16]*grant
-	gone    bool // it is not an ordered trigger any more, or this instance can't send for it
+	before  map[int16]int64 // numbers of lanes up to which another owner may have sent events
+	gone    bool            // it is not an ordered trigger any more, or this instance can't send for it
 	// urgent says that slots are free while keys wait for nothing but a settlement.
 	urgent atomic.Bool
 }
