@@ -72,11 +72,6 @@ func mutations() map[string]mutation {
 			edits: []edit{{"dispatcher/pace.go", `return p\.rate\.IsZero\(\)`, "return true", 1}},
 			only:  []string{moodDown, faultLong},
 		},
-		// An event becomes a dead letter by an attempt that failed because of its neighbours.
-		"neighbours": {
-			edits: []edit{{"dispatcher/batchsender.go", `what == queue\.Dead && !o\.proven`, "false", 1}},
-			only:  []string{moodFailing, faultLong},
-		},
 		// A settlement whose history can't be written is retried until it can.
 		"history": {
 			edits: []edit{{"dispatcher/settler.go", `bare, blamed = true, (made|err)`, "_ = blamed", 2}},
