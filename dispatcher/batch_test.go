@@ -139,7 +139,7 @@ func TestABatchThatIsSentAgainHasTheSameID(t *testing.T) {
 	for _, r := range all("same") {
 		times[r.id]++
 	}
-	require.Equal(t, 8, len(all("same")))
+	require.Len(t, all("same"), 8)
 	for id, n := range times {
 		require.Equal(t, 2, n, id)
 	}

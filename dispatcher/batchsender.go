@@ -53,11 +53,12 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 		until: sh.expires().Add(-min(endpoint.Timeout(), longestLease) - settleMargin),
 	}
 	good := make([]*delivery, 0, len(sh.deliveries))
+	var trace http.Header // of the first event
 	for _, dl := range sh.deliveries {
 		var header http.Header
 		header, b.ended[dl] = s.tell.attemptingOne(&dl.event, int(dl.tries))
-		if len(good) == 0 && len(header) > 0 {
-			b.ctx = webhook.WithHeader(ctx, header) // the trace of the first event
+		if len(good) == 0 && len(trace) == 0 {
+			trace = header
 		}
 		if bad := s.payloads.check(&dl.event); bad != nil {
 			result := bad.result()
@@ -65,6 +66,9 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 			continue
 		}
 		good = append(good, dl)
+	}
+	if len(trace) > 0 {
+		b.ctx = webhook.WithHeader(ctx, trace)
 	}
 	var took time.Duration
 	if len(good) > 0 {

@@ -156,7 +156,7 @@ const (
 // jitter keeps endpoints that began to fail together apart.
 func probeIn(failing time.Duration) time.Duration {
 	wait := min(max(failing/probePart, leastProbe), longestProbe)
-	return min(wait+time.Duration(rand.Int64N(int64(wait/10))), longestProbe)
+	return min(wait+time.Duration(rand.Int64N(int64(wait/10))), longestProbe) //nolint:gosec // nobody gains by guessing when a probe is made
 }
 
 // recoveredAfter is how long an endpoint is probing before it counts as ok.

@@ -17,8 +17,7 @@ type breakers struct {
 	settler   *settler
 	log       *slog.Logger
 
-	read   time.Time // when rowhook.health was last read
-	failed bool      // a statement has failed
+	read time.Time // when rowhook.health was last read
 }
 
 const (

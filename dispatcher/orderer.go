@@ -177,7 +177,7 @@ func (o *orderer) job(now time.Time) job {
 		return j
 	}
 	if now.Sub(o.polled) >= orderPoll {
-		if j := o.poll(now); j != nil {
+		if j := o.poll(); j != nil {
 			o.polled = now
 			return j
 		}

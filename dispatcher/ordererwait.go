@@ -10,7 +10,7 @@ import (
 
 // poll looks at what waits for another key: nobody notifies of its end. It has lanes read whose
 // events wait for transactions to end.
-func (o *orderer) poll(now time.Time) job {
+func (o *orderer) poll() job {
 	var tell []queue.LaneMove
 	var told, leave, arrive []*order.Entry
 	lines := map[*order.Entry]*line{}

@@ -20,9 +20,10 @@ func TestRecordedShowsOrderedEventsWithTheirSequence(t *testing.T) {
 	require.Equal(t, `t INSERT {"id":2}, u INSERT {"id":2}, t UPDATE {"id":3}`, recorded(t, w.conn))
 	require.Equal(t, "true", w.scalar(t, "select ("+read+") - $1::numeric < 20", before), "it reads little")
 	require.Equal(t, "t 2, u none, t 3", w.scalar(t, `select string_agg(concat(trigger, ' ', coalesce(body->>'sequence', 'none')), ', ') from rowhook.recorded()`))
-	require.Equal(t, `{"id":"ID","created_at":"AT","sequence":2,"table":{"schema":"public","name":"t"},"trigger":{"name":"t"},"event":{"op":"INSERT","data":{"old":null,"new":{"id":2}},`+
-		`"session_variables":null,"trace_context":null},"delivery_info":{"current_retry":0,"max_retries":12}}`,
-		w.scalar(t, `select regexp_replace(regexp_replace(body::text, '"id":"[^"]*"', '"id":"ID"'), '"created_at":"[^"]*"', '"created_at":"AT"') from rowhook.recorded() where op = 'INSERT' and trigger = 't'`))
+	// Not JSONEq: the text of the body is that of a request.
+	require.Equal(t, []string{`{"id":"ID","created_at":"AT","sequence":2,"table":{"schema":"public","name":"t"},"trigger":{"name":"t"},"event":{"op":"INSERT","data":{"old":null,"new":{"id":2}},` +
+		`"session_variables":null,"trace_context":null},"delivery_info":{"current_retry":0,"max_retries":12}}`},
+		[]string{w.scalar(t, `select regexp_replace(regexp_replace(body::text, '"id":"[^"]*"', '"id":"ID"'), '"created_at":"[^"]*"', '"created_at":"AT"') from rowhook.recorded() where op = 'INSERT' and trigger = 't'`)})
 	_, err = w.conn.Exec(t.Context(), "rollback")
 	require.NoError(t, err)
 }

@@ -216,7 +216,7 @@ const (
 // The defaults of a Spec. The rowhook.yaml of this repository shows them in comments.
 const (
 	DefaultTimeout       = Duration(60 * time.Second) // as in Hasura
-	DefaultRetryLimit    = 12 // with the default backoff some four hours and a half
+	DefaultRetryLimit    = 12                         // with the default backoff some four hours and a half
 	DefaultRetryInterval = Duration(10 * time.Second) // as in Hasura
 	DefaultMaxInterval   = Duration(time.Hour)
 	// DefaultBatchBytes bounds a batch whose Bytes is 0.
