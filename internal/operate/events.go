@@ -326,7 +326,7 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	if r.problem == "" {
 		event := &webhook.Event{
 			ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
-			Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit,
+			Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit, Sequence: r.Seq,
 		}
 		if d.Request.Body = webhook.AppendBody(nil, event); !spec.Batch.IsZero() { // perhaps with others
 			d.Request.Body = webhook.AppendBatch(nil, []*webhook.Event{event})
