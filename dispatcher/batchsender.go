@@ -103,6 +103,7 @@ func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration
 	events := make([]*webhook.Event, len(part))
 	for i, dl := range part {
 		events[i] = &dl.event
+		dl.begun(true)
 	}
 	result, failed := b.client.SendBatch(b.ctx, b.endpoint, events)
 	if b.requests++; b.requests == 1 { // the halves of a batch say nothing more about the endpoint

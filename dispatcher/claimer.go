@@ -267,6 +267,9 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		}
 		if c.bell.Checked(now, pending) {
 			c.scheduler.markAll(true)
+			if c.scheduler.hasOrder() { // only the owner of a lane finds what is in it
+				return queue.NotifyPeers(ctx, c.db.claims, queue.HelpPayload)
+			}
 		}
 	case listener.Silence:
 		if err := queue.Silence(ctx, c.db.claims, c.self.id); err != nil {

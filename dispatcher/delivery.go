@@ -39,6 +39,13 @@ const settleMargin = 5 * time.Second
 // longestLease bounds a lease whatever timeout is configured.
 const longestLease = trigger.LongestLease
 
+// begun notes that a request with the event begins.
+func (d *delivery) begun(sent bool) {
+	if d.placed != nil && sent {
+		d.placed.tried = true
+	}
+}
+
 // holding names the event and its claim. It is the fence of statements.
 func (d *delivery) holding() queue.Holding {
 	return queue.Holding{ID: d.event.ID, Tries: d.tries, Claim: d.claim, Ordered: d.placed != nil}

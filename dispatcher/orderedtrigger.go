@@ -19,7 +19,7 @@ type orderedTrigger struct {
 // options say how its events are ordered.
 func (t *orderedTrigger) options() order.Options {
 	o := t.Spec.Order
-	return order.Options{Strict: o.Strict, Blocks: o.Blocks()}
+	return order.Options{Strict: o.Strict, Blocks: o.Blocks(), Latest: o.Latest}
 }
 
 // orderMarks is what the orderer has to know of a lane: what to look at, and whether it waits.
@@ -55,6 +55,13 @@ func (s *scheduler) markOrder(l *lane) {
 	l.order.marked = true
 	s.order.busy = true
 	s.wakeOrderer()
+}
+
+// hasOrder reports whether there are ordered triggers.
+func (s *scheduler) hasOrder() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.order.lanes) > 0
 }
 
 // reseat has the orderer look at who owns which lanes.

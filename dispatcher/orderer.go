@@ -168,6 +168,11 @@ func (o *orderer) job(now time.Time) job {
 	}
 	if (len(o.lines) > 0 || len(o.serves) > 0 || len(o.served) > 0) && (o.rebalance || now.Sub(o.watched) >= watchEvery) {
 		o.rebalance, o.watched = false, now
+		if o.horizon.Open() { // one that read the doorbell as silent notifies nobody when it commits
+			for _, n := range o.lines {
+				n.lanes.Mark()
+			}
+		}
 		return o.seats()
 	}
 	if j := o.claim(); j != nil {
@@ -350,7 +355,12 @@ func loadOf(e *order.Entry) *queue.Claimed {
 // mine reports whether a shipment may be sent: the lanes of its events are this instance's.
 func (o *orderer) mine(sh *shipment) bool {
 	for _, d := range sh.deliveries {
-		if p := d.placed; p != nil && (p.grant == nil || p.grant.over.Load() || time.Since(o.pulse.lastBeat()) > ownWithin) {
+		p := d.placed
+		if p == nil {
+			continue
+		}
+		// The beat is looked at first: doubts come before the beat that ends them.
+		if time.Since(o.pulse.lastBeat()) > ownWithin || p.grant == nil || p.grant.over.Load() || p.grant.doubts != o.pulse.doubts.Load() {
 			return false
 		}
 	}
@@ -379,6 +389,7 @@ func (o *orderer) absorb(now time.Time) {
 func (o *orderer) conclude(v *conclusion, now time.Time) {
 	p := v.dl.placed
 	lanes, e := p.line.lanes, p.entry
+	e.Sent = e.Sent || p.tried
 	if v.lost {
 		o.rebalance = true
 		e.Read = time.Time{} // it is looked at before it is sent again
@@ -395,7 +406,6 @@ func (o *orderer) conclude(v *conclusion, now time.Time) {
 		lanes.Bury(e, now)
 	}
 	for _, passed := range p.over {
-		passed.Due = e.Due
 		if outcome == order.Gone {
 			lanes.Done(passed, order.Gone, now)
 		} else {

@@ -25,10 +25,10 @@ func (n *line) leaveAll(doubtful bool) {
 	}
 }
 
-// take begins with a lane that this instance owns.
-func (n *line) take(l queue.Lane) {
+// take begins with a lane that this instance has claimed. doubts is what pulse.doubts was before.
+func (n *line) take(l queue.Lane, doubts int64) {
 	n.revoke(l.Lane)
-	n.grants[l.Lane] = &grant{}
+	n.grants[l.Lane] = &grant{doubts: doubts}
 	n.before[l.Lane] = math.MaxInt64 // until the first read of the lane
 	n.lanes.Take(l.Lane, l.Epoch)
 }
@@ -108,10 +108,12 @@ func (o *orderer) seat(s *queue.Seats) {
 			delete(owned, lane)
 		}
 	}
+	// The answer of a claim was lost, or others may have had the lane while this instance was taken
+	// for dead. What was begun under its old epoch must not be settled any more.
+	var anew []int16
 	for _, l := range s.Mine {
-		if n.lanes.Epoch(l.Lane) == 0 { // it was claimed, but the answer was lost
-			n.take(l)
-			owned[l.Lane] = l.Epoch
+		if n.lanes.Epoch(l.Lane) == 0 {
+			anew = append(anew, l.Lane)
 		}
 	}
 	serving := max(int(s.Serving), 1)
@@ -123,8 +125,9 @@ func (o *orderer) seat(s *queue.Seats) {
 	for _, lane := range byWork[:max(0, len(byWork)-share)] {
 		n.lanes.Leave(lane)
 	}
-	if lack := min(share-len(owned)-len(n.lanes.Leaving()), int(s.Free)); lack > 0 {
-		o.lacks = append(o.lacks, queue.LaneWant{Trigger: s.Trigger, Most: int32(lack)})
+	lack := min(share-len(owned)-len(n.lanes.Leaving()), int(s.Free)+len(anew))
+	if lack = max(lack, len(anew)); lack > 0 {
+		o.lacks = append(o.lacks, queue.LaneWant{Trigger: s.Trigger, Most: int32(lack), Anew: anew})
 	}
 }
 
@@ -139,6 +142,7 @@ func (o *orderer) claim() job {
 	for id, n := range o.lines {
 		blocks[id] = n.trigger.options().Blocks
 	}
+	doubts := o.doubts
 	return func(ctx context.Context) (func(), error) {
 		lanes, err := queue.ClaimLanes(ctx, o.db.writes, o.self.id, lacks)
 		if err != nil {
@@ -148,13 +152,13 @@ func (o *orderer) claim() job {
 		held := slices.DeleteFunc(slices.Clone(lanes), func(l queue.Lane) bool { return !blocks[l.Trigger] })
 		holds, err := o.holds(ctx, held)
 		return func() {
-			if err != nil { // they are this instance's; the next look at the seats takes them
+			if err != nil || o.pulse.doubts.Load() != doubts { // the next look at the seats finds them
 				o.rebalance = true
 				return
 			}
 			for _, l := range lanes {
 				if n := o.lines[l.Trigger]; n != nil && !n.gone {
-					n.take(l)
+					n.take(l, doubts)
 				}
 			}
 			o.holding(held, holds, at)

@@ -26,7 +26,7 @@ func (o *orderer) merge(n *line, run order.Run, now time.Time) *delivery {
 		if i > 0 && loadOf(e).Held > 0 {
 			break // only one that is sent by itself is fetched
 		}
-		changes = append(changes, order.Change{Op: e.Op, Sent: e.Tries > 0 || e.Seq <= n.before[e.Lane]})
+		changes = append(changes, order.Change{Op: e.Op, Sent: e.Sent || e.Tries > 0 || e.Seq <= n.before[e.Lane]})
 		if loadOf(e).Held > 0 {
 			break
 		}

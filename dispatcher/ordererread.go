@@ -123,7 +123,7 @@ func (o *orderer) took(rounds []round, page *queue.LanePage, asked time.Time) {
 					len(moves) > 0 && within(read, r.line, moves[0].Trigger, moves[0].Lane, moves[0].Seq, p.Last)
 				switch {
 				case e && (!m || events[0].Seq <= moves[0].Seq):
-					p.Entries = append(p.Entries, entryOf(&events[0], asked, now))
+					p.Entries = append(p.Entries, entryOf(&events[0], asked, now, page.At))
 					events = events[1:]
 					continue
 				case m:
@@ -163,11 +163,12 @@ func within(r order.Read, n *line, trigger int32, lane int16, seq, last int64) b
 	return trigger == n.trigger.ID && lane == r.Lane && seq > r.After && seq <= last
 }
 
-func entryOf(e *queue.LaneEvent, asked, now time.Time) *order.Entry {
+// entryOf makes the entry of an event. at is now by the server's clock.
+func entryOf(e *queue.LaneEvent, asked, now, at time.Time) *order.Entry {
 	c := e.Claimed
 	entry := &order.Entry{ID: c.ID, Lane: e.Lane, Seq: c.Seq, Key: e.Key, Op: c.Op, Tries: c.Tries - 1, Move: e.Move == queue.MoveWaits, Read: asked, Load: &c, Weight: weight(&c)}
-	if entry.Tries > 0 && c.DueAt.After(now) {
-		entry.Due = c.DueAt
+	if in := c.DueAt.Sub(at); entry.Tries > 0 && in > 0 {
+		entry.Due = now.Add(in)
 	}
 	return entry
 }

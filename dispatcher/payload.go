@@ -139,6 +139,8 @@ func (p *payloads) unfetched(sending context.Context, dl *delivery, ours bool, e
 			p.log.Warn("can't fetch an event's payload; it will be claimed again, and further failures are counted each minute", "event", eventID(dl), "trigger", dl.event.Trigger, "in", fetchRetry, "error", err)
 		}
 		p.settler.add(dl, queue.Settlement{Fate: queue.Released, Delay: fetchRetry})
+	case !ours && dl.placed != nil: // somebody has discarded it, or another owner of its lane has settled it
+		p.settler.missed(dl)
 	case !ours:
 		p.log.Warn("an event was taken over by another instance before it was sent", "event", eventID(dl), "trigger", dl.event.Trigger)
 		p.scheduler.settled([]*delivery{dl})

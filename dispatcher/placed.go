@@ -18,11 +18,15 @@ type placed struct {
 	grant  *grant
 	merge  *queue.Merge
 	run    *order.Entry // the first of several events of its key that go in one request; nil: it is one
+	tried  bool         // a request with it was begun
 	blocks bool         // if it becomes a dead letter, it holds its key
 }
 
 // grant is the right to send the events of a lane. It ends when another instance may have the lane.
-type grant struct{ over atomic.Bool }
+type grant struct {
+	over   atomic.Bool
+	doubts int64 // pulse.doubts when the lane was claimed. An instance that is buried has no lanes
+}
 
 // conclusion is what became of a placed delivery.
 type conclusion struct {

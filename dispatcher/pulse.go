@@ -130,6 +130,7 @@ func (p *pulse) enroll(ctx context.Context, db pg.Queryer, listens bool) error {
 
 // say writes the row. known is false if there is none.
 func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known bool, err error) {
+	began := time.Now() // others count from when the row was written, which is later
 	err = p.db.onSchema(ctx, func(int32) error {
 		known, err = queue.Beat(ctx, db, p.self.id, listens)
 		return err
@@ -142,7 +143,7 @@ func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known boo
 	}
 	if known {
 		p.registered.Store(true)
-		p.last.Store(time.Now().UnixNano())
+		p.last.Store(began.UnixNano())
 	}
 	return known, nil
 }

@@ -85,6 +85,7 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	if bad == nil {
 		bad = s.payloads.check(&dl.event)
 	}
+	dl.begun(bad == nil)
 	ctx, ended := s.tell.attempting(ctx, &dl.event, int(dl.tries))
 	var result webhook.Result
 	switch {

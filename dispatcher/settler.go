@@ -125,6 +125,12 @@ func (s *settler) unsent(all []*delivery, delay time.Duration) {
 	s.orderer.judged(back...)
 }
 
+// missed hands a delivery back that was not found in the queue. It is looked for before it is sent.
+func (s *settler) missed(dl *delivery) {
+	s.scheduler.settled([]*delivery{dl})
+	s.orderer.judged(conclusion{dl: dl, fate: queue.Released, lost: true})
+}
+
 func (s *settler) wake() {
 	select {
 	case s.signal <- struct{}{}:

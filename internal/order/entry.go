@@ -10,7 +10,8 @@ type Entry struct {
 	Seq   int64
 	Key   string
 	Op    byte
-	Tries int32     // attempts that were made
+	Tries int32     // attempts that were made, as far as they count
+	Sent  bool      // the receiver may have it, although no attempt was counted
 	Due   time.Time // by the caller's clock; it is not sent before
 	// Move says that the event has to wait for the key that its row had before.
 	Move bool

@@ -73,6 +73,12 @@ func (h *Horizon) Observe(s Snapshot) (from int64, late bool) {
 	return from, late
 }
 
+// Open reports whether transactions were open at the last read.
+func (h *Horizon) Open() bool {
+	_, open := h.firstOpen(0)
+	return open
+}
+
 // Bound returns the number up to which all events were visible at the latest read: no open
 // transaction can have drawn one of these numbers.
 func (h *Horizon) Bound() int64 { return h.bound }

@@ -55,8 +55,11 @@ const (
 // most is how many entries of a key may be in memory.
 func (l *Lanes) most(k *key) int {
 	switch {
+	case l.options.Latest && (k.state == timed || !k.state.blocks()): // what comes meanwhile takes its place
 	case k.state.blocks() || k.failing:
 		return 1
+	}
+	switch {
 	case l.entries > l.inAll:
 		return min(fewOfKey, l.ofKey)
 	}

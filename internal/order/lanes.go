@@ -14,6 +14,7 @@ const staleAfter = 2 * time.Second
 type Options struct {
 	Strict bool // an event waits until no open transaction can come before it
 	Blocks bool // a dead letter holds its key
+	Latest bool // what waits of a key is sent together, when all of it is due
 }
 
 // Lanes are the lanes of one trigger that the caller owns, with what it knows of their events.
@@ -329,7 +330,7 @@ func (l *Lanes) judge(k *key) keyState {
 		return held
 	case head.Leave:
 		return leaving
-	case head.Due.After(l.now):
+	case l.pacing(k).Due.After(l.now):
 		return timed
 	case l.options.Strict && head.Seq > l.bound:
 		return unsure
@@ -339,6 +340,24 @@ func (l *Lanes) judge(k *key) keyState {
 		return checking
 	}
 	return ready
+}
+
+// pacing returns the entry whose time a key waits for: its head, or the one that is due last of those
+// that are sent together.
+func (l *Lanes) pacing(k *key) *Entry {
+	last := k.waiting[0]
+	if !l.options.Latest {
+		return last
+	}
+	for _, e := range k.waiting[1:] {
+		if e.Leave || e.Move {
+			break
+		}
+		if e.Due.After(last.Due) {
+			last = e
+		}
+	}
+	return last
 }
 
 // enter puts a key into a state, and keeps the sets of keys true.
@@ -367,10 +386,10 @@ func (l *Lanes) enter(k *key, s keyState) {
 	case s != timed && k.timer >= 0:
 		heap.Remove(&l.timed, k.timer)
 	case s == timed && k.timer >= 0:
-		k.due = k.waiting[0].Due
+		k.due = l.pacing(k).Due
 		heap.Fix(&l.timed, k.timer)
 	case s == timed:
-		k.due = k.waiting[0].Due
+		k.due = l.pacing(k).Due
 		heap.Push(&l.timed, k)
 	}
 	if l.starves(k) {

@@ -52,6 +52,8 @@ func Merge(changes []Change) Merged {
 				m.Op = 'U'
 			case mayHave:
 				m.Op, m.FirstOld = 'D', changes[0].Op != 'I'
+			default:
+				m.FirstOld = false // nothing is sent, and each is kept as it is
 			}
 			if m.N > 0 {
 				best = m

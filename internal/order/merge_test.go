@@ -19,7 +19,7 @@ func TestMergedChangesOfARow(t *testing.T) {
 		"an insert and updates are an insert":                    {"IUU", 3, 'I', true},
 		"updates are one update":                                 {"UUUU", 4, 'U', true},
 		"updates of which some were sent, too":                   {"U!UU!U", 4, 'U', true},
-		"an insert and a delete are nothing":                     {"IUD", 3, 0, true},
+		"an insert and a delete are nothing":                     {"IUD", 3, 0, false},
 		"with the insert perhaps received, a delete":             {"I!UD", 3, 'D', false},
 		"with the update perhaps received, a delete":             {"IU!D", 3, 'D', false},
 		"an update and a delete are a delete":                    {"UD", 2, 'D', true},

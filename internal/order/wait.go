@@ -63,7 +63,7 @@ const mostChecked = 100
 func (l *Lanes) Stale(most int) (stale []*Entry) {
 	for k := range l.checks {
 		for i, e := range k.waiting {
-			if i >= mostChecked || e.Leave {
+			if i >= mostChecked && !l.options.Latest || e.Leave {
 				break
 			}
 			stale = append(stale, e)
@@ -75,12 +75,12 @@ func (l *Lanes) Stale(most int) (stale []*Entry) {
 	return stale
 }
 
-// Timed returns some of the heads that wait for their time, in turn: somebody may have them sent
+// Timed returns some of the entries whose time their keys wait for, in turn: somebody may have them sent
 // sooner.
 func (l *Lanes) Timed(most int) (some []*Entry) {
 	for range min(most, len(l.timed)) {
 		l.rotation++
-		if e := l.timed[l.rotation%len(l.timed)].waiting[0]; !e.Leave {
+		if e := l.pacing(l.timed[l.rotation%len(l.timed)]); !e.Leave {
 			some = append(some, e)
 		}
 	}
@@ -99,7 +99,7 @@ func (l *Lanes) Seen(e *Entry, there bool, tries int32, due, at, now time.Time) 
 		return
 	}
 	e.Tries, e.Due, e.Read = tries, due, at
-	if k.waiting[0] == e {
+	if k.waiting[0] == e || l.options.Latest {
 		l.place(k)
 	}
 }

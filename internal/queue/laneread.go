@@ -31,6 +31,7 @@ type LanePage struct {
 	Moves  []KeyMove   // likewise
 	Ends   []LaneEnd   // one for each read
 	Snapshot
+	At time.Time // when it was read, by the server's clock
 	// SeqBefore is the number that rowhook.event_seq had drawn last, read before Snapshot.Next.
 	// No event of this page has a higher one. An event of a transaction from Snapshot.Next on has
 	// a higher one.
@@ -105,7 +106,7 @@ seq as materialized (
   select coalesce(pg_sequence_last_value('rowhook.event_seq'::regclass), 0) as drawn, pg_snapshot_xmax(pg_current_snapshot()) as xmax),
 next as materialized (
   select drawn, xmax::text::bigint + age(xmax::xid) as xid from seq)
-select 'S'::"char", 0::bigint, null::uuid, drawn, null::text, pg_current_snapshot()::text, null::"char", null::timestamptz, null::timestamptz, 0,
+select 'S'::"char", 0::bigint, null::uuid, drawn, null::text, pg_current_snapshot()::text, null::"char", clock_timestamp(), null::timestamptz, 0,
        null::boolean, null::json, null::json, null::json, null::json, xid, 0 from next
 union all
 select 'K', due.n, m.event_id, m.seq, m.key, null, null, null, null, 0, m.ready, null, null, null, null, 0, 0
@@ -177,7 +178,7 @@ func (p *pageReader) into() []any {
 func (p *pageReader) row() error {
 	switch p.kind {
 	case 'S':
-		p.page.SeqBefore, p.page.Next = p.seq, uint64(p.Held)
+		p.page.SeqBefore, p.page.Next, p.page.At = p.seq, uint64(p.Held), *p.created
 		return p.page.parse(*p.text)
 	case 'K':
 		r := &p.reads[p.n-1]
