@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"github.com/rowhook/rowhook/trigger"
 	"context"
 	"encoding/json"
 	"errors"
@@ -131,7 +132,7 @@ func compareBody(body []byte, op, before, after string) error {
 	}
 	want := fmt.Sprintf(`{"id":%q,"created_at":%q,"table":{"schema":"public","name":"orders"},"trigger":{"name":"order_changed"},`+
 		`"event":{"op":%q,"data":{"old":%s,"new":%s},"session_variables":null,"trace_context":null},`+
-		`"delivery_info":{"current_retry":0,"max_retries":5}}`, own.ID, own.CreatedAt, op, before, after)
+		`"delivery_info":{"current_retry":0,"max_retries":%d}}`, own.ID, own.CreatedAt, op, before, after, trigger.DefaultRetryLimit)
 	if string(body) != want {
 		return fmt.Errorf("expected %s", want)
 	}
