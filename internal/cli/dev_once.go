@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"github.com/rowhook/rowhook/trigger"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/sink"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // arrivalTimeout is how long dev --once waits for one delivery.
