@@ -27,14 +27,17 @@ func WasRefused(err error) bool {
 // IsData reports whether a statement failed, or may have failed, because of the content of a row.
 // Examples are a text that can't be converted into the encoding of the session or the database, a
 // value that can't be stored or read, and too large a size or depth of nesting.
+//
+// What ends a session or keeps one from being opened is not the row's fault, whatever its code is:
+// with a full disk a login may fail with an internal error.
 func IsData(err error) bool {
-	return IsBadData(err) || IsState(err, pgerrcode.OutOfMemory, pgerrcode.InternalError)
+	return IsBadData(err) || WasRefused(err) && IsState(err, pgerrcode.OutOfMemory, pgerrcode.InternalError)
 }
 
 // IsBadData reports whether IsData holds and trying again does not help.
 func IsBadData(err error) bool {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || len(pg.Code) != 5 {
+	if !errors.As(err, &pg) || len(pg.Code) != 5 || !WasRefused(err) {
 		return false
 	}
 	switch pg.Code[:2] {

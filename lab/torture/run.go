@@ -114,8 +114,10 @@ func (l *lab) drained(ctx context.Context, within time.Duration) string {
 func (l *lab) diagnosis(ctx context.Context) string {
 	var b strings.Builder
 	for _, q := range []struct{ title, sql string }{
-		{"owed", `select format('%s %s: tries %s, claimed by %s, due in %s', t.name, e.id, e.tries, e.claimed_by, e.due_at - clock_timestamp())
-		            from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id order by e.due_at limit 8`},
+		{"owed", `select format('%s %s: tries %s, claimed by %s, due in %s, lane %s of %s', t.name, e.id, e.tries, e.claimed_by,
+		                    case when e.lane is null then e.due_at else e.due_at - interval '1752000 hours' end - clock_timestamp(), e.lane, l.owner)
+		            from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id
+		            left join rowhook.lane l on l.trigger_id = e.trigger_id and l.lane = e.lane order by e.due_at limit 8`},
 		{"instances", "select format('%s %s listens %s, seen %s ago', id, name, listens, clock_timestamp() - seen_at) from rowhook.instance order by id"},
 		{"instance locks", "select objid::text from pg_locks where locktype = 'advisory' and objsubid = 2"},
 		{"doorbell", "select coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::text"},
