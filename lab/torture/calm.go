@@ -195,6 +195,9 @@ func (l *lab) deaf(ctx context.Context, strike func(*fault)) string {
 	until := make(chan struct{})
 	l.receiver.setMood(patient, mood{kind: moodHold, share: 1, until: until})
 	defer l.receiver.setMood(patient, mood{})
+	if err := l.healed(ctx); err != nil {
+		return err.Error()
+	}
 	const some = 30 // fewer than one dispatcher sends at once, since a single one may claim all
 	for range some {
 		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 1}}}); err != nil {
@@ -247,6 +250,9 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	}
 	both(mood{kind: moodHold, share: 1, until: until})
 	defer both(mood{})
+	if err := l.healed(ctx); err != nil {
+		return err.Error()
+	}
 	const enough = 5
 	away := l.slots[0]
 	for _, t := range []string{ordered, patient} { // each dispatcher owns lanes, and has events of the first
@@ -265,7 +271,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	if err := errors.Join(c.Signal(standStill), l.terminate(ctx, away, false)); err != nil {
 		return err.Error()
 	}
-	both(mood{kind: moodFailing, share: 1})
+	both(mood{kind: moodFailing, share: 1, refuses: true})
 	close(until)
 	for _, t := range []string{ordered, patient} {
 		for l.receiver.matching(t, func(s *seen) bool { return takenFrom(s, away.number) }) < enough && ctx.Err() == nil {
@@ -283,6 +289,20 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	wait(ctx, 2*time.Second) // until it has tried to settle
 	both(mood{})
 	return l.drained(ctx, calmWithin)
+}
+
+// healed waits until no endpoint counts as ill. A probe that is held would hold up all else.
+func (l *lab) healed(ctx context.Context) error {
+	for {
+		var ill int
+		if err := l.admin.QueryRow(ctx, "select count(*) from rowhook.health").Scan(&ill); err != nil {
+			return fmt.Errorf("wait until no endpoint is ill: %w", err)
+		}
+		if ill == 0 {
+			return nil
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
 }
 
 // waitsFor reports that an event's only attempt was made by this slot and has no response yet.

@@ -72,6 +72,8 @@ type mood struct {
 	share float64
 	step  time.Duration // of its clock
 	until chan struct{} // closed when held attempts are accepted
+	// refuses has a receiver that fails answer 404, which no breaker counts.
+	refuses bool
 }
 
 // The moods. Each is a kind of fault.
@@ -360,6 +362,10 @@ func (r *reply) status(code int) {
 func (r *reply) misbehave(m mood) {
 	switch m.kind {
 	case moodFailing:
+		if m.refuses {
+			r.status(http.StatusNotFound)
+			return
+		}
 		r.status([]int{500, 502, 429, 404, 418}[mix(r.choice, 5)%5])
 	case moodDown:
 		r.status(http.StatusServiceUnavailable)
