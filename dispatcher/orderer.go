@@ -50,6 +50,7 @@ type orderer struct {
 	rebalance bool      // who owns which lanes is to be looked at now
 	watched   time.Time // when that was last done
 	polled    time.Time // when what waits for others was last looked at
+	looked    time.Time // when lanes were last looked through from their beginning
 	rested    time.Time // no lane is read before
 	failures  retry.Backoff
 	failed    bool
@@ -63,6 +64,8 @@ const (
 	// ownWithin is how old the beat of this instance may be when an event is sent. Others take its
 	// lanes when it has been silent for queue.LockLostAfter, which is longer.
 	ownWithin = 2 * time.Second
+	// lookBackEvery is how often lanes are looked through from their beginning, as insurance.
+	lookBackEvery = time.Minute
 	// keptPayloads bounds the bytes of payloads in memory that wait for their turn. Beyond it they
 	// are fetched when they are sent.
 	keptPayloads = 32 << 20
@@ -171,6 +174,12 @@ func (o *orderer) job(now time.Time) job {
 		if o.horizon.Open() { // one that read the doorbell as silent notifies nobody when it commits
 			for _, n := range o.lines {
 				n.lanes.Mark()
+			}
+		}
+		if now.Sub(o.looked) >= lookBackEvery {
+			o.looked = now
+			for _, n := range o.lines {
+				n.lanes.LookBack()
 			}
 		}
 		return o.seats()
