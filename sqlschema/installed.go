@@ -127,7 +127,8 @@ select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "ta
   join pg_catalog.pg_namespace s on s.oid = c.relnamespace
  order by m.id, m.tgname`
 
-// ownFunctions selects the functions that belong to one trigger each.
+// ownFunctions selects the functions that belong to one trigger each. The function of a key has the
+// name of the payload function, so the order is by more than the name: digests are put together.
 const ownFunctions = `
 select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
        coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 as key, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
@@ -146,7 +147,7 @@ select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.reg
   left join pg_catalog.pg_type a on a.oid = p.proargtypes[0]
   left join pg_catalog.pg_class i on i.relnamespace = n.oid and i.relname = 'inbox_' || substring(p.proname from '[0-9]+$')
  where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_[0-9]{1,9}$'
- order by p.proname`
+ order by p.proname, p.pronargs, p.oid`
 
 // readInstalled reads what is installed. It also works if the schema is missing or older, and then
 // finds less.

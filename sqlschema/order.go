@@ -113,11 +113,11 @@ type keyFound struct {
 	Name          string
 	Number        int16
 	Type          string // as Postgres prints it
-	Base          string // likewise, without domains
-	BaseName      string // pg_type.typname of Base
-	BuiltIn       bool   // Base is in pg_catalog
-	Kind          string // pg_type.typtype of Base
-	Citext        bool   // Base is that of the extension
+	BaseSchema    string // of the type without domains
+	BaseName      string // pg_type.typname of it
+	BuiltIn       bool   // it is in pg_catalog
+	Kind          string // pg_type.typtype of it
+	Citext        bool   // it is that of the extension
 	Deterministic bool   // its collation takes only equal bytes for equal
 	Virtual       bool
 }
@@ -147,7 +147,7 @@ with recursive part as (
   union all
   select p.attname, p.attnum, p.attcollation, p.attgenerated, p.declared, t.typbasetype
     from part p join pg_catalog.pg_type t on t.oid = p.oid where t.typtype = 'd')
-select p.attname::text as name, p.attnum as number, p.declared as type, pg_catalog.format('%I.%I', n.nspname, t.typname) as base, t.typname::text as base_name,
+select p.attname::text as name, p.attnum as number, p.declared as type, n.nspname::text as base_schema, t.typname::text as base_name,
        n.nspname = 'pg_catalog' as built_in, t.typtype::text as kind,
        t.typname = 'citext' and exists (select from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
          where d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass and d.objid = t.oid and d.deptype = 'e' and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and e.extname = 'citext') as citext,
@@ -176,7 +176,8 @@ select p.attname::text as name, p.attnum as number, p.declared as type, pg_catal
 
 // part returns how the column is written, or why it can't be.
 func (f *keyFound) part(rel *relation) (k keyPart, problem string) {
-	k = keyPart{Name: f.Name, Number: f.Number, Base: f.Base}
+	// Not quoted by the server, where quote_all_identifiers would change the digest.
+	k = keyPart{Name: f.Name, Number: f.Number, Base: pg.QuoteName(f.BaseSchema, f.BaseName)}
 	what := fmt.Sprintf("the column %s of %s", pg.PlainName(f.Name), rel)
 	const remedy = ": name another column, or add a generated column with the text that identifies the value, and name that"
 	switch {
