@@ -27,19 +27,24 @@ type Passed struct {
 
 // No claim was written, so the attempt is counted here, and the event is written once. The fence is
 // the row of the lane. It is locked until the end of the transaction, so that the next owner reads
-// the lane after the outcome was written. The rows of r are in the order of their lanes, so that
-// two statements never lock two lanes in different orders.
+// the lane after the outcome was written. Each is locked once, and in the order of their
+// numbers, so that two statements never lock two lanes in different orders.
 //
 // A row of fate M was passed over. It needs no fence of its own: its merged_into was sent, whatever
 // has become of that row.
 const settleLanesSQL = `
-with r as materialized (
-  select r.*, l.ours is not null as ours
-    from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $7::boolean[], $8::integer[], $9::smallint[], $10::bigint[], $11::boolean[], $12::uuid[], $13::"char"[], $14::uuid[])
-         with ordinality as r(id, tries, fate, delay, reason, bare, trigger_id, lane, epoch, blocks, merged_into, op, old_from, n)
-    left join lateral (
-      select true as ours from rowhook.lane l
-       where l.trigger_id = r.trigger_id and l.lane = r.lane and l.epoch = r.epoch and l.owner = $6 for share) l on true),
+with mine as materialized (
+  select w.trigger_id, w.lane, w.epoch
+    from (select distinct trigger_id, lane, epoch from unnest($8::integer[], $9::smallint[], $10::bigint[]) as w(trigger_id, lane, epoch) order by 1, 2, 3) w
+   cross join lateral (
+     select from rowhook.lane l
+      where l.trigger_id = w.trigger_id and l.lane = w.lane and l.epoch = w.epoch and l.owner = $6 for share) l),
+held as materialized (
+  select array_agg(trigger_id::bigint * 64 + lane) as lanes, array_agg(epoch) as epochs from mine),
+r as materialized (
+  select r.*, coalesce(epoch = held.epochs[array_position(held.lanes, r.trigger_id::bigint * 64 + r.lane)], false) as ours
+    from held cross join unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $7::boolean[], $8::integer[], $9::smallint[], $10::bigint[], $11::boolean[], $12::uuid[], $13::"char"[], $14::uuid[])
+         with ordinality as r(id, tries, fate, delay, reason, bare, trigger_id, lane, epoch, blocks, merged_into, op, old_from, n)),
 gone as (
   delete from rowhook.event_log q using r
    where r.ours and r.fate in ('A', 'D', 'M', 'N') and q.id = any (array[r.id]) and ` + laneFence + `
@@ -70,7 +75,10 @@ logged as (
 select count(*), array(select n from r where not ours order by n) from settled`
 
 // laneFence: an outcome that was written already is not written again.
-const laneFence = `q.trigger_id = r.trigger_id and q.lane = r.lane and q.tries = r.tries - 1`
+//
+// The sums keep the planner from the index of lanes, by which it would read a whole lane for each
+// event: 35 ms instead of 2 ms for 64 events of lanes with 100.
+const laneFence = `q.trigger_id + 0 = r.trigger_id and q.lane + 0 = r.lane and q.tries = r.tries - 1`
 
 // payloadAsSent has the old row of the first event that was merged.
 const payloadAsSent = `case when bare then null when old_from is not null and exists (select from gone f where f.id = g.old_from) then (select f.old from gone f where f.id = g.old_from) else old end, ` +
