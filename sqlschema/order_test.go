@@ -199,6 +199,36 @@ func TestLatestIsForKeysOfOneRow(t *testing.T) {
 	w.apply(t, all("w", "t", orderBy(), latest))
 }
 
+func TestAPlanWarnsOfAnOrderThatDoesLessThanItSeems(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, `create table t (id int primary key, a int, "B" int)`)
+	strict := func(s *trigger.Spec) { s.Order.Strict = true }
+	columns := func(names ...string) func(*trigger.Spec) {
+		return func(s *trigger.Spec) { s.On.Update.Columns = names }
+	}
+	for _, c := range []struct {
+		want string
+		spec trigger.Spec
+	}{
+		{"w: order.strict is of no use", all("w", "t", orderBy(), strict)},
+		{"w: order.strict is of no use", all("w", "t", orderBy("a", "id"), strict)},
+		{"", all("w", "t", orderBy("a"), strict)},
+		{`if it is captured: add a, "B" to on.update.columns`, all("w", "t", orderBy("a", "B"), columns("id"))},
+		{`add "B" to on.update.columns`, all("w", "t", orderBy("a", "B"), columns("id", "a"))},
+		{"", all("w", "t", orderBy("a"), columns("id", "a"))},
+		{"", all("w", "t", orderBy("a"))},
+		{"", all("w", "t", orderBy(), columns("a"))},
+	} {
+		warnings := w.plan(t, c.spec).Warnings
+		if c.want == "" {
+			require.Empty(t, warnings)
+			continue
+		}
+		require.Len(t, warnings, 1)
+		require.Contains(t, warnings[0], c.want)
+	}
+}
+
 // rejects plans a spec that has a fault, and returns the message.
 func (w watched) rejects(t *testing.T, spec trigger.Spec) string {
 	t.Helper()

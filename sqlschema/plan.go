@@ -280,7 +280,40 @@ func (p *planner) checkOrder(ctx context.Context, spec *trigger.Spec, rel *relat
 		}
 	}
 	rel.key, err = readKey(ctx, p.conn, rel, spec, func(column int, message string) { lacks("", message, path(column)...) })
+	if err == nil {
+		err = p.warnOfOrder(ctx, spec, rel)
+	}
 	return err
+}
+
+// warnOfOrder warns of an order that does less or costs more than its spec suggests.
+func (p *planner) warnOfOrder(ctx context.Context, spec *trigger.Spec, rel *relation) error {
+	key := rel.keyColumns()
+	if spec.Order.Strict {
+		row, err := keyOf(ctx, p.conn, rel)
+		if err != nil {
+			return err
+		}
+		// Changes of one row wait for each other by its lock.
+		if len(row) > 0 && !slices.ContainsFunc(row, func(name string) bool { return !slices.Contains(key, name) }) {
+			p.plan.Warnings = append(p.plan.Warnings, spec.Name+": order.strict is of no use, since a key that has the primary key of "+rel.String()+
+				" is of one row, and changes of one row are in order without it. It costs latency: remove it")
+		}
+	}
+	on := spec.On.Update
+	if !on.Enabled || len(on.Columns) == 0 {
+		return nil
+	}
+	left := slices.DeleteFunc(key, func(name string) bool { return slices.Contains(on.Columns, name) })
+	if spec.Order.ByRow() || len(left) == 0 {
+		return nil // primary keys hardly ever change
+	}
+	for i, name := range left {
+		left[i] = pg.PlainName(name)
+	}
+	p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: an update that changes the key is only in order with the events of its old and its new key if it is captured: add %s to on.update.columns",
+		spec.Name, strings.Join(left, ", ")))
+	return nil
 }
 
 // checkCasts reports columns whose JSON is made by code that depends on the settings of captures.

@@ -534,7 +534,7 @@ func (d *decoder) duration(n ast.Node, v reflect.Value, at place) {
 		d.reportAt(nodePosition(n), at.path, "%s has no unit; write %ss for seconds, or use ms, m, h, d or w", text, text)
 		return
 	case strings.HasPrefix(text, "-"):
-		d.reportAt(nodePosition(n), at.path, "%s is negative; write a duration of 0 or more, as in %s", quote(text), d.keys[at.rule].example)
+		d.reportAt(nodePosition(n), at.path, "%s is negative; write a duration without a sign, as in %s", quote(text), d.keys[at.rule].example)
 		return
 	case !d.matches(durationPattern, text):
 		d.reportAt(nodePosition(n), at.path, "%s is not a duration; write numbers with the units ms, s, m, h, d or w, largest first and without spaces, as in 250ms, 10s, 1h30m or 7d", quote(text))
@@ -563,7 +563,11 @@ func (d *decoder) size(n ast.Node, v reflect.Value, at place) {
 	}
 	parsed, err := trigger.ParseSize(text)
 	if err != nil || !d.matches(sizePattern, text) {
-		d.reportAt(nodePosition(n), at.path, "%s is not a size; write a whole number with the unit KiB, MiB, GiB or TiB and no space between, as in 512MiB or 20GiB, or 0", quote(text))
+		form := "a whole number with the unit KiB, MiB, GiB or TiB and no space between, as in 512MiB or 20GiB, or 0"
+		if d.keys[at.rule].check != nil { // it excludes 0
+			form = "a whole number with the unit KiB or MiB and no space between, " + d.keys[at.rule].rule
+		}
+		d.reportAt(nodePosition(n), at.path, "%s is not a size; write %s", quote(text), form)
 		return
 	}
 	if check := d.keys[at.rule].check; check != nil {

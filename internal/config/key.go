@@ -251,7 +251,7 @@ func triggerKeys() map[string]key {
 		},
 		"triggers[].batch.bytes": {
 			doc:     "The greatest size of a request's body. An event that is larger by itself is sent alone.",
-			example: "bytes: 1MiB", pattern: batchBytesPattern, check: checkBatchBytes,
+			example: "bytes: 1MiB", pattern: batchBytesPattern, rule: "from 1KiB to 64MiB, as in 256KiB or 1MiB", check: checkBatchBytes,
 		},
 		"triggers[].batch.wait": {
 			doc:     "How long the first event of a batch may wait for others. 0: what is there is sent at once.",

@@ -27,12 +27,16 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 		d.reportAt(e.pos, path, "unknown key; did you mean %s?", near[0])
 		return near[0]
 	}
-	if parents := d.elsewhere(e.name); len(parents) > 0 {
+	// Those of a group come first, since most wrong keys in a group are meant for it.
+	keys := "unknown key; the keys " + where + " are " + strings.Join(names, ", ")
+	if parents := d.elsewhere(e.name, at); len(parents) > 0 {
 		switch {
 		case slices.Contains(parents, ""):
 			d.reportAt(e.pos, path, "unknown key %s; it belongs at the top of the file, without indentation", where)
 		case slices.Contains(parents, triggerRule):
 			d.reportAt(e.pos, path, "unknown key %s; %s", where, triggerKeyRemedy(e.name, at))
+		case at.rule != triggerRule && at.rule != sharedRule && at.rule != alertRule && at.rule != "":
+			d.reportAt(e.pos, path, "%s; if %s of %s is meant, indent it under that", keys, e.name, strings.Join(parents, " or "))
 		default:
 			d.reportAt(e.pos, path, "unknown key %s; it belongs in %s, indent it under that", where, strings.Join(parents, " or "))
 		}
@@ -42,7 +46,7 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 		d.reportAt(e.pos, path, "unknown key; Rowhook calls it %s", right)
 		return ""
 	}
-	d.reportAt(e.pos, path, "unknown key; the keys %s are %s", where, strings.Join(names, ", "))
+	d.reportAt(e.pos, path, "%s", keys)
 	return ""
 }
 
@@ -58,15 +62,17 @@ func triggerKeyRemedy(name string, at place) string {
 }
 
 // elsewhere returns the groups that have a key of this name, if there are one or two: "" is the top
-// of the file. The keys of defaults are those of triggers. Those of triggers are meant rather than
-// those of alerts, which have some of the same names.
-func (d *decoder) elsewhere(name string) (parents []string) {
+// of the file. The keys of defaults are those of triggers. What is in an entry of alerts is meant
+// for that alone, and what is not is not meant for alerts, which have some of the same names.
+func (d *decoder) elsewhere(name string, at place) (parents []string) {
+	inAlert := strings.HasPrefix(at.rule, alertRule)
 	for _, rule := range sortedKeys(d.keys) {
-		if strings.HasPrefix(rule, sharedRule+".") || strings.HasPrefix(rule, alertRule) {
+		if strings.HasPrefix(rule, sharedRule+".") || strings.HasPrefix(rule, alertRule) != inAlert {
 			continue
 		}
 		if rule == name || strings.HasSuffix(rule, "."+name) {
-			parents = append(parents, strings.TrimPrefix(rule[:max(strings.LastIndex(rule, "."), 0)], triggerRule+"."))
+			parent := rule[:max(strings.LastIndex(rule, "."), 0)]
+			parents = append(parents, strings.TrimPrefix(strings.TrimPrefix(parent, triggerRule+"."), alertRule+"."))
 		}
 	}
 	if len(parents) > 2 {
