@@ -40,7 +40,8 @@ func (o *orderer) seats() job {
 	o.served = serves
 	blocks := map[int32]bool{}
 	for id, n := range o.lines {
-		blocks[id] = n.trigger.options().Blocks
+		// A dead letter may have gone back into its place just before the trigger lost on_dead: block.
+		blocks[id] = n.trigger.options().Blocks || n.lanes.Held() > 0
 	}
 	return func(ctx context.Context) (func(), error) {
 		seats, err := queue.ReadSeats(ctx, o.db.claims, o.self.id, serves)

@@ -76,12 +76,26 @@ func (w *installation) insertRow(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := w.freeKeys(ctx, tx); err != nil {
+		return err
+	}
 	return tx.QueryRow(ctx, `
 insert into rowhook.trigger as t (name, relation, watched, schema_name, table_name, spec) values ($1, $2, $2::oid::regclass, $3, $4, $5::text::jsonb)
 on conflict (name) do update
    set relation = excluded.relation, watched = excluded.watched, schema_name = excluded.schema_name, table_name = excluded.table_name,
        spec = excluded.spec, removed_at = null, applied_at = now()
 returning t.id, t.relation_id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name, string(spec)).Scan(&w.id, &w.relationID)
+}
+
+// freeKeys lets go the keys that dead letters hold, unless they held them before and go on to do
+// so. Later events of these keys are sent, so such a dead letter has no place to return to.
+func (w *installation) freeKeys(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+update rowhook.dead_letter d set blocks = null
+  from rowhook.trigger t
+ where t.name = $1 and d.trigger_id = t.id and d.blocks
+   and not ($2 and t.removed_at is null and coalesce(t.spec->'order'->>'on_dead', '') = $3)`, w.spec.Name, w.spec.Order.Blocks(), trigger.OnDeadBlock)
+	return err
 }
 
 func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {

@@ -41,7 +41,7 @@ func (s *Status) readBlocked(ctx context.Context, tx pgx.Tx, ts triggers, limit 
 	}](ctx, tx, `
 select t.id, count(*) as n
   from rowhook.trigger t cross join lateral (select from rowhook.dead_letter d where d.trigger_id = t.id and d.blocks limit $1) d
- where t.removed_at is null and exists (select from rowhook.lane l where l.trigger_id = t.id)
+ where `+blocking+`
  group by t.id`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("count blocked keys: %w", err)
@@ -58,7 +58,7 @@ with longest as materialized (
   select d.id, d.trigger_id, d.lane, d.seq, d.key, d.died_at
     from rowhook.trigger t cross join lateral (
       select id, trigger_id, lane, seq, key, died_at from rowhook.dead_letter d where d.trigger_id = t.id and d.blocks limit $1) d
-   where t.removed_at is null and exists (select from rowhook.lane l where l.trigger_id = t.id)
+   where `+blocking+`
    order by d.died_at, d.id limit $2)
 select t.name as trigger, coalesce(`+write("b.key")+`, '') as key, b.died_at as since, b.id::text as event_id, w.waiting, w.n = $3 as more,
        'to send it again and go on: rowhook redeliver ' || b.id || '; to go on without it: rowhook discard ' || b.id as remedy

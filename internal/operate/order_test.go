@@ -155,11 +155,37 @@ func TestARedeliveredDeadLetterGoesBackInItsPlaceOnlyIfItHoldsItsKey(t *testing.
 	require.Equal(t, 1, d.count(t, "rowhook.event_log where id = $1::text::uuid and key is null and lane is null and seq = 1 and due_at <= clock_timestamp() and tries = 0", ids[0]))
 	require.Equal(t, 1, d.count(t, "rowhook.event_log where id = $1::text::uuid and key = '[2]' and lane = rowhook.lane_of(key) and seq = 2 and due_at - interval '1752000 hours' <= clock_timestamp() and tries = 0", ids[1]))
 
-	// Without order there is no place.
-	d.Apply(t, d.Spec("a"), d.Spec("b"))
+	// The owners look for it there only while the trigger asks for that.
+	d.do(t, "update rowhook.trigger set spec = spec #- '{order,on_dead}' where name = 'a'")
+	shown, err := operate.Show(t.Context(), d.conn, ids[2])
+	require.NoError(t, err)
+	require.False(t, shown.Blocks)
+	status, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.Empty(t, status.Blocked)
+	require.Zero(t, status.Triggers[0].BlockedKeys)
 	_, err = operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: ids[2:]}, operate.BulkOptions{})
 	require.NoError(t, err)
-	require.Equal(t, 3, d.count(t, "rowhook.event_log where lane is null and due_at <= clock_timestamp()"))
+	require.Equal(t, 2, d.count(t, "rowhook.event_log where lane is null and due_at <= clock_timestamp()"))
+}
+
+func TestAnApplyThatTakesBlockAwayLetsGoTheKeysOfDeadLetters(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.park(t, 2)
+	d.buryInPlace(t, ids[0])
+	a := d.Spec("a")
+	a.Order = trigger.Order{By: []string{trigger.OrderByRow}, OnDead: trigger.OnDeadBlock}
+	a.Retry.Limit = 7
+	d.Apply(t, a, d.Spec("b"))
+	require.Equal(t, 1, d.count(t, "rowhook.dead_letter where blocks"), "it goes on to hold its key")
+	a.Order.OnDead = ""
+	d.Apply(t, a, d.Spec("b"))
+	require.Zero(t, d.count(t, "rowhook.dead_letter where blocks"))
+	d.buryInPlace(t, ids[1]) // by a dispatcher that does not know yet
+	a.Order.OnDead = trigger.OnDeadBlock
+	d.Apply(t, a, d.Spec("b"))
+	require.Zero(t, d.count(t, "rowhook.dead_letter where blocks"))
 }
 
 func TestARedeliveredDeliveredEventKeepsItsSequence(t *testing.T) {

@@ -85,7 +85,7 @@ func (w *walk) placeColumns(write func(string) string) (page, list string) {
 	}
 	key := "coalesce(" + write("e.key") + ", '') as key, coalesce(e.seq, 0) as seq, "
 	if w.table == "dead_letter" {
-		return ", e.key, e.seq, e.blocks", key + "coalesce(e.blocks, false) as blocks, ''::text as merged_into"
+		return ", e.key, e.seq, e.blocks", key + holds + " as blocks, ''::text as merged_into"
 	}
 	return ", e.key, e.seq", key + "false as blocks, ''::text as merged_into"
 }
