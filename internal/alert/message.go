@@ -113,7 +113,7 @@ func (m *Message) document() document {
 	if triggers > 1 {
 		d.Counts["triggers"] = triggers
 	}
-	if again > 1 {
+	if again > 1 || again == 1 && m.Phase == Ended { // 1: its beginning was not told
 		d.Counts["times"] = int64(again)
 	}
 	if endpoint != "" {
@@ -201,7 +201,7 @@ func counted(d *document) string {
 	var parts []string
 	for _, c := range []struct{ name, one, many string }{
 		{"dead", "%d dead letter", "%d dead letters"}, {"waiting", "%d event waits", "%d events wait"},
-		{"oldest_seconds", "", ""}, {"probes", "%d probe", "%d probes"}, {"times", "", "%d times since the last message"},
+		{"oldest_seconds", "", ""}, {"probes", "%d probe", "%d probes"}, {"times", "once since the last message", "%d times since the last message"},
 	} {
 		n, ok := d.Counts[c.name]
 		switch {
@@ -209,7 +209,7 @@ func counted(d *document) string {
 		case c.name == "oldest_seconds":
 			parts = append(parts, "the oldest is due for "+trigger.Duration(time.Duration(n)*time.Second).String())
 		case n == 1 && c.one != "":
-			parts = append(parts, fmt.Sprintf(c.one, n))
+			parts = append(parts, strings.ReplaceAll(c.one, "%d", "1"))
 		default:
 			parts = append(parts, fmt.Sprintf(c.many, n))
 		}

@@ -143,6 +143,61 @@ func TestWhatFlapsIsToldInOnePairAndThenInASummary(t *testing.T) {
 	require.Equal(t, []string{"failing begun a"}, d.said(), "it fails when the time of the pair is over")
 }
 
+func TestATroubleThatComesBackAndStandsIsToldBeforeItEnds(t *testing.T) {
+	t.Parallel()
+	d := newDesk()
+	d.wait(10*time.Second, d.trouble(Dead, "a"))
+	d.wait(20 * time.Second)
+	require.Equal(t, []string{"dead begun a", "dead ended a"}, d.said())
+	bad := d.trouble(Dead, "a")
+	d.wait(StandsAfter+10*time.Second, bad)
+	require.Equal(t, "dead begun a", d.said()[2])
+	d.wait(5*time.Minute, bad)
+	d.wait(time.Minute)
+	require.Equal(t, []string{"dead begun a", "dead ended a", "dead begun a", "dead ended a"}, d.said())
+}
+
+func TestNoTroubleStandsUntoldHoweverItComesAndGoes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		d := newDesk()
+		var bad *Trouble
+		var came time.Time
+		for range rapid.IntRange(1, 80).Draw(t, "spells") {
+			var all []Trouble
+			if bad == nil {
+				came = d.now
+				b := d.trouble(Dead, "a")
+				b.Since = d.now.Add(-time.Duration(rapid.IntRange(0, 600).Draw(t, "seconds before")) * time.Second)
+				bad, all = &b, []Trouble{b}
+			} else {
+				bad = nil
+			}
+			for range rapid.IntRange(1, 40).Draw(t, "looks") {
+				at := d.now
+				d.look(all...)
+				if bad != nil && at.Sub(came) >= StandsAfter {
+					require.Equal(t, Begun, d.got[len(d.got)-1].Phase, "it has stood for %s", at.Sub(came))
+				}
+			}
+		}
+		d.wait(20 * time.Minute)
+		told := None
+		for i := range d.got {
+			m := &d.got[i]
+			if m.Phase == Ended && told != Begun {
+				require.NotZero(t, m.document().Counts["times"], "an end without a beginning says how often it was")
+			}
+			told = m.Phase
+			within := 0
+			for j := i; j < len(d.got) && d.got[j].At.Sub(m.At) < PairEvery; j++ {
+				within++
+			}
+			require.LessOrEqual(t, within, 10)
+		}
+	})
+}
+
 func TestAThousandTriggersOfOneHostAreOneMessage(t *testing.T) {
 	t.Parallel()
 	d := newDesk()

@@ -17,6 +17,9 @@ const (
 const (
 	// PairEvery is the time in which a receiver is told of one beginning and one end of a trouble.
 	PairEvery = 10 * time.Minute
+	// StandsAfter is how long a trouble that has come back within PairEvery stands until its
+	// receiver is told at once. Nobody would hear of one that ends just before PairEvery is over.
+	StandsAfter = 3 * time.Minute
 	// MaxAttempts is how often a message is sent before it is given up, after about three hours.
 	MaxAttempts = 20
 	// SendLease is how long a message belongs to the dispatcher that sends it.
@@ -67,7 +70,7 @@ func (s *State) step(d *Destination, t *Trouble, now time.Time) {
 			s.ask(d, Ended, now)
 		}
 	}
-	if s.Pending != None || now.Before(s.PairAt.Add(PairEvery)) {
+	if s.Pending != None || now.Before(s.PairAt.Add(PairEvery)) && !s.stands(now) {
 		return
 	}
 	switch {
@@ -78,6 +81,12 @@ func (s *State) step(d *Destination, t *Trouble, now time.Time) {
 		s.PairAt = now
 		s.ask(d, Ended, now)
 	}
+}
+
+// stands reports whether the trouble is no mere flicker. It counts from the last message on, too,
+// so that one that comes and goes is told every three minutes at most.
+func (s *State) stands(now time.Time) bool {
+	return s.Active && now.Sub(s.BegunAt) >= StandsAfter && now.Sub(s.ToldAt) >= StandsAfter
 }
 
 // ask has a message sent, if the destination wants it.
