@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,12 +39,28 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return usagef("%s\nSee %s --help.", argumentProblem(cmd, args, nil), cmd.CommandPath())
 }
 
-// offerVersion makes --version of the root do what the command version does.
+// offerVersion makes --version of the root do what the command version does, whatever else the
+// command line and the environment say. Cobra's own --version prints by a template, which decision
+// 26 rules out.
 func (a *app) offerVersion(root *cobra.Command) {
-	root.Version = build()
-	root.SetVersionTemplate(versionLine() + "\n")
-	root.InitDefaultVersionFlag()
-	root.Flags().Lookup("version").Usage = "print the version"
+	asked := root.Flags().BoolP("version", "v", false, "print the version")
+	unlessAsked := func(do func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, args []string) error {
+			if *asked {
+				return nil
+			}
+			return do(cmd, args)
+		}
+	}
+	root.Args, root.PersistentPreRunE = unlessAsked(root.Args), unlessAsked(root.PersistentPreRunE)
+	help := root.RunE
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *asked {
+			_, err := fmt.Fprintln(a.stdout, versionLine())
+			return err
+		}
+		return help(cmd, args)
+	}
 }
 
 // The widest and the narrowest help. Where there is no terminal it is the widest.
@@ -55,8 +72,10 @@ const (
 // wrapHelp wraps help texts at the width of the terminal.
 func (a *app) wrapHelp(root *cobra.Command) {
 	width := a.helpWidth()
-	template := root.UsageTemplate()
-	root.SetUsageTemplate(strings.ReplaceAll(template, "Flags.FlagUsages ", fmt.Sprintf("Flags.FlagUsagesWrapped %d ", width)))
+	root.SetUsageFunc(func(cmd *cobra.Command) error {
+		_, err := io.WriteString(cmd.OutOrStderr(), usage(cmd, width))
+		return err
+	})
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
 		cmd.Long, cmd.Short = reflow(cmd.Long, width), reflow(cmd.Short, width)

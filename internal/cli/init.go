@@ -69,10 +69,7 @@ func (a *app) initialize(ctx context.Context, o starting) error {
 			return err
 		}
 	}
-	text, err := starter.Write(tables)
-	if err != nil {
-		return err
-	}
+	text := starter.Write(tables)
 	if o.file == standardInput {
 		_, err := a.stdout.Write(text)
 		a.showNotes(notes)
@@ -195,11 +192,7 @@ func tableFaults(faults trigger.SpecErrors, names []string) error {
 // expects: that it removes or changes triggers, or that this role may not apply it. A fault of a
 // table is an error.
 func foresee(ctx context.Context, conn *pgx.Conn, tables []sqlschema.Table, database string) (notes []string, err error) {
-	text, err := starter.Write(tables)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := config.Parse(defaultFile, text)
+	cfg, err := config.Parse(defaultFile, starter.Write(tables))
 	if err != nil {
 		return nil, fmt.Errorf("the file for these tables would not be valid, which is a fault of rowhook: %w", err)
 	}

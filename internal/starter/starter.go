@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/template"
 
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/term"
@@ -24,32 +23,60 @@ func Sample() sqlschema.Table {
 
 // Write returns the text of a rowhook.yaml with a trigger for each table. Every key behind a # is
 // valid, too.
-func Write(tables []sqlschema.Table) ([]byte, error) {
-	data := struct {
-		URL      string
-		Triggers []block
-	}{URL: URLVariable}
+func Write(tables []sqlschema.Table) []byte {
+	var out bytes.Buffer
+	out.WriteString(head)
 	taken := map[string]bool{}
 	for i := range tables {
-		data.Triggers = append(data.Triggers, blockOf(&tables[i], taken))
+		blockOf(&tables[i], taken).write(&out)
 	}
-	var out bytes.Buffer
-	if err := file.Execute(&out, data); err != nil {
-		return nil, fmt.Errorf("write the configuration: %w", err)
-	}
-	return out.Bytes(), nil
+	return out.Bytes()
 }
 
-// block is a trigger as the template prints it. All is YAML.
+// block is a trigger as it is printed. All is YAML.
 type block struct {
 	Name, Table, Update, Payload string
 	Keyed                        bool // the table has a primary key
 }
 
+// anyUpdate is the update of a block that names no columns.
+const anyUpdate = "update: true"
+
+func (b block) write(out *bytes.Buffer) {
+	which := "Only updates that change one of these columns. true: of any column, also of one that is added later."
+	if b.Update == anyUpdate {
+		which = "A change of any column."
+	}
+	fmt.Fprintf(out, `
+  - name: %s
+    table: %s
+    on:
+      insert: true
+      # %s
+      %s
+      delete: true
+`, b.Name, b.Table, which, b.Update)
+	if b.Payload != "" {
+		fmt.Fprintf(out, `    # The columns in the request body, in this order. Default: every column, also one that is added later.
+    #%s
+`, b.Payload)
+	}
+	if b.Keyed {
+		out.WriteString(`    # Events of one row are sent one after another, in the order of their changes. Default: no order.
+    #order: row
+`)
+	}
+	out.WriteString(`    # One request for several events: a JSON array of their bodies. Default: each event is a request.
+    #batch: {max: 100}
+    # The most requests over all dispatchers. Default: no bound.
+    #rate: {limit: 50/s}
+`)
+}
+
 func blockOf(t *sqlschema.Table, taken map[string]bool) block {
 	all := slices.DeleteFunc(slices.Clone(t.Columns), func(c string) bool { return !config.CanName(c) })
 	changing := slices.DeleteFunc(slices.Clone(all), func(c string) bool { return slices.Contains(t.Key, c) })
-	b := block{Name: triggerName(t.Bare, taken), Table: scalar(t.Name), Update: "update: true", Keyed: len(t.Key) > 0}
+	b := block{Name: triggerName(t.Bare, taken), Table: scalar(t.Name), Update: anyUpdate, Keyed: len(t.Key) > 0}
 	if len(changing) > 0 && len(all) == len(t.Columns) {
 		b.Update = columns("update", changing, "      ")
 	}
@@ -101,8 +128,8 @@ func columns(key string, names []string, indent string) string {
 	return strings.Join(append(lines, line), "\n"+indent)
 }
 
-var file = template.Must(template.New("rowhook.yaml").Parse(
-	`# The configuration of Rowhook: which changes of which tables are delivered to which webhooks. Every key is explained
+// head is the file up to its triggers.
+const head = `# The configuration of Rowhook: which changes of which tables are delivered to which webhooks. Every key is explained
 # in https://github.com/rowhook/rowhook/blob/main/rowhook.yaml
 #
 #   rowhook check              tells whether this file is valid
@@ -116,7 +143,7 @@ var file = template.Must(template.New("rowhook.yaml").Parse(
 defaults:
   webhook:
     # Where events are POSTed. The dispatcher reads the variable from its environment when it sends.
-    url: ${{"{"}}{{.URL}}}
+    url: ${` + URLVariable + `}
     # Signs each request, so that the receiver can verify it. echo "whsec_$(openssl rand -base64 32)" prints a secret.
     #secret: ${WEBHOOK_SECRET}
     # Request headers to add. Default: none.
@@ -126,29 +153,4 @@ defaults:
   # What happens after a failed attempt: up to limit retries. Then the event is kept as a dead letter.
   #retry: {limit: 12, interval: 10s, backoff: exponential, max_interval: 1h}
 
-triggers:
-{{- range .Triggers}}
-  - name: {{.Name}}
-    table: {{.Table}}
-    on:
-      insert: true
-{{- if eq .Update "update: true"}}
-      # A change of any column.
-{{- else}}
-      # Only updates that change one of these columns. true: of any column, also of one that is added later.
-{{- end}}
-      {{.Update}}
-      delete: true
-{{- if .Payload}}
-    # The columns in the request body, in this order. Default: every column, also one that is added later.
-    #{{.Payload}}
-{{- end}}
-{{- if .Keyed}}
-    # Events of one row are sent one after another, in the order of their changes. Default: no order.
-    #order: row
-{{- end}}
-    # One request for several events: a JSON array of their bodies. Default: each event is a request.
-    #batch: {max: 100}
-    # The most requests over all dispatchers. Default: no bound.
-    #rate: {limit: 50/s}
-{{end}}`))
+triggers:`

@@ -52,8 +52,7 @@ func uncomment(text string) string {
 
 func TestTheSampleIsValidAlsoWithEveryCommentedKey(t *testing.T) {
 	t.Parallel()
-	text, err := starter.Write([]sqlschema.Table{starter.Sample()})
-	require.NoError(t, err)
+	text := starter.Write([]sqlschema.Table{starter.Sample()})
 	c, all := parse(t, text)
 	require.Equal(t, "orders_changed", c.Triggers[0].Name)
 	require.Equal(t, []string{"status", "amount"}, c.Triggers[0].On.Update.Columns)
@@ -74,8 +73,7 @@ func TestNamesOfTriggersAreValidAndDiffer(t *testing.T) {
 		return sqlschema.Table{Name: pgx.Identifier{schema, name}.Sanitize(), Bare: name, Columns: []string{"a"}}
 	}
 	long := strings.Repeat("x", 63)
-	text, err := starter.Write([]sqlschema.Table{table("a", "t"), table("b", "t"), table("a", "Order Items"), table("a", "日本"), table("a", "1"), table("a", long), table("b", long)})
-	require.NoError(t, err)
+	text := starter.Write([]sqlschema.Table{table("a", "t"), table("b", "t"), table("a", "Order Items"), table("a", "日本"), table("a", "1"), table("a", long), table("b", long)})
 	c, _ := parse(t, text)
 	var names []string
 	for _, s := range c.Triggers {
@@ -131,8 +129,7 @@ func TestAFileForATableAlwaysChecksAndApplies(t *testing.T) {
 		}
 		tables, err := sqlschema.FindTables(ctx, conn, names)
 		require.NoError(t, err)
-		text, err := starter.Write(tables)
-		require.NoError(t, err)
+		text := starter.Write(tables)
 		c, all := parse(t, text)
 		for _, cfg := range []*config.Config{c, all} {
 			_, err = sqlschema.Apply(ctx, conn, cfg.Triggers, cfg.Settings, nil)
