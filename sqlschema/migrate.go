@@ -2,7 +2,6 @@ package sqlschema
 
 import (
 	"context"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,15 +11,11 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/tern/v2/migrate"
 	"github.com/sethvargo/go-retry"
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // MinServerVersion is the oldest server_version_num that Rowhook works with. BEGIN ATOMIC functions
 // and CREATE OR REPLACE TRIGGER came with PostgreSQL 14.
@@ -145,11 +140,10 @@ func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Log
 // migrateSchema migrates to a version. 0 is the newest.
 func migrateSchema(ctx context.Context, conn *pgx.Conn, version int32, log *slog.Logger) error {
 	log = orSilent(log)
-	server, err := CheckServer(ctx, conn)
-	if err != nil {
+	if _, err := CheckServer(ctx, conn); err != nil {
 		return err
 	}
-	return pinnedAndLocked(ctx, conn, func() error { return migrateTo(ctx, conn, server, version, log) })
+	return pinnedAndLocked(ctx, conn, func() error { return migrateTo(ctx, conn, version, log) })
 }
 
 // orSilent returns the logger, or one that discards everything if it is nil.
@@ -162,24 +156,24 @@ func orSilent(log *slog.Logger) *slog.Logger {
 
 // pinnedAndLocked runs f in a pinned session that holds Rowhook's advisory lock.
 func pinnedAndLocked(ctx context.Context, conn *pgx.Conn, f func() error) error {
-	return pg.Pinned(ctx, conn, func() error { return locked(ctx, conn, f) })
+	return pg.Pinned(ctx, conn, func() error { return locked(ctx, conn, lockKey, f) })
 }
 
-// locked runs f while this session holds Rowhook's advisory lock.
-func locked(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
-	if _, err := conn.Exec(ctx, "select pg_catalog.pg_advisory_lock($1)", int64(lockKey)); err != nil {
+// locked runs f while this session holds an advisory lock.
+func locked(ctx context.Context, conn *pgx.Conn, key int64, f func() error) (err error) {
+	if _, err := conn.Exec(ctx, "select pg_catalog.pg_advisory_lock($1)", key); err != nil {
 		return fmt.Errorf("lock the schema rowhook: %w", err)
 	}
 	defer func() {
 		// If ctx was canceled, the session is closed, and the lock is released.
-		if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_catalog.pg_advisory_unlock($1)", int64(lockKey)); err == nil && unlockErr != nil {
+		if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_catalog.pg_advisory_unlock($1)", key); err == nil && unlockErr != nil {
 			err = fmt.Errorf("unlock the schema rowhook: %w", unlockErr)
 		}
 	}()
 	return f()
 }
 
-func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log *slog.Logger) error {
+func migrateTo(ctx context.Context, conn *pgx.Conn, want int32, log *slog.Logger) error {
 	var exists bool
 	if err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'rowhook')").Scan(&exists); err != nil {
 		return fmt.Errorf("look for the schema rowhook: %w", err)
@@ -198,23 +192,23 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 	if err != nil {
 		return err
 	}
-	m, err := migrate.NewMigrator(ctx, conn, "rowhook.schema_version")
-	if err != nil {
-		return explainPrivilege(ctx, conn, fmt.Errorf("read the schema version: %w", err))
-	}
-	m.Data = map[string]any{"server": server}
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return fmt.Errorf("open embedded migrations: %w", err)
 	}
-	if err := m.LoadMigrations(sub); err != nil {
-		return fmt.Errorf("load embedded migrations: %w", err)
+	known, err := readMigrations(sub)
+	if err != nil {
+		return err
+	}
+	m := &migrator{conn: conn, migrations: known}
+	if err := m.prepare(ctx); err != nil {
+		return explainPrivilege(ctx, conn, fmt.Errorf("read the schema version: %w", err))
 	}
 	unknown, err := makeWhole(ctx, conn, log)
 	if err != nil {
 		return err
 	}
-	if err := goTo(ctx, conn, m, want, log); err != nil {
+	if err := m.goTo(ctx, want, log); err != nil {
 		return err
 	}
 	if err := revokeNew(ctx, conn, before); err != nil || !unknown {
@@ -224,12 +218,13 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, server int, want int32, log 
 }
 
 // goTo migrates to a version. 0 is the newest.
-func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, log *slog.Logger) error {
-	have, err := m.GetCurrentVersion(ctx)
+func (m *migrator) goTo(ctx context.Context, want int32, log *slog.Logger) error {
+	conn := m.conn
+	have, err := m.version(ctx)
 	if err != nil {
 		return fmt.Errorf("read the schema version: %w", err)
 	}
-	newest := int32(len(m.Migrations))
+	newest := int32(len(m.migrations))
 	switch {
 	case have > newest && want == 0:
 		if err := newerIsCompatible(ctx, conn, have, newest); err != nil {
@@ -245,19 +240,11 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 	if have == want {
 		return nil
 	}
-	// Tern resets the session's settings at the end of each migration.
-	again, err := pg.Repin(ctx, conn)
-	if err != nil {
-		return err
-	}
 	said := int32(0)
-	m.OnStart = func(seq int32, name, direction, _ string) {
-		if seq != said {
-			said = seq
-			log.Info("migrating the schema rowhook", "version", seq, "migration", name, "direction", direction)
-		}
-		if err == nil {
-			err = errors.Join(again(), setLockTimeout(ctx, conn))
+	m.started = func(step migration, direction string) {
+		if step.version != said { // not again as it is repeated
+			said = step.version
+			log.Info("migrating the schema rowhook", "version", step.version, "migration", step.file, "direction", direction)
 		}
 	}
 	if have >= queue.OrderedSchema && want < queue.OrderedSchema {
@@ -269,8 +256,7 @@ func goTo(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, 
 			log.Info("events that waited in order are sent as they come", "events", freed)
 		}
 	}
-	migrated := migratePatiently(ctx, conn, m, want, log)
-	if err := errors.Join(migrated, err, again()); err != nil {
+	if err := m.patiently(ctx, want, log); err != nil {
 		return explainPrivilege(ctx, conn, fmt.Errorf("migrate the schema rowhook: %w", err))
 	}
 	_, err = queue.RecordAudit(ctx, conn, queue.AuditEntry{Action: "migrate", Detail: map[string]any{"from": have, "to": want}})
@@ -311,28 +297,17 @@ select n.nspowner::pg_catalog.regrole::pg_catalog.text, current_user::pg_catalog
 	return func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "set role "+user) }, nil
 }
 
-// migratePatiently repeats a migration that waits too long for a lock. Later statements on the
-// table would wait behind it, so it lets them pass in between.
-func migratePatiently(ctx context.Context, conn *pgx.Conn, m *migrate.Migrator, want int32, log *slog.Logger) error {
-	// If it fails, later statements of the session wait no longer than the migration's.
-	defer conn.Exec(context.WithoutCancel(ctx), "reset lock_timeout") //nolint:errcheck // see above
+// patiently repeats a migration that waits too long for a lock. Later statements on the table would
+// wait behind it, so it lets them pass in between.
+func (m *migrator) patiently(ctx context.Context, want int32, log *slog.Logger) error {
 	return retry.Do(ctx, retry.WithMaxDuration(DefaultPatience, pg.Backoff(DefaultLockTimeout)), func(ctx context.Context) error {
-		err := m.MigrateTo(ctx, want)
+		err := m.to(ctx, want)
 		if !isBusy(err) {
 			return err
 		}
 		log.Warn("the schema rowhook is busy, trying again", "error", err)
 		return retry.RetryableError(err)
 	})
-}
-
-// setLockTimeout bounds how long a statement of a migration may wait for a lock, since later
-// statements on the table wait behind it.
-func setLockTimeout(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, fmt.Sprintf("set lock_timeout = '%dms'", DefaultLockTimeout.Milliseconds())); err != nil {
-		return fmt.Errorf("set lock_timeout: %w", err)
-	}
-	return nil
 }
 
 // Version returns the schema version of the database, or 0 if none is installed. program is the

@@ -1,6 +1,9 @@
 package sqlschema_test
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +132,49 @@ func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 	database, _, err := sqlschema.Version(t.Context(), q.conn)
 	require.NoError(t, err)
 	require.Equal(t, program, database)
+}
+
+func TestMigrationsLeaveTheSettingsOfTheSession(t *testing.T) {
+	t.Parallel()
+	q := newMigrated(t)
+	want := map[string]string{"search_path": `public, "$user"`, "lock_timeout": "7s", "statement_timeout": "5min", "timezone": "Asia/Tokyo"}
+	for name, value := range want {
+		_, err := q.conn.Exec(t.Context(), "select set_config($1, $2, false)", name, value)
+		require.NoError(t, err)
+	}
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, 1, quiet()))
+	require.NoError(t, sqlschema.Migrate(t.Context(), q.conn, quiet()))
+	for name, value := range want {
+		var have string
+		require.NoError(t, q.conn.QueryRow(t.Context(), "select current_setting($1)", name).Scan(&have))
+		require.Equal(t, value, have, name)
+	}
+}
+
+func TestAMigrationThatFailsNamesFileAndLineAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		from, to     int32
+		broken, line string
+	}{
+		{2, 3, "alter table rowhook.trigger rename schema_name to s", `where n.nspname = t.schema_name::name and c.relname = t.table_name::name and c.oid <> t.relation`},
+		{3, 2, "alter table rowhook.instance rename seen_at to s", "update rowhook.instance set seen_at = null;"},
+	} {
+		q := newMigrated(t)
+		require.NoError(t, sqlschema.MigrateTo(t.Context(), q.conn, c.from, quiet()))
+		q.Exec(t, c.broken)
+		text, err := os.ReadFile("migrations/003_hardening.sql")
+		require.NoError(t, err)
+		before, _, found := strings.Cut(string(text), c.line)
+		require.True(t, found, c.line)
+		line := 1 + strings.Count(before+c.line, "\n")
+		was := q.objects(t)
+		require.ErrorContains(t, sqlschema.MigrateTo(t.Context(), q.conn, c.to, quiet()), fmt.Sprintf(" 003_hardening.sql:%d: ERROR: column ", line))
+		require.Equal(t, was, q.objects(t))
+		database, _, err := sqlschema.Version(t.Context(), q.conn)
+		require.NoError(t, err)
+		require.Equal(t, c.from, database)
+	}
 }
 
 func TestARoleThatDispatchesKeepsUpWithTheSchema(t *testing.T) {

@@ -54,21 +54,6 @@ func Pinned(ctx context.Context, conn *pgx.Conn, f func() error) (err error) {
 	return f()
 }
 
-// Repin returns a function that pins the session again after its settings were reset. The session
-// must be pinned when Repin is called.
-func Repin(ctx context.Context, conn *pgx.Conn) (again func() error, err error) {
-	var path string
-	if err := conn.QueryRow(ctx, "select pg_catalog.current_setting($1)", PathSetting).Scan(&path); err != nil {
-		return nil, fmt.Errorf("read search_path: %w", err)
-	}
-	return func() error {
-		if _, err := conn.Exec(ctx, pinAgain+", pg_catalog.set_config($1, $2, false)", PathSetting, path); err != nil {
-			return fmt.Errorf("set search_path: %w", err)
-		}
-		return nil
-	}, nil
-}
-
 // usersPath restores the search_path of the user in a pinned session, for a statement with SQL that
 // the user wrote. pinAgain undoes that. In a transaction its end undoes it, too.
 const (

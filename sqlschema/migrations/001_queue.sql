@@ -1,5 +1,4 @@
 -- The tables of the queue, the doorbell, and the function that captures a row change.
--- {{ .server }} is server_version_num: what newer servers do better is chosen here, once.
 
 revoke all on schema rowhook from public;
 comment on schema rowhook is 'Rowhook: delivers row changes to webhooks';
@@ -184,16 +183,21 @@ comment on sequence rowhook.departures is 'Counts dispatchers that have stopped,
 create sequence rowhook.doorbell as integer minvalue 1 start 1;
 comment on sequence rowhook.doorbell is 'Last value 1 (or none): writers ring (NOTIFY). Otherwise the id of the instance that is awake and asked for silence';
 
-{{ if ge .server 180000 }}
-create function rowhook.uuid7() returns uuid language sql volatile
-  return pg_catalog.uuidv7();
-{{ else }}
-create function rowhook.uuid7() returns uuid language sql volatile
-  return pg_catalog.encode(
-    set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
-      placing substring(int8send(trunc(date_part('epoch', clock_timestamp()) * 1000)::bigint) from 3)
-      from 1 for 6), 52, 1), 53, 1), 'hex')::uuid;
-{{ end }}
+-- What newer servers do better is chosen here, once.
+do $$
+begin
+  if current_setting('server_version_num')::integer >= 180000 then
+    create function rowhook.uuid7() returns uuid language sql volatile
+      return pg_catalog.uuidv7();
+  else
+    create function rowhook.uuid7() returns uuid language sql volatile
+      return pg_catalog.encode(
+        set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+          placing substring(int8send(trunc(date_part('epoch', clock_timestamp()) * 1000)::bigint) from 3)
+          from 1 for 6), 52, 1), 53, 1), 'hex')::uuid;
+  end if;
+end
+$$;
 comment on function rowhook.uuid7() is 'A new UUID version 7 (RFC 9562)';
 
 -- The writer's context is free text: what is not JSON is kept as a JSON string, so that a bad setting can't fail a write.
