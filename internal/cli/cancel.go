@@ -18,7 +18,8 @@ func (a *app) cancelCommand() *cobra.Command {
 		Long: `Break off all attempts of a trigger that are in flight, on all dispatchers, within about a second. It is for a receiver that
 does not answer: "rowhook status" says which attempts hang, since when and where. A broken-off attempt is in the log of
 attempts with the kind canceled and your name. It does not count: the event keeps its number of attempts, and is sent again at
-once. The receiver may have the event already, and gets it twice then.
+once. With an order it does count, without being the last one: then attempts and current_retry can exceed the trigger's retries.
+The receiver may have the event already, and gets it twice then.
 
 After a change of the URL, apply breaks off by itself the attempts that hang at the old one.`,
 		Example: `  rowhook cancel order_placed`,

@@ -63,6 +63,7 @@ type devTriggers struct {
 	secrets map[string]string // by trigger
 	madeUp  []string          // variables that are a trigger's secret, and are not set
 	unset   []string          // variables for which a placeholder is sent
+	alerts  int               // entries of alerts that are left out
 }
 
 // point points the triggers of a configuration at the receiver, if deliveries go there.
@@ -74,6 +75,7 @@ func (r *devRun) point(cfg *config.Config) (*devTriggers, error) {
 	pointed := *cfg
 	t := &devTriggers{cfg: &pointed, forward: forward}
 	if r.toSink {
+		t.alerts = len(cfg.Settings.Alerts)
 		t.madeUp = unsetSecrets(cfg.Triggers, r.lookup)
 		pointed.Triggers, pointed.Settings = sandbox.Point(cfg.Triggers, r.lookup), sandbox.Reachable(cfg.Settings)
 		t.unset = sandbox.Unset(pointed.Triggers, r.lookup)

@@ -51,6 +51,9 @@ func (s *show) started(r *devRun) {
 	for _, t := range r.triggers() {
 		s.printf("Trigger %s on %s, %s\n", t.Name, t.Table, r.destination(t.Name))
 	}
+	if n := r.current().alerts; n > 0 {
+		s.printf("No alerts are sent: deliveries go to the built-in receiver\n")
+	}
 }
 
 // signed prints the secrets of the triggers that are forwarded. The app has to verify with them.

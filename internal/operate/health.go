@@ -19,7 +19,7 @@ type EndpointHealth struct {
 	// Endpoint is the trigger's URL, or the host as scheme://host:port if that can't be reached.
 	Endpoint string    `json:"endpoint"`
 	Host     bool      `json:"host"`     // it concerns every trigger that goes to this host
-	Since    time.Time `json:"since"`    // when it began to fail
+	Since    time.Time `json:"since"`    // the first failure of the row, before the breaker opened
 	Reason   string    `json:"reason"`   // the last failure
 	ProbeAt  time.Time `json:"probe_at"` // failing: when the next probe is made, or is over
 	Probes   int       `json:"probes"`   // made so far

@@ -237,8 +237,12 @@ func (t *trial) event(now time.Time) (*webhook.Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	sequence := int64(0)
+	if !t.spec.Order.IsZero() && t.op != 'M' {
+		sequence = 1 // below that of any event to come, so a receiver that keeps the highest drops none
+	}
 	return &webhook.Event{
-		ID: id, CreatedAt: now, Schema: t.schema, Table: t.table, Trigger: t.spec.Name, Op: t.op, Old: t.old, New: t.new,
+		Sequence: sequence, ID: id, CreatedAt: now, Schema: t.schema, Table: t.table, Trigger: t.spec.Name, Op: t.op, Old: t.old, New: t.new,
 		MaxRetries: t.spec.Retry.Limit, Test: true,
 	}, nil
 }

@@ -272,3 +272,24 @@ func TestAMadeUpRowIsWrittenAsPostgresWritesIt(t *testing.T) {
 		}
 	}
 }
+
+func TestATestOfAnOrderedTriggerHasTheLowestSequence(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "orders")
+	r := newTaken(t, http.StatusOK)
+	for _, o := range []trigger.Order{{By: []string{trigger.OrderByRow}}, {}} {
+		d.Apply(t, d.Spec("orders", func(s *trigger.Spec) {
+			s.Webhook.URL, s.Order = r.URL, o
+		}))
+		_, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Lookup: variables(nil)})
+		require.NoError(t, err)
+		var body struct{ Sequence *int64 }
+		require.NoError(t, json.Unmarshal([]byte(<-r.bodies), &body))
+		if o.IsZero() {
+			require.Nil(t, body.Sequence)
+			continue
+		}
+		require.NotNil(t, body.Sequence)
+		require.EqualValues(t, 1, *body.Sequence)
+	}
+}
