@@ -208,6 +208,26 @@ func TestANewcomerGetsItsShareOfLanesAndAStopGivesThemBack(t *testing.T) {
 	require.Equal(t, 0, one[int](t, conn, "select count(*) from rowhook.lane l join rowhook.instance i on i.id = l.owner"))
 }
 
+func TestAnInstanceThatWasTakenForDeadClaimsItsLanesAnew(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow)
+	conn := b.Conn(t)
+	r := b.start(t)
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch = 1", r.Stats().Instance)
+	b.Exec(t, "delete from rowhook.instance")
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch > 1", r.Stats().Instance)
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 20)")
+	b.receiver.await(t, "orders", 20)
+	b.settled(t)
+	// Nor does it go on under the epoch of before when it has lost sight of its lanes only.
+	b.Exec(t, "update rowhook.lane set epoch = epoch + 1")
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch > 3", r.Stats().Instance)
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 20)")
+	b.receiver.await(t, "orders", 40)
+	b.settled(t)
+}
+
 func TestADeadLetterHoldsItsKeyUntilSomebodyActs(t *testing.T) {
 	t.Parallel()
 	for _, act := range []string{"redeliver", "discard", "nothing, since it is skipped"} {

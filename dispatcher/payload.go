@@ -72,6 +72,10 @@ func (p *payloads) check(e *webhook.Event) *payloadError {
 	return nil
 }
 
+// placedFetch bounds the time in which the payload of an event of a lane is fetched. A session may be
+// dead without anybody's knowing. Then the event is handed back, and fetched anew.
+const placedFetch = statementTimeout
+
 // fetchRetry is the delay before an event is claimed again whose payload could not be fetched.
 const fetchRetry = 5 * time.Second
 
@@ -80,7 +84,11 @@ const fetchRetry = 5 * time.Second
 func (p *payloads) fetch(sending context.Context, dl *delivery, timeout time.Duration) (free func(), err error) {
 	// After waiting for room and for the payload, enough of the lease has to be left for the
 	// attempt.
-	ctx, cancel := context.WithDeadline(sending, dl.expires.Add(-timeout-settleMargin))
+	until := dl.expires.Add(-timeout - settleMargin)
+	if dl.placed != nil { // it has no lease, but the events behind it wait
+		until = time.Now().Add(placedFetch)
+	}
+	ctx, cancel := context.WithDeadline(sending, until)
 	defer cancel()
 	nothing := func() {}
 	if large := p.checkSize(dl.held); large != nil { // unpacked, it is even larger
