@@ -77,7 +77,6 @@ func dispatcherRights() []right {
 		{kind: "table", name: "rate", privilege: "SELECT"},
 		{kind: "table", name: "rate", privilege: "INSERT"},
 		{kind: "table", name: "rate", privilege: "UPDATE", columns: []string{"next_at"}},
-		{kind: "table", name: "rate", privilege: "DELETE"},
 		{kind: "table", name: "share", privilege: "SELECT"},
 		{kind: "table", name: "share", privilege: "INSERT"},
 		{kind: "table", name: "share", privilege: "UPDATE", columns: []string{"registered", "n", "busy"}},

@@ -59,7 +59,7 @@ func granted() []string {
 		"table invocation_log INSERT",
 		"table key_move DELETE", "table key_move SELECT", "table key_move UPDATE ready",
 		"table lane SELECT", "table lane UPDATE epoch", "table lane UPDATE owner",
-		"table rate DELETE", "table rate INSERT", "table rate SELECT", "table rate UPDATE next_at",
+		"table rate INSERT", "table rate SELECT", "table rate UPDATE next_at",
 		"table relation SELECT",
 		"table schema_version SELECT",
 		"table setting SELECT",
@@ -281,6 +281,16 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		},
 		func() error { _, err := queue.BuryOrphans(ctx, tx); return err },
 		func() error { return tellTrouble(ctx, tx, id, cfg.Triggers[0].ID) },
+		func() error { return shareHealth(ctx, tx, id, cfg.Triggers[0].ID) },
+		func() error {
+			_, err := queue.ReserveSlots(ctx, tx, []queue.SlotWant{{Trigger: cfg.Triggers[0].ID, Every: time.Second, Burst: 1, N: 1}})
+			return err
+		},
+		func() error {
+			_, err := queue.TakeShare(ctx, tx, cfg.Triggers[0].ID, id, func(queue.Shares) queue.Share { return queue.Share{N: 1} })
+			return err
+		},
+		func() error { return queue.LeaveShares(ctx, tx, id, []int32{}) },
 		func() error { _, err := queue.Unpark(ctx, tx); return err },
 		func() error { _, err := queue.ReadSeats(ctx, tx, id, []int32{1}); return err },
 		func() error {
@@ -307,6 +317,30 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() error { return queue.Unregister(ctx, tx, id) },
 	}
 	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shareHealth runs the statements by which dispatchers share what they know of endpoints.
+func shareHealth(ctx context.Context, tx pgx.Tx, instance, trigger int32) error {
+	target := queue.TargetOf(trigger)
+	for _, step := range []func() error{
+		func() error {
+			_, err := queue.BeginFailing(ctx, tx, instance, &queue.Failure{Target: target, Trigger: trigger, Triggers: []int32{trigger}, Reason: "refused"})
+			return err
+		},
+		func() error { _, err := queue.ReadHealth(ctx, tx); return err },
+		func() error {
+			_, _, err := queue.StartProbe(ctx, tx, instance, &queue.Probe{Target: target, Triggers: []int32{trigger}, Lease: time.Minute})
+			return err
+		},
+		func() error { return queue.ProbeFailed(ctx, tx, instance, target, "refused", time.Second) },
+		func() error { return queue.ProbeAnswered(ctx, tx, instance, target) },
+		func() error { _, err := queue.Recover(ctx, tx, target, 0); return err },
+	} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -328,7 +328,7 @@ begin
     execute format('grant select, update (ready), delete on rowhook.key_move to %s', dispatcher);
     execute format('grant select on sequence rowhook.event_seq to %s', dispatcher);
     execute format('grant update (serves) on rowhook.instance to %s', dispatcher);
-    execute format('grant select, insert, update (next_at), delete on rowhook.rate to %s', dispatcher);
+    execute format('grant select, insert, update (next_at) on rowhook.rate to %s', dispatcher);
     execute format('grant select, insert, update (registered, n, busy), delete on rowhook.share to %s', dispatcher);
   end loop;
 end
