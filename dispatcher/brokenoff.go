@@ -52,16 +52,36 @@ func (s *scheduler) breakOff(l *lane, next *queue.Trigger) {
 	if !all && next.Spec.Webhook.URL == l.trigger.Spec.Webhook.URL {
 		return
 	}
+	n := 0
 	for d := s.outstanding.next; d != &s.outstanding; d = d.next {
 		sh := d.shipment
 		switch {
-		case sh == nil || sh.lane != l || sh.ended || sh.cancel == nil:
+		case sh == nil || sh.lane != l || sh.ended || sh.cancel == nil || sh.first() != d:
 		case all:
 			sh.cancel(&brokenOff{"by " + next.CanceledBy})
+			n++
 		case sh.stalled:
 			sh.cancel(newURL())
 		}
 	}
+	if all && l.trigger.ID != 0 { // not of a lane that has just been made
+		s.cancellations = append(s.cancellations, cancellation{next.Spec.Name, next.CanceledBy, n})
+	}
+}
+
+// cancellation is that somebody has had the attempts of a trigger broken off.
+type cancellation struct {
+	trigger, by string
+	attempts    int // in flight from this instance
+}
+
+// takeCancellations returns those that were not taken yet.
+func (s *scheduler) takeCancellations() []cancellation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.cancellations
+	s.cancellations = nil
+	return taken
 }
 
 // hangs deals with an attempt that has begun to hang.
@@ -92,6 +112,17 @@ func (s *scheduler) hanging() map[string]queue.Hanging {
 			h.Since = sh.started.UTC().Truncate(time.Millisecond)
 			if ep := sh.lane.endpoint; ep != nil {
 				h.Endpoint = ep.String()
+			}
+		}
+		for _, in := range sh.deliveries {
+			if in.placed == nil {
+				continue
+			}
+			if h.Unclaimed++; in.tries > 1 {
+				h.Retried++
+			}
+			if len(h.Events) < queue.MostHanging {
+				h.Events = append(h.Events, eventID(in))
 			}
 		}
 		all[name] = h

@@ -69,6 +69,43 @@ func TestCancelBreaksOffAttemptsOnAllInstancesAndCountsNone(t *testing.T) {
 	eventually(t, conn, 0, "select count(*)::integer from rowhook.instance where trouble is not null")
 }
 
+func TestAHangingAttemptOfAnOrderedTriggerIsShownAndCountedInFlight(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	var free atomic.Bool
+	b.receiver.respond(hanging(&free))
+	b.watch(t, "orders", patient, byRow)
+	running := b.start(t)
+	conn := b.Conn(t)
+	c, err := operate.Cancel(t.Context(), conn, "orders")
+	require.NoError(t, err)
+	require.Zero(t, c.InFlight)
+	require.True(t, c.Uncounted)
+	b.insert(t, "orders", 2)
+	b.receiver.await(t, "orders", 2)
+	var page *operate.Page
+	require.Eventually(t, func() bool {
+		page, err = operate.List(t.Context(), conn, operate.Filter{}, operate.ListOptions{})
+		require.NoError(t, err)
+		return len(page.Events) == 2 && page.Events[0].WaitsFor == operate.WaitsForAnswer && page.Events[1].WaitsFor == operate.WaitsForAnswer
+	}, patience, 100*time.Millisecond)
+	require.NotNil(t, page.Events[0].InstanceID)
+	shown, err := operate.Show(t.Context(), conn, page.Events[0].ID)
+	require.NoError(t, err)
+	require.Contains(t, shown.Next, "attempt 1 is running: dispatcher ")
+	s, err := operate.ReadStatus(t.Context(), conn)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, s.Triggers[0].InFlight)
+	require.Zero(t, s.Triggers[0].Waiting)
+	free.Store(true)
+	c, err = operate.Cancel(t.Context(), conn, "orders")
+	require.NoError(t, err)
+	require.EqualValues(t, 2, c.InFlight)
+	b.settled(t)
+	require.Contains(t, running.log.String(), "attempts in flight were canceled")
+	require.NotContains(t, running.log.String(), "configuration loaded")
+}
+
 func TestANewURLBreaksOffAttemptsThatHangAtTheOldOne(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -50,7 +50,8 @@ type loader struct {
 	tell          *observers
 	log           *slog.Logger
 
-	warnings map[string]string // of endpoints that were logged, by trigger
+	warnings map[string]string   // of endpoints that were logged, by trigger
+	loaded   queue.Configuration // the last one
 }
 
 // guardOf is the guard of the flags with what was applied added.
@@ -98,7 +99,13 @@ func (l *loader) load(ctx context.Context) error {
 	}
 	l.warnings = warnings
 	l.tell.configured(cfg.Triggers)
-	if generation != 0 && generation != cfg.Generation {
+	canceled := l.scheduler.takeCancellations()
+	for _, c := range canceled {
+		l.log.Info("attempts in flight were canceled", "trigger", c.trigger, "by", c.by, "attempts", c.attempts)
+	}
+	changed := len(canceled) == 0 || !l.loaded.Same(&cfg)
+	l.loaded = cfg
+	if generation != 0 && generation != cfg.Generation && changed {
 		l.log.Info("configuration loaded", "triggers", len(cfg.Triggers), "generation", cfg.Generation)
 	}
 	l.settler.giveBack(unsent)

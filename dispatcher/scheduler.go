@@ -32,21 +32,22 @@ type scheduler struct {
 	paceSignal chan struct{}
 	pulse      *pulse // nil: shares of totals are held for ever
 
-	mu          sync.Mutex
-	lanes       map[int32]*lane
-	undrained   []*lane  // whose state is not drained
-	waiting     []*lane  // with queued events, served in turn
-	active      int      // attempts that count against the limit
-	open        int      // attempts in flight
-	queued      int      // shipments that the lanes' queues make
-	bulk        int      // of the outstanding deliveries, those of triggers with batches
-	outstanding delivery // sentinel of the list of deliveries that are claimed and not settled
-	count       int      // of outstanding
-	average     time.Duration
-	instances   int // alive, as last seen
-	order       orderSignals
-	closed      bool      // claims no more
-	alone       *shipment // one that is to be sent alone: nothing else may start; nil: none
+	mu            sync.Mutex
+	lanes         map[int32]*lane
+	undrained     []*lane        // whose state is not drained
+	waiting       []*lane        // with queued events, served in turn
+	active        int            // attempts that count against the limit
+	open          int            // attempts in flight
+	queued        int            // shipments that the lanes' queues make
+	bulk          int            // of the outstanding deliveries, those of triggers with batches
+	cancellations []cancellation // not logged yet
+	outstanding   delivery       // sentinel of the list of deliveries that are claimed and not settled
+	count         int            // of outstanding
+	average       time.Duration
+	instances     int // alive, as last seen
+	order         orderSignals
+	closed        bool      // claims no more
+	alone         *shipment // one that is to be sent alone: nothing else may start; nil: none
 
 	targets       map[string]*target // of the breakers, by name
 	healthChanged bool               // rowhook.health is to be read

@@ -34,10 +34,12 @@ After a change of the URL, apply breaks off by itself the attempts that hang at 
 				return err
 			case o.json:
 				return a.printJSON(c)
+			case c.InFlight == 0 && c.Uncounted:
+				a.printf("No attempt of %s is known to hang. Any that is in flight is broken off: those of an ordered trigger are known a second or two after they begin.\n", c.Trigger)
 			case c.InFlight == 0:
 				a.printf("Nothing to do: no attempt of %s is in flight.\n", c.Trigger)
 			default:
-				a.printf("%s of %s broken off.\n", term.Plural(c.InFlight, "attempt"), c.Trigger)
+				a.printf("The attempts of %s of %s are broken off.\n", term.Plural(c.InFlight, "event"), c.Trigger)
 			}
 			if c.InFlight > 0 && c.Paused {
 				fmt.Fprintf(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", c.Trigger)

@@ -100,7 +100,7 @@ func (a *app) showPage(page *operate.Page) {
 		t := a.page().Table("RECORDED", "STATE", "TRIGGER", "OP", "ATTEMPTS>", "ID", "")
 		for i := range page.Events {
 			e := &page.Events[i]
-			t.Add(term.Text(term.Ago(e.CreatedAt, now)), stateCell(e.State), term.Text(e.Trigger), term.Text(e.Op), term.Number(int64(e.Attempts)), term.Text(e.ID), term.Coloured(note(e, now), term.Dim))
+			t.Add(term.Text(term.Ago(e.CreatedAt, now)), stateCell(e), term.Text(e.Trigger), term.Text(e.Op), term.Number(int64(e.Attempts)), term.Text(e.ID), term.Coloured(note(e, now), term.Dim))
 		}
 		t.Flush()
 	}

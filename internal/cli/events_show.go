@@ -53,7 +53,7 @@ func (a *app) showDetail(d *operate.Detail) {
 	} else if d.Sequence != 0 {
 		line("sequence", term.Text(fmt.Sprint(d.Sequence)))
 	}
-	state := stateCell(d.State)
+	state := stateCell(&d.Event)
 	if n := note(&d.Event, now); n != "" {
 		state.Text += ", " + term.Clean(n)
 	}

@@ -37,7 +37,7 @@ there are too many events to follow, some are left out, and a line says so. With
 				}
 				t := a.page().Table()
 				now := time.Now()
-				state := stateCell(e.State)
+				state := stateCell(&e)
 				state.Text = fmt.Sprintf("%-9s", state.Text)
 				t.Add(term.Text(now.Format("15:04:05.000")), state, term.Text(fmt.Sprintf("%-6s", e.Op)), term.Text(e.Trigger), term.Text(e.ID), term.Coloured(tailNote(&e, now), term.Dim))
 				t.Flush()

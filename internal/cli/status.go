@@ -185,6 +185,9 @@ func (p statusPage) notes(st *operate.TriggerStatus) {
 		return
 	}
 	failure := term.Ago(*st.LastErrorAt, p.Now) + ": " + st.LastError
+	if st.Failing && st.Health != nil && !st.Removed {
+		return // it says so, and why
+	}
 	if st.Failing {
 		p.Paragraph(name, term.Coloured("fails, last "+failure, term.Red))
 		return
@@ -206,7 +209,7 @@ func (p statusPage) blocked(name term.Cell, st *operate.TriggerStatus) {
 		if b.More {
 			behind = "at least " + behind
 		}
-		p.Paragraph(name, term.Coloured(fmt.Sprintf("the key %s is held by a dead letter since %s, with %s: %s", b.Key, term.Ago(b.Since, p.Now), behind, b.Remedy), term.Red))
+		p.Paragraph(name, term.Coloured(fmt.Sprintf("the key %s has been held by a dead letter for %s, with %s: %s", b.Key, term.Span(p.Now.Sub(b.Since)), behind, b.Remedy), term.Red))
 	}
 	if more := st.BlockedKeys - said; more > 0 {
 		p.Paragraph(name, term.Coloured(fmt.Sprintf("dead letters hold %s more: rowhook events list --trigger %s --state dead", term.Plural(more, "key"), st.Name), term.Red))
@@ -311,7 +314,7 @@ func (p statusPage) backlog(l *statusLines) {
 	}
 	since := ""
 	if p.Vacuum.Since != nil {
-		since = ", since " + term.Ago(*p.Vacuum.Since, p.Now)
+		since = " for " + term.Span(p.Now.Sub(*p.Vacuum.Since))
 	}
 	l.add("vacuum", term.Coloured(fmt.Sprintf("held back by %s%s, %s: %s",
 		p.Vacuum, since, term.Plural(p.Vacuum.Age, "transaction"), p.Vacuum.Remedy()), term.Yellow))

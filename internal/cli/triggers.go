@@ -25,7 +25,8 @@ while they have events. With a NAME everything about one trigger is shown, excep
 
 RETRY "5 x 10s" means up to 5 attempts after the first one, each 10 s after the one before; "12 x 10s..1h exponential"
 means that the time doubles up to an hour. The state is the first of these that applies: removed, uncaptured (changes of
-the table are not recorded), unable (a dispatcher can't send for it), paused, failing, active.`,
+the table are not recorded), unable (a dispatcher can't send for it), paused, failing (its endpoint fails, and its events wait),
+attempts fail (the last ones did, each is retried by itself), active.`,
 		Example: `  rowhook triggers
   rowhook triggers order_placed
   rowhook triggers --json | jq -r '.triggers[] | select(.state != "active") | .name'`,
@@ -163,7 +164,11 @@ func triggerState(g *operate.Trigger, now time.Time) term.Cell {
 	case operate.TriggerPaused:
 		return term.Coloured("paused", term.Yellow)
 	case operate.TriggerFailing:
-		return term.Coloured("failing for "+term.Span(now.Sub(*g.FailingSince)), term.Red)
+		lasting := term.Span(now.Sub(*g.FailingSince))
+		if g.Health == nil || g.Health.State != "failing" {
+			return term.Coloured("attempts fail, "+lasting, term.Red) // single ones, and its events don't wait
+		}
+		return term.Coloured("failing for "+lasting, term.Red)
 	case operate.TriggerUncaptured, operate.TriggerUnable:
 		return term.Coloured(string(g.State), term.Red)
 	}

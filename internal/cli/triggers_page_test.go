@@ -41,13 +41,15 @@ func TestTheListOfTriggersSaysHowEachIsDoing(t *testing.T) {
 	since := time.Now().Add(-time.Hour)
 	a.showTriggers([]operate.Trigger{
 		{Name: "a", Table: "public.a", State: operate.TriggerActive, On: trigger.On{Insert: true}, URL: "https://${HOST}/a", Retry: trigger.DefaultSpec().Retry},
-		{Name: "b", State: operate.TriggerFailing, FailingSince: &since},
+		{Name: "b", State: operate.TriggerFailing, FailingSince: &since, Health: &operate.EndpointHealth{State: "failing"}},
+		{Name: "e", State: operate.TriggerFailing, FailingSince: &since},
 		{Name: "c", State: operate.TriggerRemoved, Owed: 1, Dead: 2},
 		{Name: "d", State: operate.TriggerUncaptured, Problems: []operate.Warning{{Problem: "it is disabled", Remedy: "apply"}}},
 	})
 	text := out.String()
 	require.Regexp(t, `(?m)^a +active +public\.a +insert +12 x 10s\.\.1h exponential +https://\$\{HOST\}/a$`, text)
 	require.Regexp(t, `(?m)^b +failing for 1h00m `, text)
+	require.Regexp(t, `(?m)^e +attempts fail, 1h00m `, text)
 	require.Regexp(t, `(?m)^c +removed, 3 events `, text)
 	require.Regexp(t, `(?m)^d  it is disabled: apply$`, text)
 	out.Reset()

@@ -2,21 +2,26 @@ package operate
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Canceled is what Cancel has done.
 type Canceled struct {
 	Trigger string `json:"trigger"`
-	// InFlight is how many attempts were in flight, at most maxCounted. They are broken off within
-	// about a second.
+	// InFlight is how many events were in flight, at most maxCounted. Their attempts are broken off
+	// within about a second.
 	InFlight int64 `json:"in_flight"`
-	Paused   bool  `json:"paused"` // the trigger is paused: their events are sent after Resume
+	// Uncounted says that there may be more. The events of an ordered trigger count only if a
+	// dispatcher has reported that their attempts hang, a second or two after those begin.
+	Uncounted bool `json:"uncounted"`
+	Paused    bool `json:"paused"` // the trigger is paused: their events are sent after Resume
 }
 
 // maxCounted is the most attempts in flight that Cancel counts.
@@ -54,8 +59,20 @@ select session_user, (
     select claimed_by from rowhook.event_log e where e.trigger_id = $1 and e.due_at > statement_timestamp() order by e.due_at limit $2) as e
    where e.claimed_by is not null)`, t.ID, maxCounted).Scan(&role, &out.InFlight)
 		if err != nil {
-			return fmt.Errorf("count attempts in flight: %w", err)
+			return fmt.Errorf("count events in flight: %w", err)
 		}
+		hanging, err := readHanging(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, h := range hanging[t.Name] {
+			out.InFlight += int64(h.Unclaimed)
+		}
+		var spec trigger.Spec
+		if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
+			return fmt.Errorf("read the spec of %s: %w", t.Name, err)
+		}
+		out.Uncounted = !spec.Order.IsZero()
 		if err := sqlschema.RaiseGeneration(ctx, tx); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ type Event struct {
 	CreatedAt   time.Time  `json:"created_at"`
 	DueAt       *time.Time `json:"due_at,omitempty"`        // waiting, retrying: when it is sent
 	LeaseEndsAt *time.Time `json:"lease_ends_at,omitempty"` // in flight: when another instance may take it over
-	InstanceID  *int32     `json:"instance_id,omitempty"`   // in flight: the instance that sends it
+	InstanceID  *int32     `json:"instance_id,omitempty"`   // in flight: the instance that has it
 	DeliveredAt *time.Time `json:"delivered_at,omitempty"`
 	DiedAt      *time.Time `json:"died_at,omitempty"`
 	Reason      string     `json:"reason,omitempty"` // dead: why it is a dead letter
@@ -40,14 +40,22 @@ type Event struct {
 	Sequence int64 `json:"sequence,omitempty"`
 	// Blocks is set for a dead letter that holds its key: later events of the key wait for it.
 	Blocks bool `json:"blocks,omitempty"`
-	// MergedInto is the id of the later event that was sent in its stead.
-	MergedInto string   `json:"merged_into,omitempty"`
-	Payload    *Payload `json:"payload,omitempty"`
+	// MergedInto is the id of the later event that was sent in its stead. Its State is delivered.
+	MergedInto string `json:"merged_into,omitempty"`
+	// Unsent is set if MergedInto is the deletion of a row that came and went before anything of it
+	// was sent, so that nothing was. It may be this event itself.
+	Unsent  bool     `json:"unsent,omitempty"`
+	Payload *Payload `json:"payload,omitempty"`
 	// PayloadProblem says why a requested Payload is missing.
 	PayloadProblem string `json:"payload_problem,omitempty"`
-	// WaitsFor says why an event that is due is not sent: endpoint, if that fails. "": it is sent as
-	// soon as a dispatcher has a free slot.
+	// WaitsFor says why an event that is due is waiting or retrying: endpoint, if that fails;
+	// answer, if it is being sent, which no claim says of an event with a key, by InstanceID;
+	// dead_letter, if one holds its key; transaction, if the strict order of its trigger waits for
+	// one that is open. "": nothing of this is known. It is sent after the earlier events of its key,
+	// when a dispatcher has a free slot.
 	WaitsFor string `json:"waits_for,omitempty"`
+	// WaitsOn is the id of that dead letter, or names the session of that transaction.
+	WaitsOn string `json:"waits_on,omitempty"`
 
 	health *EndpointHealth // of its endpoint, if it waits for that
 }
@@ -209,6 +217,9 @@ func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, curs
 	if err := waitFor(ctx, tx, ts, began, shown...); err != nil {
 		return nil, err
 	}
+	if err := findUnsent(ctx, tx, ts, shown...); err != nil {
+		return nil, err
+	}
 	if most < len(found) {
 		page.Next = page.Events[most-1].ID
 		return page, nil
@@ -227,6 +238,9 @@ type Detail struct {
 	Request     Request   `json:"request"`      // by the present configuration
 	Log         []Attempt `json:"attempt_log"`  // oldest first; attempts older than their retention are deleted
 	Next        string    `json:"next"`         // what happens next, for people
+
+	strict bool // its trigger has a strict order
+	held   bool // its trigger has a bound: a dispatcher may hold it for a while before it sends it
 }
 
 // Request is the HTTP request of an event. References to the environment are not expanded.
@@ -310,6 +324,7 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 		}
 	}
 	d.MaxAttempts = spec.Retry.Limit + 1
+	d.strict, d.held = spec.Order.Strict, !spec.Rate.IsZero() || spec.ConcurrencyTotal > 0 || spec.Concurrency > 0
 	ep, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
 	if ep == nil {
 		return nil, fmt.Errorf("read the webhook of %s: %w", t.Name, err)
@@ -336,6 +351,9 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 		return nil, err
 	}
 	if err := waitFor(ctx, tx, ts, time.Now(), &d.Event); err != nil {
+		return nil, err
+	}
+	if err := findUnsent(ctx, tx, ts, &d.Event); err != nil {
 		return nil, err
 	}
 	d.Next = d.outlook(t)
@@ -392,8 +410,10 @@ func (d *Detail) outlook(t *knownTrigger) string {
 	switch {
 	case d.State == Delivered && d.MergedInto == "":
 		return "nothing: it was delivered. To send it again: rowhook redeliver " + d.ID
-	case d.State == Delivered && d.MergedInto != "":
-		return "nothing: a later event of its key was sent in its stead, " + d.MergedInto
+	case d.Unsent:
+		return "nothing: its row came and went before anything of it was sent, so that nothing was"
+	case d.State == Delivered:
+		return "nothing: it was not sent itself. A later event of its key was sent in its stead, " + d.MergedInto
 	case d.State == Dead && t.Removed:
 		return "nothing: its trigger was removed. Add the trigger again and apply, then: rowhook redeliver " + d.ID
 	case d.State == Dead && d.Blocks:
@@ -401,18 +421,32 @@ func (d *Detail) outlook(t *knownTrigger) string {
 	case d.State == Dead:
 		return "nothing, until someone sends it again (rowhook redeliver " + d.ID + ") or discards it"
 	case d.State == InFlight:
-		return "attempt " + fmt.Sprint(d.Attempts) + " is running; if its dispatcher dies, another one takes over by " + at(d.LeaseEndsAt)
+		doing := " is running"
+		if d.held {
+			doing = " is running, or is made as soon as the trigger's rate or its concurrency lets it"
+		}
+		return "attempt " + fmt.Sprint(d.Attempts) + doing + "; if its dispatcher dies, another one takes over by " + at(d.LeaseEndsAt)
 	case t.Removed:
 		return "its trigger was removed: it becomes a dead letter"
 	case t.Paused:
 		return left + " when the trigger is resumed: rowhook resume " + t.Name
+	case d.WaitsFor == WaitsForAnswer:
+		return fmt.Sprintf("attempt %d is running: dispatcher %d waits for the answer. To break it off and send again: rowhook cancel %s", d.Attempts+1, *d.InstanceID, t.Name)
+	case d.WaitsFor == WaitsForDeadLetter:
+		return left + " when the dead letter that holds its key is out of the way: rowhook redeliver " + d.WaitsOn + " or rowhook discard " + d.WaitsOn
 	case d.DueAt.After(time.Now()):
 		return left + " at " + at(d.DueAt)
 	case d.health != nil:
 		return left + " when its endpoint answers again: " + d.health.Explain(time.Now())
 	}
+	if d.WaitsFor == WaitsForTransaction {
+		return left + " when all transactions that began before it have ended, since the order is strict: " + d.WaitsOn
+	}
+	if d.Key != "" && d.strict {
+		return left + " as soon as the earlier events of its key are settled, all transactions that began before it have ended, and a dispatcher has a free slot, if it is not being sent just now"
+	}
 	if d.Key != "" {
-		return left + " as soon as the earlier events of its key are settled, and a dispatcher has a free slot"
+		return left + " as soon as the earlier events of its key are settled, and a dispatcher has a free slot, if it is not being sent just now"
 	}
 	return left + " as soon as a dispatcher has a free slot"
 }

@@ -31,6 +31,11 @@ type Hangs struct {
 	Since      time.Time `json:"since"` // when the oldest was begun
 	Endpoint   string    `json:"endpoint,omitempty"`
 	InstanceID int32     `json:"instance_id"`
+	// Unclaimed is how many events of an ordered trigger are in them: no claim says so.
+	Unclaimed int `json:"unclaimed,omitempty"`
+
+	retried int      // of those that are unclaimed, have failed before
+	events  []string // ids of unclaimed ones, not all if there are many
 }
 
 // readHealth returns the health of the endpoints that are not ok, by trigger. An older schema has
@@ -79,7 +84,7 @@ func readHanging(ctx context.Context, tx pgx.Tx) (map[string][]Hangs, error) {
 			return nil, fmt.Errorf("read the trouble of dispatcher %d: %w", in.ID, err)
 		}
 		for trigger, h := range t.Hanging {
-			out[trigger] = append(out[trigger], Hangs{Attempts: h.Attempts, Since: h.Since, Endpoint: h.Endpoint, InstanceID: in.ID})
+			out[trigger] = append(out[trigger], Hangs{Attempts: h.Attempts, Since: h.Since, Endpoint: h.Endpoint, InstanceID: in.ID, Unclaimed: h.Unclaimed, retried: h.Retried, events: h.Events})
 		}
 	}
 	for _, all := range out {
@@ -103,28 +108,4 @@ func (h *EndpointHealth) Explain(now time.Time) string {
 		next = "in " + in.String()
 	}
 	return since + ": its events wait, next probe " + next
-}
-
-// waitFor says of events that are due which of them wait because their endpoint fails.
-func waitFor(ctx context.Context, tx pgx.Tx, ts triggers, now time.Time, events ...*Event) error {
-	var health map[int32]*EndpointHealth
-	for _, e := range events {
-		if e.State != Waiting && e.State != Retrying || e.DueAt != nil && e.DueAt.After(now) {
-			continue
-		}
-		if health == nil {
-			var err error
-			if health, err = readHealth(ctx, tx); err != nil {
-				return err
-			}
-		}
-		t, err := ts.named(e.Trigger)
-		if err != nil || t.Paused || t.Removed {
-			continue
-		}
-		if h := health[t.ID]; h != nil && h.State == "failing" {
-			e.WaitsFor, e.health = "endpoint", h
-		}
-	}
-	return nil
 }

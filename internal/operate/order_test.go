@@ -118,7 +118,65 @@ func TestEventsShowTheirPlace(t *testing.T) {
 	shown, err = operate.Show(t.Context(), d.conn, archived[0])
 	require.NoError(t, err)
 	require.EqualValues(t, 9, shown.Sequence)
-	require.Contains(t, shown.Next, "a later event of its key was sent in its stead, "+ids[1])
+	require.Contains(t, shown.Next, "it was not sent itself. A later event of its key was sent in its stead, "+ids[1])
+	require.False(t, shown.Unsent)
+}
+
+func TestEventsOfARowThatCameAndWentSayThatNothingWasSent(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	ids := d.archive(t, "a", 3)
+	d.do(t, "update rowhook.event_archive set delivered_at = now(), merged_into = $1::text::uuid", ids[2])
+	page, err := operate.List(t.Context(), d.conn, operate.Filter{}, operate.ListOptions{})
+	require.NoError(t, err)
+	require.Len(t, page.Events, 3)
+	for _, e := range page.Events {
+		require.True(t, e.Unsent)
+		shown, err := operate.Show(t.Context(), d.conn, e.ID)
+		require.NoError(t, err)
+		require.Equal(t, "nothing: its row came and went before anything of it was sent, so that nothing was", shown.Next)
+	}
+}
+
+func TestAnEventBehindADeadLetterNamesIt(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	first := d.park(t, 2)
+	behind := d.park(t, 1)[0]
+	d.buryInPlace(t, first[0])
+	page, err := operate.List(t.Context(), d.conn, operate.Filter{States: []operate.State{operate.Waiting}}, operate.ListOptions{})
+	require.NoError(t, err)
+	waits := map[string][2]string{}
+	for _, e := range page.Events {
+		waits[e.ID] = [2]string{e.WaitsFor, e.WaitsOn}
+	}
+	require.Equal(t, map[string][2]string{behind: {operate.WaitsForDeadLetter, first[0]}, first[1]: {}}, waits, "the other one has another key")
+	shown, err := operate.Show(t.Context(), d.conn, behind)
+	require.NoError(t, err)
+	require.Contains(t, shown.Next, "rowhook redeliver "+first[0]+" or rowhook discard "+first[0])
+}
+
+func TestAnEventWithAStrictOrderNamesTheTransactionThatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	d := newOrderedDesk(t)
+	a := d.Spec("a")
+	a.Order = trigger.Order{By: []string{"v"}, Strict: true}
+	d.Apply(t, a, d.Spec("b"))
+	open, err := d.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	var pid int
+	require.NoError(t, open.QueryRow(t.Context(), "select pg_backend_pid() where pg_current_xact_id() is not null").Scan(&pid))
+	id := d.park(t, 1)[0]
+	shown, err := operate.Show(t.Context(), d.conn, id)
+	require.NoError(t, err)
+	require.Equal(t, operate.WaitsForTransaction, shown.WaitsFor)
+	require.Contains(t, shown.WaitsOn, fmt.Sprintf("(pid %d, ", pid))
+	require.Contains(t, shown.WaitsOn, "open since ")
+	require.Contains(t, shown.Next, "since the order is strict: "+shown.WaitsOn)
+	require.NoError(t, open.Rollback(t.Context()))
+	shown, err = operate.Show(t.Context(), d.conn, id)
+	require.NoError(t, err)
+	require.Empty(t, shown.WaitsFor)
 }
 
 func TestRetryNowMakesAParkedRetryDueInItsPlace(t *testing.T) {

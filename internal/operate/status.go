@@ -250,6 +250,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{},
 			Health: health[ts[i].ID], Hanging: append([]Hangs{}, hanging[ts[i].Name]...)}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
+		st.unclaimed()
 		if st.BlockedKeys = blocked[ts[i].ID]; st.BlockedKeys >= limit {
 			st.Estimated = append(st.Estimated, "blocked_keys")
 		}
@@ -302,6 +303,17 @@ func (st *TriggerStatus) count(c counted, limit int64, queue, dead counted) {
 	if c.Dead >= limit {
 		st.Dead = max(c.Dead, dead.Dead)
 		st.Estimated = append(st.Estimated, "dead")
+	}
+}
+
+// unclaimed counts the events of ordered triggers whose attempts hang as in flight. The rows of the
+// queue don't say so.
+func (st *TriggerStatus) unclaimed() {
+	for i := range st.Hanging {
+		h := &st.Hanging[i]
+		st.InFlight += int64(h.Unclaimed)
+		st.Retrying = max(0, st.Retrying-int64(h.retried))
+		st.Waiting = max(0, st.Waiting-int64(h.Unclaimed-h.retried))
 	}
 }
 

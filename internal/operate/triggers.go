@@ -44,8 +44,9 @@ type Trigger struct {
 
 	Pause    *queue.Pause `json:"pause,omitempty"` // since when, by whom and why, if that is known
 	Problems []Warning    `json:"problems"`        // what keeps its changes from being recorded or sent
-	// FailingSince is about when the present failures began: the minute of the first one after the
-	// last delivery. null: the trigger does not fail.
+	// FailingSince is when its endpoint began to fail, if Health says that it does. Otherwise it is
+	// about when the present failures began: the minute of the first one after the last delivery.
+	// null: the trigger does not fail.
 	FailingSince *time.Time `json:"failing_since"`
 	LastErrorAt  *time.Time `json:"last_error_at"`
 	LastError    string     `json:"last_error,omitempty"`
@@ -191,8 +192,8 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	if st.Failing && out.FailingSince == nil {
 		out.FailingSince = st.LastErrorAt // known by its dead letters only
 	}
-	if h := out.Health; h != nil && h.State == "failing" && out.FailingSince == nil {
-		out.FailingSince = &h.Since // it is held for its host, and has not failed itself
+	if h := out.Health; h != nil && h.State == "failing" {
+		out.FailingSince = &h.Since // exactly, and also if it is held for its host and has not failed itself
 	}
 	out.State = stateOf(t, &out)
 	return out, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,6 +37,15 @@ type Configuration struct {
 	Generation int64 // rises with every apply that changed something
 	Triggers   []Trigger
 	Settings   trigger.Settings
+}
+
+// Same reports whether both say the same of how events are sent. A cancellation of attempts raises
+// the generation, and is no change of that.
+func (c *Configuration) Same(o *Configuration) bool {
+	return reflect.DeepEqual(c.Settings, o.Settings) && slices.EqualFunc(c.Triggers, o.Triggers, func(a, b Trigger) bool {
+		a.CanceledAt, a.CanceledBy = b.CanceledAt, b.CanceledBy
+		return reflect.DeepEqual(a, b)
+	})
 }
 
 // Load reads the stored configuration.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/pg"
@@ -26,7 +27,16 @@ type Hanging struct {
 	Attempts int       `json:"attempts"`
 	Since    time.Time `json:"since"`              // when the oldest was begun
 	Endpoint string    `json:"endpoint,omitempty"` // for people
+	// Unclaimed is how many events of an ordered trigger are in them. No row of the queue says so.
+	// Retried is how many of those have failed before.
+	Unclaimed int `json:"unclaimed,omitempty"`
+	Retried   int `json:"retried,omitempty"`
+	// Events are the ids of unclaimed ones, at most MostHanging.
+	Events []string `json:"events,omitempty"`
 }
+
+// MostHanging is how many events a Hanging names.
+const MostHanging = 20
 
 // IsZero reports whether there is none.
 func (t *Trouble) IsZero() bool {
@@ -39,7 +49,8 @@ func (t *Trouble) Equal(o *Trouble) bool {
 }
 
 func (h Hanging) equal(o Hanging) bool {
-	return h.Attempts == o.Attempts && h.Since.Equal(o.Since) && h.Endpoint == o.Endpoint
+	return h.Attempts == o.Attempts && h.Since.Equal(o.Since) && h.Endpoint == o.Endpoint &&
+		h.Unclaimed == o.Unclaimed && h.Retried == o.Retried && slices.Equal(h.Events, o.Events)
 }
 
 // RecordTrouble writes the Trouble of an instance into its row, unless the row has it already.

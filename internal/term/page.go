@@ -44,12 +44,12 @@ func (p *Page) Paint(s string, c Colour) string {
 // deepest is how far a paragraph is indented at most.
 const deepest = 18
 
-// Paragraph writes a text behind a head. It is wrapped, and its further lines are indented by the
+// Paragraph writes a text behind a head. It is wrapped, but not inside a command, and its further lines are indented by the
 // width of the head.
 func (p *Page) Paragraph(head, body Cell) {
 	label := Clean(head.Text)
 	indent := min(Columns(label), deepest)
-	for i, line := range Wrap(body.Text, p.width-indent, p.width-Columns(label)) {
+	for i, line := range wrap(unbroken(body.Text), p.width-indent, p.width-Columns(label)) {
 		before := strings.Repeat(" ", indent)
 		if i == 0 {
 			before = p.Paint(label, head.Colour)

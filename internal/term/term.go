@@ -104,12 +104,15 @@ func Shorten(s string, most int) string {
 
 // Wrap breaks a text at blanks into lines of at most width columns. The first line has a width of
 // its own. A word is never cut: it may be a command to copy. A line is at least 20 columns wide.
-func Wrap(s string, width, first int) []string {
+func Wrap(s string, width, first int) []string { return wrap(strings.Split(s, " "), width, first) }
+
+// wrap is Wrap of words that are not broken.
+func wrap(words []string, width, first int) []string {
 	const least = 20
 	width, first = max(width, least), max(first, least)
 	var lines []string
 	line, room := "", first
-	for word := range strings.SplitSeq(s, " ") {
+	for _, word := range words {
 		switch {
 		case line == "":
 			line = word
@@ -121,6 +124,24 @@ func Wrap(s string, width, first int) []string {
 		}
 	}
 	return append(lines, line)
+}
+
+// unbroken splits a text at its spaces, but not inside a command such as "rowhook discard ID", which
+// people copy. A command ends at a mark of punctuation.
+func unbroken(s string) []string {
+	words := strings.Split(s, " ")
+	var out []string
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		if strings.TrimLeft(word, `"(`) == "rowhook" && (i == 0 || words[i-1] != "schema") {
+			for i+1 < len(words) && !strings.ContainsAny(word[len(word)-1:], `;,.:)"`) {
+				i++
+				word += " " + words[i]
+			}
+		}
+		out = append(out, word)
+	}
+	return out
 }
 
 // Clean shows control characters, which could steer the terminal, by their codes. A receiver's

@@ -89,3 +89,19 @@ func TestAPictureIsDrawnOverTheOneBefore(t *testing.T) {
 	require.NoError(t, NewPage(&out, nil).Redraw("a\nb\n", true))
 	require.Equal(t, "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J", out.String())
 }
+
+func TestParagraphsKeepCommandsWhole(t *testing.T) {
+	t.Parallel()
+	const id = "0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90"
+	var out strings.Builder
+	NewPage(&out, nil).Paragraph(Text("orders  "), Text("the key [1] is held, with 2 events behind it: to send it again and go on: rowhook redeliver "+id+
+		"; to go on without it: rowhook discard "+id))
+	for _, command := range []string{"rowhook redeliver " + id + ";", "rowhook discard " + id + "\n"} {
+		require.Contains(t, out.String(), command)
+	}
+	for line := range strings.SplitSeq(out.String(), "\n") {
+		require.LessOrEqual(t, Columns(line), 80)
+	}
+	require.Equal(t, []string{"the", "schema", "rowhook", "is", "old:", `run`, `"rowhook migrate"`, "or", "(rowhook run)", "now"},
+		unbroken(`the schema rowhook is old: run "rowhook migrate" or (rowhook run) now`))
+}
