@@ -169,6 +169,27 @@ func TestABacklogIsToldOfParkedEventsToo(t *testing.T) {
 	require.Len(t, b.told(t, "told"), 4)
 }
 
+func TestABacklogBehindADeadLetterNamesItsKeyAndTheRemedy(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "ordered", byRow, func(s *trigger.Spec) {
+		s.Order.OnDead = trigger.OnDeadBlock
+		s.Webhook.URL = "${NOWHERE}"
+	})
+	b.alerts(t, b.to("told", "backlog"))
+	b.Exec(t, "insert into ordered (v) values ('x'); update ordered set v = 'y'; update rowhook.event_log set due_at = due_at - interval '6 minutes'")
+	conn := b.Conn(t)
+	id := one[string](t, conn, "select id::text from rowhook.event_log order by seq limit 1")
+	b.Exec(t, `with gone as (delete from rowhook.event_log where id = '`+id+`' returning *)
+		insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, new, key, lane, seq, blocks)
+		select id, created_at, now(), trigger_id, 6, op, 'the receiver answered 500', new, key, lane, seq, true from gone`)
+	lookAll(t, b.start(t))
+	require.Equal(t, []string{"backlog begun ordered"}, b.told(t, "told"))
+	body := b.receiver.on("told")[0].body
+	require.Contains(t, body, `"reason":"a dead letter holds the key [`)
+	require.Contains(t, body, "rowhook redeliver "+id+"; to go on without it: rowhook discard "+id)
+}
+
 func TestATableThatIsNotCapturedIsTold(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -172,13 +172,31 @@ func (a *alerter) backlogs(ctx context.Context, tx pgx.Tx, triggers map[int32]su
 	if err != nil {
 		return err
 	}
+	ids = ids[:0]
+	for _, f := range found {
+		ids = append(ids, f.Trigger)
+	}
+	holding := map[int32]queue.HoldingDeadLetter{}
+	if len(ids) > 0 {
+		all, err := queue.ReadHoldingDeadLetters(ctx, tx, ids)
+		if err != nil {
+			return err
+		}
+		for _, h := range all {
+			holding[h.Trigger] = h
+		}
+	}
 	for _, f := range found {
 		w := triggers[f.Trigger]
 		waits := turn.Now.Sub(f.Since)
+		reason, remedy := "", fmt.Sprintf("More events are recorded than are delivered, or %s is slow: raise concurrency, or start another dispatcher. See rowhook status", w.name)
+		if h, ok := holding[f.Trigger]; ok {
+			reason = fmt.Sprintf("a dead letter holds the key %s since %s", h.Key, h.Since.UTC().Format("2006-01-02 15:04:05 MST"))
+			remedy = fmt.Sprintf("To send it again and go on: rowhook redeliver %s; to go on without it: rowhook discard %s. All such keys: rowhook status", h.ID, h.ID)
+		}
 		r.Troubles = append(r.Troubles, alert.Trouble{
 			Key: alert.Key{Kind: alert.Backlog, Subject: w.name}, Since: f.Since.UTC(), Waits: waits,
-			Facts: w.facts("", fmt.Sprintf("More events are recorded than are delivered, or %s is slow: raise concurrency, or start another dispatcher. See rowhook status", w.name),
-				map[string]int64{"waiting": f.Waiting, "oldest_seconds": int64(waits.Seconds())}),
+			Facts: w.facts(reason, remedy, map[string]int64{"waiting": f.Waiting, "oldest_seconds": int64(waits.Seconds())}),
 		})
 	}
 	return nil

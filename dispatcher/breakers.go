@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
@@ -136,7 +137,7 @@ func (b *breakers) reread(ctx context.Context, now time.Time) error {
 				return err
 			}
 			if r != nil {
-				b.log.Info("an endpoint that failed has recovered", "endpoint", r.Endpoint, "triggers", r.Triggers, "failed_for", r.Failed.Round(time.Second))
+				b.log.Info("an endpoint that failed has recovered", "endpoint", r.Endpoint, "triggers", strings.Join(r.Triggers, ", "), "failed_for", r.Failed.Round(time.Second))
 			}
 		}
 	}

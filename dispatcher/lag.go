@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -54,11 +55,28 @@ type notice struct {
 	change  change
 	trigger string
 	setting string // to raise
+	bound   string // a bound of the trigger that is meant to slow it down; "": none
+}
+
+// bound names the setting that slows a lane down on purpose.
+func (l *lane) bound() string {
+	switch s := &l.trigger.Spec; {
+	case !s.Rate.IsZero():
+		return "rate: " + s.Rate.Limit.String()
+	case l.share.on:
+		return fmt.Sprintf("concurrency: {total: %d}", s.ConcurrencyTotal)
+	}
+	return ""
 }
 
 func (n notice) log(log *slog.Logger) {
 	switch n.change {
 	case behind:
+		if n.bound != "" {
+			log.Warn("falling behind: events come in faster than a bound of the trigger lets them be sent",
+				"trigger", n.trigger, "bound", n.bound, "remedy", "raise it in rowhook.yaml if the receiver can take more; another instance does not help")
+			return
+		}
 		log.Warn("falling behind: events come in faster than they are delivered",
 			"trigger", n.trigger, "remedy", "raise "+n.setting+", make the receiver faster, or start another instance")
 	case caughtUp:

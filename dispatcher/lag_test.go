@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestLagWarnsOnceAndSaysWhenItIsOver(t *testing.T) {
@@ -34,7 +36,13 @@ func TestLagWarnsOnceAndSaysWhenItIsOver(t *testing.T) {
 func TestLagNoticeNamesTheSettingToRaise(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	notice{behind, "order_placed", "--concurrency"}.log(slog.New(slog.NewTextHandler(&out, nil)))
+	notice{behind, "order_placed", "--concurrency", ""}.log(slog.New(slog.NewTextHandler(&out, nil)))
 	require.Contains(t, out.String(), "trigger=order_placed")
 	require.Contains(t, out.String(), "raise --concurrency")
+	out.Reset()
+	bounded := lane{}
+	bounded.trigger.Spec.Rate.Limit = trigger.PerTime{N: 5, Time: time.Second}
+	notice{behind, "order_placed", "--concurrency", bounded.bound()}.log(slog.New(slog.NewTextHandler(&out, nil)))
+	require.Contains(t, out.String(), `bound="rate: 5/s"`)
+	require.NotContains(t, out.String(), "--concurrency")
 }

@@ -136,7 +136,7 @@ func (p *peers) reclaim(ctx context.Context, dead []queue.Instance) {
 		return
 	}
 	if len(forgotten) > 0 || n > 0 {
-		p.log.Warn("instances died; their events were given back", "instances", ids(dead), "events", n)
+		p.log.Warn("instances died; the events that they had claimed were given back, and their lanes of ordered triggers go to others", "instances", ids(dead), "events", n)
 		p.inbox.inherit()
 	}
 }

@@ -312,7 +312,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 			l.floor = top
 		}
 		if n := l.lag.claimed(now, more && l.gate.open()); n != nothing {
-			notices = append(notices, notice{n, l.trigger.Spec.Name, s.bottleneck(l)})
+			notices = append(notices, notice{n, l.trigger.Spec.Name, s.bottleneck(l), l.bound()})
 		}
 		full = full || more
 		s.enter(l, l.state.answer(more))

@@ -253,3 +253,33 @@ select w.trigger_id, o.since, n.waiting
 	}
 	return all, nil
 }
+
+// HoldingDeadLetter is a dead letter that holds the key of the event of its trigger that has waited longest.
+type HoldingDeadLetter struct {
+	Trigger int32
+	ID      string
+	Key     string
+	Since   time.Time // when it became a dead letter
+}
+
+// ReadHoldingDeadLetters returns those of some triggers, for each at most one.
+func ReadHoldingDeadLetters(ctx context.Context, db pg.Queryer, triggers []int32) ([]HoldingDeadLetter, error) {
+	rows, err := db.Query(ctx, `
+select w.trigger_id, d.id::text, coalesce(d.key, ''), d.died_at
+  from unnest($1::integer[]) as w (trigger_id)
+ cross join lateral (
+   select e.key, e.lane, e.seq from rowhook.event_log e
+    where e.trigger_id = w.trigger_id and e.due_at >= timestamptz '2150-01-01 00:00:00+00' order by e.due_at limit 1) as e
+ cross join lateral (
+   select l.id, l.key, l.died_at from rowhook.dead_letter l
+    where l.trigger_id = w.trigger_id and l.lane = e.lane and l.blocks and l.key = e.key and l.seq < e.seq order by l.seq limit 1) as d
+ where exists (select from rowhook.lane n where n.trigger_id = w.trigger_id)`, triggers)
+	if err != nil {
+		return nil, fmt.Errorf("look for dead letters that hold keys: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[HoldingDeadLetter])
+	if err != nil {
+		return nil, fmt.Errorf("look for dead letters that hold keys: %w", err)
+	}
+	return all, nil
+}
