@@ -23,6 +23,8 @@ const (
 	alertEvery = 10 * time.Second
 	// alertIdle is after how long without a look another instance takes over.
 	alertIdle = 3 * alertEvery
+	// lookJitter is by how much a look may come late without making a heartbeat late that is due then.
+	lookJitter = time.Second
 	// alertTimeout bounds an attempt at an alert or a heartbeat.
 	alertTimeout = 10 * time.Second
 	// alertPatience is after how many failed attempts at an alert heartbeats are withheld, so that
@@ -120,7 +122,7 @@ func (a *alerter) look(ctx context.Context) {
 	}
 	calls.Wait()
 	for id, fails := range found.outcome {
-		a.toldOf(found.shown[id], id, fails)
+		a.toldOf(found, id, fails)
 	}
 }
 
@@ -130,13 +132,14 @@ type receivers struct {
 	beats        []alert.Destination
 	endpoints    map[string]*webhook.Endpoint
 	shown        map[string]string // for people: the host alone, since the path may be a secret
+	entries      map[string]string // which entry of the configuration it is, as several may have one host
 
 	mu      sync.Mutex
 	outcome map[string]string // why calls failed; "": they did not
 }
 
 func (a *alerter) receivers(alerts []trigger.Alert) *receivers {
-	r := &receivers{endpoints: map[string]*webhook.Endpoint{}, shown: map[string]string{}, outcome: map[string]string{}}
+	r := &receivers{endpoints: map[string]*webhook.Endpoint{}, shown: map[string]string{}, entries: map[string]string{}, outcome: map[string]string{}}
 	for i, entry := range alerts {
 		d := alert.Destination{ID: alertID(&entry), Alert: entry}
 		var ep *webhook.Endpoint
@@ -148,9 +151,9 @@ func (a *alerter) receivers(alerts []trigger.Alert) *receivers {
 			ep, _ = webhook.NewEndpoint(trigger.Webhook{URL: entry.URL, Secret: entry.Secret, Timeout: trigger.Duration(alertTimeout)}, a.lookup)
 			r.destinations = append(r.destinations, d)
 		}
-		r.endpoints[d.ID], r.shown[d.ID] = ep, ep.Origin()
+		r.endpoints[d.ID], r.shown[d.ID], r.entries[d.ID] = ep, ep.Origin(), fmt.Sprintf("alerts[%d]", i)
 		if r.shown[d.ID] == "" {
-			r.shown[d.ID] = fmt.Sprintf("alerts[%d]", i)
+			r.shown[d.ID] = r.entries[d.ID]
 		}
 	}
 	return r
@@ -200,7 +203,7 @@ func (a *alerter) send(ctx context.Context, r *receivers, m *alert.Message) {
 		r.came(m.Destination, reason(&result))
 	default:
 		r.came(m.Destination, "")
-		a.log.Info("sent an alert", "alert", string(m.Kind), "state", string(m.Phase), "about", m.States[0].Subject, "troubles", len(m.States), "to", r.shown[m.Destination])
+		a.log.Info("sent an alert", "alert", string(m.Kind), "state", string(m.Phase), "about", m.States[0].Subject, "troubles", len(m.States), "entry", r.entries[m.Destination], "to", r.shown[m.Destination])
 	}
 	within, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -230,20 +233,17 @@ func (a *alerter) mayBeat(states []alert.State) bool {
 	return true
 }
 
-// dueBeats returns the heartbeats that are due.
+// dueBeats returns the heartbeats that are due: by the next look they would be late.
 func (a *alerter) dueBeats(beats []alert.Destination, may bool, now time.Time) (due []alert.Destination) {
 	next := map[string]time.Time{}
 	for _, b := range beats {
 		at := a.beats[b.ID]
 		next[b.ID] = at
-		if !may || now.Before(at) {
+		if !may || now.Add(alertEvery-lookJitter).Before(at) {
 			continue
 		}
 		due = append(due, b)
-		next[b.ID] = at.Add(b.Every.Std())
-		if next[b.ID].Before(now) {
-			next[b.ID] = now.Add(b.Every.Std())
-		}
+		next[b.ID] = now.Add(b.Every.Std())
 	}
 	a.beats = next
 	return due
@@ -268,17 +268,17 @@ func (a *alerter) beat(ctx context.Context, r *receivers, id string) {
 }
 
 // toldOf logs once that a destination can't be reached, and once that it can again.
-func (a *alerter) toldOf(shown, id, failure string) {
+func (a *alerter) toldOf(r *receivers, id, failure string) {
 	switch {
 	case failure != "" && !a.failing[id]:
 		if a.failing == nil {
 			a.failing = map[string]bool{}
 		}
 		a.failing[id] = true
-		a.log.Error("can't send alerts; retrying", "to", shown, "error", failure)
+		a.log.Error("can't send alerts; retrying", "entry", r.entries[id], "to", r.shown[id], "error", failure)
 	case failure == "" && a.failing[id]:
 		delete(a.failing, id)
-		a.log.Info("alerts can be sent again", "to", shown)
+		a.log.Info("alerts can be sent again", "entry", r.entries[id], "to", r.shown[id])
 	}
 }
 

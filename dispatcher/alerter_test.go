@@ -86,6 +86,9 @@ func TestOneOfTwoDispatchersTellsOfAnEndpointThatFailsAndRecovers(t *testing.T) 
 	}
 	require.Equal(t, []string{"failing begun orders"}, b.told(t, "told"))
 	require.Len(t, b.receiver.on("slack"), 1)
+	for _, entry := range []string{"entry=alerts[0] ", "entry=alerts[1] "} {
+		require.Contains(t, one.log.String()+two.log.String(), entry, "both have the same host")
+	}
 	got := b.receiver.on("told")[0]
 	require.NoError(t, webhook.Verify(alertSecret, got.header, []byte(got.body), time.Now()))
 	var m map[string]any
@@ -105,6 +108,7 @@ func TestOneOfTwoDispatchersTellsOfAnEndpointThatFailsAndRecovers(t *testing.T) 
 	}, patience, 10*time.Millisecond, "the other one takes over at once when this one has stopped")
 	require.Equal(t, []string{"failing begun orders", "failing ended orders"}, b.told(t, "told"))
 	require.Contains(t, b.receiver.on("slack")[1].body, "*recovered*: orders")
+	require.Contains(t, b.receiver.on("told")[1].body, `"remedy":""`)
 	lookAll(t, two)
 	require.Len(t, b.receiver.on("told"), 2)
 }

@@ -103,7 +103,7 @@ func (a *alerter) failures(ctx context.Context, tx pgx.Tx, triggers map[int32]su
 	for _, f := range found {
 		t := alert.Trouble{
 			Key: alert.Key{Kind: alert.Failing, Subject: f.Target}, Since: f.Since.UTC(),
-			Facts: alert.Facts{Endpoint: f.Endpoint, Host: f.Target, Reason: f.Reason, Remedy: remedy, Counts: map[string]int64{"probes": f.Probes}},
+			Facts: alert.Facts{Endpoint: f.Endpoint, Host: f.Target, Reason: f.Reason, Remedy: remedy, Counts: map[string]int64{"probes": f.Probes}, Over: f.Answered},
 		}
 		if f.Trigger != 0 {
 			w, ok := triggers[f.Trigger]

@@ -75,6 +75,9 @@ func (m *Message) document() document {
 		Alert: m.Kind, State: m.Phase, Triggers: []string{}, Since: first.BegunAt.UTC(), Reason: first.Facts.Reason, Counts: map[string]int64{},
 		Remedy: first.Facts.Remedy, Test: m.Test,
 	}
+	if m.Phase == Ended {
+		d.Remedy = "" // nothing is left to do
+	}
 	endpoint, again := first.Facts.Endpoint, 0
 	triggers, oldest := int64(0), int64(0)
 	for i := range m.States {
@@ -162,7 +165,7 @@ func (m *Message) text() string {
 	if d.Reason != "" {
 		b.WriteString("\n> " + escape(strings.ReplaceAll(d.Reason, "\n", " ")))
 	}
-	if d.Remedy != "" && d.State == Begun {
+	if d.Remedy != "" {
 		b.WriteString("\n" + escape(d.Remedy))
 	}
 	return b.String()

@@ -32,6 +32,7 @@ func TestTheBodyIsTheDocumentedOne(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), `"until":"2026-11-26T14:01:30Z"`)
 	require.Contains(t, string(text), `"test":true`)
+	require.Contains(t, string(text), `"remedy":""`, "nothing is left to do")
 }
 
 func TestTextForSlackCallsNobodyByAccident(t *testing.T) {

@@ -104,6 +104,29 @@ func TestATroubleIsToldOnceWhenItBeginsAndOnceWhenItEnds(t *testing.T) {
 	}
 }
 
+// The endpoint answers again, and some looks later that is certain.
+func TestTheEndOfAFailureIsWhenTheEndpointAnswered(t *testing.T) {
+	t.Parallel()
+	d := newDesk()
+	bad := d.trouble(Failing, "orders")
+	d.wait(time.Minute, bad)
+	back := d.now
+	bad.Over = back
+	d.wait(20*time.Second, bad)
+	d.look()
+	require.Equal(t, []string{"failing begun orders", "failing ended orders"}, d.said())
+	require.Equal(t, &back, d.got[1].document().Until)
+
+	again := d.trouble(Failing, "invoices")
+	again.Over = d.now
+	d.look(again)
+	again.Over = time.Time{}
+	d.look(again)
+	gone := d.now
+	d.look()
+	require.Equal(t, &gone, d.got[3].document().Until, "it fell back")
+}
+
 func TestADestinationIsToldOnlyOfWhatItAskedFor(t *testing.T) {
 	t.Parallel()
 	for want, d := range map[string]*desk{

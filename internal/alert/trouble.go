@@ -41,6 +41,9 @@ type Facts struct {
 	Reason   string           `json:"reason,omitempty"`
 	Counts   map[string]int64 `json:"counts,omitempty"`
 	Remedy   string           `json:"remedy,omitempty"`
+	// Over is since when it seems to be over, as of an endpoint that answers again and may yet fall
+	// back. Zero: it is not. It is the end that is told, since the look that finds it comes later.
+	Over time.Time `json:"over,omitzero"`
 }
 
 // Destination is a receiver of alerts.

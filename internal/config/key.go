@@ -351,7 +351,7 @@ func triggerKeys() map[string]key {
 			check:    checkURL,
 		},
 		"alerts[].every": {
-			doc:     "The time between two calls of the heartbeat.",
+			doc:     "The longest time between two calls of the heartbeat.",
 			example: "every: 1m",
 			check:   checkAtLeast("every", leastHeartbeat),
 		},

@@ -129,7 +129,7 @@ func (o *AlertTrial) try(ctx context.Context, client *webhook.Client, a *trigger
 		result = client.Ping(ctx, ep)
 	} else {
 		r.Kind = "alert"
-		now := time.Now().UTC()
+		now := time.Now().UTC().Truncate(time.Microsecond) // as the database's clock, by which alerts go
 		m := alert.Message{Kind: alert.Failing, Phase: alert.Begun, At: now, Test: true, States: []alert.State{{
 			Key: alert.Key{Kind: alert.Failing, Subject: "test"}, BegunAt: now,
 			Facts: alert.Facts{Triggers: []string{"test"}, Reason: "this is a test", Remedy: "nothing to do"},

@@ -172,15 +172,23 @@ type FailingEndpoint struct {
 	Since    time.Time
 	Reason   string
 	Probes   int64
+	Answered time.Time // since when it answers again; zero: it does not
 }
 
 // ReadFailing returns the endpoints that fail, or have not recovered quite yet.
 func ReadFailing(ctx context.Context, db pg.Queryer) ([]FailingEndpoint, error) {
-	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes from rowhook.health h where not ("+VoidHealth+")")
+	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes, case when state = 'probing' then changed_at end from rowhook.health h where not ("+VoidHealth+")")
 	if err != nil {
 		return nil, fmt.Errorf("read the endpoints that fail: %w", err)
 	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[FailingEndpoint])
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f FailingEndpoint, err error) {
+		var answered *time.Time
+		err = row.Scan(&f.Trigger, &f.Target, &f.Triggers, &f.Endpoint, &f.Since, &f.Reason, &f.Probes, &answered)
+		if answered != nil {
+			f.Answered = answered.UTC()
+		}
+		return f, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the endpoints that fail: %w", err)
 	}
