@@ -53,7 +53,7 @@ func (a *alerter) report(ctx context.Context, tx pgx.Tx, turn *queue.AlertTurn, 
 	triggers := a.scheduler.subjects()
 	r.Unknown = map[alert.Kind]bool{}
 	if wanted(to, alert.Failing) || wanted(to, alert.Backlog) { // a backlog of what fails is no news
-		if err := a.failures(ctx, tx, triggers, &r); err != nil {
+		if err := a.failures(ctx, tx, triggers, states, &r); err != nil {
 			return r, err
 		}
 	}
@@ -94,7 +94,7 @@ func begunAt(states []alert.State, k alert.Kind, subject string, now time.Time) 
 	return at.UTC()
 }
 
-func (a *alerter) failures(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, r *alert.Report) error {
+func (a *alerter) failures(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, states []alert.State, r *alert.Report) error {
 	found, err := queue.ReadFailing(ctx, tx)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (a *alerter) failures(ctx context.Context, tx pgx.Tx, triggers map[int32]su
 			if !ok {
 				continue
 			}
-			t.Subject, t.Triggers, t.Host = w.name, []string{w.name}, w.host
+			t.Subject, t.Triggers, t.Host, t.Webhook = w.name, []string{w.name}, w.host, f.Webhook
 		} else {
 			for _, id := range f.Triggers {
 				if w, ok := triggers[id]; ok {
@@ -124,7 +124,26 @@ func (a *alerter) failures(ctx context.Context, tx pgx.Tx, triggers map[int32]su
 		}
 		r.Troubles = append(r.Troubles, t)
 	}
-	return nil
+	return unwatched(ctx, tx, states, r)
+}
+
+// unwatched adds of which endpoints it is not known whether they have recovered. Their row of
+// rowhook.health was deleted because of an apply.
+func unwatched(ctx context.Context, tx pgx.Tx, states []alert.State, r *alert.Report) error {
+	webhooks := map[string]string{}
+	for i := range states {
+		s := &states[i]
+		fails := slices.ContainsFunc(r.Troubles, func(t alert.Trouble) bool { return t.Key == s.Key })
+		if s.Kind == alert.Failing && s.Active && s.Facts.Webhook != "" && !fails {
+			webhooks[s.Subject] = s.Facts.Webhook
+		}
+	}
+	why, err := queue.Unwatched(ctx, tx, webhooks)
+	r.Unwatched = map[alert.Key]string{}
+	for name, reason := range why {
+		r.Unwatched[alert.Key{Kind: alert.Failing, Subject: name}] = reason
+	}
+	return err
 }
 
 func (a *alerter) deaths(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, turn *queue.AlertTurn, states []alert.State, r *alert.Report) error {

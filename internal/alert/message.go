@@ -151,7 +151,7 @@ func (m *Message) text() string {
 	if d.Test {
 		b.WriteString("This is a test of Rowhook's alerts. ")
 	}
-	fmt.Fprintf(&b, "*%s*: %s", headline(d.Alert, d.State), escape(subjects(&d)))
+	fmt.Fprintf(&b, "*%s*: %s", m.headline(), escape(subjects(&d)))
 	if d.Endpoint != nil {
 		fmt.Fprintf(&b, " (%s)", escape(*d.Endpoint))
 	}
@@ -171,8 +171,12 @@ func (m *Message) text() string {
 	return b.String()
 }
 
-func headline(k Kind, p Phase) string {
+func (m *Message) headline() string {
+	k, p := m.Kind, m.Phase
+	unwatched := !slices.ContainsFunc(m.States, func(s State) bool { return !s.Facts.Unwatched })
 	switch {
+	case p == Ended && unwatched:
+		return "no longer watched"
 	case k == Failing && p == Begun:
 		return "failing"
 	case k == Failing:

@@ -24,6 +24,9 @@ type Report struct {
 	Troubles []Trouble
 	// Unknown are kinds that could not be looked at. What is known of them stays as it is.
 	Unknown map[Kind]bool
+	// Unwatched says of troubles that are not there any more why nobody can know whether they are
+	// over.
+	Unwatched map[Key]string
 }
 
 // Outcome is what Plan has decided.
@@ -64,6 +67,9 @@ func Plan(destinations []Destination, states []State, report Report, now time.Ti
 			s := have[at]
 			if s == nil {
 				s = &State{Destination: d.ID, Key: key}
+			}
+			if why, ok := report.Unwatched[key]; ok && s.Active && found[key] == nil {
+				s.Facts.Unwatched, s.Facts.Reason = true, why
 			}
 			s.step(d, found[key], now)
 			all[at] = s

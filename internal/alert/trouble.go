@@ -44,6 +44,10 @@ type Facts struct {
 	// Over is since when it seems to be over, as of an endpoint that answers again and may yet fall
 	// back. Zero: it is not. It is the end that is told, since the look that finds it comes later.
 	Over time.Time `json:"over,omitzero"`
+	// Webhook is a digest of the webhook of Failing. Unwatched says that it ended because nobody
+	// looks any more, not because it is over.
+	Webhook   string `json:"webhook,omitempty"`
+	Unwatched bool   `json:"unwatched,omitempty"`
 }
 
 // Destination is a receiver of alerts.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,17 +175,44 @@ type FailingEndpoint struct {
 	Reason   string
 	Probes   int64
 	Answered time.Time // since when it answers again; zero: it does not
+	Webhook  string    // a digest of the trigger's webhook; "": a host
+}
+
+// Unwatched says of triggers whose endpoint failed with a webhook, given by its digest, why their
+// breaker has begun anew. A trigger that is as it was is not in it.
+func Unwatched(ctx context.Context, db pg.Queryer, webhooks map[string]string) (map[string]string, error) {
+	why := map[string]string{}
+	if len(webhooks) == 0 {
+		return why, nil
+	}
+	rows, err := db.Query(ctx, `
+select w.name, case when t.id is null then 'its trigger was removed' when t.spec->>'breaker' = 'off' then 'it has breaker: off now' else 'it has another webhook now' end
+  from unnest($1::text[], $2::text[]) as w (name, webhook)
+  left join rowhook.trigger t on t.name = w.name and t.removed_at is null
+ where t.id is null or t.spec->>'breaker' = 'off' or md5((t.spec->'webhook')::text) <> w.webhook`,
+		slices.Collect(maps.Keys(webhooks)), slices.Collect(maps.Values(webhooks)))
+	var name, reason string
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&name, &reason}, func() error {
+			why[name] = reason
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for triggers whose breaker began anew: %w", err)
+	}
+	return why, nil
 }
 
 // ReadFailing returns the endpoints that fail, or have not recovered quite yet.
 func ReadFailing(ctx context.Context, db pg.Queryer) ([]FailingEndpoint, error) {
-	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes, case when state = 'probing' then changed_at end from rowhook.health h where not ("+VoidHealth+")")
+	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes, case when state = 'probing' then changed_at end, coalesce(webhook, '') from rowhook.health h where not ("+VoidHealth+")")
 	if err != nil {
 		return nil, fmt.Errorf("read the endpoints that fail: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f FailingEndpoint, err error) {
 		var answered *time.Time
-		err = row.Scan(&f.Trigger, &f.Target, &f.Triggers, &f.Endpoint, &f.Since, &f.Reason, &f.Probes, &answered)
+		err = row.Scan(&f.Trigger, &f.Target, &f.Triggers, &f.Endpoint, &f.Since, &f.Reason, &f.Probes, &answered, &f.Webhook)
 		if answered != nil {
 			f.Answered = answered.UTC()
 		}
