@@ -88,7 +88,7 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	require.JSONEq(t, `{"trigger": "orders", "events": 0, "ids": [], "paused": false}`, d.ask(t, "POST", "/api/v1/triggers/orders/retry", map[string]any{}).text)
 
 	canceled := d.ask(t, "POST", "/api/v1/triggers/orders/cancel", map[string]any{})
-	require.JSONEq(t, fmt.Sprintf(`{"trigger": "orders", "in_flight": %s, "paused": false}`,
+	require.JSONEq(t, fmt.Sprintf(`{"trigger": "orders", "in_flight": %s, "uncounted": false, "paused": false}`,
 		d.ids(t, "select count(*)::text from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id where t.name = 'orders' and e.claimed_by is not null")[0]), canceled.text)
 
 	require.JSONEq(t, `{"changed": ["orders"]}`, d.ask(t, "POST", "/api/v1/pause", map[string]any{"triggers": []string{"orders"}, "reason": "why not"}).text)
