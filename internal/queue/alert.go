@@ -135,14 +135,12 @@ insert into rowhook.alert as a (destination, kind, subject, endpoint, active, be
 values ($1, $2, '', $3, true, statement_timestamp(), '{}', '', 0, '', 1, $4)
 on conflict (destination, kind, subject) do update set attempts = a.attempts + 1, error = excluded.error`
 	}
-	rows, err := db.Query(ctx, sql, destination, heartbeatKind, endpoint, storable(reason))
-	return done(rows, err, "record how a heartbeat went")
+	return execute(ctx, db, "record how a heartbeat went", sql, destination, heartbeatKind, endpoint, storable(reason))
 }
 
 // ForgetHeartbeats deletes what was recorded of heartbeats that are called no more.
 func ForgetHeartbeats(ctx context.Context, db pg.Queryer, called []string) error {
-	rows, err := db.Query(ctx, "delete from rowhook.alert where kind = $1 and destination <> all ($2)", heartbeatKind, called)
-	return done(rows, err, "forget heartbeats")
+	return execute(ctx, db, "forget heartbeats", "delete from rowhook.alert where kind = $1 and destination <> all ($2)", heartbeatKind, called)
 }
 
 func runBatch(ctx context.Context, db pg.Queryer, b *pgx.Batch, what string) error {

@@ -81,7 +81,7 @@ func Ring(ctx context.Context, db pg.Queryer) (horizon uint64, err error) {
 // that registers at this very moment reads Nobody at its next watch and arms the bell again.
 // SilenceForNobody does nothing if the session is read-only or lacks the right.
 func SilenceForNobody(ctx context.Context, db pg.Queryer) error {
-	rows, err := db.Query(ctx, `
+	return execute(ctx, db, "silence the doorbell, which no instance listens to", `
 select case when pg_catalog.has_sequence_privilege('rowhook.doorbell', 'UPDATE') and pg_catalog.current_setting('transaction_read_only') = 'off'
             then pg_catalog.setval('rowhook.doorbell', $2) end
  where pg_catalog.pg_sequence_last_value('rowhook.doorbell'::regclass) = $3
@@ -89,14 +89,6 @@ select case when pg_catalog.has_sequence_privilege('rowhook.doorbell', 'UPDATE')
                     where i.listens and l.locktype = 'advisory' and l.classid = $1::bigint::oid and l.objsubid = 2
                       and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))`,
 		int64(instanceLock), int64(Nobody), int64(Ringing))
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("silence the doorbell, which no instance listens to: %w", err)
-	}
-	return nil
 }
 
 // Pending counts the open transactions below the horizon. When the number falls, events may have

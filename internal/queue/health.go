@@ -122,29 +122,16 @@ returning greatest(statement_timestamp() - h.since, interval '0')`, p.Target, in
 // ProbeFailed records that the probe of this instance has failed, or was not made. reason is "" if
 // nothing is known.
 func ProbeFailed(ctx context.Context, db pg.Queryer, instance int32, target, reason string, next time.Duration) error {
-	rows, err := db.Query(ctx, `
+	return execute(ctx, db, "record that the probe of an endpoint has failed", `
 update rowhook.health set prober = null, probe_at = statement_timestamp() + $3::interval, reason = coalesce(nullif($4, ''), reason)
  where target = $1 and prober = $2 and state = 'failing'`, target, instance, next, reason)
-	return done(rows, err, "record that the probe of an endpoint has failed")
 }
 
 // ProbeAnswered records that the probe of this instance has succeeded, so that work grows back.
 func ProbeAnswered(ctx context.Context, db pg.Queryer, instance int32, target string) error {
-	rows, err := db.Query(ctx, `
+	return execute(ctx, db, "record that an endpoint answers again", `
 update rowhook.health set state = 'probing', changed_at = statement_timestamp(), prober = null
  where target = $1 and prober = $2 and state = 'failing'`, target, instance)
-	return done(rows, err, "record that an endpoint answers again")
-}
-
-func done(rows pgx.Rows, err error, what string) error {
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
 }
 
 // Recovery says that an endpoint is ok again.

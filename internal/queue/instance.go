@@ -55,15 +55,7 @@ select count(*) from i`, id, name, version, listens).Scan(&n)
 // MeasureCommit updates the row of an instance without changing it. That is the smallest possible
 // commit, and its caller measures how long it takes.
 func MeasureCommit(ctx context.Context, db pg.Queryer, id int32) error {
-	rows, err := db.Query(ctx, "update rowhook.instance set name = name where id = $1", id)
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("commit an update of this instance: %w", err)
-	}
-	return nil
+	return execute(ctx, db, "commit an update of this instance", "update rowhook.instance set name = name where id = $1", id)
 }
 
 // ErrLockHeld says that another session holds the instance lock. Usually the connection of that

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,31 +52,18 @@ func ReserveSlots(ctx context.Context, db pg.Queryer, wants []SlotWant) ([]Slots
 		return slots, err
 	}
 	triggers, _ := slotColumns(wants)
-	rows, err := db.Query(ctx, "insert into rowhook.rate (trigger_id, next_at) select unnest($1::integer[]), '-infinity' on conflict do nothing", triggers)
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("begin to plan requests: %w", err)
+	if err := execute(ctx, db, "begin to plan requests",
+		"insert into rowhook.rate (trigger_id, next_at) select unnest($1::integer[]), '-infinity' on conflict do nothing", triggers); err != nil {
+		return nil, err
 	}
 	missing := wants[:0:0]
 	for _, w := range wants {
-		if !hasSlots(slots, w.Trigger) {
+		if !slices.ContainsFunc(slots, func(s Slots) bool { return s.Trigger == w.Trigger }) {
 			missing = append(missing, w)
 		}
 	}
 	more, err := reserveSlots(ctx, db, missing)
 	return append(slots, more...), err
-}
-
-func hasSlots(slots []Slots, trigger int32) bool {
-	for _, s := range slots {
-		if s.Trigger == trigger {
-			return true
-		}
-	}
-	return false
 }
 
 func slotColumns(wants []SlotWant) (triggers []int32, rest []any) {

@@ -80,13 +80,5 @@ on conflict (trigger_id, instance_id) do update set registered = excluded.regist
 
 // LeaveShares gives up the shares of an instance in all triggers but these.
 func LeaveShares(ctx context.Context, db pg.Queryer, instance int32, except []int32) error {
-	rows, err := db.Query(ctx, "delete from rowhook.share where instance_id = $1 and trigger_id <> all ($2::integer[])", instance, except)
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("give up shares of a total: %w", err)
-	}
-	return nil
+	return execute(ctx, db, "give up shares of a total", "delete from rowhook.share where instance_id = $1 and trigger_id <> all ($2::integer[])", instance, except)
 }

@@ -64,13 +64,5 @@ func RecordTrouble(ctx context.Context, db pg.Queryer, id int32, t *Trouble) err
 		s := string(b)
 		text = &s
 	}
-	rows, err := db.Query(ctx, "update rowhook.instance set trouble = $2::text::jsonb where id = $1 and trouble is distinct from $2::text::jsonb", id, text)
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("record the trouble of this instance: %w", err)
-	}
-	return nil
+	return execute(ctx, db, "record the trouble of this instance", "update rowhook.instance set trouble = $2::text::jsonb where id = $1 and trouble is distinct from $2::text::jsonb", id, text)
 }

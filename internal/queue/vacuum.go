@@ -134,13 +134,5 @@ select coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0), greatest(s.last_vac
 // VacuumQueue vacuums rowhook.event_log, unless another vacuum is running. It blocks neither
 // readers nor writers.
 func VacuumQueue(ctx context.Context, db pg.Queryer) error {
-	rows, err := db.Query(ctx, "vacuum (skip_locked, truncate false) rowhook.event_log")
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("vacuum the queue: %w", err)
-	}
-	return nil
+	return execute(ctx, db, "vacuum the queue", "vacuum (skip_locked, truncate false) rowhook.event_log")
 }
