@@ -12,9 +12,6 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// lanesOfTrigger is how many lanes a trigger has.
-const lanesOfTrigger = 64
-
 // leaveAll hands nothing more out. doubtful says that other instances may have the lanes already.
 func (n *line) leaveAll(doubtful bool) {
 	for lane := range n.lanes.Owned() {
@@ -118,7 +115,7 @@ func (o *orderer) seat(s *queue.Seats) {
 		}
 	}
 	serving := max(int(s.Serving), 1)
-	share := (lanesOfTrigger + serving - 1) / serving
+	share := (queue.Lanes + serving - 1) / serving
 	// Those with the fewest requests in flight are free the soonest.
 	byWork := slices.SortedFunc(maps.Keys(owned), func(a, b int16) int {
 		return cmp.Or(cmp.Compare(n.lanes.Busy(a), n.lanes.Busy(b)), cmp.Compare(b, a))

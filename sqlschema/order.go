@@ -9,11 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
 )
-
-// Lanes is the number of lanes of an ordered trigger.
-const Lanes = 64
 
 // mostKeyColumns bounds the columns of a key. It is the bound of an index.
 const mostKeyColumns = 32
@@ -294,7 +292,7 @@ func writeLanes(ctx context.Context, tx pgx.Tx, id int32, want bool) error {
 	}
 	most := 0
 	if want {
-		most = Lanes
+		most = queue.Lanes
 	}
 	if _, err := tx.Exec(ctx, sql, id, most); err != nil {
 		return fmt.Errorf("write the lanes of trigger %d: %w", id, err)

@@ -578,7 +578,7 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 func (p *planner) lanes(work *installation) {
 	want := int64(0)
 	if ordered(work.spec) {
-		want = Lanes
+		want = queue.Lanes
 	}
 	have := p.in.lanes[work.id]
 	if work.id == 0 {

@@ -6,7 +6,7 @@ import (
 )
 
 // dueNow is SQL for the due_at of an event q of the queue that becomes due now. It stays parked.
-const dueNow = "clock_timestamp() + case when q.due_at > " + queue.ParkedFrom + " then interval '1752000 hours' else interval '0' end"
+const dueNow = "clock_timestamp() + case when q.due_at > " + queue.ParkedFrom + " then " + queue.ParkedSQL + " else interval '0' end"
 
 // blocking is SQL for a trigger t whose dead letters hold their keys. The owners of lanes look for
 // the dead letters of no other trigger.

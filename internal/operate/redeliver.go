@@ -127,7 +127,7 @@ with gone as (
   delete from rowhook.dead_letter d where id = any($1::text[]::uuid[])
   returning ` + columns + `, seq, key, lane, ` + inPlace + ` as back)
 insert into rowhook.event_log (` + columns + `, seq, key, lane, due_at)
-select ` + columns + `, seq, case when back then key end, case when back then lane end, clock_timestamp() + case when back then interval '1752000 hours' else interval '0' end from gone
+select ` + columns + `, seq, case when back then key end, case when back then lane end, clock_timestamp() + case when back then ` + queue.ParkedSQL + ` else interval '0' end from gone
 on conflict (id) do nothing
 returning id::text`
 	case b.ts.placed():

@@ -108,7 +108,7 @@ func (o *RetryOptions) find(ctx context.Context, db DB, ids []uuid.UUID) (t *kno
 
 const (
 	waitsForRetry = "trigger_id = $1 and tries > 0 and claimed_by is null and (due_at > statement_timestamp() and due_at < " + queue.ParkedFrom +
-		" or due_at > statement_timestamp() + interval '1752000 hours')"
+		" or due_at > statement_timestamp() + " + queue.ParkedSQL + ")"
 
 	// findRetries reads the two ranges of the index in which retries wait, and not what is parked
 	// and due.
@@ -117,8 +117,8 @@ select id from (
   select id, due_at from rowhook.event_log
    where trigger_id = $1 and due_at > statement_timestamp() and due_at < ` + queue.ParkedFrom + ` and tries > 0 and claimed_by is null and ($2::uuid[] is null or id = any($2))
   union all
-  select id, due_at - interval '1752000 hours' from rowhook.event_log
-   where trigger_id = $1 and due_at > statement_timestamp() + interval '1752000 hours' and tries > 0 and claimed_by is null and ($2::uuid[] is null or id = any($2))) as e
+  select id, due_at - ` + queue.ParkedSQL + ` from rowhook.event_log
+   where trigger_id = $1 and due_at > statement_timestamp() + ` + queue.ParkedSQL + ` and tries > 0 and claimed_by is null and ($2::uuid[] is null or id = any($2))) as e
  order by due_at`
 )
 

@@ -319,7 +319,7 @@ func (st *TriggerStatus) unclaimed() {
 
 const (
 	// queueDue is a condition on the rows of the queue.
-	queueDue    = "(due_at <= statement_timestamp() or due_at > " + queue.ParkedFrom + " and due_at - interval '1752000 hours' <= statement_timestamp())"
+	queueDue    = "(due_at <= statement_timestamp() or due_at > " + queue.ParkedFrom + " and due_at - " + queue.ParkedSQL + " <= statement_timestamp())"
 	queueSample = `
 select trigger_id as id, count(*) filter (where due and tries = 0) as waiting, count(*) filter (where due and tries > 0) as retrying_due,
        count(*) filter (where not due and claimed_by is not null) as in_flight, count(*) filter (where not due and claimed_by is null) as retrying_future,

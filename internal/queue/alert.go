@@ -273,11 +273,11 @@ select w.trigger_id, o.since, n.waiting
  cross join lateral (
    select least((select e.due_at from rowhook.event_log e where e.trigger_id = w.trigger_id order by e.due_at limit 1),
                 (select e.due_at - $3::interval from rowhook.event_log e
-                  where e.trigger_id = w.trigger_id and e.due_at >= timestamptz '2150-01-01 00:00:00+00' order by e.due_at limit 1)) as since) as o
+                  where e.trigger_id = w.trigger_id and e.due_at >= `+ParkedFrom+` order by e.due_at limit 1)) as since) as o
  cross join lateral (
    select (select count(*) from (select from rowhook.event_log e where e.trigger_id = w.trigger_id and e.due_at <= statement_timestamp() limit $4) as e)
         + (select count(*) from (select from rowhook.event_log e where e.trigger_id = w.trigger_id
-             and e.due_at between timestamptz '2150-01-01 00:00:00+00' and statement_timestamp() + $3::interval limit $4) as e) as waiting) as n
+             and e.due_at between `+ParkedFrom+` and statement_timestamp() + $3::interval limit $4) as e) as waiting) as n
  where o.since < statement_timestamp() - $2::interval`, triggers, longer, Parked, mostCounted)
 	if err != nil {
 		return nil, fmt.Errorf("look for a backlog: %w", err)
@@ -304,7 +304,7 @@ select w.trigger_id, d.id::text, coalesce(d.key, ''), d.died_at
   from unnest($1::integer[]) as w (trigger_id)
  cross join lateral (
    select e.key, e.lane, e.seq from rowhook.event_log e
-    where e.trigger_id = w.trigger_id and e.due_at >= timestamptz '2150-01-01 00:00:00+00' order by e.due_at limit 1) as e
+    where e.trigger_id = w.trigger_id and e.due_at >= `+ParkedFrom+` order by e.due_at limit 1) as e
  cross join lateral (
    select l.id, l.key, l.died_at from rowhook.dead_letter l
     where l.trigger_id = w.trigger_id and l.lane = e.lane and l.blocks and l.key = e.key and l.seq < e.seq order by l.seq limit 1) as d

@@ -9,6 +9,9 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
+// Lanes is the number of lanes of an ordered trigger.
+const Lanes = 64
+
 // Lane is a lane of an ordered trigger that an instance owns.
 type Lane struct {
 	Trigger int32 // rowhook.trigger.id

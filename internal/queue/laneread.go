@@ -116,7 +116,7 @@ select 'K', due.n, m.event_id, m.seq, m.key, null, null, null, null, 0, m.ready,
      order by m.seq limit due.lim) m
 union all
 select 'E', due.n, q.id, q.seq, q.key, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at,
-       q.due_at - ` + parked + `, q.tries + 1, (select m.ready from rowhook.key_move m where m.event_id = q.id),
+       q.due_at - ` + ParkedSQL + `, q.tries + 1, (select m.ready from rowhook.key_move m where m.event_id = q.id),
        case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end, case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
        case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0)
   from due cross join lateral (

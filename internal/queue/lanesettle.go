@@ -52,7 +52,7 @@ gone as (
             q.old, q.new, q.session, q.trace, q.relation_id, q.key, q.lane, q.seq, r.fate, r.reason, r.bare, r.blocks, r.merged_into, r.old_from),
 kept as (
   update rowhook.event_log q
-     set due_at = statement_timestamp() + ` + parked + ` + r.delay, tries = r.tries
+     set due_at = statement_timestamp() + ` + ParkedSQL + ` + r.delay, tries = r.tries
     from r
    where r.ours and r.fate = 'R' and q.id = any (array[r.id]) and ` + laneFence + `
   returning q.id),

@@ -12,8 +12,8 @@ import (
 // claim finds it. It is 73,000 days.
 const Parked = 1_752_000 * time.Hour
 
-// parked is Parked in SQL.
-const parked = "interval '1752000 hours'"
+// ParkedSQL is Parked in SQL.
+const ParkedSQL = "interval '1752000 hours'"
 
 // OrderedSchema is the schema version from which on events can have an order.
 const OrderedSchema = 5
@@ -31,7 +31,7 @@ func HasOrder(ctx context.Context, db pg.Queryer) (has bool, err error) {
 
 // DueAt returns SQL for the time at which an event is due, parked or not. at is SQL for its due_at.
 func DueAt(at string) string {
-	return "case when " + at + " > " + ParkedFrom + " then " + at + " - " + parked + " else " + at + " end"
+	return "case when " + at + " > " + ParkedFrom + " then " + at + " - " + ParkedSQL + " else " + at + " end"
 }
 
 // unparkBatch is the number of events that one statement of Unpark moves. Their row locks delay a
@@ -80,7 +80,7 @@ with parked as (
       order by q.due_at limit $1 for update skip locked) e
    order by e.due_at limit $1
 ), moved as (
-  update rowhook.event_log q set due_at = greatest(p.due_at - ` + parked + `, clock_timestamp()), key = null, lane = null
+  update rowhook.event_log q set due_at = greatest(p.due_at - ` + ParkedSQL + `, clock_timestamp()), key = null, lane = null
     from parked p where q.id = any (array[p.id])
   returning q.trigger_id
 ), rung as (

@@ -22,7 +22,7 @@ type Remembered struct {
 // no longer.
 func ReadRemembered(ctx context.Context, db pg.Queryer, events [][16]byte) ([]Remembered, error) {
 	rows, err := db.Query(ctx, `
-select q.id, q.tries, q.due_at - `+parked+` - clock_timestamp()
+select q.id, q.tries, q.due_at - `+ParkedSQL+` - clock_timestamp()
   from unnest($1::uuid[]) as r(id) cross join lateral (select * from rowhook.event_log q where q.id = r.id and q.lane is not null) q`, uuids(events))
 	if err != nil {
 		return nil, fmt.Errorf("read waiting events of lanes again: %w", err)
