@@ -26,17 +26,18 @@ type Shares struct {
 // ReadShares returns the shares of a trigger's total.
 func ReadShares(ctx context.Context, db pg.Queryer, trigger int32) (Shares, error) {
 	var s Shares
-	if err := db.QueryRow(ctx, "select (extract(epoch from statement_timestamp()) / 6)::bigint").Scan(&s.Turn); err != nil {
-		return s, fmt.Errorf("read the shares of a total: %w", err)
-	}
-	rows, err := db.Query(ctx, `
-select s.instance_id, s.n, s.busy from rowhook.share s join rowhook.instance i on i.id = s.instance_id and i.started_at = s.registered
- where s.trigger_id = $1 order by s.instance_id`, trigger)
+	var ids, counts []int32
+	var busy []bool
+	err := db.QueryRow(ctx, `
+select (extract(epoch from statement_timestamp()) / 6)::bigint, coalesce(array_agg(s.instance_id order by s.instance_id), '{}'),
+       coalesce(array_agg(s.n order by s.instance_id), '{}'), coalesce(array_agg(s.busy order by s.instance_id), '{}')
+  from rowhook.share s join rowhook.instance i on i.id = s.instance_id and i.started_at = s.registered
+ where s.trigger_id = $1`, trigger).Scan(&s.Turn, &ids, &counts, &busy)
 	if err != nil {
 		return s, fmt.Errorf("read the shares of a total: %w", err)
 	}
-	if s.All, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Share]); err != nil {
-		return s, fmt.Errorf("read the shares of a total: %w", err)
+	for i, id := range ids {
+		s.All = append(s.All, Share{Instance: id, N: int(counts[i]), Busy: busy[i]})
 	}
 	return s, nil
 }
