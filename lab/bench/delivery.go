@@ -162,25 +162,13 @@ func (l *lab) measureOrder(ctx context.Context, b build) (*sample, error) {
 // those of drain with four, one (events/s), times.
 func (l *lab) measureOrderShared(ctx context.Context, b build) (*sample, error) {
 	const slots, delay = 20, 20 * time.Millisecond
-	one, err := l.drain(ctx, drain{
-		build: b, events: l.sizes.Shared, concurrency: slots, delay: delay,
-		fill: byCustomer(l.sizes.Shared, l.sizes.Keys), keys: orderByCustomer, arrived: inOrder(l.sizes.Keys),
+	return l.fourAgainstOne(ctx, func(dispatchers int) drain {
+		events := dispatchers * l.sizes.Shared
+		return drain{
+			build: b, events: events, concurrency: slots, delay: delay, dispatchers: dispatchers,
+			fill: byCustomer(events, l.sizes.Keys), keys: orderByCustomer, arrived: inOrder(l.sizes.Keys),
+		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	s, err := l.drain(ctx, drain{
-		build: b, events: 4 * l.sizes.Shared, concurrency: slots, delay: delay, dispatchers: 4,
-		fill: byCustomer(4*l.sizes.Shared, l.sizes.Keys), keys: orderByCustomer, arrived: inOrder(l.sizes.Keys),
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.set("one", one.Values["received"])
-	s.set("times", s.Values["received"]/one.Values["received"])
-	s.set("lost", s.Values["lost"]+one.Values["lost"])
-	s.set("duplicates", s.Values["duplicates"]+one.Values["duplicates"])
-	return s, nil
 }
 
 // measureHotKey measures the latency of many keys beside one key with many events waiting, and

@@ -236,11 +236,19 @@ func pause(ctx context.Context, d time.Duration) error {
 // those of drain with four, one (events/s), times.
 func (l *lab) measureFourDispatchers(ctx context.Context, b build) (*sample, error) {
 	const slots, delay = 25, 20 * time.Millisecond
-	one, err := l.drain(ctx, drain{build: b, events: l.sizes.Shared, concurrency: slots, delay: delay})
+	return l.fourAgainstOne(ctx, func(dispatchers int) drain {
+		return drain{build: b, events: dispatchers * l.sizes.Shared, concurrency: slots, delay: delay, dispatchers: dispatchers}
+	})
+}
+
+// fourAgainstOne drains with one dispatcher and with four. Values: those of drain with four, one
+// (events/s), times.
+func (l *lab) fourAgainstOne(ctx context.Context, with func(dispatchers int) drain) (*sample, error) {
+	one, err := l.drain(ctx, with(1))
 	if err != nil {
 		return nil, err
 	}
-	s, err := l.drain(ctx, drain{build: b, events: 4 * l.sizes.Shared, concurrency: slots, delay: delay, dispatchers: 4})
+	s, err := l.drain(ctx, with(4))
 	if err != nil {
 		return nil, err
 	}
