@@ -43,7 +43,7 @@ func (b *breakers) run(ctx context.Context) {
 	}
 }
 
-// reread has rowhook.health read at once.
+// rereadHealth has rowhook.health read at once.
 func (s *scheduler) rereadHealth() {
 	s.mu.Lock()
 	s.healthChanged = true

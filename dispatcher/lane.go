@@ -116,6 +116,20 @@ func (l *lane) observe(d time.Duration) {
 	l.average = max(l.average+(d-l.average)/8, time.Microsecond)
 }
 
+// event makes what is sent of an event that was claimed, or read in its order.
+func (l *lane) event(e *queue.Claimed) webhook.Event {
+	l.named(e.Table)
+	schema, table := l.schema, l.table
+	if e.Own != nil {
+		schema, table = e.Own.Schema, e.Own.Table
+	}
+	return webhook.Event{
+		ID: e.ID, CreatedAt: e.CreatedAt, Sequence: e.Seq, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
+		Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
+		CurrentRetry: int(e.Tries) - 1, MaxRetries: l.trigger.Spec.Retry.Limit,
+	}
+}
+
 // named takes over the table's present name, as a claim returned it.
 func (l *lane) named(qualified string) {
 	if qualified == l.qualified {

@@ -204,20 +204,11 @@ func (s *scheduler) hold(d *delivery) {
 	s.link(d)
 }
 
-// named gives an event the name of its table.
-func (s *scheduler) named(l *lane, e *queue.Claimed) webhook.Event {
+// event makes the event that is sent for one that was read and not claimed.
+func (s *scheduler) event(l *lane, e *queue.Claimed) webhook.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.named(e.Table)
-	schema, table := l.schema, l.table
-	if e.Own != nil {
-		schema, table = e.Own.Schema, e.Own.Table
-	}
-	return webhook.Event{
-		ID: e.ID, CreatedAt: e.CreatedAt, Sequence: e.Seq, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
-		Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
-		CurrentRetry: int(e.Tries) - 1, MaxRetries: l.trigger.Spec.Retry.Limit,
-	}
+	return l.event(e)
 }
 
 // ordered reports whether a trigger's events have an order.

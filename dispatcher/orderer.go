@@ -61,9 +61,6 @@ const (
 	// orderPoll is how often to look again at what waits for another key, or for transactions to
 	// end: nobody notifies of that.
 	orderPoll = 50 * time.Millisecond
-	// ownWithin is how old the beat of this instance may be when an event is sent. Others take its
-	// lanes when it has been silent for queue.LockLostAfter, which is longer.
-	ownWithin = 2 * time.Second
 	// lookBackEvery is how often lanes are looked through from their beginning, as insurance.
 	lookBackEvery = time.Minute
 	// keptPayloads bounds the bytes of payloads in memory that wait for their turn. Beyond it they
@@ -281,7 +278,7 @@ func (o *orderer) reconfigure() {
 // before it looks again; 0: until there is room.
 func (o *orderer) hand(now time.Time) (wait time.Duration) {
 	wait = time.Hour
-	if age := now.Sub(o.pulse.lastBeat()); age > ownWithin {
+	if !o.pulse.isFresh(now) {
 		return 100 * time.Millisecond
 	}
 	for _, n := range o.lines {
@@ -340,7 +337,7 @@ func (o *orderer) deliver(n *line, e *order.Entry) *delivery {
 	c.Tries = e.Tries + 1
 	d := &delivery{
 		lane: n.trigger.lane, tries: c.Tries, held: c.Held, packed: c.Packed, due: c.DueAt, expires: time.Now().Add(longestLease * 365),
-		event: o.scheduler.named(n.trigger.lane, c),
+		event: o.scheduler.event(n.trigger.lane, c),
 		placed: &placed{
 			line: n, entry: e, lane: queue.Lane{Trigger: n.trigger.ID, Lane: e.Lane, Epoch: n.lanes.Epoch(e.Lane)}, grant: n.grants[e.Lane],
 			blocks: n.trigger.Spec.Order.Blocks(),
@@ -369,7 +366,7 @@ func (o *orderer) mine(sh *shipment) bool {
 			continue
 		}
 		// The beat is looked at first: doubts come before the beat that ends them.
-		if time.Since(o.pulse.lastBeat()) > ownWithin || p.grant == nil || p.grant.over.Load() || p.grant.doubts != o.pulse.doubts.Load() {
+		if !o.pulse.isFresh(time.Now()) || p.grant == nil || p.grant.over.Load() || p.grant.doubts != o.pulse.doubts.Load() {
 			return false
 		}
 	}

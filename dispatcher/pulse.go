@@ -25,6 +25,11 @@ const (
 	beatFailing = 5 * time.Second
 )
 
+// freshFor is how old the beat of this instance may be when it starts what others could take over:
+// the events of a lane, or a share of a total. Others take them when it has been silent for
+// queue.LockLostAfter, which is longer.
+const freshFor = 2 * time.Second
+
 // pulse shows that this instance is alive. It writes the instance's row by any session that it has.
 // The session that listens holds a lock as well, by which the others learn of a crash sooner. To
 // lose that session is no death: the row says so at once.
@@ -47,6 +52,9 @@ func newPulse(db *database, self *identity, inbox *inbox, log *slog.Logger) *pul
 
 // lastBeat is when this instance last wrote that it is alive.
 func (p *pulse) lastBeat() time.Time { return time.Unix(0, p.last.Load()) }
+
+// isFresh reports whether nobody can have taken this instance for dead since its last beat.
+func (p *pulse) isFresh(now time.Time) bool { return now.Sub(p.lastBeat()) < freshFor }
 
 // poke has the row written at once.
 func (p *pulse) poke() {

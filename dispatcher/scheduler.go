@@ -275,21 +275,11 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		e := &events[i]
 		l := s.lanes[e.Trigger]
 		got[e.Trigger]++
-		l.named(e.Table)
-		schema, table := l.schema, l.table
-		if e.Own != nil {
-			schema, table = e.Own.Schema, e.Own.Table
-		}
 		if e.DueAt.After(highest[e.Trigger]) {
 			highest[e.Trigger] = e.DueAt
 		}
 		l.found = now
-		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: sent.Add(l.lease()), taken: now, bulk: !l.batches().IsZero()}
-		d.event = webhook.Event{
-			ID: e.ID, CreatedAt: e.CreatedAt, Sequence: e.Seq, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
-			Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
-			CurrentRetry: int(e.Tries) - 1, MaxRetries: l.trigger.Spec.Retry.Limit,
-		}
+		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: sent.Add(l.lease()), taken: now, bulk: !l.batches().IsZero(), event: l.event(e)}
 		s.link(d)
 		s.queued -= l.loads()
 		l.push(d)

@@ -16,10 +16,6 @@ type share struct {
 	enrolled int64 // pulse.enrolled, when it was taken
 }
 
-// shareBeat is how old the beat of this instance may be for a request to start. The others take the
-// share of an instance that has not been seen for LockLostAfter.
-const shareBeat = 2 * time.Second
-
 // totals takes and gives up shares. The loop of the peers calls update at each watch, and nothing
 // else changes them.
 type totals struct {
@@ -193,5 +189,5 @@ func (s *scheduler) holdsShare(l *lane) bool {
 	if s.pulse == nil {
 		return true
 	}
-	return l.share.enrolled == s.pulse.enrolled.Load() && time.Since(s.pulse.lastBeat()) < shareBeat
+	return l.share.enrolled == s.pulse.enrolled.Load() && s.pulse.isFresh(time.Now())
 }
