@@ -53,6 +53,9 @@ outage: ## stage outages under a real Prometheus, and see the alerts fire
 promtool: ## print where Prometheus' promtool is, which the tests of the alerts use
 	@scripts/prometheus promtool
 
+vendor: ## write the dashboard's files of other projects anew, from their npm packages
+	scripts/vendor $(ARGS)
+
 generate: ## write the references in docs/ anew: the JSON Schema, the commands, the metrics, the HTTP interface
 	go test ./internal/config -run UpToDate -update
 	go test ./internal/cli -run CommandReference -update
@@ -65,4 +68,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build dist image up test test-all race lint model examples torture bench outage promtool generate ci clean
+.PHONY: help dev once build dist image up test test-all race lint model examples torture bench outage promtool vendor generate ci clean

@@ -155,7 +155,7 @@ func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
 		want         string
 	}{
 		"no such path":             {"GET", "/api/v2/status", nil, "404 not_found"},
-		"the root":                 {"GET", "/", nil, "404 not_found"},
+		"the root":                 {"POST", "/", nil, "404 not_found"},
 		"another method":           {"POST", "/api/v1/status", map[string]any{}, "405 method_not_allowed"},
 		"another method of events": {"DELETE", "/api/v1/events/" + flying, nil, "405 method_not_allowed"},
 		"an unknown parameter":     {"GET", "/api/v1/events?trigers=orders", nil, "400 invalid"},

@@ -42,8 +42,7 @@ func (g *guard) check(r *http.Request, need access) *Problem {
 		return p
 	}
 	if !g.tokens && !webapi.IsLoopback(webapi.Hostname(r.Host)) {
-		return webapi.NewProblem(http.StatusForbidden, "wrong_host", "without a token the Host header must name this host",
-			"use localhost or 127.0.0.1, or set ROWHOOK_HTTP_TOKEN")
+		return wrongHost()
 	}
 	if need == public || !g.tokens {
 		return nil
@@ -56,6 +55,11 @@ func (g *guard) check(r *http.Request, need access) *Problem {
 	}
 	return webapi.NewProblem(http.StatusUnauthorized, "unauthorized", "a valid token is required", "send the header Authorization: Bearer TOKEN").
 		With("WWW-Authenticate", `Bearer realm="rowhook"`)
+}
+
+func wrongHost() *Problem {
+	return webapi.NewProblem(http.StatusForbidden, "wrong_host", "without a token the Host header must name this host",
+		"use localhost or 127.0.0.1, or set ROWHOOK_HTTP_TOKEN")
 }
 
 // access returns what the request's token allows. Tokens are compared by their digests in constant

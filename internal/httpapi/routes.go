@@ -89,6 +89,9 @@ func (s *Server) newHandler() http.Handler {
 			// body that never arrives would hold the connection.
 			limitBodyTime(w, strayTimeout)
 		}
+		if s.servePage(w, r) {
+			return
+		}
 		handler, pattern := mux.Handler(r)
 		if pattern != "" {
 			mux.ServeHTTP(w, r) // unlike handler.ServeHTTP it sets the path values

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/dashboard"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/webapi"
@@ -83,6 +84,7 @@ type Server struct {
 	tails      chan struct{} // one element per open tail
 	busy       atomic.Int64  // running requests, without those for health
 	openapi    func() ([]byte, error)
+	page       *dashboard.Handler
 }
 
 // New returns a server. Run makes it serve.
@@ -95,6 +97,7 @@ func New(cfg Config) *Server {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(cfg.WriteToken, cfg.ReadToken), tails: make(chan struct{}, maxTails), openapi: sync.OnceValues(Document)}
+	s.page = dashboard.New()
 	s.readiness.server = s
 	s.operations.init()
 	s.handler = s.newHandler()

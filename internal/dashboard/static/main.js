@@ -1,0 +1,98 @@
+// The frame around every page: who we are, where to go, and what is wrong with the connection.
+
+import { identify, me, reachable, refused, signIn, signOut, token } from "./lib/api.js";
+import { setClock } from "./lib/format.js";
+import { effect, html, render, useEffect, useRef, useState } from "./lib/html.js";
+import { listen } from "./lib/keys.js";
+import { go, link, route } from "./lib/route.js";
+import { problem, status, watchStatus } from "./lib/status.js";
+import { Asked } from "./parts/dialog.js";
+import { Help } from "./parts/help.js";
+import { Empty, Failed, Loading } from "./parts/parts.js";
+import { Notices } from "./parts/say.js";
+import { Overview } from "./pages/overview.js";
+
+/**
+ * The pages: their path, what the navigation calls them, and who may see them.
+ *
+ * @type {{path: string, title: string, view: any, nav?: boolean, need?: string}[]}
+ */
+const pages = [
+  { path: "", title: "Overview", view: Overview, nav: true },
+];
+
+function App() {
+  if (refused.value?.status === 401) return html`<${SignIn} />`;
+  if (refused.value) return html`<main><${Failed} problem=${refused.value} again=${identify} /></main>`;
+  if (!me.value) return html`<main><${Loading} what="who you are" /></main>`;
+  return html`<${Frame} />`;
+}
+
+function Frame() {
+  useEffect(watchStatus, [me.value]);
+  const { page: path } = route.value;
+  const page = pages.find((p) => p.path === path);
+  const main = useRef(/** @type {any} */ (null));
+  const visited = useRef(path);
+  useEffect(() => {
+    document.title = `${page?.title ?? "Not found"} · Rowhook`;
+    if (visited.current !== path) main.current.focus(); // a screen reader reads the new page
+    visited.current = path;
+  }, [path]);
+  const dead = status.value?.triggers.reduce((/** @type {number} */ n, /** @type {any} */ t) => n + t.dead, 0) ?? 0;
+  return html`
+    <a class="skip" href="#main" onClick=${(/** @type {Event} */ e) => {
+      e.preventDefault();
+      main.current.focus();
+    }}>Skip to the page</a>
+    <header class="top"><b><a href="#/">Rowhook</a></b><span class="db">${me.value.database}</span>
+      <nav aria-label="Pages">${pages.filter((p) => p.nav).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
+        ${p.title}${p.path === "dead" && dead > 0 && html` <b>${dead}</b>`}</a>`)}</nav>
+      <${Search} />
+      <${Who} />
+    </header>
+    ${!reachable.value && html`<p class="gone" role="status">The server does not answer. What you see is what it said last; the page goes on by itself when it is back.</p>`}
+    ${reachable.value && problem.value && html`<p class="gone" role="status">${problem.value.detail}${problem.value.remedy && `: ${problem.value.remedy}`}</p>`}
+    <main id="main" ref=${main} tabindex="-1">${page ? html`<${page.view} key=${route.value.name} />` : html`<${Empty} title="There is no such page">
+      <a href="#/">Go to the overview</a><//>`}</main>
+    <${Asked} /><${Help} /><${Notices} />`;
+}
+
+function Who() {
+  const { name, tokens } = me.value;
+  if (!tokens) return null;
+  return html`<span class="db">${name ?? "token"} <button class="quiet" onClick=${signOut}>Sign out</button></span>`;
+}
+
+function Search() {
+  const input = useRef(/** @type {any} */ (null));
+  useEffect(() => listen("/", "search", () => input.current.focus()), []);
+  const onSubmit = (/** @type {Event} */ e) => {
+    e.preventDefault();
+    go(link("events", "", { q: input.current.value.trim() }));
+  };
+  return html`<form class="search" role="search" onSubmit=${onSubmit}>
+    <input ref=${input} type="search" aria-label="Search events" placeholder="state:dead trigger:… new.id:7" spellcheck="false" autocomplete="off" />
+    <kbd aria-hidden="true">/</kbd></form>`;
+}
+
+function SignIn() {
+  const [text, setText] = useState("");
+  const tried = token.value !== "";
+  const onSubmit = (/** @type {Event} */ e) => {
+    e.preventDefault();
+    void signIn(text.trim());
+  };
+  return html`<main class="login"><h1>Rowhook</h1>
+    <p>${tried ? "This token is not valid: it is mistyped, has ended, or was removed." : "A token is needed. It is kept for this tab only."}</p>
+    <form onSubmit=${onSubmit}><label for="token">Token</label>
+      <input id="token" type="password" required autocomplete="off" value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)} />
+      <button class="main" type="submit">Sign in</button></form>
+    <p class="sub">Whoever runs Rowhook makes one by <code>rowhook token add NAME --scope status,payloads</code>, or finds one in ROWHOOK_HTTP_TOKEN.</p></main>`;
+}
+
+effect(() => {
+  if (me.value?.now) setClock(me.value.now);
+});
+void identify();
+render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));
