@@ -2,12 +2,12 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"slices"
+	"maps"
+	"net/http"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgerrcode"
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
@@ -24,6 +24,7 @@ type activityCounter struct {
 
 	mu      sync.Mutex
 	minutes map[minuteOf]*counted
+	err     string // why they can't be written; "": they can
 	// since is the start of the latency of events that were sent again by hand, and failed then.
 	since map[[16]byte]time.Time
 }
@@ -41,6 +42,9 @@ type counted struct {
 // activityEvery is how often the counts that have changed are written.
 const activityEvery = 3 * time.Second
 
+// activityTimeout bounds such a write.
+const activityTimeout = 5 * time.Second
+
 // mostMinutes bounds the counts that are kept while the database can't be written.
 const mostMinutes = 10_000
 
@@ -56,19 +60,21 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what queue.Fate) 
 	if what == queue.Released || r.Kind == webhook.KindCanceled {
 		return
 	}
-	end, since := r.StartedAt.Add(r.Duration), a.began(dl, what)
+	end := r.StartedAt.Add(r.Duration)
 	key := minuteOf{end.Truncate(time.Minute).Unix(), dl.lane.id}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	since := a.began(dl, what)
 	c := a.minutes[key]
 	if c == nil {
 		if len(a.minutes) >= mostMinutes {
 			return
 		}
-		c = &counted{Activity: queue.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger}}
+		c = &counted{Activity: queue.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger, Outcomes: map[string]int64{}}}
 		a.minutes[key] = c
 	}
 	c.dirty = true
+	c.Outcomes[classOf(r)]++
 	if what == queue.Delivered {
 		c.Delivered++
 		c.Latency.Add(end.Sub(since))
@@ -87,11 +93,24 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what queue.Fate) 
 	}
 }
 
+// classOf says how an attempt ended: by the kind of its failure, or by the class of its status. A
+// receiver that asks for less is a class of its own.
+func classOf(r *webhook.Result) string {
+	switch {
+	case r.Kind != webhook.KindResponse:
+		return string(r.Kind)
+	case r.Status == http.StatusTooManyRequests:
+		return "429"
+	}
+	if n := r.Status / 100; n >= 1 && n <= 5 {
+		return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[n-1]
+	}
+	return string(webhook.KindOther)
+}
+
 // began returns the start of an event's latency: its change, or the time when it was sent again by
-// hand. Its first attempt was due then.
+// hand. Its first attempt was due then. The caller holds mu.
 func (a *activityCounter) began(dl *delivery, what queue.Fate) time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	since, known := a.since[dl.event.ID]
 	switch {
 	case dl.tries == 1:
@@ -114,7 +133,9 @@ func (a *activityCounter) take(now time.Time) (batch []queue.Activity) {
 	for key, c := range a.minutes {
 		if c.dirty {
 			c.dirty = false
-			batch = append(batch, c.Activity)
+			taken := c.Activity
+			taken.Outcomes = maps.Clone(c.Outcomes)
+			batch = append(batch, taken)
 		} else if now.Unix()-key.minute > 3*60 { // attempts may end a while after they are counted
 			delete(a.minutes, key)
 		}
@@ -133,27 +154,78 @@ func (a *activityCounter) takeBack(batch []queue.Activity) {
 	}
 }
 
-// write writes the counts that have changed. An older schema has no table for them.
+// run writes the counts every activityEvery until ctx is done.
+func (a *activityCounter) run(ctx context.Context) {
+	ticker := time.NewTicker(activityEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			a.write(ctx)
+		}
+	}
+}
+
+// write writes the counts that have changed, by one statement. It gives up soon, since it uses one
+// of the sessions that settle: the next write has all that this one had.
 func (a *activityCounter) write(ctx context.Context) {
 	batch := a.take(time.Now())
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	within, cancel := context.WithTimeout(ctx, activityTimeout)
 	defer cancel()
-	err := queue.RecordActivity(ctx, a.db.writes, a.self.id, batch)
+	err := a.record(within, batch)
 	// The error that is among the counts may have characters that the database's encoding lacks.
 	// All figures would be lost for that.
 	if pg.IsBadData(err) {
-		plain := slices.Clone(batch)
-		for i := range plain {
-			plain[i].Error = toASCII(plain[i].Error)
+		for i := range batch {
+			batch[i].Error = toASCII(batch[i].Error)
 		}
-		err = queue.RecordActivity(ctx, a.db.writes, a.self.id, plain)
+		err = a.record(within, batch)
 	}
-	if err == nil || pg.IsState(err, pgerrcode.UndefinedTable) {
-		return
+	if err != nil {
+		a.takeBack(batch)
 	}
-	a.takeBack(batch)
-	a.log.Debug("can't write the counts of attempts; retrying", "error", err)
+	if ctx.Err() == nil {
+		a.wrote(err)
+	}
+}
+
+func (a *activityCounter) record(ctx context.Context, batch []queue.Activity) error {
+	return a.db.onSchema(ctx, func(schema int32) error {
+		return queue.RecordActivity(ctx, a.db.writes, schema, a.self.id, batch)
+	})
+}
+
+// wrote tells of a write that failed where the server has refused it, and of the end of that. What
+// keeps the database from being reached is told by others.
+func (a *activityCounter) wrote(err error) {
+	a.mu.Lock()
+	was := a.err
+	switch {
+	case err == nil:
+		a.err = ""
+	case pg.WasRefused(err) || errors.Is(err, context.DeadlineExceeded):
+		a.err = err.Error()
+	}
+	now := a.err
+	a.mu.Unlock()
+	switch {
+	case was == "" && now != "":
+		a.log.Warn("can't write the figures of the last hour; deliveries continue, and status and the dashboard show too few; retrying", "every", activityEvery, "error", err)
+	case was != "" && now == "":
+		a.log.Info("the figures of the last hour are written again")
+	case err != nil && now == "":
+		a.log.Debug("can't write the counts of attempts; retrying", "error", err)
+	}
+}
+
+// problem returns why the counts can't be written; "": they can.
+func (a *activityCounter) problem() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
 }

@@ -229,11 +229,11 @@ func compose(cfg Config) *Dispatcher {
 		peers: &peers{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, pulse: pulse, configuration: configuration, unable: unable,
 			totals:  &totals{db: db, self: self, scheduler: scheduler, pulse: pulse, log: log},
-			trouble: &troubleRecord{db: db, self: self, scheduler: scheduler, history: history, log: log},
+			trouble: &troubleRecord{db: db, self: self, scheduler: scheduler, history: history, activity: activity, log: log},
 			commits: commits, log: log, noListen: cfg.NoListen,
 		},
 		maintenance: &maintenance{
-			db: db, configuration: configuration, history: history, captures: captures, activity: activity, tell: tell, log: log,
+			db: db, configuration: configuration, history: history, captures: captures, tell: tell, log: log,
 		},
 		breakers: &breakers{db: db, self: self, scheduler: scheduler, settler: settler, log: log},
 		abort:    make(chan struct{}),
@@ -311,6 +311,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.orderer.run(ctx) })
 	loops.Go(func() { d.peers.run(ctx) })
 	loops.Go(func() { d.maintenance.run(ctx) })
+	loops.Go(func() { d.activity.run(ctx) })
 	loops.Go(func() { d.alerter.run(ctx) })
 	loops.Go(func() { d.sender.watchStalls(ctx) })
 	loops.Go(func() { d.breakers.run(ctx) })

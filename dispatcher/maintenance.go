@@ -37,7 +37,6 @@ type maintenance struct {
 	configuration *configuration
 	history       *history
 	captures      *captures
-	activity      *activityCounter
 	tell          *observers
 	log           *slog.Logger
 
@@ -46,9 +45,8 @@ type maintenance struct {
 
 // run maintains the tables until ctx is done.
 func (m *maintenance) run(ctx context.Context) {
-	tidy, activity := time.NewTicker(tidyEvery), time.NewTicker(activityEvery)
+	tidy := time.NewTicker(tidyEvery)
 	defer tidy.Stop()
-	defer activity.Stop()
 	var vacuuming sync.WaitGroup
 	defer vacuuming.Wait()
 	busy := make(chan struct{}, 1) // holds a token while a vacuum runs
@@ -74,8 +72,6 @@ func (m *maintenance) run(ctx context.Context) {
 			m.captures.look(ctx)
 		case <-m.captures.changed: // the first load puts a token in, too
 			m.captures.look(ctx)
-		case <-activity.C:
-			m.activity.write(ctx)
 		}
 	}
 }

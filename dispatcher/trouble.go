@@ -15,6 +15,7 @@ type troubleRecord struct {
 	self      *identity
 	scheduler *scheduler
 	history   *history
+	activity  *activityCounter
 	log       *slog.Logger
 
 	recorded queue.Trouble
@@ -29,6 +30,7 @@ const troubleRepeat = 10 * time.Second
 func (r *troubleRecord) update(ctx context.Context, now time.Time) {
 	trouble := queue.Trouble{Unable: r.scheduler.unable(), Hanging: r.scheduler.hanging()}
 	trouble.History, _ = r.history.problem()
+	trouble.Activity = r.activity.problem()
 	same := trouble.Equal(&r.recorded)
 	if same && (trouble.IsZero() || now.Sub(r.at) < troubleRepeat) {
 		return

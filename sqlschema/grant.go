@@ -88,6 +88,8 @@ func dispatcherRights() []right {
 		{kind: "table", name: "alerter", privilege: "SELECT"},
 		{kind: "table", name: "alerter", privilege: "INSERT"},
 		{kind: "table", name: "alerter", privilege: "UPDATE"},
+		// From version 6 of the schema on.
+		{kind: "table", name: "activity", privilege: "UPDATE", columns: []string{"outcomes"}},
 	}
 }
 

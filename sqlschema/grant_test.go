@@ -37,7 +37,7 @@ func granted() []string {
 		"table activity INSERT",
 		"table activity SELECT",
 		"table activity UPDATE delivered", "table activity UPDATE died", "table activity UPDATE error", "table activity UPDATE error_at",
-		"table activity UPDATE failed", "table activity UPDATE latency",
+		"table activity UPDATE failed", "table activity UPDATE latency", "table activity UPDATE outcomes",
 		"table alert DELETE", "table alert INSERT", "table alert SELECT", "table alert UPDATE",
 		"table alerter INSERT", "table alerter SELECT", "table alerter UPDATE",
 		"table backfill SELECT",
@@ -270,7 +270,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		},
 		func() error { _, err := queue.DropOldest(ctx, tx); return err },
-		func() error { return queue.RecordActivity(ctx, tx, id, make([]queue.Activity, 1)) },
+		func() error { return queue.RecordActivity(ctx, tx, queue.OutcomesSchema, id, make([]queue.Activity, 1)) },
 		func() error { return queue.ForgetActivity(ctx, tx) },
 		func() error { _, err := queue.ReadQueueHealth(ctx, tx); return err },
 		func() error { _, err := queue.FindHolder(ctx, tx, 0, 0); return err },

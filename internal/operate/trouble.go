@@ -45,9 +45,18 @@ func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
 		if t.History != "" {
 			s.warn(Warning{Code: "no_history", Problem: fmt.Sprintf("dispatcher %d (%s) can't write history: %s", in.ID, in.Name, t.History), Remedy: historyRemedy})
 		}
+		if t.Activity != "" {
+			s.warn(Warning{
+				Code:    "no_activity",
+				Problem: fmt.Sprintf("dispatcher %d (%s) can't write what it does, so the figures of the last hour are too low: %s", in.ID, in.Name, t.Activity),
+				Remedy:  activityRemedy,
+			})
+		}
 	}
 	return nil
 }
+
+const activityRemedy = "check for revoked rights on rowhook.activity (rowhook apply --grant-to), for a lock on it, and for a full disk"
 
 const historyRemedy = "check for event triggers that forbid DDL, for revoked rights, and for a full disk; see \"When history can't be written\" in docs/operations.md"
 

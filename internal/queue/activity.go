@@ -2,9 +2,12 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,6 +25,9 @@ type Activity struct {
 	ErrorAt   *time.Time // when the last failed attempt began; nil: there was none
 	Error     string     // of that attempt
 	Recovered bool       // an attempt that began later has delivered its event
+	// Outcomes counts attempts by how they ended: the status or its class, 2xx, 429, or the kind of
+	// a failure without a status.
+	Outcomes map[string]int64
 }
 
 // Latency counts deliveries by the time from the change to the end of the attempt. The bounds of
@@ -69,45 +75,80 @@ func latencyBound(i int) time.Duration {
 	return time.Duration(float64(100*time.Microsecond) * math.Exp2(float64(i)/4))
 }
 
-// activityKept is how long the minutes are kept. Readers look at the last hour.
-const activityKept = 2 * time.Hour
+// activityKept is how long the minutes are kept. activityRows bounds those of more than activitySoon
+// ago, the oldest go first: each trigger has one for each minute and dispatcher in which it had
+// something.
+const (
+	activityKept = 25 * time.Hour
+	activitySoon = 2 * time.Hour
+	activityRows = 200_000
+)
 
-// RecordActivity writes what an instance did. It replaces a minute that was written before. That a
-// trigger has recovered is one more element of latency, 1, behind the buckets. Programs older than
-// this element read the buckets alone.
-func RecordActivity(ctx context.Context, db pg.Queryer, instance int32, batch []Activity) error {
-	var b pgx.Batch
+// OutcomesSchema is the first version of the schema rowhook whose activity has the outcomes.
+const OutcomesSchema = 6
+
+// RecordActivity writes what an instance did. It replaces minutes that were written before. That a
+// trigger has recovered is one more element of latency, behind all buckets: 1.
+func RecordActivity(ctx context.Context, db pg.Queryer, schema, instance int32, batch []Activity) error {
+	minutes, triggers := make([]time.Time, len(batch)), make([]int32, len(batch))
+	delivered, failed, died := make([]int64, len(batch)), make([]int64, len(batch)), make([]int64, len(batch))
+	latencies, errorsAt, messages, outcomes := make([]string, len(batch)), make([]*time.Time, len(batch)), make([]string, len(batch)), make([]string, len(batch))
 	for i := range batch {
 		a := &batch[i]
-		latency := a.Latency[:]
-		if a.Recovered {
-			latency = append(slices.Clone(latency), 1)
+		minutes[i], triggers[i], delivered[i], failed[i], died[i] = a.Minute, a.Trigger, a.Delivered, a.Failed, a.Died
+		latencies[i], errorsAt[i], messages[i] = a.latency(), a.ErrorAt, a.Error
+		text, err := json.Marshal(a.Outcomes)
+		if err != nil {
+			return fmt.Errorf("encode the outcomes of attempts: %w", err)
 		}
-		b.Queue(`
-insert into rowhook.activity as a (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error)
-values ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, ''))
+		outcomes[i] = string(text)
+	}
+	args := []any{instance, minutes, triggers, delivered, failed, died, latencies, errorsAt, messages}
+	column, from, set := "", "", ""
+	if schema >= OutcomesSchema {
+		args = append(args, outcomes)
+		column, from, set = ", outcomes", ", $10::text[]", ", outcomes = excluded.outcomes"
+	}
+	cast := strings.ReplaceAll(column, "outcomes", "outcomes::jsonb")
+	return execute(ctx, db, "record activity", `
+insert into rowhook.activity as a (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error`+column+`)
+select minute, trigger_id, $1, delivered, failed, died, latency::integer[], error_at, nullif(error, '')`+cast+`
+  from unnest($2::timestamptz[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::timestamptz[], $9::text[]`+from+`)
+    as r(minute, trigger_id, delivered, failed, died, latency, error_at, error`+column+`)
 on conflict (minute, trigger_id, instance_id) do update
    set delivered = excluded.delivered, failed = excluded.failed, died = excluded.died, latency = excluded.latency,
-       error_at = excluded.error_at, error = excluded.error`,
-			a.Minute, a.Trigger, instance, a.Delivered, a.Failed, a.Died, latency, a.ErrorAt, a.Error)
-	}
-	if err := db.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("record activity: %w", err)
-	}
-	return nil
+       error_at = excluded.error_at, error = excluded.error`+set, args...)
 }
 
-// ForgetActivity deletes minutes older than activityKept. The last error of each trigger stays.
-// Version 1 of the schema has no table of activity.
-func ForgetActivity(ctx context.Context, tx pgx.Tx) error {
-	var exists bool
-	if err := tx.QueryRow(ctx, "select to_regclass('rowhook.activity') is not null").Scan(&exists); err != nil || !exists {
-		return err
+// latency is the text of the column latency.
+func (a *Activity) latency() string {
+	n := LatencyBuckets
+	for n > 0 && a.Latency[n-1] == 0 {
+		n--
 	}
+	counts := a.Latency[:n]
+	if a.Recovered {
+		counts = append(slices.Clone(a.Latency[:]), 1)
+	}
+	text := make([]byte, 0, 4*len(counts)+2)
+	text = append(text, '{')
+	for i, n := range counts {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, int64(n), 10)
+	}
+	return string(append(text, '}'))
+}
+
+// ForgetActivity deletes minutes that are over their time, or too many. The last error of each
+// trigger stays.
+func ForgetActivity(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 delete from rowhook.activity a
- where minute < now() - $1::interval
-   and (error_at is null or exists (select from rowhook.activity b where b.trigger_id = a.trigger_id and (b.error_at, b.instance_id) > (a.error_at, a.instance_id)))`, activityKept)
+ where minute < greatest(now() - $1::interval, least(now() - $2::interval, (select minute from rowhook.activity order by minute desc offset $3 limit 1)))
+   and (error_at is null or exists (select from rowhook.activity b where b.trigger_id = a.trigger_id and (b.error_at, b.instance_id) > (a.error_at, a.instance_id)))`,
+		activityKept, activitySoon, activityRows)
 	if err != nil {
 		return fmt.Errorf("forget old activity: %w", err)
 	}

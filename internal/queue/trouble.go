@@ -18,6 +18,8 @@ type Trouble struct {
 	Unable map[string]string `json:"unable,omitempty"`
 	// History says why the dispatcher settles without history. "": it settles with history.
 	History string `json:"history,omitempty"`
+	// Activity says why the dispatcher can't write its counts of attempts. "": it can.
+	Activity string `json:"activity,omitempty"`
 	// Hanging are attempts in flight for more than a second, by name of a trigger.
 	Hanging map[string]Hanging `json:"hanging,omitempty"`
 }
@@ -40,12 +42,12 @@ const MostHanging = 20
 
 // IsZero reports whether there is none.
 func (t *Trouble) IsZero() bool {
-	return len(t.Unable) == 0 && len(t.Hanging) == 0 && t.History == ""
+	return len(t.Unable) == 0 && len(t.Hanging) == 0 && t.History == "" && t.Activity == ""
 }
 
 // Equal reports whether both are the same.
 func (t *Trouble) Equal(o *Trouble) bool {
-	return maps.Equal(t.Unable, o.Unable) && t.History == o.History && maps.EqualFunc(t.Hanging, o.Hanging, Hanging.equal)
+	return maps.Equal(t.Unable, o.Unable) && t.History == o.History && t.Activity == o.Activity && maps.EqualFunc(t.Hanging, o.Hanging, Hanging.equal)
 }
 
 func (h Hanging) equal(o Hanging) bool {
