@@ -8,8 +8,9 @@ import (
 
 // Stats is how a Dispatcher stands.
 type Stats struct {
-	Instance int32 // rowhook.instance.id; 0: not started yet
-	Started  bool  // connected, registered and the triggers loaded
+	Instance int32  // rowhook.instance.id; 0: not started yet
+	Name     string // of the instance: Config.Name, or its default
+	Started  bool   // connected, registered and the triggers loaded
 	Stopping bool
 	Polls    bool // Config.NoListen is set: no session listens, and none will
 	Listens  bool // a session listens
@@ -46,7 +47,7 @@ type TriggerStats struct {
 // database.
 func (d *Dispatcher) Stats() Stats {
 	s := Stats{
-		Instance: d.instance.Load(), Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.claimer.silent.Load(),
+		Instance: d.instance.Load(), Name: d.cfg.Name, Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.claimer.silent.Load(),
 		Claiming: d.claimer.health.problem(time.Now()), Settling: d.settler.health.problem(time.Now()),
 		Uncaptured: d.captures.uncaptured(), PayloadBytes: d.payloads.room.inUse(), NotificationQueue: d.notifications.usage.Load(), Triggers: d.scheduler.stats(),
 	}

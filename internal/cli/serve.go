@@ -44,6 +44,8 @@ type serving struct {
 	chosen   bool   // a flag or variable set it, so serving must not fail
 	database string // "": the dispatcher's
 	noListen bool   // the dispatcher's database URL may lead through a pooler
+	// traceLink is a URL with {trace_id} in it. Optional.
+	traceLink string
 	// starting says what the start of the dispatcher waits for, or returns "". Optional.
 	starting func() string
 }
@@ -52,6 +54,9 @@ func (w *serving) flags(s *flagSet) {
 	s.text(&w.address, "http", "address that serves health, metrics and the operators' commands; \"off\": none")
 	s.text(&w.database, "http-database-url", "database URL for requests over HTTP, if the dispatcher's role may not operate: "+
 		"with a role that may read and change what operators do (default: the listen or the database URL)")
+	add(s, &w.traceLink, "trace-link", "link to a trace for the dashboard: a URL with {trace_id} in it, such as https://tempo.example.com/trace/{trace_id}", syntax[string]{
+		kind: "URL", parse: func(s string) (string, error) { return s, httpapi.CheckTraceLink(s) }, format: func(s string) string { return s },
+	})
 }
 
 // listenHTTP opens the address. It returns nil if HTTP is off.
@@ -126,8 +131,12 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	m.Watch(d.Stats)
 	m.WatchDatabase(probes, 0)
 	write, read := a.httpTokens()
+	target, err := parseTarget(a.global.databaseURL, a.global.source)
+	if err != nil { // the pools have been made of it
+		return nil, err
+	}
 	server := httpapi.New(httpapi.Config{
-		WriteToken: write, ReadToken: read, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
+		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, WriteToken: write, ReadToken: read, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
 		Schema: func(ctx context.Context) error {
 			conn, err := ready.Acquire(ctx)
 			if err != nil {

@@ -7,10 +7,9 @@ import (
 
 // Routes describes the routes in the form that the test of the document uses.
 func Routes() (out []string) {
-	names := map[access]string{public: "public", read: "read", write: "write"}
 	for _, r := range New(Config{}).routes() {
 		query := slices.Sorted(slices.Values(r.query))
-		out = append(out, fmt.Sprint(r.method, " ", r.path, " ", names[r.access], " ", query, " ", r.body > 0))
+		out = append(out, fmt.Sprint(r.method, " ", r.path, " ", r.scope, " ", query, " ", r.body > 0))
 	}
 	return out
 }

@@ -72,7 +72,8 @@ func TestBrowsersAreRefused(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	for _, header := range [][]string{
-		{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Origin", d.url}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"},
+		{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Origin", "http://localhost:1"}, {"Origin", "http://127.0.0.1"},
+		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Sec-Fetch-Site", "same-site", "Origin", d.url}, {"Sec-Fetch-Site", "new"},
 	} {
 		require.Equal(t, "403 cross_origin", d.problem(t, "GET", "/api/v1/status", nil, header...), header)
 		require.Equal(t, "403 cross_origin", d.problem(t, "POST", "/api/v1/pause", map[string]any{"all": true}, header...), header)
@@ -86,7 +87,24 @@ func TestBrowsersAreRefused(t *testing.T) {
 		require.Equal(t, http.StatusOK, d.ask(t, "GET", "/api/v1/status", nil, "Host", host).StatusCode, host)
 	}
 	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/api/v1/status", nil, "Sec-Fetch-Site", "none").StatusCode, "typed by a person")
+	rebound := []string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}
+	require.Equal(t, "403 wrong_host", d.problem(t, "GET", "/api/v1/status", nil, rebound...), "DNS rebinding makes it one of the same origin")
 	require.Empty(t, d.ids(t, "select name from rowhook.trigger where paused"))
+}
+
+// The dashboard is a page that this server sends.
+func TestTheOwnPageMayAsk(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	host := strings.TrimPrefix(d.url, "http://")
+	for _, header := range [][]string{
+		{"Origin", d.url, "Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Site", "same-origin"}, {"Origin", d.url},
+		{"Origin", "https://" + host}, // a proxy has ended TLS
+		{"Origin", "https://rowhook.example.com", "Sec-Fetch-Site", "same-origin"}, // a proxy has changed the Host
+	} {
+		require.Equal(t, http.StatusOK, d.ask(t, "GET", "/api/v1/status", nil, header...).StatusCode, header)
+		require.Equal(t, http.StatusOK, d.ask(t, "POST", "/api/v1/resume", map[string]any{"all": true}, header...).StatusCode, header)
+	}
 }
 
 func TestAddressesThatOthersCanReachDemandATokenThatIsOne(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/rowhook/rowhook/internal/access"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/webapi"
@@ -209,11 +210,12 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 	if err := decode(r, &in); err != nil {
 		return 0, nil, err
 	}
-	if in.Where != "" && !s.guard.tokens {
+	if in.Where != "" {
 		// The condition is SQL that runs as the dispatcher's role. Not every local program may run
 		// SQL.
-		return 0, nil, webapi.NewProblem(http.StatusForbidden, "sql_needs_token", "a condition in SQL is accepted only with a token",
-			"set ROWHOOK_HTTP_TOKEN and send it, or use rowhook backfill")
+		if err := require(r, access.Admin); err != nil {
+			return 0, nil, err
+		}
 	}
 	trigger := r.PathValue("name")
 	j, err := s.start(r, "backfill", func(ctx context.Context, progress func(func(*Operation))) error {

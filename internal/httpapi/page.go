@@ -4,7 +4,6 @@ import (
 	"net/http"
 
 	"github.com/rowhook/rowhook/internal/dashboard"
-	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // servePage serves the dashboard's page and files. They show no data: the page asks for those by
@@ -14,8 +13,8 @@ func (s *Server) servePage(w http.ResponseWriter, r *http.Request) bool {
 	if !dashboard.Owns(r.URL.Path) || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
-	if !s.guard.tokens && !webapi.IsLoopback(webapi.Hostname(r.Host)) {
-		wrongHost().Write(w)
+	if p := s.guard.checkHost(r); p != nil {
+		p.Write(w)
 		return true
 	}
 	s.page.ServeHTTP(w, r)

@@ -12,14 +12,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/access"
 	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // route is one operation of openapi.yaml.
 type route struct {
 	method, path string
-	access       access
+	scope        access.Scopes
 	query        []string // the parameters that it accepts
 	body         int64    // greatest size of the request's body in bytes; 0: no body
 	timeout      time.Duration
@@ -31,13 +31,13 @@ type route struct {
 func (s *Server) routes() []route {
 	filter := []string{"id", "trigger", "state", "table", "since", "until", "payload", "error", "status", "kind"}
 	get := func(path string, query []string, handle func(http.ResponseWriter, *http.Request) (int, any, error)) route {
-		return route{method: http.MethodGet, path: path, access: read, query: query, timeout: s.cfg.Timeout, handle: handle}
+		return route{method: http.MethodGet, path: path, scope: access.Status, query: query, timeout: s.cfg.Timeout, handle: handle}
 	}
 	post := func(path string, body int64, handle func(http.ResponseWriter, *http.Request) (int, any, error)) route {
-		return route{method: http.MethodPost, path: path, access: write, body: body, timeout: s.cfg.Timeout, handle: handle}
+		return route{method: http.MethodPost, path: path, scope: access.Steer, body: body, timeout: s.cfg.Timeout, handle: handle}
 	}
 	health := func(path string, handle func(http.ResponseWriter, *http.Request) (int, any, error)) route {
-		return route{method: http.MethodGet, path: path, access: public, timeout: s.cfg.Timeout, handle: handle}
+		return route{method: http.MethodGet, path: path, scope: public, timeout: s.cfg.Timeout, handle: handle}
 	}
 	tail := get("/api/v1/events/tail", filter, s.tail)
 	tail.timeout = 0
@@ -48,8 +48,9 @@ func (s *Server) routes() []route {
 	return []route{
 		health("/healthz", s.alive),
 		health("/readyz", s.ready),
-		{method: http.MethodGet, path: "/metrics", access: read, timeout: s.cfg.Timeout, handle: s.metrics},
+		{method: http.MethodGet, path: "/metrics", scope: access.Status, timeout: s.cfg.Timeout, handle: s.metrics},
 		health("/api/v1/openapi.json", s.document),
+		get("/api/v1/me", nil, s.me),
 		get("/api/v1/status", nil, s.status),
 		get("/api/v1/triggers", nil, s.triggers),
 		get("/api/v1/events", slices.Concat(filter, []string{"limit", "cursor", "with_payload"}), s.list),
@@ -69,7 +70,7 @@ func (s *Server) routes() []route {
 		get("/api/v1/audit", []string{"trigger", "action", "since", "until", "limit", "cursor"}, s.audit),
 		get("/api/v1/operations", nil, s.listOperations),
 		get("/api/v1/operations/{id}", nil, s.showOperation),
-		{method: http.MethodDelete, path: "/api/v1/operations/{id}", access: write, timeout: s.cfg.Timeout, handle: s.cancelOperation},
+		{method: http.MethodDelete, path: "/api/v1/operations/{id}", scope: access.Steer, timeout: s.cfg.Timeout, handle: s.cancelOperation},
 	}
 }
 
@@ -99,7 +100,7 @@ func (s *Server) newHandler() http.Handler {
 		}
 		// The mux knows whether the path or only the method is unknown. Turn its response into a
 		// Problem.
-		if p := s.guard.check(r, public); p != nil {
+		if _, p := s.guard.check(r, public); p != nil {
 			p.Write(w)
 			return
 		}
@@ -137,11 +138,12 @@ func (s *Server) routeHandler(route route) http.Handler {
 				webapi.NewProblem(http.StatusInternalServerError, "internal", "the request failed", "the dispatcher's log says why").Write(w)
 			}
 		}()
-		if p := s.guard.check(r, route.access); p != nil {
+		sender, p := s.guard.check(r, route.scope)
+		if p != nil {
 			p.Write(w)
 			return
 		}
-		if route.access != public {
+		if route.scope != public {
 			if s.busy.Add(1) > maxConnections {
 				defer s.busy.Add(-1)
 				webapi.NewProblem(http.StatusServiceUnavailable, "too_many", fmt.Sprintf("%d requests are running, which is the limit", maxConnections), "try again later").With("Retry-After", "5").Write(w)
@@ -153,8 +155,8 @@ func (s *Server) routeHandler(route route) http.Handler {
 			p.Write(w)
 			return
 		}
-		if route.access == write {
-			r = r.WithContext(queue.WithActor(r.Context(), s.guard.actor(r)))
+		if sender != nil {
+			r = sender.by(r)
 		}
 		if route.timeout > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), route.timeout)

@@ -50,6 +50,10 @@ type Config struct {
 	Timeout time.Duration
 	// Version is the program's version, which /healthz returns.
 	Version string
+	// Database names the database for people, such as shop on db.internal:5432. Optional.
+	Database string
+	// TraceLink is a URL with {trace_id} in it, which leads to a trace. Optional.
+	TraceLink string
 	// Logger is optional.
 	Logger *slog.Logger
 }
@@ -80,6 +84,7 @@ type Server struct {
 	guard      guard
 	handler    http.Handler
 	readiness  readiness
+	rights     rights
 	operations operations
 	tails      chan struct{} // one element per open tail
 	busy       atomic.Int64  // running requests, without those for health
@@ -96,7 +101,7 @@ func New(cfg Config) *Server {
 		cfg.Probe = cfg.DB
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
-	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(cfg.WriteToken, cfg.ReadToken), tails: make(chan struct{}, maxTails), openapi: sync.OnceValues(Document)}
+	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(&cfg), tails: make(chan struct{}, maxTails), openapi: sync.OnceValues(Document)}
 	s.page = dashboard.New()
 	s.readiness.server = s
 	s.operations.init()
