@@ -32,6 +32,9 @@ test-all: ## the tests on PostgreSQL 14 to 18
 race: ## the tests with the race detector, of what runs concurrently
 	scripts/test --no-lint --race ./dispatcher ./listener ./internal/queue ./internal/cli $(ARGS)
 
+browser: ## the tests of the dashboard, in Chromium
+	scripts/test --no-lint --browser $(ARGS)
+
 lint: ## format, vet and golangci-lint, and the tests that hold the documentation to the code
 	scripts/test --lint ./docs
 
@@ -49,6 +52,10 @@ bench: ## measure, in two minutes
 
 outage: ## stage outages under a real Prometheus, and see the alerts fire
 	scripts/outage $(ARGS)
+
+chromium: ## print where the Chromium is, and axe-core, that the tests of the dashboard use
+	@scripts/browser chromium
+	@scripts/browser axe
 
 promtool: ## print where Prometheus' promtool is, which the tests of the alerts use
 	@scripts/prometheus promtool
@@ -68,4 +75,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build dist image up test test-all race lint model examples torture bench outage promtool vendor generate ci clean
+.PHONY: help dev once build dist image up test test-all race browser lint model examples torture bench outage promtool chromium vendor generate ci clean

@@ -15,6 +15,8 @@ import { Problem, reachable, stream, token } from "./api.js";
 const silence = 40_000;
 /** How often is asked where streams do not get through. */
 const pollPeriod = 3_000;
+/** How often it asks before it tries a stream again. */
+const pollsPerStream = 20;
 const retryPeriod = 2_000;
 
 /** How the latest message came: by a stream, by asking, or not at all. */
@@ -138,8 +140,11 @@ async function read(topic, abort, hand) {
   while (!abort.aborted) {
     try {
       if (cut >= 2 && topic.poll) {
-        for (const message of await topic.poll()) take(message, "poll");
-        await pause(pollPeriod, abort);
+        for (let asked = 0; asked < pollsPerStream && !abort.aborted; asked++) {
+          for (const message of await topic.poll()) take(message, "poll");
+          await pause(pollPeriod, abort);
+        }
+        cut = 1; // try a stream again: perhaps what cut it off is gone
         continue;
       }
       let messages = 0;
@@ -167,9 +172,10 @@ async function read(topic, abort, hand) {
     } catch (e) {
       if (abort.aborted) return;
       arrival.value = "none";
-      if (!(e instanceof Problem)) {
-        reachable.value = false; // the connection broke in the middle of a stream
+      if (!(e instanceof Problem) || e.status === 0) {
+        reachable.value = false; // nobody answers, or the connection broke in the middle of a stream
       } else {
+        cut++;
         topic.onProblem?.(e);
         if (e.status === 401 || e.status === 403) return; // asking again would not help
       }

@@ -1,0 +1,22 @@
+package browser_test
+
+import (
+	"testing"
+)
+
+func TestSigningInAndOut(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "orders")
+	tb := newPerson(t).Tab(t, h, "")
+	tb.Expects(`401`)
+	tb.Sees("main", "A token is needed")
+	tb.Types("main", "Token", "0123456789abcdef-of-nobody")
+	tb.Clicks("main", "Sign in")
+	tb.Sees("main", "This token is not valid")
+	tb.Types("main", "Token", adminToken)
+	tb.Clicks("main", "Sign in")
+	tb.Sees("main", "orders")
+	tb.Clicks("header", "Sign out")
+	tb.Sees("main", "A token is needed")
+	tb.SeesNot("body", "public.orders")
+}
