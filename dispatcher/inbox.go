@@ -73,8 +73,10 @@ func (i *inbox) notified(payload string) {
 	case queue.StoppedPayload:
 		i.inherit()
 		return
-	}
-	if payload == queue.HealthPayload {
+	case queue.LanesPayload:
+		i.scheduler.reseat()
+		return
+	case queue.HealthPayload:
 		i.scheduler.rereadHealth()
 		return
 	}

@@ -1,17 +1,21 @@
 package dispatcher_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/faultproxy"
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/timed"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -181,9 +185,11 @@ func TestTheNextOwnerOfALaneGoesOnWhereADeadOneWas(t *testing.T) {
 		b.Exec(t, "update orders set n = n + 1")
 	}
 	b.receiver.await(t, "orders", 300)
+	told := hear(t, b.Conn(t), queue.LanesPayload)
 	path.Set(faultproxy.Refuse)
 	path.Cut()
 	b.settled(t)
+	told()
 	require.Equal(t, 40*31, b.receiver.unique("orders"))
 	requireOrder(t, b.receiver.on("orders"))
 	require.Equal(t, 1, one[int](t, conn, "select count(distinct owner)::integer from rowhook.lane where owner is not null"))
@@ -206,6 +212,68 @@ func TestANewcomerGetsItsShareOfLanesAndAStopGivesThemBack(t *testing.T) {
 	b.settled(t)
 	second.Stop(t)
 	require.Equal(t, 0, one[int](t, conn, "select count(*) from rowhook.lane l join rowhook.instance i on i.id = l.owner"))
+}
+
+// TestANewcomerGetsItsLanesWithoutWaitingForAWatch: by the watch alone it takes 1.5 s, since the
+// newcomer looks once before it is given any lanes.
+func TestANewcomerGetsItsLanesWithoutWaitingForAWatch(t *testing.T) {
+	timed.Alone(t)
+	b := newFixture(t)
+	b.watch(t, "orders", byRow)
+	conn := b.Conn(t)
+	const owned = "select count(*)::integer from rowhook.lane where owner = $1"
+	first := b.start(t)
+	eventually(t, conn, 64, owned, first.Stats().Instance)
+	began := time.Now()
+	second := b.start(t)
+	eventually(t, conn, 32, owned, second.Stats().Instance)
+	require.Less(t, time.Since(began), time.Second)
+}
+
+func TestOthersAreToldOfALaneThatIsGivenBackAfterItsLastAttempt(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow)
+	answer := make(chan struct{})
+	b.receiver.respond(func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+		}
+	})
+	conn := b.Conn(t)
+	const owned = "select count(*)::integer from rowhook.lane where owner = $1"
+	first := b.start(t)
+	eventually(t, conn, 64, owned, first.Stats().Instance)
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 80)")
+	b.receiver.await(t, "orders", 80)
+	busy := one[int](t, conn, "select count(distinct lane) from rowhook.event_log")
+	require.Greater(t, busy, 32)
+	second := b.start(t)
+	eventually(t, conn, 64-busy, owned, second.Stats().Instance)
+	told := hear(t, b.Conn(t), queue.LanesPayload)
+	close(answer)
+	told()
+	eventually(t, conn, 32, owned, second.Stats().Instance)
+	b.settled(t)
+}
+
+// hear listens to what dispatchers and writers say. The function that it returns waits for a
+// notification that was sent since.
+func hear(t *testing.T, conn *pgx.Conn, payload string) (await func()) {
+	t.Helper()
+	_, err := conn.Exec(t.Context(), "listen "+queue.Channel)
+	require.NoError(t, err)
+	return func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		for said := ""; said != payload; {
+			n, err := conn.WaitForNotification(ctx)
+			require.NoError(t, err)
+			said = n.Payload
+		}
+	}
 }
 
 func TestAnInstanceThatWasTakenForDeadClaimsItsLanesAnew(t *testing.T) {

@@ -191,12 +191,23 @@ func (o *orderer) give() job {
 		return nil
 	}
 	return func(ctx context.Context) (func(), error) {
-		_, err := queue.ReleaseLanes(ctx, o.db.writes, o.self.id, lanes)
-		if err != nil {
+		if err := o.releaseLanes(ctx, lanes); err != nil {
 			return nil, err
 		}
 		return func() { o.gave(lanes) }, nil
 	}
+}
+
+// releaseLanes gives lanes back and tells the others, who lack them. If they can't be told, they
+// find the lanes at their next watch.
+func (o *orderer) releaseLanes(ctx context.Context, lanes []queue.Lane) error {
+	if _, err := queue.ReleaseLanes(ctx, o.db.writes, o.self.id, lanes); err != nil {
+		return err
+	}
+	if err := queue.NotifyPeers(ctx, o.db.claims, queue.LanesPayload); err != nil {
+		o.log.Debug("can't tell the other instances that lanes are free; they find them at their next watch", "error", err)
+	}
+	return nil
 }
 
 func (o *orderer) gave(lanes []queue.Lane) {
@@ -222,7 +233,7 @@ func (o *orderer) release(ctx context.Context) {
 	_, err := queue.ReadSeats(ctx, o.db.writes, o.self.id, nil)
 	lanes := o.idle()
 	if err == nil && len(lanes) > 0 {
-		_, err = queue.ReleaseLanes(ctx, o.db.writes, o.self.id, lanes)
+		err = o.releaseLanes(ctx, lanes)
 	}
 	if err != nil {
 		o.log.Debug("can't give lanes back before stopping; others take them when this instance is gone", "error", err)

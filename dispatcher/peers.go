@@ -138,6 +138,12 @@ func (p *peers) reclaim(ctx context.Context, dead []queue.Instance) {
 	if len(forgotten) > 0 || n > 0 {
 		p.log.Warn("instances died; the events that they had claimed were given back, and their lanes of ordered triggers go to others", "instances", ids(dead), "events", n)
 		p.inbox.inherit()
+		if !p.scheduler.hasOrder() {
+			return
+		}
+		if err := queue.NotifyPeers(ctx, p.db.claims, queue.LanesPayload); err != nil {
+			p.log.Debug("can't tell the other instances that lanes are free; they find them at their next watch", "error", err)
+		}
 	}
 }
 

@@ -28,6 +28,10 @@ const HelpPayload = "help"
 // waited for.
 const StoppedPayload = "stopped"
 
+// LanesPayload tells dispatchers that the lanes of ordered triggers are to be shared anew: one of
+// them serves other triggers than before, or has given lanes back.
+const LanesPayload = "lanes"
+
 // Ringing is the value of the doorbell that makes writers NOTIFY. Any other value is Nobody, or the
 // id of the instance that is awake and asked for silence.
 const Ringing = 1

@@ -45,13 +45,19 @@ const free = `(l.owner is null or not exists (select from rowhook.instance i whe
 
 // ReadSeats records that the instance can send for these ordered triggers, and for no others. It
 // returns the seats of each of them, in their order. An instance that is not registered records
-// nothing.
+// nothing. The others are told of a change, so that they share the lanes at once and not at their
+// next watch.
 func ReadSeats(ctx context.Context, db pg.Queryer, instance int32, triggers []int32) ([]Seats, error) {
 	serves := slices.Clone(triggers)
 	slices.Sort(serves)
 	var changed int
 	if err := db.QueryRow(ctx, serveSQL, instance, serves).Scan(&changed); err != nil {
 		return nil, fmt.Errorf("record which triggers this instance serves: %w", err)
+	}
+	if changed > 0 {
+		if err := NotifyPeers(ctx, db, LanesPayload); err != nil {
+			return nil, err
+		}
 	}
 	if len(serves) == 0 {
 		return nil, nil

@@ -180,6 +180,28 @@ func TestSeatsCountThoseThatServeAndWhatIsFree(t *testing.T) {
 	require.EqualValues(t, 1, seats(99, 1)[0].Serving, "it is not registered")
 }
 
+func TestInstancesAreToldWhenOneServesOtherTriggers(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.lanes(t, 1)
+	own(t, q.conn, 7, 1, 1)
+	hearing := q.Conn(t)
+	_, err := hearing.Exec(t.Context(), "listen "+queue.Channel)
+	require.NoError(t, err)
+	for _, triggers := range [][]int32{{1}, {1}, {1, 2}, nil} {
+		_, err := queue.ReadSeats(t.Context(), q.conn, 7, triggers)
+		require.NoError(t, err)
+	}
+	require.NoError(t, queue.NotifyPeers(t.Context(), q.conn, "all"))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, want := range []string{queue.LanesPayload, queue.LanesPayload, queue.LanesPayload, "all"} {
+		n, err := hearing.WaitForNotification(ctx)
+		require.NoError(t, err)
+		require.Equal(t, want, n.Payload)
+	}
+}
+
 func TestAReadOfLanesGoesFromTheCursorToTheLimit(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
