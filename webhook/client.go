@@ -99,7 +99,8 @@ type scratch struct {
 
 	conn      *earlyConn      // of the current attempt; nil: none yet, or a TLS connection
 	connected bool            // the current attempt has a connection
-	traced    context.Context // its trace sets conn and connected; made once, to save an allocation
+	kept      *tls.Conn       // this connection, if it is one with TLS that an earlier attempt has used
+	traced    context.Context // its trace sets these three; made once, to save an allocation
 }
 
 func newScratch() *scratch {
@@ -108,7 +109,10 @@ func newScratch() *scratch {
 		// net/http asks again if a kept connection turns out to be closed.
 		GetConn: func(string) { s.connected = false },
 		GotConn: func(info httptrace.GotConnInfo) {
-			s.connected = true
+			s.connected, s.kept = true, nil
+			if info.Reused {
+				s.kept, _ = info.Conn.(*tls.Conn)
+			}
 			if s.conn, _ = info.Conn.(*earlyConn); s.conn != nil {
 				s.conn.status.expect()
 			}
@@ -264,7 +268,7 @@ func (c *Client) release(s *scratch, r *Result) {
 		s.response = nil
 	}
 	r.Connected = s.connected
-	s.conn, s.connected, s.read, s.contentType = nil, false, nil, ""
+	s.conn, s.connected, s.kept, s.read, s.contentType = nil, false, nil, nil, ""
 	c.scratch.Put(s)
 }
 
@@ -312,6 +316,11 @@ func (c *Client) exchange(ctx context.Context, ep *Endpoint, header http.Header,
 		return
 	}
 	resp, err := transport.RoundTrip(req)
+	if err != nil && s.stale(err) && timed.Err() == nil {
+		again := *req
+		again.Body, _ = req.GetBody()
+		resp, err = transport.RoundTrip(&again)
+	}
 	if err != nil {
 		fail(ctx, ep, err, deadline, r)
 		if status := s.statusRead(); status/100 == 2 && ctx.Err() == nil {
@@ -321,6 +330,13 @@ func (c *Client) exchange(ctx context.Context, ep *Endpoint, header http.Header,
 		return
 	}
 	c.receive(ctx, ep, resp, cancel, deadline, s, r)
+}
+
+// stale reports whether a request by HTTP/2 failed because the receiver had closed a kept connection.
+// net/http repeats such a request by itself only if the receiver has said that it will close the
+// connection, and a process that was killed says nothing. In HTTP/1 it always does.
+func (s *scratch) stale(err error) bool {
+	return s.kept != nil && s.kept.ConnectionState().NegotiatedProtocol == "h2" && isAny(err, brokenConnection...)
 }
 
 // header returns the header of a request. Callers must not change it.

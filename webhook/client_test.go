@@ -195,9 +195,6 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 	rebound := resolver(t, func(dnsmessage.Question) (dnsmessage.RCode, netip.Addr) {
 		return dnsmessage.RCodeSuccess, netip.MustParseAddr("169.254.169.254")
 	})
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	closed.Close()
 
 	type failure struct {
 		url     string
@@ -233,7 +230,7 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 	quiet(plainServer)
 
 	for name, f := range map[string]failure{
-		"closed port":  {url: "http://" + closed.Addr().String(), kind: KindRefused, message: "connection refused by X"},
+		"closed port":  {url: "http://" + closedPort, kind: KindRefused, message: "connection refused by X"},
 		"no such name": {url: "http://nowhere.example", config: ClientConfig{Resolver: unresolved}, kind: KindDNS, message: "no such host: nowhere.example"},
 		"name server fails": {url: "http://nowhere.example", config: ClientConfig{Resolver: failing}, kind: KindDNS,
 			message: "could not look up host nowhere.example: server misbehaving"},
@@ -244,7 +241,10 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 		"handshake refused": {url: secure(func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }), config: ClientConfig{TLS: &tls.Config{MaxVersion: tls.VersionTLS12}},
 			kind: KindTLS, message: "TLS handshake rejected by X: protocol version not supported"},
 		"http behind https": {url: strings.Replace(plainServer.URL, "http", "https", 1), kind: KindTLS, message: "X does not speak TLS: is its URL http, not https?"},
-		"noise behind https": {url: "https://" + onAccept(t, func(_ int, conn *net.TCPConn) { _, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n") }), kind: KindTLS,
+		"noise behind https": {url: "https://" + onAccept(t, func(_ int, conn *net.TCPConn) {
+			_, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n")
+			_, _ = conn.Read(make([]byte, 4<<10)) // closing with unread bytes would reset the connection
+		}), kind: KindTLS,
 			message: "X does not speak TLS: is its URL http, not https?"},
 		"hang":              {url: "http://" + hang(""), timeout: short, kind: KindTimeout, message: "no response within 100ms"},
 		"hang in handshake": {url: "https://" + hang(""), timeout: short, kind: KindTimeout, message: "no response within 100ms"},
@@ -474,13 +474,10 @@ func TestValuesFromTheEnvironmentAreNeverKept(t *testing.T) {
 
 func TestAHostFromAVariableIsShownInErrors(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
-	ep := endpoint(t, trigger.Webhook{URL: "http://${HOST}:" + port}, "HOST", "127.0.0.1")
+	host, port, _ := net.SplitHostPort(closedPort)
+	ep := endpoint(t, trigger.Webhook{URL: "http://${HOST}:" + port}, "HOST", host)
 	r := newClient(t, ClientConfig{}).Send(context.Background(), ep, orderPlaced(), nil)
-	require.Equal(t, "connection refused by 127.0.0.1:"+port, r.Err, "the host is what one needs at night")
+	require.Equal(t, "connection refused by "+closedPort, r.Err, "the host is what one needs at night")
 }
 
 func TestSecretThatStraddlesTheLimitIsNotKeptInPart(t *testing.T) {

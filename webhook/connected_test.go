@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,8 +27,6 @@ func TestAResultSaysWhetherThereWasAConnection(t *testing.T) {
 		_ = conn.SetLinger(0)
 	})
 	answers := receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
 	proxy := receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	proxied := func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }
 	for name, c := range map[string]struct {
@@ -39,7 +38,7 @@ func TestAResultSaysWhetherThereWasAConnection(t *testing.T) {
 		"an answer":                         {answers.URL, ClientConfig{}, KindResponse, true},
 		"no answer in time":                 {"http://" + silent, ClientConfig{}, KindTimeout, true},
 		"a reset after the request":         {"http://" + breaks, ClientConfig{}, KindReset, true},
-		"refused":                           {gone.URL, ClientConfig{}, KindRefused, false},
+		"refused":                           {"http://" + closedPort, ClientConfig{}, KindRefused, false},
 		"a handshake that takes too long":   {"https://" + silent, ClientConfig{}, KindTimeout, false},
 		"a host that does not speak TLS":    {"https://" + answers.Listener.Addr().String(), ClientConfig{}, KindTLS, false},
 		"a proxy that can't reach the host": {"https://example.invalid", ClientConfig{Proxy: proxied}, KindOther, false},
@@ -64,6 +63,12 @@ func TestAResultSaysWhetherThereWasAConnection(t *testing.T) {
 	}
 }
 
+// closedPort is an address at which nobody listens. The system gives port 1 to no test that asks for
+// a free port, as it may do with one that another test has closed.
+const closedPort = "127.0.0.1:1"
+
+// TestAKeptConnectionIsOneUntilItsHostIsGone may send before it knows that the kept connection is
+// closed. Both ways end with a new connection.
 func TestAKeptConnectionIsOneUntilItsHostIsGone(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
@@ -88,9 +93,60 @@ func TestAKeptConnectionIsOneUntilItsHostIsGone(t *testing.T) {
 		s.Close()
 		r := c.Send(context.Background(), plain(t, s.URL), orderPlaced(), nil)
 		require.Equal(t, KindRefused, r.Kind, r.Err)
-		require.False(t, r.Connected, "net/http tries a kept connection first, which is closed")
+		require.False(t, r.Connected, "a kept connection is tried first, which is closed")
 	}
 }
+
+// TestARequestIsRepeatedOnceWhereAKeptConnectionBreaks has a receiver that breaks the connection
+// instead of answering one or two requests.
+func TestARequestIsRepeatedOnceWhereAKeptConnectionBreaks(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		breaks   func(request int64) bool
+		requests int64
+		kind     Kind
+	}{
+		"a kept one":           {func(n int64) bool { return n == 2 }, 3, KindResponse},
+		"its replacement, too": {func(n int64) bool { return n >= 2 }, 3, KindReset},
+		"a new one":            {func(n int64) bool { return n == 1 }, 1, KindReset},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var requests atomic.Int64
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if body, _ := io.ReadAll(r.Body); c.breaks(requests.Add(1)) {
+					_ = r.Context().Value(connectionKey{}).(net.Conn).Close()
+				} else {
+					_, _ = w.Write(body)
+				}
+			}))
+			s.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+				return context.WithValue(ctx, connectionKey{}, conn.(*tls.Conn).NetConn())
+			}
+			s.EnableHTTP2 = true
+			quiet(s)
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			roots := x509.NewCertPool()
+			roots.AddCert(s.Certificate())
+			client := newClient(t, ClientConfig{TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}})
+			var r Result
+			for range 2 {
+				r = client.Send(context.Background(), plain(t, s.URL), orderPlaced(), nil)
+				if r.Kind != KindResponse {
+					break
+				}
+			}
+			require.Equal(t, c.kind, r.Kind, r.Err)
+			require.Equal(t, c.requests, requests.Load())
+			if r.Delivered() {
+				require.JSONEq(t, string(AppendBody(nil, orderPlaced())), string(r.Body), "the body is sent anew")
+			}
+		})
+	}
+}
+
+type connectionKey struct{}
 
 func TestACanceledAttemptSaysItsCause(t *testing.T) {
 	t.Parallel()

@@ -74,7 +74,7 @@ func Classify(err error) Kind {
 	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN,
 		syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM):
 		return KindUnreachable
-	case isAny(err, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed):
+	case isAny(err, brokenConnection...):
 		return KindReset
 	case errors.As(err, &timed) && timed.Timeout():
 		return KindTimeout
@@ -83,6 +83,9 @@ func Classify(err error) Kind {
 	}
 	return classifyText(err.Error())
 }
+
+// brokenConnection is what reading and writing a connection return that the other side has closed.
+var brokenConnection = []error{syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed}
 
 // classifyText classifies failures for which net/http exports no type.
 func classifyText(text string) Kind {
