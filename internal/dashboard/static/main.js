@@ -1,16 +1,22 @@
 // The frame around every page: who we are, where to go, and what is wrong with the connection.
 
-import { identify, me, reachable, refused, signIn, signOut, token } from "./lib/api.js";
+import { identify, may, me, reachable, refused, signIn, signOut, token } from "./lib/api.js";
 import { setClock } from "./lib/format.js";
 import { effect, html, render, useEffect, useRef, useState } from "./lib/html.js";
 import { listen } from "./lib/keys.js";
 import { go, link, route } from "./lib/route.js";
 import { problem, status, watchStatus } from "./lib/status.js";
+import { Running } from "./parts/bulk.js";
 import { Asked } from "./parts/dialog.js";
 import { Help } from "./parts/help.js";
 import { Empty, Failed, Loading } from "./parts/parts.js";
 import { Notices } from "./parts/say.js";
+import { Audit } from "./pages/audit.js";
+import { Dispatchers } from "./pages/dispatchers.js";
+import { Health } from "./pages/health.js";
+import { Operations } from "./pages/operations.js";
 import { Overview } from "./pages/overview.js";
+import { Trigger } from "./pages/trigger.js";
 
 /**
  * The pages: their path, what the navigation calls them, and who may see them.
@@ -19,6 +25,11 @@ import { Overview } from "./pages/overview.js";
  */
 const pages = [
   { path: "", title: "Overview", view: Overview, nav: true },
+  { path: "trigger", title: "Trigger", view: Trigger },
+  { path: "dispatchers", title: "Dispatchers", view: Dispatchers, nav: true },
+  { path: "operations", title: "Operations", view: Operations, nav: true },
+  { path: "health", title: "Health", view: Health, nav: true },
+  { path: "audit", title: "Audit", view: Audit, nav: true, need: "audit" },
 ];
 
 function App() {
@@ -46,7 +57,7 @@ function Frame() {
       main.current.focus();
     }}>Skip to the page</a>
     <header class="top"><b><a href="#/">Rowhook</a></b><span class="db">${me.value.database}</span>
-      <nav aria-label="Pages">${pages.filter((p) => p.nav).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
+      <nav aria-label="Pages">${pages.filter((p) => p.nav && (!p.need || may(p.need))).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
         ${p.title}${p.path === "dead" && dead > 0 && html` <b>${dead}</b>`}</a>`)}</nav>
       <${Search} />
       <${Who} />
@@ -55,7 +66,7 @@ function Frame() {
     ${reachable.value && problem.value && html`<p class="gone" role="status">${problem.value.detail}${problem.value.remedy && `: ${problem.value.remedy}`}</p>`}
     <main id="main" ref=${main} tabindex="-1">${page ? html`<${page.view} key=${route.value.name} />` : html`<${Empty} title="There is no such page">
       <a href="#/">Go to the overview</a><//>`}</main>
-    <${Asked} /><${Help} /><${Notices} />`;
+    <${Running} /><${Asked} /><${Help} /><${Notices} />`;
 }
 
 function Who() {

@@ -1,102 +1,128 @@
 // The first page: is anything stuck, why, and what happens next by itself.
 
-import { may, post } from "../lib/api.js";
+import { get } from "../lib/api.js";
 import { bytes, count, latency, now, span } from "../lib/format.js";
-import { html } from "../lib/html.js";
+import { html, signal, useEffect } from "../lib/html.js";
 import { link } from "../lib/route.js";
-import { activity, refresh, status } from "../lib/status.js";
-import { ask } from "../parts/dialog.js";
+import { activity, status } from "../lib/status.js";
+import { owed, trouble } from "../lib/trouble.js";
+import { Buttons } from "../parts/actions.js";
 import { Empty, Figure, Light, Loading, Since, Spark } from "../parts/parts.js";
-import { say, sayProblem } from "../parts/say.js";
+
+/** The triggers as applied, by name: what their tables and operations are. */
+const applied = signal(/** @type {Map<string, any>} */ (new Map()));
+
+async function readApplied() {
+  try {
+    applied.value = new Map((await get("triggers")).triggers.map((/** @type {any} */ t) => [t.name, t]));
+  } catch {
+    // the rows go without these words; the frame says what is wrong
+  }
+}
 
 export function Overview() {
   const s = status.value;
+  const names = s?.triggers.map((/** @type {any} */ t) => t.name).join();
+  useEffect(() => void readApplied(), [names]);
   if (!s) return html`<${Loading} what="the state" />`;
-  return html`<h1 class="skip">Overview</h1><${Strip} s=${s} />
-    ${s.warnings.map((/** @type {any} */ w) => html`<section class="note w" key=${w.code + w.trigger}><strong class="s wait">${w.trigger ?? "Rowhook"}</strong>
-      <span>${w.problem}</span>${w.remedy && html`<p>${w.remedy}</p>`}</section>`)}
-    ${s.triggers.length === 0 && html`<${Empty} title="There are no triggers yet">Write them into rowhook.yaml and run <code>rowhook apply</code>.<//>`}
-    ${s.triggers.length > 0 && html`<${Triggers} triggers=${s.triggers} />`}`;
+  const troubles = s.triggers.map((/** @type {any} */ t) => ({ t, is: trouble(t, s) })).filter((/** @type {any} */ x) => x.is.kind !== "ok" && x.is.kind !== "off" && x.is.kind !== "pause");
+  const general = s.warnings.filter((/** @type {any} */ w) => !w.trigger);
+  return html`<h1 class="hidden">Overview</h1>
+    <${Strip} s=${s} />
+    ${s.all_paused && html`<section class="note w"><strong class="s pause">everything is paused</strong>
+      <span>by ${s.all_paused.by}, <${Since} at=${s.all_paused.at} />${s.all_paused.reason && `: “${s.all_paused.reason}”`}</span>
+      <p>Triggers that are added later start paused, too, until <code>rowhook resume --all</code>.</p></section>`}
+    ${troubles.map((/** @type {any} */ { t, is }) => html`<${Note} key=${t.name} t=${t} is=${is} />`)}
+    ${general.map((/** @type {any} */ w) => html`<section class="note w" key=${w.code + w.problem}><strong class="s wait">Needs a look</strong><span>${w.problem}</span>
+      ${w.remedy && html`<p>${w.remedy}</p>`}</section>`)}
+    ${s.triggers.length === 0
+      ? html`<${Empty} title="There are no triggers yet">Write them into <code>rowhook.yaml</code>, and run <code>rowhook apply</code>: each change of their tables is then sent.<//>`
+      : html`<${Triggers} s=${s} />`}`;
 }
+
+/** @param {{t: any, is: import("../lib/trouble.js").Trouble}} props */
+function Note({ t, is }) {
+  return html`<section class=${is.kind === "bad" ? "note" : "note w"} role="status"><strong class="s ${is.kind}"><a href=${link("trigger", t.name)}>${t.name}</a> ${verb(is.word)}</strong>
+    <span>${is.why}${is.since && html`, <${Since} at=${is.since} />`}</span>
+    <span class="do"><${Buttons} name=${t.name} can=${is.can} />
+      ${is.can.includes("blocked") && html`<a class="button" href=${link("dead", "", { trigger: t.name })}>Show the dead letters</a>`}</span>
+    ${is.next && html`<p>${capital(is.next)}.</p>`}</section>`;
+}
+
+/** "failing" is "is failing"; "waits for …" stays. @param {string} word */
+const verb = (word) => (/^(waits|needs|its|delivers)/.test(word) ? word : /blocked$/.test(word) ? `has ${word}` : `is ${word}`);
+/** @param {string} text */
+const capital = (text) => (text.charAt(0).toUpperCase() + text.slice(1)).replace(/\.$/, "");
 
 /** @param {{s: any}} props */
 function Strip({ s }) {
-  const owed = s.triggers.reduce((/** @type {number} */ n, /** @type {any} */ t) => n + t.waiting + t.in_flight + t.retrying, 0);
+  const all = s.triggers.reduce((/** @type {number} */ n, /** @type {any} */ t) => n + owed(t), 0);
+  const estimated = s.triggers.some((/** @type {any} */ t) => t.estimated.length > 0);
   const oldest = s.triggers.map((/** @type {any} */ t) => t.oldest_at).filter(Boolean).sort()[0];
   const alive = s.instances.filter((/** @type {any} */ i) => i.alive).length;
-  const history = s.history.reduce((/** @type {number} */ n, /** @type {any} */ h) => n + h.bytes, 0);
+  const size = s.history.reduce((/** @type {number} */ n, /** @type {any} */ h) => n + h.bytes, 0);
+  const limit = s.retention?.max_size;
+  const holder = s.vacuum_held_back_by;
   return html`<dl class="strip">
-    <div><dt>Owed</dt><dd>${count(owed)}</dd></div>
-    <div><dt>Oldest</dt><dd>${oldest ? span(now.value - Date.parse(oldest)) : "–"}</dd></div>
-    <div><dt>Delivered</dt><dd>${s.rates ? Number(s.rates.delivered_per_s.toFixed(1)) : "–"}<small>/s</small></dd></div>
-    <div><dt>Failed</dt><dd>${s.rates ? Number(s.rates.failed_per_s.toFixed(1)) : "–"}<small>/s</small></dd></div>
-    <div><dt>Dispatchers</dt><dd>${alive}<small> ${s.doorbell.state}</small></dd></div>
-    <div><dt>History</dt><dd>${bytes(history)}</dd></div>
+    <${Cell} name="Owed" title="Events that wait, are in flight, or will be tried again">${estimated ? "~" : ""}${count(all)}<//>
+    <${Cell} name="Oldest" title="How long the oldest of them has been owed">${oldest ? span(now.value - Date.parse(oldest)) : "–"}<//>
+    <${Cell} name="Delivered">${s.rates ? perSecond(s.rates.delivered_per_s) : "–"}<small>/s</small><//>
+    <${Cell} name="Failed" title="Attempts that failed">${s.rates ? perSecond(s.rates.failed_per_s) : "–"}<small>/s</small><//>
+    <${Cell} name="Change to answer" title="From a row's change to the answer of its receiver, the median of the last minute">${latency(s.rates?.p50_ms)}<small>${s.rates?.p50_ms == null ? "" : " p50"}</small><//>
+    <${Cell} name="Dispatchers" href=${link("dispatchers")} title=${s.doorbell.state === "silent" ? "A dispatcher is awake, so writers need not ring" : "Writers ring, and the dispatchers wake at once"}>
+      ${count(alive)}<small> ${s.doorbell.state}</small><//>
+    <${Cell} name="Held back by" title="What keeps vacuum from removing what is settled">${holder ? html`${holder.kind}<small> ${holder.pid ?? holder.name ?? ""}</small>` : "nothing"}<//>
+    <${Cell} name="History">${bytes(size)}${limit && html`<small> of ${limit}</small>`}<//>
+    <${Cell} name="Schema" title="Version of the schema rowhook; this program knows ${s.schema.program}">${s.schema.database}${s.schema.database !== s.schema.program && html`<small> of ${s.schema.program}</small>`}<//>
   </dl>`;
 }
 
-/** @param {{triggers: any[]}} props */
-function Triggers({ triggers }) {
-  return html`<table class="cards"><caption>Triggers</caption>
-    <thead><tr><th>Trigger</th><th>State</th><th class="n">Waiting</th><th class="n">In flight</th><th class="n">Retrying</th><th class="n">Dead</th><th>The last hour</th><th class="n">p50 / p95</th><th></th></tr></thead>
-    <tbody>${triggers.map((t) => html`<${Row} key=${t.name} t=${t} />`)}</tbody></table>`;
+/** @param {number} n */
+const perSecond = (n) => (n === 0 ? "0" : n < 10 ? Number(n.toPrecision(2)) : count(Math.round(n)));
+
+/** @param {{name: string, title?: string, href?: string, children: any}} props */
+function Cell({ name, title, href, children }) {
+  return html`<div title=${title}><dt>${href ? html`<a href=${href}>${name}</a>` : name}</dt><dd>${children}</dd></div>`;
 }
 
-/** @param {{t: any}} props */
-function Row({ t }) {
+/** @param {{s: any}} props */
+function Triggers({ s }) {
+  return html`<table class="cards"><caption>Triggers</caption>
+    <thead><tr><th scope="col">Trigger</th><th scope="col">State</th><th scope="col" class="n">Waiting</th><th scope="col" class="n">In flight</th><th scope="col" class="n">Retrying</th>
+      <th scope="col" class="n">Dead</th><th scope="col">The last hour</th><th scope="col" class="n">p50 / p95</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
+    <tbody>${s.triggers.map((/** @type {any} */ t) => html`<${Row} key=${t.name} t=${t} s=${s} />`)}</tbody></table>`;
+}
+
+/** @param {{t: any, s: any}} props */
+function Row({ t, s }) {
   const a = activity.value.get(t.name);
+  const is = trouble(t, s);
   const estimated = (/** @type {string} */ what) => t.estimated.includes(what);
+  const can = is.kind === "pause" ? ["resume"] : t.removed ? [] : ["pause"];
   return html`<tr>
-    <td><a class="name" href=${link("trigger", t.name)}>${t.name}</a><span class="sub">${t.table}</span></td>
-    <td><${State} t=${t} /></td>
+    <td><a class="name" href=${link("trigger", t.name)}>${t.name}</a><span class="sub">${[t.table, operations(applied.value.get(t.name))].filter(Boolean).join(" · ")}</span></td>
+    <td><${Light} kind=${is.kind}>${is.word}${is.since && html` <${Since} at=${is.since} />`}<//>${is.why && html`<span class="sub">${is.why}</span>`}</td>
     <${Figure} n=${t.waiting} label="waiting" estimated=${estimated("waiting")} />
     <${Figure} n=${t.in_flight} label="in flight" estimated=${estimated("in_flight")} />
     <${Figure} n=${t.retrying} label="retrying" estimated=${estimated("retrying")} />
-    <${Figure} n=${t.dead} label="dead" estimated=${estimated("dead")} />
-    <td>${a && html`<${Spark} delivered=${a.delivered} failed=${a.failed} />`}</td>
-    <td class="n">${latency(t.p50_ms)} / ${latency(t.p95_ms)}</td>
-    <td><${Actions} t=${t} /></td></tr>`;
+    <${Figure} n=${t.dead} label="dead" estimated=${estimated("dead")} href=${t.dead ? link("dead", "", { trigger: t.name }) : undefined} />
+    <td>${a ? html`<${Spark} delivered=${a.delivered} failed=${a.failed} />` : html`<span class="sub">${count(t.delivered_last_hour)} delivered, ${count(t.failed_last_hour)} failed</span>`}</td>
+    <td class="n" data-l="p50 / p95">${latency(t.p50_ms)} / ${latency(t.p95_ms)}</td>
+    <td class="n"><${Buttons} name=${t.name} can=${can} />${t.dead > 0 && !t.removed && html` <${Buttons} name=${t.name} can=${["redeliver"]} />`}</td></tr>`;
 }
 
-/** @param {{t: any}} props */
-function State({ t }) {
-  if (t.paused) {
-    return html`<${Light} kind="pause">paused<//><span class="sub">${t.pause && html`by ${t.pause.by}, <${Since} at=${t.pause.at} />${t.pause.reason && `: “${t.pause.reason}”`}`}</span>`;
-  }
-  if (t.health) return html`<${Light} kind="bad">failing <${Since} at=${t.health.since} /><//><span class="sub">${t.health.reason}</span>`;
-  if (t.failing) return html`<${Light} kind="bad">failing<//><span class="sub">${t.last_error}</span>`;
-  return html`<${Light} kind="ok">delivers<//>`;
+/** "insert, update of status · in order by row". @param {any} t a Trigger */
+export function operations(t) {
+  if (!t) return "";
+  const on = [];
+  if (t.on.insert) on.push("insert");
+  if (t.on.update) on.push(t.on.update.columns ? `update of ${t.on.update.columns.join(", ")}` : "update");
+  if (t.on.delete) on.push("delete");
+  if (t.on.manual && on.length === 0) on.push("manual");
+  const more = [];
+  if (t.order) more.push(`in order by ${t.order.by.join(", ")}`);
+  if (t.batch) more.push(`batches of ${t.batch.max}`);
+  if (t.rate) more.push(`at most ${t.rate.limit}`);
+  return [on.join(", "), ...more].join(" · ");
 }
 
-/** @param {{t: any}} props */
-function Actions({ t }) {
-  if (t.paused) return may("resume") && html`<button onClick=${() => resume(t.name)}>Resume</button>`;
-  return may("pause") && html`<button onClick=${() => pause(t.name)}>Pause…</button>`;
-}
-
-/** @param {string} name */
-async function pause(name) {
-  const answer = await ask({
-    title: `Pause ${name}?`, yes: "Pause", body: "Its events wait and lose nothing. What is in flight is finished.",
-    fields: [{ name: "reason", label: "Reason", hint: "Others see it beside your name." }],
-  });
-  if (!answer) return;
-  try {
-    await post("pause", { triggers: [name], reason: answer.reason });
-    say(`${name} is paused`);
-    await refresh();
-  } catch (e) {
-    sayProblem(e);
-  }
-}
-
-/** @param {string} name */
-async function resume(name) {
-  try {
-    await post("resume", { triggers: [name] });
-    say(`${name} delivers again`);
-    await refresh();
-  } catch (e) {
-    sayProblem(e);
-  }
-}

@@ -14,9 +14,10 @@ export function Since({ at }) {
   return html`<time datetime=${at} title=${exact(at)}>since ${clock(at)} (${span(now.value - Date.parse(at))})</time>`;
 }
 
-/** A figure of a table: zero is faint. @param {{n: number, label?: string, estimated?: boolean}} props */
-export function Figure({ n, label, estimated = false }) {
-  return html`<td class=${n ? "n" : "n z"} data-l=${label} title=${estimated ? "an estimate" : undefined}>${estimated ? "~" : ""}${count(n)}</td>`;
+/** A figure of a table: zero is faint. @param {{n: number, label?: string, estimated?: boolean, href?: string}} props */
+export function Figure({ n, label, estimated = false, href }) {
+  const text = `${estimated ? "~" : ""}${count(n)}`;
+  return html`<td class=${n ? "n" : "n z"} data-l=${label} title=${estimated ? "an estimate" : undefined}>${href ? html`<a href=${href}>${text}</a>` : text}</td>`;
 }
 
 /**

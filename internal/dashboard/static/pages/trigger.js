@@ -1,0 +1,79 @@
+// One trigger: the hour's rate, latency and outcomes, the health of its endpoint, its configuration,
+// and what can be done.
+
+import { get } from "../lib/api.js";
+import { count, latency } from "../lib/format.js";
+import { html } from "../lib/html.js";
+import { useLoad } from "../lib/load.js";
+import { link, route } from "../lib/route.js";
+import { activity, status } from "../lib/status.js";
+import { owed, trouble } from "../lib/trouble.js";
+import { visible, visibleLines } from "../lib/visible.js";
+import { Buttons } from "../parts/actions.js";
+import { Chart } from "../parts/chart.js";
+import { Copy } from "../parts/copy.js";
+import { Empty, Failed, Light, Loading, Since, When } from "../parts/parts.js";
+
+export function Trigger() {
+  const { name } = route.value;
+  const s = status.value;
+  const t = s?.triggers.find((/** @type {any} */ x) => x.name === name);
+  const { data, problem, again } = useLoad((abort) => get(`triggers/${encodeURIComponent(name)}`, {}, abort), [name], 15_000);
+  if (!s) return html`<${Loading} what="the trigger" />`;
+  if (!t) {
+    return html`<${Empty} title="There is no trigger named ${visible(name)}">It may have been removed, or is not applied yet. <a href="#/">The overview</a> lists those that are there.<//>`;
+  }
+  const is = trouble(t, s);
+  const a = activity.value.get(name);
+  return html`<div class="head"><h1>${name}</h1><span class="do">
+      <${Buttons} name=${name} can=${[t.paused ? "resume" : "pause", "test", ...(t.in_flight ? ["cancel"] : []), "backfill", ...(t.dead ? ["redeliver", "discard"] : [])]} /></span></div>
+    <section class=${is.kind === "ok" ? "note fine" : is.kind === "bad" ? "note" : "note w"} role="status"><strong class="s ${is.kind}">${is.word}</strong>
+      <span>${is.why}${is.since && html` <${Since} at=${is.since} />`}</span>${is.next && html`<p>${is.next}</p>`}</section>
+    <dl class="strip">
+      <div><dt>Waiting</dt><dd>${count(t.waiting)}</dd></div><div><dt>In flight</dt><dd>${count(t.in_flight)}</dd></div><div><dt>Retrying</dt><dd>${count(t.retrying)}</dd></div>
+      <div><dt>Dead</dt><dd>${t.dead ? html`<a href=${link("dead", "", { trigger: name })}>${count(t.dead)}</a>` : "0"}</dd></div>
+      <div><dt>Oldest</dt><dd><small><${When} at=${t.oldest_at} /></small></dd></div>
+      <div><dt>p50 / p95</dt><dd>${latency(t.p50_ms)}<small> / ${latency(t.p95_ms)}</small></dd></div>
+    </dl>
+    <p class="do"><a class="button" href=${link("events", "", { q: `trigger:${name}` })}>Its events</a>
+      ${owed(t) > 0 && html`<a class="button" href=${link("events", "", { q: `trigger:${name} state:waiting state:retrying state:in_flight` })}>What is owed</a>`}
+      <a class="button" href=${link("audit", "", { trigger: name })}>Who did what to it</a></p>
+    ${a && html`<${Hour} a=${a} />`}
+    ${t.last_error && html`<section><h2>Last error <span class="sub"><${When} at=${t.last_error_at} /></span></h2><pre class="wrap">${visible(t.last_error)}</pre></section>`}
+    ${problem && !data && html`<${Failed} problem=${problem} again=${again} />`}
+    ${data && html`<${Tables} data=${data} /><${Configuration} data=${data} />`}`;
+}
+
+/** @param {{a: any}} props */
+function Hour({ a }) {
+  const outcomes = Object.entries(a.outcomes ?? {}).sort(([, x], [, y]) => Number(y) - Number(x));
+  const all = outcomes.reduce((n, [, x]) => n + Number(x), 0);
+  return html`<section><h2>The last hour</h2>
+    <div class="charts">
+      <${Chart} title="Events in a minute" from=${a.from} series=${[{ name: "delivered", values: a.delivered, kind: "line" }, { name: "failed attempts", values: a.failed, kind: "fail" }]} write=${count} />
+      <${Chart} title="From the change to the answer" from=${a.from} series=${[{ name: "p50", values: a.p50_ms, kind: "line" }, { name: "p95", values: a.p95_ms, kind: "second" }]} write=${latency} />
+      <div><h3>Answers</h3>${outcomes.length === 0
+        ? html`<p class="z">Nothing was sent in this hour.</p>`
+        : html`<table class="bars"><tbody>${outcomes.map(([what, n]) => html`<tr key=${what}><th scope="row">${visible(what)}</th><td class="n">${count(Number(n))}</td>
+            <td><meter min="0" max=${all} value=${Number(n)} aria-label="${what}: ${n} of ${all}"></meter></td></tr>`)}</tbody></table>`}</div>
+    </div></section>`;
+}
+
+/** @param {{data: any}} props */
+function Tables({ data }) {
+  const list = data.sql_triggers ?? [];
+  return html`<section><h2>What records its changes</h2>
+    ${list.length === 0 && html`<p class="z">It has no SQL triggers: its events are recorded by hand, as by <code>rowhook invoke</code>.</p>`}
+    ${list.length > 0 && html`<table class="cards"><caption class="hidden">SQL triggers</caption><thead><tr><th scope="col">SQL trigger</th><th scope="col">Table</th><th scope="col">State</th></tr></thead>
+      <tbody>${list.map((/** @type {any} */ x) => html`<tr key=${x.table + x.name}><td class="mono">${visible(x.name)}</td><td class="mono">${visible(x.table)}</td>
+        <td><${Light} kind=${x.present && x.enabled ? "ok" : "bad"}>${x.present ? (x.enabled ? "there" : "disabled") : "missing"}<//>
+          ${x.problem && html`<span class="sub">${visible(x.problem)}</span>`}${x.remedy && html`<span class="sub">${visible(x.remedy)}</span>`}</td></tr>`)}</tbody></table>`}</section>`;
+}
+
+/** @param {{data: any}} props */
+function Configuration({ data }) {
+  return html`<section><h2>Configuration <${Copy} text=${data.yaml} what="the configuration" /></h2>
+    <p class="sub">As applied. References such as \${NAME} are filled in by the dispatcher when it sends; what is secret is never shown.</p>
+    <pre>${visibleLines(data.yaml)}</pre></section>`;
+}
+

@@ -1,0 +1,124 @@
+// What can be done to a trigger. Each action names what it does, asks where it can't be undone, and
+// says what came of it. Nothing is shown that the server would refuse.
+
+import { may, post } from "../lib/api.js";
+import { plural } from "../lib/format.js";
+import { html } from "../lib/html.js";
+import { parse } from "../lib/json.js";
+import { go, link } from "../lib/route.js";
+import { refresh } from "../lib/status.js";
+import { bulk } from "./bulk.js";
+import { ask } from "./dialog.js";
+import { say, sayProblem } from "./say.js";
+
+/**
+ * Does something, and asks for the state anew.
+ *
+ * @param {() => Promise<string>} act returns what came of it
+ */
+async function doing(act) {
+  try {
+    say(await act());
+    await refresh();
+  } catch (e) {
+    sayProblem(e);
+  }
+}
+
+/** @param {string} name */
+async function pause(name) {
+  const answer = await ask({
+    title: `Pause ${name}?`, yes: "Pause", body: "Its events wait and lose nothing. What is in flight is finished.",
+    fields: [{ name: "reason", label: "Reason", hint: "Others see it, with who paused it." }],
+  });
+  if (answer) {
+    await doing(async () => {
+      await post("pause", { triggers: [name], ...(answer.reason && { reason: answer.reason }) });
+      return `${name} is paused`;
+    });
+  }
+}
+
+/** @param {string} name */
+const resume = (name) =>
+  doing(async () => {
+    await post("resume", { triggers: [name] });
+    return `${name} delivers again`;
+  });
+
+/** @param {string} name */
+async function test(name) {
+  const answer = await ask({
+    title: `Send a test event to ${name}?`, yes: "Send",
+    body: "It is recorded and sent as any other event, with op MANUAL, so its receiver may act on it.",
+    fields: [{ name: "payload", label: "Payload", hint: "JSON", value: '{"test": true}', rows: 6, required: true }],
+  });
+  if (!answer) return;
+  let payload;
+  try {
+    payload = parse(answer.payload);
+  } catch (e) {
+    say(`The payload is not JSON: ${/** @type {Error} */ (e).message}`, { bad: true });
+    return;
+  }
+  try {
+    const { id } = await post(`triggers/${encodeURIComponent(name)}/invoke`, { payload });
+    say(`The event ${id} is recorded`);
+    go(link("event", id));
+  } catch (e) {
+    sayProblem(e);
+  }
+}
+
+/** @param {string} name */
+async function cancel(name) {
+  if (!(await ask({ title: `Break off what hangs at ${name}?`, yes: "Break off", body: "The attempts in flight are broken off and do not count. Their events are sent again at once." }))) return;
+  await doing(async () => {
+    const c = await post(`triggers/${encodeURIComponent(name)}/cancel`);
+    return `${plural(c.in_flight, "attempt")} of ${name} ${c.in_flight === 1 ? "is" : "are"} broken off`;
+  });
+}
+
+/** @param {string} name */
+async function backfill(name) {
+  const answer = await ask({
+    title: `Backfill ${name}?`, yes: "Backfill",
+    body: "Each present row of its table is recorded as an event. It takes the room that other events leave.",
+    fields: may("backfill_where") ? [{ name: "where", label: "Only rows where", hint: "A condition in SQL, such as created_at > now() - interval '1 day'. Empty: all rows." }] : [],
+  });
+  if (!answer) return;
+  try {
+    const operation = await post(`triggers/${encodeURIComponent(name)}/backfill`, answer.where ? { where: answer.where } : {}, { wait: 0 });
+    say(`The backfill of ${name} runs`);
+    go(link("operations", operation.id));
+  } catch (e) {
+    sayProblem(e);
+  }
+}
+
+/** @param {string} name */
+const redeliverDead = (name) => bulk("redeliver", { states: ["dead"], triggers: [name] }, `the dead letters of ${name}`);
+
+/** @param {string} name */
+const discardDead = (name) => bulk("discard", { states: ["dead"], triggers: [name] }, `the dead letters of ${name}`);
+
+/** @type {Record<string, {word: string, need: string, act: (name: string) => any, danger?: boolean}>} */
+const actions = {
+  pause: { word: "Pause…", need: "pause", act: pause },
+  resume: { word: "Resume", need: "resume", act: resume },
+  test: { word: "Test event…", need: "invoke", act: test },
+  cancel: { word: "Break off…", need: "cancel", act: cancel },
+  backfill: { word: "Backfill…", need: "backfill", act: backfill },
+  redeliver: { word: "Redeliver the dead…", need: "redeliver", act: redeliverDead },
+  discard: { word: "Discard the dead…", need: "discard", act: discardDead },
+};
+
+/**
+ * Buttons for these actions, as far as the token may do them.
+ *
+ * @param {{name: string, can: string[]}} props
+ */
+export function Buttons({ name, can }) {
+  return html`${can.filter((c) => actions[c] && may(actions[c].need)).map((c) => html`<button key=${c} aria-label="${actions[c].word.replace("…", "")} ${name}"
+    onClick=${() => actions[c].act(name)}>${actions[c].word}</button>`)}`;
+}
