@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // manualConfig is a trigger of the table orders that takes manual events, beside one that does not.
@@ -197,7 +199,7 @@ func TestMigrateGoesDownAndUp(t *testing.T) {
 	require.Contains(t, stderr, `run "rowhook migrate"`)
 	code, _, _ = rowhook(t, env, "migrate")
 	require.Zero(t, code)
-	code, _, stderr = rowhook(t, env, "migrate", "--to", "4", "--yes")
+	code, _, stderr = rowhook(t, env, "migrate", "--to", fmt.Sprint(sqlschema.OldestSchema), "--yes")
 	require.Zero(t, code, stderr)
 	run := start(t, env, "run")
 	run.stderr.waitFor(t, "ready")
@@ -222,9 +224,10 @@ func TestStatusWorksOnTheSchemaOfTheVersionBefore(t *testing.T) {
 	must("pause", "--all", "--reason", "a migration")
 	require.Contains(t, strings.Join(strings.Fields(must("status")), " "), ", role ", "wherever the line is broken")
 	require.Contains(t, must("audit"), "reason: a migration")
-	must("migrate", "--to", "4", "--yes")
-	require.Contains(t, must("status"), "! the schema rowhook is at version 4")
-	must("migrate", "--to", "3", "--yes") // too old
+	before := fmt.Sprint(sqlschema.OldestSchema)
+	must("migrate", "--to", before, "--yes")
+	require.Contains(t, must("status"), "! the schema rowhook is at version "+before)
+	must("migrate", "--to", fmt.Sprint(sqlschema.OldestSchema-1), "--yes") // too old
 	code, _, stderr := rowhook(t, env, "audit")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "rowhook migrate")

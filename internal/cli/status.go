@@ -26,7 +26,7 @@ many attempts failed in the last hour, how long deliveries take, and whether the
 doorbell, what holds back vacuum, the history and the version of the schema. It takes the same time however many events
 there are: ~ marks figures that are estimated.
 
-The dispatchers record every few seconds what was done in the last hour.`,
+The dispatchers record every few seconds what was done in the last hour and in the last minute.`,
 		Example: `  rowhook status
   rowhook status --watch 5s
   rowhook status --json | jq '.triggers[] | select(.dead > 0) | .name'`,
@@ -228,6 +228,7 @@ func (p statusPage) rest() {
 	var l statusLines
 	p.dispatchers(&l)
 	p.pauses(&l)
+	p.rates(&l)
 	p.backlog(&l)
 	for _, h := range p.History {
 		days := "no partitions"
@@ -292,7 +293,17 @@ func (p statusPage) pauses(l *statusLines) {
 	}
 }
 
-// queue says whether writers notify, how large the queue is, and who keeps vacuum from it.
+// rates say what was done within the last minute.
+func (p statusPage) rates(l *statusLines) {
+	r := p.Rates
+	text := fmt.Sprintf("%.1f delivered and %.1f failed a second", r.DeliveredPerS, r.FailedPerS)
+	if r.P50MS != nil && r.P95MS != nil {
+		text += fmt.Sprintf(", P50 %s, P95 %s", latency(r.P50MS).Text, latency(r.P95MS).Text)
+	}
+	l.add("last minute", term.Text(text))
+}
+
+// backlog says whether writers notify, how large the queue is, and who keeps vacuum from it.
 func (p statusPage) backlog(l *statusLines) {
 	bell := "ringing: writers notify"
 	switch {

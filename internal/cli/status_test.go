@@ -93,7 +93,7 @@ func TestAStatusNamesEachDispatcherAndCutsNoRemedy(t *testing.T) {
 		{ID: 3, Name: "a:1", Version: "1.0", StartedAt: now, Listens: true, Alive: true},
 		{ID: 7, Name: "b:2", Version: "1.0", StartedAt: now, Listens: true, Alive: true},
 	}})
-	require.Contains(t, text, "\ndispatcher 7  b:2  1.0  started now, listens\ndoorbell      silent: dispatcher 7 is awake")
+	require.Contains(t, text, "\ndispatcher 7  b:2  1.0  started now, listens\nlast minute   0.0 delivered and 0.0 failed a second\ndoorbell      silent: dispatcher 7 is awake")
 	text = show(&operate.Status{Now: now, Doorbell: operate.Doorbell{State: "silent", InstanceID: 7}})
 	require.Contains(t, text, "dispatchers  none: nothing is delivered")
 	require.Contains(t, text, "doorbell     silent: no dispatcher runs that writers could notify")

@@ -39,6 +39,11 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	require.EqualValues(t, 5, status.Triggers[1].Dead)
 	require.Len(t, status.Instances, 2)
 
+	var activity operate.Activity
+	d.ask(t, "GET", "/api/v1/activity?trigger=orders&minutes=90", nil).into(t, &activity)
+	require.Len(t, activity.Triggers, 1)
+	require.Len(t, activity.Triggers[0].P95MS, 90)
+
 	triggers := d.ask(t, "GET", "/api/v1/triggers", nil)
 	require.Contains(t, triggers.text, `"url":"https://<redacted>@example.com/orders"`)
 	require.NotContains(t, triggers.text, "of-all")
@@ -115,7 +120,7 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	require.Equal(t, "done", op.State, "it had ended")
 	d.tail(t, "", func(next func() string) { d.Exec(t, "insert into orders (v) values ('y')"); next() })
 
-	require.Empty(t, d.doc.Unseen("tail"), "they were not asked for")
+	require.Empty(t, d.doc.Unseen("tail", "statusStream"), "they were not asked for")
 }
 
 func TestRoutesAndDocumentAgree(t *testing.T) {

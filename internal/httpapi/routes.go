@@ -41,6 +41,8 @@ func (s *Server) routes() []route {
 	}
 	tail := get("/api/v1/events/tail", filter, s.tail)
 	tail.timeout = 0
+	stream := get("/api/v1/status/stream", nil, s.statusStream)
+	stream.timeout = 0
 	drain := get("/api/v1/drain", []string{"trigger", "wait"}, s.drain)
 	drain.timeout = maxDrain + 10*time.Second
 	retry := post("/api/v1/triggers/{name}/retry", maxBody, s.retry)
@@ -52,6 +54,8 @@ func (s *Server) routes() []route {
 		health("/api/v1/openapi.json", s.document),
 		get("/api/v1/me", nil, s.me),
 		get("/api/v1/status", nil, s.status),
+		stream,
+		get("/api/v1/activity", []string{"trigger", "minutes"}, s.activity),
 		get("/api/v1/triggers", nil, s.triggers),
 		get("/api/v1/events", slices.Concat(filter, []string{"limit", "cursor", "with_payload"}), s.list),
 		get("/api/v1/events/count", filter, s.count),

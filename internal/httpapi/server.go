@@ -88,6 +88,7 @@ type Server struct {
 	operations operations
 	tails      chan struct{} // one element per open tail
 	busy       atomic.Int64  // running requests, without those for health
+	live       live
 	openapi    func() ([]byte, error)
 	page       *dashboard.Handler
 }
@@ -105,6 +106,7 @@ func New(cfg Config) *Server {
 	s.page = dashboard.New()
 	s.readiness.server = s
 	s.operations.init()
+	s.live.init(s)
 	s.handler = s.newHandler()
 	return s
 }
@@ -140,6 +142,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	requests, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	s.operations.begin(requests)
+	s.live.begin(requests)
 	server := &http.Server{
 		Handler: s.handler, BaseContext: func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -152,6 +155,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	case err := <-failed:
 		end()
 		s.operations.wait()
+		s.live.wait()
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
@@ -163,6 +167,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	err := <-failed
 	s.operations.wait()
+	s.live.wait()
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}

@@ -5,9 +5,13 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -20,9 +24,15 @@ import (
 // tail opens a stream and passes a function to f that returns its next line, without empty ones.
 func (d *desk) tail(t *testing.T, accept string, f func(next func() string)) {
 	t.Helper()
+	d.stream(t, "/api/v1/events/tail?trigger=orders", accept, f)
+}
+
+// stream is tail for any path.
+func (d *desk) stream(t *testing.T, path, accept string, f func(next func() string)) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/events/tail?trigger=orders", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+path, http.NoBody)
 	require.NoError(t, err)
 	req.Header.Set("Accept", accept)
 	req.Header.Set("Authorization", "Bearer "+d.token)
@@ -36,6 +46,7 @@ func (d *desk) tail(t *testing.T, accept string, f func(next func() string)) {
 	}
 	require.Equal(t, want, resp.Header.Get("Content-Type"))
 	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
 	f(func() string {
 		for lines.Scan() {
 			if line := strings.TrimSpace(lines.Text()); line != "" && line != ":" {
@@ -79,12 +90,109 @@ func TestTailsAreFewAndEndWithTheServer(t *testing.T) {
 			require.Less(t, time.Since(began), 4*time.Second)
 			return
 		}
+		if n%2 == 0 { // those of the status are among them
+			d.stream(t, "/api/v1/status/stream", "", func(next func() string) {
+				open(n - 1)
+				for next() != "" { // the status, and then the end
+				}
+			})
+			return
+		}
 		d.tail(t, "", func(next func() string) {
 			open(n - 1)
 			require.Empty(t, next(), "the stream has ended")
 		})
 	}
 	open(16)
+}
+
+// watchedDB counts the transactions, and fails if it is told to.
+type watchedDB struct {
+	*pgxpool.Pool
+	begun atomic.Int32
+	fails atomic.Bool
+}
+
+func (w *watchedDB) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
+	w.begun.Add(1)
+	if w.fails.Load() {
+		return nil, &pgconn.PgError{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: pgerrcode.AdminShutdown}
+	}
+	return w.Pool.BeginTx(ctx, o)
+}
+
+// liveMessage is a message of the stream of the status.
+type liveMessage struct {
+	Status   *operate.Status
+	Activity *operate.Activity
+	Problem  *httpapi.Problem
+}
+
+func (d *desk) live(t *testing.T, f func(next func() liveMessage)) {
+	t.Helper()
+	d.stream(t, "/api/v1/status/stream", "", func(next func() string) {
+		f(func() (m liveMessage) {
+			line := next()
+			require.NotEmpty(t, line)
+			answer{text: line}.into(t, &m)
+			return m
+		})
+	})
+}
+
+func TestTheStatusIsSentWhenItChangesAndLookedAtOnceForAllStreams(t *testing.T) {
+	t.Parallel()
+	var db *watchedDB
+	d := newDesk(t, func(c *httpapi.Config) {
+		pool, ok := c.DB.(*pgxpool.Pool)
+		require.True(t, ok)
+		db = &watchedDB{Pool: pool}
+		c.DB = db
+	})
+	began := time.Now()
+	var open func(n int)
+	open = func(n int) {
+		if n > 0 {
+			d.live(t, func(next func() liveMessage) {
+				require.NotNil(t, next().Status, "at once, and first")
+				require.NotNil(t, next().Activity)
+				open(n - 1)
+				for {
+					if st := next().Status; st != nil && len(st.Triggers) == 2 && st.Triggers[1].Waiting == 3 {
+						return
+					}
+				}
+			})
+			return
+		}
+		d.wait(t, 3, false)
+	}
+	open(8)
+	looks := time.Since(began)/time.Second + 2
+	require.LessOrEqual(t, db.begun.Load(), int32(looks+looks/10+2))
+	d.stream(t, "/api/v1/status/stream", "text/event-stream", func(next func() string) {
+		require.Equal(t, "event: status", next())
+		require.Contains(t, next(), `data: {"status":{"now":`)
+	})
+}
+
+func TestTheStreamOfTheStatusSaysWhenTheDatabaseIsAwayAndBack(t *testing.T) {
+	t.Parallel()
+	var db *watchedDB
+	d := newDesk(t, func(c *httpapi.Config) {
+		pool, ok := c.DB.(*pgxpool.Pool)
+		require.True(t, ok)
+		db = &watchedDB{Pool: pool}
+		c.DB = db
+	})
+	d.live(t, func(next func() liveMessage) {
+		require.NotNil(t, next().Status)
+		require.NotNil(t, next().Activity)
+		db.fails.Store(true)
+		require.Equal(t, "database", next().Problem.Code)
+		db.fails.Store(false)
+		require.NotNil(t, next().Status, "although nothing has changed")
+	})
 }
 
 func TestAnOperationThatTakesLongGoesOnInTheBackground(t *testing.T) {

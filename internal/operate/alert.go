@@ -28,10 +28,6 @@ type OpenAlert struct {
 }
 
 func (s *Status) readAlerts(ctx context.Context, tx pgx.Tx) error {
-	var exists bool
-	if err := tx.QueryRow(ctx, "select to_regclass('rowhook.alert') is not null").Scan(&exists); err != nil || !exists {
-		return err
-	}
 	type failing struct {
 		Endpoint, Error string
 		Heartbeat       bool

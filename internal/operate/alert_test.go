@@ -6,7 +6,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestStatusSaysWhatIsToldAndWhatCouldNotBeTold(t *testing.T) {
@@ -34,8 +33,4 @@ func TestStatusSaysWhatIsToldAndWhatCouldNotBeTold(t *testing.T) {
 			require.Equal(t, "alerts can't be sent to https://e.com:443, after 3 attempts: answered 404 Not Found", w.Problem)
 		}
 	}
-	require.NoError(t, sqlschema.MigrateTo(t.Context(), d.conn, sqlschema.OldestSchema, nil))
-	s, err = operate.ReadStatus(t.Context(), d.conn)
-	require.NoError(t, err)
-	require.Empty(t, s.Alerts)
 }

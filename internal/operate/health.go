@@ -38,17 +38,9 @@ type Hangs struct {
 	events  []string // ids of unclaimed ones, not all if there are many
 }
 
-// readHealth returns the health of the endpoints that are not ok, by trigger. An older schema has
-// none.
+// readHealth returns the health of the endpoints that are not ok, by trigger.
 func readHealth(ctx context.Context, tx pgx.Tx) (map[int32]*EndpointHealth, error) {
-	var exists bool
-	if err := tx.QueryRow(ctx, "select to_regclass('rowhook.health') is not null").Scan(&exists); err != nil {
-		return nil, fmt.Errorf("look for rowhook.health: %w", err)
-	}
 	out := map[int32]*EndpointHealth{}
-	if !exists {
-		return out, nil
-	}
 	type row struct {
 		EndpointHealth
 		Triggers []int32

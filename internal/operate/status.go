@@ -29,6 +29,7 @@ type Status struct {
 	Blocked   []BlockedKey     `json:"blocked"`
 	Instances []Instance       `json:"instances"` // registered dispatchers, oldest first
 	Doorbell  Doorbell         `json:"doorbell"`
+	Rates     Rates            `json:"rates"` // of all triggers, within the last minute
 	Queue     Queue            `json:"queue"`
 	Vacuum    *queue.Holder    `json:"vacuum_held_back_by"` // null: nothing holds it back for long
 	History   []History        `json:"history"`
@@ -224,7 +225,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 			}
 		}
 	}
-	recent, err := recentActivity(ctx, tx)
+	recent, err := s.readRecent(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -272,7 +273,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 		}
 		st.recent(recent[ts[i].ID])
 		if st.LastErrorAt == nil && st.Dead > 0 && !st.Removed {
-			if err := st.lastDeath(ctx, tx, ts[i].ID, recent[ts[i].ID]); err != nil {
+			if err := st.lastDeath(ctx, tx, ts[i].ID); err != nil {
 				return err
 			}
 		}
@@ -367,78 +368,9 @@ func rounded(n float64) int64 {
 	return int64(math.Round(n/unit) * unit)
 }
 
-// recentSums sums a trigger's activity of the last hour.
-type recentSums struct {
-	TriggerID int32
-	Delivered int64
-	Failed    int64
-	Died      int64
-	Latency   []int64
-	ErrorAt   *time.Time
-	Error     string
-	Failing   bool
-	// DeliveredIn is the beginning of the minute of the last delivery.
-	DeliveredIn time.Time
-	failedIn    []time.Time // the beginnings of the minutes with failed attempts
-}
-
 func (s *Status) readHolder(ctx context.Context, tx pgx.Tx) (err error) {
 	s.Vacuum, err = queue.FindHolder(ctx, tx, time.Minute, 100_000)
 	return err
-}
-
-func recentActivity(ctx context.Context, tx pgx.Tx) (out map[int32]*recentSums, err error) {
-	err = escaping(ctx, tx, func(write func(string) string) (err error) {
-		out, err = readActivity(ctx, tx, write("error"))
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the activity: %w", err)
-	}
-	return out, nil
-}
-
-func readActivity(ctx context.Context, tx pgx.Tx, message string) (map[int32]*recentSums, error) {
-	rows, err := tx.Query(ctx, `
-select trigger_id, minute, minute >= clock_timestamp() - interval '1 hour', delivered, failed, died, latency, error_at, coalesce(`+message+`, '')
-  from rowhook.activity`)
-	if err != nil {
-		return nil, err
-	}
-	out := map[int32]*recentSums{}
-	var id int32
-	var within bool
-	var delivered, failed, died int64
-	var latency []int32
-	var errorAt *time.Time
-	var text string
-	var minute time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &minute, &within, &delivered, &failed, &died, &latency, &errorAt, &text}, func() error {
-		r := out[id]
-		if r == nil {
-			r = &recentSums{TriggerID: id, Latency: make([]int64, queue.LatencyBuckets)}
-			out[id] = r
-		}
-		if errorAt != nil && (r.ErrorAt == nil || errorAt.After(*r.ErrorAt)) {
-			at := *errorAt
-			r.ErrorAt, r.Error, r.Failing = &at, text, len(latency) <= queue.LatencyBuckets
-		}
-		if delivered > 0 && minute.After(r.DeliveredIn) {
-			r.DeliveredIn = minute
-		}
-		if failed > 0 {
-			r.failedIn = append(r.failedIn, minute)
-		}
-		if !within {
-			return nil
-		}
-		r.Delivered, r.Failed, r.Died = r.Delivered+delivered, r.Failed+failed, r.Died+died
-		for i, n := range latency[:min(len(latency), len(r.Latency))] {
-			r.Latency[i] += int64(n)
-		}
-		return nil
-	})
-	return out, err
 }
 
 func (st *TriggerStatus) recent(r *recentSums) {
@@ -447,31 +379,13 @@ func (st *TriggerStatus) recent(r *recentSums) {
 	}
 	st.DeliveredLastHour, st.FailedLastHour, st.DiedLastHour = r.Delivered, r.Failed, r.Died
 	st.P50MS, st.P95MS = quantile(r.Latency, 0.5), quantile(r.Latency, 0.95)
-	st.LastErrorAt, st.LastError = r.ErrorAt, r.Error
-	if st.Failing = r.Failing && r.ErrorAt != nil && !r.DeliveredIn.After(*r.ErrorAt); st.Failing {
-		since := *r.ErrorAt
-		for _, minute := range r.failedIn {
-			if minute.After(r.DeliveredIn) && minute.Before(since) {
-				since = minute
-			}
-		}
-		st.failingSince = &since
-	}
-}
-
-func quantile(counts []int64, q float64) *float64 {
-	d, ok := queue.Quantile(counts, q)
-	if !ok {
-		return nil
-	}
-	ms := float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
-	return &ms
+	st.LastErrorAt, st.LastError, st.Failing, st.failingSince = r.ErrorAt, r.Error, r.Failing, r.Since
 }
 
 // lastDeath takes the last error from the newest dead letter if no dispatcher has recorded one.
 // Dispatchers record errors only every few seconds, and old versions recorded none. Dead letters
 // made by a restore or an apply are no errors of a receiver.
-func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32, r *recentSums) error {
+func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32) error {
 	err := escaping(ctx, tx, func(write func(string) string) error {
 		return tx.QueryRow(ctx, "select died_at, "+write("reason")+" from rowhook.dead_letter where trigger_id = $1 order by died_at desc limit 1", id).Scan(&st.LastErrorAt, &st.LastError)
 	})
@@ -481,7 +395,13 @@ func (st *TriggerStatus) lastDeath(ctx context.Context, tx pgx.Tx, id int32, r *
 	if strings.HasPrefix(st.LastError, "trigger ") { // trigger removed, trigger unknown
 		st.LastErrorAt, st.LastError = nil, ""
 	}
-	st.Failing = st.LastErrorAt != nil && (r == nil || !r.DeliveredIn.After(*st.LastErrorAt))
+	if st.LastErrorAt == nil {
+		return nil
+	}
+	err = tx.QueryRow(ctx, "select not exists (select from rowhook.activity where trigger_id = $1 and minute > $2 and delivered > 0)", id, st.LastErrorAt).Scan(&st.Failing)
+	if err != nil {
+		return fmt.Errorf("look for deliveries after the last dead letter: %w", err)
+	}
 	return nil
 }
 
