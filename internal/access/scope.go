@@ -1,4 +1,4 @@
-// Package access has the scopes: what somebody may do over HTTP.
+// Package access says who may do what over HTTP: the scopes, and the file of named tokens.
 package access
 
 import (

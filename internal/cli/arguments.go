@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -37,7 +38,7 @@ func argumentProblem(cmd *cobra.Command, args []string, err error) string {
 		return text
 	}
 	text := fmt.Sprintf("unexpected argument %q: write %s", args[len(args)-1], cmd.UseLine())
-	if cmd.Flags().Lookup("file") != nil {
+	if f := cmd.Flags().Lookup("file"); f != nil && strings.Contains(f.Usage, "configuration") {
 		text += "; the configuration file is the value of -f"
 	}
 	return text

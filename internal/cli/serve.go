@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/access"
 	"github.com/rowhook/rowhook/internal/httpapi"
 	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/pg"
@@ -32,7 +33,8 @@ const (
 )
 
 const servingHelp = `The address of --http serves health, metrics and the operators' commands as JSON: /healthz, /readyz, /metrics, /api/v1.
-An address that other hosts can reach requires a token of at least 16 characters: ROWHOOK_HTTP_TOKEN allows everything,
+An address that other hosts can reach requires a token: one of the file of --http-tokens, which "rowhook token add" makes
+with a name, scopes and an end, or one without a name of at least 16 characters: ROWHOOK_HTTP_TOKEN allows everything,
 ROWHOOK_HTTP_READ_TOKEN only reading. If another program, such as another instance, uses the default address, the
 dispatcher runs without HTTP.
 
@@ -44,6 +46,7 @@ type serving struct {
 	chosen   bool   // a flag or variable set it, so serving must not fail
 	database string // "": the dispatcher's
 	noListen bool   // the dispatcher's database URL may lead through a pooler
+	tokens   string // file of named tokens; "": none
 	// traceLink is a URL with {trace_id} in it. Optional.
 	traceLink string
 	// starting says what the start of the dispatcher waits for, or returns "". Optional.
@@ -54,7 +57,8 @@ func (w *serving) flags(s *flagSet) {
 	s.text(&w.address, "http", "address that serves health, metrics and the operators' commands; \"off\": none")
 	s.text(&w.database, "http-database-url", "database URL for requests over HTTP, if the dispatcher's role may not operate: "+
 		"with a role that may read and change what operators do (default: the listen or the database URL)")
-	add(s, &w.traceLink, "trace-link", "link to a trace for the dashboard: a URL with {trace_id} in it, such as https://tempo.example.com/trace/{trace_id}", syntax[string]{
+	s.tokensFile(&w.tokens, "http-tokens", "file of named tokens for HTTP, as \"rowhook token add\" makes it; it is read again when it changes")
+	add(s, &w.traceLink, "trace-link", "link to a trace for the dashboard: a URL with {trace_id} in it", syntax[string]{
 		kind: "URL", parse: func(s string) (string, error) { return s, httpapi.CheckTraceLink(s) }, format: func(s string) string { return s },
 	})
 }
@@ -65,7 +69,7 @@ func (a *app) listenHTTP(ctx context.Context, w serving) (net.Listener, error) {
 		return nil, nil
 	}
 	write, read := a.httpTokens()
-	if err := httpapi.CheckAddress(w.address, write, read); err != nil {
+	if err := httpapi.CheckAddress(w.address, write, read, w.tokens != ""); err != nil {
 		return nil, usagef("can't serve HTTP: %w", err)
 	}
 	var config net.ListenConfig
@@ -110,6 +114,13 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	if l == nil {
 		return func() {}, nil
 	}
+	var named *access.Keyring
+	if w.tokens != "" {
+		if named, err = access.OpenKeyring(w.tokens, a.log); err != nil {
+			closeUnused(l)
+			return nil, usagef("can't serve HTTP: %w", err)
+		}
+	}
 	pool, err := a.httpPool(w, httpConnections)
 	if err != nil {
 		closeUnused(l)
@@ -136,7 +147,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 		return nil, err
 	}
 	server := httpapi.New(httpapi.Config{
-		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, WriteToken: write, ReadToken: read, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
+		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, WriteToken: write, ReadToken: read, Tokens: named, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
 		Schema: func(ctx context.Context) error {
 			conn, err := ready.Acquire(ctx)
 			if err != nil {
@@ -147,7 +158,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 			return err
 		},
 	})
-	a.log.Info("serving HTTP", "address", l.Addr().String(), "token", write != "" || read != "")
+	a.log.Info("serving HTTP", "address", l.Addr().String(), "token", write != "" || read != "" || named != nil)
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/access"
@@ -22,6 +23,7 @@ type bearer struct {
 	scopes access.Scopes
 	until  time.Time // when its token ends; zero: never
 	actor  string    // what the audit calls it
+	digest [sha256.Size]byte
 }
 
 // nobody is who sends requests while no token is set. SQL needs a token, so it has not all scopes.
@@ -31,18 +33,13 @@ func nobody() *bearer {
 
 // guard decides which requests are allowed.
 type guard struct {
-	tokens  bool    // at least one token is set
-	unnamed []token // of the variables
-}
-
-// token is a token of a variable.
-type token struct {
-	digest [sha256.Size]byte // SHA-256 of the token
-	bearer
+	tokens  bool            // at least one token, or a file of tokens, is set
+	unnamed []bearer        // of the variables
+	named   *access.Keyring // nil: there is no file of tokens
 }
 
 func newGuard(cfg *Config) guard {
-	var g guard
+	g := guard{named: cfg.Tokens, tokens: cfg.Tokens != nil}
 	for _, t := range []struct {
 		value, actor string
 		scopes       access.Scopes
@@ -52,7 +49,7 @@ func newGuard(cfg *Config) guard {
 	} {
 		if t.value != "" {
 			g.tokens = true
-			g.unnamed = append(g.unnamed, token{sha256.Sum256([]byte(t.value)), bearer{scopes: t.scopes, actor: t.actor}})
+			g.unnamed = append(g.unnamed, bearer{scopes: t.scopes, actor: t.actor, digest: access.Digest(t.value)})
 		}
 	}
 	return g
@@ -66,15 +63,20 @@ func (g *guard) check(r *http.Request, need access.Scopes) (*bearer, *Problem) {
 	if p := g.checkHost(r); p != nil {
 		return nil, p
 	}
-	b := g.bearer(r)
+	b, ended := g.bearer(r)
 	switch {
 	case need == public || b != nil && b.scopes.Has(need):
 		return b, nil
-	case b == nil:
-		return nil, webapi.NewProblem(http.StatusUnauthorized, "unauthorized", "a valid token is required", "send the header Authorization: Bearer TOKEN").
-			With("WWW-Authenticate", `Bearer realm="rowhook"`)
+	case b != nil:
+		return nil, b.lacks(need)
+	case ended != nil:
+		return nil, ended
 	}
-	return nil, b.lacks(need)
+	return nil, unauthorized("a valid token is required", "send the header Authorization: Bearer TOKEN")
+}
+
+func unauthorized(detail, remedy string) *Problem {
+	return webapi.NewProblem(http.StatusUnauthorized, "unauthorized", detail, remedy).With("WWW-Authenticate", `Bearer realm="rowhook"`)
 }
 
 // checkHost rejects requests for other hosts while there is no token: with DNS rebinding a page of
@@ -87,24 +89,74 @@ func (g *guard) checkHost(r *http.Request) *Problem {
 		"use localhost or 127.0.0.1, or set ROWHOOK_HTTP_TOKEN")
 }
 
-// bearer returns who sent a request; nil: it has no valid token. Tokens are compared by their
-// digests in constant time.
-func (g *guard) bearer(r *http.Request) *bearer {
+// bearer returns who sent a request; nil: it has no valid token. Then ended is set if it has one that
+// is valid no longer. Tokens are compared by their digests in constant time.
+func (g *guard) bearer(r *http.Request) (b *bearer, ended *Problem) {
 	if !g.tokens {
-		return nobody()
+		return nobody(), nil
 	}
 	scheme, text, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return nil
+		return nil, nil
 	}
-	sum := sha256.Sum256([]byte(strings.TrimSpace(text)))
-	var found *bearer
+	return g.find(access.Digest(strings.TrimSpace(text)))
+}
+
+// find returns whose token has a digest, as bearer does.
+func (g *guard) find(digest [sha256.Size]byte) (b *bearer, ended *Problem) {
 	for i := range g.unnamed {
-		if t := &g.unnamed[i]; subtle.ConstantTimeCompare(sum[:], t.digest[:]) == 1 && (found == nil || t.scopes > found.scopes) {
-			found = &t.bearer
+		if t := &g.unnamed[i]; subtle.ConstantTimeCompare(digest[:], t.digest[:]) == 1 && (b == nil || t.scopes > b.scopes) {
+			b = t
 		}
 	}
-	return found
+	if b != nil || g.named == nil {
+		return b, nil
+	}
+	t, ok := g.named.Find(digest)
+	switch {
+	case !ok:
+		return nil, nil
+	case t.Ended(time.Now()):
+		return nil, unauthorized("the token "+t.Name+" has ended at "+t.Until.Format(time.RFC3339),
+			"make a new one: rowhook token remove "+t.Name+", then rowhook token add "+t.Name+" --scope "+t.Scopes.String())
+	}
+	return &bearer{name: t.Name, scopes: t.Scopes, until: t.Until, actor: "token " + t.Name, digest: digest}, nil
+}
+
+// watchEvery is how often a stream looks whether its token is still valid.
+const watchEvery = time.Second
+
+// watch returns a context that ends when the token of a request is valid no longer, or has other
+// scopes. The cause is a Problem then. stop waits until the watch has ended.
+func (g *guard) watch(ctx context.Context, b *bearer) (watched context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	if b.name != "" {
+		watching.Go(func() {
+			ticker := time.NewTicker(watchEvery)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+				}
+				now, ended := g.find(b.digest)
+				switch {
+				case ended != nil:
+					cancel(ended)
+				case now == nil:
+					cancel(unauthorized("the token "+b.name+" was removed", "use another one"))
+				case now.scopes != b.scopes:
+					cancel(unauthorized("the scopes of the token "+b.name+" have changed", "send the request again"))
+				}
+			}
+		})
+	}
+	return ctx, func() {
+		cancel(nil)
+		watching.Wait()
+	}
 }
 
 // lacks returns the problem of a bearer without a scope.

@@ -114,15 +114,16 @@ func TestAddressesThatOthersCanReachDemandATokenThatIsOne(t *testing.T) {
 		{"db.example.com:80", writeToken, readToken},
 	}
 	for _, c := range good {
-		require.NoError(t, httpapi.CheckAddress(c.address, c.write, c.read), c.address)
+		require.NoError(t, httpapi.CheckAddress(c.address, c.write, c.read, false), c.address)
 	}
+	require.NoError(t, httpapi.CheckAddress(":8787", "", "", true), "with a file of tokens")
 	bad := []struct{ address, write, read, want string }{
 		{":8787", "", "", "other hosts can reach"}, {"0.0.0.0:8787", "", "", "other hosts can reach"}, {"[::]:1", "", "", "other hosts can reach"},
 		{"example.com:8787", "", "", "other hosts can reach"}, {"127.0.0.1", "", "", "HOST:PORT"}, {"127.0.0.1:8787", "short", "", "too short"},
 		{":8787", writeToken, writeToken, "are equal"}, {":8787", writeToken + "\n", "", "line break"},
 	}
 	for _, c := range bad {
-		err := httpapi.CheckAddress(c.address, c.write, c.read)
+		err := httpapi.CheckAddress(c.address, c.write, c.read, false)
 		require.ErrorContains(t, err, c.want, c.address)
 		require.NotContains(t, err.Error(), writeToken)
 	}

@@ -166,6 +166,10 @@ func (s *Server) routeHandler(route route) http.Handler {
 			ctx, cancel := context.WithTimeout(r.Context(), route.timeout)
 			defer cancel()
 			r = r.WithContext(ctx)
+		} else {
+			ctx, stop := s.guard.watch(r.Context(), sender)
+			defer stop()
+			r = r.WithContext(ctx)
 		}
 		status, value, err := route.handle(w, r)
 		if err == nil && status != 0 {

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/access"
 	"github.com/rowhook/rowhook/internal/dashboard"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
@@ -30,9 +31,12 @@ import (
 
 // Config configures a Server. DB, Schema, Stats and Metrics are required.
 type Config struct {
-	// WriteToken allows everything, and ReadToken allows reading. If both are empty, local programs
-	// may do everything except pass SQL conditions.
+	// WriteToken allows everything, and ReadToken allows reading. If both are empty, and Tokens is nil,
+	// local programs may do everything except pass SQL conditions.
 	WriteToken, ReadToken string
+	// Tokens are named tokens with scopes. nil: there are none. If it is set, tokens are required,
+	// even if it has none.
+	Tokens *access.Keyring
 	// DB is the database that the operations work on.
 	DB operate.DB
 	// Probe is what readiness queries, so that long requests on DB can't delay it; nil: DB.
@@ -111,9 +115,9 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// CheckAddress checks an address to listen on, HOST:PORT, together with the tokens. An error says
-// what to do.
-func CheckAddress(address, writeToken, readToken string) error {
+// CheckAddress checks an address to listen on, HOST:PORT, together with the tokens. named says that
+// there is a file of named tokens. An error says what to do.
+func CheckAddress(address, writeToken, readToken string, named bool) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("%q is not an address to listen on: write HOST:PORT, such as 127.0.0.1:8787 or :8787", address)
@@ -129,9 +133,9 @@ func CheckAddress(address, writeToken, readToken string) error {
 	switch {
 	case writeToken != "" && writeToken == readToken:
 		return errors.New("ROWHOOK_HTTP_TOKEN and ROWHOOK_HTTP_READ_TOKEN are equal, so the read token would allow writing: set different ones")
-	case writeToken == "" && readToken == "" && !webapi.IsLoopback(host):
+	case writeToken == "" && readToken == "" && !named && !webapi.IsLoopback(host):
 		return fmt.Errorf("other hosts can reach %s: set ROWHOOK_HTTP_TOKEN (read and write) or ROWHOOK_HTTP_READ_TOKEN (read only) to the output of openssl rand -hex 32, "+
-			"or listen on 127.0.0.1", address)
+			"or ROWHOOK_HTTP_TOKENS to a file of tokens that \"rowhook token add\" has made, or listen on 127.0.0.1", address)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -67,8 +68,12 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 	err = operate.Tail(ctx, s.cfg.DB, f, func(e operate.Event) error { return out.send("event", e.ID, e) }, func() {
 		_ = out.send("skipped", "", map[string]bool{"skipped": true}) // if this fails, so does the next event, which ends the tail
 	})
-	if err != nil && ctx.Err() == nil {
-		_ = out.send("problem", "", s.asProblem(r, err)) // the last message
+	var ended *Problem // of its token
+	switch {
+	case errors.As(context.Cause(r.Context()), &ended):
+		_ = out.send("problem", "", ended) // the last message
+	case err != nil && ctx.Err() == nil:
+		_ = out.send("problem", "", s.asProblem(r, err))
 	}
 	return 0, nil, nil
 }
