@@ -6,17 +6,22 @@ import (
 	"time"
 )
 
-// neighbours checks that an event of a batch became a dead letter by an attempt of its own, or by
-// an answer that named it. So no event is dead because of another one.
+// neighbours checks that an event of a batch became a dead letter by a request of its own, or by an
+// answer that named it. So no event is dead because of another one. An attempt may take several
+// requests, since a batch that fails is sent in halves: the last of them decides.
 func (j *judging) neighbours(p *place) {
 	s := j.seen[p.Event]
 	if s == nil {
 		return
 	}
-	for _, a := range s.attempts {
-		if a.number == p.Tries && a.with > 1 && !a.listed && j.excuse(a.slot, a.arrived, p.At) == "" {
-			j.blame(ruleNeighbour, "event %s, attempt %d was with %d others: %s", p.Event, a.number, a.with-1, p.Reason)
+	var last *attempt
+	for i := range s.attempts {
+		if a := &s.attempts[i]; a.number == p.Tries && (last == nil || a.arrived.After(last.arrived)) {
+			last = a
 		}
+	}
+	if last != nil && last.with > 1 && !last.listed && j.excuse(last.slot, last.arrived, p.At) == "" {
+		j.blame(ruleNeighbour, "event %s, the last request of attempt %d was with %d others: %s; %s", p.Event, last.number, last.with-1, p.Reason, s)
 	}
 }
 

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
@@ -108,43 +105,6 @@ func (l *lab) drained(ctx context.Context, within time.Duration) string {
 		}
 		wait(ctx, 20*time.Millisecond)
 	}
-}
-
-// diagnosis shows which events, claims and sessions wait for what.
-func (l *lab) diagnosis(ctx context.Context) string {
-	var b strings.Builder
-	for _, q := range []struct{ title, sql string }{
-		{"owed", `select format('%s %s: tries %s, claimed by %s, due in %s, lane %s of %s', t.name, e.id, e.tries, e.claimed_by,
-		                    case when e.lane is null then e.due_at else e.due_at - interval '1752000 hours' end - clock_timestamp(), e.lane, l.owner)
-		            from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id
-		            left join rowhook.lane l on l.trigger_id = e.trigger_id and l.lane = e.lane order by e.due_at limit 8`},
-		{"instances", "select format('%s %s listens %s, seen %s ago', id, name, listens, clock_timestamp() - seen_at) from rowhook.instance order by id"},
-		{"instance locks", "select objid::text from pg_locks where locktype = 'advisory' and objsubid = 2"},
-		{"doorbell", "select coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), 1)::text"},
-		{"sessions", "select format('%s %s %s %s', application_name, state, coalesce(wait_event, ''), left(translate(query, E'\\n', ' '), 60)) from pg_stat_activity where usename = '" + role + "'"},
-	} {
-		fmt.Fprintf(&b, "  %s:\n", q.title)
-		rows, err := l.admin.Query(ctx, q.sql)
-		if err == nil {
-			var lines []string
-			if lines, err = pgx.CollectRows(rows, pgx.RowTo[string]); err == nil {
-				for _, line := range lines {
-					fmt.Fprintf(&b, "    %s\n", line)
-				}
-			}
-		}
-		if err != nil {
-			fmt.Fprintf(&b, "    %v\n", err)
-		}
-	}
-	for _, s := range l.slots {
-		if c := s.running(); c != nil {
-			fmt.Fprintf(&b, "  %s%s\n", s.name(), c.Log())
-		} else {
-			fmt.Fprintf(&b, "  %s is down\n", s.name())
-		}
-	}
-	return b.String()
 }
 
 // stopAll stops the dispatchers in order, and returns those that failed while stopping.

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,31 +62,20 @@ func (w *watch) sample(ctx context.Context) {
 
 // goroutines reads their number from a dispatcher's metrics.
 func goroutines(ctx context.Context, url string) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, watchEvery)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	metrics, err := get(ctx, url)
 	if err != nil {
-		return 0, fmt.Errorf("ask for metrics: %w", err)
+		return 0, err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, fmt.Errorf("ask for metrics: %w", err)
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if value, is := strings.CutPrefix(lines.Text(), "go_goroutines "); is {
-			n, err := strconv.Atoi(value)
+	for line := range strings.Lines(metrics) {
+		if value, is := strings.CutPrefix(line, "go_goroutines "); is {
+			n, err := strconv.Atoi(strings.TrimSpace(value))
 			if err != nil {
 				return 0, fmt.Errorf("read the number of goroutines: %w", err)
 			}
 			return n, nil
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("read metrics: %w", err)
-	}
-	return 0, fmt.Errorf("read metrics: %s has no go_goroutines, but status %s", url, resp.Status)
+	return 0, fmt.Errorf("read metrics: %s has no go_goroutines", url)
 }
 
 // finish ends the sampling and compares.

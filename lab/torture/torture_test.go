@@ -341,6 +341,30 @@ func TestReceiverMisbehavesAndRemembersHow(t *testing.T) {
 	require.GreaterOrEqual(t, a.status, 400)
 }
 
+func TestABatchThatIsSentInHalvesIsJudgedByTheLastOfItsRequests(t *testing.T) {
+	t.Parallel()
+	i := slices.Index(triggers(), bulk)
+	for name, c := range map[string]struct {
+		with   []int
+		listed bool
+		blamed bool
+	}{
+		"halved down to itself":    {[]int{4, 2, 1}, false, false},
+		"halved, and given up":     {[]int{4, 2}, false, true},
+		"named by the last answer": {[]int{4, 2}, true, false},
+	} {
+		s := newStory()
+		s.places[i].Where, s.places[i].Tries = "dead", bulkLimit+1
+		e := s.seen[s.events[i]]
+		e.attempts, s.invocations[i] = nil, invocation{Event: s.events[i], Attempt: bulkLimit + 1, Status: 422}
+		for n, with := range c.with {
+			e.attempts = append(e.attempts, attempt{number: bulkLimit + 1, with: with, arrived: s.at(5 + n), answered: s.at(6 + n), status: 422})
+		}
+		e.attempts[len(e.attempts)-1].listed = c.listed
+		require.Equal(t, c.blamed, judge(s.evidence).Violations[ruleNeighbour] > 0, name)
+	}
+}
+
 func TestTheRateIsNotJudgedWhileRequestsAreHeldUp(t *testing.T) {
 	t.Parallel()
 	s := newStory()

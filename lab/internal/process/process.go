@@ -27,6 +27,7 @@ type Process struct {
 
 	mu    sync.Mutex
 	tail  []string // its last log lines
+	stack []string // what it printed at SIGQUIT
 	bad   int      // log lines of warnings and errors
 	worst []string // the first of these
 }
@@ -43,6 +44,10 @@ type Command struct {
 const (
 	tailLines  = 20 // log lines that are kept to explain a failure
 	worstLines = 3  // warnings and errors that are kept
+
+	// quits is the line with which a Go program begins to print its goroutines at SIGQUIT.
+	quits      = "SIGQUIT: quit"
+	stackLines = 50_000 // of them that are kept
 )
 
 // expectedWarning is how the warning about a backlog begins. Benchmarks and tests make many
@@ -108,6 +113,13 @@ func (c *Process) read(out io.Reader, log io.Writer) {
 			close(c.ready)
 		}
 		c.mu.Lock()
+		if line == quits || len(c.stack) > 0 {
+			if len(c.stack) < stackLines {
+				c.stack = append(c.stack, line)
+			}
+			c.mu.Unlock()
+			continue
+		}
 		if entry.Level == "ERROR" || entry.Level == "WARN" && !strings.HasPrefix(entry.Msg, expectedWarning) {
 			if c.bad++; len(c.worst) < worstLines {
 				c.worst = append(c.worst, line)

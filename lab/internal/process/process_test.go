@@ -3,6 +3,7 @@ package process_test
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -66,4 +67,37 @@ func TestUsageOfThisProcess(t *testing.T) {
 	require.Positive(t, u.Threads)
 	require.Positive(t, u.Files)
 	require.Positive(t, process.PeakMemory(os.Getpid()))
+}
+
+func TestStacksAreThoseOfTheModuleAndEachIsShownOnce(t *testing.T) {
+	t.Parallel()
+	dump := `SIGQUIT: quit
+PC=0x1 m=0 sigcode=0
+
+goroutine 0 gp=0x1 m=0 mp=0x2 [idle]:
+runtime.futex(0x1, 0x2)
+	/go/runtime/sys.s:557 +0x21
+
+goroutine 7 gp=0x3 m=nil [IO wait, 2 minutes]:
+net.(*conn).Read(0x1, {0x2, 0x3})
+	/go/net/net.go:5 +0x1
+example.com/m/a.(*T).work(...)
+	/src/a/t.go:12
+created by example.com/m/a.Start in goroutine 1
+	/src/a/t.go:9 +0x3
+
+goroutine 8 [IO wait]:
+net.(*conn).Read(0x1, {0x9, 0x9})
+	/go/net/net.go:5 +0x1
+example.com/m/a.(*T).work(...)
+	/src/a/t.go:12
+created by example.com/m/a.Start in goroutine 1
+	/src/a/t.go:9 +0x3
+`
+	file := filepath.Join(t.TempDir(), "dump")
+	require.NoError(t, os.WriteFile(file, []byte(dump), 0o600))
+	c := shell(t, `trap 'cat `+file+` >&2; exit 2' QUIT; echo '{"msg":"ready"}' >&2; while :; do sleep 0.05; done`, nil)
+	require.NoError(t, c.WaitReady(t.Context(), patience))
+	require.Equal(t, "2 x [IO wait] net.(*conn).Read net.go:5 < a.(*T).work t.go:12 < a.Start t.go:9", c.Stacks("example.com/m", patience))
+	require.NotContains(t, c.Log(), "goroutine")
 }
