@@ -215,10 +215,15 @@ func (s *scheduler) quiesce(sh *shipment) (mine, quiet bool) {
 	defer s.mu.Unlock()
 	if s.alone == nil {
 		s.alone = sh
-		// While it waits, it must not count as one that hangs.
-		sh.started = time.Now()
 	}
-	return s.alone == sh, s.active <= 1
+	if s.alone == sh {
+		sh.started = time.Now() // while it waits, it must not count as one that hangs
+	}
+	others := s.active
+	if !sh.stalled {
+		others--
+	}
+	return s.alone == sh, others <= 0
 }
 
 // holdAfter is how long the payloads of a trigger are fetched one by one, after one of them could
@@ -452,12 +457,16 @@ func (s *scheduler) stall(now time.Time) []*shipment {
 	defer s.mu.Unlock()
 	freed := false
 	for d := s.outstanding.next; d != &s.outstanding; d = d.next {
-		if sh := d.shipment; sh != nil && !sh.ended && !sh.stalled && now.Sub(sh.started) > stallAfter {
+		sh := d.shipment
+		if sh == nil || sh.ended || now.Sub(sh.started) <= stallAfter {
+			continue
+		}
+		if s.alone == sh { // it may hang for the second time: before, it waited for another one
+			s.alone, freed = nil, true
+		}
+		if !sh.stalled {
 			sh.hangs()
 			freed = true
-			if s.alone == sh {
-				s.alone = nil
-			}
 			s.active--
 			// An endpoint that hangs gets no prefetch.
 			sh.lane.average = max(sh.lane.average, now.Sub(sh.started))

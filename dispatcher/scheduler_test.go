@@ -63,6 +63,43 @@ func TestAHangingEndpointLeavesSlotsToTheOthers(t *testing.T) {
 	require.Empty(t, fill(t, b, now.Add(2*time.Second), 1), "but gets no more itself")
 }
 
+func TestAnEventThatIsSentAloneAndHangsHoldsUpNothingForLong(t *testing.T) {
+	t.Parallel()
+	// alone is the shipment that is sent alone, which waited for ahead if that was to be sent alone, too.
+	for name, waited := range map[string]bool{"the first one": false, "one that waited for another one": true} {
+		b, now := lanes(10, 5, 2, 0), time.Now()
+		flying := fill(t, b, now, 1)
+		ahead, alone := flying[0], flying[1]
+		if waited {
+			mine, _ := b.quiesce(ahead)
+			require.True(t, mine)
+			mine, _ = b.quiesce(alone)
+			require.False(t, mine)
+		}
+		require.Empty(t, b.stall(time.Now().Add(stallAfter+time.Millisecond)))
+		b.done(ahead, time.Millisecond, true)
+		mine, quiet := b.quiesce(alone)
+		require.True(t, mine, name)
+		require.True(t, quiet, "the others hang")
+		require.Empty(t, fill(t, b, now, 2), "nothing else starts")
+		require.Len(t, b.stall(time.Now().Add(stallAfter+time.Millisecond)), 10, name)
+	}
+}
+
+func TestAnEventThatWaitsToBeSentAloneDoesNotHang(t *testing.T) {
+	t.Parallel()
+	b, now := lanes(10, 5, 2, 0), time.Now()
+	alone := fill(t, b, now, 1)[0]
+	alone.started = now.Add(-time.Hour)
+	b.quiesce(alone)
+	alone.started = now.Add(-time.Hour)
+	_, quiet := b.quiesce(alone)
+	require.False(t, quiet)
+	b.stall(time.Now())
+	require.False(t, alone.stalled)
+	require.Equal(t, alone, b.alone)
+}
+
 func TestSlotsNeverExceedTheLimits(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
