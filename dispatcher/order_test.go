@@ -296,6 +296,33 @@ func TestAnInstanceThatWasTakenForDeadClaimsItsLanesAnew(t *testing.T) {
 	b.settled(t)
 }
 
+func TestALaneInDoubtIsNotKeptByAnInstanceThatWasTakenForDead(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow)
+	conn := b.Conn(t)
+	answer := make(chan struct{})
+	b.receiver.respond(func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+		}
+	})
+	r := b.start(t)
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch = 1", r.Stats().Instance)
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 20)")
+	b.receiver.await(t, "orders", 20)
+	busy := one[int](t, conn, "select count(distinct lane)::integer from rowhook.event_log")
+	b.Exec(t, "delete from rowhook.instance")
+	eventually(t, conn, 64-busy, "select count(*)::integer from rowhook.lane where owner = $1 and epoch > 1", r.Stats().Instance)
+	b.Exec(t, "delete from rowhook.event_log") // so that no outcome finds its event
+	close(answer)
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch > 1", r.Stats().Instance)
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 200)")
+	b.settled(t)
+	require.Equal(t, 220, b.receiver.unique("orders"))
+}
+
 func TestADeadLetterHoldsItsKeyUntilSomebodyActs(t *testing.T) {
 	t.Parallel()
 	for _, act := range []string{"redeliver", "discard", "nothing, since it is skipped"} {

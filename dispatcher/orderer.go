@@ -366,7 +366,7 @@ func (o *orderer) mine(sh *shipment) bool {
 			continue
 		}
 		// The beat is looked at first: doubts come before the beat that ends them.
-		if !o.pulse.isFresh(time.Now()) || p.grant == nil || p.grant.over.Load() || p.grant.doubts != o.pulse.doubts.Load() {
+		if !o.pulse.isFresh(time.Now()) || !p.grant.holds(o.pulse.doubts.Load()) {
 			return false
 		}
 	}

@@ -100,7 +100,8 @@ func (o *orderer) seat(s *queue.Seats) {
 	}
 	owned := n.lanes.Owned()
 	for lane, epoch := range owned {
-		if mine[lane] != epoch {
+		// Without a grant no event of the lane is sent. It is given back, and claimed anew.
+		if mine[lane] != epoch || !n.granted(lane, o.doubts) {
 			n.revoke(lane)
 			n.lanes.Leave(lane)
 			delete(owned, lane)

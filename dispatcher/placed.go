@@ -70,6 +70,12 @@ func (n *line) together(run order.Run, now time.Time) order.Run {
 	return run
 }
 
+// granted reports whether the events of a lane may be sent, if pulse.doubts is as given.
+func (n *line) granted(lane int16, doubts int64) bool { return n.grants[lane].holds(doubts) }
+
+// holds reports whether the right has not ended. doubts is what pulse.doubts is now.
+func (g *grant) holds(doubts int64) bool { return g != nil && !g.over.Load() && g.doubts == doubts }
+
 // revoke ends the right to send the events of a lane.
 func (n *line) revoke(lane int16) {
 	if g := n.grants[lane]; g != nil {

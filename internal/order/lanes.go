@@ -66,11 +66,16 @@ func (l *Lanes) Take(number int16, epoch int64) {
 	l.restart(ln, epoch)
 }
 
-// Restart has all lanes read again from the beginning. What is out stays out.
+// Restart has a lane read again from the beginning. What is out stays out, and a lane that is
+// leaving goes on to leave.
 func (l *Lanes) Restart(number int16) {
-	if ln := l.lanes[number]; ln != nil {
-		l.restart(ln, ln.epoch)
+	ln := l.lanes[number]
+	if ln == nil {
+		return
 	}
+	leaving := ln.leaving
+	l.restart(ln, ln.epoch)
+	ln.leaving = leaving
 }
 
 func (l *Lanes) restart(ln *lane, epoch int64) {

@@ -27,6 +27,7 @@ type world struct {
 	h       Horizon
 	out     []Run
 	epoch   int64
+	leaving map[int16]bool     // lanes that the owner gives back
 	sent    map[string][]int64 // settled, by key
 	written map[string][]int64 // committed, by key
 }
@@ -51,7 +52,7 @@ func newWorld(strict bool) *world {
 
 // begin has another owner, or the same one, take all lanes.
 func (w *world) begin() {
-	w.l, w.h, w.out = NewLanes(Options{Strict: w.strict}), Horizon{}, nil
+	w.l, w.h, w.out, w.leaving = NewLanes(Options{Strict: w.strict}), Horizon{}, nil, map[int16]bool{}
 	w.l.ofKey, w.l.inAll = w.ofKey, 20
 	w.epoch++
 	for n := range w.lanes {
@@ -110,7 +111,7 @@ func (w *world) round(need int, while func()) {
 	}
 }
 
-func (w *world) send(most int) bool {
+func (w *world) send(t require.TestingT, most int) bool {
 	w.l.Tick(w.now)
 	for _, e := range w.l.Stale(1000) {
 		r, there := w.rows[e.Seq]
@@ -122,9 +123,22 @@ func (w *world) send(most int) bool {
 	}
 	run := w.l.Next(w.now, most)
 	if run != nil {
+		require.False(t, w.leaving[w.lane(run[0].Key)], "a lane that is given back sends")
 		w.out = append(w.out, run)
 	}
 	return run != nil
+}
+
+// retake has the owner take lanes again that it has given back.
+func (w *world) retake() {
+	for n, idle := range w.l.Leaving() {
+		if idle {
+			w.l.Drop(n)
+			w.epoch++
+			w.l.Take(n, w.epoch)
+			delete(w.leaving, n)
+		}
+	}
 }
 
 // settle ends a run: delivered, or tried again from an entry on.
@@ -233,11 +247,11 @@ func TestEveryEventIsSentInTheOrderOfItsKeyWhateverCommitsLate(t *testing.T) {
 						meanwhile := rapid.SliceOfN(rapid.IntRange(0, 3), 0, 3).Draw(t, "meanwhile")
 						w.round(rapid.IntRange(0, 5).Draw(t, "need"), func() {
 							for _, what := range meanwhile {
-								[]func(*rapid.T){write, end, settle, func(*rapid.T) { w.send(2) }}[what](t)
+								[]func(*rapid.T){write, end, settle, func(t *rapid.T) { w.send(t, 2) }}[what](t)
 							}
 						})
 					},
-					"send":   func(t *rapid.T) { w.send(rapid.IntRange(1, 3).Draw(t, "most")) },
+					"send":   func(t *rapid.T) { w.send(t, rapid.IntRange(1, 3).Draw(t, "most")) },
 					"settle": settle,
 					"wait":   func(*rapid.T) { w.now = w.now.Add(1500 * time.Millisecond) },
 					"discard": func(t *rapid.T) {
@@ -265,16 +279,23 @@ func TestEveryEventIsSentInTheOrderOfItsKeyWhateverCommitsLate(t *testing.T) {
 							w.l.Restart(int16(rapid.IntRange(0, w.lanes-1).Draw(t, "lane")))
 						}
 					},
-					"": w.check,
+					"leave": func(t *rapid.T) {
+						n := int16(rapid.IntRange(0, w.lanes-1).Draw(t, "lane"))
+						w.leaving[n] = true
+						w.l.Leave(n)
+					},
+					"retake": func(*rapid.T) { w.retake() },
+					"":       w.check,
 				})
 				for _, xid := range sortedXids(w.open) {
 					w.end(xid, true)
 				}
 				for i := 0; len(w.rows)+w.l.Entries() > 0; i++ {
 					require.Less(t, i, 2000, "stuck")
+					w.retake()
 					w.l.Mark()
 					w.round(5, func() {})
-					for w.send(1) {
+					for w.send(t, 1) {
 					}
 					for len(w.out) > 0 {
 						w.settle(0, 1)

@@ -95,7 +95,7 @@ func mutations() map[string]mutation {
 			edits: []edit{
 				{"internal/queue/lanesettle.go", `l\.epoch = w\.epoch and l\.owner = \$6 for share`, "$6::integer is not null for share", 1},
 				{"internal/queue/lanesettle.go", ` and q\.tries = r\.tries - 1`, "", 1},
-				{"dispatcher/orderer.go", `!o\.pulse\.isFresh\(time\.Now\(\)\) \|\| p\.grant == nil \|\| p\.grant\.over\.Load\(\) \|\| p\.grant\.doubts != o\.pulse\.doubts\.Load\(\)`, "p.grant == nil", 1},
+				{"dispatcher/orderer.go", `!o\.pulse\.isFresh\(time\.Now\(\)\) \|\| !p\.grant\.holds\(o\.pulse\.doubts\.Load\(\)\)`, "p.grant == nil", 1},
 				{"dispatcher/orderer.go", `!o\.pulse\.isFresh\(now\)`, "false", 1},
 			},
 			only: []string{faultZombie, moodFailing, moodSeconds},

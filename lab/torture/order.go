@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -138,7 +140,9 @@ func (j *judging) final() {
 	}
 	accepted := j.accepting()
 	for id, of := range changes {
-		slices.SortFunc(of, func(a, b *entry) int { return cmp.Compare(max(a.Old, a.Fresh), max(b.Old, b.Fresh)) })
+		slices.SortFunc(of, func(a, b *entry) int { // a delete has the version of the change before it
+			return cmp.Or(cmp.Compare(max(a.Old, a.Fresh), max(b.Old, b.Fresh)), cmp.Compare(a.Old, b.Old))
+		})
 		last := of[len(of)-1]
 		if n := places[id]; n > len(of) {
 			j.blame(ruleTwice, "row %d of %s has %d events and %d changes", id, latest, n, len(of))
@@ -154,9 +158,23 @@ func (j *judging) final() {
 		}
 		// A row that was inserted and deleted while it waited is never sent.
 		if fresh != last.Fresh && (!any || j.excuse(got.slot, got.arrived.Add(-settledWithin), got.arrived) == "") {
-			j.blame(ruleStale, "row %d of %s: the last change leaves version %d, and the receiver has %d", id, latest, last.Fresh, fresh)
+			j.blame(ruleStale, "row %d of %s: the last change leaves version %d, and the receiver has %d; %s", id, latest, last.Fresh, fresh, j.historyOf(id, of))
 		}
 	}
+}
+
+// historyOf describes what is known of a row of latest.
+func (j *judging) historyOf(id int64, changes []*entry) (text string) {
+	for _, c := range changes {
+		text += fmt.Sprintf("; %s from %d to %d, committed %s", c.Op, c.Old, c.Fresh, c.Committed.Format(precisely))
+	}
+	for i := range j.places {
+		if p := &j.places[i]; p.ID == id && mergeable(p.Trigger, p.Op) {
+			text += fmt.Sprintf("; event %s with the number %d from %d to %d, merged into %s, %s %s: %s",
+				p.Event, p.Seq, p.Old, p.Fresh, p.Into, p.Where, p.At.Format(precisely), j.seen[p.Event])
+		}
+	}
+	return strings.TrimPrefix(text, "; ")
 }
 
 // acceptance is an attempt that the receiver has accepted, and the version that it brought.

@@ -107,6 +107,13 @@ func TestJudgeChecksTheOrderOfEachKey(t *testing.T) {
 			s.merge(one, two)
 			s.merge(two, two)
 		}, ""},
+		"a delete that the ledger has before the change": {func(s *story) {
+			s.change(latest, "I", 0, 901, 5)
+			two, three := s.change(latest, "U", 901, 902, 15), s.change(latest, "D", 902, 0, 25)
+			s.merge(two, three)
+			n := len(s.ledger)
+			s.ledger[n-1], s.ledger[n-2] = s.ledger[n-2], s.ledger[n-1]
+		}, ""},
 		"not the last": {func(s *story) {
 			one, two := s.change(latest, "I", 0, 901, 5), s.change(latest, "U", 901, 902, 20)
 			s.merge(two, one)
