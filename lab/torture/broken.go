@@ -72,6 +72,14 @@ func mutations() map[string]mutation {
 			edits: []edit{{"dispatcher/pace.go", `return p\.rate\.IsZero\(\)`, "return true", 1}},
 			only:  []string{moodDown, faultLong},
 		},
+		// A batch that fails is given up as a whole when its events have used up their attempts.
+		"neighbours": {
+			edits: []edit{
+				{"dispatcher/batchsender.go", `len\(part\) == 1 \|\| !b\.halves\(part, &result\)`, "true", 1},
+				{"dispatcher/batchsender.go", `what == queue\.Dead && !o\.proven`, "false", 1},
+			},
+			only: []string{moodFailing, faultLong},
+		},
 		// A settlement whose history can't be written is retried until it can.
 		"history": {
 			edits: []edit{{"dispatcher/settler.go", `bare, blamed = true, (made|err)`, "_ = blamed", 2}},

@@ -31,6 +31,9 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 			return "commits that did not ring, then silence: " + stuck
 		}
 	}
+	if stuck := l.crowd(ctx); stuck != "" {
+		return "many events at once: " + stuck
+	}
 	if stuck := l.deaf(ctx, strike); stuck != "" {
 		return "dispatchers whose listen paths are lost: " + stuck
 	}
@@ -153,6 +156,31 @@ func (w *writer) begin(ctx context.Context) (pgx.Tx, error) {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	return tx, nil
+}
+
+// How many events are written at once. Of the trigger with a rate it takes longer than inPace to send
+// them, and less than calmWithin. Of the trigger with batches, the receiver rejects some for good.
+const (
+	crowdOfPaced = 400
+	crowdOfBulk  = 300
+)
+
+// crowd has many events of the triggers with a rate and with batches wait at once, while nothing
+// holds up requests. Other writers write too few to reach the rate or to fill batches.
+func (l *lab) crowd(ctx context.Context) string {
+	for _, c := range []struct {
+		writer  int
+		trigger string
+		rows    int
+	}{{700, paced, crowdOfPaced}, {poisonousBelow - 2, bulk, crowdOfBulk}} {
+		w := newWriter(l, c.writer)
+		err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: c.trigger, rows: c.rows}}})
+		w.close()
+		if err != nil {
+			return err.Error()
+		}
+	}
+	return l.drained(ctx, calmWithin)
 }
 
 // unwritten has events delivered while history can't be written. They have to be settled without

@@ -241,9 +241,12 @@ func (r *receiver) answerApart(reply *reply, group []arrival) {
 	_ = json.NewEncoder(reply.w).Encode(map[string][]string{"failed": rejected}) // the sender may be gone
 }
 
-// poisonous reports whether the receiver rejects an event for good. Those of the calm are none.
+// poisonousBelow is the number of the first writer of which the receiver rejects nothing for good.
+const poisonousBelow = 50
+
+// poisonous reports whether the receiver rejects an event for good.
 func (s *seen) poisonous() bool {
-	return s.trigger == bulk && s.id < 50*writerSpan && mix(uint64(s.id), uint64(s.old), uint64(s.fresh), 9)%60 == 0
+	return s.trigger == bulk && s.id < poisonousBelow*writerSpan && mix(uint64(s.id), uint64(s.old), uint64(s.fresh), 9)%60 == 0
 }
 
 // split returns the events of a body. A batch is an array.

@@ -430,7 +430,7 @@ func TestReceiverAcceptsPartsOfBatches(t *testing.T) {
 	parts, cut := 0, 0
 	for seed := uint64(1); parts == 0 || cut == 0; seed++ {
 		r := newReceiver(seed)
-		base := int64(50 * writerSpan) // none is poisonous
+		base := int64((poisonousBelow + 1) * writerSpan) // none is poisonous
 		status, body, events := postBatch(t, r, row{base + 1, base + 1}, row{base + 2, base + 2}, row{base + 3, base + 3})
 		r.close()
 		switch {
