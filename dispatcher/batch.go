@@ -19,6 +19,10 @@ const (
 	bulkInAll = 4000
 	// bulkClaim bounds a claim of one trigger, so that its statement is short.
 	bulkClaim = 1000
+	// bulkPatience is how long a claim is put off until it can bring more. A claim costs the server
+	// 0.4 ms and 9 us for each event, so claims of 1000 cost half as much as claims of 50, and bring
+	// full batches.
+	bulkPatience = 5 * time.Millisecond
 )
 
 // batches returns how the lane's events are put together; the zero value: one by one.
@@ -174,7 +178,7 @@ func (l *lane) breaksUp(d *delivery, group []*delivery, most int) bool {
 
 // askBatch is ask for a lane with batches. It returns events. requests is how many its breakers
 // allow; a probe has one event.
-func (s *scheduler) askBatch(l *lane, free, slots, ahead, requests int) int {
+func (s *scheduler) askBatch(l *lane, now time.Time, free, slots, ahead, requests int) int {
 	if l.gate.closed() != nil {
 		return min(requests, 1)
 	}
@@ -184,7 +188,15 @@ func (s *scheduler) askBatch(l *lane, free, slots, ahead, requests int) int {
 	if l.queued() > 0 && room < most/4 {
 		return 0
 	}
-	n := min(room, free*size, bulkInAll-s.bulk, max(s.batch, bulkClaim))
+	n := min(room, bulkInAll-s.bulk)
+	// Events of an ordered trigger are read ahead, and not claimed.
+	if n < min(bulkClaim, most/2) && !ordered(&l.trigger.Spec) && s.putsOff(l, now, n, room) {
+		return 0
+	}
+	l.offered = time.Time{}
+	if n = min(n, free*size, max(s.batch, bulkClaim)); n > size {
+		n -= n % size // full batches
+	}
 	if own := min(s.reserve(), slots) - l.carried - l.queued(); n < own {
 		n = own
 	}
@@ -192,4 +204,21 @@ func (s *scheduler) askBatch(l *lane, free, slots, ahead, requests int) int {
 		n = min(n, requests*size)
 	}
 	return n
+}
+
+// putsOff reports whether a claim of n events waits until it can bring more, of a lane with batches
+// that has room for some. If outcomes take up the rest of the memory for events, it waits until they
+// are written. Else it waits for requests in flight, for bulkPatience at most.
+func (s *scheduler) putsOff(l *lane, now time.Time, n, room int) bool {
+	if n < room && l.unsettled() >= l.batches().Max {
+		s.bulkWaits = true
+		return true
+	}
+	if n <= 0 || l.carried == 0 {
+		return false
+	}
+	if l.offered.IsZero() {
+		l.offered = now
+	}
+	return now.Before(l.offered.Add(bulkPatience))
 }

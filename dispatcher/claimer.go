@@ -141,7 +141,7 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 		c.scheduler.markAll(true)
 	}
 	next := c.scheduler.ripen(now)
-	wants, lanes, sweepAt := c.scheduler.wants(now)
+	wants, lanes, again := c.scheduler.wants(now)
 	if len(wants) > 0 {
 		if err := c.claimFor(ctx, wants, lanes); err != nil {
 			c.scheduler.requeue(lanes)
@@ -157,14 +157,14 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	}
 	c.unannounced.polling = false
 	c.health.ended(nil)
-	return c.wait(now, next, sweepAt)
+	return c.wait(now, next, again)
 }
 
-// wait is the time until the first of these: the interval poll, an event that becomes due, a sweep
+// wait is the time until the first of these: the interval poll, an event that becomes due, a claim
 // that had to wait, and what the doorbell wants.
-func (c *claimer) wait(now, next, sweepAt time.Time) time.Duration {
+func (c *claimer) wait(now, next, again time.Time) time.Duration {
 	wait := c.polled.Add(c.pollInterval).Sub(now)
-	for _, t := range []time.Time{next, sweepAt} {
+	for _, t := range []time.Time{next, again} {
 		if !t.IsZero() {
 			wait = min(wait, t.Sub(now))
 		}

@@ -42,7 +42,9 @@ type lane struct {
 	waiting  bool          // in scheduler.waiting
 	inFlight int           // shipments
 	carried  int           // deliveries in them
+	claimed  int           // deliveries that are claimed and not settled
 	bytes    int           // of the bodies in the queue, with batches
+	offered  time.Time     // since when a claim is put off that could bring little, with batches
 	pace     pace          // of its rate
 	share    share         // of its total concurrency
 	average  time.Duration // of an attempt, exponentially weighted; 0: none yet
@@ -59,6 +61,9 @@ func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Lease() }
 func (l *lane) idle() bool { return l.trigger.Paused || l.unable != nil }
 
 func (l *lane) queued() int { return len(l.queue) - l.head }
+
+// unsettled is how many deliveries have an outcome that is not yet written.
+func (l *lane) unsettled() int { return l.claimed - l.carried - l.queued() }
 
 func (l *lane) concurrency(global int) int {
 	n := global

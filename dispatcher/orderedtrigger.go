@@ -154,7 +154,7 @@ func (s *scheduler) room(l *lane) int {
 	if s.closed || l.gone || l.idle() {
 		return 0
 	}
-	return s.ask(l, s.free())
+	return s.ask(l, time.Now(), s.free())
 }
 
 // slots is how many events of a trigger may be in flight or wait for a slot.

@@ -40,6 +40,7 @@ type scheduler struct {
 	open          int            // attempts in flight
 	queued        int            // shipments that the lanes' queues make
 	bulk          int            // of the outstanding deliveries, those of triggers with batches
+	bulkWaits     bool           // a lane with batches waits until more can be claimed for it
 	cancellations []cancellation // not logged yet
 	outstanding   delivery       // sentinel of the list of deliveries that are claimed and not settled
 	count         int            // of outstanding
@@ -158,9 +159,9 @@ func (s *scheduler) markHot(now time.Time) {
 // a sweep.
 const floorLag = 20 * time.Millisecond
 
-// wants returns what to claim now. sweepAt is when the first of the lanes that owe a sweep may
-// begin it; zero: none waits.
-func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, sweepAt time.Time) {
+// wants returns what to claim now. again is when the first of the lanes that owe a sweep may begin
+// it, or the first claim that was put off is due; zero: none waits.
+func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, again time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(s.undrained) == 0 {
@@ -174,8 +175,11 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 			continue
 		}
 		kept = append(kept, l)
-		n := s.ask(l, free)
+		n := s.ask(l, now, free)
 		if n <= 0 {
+			if at := l.offered.Add(bulkPatience); !l.offered.IsZero() && (again.IsZero() || at.Before(again)) {
+				again = at
+			}
 			continue
 		}
 		w := queue.Want{Trigger: l.trigger.ID, Relation: l.trigger.Relation, RelationID: l.trigger.RelationID, OriginID: l.trigger.OriginID,
@@ -183,8 +187,8 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 		mayBegin := l.sweeping.next()
 		var start claimStart
 		start, l.state = l.state.ask(!now.Before(mayBegin))
-		if l.state == sweepOwed && (sweepAt.IsZero() || mayBegin.Before(sweepAt)) {
-			sweepAt = mayBegin
+		if l.state == sweepOwed && (again.IsZero() || mayBegin.Before(again)) {
+			again = mayBegin
 		}
 		switch start {
 		case noClaim:
@@ -204,7 +208,7 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, swe
 		kept = append(kept[1:n:n], kept[0])
 	}
 	s.undrained = kept
-	return wants, lanes, sweepAt
+	return wants, lanes, again
 }
 
 // quiesce keeps all else from starting, for a shipment that has begun and is to be sent alone. mine
@@ -238,7 +242,7 @@ func (s *scheduler) unreadable(l *lane) {
 }
 
 // ask returns how many events to claim for a lane; 0: wait until more slots are free.
-func (s *scheduler) ask(l *lane, free int) int {
+func (s *scheduler) ask(l *lane, now time.Time, free int) int {
 	if s.count >= maxOutstanding {
 		return 0
 	}
@@ -248,7 +252,7 @@ func (s *scheduler) ask(l *lane, free int) int {
 	}
 	paced := unbounded
 	if !l.pace.off() && s.paced() {
-		if paced = l.pace.room(time.Now(), s.instances, l.loads()); paced == 0 {
+		if paced = l.pace.room(now, s.instances, l.loads()); paced == 0 {
 			s.askForSlots()
 			return 0
 		}
@@ -256,7 +260,7 @@ func (s *scheduler) ask(l *lane, free int) int {
 	slots := l.concurrency(s.limit)
 	ahead := prefetch(slots, l.average, s.prefetch)
 	if !l.batches().IsZero() {
-		return s.askBatch(l, free, slots, ahead, min(most, paced))
+		return s.askBatch(l, now, free, slots, ahead, min(most, paced))
 	}
 	room := slots + ahead - l.inFlight - l.queued()
 	if l.queued() > 0 && room < (slots+ahead)/4 {
@@ -484,6 +488,7 @@ func (s *scheduler) link(d *delivery) {
 	d.prev, d.next = last, &s.outstanding
 	last.next, s.outstanding.prev = d, d
 	s.count++
+	d.lane.claimed++
 	if d.bulk {
 		s.bulk++
 	}
@@ -496,6 +501,7 @@ func (s *scheduler) settled(ds []*delivery) {
 	for _, d := range ds {
 		d.prev.next, d.next.prev = d.next, d.prev
 		d.prev, d.next = nil, nil
+		d.lane.claimed--
 		if d.bulk {
 			s.bulk--
 		}
@@ -505,6 +511,10 @@ func (s *scheduler) settled(ds []*delivery) {
 	if before >= maxOutstanding && s.count < maxOutstanding {
 		s.wake()
 		s.wakeOrderer()
+	}
+	if s.bulkWaits {
+		s.bulkWaits = false
+		s.wake()
 	}
 }
 
