@@ -9,8 +9,9 @@ import { ago, count, now, plural, span } from "./format.js";
  *   since?: string | null,
  *   why?: string,
  *   next?: string,
- *   can: ("test" | "pause" | "resume" | "redeliver" | "cancel" | "dead" | "blocked")[],
- * }} Trouble kind ok: none
+ *   can: string[],
+ * }} Trouble kind ok: none;
+ *   can names actions (parts/actions.js), or dead and blocked: a look at the dead letters
  */
 
 /** What waits in a trigger. @param {any} t */
@@ -71,7 +72,11 @@ export function trouble(t, status) {
   if (t.failing) {
     return {
       kind: "bad", word: "failing", since: t.last_error_at, why: t.last_error,
-      next: t.retrying ? `${plural(t.retrying, "event")} will be tried again by ${t.retrying === 1 ? "its" : "their"} schedule` : "nothing is waiting to be tried again", can: ["test", "pause", ...(t.dead ? /** @type {["dead"]} */ (["dead"]) : [])],
+      next: [
+        t.retrying && `${plural(t.retrying, "event")} will be tried again by ${t.retrying === 1 ? "its" : "their"} schedule`,
+        t.dead && `${plural(t.dead, "dead letter")} ${t.dead === 1 ? "waits" : "wait"} for you: redeliver ${t.dead === 1 ? "it" : "them"} when the cause is mended`,
+      ].filter(Boolean).join("; ") || "nothing is waiting to be tried again",
+      can: t.dead ? ["test", "dead", "redeliver"] : ["test", "pause"],
     };
   }
   for (const w of warnings) return { kind: "wait", word: "needs a look", why: w.problem, next: w.remedy, can: [] };

@@ -25,7 +25,8 @@ export function Overview() {
   const names = s?.triggers.map((/** @type {any} */ t) => t.name).join();
   useEffect(() => void readApplied(), [names]);
   if (!s) return html`<${Loading} what="the state" />`;
-  const troubles = s.triggers.map((/** @type {any} */ t) => ({ t, is: trouble(t, s) })).filter((/** @type {any} */ x) => x.is.kind !== "ok" && x.is.kind !== "off" && x.is.kind !== "pause");
+  const troubles = s.triggers.map((/** @type {any} */ t) => ({ t, is: trouble(t, s) })).filter((/** @type {any} */ x) => ["bad", "wait"].includes(x.is.kind))
+    .sort((/** @type {any} */ x, /** @type {any} */ y) => Number(y.is.kind === "bad") - Number(x.is.kind === "bad"));
   const general = s.warnings.filter((/** @type {any} */ w) => !w.trigger);
   return html`<h1 class="hidden">Overview</h1>
     <${Strip} s=${s} />
@@ -45,7 +46,7 @@ function Note({ t, is }) {
   return html`<section class=${is.kind === "bad" ? "note" : "note w"} role="status"><strong class="s ${is.kind}"><a href=${link("trigger", t.name)}>${t.name}</a> ${verb(is.word)}</strong>
     <span>${is.why}${is.since && html`, <${Since} at=${is.since} />`}</span>
     <span class="do"><${Buttons} name=${t.name} can=${is.can} />
-      ${is.can.includes("blocked") && html`<a class="button" href=${link("dead", "", { trigger: t.name })}>Show the dead letters</a>`}</span>
+      ${is.can.some((c) => c === "blocked" || c === "dead") && html`<a class="button" href=${link("dead", "", { trigger: t.name })}>Show the dead letters</a>`}</span>
     ${is.next && html`<p>${capital(is.next)}.</p>`}</section>`;
 }
 
@@ -98,7 +99,7 @@ function Row({ t, s }) {
   const a = activity.value.get(t.name);
   const is = trouble(t, s);
   const estimated = (/** @type {string} */ what) => t.estimated.includes(what);
-  const can = is.kind === "pause" ? ["resume"] : t.removed ? [] : ["pause"];
+  const can = [...(t.removed ? [] : t.paused ? ["resume"] : ["pause"]), ...(t.dead > 0 && !t.removed ? ["redeliver"] : [])];
   return html`<tr>
     <td><a class="name" href=${link("trigger", t.name)}>${t.name}</a><span class="sub">${[t.table, operations(applied.value.get(t.name))].filter(Boolean).join(" · ")}</span></td>
     <td><${Light} kind=${is.kind}>${is.word}${is.since && html` <${Since} at=${is.since} />`}<//>${is.why && html`<span class="sub">${is.why}</span>`}</td>
@@ -108,7 +109,7 @@ function Row({ t, s }) {
     <${Figure} n=${t.dead} label="dead" estimated=${estimated("dead")} href=${t.dead ? link("dead", "", { trigger: t.name }) : undefined} />
     <td>${a ? html`<${Spark} delivered=${a.delivered} failed=${a.failed} />` : html`<span class="sub">${count(t.delivered_last_hour)} delivered, ${count(t.failed_last_hour)} failed</span>`}</td>
     <td class="n" data-l="p50 / p95">${latency(t.p50_ms)} / ${latency(t.p95_ms)}</td>
-    <td class="n"><${Buttons} name=${t.name} can=${can} />${t.dead > 0 && !t.removed && html` <${Buttons} name=${t.name} can=${["redeliver"]} />`}</td></tr>`;
+    <td><span class="do end"><${Buttons} name=${t.name} can=${can} /></span></td></tr>`;
 }
 
 /** "insert, update of status · in order by row". @param {any} t a Trigger */
