@@ -25,7 +25,7 @@ func (s *Server) list(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 	if err != nil {
 		return 0, nil, err
 	}
-	o := operate.ListOptions{Cursor: q.Get("cursor")}
+	o := operate.ListOptions{Cursor: q.Get("cursor"), Last: true}
 	if o.Limit, err = number(q, "limit", 1, operate.MaxLimit); err != nil {
 		return 0, nil, err
 	}
@@ -81,6 +81,9 @@ func readFilter(q url.Values) (operate.Filter, error) {
 			return f, err
 		}
 		f.States = append(f.States, state)
+	}
+	for _, op := range several(q, "op") {
+		f.Ops = append(f.Ops, strings.ToUpper(op))
 	}
 	var err error
 	f.Since, f.Until, err = readTimes(q)

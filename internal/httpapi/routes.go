@@ -29,7 +29,7 @@ type route struct {
 }
 
 func (s *Server) routes() []route {
-	filter := []string{"id", "trigger", "state", "table", "since", "until", "payload", "error", "status", "kind"}
+	filter := []string{"id", "trigger", "state", "op", "table", "since", "until", "payload", "error", "status", "kind"}
 	get := func(path string, query []string, handle func(http.ResponseWriter, *http.Request) (int, any, error)) route {
 		return route{method: http.MethodGet, path: path, scope: access.Status, query: query, timeout: s.cfg.Timeout, handle: handle}
 	}

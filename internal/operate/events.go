@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -56,8 +57,18 @@ type Event struct {
 	WaitsFor string `json:"waits_for,omitempty"`
 	// WaitsOn is the id of that dead letter, or names the session of that transaction.
 	WaitsOn string `json:"waits_on,omitempty"`
+	// Last is how the last attempt ended. Missing: none has ended, or it is no longer in the log.
+	// Lists have it; a Detail has the whole log.
+	Last *LastAttempt `json:"last_attempt,omitempty"`
 
 	health *EndpointHealth // of its endpoint, if it waits for that
+}
+
+// LastAttempt is how the last logged attempt of an event ended.
+type LastAttempt struct {
+	StartedAt time.Time `json:"started_at"`
+	Status    *int16    `json:"status,omitempty"` // HTTP status of the response; nil: there was no response
+	Kind      string    `json:"kind,omitempty"`   // kind of failure without a response
 }
 
 // Payload is the data of an event, as JSON. Missing parts are null.
@@ -127,6 +138,7 @@ type ListOptions struct {
 	Limit   int    // events per page, at most MaxLimit; 0: DefaultLimit
 	Cursor  string // Next of the previous page; "": the first page
 	Payload bool   // include payloads
+	Last    bool   // include how the last attempts ended
 	// Budget bounds the time of a search that no index supports; 0: DefaultBudget.
 	Budget time.Duration
 }
@@ -219,6 +231,11 @@ func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, curs
 	}
 	if err := findUnsent(ctx, tx, ts, shown...); err != nil {
 		return nil, err
+	}
+	if o.Last {
+		if err := lastAttempts(ctx, tx, shown...); err != nil {
+			return nil, err
+		}
 	}
 	if most < len(found) {
 		page.Next = page.Events[most-1].ID
@@ -369,6 +386,33 @@ func attempts(ctx context.Context, tx pgx.Tx, id string) (out []Attempt, err err
 		return nil, fmt.Errorf("read the attempts: %w", err)
 	}
 	return out, nil
+}
+
+// lastAttempts sets Event.Last.
+func lastAttempts(ctx context.Context, tx pgx.Tx, events ...*Event) error {
+	of := map[string]*Event{}
+	for _, e := range events {
+		of[e.ID] = e
+	}
+	rows, err := tx.Query(ctx, `
+select w.id, l.started_at, l.status, coalesce(l.error_kind, '')
+  from unnest($1::text[]) as w(id) cross join lateral (
+    select i.started_at, i.status, i.error_kind from rowhook.invocation_log i where i.event_id = w.id::uuid order by i.started_at desc limit 1) as l`,
+		slices.Collect(maps.Keys(of)))
+	if err != nil {
+		return fmt.Errorf("read the last attempts: %w", err)
+	}
+	var id string
+	var last LastAttempt
+	_, err = pgx.ForEachRow(rows, []any{&id, &last.StartedAt, &last.Status, &last.Kind}, func() error {
+		e, own := of[id], last
+		e.Last, last.Status = &own, nil
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the last attempts: %w", err)
+	}
+	return nil
 }
 
 func readAttempts(ctx context.Context, tx pgx.Tx, id string, write func(string) string) ([]Attempt, error) {

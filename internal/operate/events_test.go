@@ -167,6 +167,8 @@ func TestEachFilterChoosesItsEvents(t *testing.T) {
 		"delivered":            {operate.Filter{States: []operate.State{operate.Delivered}}, newestFirst(doneA, doneB)},
 		"dead or in flight":    {operate.Filter{States: []operate.State{operate.Dead, operate.InFlight}}, newestFirst(deadB, flying)},
 		"table":                {operate.Filter{Table: "b"}, newestFirst(deadB, doneB, retrying, retryDue)},
+		"op":                   {operate.Filter{Ops: []string{"UPDATE", "INSERT"}, States: []operate.State{operate.Dead}}, newestFirst(deadB)},
+		"op of none":           {operate.Filter{Ops: []string{"DELETE", "MANUAL"}}, nil},
 		"qualified table":      {operate.Filter{Table: `public."b"`, Triggers: []string{"a"}}, nil},
 		"ids":                  {operate.Filter{IDs: []string{waitA[0], deadB[1], doneA[2]}}, newestFirst(waitA[:1], deadB[1:2], doneA[2:])},
 		"payload":              {operate.Filter{Payload: "new.v=1", Triggers: []string{"a"}, States: []operate.State{operate.Waiting}}, newestFirst(waitA[:1])},
@@ -188,6 +190,7 @@ func TestEachFilterChoosesItsEvents(t *testing.T) {
 	}{
 		"id":            {operate.Filter{IDs: []string{"7"}}, operate.ErrInvalid},
 		"state":         {operate.Filter{States: []operate.State{"lost"}}, operate.ErrInvalid},
+		"op":            {operate.Filter{Ops: []string{"insert"}}, operate.ErrInvalid},
 		"trigger":       {operate.Filter{Triggers: []string{"c"}}, operate.ErrNotFound},
 		"table":         {operate.Filter{Table: "c"}, operate.ErrNotFound},
 		"range":         {operate.Filter{Since: time.Now(), Until: time.Now().Add(-time.Hour)}, operate.ErrInvalid},
@@ -218,6 +221,42 @@ func TestTheFilterKnowsTheQueueToBeLong(t *testing.T) {
 	require.Equal(t, newestFirst(first, last), d.all(t, operate.Filter{Triggers: []string{"a"}}, operate.ListOptions{}))
 	f := operate.Filter{Triggers: []string{"b"}, States: []operate.State{operate.Waiting}}
 	require.Len(t, d.all(t, f, operate.ListOptions{Limit: 1000}), 21_000)
+}
+
+func TestListsAndTailsTellHowTheLastAttemptEnded(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	ids := d.wait(t, "a", 4, "tries = 2, due_at = now() + interval '1 minute'")
+	for i, last := range []string{"503, null", "null, 'timeout'", "200, 'rejected'"} {
+		d.do(t, "insert into rowhook.invocation_log (event_id, trigger_id, instance_id, attempt, started_at, duration_us, status, error_kind) values "+
+			"($1, 1, 7, 1, now() - interval '1 minute', 5, 500, null), ($1, 1, 7, 2, now(), 5, "+last+")", ids[i])
+	}
+	check := func(events map[string]operate.Event) {
+		require.EqualValues(t, 503, *events[ids[0]].Last.Status)
+		require.Empty(t, events[ids[0]].Last.Kind)
+		require.Nil(t, events[ids[1]].Last.Status)
+		require.Equal(t, "timeout", events[ids[1]].Last.Kind)
+		require.EqualValues(t, 200, *events[ids[2]].Last.Status)
+		require.Equal(t, "rejected", events[ids[2]].Last.Kind)
+		require.Nil(t, events[ids[3]].Last)
+	}
+	page, err := operate.List(t.Context(), d.conn, operate.Filter{}, operate.ListOptions{Last: true})
+	require.NoError(t, err)
+	listed := map[string]operate.Event{}
+	for _, e := range page.Events {
+		listed[e.ID] = e
+	}
+	check(listed)
+	told := map[string]operate.Event{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	require.NoError(t, operate.Tail(ctx, d.conn, operate.Filter{Since: time.Now().Add(-time.Hour)}, func(e operate.Event) error {
+		if told[e.ID] = e; len(told) == len(ids) {
+			cancel()
+		}
+		return nil
+	}, nil))
+	check(told)
 }
 
 func TestShowTellsEverythingOfAnEvent(t *testing.T) {

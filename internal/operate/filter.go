@@ -40,12 +40,16 @@ func ParseState(s string) (State, error) {
 	return "", problem(ErrInvalid, "write one of waiting, in_flight, retrying, delivered, dead", "%q is not a state of events", s)
 }
 
+// Ops returns the operations that events are of.
+func Ops() []string { return []string{"INSERT", "UPDATE", "DELETE", "MANUAL"} }
+
 // Filter chooses events. An event must meet every field that is set. The zero value chooses all
 // events.
 type Filter struct {
 	IDs      []string  `json:"ids,omitempty"`      // any of these
 	Triggers []string  `json:"triggers,omitempty"` // names; any of these
 	States   []State   `json:"states,omitempty"`   // any of these
+	Ops      []string  `json:"ops,omitempty"`      // INSERT, UPDATE, DELETE or MANUAL; any of these
 	Table    string    `json:"table,omitempty"`    // table or schema.table, by its present name
 	Since    time.Time `json:"since,omitzero"`     // recorded at this time or later
 	Until    time.Time `json:"until,omitzero"`     // recorded before this time
@@ -62,7 +66,7 @@ type Filter struct {
 
 // IsZero reports whether the filter chooses every event.
 func (f *Filter) IsZero() bool {
-	return len(f.IDs) == 0 && len(f.Triggers) == 0 && len(f.States) == 0 && f.Table == "" && f.Since.IsZero() && f.Until.IsZero() && f.Payload == "" &&
+	return len(f.IDs) == 0 && len(f.Triggers) == 0 && len(f.States) == 0 && len(f.Ops) == 0 && f.Table == "" && f.Since.IsZero() && f.Until.IsZero() && f.Payload == "" &&
 		f.Error == "" && len(f.Statuses) == 0 && len(f.Kinds) == 0
 }
 
@@ -74,6 +78,7 @@ type query struct {
 	// triggers whose events without a relation_id belong to that table.
 	relations, origins []int32
 	states             []State
+	ops                []string // as the column op has them; nil: any
 	low                string   // least id
 	high               string   // ids are less than this
 	path               string   // jsonpath; "": none
@@ -155,6 +160,12 @@ func (f *Filter) resolve(ts triggers) (*query, error) {
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
 		return nil, problem(ErrInvalid, "since must be before until", "the time range from %s to %s is empty",
 			f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
+	}
+	for _, op := range f.Ops {
+		if !slices.Contains(Ops(), op) {
+			return nil, problem(ErrInvalid, "write one of "+strings.Join(Ops(), ", "), "%q is not an operation", op)
+		}
+		q.ops = append(q.ops, op[:1])
 	}
 	if err := f.resolveTriggers(q, ts); err != nil {
 		return nil, err

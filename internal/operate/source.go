@@ -323,6 +323,10 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 		args = append(args, w.relations, w.origins)
 		where = append(where, fmt.Sprintf("(e.relation_id = any($%d::integer[]) or e.relation_id is null and e.trigger_id = any($%d::integer[]))", len(args)-1, len(args)))
 	}
+	if w.ops != nil {
+		args = append(args, w.ops)
+		where = append(where, fmt.Sprintf("e.op::text = any($%d::text[])", len(args)))
+	}
 	if w.path != "" {
 		args = append(args, w.path)
 		where = append(where, fmt.Sprintf("rowhook.payload_matches(e.old, e.new, e.session, e.trace, $%d::text::jsonpath)", len(args)))

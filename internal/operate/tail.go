@@ -86,21 +86,42 @@ func (t *tail) look(ctx context.Context, f Filter) error {
 		if err != nil {
 			return err
 		}
-		if fresh, err = list(ctx, tx, ts, q, tailMost, "", ListOptions{}); err != nil || len(open) == 0 {
+		if fresh, err = list(ctx, tx, ts, q, tailMost, "", ListOptions{}); err != nil {
+			return err
+		}
+		if err := lastAttempts(ctx, tx, t.news(fresh)...); err != nil || len(open) == 0 {
 			return err
 		}
 		states := Filter{IDs: open}
 		if q, err = states.resolve(ts); err != nil {
 			return err
 		}
-		again, err = list(ctx, tx, ts, q, tailOpen, "", ListOptions{})
-		return err
+		if again, err = list(ctx, tx, ts, q, tailOpen, "", ListOptions{}); err != nil {
+			return err
+		}
+		return lastAttempts(ctx, tx, t.news(again)...)
 	})
 	if err != nil {
 		return err
 	}
 	t.looked = true
 	return t.tell(now, fresh, again)
+}
+
+// news returns the events of a page that tell reports.
+func (t *tail) news(page *Page) (out []*Event) {
+	for i := range page.Events {
+		if e := &page.Events[i]; !t.knows(e) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// knows reports whether an event was reported as it is now.
+func (t *tail) knows(e *Event) bool {
+	before, ok := t.seen[e.ID]
+	return ok && before.State == e.State && before.Attempts == e.Attempts
 }
 
 // tell reports new and changed events, oldest first. Then it forgets those that no later query can
@@ -114,7 +135,7 @@ func (t *tail) tell(now time.Time, fresh, again *Page) error {
 		}
 	}
 	for _, e := range events {
-		if before, ok := t.seen[e.ID]; ok && before.State == e.State && before.Attempts == e.Attempts {
+		if t.knows(&e) {
 			continue
 		}
 		t.seen[e.ID] = e
