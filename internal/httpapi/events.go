@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/access"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/webapi"
 	"github.com/rowhook/rowhook/webhook"
@@ -21,7 +22,7 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (int, any, error
 
 func (s *Server) list(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	q := r.URL.Query()
-	f, err := readFilter(q)
+	f, err := readFilter(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -32,6 +33,9 @@ func (s *Server) list(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 	switch text := q.Get("with_payload"); text {
 	case "", "false":
 	case "true":
+		if err := require(r, access.Payloads); err != nil {
+			return 0, nil, err
+		}
 		o.Payload = true
 	default:
 		return 0, nil, invalid("with_payload", text, "write true or false")
@@ -41,7 +45,7 @@ func (s *Server) list(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 }
 
 func (s *Server) count(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	f, err := readFilter(r.URL.Query())
+	f, err := readFilter(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -50,11 +54,17 @@ func (s *Server) count(_ http.ResponseWriter, r *http.Request) (int, any, error)
 }
 
 func (s *Server) groups(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	f, err := readFilter(r.URL.Query())
+	f, err := readFilter(r)
 	if err != nil {
 		return 0, nil, err
 	}
-	groups, err := operate.GroupBy(r.Context(), s.cfg.DB, f, several(r.URL.Query(), "by"), 0)
+	by := several(r.URL.Query(), "by")
+	if slices.Contains(by, "error") { // it is the text of a failure, which may quote a response
+		if err := require(r, access.Payloads); err != nil {
+			return 0, nil, err
+		}
+	}
+	groups, err := operate.GroupBy(r.Context(), s.cfg.DB, f, by, 0)
 	return http.StatusOK, groups, err
 }
 
@@ -68,11 +78,24 @@ func (s *Server) show(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 			d.Request.Headers[name] = "<redacted>"
 		}
 	}
+	if require(r, access.Payloads) != nil {
+		d.QuoteNothing()
+	}
 	return http.StatusOK, d, nil
 }
 
+// checkFilter rejects a filter that its sender may not use: by whether an event is found somebody
+// could guess what is in it.
+func checkFilter(r *http.Request, f *operate.Filter) error {
+	if f.Payload == "" && f.Error == "" {
+		return nil
+	}
+	return require(r, access.Payloads)
+}
+
 // readFilter reads the parameters that choose events.
-func readFilter(q url.Values) (operate.Filter, error) {
+func readFilter(r *http.Request) (operate.Filter, error) {
+	q := r.URL.Query()
 	f := operate.Filter{IDs: several(q, "id"), Triggers: several(q, "trigger"), Table: q.Get("table"), Payload: q.Get("payload"),
 		Error: q.Get("error"), Statuses: several(q, "status"), Kinds: several(q, "kind")}
 	for _, text := range several(q, "state") {
@@ -85,8 +108,10 @@ func readFilter(q url.Values) (operate.Filter, error) {
 	for _, op := range several(q, "op") {
 		f.Ops = append(f.Ops, strings.ToUpper(op))
 	}
-	var err error
-	f.Since, f.Until, err = readTimes(q)
+	err := checkFilter(r, &f)
+	if err == nil {
+		f.Since, f.Until, err = readTimes(q)
+	}
 	return f, err
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -211,13 +210,14 @@ func (s *Server) statusStream(w http.ResponseWriter, r *http.Request) (int, any,
 	}
 	reader := s.live.join()
 	defer s.live.leave(reader)
-	out := &stream{w: w, control: http.NewResponseController(w), events: strings.Contains(r.Header.Get("Accept"), "text/event-stream")}
+	out := newStream(w, r)
 	out.begin()
 	beat := time.NewTicker(tailBeat)
 	defer beat.Stop()
 	for {
 		select {
 		case <-r.Context().Done():
+			out.end(r)
 			return 0, nil, nil
 		case <-beat.C:
 			if out.beat() != nil {

@@ -183,6 +183,9 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, kind string,
 	if err := decode(r, &in); err != nil {
 		return 0, nil, err
 	}
+	if err := checkFilter(r, &in.Filter); err != nil {
+		return 0, nil, err
+	}
 	if in.Limit < 0 {
 		return 0, nil, invalid("limit", strconv.FormatInt(in.Limit, 10), "write a positive number, or leave it out")
 	}

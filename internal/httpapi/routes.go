@@ -23,6 +23,7 @@ type route struct {
 	query        []string // the parameters that it accepts
 	body         int64    // greatest size of the request's body in bytes; 0: no body
 	timeout      time.Duration
+	fields       *fields // of its response, which are withheld from some; set by newHandler
 	// handle returns the status and the value of the JSON response. Status 0 means that it has
 	// written the response itself.
 	handle func(w http.ResponseWriter, r *http.Request) (status int, value any, err error)
@@ -82,7 +83,12 @@ func (s *Server) routes() []route {
 // a Problem.
 func (s *Server) newHandler() http.Handler {
 	mux := http.NewServeMux()
+	known, err := readSchemas()
+	if err != nil {
+		panic(err) // the document is a part of the program, and tests read it
+	}
 	for _, route := range s.routes() {
+		route.fields = known.responseFields(&route)
 		mux.Handle(route.method+" "+route.path, s.routeHandler(route))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -162,6 +168,7 @@ func (s *Server) routeHandler(route route) http.Handler {
 		if sender != nil {
 			r = sender.by(r)
 		}
+		r = r.WithContext(context.WithValue(r.Context(), routeKey{}, &route))
 		if route.timeout > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), route.timeout)
 			defer cancel()
@@ -172,6 +179,9 @@ func (s *Server) routeHandler(route route) http.Handler {
 			r = r.WithContext(ctx)
 		}
 		status, value, err := route.handle(w, r)
+		if err == nil && status != 0 {
+			value, err = shown(r, value)
+		}
 		if err == nil && status != 0 {
 			err = webapi.WriteJSON(w, status, "application/json", value)
 		}

@@ -24,7 +24,7 @@ const (
 // tail streams events until the client disconnects: as server-sent events if it accepts those,
 // otherwise as lines of JSON.
 func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) {
-	f, err := readFilter(r.URL.Query())
+	f, err := readFilter(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -45,7 +45,7 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	out := &stream{w: w, control: http.NewResponseController(w), events: strings.Contains(r.Header.Get("Accept"), "text/event-stream")}
+	out := newStream(w, r)
 	out.begin()
 	var beating sync.WaitGroup
 	defer beating.Wait()
@@ -68,13 +68,10 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 	err = operate.Tail(ctx, s.cfg.DB, f, func(e operate.Event) error { return out.send("event", e.ID, e) }, func() {
 		_ = out.send("skipped", "", map[string]bool{"skipped": true}) // if this fails, so does the next event, which ends the tail
 	})
-	var ended *Problem // of its token
-	switch {
-	case errors.As(context.Cause(r.Context()), &ended):
-		_ = out.send("problem", "", ended) // the last message
-	case err != nil && ctx.Err() == nil:
-		_ = out.send("problem", "", s.asProblem(r, err))
+	if err != nil && ctx.Err() == nil {
+		_ = out.send("problem", "", s.asProblem(r, err)) // the last message
 	}
+	out.end(r)
 	return 0, nil, nil
 }
 
@@ -83,7 +80,12 @@ type stream struct {
 	mu      sync.Mutex
 	w       http.ResponseWriter
 	control *http.ResponseController
+	request *http.Request
 	events  bool // server-sent events; false: lines of JSON
+}
+
+func newStream(w http.ResponseWriter, r *http.Request) *stream {
+	return &stream{w: w, control: http.NewResponseController(w), request: r, events: strings.Contains(r.Header.Get("Accept"), "text/event-stream")}
 }
 
 func (s *stream) begin() {
@@ -97,6 +99,10 @@ func (s *stream) begin() {
 }
 
 func (s *stream) send(kind, id string, v any) error {
+	v, err := shown(s.request, v)
+	if err != nil {
+		return err
+	}
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode a message: %w", err)
@@ -111,6 +117,14 @@ func (s *stream) send(kind, id string, v any) error {
 	}
 	fmt.Fprintf(&b, "data: %s\n\n", data)
 	return s.write(b.Bytes())
+}
+
+// end sends as the last message why the token of the request has ended, if it has.
+func (s *stream) end(r *http.Request) {
+	var ended *Problem
+	if errors.As(context.Cause(r.Context()), &ended) {
+		_ = s.send("problem", "", ended)
+	}
 }
 
 // beat sends a keep-alive: a comment of server-sent events, or an empty line.

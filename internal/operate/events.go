@@ -258,6 +258,8 @@ type Detail struct {
 
 	strict bool // its trigger has a strict order
 	held   bool // its trigger has a bound: a dispatcher may hold it for a while before it sends it
+
+	trigger *knownTrigger
 }
 
 // Request is the HTTP request of an event. References to the environment are not expanded.
@@ -373,8 +375,19 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	if err := findUnsent(ctx, tx, ts, &d.Event); err != nil {
 		return nil, err
 	}
-	d.Next = d.outlook(t)
+	d.trigger, d.Next = t, d.outlook(t)
 	return d, nil
+}
+
+// QuoteNothing removes from Next what a receiver may have said.
+func (d *Detail) QuoteNothing() {
+	if d.health == nil {
+		return
+	}
+	health := *d.health
+	health.Reason = cmp.Or(webhook.Brief(health.Reason), "why is withheld")
+	d.health = &health
+	d.Next = d.outlook(d.trigger)
 }
 
 func attempts(ctx context.Context, tx pgx.Tx, id string) (out []Attempt, err error) {
