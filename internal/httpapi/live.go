@@ -21,7 +21,7 @@ const (
 	livePeriod   = time.Second
 	liveShare    = 9
 	liveActivity = 10 * time.Second // between two readings of the activity
-	liveLongest  = time.Minute      // between two looks
+	liveLongest  = 5 * time.Second  // between two looks: on a machine so busy, the tenth is exceeded
 )
 
 // live looks at the status for all streams together. While there is no stream, nothing is looked at.

@@ -42,8 +42,8 @@ func (h *house) number(t *testing.T, query string) int {
 	return n
 }
 
-// TestPictures makes pictures of every page, light, dark and narrow, and finds that no page is wider
-// than the window. ROWHOOK_TEST_SHOTS names a directory for them.
+// TestPictures makes pictures of every page, light, dark and narrow. No page may be wider than the
+// window, and axe-core finds no barrier on any. ROWHOOK_TEST_SHOTS names a directory for them.
 func TestPictures(t *testing.T) {
 	t.Parallel()
 	h := shop(t)
@@ -67,6 +67,7 @@ func TestPictures(t *testing.T) {
 			tb.Looks(look.width, look.height, look.scheme)
 			require.LessOrEqual(t, eval[int](tb, "document.documentElement.scrollWidth"), int(look.width), "%s is wider than the window", page.name)
 			tb.Shot(page.name + "-" + look.name)
+			require.Empty(t, tb.barriers(), "what axe-core finds on %s, %s", page.name, look.name)
 		}
 		tb.Looks(1320, 900, "light")
 	}

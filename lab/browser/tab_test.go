@@ -77,13 +77,14 @@ type tab struct {
 	asked    []string // the URLs of all requests
 }
 
-// Tab opens a tab at a path of the dashboard, such as #/events.
+// Tab opens a tab at a path of the dashboard, such as #/events. Each is in a window of its own, so
+// none is hidden; they share what tabs share.
 func (p *person) Tab(t *testing.T, house *house, hash string) *tab {
 	t.Helper()
 	ctx := p.ctx
 	if p.tabs++; p.tabs > 1 {
 		var cancel context.CancelFunc
-		ctx, cancel = chromedp.NewContext(p.ctx)
+		ctx, cancel = chromedp.NewContext(p.ctx, chromedp.WithNewWindow(true))
 		t.Cleanup(cancel)
 	}
 	tb := &tab{t: t, ctx: ctx, origin: house.Page()}

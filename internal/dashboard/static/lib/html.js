@@ -5,5 +5,5 @@ import htm from "../vendor/htm.js";
 
 export const html = htm.bind(h);
 export { render, Fragment };
-export { useEffect, useRef, useState, useMemo, useCallback } from "../vendor/hooks.js";
+export { useEffect, useLayoutEffect, useRef, useState, useMemo, useCallback } from "../vendor/hooks.js";
 export { signal, computed, effect, batch, untracked, useSignal, useComputed, useSignalEffect } from "../vendor/signals.js";

@@ -1,7 +1,7 @@
 // Questions: each names what will happen, and waits for an answer. The browser's own <dialog> keeps
 // the focus inside, closes by Escape, and gives the focus back.
 
-import { html, signal, useEffect, useRef, useState } from "../lib/html.js";
+import { html, signal, useLayoutEffect, useRef, useState } from "../lib/html.js";
 
 /**
  * @typedef {{
@@ -37,7 +37,7 @@ export function Asked() {
 function Dialog({ question }) {
   const element = useRef(/** @type {any} */ (null));
   const [values, setValues] = useState(/** @type {Record<string, string>} */ (Object.fromEntries((question.fields ?? []).map((f) => [f.name, f.value ?? ""]))));
-  useEffect(() => element.current.showModal(), []);
+  useLayoutEffect(() => element.current.showModal(), []);
   const answer = (/** @type {Record<string, string> | null} */ with_) => {
     element.current.close();
     asked.value = null;

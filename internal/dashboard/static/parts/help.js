@@ -1,6 +1,6 @@
 // The keys, by ?.
 
-import { html, signal, useEffect, useRef } from "../lib/html.js";
+import { html, signal, useEffect, useLayoutEffect, useRef } from "../lib/html.js";
 import { listed, listen } from "../lib/keys.js";
 
 const open = signal(false);
@@ -12,7 +12,7 @@ export function Help() {
 
 function Keys() {
   const element = useRef(/** @type {any} */ (null));
-  useEffect(() => element.current.showModal(), []);
+  useLayoutEffect(() => element.current.showModal(), []);
   const close = () => (open.value = false);
   return html`<dialog ref=${element} aria-labelledby="keys" onClose=${close}>
     <div class="text"><h2 id="keys">Keys</h2>
