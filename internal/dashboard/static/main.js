@@ -3,16 +3,17 @@
 import { identify, may, me, reachable, refused, signIn, signOut, token } from "./lib/api.js";
 import { setClock } from "./lib/format.js";
 import { effect, html, render, useEffect, useRef, useState } from "./lib/html.js";
-import { listen } from "./lib/keys.js";
 import { go, link, route } from "./lib/route.js";
 import { problem, status, watchStatus } from "./lib/status.js";
 import { Running } from "./parts/bulk.js";
 import { Asked } from "./parts/dialog.js";
+import { FilterBox } from "./parts/filterbox.js";
 import { Help } from "./parts/help.js";
 import { Empty, Failed, Loading } from "./parts/parts.js";
 import { Notices } from "./parts/say.js";
 import { Audit } from "./pages/audit.js";
 import { Dispatchers } from "./pages/dispatchers.js";
+import { Events } from "./pages/events.js";
 import { Health } from "./pages/health.js";
 import { Operations } from "./pages/operations.js";
 import { Overview } from "./pages/overview.js";
@@ -26,6 +27,7 @@ import { Trigger } from "./pages/trigger.js";
 const pages = [
   { path: "", title: "Overview", view: Overview, nav: true },
   { path: "trigger", title: "Trigger", view: Trigger },
+  { path: "events", title: "Events", view: Events, nav: true, need: "events" },
   { path: "dispatchers", title: "Dispatchers", view: Dispatchers, nav: true },
   { path: "operations", title: "Operations", view: Operations, nav: true },
   { path: "health", title: "Health", view: Health, nav: true },
@@ -59,7 +61,7 @@ function Frame() {
     <header class="top"><b><a href="#/">Rowhook</a></b><span class="db">${me.value.database}</span>
       <nav aria-label="Pages">${pages.filter((p) => p.nav && (!p.need || may(p.need))).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
         ${p.title}${p.path === "dead" && dead > 0 && html` <b>${dead}</b>`}</a>`)}</nav>
-      <${Search} />
+      ${path !== "events" && may("events") && html`<div class="search"><${FilterBox} id="search" value="" submit=${(/** @type {string} */ q) => go(link("events", "", { q }))} /></div>`}
       <${Who} />
     </header>
     ${!reachable.value && html`<p class="gone" role="status">The server does not answer. What you see is what it said last; the page goes on by itself when it is back.</p>`}
@@ -73,18 +75,6 @@ function Who() {
   const { name, tokens } = me.value;
   if (!tokens) return null;
   return html`<span class="db">${name ?? "token"} <button class="quiet" onClick=${signOut}>Sign out</button></span>`;
-}
-
-function Search() {
-  const input = useRef(/** @type {any} */ (null));
-  useEffect(() => listen("/", "search", () => input.current.focus()), []);
-  const onSubmit = (/** @type {Event} */ e) => {
-    e.preventDefault();
-    go(link("events", "", { q: input.current.value.trim() }));
-  };
-  return html`<form class="search" role="search" onSubmit=${onSubmit}>
-    <input ref=${input} type="search" aria-label="Search events" placeholder="state:dead trigger:… new.id:7" spellcheck="false" autocomplete="off" />
-    <kbd aria-hidden="true">/</kbd></form>`;
 }
 
 function SignIn() {

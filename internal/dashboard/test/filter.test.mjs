@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { complete, fromQuery, nearest, parse, time, toFilter, toQuery, words, write } from "../static/lib/filter.js";
+import { complete, fromQuery, nearest, ofFilter, parse, time, toFilter, toQuery, words, write } from "../static/lib/filter.js";
 
 const now = Date.parse("2026-11-26T12:00:00Z");
 const id = "0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90";
@@ -107,6 +107,11 @@ test("a filter of a body has the plural names", () => {
   assert.deepEqual(toFilter(query(`state:dead trigger:x ${id} status:503 kind:dns op:insert table:t error:e new.id:7`)), {
     states: ["dead"], triggers: ["x"], ids: [id], statuses: ["503"], kinds: ["dns"], ops: ["INSERT"], table: "t", error: "e", payload: "new.id=7",
   });
+});
+
+test("a filter of a body is a query again", () => {
+  const q = query(`state:dead trigger:x ${id} status:503 kind:dns op:insert table:t error:e new.id:7 since:1h`);
+  assert.deepEqual(ofFilter(toFilter(q)), q);
 });
 
 test("completion", () => {

@@ -282,6 +282,19 @@ export function toFilter({ id, trigger, state, op, status, kind, ...rest }) {
   return filter;
 }
 
+/**
+ * The query of such a filter.
+ *
+ * @param {any} filter
+ * @returns {Query}
+ */
+export function ofFilter({ ids, triggers, states, ops, statuses, kinds, ...rest }) {
+  /** @type {any} */
+  const query = { id: ids, trigger: triggers, state: states, op: ops, status: statuses, kind: kinds, ...rest };
+  for (const [key, value] of Object.entries(query)) if (value === undefined) delete query[key];
+  return query;
+}
+
 /** A value as it is written in a filter. @param {string} value */
 export const quote = (value) => (value === "" || /[\s"\\]/.test(value) ? `"${value.replace(/["\\]/g, "\\$&")}"` : value);
 
