@@ -35,13 +35,18 @@ func (n *line) take(l queue.Lane, doubts int64) {
 func (o *orderer) seats() job {
 	serves := slices.Clone(o.serves)
 	o.served = serves
+	var left []int32
 	blocks := map[int32]bool{}
 	for id, n := range o.lines {
+		if n.gone && n.unsure {
+			left = append(left, id)
+			continue
+		}
 		// A dead letter may have gone back into its place just before the trigger lost on_dead: block.
 		blocks[id] = n.trigger.options().Blocks || n.lanes.Held() > 0
 	}
 	return func(ctx context.Context) (func(), error) {
-		seats, err := queue.ReadSeats(ctx, o.db.claims, o.self.id, serves)
+		seats, err := queue.ReadSeats(ctx, o.db.claims, o.self.id, serves, left)
 		if err != nil {
 			return func() { o.rebalance = true }, err
 		}
@@ -91,7 +96,17 @@ func (o *orderer) holding(lanes []queue.Lane, all []queue.Blocked, at time.Time)
 // share.
 func (o *orderer) seat(s *queue.Seats) {
 	n := o.lines[s.Trigger]
-	if n == nil || n.gone {
+	if n == nil {
+		return
+	}
+	n.unsure = false
+	if n.gone {
+		for _, l := range s.Mine {
+			if n.lanes.Epoch(l.Lane) == 0 {
+				n.take(l, o.doubts)
+				n.lanes.Leave(l.Lane)
+			}
+		}
 		return
 	}
 	mine := map[int16]int64{}
@@ -144,20 +159,28 @@ func (o *orderer) claim() job {
 	doubts := o.doubts
 	return func(ctx context.Context) (func(), error) {
 		lanes, err := queue.ClaimLanes(ctx, o.db.writes, o.self.id, lacks)
-		if err != nil {
-			return func() { o.rebalance = true }, err
-		}
 		at := time.Now()
 		held := slices.DeleteFunc(slices.Clone(lanes), func(l queue.Lane) bool { return !blocks[l.Trigger] })
-		holds, err := o.holds(ctx, held)
+		var holds []queue.Blocked
+		if err == nil {
+			holds, err = o.holds(ctx, held)
+		}
 		return func() {
 			if err != nil || o.pulse.doubts.Load() != doubts { // the next look at the seats finds them
 				o.rebalance = true
+				for _, w := range lacks {
+					if n := o.lines[w.Trigger]; n != nil {
+						n.unsure = true
+					}
+				}
 				return
 			}
 			for _, l := range lanes {
-				if n := o.lines[l.Trigger]; n != nil && !n.gone {
+				if n := o.lines[l.Trigger]; n != nil {
 					n.take(l, doubts)
+					if n.gone { // meanwhile; others can serve it
+						n.lanes.Leave(l.Lane)
+					}
 				}
 			}
 			o.holding(held, holds, at)
@@ -185,7 +208,7 @@ func (o *orderer) give() job {
 	lanes := o.idle()
 	if len(lanes) == 0 {
 		for id, n := range o.lines {
-			if n.gone && len(n.lanes.Leaving()) == 0 {
+			if n.gone && !n.unsure && len(n.lanes.Leaving()) == 0 {
 				delete(o.lines, id)
 			}
 		}
@@ -231,7 +254,7 @@ func (o *orderer) release(ctx context.Context) {
 	for _, n := range o.lines {
 		n.leaveAll(false)
 	}
-	_, err := queue.ReadSeats(ctx, o.db.writes, o.self.id, nil)
+	_, err := queue.ReadSeats(ctx, o.db.writes, o.self.id, nil, nil)
 	lanes := o.idle()
 	if err == nil && len(lanes) > 0 {
 		err = o.releaseLanes(ctx, lanes)

@@ -44,6 +44,7 @@ type line struct {
 	grants  map[int16]*grant
 	before  map[int16]int64 // numbers of lanes up to which another owner may have sent events
 	gone    bool            // it is not an ordered trigger any more, or this instance can't send for it
+	unsure  bool            // the answer of a claim was lost, so that this instance may have lanes that it does not know of
 	// urgent says that slots are free while keys wait for nothing but a settlement.
 	urgent atomic.Bool
 }

@@ -294,7 +294,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		},
 		func() error { return queue.LeaveShares(ctx, tx, id, []int32{}) },
 		func() error { _, err := queue.Unpark(ctx, tx); return err },
-		func() error { _, err := queue.ReadSeats(ctx, tx, id, []int32{1}); return err },
+		func() error { _, err := queue.ReadSeats(ctx, tx, id, []int32{1}, nil); return err },
 		func() error {
 			_, err := queue.ClaimLanes(ctx, tx, id, []queue.LaneWant{{Trigger: 1, Most: 1, Anew: []int16{1}}})
 			return err

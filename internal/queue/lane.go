@@ -44,10 +44,10 @@ select t.trigger_id,
 const free = `(l.owner is null or not exists (select from rowhook.instance i where i.id = l.owner))`
 
 // ReadSeats records that the instance can send for these ordered triggers, and for no others. It
-// returns the seats of each of them, in their order. An instance that is not registered records
-// nothing. The others are told of a change, so that they share the lanes at once and not at their
+// returns the seats of each of them, in their order, and then of those that it has left, since it may
+// have lanes of them still. An instance that is not registered records nothing. The others are told of a change, so that they share the lanes at once and not at their
 // next watch.
-func ReadSeats(ctx context.Context, db pg.Queryer, instance int32, triggers []int32) ([]Seats, error) {
+func ReadSeats(ctx context.Context, db pg.Queryer, instance int32, triggers, left []int32) ([]Seats, error) {
 	serves := slices.Clone(triggers)
 	slices.Sort(serves)
 	var changed int
@@ -59,14 +59,15 @@ func ReadSeats(ctx context.Context, db pg.Queryer, instance int32, triggers []in
 			return nil, err
 		}
 	}
-	if len(serves) == 0 {
+	asked := slices.Concat(triggers, left)
+	if len(asked) == 0 {
 		return nil, nil
 	}
-	rows, err := db.Query(ctx, seatsSQL, instance, triggers)
+	rows, err := db.Query(ctx, seatsSQL, instance, asked)
 	if err != nil {
 		return nil, fmt.Errorf("read the owners of lanes: %w", err)
 	}
-	seats := make([]Seats, 0, len(triggers))
+	seats := make([]Seats, 0, len(asked))
 	var s Seats
 	var lanes []int16
 	var epochs []int64

@@ -158,7 +158,7 @@ func TestSeatsCountThoseThatServeAndWhatIsFree(t *testing.T) {
 	mine := own(t, q.conn, 7, 1, 3)
 	own(t, q.conn, 8, 1, 5)
 	seats := func(instance int32, triggers ...int32) []queue.Seats {
-		s, err := queue.ReadSeats(t.Context(), q.conn, instance, triggers)
+		s, err := queue.ReadSeats(t.Context(), q.conn, instance, triggers, nil)
 		require.NoError(t, err)
 		return s
 	}
@@ -175,6 +175,10 @@ func TestSeatsCountThoseThatServeAndWhatIsFree(t *testing.T) {
 	seats(7, 2, 1)
 	require.Equal(t, before, version(), "it writes only what differs")
 	require.Empty(t, seats(8))
+	left, err := queue.ReadSeats(t.Context(), q.conn, 8, nil, []int32{1})
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	require.Len(t, left[0].Mine, 5, "it does not serve the trigger, and still has lanes of it")
 	require.EqualValues(t, 1, seats(7, 1, 2)[0].Serving)
 	require.Empty(t, seats(99, 1)[0].Mine)
 	require.EqualValues(t, 1, seats(99, 1)[0].Serving, "it is not registered")
@@ -189,7 +193,7 @@ func TestInstancesAreToldWhenOneServesOtherTriggers(t *testing.T) {
 	_, err := hearing.Exec(t.Context(), "listen "+queue.Channel)
 	require.NoError(t, err)
 	for _, triggers := range [][]int32{{1}, {1}, {1, 2}, nil} {
-		_, err := queue.ReadSeats(t.Context(), q.conn, 7, triggers)
+		_, err := queue.ReadSeats(t.Context(), q.conn, 7, triggers, nil)
 		require.NoError(t, err)
 	}
 	require.NoError(t, queue.NotifyPeers(t.Context(), q.conn, "all"))

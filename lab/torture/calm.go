@@ -26,6 +26,9 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 	if stuck := l.allListen(ctx, calmWithin); stuck != "" {
 		return stuck
 	}
+	if stuck := l.down(ctx, strike); stuck != "" {
+		return "an endpoint that was down: " + stuck
+	}
 	for round := range 3 {
 		if stuck := l.quietCommits(ctx, round); stuck != "" {
 			return "commits that did not ring, then silence: " + stuck
@@ -157,6 +160,26 @@ func (w *writer) begin(ctx context.Context) (pgx.Tx, error) {
 	}
 	return tx, nil
 }
+
+// down has events wait while their endpoint is down. It gets probes only, and then all of them.
+func (l *lab) down(ctx context.Context, strike func(*fault)) string {
+	w := newWriter(l, 800)
+	defer w.close()
+	f := &fault{Kind: moodDown, Trigger: patient, Slot: everyone, At: time.Since(l.start), For: downLength, Began: time.Now()}
+	l.receiver.setMood(patient, mood{kind: moodDown, share: 1})
+	err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 300}}})
+	wait(ctx, downLength)
+	l.receiver.setMood(patient, mood{})
+	f.Ended = time.Now()
+	strike(f)
+	if err != nil {
+		return err.Error()
+	}
+	return l.drained(ctx, calmWithin)
+}
+
+// downLength is long enough for the judge, which begins to count after downFound.
+const downLength = 8 * time.Second
 
 // How many events are written at once. Of the trigger with a rate it takes longer than inPace to send
 // them, and less than calmWithin. Of the trigger with batches, the receiver rejects some for good.
