@@ -45,8 +45,8 @@ const free = `(l.owner is null or not exists (select from rowhook.instance i whe
 
 // ReadSeats records that the instance can send for these ordered triggers, and for no others. It
 // returns the seats of each of them, in their order, and then of those that it has left, since it may
-// have lanes of them still. An instance that is not registered records nothing. The others are told of a change, so that they share the lanes at once and not at their
-// next watch.
+// have lanes of them still. An instance that is not registered records nothing. The others are told
+// of a change, so that they share the lanes at once and not at their next watch.
 func ReadSeats(ctx context.Context, db pg.Queryer, instance int32, triggers, left []int32) ([]Seats, error) {
 	serves := slices.Clone(triggers)
 	slices.Sort(serves)
