@@ -165,7 +165,7 @@ func (l *lab) measureOrderShared(ctx context.Context, b build) (*sample, error) 
 	return l.fourAgainstOne(ctx, func(dispatchers int) drain {
 		events := dispatchers * l.sizes.Shared
 		return drain{
-			build: b, events: events, concurrency: slots, delay: delay, dispatchers: dispatchers,
+			build: b, events: events, concurrency: slots, delay: delay, dispatchers: dispatchers, lanes: true,
 			fill: byCustomer(events, l.sizes.Keys), keys: orderByCustomer, arrived: inOrder(l.sizes.Keys),
 		}
 	})

@@ -20,6 +20,7 @@ type drain struct {
 	dispatchers int                                    // 0: 1
 	delay       time.Duration                          // of the receiver
 	hold        bool                                   // a transaction with an id and a snapshot stays open meanwhile
+	lanes       bool                                   // the time begins when the dispatchers share the lanes of an order evenly
 	db          *database                              // nil: a new one
 	fill        func(context.Context, pgx.Tx) error    // inserts the rows; nil: events rows of about 200 bytes
 	table       func(context.Context, *database) error // makes the table public.orders; nil: the usual one
@@ -57,7 +58,9 @@ func (l *lab) prepare(ctx context.Context, r *drain) (*database, func(), error) 
 
 // drain measures one drain. Values: rate (events/s until all were settled), received (events/s
 // until the last one arrived), bytes (of bodies per second until the last one arrived), and the
-// costs. Series: tenths, the rate of each tenth by arrival.
+// costs; with lanes also shared (ms from the last dispatcher's start until the lanes were shared)
+// and busiest (share of the attempts that the busiest dispatcher made). Series: tenths, the rate of
+// each tenth by arrival.
 func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 	s := newSample()
 	db, done, err := l.prepare(ctx, &r)
@@ -73,6 +76,11 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 		return nil, err
 	}
 	defer stop()
+	if r.lanes {
+		if err := db.awaitLanes(ctx, s, len(dispatchers)); err != nil {
+			return nil, err
+		}
+	}
 	if err := l.receiver.Reset(ctx, r.events); err != nil {
 		return nil, err
 	}
@@ -125,10 +133,43 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 		}
 	}
 	summarize(s, &r, start, settled, stamps[1:], got)
+	if r.lanes {
+		if err := db.busiest(ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	if err := db.exec(ctx, "truncate public.orders"); err != nil {
 		return nil, err
 	}
 	return s, m.finish(ctx, s, r.events)
+}
+
+// awaitLanes waits until each of n dispatchers has its share of the lanes.
+func (d *database) awaitLanes(ctx context.Context, s *sample, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for start := time.Now(); ; nap(time.Millisecond) {
+		var owners int
+		err := d.conn.QueryRow(ctx, "select count(*) from (select from rowhook.lane where owner is not null group by owner having count(*) >= (select count(*) from rowhook.lane) / $1) o", n).Scan(&owners)
+		if err != nil {
+			return fmt.Errorf("wait until the lanes are shared: %w", err)
+		}
+		if owners == n {
+			s.set("shared", time.Since(start).Seconds()*1000)
+			return nil
+		}
+	}
+}
+
+// busiest records the share of the attempts that the busiest dispatcher has made.
+func (d *database) busiest(ctx context.Context, s *sample) error {
+	var share float64
+	err := d.conn.QueryRow(ctx, "select (max(n) / sum(n))::float8 from (select count(*) as n from rowhook.invocation_log group by instance_id) i").Scan(&share)
+	if err != nil {
+		return fmt.Errorf("count attempts: %w", err)
+	}
+	s.set("busiest", share)
+	return nil
 }
 
 // count records losses and duplicates.

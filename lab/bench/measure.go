@@ -162,6 +162,8 @@ func deliveryMeasures() []measure {
 		measure{scenario: "hot-key", value: "ratio_p99", title: "of that alone", unit: "x", digits: 2, goal: 1.5, atMost: true},
 		measure{scenario: "order-4", value: "one", title: "one dispatcher", unit: "/s"},
 		measure{scenario: "order-4", value: "received", title: "four dispatchers", unit: "/s"},
+		measure{scenario: "order-4", value: "shared", title: "lanes shared after the fourth has started", unit: "ms"},
+		measure{scenario: "order-4", value: "busiest", title: "events sent by the busiest", unit: "%", scale: percent, digits: 1},
 		measure{scenario: "order-4", value: "times", title: "four against one", unit: "x", digits: 2, goal: 3.5, guarded: true},
 	)
 }
