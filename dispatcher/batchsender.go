@@ -55,8 +55,10 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 	good := make([]*delivery, 0, len(sh.deliveries))
 	var trace http.Header // of the first event
 	for _, dl := range sh.deliveries {
-		var header http.Header
-		header, b.ended[dl] = s.tell.attemptingOne(&dl.event, int(dl.tries))
+		header, ended := s.tell.attemptingOne(&dl.event, int(dl.tries))
+		if len(ended) > 0 {
+			b.ended[dl] = ended
+		}
 		if len(good) == 0 && len(trace) == 0 {
 			trace = header
 		}
@@ -203,20 +205,27 @@ func (b *batchAttempt) halves(part []*delivery, r *webhook.Result) bool {
 	})
 }
 
-// conclude hands over what became of the events, and tells everybody.
+// conclude hands over what became of the events, and tells everybody. Events of one request share
+// its result.
 func (b *batchAttempt) conclude() {
 	n := len(b.outcomes)
-	all, settlements, results := make([]*delivery, n), make([]queue.Settlement, n), make([]webhook.Result, n)
+	all, settlements, results := make([]*delivery, n), make([]queue.Settlement, n), make([]*webhook.Result, n)
+	var attempt *queue.Attempt
 	for i := range b.outcomes {
 		o := &b.outcomes[i]
+		if i > 0 && o.result == b.outcomes[i-1].result && o.batch == b.outcomes[i-1].batch {
+			results[i] = results[i-1]
+		} else {
+			r := *o.result
+			r.Body = beginning(r.Body, max(leastKept, webhook.DefaultKeepBody/len(b.shipment.deliveries)))
+			results[i], attempt = &r, attemptOf(&r, o.batch)
+		}
 		what, delay := b.fate(o)
-		results[i] = *o.result
-		results[i].Body = beginning(o.result.Body, max(leastKept, webhook.DefaultKeepBody/len(b.shipment.deliveries)))
-		all[i], settlements[i] = o.delivery, outcomeOfAttempt(&results[i], o.batch, what, delay)
+		all[i], settlements[i] = o.delivery, settlementOf(attempt, results[i], what, delay)
 	}
 	b.settler.addAll(all, settlements)
 	for i, dl := range all {
-		b.report(dl, b.endpoint, &results[i], b.outcomes[i].batch, settlements[i].Fate, settlements[i].Delay, b.ended[dl])
+		b.report(dl, b.endpoint, results[i], b.outcomes[i].batch, settlements[i].Fate, settlements[i].Delay, b.ended[dl])
 	}
 }
 

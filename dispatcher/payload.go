@@ -64,9 +64,12 @@ func (p *payloads) check(e *webhook.Event) *payloadError {
 	if err := p.checkSize(int64(len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace))); err != nil {
 		return err
 	}
-	for name, part := range map[string][]byte{"old": e.Old, "new": e.New, "session variables": e.Session, "trace context": e.Trace} {
-		if !utf8.Valid(part) {
-			return &payloadError{webhook.KindBadPayload, "the payload (" + name + ") is not valid UTF-8: this database does not check the encoding of its texts", true}
+	for _, part := range [...]struct {
+		name string
+		json []byte
+	}{{"old", e.Old}, {"new", e.New}, {"session variables", e.Session}, {"trace context", e.Trace}} {
+		if !utf8.Valid(part.json) {
+			return &payloadError{webhook.KindBadPayload, "the payload (" + part.name + ") is not valid UTF-8: this database does not check the encoding of its texts", true}
 		}
 	}
 	return nil

@@ -116,16 +116,21 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 // conclude hands over what became of an event by an attempt, and tells everybody. batch is the id
 // of the request of a trigger with batches.
 func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
-	s.settler.add(dl, outcomeOfAttempt(result, batch, what, delay))
+	s.settler.add(dl, settlementOf(attemptOf(result, batch), result, what, delay))
 	s.report(dl, endpoint, result, batch, what, delay, ended)
 }
 
-// outcomeOfAttempt is what is written of an attempt.
-func outcomeOfAttempt(result *webhook.Result, batch string, what queue.Fate, delay time.Duration) queue.Settlement {
-	outcome := queue.Settlement{Fate: what, Delay: delay, Attempt: &queue.Attempt{
+// attemptOf is what is written of a request.
+func attemptOf(result *webhook.Result, batch string) *queue.Attempt {
+	return &queue.Attempt{
 		StartedAt: result.StartedAt, Duration: result.Duration, Status: result.Status, Kind: string(result.Kind),
 		Error: result.Err, Header: result.Header, Body: string(result.Body), Batch: batch,
-	}}
+	}
+}
+
+// settlementOf is what is written of an event by an attempt.
+func settlementOf(attempt *queue.Attempt, result *webhook.Result, what queue.Fate, delay time.Duration) queue.Settlement {
+	outcome := queue.Settlement{Fate: what, Delay: delay, Attempt: attempt}
 	if what == queue.Dead {
 		outcome.Reason = reason(result)
 	}

@@ -352,11 +352,12 @@ func (s *settler) isolate(ctx context.Context, batch []queue.Settlement, owners 
 		}
 		return s.write(ctx, batch, owners, mayHaveCommitted)
 	}
-	if a := st.Attempt; hasResponse(a) {
+	if hasResponse(st.Attempt) {
 		s.log.Error("the database rejects a receiver's response; recording the attempt without it", "event", eventID(owners[0]), "trigger", owners[0].event.Trigger, "error", err)
+		a := *st.Attempt // others may share it
 		a.Header, a.Body, a.Error = nil, "", responseLost
-		if batch[0].Fate == queue.Dead {
-			batch[0].Reason = a.Error
+		if st.Attempt = &a; st.Fate == queue.Dead {
+			st.Reason = a.Error
 		}
 		return s.write(ctx, batch, owners, mayHaveCommitted)
 	}

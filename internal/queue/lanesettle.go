@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -66,13 +67,10 @@ buried as (
     key = excluded.key, lane = excluded.lane, seq = excluded.seq, blocks = excluded.blocks),
 settled as materialized (
   select id from gone where fate <> 'M' union all select id from kept),
-logged as (
-  insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body, batch)
-  select a.event_id, a.started_at, a.trigger_id, $6, a.duration_us, a.attempt, nullif(a.status, 0), nullif(a.kind, ''), nullif(a.error, ''), a.headers, a.body, nullif(a.batch, '')
-    from unnest($16::uuid[], $17::timestamptz[], $18::integer[], $19::bigint[], $20::integer[], $21::smallint[], $22::text[], $23::text[], $24::json[], $25::text[], $27::text[])
-      as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body, batch)
-   where not $26 or a.event_id in (select id from settled))
+logged as (@attempts)
 select count(*), array(select n from r where not ours order by n) from settled`
+
+var settleOfLanes = strings.Replace(settleLanesSQL, "@attempts", attemptsSQL(16, true), 1)
 
 // laneFence: an outcome that was written already is not written again.
 //
@@ -101,11 +99,11 @@ func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []
 			a.add(s)
 		}
 	}
-	sql, args := settleLanesSQL, []any{c.ids, c.tries, c.fates, c.delays, c.reasons, opt.Instance, c.bare, c.triggers, c.lanes, c.epochs, c.blocks, c.into, c.ops, c.oldFrom}
+	sql, args := settleOfLanes, []any{c.ids, c.tries, c.fates, c.delays, c.reasons, opt.Instance, c.bare, c.triggers, c.lanes, c.epochs, c.blocks, c.into, c.ops, c.oldFrom}
 	if opt.NoHistory {
 		sql = withoutHistory(sql)
 	} else {
-		args = append(args, opt.KeepDelivered, a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, a.batches)
+		args = append(append(args, opt.KeepDelivered), a.args(opt.MayHaveCommitted, true)...)
 	}
 	var settled int
 	var lost []int64

@@ -278,6 +278,39 @@ func TestSettleMovesReschedulesBuriesReleasesAndLogs(t *testing.T) {
 	require.Equal(t, 3, q.count(t, "rowhook.invocation_log"))
 }
 
+func TestEventsOfARequestShareAnAttemptAndEachHasARow(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.add(t, 1, 5)
+	q.add(t, 2, 1)
+	got := claim(t, q.conn, 7, want(1, 5), want(2, 1))
+	request := func(batch string, status int) *queue.Attempt {
+		return &queue.Attempt{StartedAt: time.Now(), Status: status, Batch: batch, Header: []byte(`{"A": "` + batch + `"}`), Body: batch}
+	}
+	a, b := request("a", 200), request("b", 500)
+	var batch []queue.Settlement
+	var expected []string
+	for i, attempt := range []*queue.Attempt{a, a, b, nil, a, a} { // the last event is of another trigger
+		e := &got[i]
+		st := queue.Settlement{ID: e.ID, Trigger: e.Trigger, Tries: e.Tries, Claim: e.Claim, Fate: queue.Released, Attempt: attempt}
+		if attempt != nil {
+			st.Fate, st.Tries = queue.Delivered, int32(i+1)
+			q.Exec(t, "update rowhook.event_log set tries = $2 where id = $1", pgtype.UUID{Bytes: e.ID, Valid: true}, i+1)
+			expected = append(expected, fmt.Sprintf("%x %d %d %d %[5]s %[5]s", e.ID, e.Trigger, i+1, attempt.Status, attempt.Batch))
+		}
+		batch = append(batch, st)
+	}
+	n, err := queue.Settle(t.Context(), q.conn, queue.SettleOptions{Schema: queue.OrderedSchema, Instance: 7, KeepDelivered: true, KeepAttempts: true}, batch)
+	require.NoError(t, err)
+	require.Equal(t, 6, n)
+	rows, err := q.conn.Query(t.Context(), `
+select concat_ws(' ', replace(event_id::text, '-', ''), trigger_id, attempt, status, batch, response_headers->>'A') from rowhook.invocation_log where response_body = batch`)
+	require.NoError(t, err)
+	logged, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.ElementsMatch(t, expected, logged)
+}
+
 func TestSettleTouchesNothingThatIsNoLongerThisClaims(t *testing.T) {
 	t.Parallel()
 	for name, takeOver := range map[string]string{

@@ -34,7 +34,7 @@ type Settlement struct {
 	Delay   time.Duration // until a retry
 	Reason  string        // of a dead letter
 	Bare    bool          // the event is moved without its payload, which can't be read
-	Attempt *Attempt      // nil: nothing was sent
+	Attempt *Attempt      // nil: nothing was sent; may be shared, see Attempt
 
 	// Lane is the lane of the event. Epoch 0 says that the event was claimed. An event of a lane has
 	// no claim, and is not Released.
@@ -44,18 +44,6 @@ type Settlement struct {
 	// Lost is set by Settle: the lane is not the instance's under that epoch. Nothing was written
 	// of the event but its attempt.
 	Lost bool
-}
-
-// Attempt is a row of rowhook.invocation_log.
-type Attempt struct {
-	StartedAt time.Time
-	Duration  time.Duration
-	Status    int    // 0: no response
-	Kind      string // webhook.Kind; "": there was a response
-	Error     string
-	Header    []byte // of the response, as JSON; nil: null
-	Body      string // of the response
-	Batch     string // webhook-id of the request, for a trigger with batches; else ""
 }
 
 // SettleOptions are the options of Settle.
@@ -80,7 +68,7 @@ const fence = `q.claimed_by = $6 and q.tries = r.tries and q.claim = r.claim`
 // before it may have been interrupted.
 const settleSQL = `
 with r as materialized (
-  select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $19::bigint[], $20::boolean[]) as r(id, tries, fate, delay, reason, claim, bare)),
+  select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $7::bigint[], $8::boolean[]) as r(id, tries, fate, delay, reason, claim, bare)),
 gone as (
   delete from rowhook.event_log q using r
    where r.fate in ('A', 'D') and q.id = any (array[r.id]) and ` + fence + `
@@ -96,40 +84,34 @@ kept as (
   returning q.id),
 archived as (
   insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace, relation_id)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + `, relation_id from gone where fate = 'A' and $7),
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + `, relation_id from gone where fate = 'A' and $9),
 buried as (
   insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace, relation_id)
   select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare + `, relation_id from gone where fate = 'D'
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
 settled as materialized (
   select id from gone union all select id from kept),
-logged as (
-  insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body)
-  select a.event_id, a.started_at, a.trigger_id, $6, a.duration_us, a.attempt, nullif(a.status, 0), nullif(a.kind, ''), nullif(a.error, ''), a.headers, a.body
-    from unnest($8::uuid[], $9::timestamptz[], $10::integer[], $11::bigint[], $12::integer[], $13::smallint[], $14::text[], $15::text[], $16::json[], $17::text[])
-      as a(event_id, started_at, trigger_id, duration_us, attempt, status, kind, error, headers, body)
-   where not $18 or a.event_id in (select id from settled))
+logged as (@attempts)
 select count(*) from settled`
 
 const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
 
-// withSeq returns settleSQL for version 5 of the schema: history and dead letters keep the number
+// settleWithSeq is settleSQL for version 5 of the schema: history and dead letters keep the number
 // that an event had in the order of its key, and attempts the id of their batch.
-func withSeq() string {
-	return strings.NewReplacer("relation_id)", "relation_id, seq)", "relation_id from gone", "relation_id, seq from gone",
-		"response_body)", "response_body, batch)", "a.headers, a.body\n", "a.headers, a.body, nullif(a.batch, '')\n",
-		"$17::text[])", "$17::text[], $21::text[])", "headers, body)", "headers, body, batch)").Replace(settleSQL)
-}
+var (
+	settleWithSeq    = strings.NewReplacer("relation_id)", "relation_id, seq)", "relation_id from gone", "relation_id, seq from gone", "@attempts", attemptsSQL(10, true)).Replace(settleSQL)
+	settleWithoutSeq = strings.Replace(settleSQL, "@attempts", attemptsSQL(10, false), 1)
+)
 
-// withoutHistory returns a text without the parts that write history. Of settleSQL it uses the
-// first six arguments and the last two.
+// withoutHistory returns a text without the parts that write history, and so without the last
+// arguments.
 func withoutHistory(sql string) string {
 	for _, part := range [][2]string{{"archived as (", "buried as ("}, {",\nlogged as (", "\nselect count(*)"}} {
 		before, rest, _ := strings.Cut(sql, part[0])
 		_, after, _ := strings.Cut(rest, part[1])
 		sql = before + part[1] + after
 	}
-	return strings.NewReplacer("$19", "$7", "$20", "$8").Replace(sql)
+	return sql
 }
 
 // Settle writes what became of claimed events: the delivered move to the archive, the exhausted to
@@ -180,56 +162,19 @@ func settleClaimed(ctx context.Context, db pg.Queryer, opt SettleOptions, batch 
 			a.add(s)
 		}
 	}
-	sql := settleSQL
-	if opt.Schema >= OrderedSchema {
-		sql = withSeq()
+	sql, batches := settleWithoutSeq, opt.Schema >= OrderedSchema
+	if batches {
+		sql = settleWithSeq
+	}
+	args := []any{ids, tries, fates, delays, reasons, opt.Instance, claims, bare}
+	if opt.NoHistory {
+		sql = withoutHistory(sql)
+	} else {
+		args = append(append(args, opt.KeepDelivered), a.args(opt.MayHaveCommitted, batches)...)
 	}
 	var settled int
-	if opt.NoHistory {
-		if err := db.QueryRow(ctx, withoutHistory(sql), ids, tries, fates, delays, reasons, opt.Instance, claims, bare).Scan(&settled); err != nil {
-			return 0, fmt.Errorf("settle events without history: %w", err)
-		}
-		return settled, nil
-	}
-	args := []any{
-		ids, tries, fates, delays, reasons, opt.Instance, opt.KeepDelivered,
-		a.events, a.started, a.triggers, a.durations, a.numbers, a.statuses, a.kinds, a.errors, a.headers, a.bodies, opt.MayHaveCommitted, claims, bare,
-	}
-	if opt.Schema >= OrderedSchema {
-		args = append(args, a.batches)
-	}
-	err := db.QueryRow(ctx, sql, args...).Scan(&settled)
-	if err != nil {
+	if err := db.QueryRow(ctx, sql, args...).Scan(&settled); err != nil {
 		return 0, fmt.Errorf("settle events: %w", err)
 	}
 	return settled, nil
-}
-
-// attemptColumns are attempts as Postgres arrays, with one element for each attempt.
-type attemptColumns struct {
-	events    []pgtype.UUID
-	started   []time.Time
-	triggers  []int32
-	durations []int64
-	numbers   []int32
-	statuses  []int16
-	kinds     []string
-	errors    []string
-	headers   []pgtype.Text
-	bodies    []string
-	batches   []string
-}
-
-func (c *attemptColumns) add(s *Settlement) {
-	c.events = append(c.events, pgtype.UUID{Bytes: s.ID, Valid: true})
-	c.started = append(c.started, s.Attempt.StartedAt)
-	c.triggers = append(c.triggers, s.Trigger)
-	c.durations = append(c.durations, s.Attempt.Duration.Microseconds())
-	c.numbers = append(c.numbers, s.Tries)
-	c.statuses = append(c.statuses, int16(s.Attempt.Status))
-	c.kinds = append(c.kinds, s.Attempt.Kind)
-	c.errors = append(c.errors, s.Attempt.Error)
-	c.headers = append(c.headers, pgtype.Text{String: string(s.Attempt.Header), Valid: s.Attempt.Header != nil})
-	c.bodies = append(c.bodies, s.Attempt.Body)
-	c.batches = append(c.batches, s.Attempt.Batch)
 }
