@@ -228,3 +228,31 @@ func TestJudgeWantsDeliveriesToGoOnWhileOnlyListenPathsAreLost(t *testing.T) {
 		require.Equal(t, 8500*time.Millisecond, v.Silence, name)
 	}
 }
+
+func TestAnEventThatALaterOneOfItsRowStoodForMayBeInNoTableEither(t *testing.T) {
+	t.Parallel()
+	for name, later := range map[string]func(s *story) (event int, missing bool){
+		"both are in none": func(s *story) (int, bool) {
+			e := s.change(latest, "U", 901, 902, 30)
+			return e, true
+		},
+		"the later one is in one": func(s *story) (int, bool) { return s.change(latest, "U", 901, 902, 30), false },
+		"another row": func(s *story) (int, bool) {
+			e := s.change(latest, "U", 901, 902, 30)
+			s.seen[s.events[e]].id, s.ledger[len(s.ledger)-1].ID = 905, 905
+			return e, true
+		},
+	} {
+		s := newStory()
+		first := s.change(latest, "I", 0, 901, 5)
+		s.seen[s.events[first]].attempts[0].outcome = failed
+		event, missing := later(s)
+		if missing {
+			s.forget(event)
+		}
+		s.forget(first)
+		s.faults = []*fault{{Kind: faultHistory, Slot: everyone, Began: s.at(0), Ended: s.at(100)}}
+		v := judge(s.evidence)
+		require.Equal(t, name != "both are in none", v.Violations[ruleNowhere] > 0, "%s: %v", name, v.failures())
+	}
+}

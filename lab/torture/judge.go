@@ -162,7 +162,7 @@ type verdict struct {
 	Duplicates int               `json:"duplicates"` // arrivals of an event that had been accepted
 	Excuses    map[string]int    `json:"excuses"`    // duplicates by the kind of fault that explains them
 	Unlogged   int               `json:"unlogged"`   // attempts that a fault kept from the log
-	Unwritten  int               `json:"unwritten"`  // events that were accepted and then settled without history
+	Unwritten  int               `json:"unwritten"`  // events that arrived and were then settled without history
 	Free       time.Duration     `json:"free"`       // time of faults during which deliveries have to go on, and no other fault hampered them
 	Silence    time.Duration     `json:"silence"`    // the longest part of Free without an attempt although events were owed
 	Slowest    time.Duration     `json:"slowest"`    // from commit to the first acceptance
@@ -355,7 +355,7 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 	}
 	gone := len(j.placeOf[id]) == 0
 	switch {
-	case gone && j.forgotten(attempts):
+	case gone && (j.forgotten(attempts) || j.passedOver(s)):
 		j.Unwritten++
 	case gone:
 		j.blame(ruleNowhere, "event %s: %s", id, s)
@@ -393,6 +393,20 @@ func (j *judging) forgotten(attempts []attempt) bool {
 	for i := range attempts {
 		a := &attempts[i]
 		if a.outcome != failed && j.unwritten(a.slot, a.answered, a.answered.Add(settledWithin)) {
+			return true
+		}
+	}
+	return false
+}
+
+// passedOver reports that an event may be in no table, since a later one of its row may have been sent
+// in its stead, which is in none, either.
+func (j *judging) passedOver(s *seen) bool {
+	if !mergeable(s.trigger, string(s.op)) {
+		return false
+	}
+	for id, later := range j.seen {
+		if mergeable(later.trigger, string(later.op)) && later.id == s.id && later.sequence > s.sequence && len(j.placeOf[id]) == 0 && j.forgotten(later.attempts) {
 			return true
 		}
 	}
