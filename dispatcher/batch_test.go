@@ -201,6 +201,47 @@ func TestOneBadEventNeverTakesItsNeighboursToTheDeadLetters(t *testing.T) {
 	})
 }
 
+func TestNeitherRestartsNorNewNeighboursMakeAnEventDieWithOthers(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "restarted", batchOf(8, func(s *trigger.Spec) {
+		s.Retry.Limit, s.Retry.Interval, s.Breaker = 2, trigger.Duration(time.Hour), trigger.BreakerOff
+	}))
+	poisonous := func(e batchEvent) bool { return e.Event.Data.New.N%4 == 1 }
+	all := takeBatches(t, b.receiver, func(r batchRequest, w http.ResponseWriter) {
+		switch {
+		case !slices.ContainsFunc(r.events, poisonous):
+		case len(r.events) > 1:
+			w.WriteHeader(http.StatusServiceUnavailable) // there are no halves after it
+		default:
+			w.WriteHeader(http.StatusUnprocessableEntity)
+		}
+	})
+	conn := b.Conn(t)
+	left := 1
+	for round := 0; left > 0; round++ {
+		require.Less(t, round, 20)
+		b.Exec(t, "update rowhook.event_log set due_at = now()")
+		if round < 5 {
+			b.Exec(t, "insert into restarted (n) select generate_series($1::integer, $1 + 5)", 6*round)
+		}
+		d := b.start(t)
+		eventually(t, conn, 0, "select count(*)::integer from rowhook.event_log where claimed_by is not null or due_at <= now()")
+		d.Stop(t)
+		left = one[int](t, conn, "select count(*)::integer from rowhook.event_log")
+	}
+	require.Equal(t, 0, one[int](t, conn, "select count(*)::integer from rowhook.dead_letter where (new ->> 'n')::integer % 4 <> 1"))
+	require.Equal(t, 8, one[int](t, conn, "select count(*)::integer from rowhook.dead_letter"))
+	require.Equal(t, 22, one[int](t, conn, "select count(*)::integer from rowhook.event_archive"))
+	together := 0
+	for _, r := range all("restarted") {
+		if len(r.events) > 1 && r.events[0].Info.Retry != r.events[len(r.events)-1].Info.Retry {
+			together++
+		}
+	}
+	require.Positive(t, together, "events that were tried a different number of times were in one request")
+}
+
 func TestABodyThatIsTooLargeIsHalvedAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
