@@ -27,14 +27,12 @@ const (
 	lookJitter = time.Second
 	// alertTimeout bounds an attempt at an alert or a heartbeat.
 	alertTimeout = 10 * time.Second
-	// alertPatience is after how many failed attempts at an alert heartbeats are withheld, so that
-	// their silence tells: some 70 s.
-	alertPatience = 4
 )
 
 // alerter tells people of trouble, and calls the heartbeats, if it is the turn of this instance. Its
 // loop owns what it holds. Alerts do not pass through the queue that they tell of, and one that
-// can't be sent is no trouble that alerts tell of: the log and the status do.
+// can't be sent is no trouble that alerts tell of, nor is it a reason to withhold a heartbeat: the
+// log and the status tell of it.
 type alerter struct {
 	db            *database
 	self          *identity
@@ -50,7 +48,6 @@ type alerter struct {
 	generation int64                // of the configuration at the last look with no alerts in it
 	beats      map[string]time.Time // when heartbeats are called next, by destination
 	failing    map[string]bool      // destinations that the log says can't be reached
-	withheld   bool                 // the log says that heartbeats are withheld
 	broken     bool                 // the log says that the look fails
 }
 
@@ -81,7 +78,6 @@ func (a *alerter) look(ctx context.Context) {
 	found := a.receivers(settings.Alerts)
 	var mine bool
 	var out alert.Outcome
-	var states []alert.State
 	within, cancel := context.WithTimeout(ctx, statementTimeout)
 	err := pgx.BeginFunc(within, a.db.writes, func(tx pgx.Tx) error {
 		turn, err := queue.TakeAlertTurn(within, tx, a.self.id, alertIdle)
@@ -89,7 +85,8 @@ func (a *alerter) look(ctx context.Context) {
 			return err
 		}
 		mine = true
-		if states, err = queue.ReadAlerts(within, tx); err != nil {
+		states, err := queue.ReadAlerts(within, tx)
+		if err != nil {
 			return err
 		}
 		report, err := a.report(within, tx, turn, found.destinations, states)
@@ -116,7 +113,7 @@ func (a *alerter) look(ctx context.Context) {
 	for i := range out.Messages {
 		calls.Go(func() { a.send(ctx, found, &out.Messages[i]) })
 	}
-	due := a.dueBeats(found.beats, a.mayBeat(states), time.Now())
+	due := a.dueBeats(found.beats, time.Now())
 	for i := range due {
 		calls.Go(func() { a.beat(ctx, found, due[i].ID) })
 	}
@@ -212,34 +209,13 @@ func (a *alerter) send(ctx context.Context, r *receivers, m *alert.Message) {
 	}
 }
 
-// mayBeat reports whether heartbeats are called: alerts arrive. Trouble that was told is no reason
-// to be silent: it was told.
-func (a *alerter) mayBeat(states []alert.State) bool {
-	for i := range states {
-		s := &states[i]
-		if s.Error == "" || s.Pending != alert.None && s.Attempts < alertPatience {
-			continue
-		}
-		if !a.withheld {
-			a.withheld = true
-			a.log.Error("heartbeats are withheld, because alerts can't be sent", "error", s.Error)
-		}
-		return false
-	}
-	if a.withheld {
-		a.withheld = false
-		a.log.Info("heartbeats are called again")
-	}
-	return true
-}
-
 // dueBeats returns the heartbeats that are due: by the next look they would be late.
-func (a *alerter) dueBeats(beats []alert.Destination, may bool, now time.Time) (due []alert.Destination) {
+func (a *alerter) dueBeats(beats []alert.Destination, now time.Time) (due []alert.Destination) {
 	next := map[string]time.Time{}
 	for _, b := range beats {
 		at := a.beats[b.ID]
 		next[b.ID] = at
-		if !may || now.Add(alertEvery-lookJitter).Before(at) {
+		if now.Add(alertEvery - lookJitter).Before(at) {
 			continue
 		}
 		due = append(due, b)

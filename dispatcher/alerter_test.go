@@ -147,7 +147,12 @@ func TestDeadLettersAreToldWithTheirNumberAndTheFirstReason(t *testing.T) {
 	b.Exec(t, "update rowhook.dead_letter set died_at = died_at - interval '11 minutes'; update rowhook.alert set begun_at = begun_at - interval '11 minutes'")
 	lookAll(t, r)
 	require.Equal(t, []string{"dead begun orders", "dead ended orders"}, b.told(t, "told"))
-	require.Contains(t, b.receiver.on("told")[1].body, `"counts":{"dead":4}`)
+	ended := b.receiver.on("told")[1].body
+	require.Contains(t, ended, `"counts":{"dead":4,"left":4}`)
+	require.Contains(t, ended, "rowhook redeliver", "they are left")
+	var m map[string]any
+	require.NoError(t, json.Unmarshal([]byte(ended), &m))
+	require.Equal(t, one[time.Time](t, conn, "select max(died_at) from rowhook.dead_letter").UTC(), parseTime(t, m["until"]))
 	require.Empty(t, b.receiver.on("others"))
 }
 
@@ -218,7 +223,7 @@ func TestATableThatIsNotCapturedIsTold(t *testing.T) {
 }
 
 // TestAnAlertThatCannotBeSentIsSeenAndSilencesTheHeartbeat also restarts the dispatcher meanwhile.
-func TestAnAlertThatCannotBeSentIsSeenAndSilencesTheHeartbeat(t *testing.T) {
+func TestAnAlertThatCannotBeSentIsSeenAndSilencesNoHeartbeat(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
 	b.watch(t, "orders")
@@ -244,9 +249,9 @@ func TestAnAlertThatCannotBeSentIsSeenAndSilencesTheHeartbeat(t *testing.T) {
 	require.Equal(t, b.receiver.URL, one[string](t, conn, "select endpoint from rowhook.alert"))
 	require.Equal(t, 1, strings.Count(r.log.String(), "can't send alerts; retrying"), r.log.String())
 	lookAll(t, r)
-	silent := len(b.receiver.on("beat"))
+	beats := len(b.receiver.on("beat"))
 	lookAll(t, r)
-	require.Len(t, b.receiver.on("beat"), silent, "its silence tells what no alert can")
+	require.Greater(t, len(b.receiver.on("beat")), beats, "Rowhook works")
 
 	r.Stop(t)
 	b.receiver.respond(nil)
@@ -254,7 +259,6 @@ func TestAnAlertThatCannotBeSentIsSeenAndSilencesTheHeartbeat(t *testing.T) {
 	r = b.start(t)
 	dispatcher.LookAtCaptures(t.Context(), r.Dispatcher)
 	lookAll(t, r)
-	require.Eventually(t, func() bool { lookAll(t, r); return len(b.receiver.on("beat")) > silent }, patience, 10*time.Millisecond)
 	last := b.told(t, "told")
 	require.Equal(t, "uncaptured begun orders", last[len(last)-1])
 	require.Zero(t, one[int](t, conn, "select count(*)::integer from rowhook.alert where error is not null"))

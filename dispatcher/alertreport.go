@@ -171,7 +171,29 @@ func (a *alerter) deaths(ctx context.Context, tx pgx.Tx, triggers map[int32]subj
 			Key: alert.Key{Kind: alert.Dead, Subject: w.name}, Since: f.Since.UTC(), Facts: w.facts(f.Reason, remedy, map[string]int64{"dead": f.Count}),
 		})
 	}
-	return nil
+	return deadLeft(ctx, tx, triggers, states, r)
+}
+
+// deadLeft adds which dead letters are left of triggers that were told to have some and have no new
+// ones.
+func deadLeft(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, states []alert.State, r *alert.Report) error {
+	var ids []int32
+	r.Left = map[alert.Key]alert.Left{}
+	for id, w := range triggers {
+		key := alert.Key{Kind: alert.Dead, Subject: w.name}
+		active := slices.ContainsFunc(states, func(s alert.State) bool { return s.Key == key && s.Active })
+		if active && !slices.ContainsFunc(r.Troubles, func(t alert.Trouble) bool { return t.Key == key }) {
+			ids, r.Left[key] = append(ids, id), alert.Left{}
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	left, err := queue.ReadDeadLeft(ctx, tx, ids)
+	for _, l := range left {
+		r.Left[alert.Key{Kind: alert.Dead, Subject: triggers[l.Trigger].name}] = alert.Left{Count: l.Count, Last: l.Newest.UTC()}
+	}
+	return err
 }
 
 func (a *alerter) backlogs(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, turn *queue.AlertTurn, to []alert.Destination, r *alert.Report) error {

@@ -75,9 +75,6 @@ func (m *Message) document() document {
 		Alert: m.Kind, State: m.Phase, Triggers: []string{}, Since: first.BegunAt.UTC(), Reason: first.Facts.Reason, Counts: map[string]int64{},
 		Remedy: first.Facts.Remedy, Test: m.Test,
 	}
-	if m.Phase == Ended {
-		d.Remedy = "" // nothing is left to do
-	}
 	endpoint, again := first.Facts.Endpoint, 0
 	triggers, oldest := int64(0), int64(0)
 	for i := range m.States {
@@ -109,6 +106,9 @@ func (m *Message) document() document {
 		}
 		triggers += n
 		again = max(again, s.Again)
+	}
+	if m.Phase == Ended && d.Counts[countLeft] == 0 {
+		d.Remedy = "" // nothing is left to do
 	}
 	if oldest > 0 {
 		d.Counts["oldest_seconds"] = oldest
@@ -183,6 +183,8 @@ func (m *Message) headline() string {
 		return "recovered"
 	case k == Dead && p == Begun:
 		return "dead letters"
+	case k == Dead && slices.ContainsFunc(m.States, func(s State) bool { return s.Facts.Counts[countLeft] > 0 }):
+		return "no new dead letters"
 	case k == Dead:
 		return "no more dead letters"
 	case k == Backlog && p == Begun:
@@ -207,7 +209,7 @@ func subjects(d *document) string {
 func counted(d *document) string {
 	var parts []string
 	for _, c := range []struct{ name, one, many string }{
-		{"dead", "%d dead letter", "%d dead letters"}, {"waiting", "%d event waits", "%d events wait"},
+		{"dead", "%d dead letter", "%d dead letters"}, {countLeft, "%d is left", "%d are left"}, {"waiting", "%d event waits", "%d events wait"},
 		{"oldest_seconds", "", ""}, {"probes", "%d probe", "%d probes"}, {"times", "once since the last message", "%d times since the last message"},
 	} {
 		n, ok := d.Counts[c.name]
@@ -215,6 +217,8 @@ func counted(d *document) string {
 		case !ok:
 		case c.name == "oldest_seconds":
 			parts = append(parts, "the oldest is due for "+trigger.Duration(time.Duration(n)*time.Second).String())
+		case c.name == countLeft && n == 0:
+			parts = append(parts, "none is left")
 		case n == 1 && c.one != "":
 			parts = append(parts, strings.ReplaceAll(c.one, "%d", "1"))
 		default:

@@ -46,6 +46,13 @@ func TestTextForSlackCallsNobodyByAccident(t *testing.T) {
 	m.Phase = Ended
 	require.Contains(t, m.text(), "*no more dead letters*: orders")
 	require.Contains(t, m.text(), "until 14:01:30: 1m30s")
+	m.States[0].Facts.leave(Left{})
+	require.Contains(t, m.text(), "*no more dead letters*: orders")
+	require.Contains(t, m.text(), "3 dead letters, none is left")
+	m.States[0].Facts.leave(Left{Count: 2})
+	require.Contains(t, m.text(), "*no new dead letters*: orders")
+	require.Contains(t, m.text(), "3 dead letters, 2 are left")
+	require.Contains(t, m.text(), "\nrowhook redeliver")
 }
 
 func TestAMessageOnSeveralAddsTheirCounts(t *testing.T) {

@@ -27,6 +27,14 @@ type Report struct {
 	// Unwatched says of troubles that are not there any more why nobody can know whether they are
 	// over.
 	Unwatched map[Key]string
+	// Left says what is left of troubles that are over.
+	Left map[Key]Left
+}
+
+// Left is what is left of a trouble that is over: dead letters that nobody has dealt with.
+type Left struct {
+	Count int64
+	Last  time.Time // when the last one came; zero: there is none
 }
 
 // Outcome is what Plan has decided.
@@ -70,6 +78,9 @@ func Plan(destinations []Destination, states []State, report Report, now time.Ti
 			}
 			if why, ok := report.Unwatched[key]; ok && s.Active && found[key] == nil {
 				s.Facts.Unwatched, s.Facts.Reason = true, why
+			}
+			if left, ok := report.Left[key]; ok && s.Active && found[key] == nil {
+				s.Facts.leave(left)
 			}
 			s.step(d, found[key], now)
 			all[at] = s

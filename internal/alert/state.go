@@ -66,7 +66,7 @@ func (s *State) step(d *Destination, t *Trouble, now time.Time) {
 		s.Facts = t.Facts
 	case s.Active:
 		s.Active, s.EndedAt = false, now
-		if s.Facts.Over.After(s.BegunAt) {
+		if !s.Facts.Over.Before(s.BegunAt) {
 			s.EndedAt = s.Facts.Over
 		}
 		if s.Told == Begun || s.Pending == Begun {

@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"maps"
 	"time"
 
 	"github.com/rowhook/rowhook/trigger"
@@ -49,6 +50,18 @@ type Facts struct {
 	Webhook   string `json:"webhook,omitempty"`
 	Unwatched bool   `json:"unwatched,omitempty"`
 }
+
+// leave takes over what is left of a trouble that is over.
+func (f *Facts) leave(left Left) {
+	f.Counts = maps.Clone(f.Counts) // other destinations have it, too
+	if f.Counts == nil {
+		f.Counts = map[string]int64{}
+	}
+	f.Counts[countLeft], f.Over = left.Count, left.Last
+}
+
+// countLeft is the name of Left.Count in Facts.Counts.
+const countLeft = "left"
 
 // Destination is a receiver of alerts.
 type Destination struct {

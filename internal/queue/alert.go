@@ -257,6 +257,35 @@ select w.trigger_id, d.since, d.n, d.reason,
 	return all, nil
 }
 
+// DeadLeft are the dead letters that a trigger has, whenever they died.
+type DeadLeft struct {
+	Trigger int32
+	Count   int64     // at most mostCounted
+	Newest  time.Time // when the last one died
+}
+
+// ReadDeadLeft returns those of some triggers that have any. Dead letters that a removal of a trigger
+// or a repair has made do not count.
+func ReadDeadLeft(ctx context.Context, db pg.Queryer, triggers []int32) ([]DeadLeft, error) {
+	rows, err := db.Query(ctx, `
+select w.trigger_id, d.n, d.newest
+  from unnest($1::integer[]) as w (trigger_id)
+ cross join lateral (
+   select count(*) as n, max(e.died_at) as newest
+     from (select died_at from rowhook.dead_letter l
+            where l.trigger_id = w.trigger_id and l.reason not like 'trigger %'
+            order by l.died_at desc limit $2) as e) as d
+ where d.n > 0`, triggers, mostCounted)
+	if err != nil {
+		return nil, fmt.Errorf("count the dead letters that are left: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[DeadLeft])
+	if err != nil {
+		return nil, fmt.Errorf("count the dead letters that are left: %w", err)
+	}
+	return all, nil
+}
+
 // Overdue is a backlog of a trigger.
 type Overdue struct {
 	Trigger int32
