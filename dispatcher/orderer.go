@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,8 @@ import (
 //
 // Its loop owns all but conclusions. A statement runs beside the loop, one at a time, so that events
 // are handed over meanwhile. Nothing is claimed here, so an event whose attempt was interrupted is
-// simply sent again by the next owner of its lane: sender.interrupted does not apply.
+// sent again by the next owner of its lane. If that ends several owners one after another, attempts
+// are counted before they are made: see line.suspects.
 type orderer struct {
 	db        *database
 	self      *identity
@@ -336,11 +338,11 @@ func (o *orderer) deliver(n *line, e *order.Entry) *delivery {
 	c := loadOf(e)
 	c.Tries = e.Tries + 1
 	d := &delivery{
-		lane: n.trigger.lane, tries: c.Tries, held: c.Held, packed: c.Packed, due: c.DueAt, expires: time.Now().Add(longestLease * 365),
+		lane: n.trigger.lane, tries: c.Tries, broken: c.Interrupted, held: c.Held, packed: c.Packed, due: c.DueAt, expires: time.Now().Add(longestLease * 365),
 		event: o.scheduler.event(n.trigger.lane, c),
 		placed: &placed{
 			line: n, entry: e, lane: queue.Lane{Trigger: n.trigger.ID, Lane: e.Lane, Epoch: n.lanes.Epoch(e.Lane)}, grant: n.grants[e.Lane],
-			blocks: n.trigger.Spec.Order.Blocks(),
+			blocks: n.trigger.Spec.Order.Blocks(), suspect: n.suspects(e),
 		},
 	}
 	if len(o.tell.onClaimed) > 0 {
@@ -371,6 +373,38 @@ func (o *orderer) mine(sh *shipment) bool {
 		}
 	}
 	return true
+}
+
+// note counts the attempts of a shipment that may end this dispatcher, before they are made. missing
+// are those of its deliveries that are not in the queue, or in another instance's lane.
+func (o *orderer) note(ctx context.Context, sh *shipment) (missing []*delivery, err error) {
+	var attempts []queue.LaneAttempt
+	var suspects []*delivery
+	for _, d := range sh.deliveries {
+		if p := d.placed; p != nil && p.suspect {
+			attempts = append(attempts, queue.LaneAttempt{ID: d.event.ID, Tries: d.tries, Lane: p.lane})
+			suspects = append(suspects, d)
+			p.noted = true
+		}
+	}
+	if len(attempts) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	noted, err := queue.NoteAttempts(ctx, o.db.writes, o.self.id, attempts)
+	if err != nil {
+		o.tell.failed("count attempts", err)
+		o.log.Debug("attempts can't be counted before they are made, so they wait", "error", err)
+		return nil, err
+	}
+	for _, d := range suspects {
+		if !slices.Contains(noted, d.event.ID) {
+			d.placed.noted = false
+			missing = append(missing, d)
+		}
+	}
+	return missing, nil
 }
 
 // judged takes in what became of deliveries. Any goroutine may call it.
@@ -407,6 +441,7 @@ func (o *orderer) conclude(v *conclusion, now time.Time) {
 		e.Due = now.Add(v.delay)
 	case v.fate == queue.Retried:
 		outcome = order.Again
+		loadOf(e).Interrupted = false
 		e.Tries, e.Due = v.dl.tries, now.Add(v.delay)
 	case v.fate == queue.Dead && p.blocks:
 		lanes.Bury(e, now)

@@ -23,11 +23,12 @@ func (n *line) leaveAll(doubtful bool) {
 }
 
 // take begins with a lane that this instance has claimed. doubts is what pulse.doubts was before.
-func (n *line) take(l queue.Lane, doubts int64) {
-	n.revoke(l.Lane)
-	n.grants[l.Lane] = &grant{doubts: doubts}
-	n.before[l.Lane] = math.MaxInt64 // until the first read of the lane
-	n.lanes.Take(l.Lane, l.Epoch)
+func (n *line) take(l queue.TakenLane, doubts int64) {
+	lane := l.Lane.Lane
+	n.revoke(lane)
+	n.grants[lane] = &grant{doubts: doubts, deadly: l.Deaths >= deadlyFrom}
+	n.before[lane] = math.MaxInt64 // until the first read of the lane
+	n.lanes.Take(lane, l.Epoch)
 }
 
 // seats looks who owns which lanes, says which triggers this instance serves, and reads which keys
@@ -103,7 +104,7 @@ func (o *orderer) seat(s *queue.Seats) {
 	if n.gone {
 		for _, l := range s.Mine {
 			if n.lanes.Epoch(l.Lane) == 0 {
-				n.take(l, o.doubts)
+				n.take(queue.TakenLane{Lane: l}, o.doubts)
 				n.lanes.Leave(l.Lane)
 			}
 		}
@@ -160,7 +161,12 @@ func (o *orderer) claim() job {
 	return func(ctx context.Context) (func(), error) {
 		lanes, err := queue.ClaimLanes(ctx, o.db.writes, o.self.id, lacks)
 		at := time.Now()
-		held := slices.DeleteFunc(slices.Clone(lanes), func(l queue.Lane) bool { return !blocks[l.Trigger] })
+		var held []queue.Lane
+		for _, l := range lanes {
+			if blocks[l.Trigger] {
+				held = append(held, l.Lane)
+			}
+		}
 		var holds []queue.Blocked
 		if err == nil {
 			holds, err = o.holds(ctx, held)
@@ -179,7 +185,7 @@ func (o *orderer) claim() job {
 				if n := o.lines[l.Trigger]; n != nil {
 					n.take(l, doubts)
 					if n.gone { // meanwhile; others can serve it
-						n.lanes.Leave(l.Lane)
+						n.lanes.Leave(l.Lane.Lane)
 					}
 				}
 			}

@@ -23,11 +23,11 @@ func (n *line) most(room int) int {
 func (o *orderer) merge(n *line, run order.Run, now time.Time) *delivery {
 	changes := make([]order.Change, 0, len(run))
 	for i, e := range run {
-		if i > 0 && loadOf(e).Held > 0 {
-			break // only one that is sent by itself is fetched
+		if i > 0 && (loadOf(e).Held > 0 || n.suspects(e)) {
+			break // only one that is sent by itself is fetched, or counted before it is sent
 		}
 		changes = append(changes, order.Change{Op: e.Op, Sent: e.Sent || e.Tries > 0 || e.Seq <= n.before[e.Lane]})
-		if loadOf(e).Held > 0 {
+		if loadOf(e).Held > 0 || n.suspects(e) {
 			break
 		}
 	}

@@ -20,12 +20,16 @@ type placed struct {
 	run    *order.Entry // the first of several events of its key that go in one request; nil: it is one
 	tried  bool         // a request with it was begun
 	blocks bool         // if it becomes a dead letter, it holds its key
+	// suspect says that an attempt is counted before it is made, in case the event is what ends the
+	// dispatchers that send it. noted says that this may have been done.
+	suspect, noted bool
 }
 
 // grant is the right to send the events of a lane. It ends when another instance may have the lane.
 type grant struct {
 	over   atomic.Bool
 	doubts int64 // pulse.doubts when the lane was claimed. An instance that is buried has no lanes
+	deadly bool  // several owners have died with the lane
 }
 
 // conclusion is what became of a placed delivery.
@@ -47,6 +51,18 @@ type line struct {
 	unsure  bool            // the answer of a claim was lost, so that this instance may have lanes that it does not know of
 	// urgent says that slots are free while keys wait for nothing but a settlement.
 	urgent atomic.Bool
+}
+
+// deadlyFrom is how many owners have to die with a lane, one after another, for its events to be
+// suspected. One crash is no event's fault, and costs no write for each key.
+const deadlyFrom = 2
+
+// suspects reports whether an event may be what ends dispatchers. It was in flight when the last
+// owner of the lane died, as far as this one can know: it was there already, and is the first of its
+// key.
+func (n *line) suspects(e *order.Entry) bool {
+	g := n.grants[e.Lane]
+	return loadOf(e).Interrupted || g != nil && g.deadly && e.First && e.Seq <= n.before[e.Lane]
 }
 
 // together returns the first events of a run that may be in one request, and puts the others back.

@@ -212,22 +212,26 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, aga
 }
 
 // quiesce keeps all else from starting, for a shipment that has begun and is to be sent alone. mine
-// is false while another shipment is sent alone. quiet says that no other attempt makes progress
-// any more.
+// is false while another shipment is sent alone: then this one does not count as active. quiet says that no other attempt makes progress any more.
 func (s *scheduler) quiesce(sh *shipment) (mine, quiet bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.alone == nil {
 		s.alone = sh
 	}
-	if s.alone == sh {
-		sh.started = time.Now() // while it waits, it must not count as one that hangs
+	if s.alone != sh {
+		if !sh.stalled {
+			sh.stalled = true
+			s.active--
+		}
+		return false, false
 	}
+	sh.started = time.Now() // while it waits, it must not count as one that hangs
 	others := s.active
 	if !sh.stalled {
 		others--
 	}
-	return s.alone == sh, others <= 0
+	return true, others <= 0
 }
 
 // holdAfter is how long the payloads of a trigger are fetched one by one, after one of them could

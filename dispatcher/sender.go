@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,12 +44,7 @@ func (s *sender) send(sh *shipment) {
 // ship sends a shipment and returns the one that takes its slot.
 func (s *sender) ship(sh *shipment) *shipment {
 	spec, endpoint := s.scheduler.plan(sh)
-	if time.Until(sh.expires()) < min(endpoint.Timeout(), longestLease)+settleMargin {
-		// It has waited here for so long that its lease would not last for an attempt.
-		s.settler.giveBack(sh.deliveries)
-		return s.scheduler.done(sh, 0, false)
-	}
-	if !s.orderer.mine(sh) {
+	if !s.mayStart(sh, endpoint) {
 		s.settler.giveBack(sh.deliveries)
 		return s.scheduler.done(sh, 0, false)
 	}
@@ -60,10 +56,43 @@ func (s *sender) ship(sh *shipment) *shipment {
 	ctx, ended := s.scheduler.breakable(s.ctx, sh)
 	defer ended()
 	if len(sh.deliveries) > 1 {
+		if !s.count(sh, endpoint) {
+			return s.scheduler.done(sh, 0, false)
+		}
 		return s.attemptBatch(ctx, sh, spec, endpoint)
 	}
 	return s.attempt(ctx, sh, spec, endpoint)
 }
+
+// mayStart reports whether a shipment may be sent: its lease lasts for an attempt, which it does not
+// if it has waited here for long, and the lanes of its events are this instance's.
+func (s *sender) mayStart(sh *shipment, endpoint *webhook.Endpoint) bool {
+	return time.Until(sh.expires()) >= min(endpoint.Timeout(), longestLease)+settleMargin && s.orderer.mine(sh)
+}
+
+// count counts the attempts of a shipment that may end this dispatcher, before they are made. If it
+// returns false, the shipment is given back.
+func (s *sender) count(sh *shipment, endpoint *webhook.Endpoint) bool {
+	missing, err := s.orderer.note(s.ctx, sh)
+	if err == nil && len(missing) == 0 && s.mayStart(sh, endpoint) { // the statement may have taken long
+		return true
+	}
+	delay := time.Duration(0)
+	if err != nil {
+		delay = countRetry
+	}
+	for _, d := range sh.deliveries {
+		if slices.Contains(missing, d) {
+			s.settler.missed(d)
+			continue
+		}
+		s.settler.add(d, queue.Settlement{Fate: queue.Released, Delay: delay})
+	}
+	return false
+}
+
+// countRetry is the delay before an attempt is tried again that could not be counted.
+const countRetry = time.Second
 
 // attempt makes one attempt to send the only event of a shipment, and returns the shipment that
 // takes its slot.
@@ -74,7 +103,14 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 		limit++ // the attempt alone that follows the last one in a batch
 		batch = webhook.BatchID([]*webhook.Event{&dl.event})
 	}
-	bad := s.interrupted(sh, dl, limit)
+	bad, alone := s.interrupted(sh, dl, limit)
+	if !alone {
+		s.settler.add(dl, queue.Settlement{Fate: queue.Released, Delay: aloneRetry})
+		return s.scheduler.done(sh, 0, false)
+	}
+	if bad == nil && !s.count(sh, endpoint) {
+		return s.scheduler.done(sh, 0, false)
+	}
 	if bad == nil && dl.held > 0 {
 		free, err := s.payloads.fetch(s.ctx, dl, min(endpoint.Timeout(), longestLease))
 		defer free()
@@ -155,29 +191,41 @@ func sentResult(r *webhook.Result, bad *payloadError) *webhook.Result {
 // interrupted deals with an event that has used up its attempts, and whose last attempt ended
 // without an outcome. Such an event may be what ends the dispatcher. It is sent alone once, so that
 // no other event suffers. If that attempt ends without an outcome too, the event is a dead letter.
-func (s *sender) interrupted(sh *shipment, dl *delivery, limit int) *payloadError {
+// mine is false while another event is sent alone, for an event that has to be given back: its claim
+// would count as interrupted if the other one ends the dispatcher. One that was not claimed waits.
+func (s *sender) interrupted(sh *shipment, dl *delivery, limit int) (bad *payloadError, mine bool) {
 	over := int(dl.tries) - (limit + 1)
 	if !dl.broken || over <= 0 {
-		return nil
+		return nil, true
 	}
 	if over > 1 {
 		return &payloadError{webhook.KindOther, fmt.Sprintf("its attempts were interrupted before they had an outcome, and so was the one that was made alone: "+
-			"check whether the dispatcher was killed for lack of memory (%d attempts, %d are allowed)", dl.tries-1, limit+1), true}
+			"check whether the dispatcher was killed for lack of memory (%d attempts, %d are allowed)", dl.tries-1, limit+1), true}, true
 	}
 	timer, ticker := time.NewTimer(aloneWithin), time.NewTicker(aloneWithin/100)
 	defer timer.Stop()
 	defer ticker.Stop()
-	s.log.Warn("an event has used up its attempts and the last one was interrupted; sending it alone, in case it crashes the dispatcher", "event", eventID(dl), "trigger", dl.event.Trigger)
+	said := false
 	for {
-		if mine, quiet := s.scheduler.quiesce(sh); mine && quiet {
-			return nil
+		mine, quiet := s.scheduler.quiesce(sh)
+		switch {
+		case !mine && dl.placed == nil:
+			return nil, false
+		case !mine:
+			timer.Reset(aloneWithin)
+		case !said:
+			said = true
+			s.log.Warn("an event has used up its attempts and the last one was interrupted; sending it alone, in case it crashes the dispatcher", "event", eventID(dl), "trigger", dl.event.Trigger)
+		}
+		if mine && quiet {
+			return nil, true
 		}
 		select {
 		case <-ticker.C:
 		case <-timer.C:
-			return nil // what is still in flight hangs
+			return nil, true // what is still in flight hangs
 		case <-s.ctx.Done():
-			return nil
+			return nil, true
 		}
 	}
 }
@@ -185,6 +233,9 @@ func (s *sender) interrupted(sh *shipment, dl *delivery, limit int) *payloadErro
 // aloneWithin is how long an event that is to be sent alone waits for the others. By then attempts
 // that hang no longer count.
 const aloneWithin = 2 * time.Second
+
+// aloneRetry is the delay before an event is sent alone that was given back for another one.
+const aloneRetry = 500 * time.Millisecond
 
 // reason returns why an event is given up.
 func reason(r *webhook.Result) string {

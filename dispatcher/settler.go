@@ -91,11 +91,11 @@ func (s *settler) addAll(all []*delivery, outcomes []queue.Settlement) {
 }
 
 // complete fills in what the outcome says of the delivery. It returns false if there is nothing to
-// write: nothing was claimed.
+// write: nothing was claimed, and no attempt was counted.
 func (s *settler) complete(dl *delivery, st *queue.Settlement) bool {
 	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
 	if p := dl.placed; p != nil {
-		if st.Fate == queue.Released {
+		if st.Fate == queue.Released && !p.noted {
 			s.unsent([]*delivery{dl}, st.Delay)
 			return false
 		}

@@ -64,7 +64,7 @@ func dispatcherRights() []right {
 		{kind: "table", name: "dead_letter", privilege: "SELECT", columns: []string{"key", "lane", "seq", "blocks"}},
 		{kind: "table", name: "dead_letter", privilege: "UPDATE", columns: []string{"key", "lane", "seq", "blocks"}},
 		{kind: "table", name: "lane", privilege: "SELECT"},
-		{kind: "table", name: "lane", privilege: "UPDATE", columns: []string{"owner", "epoch"}},
+		{kind: "table", name: "lane", privilege: "UPDATE", columns: []string{"owner", "epoch", "deaths", "died_at"}},
 		{kind: "table", name: "key_move", privilege: "SELECT"},
 		{kind: "table", name: "key_move", privilege: "UPDATE", columns: []string{"ready"}},
 		{kind: "table", name: "key_move", privilege: "DELETE"},

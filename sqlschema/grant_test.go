@@ -58,7 +58,7 @@ func granted() []string {
 		"table instance UPDATE listens", "table instance UPDATE name", "table instance UPDATE seen_at", "table instance UPDATE serves", "table instance UPDATE trouble",
 		"table invocation_log INSERT",
 		"table key_move DELETE", "table key_move SELECT", "table key_move UPDATE ready",
-		"table lane SELECT", "table lane UPDATE epoch", "table lane UPDATE owner",
+		"table lane SELECT", "table lane UPDATE deaths", "table lane UPDATE died_at", "table lane UPDATE epoch", "table lane UPDATE owner",
 		"table rate INSERT", "table rate SELECT", "table rate UPDATE next_at",
 		"table relation SELECT",
 		"table schema_version SELECT",

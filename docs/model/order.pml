@@ -36,6 +36,18 @@
 #endif
 
 /*
+ * POISON: event 0 kills whoever sends it, and who was killed starts again as another instance. From DEADLY owners on that
+ * have died with a lane, attempts are counted before they are made. An event whose attempts were interrupted LIMIT times is
+ * given up. The program has 2 for DEADLY, and gives an event one more attempt, alone.
+ */
+#ifndef DEADLY
+#define DEADLY 1
+#endif
+#ifndef LIMIT
+#define LIMIT 1
+#endif
+
+/*
  * Whose order is promised. By default the key is a row, and its lock makes the later writer wait. With SPANS a key has
  * several rows, and its writers do not wait. With STRICT, too, and the order is that of the sequence none the less.
  */
@@ -79,6 +91,7 @@
 #define FLYING 1
 #define DELIVERED 2     /* answered; the settlement is to come */
 #define REFUSED 3
+#define COUNTED 4       /* it is about to begin */
 
 /* How far a read is. */
 #define RESTING 0
@@ -111,6 +124,11 @@ byte xmax;              /* one above the last id that is over */
 byte lastCursor[LANES];
 #endif
 byte settled;           /* the events that were settled */
+#ifdef POISON
+byte deaths[LANES];     /* owners that have died with a lane */
+byte tries[EVENTS];     /* attempts that were counted before they were made, and have no outcome */
+byte killed;
+#endif
 #ifdef SPANS
 #ifndef STRICT
 byte before[EVENTS];    /* the events that were committed when this one drew its number */
@@ -138,6 +156,10 @@ byte below[DISPATCHERS * LANES];    /* no event up to this number can come late 
 byte next[DISPATCHERS * LANES];     /* the same, when the read under way has ended */
 #endif
 byte request[DISPATCHERS * EVENTS];
+#ifdef POISON
+byte there[DISPATCHERS * LANES];    /* the last number when the lane was taken */
+byte after[DISPATCHERS * LANES];    /* keys of which something was settled since then */
+#endif
 byte former[DISPATCHERS * EVENTS];  /* the epoch of a request under which the lane is not held any more */
 
 byte crashes = CRASHES, hangs = HANGS, releases = RELEASES, answers = ANSWERS, failures = FAILURES, rollbacks = ROLLBACKS;
@@ -296,7 +318,7 @@ inline drop(d, l) {
 		if
 		:: request[AT(d, e_)] != NONE && LANE(key[e_]) == l ->
 			if
-			:: request[AT(d, e_)] != REFUSED -> former[AT(d, e_)] = held[OF(d, l)]
+			:: request[AT(d, e_)] == FLYING || request[AT(d, e_)] == DELIVERED -> former[AT(d, e_)] = held[OF(d, l)]
 			:: else
 			fi;
 			request[AT(d, e_)] = NONE
@@ -305,6 +327,9 @@ inline drop(d, l) {
 	NEXT_EVENT;
 	held[OF(d, l)] = 0; cursor[OF(d, l)] = 0; queue[OF(d, l)] = 0; barrier[OF(d, l)] = 0; seen[OF(d, l)] = 0;
 	end_read(d, l);
+#ifdef POISON
+	there[OF(d, l)] = 0; after[OF(d, l)] = 0;
+#endif
 #ifdef STRICT
 	below[OF(d, l)] = 0
 #endif
@@ -343,6 +368,10 @@ inline find(d, l, above) {
 }
 
 inline take(l, d) {
+#ifdef POISON
+	deaths[l] = deaths[l] + (owner[l] != 0 && owner[l] != id[d] && deaths[l] < DEADLY -> 1 : 0);
+	there[OF(d, l)] = drawn;
+#endif
 	owner[l] = id[d];
 	epoch[l]++;
 	wrote()
@@ -380,18 +409,70 @@ inline check_begin(d, e) {
 	NEXT_EVENT
 }
 
-#define SEND(e) \
-	:: d_step { LIVES(d) && held[OF(d, LANE(key[e]))] != 0 && HAS(queue[OF(d, LANE(key[e]))], e) && request[AT(d, e)] == NONE && \
+#define MAY_SEND(e) (LIVES(d) && held[OF(d, LANE(key[e]))] != 0 && HAS(queue[OF(d, LANE(key[e]))], e) && request[AT(d, e)] == NONE && \
 		!HAS(later, e) && IS_HEAD(OF(d, LANE(key[e])), key[e], seq[e]) && FREE_KEY(d, key[e]) && \
-		NO_BARRIER(OF(d, LANE(key[e])), key[e]) && IS_SAFE(OF(d, LANE(key[e])), seq[e]) && IS_READY(e) -> \
+		NO_BARRIER(OF(d, LANE(key[e])), key[e]) && IS_SAFE(OF(d, LANE(key[e])), seq[e]) && IS_READY(e))
+
+/*
+ * What was on its way when the owner died is, for the next one, the first of its key. Only that is counted before it is
+ * sent. The count is written under the fence, and the event is sent after that.
+ */
+#ifdef POISON
+#define KILLS(e) ((e) == 0)
+#define SETTLES(e, l) tries[e] = 0; after[OF(d, l)] = after[OF(d, l)] | BIT(key[e])
+#ifdef UNCOUNTED
+#define SUSPECTS(e) false
+#else
+#define SUSPECTS(e) (tries[e] > 0 || deaths[LANE(key[e])] >= DEADLY && seq[e] <= there[OF(d, LANE(key[e]))] && !HAS(after[OF(d, LANE(key[e]))], key[e]))
+#endif
+#define COUNT(e) \
+	:: d_step { MAY_SEND(e) && SUSPECTS(e) && tries[e] >= LIMIT -> \
+		WHO; printf("gives event %d up\n", e); \
+		request[AT(d, e)] = DELIVERED } \
+	:: d_step { MAY_SEND(e) && SUSPECTS(e) && tries[e] < LIMIT -> \
+		l_ = LANE(key[e]); \
+		if \
+		:: FENCE(d, l_, held[OF(d, l_)]) -> \
+			WHO; printf("counts an attempt of event %d\n", e); \
+			assert(OWNS(d, l_, held[OF(d, l_)])); \
+			tries[e]++; \
+			request[AT(d, e)] = COUNTED; \
+			wrote() \
+		:: else -> \
+			WHO; printf("finds that lane %d is not its own any more\n", l_); \
+			x_ = l_; \
+			drop(d, x_) \
+		fi; \
+		DONE } \
+	:: d_step { LIVES(d) && request[AT(d, e)] == COUNTED -> \
+		WHO; printf("sends event %d, which it has counted\n", e); \
+		request[AT(d, e)] = NONE; \
+		check_begin(d, e); \
+		request[AT(d, e)] = FLYING; \
+		DONE } \
+	:: d_step { KILLS(e) && request[AT(d, e)] == FLYING -> \
+		WHO; printf("is killed by event %d\n", e); \
+		killed++; \
+		assert(killed <= DEADLY + 1 + LIMIT); /* one of them where it was not the first of its key */ \
+		forget(d); \
+		DONE }
+#else
+#define KILLS(e) false
+#define SETTLES(e, l) skip
+#define SUSPECTS(e) false
+#define COUNT(e)
+#endif
+
+#define SEND(e) \
+	:: d_step { MAY_SEND(e) && !SUSPECTS(e) -> \
 		WHO; printf("sends event %d, number %d of key %d\n", e, seq[e], key[e]); \
 		check_begin(d, e); \
 		request[AT(d, e)] = FLYING; \
 		DONE } \
-	:: d_step { request[AT(d, e)] == FLYING -> \
+	:: d_step { !KILLS(e) && request[AT(d, e)] == FLYING -> \
 		printf("receiver: takes event %d of dispatcher %d\n", e, d); \
 		request[AT(d, e)] = DELIVERED } \
-	:: d_step { failures > 0 && request[AT(d, e)] == FLYING -> \
+	:: d_step { !KILLS(e) && failures > 0 && request[AT(d, e)] == FLYING -> \
 		failures--; \
 		printf("receiver: refuses event %d of dispatcher %d\n", e, d); \
 		request[AT(d, e)] = REFUSED } \
@@ -401,6 +482,7 @@ inline check_begin(d, e) {
 		:: FENCE(d, l_, held[OF(d, l_)]) && request[AT(d, e)] == DELIVERED -> \
 			WHO; printf("settles event %d\n", e); \
 			settle(d, e, held[OF(d, l_)]); \
+			SETTLES(e, l_); \
 			queue[OF(d, l_)] = queue[OF(d, l_)] & ~BIT(e); \
 			since[OF(d, l_)] = (step[OF(d, l_)] == RESTING -> 0 : since[OF(d, l_)] | BIT(e)); \
 			request[AT(d, e)] = NONE \
@@ -408,6 +490,7 @@ inline check_begin(d, e) {
 			WHO; printf("postpones event %d\n", e); \
 			assert(OWNS(d, l_, held[OF(d, l_)])); \
 			later = later | BIT(e); \
+			SETTLES(e, l_); \
 			request[AT(d, e)] = NONE; \
 			wrote() \
 		:: else -> \
@@ -416,6 +499,7 @@ inline check_begin(d, e) {
 			drop(d, x_) \
 		fi; \
 		DONE } \
+	COUNT(e) \
 	:: d_step { former[AT(d, e)] != 0 -> \
 		if \
 		:: FENCE(d, LANE(key[e]), former[AT(d, e)]) -> \
@@ -708,8 +792,18 @@ end:
 		registered = registered | BIT(id[d]);
 		unseen = unseen & ~BIT(id[d]);
 		DONE }
-	:: d_step { !MAY_FAIL(d) && (unseen & registered) != 0 ->
-		WHO; printf("buries instance %d\n", 1);
+#ifdef POISON
+	:: d_step { id[d] == 0 ->
+		id[d] = nextId;
+		nextId++;
+		registered = registered | BIT(id[d]);
+		WHO; printf("starts\n") }
+#define MAY_BURY(d) MAY_ACT(d)
+#else
+#define MAY_BURY(d) (!MAY_FAIL(d))
+#endif
+	:: d_step { MAY_BURY(d) && (unseen & registered) != 0 ->
+		WHO; printf("buries instances %d\n", unseen & registered);
 		buried = buried | (unseen & registered);
 		registered = registered & ~unseen;
 		wrote() }

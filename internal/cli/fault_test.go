@@ -1,7 +1,13 @@
 package cli_test
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -106,6 +112,81 @@ func TestKilledInTheMiddleEverythingArrivesAndNothingIsStuck(t *testing.T) {
 	require.NoError(t, conn.QueryRow(t.Context(), "select max(started_at) from rowhook.invocation_log where attempt > 1").Scan(&interrupted))
 	require.Less(t, interrupted.Sub(again), 10*time.Second, "an interrupted event waited for the end of its lease")
 	require.Equal(t, 5000, count(t, db, "rowhook.event_archive"))
+}
+
+// TestAnEventInOrderThatKillsDispatchersIsBuriedAndItsKeyGoesOn has a receiver that kills whoever sends
+// it one event, as a payload does for which there is not enough memory. When two have died, its one
+// attempt counts, and so does the one that is made alone.
+func TestAnEventInOrderThatKillsDispatchersIsBuriedAndItsKeyGoesOn(t *testing.T) {
+	t.Parallel()
+	const deadly, sent = "update orders set status = 'deadly' where id = 7", "update orders set status = 'sent' where id in (7, 8)"
+	for name, c := range map[string]struct {
+		keys, changes string
+		tries         int
+	}{
+		"by row":     {"order: row", deadly + ";" + sent, 3},
+		"latest":     {"order: {by: row, latest: true}", deadly, 3},
+		"in batches": {"order: row\n    batch: {max: 10}", deadly + ";" + sent, 4}, // one more, alone
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var p *process
+			killed := 0
+			died := make(chan struct{}, 1)
+			kills := func(_ http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				if !strings.Contains(string(body), `"new":{"id":7,"status":"deadly"}`) {
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				killed++
+				_ = p.cmd.Process.Kill()
+				_ = p.cmd.Wait()
+				died <- struct{}{}
+			}
+			server := httptest.NewServer(http.HandlerFunc(kills))
+			t.Cleanup(server.Close)
+			db := pgtest.NewEmpty(t)
+			db.Exec(t, "create table orders (id bigint primary key, status text)")
+			env := database(db.URL())
+			config := filepath.Join(t.TempDir(), "rowhook.yaml")
+			require.NoError(t, os.WriteFile(config, []byte("triggers:\n  - name: orders\n    table: orders\n    on: {insert: true, update: true}\n    "+c.keys+
+				"\n    retry: {limit: 0}\n    webhook: {url: "+server.URL+"}\n"), 0o600))
+			code, _, stderr := rowhook(t, env, "apply", "-f", config)
+			require.Zero(t, code, stderr)
+			run := func() {
+				mu.Lock()
+				defer mu.Unlock()
+				p = start(t, env, "run", "--poll-interval", "1h", "--http", "off")
+			}
+			run()
+			db.Exec(t, "insert into orders select n, 'fine' from generate_series(1, 50) n;"+c.changes)
+			conn := db.Conn(t)
+			left := func() (n int) {
+				require.NoError(t, conn.QueryRow(t.Context(), "select count(*) from rowhook.event_log").Scan(&n))
+				return n
+			}
+			for timeout := time.After(4 * patience); left() > 0; {
+				select {
+				case <-died:
+					run()
+				case <-time.After(20 * time.Millisecond):
+				case <-timeout:
+					require.FailNow(t, "events wait without end", "%d, after %d killings", left(), killed)
+				}
+			}
+			// One more than usual if it was still behind its insert, or merged with it, when it became suspected.
+			require.LessOrEqual(t, killed, c.tries+3)
+			require.Greater(t, killed, c.tries)
+			require.Equal(t, 1, count(t, db, "rowhook.dead_letter"))
+			var dead string
+			require.NoError(t, conn.QueryRow(t.Context(), "select new->>'status' || ', ' || tries || ': ' || reason from rowhook.dead_letter").Scan(&dead))
+			require.Contains(t, dead, fmt.Sprintf("deadly, %d: its attempts were interrupted", c.tries))
+			require.Equal(t, strings.Count(c.changes, sent), count(t, db, "rowhook.event_archive where new->>'status' = 'sent' and new->>'id' = '7'"))
+		})
+	}
 }
 
 func TestTermUnderLoadExitsCleanAndNothingIsLostOrSentTwice(t *testing.T) {

@@ -13,6 +13,9 @@ type Entry struct {
 	Tries int32     // attempts that were made, as far as they count
 	Sent  bool      // the receiver may have it, although no attempt was counted
 	Due   time.Time // by the caller's clock; it is not sent before
+	// First says that nothing of its key was settled since the lane was taken. What was out when an
+	// owner died is that for the next one. Next sets it.
+	First bool
 	// Move says that the event has to wait for the key that its row had before.
 	Move bool
 	// Leave says that this is not an event of the key, but the place at which the event left it.

@@ -13,6 +13,7 @@ type key struct {
 	out     int      // entries that were handed out
 	state   keyState
 	failing bool      // the last entry that was out is sent again
+	settled bool      // an entry was, since the lane was taken
 	queued  bool      // in Lanes.ready, perhaps from an earlier time in state ready
 	timer   int       // index in Lanes.timed, or -1
 	due     time.Time // of its head when it was put there

@@ -81,7 +81,7 @@ func (l *Lanes) Restart(number int16) {
 func (l *Lanes) restart(ln *lane, epoch int64) {
 	for name, k := range ln.keys {
 		l.shed(k)
-		k.full = false
+		k.full, k.settled = false, false
 		if k.out == 0 {
 			l.forget(k)
 			delete(ln.keys, name)
@@ -202,7 +202,7 @@ func (l *Lanes) Next(now time.Time, most int) Run {
 		copy(run, k.waiting)
 		k.drop(n)
 		for _, e := range run {
-			e.epoch = k.lane.epoch
+			e.epoch, e.First = k.lane.epoch, !k.settled
 		}
 		k.out += n
 		k.lane.out += n
@@ -234,7 +234,7 @@ func (l *Lanes) Done(e *Entry, outcome Outcome, now time.Time) {
 	e.epoch = 0
 	k.out--
 	ln.out--
-	k.failing = outcome == Again
+	k.failing, k.settled = outcome == Again, k.settled || outcome != Returned
 	if outcome == Gone {
 		l.remove(ln, e)
 	} else {

@@ -107,15 +107,29 @@ got as materialized (
       where l.trigger_id = t.trigger_id
         and (` + free + ` or l.owner = $1 and exists (select from unnest($4::integer[], $5::smallint[]) as a(trigger_id, lane) where a.trigger_id = l.trigger_id and a.lane = l.lane))
       order by l.lane limit t.most for update skip locked) l)
-update rowhook.lane l set owner = $1, epoch = l.epoch + 1
+update rowhook.lane l
+   set owner = $1, epoch = l.epoch + 1,
+       deaths = case when l.owner is null or l.owner = $1 then l.deaths when l.died_at > ` + withinADay + ` then l.deaths + 1 else 1 end,
+       died_at = case when l.owner is null or l.owner = $1 then l.died_at else statement_timestamp() end
   from got
  where l.trigger_id = got.trigger_id and l.lane = got.lane
-returning l.trigger_id, l.lane, l.epoch`
+returning l.trigger_id, l.lane, l.epoch, case when l.died_at > ` + withinADay + ` then l.deaths else 0 end`
+
+const withinADay = `statement_timestamp() - interval '1 day'`
+
+// TakenLane is a lane that ClaimLanes has made the instance's.
+type TakenLane struct {
+	Lane
+
+	// Deaths is how many owners have died with it, each within a day of the one before. It is 0 if
+	// none has within the last day.
+	Deaths int32
+}
 
 // ClaimLanes makes the instance the owner of free lanes, each under an epoch of its own. The lanes
 // of an instance that is buried are free at once, since its row is gone: a burial writes nothing to
 // them. An instance that is not registered gets nothing.
-func ClaimLanes(ctx context.Context, db pg.Queryer, instance int32, wants []LaneWant) ([]Lane, error) {
+func ClaimLanes(ctx context.Context, db pg.Queryer, instance int32, wants []LaneWant) ([]TakenLane, error) {
 	triggers, most := make([]int32, len(wants)), make([]int32, len(wants))
 	var anew laneColumns
 	for i, w := range wants {
@@ -128,7 +142,7 @@ func ClaimLanes(ctx context.Context, db pg.Queryer, instance int32, wants []Lane
 	if err != nil {
 		return nil, fmt.Errorf("claim lanes: %w", err)
 	}
-	lanes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Lane])
+	lanes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[TakenLane])
 	if err != nil {
 		return nil, fmt.Errorf("claim lanes: %w", err)
 	}

@@ -32,12 +32,19 @@ select rowhook.uuid7(), $1, 'U', json_build_object('old', n), json_build_object(
 	return id, seq
 }
 
-func own(t *testing.T, db pg.Queryer, instance, trigger, most int32) []queue.Lane {
+func own(t *testing.T, db pg.Queryer, instance, trigger, most int32) (out []queue.Lane) {
 	t.Helper()
 	require.NoError(t, queue.Register(t.Context(), db, instance, "test", "v", false))
 	lanes, err := queue.ClaimLanes(t.Context(), db, instance, []queue.LaneWant{{Trigger: trigger, Most: most}})
 	require.NoError(t, err)
-	return lanes
+	return lanesOf(lanes)
+}
+
+func lanesOf(taken []queue.TakenLane) (out []queue.Lane) {
+	for _, l := range taken {
+		out = append(out, l.Lane)
+	}
+	return out
 }
 
 func laneNumbers(lanes []queue.Lane) (out []int16) {
@@ -129,7 +136,7 @@ func TestLanesAreClaimedOnceAndFreeAgainWithoutTheirOwner(t *testing.T) {
 	require.Equal(t, 4, n, "another instance's lane is left alone")
 	lanes, err = queue.ClaimLanes(t.Context(), q.conn, 7, []queue.LaneWant{{Trigger: 1, Most: 64}})
 	require.NoError(t, err)
-	require.ElementsMatch(t, []int16{40, 41, 42, 43}, laneNumbers(lanes))
+	require.ElementsMatch(t, []int16{40, 41, 42, 43}, laneNumbers(lanesOf(lanes)))
 
 	_, err = queue.Reclaim(t.Context(), q.conn, []int32{7})
 	require.NoError(t, err)
@@ -148,7 +155,38 @@ func TestALaneOfItsOwnIsClaimedAnewOnRequest(t *testing.T) {
 	lanes := own(t, q.conn, 7, 1, 3)
 	again, err := queue.ClaimLanes(t.Context(), q.conn, 7, []queue.LaneWant{{Trigger: 1, Most: 1, Anew: []int16{1}}})
 	require.NoError(t, err)
-	require.Equal(t, []queue.Lane{{Trigger: 1, Lane: 1, Epoch: lanes[1].Epoch + 1}}, again)
+	require.Equal(t, []queue.Lane{{Trigger: 1, Lane: 1, Epoch: lanes[1].Epoch + 1}}, lanesOf(again))
+}
+
+func TestALaneCountsTheOwnersThatDiedWithItWithinADayOfEachOther(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.Exec(t, "insert into rowhook.lane (trigger_id, lane) values (1, 0)")
+	take := func(instance int32, anew ...int16) queue.TakenLane {
+		require.NoError(t, queue.Register(t.Context(), q.conn, instance, "test", "v", false))
+		lanes, err := queue.ClaimLanes(t.Context(), q.conn, instance, []queue.LaneWant{{Trigger: 1, Most: 1, Anew: anew}})
+		require.NoError(t, err)
+		require.Len(t, lanes, 1)
+		return lanes[0]
+	}
+	dies := func(instance int32) {
+		_, err := queue.Reclaim(t.Context(), q.conn, []int32{instance})
+		require.NoError(t, err)
+	}
+	require.Zero(t, take(7).Deaths, "nobody had it")
+	require.Zero(t, take(7, 0).Deaths, "it was its own")
+	dies(7)
+	lane := take(8)
+	require.EqualValues(t, 1, lane.Deaths)
+	_, err := queue.ReleaseLanes(t.Context(), q.conn, 8, []queue.Lane{lane.Lane})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, take(9).Deaths, "it was given back, and what was sent by the one that died may not have been sent again")
+	dies(9)
+	require.EqualValues(t, 2, take(10).Deaths)
+	q.Exec(t, "update rowhook.lane set died_at = died_at - interval '25 hours'")
+	require.Zero(t, take(10, 0).Deaths)
+	dies(10)
+	require.EqualValues(t, 1, take(11).Deaths)
 }
 
 func TestSeatsCountThoseThatServeAndWhatIsFree(t *testing.T) {

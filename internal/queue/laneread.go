@@ -47,7 +47,8 @@ type LaneEnd struct {
 }
 
 // LaneEvent is an event of a lane. Its Claimed was not claimed: Claim is 0, Tries counts the attempt
-// to come, and DueAt is the time at which it is due.
+// to come, and DueAt is the time at which it is due. Interrupted says that NoteAttempts has noted an
+// attempt of which no outcome was written.
 type LaneEvent struct {
 	Claimed
 	Lane int16
@@ -107,9 +108,9 @@ seq as materialized (
 next as materialized (
   select drawn, xmax::text::bigint + age(xmax::xid) as xid from seq)
 select 'S'::"char", 0::bigint, null::uuid, drawn, null::text, pg_current_snapshot()::text, null::"char", clock_timestamp(), null::timestamptz, 0,
-       null::boolean, null::json, null::json, null::json, null::json, xid, 0 from next
+       null::boolean, null::json, null::json, null::json, null::json, xid, 0, false from next
 union all
-select 'K', due.n, m.event_id, m.seq, m.key, null, null, null, null, 0, m.ready, null, null, null, null, 0, 0
+select 'K', due.n, m.event_id, m.seq, m.key, null, null, null, null, 0, m.ready, null, null, null, null, 0, 0, false
   from due cross join lateral (
     select m.event_id, m.seq, m.key, m.ready from rowhook.key_move m
      where m.trigger_id = due.trigger_id and m.lane = due.lane and m.seq > due.after and m.seq <= due.up_to
@@ -118,7 +119,7 @@ union all
 select 'E', due.n, q.id, q.seq, q.key, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at,
        q.due_at - ` + ParkedSQL + `, q.tries + 1, (select m.ready from rowhook.key_move m where m.event_id = q.id),
        case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end, case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
-       case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0)
+       case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0), q.claim is not null
   from due cross join lateral (
     select * from rowhook.event_log q
      where q.trigger_id = due.trigger_id and q.lane = due.lane and q.seq > due.after and q.seq <= due.up_to
@@ -167,12 +168,12 @@ type pageReader struct {
 	created *time.Time
 	due     *time.Time
 	ready   *bool
-	Claimed // Tries, payload, Held, RelationID
+	Claimed // Tries, payload, Held, RelationID, Interrupted
 }
 
 func (p *pageReader) into() []any {
 	return []any{&p.kind, &p.n, &p.id, &p.seq, &p.key, &p.text, &p.op, &p.created, &p.due, &p.Tries, &p.ready,
-		&p.Session, &p.Trace, &p.Old, &p.New, &p.Held, &p.RelationID}
+		&p.Session, &p.Trace, &p.Old, &p.New, &p.Held, &p.RelationID, &p.Interrupted}
 }
 
 func (p *pageReader) row() error {

@@ -37,7 +37,7 @@ type Settlement struct {
 	Attempt *Attempt      // nil: nothing was sent; may be shared, see Attempt
 
 	// Lane is the lane of the event. Epoch 0 says that the event was claimed. An event of a lane has
-	// no claim, and is not Released.
+	// no claim. Released takes back what NoteAttempts has counted.
 	Lane   Lane
 	Blocks bool   // the dead letter holds its key
 	Merge  *Merge // nil: the event was sent by itself

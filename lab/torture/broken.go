@@ -102,7 +102,7 @@ func mutations() map[string]mutation {
 		"lanes": {
 			edits: []edit{
 				{"internal/queue/lanesettle.go", `l\.epoch = w\.epoch and l\.owner = \$6 for share`, "$6::integer is not null for share", 1},
-				{"internal/queue/lanesettle.go", ` and q\.tries = r\.tries - 1`, "", 1},
+				{"internal/queue/lanesettle.go", ` and \(q\.tries = r\.tries - 1 or q\.tries = r\.tries and q\.claim is not null\)`, "", 1},
 				{"dispatcher/orderer.go", `!o\.pulse\.isFresh\(time\.Now\(\)\) \|\| !p\.grant\.holds\(o\.pulse\.doubts\.Load\(\)\)`, "p.grant == nil", 1},
 				{"dispatcher/orderer.go", `!o\.pulse\.isFresh\(now\)`, "false", 1},
 			},

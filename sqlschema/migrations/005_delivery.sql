@@ -42,6 +42,8 @@ create table rowhook.lane (
   lane       smallint not null,
   owner      integer,
   epoch      bigint not null default 0,
+  deaths     integer not null default 0,
+  died_at    timestamptz,
   primary key (trigger_id, lane)
 ) with (fillfactor = 50);
 comment on table  rowhook.lane is 'Who delivers the events of a lane of an ordered trigger';
@@ -49,6 +51,9 @@ comment on column rowhook.lane.trigger_id is 'rowhook.trigger.id';
 comment on column rowhook.lane.lane       is 'Number of the lane, from 0 to 63';
 comment on column rowhook.lane.owner      is 'rowhook.instance.id of the dispatcher that has it; null, or not registered: nobody';
 comment on column rowhook.lane.epoch      is 'Counts owners; who settles an event of the lane has to know it';
+comment on column rowhook.lane.deaths     is 'How many owners have died with it, each within a day of the one before; from two on the attempts of events that were in flight then are counted before they are made';
+comment on column rowhook.lane.died_at    is 'When it was last taken over from an owner that had died';
+comment on column rowhook.event_log.claim is 'Number of the claim that has it, or had it last without settling it: an instance never uses one twice, so only what knows it may settle the event. Of an event with a lane: epoch of the lane under which an attempt was counted before it was made, and not settled. Null: none';
 revoke all on rowhook.lane from public;
 
 create table if not exists rowhook.key_move ( -- it may have been left by a way down
@@ -324,7 +329,7 @@ begin
     execute format('grant select, insert, update on rowhook.alerter to %s', dispatcher);
     execute format('grant update (key, lane) on rowhook.event_log to %s', dispatcher);
     execute format('grant select (key, lane, seq, blocks), update (key, lane, seq, blocks) on rowhook.dead_letter to %s', dispatcher);
-    execute format('grant select, update (owner, epoch) on rowhook.lane to %s', dispatcher);
+    execute format('grant select, update (owner, epoch, deaths, died_at) on rowhook.lane to %s', dispatcher);
     execute format('grant select, update (ready), delete on rowhook.key_move to %s', dispatcher);
     execute format('grant select on sequence rowhook.event_seq to %s', dispatcher);
     execute format('grant update (serves) on rowhook.instance to %s', dispatcher);
@@ -466,6 +471,7 @@ alter table rowhook.event_archive drop column seq, drop column merged_into;
 -- Statements of running dispatchers write this column, so only its values go.
 update rowhook.instance set serves = null;
 comment on column rowhook.event_log.due_at is 'When it is to be claimed next: a new event at once, a claimed one at the end of its lease, a failed one at its next attempt';
+comment on column rowhook.event_log.claim  is 'Number of the claim that has it, or had it last without settling it: an instance never uses one twice, so only what knows it may settle the event; null: none';
 
 comment on table rowhook.schema_version is 'Version of the schema rowhook: 4';
 update rowhook.setting set value = '3' where name = 'compatible';
