@@ -203,9 +203,9 @@ func TestWhoSaysNothingMoreIsBuriedWhateverTheServerBelieves(t *testing.T) {
 		listens, locked bool
 		within          time.Duration
 	}{
-		"crashed":                    {listens: true, within: 8 * time.Second},
-		"polls":                      {within: 20 * time.Second},
-		"its host died without word": {listens: true, locked: true, within: 20 * time.Second},
+		"crashed":                    {listens: true, within: queue.UnseenAfter},
+		"polls":                      {within: patience},
+		"its host died without word": {listens: true, locked: true, within: patience},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -213,8 +213,8 @@ func TestWhoSaysNothingMoreIsBuriedWhateverTheServerBelieves(t *testing.T) {
 			b.watch(t, "orders")
 			b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 10)")
 			b.ghost(t, 999, c.listens, c.locked)
-			began := time.Now()
 			b.start(t)
+			began := time.Now()
 			b.receiver.await(t, "orders", 10)
 			require.Less(t, time.Since(began), c.within)
 			conn := b.Conn(t)

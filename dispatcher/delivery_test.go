@@ -177,7 +177,7 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 	defer close(hang)
 	second := func(s *trigger.Spec) {
 		s.Retry = trigger.Retry{Limit: 2, Interval: trigger.Duration(time.Second), Backoff: trigger.BackoffFixed, MaxInterval: trigger.Duration(time.Minute)}
-		s.Webhook.Timeout = trigger.Duration(300 * time.Millisecond)
+		s.Webhook.Timeout = trigger.Duration(patience)
 	}
 	status := func(code int, header ...string) func(int, delivery, http.ResponseWriter, *http.Request) {
 		return func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) {
@@ -220,7 +220,10 @@ func TestRetriesOnScheduleAndLogsEachAttempt(t *testing.T) {
 			w.Header().Set("Content-Length", "10")
 			_, _ = w.Write([]byte("abc"))
 		}, "200", 0, ""},
-		"hangs":     {second, func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "timeout,timeout,timeout", 1300 * time.Millisecond, "no response within 300ms"},
+		"hangs": {func(s *trigger.Spec) {
+			second(s)
+			s.Webhook.Timeout = trigger.Duration(300 * time.Millisecond)
+		}, func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "timeout,timeout,timeout", 1300 * time.Millisecond, "no response within 300ms"},
 		"redirects": {second, status(302, "Location", "/elsewhere"), "302,302,302", time.Second, "302"},
 		"down": {func(s *trigger.Spec) {
 			second(s)

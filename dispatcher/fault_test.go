@@ -144,7 +144,11 @@ func TestATriggerRemovedAndAddedDuringAnAttemptIsRetried(t *testing.T) {
 		holdFirst(held)(n, d, w, r)
 		failOnce(n, d, w, r)
 	})
-	b.watch(t, "orders", retryAfter(time.Second))
+	retried := func(s *trigger.Spec) {
+		retryAfter(time.Second)(s)
+		s.Webhook.Timeout = trigger.Duration(patience) // an attempt that times out while there is no trigger is the last one
+	}
+	b.watch(t, "orders", retried)
 	b.watch(t, "other")
 	r := b.start(t)
 	b.Exec(t, "insert into orders default values")
@@ -153,7 +157,7 @@ func TestATriggerRemovedAndAddedDuringAnAttemptIsRetried(t *testing.T) {
 	_, err := sqlschema.Apply(t.Context(), conn, []trigger.Spec{b.Spec("other")}, trigger.DefaultSettings(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return strings.Count(r.log.String(), "configuration loaded") == 1 }, patience, 5*time.Millisecond)
-	b.apply(t, b.Spec("orders", retryAfter(time.Second)))
+	b.apply(t, b.Spec("orders", retried))
 	require.Eventually(t, func() bool { return strings.Count(r.log.String(), "configuration loaded") == 2 }, patience, 5*time.Millisecond)
 	close(held)
 	b.receiver.await(t, "orders", 2)
@@ -187,7 +191,7 @@ func TestWritersRingAgainAsSoonAsASilentInstanceStops(t *testing.T) {
 	})
 	b.watch(t, "orders")
 	b.watch(t, "hangs")
-	r := b.start(t)
+	r := b.start(t, func(c *dispatcher.Config) { c.Concurrency = 1 }) // with no slot free it is silent
 	conn := b.Conn(t)
 	b.Exec(t, "insert into hangs default values")
 	b.receiver.await(t, "hangs", 1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -86,7 +87,16 @@ func TestNobodyRingsWhileTheQueueOfNotificationsFillsUpAndEventsAreFoundAllTheSa
 	b.awaitBell(t, false)
 	b.Exec(t, "insert into muted (v) values ('after')")
 	b.receiver.await(t, "muted", 7)
-	require.Equal(t, 1, strings.Count(log.String(), "notification queue is filling up"), log.String())
+	// It is said again when another session seems to be at fault, and other tests have sessions.
+	var said []string
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "notification queue is filling up") {
+			_, at, _ := strings.Cut(line, " pid=")
+			said = append(said, at)
+		}
+	}
+	require.NotEmpty(t, said, log.String())
+	require.Equal(t, slices.Compact(slices.Clone(said)), said, log.String())
 
 	percent.Store(10)
 	b.awaitBell(t, true)

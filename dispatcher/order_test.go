@@ -468,11 +468,13 @@ func TestOnlyTheNewestOfSeveralWaitingChangesIsSent(t *testing.T) {
 	b := newFixture(t)
 	b.watch(t, "orders", func(s *trigger.Spec) {
 		s.Order = trigger.Order{By: []string{trigger.OrderByRow}, Latest: true}
-		s.Retry.Interval = trigger.Duration(3 * time.Second)
+		s.Retry.Interval, s.Webhook.Timeout = trigger.Duration(time.Second), trigger.Duration(patience)
 	})
 	conn := b.Conn(t)
-	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, _ *http.Request) {
+	updated := make(chan struct{})
+	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, r *http.Request) {
 		if n == 0 && string(d.new["n"]) == "0" {
+			holdFirst(updated)(n, d, w, r)
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
@@ -483,6 +485,7 @@ func TestOnlyTheNewestOfSeveralWaitingChangesIsSent(t *testing.T) {
 	for range 20 {
 		b.Exec(t, "update orders set n = n + 1")
 	}
+	close(updated)
 	b.settled(t)
 	got := b.receiver.on("orders")
 	require.Less(t, len(got), 5, "the updates wait behind the insert that failed")

@@ -119,7 +119,9 @@ func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing
 		case <-r.Context().Done():
 		}
 	})
-	one1 := func(s *trigger.Spec) { s.Concurrency, s.Retry.Limit = 1, 0 }
+	one1 := func(s *trigger.Spec) {
+		s.Concurrency, s.Retry.Limit, s.Webhook.Timeout = 1, 0, trigger.Duration(patience)
+	}
 	b.watch(t, "orders", one1)
 	r := b.start(t, lookup())
 	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 50)")
@@ -128,9 +130,10 @@ func TestWhatIsClaimedOfATriggerThatBecomesUnableIsGivenBackUncounted(t *testing
 	// Until the dispatcher has loaded this it sends the next event by the URL of before.
 	require.Eventually(t, func() bool { return r.Stats().Triggers[0].Unable != "" }, patience, 5*time.Millisecond)
 	conn := b.Conn(t)
-	eventually(t, conn, 1, "select count(claimed_by)::integer from rowhook.event_log")
+	// If it took long until now, the attempt in flight hangs, and is given back uncounted, too.
+	eventually(t, conn, true, "select count(claimed_by) <= 1 from rowhook.event_log")
 	close(held)
-	eventually(t, conn, "49 0", "select concat_ws(' ', count(*), sum(tries)) from rowhook.event_log")
+	eventually(t, conn, true, "select count(*) >= 49 and count(claimed_by) = 0 and sum(tries) = 0 from rowhook.event_log")
 	require.Zero(t, one[int](t, conn, "select count(*) from rowhook.dead_letter"))
 }
 

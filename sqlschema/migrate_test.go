@@ -118,7 +118,7 @@ func TestAMigrationLetsOthersPassWhileATableIsBusy(t *testing.T) {
 	done := make(chan error, 1)
 	conn := q.Conn(t)
 	go func() { done <- sqlschema.Migrate(t.Context(), conn, quiet()) }()
-	waits := "pg_locks where not granted and relation = 'rowhook.event_archive'::regclass"
+	waits := "pg_locks where not granted and relation = 'rowhook.event_archive'::regclass and database = (select oid from pg_database where datname = current_database())"
 	require.Eventually(t, func() bool { return q.count(t, waits) > 0 }, time.Minute, 5*time.Millisecond, "the migration waits")
 	q.Exec(t, "insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op) values (rowhook.uuid7(), now(), now(), 1, 1, 'I')")
 	select {

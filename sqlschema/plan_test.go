@@ -263,7 +263,7 @@ func TestBusyTableHoldsNothingUp(t *testing.T) {
 		done <- err
 	}()
 	require.Eventually(t, func() bool {
-		return writer.scalar(t, "select exists (select from pg_locks where not granted and relation = 't'::regclass)") == "true"
+		return writer.scalar(t, "select exists (select from pg_locks where not granted and relation = 't'::regclass and database = (select oid from pg_database where datname = current_database()))") == "true"
 	}, 10*time.Second, time.Millisecond)
 	busy.do(t, "commit")
 	require.NoError(t, <-done)

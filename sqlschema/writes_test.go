@@ -115,7 +115,7 @@ func TestAWriteWaitsForTheQueuesLockNoLongerThanItSays(t *testing.T) {
 	require.Less(t, time.Since(began), 200*time.Millisecond+slack)
 	patient := w.startWriter(t, "t")
 	require.Eventually(t, func() bool {
-		return migration.scalar(t, "select exists (select from pg_locks where not granted and relation = 'rowhook.event_log'::regclass)") == "true"
+		return migration.scalar(t, "select exists (select from pg_locks where not granted and relation = 'rowhook.event_log'::regclass and database = (select oid from pg_database where datname = current_database()))") == "true"
 	}, 30*time.Second, time.Millisecond)
 	migration.do(t, "commit")
 	require.Eventually(t, func() bool { return w.scalar(t, "select count(*) from rowhook.event_log") != "0" }, 30*time.Second, time.Millisecond)

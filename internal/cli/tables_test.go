@@ -26,7 +26,7 @@ func TestRunWaitsForTablesThatMigrationsMakeLaterAndSaysSo(t *testing.T) {
 	require.Contains(t, text, "waiting for the table public.orders")
 	conn := db.Conn(t)
 	var others int
-	require.NoError(t, conn.QueryRow(t.Context(), "select count(*) from pg_locks l join pg_stat_activity a using (pid) where l.locktype <> 'virtualxid' and a.application_name like 'rowhook%' and a.state like 'idle in%'").Scan(&others))
+	require.NoError(t, conn.QueryRow(t.Context(), "select count(*) from pg_locks l join pg_stat_activity a using (pid) where l.locktype <> 'virtualxid' and a.datname = current_database() and a.application_name like 'rowhook%' and a.state like 'idle in%'").Scan(&others))
 	require.Zero(t, others, "no transaction is open between two looks")
 
 	// The migrations make the table first, and then its columns.

@@ -207,13 +207,18 @@ func (db *DB) Pool(t testing.TB) *pgxpool.Pool {
 	return pool
 }
 
+// unhurried is for a session in a database that a test has given time-outs for all sessions.
+const unhurried = "set statement_timeout = 0; set lock_timeout = 0; "
+
 // Role makes a role for this test that may log in and nothing else. At the end of the test it drops
 // the role and what it owns in this database. It returns the role's name and the database's
 // connection string for it.
 func (db *DB) Role(t testing.TB) (name, connString string) {
 	t.Helper()
 	name, password := "rowhook_role_"+strings.ToLower(rand.Text()[:12]), rand.Text()
-	db.Exec(t, fmt.Sprintf("create role %s login password '%s'", name, password))
+	conn := db.Conn(t)
+	_, err := conn.Exec(t.Context(), unhurried+fmt.Sprintf("create role %s login password '%s'", name, password))
+	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() && os.Getenv(EnvTemporary) == "" {
 			return // the database is kept, and so is its role
@@ -226,7 +231,7 @@ func (db *DB) Role(t testing.TB) (name, connString string) {
 			return
 		}
 		defer conn.Close(ctx)
-		if _, err := conn.Exec(ctx, fmt.Sprintf("drop owned by %s cascade; drop role %[1]s", name)); err != nil {
+		if _, err := conn.Exec(ctx, unhurried+fmt.Sprintf("drop owned by %s cascade; drop role %[1]s", name)); err != nil {
 			t.Errorf("drop the role %s: %v", name, err)
 		}
 	})
