@@ -44,34 +44,7 @@ type watchedTable struct {
 // trigger, and the next apply moves it to the new table. It does not report a mere rename: nothing
 // else has the old name, and the trigger follows.
 func FindUncaptured(ctx context.Context, db pg.Queryer) ([]Uncaptured, error) {
-	watched, err := pg.Collect[watchedTable](ctx, db, `
-select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_as,
-       case when c.oid is not null then array[n.nspname::text, c.relname::text] end as called_now,
-       (select r.oid from pg_catalog.pg_class r join pg_catalog.pg_namespace s on s.oid = r.relnamespace
-         where s.nspname = t.schema_name::name and r.relname = t.table_name::name and r.relkind in ('r', 'p') and r.oid <> t.relation) as replacement,
-       t.spec, t.captured,
-       (select count(*)::integer from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
-         where s.nspname = 'rowhook' and p.proname in (('capture_' || t.id)::name, ('payload_' || t.id)::name)) as functions
-  from (select t.id, t.name, w.relation, t.schema_name, t.table_name, t.spec, t.captured, t.removed_at from rowhook.trigger t`+queue.WatchedNow+`) as t
-  left join pg_catalog.pg_class c on c.oid = t.relation and c.relkind in ('r', 'p')
-  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
- where t.removed_at is null
- order by t.name`)
-	if err != nil {
-		return nil, fmt.Errorf("compare the triggers with the catalog: %w", err)
-	}
-	found, err := pg.Collect[captureFound](ctx, db, captureTriggers)
-	if err != nil {
-		return nil, fmt.Errorf("list capture triggers: %w", err)
-	}
-	byID := map[int32]map[string]captureFound{}
-	for _, c := range found {
-		if byID[c.ID] == nil {
-			byID[c.ID] = map[string]captureFound{}
-		}
-		byID[c.ID][fmt.Sprint(c.Relation, c.Name)] = c
-	}
-	replicas, err := beginAsReplicas(ctx, db)
+	watched, byID, replicas, err := readWatched(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +59,40 @@ select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_
 		}
 	}
 	return out, nil
+}
+
+// readWatched reads the active triggers, their capture triggers by trigger and by table and name, and
+// whether sessions begin as replicas.
+func readWatched(ctx context.Context, db pg.Queryer) (watched []watchedTable, byID map[int32]map[string]captureFound, replicas bool, err error) {
+	watched, err = pg.Collect[watchedTable](ctx, db, `
+select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_as,
+       case when c.oid is not null then array[n.nspname::text, c.relname::text] end as called_now,
+       (select r.oid from pg_catalog.pg_class r join pg_catalog.pg_namespace s on s.oid = r.relnamespace
+         where s.nspname = t.schema_name::name and r.relname = t.table_name::name and r.relkind in ('r', 'p') and r.oid <> t.relation) as replacement,
+       t.spec, t.captured,
+       (select count(*)::integer from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
+         where s.nspname = 'rowhook' and p.proname in (('capture_' || t.id)::name, ('payload_' || t.id)::name)) as functions
+  from (select t.id, t.name, w.relation, t.schema_name, t.table_name, t.spec, t.captured, t.removed_at from rowhook.trigger t`+queue.WatchedNow+`) as t
+  left join pg_catalog.pg_class c on c.oid = t.relation and c.relkind in ('r', 'p')
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where t.removed_at is null
+ order by t.name`)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("compare the triggers with the catalog: %w", err)
+	}
+	found, err := pg.Collect[captureFound](ctx, db, captureTriggers)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("list capture triggers: %w", err)
+	}
+	byID = map[int32]map[string]captureFound{}
+	for _, c := range found {
+		if byID[c.ID] == nil {
+			byID[c.ID] = map[string]captureFound{}
+		}
+		byID[c.ID][fmt.Sprint(c.Relation, c.Name)] = c
+	}
+	replicas, err = beginAsReplicas(ctx, db)
+	return watched, byID, replicas, err
 }
 
 // beginAsReplicas reports whether the database sets session_replication_role = replica for its
@@ -146,48 +153,57 @@ func (w *watchedTable) sqlTriggers(spec *trigger.Spec, was *captured, found map[
 	if len(was.SQL) == 0 {
 		return "no capture trigger was made on " + table
 	}
-	var gone, off, replica, copies, always, changed []string
+	named := map[captureFault][]string{}
 	for _, name := range slices.Sorted(maps.Keys(was.SQL)) {
-		c, ok := found[fmt.Sprint(w.Relation, name)]
-		if !ok {
-			c, ok = w.renamed(was, name, found)
-		}
-		switch {
-		case !ok:
-			gone = append(gone, name)
-		case c.Guard: // it captures nothing
-		case c.Enabled == "D":
-			off = append(off, name)
-		case c.Enabled == "R":
-			replica = append(replica, name)
-		case c.Partition != nil && *c.Partition:
-			copies = append(copies, name)
-		case spec.OnReplication && c.Enabled == "O":
-			always = append(always, name)
-		case c.Made != was.SQL[name].Made:
-			changed = append(changed, name)
-		}
+		_, fault := w.fault(name, spec, was, found)
+		named[fault] = append(named[fault], name)
 	}
 	var problems []string
-	for _, p := range []struct {
-		names []string
-		what  string
-	}{
-		{gone, "%s on %s was dropped"},
-		{off, "%s on %s is disabled"},
-		{replica, "%s on %s is enabled only for sessions that apply replicated changes"},
-		{copies, "%s on %s is enabled differently on one of the partitions"},
-		{always, "%s on %s is not enabled for sessions that apply replicated changes"},
-		{changed, "%s on %s was changed after it was applied"},
-	} {
-		if len(p.names) > 0 {
-			problems = append(problems, fmt.Sprintf("the capture trigger "+p.what, strings.Join(p.names, ", "), table))
+	for _, fault := range []captureFault{captureGone, captureOff, captureReplica, captureCopies, captureNotAlways, captureChanged} {
+		if names := named[fault]; len(names) > 0 {
+			problems = append(problems, fmt.Sprintf("the capture trigger %s on %s %s", strings.Join(names, ", "), table, fault))
 		}
 	}
-	if was.Function != (fingerprint{}) && w.Functions < functionsOf(spec) && len(gone) == 0 {
+	if was.Function != (fingerprint{}) && w.Functions < functionsOf(spec) && len(named[captureGone]) == 0 {
 		problems = append(problems, "the functions of the capture trigger were dropped, so writes to "+table+" fail")
 	}
 	return strings.Join(problems, "; ")
+}
+
+// captureFault says what is wrong with an SQL trigger; "": nothing.
+type captureFault string
+
+const (
+	captureGone      captureFault = "was dropped"
+	captureOff       captureFault = "is disabled"
+	captureReplica   captureFault = "is enabled only for sessions that apply replicated changes"
+	captureCopies    captureFault = "is enabled differently on one of the partitions"
+	captureNotAlways captureFault = "is not enabled for sessions that apply replicated changes"
+	captureChanged   captureFault = "was changed after it was applied"
+)
+
+// fault finds an SQL trigger that was made under this name, and says what is wrong with it.
+func (w *watchedTable) fault(name string, spec *trigger.Spec, was *captured, found map[string]captureFound) (captureFound, captureFault) {
+	c, ok := found[fmt.Sprint(w.Relation, name)]
+	if !ok {
+		c, ok = w.renamed(was, name, found)
+	}
+	switch {
+	case !ok:
+		return c, captureGone
+	case c.Guard: // it captures nothing
+	case c.Enabled == "D":
+		return c, captureOff
+	case c.Enabled == "R":
+		return c, captureReplica
+	case c.Partition != nil && *c.Partition:
+		return c, captureCopies
+	case spec.OnReplication && c.Enabled == "O":
+		return c, captureNotAlways
+	case c.Made != was.SQL[name].Made:
+		return c, captureChanged
+	}
+	return c, ""
 }
 
 // renamed finds an SQL trigger that was renamed. It captures under its new name as before.

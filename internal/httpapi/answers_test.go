@@ -57,8 +57,20 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	d.ask(t, "GET", "/api/v1/events?payload="+url.QueryEscape("new.v=3"), nil).into(t, &page)
 	require.Len(t, page.Events, 2)
 	require.JSONEq(t, `{"events": 5, "more": false}`, d.ask(t, "GET", "/api/v1/events/count?state=dead", nil).text)
-	require.JSONEq(t, `{"groups": [{"trigger": "orders", "status": "500", "events": 5}], "more": false}`,
-		d.ask(t, "GET", "/api/v1/events/groups?state=dead&by=trigger&by=status&status=5xx&error=answered", nil).text)
+	var groups operate.Groups
+	d.ask(t, "GET", "/api/v1/events/groups?state=dead&by=trigger&by=status&status=5xx&error=answered", nil).into(t, &groups)
+	require.Len(t, groups.Groups, 1)
+	g := groups.Groups[0]
+	require.Equal(t, operate.Group{Trigger: "orders", Status: "500", Events: 5, FirstAt: g.FirstAt, LastAt: g.LastAt, ExampleID: slices.Max(dead)}, g)
+	exported := d.ask(t, "GET", "/api/v1/events/export?state=dead", nil)
+	require.Equal(t, 5, strings.Count(exported.text, "\n"))
+	require.Regexp(t, `^attachment; filename="rowhook-events-[0-9TZ]+\.ndjson"$`, exported.Header.Get("Content-Disposition"))
+	var trigger operate.TriggerDetail
+	d.ask(t, "GET", "/api/v1/triggers/orders", nil).into(t, &trigger)
+	require.Len(t, trigger.SQLTriggers, 3)
+	require.Contains(t, trigger.YAML, "X-From: ${FROM}\n")
+	require.NotContains(t, trigger.YAML, "of-all")
+	require.NotContains(t, trigger.YAML, "user:secret")
 	for _, id := range []string{delivered, dead[0], waiting[0], flying[0]} {
 		var detail operate.Detail
 		shown := d.ask(t, "GET", "/api/v1/events/"+id, nil)
@@ -72,6 +84,7 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	d.ask(t, "POST", "/api/v1/events/redeliver", map[string]any{"filter": map[string]any{"ids": dead[:2]}}).into(t, &op)
 	require.Equal(t, "done", op.State)
 	require.EqualValues(t, 2, op.Result.Changed)
+	require.EqualValues(t, 2, *op.Expected)
 	d.ask(t, "POST", "/api/v1/events/redeliver", map[string]any{"filter": map[string]any{"ids": []string{dead[2], flying[0]}}, "limit": 9}).into(t, &op)
 	require.Equal(t, []operate.Skip{{ID: flying[0], Reason: "busy"}}, op.Result.Skips)
 	d.ask(t, "POST", "/api/v1/events/discard", map[string]any{"filter": map[string]any{"states": []string{"dead"}, "triggers": []string{"orders"}}}).into(t, &op)

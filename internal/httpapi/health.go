@@ -24,6 +24,7 @@ type Check struct {
 	Name   string `json:"name"` // running, connected, migrated, registered, listening, claiming, sending, settling, history or capturing
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"` // why it fails, or a problem that does not prevent deliveries
+	Remedy string `json:"remedy,omitempty"` // what to do about Detail
 }
 
 func (s *Server) alive(http.ResponseWriter, *http.Request) (int, any, error) {
@@ -36,7 +37,7 @@ func (s *Server) ready(_ http.ResponseWriter, r *http.Request) (int, any, error)
 	out := s.readiness.look(r.Context())
 	if b := bearerOf(r.Context()); b == nil || !b.scopes.Has(access.Status) {
 		for i := range out.Checks {
-			out.Checks[i].Detail = ""
+			out.Checks[i].Detail, out.Checks[i].Remedy = "", ""
 		}
 	}
 	if out.Status != statusReady {
@@ -93,12 +94,32 @@ func (d *readiness) look(ctx context.Context) Readiness {
 		Check{Name: "history", OK: true, Detail: cmp.Or(stats.History, stats.HistoryEnds)},
 		capturing(stats.Uncaptured))
 	out := Readiness{Status: statusReady, Checks: checks}
-	for _, c := range checks {
+	for i := range checks {
+		c := &checks[i]
 		if !c.OK {
 			out.Status = statusNotReady
 		}
+		if !c.OK || c.Detail != "" {
+			c.Remedy = remedies()[c.Name]
+		}
 	}
 	return out
+}
+
+// remedies say what to do about a check that fails or has a detail, by its name.
+func remedies() map[string]string {
+	return map[string]string{
+		"running":    "wait until it has started; a start that hangs waits for the database: look at the log",
+		"connected":  "check that the database runs and takes connections, and DATABASE_URL with its password; the dispatcher connects again by itself",
+		"migrated":   "run \"rowhook migrate\" with the newest version, or use the version of this program that the schema needs",
+		"registered": "check the role's rights (rowhook apply --grant-to), and what the database lacks: disk, connections, or that it is read-only",
+		"listening":  "deliveries may be later by the poll interval; check the connection limit, and with a pooler set ROWHOOK_LISTEN_URL to the database itself",
+		"claiming":   "look at the detail: usually the database is away, locks are held on rowhook.event_log, or a right is missing (rowhook apply --grant-to)",
+		"sending":    "set the variables and files that are named where this instance runs, and restart it; or correct the webhook and apply",
+		"settling":   "look at the detail: usually the database is away, its disk is full, or a right is missing; outcomes are kept and written when it works",
+		"history":    "check for a full disk, revoked rights and event triggers that forbid DDL: \"When history can't be written\" in docs/operations.md",
+		"capturing":  "run \"rowhook apply\", which makes the missing capture triggers",
+	}
 }
 
 // sending names the triggers that this instance can't send for. The check fails only if it can send

@@ -28,6 +28,7 @@ type Operation struct {
 	StartedAt  time.Time               `json:"started_at"`
 	FinishedAt *time.Time              `json:"finished_at"`
 	Done       int64                   `json:"done"`     // events examined, or rows read, so far
+	Expected   *int64                  `json:"expected"` // what Done will be in the end, about; null: not known
 	Result     *operate.Bulk           `json:"result"`   // of redeliver and discard, even after a failure
 	Backfill   *operate.BackfillStatus `json:"backfill"` // of backfill, even after a failure
 	Problem    *Problem                `json:"problem"`  // why it failed
@@ -190,9 +191,11 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, kind string,
 		return 0, nil, invalid("limit", strconv.FormatInt(in.Limit, 10), "write a positive number, or leave it out")
 	}
 	j, err := s.start(r, kind, func(ctx context.Context, progress func(func(*Operation))) error {
-		result, err := change(ctx, s.cfg.DB, in.Filter, operate.BulkOptions{Limit: in.Limit, Progress: func(n int64) {
-			progress(func(o *Operation) { o.Done = n })
-		}})
+		result, err := change(ctx, s.cfg.DB, in.Filter, operate.BulkOptions{
+			Limit:    in.Limit,
+			Progress: func(n int64) { progress(func(o *Operation) { o.Done = n }) },
+			Expect:   func(n int64) { progress(func(o *Operation) { o.Expected = &n }) },
+		})
 		if result != nil {
 			progress(func(o *Operation) { o.Result = result })
 		}
@@ -223,7 +226,7 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 	trigger := r.PathValue("name")
 	j, err := s.start(r, "backfill", func(ctx context.Context, progress func(func(*Operation))) error {
 		report := func(b operate.BackfillStatus) {
-			progress(func(o *Operation) { o.Done, o.Backfill = b.Scanned, &b })
+			progress(func(o *Operation) { o.Done, o.Expected, o.Backfill = b.Scanned, &b.Expected, &b })
 		}
 		b, err := operate.Backfill(ctx, s.cfg.DB, trigger, operate.BackfillOptions{Where: in.Where, Restart: in.Restart, Progress: report})
 		if b != nil {

@@ -44,6 +44,8 @@ func (s *Server) routes() []route {
 	tail.timeout = 0
 	stream := get("/api/v1/status/stream", nil, s.statusStream)
 	stream.timeout = 0
+	export := get("/api/v1/events/export", filter, s.export)
+	export.timeout, export.scope = 0, access.Payloads
 	drain := get("/api/v1/drain", []string{"trigger", "wait"}, s.drain)
 	drain.timeout = maxDrain + 10*time.Second
 	retry := post("/api/v1/triggers/{name}/retry", maxBody, s.retry)
@@ -58,10 +60,12 @@ func (s *Server) routes() []route {
 		stream,
 		get("/api/v1/activity", []string{"trigger", "minutes"}, s.activity),
 		get("/api/v1/triggers", nil, s.triggers),
+		get("/api/v1/triggers/{name}", nil, s.trigger),
 		get("/api/v1/events", slices.Concat(filter, []string{"limit", "cursor", "with_payload"}), s.list),
 		get("/api/v1/events/count", filter, s.count),
 		get("/api/v1/events/groups", slices.Concat(filter, []string{"by"}), s.groups),
 		tail,
+		export,
 		get("/api/v1/events/{id}", nil, s.show),
 		post("/api/v1/events/redeliver", maxBody, s.redeliver),
 		post("/api/v1/events/discard", maxBody, s.discard),

@@ -19,6 +19,12 @@ func (s *Server) triggers(_ http.ResponseWriter, r *http.Request) (int, any, err
 	return http.StatusOK, map[string]any{"triggers": all}, err
 }
 
+// trigger responds with one trigger, its configuration and its SQL triggers.
+func (s *Server) trigger(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	t, err := operate.ShowTrigger(r.Context(), s.cfg.DB, r.PathValue("name"))
+	return http.StatusOK, t, err
+}
+
 func (s *Server) invoke(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	var in struct {
 		Payload          json.RawMessage `json:"payload"`

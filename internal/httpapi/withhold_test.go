@@ -50,10 +50,11 @@ func TestTheScopeStatusSeesNoData(t *testing.T) {
 	steerer := d.add(t, "steerer", access.Steer, time.Time{})
 	ids := secrets(t, d.desk)
 	paths := map[string]string{
-		"/api/v1/status":   "backfills.where blocked.key triggers.health.reason triggers.last_error",
-		"/api/v1/triggers": "triggers.health.reason triggers.last_error",
-		"/api/v1/events":   "events.key events.reason",
-		"/api/v1/audit":    "entries.detail",
+		"/api/v1/status":                             "backfills.where blocked.key triggers.health.reason triggers.last_error",
+		"/api/v1/triggers":                           "triggers.health.reason triggers.last_error",
+		"/api/v1/triggers/orders":                    "health.reason last_error",
+		"/api/v1/events":                             "events.key events.reason",
+		"/api/v1/audit":                              "entries.detail",
 		"/api/v1/events/groups?by=trigger&by=status": "",
 		"/api/v1/events/count":                       "",
 		"/api/v1/drain":                              "",
@@ -139,9 +140,9 @@ Activity.triggers.name Event.last_attempt.kind Detail.last_attempt.kind Alive.ve
 BlockedKey.trigger Choice.triggers Detail.next Detail.request.url Detail.table Detail.trigger Detail.waits_on EndpointHealth.endpoint Event.table
 Event.trigger Event.waits_on Filter.error Filter.kinds Filter.payload Filter.statuses Filter.table Filter.triggers History.partitions.day
 History.partitions.name Holder.name Holder.state Holder.user Instance.name Instance.version Left.trigger Me.actor Me.database Me.instance.name Me.name
-Me.trace_link Me.version Pause.by Pause.reason Problem.detail Problem.explanation Problem.remedy Problem.title Readiness.checks.detail
+Me.trace_link Me.version Pause.by Pause.reason Problem.detail Problem.explanation Problem.remedy Problem.title Readiness.checks.detail Readiness.checks.remedy
 Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_variables Payload.trace_context Status.retention Trigger.batch.bytes Trigger.batch.wait Trigger.columns Trigger.headers Trigger.name
-Trigger.on.update.columns Trigger.order.by Trigger.rate.limit Trigger.retry.interval Trigger.retry.max_interval Trigger.table Trigger.tls.ca_file
+Trigger.on.update.columns Trigger.order.by Trigger.rate.limit Trigger.sql_triggers.name Trigger.sql_triggers.problem Trigger.sql_triggers.remedy Trigger.sql_triggers.table Trigger.yaml Trigger.retry.interval Trigger.retry.max_interval Trigger.table Trigger.tls.ca_file
 Trigger.tls.cert_file Trigger.tls.key_file Trigger.url Trigger.when TriggerStatus.hanging.endpoint TriggerStatus.name TriggerStatus.table Warning.code
 Warning.remedy Warning.trigger Withheld
 `)

@@ -50,6 +50,9 @@ type BulkOptions struct {
 	// Progress is called after each batch, on the caller's goroutine, with the number of events
 	// examined so far. Optional.
 	Progress func(done int64)
+	// Expect is called once at the beginning, with the number of events that the filter chooses then,
+	// unless that takes long to count. Optional.
+	Expect func(events int64)
 	// Unthrottled works at full speed, without waiting for deliveries.
 	Unthrottled bool
 }
@@ -122,6 +125,7 @@ func (b *bulk) recorded(ctx context.Context, action string, f Filter) (*Bulk, er
 	if err != nil {
 		return nil, err
 	}
+	b.expect(ctx)
 	out, err := b.run(ctx)
 	result := map[string]any{}
 	if out != nil {
@@ -131,6 +135,41 @@ func (b *bulk) recorded(ctx context.Context, action string, f Filter) (*Bulk, er
 		}
 	}
 	return out, ended(result, err)
+}
+
+// expectBudget bounds counting for BulkOptions.Expect.
+const expectBudget = 500 * time.Millisecond
+
+// expect counts what is to be done. It does not matter if that fails: run says so, too.
+func (b *bulk) expect(ctx context.Context) {
+	if b.opt.Expect == nil {
+		return
+	}
+	n := int64(len(b.query.ids))
+	more := false
+	if n == 0 {
+		deadline := time.Now().Add(expectBudget)
+		err := read(ctx, b.db, func(tx pgx.Tx) error {
+			for _, s := range sources() {
+				w := &walk{query: b.query, source: s, deadline: deadline}
+				found, unfinished, err := w.count(ctx, tx)
+				if err != nil {
+					return err
+				}
+				n, more = n+found, more || unfinished
+			}
+			return nil
+		})
+		if err != nil {
+			return
+		}
+	}
+	if b.opt.Limit > 0 && n >= b.opt.Limit {
+		n, more = b.opt.Limit, false
+	}
+	if !more {
+		b.opt.Expect(n)
+	}
 }
 
 func (b *bulk) run(ctx context.Context) (*Bulk, error) {

@@ -19,6 +19,25 @@ type Group struct {
 	Status  string `json:"status,omitempty"` // HTTP status of the last response
 	Kind    string `json:"kind,omitempty"`   // kind of the last failure without a response
 	Events  int64  `json:"events"`
+	// FirstAt and LastAt are the times of the first and the last of the events: when they became dead
+	// letters, or were delivered; of those in the queue, when they were recorded.
+	FirstAt   time.Time `json:"first_at"`
+	LastAt    time.Time `json:"last_at"`
+	ExampleID string    `json:"example_id"` // the newest of the events
+}
+
+// groupKey are the values by which events are grouped.
+type groupKey struct{ trigger, state, error, status, kind string }
+
+// add adds events to the group.
+func (g *Group) add(n int64, first, last time.Time, example string) {
+	if g.Events == 0 || first.Before(g.FirstAt) {
+		g.FirstAt = first
+	}
+	if last.After(g.LastAt) {
+		g.LastAt = last
+	}
+	g.Events, g.ExampleID = g.Events+n, max(g.ExampleID, example)
 }
 
 // Groups are all groups, largest first.
@@ -52,7 +71,7 @@ func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Dura
 		if err != nil {
 			return err
 		}
-		counts := map[Group]int64{}
+		counts := map[groupKey]*Group{}
 		for _, s := range sources() {
 			w := &walk{query: q, source: s, deadline: deadline}
 			more, err := w.group(ctx, tx, ts, by, counts)
@@ -61,9 +80,8 @@ func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Dura
 			}
 			out.More = out.More || more
 		}
-		for g, n := range counts {
-			g.Events = n
-			out.Groups = append(out.Groups, g)
+		for _, g := range counts {
+			out.Groups = append(out.Groups, *g)
 		}
 		return nil
 	})
@@ -78,7 +96,7 @@ func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Dura
 
 // group adds the remaining events of the walk to counts. more reports that the deadline passed
 // first.
-func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, counts map[Group]int64) (more bool, err error) {
+func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, counts map[groupKey]*Group) (more bool, err error) {
 	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
 		return false, nil
 	}
@@ -87,30 +105,37 @@ func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, c
 		return false, err
 	}
 	_, end := w.order()
+	step, from := lastPayloadStep, "page e cross join lateral "+w.lastAttempt()
+	if w.ownReason(by) {
+		step, from = lastStep, "page e"
+	}
 	for {
-		page, filter, args := w.page(few, lastPayloadStep)
+		page, filter, args := w.page(few, step)
 		var n int
-		var found []counting
+		var found []grouped
 		err := escaping(ctx, tx, func(write func(string) string) error {
 			rows, err := tx.Query(ctx, "with page as materialized ("+page+") "+
 				"select (select count(*) from page), coalesce((select id::text from page order by page.id "+end+" limit 1), ''), g.* from (select) as one left join "+
-				"(select "+w.keys(by, write)+", count(*) from page e cross join lateral "+w.lastAttempt()+" where "+filter+" group by 1, 2, 3, 4, 5) as g (trigger, state, error, status, kind, n) on true", args...)
+				"(select "+w.keys(by, write)+", count(*), min(e."+w.groupTime()+"), max(e."+w.groupTime()+"), max(e.id::text) from "+from+" where "+filter+
+				" group by 1, 2, 3, 4, 5) as g (trigger, state, error, status, kind, n, first_at, last_at, example) on true", args...)
 			if err != nil {
 				return err
 			}
 			found = nil
 			var trigger *int32
 			var keys [4]*string
+			var example *string
 			var events *int64
-			_, err = pgx.ForEachRow(rows, []any{&n, &w.after, &trigger, &keys[0], &keys[1], &keys[2], &keys[3], &events}, func() error {
+			var first, last *time.Time
+			_, err = pgx.ForEachRow(rows, []any{&n, &w.after, &trigger, &keys[0], &keys[1], &keys[2], &keys[3], &events, &first, &last, &example}, func() error {
 				if events == nil {
 					return nil
 				}
-				g := Group{State: State(*keys[0]), Error: *keys[1], Status: *keys[2], Kind: *keys[3]}
+				key := groupKey{state: *keys[0], error: *keys[1], status: *keys[2], kind: *keys[3]}
 				if slices.Contains(by, "trigger") {
-					g.Trigger = ts.byID(*trigger).Name
+					key.trigger = ts.byID(*trigger).Name
 				}
-				found = append(found, counting{g, *events})
+				found = append(found, grouped{key, *events, *first, *last, *example})
 				return nil
 			})
 			return err
@@ -119,13 +144,17 @@ func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, c
 			return false, fmt.Errorf("group events: %w", explainPath(err, w.path))
 		}
 		for _, g := range found {
-			if _, known := counts[g.Group]; !known && len(counts) >= mostGroups {
-				g.Group = Group{}
+			if counts[g.groupKey] == nil && len(counts) >= mostGroups {
+				g.groupKey = groupKey{}
 			}
-			counts[g.Group] += g.n
+			if counts[g.groupKey] == nil {
+				k := g.groupKey
+				counts[k] = &Group{Trigger: k.trigger, State: State(k.state), Error: k.error, Status: k.status, Kind: k.kind}
+			}
+			counts[g.groupKey].add(g.n, g.first, g.last, g.example)
 		}
 		switch {
-		case few || n < lastPayloadStep:
+		case few || n < step:
 			return false, nil
 		case time.Now().After(w.deadline):
 			return true, nil
@@ -133,10 +162,26 @@ func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, c
 	}
 }
 
-// counting is a group within one page of events.
-type counting struct {
-	Group
-	n int64
+// grouped is a group within one page of events.
+type grouped struct {
+	groupKey
+	n           int64
+	first, last time.Time
+	example     string
+}
+
+// ownReason reports whether what dead letters say themselves is enough to group them, without the
+// log of attempts: two million rows of it would be read for 100,000 dead letters.
+func (w *walk) ownReason(by []string) bool {
+	return w.table == "dead_letter" && !w.slow() && !slices.Contains(by, "status") && !slices.Contains(by, "kind")
+}
+
+// groupTime is the column of the times of a group.
+func (w *walk) groupTime() string {
+	if w.table == "event_log" {
+		return "created_at"
+	}
+	return w.time
 }
 
 // keys returns the SQL expressions to group by, in the order of GroupKeys. Keys that are not in by
@@ -147,6 +192,9 @@ func (w *walk) keys(by []string, write func(string) string) string {
 		state = queueState
 	}
 	keys := map[string]string{"trigger": "e.trigger_id", "state": state, "error": write("left(a.error, 300)"), "status": "a.status", "kind": "a.kind"}
+	if w.ownReason(by) {
+		keys["error"] = write("left(e.reason, 300)")
+	}
 	chosen := make([]string, len(GroupKeys()))
 	for i, key := range GroupKeys() {
 		chosen[i] = "''"

@@ -2,6 +2,7 @@ package operate_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,10 +59,10 @@ func TestDeadLettersAreFilteredGroupedAndRedeliveredByTheirLastAttempt(t *testin
 	require.Equal(t, []operate.Group{
 		{Trigger: "b", Status: "500", Events: 6}, {Trigger: "a", Kind: "timeout", Events: 5}, {Trigger: "a", Status: "502", Events: 4},
 		{Trigger: "a", Status: "503", Events: 3}, {Trigger: "b", Status: "503", Events: 2},
-	}, groups.Groups)
+	}, counted(groups.Groups))
 	groups, err = operate.GroupBy(t.Context(), d.conn, operate.Filter{}, []string{"state"}, time.Minute)
 	require.NoError(t, err)
-	require.Equal(t, []operate.Group{{State: operate.Dead, Events: 20}, {State: operate.Waiting, Events: 7}}, groups.Groups)
+	require.Equal(t, []operate.Group{{State: operate.Dead, Events: 20}, {State: operate.Waiting, Events: 7}}, counted(groups.Groups))
 	_, err = operate.GroupBy(t.Context(), d.conn, operate.Filter{}, []string{"moon"}, 0)
 	require.ErrorIs(t, err, operate.ErrInvalid)
 
@@ -72,6 +73,34 @@ func TestDeadLettersAreFilteredGroupedAndRedeliveredByTheirLastAttempt(t *testin
 	require.NoError(t, err)
 	require.EqualValues(t, 5, got.Changed)
 	require.Equal(t, 10, d.count(t, "rowhook.dead_letter"))
+}
+
+// counted are groups without what tells when they began.
+func counted(groups []operate.Group) (out []operate.Group) {
+	for _, g := range groups {
+		g.FirstAt, g.LastAt, g.ExampleID = time.Time{}, time.Time{}, ""
+		out = append(out, g)
+	}
+	return out
+}
+
+func TestAGroupSaysWhenItBeganAndHasAnExample(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	ids := d.failed(t, "a", 3, "503", "", "answered 503 Service Unavailable")
+	d.failed(t, "b", 1, "503", "", "answered 503 Service Unavailable")
+	d.do(t, "update rowhook.dead_letter set died_at = now() - interval '1 hour' where id = $1::text::uuid", ids[0])
+	for _, by := range [][]string{{"trigger", "error"}, {"trigger", "error", "status"}} {
+		groups, err := operate.GroupBy(t.Context(), d.conn, operate.Filter{Triggers: []string{"a"}, States: []operate.State{operate.Dead}}, by, time.Minute)
+		require.NoError(t, err)
+		require.Len(t, groups.Groups, 1)
+		g := groups.Groups[0]
+		require.EqualValues(t, 3, g.Events)
+		require.Contains(t, g.Error, "answered 503")
+		require.WithinDuration(t, time.Now().Add(-time.Hour), g.FirstAt, 2*time.Minute)
+		require.WithinDuration(t, time.Now(), g.LastAt, 2*time.Minute)
+		require.Equal(t, slices.Max(ids), g.ExampleID)
+	}
 }
 
 func TestJSONThatIsNestedTooDeepIsShownAsAString(t *testing.T) {

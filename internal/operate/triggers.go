@@ -107,22 +107,27 @@ func ListTriggers(ctx context.Context, db DB) ([]Trigger, error) {
 // triggers.
 func ReadTrigger(ctx context.Context, db DB, name string) (out Trigger, err error) {
 	err = read(ctx, db, func(tx pgx.Tx) error {
-		ts, s, err := readStanding(ctx, tx)
-		if err != nil {
-			return err
-		}
-		t, err := ts.named(name)
-		if err != nil {
-			return err
-		}
-		st := &TriggerStatus{Name: t.Name, Table: t.qualified(), Paused: t.Paused, Removed: t.Removed}
-		if i := slices.IndexFunc(s.Triggers, func(st TriggerStatus) bool { return st.Name == name }); i >= 0 {
-			st = &s.Triggers[i]
-		}
-		out, err = s.trigger(t, st)
+		_, out, err = readTrigger(ctx, tx, name)
 		return err
 	})
 	return out, err
+}
+
+func readTrigger(ctx context.Context, tx pgx.Tx, name string) (*knownTrigger, Trigger, error) {
+	ts, s, err := readStanding(ctx, tx)
+	if err != nil {
+		return nil, Trigger{}, err
+	}
+	t, err := ts.named(name)
+	if err != nil {
+		return nil, Trigger{}, err
+	}
+	st := &TriggerStatus{Name: t.Name, Table: t.qualified(), Paused: t.Paused, Removed: t.Removed}
+	if i := slices.IndexFunc(s.Triggers, func(st TriggerStatus) bool { return st.Name == name }); i >= 0 {
+		st = &s.Triggers[i]
+	}
+	out, err := s.trigger(t, st)
+	return t, out, err
 }
 
 // readStanding reads the part of the status that tells how triggers are doing.

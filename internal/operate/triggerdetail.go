@@ -1,0 +1,79 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
+)
+
+// TriggerDetail is a trigger with its configuration, and with what captures its changes.
+type TriggerDetail struct {
+	Trigger
+	// YAML is a rowhook.yaml with this trigger alone. References are not expanded. What is stored in
+	// plain text and may be a secret is the reference ${HIDDEN}.
+	YAML        string                 `json:"yaml"`
+	SQLTriggers []sqlschema.SQLTrigger `json:"sql_triggers"` // by name; none: it takes manual events alone, or was removed
+}
+
+// ShowTrigger returns one trigger with its configuration, also a removed one.
+func ShowTrigger(ctx context.Context, db DB, name string) (*TriggerDetail, error) {
+	out := &TriggerDetail{}
+	err := read(ctx, db, func(tx pgx.Tx) (err error) {
+		t, shown, err := readTrigger(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		out.Trigger = shown
+		if out.YAML, err = asYAML(t.Spec); err != nil {
+			return fmt.Errorf("write the configuration of %s: %w", name, err)
+		}
+		out.SQLTriggers, err = sqlschema.FindSQLTriggers(ctx, tx, name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// hidden stands for a text that may be a secret. A reference is valid wherever such a text is.
+const hidden = "${HIDDEN}"
+
+// asYAML writes a stored spec without what may be a secret.
+func asYAML(stored string) (string, error) {
+	spec := trigger.DefaultSpec()
+	if err := json.Unmarshal([]byte(stored), &spec); err != nil {
+		return "", err
+	}
+	// The error does not matter: the endpoint has the URL in any case.
+	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	if url := strings.ReplaceAll(shown.String(), "<redacted>", hidden); strings.Contains(url, hidden) {
+		spec.Webhook.URL = url
+	}
+	if s := spec.Webhook.Secret; s != "" && !strings.Contains(s, "${") {
+		spec.Webhook.Secret = hidden
+	}
+	spec.Webhook.Headers = maps.Clone(spec.Webhook.Headers)
+	for name, value := range spec.Webhook.Headers {
+		if !strings.Contains(value, "${") {
+			spec.Webhook.Headers[name] = hidden
+		}
+	}
+	text, err := config.Write(spec)
+	if err != nil {
+		return "", err
+	}
+	if strings.Contains(string(text), hidden) {
+		return "# " + hidden + " stands for what is stored in plain text and not shown here.\n" + string(text), nil
+	}
+	return string(text), nil
+}
