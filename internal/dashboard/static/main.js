@@ -12,6 +12,7 @@ import { Help } from "./parts/help.js";
 import { Empty, Failed, Loading } from "./parts/parts.js";
 import { Notices } from "./parts/say.js";
 import { Audit } from "./pages/audit.js";
+import { Dead } from "./pages/dead.js";
 import { Dispatchers } from "./pages/dispatchers.js";
 import { Events } from "./pages/events.js";
 import { Health } from "./pages/health.js";
@@ -28,6 +29,7 @@ const pages = [
   { path: "", title: "Overview", view: Overview, nav: true },
   { path: "trigger", title: "Trigger", view: Trigger },
   { path: "events", title: "Events", view: Events, nav: true, need: "events" },
+  { path: "dead", title: "Dead letters", view: Dead, nav: true, need: "events" },
   { path: "dispatchers", title: "Dispatchers", view: Dispatchers, nav: true },
   { path: "operations", title: "Operations", view: Operations, nav: true },
   { path: "health", title: "Health", view: Health, nav: true },
