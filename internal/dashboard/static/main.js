@@ -14,6 +14,7 @@ import { Notices } from "./parts/say.js";
 import { Audit } from "./pages/audit.js";
 import { Dead } from "./pages/dead.js";
 import { Dispatchers } from "./pages/dispatchers.js";
+import { Event as OneEvent } from "./pages/event.js";
 import { Events } from "./pages/events.js";
 import { Health } from "./pages/health.js";
 import { Operations } from "./pages/operations.js";
@@ -29,6 +30,7 @@ const pages = [
   { path: "", title: "Overview", view: Overview, nav: true },
   { path: "trigger", title: "Trigger", view: Trigger },
   { path: "events", title: "Events", view: Events, nav: true, need: "events" },
+  { path: "event", title: "Event", view: OneEvent },
   { path: "dead", title: "Dead letters", view: Dead, nav: true, need: "events" },
   { path: "dispatchers", title: "Dispatchers", view: Dispatchers, nav: true },
   { path: "operations", title: "Operations", view: Operations, nav: true },

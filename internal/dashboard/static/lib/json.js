@@ -63,101 +63,117 @@ export function parse(text, options = {}) {
     at++;
     return JSON.parse(text.slice(start, at));
   };
-  // Nesting is bounded by the server (9,900 levels), so the stack holds.
-  const value = () => {
+  const name = () => {
     skip();
-    switch (text[at]) {
-      case "{": {
-        /** @type {any} */
-        const object = options.maps ? new Map() : Object.create(null);
-        at++;
-        skip();
-        if (text[at] === "}") {
-          at++;
-          return object;
-        }
-        for (;;) {
-          skip();
-          if (text[at] !== '"') fail();
-          const key = string();
-          skip();
-          expect(":");
-          const member = value();
-          if (options.maps) object.set(key, member);
-          else object[key] = member;
-          skip();
-          if (text[at] === ",") {
-            at++;
-            continue;
-          }
-          expect("}");
-          return object;
-        }
-      }
-      case "[": {
-        /** @type {any[]} */
-        const array = [];
-        at++;
-        skip();
-        if (text[at] === "]") {
-          at++;
-          return array;
-        }
-        for (;;) {
-          array.push(value());
-          skip();
-          if (text[at] === ",") {
-            at++;
-            continue;
-          }
-          expect("]");
-          return array;
-        }
-      }
-      case '"':
-        return string();
-      case "t":
-        expect("true");
-        return true;
-      case "f":
-        expect("false");
-        return false;
-      case "n":
-        expect("null");
-        return null;
-    }
-    number.lastIndex = at;
-    const match = number.exec(text);
-    if (!match) fail();
-    const digits = /** @type {RegExpExecArray} */ (match)[0];
-    at += digits.length;
-    const n = Number(digits);
-    return String(n) === digits ? n : new Digits(digits);
+    if (text[at] !== '"') fail();
+    const key = string();
+    skip();
+    expect(":");
+    return key;
   };
-  const result = value();
-  skip();
-  if (at < text.length) fail();
-  return result;
+  // Containers around the present value. The server sends up to 9,900 levels, for which recursion
+  // has no room on the stack.
+  /** @type {{container: any, key: string}[]} */
+  const around = [];
+  for (;;) {
+    skip();
+    /** @type {any} */
+    let value;
+    const c = text[at];
+    if (c === "{" || c === "[") {
+      at++;
+      skip();
+      value = c === "[" ? [] : options.maps ? new Map() : Object.create(null);
+      if (text[at] !== (c === "{" ? "}" : "]")) {
+        around.push({ container: value, key: c === "{" ? name() : "" });
+        continue;
+      }
+      at++;
+    } else if (c === '"') {
+      value = string();
+    } else if (c === "t") {
+      expect("true");
+      value = true;
+    } else if (c === "f") {
+      expect("false");
+      value = false;
+    } else if (c === "n") {
+      expect("null");
+      value = null;
+    } else {
+      number.lastIndex = at;
+      const match = number.exec(text);
+      if (!match) fail();
+      const digits = /** @type {RegExpExecArray} */ (match)[0];
+      at += digits.length;
+      const n = Number(digits);
+      value = String(n) === digits ? n : new Digits(digits);
+    }
+    for (;;) { // the value is whole: put it where it belongs, and those that are whole by that
+      const inner = around[around.length - 1];
+      skip();
+      if (!inner) {
+        if (at < text.length) fail();
+        return value;
+      }
+      const { container, key } = inner;
+      if (Array.isArray(container)) container.push(value);
+      else if (container instanceof Map) container.set(key, value);
+      else container[key] = value;
+      if (text[at] === ",") {
+        at++;
+        if (!Array.isArray(container)) inner.key = name();
+        break;
+      }
+      expect(Array.isArray(container) ? "]" : "}");
+      around.pop();
+      value = container;
+    }
+  }
 }
+
+/** Below this level everything stands on one line: indents would be longer than what they indent. */
+const deepestIndent = 50;
 
 /**
  * Writes JSON, indented by two spaces; indent 0: on one line.
  *
  * @param {any} value
  * @param {number} [indent]
- * @param {string} [margin]
  * @returns {string}
  */
-export function stringify(value, indent = 2, margin = "") {
-  if (value instanceof Digits) return value.text;
-  if (value === null || typeof value !== "object") return JSON.stringify(value) ?? "null";
-  const inner = margin + " ".repeat(indent);
-  const list = Array.isArray(value);
-  const parts = list
-    ? value.map((v) => stringify(v, indent, inner))
-    : (value instanceof Map ? [...value] : Object.entries(value)).map(([k, v]) => `${JSON.stringify(k)}:${indent ? " " : ""}${stringify(v, indent, inner)}`);
-  const [open, close] = list ? "[]" : "{}";
-  if (!parts.length) return open + close;
-  if (!indent) return open + parts.join(",") + close;
-  return `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${margin}${close}`;
+export function stringify(value, indent = 2) {
+  /** @type {string[]} */
+  const out = [];
+  /** @type {{members: any[], list: boolean, at: number, line: string, end: string}[]} */
+  const around = [];
+  for (let v = value; ;) {
+    if (v instanceof Digits) {
+      out.push(v.text);
+    } else if (v === null || typeof v !== "object") {
+      out.push(JSON.stringify(v) ?? "null");
+    } else {
+      const list = Array.isArray(v);
+      const members = list ? v : v instanceof Map ? [...v] : Object.entries(v);
+      const depth = around.length;
+      const indented = indent > 0 && depth < deepestIndent;
+      const line = (/** @type {number} */ levels) => (indented ? `\n${" ".repeat(levels * indent)}` : "");
+      out.push(list ? "[" : "{");
+      around.push({ members, list, at: 0, line: line(depth + 1), end: (members.length ? line(depth) : "") + (list ? "]" : "}") });
+    }
+    for (;;) {
+      const inner = around[around.length - 1];
+      if (!inner) return out.join("");
+      if (inner.at === inner.members.length) {
+        out.push(inner.end);
+        around.pop();
+        continue;
+      }
+      out.push(inner.at ? "," : "", inner.line);
+      const member = inner.members[inner.at++];
+      if (!inner.list) out.push(JSON.stringify(member[0]), inner.line ? ": " : ":");
+      v = inner.list ? member : member[1];
+      break;
+    }
+  }
 }

@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { test } from "node:test";
+import { curl, missing, quote } from "../static/lib/curl.js";
+import { parse } from "../static/lib/json.js";
+
+const bash = ["/bin/bash", "/usr/bin/bash"].find(existsSync);
+/** What a shell makes of arguments. */
+const read = (args) => execFileSync(bash, ["--noprofile", "--norc", "-c", `printf '%s\\0' ${args}`], { env: { LC_ALL: "C.UTF-8", SECRET: "leaked", PATH: "" } }).toString().split("\0").slice(0, -1);
+
+const hostile = [
+  "", "plain", "it's", "'; rm -rf / #", "$(id)", "`id`", "${SECRET} $SECRET", '"', "\\", "\\'", "a\nb", "!!", "-rf", "~", "*", "a b\tc", "\u001b[201~; id\n", "\u202egpj", "\u0085", "ü 日本 😀", "😀\u200b", "\r\n", "%s",
+];
+
+test("whatever a text holds, it is one argument", { skip: !bash && "there is no bash" }, () => {
+  for (const text of hostile) assert.deepEqual(read(quote(text)), [text]);
+  assert.deepEqual(read(hostile.map(quote).join(" ")), hostile);
+});
+
+test("a terminal acts on nothing in it", () => {
+  for (const text of hostile) assert.doesNotMatch(quote(text), /[\p{Cc}\u202e\u200b]/u);
+  assert.equal(quote("a\0b"), "'ab'");
+});
+
+test("a command has the request, and references stay text", { skip: !bash && "there is no bash" }, () => {
+  const body = parse('{"id":12345678901234567890,"note":"it\'s $(id) \u202e \u2028"}', { maps: true });
+  const command = curl({ method: "POST", url: "http://x/$(id)?[a]={b}", headers: { Authorization: "Bearer ${SECRET}", "X-Empty": "", "@/etc/passwd": "x" }, body }, "f.json");
+  const args = read(command.replace(/^curl/, ""));
+  assert.deepEqual(args.slice(0, 5), ["--globoff", "--request", "POST", "--url", "http://x/$(id)?[a]={b}"]);
+  assert.deepEqual(args.filter((_, i) => args[i - 1] === "--header"), ["Content-Type: application/json", "Authorization: Bearer ${SECRET}", "X-Empty;", "/etc/passwd: x"]);
+  assert.equal(args.at(-2), "--data-raw");
+  assert.deepEqual(JSON.parse(args.at(-1).replace("12345678901234567890", "1")), { id: 1, note: "it's $(id) \u202e \u2028" });
+  assert.match(args.at(-1), /12345678901234567890/);
+  assert.match(curl({ method: "POST", url: "u", headers: { "content-type": "a/b" }, body: "x".repeat(200_000) }, "it's.json"), /^(?!.*application).*--data-binary '@it'\\''s\.json'$/s);
+});
+
+test("what has to be filled in is named", () => {
+  assert.deepEqual(missing({ url: "http://${HOST}/", headers: { A: "Bearer ${file:/run/x} ${HOST}", B: "<redacted>" } }), ["${HOST}", "${file:/run/x}", "the header B"]);
+  assert.deepEqual(missing({ url: "http://x/" }), []);
+});
