@@ -53,8 +53,12 @@ input and output are the COMMAND's; deliveries are shown with --show. Signals ar
 everything that it has started is ended as well. Exit codes of its own: 127 not found, 126 not executable, 128 and the
 number of the signal that ended it.
 
---ready-file and --output json tell other programs the addresses: database_url, sink_url, url, secret, pids (dev,
-postgres), and triggers (name, table, url, forward_url, signed, secret).
+The dashboard shows what the receiver got, sets how it answers, runs SQL, and edits the configuration. It is opened by the
+URL that is printed: the token behind #token= is made for this start, and allows everything. Without it, programs of this
+host may do all but SQL and changes of the configuration.
+
+--ready-file and --output json tell other programs the addresses: database_url, sink_url, url, dashboard_url, token, secret,
+pids (dev, postgres), and triggers (name, table, url, forward_url, signed, secret).
 
 dev ends when the program ends that has started it, unless it was started by nohup or with --outlive-parent. Nothing is
 left behind, also if it is killed: no process and no file. Only a daemon is, if it has left the COMMAND's processes, its
@@ -110,6 +114,8 @@ type devRun struct {
 	server   *localpg.Server
 	receiver *devReceiver
 	url      string // of the HTTP interface
+	token    string // for the dashboard; "": there is no HTTP interface
+	sqlURL   string // of the database for SQL from the dashboard
 	ready    *readyFile
 
 	reapplier *reapplier
@@ -239,7 +245,7 @@ func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-cha
 	if err := r.apply(ctx, conn, r.current().cfg); err != nil {
 		return err
 	}
-	web := serving{address: r.http, chosen: true}
+	web := serving{address: r.http, chosen: true, tokens: r.tokens}
 	if r.once {
 		web.address = "off"
 	}
@@ -249,6 +255,11 @@ func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-cha
 	}
 	if l != nil {
 		r.url = "http://" + reachable(l.Addr())
+		if err := r.makeRole(ctx, conn); err != nil {
+			closeUnused(l)
+			return err
+		}
+		web.dev = r.devAPI()
 	}
 	counted := count(&d, l != nil)
 	running, err := dispatcher.New(d)

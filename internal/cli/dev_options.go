@@ -25,6 +25,7 @@ type devOptions struct {
 	toSink           bool // deliveries go to the built-in receiver, not to the configured URLs
 	sinkChosen       bool // a flag says so
 	http             string
+	tokens           string // file of named tokens
 	forwardTo        string
 	forwarded        []string // names of triggers; none: all
 	readyFile        string
@@ -55,6 +56,7 @@ func (o *devOptions) flags(cmd *cobra.Command) {
 		"text": false, "json": true,
 	}, "text", "json"))
 	s.text(&o.http, "http", "address that serves health, metrics and the operators' commands; port 0: a free one; \"off\": none")
+	s.tokensFile(&o.tokens, "http-tokens", "file of named tokens for HTTP, beside the token of this start; with it, everybody needs one")
 	s.yesNo(&o.watching, "watch", "apply the configuration again when its file changes")
 	s.duration(&o.stopTimeout, "stop-timeout", "how long the COMMAND may take to end after a signal, before it is killed", 0)
 	s.yesNo(&o.outlive, "outlive-parent", "go on when the program ends that has started this one; nohup does the same")

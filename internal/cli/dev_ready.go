@@ -13,12 +13,15 @@ import (
 
 // devReady is what --ready-file and --output json tell. Its names are a promise.
 type devReady struct {
-	DatabaseURL string         `json:"database_url"`
-	SinkURL     string         `json:"sink_url"`
-	URL         string         `json:"url"`    // of the HTTP interface; "" with --http off
-	Secret      string         `json:"secret"` // stands for secrets whose variables are not set; "": all are set
-	PIDs        devPIDs        `json:"pids"`
-	Triggers    []readyTrigger `json:"triggers"`
+	DatabaseURL string `json:"database_url"`
+	SinkURL     string `json:"sink_url"`
+	URL         string `json:"url"` // of the HTTP interface; "" with --http off
+	// DashboardURL is that of the dashboard, with the token behind a #.
+	DashboardURL string         `json:"dashboard_url"`
+	Token        string         `json:"token"`  // for the HTTP interface: it has all scopes
+	Secret       string         `json:"secret"` // stands for secrets whose variables are not set; "": all are set
+	PIDs         devPIDs        `json:"pids"`
+	Triggers     []readyTrigger `json:"triggers"`
 }
 
 type devPIDs struct {

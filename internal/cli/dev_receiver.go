@@ -12,6 +12,7 @@ import (
 
 // devReceiver is the built-in receiver of dev, on a port of loopback.
 type devReceiver struct {
+	sink   *sink.Sink
 	url    string
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -45,7 +46,7 @@ func (r *devRun) startReceiver(ctx context.Context, arrivals chan<- sink.Deliver
 		s.Out = r.stdout
 	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	receiver := &devReceiver{url: "http://" + l.Addr().String(), cancel: cancel, ended: make(chan struct{})}
+	receiver := &devReceiver{sink: s, url: "http://" + l.Addr().String(), cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(receiver.ended)
 		_ = s.Serve(serving, l) // it ends only when it is stopped
@@ -83,7 +84,7 @@ func (r *devRun) destination(trigger string) string {
 // readyNow returns what runs where.
 func (r *devRun) readyNow() *devReady {
 	ready := &devReady{
-		DatabaseURL: r.databaseURL(), SinkURL: r.receiver.url, URL: r.url, Secret: r.secretInUse(),
+		DatabaseURL: r.databaseURL(), SinkURL: r.receiver.url, URL: r.url, DashboardURL: r.dashboardURL(), Token: r.token, Secret: r.secretInUse(),
 		PIDs: devPIDs{Dev: os.Getpid(), Postgres: r.server.PID()}, Triggers: []readyTrigger{},
 	}
 	for _, t := range r.triggers() {

@@ -47,6 +47,7 @@ func (s *show) started(r *devRun) {
 	s.printf("PostgreSQL %s on 127.0.0.1:%d, %s\n", version, r.server.Port(), data)
 	if r.url != "" {
 		s.printf("HTTP interface on %s\n", r.url)
+		s.printf("Dashboard on %s\n", r.dashboardURL())
 	}
 	for _, t := range r.triggers() {
 		s.printf("Trigger %s on %s, %s\n", t.Name, t.Table, r.destination(t.Name))

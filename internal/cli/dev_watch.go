@@ -20,6 +20,8 @@ func (r *devRun) newReapplier() *reapplier {
 		log:   r.log,
 		lines: r.lines(),
 		watch: r.watching && file != "",
+
+		orders: make(chan order),
 	}
 	w.contents.path = file
 	w.contents.take()

@@ -37,6 +37,12 @@ type reapplier struct {
 	// tables is how long to wait for tables and columns that do not exist yet. 0: not at all.
 	tables time.Duration
 
+	// orders are applies that somebody waits for. They run in the goroutine of run, so that no two
+	// applies run at once, and that what they write is not taken for a change.
+	orders chan order
+	alone  sync.Mutex // held by an order while nothing watches
+	obeyed bool       // an order was carried out, so what was to be applied is out of date
+
 	hangups  chan os.Signal // nil: SIGHUP is somebody else's
 	ticker   *time.Ticker
 	contents contents
@@ -109,6 +115,9 @@ func (r *reapplier) run(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		if r.obeyed {
+			due, r.obeyed = nil, false
+		}
 		if newer != nil {
 			due, said = newer, ""
 		}
@@ -153,6 +162,10 @@ func (r *reapplier) settle(ctx context.Context, cfg *config.Config) error {
 		if err != nil {
 			return err
 		}
+		if r.obeyed {
+			r.obeyed = false
+			return nil
+		}
 		if newer != nil {
 			cfg, until, said = newer, time.Now().Add(r.tables), nil
 		}
@@ -178,11 +191,52 @@ func (r *reapplier) pause(ctx context.Context, wait time.Duration) (*config.Conf
 			newer = r.hungUp()
 		case <-ticks:
 			newer = r.changed()
+		case o := <-r.orders:
+			o.ended <- r.obey(ctx, o)
+			if r.obeyed {
+				return nil, nil
+			}
 		}
 		if newer != nil {
 			return newer, nil
 		}
 	}
+}
+
+// order is an apply that somebody waits for.
+type order struct {
+	do    func(context.Context) error
+	ended chan error // holds one
+}
+
+// order has an apply made, and waits for its end. If nothing else applies, it makes it itself.
+func (r *reapplier) order(ctx context.Context, do func(context.Context) error) error {
+	o := order{do: do, ended: make(chan error, 1)}
+	if !r.watch {
+		r.alone.Lock()
+		defer r.alone.Unlock()
+		return do(ctx)
+	}
+	select {
+	case r.orders <- o:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-o.ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// obey makes an apply, and takes up what it has written.
+func (r *reapplier) obey(ctx context.Context, o order) error {
+	err := o.do(ctx)
+	if r.obeyed = err == nil; r.obeyed {
+		r.contents.take()
+	}
+	return err
 }
 
 // hungUp returns the configuration as it is now, or nil if it is refused.

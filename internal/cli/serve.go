@@ -43,10 +43,11 @@ OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, turn on traces. 
 // serving says where HTTP is served, and by which database.
 type serving struct {
 	address  string
-	chosen   bool   // a flag or variable set it, so serving must not fail
-	database string // "": the dispatcher's
-	noListen bool   // the dispatcher's database URL may lead through a pooler
-	tokens   string // file of named tokens; "": none
+	chosen   bool         // a flag or variable set it, so serving must not fail
+	database string       // "": the dispatcher's
+	noListen bool         // the dispatcher's database URL may lead through a pooler
+	tokens   string       // file of named tokens; "": none
+	dev      *httpapi.Dev // nil: it is not rowhook dev
 	// traceLink is a URL with {trace_id} in it. Optional.
 	traceLink string
 	// starting says what the start of the dispatcher waits for, or returns "". Optional.
@@ -147,7 +148,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 		return nil, err
 	}
 	server := httpapi.New(httpapi.Config{
-		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, WriteToken: write, ReadToken: read, Tokens: named, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
+		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, Dev: w.dev, WriteToken: write, ReadToken: read, Tokens: named, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
 		Schema: func(ctx context.Context) error {
 			conn, err := ready.Acquire(ctx)
 			if err != nil {

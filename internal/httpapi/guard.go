@@ -33,13 +33,17 @@ func nobody() *bearer {
 
 // guard decides which requests are allowed.
 type guard struct {
-	tokens  bool            // at least one token, or a file of tokens, is set
+	tokens  bool            // at least one token, or a file of tokens, is set: everybody needs one
+	dev     bool            // rowhook dev has made a token, which allows more than is allowed without one
 	unnamed []bearer        // of the variables
 	named   *access.Keyring // nil: there is no file of tokens
 }
 
 func newGuard(cfg *Config) guard {
-	g := guard{named: cfg.Tokens, tokens: cfg.Tokens != nil}
+	g := guard{named: cfg.Tokens, tokens: cfg.Tokens != nil, dev: cfg.Dev != nil}
+	if g.dev {
+		g.unnamed = append(g.unnamed, bearer{scopes: access.All, actor: "HTTP with the token of rowhook dev", digest: access.Digest(cfg.Dev.Token)})
+	}
 	for _, t := range []struct {
 		value, actor string
 		scopes       access.Scopes
@@ -68,7 +72,7 @@ func (g *guard) check(r *http.Request, need access.Scopes) (*bearer, *Problem) {
 	case need == public || b != nil && b.scopes.Has(need):
 		return b, nil
 	case b != nil:
-		return nil, b.lacks(need)
+		return nil, g.lacks(b, need)
 	case ended != nil:
 		return nil, ended
 	}
@@ -92,14 +96,18 @@ func (g *guard) checkHost(r *http.Request) *Problem {
 // bearer returns who sent a request; nil: it has no valid token. Then ended is set if it has one that
 // is valid no longer. Tokens are compared by their digests in constant time.
 func (g *guard) bearer(r *http.Request) (b *bearer, ended *Problem) {
-	if !g.tokens {
-		return nobody(), nil
-	}
 	scheme, text, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
+	text = strings.TrimSpace(text)
+	ok = ok && strings.EqualFold(scheme, "Bearer")
+	switch {
+	case g.dev && ok && strings.HasPrefix(text, access.Prefix): // that of an earlier start is rejected, so that its bearer notices
+		return g.find(access.Digest(text))
+	case !g.tokens:
+		return nobody(), nil
+	case !ok:
 		return nil, nil
 	}
-	return g.find(access.Digest(strings.TrimSpace(text)))
+	return g.find(access.Digest(text))
 }
 
 // find returns whose token has a digest, as bearer does.
@@ -157,6 +165,15 @@ func (g *guard) watch(ctx context.Context, b *bearer) (watched context.Context, 
 		cancel(nil)
 		watching.Wait()
 	}
+}
+
+// lacks returns the problem of a bearer without a scope.
+func (g *guard) lacks(b *bearer, need access.Scopes) *Problem {
+	if g.dev && b.actor == nobody().actor {
+		return webapi.NewProblem(http.StatusForbidden, "sql_needs_token", "this is only allowed with the token that rowhook dev has made",
+			"open the dashboard by the URL that rowhook dev prints, or send that token: Authorization: Bearer TOKEN")
+	}
+	return b.lacks(need)
 }
 
 // lacks returns the problem of a bearer without a scope.

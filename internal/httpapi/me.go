@@ -48,6 +48,9 @@ func (s *Server) me(_ http.ResponseWriter, r *http.Request) (int, any, error) {
 	if !b.until.IsZero() {
 		out.Until = &b.until
 	}
+	if out.Dev = s.cfg.Dev != nil; out.Dev && b.scopes.Has(access.Admin) {
+		out.May = append(out.May, "dev")
+	}
 	if s.cfg.TraceLink != "" {
 		out.TraceLink = &s.cfg.TraceLink
 	}

@@ -23,6 +23,7 @@ type route struct {
 	query        []string // the parameters that it accepts
 	body         int64    // greatest size of the request's body in bytes; 0: no body
 	timeout      time.Duration
+	dev          bool    // only rowhook dev has it
 	fields       *fields // of its response, which are withheld from some; set by newHandler
 	// handle returns the status and the value of the JSON response. Status 0 means that it has
 	// written the response itself.
@@ -50,7 +51,18 @@ func (s *Server) routes() []route {
 	drain.timeout = maxDrain + 10*time.Second
 	retry := post("/api/v1/triggers/{name}/retry", maxBody, s.retry)
 	retry.query, retry.timeout = []string{"wait"}, drain.timeout
+	dev := func(method, path string, scope access.Scopes, body int64, query []string, handle func(http.ResponseWriter, *http.Request) (int, any, error)) route {
+		return route{method: method, path: path, scope: scope, body: body, query: query, timeout: s.cfg.Timeout, dev: true, handle: handle}
+	}
 	return []route{
+		dev(http.MethodGet, "/api/v1/dev", access.Status, 0, nil, s.devAbout),
+		dev(http.MethodGet, "/api/v1/dev/deliveries", access.Payloads, 0, []string{"after", "before", "trigger", "limit"}, s.devDeliveries),
+		dev(http.MethodGet, "/api/v1/dev/answer", access.Status, 0, nil, s.devAnswers),
+		dev(http.MethodPut, "/api/v1/dev/answer", access.Steer, maxBody, nil, s.setDevAnswer),
+		dev(http.MethodDelete, "/api/v1/dev/answer", access.Steer, 0, []string{"trigger"}, s.removeDevAnswer),
+		dev(http.MethodPost, "/api/v1/dev/sql", access.Admin, maxBody, nil, s.runDevSQL),
+		dev(http.MethodGet, "/api/v1/dev/config", access.Admin, 0, nil, s.devConfig),
+		dev(http.MethodPut, "/api/v1/dev/config", access.Admin, maxBody, nil, s.changeDevConfig),
 		health("/healthz", s.alive),
 		health("/readyz", s.ready),
 		{method: http.MethodGet, path: "/metrics", scope: access.Status, timeout: s.cfg.Timeout, handle: s.metrics},
@@ -152,7 +164,14 @@ func (s *Server) routeHandler(route route) http.Handler {
 				webapi.NewProblem(http.StatusInternalServerError, "internal", "the request failed", "the dispatcher's log says why").Write(w)
 			}
 		}()
-		sender, p := s.guard.check(r, route.scope)
+		need := route.scope
+		if route.dev && s.cfg.Dev == nil {
+			need = public
+		}
+		sender, p := s.guard.check(r, need)
+		if p == nil && need != route.scope {
+			p = webapi.NewProblem(http.StatusNotFound, "not_found", "there is no route "+r.URL.Path+" here: only rowhook dev has it", "start rowhook dev")
+		}
 		if p != nil {
 			p.Write(w)
 			return

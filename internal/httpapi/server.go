@@ -58,6 +58,8 @@ type Config struct {
 	Database string
 	// TraceLink is a URL with {trace_id} in it, which leads to a trace. Optional.
 	TraceLink string
+	// Dev is what rowhook dev adds; nil: it is not rowhook dev.
+	Dev *Dev
 	// Logger is optional.
 	Logger *slog.Logger
 }

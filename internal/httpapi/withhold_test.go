@@ -136,7 +136,8 @@ func TestStreamsWithholdWhatListsDo(t *testing.T) {
 func TestEveryTextOfAResponseIsJudged(t *testing.T) {
 	t.Parallel()
 	safe := strings.Fields(`
-Activity.triggers.name Event.last_attempt.kind Detail.last_attempt.kind Alive.version Attempt.batch Attempt.error_kind AuditEntry.client AuditEntry.role AuditEntry.target AuditEntry.who Backfill.trigger BlockedKey.remedy
+Activity.triggers.name DevAbout.config DevAbout.forward_to DevAbout.sink_url DevAbout.triggers.forward_url DevAbout.triggers.name
+DevAbout.triggers.table DevAbout.triggers.url DevAnswer.delay DevAnswer.trigger Event.last_attempt.kind Detail.last_attempt.kind Alive.version Attempt.batch Attempt.error_kind AuditEntry.client AuditEntry.role AuditEntry.target AuditEntry.who Backfill.trigger BlockedKey.remedy
 BlockedKey.trigger Choice.triggers Detail.next Detail.request.url Detail.table Detail.trigger Detail.waits_on EndpointHealth.endpoint Event.table
 Event.trigger Event.waits_on Filter.error Filter.kinds Filter.payload Filter.statuses Filter.table Filter.triggers History.partitions.day
 History.partitions.name Holder.name Holder.state Holder.user Instance.name Instance.version Left.trigger Me.actor Me.database Me.instance.name Me.name
@@ -178,6 +179,9 @@ Warning.remedy Warning.trigger Withheld
 	}
 	schemas := doc["components"].(map[string]any)["schemas"].(map[string]any) //nolint:forcetypeassert // of the document
 	for name, s := range schemas {
+		if slices.Contains([]string{"DevConfig", "DevDelivery", "DevProblem", "DevSQL"}, name) { // for payloads and admin only
+			continue
+		}
 		walk(name, s.(map[string]any)) //nolint:forcetypeassert // a schema
 	}
 	slices.Sort(unjudged)
