@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/timed"
 	"github.com/rowhook/rowhook/trigger"
@@ -72,6 +73,21 @@ func TestARetryAndARequestOfABisectionTakeTheirSlots(t *testing.T) {
 	require.Len(t, all("bisected"), 31)
 	require.Greater(t, time.Since(began), 1400*time.Millisecond, "30 intervals of 50 ms")
 	require.LessOrEqual(t, busiest(b.receiver.on("bisected"), time.Second, began), 23)
+}
+
+func TestEventsThatWaitForTheirRateCountAsWaiting(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", rateOf("5/s", 1))
+	b.start(t)
+	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 100)")
+	conn := b.Conn(t)
+	eventually(t, conn, true, "select exists (select from rowhook.instance where (trouble #>> '{paced,orders,events}')::integer > 5)")
+	claimed := one[int](t, conn, "select count(*)::integer from rowhook.event_log where claimed_by is not null")
+	status, err := operate.ReadStatus(t.Context(), conn)
+	require.NoError(t, err)
+	require.Less(t, status.Triggers[0].InFlight, int64(claimed))
+	require.Greater(t, status.Triggers[0].Waiting, int64(50))
 }
 
 func TestAnotherRateTakesEffectAtOnce(t *testing.T) {

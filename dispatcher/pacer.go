@@ -153,6 +153,34 @@ func (s *scheduler) onPace(l *lane, now time.Time) bool {
 	return ok
 }
 
+// pacedEvents counts the claimed events that wait for their rate, by trigger. nil: there are none.
+func (s *scheduler) pacedEvents() map[string]queue.Paced {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all map[string]queue.Paced
+	for _, l := range s.lanes {
+		if l.pace.off() || l.queued() == 0 || !s.paced() {
+			continue
+		}
+		var p queue.Paced
+		for _, d := range l.queue[l.head:] {
+			if d.placed != nil {
+				continue
+			}
+			if p.Events++; d.tries > 1 {
+				p.Retried++
+			}
+		}
+		if p.Events > 0 {
+			if all == nil {
+				all = map[string]queue.Paced{}
+			}
+			all[l.trigger.Spec.Name] = p
+		}
+	}
+	return all
+}
+
 // alive says how many instances there are. A lane with a rate claims its part of what may be sent.
 func (s *scheduler) alive(instances int) {
 	s.mu.Lock()

@@ -28,7 +28,7 @@ const troubleRepeat = 10 * time.Second
 
 // update records what has changed.
 func (r *troubleRecord) update(ctx context.Context, now time.Time) {
-	trouble := queue.Trouble{Unable: r.scheduler.unable(), Hanging: r.scheduler.hanging()}
+	trouble := queue.Trouble{Unable: r.scheduler.unable(), Hanging: r.scheduler.hanging(), Paced: r.scheduler.pacedEvents()}
 	trouble.History, _ = r.history.problem()
 	trouble.Activity = r.activity.problem()
 	same := trouble.Equal(&r.recorded)

@@ -32,7 +32,7 @@ func (f *filterFlags) addTimes(cmd *cobra.Command) {
 func (f *filterFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&f.triggers, "trigger", "t", nil, "only events of this `trigger`; repeat it, or separate several by commas")
-	flags.StringSliceVarP(&f.states, "state", "s", nil, "only events in this `state`: waiting, in_flight, retrying, delivered or dead; repeat it, or separate several by commas")
+	flags.StringSliceVarP(&f.states, "state", "s", nil, "only events in this `state`: waiting, in_flight, retrying, delivered, merged (delivered, with a later one sent in their stead) or dead; repeat it, or separate several by commas")
 	flags.StringSliceVar(&f.ops, "op", nil, "only events of this `operation`: insert, update, delete or manual; repeat it, or separate several by commas")
 	flags.StringVar(&f.table, "table", "", "only events of this `table`: table or schema.table")
 	f.addTimes(cmd)
@@ -41,7 +41,7 @@ func (f *filterFlags) add(cmd *cobra.Command) {
 	flags.StringSliceVar(&f.statuses, "status", nil, "only events whose last attempt got this `status`, such as 503 or 5xx; repeat it, or separate several by commas")
 	flags.StringSliceVar(&f.kinds, "kind", nil, "only events whose last attempt failed with this `kind` of error, such as timeout or refused; repeat it, or separate several by commas")
 	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
-	noError(cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"waiting", "in_flight", "retrying", "delivered", "dead"}, cobra.ShellCompDirectiveNoFileComp)))
+	noError(cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"waiting", "in_flight", "retrying", "delivered", "merged", "dead"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // noError panics: cobra returns an error only if a completion is registered twice.

@@ -68,6 +68,11 @@ select session_user, (
 		for _, h := range hanging[t.Name] {
 			out.InFlight += int64(h.Unclaimed)
 		}
+		paced, err := readPaced(ctx, tx)
+		if err != nil {
+			return err
+		}
+		out.InFlight, _, _ = notInFlight(paced[t.Name], out.InFlight, 0, 0)
 		var spec trigger.Spec
 		if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
 			return fmt.Errorf("read the spec of %s: %w", t.Name, err)

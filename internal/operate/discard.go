@@ -22,7 +22,7 @@ func Discard(ctx context.Context, db DB, f Filter, o BulkOptions) (*Bulk, error)
 		if len(f.IDs) > 0 {
 			f.States = States() // so that each skipped event gets its reason
 		}
-	} else if slices.Contains(f.States, Delivered) {
+	} else if slices.Contains(f.States, Delivered) || slices.Contains(f.States, Merged) {
 		return nil, problem(ErrInvalid, "name dead, waiting or retrying; delivered events are deleted after the retention in rowhook.yaml", "delivered events can't be discarded")
 	}
 	b, err := prepareBulk(ctx, db, f, empty, o)

@@ -93,7 +93,12 @@ select t.name as trigger, t.paused,
 		if err != nil {
 			return fmt.Errorf("count unsettled events: %w", err)
 		}
-		return nil
+		paced, err := readPaced(ctx, tx)
+		for i := range left {
+			l := &left[i]
+			l.InFlight, l.Waiting, l.Retrying = notInFlight(paced[l.Trigger], l.InFlight, l.Waiting, l.Retrying)
+		}
+		return err
 	})
 	return left, err
 }

@@ -29,15 +29,22 @@ const (
 	Dead      State = "dead"
 )
 
+// Merged chooses, in a Filter, those of the Delivered events that were not sent: a later one was, in
+// their stead. An Event of that kind has the state Delivered.
+const Merged State = "merged"
+
 // States returns all states, in the order in which an event passes through them.
 func States() []State { return []State{Waiting, InFlight, Retrying, Delivered, Dead} }
 
-// ParseState returns the state with this JSON form, or ErrInvalid.
+// FilterStates returns what a Filter may have for States.
+func FilterStates() []State { return append(States(), Merged) }
+
+// ParseState returns the state of a Filter with this JSON form, or ErrInvalid.
 func ParseState(s string) (State, error) {
-	if slices.Contains(States(), State(s)) {
+	if slices.Contains(FilterStates(), State(s)) {
 		return State(s), nil
 	}
-	return "", problem(ErrInvalid, "write one of waiting, in_flight, retrying, delivered, dead", "%q is not a state of events", s)
+	return "", problem(ErrInvalid, "write one of waiting, in_flight, retrying, delivered, merged, dead", "%q is not a state of events", s)
 }
 
 // Ops returns the operations that events are of.

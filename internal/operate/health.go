@@ -18,11 +18,12 @@ type EndpointHealth struct {
 	State string `json:"state"` // failing: only probes are sent; probing: a probe has succeeded, and work grows back
 	// Endpoint is the trigger's URL, or the host as scheme://host:port if that can't be reached.
 	Endpoint string    `json:"endpoint"`
-	Host     bool      `json:"host"`     // it concerns every trigger that goes to this host
-	Since    time.Time `json:"since"`    // the first failure of the row, before the breaker opened
-	Reason   string    `json:"reason"`   // the last failure
-	ProbeAt  time.Time `json:"probe_at"` // failing: when the next probe is made, or is over
-	Probes   int       `json:"probes"`   // made so far
+	Host     bool      `json:"host"`      // it concerns every trigger that goes to this host
+	Since    time.Time `json:"since"`     // the first failure of the row, before the breaker opened
+	Reason   string    `json:"reason"`    // the last failure
+	ProbeAt  time.Time `json:"probe_at"`  // failing: when the next probe is made, or is over
+	ProberID *int32    `json:"prober_id"` // failing: the dispatcher that makes a probe now; null: none does
+	Probes   int       `json:"probes"`    // made so far
 }
 
 // Hangs says that attempts of a trigger have been in flight for more than a second.
@@ -48,7 +49,8 @@ func readHealth(ctx context.Context, tx pgx.Tx) (map[int32]*EndpointHealth, erro
 	// The host decides if both fail: while it does, the endpoint is not probed by itself.
 	err := escaping(ctx, tx, func(write func(string) string) error {
 		rows, err := pg.Collect[row](ctx, tx, `
-select h.state, `+write("h.endpoint")+` as endpoint, h.trigger_id is null as host, h.since, `+write("h.reason")+` as reason, h.probe_at, h.probes, h.triggers
+select h.state, `+write("h.endpoint")+` as endpoint, h.trigger_id is null as host, h.since, `+write("h.reason")+` as reason, h.probe_at, h.probes, h.triggers,
+       (select i.id from rowhook.instance i where i.id = h.prober and h.state = 'failing' and h.probe_at > statement_timestamp()) as prober_id
   from rowhook.health h where not (`+queue.VoidHealth+`) order by h.state = 'failing', h.trigger_id is null`)
 		for i := range rows {
 			for _, id := range rows[i].Triggers {
@@ -85,6 +87,27 @@ func readHanging(ctx context.Context, tx pgx.Tx) (map[string][]Hangs, error) {
 	return out, nil
 }
 
+// readPaced returns the claimed events that wait for their rate, by name of a trigger. Dispatchers
+// have recorded them.
+func readPaced(ctx context.Context, tx pgx.Tx) (map[string]queue.Paced, error) {
+	found, err := pg.Collect[troubled](ctx, tx, "select id, name, trouble::text as trouble from rowhook.instance where trouble->'paced' is not null order by id")
+	if err != nil {
+		return nil, fmt.Errorf("read which events wait for their rate: %w", err)
+	}
+	out := map[string]queue.Paced{}
+	for _, in := range found {
+		var t queue.Trouble
+		if err := json.Unmarshal([]byte(in.Trouble), &t); err != nil {
+			return nil, fmt.Errorf("read the trouble of dispatcher %d: %w", in.ID, err)
+		}
+		for trigger, p := range t.Paced {
+			sum := out[trigger]
+			out[trigger] = queue.Paced{Events: sum.Events + p.Events, Retried: sum.Retried + p.Retried}
+		}
+	}
+	return out, nil
+}
+
 // Explain says for people what the health means, and when the next probe is.
 func (h *EndpointHealth) Explain(now time.Time) string {
 	what := "its endpoint"
@@ -95,9 +118,12 @@ func (h *EndpointHealth) Explain(now time.Time) string {
 	if h.State != "failing" {
 		return since + " and answers again: work grows back"
 	}
-	next := "now"
+	next := "next probe now"
 	if in := h.ProbeAt.Sub(now).Round(time.Second); in > 0 {
-		next = "in " + in.String()
+		next = "next probe in " + in.String()
 	}
-	return since + ": its events wait, next probe " + next
+	if h.ProberID != nil {
+		next = "a probe is running"
+	}
+	return since + ": its events wait, " + next
 }

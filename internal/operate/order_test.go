@@ -123,6 +123,22 @@ func TestEventsShowTheirPlace(t *testing.T) {
 	require.EqualValues(t, 9, shown.Sequence)
 	require.Contains(t, shown.Next, "it was not sent itself. A later event of its key was sent in its stead, "+ids[1])
 	require.False(t, shown.Unsent)
+
+	sent := d.archive(t, "a", 1)[0]
+	chosen := func(states ...operate.State) (all []string) {
+		page, err := operate.List(t.Context(), d.conn, operate.Filter{States: states}, operate.ListOptions{})
+		require.NoError(t, err)
+		for _, e := range page.Events {
+			all = append(all, e.ID)
+			require.Equal(t, operate.Delivered, e.State)
+		}
+		return all
+	}
+	require.Equal(t, archived, chosen(operate.Merged))
+	require.ElementsMatch(t, []string{archived[0], sent}, chosen(operate.Delivered))
+	require.ElementsMatch(t, []string{archived[0], sent}, chosen(operate.Merged, operate.Delivered))
+	_, err = operate.Discard(t.Context(), d.conn, operate.Filter{States: []operate.State{operate.Merged}}, operate.BulkOptions{})
+	require.ErrorContains(t, err, "can't be discarded")
 }
 
 func TestEventsOfARowThatCameAndWentSayThatNothingWasSent(t *testing.T) {

@@ -44,7 +44,7 @@ func sources() []source {
 			columns: common + "'dead' as state, e.died_at as at, null::integer as claimed_by",
 		},
 		{
-			table: "event_archive", time: "delivered_at", holds: []State{Delivered}, byID: true,
+			table: "event_archive", time: "delivered_at", holds: []State{Delivered, Merged}, byID: true,
 			columns: common + "'delivered' as state, e.delivered_at as at, null::integer as claimed_by",
 		},
 	}
@@ -318,6 +318,13 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	if w.table == "event_log" && !(slices.Contains(w.states, Waiting) && slices.Contains(w.states, InFlight) && slices.Contains(w.states, Retrying)) {
 		args = append(args, w.states)
 		where = append(where, fmt.Sprintf("%s = any($%d::text[])", queueState, len(args)))
+	}
+	if w.table == "event_archive" && !slices.Contains(w.states, Delivered) { // Merged alone
+		if w.placed {
+			where = append(where, "e.merged_into is not null")
+		} else {
+			where = append(where, "false")
+		}
 	}
 	if w.relations != nil {
 		args = append(args, w.relations, w.origins)

@@ -241,6 +241,10 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	if err != nil {
 		return err
 	}
+	paced, err := readPaced(ctx, tx)
+	if err != nil {
+		return err
+	}
 	blocked, err := s.readBlocked(ctx, tx, ts, limit)
 	if err != nil {
 		return err
@@ -252,6 +256,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 			Health: health[ts[i].ID], Hanging: append([]Hangs{}, hanging[ts[i].Name]...)}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
 		st.unclaimed()
+		st.InFlight, st.Waiting, st.Retrying = notInFlight(paced[ts[i].Name], st.InFlight, st.Waiting, st.Retrying)
 		if st.BlockedKeys = blocked[ts[i].ID]; st.BlockedKeys >= limit {
 			st.Estimated = append(st.Estimated, "blocked_keys")
 		}
@@ -316,6 +321,14 @@ func (st *TriggerStatus) unclaimed() {
 		st.Retrying = max(0, st.Retrying-int64(h.retried))
 		st.Waiting = max(0, st.Waiting-int64(h.Unclaimed-h.retried))
 	}
+}
+
+// notInFlight counts events that wait for their rate as waiting or retrying. They are claimed, so by
+// the rows of the queue they are in flight.
+func notInFlight(p queue.Paced, inFlight, waiting, retrying int64) (f, w, r int64) {
+	retried := min(int64(p.Retried), inFlight)
+	fresh := min(int64(p.Events-p.Retried), inFlight-retried)
+	return inFlight - retried - fresh, waiting + fresh, retrying + retried
 }
 
 const (

@@ -22,6 +22,15 @@ type Trouble struct {
 	Activity string `json:"activity,omitempty"`
 	// Hanging are attempts in flight for more than a second, by name of a trigger.
 	Hanging map[string]Hanging `json:"hanging,omitempty"`
+	// Paced are claimed events that are not being sent, since they wait for their rate, by name of a
+	// trigger. It is no trouble, but no row of the queue says so.
+	Paced map[string]Paced `json:"paced,omitempty"`
+}
+
+// Paced counts claimed events that wait for their rate.
+type Paced struct {
+	Events  int `json:"events"`
+	Retried int `json:"retried,omitempty"` // of those, have failed before
 }
 
 // Hanging are attempts of one trigger.
@@ -42,12 +51,12 @@ const MostHanging = 20
 
 // IsZero reports whether there is none.
 func (t *Trouble) IsZero() bool {
-	return len(t.Unable) == 0 && len(t.Hanging) == 0 && t.History == "" && t.Activity == ""
+	return len(t.Unable) == 0 && len(t.Hanging) == 0 && len(t.Paced) == 0 && t.History == "" && t.Activity == ""
 }
 
 // Equal reports whether both are the same.
 func (t *Trouble) Equal(o *Trouble) bool {
-	return maps.Equal(t.Unable, o.Unable) && t.History == o.History && t.Activity == o.Activity && maps.EqualFunc(t.Hanging, o.Hanging, Hanging.equal)
+	return maps.Equal(t.Unable, o.Unable) && t.History == o.History && t.Activity == o.Activity && maps.EqualFunc(t.Hanging, o.Hanging, Hanging.equal) && maps.Equal(t.Paced, o.Paced)
 }
 
 func (h Hanging) equal(o Hanging) bool {

@@ -51,7 +51,7 @@ export function trouble(t, status) {
       kind: "bad", word: probing ? "coming back" : "failing", since: h.since, why: `${h.reason}${h.host ? `, by all that goes to ${h.endpoint}` : ""}`,
       next: probing
         ? `a probe has got through: work grows back by itself, ${events} are left`
-        : `${wait ? `${events} wait for it and lose` : "what is written waits for it and loses"} nothing: one probe is sent at a time, ${left > 1000 ? `the next ${ago(h.probe_at)}` : "one runs now"}`,
+        : `${wait ? `${events} wait for it and lose` : "what is written waits for it and loses"} nothing: one probe is sent at a time, ${h.prober_id == null && left > 1000 ? `the next ${ago(h.probe_at)}` : "one runs now"}`,
       can: ["test", "pause"],
     };
   }
