@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
@@ -254,6 +255,40 @@ func TestOthersAreToldOfALaneThatIsGivenBackAfterItsLastAttempt(t *testing.T) {
 	told := hear(t, b.Conn(t), queue.LanesPayload)
 	close(answer)
 	told()
+	eventually(t, conn, 32, owned, second.Stats().Instance)
+	b.settled(t)
+}
+
+// TestAnAttemptThatHangsDoesNotHoldUpALaneThatIsToBeGivenBack: with it, the other keys of the lane would
+// wait until the trigger's timeout.
+func TestAnAttemptThatHangsDoesNotHoldUpALaneThatIsToBeGivenBack(t *testing.T) {
+	t.Parallel()
+	const hanging, others = 80, 120
+	b := newFixture(t)
+	b.watch(t, "orders", byRow, func(s *trigger.Spec) { s.Webhook.Timeout = trigger.Duration(10 * time.Minute) })
+	answer := make(chan struct{})
+	b.receiver.respond(func(_ int, d delivery, _ http.ResponseWriter, r *http.Request) {
+		if id, _ := strconv.Atoi(string(d.new["id"])); id > hanging {
+			return
+		}
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+		}
+	})
+	conn := b.Conn(t)
+	const owned = "select count(*)::integer from rowhook.lane where owner = $1"
+	first := b.start(t)
+	eventually(t, conn, 64, owned, first.Stats().Instance)
+	b.Exec(t, fmt.Sprintf("insert into orders (n) select 0 from generate_series(1, %d)", hanging))
+	b.receiver.await(t, "orders", hanging)
+	busy := one[int](t, conn, "select count(distinct lane) from rowhook.event_log")
+	require.Greater(t, busy, 32)
+	second := b.start(t)
+	eventually(t, conn, 64-busy, owned, second.Stats().Instance)
+	b.Exec(t, fmt.Sprintf("insert into orders (n) select 0 from generate_series(1, %d)", others))
+	b.receiver.await(t, "orders", hanging+others)
+	close(answer)
 	eventually(t, conn, 32, owned, second.Stats().Instance)
 	b.settled(t)
 }

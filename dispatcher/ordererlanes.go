@@ -137,12 +137,26 @@ func (o *orderer) seat(s *queue.Seats) {
 	byWork := slices.SortedFunc(maps.Keys(owned), func(a, b int16) int {
 		return cmp.Or(cmp.Compare(n.lanes.Busy(a), n.lanes.Busy(b)), cmp.Compare(b, a))
 	})
+	now := time.Now()
 	for _, lane := range byWork[:max(0, len(byWork)-share)] {
+		n.grants[lane].leaves = now
 		n.lanes.Leave(lane)
 	}
+	n.stay(now, o.doubts)
 	lack := min(share-len(owned)-len(n.lanes.Leaving()), int(s.Free)+len(anew))
 	if lack = max(lack, len(anew)); lack > 0 {
 		o.lacks = append(o.lacks, queue.LaneWant{Trigger: s.Trigger, Most: int32(lack), Anew: anew})
+	}
+}
+
+// stay keeps lanes that were to be given back, and of which an attempt hangs. With them the other
+// keys of such a lane would wait until the trigger's timeout. At the next look they may be chosen
+// again.
+func (n *line) stay(now time.Time, doubts int64) {
+	for lane, idle := range n.lanes.Leaving() {
+		if g := n.grants[lane]; !idle && g.holds(doubts) && now.Sub(g.leaves) > stallAfter {
+			n.lanes.Stay(lane)
+		}
 	}
 }
 

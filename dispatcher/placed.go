@@ -28,8 +28,9 @@ type placed struct {
 // grant is the right to send the events of a lane. It ends when another instance may have the lane.
 type grant struct {
 	over   atomic.Bool
-	doubts int64 // pulse.doubts when the lane was claimed. An instance that is buried has no lanes
-	deadly bool  // several owners have died with the lane
+	doubts int64     // pulse.doubts when the lane was claimed. An instance that is buried has no lanes
+	deadly bool      // several owners have died with the lane
+	leaves time.Time // when the lane was last to be given back
 }
 
 // conclusion is what became of a placed delivery.

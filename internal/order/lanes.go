@@ -73,9 +73,19 @@ func (l *Lanes) Restart(number int16) {
 	if ln == nil {
 		return
 	}
-	leaving := ln.leaving
+	leaving, holds := ln.leaving, ln.holds
 	l.restart(ln, ln.epoch)
-	ln.leaving = leaving
+	ln.leaving, ln.holds = leaving, holds
+	ln.review() // nothing of their places was read yet
+	l.letGo(ln)
+}
+
+// Stay has a lane kept that is leaving. It is read again from the beginning. What is out stays out.
+func (l *Lanes) Stay(number int16) {
+	if ln := l.lanes[number]; ln != nil && ln.leaving {
+		ln.leaving = false
+		l.Restart(number)
+	}
 }
 
 func (l *Lanes) restart(ln *lane, epoch int64) {
