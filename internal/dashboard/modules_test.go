@@ -25,17 +25,49 @@ func TestModulesOfThePage(t *testing.T) {
 		_, err := os.ReadFile(name) // so that go test notices a change
 		require.NoError(t, err)
 	}
-	node, err := exec.LookPath("node")
+	out, err := exec.CommandContext(t.Context(), node(t, strings.Join(files, ", ")), append([]string{"--test"}, files...)...).CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+// node returns the program, or skips the test and says what was not run.
+func node(t *testing.T, what string) string {
+	t.Helper()
+	program, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("node is not installed, so these were not run: " + strings.Join(files, ", "))
+		t.Skip("node is not installed, so this was not run: " + what)
 	}
-	version, err := exec.CommandContext(t.Context(), node, "--version").Output()
+	version, err := exec.CommandContext(t.Context(), program, "--version").Output()
 	require.NoError(t, err)
 	if regexp.MustCompile(`^v1?\d\.`).Match(version) {
-		t.Skipf("node is %s, and 20 or later is needed, so these were not run: %s", strings.TrimSpace(string(version)), strings.Join(files, ", "))
+		t.Skipf("node is %s, and 20 or later is needed, so this was not run: %s", strings.TrimSpace(string(version)), what)
 	}
-	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test"}, files...)...).CombinedOutput()
+	return program
+}
+
+// TestModulesAreServedWithoutTheirComments loads all modules as they are served. Without a browser they run into the first
+// thing of a browser, but only once all of them are parsed, and what they import from each other is found.
+func TestModulesAreServedWithoutTheirComments(t *testing.T) {
+	t.Parallel()
+	directory := t.TempDir()
+	page := body(t, get(t, "/", nil))
+	served := regexp.MustCompile(`"(assets/[0-9a-f]+/([\w./-]+\.js))"`).FindAllStringSubmatch(page, -1)
+	require.Greater(t, len(served), 10)
+	for _, m := range served {
+		text := body(t, get(t, "/"+m[1], nil))
+		if source, err := os.ReadFile(filepath.Join("static", m[2])); !strings.HasPrefix(m[2], "vendor/") {
+			require.NoError(t, err)
+			require.NotContains(t, text, "/**", m[2])
+			require.Equal(t, strings.Count(string(source), "\n"), strings.Count(text, "\n"), "%s: an error in the console must name the line of the source", m[2])
+		}
+		to := filepath.Join(directory, m[2])
+		require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o700))
+		require.NoError(t, os.WriteFile(to, []byte(text), 0o600))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(directory, "package.json"), []byte(`{"type": "module"}`), 0o600))
+	program := node(t, "loading the modules as they are served")
+	out, err := exec.CommandContext(t.Context(), program, "--input-type=module", "--eval", `import("file://" + process.argv[1]).catch((e) => console.log(String(e)))`, filepath.Join(directory, "main.js")).CombinedOutput()
 	require.NoError(t, err, string(out))
+	require.Equal(t, "ReferenceError: location is not defined", strings.TrimSpace(string(out)))
 }
 
 // TestFiltersKnowTheWordsOfTheServer compares the lists that the page completes and checks with those that the server takes.
