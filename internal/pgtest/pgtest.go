@@ -88,7 +88,7 @@ func StartServer(ctx context.Context, settings ...string) (*localpg.Server, erro
 		Settings: map[string]string{
 			"fsync":                     "off", // a crash of PostgreSQL loses nothing; only a crash of the machine does
 			"full_page_writes":          "off",
-			"max_connections":           "300",
+			"max_connections":           "800", // some 15 for each of the tests that run at once, in two packages
 			"wal_level":                 "logical",
 			"max_prepared_transactions": "20",
 			"track_commit_timestamp":    "on",
