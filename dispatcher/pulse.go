@@ -42,16 +42,27 @@ type pulse struct {
 	pokes      chan struct{}
 	registered atomic.Bool  // it is in rowhook.instance, as last seen by the pulse or the peers
 	doubts     atomic.Int64 // how often it was found buried, so that others may have its lanes
-	last       atomic.Int64 // when it was last written, Unix nanoseconds
+	last       atomic.Int64 // when it was last written: nanoseconds since epoch; 0: never
+	epoch      time.Time    // when this process began, by its monotonic clock
 	enrolled   atomic.Int64 // how often it has registered. What it had before, others may have by now
 }
 
 func newPulse(db *database, self *identity, inbox *inbox, log *slog.Logger) *pulse {
-	return &pulse{db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1)}
+	return &pulse{db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1), epoch: time.Now()}
 }
 
-// lastBeat is when this instance last wrote that it is alive.
-func (p *pulse) lastBeat() time.Time { return time.Unix(0, p.last.Load()) }
+// lastBeat is when this instance last wrote that it is alive; zero: it has not. It is told by the
+// monotonic clock, so that a clock which is set makes no beat older or younger.
+func (p *pulse) lastBeat() time.Time {
+	since := p.last.Load()
+	if since == 0 {
+		return time.Time{}
+	}
+	return p.epoch.Add(time.Duration(since))
+}
+
+// beaten records when this instance wrote that it is alive.
+func (p *pulse) beaten(at time.Time) { p.last.Store(max(int64(at.Sub(p.epoch)), 1)) }
 
 // isFresh reports whether nobody can have taken this instance for dead since its last beat.
 func (p *pulse) isFresh(now time.Time) bool { return now.Sub(p.lastBeat()) < freshFor }
@@ -151,7 +162,7 @@ func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known boo
 	}
 	if known {
 		p.registered.Store(true)
-		p.last.Store(began.UnixNano())
+		p.beaten(began)
 	}
 	return known, nil
 }
