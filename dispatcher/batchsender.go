@@ -98,7 +98,7 @@ func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration
 	if part = b.inTurn(part); len(part) == 0 {
 		return 0
 	}
-	if above != nil && b.spec.Rate.Limit.N > 0 && !b.scheduler.awaitSlot(b.ctx, b.shipment.lane, b.until) {
+	if above != nil && !b.scheduler.awaitSlot(b.ctx, b.shipment.lane, b.until) {
 		b.decide(part, *above)
 		return 0
 	}
