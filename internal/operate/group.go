@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // Group counts events with the same values of the chosen keys. The other keys are empty.
@@ -23,7 +26,7 @@ type Group struct {
 	// letters, or were delivered; of those in the queue, when they were recorded.
 	FirstAt   time.Time `json:"first_at"`
 	LastAt    time.Time `json:"last_at"`
-	ExampleID string    `json:"example_id"` // the newest of the events
+	ExampleID string    `json:"example_id"` // one of the last of the events
 }
 
 // groupKey are the values by which events are grouped.
@@ -100,6 +103,12 @@ func (w *walk) group(ctx context.Context, tx pgx.Tx, ts triggers, by []string, c
 	if w.triggers != nil && len(w.triggers) == 0 || !w.wanted() {
 		return false, nil
 	}
+	if fits, err := w.wholeTable(ctx, tx, by); err != nil || fits {
+		if err == nil {
+			err = w.groupReasons(ctx, tx, ts, by, counts)
+		}
+		return false, err
+	}
 	few, err := w.few(ctx, tx)
 	if err != nil {
 		return false, err
@@ -174,6 +183,118 @@ type grouped struct {
 // log of attempts: two million rows of it would be read for 100,000 dead letters.
 func (w *walk) ownReason(by []string) bool {
 	return w.table == "dead_letter" && !w.slow() && !slices.Contains(by, "status") && !slices.Contains(by, "kind")
+}
+
+// mostReasons is how many dead letters are grouped by one statement. It takes some 20 ms for 100,000.
+const mostReasons = 500_000
+
+// wholeTable reports whether groupReasons can group these events: dead letters that are chosen by
+// their trigger alone, and are not too many.
+func (w *walk) wholeTable(ctx context.Context, tx pgx.Tx, by []string) (bool, error) {
+	if !w.ownReason(by) || w.low != lowest || w.high != highest || len(w.ids) > 0 || w.relations != nil || w.ops != nil {
+		return false, nil
+	}
+	var rows float64
+	if err := tx.QueryRow(ctx, "select reltuples::float8 from pg_catalog.pg_class where oid = 'rowhook.dead_letter'::regclass").Scan(&rows); err != nil {
+		return false, fmt.Errorf("read the size of dead_letter: %w", err)
+	}
+	return rows <= mostReasons, nil
+}
+
+// groupReasons groups dead letters by trigger and reason, by one look at the table: to read page by
+// page, in the order of ids, takes ten times as long.
+func (w *walk) groupReasons(ctx context.Context, tx pgx.Tx, ts triggers, by []string, counts map[groupKey]*Group) error {
+	if _, err := tx.Exec(ctx, "set local enable_seqscan = on"); err != nil {
+		return fmt.Errorf("prepare to group dead letters: %w", err)
+	}
+	var mine map[groupKey]*Group
+	var last map[groupKey]lastOf
+	err := escaping(ctx, tx, func(write func(string) string) error {
+		rows, err := tx.Query(ctx, "select trigger_id, "+write("left(reason, 300)")+", md5(reason), n, first_at, last_at from "+
+			"(select trigger_id, reason, count(*) as n, min(died_at) as first_at, max(died_at) as last_at from rowhook.dead_letter "+
+			"where $1::integer[] is null or trigger_id = any($1) group by trigger_id, reason) as g", w.triggers)
+		if err != nil {
+			return err
+		}
+		mine, last = map[groupKey]*Group{}, map[groupKey]lastOf{}
+		var of lastOf
+		var reason string
+		var n int64
+		var firstAt, lastAt time.Time
+		_, err = pgx.ForEachRow(rows, []any{&of.trigger, &reason, &of.reason, &n, &firstAt, &lastAt}, func() error {
+			var key groupKey
+			if slices.Contains(by, "trigger") {
+				key.trigger = ts.byID(of.trigger).Name
+			}
+			if slices.Contains(by, "state") {
+				key.state = string(Dead)
+			}
+			if slices.Contains(by, "error") {
+				key.error = reason
+			}
+			if mine[key] == nil && len(mine) >= mostGroups {
+				key = groupKey{}
+			}
+			if mine[key] == nil {
+				mine[key] = &Group{Trigger: key.trigger, State: State(key.state), Error: key.error}
+			}
+			if lastAt.After(mine[key].LastAt) {
+				last[key] = of
+			}
+			mine[key].add(n, firstAt, lastAt, "")
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("group dead letters: %w", err)
+	}
+	if _, err := tx.Exec(ctx, "set local enable_seqscan = off"); err != nil {
+		return fmt.Errorf("end grouping dead letters: %w", err)
+	}
+	if err := nameExamples(ctx, tx, mine, last); err != nil {
+		return err
+	}
+	for key, g := range mine {
+		if counts[key] == nil {
+			counts[key] = g
+		} else {
+			counts[key].add(g.Events, g.FirstAt, g.LastAt, g.ExampleID)
+		}
+	}
+	return nil
+}
+
+// lastOf is of the last event of a group.
+type lastOf struct {
+	trigger int32
+	reason  string // its digest
+}
+
+// nameExamples sets the example of each group to one that died last, by the index on triggers and
+// times.
+func nameExamples(ctx context.Context, tx pgx.Tx, groups map[groupKey]*Group, last map[groupKey]lastOf) error {
+	keys := slices.Collect(maps.Keys(last))
+	of, at, reasons := make([]int32, len(keys)), make([]time.Time, len(keys)), make([]string, len(keys))
+	for i, key := range keys {
+		of[i], at[i], reasons[i] = last[key].trigger, groups[key].LastAt, last[key].reason
+	}
+	type example struct {
+		N  int
+		ID string
+	}
+	found, err := pg.Collect[example](ctx, tx, `
+select g.n::integer - 1 as n, d.id::text as id
+  from unnest($1::integer[], $2::timestamptz[], $3::text[]) with ordinality as g(trigger_id, at, reason, n)
+ cross join lateral (
+   select id from rowhook.dead_letter e where e.trigger_id = g.trigger_id and e.died_at = g.at and md5(e.reason) = g.reason limit 1) as d`, of, at, reasons)
+	if err != nil {
+		return fmt.Errorf("find examples: %w", err)
+	}
+	for _, e := range found {
+		groups[keys[e.N]].ExampleID = e.ID
+	}
+	return nil
 }
 
 // groupTime is the column of the times of a group.
