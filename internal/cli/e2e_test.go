@@ -35,7 +35,7 @@ import (
 const binaryVariable = "ROWHOOK_TEST_BINARY"
 
 // patience is how long a test waits for what should come at once.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "rowhook-e2e-")
