@@ -51,6 +51,7 @@ func TestPictures(t *testing.T) {
 	tb.Sees("main", "stock")
 	for _, page := range []struct{ name, hash, shows string }{
 		{"overview", "#/", "parcels"},
+		{"events", "#/events", "orders"},
 		{"trigger", "#/trigger/users", "Configuration"},
 		{"dispatchers", "#/dispatchers", "lives"},
 		{"operations", "#/operations", "Nothing runs"},

@@ -78,7 +78,7 @@ function Frame() {
 function Who() {
   const { name, tokens } = me.value;
   if (!tokens) return null;
-  return html`<span class="db">${name ?? "token"} <button class="quiet" onClick=${signOut}>Sign out</button></span>`;
+  return html`<span class="db who">${name ?? "token"} <button class="quiet" onClick=${signOut}>Sign out</button></span>`;
 }
 
 function SignIn() {

@@ -1,7 +1,7 @@
 // The first page: is anything stuck, why, and what happens next by itself.
 
 import { get } from "../lib/api.js";
-import { bytes, count, latency, now, span } from "../lib/format.js";
+import { bytes, count, latency, now, plural, span } from "../lib/format.js";
 import { html, signal, useEffect } from "../lib/html.js";
 import { link } from "../lib/route.js";
 import { activity, status } from "../lib/status.js";
@@ -27,18 +27,20 @@ export function Overview() {
   if (!s) return html`<${Loading} what="the state" />`;
   const troubles = s.triggers.map((/** @type {any} */ t) => ({ t, is: trouble(t, s) })).filter((/** @type {any} */ x) => ["bad", "wait"].includes(x.is.kind))
     .sort((/** @type {any} */ x, /** @type {any} */ y) => Number(y.is.kind === "bad") - Number(x.is.kind === "bad"));
+  const noted = troubles.slice(0, 6); // more would hide the table
   const general = s.warnings.filter((/** @type {any} */ w) => !w.trigger);
   return html`<h1 class="hidden">Overview</h1>
     <${Strip} s=${s} />
     ${s.all_paused && html`<section class="note w"><strong class="s pause">everything is paused</strong>
       <span>by ${s.all_paused.by}, <${Since} at=${s.all_paused.at} />${s.all_paused.reason && `: “${s.all_paused.reason}”`}</span>
       <p>Triggers that are added later start paused, too, until <code>rowhook resume --all</code>.</p></section>`}
-    ${troubles.map((/** @type {any} */ { t, is }) => html`<${Note} key=${t.name} t=${t} is=${is} />`)}
+    ${noted.map((/** @type {any} */ { t, is }) => html`<${Note} key=${t.name} t=${t} is=${is} />`)}
+    ${troubles.length > noted.length && html`<p class="sub">And ${plural(troubles.length - noted.length, "trigger")} more in trouble: the table says why.</p>`}
     ${general.map((/** @type {any} */ w) => html`<section class="note w" key=${w.code + w.problem}><strong class="s wait">Needs a look</strong><span>${w.problem}</span>
       ${w.remedy && html`<p>${w.remedy}</p>`}</section>`)}
     ${s.triggers.length === 0
       ? html`<${Empty} title="There are no triggers yet">Write them into <code>rowhook.yaml</code>, and run <code>rowhook apply</code>: each change of their tables is then sent.<//>`
-      : html`<${Triggers} s=${s} />`}`;
+      : html`<${Triggers} s=${s} noted=${new Set(noted.map((/** @type {any} */ x) => x.t.name))} />`}`;
 }
 
 /** @param {{t: any, is: import("../lib/trouble.js").Trouble}} props */
@@ -86,23 +88,23 @@ function Cell({ name, title, href, children }) {
   return html`<div title=${title}><dt>${href ? html`<a href=${href}>${name}</a>` : name}</dt><dd>${children}</dd></div>`;
 }
 
-/** @param {{s: any}} props */
-function Triggers({ s }) {
+/** @param {{s: any, noted: Set<string>}} props noted are told of above */
+function Triggers({ s, noted }) {
   return html`<table class="cards"><caption>Triggers</caption>
     <thead><tr><th scope="col">Trigger</th><th scope="col">State</th><th scope="col" class="n">Waiting</th><th scope="col" class="n">In flight</th><th scope="col" class="n">Retrying</th>
       <th scope="col" class="n">Dead</th><th scope="col">The last hour</th><th scope="col" class="n">p50 / p95</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-    <tbody>${s.triggers.map((/** @type {any} */ t) => html`<${Row} key=${t.name} t=${t} s=${s} />`)}</tbody></table>`;
+    <tbody>${s.triggers.map((/** @type {any} */ t) => html`<${Row} key=${t.name} t=${t} s=${s} noted=${noted.has(t.name)} />`)}</tbody></table>`;
 }
 
-/** @param {{t: any, s: any}} props */
-function Row({ t, s }) {
+/** @param {{t: any, s: any, noted: boolean}} props */
+function Row({ t, s, noted }) {
   const a = activity.value.get(t.name);
   const is = trouble(t, s);
   const estimated = (/** @type {string} */ what) => t.estimated.includes(what);
   const can = [...(t.removed ? [] : t.paused ? ["resume"] : ["pause"]), ...(t.dead > 0 && !t.removed ? ["redeliver"] : [])];
   return html`<tr>
     <td><a class="name" href=${link("trigger", t.name)}>${t.name}</a><span class="sub">${[t.table, operations(applied.value.get(t.name))].filter(Boolean).join(" · ")}</span></td>
-    <td><${Light} kind=${is.kind}>${is.word}${is.since && html` <${Since} at=${is.since} />`}<//>${is.why && html`<span class="sub">${is.why}</span>`}</td>
+    <td><${Light} kind=${is.kind}>${is.word}${is.since && html` <${Since} at=${is.since} />`}<//>${is.why && !noted && html`<span class="sub">${is.why}</span>`}</td>
     <${Figure} n=${t.waiting} label="waiting" estimated=${estimated("waiting")} />
     <${Figure} n=${t.in_flight} label="in flight" estimated=${estimated("in_flight")} />
     <${Figure} n=${t.retrying} label="retrying" estimated=${estimated("retrying")} />
