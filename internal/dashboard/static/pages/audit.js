@@ -30,5 +30,13 @@ export function Audit() {
 /** Arguments and result, as words where they are few. @param {{detail: any}} props */
 function Detail({ detail }) {
   if (detail === null || typeof detail !== "object") return html`<span class="mono">${visible(String(detail ?? ""))}</span>`;
-  return html`<dl class="detail">${Object.entries(detail).map(([name, value]) => html`<div key=${name}><dt>${visible(name)}</dt><dd class="mono">${visible(typeof value === "string" ? value : stringify(value, 0))}</dd></div>`)}</dl>`;
+  return html`<dl class="detail">${Object.entries(detail).map(([name, value]) => html`<div key=${name}><dt>${visible(name)}</dt><dd><${Value} value=${value} /></dd></div>`)}</dl>`;
+}
+
+/** A list has a line for each entry, and a long one is folded. @param {{value: any}} props */
+function Value({ value }) {
+  if (!Array.isArray(value)) return html`<span class="mono">${visible(typeof value === "string" ? value : stringify(value, 0))}</span>`;
+  const list = (/** @type {any[]} */ entries) => html`<ul class="mono">${entries.map((v, i) => html`<li key=${i}>${visible(typeof v === "string" ? v : stringify(v, 0))}</li>`)}</ul>`;
+  if (value.length <= 5) return list(value);
+  return html`${list(value.slice(0, 3))}<details><summary>${value.length - 3} more</summary>${list(value.slice(3))}</details>`;
 }

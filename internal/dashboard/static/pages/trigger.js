@@ -54,8 +54,8 @@ function Hour({ a }) {
       <${Chart} title="From the change to the answer" from=${a.from} series=${[{ name: "p50", values: a.p50_ms, kind: "line" }, { name: "p95", values: a.p95_ms, kind: "second" }]} write=${latency} />
       <div><h3>Answers</h3>${outcomes.length === 0
         ? html`<p class="z">Nothing was sent in this hour.</p>`
-        : html`<table class="bars"><tbody>${outcomes.map(([what, n]) => html`<tr key=${what}><th scope="row">${visible(what)}</th><td class="n">${count(Number(n))}</td>
-            <td><meter min="0" max=${all} value=${Number(n)} aria-label="${what}: ${n} of ${all}"></meter></td></tr>`)}</tbody></table>`}</div>
+        : html`<table class="bars"><tbody>${outcomes.map(([what, n]) => html`<tr key=${what} class=${what === "2xx" ? "" : "fails"}><th scope="row">${visible(what)}</th><td class="n">${count(Number(n))}</td>
+            <td><svg width="120" height="8" aria-hidden="true"><rect width=${Math.max(2, (120 * Number(n)) / all)} height="8" rx="2" /></svg></td></tr>`)}</tbody></table>`}</div>
     </div></section>`;
 }
 

@@ -27,7 +27,7 @@ export function Chart({ title, from, series, write }) {
     setAt(Math.min(minutes - 1, Math.max(0, (at ?? minutes) + step)));
   };
   const words = at === null
-    ? series.map((s) => `${s.name}: at most ${write(Math.max(0, ...s.values.map((v) => v ?? 0)))}`).join("; ")
+    ? most ? series.map((s) => `${s.name}: at most ${write(Math.max(0, ...s.values.map((v) => v ?? 0)))}`).join("; ") : "nothing in this hour"
     : `${clock(new Date(Date.parse(from) + at * 60_000).toISOString())}: ${series.map((s) => `${s.name} ${s.values[at] === null ? "–" : write(s.values[at])}`).join(", ")}`;
   return html`<figure class="chart"><figcaption><h3>${title}</h3><span class="sub" aria-live="polite">${words}</span></figcaption>
     <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label="${title}. ${words}" tabindex="0"
