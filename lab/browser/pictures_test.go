@@ -42,6 +42,14 @@ func (h *house) number(t *testing.T, query string) int {
 	return n
 }
 
+// word returns the one text of a query.
+func (h *house) word(t *testing.T, query string) string {
+	t.Helper()
+	var word string
+	require.NoError(t, h.Conn(t).QueryRow(t.Context(), query).Scan(&word))
+	return word
+}
+
 // TestPictures makes pictures of every page, light, dark and narrow. No page may be wider than the
 // window, and axe-core finds no barrier on any. ROWHOOK_TEST_SHOTS names a directory for them.
 func TestPictures(t *testing.T) {
@@ -52,6 +60,8 @@ func TestPictures(t *testing.T) {
 	for _, page := range []struct{ name, hash, shows string }{
 		{"overview", "#/", "parcels"},
 		{"events", "#/events", "orders"},
+		{"event", "#/event/" + h.word(t, "select id::text from rowhook.event_archive where op = 'UPDATE' limit 1"), "delivered"},
+		{"dead", "#/dead", "parcels"},
 		{"trigger", "#/trigger/users", "Configuration"},
 		{"dispatchers", "#/dispatchers", "lives"},
 		{"operations", "#/operations", "Nothing runs"},

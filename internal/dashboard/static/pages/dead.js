@@ -32,7 +32,7 @@ export function Dead() {
     ${problem && html`<${Failed} problem=${problem} again=${again} />`}
     <p class="sub">Nothing happens to them by itself. Mend the cause first, then redeliver them; their receivers get them late, and perhaps twice.${data.more ? " There was no time to count all of them." : ""}</p>
     <table class="cards dead"><caption class="hidden">Dead letters by trigger and reason, the largest group first</caption>
-      <thead><tr><th>Trigger</th><th>Reason</th><th class="n">Events</th><th>First</th><th>Last</th><th></th></tr></thead>
+      <thead><tr><th>Trigger</th><th>Reason</th><th class="n">Events</th><th>First</th><th>Last</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.groups.map((/** @type {any} */ g) => html`<${Group} key=${JSON.stringify([g.trigger, g.kind, g.status, g.error])} g=${g} alone=${data.groups.filter((/** @type {any} */ o) => o.trigger === g.trigger).length === 1} again=${again} />`)}</tbody></table>`;
 }
 

@@ -40,7 +40,7 @@ function Vacuum({ holder, queue }) {
   return html`<section><h2>The queue's table</h2>
     ${holder
       ? html`<p class="s wait">Vacuum is held back by a ${holder.kind}${holder.pid ? ` (pid ${holder.pid})` : ""}${holder.name ? ` ${visible(holder.name)}` : ""}${holder.user ? ` of ${visible(holder.user)}` : ""}${holder.since && html`, <${Since} at=${holder.since} />`}: what is settled stays in the table until it ends.</p>
-        ${holder.query && html`<pre>${visible(holder.query)}</pre>`}`
+        ${holder.query && html`<pre tabindex="0">${visible(holder.query)}</pre>`}`
       : html`<p class="s ok">Nothing holds back vacuum.</p>`}
     <p class="sub">About ${queue.live_tuples} rows and ${queue.dead_tuples} dead ones. Vacuumed <${When} at=${queue.last_vacuumed_at} none="never" />.</p></section>`;
 }

@@ -39,7 +39,7 @@ export function Trigger() {
       ${owed(t) > 0 && html`<a class="button" href=${link("events", "", { q: `trigger:${name} state:waiting state:retrying state:in_flight` })}>What is owed</a>`}
       <a class="button" href=${link("audit", "", { trigger: name })}>Who did what to it</a></p>
     ${a && html`<${Hour} a=${a} />`}
-    ${t.last_error && html`<section><h2>Last error <span class="sub"><${When} at=${t.last_error_at} /></span></h2><pre class="wrap">${visible(t.last_error)}</pre></section>`}
+    ${t.last_error && html`<section><h2>Last error <span class="sub"><${When} at=${t.last_error_at} /></span></h2><pre tabindex="0" class="wrap">${visible(t.last_error)}</pre></section>`}
     ${problem && !data && html`<${Failed} problem=${problem} again=${again} />`}
     ${data && html`<${Tables} data=${data} /><${Configuration} data=${data} />`}`;
 }
@@ -74,6 +74,6 @@ function Tables({ data }) {
 function Configuration({ data }) {
   return html`<section><h2>Configuration <${Copy} text=${data.yaml} what="the configuration" /></h2>
     <p class="sub">As applied. References such as \${NAME} are filled in by the dispatcher when it sends; what is secret is never shown.</p>
-    <pre>${visibleLines(data.yaml)}</pre></section>`;
+    <pre tabindex="0">${visibleLines(data.yaml)}</pre></section>`;
 }
 

@@ -17,7 +17,7 @@ function Folded({ all, what, coloured = false }) {
   const [most, setMost] = useState(firstPart);
   const { shown, left } = useMemo(() => beginning(all, most), [all, most]);
   const parts = useMemo(() => (coloured && shown.length <= mostColoured ? tokens(shown).map(([kind, part]) => (kind ? html`<span class="j${kind}">${part}</span>` : part)) : shown), [shown, coloured]);
-  return html`<pre class="value" tabindex=${left || most > firstPart ? 0 : undefined} aria-label=${left || most > firstPart ? what : undefined}>${parts}${left > 0 && "…"}</pre>
+  return html`<pre class="value" tabindex="0" aria-label=${what}>${parts}${left > 0 && "…"}</pre>
     ${(left > 0 || most > firstPart) && html`<p class="do fold">${left > 0 && html`<button onClick=${() => setMost(most + nextPart)}>Show ${left > nextPart ? "more" : "all"} of ${what} (${bytes(left)} left)</button>`}
       ${most > firstPart && html`<button onClick=${() => setMost(firstPart)}>Fold</button>`}</p>`}`;
 }
