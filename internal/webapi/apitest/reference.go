@@ -32,6 +32,13 @@ func describe(b *strings.Builder, method, path string, item *openapi3.PathItem, 
 	if o.Description != "" {
 		fmt.Fprintf(b, " %s", strings.TrimSpace(o.Description))
 	}
+	if o.Security != nil {
+		for _, scopes := range *o.Security {
+			for _, scope := range slices.Concat(slices.Collect(maps.Values(scopes))...) {
+				fmt.Fprintf(b, " Needs the scope `%s`.", scope)
+			}
+		}
+	}
 	b.WriteString("\n")
 	parameters := slices.Concat(item.Parameters, o.Parameters)
 	if len(parameters) > 0 {
