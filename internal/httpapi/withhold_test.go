@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/access"
+	"github.com/rowhook/rowhook/internal/httpapi"
 )
 
 // hidden stands in every place where data of a row or of a receiver can be.
@@ -128,6 +129,23 @@ func TestStreamsWithholdWhatListsDo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A response from which something can be withheld has to have the key that says so.
+func TestEveryResponseSaysWhatItWithholds(t *testing.T) {
+	t.Parallel()
+	d := document(t)
+	routes := httpapi.Withholding()
+	require.Greater(t, len(routes), 8)
+	for _, route := range routes {
+		method, path, _ := strings.Cut(route, " ")
+		content := d.Paths.Value(path).GetOperation(method).Responses.Value("200").Value.Content
+		schema := content.Get("application/json")
+		if schema == nil {
+			schema = content.Get("application/x-ndjson")
+		}
+		require.Contains(t, schema.Schema.Value.Properties, "withheld", route)
 	}
 }
 
