@@ -313,5 +313,5 @@ func TestReadinessTellsOfTablesThatAreNotCaptured(t *testing.T) {
 	a := d.ask(t, "GET", "/readyz", nil)
 	a.into(t, &r)
 	require.Equal(t, 200, a.StatusCode, "another instance would do no better")
-	require.Contains(t, r.Checks, httpapi.Check{Name: "capturing", OK: true, Detail: "a: the table public.a is gone: make it again"})
+	require.Contains(t, r.Checks, httpapi.Check{Name: "capturing", OK: true, Detail: "a: the table public.a is gone: make it again", Remedy: "run \"rowhook apply\", which makes the missing capture triggers"})
 }

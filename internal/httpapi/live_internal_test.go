@@ -31,7 +31,7 @@ func TestWhatAStreamHasNotSentIsReplacedByWhatIsNewer(t *testing.T) {
 func TestALookThatTakesLongIsMadeLessOften(t *testing.T) {
 	t.Parallel()
 	claim.Equal(t, time.Second, pause(time.Millisecond, nil))
-	claim.Equal(t, 9*time.Second, pause(time.Second, nil))
-	claim.Equal(t, time.Minute, pause(time.Minute, nil))
+	claim.Equal(t, 4500*time.Millisecond, pause(500*time.Millisecond, nil))
+	claim.Equal(t, liveLongest, pause(time.Minute, nil))
 	claim.Equal(t, time.Second, pause(time.Minute, errors.New("away")))
 }
