@@ -217,7 +217,9 @@ func (s *Server) statusStream(w http.ResponseWriter, r *http.Request) (int, any,
 	for {
 		select {
 		case <-r.Context().Done():
-			out.end(r)
+			if p := ended(r); p != nil {
+				_ = out.tell(liveNews{problem: message("problem", p)})
+			}
 			return 0, nil, nil
 		case <-beat.C:
 			if out.beat() != nil {

@@ -71,7 +71,9 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 	if err != nil && ctx.Err() == nil {
 		_ = out.send("problem", "", s.asProblem(r, err)) // the last message
 	}
-	out.end(r)
+	if p := ended(r); p != nil {
+		_ = out.send("problem", "", p)
+	}
 	return 0, nil, nil
 }
 
@@ -119,12 +121,14 @@ func (s *stream) send(kind, id string, v any) error {
 	return s.write(b.Bytes())
 }
 
-// end sends as the last message why the token of the request has ended, if it has.
-func (s *stream) end(r *http.Request) {
-	var ended *Problem
-	if errors.As(context.Cause(r.Context()), &ended) {
-		_ = s.send("problem", "", ended)
+// ended returns why the token of a request is valid no longer; nil: it is. It is the last message of a
+// stream.
+func ended(r *http.Request) *Problem {
+	var p *Problem
+	if errors.As(context.Cause(r.Context()), &p) {
+		return p
 	}
+	return nil
 }
 
 // beat sends a keep-alive: a comment of server-sent events, or an empty line.

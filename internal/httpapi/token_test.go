@@ -83,8 +83,9 @@ func TestATokenEndsWhenItIsRemovedOrItsTimeHasCome(t *testing.T) {
 
 	last := map[string]chan string{}
 	for name, token := range map[string]string{"removed": removed, "soon": soon, "narrowed": narrowed, "stays": stays} {
-		last[name] = d.lastLine(t, token)
+		last[name] = d.lastLine(t, token, "/api/v1/events/tail")
 	}
+	live := d.lastLine(t, removed, "/api/v1/status/stream")
 	require.NoError(t, access.Remove(d.path, "removed"))
 	require.Equal(t, "401 unauthorized", d.outcome(t, removed, "GET", "/api/v1/status", nil), "at once")
 	text, err := os.ReadFile(d.path)
@@ -99,6 +100,13 @@ func TestATokenEndsWhenItIsRemovedOrItsTimeHasCome(t *testing.T) {
 			require.Fail(t, "the stream goes on", name)
 		}
 	}
+	select {
+	case line := <-live:
+		require.Contains(t, line, `{"problem":{`)
+		require.Contains(t, line, "was removed")
+	case <-time.After(patience):
+		require.Fail(t, "the stream of the status goes on")
+	}
 	require.Equal(t, "401 unauthorized", d.outcome(t, soon, "GET", "/api/v1/me", nil))
 	var p httpapi.Problem
 	d.ask(t, "GET", "/api/v1/me", nil).into(t, &p)
@@ -111,11 +119,11 @@ func TestATokenEndsWhenItIsRemovedOrItsTimeHasCome(t *testing.T) {
 }
 
 // lastLine opens a stream, and returns what receives its last line when it ends.
-func (d *namedDesk) lastLine(t *testing.T, token string) chan string {
+func (d *namedDesk) lastLine(t *testing.T, token, path string) chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/events/tail", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+path, nil)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
@@ -126,6 +134,7 @@ func (d *namedDesk) lastLine(t *testing.T, token string) chan string {
 		defer resp.Body.Close()
 		last := ""
 		lines := bufio.NewScanner(resp.Body)
+		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
 			last = lines.Text()
 		}
