@@ -273,7 +273,21 @@ func (tb *tab) Types(within, name, text string) {
 // Press presses keys, as kb names them: tb.Press("j"), tb.Press(kb.Enter).
 func (tb *tab) Press(keys string) {
 	tb.t.Helper()
-	tb.run(chromedp.KeyEvent(keys))
+	for _, key := range keys {
+		events := kb.Encode(key)
+		for _, e := range events {
+			switch e.Type {
+			case kb.KeyChar: // by itself it would be typed even if the page has taken the key
+				continue
+			case kb.KeyDown:
+				if len(events) > 2 {
+					e.Text = events[1].Text
+				}
+			default:
+			}
+			call(tb, input.DispatchKeyEvent, *e)
+		}
+	}
 }
 
 // Escape closes what is open.

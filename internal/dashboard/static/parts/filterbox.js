@@ -88,19 +88,20 @@ export function FilterBox({ id, value, submit, label = "Filter of events" }) {
     } else if (e.key === "Tab" && shown && !e.shiftKey && options.length === 1 && text.slice(from, caret) !== options[0].insert.trim()) {
       e.preventDefault();
       take(0);
-    } else if (e.key === "Escape" && shown) {
-      e.preventDefault();
+    } else if (e.key === "Escape") {
+      e.preventDefault(); // a field of this type would lose its text
+      if (!shown) input.current.blur();
       setOpen(false);
       setAt(-1);
     }
   };
   const moved = (/** @type {any} */ e) => setCaret(e.target.selectionStart);
   return html`<form class="filterbox" role="search" onSubmit=${onSubmit}>
-    <input ref=${input} id=${id} type="text" role="combobox" aria-label=${label} aria-autocomplete="list" aria-expanded=${shown} aria-controls="${id}-list"
+    <input ref=${input} id=${id} type="search" role="combobox" aria-label=${label} aria-autocomplete="list" aria-expanded=${shown} aria-controls="${id}-list"
       aria-activedescendant=${shown && at >= 0 ? `${id}-${at}` : undefined} aria-invalid=${faults.length > 0} aria-describedby="${id}-faults"
       placeholder="state:dead trigger:… new.id:7" spellcheck="false" autocomplete="off" autocapitalize="off" value=${text}
       onInput=${edit} onKeyDown=${onKeyDown} onClick=${moved} onFocus=${moved} onBlur=${() => setOpen(false)} />
-    <kbd aria-hidden="true">/</kbd>
+    ${!text && html`<kbd aria-hidden="true">/</kbd>`}
     <ul id="${id}-list" class="options" role="listbox" aria-label="Words" hidden=${!shown}>
       ${options.map((o, n) => html`<li key=${o.insert} id="${id}-${n}" role="option" aria-selected=${n === at} onMouseDown=${(/** @type {Event} */ e) => {
         e.preventDefault();
