@@ -76,7 +76,11 @@ function useRows(terms, before, paused) {
 
   const load = async (/** @type {AbortSignal | undefined} */ abort) => {
     const page = await get("events", { .../** @type {any} */ (toQuery(terms, now.value)), limit: perPage, cursor: before }, abort);
-    setState({ rows: page.events, next: page.next ?? "", back: page.looked_back_to ?? "", problem: null, loaded: true });
+    setState((s) => {
+      // What the stream has brought since the server looked is newer than all of the page.
+      const newer = changing(terms) || before ? [] : s.rows.filter((e) => e.id > (page.events[0]?.id ?? ""));
+      return { rows: merge(page.events, newer), next: page.next ?? "", back: page.looked_back_to ?? "", problem: null, loaded: true };
+    });
   };
 
   useEffect(() => {
@@ -89,11 +93,15 @@ function useRows(terms, before, paused) {
     const polls = newest && changing(terms);
     /** @type {any} */
     let timer;
+    let first = newest; // what was recorded between the first load and the beginning of the stream
     const again = async () => {
       timer = setTimeout(again, askEvery);
       if (document.hidden) return;
       try {
-        if (polls && !held.current) return await load(abort.signal);
+        if ((polls || first) && !held.current) {
+          first = false;
+          return await load(abort.signal);
+        }
         if (polls) {
           const page = await get("events", { .../** @type {any} */ (toQuery(terms, now.value)), limit: perPage }, abort.signal);
           for (const e of page.events) waiting.current.add(e);
@@ -110,13 +118,12 @@ function useRows(terms, before, paused) {
     timer = setTimeout(again, askEvery);
     /** @type {() => void} */
     let stop = () => {};
-    let opened = 0;
-    // What came while the tab was hidden, or the connection was down, is in the list.
+    // What came while there was no stream is in the list.
     const catchUp = () => {
-      if (opened++ && !held.current) void load(abort.signal).catch(failed);
+      if (!held.current) void load(abort.signal).catch(failed);
     };
     if (newest && !polls) {
-      let down = false;
+      let down = true;
       stop = follow({
         path: "events/tail", query: /** @type {any} */ (toQuery(terms.filter((t) => t.word !== "since"), now.value)),
         onMessage: (message) => {
@@ -132,7 +139,7 @@ function useRows(terms, before, paused) {
           soon();
         },
         onProblem: (p) => {
-          if (!p && (down || !opened)) catchUp();
+          if (!p && down) catchUp();
           down = Boolean(p);
           setBroken(p);
         },
