@@ -17,19 +17,13 @@ export class Digits {
   }
 }
 
-/**
- * Object members keep their order, and a name such as __proto__ is an ordinary one.
- *
- * @typedef {null | boolean | number | string | Digits | Json[] | Map<string, Json>} Json
- */
-
 const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const plain = /[^"\\\u0000-\u001f]*/y;
 const space = /[ \t\n\r]*/y;
 
 /**
  * Parses JSON. Objects become plain objects without a prototype, or Maps if maps is true, which
- * keeps the order of keys that are numbers.
+ * keeps the order of keys that are numbers. A name such as __proto__ is an ordinary one in both.
  *
  * @param {string} text
  * @param {{maps?: boolean}} [options]

@@ -1,0 +1,2 @@
+// The types are those of the package: see scripts/types.
+export * from "@preact/signals-core";
