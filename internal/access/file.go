@@ -114,8 +114,8 @@ func Remove(path, name string) error {
 // edit replaces a file by what change makes of its content, at once: whoever reads it sees the old
 // or the new content. Its mode and its owner stay. A new file is its owner's alone.
 func edit(path string, change func([]byte) ([]byte, error)) (err error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
 	}
 	unlock, err := lock(filepath.Dir(path))
 	if err != nil {

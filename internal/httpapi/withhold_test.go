@@ -170,6 +170,11 @@ Warning.remedy Warning.trigger Withheld
 	text, err := json.Marshal(d.T)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(text, &doc))
+	object := func(v any) map[string]any {
+		m, ok := v.(map[string]any)
+		require.True(t, ok)
+		return m
+	}
 	var unjudged []string
 	var walk func(at string, schema map[string]any)
 	walk = func(at string, schema map[string]any) {
@@ -183,7 +188,7 @@ Warning.remedy Warning.trigger Withheld
 		}
 		properties, _ := schema["properties"].(map[string]any)
 		for name, p := range properties {
-			walk(at+"."+name, p.(map[string]any)) //nolint:forcetypeassert // a schema
+			walk(at+"."+name, object(p))
 		}
 		for _, key := range []string{"items", "additionalProperties"} {
 			if s, ok := schema[key].(map[string]any); ok {
@@ -192,15 +197,15 @@ Warning.remedy Warning.trigger Withheld
 		}
 		all, _ := schema["anyOf"].([]any)
 		for _, s := range all {
-			walk(at, s.(map[string]any)) //nolint:forcetypeassert // a schema
+			walk(at, object(s))
 		}
 	}
-	schemas := doc["components"].(map[string]any)["schemas"].(map[string]any) //nolint:forcetypeassert // of the document
+	schemas := object(object(doc["components"])["schemas"])
 	for name, s := range schemas {
 		if slices.Contains([]string{"DevConfig", "DevDelivery", "DevProblem", "DevSQL"}, name) { // for payloads and admin only
 			continue
 		}
-		walk(name, s.(map[string]any)) //nolint:forcetypeassert // a schema
+		walk(name, object(s))
 	}
 	slices.Sort(unjudged)
 	require.Empty(t, unjudged, strings.Join(unjudged, " "))
