@@ -86,10 +86,10 @@ func counted(groups []operate.Group) (out []operate.Group) {
 func TestAGroupSaysWhenItBeganAndHasAnExample(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")
+	d.bury(t, "a", 2) // for another reason
 	ids := d.failed(t, "a", 3, "503", "", "answered 503 Service Unavailable")
 	d.failed(t, "b", 1, "503", "", "answered 503 Service Unavailable")
-	d.do(t, "update rowhook.dead_letter set died_at = now() - interval '1 hour' where id = $1::text::uuid", ids[0])
-	d.bury(t, "a", 2) // for another reason
+	d.do(t, "update rowhook.dead_letter set died_at = now() - make_interval(hours => (id = $1::text::uuid)::integer)", ids[0])
 	for _, by := range [][]string{{"trigger", "error"}, {"trigger", "error", "status"}} {
 		groups, err := operate.GroupBy(t.Context(), d.conn, operate.Filter{Triggers: []string{"a"}, States: []operate.State{operate.Dead}}, by, time.Minute)
 		require.NoError(t, err)
@@ -99,8 +99,12 @@ func TestAGroupSaysWhenItBeganAndHasAnExample(t *testing.T) {
 		require.Contains(t, g.Error, "answered 503")
 		require.WithinDuration(t, time.Now().Add(-time.Hour), g.FirstAt, 2*time.Minute)
 		require.WithinDuration(t, time.Now(), g.LastAt, 2*time.Minute)
-		require.Contains(t, ids[1:], g.ExampleID, "of those that died last")
+		require.Contains(t, ids[1:], g.ExampleID, "of those that died last, for this reason")
 	}
+	groups, err := operate.GroupBy(t.Context(), d.conn, operate.Filter{States: []operate.State{operate.Dead}}, []string{"error"}, time.Minute)
+	require.NoError(t, err)
+	require.EqualValues(t, 4, groups.Groups[0].Events, "of both triggers")
+	require.WithinDuration(t, time.Now().Add(-time.Hour), groups.Groups[0].FirstAt, 2*time.Minute)
 }
 
 func TestJSONThatIsNestedTooDeepIsShownAsAString(t *testing.T) {
