@@ -26,7 +26,7 @@ type Group struct {
 	// letters, or were delivered; of those in the queue, when they were recorded.
 	FirstAt   time.Time `json:"first_at"`
 	LastAt    time.Time `json:"last_at"`
-	ExampleID string    `json:"example_id"` // one of the last of the events
+	ExampleID string    `json:"example_id"` // one of the newest of the events
 }
 
 // groupKey are the values by which events are grouped.
