@@ -68,3 +68,25 @@ func TestADispatcherThatStartsWhileItCannotListenDelivers(t *testing.T) {
 	p.signal(t, syscall.SIGTERM)
 	require.Zero(t, p.exit(t))
 }
+
+func TestADispatcherWhoseSessionIsEndedWhileItStartsBeginsAgain(t *testing.T) {
+	t.Parallel()
+	s, receiverURL := receiver(t)
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	code, _, stderr := rowhook(t, database(db.URL()), "apply", "-f", ordersConfig(t, receiverURL))
+	require.Zero(t, code, stderr)
+	db.Exec(t, `
+create sequence public.starts;
+create function public.end_the_first() returns trigger language plpgsql as $$ begin
+  if nextval('public.starts') = 1 then perform pg_terminate_backend(pg_backend_pid()); end if;
+  return new;
+end $$;
+create trigger end_the_first before insert on rowhook.instance for each row execute function public.end_the_first()`)
+	p := start(t, database(db.URL()), "run", "--http", "off")
+	p.stderr.waitFor(t, "waiting for Postgres")
+	db.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 1)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -179,8 +180,9 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
 	return nil
 }
 
-// deliver runs the dispatcher. It retries while the dispatcher can't connect at start-up, because
-// the server may have no free connections although the schema could be read.
+// deliver runs the dispatcher. It retries while the dispatcher can't connect at start-up, or loses a
+// connection, because the server may have no free connections although the schema could be read, or
+// may be restarted.
 func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.Duration) error {
 	t, err := parseTarget(a.global.databaseURL, a.global.source)
 	if err != nil {
@@ -190,6 +192,9 @@ func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.D
 	_, err = a.patiently(ctx, t, wait, func(ctx context.Context) error {
 		err := d.Run(ctx)
 		if d.Stats().Instance == 0 {
+			if err != nil && pg.IsLost(err) && ctx.Err() == nil {
+				return &lostError{err}
+			}
 			return err
 		}
 		ended = err
