@@ -331,7 +331,7 @@ func TestAnInstanceThatWasTakenForDeadClaimsItsLanesAnew(t *testing.T) {
 	b.settled(t)
 }
 
-func TestALaneInDoubtIsNotKeptByAnInstanceThatWasTakenForDead(t *testing.T) {
+func TestAnInstanceThatWasTakenForDeadWaitsForNoAttemptThatHangs(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
 	b.watch(t, "orders", byRow)
@@ -347,15 +347,41 @@ func TestALaneInDoubtIsNotKeptByAnInstanceThatWasTakenForDead(t *testing.T) {
 	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch = 1", r.Stats().Instance)
 	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 20)")
 	b.receiver.await(t, "orders", 20)
-	busy := one[int](t, conn, "select count(distinct lane)::integer from rowhook.event_log")
 	b.Exec(t, "delete from rowhook.instance")
-	eventually(t, conn, 64-busy, "select count(*)::integer from rowhook.lane where owner = $1 and epoch > 1", r.Stats().Instance)
+	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch > 1", r.Stats().Instance)
 	b.Exec(t, "delete from rowhook.event_log") // so that no outcome finds its event
 	close(answer)
-	eventually(t, conn, 64, "select count(*)::integer from rowhook.lane where owner = $1 and epoch > 1", r.Stats().Instance)
 	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 200)")
 	b.settled(t)
 	require.Equal(t, 220, b.receiver.unique("orders"))
+}
+
+func TestAnInstanceThatComesBackTakesItsShareWhileItsOldAttemptsHang(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow, func(s *trigger.Spec) { s.Webhook.Timeout = trigger.Duration(10 * time.Minute) })
+	conn := b.Conn(t)
+	answer := make(chan struct{})
+	b.receiver.respond(func(_ int, _ delivery, _ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+		}
+	})
+	path, link := through(t, b.URL())
+	away := b.start(t, func(c *dispatcher.Config) { c.DatabaseURL = link })
+	stays := b.start(t)
+	const lanesOf = "select count(*)::integer from rowhook.lane where owner = $1"
+	eventually(t, conn, 32, lanesOf, away.Stats().Instance)
+	eventually(t, conn, 32, lanesOf, stays.Stats().Instance)
+	b.Exec(t, "insert into orders (n) select 0 from generate_series(1, 20)")
+	b.receiver.await(t, "orders", 20)
+	path.Set(faultproxy.Stall)
+	eventually(t, conn, 64, lanesOf, stays.Stats().Instance)
+	path.Heal()
+	eventually(t, conn, 32, lanesOf, away.Stats().Instance)
+	close(answer)
+	b.settled(t)
 }
 
 func TestADeadLetterHoldsItsKeyUntilSomebodyActs(t *testing.T) {

@@ -261,7 +261,7 @@ func (o *orderer) reconfigure() {
 	for id, t := range o.triggers {
 		n := o.lines[id]
 		if n == nil {
-			n = &line{lanes: order.NewLanes(t.options()), grants: map[int16]*grant{}, before: map[int16]int64{}}
+			n = &line{lanes: order.NewLanes(t.options()), grants: map[int16]*grant{}, doubted: map[int16]time.Time{}, before: map[int16]int64{}}
 			o.lines[id] = n
 			o.rebalance = true
 		}

@@ -18,6 +18,7 @@ func (n *line) leaveAll(doubtful bool) {
 		n.lanes.Leave(lane)
 		if doubtful {
 			n.revoke(lane)
+			n.doubted[lane] = time.Now()
 		}
 	}
 }
@@ -26,6 +27,7 @@ func (n *line) leaveAll(doubtful bool) {
 func (n *line) take(l queue.TakenLane, doubts int64) {
 	lane := l.Lane.Lane
 	n.revoke(lane)
+	delete(n.doubted, lane)
 	n.grants[lane] = &grant{doubts: doubts, deadly: l.Deaths >= deadlyFrom}
 	n.before[lane] = math.MaxInt64 // until the first read of the lane
 	n.lanes.Take(lane, l.Epoch)
@@ -93,6 +95,10 @@ func (o *orderer) holding(lanes []queue.Lane, all []queue.Blocked, at time.Time)
 	}
 }
 
+// doubtedFor is how long attempts may take to end that were begun before this instance was taken for
+// dead. Then their lanes are claimed anew, and their outcomes are void.
+const doubtedFor = 5 * time.Second
+
 // seat compares the lanes of a trigger that are this instance's with what it believes, and with its
 // share.
 func (o *orderer) seat(s *queue.Seats) {
@@ -124,11 +130,17 @@ func (o *orderer) seat(s *queue.Seats) {
 		}
 	}
 	// The answer of a claim was lost, or others may have had the lane while this instance was taken
-	// for dead. What was begun under its old epoch must not be settled any more.
+	// for dead. What was begun under its old epoch must not be settled any more. If nobody had the lane,
+	// it may still be, unless it hangs.
 	var anew []int16
+	leaving := 0
 	for _, l := range s.Mine {
-		if n.lanes.Epoch(l.Lane) == 0 {
+		_, is := owned[l.Lane]
+		switch {
+		case n.lanes.Epoch(l.Lane) != l.Epoch, !n.granted(l.Lane, o.doubts) && time.Since(n.doubted[l.Lane]) > doubtedFor:
 			anew = append(anew, l.Lane)
+		case !is:
+			leaving++
 		}
 	}
 	serving := max(int(s.Serving), 1)
@@ -143,7 +155,7 @@ func (o *orderer) seat(s *queue.Seats) {
 		n.lanes.Leave(lane)
 	}
 	n.stay(now, o.doubts)
-	lack := min(share-len(owned)-len(n.lanes.Leaving()), int(s.Free)+len(anew))
+	lack := min(share-len(owned)-leaving, int(s.Free)+len(anew))
 	if lack = max(lack, len(anew)); lack > 0 {
 		o.lacks = append(o.lacks, queue.LaneWant{Trigger: s.Trigger, Most: int32(lack), Anew: anew})
 	}
@@ -258,6 +270,7 @@ func (o *orderer) gave(lanes []queue.Lane) {
 	for _, l := range lanes {
 		if n := o.lines[l.Trigger]; n != nil && n.lanes.Epoch(l.Lane) == l.Epoch {
 			n.revoke(l.Lane)
+			delete(n.doubted, l.Lane)
 			n.lanes.Drop(l.Lane)
 		}
 	}

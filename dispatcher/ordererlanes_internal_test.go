@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,7 +24,7 @@ func TestLanesClaimedForATriggerThatIsLeftMeanwhileAreGivenBack(t *testing.T) {
 			self := &identity{id: 7}
 			require.NoError(t, queue.Register(ctx, db.writes, self.id, "test", "v", false))
 			o := newOrderer(db, self, newScheduler(10, 10), newPulse(db, self, nil, nil), nil, slog.New(slog.DiscardHandler))
-			n := &line{lanes: order.NewLanes(order.Options{}), grants: map[int16]*grant{}, before: map[int16]int64{}}
+			n := &line{lanes: order.NewLanes(order.Options{}), grants: map[int16]*grant{}, doubted: map[int16]time.Time{}, before: map[int16]int64{}}
 			o.lines[1], o.serves = n, []int32{1}
 			ask := func(j job) (then func()) {
 				then, err := j(ctx)

@@ -47,9 +47,10 @@ type line struct {
 	trigger orderedTrigger
 	lanes   *order.Lanes
 	grants  map[int16]*grant
-	before  map[int16]int64 // numbers of lanes up to which another owner may have sent events
-	gone    bool            // it is not an ordered trigger any more, or this instance can't send for it
-	unsure  bool            // the answer of a claim was lost, so that this instance may have lanes that it does not know of
+	doubted map[int16]time.Time // lanes that others may have had since
+	before  map[int16]int64     // numbers of lanes up to which another owner may have sent events
+	gone    bool                // it is not an ordered trigger any more, or this instance can't send for it
+	unsure  bool                // the answer of a claim was lost, so that this instance may have lanes that it does not know of
 	// urgent says that slots are free while keys wait for nothing but a settlement.
 	urgent atomic.Bool
 }

@@ -28,6 +28,7 @@ type world struct {
 	out     []Run
 	epoch   int64
 	leaving map[int16]bool     // lanes that the owner gives back
+	epochs  map[*Entry]int64   // of what is out
 	sent    map[string][]int64 // settled, by key
 	written map[string][]int64 // committed, by key
 }
@@ -53,6 +54,7 @@ func newWorld(strict bool) *world {
 // begin has another owner, or the same one, take all lanes.
 func (w *world) begin() {
 	w.l, w.h, w.out, w.leaving = NewLanes(Options{Strict: w.strict}), Horizon{}, nil, map[int16]bool{}
+	w.epochs = map[*Entry]int64{}
 	w.l.ofKey, w.l.inAll = w.ofKey, 20
 	w.epoch++
 	for n := range w.lanes {
@@ -124,6 +126,9 @@ func (w *world) send(t require.TestingT, most int) bool {
 	run := w.l.Next(w.now, most)
 	if run != nil {
 		require.False(t, w.leaving[w.lane(run[0].Key)], "a lane that is given back sends")
+		for _, e := range run {
+			w.epochs[e] = w.l.Epoch(e.Lane)
+		}
 		w.out = append(w.out, run)
 	}
 	return run != nil
@@ -146,6 +151,11 @@ func (w *world) settle(i int, failsFrom int) {
 	run := w.out[i]
 	w.out = slices.Delete(w.out, i, i+1)
 	for n, e := range run {
+		if w.epochs[e] != w.l.Epoch(e.Lane) { // by the fence nothing is written
+			e.Due = w.now
+			w.l.Done(e, Returned, w.now)
+			continue
+		}
 		if n < failsFrom {
 			delete(w.rows, e.Seq)
 			w.sent[e.Key] = append(w.sent[e.Key], e.Seq)
@@ -285,7 +295,13 @@ func TestEveryEventIsSentInTheOrderOfItsKeyWhateverCommitsLate(t *testing.T) {
 						w.l.Leave(n)
 					},
 					"retake": func(*rapid.T) { w.retake() },
-					"":       w.check,
+					"anew": func(t *rapid.T) { // whatever is out
+						n := int16(rapid.IntRange(0, w.lanes-1).Draw(t, "lane"))
+						w.epoch++
+						w.l.Take(n, w.epoch)
+						delete(w.leaving, n)
+					},
+					"": w.check,
 				})
 				for _, xid := range sortedXids(w.open) {
 					w.end(xid, true)
