@@ -4,9 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/operate"
+	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -61,4 +63,19 @@ select date_trunc('minute', now()) - make_interval(mins => ago), t.id, instance,
 	require.NoError(t, err)
 	require.Empty(t, a.Triggers[0].Outcomes, "the older schema has none")
 	require.NotEmpty(t, a.Triggers[0].Delivered)
+}
+
+func TestWhatWasDoneIsKeptForADayAndTheLastErrorOfATriggerForever(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a", "b")
+	d.do(t, `
+insert into rowhook.activity (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error)
+select date_trunc('minute', now()) - make_interval(hours => hours), t.id, 1, 1, 0, 0, '{}', case when error then now() - make_interval(hours => hours) end, 'x'
+  from (values ('a', 1, false), ('a', 24, false), ('a', 26, false), ('a', 30, true), ('a', 40, true), ('b', 30, true), ('b', 2, true)) as v(name, hours, error) join rowhook.trigger t using (name)`)
+	require.NoError(t, pgx.BeginFunc(t.Context(), d.conn, func(tx pgx.Tx) error { return queue.ForgetActivity(t.Context(), tx) }))
+	var left string
+	require.NoError(t, d.conn.QueryRow(t.Context(), `
+select string_agg(t.name || ' ' || round(extract(epoch from date_trunc('minute', now()) - minute) / 3600), ', ' order by t.name, minute desc)
+  from rowhook.activity a join rowhook.trigger t on t.id = a.trigger_id`).Scan(&left))
+	require.Equal(t, "a 1, a 24, a 30, b 2", left)
 }

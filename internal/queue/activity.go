@@ -146,7 +146,7 @@ func (a *Activity) latency() string {
 func ForgetActivity(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 delete from rowhook.activity a
- where minute < greatest(now() - $1::interval, least(now() - $2::interval, (select minute from rowhook.activity order by minute desc offset $3 limit 1)))
+ where minute < greatest(now() - $1::interval, least(now() - $2::interval, coalesce((select minute from rowhook.activity order by minute desc offset $3 limit 1), '-infinity')))
    and (error_at is null or exists (select from rowhook.activity b where b.trigger_id = a.trigger_id and (b.error_at, b.instance_id) > (a.error_at, a.instance_id)))`,
 		activityKept, activitySoon, activityRows)
 	if err != nil {
