@@ -349,9 +349,9 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 		j.capture(k, id)
 	}
 	attempts := slices.SortedFunc(slices.Values(s.attempts), func(a, b attempt) int { return a.arrived.Compare(b.arrived) })
-	tries := 0
+	tries, merged := 0, false
 	for _, p := range j.placeOf[id] {
-		tries = p.Tries
+		tries, merged = p.Tries, p.Into != nil
 	}
 	gone := len(j.placeOf[id]) == 0
 	switch {
@@ -363,7 +363,9 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 	var first *attempt // the first that was accepted
 	for i := range attempts {
 		a := &attempts[i]
-		if a.number > tries && !gone {
+		// An attempt in a lane is counted with its outcome. If that was not written, a later one may have
+		// been sent in the stead of the event.
+		if a.number > tries && !gone && !(merged && j.excuse(a.slot, a.arrived, a.arrived.Add(loggedWithin)) != "") {
 			j.blame(ruleAttempts, "event %s of %s: attempt %d, and %d tries in the end", id, s.trigger, a.number, tries)
 		}
 		if first != nil {
@@ -452,6 +454,9 @@ func (j *judging) patience(id uuid.UUID, s *seen, before, a *attempt) {
 	j.blame(ruleEarly, "event %s of %s, attempt %d after %s instead of %s", id, s.trigger, a.number, a.arrived.Sub(before.answered), before.retryAfter)
 }
 
+// loggedWithin is how soon the outcome of an attempt is written: a timeout, and the time to write it.
+const loggedWithin = 15 * time.Second
+
 // log checks that an attempt is in the log.
 func (j *judging) log(id uuid.UUID, s *seen, a *attempt) {
 	for _, v := range j.logged[id] {
@@ -459,7 +464,6 @@ func (j *judging) log(id uuid.UUID, s *seen, a *attempt) {
 			return
 		}
 	}
-	const loggedWithin = 15 * time.Second // a timeout, and the time to write the outcome
 	late := a.arrived.Add(loggedWithin)
 	if j.excuse(a.slot, a.arrived, late) == "" && !j.unwritten(a.slot, a.arrived, late) {
 		j.blame(ruleUnlogged, "event %s of %s, attempt %d by slot %d at %s", id, s.trigger, a.number, a.slot, a.arrived.Format("15:04:05.000"))

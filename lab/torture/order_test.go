@@ -114,6 +114,21 @@ func TestJudgeChecksTheOrderOfEachKey(t *testing.T) {
 			n := len(s.ledger)
 			s.ledger[n-1], s.ledger[n-2] = s.ledger[n-2], s.ledger[n-1]
 		}, ""},
+		"one whose outcome was not written, and one in its stead": {func(s *story) {
+			one, two := s.change(latest, "I", 0, 901, 5), s.change(latest, "U", 901, 902, 60)
+			was := s.seen[s.events[one]]
+			was.attempts[0].outcome, was.attempts[0].status = failed, 503
+			s.merge(one, two)
+			s.seen[s.events[one]] = was
+			s.faults = []*fault{{Kind: faultKill, Slot: 0, Began: s.at(11), Ended: s.at(12)}}
+		}, ""},
+		"one that no fault kept from being counted": {func(s *story) {
+			one, two := s.change(latest, "I", 0, 901, 5), s.change(latest, "U", 901, 902, 60)
+			was := s.seen[s.events[one]]
+			was.attempts[0].outcome, was.attempts[0].status = failed, 503
+			s.merge(one, two)
+			s.seen[s.events[one]] = was
+		}, ruleAttempts},
 		"not the last": {func(s *story) {
 			one, two := s.change(latest, "I", 0, 901, 5), s.change(latest, "U", 901, 902, 20)
 			s.merge(two, one)
