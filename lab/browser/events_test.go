@@ -200,3 +200,31 @@ func TestDeadLettersAreDownloaded(t *testing.T) {
 	require.Len(t, lines, 5)
 	require.Contains(t, lines[0], `"customer":"customer `)
 }
+
+func TestAStatusTokenSeesThatDataIsWithheld(t *testing.T) {
+	t.Parallel()
+	h := dead(t, 3)
+	h.running.Stop()
+	token := h.withToken(t, "wall", "status")
+	h.Run(t)
+	tb := newPerson(t).SignedIn(t, h, token, "#/dead")
+	tb.Sees("main", "3 dead letters")
+	tb.Sees("table", "503")
+	tb.Goes("#/events?q=state:dead")
+	tb.wait("three are dead", `document.querySelectorAll("tr[data-id]").length === 3`)
+	tb.Does(`document.querySelector("tr[data-id] a").click()`)
+	tb.Sees("main", "This token does not show data")
+	tb.Sees("main", "rowhook token add NAME --scope status,payloads")
+	tb.Sees("main", "became a dead letter: answered 503")
+	for _, hash := range []string{"#/dead", "#/events", "#/events?q=state:dead", tb.Hash()} {
+		tb.Goes(hash)
+		tb.Sees("main", "orders")
+		require.NotContains(t, tb.text("body"), "customer", hash)
+		require.NotContains(t, tb.text("body"), "egpj", hash)
+		for _, button := range []string{"Redeliver", "Discard", "Download", "Save as", "Select"} {
+			require.False(t, tb.Has("main", button), "%s on %s", button, hash)
+		}
+	}
+	tb.Goes("#/events?q=new.id:7")
+	tb.Sees("main", "This token can't search by new.id")
+}

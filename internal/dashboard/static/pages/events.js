@@ -2,7 +2,7 @@
 
 import { get, may, me, Problem } from "../lib/api.js";
 import { exportEvents } from "../lib/download.js";
-import { parse, toFilter, toQuery } from "../lib/filter.js";
+import { parse, toFilter, toQuery, words } from "../lib/filter.js";
 import { ago, bytes, count, exact, now, plural } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { listen } from "../lib/keys.js";
@@ -28,8 +28,11 @@ export function Events() {
   const before = route.value.query.get("before") ?? "";
   const { terms, faults } = useMemo(() => parse(q), [q]);
   const find = (/** @type {string} */ text) => go(link("events", "", { q: text }));
+  const withheld = !may("payloads") && terms.find((t) => words[t.word.split(".")[0]].data);
   return html`<h1 class="hidden">Events</h1><${FilterBox} id="filter" value=${q} submit=${find} />
-    ${faults.length === 0 && html`<${List} key=${`${q} ${before}`} q=${q} terms=${terms} before=${before} />`}
+    ${withheld && html`<${Empty} title="This token can't search by ${visible(withheld.word)}">What is found would tell what is in the data. Whoever runs Rowhook gives a token that may:
+      <code>rowhook token add NAME --scope status,payloads</code>.<//>`}
+    ${faults.length === 0 && !withheld && html`<${List} key=${`${q} ${before}`} q=${q} terms=${terms} before=${before} />`}
     ${faults.length > 0 && html`<${Empty} title="This filter can't be read">Correct what is named above, or <a href=${link("events")}>look at all events</a>.<//>`}`;
 }
 
