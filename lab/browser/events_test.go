@@ -48,6 +48,8 @@ func TestAFilterIsInTheAddressAndBack(t *testing.T) {
 	tb.Waits(`q=state:dead$`)
 	tb.SeesNot("table", "users")
 	tb.Sees("table", "orders")
+	tb.Press("jj") // keys move in what is found at once
+	tb.wait("the second row is reached", `document.activeElement.closest("tr[data-id]") === document.querySelectorAll("tr[data-id]")[1]`)
 	tb.Types("main", "Filter of events", "op:insert new.customer:\"customer 2\"")
 	tb.Press(kb.Enter)
 	tb.Waits(`q=op:insert.new\.customer`)

@@ -41,9 +41,16 @@ export function FilterBox({ id, value, submit, label = "Filter of events" }) {
     if (at >= 0) document.getElementById(`${id}-${at}`)?.scrollIntoView({ block: "nearest" });
   }, [at]);
 
+  const place = useRef(-1); // where the caret belongs once the text is there
+  useEffect(() => {
+    if (place.current >= 0) input.current.setSelectionRange(place.current, place.current);
+    place.current = -1;
+  }, [text]);
+
   const { from, to, options } = open ? complete(text, caret, known()) : { from: 0, to: 0, options: [] };
   const shown = open && options.length > 0;
   const edit = (/** @type {any} */ e) => {
+    place.current = -1;
     setText(e.target.value);
     setCaret(e.target.selectionStart);
     setAt(-1);
@@ -58,17 +65,16 @@ export function FilterBox({ id, value, submit, label = "Filter of events" }) {
     setFaults([]);
     setCaret(from + insert.length);
     setOpen(!insert.endsWith(" "));
-    requestAnimationFrame(() => {
-      input.current?.focus();
-      input.current?.setSelectionRange(from + insert.length, from + insert.length);
-    });
+    place.current = from + insert.length;
   };
   const onSubmit = (/** @type {Event | null} */ e) => {
     e?.preventDefault();
     setOpen(false);
     const wrong = parse(text).faults;
     setFaults(wrong);
-    if (!wrong.length) submit(text.trim());
+    if (wrong.length) return;
+    input.current.blur(); // so that keys move in what is found
+    submit(text.trim());
   };
   const onKeyDown = (/** @type {KeyboardEvent} */ e) => {
     if (e.isComposing) return;
