@@ -109,12 +109,12 @@ select rowhook.uuid7(), (select id from rowhook.trigger where name = 'orders'), 
 	tb.Clicks("main", "Older")
 	tb.Waits("before=")
 	tb.wait("another page", `document.querySelectorAll("tr[data-id]").length === 100`)
-	tb.Clicks("main", "Discard all that match")
-	tb.Sees("dialog", "events?")
-	tb.Clicks("dialog", "Discard")
-	tb.Sees(".running", "looked at, to be discarded")
+	tb.Clicks("main", "Redeliver all that match")
+	tb.Sees("dialog", " events?")
+	tb.Clicks("dialog", "Redeliver")
+	tb.Sees(".running", "looked at, to be sent again")
 	tb.Clicks(".running", "Cancel")
-	tb.Sees(".notices", "discarded")
+	tb.Sees(".notices", "Canceled.")
 	tb.wait("what runs is gone", `!document.querySelector(".running")`)
 }
 
