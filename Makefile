@@ -60,6 +60,9 @@ chromium: ## print where the Chromium is, and axe-core, that the tests of the da
 promtool: ## print where Prometheus' promtool is, which the tests of the alerts use
 	@scripts/prometheus promtool
 
+types: ## check the types of the dashboard's modules, and its files of other projects
+	scripts/types $(ARGS)
+
 vendor: ## write the dashboard's files of other projects anew, from their npm packages
 	scripts/vendor $(ARGS)
 
@@ -75,4 +78,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build dist image up test test-all race browser lint model examples torture bench outage promtool chromium vendor generate ci clean
+.PHONY: help dev once build dist image up test test-all race browser lint model examples torture bench outage promtool chromium types vendor generate ci clean

@@ -315,12 +315,7 @@ func (c *Client) exchange(ctx context.Context, ep *Endpoint, header http.Header,
 		r.Kind, r.Err = KindTLS, ep.scrub.text(oneLine(err.Error()))
 		return
 	}
-	resp, err := transport.RoundTrip(req)
-	if err != nil && s.stale(err) && timed.Err() == nil {
-		again := *req
-		again.Body, _ = req.GetBody()
-		resp, err = transport.RoundTrip(&again)
-	}
+	resp, err := s.roundTrip(transport, req)
 	if err != nil {
 		fail(ctx, ep, err, deadline, r)
 		if status := s.statusRead(); status/100 == 2 && ctx.Err() == nil {
@@ -330,6 +325,17 @@ func (c *Client) exchange(ctx context.Context, ep *Endpoint, header http.Header,
 		return
 	}
 	c.receive(ctx, ep, resp, cancel, deadline, s, r)
+}
+
+// roundTrip sends a request, and once more if it went over a kept connection that was stale.
+func (s *scratch) roundTrip(transport http.RoundTripper, req *http.Request) (*http.Response, error) {
+	resp, err := transport.RoundTrip(req)
+	if err == nil || !s.stale(err) || req.Context().Err() != nil {
+		return resp, err
+	}
+	again := *req
+	again.Body, _ = req.GetBody()
+	return transport.RoundTrip(&again)
 }
 
 // stale reports whether a request by HTTP/2 failed because the receiver had closed a kept connection.

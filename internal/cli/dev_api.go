@@ -132,10 +132,10 @@ func (r *devRun) readConfiguration(ctx context.Context) (*httpapi.DevConfig, err
 
 // readOnly says why the configuration can't be changed by the dashboard; "": it can.
 func (r *devRun) readOnly() string {
-	switch {
-	case r.file == "":
+	switch r.file {
+	case "":
 		return "the sample has no file: start rowhook dev with -f FILE"
-	case r.file == standardInput:
+	case standardInput:
 		return "the configuration came by standard input"
 	}
 	if info, err := os.Stat(r.file); err == nil && info.IsDir() {

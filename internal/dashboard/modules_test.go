@@ -49,11 +49,11 @@ func node(t *testing.T, what string) string {
 func TestModulesAreServedWithoutTheirComments(t *testing.T) {
 	t.Parallel()
 	directory := t.TempDir()
-	page := body(t, get(t, "/", nil))
+	page := get(t, "/", nil).Body.String()
 	served := regexp.MustCompile(`"(assets/[0-9a-f]+/([\w./-]+\.js))"`).FindAllStringSubmatch(page, -1)
 	require.Greater(t, len(served), 10)
 	for _, m := range served {
-		text := body(t, get(t, "/"+m[1], nil))
+		text := get(t, "/"+m[1], nil).Body.String()
 		if source, err := os.ReadFile(filepath.Join("static", m[2])); !strings.HasPrefix(m[2], "vendor/") {
 			require.NoError(t, err)
 			require.NotContains(t, text, "/**", m[2])

@@ -43,7 +43,7 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request) (int, any, error
 	}
 	if err != nil {
 		if r.Context().Err() == nil {
-			s.asProblem(r, err) // which logs it
+			_ = s.asProblem(r, err) // which logs it
 		}
 		panic(http.ErrAbortHandler)
 	}

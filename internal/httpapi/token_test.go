@@ -126,7 +126,7 @@ func (d *namedDesk) lastLine(t *testing.T, token, path string) chan string {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+path, nil)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // the goroutine below closes it
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	ended := make(chan string, 1)

@@ -38,7 +38,7 @@ select date_trunc('minute', now()) - make_interval(mins => ago), t.id, instance,
 	require.InDelta(t, 95, *one.P50MS[59+skew], 8)
 	require.InDelta(t, 3040, *one.P50MS[54+skew], 250)
 	require.Nil(t, one.P50MS[50])
-	require.EqualValues(t, map[string]int64{"2xx": 120 + 1, "429": 1, "timeout": 2}, one.Outcomes)
+	require.Equal(t, map[string]int64{"2xx": 120 + 1, "429": 1, "timeout": 2}, one.Outcomes)
 	require.EqualValues(t, 7, a.Triggers[1].Failed[57+skew])
 
 	a, err = operate.ReadActivity(t.Context(), d.conn, operate.ActivityOptions{Triggers: []string{"b"}, Minutes: 2})

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/cli"
@@ -24,7 +25,15 @@ import (
 // patience is how long a test waits for what should come at once. The machine may be busy.
 const patience = 30 * time.Second
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	code := pgtest.Main(m)
+	if os.Getenv(chromiumVariable) != "" {
+		if browser, err := startChromium(); err == nil {
+			_ = chromedp.Cancel(browser) // it removes what the browser has kept
+		}
+	}
+	os.Exit(code)
+}
 
 // The tokens of a house. adminToken is that of ROWHOOK_HTTP_TOKEN.
 const adminToken = "0123456789abcdef0123456789abcdef-admin"

@@ -72,8 +72,8 @@ func TestATabWithoutATokenHearsNothingOfOneThatHasIt(t *testing.T) {
 	stranger.Sees("main", "A token is needed")
 	h.Exec(t, "insert into orders (customer, amount) values ('Ada', 1)")
 	require.NotContains(t, stranger.text("body"), "orders")
-	require.Equal(t, "", eval[string](stranger, `sessionStorage.getItem("rowhook.token") ?? ""`))
-	require.Equal(t, "", eval[string](stranger, `document.cookie`))
+	require.Empty(t, eval[string](stranger, `sessionStorage.getItem("rowhook.token") ?? ""`))
+	require.Empty(t, eval[string](stranger, `document.cookie`))
 	require.Equal(t, 0, eval[int](stranger, `localStorage.length`))
 }
 

@@ -24,26 +24,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// chromium is the browser of all tests. Each test has a context of its own in it, as a private
-// window has: nothing is shared between tests.
-var chromium struct {
-	once sync.Once
-	ctx  context.Context
-	err  error
-}
+// chromiumVariable names the browser's program.
+const chromiumVariable = "ROWHOOK_TEST_CHROMIUM"
 
-func startChromium() (context.Context, error) {
-	chromium.once.Do(func() {
-		options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-			chromedp.ExecPath(os.Getenv("ROWHOOK_TEST_CHROMIUM")), chromedp.NoSandbox, chromedp.DisableGPU,
-			chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("no-first-run", true),
-			chromedp.Flag("disable-dev-shm-usage", true), chromedp.WindowSize(1320, 900), chromedp.WSURLReadTimeout(patience))
-		allocator, _ := chromedp.NewExecAllocator(context.Background(), options...) // it ends with the process
-		chromium.ctx, _ = chromedp.NewContext(allocator)
-		chromium.err = chromedp.Do(chromium.ctx)
-	})
-	return chromium.ctx, chromium.err
-}
+// startChromium starts the browser of all tests, once. Each test has a context of its own in it, as
+// a private window has: nothing is shared between tests.
+var startChromium = sync.OnceValues(func() (context.Context, error) {
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath(os.Getenv(chromiumVariable)), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("no-first-run", true),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WindowSize(1320, 900), chromedp.WSURLReadTimeout(patience))
+	allocator, _ := chromedp.NewExecAllocator(context.Background(), options...) // it ends with the process
+	browser, _ := chromedp.NewContext(allocator)
+	return browser, chromedp.Do(browser)
+})
 
 // person is somebody with a browser window of their own.
 type person struct {
@@ -54,7 +48,7 @@ type person struct {
 // newPerson opens a private window. The test is skipped where there is no browser.
 func newPerson(t *testing.T) *person {
 	t.Helper()
-	if os.Getenv("ROWHOOK_TEST_CHROMIUM") == "" {
+	if os.Getenv(chromiumVariable) == "" {
 		t.Skip("ROWHOOK_TEST_CHROMIUM is not set: scripts/test --browser sets it")
 	}
 	browser, err := startChromium()
