@@ -18,6 +18,35 @@ test("whatever a text holds, it is one argument", { skip: !bash && "there is no 
   assert.deepEqual(read(hostile.map(quote).join(" ")), hostile);
 });
 
+/** What a shell that knows only the quotes of POSIX does, or one in which \\ escapes within them, as in fish: the words, and what it would run besides. */
+function words(command, escaped) {
+  const out = [];
+  let [word, quoted] = ["", false];
+  for (let i = 0; i < command.length; i++) {
+    const c = command[i];
+    if (quoted && escaped && c === "\\" && "\\'".includes(command[i + 1])) word += command[++i];
+    else if (quoted && c !== "'") word += c;
+    else if (c === "'") quoted = !quoted;
+    else if (c === "\\") word += command[++i];
+    else if (/\s/.test(c)) (out.push(word), (word = ""));
+    else if (/[;&|<>()#`]/.test(c)) assert.fail(`${c} at ${i} would be read as a command: ${command}`);
+    else word += c;
+  }
+  assert.equal(quoted, false, command);
+  return [...out, word];
+}
+
+test("no shell runs a part of a text, whatever it knows of quotes", () => {
+  const texts = [...hostile, "\u001b'; touch pwned; '", "\\'; touch pwned; #", "\\\\\\'; touch pwned; #", "x\\", "; touch pwned; #", "\\\\'; id; '", "\\\u001b'; id; #"];
+  for (const escaped of [false, true]) {
+    for (const text of texts) assert.equal(words(quote(text), escaped).length, 1, text);
+    assert.equal(words(texts.map(quote).join(" "), escaped).length, texts.length);
+  }
+  const dash = ["/bin/dash", "/usr/bin/dash"].find(existsSync);
+  if (dash) assert.equal(execFileSync(dash, ["-c", `printf '%s\\0' ${texts.map(quote).join(" ")}`]).toString().split("\0").length - 1, texts.length);
+  if (bash) assert.deepEqual(read(texts.map(quote).join(" ")), texts);
+});
+
 test("a terminal acts on nothing in it", () => {
   for (const text of hostile) assert.doesNotMatch(quote(text), /[\p{Cc}\u202e\u200b]/u);
   assert.equal(quote("a\0b"), "'ab'");

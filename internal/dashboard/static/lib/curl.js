@@ -10,19 +10,25 @@ import { visibleLines } from "./visible.js";
 /** The longest argument that Linux takes is 128 KiB. */
 const longest = 100_000;
 
+// A quote, or the end, behind a backslash that is none of a pair: within quotes, fish takes the two for
+// a quote that does not end them.
+const escapes = /(?<!\\)(\\\\)*\\('|$)/;
+
 /**
  * A text as one argument. Characters that a terminal acts on, or that hide, are written as escapes.
+ * bash, zsh and ksh know these. In dash and fish, which do not, the command fails or sends another
+ * text, but nothing of the text is run: so no quote stands in it.
  *
  * @param {string} text
  */
 export function quote(text) {
   const plain = text.replaceAll("\0", "");
-  if (visibleLines(plain) === plain && !/[\n\t]/.test(plain)) return `'${plain.replaceAll("'", `'\\''`)}'`;
+  if (visibleLines(plain) === plain && !/[\n\t]/.test(plain) && !escapes.test(plain)) return `'${plain.replaceAll("'", `'\\''`)}'`;
   let out = "";
   for (const c of plain) {
     const n = /** @type {number} */ (c.codePointAt(0));
-    if (c === "'" || c === "\\") out += `\\${c}`;
-    else if (n < 0x20 || n === 0x7f) out += `\\x${n.toString(16).padStart(2, "0")}`;
+    if (c === "\\") out += "\\\\";
+    else if (n < 0x20 || n === 0x7f || c === "'") out += `\\x${n.toString(16).padStart(2, "0")}`;
     else if (visibleLines(c) !== c || n > 0x7e) out += n > 0xffff ? `\\U${n.toString(16).padStart(8, "0")}` : `\\u${n.toString(16).padStart(4, "0")}`;
     else out += c;
   }
@@ -39,7 +45,7 @@ export function curl({ method, url, headers = {}, body }, file) {
   if (!all.some(([name]) => name.toLowerCase() === "content-type")) all.unshift(["Content-Type", "application/json"]);
   for (const [name, value] of all) {
     const text = value === "" ? `${name};` : `${name}: ${value}`;
-    lines.push(`--header ${quote(text.replace(/^@/, ""))}`); // @ would be the name of a file
+    lines.push(`--header ${quote(text.replace(/^@+/, ""))}`); // @ would be the name of a file
   }
   const data = visibleLines(stringify(body, 0));
   lines.push(data.length > longest ? `--data-binary ${quote(`@${file}`)}` : `--data-raw ${quote(data)}`);
