@@ -1,7 +1,7 @@
 // Package dashboard serves the page that shows and steers an installation.
 //
 // The page is a client of /api/v1 and nothing else. It consists of the files in static, which
-// browsers load as they are, but for the comments: there is no build step. Paths in it are relative, so it works under
+// browsers load as they are, but for comments and indents: there is no build step. Paths in it are relative, so it works under
 // the path prefix of a proxy.
 package dashboard
 
@@ -86,6 +86,9 @@ func read() map[string][]byte {
 		if strings.HasSuffix(name, ".js") && !strings.HasPrefix(name, "static/vendor/") {
 			content = withoutComments(content)
 		}
+		if strings.HasSuffix(name, ".css") {
+			content = styleSpace.ReplaceAll(styleComment.ReplaceAll(content, nil), []byte("$1"))
+		}
 		contents[strings.TrimPrefix(name, "static/")] = content
 		return err
 	})
@@ -95,20 +98,34 @@ func read() map[string][]byte {
 	return contents
 }
 
-// jsDoc matches a comment of JSDoc, and lineComment a line that is a comment. No text in the modules
-// looks like one: a test loads what is left.
+// jsDoc matches a comment of JSDoc, lineComment a line that is a comment, endComment one at the end of
+// a line of code, unless it has quotes: these could be the end of a text. No text in the modules
+// looks like a comment: a test loads what is left. indent matches the spaces that begin a line; the
+// templates of the page's elements ignore them, and no other text has several lines.
 var (
 	jsDoc       = regexp.MustCompile(`(?s)/\*\*.*?\*/`)
 	lineComment = regexp.MustCompile(`(?m)^[ \t]*//.*$`)
+	endComment  = regexp.MustCompile("(?m)[ \t]+//[^\"'`\n]*$")
+	indent      = regexp.MustCompile(`(?m)^[ \t]+`)
 )
 
-// withoutComments removes the comments of a module, which are a sixth of all that is sent. Lines keep
-// their numbers.
+// styleComment matches a comment of the style sheet, and styleSpace the spaces around a sign that needs
+// none. No text in it has such a sign.
+var (
+	styleComment = regexp.MustCompile(`(?s)/\*.*?\*/`)
+	styleSpace   = regexp.MustCompile(`\s*([{};,])\s*`)
+)
+
+// withoutComments removes the comments and the indents of a module, which are a fifth of all that is
+// sent. Lines keep their numbers.
 func withoutComments(module []byte) []byte {
 	module = jsDoc.ReplaceAllFunc(module, func(comment []byte) []byte {
 		return bytes.Repeat([]byte("\n"), bytes.Count(comment, []byte("\n")))
 	})
-	return lineComment.ReplaceAll(module, nil)
+	for _, without := range []*regexp.Regexp{lineComment, endComment, indent} {
+		module = without.ReplaceAll(module, nil)
+	}
+	return module
 }
 
 // mediaType returns the type of a file of the page. Licences and declarations of types are none: "".

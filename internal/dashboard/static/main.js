@@ -13,6 +13,7 @@ import { Empty, Failed, Loading } from "./parts/parts.js";
 import { Notices } from "./parts/say.js";
 import { Audit } from "./pages/audit.js";
 import { Dead } from "./pages/dead.js";
+import { Dev } from "./pages/dev.js";
 import { Dispatchers } from "./pages/dispatchers.js";
 import { Event as OneEvent } from "./pages/event.js";
 import { Events } from "./pages/events.js";
@@ -22,9 +23,9 @@ import { Overview } from "./pages/overview.js";
 import { Trigger } from "./pages/trigger.js";
 
 /**
- * The pages: their path, what the navigation calls them, and who may see them.
+ * The pages: their path, what the navigation calls them, and who may see them. dev: rowhook dev alone has it.
  *
- * @type {{path: string, title: string, view: any, nav?: boolean, need?: string}[]}
+ * @type {{path: string, title: string, view: any, nav?: boolean, need?: string, dev?: boolean}[]}
  */
 const pages = [
   { path: "", title: "Overview", view: Overview, nav: true },
@@ -36,6 +37,7 @@ const pages = [
   { path: "operations", title: "Operations", view: Operations, nav: true },
   { path: "health", title: "Health", view: Health, nav: true },
   { path: "audit", title: "Audit", view: Audit, nav: true, need: "audit" },
+  { path: "dev", title: "Dev", view: Dev, nav: true, dev: true },
 ];
 
 function App() {
@@ -63,7 +65,7 @@ function Frame() {
       main.current.focus();
     }}>Skip to the page</a>
     <header class="top"><b><a href="#/">Rowhook</a></b><span class="db">${me.value.database}</span>
-      <nav aria-label="Pages">${pages.filter((p) => p.nav && (!p.need || may(p.need))).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
+      <nav aria-label="Pages">${pages.filter((p) => p.nav && (!p.need || may(p.need)) && (!p.dev || me.value.dev)).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
         ${p.title}${p.path === "dead" && dead > 0 && html` <b>${dead}</b>`}</a>`)}</nav>
       ${path !== "events" && may("events") && html`<div class="search"><${FilterBox} id="search" value="" submit=${(/** @type {string} */ q) => go(link("events", "", { q }))} /></div>`}
       <${Who} />

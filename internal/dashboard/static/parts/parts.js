@@ -73,3 +73,9 @@ export function Spark({ delivered, failed, width = 150, height = 28, label }) {
     ${failed.map((n, i) => n > 0 && html`<rect key=${i} class="fail" x=${(i * step - 1).toFixed(1)} y=${y(n)} width="2.5" height=${height - y(n)} />`)}
   </svg><span class="sub">${words}</span>`;
 }
+
+/** Says what needs the token of rowhook dev, and where it is. @param {{what: string}} props */
+export function NeedsToken({ what }) {
+  return html`<div class="note w"><strong class="s wait">This needs the token</strong><span>${what}</span>
+    <p>The line "Dashboard on …" that <code>rowhook dev</code> prints is a link that carries it: open that one.</p></div>`;
+}
