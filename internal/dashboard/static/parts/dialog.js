@@ -1,5 +1,6 @@
 // Questions: each names what will happen, and waits for an answer. The browser's own <dialog> keeps
-// the focus inside, closes by Escape, and gives the focus back.
+// the focus inside, closes by Escape, and gives the focus back. Where something can't be undone, the
+// focus is on Cancel first.
 
 import { html, signal, useLayoutEffect, useRef, useState } from "../lib/html.js";
 
@@ -60,7 +61,7 @@ function Dialog({ question }) {
           onInput=${(/** @type {any} */ e) => setValues((v) => ({ ...v, [f.name]: e.target.value }))} />
       </label>`)}
       <p class="do"><button type="submit" class=${question.danger ? "danger" : "main"}>${question.yes}</button>
-        <button type="button" onClick=${() => answer(null)}>Cancel</button></p>
+        <button type="button" autofocus=${question.danger} onClick=${() => answer(null)}>Cancel</button></p>
     </form>
   </dialog>`;
 }
