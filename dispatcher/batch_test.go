@@ -273,24 +273,32 @@ func TestAReceiverThatIsIllGetsFewRequests(t *testing.T) {
 
 func TestABatchWaitsForOthersButAFullOneDoesNot(t *testing.T) {
 	t.Parallel()
-	const wait = 2 * time.Second // in which five inserts succeed on a busy machine, too
+	const wait = 300 * time.Millisecond
 	b := newFixture(t)
 	b.watch(t, "patient", batchOf(50, func(s *trigger.Spec) { s.Batch.Wait = trigger.Duration(wait) }))
 	b.watch(t, "brimful", batchOf(50, func(s *trigger.Spec) { s.Batch.Wait = trigger.Duration(time.Hour) }))
 	all := takeBatches(t, b.receiver, nil)
-	b.start(t)
-	conn := b.Conn(t)
-	began := time.Now()
+	claimed := make(chan int, 100)
+	b.start(t, observing(dispatcher.Observer{Claimed: func(events []dispatcher.ClaimedEvent, _ time.Duration) {
+		if len(events) > 0 {
+			claimed <- len(events)
+		}
+	}}))
 	for range 5 {
-		_, err := conn.Exec(t.Context(), "insert into patient (n) values (1)")
-		require.NoError(t, err)
+		b.Exec(t, "insert into brimful (n) values (1)")
+		require.Equal(t, 1, <-claimed)
 	}
-	b.Exec(t, "insert into brimful (n) select generate_series(1, 50)")
+	began := time.Now()
+	b.Exec(t, "insert into patient (n) select generate_series(1, 5)") // one commit, so one wait however busy the machine is
+	b.receiver.await(t, "patient", 1)
+	require.Empty(t, all("brimful"), "it is not full")
+	b.Exec(t, "insert into brimful (n) select generate_series(6, 50)")
 	b.settled(t)
 	require.Len(t, all("patient"), 1)
 	require.Len(t, all("patient")[0].events, 5)
 	require.GreaterOrEqual(t, all("patient")[0].at.Sub(began), wait)
 	require.Len(t, all("brimful"), 1)
+	require.Len(t, all("brimful")[0].events, 50)
 }
 
 func TestABodyStaysWithinItsBytesAndALargerEventGoesAlone(t *testing.T) {
