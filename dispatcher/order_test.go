@@ -166,6 +166,92 @@ func TestAnEventThatCommitsLateIsFoundAndDelivered(t *testing.T) {
 	}
 }
 
+// TestReplicatedChangesAreSentInOrder writes as a logical replication worker does.
+func TestReplicatedChangesAreSentInOrder(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byCustomer(), func(s *trigger.Spec) { s.OnReplication = true })
+	conn := b.Conn(t)
+	_, err := conn.Exec(t.Context(), "set session_replication_role = replica")
+	require.NoError(t, err)
+	write := func(sql string, args ...any) {
+		t.Helper()
+		_, err := conn.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+	}
+	write("insert into orders (v, n) select 'k' || g % 3, 0 from generate_series(1, 6) g")
+	write("update orders set n = 1")
+	require.Equal(t, 12, one[int](t, conn, `select count(*)::integer from rowhook.event_log
+		where key is not null and seq > 0 and lane between 0 and 63 and due_at > now() + interval '100 years'`), "they are parked")
+	require.Equal(t, 3, one[int](t, conn, "select count(distinct (key, lane))::integer from rowhook.event_log"))
+	b.start(t)
+	for n := range 20 {
+		write("update orders set n = $1", n+2)
+	}
+	write("update orders set v = 'moved', n = 22 where id <= 2")
+	write("delete from orders where id > 2")
+	b.receiver.await(t, "orders", 6*22+6)
+	b.settled(t)
+	requireOrder(t, b.receiver.on("orders"))
+	require.Equal(t, 6*22+6, b.receiver.unique("orders"))
+	for row, events := range sequences(t, b.receiver.on("orders")) {
+		require.Len(t, events, 23, row)
+		for i, e := range events[:22] {
+			require.EqualValues(t, i, e.n, row)
+		}
+	}
+	eventually(t, conn, 0, "select count(*)::integer from rowhook.key_move")
+}
+
+// TestATransactionThatStaysOpenHasLittleReadAgain counts the rows that are read of the lanes while they
+// are drained. Nothing else uses their index. When the transaction ends, what waits then is read once
+// more, and nothing before.
+func TestATransactionThatStaysOpenHasLittleReadAgain(t *testing.T) {
+	t.Parallel()
+	const keys, changes = 400, 10
+	const all = keys * changes
+	drain := func(commitsAfter int) (read, waited int) {
+		b := newFixture(t)
+		b.watch(t, "orders", byRow)
+		conn := b.Conn(t)
+		tx, err := conn.Begin(t.Context())
+		require.NoError(t, err)
+		late := 0
+		if commitsAfter > 0 {
+			late = 10
+			_, err = tx.Exec(t.Context(), "insert into orders (n) select 0 from generate_series(1, 10)")
+			require.NoError(t, err)
+		}
+		b.Exec(t, "insert into orders (n) select 0 from generate_series(1, $1::integer)", keys)
+		for range changes - 1 {
+			b.Exec(t, "update orders set n = n + 1")
+		}
+		r := b.start(t)
+		b.receiver.await(t, "orders", commitsAfter)
+		if commitsAfter > 0 {
+			waited = one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_log")
+		}
+		require.NoError(t, tx.Commit(t.Context()))
+		b.receiver.await(t, "orders", all+late)
+		b.settled(t)
+		r.Stop(t) // its sessions tell what they have read at their end
+		requireOrder(t, b.receiver.on("orders"))
+		require.Equal(t, all+late, b.receiver.unique("orders"))
+		eventually(t, conn, 0, "select count(*)::integer from pg_stat_activity where datname = current_database() and application_name like 'rowhook %'")
+		require.Eventually(t, func() bool {
+			read = one[int](t, conn, "select idx_tup_fetch::integer from pg_stat_user_indexes where indexrelname = 'event_log_lane'")
+			return read >= all+late
+		}, patience, 10*time.Millisecond)
+		return read, waited
+	}
+	alone, _ := drain(0)
+	open, left := drain(all)
+	require.Less(t, float64(open), 1.3*float64(alone), "it stays open until the end, when %d wait", left)
+	half, left := drain(all / 2)
+	require.Less(t, float64(half), 1.3*float64(alone)+float64(left), "%d wait when it ends", left)
+	t.Logf("%d rows were read of %d events; %d beside a transaction, and %d if it ended when %d waited", alone, all, open, half, left)
+}
+
 func TestTheNextOwnerOfALaneGoesOnWhereADeadOneWas(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
