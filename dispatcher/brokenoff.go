@@ -36,15 +36,6 @@ func (b *brokenOff) fateOf(d *delivery) queue.Fate {
 	return queue.Released
 }
 
-// breakable returns the context of a shipment that starts. The caller calls the function at its end.
-func (s *scheduler) breakable(parent context.Context, sh *shipment) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(parent)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sh.url, sh.cancel = sh.lane.trigger.Spec.Webhook.URL, cancel
-	return ctx, func() { cancel(nil) }
-}
-
 // breakOff cancels attempts of a lane that gets another configuration: all, if somebody has asked
 // for that since, and those that hang, if it has another URL.
 func (s *scheduler) breakOff(l *lane, next *queue.Trigger) {

@@ -112,6 +112,7 @@ type Dispatcher struct {
 	payloads      *payloads
 	settler       *settler
 	pacer         *pacer
+	totals        *totals
 	repairer      *repairer
 	orderer       *orderer
 	listening     *listening
@@ -220,7 +221,8 @@ func compose(cfg Config) *Dispatcher {
 		cfg:     cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
 		loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
-		pacer: &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
+		pacer:  &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
+		totals: &totals{db: db, self: self, scheduler: scheduler, pulse: pulse, log: log},
 		claimer: &claimer{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, loader: loader, sender: sender, repairer: repairer, session: listening,
 			commits: commits, notifications: notifications, disk: disk, tell: tell, log: log,
@@ -228,7 +230,6 @@ func compose(cfg Config) *Dispatcher {
 		},
 		peers: &peers{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, pulse: pulse, configuration: configuration, unable: unable,
-			totals:  &totals{db: db, self: self, scheduler: scheduler, pulse: pulse, log: log},
 			trouble: &troubleRecord{db: db, self: self, scheduler: scheduler, history: history, activity: activity, log: log},
 			commits: commits, log: log, noListen: cfg.NoListen,
 		},
@@ -317,6 +318,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.breakers.run(ctx) })
 	loops.Go(func() { d.sender.keepTimetable(ctx) })
 	pacing.Go(func() { d.pacer.run(sendCtx) })
+	pacing.Go(func() { d.totals.run(sendCtx) })
 	reporting.Go(func() { d.failing.run(settleCtx) })
 	loops.Wait() // ctx is done
 	d.stopping.Store(true)

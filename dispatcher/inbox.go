@@ -79,6 +79,9 @@ func (i *inbox) notified(payload string) {
 	case queue.HealthPayload:
 		i.scheduler.rereadHealth()
 		return
+	case queue.SharesPayload:
+		i.scheduler.reshare()
+		return
 	}
 	id, err := strconv.ParseInt(payload, 10, 32)
 	known := err == nil && i.scheduler.mark(int32(id))
@@ -95,7 +98,7 @@ func (i *inbox) notified(payload string) {
 }
 
 // inherit takes over from an instance that is gone: the events that it gave back, the times at
-// which its retries become due, and writers that are silent on its account.
+// which its retries become due, its shares, and writers that are silent on its account.
 func (i *inbox) inherit() {
 	i.mu.Lock()
 	i.bellLost = true
@@ -103,6 +106,7 @@ func (i *inbox) inherit() {
 	i.scheduler.forgetDue(i.scheduler.ids())
 	i.scheduler.markAll(true)
 	i.scheduler.reseat()
+	i.scheduler.reshare()
 }
 
 // askReload has the configuration loaded.

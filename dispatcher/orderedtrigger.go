@@ -25,6 +25,7 @@ func (t *orderedTrigger) options() order.Options {
 // orderMarks is what the orderer has to know of a lane: what to look at, and whether it waits.
 type orderMarks struct {
 	marked bool      // there may be new events in the lanes of the trigger
+	waits  bool      // the orderer has events that could be sent
 	found  time.Time // when new events were last read
 }
 
@@ -145,6 +146,16 @@ func (s *scheduler) takeFound() int {
 	n := s.order.found
 	s.order.found = 0
 	return n
+}
+
+// waitsInOrder says whether the orderer has events of a trigger that could be sent.
+func (s *scheduler) waitsInOrder(l *lane, waits bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.order.waits != waits {
+		l.order.waits = waits
+		s.weighShare(l)
+	}
 }
 
 // room is how many more deliveries of an ordered trigger the scheduler takes.

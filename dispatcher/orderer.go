@@ -286,6 +286,7 @@ func (o *orderer) hand(now time.Time) (wait time.Duration) {
 	for _, n := range o.lines {
 		n.lanes.Tick(now)
 		if n.gone || n.lanes.Ready() == 0 {
+			o.scheduler.waitsInOrder(n.trigger.lane, false)
 			n.urgent.Store(n.lanes.Entries() > n.lanes.Out())
 			continue
 		}
@@ -299,6 +300,7 @@ func (o *orderer) hand(now time.Time) (wait time.Duration) {
 			all = append(all, o.deliverRun(n, run, now)...)
 		}
 		n.urgent.Store(n.lanes.Ready() == 0 && n.lanes.Entries() > n.lanes.Out())
+		o.scheduler.waitsInOrder(n.trigger.lane, n.lanes.Ready() > 0)
 		if n.lanes.Ready() > 0 {
 			wait = 0
 		}

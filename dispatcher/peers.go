@@ -29,7 +29,6 @@ type peers struct {
 	configuration *configuration
 	unable        *unableTriggers
 	trouble       *troubleRecord
-	totals        *totals
 	commits       *commitTime
 	log           *slog.Logger
 	noListen      bool // Config.NoListen
@@ -46,14 +45,12 @@ func (p *peers) run(ctx context.Context) {
 	watch, measure := time.NewTimer(watchEvery), time.NewTicker(measureEvery)
 	defer watch.Stop()
 	defer measure.Stop()
-	p.share(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-watch.C:
 			p.watch(ctx)
-			p.share(ctx)
 			p.unable.retry(time.Now())
 			p.trouble.update(ctx, time.Now())
 			if p.signs.anySuspect() {
@@ -69,13 +66,6 @@ func (p *peers) run(ctx context.Context) {
 			p.scheduler.wake()
 		}
 	}
-}
-
-// share adjusts the shares of totals.
-func (p *peers) share(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
-	p.totals.update(ctx)
 }
 
 // watch looks at the others once.

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,10 @@ type scheduler struct {
 
 	schema     *atomic.Int32 // of database; nil: the latest
 	paceSignal chan struct{}
-	pulse      *pulse // nil: shares of totals are held for ever
+	// shareSignal says that shares of totals are to be looked at.
+	shareSignal chan struct{}
+
+	pulse *pulse // nil: shares of totals are held for ever
 
 	mu            sync.Mutex
 	lanes         map[int32]*lane
@@ -66,7 +70,7 @@ const (
 func newScheduler(limit, batch int) *scheduler {
 	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), lanes: map[int32]*lane{},
 		order:         orderSignals{wake: make(chan struct{}, 1), changed: true},
-		breakerSignal: make(chan struct{}, 1), paceSignal: make(chan struct{}, 1)}
+		breakerSignal: make(chan struct{}, 1), paceSignal: make(chan struct{}, 1), shareSignal: make(chan struct{}, 1)}
 	s.outstanding.prev, s.outstanding.next = &s.outstanding, &s.outstanding
 	return s
 }
@@ -177,6 +181,7 @@ func (s *scheduler) wants(now time.Time) (wants []queue.Want, lanes []*lane, aga
 		kept = append(kept, l)
 		n := s.ask(l, now, free)
 		if n <= 0 {
+			s.weighShare(l)
 			if at := l.offered.Add(bulkPatience); !l.offered.IsZero() && (again.IsZero() || at.Before(again)) {
 				again = at
 			}
@@ -321,7 +326,11 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		s.enter(l, l.state.answer(more))
 		s.answered(l, got[l.trigger.ID], now)
 	}
-	return s.take(now), notices, full
+	start = s.take(now)
+	for _, l := range lanes {
+		s.weighShare(l)
+	}
+	return start, notices, full
 }
 
 // bottleneck names the setting that keeps a lane from being claimed faster.
@@ -455,6 +464,7 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 	if s.order.starved {
 		s.wakeOrderer()
 	}
+	s.weighShare(l)
 	return next
 }
 
@@ -530,6 +540,7 @@ func (s *scheduler) close() (unsent []*delivery) {
 	for _, l := range s.lanes {
 		unsent = append(unsent, s.dropQueue(l)...)
 	}
+	s.reshare()
 	return unsent
 }
 
@@ -615,7 +626,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 			l = &lane{id: t.ID}
 			s.lanes[t.ID] = l
 		}
-		wasIdle := l.idle()
+		wasIdle, had := l.idle(), l.trigger.Spec.ConcurrencyTotal
 		s.breakOff(l, &t)
 		if !t.Spec.Order.IsZero() && l.batches() != t.Spec.Batch {
 			unsent = append(unsent, s.dropQueue(l)...) // runs of a key fit into the requests of before
@@ -636,6 +647,9 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 			s.markLane(l, true)
 			s.markOrder(l)
 			l.next.forget()
+		}
+		if had != t.Spec.ConcurrencyTotal || l.share.on && wasIdle != l.idle() {
+			s.reshare()
 		}
 	}
 	for id, l := range s.lanes {
@@ -682,14 +696,16 @@ func (s *scheduler) inFlight() int {
 }
 
 // plan returns the spec and the endpoint by which events are sent: those in force now, not those at
-// their claim.
-func (s *scheduler) plan(sh *shipment) (trigger.Spec, *webhook.Endpoint) {
+// their claim. breakOff can cancel the context. The caller calls ended at the end of the shipment.
+func (s *scheduler) plan(parent context.Context, sh *shipment) (ctx context.Context, ended func(), spec trigger.Spec, endpoint *webhook.Endpoint) {
+	ctx, cancel := context.WithCancelCause(parent)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sh.url, sh.cancel = sh.lane.trigger.Spec.Webhook.URL, cancel
 	for _, d := range sh.deliveries {
 		d.event.MaxRetries = sh.lane.trigger.Spec.Retry.Limit
 	}
-	return sh.lane.trigger.Spec, sh.lane.endpoint
+	return ctx, func() { cancel(nil) }, sh.lane.trigger.Spec, sh.lane.endpoint
 }
 
 // stats returns how each trigger stands, by name.

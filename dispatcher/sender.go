@@ -43,7 +43,8 @@ func (s *sender) send(sh *shipment) {
 
 // ship sends a shipment and returns the one that takes its slot.
 func (s *sender) ship(sh *shipment) *shipment {
-	spec, endpoint := s.scheduler.plan(sh)
+	ctx, ended, spec, endpoint := s.scheduler.plan(s.ctx, sh)
+	defer ended()
 	if !s.mayStart(sh, endpoint) {
 		s.settler.giveBack(sh.deliveries)
 		return s.scheduler.done(sh, 0, false)
@@ -53,8 +54,6 @@ func (s *sender) ship(sh *shipment) *shipment {
 		s.unable.disable(sh, err)
 		return s.scheduler.done(sh, 0, false)
 	}
-	ctx, ended := s.scheduler.breakable(s.ctx, sh)
-	defer ended()
 	if len(sh.deliveries) > 1 {
 		if !s.count(sh, endpoint) {
 			return s.scheduler.done(sh, 0, false)

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rowhook/rowhook/internal/pg"
@@ -21,26 +22,48 @@ type Shares struct {
 	// Turn counts up every six seconds by the server's clock. By it, instances take turns if there
 	// are more of them than the total.
 	Turn int64
+	Left time.Duration // of the turn
 }
 
-// ReadShares returns the shares of a trigger's total.
-func ReadShares(ctx context.Context, db pg.Queryer, trigger int32) (Shares, error) {
+const readSharesSQL = `
+with turn as (
+  select turn, (turn + 0.5) * 6 - epoch as rest
+    from (select extract(epoch from statement_timestamp()) as epoch) e cross join lateral (select (epoch / 6)::bigint as turn) t)
+select t.id, turn, rest * interval '1 second', s.ids, s.counts, s.busy
+  from turn cross join unnest($1::integer[]) as t(id)
+ cross join lateral (
+   select coalesce(array_agg(s.instance_id), '{}') as ids, coalesce(array_agg(s.n), '{}') as counts, coalesce(array_agg(s.busy), '{}') as busy
+     from rowhook.share s join rowhook.instance i on i.id = s.instance_id and i.started_at = s.registered
+    where s.trigger_id = t.id) s`
+
+// ReadShares returns the shares of the totals of triggers.
+func ReadShares(ctx context.Context, db pg.Queryer, triggers []int32) (map[int32]Shares, error) {
+	rows, err := db.Query(ctx, readSharesSQL, triggers)
+	if err != nil {
+		return nil, fmt.Errorf("read the shares of totals: %w", err)
+	}
+	all := make(map[int32]Shares, len(triggers))
+	var trigger int32
 	var s Shares
 	var ids, counts []int32
 	var busy []bool
-	err := db.QueryRow(ctx, `
-select (extract(epoch from statement_timestamp()) / 6)::bigint, coalesce(array_agg(s.instance_id order by s.instance_id), '{}'),
-       coalesce(array_agg(s.n order by s.instance_id), '{}'), coalesce(array_agg(s.busy order by s.instance_id), '{}')
-  from rowhook.share s join rowhook.instance i on i.id = s.instance_id and i.started_at = s.registered
- where s.trigger_id = $1`, trigger).Scan(&s.Turn, &ids, &counts, &busy)
+	_, err = pgx.ForEachRow(rows, []any{&trigger, &s.Turn, &s.Left, &ids, &counts, &busy}, func() error {
+		s.All = nil
+		for i, id := range ids {
+			s.All = append(s.All, Share{Instance: id, N: int(counts[i]), Busy: busy[i]})
+		}
+		all[trigger] = s
+		return nil
+	})
 	if err != nil {
-		return s, fmt.Errorf("read the shares of a total: %w", err)
+		return nil, fmt.Errorf("read the shares of totals: %w", err)
 	}
-	for i, id := range ids {
-		s.All = append(s.All, Share{Instance: id, N: int(counts[i]), Busy: busy[i]})
-	}
-	return s, nil
+	return all, nil
 }
+
+// SharesPayload tells dispatchers that one of them has given up some of its share of a total, or
+// wants more of it.
+const SharesPayload = "shares"
 
 // shareLock is the first key of the advisory locks under which shares change. The second key is the
 // id of the trigger. The bytes spell "rows".
@@ -56,11 +79,11 @@ func TakeShare(ctx context.Context, db interface {
 		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1, $2)", shareLock, trigger); err != nil {
 			return fmt.Errorf("lock the shares of a total: %w", err)
 		}
-		s, err := ReadShares(ctx, tx, trigger)
+		seen, err := ReadShares(ctx, tx, []int32{trigger})
 		if err != nil {
 			return err
 		}
-		mine := decide(s)
+		mine := decide(seen[trigger])
 		// The rows of instances that are gone do not count, and go.
 		tag, err := tx.Exec(ctx, `
 with gone as (
