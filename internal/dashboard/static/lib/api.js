@@ -9,11 +9,27 @@ const base = new URL("api/v1/", new URL(".", location.href));
 // The token is kept for this tab, until it is closed or signs out. A link may carry it behind #token=,
 // which browsers do not send: `rowhook dev` prints one. It is taken out of the address at once.
 const kept = "rowhook.token";
-const handed = /^#token=([\x21-\x7e]+)$/.exec(location.hash);
-if (handed) {
-  sessionStorage.setItem(kept, decodeURIComponent(handed[1]));
+
+/** Takes the token out of the address. Returns it; "": there is none. */
+function handed() {
+  const [, text] = /^#token=([\x21-\x7e]+)$/.exec(location.hash) ?? [];
+  if (!text) return "";
   history.replaceState(null, "", location.pathname + location.search + "#/");
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // it was cut off: the server says that it is not valid
+  }
 }
+
+const first = handed();
+if (first) sessionStorage.setItem(kept, first);
+// Where the page is open already, such a link does not load it again. This module is loaded before the
+// one that reads where we are.
+addEventListener("hashchange", () => {
+  const next = handed();
+  if (next) void signIn(next);
+});
 
 /** The bearer token of this tab; "": none. */
 export const token = signal(sessionStorage.getItem(kept) ?? "");
