@@ -80,7 +80,8 @@ func TestADamagedLineIsNamedWithWhatToDo(t *testing.T) {
 		good[:len(good)-1]:                             "64 hexadecimal digits",
 		"<" + good:                                     "can't be the name",
 		strings.Replace(good, "ops", "other", 1) + "x": "64 hexadecimal digits",
-		good: "the name ops stands there twice",
+		good:                                     "the name ops stands there twice",
+		strings.Replace(good, "ops", "other", 1): "other is the same token as ops",
 	} {
 		text := "# a comment\n\n" + good + "\n" + damaged + "\n"
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
@@ -191,6 +192,28 @@ func TestAKeyringFollowsItsFileAndKeepsTheLastGoodOne(t *testing.T) {
 	require.Contains(t, log.String(), "whole again")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	require.False(t, knows(second), "an empty file is")
+}
+
+func TestWhatIsNoFileOfTokensLetsNobodyWait(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "tokens")
+	_, secret, err := access.Add(path, "ops", access.Status, time.Time{})
+	require.NoError(t, err)
+	k, err := access.OpenKeyring(path, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	for _, other := range []string{os.DevNull, "/dev/zero", t.TempDir()} {
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, os.Symlink(other, path))
+		_, ok := k.Find(access.Digest(secret))
+		require.True(t, ok, "the tokens of before stay in force")
+		_, err = access.Read(path)
+		require.ErrorContains(t, err, "is no regular file")
+	}
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.NoError(t, os.Truncate(path, 1<<40))
+	_, err = access.Read(path)
+	require.ErrorContains(t, err, "has more than")
 }
 
 func read(t *testing.T, path string) string {

@@ -2,8 +2,10 @@ package access
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,7 +25,7 @@ const maxFile = 1 << 20
 
 // Read returns the tokens of a file. An error names the line, and what to do.
 func Read(path string) ([]Token, error) {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no file of tokens %s: \"rowhook token add NAME --scope status --file %s\" makes one: %w", path, path, fs.ErrNotExist)
 	}
@@ -33,11 +35,28 @@ func Read(path string) ([]Token, error) {
 	return parse(path, text)
 }
 
+// readFile returns the content of a file, or a little more than maxFile of it. What is no file, such
+// as a pipe, would let requests wait for it.
+func readFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
+}
+
 func parse(path string, text []byte) ([]Token, error) {
 	if len(text) > maxFile {
 		return nil, fmt.Errorf("the file of tokens %s has more than %d bytes: is it another file?", path, maxFile)
 	}
 	tokens := []Token{}
+	names, digests := map[string]bool{}, map[[sha256.Size]byte]string{}
 	number := 0
 	for line := range strings.Lines(string(text)) {
 		number++
@@ -48,9 +67,13 @@ func parse(path string, text []byte) ([]Token, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s, line %d: %w; mend or delete the line, and make the token again with \"rowhook token add\"", path, number, err)
 		}
-		if slices.ContainsFunc(tokens, func(other Token) bool { return other.Name == t.Name }) {
+		if names[t.Name] {
 			return nil, fmt.Errorf("%s, line %d: the name %s stands there twice; delete one of the lines", path, number, t.Name)
 		}
+		if other := digests[t.Digest]; other != "" { // else a token that is removed would stay valid as the other
+			return nil, fmt.Errorf("%s, line %d: %s is the same token as %s; delete one of the lines", path, number, t.Name, other)
+		}
+		names[t.Name], digests[t.Digest] = true, t.Name
 		tokens = append(tokens, t)
 	}
 	return tokens, nil
@@ -126,7 +149,7 @@ func edit(path string, change func([]byte) ([]byte, error)) (err error) {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil:
-		text, err = os.ReadFile(path)
+		text, err = readFile(path)
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil
 	}
