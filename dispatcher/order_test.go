@@ -97,7 +97,7 @@ func TestEventsOfARowAreSentInOrderByManyDispatchers(t *testing.T) {
 func TestAFailingEventHoldsItsKeyAlone(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
-	b.watch(t, "orders", byRow, func(s *trigger.Spec) { s.Retry.Interval = trigger.Duration(3 * time.Second) })
+	b.watch(t, "orders", byRow, func(s *trigger.Spec) { s.Retry.Interval = trigger.Duration(time.Hour) })
 	b.receiver.respond(func(n int, d delivery, w http.ResponseWriter, _ *http.Request) {
 		if n == 0 && string(d.new["id"]) == "1" && string(d.new["n"]) == "0" {
 			w.WriteHeader(http.StatusInternalServerError)
@@ -111,6 +111,9 @@ func TestAFailingEventHoldsItsKeyAlone(t *testing.T) {
 		require.False(t, string(d.new["id"]) == "1" && string(d.new["n"]) == "1", "it waits for the one that failed")
 	}
 	conn := b.Conn(t)
+	eventually(t, conn, 1, "select count(*)::integer from rowhook.event_log where tries = 1")
+	_, err := operate.RetryNow(t.Context(), conn, operate.RetryOptions{Trigger: "orders"})
+	require.NoError(t, err)
 	b.receiver.await(t, "orders", 11)
 	b.settled(t)
 	requireOrder(t, b.receiver.on("orders"))
