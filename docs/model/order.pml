@@ -190,7 +190,11 @@ byte e_, l_, x_, y_;    /* scratch of a d_step, 0 outside */
 
 /* What the lane q of a dispatcher knows of key k with a number below s. */
 #define KNOWS_LOWER(f, q, k, s) ((HAS(queue[q], f) && key[f] == (k) || HAS(barrier[q], f) && old[f] == (k)) && seq[f] < (s))
+#ifdef ANEW_FORGETS
 #define ON_ITS_WAY(f, d, k) (request[AT(d, f)] != NONE && key[f] == (k))
+#else
+#define ON_ITS_WAY(f, d, k) ((request[AT(d, f)] != NONE || former[AT(d, f)] != 0) && key[f] == (k))
+#endif
 #if EVENTS == 2
 #define IS_HEAD(q, k, s) (!KNOWS_LOWER(0, q, k, s) && !KNOWS_LOWER(1, q, k, s))
 #define FREE_KEY(d, k) (!ON_ITS_WAY(0, d, k) && !ON_ITS_WAY(1, d, k))
@@ -312,7 +316,10 @@ inline end_transaction(e) {
 #endif
 }
 
-/* The memory of a lane is dropped. Requests that are on their way go on, under an epoch that may have passed. */
+/*
+ * The memory of a lane is dropped. Requests that are on their way go on, under an epoch that may have passed. Until they
+ * end, nothing more of their keys is sent.
+ */
 inline drop(d, l) {
 	EACH_EVENT
 		if
@@ -400,7 +407,8 @@ inline settle(d, e, n) {
 #define TOUCH(e, f) SHARE(e, f)
 #endif
 #define ELSEWHERE(d, f) (id[1 - (d)] != 0 && !HAS(buried, id[1 - (d)]) && (request[AT(1 - (d), f)] != NONE || former[AT(1 - (d), f)] != 0))
-#define BESIDE(d, e, f) (f == e && ELSEWHERE(d, f) || f != e && TOUCH(e, f) && (request[AT(d, f)] == FLYING || ELSEWHERE(d, f)))
+#define BESIDE(d, e, f) (f == e && ELSEWHERE(d, f) || f != e && TOUCH(e, f) && (request[AT(d, f)] == FLYING || ELSEWHERE(d, f)) || \
+		TOUCH(e, f) && former[AT(d, f)] != 0)
 inline check_begin(d, e) {
 	assert(place[e] == LOG || place[e] == GONE); /* only what is committed is sent */
 	EACH_EVENT
@@ -463,6 +471,13 @@ inline check_begin(d, e) {
 #define COUNT(e)
 #endif
 
+/* Variant: an event whose outcome was void is sent again without a look whether it is still in event_log. */
+#ifdef BELIEVE_FORMER
+#define IS_VOID(e) queue[OF(d, LANE(key[e]))] = queue[OF(d, LANE(key[e]))] | (held[OF(d, LANE(key[e]))] != 0 -> BIT(e) : 0)
+#else
+#define IS_VOID(e) skip
+#endif
+
 #define SEND(e) \
 	:: d_step { MAY_SEND(e) && !SUSPECTS(e) -> \
 		WHO; printf("sends event %d, number %d of key %d\n", e, seq[e], key[e]); \
@@ -505,7 +520,9 @@ inline check_begin(d, e) {
 		:: FENCE(d, LANE(key[e]), former[AT(d, e)]) -> \
 			WHO; printf("settles event %d under an old epoch\n", e); \
 			settle(d, e, former[AT(d, e)]) \
-		:: else -> WHO; printf("settles event %d, and changes nothing\n", e) \
+		:: else -> \
+			WHO; printf("settles event %d, and changes nothing\n", e); \
+			IS_VOID(e) \
 		fi; \
 		former[AT(d, e)] = 0; \
 		DONE }
@@ -554,7 +571,7 @@ inline check_begin(d, e) {
 		fi; \
 		DONE }
 
-#define IS_IN_LANE(f, d, l) (request[AT(d, f)] != NONE && LANE(key[f]) == (l))
+#define IS_IN_LANE(f, d, l) ((request[AT(d, f)] != NONE || former[AT(d, f)] != 0) && LANE(key[f]) == (l))
 #if EVENTS == 2
 #define AT_WORK(d, l) (IS_IN_LANE(0, d, l) || IS_IN_LANE(1, d, l))
 #elif EVENTS == 3
@@ -584,7 +601,7 @@ inline check_begin(d, e) {
 		answers--; \
 		WHO; printf("claims lane %d, and does not hear so\n", l); \
 		take(l, d) } \
-	:: d_step { releases > 0 && MAY_FAIL(d) && held[OF(d, l)] != 0 && owner[l] == id[d] && epoch[l] == held[OF(d, l)] && !AT_WORK(d, l) -> \
+	:: d_step { releases > 0 && held[OF(d, l)] != 0 && owner[l] == id[d] && epoch[l] == held[OF(d, l)] && !AT_WORK(d, l) -> \
 		releases--; \
 		WHO; printf("gives lane %d back\n", l); \
 		owner[l] = 0; \

@@ -28,6 +28,29 @@ func TestALaneThatStaysHandsOutAgainWhatItLeft(t *testing.T) {
 	require.Empty(t, w.l.Leaving())
 }
 
+func TestWhatIsOutWhenItsLaneIsClaimedAnewHoldsItsKeyAndIsLookedAtBeforeItIsSentAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(false)
+	w.ofKey = mostOfKey
+	w.begin()
+	w.seq, w.lanes = 9, 1
+	w.rows[3], w.rows[4] = &row{seq: 3, key: "k0"}, &row{seq: 4, key: "k0"}
+	w.round(10, func() {})
+	require.True(t, w.send(t, 1))
+	w.byAnother(0, 2)
+	w.rows[5] = &row{seq: 5, key: "k0"}
+	w.epoch++
+	w.l.Take(0, w.epoch)
+	w.round(10, func() {})
+	require.False(t, w.send(t, 1), "the old attempt hangs")
+	w.settle(0, 1)
+	w.send(t, 1) // has it looked at
+	for w.send(t, 1) {
+		w.settle(0, 1)
+	}
+	require.Equal(t, []int64{3, 4, 5}, w.sent["k0"])
+}
+
 func TestALaneThatBeginsAnewKeepsWhatHoldsItsKeys(t *testing.T) {
 	t.Parallel()
 	l := NewLanes(Options{Blocks: true})
