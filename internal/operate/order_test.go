@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,16 +187,21 @@ func TestAnEventWithAStrictOrderNamesTheTransactionThatItWaitsFor(t *testing.T) 
 	var pid int
 	require.NoError(t, open.QueryRow(t.Context(), "select pg_backend_pid() where pg_current_xact_id() is not null").Scan(&pid))
 	id := d.park(t, 1)[0]
-	shown, err := operate.Show(t.Context(), d.conn, id)
-	require.NoError(t, err)
-	require.Equal(t, operate.WaitsForTransaction, shown.WaitsFor)
-	require.Contains(t, shown.WaitsOn, fmt.Sprintf("(pid %d, ", pid))
+	var shown *operate.Detail
+	require.Eventually(t, func() bool { // transactions of other tests hold the server's horizon, too
+		shown, err = operate.Show(t.Context(), d.conn, id)
+		require.NoError(t, err)
+		require.Equal(t, operate.WaitsForTransaction, shown.WaitsFor)
+		return strings.Contains(shown.WaitsOn, fmt.Sprintf("(pid %d, ", pid))
+	}, patience, 10*time.Millisecond)
 	require.Contains(t, shown.WaitsOn, "open since ")
 	require.Contains(t, shown.Next, "since the order is strict: "+shown.WaitsOn)
 	require.NoError(t, open.Rollback(t.Context()))
-	shown, err = operate.Show(t.Context(), d.conn, id)
-	require.NoError(t, err)
-	require.Empty(t, shown.WaitsFor)
+	require.Eventually(t, func() bool {
+		shown, err = operate.Show(t.Context(), d.conn, id)
+		require.NoError(t, err)
+		return shown.WaitsFor == ""
+	}, patience, 10*time.Millisecond)
 }
 
 func TestRetryNowMakesAParkedRetryDueInItsPlace(t *testing.T) {
