@@ -87,8 +87,7 @@ func (db *database) close() {
 
 // onSchema runs a statement that depends on the version of the schema rowhook. Dispatchers go on
 // while the schema is migrated up or down by one version. A statement that fails because the schema
-// has changed is run once more, for the version that there is now. At present no statement differs
-// between the versions 3 and 4.
+// has changed is run once more, for the version that there is now.
 func (db *database) onSchema(ctx context.Context, f func(schema int32) error) error {
 	was := db.schema.Load()
 	err := f(was)
