@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
 
@@ -42,19 +43,26 @@ const benchConfiguration = `triggers:
     webhook: {url: "http://127.0.0.1/users"}
 `
 
-// newWorkbench runs rowhook dev; more are further flags.
-func newWorkbench(t *testing.T, more ...string) *workbench {
+// newWorkbench runs rowhook dev with the configuration.
+func newWorkbench(t *testing.T) *workbench {
+	t.Helper()
+	file, tables := filepath.Join(t.TempDir(), "rowhook.yaml"), filepath.Join(t.TempDir(), "schema.sql")
+	require.NoError(t, os.WriteFile(file, []byte(benchConfiguration), 0o600))
+	require.NoError(t, os.WriteFile(tables, []byte(benchTables), 0o600))
+	b := runDev(t, "-f", file, "--init", tables, "--sink")
+	b.file = file
+	return b
+}
+
+// runDev runs rowhook dev with these flags.
+func runDev(t *testing.T, flags ...string) *workbench {
 	t.Helper()
 	if os.Getenv("ROWHOOK_TEST_CHROMIUM") == "" {
 		t.Skip("ROWHOOK_TEST_CHROMIUM is not set: scripts/test --browser sets it")
 	}
 	b := &workbench{house: &house{directory: t.TempDir()}}
-	b.file = filepath.Join(b.directory, "rowhook.yaml")
-	require.NoError(t, os.WriteFile(b.file, []byte(benchConfiguration), 0o600))
-	tables := filepath.Join(b.directory, "schema.sql")
-	require.NoError(t, os.WriteFile(tables, []byte(benchTables), 0o600))
 	environment := []string{"ROWHOOK_POSTGRES_BIN=" + os.Getenv(pgtest.EnvBinDir), "PATH=" + os.Getenv("PATH"), "HOME=" + b.directory}
-	args := append([]string{"dev", "-f", b.file, "--init", tables, "--sink", "--http", "127.0.0.1:0"}, more...)
+	args := append([]string{"dev", "--http", "127.0.0.1:0"}, flags...)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	p := &program{cancel: cancel, done: make(chan struct{}), log: &logged{changed: make(chan struct{})}}
 	go func() {
@@ -88,7 +96,7 @@ func (b *workbench) Opens(t *testing.T) *tab {
 func (tb *tab) RunsSQL(sql string) {
 	tb.t.Helper()
 	tb.Types("main", "SQL", sql)
-	tb.Does(`document.getElementById("sql").dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}))`)
+	tb.run(chromedp.KeyEvent(kb.Enter, chromedp.KeyModifiers(chromedp.ModifierCtrl)))
 	tb.wait("it never ended", `!document.querySelector("main").innerText.includes("Running,")`)
 }
 
@@ -183,19 +191,17 @@ func TestDevRunsSQLAndShowsWhatCameOfIt(t *testing.T) {
 
 	// What was run comes back.
 	tb.Types("main", "SQL", "not run")
-	key := func(name string) {
-		tb.Does(fmt.Sprintf(`document.getElementById("sql").dispatchEvent(new KeyboardEvent("keydown", {key: %q, altKey: true, bubbles: true, cancelable: true}))`, name))
-	}
+	press := func(key string) { tb.run(chromedp.KeyEvent(key, chromedp.KeyModifiers(chromedp.ModifierAlt))) }
 	has := func(text string) {
 		t.Helper()
 		tb.wait("the box never had "+text, fmt.Sprintf(`document.getElementById("sql").value.includes(%q)`, text))
 	}
 	for range 6 + 1 {
-		key("ArrowUp")
+		press(kb.ArrowUp)
 	}
 	has("select customr")
 	for range 7 {
-		key("ArrowDown")
+		press(kb.ArrowDown)
 	}
 	has("not run")
 }
@@ -285,6 +291,35 @@ func TestDevWithoutItsTokenRefusesSQLAndTheConfiguration(t *testing.T) {
 		require.NoError(t, json.NewDecoder(bytes.NewReader(text)).Decode(&problem))
 		require.Equal(t, []any{http.StatusForbidden, "sql_needs_token"}, []any{response.StatusCode, problem.Code}, path)
 	}
+}
+
+func TestDevOfTheSampleSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	b := runDev(t)
+	tb := b.Opens(t)
+	tb.Sees("main", "It can't be changed here: the sample has no file: start rowhook dev with -f FILE.")
+	tb.Sees("main", "This is applied")
+	require.False(t, tb.Has("main", "Apply"))
+	tb.Clicks(".empty", "Put it into the SQL box")
+	tb.Clicks("main", "Run")
+	tb.Sees("main [role=status]", "INSERT 0 1")
+	tb.Sees(".deliveries tbody tr", "order_changed INSERT public.orders 1 none 200")
+	tb.Clicks("main", "Pause")
+	tb.Sees("main", "stopped")
+	tb.RunsSQL("update orders set customer = 'Bob'")
+	tb.Sees("main [role=status]", "UPDATE 1")
+	b.running.log.waitFor(t, `UPDATE  public\.orders`)
+	require.NotContains(t, tb.text(".deliveries"), "UPDATE")
+	tb.Clicks("main", "Go on")
+	tb.Sees(".deliveries tbody tr", "order_changed UPDATE public.orders 1 none 200")
+}
+
+func TestAnInstallationThatWorksHasNoDevPage(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "orders")
+	tb := newPerson(t).SignedIn(t, h, adminToken, "#/dev")
+	tb.Sees("main", "Only rowhook dev has this page")
+	require.False(t, tb.Has("nav", "Dev"))
 }
 
 func TestDevPictures(t *testing.T) {

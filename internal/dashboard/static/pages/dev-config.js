@@ -59,7 +59,7 @@ function Editor({ applied }) {
   };
   const judged = d === null ? f : checked.value?.text === text ? checked.value : null;
   const moved = d !== null && d.etag !== f.etag;
-  const ready = judged?.plan && !busy.value && !moved && !f.read_only && (d !== null || judged.plan.changes.length > 0);
+  const ready = judged?.plan && !busy.value && !moved && f.text !== null && (d !== null || judged.plan.changes.length > 0);
   const apply = async () => {
     if (!ready) return;
     busy.value = true;
@@ -80,23 +80,23 @@ function Editor({ applied }) {
     again();
   };
   return html`<section><label for="config"><h2>Configuration</h2><span class="sub">${f.read_only ? `It can't be changed here: ${visible(f.read_only)}.` : visible(f.path)}</span></label>
-    ${f.text !== null && html`<${Area} area=${area} text=${text} write=${write} apply=${apply} readOnly=${Boolean(f.read_only)} wrong=${judged?.problems?.length > 0} />
+    ${f.text !== null && html`<${Area} area=${area} text=${text} write=${write} apply=${apply} wrong=${judged?.problems?.length > 0} />
       ${moved && html`<${Moved} f=${f} text=${text} />`}
-      ${!f.read_only && html`<div class="do fold"><button class="main" disabled=${!ready} onClick=${apply}>Apply</button>
+      <div class="do fold"><button class="main" disabled=${!ready} onClick=${apply}>Apply</button>
         ${d && html`<button onClick=${() => (draft.value = null)}>Undo my changes</button>`}
-        <span class="sub" id="configkeys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> applies. <kbd>Tab</kbd> indents; <kbd>Esc</kbd> and then <kbd>Tab</kbd> leaves.</span></div>`}`}
-    <div role="status" class="judged"><${Judged} judged=${judged} changed=${d !== null} text=${text} area=${area} /></div>
+        <span class="sub" id="configkeys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> applies. <kbd>Tab</kbd> indents; <kbd>Esc</kbd> and then <kbd>Tab</kbd> leaves.</span></div>`}
+    <div role="status" class="judged"><${Judged} judged=${judged} changed=${d !== null} text=${text} area=${f.text !== null && area} /></div>
     ${outcome.value && html`<${Outcome} outcome=${outcome.value} />`}</section>`;
 }
 
-/** @param {{area: {current: any}, text: string, write: (text: string) => void, apply: () => void, readOnly: boolean, wrong: boolean}} props */
-function Area({ area, text, write, apply, readOnly, wrong }) {
+/** @param {{area: {current: any}, text: string, write: (text: string) => void, apply: () => void, wrong: boolean}} props */
+function Area({ area, text, write, apply, wrong }) {
   const leaves = useRef(false); // Escape was pressed: Tab goes on to the next button
   const insert = (/** @type {string} */ what) => document.execCommand("insertText", false, what); // unlike other ways, it can be undone
   const onKey = (/** @type {KeyboardEvent} */ e) => {
     const { selectionStart: at, value } = area.current;
     const line = value.slice(value.lastIndexOf("\n", at - 1) + 1, at);
-    const free = !e.ctrlKey && !e.altKey && !e.metaKey && !e.shiftKey && !readOnly;
+    const free = !e.ctrlKey && !e.altKey && !e.metaKey && !e.shiftKey;
     if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) apply();
     else if (e.key === "Escape") leaves.current = true;
     else if (e.key === "Tab" && free && !leaves.current) insert(line.length % 2 ? " " : "  ");
@@ -107,8 +107,8 @@ function Area({ area, text, write, apply, readOnly, wrong }) {
     }
     e.preventDefault();
   };
-  return html`<textarea id="config" ref=${area} rows=${Math.min(28, Math.max(8, text.split("\n").length + 1))} wrap="off" spellcheck="false" autocapitalize="off" autocomplete="off" readonly=${readOnly}
-    aria-invalid=${wrong} aria-describedby=${readOnly ? undefined : "configkeys"} value=${text} onKeyDown=${onKey} onBlur=${() => (leaves.current = false)} onInput=${(/** @type {any} */ e) => write(e.target.value)}></textarea>`;
+  return html`<textarea id="config" ref=${area} rows=${Math.min(28, Math.max(8, text.split("\n").length + 1))} wrap="off" spellcheck="false" autocapitalize="off" autocomplete="off"
+    aria-invalid=${wrong} aria-describedby="configkeys" value=${text} onKeyDown=${onKey} onBlur=${() => (leaves.current = false)} onInput=${(/** @type {any} */ e) => write(e.target.value)}></textarea>`;
 }
 
 /** The file is another one than the text was written on. @param {{f: any, text: string}} props */
@@ -119,15 +119,12 @@ function Moved({ f, text }) {
     <details class="attempt"><summary>What the file has now</summary><${Text} value=${f.text} what="the file" /></details>`;
 }
 
-/** @param {{judged: any, changed: boolean, text: string, area: {current: any}}} props */
+/** @param {{judged: any, changed: boolean, text: string, area: {current: any} | false}} props area: where the text can be edited */
 function Judged({ judged, changed, text, area }) {
   if (!judged) return html`<p class="sub">Checking it…</p>`;
   if (judged.failed) return html`<${Failed} problem=${judged.failed} />`;
   const n = judged.problems.length;
-  const list = (/** @type {any[]} */ all) => html`<ul class="plainlist">${all.map((p, i) => html`<li key=${i}>${p.line ? html`<button class="quiet link" onClick=${() => {
-    const from = indexOfLine(text, p.line, p.column);
-    select(area.current, from, indexOfLine(text, p.line, Infinity));
-  }}>Line ${p.line}, column ${p.column}</button> ` : ""}${visible(p.message)}${p.key && html` <span class="z mono">${visible(p.key)}</span>`}</li>`)}</ul>`;
+  const list = (/** @type {any[]} */ all) => html`<ul class="plainlist">${all.map((p, i) => html`<li key=${i}>${p.line > 0 && (area ? html`<button class="quiet link" onClick=${() => select(area.current, indexOfLine(text, p.line, p.column), indexOfLine(text, p.line, Infinity))}>Line ${p.line}, column ${p.column}</button> ` : `${visible(p.file)}:${p.line}: `)}${visible(p.message)}${p.key && html` <span class="z mono">${visible(p.key)}</span>`}</li>`)}</ul>`;
   return html`${n > 0 && html`<p><${Light} kind="bad">${n === 1 ? "A problem keeps" : `${plural(n, "problem")} keep`} it from being applied<//></p>${list(judged.problems)}`}
     ${judged.warnings.length > 0 && html`<p><${Light} kind="wait">${plural(judged.warnings.length, "warning")}<//></p>${list(judged.warnings)}`}
     ${judged.plan && (judged.plan.changes.length ? html`<p>An apply would change:</p><${Plan} plan=${judged.plan} />`
