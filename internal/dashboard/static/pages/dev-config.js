@@ -115,7 +115,7 @@ function Area({ area, text, write, apply, wrong }) {
 function Moved({ f, text }) {
   return html`<div class="note w" role="alert"><strong class="s wait">The file has changed since you read it</strong><span class="do"><button onClick=${() => (draft.value = null)}>Drop mine, take the file's</button>
       <button onClick=${() => (draft.value = { text, etag: f.etag })}>Keep mine</button></span>
-    <p>Your text is still here, and is not applied. Carry over what you need of the file; after "Keep mine", an apply replaces it.</p></div>
+    <p>Your text is not applied. After "Keep mine", an apply replaces what the file has now.</p></div>
     <details class="attempt"><summary>What the file has now</summary><${Text} value=${f.text} what="the file" /></details>`;
 }
 

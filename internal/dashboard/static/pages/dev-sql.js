@@ -15,8 +15,7 @@ export const example = "insert into orders (customer, amount) values ('Ada', 12.
 export const draft = signal("");
 /** @type {import("../vendor/signals-core.js").Signal<{sql: string, answer: any, problem: any} | null>} */
 const outcome = signal(null);
-/** @type {import("../vendor/signals-core.js").Signal<AbortController | null>} */
-const running = signal(null);
+const running = signal(false);
 
 // What was run is kept for this tab, as the token is.
 const kept = "rowhook.sql";
@@ -55,14 +54,13 @@ async function run() {
   const sql = draft.value;
   if (!sql.trim() || running.value) return;
   remember(sql);
-  const abort = new AbortController();
-  running.value = abort;
+  running.value = true;
   try {
-    outcome.value = { sql, answer: await post("dev/sql", { sql }, { abort: abort.signal }), problem: null };
+    outcome.value = { sql, answer: await post("dev/sql", { sql }), problem: null };
   } catch (e) {
-    outcome.value = { sql, answer: null, problem: abort.signal.aborted ? { detail: "you stopped it: what it had begun is undone" } : e };
+    outcome.value = { sql, answer: null, problem: e };
   }
-  running.value = null;
+  running.value = false;
 }
 
 /** @param {{about: any}} props */
@@ -78,8 +76,8 @@ export function SQL({ about }) {
   return html`<section><label class="head" for="sql"><h2>SQL</h2><span class="sub">as rowhook_dev, which is no superuser</span></label>
     <textarea id="sql" ref=${box} rows="6" spellcheck="false" autocapitalize="off" autocomplete="off" aria-describedby="sqlkeys" placeholder=${about.config === null ? example : `select * from ${about.triggers[0]?.table ?? "pg_tables"};`} value=${draft.value} onKeyDown=${onKey}
       onInput=${(/** @type {any} */ e) => (draft.value = e.target.value)}></textarea>
-    <div class="do fold"><button class="main" disabled=${!draft.value.trim() || running.value !== null} onClick=${run}>Run</button>
-      ${running.value && html`<span role="status">Running, for 10 s at most… <button onClick=${() => running.value?.abort()}>Stop</button></span>`}
+    <div class="do fold"><button class="main" disabled=${!draft.value.trim() || running.value} onClick=${run}>Run</button>
+      ${running.value && html`<span role="status">Running, for 10 s at most…</span>`}
       <span class="sub" id="sqlkeys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> runs it; <kbd>Alt</kbd> <kbd>↑</kbd> <kbd>↓</kbd> bring back what you ran. Several statements are one transaction; the first 1,000 rows are shown.</span></div>
     ${outcome.value && html`<${Outcome} ...${outcome.value} box=${box} />`}</section>`;
 }

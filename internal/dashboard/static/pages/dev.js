@@ -14,7 +14,7 @@ import { Deliveries } from "./dev-deliveries.js";
 import { SQL } from "./dev-sql.js";
 
 export function Dev() {
-  if (!me.value.dev) return html`<${Empty} title="Only rowhook dev has this page">This is an installation that works: <a class="link" href="#/">go to the overview</a>.<//>`;
+  if (!me.value.dev) return html`<${Empty} title="Only rowhook dev has this page"><a href="#/">Go to the overview</a><//>`;
   return html`<${Page} />`;
 }
 
