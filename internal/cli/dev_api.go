@@ -21,6 +21,7 @@ import (
 	"github.com/rowhook/rowhook/internal/access"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/httpapi"
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -28,7 +29,7 @@ import (
 // devAPI is what dev adds to the HTTP interface.
 func (r *devRun) devAPI() *httpapi.Dev {
 	_, r.token = access.New("dev", access.All, time.Time{})
-	return &httpapi.Dev{Token: r.token, About: r.about, Sink: r.receiver.sink, Connect: r.connectForSQL, Config: r.readConfiguration, Change: r.changeConfiguration}
+	return &httpapi.Dev{Token: r.token, About: r.about, Sink: r.receiver.sink, Connect: r.connectForSQL, Backfill: r.connectForBackfill, Config: r.readConfiguration, Change: r.changeConfiguration}
 }
 
 // dashboardURL returns the URL of the dashboard with the token. What is behind the # reaches no
@@ -105,6 +106,36 @@ func (r *devRun) connectForSQL(ctx context.Context, notice func(*pgconn.Notice))
 	if _, err := conn.Exec(ctx, fmt.Sprintf("set statement_timeout = %d", sqlTimeout.Milliseconds())); err != nil {
 		_ = conn.Close(ctx) // the first error is what matters
 		return nil, fmt.Errorf("prepare a session for SQL: %w", err)
+	}
+	return conn, nil
+}
+
+// connectForBackfill opens a session for a backfill with a condition from the dashboard. As the
+// superuser, the condition could do what SQL from the dashboard can't, also by a function that this
+// has made.
+func (r *devRun) connectForBackfill(ctx context.Context) (*pgx.Conn, error) {
+	admin, err := session.Open(ctx, r.server.URL(devDatabaseName))
+	if err != nil {
+		return nil, err
+	}
+	defer admin.Close(context.WithoutCancel(ctx))
+	// What makes payloads is made anew by each apply. It and uuid7 run with the rights of their caller.
+	if _, err := admin.Exec(ctx, `
+do $do$ declare f pg_catalog.regprocedure; begin
+  for f in select p.oid from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+            where n.nspname = 'rowhook' and p.proname ~ '^(payload_[0-9]+|uuid7)$' and not p.prosecdef loop
+    execute pg_catalog.format('grant execute on function %s to `+devRole+`', f);
+  end loop;
+end $do$`); err != nil {
+		return nil, fmt.Errorf("let the role %s make payloads: %w", devRole, err)
+	}
+	conn, err := r.connectForSQL(ctx, func(*pgconn.Notice) {})
+	if err != nil {
+		return nil, err
+	}
+	if err := pg.Pin(ctx, conn); err != nil {
+		_ = conn.Close(ctx) // the first error is what matters
+		return nil, err
 	}
 	return conn, nil
 }

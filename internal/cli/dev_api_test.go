@@ -64,6 +64,15 @@ func TestDevServesSQLItsReceiverAndItsConfigurationToItsToken(t *testing.T) {
 	require.Equal(t, "off", *run("select current_setting('is_superuser')").Results[0].Rows[0][0])
 	require.Equal(t, "42501", run("copy mine to program 'true'").Error.Code)
 	require.Equal(t, "42501", run("set role postgres").Error.Code)
+	const rise = "alter role rowhook_dev superuser"
+	require.Nil(t, run("create function rise() returns bool language plpgsql as 'begin "+rise+"; return true; end'").Error)
+	backfill := func(where string) int {
+		return call("POST", "/api/v1/triggers/order_changed/backfill", map[string]any{"where": where, "restart": true}, nil)
+	}
+	require.Equal(t, http.StatusForbidden, backfill("public.rise()"))
+	require.Equal(t, http.StatusForbidden, backfill("pg_catalog.pg_read_file('PG_VERSION') <> ''"))
+	require.Equal(t, http.StatusOK, backfill("id > 1000"))
+	require.Equal(t, "off", *run("select current_setting('is_superuser')").Results[0].Rows[0][0])
 
 	var got struct {
 		Deliveries []struct{ Trigger, Signature string }

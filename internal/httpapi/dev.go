@@ -31,6 +31,8 @@ type Dev struct {
 	// Connect opens a session for SQL that somebody types in, as a role that is no superuser. notice
 	// is called with what the server says.
 	Connect func(ctx context.Context, notice func(*pgconn.Notice)) (*pgx.Conn, error)
+	// Backfill opens a session of the same role for a backfill with a condition, which is SQL as well.
+	Backfill func(ctx context.Context) (*pgx.Conn, error)
 	// Config returns the configuration, with its problems, and its plan against what is applied.
 	Config func(ctx context.Context) (*DevConfig, error)
 	// Change checks another text for the configuration, and makes its plan. If it is told to, it

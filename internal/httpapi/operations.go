@@ -228,7 +228,16 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 		report := func(b operate.BackfillStatus) {
 			progress(func(o *Operation) { o.Done, o.Expected, o.Backfill = b.Scanned, &b.Expected, &b })
 		}
-		b, err := operate.Backfill(ctx, s.cfg.DB, trigger, operate.BackfillOptions{Where: in.Where, Restart: in.Restart, Progress: report})
+		db := s.cfg.DB
+		if s.cfg.Dev != nil && in.Where != "" {
+			conn, err := s.cfg.Dev.Backfill(ctx)
+			if err != nil {
+				return err
+			}
+			defer conn.Close(context.WithoutCancel(ctx))
+			db = conn
+		}
+		b, err := operate.Backfill(ctx, db, trigger, operate.BackfillOptions{Where: in.Where, Restart: in.Restart, Progress: report})
 		if b != nil {
 			report(*b)
 		}
