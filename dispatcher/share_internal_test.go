@@ -150,8 +150,12 @@ func (w *sharing) watch() {
 
 func (w *sharing) finds(i int) {
 	w.t.Helper()
-	w.all[i].mark(1)
-	w.all[i].wants(time.Now())
+	s := w.all[i]
+	s.mark(1)
+	s.wants(time.Now())
+	s.mu.Lock()
+	s.weighShare(s.lanes[1]) // as the answer of the claim does
+	s.mu.Unlock()
 	w.calm()
 }
 
