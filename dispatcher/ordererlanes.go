@@ -16,8 +16,13 @@ import (
 func (n *line) leaveAll(doubtful bool) {
 	for lane := range n.lanes.Owned() {
 		n.lanes.Leave(lane)
-		if doubtful {
-			n.revoke(lane)
+	}
+	if !doubtful {
+		return
+	}
+	for lane := range n.lanes.Leaving() { // also those that were to be given back
+		n.revoke(lane)
+		if _, is := n.doubted[lane]; !is { // since then nothing of it was sent
 			n.doubted[lane] = time.Now()
 		}
 	}

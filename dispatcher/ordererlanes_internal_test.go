@@ -55,3 +55,18 @@ func TestLanesClaimedForATriggerThatIsLeftMeanwhileAreGivenBack(t *testing.T) {
 		})
 	}
 }
+
+func TestLanesThatWereToBeGivenBackAreInDoubtLikeTheOthers(t *testing.T) {
+	t.Parallel()
+	n := &line{lanes: order.NewLanes(order.Options{}), grants: map[int16]*grant{}, doubted: map[int16]time.Time{}, before: map[int16]int64{}}
+	for lane := range int16(2) {
+		n.take(queue.TakenLane{Lane: queue.Lane{Trigger: 1, Lane: lane, Epoch: 1}}, 0)
+	}
+	n.lanes.Leave(0)
+	n.leaveAll(true)
+	require.Len(t, n.doubted, 2, "their attempts may end within doubtedFor, too")
+	require.Empty(t, n.grants)
+	first := n.doubted[0]
+	n.leaveAll(true)
+	require.Equal(t, first, n.doubted[0])
+}
