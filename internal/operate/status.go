@@ -92,7 +92,8 @@ type TriggerStatus struct {
 	// them; the first one hangs longest.
 	Hanging []Hangs `json:"hanging"`
 
-	failingSince *time.Time // see Trigger.FailingSince
+	// FailingSince is as in Trigger.
+	FailingSince *time.Time `json:"failing_since"`
 }
 
 // Instance is a registered dispatcher.
@@ -282,9 +283,20 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 				return err
 			}
 		}
+		st.sinceWhen()
 		s.Triggers = append(s.Triggers, st)
 	}
 	return nil
+}
+
+// sinceWhen sets since when it fails where the activity does not say it.
+func (st *TriggerStatus) sinceWhen() {
+	if st.Failing && st.FailingSince == nil {
+		st.FailingSince = st.LastErrorAt // known by its dead letters only
+	}
+	if h := st.Health; h != nil && h.State == "failing" {
+		st.FailingSince = &h.Since // exactly, and also if it is held for its host and has not failed itself
+	}
 }
 
 // count takes the counted figures below the limit, and the estimates of the samples for the others.
@@ -392,7 +404,7 @@ func (st *TriggerStatus) recent(r *recentSums) {
 	}
 	st.DeliveredLastHour, st.FailedLastHour, st.DiedLastHour = r.Delivered, r.Failed, r.Died
 	st.P50MS, st.P95MS = quantile(r.Latency, 0.5), quantile(r.Latency, 0.95)
-	st.LastErrorAt, st.LastError, st.Failing, st.failingSince = r.ErrorAt, r.Error, r.Failing, r.Since
+	st.LastErrorAt, st.LastError, st.Failing, st.FailingSince = r.ErrorAt, r.Error, r.Failing, r.Since
 }
 
 // lastDeath takes the last error from the newest dead letter if no dispatcher has recorded one.

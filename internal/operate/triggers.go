@@ -167,7 +167,7 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",
 		TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
 		Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},
-		FailingSince: st.failingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError, Health: st.Health,
+		FailingSince: st.FailingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError, Health: st.Health,
 		Owed: st.Waiting + st.InFlight + st.Retrying, Dead: st.Dead,
 	}
 	slices.Sort(out.Headers)
@@ -193,12 +193,6 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 		if w.Trigger == t.Name {
 			out.Problems = append(out.Problems, w)
 		}
-	}
-	if st.Failing && out.FailingSince == nil {
-		out.FailingSince = st.LastErrorAt // known by its dead letters only
-	}
-	if h := out.Health; h != nil && h.State == "failing" {
-		out.FailingSince = &h.Since // exactly, and also if it is held for its host and has not failed itself
 	}
 	out.State = stateOf(t, &out)
 	return out, nil

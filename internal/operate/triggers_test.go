@@ -46,7 +46,7 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	d.do(t, `insert into rowhook.activity (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error)
 		select date_trunc('minute', now()) - n * interval '1 minute', $1, 9, d, f, 0, array_fill(0, array[$2::integer]), case when f > 0 then now() - n * interval '1 minute' end, 'answered 500'
 		  from (values (9, 0, 5), (7, 3, 1), (5, 0, 2), (2, 0, 2)) as a (n, d, f)`, id("failing"), queue.LatencyBuckets)
-	d.do(t, `insert into rowhook.instance (id, name, version, listens, seen_at, trouble) values (99, 'host:1', 'v', false, now() + interval '1 hour', '{"unable": {"unable": "no HOST"}}')`)
+	d.do(t, `insert into rowhook.instance (id, name, version, listens, seen_at, trouble) values (99, 'host:1', 'v', false, now(), '{"unable": {"unable": "no HOST"}}')`)
 	d.wait(t, "gone", 2)
 	d.Apply(t, specs[0], specs[1], specs[4], specs[5], specs[6])
 	d.do(t, "alter table uncaptured disable trigger all")
@@ -70,6 +70,15 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, all[1], failing)
 	require.WithinDuration(t, time.Now().Add(-5*time.Minute), *failing.FailingSince, time.Minute+5*time.Second, "the first failures after the last delivery")
+	status, err := operate.ReadStatus(t.Context(), d.conn)
+	require.NoError(t, err)
+	for i := range status.Triggers {
+		if st := &status.Triggers[i]; st.Name == "failing" {
+			require.Equal(t, failing.FailingSince, st.FailingSince)
+		} else if st.Name == "active" {
+			require.Nil(t, st.FailingSince)
+		}
+	}
 	require.Equal(t, "answered 500", failing.LastError)
 	require.Equal(t, "https://shop.example/${PATH_OF_IT}?key=${KEY}", failing.URL)
 	require.EqualValues(t, 2, all[2].Dead, "its events are among the dead letters")

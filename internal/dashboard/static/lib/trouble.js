@@ -71,11 +71,11 @@ export function trouble(t, status) {
   }
   if (t.failing) {
     return {
-      kind: "bad", word: "failing", since: t.last_error_at, why: t.last_error,
+      kind: "bad", word: "failing", since: t.failing_since, why: t.last_error,
       next: [
         t.retrying && `${plural(t.retrying, "event")} will be tried again by ${t.retrying === 1 ? "its" : "their"} schedule`,
         t.dead && `${plural(t.dead, "dead letter")} ${t.dead === 1 ? "waits" : "wait"} for you: redeliver ${t.dead === 1 ? "it" : "them"} when the cause is mended`,
-      ].filter(Boolean).join("; ") || "nothing is waiting to be tried again",
+      ].filter(Boolean).join("; ") || "nothing is tried again",
       can: t.dead ? ["test", "dead", "redeliver"] : ["test", "pause"],
     };
   }

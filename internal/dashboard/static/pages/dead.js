@@ -6,7 +6,7 @@ import { count, now, plural } from "../lib/format.js";
 import { reason, terms } from "../lib/groups.js";
 import { html } from "../lib/html.js";
 import { useLoad } from "../lib/load.js";
-import { link } from "../lib/route.js";
+import { link, route } from "../lib/route.js";
 import { status } from "../lib/status.js";
 import { visible } from "../lib/visible.js";
 import { bulk } from "../parts/bulk.js";
@@ -20,17 +20,18 @@ const keys = () => ["trigger", "kind", "status", ...(may("payloads") ? ["error"]
 export function Dead() {
   // The status tells how many there are: ask anew when that changes.
   const dead = status.value?.triggers.reduce((/** @type {number} */ n, /** @type {any} */ t) => n + t.dead, 0);
-  const { data, problem, again } = useLoad((abort) => get("events/groups", { state: "dead", by: keys() }, abort), [dead], 15_000);
+  const trigger = route.value.query.get("trigger");
+  const { data, problem, again } = useLoad((abort) => get("events/groups", { state: "dead", trigger, by: keys() }, abort), [dead, trigger], 15_000);
   if (!data) return problem ? html`<${Failed} problem=${problem} again=${again} />` : html`<${Loading} what="dead letters" />`;
   const all = data.groups.reduce((/** @type {number} */ n, /** @type {any} */ g) => n + g.events, 0);
   if (!all && !data.more) {
     return html`<h1 class="hidden">Dead letters</h1><${Empty} title="There are no dead letters">An event becomes one after its last attempt, or where its trigger says that
       an answer is final. It stays here until somebody redelivers or discards it.<//>`;
   }
-  return html`<div class="head"><h1>${data.more ? "More than " : ""}${plural(all, "dead letter")}</h1>
+  return html`<div class="head"><h1>${data.more ? "More than " : ""}${plural(all, "dead letter")}${trigger && ` of ${trigger}`}</h1>
       <span class="do">${may("payloads") && html`<button onClick=${() => download({ state: ["dead"] }, "dead-letters")}>Download all…</button>`}</span></div>
     ${problem && html`<${Failed} problem=${problem} again=${again} />`}
-    <p class="sub">Nothing happens to them by itself. Mend the cause first, then redeliver them; their receivers get them late, and perhaps twice.${data.more ? " There was no time to count all of them." : ""}</p>
+    <p class="sub">Nothing happens to them by itself. Mend the cause first, then redeliver them; their receivers get them late, and perhaps twice.${data.more ? " Not all were counted in time." : ""}</p>
     <table class="cards dead"><caption class="hidden">Dead letters by trigger and reason, the largest group first</caption>
       <thead><tr><th>Trigger</th><th>Reason</th><th class="n">Events</th><th>First</th><th>Last</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.groups.map((/** @type {any} */ g) => html`<${Group} key=${JSON.stringify([g.trigger, g.kind, g.status, g.error])} g=${g} alone=${data.groups.filter((/** @type {any} */ o) => o.trigger === g.trigger).length === 1} again=${again} />`)}</tbody></table>`;
