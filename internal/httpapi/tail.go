@@ -96,8 +96,9 @@ func (s *stream) begin() {
 		contentType = "text/event-stream"
 	}
 	s.w.Header().Set("Content-Type", contentType)
+	s.w.Header().Set("X-Accel-Buffering", "no") // nginx and what follows it pass on each message
 	s.w.WriteHeader(http.StatusOK)
-	_ = s.control.Flush() // if the client is gone, the first message fails
+	_ = s.beat() // tells a client that streams get through; if it is gone, the first message fails
 }
 
 func (s *stream) send(kind, id string, v any) error {

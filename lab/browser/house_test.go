@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/cli"
@@ -47,6 +48,8 @@ type house struct {
 	file string // rowhook.yaml
 	environment []string
 	running     *program
+	front       string // the address of a proxy before it; "": none
+	pool        *pgxpool.Pool
 }
 
 // receiver answers webhooks with what a test says.
@@ -129,7 +132,14 @@ func newHouse(t *testing.T, tables ...string) *house {
 // buildHouse makes the database, the tables and the receiver.
 func buildHouse(t *testing.T, tables ...string) *house {
 	t.Helper()
-	h := &house{DB: pgtest.New(t), Receiver: newReceiver(t), directory: t.TempDir()}
+	return buildHouseIn(t, pgtest.New(t), tables...)
+}
+
+// buildHouseIn makes the tables and the receiver.
+func buildHouseIn(t *testing.T, db *pgtest.DB, tables ...string) *house {
+	t.Helper()
+	h := &house{DB: db, Receiver: newReceiver(t), directory: t.TempDir()}
+	h.pool = h.Pool(t)
 	h.file = filepath.Join(h.directory, "rowhook.yaml")
 	h.environment = []string{"DATABASE_URL=" + h.URL(), "ROWHOOK_HTTP_TOKEN=" + adminToken, "PATH=" + os.Getenv("PATH"), "HOME=" + h.directory}
 	for _, name := range tables {
@@ -161,8 +171,13 @@ func (h *house) Run(t *testing.T, more ...string) *program {
 	return h.running
 }
 
-// URL of the dashboard.
-func (h *house) Page() string { return h.running.url }
+// Page returns the address of the dashboard.
+func (h *house) Page() string {
+	if h.front != "" {
+		return h.front
+	}
+	return h.running.url
+}
 
 // program is the program in this process.
 type program struct {

@@ -38,7 +38,7 @@ func shop(t *testing.T) *house {
 func (h *house) number(t *testing.T, query string) int {
 	t.Helper()
 	var n int
-	require.NoError(t, h.Conn(t).QueryRow(t.Context(), query).Scan(&n))
+	require.NoError(t, h.pool.QueryRow(t.Context(), query).Scan(&n))
 	return n
 }
 
@@ -46,7 +46,7 @@ func (h *house) number(t *testing.T, query string) int {
 func (h *house) word(t *testing.T, query string) string {
 	t.Helper()
 	var word string
-	require.NoError(t, h.Conn(t).QueryRow(t.Context(), query).Scan(&word))
+	require.NoError(t, h.pool.QueryRow(t.Context(), query).Scan(&word))
 	return word
 }
 

@@ -120,9 +120,16 @@ func (tb *tab) hear(event any) {
 		}
 	case *network.EventLoadingFailed:
 		if !e.Canceled && e.ErrorText != "net::ERR_ABORTED" {
-			tb.problems = append(tb.problems, "network: "+e.ErrorText)
+			tb.problems = append(tb.problems, strings.TrimSpace(fmt.Sprintf("network: %s %s", e.ErrorText, e.BlockedReason)))
 		}
 	}
+}
+
+// requests returns the addresses of all requests until now, but for data and blobs.
+func (tb *tab) requests() []string {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(tb.asked), func(u string) bool { return strings.HasPrefix(u, "data:") || strings.HasPrefix(u, "blob:") })
 }
 
 // Expects names problems that are part of the test, by an expression.

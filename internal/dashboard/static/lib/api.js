@@ -91,8 +91,9 @@ export async function identify() {
       refused.value = null;
     });
   } catch (e) {
-    if (e instanceof Problem) refused.value = e;
-    else throw e;
+    if (!(e instanceof Problem)) throw e;
+    refused.value = e;
+    if (e.status === 0 || e.status >= 500) setTimeout(identify, 3000); // it is not the token
   }
 }
 
@@ -188,12 +189,13 @@ export async function remove(path) {
 }
 
 /**
- * Reads lines of JSON until the server ends the stream or abort is called. Empty lines keep it alive.
+ * Reads lines of JSON until the server ends the stream or abort is called. Empty lines keep it alive:
+ * onBytes is called for them, too.
  *
  * @param {string} path
- * @param {{query?: Query, abort: AbortSignal, onOpen?: () => void, onLine: (value: any) => void}} options
+ * @param {{query?: Query, abort: AbortSignal, onOpen?: () => void, onBytes?: () => void, onLine: (value: any) => void}} options
  */
-export async function stream(path, { query, abort, onOpen, onLine }) {
+export async function stream(path, { query, abort, onOpen, onBytes, onLine }) {
   const response = await send("GET", path, { query, abort, headers: { Accept: "application/x-ndjson" } });
   onOpen?.();
   const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
@@ -202,6 +204,7 @@ export async function stream(path, { query, abort, onOpen, onLine }) {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
+    onBytes?.();
     rest += decoder.decode(value, { stream: true });
     let end;
     while ((end = rest.indexOf("\n")) >= 0) {

@@ -13,6 +13,8 @@ import { Problem, reachable, stream, token } from "./api.js";
 
 /** How long a stream may keep silent: the server writes at least every 15 s. */
 const silence = 40_000;
+/** How long the first bytes may take where it can ask instead: the server writes at once. */
+const firstSilence = 5_000;
 /** How often is asked where streams do not get through. */
 const pollPeriod = 3_000;
 /** How often it asks before it tries a stream again. */
@@ -22,6 +24,9 @@ const retryPeriod = 2_000;
 /** How the latest message came: by a stream, by asking, or not at all. */
 export const arrival = signal(/** @type {"stream" | "poll" | "none"} */ ("none"));
 
+/** Whether streams do not get through, so that the page asks again and again. */
+export const cutOff = signal(false);
+
 /**
  * @typedef {{
  *   path: string,
@@ -29,7 +34,9 @@ export const arrival = signal(/** @type {"stream" | "poll" | "none"} */ ("none")
  *   poll?: () => Promise<any[]>,
  *   onMessage: (message: any) => void,
  *   onProblem?: (problem: Problem | null) => void,
- * }} Topic poll returns the messages that a stream would have brought; without it there is none
+ *   onOpen?: () => void,
+ * }} Topic poll returns the messages that a stream would have brought; without it there is none.
+ *   onOpen is called when a stream begins, also anew: what came before is not in it
  */
 
 /**
@@ -92,8 +99,10 @@ async function share(topic, abort) {
   let leads = false;
   channel.onmessage = ({ data }) => {
     if (leads && data.ask) for (const message of latest) channel.postMessage({ message: plain(message), how: arrival.value });
+    if (!leads && data.opened) topic.onOpen?.();
     if (!leads && data.message) {
       arrival.value = data.how;
+      cutOff.value = data.how === "poll";
       reachable.value = true;
       topic.onProblem?.(null);
       topic.onMessage(data.message);
@@ -103,7 +112,11 @@ async function share(topic, abort) {
   try {
     await navigator.locks.request(name, { signal: abort }, async () => {
       leads = true;
-      await read(topic, abort, (message) => {
+      const opened = () => {
+        topic.onOpen?.();
+        if (!abort.aborted) channel.postMessage({ opened: true });
+      };
+      await read({ ...topic, onOpen: opened }, abort, (message) => {
         keep(message);
         if (!abort.aborted) channel.postMessage({ message: plain(message), how: arrival.value });
       });
@@ -133,6 +146,7 @@ async function read(topic, abort, hand) {
   const take = (/** @type {any} */ message, /** @type {"stream" | "poll"} */ how) => {
     if (abort.aborted) return;
     arrival.value = how;
+    cutOff.value = how === "poll";
     topic.onProblem?.(null);
     topic.onMessage(message);
     hand(message);
@@ -148,16 +162,24 @@ async function read(topic, abort, hand) {
         continue;
       }
       let messages = 0;
+      let bytes = 0;
       const guarded = new AbortController();
       const end = () => guarded.abort();
       abort.addEventListener("abort", end);
-      let watch = setTimeout(end, silence);
+      let watch = setTimeout(end, topic.poll ? firstSilence : silence);
       try {
         await stream(topic.path, {
-          query: topic.query, abort: guarded.signal, onOpen: () => topic.onProblem?.(null),
-          onLine: (message) => {
+          query: topic.query, abort: guarded.signal,
+          onOpen: () => {
+            topic.onProblem?.(null);
+            topic.onOpen?.();
+          },
+          onBytes: () => {
             clearTimeout(watch);
             watch = setTimeout(end, silence);
+            bytes++;
+          },
+          onLine: (message) => {
             messages++;
             take(message, "stream");
           },
@@ -168,7 +190,7 @@ async function read(topic, abort, hand) {
         clearTimeout(watch);
         abort.removeEventListener("abort", end);
       }
-      cut = messages ? 0 : cut + 1;
+      cut = messages ? 0 : bytes ? cut + 1 : 2; // without one byte, something on the way keeps them all
     } catch (e) {
       if (abort.aborted) return;
       arrival.value = "none";

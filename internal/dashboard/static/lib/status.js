@@ -12,9 +12,15 @@ export const activity = signal(/** @type {Map<string, any>} */ (new Map()));
 /** Why the state is not known at present; null: it is. */
 export const problem = signal(/** @type {import("./api.js").Problem | null} */ (null));
 
+/** Whether a status was read before the one that is shown: answers overtake each other. @param {any} s */
+function older(s) {
+  const by = Date.parse(status.value?.now) - Date.parse(s.now);
+  return by > 0 && by < 60_000; // by more, a clock was set
+}
+
 /** @param {any} message */
 function take(message) {
-  if (message.status) {
+  if (message.status && !older(message.status)) {
     setClock(message.status.now);
     status.value = message.status;
   }
@@ -32,7 +38,17 @@ export function watchStatus() {
   });
 }
 
-/** Asks at once, after something was changed. */
+/** The longest time between two looks of the server for the stream is 5 s. */
+const settles = 6_000;
+/** @type {any} */
+let later;
+
+/**
+ * Asks at once, after something was changed, and once more later: the stream tells only what differs
+ * from what it told last, and what was changed and changed back between two looks does not.
+ */
 export async function refresh() {
+  clearTimeout(later);
+  later = setTimeout(() => void get("status").then((s) => take({ status: s }), () => {}), settles);
   take({ status: await get("status") });
 }

@@ -6,7 +6,7 @@ import { parse, toFilter, toQuery, words } from "../lib/filter.js";
 import { ago, bytes, count, exact, now, plural } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { listen } from "../lib/keys.js";
-import { follow } from "../lib/live.js";
+import { cutOff, follow } from "../lib/live.js";
 import { go, link, route } from "../lib/route.js";
 import { Arrivals, merge } from "../lib/rows.js";
 import { status } from "../lib/status.js";
@@ -32,12 +32,17 @@ export function Events() {
   return html`<h1 class="hidden">Events</h1><${FilterBox} id="filter" value=${q} submit=${find} />
     ${withheld && html`<${Empty} title="This token can't search by ${visible(withheld.word)}">What is found would tell what is in the data. Whoever runs Rowhook gives a token that may:
       <code>rowhook token add NAME --scope status,payloads</code>.<//>`}
-    ${faults.length === 0 && !withheld && html`<${List} key=${`${q} ${before}`} q=${q} terms=${terms} before=${before} />`}
+    ${faults.length === 0 && !withheld && html`<${List} key=${`${q} ${before} ${cutOff.value}`} q=${q} terms=${terms} before=${before} />`}
     ${faults.length > 0 && html`<${Empty} title="This filter can't be read">Correct what is named above, or <a href=${link("events")}>look at all events</a>.<//>`}`;
 }
 
-/** Words whose events change without being new: a stream of new events would not tell. @param {import("../lib/filter.js").Term[]} terms */
-const changing = (terms) => terms.some(({ word }) => ["state", "error", "status", "kind", "id"].includes(word));
+/**
+ * Whether a stream of new events would not tell what is in the list: it does not get through, or
+ * events can match without being new.
+ *
+ * @param {import("../lib/filter.js").Term[]} terms
+ */
+const changing = (terms) => cutOff.value || terms.some(({ word }) => ["state", "error", "status", "kind", "id"].includes(word));
 
 /**
  * The rows of a filter, kept up to date.
@@ -126,7 +131,6 @@ function useRows(terms, before, paused) {
       if (!held.current) void load(abort.signal).catch(failed);
     };
     if (newest && !polls) {
-      let down = true;
       stop = follow({
         path: "events/tail", query: /** @type {any} */ (toQuery(terms.filter((t) => t.word !== "since"), now.value)),
         onMessage: (message) => {
@@ -141,11 +145,8 @@ function useRows(terms, before, paused) {
           waiting.current.add(message);
           soon();
         },
-        onProblem: (p) => {
-          if (!p && down) catchUp();
-          down = Boolean(p);
-          setBroken(p);
-        },
+        onOpen: catchUp,
+        onProblem: setBroken,
       });
       document.addEventListener("visibilitychange", seen);
     }
