@@ -273,9 +273,11 @@ func payloadPath(text string) (string, error) {
 	value := m[3]
 	fmt.Fprintf(&b, " ? (@ == %s", quoted(value))
 	var scalar any
-	if json.Unmarshal([]byte(value), &scalar) == nil {
+	if decoder := json.NewDecoder(strings.NewReader(value)); json.Valid([]byte(value)) {
+		decoder.UseNumber() // a float64 does not hold 1e400
+		_ = decoder.Decode(&scalar)
 		switch s := scalar.(type) {
-		case nil, bool, float64:
+		case nil, bool, json.Number:
 			fmt.Fprintf(&b, " || @ == %s", value)
 		case string:
 			fmt.Fprintf(&b, " || @ == %s", quoted(s))
