@@ -88,6 +88,7 @@ func read() map[string][]byte {
 		}
 		if strings.HasSuffix(name, ".css") {
 			content = styleSpace.ReplaceAll(styleComment.ReplaceAll(content, nil), []byte("$1"))
+			content = styleValue.ReplaceAll(content, []byte(":"))
 		}
 		contents[strings.TrimPrefix(name, "static/")] = content
 		return err
@@ -109,15 +110,24 @@ var (
 	indent      = regexp.MustCompile(`(?m)^[ \t]+`)
 )
 
-// styleComment matches a comment of the style sheet, and styleSpace the spaces around a sign that needs
-// none. No text in it has such a sign.
+// operator matches the spaces around an operator that no text of the page has, imported a line that
+// imports, and importSpace the spaces in it.
+var (
+	operator    = regexp.MustCompile(` (=>|===|!==) `)
+	imported    = regexp.MustCompile(`(?m)^import .*$`)
+	importSpace = regexp.MustCompile(` ?([{},"]) ?`)
+)
+
+// styleComment matches a comment of the style sheet, styleSpace the spaces around a sign that needs
+// none, and styleValue those before a value. No text in it has such a sign.
 var (
 	styleComment = regexp.MustCompile(`(?s)/\*.*?\*/`)
 	styleSpace   = regexp.MustCompile(`\s*([{};,])\s*`)
+	styleValue   = regexp.MustCompile(`: +`)
 )
 
-// withoutComments removes the comments and the indents of a module, which are a fifth of all that is
-// sent. Lines keep their numbers.
+// withoutComments removes the comments, the indents and some spaces of a module, which are a fifth of
+// all that is sent. Lines keep their numbers.
 func withoutComments(module []byte) []byte {
 	module = jsDoc.ReplaceAllFunc(module, func(comment []byte) []byte {
 		return bytes.Repeat([]byte("\n"), bytes.Count(comment, []byte("\n")))
@@ -125,7 +135,8 @@ func withoutComments(module []byte) []byte {
 	for _, without := range []*regexp.Regexp{lineComment, endComment, indent} {
 		module = without.ReplaceAll(module, nil)
 	}
-	return module
+	module = imported.ReplaceAllFunc(module, func(line []byte) []byte { return importSpace.ReplaceAll(line, []byte("$1")) })
+	return operator.ReplaceAll(module, []byte("$1"))
 }
 
 // mediaType returns the type of a file of the page. Licences and declarations of types are none: "".

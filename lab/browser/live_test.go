@@ -119,7 +119,19 @@ func TestEverythingIsReachedByTheKeyboardAlone(t *testing.T) {
 // barriers returns what axe-core finds on the page.
 func (tb *tab) barriers() string {
 	tb.t.Helper()
-	tb.Does(axe(tb.t) + "; undefined")
-	return eval[string](tb, fmt.Sprintf(`axe.run(document, {runOnly: %s}).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.html.slice(0, 200) + " " + n.failureSummary)).join("\n"))`,
-		`["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]`))
+	return tb.finds(`{runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}`)
+}
+
+// contrasts returns which colours axe-core finds too near to each other.
+func (tb *tab) contrasts() string {
+	tb.t.Helper()
+	return tb.finds(`{runOnly: {type: "rule", values: ["color-contrast"]}}`)
+}
+
+func (tb *tab) finds(options string) string {
+	tb.t.Helper()
+	if !eval[bool](tb, `"axe" in window`) {
+		tb.Does(axe(tb.t) + "; undefined")
+	}
+	return eval[string](tb, fmt.Sprintf(`axe.run(document, %s).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.html.slice(0, 200) + " " + n.failureSummary)).join("\n"))`, options))
 }

@@ -1,7 +1,7 @@
 // The frame around every page: who we are, where to go, and what is wrong with the connection.
 
 import { identify, may, me, reachable, refused, signIn, signOut, token } from "./lib/api.js";
-import { setClock } from "./lib/format.js";
+import { count, setClock } from "./lib/format.js";
 import { effect, html, render, useEffect, useRef, useState } from "./lib/html.js";
 import { go, link, route } from "./lib/route.js";
 import { problem, status, watchStatus } from "./lib/status.js";
@@ -66,13 +66,13 @@ function Frame() {
     }}>Skip to the page</a>
     <header class="top"><b><a href="#/">Rowhook</a></b><span class="db">${me.value.database}</span>
       <nav aria-label="Pages">${pages.filter((p) => p.nav && (!p.need || may(p.need)) && (!p.dev || me.value.dev)).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
-        ${p.title}${p.path === "dead" && dead > 0 && html` <b>${dead}</b>`}</a>`)}</nav>
+        ${p.title}${p.path === "dead" && dead > 0 && html` <b>${count(dead)}</b>`}</a>`)}</nav>
       ${path !== "events" && may("events") && html`<div class="search"><${FilterBox} id="search" value="" submit=${(/** @type {string} */ q) => go(link("events", "", { q }))} /></div>`}
       <${Who} />
     </header>
     ${!reachable.value && html`<p class="gone" role="status">The server does not answer. What you see is what it said last; the page goes on by itself when it is back.</p>`}
     ${reachable.value && problem.value && html`<p class="gone" role="status">${problem.value.detail}${problem.value.remedy && `: ${problem.value.remedy}`}</p>`}
-    <main id="main" ref=${main} tabindex="-1">${page ? html`<${page.view} key=${route.value.name} />` : html`<${Empty} title="There is no such page">
+    <main id="main" ref=${main} tabindex="-1">${page ? html`<${page.view} key=${route.value.name} />` : html`<h1 class="hidden">Not found</h1><${Empty} title="There is no such page">
       <a href="#/">Go to the overview</a><//>`}</main>
     <${Running} /><${Asked} /><${Help} /><${Notices} />`;
 }

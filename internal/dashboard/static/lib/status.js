@@ -12,15 +12,9 @@ export const activity = signal(/** @type {Map<string, any>} */ (new Map()));
 /** Why the state is not known at present; null: it is. */
 export const problem = signal(/** @type {import("./api.js").Problem | null} */ (null));
 
-/** Whether a status was read before the one that is shown: answers overtake each other. @param {any} s */
-function older(s) {
-  const by = Date.parse(status.value?.now) - Date.parse(s.now);
-  return by > 0 && by < 60_000; // by more, a clock was set
-}
-
 /** @param {any} message */
 function take(message) {
-  if (message.status && !older(message.status)) {
+  if (message.status) {
     setClock(message.status.now);
     status.value = message.status;
   }

@@ -1,6 +1,7 @@
 // What is wrong with a trigger, in words, with what happens next by itself and what a person can do.
 
 import { ago, count, now, plural, span } from "./format.js";
+import { visible } from "./visible.js";
 
 /**
  * @typedef {{
@@ -18,13 +19,20 @@ import { ago, count, now, plural, span } from "./format.js";
 export const owed = (t) => t.waiting + t.in_flight + t.retrying;
 
 /**
- * Tells the state of a trigger: the first of the things that keep its events back.
+ * Tells the state of a trigger: the first of the things that keep its events back. Nothing in its
+ * words is hidden, also where people or receivers have written them.
  *
  * @param {any} t a TriggerStatus
  * @param {any} status
  * @returns {Trouble}
  */
 export function trouble(t, status) {
+  const found = find(t, status);
+  return { ...found, why: found.why && visible(found.why), next: found.next && visible(found.next) };
+}
+
+/** @param {any} t @param {any} status @returns {Trouble} */
+function find(t, status) {
   const warnings = status.warnings.filter((/** @type {any} */ w) => w.trigger === t.name);
   const wait = owed(t);
   const events = plural(wait, "event");

@@ -39,7 +39,7 @@ export function Event() {
     return loaded;
   }, [id, open.current], open.current ? 2000 : 0);
   if (problem?.status === 404) {
-    return html`<${Empty} title="There is no event ${visible(id)}">It was discarded, or delivered so long ago that it is deleted by now. <a href=${link("events")}>Look at all events</a>.<//>`;
+    return html`<h1 class="hidden">Event</h1><${Empty} title="There is no event ${visible(id)}">It was discarded, or delivered so long ago that it is deleted by now. <a href=${link("events")}>Look at all events</a>.<//>`;
   }
   if (!data) return problem ? html`<${Failed} problem=${problem} again=${again} />` : html`<${Loading} what="the event" />`;
   const { d, payload, body } = data;

@@ -6,6 +6,7 @@ import { html, signal, useEffect } from "../lib/html.js";
 import { link } from "../lib/route.js";
 import { activity, status } from "../lib/status.js";
 import { owed, trouble } from "../lib/trouble.js";
+import { visible } from "../lib/visible.js";
 import { Buttons } from "../parts/actions.js";
 import { Empty, Figure, Light, Loading, Since, Spark } from "../parts/parts.js";
 
@@ -32,12 +33,12 @@ export function Overview() {
   return html`<h1 class="hidden">Overview</h1>
     <${Strip} s=${s} />
     ${s.all_paused && html`<section class="note w"><strong class="s pause">everything is paused</strong>
-      <span>by ${s.all_paused.by}, <${Since} at=${s.all_paused.at} />${s.all_paused.reason && `: “${s.all_paused.reason}”`}</span>
+      <span>by ${visible(s.all_paused.by)}, <${Since} at=${s.all_paused.at} />${s.all_paused.reason && `: “${visible(s.all_paused.reason)}”`}</span>
       <p>Triggers that are added later start paused, too, until <code>rowhook resume --all</code>.</p></section>`}
     ${noted.map((/** @type {any} */ { t, is }) => html`<${Note} key=${t.name} t=${t} is=${is} />`)}
     ${troubles.length > noted.length && html`<p class="sub">And ${plural(troubles.length - noted.length, "trigger")} more in trouble: the table says why.</p>`}
-    ${general.map((/** @type {any} */ w) => html`<section class="note w" key=${w.code + w.problem}><strong class="s wait">Needs a look</strong><span>${w.problem}</span>
-      ${w.remedy && html`<p>${w.remedy}</p>`}</section>`)}
+    ${general.map((/** @type {any} */ w) => html`<section class="note w" key=${w.code + w.problem}><strong class="s wait">Needs a look</strong><span>${visible(w.problem)}</span>
+      ${w.remedy && html`<p>${visible(w.remedy)}</p>`}</section>`)}
     ${s.triggers.length === 0
       ? html`<${Empty} title="There are no triggers yet">Write them into <code>rowhook.yaml</code>, and run <code>rowhook apply</code>: each change of their tables is then sent.<//>`
       : html`<${Triggers} s=${s} noted=${new Set(noted.map((/** @type {any} */ x) => x.t.name))} />`}`;
@@ -103,7 +104,7 @@ function Row({ t, s, noted }) {
   const estimated = (/** @type {string} */ what) => t.estimated.includes(what);
   const can = [...(t.removed ? [] : t.paused ? ["resume"] : ["pause"]), ...(t.dead > 0 && !t.removed ? ["redeliver"] : [])];
   return html`<tr>
-    <td><a class="name" href=${link("trigger", t.name)}>${t.name}</a><span class="sub">${[t.table, operations(applied.value.get(t.name))].filter(Boolean).join(" · ")}</span></td>
+    <td><a class="name" href=${link("trigger", t.name)}>${t.name}</a><span class="sub">${visible([t.table, operations(applied.value.get(t.name))].filter(Boolean).join(" · "))}</span></td>
     <td><${Light} kind=${is.kind}>${is.word}${is.since && html` <${Since} at=${is.since} />`}<//>${is.why && !noted && html`<span class="sub">${is.why}</span>`}</td>
     <${Figure} n=${t.waiting} label="waiting" estimated=${estimated("waiting")} />
     <${Figure} n=${t.in_flight} label="in flight" estimated=${estimated("in_flight")} />

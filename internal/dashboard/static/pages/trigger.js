@@ -21,7 +21,7 @@ export function Trigger() {
   const { data, problem, again } = useLoad((abort) => get(`triggers/${encodeURIComponent(name)}`, {}, abort), [name], 15_000);
   if (!s) return html`<${Loading} what="the trigger" />`;
   if (!t) {
-    return html`<${Empty} title="There is no trigger named ${visible(name)}">It may have been removed, or is not applied yet. <a href="#/">The overview</a> lists those that are there.<//>`;
+    return html`<h1 class="hidden">Trigger</h1><${Empty} title="There is no trigger named ${visible(name)}">It may have been removed, or is not applied yet. <a href="#/">The overview</a> lists those that are there.<//>`;
   }
   const is = trouble(t, s);
   const a = activity.value.get(name);
