@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
 )
@@ -59,6 +60,8 @@ func TestAFilterIsInTheAddressAndBack(t *testing.T) {
 	require.Equal(t, "state:dead", eval[string](tb, `document.querySelector("#filter").value`))
 	tb.Does("history.forward()")
 	tb.wait("one event matches", `document.querySelectorAll("tr[data-id]").length === 1`)
+	tb.run(chromedp.Reload())
+	tb.wait("one event matches after the page is loaded anew", `document.querySelectorAll("tr[data-id]").length === 1`)
 	tb.Types("main", "Filter of events", "stat:dead")
 	tb.Press(kb.Enter)
 	tb.Sees("main", "did you mean state:dead?")
