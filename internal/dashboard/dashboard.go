@@ -1,8 +1,8 @@
 // Package dashboard serves the page that shows and steers an installation.
 //
-// The page is a client of /api/v1 and nothing else. It consists of the files in static, which
-// browsers load as they are, but for comments and indents: there is no build step. Paths in it are relative, so it works under
-// the path prefix of a proxy.
+// The page is a client of /api/v1 and nothing else. It consists of the files in static, which are
+// served as they are, but for comments and indents, and its modules as one: there is no build step.
+// Paths in it are relative, so it works under the path prefix of a proxy.
 package dashboard
 
 import (
@@ -88,7 +88,6 @@ func read() map[string][]byte {
 		}
 		if strings.HasSuffix(name, ".css") {
 			content = styleSpace.ReplaceAll(styleComment.ReplaceAll(content, nil), []byte("$1"))
-			content = styleValue.ReplaceAll(content, []byte(":"))
 		}
 		contents[strings.TrimPrefix(name, "static/")] = content
 		return err
@@ -96,6 +95,11 @@ func read() map[string][]byte {
 	if err != nil {
 		panic("the files in the program can't be read: " + err.Error())
 	}
+	one := bundled(contents)
+	maps.DeleteFunc(contents, func(name string, _ []byte) bool {
+		return strings.HasSuffix(name, ".js") && !strings.HasPrefix(name, "vendor/")
+	})
+	contents[bundle] = one
 	return contents
 }
 
@@ -110,24 +114,14 @@ var (
 	indent      = regexp.MustCompile(`(?m)^[ \t]+`)
 )
 
-// operator matches the spaces around an operator that no text of the page has, imported a line that
-// imports, and importSpace the spaces in it.
-var (
-	operator    = regexp.MustCompile(` (=>|===|!==) `)
-	imported    = regexp.MustCompile(`(?m)^import .*$`)
-	importSpace = regexp.MustCompile(` ?([{},"]) ?`)
-)
-
-// styleComment matches a comment of the style sheet, styleSpace the spaces around a sign that needs
-// none, and styleValue those before a value. No text in it has such a sign.
+// styleComment matches a comment of the style sheet, and styleSpace the spaces around a sign that needs
+// none. No text in it has such a sign.
 var (
 	styleComment = regexp.MustCompile(`(?s)/\*.*?\*/`)
 	styleSpace   = regexp.MustCompile(`\s*([{};,])\s*`)
-	styleValue   = regexp.MustCompile(`: +`)
 )
 
-// withoutComments removes the comments, the indents and some spaces of a module, which are a fifth of
-// all that is sent. Lines keep their numbers.
+// withoutComments removes the comments and the indents of a module. Lines keep their numbers.
 func withoutComments(module []byte) []byte {
 	module = jsDoc.ReplaceAllFunc(module, func(comment []byte) []byte {
 		return bytes.Repeat([]byte("\n"), bytes.Count(comment, []byte("\n")))
@@ -135,8 +129,7 @@ func withoutComments(module []byte) []byte {
 	for _, without := range []*regexp.Regexp{lineComment, endComment, indent} {
 		module = without.ReplaceAll(module, nil)
 	}
-	module = imported.ReplaceAllFunc(module, func(line []byte) []byte { return importSpace.ReplaceAll(line, []byte("$1")) })
-	return operator.ReplaceAll(module, []byte("$1"))
+	return module
 }
 
 // mediaType returns the type of a file of the page. Licences and declarations of types are none: "".

@@ -44,28 +44,41 @@ func node(t *testing.T, what string) string {
 	return program
 }
 
-// TestModulesAreServedWithoutTheirComments loads all modules as they are served. Without a browser they run into the first
-// thing of a browser, but only once all of them are parsed, and what they import from each other is found.
-func TestModulesAreServedWithoutTheirComments(t *testing.T) {
+// TestModulesAreServedAsOneWithoutTheirComments loads the page's modules as they are served. Without a browser they run into
+// the first thing of a browser, but only once all of them are parsed, and what they import from each other is found.
+func TestModulesAreServedAsOneWithoutTheirComments(t *testing.T) {
 	t.Parallel()
 	directory := t.TempDir()
 	page := get(t, "/", nil).Body.String()
-	served := regexp.MustCompile(`"(assets/[0-9a-f]+/([\w./-]+\.js))"`).FindAllStringSubmatch(page, -1)
-	require.Greater(t, len(served), 10)
-	for _, m := range served {
-		text := get(t, "/"+m[1], nil).Body.String()
-		if source, err := os.ReadFile(filepath.Join("static", m[2])); !strings.HasPrefix(m[2], "vendor/") {
-			require.NoError(t, err)
-			require.NotContains(t, text, "/**", m[2])
-			require.Equal(t, strings.Count(string(source), "\n"), strings.Count(text, "\n"), "%s: an error in the console must name the line of the source", m[2])
-		}
+	for _, m := range regexp.MustCompile(`"(assets/[0-9a-f]+/([\w./-]+\.js))"`).FindAllStringSubmatch(page, -1) {
 		to := filepath.Join(directory, m[2])
 		require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o700))
-		require.NoError(t, os.WriteFile(to, []byte(text), 0o600))
+		require.NoError(t, os.WriteFile(to, get(t, "/"+m[1], nil).Body.Bytes(), 0o600))
+	}
+	text, err := os.ReadFile(filepath.Join(directory, "app.js"))
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "/**")
+	parts := regexp.MustCompile(`(?m)^// ([\w./-]+\.js)\n.*\n`).Split(string(text), -1)[1:]
+	names := regexp.MustCompile(`(?m)^// ([\w./-]+\.js)$`).FindAllStringSubmatch(string(text), -1)
+	require.Len(t, parts, len(names))
+	served := map[string]bool{}
+	for i, m := range names {
+		served[m[1]] = true
+		source, err := os.ReadFile(filepath.Join("static", m[1]))
+		require.NoError(t, err)
+		require.Equal(t, strings.Count(string(source), "\n")+3, strings.Count(parts[i], "\n"), "the lines of %s can be counted from its name", m[1])
+	}
+	for _, pattern := range []string{"static/*.js", "static/lib/*.js", "static/parts/*.js", "static/pages/*.js"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			require.True(t, served[strings.TrimPrefix(filepath.ToSlash(file), "static/")], "%s is imported by no module", file)
+		}
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(directory, "package.json"), []byte(`{"type": "module"}`), 0o600))
 	program := node(t, "loading the modules as they are served")
-	out, err := exec.CommandContext(t.Context(), program, "--input-type=module", "--eval", `import("file://" + process.argv[1]).catch((e) => console.log(String(e)))`, filepath.Join(directory, "main.js")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), program, "--input-type=module", "--eval", `import("file://" + process.argv[1]).catch((e) => console.log(String(e)))`, filepath.Join(directory, "app.js")).CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.Equal(t, "ReferenceError: location is not defined", strings.TrimSpace(string(out)))
 }

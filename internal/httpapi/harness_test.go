@@ -146,6 +146,8 @@ func (d *desk) ask(t *testing.T, method, path string, body any, header ...string
 	text, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.Equal(t, "nosniff", resp.Header.Get("X-Content-Type-Options"))
+	require.Equal(t, "same-origin", resp.Header.Get("Cross-Origin-Resource-Policy"))
+	require.Equal(t, "default-src 'none'; frame-ancestors 'none'", resp.Header.Get("Content-Security-Policy"))
 	require.Empty(t, resp.Header.Get("Access-Control-Allow-Origin"))
 	d.doc.Check(t, req, data, resp, text)
 	return answer{resp, string(text)}

@@ -110,6 +110,8 @@ func (s *Server) newHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'") // the page sets its own
 		h.Set("Cache-Control", "no-store")
 		if r.ContentLength != 0 {
 			// net/http reads the rest of the body before it responds, without a limit of time. A

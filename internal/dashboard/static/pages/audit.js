@@ -15,7 +15,7 @@ export function Audit() {
   const { data, problem, again } = useLoad((abort) => get("audit", { trigger, cursor, limit: 50 }, abort), [trigger, cursor], cursor ? 0 : 5000);
   if (problem && !data) return html`<${Failed} problem=${problem} again=${again} />`;
   if (!data) return html`<${Loading} what="the audit" />`;
-  return html`<h1>Audit${trigger && html` of ${trigger}`}</h1>
+  return html`<h1>Audit${trigger && html` of ${visible(trigger)}`}</h1>
     ${trigger && html`<p><a class="button" href=${link("audit")}>Show all triggers</a></p>`}
     ${data.entries.length === 0
       ? html`<${Empty} title="Nothing was done yet">Pauses, redeliveries, discards, backfills, applies and migrations are kept here for 90 days, with who did them.<//>`
