@@ -29,6 +29,7 @@ export function Event() {
   const known = useRef(/** @type {Loaded | null} */ (null));
   const open = useRef(true);
   const { data, problem, again } = useLoad(async (abort) => {
+    if (known.current && id === leaving) return known.current; // asking for it would be an error
     const text = await (await send("GET", `events/${encodeURIComponent(id)}`, { abort })).text();
     if (known.current?.text !== text) {
       const all = parse(text, { maps: true });
@@ -80,10 +81,14 @@ async function redeliver(d, again) {
   await refresh().catch(() => {}); // the next status tells
 }
 
+/** The event that is being discarded. */
+let leaving = "";
+
 /** @param {any} d */
 async function discard(d) {
   const held = d.blocks ? " The later events of its key go on then." : "";
   if (!(await ask({ title: "Discard this event?", yes: "Discard", danger: true, body: `It is deleted for good, and never sent.${held}` }))) return;
+  leaving = d.id;
   try {
     await post("events/discard", { filter: { ids: [d.id] } }, { wait: 10 });
     say("The event is discarded");
@@ -91,6 +96,8 @@ async function discard(d) {
     await refresh().catch(() => {}); // the next status tells
   } catch (e) {
     sayProblem(e);
+  } finally {
+    leaving = "";
   }
 }
 
