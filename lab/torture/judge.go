@@ -180,7 +180,7 @@ type delay struct {
 // judge compares what happened with what was promised.
 func judge(e *evidence) *verdict {
 	j := &judging{
-		evidence: e, placeOf: map[uuid.UUID][]*place{}, logged: map[uuid.UUID][]*invocation{}, captured: map[key]uuid.UUID{}, arrived: map[key]*seen{},
+		evidence: e, placeOf: map[uuid.UUID][]*place{}, logged: map[uuid.UUID][]*invocation{}, captured: map[key]uuid.UUID{}, arrived: map[key]*seen{}, inserted: map[int64]time.Time{},
 		verdict: &verdict{Events: len(e.ledger), Arrived: len(e.seen), Excuses: map[string]int{}, Recovery: map[string]delay{}, Violations: map[string]int{}, Examples: map[string]string{}},
 	}
 	for i := range e.places {
@@ -226,6 +226,7 @@ type judging struct {
 	captured map[key]uuid.UUID // event of each change
 	arrived  map[key]*seen
 	excuses  []*fault
+	inserted map[int64]time.Time // when the inserts of rows of latest were committed
 }
 
 func (j *judging) blame(rule, format string, args ...any) {
@@ -240,6 +241,9 @@ func (j *judging) ledgered() map[key]*entry {
 	for i := range j.ledger {
 		c := &j.ledger[i]
 		committed[keyOf(c.Trigger, c.Op, c.Old, c.Fresh)] = c
+		if c.Trigger == latest && c.Op == "I" {
+			j.inserted[c.ID] = c.Committed
+		}
 	}
 	return committed
 }

@@ -81,24 +81,63 @@ func (j *judging) order() {
 	}
 }
 
-// overtaken checks that an event was sent only after all earlier ones of its key were settled. No
-// fault explains the contrary: an owner of a lane knows what is settled.
+// overtaken checks that an event was sent only after all earlier ones of its key were settled, but for
+// those in whose stead it was sent. No fault explains the contrary: an owner of a lane knows what is
+// settled.
 func (j *judging) overtaken(events []*place) {
-	var before *place // settled last
-	for _, p := range events {
-		if s := j.seen[p.Event]; s != nil && before != nil {
-			for _, a := range s.attempts {
-				if a.arrived.Before(before.At) {
-					j.blame(ruleOvertaken, "event %s with the number %d, settled %s: %s; before it comes event %s with the number %d, settled %s",
-						p.Event, p.Seq, p.At.Format(precisely), s, before.Event, before.Seq, before.At.Format(precisely))
-					break
-				}
+	for i, p := range events {
+		s := j.seen[p.Event]
+		if s == nil {
+			continue
+		}
+		for _, a := range s.attempts {
+			if before := j.overtook(events[:i], p, &a); before != nil {
+				j.blame(ruleOvertaken, "event %s with the number %d, settled %s: %s; before it comes event %s with the number %d, settled %s; the attempt of %s had the old version %d, and the earlier event has %d",
+					p.Event, p.Seq, p.At.Format(precisely), s, before.Event, before.Seq, before.At.Format(precisely), a.arrived.Format(precisely), a.old, before.Old)
+				break
 			}
 		}
-		if p.Where != "owed" && p.Into == nil && (before == nil || p.At.After(before.At)) {
-			before = p
+	}
+}
+
+// overtook returns the event that was settled last of those that an attempt came before although they
+// are earlier; nil: there is none.
+func (j *judging) overtook(earlier []*place, p *place, a *attempt) (last *place) {
+	for _, q := range earlier {
+		if q.Where != "owed" && q.Into == nil && a.arrived.Before(q.At) && (last == nil || q.At.After(last.At)) && !j.stoodFor(earlier, p, a, q) {
+			last = q
 		}
 	}
+	return last
+}
+
+// stoodFor reports whether an attempt was made in the stead of an earlier event of its row, too. Then
+// its body has the old row of that event, or of one before it. The next owner of a lane with which
+// several have died sends the earlier event by itself all the same.
+func (j *judging) stoodFor(earlier []*place, p *place, a *attempt, q *place) bool {
+	if !mergeable(p.Trigger, p.Op) {
+		return false
+	}
+	if a.old <= q.Old {
+		return true
+	}
+	// A delete that stands for an insert, too, has its own old row. It is sent only if the receiver may
+	// have the row. Otherwise nothing is sent.
+	first := earlier[0]
+	return a.op == 'D' && first.Op == "I" && a.arrived.Before(first.At) && j.perhapsReceived(earlier, a.arrived)
+}
+
+// perhapsReceived reports whether events that wait of a row of latest count as perhaps received: one
+// has arrived, or a fault may have hidden an attempt or have had the lane taken over.
+func (j *judging) perhapsReceived(events []*place, before time.Time) bool {
+	for _, q := range events {
+		if s := j.seen[q.Event]; s != nil && slices.ContainsFunc(s.attempts, func(a attempt) bool { return a.arrived.Before(before) }) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(j.excuses, func(f *fault) bool {
+		return f.Began.Before(before) && f.Ended.Add(aftermath).After(j.inserted[events[0].ID])
+	})
 }
 
 // inverted checks that no event was sent after a later one of its key was settled. A request of a

@@ -16,9 +16,25 @@ func (s *story) change(trigger, op string, old, fresh int64, ms int) (event int)
 	s.places = append(s.places, place{Event: id, Where: "archive", Trigger: trigger, Op: op, ID: 900, Old: old, Fresh: fresh, Tries: 1, At: s.at(ms + 10), Seq: seq})
 	s.invocations = append(s.invocations, invocation{Event: id, Attempt: 1, Status: 200})
 	s.seen[id] = &seen{trigger: trigger, op: op[0], id: 900, old: old, fresh: fresh, sequence: seq, attempts: []attempt{
-		{slot: 0, number: 1, arrived: s.at(ms), answered: s.at(ms + 5), status: 200, outcome: delivered},
+		{op: op[0], old: old, slot: 0, number: 1, arrived: s.at(ms), answered: s.at(ms + 5), status: 200, outcome: delivered},
 	}}
 	return len(s.events) - 1
+}
+
+// unanswered adds an attempt before the one of an event. Its body has another old row.
+func (s *story) unanswered(event int, op byte, old int64, ms int) {
+	e, p := s.seen[s.events[event]], &s.places[event]
+	last := len(e.attempts) - 1
+	e.attempts = append(e.attempts, e.attempts[last])
+	e.attempts[last] = attempt{op: op, old: old, slot: 1, number: last + 1, arrived: s.at(ms)}
+	e.attempts[last+1].number = last + 2
+	p.Tries = last + 2
+	s.invocations = append(s.invocations, invocation{Event: p.Event, Attempt: last + 2, Status: 200})
+	for i := range s.invocations {
+		if v := &s.invocations[i]; v.Event == p.Event && v.Attempt == last+1 {
+			v.Status = 0
+		}
+	}
 }
 
 // merge takes an event's attempts away: a later one was sent in its stead.
@@ -102,6 +118,50 @@ func TestJudgeChecksTheOrderOfEachKey(t *testing.T) {
 			s.seen[s.events[three]].op, s.seen[s.events[three]].old = 'I', 0
 			s.change(latest, "D", 903, 0, 30)
 		}, ""},
+		"in the stead of one that the next owner sends by itself": {func(s *story) {
+			s.change(latest, "U", 901, 902, 60)
+			two := s.change(latest, "D", 902, 0, 80)
+			s.unanswered(two, 'D', 901, 20)
+			s.unanswered(two, 'D', 901, 40)
+		}, ""},
+		"in the stead of none": {func(s *story) {
+			s.change(latest, "U", 901, 902, 60)
+			s.unanswered(s.change(latest, "D", 902, 0, 80), 'D', 902, 20)
+		}, ruleOvertaken},
+		"in the stead of one, and before another": {func(s *story) {
+			s.change(latest, "U", 901, 902, 40)
+			s.change(latest, "U", 902, 903, 60)
+			s.unanswered(s.change(latest, "U", 903, 904, 80), 'U', 902, 20)
+		}, ruleOvertaken},
+		"of one that the next owner merged with one before": {func(s *story) {
+			one, two := s.change(latest, "U", 901, 902, 60), s.change(latest, "U", 902, 903, 60)
+			s.merge(one, two)
+			s.places[two].Old, s.seen[s.events[two]].attempts[0].old = 901, 901
+			s.unanswered(s.change(latest, "U", 903, 904, 80), 'U', 902, 20)
+		}, ruleOvertaken},
+		"a delete in the stead of an insert that has arrived": {func(s *story) {
+			s.unanswered(s.change(latest, "I", 0, 901, 60), 'I', 0, 10)
+			s.unanswered(s.change(latest, "D", 901, 0, 80), 'D', 901, 20)
+		}, ""},
+		"a delete in the stead of an insert that another owner may have sent": {func(s *story) {
+			s.change(latest, "I", 0, 901, 60)
+			s.unanswered(s.change(latest, "D", 901, 0, 80), 'D', 901, 20)
+			s.faults = []*fault{{Kind: faultKill, Slot: 2, Began: s.at(5), Ended: s.at(15)}}
+		}, ""},
+		"a delete before an insert that nobody has sent": {func(s *story) {
+			s.change(latest, "I", 0, 901, 60)
+			s.unanswered(s.change(latest, "D", 901, 0, 80), 'D', 901, 20)
+			s.faults = []*fault{{Kind: faultKill, Slot: 2, Began: s.at(25), Ended: s.at(35)}}
+		}, ruleOvertaken},
+		"a delete before an update of a row that is there": {func(s *story) {
+			s.change(latest, "I", 0, 901, 5)
+			s.unanswered(s.change(latest, "U", 901, 902, 60), 'U', 901, 20)
+			s.unanswered(s.change(latest, "D", 902, 0, 80), 'D', 902, 30)
+		}, ruleOvertaken},
+		"in the stead of one, in a trigger that merges nothing": {func(s *story) {
+			s.change(ordered, "U", 901, 902, 60)
+			s.unanswered(s.change(ordered, "D", 902, 0, 80), 'D', 901, 20)
+		}, ruleOvertaken},
 		"nothing of a row that is gone": {func(s *story) {
 			one, two := s.change(latest, "I", 0, 901, 5), s.change(latest, "D", 901, 0, 5)
 			s.merge(one, two)
@@ -159,5 +219,24 @@ func TestJudgeChecksTheOrderOfEachKey(t *testing.T) {
 		} else {
 			require.Contains(t, v.Violations, c.rule, name)
 		}
+	}
+}
+
+func TestReceiverRemembersWhatEachAttemptStoodFor(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(1)
+	t.Cleanup(r.close)
+	const id = "0199aaaa-0000-7000-8000-000000000001"
+	for _, version := range []int64{901, 902} {
+		image, err := row{id: 900, version: version}.toJSON()
+		require.NoError(t, err)
+		r.enter([][]byte{[]byte(`{"id":"` + id + `","sequence":7,"table":{"schema":"public","name":"item_latest"},"trigger":{"name":"latest"},` +
+			`"event":{"op":"DELETE","data":{"old":` + image + `,"new":null}},"delivery_info":{"current_retry":0}}`)}, 0)
+	}
+	require.Empty(t, r.wrong)
+	attempts := r.events[uuid.MustParse(id)].attempts
+	require.Len(t, attempts, 2)
+	for i, old := range []int64{901, 902} {
+		require.Equal(t, []any{byte('D'), old}, []any{attempts[i].op, attempts[i].old})
 	}
 }

@@ -46,6 +46,8 @@ type seen struct {
 
 // attempt is one arrival.
 type attempt struct {
+	op         byte  // as this body says: what earlier events are merged into may differ
+	old        int64 // likewise
 	slot       int
 	number     int  // from 1, as the body says
 	with       int  // events in its request
@@ -201,7 +203,7 @@ func (r *receiver) enter(bodies [][]byte, slot int) (group []arrival, m mood) {
 			r.wrong = append(r.wrong, fmt.Sprintf("event %s of %s arrived with %d others", id, s.trigger, len(bodies)-1))
 		}
 		group = append(group, arrival{id, e, len(e.attempts), mix(r.seed, uint64(s.id), uint64(s.old), uint64(s.fresh), uint64(number))})
-		e.attempts = append(e.attempts, attempt{slot: slot, number: number, with: len(bodies), arrived: now})
+		e.attempts = append(e.attempts, attempt{op: s.op, old: s.old, slot: slot, number: number, with: len(bodies), arrived: now})
 		m = r.moods[s.trigger]
 	}
 	r.count++
