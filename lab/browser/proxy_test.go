@@ -19,7 +19,7 @@ func (h *house) behindProxy(t *testing.T, wrap func(http.RoundTripper) http.Roun
 	t.Helper()
 	target, err := url.Parse(h.running.url)
 	require.NoError(t, err)
-	transport := http.RoundTripper(http.DefaultTransport)
+	transport := http.DefaultTransport
 	if wrap != nil {
 		transport = wrap(transport)
 	}
