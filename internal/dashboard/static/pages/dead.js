@@ -20,16 +20,18 @@ const keys = () => ["trigger", "kind", "status", ...(may("payloads") ? ["error"]
 export function Dead() {
   // The status tells how many there are: ask anew when that changes.
   const dead = status.value?.triggers.reduce((/** @type {number} */ n, /** @type {any} */ t) => n + t.dead, 0);
-  const trigger = route.value.query.get("trigger");
+  const trigger = route.value.query.get("trigger") ?? "";
   const { data, problem, again } = useLoad((abort) => get("events/groups", { state: "dead", trigger, by: keys() }, abort), [dead, trigger], 15_000);
   if (!data) return problem ? html`<${Failed} problem=${problem} again=${again} />` : html`<${Loading} what="dead letters" />`;
   const all = data.groups.reduce((/** @type {number} */ n, /** @type {any} */ g) => n + g.events, 0);
   if (!all && !data.more) {
-    return html`<h1 class="hidden">Dead letters</h1><${Empty} title="There are no dead letters">An event becomes one after its last attempt, or where its trigger says that
-      an answer is final. It stays here until somebody redelivers or discards it.<//>`;
+    return html`<h1 class="hidden">Dead letters</h1><${Empty} title="There are no dead letters${trigger && ` of ${visible(trigger)}`}">An event becomes one after its last attempt, or where its trigger says that
+      an answer is final. It stays here until somebody redelivers or discards it.
+      ${trigger && html` <a class="link" href=${link("dead")}>Those of all triggers</a>`}<//>`;
   }
-  return html`<div class="head"><h1>${data.more ? "More than " : ""}${plural(all, "dead letter")}${trigger && ` of ${trigger}`}</h1>
-      <span class="do">${may("payloads") && html`<button onClick=${() => download({ state: ["dead"] }, "dead-letters")}>Download all…</button>`}</span></div>
+  return html`<div class="head"><h1>${data.more ? "More than " : ""}${plural(all, "dead letter")}${trigger && html` of <a href=${link("trigger", trigger)}>${visible(trigger)}</a>`}</h1>
+      <span class="do">${trigger && html`<a class="button" href=${link("dead")}>Those of all triggers</a>`}
+        ${may("payloads") && html`<button onClick=${() => download({ state: ["dead"], ...(trigger && { trigger: [trigger] }) }, "dead-letters")}>Download all…</button>`}</span></div>
     ${problem && html`<${Failed} problem=${problem} again=${again} />`}
     <p class="sub">Nothing happens to them by itself. Mend the cause first, then redeliver them; their receivers get them late, and perhaps twice.${data.more ? " Not all were counted in time." : ""}</p>
     <table class="cards dead"><caption class="hidden">Dead letters by trigger and reason, the largest group first</caption>

@@ -1,11 +1,10 @@
 // Each check with its remedy, and the size of everything.
 
-import { parse } from "../lib/json.js";
 import { bytes, count } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { useLoad } from "../lib/load.js";
+import { ready } from "../lib/ready.js";
 import { status } from "../lib/status.js";
-import { token, url } from "../lib/api.js";
 import { visible } from "../lib/visible.js";
 import { Failed, Light, Loading, Since, When } from "../parts/parts.js";
 
@@ -14,14 +13,6 @@ const asks = {
   running: "The dispatcher has started, and is not stopping", connected: "The database answers", migrated: "Its schema fits this program", registered: "It is in the list of dispatchers",
   listening: "It is woken by writes", claiming: "It can take events", settling: "It can record answers", history: "History is written", sending: "It can build every webhook", capturing: "Every change is recorded",
 };
-
-/** @param {AbortSignal} abort */
-async function ready(abort) {
-  /** @type {Record<string, string>} */
-  const headers = token.value ? { Authorization: `Bearer ${token.value}` } : {};
-  const response = await fetch(url("../../readyz"), { headers, signal: abort, cache: "no-store" }); // 503 is an answer, too
-  return parse(await response.text());
-}
 
 export function Health() {
   const { data, problem, again } = useLoad(ready, [], 3000);

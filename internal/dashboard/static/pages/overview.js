@@ -2,12 +2,15 @@
 
 import { get } from "../lib/api.js";
 import { bytes, count, latency, now, plural, span } from "../lib/format.js";
-import { html, signal, useEffect } from "../lib/html.js";
+import { html, signal, useEffect, useState } from "../lib/html.js";
+import { useLoad } from "../lib/load.js";
+import { ready } from "../lib/ready.js";
 import { link } from "../lib/route.js";
 import { activity, status } from "../lib/status.js";
-import { owed, trouble } from "../lib/trouble.js";
+import { capital, general, owed, together, trouble } from "../lib/trouble.js";
 import { visible } from "../lib/visible.js";
 import { Buttons } from "../parts/actions.js";
+import { Note, Told } from "../parts/note.js";
 import { Empty, Figure, Light, Loading, Since, Spark } from "../parts/parts.js";
 
 /** The triggers as applied, by name: what their tables and operations are. */
@@ -21,42 +24,28 @@ async function readApplied() {
   }
 }
 
+/** How many notes of triggers there are at most: more would hide the table. */
+const most = 6;
+
 export function Overview() {
   const s = status.value;
   const names = s?.triggers.map((/** @type {any} */ t) => t.name).join();
   useEffect(() => void readApplied(), [names]);
+  const checks = useLoad(ready, [], 5000).data?.checks;
   if (!s) return html`<${Loading} what="the state" />`;
-  const troubles = s.triggers.map((/** @type {any} */ t) => ({ t, is: trouble(t, s) })).filter((/** @type {any} */ x) => ["bad", "wait"].includes(x.is.kind))
-    .sort((/** @type {any} */ x, /** @type {any} */ y) => Number(y.is.kind === "bad") - Number(x.is.kind === "bad"));
-  const noted = troubles.slice(0, 6); // more would hide the table
-  const general = s.warnings.filter((/** @type {any} */ w) => !w.trigger);
+  const groups = together(s.triggers, s, (name) => applied.value.get(name));
+  const noted = groups.slice(0, most);
+  const rest = groups.slice(most).reduce((n, g) => n + g.of.length, 0);
   return html`<h1 class="hidden">Overview</h1>
     <${Strip} s=${s} />
-    ${s.all_paused && html`<section class="note w"><strong class="s pause">everything is paused</strong>
-      <span>by ${visible(s.all_paused.by)}, <${Since} at=${s.all_paused.at} />${s.all_paused.reason && `: “${visible(s.all_paused.reason)}”`}</span>
-      <p>Triggers that are added later start paused, too, until <code>rowhook resume --all</code>.</p></section>`}
-    ${noted.map((/** @type {any} */ { t, is }) => html`<${Note} key=${t.name} t=${t} is=${is} />`)}
-    ${troubles.length > noted.length && html`<p class="sub">And ${plural(troubles.length - noted.length, "trigger")} more in trouble: the table says why.</p>`}
-    ${general.map((/** @type {any} */ w) => html`<section class="note w" key=${w.code + w.problem}><strong class="s wait">Needs a look</strong><span>${visible(w.problem)}</span>
-      ${w.remedy && html`<p>${visible(w.remedy)}</p>`}</section>`)}
+    ${general(s, checks).map((is) => html`<${Told} key=${is.key} is=${is} title=${is.word} buttons=${html`<${Buttons} can=${is.can} />
+      ${is.page && html`<a class="button" href=${link(is.page)}>See ${is.page}</a>`}`} />`)}
+    ${noted.map(({ is, of }) => html`<${Note} key=${is.word + of[0].name} is=${is} of=${of} />`)}
+    ${rest > 0 && html`<p class="sub">And ${plural(rest, "trigger")} more in trouble: the table says why.</p>`}
     ${s.triggers.length === 0
       ? html`<${Empty} title="There are no triggers yet">Write them into <code>rowhook.yaml</code>, and run <code>rowhook apply</code>: each change of their tables is then sent.<//>`
-      : html`<${Triggers} s=${s} noted=${new Set(noted.map((/** @type {any} */ x) => x.t.name))} />`}`;
+      : html`<${Triggers} s=${s} noted=${new Set(noted.filter((g) => g.of.length === 1).map((g) => g.of[0].name))} troubled=${new Set(groups.flatMap((g) => g.of.map((t) => t.name)))} />`}`;
 }
-
-/** @param {{t: any, is: import("../lib/trouble.js").Trouble}} props */
-function Note({ t, is }) {
-  return html`<section class=${is.kind === "bad" ? "note" : "note w"} role="status"><strong class="s ${is.kind}"><a href=${link("trigger", t.name)}>${t.name}</a> ${verb(is.word)}</strong>
-    <span>${is.why}${is.since && html`, <${Since} at=${is.since} />`}</span>
-    <span class="do"><${Buttons} name=${t.name} can=${is.can} />
-      ${is.can.some((c) => c === "blocked" || c === "dead") && html`<a class="button" href=${link("dead", "", { trigger: t.name })}>Show the dead letters</a>`}</span>
-    ${is.next && html`<p>${capital(is.next)}.</p>`}</section>`;
-}
-
-/** "failing" is "is failing"; "waits for …" stays. @param {string} word */
-const verb = (word) => (/^(waits|needs|its|delivers)/.test(word) ? word : /blocked$/.test(word) ? `has ${word}` : `is ${word}`);
-/** @param {string} text */
-const capital = (text) => (text.charAt(0).toUpperCase() + text.slice(1)).replace(/\.$/, "");
 
 /** @param {{s: any}} props */
 function Strip({ s }) {
@@ -89,23 +78,30 @@ function Cell({ name, title, href, children }) {
   return html`<div title=${title}><dt>${href ? html`<a href=${href}>${name}</a>` : name}</dt><dd>${children}</dd></div>`;
 }
 
-/** @param {{s: any, noted: Set<string>}} props noted are told of above */
-function Triggers({ s, noted }) {
-  return html`<table class="cards"><caption>Triggers</caption>
+/** With more triggers than these, those in trouble can be shown alone. */
+const many = 12;
+
+/** @param {{s: any, noted: Set<string>, troubled: Set<string>}} props noted are told of above */
+function Triggers({ s, noted, troubled }) {
+  const [only, setOnly] = useState(false);
+  const choice = s.triggers.length > many && (only || troubled.size > 0);
+  const shown = only && choice ? s.triggers.filter((/** @type {any} */ t) => troubled.has(t.name)) : s.triggers;
+  return html`${choice && html`<p class="do"><button aria-pressed=${only} onClick=${() => setOnly(!only)}>${only ? `Show all ${plural(s.triggers.length, "trigger")}` : `Only the ${count(troubled.size)} in trouble`}</button></p>`}
+    ${shown.length === 0 ? html`<${Empty} title="No trigger is in trouble any more" />` : html`<table class="cards"><caption>${only && choice ? "Triggers in trouble" : "Triggers"}</caption>
     <thead><tr><th scope="col">Trigger</th><th scope="col">State</th><th scope="col" class="n">Waiting</th><th scope="col" class="n">In flight</th><th scope="col" class="n">Retrying</th>
       <th scope="col" class="n">Dead</th><th scope="col">The last hour</th><th scope="col" class="n">p50 / p95</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-    <tbody>${s.triggers.map((/** @type {any} */ t) => html`<${Row} key=${t.name} t=${t} s=${s} noted=${noted.has(t.name)} />`)}</tbody></table>`;
+    <tbody>${shown.map((/** @type {any} */ t) => html`<${Row} key=${t.name} t=${t} s=${s} noted=${noted.has(t.name)} />`)}</tbody></table>`}`;
 }
 
 /** @param {{t: any, s: any, noted: boolean}} props */
 function Row({ t, s, noted }) {
   const a = activity.value.get(t.name);
-  const is = trouble(t, s);
+  const is = trouble(t, s, applied.value.get(t.name));
   const estimated = (/** @type {string} */ what) => t.estimated.includes(what);
   const can = [...(t.removed ? [] : t.paused ? ["resume"] : ["pause"]), ...(t.dead > 0 && !t.removed ? ["redeliver"] : [])];
   return html`<tr>
     <td><a class="name" href=${link("trigger", t.name)}>${t.name}</a><span class="sub">${visible([t.table, operations(applied.value.get(t.name))].filter(Boolean).join(" · "))}</span></td>
-    <td><${Light} kind=${is.kind}>${is.word}${is.since && html` <${Since} at=${is.since} />`}<//>${is.why && !noted && html`<span class="sub">${is.why}</span>`}</td>
+    <td><${Light} kind=${is.kind}>${is.word}${is.since && html` <${Since} at=${is.since} />`}<//>${is.why && !noted && html`<span class="sub">${is.why}</span>`}${is.also && !noted && html`<span class="sub">${capital(is.also)}</span>`}</td>
     <${Figure} n=${t.waiting} label="waiting" estimated=${estimated("waiting")} />
     <${Figure} n=${t.in_flight} label="in flight" estimated=${estimated("in_flight")} />
     <${Figure} n=${t.retrying} label="retrying" estimated=${estimated("retrying")} />

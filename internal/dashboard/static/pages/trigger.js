@@ -1,7 +1,7 @@
 // One trigger: the hour's rate, latency and outcomes, the health of its endpoint, its configuration,
 // and what can be done.
 
-import { get } from "../lib/api.js";
+import { get, may } from "../lib/api.js";
 import { count, latency } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { useLoad } from "../lib/load.js";
@@ -12,7 +12,10 @@ import { visible, visibleLines } from "../lib/visible.js";
 import { Buttons } from "../parts/actions.js";
 import { Chart } from "../parts/chart.js";
 import { Copy } from "../parts/copy.js";
-import { Empty, Failed, Light, Loading, Since, When } from "../parts/parts.js";
+import { Answer } from "../parts/eventcells.js";
+import { Text } from "../parts/json.js";
+import { Told } from "../parts/note.js";
+import { Empty, Failed, Light, Loading, When } from "../parts/parts.js";
 
 export function Trigger() {
   const { name } = route.value;
@@ -23,12 +26,11 @@ export function Trigger() {
   if (!t) {
     return html`<h1 class="hidden">Trigger</h1><${Empty} title="There is no trigger named ${visible(name)}">It may have been removed, or is not applied yet. <a href="#/">The overview</a> lists those that are there.<//>`;
   }
-  const is = trouble(t, s);
+  const is = trouble(t, s, data);
   const a = activity.value.get(name);
   return html`<div class="head"><h1>${name}</h1><span class="do">
       <${Buttons} name=${name} can=${[t.paused ? "resume" : "pause", "test", ...(t.in_flight ? ["cancel"] : []), "backfill", ...(t.dead ? ["redeliver", "discard"] : [])]} /></span></div>
-    <section class=${is.kind === "ok" ? "note fine" : is.kind === "bad" ? "note" : "note w"} role="status"><strong class="s ${is.kind}">${is.word}</strong>
-      <span>${is.why}${is.since && html` <${Since} at=${is.since} />`}</span>${is.next && html`<p>${is.next}</p>`}</section>
+    <${Told} is=${is} title=${is.word} buttons=${is.can.includes("dead") && may("events") && html`<a class="button" href=${link("dead", "", { trigger: name })}>Show the dead letters</a>`} />
     <dl class="strip">
       <div><dt>Waiting</dt><dd>${count(t.waiting)}</dd></div><div><dt>In flight</dt><dd>${count(t.in_flight)}</dd></div><div><dt>Retrying</dt><dd>${count(t.retrying)}</dd></div>
       <div><dt>Dead</dt><dd>${t.dead ? html`<a href=${link("dead", "", { trigger: name })}>${count(t.dead)}</a>` : "0"}</dd></div>
@@ -39,9 +41,24 @@ export function Trigger() {
       ${owed(t) > 0 && html`<a class="button" href=${link("events", "", { q: `trigger:${name} state:waiting state:retrying state:in_flight` })}>What is owed</a>`}
       <a class="button" href=${link("audit", "", { trigger: name })}>Who did what to it</a></p>
     ${a && html`<${Hour} a=${a} />`}
+    ${t.failing && may("payloads") && html`<${LastAnswer} t=${t} />`}
     ${t.last_error && html`<section><h2>Last error <span class="sub"><${When} at=${t.last_error_at} /></span></h2><pre tabindex="0" class="wrap">${visible(t.last_error)}</pre></section>`}
     ${problem && !data && html`<${Failed} problem=${problem} again=${again} />`}
     ${data && html`<${Tables} data=${data} /><${Configuration} data=${data} />`}`;
+}
+
+/** What its receiver has said last, where it failed: mostly the cause. @param {{t: any}} props */
+function LastAnswer({ t }) {
+  const { data } = useLoad(async (abort) => {
+    const { events } = await get("events", { trigger: t.name, state: ["dead", "retrying"], limit: 1 }, abort);
+    return events[0] ? get(`events/${events[0].id}`, {}, abort) : null;
+  }, [t.name, t.last_error_at]);
+  const last = data?.attempt_log.at(-1);
+  if (!last) return null;
+  return html`<section><div class="head"><h2>Its last answer <span class="sub"><${When} at=${last.started_at} />, after ${latency(last.duration_ms)}</span></h2>
+      <a class="button" href=${link("event", data.id)}>The event and its request</a></div>
+    <p><${Answer} status=${last.status} kind=${last.error_kind} /></p>
+    ${last.response_body ? html`<${Text} value=${last.response_body} what="the response" />` : last.status && html`<p class="sub">The response had no body.</p>`}</section>`;
 }
 
 /** @param {{a: any}} props */

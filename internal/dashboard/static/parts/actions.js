@@ -96,16 +96,25 @@ async function backfill(name) {
   }
 }
 
-/** @param {string} name */
-const redeliverDead = (name) => bulk("redeliver", { states: ["dead"], triggers: [name] }, `the dead letters of ${name}`);
+async function resumeAll() {
+  if (!(await ask({ title: "Resume all triggers?", yes: "Resume all", body: "Each delivers again, also those that were paused for themselves." }))) return;
+  await doing(async () => {
+    await post("resume", { all: true });
+    return "All triggers deliver again";
+  });
+}
+
+/** @param {string} name @param {string[]} names */
+const redeliverDead = (name, names) => bulk("redeliver", { states: ["dead"], triggers: names }, `the dead letters of ${names.length > 1 ? plural(names.length, "trigger") : name}`);
 
 /** @param {string} name */
 const discardDead = (name) => bulk("discard", { states: ["dead"], triggers: [name] }, `the dead letters of ${name}`);
 
-/** @type {Record<string, {word: string, need: string, act: (name: string) => any, danger?: boolean}>} */
+/** @type {Record<string, {word: string, need: string, act: (name: string, names: string[]) => any, danger?: boolean}>} */
 const actions = {
   pause: { word: "Pause…", need: "pause", act: pause },
   resume: { word: "Resume", need: "resume", act: resume },
+  resumeAll: { word: "Resume all…", need: "resume", act: resumeAll },
   test: { word: "Test event…", need: "invoke", act: test },
   cancel: { word: "Break off…", need: "cancel", act: cancel },
   backfill: { word: "Backfill…", need: "backfill", act: backfill },
@@ -116,9 +125,10 @@ const actions = {
 /**
  * Buttons for these actions, as far as the token may do them.
  *
- * @param {{name: string, can: string[]}} props
+ * @param {{name?: string, names?: string[], can: string[]}} props names: the actions are on all of them
  */
-export function Buttons({ name, can }) {
-  return html`${can.filter((c) => actions[c] && may(actions[c].need)).map((c) => html`<button key=${c} aria-label="${actions[c].word.replace("…", "")} ${name}"
-    onClick=${() => actions[c].act(name)}>${actions[c].word}</button>`)}`;
+export function Buttons({ name = "", names = [name], can }) {
+  const whose = names.length > 1 ? plural(names.length, "trigger") : names[0];
+  return html`${can.filter((c) => actions[c] && may(actions[c].need)).map((c) => html`<button key=${c} aria-label=${`${actions[c].word.replace("…", "")} ${whose}`.trim()}
+    onClick=${() => actions[c].act(names[0], names)}>${actions[c].word}</button>`)}`;
 }
