@@ -35,7 +35,7 @@ for (const [name, t, s, kind, word, words, can] of [
   ["removed", T({ removed: true, dead: 2 }), S(), "off", "removed", ["2 dead letters are left", "until somebody discards them"], ["dead"]],
   ["paused", T({ ...paused, waiting: 1 }), S(), "pause", "paused", ["by ada: “migration”", "1 event waits and loses nothing until somebody resumes it"], ["resume"]],
   ["paused, and nothing waits", T({ paused: true }), S(), "pause", "paused", ["what is written waits"], ["resume"]],
-  ["not captured", T(), S({ warnings: [warns("uncaptured")] }), "bad", "not captured", ["the problem of uncaptured", "the remedy of uncaptured", "without an event", "backfill"], ["backfill"]],
+  ["not captured", T(), S({ warnings: [warns("uncaptured")] }), "bad", "not captured", ["the problem of uncaptured", "the remedy of uncaptured", "without an event", "backfill"], []],
   ["nobody sends", T({ waiting: 2, oldest_at: before(90) }), S({ instances: [{ ...alive(1), alive: false }] }), "bad", "waits for a dispatcher", ["2 events wait and lose nothing until one runs"], []],
   ["no dispatcher can send", T({ waiting: 2 }), S({ warnings: [warns("cannot_send")] }), "wait", "waits for its configuration", ["2 events wait and lose nothing until then"], []],
   ["one of two can't send", T({ waiting: 2 }), S({ instances: [alive(1), alive(2)], warnings: [warns("cannot_send")] }), "wait", "delivers by 1 of 2 dispatchers", ["Until then the others send its events"], []],

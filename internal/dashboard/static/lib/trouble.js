@@ -96,7 +96,7 @@ export function troubles(t, status) {
   const found = [];
   for (const w of warnings.filter((/** @type {any} */ x) => x.code === "uncaptured")) {
     found.push({
-      kind: "bad", word: "not captured", why: w.problem, remedy: `${w.remedy}. ${unseen}`, next: `${w.remedy}. ${unseen}`, can: ["backfill"],
+      kind: "bad", word: "not captured", why: w.problem, remedy: `${w.remedy}. ${unseen}`, next: `${w.remedy}. ${unseen}`, can: [],
     });
   }
   if (t.paused) {

@@ -40,8 +40,8 @@ export function Trigger() {
     <p class="do"><a class="button" href=${link("events", "", { q: `trigger:${name}` })}>Its events</a>
       ${owed(t) > 0 && html`<a class="button" href=${link("events", "", { q: `trigger:${name} state:waiting state:retrying state:in_flight` })}>What is owed</a>`}
       <a class="button" href=${link("audit", "", { trigger: name })}>Who did what to it</a></p>
-    ${a && html`<${Hour} a=${a} />`}
     ${t.failing && may("payloads") && html`<${LastAnswer} t=${t} />`}
+    ${a && html`<${Hour} a=${a} />`}
     ${t.last_error && html`<section><h2>Last error <span class="sub"><${When} at=${t.last_error_at} /></span></h2><pre tabindex="0" class="wrap">${visible(t.last_error)}</pre></section>`}
     ${problem && !data && html`<${Failed} problem=${problem} again=${again} />`}
     ${data && html`<${Tables} data=${data} /><${Configuration} data=${data} />`}`;
