@@ -110,7 +110,8 @@ func (tb *tab) hear(event any) {
 			tb.problems = append(tb.problems, fmt.Sprintf("console.%s: %s", e.Type, strings.Join(words, " ")))
 		}
 	case *cdplog.EventEntryAdded:
-		if e.Entry.Level == cdplog.EntryLevelError || e.Entry.Level == cdplog.EntryLevelWarning {
+		unready := strings.HasSuffix(e.Entry.URL, "/readyz") && strings.Contains(e.Entry.Text, "503") // an answer that the page shows
+		if !unready && (e.Entry.Level == cdplog.EntryLevelError || e.Entry.Level == cdplog.EntryLevelWarning) {
 			tb.problems = append(tb.problems, fmt.Sprintf("%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL))
 		}
 	case *network.EventRequestWillBeSent:
