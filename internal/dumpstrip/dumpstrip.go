@@ -100,7 +100,7 @@ func (s *stripper) run() error {
 				return s.release(func(h setting) bool { return !h.passed })
 			}
 			if heading, err = s.readComment(); err != nil {
-				return errors.Join(err, s.write(heading))
+				return errors.Join(err, s.release(func(h setting) bool { return !h.passed }), s.write(heading))
 			}
 			continue
 		}

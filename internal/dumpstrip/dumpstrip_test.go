@@ -319,6 +319,16 @@ func TestStatements(t *testing.T) {
 	}
 }
 
+func TestASettingBeforeACommentThatIsCutOffStays(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"/*", "/* a", "-- a", "'", "$$"} {
+		text := "SET default_tablespace = '';\n\n" + end
+		var out bytes.Buffer
+		_, _ = dumpstrip.Strip(&out, strings.NewReader(text)) // that it is cut off is an error
+		require.Equal(t, text, out.String())
+	}
+}
+
 // The test combines parts of dumps in random order.
 func TestADumpWithoutRowhookIsNeverChanged(t *testing.T) {
 	t.Parallel()
