@@ -81,6 +81,10 @@ func TestKillingsLeaveNothingBehind(t *testing.T) {
 			t.Parallel()
 			v := newVictim(t, way)
 			if early {
+				if way.shell {
+					// Whose parent has ended before it begins has no way to know that it had another.
+					require.Eventually(t, func() bool { return len(entries(t, v.dir)) > 0 }, patience, time.Millisecond)
+				}
 				<-time.After(time.Duration(rand.IntN(1000)) * time.Millisecond)
 			} else {
 				v.stdout.waitFor(t, "READY")
