@@ -206,6 +206,56 @@ func TestReplicatedChangesAreSentInOrder(t *testing.T) {
 	eventually(t, conn, 0, "select count(*)::integer from rowhook.key_move")
 }
 
+// TestATransactionThatStaysOpenHasLittleReadAgain counts the rows that are read of the lanes while they
+// are drained. Nothing else uses their index. When the transaction ends, what waits then is read once
+// more, and nothing before. It runs alone: transactions of other databases are open ones, too, and what
+// may wait for each is read again when it ends.
+func TestATransactionThatStaysOpenHasLittleReadAgain(t *testing.T) {
+	timed.Alone(t)
+	const keys, changes = 400, 10
+	const all = keys * changes
+	drain := func(commitsAfter int) (read, waited int) {
+		b := newFixture(t)
+		b.watch(t, "orders", byRow)
+		conn := b.Conn(t)
+		tx, err := conn.Begin(t.Context())
+		require.NoError(t, err)
+		late := 0
+		if commitsAfter > 0 {
+			late = 10
+			_, err = tx.Exec(t.Context(), "insert into orders (n) select 0 from generate_series(1, 10)")
+			require.NoError(t, err)
+		}
+		b.Exec(t, "insert into orders (n) select 0 from generate_series(1, $1::integer)", keys)
+		for range changes - 1 {
+			b.Exec(t, "update orders set n = n + 1")
+		}
+		r := b.start(t)
+		b.receiver.await(t, "orders", commitsAfter)
+		if commitsAfter > 0 {
+			waited = one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_log")
+		}
+		require.NoError(t, tx.Commit(t.Context()))
+		b.receiver.await(t, "orders", all+late)
+		b.settled(t)
+		r.Stop(t) // its sessions tell what they have read at their end
+		requireOrder(t, b.receiver.on("orders"))
+		require.Equal(t, all+late, b.receiver.unique("orders"))
+		eventually(t, conn, 0, "select count(*)::integer from pg_stat_activity where datname = current_database() and application_name like 'rowhook %'")
+		require.Eventually(t, func() bool {
+			read = one[int](t, conn, "select idx_tup_fetch::integer from pg_stat_user_indexes where indexrelname = 'event_log_lane'")
+			return read >= all+late
+		}, patience, 10*time.Millisecond)
+		return read, waited
+	}
+	alone, _ := drain(0)
+	open, left := drain(all)
+	require.Less(t, float64(open), 1.3*float64(alone), "it stays open until the end, when %d wait", left)
+	half, left := drain(all / 2)
+	require.Less(t, float64(half), 1.3*float64(alone)+float64(left), "%d wait when it ends", left)
+	t.Logf("%d rows were read of %d events; %d beside a transaction, and %d if it ended when %d waited", alone, all, open, half, left)
+}
+
 func TestTheNextOwnerOfALaneGoesOnWhereADeadOneWas(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

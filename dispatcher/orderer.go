@@ -45,6 +45,7 @@ type orderer struct {
 	lacks     []queue.LaneWant
 	checked   time.Time // when heads that wait for their time were last looked at
 	horizon   order.Horizon
+	primed    bool // the horizon has a snapshot from before the lanes of every line were first read
 	names     tableNames
 	answers   chan func()
 	asking    bool // a statement is under way
@@ -168,6 +169,9 @@ func (o *orderer) job(now time.Time) job {
 	if o.db.schema.Load() < queue.OrderedSchema {
 		return nil
 	}
+	if len(o.lines) > 0 && !o.primed {
+		return o.prime(now)
+	}
 	if (len(o.lines) > 0 || len(o.serves) > 0 || len(o.served) > 0) && (o.rebalance || now.Sub(o.watched) >= watchEvery) {
 		o.rebalance, o.watched = false, now
 		if o.horizon.Open() { // one that read the doorbell as silent notifies nobody when it commits
@@ -263,7 +267,7 @@ func (o *orderer) reconfigure() {
 		if n == nil {
 			n = &line{lanes: order.NewLanes(t.options()), grants: map[int16]*grant{}, doubted: map[int16]time.Time{}, before: map[int16]int64{}}
 			o.lines[id] = n
-			o.rebalance = true
+			o.rebalance, o.primed = true, false
 		}
 		n.trigger, n.gone = t, false
 		n.lanes.Configure(t.options())

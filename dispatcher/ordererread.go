@@ -20,6 +20,23 @@ type round struct {
 	reads []order.Read
 }
 
+// prime takes in a snapshot before the lanes of a new line are claimed and read. Without an earlier one,
+// a transaction that is open at the first read may have drawn any number: when it ends, all that was
+// read would be read again, however short it is.
+func (o *orderer) prime(now time.Time) job {
+	o.primed = true
+	return func(ctx context.Context) (func(), error) {
+		page, err := queue.ReadLanes(ctx, o.db.claims, nil)
+		return func() {
+			if err != nil {
+				o.primed = false
+				return
+			}
+			o.took(nil, &page, now)
+		}, err
+	}
+}
+
 // read reads lanes, in one statement for all triggers.
 func (o *orderer) read(now time.Time) job {
 	if now.Before(o.rested) {
