@@ -99,7 +99,8 @@ func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 			if c.direct {
 				env = append(env, "ROWHOOK_LISTEN_URL="+db.URL())
 			}
-			processes := []*process{start(t, env, append([]string{"run"}, c.args...)...), start(t, env, append([]string{"run"}, c.args...)...)}
+			args := append([]string{"run", "--http", "127.0.0.1:0"}, c.args...) // instances of other tests may have the default address
+			processes := []*process{start(t, env, args...), start(t, env, args...)}
 			for _, p := range processes {
 				p.stderr.waitFor(t, c.says)
 			}
@@ -107,7 +108,8 @@ func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 				require.Equal(t, 1, processes[0].exit(t))
 				return
 			}
-			code, _, stderr := rowhook(t, env, "healthcheck")
+			at := processes[0].stderr.waitFor(t, `serving HTTP.* address=(\S+)`)[1]
+			code, _, stderr := rowhook(t, env, "healthcheck", "http://"+at+"/readyz")
 			require.Zero(t, code, stderr)
 			conn := db.Conn(t)
 			for n := range 20 {
