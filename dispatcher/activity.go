@@ -156,14 +156,19 @@ func (a *activityCounter) takeBack(batch []queue.Activity) {
 
 // run writes the counts every activityEvery until ctx is done.
 func (a *activityCounter) run(ctx context.Context) {
-	ticker := time.NewTicker(activityEvery)
+	every(ctx, activityEvery, func() { a.write(ctx) })
+}
+
+// every calls f after each period until ctx is done.
+func every(ctx context.Context, period time.Duration, f func()) {
+	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			a.write(ctx)
+			f()
 		}
 	}
 }

@@ -117,16 +117,7 @@ func (f *failing) look(now time.Time, end bool) {
 
 // run calls look until ctx is done.
 func (f *failing) run(ctx context.Context) {
-	ticker := time.NewTicker(calmFor)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			f.look(time.Now(), false)
-		}
-	}
+	every(ctx, calmFor, func() { f.look(time.Now(), false) })
 }
 
 // report logs how an attempt went.

@@ -249,16 +249,9 @@ const stallEvery = 250 * time.Millisecond
 
 // watchStalls gives the places of attempts that hang to others, until ctx is done.
 func (s *sender) watchStalls(ctx context.Context) {
-	ticker := time.NewTicker(stallEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			for _, sh := range s.scheduler.stall(time.Now()) {
-				s.send(sh)
-			}
+	every(ctx, stallEvery, func() {
+		for _, sh := range s.scheduler.stall(time.Now()) {
+			s.send(sh)
 		}
-	}
+	})
 }
