@@ -200,8 +200,8 @@ func (a *activityCounter) write(ctx context.Context) {
 }
 
 func (a *activityCounter) record(ctx context.Context, batch []queue.Activity) error {
-	return a.db.onSchema(ctx, func(schema int32) error {
-		return queue.RecordActivity(ctx, a.db.writes, schema, a.self.id, batch)
+	return a.db.onSchema(ctx, func(int32) error {
+		return queue.RecordActivity(ctx, a.db.writes, a.self.id, batch)
 	})
 }
 

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Difference is one value that changes in a Spec or a setting.
@@ -47,6 +49,9 @@ func differences(have, want []byte) ([]Difference, error) {
 		d.UseNumber()
 		if err := d.Decode(side.to); err != nil {
 			return nil, fmt.Errorf("compare with the applied configuration: %w", err)
+		}
+		if spec, ok := (*side.to).(map[string]any); ok {
+			trigger.ShowStored(spec)
 		}
 	}
 	return compare(nil, old, new), nil

@@ -276,7 +276,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		},
 		func() error { _, err := queue.DropOldest(ctx, tx); return err },
 		func() error {
-			return queue.RecordActivity(ctx, tx, queue.OutcomesSchema, id, make([]queue.Activity, 1))
+			return queue.RecordActivity(ctx, tx, id, make([]queue.Activity, 1))
 		},
 		func() error { return queue.ForgetActivity(ctx, tx) },
 		func() error { _, err := queue.ReadQueueHealth(ctx, tx); return err },

@@ -253,6 +253,7 @@ func plain(t *rapid.T, spec trigger.Spec) map[string]any {
 	require.NoError(t, err)
 	var all map[string]any
 	require.NoError(t, json.Unmarshal(text, &all))
+	trigger.ShowStored(all)
 	if total, ok := all["concurrency_total"]; ok {
 		delete(all, "concurrency_total")
 		all["concurrency"] = map[string]any{"each": spec.Concurrency, "total": total}

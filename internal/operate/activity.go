@@ -13,7 +13,6 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
-	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Activity is what was delivered and what failed, by trigger and minute, as the dispatchers have
@@ -150,16 +149,8 @@ type minute struct {
 // readMinutes returns the rows from a time on, of some triggers or of all, in the order of the
 // triggers' ids and of the times.
 func readMinutes(ctx context.Context, tx pgx.Tx, ids []int32, from time.Time) ([]minute, error) {
-	version, _, err := sqlschema.Version(ctx, tx.Conn())
-	if err != nil {
-		return nil, err
-	}
-	outcomes := "null::text"
-	if version >= queue.OutcomesSchema {
-		outcomes = "a.outcomes::text"
-	}
 	rows, err := tx.Query(ctx, `
-select t.id, a.minute, a.delivered, a.failed, a.died, a.latency, coalesce(`+outcomes+`, '')
+select t.id, a.minute, a.delivered, a.failed, a.died, a.latency, coalesce(a.outcomes::text, '')
   from rowhook.trigger t cross join lateral (select a.* from rowhook.activity a where a.trigger_id = t.id and a.minute >= $1 order by a.minute offset 0) as a
  where $2::integer[] is null or t.id = any($2)
  order by t.id, a.minute`, from, ids)

@@ -60,8 +60,7 @@ select date_trunc('minute', now()) - make_interval(mins => ago), t.id, instance,
 
 	require.NoError(t, sqlschema.MigrateTo(t.Context(), d.conn, sqlschema.OldestSchema, nil))
 	a, err = operate.ReadActivity(t.Context(), d.conn, operate.ActivityOptions{Triggers: []string{"a"}})
-	require.NoError(t, err)
-	require.Empty(t, a.Triggers[0].Outcomes, "the older schema has none")
+	require.NoError(t, err, "of the version before")
 	require.NotEmpty(t, a.Triggers[0].Delivered)
 }
 

@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -84,12 +83,9 @@ const (
 	activityRows = 200_000
 )
 
-// OutcomesSchema is the first version of the schema rowhook whose activity has the outcomes.
-const OutcomesSchema = 6
-
 // RecordActivity writes what an instance did. It replaces minutes that were written before. That a
 // trigger has recovered is one more element of latency, behind all buckets: 1.
-func RecordActivity(ctx context.Context, db pg.Queryer, schema, instance int32, batch []Activity) error {
+func RecordActivity(ctx context.Context, db pg.Queryer, instance int32, batch []Activity) error {
 	minutes, triggers := make([]time.Time, len(batch)), make([]int32, len(batch))
 	delivered, failed, died := make([]int64, len(batch)), make([]int64, len(batch)), make([]int64, len(batch))
 	latencies, errorsAt, messages, outcomes := make([]string, len(batch)), make([]*time.Time, len(batch)), make([]string, len(batch)), make([]string, len(batch))
@@ -103,21 +99,15 @@ func RecordActivity(ctx context.Context, db pg.Queryer, schema, instance int32, 
 		}
 		outcomes[i] = string(text)
 	}
-	args := []any{instance, minutes, triggers, delivered, failed, died, latencies, errorsAt, messages}
-	column, from, set := "", "", ""
-	if schema >= OutcomesSchema {
-		args = append(args, outcomes)
-		column, from, set = ", outcomes", ", $10::text[]", ", outcomes = excluded.outcomes"
-	}
-	cast := strings.ReplaceAll(column, "outcomes", "outcomes::jsonb")
 	return execute(ctx, db, "record activity", `
-insert into rowhook.activity as a (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error`+column+`)
-select minute, trigger_id, $1, delivered, failed, died, latency::integer[], error_at, nullif(error, '')`+cast+`
-  from unnest($2::timestamptz[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::timestamptz[], $9::text[]`+from+`)
-    as r(minute, trigger_id, delivered, failed, died, latency, error_at, error`+column+`)
+insert into rowhook.activity as a (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error, outcomes)
+select minute, trigger_id, $1, delivered, failed, died, latency::integer[], error_at, nullif(error, ''), outcomes::jsonb
+  from unnest($2::timestamptz[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::timestamptz[], $9::text[], $10::text[])
+    as r(minute, trigger_id, delivered, failed, died, latency, error_at, error, outcomes)
 on conflict (minute, trigger_id, instance_id) do update
    set delivered = excluded.delivered, failed = excluded.failed, died = excluded.died, latency = excluded.latency,
-       error_at = excluded.error_at, error = excluded.error`+set, args...)
+       error_at = excluded.error_at, error = excluded.error, outcomes = excluded.outcomes`,
+		instance, minutes, triggers, delivered, failed, died, latencies, errorsAt, messages, outcomes)
 }
 
 // latency is the text of the column latency.

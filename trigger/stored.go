@@ -1,0 +1,72 @@
+package trigger
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// hidden is the URL that programs of the schema version before find in the stored form of a Spec
+// with keys that they do not know. They can't call it, and say so. So they leave its events to
+// dispatchers that know the keys, instead of sending something else.
+const hidden = "needs a newer rowhook"
+
+// IsNew reports whether a Spec has keys that programs of the schema version before do not know, and
+// that matter when events are sent.
+func (s *Spec) IsNew() bool {
+	return false
+}
+
+// plainSpec is a Spec without its methods.
+type plainSpec Spec
+
+// storedSpec is the stored form of a Spec with new keys.
+type storedSpec struct {
+	plainSpec
+	Webhook storedWebhook `json:"webhook"`
+}
+
+// storedWebhook is a Webhook whose URL the version before does not find.
+type storedWebhook struct {
+	Webhook
+	URL    string `json:"url"`
+	Target string `json:"target"` // the URL
+}
+
+// MarshalJSON writes the form that rowhook.trigger.spec holds. A Spec with keys that are new in
+// this schema version has its URL in webhook.target.
+func (s Spec) MarshalJSON() ([]byte, error) {
+	if !s.IsNew() {
+		return json.Marshal(plainSpec(s))
+	}
+	return json.Marshal(storedSpec{plainSpec(s), storedWebhook{s.Webhook, hidden, s.Webhook.URL}})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes. Keys that are missing keep the values of s.
+func (s *Spec) UnmarshalJSON(b []byte) error {
+	plain := plainSpec(*s)
+	if err := json.Unmarshal(b, &plain); err != nil {
+		return err
+	}
+	var stored struct {
+		Webhook struct {
+			Target string `json:"target"`
+		} `json:"webhook"`
+	}
+	if err := json.Unmarshal(b, &stored); err != nil {
+		return fmt.Errorf("read the webhook: %w", err)
+	}
+	if stored.Webhook.Target != "" {
+		plain.Webhook.URL = stored.Webhook.Target
+	}
+	*s = Spec(plain)
+	return nil
+}
+
+// ShowStored puts the URL of a stored form of a Spec where rowhook.yaml has it.
+func ShowStored(spec map[string]any) {
+	webhook, ok := spec["webhook"].(map[string]any)
+	if target, isNew := webhook["target"]; ok && isNew {
+		webhook["url"] = target
+		delete(webhook, "target")
+	}
+}
