@@ -251,11 +251,26 @@ func named(within, name string) string {
 }
 
 // Clicks clicks on what has this name, within an element that matches: with the mouse, where it is.
+// News may move it in that moment. Then the click goes elsewhere, and is made again.
 func (tb *tab) Clicks(within, name string) {
 	tb.t.Helper()
-	tb.wait(fmt.Sprintf("there never was %q in %s", name, within), "Boolean("+named(within, name)+")")
-	at := eval[struct{ X, Y float64 }](tb, fmt.Sprintf(`(() => { const e = %s; e.scrollIntoView({block: "center"}); const r = e.getBoundingClientRect(); return {X: r.x + r.width / 2, Y: r.y + r.height / 2} })()`, named(within, name)))
-	tb.run(chromedp.MouseClickXY(at.X, at.Y))
+	for until := time.Now().Add(patience); ; {
+		tb.wait(fmt.Sprintf("there never was %q in %s", name, within), "Boolean("+named(within, name)+")")
+		at := eval[struct{ X, Y float64 }](tb, fmt.Sprintf(`(() => {
+			const e = %s;
+			if (!e) return {X: 0, Y: 0}; // it has gone again
+			delete window.hit;
+			document.addEventListener("click", (click) => (window.hit = e.contains(click.target)), {capture: true, once: true});
+			e.scrollIntoView({block: "center"});
+			const r = e.getBoundingClientRect();
+			return {X: r.x + r.width / 2, Y: r.y + r.height / 2};
+		})()`, named(within, name)))
+		tb.run(chromedp.MouseClickXY(at.X, at.Y))
+		if at.X > 0 && eval[bool](tb, "window.hit !== false") { // undefined: it has opened another page
+			return
+		}
+		require.True(tb.t, time.Now().Before(until), "%q in %s never kept still; the page shows:\n%s", name, within, tb.text("body"))
+	}
 }
 
 // Has reports whether there is something with this name now.

@@ -12,6 +12,7 @@ import { Text } from "../parts/json.js";
 import { Failed, Light, Loading, NeedsToken } from "../parts/parts.js";
 
 const pause = 400; // ms after the last key, before a text is checked
+const lookEvery = 5000; // ms between two looks at the file, and between two checks of a text
 
 /** The file as it is, with its problems and its plan; null: not known yet. */
 const file = signal(/** @type {any} */ (null));
@@ -32,23 +33,25 @@ export function Configuration({ applied }) {
 /** @param {{applied: () => void}} props */
 function Editor({ applied }) {
   const area = useRef(/** @type {any} */ (null));
-  const { problem, again } = useLoad(async (abort) => (file.value = await get("dev/config", {}, abort)), [], 5000);
+  const { problem, again } = useLoad(async (abort) => (file.value = await get("dev/config", {}, abort)), [], lookEvery);
   useEffect(() => {
     const text = draft.value?.text;
     if (text === undefined) return;
     const abort = new AbortController();
-    const timer = setTimeout(async () => {
+    const check = async () => {
       try {
         checked.value = await post("dev/config", { text }, { method: "PUT", abort: abort.signal });
       } catch (e) {
         if (!abort.signal.aborted) checked.value = { text, failed: e };
       }
-    }, pause);
+      if (!abort.signal.aborted) timer = setTimeout(check, lookEvery); // tables may have been made meanwhile
+    };
+    let timer = setTimeout(check, pause);
     return () => {
       clearTimeout(timer);
       abort.abort();
     };
-  }, [draft.value?.text, file.value]); // again with each look at the file: tables may have been made meanwhile
+  }, [draft.value?.text]);
   const f = file.value;
   if (!f) return html`<section><h2>Configuration</h2>${problem ? html`<${Failed} problem=${problem} again=${again} />` : html`<${Loading} what="the configuration" />`}</section>`;
   const d = draft.value;
