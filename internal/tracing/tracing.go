@@ -8,10 +8,8 @@ package tracing
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -126,46 +124,10 @@ func end(span trace.Span, a *dispatcher.Attempt) {
 	span.End(trace.WithTimestamp(a.Result.StartedAt.Add(a.Result.Duration)))
 }
 
-// writersContext reads an event's trace_context. It accepts a traceparent as a string, an object
-// with traceparent and perhaps tracestate, and Hasura's object with trace_id and span_id. For
-// anything else it returns an empty context.
+// writersContext reads an event's trace_context. For what is no trace it returns an empty context.
 func writersContext(raw []byte) trace.SpanContext {
-	if len(raw) == 0 {
-		return trace.SpanContext{}
-	}
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
-		return parse(text, "")
-	}
-	var object struct {
-		Traceparent  string `json:"traceparent"`
-		Tracestate   string `json:"tracestate"`
-		TraceID      string `json:"trace_id"`
-		SpanID       string `json:"span_id"`
-		SamplingFlag string `json:"sampling_state"` // Hasura: "0" or "1"
-	}
-	if json.Unmarshal(raw, &object) != nil {
-		return trace.SpanContext{}
-	}
-	if object.Traceparent != "" {
-		return parse(object.Traceparent, object.Tracestate)
-	}
-	flags := "01"
-	if object.SamplingFlag == "0" {
-		flags = "00"
-	}
-	const traceDigits, spanDigits = 32, 16 // Hasura omits leading zeros of 64-bit trace ids
-	return parse("00-"+padded(object.TraceID, traceDigits)+"-"+padded(object.SpanID, spanDigits)+"-"+flags, object.Tracestate)
-}
-
-func padded(id string, digits int) string {
-	return strings.Repeat("0", max(digits-len(id), 0)) + id
-}
-
-// parse reads a traceparent and a tracestate. Upper case is accepted, although W3C Trace Context
-// requires lower case, because a person may have typed it.
-func parse(parent, state string) trace.SpanContext {
-	carrier := propagation.MapCarrier{"traceparent": strings.ToLower(strings.TrimSpace(parent)), "tracestate": state}
+	c := webhook.ParseTraceContext(raw)
+	carrier := propagation.MapCarrier{"traceparent": c.Parent, "tracestate": c.State}
 	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
 }
 
