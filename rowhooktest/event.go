@@ -28,7 +28,7 @@ type Event struct {
 	Attempt int // number of the attempt, from 1
 	Status  int // of the response; 0: there was none
 	Header  http.Header
-	Body    json.RawMessage // the bytes that arrived, or that the first attempt would send
+	Body    json.RawMessage // the bytes that arrived, decompressed, or that the first attempt would send
 	// Signature says whether the request was signed with the trigger's secret: Valid, Invalid,
 	// or None if it has no signature. SignatureProblem says why it is invalid.
 	Signature        Signature

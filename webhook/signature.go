@@ -51,7 +51,7 @@ func Sign(secret, id string, at time.Time, body []byte) (string, error) {
 
 // Verify checks a signed request as its receiver should. The timestamp must be within
 // SignatureTolerance of now, and at least one signature must be made with one of the secrets in
-// secret. body holds the bytes of the request as they arrived.
+// secret. body holds the bytes of the request as they arrived, decompressed if they were compressed.
 func Verify(secret string, header http.Header, body []byte, now time.Time) error {
 	s, err := newSigner(secret)
 	if err != nil {

@@ -41,8 +41,8 @@ type Delivery struct {
 	MaxRetries   int       `json:"max_retries"`
 	Test         bool      `json:"test,omitempty"` // made up by rowhook test
 
-	// Header and Body are the request's. Body has the bytes that arrived. The JSON form omits a
-	// body that is not JSON.
+	// Header and Body are the request's. Body has the bytes that arrived, decompressed. The JSON
+	// form omits a body that is not JSON.
 	Header http.Header     `json:"headers"`
 	Body   json.RawMessage `json:"body"`
 
@@ -75,9 +75,8 @@ func (d *Delivery) rows() (old, new json.RawMessage) {
 	if d.Op == "" && !json.Valid(d.Body) {
 		return nil, nil // it was rejected
 	}
-	data, _ := steps(d.Body, []string{"event", "data"})
-	old, _ = step(data, "old")
-	new, _ = step(data, "new")
+	old, _ = rootIn(d.Body, "old")
+	new, _ = rootIn(d.Body, "new")
 	return orNil(old), orNil(new)
 }
 
@@ -103,7 +102,12 @@ func (d Delivery) MarshalJSON() ([]byte, error) {
 
 // parse reads d.Body as an event.
 func (d *Delivery) parse() error {
+	if d.isCloudEvent() {
+		return d.parseCloudEvent()
+	}
 	var body struct {
+		SpecVersion string `json:"specversion"` // of a CloudEvent
+
 		ID        string    `json:"id"`
 		CreatedAt time.Time `json:"created_at"`
 		Table     struct {
@@ -128,6 +132,9 @@ func (d *Delivery) parse() error {
 			return fmt.Errorf("the body is not JSON from byte %d on: %w", syntax.Offset, err)
 		}
 		return fmt.Errorf("the body is JSON, but not an event: %w", err)
+	}
+	if body.SpecVersion != "" {
+		return d.parseCloudEvent()
 	}
 	d.ID, d.CreatedAt, d.Op = body.ID, body.CreatedAt, body.Event.Op
 	d.Schema, d.Table, d.Trigger = body.Table.Schema, body.Table.Name, body.Trigger.Name

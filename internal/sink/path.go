@@ -142,13 +142,16 @@ type missing struct {
 
 // find returns the value in body to which p leads. If there is none, it says why.
 func (p path) find(body json.RawMessage) (json.RawMessage, *missing) {
-	value := body
-	for _, key := range roots[p.steps[0]] {
-		next, ok := step(value, key)
-		if !ok {
-			return nil, &missing{value: value, rest: []string{key}}
+	value, found := rootIn(body, p.steps[0])
+	if !found {
+		value = body
+		for _, key := range roots[p.steps[0]] {
+			next, ok := step(value, key)
+			if !ok {
+				return nil, &missing{value: value, rest: []string{key}}
+			}
+			value = next
 		}
-		value = next
 	}
 	at := p.steps[0]
 	for i, key := range p.steps[1:] {
@@ -163,7 +166,7 @@ func (p path) find(body json.RawMessage) (json.RawMessage, *missing) {
 
 // root returns the value in body to which the first step of p leads.
 func (p path) root(body json.RawMessage) (value json.RawMessage, found bool) {
-	return steps(body, roots[p.steps[0]])
+	return rootIn(body, p.steps[0])
 }
 
 // under returns the value to which p leads, from that of its root.

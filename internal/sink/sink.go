@@ -4,6 +4,7 @@ package sink
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -105,6 +106,9 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	d := Delivery{Path: r.URL.Path, Header: r.Header, reused: reused(r)}
 	body, err := readAll(w, r, MaxBody)
+	if err == nil && r.Header.Get("Content-Encoding") == "gzip" {
+		body, err = decompress(body, MaxBody)
+	}
 	d.ReceivedAt, d.Body = time.Now(), body
 	if err != nil {
 		p := unreadable(err)
@@ -177,9 +181,31 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	return body, err
 }
 
-// unreadable explains an error of readAll.
+// errNotGzip is the error of decompress for a body that can't be decompressed.
+var errNotGzip = errors.New("the body is not in the format gzip, although its Content-Encoding says so")
+
+// decompress returns what is compressed in body, or an error if that is more than limit.
+func decompress(body []byte, limit int64) ([]byte, error) {
+	in, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, errNotGzip
+	}
+	out, err := io.ReadAll(io.LimitReader(in, limit+1))
+	switch {
+	case err != nil:
+		return nil, errNotGzip
+	case int64(len(out)) > limit:
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
+	return bytes.Clone(out), nil
+}
+
+// unreadable explains an error of readAll or decompress.
 func unreadable(err error) *webapi.Problem {
 	var tooLarge *http.MaxBytesError
+	if errors.Is(err, errNotGzip) {
+		return invalid(err.Error(), "compress it, or leave out the header")
+	}
 	if errors.As(err, &tooLarge) {
 		return webapi.NewProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit), "send less")
 	}
