@@ -223,6 +223,9 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		for j, name := range spec.Payload.Columns {
 			lacks(columnOf(rel, name), p.missingColumn(rel, name), "payload", "columns", fmt.Sprint(j))
 		}
+		if err := p.checkPlaceholders(spec, rel, lacks); err != nil {
+			return err
+		}
 		if ordered(spec) {
 			if err := p.checkOrder(ctx, spec, rel, lacks); err != nil {
 				return err

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/rowhook/rowhook/internal/template"
 )
 
 // References returns the names of the environment variables that s refers to as ${NAME}. It lists
@@ -68,6 +70,11 @@ func eachReference(s string, literal, reference func(string)) error {
 		if i > 0 && rest[i-1] == '$' {
 			literal(rest[:i-1] + "${")
 			rest = rest[i+2:]
+			continue
+		}
+		if n := template.Skip(rest[i:]); n > 0 { // data of the event
+			literal(rest[:i+n])
+			rest = rest[i+n:]
 			continue
 		}
 		literal(rest[:i])

@@ -136,13 +136,24 @@ type Payload struct {
 // IsZero reports whether the payload is the whole row.
 func (p Payload) IsZero() bool { return len(p.Columns) == 0 }
 
-// Webhook is the HTTP endpoint to which events are POSTed. URL, header values, Secret and the paths
-// of TLS may hold ${NAME} references.
+// Webhook is the HTTP endpoint to which events are sent. URL, Query, header values, Body, Form, Secret
+// and the paths of TLS may hold ${NAME} references. URL behind its host, Query, header values, Body and
+// Form may hold placeholders such as $new.id, which stand for data of the event.
 type Webhook struct {
 	// URL is an absolute http or https URL.
 	URL string `json:"url" yaml:"url"`
+	// Method is POST, which is stored as "", PUT, PATCH, DELETE or GET. A GET has no body, and a
+	// DELETE has one only if Body or Form is set.
+	Method string `json:"method,omitempty" yaml:"method,omitempty"`
+	// Query is added to the query of the URL, by name, sorted.
+	Query map[string]string `json:"query,omitempty" yaml:"query,omitempty"`
 	// Headers are added to each request, by name.
 	Headers map[string]string `json:"headers,omitempty" yaml:"headers,omitempty"`
+	// Body is a template of the request's body.
+	Body Body `json:"body,omitempty" yaml:"body,omitempty"`
+	// Form is the request's body as application/x-www-form-urlencoded, by the names of its fields,
+	// sorted. Body and Form exclude each other.
+	Form map[string]string `json:"form,omitempty" yaml:"form,omitempty"`
 	// Timeout bounds one attempt, from connecting to the last byte of the response.
 	Timeout Duration `json:"timeout" yaml:"timeout"`
 	// Secret signs each request as Standard Webhooks describe, by the headers webhook-id,

@@ -13,7 +13,7 @@ const hidden = "needs a newer rowhook"
 // IsNew reports whether a Spec has keys that programs of the schema version before do not know, and
 // that matter when events are sent.
 func (s *Spec) IsNew() bool {
-	return false
+	return s.Webhook.hasOwnRequest()
 }
 
 // plainSpec is a Spec without its methods.
@@ -62,11 +62,17 @@ func (s *Spec) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ShowStored puts the URL of a stored form of a Spec where rowhook.yaml has it.
+// ShowStored puts the URL and the body of a stored form of a Spec where, and as, rowhook.yaml has them.
 func ShowStored(spec map[string]any) {
 	webhook, ok := spec["webhook"].(map[string]any)
 	if target, isNew := webhook["target"]; ok && isNew {
 		webhook["url"] = target
 		delete(webhook, "target")
+	}
+	if text, isText := webhook["body"].(string); ok && isText {
+		var body any
+		if json.Unmarshal([]byte(text), &body) == nil {
+			webhook["body"] = body
+		}
 	}
 }

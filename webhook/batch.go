@@ -5,10 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
-	"net/http"
-	"slices"
-	"strconv"
 	"time"
 )
 
@@ -70,41 +66,12 @@ func (c *Client) sendBatch(ctx context.Context, ep *Endpoint, events []*Event, s
 	if !c.ready(ctx, ep, r) {
 		return
 	}
-	size := 2
-	for _, e := range events {
-		size += e.size() + 1
-	}
-	var body []byte
-	if size <= inlineBody {
-		body = AppendBatch(make([]byte, 0, size), events)
-	} else {
-		s.request = AppendBatch(slices.Grow(s.request[:0], size), events)
-		body = s.request
-	}
-	if c.tooLarge(len(body)) {
-		r.Kind, r.Err, r.Hopeless = KindTooLarge, fmt.Sprintf("the batch's body of %d bytes is over the limit of %d: raise --max-body, or lower the trigger's batch.bytes", len(body), c.maxRequest), true
+	m, bad := c.make(ctx, ep, parcel{batch: events}, nil, r.StartedAt, s)
+	if bad != nil {
+		bad.tell(r)
 		return
 	}
-	c.exchange(ctx, ep, c.batchHeader(ctx, ep, events, r.StartedAt, body), body, s, r)
-}
-
-// batchHeader returns the header of a batch.
-func (c *Client) batchHeader(ctx context.Context, ep *Endpoint, events []*Event, at time.Time, body []byte) http.Header {
-	h := maps.Clone(withHeader(ctx, ep.headerFor(c.agent)))
-	h[HeaderBatch] = []string{strconv.Itoa(len(events))}
-	if slices.ContainsFunc(events, func(e *Event) bool { return e.Test }) {
-		h[HeaderTest] = []string{"1"}
-	}
-	if ep.signer != nil {
-		h = ep.signer.signedHeader(h, BatchID(events), at, body)
-	}
-	return h
-}
-
-// PreviewBatch is Preview for the request that SendBatch would make.
-func (c *Client) PreviewBatch(ep *Endpoint, events []*Event) Preview {
-	body := AppendBatch(nil, events)
-	return c.preview(ep, c.batchHeader(context.Background(), ep, events, time.Now(), body), body)
+	c.exchange(ctx, ep, m, s, r)
 }
 
 // Rejected returns the Result of an event that the response to its batch lists under failed.

@@ -53,17 +53,9 @@ func AppendBody(dst []byte, e *Event) []byte {
 	dst = appendString(dst, e.Table)
 	dst = append(dst, `},"trigger":{"name":`...)
 	dst = appendString(dst, e.Trigger)
-	dst = append(dst, `},"event":{"op":"`...)
-	dst = append(dst, e.OpName()...)
-	dst = append(dst, `","data":{"old":`...)
-	dst = appendRaw(dst, e.Old)
-	dst = append(dst, `,"new":`...)
-	dst = appendRaw(dst, e.New)
-	dst = append(dst, `},"session_variables":`...)
-	dst = appendRaw(dst, e.Session)
-	dst = append(dst, `,"trace_context":`...)
-	dst = appendRaw(dst, e.Trace)
-	dst = append(dst, `},"delivery_info":{"current_retry":`...)
+	dst = append(dst, `},"event":`...)
+	dst = appendEvent(dst, e)
+	dst = append(dst, `,"delivery_info":{"current_retry":`...)
 	dst = strconv.AppendInt(dst, int64(e.CurrentRetry), 10)
 	dst = append(dst, `,"max_retries":`...)
 	dst = strconv.AppendInt(dst, int64(e.MaxRetries), 10)
@@ -71,6 +63,28 @@ func AppendBody(dst []byte, e *Event) []byte {
 		return append(dst, `},"test":true}`...)
 	}
 	return append(dst, "}}"...)
+}
+
+// appendEvent appends the object event of the body.
+func appendEvent(dst []byte, e *Event) []byte {
+	dst = append(dst, `{"op":"`...)
+	dst = append(dst, e.OpName()...)
+	dst = append(dst, `","data":`...)
+	dst = appendData(dst, e)
+	dst = append(dst, `,"session_variables":`...)
+	dst = appendRaw(dst, e.Session)
+	dst = append(dst, `,"trace_context":`...)
+	dst = appendRaw(dst, e.Trace)
+	return append(dst, '}')
+}
+
+// appendData appends the object event.data of the body.
+func appendData(dst []byte, e *Event) []byte {
+	dst = append(dst, `{"old":`...)
+	dst = appendRaw(dst, e.Old)
+	dst = append(dst, `,"new":`...)
+	dst = appendRaw(dst, e.New)
+	return append(dst, '}')
 }
 
 // size estimates the length of the body, rounded up. It is too small only if names need much

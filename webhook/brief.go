@@ -14,6 +14,8 @@ var quotesNothing = []*regexp.Regexp{
 	regexp.MustCompile(`^certificate signed by unknown authority$`),
 	regexp.MustCompile(`^the response's headers are over the limit of 64 KiB$`),
 	regexp.MustCompile(`^canceled: .*$`),
+	regexp.MustCompile(`^(?:\$\{[^}]*\})+ makes a segment of the URL's path empty, .*$`),
+	regexp.MustCompile(`^the URL has more than \d+ bytes with the data of this event$`),
 }
 
 // Brief returns what of a Result's Err may be shown to those who may not see responses: the part of

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -19,6 +18,7 @@ import (
 
 	"golang.org/x/net/http/httpproxy"
 
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -91,6 +91,7 @@ type Client struct {
 type scratch struct {
 	request, response, out, value []byte
 	names                         []string
+	values                        template.Values // of the present event, for the endpoint's templates
 
 	// Of the response:
 	most        int    // how many bytes of its body to read
@@ -289,26 +290,22 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	if !c.ready(ctx, ep, r) {
 		return
 	}
-	size := max(len(body), len(e.Old)+len(e.New)+len(e.Session)+len(e.Trace))
-	if !c.tooLarge(size) {
-		body = s.build(e, body)
-		size = len(body)
-	}
-	if c.tooLarge(size) {
-		r.Kind, r.Err, r.Hopeless = KindTooLarge, fmt.Sprintf("the event's body of %d bytes is over the limit of %d: raise --max-body, or leave large columns out of the trigger's payload.columns", size, c.maxRequest), true
+	m, bad := c.make(ctx, ep, parcel{event: e}, body, r.StartedAt, s)
+	if bad != nil {
+		bad.tell(r)
 		return
 	}
-	c.exchange(ctx, ep, c.header(ctx, ep, e, r.StartedAt, body), body, s, r)
+	c.exchange(ctx, ep, m, s, r)
 }
 
 // exchange sends a request and reads its response.
-func (c *Client) exchange(ctx context.Context, ep *Endpoint, header http.Header, body []byte, s *scratch, r *Result) {
+func (c *Client) exchange(ctx context.Context, ep *Endpoint, m made, s *scratch, r *Result) {
 	deadline := r.StartedAt.Add(ep.timeout)
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	req := ep.request.WithContext(&attemptContext{timed, deadline, s.traced})
-	req.Header = header
-	defer attach(req, body)()
+	req.URL, req.Header = m.url, m.header
+	defer attach(req, m.body)()
 
 	transport, err := c.transport(ep)
 	if err != nil {
@@ -345,47 +342,6 @@ func (s *scratch) stale(err error) bool {
 	return s.kept != nil && s.kept.ConnectionState().NegotiatedProtocol == "h2" && isAny(err, brokenConnection...)
 }
 
-// header returns the header of a request. Callers must not change it.
-func (c *Client) header(ctx context.Context, ep *Endpoint, e *Event, at time.Time, body []byte) http.Header {
-	h := withHeader(ctx, ep.headerFor(c.agent))
-	if e.Test {
-		h = maps.Clone(h)
-		h[HeaderTest] = []string{"1"}
-	}
-	if ep.signer != nil {
-		h = ep.signer.signedHeader(h, string(appendUUID(make([]byte, 0, 36), e.ID)), at, body)
-	}
-	return h
-}
-
-// Preview is a request as it would be sent, for people.
-type Preview struct {
-	Method string
-	URL    string // as Endpoint.String shows it
-	// Header holds the headers of Rowhook and of the configuration as a JSON object, like
-	// Result.Header. Credentials are redacted, and values from the environment are replaced by
-	// their references.
-	Header []byte
-	Body   []byte
-}
-
-// Preview returns the request that Send would make for e now. It sends nothing. The endpoint must
-// have no Problem.
-func (c *Client) Preview(ep *Endpoint, e *Event) Preview {
-	body := AppendBody(nil, e)
-	return c.preview(ep, c.header(context.Background(), ep, e, time.Now(), body), body)
-}
-
-func (c *Client) preview(ep *Endpoint, header http.Header, body []byte) Preview {
-	header = maps.Clone(header)
-	maps.DeleteFunc(header, func(_ string, values []string) bool { return len(values) == 0 })
-	if ep.request.Host != ep.request.URL.Host {
-		header["Host"] = []string{ep.request.Host}
-	}
-	shown, _, _ := appendHeader(nil, header, &ep.scrub, nil, nil)
-	return Preview{Method: ep.request.Method, URL: ep.shown, Header: shown, Body: body}
-}
-
 // statusRead returns the status of a response whose headers could not be read, or 0 if no status
 // was read.
 func (s *scratch) statusRead() int {
@@ -394,24 +350,6 @@ func (s *scratch) statusRead() int {
 	}
 	return s.conn.status.read()
 }
-
-// build returns the body to send: given, or that of e if given is nil. A large body that it builds
-// is in s. A small body is in memory of its own.
-func (s *scratch) build(e *Event, given []byte) []byte {
-	switch {
-	case given == nil && e.size() <= inlineBody:
-		return AppendBody(make([]byte, 0, e.size()), e)
-	case given == nil:
-		s.request = AppendBody(slices.Grow(s.request[:0], e.size()), e)
-		given = s.request
-	}
-	if len(given) <= inlineBody {
-		return bytes.Clone(given)
-	}
-	return given
-}
-
-func (c *Client) tooLarge(size int) bool { return c.maxRequest > 0 && size > c.maxRequest }
 
 // fail sets the kind and the text of r for an attempt that ended in err before a status arrived.
 func fail(ctx context.Context, ep *Endpoint, err error, deadline time.Time, r *Result) {

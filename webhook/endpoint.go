@@ -1,7 +1,9 @@
 package webhook
 
 import (
+	"cmp"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -36,6 +39,24 @@ type Endpoint struct {
 	tls      tlsFiles
 	scrub    scrubber
 	cached   atomic.Pointer[agentHeader]
+
+	// What requests have beside a body as AppendBody makes it, and a URL and a header that are the
+	// same for each event. Most endpoints have none of it.
+	templates   *template.Set    // nil: there is no placeholder
+	format      format           // nil: AppendBody
+	target      *target          // nil: each event goes to the URL of request
+	headers     []headerTemplate // with data of the event
+	given       map[string]bool  // the headers of the configuration, by canonical names
+	expandsBody bool             // the body has values from the environment
+	shownText   *template.Text   // the URL for people with data of the event; nil: shown
+}
+
+// set returns the templates of the endpoint, for one more.
+func (ep *Endpoint) set() *template.Set {
+	if ep.templates == nil {
+		ep.templates = &template.Set{}
+	}
+	return ep.templates
 }
 
 type agentHeader struct {
@@ -51,11 +72,14 @@ type agentHeader struct {
 // not set, a malformed URL or header, a secret that can't be read, and TLS keys that contradict
 // each other. No error holds an expanded value.
 func NewEndpoint(w trigger.Webhook, lookup func(string) (string, bool)) (*Endpoint, error) {
-	ep := &Endpoint{template: showURL(w.URL), shown: showURL(w.URL), timeout: w.Timeout.Std()}
+	ep := &Endpoint{template: showURL(w.URL), timeout: w.Timeout.Std()}
 	if ep.timeout <= 0 {
 		ep.timeout = trigger.DefaultTimeout.Std()
 	}
-	ep.problem = errors.Join(ep.prepareURL(w.URL, lookup), ep.prepareHeaders(w, lookup), ep.prepareSecret(w.Secret, lookup), ep.prepareTLS(w.TLS, lookup))
+	ep.problem = errors.Join(ep.prepareURL(w, lookup), ep.prepareFormat(w, lookup), ep.prepareHeaders(w, lookup), ep.prepareSecret(w.Secret, lookup), ep.prepareTLS(w.TLS, lookup))
+	if ep.templates != nil && ep.templates.Empty() {
+		ep.templates = nil
+	}
 	if ep.problem != nil {
 		ep.problem = errors.New(strings.ReplaceAll(ep.problem.Error(), "\n", "; "))
 	}
@@ -120,17 +144,31 @@ func (ep *Endpoint) expand(what, s string, lookup func(string) (string, bool)) (
 	return expanded, nil
 }
 
-func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, bool)) error {
+func (ep *Endpoint) prepareURL(w trigger.Webhook, lookup func(string) (string, bool)) error {
 	what := fmt.Sprintf("url %q", ep.template)
-	expanded, err := trigger.ExpandReferences(configured, lookup)
+	text, err := markURL(w.URL)
+	if err != nil {
+		ep.shown = ep.template
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := ep.show(showURL(text.marked), w.Query, text); err != nil { // until it is known to be one
+		return err
+	}
+	expanded, err := trigger.ExpandReferences(text.marked, lookup)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	u, err := parseURL(expanded)
+	u, err := parseURL(text.sample(expanded))
+	if err == nil && !text.behindHost(expanded) {
+		err = errors.New("has data of the event in its scheme, user name, host or port: data may stand behind the host only")
+	}
 	if err != nil {
 		return fmt.Errorf("%s %w", what, err)
 	}
-	ep.shown = showExpanded(configured, lookup)
+	if err := ep.show(showExpanded(text.marked, lookup), w.Query, text); err != nil {
+		return err
+	}
+	configured := w.URL
 	ep.scrub.host, ep.scrub.hostname = u.Host, u.Hostname()
 	names, err := trigger.References(configured)
 	if err != nil {
@@ -152,11 +190,73 @@ func (ep *Endpoint) prepareURL(configured string, lookup func(string) (string, b
 		ep.scrub.add(password, redacted)
 	}
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	if err := ep.prepareTarget(u, w.Query, text, expanded, lookup); err != nil {
+		return err
+	}
 	ep.request = &http.Request{
-		Method: http.MethodPost, URL: u, Host: u.Host,
+		Method: methodOf(&w), URL: u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	return nil
+}
+
+// methodOf returns the method of requests.
+func methodOf(w *trigger.Webhook) string { return cmp.Or(w.Method, trigger.MethodPost) }
+
+// prepareFormat compiles what says how bodies are made.
+func (ep *Endpoint) prepareFormat(w trigger.Webhook, lookup func(string) (string, bool)) error {
+	expand := func(key string) template.Expand {
+		return func(reference string) (string, error) {
+			ep.expandsBody = true
+			return ep.expand(key, reference, lookup)
+		}
+	}
+	switch {
+	case !w.HasBody():
+		ep.format = bodiless{}
+	case w.Body == trigger.BodyForm:
+		ep.format = rowForm{}
+	case w.Body != "":
+		body, err := ep.set().Body(json.RawMessage(w.Body), expand("body"))
+		if err != nil {
+			return fmt.Errorf("body: %w", err)
+		}
+		ep.format = bodyTemplate{body}
+	case len(w.Form) > 0:
+		fields, err := ep.pairs(template.InForm, w.Form, expand("form"))
+		if err != nil {
+			return fmt.Errorf("form: %w", err)
+		}
+		ep.format = formTemplate{fields}
+	}
+	switch {
+	case ep.format == nil || ep.header == nil:
+	case ep.format.contentType(false) == "":
+		delete(ep.header, "Content-Type")
+	default:
+		ep.header["Content-Type"] = []string{ep.format.contentType(false)}
+	}
+	return nil
+}
+
+// pairs compiles names and values that are separated by = and &, sorted by name.
+func (ep *Endpoint) pairs(place template.Place, values map[string]string, expand template.Expand) (*template.Text, error) {
+	t := ep.set().Text(place)
+	for i, name := range slices.Sorted(maps.Keys(values)) {
+		if i > 0 {
+			t.Raw("&")
+		}
+		t.Plain(name)
+		t.Raw("=")
+		parts, err := template.Parse(values[name], template.Always)
+		if err == nil {
+			err = t.Parts(parts, expand)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	return t, nil
 }
 
 // parseURL parses a URL to which a request can be sent. Its errors say what is wrong with the URL
@@ -286,7 +386,7 @@ func hideQuery(rest string) string {
 	pairs := strings.Split(query, "&")
 	for i, pair := range pairs {
 		key, value, ok := strings.Cut(pair, "=")
-		if ok && value != "" && !strings.HasPrefix(value, "${") {
+		if ok && value != "" && !strings.HasPrefix(value, "${") && !strings.Contains(value, markBegin) {
 			pairs[i] = key + "=" + redacted
 		}
 	}
@@ -300,7 +400,7 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (strin
 	given := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
 		what := fmt.Sprintf("header %q", name)
-		value, err := ep.expand(what, w.Headers[name], lookup)
+		value, data, err := ep.headerValue(what, w.Headers[name], lookup)
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
 		switch {
 		case err != nil:
@@ -313,17 +413,61 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (strin
 			problems = append(problems, fmt.Errorf("%s is given twice, also as %q", what, given[canonical]))
 		case !httpguts.ValidHeaderFieldValue(value):
 			problems = append(problems, fmt.Errorf("%s has a value with a line break or another control character (at the end of a variable's value?)", what))
+		case canonical == "Host" && data != nil:
+			problems = append(problems, fmt.Errorf("%s has data of the event: a host can't", what))
 		case canonical == "Host" && !httpguts.ValidHostHeader(value):
 			problems = append(problems, fmt.Errorf("%s has a value that is not a host name", what))
 		default:
 			given[canonical] = name
-			ep.set(canonical, value)
+			if data != nil {
+				ep.headers = append(ep.headers, headerTemplate{canonical, data})
+				delete(ep.header, canonical)
+				continue
+			}
+			ep.setHeader(canonical, value)
+		}
+	}
+	if ep.format != nil {
+		ep.given = map[string]bool{}
+		for name := range given {
+			ep.given[name] = true
 		}
 	}
 	return errors.Join(problems...)
 }
 
-func (ep *Endpoint) set(canonical, value string) {
+// headerValue returns the value of a header. data is not nil if it has data of the event; then value
+// is what there is of it without data.
+func (ep *Endpoint) headerValue(what, configured string, lookup func(string) (string, bool)) (value string, data *template.Text, err error) {
+	parts, err := template.Parse(configured, template.Mixed)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if parts == nil {
+		value, err = ep.expand(what, configured, lookup)
+		return value, nil, err
+	}
+	data = ep.set().Text(template.InHeader)
+	for _, part := range parts {
+		switch {
+		case part.Data != nil:
+			err = data.Data(part.Data)
+		case part.Reference != "":
+			part.Text, err = ep.expand(what, part.Reference, lookup)
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		value += part.Text
+		data.Raw(part.Text)
+	}
+	if data.Fixed() {
+		data = nil
+	}
+	return value, data, nil
+}
+
+func (ep *Endpoint) setHeader(canonical, value string) {
 	switch {
 	case ep.request == nil: // the URL could not be parsed, and nothing will be sent
 	case canonical == "Host":

@@ -19,6 +19,10 @@ const inlineBody = 12 << 10
 // attach makes data the body of req. The caller calls detach when the attempt is over.
 func attach(req *http.Request, data []byte) (detach func()) {
 	req.ContentLength = int64(len(data))
+	if len(data) == 0 {
+		req.Body, req.GetBody = http.NoBody, func() (io.ReadCloser, error) { return http.NoBody, nil }
+		return func() {}
+	}
 	if len(data) > inlineBody {
 		p := newPayload(data)
 		req.Body, req.GetBody = &p.first, p.again

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/rowhook/rowhook/trigger"
@@ -10,12 +9,7 @@ import (
 
 // NewHeartbeat returns an endpoint for Ping: a URL that is called by GET. See NewEndpoint.
 func NewHeartbeat(url string, timeout time.Duration, lookup func(string) (string, bool)) (*Endpoint, error) {
-	ep, err := NewEndpoint(trigger.Webhook{URL: url, Timeout: trigger.Duration(timeout)}, lookup)
-	if err == nil {
-		ep.request.Method = http.MethodGet
-		delete(ep.header, "Content-Type")
-	}
-	return ep, err
+	return NewEndpoint(trigger.Webhook{URL: url, Method: trigger.MethodGet, Timeout: trigger.Duration(timeout)}, lookup)
 }
 
 // Ping calls a heartbeat once. Its Result is delivered if the answer has a 2xx status.
@@ -24,7 +18,7 @@ func (c *Client) Ping(ctx context.Context, ep *Endpoint) Result {
 	s := c.scratch.Get().(*scratch)
 	s.most = c.keep + ep.scrub.longest()
 	if c.ready(ctx, ep, &r) {
-		c.exchange(ctx, ep, withHeader(ctx, ep.headerFor(c.agent)), nil, s, &r)
+		c.exchange(ctx, ep, made{url: ep.request.URL, header: withHeader(ctx, ep.headerFor(c.agent))}, s, &r)
 	}
 	c.release(s, &r)
 	r.Duration = time.Since(r.StartedAt)

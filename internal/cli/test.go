@@ -40,6 +40,7 @@ the heartbeats are called.`,
 		Example: `  rowhook test order_placed
   rowhook test --alerts
   rowhook test order_placed --op update --dry-run
+  rowhook test order_placed --print
   rowhook test order_placed --payload '{"old": {"id": 7, "status": "placed"}, "new": {"id": 7, "status": "paid"}}'
   rowhook test order_placed --payload @order.json --timeout 5s --json`,
 		Args: cobra.MaximumNArgs(1),
@@ -54,6 +55,8 @@ the heartbeats are called.`,
 	cmd.Flags().Var((*durationFlag)(&trial.Timeout), "timeout", "how long the receiver may take to answer (default: the timeout of the trigger)")
 	cmd.Flags().Lookup("timeout").DefValue = ""
 	cmd.Flags().BoolVar(&trial.Unsent, "dry-run", false, "show the request, and do not send it")
+	cmd.Flags().BoolVar(&trial.Real, "print", false, "show the finished request for real data, and do not send it: for the newest event of the trigger, of --op if that is given, "+
+		"or if there is none, for a row of the table")
 	cmd.Flags().BoolVar(&alerts, "alerts", false, "try what alerts of the configuration name, and no trigger")
 	guardFlags(&s, &trial.Guard)
 	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -62,7 +65,7 @@ the heartbeats are called.`,
 		case alerts && len(args) > 0:
 			return usagef("give the name of a trigger or --alerts, not both")
 		case alerts:
-			for _, name := range []string{"op", "payload", "timeout", "dry-run"} {
+			for _, name := range []string{"op", "payload", "timeout", "dry-run", "print"} {
 				if cmd.Flags().Changed(name) {
 					return usagef("--%s is for the test of a trigger, and --alerts tests none", name)
 				}
@@ -71,6 +74,7 @@ the heartbeats are called.`,
 		case len(args) == 0:
 			return usagef("give the name of a trigger, or --alerts: \"rowhook triggers\" lists the names")
 		}
+		trial.Unsent = trial.Unsent || trial.Real
 		pointed := false // at the receiver of rowhook dev
 		trial.Trigger, trial.Version = args[0], build()
 		trial.Lookup = func(w trigger.Webhook) func(string) (string, bool) {
@@ -149,9 +153,11 @@ func (a *app) showTrial(r *operate.TrialResult) {
 	page := a.page()
 	page.Printf("%s\n", page.Paint(r.Request.Method+" "+term.Clean(r.Request.URL), term.Bold))
 	a.showHeaders(page, r.Request.Headers, nil)
-	page.Printf("  %s\n", term.Clean(string(r.Request.Body)))
+	if r.Request.Body != nil {
+		page.Printf("  %s\n", term.Clean(r.Request.Text()))
+	}
 	if !r.Sent {
-		page.Printf("\nThis is a dry run: nothing was sent.\n")
+		page.Printf("\nThis is a dry run%s: nothing was sent.\n", trialData(r))
 		return
 	}
 	took := term.Span(time.Duration(*r.DurationMS * float64(time.Millisecond)))
@@ -172,6 +178,17 @@ func (a *app) showTrial(r *operate.TrialResult) {
 	if r.Delivered && r.Error != "" {
 		page.Printf("%s\n", term.Clean(r.Error))
 	}
+}
+
+// trialData says what the data of a trial are, if they are real.
+func trialData(r *operate.TrialResult) string {
+	switch r.Data {
+	case operate.DataEvent:
+		return " with the data of the event " + r.Event
+	case operate.DataRow:
+		return " with the data of a row of " + term.Clean(r.Table)
+	}
+	return ""
 }
 
 func statusLine(status int) string {

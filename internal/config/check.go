@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -51,6 +53,42 @@ func checkIdentifier(s string) error {
 		return fmt.Errorf("the name %s has %d bytes, and Postgres keeps only %d; write the name as Postgres shows it", quote(s), len(s), maxIdentifier)
 	}
 	return nil
+}
+
+// checkTemplateURL checks a URL that may have data of the event behind its host.
+func checkTemplateURL(raw string) error {
+	parts, err := template.Parse(raw, template.Mixed)
+	if err != nil || parts == nil {
+		return cmp.Or(err, checkURL(raw))
+	}
+	if err := checkParts(parts); err != nil {
+		return err
+	}
+	before := ""
+	for _, part := range parts {
+		before += part.Text + part.Reference
+		if part.Data == nil {
+			continue
+		}
+		_, behind, ok := strings.Cut(before, "://")
+		if strings.HasPrefix(before, "${") {
+			_, behind, ok = strings.Cut(before, "}")
+		}
+		if !ok || !strings.ContainsAny(behind, "/?#") {
+			return &template.Error{At: part.At, Message: "data of the event stands in the scheme, user name, host or port, and may stand behind the host only, as in https://example.com/orders/$new.id; " +
+				"write the host itself, or ${NAME} for the environment's"}
+		}
+		before += "1"
+	}
+	return checkURL(template.Sample(raw, template.Mixed))
+}
+
+// checkAlertURL checks a URL that is called for no event.
+func checkAlertURL(raw string) error {
+	if template.HasData(raw) {
+		return errors.New("has data of an event, and is called for none; write the URL itself, or ${NAME} for the environment's")
+	}
+	return checkURL(raw)
 }
 
 // checkURL checks a URL as far as that is possible without the environment.
@@ -118,6 +156,16 @@ func hasPassword(raw string) bool {
 }
 
 func checkHeaderValue(s string) error {
+	parts, err := template.Parse(s, template.Mixed)
+	if err != nil {
+		return err
+	}
+	if parts != nil {
+		if err := checkParts(parts); err != nil {
+			return err
+		}
+		s = template.Sample(s, template.Mixed)
+	}
 	if _, err := trigger.References(s); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -132,6 +133,9 @@ func (d *decoder) sound(name string) *Config {
 		if !clean("payload") {
 			spec.Payload = trigger.Payload{}
 		}
+		if !clean("webhook") {
+			spec.Webhook = trigger.Webhook{}
+		}
 		if !clean("order") {
 			spec.Order = trigger.Order{}
 		}
@@ -228,14 +232,28 @@ func References(s trigger.Spec) []string {
 
 // eachReferring visits the values of a trigger that may contain references, in a fixed order.
 func eachReferring(s trigger.Spec, visit func(value string, path ...string)) {
-	visit(s.Webhook.URL, "webhook", "url")
-	for _, name := range sortedKeys(s.Webhook.Headers) {
-		visit(s.Webhook.Headers[name], "webhook", "headers", name)
-	}
+	// The body was made by Parse, or was read from a valid spec.
+	_ = s.Webhook.EachText(func(text string, mode template.Mode, path ...string) {
+		visit(referring(text, mode, path[1] == "url"), path...)
+	})
 	visit(s.Webhook.Secret, "webhook", "secret")
 	visit(s.Webhook.TLS.CAFile, "webhook", "tls", "ca_file")
 	visit(s.Webhook.TLS.CertFile, "webhook", "tls", "cert_file")
 	visit(s.Webhook.TLS.KeyFile, "webhook", "tls", "key_file")
+}
+
+// referring returns a text as package trigger reads its references. One with data of the event is
+// reduced to its references, unless it is needed whole.
+func referring(text string, mode template.Mode, whole bool) string {
+	parts, err := template.Parse(text, mode)
+	if err != nil || whole || !slices.ContainsFunc(parts, func(p template.Part) bool { return p.Data != nil }) {
+		return template.Sample(text, mode)
+	}
+	references := ""
+	for _, part := range parts {
+		references += part.Reference
+	}
+	return references
 }
 
 // eachReference visits the values of triggers and alerts that may contain references. trigger is -1
@@ -290,7 +308,7 @@ func (c *Config) warnOfSecrets() {
 	c.eachReference(func(i int, field, value string, path ...string) {
 		plain := value != "" && !strings.Contains(value, "${")
 		switch key := path[len(path)-1]; {
-		case plain && (field == "secret" || field == "headers" && isSecretHeader(key)):
+		case plain && (field == "secret" || (field == "headers" || field == "query" || field == "form") && isSecretHeader(key)):
 			message := "is plain text here, so the database stores it, too" + remedy
 			if field == "secret" && hasShortKey(value) {
 				message += ". And it " + shortSecret

@@ -119,8 +119,14 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 		d.perTime(n, v, at)
 	case *concurrency:
 		d.concurrency(n, v, at)
+	case *trigger.Body:
+		d.body(n, v, at)
 	case *map[string]string:
-		d.headers(n, v, at)
+		if strings.HasSuffix(at.rule, ".headers") {
+			d.headers(n, v, at)
+			break
+		}
+		d.texts(n, v, at)
 	default:
 		switch v.Kind() {
 		case reflect.Struct:
@@ -435,14 +441,14 @@ func (d *decoder) text(n ast.Node, v reflect.Value, at place) {
 		return
 	case k.pattern != "" && !d.matches(k.pattern, text):
 		if strings.Contains(text, "${") {
-			d.reportAt(nodePosition(n), at.path, "${NAME} is not read here, only in a webhook's url, headers and secret; write the %s itself", at.name())
+			d.reportAt(nodePosition(n), at.path, "${NAME} is not read here, only in a webhook's url, query, headers, body, form and secret; write the %s itself", at.name())
 			return
 		}
 		d.reportAt(nodePosition(n), at.path, "%s is not %s; %s", quote(text), k.noun, k.rule)
 		return
 	case k.check != nil:
 		if err := k.check(text); err != nil {
-			d.reportAt(nodePosition(n), at.path, "%v", err)
+			d.reportIn(n, text, at.path, err)
 			return
 		}
 	}

@@ -148,8 +148,8 @@ func TestDefaultsRefuse(t *testing.T) {
 		"a name":             {fileOf() + "defaults: {name: a}\n", "6:12: defaults.name: each trigger has a name of its own; move this key to the triggers"},
 		"a table":            {fileOf() + "defaults:\n  table: a\n", "7:3: defaults.table: each trigger has a table of its own; "},
 		"a setting":          {fileOf() + "defaults: {retention: {}}\n", "6:12: defaults.retention: unknown key in defaults; it belongs at the top of the file"},
-		"a wrong key":        {fileOf() + "defaults: {webhook: {limit: 5}}\n", "defaults.webhook.limit: unknown key; the keys in defaults.webhook are url, headers, timeout, secret, tls; if limit of rate or retry is meant, indent it under that"},
-		"a key of one group": {fileOf() + "defaults: {webhook: {interval: 5s}}\n", "defaults.webhook.interval: unknown key; the keys in defaults.webhook are url, headers, timeout, secret, tls; if interval of retry is meant, indent it under that"},
+		"a wrong key":        {fileOf() + "defaults: {webhook: {limit: 5}}\n", "defaults.webhook.limit: unknown key; the keys in defaults.webhook are url, method, query, headers, body, form, timeout, secret, tls; if limit of rate or retry is meant, indent it under that"},
+		"a key of one group": {fileOf() + "defaults: {webhook: {interval: 5s}}\n", "defaults.webhook.interval: unknown key; the keys in defaults.webhook are url, method, query, headers, body, form, timeout, secret, tls; if interval of retry is meant, indent it under that"},
 		"a trigger's":        {fileOf() + "defaults: {webhook: {concurrency: 5}}\n", "defaults.webhook.concurrency: unknown key in defaults.webhook; it belongs directly under defaults"},
 		"another's key":      {fileOf() + "defaults: {filter: x}\n", "defaults.filter: unknown key; Rowhook calls it when: ..."},
 		"at the top":         {fileOf() + "concurrency: 5\n", "it belongs to an entry of triggers, indent it like the name of the trigger, or to defaults for all triggers"},
@@ -254,6 +254,9 @@ func plain(t *rapid.T, spec trigger.Spec) map[string]any {
 	var all map[string]any
 	require.NoError(t, json.Unmarshal(text, &all))
 	trigger.ShowStored(all)
+	if spec.Webhook.Body != "" {
+		all["webhook"].(map[string]any)["body"] = json.RawMessage(spec.Webhook.Body) // with its order and digits
+	}
 	if total, ok := all["concurrency_total"]; ok {
 		delete(all, "concurrency_total")
 		all["concurrency"] = map[string]any{"each": spec.Concurrency, "total": total}

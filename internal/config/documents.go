@@ -122,6 +122,8 @@ func cloneSpec(s trigger.Spec) trigger.Spec {
 	s.On.Update.Columns = slices.Clone(s.On.Update.Columns)
 	s.Payload.Columns = slices.Clone(s.Payload.Columns)
 	s.Webhook.Headers = maps.Clone(s.Webhook.Headers)
+	s.Webhook.Query = maps.Clone(s.Webhook.Query)
+	s.Webhook.Form = maps.Clone(s.Webhook.Form)
 	s.Order.By = slices.Clone(s.Order.By)
 	return s
 }

@@ -48,13 +48,14 @@ func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
 
 // examples are the keys without a default, for which the file shows an example.
 var examples = []string{
-	"name", "table", "on.insert", "on.update", "on.delete", "on.manual", "when", "payload.columns", "webhook.url", "webhook.headers", "webhook.secret",
+	"name", "table", "on.insert", "on.update", "on.delete", "on.manual", "when", "payload.columns", "webhook.url", "webhook.headers", "webhook.query", "webhook.body", "webhook.secret",
 	"webhook.tls.ca_file", "webhook.tls.cert_file", "webhook.tls.key_file",
 	"order.by", "batch.max", "batch.bytes", "rate.limit", "rate.burst",
 }
 
-// unshown are the fields of a trigger that have no key of their own: concurrency is both.
-var unshown = []string{"-"}
+// unshown are the fields of a trigger that have no key of their own, since concurrency is both, and the
+// key that excludes another one, which the file has.
+var unshown = []string{"-", "form"}
 
 func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
 	t.Parallel()

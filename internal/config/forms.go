@@ -143,6 +143,9 @@ func normalize(s *trigger.Spec) {
 	if s.Capture == trigger.CaptureAuto {
 		s.Capture = ""
 	}
+	if s.Webhook.Method == trigger.MethodPost {
+		s.Webhook.Method = ""
+	}
 	if s.Breaker == trigger.BreakerOn {
 		s.Breaker = ""
 	}

@@ -97,10 +97,27 @@ func specs() *rapid.Generator[trigger.Spec] {
 		if rapid.Bool().Draw(t, "payload") {
 			s.Payload.Columns = columns.Draw(t, "payload")
 		}
-		s.Webhook.URL = rapid.SampledFrom([]string{"https://e.com", "${U}/x", "http://${H}:${P}/?a=b&c={d}", "https://e.com/$${x}", "http://[::1]/"}).Draw(t, "url")
+		s.Webhook.URL = rapid.SampledFrom([]string{"https://e.com", "${U}/x", "http://${H}:${P}/?a=b&c={d}", "https://e.com/$${x}", "http://[::1]/", "https://e.com/$new.id", "${U}/${new.\"a b\" ?? 'x'}"}).Draw(t, "url")
 		headers := rapid.MapOfN(rapid.SampledFrom([]string{"X-A", "X-B", "authorization", "1", "null", "true"}), odd, 0, 3).Draw(t, "headers")
 		if len(headers) > 0 {
 			s.Webhook.Headers = headers
+		}
+		text := rapid.OneOf(rapid.SampledFrom([]string{"$new.id", "No. ${new.id}", "${new.\"a b\"[0] ?? \"-\"}", "$$", "${V} ${old}", "$session.x-a"}), odd.Filter(func(s string) bool { return !strings.Contains(s, "$") }))
+		if query := rapid.MapOfN(odd, text, 0, 3).Draw(t, "query"); len(query) > 0 {
+			s.Webhook.Query = query
+		}
+		s.Webhook.Method = rapid.SampledFrom([]string{"", trigger.MethodPut, trigger.MethodPatch, trigger.MethodDelete, trigger.MethodGet}).Draw(t, "method")
+		holds := rapid.SampledFrom([]string{"", "body", "form", "row"}).Draw(t, "what the body holds")
+		switch {
+		case s.Webhook.Method == trigger.MethodGet:
+		case holds == "body":
+			s.Webhook.Body = rapid.SampledFrom([]trigger.Body{
+				`"$new"`, `["$id"]`, `{"z":"$new.id","a":{"b: c":["Order ${new.id}\n",null,true,1.10,12345678901234567890123,1e400,-0]},"- x":"#","":"{a}","yes":"on","1":"1.10","on":"\u0001 é 🐘 \\ \" ' "}`,
+			}).Draw(t, "body")
+		case holds == "row":
+			s.Webhook.Body = trigger.BodyForm
+		case holds == "form":
+			s.Webhook.Form = rapid.MapOfN(odd, text, 1, 3).Draw(t, "form")
 		}
 		s.Webhook.Timeout = max(1, duration.Draw(t, "timeout"))
 		s.Webhook.Secret = rapid.SampledFrom([]string{"", "${S}", "whsec_YWJj", "a: b", "1"}).Draw(t, "secret")
@@ -114,7 +131,8 @@ func specs() *rapid.Generator[trigger.Spec] {
 			}
 			s.Order.OnDead = rapid.SampledFrom([]string{"", trigger.OnDeadBlock}).Draw(t, "on_dead")
 		}
-		if rapid.Bool().Draw(t, "batches") {
+		hasData := s.Webhook.URLHasData() || len(s.Webhook.HeadersHaveData()) > 0
+		if s.Webhook.HasBody() && !hasData && s.Webhook.Body != trigger.BodyForm && s.Webhook.Form == nil && rapid.Bool().Draw(t, "batches") {
 			s.Batch = trigger.Batch{
 				Max: rapid.IntRange(2, 2000).Draw(t, "max"), Bytes: rapid.SampledFrom([]trigger.Size{1 << 10, 1 << 20, 64 << 20}).Draw(t, "bytes"),
 				Wait: min(duration.Draw(t, "wait"), trigger.Duration(20*time.Second)),

@@ -151,17 +151,38 @@ func triggerKeys() map[string]key {
 			unique:   true,
 		},
 		"triggers[].payload.columns[]": {doc: "The exact name of a column, without SQL quotes.", example: "id", nonEmpty: true, check: checkColumn},
-		"triggers[].webhook":           {doc: "The receiver, to which events are POSTed as JSON.", example: "webhook: {url: \"https://example.com/hooks/orders\"}", required: true},
+		"triggers[].webhook":           {doc: "The receiver, to which events are sent.", example: "webhook: {url: \"https://example.com/hooks/orders\"}", required: true},
 		"triggers[].webhook.url": {
-			doc: "The http:// or https:// URL that events are POSTed to. The dispatcher replaces ${NAME} by an environment variable when it sends; " +
-				"the database and the logs contain only the reference.",
+			doc: "The http:// or https:// URL that events are sent to. The dispatcher replaces ${NAME} by an environment variable when it sends; " +
+				"the database and the logs contain only the reference. Behind the host it may have data of the event, as in /orders/$new.id.",
 			example:  "url: https://example.com/hooks/orders",
 			required: true,
 			nonEmpty: true,
-			check:    checkURL,
+			check:    checkTemplateURL,
 		},
+		"triggers[].webhook.method": {
+			doc:     "The method of requests. A GET has no body, and a DELETE has one only if body or form is set.",
+			example: "method: PUT",
+			enum:    trigger.Methods(),
+		},
+		"triggers[].webhook.query": {
+			doc: "Names and values to add to the query of the url. A value may have placeholders for data of the event, such as $new.id, " +
+				"and ${NAME} for environment variables; both are escaped.",
+			example: "query: {source: shop, order: $new.id}",
+		},
+		"triggers[].webhook.query.*": {doc: "The value.", example: "order: $new.id", check: checkTemplate},
+		"triggers[].webhook.body": {
+			doc: "What the body holds, instead of the usual body: keys and values, in which placeholders stand for data of the event. Alone, a placeholder is the JSON of its value; " +
+				"in a text, strings stand without quotes. form: a form with the columns of the row. none: the usual body, although defaults have another one.",
+			example: `body: {order: $new.id, text: "Order ${new.id} is ${new.status}"}`,
+		},
+		"triggers[].webhook.form": {
+			doc:     "The fields of a body of the type application/x-www-form-urlencoded, instead of the usual body. Values may have placeholders, as in body.",
+			example: "form: {order: $new.id}",
+		},
+		"triggers[].webhook.form.*": {doc: "The value of this field.", example: "order: $new.id", check: checkTemplate},
 		"triggers[].webhook.headers": {
-			doc:         "Request headers to add. The dispatcher replaces ${NAME} in a value by an environment variable when it sends.",
+			doc:         "Request headers to add. The dispatcher replaces ${NAME} in a value by an environment variable when it sends, and $new.id by data of the event.",
 			example:     "headers: {X-Team: orders}",
 			namePattern: headerNamePattern,
 		},
@@ -323,7 +344,7 @@ func triggerKeys() map[string]key {
 			doc:      "The URL that alerts are POSTed to. ${NAME} is read from the dispatcher's environment when it sends.",
 			example:  "url: ${SLACK_URL}",
 			nonEmpty: true,
-			check:    checkURL,
+			check:    checkAlertURL,
 		},
 		"alerts[].format": {
 			doc:     "json: the facts as a JSON object. slack: a text for Slack, Mattermost and what else takes {\"text\": ...}.",
@@ -348,7 +369,7 @@ func triggerKeys() map[string]key {
 				"A monitor that waits for it tells when none of that is so.",
 			example:  "heartbeat: ${PING_URL}",
 			nonEmpty: true,
-			check:    checkURL,
+			check:    checkAlertURL,
 		},
 		"alerts[].every": {
 			doc:     "The longest time between two calls of the heartbeat.",

@@ -23,6 +23,7 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 	t.checkTLS()
 	t.checkOrder()
 	t.checkConcurrency()
+	t.checkRequest()
 }
 
 // merged is a trigger with all that comes from defaults.

@@ -66,11 +66,15 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 		s = map[string]any{"anyOf": []any{map[string]any{"const": none}, m.object(v, rule)}}
 	case trigger.PerTime:
 		s = map[string]any{"type": "string", "pattern": perTimePattern}
+	case trigger.Body:
+		s = map[string]any{"anyOf": []any{
+			map[string]any{"enum": []any{formWord, none}}, map[string]any{"type": "object"}, map[string]any{"type": "array"},
+			map[string]any{"type": "string", "pattern": `\$`},
+		}}
 	case map[string]string:
-		s = map[string]any{
-			"type":                 "object",
-			"propertyNames":        map[string]any{"pattern": k.namePattern},
-			"additionalProperties": m.of(reflect.ValueOf(""), rule+".*"),
+		s = map[string]any{"type": "object", "additionalProperties": m.of(reflect.ValueOf(""), rule+".*")}
+		if k.namePattern != "" {
+			s["propertyNames"] = map[string]any{"pattern": k.namePattern}
 		}
 	case int:
 		s = m.ofKind(v, rule)

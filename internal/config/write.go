@@ -36,14 +36,35 @@ func Write(spec trigger.Spec) ([]byte, error) {
 // ordered returns the keys of a trigger in the order of its fields.
 func ordered(spec trigger.Spec) (out yaml.MapSlice, err error) {
 	quoted := yaml.CustomMarshaler(func(s string) ([]byte, error) { return json.Marshal(s) })
+	body := spec.Webhook.Body
+	if body != "" {
+		spec.Webhook.Body = trigger.BodyForm // the library would read numbers, and so lose digits
+	}
 	text, err := yaml.MarshalWithOptions(spec, quoted)
 	if err == nil {
 		err = yaml.UnmarshalWithOptions(text, &out, yaml.UseOrderedMap())
+	}
+	if err == nil && body != "" && body != trigger.BodyForm {
+		err = putBody(out, body)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("write the trigger %s: %w", spec.Name, err)
 	}
 	return out, nil
+}
+
+// putBody puts a template in the place of webhook.body.
+func putBody(spec yaml.MapSlice, body trigger.Body) error {
+	tree, err := templateTree(body)
+	for _, item := range spec {
+		webhook, _ := item.Value.(yaml.MapSlice)
+		for i := range webhook {
+			if item.Key == "webhook" && webhook[i].Key == "body" {
+				webhook[i].Value = tree
+			}
+		}
+	}
+	return err
 }
 
 // without returns the keys whose value is not the usual one, and those that each trigger needs.
@@ -70,7 +91,7 @@ func without(all, usual yaml.MapSlice) (out yaml.MapSlice) {
 // What YAML reads as this text without quotes, in every version of it: words and expressions that
 // begin with a letter or a reference, and what has a unit.
 var (
-	plainText = regexp.MustCompile(`^(?:[A-Za-z_/]|\$\{)[A-Za-z0-9_.,/@?=&+%<>()'*!${} -]*(?::/?[A-Za-z0-9_./@?=&+%${}-]+)*$`)
+	plainText = regexp.MustCompile(`^(?:[A-Za-z_/]|\$\{|\$[a-z])[A-Za-z0-9_.,/@?=&+%<>()'*!${} -]*(?::/?[A-Za-z0-9_./@?=&+%${}-]+)*$`)
 	withUnit  = regexp.MustCompile(`^(?:(?:[0-9]+(?:ns|us|ms|s|m|h|d|w))+|[0-9]+[KMGT]iB|[0-9]+/[smh])$`)
 )
 

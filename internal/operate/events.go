@@ -260,6 +260,7 @@ type Detail struct {
 	held   bool // its trigger has a bound: a dispatcher may hold it for a while before it sends it
 
 	trigger *knownTrigger
+	address string // the URL of the request without data of the event
 }
 
 // Request is the HTTP request of an event. References to the environment are not expanded.
@@ -268,7 +269,7 @@ type Request struct {
 	URL     string            `json:"url"`
 	Headers map[string]string `json:"headers,omitempty"`
 	// Body is the same for every attempt but for current_retry, which is the attempt's number minus
-	// 1. null: see PayloadProblem.
+	// 1. It is a string if the body is not JSON. null: there is none, or see PayloadProblem.
 	Body json.RawMessage `json:"body"`
 }
 
@@ -344,10 +345,6 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	}
 	d.MaxAttempts = spec.Retry.Limit + 1
 	d.strict, d.held = spec.Order.Strict, !spec.Rate.IsZero() || spec.ConcurrencyTotal > 0 || spec.Concurrency > 0
-	ep, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
-	if ep == nil {
-		return nil, fmt.Errorf("read the webhook of %s: %w", t.Name, err)
-	}
 	next := r.Tries // failed attempts before the next one
 	if d.State == InFlight || d.State == Delivered || d.State == Dead {
 		next = max(r.Tries-1, 0)
@@ -356,16 +353,11 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	if err != nil {
 		return nil, fmt.Errorf("read an event's id: %w", err)
 	}
-	d.Request = Request{Method: "POST", URL: ep.String(), Headers: spec.Webhook.Headers}
-	if r.problem == "" {
-		event := &webhook.Event{
-			ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
-			Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit, Sequence: r.Seq,
-		}
-		if d.Request.Body = webhook.AppendBody(nil, event); !spec.Batch.IsZero() { // perhaps with others
-			d.Request.Body = webhook.AppendBatch(nil, []*webhook.Event{event})
-		}
+	event := &webhook.Event{
+		ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
+		Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit, Sequence: r.Seq,
 	}
+	d.Request, d.address = requestOf(&spec, event, r.problem == "")
 	if d.Log, err = attempts(ctx, tx, r.ID); err != nil {
 		return nil, err
 	}
@@ -379,8 +371,25 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	return d, nil
 }
 
-// QuoteNothing removes from Next what a receiver may have said.
+// requestOf returns the request of an event, perhaps with others in a batch, and its URL without data.
+// readable says that the event's data could be read.
+func requestOf(spec *trigger.Spec, e *webhook.Event, readable bool) (r Request, address string) {
+	shown, headers, err := webhook.Unexpanded(spec.Webhook, e, !spec.Batch.IsZero())
+	r = Request{Method: shown.Method, URL: shown.URL, Headers: headers}
+	switch {
+	case err != nil: // no request can be made of this event
+		r.URL, r.Headers = shown.Template, spec.Webhook.Headers
+	case readable:
+		r.Body = bodyAsJSON(shown.Body)
+	default:
+		r.URL = shown.Template
+	}
+	return r, shown.Template
+}
+
+// QuoteNothing removes from Next what a receiver may have said, and from the URL the data of the event.
 func (d *Detail) QuoteNothing() {
+	d.Request.URL = d.address
 	if d.health == nil {
 		return
 	}

@@ -13,9 +13,12 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -32,6 +35,9 @@ type Trial struct {
 	Timeout time.Duration
 	// Unsent has the request made and not sent.
 	Unsent bool
+	// Real takes the newest event of the trigger, of the operation if one is given, in the place of a
+	// made-up one; or, if there is none, a row of the table. It is for Unsent alone.
+	Real bool
 
 	// Lookup returns what looks up ${NAME} in the webhook that is tried.
 	Lookup  func(trigger.Webhook) func(name string) (value string, ok bool)
@@ -44,7 +50,8 @@ type TrialResult struct {
 	Trigger string       `json:"trigger"`
 	Table   string       `json:"table"` // schema.table
 	Op      string       `json:"op"`
-	Event   string       `json:"event"` // its id, which no table has
+	Event   string       `json:"event"` // its id, which no table has unless Data is DataEvent
+	Data    string       `json:"data"`  // DataMadeUp, DataGiven, DataEvent or DataRow
 	Request TrialRequest `json:"request"`
 
 	Sent       bool     `json:"sent"`
@@ -59,13 +66,39 @@ type TrialResult struct {
 	ResponseBody    string          `json:"response_body,omitempty"`    // its beginning
 }
 
-// TrialRequest is the request of a Trial. Secrets are redacted in its URL and headers.
+// bodyAsJSON returns the body of a request: JSON as it is, another one as a string, and null if there is
+// none.
+func bodyAsJSON(body []byte) json.RawMessage {
+	switch {
+	case len(body) == 0:
+		return nil
+	case json.Valid(body):
+		return body
+	}
+	return template.AppendString(nil, body)
+}
+
+// TrialRequest is the request of a Trial. Secrets are redacted in its URL, headers and body. Body is a
+// string if the body is not JSON, and null if there is none.
 type TrialRequest struct {
 	Method  string          `json:"method"`
 	URL     string          `json:"url"`
 	Headers json.RawMessage `json:"headers"`
 	Body    json.RawMessage `json:"body"`
+
+	text string // Body as it is sent
 }
+
+// Text returns the body as it is sent.
+func (r *TrialRequest) Text() string { return r.text }
+
+// Where the data of a trial come from.
+const (
+	DataMadeUp = "made up"
+	DataGiven  = "given"
+	DataEvent  = "event" // the newest one of the trigger
+	DataRow    = "row"   // one of the table
+)
 
 // Try sends one made-up, signed event to the webhook of a trigger. The body says "test": true. It
 // writes nothing: not to the queue, not to the log of attempts, not to the audit. A failed attempt
@@ -89,12 +122,17 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &TrialResult{Trigger: o.Trigger, Table: t.schema + "." + t.table, Op: event.OpName(), Event: hexUUID(event.ID)}
-	shown, batch := client.Preview(endpoint, event), []*webhook.Event{event}
+	r := &TrialResult{Trigger: o.Trigger, Table: t.schema + "." + t.table, Op: event.OpName(), Event: hexUUID(event.ID), Data: t.from}
+	batch := []*webhook.Event{event}
+	preview := func() (webhook.Preview, error) { return client.Preview(endpoint, event) }
 	if !t.spec.Batch.IsZero() {
-		shown = client.PreviewBatch(endpoint, batch)
+		preview = func() (webhook.Preview, error) { return client.PreviewBatch(endpoint, batch) }
 	}
-	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: shown.Body}
+	shown, err := preview()
+	if err != nil {
+		return nil, problem(ErrRefused, "an event with such data becomes a dead letter at once: correct the webhook in rowhook.yaml, or the data", "no request can be made of this event: %s", err)
+	}
+	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: bodyAsJSON(shown.Body), text: string(shown.Body)}
 	if o.Unsent {
 		return r, nil
 	}
@@ -121,6 +159,8 @@ type trial struct {
 	op            byte
 	old, new      json.RawMessage
 	guard         webhook.Guard
+	from          string // see TrialResult.Data
+	real          *raw   // nil: the event is made up
 }
 
 func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
@@ -149,8 +189,15 @@ func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
 			return err
 		}
 		if o.Payload != nil {
+			t.from = DataGiven
 			return t.take(o.Payload)
 		}
+		if o.Real {
+			if found, err := t.findReal(ctx, tx, o, known); found || err != nil {
+				return err
+			}
+		}
+		t.from = DataMadeUp
 		return t.makeUp(ctx, tx, known)
 	})
 	if o.Timeout > 0 {
@@ -203,6 +250,66 @@ func (t *trial) take(payload json.RawMessage) error {
 	return nil
 }
 
+// findReal takes the newest event of the trigger, or a row of its table. It returns false if there is
+// none, or none that may be read.
+func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownTrigger) (bool, error) {
+	f := Filter{Triggers: []string{known.Name}}
+	if o.Op != "" {
+		f.Ops = []string{strings.ToUpper(o.Op)}
+	}
+	ts, q, err := f.read(ctx, tx)
+	if err != nil {
+		return false, err
+	}
+	page, err := list(ctx, tx, ts, q, 1, "", ListOptions{})
+	if err != nil {
+		return false, err
+	}
+	if len(page.Events) > 0 {
+		f = Filter{IDs: []string{page.Events[0].ID}}
+		if _, q, err = f.read(ctx, tx); err != nil {
+			return false, err
+		}
+		if t.real, err = find(ctx, tx, q); err != nil {
+			return false, err
+		}
+		if t.real.problem == "" {
+			t.from = DataEvent
+			return true, nil
+		}
+		t.real = nil
+	}
+	if t.op == 'M' {
+		return false, nil
+	}
+	columns := "*"
+	if chosen := t.spec.Payload.Columns; len(chosen) > 0 {
+		quoted := make([]string, len(chosen))
+		for i, name := range chosen {
+			quoted[i] = pg.QuoteName(name)
+		}
+		columns = strings.Join(quoted, ", ")
+	}
+	var row []byte
+	err = apart(ctx, tx, func() error {
+		return tx.QueryRow(ctx, "select pg_catalog.row_to_json(r)::text from (select "+columns+" from "+pg.QuoteName(known.Schema, known.Table)+" limit 1) r").Scan(&row)
+	})
+	switch {
+	case isNone(err) || pg.IsData(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read a row of %s: %w", known.qualified(), err)
+	}
+	t.from = DataRow
+	if t.op != 'I' {
+		t.old = row
+	}
+	if t.op != 'D' {
+		t.new = row
+	}
+	return true, nil
+}
+
 // makeUp makes up a row of the table.
 func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) error {
 	if t.op == 'M' {
@@ -233,6 +340,16 @@ func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) erro
 }
 
 func (t *trial) event(now time.Time) (*webhook.Event, error) {
+	if r := t.real; r != nil {
+		id, err := uuid.Parse(r.ID)
+		if err != nil {
+			return nil, fmt.Errorf("read an event's id: %w", err)
+		}
+		return &webhook.Event{
+			ID: id, CreatedAt: r.CreatedAt, Schema: t.schema, Table: t.table, Trigger: t.spec.Name, Op: r.Op[0],
+			Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, MaxRetries: t.spec.Retry.Limit, Sequence: r.Seq,
+		}, nil
+	}
 	id, err := newUUID(now)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,54 @@
+package sqlschema
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rowhook/rowhook/internal/suggest"
+	"github.com/rowhook/rowhook/internal/template"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// checkPlaceholders finds placeholders of the webhook that would stand for nothing in every event:
+// columns that the table does not have, or that are not sent, and rows that no captured operation has.
+func (p *planner) checkPlaceholders(spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) error {
+	return spec.Webhook.EachText(func(text string, mode template.Mode, path ...string) {
+		parts, err := template.Parse(text, mode)
+		if err != nil {
+			lacks("", err.Error(), path...)
+			return
+		}
+		for _, part := range parts {
+			if part.Data != nil {
+				p.checkPlaceholder(spec, rel, part.Data, lacks, path)
+			}
+		}
+	})
+}
+
+func (p *planner) checkPlaceholder(spec *trigger.Spec, rel *relation, data *template.Placeholder, lacks func(missing, message string, path ...string), path []string) {
+	row, column, ok := data.Column()
+	on := spec.On
+	switch {
+	case !ok:
+	case row == "old" && !on.Update.Enabled && !on.Delete:
+		lacks("", fmt.Sprintf("%s is always null, since the trigger captures no updates and no deletes: remove it, or capture them", data.Source), path...)
+	case row == "new" && !on.Insert && !on.Update.Enabled && !on.Manual:
+		lacks("", fmt.Sprintf("%s is always null, since the trigger captures only deletes: write old, or capture more", data.Source), path...)
+	case column == "":
+	default:
+		if message := p.missingColumn(rel, column); message != "" {
+			if row == "new" && on.Manual { // the data of a manual event is anything
+				p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: %s: %s, so %s is null but for manual events that have it", spec.Name, strings.Join(path, "."), message, data.Source))
+				return
+			}
+			lacks(columnOf(rel, column), message, path...)
+			return
+		}
+		sent := spec.Payload.Columns
+		if len(sent) > 0 && !slices.Contains(sent, column) {
+			lacks("", fmt.Sprintf("%s is always null, since payload.columns leaves the column %q out: add it there%s", data.Source, column, suggest.Hint(column, sent)), path...)
+		}
+	}
+}
