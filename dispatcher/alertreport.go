@@ -9,7 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/alert"
+	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // deadQuiet is for how long no event of a trigger has become a dead letter when that is over.
@@ -24,6 +26,7 @@ type subject struct {
 	name           string
 	endpoint, host string // for people, and scheme://host:port; "": not known
 	paused         bool
+	masked         bool // it masks some of its data, perhaps of its key
 }
 
 // subjects lists the triggers by id.
@@ -35,7 +38,7 @@ func (s *scheduler) subjects() map[int32]subject {
 		if l.gone {
 			continue
 		}
-		w := subject{id: id, name: l.trigger.Spec.Name, paused: l.trigger.Paused}
+		w := subject{id: id, name: l.trigger.Spec.Name, paused: l.trigger.Paused, masked: len(l.trigger.Spec.Payload.Mask) > 0}
 		if l.endpoint != nil {
 			w.endpoint, w.host = l.endpoint.String(), l.endpoint.Origin()
 		}
@@ -46,6 +49,14 @@ func (s *scheduler) subjects() map[int32]subject {
 
 func (w *subject) facts(reason, remedy string, counts map[string]int64) alert.Facts {
 	return alert.Facts{Triggers: []string{w.name}, Endpoint: w.endpoint, Host: w.host, Reason: reason, Remedy: remedy, Counts: counts}
+}
+
+// hush returns what may be told of a failure, which may have been recorded before the mask.
+func (w *subject) hush(reason string) string {
+	if !w.masked {
+		return reason
+	}
+	return webhook.Result{Err: reason}.Masked().Err
 }
 
 // report reads what is wrong. What no destination wants to know is not looked for.
@@ -111,6 +122,7 @@ func (a *alerter) failures(ctx context.Context, tx pgx.Tx, triggers map[int32]su
 				continue
 			}
 			t.Subject, t.Triggers, t.Host, t.Webhook = w.name, []string{w.name}, w.host, f.Webhook
+			t.Reason = w.hush(t.Reason)
 		} else {
 			for _, id := range f.Triggers {
 				if w, ok := triggers[id]; ok {
@@ -168,7 +180,7 @@ func (a *alerter) deaths(ctx context.Context, tx pgx.Tx, triggers map[int32]subj
 		w := triggers[f.Trigger]
 		remedy := fmt.Sprintf("Look at them: rowhook events list --state dead --trigger %s. Then rowhook redeliver or rowhook discard", w.name)
 		r.Troubles = append(r.Troubles, alert.Trouble{
-			Key: alert.Key{Kind: alert.Dead, Subject: w.name}, Since: f.Since.UTC(), Facts: w.facts(f.Reason, remedy, map[string]int64{"dead": f.Count}),
+			Key: alert.Key{Kind: alert.Dead, Subject: w.name}, Since: f.Since.UTC(), Facts: w.facts(w.hush(f.Reason), remedy, map[string]int64{"dead": f.Count}),
 		})
 	}
 	return deadLeft(ctx, tx, triggers, states, r)
@@ -232,7 +244,11 @@ func (a *alerter) backlogs(ctx context.Context, tx pgx.Tx, triggers map[int32]su
 		waits := turn.Now.Sub(f.Since)
 		reason, remedy := "", fmt.Sprintf("More events are recorded than are delivered, or %s is slow: raise concurrency, or start another dispatcher. See rowhook status", w.name)
 		if h, ok := holding[f.Trigger]; ok {
-			reason = fmt.Sprintf("a dead letter holds the key %s since %s", h.Key, h.Since.UTC().Format("2006-01-02 15:04:05 MST"))
+			key := h.Key
+			if w.masked {
+				key = mask.JSON
+			}
+			reason = fmt.Sprintf("a dead letter holds the key %s since %s", key, h.Since.UTC().Format("2006-01-02 15:04:05 MST"))
 			remedy = fmt.Sprintf("To send it again and go on: rowhook redeliver %s; to go on without it: rowhook discard %s. All such keys: rowhook status", h.ID, h.ID)
 		}
 		r.Troubles = append(r.Troubles, alert.Trouble{

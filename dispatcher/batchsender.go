@@ -63,7 +63,7 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 			trace = header
 		}
 		if bad := s.payloads.check(&dl.event); bad != nil {
-			result := bad.result()
+			result := b.shown(bad.result())
 			b.decide([]*delivery{dl}, batchOutcome{result: &result, seed: dl.event.ID, proven: true})
 			continue
 		}
@@ -108,6 +108,7 @@ func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration
 		dl.begun(true)
 	}
 	result, failed := b.client.SendBatch(b.ctx, b.endpoint, events)
+	result = b.shown(result)
 	if b.requests++; b.requests == 1 { // the halves of a batch say nothing more about the endpoint
 		if b.probed = b.scheduler.judged(b.shipment, b.endpoint.OwnTLS(), &result, time.Now()); b.probed {
 			return result.Duration
@@ -128,6 +129,14 @@ func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration
 	b.send(part[:half], &outcome)
 	b.send(part[half:], &outcome)
 	return result.Duration
+}
+
+// shown returns a result as it may be shown.
+func (b *batchAttempt) shown(r webhook.Result) webhook.Result {
+	if len(b.spec.Payload.Mask) > 0 {
+		return r.Masked()
+	}
+	return r
 }
 
 // delivered decides about events whose request had a 2xx status. failed are those which the

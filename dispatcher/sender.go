@@ -134,6 +134,9 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	default:
 		result = s.client.Send(ctx, endpoint, &dl.event, nil)
 	}
+	if len(spec.Payload.Mask) > 0 {
+		result = result.Masked()
+	}
 	if probed := s.scheduler.judged(sh, endpoint.OwnTLS(), sentResult(&result, bad), time.Now()); probed {
 		s.settler.giveBack(sh.deliveries)
 		return s.scheduler.done(sh, result.Duration, true)

@@ -82,7 +82,7 @@ func byRow(s *trigger.Spec, rel *relation) string {
 		return "its when must be evaluated for each row"
 	case s.OnReplication:
 		return "it has on_replication, and the apply worker of a subscription runs no triggers for whole inserts"
-	case !s.Payload.IsZero():
+	case !s.Payload.IsWhole():
 		return "its payload has chosen columns"
 	case rel.Hypertable:
 		return fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support triggers with transition tables", rel)
@@ -100,7 +100,7 @@ func byRow(s *trigger.Spec, rel *relation) string {
 // chosen columns, or if it is guarded or ordered. It also does if the table has virtual generated columns,
 // since the row that a trigger gets does not hold them.
 func ownFunction(s *trigger.Spec, rel *relation) bool {
-	return len(operations(s)) > 0 && (!s.Payload.IsZero() || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s))
+	return len(operations(s)) > 0 && (!s.Payload.IsWhole() || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s))
 }
 
 // guarded reports whether a function that runs as the table's owner captures the rows. To turn a
@@ -124,7 +124,7 @@ func exposed(s *trigger.Spec, rel *relation) bool {
 			return true
 		}
 	}
-	return s.Payload.IsZero()
+	return s.Payload.IsWhole()
 }
 
 // captureName returns the function that the triggers of a spec call.
@@ -230,9 +230,9 @@ func createPayload(spec *trigger.Spec, rel *relation, id int32) string {
 	}
 	var body string
 	switch {
-	case spec.Payload.IsZero() && len(rel.virtualColumns()) == 0:
+	case spec.Payload.IsWhole() && len(rel.virtualColumns()) == 0:
 		body = "return pg_catalog.row_to_json($1)"
-	case spec.Payload.IsZero():
+	case spec.Payload.IsWhole():
 		body = "begin atomic select rowhook.with_values(pg_catalog.row_to_json($1), pg_catalog.row_to_json(v.*)) from " + computed(rel.virtualColumns()) + " as v; end"
 	case virtual:
 		body = "begin atomic select pg_catalog.row_to_json(v.*) from " + computed(chosen) + " as v; end"
@@ -378,7 +378,7 @@ func functionDigest(spec *trigger.Spec, rel *relation, definition string) string
 	parts := []string{definition, runner, strings.Join(spec.Payload.Columns, "\x00"), numbers(rel, spec.Payload.Columns)}
 	for _, c := range rel.virtualColumns() {
 		parts = append(parts, strconv.Itoa(int(c.Number)), c.Digest)
-		if spec.Payload.IsZero() {
+		if spec.Payload.IsWhole() {
 			parts = append(parts, c.Name)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/suggest"
@@ -226,6 +227,7 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		if err := p.checkPlaceholders(spec, rel, lacks); err != nil {
 			return err
 		}
+		p.checkMask(spec, rel, lacks)
 		if ordered(spec) {
 			if err := p.checkOrder(ctx, spec, rel, lacks); err != nil {
 				return err
@@ -257,6 +259,30 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		return problems
 	}
 	return nil
+}
+
+// checkMask finds masked paths that begin with no column of the table. The payload of a manual event
+// may have other members, so for a trigger that takes those it only warns.
+func (p *planner) checkMask(spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) {
+	for i, path := range spec.Payload.Mask {
+		name, any, err := mask.Column(path)
+		message := ""
+		switch {
+		case err != nil:
+			message = fmt.Sprintf("the masked path %q %s", path, strings.Replace(err.Error(), "; ", ": ", 1))
+		case !any:
+			message = p.missingColumn(rel, name)
+		}
+		if err == nil && message != "" && spec.On.Manual {
+			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: payload.mask has %s, which masks only what manual events call so: %s", spec.Name, path, message))
+			continue
+		}
+		missing := ""
+		if err == nil {
+			missing = columnOf(rel, name)
+		}
+		lacks(missing, message, "payload", "mask", fmt.Sprint(i))
+	}
 }
 
 // checkOrder finds the faults of a trigger's key, and reads it.

@@ -357,6 +357,17 @@ func TestDroppingAChosenColumnWithCascadeLeavesNoWriteThatFails(t *testing.T) {
 	require.Equal(t, []string{`w I null {"a":1,"b":2}`}, w.take(t))
 }
 
+func masks(paths ...string) func(*trigger.Spec) {
+	return func(s *trigger.Spec) { s.Payload.Mask = paths }
+}
+
+func TestAMaskMayNameWhatOnlyManualEventsHave(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (a int, b int)")
+	plan := w.plan(t, all("w", "t", masks("a", "*", "other.d"), func(s *trigger.Spec) { s.On.Manual = true }))
+	require.Equal(t, []string{`w: payload.mask has other.d, which masks only what manual events call so: the table public.t has no column "other"; its columns are a, b`}, plan.Warnings)
+}
+
 // TestSpecErrorsSayWhatToDo has a spec for every fault that only the database can tell.
 func TestSpecErrorsSayWhatToDo(t *testing.T) {
 	t.Parallel()
@@ -388,6 +399,8 @@ func TestSpecErrorsSayWhatToDo(t *testing.T) {
 		{all("x", "orders", updatesOf("status", "amounts")), "on.update.columns.1", `the table public.orders has no column "amounts"; did you mean amount?`},
 		{all("x", "orders", updatesOf("STATUS")), "on.update.columns.0", `no column "STATUS"; did you mean status?`},
 		{all("x", "orders", payload("id", "status", "x")), "payload.columns.2", `no column "x"; its columns are id, status, Größe, amount`},
+		{all("x", "orders", masks("status", "amounts.*")), "payload.mask.1", `the table public.orders has no column "amounts"; did you mean amount?`},
+		{all("x", "orders", masks("status.")), "payload.mask.0", `the masked path "status." has a part without a name: write a column`},
 		{all("x", "orders", insert, when("new.amount >")), "when", "is incomplete"},
 		{all("x", "orders", insert, when("new.amount")), "when", "must be true or false (boolean), but is of type numeric"},
 		{all("x", "orders", insert, when("new.amount > 1 and new.statsu = 'x'")), "when", `column new.statsu does not exist at character 20 ("new.statsu = 'x'"); did you mean status?`},

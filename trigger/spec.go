@@ -131,10 +131,16 @@ func (u *UpdateOn) UnmarshalJSON(b []byte) error {
 type Payload struct {
 	// Columns are the names of the columns. nil takes every column, also one that is added later.
 	Columns []string `json:"columns,omitempty" yaml:"columns,omitempty"`
+	// Mask are paths into old and new whose values are sent, and shown nowhere else: a column, or
+	// members of it behind dots, as in email, address.city and lines.*.price.
+	Mask []string `json:"mask,omitempty" yaml:"mask,omitempty"`
 }
 
-// IsZero reports whether the payload is the whole row.
-func (p Payload) IsZero() bool { return len(p.Columns) == 0 }
+// IsZero reports whether nothing is configured.
+func (p Payload) IsZero() bool { return p.IsWhole() && len(p.Mask) == 0 }
+
+// IsWhole reports whether the payload is the whole row.
+func (p Payload) IsWhole() bool { return len(p.Columns) == 0 }
 
 // Webhook is the HTTP endpoint to which events are sent. URL, Query, header values, Body, Form, Secret
 // and the paths of TLS may hold ${NAME} references. URL behind its host, Query, header values, Body and

@@ -112,6 +112,7 @@ func (a *app) showBulk(o *operating, b bulkCommand, out *operate.Bulk, err error
 	reasons := map[string]string{
 		operate.SkipBusy: "in flight", operate.SkipWaiting: "waiting already", operate.SkipRemoved: "of a removed trigger",
 		operate.SkipDelivered: "delivered", operate.SkipGone: "changed in the meantime", operate.SkipNotFound: "not found", operate.SkipDamaged: "damaged: can't be read or moved",
+		operate.SkipErased: "erased: there is nothing to send",
 	}
 	var skipped []string
 	for reason, n := range out.Skipped {

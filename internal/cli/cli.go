@@ -122,7 +122,7 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{
-		a.statusCommand(), a.triggersCommand(), a.eventsCommand(), a.redeliverCommand(), a.retryCommand(), a.cancelCommand(), a.discardCommand(), a.invokeCommand(), a.testCommand(),
+		a.statusCommand(), a.triggersCommand(), a.eventsCommand(), a.redeliverCommand(), a.retryCommand(), a.cancelCommand(), a.discardCommand(), a.eraseCommand(), a.invokeCommand(), a.testCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.backfillCommand(), a.drainCommand(), a.auditCommand(), a.tokenCommand(),
 	} {
 		cmd.GroupID = "operate"

@@ -240,7 +240,7 @@ func (r *devRun) checkPostgresPort(ctx context.Context) error {
 func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery) error {
 	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: r.variables, Logger: r.forward.logger(r.log)}
 	if !r.toSink && (r.showing || len(r.command) == 0 && !r.json) {
-		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: r.show.attempt})
+		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: func(at dispatcher.Attempt) { r.show.attempt(at, r.mask(at.Event.Trigger)) }})
 	}
 	if err := r.apply(ctx, conn, r.current().cfg); err != nil {
 		return err

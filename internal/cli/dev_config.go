@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/trigger"
@@ -145,6 +146,21 @@ func (r *devRun) current() *devTriggers {
 }
 
 func (r *devRun) triggers() []trigger.Spec { return r.current().cfg.Triggers }
+
+// mask returns what a trigger masks; what can't be understood is masked whole.
+func (r *devRun) mask(trigger string) *mask.Mask {
+	for _, t := range r.triggers() {
+		if t.Name != trigger {
+			continue
+		}
+		m, err := mask.New(t.Payload.Mask)
+		if err != nil {
+			return mask.All()
+		}
+		return m
+	}
+	return nil
+}
 
 // target returns where the receiver sends a trigger's deliveries on; "": nowhere.
 func (r *devRun) target(trigger string) string { return r.current().forward[trigger] }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/sink"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/trigger"
@@ -129,7 +130,7 @@ func psql(server *localpg.Server) string {
 const longestRow = 1000
 
 // attempt prints an attempt at a configured URL.
-func (s *show) attempt(at dispatcher.Attempt) {
+func (s *show) attempt(at dispatcher.Attempt, masked *mask.Mask) {
 	e := &at.Event
 	taken := milliseconds(at.Result.StartedAt.Sub(e.CreatedAt))
 	outcome := s.page.Paint(fmt.Sprintf("sent after %s, answered %d in %s", taken, at.Result.Status, milliseconds(at.Result.Duration)), term.Green)
@@ -142,7 +143,7 @@ func (s *show) attempt(at dispatcher.Attempt) {
 	for _, row := range []struct {
 		name string
 		text []byte
-	}{{"old", e.Old}, {"new", e.New}} {
+	}{{"old", masked.Apply(e.Old)}, {"new", masked.Apply(e.New)}} {
 		if len(row.text) > 0 {
 			s.page.Printf("  %s %s\n", s.page.Paint(row.name, term.Dim), term.Shorten(string(row.text), longestRow))
 		}

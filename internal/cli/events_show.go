@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -61,6 +62,9 @@ func (a *app) showDetail(d *operate.Detail) {
 	line("recorded", term.Text(fmt.Sprintf("%s (%s)", d.CreatedAt.Local().Format("2006-01-02 15:04:05.000 MST"), term.Ago(d.CreatedAt, now))))
 	line("attempts", term.Text(fmt.Sprintf("%d of %d", d.Attempts, max(d.MaxAttempts, d.Attempts))))
 	line("next", term.Text(d.Next))
+	if len(d.Masked) > 0 {
+		line("masked", term.Text(strings.Join(d.Masked, ", ")+", and what the receiver has answered, which may repeat it"))
+	}
 	line("request", term.Text(d.Request.Method+" "+d.Request.URL))
 	for name, value := range d.Request.Headers {
 		line("", term.Text(name+": "+value))

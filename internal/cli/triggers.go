@@ -105,6 +105,7 @@ func (a *app) showTrigger(g *operate.Trigger) {
 	line("on", operations(g))
 	line("when", g.When)
 	line("columns", strings.Join(g.Columns, ", "))
+	line("masked", strings.Join(g.Mask, ", "))
 	line("capture", g.Capture)
 	if g.OnReplication {
 		line("", "changes of replication, too")

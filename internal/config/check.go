@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/netrule"
 	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
@@ -46,6 +47,14 @@ func checkColumn(s string) error {
 		return fmt.Errorf("%s has SQL quotes around it; write the name of the column alone, as in %s", quote(s), s[1:len(s)-1])
 	}
 	return checkIdentifier(s)
+}
+
+func checkMask(s string) error {
+	column, any, err := mask.Column(s)
+	if err != nil || any {
+		return err
+	}
+	return checkIdentifier(column)
 }
 
 func checkIdentifier(s string) error {

@@ -121,6 +121,7 @@ func (d *decoder) triggers(e entry) {
 func cloneSpec(s trigger.Spec) trigger.Spec {
 	s.On.Update.Columns = slices.Clone(s.On.Update.Columns)
 	s.Payload.Columns = slices.Clone(s.Payload.Columns)
+	s.Payload.Mask = slices.Clone(s.Payload.Mask)
 	s.Webhook.Headers = maps.Clone(s.Webhook.Headers)
 	s.Webhook.Query = maps.Clone(s.Webhook.Query)
 	s.Webhook.Form = maps.Clone(s.Webhook.Form)

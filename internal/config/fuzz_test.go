@@ -97,6 +97,9 @@ func specs() *rapid.Generator[trigger.Spec] {
 		if rapid.Bool().Draw(t, "payload") {
 			s.Payload.Columns = columns.Draw(t, "payload")
 		}
+		if rapid.Bool().Draw(t, "masked") {
+			s.Payload.Mask = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"*", "a", "a.*", "größe", `"a.b".c`, "a b.*.c", "yes", "null", "# x", "- a", `"1"`, `"*"`, "a: b"}), 1, 4, rapid.ID).Draw(t, "mask")
+		}
 		s.Webhook.URL = rapid.SampledFrom([]string{"https://e.com", "${U}/x", "http://${H}:${P}/?a=b&c={d}", "https://e.com/$${x}", "http://[::1]/", "https://e.com/$new.id", "${U}/${new.\"a b\" ?? 'x'}"}).Draw(t, "url")
 		headers := rapid.MapOfN(rapid.SampledFrom([]string{"X-A", "X-B", "authorization", "1", "null", "true"}), odd, 0, 3).Draw(t, "headers")
 		if len(headers) > 0 {

@@ -151,7 +151,19 @@ func triggerKeys() map[string]key {
 			unique:   true,
 		},
 		"triggers[].payload.columns[]": {doc: "The exact name of a column, without SQL quotes.", example: "id", nonEmpty: true, check: checkColumn},
-		"triggers[].webhook":           {doc: "The receiver, to which events are sent.", example: "webhook: {url: \"https://example.com/hooks/orders\"}", required: true},
+		"triggers[].payload.mask": {
+			doc: "Columns of old and new, and members of JSON columns, that are sent to the receiver and shown nowhere else: not by commands, HTTP and the dashboard, " +
+				"nor in logs and traces. It also holds for events that were recorded before.",
+			example:  `mask: [email, "address.*"]`,
+			nonEmpty: true,
+			unique:   true,
+		},
+		"triggers[].payload.mask[]": {
+			doc: "A column, or a member of it behind dots: email, address.city. * is every member of an object and every element of an array. " +
+				"A name with a dot, a quote or a * in it is in double quotes.",
+			example: "email", nonEmpty: true, check: checkMask,
+		},
+		"triggers[].webhook": {doc: "The receiver, to which events are sent.", example: "webhook: {url: \"https://example.com/hooks/orders\"}", required: true},
 		"triggers[].webhook.url": {
 			doc: "The http:// or https:// URL that events are sent to. The dispatcher replaces ${NAME} by an environment variable when it sends; " +
 				"the database and the logs contain only the reference. Behind the host it may have data of the event, as in /orders/$new.id.",

@@ -113,6 +113,8 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"no column list":         fileOf("on: {update: {}}"),
 		"a column twice":         fileOf("payload: {columns: [a, a]}"),
 		"an empty payload":       fileOf("payload: {columns: []}"),
+		"an empty mask":          fileOf("payload: {mask: []}"),
+		"a path twice":           fileOf("payload: {mask: [a.b, a.b]}"),
 		"an empty condition":     fileOf("when: ''"),
 		"a bad header name":      fileOf("webhook: {url: https://e.com, headers: {'a b': c}}"),
 		"a number in a header":   fileOf("webhook: {url: https://e.com, headers: {a: 1}}"),
@@ -217,5 +219,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 66)
+	require.Len(t, seen, 67)
 }

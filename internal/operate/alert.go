@@ -50,6 +50,12 @@ select endpoint, kind = 'heartbeat' as heartbeat, max(attempts)::bigint as attem
 	if err != nil {
 		return fmt.Errorf("read the alerts: %w", err)
 	}
+	for i := range s.Alerts {
+		a := &s.Alerts[i]
+		if t, err := s.known.named(a.About); err == nil && a.Alert != string(alert.Uncaptured) {
+			a.Reason = t.hush(a.Reason)
+		}
+	}
 	for _, f := range failures {
 		w := Warning{
 			Code: "alert_not_sent", Problem: fmt.Sprintf("alerts can't be sent to %s, after %d attempts: %s", f.Endpoint, f.Attempts, f.Error),

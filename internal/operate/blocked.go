@@ -73,5 +73,10 @@ select t.name as trigger, coalesce(`+write("b.key")+`, '') as key, b.died_at as 
 	if err != nil {
 		return nil, fmt.Errorf("list blocked keys: %w", err)
 	}
+	for i := range s.Blocked {
+		if t, err := ts.named(s.Blocked[i].Trigger); err == nil {
+			s.Blocked[i].Key = t.showKey(s.Blocked[i].Key)
+		}
+	}
 	return counts, nil
 }

@@ -72,6 +72,7 @@ const (
 	SkipGone      = "gone"      // it changed or moved in the meantime
 	SkipNotFound  = "not_found" // no table has it
 	SkipDamaged   = "damaged"   // its data can't be read or moved
+	SkipErased    = "erased"    // its data were erased
 )
 
 // Bulk is the result of a change of many events.

@@ -255,6 +255,8 @@ type Detail struct {
 	Request     Request   `json:"request"`      // by the present configuration
 	Log         []Attempt `json:"attempt_log"`  // oldest first; attempts older than their retention are deleted
 	Next        string    `json:"next"`         // what happens next, for people
+	// Masked is what of old and new the trigger masks; see the mask of a payload. None: nothing.
+	Masked []string `json:"masked,omitempty"`
 
 	strict bool // its trigger has a strict order
 	held   bool // its trigger has a bound: a dispatcher may hold it for a while before it sends it
@@ -343,7 +345,7 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 			return nil, fmt.Errorf("read the spec of %s: %w", t.Name, err)
 		}
 	}
-	d.MaxAttempts = spec.Retry.Limit + 1
+	d.MaxAttempts, d.Masked = spec.Retry.Limit+1, spec.Payload.Mask
 	d.strict, d.held = spec.Order.Strict, !spec.Rate.IsZero() || spec.ConcurrencyTotal > 0 || spec.Concurrency > 0
 	next := r.Tries // failed attempts before the next one
 	if d.State == InFlight || d.State == Delivered || d.State == Dead {
@@ -360,6 +362,9 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	d.Request, d.address = requestOf(&spec, event, r.problem == "")
 	if d.Log, err = attempts(ctx, tx, r.ID); err != nil {
 		return nil, err
+	}
+	for i := range d.Log {
+		t.hushAttempt(&d.Log[i])
 	}
 	if err := waitFor(ctx, tx, ts, time.Now(), &d.Event); err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -93,6 +92,8 @@ type query struct {
 	statuses           []string // patterns for like; nil: any
 	kinds              []string // nil: any
 	placed             bool     // the schema has the columns of events with an order
+	masked             []int32  // those of the triggers that mask something
+	unsearchable       bool     // not what path finds, but that in which no path can be looked for
 }
 
 // ofAttempt reports whether the query depends on the last attempt.
@@ -181,8 +182,11 @@ func (f *Filter) resolve(ts triggers) (*query, error) {
 		return nil, err
 	}
 	var err error
-	q.path, err = payloadPath(f.Payload)
-	return q, err
+	var members []string
+	if q.path, members, err = payloadPath(f.Payload); err != nil {
+		return nil, err
+	}
+	return q, q.checkMasks(ts, members)
 }
 
 func (f *Filter) resolveTriggers(q *query, ts triggers) error {
@@ -253,38 +257,59 @@ func idTime(id string) time.Time {
 
 var keyValue = regexp.MustCompile(`^(old|new|session_variables|trace_context)((?:\.[^.=\s]+)+)=(.*)$`)
 
-// payloadPath returns the JSON path for a payload filter. In KEY=VALUE, a VALUE that is a JSON
-// number, true, false or null matches both that value and the string.
-func payloadPath(text string) (string, error) {
+// payloadPath returns the JSON path for a payload filter, and the members of KEY in KEY=VALUE. There
+// a VALUE that is a JSON number, true, false or null matches both that value and the string.
+func payloadPath(text string) (path string, members []string, err error) {
 	text = strings.TrimSpace(text)
 	if text == "" || strings.HasPrefix(text, "$") || strings.HasPrefix(text, "strict ") || strings.HasPrefix(text, "lax ") {
-		return text, nil
+		return text, nil, nil
 	}
-	m := keyValue.FindStringSubmatch(text)
-	if m == nil {
-		return "", problem(ErrInvalid, "write KEY=VALUE with a key under old, new, session_variables or trace_context, such as new.customer.id=42, "+
+	c, ok := parseCondition(text)
+	if !ok {
+		return "", nil, problem(ErrInvalid, "write KEY=VALUE with a key under old, new, session_variables or trace_context, such as new.customer.id=42, "+
 			`or a JSON path such as '$.new.amount ? (@ > 100)'`, "the payload filter %q is not understood", text)
 	}
-	var b strings.Builder
-	b.WriteString("$." + m[1])
-	for part := range strings.SplitSeq(m[2][1:], ".") {
-		b.WriteString("." + quoted(part))
+	return memberPath("$", c.members) + " ? (" + c.test + ")", c.members, nil
+}
+
+// condition is KEY=VALUE.
+type condition struct {
+	members []string // of KEY
+	value   string
+	test    string // the condition of a JSON path on the value of KEY
+}
+
+func parseCondition(text string) (c condition, ok bool) {
+	m := keyValue.FindStringSubmatch(strings.TrimSpace(text))
+	if m == nil {
+		return c, false
 	}
-	value := m[3]
-	fmt.Fprintf(&b, " ? (@ == %s", quoted(value))
+	c.members = append([]string{m[1]}, strings.Split(m[2][1:], ".")...)
+	c.value = m[3]
+	c.test = "@ == " + quoted(c.value)
 	var scalar any
-	if decoder := json.NewDecoder(strings.NewReader(value)); json.Valid([]byte(value)) {
+	if decoder := json.NewDecoder(strings.NewReader(c.value)); json.Valid([]byte(c.value)) {
 		decoder.UseNumber() // a float64 does not hold 1e400
 		_ = decoder.Decode(&scalar)
 		switch s := scalar.(type) {
 		case nil, bool, json.Number:
-			fmt.Fprintf(&b, " || @ == %s", value)
+			c.test += " || @ == " + c.value
 		case string:
-			fmt.Fprintf(&b, " || @ == %s", quoted(s))
+			c.test += " || @ == " + quoted(s)
+			c.value = s
 		}
 	}
-	b.WriteString(")")
-	return b.String(), nil
+	return c, true
+}
+
+// memberPath returns the JSON path from a root to a member.
+func memberPath(root string, members []string) string {
+	var b strings.Builder
+	b.WriteString(root + "." + members[0])
+	for _, name := range members[1:] {
+		b.WriteString("." + quoted(name))
+	}
+	return b.String()
 }
 
 // quoted returns s as a string literal of a JSON path.

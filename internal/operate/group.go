@@ -210,9 +210,9 @@ func (w *walk) groupReasons(ctx context.Context, tx pgx.Tx, ts triggers, by []st
 	var mine map[groupKey]*Group
 	var last map[groupKey]lastOf
 	err := escaping(ctx, tx, func(write func(string) string) error {
-		rows, err := tx.Query(ctx, "select trigger_id, "+write("left(reason, 300)")+", md5(reason), n, first_at, last_at from "+
+		rows, err := tx.Query(ctx, "select trigger_id, "+write("left("+w.hushed("e.reason")+", 300)")+", md5(reason), n, first_at, last_at from "+
 			"(select trigger_id, reason, count(*) as n, min(died_at) as first_at, max(died_at) as last_at from rowhook.dead_letter "+
-			"where $1::integer[] is null or trigger_id = any($1) group by trigger_id, reason) as g", w.triggers)
+			"where $1::integer[] is null or trigger_id = any($1) group by trigger_id, reason) as e", w.triggers)
 		if err != nil {
 			return err
 		}
@@ -314,7 +314,7 @@ func (w *walk) keys(by []string, write func(string) string) string {
 	}
 	keys := map[string]string{"trigger": "e.trigger_id", "state": state, "error": write("left(a.error, 300)"), "status": "a.status", "kind": "a.kind"}
 	if w.ownReason(by) {
-		keys["error"] = write("left(e.reason, 300)")
+		keys["error"] = write("left(" + w.hushed("e.reason") + ", 300)")
 	}
 	chosen := make([]string, len(GroupKeys()))
 	for i, key := range GroupKeys() {

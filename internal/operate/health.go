@@ -40,7 +40,7 @@ type Hangs struct {
 }
 
 // readHealth returns the health of the endpoints that are not ok, by trigger.
-func readHealth(ctx context.Context, tx pgx.Tx) (map[int32]*EndpointHealth, error) {
+func readHealth(ctx context.Context, tx pgx.Tx, ts triggers) (map[int32]*EndpointHealth, error) {
 	out := map[int32]*EndpointHealth{}
 	type row struct {
 		EndpointHealth
@@ -54,7 +54,9 @@ select h.state, `+write("h.endpoint")+` as endpoint, h.trigger_id is null as hos
   from rowhook.health h where not (`+queue.VoidHealth+`) order by h.state = 'failing', h.trigger_id is null`)
 		for i := range rows {
 			for _, id := range rows[i].Triggers {
-				out[id] = &rows[i].EndpointHealth
+				own := rows[i].EndpointHealth
+				own.Reason = ts.byID(id).hush(own.Reason)
+				out[id] = &own
 			}
 		}
 		return err

@@ -1,7 +1,9 @@
 package operate
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -163,6 +165,18 @@ func measure(ctx context.Context, tx pgx.Tx, events []raw) (map[string]int64, er
 	return sizes, err
 }
 
+// erasedAt returns when the data were erased, if they were.
+func (h *held) erasedAt() (at string, ok bool) {
+	if h.Old != nil || h.New != nil || !bytes.HasPrefix(h.Session, []byte(`{"`+erasedKey+`"`)) {
+		return "", false
+	}
+	var mark map[string]string
+	if err := json.Unmarshal(h.Session, &mark); err != nil {
+		return "", false
+	}
+	return mark[erasedKey], true
+}
+
 func fetch(ctx context.Context, tx pgx.Tx, events []raw) error {
 	byID := map[string]*raw{}
 	for i := range events {
@@ -184,6 +198,10 @@ func fetch(ctx context.Context, tx pgx.Tx, events []raw) error {
 	})
 	for i := range events {
 		h := &events[i].held
+		if at, ok := h.erasedAt(); ok {
+			h.problem = "its data were erased at " + at + ": rowhook audit --action erase says by whom"
+			h.Session = nil
+		}
 		if h.problem == "" && !(utf8.Valid(h.Old) && utf8.Valid(h.New) && utf8.Valid(h.Session) && utf8.Valid(h.Trace)) {
 			h.problem = "the payload has bytes that are not UTF-8: this database does not check the encoding of its texts"
 		}

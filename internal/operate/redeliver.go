@@ -73,8 +73,16 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 		return (State(r.State) == Dead || State(r.State) == Delivered) && r.At.After(b.began)
 	})
 	var touched []int32
+	empty, err := b.erased(ctx, tx, events)
+	if err != nil {
+		return err
+	}
 	ids := split(events, out, func(r *raw) string {
 		switch State(r.State) {
+		case Delivered:
+			if slices.Contains(empty, r.ID) {
+				return SkipErased
+			}
 		case InFlight:
 			return SkipBusy
 		case Waiting:
@@ -114,6 +122,18 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 		}
 	}
 	return ring(ctx, tx, touched)
+}
+
+// erased returns which of the events have no data any more, so that there is nothing to send.
+func (b *bulk) erased(ctx context.Context, tx pgx.Tx, events []raw) ([]string, error) {
+	if len(events) == 0 || State(events[0].State) != Delivered {
+		return nil, nil
+	}
+	ids, err := texts(ctx, tx, "select e.id::text from rowhook.event_archive e where e.id = any($1::text[]::uuid[]) and "+erased, idsOf(events))
+	if err != nil {
+		return nil, fmt.Errorf("look for events that were erased: %w", err)
+	}
+	return ids, nil
 }
 
 // putBack returns the statement that moves events from a table into the queue. After a crash an
@@ -171,6 +191,8 @@ func (s Skip) err() error {
 		return problem(ErrRefused, "delivered events are deleted after the retention in rowhook.yaml", "the event %s was delivered, and can't be discarded", s.ID)
 	case SkipDamaged:
 		return problem(ErrRefused, "\"rowhook events show\" prints what can be read; discard the event, or repair it in SQL", "the data of the event %s can't be read or moved", s.ID)
+	case SkipErased:
+		return problem(ErrRefused, "\"rowhook audit --action erase\" says when and by whom", "the data of the event %s were erased, so it can't be sent again", s.ID)
 	case SkipGone:
 		return problem(ErrBusy, "look at it again and repeat the command", "the event %s changed in the meantime", s.ID)
 	default:

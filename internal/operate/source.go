@@ -334,7 +334,10 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 		args = append(args, w.ops)
 		where = append(where, fmt.Sprintf("e.op::text = any($%d::text[])", len(args)))
 	}
-	if w.path != "" {
+	switch {
+	case w.path != "" && w.unsearchable:
+		where = append(where, "not rowhook.payload_matches(e.old, e.new, e.session, e.trace, '$')")
+	case w.path != "":
 		args = append(args, w.path)
 		where = append(where, fmt.Sprintf("rowhook.payload_matches(e.old, e.new, e.session, e.trace, $%d::text::jsonpath)", len(args)))
 	}
@@ -358,7 +361,7 @@ func (w *walk) lastAttempt() string {
 		reason = "e.reason"
 	}
 	return "(select coalesce(l.status::text, substring(" + reason + " from 'answered ([1-5][0-9]{2})'), '') as status, coalesce(l.error_kind, '') as kind," +
-		" concat_ws(' ', nullif(" + reason + ", ''), l.error) as error from (select) as one left join lateral (select i.status, i.error_kind, i.error" +
+		" " + w.hushed("concat_ws(' ', nullif("+reason+", ''), l.error)") + " as error from (select) as one left join lateral (select i.status, i.error_kind, i.error" +
 		" from rowhook.invocation_log i where i.event_id = e.id order by i.started_at desc limit 1) as l on true) as a"
 }
 
@@ -393,13 +396,14 @@ func (r *nullable) event(of source) raw {
 	}
 }
 
-// event returns the public form of r.
+// event returns the public form of r. What its trigger masks is masked in r, too.
 func (r *raw) event(ts triggers, payload bool) Event {
 	t := ts.byID(r.TriggerID).of(r.RelationID)
+	t.maskPayload(&r.held)
 	e := Event{
 		ID: r.ID, Trigger: t.Name, Table: t.qualified(), Op: opName(r.Op), State: State(r.State),
-		Attempts: r.Tries, CreatedAt: r.CreatedAt, InstanceID: r.ClaimedBy, Reason: r.Reason,
-		Key: r.Key, Sequence: r.Seq, Blocks: r.Blocks, MergedInto: r.MergedInto,
+		Attempts: r.Tries, CreatedAt: r.CreatedAt, InstanceID: r.ClaimedBy, Reason: t.hush(r.Reason),
+		Key: t.showKey(r.Key), Sequence: r.Seq, Blocks: r.Blocks, MergedInto: r.MergedInto,
 	}
 	at := r.At
 	switch e.State {

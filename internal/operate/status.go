@@ -39,6 +39,7 @@ type Status struct {
 	Warnings  []Warning        `json:"warnings"`  // problems that need a person, see readWarnings
 
 	daysAhead int
+	known     triggers
 }
 
 // SchemaVersion is the version of the schema rowhook, and the newest version that this program
@@ -187,6 +188,7 @@ func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
 	if err != nil || len(ts) == 0 {
 		return err
 	}
+	s.known = ts
 	limit := int64(min(countEach, max(countLeast, countMost/len(ts))))
 	// The index on due_at separates due events from the others, and those of ordered triggers, which
 	// are parked, from all others. Leases end in the future, so a backlog of due events does not use
@@ -234,7 +236,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	if err != nil {
 		return err
 	}
-	health, err := readHealth(ctx, tx)
+	health, err := readHealth(ctx, tx, ts)
 	if err != nil {
 		return err
 	}
@@ -283,6 +285,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 				return err
 			}
 		}
+		st.LastError = ts[i].hush(st.LastError)
 		st.sinceWhen()
 		s.Triggers = append(s.Triggers, st)
 	}

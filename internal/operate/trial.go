@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/template"
@@ -123,10 +124,11 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 		return nil, err
 	}
 	r := &TrialResult{Trigger: o.Trigger, Table: t.schema + "." + t.table, Op: event.OpName(), Event: hexUUID(event.ID), Data: t.from}
-	batch := []*webhook.Event{event}
-	preview := func() (webhook.Preview, error) { return client.Preview(endpoint, event) }
+	masked, batch := *event, []*webhook.Event{event}
+	masked.Old, masked.New = t.mask.Apply(event.Old), t.mask.Apply(event.New)
+	preview := func() (webhook.Preview, error) { return client.Preview(endpoint, &masked) }
 	if !t.spec.Batch.IsZero() {
-		preview = func() (webhook.Preview, error) { return client.PreviewBatch(endpoint, batch) }
+		preview = func() (webhook.Preview, error) { return client.PreviewBatch(endpoint, []*webhook.Event{&masked}) }
 	}
 	shown, err := preview()
 	if err != nil {
@@ -148,6 +150,12 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	if t.mask != nil && o.Payload != nil { // what was made up may be repeated
+		result = result.Masked()
+		if result.Header = nil; len(result.Body) > 0 {
+			result.Body = []byte(mask.Text)
+		}
+	}
 	r.came(&result)
 	return r, nil
 }
@@ -161,6 +169,7 @@ type trial struct {
 	guard         webhook.Guard
 	from          string // see TrialResult.Data
 	real          *raw   // nil: the event is made up
+	mask          *mask.Mask
 }
 
 func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
@@ -174,7 +183,7 @@ func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
 		if err != nil {
 			return err
 		}
-		t.schema, t.table = known.Schema, known.Table
+		t.schema, t.table, t.mask = known.Schema, known.Table, known.mask
 		if err := json.Unmarshal([]byte(known.Spec), &t.spec); err != nil {
 			return fmt.Errorf("read the spec of %s: %w", known.Name, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/suggest"
@@ -26,8 +27,14 @@ type knownTrigger struct {
 	Relations            []int32
 	// Placed says that the schema has the columns of events with an order.
 	Placed bool
+	// Masked is payload.mask of the spec as JSON; "": none. RowKey are the columns of the primary key
+	// of its tables, if it has both a mask and an order.
+	Masked string
+	RowKey []string
 
-	names map[int32]queue.TableName `db:"-"` // by rowhook.relation.id
+	mask      *mask.Mask                `db:"-"` // nil: it masks nothing
+	keyMasked bool                      `db:"-"` // its keys are not shown
+	names     map[int32]queue.TableName `db:"-"` // by rowhook.relation.id
 }
 
 func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
@@ -39,7 +46,12 @@ func readTriggers(ctx context.Context, db pg.Queryer) (triggers, error) {
 	all, err := pg.Collect[knownTrigger](ctx, db, `
 select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
        t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations,
-       pg_catalog.to_regclass('rowhook.lane') is not null as placed
+       pg_catalog.to_regclass('rowhook.lane') is not null as placed, coalesce(t.spec->'payload'->>'mask', '') as masked,
+       case when t.spec->'payload' ? 'mask' and t.spec ? 'order' then array(
+         select distinct a.attname::text
+           from (select w.relation union select r.oid from rowhook.relation r where r.id = any(w.relations)) as k(oid)
+           join pg_catalog.pg_index i on i.indrelid = k.oid and i.indisprimary
+           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)) end as row_key
   from rowhook.trigger t`+queue.WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -53,6 +65,7 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 	}
 	for i := range all {
 		all[i].names = names
+		all[i].readMask()
 	}
 	return all, nil
 }

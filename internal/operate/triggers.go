@@ -26,6 +26,7 @@ type Trigger struct {
 	On               trigger.On     `json:"on"`
 	When             string         `json:"when,omitempty"`
 	Columns          []string       `json:"columns,omitempty"` // of the payload; none: all
+	Mask             []string       `json:"mask,omitempty"`    // paths of the payload that are shown nowhere
 	URL              string         `json:"url"`               // references to the environment are not expanded
 	Headers          []string       `json:"headers"`           // names only
 	Signed           bool           `json:"signed"`
@@ -163,7 +164,7 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	// The error does not matter: the endpoint has the URL in any case, with all references.
 	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
 	out := Trigger{
-		Name: t.Name, Table: st.Table, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns,
+		Name: t.Name, Table: st.Table, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns, Mask: spec.Payload.Mask,
 		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",
 		TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
 		Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},

@@ -50,7 +50,7 @@ func waitFor(ctx context.Context, tx pgx.Tx, ts triggers, now time.Time, events 
 	}
 	w := waits{tx: tx, ts: ts}
 	var err error
-	if w.health, err = readHealth(ctx, tx); err != nil {
+	if w.health, err = readHealth(ctx, tx, ts); err != nil {
 		return err
 	}
 	if len(placed) > 0 {

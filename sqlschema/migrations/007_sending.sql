@@ -36,7 +36,17 @@ comment on column rowhook.replay.expected    is 'Events to send, counted at the 
 comment on column rowhook.replay.replayed    is 'Events that were put back into the queue';
 revoke all on rowhook.replay from public;
 
+-- == Erasing ==
+
+comment on column rowhook.audit.action is 'pause, resume, redeliver, retry, discard, backfill, invoke, cancel, erase, apply or migrate';
+comment on column rowhook.event_archive.session is 'As in event_log. Of an event whose data were erased: {"rowhook_erased": when}';
+
 ---- create above / drop below ----
+
+-- == Erasing ==
+
+comment on column rowhook.audit.action is 'pause, resume, redeliver, retry, discard, backfill, invoke, cancel, apply or migrate';
+comment on column rowhook.event_archive.session is 'As in event_log';
 
 -- == Replays ==
 

@@ -49,7 +49,8 @@ export function Event() {
     ${!may("payloads") && html`<section class="note w"><strong class="s wait">This token does not show data</strong><span>Values of rows, keys, headers, bodies and the texts of responses are withheld.</span>
       <p>Whoever runs Rowhook gives a token that shows them: <code>rowhook token add NAME --scope status,payloads</code>.</p></section>`}
     <${Life} d=${d} />
-    ${(payload || d.payload_problem) && html`<section><h2>Data</h2>${d.payload_problem ? html`<p><${Light} kind="bad">${visible(d.payload_problem)}<//></p>` : html`<${Data} payload=${/** @type {any} */ (payload)} />`}</section>`}
+    ${(payload || d.payload_problem) && html`<section><h2>Data</h2>${d.payload_problem ? html`<p><${Light} kind="bad">${visible(d.payload_problem)}<//></p>` : html`<${Data} payload=${/** @type {any} */ (payload)} />`}
+      ${d.masked && html`<p class="sub">The trigger masks ${visible(d.masked.join(", "))}: the receiver gets it, and it is shown nowhere. Nor is what the receiver has answered, which may repeat it.</p>`}</section>`}
     <${Attempts} d=${d} />
     <${Request} d=${d} body=${body} />`;
 }
@@ -172,7 +173,7 @@ function Request({ d, body }) {
   const command = useMemo(() => (body === null ? "" : curl({ ...request, body }, file)), [body, request]);
   if (request.body === undefined || body === null) {
     return html`<section><h2>Request</h2><p><span class="mono">${request.method} ${visible(request.url)}</span></p>
-      ${may("payloads") && html`<p class="sub">Its body can't be shown, since its data can't be read.</p>`}</section>`;
+      ${may("payloads") && html`<p class="sub">Its body can't be shown, since its data can't be read, or were erased.</p>`}</section>`;
   }
   const fill = missing(request);
   return html`<section><div class="head"><h2>Request</h2><span class="do">
@@ -183,5 +184,5 @@ function Request({ d, body }) {
     <h3>Body, by the trigger's present configuration</h3><${Json} value=${body} what="the body" />
     <div class="head"><h3>As a command</h3><${Copy} text=${command} what="the command" /></div>
     <${Text} value=${command} what="the command" />
-    <p class="sub">${fill.length > 0 && html`Fill in ${fill.map((f) => visible(f)).join(", ")} first: the page does not know what they stand for. `}It has no signature, since the secret is the dispatcher's alone.${command.includes("--data-binary") && ` The body is too long for a command: save it as a fixture first, as ${file}.`}</p></section>`;
+    <p class="sub">${d.masked && "What the trigger masks stands here as <masked>. "}${fill.length > 0 && html`Fill in ${fill.map((f) => visible(f)).join(", ")} first: the page does not know what they stand for. `}It has no signature, since the secret is the dispatcher's alone.${command.includes("--data-binary") && ` The body is too long for a command: save it as a fixture first, as ${file}.`}</p></section>`;
 }

@@ -36,7 +36,7 @@ const verbs = {
 /** Why an event was left as it is. @type {Record<string, string>} */
 const reasons = {
   busy: "in flight just now", waiting: "waiting to be sent anyway", removed: "of a trigger that was removed", delivered: "delivered already", gone: "changed meanwhile",
-  damaged: "with data that can't be read", not_found: "no longer there",
+  damaged: "with data that can't be read", erased: "whose data were erased", not_found: "no longer there",
 };
 
 /**
