@@ -40,7 +40,7 @@ func (l *lane) sizes(d *delivery, sign int) {
 		return
 	}
 	if d.size == 0 {
-		d.size = d.event.BodySize() + 1 // and a comma
+		d.size = l.endpoint.BodySize(&d.event) + 1 // and a comma
 	}
 	l.bytes += sign * d.size
 }
@@ -49,6 +49,7 @@ func (l *lane) sizes(d *delivery, sign int) {
 func (l *lane) measure() {
 	l.bytes = 0
 	for _, d := range l.queue[l.head:] {
+		d.size = 0
 		l.sizes(d, 1)
 	}
 }

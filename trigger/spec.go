@@ -160,6 +160,10 @@ type Webhook struct {
 	// Form is the request's body as application/x-www-form-urlencoded, by the names of its fields,
 	// sorted. Body and Form exclude each other.
 	Form map[string]string `json:"form,omitempty" yaml:"form,omitempty"`
+	// Format is FormatHasura, which is stored as "", FormatCloudEvents or FormatCloudEventsBinary.
+	Format string `json:"format,omitempty" yaml:"format,omitempty"`
+	// Compress is CompressGzip or CompressNone, which is stored as "".
+	Compress string `json:"compress,omitempty" yaml:"compress,omitempty"`
 	// Timeout bounds one attempt, from connecting to the last byte of the response.
 	Timeout Duration `json:"timeout" yaml:"timeout"`
 	// Secret signs each request as Standard Webhooks describe, by the headers webhook-id,
@@ -217,8 +221,15 @@ type Retry struct {
 	MaxInterval Duration `json:"max_interval" yaml:"max_interval"`
 }
 
-// The values of Retry.Backoff, Spec.Notify, Spec.Capture and Spec.Breaker.
+// The values of Webhook.Format, Webhook.Compress, Retry.Backoff, Spec.Notify, Spec.Capture and
+// Spec.Breaker.
 const (
+	FormatHasura            = "hasura"             // the word of rowhook.yaml for Webhook.Format ""
+	FormatCloudEvents       = "cloudevents"        // CloudEvents 1.0 in the structured mode, batches in the batched mode
+	FormatCloudEventsBinary = "cloudevents-binary" // CloudEvents 1.0 in the binary mode
+	CompressNone            = "none"               // the word of rowhook.yaml for Webhook.Compress ""
+	CompressGzip            = "gzip"               // bodies above 1 kB are sent with Content-Encoding: gzip
+
 	BackoffFixed       = "fixed"       // each interval is Retry.Interval
 	BackoffExponential = "exponential" // each is twice the one before, shortened by up to a quarter
 	NotifyAuto         = "auto"        // writers notify unless dispatchers silenced the doorbell

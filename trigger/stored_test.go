@@ -17,3 +17,23 @@ func TestAStoredSpecKeepsWhatItDoesNotName(t *testing.T) {
 	require.Equal(t, trigger.DefaultTimeout, spec.Webhook.Timeout)
 	require.Error(t, json.Unmarshal([]byte(`{"name": 1}`), &spec))
 }
+
+func TestAProgramOfTheVersionBeforeFindsNoURLWithFormatOrCompression(t *testing.T) {
+	t.Parallel()
+	for _, change := range []func(*trigger.Webhook){
+		func(w *trigger.Webhook) { w.Format = trigger.FormatCloudEvents },
+		func(w *trigger.Webhook) { w.Compress = trigger.CompressGzip },
+	} {
+		spec := trigger.DefaultSpec()
+		spec.Webhook.URL = "https://example.com"
+		require.False(t, spec.IsNew())
+		change(&spec.Webhook)
+		require.True(t, spec.IsNew())
+		stored, err := json.Marshal(spec)
+		require.NoError(t, err)
+		require.Contains(t, string(stored), `"url":"needs a newer rowhook"`)
+		var back trigger.Spec
+		require.NoError(t, json.Unmarshal(stored, &back))
+		require.Equal(t, spec, back)
+	}
+}

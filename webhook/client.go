@@ -81,6 +81,7 @@ type Client struct {
 	keep       int
 	maxRequest int
 	scratch    sync.Pool
+	packers    packers
 
 	mu     sync.Mutex
 	guard  Guard
@@ -90,6 +91,7 @@ type Client struct {
 // scratch is the memory that one attempt needs while it lasts.
 type scratch struct {
 	request, response, out, value []byte
+	packed                        []byte // the request, compressed
 	names                         []string
 	values                        template.Values // of the present event, for the endpoint's templates
 
@@ -265,6 +267,9 @@ func (c *Client) release(s *scratch, r *Result) {
 	if cap(s.request) > keepBuffer {
 		s.request = nil
 	}
+	if cap(s.packed) > keepBuffer/4 {
+		s.packed = nil
+	}
 	if cap(s.response) > keepBuffer/4 {
 		s.response = nil
 	}
@@ -322,6 +327,9 @@ func (c *Client) exchange(ctx context.Context, ep *Endpoint, m made, s *scratch,
 		return
 	}
 	c.receive(ctx, ep, resp, cancel, deadline, s, r)
+	if m.plain != nil && r.Status == http.StatusUnsupportedMediaType {
+		r.Err += ": if the receiver can't decompress gzip, remove compress from the webhook"
+	}
 }
 
 // roundTrip sends a request, and once more if it went over a kept connection that was stale.

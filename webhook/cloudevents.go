@@ -6,11 +6,12 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/rowhook/rowhook/internal/template"
 )
 
 // The content types of requests whose format is CloudEvents.
 const (
-	contentTypeJSON       = "application/json"
 	contentTypeCloudEvent = "application/cloudevents+json"
 	contentTypeCloudBatch = "application/cloudevents-batch+json"
 )
@@ -91,6 +92,34 @@ func AppendCloudBatch(dst []byte, events []*Event) []byte {
 	}
 	return append(dst, ']')
 }
+
+// cloudEvents is the format of an endpoint with CloudEvents in the structured mode, and of batches.
+type cloudEvents struct{}
+
+func (cloudEvents) appendBody(dst []byte, e *Event, _ *template.Values) []byte {
+	return AppendCloudEvent(dst, e)
+}
+
+func (cloudEvents) contentType(batch bool) string {
+	if batch {
+		return contentTypeCloudBatch
+	}
+	return contentTypeCloudEvent
+}
+
+func (cloudEvents) header(http.Header, *Event) {}
+func (cloudEvents) size(e *Event) int          { return e.cloudEventBodySize() }
+
+// binaryCloudEvents is the format of an endpoint with CloudEvents in the binary mode.
+type binaryCloudEvents struct{}
+
+func (binaryCloudEvents) appendBody(dst []byte, e *Event, _ *template.Values) []byte {
+	return AppendCloudEventData(dst, e)
+}
+
+func (binaryCloudEvents) contentType(bool) string        { return jsonType }
+func (binaryCloudEvents) header(h http.Header, e *Event) { setCloudEvent(h, e) }
+func (binaryCloudEvents) size(e *Event) int              { return e.cloudEventDataSize() }
 
 // appendSource appends a URI reference, whatever the trigger's name is.
 func appendSource(dst []byte, e *Event) []byte {

@@ -48,6 +48,7 @@ type Endpoint struct {
 	headers     []headerTemplate // with data of the event
 	given       map[string]bool  // the headers of the configuration, by canonical names
 	expandsBody bool             // the body has values from the environment
+	compress    bool             // large bodies are compressed
 	shownText   *template.Text   // the URL for people with data of the event; nil: shown
 }
 
@@ -211,9 +212,14 @@ func (ep *Endpoint) prepareFormat(w trigger.Webhook, lookup func(string) (string
 			return ep.expand(key, reference, lookup)
 		}
 	}
+	ep.compress = w.Compress == trigger.CompressGzip
 	switch {
 	case !w.HasBody():
 		ep.format = bodiless{}
+	case w.Format == trigger.FormatCloudEvents:
+		ep.format = cloudEvents{}
+	case w.Format == trigger.FormatCloudEventsBinary:
+		ep.format = binaryCloudEvents{}
 	case w.Body == trigger.BodyForm:
 		ep.format = rowForm{}
 	case w.Body != "":
@@ -427,11 +433,9 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (strin
 			ep.setHeader(canonical, value)
 		}
 	}
-	if ep.format != nil {
-		ep.given = map[string]bool{}
-		for name := range given {
-			ep.given[name] = true
-		}
+	ep.given = make(map[string]bool, len(given))
+	for name := range given {
+		ep.given[name] = true
 	}
 	return errors.Join(problems...)
 }

@@ -1,7 +1,9 @@
 package webhook
 
 import (
+	"bytes"
 	"compress/gzip"
+	"maps"
 	"sync"
 )
 
@@ -38,4 +40,19 @@ func (p *packers) appendGzip(dst, body []byte) []byte {
 	dst, c.out = c.out, nil
 	p.pool.Put(c)
 	return dst
+}
+
+// compress compresses the body of a request, unless it gets no smaller. As in Client.body, a small
+// one has memory of its own.
+func (c *Client) compress(m *made, s *scratch) {
+	s.packed = c.packers.appendGzip(s.packed[:0], m.body)
+	if len(s.packed) >= len(m.body) {
+		return
+	}
+	m.header = maps.Clone(m.header)
+	m.header["Content-Encoding"] = []string{"gzip"}
+	m.plain, m.body = m.body, s.packed
+	if len(s.packed) <= inlineBody {
+		m.body = bytes.Clone(s.packed)
+	}
 }

@@ -42,6 +42,9 @@ func (c *Client) preview(ep *Endpoint, p parcel) (Preview, error) {
 	if bad != nil {
 		return Preview{}, bad
 	}
+	if m.plain != nil {
+		m.body = m.plain
+	}
 	header := maps.Clone(m.header)
 	maps.DeleteFunc(header, func(_ string, values []string) bool { return len(values) == 0 })
 	if ep.request.Host != ep.request.URL.Host {
@@ -79,11 +82,13 @@ func Unexpanded(w trigger.Webhook, e *Event, batch bool) (Preview, map[string]st
 	}
 	p.URL = ep.shownFor(s)
 	headers := maps.Clone(w.Headers)
-	if kind := ep.contentType(); kind != jsonType && kind != "" && !ep.given["Content-Type"] {
+	if of := ep.ownHeader(of); len(of) > 0 {
 		if headers == nil {
 			headers = map[string]string{}
 		}
-		headers["Content-Type"] = kind
+		for name, values := range of {
+			headers[name] = values[0]
+		}
 	}
 	for _, t := range ep.headers {
 		for name := range headers {
@@ -100,12 +105,21 @@ func Unexpanded(w trigger.Webhook, e *Event, batch bool) (Preview, map[string]st
 	return p, headers, nil
 }
 
-// contentType returns that of a request for one event.
-func (ep *Endpoint) contentType() string {
+// ownHeader returns the headers that the format of an endpoint adds, but for those that the
+// configuration has.
+func (ep *Endpoint) ownHeader(p parcel) http.Header {
+	h := http.Header{}
 	if ep.format == nil {
-		return jsonType
+		return h
 	}
-	return ep.format.contentType(false)
+	if kind := ep.format.contentType(p.batch != nil); kind != jsonType && kind != "" {
+		h["Content-Type"] = []string{kind}
+	}
+	if p.batch == nil {
+		ep.format.header(h, p.event)
+	}
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return ep.given[name] })
+	return h
 }
 
 // Error says why no request can be made of an event.

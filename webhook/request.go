@@ -18,7 +18,8 @@ import (
 //
 //  1. The endpoint's format makes the body.
 //  2. The URL and the header are made. Most endpoints have the same for each event.
-//  3. The signature is made, over the bytes of the body that are sent.
+//  3. The signature is made, over the body.
+//  4. A large body is compressed, where the configuration asks for that.
 
 // parcel is what one request is about: an event, or a batch of events.
 type parcel struct {
@@ -34,6 +35,14 @@ func (p parcel) id() string {
 	return string(appendUUID(make([]byte, 0, 36), p.event.ID))
 }
 
+// first returns the event whose trace a request continues.
+func (p parcel) first() *Event {
+	if p.batch != nil {
+		return p.batch[0]
+	}
+	return p.event
+}
+
 // isTest reports whether one of the events was made up.
 func (p parcel) isTest() bool {
 	if p.batch == nil {
@@ -47,6 +56,7 @@ type made struct {
 	url    *url.URL    // read only
 	header http.Header // read only
 	body   []byte
+	plain  []byte // the body before it was compressed; nil: it was not
 }
 
 // format makes the bodies of an endpoint that has others than AppendBody makes.
@@ -92,6 +102,9 @@ func (c *Client) make(ctx context.Context, ep *Endpoint, p parcel, given []byte,
 	}
 	if ep.signer != nil {
 		m.header = ep.signer.signedHeader(m.header, p.id(), at, m.body)
+	}
+	if ep.compress && len(m.body) > compressAbove {
+		c.compress(&m, s)
 	}
 	return m, nil
 }
@@ -203,9 +216,21 @@ func (ep *Endpoint) bodySize(p parcel) int {
 	return all
 }
 
+// BodySize returns the length of the body of an event, or of its part of a batch. Of a template it is
+// an estimate. A nil endpoint has bodies as AppendBody makes them.
+func (ep *Endpoint) BodySize(e *Event) int {
+	if ep == nil || ep.format == nil {
+		return e.BodySize()
+	}
+	return ep.format.size(e)
+}
+
 // header makes the header of a request, without its signature. Callers must not change it.
 func (c *Client) header(ctx context.Context, ep *Endpoint, p parcel, s *scratch) (http.Header, *refusal) {
 	h := withHeader(ctx, ep.headerFor(c.agent))
+	if e := p.first(); len(e.Trace) > 0 {
+		h = withTrace(h, ep.given, e)
+	}
 	test := p.isTest()
 	if !test && p.batch == nil && ep.format == nil && len(ep.headers) == 0 {
 		return h, nil

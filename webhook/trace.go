@@ -151,12 +151,9 @@ func isStateValue(s string) bool {
 }
 
 // withTrace returns h, or a copy of h with the headers of the trace in which the row of e was
-// written. configured are the headers of the configuration: they have precedence. h may have the
+// written. configured names the headers of the configuration: they have precedence. h may have the
 // headers of a span of this attempt. Then these stay, and B3's are made of them.
-func withTrace(h, configured http.Header, e *Event) http.Header {
-	if len(e.Trace) == 0 {
-		return h
-	}
+func withTrace(h http.Header, configured map[string]bool, e *Event) http.Header {
 	c := ParseTraceContext(e.Trace)
 	if c.Parent == "" {
 		return h
@@ -179,8 +176,8 @@ func withTrace(h, configured http.Header, e *Event) http.Header {
 	return h
 }
 
-func has(h http.Header, names ...string) bool {
-	return slices.ContainsFunc(names, func(name string) bool { return len(h[name]) > 0 })
+func has(configured map[string]bool, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return configured[name] })
 }
 
 func setB3(h http.Header, c *TraceContext) {

@@ -146,6 +146,12 @@ func normalize(s *trigger.Spec) {
 	if s.Webhook.Method == trigger.MethodPost {
 		s.Webhook.Method = ""
 	}
+	if s.Webhook.Format == trigger.FormatHasura {
+		s.Webhook.Format = ""
+	}
+	if s.Webhook.Compress == trigger.CompressNone {
+		s.Webhook.Compress = ""
+	}
 	if s.Breaker == trigger.BreakerOn {
 		s.Breaker = ""
 	}

@@ -122,6 +122,12 @@ func specs() *rapid.Generator[trigger.Spec] {
 		case holds == "form":
 			s.Webhook.Form = rapid.MapOfN(odd, text, 1, 3).Draw(t, "form")
 		}
+		if s.Webhook.HasBody() {
+			if !s.Webhook.IsTemplate() {
+				s.Webhook.Format = rapid.SampledFrom([]string{"", trigger.FormatCloudEvents, trigger.FormatCloudEventsBinary}).Draw(t, "format")
+			}
+			s.Webhook.Compress = rapid.SampledFrom([]string{"", trigger.CompressGzip}).Draw(t, "compress")
+		}
 		s.Webhook.Timeout = max(1, duration.Draw(t, "timeout"))
 		s.Webhook.Secret = rapid.SampledFrom([]string{"", "${S}", "whsec_YWJj", "a: b", "1"}).Draw(t, "secret")
 		if files := rapid.SampledFrom([]trigger.TLS{{}, {CAFile: "${D}/ca.pem"}, {CertFile: "a b: c", KeyFile: "#k"}}).Draw(t, "tls"); strings.HasPrefix(s.Webhook.URL, "https") {
@@ -135,7 +141,7 @@ func specs() *rapid.Generator[trigger.Spec] {
 			s.Order.OnDead = rapid.SampledFrom([]string{"", trigger.OnDeadBlock}).Draw(t, "on_dead")
 		}
 		hasData := s.Webhook.URLHasData() || len(s.Webhook.HeadersHaveData()) > 0
-		if s.Webhook.HasBody() && !hasData && s.Webhook.Body != trigger.BodyForm && s.Webhook.Form == nil && rapid.Bool().Draw(t, "batches") {
+		if s.Webhook.HasBody() && s.Webhook.Format != trigger.FormatCloudEventsBinary && !hasData && s.Webhook.Body != trigger.BodyForm && s.Webhook.Form == nil && rapid.Bool().Draw(t, "batches") {
 			s.Batch = trigger.Batch{
 				Max: rapid.IntRange(2, 2000).Draw(t, "max"), Bytes: rapid.SampledFrom([]trigger.Size{1 << 10, 1 << 20, 64 << 20}).Draw(t, "bytes"),
 				Wait: min(duration.Draw(t, "wait"), trigger.Duration(20*time.Second)),

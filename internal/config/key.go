@@ -199,6 +199,18 @@ func triggerKeys() map[string]key {
 			namePattern: headerNamePattern,
 		},
 		"triggers[].webhook.headers.*": {doc: "The value of this header.", example: `Authorization: "Bearer ${TOKEN}"`, secret: true, check: checkHeaderValue},
+		"triggers[].webhook.format": {
+			doc: "How an event is written. hasura: the JSON of Hasura's event triggers. cloudevents: CloudEvents 1.0 with everything in the body, and a batch as a batch of them. " +
+				"cloudevents-binary: CloudEvents 1.0 with the attributes in headers ce-..., and the data in the body.",
+			example: "format: cloudevents",
+			enum:    []string{trigger.FormatHasura, trigger.FormatCloudEvents, trigger.FormatCloudEventsBinary},
+		},
+		"triggers[].webhook.compress": {
+			doc: "gzip: bodies above 1 kB are compressed, with the header Content-Encoding: gzip. The receiver has to expect that. The signature is over the body before it is compressed. " +
+				"none: bodies are sent as they are.",
+			example: "compress: gzip",
+			enum:    []string{trigger.CompressGzip, trigger.CompressNone},
+		},
 		"triggers[].webhook.timeout": {
 			doc:     "The longest time for one attempt, from connecting to the last byte of the response.",
 			example: "timeout: 10s",

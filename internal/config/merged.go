@@ -20,6 +20,8 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 	t.checkOn()
 	t.checkRetry()
 	t.checkSigned()
+	t.checkFormat()
+	t.checkCompress()
 	t.checkTLS()
 	t.checkOrder()
 	t.checkConcurrency()
@@ -125,6 +127,64 @@ func (t merged) checkSigned() {
 		if slices.Contains([]string{"webhook-id", "webhook-timestamp", "webhook-signature"}, strings.ToLower(name)) {
 			t.conflict(fmt.Sprintf("secret makes Rowhook set the header %s itself; remove one of the two", name),
 				[]string{"webhook", "headers", name}, []string{"webhook", "secret"})
+		}
+	}
+}
+
+// checkFormat reports what contradicts a format of CloudEvents: batches of the binary mode, and
+// headers by which a receiver would not recognise the event.
+func (t merged) checkFormat() {
+	w := t.spec.Webhook
+	if w.Format == "" || w.Format == trigger.FormatHasura || !t.clean("webhook", "format") {
+		return
+	}
+	format, binary := []string{"webhook", "format"}, w.Format == trigger.FormatCloudEventsBinary
+	switch {
+	case w.Form != nil && t.clean("webhook", "form"):
+		t.conflict(fmt.Sprintf("format: %s and form both say what the body holds; remove one of the two", w.Format), format, []string{"webhook", "form"})
+		return
+	case w.Body != "" && t.clean("webhook", "body"):
+		t.conflict(fmt.Sprintf("format: %s and body both say what the body holds; write format: hasura, or body: none", w.Format), format, []string{"webhook", "body"})
+		return
+	case !w.HasBody() && t.clean("webhook", "method"):
+		t.conflict(fmt.Sprintf("format: %s needs a body, and a %s has none; write method: POST or PUT, or format: hasura", w.Format, w.Method), format, []string{"webhook", "method"})
+		return
+	}
+	needs := "application/cloudevents+json"
+	switch {
+	case binary:
+		needs = "application/json"
+	case !t.spec.Batch.IsZero():
+		needs = "application/cloudevents-batch+json"
+	}
+	if binary && !t.spec.Batch.IsZero() && t.clean("batch") {
+		t.conflict("cloudevents-binary sends one event in a request, because its attributes are headers, and batch asks for several; write format: cloudevents, or batch: none",
+			format, []string{"batch"})
+	}
+	for _, name := range sortedKeys(w.Headers) {
+		header := []string{"webhook", "headers", name}
+		switch lower, value := strings.ToLower(name), strings.ToLower(w.Headers[name]); {
+		case lower == "content-type" && !strings.HasPrefix(value, needs) && !strings.Contains(value, "$"):
+			t.conflict(fmt.Sprintf("format: %s is recognised by its Content-Type, which is %s; remove the header", w.Format, needs), header, format)
+		case binary && slices.Contains([]string{"ce-id", "ce-specversion", "ce-datacontenttype"}, lower):
+			t.conflict(fmt.Sprintf("format: %s makes Rowhook set the header %s itself; remove the header", w.Format, name), header, format)
+		}
+	}
+}
+
+// checkCompress reports another encoding of what is compressed.
+func (t merged) checkCompress() {
+	w := t.spec.Webhook
+	if w.Compress == "" || w.Compress == trigger.CompressNone {
+		return
+	}
+	if !w.HasBody() && t.clean("webhook", "method") {
+		t.conflict(fmt.Sprintf("compress needs a body, and a %s has none; write compress: none, or method: POST", w.Method), []string{"webhook", "compress"}, []string{"webhook", "method"})
+	}
+	for _, name := range sortedKeys(w.Headers) {
+		if strings.EqualFold(name, "Content-Encoding") {
+			t.conflict("compress makes Rowhook set the header Content-Encoding itself; remove one of the two",
+				[]string{"webhook", "headers", name}, []string{"webhook", "compress"})
 		}
 	}
 }

@@ -1,0 +1,140 @@
+package dispatchtest_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/dispatchtest"
+	"github.com/rowhook/rowhook/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+const (
+	writersTrace = "4bf92f3577b34da6a3ce929d0e0e4736"
+	writers      = "00-" + writersTrace + "-00f067aa0ba902b7-01"
+)
+
+// served is a database with a table of orders, and the receiver of its trigger.
+type served struct {
+	*pgtest.DB
+	dispatcher *dispatchtest.Running
+}
+
+// serve runs a dispatcher with a trigger on a table of orders, whose keys are lines of YAML. URL in
+// them is that of the receiver.
+func serve(t *testing.T, receiver http.Handler, lines ...string) *served {
+	t.Helper()
+	server := httptest.NewServer(receiver)
+	t.Cleanup(server.Close)
+	db := pgtest.New(t)
+	db.Exec(t, "create table orders (id bigint primary key, customer text, amount numeric)")
+	file := "triggers:\n  - name: order_changed\n    table: public.orders\n    on: {insert: true, update: true, delete: true}\n    " + strings.Join(lines, "\n    ") + "\n"
+	c, err := config.Parse("rowhook.yaml", []byte(strings.ReplaceAll(file, "URL", server.URL)))
+	require.NoError(t, err)
+	dispatchtest.Apply(t, db, c.Triggers...)
+	return &served{db, dispatchtest.Run(t, dispatcher.Config{DatabaseURL: db.URL()})}
+}
+
+// inTrace runs a statement in a transaction with a trace context.
+func (s *served) inTrace(t *testing.T, trace, statement string) {
+	t.Helper()
+	tx, err := s.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "select set_config('rowhook.trace_context', $1, true), set_config('rowhook.session', '{\"x-user\": \"ada\"}', true)", trace)
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), statement)
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+}
+
+// receive waits for what a receiver got.
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case got := <-from:
+		return got
+	case <-time.After(dispatchtest.Patience):
+		require.FailNow(t, "nothing arrives")
+		panic("unreachable")
+	}
+}
+
+func TestReceiverOfTheCloudEventsSDKIsServed(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"cloudevents", "cloudevents-binary"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			got := make(chan cloudevents.Event, 9)
+			protocol, err := cloudevents.NewHTTP()
+			require.NoError(t, err)
+			receiver, err := cloudevents.NewHTTPReceiveHandler(t.Context(), protocol, func(_ context.Context, e cloudevents.Event) { got <- e })
+			require.NoError(t, err)
+			s := serve(t, receiver, "order: row", "webhook: {url: URL, format: "+format+"}")
+			began := time.Now()
+			s.inTrace(t, `{"traceparent": "`+writers+`", "tracestate": "vendor=a:b c"}`, "insert into orders values (9007199254740993, 'Ada Łovelace', 1.10)")
+			e := receive(t, got)
+			require.NoError(t, e.Validate())
+			require.Equal(t, "1.0", e.SpecVersion())
+			require.Equal(t, "/rowhook/order_changed", e.Source())
+			require.Equal(t, "rowhook.order_changed.insert", e.Type())
+			require.Equal(t, "public.orders", e.Subject())
+			require.Equal(t, "application/json", e.DataContentType())
+			require.WithinDuration(t, began, e.Time(), dispatchtest.Patience)
+			require.Equal(t, writers, e.Extensions()["traceparent"])
+			require.Contains(t, e.Extensions(), "tracestate")
+			require.Regexp(t, `^\d{19}$`, e.Extensions()["sequence"])
+			require.Equal(t, `{"op":"INSERT","table":{"schema":"public","name":"orders"},"old":null,`+
+				`"new":{"id":9007199254740993,"customer":"Ada Łovelace","amount":1.10},"session_variables":{"x-user": "ada"},`+
+				`"trace_context":{"traceparent": "`+writers+`", "tracestate": "vendor=a:b c"}}`, string(e.Data()))
+
+			s.Exec(t, "delete from orders")
+			next := receive(t, got)
+			require.Equal(t, "rowhook.order_changed.delete", next.Type())
+			require.Greater(t, next.Extensions()["sequence"], e.Extensions()["sequence"])
+			require.NotContains(t, next.Extensions(), "traceparent")
+			require.NotEqual(t, e.ID(), next.ID())
+		})
+	}
+}
+
+func TestReceiverOfBatchesOfTheCloudEventsSDKIsServed(t *testing.T) {
+	t.Parallel()
+	got := make(chan cloudevents.Event, 99)
+	first := true // requests come one after another: there is one slot
+	s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		all, err := cehttp.NewEventsFromHTTPRequest(r)
+		if err != nil || r.Header.Get("Content-Type") != "application/cloudevents-batch+json" {
+			http.Error(w, "not a batch", http.StatusBadRequest)
+			return
+		}
+		if first {
+			first = false
+			_, _ = w.Write([]byte(`{"failed":["` + all[0].ID() + `"]}`))
+			all = all[1:]
+		}
+		for _, e := range all {
+			got <- e
+		}
+	}), "batch: {max: 10}", "concurrency: 1", "retry: {interval: 1s, backoff: fixed}", "webhook: {url: URL, format: cloudevents}")
+	s.Exec(t, "insert into orders select i, 'a', i from generate_series(1, 20) i")
+	ids := map[string]bool{}
+	for len(ids) < 20 {
+		e := receive(t, got)
+		require.NoError(t, e.Validate())
+		require.Equal(t, "rowhook.order_changed.insert", e.Type())
+		require.False(t, ids[e.ID()], "an event that has failed is delivered once")
+		ids[e.ID()] = true
+	}
+}

@@ -1,0 +1,73 @@
+package webhook
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/trigger"
+)
+
+func TestTheWritersTraceIsInTheHeaders(t *testing.T) {
+	t.Parallel()
+	const (
+		trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+		parent      = "00-" + trace + "-" + span + "-01"
+		attempt     = "00-" + trace + "-1111111111111111-00" // a span of the attempt
+		hasura      = `{"trace_id":"` + trace + `","span_id":"` + span + `","sampling_state":"1"}`
+	)
+	for name, c := range map[string]struct {
+		context    string
+		configured map[string]string
+		span       string
+		want       string // the headers of traces
+	}{
+		"none":                          {``, nil, "", ``},
+		"a text":                        {`"` + parent + `"`, nil, "", "traceparent=" + parent},
+		"with a state":                  {`{"traceparent":"` + parent + `","tracestate":"a=1, b=2"}`, nil, "", "traceparent=" + parent + " tracestate=a=1,b=2"},
+		"hostile":                       {`{"traceparent":"` + parent + `\r\nX-A: 1"}`, nil, "", ``},
+		"a hostile state":               {`{"traceparent":"` + parent + `","tracestate":"a=1\r\nX-A: 1"}`, nil, "", "traceparent=" + parent},
+		"Hasura":                        {hasura, nil, "", "traceparent=" + parent + " x-b3-sampled=1 x-b3-spanid=" + span + " x-b3-traceid=" + trace},
+		"Hasura, undecided":             {`{"trace_id":"` + trace[16:] + `","span_id":"` + span + `"}`, nil, "", "traceparent=00-0000000000000000" + trace[16:] + "-" + span + "-01 x-b3-spanid=" + span + " x-b3-traceid=" + trace[16:]},
+		"a span of the attempt":         {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, nil, attempt, "traceparent=" + attempt},
+		"a span, and Hasura":            {hasura, nil, attempt, "traceparent=" + attempt + " x-b3-sampled=0 x-b3-spanid=1111111111111111 x-b3-traceid=" + trace},
+		"a configured parent":           {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, map[string]string{"traceparent": "mine"}, "", "traceparent=mine"},
+		"a configured state":            {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, map[string]string{"tracestate": "b=2"}, "", "tracestate=b=2"},
+		"a configured header of B3":     {hasura, map[string]string{"x-b3-traceid": "mine"}, "", "traceparent=" + parent + " x-b3-traceid=mine"},
+		"a configured header, single":   {hasura, map[string]string{"b3": "0"}, "", "b3=0 traceparent=" + parent},
+		"a configured parent, and B3's": {hasura, map[string]string{"traceparent": "mine"}, "", "traceparent=mine x-b3-sampled=1 x-b3-spanid=" + span + " x-b3-traceid=" + trace},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := make(chan string, 1)
+			s := receiver(t, func(_ http.ResponseWriter, r *http.Request) {
+				var all []string
+				for _, name := range []string{"b3", "traceparent", "tracestate", "x-b3-parentspanid", "x-b3-sampled", "x-b3-spanid", "x-b3-traceid", "x-a"} {
+					if values := r.Header.Values(name); len(values) > 0 {
+						all = append(all, name+"="+strings.Join(values, ";"))
+					}
+				}
+				got <- strings.Join(all, " ")
+			})
+			e := orderPlaced()
+			e.Trace = []byte(c.context)
+			ctx := context.Background()
+			if c.span != "" {
+				ctx = WithHeader(ctx, http.Header{"Traceparent": {c.span}})
+			}
+			ep, client := endpoint(t, trigger.Webhook{URL: s.URL, Headers: c.configured}), newClient(t, ClientConfig{})
+			r := client.Send(ctx, ep, e, nil)
+			require.True(t, r.Delivered(), r.Err)
+			require.Equal(t, c.want, <-got)
+			_, _ = client.SendBatch(ctx, ep, []*Event{e, orderPlaced()})
+			require.Equal(t, c.want, <-got, "a batch has the trace of its first event")
+			_, _ = client.SendBatch(ctx, ep, []*Event{orderPlaced(), e})
+			if c.span == "" && len(c.configured) == 0 {
+				require.Empty(t, <-got)
+			}
+		})
+	}
+}
