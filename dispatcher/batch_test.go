@@ -318,6 +318,20 @@ func TestABodyStaysWithinItsBytesAndALargerEventGoesAlone(t *testing.T) {
 	require.Less(t, len(all("bounded")), 60, "each but the last holds what fits")
 }
 
+func TestABatchOfCloudEventsStaysWithinItsBytes(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "clouded", batchOf(1000, func(s *trigger.Spec) { s.Batch.Bytes, s.Webhook.Format = 4<<10, trigger.FormatCloudEvents }))
+	all := takeBatches(t, b.receiver, nil)
+	b.Exec(t, "insert into clouded (n, v) select i, 'x' from generate_series(1, 200) i")
+	b.start(t)
+	b.settled(t)
+	for _, r := range all("clouded") {
+		require.LessOrEqual(t, r.size, 4<<10)
+	}
+	require.Less(t, len(all("clouded")), 60, "each but the last holds what fits")
+}
+
 func TestWhatWaitsForABatchIsGivenBackByAStop(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -1,9 +1,14 @@
 package dispatchtest_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -17,6 +22,7 @@ import (
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -136,5 +142,116 @@ func TestReceiverOfBatchesOfTheCloudEventsSDKIsServed(t *testing.T) {
 		require.Equal(t, "rowhook.order_changed.insert", e.Type())
 		require.False(t, ids[e.ID()], "an event that has failed is delivered once")
 		ids[e.ID()] = true
+	}
+}
+
+// slack answers as an incoming webhook of Slack does, as far as that shows at a sender: 200 and ok for
+// a message with a text or blocks, and otherwise 400, with a word for why. got has the messages.
+func slack(got chan<- map[string]any) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var message map[string]any
+		refuse := func(status int, why string) { http.Error(w, why, status) }
+		body, err := io.ReadAll(r.Body)
+		switch {
+		case r.Method != http.MethodPost || r.URL.Path != "/services/T000/B000/XXXX":
+			refuse(http.StatusNotFound, "no_service")
+			return
+		case err != nil || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") || json.Unmarshal(body, &message) != nil:
+			refuse(http.StatusBadRequest, "invalid_payload")
+			return
+		}
+		blocks, _ := message["blocks"].([]any)
+		if text, _ := message["text"].(string); text == "" && len(blocks) == 0 {
+			refuse(http.StatusBadRequest, "no_text")
+			return
+		}
+		got <- message
+		_, _ = io.WriteString(w, "ok")
+	}
+}
+
+func TestSlackIsServedByATemplate(t *testing.T) {
+	t.Parallel()
+	got := make(chan map[string]any, 9)
+	s := serve(t, slack(got), "webhook:", "  url: URL/services/T000/B000/XXXX", "  body:",
+		"    text: 'Order ${new.id} of ${new.customer}: ${new.amount} <${old.amount ?? \"-\"}>'")
+	s.Exec(t, `insert into orders values (9007199254740993, e'Ada "the first"\n', 1.10)`)
+	require.Equal(t, map[string]any{"text": "Order 9007199254740993 of Ada \"the first\"\n: 1.10 <->"}, receive(t, got))
+}
+
+func TestSlackRefusesAnEventThatIsNoMessage(t *testing.T) {
+	t.Parallel()
+	refused := make(chan string, 9)
+	s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := httptest.NewRecorder()
+		slack(nil)(answer, r)
+		w.WriteHeader(answer.Code)
+		refused <- answer.Body.String()
+	}), "webhook: {url: URL/services/T000/B000/XXXX}", "retry: {limit: 0}")
+	s.Exec(t, "insert into orders values (1, 'Ada', 1.10)")
+	require.Equal(t, "no_text\n", receive(t, refused))
+}
+
+func TestAFormEndpointIsServed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		key  string
+		want url.Values
+	}{
+		"chosen fields": {"form: {order: $new.id, from: 'the shop & ${new.customer}', was: $old.amount}", url.Values{
+			"order": {"9007199254740993"}, "from": {"the shop & Ada=Ł & +1%"}, "was": {""}}},
+		"the row": {"body: form", url.Values{"id": {"9007199254740993"}, "customer": {"Ada=Ł & +1%"}, "amount": {"1.10"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := make(chan url.Values, 9)
+			s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if err := r.ParseForm(); err != nil || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
+					http.Error(w, "no form", http.StatusUnsupportedMediaType)
+					return
+				}
+				got <- r.PostForm
+			}), "webhook:", "  url: URL", "  "+c.key)
+			s.Exec(t, "insert into orders values (9007199254740993, 'Ada=Ł & +1%', 1.10)")
+			require.Equal(t, c.want, receive(t, got))
+		})
+	}
+}
+
+// An API behind a gateway that decompresses and verifies: both work together with a format and a
+// trace.
+func TestACompressedSignedBatchOfCloudEventsIsVerified(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	got := make(chan cloudevents.Event, 99)
+	s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		in, err := gzip.NewReader(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnsupportedMediaType)
+			return
+		}
+		body, err := io.ReadAll(in)
+		if err == nil {
+			err = webhook.Verify(secret, r.Header, body, time.Now())
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		all, err := cehttp.NewEventsFromHTTPRequest(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		for _, e := range all {
+			got <- e
+		}
+	}), "batch: {max: 50}", "order: row", "webhook: {url: URL, format: cloudevents, compress: gzip, secret: "+secret+"}")
+	s.inTrace(t, writers, "insert into orders select i, repeat('Ada ', 500), i from generate_series(1, 20) i")
+	for range 20 {
+		e := receive(t, got)
+		require.NoError(t, e.Validate())
+		require.Equal(t, writers, e.Extensions()["traceparent"])
 	}
 }
