@@ -29,13 +29,13 @@ it as "new". Applications do the same in their own transaction: select rowhook.e
 	}
 	o := a.operating(cmd)
 	cmd.Flags().StringVarP(&payload, "payload", "p", "", "payload: JSON, @ and the name of a file, or - for standard input (required)")
-	cmd.Flags().StringVar(&session, "session", "", "session_variables of the event: a JSON object, or @ and the name of a file")
-	cmd.Flags().StringVar(&trace, "trace", "", "trace_context of the event: JSON, such as {\"traceparent\": \"00-...\"}, or @ and the name of a file")
+	cmd.Flags().StringVar(&session, "session", "", "session_variables of the event: a JSON object such as {\"x-hasura-user-id\": \"7\"}, @ and the name of a file, or - for standard input")
+	cmd.Flags().StringVar(&trace, "trace", "", "trace_context of the event: JSON, such as {\"traceparent\": \"00-...\"}, @ and the name of a file, or - for standard input")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !cmd.Flags().Changed("payload") {
 			return &usageError{errors.New(`missing --payload: write JSON, as in --payload '{"id": 7}', @ and the name of a file, or - for standard input`)}
 		}
-		event := operate.Manual{Trigger: args[0]}
+		event, piped := operate.Manual{Trigger: args[0]}, ""
 		for _, part := range []struct {
 			flag string
 			text string
@@ -44,8 +44,11 @@ it as "new". Applications do the same in their own transaction: select rowhook.e
 			if !cmd.Flags().Changed(part.flag) {
 				continue
 			}
-			if part.flag != "payload" && part.text == "-" {
-				return &usageError{fmt.Errorf("--%s can't read standard input, which is for the payload: write JSON, or @ and the name of a file", part.flag)}
+			if part.text == "-" {
+				if piped != "" {
+					return &usageError{fmt.Errorf("--%s and --%s can't both read standard input: write JSON, or @ and the name of a file", piped, part.flag)}
+				}
+				piped = part.flag
 			}
 			var err error
 			if *part.to, err = a.readJSON(part.flag, part.text); err != nil {
