@@ -90,6 +90,8 @@ func dispatcherRights() []right {
 		{kind: "table", name: "alerter", privilege: "UPDATE"},
 		// From version 6 of the schema on.
 		{kind: "table", name: "activity", privilege: "UPDATE", columns: []string{"outcomes"}},
+		// From version 7 of the schema on.
+		{kind: "table", name: "replay", privilege: "SELECT"},
 	}
 }
 

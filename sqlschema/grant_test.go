@@ -61,6 +61,7 @@ func granted() []string {
 		"table lane SELECT", "table lane UPDATE deaths", "table lane UPDATE died_at", "table lane UPDATE epoch", "table lane UPDATE owner",
 		"table rate INSERT", "table rate SELECT", "table rate UPDATE next_at",
 		"table relation SELECT",
+		"table replay SELECT",
 		"table schema_version SELECT",
 		"table setting SELECT",
 		"table share DELETE", "table share INSERT", "table share SELECT",

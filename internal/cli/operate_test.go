@@ -117,7 +117,31 @@ func TestAnOperatorSeesAndMendsAnOutageWithoutSQL(t *testing.T) {
 	require.Contains(t, must("backfill", "order_changed", "--where", "id <= 2", "--yes"), "4 rows of order_changed read, 2 events recorded")
 	must("drain")
 	require.Len(t, decode[operate.Page](t, must("events", "list", "--payload", "$.session_variables.rowhook_backfill", "--json")).Events, 2)
+	code, _, stderr = rowhook(t, env, "replay", "order_changed", "--from", "1h")
+	require.Equal(t, 2, code, "nobody there to ask")
+	require.Contains(t, stderr, "Send 3 events of order_changed, recorded from ")
+	require.Contains(t, stderr, "The archive reaches back to ")
+	replayed := decode[operate.ReplayStatus](t, must("replay", "order_changed", "--from", "1h", "--op", "insert", "--yes", "--json"))
+	require.EqualValues(t, 3, replayed.Replayed)
+	must("drain")
+	require.Contains(t, must("replay", "order_changed", "--from", "1h", "--as-new", "--yes"), "3 events of order_changed back in the queue (replay 2).")
+	must("drain")
+	code, stdout, stderr := rowhook(t, env, "replay", "order_changed", "--from", "2h", "--to", "1h", "--yes")
+	require.Equal(t, []any{0, ""}, []any{code, stdout})
+	require.Contains(t, stderr, "No events match.")
+	away := []string{"replay", "order_changed", "--from", "1h", "--url", url + "/elsewhere", "--yes"}
+	code, stdout, _ = rowhook(t, env, away...) // the first attempt there
+	require.Equal(t, 1, code)
+	require.Contains(t, stdout, "with the headers and the signature of the trigger: 0 delivered, 3 failed.\n  ")
+	require.Contains(t, must(away...), "3 delivered, 0 failed.")
+	must("invoke", "order_changed", "--payload", "1", "--session", "@"+write(t, "session.json", `{"x-hasura-user-id": "7"}`))
+	must("drain")
+	deliveries = s.Deliveries()
+	require.Contains(t, string(deliveries[len(deliveries)-1].Body), `"session_variables":{"x-hasura-user-id": "7"}`)
 	for _, wrong := range [][]string{
+		{"invoke", "order_changed", "--payload", "1", "--session", "[7]"}, {"invoke", "order_changed", "--payload", "-", "--session", "-"},
+		{"replay", "order_changed"}, {"replay", "order_changed", "--from", "x"}, {"replay", "order_changed", "--continue", "--from", "1h"},
+		{"replay", "order_changed", "--from", "1h", "--after", "x"}, {"replay", "order_changed", "--from", "1h", "--url", url, "--restart"},
 		{"events", "list", "--state", "lost"}, {"events", "list", "--since", "yesterday"}, {"events", "list", "--limit", "1001"}, {"events", "show", "7"},
 		{"redeliver"}, {"discard", "--state", "delivered", "--yes"}, {"pause"}, {"resume", "--all", "x"}, {"invoke", "order_changed", "--payload", "{"}, {"migrate", "--to", "99"},
 	} {

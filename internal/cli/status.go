@@ -242,6 +242,14 @@ func (p statusPage) rest() {
 		l.add("backfill", term.Text(fmt.Sprintf("of %s, interrupted or under way: %s of about %s read, last %s",
 			b.Trigger, term.Digits(b.Scanned), term.Digits(b.Expected), term.Ago(b.TouchedAt, p.Now))))
 	}
+	for _, r := range p.Replays {
+		state := "interrupted"
+		if r.Running {
+			state = "running"
+		}
+		l.add("replay", term.Text(fmt.Sprintf("of %s, %s: %s of %s sent again, last %s",
+			r.Trigger, state, term.Digits(r.Replayed), term.Digits(r.Expected), term.Ago(r.TouchedAt, p.Now))))
+	}
 	schema := term.Text(fmt.Sprintf("version %d", p.Schema.Database))
 	if p.Schema.Database != p.Schema.Program {
 		schema = term.Coloured(fmt.Sprintf("version %d, and this program knows %d", p.Schema.Database, p.Schema.Program), term.Yellow)

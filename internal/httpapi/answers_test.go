@@ -100,6 +100,27 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	a.into(t, &op)
 	require.EqualValues(t, 3, op.Backfill.Recorded, a.text)
 
+	again := d.archive(t)
+	var plan operate.ReplayPlan
+	d.ask(t, "GET", "/api/v1/triggers/orders/replay?from=2020-01-01T00:00:00Z&to=2999-01-01T00:00:00%2B00:00&op=update&payload=new.v=x", nil).into(t, &plan)
+	require.EqualValues(t, 2, plan.Events)
+	require.NotNil(t, plan.ReachesBackTo)
+	replay := map[string]any{"from": "2020-01-01T00:00:00Z", "ops": []string{"UPDATE"}, "payload": "new.v=x"}
+	a = d.ask(t, "POST", "/api/v1/triggers/orders/replay", replay)
+	a.into(t, &op)
+	require.EqualValues(t, 2, op.Replay.Replayed, a.text)
+	require.EqualValues(t, 2, *op.Expected)
+	require.Contains(t, d.ids(t, "select id::text from rowhook.event_log"), again)
+	d.Exec(t, "update rowhook.replay set finished_at = null")
+	d.ask(t, "GET", "/api/v1/triggers/orders/replay?from=2020-01-01T00:00:00Z", nil).into(t, &plan)
+	require.EqualValues(t, 2, plan.Unfinished.Replayed)
+	d.ask(t, "GET", "/api/v1/status", nil).into(t, &status)
+	require.Len(t, status.Replays, 1)
+	require.Equal(t, "422 refused", d.problem(t, "POST", "/api/v1/triggers/orders/replay", replay), "its end is another one")
+	d.ask(t, "POST", "/api/v1/triggers/orders/replay", map[string]any{"continue": true}).into(t, &op)
+	require.Equal(t, "done", op.State)
+	require.Equal(t, "404 not_found", d.problem(t, "POST", "/api/v1/triggers/orders/replay", map[string]any{"continue": true}))
+
 	failed := d.ids(t, "update rowhook.event_log set tries = 1, due_at = now() + interval '1 hour' where id::text = $1 returning id::text", waiting[0])
 	require.JSONEq(t, `{"trigger": "orders", "events": 1, "ids": ["`+failed[0]+`"], "paused": false}`,
 		d.ask(t, "POST", "/api/v1/triggers/orders/retry?wait=5", map[string]any{"ids": failed}).text)
@@ -208,6 +229,12 @@ func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
 		"none":                     {"POST", "/api/v1/resume", map[string]any{}, "400 invalid"},
 		"not all":                  {"POST", "/api/v1/resume", map[string]any{"triggers": []string{"orders", "nope"}}, "404 not_found"},
 		"SQL without a token":      {"POST", "/api/v1/triggers/orders/backfill", map[string]any{"where": "true"}, "403 sql_needs_token"},
+		"a replay of no time":      {"POST", "/api/v1/triggers/orders/replay", map[string]any{}, "400 invalid"},
+		"a plan of no time":        {"GET", "/api/v1/triggers/orders/replay", nil, "400 invalid"},
+		"a replay of a bad time":   {"POST", "/api/v1/triggers/orders/replay", map[string]any{"from": "yesterday"}, "400 invalid"},
+		"a plan of a bad time":     {"GET", "/api/v1/triggers/orders/replay?from=yesterday", nil, "400 invalid"},
+		"a replay and the rest":    {"POST", "/api/v1/triggers/orders/replay", map[string]any{"continue": true, "as_new": true}, "400 invalid"},
+		"another trigger's replay": {"POST", "/api/v1/triggers/nope/replay", map[string]any{"from": "2026-11-26T00:00:00Z"}, "404 not_found"},
 		"a long wait":              {"GET", "/api/v1/drain?wait=3600", nil, "400 invalid"},
 		"a malformed parameter":    {"GET", "/api/v1/events/count?trigger=%zz", nil, "400 invalid"},
 		"a semicolon":              {"GET", "/api/v1/events/count?trigger=orders;state=dead", nil, "400 invalid"},

@@ -117,21 +117,26 @@ func readFilter(r *http.Request) (operate.Filter, error) {
 
 // readTimes reads the parameters since and until. A time without a zone is UTC.
 func readTimes(q url.Values) (since, until time.Time, err error) {
-	for name, to := range map[string]*time.Time{"since": &since, "until": &until} {
-		text := q.Get(name)
-		if text == "" {
-			continue
-		}
-		t, ok := operate.ParseTime(text, time.UTC)
-		if i := strings.LastIndexByte(text, ' '); !ok && i >= 0 { // a plus sign that was not encoded arrives as a space
-			t, ok = operate.ParseTime(text[:i]+"+"+text[i+1:], time.UTC)
-		}
-		if !ok {
-			return since, until, invalid(name, text, "write RFC 3339, such as 2026-11-23T15:04:05Z, or what Postgres prints, such as 2026-11-23 15:04:05+00")
-		}
-		*to = t
+	if since, err = readTime(q, "since"); err == nil {
+		until, err = readTime(q, "until")
 	}
-	return since, until, nil
+	return since, until, err
+}
+
+// readTime reads a parameter that is a time. A missing one is the zero time.
+func readTime(q url.Values, name string) (time.Time, error) {
+	text := q.Get(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, ok := operate.ParseTime(text, time.UTC)
+	if i := strings.LastIndexByte(text, ' '); !ok && i >= 0 { // a plus sign that was not encoded arrives as a space
+		t, ok = operate.ParseTime(text[:i]+"+"+text[i+1:], time.UTC)
+	}
+	if !ok {
+		return t, invalid(name, text, "write RFC 3339, such as 2026-11-23T15:04:05Z, or what Postgres prints, such as 2026-11-23 15:04:05+00")
+	}
+	return t, nil
 }
 
 // several returns the values of a parameter that may be repeated, without empty ones.

@@ -69,7 +69,7 @@ func allowed(scopes access.Scopes, rights operate.Rights) []string {
 		{"events", access.Status, "list"}, {"payloads", access.Payloads, "list"}, {"audit", access.Status, "audit"},
 		{"pause", access.Steer, "pause"}, {"resume", access.Steer, "resume"}, {"redeliver", access.Steer, "redeliver"}, {"discard", access.Steer, "discard"},
 		{"retry", access.Steer, "retry"}, {"cancel", access.Steer, "cancel"}, {"invoke", access.Steer, "invoke"}, {"backfill", access.Steer, "backfill"},
-		{"backfill_where", access.Admin, "backfill"}, {"cancel_operation", access.Steer, ""},
+		{"backfill_where", access.Admin, "backfill"}, {"replay", access.Steer, "replay"}, {"cancel_operation", access.Steer, ""},
 	} {
 		if scopes.Has(a.scope) && (rights == nil || a.right == "" || rights[a.right]) {
 			may = append(may, a.name)

@@ -31,7 +31,7 @@ func TestMeSaysWhatAnUnnamedTokenMayDo(t *testing.T) {
 	d.set(func(s *dispatcher.Stats) { s.Name = "here" })
 	me := d.me(t)
 	require.Equal(t, []string{"status", "payloads", "steer", "admin"}, me.Scopes)
-	require.Equal(t, []string{"events", "payloads", "audit", "pause", "resume", "redeliver", "discard", "retry", "cancel", "invoke", "backfill", "backfill_where", "cancel_operation"}, me.May)
+	require.Equal(t, []string{"events", "payloads", "audit", "pause", "resume", "redeliver", "discard", "retry", "cancel", "invoke", "backfill", "backfill_where", "replay", "cancel_operation"}, me.May)
 	require.Nil(t, me.Name)
 	require.Nil(t, me.Until)
 	require.Equal(t, []any{true, "HTTP with ROWHOOK_HTTP_TOKEN", "v1", "shop on db:5432", httpapi.MeInstance{ID: 2, Name: "here"}, false, "https://x/{trace_id}"},
@@ -61,7 +61,7 @@ func TestMeWithoutTokensMayDoAllButSQL(t *testing.T) {
 // What the role of the database lacks is not offered, and what is offered works.
 func TestMeOffersOnlyWhatTheRoleMayDo(t *testing.T) {
 	t.Parallel()
-	const all = "events payloads audit pause resume redeliver discard retry cancel invoke backfill backfill_where cancel_operation"
+	const all = "events payloads audit pause resume redeliver discard retry cancel invoke backfill backfill_where replay cancel_operation"
 	cases := map[string]struct{ grants, may string }{
 		"nothing":  {"", "cancel_operation"},
 		"a reader": {"grant usage on schema rowhook to %; grant select on all tables in schema rowhook to %", "events payloads audit cancel_operation"},

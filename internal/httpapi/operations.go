@@ -23,14 +23,15 @@ import (
 // process and ends with it.
 type Operation struct {
 	ID         string                  `json:"id"`
-	Kind       string                  `json:"kind"`  // redeliver, discard or backfill
+	Kind       string                  `json:"kind"`  // redeliver, discard, backfill or replay
 	State      string                  `json:"state"` // running, done, failed or canceled
 	StartedAt  time.Time               `json:"started_at"`
 	FinishedAt *time.Time              `json:"finished_at"`
-	Done       int64                   `json:"done"`     // events examined, or rows read, so far
+	Done       int64                   `json:"done"`     // events examined or put back, or rows read, so far
 	Expected   *int64                  `json:"expected"` // what Done will be in the end, about; null: not known
 	Result     *operate.Bulk           `json:"result"`   // of redeliver and discard, even after a failure
 	Backfill   *operate.BackfillStatus `json:"backfill"` // of backfill, even after a failure
+	Replay     *operate.ReplayStatus   `json:"replay"`   // of replay, even after a failure
 	Problem    *Problem                `json:"problem"`  // why it failed
 }
 
@@ -247,6 +248,70 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 		return 0, nil, err
 	}
 	s.logChange(r, "backfill", "operation", j.ID, "trigger", trigger, "where", in.Where)
+	return s.await(w, r, j)
+}
+
+// planReplay responds with what a replay would do.
+func (s *Server) planReplay(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	q := r.URL.Query()
+	o := operate.ReplayOptions{Payload: q.Get("payload")}
+	for _, op := range several(q, "op") {
+		o.Ops = append(o.Ops, strings.ToUpper(op))
+	}
+	if err := checkFilter(r, &operate.Filter{Payload: o.Payload}); err != nil {
+		return 0, nil, err
+	}
+	var err error
+	if o.From, err = readTime(q, "from"); err == nil {
+		o.To, err = readTime(q, "to")
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	plan, err := operate.PlanReplay(r.Context(), s.cfg.DB, r.PathValue("name"), o)
+	return http.StatusOK, plan, err
+}
+
+func (s *Server) replay(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	var in struct {
+		From     time.Time `json:"from"`
+		To       time.Time `json:"to"`
+		AsNew    bool      `json:"as_new"`
+		Ops      []string  `json:"ops"`
+		Payload  string    `json:"payload"`
+		Continue bool      `json:"continue"`
+		Restart  bool      `json:"restart"`
+	}
+	if err := decode(r, &in); err != nil {
+		return 0, nil, err
+	}
+	if err := checkFilter(r, &operate.Filter{Payload: in.Payload}); err != nil {
+		return 0, nil, err
+	}
+	if in.Continue && (!in.From.IsZero() || !in.To.IsZero() || in.AsNew || in.Ops != nil || in.Payload != "" || in.Restart) {
+		return 0, nil, invalid("continue", "true", "leave the other keys out: a replay goes on as it began")
+	}
+	trigger := r.PathValue("name")
+	j, err := s.start(r, "replay", func(ctx context.Context, progress func(func(*Operation))) error {
+		report := func(p operate.ReplayStatus) {
+			progress(func(o *Operation) {
+				if o.Done, o.Replay = p.Replayed, &p; !p.More {
+					o.Expected = &p.Expected
+				}
+			})
+		}
+		p, err := operate.Replay(ctx, s.cfg.DB, trigger, operate.ReplayOptions{
+			From: in.From, To: in.To, AsNew: in.AsNew, Ops: in.Ops, Payload: in.Payload, Continue: in.Continue, Restart: in.Restart, Progress: report,
+		})
+		if p != nil {
+			report(*p)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	s.logChange(r, "replay", "operation", j.ID, "trigger", trigger, "from", in.From, "to", in.To, "as_new", in.AsNew)
 	return s.await(w, r, j)
 }
 

@@ -83,6 +83,8 @@ func (s *Server) routes() []route {
 		post("/api/v1/events/discard", maxBody, s.discard),
 		post("/api/v1/triggers/{name}/invoke", maxPayload, s.invoke),
 		post("/api/v1/triggers/{name}/backfill", maxBody, s.backfill),
+		get("/api/v1/triggers/{name}/replay", []string{"from", "to", "op", "payload"}, s.planReplay),
+		post("/api/v1/triggers/{name}/replay", maxBody, s.replay),
 		retry,
 		post("/api/v1/triggers/{name}/cancel", maxBody, s.cancel),
 		post("/api/v1/pause", maxBody, s.pause),

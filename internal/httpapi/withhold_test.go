@@ -38,7 +38,8 @@ select date_trunc('minute', now()), id, 2, 0, 1, 0, '{}', now(), 'malformed HTTP
 insert into rowhook.health (target, trigger_id, webhook, triggers, state, endpoint, since, reason, probe_at, probes)
 select 'x' || id, id, md5((spec->'webhook')::text), array[id], 'failing', 'https://example.com', now(), 'answered 503 $hidden', now() + interval '1 hour', 1 from rowhook.trigger;
 insert into rowhook.audit (role, who, client, action, target, detail) values ('r', 'w', '', 'redeliver', '{orders}', '{"filter": "$hidden"}');
-insert into rowhook.backfill (trigger_id, condition, key, expected, until, horizon, home) select id, 'v = ''$hidden''', '{id}', 1, null, '1', 0 from rowhook.trigger where name = 'orders'`,
+insert into rowhook.backfill (trigger_id, condition, key, expected, until, horizon, home) select id, 'v = ''$hidden''', '{id}', 1, null, '1', 0 from rowhook.trigger where name = 'orders';
+insert into rowhook.replay (trigger_id, from_at, until_at, as_new, payload, expected, counted) select id, now() - interval '1 hour', now(), false, 'new.v=$hidden', 1, true from rowhook.trigger where name = 'orders'`,
 		"$hidden", hidden))
 	return d.ids(t, "select id::text from rowhook.event_log union all select id::text from rowhook.dead_letter")
 }
@@ -51,16 +52,17 @@ func TestTheScopeStatusSeesNoData(t *testing.T) {
 	steerer := d.add(t, "steerer", access.Steer, time.Time{})
 	ids := secrets(t, d.desk)
 	paths := map[string]string{
-		"/api/v1/status":                             "backfills.where blocked.key triggers.health.reason triggers.last_error",
-		"/api/v1/triggers":                           "triggers.health.reason triggers.last_error",
-		"/api/v1/triggers/orders":                    "health.reason last_error",
-		"/api/v1/events":                             "events.key events.reason",
-		"/api/v1/audit":                              "entries.detail",
-		"/api/v1/events/groups?by=trigger&by=status": "",
-		"/api/v1/events/count":                       "",
-		"/api/v1/drain":                              "",
-		"/api/v1/operations":                         "",
-		"/readyz":                                    "",
+		"/api/v1/status":                                 "backfills.where blocked.key replays.payload triggers.health.reason triggers.last_error",
+		"/api/v1/triggers":                               "triggers.health.reason triggers.last_error",
+		"/api/v1/triggers/orders":                        "health.reason last_error",
+		"/api/v1/events":                                 "events.key events.reason",
+		"/api/v1/audit":                                  "entries.detail",
+		"/api/v1/events/groups?by=trigger&by=status":     "",
+		"/api/v1/events/count":                           "",
+		"/api/v1/drain":                                  "",
+		"/api/v1/triggers/orders/replay?from=2026-01-01": "unfinished.payload",
+		"/api/v1/operations":                             "",
+		"/readyz":                                        "",
 	}
 	for _, id := range ids {
 		paths["/api/v1/events/"+id] = "*"
@@ -93,6 +95,7 @@ func TestTheScopeStatusSeesNoData(t *testing.T) {
 	for _, path := range []string{
 		"/api/v1/events?payload=new.v=x", "/api/v1/events?error=x", "/api/v1/events?with_payload=true", "/api/v1/events/count?payload=new.v=x", "/api/v1/events/count?error=x",
 		"/api/v1/events/groups?by=error", "/api/v1/events/groups?by=state&payload=new.v=x", "/api/v1/events/tail?error=x", "/api/v1/events/tail?payload=new.v=x",
+		"/api/v1/triggers/orders/replay?from=2026-01-01&payload=new.v=x",
 	} {
 		require.Equal(t, "403 scope", d.problem(t, "GET", path, nil), "by whether something is found one could guess what is in it: %s", path)
 	}
@@ -102,6 +105,7 @@ func TestTheScopeStatusSeesNoData(t *testing.T) {
 			require.Equal(t, "403 scope", d.problem(t, "POST", path, map[string]any{"filter": filter}))
 		}
 	}
+	require.Equal(t, "403 scope", d.problem(t, "POST", "/api/v1/triggers/orders/replay", map[string]any{"from": "2026-01-01T00:00:00Z", "payload": "new.v=x"}))
 }
 
 func TestStreamsWithholdWhatListsDo(t *testing.T) {
@@ -159,7 +163,7 @@ DevAbout.triggers.table DevAbout.triggers.url DevAnswer.delay DevAnswer.trigger 
 BlockedKey.trigger Choice.triggers Detail.next Detail.request.url Detail.table Detail.trigger Detail.waits_on EndpointHealth.endpoint Event.table
 Event.trigger Event.waits_on Filter.error Filter.kinds Filter.payload Filter.statuses Filter.table Filter.triggers History.partitions.day
 History.partitions.name Holder.name Holder.state Holder.user Instance.name Instance.version Left.trigger Me.actor Me.database Me.instance.name Me.name
-Me.trace_link Me.version Pause.by Pause.reason Problem.detail Problem.explanation Problem.remedy Problem.title Readiness.checks.detail Readiness.checks.remedy
+Me.trace_link Me.version Replay.trigger Pause.by Pause.reason Problem.detail Problem.explanation Problem.remedy Problem.title Readiness.checks.detail Readiness.checks.remedy
 Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_variables Payload.trace_context Status.retention Trigger.batch.bytes Trigger.batch.wait Trigger.columns Trigger.headers Trigger.name
 Trigger.on.update.columns Trigger.order.by Trigger.rate.limit Trigger.sql_triggers.name Trigger.sql_triggers.problem Trigger.sql_triggers.remedy Trigger.sql_triggers.table Trigger.yaml Trigger.retry.interval Trigger.retry.max_interval Trigger.table Trigger.tls.ca_file
 Trigger.tls.cert_file Trigger.tls.key_file Trigger.url Trigger.when TriggerStatus.hanging.endpoint TriggerStatus.name TriggerStatus.table Warning.code

@@ -94,6 +94,9 @@ type query struct {
 	placed             bool     // the schema has the columns of events with an order
 	masked             []int32  // those of the triggers that mask something
 	unsearchable       bool     // not what path finds, but that in which no path can be looked for
+	// sentBefore chooses, of delivered events, those that were delivered before this time, were sent
+	// themselves, and still have their data; zero: all.
+	sentBefore time.Time
 }
 
 // ofAttempt reports whether the query depends on the last attempt.

@@ -136,10 +136,13 @@ func (b *bulk) erased(ctx context.Context, tx pgx.Tx, events []raw) ([]string, e
 	return ids, nil
 }
 
+// movedColumns are the columns that an event keeps, but for its id and its place.
+const movedColumns = "created_at, trigger_id, op, old, new, session, trace, relation_id"
+
 // putBack returns the statement that moves events from a table into the queue. After a crash an
 // event may have been archived twice. Then one of the two rows goes into the queue.
 func (b *bulk) putBack(table string) string {
-	const columns = "id, created_at, trigger_id, op, old, new, session, trace, relation_id"
+	const columns = "id, " + movedColumns
 	switch {
 	case b.ts.placed() && table == "dead_letter":
 		return `

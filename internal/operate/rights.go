@@ -44,6 +44,7 @@ func needs() map[string][]need {
 		"retry":     of(audited, bell, table("event_log", "due_at", "SELECT", "UPDATE")),
 		"cancel":    of(audited, generation, bell, table("trigger", "canceled_by", "UPDATE")),
 		"invoke":    of(audited, []need{{"function", "emit", "EXECUTE", ""}}),
+		"replay":    of(audited, events, bell, put, table("event_archive", "", "DELETE"), table("replay", "", "SELECT", "INSERT", "UPDATE")),
 		"erase": of(audited, events, table("event_log", "", "DELETE"), table("dead_letter", "", "DELETE"), table("event_archive", "new", "UPDATE"),
 			table("invocation_log", "response_body", "SELECT", "UPDATE"), table("key_move", "", "SELECT", "DELETE"), table("activity", "error", "SELECT", "UPDATE"),
 			table("health", "reason", "SELECT", "UPDATE"), table("alert", "facts", "SELECT", "UPDATE")),

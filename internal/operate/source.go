@@ -281,6 +281,9 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 	if w.path != "" {
 		columns += ", e.old, e.new, e.session, e.trace"
 	}
+	if w.table == "event_archive" && !w.sentBefore.IsZero() {
+		columns += ", " + erased + " as erased"
+	}
 	order, _ := w.order()
 	compare, after := ">", w.after
 	if w.descending {
@@ -324,6 +327,13 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 			where = append(where, "e.merged_into is not null")
 		} else {
 			where = append(where, "false")
+		}
+	}
+	if w.table == "event_archive" && !w.sentBefore.IsZero() {
+		args = append(args, w.sentBefore)
+		where = append(where, fmt.Sprintf("e.delivered_at < $%d::timestamptz and not e.erased", len(args)))
+		if w.placed {
+			where = append(where, "e.merged_into is null")
 		}
 	}
 	if w.relations != nil {

@@ -35,6 +35,7 @@ type Status struct {
 	History   []History        `json:"history"`
 	Retention json.RawMessage  `json:"retention"` // as applied
 	Backfills []BackfillStatus `json:"backfills"` // unfinished ones
+	Replays   []ReplayStatus   `json:"replays"`   // likewise
 	Alerts    []OpenAlert      `json:"alerts"`    // what receivers of alerts are told of at present
 	Warnings  []Warning        `json:"warnings"`  // problems that need a person, see readWarnings
 
@@ -147,7 +148,7 @@ const (
 
 // ReadStatus reads the status. Its time does not depend on the number of events.
 func ReadStatus(ctx context.Context, db DB) (*Status, error) {
-	s := &Status{Triggers: []TriggerStatus{}, Blocked: []BlockedKey{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Alerts: []OpenAlert{}, Warnings: []Warning{}}
+	s := &Status{Triggers: []TriggerStatus{}, Blocked: []BlockedKey{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Replays: []ReplayStatus{}, Alerts: []OpenAlert{}, Warnings: []Warning{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, "select clock_timestamp(), coalesce((select value::text from rowhook.setting where name = 'retention'), 'null')").
 			Scan(&s.Now, &s.Retention); err != nil {
@@ -157,7 +158,7 @@ func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 		if s.Schema.Database, s.Schema.Program, err = sqlschema.Version(ctx, tx.Conn()); err != nil {
 			return err
 		}
-		for _, part := range []func(context.Context, pgx.Tx) error{s.readTriggers, s.readInstances, s.readQueue, s.readHistory, s.readBackfills} {
+		for _, part := range []func(context.Context, pgx.Tx) error{s.readTriggers, s.readInstances, s.readQueue, s.readHistory, s.readBackfills, s.readReplays} {
 			if err := part(ctx, tx); err != nil {
 				return err
 			}

@@ -96,12 +96,15 @@ func (t *throttle) wait(ctx context.Context, db pg.Queryer, size *int) error {
 		var alone, deaf bool
 		// The query goes by ids: settled events leave dead entries in the index on due_at, which
 		// each query would visit. Events that wait for a retry do not count.
-		err := db.QueryRow(ctx, `
+		// Cancelling a query closes its connection.
+		query, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
+		err := db.QueryRow(query, `
 select coalesce(array_agg(e.id::text), '{}'), count(*) filter (where e.claimed_by is null),
        not exists (select from rowhook.instance), not exists (select from rowhook.instance where listens)
   from unnest($1::text[]::uuid[]) as o(id)
  cross join lateral (select q.id, q.claimed_by from rowhook.event_log q where q.id = o.id and (q.claimed_by is not null or q.tries = 0) offset 0) as e`, t.open).
 			Scan(&t.open, &unclaimed, &alone, &deaf)
+		cancel()
 		ready := unclaimed == 0 && len(t.open) < t.room
 		late := time.Since(since) > throttleMost
 		switch {

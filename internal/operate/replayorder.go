@@ -1,0 +1,205 @@
+package operate
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// A replay of an ordered trigger puts events back without their places, since their keys have gone
+// on. It keeps their order itself: an event goes into the queue only when none of its key is there
+// that has no place. The archive does not hold the key, so the values of its columns in the payload
+// are compared. Events whose payload lacks them are taken for those of one key.
+//
+// Ids of the same millisecond are in no order. So the archive is read in parts that end with a
+// millisecond, and each part is put back in the order of the sequence.
+
+// readKey reads the columns of the key from the trigger's spec.
+func (r *replay) readKey(ctx context.Context, tx pgx.Tx) error {
+	spec := trigger.DefaultSpec()
+	if err := json.Unmarshal([]byte(r.trigger.Spec), &spec); err != nil {
+		return fmt.Errorf("read the spec of %s: %w", r.trigger.Name, err)
+	}
+	r.ordered, r.key = !spec.Order.IsZero(), append([]string{}, spec.Order.By...)
+	if !r.ordered || !spec.Order.ByRow() {
+		return nil
+	}
+	err := tx.QueryRow(ctx, `
+select coalesce(array_agg(a.attname::text order by a.attnum), '{}')
+  from pg_catalog.pg_index x join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+ where x.indrelid = $1 and x.indisprimary`, r.trigger.Relation).Scan(&r.key)
+	if err != nil {
+		return fmt.Errorf("read the primary key: %w", err)
+	}
+	return nil
+}
+
+// placeless is an event with a sequence, and the keys that it belongs to.
+type placeless struct {
+	ID   string
+	Seq  int64    // 0: it has no order
+	Keys []string // one or two
+}
+
+// keysSQL is the keys of an event e: of its new row, and of its old one. $1 are the columns.
+const keysSQL = `array_remove(array[
+  case when e.new is not null then concat(e.relation_id, ' ', (select string_agg(coalesce((e.new->c.name)::text, 'null'), ',' order by c.n) from unnest($1::text[]) with ordinality as c(name, n))) end,
+  case when e.old is not null then concat(e.relation_id, ' ', (select string_agg(coalesce((e.old->c.name)::text, 'null'), ',' order by c.n) from unnest($1::text[]) with ordinality as c(name, n))) end], null)`
+
+// unknownKeys are those of events whose payload can't be read: of each key, for safety.
+const unknownKeys = `'{*}'::text[]`
+
+// readPlaceless runs a query for placeless events with their keys.
+func (r *replay) readPlaceless(ctx context.Context, tx pgx.Tx, from string, args ...any) ([]placeless, error) {
+	var out []placeless
+	var err error
+	for _, keys := range []string{keysSQL, unknownKeys} {
+		err = apart(ctx, tx, func() (err error) {
+			out, err = pg.Collect[placeless](ctx, tx, "select e.id::text as id, coalesce(e.seq, 0) as seq, "+keys+" as keys from "+from+" and $1::text[] is not null", append([]any{r.key}, args...)...)
+			return err
+		})
+		if !pg.IsData(err) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the keys of events: %w", err)
+	}
+	return out, nil
+}
+
+// stepInOrder puts the next events of an ordered trigger back.
+func (r *replay) stepInOrder(ctx context.Context, tx pgx.Tx, at *replayPosition, size int) (ids []string, waits, end bool, err error) {
+	part, end, err := r.part(ctx, tx, at)
+	if err != nil || len(part) == 0 {
+		return nil, false, end, err
+	}
+	wave, waits, err := r.wave(ctx, tx, part, r.bound(size))
+	if err != nil {
+		return nil, false, false, err
+	}
+	chosen := make([]string, len(wave))
+	for i := range wave {
+		chosen[i] = wave[i].ID
+	}
+	done, ids, err := r.putAll(ctx, tx, chosen)
+	if err != nil {
+		return nil, false, false, err
+	}
+	if done > 0 {
+		at.seq, at.id = wave[done-1].Seq, wave[done-1].ID
+	}
+	if done == len(part) {
+		*at = replayPosition{position: at.partEnd}
+	}
+	return ids, waits && done == len(wave), false, nil
+}
+
+// part returns what is left of the part of the archive that is put back, in order. If there is none
+// it begins the next one. end says that no event follows. If it has looked for one for a while, the
+// part is empty.
+func (r *replay) part(ctx context.Context, tx pgx.Tx, at *replayPosition) (part []placeless, end bool, err error) {
+	for {
+		if at.partEnd == "" {
+			w := r.walk()
+			w.after, w.deadline = at.position, time.Now().Add(searching)
+			events, reached, err := w.next(ctx, tx, bulkBatch)
+			switch {
+			case err != nil, len(events) == 0 && reached == "":
+				return nil, true, err
+			case len(events) == 0:
+				at.position = reached
+				return nil, false, nil
+			}
+			at.partEnd, at.seq, at.id = lastID(idTime(events[len(events)-1].ID)), 0, lowest
+		}
+		w, q := r.walk(), *r.query
+		q.high = min(q.high, firstID(idTime(at.partEnd).Add(time.Millisecond)))
+		w.query, w.after = &q, at.position
+		var chosen []string
+		for {
+			events, reached, err := w.next(ctx, tx, lastStep)
+			if err != nil {
+				return nil, false, err
+			}
+			chosen = append(chosen, idsOf(events)...)
+			if reached == "" {
+				break
+			}
+			w.after = reached
+		}
+		part, err := r.readPlaceless(ctx, tx, "rowhook.event_archive e where e.id = any($2::text[]::uuid[])", chosen)
+		if err != nil {
+			return nil, false, err
+		}
+		slices.SortFunc(part, func(a, b placeless) int { return cmp.Or(cmp.Compare(a.Seq, b.Seq), strings.Compare(a.ID, b.ID)) })
+		part = slices.CompactFunc(part, func(a, b placeless) bool { return a.ID == b.ID })
+		if part = slices.DeleteFunc(part, func(p placeless) bool {
+			return cmp.Or(cmp.Compare(p.Seq, at.seq), strings.Compare(p.ID, at.id)) <= 0
+		}); len(part) > 0 {
+			return part, false, nil
+		}
+		*at = replayPosition{position: at.partEnd}
+	}
+}
+
+// lastID returns the highest id of t's millisecond.
+func lastID(t time.Time) string {
+	u := uuid.MustParse(firstID(t))
+	for i := 6; i < len(u); i++ {
+		u[i] = 0xff
+	}
+	return u.String()
+}
+
+// mostPlaceless bounds how many events without a place may be in the queue of an ordered trigger.
+const mostPlaceless = 1000
+
+// wave returns the first events of a part that may go into the queue together: no two of them, and
+// none in the queue, are of the same key. waits says that the next one may not.
+func (r *replay) wave(ctx context.Context, tx pgx.Tx, part []placeless, size int) (wave []placeless, waits bool, err error) {
+	there, err := r.readPlaceless(ctx, tx, `
+(select q.* from rowhook.event_log q where q.trigger_id = $2 and q.due_at < `+queue.ParkedFrom+` and q.seq is not null and q.key is null limit $3) e where true`, r.trigger.ID, mostPlaceless+1)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(there) >= mostPlaceless {
+		return nil, true, nil
+	}
+	taken, every := map[string]bool{}, false
+	take := func(p *placeless) {
+		for _, k := range p.Keys {
+			taken[k] = true
+			every = every || k == "*"
+		}
+	}
+	for i := range there {
+		take(&there[i])
+	}
+	for i := range part {
+		p := &part[i]
+		inOrder := r.ordered && p.Seq > 0
+		if len(wave) == size {
+			return wave, false, nil
+		}
+		if inOrder && (every || len(taken) > 0 && slices.Contains(p.Keys, "*") || slices.ContainsFunc(p.Keys, func(k string) bool { return taken[k] })) {
+			return wave, true, nil
+		}
+		if inOrder {
+			take(p)
+		}
+		wave = append(wave, *p)
+	}
+	return wave, false, nil
+}
