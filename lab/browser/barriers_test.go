@@ -98,7 +98,7 @@ func TestNoBarrierInDialogsListsAndLongEvents(t *testing.T) {
 	tb.Goes("#/trigger/orders")
 	tb.Sees("main", "Configuration")
 	tb.fits("a trigger")
-	for button, title := range map[string]string{"Test event orders": "Send a test event", "Backfill orders": "Backfill orders?"} {
+	for button, title := range map[string]string{"Test event orders": "Send a test event", "Backfill orders": "Backfill orders?", "Replay orders": "Replay orders?"} {
 		tb.Clicks("main", button)
 		tb.Sees("dialog", title)
 		tb.fits("the question: " + title)

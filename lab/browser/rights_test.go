@@ -56,7 +56,7 @@ func TestAStatusTokenSeesNoPayloadAndNoButtons(t *testing.T) {
 		tb.Goes(hash)
 		tb.Sees("main", map[string]string{"#/": "orders", "#/trigger/orders": "Configuration", "#/dispatchers": "lives", "#/operations": "Nothing runs", "#/health": "connected"}[hash])
 		require.NotContains(t, tb.text("body"), "Ada", hash)
-		for _, button := range []string{"Pause", "Resume", "Test event", "Backfill", "Redeliver", "Discard", "Break off"} {
+		for _, button := range []string{"Pause", "Resume", "Test event", "Backfill", "Replay", "Redeliver", "Discard", "Break off"} {
 			require.False(t, tb.Has("main", button), "%s on %s", button, hash)
 		}
 	}
@@ -95,7 +95,7 @@ func TestATokenThatIsRemovedEndsThePage(t *testing.T) {
 }
 
 // buttons are what changes something, by the beginning of its name.
-var buttons = []string{"Pause orders", "Resume", "Test event", "Backfill", "Redeliver", "Discard", "Break off", "Select"}
+var buttons = []string{"Pause orders", "Resume", "Test event", "Backfill", "Replay", "Redeliver", "Discard", "Break off", "Select"}
 
 func TestAStatusTokenSeesEventsWithoutTheirData(t *testing.T) {
 	t.Parallel()

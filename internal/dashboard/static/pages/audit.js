@@ -18,7 +18,7 @@ export function Audit() {
   return html`<h1>Audit${trigger && html` of ${visible(trigger)}`}</h1>
     ${trigger && html`<p><a class="button" href=${link("audit")}>Show all triggers</a></p>`}
     ${data.entries.length === 0
-      ? html`<${Empty} title="Nothing was done yet">Pauses, redeliveries, discards, backfills, applies and migrations are kept here for 90 days, with who did them.<//>`
+      ? html`<${Empty} title="Nothing was done yet">Pauses, redeliveries, discards, backfills, replays, applies and migrations are kept here for 90 days, with who did them.<//>`
       : html`<table class="cards"><caption class="hidden">Who did what, latest first</caption>
         <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th><th scope="col">To</th><th scope="col">How</th></tr></thead>
         <tbody>${data.entries.map((/** @type {any} */ e) => html`<tr key=${e.id}><td><${When} at=${e.at} /></td><td>${visible(e.who)}<span class="sub">${visible([e.client, `role ${e.role}`].filter(Boolean).join(", "))}</span></td>

@@ -29,7 +29,7 @@ export function Trigger() {
   const is = trouble(t, s, data);
   const a = activity.value.get(name);
   return html`<div class="head"><h1>${name}</h1><span class="do">
-      <${Buttons} name=${name} can=${[t.paused ? "resume" : "pause", "test", ...(t.in_flight ? ["cancel"] : []), "backfill", ...(t.dead ? ["redeliver", "discard"] : [])]} /></span></div>
+      <${Buttons} name=${name} can=${[t.paused ? "resume" : "pause", "test", ...(t.in_flight ? ["cancel"] : []), "backfill", "replay", ...(t.dead ? ["redeliver", "discard"] : [])]} /></span></div>
     <${Told} is=${is} title=${is.word} buttons=${is.can.includes("dead") && may("events") && html`<a class="button" href=${link("dead", "", { trigger: name })}>Show the dead letters</a>`} />
     <dl class="strip">
       <div><dt>Waiting</dt><dd>${count(t.waiting)}</dd></div><div><dt>In flight</dt><dd>${count(t.in_flight)}</dd></div><div><dt>Retrying</dt><dd>${count(t.retrying)}</dd></div>

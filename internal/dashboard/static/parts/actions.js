@@ -9,6 +9,7 @@ import { go, link } from "../lib/route.js";
 import { refresh } from "../lib/status.js";
 import { bulk } from "./bulk.js";
 import { ask } from "./dialog.js";
+import { replay } from "./replay.js";
 import { say, sayProblem } from "./say.js";
 
 /**
@@ -51,18 +52,23 @@ async function test(name) {
   const answer = await ask({
     title: `Send a test event to ${name}?`, yes: "Send",
     body: "It is recorded and sent as any other event, with op MANUAL, so its receiver may act on it.",
-    fields: [{ name: "payload", label: "Payload", hint: "JSON", value: '{"test": true}', rows: 6, required: true }],
+    fields: [{ name: "payload", label: "Payload", hint: "JSON", value: '{"test": true}', rows: 6, required: true },
+      { name: "session", label: "Session variables", hint: 'A JSON object, such as {"x-hasura-user-id": "7"}. Empty: none.', rows: 2 }],
   });
   if (!answer) return;
-  let payload;
-  try {
-    payload = parse(answer.payload);
-  } catch (e) {
-    say(`The payload is not JSON: ${/** @type {Error} */ (e).message}`, { bad: true });
-    return;
+  /** @type {Record<string, any>} */
+  const body = {};
+  for (const [key, what, text] of [["payload", "payload is", answer.payload], ["session_variables", "session variables are", answer.session.trim()]]) {
+    if (!text) continue;
+    try {
+      body[key] = parse(text);
+    } catch (e) {
+      say(`The ${what} not JSON: ${/** @type {Error} */ (e).message}`, { bad: true });
+      return;
+    }
   }
   try {
-    const { id } = await post(`triggers/${encodeURIComponent(name)}/invoke`, { payload });
+    const { id } = await post(`triggers/${encodeURIComponent(name)}/invoke`, body);
     say(`The event ${id} is recorded`);
     go(link("event", id));
   } catch (e) {
@@ -118,6 +124,7 @@ const actions = {
   test: { word: "Test event…", need: "invoke", act: test },
   cancel: { word: "Break off…", need: "cancel", act: cancel },
   backfill: { word: "Backfill…", need: "backfill", act: backfill },
+  replay: { word: "Replay…", need: "replay", act: replay },
   redeliver: { word: "Redeliver the dead…", need: "redeliver", act: redeliverDead },
   discard: { word: "Discard the dead…", need: "discard", act: discardDead },
 };

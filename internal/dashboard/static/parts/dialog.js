@@ -8,7 +8,7 @@ import { html, signal, useLayoutEffect, useRef, useState } from "../lib/html.js"
  * @typedef {{
  *   title: string,
  *   body?: any,
- *   fields?: {name: string, label: string, value?: string, hint?: string, required?: boolean, rows?: number}[],
+ *   fields?: {name: string, label: string, value?: string, hint?: string, required?: boolean, rows?: number, options?: [string, string][]}[],
  *   yes: string,
  *   danger?: boolean,
  *   done: (answer: Record<string, string> | null) => void,
@@ -57,8 +57,9 @@ function Dialog({ question }) {
       ${question.body && html`<div class="text">${question.body}</div>`}
       ${(question.fields ?? []).map((f) => html`<label key=${f.name}>${f.label}
         ${f.hint && html`<span class="sub">${f.hint}</span>`}
-        <${f.rows ? "textarea" : "input"} rows=${f.rows} required=${f.required} value=${values[f.name]} autocomplete="off" spellcheck="false"
-          onInput=${(/** @type {any} */ e) => setValues((v) => ({ ...v, [f.name]: e.target.value }))} />
+        ${f.options ? html`<select value=${values[f.name]} onChange=${(/** @type {any} */ e) => setValues((v) => ({ ...v, [f.name]: e.target.value }))}>
+          ${f.options.map(([value, word]) => html`<option key=${value} value=${value}>${word}</option>`)}</select>` : html`<${f.rows ? "textarea" : "input"} rows=${f.rows} required=${f.required} value=${values[f.name]} autocomplete="off" spellcheck="false"
+          onInput=${(/** @type {any} */ e) => setValues((v) => ({ ...v, [f.name]: e.target.value }))} />`}
       </label>`)}
       <p class="do"><button type="submit" class=${question.danger ? "danger" : "main"}>${question.yes}</button>
         <button type="button" autofocus=${question.danger} onClick=${() => answer(null)}>Cancel</button></p>
