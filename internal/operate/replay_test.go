@@ -96,7 +96,7 @@ func TestReplayPassesOverWhatWasNotSentItself(t *testing.T) {
 	ids := d.delivered(t, "a", 5)
 	d.do(t, "update rowhook.event_archive set merged_into = $1::text::uuid where id = $2::text::uuid", ids[2], ids[1])
 	d.do(t, "update rowhook.event_archive set delivered_at = now() + interval '1 minute' where id = $1::text::uuid", ids[3])
-	_, err := operate.Erase(t.Context(), d.conn, operate.EraseOptions{Payload: "new.v=4"})
+	_, err := operate.Erase(t.Context(), d.conn, operate.EraseOptions{Payload: []string{"new.v=4"}})
 	require.NoError(t, err)
 	s, err := operate.Replay(t.Context(), d.conn, "a", all())
 	require.NoError(t, err)
