@@ -40,6 +40,7 @@ func (l *lane) sizes(d *delivery, sign int) {
 		return
 	}
 	if d.size == 0 {
+		d.event.Trim(l.trigger.Spec.Payload)
 		d.size = l.endpoint.BodySize(&d.event) + 1 // and a comma
 	}
 	l.bytes += sign * d.size

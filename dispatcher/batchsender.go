@@ -67,6 +67,7 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 			b.decide([]*delivery{dl}, batchOutcome{result: &result, seed: dl.event.ID, proven: true})
 			continue
 		}
+		dl.event.Trim(spec.Payload)
 		good = append(good, dl)
 	}
 	if len(trace) > 0 {

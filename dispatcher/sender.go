@@ -120,6 +120,9 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	if bad == nil {
 		bad = s.payloads.check(&dl.event)
 	}
+	if bad == nil {
+		dl.event.Trim(spec.Payload)
+	}
 	dl.begun(bad == nil)
 	ctx, ended := s.tell.attempting(ctx, &dl.event, int(dl.tries))
 	var result webhook.Result

@@ -15,7 +15,7 @@ import (
 type Event struct {
 	ID        string    // the same at every attempt
 	Trigger   string    // its name
-	Op        string    // INSERT, UPDATE, DELETE or MANUAL
+	Op        string    // INSERT, UPDATE, DELETE, TRUNCATE or MANUAL
 	Table     string    // schema.table
 	CreatedAt time.Time // when the row was changed, by the server's clock
 

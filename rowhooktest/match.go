@@ -72,11 +72,11 @@ func Has(path string) Match {
 	}
 }
 
-// Op chooses events of an operation: insert, update, delete or manual, in any case.
+// Op chooses events of an operation: insert, update, delete, truncate or manual, in any case.
 func Op(op string) Match {
 	return func(c *criteria) error {
-		if !slices.Contains([]string{"INSERT", "UPDATE", "DELETE", "MANUAL"}, strings.ToUpper(op)) {
-			return fmt.Errorf("Op(%q): it is none of insert, update, delete and manual", op)
+		if !slices.Contains([]string{"INSERT", "UPDATE", "DELETE", "TRUNCATE", "MANUAL"}, strings.ToUpper(op)) {
+			return fmt.Errorf("Op(%q): it is none of insert, update, delete, truncate and manual", op)
 		}
 		c.Op = op
 		return nil

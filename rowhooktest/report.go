@@ -104,6 +104,7 @@ func operations(on trigger.On) string {
 		add(on.Update.Enabled, "update")
 	}
 	add(on.Delete, "delete")
+	add(on.Truncate, "truncate")
 	add(on.Manual, "rowhook.emit")
 	return strings.Join(parts, ", ")
 }

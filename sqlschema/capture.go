@@ -3,10 +3,10 @@ package sqlschema
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/trigger"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -16,16 +16,17 @@ import (
 type operation byte
 
 const (
-	insertOp operation = 'I'
-	updateOp operation = 'U'
-	deleteOp operation = 'D'
+	insertOp   operation = 'I'
+	updateOp   operation = 'U'
+	deleteOp   operation = 'D'
+	truncateOp operation = 'T'
 	// guardOp captures nothing. Its trigger accompanies a trigger that captures whole statements:
 	// see wholeInserts.
 	guardOp operation = 'G'
 )
 
 func (o operation) word() string {
-	return map[operation]string{insertOp: "insert", updateOp: "update", deleteOp: "delete", guardOp: "guard"}[o]
+	return map[operation]string{insertOp: "insert", updateOp: "update", deleteOp: "delete", truncateOp: "truncate", guardOp: "guard"}[o]
 }
 
 // object returns what messages call the SQL trigger of an operation.
@@ -38,6 +39,15 @@ func (o operation) object() string {
 
 // operations returns the captured operations, in the order in which their triggers are made.
 func operations(s *trigger.Spec) []operation {
+	ops := rowOperations(s)
+	if s.On.Truncate {
+		ops = append(ops, truncateOp)
+	}
+	return ops
+}
+
+// rowOperations returns the captured operations whose events hold rows.
+func rowOperations(s *trigger.Spec) []operation {
 	var ops []operation
 	if s.On.Insert {
 		ops = append(ops, insertOp)
@@ -82,8 +92,10 @@ func byRow(s *trigger.Spec, rel *relation) string {
 		return "its when must be evaluated for each row"
 	case s.OnReplication:
 		return "it has on_replication, and the apply worker of a subscription runs no triggers for whole inserts"
-	case !s.Payload.IsWhole():
+	case len(s.Payload.ColumnsOf('I')) > 0:
 		return "its payload has chosen columns"
+	case s.Payload.Numbers == trigger.NumbersText:
+		return "its payload has numbers as text"
 	case rel.Hypertable:
 		return fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support triggers with transition tables", rel)
 	case rel.Kind == "p":
@@ -96,11 +108,12 @@ func byRow(s *trigger.Spec, rel *relation) string {
 	return ""
 }
 
-// ownFunction reports whether a trigger needs functions of its own. It does if its payload has
-// chosen columns, or if it is guarded or ordered. It also does if the table has virtual generated columns,
-// since the row that a trigger gets does not hold them.
+// ownFunction reports whether a trigger needs functions of its own. It does if its payload is not the
+// whole row as Postgres writes it, if it captures TRUNCATE, or if it is guarded or ordered. It also
+// does if the table has virtual generated columns, since the row that a trigger gets does not hold
+// them.
 func ownFunction(s *trigger.Spec, rel *relation) bool {
-	return len(operations(s)) > 0 && (!s.Payload.IsWhole() || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s))
+	return s.On.Truncate || len(rowOperations(s)) > 0 && (reshaped(s) || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s))
 }
 
 // guarded reports whether a function that runs as the table's owner captures the rows. To turn a
@@ -109,22 +122,23 @@ func ownFunction(s *trigger.Spec, rel *relation) bool {
 // cast, the owner could act as that role, perhaps a superuser. The function of the table's owner
 // writes through a view that accepts only events of this trigger.
 func guarded(s *trigger.Spec, rel *relation) bool {
-	return len(operations(s)) > 0 && !rel.Trusted && rel.MayRun
+	return len(rowOperations(s)) > 0 && !rel.Trusted && rel.MayRun
 }
 
 // exposed reports whether a trigger would have to be guarded and this role can't do that. There is
 // no danger if the chosen columns have types that are not the owner's: Postgres keeps the type of
 // such a column from being changed.
 func exposed(s *trigger.Spec, rel *relation) bool {
-	if len(operations(s)) == 0 || rel.Trusted || rel.MayRun {
+	if len(rowOperations(s)) == 0 || rel.Trusted || rel.MayRun {
 		return false
 	}
-	for _, name := range s.Payload.Columns {
+	chosen, whole := capturedColumns(s)
+	for _, name := range chosen {
 		if c, ok := rel.column(name); ok && !c.BuiltIn {
 			return true
 		}
 	}
-	return s.Payload.IsWhole()
+	return whole
 }
 
 // captureName returns the function that the triggers of a spec call.
@@ -151,6 +165,8 @@ func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 		event, each = insertOp.word(), "referencing new table as inserted for each row"
 	case op == insertOp && wholeInserts(spec, rel):
 		each = "referencing new table as inserted for each statement"
+	case op == truncateOp:
+		each = "for each statement"
 	}
 	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s %s", pg.QuoteName(sqlTriggerName(spec.Name, id, op)), event, rel.sql(), each)
 	if condition := condition(spec, rel, op); condition != "" {
@@ -170,7 +186,7 @@ func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 // operator for records into one for each column. It does not split the function, not even after a
 // dump and restore.
 func condition(spec *trigger.Spec, rel *relation, op operation) string {
-	if op == insertOp && wholeInserts(spec, rel) {
+	if op == truncateOp || op == insertOp && wholeInserts(spec, rel) {
 		return "" // of a statement it can't read columns
 	}
 	var parts []string
@@ -180,7 +196,8 @@ func condition(spec *trigger.Spec, rel *relation, op operation) string {
 	// This part is always true, and is not evaluated for any row. It makes the trigger depend on
 	// the chosen columns. So a DROP COLUMN ... CASCADE drops the trigger together with the payload
 	// function, and no write fails for lack of the function.
-	if chosen := rel.stored(append(slices.Clone(spec.Payload.Columns), rel.keyColumns()...)); len(chosen) > 0 {
+	read, _ := capturedColumns(spec)
+	if chosen := rel.stored(append(read, rel.keyColumns()...)); len(chosen) > 0 {
 		row := "NEW"
 		if op == deleteOp {
 			row = "OLD"
@@ -218,96 +235,7 @@ func enableTrigger(table, name string, always bool) string {
 	return fmt.Sprintf("alter table %s enable%s trigger %s", table, mode, pg.QuoteName(name))
 }
 
-// createPayload returns the statement that makes the function from a row to its JSON. Postgres
-// parses the body once, when the function is created. So it follows renames, and refuses to drop a
-// column that the function reads.
-func createPayload(spec *trigger.Spec, rel *relation, id int32) string {
-	chosen := make([]column, len(spec.Payload.Columns))
-	virtual := false
-	for i, name := range spec.Payload.Columns {
-		chosen[i], _ = rel.column(name)
-		virtual = virtual || chosen[i].Virtual
-	}
-	var body string
-	switch {
-	case spec.Payload.IsWhole() && len(rel.virtualColumns()) == 0:
-		body = "return pg_catalog.row_to_json($1)"
-	case spec.Payload.IsWhole():
-		body = "begin atomic select rowhook.with_values(pg_catalog.row_to_json($1), pg_catalog.row_to_json(v.*)) from " + computed(rel.virtualColumns()) + " as v; end"
-	case virtual:
-		body = "begin atomic select pg_catalog.row_to_json(v.*) from " + computed(chosen) + " as v; end"
-	default:
-		body = "return " + objectOf(chosen)
-	}
-	return fmt.Sprintf("create or replace function %s(%s) returns json language sql stable %s", payloadName(id), rel.sql(), body)
-}
-
-// objectOf returns an expression for the text that row_to_json makes of a row of these columns.
-// Postgres inlines a function that is a single expression into the plan of its caller, once. Before
-// PostgreSQL 18 it plans a function with a FROM at every row. Measured for a bulk insert with five
-// columns, for each row, on top of the cost of the whole row: about 8 us instead of 70 us.
-func objectOf(columns []column) string {
-	const most = 40 // a call takes at most 100 arguments
-	var parts []string
-	opening := "{"
-	for chunk := range slices.Chunk(columns, most) {
-		var arguments []string
-		for _, c := range chunk {
-			arguments = append(arguments, pg.StringLiteral(opening+jsonString(c.Name)+":"),
-				"coalesce(pg_catalog.to_json(($1)."+pg.QuoteName(c.Name)+"), 'null')")
-			opening = ","
-		}
-		parts = append(parts, "pg_catalog.concat("+strings.Join(arguments, ", ")+")")
-	}
-	return "(" + strings.Join(parts, " operator(pg_catalog.||) ") + " operator(pg_catalog.||) '}')::pg_catalog.json"
-}
-
-// jsonString writes a string as Postgres does: it escapes only what JSON requires.
-func jsonString(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch i := strings.IndexRune("\"\\\b\f\n\r\t", r); {
-		case i >= 0:
-			b.WriteString(`\` + `"\bfnrt`[i:i+1])
-		case r < ' ':
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
-}
-
-// computed returns a subquery with the wanted columns: stored ones unchanged, virtual ones by their
-// expression over the stored ones.
-func computed(wanted []column) string {
-	var inner, outer []string
-	seen := map[string]bool{}
-	read := func(name string) {
-		if !seen[name] {
-			seen[name] = true
-			inner = append(inner, "($1)."+pg.QuoteName(name)+" as "+pg.QuoteName(name))
-		}
-	}
-	for _, c := range wanted {
-		expression := "r." + pg.QuoteName(c.Name)
-		if c.Virtual {
-			expression = "(" + c.Expression + ")"
-			for _, name := range c.Reads {
-				read(name)
-			}
-		} else {
-			read(c.Name)
-		}
-		outer = append(outer, expression+" as "+pg.QuoteName(c.Name))
-	}
-	if len(inner) == 0 {
-		inner = []string{"null"}
-	}
-	return "(select " + strings.Join(outer, ", ") + " from (select " + strings.Join(inner, ", ") + ") as r)"
-}
+var errChangedByHand = errors.New("derive a capture function: the definition of rowhook.capture was changed by hand: restore it, or uninstall and apply again")
 
 // createCapture derives a trigger's own capture function from the definition of rowhook.capture, so
 // that its text exists once.
@@ -318,11 +246,16 @@ func createCapture(spec *trigger.Spec, rel *relation, id int32, definition strin
 			return "", err
 		}
 	}
+	if spec.On.Truncate {
+		var err error
+		if definition, err = truncateCapture(definition, ordered(spec)); err != nil {
+			return "", err
+		}
+	}
 	if guarded(spec, rel) {
 		const into = "insert into rowhook.event_log "
 		if !strings.Contains(definition, into) {
-			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not in it): "+
-				"restore it, or uninstall and apply again", into)
+			return "", errChangedByHand
 		}
 		inbox := inboxName(id)
 		if ordered(spec) {
@@ -331,14 +264,14 @@ func createCapture(spec *trigger.Spec, rel *relation, id int32, definition strin
 		}
 		definition = strings.ReplaceAll(definition, into, "insert into "+inbox+" ")
 	}
+	oldRow, newRow := capturedRows(spec, id)
 	for old, new := range map[string]string{
 		"FUNCTION rowhook.capture()": fmt.Sprintf("FUNCTION rowhook.capture_%d()", id),
-		"row_to_json(old)":           fmt.Sprintf("case when tg_op <> 'INSERT' then %s(old) end", payloadName(id)),
-		"row_to_json(new)":           fmt.Sprintf("case when tg_op <> 'DELETE' then %s(new) end", payloadName(id)),
+		"row_to_json(old)":           oldRow,
+		"row_to_json(new)":           newRow,
 	} {
 		if strings.Count(definition, old) != 1 {
-			return "", fmt.Errorf("derive a capture function: the definition of rowhook.capture was changed by hand (%q is not in it exactly once): "+
-				"restore it, or uninstall and apply again", old)
+			return "", fmt.Errorf("%w (%q is not in it exactly once)", errChangedByHand, old)
 		}
 		definition = strings.Replace(definition, old, new, 1)
 	}
@@ -359,7 +292,7 @@ func triggerDigest(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), strconv.Itoa(int(relationID)), spec.Notify, spec.When}
 	switch {
 	case op == updateOp:
-		parts = append(parts, numbers(rel, spec.On.Update.Columns))
+		parts = append(parts, columnNumbers(rel, spec.On.Update.Columns))
 	case op == insertOp && wholeInserts(spec, rel):
 		parts = append(parts, "whole")
 	}
@@ -375,10 +308,11 @@ func functionDigest(spec *trigger.Spec, rel *relation, definition string) string
 	if guarded(spec, rel) {
 		runner = rel.Owner
 	}
-	parts := []string{definition, runner, strings.Join(spec.Payload.Columns, "\x00"), numbers(rel, spec.Payload.Columns)}
+	parts := []string{definition, runner, strings.Join(spec.Payload.Columns, "\x00"), columnNumbers(rel, spec.Payload.Columns)}
+	parts = append(parts, payloadDigest(spec, rel)...)
 	for _, c := range rel.virtualColumns() {
 		parts = append(parts, strconv.Itoa(int(c.Number)), c.Digest)
-		if spec.Payload.IsWhole() {
+		if _, whole := capturedColumns(spec); whole {
 			parts = append(parts, c.Name)
 		}
 	}
@@ -388,7 +322,32 @@ func functionDigest(spec *trigger.Spec, rel *relation, definition string) string
 	return digest(parts...)
 }
 
-func numbers(rel *relation, columns []string) string {
+// payloadDigest is the part of a digest that describes options of the payload. It is empty without
+// any.
+func payloadDigest(spec *trigger.Spec, rel *relation) (parts []string) {
+	p := spec.Payload
+	for _, own := range []trigger.PayloadOf{p.Insert, p.Update, p.Delete} {
+		if perOperation(spec) || !own.IsZero() {
+			parts = append(parts, "columns", strings.Join(own.Columns, "\x00"), columnNumbers(rel, own.Columns))
+		}
+	}
+	if !storesOld(spec) {
+		parts = append(parts, "without old")
+	}
+	if p.Numbers != "" {
+		parts = append(parts, "numbers", p.Numbers)
+		chosen, _ := capturedColumns(spec)
+		for _, name := range chosen {
+			parts = append(parts, string(rel.numbers[name]))
+		}
+	}
+	if spec.On.Truncate {
+		parts = append(parts, "truncate")
+	}
+	return parts
+}
+
+func columnNumbers(rel *relation, columns []string) string {
 	var b strings.Builder
 	for _, name := range columns {
 		c, _ := rel.column(name)

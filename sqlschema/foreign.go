@@ -75,7 +75,7 @@ select g.kind, g.object, g.catalog, g.oid, case g.grantee when 0 then 'public' e
         union all
         select 'function', p.oid::pg_catalog.regprocedure::text, 'pg_proc', p.oid, a.grantee, a.privilege_type, '', p.proname::text, p.proowner,
                (select q.proowner from pg_catalog.pg_proc q where q.pronamespace = p.pronamespace and q.proowner = a.grantee and q.proname ~ '^capture_[0-9]+$'
-                   and (p.proname in ('context', 'with_values', 'uuid7', 'as_json', 'parked', 'lane_of') or p.proname = pg_catalog.replace(q.proname, 'capture_', 'payload_')) limit 1)
+                   and (p.proname in ('context', 'with_values', 'uuid7', 'as_json', 'parked', 'lane_of', 'numbers_as_text') or p.proname = pg_catalog.replace(q.proname, 'capture_', 'payload_')) limit 1)
           from pg_catalog.pg_proc p cross join pg_catalog.aclexplode(p.proacl) a where p.pronamespace = pg_catalog.to_regnamespace('rowhook')) as o
      where o.grantee <> o.owner and o.grantee <> (select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook')) as g
  order by 5, 1 desc, 2, 6, 7`

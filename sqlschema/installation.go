@@ -104,22 +104,30 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	payload, function := fmt.Sprintf("%s(%s)", payloadName(w.id), w.rel.sql()), fmt.Sprintf("rowhook.capture_%d()", w.id)
-	statements := []string{createPayload(w.spec, w.rel, w.id), capture, revokeFunction(payload), revokeFunction(function)}
-	if w.owner != "" {
-		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", payload, w.owner))
+	function := fmt.Sprintf("rowhook.capture_%d()", w.id)
+	var statements, payloads []string
+	for _, f := range payloadFunctions(w.spec, w.rel, w.id) {
+		statements = append(statements, f.create())
+		payloads = append(payloads, f.Signature)
 	}
 	key := fmt.Sprintf("%s(%s, text)", payloadName(w.id), w.rel.sql())
 	if ordered(w.spec) {
-		statements = slices.Insert(statements, 1, createKey(w.rel, w.id))
-		statements = append(statements, revokeFunction(key))
+		statements = append(statements, createKey(w.rel, w.id))
+	}
+	statements = append(statements, capture, revokeFunction(function))
+	own := slices.Clone(payloads)
+	if ordered(w.spec) {
+		own = append(own, key)
+	}
+	for _, signature := range own {
+		statements = append(statements, revokeFunction(signature))
 		if w.owner != "" {
-			statements = append(statements, fmt.Sprintf("alter function %s owner to %s", key, w.owner))
+			statements = append(statements, fmt.Sprintf("alter function %s owner to %s", signature, w.owner))
 		}
 	}
 	switch {
 	case guarded:
-		statements = append(statements, w.handOver(payload, function)...)
+		statements = append(statements, w.handOver(payloads, function)...)
 		if ordered(w.spec) {
 			statements = append(statements, w.handOverOrder(key)...)
 		} else {
@@ -179,17 +187,21 @@ $rowhook$`, kind, name, catalog, acl, pg.StringLiteral(name), reg, owner)
 }
 
 // handOver makes captures run as the owner of the table, with the rights that they need.
-func (w *installation) handOver(payload, function string) []string {
+func (w *installation) handOver(payloads []string, function string) []string {
 	inbox, owner := inboxName(w.id), pg.QuoteName(w.rel.Owner)
 	statements := []string{createInbox(w.id), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
 	if w.owner != "" {
 		statements = append(statements, "alter view "+inbox+" owner to "+w.owner)
 	}
+	numbers := ""
+	if w.spec.Payload.Numbers == trigger.NumbersText {
+		numbers = ", rowhook.numbers_as_text(pg_catalog.json, pg_catalog.oid)"
+	}
 	return append(statements,
 		"grant usage on schema rowhook to "+owner,
 		"grant insert on "+inbox+" to "+owner,
 		"grant select on sequence rowhook.doorbell to "+owner,
-		"grant execute on function "+payload+", rowhook.with_values(pg_catalog.json, pg_catalog.json), rowhook.context(), rowhook.uuid7(), rowhook.as_json(pg_catalog.text) to "+owner,
+		"grant execute on function "+strings.Join(payloads, ", ")+", rowhook.with_values(pg_catalog.json, pg_catalog.json), rowhook.context(), rowhook.uuid7(), rowhook.as_json(pg_catalog.text)"+numbers+" to "+owner,
 		// The owner of a function must have the right to create in its schema. The right is revoked
 		// in the same transaction, so nobody can use it.
 		"grant create on schema rowhook to "+owner,

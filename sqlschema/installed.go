@@ -81,7 +81,9 @@ type functionFound struct {
 	Signature string // for drop function
 	Argument  uint32 // oid of the relation whose rows it takes; 0: none
 	Key       bool   // it returns the key of a row
-	Made      string
+	// PerOperation says that it returns the payload of updates and deletes: see payloadFunctions.
+	PerOperation bool
+	Made         string
 	// Able says that the owner of the function has the rights that it uses. Without one of them
 	// every write fails. REASSIGN OWNED, a restore without privileges, and rights that a database
 	// denies PUBLIC by default can remove them.
@@ -131,7 +133,8 @@ select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "ta
 // name of the payload function, so the order is by more than the name: digests are put together.
 const ownFunctions = `
 select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
-       coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 as key, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
+       coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.text'::pg_catalog.regtype as key,
+       p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog."char"'::pg_catalog.regtype as per_operation, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
        p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered)_' or
          pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE') and pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT')
          and coalesce(pg_catalog.has_table_privilege(p.proowner, i.oid, 'INSERT'), false)
@@ -141,7 +144,11 @@ select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.reg
            and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
              where f.pronamespace = n.oid and f.proname in ('parked', 'lane_of')) end
          and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
-           where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'as_json', 'payload_' || substring(p.proname from '[0-9]+$'))) as able
+           where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'as_json', 'payload_' || substring(p.proname from '[0-9]+$')))
+         and not exists (select from pg_catalog.pg_proc q join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = q.oid
+             and d.refclassid = d.classid
+           where q.pronamespace = n.oid and q.proname = 'payload_' || substring(p.proname from '[0-9]+$')
+             and d.refobjid in (select f.oid from pg_catalog.pg_proc f where f.pronamespace = n.oid) and not pg_catalog.has_function_privilege(p.proowner, d.refobjid, 'EXECUTE')) as able
   from pg_catalog.pg_proc p
   join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   left join pg_catalog.pg_type a on a.oid = p.proargtypes[0]

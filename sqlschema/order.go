@@ -25,7 +25,7 @@ type keyPart struct {
 }
 
 // ordered reports whether captures write a key.
-func ordered(s *trigger.Spec) bool { return !s.Order.IsZero() && len(operations(s)) > 0 }
+func ordered(s *trigger.Spec) bool { return !s.Order.IsZero() && len(rowOperations(s)) > 0 }
 
 // keyColumns returns the names of the columns of the key.
 func (r *relation) keyColumns() []string {
@@ -222,6 +222,10 @@ func createMoves(id int32) string {
 // orderedVersion is a part of the digest of a function. It changes with the texts below.
 const orderedVersion = "1"
 
+// placed is SQL for due_at, key, lane and seq of an event with a key, %[1]s, and a number, %[2]s.
+const placed = "clock_timestamp() + coalesce(rowhook.parked(), interval '0'), case when rowhook.parked() is not null then %[1]s end,\n" +
+	"      case when rowhook.parked() is not null then rowhook.lane_of(%[1]s) end, case when rowhook.parked() is not null then %[2]s end"
+
 // orderedCapture replaces the part of rowhook.capture that records events. While rowhook.parked()
 // is null, events are recorded as those of any trigger: see the migration that made it.
 //
@@ -240,8 +244,6 @@ func orderedCapture(definition string, rel *relation, id int32) (string, error) 
 	const (
 		columns = "insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace, due_at, key, lane, seq)\n"
 		ours    = "rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'I', row_to_json(r.*), session, trace"
-		placed  = "clock_timestamp() + coalesce(rowhook.parked(), interval '0'), case when rowhook.parked() is not null then %[1]s end,\n" +
-			"      case when rowhook.parked() is not null then rowhook.lane_of(%[1]s) end, case when rowhook.parked() is not null then %[2]s end"
 	)
 	whole := func(values, table string) string {
 		return columns + "      select " + values + ", " + fmt.Sprintf(placed, "x.k", "nextval('rowhook.event_seq'::regclass)") +

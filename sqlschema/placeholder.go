@@ -34,6 +34,8 @@ func (p *planner) checkPlaceholder(spec *trigger.Spec, rel *relation, data *temp
 	case !ok:
 	case row == "old" && !on.Update.Enabled && !on.Delete:
 		lacks("", fmt.Sprintf("%s is always null, since the trigger captures no updates and no deletes: remove it, or capture them", data.Source), path...)
+	case row == "old" && !on.Delete && spec.Payload.Old == trigger.OldNone:
+		lacks("", fmt.Sprintf("%s is always null, since payload.old is none: remove it, or write old: all", data.Source), path...)
 	case row == "new" && !on.Insert && !on.Update.Enabled && !on.Manual:
 		lacks("", fmt.Sprintf("%s is always null, since the trigger captures only deletes: write old, or capture more", data.Source), path...)
 	case column == "":
@@ -46,9 +48,23 @@ func (p *planner) checkPlaceholder(spec *trigger.Spec, rel *relation, data *temp
 			lacks(columnOf(rel, column), message, path...)
 			return
 		}
-		sent := spec.Payload.Columns
-		if len(sent) > 0 && !slices.Contains(sent, column) {
+		sent, whole := sentColumns(spec, row)
+		if !whole && !slices.Contains(sent, column) {
 			lacks("", fmt.Sprintf("%s is always null, since payload.columns leaves the column %q out: add it there%s", data.Source, column, suggest.Hint(column, sent)), path...)
 		}
 	}
+}
+
+// sentColumns returns the columns that the old or the new row has in the events of some operation.
+// whole says that one of them has all.
+func sentColumns(spec *trigger.Spec, row string) (names []string, whole bool) {
+	for _, op := range rowOperations(spec) {
+		if row == "old" && (op == insertOp || op == updateOp && spec.Payload.Old == trigger.OldNone) || row == "new" && op == deleteOp {
+			continue
+		}
+		columns := spec.Payload.ColumnsOf(byte(op))
+		whole = whole || len(columns) == 0
+		names = append(names, columns...)
+	}
+	return names, whole || len(names) == 0
 }

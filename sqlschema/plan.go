@@ -221,8 +221,15 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		for j, name := range spec.On.Update.Columns {
 			lacks(columnOf(rel, name), p.missingColumn(rel, name), "on", "update", "columns", fmt.Sprint(j))
 		}
-		for j, name := range spec.Payload.Columns {
-			lacks(columnOf(rel, name), p.missingColumn(rel, name), "payload", "columns", fmt.Sprint(j))
+		for _, list := range payloadLists(spec) {
+			for j, name := range list.columns {
+				lacks(columnOf(rel, name), p.missingColumn(rel, name), list.path(j)...)
+			}
+		}
+		if spec.Payload.Numbers == trigger.NumbersText {
+			if rel.numbers, err = readNumbers(ctx, p.conn, rel); err != nil {
+				return err
+			}
 		}
 		if err := p.checkPlaceholders(spec, rel, lacks); err != nil {
 			return err
@@ -352,11 +359,14 @@ func (p *planner) checkCasts(ctx context.Context, spec *trigger.Spec, rel *relat
 		return err
 	}
 	for _, name := range rel.columnNames() {
-		if i := slices.Index(spec.Payload.Columns, name); i >= 0 {
-			problem(found[name], "payload", "columns", fmt.Sprint(i))
-		} else {
-			problem(found[name], "table")
+		path := []string{"table"}
+		for _, list := range payloadLists(spec) {
+			if i := slices.Index(list.columns, name); i >= 0 {
+				path = list.path(i)
+				break
+			}
 		}
+		problem(found[name], path...)
 	}
 	return nil
 }
@@ -709,7 +719,7 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	for _, f := range found {
 		switch {
 		case p.removed(f.Signature):
-		case f.Key && !ordered(work.spec):
+		case f.Key && !ordered(work.spec), f.PerOperation && !perOperation(work.spec):
 			p.dropFunction(work, f)
 		case f.Argument == 0 || f.Argument == work.rel.OID:
 			fits++
@@ -729,10 +739,14 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 
 // functionsOf returns how many functions of its own a trigger has, if it has some.
 func functionsOf(spec *trigger.Spec) int {
+	n := 2
 	if ordered(spec) {
-		return 3 // one from a row to its key
+		n++ // one from a row to its key
 	}
-	return 2
+	if perOperation(spec) {
+		n++
+	}
+	return n
 }
 
 func (p *planner) makeFunctions(work *installation, action Action, name, detail string) {

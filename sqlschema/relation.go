@@ -34,6 +34,8 @@ type relation struct {
 	Member  bool // this role is a member of the owner; the membership may be without any right
 	columns []column
 	key     []keyPart // of an ordered trigger, once its Spec was checked
+	// numbers are the columns whose numbers are written as texts, once the Spec was checked.
+	numbers map[string]numberKind
 }
 
 func (r *relation) sql() string    { return pg.QuoteName(r.Schema, r.Name) }

@@ -56,9 +56,10 @@ select part."column", part.oid::pg_catalog.regtype::text as type, f.oid as funct
 // settings or the role of captures. There a write would fail, or the JSON would differ from that in
 // a session of the user. It returns a problem for each such column that is captured.
 func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec) (map[string]string, error) {
-	if len(operations(spec)) == 0 {
+	if len(rowOperations(spec)) == 0 {
 		return nil, nil
 	}
+	chosen, whole := capturedColumns(spec)
 	casts, err := jsonCasts(ctx, conn, rel)
 	if err != nil {
 		return nil, fmt.Errorf("look for casts to json of %s: %w", rel, err)
@@ -69,7 +70,7 @@ func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigge
 		return nil, err
 	}
 	for _, c := range casts {
-		if problems[c.Column] != "" || len(spec.Payload.Columns) > 0 && !slices.Contains(spec.Payload.Columns, c.Column) {
+		if problems[c.Column] != "" || !whole && !slices.Contains(chosen, c.Column) {
 			continue
 		}
 		root, err := readFunction(ctx, conn, c.Function)

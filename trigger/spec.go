@@ -25,7 +25,7 @@ type Spec struct {
 	// When is a boolean SQL expression over old and new, or "". Postgres evaluates it before it
 	// calls Rowhook's function.
 	When string `json:"when,omitempty" yaml:"when,omitempty"`
-	// Payload chooses the columns of old and new. The zero value takes the whole row.
+	// Payload says what old and new hold. The zero value takes the whole row.
 	Payload Payload `json:"payload,omitzero" yaml:"payload,omitempty"`
 	// Webhook is where events are sent.
 	Webhook Webhook `json:"webhook" yaml:"webhook"`
@@ -75,14 +75,18 @@ func (s Spec) MarshalYAML() (any, error) {
 
 // On says which operations a trigger captures.
 type On struct {
-	Insert bool     `json:"insert,omitempty" yaml:"insert,omitempty"` // captures inserts
-	Update UpdateOn `json:"update,omitzero" yaml:"update,omitempty"`  // captures updates
-	Delete bool     `json:"delete,omitempty" yaml:"delete,omitempty"` // captures deletes
-	Manual bool     `json:"manual,omitempty" yaml:"manual,omitempty"` // allows rowhook.emit
+	Insert   bool     `json:"insert,omitempty" yaml:"insert,omitempty"`     // captures inserts
+	Update   UpdateOn `json:"update,omitzero" yaml:"update,omitempty"`      // captures updates
+	Delete   bool     `json:"delete,omitempty" yaml:"delete,omitempty"`     // captures deletes
+	Truncate bool     `json:"truncate,omitempty" yaml:"truncate,omitempty"` // captures TRUNCATE, as one event without rows
+	Manual   bool     `json:"manual,omitempty" yaml:"manual,omitempty"`     // allows rowhook.emit
 }
 
 // IsZero reports whether nothing is captured.
-func (o On) IsZero() bool { return !o.Insert && !o.Update.Enabled && !o.Delete && !o.Manual }
+func (o On) IsZero() bool { return !o.Rows() && !o.Truncate && !o.Manual }
+
+// Rows reports whether changes of rows are captured.
+func (o On) Rows() bool { return o.Insert || o.Update.Enabled || o.Delete }
 
 // UpdateOn says which updates a trigger captures. In JSON and YAML it is true (any column), false,
 // or {columns: [a, b]}.
@@ -127,20 +131,54 @@ func (u *UpdateOn) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Payload chooses the columns that old and new hold.
+// Payload says what old and new hold.
 type Payload struct {
 	// Columns are the names of the columns. nil takes every column, also one that is added later.
 	Columns []string `json:"columns,omitempty" yaml:"columns,omitempty"`
+	// Insert, Update and Delete are for events of that operation alone.
+	Insert PayloadOf `json:"insert,omitzero" yaml:"insert,omitempty"`
+	Update PayloadOf `json:"update,omitzero" yaml:"update,omitempty"`
+	Delete PayloadOf `json:"delete,omitzero" yaml:"delete,omitempty"`
+	// Old is what old holds in an update: OldChanged, OldNone, or OldAll, which is stored as "". In a
+	// delete, old is the row whatever Old says.
+	Old string `json:"old,omitempty" yaml:"old,omitempty"`
+	// Changed adds the names of the changed columns to the body of an update.
+	Changed bool `json:"changed,omitempty" yaml:"changed,omitempty"`
+	// Numbers is how values of the types bigint and numeric are written: NumbersText, or
+	// NumbersJSON, which is stored as "".
+	Numbers string `json:"numbers,omitempty" yaml:"numbers,omitempty"`
 	// Mask are paths into old and new whose values are sent, and shown nowhere else: a column, or
 	// members of it behind dots, as in email, address.city and lines.*.price.
 	Mask []string `json:"mask,omitempty" yaml:"mask,omitempty"`
 }
 
-// IsZero reports whether nothing is configured.
-func (p Payload) IsZero() bool { return p.IsWhole() && len(p.Mask) == 0 }
+// PayloadOf says what old and new hold in the events of one operation.
+type PayloadOf struct {
+	// Columns are the names of the columns, instead of Payload.Columns. nil takes those.
+	Columns []string `json:"columns,omitempty" yaml:"columns,omitempty"`
+}
 
-// IsWhole reports whether the payload is the whole row.
-func (p Payload) IsWhole() bool { return len(p.Columns) == 0 }
+// IsZero reports whether nothing is said.
+func (p PayloadOf) IsZero() bool { return len(p.Columns) == 0 }
+
+// IsZero reports whether nothing is configured.
+func (p Payload) IsZero() bool {
+	return len(p.Columns) == 0 && p.Insert.IsZero() && p.Update.IsZero() && p.Delete.IsZero() && p.Old == "" && !p.Changed && p.Numbers == "" && len(p.Mask) == 0
+}
+
+// ColumnsOf returns the columns that old and new hold in the events of an operation: I, U or D as in
+// rowhook.event_log.op. nil is every column.
+func (p Payload) ColumnsOf(op byte) []string {
+	own := map[byte]PayloadOf{'I': p.Insert, 'U': p.Update, 'D': p.Delete}[op]
+	if !own.IsZero() {
+		return own.Columns
+	}
+	return p.Columns
+}
+
+// IsTrimmed reports whether a part of what was captured of an update is not sent, or something is
+// sent that is computed from it.
+func (p Payload) IsTrimmed() bool { return p.Old == OldChanged || p.Old == OldNone || p.Changed }
 
 // Webhook is the HTTP endpoint to which events are sent. URL, Query, header values, Body, Form, Secret
 // and the paths of TLS may hold ${NAME} references. URL behind its host, Query, header values, Body and
@@ -221,8 +259,8 @@ type Retry struct {
 	MaxInterval Duration `json:"max_interval" yaml:"max_interval"`
 }
 
-// The values of Webhook.Format, Webhook.Compress, Retry.Backoff, Spec.Notify, Spec.Capture and
-// Spec.Breaker.
+// The values of Webhook.Format, Webhook.Compress, Retry.Backoff, Spec.Notify, Spec.Capture,
+// Spec.Breaker, Payload.Old and Payload.Numbers.
 const (
 	FormatHasura            = "hasura"             // the word of rowhook.yaml for Webhook.Format ""
 	FormatCloudEvents       = "cloudevents"        // CloudEvents 1.0 in the structured mode, batches in the batched mode
@@ -239,6 +277,11 @@ const (
 	CaptureStatement   = "statement"   // by the statement; an apply fails where that can't be done
 	BreakerOn          = "on"          // the word of rowhook.yaml for Spec.Breaker ""
 	BreakerOff         = "off"         // a receiver that fails is called as before
+	OldAll             = "all"         // the word of rowhook.yaml for Payload.Old ""
+	OldChanged         = "changed"     // only the columns that the update changed
+	OldNone            = "none"        // null
+	NumbersJSON        = "json"        // the word of rowhook.yaml for Payload.Numbers ""
+	NumbersText        = "text"        // as JSON strings, of which JavaScript loses no digit
 )
 
 // The defaults of a Spec. The rowhook.yaml of this repository shows them in comments.

@@ -37,3 +37,23 @@ func TestAProgramOfTheVersionBeforeFindsNoURLWithFormatOrCompression(t *testing.
 		require.Equal(t, spec, back)
 	}
 }
+
+// TestVersionsBeforeLeaveWhatTheyWouldSendOtherwise has the keys whose effect is not in the row that
+// was stored.
+func TestVersionsBeforeLeaveWhatTheyWouldSendOtherwise(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		spec  trigger.Spec
+		isNew bool
+	}{
+		"nothing new":             {trigger.Spec{}, false},
+		"columns of an operation": {trigger.Spec{Payload: trigger.Payload{Insert: trigger.PayloadOf{Columns: []string{"a"}}}}, false},
+		"numbers":                 {trigger.Spec{Payload: trigger.Payload{Numbers: trigger.NumbersText}}, false},
+		"changed columns":         {trigger.Spec{Payload: trigger.Payload{Old: trigger.OldChanged}}, true},
+		"no old row":              {trigger.Spec{Payload: trigger.Payload{Old: trigger.OldNone}}, true},
+		"the list":                {trigger.Spec{Payload: trigger.Payload{Changed: true}}, true},
+		"TRUNCATE":                {trigger.Spec{On: trigger.On{Truncate: true}}, true},
+	} {
+		require.Equal(t, c.isNew, c.spec.IsNew(), name)
+	}
+}

@@ -16,8 +16,9 @@ type Event struct {
 	Table     string    // name of the table, without its schema
 	Trigger   string    // name of the trigger
 
-	Op       byte   // 'I' (insert), 'U' (update), 'D' (delete) or 'M' (recorded by rowhook.emit)
+	Op       byte   // 'I' (insert), 'U' (update), 'D' (delete), 'T' (TRUNCATE) or 'M' (recorded by rowhook.emit)
 	Old, New []byte // the row before and after, as JSON text from Postgres; empty is null
+	Changed  []byte // names of the changed columns, as JSON text: see Trim; empty: the body has none
 
 	Session, Trace []byte // session_variables and trace_context, as JSON text; empty is null
 
@@ -69,7 +70,9 @@ func AppendBody(dst []byte, e *Event) []byte {
 func appendEvent(dst []byte, e *Event) []byte {
 	dst = append(dst, `{"op":"`...)
 	dst = append(dst, e.OpName()...)
-	dst = append(dst, `","data":`...)
+	dst = append(dst, '"')
+	dst = e.appendChanged(dst)
+	dst = append(dst, `,"data":`...)
 	dst = appendData(dst, e)
 	dst = append(dst, `,"session_variables":`...)
 	dst = appendRaw(dst, e.Session)
@@ -90,7 +93,7 @@ func appendData(dst []byte, e *Event) []byte {
 // size estimates the length of the body, rounded up. It is too small only if names need much
 // escaping.
 func (e *Event) size() int {
-	return 384 + len(e.Schema) + len(e.Table) + len(e.Trigger) + len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace)
+	return 384 + len(e.Schema) + len(e.Table) + len(e.Trigger) + len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace) + len(e.Changed)
 }
 
 // BodySize returns the length of the body that AppendBody writes.
@@ -102,7 +105,7 @@ func (e *Event) BodySize() int {
 	if e.Test {
 		n += len(`,"test":true`)
 	}
-	return n
+	return n + e.changedSize()
 }
 
 func rawSize(raw []byte) int {
@@ -127,7 +130,7 @@ func stringSize(s string) int {
 	return len(s) + 2
 }
 
-// OpName returns the operation as in the request body: INSERT, UPDATE, DELETE or MANUAL.
+// OpName returns the operation as in the request body: INSERT, UPDATE, DELETE, TRUNCATE or MANUAL.
 func (e *Event) OpName() string {
 	switch e.Op {
 	case 'I':
@@ -136,6 +139,8 @@ func (e *Event) OpName() string {
 		return "UPDATE"
 	case 'D':
 		return "DELETE"
+	case 'T':
+		return "TRUNCATE"
 	default:
 		return "MANUAL"
 	}

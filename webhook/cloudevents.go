@@ -61,11 +61,14 @@ func AppendCloudEvent(dst []byte, e *Event) []byte {
 
 // AppendCloudEventData appends the data of a CloudEvent to dst and returns the extended slice. It
 // is {"op":"INSERT","table":{"schema":...,"name":...},"old":...,"new":...,"session_variables":...,
-// "trace_context":...}, with the values of AppendBody.
+// "trace_context":...}, with the values of AppendBody. If AppendBody writes changed, it is here, too,
+// behind op.
 func AppendCloudEventData(dst []byte, e *Event) []byte {
 	dst = append(dst, `{"op":"`...)
 	dst = append(dst, e.OpName()...)
-	dst = append(dst, `","table":{"schema":`...)
+	dst = append(dst, '"')
+	dst = e.appendChanged(dst)
+	dst = append(dst, `,"table":{"schema":`...)
 	dst = appendString(dst, e.Schema)
 	dst = append(dst, `,"name":`...)
 	dst = appendString(dst, e.Table)
@@ -277,5 +280,6 @@ func (e *Event) cloudEventBodySize() int {
 // cloudEventDataSize returns the length of what AppendCloudEventData writes.
 func (e *Event) cloudEventDataSize() int {
 	const fixed = len(`{"op":"","table":{"schema":,"name":},"old":,"new":,"session_variables":,"trace_context":}`)
-	return fixed + len(e.OpName()) + stringSize(e.Schema) + stringSize(e.Table) + rawSize(e.Old) + rawSize(e.New) + rawSize(e.Session) + rawSize(e.Trace)
+	return fixed + len(e.OpName()) + stringSize(e.Schema) + stringSize(e.Table) + rawSize(e.Old) + rawSize(e.New) + rawSize(e.Session) + rawSize(e.Trace) +
+		e.changedSize()
 }

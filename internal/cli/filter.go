@@ -33,14 +33,14 @@ func (f *filterFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&f.triggers, "trigger", "t", nil, "only events of this `trigger`; repeat it, or separate several by commas")
 	flags.StringSliceVarP(&f.states, "state", "s", nil, "only events in this `state`: waiting, in_flight, retrying, delivered, merged (delivered, with a later one sent in their stead) or dead; repeat it, or separate several by commas")
-	flags.StringSliceVar(&f.ops, "op", nil, "only events of this `operation`: insert, update, delete or manual; repeat it, or separate several by commas")
+	flags.StringSliceVar(&f.ops, "op", nil, "only events of this `operation`: insert, update, delete, truncate or manual; repeat it, or separate several by commas")
 	flags.StringVar(&f.table, "table", "", "only events of this `table`: table or schema.table")
 	f.addTimes(cmd)
 	flags.StringVar(&f.payload, "payload", "", "only events whose payload matches: KEY=VALUE such as new.customer.id=42, or a JSON `path` such as '$.new.amount ? (@ > 100)'")
 	flags.StringVar(&f.failure, "error", "", "only events with this `text` in the error of the last attempt")
 	flags.StringSliceVar(&f.statuses, "status", nil, "only events whose last attempt got this `status`, such as 503 or 5xx; repeat it, or separate several by commas")
 	flags.StringSliceVar(&f.kinds, "kind", nil, "only events whose last attempt failed with this `kind` of error, such as timeout or refused; repeat it, or separate several by commas")
-	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
+	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "truncate", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	noError(cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"waiting", "in_flight", "retrying", "delivered", "merged", "dead"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 

@@ -49,7 +49,7 @@ the heartbeats are called.`,
 	o.look = true
 	var alerts bool
 	s := flagSet{cmd.Flags()}
-	cmd.Flags().StringVar(&trial.Op, "op", "", "operation: insert, update, delete or manual (default: the first one that the trigger captures)")
+	cmd.Flags().StringVar(&trial.Op, "op", "", "operation: insert, update, delete, truncate or manual (default: the first one that the trigger captures)")
 	cmd.Flags().StringVarP(&payload, "payload", "p", "", "data of the event: JSON, @ and the name of a file, or - for standard input. An object of old, new or both, "+
 		"or the row, which is \"old\" for a delete and else \"new\" (default: a made-up row)")
 	cmd.Flags().Var((*durationFlag)(&trial.Timeout), "timeout", "how long the receiver may take to answer (default: the timeout of the trigger)")
@@ -59,7 +59,7 @@ the heartbeats are called.`,
 		"or if there is none, for a row of the table")
 	cmd.Flags().BoolVar(&alerts, "alerts", false, "try what alerts of the configuration name, and no trigger")
 	guardFlags(&s, &trial.Guard)
-	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
+	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "truncate", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case alerts && len(args) > 0:
@@ -84,8 +84,8 @@ the heartbeats are called.`,
 		switch {
 		case trial.Timeout < 0, trial.Timeout == 0 && cmd.Flags().Changed("timeout"):
 			return usagef("--timeout must be above 0, got %s", trial.Timeout)
-		case cmd.Flags().Changed("op") && !slices.Contains([]string{"insert", "update", "delete", "manual"}, strings.ToLower(trial.Op)):
-			return usagef("--op: unknown operation %q: write insert, update, delete or manual", trial.Op)
+		case cmd.Flags().Changed("op") && !slices.Contains([]string{"insert", "update", "delete", "truncate", "manual"}, strings.ToLower(trial.Op)):
+			return usagef("--op: unknown operation %q: write insert, update, delete, truncate or manual", trial.Op)
 		}
 		if cmd.Flags().Changed("payload") {
 			var err error

@@ -192,6 +192,9 @@ func operations(g *operate.Trigger) string {
 	if g.On.Delete {
 		parts = append(parts, "delete")
 	}
+	if g.On.Truncate {
+		parts = append(parts, "truncate")
+	}
 	if g.On.Manual {
 		parts = append(parts, "manual")
 	}

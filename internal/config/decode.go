@@ -607,7 +607,7 @@ func (d *decoder) groupRemedy(n ast.Node, v reflect.Value, at place) string {
 	for _, n := range nodes {
 		text, _ := textOf(n)
 		operation := strings.ToLower(text)
-		if !slices.Contains([]string{"insert", "update", "delete", "manual"}, operation) || len(operations) == 4 {
+		if !slices.Contains([]string{"insert", "update", "delete", "truncate", "manual"}, operation) || len(operations) == 5 {
 			return d.remedy(at)
 		}
 		operations = append(operations, operation+": true")

@@ -120,7 +120,9 @@ func (d *decoder) triggers(e entry) {
 // cloneSpec returns a copy that shares no memory that a decoder writes.
 func cloneSpec(s trigger.Spec) trigger.Spec {
 	s.On.Update.Columns = slices.Clone(s.On.Update.Columns)
-	s.Payload.Columns = slices.Clone(s.Payload.Columns)
+	for _, columns := range []*[]string{&s.Payload.Columns, &s.Payload.Insert.Columns, &s.Payload.Update.Columns, &s.Payload.Delete.Columns} {
+		*columns = slices.Clone(*columns)
+	}
 	s.Payload.Mask = slices.Clone(s.Payload.Mask)
 	s.Webhook.Headers = maps.Clone(s.Webhook.Headers)
 	s.Webhook.Query = maps.Clone(s.Webhook.Query)

@@ -48,7 +48,7 @@ func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
 
 // examples are the keys without a default, for which the file shows an example.
 var examples = []string{
-	"name", "table", "on.insert", "on.update", "on.delete", "on.manual", "when", "payload.columns", "payload.mask", "webhook.url", "webhook.headers", "webhook.query", "webhook.body", "webhook.secret",
+	"name", "table", "on.insert", "on.update", "on.delete", "on.truncate", "on.manual", "when", "payload.columns", "payload.insert.columns", "payload.update.columns", "payload.delete.columns", "payload.mask", "webhook.url", "webhook.headers", "webhook.query", "webhook.body", "webhook.secret",
 	"webhook.tls.ca_file", "webhook.tls.cert_file", "webhook.tls.key_file",
 	"order.by", "batch.max", "batch.bytes", "rate.limit", "rate.burst",
 }

@@ -155,6 +155,12 @@ func normalize(s *trigger.Spec) {
 	if s.Breaker == trigger.BreakerOn {
 		s.Breaker = ""
 	}
+	if s.Payload.Old == trigger.OldAll {
+		s.Payload.Old = ""
+	}
+	if s.Payload.Numbers == trigger.NumbersJSON {
+		s.Payload.Numbers = ""
+	}
 	if s.Order.OnDead == trigger.OnDeadSkip {
 		s.Order.OnDead = ""
 	}

@@ -100,6 +100,12 @@ func specs() *rapid.Generator[trigger.Spec] {
 		if rapid.Bool().Draw(t, "masked") {
 			s.Payload.Mask = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"*", "a", "a.*", "größe", `"a.b".c`, "a b.*.c", "yes", "null", "# x", "- a", `"1"`, `"*"`, "a: b"}), 1, 4, rapid.ID).Draw(t, "mask")
 		}
+		s.On.Truncate = rapid.Bool().Draw(t, "truncate")
+		s.Payload.Numbers = rapid.SampledFrom([]string{"", trigger.NumbersText}).Draw(t, "numbers")
+		if s.On.Update.Enabled {
+			s.Payload.Old = rapid.SampledFrom([]string{"", trigger.OldChanged, trigger.OldNone}).Draw(t, "old")
+			s.Payload.Changed = rapid.Bool().Draw(t, "changed")
+		}
 		s.Webhook.URL = rapid.SampledFrom([]string{"https://e.com", "${U}/x", "http://${H}:${P}/?a=b&c={d}", "https://e.com/$${x}", "http://[::1]/", "https://e.com/$new.id", "${U}/${new.\"a b\" ?? 'x'}"}).Draw(t, "url")
 		headers := rapid.MapOfN(rapid.SampledFrom([]string{"X-A", "X-B", "authorization", "1", "null", "true"}), odd, 0, 3).Draw(t, "headers")
 		if len(headers) > 0 {
@@ -139,6 +145,15 @@ func specs() *rapid.Generator[trigger.Spec] {
 				s.Order.By = columns.Filter(func(c []string) bool { return c[0] != trigger.OrderByRow }).Draw(t, "by")
 			}
 			s.Order.OnDead = rapid.SampledFrom([]string{"", trigger.OnDeadBlock}).Draw(t, "on_dead")
+		}
+		if !s.Order.Latest && rapid.Bool().Draw(t, "columns of an operation") {
+			s.Payload.Insert.Columns = columns.Draw(t, "of inserts")
+			if s.On.Update.Enabled {
+				s.Payload.Update.Columns = columns.Draw(t, "of updates")
+			}
+			if s.On.Delete {
+				s.Payload.Delete.Columns = columns.Draw(t, "of deletes")
+			}
 		}
 		hasData := s.Webhook.URLHasData() || len(s.Webhook.HeadersHaveData()) > 0
 		if s.Webhook.HasBody() && s.Webhook.Format != trigger.FormatCloudEventsBinary && !hasData && s.Webhook.Body != trigger.BodyForm && s.Webhook.Form == nil && rapid.Bool().Draw(t, "batches") {

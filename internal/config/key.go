@@ -83,7 +83,7 @@ func keys() map[string]key {
 }
 
 func triggerKeys() map[string]key {
-	return map[string]key{
+	all := map[string]key{
 		"": {doc: "The configuration of Rowhook: which changes of which Postgres tables are delivered to which webhooks."},
 		"defaults": {
 			doc: "What triggers share: every key of a trigger except name and table. It holds for the triggers of all files of a directory. " +
@@ -136,7 +136,8 @@ func triggerKeys() map[string]key {
 			unique:   true,
 		},
 		"triggers[].on.update.columns[]": {doc: "The exact name of a column, without SQL quotes.", example: "status", nonEmpty: true, check: checkColumn},
-		"triggers[].on.delete":           {doc: "Capture deleted rows. TRUNCATE is not captured.", example: "delete: true"},
+		"triggers[].on.delete":           {doc: "Capture deleted rows.", example: "delete: true"},
+		"triggers[].on.truncate":         {doc: "Capture TRUNCATE, as one event without rows.", example: "truncate: true"},
 		"triggers[].on.manual":           {doc: "Accept manual events, which rowhook invoke and rowhook.emit record.", example: "manual: true"},
 		"triggers[].when": {
 			doc:     "A boolean SQL expression over old and new. Postgres evaluates it for each row, and captures only rows for which it is true.",
@@ -162,6 +163,22 @@ func triggerKeys() map[string]key {
 			doc: "A column, or a member of it behind dots: email, address.city. * is every member of an object and every element of an array. " +
 				"A name with a dot, a quote or a * in it is in double quotes.",
 			example: "email", nonEmpty: true, check: checkMask,
+		},
+		"triggers[].payload.insert": {doc: "What new contains of an inserted row.", example: "insert: {columns: [id, status]}"},
+		"triggers[].payload.update": {doc: "What old and new contain of an updated row.", example: "update: {columns: [id, status]}"},
+		"triggers[].payload.delete": {doc: "What old contains of a deleted row.", example: "delete: {columns: [id]}"},
+		"triggers[].payload.old": {
+			doc: "What old contains in an update. all: every column of the payload. changed: the columns that the update changed. none: null. " +
+				"In a delete, old is the row in any case.",
+			example: "old: changed",
+			enum:    []string{trigger.OldAll, trigger.OldChanged, trigger.OldNone},
+		},
+		"triggers[].payload.changed": {doc: "Add the names of the changed columns to the body of an update, as changed beside op.", example: "changed: true"},
+		"triggers[].payload.numbers": {
+			doc: "How bigint and numeric are written, also within arrays and composite types. json: as JSON numbers with every digit, of which JavaScript loses some. " +
+				"text: as JSON strings. Values in columns of type json and jsonb stay as they are.",
+			example: "numbers: text",
+			enum:    []string{trigger.NumbersJSON, trigger.NumbersText},
 		},
 		"triggers[].webhook": {doc: "The receiver, to which events are sent.", example: "webhook: {url: \"https://example.com/hooks/orders\"}", required: true},
 		"triggers[].webhook.url": {
@@ -426,4 +443,11 @@ func triggerKeys() map[string]key {
 			example: "max_size: 20GiB",
 		},
 	}
+	for _, operation := range [...]string{"insert", "update", "delete"} {
+		columns := all["triggers[].payload.columns"]
+		columns.doc = "The columns in the events of " + operation + "s, in this order, instead of those of payload.columns."
+		all["triggers[].payload."+operation+".columns"] = columns
+		all["triggers[].payload."+operation+".columns[]"] = all["triggers[].payload.columns[]"]
+	}
+	return all
 }

@@ -18,6 +18,8 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 		}
 	}
 	t.checkOn()
+	t.checkWhen()
+	t.checkPayload()
 	t.checkRetry()
 	t.checkSigned()
 	t.checkFormat()
@@ -98,8 +100,62 @@ func (t merged) checkOn() {
 	if _, _, given := t.place([]string{"on"}); !given || !t.clean("on") || !t.spec.On.IsZero() {
 		return
 	}
-	const message = "captures nothing; set insert, update, delete or manual to true"
+	const message = "captures nothing; set insert, update, delete, truncate or manual to true"
 	t.conflict(message, []string{"on"})
+}
+
+// checkWhen reports a condition on rows of a trigger that captures none.
+func (t merged) checkWhen() {
+	if on := t.spec.On; t.spec.When == "" || !t.clean("on") || !t.clean("when") || !on.Truncate || on.Rows() {
+		return
+	}
+	t.conflict("has no row to look at, since a TRUNCATE has none and the trigger captures no other change; remove it", []string{"when"}, []string{"on"})
+}
+
+// checkPayload reports what a trigger says of the payload of operations that it does not capture, and
+// columns that differ although changes of several operations are sent as one.
+func (t merged) checkPayload() {
+	p, on := t.spec.Payload, t.spec.On
+	if !t.clean("payload") || !t.clean("on") {
+		return
+	}
+	for key, own := range map[string]trigger.PayloadOf{"insert": p.Insert, "update": p.Update, "delete": p.Delete} {
+		if _, _, given := t.place([]string{"payload", key}); given && own.IsZero() {
+			t.conflict(fmt.Sprintf("names no columns; write it like %s: {columns: [id, status]}, or remove it", key), []string{"payload", key})
+		}
+	}
+	if p.IsZero() {
+		return
+	}
+	unused := func(captured bool, operation string, path ...string) {
+		_, key, given := t.place(path)
+		if captured || !given || key[0] == sharedRule { // defaults are for other triggers, too
+			return
+		}
+		t.conflict(fmt.Sprintf("is for %ss, which the trigger does not capture; add %[1]s: true to on, or remove it", operation), path, []string{"on"})
+	}
+	unused(on.Insert, "insert", "payload", "insert")
+	unused(on.Update.Enabled, "update", "payload", "update")
+	unused(on.Delete, "delete", "payload", "delete")
+	if p.Old != "" && p.Old != trigger.OldAll {
+		unused(on.Update.Enabled, "update", "payload", "old")
+	}
+	if p.Changed {
+		unused(on.Update.Enabled, "update", "payload", "changed")
+	}
+	if !t.spec.Order.Latest || t.spec.Order.IsZero() || !t.clean("order") {
+		return
+	}
+	var lists [][]string
+	for op, captured := range map[byte]bool{'I': on.Insert, 'U': on.Update.Enabled, 'D': on.Delete} {
+		if captured {
+			lists = append(lists, p.ColumnsOf(op))
+		}
+	}
+	if slices.ContainsFunc(lists, func(l []string) bool { return !slices.Equal(l, lists[0]) }) {
+		t.conflict("order.latest sends changes of several operations as one, so all operations need the same columns; write payload: {columns: [...]}, or remove latest",
+			[]string{"payload", "insert"}, []string{"payload", "update"}, []string{"payload", "delete"}, []string{"order", "latest"})
+	}
 }
 
 func (t merged) checkRetry() {
@@ -212,7 +268,11 @@ func (t merged) checkOrder() {
 	if t.spec.Order.IsZero() || !t.clean("order") || !t.clean("on") {
 		return
 	}
-	if on := t.spec.On; on.Manual && !on.Insert && !on.Update.Enabled && !on.Delete {
+	switch on := t.spec.On; {
+	case on.Rows() || on.IsZero():
+	case on.Truncate:
+		t.conflict("has nothing to order: the trigger captures no rows, whose events have keys; write order: none", []string{"order"})
+	default:
 		t.conflict("has nothing to order: manual events have no key, and the trigger captures nothing else; write order: none", []string{"order"})
 	}
 }

@@ -194,7 +194,7 @@ func (m *schemaMaker) maybeShared(rule string) bool {
 // webhook with a url.
 func unlessShared() []any {
 	on := map[string]any{"required": []string{"on"}, "properties": map[string]any{"on": map[string]any{"anyOf": []any{
-		requireTrue("insert"), requireTrue("delete"), requireTrue("manual"),
+		requireTrue("insert"), requireTrue("delete"), requireTrue("truncate"), requireTrue("manual"),
 		map[string]any{
 			"required":   []string{"update"},
 			"properties": map[string]any{"update": map[string]any{"not": map[string]any{"const": false}}},

@@ -109,6 +109,8 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"nothing on":             fileOf("on: {}"),
 		"all off":                fileOf("on: {insert: false, update: false, delete: false}"),
 		"a list of updates":      fileOf("on: {update: [a]}"),
+		"numbers of a kind":      fileOf("payload: {numbers: string}"),
+		"an old row of a kind":   fileOf("payload: {old: some}"),
 		"no columns":             fileOf("on: {update: {columns: []}}"),
 		"no column list":         fileOf("on: {update: {}}"),
 		"a column twice":         fileOf("payload: {columns: [a, a]}"),
@@ -219,5 +221,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 69)
+	require.Len(t, seen, 79)
 }

@@ -24,7 +24,7 @@ type Event struct {
 	ID          string     `json:"id"`
 	Trigger     string     `json:"trigger"`
 	Table       string     `json:"table"` // schema.table
-	Op          string     `json:"op"`    // INSERT, UPDATE, DELETE or MANUAL
+	Op          string     `json:"op"`    // INSERT, UPDATE, DELETE, TRUNCATE or MANUAL
 	State       State      `json:"state"`
 	Attempts    int        `json:"attempts"` // begun so far, including the present one
 	CreatedAt   time.Time  `json:"created_at"`
@@ -359,6 +359,7 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 		ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
 		Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit, Sequence: r.Seq,
 	}
+	event.Trim(spec.Payload)
 	d.Request, d.address = requestOf(&spec, event, r.problem == "")
 	if d.Log, err = attempts(ctx, tx, r.ID); err != nil {
 		return nil, err

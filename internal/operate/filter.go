@@ -47,7 +47,7 @@ func ParseState(s string) (State, error) {
 }
 
 // Ops returns the operations that events are of.
-func Ops() []string { return []string{"INSERT", "UPDATE", "DELETE", "MANUAL"} }
+func Ops() []string { return []string{"INSERT", "UPDATE", "DELETE", "TRUNCATE", "MANUAL"} }
 
 // Filter chooses events. An event must meet every field that is set. The zero value chooses all
 // events.
@@ -55,7 +55,7 @@ type Filter struct {
 	IDs      []string  `json:"ids,omitempty"`      // any of these
 	Triggers []string  `json:"triggers,omitempty"` // names; any of these
 	States   []State   `json:"states,omitempty"`   // any of these
-	Ops      []string  `json:"ops,omitempty"`      // INSERT, UPDATE, DELETE or MANUAL; any of these
+	Ops      []string  `json:"ops,omitempty"`      // INSERT, UPDATE, DELETE, TRUNCATE or MANUAL; any of these
 	Table    string    `json:"table,omitempty"`    // table or schema.table, by its present name
 	Since    time.Time `json:"since,omitzero"`     // recorded at this time or later
 	Until    time.Time `json:"until,omitzero"`     // recorded before this time

@@ -22,6 +22,8 @@ type sampler struct {
 	types   map[uint32]sampleType
 	fields  map[uint32][]sampleColumn // of composite types, by the oid of their relation
 	now     time.Time
+
+	textNumbers bool // bigint and numeric are written as strings
 }
 
 // sampleColumn is a column of a table or of a composite type.
@@ -122,6 +124,40 @@ func (s *sampler) row(chosen, changed []string) json.RawMessage {
 	}, 0))
 }
 
+// selected returns the select list of a row with these columns; none: all. With textNumbers it casts
+// columns of the types bigint and numeric, and arrays of them.
+func (s *sampler) selected(chosen []string, textNumbers bool) string {
+	if len(chosen) == 0 {
+		if !textNumbers {
+			return "*"
+		}
+		for _, c := range s.columns {
+			chosen = append(chosen, c.Name)
+		}
+	}
+	list := make([]string, len(chosen))
+	for i, name := range chosen {
+		list[i] = pg.QuoteName(name)
+		at := slices.IndexFunc(s.columns, func(c sampleColumn) bool { return c.Name == name })
+		if at < 0 || !textNumbers {
+			continue
+		}
+		t, cast := s.types[s.columns[at].Type], "::text"
+		for t.Kind == "d" || t.Element != 0 && cast == "::text" {
+			if t.Element != 0 {
+				cast = "::text[]"
+				t = s.types[t.Element]
+			} else {
+				t = s.types[t.Base]
+			}
+		}
+		if t.Name == "int8" || t.Name == "numeric" {
+			list[i] += cast + " as " + list[i]
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
 // changing returns the columns that differ between old and new of an update: the configured ones,
 // or else the first one that is not of the key and has two values.
 func (s *sampler) changing(configured []string) []string {
@@ -182,12 +218,14 @@ func (s *sampler) scalar(t sampleType, c sampleColumn, variant int) string {
 	switch t.Name {
 	case "bool":
 		return strconv.FormatBool(variant == 1)
-	case "int2", "int4", "int8":
+	case "int8":
+		return s.number(n)
+	case "int2", "int4":
 		return n
 	case "float4", "float8":
 		return n + ".5"
 	case "numeric":
-		return sampleNumeric(c.Modifier, variant)
+		return s.number(sampleNumeric(c.Modifier, variant))
 	case "json":
 		return `{"sample":` + n + `}`
 	case "jsonb":
@@ -216,6 +254,14 @@ func (s *sampler) scalar(t sampleType, c sampleColumn, variant int) string {
 		return jsonText(sampleText(c, variant))
 	}
 	return "null" // of an extension, and with any form
+}
+
+// number returns a value of bigint or numeric as JSON.
+func (s *sampler) number(text string) string {
+	if s.textNumbers {
+		return jsonText(text)
+	}
+	return text
 }
 
 // sampleTexts are values of types that JSON has as text, by the name of the type.

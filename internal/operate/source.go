@@ -442,6 +442,8 @@ func opName(op string) string {
 		return "UPDATE"
 	case "D":
 		return "DELETE"
+	case "T":
+		return "TRUNCATE"
 	default:
 		return "MANUAL"
 	}

@@ -27,7 +27,7 @@ import (
 // Trial is a made-up event to send to the webhook of a trigger.
 type Trial struct {
 	Trigger string
-	// Op is insert, update, delete or manual. "" takes the first one that the trigger captures.
+	// Op is insert, update, delete, truncate or manual. "" takes the first one that the trigger captures.
 	Op string
 	// Payload is the data of the event: {"old": ..., "new": ...}, or the row. nil: a row is made up
 	// from the columns of the table.
@@ -221,7 +221,7 @@ func (o *Trial) operation(on trigger.On) (byte, error) {
 	for _, c := range []struct {
 		name string
 		on   bool
-	}{{"insert", on.Insert}, {"update", on.Update.Enabled}, {"delete", on.Delete}, {"manual", on.Manual}} {
+	}{{"insert", on.Insert}, {"update", on.Update.Enabled}, {"delete", on.Delete}, {"truncate", on.Truncate}, {"manual", on.Manual}} {
 		if !c.on {
 			continue
 		}
@@ -238,6 +238,9 @@ func (o *Trial) operation(on trigger.On) (byte, error) {
 
 // take takes the data that were given.
 func (t *trial) take(payload json.RawMessage) error {
+	if t.op == 'T' {
+		return problem(ErrInvalid, "leave it out", "a TRUNCATE has no payload")
+	}
 	if !json.Valid(payload) || !utf8.Valid(payload) {
 		return problem(ErrInvalid, `write JSON, such as {"id": 7} or {"old": {...}, "new": {...}}`, "the payload is not JSON")
 	}
@@ -288,17 +291,14 @@ func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownT
 		}
 		t.real = nil
 	}
-	if t.op == 'M' {
+	if t.op == 'M' || t.op == 'T' {
 		return false, nil
 	}
-	columns := "*"
-	if chosen := t.spec.Payload.Columns; len(chosen) > 0 {
-		quoted := make([]string, len(chosen))
-		for i, name := range chosen {
-			quoted[i] = pg.QuoteName(name)
-		}
-		columns = strings.Join(quoted, ", ")
+	s, err := readSampler(ctx, tx, known.Relation, time.Now())
+	if err != nil {
+		return false, err
 	}
+	columns := s.selected(t.spec.Payload.ColumnsOf(t.op), t.spec.Payload.Numbers == trigger.NumbersText)
 	var row []byte
 	err = apart(ctx, tx, func() error {
 		return tx.QueryRow(ctx, "select pg_catalog.row_to_json(r)::text from (select "+columns+" from "+pg.QuoteName(known.Schema, known.Table)+" limit 1) r").Scan(&row)
@@ -321,8 +321,11 @@ func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownT
 
 // makeUp makes up a row of the table.
 func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) error {
-	if t.op == 'M' {
+	switch t.op {
+	case 'M':
 		t.new = json.RawMessage(`{"sample":1}`)
+		return nil
+	case 'T':
 		return nil
 	}
 	var exists bool
@@ -336,7 +339,8 @@ func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) erro
 	if !exists {
 		return problem(ErrRefused, "give the data by --payload, or apply a configuration with another table", "the table %s of the trigger %q does not exist any more", known.qualified(), known.Name)
 	}
-	chosen := t.spec.Payload.Columns
+	chosen := t.spec.Payload.ColumnsOf(t.op)
+	s.textNumbers = t.spec.Payload.Numbers == trigger.NumbersText
 	switch t.op {
 	case 'I':
 		t.new = s.row(chosen, nil)
@@ -367,10 +371,12 @@ func (t *trial) event(now time.Time) (*webhook.Event, error) {
 	if !t.spec.Order.IsZero() && t.op != 'M' {
 		sequence = 1 // below that of any event to come, so a receiver that keeps the highest drops none
 	}
-	return &webhook.Event{
+	event := &webhook.Event{
 		Sequence: sequence, ID: id, CreatedAt: now, Schema: t.schema, Table: t.table, Trigger: t.spec.Name, Op: t.op, Old: t.old, New: t.new,
 		MaxRetries: t.spec.Retry.Limit, Test: true,
-	}, nil
+	}
+	event.Trim(t.spec.Payload)
+	return event, nil
 }
 
 // newUUID returns a UUID of version 7, as rowhook.uuid7 does. It is no event's.

@@ -12,7 +12,7 @@ import (
 // Match chooses deliveries. Its zero value chooses all of them.
 type Match struct {
 	Trigger string
-	Op      string // INSERT, UPDATE, DELETE or MANUAL, in any case
+	Op      string // INSERT, UPDATE, DELETE, TRUNCATE or MANUAL, in any case
 	Table   string // with its schema or without, as SQL writes it; see CheckTable
 	ID      string // of the event
 	// Where are conditions on the event. All must hold.

@@ -124,7 +124,7 @@ func (m *Match) read(name, text string) (err error) {
 }
 
 func readOp(text string) (string, error) {
-	ops := []string{"INSERT", "UPDATE", "DELETE", "MANUAL"}
+	ops := []string{"INSERT", "UPDATE", "DELETE", "TRUNCATE", "MANUAL"}
 	op := strings.ToUpper(text)
 	for _, known := range ops {
 		if op == known {

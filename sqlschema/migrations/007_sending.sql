@@ -52,6 +52,190 @@ comment on column rowhook.replay.part_id     is 'See part_seq';
 comment on column rowhook.replay.runner      is 'Who puts events back, a number of its own; null: nobody';
 revoke all on rowhook.replay from public;
 
+-- == Payload ==
+
+comment on column rowhook.event_log.op     is 'I insert, U update, D delete, T truncate, M manual';
+comment on column rowhook.event_archive.op is 'I insert, U update, D delete, T truncate, M manual';
+comment on column rowhook.dead_letter.op   is 'I insert, U update, D delete, T truncate, M manual';
+
+-- Captures of triggers with numbers: text call it for whole rows and for composite types. It looks up
+-- the types each time, so it is right for columns that are added later. A way down leaves it, since
+-- functions of captures depend on it.
+create or replace function rowhook.numbers_as_text(value json, type oid) returns json language plpgsql stable strict
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+#variable_conflict use_variable
+declare
+  base    oid;
+  row_of  oid;
+  element oid;
+begin
+  select case when t.typtype = 'd' then t.typbasetype end, t.typrelid,
+         case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem else 0 end
+    into base, row_of, element from pg_type t where t.oid = type;
+  if base is not null then
+    return rowhook.numbers_as_text(value, base);
+  elsif type in ('int8'::regtype, 'numeric'::regtype) then
+    return case json_typeof(value) when 'number' then to_json(value::text) else value end;
+  elsif row_of <> 0 and json_typeof(value) = 'object' then
+    return (
+      select concat('{', string_agg(concat(to_json(e.key), ':', case
+               when a.atttypid in ('int8'::regtype, 'numeric'::regtype) and json_typeof(e.value) = 'number' then to_json(e.value::text)
+               -- Types of Postgres itself that hold others are arrays of these two, and rows of its catalogs.
+               when a.atttypid in ('int8[]'::regtype, 'numeric[]'::regtype) or a.atttypid >= 10000 then rowhook.numbers_as_text(e.value, a.atttypid)
+               else e.value end), ',' order by e.n), '}')
+        from json_each(value) with ordinality as e (key, value, n)
+        left join pg_attribute a on a.attrelid = row_of and a.attname = e.key::name and a.attnum > 0 and not a.attisdropped)::json;
+  elsif element = 0 then
+    return value;
+  elsif json_typeof(value) <> 'array' then -- an element
+    return rowhook.numbers_as_text(value, element);
+  elsif not exists (
+    with recursive part as (
+      select element as oid
+      union
+      select x.oid
+        from part join pg_type y on y.oid = part.oid
+        join lateral (
+          select y.typbasetype as oid where y.typtype = 'd'
+          union all select y.typelem where y.typelem <> 0
+          union all select b.atttypid from pg_attribute b where b.attrelid = y.typrelid and y.typrelid <> 0 and b.attnum > 0 and not b.attisdropped) x on true)
+    select from part where part.oid in ('int8'::regtype, 'numeric'::regtype)) then
+    return value;
+  end if;
+  -- An array within an array is another dimension of it.
+  return (select concat('[', string_agg(rowhook.numbers_as_text(e.value, type)::text, ',' order by e.n), ']')
+            from json_array_elements(value) with ordinality as e (value, n))::json;
+end
+$$;
+comment on function rowhook.numbers_as_text(json, oid) is 'The JSON of a value of a type, with what is of type bigint or numeric in it as strings';
+revoke all on function rowhook.numbers_as_text(json, oid) from public;
+
+-- What rowhook.recorded shows of the payload of an update is what webhook/trim.go sends.
+create function rowhook.changed_keys(old json, new json) returns text[] language sql immutable strict
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+  select case when json_typeof(old) = 'object' and json_typeof(new) = 'object' then (
+    select coalesce(array_agg(coalesce(o.key, n.key) order by o.n, n.n), '{}')
+      from json_each(old) with ordinality as o (key, value, n)
+      full join json_each(new) with ordinality as n (key, value, n) on n.key = o.key
+     where o.value::text is distinct from n.value::text) end
+$$;
+comment on function rowhook.changed_keys(json, json) is 'The keys of two objects whose values differ';
+revoke all on function rowhook.changed_keys(json, json) from public;
+
+create function rowhook.only_keys(value json, keys text[]) returns json language sql immutable strict
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+  select concat('{', (select string_agg(concat(to_json(e.key), ':', e.value), ',' order by e.n)
+    from json_each(value) with ordinality as e (key, value, n) where e.key = any (keys)), '}')::json
+$$;
+comment on function rowhook.only_keys(json, text[]) is 'An object with some of its keys';
+revoke all on function rowhook.only_keys(json, text[]) from public;
+
+-- As in version 5, with TRUNCATE.
+create or replace view rowhook.events as
+select e.id, coalesce(n.nspname, r.schema_name, t.schema_name) as schema_name, coalesce(c.relname, r.table_name, t.table_name) as table_name, t.name as trigger_name,
+       json_build_object(
+         'op', case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' when 'T' then 'TRUNCATE' else 'MANUAL' end,
+         'data', json_build_object('old', e.old, 'new', e.new),
+         'session_variables', e.session, 'trace_context', e.trace) as payload,
+       e.delivered, e.error, e.tries, e.created_at, e.locked, e.next_retry_at, e.archived
+  from (
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false as delivered, false as error,
+           case when claimed_by is not null then due_at end as locked,
+           case when claimed_by is null and tries > 0 then case when due_at > '2150-01-01 00:00:00+00' then due_at - interval '1752000 hours' else due_at end end as next_retry_at, false as archived
+      from rowhook.event_log
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, true, false, null, null, true
+      from rowhook.event_archive
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false, true, null, null, false
+      from rowhook.dead_letter) e
+  left join rowhook.trigger t on t.id = e.trigger_id
+  left join rowhook.relation r on r.id = coalesce(e.relation_id, t.origin_id)
+  left join pg_catalog.pg_class c on c.oid = coalesce(
+    (select w.watched::oid from rowhook.trigger w
+      where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+    case when r.home = 'rowhook.relation'::regclass then r.oid end)
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
+
+-- As in version 5, with TRUNCATE, and of updates what is sent.
+create or replace function rowhook.recorded(trigger_name text default null)
+  returns table (id uuid, created_at timestamptz, trigger text, op text, schema text, "table" text,
+                 old json, new json, session_variables json, trace_context json, body json)
+  language plpgsql volatile security definer rows 10
+  set search_path to 'pg_catalog', 'pg_temp'
+  set timezone to 'UTC'
+  set datestyle to 'ISO, YMD'
+  set enable_seqscan to off
+  set enable_bitmapscan to off
+  set max_parallel_workers_per_gather to 0
+  set jit to off
+as $$
+#variable_conflict use_column
+declare
+  own   constant bigint := pg_current_xact_id_if_assigned()::text::bigint; -- null: nothing was written
+  first constant timestamptz := transaction_timestamp() - interval '1 second';
+  last  constant timestamptz := clock_timestamp() + interval '1 second';
+begin
+  if trigger_name is not null and not exists (select from rowhook.trigger t where t.name = trigger_name and t.removed_at is null) then
+    raise exception 'there is no Rowhook trigger named "%"; %', trigger_name,
+      (select case count(*) when 0 then 'there is none'
+                   else 'there are ' || string_agg(t.name, ', ' order by t.name) filter (where t.place <= 20) || case when count(*) > 20 then ' and more' else '' end end
+         from (select name, row_number() over (order by name) as place from rowhook.trigger where removed_at is null) t)
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if own is null then
+    return;
+  end if;
+  return query
+  with event as materialized (
+    select e.*, t.name as trigger_name, t.schema_name, t.table_name, coalesce(e.relation_id, t.origin_id) as relation, coalesce(t.spec #>> '{retry,limit}', '5') as retries,
+           case when e.op = 'U' then t.spec #>> '{payload,old}' end as sent_old, case when e.op = 'U' then (t.spec #>> '{payload,changed}')::boolean end as names_changed,
+           case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' when 'T' then 'TRUNCATE' else 'MANUAL' end as operation
+      from rowhook.trigger t
+     cross join lateral (
+       (select q.*, q.cmin::text::bigint as command, q.ctid as place
+         from rowhook.event_log q
+        where q.trigger_id = t.id and q.due_at between first and last
+          and q.created_at >= first and q.tries = 0 and q.claimed_by is null
+          and case when age(q.xmin) > 0 then false
+                   else pg_xact_status((own + ((q.xmin::text::bigint - own) & 4294967295))::text::xid8) = 'in progress' end
+       offset 0)
+       union all
+       (select q.*, q.cmin::text::bigint as command, q.ctid as place
+         from rowhook.event_log q
+        where q.trigger_id = t.id and q.due_at between first + interval '1752000 hours' and last + interval '1752000 hours'
+          and q.created_at >= first and q.tries = 0 and q.claimed_by is null
+          and case when age(q.xmin) > 0 then false
+                   else pg_xact_status((own + ((q.xmin::text::bigint - own) & 4294967295))::text::xid8) = 'in progress' end
+       offset 0)) e
+     where $1 is null or t.name = $1),
+  named as materialized ( -- as in rowhook.events
+    select r.id, coalesce(s.nspname::text, r.schema_name) as schema, coalesce(c.relname::text, r.table_name) as name
+      from (select distinct v.relation from event v) d
+      join rowhook.relation r on r.id = d.relation
+      left join pg_class c on c.oid = coalesce(
+        (select w.watched::oid from rowhook.trigger w
+          where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+        case when r.home = 'rowhook.relation'::regclass then r.oid end)
+      left join pg_namespace s on s.oid = c.relnamespace)
+  select v.id, v.created_at, v.trigger_name, v.operation, m.schema, m.name, o.sent, v.new, v.session, v.trace,
+         concat('{"id":"', v.id, '","created_at":"', to_char(v.created_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '"', ',"sequence":' || v.seq,
+                ',"table":{"schema":', to_json(m.schema), ',"name":', to_json(m.name), '},"trigger":{"name":', to_json(v.trigger_name),
+                '},"event":{"op":"', v.operation, '"', ',"changed":' || case when v.names_changed then coalesce(array_to_json(k.changed)::text, 'null') end,
+                ',"data":{"old":', coalesce(o.sent, 'null'), ',"new":', coalesce(v.new, 'null'),
+                '},"session_variables":', coalesce(v.session, 'null'), ',"trace_context":', coalesce(v.trace, 'null'),
+                '},"delivery_info":{"current_retry":0,"max_retries":', v.retries, '}}')::json
+    from event v left join named n on n.id = v.relation
+   cross join lateral (select coalesce(n.schema, v.schema_name) as schema, coalesce(n.name, v.table_name) as name) m
+   cross join lateral (select case when v.names_changed or v.sent_old = 'changed' then rowhook.changed_keys(v.old, v.new) end as changed) k
+   cross join lateral (
+     select case v.sent_old when 'none' then null when 'changed' then coalesce(rowhook.only_keys(v.old, k.changed), v.old) else v.old end as sent) o
+   order by v.command, v.created_at, v.place;
+end
+$$;
 -- == Erasing ==
 
 comment on column rowhook.audit.action is 'pause, resume, redeliver, retry, discard, backfill, replay, invoke, cancel, erase, apply or migrate';
@@ -84,6 +268,114 @@ comment on column rowhook.event_archive.session is 'As in event_log';
 -- == Replays ==
 
 drop table rowhook.replay;
+
+-- == Payload ==
+
+comment on column rowhook.event_log.op     is 'I insert, U update, D delete, M manual';
+comment on column rowhook.event_archive.op is 'I insert, U update, D delete, M manual';
+comment on column rowhook.dead_letter.op   is 'I insert, U update, D delete, M manual';
+
+-- As in version 5.
+create or replace view rowhook.events as
+select e.id, coalesce(n.nspname, r.schema_name, t.schema_name) as schema_name, coalesce(c.relname, r.table_name, t.table_name) as table_name, t.name as trigger_name,
+       json_build_object(
+         'op', case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end,
+         'data', json_build_object('old', e.old, 'new', e.new),
+         'session_variables', e.session, 'trace_context', e.trace) as payload,
+       e.delivered, e.error, e.tries, e.created_at, e.locked, e.next_retry_at, e.archived
+  from (
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false as delivered, false as error,
+           case when claimed_by is not null then due_at end as locked,
+           case when claimed_by is null and tries > 0 then case when due_at > '2150-01-01 00:00:00+00' then due_at - interval '1752000 hours' else due_at end end as next_retry_at, false as archived
+      from rowhook.event_log
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, true, false, null, null, true
+      from rowhook.event_archive
+    union all
+    select id, trigger_id, relation_id, op, old, new, session, trace, tries, created_at, false, true, null, null, false
+      from rowhook.dead_letter) e
+  left join rowhook.trigger t on t.id = e.trigger_id
+  left join rowhook.relation r on r.id = coalesce(e.relation_id, t.origin_id)
+  left join pg_catalog.pg_class c on c.oid = coalesce(
+    (select w.watched::oid from rowhook.trigger w
+      where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+    case when r.home = 'rowhook.relation'::regclass then r.oid end)
+  left join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
+
+-- As in version 5.
+create or replace function rowhook.recorded(trigger_name text default null)
+  returns table (id uuid, created_at timestamptz, trigger text, op text, schema text, "table" text,
+                 old json, new json, session_variables json, trace_context json, body json)
+  language plpgsql volatile security definer rows 10
+  set search_path to 'pg_catalog', 'pg_temp'
+  set timezone to 'UTC'
+  set datestyle to 'ISO, YMD'
+  set enable_seqscan to off
+  set enable_bitmapscan to off
+  set max_parallel_workers_per_gather to 0
+  set jit to off
+as $$
+#variable_conflict use_column
+declare
+  own   constant bigint := pg_current_xact_id_if_assigned()::text::bigint; -- null: nothing was written
+  first constant timestamptz := transaction_timestamp() - interval '1 second';
+  last  constant timestamptz := clock_timestamp() + interval '1 second';
+begin
+  if trigger_name is not null and not exists (select from rowhook.trigger t where t.name = trigger_name and t.removed_at is null) then
+    raise exception 'there is no Rowhook trigger named "%"; %', trigger_name,
+      (select case count(*) when 0 then 'there is none'
+                   else 'there are ' || string_agg(t.name, ', ' order by t.name) filter (where t.place <= 20) || case when count(*) > 20 then ' and more' else '' end end
+         from (select name, row_number() over (order by name) as place from rowhook.trigger where removed_at is null) t)
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if own is null then
+    return;
+  end if;
+  return query
+  with event as materialized (
+    select e.*, t.name as trigger_name, t.schema_name, t.table_name, coalesce(e.relation_id, t.origin_id) as relation, coalesce(t.spec #>> '{retry,limit}', '5') as retries,
+           case e.op when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'MANUAL' end as operation
+      from rowhook.trigger t
+     cross join lateral (
+       (select q.*, q.cmin::text::bigint as command, q.ctid as place
+         from rowhook.event_log q
+        where q.trigger_id = t.id and q.due_at between first and last
+          and q.created_at >= first and q.tries = 0 and q.claimed_by is null
+          and case when age(q.xmin) > 0 then false
+                   else pg_xact_status((own + ((q.xmin::text::bigint - own) & 4294967295))::text::xid8) = 'in progress' end
+       offset 0)
+       union all
+       (select q.*, q.cmin::text::bigint as command, q.ctid as place
+         from rowhook.event_log q
+        where q.trigger_id = t.id and q.due_at between first + interval '1752000 hours' and last + interval '1752000 hours'
+          and q.created_at >= first and q.tries = 0 and q.claimed_by is null
+          and case when age(q.xmin) > 0 then false
+                   else pg_xact_status((own + ((q.xmin::text::bigint - own) & 4294967295))::text::xid8) = 'in progress' end
+       offset 0)) e
+     where $1 is null or t.name = $1),
+  named as materialized ( -- as in rowhook.events
+    select r.id, coalesce(s.nspname::text, r.schema_name) as schema, coalesce(c.relname::text, r.table_name) as name
+      from (select distinct v.relation from event v) d
+      join rowhook.relation r on r.id = d.relation
+      left join pg_class c on c.oid = coalesce(
+        (select w.watched::oid from rowhook.trigger w
+          where w.relation_id = r.id and w.removed_at is null and (w.home = 'rowhook.trigger'::regclass or w.watched::oid <> w.relation) limit 1),
+        case when r.home = 'rowhook.relation'::regclass then r.oid end)
+      left join pg_namespace s on s.oid = c.relnamespace)
+  select v.id, v.created_at, v.trigger_name, v.operation, m.schema, m.name, v.old, v.new, v.session, v.trace,
+         concat('{"id":"', v.id, '","created_at":"', to_char(v.created_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '"', ',"sequence":' || v.seq,
+                ',"table":{"schema":', to_json(m.schema), ',"name":', to_json(m.name), '},"trigger":{"name":', to_json(v.trigger_name),
+                '},"event":{"op":"', v.operation, '","data":{"old":', coalesce(v.old, 'null'), ',"new":', coalesce(v.new, 'null'),
+                '},"session_variables":', coalesce(v.session, 'null'), ',"trace_context":', coalesce(v.trace, 'null'),
+                '},"delivery_info":{"current_retry":0,"max_retries":', v.retries, '}}')::json
+    from event v left join named n on n.id = v.relation
+   cross join lateral (select coalesce(n.schema, v.schema_name) as schema, coalesce(n.name, v.table_name) as name) m
+   order by v.command, v.created_at, v.place;
+end
+$$;
+
+drop function rowhook.only_keys(json, text[]);
+drop function rowhook.changed_keys(json, json);
 
 comment on column rowhook.trigger.spec is 'Spec as applied; references to the environment are not expanded';
 

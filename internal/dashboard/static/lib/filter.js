@@ -14,7 +14,7 @@
  */
 
 export const states = ["waiting", "in_flight", "retrying", "delivered", "dead"];
-export const ops = ["INSERT", "UPDATE", "DELETE", "MANUAL"];
+export const ops = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "MANUAL"];
 /** Kinds of failures without a response: webhook.Kinds. A test compares. */
 export const kinds = [
   "refused", "dns", "tls", "timeout", "reset", "unreachable", "bad_url", "too_large", "denied", "rejected", "bad_answer", "canceled", "other",
@@ -30,7 +30,7 @@ export const words = {
   state: { what: "waiting, in_flight, retrying, delivered or dead", example: "dead", many: true },
   trigger: { what: "name of a trigger", example: "order_placed", many: true },
   table: { what: "table or schema.table", example: "public.orders" },
-  op: { what: "insert, update, delete or manual", example: "update", many: true },
+  op: { what: "insert, update, delete, truncate or manual", example: "update", many: true },
   id: { what: "id of an event", example: "0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90", many: true },
   new: { what: "a value of the new row, as new.id:7", example: "7", many: true, data: true, path: true },
   old: { what: "a value of the old row, as old.status:open", example: "open", many: true, data: true, path: true },

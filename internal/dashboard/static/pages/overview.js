@@ -118,6 +118,7 @@ export function operations(t) {
   if (t.on.insert) on.push("insert");
   if (t.on.update) on.push(t.on.update.columns ? `update of ${t.on.update.columns.join(", ")}` : "update");
   if (t.on.delete) on.push("delete");
+  if (t.on.truncate) on.push("truncate");
   if (t.on.manual && on.length === 0) on.push("manual");
   const more = [];
   if (t.order) more.push(`in order by ${t.order.by.join(", ")}`);
