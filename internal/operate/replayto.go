@@ -123,8 +123,8 @@ func (s *replaySender) prepare(ctx context.Context) error {
 	return nil
 }
 
-// point makes the endpoint. Only to the origin of the trigger's own URL go its headers, its secret
-// and its certificate, and only there references are expanded.
+// point makes the endpoint. Only to the origin of the trigger's own URL go its headers, its query, its
+// secret and its certificate, and only there references are expanded.
 func (s *replaySender) point() error {
 	none := func(string) (string, bool) { return "", false }
 	own := s.spec.Webhook
@@ -137,8 +137,8 @@ func (s *replaySender) point() error {
 		s.result.SameOrigin = at.Origin() == there.Origin()
 	}
 	to := own
-	if !s.result.SameOrigin {
-		lookup, to = none, trigger.Webhook{Timeout: own.Timeout}
+	if !s.result.SameOrigin { // a new key of the configuration does not go there unless it is named here
+		lookup, to = none, trigger.Webhook{Method: own.Method, Body: own.Body, Form: own.Form, Format: own.Format, Compress: own.Compress, Timeout: own.Timeout}
 	}
 	to.URL = s.URL
 	s.endpoint, err = webhook.NewEndpoint(to, lookup)

@@ -83,6 +83,18 @@ func TestAReplayToAnotherOriginHasNothingOfTheTriggersCredentials(t *testing.T) 
 	o.Lookup, o.URL = variables(map[string]string{"HOST": own.URL, "TOKEN": "hidden-token"}), other.URL+"/${TOKEN}"
 	_, err = o.Send(t.Context(), d.conn)
 	require.ErrorIs(t, err, operate.ErrInvalid)
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) {
+		s.Webhook.Method, s.Webhook.Query = trigger.MethodPut, map[string]string{"key": "${TOKEN}"}
+	}))
+	o.URL = other.URL + "/y"
+	_, err = o.Send(t.Context(), d.conn)
+	require.NoError(t, err)
+	last := other.requests[len(other.requests)-1]
+	require.Equal(t, "PUT /y", last.Method+" "+last.URL.String())
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Webhook.Form = map[string]string{"key": "${TOKEN}"} }))
+	_, err = o.Send(t.Context(), d.conn)
+	require.ErrorIs(t, err, operate.ErrRefused)
+	require.NotContains(t, err.Error(), "hidden")
 	require.Zero(t, d.count(t, "rowhook.event_log"))
 	require.Zero(t, d.count(t, "rowhook.invocation_log"))
 	require.Zero(t, d.count(t, "rowhook.replay"))
