@@ -111,7 +111,11 @@ func (cloudEvents) contentType(batch bool) string {
 }
 
 func (cloudEvents) header(http.Header, *Event) {}
-func (cloudEvents) size(e *Event) int          { return e.cloudEventBodySize() }
+
+// size is an estimate, because the writer's trace context would have to be read.
+func (cloudEvents) size(e *Event) int { return e.cloudEventDataSize() + 2*len(e.Trigger) + 512 }
+
+func (cloudEvents) exactSize(e *Event) int { return e.cloudEventBodySize() }
 
 // binaryCloudEvents is the format of an endpoint with CloudEvents in the binary mode.
 type binaryCloudEvents struct{}

@@ -35,12 +35,16 @@ func (p parcel) id() string {
 	return string(appendUUID(make([]byte, 0, 36), p.event.ID))
 }
 
-// first returns the event whose trace a request continues.
-func (p parcel) first() *Event {
-	if p.batch != nil {
-		return p.batch[0]
+// traced returns the event whose trace a request continues; nil: there is none.
+func (p parcel) traced() *Event {
+	e := p.event
+	if len(p.batch) > 0 {
+		e = p.batch[0]
 	}
-	return p.event
+	if e == nil || len(e.Trace) == 0 {
+		return nil
+	}
+	return e
 }
 
 // isTest reports whether one of the events was made up.
@@ -222,13 +226,16 @@ func (ep *Endpoint) BodySize(e *Event) int {
 	if ep == nil || ep.format == nil {
 		return e.BodySize()
 	}
+	if exact, ok := ep.format.(interface{ exactSize(*Event) int }); ok {
+		return exact.exactSize(e)
+	}
 	return ep.format.size(e)
 }
 
 // header makes the header of a request, without its signature. Callers must not change it.
 func (c *Client) header(ctx context.Context, ep *Endpoint, p parcel, s *scratch) (http.Header, *refusal) {
 	h := withHeader(ctx, ep.headerFor(c.agent))
-	if e := p.first(); len(e.Trace) > 0 {
+	if e := p.traced(); e != nil {
 		h = withTrace(h, ep.given, e)
 	}
 	test := p.isTest()

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -50,8 +51,13 @@ func ParseTraceContext(raw []byte) TraceContext {
 	if len(raw) == 0 || len(raw) > maxTraceContext {
 		return TraceContext{}
 	}
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
+	if raw = bytes.TrimSpace(raw); bytes.HasPrefix(raw, []byte{'"'}) {
+		text := ""
+		if len(raw) == parentLength+2 { // parseParent rejects an escape
+			text = string(raw[1 : len(raw)-1])
+		} else if json.Unmarshal(raw, &text) != nil {
+			return TraceContext{}
+		}
 		return TraceContext{Parent: parseParent(text)}
 	}
 	var object struct {

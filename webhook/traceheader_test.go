@@ -71,3 +71,37 @@ func TestTheWritersTraceIsInTheHeaders(t *testing.T) {
 		})
 	}
 }
+
+// FuzzEventInHeaders makes requests of an event with any names, trace and session in every format.
+// Each has the headers that the format says, and none can hold a character that ends a line.
+func FuzzEventInHeaders(f *testing.F) {
+	for _, seed := range [][4]string{
+		{"order_placed", "orders", `"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"`, `{"x-user":"ada"}`},
+		{"a\r\nX-A: 1", "b\r\n\r\nGET / HTTP/1.1", `{"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nX-A: 1","tracestate":"a=1\r\nX-A: 1"}`, `{"\r\nX-A":"1"}`},
+		{"\x00\x7f\xff", "é\u2028", `{"trace_id":"1\r\nX: 2","span_id":"3","sampling_state":"\n"}`, "\r\n"},
+		{"", "", `{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","span_id":"00f067aa0ba902b7","sampling_state":"0"}`, `x`},
+	} {
+		f.Add(seed[0], seed[1], seed[2], seed[3])
+	}
+	allowed := map[string]bool{}
+	for _, name := range []string{
+		"Content-Type", "User-Agent", "Idempotency-Key", headerParent, headerState, headerTraceID, headerSpanID, headerSampled,
+		"Ce-Specversion", "Ce-Id", "Ce-Source", "Ce-Type", "Ce-Subject", "Ce-Time", "Ce-Traceparent", "Ce-Tracestate",
+	} {
+		allowed[name] = true
+	}
+	f.Fuzz(func(t *testing.T, name, table, trace, session string) {
+		e := orderPlaced()
+		e.Trigger, e.Table, e.Trace, e.Session = name, table, []byte(trace), []byte(session)
+		for _, format := range []string{"", trigger.FormatCloudEvents, trigger.FormatCloudEventsBinary} {
+			m, bad := newClient(t, ClientConfig{}).make(context.Background(), endpoint(t, trigger.Webhook{URL: "http://h", Format: format}), parcel{event: e}, nil, e.CreatedAt, newScratch())
+			require.Nil(t, bad)
+			for name, values := range m.header {
+				require.True(t, allowed[name], name)
+				for _, value := range values {
+					require.Regexp(t, `^[ -~]*$`, value, name)
+				}
+			}
+		}
+	})
+}
