@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -20,6 +22,7 @@ type captures struct {
 	mu      sync.Mutex
 	lacking []sqlschema.Uncaptured // as last logged
 	looked  bool                   // lacking is known
+	refused string                 // why new tables could not be watched, as last logged; look's alone
 	// changed holds a token if a new configuration was loaded since the last look.
 	changed chan struct{}
 }
@@ -32,6 +35,9 @@ const confirmAfter = 2 * time.Second
 // it ends.
 func (c *captures) look(ctx context.Context) {
 	found, err := c.find(ctx)
+	if err == nil && slices.ContainsFunc(found, func(u sqlschema.Uncaptured) bool { return u.Unwatched }) && c.follow(ctx) {
+		found, err = c.find(ctx)
+	}
 	if err == nil && len(without(found, c.uncaptured())) > 0 {
 		timer := time.NewTimer(confirmAfter)
 		defer timer.Stop()
@@ -64,6 +70,35 @@ func (c *captures) look(ctx context.Context) {
 			c.log.Info("changes of the watched table are captured again", "trigger", u.Trigger)
 		}
 	}
+}
+
+// followFor bounds how long tables that triggers follow may keep the maintenance from the rest.
+const followFor = 30 * time.Second
+
+// follow has triggers watch the tables that have come to match, if this role may do that. It
+// returns whether one is watched now.
+func (c *captures) follow(ctx context.Context) bool {
+	if c.db.pooled { // an advisory lock of a session is of no use through it
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, followFor)
+	defer cancel()
+	var joined []sqlschema.Joined
+	err := c.db.writes.AcquireFunc(ctx, func(conn *pgxpool.Conn) (err error) {
+		joined, _, err = sqlschema.Applier{Patience: followFor / 4}.Follow(ctx, conn.Conn(), c.log)
+		return err
+	})
+	for _, j := range joined {
+		c.log.Info("a new table is watched", "trigger", j.Trigger, "table", j.Table)
+	}
+	if err != nil && ctx.Err() == nil && err.Error() != c.refused {
+		c.log.Warn("can't watch a new table", "error", err, "remedy", `run "rowhook apply"`)
+	}
+	c.refused = ""
+	if err != nil {
+		c.refused = err.Error()
+	}
+	return len(joined) > 0
 }
 
 func (c *captures) find(ctx context.Context) ([]sqlschema.Uncaptured, error) {

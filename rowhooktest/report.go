@@ -80,7 +80,7 @@ func (in *installation) expects(name string) string {
 		if s.Name != name {
 			continue
 		}
-		text := fmt.Sprintf("%s sends %s of %s", s.Name, operations(s.On), s.Table)
+		text := fmt.Sprintf("%s sends %s of %s", s.Name, operations(s.On), s.Watches())
 		if s.When != "" {
 			text += " when " + term.Shorten(s.When, longestSQL)
 		}

@@ -142,22 +142,64 @@ func exposed(s *trigger.Spec, rel *relation) bool {
 }
 
 // captureName returns the function that the triggers of a spec call.
-func captureName(spec *trigger.Spec, rel *relation, id int32) string {
+func captureName(spec *trigger.Spec, rel *relation, of own) string {
 	if ownFunction(spec, rel) {
-		return fmt.Sprintf("rowhook.capture_%d", id)
+		return of.capture()
 	}
 	return "rowhook.capture"
 }
 
-// inboxName returns the view through which the function of a guarded trigger writes.
-func inboxName(id int32) string { return fmt.Sprintf("rowhook.inbox_%d", id) }
+// own names the objects in the schema rowhook that belong to one trigger alone, or to one table of
+// a trigger with several.
+type own struct {
+	id       int32 // rowhook.trigger.id
+	relation int32 // rowhook.relation.id of the table; 0: the trigger has one table
+}
 
-// payloadName returns the function that makes the payload of a trigger with chosen columns.
-func payloadName(id int32) string { return fmt.Sprintf("rowhook.payload_%d", id) }
+// ownOf returns the names of the objects that a trigger has for a table.
+func ownOf(spec *trigger.Spec, id, relationID int32) own {
+	if spec.Many() {
+		return own{id, relationID}
+	}
+	return own{id: id}
+}
+
+// suffix returns the id of the trigger, with ten digits for the table if it has several: 7, or
+// 70000000012. So every program takes the functions for those of Rowhook, and those of version 6
+// see no function of one trigger alone in one of a table.
+func (o own) suffix() string {
+	if o.relation == 0 {
+		return strconv.Itoa(int(o.id))
+	}
+	return fmt.Sprintf("%d%010d", o.id, o.relation)
+}
+
+// condition returns SQL that is true for the events of the trigger, or of the table.
+func (o own) condition() string {
+	if o.relation == 0 {
+		return fmt.Sprintf("trigger_id = %d", o.id)
+	}
+	return fmt.Sprintf("trigger_id = %d and relation_id = %d", o.id, o.relation)
+}
+
+// capture returns the capture function, without its parentheses.
+func (o own) capture() string { return "rowhook.capture_" + o.suffix() }
+
+// payload returns the function that makes the payload of a trigger with chosen columns.
+func (o own) payload() string { return "rowhook.payload_" + o.suffix() }
+
+// inbox returns the view through which the function of a guarded trigger writes. Where events have
+// an order, ordered and moves return the views for the events and for the changes of their keys.
+func (o own) inbox() string   { return "rowhook.inbox_" + o.suffix() }
+func (o own) ordered() string { return "rowhook.ordered_" + o.suffix() }
+func (o own) moves() string   { return "rowhook.moves_" + o.suffix() }
+
+// views returns all of these views.
+func (o own) views() []string { return []string{o.inbox(), o.ordered(), o.moves()} }
 
 // createTrigger returns the statement that creates or replaces the capture trigger of one
 // operation.
-func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op operation) string {
+func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, op operation) string {
 	var b strings.Builder
 	event, each := op.word(), "for each row"
 	switch {
@@ -168,7 +210,7 @@ func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 	case op == truncateOp:
 		each = "for each statement"
 	}
-	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s %s", pg.QuoteName(sqlTriggerName(spec.Name, id, op)), event, rel.sql(), each)
+	fmt.Fprintf(&b, "create or replace trigger %s after %s on %s %s", pg.QuoteName(sqlTriggerName(spec.Name, of.id, op)), event, rel.sql(), each)
 	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
@@ -176,7 +218,7 @@ func createTrigger(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 	if spec.Notify == trigger.NotifyNever {
 		silent = trigger.NotifyNever
 	}
-	fmt.Fprintf(&b, " execute function %s('%d', '%s', '%d')", captureName(spec, rel, id), id, silent, relationID)
+	fmt.Fprintf(&b, " execute function %s('%d', '%s', '%d')", captureName(spec, rel, of), of.id, silent, relationID)
 	return b.String()
 }
 
@@ -239,16 +281,16 @@ var errChangedByHand = errors.New("derive a capture function: the definition of 
 
 // createCapture derives a trigger's own capture function from the definition of rowhook.capture, so
 // that its text exists once.
-func createCapture(spec *trigger.Spec, rel *relation, id int32, definition string) (string, error) {
+func createCapture(spec *trigger.Spec, rel *relation, of own, definition string) (string, error) {
 	if ordered(spec) {
 		var err error
-		if definition, err = orderedCapture(definition, rel, id); err != nil {
+		if definition, err = orderedCapture(definition, rel, of); err != nil {
 			return "", err
 		}
 	}
 	if spec.On.Truncate {
 		var err error
-		if definition, err = truncateCapture(definition, ordered(spec)); err != nil {
+		if definition, err = truncateCapture(definition, spec, of); err != nil {
 			return "", err
 		}
 	}
@@ -257,16 +299,16 @@ func createCapture(spec *trigger.Spec, rel *relation, id int32, definition strin
 		if !strings.Contains(definition, into) {
 			return "", errChangedByHand
 		}
-		inbox := inboxName(id)
+		inbox := of.inbox()
 		if ordered(spec) {
-			inbox = orderedName(id)
-			definition = strings.ReplaceAll(definition, "insert into rowhook.key_move ", "insert into "+movesName(id)+" ")
+			inbox = of.ordered()
+			definition = strings.ReplaceAll(definition, "insert into rowhook.key_move ", "insert into "+of.moves()+" ")
 		}
 		definition = strings.ReplaceAll(definition, into, "insert into "+inbox+" ")
 	}
-	oldRow, newRow := capturedRows(spec, id)
+	oldRow, newRow := capturedRows(spec, of)
 	for old, new := range map[string]string{
-		"FUNCTION rowhook.capture()": fmt.Sprintf("FUNCTION rowhook.capture_%d()", id),
+		"FUNCTION rowhook.capture()": "FUNCTION " + of.capture() + "()",
 		"row_to_json(old)":           oldRow,
 		"row_to_json(new)":           newRow,
 	} {
@@ -281,15 +323,15 @@ func createCapture(spec *trigger.Spec, rel *relation, id int32, definition strin
 // createInbox returns the statement that makes the view for the events of one trigger. The only
 // right on the view that is ever granted is to insert, so it shows nothing. It writes as the role
 // that owns the view.
-func createInbox(id int32) string {
+func createInbox(of own) string {
 	return fmt.Sprintf("create or replace view %s with (security_barrier) as select id, trigger_id, op, old, new, session, trace, relation_id "+
-		"from rowhook.event_log where trigger_id = %d with check option", inboxName(id), id)
+		"from rowhook.event_log where %s with check option", of.inbox(), of.condition())
 }
 
 // triggerDigest returns a digest of everything that a capture trigger was made from. Columns count
 // by number, so that a rename changes nothing.
-func triggerDigest(spec *trigger.Spec, rel *relation, id, relationID int32, op operation) string {
-	parts := []string{sqlTriggerName(spec.Name, id, op), captureName(spec, rel, id), strconv.Itoa(int(id)), strconv.Itoa(int(relationID)), spec.Notify, spec.When}
+func triggerDigest(spec *trigger.Spec, rel *relation, of own, relationID int32, op operation) string {
+	parts := []string{sqlTriggerName(spec.Name, of.id, op), captureName(spec, rel, of), strconv.Itoa(int(of.id)), strconv.Itoa(int(relationID)), spec.Notify, spec.When}
 	switch {
 	case op == updateOp:
 		parts = append(parts, columnNumbers(rel, spec.On.Update.Columns))
@@ -303,7 +345,7 @@ func triggerDigest(spec *trigger.Spec, rel *relation, id, relationID int32, op o
 }
 
 // functionDigest is triggerDigest for the functions of a trigger.
-func functionDigest(spec *trigger.Spec, rel *relation, definition string) string {
+func functionDigest(spec *trigger.Spec, rel *relation, of own, definition string) string {
 	runner := ""
 	if guarded(spec, rel) {
 		runner = rel.Owner
@@ -318,6 +360,9 @@ func functionDigest(spec *trigger.Spec, rel *relation, definition string) string
 	}
 	if ordered(spec) {
 		parts = append(parts, keyDigest(rel.key))
+		if mark := of.mark(spec); mark != "" {
+			parts = append(parts, mark)
+		}
 	}
 	return digest(parts...)
 }

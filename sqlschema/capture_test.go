@@ -457,9 +457,9 @@ func TestWriterNeedsNoRightOnRowhook(t *testing.T) {
 }
 
 // role creates a role that is dropped when the test ends.
-func (w watched) role(t *testing.T) string {
+func (w watched) role(t *testing.T, suffix ...string) string {
 	t.Helper()
-	name := "r_" + w.scalar(t, "select current_database()")
+	name := "r_" + w.scalar(t, "select current_database()") + strings.Join(suffix, "")
 	w.do(t, "create role "+name)
 	t.Cleanup(func() {
 		conn, err := pgx.Connect(context.Background(), w.URL())

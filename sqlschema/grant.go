@@ -92,6 +92,7 @@ func dispatcherRights() []right {
 		{kind: "table", name: "activity", privilege: "UPDATE", columns: []string{"outcomes"}},
 		// From version 7 of the schema on.
 		{kind: "table", name: "replay", privilege: "SELECT"},
+		{kind: "table", name: "trigger_table", privilege: "SELECT"},
 	}
 }
 

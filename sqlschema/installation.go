@@ -17,20 +17,28 @@ import (
 type installation struct {
 	spec       *trigger.Spec
 	rel        *relation
-	id         int32  // rowhook.trigger.id; 0: it has no row yet
-	relationID int32  // rowhook.relation.id of rel; 0: not known yet
-	moved      bool   // it was on another table before
-	newcomer   bool   // it is new, or was removed before
-	functions  bool   // its own functions were created or replaced
-	definition string // of rowhook.capture
-	owner      string // installed.owner
+	head       *installation // of a table of a trigger with several: what writes the row; else nil
+	id         int32         // rowhook.trigger.id; 0: it has no row yet
+	relationID int32         // rowhook.relation.id of rel; 0: not known yet
+	moved      bool          // it was on another table before
+	newcomer   bool          // it is new, or was removed before
+	functions  bool          // its own functions were created or replaced
+	definition string        // of rowhook.capture
+	owner      string        // installed.owner
+	first      bool          // of a table of a trigger with several: rowhook.trigger names it, too
 }
+
+// own returns the names of the trigger's own objects, once it has an id.
+func (w *installation) own() own { return ownOf(w.spec, w.id, w.relationID) }
+
+// fresh reports whether nothing of it can be installed, since it has no number yet.
+func (w *installation) fresh() bool { return w.id == 0 || w.spec.Many() && w.relationID == 0 }
 
 // createTrigger creates a capture trigger. Functions and operators in a when are looked up by the
 // search_path of the user.
 func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operation) error {
 	create := func() error {
-		_, err := tx.Exec(ctx, createTrigger(w.spec, w.rel, w.id, w.relationID, op))
+		_, err := tx.Exec(ctx, createTrigger(w.spec, w.rel, w.own(), w.relationID, op))
 		return err
 	}
 	var err error
@@ -99,20 +107,20 @@ update rowhook.dead_letter d set blocks = null
 }
 
 func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
-	guarded := guarded(w.spec, w.rel)
-	capture, err := createCapture(w.spec, w.rel, w.id, w.definition)
+	guarded, of := guarded(w.spec, w.rel), w.own()
+	capture, err := createCapture(w.spec, w.rel, of, w.definition)
 	if err != nil {
 		return err
 	}
-	function := fmt.Sprintf("rowhook.capture_%d()", w.id)
+	function := of.capture() + "()"
 	var statements, payloads []string
-	for _, f := range payloadFunctions(w.spec, w.rel, w.id) {
+	for _, f := range payloadFunctions(w.spec, w.rel, of) {
 		statements = append(statements, f.create())
 		payloads = append(payloads, f.Signature)
 	}
-	key := fmt.Sprintf("%s(%s, text)", payloadName(w.id), w.rel.sql())
+	key := fmt.Sprintf("%s(%s, text)", of.payload(), w.rel.sql())
 	if ordered(w.spec) {
-		statements = append(statements, createKey(w.rel, w.id))
+		statements = append(statements, createKey(w.spec, w.rel, of))
 	}
 	statements = append(statements, capture, revokeFunction(function))
 	own := slices.Clone(payloads)
@@ -131,18 +139,17 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 		if ordered(w.spec) {
 			statements = append(statements, w.handOverOrder(key)...)
 		} else {
-			statements = append(statements, "drop view if exists "+orderedName(w.id), "drop view if exists "+movesName(w.id))
+			statements = append(statements, "drop view if exists "+of.ordered(), "drop view if exists "+of.moves())
 		}
 	case w.owner != "":
 		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", function, w.owner))
-		for _, view := range ownViews(w.id) {
+		for _, view := range of.views() {
 			statements = append(statements, "drop view if exists "+view)
 		}
 	}
-	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
-		}
+	// Without arguments, one message has all of them.
+	if _, err := tx.Exec(ctx, strings.Join(statements, ";\n")); err != nil {
+		return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
 	}
 	w.functions = true
 	return w.checkRunner(ctx, tx)
@@ -151,17 +158,30 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 // checkRunner checks that the owner of the capture function has all the rights that it uses. If
 // this role may not grant a right, the server only warns.
 func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
-	found, err := pg.Collect[functionFound](ctx, tx, ownFunctions)
+	found, err := w.findFunctions(ctx, tx)
 	if err != nil {
-		return fmt.Errorf("list capture functions: %w", err)
+		return err
 	}
 	for _, f := range found {
-		if f.ID == w.id && !f.Able {
+		if !f.Able {
 			return fmt.Errorf("every write to %s would fail, since its capture runs as %s, who lacks rights in the schema rowhook that this role may not grant: "+
 				"apply as the role that installed Rowhook", w.rel, pg.PlainName(w.rel.Owner))
 		}
 	}
 	return nil
+}
+
+// findFunctions returns the functions of its own.
+func (w *installation) findFunctions(ctx context.Context, tx pgx.Tx) ([]functionFound, error) {
+	var names []string
+	for _, name := range []string{w.own().capture(), w.own().payload()} {
+		names = append(names, strings.TrimPrefix(name, "rowhook."))
+	}
+	found, err := pg.Collect[functionFound](ctx, tx, namedFunctions, names)
+	if err != nil {
+		return nil, fmt.Errorf("list capture functions: %w", err)
+	}
+	return found, nil
 }
 
 // revokeFunction revokes what default privileges granted on a function, to PUBLIC and to others.
@@ -188,8 +208,8 @@ $rowhook$`, kind, name, catalog, acl, pg.StringLiteral(name), reg, owner)
 
 // handOver makes captures run as the owner of the table, with the rights that they need.
 func (w *installation) handOver(payloads []string, function string) []string {
-	inbox, owner := inboxName(w.id), pg.QuoteName(w.rel.Owner)
-	statements := []string{createInbox(w.id), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
+	inbox, owner := w.own().inbox(), pg.QuoteName(w.rel.Owner)
+	statements := []string{createInbox(w.own()), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
 	if w.owner != "" {
 		statements = append(statements, "alter view "+inbox+" owner to "+w.owner)
 	}
@@ -213,8 +233,8 @@ func (w *installation) handOver(payloads []string, function string) []string {
 // handOverOrder lets captures that run as the owner of the table write keys. The views accept only
 // events of this trigger.
 func (w *installation) handOverOrder(key string) (statements []string) {
-	owner := pg.QuoteName(w.rel.Owner)
-	for view, create := range map[string]string{orderedName(w.id): createOrdered(w.id), movesName(w.id): createMoves(w.id)} {
+	owner, of := pg.QuoteName(w.rel.Owner), w.own()
+	for view, create := range map[string]string{of.ordered(): createOrdered(of), of.moves(): createMoves(of)} {
 		statements = append(statements, create, revokeAll("table", view, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass"))
 		if w.owner != "" {
 			statements = append(statements, "alter view "+view+" owner to "+w.owner)
@@ -254,13 +274,9 @@ select f.tgname as name, format('%I.%I', n.nspname, c.relname) as "table"
 // writeCaptured records what the SQL objects were made from and how the catalog describes them. An
 // object that was not made again keeps its entry.
 func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
-	var text []byte
-	if err := tx.QueryRow(ctx, "select captured from rowhook.trigger where id = $1", w.id).Scan(&text); err != nil {
-		return fmt.Errorf("read rowhook.trigger.captured: %w", err)
-	}
-	var was captured
-	if err := json.Unmarshal(text, &was); err != nil {
-		return fmt.Errorf("read rowhook.trigger.captured: %w", err)
+	was, err := w.readCaptured(ctx, tx)
+	if err != nil {
+		return err
 	}
 	is := captured{SQL: map[string]fingerprint{}}
 	byName := map[string]operation{}
@@ -273,31 +289,55 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 	}
 	for _, c := range found {
 		if c.ID == w.id {
-			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.id, w.relationID, byName[c.Name]), c.Made}
+			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.own(), w.relationID, byName[c.Name]), c.Made}
 		}
 	}
 	if ownFunction(w.spec, w.rel) {
 		is.Function = was.Function
 		if w.functions {
-			all, err := pg.Collect[functionFound](ctx, tx, ownFunctions)
+			own, err := w.findFunctions(ctx, tx)
 			if err != nil {
-				return fmt.Errorf("list capture functions: %w", err)
+				return err
 			}
-			var own []functionFound
-			for _, f := range all {
-				if f.ID == w.id {
-					own = append(own, f)
-				}
-			}
-			is.Function = fingerprint{functionDigest(w.spec, w.rel, w.definition), madeOf(own, w.rel.OID)}
+			is.Function = fingerprint{functionDigest(w.spec, w.rel, w.own(), w.definition), madeOf(own, w.rel.OID)}
 		}
 	}
-	text, err = json.Marshal(is)
+	text, err := json.Marshal(is)
 	if err != nil {
 		return fmt.Errorf("write rowhook.trigger.captured: %w", err)
+	}
+	if w.head != nil {
+		_, err := tx.Exec(ctx, "update rowhook.trigger_table set captured = $3::text::jsonb where trigger_id = $1 and relation_id = $2", w.id, w.relationID, string(text))
+		if err != nil {
+			return fmt.Errorf("write rowhook.trigger_table.captured: %w", err)
+		}
+		if !w.first {
+			return nil
+		}
+		// Programs of version 6 look at the first table. They do not know its functions.
+		is.Function = fingerprint{}
+		if text, err = json.Marshal(is); err != nil {
+			return fmt.Errorf("write rowhook.trigger.captured: %w", err)
+		}
 	}
 	if _, err := tx.Exec(ctx, "update rowhook.trigger set captured = $2::text::jsonb where id = $1", w.id, string(text)); err != nil {
 		return fmt.Errorf("write rowhook.trigger.captured: %w", err)
 	}
 	return nil
+}
+
+// readCaptured reads what writeCaptured has written.
+func (w *installation) readCaptured(ctx context.Context, tx pgx.Tx) (was captured, err error) {
+	sql, args := "select captured from rowhook.trigger where id = $1", []any{w.id}
+	if w.head != nil {
+		sql, args = "select captured from rowhook.trigger_table where trigger_id = $1 and relation_id = $2", []any{w.id, w.relationID}
+	}
+	var text []byte
+	if err = tx.QueryRow(ctx, sql, args...).Scan(&text); err == nil {
+		err = json.Unmarshal(text, &was)
+	}
+	if err != nil {
+		return was, fmt.Errorf("read what was captured of %s: %w", w.rel, err)
+	}
+	return was, nil
 }

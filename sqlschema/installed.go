@@ -19,11 +19,21 @@ type installed struct {
 	triggers          map[string]*triggerRow   // by name
 	captures          map[int32][]captureFound // by trigger id
 	functions         map[int32][]functionFound
-	definition        string // of rowhook.capture
-	owner             string // of the schema, quoted for SQL; "": this role can't act as the owner
+	members           map[int32][]member // by trigger id
+	relations         map[uint32]int32   // rowhook.relation.id by the oid of the table
+	definition        string             // of rowhook.capture
+	owner             string             // of the schema, quoted for SQL; "": this role can't act as the owner
 	settings          map[string]json.RawMessage
 	lack              *lack           // what makeWhole restores first; nil: nothing is missing
 	lanes             map[int32]int64 // number of rows of rowhook.lane, by trigger id
+
+	onTable map[captureKey][]captureFound // captures, once capturesOn has put them in order
+}
+
+// captureKey is a trigger and a table.
+type captureKey struct {
+	id       int32
+	relation uint32
 }
 
 // triggerRow is a row of rowhook.trigger.
@@ -78,6 +88,7 @@ func (c captureFound) object() string {
 // functionFound is a function that belongs to one trigger.
 type functionFound struct {
 	ID        int32
+	Relation  int32  // rowhook.relation.id of the table that it is for; 0: its trigger has one table
 	Signature string // for drop function
 	Argument  uint32 // oid of the relation whose rows it takes; 0: none
 	Key       bool   // it returns the key of a row
@@ -116,23 +127,34 @@ with recursive mine as (
 
 const captureTriggersTail = `
 ), family as (
-  select oid as root, oid, tgenabled from mine
+  select oid as root, oid, tgenabled, tgenabled as wanted from mine
   union all
-  select f.root, c.oid, c.tgenabled from family f join pg_catalog.pg_trigger c on c.tgparentid = f.oid
+  select f.root, c.oid, c.tgenabled, f.wanted from family f join pg_catalog.pg_trigger c on c.tgparentid = f.oid
+), differs as (
+  select root from family where tgenabled <> wanted group by root
 )
 select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "table", m.tgname as name,
        md5(concat_ws('|', m.tgtype, m.proname, encode(m.tgargs, 'hex'), m.tgqual::text, m.tgnewtable)) as made,
        m.tgtype & 1 = 1 and m.tgnewtable is not null as guard, m.tgenabled::text as enabled,
-       (select bool_or(f.tgenabled <> m.tgenabled) from family f where f.root = m.oid) as partition
+       d.root is not null as partition
   from mine m
+  left join differs d on d.root = m.oid
   join pg_catalog.pg_class c on c.oid = m.tgrelid
   join pg_catalog.pg_namespace s on s.oid = c.relnamespace
  order by m.id, m.tgname`
 
 // ownFunctions selects the functions that belong to one trigger each. The function of a key has the
 // name of the payload function, so the order is by more than the name: digests are put together.
-const ownFunctions = `
-select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.regprocedure::text as signature,
+const ownFunctions = ownFunctionsHead + ownFunctionsTail
+
+// namedFunctions selects those with certain names ($1). Its cost does not grow with the number of
+// triggers.
+const namedFunctions = ownFunctionsHead + " and p.proname = any($1::text[]::name[])" + ownFunctionsTail
+
+// See own.suffix.
+const ownFunctionsHead = `
+select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix end)::integer as id,
+       (case when length(x.suffix) > 10 then right(x.suffix, 10) else '0' end)::integer as relation, p.oid::pg_catalog.regprocedure::text as signature,
        coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.text'::pg_catalog.regtype as key,
        p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog."char"'::pg_catalog.regtype as per_operation, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
        p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered)_' or
@@ -140,20 +162,23 @@ select substring(p.proname from '[0-9]+$')::integer as id, p.oid::pg_catalog.reg
          and coalesce(pg_catalog.has_table_privilege(p.proowner, i.oid, 'INSERT'), false)
          and case when p.prosrc !~ 'rowhook\.ordered_' then true else pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.event_seq', 'USAGE')
            and (select coalesce(bool_and(pg_catalog.has_table_privilege(p.proowner, v.oid, 'INSERT')), false) from pg_catalog.pg_class v
-             where v.relnamespace = n.oid and v.relname in ('ordered_' || substring(p.proname from '[0-9]+$'), 'moves_' || substring(p.proname from '[0-9]+$')))
+             where v.relnamespace = n.oid and v.relname in (('ordered_' || x.suffix)::name, ('moves_' || x.suffix)::name))
            and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
              where f.pronamespace = n.oid and f.proname in ('parked', 'lane_of')) end
          and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
-           where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'as_json', 'payload_' || substring(p.proname from '[0-9]+$')))
+           where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'as_json', ('payload_' || x.suffix)::name))
          and not exists (select from pg_catalog.pg_proc q join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = q.oid
              and d.refclassid = d.classid
-           where q.pronamespace = n.oid and q.proname = 'payload_' || substring(p.proname from '[0-9]+$')
+           where q.pronamespace = n.oid and q.proname = ('payload_' || x.suffix)::name
              and d.refobjid in (select f.oid from pg_catalog.pg_proc f where f.pronamespace = n.oid) and not pg_catalog.has_function_privilege(p.proowner, d.refobjid, 'EXECUTE')) as able
   from pg_catalog.pg_proc p
   join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+  cross join lateral (select substring(p.proname from '[0-9]+$') as suffix) as x
   left join pg_catalog.pg_type a on a.oid = p.proargtypes[0]
-  left join pg_catalog.pg_class i on i.relnamespace = n.oid and i.relname = 'inbox_' || substring(p.proname from '[0-9]+$')
- where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_[0-9]{1,9}$'
+  left join pg_catalog.pg_class i on i.relnamespace = n.oid and i.relname = ('inbox_' || x.suffix)::name
+ where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_([0-9]{1,9}|[0-9]{1,9}[0-2][0-9]{9})$'`
+
+const ownFunctionsTail = `
  order by p.proname, p.pronargs, p.oid`
 
 // readInstalled reads what is installed. It also works if the schema is missing or older, and then
@@ -219,6 +244,12 @@ select t.id, t.name, w.relation, t.schema_name as schema, t.table_name as "table
 	for _, f := range functions {
 		in.functions[f.ID] = append(in.functions[f.ID], f)
 	}
+	if in.members, err = readMembers(ctx, conn); err != nil {
+		return nil, err
+	}
+	if in.relations, err = readRelationIDs(ctx, conn); err != nil {
+		return nil, err
+	}
 	if in.database >= queue.OrderedSchema {
 		lanes, err := pg.Collect[struct {
 			ID int32
@@ -253,7 +284,63 @@ func (in *installed) byID() []int32 {
 	for id := range in.functions {
 		ids[id] = true
 	}
+	for id := range in.members {
+		ids[id] = true
+	}
 	return slices.Sorted(maps.Keys(ids))
+}
+
+// capturesOn returns the capture triggers of one trigger on one table.
+func (in *installed) capturesOn(id int32, relation uint32) []captureFound {
+	if in.onTable == nil {
+		in.onTable = map[captureKey][]captureFound{}
+		for id, captures := range in.captures {
+			for _, c := range captures {
+				key := captureKey{id, c.Relation}
+				in.onTable[key] = append(in.onTable[key], c)
+			}
+		}
+	}
+	return in.onTable[captureKey{id, relation}]
+}
+
+// functionsOf returns the functions with these names, which may be of several tables.
+func (in *installed) functionsOf(of own) (found []functionFound) {
+	for _, f := range in.functions[of.id] {
+		if f.Relation == of.relation {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// member returns what is recorded of a table of a trigger, or nil.
+func (in *installed) member(id int32, relation uint32) *member {
+	all := in.members[id]
+	if i := slices.IndexFunc(all, func(m member) bool { return m.Relation == relation }); i >= 0 {
+		return &all[i]
+	}
+	return nil
+}
+
+// readRelationIDs returns rowhook.relation.id of the tables that it has, by their oid here.
+func readRelationIDs(ctx context.Context, conn *pgx.Conn) (map[uint32]int32, error) {
+	has, err := queue.HasRelations(ctx, conn)
+	if err != nil || !has {
+		return nil, err
+	}
+	found, err := pg.Collect[struct {
+		ID  int32
+		OID uint32
+	}](ctx, conn, "select id, oid from rowhook.relation where oid <> 0 and home = 'rowhook.relation'::regclass")
+	if err != nil {
+		return nil, fmt.Errorf("read rowhook.relation: %w", err)
+	}
+	ids := make(map[uint32]int32, len(found))
+	for _, r := range found {
+		ids[r.OID] = r.ID
+	}
+	return ids, nil
 }
 
 func (in *installed) row(id int32) *triggerRow {

@@ -79,9 +79,12 @@ func keyKinds() map[string]string {
 }
 
 // keyExpression returns SQL for the key of a row: the JSON array of the values of its columns. A
-// null is a value like any other.
-func keyExpression(key []keyPart) string {
+// null is a value like any other. mark is the first value; "": there is none.
+func keyExpression(key []keyPart, mark string) string {
 	parts := []string{"'['"}
+	if mark != "" {
+		parts = []string{pg.StringLiteral("[" + jsonString(mark) + ",")}
+	}
 	for i, k := range key {
 		x := "($1)." + pg.QuoteName(k.Name)
 		if k.Base != "" {
@@ -95,15 +98,26 @@ func keyExpression(key []keyPart) string {
 	return "pg_catalog.concat(" + strings.Join(append(parts, "']'"), ", ") + ")"
 }
 
-// keyFunction returns a call of the function that returns the key of a row. It is an overload of
+// key returns a call of the function that returns the key of a row. It is an overload of
 // the payload function, so that programs of schema 4 find it, and drop it with the other one.
-func keyFunction(id int32, row string) string { return payloadName(id) + "(" + row + ", 'key')" }
+func (o own) key(row string) string { return o.payload() + "(" + row + ", 'key')" }
+
+// mark returns what keeps the keys of the tables of one trigger apart, or "". Primary keys are of
+// different rows in each table. Keys of named columns mean the same in all of them: the changes of a
+// customer are in order whatever table they are of. But then of several changes the latest is not
+// that of the same row.
+func (o own) mark(spec *trigger.Spec) string {
+	if o.relation == 0 || !spec.Order.ByRow() && !spec.Order.Latest {
+		return ""
+	}
+	return fmt.Sprintf("#%d", o.relation)
+}
 
 // createKey returns the statement that makes the function from a row to its key. Postgres inlines
 // it, follows renames, and refuses to drop or to retype a column that it reads. Its parameters have
 // no names: if only one of them had, a dump would write the other one as "".
-func createKey(rel *relation, id int32) string {
-	return fmt.Sprintf("create or replace function %s(%s, text) returns text language sql stable return %s", payloadName(id), rel.sql(), keyExpression(rel.key))
+func createKey(spec *trigger.Spec, rel *relation, of own) string {
+	return fmt.Sprintf("create or replace function %s(%s, text) returns text language sql stable return %s", of.payload(), rel.sql(), keyExpression(rel.key, of.mark(spec)))
 }
 
 // keyFound is a column that a Spec names as a part of the key.
@@ -204,19 +218,14 @@ func (r *relation) example() string {
 	return pg.PlainName(r.columns[0].Name)
 }
 
-// The views through which the function of a guarded ordered trigger writes: its events, and the
-// changes of their keys.
-func orderedName(id int32) string { return fmt.Sprintf("rowhook.ordered_%d", id) }
-func movesName(id int32) string   { return fmt.Sprintf("rowhook.moves_%d", id) }
-
-func createOrdered(id int32) string {
+func createOrdered(of own) string {
 	return fmt.Sprintf("create or replace view %s with (security_barrier) as select id, trigger_id, op, old, new, session, trace, relation_id, due_at, key, lane, seq "+
-		"from rowhook.event_log where trigger_id = %d with check option", orderedName(id), id)
+		"from rowhook.event_log where %s with check option", of.ordered(), of.condition())
 }
 
-func createMoves(id int32) string {
+func createMoves(of own) string {
 	return fmt.Sprintf("create or replace view %s with (security_barrier) as select event_id, trigger_id, lane, seq, key "+
-		"from rowhook.key_move where trigger_id = %d with check option", movesName(id), id)
+		"from rowhook.key_move where trigger_id = %d with check option", of.moves(), of.id)
 }
 
 // orderedVersion is a part of the digest of a function. It changes with the texts below.
@@ -233,7 +242,7 @@ const placed = "clock_timestamp() + coalesce(rowhook.parked(), interval '0'), ca
 // table. The name of that type is that of the table, so a renamed table takes the statement that is
 // put together. If a column of the key was dropped by "cascade", the function of the key is gone, and
 // the events of inserts are recorded without order until the next apply.
-func orderedCapture(definition string, rel *relation, id int32) (string, error) {
+func orderedCapture(definition string, rel *relation, of own) (string, error) {
 	const begin, end, declared = "  if tg_level = 'STATEMENT' then\n", "  if coalesce(tg_argv[1], '') <> 'never'", "  trace   json;\n"
 	before, rest, ok := strings.Cut(definition, begin)
 	_, after, okToo := strings.Cut(rest, end)
@@ -247,11 +256,11 @@ func orderedCapture(definition string, rel *relation, id int32) (string, error) 
 	)
 	whole := func(values, table string) string {
 		return columns + "      select " + values + ", " + fmt.Sprintf(placed, "x.k", "nextval('rowhook.event_seq'::regclass)") +
-			"\n        from inserted as r cross join lateral (select " + keyFunction(id, "row(r.*)::"+table) + " as k offset 0) as x"
+			"\n        from inserted as r cross join lateral (select " + of.key("row(r.*)::"+table) + " as k offset 0) as x"
 	}
 	renamed := whole(strings.NewReplacer("tg_argv[0]", "$1", "tg_argv[2]", "$2", "session", "$3", "trace", "$4").Replace(ours), "%s")
 	body := begin +
-		"    if to_regprocedure(concat('" + payloadName(id) + "(', tg_relid::regclass, ', text)')) is null then\n" +
+		"    if to_regprocedure(concat('" + of.payload() + "(', tg_relid::regclass, ', text)')) is null then\n" +
 		"      insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace)\n      select " + ours + " from inserted as r;\n" +
 		"    elsif tg_table_schema = " + pg.StringLiteral(rel.Schema) + " and tg_table_name = " + pg.StringLiteral(rel.Name) + " then\n" +
 		"      " + whole(ours, rel.sql()) + ";\n" +
@@ -263,8 +272,8 @@ func orderedCapture(definition string, rel *relation, id int32) (string, error) 
 		"  else\n" +
 		"    event := rowhook.uuid7();\n" +
 		"    place := nextval('rowhook.event_seq'::regclass);\n" +
-		"    if tg_op <> 'INSERT' then\n      was := " + keyFunction(id, "old") + ";\n    end if;\n" +
-		"    if tg_op = 'DELETE' then\n      key := was;\n    else\n      key := " + keyFunction(id, "new") + ";\n    end if;\n" +
+		"    if tg_op <> 'INSERT' then\n      was := " + of.key("old") + ";\n    end if;\n" +
+		"    if tg_op = 'DELETE' then\n      key := was;\n    else\n      key := " + of.key("new") + ";\n    end if;\n" +
 		"    insert into rowhook.event_log (id, trigger_id, relation_id, op, old, new, session, trace, due_at, key, lane, seq)\n" +
 		"    values (event, tg_argv[0]::integer, tg_argv[2]::integer, tg_op::\"char\", row_to_json(old), row_to_json(new), session, trace,\n      " +
 		fmt.Sprintf(placed, "key", "place") + ");\n" +

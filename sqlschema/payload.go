@@ -80,8 +80,8 @@ func (f payloadFunction) create() string {
 // one makes that of updates and deletes, whose letter is an argument. Postgres parses a body once,
 // when the function is created. So it follows renames, and refuses to drop a column that the
 // function reads.
-func payloadFunctions(spec *trigger.Spec, rel *relation, id int32) []payloadFunction {
-	functions := []payloadFunction{{payloadName(id) + "(" + rel.sql() + ")", payloadOf(spec, rel, insertOp).body()}}
+func payloadFunctions(spec *trigger.Spec, rel *relation, of own) []payloadFunction {
+	functions := []payloadFunction{{of.payload() + "(" + rel.sql() + ")", payloadOf(spec, rel, insertOp).body()}}
 	if !perOperation(spec) {
 		return functions
 	}
@@ -92,15 +92,15 @@ func payloadFunctions(spec *trigger.Spec, rel *relation, id int32) []payloadFunc
 			body += fmt.Sprintf(" when '%c' then %s", op, payloadOf(spec, rel, op).expression())
 		}
 	}
-	return append(functions, payloadFunction{payloadName(id) + "(" + rel.sql() + `, "char")`, "return " + body + " end"})
+	return append(functions, payloadFunction{of.payload() + "(" + rel.sql() + `, "char")`, "return " + body + " end"})
 }
 
 // callPayload returns a call of the function that makes the payload of an operation.
-func callPayload(spec *trigger.Spec, id int32, op operation, row string) string {
+func callPayload(spec *trigger.Spec, of own, op operation, row string) string {
 	if op == insertOp || !perOperation(spec) {
-		return payloadName(id) + "(" + row + ")"
+		return of.payload() + "(" + row + ")"
 	}
-	return fmt.Sprintf(`%s(%s, '%c'::"char")`, payloadName(id), row, op)
+	return fmt.Sprintf(`%s(%s, '%c'::"char")`, of.payload(), row, op)
 }
 
 // payloadSelect is SQL for the JSON of a row: an expression over $1, or over a subquery v.
@@ -213,9 +213,9 @@ func computed(wanted []column, numbers map[string]numberKind) string {
 
 // capturedRows returns what takes the place of row_to_json(old) and row_to_json(new) in a trigger's
 // own capture function.
-func capturedRows(spec *trigger.Spec, id int32) (old, fresh string) {
-	old = "case when tg_op <> 'INSERT' then " + callPayload(spec, id, updateOp, "old") + " end"
-	fresh = "case when tg_op <> 'DELETE' then " + callPayload(spec, id, insertOp, "new") + " end"
+func capturedRows(spec *trigger.Spec, of own) (old, fresh string) {
+	old = "case when tg_op <> 'INSERT' then " + callPayload(spec, of, updateOp, "old") + " end"
+	fresh = "case when tg_op <> 'DELETE' then " + callPayload(spec, of, insertOp, "new") + " end"
 	if perOperation(spec) {
 		// PL/pgSQL looks for each function that is named, and a column of an operation that is not
 		// captured may have been dropped together with its function.
@@ -223,31 +223,35 @@ func capturedRows(spec *trigger.Spec, id int32) (old, fresh string) {
 		for _, op := range rowOperations(spec) {
 			when := " when '" + strings.ToUpper(op.word()) + "' then "
 			if op != insertOp {
-				old += when + callPayload(spec, id, op, "old")
+				old += when + callPayload(spec, of, op, "old")
 			}
 			if op != deleteOp {
-				fresh += when + callPayload(spec, id, op, "new")
+				fresh += when + callPayload(spec, of, op, "new")
 			}
 		}
 		old, fresh = old+" end", fresh+" end"
 	}
 	if !storesOld(spec) {
-		old = "case when tg_op = 'DELETE' then " + callPayload(spec, id, deleteOp, "old") + " end"
+		old = "case when tg_op = 'DELETE' then " + callPayload(spec, of, deleteOp, "old") + " end"
 	}
 	return old, fresh
 }
 
 // truncateCapture adds to a capture function that a TRUNCATE is recorded, as an event without rows.
-// In an ordered trigger it has a key of its own, which no row has: [].
-func truncateCapture(definition string, ordered bool) (string, error) {
+// In an ordered trigger it has a key of its own, which no row has: [], or that of its table.
+func truncateCapture(definition string, spec *trigger.Spec, of own) (string, error) {
 	const begin = "  if tg_level = 'STATEMENT' then\n"
 	if strings.Count(definition, begin) != 1 {
 		return "", errChangedByHand
 	}
 	columns, values := "id, trigger_id, relation_id, op, session, trace", "rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'T', session, trace"
-	if ordered {
+	if ordered(spec) {
+		key := "[]"
+		if mark := of.mark(spec); mark != "" {
+			key = "[" + jsonString(mark) + "]"
+		}
 		columns += ", due_at, key, lane, seq"
-		values += ",\n      " + fmt.Sprintf(placed, "'[]'", "nextval('rowhook.event_seq'::regclass)")
+		values += ",\n      " + fmt.Sprintf(placed, pg.StringLiteral(key), "nextval('rowhook.event_seq'::regclass)")
 	}
 	return strings.Replace(definition, begin, "  if tg_op = 'TRUNCATE' then\n"+
 		"    insert into rowhook.event_log ("+columns+")\n    values ("+values+");\n"+

@@ -45,7 +45,7 @@ func (p *planner) checkPlaceholder(spec *trigger.Spec, rel *relation, data *temp
 				p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: %s: %s, so %s is null but for manual events that have it", spec.Name, strings.Join(path, "."), message, data.Source))
 				return
 			}
-			lacks(columnOf(rel, column), message, path...)
+			lacks(columnOfRelation(rel, column), message, path...)
 			return
 		}
 		sent, whole := sentColumns(spec, row)

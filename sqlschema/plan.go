@@ -89,7 +89,7 @@ func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.S
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{conn: conn, in: in, plan: &Plan{}, relations: make([]*relation, len(specs))}
+	p := &planner{conn: conn, in: in, plan: &Plan{}, relations: make([][]*relation, len(specs))}
 	if err := p.rowSecurity(ctx); err != nil {
 		return nil, err
 	}
@@ -126,6 +126,7 @@ func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.S
 			return nil, err
 		}
 	}
+	p.leftovers(specs)
 	if err := p.mayApply(ctx); err != nil {
 		return nil, err
 	}
@@ -139,7 +140,7 @@ type planner struct {
 	conn      *pgx.Conn
 	in        *installed
 	plan      *Plan
-	relations []*relation // by index of the spec
+	relations [][]*relation // by index of the spec; one, unless it has Tables
 
 	installations int32 // planned so far
 }
@@ -173,94 +174,20 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 		return fmt.Errorf("read the current role: %w", err)
 	}
 	for i := range specs {
-		spec := &specs[i]
-		lacks := func(missing, message string, path ...string) {
-			if message != "" {
-				problems = append(problems, trigger.SpecError{Index: i, Trigger: spec.Name, Path: path, Message: message, Missing: missing})
-			}
+		spec, f := &specs[i], &faults{spec: &specs[i], index: i}
+		var err error
+		if spec.Many() {
+			p.relations[i], err = p.findTables(ctx, spec, user, f)
+		} else {
+			p.relations[i], err = p.findTable(ctx, spec, user, f)
 		}
-		problem := func(message string, path ...string) { lacks("", message, path...) }
-		rel, err := findRelation(ctx, p.conn, spec.Table)
-		if message, ok := invalidName(err); ok {
-			problem(message, "table")
-			continue
+		if err == nil {
+			err = p.checkTables(ctx, spec, p.relations[i], f)
 		}
 		if err != nil {
-			return fmt.Errorf("look for the table %s: %w", spec.Table, err)
-		}
-		if rel == nil {
-			message, renamed, err := p.missing(ctx, spec)
-			if err != nil {
-				return err
-			}
-			missing := "the table " + spec.Table
-			if renamed {
-				missing = "" // the file has to follow
-			}
-			lacks(missing, message, "table")
-			continue
-		}
-		if message := rel.refusal(user, *spec); message != "" {
-			problem(message, "table")
-			continue
-		}
-		p.relations[i] = rel
-		if spec.Capture == trigger.CaptureStatement {
-			if reason := byRow(spec, rel); reason != "" {
-				problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which captures row by row here", "capture")
-			}
-		}
-		if rel.Inherited && !rel.Hypertable {
-			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: other tables inherit from %s, and Postgres does not run its triggers for their rows: "+
-				"give each of them its own trigger", spec.Name, rel))
-		}
-		if on := spec.On; rel.Kind == "p" && on.Update.Enabled && !(on.Insert && on.Delete) {
-			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: %s is partitioned, and an update that moves a row to another partition is a delete and an insert: "+
-				"add insert and delete to on if such updates matter", spec.Name, rel))
-		}
-		for j, name := range spec.On.Update.Columns {
-			lacks(columnOf(rel, name), p.missingColumn(rel, name), "on", "update", "columns", fmt.Sprint(j))
-		}
-		for _, list := range payloadLists(spec) {
-			for j, name := range list.columns {
-				lacks(columnOf(rel, name), p.missingColumn(rel, name), list.path(j)...)
-			}
-		}
-		if spec.Payload.Numbers == trigger.NumbersText {
-			if rel.numbers, err = readNumbers(ctx, p.conn, rel); err != nil {
-				return err
-			}
-		}
-		if err := p.checkPlaceholders(spec, rel, lacks); err != nil {
 			return err
 		}
-		p.checkMask(spec, rel, lacks)
-		if ordered(spec) {
-			if err := p.checkOrder(ctx, spec, rel, lacks); err != nil {
-				return err
-			}
-		}
-		if spec.When != "" {
-			var message, missing string
-			err := pg.WithUsersPath(ctx, p.conn, func() (err error) {
-				if message, err = checkWhen(ctx, p.conn, rel, *spec); message != "" && err == nil {
-					missing, err = missingInWhen(ctx, p.conn, rel, *spec)
-				}
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			lacks(missing, message, "when")
-		}
-		if err := p.checkCasts(ctx, spec, rel, problem); err != nil {
-			return err
-		}
-		message, err := p.taken(ctx, spec, rel)
-		if err != nil {
-			return err
-		}
-		problem(message, "name")
+		problems = append(problems, f.errors()...)
 	}
 	if len(problems) > 0 {
 		return problems
@@ -268,9 +195,9 @@ func (p *planner) check(ctx context.Context, specs []trigger.Spec) error {
 	return nil
 }
 
-// checkMask finds masked paths that begin with no column of the table. The payload of a manual event
+// checkMask finds masked paths that begin with no column of any of the tables. The payload of a manual event
 // may have other members, so for a trigger that takes those it only warns.
-func (p *planner) checkMask(spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) {
+func (p *planner) checkMask(spec *trigger.Spec, rels []*relation, lacks func(missing, message string, path ...string)) {
 	for i, path := range spec.Payload.Mask {
 		name, any, err := mask.Column(path)
 		message := ""
@@ -278,7 +205,10 @@ func (p *planner) checkMask(spec *trigger.Spec, rel *relation, lacks func(missin
 		case err != nil:
 			message = fmt.Sprintf("the masked path %q %s", path, strings.Replace(err.Error(), "; ", ": ", 1))
 		case !any:
-			message = p.missingColumn(rel, name)
+			has := func(rel *relation) bool { _, ok := rel.column(name); return ok }
+			if !slices.ContainsFunc(rels, has) {
+				message = p.missingColumn(rels[0], name)
+			}
 		}
 		if err == nil && message != "" && spec.On.Manual {
 			p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: payload.mask has %s, which masks only what manual events call so: %s", spec.Name, path, message))
@@ -286,10 +216,138 @@ func (p *planner) checkMask(spec *trigger.Spec, rel *relation, lacks func(missin
 		}
 		missing := ""
 		if err == nil {
-			missing = columnOf(rel, name)
+			missing = columnOfRelation(rels[0], name)
 		}
 		lacks(missing, message, "payload", "mask", fmt.Sprint(i))
 	}
+}
+
+// findTable finds the table of a spec with one.
+func (p *planner) findTable(ctx context.Context, spec *trigger.Spec, user string, f *faults) ([]*relation, error) {
+	rel, err := findRelation(ctx, p.conn, spec.Table)
+	lacks := f.of(rel)
+	if message, ok := invalidName(err); ok {
+		lacks("", message, "table")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the table %s: %w", spec.Table, err)
+	}
+	if rel == nil {
+		message, renamed, err := p.missing(ctx, spec)
+		if err != nil {
+			return nil, err
+		}
+		missing := "the table " + spec.Table
+		if renamed {
+			missing = "" // the file has to follow
+		}
+		lacks(missing, message, "table")
+		return nil, nil
+	}
+	if message := rel.refusal(user, *spec); message != "" {
+		lacks("", message, "table")
+		return nil, nil
+	}
+	return []*relation{rel}, nil
+}
+
+// checkTables finds the faults of a spec on each of its tables.
+func (p *planner) checkTables(ctx context.Context, spec *trigger.Spec, rels []*relation, f *faults) error {
+	taken, err := p.taken(ctx, spec, rels)
+	if err != nil {
+		return err
+	}
+	warned := len(p.plan.Warnings)
+	for _, rel := range rels {
+		if err := p.checkTable(ctx, spec, rel, f); err != nil {
+			return err
+		}
+		if name := taken[rel.OID]; name != "" {
+			f.of(rel)("", fmt.Sprintf("%s already has a trigger %s that is not Rowhook's: rename one of the two", rel, name), "name")
+		}
+	}
+	if spec.Many() && len(rels) > 0 {
+		p.checkMask(spec, rels, f.of(rels[0]))
+	}
+	p.plan.Warnings = append(p.plan.Warnings[:warned:warned], fewer(p.plan.Warnings[warned:])...)
+	return nil
+}
+
+// fewer leaves at most three of the warnings of one trigger, and says how many more there are.
+func fewer(warnings []string) []string {
+	const most = 3
+	if len(warnings) <= most {
+		return warnings
+	}
+	last := fmt.Sprintf("%s (and %d more of the kind, of other tables)", warnings[most-1], len(warnings)-most)
+	return append(slices.Clone(warnings[:most-1]), last)
+}
+
+// checkTable finds the faults of a spec on one table.
+func (p *planner) checkTable(ctx context.Context, spec *trigger.Spec, rel *relation, f *faults) error {
+	lacks := f.of(rel)
+	problem := func(message string, path ...string) { lacks("", message, path...) }
+	if spec.Capture == trigger.CaptureStatement {
+		if reason := byRow(spec, rel); reason != "" {
+			problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which captures row by row here", "capture")
+		}
+	}
+	if rel.Inherited && !rel.Hypertable && !spec.Many() {
+		p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: other tables inherit from %s, and Postgres does not run its triggers for their rows: "+
+			"give each of them its own trigger", spec.Name, rel))
+	}
+	if on := spec.On; rel.Kind == "p" && on.Update.Enabled && !(on.Insert && on.Delete) {
+		p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: %s is partitioned, and an update that moves a row to another partition is a delete and an insert: "+
+			"add insert and delete to on if such updates matter", spec.Name, rel))
+	}
+	for j, name := range spec.On.Update.Columns {
+		lacks(columnOfRelation(rel, name), p.missingColumn(rel, name), "on", "update", "columns", fmt.Sprint(j))
+	}
+	for _, list := range payloadLists(spec) {
+		for j, name := range list.columns {
+			lacks(columnOfRelation(rel, name), p.missingColumn(rel, name), list.path(j)...)
+		}
+	}
+	if spec.Payload.Numbers == trigger.NumbersText {
+		var err error
+		if rel.numbers, err = readNumbers(ctx, p.conn, rel); err != nil {
+			return err
+		}
+	}
+	if err := p.checkPlaceholders(spec, rel, lacks); err != nil {
+		return err
+	}
+	if !spec.Many() {
+		p.checkMask(spec, []*relation{rel}, lacks)
+	}
+	if ordered(spec) {
+		if err := p.checkOrder(ctx, spec, rel, lacks); err != nil {
+			return err
+		}
+	}
+	if spec.When != "" {
+		var message, missing string
+		err := pg.WithUsersPath(ctx, p.conn, func() (err error) {
+			if message, err = checkWhen(ctx, p.conn, rel, *spec); message != "" && err == nil {
+				missing, err = missingInWhen(ctx, p.conn, rel, *spec)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		lacks(missing, message, "when")
+	}
+	return p.checkCasts(ctx, spec, rel, problem)
+}
+
+// tablePath returns the path of the key that names a table of a spec.
+func tablePath(spec *trigger.Spec, rel *relation) []string {
+	if spec.Many() {
+		return []string{"tables", fmt.Sprint(rel.entry)}
+	}
+	return []string{"table"}
 }
 
 // checkOrder finds the faults of a trigger's key, and reads it.
@@ -302,7 +360,7 @@ func (p *planner) checkOrder(ctx context.Context, spec *trigger.Spec, rel *relat
 	}
 	if !spec.Order.ByRow() {
 		for i, name := range spec.Order.By {
-			lacks(columnOf(rel, name), p.missingColumn(rel, name), path(i)...)
+			lacks(columnOfRelation(rel, name), p.missingColumn(rel, name), path(i)...)
 		}
 	}
 	if spec.Order.Latest && !spec.Order.ByRow() {
@@ -359,7 +417,7 @@ func (p *planner) checkCasts(ctx context.Context, spec *trigger.Spec, rel *relat
 		return err
 	}
 	for _, name := range rel.columnNames() {
-		path := []string{"table"}
+		path := tablePath(spec, rel)
 		for _, list := range payloadLists(spec) {
 			if i := slices.Index(list.columns, name); i >= 0 {
 				path = list.path(i)
@@ -392,8 +450,8 @@ func (p *planner) renamed(row *triggerRow, now *relation) bool {
 	return row.Schema != now.Schema || row.Table != now.Name
 }
 
-// columnOf names a column for SpecError.Missing.
-func columnOf(rel *relation, name string) string {
+// columnOfRelation names a column for SpecError.Missing.
+func columnOfRelation(rel *relation, name string) string {
 	return fmt.Sprintf("the column %s of %s", pg.PlainName(name), rel)
 }
 
@@ -410,30 +468,40 @@ func (p *planner) missingColumn(rel *relation, name string) string {
 	return fmt.Sprintf("the table %s has no column %q%s", rel, name, hint)
 }
 
-// taken returns a message if another SQL trigger on the table has a name that this one needs.
-func (p *planner) taken(ctx context.Context, spec *trigger.Spec, rel *relation) (string, error) {
+// taken returns, by the oid of the table, the name of an SQL trigger of somebody else that has a
+// name which this trigger needs.
+func (p *planner) taken(ctx context.Context, spec *trigger.Spec, rels []*relation) (map[uint32]string, error) {
 	var id int32
 	if row := p.in.triggers[spec.Name]; row != nil {
 		id = row.ID
 	}
-	names := make([]string, 0, 4)
-	for _, op := range sqlTriggers(spec, rel) {
-		names = append(names, sqlTriggerName(spec.Name, id, op))
+	oids, names := make([]uint32, 0, len(rels)), []string(nil)
+	for _, rel := range rels {
+		oids = append(oids, rel.OID)
+		for _, op := range sqlTriggers(spec, rel) {
+			if name := sqlTriggerName(spec.Name, id, op); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
 	}
-	found, err := pg.Collect[struct{ Name string }](ctx, p.conn, `
-select t.tgname as name
+	found, err := pg.Collect[struct {
+		Relation uint32
+		Name     string
+	}](ctx, p.conn, `
+select t.tgrelid as relation, min(t.tgname) as name
   from pg_catalog.pg_trigger t
   join pg_catalog.pg_proc f on f.oid = t.tgfoid
   join pg_catalog.pg_namespace n on n.oid = f.pronamespace
- where t.tgrelid = $1 and t.tgname = any($2) and n.nspname <> 'rowhook'
- order by t.tgname`, rel.OID, names)
+ where t.tgrelid = any($1) and t.tgname = any($2) and n.nspname <> 'rowhook'
+ group by 1`, oids, names)
 	if err != nil {
-		return "", fmt.Errorf("look for triggers of the same name: %w", err)
+		return nil, fmt.Errorf("look for triggers of the same name: %w", err)
 	}
-	if len(found) == 0 {
-		return "", nil
+	taken := make(map[uint32]string, len(found))
+	for _, t := range found {
+		taken[t.Relation] = t.Name
 	}
-	return fmt.Sprintf("%s already has a trigger %s that is not Rowhook's: rename one of the two", rel, found[0].Name), nil
+	return taken, nil
 }
 
 func (p *planner) settings(settings trigger.Settings) error {
@@ -477,39 +545,42 @@ func (p *planner) settings(settings trigger.Settings) error {
 }
 
 // removals plans to remove triggers that are no longer configured, and what others have left on
-// another table.
+// other tables.
 func (p *planner) removals(ctx context.Context, specs []trigger.Spec) error {
-	wanted := map[int32]uint32{}
+	wanted := map[int32]map[uint32]bool{}
+	many := map[int32]bool{}
 	for i := range specs {
 		if row := p.in.triggers[specs[i].Name]; row != nil {
-			wanted[row.ID] = p.relations[i].OID
+			wanted[row.ID], many[row.ID] = map[uint32]bool{}, specs[i].Many()
+			for _, rel := range p.relations[i] {
+				wanted[row.ID][rel.OID] = true
+			}
 		}
 	}
 	for _, id := range p.in.byID() {
-		relation, keep := wanted[id]
-		if err := p.removal(ctx, id, relation, keep); err != nil {
+		if err := p.removal(ctx, id, wanted[id], many[id]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removal plans what is removed of one trigger: everything, or if keep is set only what is on other
-// tables than relation.
-func (p *planner) removal(ctx context.Context, id int32, relation uint32, keep bool) error {
+// removal plans what is removed of one trigger: everything, or if it is still configured, so that
+// keep is not nil, only what is on other tables than those. many says that it has several.
+func (p *planner) removal(ctx context.Context, id int32, keep map[uint32]bool, many bool) error {
 	row := p.in.row(id)
 	name := fmt.Sprint(id)
 	if row != nil {
 		name = row.Name
 	}
-	left := slices.DeleteFunc(slices.Clone(p.in.captures[id]), func(c captureFound) bool { return keep && c.Relation == relation })
+	left := slices.DeleteFunc(slices.Clone(p.in.captures[id]), func(c captureFound) bool { return keep[c.Relation] })
 	slices.SortStableFunc(left, func(a, b captureFound) int { return cmp.Compare(a.Relation, b.Relation) })
 	// Each table has its own transaction. Functions and row are removed in the last one.
 	last := unitKey{stage: removing}
 	if n := len(left); n > 0 {
 		last.relation = left[n-1].Relation
 	}
-	if active := row != nil && !row.Removed; active && !keep {
+	if active := row != nil && !row.Removed; active && keep == nil {
 		waiting, err := p.waiting(ctx, id)
 		if err != nil {
 			return err
@@ -525,17 +596,70 @@ func (p *planner) removal(ctx context.Context, id int32, relation uint32, keep b
 			unit:   unitKey{removing, c.Relation}, work: id, phase: dropCaptures, run: dropCapture(c),
 		})
 	}
-	// A trigger that moves to another table takes its functions with it.
-	if keep && len(left) == 0 {
+	if keep != nil {
+		p.leave(id, name, keep, many, left)
+	}
+	// A trigger that moves to another table takes its functions with it. One with several tables
+	// keeps those of the tables that stay: see leftovers.
+	if keep != nil && (len(left) == 0 || many) {
 		return nil
 	}
+	if slices.ContainsFunc(left, func(c captureFound) bool { return c.Relation != last.relation }) {
+		last = unitKey{stage: clearing}
+	}
 	for _, f := range p.in.functions[id] {
-		p.do(step{
-			Change: Change{Action: Remove, Object: "function", Name: f.Signature, Trigger: name},
-			unit:   last, work: id, phase: dropOwnFunctions, run: dropFunction(f),
-		})
+		if keep == nil || f.Relation == 0 {
+			p.dropLater(f, name, last)
+		}
 	}
 	return nil
+}
+
+// leave plans the end of what is recorded of tables that a trigger no longer watches.
+func (p *planner) leave(id int32, name string, keep map[uint32]bool, many bool, left []captureFound) {
+	for _, m := range p.in.members[id] {
+		if many && keep[m.Relation] {
+			continue
+		}
+		s := step{unit: unitKey{stage: removing}, work: id, phase: removeRow, run: leave(id, m.RelationID)}
+		if slices.ContainsFunc(left, func(c captureFound) bool { return c.Relation == m.Relation }) {
+			s.unit.relation = m.Relation
+		}
+		if m.CalledNow == nil {
+			s.Change = Change{Action: Remove, Object: "table", Name: m.name(), Trigger: name, Detail: "was dropped"}
+		}
+		p.do(s)
+	}
+}
+
+// leftovers plans to drop the functions of tables that their trigger no longer watches, and those
+// of a trigger that has several tables now, or no longer. The SQL triggers that called them are
+// gone by then, or call others.
+func (p *planner) leftovers(specs []trigger.Spec) {
+	for i := range specs {
+		row := p.in.triggers[specs[i].Name]
+		if row == nil {
+			continue
+		}
+		wanted := map[int32]bool{0: !specs[i].Many()}
+		for _, rel := range p.relations[i] {
+			if id := p.in.relations[rel.OID]; id != 0 && specs[i].Many() {
+				wanted[id] = true
+			}
+		}
+		for _, f := range p.in.functions[row.ID] {
+			if !wanted[f.Relation] && !p.removed(f.Signature) {
+				p.dropLater(f, row.Name, unitKey{stage: clearing})
+			}
+		}
+	}
+}
+
+func (p *planner) dropLater(f functionFound, name string, unit unitKey) {
+	p.do(step{
+		Change: Change{Action: Remove, Object: "function", Name: f.Signature, Trigger: name},
+		unit:   unit, work: f.ID, phase: dropOwnFunctions, run: dropFunction(f),
+	})
 }
 
 // waiting returns the number of events of a trigger that are still owed.
@@ -546,10 +670,13 @@ func (p *planner) waiting(ctx context.Context, id int32) (n int64, err error) {
 	return n, nil
 }
 
-// trigger plans what one spec needs.
-func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation) error {
+// trigger plans what one spec needs. rels are its tables: one, unless it has Tables.
+func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rels []*relation) error {
 	row := p.in.triggers[spec.Name]
-	work := &installation{spec: spec, rel: rel, definition: p.in.definition, owner: p.in.owner}
+	work := &installation{spec: spec, definition: p.in.definition, owner: p.in.owner}
+	if work.rel = firstOf(spec, row, rels); work.rel == nil {
+		work.rel = &relation{} // its tables are to come
+	}
 	var was captured
 	work.newcomer = row == nil || row.Removed
 	pauses, err := queue.ParsePauses(p.in.settings[queue.PausedSetting])
@@ -562,16 +689,16 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 	}
 	first := len(p.plan.steps)
 	if row == nil {
-		p.do(step{Change: Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + rel.String() + paused}, phase: writeRow, run: work.writeRow})
+		p.do(step{Change: Change{Action: Create, Object: "trigger", Name: spec.Name, Detail: "on " + on(spec, rels) + paused}, phase: writeRow, run: work.writeRow})
 	} else {
-		work.id, work.moved = row.ID, row.Relation != rel.OID
-		if !work.moved {
+		work.id, work.moved = row.ID, row.Relation != work.rel.OID && !spec.Many()
+		if row.Relation == work.rel.OID {
 			work.relationID = row.RelationID
 		}
 		if err := json.Unmarshal(row.Captured, &was); err != nil {
 			return fmt.Errorf("read rowhook.trigger.captured of %s: %w", spec.Name, err)
 		}
-		change, differs, err := rowChange(row, spec, rel)
+		change, differs, err := rowChange(row, spec, work.rel)
 		if err == nil && work.moved && !row.Removed {
 			err = p.leftTable(ctx, row, spec, &change)
 		}
@@ -590,26 +717,104 @@ func (p *planner) trigger(ctx context.Context, spec *trigger.Spec, rel *relation
 					return err
 				}
 			}
+		}
+		if !differs {
+			change = Change{} // another one of its tables is the first one
+		}
+		if differs || row.Relation != work.rel.OID {
 			p.do(step{Change: change, phase: writeRow, run: work.writeRow})
 		}
 	}
 	p.lanes(work)
+	if spec.Many() {
+		p.own(work, first)
+		return p.tables(work, row, rels, was)
+	}
 	p.ownFunctions(work, was)
 	p.captureTriggers(work, was)
 	if len(p.plan.steps) == first {
 		return nil
 	}
 	p.do(step{phase: recordCaptured, run: work.writeCaptured})
+	p.own(work, first)
+	return nil
+}
+
+// own makes the steps from the first one on those of an installation, in one transaction.
+func (p *planner) own(work *installation, first int) {
 	own := p.plan.steps[first:]
 	var unit unitKey
 	if slices.ContainsFunc(own, func(s *step) bool { return s.Lock != "" }) {
-		unit.relation = rel.OID
+		unit.relation = work.rel.OID
 	}
 	p.installations++
 	for _, s := range own {
 		s.unit, s.work, s.installs = unit, p.installations, work
 	}
+}
+
+// tables plans what a spec needs on each of several tables.
+func (p *planner) tables(head *installation, row *triggerRow, rels []*relation, was captured) error {
+	for _, rel := range rels {
+		work := &installation{spec: head.spec, rel: rel, head: head, id: head.id, definition: head.definition, owner: head.owner, first: rel == head.rel}
+		had := captured{}
+		known := p.in.member(head.id, rel.OID)
+		switch {
+		case head.id == 0:
+		case known != nil:
+			work.relationID = known.RelationID
+			if err := json.Unmarshal(known.Captured, &had); err != nil {
+				return fmt.Errorf("read rowhook.trigger_table.captured of %s: %w", head.spec.Name, err)
+			}
+		default:
+			work.relationID = p.in.relations[rel.OID]
+			if row.Relation == rel.OID && !row.Removed {
+				had = was // until now it was the only table
+			}
+		}
+		first := len(p.plan.steps)
+		p.ownFunctions(work, had)
+		p.captureTriggers(work, had)
+		if known != nil && len(p.plan.steps) == first && (!work.first || row.Relation == rel.OID) {
+			continue
+		}
+		p.do(step{phase: joinTable, run: work.join})
+		p.do(step{phase: recordCaptured, run: work.writeCaptured})
+		p.own(work, first)
+	}
 	return nil
+}
+
+// firstOf returns the table that rowhook.trigger names: the only one, or of several the one that it
+// names already, or the first by name.
+func firstOf(spec *trigger.Spec, row *triggerRow, rels []*relation) *relation {
+	if len(rels) == 0 {
+		return nil
+	}
+	if spec.Many() && row != nil && !row.Removed {
+		if i := slices.IndexFunc(rels, func(rel *relation) bool { return rel.OID == row.Relation }); i >= 0 {
+			return rels[i]
+		}
+	}
+	return rels[0]
+}
+
+// on says which tables a trigger watches.
+func on(spec *trigger.Spec, rels []*relation) string {
+	switch {
+	case !spec.Many():
+		return rels[0].String()
+	case len(rels) == 0:
+		return "no table yet"
+	}
+	names := make([]string, len(rels))
+	for i, rel := range rels {
+		names[i] = rel.String()
+	}
+	if len(names) == 1 {
+		return names[0]
+	}
+	return fmt.Sprintf("%d tables: %s", len(names), someOf(names))
 }
 
 // lanes plans the rows of rowhook.lane. They are mentioned only where nothing else of the trigger
@@ -663,7 +868,7 @@ func rowChange(row *triggerRow, spec *trigger.Spec, rel *relation) (change Chang
 		change.Detail = "comes back"
 		return change, true, nil
 	}
-	if row.Relation != rel.OID {
+	if row.Relation != rel.OID && !spec.Many() {
 		change.Detail = "moves to another table, " + rel.String()
 	}
 	want, err := json.Marshal(spec)
@@ -700,13 +905,13 @@ func (p *planner) leftTable(ctx context.Context, row *triggerRow, spec *trigger.
 
 // ownFunctions plans the payload and capture functions that belong to one trigger.
 func (p *planner) ownFunctions(work *installation, was captured) {
-	if work.id == 0 {
+	if work.fresh() {
 		if ownFunction(work.spec, work.rel) {
 			p.makeFunctions(work, Create, "rowhook.payload", runner(work))
 		}
 		return
 	}
-	found := p.in.functions[work.id]
+	found := p.in.functionsOf(work.own())
 	if !ownFunction(work.spec, work.rel) {
 		for _, f := range found {
 			if !p.removed(f.Signature) {
@@ -729,11 +934,11 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	}
 	switch {
 	case fits < functionsOf(work.spec):
-		p.makeFunctions(work, Create, payloadName(work.id), runner(work))
-	case was.Function != fingerprint{functionDigest(work.spec, work.rel, p.in.definition), madeOf(found, work.rel.OID)}:
-		p.makeFunctions(work, Replace, payloadName(work.id), runner(work))
+		p.makeFunctions(work, Create, work.own().payload(), runner(work))
+	case was.Function != fingerprint{functionDigest(work.spec, work.rel, work.own(), p.in.definition), madeOf(found, work.rel.OID)}:
+		p.makeFunctions(work, Replace, work.own().payload(), runner(work))
 	case slices.ContainsFunc(found, func(f functionFound) bool { return !f.Able }):
-		p.makeFunctions(work, Replace, payloadName(work.id), "gets back the rights of "+pg.PlainName(work.rel.Owner))
+		p.makeFunctions(work, Replace, work.own().payload(), "gets back the rights of "+pg.PlainName(work.rel.Owner))
 	}
 }
 
@@ -797,8 +1002,8 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 		state = "A"
 	}
 	found := map[string]captureFound{}
-	for _, c := range p.in.captures[work.id] {
-		if work.id != 0 && c.Relation == rel.OID {
+	if work.id != 0 {
+		for _, c := range p.in.capturesOn(work.id, rel.OID) {
 			found[c.Name] = c
 		}
 	}
@@ -813,7 +1018,7 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 		switch {
 		case !exists:
 			s.Action = Create
-		case was.SQL[name] != fingerprint{triggerDigest(spec, rel, work.id, work.relationID, op), have.Made}:
+		case was.SQL[name] != fingerprint{triggerDigest(spec, rel, work.own(), work.relationID, op), have.Made}:
 			s.Action = Replace
 		case have.Enabled != state || have.Partition != nil && *have.Partition:
 			s.Action, s.Detail, s.phase = Replace, "enabled as configured", enableCaptures

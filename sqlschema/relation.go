@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
@@ -34,6 +35,7 @@ type relation struct {
 	Member  bool // this role is a member of the owner; the membership may be without any right
 	columns []column
 	key     []keyPart // of an ordered trigger, once its Spec was checked
+	entry   int       // which of Spec.Tables names it
 	// numbers are the columns whose numbers are written as texts, once the Spec was checked.
 	numbers map[string]numberKind
 }
@@ -100,6 +102,15 @@ func findRelation(ctx context.Context, conn *pgx.Conn, name string) (*relation, 
 
 // readRelation returns the relation with this oid, or nil.
 func readRelation(ctx context.Context, conn *pgx.Conn, oid uint32) (*relation, error) {
+	found, err := readRelations(ctx, conn, []uint32{oid})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+// readRelations returns the relations with these oids that exist, by name.
+func readRelations(ctx context.Context, conn *pgx.Conn, oids []uint32) ([]*relation, error) {
 	rows, err := conn.Query(ctx, `
 select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c.relpersistence::text as persistence,
        c.relkind = 'r' and exists (select from pg_catalog.pg_inherits where inhparent = c.oid) as inherited,
@@ -113,22 +124,24 @@ select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c
   from pg_catalog.pg_class c
   cross join (select coalesce((select nspowner from pg_catalog.pg_namespace where nspname = 'rowhook'), current_user::pg_catalog.regrole) as owner) as i
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
- where c.oid = $1`, oid)
+ where c.oid = any($1)
+ order by n.nspname, c.relname`, oids)
 	if err != nil {
-		return nil, fmt.Errorf("read the table's description: %w", err)
+		return nil, fmt.Errorf("read the description of tables: %w", err)
 	}
-	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[relation])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
+	found, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByNameLax[relation])
+	if err != nil || len(found) == 0 {
+		return nil, orNil(err, "read the description of tables")
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the table's description: %w", err)
+	if err := findHypertables(ctx, conn, found); err != nil {
+		return nil, fmt.Errorf("look for hypertables: %w", err)
 	}
-	if r.Hypertable, err = isHypertable(ctx, conn, r); err != nil {
-		return nil, fmt.Errorf("check whether %s is a hypertable: %w", r, err)
+	byOID := make(map[uint32]*relation, len(found))
+	for _, r := range found {
+		byOID[r.OID] = r
 	}
 	rows, err = conn.Query(ctx, `
-select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
+select a.attrelid as relation, a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
        not exists (
          with recursive part as (
            select a.atttypid as oid
@@ -157,32 +170,65 @@ select a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
           order by r.attnum) else '{}' end as reads
   from pg_catalog.pg_attribute a
   left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
- where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
- order by a.attnum`, oid)
+ where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
+ order by a.attrelid, a.attnum`, oids)
 	if err != nil {
-		return nil, fmt.Errorf("read the columns of %s: %w", r, err)
+		return nil, fmt.Errorf("read the columns of tables: %w", err)
 	}
-	r.columns, err = pgx.CollectRows(rows, pgx.RowToStructByName[column])
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[columnOf])
 	if err != nil {
-		return nil, fmt.Errorf("read the columns of %s: %w", r, err)
+		return nil, fmt.Errorf("read the columns of tables: %w", err)
 	}
-	return r, nil
+	for i := range columns {
+		r := byOID[columns[i].Relation]
+		if r != nil {
+			r.columns = append(r.columns, columns[i].column)
+		}
+	}
+	return found, nil
 }
 
-// isHypertable looks in the catalog of TimescaleDB, and for the trigger that its versions before
+// orNil returns nil for nil, and any other error with what failed.
+func orNil(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// columnOf is a column with its relation.
+type columnOf struct {
+	Relation uint32
+	column
+}
+
+// findHypertables looks in the catalog of TimescaleDB, and for the trigger that its versions before
 // 2.22 put on each hypertable.
-func isHypertable(ctx context.Context, conn *pgx.Conn, r *relation) (is bool, err error) {
+func findHypertables(ctx context.Context, conn *pgx.Conn, relations []*relation) error {
+	oids := make([]uint32, len(relations))
+	for i, r := range relations {
+		oids[i] = r.OID
+	}
+	var found []uint32
 	var catalog bool
-	err = conn.QueryRow(ctx, `
-select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname = 'ts_insert_blocker'),
+	err := conn.QueryRow(ctx, `
+select array(select tgrelid from pg_catalog.pg_trigger where tgrelid = any($1) and tgname = 'ts_insert_blocker'),
        exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 where n.nspname = '_timescaledb_catalog' and c.relname = 'hypertable'
-                  and pg_catalog.has_schema_privilege(n.oid, 'USAGE') and pg_catalog.has_table_privilege(c.oid, 'SELECT'))`, r.OID).Scan(&is, &catalog)
-	if err != nil || is || !catalog {
-		return is, err
+                  and pg_catalog.has_schema_privilege(n.oid, 'USAGE') and pg_catalog.has_table_privilege(c.oid, 'SELECT'))`, oids).Scan(&found, &catalog)
+	if err == nil && catalog {
+		var more []uint32
+		err = conn.QueryRow(ctx, `
+select array(select c.oid from _timescaledb_catalog.hypertable h
+               join pg_catalog.pg_namespace n on n.nspname = h.schema_name::pg_catalog.name
+               join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = h.table_name::pg_catalog.name
+              where c.oid = any($1))`, oids).Scan(&more)
+		found = append(found, more...)
 	}
-	err = conn.QueryRow(ctx, "select exists (select from _timescaledb_catalog.hypertable where schema_name::text = $1 and table_name::text = $2)", r.Schema, r.Name).Scan(&is)
-	return is, err
+	for _, r := range relations {
+		r.Hypertable = slices.Contains(found, r.OID)
+	}
+	return err
 }
 
 // refusal returns why the relation can't be watched, or "".

@@ -31,16 +31,13 @@ func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
 	}
 }
 
-// ownViews are the views through which the function of a guarded trigger writes.
-func ownViews(id int32) []string { return []string{inboxName(id), orderedName(id), movesName(id)} }
-
 // dropFunction drops a function of one trigger, and the views through which it writes.
 func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "drop function if exists "+f.Signature); err != nil {
 			return fmt.Errorf("drop %s: %w", f.Signature, err)
 		}
-		views := ownViews(f.ID)
+		views := own{f.ID, f.Relation}.views()
 		switch {
 		case f.Key:
 			views = views[1:] // those of an order
@@ -63,7 +60,15 @@ func markRemoved(id int32) func(context.Context, pgx.Tx) error {
 		if err != nil {
 			return fmt.Errorf("mark trigger %d as removed: %w", id, err)
 		}
-		for _, table := range []string{"rate", "share"} {
+		var has bool // not before version 7 of the schema
+		if err := tx.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.trigger_table') is not null").Scan(&has); err != nil {
+			return fmt.Errorf("look for rowhook.trigger_table: %w", err)
+		}
+		tables := []string{"rate", "share"}
+		if has {
+			tables = append(tables, "trigger_table")
+		}
+		for _, table := range tables {
 			if _, err := tx.Exec(ctx, "delete from rowhook."+table+" where trigger_id = $1", id); err != nil {
 				return fmt.Errorf("delete the rows of trigger %d in rowhook.%s: %w", id, table, err)
 			}

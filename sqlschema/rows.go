@@ -19,9 +19,11 @@ import (
 // trigger's events would hold them. "rowhook backfill" is made of it. OpenRows makes a RowSource,
 // and a row of rowhook.backfill holds how far it has read.
 type RowSource struct {
-	Trigger int32    // rowhook.trigger.id
-	Table   string   // for people
-	Key     []string // columns of the primary key, or of another unique key without nulls
+	Trigger int32  // rowhook.trigger.id
+	Table   string // for people
+	// RelationID is rowhook.relation.id of the table, if the trigger has several; else 0.
+	RelationID int32
+	Key        []string // columns of the primary key, or of another unique key without nulls
 
 	oid    uint32
 	from   string // relation and alias, for SQL
@@ -130,13 +132,16 @@ func (s *RowSource) column(i int) string { return "new." + pg.QuoteName(s.key[i]
 // OpenRows prepares a backfill: to read the rows of a trigger's table that meet its "when" and the
 // condition. condition is SQL over the table's columns; "" is every row. If the rows can't be read
 // as events, the error is a *RowsError. conn must be in a transaction.
-func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec trigger.Spec, relation uint32, condition string) (*RowSource, error) {
+//
+// relation is the oid of the table, and relationID its rowhook.relation.id if the trigger has
+// several tables; otherwise 0.
+func OpenRows(ctx context.Context, conn *pgx.Conn, trigger int32, spec trigger.Spec, relation uint32, relationID int32, condition string) (*RowSource, error) {
 	rel, err := readRelation(ctx, conn, relation)
 	if err != nil {
 		return nil, err
 	}
 	if rel == nil {
-		return nil, &RowsError{fmt.Sprintf("the table %s of the trigger %s does not exist any more: apply again with another table", spec.Table, spec.Name)}
+		return nil, &RowsError{fmt.Sprintf("the table %s of the trigger %s does not exist any more: apply again with another table", spec.Watches(), spec.Name)}
 	}
 	if !rel.Trusted {
 		return nil, &RowsError{fmt.Sprintf("%s belongs to %s, whose code could run as this role while rows are converted to JSON: "+
@@ -168,7 +173,7 @@ select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as typ
 	if len(key) == 0 {
 		return nil, &RowsError{fmt.Sprintf("%s has no primary key, and a backfill needs one to read rows in order and to continue after an interruption: add one", rel)}
 	}
-	s := &RowSource{Trigger: trigger, Table: rel.String(), oid: rel.OID}
+	s := &RowSource{Trigger: trigger, Table: rel.String(), RelationID: relationID, oid: rel.OID}
 	s.from = rel.sql() + " as new"
 	if rel.Kind != "p" && !rel.Hypertable {
 		s.from = "only " + s.from // the trigger does not capture inheriting tables
@@ -226,7 +231,7 @@ func (s *RowSource) choose(ctx context.Context, conn *pgx.Conn, rel *relation, s
 	}
 	s.body = "pg_catalog.row_to_json(new.*)"
 	if ownFunction(spec, rel) {
-		s.body = payloadName(s.Trigger) + "(new.*)"
+		s.body = own{s.Trigger, s.RelationID}.payload() + "(new.*)"
 	}
 	s.wanted = "true"
 	if len(wanted) > 0 {
@@ -302,7 +307,7 @@ func (s *RowSource) Record(ctx context.Context, tx pgx.Tx, backfill int64, limit
 	err = s.page(ctx, tx, backfill, s.body+" as body, "+older("new", "$3")+" as older", `
 recorded as (
   insert into rowhook.event_log (id, trigger_id, op, new, session, relation_id)
-  select rowhook.uuid7(), $4, 'I', body, `+backfillSession+`, `+backfillRelation+` from page where body is not null returning id)
+  select rowhook.uuid7(), $4, 'I', body, `+backfillSession+`, `+s.recordedOf()+` from page where body is not null returning id)
 select (select count(*) from page), (select count(*) from page where not older), (select coalesce(array_agg(id::text), '{}') from recorded)`,
 		[]any{limit, horizon, s.Trigger}, &r.Read, &r.Newer, &r.IDs)
 	return r, err
@@ -320,7 +325,7 @@ func (s *RowSource) Bury(ctx context.Context, tx pgx.Tx, backfill int64, horizon
 buried as (
   insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, session, relation_id)
   select rowhook.uuid7(), clock_timestamp(), clock_timestamp(), $4, 0, 'I', pg_catalog.concat('the row with ', `+strings.Join(key, ", ', ', ")+`, ' can''t be turned into an event: ', $5::text),
-         `+backfillSession+`, `+backfillRelation+` from page where wanted returning id)
+         `+backfillSession+`, `+s.recordedOf()+` from page where wanted returning id)
 select (select count(*) from page), (select count(*) from page where not older), (select count(*) from buried)`,
 		[]any{1, horizon, s.Trigger, why}, &r.Read, &r.Newer, &buried)
 	return r, err
@@ -329,8 +334,13 @@ select (select count(*) from page), (select count(*) from page where not older),
 // backfillSession is the session variables of events that a backfill ($1) records.
 const backfillSession = `pg_catalog.concat('{"rowhook_backfill":', $1::bigint, '}')::pg_catalog.json`
 
-// backfillRelation says of which table these events are.
-const backfillRelation = `(select t.relation_id from rowhook.trigger t where t.id = $4)`
+// recordedOf says of which table these events are.
+func (s *RowSource) recordedOf() string {
+	if s.RelationID != 0 {
+		return strconv.Itoa(int(s.RelationID))
+	}
+	return "(select t.relation_id from rowhook.trigger t where t.id = $4)"
+}
 
 // page reads up to $2 of the next rows of the backfill $1, with these columns. It moves the
 // position of the backfill, and runs the rest of the statement.

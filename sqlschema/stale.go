@@ -65,12 +65,32 @@ func repairRelations(ctx context.Context, tx pgx.Tx) error {
 	if has, err := queue.HasRelations(ctx, tx); err != nil || !has {
 		return err
 	}
+	var several bool // not before version 7 of the schema
+	if err := tx.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.trigger_table') is not null").Scan(&several); err != nil {
+		return fmt.Errorf("look for rowhook.trigger_table: %w", err)
+	}
+	member := "null::oid"
+	if several {
+		member = "(select m.watched::oid from rowhook.trigger_table m join pg_catalog.pg_class k on k.oid = m.watched::oid where m.relation_id = r.id limit 1)"
+		// A number that is the same as in the dump is that of a table that was dropped before it,
+		// unless the table has its name.
+		_, err := tx.Exec(ctx, `
+update rowhook.trigger_table m set watched = 0::oid::regclass
+  from rowhook.relation r
+ where r.id = m.relation_id and r.home <> 'rowhook.relation'::regclass and m.watched::oid = r.oid
+   and not exists (select from pg_catalog.pg_class k join pg_catalog.pg_namespace s on s.oid = k.relnamespace
+                    where k.oid = r.oid and s.nspname = r.schema_name::name and k.relname = r.table_name::name)`)
+		if err != nil {
+			return fmt.Errorf("record the oids of the tables of triggers with several: %w", err)
+		}
+	}
 	for _, sql := range []string{
 		"update rowhook.relation set oid = 0 where home <> 'rowhook.relation'::regclass and oid <> 0", `
 with found as (
   select r.id, coalesce(w.oid, c.oid) as oid, w.oid is not null as watched
     from rowhook.relation r
-    left join lateral (select nullif(w.relation, 0) as oid from rowhook.trigger t` + queue.WatchedNow + ` where t.relation_id = r.id and t.removed_at is null limit 1) as w on true
+    left join lateral (select coalesce(
+        (select nullif(w.relation, 0) as oid from rowhook.trigger t` + queue.WatchedNow + ` where t.relation_id = r.id and t.removed_at is null limit 1), ` + member + `) as oid) as w on true
     left join (pg_catalog.pg_namespace n join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p'))
            on n.nspname = r.schema_name::name and c.relname = r.table_name::name
    where r.home <> 'rowhook.relation'::regclass),

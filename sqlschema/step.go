@@ -27,6 +27,7 @@ type phase int
 const (
 	writeRow phase = iota
 	makeLanes
+	joinTable // of a trigger with several
 	dropCaptures
 	makeFunctions
 	makeCaptures
@@ -43,6 +44,7 @@ type stage int
 const (
 	installing stage = iota // and settings
 	removing
+	clearing // functions of several tables, once no trigger calls them
 	granting
 )
 
@@ -61,7 +63,8 @@ type unit struct {
 	steps []*step
 }
 
-// units groups the steps of a plan into transactions, in the order of the first step of each.
+// units groups the steps of a plan into transactions, in the order of the first step of each. Those
+// that clear and those that grant come last.
 func (p *Plan) units() []*unit {
 	var units []*unit
 	byKey := map[unitKey]*unit{}
@@ -80,6 +83,13 @@ func (p *Plan) units() []*unit {
 		}
 		u.steps = append(u.steps, s)
 	}
+	late := func(u *unit) int {
+		if u.stage < clearing {
+			return 0
+		}
+		return int(u.stage)
+	}
+	slices.SortStableFunc(units, func(a, b *unit) int { return cmp.Compare(late(a), late(b)) })
 	for _, u := range units {
 		first := map[int32]int{}
 		for i, s := range u.steps {

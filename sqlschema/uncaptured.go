@@ -17,12 +17,14 @@ type Uncaptured struct {
 	Trigger string // name of the trigger
 	Problem string // what is wrong
 	Remedy  string // what to do
+	// Unwatched says that tables match a trigger with follow that it does not watch yet.
+	Unwatched bool
 }
 
 // String returns the problem and the remedy in one line.
 func (u Uncaptured) String() string { return u.Problem + ": " + u.Remedy }
 
-// watchedTable is an active trigger, with what the catalog says of its table.
+// watchedTable is a table of an active trigger, with what the catalog says of it.
 type watchedTable struct {
 	ID          int32
 	Name        string
@@ -32,7 +34,11 @@ type watchedTable struct {
 	Replacement *uint32  // the table that has the recorded name now
 	Spec        []byte
 	Captured    []byte
-	Functions   int // number of its own functions that exist
+	Functions   int `db:"-"` // number of its own functions that exist
+
+	spec    *trigger.Spec
+	several bool // its trigger has several tables
+	gone    bool // it was dropped, and only a pattern of its trigger matched it
 }
 
 // FindUncaptured compares the catalog with the applied triggers, and returns those that do not
@@ -42,15 +48,17 @@ type watchedTable struct {
 // The configuration holds the name of a table. After an online schema change by two renames another
 // table has that name, and the trigger still watches the old table. FindUncaptured reports such a
 // trigger, and the next apply moves it to the new table. It does not report a mere rename: nothing
-// else has the old name, and the trigger follows.
+// else has the old name, and the trigger follows. Nor does it report that a table was dropped which
+// a pattern matched. It reports tables that match the patterns of a trigger with follow and are not
+// watched yet.
 func FindUncaptured(ctx context.Context, db pg.Queryer) ([]Uncaptured, error) {
-	watched, byID, replicas, err := readWatched(ctx, db)
+	all, err := readWatched(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	var out []Uncaptured
-	for i := range watched {
-		u, err := watched[i].uncaptured(byID[watched[i].ID], replicas)
+	for i := range all.triggers {
+		u, err := all.uncaptured(ctx, db, &all.triggers[i])
 		if err != nil {
 			return nil, err
 		}
@@ -61,38 +69,167 @@ func FindUncaptured(ctx context.Context, db pg.Queryer) ([]Uncaptured, error) {
 	return out, nil
 }
 
-// readWatched reads the active triggers, their capture triggers by trigger and by table and name, and
-// whether sessions begin as replicas.
-func readWatched(ctx context.Context, db pg.Queryer) (watched []watchedTable, byID map[int32]map[string]captureFound, replicas bool, err error) {
-	watched, err = pg.Collect[watchedTable](ctx, db, `
+// watched is what the catalog says of the active triggers.
+type watched struct {
+	triggers []watchedTrigger                  // by name
+	byID     map[int32]map[string]captureFound // capture triggers by trigger, and by table and name
+	replicas bool                              // sessions begin as replicas
+}
+
+// watchedTrigger is an active trigger with its tables.
+type watchedTrigger struct {
+	name   string
+	spec   trigger.Spec
+	tables []watchedTable
+}
+
+// readWatched reads the active triggers, their tables and their capture triggers.
+func readWatched(ctx context.Context, db pg.Queryer) (*watched, error) {
+	rows, err := pg.Collect[watchedTable](ctx, db, `
 select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_as,
        case when c.oid is not null then array[n.nspname::text, c.relname::text] end as called_now,
        (select r.oid from pg_catalog.pg_class r join pg_catalog.pg_namespace s on s.oid = r.relnamespace
          where s.nspname = t.schema_name::name and r.relname = t.table_name::name and r.relkind in ('r', 'p') and r.oid <> t.relation) as replacement,
-       t.spec, t.captured,
-       (select count(*)::integer from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
-         where s.nspname = 'rowhook' and p.proname in (('capture_' || t.id)::name, ('payload_' || t.id)::name)) as functions
+       t.spec, t.captured
   from (select t.id, t.name, w.relation, t.schema_name, t.table_name, t.spec, t.captured, t.removed_at from rowhook.trigger t`+queue.WatchedNow+`) as t
   left join pg_catalog.pg_class c on c.oid = t.relation and c.relkind in ('r', 'p')
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where t.removed_at is null
  order by t.name`)
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("compare the triggers with the catalog: %w", err)
+		return nil, fmt.Errorf("compare the triggers with the catalog: %w", err)
+	}
+	members, err := readMembers(ctx, db)
+	if err != nil {
+		return nil, err
 	}
 	found, err := pg.Collect[captureFound](ctx, db, captureTriggers)
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("list capture triggers: %w", err)
+		return nil, fmt.Errorf("list capture triggers: %w", err)
 	}
-	byID = map[int32]map[string]captureFound{}
+	functions, err := pg.Collect[struct {
+		Suffix string
+		N      int
+	}](ctx, db, `
+select substring(p.proname from '[0-9]+$') as suffix, count(*)::integer as n
+  from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
+ where s.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_[0-9]+$' group by 1`)
+	if err != nil {
+		return nil, fmt.Errorf("count capture functions: %w", err)
+	}
+	bySuffix := map[string]int{}
+	for _, f := range functions {
+		bySuffix[f.Suffix] = f.N
+	}
+	all := &watched{byID: map[int32]map[string]captureFound{}}
 	for _, c := range found {
-		if byID[c.ID] == nil {
-			byID[c.ID] = map[string]captureFound{}
+		if all.byID[c.ID] == nil {
+			all.byID[c.ID] = map[string]captureFound{}
 		}
-		byID[c.ID][fmt.Sprint(c.Relation, c.Name)] = c
+		all.byID[c.ID][fmt.Sprint(c.Relation, c.Name)] = c
 	}
-	replicas, err = beginAsReplicas(ctx, db)
-	return watched, byID, replicas, err
+	for i := range rows {
+		t := watchedTrigger{name: rows[i].Name, spec: trigger.DefaultSpec()}
+		if err := json.Unmarshal(rows[i].Spec, &t.spec); err != nil {
+			return nil, fmt.Errorf("read the spec of %s: %w", t.name, err)
+		}
+		t.take(rows[i], members[rows[i].ID], bySuffix)
+		all.triggers = append(all.triggers, t)
+	}
+	all.replicas, err = beginAsReplicas(ctx, db)
+	return all, err
+}
+
+// take takes over the table of the row of a trigger, or its several tables.
+func (t *watchedTrigger) take(row watchedTable, members []member, functions map[string]int) {
+	if !t.spec.Many() {
+		row.spec, row.Functions = &t.spec, functions[own{id: row.ID}.suffix()]
+		t.tables = []watchedTable{row}
+		return
+	}
+	named, _ := parsePatterns(t.spec.Tables)
+	here := map[uint32]bool{}
+	for i := range members {
+		here[members[i].Relation] = members[i].CalledNow != nil
+	}
+	for i := range members {
+		m := &members[i]
+		w := watchedTable{
+			ID: row.ID, Name: row.Name, Relation: m.Relation, RecordedAs: m.RecordedAs, CalledNow: m.CalledNow, Replacement: m.Replacement, Spec: row.Spec, Captured: m.Captured,
+			Functions: functions[own{row.ID, m.RelationID}.suffix()], several: true,
+		}
+		if w.Replacement != nil && here[*w.Replacement] {
+			w.Replacement = nil // which is watched, too
+		}
+		recorded := candidate{Schema: m.RecordedAs[0], Name: m.RecordedAs[1]}
+		w.gone = m.CalledNow == nil && w.Replacement == nil && !named.names(&recorded)
+		t.tables = append(t.tables, w)
+	}
+	for i := range t.tables {
+		t.tables[i].spec = &t.spec
+	}
+}
+
+// uncaptured compares one trigger with the catalog. Its Problem is "" if nothing is wrong.
+func (all *watched) uncaptured(ctx context.Context, db pg.Queryer, t *watchedTrigger) (Uncaptured, error) {
+	u := Uncaptured{Trigger: t.name}
+	if len(operations(&t.spec)) == 0 {
+		return u, nil // manual events alone need no table
+	}
+	var problems []string
+	for i := range t.tables {
+		w := &t.tables[i]
+		of, err := w.uncaptured(all.byID[w.ID], all.replicas)
+		if err != nil {
+			return u, err
+		}
+		if of.Problem != "" && !slices.Contains(problems, of.Problem) {
+			problems = append(problems, of.Problem)
+			if u.Remedy == "" {
+				u.Remedy = of.Remedy
+			}
+		}
+	}
+	yet, err := t.unwatched(ctx, db)
+	switch {
+	case err != nil:
+		return u, err
+	case len(yet) > 0 && t.spec.Follow:
+		matches := "match its tables, but are not watched yet"
+		if len(yet) == 1 {
+			matches = "matches its tables, but is not watched yet"
+		}
+		problems = append(problems, someOf(yet)+" "+matches)
+		u.Unwatched = true
+	case len(t.tables) == 0 && !t.spec.Follow:
+		problems = append(problems, "it is not recorded which tables it watches")
+	}
+	const most = 3
+	if more := len(problems) - most; more > 0 {
+		problems = append(problems[:most:most], fmt.Sprintf("and %d more of its tables have problems", more))
+	}
+	if u.Problem = strings.Join(problems, "; "); u.Problem != "" && u.Remedy == "" {
+		u.Remedy = applyAgain
+	}
+	return u, nil
+}
+
+// unwatched returns the tables that match the patterns of a trigger and that it does not watch.
+func (t *watchedTrigger) unwatched(ctx context.Context, db pg.Queryer) (names []string, err error) {
+	if !t.spec.Many() {
+		return nil, nil
+	}
+	m, err := matchTables(ctx, db, &t.spec)
+	if err != nil {
+		return nil, fmt.Errorf("find the tables of %s: %w", t.name, err)
+	}
+	for i := range m.tables {
+		c := &m.tables[i]
+		if !slices.ContainsFunc(t.tables, func(w watchedTable) bool { return w.Relation == c.OID }) {
+			names = append(names, c.String())
+		}
+	}
+	return names, nil
 }
 
 // beginAsReplicas reports whether the database sets session_replication_role = replica for its
@@ -112,15 +249,12 @@ select exists (select from pg_catalog.pg_db_role_setting s
 
 const applyAgain = `run "rowhook apply"`
 
-// uncaptured compares one trigger with the catalog. Its Problem is "" if nothing is wrong.
+// uncaptured compares one table of a trigger with the catalog. Its Problem is "" if nothing is
+// wrong.
 func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) (Uncaptured, error) {
 	u := Uncaptured{Trigger: w.Name}
-	spec := trigger.DefaultSpec()
-	if err := json.Unmarshal(w.Spec, &spec); err != nil {
-		return u, fmt.Errorf("read the spec of %s: %w", w.Name, err)
-	}
-	if len(operations(&spec)) == 0 {
-		return u, nil // manual events alone need no table
+	if len(operations(w.spec)) == 0 || w.gone {
+		return u, nil
 	}
 	var was captured
 	if err := json.Unmarshal(w.Captured, &was); err != nil {
@@ -133,14 +267,20 @@ func (w *watchedTable) uncaptured(found map[string]captureFound, replicas bool) 
 	case w.CalledNow == nil:
 		u.Problem = "the table " + recorded + " was dropped"
 		u.Remedy = "create it again and " + applyAgain + ", or remove the trigger from rowhook.yaml"
+		if w.several {
+			u.Remedy = "create it again and " + applyAgain + ", or remove it from tables in rowhook.yaml"
+		}
 	case w.Replacement != nil:
 		u.Problem = fmt.Sprintf("%s is another table now, and is not captured: the watched table is now called %s", recorded, pg.PlainName(w.CalledNow...))
 		u.Remedy = fmt.Sprintf("%s to watch the table that has the name now, or write table: %s in rowhook.yaml to keep the old one", applyAgain, pg.PlainName(w.CalledNow...))
+		if w.several {
+			u.Remedy = applyAgain + " to watch the table that has the name now"
+		}
 	default:
-		u.Problem = w.sqlTriggers(&spec, &was, found)
+		u.Problem = w.sqlTriggers(w.spec, &was, found)
 		u.Remedy = applyAgain
 	}
-	if u.Problem == "" && replicas && !spec.OnReplication {
+	if u.Problem == "" && replicas && !w.spec.OnReplication {
 		u.Problem = "sessions of this database begin with session_replication_role = replica, and triggers do not fire in them"
 		u.Remedy = "alter database ... reset session_replication_role, or set on_replication: true"
 	}

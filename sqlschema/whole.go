@@ -105,6 +105,7 @@ type orphan struct {
 	SchemaName string
 	TableName  string
 	RelationID *int32 // rowhook.relation.id that its captures write; nil: none
+	Highest    *int32 // the highest one, if it has captures on several tables
 }
 
 func (o orphan) String() string { return o.Name + " on " + pg.PlainName(o.SchemaName, o.TableName) }
@@ -113,8 +114,19 @@ func (o orphan) String() string { return o.Name + " on " + pg.PlainName(o.Schema
 // is no configured name.
 func findOrphans(ctx context.Context, db pg.Queryer) ([]orphan, error) {
 	found, err := pg.Collect[orphan](ctx, db, `
-select distinct on (x.id) x.id, regexp_replace(regexp_replace(x.tgname, '^rowhook_', ''), '_[a-z]+$', '') as name, x.relation, x.schema_name, x.table_name, x.relation_id
-  from (
+select distinct on (x.id) x.id, regexp_replace(regexp_replace(x.tgname, '^rowhook_', ''), '_[a-z]+$', '') as name, x.relation, x.schema_name, x.table_name, x.relation_id,
+       max(x.relation_id) over (partition by x.id) as highest
+  from (`+captureArguments+`) as x
+ where not exists (select from rowhook.trigger r where r.id = x.id)
+ order by x.id, x.tgname, x.relation`)
+	if err != nil {
+		return nil, fmt.Errorf("look for captures of unknown triggers: %w", err)
+	}
+	return found, nil
+}
+
+// captureArguments selects the capture triggers with what their arguments say.
+const captureArguments = `
     select split_part(a.args, E'\\000', 1)::integer as id, t.tgname::text as tgname, c.oid as relation, n.nspname::text as schema_name, c.relname::text as table_name,
            substring(split_part(a.args, E'\\000', 3) from '^[0-9]{1,9}$')::integer as relation_id
       from pg_catalog.pg_trigger t
@@ -123,14 +135,7 @@ select distinct on (x.id) x.id, regexp_replace(regexp_replace(x.tgname, '^rowhoo
       join pg_catalog.pg_class c on c.oid = t.tgrelid
       join pg_catalog.pg_namespace n on n.oid = c.relnamespace
      cross join lateral (select encode(t.tgargs, 'escape') as args) as a
-     where f.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0 and a.args ~ E'^[0-9]{1,9}\\\\000') as x
- where not exists (select from rowhook.trigger r where r.id = x.id)
- order by x.id, x.tgname, x.relation`)
-	if err != nil {
-		return nil, fmt.Errorf("look for captures of unknown triggers: %w", err)
-	}
-	return found, nil
-}
+     where f.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0 and a.args ~ E'^[0-9]{1,9}\\\\000'`
 
 // behind is a sequence whose next value is already used in a table. After an upgrade by logical
 // replication every sequence is behind, since rows are replicated and sequences are not.
@@ -196,8 +201,8 @@ select s.relname::text as sequence, coalesce('select max(' || quote_ident(a.attn
 	used := map[string]int64{}
 	for _, o := range orphans {
 		used["trigger_id_seq"] = max(used["trigger_id_seq"], int64(o.ID))
-		if o.RelationID != nil {
-			used["relation_id_seq"] = max(used["relation_id_seq"], int64(*o.RelationID))
+		if o.Highest != nil {
+			used["relation_id_seq"] = max(used["relation_id_seq"], int64(*o.Highest))
 		}
 	}
 	var found []behind
@@ -496,7 +501,9 @@ func (o orphan) adopt(ctx context.Context, tx pgx.Tx) error {
 	if relations && o.RelationID != nil { // first, since the row of the trigger finds it by its oid
 		b.Queue(`
 insert into rowhook.relation (id, oid, schema_name, table_name) overriding system value
-values ($1, $2::oid, $3, $4) on conflict do nothing`, *o.RelationID, o.Relation, o.SchemaName, o.TableName)
+select distinct on (x.relation_id) x.relation_id, x.relation, x.schema_name, x.table_name
+  from (`+captureArguments+`) as x where x.id = $1 and x.relation_id is not null
+ order by x.relation_id, x.relation on conflict do nothing`, o.ID)
 	}
 	b.Queue(`
 insert into rowhook.trigger (id, name, relation, schema_name, table_name, spec, removed_at) overriding system value

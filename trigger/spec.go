@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -18,8 +19,17 @@ type Spec struct {
 	// Spec under another name is another trigger.
 	Name string `json:"name" yaml:"name"`
 	// Table is the table to watch, as schema.table. A name that SQL would quote is quoted here,
-	// too.
-	Table string `json:"table" yaml:"table"`
+	// too. "": Tables says which.
+	Table string `json:"table,omitempty" yaml:"table,omitempty"`
+	// Tables are the tables that one trigger watches, instead of Table: names as in Table, and
+	// patterns. In a pattern, such as billing.* or tenant_*.orders, each * stands for any
+	// characters of the schema or of the table, outside of quotes. nil: the trigger has one Table.
+	Tables []string `json:"tables,omitempty" yaml:"tables,omitempty"`
+	// Except are the tables that are not watched although Tables match them, written like these.
+	Except []string `json:"except,omitempty" yaml:"except,omitempty"`
+	// Follow has dispatchers look each minute for tables that match Tables and are not watched yet.
+	// Without it, the next apply finds them.
+	Follow bool `json:"follow,omitempty" yaml:"follow,omitempty"`
 	// On are the operations that the trigger captures. At least one must be set.
 	On On `json:"on" yaml:"on"`
 	// When is a boolean SQL expression over old and new, or "". Postgres evaluates it before it
@@ -53,6 +63,21 @@ type Spec struct {
 	Capture string `json:"capture,omitempty" yaml:"capture,omitempty"`
 	// OnReplication captures the changes of a logical replication apply worker as well.
 	OnReplication bool `json:"on_replication,omitempty" yaml:"on_replication,omitempty"`
+}
+
+// Many reports whether the trigger watches the tables of Tables, instead of one Table.
+func (s *Spec) Many() bool { return len(s.Tables) > 0 }
+
+// Watches returns the table, or the entries of Tables, for people.
+func (s *Spec) Watches() string {
+	if !s.Many() {
+		return s.Table
+	}
+	watches := strings.Join(s.Tables, ", ")
+	if len(s.Except) > 0 {
+		watches += " except " + strings.Join(s.Except, ", ")
+	}
+	return watches
 }
 
 // MarshalYAML writes the form of rowhook.yaml.

@@ -166,7 +166,7 @@ func (a *app) withDatabase(ctx context.Context, err error) error {
 	var specs []trigger.Spec
 	var numbers []int
 	for i := range cfg.Triggers {
-		if cfg.Triggers[i].Table != "" {
+		if cfg.Triggers[i].Watches() != "" {
 			specs, numbers = append(specs, cfg.Triggers[i]), append(numbers, i)
 		}
 	}

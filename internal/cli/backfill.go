@@ -23,7 +23,7 @@ events of their own.
 
 The command reads the table by its primary key, in small batches, only as fast as the events are delivered, so that they
 do not delay other events. --no-throttle does not wait for deliveries. If a backfill was interrupted, the same command
-continues it.
+continues it. Of a trigger with several tables, --table says which one to read.
 
 At the end the command counts the table's rows without the index of the key. It counts rows that were there at the
 beginning and have not changed since. If it read fewer of these, rows were missed, and the command fails.`,
@@ -32,6 +32,7 @@ beginning and have not changed since. If it read fewer of these, rows were misse
 		Args: cobra.ExactArgs(1),
 	}
 	o := a.operating(cmd)
+	cmd.Flags().StringVar(&b.Table, "table", "", "which `TABLE` to read, of a trigger that watches several")
 	cmd.Flags().StringVar(&b.Where, "where", "", "only rows for which this `SQL` over the table's columns is true")
 	cmd.Flags().BoolVar(&b.Restart, "restart", false, "abandon an interrupted backfill, and start from the beginning")
 	cmd.Flags().BoolVar(&b.Unthrottled, "no-throttle", false, "do not wait for deliveries")
@@ -84,5 +85,9 @@ func backfillQuestion(ahead *operate.BackfillStatus) string {
 	if ahead.ID != 0 {
 		read += ", " + term.Digits(ahead.Scanned) + " of them read before"
 	}
-	return fmt.Sprintf("%s of the table of %s as events (%s)?", rows, ahead.Trigger, read)
+	of := "the table of " + ahead.Trigger
+	if ahead.Table != "" {
+		of = ahead.Table + " for " + ahead.Trigger
+	}
+	return fmt.Sprintf("%s of %s as events (%s)?", rows, of, read)
 }

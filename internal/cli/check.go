@@ -167,7 +167,7 @@ func (all *checked) add(cfg *config.Config) {
 			variables = []string{}
 		}
 		all.Triggers = append(all.Triggers, checkedTrigger{
-			Name: cfg.Triggers[i].Name, Table: cfg.Triggers[i].Table, File: at.File, Line: at.Line, Column: at.Column, Variables: variables,
+			Name: cfg.Triggers[i].Name, Table: cfg.Triggers[i].Watches(), File: at.File, Line: at.Line, Column: at.Column, Variables: variables,
 		})
 	}
 	for i := range cfg.Settings.Alerts {

@@ -88,7 +88,7 @@ func (r *devRun) readyNow() *devReady {
 		PIDs: devPIDs{Dev: os.Getpid(), Postgres: r.server.PID()}, Triggers: []readyTrigger{},
 	}
 	for _, t := range r.triggers() {
-		about := readyTrigger{Name: t.Name, Table: t.Table, URL: t.Webhook.URL, Signed: t.Webhook.Secret != ""}
+		about := readyTrigger{Name: t.Name, Table: t.Watches(), URL: t.Webhook.URL, Signed: t.Webhook.Secret != ""}
 		if r.toSink {
 			about.URL = r.receiver.url + "/" + t.Name
 		}

@@ -49,6 +49,7 @@ the heartbeats are called.`,
 	o.look = true
 	var alerts bool
 	s := flagSet{cmd.Flags()}
+	cmd.Flags().StringVar(&trial.Table, "table", "", "`TABLE` of the event, of a trigger that watches several (default: the first one)")
 	cmd.Flags().StringVar(&trial.Op, "op", "", "operation: insert, update, delete, truncate or manual (default: the first one that the trigger captures)")
 	cmd.Flags().StringVarP(&payload, "payload", "p", "", "data of the event: JSON, @ and the name of a file, or - for standard input. An object of old, new or both, "+
 		"or the row, which is \"old\" for a delete and else \"new\" (default: a made-up row)")
@@ -65,7 +66,7 @@ the heartbeats are called.`,
 		case alerts && len(args) > 0:
 			return usagef("give the name of a trigger or --alerts, not both")
 		case alerts:
-			for _, name := range []string{"op", "payload", "timeout", "dry-run", "print"} {
+			for _, name := range []string{"table", "op", "payload", "timeout", "dry-run", "print"} {
 				if cmd.Flags().Changed(name) {
 					return usagef("--%s is for the test of a trigger, and --alerts tests none", name)
 				}

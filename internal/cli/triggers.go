@@ -12,6 +12,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/term"
+	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -93,7 +94,11 @@ func (a *app) showTrigger(g *operate.Trigger) {
 		}
 	}
 	line("trigger", g.Name)
-	line("table", g.Table)
+	if len(g.Tables) > 0 {
+		line("watches", g.Table)
+	} else {
+		line("table", g.Table)
+	}
 	line("state", triggerState(g, now).Text)
 	if g.Pause != nil {
 		by := fmt.Sprintf("%s by %s", term.Ago(g.Pause.At, now), g.Pause.By)
@@ -140,6 +145,32 @@ func (a *app) showTrigger(g *operate.Trigger) {
 		line("endpoint", g.Health.Explain(now))
 	}
 	a.showProblems(page, g, "")
+	a.showTables(page, g.Tables)
+}
+
+// showTables lists the tables of a trigger with several.
+func (a *app) showTables(page *term.Page, tables []sqlschema.WatchedTable) {
+	if len(tables) == 0 {
+		return
+	}
+	page.Printf("\n")
+	t := page.Table("TABLE", "STATE", "")
+	for i := range tables {
+		state := term.Coloured("watched", term.Green)
+		switch w := &tables[i]; {
+		case w.Problem != "":
+			state = term.Coloured("uncaptured", term.Red)
+		case !w.Watched:
+			state = term.Coloured("not watched", term.Yellow)
+		}
+		note := tables[i].Problem
+		if note == "" {
+			note = tables[i].Note
+		}
+		t.Add(term.Text(tables[i].Table), state, term.Text(note))
+	}
+	t.Stack = true
+	t.Flush()
 }
 
 // showProblems says what keeps changes of a trigger from being recorded or sent.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -23,6 +24,27 @@ import (
 const maxIdentifier = 63
 
 var identifier = regexp.MustCompile(`"(?:[^"]|"")+"|` + bareName)
+
+// checkTables checks a name of a table, or a pattern.
+func checkTables(s string) error {
+	p, err := pg.ParsePattern(s)
+	if err != nil {
+		return err
+	}
+	for _, part := range p.Fixed() {
+		if err := checkIdentifier(part); err != nil {
+			return err
+		}
+	}
+	if p.OnlySchema("rowhook") {
+		return errOwnTable()
+	}
+	return nil
+}
+
+func errOwnTable() error {
+	return errors.New("this is one of Rowhook's own tables, where each event would cause another; choose a table of your own")
+}
 
 func checkTable(s string) error {
 	parts := identifier.FindAllString(s, -1)
@@ -37,7 +59,7 @@ func checkTable(s string) error {
 		}
 	}
 	if len(parts) == 2 && parts[0] == "rowhook" {
-		return errors.New("this is one of Rowhook's own tables, where each event would cause another; choose a table of your own")
+		return errOwnTable()
 	}
 	return nil
 }

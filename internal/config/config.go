@@ -121,6 +121,9 @@ func (d *decoder) sound(name string) *Config {
 		if spec.Table == "" || !clean("table") {
 			spec.Table = ""
 		}
+		if !clean("tables") || !clean("except") || spec.Table != "" {
+			spec.Tables, spec.Except = nil, nil
+		}
 		if spec.Name == "" || !clean("name") {
 			spec.Name = fmt.Sprintf("trigger_%d", i)
 		}
@@ -145,7 +148,7 @@ func (d *decoder) sound(name string) *Config {
 }
 
 // Sound returns the part of an invalid file that can still be checked against a database. Triggers
-// with an invalid table have Table "" and can't be checked. nil: the error has no such part.
+// with an invalid table have Table "" and no Tables, and can't be checked. nil: the error has no such part.
 func (e *Error) Sound() *Config { return e.sound }
 
 // Position returns the place of a trigger's value in its file, as in Position(0, "webhook", "url")

@@ -261,6 +261,9 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 		}
 	}
 	if spec, ok := v.Addr().Interface().(*trigger.Spec); ok && at.rule == triggerRule {
+		if !seen["table"] && !seen["tables"] && complete {
+			d.missing(at.pos, at.key("table", at.pos))
+		}
 		d.checkMerged(spec, at, seen["webhook"] || !complete)
 	}
 }

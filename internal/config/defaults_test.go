@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -281,9 +282,10 @@ func divide(t *rapid.T, spec, other, own, shared map[string]any, at string) {
 			}
 			continue
 		}
-		if at == "" && (key == "name" || key == "table") || rapid.Bool().Draw(t, at+key+" is its own") {
+		isOwn := at == "" && slices.Contains([]string{"name", "table", "tables", "except", "follow"}, key)
+		if isOwn || rapid.Bool().Draw(t, at+key+" is its own") {
 			own[key] = value
-			if overridden, ok := other[key]; ok && (at != "" || key != "name" && key != "table") && rapid.Bool().Draw(t, at+key+" is overridden") {
+			if overridden, ok := other[key]; ok && !isOwn && rapid.Bool().Draw(t, at+key+" is overridden") {
 				if at == "webhook.headers." {
 					key = strings.ToUpper(key)
 				}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,17 @@ func specs() *rapid.Generator[trigger.Spec] {
 		s := trigger.DefaultSpec()
 		s.Name = rapid.StringMatching(`[A-Za-z_][A-Za-z0-9_-]{0,41}`).Draw(t, "name")
 		s.Table = rapid.SampledFrom([]string{"t", "public.orders", `"My Schema"."a""b"`, `"1"`, "null", "true.false", "_1"}).Draw(t, "table")
+		if rapid.Bool().Draw(t, "many") {
+			s.Table = ""
+			patterns := rapid.SampledFrom([]string{"public.orders", "a.*", "*.*", "tenant_*.orders", `"My Schema".*`, "b", `"a*"."*"`})
+			s.Tables = rapid.SliceOfNDistinct(patterns, 1, 4, rapid.ID).Draw(t, "tables")
+			if slices.ContainsFunc(s.Tables, func(p string) bool { return strings.Contains(strings.ReplaceAll(p, `"a*"."*"`, ""), "*") }) {
+				s.Follow = rapid.Bool().Draw(t, "follow")
+				if rapid.Bool().Draw(t, "some not") {
+					s.Except = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a.b", "c.tmp_*", `"x"."y"`}), 1, 3, rapid.ID).Draw(t, "except")
+				}
+			}
+		}
 		s.On = trigger.On{Insert: true, Delete: rapid.Bool().Draw(t, "delete"), Manual: rapid.Bool().Draw(t, "manual")}
 		if rapid.Bool().Draw(t, "update") {
 			s.On.Update.Enabled = true

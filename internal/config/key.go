@@ -47,13 +47,18 @@ type key struct {
 const (
 	triggerNamePattern = `^[A-Za-z_][A-Za-z0-9_-]{0,41}$`
 	tablePattern       = `^(?:"(?:[^"]|"")+"|` + bareName + `)(?:\.(?:"(?:[^"]|"")+"|` + bareName + `))?$`
-	bareName           = `(?:[A-Za-z_]|[^\x00-\x7F])(?:[A-Za-z0-9_$]|[^\x00-\x7F])*`
-	durationPattern    = `^(?:0|(?:[0-9]+[wd])+(?:` + durationPart + `)*|(?:` + durationPart + `)+)$`
-	durationPart       = `(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)`
-	sizePattern        = `^(?:0|[0-9]{1,7}[KMGT]iB)$`
-	batchBytesPattern  = `^(?:[1-9][0-9]{0,4}KiB|(?:[1-9]|[1-5][0-9]|6[0-4])MiB)$`
-	perTimePattern     = `^(?:[1-9][0-9]{0,5}|1000000)/[smh]$`
-	headerNamePattern  = "^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+$"
+	// tablesPattern is tablePattern, and two parts that may hold *.
+	tablesPattern     = `^(?:` + quotedOr + bareName + `)$|^(?:` + quotedOr + bareGlob + `)\.(?:` + quotedOr + bareGlob + `)$`
+	quotedOr          = `"(?:[^"]|"")+"|`
+	bareGlob          = `(?:[A-Za-z_*]|[^\x00-\x7F])(?:[A-Za-z0-9_$*]|[^\x00-\x7F])*`
+	tablesRule        = `write schema.table, or a pattern with its schema, as in "billing.*" or tenant_*.orders; put a name with spaces, dots or dashes in double quotes within single quotes`
+	bareName          = `(?:[A-Za-z_]|[^\x00-\x7F])(?:[A-Za-z0-9_$]|[^\x00-\x7F])*`
+	durationPattern   = `^(?:0|(?:[0-9]+[wd])+(?:` + durationPart + `)*|(?:` + durationPart + `)+)$`
+	durationPart      = `(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)`
+	sizePattern       = `^(?:0|[0-9]{1,7}[KMGT]iB)$`
+	batchBytesPattern = `^(?:[1-9][0-9]{0,4}KiB|(?:[1-9]|[1-5][0-9]|6[0-4])MiB)$`
+	perTimePattern    = `^(?:[1-9][0-9]{0,5}|1000000)/[smh]$`
+	headerNamePattern = "^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+$"
 )
 
 // The paths in keys() of a trigger, of what triggers share, and of an alert.
@@ -64,7 +69,13 @@ const (
 )
 
 // isOwn reports whether each trigger has a key of its own, so that defaults can't give it.
-func isOwn(name string) bool { return name == "name" || name == "table" }
+func isOwn(name string) bool {
+	switch name {
+	case "name", "table", "tables", "tables[]", "except", "except[]", "follow":
+		return true
+	}
+	return false
+}
 
 // keys returns every key of the file by its path. In a path [] stands for any entry of a list, and *
 // for any name. The keys of a trigger are also those of defaults, where a trigger's required keys
@@ -86,7 +97,7 @@ func triggerKeys() map[string]key {
 	all := map[string]key{
 		"": {doc: "The configuration of Rowhook: which changes of which Postgres tables are delivered to which webhooks."},
 		"defaults": {
-			doc: "What triggers share: every key of a trigger except name and table. It holds for the triggers of all files of a directory. " +
+			doc: "What triggers share: every key of a trigger except name and what it watches (table, tables, except, follow). It holds for the triggers of all files of a directory. " +
 				"A trigger's own key has precedence. Groups of keys are merged; a list or a single value is replaced.",
 			example: "defaults: {retry: {limit: 10}}",
 		},
@@ -96,7 +107,7 @@ func triggerKeys() map[string]key {
 			required: true,
 		},
 		"triggers[]": {
-			doc:     "A table, the changes of it that are captured, and the webhook that they are sent to.",
+			doc:     "A table, or several, the changes of it that are captured, and the webhook that they are sent to.",
 			example: "- name: order_placed",
 		},
 		"triggers[].name": {
@@ -110,12 +121,45 @@ func triggerKeys() map[string]key {
 		"triggers[].table": {
 			doc: "The table to watch, as SQL names it: schema.table. A name with capitals, spaces or dots needs double quotes, " +
 				"and single quotes around them for YAML: '\"Sales\".\"Order Items\"'.",
-			example:  "table: public.orders",
-			required: true,
-			noun:     "the name of a table",
-			pattern:  tablePattern,
-			rule:     `write schema.table; put a name with spaces, dots or dashes in double quotes within single quotes, as in table: 'public."Order Items"'`,
-			check:    checkTable,
+			example: "table: public.orders",
+			noun:    "the name of a table",
+			pattern: tablePattern,
+			rule:    `write schema.table; put a name with spaces, dots or dashes in double quotes within single quotes, as in table: 'public."Order Items"'`,
+			check:   checkTable,
+		},
+		"triggers[].tables": {
+			doc: "The tables to watch with this one trigger, instead of table: names as in table, and patterns such as billing.*, audit.log_* or tenant_*.orders, " +
+				"in which * stands for any characters. A request's body names the table of its row. Tables that are created later are watched from the next apply on.",
+			example:  `tables: [public.orders, "billing.*"]`,
+			nonEmpty: true,
+			unique:   true,
+		},
+		"triggers[].tables[]": {
+			doc:     "A table, as table has it, or a pattern, as in billing.* and tenant_*.orders.",
+			example: `"billing.*"`,
+			noun:    "the name of a table or a pattern",
+			pattern: tablesPattern,
+			rule:    tablesRule,
+			check:   checkTables,
+		},
+		"triggers[].except": {
+			doc:      "Tables that are not watched although tables match them. They are written as in tables.",
+			example:  `except: [billing.drafts, "billing.tmp_*"]`,
+			nonEmpty: true,
+			unique:   true,
+		},
+		"triggers[].except[]": {
+			doc:     "A table or a pattern, as in tables.",
+			example: "billing.drafts",
+			noun:    "the name of a table or a pattern",
+			pattern: tablesPattern,
+			rule:    tablesRule,
+			check:   checkTables,
+		},
+		"triggers[].follow": {
+			doc: "Dispatchers look each minute for new tables that match tables. A dispatcher whose role may create triggers on them watches them; any other says what is not watched yet. " +
+				"Without it, the next apply watches them.",
+			example: "follow: true",
 		},
 		"triggers[].on": {
 			doc:      "Which operations are captured. At least one is needed.",

@@ -3,8 +3,10 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -17,6 +19,7 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 			d.missing(at.pos, url)
 		}
 	}
+	t.checkTables()
 	t.checkOn()
 	t.checkWhen()
 	t.checkPayload()
@@ -94,6 +97,37 @@ func comes(keys []string) string {
 		return keys[0] + " comes"
 	}
 	return strings.Join(keys, " and ") + " come"
+}
+
+// checkTables reports what does not fit together of the keys that say which tables are watched.
+func (t merged) checkTables() {
+	s, tables := t.spec, []string{"tables"}
+	if s.Table != "" && s.Many() {
+		t.conflict("is beside table, and a trigger has one of the two; move the table into the list, or remove one of the keys", tables)
+		return
+	}
+	for _, name := range []string{"except", "follow"} {
+		path := []string{name}
+		_, _, given := t.place(path)
+		_, _, listed := t.place(tables)
+		switch {
+		case !given || !t.clean("tables") || !t.clean(name):
+		case !listed:
+			t.conflict("is of use with tables alone, and this trigger watches one table; remove it, or write tables: [...] instead of table", path)
+		case !slices.ContainsFunc(s.Tables, isPattern):
+			t.conflict("is of use with a pattern in tables, and these are names; remove it, or write a pattern such as \"billing.*\"", path)
+		}
+	}
+	for i, name := range s.Except {
+		if !isPattern(name) && slices.Contains(s.Tables, name) {
+			t.conflict("is in tables, too; remove one of the two", []string{"except", strconv.Itoa(i)})
+		}
+	}
+}
+
+func isPattern(name string) bool {
+	p, err := pg.ParsePattern(name)
+	return err == nil && !p.Exact()
 }
 
 func (t merged) checkOn() {

@@ -155,6 +155,9 @@ func (m *schemaMaker) object(v reflect.Value, rule string) map[string]any {
 	if len(required) > 0 {
 		s["required"] = required
 	}
+	if rule == triggerRule {
+		s["oneOf"] = []any{onlyWith("table", "tables", "except", "follow"), onlyWith("tables", "table")}
+	}
 	if rule == alertRule {
 		s["oneOf"] = []any{onlyWith("url", "heartbeat", "every"), onlyWith("heartbeat", "url", "on", "format", "secret", "backlog")}
 	}

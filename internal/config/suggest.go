@@ -20,7 +20,7 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 		where = "in " + at.path.String()
 	}
 	if at.rule == sharedRule && isOwn(e.name) {
-		d.reportAt(e.pos, path, "each trigger has a %s of its own; move this key to the triggers", e.name)
+		d.reportAt(e.pos, path, "%s; move this key to the triggers", ownReason(e.name))
 		return ""
 	}
 	if near := suggest.Near(e.name, names, 1); len(near) > 0 {
@@ -48,6 +48,14 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 	}
 	d.reportAt(e.pos, path, "%s", keys)
 	return ""
+}
+
+// ownReason says why each trigger has a key of its own.
+func ownReason(name string) string {
+	if name == "name" || name == "table" {
+		return "each trigger has a " + name + " of its own"
+	}
+	return "each trigger says which tables it watches"
 }
 
 // triggerKeyRemedy says where a key of a trigger belongs.
@@ -98,6 +106,10 @@ func foreign(name string) string {
 		return "on: {insert: true, update: true, delete: true}"
 	case "schema":
 		return "table: schema.table"
+	case "exclude", "ignore", "exclude_tables", "skip":
+		return "except: [...], beside tables"
+	case "include", "table_names":
+		return "tables: [...]"
 	}
 	return ""
 }

@@ -73,7 +73,7 @@ func without(all, usual yaml.MapSlice) (out yaml.MapSlice) {
 		i := slices.IndexFunc(usual, func(u yaml.MapItem) bool { return u.Key == item.Key })
 		group, isGroup := item.Value.(yaml.MapSlice)
 		switch {
-		case item.Key == "on" || item.Key == "name" || item.Key == "table" || item.Key == "url":
+		case item.Key == "on" || item.Key == "name" || item.Key == "url":
 		case i < 0:
 		case isGroup:
 			was, _ := usual[i].Value.(yaml.MapSlice)

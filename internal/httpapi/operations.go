@@ -211,6 +211,7 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, kind string,
 
 func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, error) {
 	var in struct {
+		Table   string `json:"table"`
 		Where   string `json:"where"`
 		Restart bool   `json:"restart"`
 	}
@@ -238,7 +239,7 @@ func (s *Server) backfill(w http.ResponseWriter, r *http.Request) (int, any, err
 			defer conn.Close(context.WithoutCancel(ctx))
 			db = conn
 		}
-		b, err := operate.Backfill(ctx, db, trigger, operate.BackfillOptions{Where: in.Where, Restart: in.Restart, Progress: report})
+		b, err := operate.Backfill(ctx, db, trigger, operate.BackfillOptions{Table: in.Table, Where: in.Where, Restart: in.Restart, Progress: report})
 		if b != nil {
 			report(*b)
 		}

@@ -22,6 +22,7 @@ import (
 type BackfillStatus struct {
 	ID         int64      `json:"id"`
 	Trigger    string     `json:"trigger"`
+	Table      string     `json:"table,omitempty"` // of a trigger with several tables
 	Where      string     `json:"where,omitempty"` // the SQL condition; "": every row
 	StartedAt  time.Time  `json:"started_at"`
 	TouchedAt  time.Time  `json:"touched_at"` // end of its last batch
@@ -36,6 +37,8 @@ type BackfillStatus struct {
 
 // BackfillOptions choose the rows of a backfill and its pace.
 type BackfillOptions struct {
+	// Table is the table to read, as table or schema.table. A trigger with several needs it.
+	Table string
 	// Where is an SQL condition on the table's columns; "": every row that meets the trigger's
 	// when.
 	Where string
@@ -65,6 +68,9 @@ func Backfill(ctx context.Context, db DB, trigger string, o BackfillOptions) (*B
 		return nil, err
 	}
 	detail := map[string]any{"backfill": b.ID}
+	if b.Table != "" {
+		detail["table"] = b.Table
+	}
 	if o.Where != "" {
 		detail["where"] = o.Where
 	}
@@ -110,6 +116,7 @@ type backfill struct {
 	opt     BackfillOptions
 	ts      triggers
 	trigger *knownTrigger
+	of      *chosenTable // the table of the trigger
 	rows    *sqlschema.RowSource
 	horizon string // see sqlschema.Extent
 	read    bool   // the last row was read
@@ -170,7 +177,23 @@ func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
 	if b.trigger, err = b.ts.active(name); err != nil {
 		return err
 	}
+	if b.of, err = b.trigger.choose(ctx, tx, b.opt.Table, false); err != nil {
+		return err
+	}
+	if b.of.RelationID != 0 {
+		b.Table = b.of.qualified()
+	}
 	return b.openRows(ctx, tx)
+}
+
+// key returns the columns of the key, as rowhook.backfill has them. Of a trigger with several tables
+// the number of the table is before them. A program that does not know of several tables finds
+// another key then, and does not go on with another table.
+func (b *backfill) key() []string {
+	if b.of.RelationID == 0 {
+		return b.rows.Key
+	}
+	return append([]string{fmt.Sprintf("#%d", b.of.RelationID)}, b.rows.Key...)
 }
 
 // openRows prepares to read the table by the trigger's present spec.
@@ -180,7 +203,7 @@ func (b *backfill) openRows(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("read the spec of %s: %w", b.trigger.Name, err)
 	}
 	var err error
-	b.rows, err = sqlschema.OpenRows(ctx, tx.Conn(), b.trigger.ID, spec, b.trigger.Relation, b.opt.Where)
+	b.rows, err = sqlschema.OpenRows(ctx, tx.Conn(), b.trigger.ID, spec, b.of.Relation, b.of.RelationID, b.opt.Where)
 	return refused(err)
 }
 
@@ -203,12 +226,18 @@ func (b *backfill) follow(ctx context.Context, tx pgx.Tx) error {
 	var now knownTrigger
 	err := tx.QueryRow(ctx, "select w.relation, t.removed_at is not null, t.spec::text from rowhook.trigger t"+queue.WatchedNow+" where t.id = $1", b.trigger.ID).
 		Scan(&now.Relation, &now.Removed, &now.Spec)
+	moved := now.Relation != b.of.Relation
+	if err == nil && b.of.RelationID != 0 {
+		err = tx.QueryRow(ctx, "select not exists (select from rowhook.trigger_table where trigger_id = $1 and relation_id = $2)", b.trigger.ID, b.of.RelationID).Scan(&moved)
+	}
 	switch {
 	case err != nil && !isNone(err):
 		return fmt.Errorf("read the trigger: %w", err)
 	case err != nil || now.Removed:
 		return problem(ErrRefused, "add it to rowhook.yaml again, apply, and repeat the backfill to continue it", "the trigger %q was removed", b.trigger.Name)
-	case now.Relation != b.trigger.Relation:
+	case moved && b.of.RelationID != 0:
+		return problem(ErrRefused, "apply a configuration in which it does, and repeat the backfill to continue it", "the trigger %q no longer watches %s", b.trigger.Name, b.of.qualified())
+	case moved:
 		return problem(ErrRefused, "start the backfill again with --restart (restart: true)", "the trigger %q has moved to another table", b.trigger.Name)
 	case now.Spec == b.trigger.Spec:
 		return nil
@@ -245,7 +274,10 @@ select id, condition, started_at, touched_at, expected, scanned, recorded, key, 
 		}
 		return problem(ErrRefused, "repeat that condition to continue it, or abandon it with --restart (restart: true)",
 			"a backfill of %s for %s has read %d rows, and is running or was interrupted", b.trigger.Name, what, b.Scanned)
-	case !slices.Equal(key, b.rows.Key):
+	case b.of.RelationID != 0 && len(key) > 0 && key[0] != b.key()[0]:
+		return problem(ErrRefused, "repeat that one to continue it, or abandon it with --restart (restart: true)",
+			"a backfill of %s for another one of its tables has read %d rows, and is running or was interrupted", b.trigger.Name, b.Scanned)
+	case !slices.Equal(key, b.key()):
 		return b.otherKey()
 	case noted == nil:
 		return problem(ErrRefused, "start the backfill again with --restart (restart: true)",
@@ -274,7 +306,7 @@ func (b *backfill) begin(ctx context.Context, tx pgx.Tx) error {
 	err = tx.QueryRow(ctx, `
 insert into rowhook.backfill (trigger_id, condition, key, expected, until, horizon, home)
 values ($1, $2, $3, $4, `+b.rows.Last()+`, $5::text::xid8, 'rowhook.backfill'::regclass)
-returning id, condition, started_at, touched_at, expected`, b.trigger.ID, b.opt.Where, b.rows.Key, extent.Rows, extent.Horizon).
+returning id, condition, started_at, touched_at, expected`, b.trigger.ID, b.opt.Where, b.key(), extent.Rows, extent.Horizon).
 		Scan(&b.ID, &b.Where, &b.StartedAt, &b.TouchedAt, &b.Expected)
 	if pg.IsState(err, pgerrcode.UniqueViolation) {
 		return problem(ErrBusy, "wait for it, or repeat this command to join it", "another session has just started a backfill of %s", b.trigger.Name)
@@ -430,7 +462,8 @@ func (b *backfill) checkFinished(ctx context.Context, tx pgx.Tx) error {
 
 func (s *Status) readBackfills(ctx context.Context, tx pgx.Tx) error {
 	found, err := pg.Collect[BackfillStatus](ctx, tx, `
-select b.id, coalesce(t.name, '') as trigger, b.condition as "where", b.started_at, b.touched_at, b.finished_at, b.expected, b.scanned, b.recorded
+select b.id, coalesce(t.name, '') as trigger,
+       coalesce((select r.schema_name || '.' || r.table_name from rowhook.relation r where t.spec ? 'tables' and b.key[1] = '#' || r.id), '') as "table", b.condition as "where", b.started_at, b.touched_at, b.finished_at, b.expected, b.scanned, b.recorded
   from rowhook.backfill b left join rowhook.trigger t on t.id = b.trigger_id
  where b.finished_at is null order by b.id`)
 	if err != nil {

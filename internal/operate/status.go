@@ -53,7 +53,8 @@ type SchemaVersion struct {
 // TriggerStatus is the state of a trigger.
 type TriggerStatus struct {
 	Name    string `json:"name"`
-	Table   string `json:"table"` // schema.table
+	Table   string `json:"table"`             // schema.table, or the entries of tables
+	Several bool   `json:"several,omitempty"` // it watches several tables
 	Paused  bool   `json:"paused"`
 	Removed bool   `json:"removed"`
 	// Pause says since when, by whom and why the trigger is paused, if that is known.
@@ -256,7 +257,7 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
 	s.AllPaused = pauses.All
 	for i := range ts {
 		j, _ := slices.BinarySearchFunc(counts, ts[i].ID, func(c counted, id int32) int { return int(c.ID - id) })
-		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].qualified(), Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{},
+		st := TriggerStatus{Name: ts[i].Name, Table: ts[i].watched(), Several: ts[i].watches != "", Paused: ts[i].Paused, Removed: ts[i].Removed, Estimated: []string{},
 			Health: health[ts[i].ID], Hanging: append([]Hangs{}, hanging[ts[i].Name]...)}
 		st.count(counts[j], limit, inQueue[ts[i].ID], inDead[ts[i].ID])
 		st.unclaimed()

@@ -27,6 +27,8 @@ import (
 // Trial is a made-up event to send to the webhook of a trigger.
 type Trial struct {
 	Trigger string
+	// Table is the table of the event, if the trigger has several. "" takes the first one.
+	Table string
 	// Op is insert, update, delete, truncate or manual. "" takes the first one that the trigger captures.
 	Op string
 	// Payload is the data of the event: {"old": ..., "new": ...}, or the row. nil: a row is made up
@@ -183,7 +185,11 @@ func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
 		if err != nil {
 			return err
 		}
-		t.schema, t.table, t.mask = known.Schema, known.Table, known.mask
+		of, err := known.choose(ctx, tx, o.Table, true)
+		if err != nil {
+			return err
+		}
+		t.schema, t.table, t.mask = of.Schema, of.Table, known.mask
 		if err := json.Unmarshal([]byte(known.Spec), &t.spec); err != nil {
 			return fmt.Errorf("read the spec of %s: %w", known.Name, err)
 		}
@@ -202,12 +208,12 @@ func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
 			return t.take(o.Payload)
 		}
 		if o.Real {
-			if found, err := t.findReal(ctx, tx, o, known); found || err != nil {
+			if found, err := t.findReal(ctx, tx, o, known, of); found || err != nil {
 				return err
 			}
 		}
 		t.from = DataMadeUp
-		return t.makeUp(ctx, tx, known)
+		return t.makeUp(ctx, tx, of)
 	})
 	if o.Timeout > 0 {
 		t.spec.Webhook.Timeout = trigger.Duration(o.Timeout)
@@ -264,8 +270,8 @@ func (t *trial) take(payload json.RawMessage) error {
 
 // findReal takes the newest event of the trigger, or a row of its table. It returns false if there is
 // none, or none that may be read.
-func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownTrigger) (bool, error) {
-	f := Filter{Triggers: []string{known.Name}}
+func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownTrigger, of *chosenTable) (bool, error) {
+	f := Filter{Triggers: []string{known.Name}, Table: o.Table}
 	if o.Op != "" {
 		f.Ops = []string{strings.ToUpper(o.Op)}
 	}
@@ -287,6 +293,8 @@ func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownT
 		}
 		if t.real.problem == "" {
 			t.from = DataEvent
+			own := known.of(t.real.RelationID)
+			t.schema, t.table = own.Schema, own.Table
 			return true, nil
 		}
 		t.real = nil
@@ -294,20 +302,20 @@ func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownT
 	if t.op == 'M' || t.op == 'T' {
 		return false, nil
 	}
-	s, err := readSampler(ctx, tx, known.Relation, time.Now())
+	s, err := readSampler(ctx, tx, of.Relation, time.Now())
 	if err != nil {
 		return false, err
 	}
 	columns := s.selected(t.spec.Payload.ColumnsOf(t.op), t.spec.Payload.Numbers == trigger.NumbersText)
 	var row []byte
 	err = apart(ctx, tx, func() error {
-		return tx.QueryRow(ctx, "select pg_catalog.row_to_json(r)::text from (select "+columns+" from "+pg.QuoteName(known.Schema, known.Table)+" limit 1) r").Scan(&row)
+		return tx.QueryRow(ctx, "select pg_catalog.row_to_json(r)::text from (select "+columns+" from "+pg.QuoteName(of.Schema, of.Table)+" limit 1) r").Scan(&row)
 	})
 	switch {
 	case isNone(err) || pg.IsData(err):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("read a row of %s: %w", known.qualified(), err)
+		return false, fmt.Errorf("read a row of %s: %w", of.qualified(), err)
 	}
 	t.from = DataRow
 	if t.op != 'I' {
@@ -320,7 +328,7 @@ func (t *trial) findReal(ctx context.Context, tx pgx.Tx, o *Trial, known *knownT
 }
 
 // makeUp makes up a row of the table.
-func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) error {
+func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, of *chosenTable) error {
 	switch t.op {
 	case 'M':
 		t.new = json.RawMessage(`{"sample":1}`)
@@ -329,15 +337,15 @@ func (t *trial) makeUp(ctx context.Context, tx pgx.Tx, known *knownTrigger) erro
 		return nil
 	}
 	var exists bool
-	if err := tx.QueryRow(ctx, "select exists (select from pg_catalog.pg_class where oid = $1)", known.Relation).Scan(&exists); err != nil {
+	if err := tx.QueryRow(ctx, "select exists (select from pg_catalog.pg_class where oid = $1)", of.Relation).Scan(&exists); err != nil {
 		return fmt.Errorf("look for the table: %w", err)
 	}
-	s, err := readSampler(ctx, tx, known.Relation, time.Now())
+	s, err := readSampler(ctx, tx, of.Relation, time.Now())
 	if err != nil {
 		return err
 	}
 	if !exists {
-		return problem(ErrRefused, "give the data by --payload, or apply a configuration with another table", "the table %s of the trigger %q does not exist any more", known.qualified(), known.Name)
+		return problem(ErrRefused, "give the data by --payload, or apply a configuration with another table", "the table %s of the trigger %q does not exist any more", of.qualified(), t.spec.Name)
 	}
 	chosen := t.spec.Payload.ColumnsOf(t.op)
 	s.textNumbers = t.spec.Payload.Numbers == trigger.NumbersText

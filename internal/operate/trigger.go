@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,8 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/suggest"
+	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // knownTrigger is a row of rowhook.trigger. It may be a removed one.
@@ -35,9 +38,85 @@ type knownTrigger struct {
 	mask      *mask.Mask                `db:"-"` // nil: it masks nothing
 	keyMasked bool                      `db:"-"` // its keys are not shown
 	names     map[int32]queue.TableName `db:"-"` // by rowhook.relation.id
+	watches   string                    // the entries of Spec.Tables, for people; "": it has one table
 }
 
 func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
+
+// watched returns its table, or the entries of Spec.Tables.
+func (t *knownTrigger) watched() string {
+	if t.watches != "" {
+		return t.watches
+	}
+	return t.qualified()
+}
+
+// readWatches reads from the spec whether it has several tables.
+func (t *knownTrigger) readWatches() error {
+	if !strings.Contains(t.Spec, `"tables"`) {
+		return nil
+	}
+	var spec trigger.Spec
+	if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
+		return fmt.Errorf("read the spec of %s: %w", t.Name, err)
+	}
+	if spec.Many() {
+		t.watches = spec.Watches()
+	}
+	return nil
+}
+
+// chosenTable is one of the tables of a trigger.
+type chosenTable struct {
+	Relation      uint32
+	RelationID    int32 // 0: the trigger has one table
+	Schema, Table string
+}
+
+func (c *chosenTable) qualified() string { return c.Schema + "." + c.Table }
+
+// choose returns the table of a trigger with this name: table or schema.table. Without a name it
+// returns the only one, or if the first one will do, that.
+func (t *knownTrigger) choose(ctx context.Context, db pg.Queryer, name string, first bool) (*chosenTable, error) {
+	tables := []chosenTable{{t.Relation, 0, t.Schema, t.Table}}
+	if t.watches != "" {
+		members, err := sqlschema.FindMembers(ctx, db, t.ID)
+		if err != nil {
+			return nil, err
+		}
+		tables = nil
+		for _, m := range members {
+			tables = append(tables, chosenTable{m.Relation, m.RelationID, m.Schema, m.Table})
+		}
+	}
+	bare := strings.ReplaceAll(name, `"`, "")
+	var found, names []string
+	at := -1
+	for i := range tables {
+		names = append(names, tables[i].qualified())
+		if tables[i].qualified() == bare || tables[i].Table == bare {
+			found, at = append(found, tables[i].qualified()), i
+		}
+	}
+	const most = 10
+	list := strings.Join(names[:min(most, len(names))], ", ")
+	if len(names) > most {
+		list += ", ..."
+	}
+	switch {
+	case len(tables) == 0:
+		return nil, problem(ErrRefused, "create a table that matches "+t.watches+", and apply again", "the trigger %q watches no table yet", t.Name)
+	case name == "" && (first || len(tables) == 1):
+		return &tables[0], nil
+	case name == "":
+		return nil, problem(ErrInvalid, "choose one by --table (table: in JSON): "+list, "the trigger %q watches several tables", t.Name)
+	case len(found) > 1:
+		return nil, problem(ErrInvalid, "write it with its schema: "+strings.Join(found, " or "), "the trigger %q watches several tables with the name %q", t.Name, name)
+	case at < 0:
+		return nil, problem(ErrNotFound, "its tables are "+list+suggest.Hint(bare, names), "the trigger %q does not watch a table %q", t.Name, name)
+	}
+	return &tables[at], nil
+}
 
 // triggers are all triggers, present and removed, by name.
 type triggers []knownTrigger
@@ -66,6 +145,9 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 	for i := range all {
 		all[i].names = names
 		all[i].readMask()
+		if err := all[i].readWatches(); err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
 }

@@ -20,7 +20,8 @@ import (
 // Trigger is a trigger as it was applied, without what may be a secret, and how it is doing.
 type Trigger struct {
 	Name             string         `json:"name"`
-	Table            string         `json:"table"` // schema.table
+	Table            string         `json:"table"`             // schema.table, or the entries of tables
+	Several          bool           `json:"several,omitempty"` // it watches several tables
 	State            TriggerState   `json:"state"`
 	Paused           bool           `json:"paused"`
 	On               trigger.On     `json:"on"`
@@ -42,6 +43,9 @@ type Trigger struct {
 	Notify           string         `json:"notify"`
 	Capture          string         `json:"capture"`
 	OnReplication    bool           `json:"on_replication"`
+
+	// Tables are those of a trigger with several, where one trigger is read.
+	Tables []sqlschema.WatchedTable `json:"tables,omitempty"`
 
 	Pause    *queue.Pause `json:"pause,omitempty"` // since when, by whom and why, if that is known
 	Problems []Warning    `json:"problems"`        // what keeps its changes from being recorded or sent
@@ -123,11 +127,14 @@ func readTrigger(ctx context.Context, tx pgx.Tx, name string) (*knownTrigger, Tr
 	if err != nil {
 		return nil, Trigger{}, err
 	}
-	st := &TriggerStatus{Name: t.Name, Table: t.qualified(), Paused: t.Paused, Removed: t.Removed}
+	st := &TriggerStatus{Name: t.Name, Table: t.watched(), Several: t.watches != "", Paused: t.Paused, Removed: t.Removed}
 	if i := slices.IndexFunc(s.Triggers, func(st TriggerStatus) bool { return st.Name == name }); i >= 0 {
 		st = &s.Triggers[i]
 	}
 	out, err := s.trigger(t, st)
+	if err == nil && t.watches != "" && !t.Removed {
+		out.Tables, err = sqlschema.FindWatchedTables(ctx, tx, name)
+	}
 	return t, out, err
 }
 
@@ -164,7 +171,7 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	// The error does not matter: the endpoint has the URL in any case, with all references.
 	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
 	out := Trigger{
-		Name: t.Name, Table: st.Table, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns, Mask: spec.Payload.Mask,
+		Name: t.Name, Table: st.Table, Several: st.Several, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns, Mask: spec.Payload.Mask,
 		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",
 		TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
 		Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},

@@ -241,6 +241,45 @@ $$;
 comment on column rowhook.audit.action is 'pause, resume, redeliver, retry, discard, backfill, replay, invoke, cancel, erase, apply or migrate';
 comment on column rowhook.event_archive.session is 'As in event_log. Of an event whose data were erased: {"rowhook_erased": when}';
 
+-- == Tables ==
+
+create table rowhook.trigger_table (
+  trigger_id  integer not null,
+  relation_id integer not null,
+  watched     regclass not null,
+  captured    jsonb not null default '{}',
+  joined_at   timestamptz not null default now(),
+  primary key (trigger_id, relation_id)
+);
+comment on table  rowhook.trigger_table is 'The tables of triggers that watch several; rowhook.trigger names one of them';
+comment on column rowhook.trigger_table.trigger_id  is 'rowhook.trigger.id';
+comment on column rowhook.trigger_table.relation_id is 'rowhook.relation.id of the table';
+comment on column rowhook.trigger_table.watched     is 'The table as a dump keeps it';
+comment on column rowhook.trigger_table.captured    is 'As in rowhook.trigger, of this table';
+comment on column rowhook.trigger_table.joined_at   is 'When the trigger began to watch it';
+revoke all on rowhook.trigger_table from public;
+
+create function rowhook.watch_table(trigger_id integer, relation oid, schema_name text, table_name text) returns integer language plpgsql
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+#variable_conflict use_variable
+declare
+  known integer;
+begin
+  update rowhook.relation r set oid = 0 where r.oid = relation and r.home <> 'rowhook.relation'::regclass; -- another database's
+  insert into rowhook.relation as r (oid, schema_name, table_name) values (relation, schema_name, table_name)
+  on conflict (oid) where oid <> 0 do update set schema_name = excluded.schema_name, table_name = excluded.table_name
+  returning r.id into known;
+  insert into rowhook.trigger_table as t (trigger_id, relation_id, watched) values (trigger_id, known, relation::regclass)
+  on conflict on constraint trigger_table_pkey do update set watched = excluded.watched;
+  update rowhook.trigger t set relations = coalesce(t.relations, '{}') || known
+   where t.id = trigger_id and (t.relations is null or known <> all (t.relations));
+  return known;
+end
+$$;
+comment on function rowhook.watch_table(integer, oid, text, text) is 'Makes a table one of those that a trigger watches; returns its rowhook.relation.id';
+revoke all on function rowhook.watch_table(integer, oid, text, text) from public;
+
 -- == Rights ==
 
 do $$
@@ -254,11 +293,17 @@ begin
   loop
     -- each new right of dispatcherRights, in grant.go
     execute format('grant select on rowhook.replay to %s', dispatcher);
+    execute format('grant select on rowhook.trigger_table to %s', dispatcher);
   end loop;
 end
 $$;
 
 ---- create above / drop below ----
+
+-- == Tables ==
+
+drop function rowhook.watch_table(integer, oid, text, text);
+drop table rowhook.trigger_table;
 
 -- == Erasing ==
 

@@ -51,7 +51,7 @@ function Row({ o, again }) {
       sayProblem(e);
     }
   };
-  return html`<tr><td><span class="name">${o.kind}</span>${o.backfill && html` ${o.backfill.trigger}`}${o.backfill?.where && html`<span class="sub mono">${visible(o.backfill.where)}</span>`}
+  return html`<tr><td><span class="name">${o.kind}</span>${o.backfill && html` ${o.backfill.trigger}`}${o.backfill?.table && html` <span class="mono">${visible(o.backfill.table)}</span>`}${o.backfill?.where && html`<span class="sub mono">${visible(o.backfill.where)}</span>`}
       ${o.replay && html` ${o.replay.trigger}<span class="sub">from ${exact(o.replay.from)} to ${exact(o.replay.to)}, ${o.replay.as_new ? "under new ids" : "under their old ids"}</span>`}</td>
     <td><${Light} kind=${kind}>${word}<//>${o.problem && html`<span class="sub">${visible([o.problem.detail, o.problem.remedy].filter(Boolean).join(": "))}</span>`}</td>
     <td>${o.state === "running" && expected > 0 && html`<progress max=${Math.max(expected, o.done)} value=${o.done} aria-label="done"></progress> `}${count(o.done)}${expected ? ` of about ${count(expected)}` : ""}

@@ -2,8 +2,8 @@
 // and what can be done.
 
 import { get, may } from "../lib/api.js";
-import { count, latency } from "../lib/format.js";
-import { html } from "../lib/html.js";
+import { count, latency, plural } from "../lib/format.js";
+import { html, useState } from "../lib/html.js";
 import { useLoad } from "../lib/load.js";
 import { link, route } from "../lib/route.js";
 import { activity, status } from "../lib/status.js";
@@ -76,15 +76,32 @@ function Hour({ a }) {
     </div></section>`;
 }
 
+/** How many tables, or SQL triggers, are shown before somebody asks for all. */
+const first = 50;
+
+/** @param {{tables: any[]}} props */
+function Watched({ tables }) {
+  const [all, setAll] = useState(false);
+  return html`<section><h2>Its tables</h2><p class="z">${plural(tables.filter((t) => t.watched).length, "table is watched", "tables are watched")}.</p>
+    <table class="cards"><caption class="hidden">Tables</caption><thead><tr><th scope="col">Table</th><th scope="col">State</th></tr></thead>
+      <tbody>${(all ? tables : tables.slice(0, first)).map((t) => html`<tr key=${t.table}><td class="mono">${visible(t.table)}</td>
+        <td><${Light} kind=${t.problem ? "bad" : t.watched ? "ok" : "wait"}>${t.problem ? "uncaptured" : t.watched ? "watched" : "not watched"}<//>
+          ${(t.problem || t.note) && html`<span class="sub">${visible(t.problem || t.note)}</span>`}</td></tr>`)}</tbody></table>
+    ${!all && tables.length > first && html`<p><button type="button" onClick=${() => setAll(true)}>Show all ${count(tables.length)}</button></p>`}</section>`;
+}
+
 /** @param {{data: any}} props */
 function Tables({ data }) {
-  const list = data.sql_triggers ?? [];
-  return html`<section><h2>What records its changes</h2>
+  const [all, setAll] = useState(false);
+  const every = data.sql_triggers ?? [];
+  const list = all ? every : every.slice(0, first);
+  return html`${data.tables && html`<${Watched} tables=${data.tables} />`}<section><h2>What records its changes</h2>
     ${list.length === 0 && html`<p class="z">It has no SQL triggers: its events are recorded by hand, as by <code>rowhook invoke</code>.</p>`}
     ${list.length > 0 && html`<table class="cards"><caption class="hidden">SQL triggers</caption><thead><tr><th scope="col">SQL trigger</th><th scope="col">Table</th><th scope="col">State</th></tr></thead>
       <tbody>${list.map((/** @type {any} */ x) => html`<tr key=${x.table + x.name}><td class="mono">${visible(x.name)}</td><td class="mono">${visible(x.table)}</td>
         <td><${Light} kind=${x.present && x.enabled ? "ok" : "bad"}>${x.present ? (x.enabled ? "there" : "disabled") : "missing"}<//>
-          ${x.problem && html`<span class="sub">${visible(x.problem)}</span>`}${x.remedy && html`<span class="sub">${visible(x.remedy)}</span>`}</td></tr>`)}</tbody></table>`}</section>`;
+          ${x.problem && html`<span class="sub">${visible(x.problem)}</span>`}${x.remedy && html`<span class="sub">${visible(x.remedy)}</span>`}</td></tr>`)}</tbody></table>`}
+    ${every.length > list.length && html`<p><button type="button" onClick=${() => setAll(true)}>Show all ${count(every.length)}</button></p>`}</section>`;
 }
 
 /** @param {{data: any}} props */

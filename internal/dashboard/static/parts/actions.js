@@ -6,7 +6,7 @@ import { plural } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { parse } from "../lib/json.js";
 import { go, link } from "../lib/route.js";
-import { refresh } from "../lib/status.js";
+import { refresh, status } from "../lib/status.js";
 import { bulk } from "./bulk.js";
 import { ask } from "./dialog.js";
 import { replay } from "./replay.js";
@@ -87,14 +87,18 @@ async function cancel(name) {
 
 /** @param {string} name */
 async function backfill(name) {
+  const several = status.value?.triggers.some((/** @type {any} */ t) => t.name === name && t.several);
   const answer = await ask({
     title: `Backfill ${name}?`, yes: "Backfill",
-    body: "Each present row of its table is recorded as an event. It takes the room that other events leave.",
-    fields: may("backfill_where") ? [{ name: "where", label: "Only rows where", hint: "A condition in SQL, such as created_at > now() - interval '1 day'. Empty: all rows." }] : [],
+    body: `Each present row of ${several ? "one of its tables" : "its table"} is recorded as an event. It takes the room that other events leave.`,
+    fields: [
+      ...(several ? [{ name: "table", label: "Table", hint: "Which of its tables to read, such as public.orders." }] : []),
+      ...(may("backfill_where") ? [{ name: "where", label: "Only rows where", hint: "A condition in SQL, such as created_at > now() - interval '1 day'. Empty: all rows." }] : []),
+    ],
   });
   if (!answer) return;
   try {
-    const operation = await post(`triggers/${encodeURIComponent(name)}/backfill`, answer.where ? { where: answer.where } : {}, { wait: 0 });
+    const operation = await post(`triggers/${encodeURIComponent(name)}/backfill`, { ...(answer.where && { where: answer.where }), ...(answer.table && { table: answer.table }) }, { wait: 0 });
     say(`The backfill of ${name} runs`);
     go(link("operations", operation.id));
   } catch (e) {

@@ -12,7 +12,7 @@ import { visible } from "../lib/visible.js";
 function known() {
   const triggers = status.value?.triggers ?? [];
   return {
-    triggers: triggers.map((/** @type {any} */ t) => t.name), tables: [...new Set(triggers.map((/** @type {any} */ t) => t.table))], data: may("payloads"),
+    triggers: triggers.map((/** @type {any} */ t) => t.name), tables: [...new Set(triggers.filter((/** @type {any} */ t) => !t.several).map((/** @type {any} */ t) => t.table))], data: may("payloads"),
   };
 }
 
