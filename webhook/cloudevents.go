@@ -25,7 +25,7 @@ const (
 // DATA is what AppendCloudEventData writes. Before it are extensions: sequence, of an ordered
 // trigger, with 19 digits, since texts must sort in its order; traceparent and tracestate, where the
 // writer's trace_context has them; and "rowhooktest":true for an event that was made up. OP is
-// insert, update, delete or manual.
+// insert, update, delete, truncate or manual.
 func AppendCloudEvent(dst []byte, e *Event) []byte {
 	dst = append(dst, `{"specversion":"1.0","id":"`...)
 	dst = appendUUID(dst, e.ID)

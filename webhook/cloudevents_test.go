@@ -27,6 +27,9 @@ func FuzzCloudEvent(f *testing.F) {
 		if json.Valid([]byte(row)) {
 			e.New = []byte(row)
 		}
+		if test {
+			e.Changed = []byte(`["amount"]`)
+		}
 		if json.Valid([]byte(trace)) {
 			e.Trace = []byte(trace)
 		}
@@ -34,6 +37,7 @@ func FuzzCloudEvent(f *testing.F) {
 		require.Len(t, structured, e.cloudEventBodySize())
 		var got map[string]any
 		require.NoError(t, json.Unmarshal(structured, &got), "%s", structured)
+		require.Equal(t, test, strings.Contains(string(structured), `"data":{"op":"INSERT","changed":["amount"],"table":`))
 		attributes := map[string]string{}
 		for name, value := range got {
 			require.Regexp(t, `^[a-z0-9]{1,20}$`, name)
