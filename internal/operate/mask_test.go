@@ -275,3 +275,37 @@ func TestATestOfATriggerShowsTheRequestWithItsMask(t *testing.T) {
 	require.Equal(t, "answered 422", r.Error)
 	require.Contains(t, <-got, "secret@example.com", "the receiver gets it")
 }
+
+func TestWhatATemplateTakesOfAMaskedColumnIsMasked(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	got := make(chan string, 10)
+	receiver := echo(t, got)
+	dispatchtest.Apply(t, db) // the schema
+	db.Exec(t, "create table people (id bigint primary key, email text)")
+	spec := dispatchtest.Spec("people", receiver.URL)
+	spec.Payload.Mask, spec.Retry.Limit = []string{"email"}, 0
+	spec.Webhook.URL += "/$new.email/x"
+	spec.Webhook.Headers = map[string]string{"X-Person": "$new.email"}
+	spec.Webhook.Query = map[string]string{"q": "${new.email}"}
+	spec.Webhook.Body = trigger.Body(`{"text": "${new.email} has ${new.id}", "email": "$new.email"}`)
+	dispatchtest.Apply(t, db, spec)
+	dispatchtest.Run(t, dispatcher.Config{DatabaseURL: db.URL(), Version: "v1"})
+	conn := db.Conn(t)
+	db.Exec(t, "insert into people values (7, 'secret@example.com')")
+	require.Contains(t, <-got, "secret@example.com has 7")
+	require.Eventually(t, func() bool {
+		page, err := operate.List(t.Context(), conn, operate.Filter{States: []operate.State{operate.Dead}}, operate.ListOptions{})
+		return err == nil && len(page.Events) == 1
+	}, patience, 20*time.Millisecond)
+	text := shows(t, conn)
+	require.NotContains(t, text, "secret")
+	require.Contains(t, text, `"text":"<masked> has 7","email":"<masked>"`)
+	require.Contains(t, text, `"X-Person":"<masked>"`)
+	r, err := operate.Try(t.Context(), conn, operate.Trial{Trigger: "people", Lookup: variables(nil), Unsent: true, Real: true})
+	require.NoError(t, err)
+	require.Equal(t, operate.DataEvent, r.Data)
+	shown, err := json.Marshal(r)
+	require.NoError(t, err)
+	require.NotContains(t, string(shown), "secret")
+}
