@@ -337,8 +337,9 @@ func notFound(id string) error {
 }
 
 func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error) {
-	d := &Detail{Event: r.event(ts, true)}
 	t := ts.byID(r.TriggerID).of(r.RelationID)
+	sent := *r // with what r.event masks
+	d := &Detail{Event: r.event(ts, true)}
 	spec := trigger.DefaultSpec()
 	if t.Spec != "" {
 		if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
@@ -357,9 +358,10 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 	}
 	event := &webhook.Event{
 		ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
-		Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit, Sequence: r.Seq,
+		Old: sent.Old, New: sent.New, Session: r.Session, Trace: r.Trace, CurrentRetry: next, MaxRetries: spec.Retry.Limit, Sequence: r.Seq,
 	}
 	event.Trim(spec.Payload)
+	event.Old, event.New = t.mask.Apply(event.Old), t.mask.Apply(event.New)
 	d.Request, d.address = requestOf(&spec, event, r.problem == "")
 	if d.Log, err = attempts(ctx, tx, r.ID); err != nil {
 		return nil, err

@@ -312,3 +312,37 @@ func TestWhatATemplateTakesOfAMaskedColumnIsMasked(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(shown), "secret")
 }
+
+func TestARequestIsTrimmedBeforeItIsMasked(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	a := d.Spec("a")
+	a.Payload.Mask, a.Payload.Old, a.Payload.Changed = []string{"v"}, trigger.OldChanged, true
+	d.Apply(t, a)
+	id := d.bury(t, "a", 1)[0]
+	d.do(t, `update rowhook.dead_letter set op = 'U', old = '{"id": 1, "v": "secret1", "n": 2}', new = '{"id": 1, "v": "secret2", "n": 2}'`)
+	got, err := operate.Show(t.Context(), d.conn, id)
+	require.NoError(t, err)
+	require.Contains(t, string(got.Request.Body), `"changed":["v"],"data":{"old":{"v":"<masked>"},"new":{"id": 1, "v": "<masked>", "n": 2}}`)
+	require.NotContains(t, string(got.Request.Body), "secret")
+	r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "a", Lookup: variables(nil), Unsent: true, Real: true})
+	require.NoError(t, err)
+	require.Contains(t, string(r.Request.Body), `"changed":["v"],"data":{"old":{"v":"<masked>"},"new":{"id": 1, "v": "<masked>", "n": 2}}`)
+}
+
+func TestAReplayToAnotherURLShowsNothingOfWhatIsMasked(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	a := d.Spec("a")
+	a.Payload.Mask = []string{"v"}
+	d.Apply(t, a)
+	d.archive(t, "a", 1)
+	d.do(t, `update rowhook.event_archive set new = '{"v": "secret"}'`)
+	got := make(chan string, 1)
+	o := operate.ReplayTo{Trigger: "a", From: time.Now().Add(-time.Hour), URL: echo(t, got).URL, Lookup: variables(nil)}
+	r, err := o.Send(t.Context(), d.conn)
+	require.NoError(t, err)
+	require.Contains(t, <-got, "secret")
+	require.Len(t, r.Failures, 1)
+	require.Equal(t, "answered 422", r.Failures[0].Error)
+}

@@ -295,6 +295,9 @@ func (r *replayRequest) send(ctx context.Context, s *replaySender) {
 	} else {
 		result, failed = s.client.SendBatch(ctx, s.endpoint, r.events)
 	}
+	if len(s.spec.Payload.Mask) > 0 {
+		result = result.Masked()
+	}
 	if ctx.Err() != nil && !result.Delivered() { // it was broken off here
 		return
 	}

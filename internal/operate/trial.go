@@ -366,10 +366,12 @@ func (t *trial) event(now time.Time) (*webhook.Event, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read an event's id: %w", err)
 		}
-		return &webhook.Event{
+		event := &webhook.Event{
 			ID: id, CreatedAt: r.CreatedAt, Schema: t.schema, Table: t.table, Trigger: t.spec.Name, Op: r.Op[0],
 			Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, MaxRetries: t.spec.Retry.Limit, Sequence: r.Seq,
-		}, nil
+		}
+		event.Trim(t.spec.Payload)
+		return event, nil
 	}
 	id, err := newUUID(now)
 	if err != nil {
