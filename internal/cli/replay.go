@@ -52,7 +52,7 @@ of the dispatcher. If it was interrupted, it prints the id to go on from by --af
 	flags.StringVar(&from, "from", "", "events that were recorded since this `time`: 1h or 7d ago, 2026-11-23, \"2026-11-23 15:04\" (local time if it has no zone), a time as Postgres prints it, or RFC 3339 (required)")
 	flags.StringVar(&to, "to", "", "events that were recorded before this `time` (default: now)")
 	flags.BoolVar(&r.AsNew, "as-new", false, "send them under new ids")
-	flags.StringSliceVar(&ops, "op", nil, "only events of this `operation`: insert, update, delete or manual; repeat it, or separate several by commas")
+	flags.StringSliceVar(&ops, "op", nil, "only events of this `operation`: insert, update, delete, truncate or manual; repeat it, or separate several by commas")
 	flags.StringVar(&r.Payload, "payload", "", "only events whose payload matches: KEY=VALUE such as new.customer.id=42, or a JSON `path` such as '$.new.amount ? (@ > 100)'")
 	flags.BoolVar(&r.Continue, "continue", false, "go on with an interrupted replay")
 	flags.BoolVar(&r.Restart, "restart", false, "abandon an interrupted replay, and begin this one")
@@ -61,7 +61,7 @@ of the dispatcher. If it was interrupted, it prints the id to go on from by --af
 	flags.StringVar(&away.After, "after", "", "with --url: only events after this `id`")
 	guardFlags(&flagSet{flags}, &away.Guard)
 	flags.BoolVarP(&yes, "yes", "y", false, "do not ask")
-	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
+	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "truncate", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if r.Continue {
 			for _, name := range []string{"from", "to", "as-new", "op", "payload", "restart"} {

@@ -277,10 +277,12 @@ func (s *replaySender) event(r *raw) *webhook.Event {
 	if err != nil {
 		id = uuid.Nil // the database holds only UUIDs, and there is always randomness
 	}
-	return &webhook.Event{
+	e := &webhook.Event{
 		ID: id, CreatedAt: r.CreatedAt, Schema: t.Schema, Table: t.Table, Trigger: t.Name, Op: r.Op[0],
 		Old: r.Old, New: r.New, Session: r.Session, Trace: r.Trace, MaxRetries: s.spec.Retry.Limit, Sequence: r.Seq,
 	}
+	e.Trim(s.spec.Payload)
+	return e
 }
 
 func (r *replayRequest) send(ctx context.Context, s *replaySender) {
@@ -305,7 +307,7 @@ func (r *replayRequest) send(ctx context.Context, s *replaySender) {
 	for i := range r.errors {
 		switch {
 		case !result.Delivered():
-			r.errors[i] = result.Err
+			r.errors[i] = s.trigger.hush(result.Err)
 		case slices.Contains(failed, i):
 			r.errors[i] = "the receiver's answer lists it as failed"
 		}

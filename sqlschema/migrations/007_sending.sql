@@ -36,7 +36,7 @@ comment on column rowhook.replay.trigger_id  is 'rowhook.trigger.id; a trigger h
 comment on column rowhook.replay.from_at     is 'Events that were recorded at this time or later';
 comment on column rowhook.replay.until_at    is 'Events that were recorded before this time';
 comment on column rowhook.replay.as_new      is 'Whether they are sent under new ids';
-comment on column rowhook.replay.ops         is 'INSERT, UPDATE, DELETE or MANUAL, any of these; empty: all';
+comment on column rowhook.replay.ops         is 'INSERT, UPDATE, DELETE, TRUNCATE or MANUAL, any of these; empty: all';
 comment on column rowhook.replay.payload     is 'Filter of their payload; empty: none, or the replay has ended';
 comment on column rowhook.replay.started_at  is 'When it began; it sends what was delivered before';
 comment on column rowhook.replay.touched_at  is 'When its runner was last at work';

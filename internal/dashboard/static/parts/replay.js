@@ -45,7 +45,7 @@ async function choose(name, restart) {
     fields: [
       { name: "from", label: "Recorded since", hint: "30m, 1h or 7d ago, 14:02, 2026-11-01 or 2026-11-01T10:00", value: "1h", required: true },
       { name: "to", label: "Recorded before", hint: "In the same form. Empty: now." },
-      { name: "words", label: "Only events that match", hint: may("payloads") ? "Words as in the list of events: op:update new.customer_id:7. Empty: all." : "op:insert, op:update, op:delete or op:manual. Empty: all." },
+      { name: "words", label: "Only events that match", hint: may("payloads") ? "Words as in the list of events: op:update new.customer_id:7. Empty: all." : "op:insert, op:update, op:delete, op:truncate or op:manual. Empty: all." },
       { name: "ids", label: "Sent under", value: "old", options: [["old", "their old ids: a receiver may drop what it has seen"], ["new", "new ids: the receiver takes them for new"]] },
     ],
   });
