@@ -92,7 +92,12 @@ func hasData(parts []template.Part) bool {
 
 // hasOwnRequest reports whether requests differ from those of schema version 6.
 func (w *Webhook) hasOwnRequest() bool {
-	return w.Method != "" || len(w.Query) > 0 || w.IsTemplate() || template.HasData(w.URL) || len(w.HeadersHaveData()) > 0
+	for _, value := range w.Headers {
+		if template.IsTemplate(value) {
+			return true
+		}
+	}
+	return w.Method != "" || len(w.Query) > 0 || w.IsTemplate() || template.IsTemplate(w.URL)
 }
 
 // EachText visits the texts of a webhook that may hold placeholders for data of the event, in a fixed

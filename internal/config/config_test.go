@@ -264,7 +264,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a number for a name", fileOf("name: 7"), `2:11: triggers[0].name: is the number 7 where text is needed; put it in quotes: "7"`},
 		{"a table of three parts", fileOf("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is not the name of a table; `},
 		{"a table with a space", fileOf("table: Order Items"), `3:12: triggers[0].table: "Order Items" is not the name of a table; write schema.table`},
-		{"a table from a variable", fileOf("table: ${T}"), "3:12: triggers[0].table: ${NAME} is not read here, only in a webhook's url, headers and secret"},
+		{"a table from a variable", fileOf("table: ${T}"), "3:12: triggers[0].table: ${NAME} is not read here, only in a webhook's url, query, headers, body, form and secret"},
 		{"a table of Rowhook's", fileOf("table: RowHook.event_log"), "3:12: triggers[0].table: this is one of Rowhook's own tables"},
 		{"a table name too long", fileOf("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps only 63"},
 		{"on as a word", fileOf("on: insert"), "4:9: triggers[0].on: is text where keys are needed; write on: {insert: true}"},
@@ -390,7 +390,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a comment not closed", fileOf("when: new.a /* /* */"), "triggers[0].when: the comment at character 7 is never closed; add */"},
 		{"a comment to the end of the line", fileOf("when: new.a -- b"), "triggers[0].when: the -- at character 7 starts a comment; write comments as /* ... */"},
 		{"a second statement", fileOf("when: new.a; drop table b"), "triggers[0].when: the ; at character 6 ends the statement; "},
-		{"a reference in a condition", fileOf("when: new.a > ${MIN}"), "triggers[0].when: ${NAME} is not read here, only in a webhook's url, headers and secret; "},
+		{"a reference in a condition", fileOf("when: new.a > ${MIN}"), "triggers[0].when: ${NAME} is not read here, only in a webhook's url, query, headers, body, form and secret; "},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

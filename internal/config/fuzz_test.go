@@ -133,7 +133,7 @@ func specs() *rapid.Generator[trigger.Spec] {
 		case s.Webhook.Method == trigger.MethodGet:
 		case holds == "body":
 			s.Webhook.Body = rapid.SampledFrom([]trigger.Body{
-				`"$new"`, `["$id"]`, `{"z":"$new.id","a":{"b: c":["Order ${new.id}\n",null,true,1.10,12345678901234567890123,1e400,-0]},"- x":"#","":"{a}","yes":"on","1":"1.10","on":"\u0001 é 🐘 \\ \" ' "}`,
+				`"$new"`, `["$id"]`, `{"z":"$new.id","a":{"b: c":["Order ${new.id}\n",null,true,1.10,12345678901234567890123,1e400,-0]},"- x":"#","":"{a}","yes":"on","1":"1.10","on":"\t é 🐘 \\ \" ' "}`,
 			}).Draw(t, "body")
 		case holds == "row":
 			s.Webhook.Body = trigger.BodyForm

@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 
 	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
@@ -70,7 +71,7 @@ func (d *decoder) template(n ast.Node, at place, out *bytes.Buffer, depth int) b
 		out.WriteString(strconv.FormatBool(n.Value))
 		return true
 	case *ast.NullNode:
-		if text := n.GetToken().Value; text != "~" && !strings.EqualFold(text, "null") {
+		if n.GetToken().Type == token.ImplicitNullType {
 			d.reportAt(at.pos, at.path, "has no value; write null if that is meant, or remove it")
 			return false
 		}
@@ -187,6 +188,13 @@ func (d *decoder) texts(n ast.Node, v reflect.Value, at place) {
 			d.reportAt(e.pos, here.path, "is not a name; %s", d.remedy(at))
 			continue
 		}
+		switch n := e.value.(type) { // as they are written
+		case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+			d.mark(here.path, e.pos)
+			d.mark(here.path, nodePosition(n))
+			texts[e.name] = n.GetToken().Value
+			continue
+		}
 		var value string
 		if d.value(e.value, reflect.ValueOf(&value).Elem(), here) {
 			texts[e.name] = value
@@ -281,12 +289,20 @@ func (t merged) isOwn(path []string) bool {
 	return ok
 }
 
-// templateTree returns a template as YAML is written from it. Numbers keep their digits.
+// templateTree returns a template as YAML is written from it. Numbers keep their digits. A template with
+// unusual keys is JSON, which is YAML, too.
 func templateTree(raw trigger.Body) (any, error) {
 	d := json.NewDecoder(strings.NewReader(string(raw)))
 	d.UseNumber()
-	return treeOf(d)
+	tree, err := treeOf(d)
+	if errors.Is(err, errOddKey) {
+		return digits(raw), nil
+	}
+	return tree, err
 }
+
+// errOddKey says that the library may write a key in a form that it does not read.
+var errOddKey = errors.New("an unusual key")
 
 func treeOf(d *json.Decoder) (any, error) {
 	token, err := d.Token()
@@ -300,6 +316,9 @@ func treeOf(d *json.Decoder) (any, error) {
 			key, err := d.Token()
 			if err != nil {
 				return nil, fmt.Errorf("read the template: %w", err)
+			}
+			if name, _ := key.(string); !plainKey.MatchString(name) {
+				return nil, errOddKey
 			}
 			value, err := treeOf(d)
 			if err != nil {
@@ -327,7 +346,7 @@ func treeOf(d *json.Decoder) (any, error) {
 	return token, nil
 }
 
-// digits is a number as it is written.
+// digits is a number, or other JSON, as it is written.
 type digits string
 
 func (d digits) MarshalYAML() ([]byte, error) { return []byte(d), nil }

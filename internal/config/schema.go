@@ -73,7 +73,9 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 		}}
 	case map[string]string:
 		s = map[string]any{"type": "object", "additionalProperties": m.of(reflect.ValueOf(""), rule+".*")}
-		if k.namePattern != "" {
+		if k.namePattern == "" { // numbers are the text that is written
+			s["additionalProperties"] = map[string]any{"type": []any{"string", "number", "boolean"}, "description": m.keys[rule+".*"].doc}
+		} else {
 			s["propertyNames"] = map[string]any{"pattern": k.namePattern}
 		}
 	case int:

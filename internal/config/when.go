@@ -42,7 +42,7 @@ func checkWhen(s string) error {
 		case c == ';':
 			return fmt.Errorf("the ; %s ends the statement; write one expression, without ;", character(s, i))
 		case strings.HasPrefix(rest, "${"):
-			return errors.New("${NAME} is not read here, only in a webhook's url, headers and secret; write the value itself")
+			return errors.New("${NAME} is not read here, only in a webhook's url, query, headers, body, form and secret; write the value itself")
 		case c == '(' || c == '[':
 			open = append(open, i)
 		case c == ')' || c == ']':

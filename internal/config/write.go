@@ -36,16 +36,16 @@ func Write(spec trigger.Spec) ([]byte, error) {
 // ordered returns the keys of a trigger in the order of its fields.
 func ordered(spec trigger.Spec) (out yaml.MapSlice, err error) {
 	quoted := yaml.CustomMarshaler(func(s string) ([]byte, error) { return json.Marshal(s) })
-	body := spec.Webhook.Body
-	if body != "" {
+	webhook := spec.Webhook
+	if webhook.Body != "" {
 		spec.Webhook.Body = trigger.BodyForm // the library would read numbers, and so lose digits
 	}
 	text, err := yaml.MarshalWithOptions(spec, quoted)
 	if err == nil {
 		err = yaml.UnmarshalWithOptions(text, &out, yaml.UseOrderedMap())
 	}
-	if err == nil && body != "" && body != trigger.BodyForm {
-		err = putBody(out, body)
+	if err == nil {
+		err = putFree(out, &webhook)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("write the trigger %s: %w", spec.Name, err)
@@ -53,19 +53,46 @@ func ordered(spec trigger.Spec) (out yaml.MapSlice, err error) {
 	return out, nil
 }
 
-// putBody puts a template in the place of webhook.body.
-func putBody(spec yaml.MapSlice, body trigger.Body) error {
-	tree, err := templateTree(body)
+// putFree puts the values of a webhook whose names are free where they belong, so that the library
+// writes each name as it is read.
+func putFree(spec yaml.MapSlice, w *trigger.Webhook) error {
 	for _, item := range spec {
-		webhook, _ := item.Value.(yaml.MapSlice)
-		for i := range webhook {
-			if item.Key == "webhook" && webhook[i].Key == "body" {
-				webhook[i].Value = tree
+		group, _ := item.Value.(yaml.MapSlice)
+		for i := range group {
+			if item.Key != "webhook" {
+				break
 			}
+			tree, err := any(nil), error(nil)
+			switch key := group[i].Key; {
+			case key == "body" && w.Body != trigger.BodyForm:
+				tree, err = templateTree(w.Body)
+			case key == "query":
+				tree, err = mapTree(w.Query)
+			case key == "form":
+				tree, err = mapTree(w.Form)
+			default:
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			group[i].Value = tree
 		}
 	}
-	return err
+	return nil
 }
+
+// mapTree returns names and values as YAML is written from them.
+func mapTree(values map[string]string) (any, error) {
+	text, err := json.Marshal(values)
+	if err != nil {
+		return nil, err
+	}
+	return templateTree(trigger.Body(text))
+}
+
+// plainKey matches the keys that the library writes in a form that it reads.
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_$](?:[A-Za-z0-9_.$ /-]*[A-Za-z0-9_.$/-])?$`)
 
 // without returns the keys whose value is not the usual one, and those that each trigger needs.
 func without(all, usual yaml.MapSlice) (out yaml.MapSlice) {

@@ -90,6 +90,15 @@ func HasData(s string) bool {
 	return err == nil && slices.ContainsFunc(parts, func(p Part) bool { return p.Data != nil })
 }
 
+// IsTemplate reports whether a text of the mode Mixed is a template.
+func IsTemplate(s string) bool {
+	if !strings.Contains(s, "$") {
+		return false
+	}
+	parts, err := Parse(s, Mixed)
+	return err == nil && parts != nil
+}
+
 // Skip returns the length of the placeholder with braces that s begins with, or 0.
 func Skip(s string) int {
 	if !strings.HasPrefix(s, "${") {

@@ -64,6 +64,14 @@ test("a command has the request, and references stay text", { skip: !bash && "th
   assert.match(curl({ method: "POST", url: "u", headers: { "content-type": "a/b" }, body: "x".repeat(200_000) }, "it's.json"), /^(?!.*application).*--data-binary '@it'\\''s\.json'$/s);
 });
 
+test("a form is sent as it is, and a request without a body has none", { skip: !bash && "there is no bash" }, () => {
+  const headers = { "Content-Type": "application/x-www-form-urlencoded" };
+  assert.equal(read(curl({ method: "POST", url: "u", headers, body: "a=b+c" }, "f").replace(/^curl/, "")).at(-1), "a=b+c");
+  assert.equal(read(curl({ method: "POST", url: "u", body: "a=b+c" }, "f").replace(/^curl/, "")).at(-1), '"a=b+c"');
+  assert.deepEqual(read(curl({ method: "GET", url: "u", body: null }, "f").replace(/^curl/, "")), ["--globoff", "--request", "GET", "--url", "u"]);
+  assert.deepEqual(missing({ url: "u", expands: ["a ${TOKEN}"] }), ["${TOKEN}"]);
+});
+
 test("what has to be filled in is named", () => {
   assert.deepEqual(missing({ url: "http://${HOST}/", headers: { A: "Bearer ${file:/run/x} ${HOST}", B: "<redacted>" } }), ["${HOST}", "${file:/run/x}", "the header B"]);
   assert.deepEqual(missing({ url: "http://x/" }), []);

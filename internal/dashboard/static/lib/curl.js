@@ -36,18 +36,30 @@ export function quote(text) {
 }
 
 /**
- * @param {{method: string, url: string, headers?: Record<string, string>, body: any}} request
+ * The body of a request as it is sent: one that is no JSON is a string.
+ *
+ * @param {{headers?: Record<string, string>, body: any}} request
+ * @param {number} [indent]
+ */
+export function sentBody({ headers = {}, body }, indent = 0) {
+  const type = Object.entries(headers).find(([name]) => name.toLowerCase() === "content-type")?.[1] ?? "";
+  return typeof body === "string" && type.startsWith("application/x-www-form-urlencoded") ? body : stringify(body, indent);
+}
+
+/**
+ * @param {{method: string, url: string, headers?: Record<string, string>, body: any}} request body: null if there is none
  * @param {string} file where the body is, if it is too long for a command
  */
 export function curl({ method, url, headers = {}, body }, file) {
   const lines = [`curl --globoff --request ${quote(method)} --url ${quote(url)}`];
   const all = Object.entries(headers);
-  if (!all.some(([name]) => name.toLowerCase() === "content-type")) all.unshift(["Content-Type", "application/json"]);
+  if (body !== null && !all.some(([name]) => name.toLowerCase() === "content-type")) all.unshift(["Content-Type", "application/json"]);
   for (const [name, value] of all) {
     const text = value === "" ? `${name};` : `${name}: ${value}`;
     lines.push(`--header ${quote(text.replace(/^@+/, ""))}`); // @ would be the name of a file
   }
-  const data = visibleLines(stringify(body, 0));
+  if (body === null) return lines.join(" \\\n  ");
+  const data = visibleLines(sentBody({ headers, body }));
   lines.push(data.length > longest ? `--data-binary ${quote(`@${file}`)}` : `--data-raw ${quote(data)}`);
   return lines.join(" \\\n  ");
 }
@@ -55,11 +67,11 @@ export function curl({ method, url, headers = {}, body }, file) {
 /**
  * What has to be filled in by hand: references, and values that are not shown.
  *
- * @param {{url: string, headers?: Record<string, string>}} request
+ * @param {{url: string, headers?: Record<string, string>, expands?: string[]}} request expands: other texts with references
  * @returns {string[]}
  */
-export function missing({ url, headers = {} }) {
-  const found = new Set([url, ...Object.values(headers)].flatMap((text) => text.match(/\$\{[^}]*\}/g) ?? []));
+export function missing({ url, headers = {}, expands = [] }) {
+  const found = new Set([url, ...Object.values(headers), ...expands].flatMap((text) => text.match(/\$\{[^}]*\}/g) ?? []));
   for (const [name, value] of Object.entries(headers)) if (value === "<redacted>") found.add(`the header ${name}`);
   return [...found];
 }

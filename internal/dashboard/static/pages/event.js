@@ -1,7 +1,7 @@
 // One event: its life, its data, each attempt, and its request.
 
 import { may, me, post, send } from "../lib/api.js";
-import { curl, missing } from "../lib/curl.js";
+import { curl, missing, sentBody } from "../lib/curl.js";
 import { save } from "../lib/download.js";
 import { exact, latency, plural } from "../lib/format.js";
 import { html, useMemo, useRef } from "../lib/html.js";
@@ -170,18 +170,20 @@ function headers(list) {
 function Request({ d, body }) {
   const { request } = d;
   const file = `${d.trigger.replace(/[^\w.-]+/g, "-")}-${d.op.toLowerCase()}-${d.id}.json`;
-  const command = useMemo(() => (body === null ? "" : curl({ ...request, body }, file)), [body, request]);
-  if (request.body === undefined || body === null) {
+  const bodiless = request.body === null && may("payloads") && !d.payload_problem;
+  const command = useMemo(() => (body === null && !bodiless ? "" : curl({ ...request, body }, file)), [body, request]);
+  if (!bodiless && (request.body === undefined || body === null)) {
     return html`<section><h2>Request</h2><p><span class="mono">${request.method} ${visible(request.url)}</span></p>
       ${may("payloads") && html`<p class="sub">Its body can't be shown, since its data can't be read, or were erased.</p>`}</section>`;
   }
-  const fill = missing(request);
-  return html`<section><div class="head"><h2>Request</h2><span class="do">
-      <button onClick=${() => save(new Blob([`${stringify(body)}\n`], { type: "application/json" }), file)}>Save as a fixture</button>
-      <${Copy} text=${stringify(body)} what="the body" /></span></div>
+  const text = bodiless ? "" : sentBody({ ...request, body }, 2);
+  const fill = missing({ ...request, expands: [text] });
+  return html`<section><div class="head"><h2>Request</h2>${!bodiless && html`<span class="do">
+      <button onClick=${() => save(new Blob([`${text}\n`], { type: "application/json" }), file)}>Save as a fixture</button>
+      <${Copy} text=${text} what="the body" /></span>`}</div>
     <p class="mono">${request.method} ${visible(request.url)}</p>
     <dl class="detail">${headers(request.headers)}</dl>
-    <h3>Body, by the trigger's present configuration</h3><${Json} value=${body} what="the body" />
+    ${bodiless ? html`<p class="sub">The request has no body.</p>` : html`<h3>Body, by the trigger's present configuration</h3>${typeof body === "string" ? html`<${Text} value=${text} what="the body" />` : html`<${Json} value=${body} what="the body" />`}`}
     <div class="head"><h3>As a command</h3><${Copy} text=${command} what="the command" /></div>
     <${Text} value=${command} what="the command" />
     <p class="sub">${d.masked && "What the trigger masks stands here as <masked>. "}${fill.length > 0 && html`Fill in ${fill.map((f) => visible(f)).join(", ")} first: the page does not know what they stand for. `}It has no signature, since the secret is the dispatcher's alone.${command.includes("--data-binary") && ` The body is too long for a command: save it as a fixture first, as ${file}.`}</p></section>`;
