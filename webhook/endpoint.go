@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type Endpoint struct {
 	expandsBody bool             // the body has values from the environment
 	compress    bool             // large bodies are compressed
 	shownText   *template.Text   // the URL for people with data of the event; nil: shown
+	sizer       sync.Pool        // of *scratch, for BodySize
 }
 
 // set returns the templates of the endpoint, for one more.

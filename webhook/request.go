@@ -220,7 +220,7 @@ func (ep *Endpoint) bodySize(p parcel) int {
 	return all
 }
 
-// BodySize returns the length of the body of an event, or of its part of a batch. Of a template it is
+// BodySize returns the length of the body of an event, or of its part of a batch. Of a form it is
 // an estimate. A nil endpoint has bodies as AppendBody makes them.
 func (ep *Endpoint) BodySize(e *Event) int {
 	if ep == nil || ep.format == nil {
@@ -229,7 +229,24 @@ func (ep *Endpoint) BodySize(e *Event) int {
 	if exact, ok := ep.format.(interface{ exactSize(*Event) int }); ok {
 		return exact.exactSize(e)
 	}
-	return ep.format.size(e)
+	body, ok := ep.format.(bodyTemplate)
+	if !ok {
+		return ep.format.size(e)
+	}
+	s, _ := ep.sizer.Get().(*scratch)
+	if s == nil {
+		s = &scratch{}
+	}
+	defer ep.sizer.Put(s)
+	if ep.templates != nil && s.fill(ep, e) != nil {
+		return ep.format.size(e)
+	}
+	s.request = body.appendBody(s.request[:0], e, &s.values)
+	size := len(s.request)
+	if cap(s.request) > keepBuffer {
+		s.request = nil
+	}
+	return size
 }
 
 // header makes the header of a request, without its signature. Callers must not change it.

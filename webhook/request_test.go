@@ -108,6 +108,7 @@ func TestABatchIsAnArrayOfTemplates(t *testing.T) {
 	require.True(t, r.Delivered(), r.Err)
 	require.Empty(t, failed)
 	require.Equal(t, `[{"n":1},{"n":null},{"n":"x"}]`, body)
+	require.Equal(t, len(`{"n":"x"}`), ep.BodySize(orderWith(`{"id":"x"}`)), "bounds of a batch are bounds of what is sent")
 }
 
 func TestAPathThatLeadsAwayIsNotCalled(t *testing.T) {
