@@ -163,7 +163,7 @@ type replay struct {
 	ts      triggers
 	trigger *knownTrigger
 	ordered bool
-	key     []string // columns of the key of an ordered trigger
+	key     keyColumns
 	query   *query
 	feed    throttle
 	most    int // bound of a batch after an event that can't be put back; 0: none

@@ -360,6 +360,34 @@ func TestAReplayKeepsTheOrderWhereThePayloadLacksTheKey(t *testing.T) {
 	require.Equal(t, ids, d.receiver.order)
 }
 
+// A key of named columns is the same in all tables of a trigger, and a row's is not.
+func TestAReplayKeepsTheOrderOfAKeyAcrossTheTablesOfATrigger(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		by        string
+		atOnce    int // events that the first step puts back
+		different string
+	}{"of a column": {"v", 1, "a key of both tables"}, "of the row": {trigger.OrderByRow, 2, "rows of two tables"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDesk(t, "a", "b")
+			d.Apply(t, d.Spec("both", func(s *trigger.Spec) {
+				s.Table, s.Tables, s.Order.By = "", []string{"public.a", "public.b"}, []string{c.by}
+			}))
+			d.do(t, `
+insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, new, seq, relation_id)
+select `+fmt.Sprintf(idAt, "i")+`, $2::timestamptz, now() - interval '1 minute', (select id from rowhook.trigger where name = $1), 1, 'U', json_build_object('id', 7, 'v', 'x'), i,
+       (select id from rowhook.relation where table_name = case when i % 2 = 0 then 'a' else 'b' end)
+  from generate_series(1, 4) i`, "both", past)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			_, err := operate.Replay(ctx, d.conn, "both", all(unthrottled, func(o *operate.ReplayOptions) { o.Progress = func(operate.ReplayStatus) { cancel() } }))
+			require.ErrorIs(t, err, context.Canceled)
+			require.Equal(t, c.atOnce, d.count(t, "rowhook.event_log"), c.different)
+		})
+	}
+}
+
 func TestAReplayOfManyEventsPutsEachBackOnce(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a")

@@ -25,22 +25,45 @@ import (
 // Ids of the same millisecond are in no order. So the archive is read in parts that end with a
 // millisecond, and each part is put back in the order of the sequence.
 
-// readKey reads the columns of the key from the trigger's spec.
+// keyColumns are the columns of the keys of an ordered trigger.
+type keyColumns struct {
+	// With order: row each table has its own. relations are rowhook.relation.id; 0: any.
+	relations []int32
+	names     []string
+	apart     bool // keys of different tables are different ones
+}
+
+// readKey reads the columns of the key by the trigger's spec.
 func (r *replay) readKey(ctx context.Context, tx pgx.Tx) error {
 	spec := trigger.DefaultSpec()
 	if err := json.Unmarshal([]byte(r.trigger.Spec), &spec); err != nil {
 		return fmt.Errorf("read the spec of %s: %w", r.trigger.Name, err)
 	}
-	r.ordered, r.key = !spec.Order.IsZero(), append([]string{}, spec.Order.By...)
+	r.ordered = !spec.Order.IsZero()
+	r.key = keyColumns{relations: []int32{}, names: []string{}, apart: spec.Order.ByRow() || spec.Order.Latest}
 	if !r.ordered || !spec.Order.ByRow() {
+		for _, name := range spec.Order.By {
+			r.key.relations, r.key.names = append(r.key.relations, 0), append(r.key.names, name)
+		}
 		return nil
 	}
-	err := tx.QueryRow(ctx, `
-select coalesce(array_agg(a.attname::text order by a.attnum), '{}')
-  from pg_catalog.pg_index x join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
- where x.indrelid = $1 and x.indisprimary`, r.trigger.Relation).Scan(&r.key)
+	rows, err := tx.Query(ctx, `
+select r.id, a.attname::text
+  from rowhook.relation r
+  join pg_catalog.pg_index x on x.indrelid = r.oid and x.indisprimary
+  join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+ order by r.id, a.attnum`)
 	if err != nil {
-		return fmt.Errorf("read the primary key: %w", err)
+		return fmt.Errorf("read the primary keys: %w", err)
+	}
+	var relation int32
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&relation, &name}, func() error {
+		r.key.relations, r.key.names = append(r.key.relations, relation), append(r.key.names, name)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the primary keys: %w", err)
 	}
 	return nil
 }
@@ -52,21 +75,32 @@ type placeless struct {
 	Keys []string // one or two
 }
 
-// keysSQL is the keys of an event e: of its new row, and of its old one. $1 are the columns.
-const keysSQL = `array_remove(array[
-  case when e.new is not null then concat(e.relation_id, ' ', (select string_agg(coalesce((e.new->c.name)::text, 'null'), ',' order by c.n) from unnest($1::text[]) with ordinality as c(name, n))) end,
-  case when e.old is not null then concat(e.relation_id, ' ', (select string_agg(coalesce((e.old->c.name)::text, 'null'), ',' order by c.n) from unnest($1::text[]) with ordinality as c(name, n))) end], null)`
+// keysSQL is the keys of an event e: of its new row, and of its old one. k.names are the columns.
+var keysSQL = "array_remove(array[" + keySQL("e.new") + ", " + keySQL("e.old") + "], null)"
+
+func keySQL(row string) string {
+	return `case when ` + row + ` is not null then concat(case when $3 then k.relation end, ' ', (
+    select string_agg(coalesce((` + row + `->c.name)::text, 'null'), ',' order by c.n) from unnest(k.names) with ordinality as c(name, n))) end`
+}
 
 // unknownKeys are those of events whose payload can't be read: of each key, for safety.
 const unknownKeys = `'{*}'::text[]`
 
-// readPlaceless runs a query for placeless events with their keys.
-func (r *replay) readPlaceless(ctx context.Context, tx pgx.Tx, from string, args ...any) ([]placeless, error) {
+// readPlaceless reads the keys of the events that a statement returns. Its first argument is $5.
+func (r *replay) readPlaceless(ctx context.Context, tx pgx.Tx, events string, args ...any) ([]placeless, error) {
 	var out []placeless
 	var err error
 	for _, keys := range []string{keysSQL, unknownKeys} {
 		err = apart(ctx, tx, func() (err error) {
-			out, err = pg.Collect[placeless](ctx, tx, "select e.id::text as id, coalesce(e.seq, 0) as seq, "+keys+" as keys from "+from+" and $1::text[] is not null", append([]any{r.key}, args...)...)
+			out, err = pg.Collect[placeless](ctx, tx, `
+with e as materialized (`+events+`),
+columns as materialized (
+  select c.relation, array_agg(c.name order by c.n) as names from unnest($1::integer[], $2::text[]) with ordinality as c(relation, name, n) group by c.relation)
+select e.id::text as id, coalesce(e.seq, 0) as seq, `+keys+` as keys
+  from e cross join (select $3::boolean, $4::integer) as given (apart, origin)
+ cross join lateral (
+   select coalesce(e.relation_id, origin) as relation, (select c.names from columns c where c.relation in (0, coalesce(e.relation_id, origin))) as names) as k`,
+				append([]any{r.key.relations, r.key.names, r.key.apart, r.trigger.OriginID}, args...)...)
 			return err
 		})
 		if !pg.IsData(err) {
@@ -139,7 +173,7 @@ func (r *replay) part(ctx context.Context, tx pgx.Tx, at *replayPosition) (part 
 			}
 			w.after = reached
 		}
-		part, err := r.readPlaceless(ctx, tx, "rowhook.event_archive e where e.id = any($2::text[]::uuid[])", chosen)
+		part, err := r.readPlaceless(ctx, tx, "select * from rowhook.event_archive e where e.id = any($5::text[]::uuid[])", chosen)
 		if err != nil {
 			return nil, false, err
 		}
@@ -170,7 +204,7 @@ const mostPlaceless = 1000
 // none in the queue, are of the same key. waits says that the next one may not.
 func (r *replay) wave(ctx context.Context, tx pgx.Tx, part []placeless, size int) (wave []placeless, waits bool, err error) {
 	there, err := r.readPlaceless(ctx, tx, `
-(select q.* from rowhook.event_log q where q.trigger_id = $2 and q.due_at < `+queue.ParkedFrom+` and q.seq is not null and q.key is null limit $3) e where true`, r.trigger.ID, mostPlaceless+1)
+select * from rowhook.event_log q where q.trigger_id = $5 and q.due_at < `+queue.ParkedFrom+` and q.seq is not null and q.key is null limit $6`, r.trigger.ID, mostPlaceless+1)
 	if err != nil {
 		return nil, false, err
 	}
