@@ -65,13 +65,9 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what queue.Fate) 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	since := a.began(dl, what)
-	c := a.minutes[key]
+	c := a.of(key)
 	if c == nil {
-		if len(a.minutes) >= mostMinutes {
-			return
-		}
-		c = &counted{Activity: queue.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger, Outcomes: map[string]int64{}}}
-		a.minutes[key] = c
+		return
 	}
 	c.dirty = true
 	c.Outcomes[classOf(r)]++
@@ -91,6 +87,26 @@ func (a *activityCounter) add(dl *delivery, r *webhook.Result, what queue.Fate) 
 		at := r.StartedAt
 		c.ErrorAt, c.Error, c.Recovered = &at, reason(r), false
 	}
+}
+
+// died counts events that were given up without an attempt.
+func (a *activityCounter) died(trigger int32, n int64, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c := a.of(minuteOf{now.Truncate(time.Minute).Unix(), trigger}); c != nil {
+		c.dirty = true
+		c.Died += n
+	}
+}
+
+// of returns the counts of a minute; nil: too many are kept already. The caller holds mu.
+func (a *activityCounter) of(key minuteOf) *counted {
+	c := a.minutes[key]
+	if c == nil && len(a.minutes) < mostMinutes {
+		c = &counted{Activity: queue.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger, Outcomes: map[string]int64{}}}
+		a.minutes[key] = c
+	}
+	return c
 }
 
 // classOf says how an attempt ended: by the kind of its failure, or by the class of its status. A

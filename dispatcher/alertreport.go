@@ -73,6 +73,11 @@ func (a *alerter) report(ctx context.Context, tx pgx.Tx, turn *queue.AlertTurn, 
 			return r, err
 		}
 	}
+	if wanted(to, alert.Paused) {
+		if err := a.pauses(ctx, tx, triggers, &r); err != nil {
+			return r, err
+		}
+	}
 	if wanted(to, alert.Backlog) {
 		if err := a.backlogs(ctx, tx, triggers, turn, to, &r); err != nil {
 			return r, err
@@ -206,6 +211,26 @@ func deadLeft(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, states
 		r.Left[alert.Key{Kind: alert.Dead, Subject: triggers[l.Trigger].name}] = alert.Left{Count: l.Count, Last: l.Newest.UTC()}
 	}
 	return err
+}
+
+// pauses reports the triggers that an answer of their receiver has paused. Whoever pauses one by hand
+// knows.
+func (a *alerter) pauses(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, r *alert.Report) error {
+	found, err := queue.ReadPauses(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for id, p := range found.Triggers {
+		w, ok := triggers[id]
+		if !ok || p.Status == 0 {
+			continue
+		}
+		remedy := fmt.Sprintf("Its events wait. Correct the webhook or the receiver, then: rowhook resume %s", w.name)
+		r.Troubles = append(r.Troubles, alert.Trouble{
+			Key: alert.Key{Kind: alert.Paused, Subject: w.name}, Since: p.At.UTC(), Facts: w.facts(p.Reason, remedy, nil),
+		})
+	}
+	return nil
 }
 
 func (a *alerter) backlogs(ctx context.Context, tx pgx.Tx, triggers map[int32]subject, turn *queue.AlertTurn, to []alert.Destination, r *alert.Report) error {

@@ -28,8 +28,12 @@ type batchAttempt struct {
 	outcomes []batchOutcome
 	requests int
 	probed   bool            // it was a probe that failed, and counts no attempt
+	answer   int             // status for which the trigger is paused; 0: none
+	held     bool            // it is paused, so the events of that answer wait
+	heldFor  time.Duration   // if it is not known to be
 	failures int             // in a row
 	lost     map[string]bool // keys of which an event has failed, of an ordered trigger
+	behind   map[string]bool // keys that an event holds that has expired
 }
 
 // batchOutcome is how the request that decided about an event went.
@@ -53,8 +57,23 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 		until: sh.expires().Add(-min(endpoint.Timeout(), longestLease) - settleMargin),
 	}
 	good := make([]*delivery, 0, len(sh.deliveries))
-	var trace http.Header // of the first event
+	var old, back []*delivery // that have expired, and that wait behind them
+	var trace http.Header     // of the first event
 	for _, dl := range sh.deliveries {
+		if dl.key != "" && b.behind[dl.key] {
+			back = append(back, dl)
+			continue
+		}
+		if expired(&spec, dl, time.Now()) {
+			if dl.key != "" && dl.placed.blocks {
+				if b.behind == nil {
+					b.behind = map[string]bool{}
+				}
+				b.behind[dl.key] = true
+			}
+			old = append(old, dl)
+			continue
+		}
 		header, ended := s.tell.attemptingOne(&dl.event, int(dl.tries))
 		if len(ended) > 0 {
 			b.ended[dl] = ended
@@ -80,10 +99,20 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 		b.probed = s.scheduler.judged(sh, endpoint.OwnTLS(), nil, time.Now())
 	}
 	if b.probed {
-		s.settler.giveBack(sh.deliveries)
+		s.expire(old...)
+		s.settler.giveBack(back)
+		s.settler.giveBack(slices.DeleteFunc(slices.Clone(sh.deliveries), func(dl *delivery) bool { return slices.Contains(old, dl) || slices.Contains(back, dl) }))
 		return s.scheduler.done(sh, took, true)
 	}
+	s.settler.giveBack(back)
+	if b.answer != 0 {
+		s.settler.giveBack(s.scheduler.suspend(sh.lane))
+	}
 	next := s.scheduler.done(sh, took, b.requests > 0)
+	s.expire(old...)
+	if b.answer != 0 {
+		b.held, b.heldFor = s.pause(sh, &spec, b.answer)
+	}
 	b.conclude()
 	return next
 }
@@ -92,7 +121,7 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 // above is the request that failed before with these events among others; nil: none. send returns
 // how long the request took.
 func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration {
-	if above != nil && (b.failures >= mostFailures(len(b.shipment.deliveries)) || time.Now().After(b.until) || b.ctx.Err() != nil) {
+	if above != nil && (b.answer != 0 || b.failures >= mostFailures(len(b.shipment.deliveries)) || time.Now().After(b.until) || b.ctx.Err() != nil) {
 		b.decide(part, *above)
 		return 0
 	}
@@ -111,7 +140,8 @@ func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration
 	result, failed := b.client.SendBatch(b.ctx, b.endpoint, events)
 	result = b.shown(result)
 	if b.requests++; b.requests == 1 { // the halves of a batch say nothing more about the endpoint
-		if b.probed = b.scheduler.judged(b.shipment, b.endpoint.OwnTLS(), &result, time.Now()); b.probed {
+		b.probed = b.scheduler.judged(b.shipment, b.endpoint.OwnTLS(), &result, time.Now()) && !pauses(b.spec.Retry, &result)
+		if b.probed {
 			return result.Duration
 		}
 	}
@@ -122,6 +152,11 @@ func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration
 		return result.Duration
 	}
 	b.failures++
+	if pauses(b.spec.Retry, &result) {
+		b.answer = result.Status
+		b.decide(part, outcome)
+		return result.Duration
+	}
 	if len(part) == 1 || !b.halves(part, &result) {
 		b.decide(part, outcome)
 		return result.Duration
@@ -206,6 +241,8 @@ func (b *batchAttempt) halves(part []*delivery, r *webhook.Result) bool {
 	switch {
 	case r.Status == http.StatusRequestEntityTooLarge, r.Kind == webhook.KindTooLarge && r.Hopeless:
 		return true
+	case givenUp(b.spec.Retry, r):
+		return true // it is about one of the events
 	case r.Status == 0, r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable:
 		return false
 	}
@@ -231,7 +268,7 @@ func (b *batchAttempt) conclude() {
 			results[i], attempt = &r, attemptOf(&r, o.batch)
 		}
 		what, delay := b.fate(o)
-		all[i], settlements[i] = o.delivery, settlementOf(attempt, results[i], what, delay)
+		all[i], settlements[i] = o.delivery, settlementOf(&b.spec, attempt, results[i], what, delay)
 	}
 	b.settler.addAll(all, settlements)
 	for i, dl := range all {
@@ -243,6 +280,9 @@ func (b *batchAttempt) conclude() {
 // request in which it was alone, or a response that lists it. Else it gets one attempt more, alone.
 func (b *batchAttempt) fate(o *batchOutcome) (queue.Fate, time.Duration) {
 	dl, result := o.delivery, o.result
+	if b.held && pauses(b.spec.Retry, result) {
+		return queue.Released, b.heldFor
+	}
 	what, delay := fate(b.spec.Retry, int(dl.tries), o.seed, result)
 	if what == queue.Dead && !o.proven {
 		what, delay = queue.Retried, backoff(b.spec.Retry, int(dl.tries), o.seed)
@@ -258,7 +298,7 @@ func (b *batchAttempt) fate(o *batchOutcome) (queue.Fate, time.Duration) {
 		// batches whose outcomes are written by the same statement are due at another time.
 		delay += time.Duration(binary.BigEndian.Uint16(o.seed[14:])) * time.Microsecond / 64
 	}
-	return what, delay
+	return what, atLast(&b.spec, dl, what, delay, time.Now())
 }
 
 // leastKept is how much of a response's body is stored at least with each event of a batch. All of

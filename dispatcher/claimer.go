@@ -139,6 +139,7 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 		c.polled = now
 		c.expectAnnounced(now)
 		c.scheduler.markAll(true)
+		c.scheduler.forgetDelayed()
 	}
 	next := c.scheduler.ripen(now)
 	wants, lanes, again := c.scheduler.wants(now)
@@ -259,6 +260,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		c.bell.Armed(now)
 		c.doorbellIs(listener.Arming)
 		c.scheduler.markAll(true)
+		c.scheduler.forgetDelayed()
 		c.log.Debug("doorbell armed", "horizon", horizon)
 	case listener.Check:
 		pending, err := queue.Pending(ctx, c.db.claims, c.horizon)
@@ -267,6 +269,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		}
 		if c.bell.Checked(now, pending) {
 			c.scheduler.markAll(true)
+			c.scheduler.forgetDelayed()
 			if c.scheduler.hasOrder() { // only the owner of a lane finds what is in it
 				return queue.NotifyPeers(ctx, c.db.claims, queue.HelpPayload)
 			}
@@ -369,6 +372,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	c.noteUnannounced(events)
 	c.tell.claimed(events, c.took)
 	start, notices, full := c.scheduler.claimed(wants, lanes, events, asked, now)
+	c.sender.expire(c.scheduler.takeOverdue()...)
 	for _, sh := range start {
 		c.sender.send(sh)
 	}

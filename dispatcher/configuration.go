@@ -18,6 +18,7 @@ type configuration struct {
 	mu         sync.Mutex
 	generation int64
 	settings   trigger.Settings
+	own        map[int32]trigger.Retention // of the triggers that have one; never changed
 }
 
 // get returns the generation, 0 before the first load, and the settings.
@@ -27,12 +28,28 @@ func (c *configuration) get() (int64, trigger.Settings) {
 	return c.generation, c.settings
 }
 
+// retention returns how long history is kept, and of which triggers it is another time.
+func (c *configuration) retention() (general trigger.Retention, own map[int32]trigger.Retention) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.settings.Retention, c.own
+}
+
 // replace puts another one in force, and returns the generation of the one before.
-func (c *configuration) replace(generation int64, settings trigger.Settings) (before int64) {
+func (c *configuration) replace(cfg *queue.Configuration) (before int64) {
+	var own map[int32]trigger.Retention
+	for i := range cfg.Triggers {
+		if t := &cfg.Triggers[i]; !t.Spec.Retention.IsZero() {
+			if own == nil {
+				own = map[int32]trigger.Retention{}
+			}
+			own[t.ID] = t.Spec.Retention.Of(cfg.Settings.Retention)
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before = c.generation
-	c.generation, c.settings = generation, settings
+	c.generation, c.settings, c.own = cfg.Generation, cfg.Settings, own
 	return before
 }
 
@@ -80,7 +97,7 @@ func (l *loader) load(ctx context.Context) error {
 		return err
 	}
 	l.client.SetGuard(guard)
-	generation := l.configuration.replace(cfg.Generation, cfg.Settings)
+	generation := l.configuration.replace(&cfg)
 	before, able, warnings := l.scheduler.unable(), map[string]bool{}, map[string]string{}
 	unsent := l.scheduler.configure(cfg.Triggers, func(s trigger.Spec) (*webhook.Endpoint, error) {
 		ep, err := webhook.NewEndpoint(s.Webhook, l.lookup)

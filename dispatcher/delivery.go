@@ -18,6 +18,7 @@ type delivery struct {
 	held    int64     // bytes of payload that the claim did not fetch, as stored
 	packed  bool      // they are compressed
 	due     time.Time // when the event was due, by the server's clock
+	renewed time.Time // when it was sent again by hand, likewise; zero: never
 	expires time.Time // when the lease ends, by our clock
 	taken   time.Time // when it arrived here
 	size    int       // of its body and a comma, with batches; 0: not measured

@@ -127,6 +127,8 @@ type Dispatcher struct {
 	activity      *activityCounter
 	failing       *failing
 	breakers      *breakers
+	expirer       *expirer
+	trimmer       *trimmer
 
 	abort     chan struct{}
 	abortOnce sync.Once
@@ -211,7 +213,7 @@ func compose(cfg Config) *Dispatcher {
 	}
 	sender := &sender{
 		client: client, scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
-		tell: tell, log: log,
+		inbox: inbox, tell: tell, log: log,
 	}
 	orderer := newOrderer(db, self, scheduler, pulse, tell, log)
 	orderer.sender, orderer.settler = sender, settler
@@ -237,6 +239,8 @@ func compose(cfg Config) *Dispatcher {
 			db: db, configuration: configuration, history: history, captures: captures, tell: tell, log: log,
 		},
 		breakers: &breakers{db: db, self: self, scheduler: scheduler, settler: settler, log: log},
+		expirer:  &expirer{db: db, scheduler: scheduler, activity: activity, failing: failing, log: log},
+		trimmer:  &trimmer{db: db, self: self, configuration: configuration, log: log},
 		abort:    make(chan struct{}),
 	}
 	d.alerter = &alerter{
@@ -316,6 +320,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.alerter.run(ctx) })
 	loops.Go(func() { d.sender.watchStalls(ctx) })
 	loops.Go(func() { d.breakers.run(ctx) })
+	loops.Go(func() { d.expirer.run(ctx) })
+	loops.Go(func() { d.trimmer.run(ctx) })
 	loops.Go(func() { d.sender.keepTimetable(ctx) })
 	pacing.Go(func() { d.pacer.run(sendCtx) })
 	pacing.Go(func() { d.totals.run(sendCtx) })

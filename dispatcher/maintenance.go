@@ -82,14 +82,14 @@ func (m *maintenance) run(ctx context.Context) {
 func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	_, settings := m.configuration.get()
+	keep := widest(m.configuration.retention())
 	var health queue.QueueHealth
 	looked := false
 	var made, dropped error // one that fails does not keep the rest from being done
 	err := m.db.underTidyLock(ctx, func(tx pgx.Tx) error {
 		made = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return queue.EnsurePartitions(ctx, tx) })
 		dropped = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) (err error) {
-			u.dropped, err = queue.DropHistory(ctx, tx, settings.Retention)
+			u.dropped, err = queue.DropHistory(ctx, tx, keep)
 			return err
 		})
 		if dropped != nil {

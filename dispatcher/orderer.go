@@ -12,6 +12,7 @@ import (
 	"github.com/rowhook/rowhook/internal/order"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // orderer delivers the events of ordered triggers. It owns lanes of them, reads the lanes, and
@@ -295,6 +296,9 @@ func (o *orderer) hand(now time.Time) (wait time.Duration) {
 			continue
 		}
 		room := o.scheduler.room(n.trigger.lane)
+		if room <= 0 && n.trigger.Spec.Retry.MaxAge > 0 {
+			o.expire(n, now)
+		}
 		var all []*delivery
 		for len(all) < room {
 			run := n.lanes.Next(now, n.most(room-len(all)))
@@ -318,6 +322,26 @@ func (o *orderer) hand(now time.Time) (wait time.Duration) {
 		o.settler.giveBack(unsent)
 	}
 	return wait
+}
+
+// expire gives up the heads of keys that have expired while nothing of their trigger may be sent.
+func (o *orderer) expire(n *line, now time.Time) {
+	if now.Sub(n.expired) < expireEvery {
+		return
+	}
+	n.expired = now
+	old := n.lanes.TakeOld(now, mostExpired, func(e *order.Entry) bool {
+		c := loadOf(e)
+		return expired(&n.trigger.Spec, &delivery{event: webhook.Event{CreatedAt: c.CreatedAt}, renewed: c.RenewedAt}, now)
+	})
+	if len(old) == mostExpired {
+		n.expired = now.Add(time.Second - expireEvery) // there may be more
+	}
+	for _, e := range old {
+		d := o.deliver(n, e)
+		o.scheduler.hold(d)
+		o.sender.expire(d)
+	}
 }
 
 // deliverRun makes the deliveries of a run: several for one request, or one in the stead of several.
@@ -344,7 +368,7 @@ func (o *orderer) deliver(n *line, e *order.Entry) *delivery {
 	c := loadOf(e)
 	c.Tries = e.Tries + 1
 	d := &delivery{
-		lane: n.trigger.lane, tries: c.Tries, broken: c.Interrupted, held: c.Held, packed: c.Packed, due: c.DueAt, expires: time.Now().Add(longestLease * 365),
+		lane: n.trigger.lane, tries: c.Tries, broken: c.Interrupted, held: c.Held, packed: c.Packed, due: c.DueAt, renewed: c.RenewedAt, expires: time.Now().Add(longestLease * 365),
 		event: o.scheduler.event(n.trigger.lane, c),
 		placed: &placed{
 			line: n, entry: e, lane: queue.Lane{Trigger: n.trigger.ID, Lane: e.Lane, Epoch: n.lanes.Epoch(e.Lane)}, grant: n.grants[e.Lane],

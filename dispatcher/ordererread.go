@@ -184,7 +184,8 @@ func within(r order.Read, n *line, trigger int32, lane int16, seq, last int64) b
 func entryOf(e *queue.LaneEvent, asked, now, at time.Time) *order.Entry {
 	c := e.Claimed
 	entry := &order.Entry{ID: c.ID, Lane: e.Lane, Seq: c.Seq, Key: e.Key, Op: c.Op, Tries: c.Tries - 1, Move: e.Move == queue.MoveWaits, Read: asked, Load: &c, Weight: weight(&c)}
-	if in := c.DueAt.Sub(at); entry.Tries > 0 && in > 0 {
+	waits := entry.Tries > 0 || c.DueAt.Sub(c.CreatedAt) >= time.Millisecond // it was tried, or is delayed
+	if in := c.DueAt.Sub(at); waits && in > 0 {
 		entry.Due = now.Add(in)
 	}
 	return entry

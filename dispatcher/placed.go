@@ -49,6 +49,7 @@ type line struct {
 	grants  map[int16]*grant
 	doubted map[int16]time.Time // lanes that others may have had since
 	before  map[int16]int64     // numbers of lanes up to which another owner may have sent events
+	expired time.Time           // when heads were last looked for that have expired
 	gone    bool                // it is not an ordered trigger any more, or this instance can't send for it
 	unsure  bool                // the answer of a claim was lost, so that this instance may have lanes that it does not know of
 	// urgent says that slots are free while keys wait for nothing but a settlement.

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/fnv"
 	"time"
 
@@ -16,7 +17,11 @@ import (
 //
 //	fixed        interval, every time
 //	exponential  interval * 2^(attempt-1), at most max_interval, then shortened by up to a quarter
+//	schedule     what it says, as it is; the last entry repeats
 func backoff(r trigger.Retry, attempt int, event [16]byte) time.Duration {
+	if n := len(r.Schedule); n > 0 {
+		return r.Schedule[min(max(attempt, 1), n)-1].Std()
+	}
 	interval, limit := r.Interval.Std(), r.MaxInterval.Std()
 	if r.Backoff != trigger.BackoffExponential {
 		return interval
@@ -49,12 +54,54 @@ func fate(r trigger.Retry, attempt int, event [16]byte, result *webhook.Result) 
 		return queue.Delivered, 0
 	case result.Kind == webhook.KindCanceled:
 		return queue.Retried, 0 // the dispatcher stopped; the receiver is not to blame
-	case attempt > r.Limit || result.Hopeless:
+	case attempt > r.Limit || result.Hopeless || givenUp(r, result):
 		return queue.Dead, 0
 	case result.HasRetryAfter && result.RetryAfter > 0:
 		return queue.Retried, retryAfter(r, result.RetryAfter)
 	}
 	return queue.Retried, backoff(r, attempt, event)
+}
+
+// givenUp reports whether the trigger gives an event up for this answer, whatever attempts are left.
+func givenUp(r trigger.Retry, result *webhook.Result) bool {
+	return len(r.Statuses) > 0 && !result.Delivered() && r.Statuses.Then(result.Status) == trigger.StatusDead
+}
+
+// pauses reports whether the trigger is to be paused for this answer.
+func pauses(r trigger.Retry, result *webhook.Result) bool {
+	return len(r.Statuses) > 0 && !result.Delivered() && r.Statuses.Then(result.Status) == trigger.StatusPause
+}
+
+// expires returns when an event is given up without another attempt; zero: never. It goes by our
+// clock.
+func expires(spec *trigger.Spec, d *delivery) time.Time {
+	if spec.Retry.MaxAge <= 0 {
+		return time.Time{}
+	}
+	since := d.renewed
+	if since.IsZero() {
+		since = d.event.CreatedAt.Add(spec.Delay.Std())
+	}
+	return since.Add(spec.Retry.MaxAge.Std())
+}
+
+// expired reports whether an event is too old to be sent.
+func expired(spec *trigger.Spec, d *delivery, now time.Time) bool {
+	return spec.Retry.MaxAge > 0 && !now.Before(expires(spec, d))
+}
+
+// atLast shortens a wait that ends behind the time at which the event expires, so that it is given
+// up then.
+func atLast(spec *trigger.Spec, d *delivery, what queue.Fate, delay time.Duration, now time.Time) time.Duration {
+	if spec.Retry.MaxAge <= 0 || what != queue.Retried {
+		return delay
+	}
+	return min(delay, max(expires(spec, d).Sub(now), 0))
+}
+
+// expiredReason begins as each reason of an event that has expired does.
+func expiredReason(spec *trigger.Spec) string {
+	return fmt.Sprintf("expired: it was not delivered within max_age (%v)", spec.Retry.MaxAge)
 }
 
 // retryAfter bounds the wait that a receiver asked for. It is leastRetryAfter at least, so that

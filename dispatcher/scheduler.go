@@ -51,8 +51,9 @@ type scheduler struct {
 	average       time.Duration
 	instances     int // alive, as last seen
 	order         orderSignals
-	closed        bool      // claims no more
-	alone         *shipment // one that is to be sent alone: nothing else may start; nil: none
+	closed        bool        // claims no more
+	alone         *shipment   // one that is to be sent alone: nothing else may start; nil: none
+	overdue       []*delivery // expired when they were claimed, and not given up yet
 
 	targets       map[string]*target // of the breakers, by name
 	healthChanged bool               // rowhook.health is to be read
@@ -95,6 +96,9 @@ func (s *scheduler) mark(trigger int32) bool {
 		l.rang = time.Now()
 		s.markLane(l, true)
 		s.markOrder(l)
+		if l.trigger.Spec.Delay > 0 {
+			l.next.forget() // what has rung is not due yet
+		}
 		s.wake()
 	}
 	return ok
@@ -111,6 +115,18 @@ func (s *scheduler) markAll(below bool) {
 		s.markOrder(l)
 	}
 	s.wake()
+}
+
+// forgetDelayed has the next due times asked for of triggers with a delay: their events are recorded
+// long before they are due, and so a claim does not find them.
+func (s *scheduler) forgetDelayed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		if l.trigger.Spec.Delay > 0 {
+			l.next.forget()
+		}
+	}
 }
 
 // unseen is how long ago the latest claim for each trigger was sent. That claim may have missed
@@ -289,6 +305,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got, highest := make(map[int32]int32, len(lanes)), make(map[int32]time.Time, len(lanes))
+	var late map[int32]int32 // of got, those that have expired
 	for i := range events {
 		e := &events[i]
 		l := s.lanes[e.Trigger]
@@ -297,8 +314,16 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 			highest[e.Trigger] = e.DueAt
 		}
 		l.found = now
-		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, expires: sent.Add(l.lease()), taken: now, bulk: !l.batches().IsZero(), event: l.event(e)}
+		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, renewed: e.RenewedAt, expires: sent.Add(l.lease()), taken: now, bulk: !l.batches().IsZero(), event: l.event(e)}
 		s.link(d)
+		if expired(&l.trigger.Spec, d, now) {
+			if late == nil {
+				late = map[int32]int32{}
+			}
+			late[e.Trigger]++
+			s.overdue = append(s.overdue, d)
+			continue
+		}
 		s.queued -= l.loads()
 		l.push(d)
 		s.queued += l.loads()
@@ -324,7 +349,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		}
 		full = full || more
 		s.enter(l, l.state.answer(more))
-		s.answered(l, got[l.trigger.ID], now)
+		s.answered(l, got[l.trigger.ID]-late[l.trigger.ID], now)
 	}
 	start = s.take(now)
 	for _, l := range lanes {
@@ -675,6 +700,25 @@ func (s *scheduler) disable(l *lane, why error) (unsent []*delivery) {
 	return s.dropQueue(l)
 }
 
+// suspend ends claiming for a lane whose trigger is being paused, until the configuration is loaded
+// again. It returns its deliveries that wait.
+func (s *scheduler) suspend(l *lane) (unsent []*delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.trigger.Paused = true
+	s.reorder()
+	return s.dropQueue(l)
+}
+
+// takeOverdue returns the deliveries that have expired before they were claimed, and forgets them.
+func (s *scheduler) takeOverdue() []*delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.overdue
+	s.overdue = nil
+	return all
+}
+
 // unable returns why triggers can't be sent for, by name.
 func (s *scheduler) unable() map[string]string {
 	s.mu.Lock()
@@ -701,7 +745,7 @@ func (s *scheduler) plan(parent context.Context, sh *shipment) (ctx context.Cont
 	ctx, cancel := context.WithCancelCause(parent)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sh.url, sh.cancel = sh.lane.trigger.Spec.Webhook.URL, cancel
+	sh.url, sh.version, sh.cancel = sh.lane.trigger.Spec.Webhook.URL, sh.lane.trigger.Version, cancel
 	for _, d := range sh.deliveries {
 		d.event.MaxRetries = sh.lane.trigger.Spec.Retry.Limit
 	}
@@ -733,12 +777,12 @@ func (s *scheduler) quiet() bool {
 	return len(s.undrained) == 0 && !s.order.busy
 }
 
-// rings reports that writers notify for a trigger.
+// rings reports that writers notify for a trigger, and of events that are due then.
 func (s *scheduler) rings(id int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, ok := s.lanes[id]
-	return ok && l.trigger.Spec.Notify != trigger.NotifyNever
+	return ok && l.trigger.Spec.Notify != trigger.NotifyNever && l.trigger.Spec.Delay == 0
 }
 
 func (s *scheduler) rangSince(trigger int32, at time.Time) bool {

@@ -24,6 +24,7 @@ type sender struct {
 	unable    *unableTriggers
 	activity  *activityCounter
 	failing   *failing
+	inbox     *inbox
 	tell      *observers
 	log       *slog.Logger
 
@@ -97,6 +98,12 @@ const countRetry = time.Second
 // takes its slot.
 func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint *webhook.Endpoint) *shipment {
 	dl := sh.first()
+	if expired(&spec, dl, time.Now()) {
+		s.scheduler.judged(sh, endpoint.OwnTLS(), nil, time.Now())
+		next := s.scheduler.done(sh, 0, false)
+		s.expire(dl)
+		return next
+	}
 	limit, batch := spec.Retry.Limit, ""
 	if !spec.Batch.IsZero() {
 		limit++ // the attempt alone that follows the last one in a batch
@@ -140,7 +147,18 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	if len(spec.Payload.Mask) > 0 {
 		result = result.Masked()
 	}
-	if probed := s.scheduler.judged(sh, endpoint.OwnTLS(), sentResult(&result, bad), time.Now()); probed {
+	probed := s.scheduler.judged(sh, endpoint.OwnTLS(), sentResult(&result, bad), time.Now())
+	if bad == nil && pauses(spec.Retry, &result) {
+		s.settler.giveBack(s.scheduler.suspend(sh.lane))
+		next := s.scheduler.done(sh, result.Duration, true)
+		what, delay := fate(spec.Retry, int(dl.tries), dl.event.ID, &result)
+		if held, wait := s.pause(sh, &spec, result.Status); held {
+			what, delay = queue.Released, wait
+		}
+		s.conclude(dl, &spec, endpoint, &result, batch, what, delay, ended)
+		return next
+	}
+	if probed {
 		s.settler.giveBack(sh.deliveries)
 		return s.scheduler.done(sh, result.Duration, true)
 	}
@@ -150,14 +168,14 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	if b := wasBrokenOff(ctx, &result); b != nil {
 		what, delay = b.fateOf(dl), 0
 	}
-	s.conclude(dl, endpoint, &result, batch, what, delay, ended)
+	s.conclude(dl, &spec, endpoint, &result, batch, what, atLast(&spec, dl, what, delay, time.Now()), ended)
 	return next
 }
 
 // conclude hands over what became of an event by an attempt, and tells everybody. batch is the id
 // of the request of a trigger with batches.
-func (s *sender) conclude(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
-	s.settler.add(dl, settlementOf(attemptOf(result, batch), result, what, delay))
+func (s *sender) conclude(dl *delivery, spec *trigger.Spec, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
+	s.settler.add(dl, settlementOf(spec, attemptOf(result, batch), result, what, delay))
 	s.report(dl, endpoint, result, batch, what, delay, ended)
 }
 
@@ -170,10 +188,13 @@ func attemptOf(result *webhook.Result, batch string) *queue.Attempt {
 }
 
 // settlementOf is what is written of an event by an attempt.
-func settlementOf(attempt *queue.Attempt, result *webhook.Result, what queue.Fate, delay time.Duration) queue.Settlement {
+func settlementOf(spec *trigger.Spec, attempt *queue.Attempt, result *webhook.Result, what queue.Fate, delay time.Duration) queue.Settlement {
 	outcome := queue.Settlement{Fate: what, Delay: delay, Attempt: attempt}
 	if what == queue.Dead {
 		outcome.Reason = reason(result)
+		if givenUp(spec.Retry, result) {
+			outcome.Reason += ", which retry.statuses calls dead"
+		}
 	}
 	return outcome
 }

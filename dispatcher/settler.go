@@ -95,7 +95,7 @@ func (s *settler) addAll(all []*delivery, outcomes []queue.Settlement) {
 func (s *settler) complete(dl *delivery, st *queue.Settlement) bool {
 	st.ID, st.Trigger, st.Tries, st.Claim = dl.event.ID, dl.lane.id, dl.tries, dl.claim
 	if p := dl.placed; p != nil {
-		if st.Fate == queue.Released && !p.noted {
+		if st.Fate == queue.Released && !p.noted && st.Attempt == nil {
 			s.unsent([]*delivery{dl}, st.Delay)
 			return false
 		}
@@ -283,8 +283,7 @@ func (s *settler) write(ctx context.Context, batch []queue.Settlement, owners []
 
 // recorded tells the history whether it was written with a batch that has attempts to record.
 func (s *settler) recorded(batch []queue.Settlement, bare bool, blamed error) {
-	_, settings := s.configuration.get()
-	if settings.Retention.Delivered == 0 && settings.Retention.Attempts == 0 {
+	if general, own := s.configuration.retention(); general.Delivered == 0 && general.Attempts == 0 && own == nil {
 		return
 	}
 	n := 0
@@ -305,7 +304,14 @@ func (s *settler) recorded(batch []queue.Settlement, bare bool, blamed error) {
 func (s *settler) try(ctx context.Context, batch []queue.Settlement, mayHaveCommitted, bare bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	_, settings := s.configuration.get()
+	general, own := s.configuration.retention()
+	var keeps map[int32]queue.Keeps
+	for id, r := range own {
+		if keeps == nil {
+			keeps = make(map[int32]queue.Keeps, len(own))
+		}
+		keeps[id] = queue.Keeps{Delivered: r.Delivered > 0, Attempts: r.Attempts > 0}
+	}
 	var db pg.Queryer = s.db.writes
 	if s.db.pooled {
 		db = tuned{db, s.db.tunings.settle}
@@ -317,8 +323,9 @@ func (s *settler) try(ctx context.Context, batch []queue.Settlement, mayHaveComm
 		n, err = queue.Settle(ctx, db, queue.SettleOptions{
 			Schema:           schema,
 			Instance:         s.self.id,
-			KeepDelivered:    settings.Retention.Delivered > 0,
-			KeepAttempts:     settings.Retention.Attempts > 0,
+			KeepDelivered:    general.Delivered > 0,
+			KeepAttempts:     general.Attempts > 0,
+			Own:              keeps,
 			NoHistory:        bare,
 			MayHaveCommitted: mayHaveCommitted,
 		}, batch)

@@ -14,6 +14,7 @@ type shipment struct {
 	stalled    bool                    // it hangs, and no longer counts as active
 	ended      bool                    // its slot is given back
 	url        string                  // of its trigger as it started
+	version    string                  // of the row of its trigger as it started
 	cancel     context.CancelCauseFunc // ends the attempt; nil: it has none yet
 	aimed      aimed                   // the breakers that its outcome concerns
 }

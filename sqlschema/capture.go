@@ -109,11 +109,11 @@ func byRow(s *trigger.Spec, rel *relation) string {
 }
 
 // ownFunction reports whether a trigger needs functions of its own. It does if its payload is not the
-// whole row as Postgres writes it, if it captures TRUNCATE, or if it is guarded or ordered. It also
+// whole row as Postgres writes it, if it captures TRUNCATE, or if it is guarded, ordered or delayed. It also
 // does if the table has virtual generated columns, since the row that a trigger gets does not hold
 // them.
 func ownFunction(s *trigger.Spec, rel *relation) bool {
-	return s.On.Truncate || len(rowOperations(s)) > 0 && (reshaped(s) || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s))
+	return s.On.Truncate || len(rowOperations(s)) > 0 && (reshaped(s) || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s) || s.Delay > 0)
 }
 
 // guarded reports whether a function that runs as the table's owner captures the rows. To turn a
@@ -193,9 +193,10 @@ func (o own) payload() string { return "rowhook.payload_" + o.suffix() }
 func (o own) inbox() string   { return "rowhook.inbox_" + o.suffix() }
 func (o own) ordered() string { return "rowhook.ordered_" + o.suffix() }
 func (o own) moves() string   { return "rowhook.moves_" + o.suffix() }
+func (o own) delayed() string { return "rowhook.delayed_" + o.suffix() }
 
 // views returns all of these views.
-func (o own) views() []string { return []string{o.inbox(), o.ordered(), o.moves()} }
+func (o own) views() []string { return []string{o.inbox(), o.ordered(), o.moves(), o.delayed()} }
 
 // createTrigger returns the statement that creates or replaces the capture trigger of one
 // operation.
@@ -294,12 +295,21 @@ func createCapture(spec *trigger.Spec, rel *relation, of own, definition string)
 			return "", err
 		}
 	}
+	if spec.Delay > 0 {
+		var err error
+		if definition, err = delayedCapture(definition, spec.Delay); err != nil {
+			return "", err
+		}
+	}
 	if guarded(spec, rel) {
 		const into = "insert into rowhook.event_log "
 		if !strings.Contains(definition, into) {
 			return "", errChangedByHand
 		}
 		inbox := of.inbox()
+		if spec.Delay > 0 {
+			inbox = of.delayed()
+		}
 		if ordered(spec) {
 			inbox = of.ordered()
 			definition = strings.ReplaceAll(definition, "insert into rowhook.key_move ", "insert into "+of.moves()+" ")
@@ -363,6 +373,9 @@ func functionDigest(spec *trigger.Spec, rel *relation, of own, definition string
 		if mark := of.mark(spec); mark != "" {
 			parts = append(parts, mark)
 		}
+	}
+	if spec.Delay > 0 {
+		parts = append(parts, "delay "+delayOf(spec.Delay))
 	}
 	return digest(parts...)
 }

@@ -93,6 +93,8 @@ func dispatcherRights() []right {
 		// From version 7 of the schema on.
 		{kind: "table", name: "replay", privilege: "SELECT"},
 		{kind: "table", name: "trigger_table", privilege: "SELECT"},
+		{kind: "function", name: "pause_by_answer", privilege: "EXECUTE"},
+		{kind: "function", name: "trim_history", privilege: "EXECUTE"},
 	}
 }
 
@@ -105,6 +107,10 @@ func (r right) signature() string {
 		return "drop_partitions(text, interval)"
 	case "remove_partition":
 		return "remove_partition(text)"
+	case "pause_by_answer":
+		return "pause_by_answer(integer, text, integer, text)"
+	case "trim_history":
+		return "trim_history(text, bigint, bigint, interval, integer[], interval[])"
 	}
 	return r.name
 }

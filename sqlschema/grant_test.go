@@ -26,7 +26,9 @@ func granted() []string {
 	return []string{
 		"function drop_partitions EXECUTE",
 		"function ensure_partitions EXECUTE",
+		"function pause_by_answer EXECUTE",
 		"function remove_partition EXECUTE",
+		"function trim_history EXECUTE",
 		"schema rowhook USAGE",
 		"sequence departures USAGE",
 		"sequence doorbell SELECT",
@@ -276,6 +278,24 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		},
 		func() error { _, err := queue.DropOldest(ctx, tx); return err },
+		func() error {
+			days, _, err := queue.HistoryDays(ctx, tx, id)
+			if err == nil && len(days) == 0 {
+				err = fmt.Errorf("no days of history")
+			}
+			if err == nil {
+				_, err = queue.TrimHistory(ctx, tx, days[0].Name, 0, 1, time.Hour, nil)
+			}
+			return err
+		},
+		func() error {
+			_, err := queue.PauseByAnswer(ctx, tx, &queue.Trigger{ID: cfg.Triggers[0].ID}, 410)
+			return err
+		},
+		func() error {
+			_, _, _, err := queue.Expire(ctx, tx, queue.Expiry{Trigger: cfg.Triggers[0].ID, Age: time.Nanosecond, Reason: "expired", Limit: 5})
+			return err
+		},
 		func() error {
 			return queue.RecordActivity(ctx, tx, id, make([]queue.Activity, 1))
 		},

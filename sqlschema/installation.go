@@ -141,6 +141,11 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 		} else {
 			statements = append(statements, "drop view if exists "+of.ordered(), "drop view if exists "+of.moves())
 		}
+		if w.spec.Delay > 0 && !ordered(w.spec) {
+			statements = append(statements, w.handOverView(w.own().delayed(), createDelayed(w.own()))...)
+		} else {
+			statements = append(statements, "drop view if exists "+w.own().delayed())
+		}
 	case w.owner != "":
 		statements = append(statements, fmt.Sprintf("alter function %s owner to %s", function, w.owner))
 		for _, view := range of.views() {
@@ -235,15 +240,20 @@ func (w *installation) handOver(payloads []string, function string) []string {
 func (w *installation) handOverOrder(key string) (statements []string) {
 	owner, of := pg.QuoteName(w.rel.Owner), w.own()
 	for view, create := range map[string]string{of.ordered(): createOrdered(of), of.moves(): createMoves(of)} {
-		statements = append(statements, create, revokeAll("table", view, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass"))
-		if w.owner != "" {
-			statements = append(statements, "alter view "+view+" owner to "+w.owner)
-		}
-		statements = append(statements, "grant insert on "+view+" to "+owner)
+		statements = append(statements, w.handOverView(view, create)...)
 	}
 	return append(statements,
 		"grant usage on sequence rowhook.event_seq to "+owner,
 		"grant execute on function "+key+", rowhook.parked(), rowhook.lane_of(pg_catalog.text) to "+owner)
+}
+
+// handOverView makes a view through which captures write that run as the owner of the table.
+func (w *installation) handOverView(view, create string) []string {
+	statements := []string{create, revokeAll("table", view, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
+	if w.owner != "" {
+		statements = append(statements, "alter view "+view+" owner to "+w.owner)
+	}
+	return append(statements, "grant insert on "+view+" to "+pg.QuoteName(w.rel.Owner))
 }
 
 // enableAll sets how a trigger and its copies on partitions fire, in case they were changed by

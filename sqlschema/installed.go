@@ -157,7 +157,7 @@ select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix e
        (case when length(x.suffix) > 10 then right(x.suffix, 10) else '0' end)::integer as relation, p.oid::pg_catalog.regprocedure::text as signature,
        coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.text'::pg_catalog.regtype as key,
        p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog."char"'::pg_catalog.regtype as per_operation, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
-       p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered)_' or
+       p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered|delayed)_' or
          pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE') and pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT')
          and coalesce(pg_catalog.has_table_privilege(p.proowner, i.oid, 'INSERT'), false)
          and case when p.prosrc !~ 'rowhook\.ordered_' then true else pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.event_seq', 'USAGE')
@@ -165,6 +165,9 @@ select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix e
              where v.relnamespace = n.oid and v.relname in (('ordered_' || x.suffix)::name, ('moves_' || x.suffix)::name))
            and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
              where f.pronamespace = n.oid and f.proname in ('parked', 'lane_of')) end
+         and case when p.prosrc !~ 'rowhook\.delayed_' then true else coalesce((
+           select pg_catalog.has_table_privilege(p.proowner, v.oid, 'INSERT') from pg_catalog.pg_class v
+            where v.relnamespace = n.oid and v.relname = ('delayed_' || x.suffix)::name), false) end
          and (select bool_and(pg_catalog.has_function_privilege(p.proowner, f.oid, 'EXECUTE')) from pg_catalog.pg_proc f
            where f.pronamespace = n.oid and f.proname in ('context', 'with_values', 'uuid7', 'as_json', ('payload_' || x.suffix)::name))
          and not exists (select from pg_catalog.pg_proc q join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = q.oid

@@ -40,7 +40,7 @@ func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 		views := own{f.ID, f.Relation}.views()
 		switch {
 		case f.Key:
-			views = views[1:] // those of an order
+			views = views[1:3] // those of an order
 		case f.Argument != 0:
 			return nil
 		}

@@ -39,6 +39,7 @@ const (
 	AlertFailing    = "failing"    // an endpoint has begun to fail
 	AlertRecovered  = "recovered"  // it works again
 	AlertDead       = "dead"       // events became dead letters
+	AlertPaused     = "paused"     // an answer of its receiver has paused a trigger
 	AlertBacklog    = "backlog"    // events wait for longer than Backlog.OlderThan
 	AlertUncaptured = "uncaptured" // changes of a watched table are not captured
 	AlertJSON       = "json"       // the facts as a JSON object
@@ -47,7 +48,7 @@ const (
 
 // Alerts returns the values of Alert.On.
 func Alerts() []string {
-	return []string{AlertFailing, AlertRecovered, AlertDead, AlertBacklog, AlertUncaptured}
+	return []string{AlertFailing, AlertRecovered, AlertDead, AlertPaused, AlertBacklog, AlertUncaptured}
 }
 
 // The defaults of an Alert.

@@ -41,6 +41,8 @@ type Spec struct {
 	Webhook Webhook `json:"webhook" yaml:"webhook"`
 	// Retry is what happens after a failed attempt.
 	Retry Retry `json:"retry" yaml:"retry,omitempty"`
+	// Delay is the time from a change to its first attempt, in whole milliseconds. 0: none.
+	Delay Duration `json:"delay,omitzero" yaml:"delay,omitempty"`
 	// Order is the order of delivery. The zero value asks for none.
 	Order Order `json:"order,omitzero" yaml:"order,omitempty"`
 	// Batch puts several events into one request.
@@ -61,6 +63,8 @@ type Spec struct {
 	// Capture says how inserts are captured: CaptureRows, CaptureStatement, or CaptureAuto, which
 	// is stored as "". CaptureAuto captures by the statement where the table and the Spec allow it.
 	Capture string `json:"capture,omitempty" yaml:"capture,omitempty"`
+	// Retention says how long history of the trigger is kept, in the place of Settings.Retention.
+	Retention OwnRetention `json:"retention,omitzero" yaml:"retention,omitempty"`
 	// OnReplication captures the changes of a logical replication apply worker as well.
 	OnReplication bool `json:"on_replication,omitempty" yaml:"on_replication,omitempty"`
 }
@@ -269,19 +273,78 @@ type TLS struct {
 // IsZero reports whether no file is named.
 func (t TLS) IsZero() bool { return t == TLS{} }
 
-// Retry says when a failed attempt is retried. An event gets 1 + Limit attempts. Then it becomes a
-// dead letter.
+// Retry says when a failed attempt is retried, and when an event is given up. It gets 1 + Limit
+// attempts. Then it becomes a dead letter.
 type Retry struct {
 	// Limit is the number of attempts after the first one.
 	Limit int `json:"limit" yaml:"limit"`
 	// Interval is the time from a failed attempt to the next one, for BackoffExponential from the
-	// first to the second.
+	// first to the second. With a Schedule it is 0.
 	Interval Duration `json:"interval" yaml:"interval"`
-	// Backoff is BackoffFixed or BackoffExponential.
+	// Backoff is BackoffFixed or BackoffExponential. With a Schedule it is "".
 	Backoff string `json:"backoff" yaml:"backoff,omitempty"`
 	// MaxInterval bounds an exponential interval and a receiver's Retry-After. With 0, an
 	// exponential interval does not grow, and DefaultMaxInterval bounds Retry-After.
 	MaxInterval Duration `json:"max_interval" yaml:"max_interval"`
+	// Schedule are the times from each failed attempt to the next one, in the place of Interval and
+	// Backoff. The last one repeats as far as Limit goes. nil: there is none.
+	Schedule []Duration `json:"schedule,omitempty" yaml:"schedule,omitempty"`
+	// Statuses say which answers end the retries.
+	Statuses Statuses `json:"statuses,omitempty" yaml:"statuses,omitempty"`
+	// MaxAge is the time after which an event is given up without another attempt. It counts from
+	// when the event was first due: from its change and Spec.Delay, or from the redelivery. 0: none.
+	MaxAge Duration `json:"max_age,omitzero" yaml:"max_age,omitempty"`
+}
+
+// hasOwnEnd reports whether events are given up at other times than in schema version 6.
+func (r *Retry) hasOwnEnd() bool {
+	return len(r.Schedule) > 0 || len(r.Statuses) > 0 || r.MaxAge > 0
+}
+
+// plainRetry is a Retry without its methods.
+type plainRetry Retry
+
+// scheduledRetry is the form of a Retry with a Schedule: it has no interval and no backoff.
+type scheduledRetry struct {
+	Limit       int        `json:"limit" yaml:"limit,omitempty"`
+	MaxInterval Duration   `json:"max_interval" yaml:"max_interval"`
+	Schedule    []Duration `json:"schedule" yaml:"schedule"`
+	Statuses    Statuses   `json:"statuses,omitempty" yaml:"statuses,omitempty"`
+	MaxAge      Duration   `json:"max_age,omitzero" yaml:"max_age,omitempty"`
+}
+
+// MarshalJSON leaves interval and backoff out beside a Schedule.
+func (r Retry) MarshalJSON() ([]byte, error) {
+	if len(r.Schedule) == 0 {
+		return json.Marshal(plainRetry(r))
+	}
+	return json.Marshal(scheduledRetry{r.Limit, r.MaxInterval, r.Schedule, r.Statuses, r.MaxAge})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes. Keys that are missing keep the values of r.
+func (r *Retry) UnmarshalJSON(b []byte) error {
+	plain := plainRetry(*r)
+	if err := json.Unmarshal(b, &plain); err != nil {
+		return err
+	}
+	if len(plain.Schedule) > 0 {
+		plain.Interval, plain.Backoff = 0, ""
+	}
+	*r = Retry(plain)
+	return nil
+}
+
+// MarshalYAML writes the form of rowhook.yaml. Beside a Schedule there is no interval, and no limit
+// that is the length of it.
+func (r Retry) MarshalYAML() (any, error) {
+	if len(r.Schedule) == 0 {
+		return plainRetry(r), nil
+	}
+	limit := r.Limit
+	if limit == len(r.Schedule) {
+		limit = 0
+	}
+	return scheduledRetry{limit, r.MaxInterval, r.Schedule, r.Statuses, r.MaxAge}, nil
 }
 
 // The values of Webhook.Format, Webhook.Compress, Retry.Backoff, Spec.Notify, Spec.Capture,
@@ -346,6 +409,27 @@ type Settings struct {
 type Network struct {
 	Deny  []string `json:"deny" yaml:"deny"`   // rules for addresses that are rejected
 	Allow []string `json:"allow" yaml:"allow"` // rules for addresses that are allowed
+}
+
+// OwnRetention says how long history of one trigger is kept. nil: as Settings.Retention says. A
+// duration of 0 keeps none.
+type OwnRetention struct {
+	Delivered *Duration `json:"delivered,omitempty" yaml:"delivered,omitempty"` // rowhook.event_archive
+	Attempts  *Duration `json:"attempts,omitempty" yaml:"attempts,omitempty"`   // rowhook.invocation_log
+}
+
+// IsZero reports whether all is as Settings.Retention says.
+func (r OwnRetention) IsZero() bool { return r == OwnRetention{} }
+
+// Of returns the retention of a trigger: general, with what is its own.
+func (r OwnRetention) Of(general Retention) Retention {
+	if r.Delivered != nil {
+		general.Delivered = *r.Delivered
+	}
+	if r.Attempts != nil {
+		general.Attempts = *r.Attempts
+	}
+	return general
 }
 
 // Retention says how long history is kept. A duration of 0 keeps none.

@@ -187,6 +187,10 @@ func (m *Message) headline() string {
 		return "no new dead letters"
 	case k == Dead:
 		return "no more dead letters"
+	case k == Paused && p == Begun:
+		return "paused"
+	case k == Paused:
+		return "resumed"
 	case k == Backlog && p == Begun:
 		return "backlog"
 	case k == Backlog:

@@ -14,6 +14,7 @@ type Kind string
 const (
 	Failing    Kind = trigger.AlertFailing
 	Dead       Kind = trigger.AlertDead
+	Paused     Kind = trigger.AlertPaused
 	Backlog    Kind = trigger.AlertBacklog
 	Uncaptured Kind = trigger.AlertUncaptured
 )

@@ -105,6 +105,10 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 	switch v.Addr().Interface().(type) {
 	case *trigger.Duration:
 		d.duration(n, v, at)
+	case **trigger.Duration:
+		own := reflect.New(v.Type().Elem())
+		d.duration(n, own.Elem(), at)
+		v.Set(own)
 	case *trigger.Size:
 		d.size(n, v, at)
 	case *trigger.UpdateOn:
@@ -117,6 +121,8 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 		d.groupOrNone(n, v, at)
 	case *trigger.PerTime:
 		d.perTime(n, v, at)
+	case *trigger.Statuses:
+		d.statuses(n, v, at)
 	case *concurrency:
 		d.concurrency(n, v, at)
 	case *trigger.Body:

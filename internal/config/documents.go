@@ -128,6 +128,8 @@ func cloneSpec(s trigger.Spec) trigger.Spec {
 	s.Webhook.Query = maps.Clone(s.Webhook.Query)
 	s.Webhook.Form = maps.Clone(s.Webhook.Form)
 	s.Order.By = slices.Clone(s.Order.By)
+	s.Retry.Schedule = slices.Clone(s.Retry.Schedule)
+	s.Retry.Statuses = slices.Clone(s.Retry.Statuses)
 	return s
 }
 

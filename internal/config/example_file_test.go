@@ -24,8 +24,18 @@ func readExample(t *testing.T) string {
 
 var commentedKey = regexp.MustCompile(`(?m)^( *)#((?:- )?[a-z_]+:)`)
 
-// uncommented returns the example with every commented key uncommented.
-func uncommented(example string) string { return commentedKey.ReplaceAllString(example, "$1$2") }
+// instead are the keys that can't stand beside others whose default the example shows.
+var instead = []string{"schedule"}
+
+// uncommented returns the example with every commented key uncommented, but for those of instead.
+func uncommented(example string) string {
+	return commentedKey.ReplaceAllStringFunc(example, func(key string) string {
+		if m := commentedKey.FindStringSubmatch(key); !slices.Contains(instead, strings.TrimSuffix(m[2], ":")) {
+			return m[1] + m[2]
+		}
+		return key
+	})
+}
 
 func TestExampleWorksAsItIsWithNothingButDefaults(t *testing.T) {
 	t.Parallel()
@@ -50,7 +60,7 @@ func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
 var examples = []string{
 	"name", "table", "on.insert", "on.update", "on.delete", "on.truncate", "on.manual", "when", "payload.columns", "payload.insert.columns", "payload.update.columns", "payload.delete.columns", "payload.mask", "webhook.url", "webhook.headers", "webhook.query", "webhook.body", "webhook.secret",
 	"webhook.tls.ca_file", "webhook.tls.cert_file", "webhook.tls.key_file",
-	"order.by", "batch.max", "batch.bytes", "rate.limit", "rate.burst",
+	"retry.statuses", "retry.max_age", "retention.delivered", "retention.attempts", "order.by", "batch.max", "batch.bytes", "rate.limit", "rate.burst",
 }
 
 // unshown are the fields of a trigger that have no key of their own, since concurrency is both, and the
@@ -98,7 +108,7 @@ func collect(t *testing.T, c *config.Config, number int, v reflect.Value, path [
 			if v.Type() == reflect.TypeFor[trigger.Order]() {
 				name = []string{"by", "strict", "on_dead", "latest"}[i]
 			}
-			if slices.Contains(unshown, name) || slices.Contains(besides, name) {
+			if slices.Contains(unshown, name) || slices.Contains(besides, name) || slices.Contains(instead, name) {
 				continue
 			}
 			collect(t, c, number, v.Field(i), append(path[:len(path):len(path)], name), into)

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -113,6 +114,58 @@ func (d *decoder) perTime(n ast.Node, v reflect.Value, at place) {
 		return
 	}
 	v.Set(reflect.ValueOf(rate))
+}
+
+// statuses decodes what answers mean, which is merged with that of defaults, or none.
+func (d *decoder) statuses(n ast.Node, v reflect.Value, at place) {
+	if text, ok := textOf(n); ok && text == none {
+		v.SetZero()
+		return
+	}
+	m, ok := n.(ast.MapNode)
+	if !ok {
+		d.wrongType(n, at, "statuses with what they mean are needed", d.remedy(at))
+		return
+	}
+	rules, _ := v.Interface().(trigger.Statuses)
+	found, _ := d.entries(m, at)
+	for _, e := range found {
+		here := place{at.path.to(e.name), at.rule + ".*", e.pos}
+		rule, err := trigger.ParseStatuses(e.name)
+		switch {
+		case err == nil:
+		case twoHundred.MatchString(e.name):
+			d.reportAt(e.pos, here.path, "a status from 200 to 299 always means that the event is delivered; name statuses from %d on", trigger.LeastStatus)
+			continue
+		default:
+			d.reportAt(e.pos, here.path, "%s is neither a status nor a range of statuses; write 404, or 400-499 with the lower one first, from %d to %d",
+				quote(e.name), trigger.LeastStatus, trigger.MostStatus)
+			continue
+		}
+		if d.value(e.value, reflect.ValueOf(&rule.Then).Elem(), here) {
+			rules = rules.Set(rule)
+		}
+	}
+	v.Set(reflect.ValueOf(rules))
+}
+
+var twoHundred = regexp.MustCompile(`^2[0-9]{2}(?:-[0-9]{3})?$`)
+
+// leastAge is the least retry.max_age: whoever wants less wants no retries.
+const leastAge = trigger.Duration(time.Second)
+
+// longestDelay bounds delay.
+const longestDelay = trigger.Duration(365 * 24 * time.Hour)
+
+func checkDelay(s string) error {
+	d, err := trigger.ParseDuration(s)
+	switch {
+	case err != nil || d > longestDelay:
+		return fmt.Errorf("%s is too long; the longest is %v", s, longestDelay)
+	case d%trigger.Duration(time.Millisecond) != 0:
+		return fmt.Errorf("%s is finer than Postgres counts; write whole milliseconds, as in 250ms", s)
+	}
+	return nil
 }
 
 // The bounds of a batch.

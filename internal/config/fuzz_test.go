@@ -183,6 +183,29 @@ func specs() *rapid.Generator[trigger.Spec] {
 		s.Retry.Interval = duration.Draw(t, "interval")
 		s.Retry.MaxInterval = max(s.Retry.Interval, duration.Draw(t, "max_interval"))
 		s.Retry.Backoff = rapid.SampledFrom([]string{trigger.BackoffFixed, trigger.BackoffExponential}).Draw(t, "backoff")
+		if rapid.Bool().Draw(t, "scheduled") {
+			s.Retry.Interval, s.Retry.Backoff = 0, ""
+			s.Retry.Schedule = rapid.SliceOfN(duration, 1, 5).Draw(t, "schedule")
+			s.Retry.Limit = len(s.Retry.Schedule) + rapid.SampledFrom([]int{0, 1, 12 - len(s.Retry.Schedule)}).Draw(t, "more")
+		}
+		for _, status := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"300-399", "400-499", "500-599", "404", "408", "410", "999"}), rapid.ID).Draw(t, "statuses") {
+			rule, err := trigger.ParseStatuses(status)
+			require.NoError(t, err)
+			if rule.Then = rapid.SampledFrom(trigger.Outcomes()).Draw(t, "then"); rule.Then == trigger.StatusPause && s.Webhook.URLHasData() {
+				rule.Then = trigger.StatusDead
+			}
+			s.Retry.Statuses = s.Retry.Statuses.Set(rule)
+		}
+		if rapid.Bool().Draw(t, "expires") {
+			s.Retry.MaxAge = trigger.Duration(time.Second) + duration.Draw(t, "max_age")
+		}
+		s.Delay = trigger.Duration(rapid.Int64Range(0, 365*24*3600*1000).Draw(t, "delay")) * trigger.Duration(time.Millisecond)
+		for _, own := range []**trigger.Duration{&s.Retention.Delivered, &s.Retention.Attempts} {
+			if rapid.Bool().Draw(t, "own retention") {
+				keep := duration.Draw(t, "keep")
+				*own = &keep
+			}
+		}
 		s.Concurrency = rapid.IntRange(0, 1<<31-1).Draw(t, "concurrency")
 		if rapid.Bool().Draw(t, "a total") {
 			s.ConcurrencyTotal = rapid.IntRange(max(1, s.Concurrency), 1<<31-1).Draw(t, "total")

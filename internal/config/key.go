@@ -320,6 +320,32 @@ func triggerKeys() map[string]key {
 			enum:    []string{trigger.BackoffFixed, trigger.BackoffExponential},
 		},
 		"triggers[].retry.max_interval": {doc: "The longest wait. It bounds exponential backoff and a receiver's Retry-After.", example: "max_interval: 1h"},
+		"triggers[].retry.schedule": {
+			doc: "The waits before the retries, one after another, in the place of interval and backoff. The number of retries is that of the waits, " +
+				"or limit if that is more: then the last wait repeats.",
+			example:  "schedule: [5s, 1m, 10m, 1h]",
+			nonEmpty: true,
+		},
+		"triggers[].retry.schedule[]": {doc: "The wait before one retry.", example: "1m"},
+		"triggers[].retry.statuses": {
+			doc: "What becomes of an event when the receiver answers with a status, or with one of a range. A single status has precedence over a range. " +
+				"dead: it is a dead letter at once. retry: it is retried, as without a rule. pause: the trigger is paused, and the event waits without counting the attempt. " +
+				"none: no rules, although defaults have some.",
+			example:     "statuses: {400-499: dead, 408: retry, 429: retry}",
+			namePattern: trigger.StatusPattern,
+		},
+		"triggers[].retry.statuses.*": {doc: "What this status means: dead, retry or pause.", example: "404: dead", enum: trigger.Outcomes()},
+		"triggers[].retry.max_age": {
+			doc: "An event that has been due for so long becomes a dead letter without another attempt. It counts from the change and the trigger's delay, " +
+				"or from the redelivery. Default: events do not expire.",
+			example: "max_age: 24h",
+			check:   checkAtLeast("max_age", leastAge),
+		},
+		"triggers[].delay": {
+			doc:     "The time from a change to its first attempt. Events of a backfill and those that are sent again by hand are sent at once.",
+			example: "delay: 30s",
+			check:   checkDelay,
+		},
 		"triggers[].order": {
 			doc: "Events of one key are sent one after another, in the order of their changes; keys do not wait for each other. row: the key is the primary key. " +
 				"none: no order, although defaults ask for one.",
@@ -408,7 +434,10 @@ func triggerKeys() map[string]key {
 			example: "capture: auto",
 			enum:    []string{trigger.CaptureAuto, trigger.CaptureRows, trigger.CaptureStatement},
 		},
-		"triggers[].on_replication": {doc: "Also capture changes that logical replication applies.", example: "on_replication: true"},
+		"triggers[].retention":           {doc: "How long history of this trigger is kept, in the place of the general retention.", example: "retention: {delivered: 12h}"},
+		"triggers[].retention.delivered": {doc: "How long its delivered events are kept. 0: they are not kept. Default: the general retention.", example: "delivered: 12h"},
+		"triggers[].retention.attempts":  {doc: "How long its attempts are kept. 0: they are not logged. Default: the general retention.", example: "attempts: 1d"},
+		"triggers[].on_replication":      {doc: "Also capture changes that logical replication applies.", example: "on_replication: true"},
 		"alerts": {
 			doc:     "Who is told of trouble: each entry is a URL for alerts, or a heartbeat.",
 			example: "alerts: [{url: \"${SLACK_URL}\", format: slack}]",
@@ -418,7 +447,7 @@ func triggerKeys() map[string]key {
 			example: "- {url: \"${SLACK_URL}\", format: slack}",
 		},
 		"alerts[].on": {
-			doc: "What is told. failing: an endpoint has begun to fail; recovered: it works again; dead: events became dead letters; backlog: events wait for long; " +
+			doc: "What is told. failing: an endpoint has begun to fail; recovered: it works again; dead: events became dead letters; paused: an answer of its receiver has paused a trigger; backlog: events wait for long; " +
 				"uncaptured: changes of a watched table are not captured. Default: all of it.",
 			example:  "on: [failing, recovered, dead]",
 			nonEmpty: true,

@@ -193,7 +193,12 @@ func (t merged) checkPayload() {
 }
 
 func (t merged) checkRetry() {
-	r := t.spec.Retry
+	r := &t.spec.Retry
+	t.checkStatuses()
+	if len(r.Schedule) > 0 && t.clean("retry") {
+		t.checkSchedule()
+		return
+	}
 	interval, bound := []string{"retry", "interval"}, []string{"retry", "max_interval"}
 	if r.Interval <= r.MaxInterval || !t.clean(interval...) || !t.clean(bound...) {
 		return
@@ -205,6 +210,54 @@ func (t merged) checkRetry() {
 	}
 	t.conflict(fmt.Sprintf("max_interval bounds every wait and is %v%s, but interval is %v; write max_interval: %v or more",
 		r.MaxInterval, byDefault, r.Interval, r.Interval), bound, interval)
+}
+
+// checkSchedule reports what does not go with a schedule, and takes the limit from it.
+func (t merged) checkSchedule() {
+	r, schedule := &t.spec.Retry, []string{"retry", "schedule"}
+	for _, name := range []string{"interval", "backoff"} {
+		if _, _, given := t.place([]string{"retry", name}); given {
+			t.conflict(fmt.Sprintf("schedule has every wait, and %s has others; remove one of the two", name), schedule, []string{"retry", name})
+			return
+		}
+	}
+	r.Interval, r.Backoff = 0, ""
+	limit := []string{"retry", "limit"}
+	switch _, _, given := t.place(limit); {
+	case !given:
+		r.Limit = len(r.Schedule)
+	case r.Limit < len(r.Schedule):
+		t.conflict(fmt.Sprintf("schedule has %d waits, but limit allows %d retries; write limit: %d, or remove some of the waits", len(r.Schedule), r.Limit, len(r.Schedule)), schedule, limit)
+	}
+}
+
+// checkStatuses reports ranges of statuses that overlap.
+func (t merged) checkStatuses() {
+	if !t.clean("retry", "statuses") {
+		return
+	}
+	if t.spec.Retry.Statuses.Pauses() && t.spec.Webhook.URLHasData() && t.clean("webhook") {
+		for _, r := range t.spec.Retry.Statuses {
+			if r.Then == trigger.StatusPause {
+				t.conflict("pause would stop all events for one, since the URL has data of the event; write dead, or take the data from url and query",
+					[]string{"retry", "statuses", r.Range()})
+				return
+			}
+		}
+	}
+	var before *trigger.StatusRule
+	for i := range t.spec.Retry.Statuses {
+		r := &t.spec.Retry.Statuses[i]
+		if !r.IsRange() {
+			continue
+		}
+		if before != nil && r.From <= before.To {
+			t.conflict(fmt.Sprintf("the ranges %s and %s overlap; divide them, or name single statuses, which have precedence over ranges", before.Range(), r.Range()),
+				[]string{"retry", "statuses", r.Range()}, []string{"retry", "statuses", before.Range()})
+			return
+		}
+		before = r
+	}
 }
 
 // checkSigned reports configured headers that signing sets.

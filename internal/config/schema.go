@@ -41,7 +41,13 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 		}
 		if k.check != nil && k.check("0") != nil {
 			s["not"] = map[string]any{"enum": []any{0, "0"}}
+			if value == 0 { // it has no default
+				delete(s, "default")
+			}
 		}
+	case *trigger.Duration:
+		s = m.of(reflect.ValueOf(trigger.Duration(0)), rule)
+		delete(s, "default") // it is that of the whole installation
 	case trigger.Size:
 		s = map[string]any{
 			"anyOf":   []any{map[string]any{"type": "string", "pattern": sizePattern}, map[string]any{"const": 0}},
@@ -71,6 +77,12 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 			map[string]any{"enum": []any{formWord, none}}, map[string]any{"type": "object"}, map[string]any{"type": "array"},
 			map[string]any{"type": "string", "pattern": `\$`},
 		}}
+	case trigger.Statuses:
+		s = map[string]any{"anyOf": []any{map[string]any{"const": none}, map[string]any{
+			"type":                 "object",
+			"propertyNames":        map[string]any{"pattern": k.namePattern},
+			"additionalProperties": m.of(reflect.ValueOf(""), rule+".*"),
+		}}}
 	case map[string]string:
 		s = map[string]any{"type": "object", "additionalProperties": m.of(reflect.ValueOf(""), rule+".*")}
 		if k.namePattern == "" { // numbers are the text that is written

@@ -170,12 +170,21 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"a burst of none":        fileOf("rate: {limit: 5/s, burst: 0}"),
 		"an unknown concurrency": fileOf("concurrency: {all: 5}"),
 		"a bad breaker":          fileOf("breaker: auto"),
+		"a schedule of one wait": fileOf("retry: {schedule: 5s}"),
+		"no schedule":            fileOf("retry: {schedule: []}"),
+		"statuses as a list":     fileOf("retry: {statuses: [404]}"),
+		"a status of success":    fileOf("retry: {statuses: {204: retry}}"),
+		"an unknown status":      fileOf("retry: {statuses: {4xx: dead}}"),
+		"a delivered status":     fileOf("retry: {statuses: {404: delivered}}"),
+		"an age of nothing":      fileOf("retry: {max_age: 0}"),
+		"a delay as a number":    fileOf("delay: 5"),
+		"an own size":            fileOf("retention: {max_size: 1GiB}"),
 		"a null":                 fileOf("retry: null"),
 		"defaults null":          fileOf() + "defaults:\n",
 		"defaults as a list":     fileOf() + "defaults: []\n",
 		"a default name":         fileOf() + "defaults: {name: a}\n",
 		"a default table":        fileOf() + "defaults: {table: a}\n",
-		"an unknown default":     fileOf() + "defaults: {retention: {}}\n",
+		"an unknown default":     fileOf() + "defaults: {network: {}}\n",
 		"a bad default":          fileOf() + "defaults: {retry: {limit: -1}}\n",
 		"defaults without a url": "defaults: {webhook: {timeout: 1s}}\ntriggers: [{name: a, table: t, on: {insert: true}}]\n",
 		"defaults without on":    "defaults: {webhook: {url: https://e.com}}\ntriggers: [{name: a, table: t}]\n",
@@ -221,5 +230,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 82)
+	require.Len(t, seen, 89)
 }

@@ -101,6 +101,8 @@ func without(all, usual yaml.MapSlice) (out yaml.MapSlice) {
 		group, isGroup := item.Value.(yaml.MapSlice)
 		switch {
 		case item.Key == "on" || item.Key == "name" || item.Key == "url":
+		case item.Key == "limit" && slices.ContainsFunc(all, func(o yaml.MapItem) bool { return o.Key == "schedule" }):
+			// without it, it is the length of the schedule
 		case i < 0:
 		case isGroup:
 			was, _ := usual[i].Value.(yaml.MapSlice)

@@ -18,7 +18,7 @@ import (
 
 // OpenAlert is a trouble that a receiver of alerts is told of, and that has not ended.
 type OpenAlert struct {
-	Alert  string     `json:"alert"`   // failing, dead, backlog or uncaptured
+	Alert  string     `json:"alert"`   // failing, dead, paused, backlog or uncaptured
 	About  string     `json:"about"`   // the trigger, or the host as scheme://host:port
 	Since  time.Time  `json:"since"`   // when it began
 	Reason string     `json:"reason"`  // as the alert says

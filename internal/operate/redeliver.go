@@ -99,10 +99,10 @@ func (b *bulk) redeliver(ctx context.Context, tx pgx.Tx, events []raw, out *Bulk
 	if len(ids) == 0 {
 		return nil
 	}
-	sql := map[State]string{Dead: b.putBack("dead_letter"), Delivered: b.putBack("event_archive"), Retrying: retryNow}[State(events[0].State)]
+	sql := map[State]string{Dead: b.putBack("dead_letter"), Delivered: b.putBack("event_archive"), Retrying: b.retryNow()}[State(events[0].State)]
 	for _, r := range events { // the first event of the queue may be waiting, and a later one retrying
 		if State(r.State) == Retrying {
-			sql = retryNow
+			sql = b.retryNow()
 		}
 	}
 	rows, err := tx.Query(ctx, sql, ids)
@@ -143,14 +143,18 @@ const movedColumns = "created_at, trigger_id, op, old, new, session, trace, rela
 // event may have been archived twice. Then one of the two rows goes into the queue.
 func (b *bulk) putBack(table string) string {
 	const columns = "id, " + movedColumns
+	renewed, now := "", ""
+	if b.ts.renews() {
+		renewed, now = ", renewed_at", ", clock_timestamp()"
+	}
 	switch {
 	case b.ts.placed() && table == "dead_letter":
 		return `
 with gone as (
   delete from rowhook.dead_letter d where id = any($1::text[]::uuid[])
   returning ` + columns + `, seq, key, lane, ` + inPlace + ` as back)
-insert into rowhook.event_log (` + columns + `, seq, key, lane, due_at)
-select ` + columns + `, seq, case when back then key end, case when back then lane end, clock_timestamp() + case when back then ` + queue.ParkedSQL + ` else interval '0' end from gone
+insert into rowhook.event_log (` + columns + `, seq, key, lane, due_at` + renewed + `)
+select ` + columns + `, seq, case when back then key end, case when back then lane end, clock_timestamp() + case when back then ` + queue.ParkedSQL + ` else interval '0' end` + now + ` from gone
 on conflict (id) do nothing
 returning id::text`
 	case b.ts.placed():
@@ -158,8 +162,8 @@ returning id::text`
 with gone as (
   delete from rowhook.` + table + ` where id = any($1::text[]::uuid[])
   returning ` + columns + `, seq)
-insert into rowhook.event_log (` + columns + `, seq)
-select distinct on (id) ` + columns + `, seq from gone
+insert into rowhook.event_log (` + columns + `, seq` + renewed + `)
+select distinct on (id) ` + columns + `, seq` + now + ` from gone
 on conflict (id) do nothing
 returning id::text`
 	}
@@ -173,13 +177,20 @@ on conflict (id) do nothing
 returning id::text`
 }
 
-const retryNow = `
-update rowhook.event_log q set due_at = ` + dueNow + `, tries = case when q.due_at > ` + queue.ParkedFrom + ` then q.tries else 0 end, claimed_by = null
+// retryNow has retrying events due at once. Those without a place begin anew.
+func (b *bulk) retryNow() string {
+	renewed := ""
+	if b.ts.renews() {
+		renewed = ", renewed_at = case when q.due_at > " + queue.ParkedFrom + " then q.renewed_at else clock_timestamp() end"
+	}
+	return `
+update rowhook.event_log q set due_at = ` + dueNow + `, tries = case when q.due_at > ` + queue.ParkedFrom + ` then q.tries else 0 end, claimed_by = null` + renewed + `
   from (select id from rowhook.event_log
          where id = any($1::text[]::uuid[]) and (claimed_by is null or due_at <= statement_timestamp())
          order by id for update skip locked) as mine
  where q.id = mine.id
 returning q.id::text`
+}
 
 // err returns the error for a skip of the only event that was named.
 func (s Skip) err() error {

@@ -563,8 +563,8 @@ func (r *replay) put(ctx context.Context, tx pgx.Tx, events []string) ([]string,
 
 // copyBack is putBack for copies with new ids.
 const copyBack = `
-insert into rowhook.event_log (id, ` + movedColumns + `, seq)
-select rowhook.uuid7(), ` + movedColumns + `, seq
+insert into rowhook.event_log (id, ` + movedColumns + `, seq, renewed_at)
+select rowhook.uuid7(), ` + movedColumns + `, seq, clock_timestamp()
   from (select distinct on (id) id, ` + movedColumns + `, seq from rowhook.event_archive where id = any($1::text[]::uuid[]) order by id) as e
 returning id::text`
 

@@ -196,7 +196,7 @@ func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
 	// are parked, from all others. Leases end in the future, so a backlog of due events does not use
 	// up the limit for events in flight.
 	counts, err := pg.Collect[counted](ctx, tx, `
-select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest, later.lease
+select t.id, due.waiting + later.delayed as waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest, later.lease
   from rowhook.trigger t
  cross join lateral (
    select count(*) filter (where tries = 0) as waiting, count(*) filter (where tries > 0) as retrying, min(created_at) as oldest
@@ -205,12 +205,13 @@ select t.id, due.waiting, due.retrying as retrying_due, later.in_flight, later.r
            (select tries, created_at from rowhook.event_log e where e.trigger_id = t.id
                and e.due_at > `+queue.ParkedFrom+` and e.due_at <= statement_timestamp() + $2::interval order by e.due_at limit $1)) as e) as due
  cross join lateral (
-   select count(*) filter (where claimed_by is not null) as in_flight, count(*) filter (where claimed_by is null) as retrying, min(created_at) as oldest,
+   select count(*) filter (where claimed_by is not null) as in_flight, count(*) filter (where claimed_by is null and tries > 0) as retrying,
+          count(*) filter (where claimed_by is null and tries = 0) as delayed, min(created_at) filter (where claimed_by is not null or tries > 0) as oldest,
           min(due_at) filter (where claimed_by is not null) as lease
-     from ((select claimed_by, created_at, due_at from rowhook.event_log e where e.trigger_id = t.id
+     from ((select claimed_by, tries, created_at, due_at from rowhook.event_log e where e.trigger_id = t.id
                and e.due_at > statement_timestamp() and e.due_at < `+queue.ParkedFrom+` order by e.due_at limit $1)
            union all
-           (select claimed_by, created_at, due_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at > statement_timestamp() + $2::interval order by e.due_at limit $1)) as e) as later
+           (select claimed_by, tries, created_at, due_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at > statement_timestamp() + $2::interval order by e.due_at limit $1)) as e) as later
  cross join lateral (
    select count(*) as n from (select from rowhook.dead_letter d where d.trigger_id = t.id limit $1) as d) as dead
  order by t.id`, limit, queue.Parked)
@@ -352,9 +353,9 @@ const (
 	// queueDue is a condition on the rows of the queue.
 	queueDue    = "(due_at <= statement_timestamp() or due_at > " + queue.ParkedFrom + " and due_at - " + queue.ParkedSQL + " <= statement_timestamp())"
 	queueSample = `
-select trigger_id as id, count(*) filter (where due and tries = 0) as waiting, count(*) filter (where due and tries > 0) as retrying_due,
-       count(*) filter (where not due and claimed_by is not null) as in_flight, count(*) filter (where not due and claimed_by is null) as retrying_future,
-       0::bigint as dead, min(created_at) as oldest, null::timestamptz as lease
+select trigger_id as id, count(*) filter (where tries = 0 and claimed_by is null) as waiting, count(*) filter (where due and tries > 0) as retrying_due,
+       count(*) filter (where not due and claimed_by is not null) as in_flight, count(*) filter (where not due and claimed_by is null and tries > 0) as retrying_future,
+       0::bigint as dead, min(created_at) filter (where due or claimed_by is not null or tries > 0) as oldest, null::timestamptz as lease
   from (select trigger_id, tries, claimed_by, created_at, ` + queueDue + ` as due from rowhook.event_log tablesample system (%s)) as e group by 1`
 	deadSample = `
 select trigger_id as id, 0::bigint as waiting, 0::bigint as retrying_due, 0::bigint as in_flight, 0::bigint as retrying_future,

@@ -34,6 +34,8 @@ type knownTrigger struct {
 	// of its tables, if it has both a mask and an order.
 	Masked string
 	RowKey []string
+	// Renews says that the schema notes when an event was sent again by hand.
+	Renews bool
 
 	mask      *mask.Mask                `db:"-"` // nil: it masks nothing
 	keyMasked bool                      `db:"-"` // its keys are not shown
@@ -130,7 +132,8 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
          select distinct a.attname::text
            from (select w.relation union select r.oid from rowhook.relation r where r.id = any(w.relations)) as k(oid)
            join pg_catalog.pg_index i on i.indrelid = k.oid and i.indisprimary
-           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)) end as row_key
+           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)) end as row_key,
+       exists (select from pg_catalog.pg_attribute where attrelid = pg_catalog.to_regclass('rowhook.event_log') and attname = 'renewed_at' and not attisdropped) as renews
   from rowhook.trigger t`+queue.WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -154,6 +157,9 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 
 // placed reports whether the schema has the columns of events with an order.
 func (ts triggers) placed() bool { return len(ts) > 0 && ts[0].Placed }
+
+// renews reports whether the schema notes when an event was sent again by hand.
+func (ts triggers) renews() bool { return len(ts) > 0 && ts[0].Renews }
 
 // of returns the trigger with the table of an event that has this relation_id; 0: it has none.
 func (t *knownTrigger) of(relation int32) *knownTrigger {

@@ -208,19 +208,44 @@ func (l *Lanes) Next(now time.Time, most int) Run {
 		for n < len(k.waiting) && n < most && l.follows(k, k.waiting[n]) {
 			n++
 		}
-		run := make(Run, n)
-		copy(run, k.waiting)
-		k.drop(n)
-		for _, e := range run {
-			e.epoch, e.First = k.lane.epoch, !k.settled
-		}
-		k.out += n
-		k.lane.out += n
-		l.enter(k, sending)
-		return run
+		return l.takeOut(k, n)
 	}
 	l.ready = nil
 	return nil
+}
+
+// TakeOld is Next for the heads that are not to be sent although they are ready: those which old
+// chooses, at most most. Keys whose heads it leaves keep their turn.
+func (l *Lanes) TakeOld(now time.Time, most int, old func(*Entry) bool) (out []*Entry) {
+	l.now = now
+	for _, k := range l.ready {
+		if len(out) >= most {
+			break
+		}
+		if k.state != ready || !old(k.waiting[0]) {
+			continue
+		}
+		if now.Sub(k.waiting[0].Read) > staleAfter {
+			l.enter(k, checking)
+			continue
+		}
+		out = append(out, l.takeOut(k, 1)...)
+	}
+	return out
+}
+
+// takeOut hands out the first entries of a key.
+func (l *Lanes) takeOut(k *key, n int) Run {
+	run := make(Run, n)
+	copy(run, k.waiting)
+	k.drop(n)
+	for _, e := range run {
+		e.epoch, e.First = k.lane.epoch, !k.settled
+	}
+	k.out += n
+	k.lane.out += n
+	l.enter(k, sending)
+	return run
 }
 
 // follows reports whether an entry behind a head that is ready may be sent with it.
@@ -368,7 +393,7 @@ func (l *Lanes) pacing(k *key) *Entry {
 		if e.Leave || e.Move {
 			break
 		}
-		if e.Due.After(last.Due) {
+		if e.Tries > 0 && e.Due.After(last.Due) { // one that was not tried is only delayed
 			last = e
 		}
 	}

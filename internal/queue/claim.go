@@ -63,6 +63,8 @@ type Claimed struct {
 	Packed      bool   // they are stored compressed; PayloadSize returns their real size
 	RelationID  int32  // rowhook.relation.id of its table; 0: the origin of its trigger
 	Seq         int64  // its sequence number, if its trigger is ordered; else 0
+	// RenewedAt is when it was last sent again by hand; zero: never.
+	RenewedAt time.Time
 }
 
 // The inner query reads only due entries of the index (trigger_id, due_at), for each trigger. The
@@ -73,8 +75,8 @@ type Claimed struct {
 // analyzed while empty, Postgres read the whole index and joined it with the due events: 300
 // events/s with 20,000 waiting, instead of 6,700. Settle does the same.
 //
-// Before version 5 of the schema event_log has no column seq. There the name refers to the null of
-// absent.
+// Before version 7 of the schema event_log has no column renewed_at. There the name refers to the null
+// of absent.
 //
 // The output of regclass comes from Postgres' own cache. So the next claim knows the new name of a
 // renamed table, for 0.3 us an event.
@@ -99,10 +101,10 @@ const (
 me as materialized (
   select id from rowhook.instance where id = $6 for key share),
 due as materialized (
-  select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold, e.seq
-    from me cross join (values (null::bigint)) as absent (seq) cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
+  select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold, e.seq, e.renewed_at
+    from me cross join (values (null::timestamptz)) as absent (renewed_at) cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
    cross join lateral (
-     select q.id, q.due_at, q.claim is not null as interrupted, seq from rowhook.event_log q
+     select q.id, q.due_at, q.claim is not null as interrupted, q.seq, renewed_at from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
       order by q.due_at limit t.lim for update skip locked) e`
 
@@ -113,7 +115,7 @@ update rowhook.event_log q
  where q.id = any (array[due.id])
 returning q.id, q.trigger_id, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at, due.due_at, q.tries, due.interrupted, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
   case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
-  case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0), coalesce(due.seq, 0)`
+  case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0), coalesce(due.seq, 0), due.renewed_at`
 )
 
 // A claim would have to decompress a compressed payload to measure it, five times. 100 events of 20
@@ -155,8 +157,12 @@ func claim(ctx context.Context, db pg.Queryer, sql string, by Claimant, wants []
 	}
 	var out []Claimed
 	var c Claimed
+	var renewed *time.Time
 	_, err = pgx.ForEachRow(rows, []any{&c.ID, &c.Trigger, &c.Table, (*opByte)(&c.Op), &c.CreatedAt, &c.DueAt, &c.Tries, &c.Interrupted,
-		&c.Session, &c.Trace, &c.Old, &c.New, &c.Held, &c.RelationID, &c.Seq}, func() error {
+		&c.Session, &c.Trace, &c.Old, &c.New, &c.Held, &c.RelationID, &c.Seq, &renewed}, func() error {
+		if c.RenewedAt = (time.Time{}); renewed != nil {
+			c.RenewedAt = *renewed
+		}
 		if c.Packed = c.Held < 0; c.Packed {
 			c.Held = -c.Held
 		}

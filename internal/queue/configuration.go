@@ -30,6 +30,8 @@ type Trigger struct {
 	// whom. nil: never.
 	CanceledAt *time.Time
 	CanceledBy string
+	// Version identifies the row as it was read. Every change of it makes another one.
+	Version string
 }
 
 // Configuration is the configuration that an apply stored.
@@ -43,7 +45,7 @@ type Configuration struct {
 // the generation, and is no change of that.
 func (c *Configuration) Same(o *Configuration) bool {
 	return reflect.DeepEqual(c.Settings, o.Settings) && slices.EqualFunc(c.Triggers, o.Triggers, func(a, b Trigger) bool {
-		a.CanceledAt, a.CanceledBy = b.CanceledAt, b.CanceledBy
+		a.CanceledAt, a.CanceledBy, a.Version = b.CanceledAt, b.CanceledBy, b.Version
 		return reflect.DeepEqual(a, b)
 	})
 }
@@ -81,7 +83,7 @@ select (select (value #>> '{}')::bigint from rowhook.setting where name = 'gener
 	// Before version 5 of the schema there are no columns canceled_at and canceled_by.
 	rows, err := db.Query(ctx, `
 select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec,
-       (to_jsonb(t) ->> 'canceled_at')::timestamptz, coalesce(to_jsonb(t) ->> 'canceled_by', '')
+       (to_jsonb(t) ->> 'canceled_at')::timestamptz, coalesce(to_jsonb(t) ->> 'canceled_by', ''), t.xmin::text
   from rowhook.trigger t`+WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -92,7 +94,7 @@ select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schem
 	}
 	var t Trigger
 	var spec []byte
-	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Relation, &t.RelationID, &t.OriginID, &t.Schema, &t.Table, &t.Paused, &spec, &t.CanceledAt, &t.CanceledBy}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Relation, &t.RelationID, &t.OriginID, &t.Schema, &t.Table, &t.Paused, &spec, &t.CanceledAt, &t.CanceledBy, &t.Version}, func() error {
 		t.Spec = trigger.DefaultSpec()
 		if err := json.Unmarshal(spec, &t.Spec); err != nil {
 			return fmt.Errorf("read the spec of trigger %d: %w", t.ID, err)

@@ -108,9 +108,9 @@ seq as materialized (
 next as materialized (
   select drawn, xmax::text::bigint + age(xmax::xid) as xid from seq)
 select 'S'::"char", 0::bigint, null::uuid, drawn, null::text, pg_current_snapshot()::text, null::"char", clock_timestamp(), null::timestamptz, 0,
-       null::boolean, null::json, null::json, null::json, null::json, xid, 0, false from next
+       null::boolean, null::json, null::json, null::json, null::json, xid, 0, false, null::timestamptz from next
 union all
-select 'K', due.n, m.event_id, m.seq, m.key, null, null, null, null, 0, m.ready, null, null, null, null, 0, 0, false
+select 'K', due.n, m.event_id, m.seq, m.key, null, null, null, null, 0, m.ready, null, null, null, null, 0, 0, false, null
   from due cross join lateral (
     select m.event_id, m.seq, m.key, m.ready from rowhook.key_move m
      where m.trigger_id = due.trigger_id and m.lane = due.lane and m.seq > due.after and m.seq <= due.up_to
@@ -119,9 +119,9 @@ union all
 select 'E', due.n, q.id, q.seq, q.key, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at,
        q.due_at - ` + ParkedSQL + `, q.tries + 1, (select m.ready from rowhook.key_move m where m.event_id = q.id),
        case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end, case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
-       case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0), q.claim is not null
-  from due cross join lateral (
-    select * from rowhook.event_log q
+       case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0), q.claim is not null, q.renewed
+  from due cross join (values (null::timestamptz)) as absent (renewed_at) cross join lateral (
+    select *, renewed_at as renewed from rowhook.event_log q
      where q.trigger_id = due.trigger_id and q.lane = due.lane and q.seq > due.after and q.seq <= due.up_to
      order by q.seq limit due.lim) q`
 
@@ -167,13 +167,14 @@ type pageReader struct {
 	op      nullOp
 	created *time.Time
 	due     *time.Time
+	renewed *time.Time
 	ready   *bool
 	Claimed // Tries, payload, Held, RelationID, Interrupted
 }
 
 func (p *pageReader) into() []any {
 	return []any{&p.kind, &p.n, &p.id, &p.seq, &p.key, &p.text, &p.op, &p.created, &p.due, &p.Tries, &p.ready,
-		&p.Session, &p.Trace, &p.Old, &p.New, &p.Held, &p.RelationID, &p.Interrupted}
+		&p.Session, &p.Trace, &p.Old, &p.New, &p.Held, &p.RelationID, &p.Interrupted, &p.renewed}
 }
 
 func (p *pageReader) row() error {
@@ -191,6 +192,9 @@ func (p *pageReader) row() error {
 	e.ID, e.Trigger, e.Seq, e.Table, e.Op, e.CreatedAt, e.DueAt = *p.id, r.Trigger, p.seq, *p.text, byte(p.op), *p.created, *p.due
 	if p.key != nil {
 		e.Key = *p.key
+	}
+	if p.renewed != nil {
+		e.RenewedAt = *p.renewed
 	}
 	if e.Packed = e.Held < 0; e.Packed {
 		e.Held = -e.Held

@@ -31,7 +31,7 @@ type Passed struct {
 // the lane after the outcome was written. Each is locked once, and in the order of their
 // numbers, so that two statements never lock two lanes in different orders.
 //
-// A row of fate M was passed over. It needs no fence of its own: its merged_into was sent, whatever
+// A row of fate M or m was passed over. It needs no fence of its own: its merged_into was sent, whatever
 // has become of that row.
 const settleLanesSQL = `
 with mine as materialized (
@@ -48,8 +48,8 @@ r as materialized (
          with ordinality as r(id, tries, fate, delay, reason, bare, trigger_id, lane, epoch, blocks, merged_into, op, old_from, n)),
 gone as (
   delete from rowhook.event_log q using r
-   where r.ours and r.fate in ('A', 'D', 'M', 'N') and q.id = any (array[r.id]) and ` + laneFence + `
-  returning q.id, q.created_at, q.trigger_id, case when r.fate in ('M', 'N') then q.tries else r.tries end as tries, case when r.op = '' then q.op else r.op end as op,
+   where r.ours and r.fate in ('A', 'a', 'D', 'E', 'M', 'm', 'N', 'n') and q.id = any (array[r.id]) and ` + laneFence + `
+  returning q.id, q.created_at, q.trigger_id, case when r.fate in ('E', 'M', 'm', 'N', 'n') then q.tries else r.tries end as tries, case when r.op = '' then q.op else r.op end as op,
             q.old, q.new, q.session, q.trace, q.relation_id, q.key, q.lane, q.seq, r.fate, r.reason, r.bare, r.blocks, r.merged_into, r.old_from),
 kept as (
   update rowhook.event_log q
@@ -64,11 +64,11 @@ archived as (
   select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadAsSent + `, relation_id, seq, merged_into from gone g where fate in ('A', 'M', 'N') and $15),
 buried as (
   insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace, relation_id, key, lane, seq, blocks)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadAsSent + `, relation_id, key, lane, seq, nullif(blocks, false) from gone g where fate = 'D'
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadAsSent + `, relation_id, key, lane, seq, nullif(blocks, false) from gone g where fate in ('D', 'E')
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason,
     key = excluded.key, lane = excluded.lane, seq = excluded.seq, blocks = excluded.blocks),
 settled as materialized (
-  select id from gone where fate <> 'M' union all select id from kept),
+  select id from gone where fate not in ('M', 'm') union all select id from kept),
 logged as (@attempts)
 select count(*), array(select n from r where not ours order by n) from settled`
 
@@ -97,8 +97,8 @@ func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []
 	var c outcomeColumns
 	var a attemptColumns
 	for _, s := range batch {
-		c.add(s)
-		if s.Attempt != nil && opt.KeepAttempts {
+		c.add(&opt, s)
+		if s.Attempt != nil && opt.keeps(s.Trigger).Attempts {
 			a.add(s)
 		}
 	}
@@ -106,7 +106,7 @@ func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []
 	if opt.NoHistory {
 		sql = withoutHistory(sql)
 	} else {
-		args = append(append(args, opt.KeepDelivered), a.args(opt.MayHaveCommitted, true)...)
+		args = append(append(args, opt.archives()), a.args(opt.MayHaveCommitted, true)...)
 	}
 	var settled int
 	var lost []int64
@@ -141,14 +141,14 @@ type outcomeColumns struct {
 }
 
 // add adds a settlement, and the events that were passed over for it.
-func (c *outcomeColumns) add(s *Settlement) {
+func (c *outcomeColumns) add(o *SettleOptions, s *Settlement) {
 	id, op, m := pgtype.UUID{Bytes: s.ID, Valid: true}, "", s.Merge
 	var into, oldFrom pgtype.UUID
 	if m == nil || s.Fate == Retried || s.Fate == Released {
 		m = &Merge{}
 	}
 	for _, p := range m.Over {
-		c.one(s, p.Tries, 'M', pgtype.UUID{Bytes: p.ID, Valid: true}, id, pgtype.UUID{}, "")
+		c.one(s, p.Tries, o.unless("M", s.Trigger), pgtype.UUID{Bytes: p.ID, Valid: true}, id, pgtype.UUID{}, "")
 	}
 	if m.Op != 0 {
 		op = string(rune(m.Op))
@@ -159,12 +159,12 @@ func (c *outcomeColumns) add(s *Settlement) {
 	if s.Fate == Annulled {
 		into = id
 	}
-	c.one(s, s.Tries, s.Fate, id, into, oldFrom, op)
+	c.one(s, s.Tries, s.letter(o), id, into, oldFrom, op)
 }
 
-func (c *outcomeColumns) one(s *Settlement, tries int32, fate Fate, id, into, oldFrom pgtype.UUID, op string) {
+func (c *outcomeColumns) one(s *Settlement, tries int32, letter string, id, into, oldFrom pgtype.UUID, op string) {
 	c.of = append(c.of, s)
-	c.ids, c.tries, c.fates = append(c.ids, id), append(c.tries, tries), append(c.fates, string(rune(fate)))
+	c.ids, c.tries, c.fates = append(c.ids, id), append(c.tries, tries), append(c.fates, letter)
 	c.delays, c.reasons, c.bare = append(c.delays, s.Delay), append(c.reasons, s.Reason), append(c.bare, s.Bare)
 	c.triggers, c.lanes, c.epochs = append(c.triggers, s.Trigger), append(c.lanes, s.Lane.Lane), append(c.epochs, s.Lane.Epoch)
 	c.blocks, c.into, c.ops, c.oldFrom = append(c.blocks, s.Blocks), append(c.into, into), append(c.ops, op), append(c.oldFrom, oldFrom)

@@ -16,6 +16,8 @@ type Pause struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"` // such as ann@laptop, role shop
 	Reason string    `json:"reason,omitempty"`
+	// Status is the answer of the receiver that paused the trigger; 0: somebody did.
+	Status int `json:"status,omitempty"`
 }
 
 // Pauses are the value of rowhook.setting with the name paused. The column rowhook.trigger.paused

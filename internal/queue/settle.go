@@ -34,7 +34,9 @@ type Settlement struct {
 	Delay   time.Duration // until a retry
 	Reason  string        // of a dead letter
 	Bare    bool          // the event is moved without its payload, which can't be read
-	Attempt *Attempt      // nil: nothing was sent; may be shared, see Attempt
+	// Unsent says of Dead that the event is given up without an attempt, so the claim is not counted.
+	Unsent  bool
+	Attempt *Attempt // nil: nothing was sent; may be shared, see Attempt
 
 	// Lane is the lane of the event. Epoch 0 says that the event was claimed. An event of a lane has
 	// no claim. Released takes back what NoteAttempts has counted.
@@ -46,12 +48,48 @@ type Settlement struct {
 	Lost bool
 }
 
+// Keeps says which history of a trigger is kept.
+type Keeps struct{ Delivered, Attempts bool }
+
+// keeps returns which history of a trigger is kept.
+func (o *SettleOptions) keeps(trigger int32) Keeps {
+	if own, ok := o.Own[trigger]; ok {
+		return own
+	}
+	return Keeps{o.KeepDelivered, o.KeepAttempts}
+}
+
+// archives reports whether events of any trigger may be archived. Of which they are not, their
+// letters say.
+func (o *SettleOptions) archives() bool { return o.KeepDelivered || len(o.Own) > 0 }
+
+// letter is the fate as the statements know it. E is Dead without an attempt. A small letter says
+// that the event is not archived.
+func (s *Settlement) letter(o *SettleOptions) string {
+	switch {
+	case s.Fate == Dead && s.Unsent:
+		return "E"
+	case s.Fate == Delivered || s.Fate == Annulled:
+		return o.unless(string(rune(s.Fate)), s.Trigger)
+	}
+	return string(rune(s.Fate))
+}
+
+func (o *SettleOptions) unless(letter string, trigger int32) string {
+	if len(o.Own) > 0 && !o.keeps(trigger).Delivered {
+		return strings.ToLower(letter)
+	}
+	return letter
+}
+
 // SettleOptions are the options of Settle.
 type SettleOptions struct {
 	Schema        int32 // version of the schema rowhook; below 5 there are no sequence numbers
 	Instance      int32 // that claimed the events
 	KeepDelivered bool  // false: delivered events are deleted, not archived
 	KeepAttempts  bool  // false: no invocation is logged
+	// Own has the triggers of which other history is kept than KeepDelivered and KeepAttempts say.
+	Own map[int32]Keeps
 	// NoHistory settles without the history tables, which may be missing or impossible to write.
 	// Delivered events are deleted, and no invocation is logged. Dead letters are kept.
 	NoHistory bool
@@ -71,7 +109,7 @@ with r as materialized (
   select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $7::bigint[], $8::boolean[]) as r(id, tries, fate, delay, reason, claim, bare)),
 gone as (
   delete from rowhook.event_log q using r
-   where r.fate in ('A', 'D') and q.id = any (array[r.id]) and ` + fence + `
+   where r.fate in ('A', 'a', 'D', 'E') and q.id = any (array[r.id]) and ` + fence + `
   returning q.*, r.fate, r.reason, r.bare),
 kept as (
   update rowhook.event_log q
@@ -87,7 +125,7 @@ archived as (
   select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + `, relation_id from gone where fate = 'A' and $9),
 buried as (
   insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace, relation_id)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, reason, ` + payloadUnlessBare + `, relation_id from gone where fate = 'D'
+  select id, created_at, statement_timestamp(), trigger_id, tries - case fate when 'E' then 1 else 0 end, op, reason, ` + payloadUnlessBare + `, relation_id from gone where fate in ('D', 'E')
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
 settled as materialized (
   select id from gone union all select id from kept),
@@ -153,12 +191,12 @@ func settleClaimed(ctx context.Context, db pg.Queryer, opt SettleOptions, batch 
 	var a attemptColumns
 	for i, s := range batch {
 		ids[i] = pgtype.UUID{Bytes: s.ID, Valid: true}
-		tries[i], fates[i], delays[i] = s.Tries, string(rune(s.Fate)), s.Delay
+		tries[i], fates[i], delays[i] = s.Tries, s.letter(&opt), s.Delay
 		bare[i], claims[i] = s.Bare, s.Claim
 		if s.Fate == Dead {
 			reasons[i] = &s.Reason
 		}
-		if s.Attempt != nil && opt.KeepAttempts {
+		if s.Attempt != nil && opt.keeps(s.Trigger).Attempts {
 			a.add(s)
 		}
 	}
@@ -170,7 +208,7 @@ func settleClaimed(ctx context.Context, db pg.Queryer, opt SettleOptions, batch 
 	if opt.NoHistory {
 		sql = withoutHistory(sql)
 	} else {
-		args = append(append(args, opt.KeepDelivered), a.args(opt.MayHaveCommitted, batches)...)
+		args = append(append(args, opt.archives()), a.args(opt.MayHaveCommitted, batches)...)
 	}
 	var settled int
 	if err := db.QueryRow(ctx, sql, args...).Scan(&settled); err != nil {

@@ -280,6 +280,147 @@ $$;
 comment on function rowhook.watch_table(integer, oid, text, text) is 'Makes a table one of those that a trigger watches; returns its rowhook.relation.id';
 revoke all on function rowhook.watch_table(integer, oid, text, text) from public;
 
+-- == Giving up ==
+
+alter table rowhook.event_log add column renewed_at timestamptz;
+comment on column rowhook.event_log.renewed_at is 'When it was sent again by hand: its age counts from there; null: from when it was first due';
+
+-- The role of a dispatcher may write neither rowhook.trigger nor rowhook.setting. This pauses what is
+-- configured to be paused by an answer, and nothing else. seen is the version of the row of the
+-- trigger as of the request: who has resumed or changed it since is not overruled. The lock on the
+-- generation comes first, as in every pause and apply.
+create function rowhook.pause_by_answer(target integer, seen text, status integer, who text) returns "char" language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  t     rowhook.trigger;
+  is_as text;
+  entry jsonb;
+begin
+  select xmin::text into is_as from rowhook.trigger where id = target and removed_at is null and not paused;
+  if found and is_as is distinct from seen then
+    return 'O';
+  elsif found then
+    perform from rowhook.setting where name = 'generation' for no key update;
+  end if;
+  select * into t from rowhook.trigger where id = target and removed_at is null;
+  if not found then
+    return 'O';
+  elsif t.paused then
+    return 'W';
+  end if;
+  select xmin::text into is_as from rowhook.trigger where id = target;
+  if is_as is distinct from seen then
+    return 'O';
+  elsif not exists (select from jsonb_each_text(coalesce(t.spec #> '{retry,statuses}', '{}')) as r (statuses, word) where r.word = 'pause') then
+    raise exception 'no answer of its receiver pauses the Rowhook trigger "%"', t.name using errcode = 'insufficient_privilege';
+  end if;
+  update rowhook.setting set value = to_jsonb((value #>> '{}')::bigint + 1) where name = 'generation';
+  update rowhook.trigger set paused = true where id = target;
+  entry := jsonb_build_object('at', clock_timestamp(), 'by', left(who, 200) || ', role ' || session_user, 'reason', 'the receiver answered ' || status, 'status', status);
+  insert into rowhook.setting as s (name, value) values ('paused', jsonb_build_object('triggers', jsonb_build_object(target::text, entry)))
+  on conflict (name) do update
+     set value = jsonb_set(s.value, '{triggers}', coalesce(s.value -> 'triggers', '{}') || jsonb_build_object(target::text, entry));
+  insert into rowhook.audit (role, who, client, action, target, detail)
+  values (session_user, left(who, 200), coalesce(host(inet_client_addr()), ''), 'pause', array[t.name],
+          json_build_object('changed', array[t.name], 'reason', 'the receiver answered ' || status, 'status', status));
+  if pg_notification_queue_usage() < 0.25 then
+    perform pg_notify('rowhook', 'config');
+  end if;
+  return 'P';
+end
+$$;
+comment on function rowhook.pause_by_answer(integer, text, integer, text) is 'Pauses a trigger whose receiver has answered with a status for which its retry says pause: P; W: it was paused already; O: it is not as it was at the time of the request';
+revoke all on function rowhook.pause_by_answer(integer, text, integer, text) from public;
+
+-- == Delay ==
+
+comment on column rowhook.event_log.due_at is 'When it is to be claimed next: a new event at once, or after the delay of its trigger, a claimed one at the end of its lease, a failed one at its next attempt. Of an event with a lane: 1752000 hours later';
+
+-- In hours and not in days, which are longer or shorter where clocks are changed.
+create function rowhook.delay_of(spec jsonb) returns interval language sql stable
+  set search_path to 'pg_catalog', 'pg_temp'
+  return make_interval(secs => extract(epoch from coalesce((spec ->> 'delay')::interval, interval '0'))::double precision);
+comment on function rowhook.delay_of(jsonb) is 'How much later than they are recorded events of a trigger are due, by its spec';
+revoke all on function rowhook.delay_of(jsonb) from public;
+
+-- As before, with the delay of the trigger.
+create or replace function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  target  rowhook.trigger;
+  event   uuid := rowhook.uuid7();
+begin
+  select * into target from rowhook.trigger where name = trigger_name and removed_at is null;
+  if not found then
+    raise exception 'there is no Rowhook trigger named "%"', trigger_name
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if not coalesce((target.spec->'on'->>'manual')::boolean, false) then
+    raise exception 'the Rowhook trigger "%" takes no manual events', trigger_name
+      using errcode = 'insufficient_privilege', hint = 'Add "manual: true" under its "on" in rowhook.yaml and apply again.';
+  end if;
+  insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace, due_at)
+  select event, target.id, target.relation_id, 'M', payload, c.session, c.trace,
+         clock_timestamp() + case when target.spec ? 'delay' then rowhook.delay_of(target.spec) else interval '0' end
+    from rowhook.context() as c;
+  if target.spec->>'notify' is distinct from 'never' and pg_sequence_last_value('rowhook.doorbell'::regclass) = 1 then
+    perform pg_notify('rowhook', target.id::text);
+  end if;
+  return event;
+end
+$$;
+
+-- What a transaction has recorded itself is due later, too, so it is looked for there.
+do $$
+declare
+  begins constant text := 'first + rowhook.delay_of(t.spec)';
+  ends   constant text := 'last + rowhook.delay_of(t.spec)';
+begin
+  execute replace(replace(pg_get_functiondef('rowhook.recorded(text)'::regprocedure),
+    'between first and last', format('between %s and %s', begins, ends)),
+    'between first + interval ''1752000 hours'' and last + interval ''1752000 hours''',
+    format('between %s + interval ''1752000 hours'' and %s + interval ''1752000 hours''', begins, ends));
+end
+$$;
+
+-- == Retention ==
+
+-- A dispatcher may not delete history but by this, and only what is older than it says. The rows of
+-- triggers have the times of keeps, all others that of general. Pages are read in their order: the
+-- tables have no index by time.
+create function rowhook.trim_history(name text, page bigint, pages bigint, general interval, triggers integer[], keeps interval[]) returns bigint language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set enable_hashjoin to on
+  set lock_timeout to '2s'
+as $$
+declare
+  column_of constant text := case when name like 'event\_archive\_%' then 'delivered_at' else 'started_at' end;
+  place     constant text := format('h.ctid >= %L and h.ctid < %L', format('(%s,0)', page), format('(%s,0)', page + pages));
+  own       bigint;
+  others    bigint;
+begin
+  if not exists (
+    select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent in ('rowhook.event_archive'::regclass, 'rowhook.invocation_log'::regclass)
+       and c.relname = trim_history.name and c.relname ~ '^(event_archive|invocation_log)_[0-9]{8}$') then
+    return 0; -- it was dropped meanwhile
+  end if;
+  execute format('delete from rowhook.%I h using unnest($1, $2) as k (id, keep) where %s and h.trigger_id = k.id and h.%I < statement_timestamp() - k.keep', name, place, column_of)
+    using triggers, keeps;
+  get diagnostics own = row_count;
+  execute format('delete from rowhook.%I h where %s and h.%I < statement_timestamp() - $2 and h.trigger_id <> all ($1)', name, place, column_of)
+    using triggers, general;
+  get diagnostics others = row_count;
+  return own + others;
+exception when undefined_table or lock_not_available then
+  return 0; -- it was dropped meanwhile, or is being dropped
+end
+$$;
+comment on function rowhook.trim_history(text, bigint, bigint, interval, integer[], interval[]) is 'Deletes from some pages of a daily partition of event_archive or invocation_log what is older than its trigger keeps it';
+revoke all on function rowhook.trim_history(text, bigint, bigint, interval, integer[], interval[]) from public;
+
 -- == Rights ==
 
 do $$
@@ -294,11 +435,57 @@ begin
     -- each new right of dispatcherRights, in grant.go
     execute format('grant select on rowhook.replay to %s', dispatcher);
     execute format('grant select on rowhook.trigger_table to %s', dispatcher);
+    execute format('grant execute on function rowhook.pause_by_answer(integer, text, integer, text) to %s', dispatcher);
+    execute format('grant execute on function rowhook.trim_history(text, bigint, bigint, interval, integer[], interval[]) to %s', dispatcher);
   end loop;
 end
 $$;
 
 ---- create above / drop below ----
+
+-- == Retention ==
+
+drop function rowhook.trim_history(text, bigint, bigint, interval, integer[], interval[]);
+
+-- == Delay ==
+
+do $$
+begin
+  execute replace(pg_get_functiondef('rowhook.recorded(text)'::regprocedure), ' + rowhook.delay_of(t.spec)', '');
+end
+$$;
+-- As in version 3.
+create or replace function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+as $$
+declare
+  target  rowhook.trigger;
+  event   uuid := rowhook.uuid7();
+begin
+  select * into target from rowhook.trigger where name = trigger_name and removed_at is null;
+  if not found then
+    raise exception 'there is no Rowhook trigger named "%"', trigger_name
+      using errcode = 'undefined_object', hint = 'Triggers are listed in rowhook.trigger and made by "rowhook apply".';
+  end if;
+  if not coalesce((target.spec->'on'->>'manual')::boolean, false) then
+    raise exception 'the Rowhook trigger "%" takes no manual events', trigger_name
+      using errcode = 'insufficient_privilege', hint = 'Add "manual: true" under its "on" in rowhook.yaml and apply again.';
+  end if;
+  insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace)
+  select event, target.id, target.relation_id, 'M', payload, c.session, c.trace from rowhook.context() as c;
+  if target.spec->>'notify' is distinct from 'never' and pg_sequence_last_value('rowhook.doorbell'::regclass) = 1 then
+    perform pg_notify('rowhook', target.id::text);
+  end if;
+  return event;
+end
+$$;
+drop function rowhook.delay_of(jsonb);
+comment on column rowhook.event_log.due_at is 'When it is to be claimed next: a new event at once, a claimed one at the end of its lease, a failed one at its next attempt. Of an event with a lane: 1752000 hours later';
+
+-- == Giving up ==
+
+drop function rowhook.pause_by_answer(integer, text, integer, text);
+alter table rowhook.event_log drop column renewed_at;
 
 -- == Tables ==
 
