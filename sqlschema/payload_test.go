@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -308,4 +309,45 @@ func TestRecordedShowsOfUpdatesWhatIsSent(t *testing.T) {
 			require.Equal(t, c.want+`,"session_variables":null,"trace_context":null}`, w.scalar(t, "select body->'event' from rowhook.recorded('w') where op = 'UPDATE'"))
 		})
 	}
+}
+
+// TestOptionsHoldForEachTableOfATrigger has tables with other columns and owners.
+func TestOptionsHoldForEachTableOfATrigger(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table a (id int8 primary key, x numeric); create table b (x text, id int primary key); create table c (id int primary key, x numeric[])")
+	role, _ := w.Role(t)
+	w.do(t, "alter table c owner to "+role)
+	spec := many("w", []string{"a", "b", "c"}, truncates, orderBy(), payloadWith(trigger.Payload{Numbers: trigger.NumbersText, Update: of("x", "id"), Delete: of("id"), Old: trigger.OldNone}))
+	w.apply(t, spec)
+	w.do(t, "insert into a values (1, 1.0); insert into b values ('x', 2); insert into c values (3, '{1.0}')", "update a set x = 2.0; update b set x = 'y'; update c set x = '{2.0}'",
+		"delete from a; delete from b; delete from c", "truncate a; truncate c")
+	require.Equal(t, []string{`w I null {"id":"1","x":"1.0"}`, `w I null {"x":"x","id":2}`, `w I null {"id":3,"x":["1.0"]}`,
+		`w U null {"x":"2.0","id":"1"}`, `w U null {"x":"y","id":2}`, `w U null {"x":["2.0"],"id":3}`, `w D {"id":"1"} null`, `w D {"id":2} null`, `w D {"id":3} null`,
+		"w T null null", "w T null null"}, w.take(t))
+}
+
+// TestWhatMakesOptionsIsMissedWhenItIsGone drops what captures of options are made of.
+func TestWhatMakesOptionsIsMissedWhenItIsGone(t *testing.T) {
+	t.Parallel()
+	spec := all("w", "t", truncates, payloadWith(trigger.Payload{Delete: of("id")}))
+	w := newWatched(t, "create table t (id int, a text)", spec)
+	uncaptured := func() string {
+		found, err := sqlschema.FindUncaptured(t.Context(), w.conn)
+		require.NoError(t, err)
+		return fmt.Sprint(found)
+	}
+	require.Equal(t, "[]", uncaptured())
+	w.do(t, `drop function rowhook.payload_1(t, "char")`)
+	require.Contains(t, uncaptured(), "the functions of the capture trigger were dropped")
+	w.apply(t, spec)
+	w.do(t, "drop trigger rowhook_w_truncate on t")
+	require.Contains(t, uncaptured(), "rowhook_w_truncate on public.t was dropped")
+	w.apply(t, spec)
+	w.do(t, "alter table t disable trigger rowhook_w_truncate")
+	require.Contains(t, uncaptured(), "rowhook_w_truncate on public.t is disabled")
+	w.apply(t, spec)
+	w.do(t, "truncate t")
+	require.Equal(t, []string{"w T null null"}, w.take(t))
+	w.apply(t) // removes it all
+	require.Equal(t, "0", w.scalar(t, "select count(*) from pg_proc where proname ~ '^(capture|payload)_[0-9]'"))
 }

@@ -293,3 +293,26 @@ func TestATestOfAnOrderedTriggerHasTheLowestSequence(t *testing.T) {
 		require.EqualValues(t, 1, *body.Sequence)
 	}
 }
+
+// TestATestHoldsWhatTheTriggersPayloadHolds has made-up rows, and one of the table.
+func TestATestHoldsWhatTheTriggersPayloadHolds(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.do(t, "create domain amount as numeric(9,2); create table sums (id bigint primary key, sums amount[], n int, v text)")
+	d.Apply(t, d.Spec("sums", func(s *trigger.Spec) {
+		s.On = trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true, Columns: []string{"v"}}, Delete: true, Truncate: true}
+		s.Payload = trigger.Payload{Numbers: trigger.NumbersText, Changed: true, Old: trigger.OldChanged, Delete: trigger.PayloadOf{Columns: []string{"id"}}}
+	}))
+	for op, want := range map[string]string{
+		"insert":   `{"op":"INSERT","data":{"old":null,"new":{"id":"1","sums":["11.10"],"n":1,"v":"v 1"}}`,
+		"update":   `{"op":"UPDATE","changed":["v"],"data":{"old":{"v":"v 1"},"new":{"id":"1","sums":["11.10"],"n":1,"v":"v 2"}}`,
+		"delete":   `{"op":"DELETE","data":{"old":{"id":"1"},"new":null}`,
+		"truncate": `{"op":"TRUNCATE","data":{"old":null,"new":null}`,
+	} {
+		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "sums", Op: op, Lookup: variables(nil), Unsent: true})
+		require.NoError(t, err, op)
+		require.Contains(t, string(r.Request.Body), `"event":`+want, op)
+	}
+	_, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "sums", Op: "truncate", Payload: json.RawMessage(`{"id": 1}`), Lookup: variables(nil), Unsent: true})
+	require.ErrorContains(t, err, "a TRUNCATE has no payload")
+}
