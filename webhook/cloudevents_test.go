@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -42,6 +43,7 @@ func FuzzCloudEvent(f *testing.F) {
 		for name, value := range got {
 			require.Regexp(t, `^[a-z0-9]{1,20}$`, name)
 			if text, ok := value.(string); ok {
+				require.False(t, strings.ContainsFunc(text, unicode.IsControl), "%s: %q", name, text)
 				attributes[name] = text
 			}
 		}

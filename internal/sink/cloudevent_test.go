@@ -55,6 +55,11 @@ func TestCloudEventsAreEvents(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, want, string(got), "%s: %s", name, at)
 		}
+		for at, value := range map[string]any{"new.amount": 1.1, "old.amount": 1, "session_variables.x-user": "ada"} {
+			condition, err := Where(at, value)
+			require.NoError(t, err)
+			require.Len(t, s.List(Match{Where: []Condition{condition}}), 1, "%s: %s", name, at)
+		}
 		got, err := Lookup(d.Body, "new.missing")
 		require.NoError(t, err)
 		require.Nil(t, got)
