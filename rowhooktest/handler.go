@@ -2,6 +2,7 @@ package rowhooktest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/sink"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -51,6 +53,9 @@ func (in *installation) paths() map[string]string {
 	paths := map[string]string{}
 	for _, s := range in.config.Triggers {
 		paths[s.Name] = "/"
+		if template.HasData(s.Webhook.URL) { // each request has its own
+			continue
+		}
 		text, err := trigger.ExpandReferences(s.Webhook.URL, orEmpty)
 		if err != nil {
 			continue
@@ -86,11 +91,13 @@ func (h *handlers) respond(ctx context.Context, d sink.Delivery) (response sink.
 	if handler == nil {
 		return sink.Response{Status: http.StatusOK, Body: []byte("ok\n")}
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.paths[d.Trigger], bytes.NewReader(d.Body))
+	path := d.Target(h.paths[d.Trigger])
+	r, err := http.NewRequestWithContext(ctx, cmp.Or(d.Method, http.MethodPost), path, bytes.NewReader(d.Body))
 	if err != nil {
 		return sink.Response{Status: http.StatusInternalServerError, Note: err.Error()}
 	}
-	r.Header, r.RequestURI, r.RemoteAddr = d.Header.Clone(), h.paths[d.Trigger], "127.0.0.1:0"
+	r.Header, r.RequestURI, r.RemoteAddr = d.Header.Clone(), path, "127.0.0.1:0"
+	sink.Untold(r.Header)
 	defer func() {
 		if p := recover(); p != nil {
 			response = sink.Response{Status: http.StatusInternalServerError, Note: fmt.Sprintf("the handler panicked: %v", p)}

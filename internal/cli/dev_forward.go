@@ -18,6 +18,7 @@ import (
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/sink"
 	"github.com/rowhook/rowhook/internal/suggest"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -67,6 +68,9 @@ func (f *forwarder) targets(specs []trigger.Spec, lookup sandbox.Lookup) (map[st
 		known = append(known, s.Name)
 		if len(f.names) == 0 || slices.Contains(f.names, s.Name) {
 			to[s.Name] = forwardURL(f.app, s.Webhook.URL, lookup)
+			if template.HasData(s.Webhook.URL) { // each delivery has its own path
+				to[s.Name] = f.app.String()
+			}
 		}
 	}
 	for _, name := range f.names {
@@ -132,6 +136,7 @@ func (f *forwarder) respond(ctx context.Context, d sink.Delivery) sink.Response 
 		f.show.forwarded(&d, "kept by the receiver", term.Dim, nil)
 		return sink.Response{Status: http.StatusOK, Body: []byte("ok\n")}
 	}
+	to = d.Target(to)
 	began := time.Now()
 	answer, err := f.send(ctx, to, d)
 	if err != nil {
@@ -149,11 +154,12 @@ func (f *forwarder) respond(ctx context.Context, d sink.Delivery) sink.Response 
 }
 
 func (f *forwarder) send(ctx context.Context, to string, d sink.Delivery) (sink.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(d.Body))
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(d.Method, http.MethodPost), to, bytes.NewReader(d.Body))
 	if err != nil {
 		return sink.Response{}, err
 	}
 	req.Header = d.Header.Clone()
+	sink.Untold(req.Header)
 	dropHopByHop(req.Header)
 	resp, err := f.client.Do(req)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rowhook/rowhook/internal/sink"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -24,19 +26,47 @@ type Lookup = func(name string) (value string, ok bool)
 // receiver's address is a reference, which Variables resolves when an event is sent. So what is
 // applied is the same for every receiver, and may be copied with its database.
 //
+// A trigger whose requests are not events as they are, but made by a template, or sent by another method or
+// to addresses with data, tells the receiver by headers which event each is of. It has no batches.
+//
 // A secret whose variables are not set, or empty, becomes a reference to a secret that is made up.
 // So requests are signed exactly if the configuration says so. TLS does not apply to the receiver.
 func Point(specs []trigger.Spec, lookup Lookup) []trigger.Spec {
 	pointed := slices.Clone(specs)
 	for i := range pointed {
 		w := &pointed[i].Webhook
-		w.URL = receiverURL + "/" + pointed[i].Name
+		behind := ""
+		if template.HasData(w.URL) {
+			behind = behindHost(w.URL)
+		}
+		if behind != "" || w.URLHasData() || !w.HasBody() || w.IsTemplate() || w.Method != "" || len(w.Query) > 0 {
+			w.Headers = maps.Clone(w.Headers)
+			if w.Headers == nil {
+				w.Headers = map[string]string{}
+			}
+			maps.Copy(w.Headers, sink.Told())
+			pointed[i].Batch = trigger.Batch{} // headers are of one event
+		}
+		w.URL = receiverURL + "/" + pointed[i].Name + behind
 		w.TLS = trigger.TLS{}
 		if secret, err := trigger.ExpandReferences(w.Secret, lookup); w.Secret != "" && (err != nil || secret == "") {
 			w.Secret = madeUpSecret
 		}
 	}
 	return pointed
+}
+
+// behindHost returns the path and the query of a configured URL. What a variable stands for is not known;
+// one that the URL begins with is the host.
+func behindHost(configured string) string {
+	_, rest, found := strings.Cut(configured, "://")
+	if !found {
+		_, rest, _ = strings.Cut(configured, "}")
+	}
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		return rest[i:]
+	}
+	return ""
 }
 
 // The references of a trigger that is pointed.

@@ -46,6 +46,11 @@ type Delivery struct {
 	Header http.Header     `json:"headers"`
 	Body   json.RawMessage `json:"body"`
 
+	// Method is that of a request whose headers say which event it is of; "": POST. Behind is what its
+	// path and query have behind the name of the trigger.
+	Method string `json:"-"`
+	Behind string `json:"-"`
+
 	key    [16]byte // ID
 	reused bool     // the connection had a request before
 }

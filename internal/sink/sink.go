@@ -100,7 +100,7 @@ type Counts struct {
 
 // ServeHTTP implements http.Handler.
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
+	if r.Method != http.MethodPost && !isTold(r.Header) {
 		s.control(w, r, nil)
 		return
 	}
@@ -119,7 +119,9 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var events []Delivery
-	if isBatch(body) {
+	if isTold(r.Header) {
+		err = d.parseTold(r)
+	} else if isBatch(body) {
 		events, err = d.parseBatch()
 	} else {
 		err = d.parse()
