@@ -168,6 +168,9 @@ func withTrace(h http.Header, configured map[string]bool, e *Event) http.Header 
 	own := has(configured, headerParent, headerState)
 	switch spans := h[headerParent]; {
 	case own: // the receiver's trace is not the writer's
+		if !configured[headerState] {
+			delete(h, headerState)
+		}
 	case len(spans) == 1:
 		c.Parent, c.Undecided = spans[0], false
 	default:

@@ -25,20 +25,21 @@ func TestTheWritersTraceIsInTheHeaders(t *testing.T) {
 		span       string
 		want       string // the headers of traces
 	}{
-		"none":                          {``, nil, "", ``},
-		"a text":                        {`"` + parent + `"`, nil, "", "traceparent=" + parent},
-		"with a state":                  {`{"traceparent":"` + parent + `","tracestate":"a=1, b=2"}`, nil, "", "traceparent=" + parent + " tracestate=a=1,b=2"},
-		"hostile":                       {`{"traceparent":"` + parent + `\r\nX-A: 1"}`, nil, "", ``},
-		"a hostile state":               {`{"traceparent":"` + parent + `","tracestate":"a=1\r\nX-A: 1"}`, nil, "", "traceparent=" + parent},
-		"Hasura":                        {hasura, nil, "", "traceparent=" + parent + " x-b3-sampled=1 x-b3-spanid=" + span + " x-b3-traceid=" + trace},
-		"Hasura, undecided":             {`{"trace_id":"` + trace[16:] + `","span_id":"` + span + `"}`, nil, "", "traceparent=00-0000000000000000" + trace[16:] + "-" + span + "-01 x-b3-spanid=" + span + " x-b3-traceid=" + trace[16:]},
-		"a span of the attempt":         {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, nil, attempt, "traceparent=" + attempt},
-		"a span, and Hasura":            {hasura, nil, attempt, "traceparent=" + attempt + " x-b3-sampled=0 x-b3-spanid=1111111111111111 x-b3-traceid=" + trace},
-		"a configured parent":           {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, map[string]string{"traceparent": "mine"}, "", "traceparent=mine"},
-		"a configured state":            {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, map[string]string{"tracestate": "b=2"}, "", "tracestate=b=2"},
-		"a configured header of B3":     {hasura, map[string]string{"x-b3-traceid": "mine"}, "", "traceparent=" + parent + " x-b3-traceid=mine"},
-		"a configured header, single":   {hasura, map[string]string{"b3": "0"}, "", "b3=0 traceparent=" + parent},
-		"a configured parent, and B3's": {hasura, map[string]string{"traceparent": "mine"}, "", "traceparent=mine x-b3-sampled=1 x-b3-spanid=" + span + " x-b3-traceid=" + trace},
+		"none":                            {``, nil, "", ``},
+		"a text":                          {`"` + parent + `"`, nil, "", "traceparent=" + parent},
+		"with a state":                    {`{"traceparent":"` + parent + `","tracestate":"a=1, b=2"}`, nil, "", "traceparent=" + parent + " tracestate=a=1,b=2"},
+		"hostile":                         {`{"traceparent":"` + parent + `\r\nX-A: 1"}`, nil, "", ``},
+		"a hostile state":                 {`{"traceparent":"` + parent + `","tracestate":"a=1\r\nX-A: 1"}`, nil, "", "traceparent=" + parent},
+		"Hasura":                          {hasura, nil, "", "traceparent=" + parent + " x-b3-sampled=1 x-b3-spanid=" + span + " x-b3-traceid=" + trace},
+		"Hasura, undecided":               {`{"trace_id":"` + trace[16:] + `","span_id":"` + span + `"}`, nil, "", "traceparent=00-0000000000000000" + trace[16:] + "-" + span + "-01 x-b3-spanid=" + span + " x-b3-traceid=" + trace[16:]},
+		"a span of the attempt":           {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, nil, attempt, "traceparent=" + attempt + " tracestate=a=1"},
+		"a span, and Hasura":              {hasura, nil, attempt, "traceparent=" + attempt + " tracestate=a=1 x-b3-sampled=0 x-b3-spanid=1111111111111111 x-b3-traceid=" + trace},
+		"a configured parent":             {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, map[string]string{"traceparent": "mine"}, "", "traceparent=mine"},
+		"a configured parent, and a span": {`"` + parent + `"`, map[string]string{"traceparent": "mine"}, attempt, "traceparent=mine"},
+		"a configured state":              {`{"traceparent":"` + parent + `","tracestate":"a=1"}`, map[string]string{"tracestate": "b=2"}, "", "tracestate=b=2"},
+		"a configured header of B3":       {hasura, map[string]string{"x-b3-traceid": "mine"}, "", "traceparent=" + parent + " x-b3-traceid=mine"},
+		"a configured header, single":     {hasura, map[string]string{"b3": "0"}, "", "b3=0 traceparent=" + parent},
+		"a configured parent, and B3's":   {hasura, map[string]string{"traceparent": "mine"}, "", "traceparent=mine x-b3-sampled=1 x-b3-spanid=" + span + " x-b3-traceid=" + trace},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +57,7 @@ func TestTheWritersTraceIsInTheHeaders(t *testing.T) {
 			e.Trace = []byte(c.context)
 			ctx := context.Background()
 			if c.span != "" {
-				ctx = WithHeader(ctx, http.Header{"Traceparent": {c.span}})
+				ctx = WithHeader(ctx, http.Header{"Traceparent": {c.span}, "Tracestate": {"a=1"}})
 			}
 			ep, client := endpoint(t, trigger.Webhook{URL: s.URL, Headers: c.configured}), newClient(t, ClientConfig{})
 			r := client.Send(ctx, ep, e, nil)
