@@ -39,7 +39,7 @@ func Definitions() []Definition {
 		{"rowhook_endpoint_failing", Gauge, trigger, "1 while the trigger's endpoint or its host fails: the trigger's events wait, and one at a time probes the endpoint. All instances agree within 1.5 s.", false},
 
 		{"rowhook_backlog_events", Gauge, []string{"trigger", "state"}, "Unsettled events. state: waiting, in_flight, retrying. Above some thousands it is an estimate.", true},
-		{"rowhook_backlog_oldest_age_seconds", Gauge, trigger, "Age of the oldest unsettled event; 0: there is none.", true},
+		{"rowhook_backlog_oldest_age_seconds", Gauge, trigger, "Age of the oldest unsettled event, from when it was recorded or sent again by hand; 0: there is none.", true},
 		{"rowhook_dead_letters", Gauge, trigger, "Dead letters, which wait until somebody redelivers or discards them. Above some thousands it is an estimate.", true},
 		{"rowhook_blocked_keys", Gauge, trigger, "Keys of an ordered trigger that a dead letter holds: later events of these keys wait until somebody redelivers or discards it. It stops at some thousands.", true},
 		{"rowhook_trigger_paused", Gauge, trigger, "1 while the trigger is paused.", true},

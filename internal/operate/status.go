@@ -71,7 +71,7 @@ type TriggerStatus struct {
 	// take too long.
 	Estimated []string `json:"estimated"`
 
-	OldestAt *time.Time `json:"oldest_at"` // when the oldest unsettled event was recorded; null: there is none
+	OldestAt *time.Time `json:"oldest_at"` // when the oldest unsettled event was recorded, or sent again by hand; null: there is none
 
 	// The figures of the last hour are what the dispatchers have recorded, some seconds late.
 	DeliveredLastHour int64    `json:"delivered_last_hour"` // events
@@ -195,23 +195,27 @@ func (s *Status) readTriggers(ctx context.Context, tx pgx.Tx) error {
 	// The index on due_at separates due events from the others, and those of ordered triggers, which
 	// are parked, from all others. Leases end in the future, so a backlog of due events does not use
 	// up the limit for events in flight.
+	recorded := "created_at" // or when it was sent again: a replay of old events is no old backlog
+	if ts.renews() {
+		recorded = "coalesce(renewed_at, created_at) as created_at"
+	}
 	counts, err := pg.Collect[counted](ctx, tx, `
 select t.id, due.waiting + later.delayed as waiting, due.retrying as retrying_due, later.in_flight, later.retrying as retrying_future, dead.n as dead, least(due.oldest, later.oldest) as oldest, later.lease
   from rowhook.trigger t
  cross join lateral (
    select count(*) filter (where tries = 0) as waiting, count(*) filter (where tries > 0) as retrying, min(created_at) as oldest
-     from ((select tries, created_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at <= statement_timestamp() order by e.due_at limit $1)
+     from ((select tries, `+recorded+` from rowhook.event_log e where e.trigger_id = t.id and e.due_at <= statement_timestamp() order by e.due_at limit $1)
            union all
-           (select tries, created_at from rowhook.event_log e where e.trigger_id = t.id
+           (select tries, `+recorded+` from rowhook.event_log e where e.trigger_id = t.id
                and e.due_at > `+queue.ParkedFrom+` and e.due_at <= statement_timestamp() + $2::interval order by e.due_at limit $1)) as e) as due
  cross join lateral (
    select count(*) filter (where claimed_by is not null) as in_flight, count(*) filter (where claimed_by is null and tries > 0) as retrying,
           count(*) filter (where claimed_by is null and tries = 0) as delayed, min(created_at) filter (where claimed_by is not null or tries > 0) as oldest,
           min(due_at) filter (where claimed_by is not null) as lease
-     from ((select claimed_by, tries, created_at, due_at from rowhook.event_log e where e.trigger_id = t.id
+     from ((select claimed_by, tries, `+recorded+`, due_at from rowhook.event_log e where e.trigger_id = t.id
                and e.due_at > statement_timestamp() and e.due_at < `+queue.ParkedFrom+` order by e.due_at limit $1)
            union all
-           (select claimed_by, tries, created_at, due_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at > statement_timestamp() + $2::interval order by e.due_at limit $1)) as e) as later
+           (select claimed_by, tries, `+recorded+`, due_at from rowhook.event_log e where e.trigger_id = t.id and e.due_at > statement_timestamp() + $2::interval order by e.due_at limit $1)) as e) as later
  cross join lateral (
    select count(*) as n from (select from rowhook.dead_letter d where d.trigger_id = t.id limit $1) as d) as dead
  order by t.id`, limit, queue.Parked)
@@ -221,7 +225,7 @@ select t.id, due.waiting + later.delayed as waiting, due.retrying as retrying_du
 	var inQueue, inDead map[int32]counted
 	for _, c := range counts {
 		if inQueue == nil && (c.Waiting+c.RetryingDue >= limit || c.InFlight+c.RetryingFuture >= limit) {
-			if inQueue, err = sample(ctx, tx, queueSample, "event_log"); err != nil {
+			if inQueue, err = sample(ctx, tx, strings.Replace(queueSample, "created_at, ", recorded+", ", 1), "event_log"); err != nil {
 				return err
 			}
 		}
