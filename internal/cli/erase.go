@@ -72,6 +72,9 @@ receivers, logs, backups and replicas that lag behind; docs/privacy.md lists wha
 			erase.Progress = func(done int64) { bar.At(done, "") }
 			done, err := operate.Erase(ctx, conn, erase)
 			bar.End()
+			if done != nil {
+				done.Unsearchable, done.UnsearchableIDs = plan.Unsearchable, plan.UnsearchableIDs
+			}
 			return a.showErasure(ctx, o, done, err)
 		})
 	}

@@ -51,7 +51,8 @@ type Erasure struct {
 	// Triggers counts the events by trigger.
 	Triggers map[string]int64 `json:"triggers"`
 	// Unsearchable is how many events have data in which Postgres can't search, such as \u0000, and
-	// so may be of that person. UnsearchableIDs are the first of them.
+	// so may be of that person. UnsearchableIDs are the first of them. PlanErase counts them, and not
+	// Erase.
 	Unsearchable    int64    `json:"unsearchable"`
 	UnsearchableIDs []string `json:"unsearchable_ids"`
 }
@@ -352,14 +353,6 @@ func (e *erasure) run(ctx context.Context) error {
 	for _, s := range e.sources() {
 		if err := e.scan(ctx, e.query, s, false, func(tx pgx.Tx, events []raw) error { return e.erase(ctx, tx, s, events) }); err != nil {
 			return fmt.Errorf("erase: %w", err)
-		}
-		if e.query.path == "" {
-			continue
-		}
-		odd := *e.query
-		odd.unsearchable = true
-		if err := e.scan(ctx, &odd, s, true, func(_ pgx.Tx, events []raw) error { e.noteUnsearchable(events); return nil }); err != nil {
-			return fmt.Errorf("look for events that can't be searched: %w", err)
 		}
 	}
 	if err := e.awaitBusy(ctx); err != nil {
