@@ -40,7 +40,7 @@ type alerter struct {
 	scheduler     *scheduler
 	captures      *captures
 	client        *webhook.Client
-	lookup        func(name string) (value string, ok bool)
+	source        trigger.Source
 	ill           func() bool // this instance has trouble of its own, and others should look
 	log           *slog.Logger
 	now           chan struct{} // in tests: has it look at once
@@ -142,10 +142,10 @@ func (a *alerter) receivers(alerts []trigger.Alert) *receivers {
 		var ep *webhook.Endpoint
 		// The error does not matter: each call fails with it.
 		if entry.Heartbeat != "" {
-			ep, _ = webhook.NewHeartbeat(entry.Heartbeat, alertTimeout, a.lookup)
+			ep, _ = webhook.NewHeartbeatFrom(entry.Heartbeat, alertTimeout, a.source)
 			r.beats = append(r.beats, d)
 		} else {
-			ep, _ = webhook.NewEndpoint(trigger.Webhook{URL: entry.URL, Secret: entry.Secret, Timeout: trigger.Duration(alertTimeout)}, a.lookup)
+			ep, _ = webhook.NewEndpointFrom(trigger.Webhook{URL: entry.URL, Secret: entry.Secret, Timeout: trigger.Duration(alertTimeout)}, a.source)
 			r.destinations = append(r.destinations, d)
 		}
 		r.endpoints[d.ID], r.shown[d.ID], r.entries[d.ID] = ep, ep.Origin(), fmt.Sprintf("alerts[%d]", i)

@@ -39,6 +39,8 @@ func judge(r *webhook.Result, ownTLS bool) (trigger, host verdict) {
 		return ill, healthy
 	case webhook.KindRejected:
 		return healthy, healthy
+	case webhook.KindToken: // other triggers of the host need no token, or another one
+		return ill, noVerdict
 	case webhook.KindRefused, webhook.KindDNS, webhook.KindTLS, webhook.KindTimeout, webhook.KindReset, webhook.KindUnreachable, webhook.KindOther:
 	}
 	switch {

@@ -57,7 +57,7 @@ func (c *configuration) replace(cfg *queue.Configuration) (before int64) {
 type loader struct {
 	db            *database
 	guard         webhook.Guard // of the flags
-	lookup        func(name string) (value string, ok bool)
+	references    *references
 	client        *webhook.Client
 	configuration *configuration
 	scheduler     *scheduler
@@ -99,14 +99,12 @@ func (l *loader) load(ctx context.Context) error {
 	l.client.SetGuard(guard)
 	generation := l.configuration.replace(&cfg)
 	before, able, warnings := l.scheduler.unable(), map[string]bool{}, map[string]string{}
+	made := l.endpoints(cfg.Triggers)
 	unsent := l.scheduler.configure(cfg.Triggers, func(s trigger.Spec) (*webhook.Endpoint, error) {
-		ep, err := webhook.NewEndpoint(s.Webhook, l.lookup)
-		if err == nil {
-			err = l.client.Prepare(ep)
-		}
-		able[s.Name] = err == nil
-		warnings[s.Name] = ep.Warning()
-		return ep, err
+		m := made[s.Name]
+		able[s.Name] = m.problem == nil
+		warnings[s.Name] = m.endpoint.Warning()
+		return m.endpoint, m.problem
 	})
 	l.unable.tell(before, able)
 	for trigger, warning := range warnings {
@@ -130,4 +128,27 @@ func (l *loader) load(ctx context.Context) error {
 		l.captures.lookAgain()
 	}
 	return nil
+}
+
+// endpoint is that of a trigger, and why this instance can't call it.
+type endpoint struct {
+	endpoint *webhook.Endpoint
+	problem  error
+}
+
+// endpoints makes the endpoints of triggers, by their names. It reads files, so it is not done while
+// others wait for the scheduler.
+func (l *loader) endpoints(triggers []queue.Trigger) map[string]endpoint {
+	source, done := l.references.gather()
+	defer done()
+	made := make(map[string]endpoint, len(triggers))
+	for i := range triggers {
+		spec := &triggers[i].Spec
+		ep, err := webhook.NewEndpointFrom(spec.Webhook, source)
+		if err == nil {
+			err = l.client.Prepare(ep)
+		}
+		made[spec.Name] = endpoint{ep, err}
+	}
+	return made
 }

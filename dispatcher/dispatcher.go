@@ -27,7 +27,10 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/secret"
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
 
@@ -53,7 +56,8 @@ type Result = webhook.Result
 // Config says how a Dispatcher works. Its zero value works on the database that the PG* variables
 // name.
 type Config struct {
-	// DatabaseURL names the database, as a URL or in keyword form. Empty: the PG* variables.
+	// DatabaseURL names the database, as a URL or in keyword form, or as file: and the absolute path of
+	// a file that holds it and is read for each connection. Empty: the PG* variables.
 	DatabaseURL string
 	// ListenURL leads straight to Postgres where DatabaseURL goes through a pooler that shares
 	// sessions. Empty: DatabaseURL.
@@ -83,8 +87,19 @@ type Config struct {
 	Version string
 	// Name of this instance in rowhook.instance. Default: host and process id.
 	Name string
-	// Lookup resolves ${NAME} references. Default os.LookupEnv.
+	// Lookup reads a variable of the environment, for ${NAME} in a configuration. Default
+	// os.LookupEnv.
 	Lookup func(name string) (value string, ok bool)
+	// Env are the names of the variables that a configuration may refer to, as patterns such as
+	// ORDERS_*. Default: every name but Rowhook's own, which are DATABASE_URL and what begins with PG
+	// or ROWHOOK_. Of these a configuration may use only what Env names without a *.
+	Env []string
+	// SecretsDirs are the directories of the files that a configuration may refer to by
+	// ${file:PATH}. They are read again when they change. Default: none.
+	SecretsDirs []string
+	// Source gives out what a configuration refers to, instead of Lookup, Env and SecretsDirs.
+	// Optional.
+	Source trigger.Source
 	// Guard says which addresses may not be called. What was applied under network is added to it.
 	// Optional.
 	Guard Guard
@@ -106,6 +121,7 @@ type Dispatcher struct {
 	inbox         *inbox
 	client        *webhook.Client
 	configuration *configuration
+	references    *references
 	loader        *loader
 	claimer       *claimer
 	sender        *sender
@@ -156,6 +172,14 @@ func New(cfg Config) (*Dispatcher, error) {
 	if cfg.Lookup == nil {
 		cfg.Lookup = os.LookupEnv
 	}
+	if cfg.Source == nil {
+		rules := secret.Rules{Env: cfg.Env, Dirs: cfg.SecretsDirs, Own: func() secret.Own { return session.Secrets(cfg.DatabaseURL, cfg.ListenURL) }}
+		store, err := secret.New(cfg.Lookup, rules)
+		if err != nil {
+			return nil, fmt.Errorf("dispatcher: Env and SecretsDirs: %w", err)
+		}
+		cfg.Source = store.Get
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -203,8 +227,9 @@ func compose(cfg Config) *Dispatcher {
 		signal: make(chan struct{}, 1),
 	}
 	unable := &unableTriggers{scheduler: scheduler, settler: settler, inbox: inbox, log: log}
+	references := &references{source: cfg.Source, inbox: inbox}
 	loader := &loader{
-		db: db, guard: cfg.Guard, lookup: cfg.Lookup, client: client, configuration: configuration, scheduler: scheduler, settler: settler,
+		db: db, guard: cfg.Guard, references: references, client: client, configuration: configuration, scheduler: scheduler, settler: settler,
 		unable: unable, captures: captures, tell: tell, log: log,
 	}
 	payloads := &payloads{
@@ -221,7 +246,7 @@ func compose(cfg Config) *Dispatcher {
 	d := &Dispatcher{
 		orderer: orderer,
 		cfg:     cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
-		loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
+		references: references, loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
 		pacer:  &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
 		totals: &totals{db: db, self: self, scheduler: scheduler, pulse: pulse, log: log},
@@ -244,7 +269,7 @@ func compose(cfg Config) *Dispatcher {
 		abort:    make(chan struct{}),
 	}
 	d.alerter = &alerter{
-		db: db, self: self, configuration: configuration, scheduler: scheduler, captures: captures, client: client, lookup: cfg.Lookup, ill: d.ill,
+		db: db, self: self, configuration: configuration, scheduler: scheduler, captures: captures, client: client, source: cfg.Source, ill: d.ill,
 		log: log, now: make(chan struct{}),
 	}
 	return d
@@ -318,6 +343,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	loops.Go(func() { d.maintenance.run(ctx) })
 	loops.Go(func() { d.activity.run(ctx) })
 	loops.Go(func() { d.alerter.run(ctx) })
+	loops.Go(func() { d.references.run(ctx) })
 	loops.Go(func() { d.sender.watchStalls(ctx) })
 	loops.Go(func() { d.breakers.run(ctx) })
 	loops.Go(func() { d.expirer.run(ctx) })

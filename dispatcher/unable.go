@@ -8,7 +8,7 @@ import (
 )
 
 // unableTriggers looks after triggers whose endpoint this instance can't build: a variable is not
-// set here, the URL or a header is malformed, or a TLS file is missing. The scheduler claims
+// set or not given out here, the URL or a header is malformed, or a file is missing. The scheduler claims
 // nothing for such a trigger. Its events wait, and no attempt is counted, until another instance
 // can send them or the fault is corrected.
 type unableTriggers struct {
@@ -43,7 +43,7 @@ func (u *unableTriggers) tell(before map[string]string, able map[string]bool) {
 		case why == "" && was != "":
 			u.log.Info("this instance can send a trigger's events again", "trigger", trigger)
 		case why != was:
-			u.log.Error("this instance can't send a trigger's events, so they wait for one that can; correct the webhook and apply, or set the missing variable and restart",
+			u.log.Error("this instance can't send a trigger's events, so they wait for one that can; correct the webhook and apply, or give this instance what is missing",
 				"trigger", trigger, "error", why)
 		}
 	}

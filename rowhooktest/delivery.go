@@ -29,7 +29,7 @@ func startDelivery(ctx context.Context, h *Harness) (*delivery, error) {
 	in := h.settings
 	config := dispatcher.Config{
 		DatabaseURL: h.url, Name: "rowhooktest", Logger: slog.New(slog.NewTextHandler(h.log, nil)),
-		Lookup:    sandbox.Variables(h.receiver.url, in.secret, in.lookup),
+		Source:    sandbox.Variables(h.receiver.url, in.secret, in.source),
 		Observers: []dispatcher.Observer{{Settled: func(int, time.Duration) { d.settled.ring() }}},
 	}
 	var err error

@@ -32,7 +32,7 @@ func (h *Harness) Handle(name string, handler http.Handler) {
 func (h *Harness) Secret(trigger string) string {
 	h.t.Helper()
 	h.mustMeet(h.t, "Secret", trigger, nil)
-	return sandbox.Secrets(h.settings.triggers, sandbox.Variables(h.receiver.url, h.settings.secret, h.settings.lookup))[trigger]
+	return sandbox.Secrets(h.settings.triggers, sandbox.Variables(h.receiver.url, h.settings.secret, h.settings.source))[trigger]
 }
 
 // handlers respond to events. Without one, an event gets a 200.
@@ -46,9 +46,9 @@ type handlers struct {
 // paths returns the paths with the queries of the configured URLs. A variable that is not set counts as
 // empty, so ${ORDERS_URL}/hooks/orders has the path /hooks/orders.
 func (in *installation) paths() map[string]string {
-	orEmpty := func(name string) (string, bool) {
-		value, _ := in.lookup(name)
-		return value, true
+	orEmpty := func(name string) (string, error) {
+		value, _ := in.source(name)
+		return value, nil
 	}
 	paths := map[string]string{}
 	for _, s := range in.config.Triggers {
@@ -56,7 +56,7 @@ func (in *installation) paths() map[string]string {
 		if template.HasData(s.Webhook.URL) { // each request has its own
 			continue
 		}
-		text, err := trigger.ExpandReferences(s.Webhook.URL, orEmpty)
+		text, err := trigger.Expand(s.Webhook.URL, orEmpty)
 		if err != nil {
 			continue
 		}

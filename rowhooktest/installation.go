@@ -49,7 +49,7 @@ func readInstallation(o options) (*installation, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.triggers, in.settings = sandbox.Point(in.config.Triggers, in.lookup), sandbox.Reachable(in.config.Settings)
+	in.triggers, in.settings = sandbox.Point(in.config.Triggers, in.source), sandbox.Reachable(in.config.Settings)
 	for i, s := range o.scripts {
 		if s.path == "" {
 			in.scripts = append(in.scripts, sandbox.Script{File: fmt.Sprintf("SQL %d", i+1), Text: s.text})
@@ -64,12 +64,15 @@ func readInstallation(o options) (*installation, error) {
 	return in, nil
 }
 
-// lookup resolves a variable of the configuration.
-func (in *installation) lookup(name string) (string, bool) {
-	if value, ok := in.options.env[name]; ok {
-		return value, true
-	}
-	return os.LookupEnv(name)
+// source gives out the variables that the configuration refers to. Files are not read in tests: a
+// placeholder stands for each.
+func (in *installation) source(name string) (string, error) {
+	return trigger.Variables(func(name string) (string, bool) {
+		if value, ok := in.options.env[name]; ok {
+			return value, true
+		}
+		return os.LookupEnv(name)
+	})(name)
 }
 
 // known returns an error if the configuration has no trigger of this name.

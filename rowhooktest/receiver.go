@@ -25,7 +25,7 @@ func startReceiver(in *installation) (*receiver, error) {
 		return nil, fmt.Errorf("start the receiver: %w", err)
 	}
 	r := &receiver{url: "http://" + l.Addr().String()}
-	secrets := sandbox.Secrets(in.triggers, sandbox.Variables(r.url, in.secret, in.lookup))
+	secrets := sandbox.Secrets(in.triggers, sandbox.Variables(r.url, in.secret, in.source))
 	r.handlers = &handlers{paths: in.paths()}
 	names := make([]string, len(in.triggers))
 	for i, t := range in.triggers {

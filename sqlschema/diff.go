@@ -120,7 +120,7 @@ func isEmptyList(v any) bool {
 var alertSecret = regexp.MustCompile(`^\[[0-9]+\]\.(?:url|secret|heartbeat)$`)
 
 func isSecret(key string) bool {
-	return key == "webhook.secret" || strings.HasPrefix(key, "webhook.headers.") || alertSecret.MatchString(key)
+	return key == "webhook.secret" || key == "webhook.oauth2.client_secret" || strings.HasPrefix(key, "webhook.headers.") || alertSecret.MatchString(key)
 }
 
 // passwordInURL matches the password also where a reference such as ${HOST} makes no URL of it.

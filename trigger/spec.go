@@ -209,9 +209,10 @@ func (p Payload) ColumnsOf(op byte) []string {
 // sent that is computed from it.
 func (p Payload) IsTrimmed() bool { return p.Old == OldChanged || p.Old == OldNone || p.Changed }
 
-// Webhook is the HTTP endpoint to which events are sent. URL, Query, header values, Body, Form, Secret
-// and the paths of TLS may hold ${NAME} references. URL behind its host, Query, header values, Body and
-// Form may hold placeholders such as $new.id, which stand for data of the event.
+// Webhook is the HTTP endpoint to which events are sent. URL, Query, header values, Body, Form, Secret,
+// the paths of TLS and the values of OAuth2 may hold references: ${NAME} and ${file:PATH}. URL behind
+// its host, Query, header values, Body and Form may hold placeholders such as $new.id, which stand for
+// data of the event.
 type Webhook struct {
 	// URL is an absolute http or https URL.
 	URL string `json:"url" yaml:"url"`
@@ -235,10 +236,12 @@ type Webhook struct {
 	Timeout Duration `json:"timeout" yaml:"timeout"`
 	// Secret signs each request as Standard Webhooks describe, by the headers webhook-id,
 	// webhook-timestamp and webhook-signature. It holds one secret or several that are separated by
-	// spaces. "" sends no signature.
+	// spaces: whsec_ for an HMAC, whsk_ for Ed25519. "" sends no signature.
 	Secret string `json:"secret,omitempty" yaml:"secret,omitempty"`
 	// TLS is for an https URL. The zero value trusts what the system trusts.
 	TLS TLS `json:"tls,omitzero" yaml:"tls,omitempty"`
+	// OAuth2 has each request carry a token. The zero value sends none.
+	OAuth2 OAuth2 `json:"oauth2,omitzero" yaml:"oauth2,omitempty"`
 }
 
 // LeaseMargin is the part of a lease beyond the timeout of the attempt. It allows for waiting in

@@ -13,7 +13,7 @@ const hidden = "needs a newer rowhook"
 // IsNew reports whether a Spec has keys that programs of the schema version before do not know, and
 // that matter when events are sent.
 func (s *Spec) IsNew() bool {
-	return s.Webhook.hasOwnRequest() || s.Webhook.Format != "" || s.Webhook.Compress != "" || s.Payload.IsTrimmed() || s.On.Truncate || s.Retry.hasOwnEnd()
+	return s.Webhook.hasOwnRequest() || s.Webhook.Format != "" || s.Webhook.Compress != "" || s.Payload.IsTrimmed() || s.On.Truncate || s.Retry.hasOwnEnd() || s.Webhook.hasNewSecrets()
 }
 
 // plainSpec is a Spec without its methods.

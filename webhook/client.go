@@ -86,6 +86,7 @@ type Client struct {
 	mu     sync.Mutex
 	guard  Guard
 	secure map[tlsFiles]*secureTransport
+	tokens map[grant]*tokens
 }
 
 // scratch is the memory that one attempt needs while it lasts.
@@ -303,8 +304,16 @@ func (c *Client) send(ctx context.Context, ep *Endpoint, e *Event, body []byte, 
 	c.exchange(ctx, ep, m, s, r)
 }
 
-// exchange sends a request and reads its response.
+// exchange sends a request, with a token if the endpoint wants one, and reads its response.
 func (c *Client) exchange(ctx context.Context, ep *Endpoint, m made, s *scratch, r *Result) {
+	if ep.issuer != nil {
+		c.exchangeAuthorized(ctx, ep, m, s, r)
+		return
+	}
+	c.exchangeOnce(ctx, ep, m, s, r)
+}
+
+func (c *Client) exchangeOnce(ctx context.Context, ep *Endpoint, m made, s *scratch, r *Result) {
 	deadline := r.StartedAt.Add(ep.timeout)
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()

@@ -39,7 +39,8 @@ type Endpoint struct {
 	signer   *signer       // nil: requests are not signed
 	tls      tlsFiles
 	scrub    scrubber
-	cached   atomic.Pointer[agentHeader]
+	cached   *atomic.Pointer[agentHeader]
+	issuer   *issuer // of tokens; nil: none is sent
 
 	// What requests have beside a body as AppendBody makes it, and a URL and a header that are the
 	// same for each event. Most endpoints have none of it.
@@ -51,7 +52,7 @@ type Endpoint struct {
 	expandsBody bool             // the body has values from the environment
 	compress    bool             // large bodies are compressed
 	shownText   *template.Text   // the URL for people with data of the event; nil: shown
-	sizer       sync.Pool        // of *scratch, for BodySize
+	sizer       *sync.Pool       // of *scratch, for BodySize
 }
 
 // set returns the templates of the endpoint, for one more.
@@ -68,18 +69,25 @@ type agentHeader struct {
 }
 
 // NewEndpoint expands the ${NAME} references of w and prepares its requests. lookup has the shape
-// of [os.LookupEnv].
+// of [os.LookupEnv]. NewEndpointFrom expands ${file:PATH}, too.
 //
 // The endpoint is never nil. If it can't be called, NewEndpoint also returns an error that says
 // why, and each Send to it fails with KindBadURL and that text. The causes are a variable that is
 // not set, a malformed URL or header, a secret that can't be read, and TLS keys that contradict
 // each other. No error holds an expanded value.
 func NewEndpoint(w trigger.Webhook, lookup func(string) (string, bool)) (*Endpoint, error) {
-	ep := &Endpoint{template: showURL(w.URL), timeout: w.Timeout.Std()}
+	return NewEndpointFrom(w, trigger.Variables(lookup))
+}
+
+// NewEndpointFrom is NewEndpoint with what a source gives out. Its errors are part of those of
+// NewEndpointFrom. It is asked for each name once.
+func NewEndpointFrom(w trigger.Webhook, source trigger.Source) (*Endpoint, error) {
+	source = source.Once()
+	ep := &Endpoint{cached: &atomic.Pointer[agentHeader]{}, sizer: &sync.Pool{}, template: showURL(w.URL), timeout: w.Timeout.Std()}
 	if ep.timeout <= 0 {
 		ep.timeout = trigger.DefaultTimeout.Std()
 	}
-	ep.problem = errors.Join(ep.prepareURL(w, lookup), ep.prepareFormat(w, lookup), ep.prepareHeaders(w, lookup), ep.prepareSecret(w.Secret, lookup), ep.prepareTLS(w.TLS, lookup))
+	ep.problem = errors.Join(ep.prepareURL(w, source), ep.prepareFormat(w, source), ep.prepareHeaders(w, source), ep.prepareSecret(w.Secret, source), ep.prepareTLS(w.TLS, source), ep.prepareOAuth(w.OAuth2, source))
 	if ep.templates != nil && ep.templates.Empty() {
 		ep.templates = nil
 	}
@@ -120,6 +128,14 @@ func (ep *Endpoint) Origin() string {
 	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
+// PublicKeys returns the public keys of the private keys that sign requests, each as whpk_ and base64.
+func (ep *Endpoint) PublicKeys() []string {
+	if ep.signer == nil {
+		return nil
+	}
+	return ep.signer.publicKeys()
+}
+
 // OwnTLS reports whether the endpoint has TLS files of its own. A handshake may fail because of them,
 // while it succeeds for other endpoints of the same origin.
 func (ep *Endpoint) OwnTLS() bool { return ep.tls != tlsFiles{} }
@@ -131,8 +147,8 @@ func (ep *Endpoint) String() string { return ep.shown }
 
 // expand returns s with its references expanded, and registers their values with the scrubber. what
 // names s in errors.
-func (ep *Endpoint) expand(what, s string, lookup func(string) (string, bool)) (string, error) {
-	expanded, err := trigger.ExpandReferences(s, lookup)
+func (ep *Endpoint) expand(what, s string, source trigger.Source) (string, error) {
+	expanded, err := trigger.Expand(s, source)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
@@ -141,13 +157,13 @@ func (ep *Endpoint) expand(what, s string, lookup func(string) (string, bool)) (
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
 	for _, name := range names {
-		value, _ := lookup(name)
+		value, _ := source(name)
 		ep.scrub.addVariable(name, value)
 	}
 	return expanded, nil
 }
 
-func (ep *Endpoint) prepareURL(w trigger.Webhook, lookup func(string) (string, bool)) error {
+func (ep *Endpoint) prepareURL(w trigger.Webhook, source trigger.Source) error {
 	what := fmt.Sprintf("url %q", ep.template)
 	text, err := markURL(w.URL)
 	if err != nil {
@@ -157,7 +173,7 @@ func (ep *Endpoint) prepareURL(w trigger.Webhook, lookup func(string) (string, b
 	if err := ep.show(showURL(text.marked), w.Query, text); err != nil { // until it is known to be one
 		return err
 	}
-	expanded, err := trigger.ExpandReferences(text.marked, lookup)
+	expanded, err := trigger.Expand(text.marked, source)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -168,7 +184,7 @@ func (ep *Endpoint) prepareURL(w trigger.Webhook, lookup func(string) (string, b
 	if err != nil {
 		return fmt.Errorf("%s %w", what, err)
 	}
-	if err := ep.show(showExpanded(text.marked, lookup), w.Query, text); err != nil {
+	if err := ep.show(showExpanded(text.marked, source), w.Query, text); err != nil {
 		return err
 	}
 	configured := w.URL
@@ -178,7 +194,7 @@ func (ep *Endpoint) prepareURL(w trigger.Webhook, lookup func(string) (string, b
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	for _, name := range names {
-		value, _ := lookup(name)
+		value, _ := source(name)
 		// A host is not secret.
 		if !strings.Contains(u.Scheme+"://"+u.Host, strings.TrimRight(value, "/")) {
 			ep.scrub.addVariable(name, value)
@@ -193,7 +209,7 @@ func (ep *Endpoint) prepareURL(w trigger.Webhook, lookup func(string) (string, b
 		ep.scrub.add(password, redacted)
 	}
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
-	if err := ep.prepareTarget(u, w.Query, text, expanded, lookup); err != nil {
+	if err := ep.prepareTarget(u, w.Query, text, expanded, source); err != nil {
 		return err
 	}
 	ep.request = &http.Request{
@@ -207,11 +223,11 @@ func (ep *Endpoint) prepareURL(w trigger.Webhook, lookup func(string) (string, b
 func methodOf(w *trigger.Webhook) string { return cmp.Or(w.Method, trigger.MethodPost) }
 
 // prepareFormat compiles what says how bodies are made.
-func (ep *Endpoint) prepareFormat(w trigger.Webhook, lookup func(string) (string, bool)) error {
+func (ep *Endpoint) prepareFormat(w trigger.Webhook, source trigger.Source) error {
 	expand := func(key string) template.Expand {
 		return func(reference string) (string, error) {
 			ep.expandsBody = true
-			return ep.expand(key, reference, lookup)
+			return ep.expand(key, reference, source)
 		}
 	}
 	ep.compress = w.Compress == trigger.CompressGzip
@@ -325,6 +341,10 @@ func toASCII(u *url.URL) error {
 	return nil
 }
 
+// ShowURL returns a configured URL for people. What may be secret is redacted: see Endpoint.String.
+// References are not expanded.
+func ShowURL(configured string) string { return showURL(configured) }
+
 // showURL redacts the user name, the password and the values of the query of a configured URL.
 // References may make the URL impossible to parse.
 func showURL(configured string) string {
@@ -340,11 +360,11 @@ func showURL(configured string) string {
 }
 
 // showExpanded returns Endpoint.String of a URL that can be called.
-func showExpanded(configured string, lookup func(string) (string, bool)) string {
+func showExpanded(configured string, source trigger.Source) string {
 	// Control characters mark where values begin and end. Neither values nor URLs can hold them.
-	marked, _ := trigger.ExpandReferences(configured, func(name string) (string, bool) {
-		value, ok := lookup(name)
-		return "\x01" + name + "\x02" + value + "\x03", ok
+	marked, _ := trigger.Expand(configured, func(name string) (string, error) {
+		value, err := source(name)
+		return "\x01" + name + "\x02" + value + "\x03", err
 	})
 	scheme, authority, rest := "", "", ""
 	plain := &scheme // text before the path is shown unchanged
@@ -403,12 +423,12 @@ func hideQuery(rest string) string {
 
 // prepareHeaders sets the configured headers on top of the default ones. It also runs if the URL
 // could not be parsed, to report the faults of the headers.
-func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (string, bool)) error {
+func (ep *Endpoint) prepareHeaders(w trigger.Webhook, source trigger.Source) error {
 	var problems []error
 	given := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
 		what := fmt.Sprintf("header %q", name)
-		value, data, err := ep.headerValue(what, w.Headers[name], lookup)
+		value, data, err := ep.headerValue(what, w.Headers[name], source)
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
 		switch {
 		case err != nil:
@@ -444,13 +464,13 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, lookup func(string) (strin
 
 // headerValue returns the value of a header. data is not nil if it has data of the event; then value
 // is what there is of it without data.
-func (ep *Endpoint) headerValue(what, configured string, lookup func(string) (string, bool)) (value string, data *template.Text, err error) {
+func (ep *Endpoint) headerValue(what, configured string, source trigger.Source) (value string, data *template.Text, err error) {
 	parts, err := template.Parse(configured, template.Mixed)
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if parts == nil {
-		value, err = ep.expand(what, configured, lookup)
+		value, err = ep.expand(what, configured, source)
 		return value, nil, err
 	}
 	data = ep.set().Text(template.InHeader)
@@ -459,7 +479,7 @@ func (ep *Endpoint) headerValue(what, configured string, lookup func(string) (st
 		case part.Data != nil:
 			err = data.Data(part.Data)
 		case part.Reference != "":
-			part.Text, err = ep.expand(what, part.Reference, lookup)
+			part.Text, err = ep.expand(what, part.Reference, source)
 		}
 		if err != nil {
 			return "", nil, err
@@ -497,11 +517,11 @@ func isSignatureHeader(canonical string) bool {
 	return canonical == HeaderID || canonical == HeaderTimestamp || canonical == HeaderSignature
 }
 
-func (ep *Endpoint) prepareSecret(configured string, lookup func(string) (string, bool)) error {
+func (ep *Endpoint) prepareSecret(configured string, source trigger.Source) error {
 	if configured == "" {
 		return nil
 	}
-	expanded, err := ep.expand("secret", configured, lookup)
+	expanded, err := ep.expand("secret", configured, source)
 	if err != nil {
 		return err
 	}
@@ -509,7 +529,7 @@ func (ep *Endpoint) prepareSecret(configured string, lookup func(string) (string
 	return err
 }
 
-func (ep *Endpoint) prepareTLS(configured trigger.TLS, lookup func(string) (string, bool)) error {
+func (ep *Endpoint) prepareTLS(configured trigger.TLS, source trigger.Source) error {
 	if configured.IsZero() {
 		return nil
 	}
@@ -518,7 +538,7 @@ func (ep *Endpoint) prepareTLS(configured trigger.TLS, lookup func(string) (stri
 		key, path string
 		to        *string
 	}{{"tls.ca_file", configured.CAFile, &ep.tls.ca}, {"tls.cert_file", configured.CertFile, &ep.tls.cert}, {"tls.key_file", configured.KeyFile, &ep.tls.key}} {
-		path, err := ep.expand(f.key, f.path, lookup)
+		path, err := ep.expand(f.key, f.path, source)
 		if err == nil && f.path != "" && path == "" {
 			err = fmt.Errorf("%s %q is empty", f.key, f.path)
 		}

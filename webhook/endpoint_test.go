@@ -64,7 +64,9 @@ func TestEndpointThatCantBeCalledSaysWhyAndNeverTheValue(t *testing.T) {
 		"secret not base64":            {trigger.Webhook{URL: ok, Secret: "${S}"}, env("S", "whsec_!!hidden"), "the rest is not base64"},
 		"secret as in a signature":     {trigger.Webhook{URL: ok, Secret: "${S}"}, env("S", "v1,whsec_hidden"), "secret begins with v1,"},
 		"secret in quotes":             {trigger.Webhook{URL: ok, Secret: "${S}"}, env("S", "'hidden'"), "secret stands in quotes"},
-		"an Ed25519 key":               {trigger.Webhook{URL: ok, Secret: "${S}"}, env("S", "whsk_hidden"), "secret begins with whsk_"},
+		"an Ed25519 key":               {trigger.Webhook{URL: ok, Secret: "${S}"}, env("S", "whsk_hidden"), "secret is not a key of Ed25519 behind whsk_"},
+		"a public key":                 {trigger.Webhook{URL: ok, Secret: "${S}"}, env("S", "whpk_hidden"), "secret begins with whpk_"},
+		"a file of its own":            {trigger.Webhook{URL: ok, Secret: "${file:/s}"}, env(), "secret: the file /s is not given out here"},
 		"secret empty":                 {trigger.Webhook{URL: ok, Secret: "${S}"}, env("S", ""), "secret is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,6 +31,7 @@ const (
 	KindTooLarge    Kind = "too_large"   // the response's headers or the request body
 	KindDenied      Kind = "denied"      // the guard forbids the address
 	KindBadPayload  Kind = "bad_payload" // the payload can't be read, or is not UTF-8
+	KindToken       Kind = "token"       // no OAuth token: its endpoint fails, or refuses
 	KindRejected    Kind = "rejected"    // a 2xx response to a batch lists the event as failed
 	KindBadAnswer   Kind = "bad_answer"  // a 2xx response to a batch can't be understood
 	KindCanceled    Kind = "canceled"    // Rowhook stopped before the response arrived
@@ -42,7 +43,7 @@ const (
 func Kinds() []string {
 	var out []string
 	for _, k := range []Kind{
-		KindRefused, KindDNS, KindTLS, KindTimeout, KindReset, KindUnreachable, KindBadURL, KindTooLarge, KindDenied, KindRejected, KindBadAnswer,
+		KindRefused, KindDNS, KindTLS, KindTimeout, KindReset, KindUnreachable, KindBadURL, KindTooLarge, KindDenied, KindToken, KindRejected, KindBadAnswer,
 		KindCanceled, KindOther,
 	} {
 		out = append(out, string(k))

@@ -9,7 +9,12 @@ import (
 
 // NewHeartbeat returns an endpoint for Ping: a URL that is called by GET. See NewEndpoint.
 func NewHeartbeat(url string, timeout time.Duration, lookup func(string) (string, bool)) (*Endpoint, error) {
-	return NewEndpoint(trigger.Webhook{URL: url, Method: trigger.MethodGet, Timeout: trigger.Duration(timeout)}, lookup)
+	return NewHeartbeatFrom(url, timeout, trigger.Variables(lookup))
+}
+
+// NewHeartbeatFrom is NewHeartbeat with what a source gives out. See NewEndpointFrom.
+func NewHeartbeatFrom(url string, timeout time.Duration, source trigger.Source) (*Endpoint, error) {
+	return NewEndpointFrom(trigger.Webhook{URL: url, Method: trigger.MethodGet, Timeout: trigger.Duration(timeout)}, source)
 }
 
 // Ping calls a heartbeat once. Its Result is delivered if the answer has a 2xx status.

@@ -47,6 +47,9 @@ func (c *Client) preview(ep *Endpoint, p parcel) (Preview, error) {
 	}
 	header := maps.Clone(m.header)
 	maps.DeleteFunc(header, func(_ string, values []string) bool { return len(values) == 0 })
+	if ep.issuer != nil {
+		header["Authorization"] = []string{redacted}
+	}
 	if ep.request.Host != ep.request.URL.Host {
 		header["Host"] = []string{ep.request.Host}
 	}
@@ -68,7 +71,7 @@ func (ep *Endpoint) shownBody(body []byte) []byte {
 // the configuration. It is for programs that do not have the dispatcher's environment.
 func Unexpanded(w trigger.Webhook, e *Event, batch bool) (Preview, map[string]string, error) {
 	// The URL can often not be parsed without the environment, and it is not needed.
-	ep, _ := NewEndpoint(w, func(name string) (string, bool) { return "${" + name + "}", true })
+	ep, _ := NewEndpointFrom(w, func(name string) (string, error) { return "${" + name + "}", nil })
 	p := Preview{Method: methodOf(&w), URL: ep.shown, Template: ep.shown}
 	s := newScratch()
 	of := parcel{event: e}

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // shortestSecret is the least length in bytes of a value that is scrubbed. A shorter value occurs
@@ -36,7 +38,7 @@ func (s *scrubber) addVariable(name, value string) {
 		}
 	}
 	for _, word := range strings.Fields(value) { // a scheme and a token, or several signing secrets
-		addLong(strings.TrimPrefix(word, secretPrefix), 8)
+		addLong(strings.TrimPrefix(strings.TrimPrefix(word, secretPrefix), trigger.PrivatePrefix), 8)
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Host == "" {
@@ -73,6 +75,13 @@ func (s *scrubber) add(value, shown string) {
 		s.starts[form[0]] = true
 	}
 	slices.SortStableFunc(s.secrets, func(a, b secret) int { return cmp.Compare(len(b.value), len(a.value)) })
+}
+
+// clone returns a copy to which others can be added.
+func (s *scrubber) clone() scrubber {
+	c := *s
+	c.secrets = slices.Clone(s.secrets)
+	return c
 }
 
 // longest returns the length of the longest value to look for.

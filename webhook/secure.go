@@ -10,12 +10,17 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // tlsFiles are the paths of an endpoint's PEM files, or "". Endpoints with the same files share
 // connections.
-type tlsFiles struct{ ca, cert, key string }
+type tlsFiles struct {
+	ca, cert, key string
+
+	beside bool // the system's authorities are trusted, too: for an endpoint for tokens
+}
 
 const (
 	filesEvery = time.Second // how often the files are checked for changes
@@ -48,20 +53,33 @@ func (c *Client) Prepare(ep *Endpoint) error {
 	if _, err := c.transport(ep); err != nil {
 		return errors.New(ep.scrub.text(oneLine(err.Error())))
 	}
+	if a := ep.issuer; a != nil {
+		if c.proxies != nil {
+			if err := c.proxies.check(a.url); err != nil {
+				return err
+			}
+		}
+		if _, err := c.transportFor(ep, a.grant.tls); err != nil {
+			return errors.New(ep.scrub.text(oneLine(err.Error())))
+		}
+	}
 	return nil
 }
 
 // transport returns the transport for an endpoint. The error says which of its files can't be used,
 // and why.
-func (c *Client) transport(ep *Endpoint) (*http.Transport, error) {
-	if ep.tls == (tlsFiles{}) {
+func (c *Client) transport(ep *Endpoint) (*http.Transport, error) { return c.transportFor(ep, ep.tls) }
+
+// transportFor returns the transport for files of an endpoint.
+func (c *Client) transportFor(ep *Endpoint, files tlsFiles) (*http.Transport, error) {
+	if files == (tlsFiles{}) {
 		return c.plain.Load(), nil
 	}
 	c.mu.Lock()
-	s, guard := c.secure[ep.tls], c.guard
+	s, guard := c.secure[files], c.guard
 	if s == nil {
-		s = &secureTransport{files: ep.tls}
-		c.secure[ep.tls] = s
+		s = &secureTransport{files: files}
+		c.secure[files] = s
 	}
 	c.mu.Unlock()
 
@@ -72,7 +90,7 @@ func (c *Client) transport(ep *Endpoint) (*http.Transport, error) {
 		before := s.problem
 		s.problem = s.look(func(config *tls.Config) *http.Transport { return c.newTransport(guard, config) }, c.config.TLS)
 		if s.problem != nil && s.transport != nil && (before == nil || before.Error() != s.problem.Error()) {
-			c.config.Problem(s.problem)
+			c.config.Problem(errors.New(ep.scrub.text(oneLine(s.problem.Error()))))
 		}
 	}
 	if s.transport == nil {
@@ -145,6 +163,9 @@ func (f tlsFiles) read(base *tls.Config) (*tls.Config, error) {
 	}
 	if f.ca != "" {
 		config.RootCAs = x509.NewCertPool()
+		if system, err := x509.SystemCertPool(); f.beside && err == nil {
+			config.RootCAs = system
+		}
 		if !config.RootCAs.AppendCertsFromPEM(texts[0]) {
 			return nil, fmt.Errorf("tls.ca_file %s: has no certificate in PEM form", f.ca)
 		}
@@ -159,12 +180,18 @@ func (f tlsFiles) read(base *tls.Config) (*tls.Config, error) {
 	return config, nil
 }
 
+// readPEM reads a file. A pipe or a device is not read, as it may block for ever.
 func readPEM(path string) ([]byte, error) {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, withoutPath(err)
 	}
 	defer func() { _ = file.Close() }() // only read from
+	if info, err := file.Stat(); err != nil {
+		return nil, withoutPath(err)
+	} else if !info.Mode().IsRegular() {
+		return nil, errors.New("is no regular file")
+	}
 	text, err := io.ReadAll(io.LimitReader(file, maxPEM+1))
 	switch {
 	case err != nil:

@@ -188,7 +188,7 @@ func TestTLSFilesThatCantBeUsedAreNamedWithTheirKey(t *testing.T) {
 	for want, files := range map[string]trigger.TLS{
 		"tls.ca_file " + at("missing.pem") + ": no such file or directory":                           {CAFile: at("missing.pem")},
 		"tls.ca_file ${DIR}/missing.pem: no such file or directory":                                  {CAFile: "${DIR}/missing.pem"},
-		"tls.ca_file " + dir + ": is a directory":                                                    {CAFile: dir},
+		"tls.ca_file " + dir + ": is no regular file":                                                {CAFile: dir},
 		"tls.ca_file " + at("text.pem") + ": has no certificate in PEM form":                         {CAFile: at("text.pem")},
 		"tls.ca_file " + at("large.pem") + ": is larger than 1048576 bytes, so it is not a PEM file": {CAFile: at("large.pem")},
 		"tls.key_file " + at("missing.pem") + ": no such file or directory":                          {CertFile: at("cert.pem"), KeyFile: at("missing.pem")},

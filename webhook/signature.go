@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,14 +24,17 @@ import (
 const (
 	HeaderID        = "Webhook-Id"        // the id of the event, or that of BatchID
 	HeaderTimestamp = "Webhook-Timestamp" // when the attempt was sent, in Unix seconds
-	// HeaderSignature holds v1,<base64 of HMAC-SHA256(secret, id.timestamp.body)> for each secret,
-	// separated by spaces.
+	// HeaderSignature holds a signature of id.timestamp.body for each secret, separated by spaces:
+	// v1,<base64 of HMAC-SHA256> for a shared secret, v1a,<base64 of Ed25519> for a private key.
 	HeaderSignature = "Webhook-Signature"
 )
 
 // SignatureTolerance is the largest difference between now and a timestamp that Verify accepts. The
 // reference implementations of Standard Webhooks use the same.
 const SignatureTolerance = 5 * time.Minute
+
+// mostSignatures is how many signatures of a request Verify tries.
+const mostSignatures = 32
 
 const secretPrefix = trigger.SecretPrefix
 
@@ -38,9 +43,10 @@ const secretPrefix = trigger.SecretPrefix
 var ErrSignature = errors.New("signature does not verify")
 
 // Sign returns the value of the header webhook-signature for a request with this id, time and body.
-// A secret is whsec_ followed by base64 in the standard or the URL alphabet. Any other text is the
-// key itself. secret may hold several that are separated by spaces, for rotation: then there is one
-// signature for each. A malformed or empty secret is an error.
+// A secret is whsec_ followed by base64 in the standard or the URL alphabet, or whsk_ followed by the
+// base64 of a private key of Ed25519. Any other text is the key of an HMAC itself. secret may hold
+// several that are separated by spaces, for rotation: then there is one signature for each. A
+// malformed or empty secret is an error.
 func Sign(secret, id string, at time.Time, body []byte) (string, error) {
 	s, err := newSigner(secret)
 	if err != nil {
@@ -51,9 +57,10 @@ func Sign(secret, id string, at time.Time, body []byte) (string, error) {
 
 // Verify checks a signed request as its receiver should. The timestamp must be within
 // SignatureTolerance of now, and at least one signature must be made with one of the secrets in
-// secret. body holds the bytes of the request as they arrived, decompressed if they were compressed.
+// secret. Instead of a private key, secret may have its public key: whpk_ and base64. body holds the
+// bytes of the request as they arrived, decompressed if they were compressed.
 func Verify(secret string, header http.Header, body []byte, now time.Time) error {
-	s, err := newSigner(secret)
+	s, err := newVerifier(secret)
 	if err != nil {
 		return err
 	}
@@ -69,69 +76,172 @@ func Verify(secret string, header http.Header, body []byte, now time.Time) error
 		return fmt.Errorf("%w: webhook-timestamp is %s off, more than %s", ErrSignature, off.Round(time.Second), SignatureTolerance)
 	}
 	given := strings.Fields(header.Get(HeaderSignature))
-	for _, want := range strings.Fields(string(s.appendSignatures(nil, id, stamp, body))) {
-		for _, got := range given {
-			if hmac.Equal([]byte(got), []byte(want)) {
-				return nil
-			}
+	if len(given) > mostSignatures {
+		return fmt.Errorf("%w: webhook-signature has %d signatures, more than %d", ErrSignature, len(given), mostSignatures)
+	}
+	message := signedContent(nil, id, stamp, body)
+	for i := range s.keys {
+		if s.keys[i].verifies(given, message) {
+			return nil
 		}
 	}
 	return fmt.Errorf("%w: the body, the id, the timestamp or the secret is not what was signed", ErrSignature)
 }
 
-// signer holds a pool of keyed hashes for each secret. Keying a hash costs two blocks of SHA-256
-// and seven allocations.
+// PublicKeys returns the public keys of the private keys in a secret, each as whpk_ and base64. A
+// receiver verifies with them.
+func PublicKeys(secret string) ([]string, error) {
+	s, err := newSigner(secret)
+	if err != nil {
+		return nil, err
+	}
+	return s.publicKeys(), nil
+}
+
+// signer signs with each of its keys.
 type signer struct {
-	pools []*sync.Pool
+	keys  []signingKey
 	short bool // a key is easy to guess
 }
 
+// signingKey is one key of a signer: that of an HMAC, or that of Ed25519.
+type signingKey struct {
+	// pool has keyed hashes. Keying a hash costs two blocks of SHA-256 and seven allocations.
+	pool    *sync.Pool
+	private ed25519.PrivateKey
+	public  ed25519.PublicKey // without private in a verifier
+}
+
 func newSigner(secret string) (*signer, error) {
-	s := &signer{}
 	if fault := trigger.SecretFault(secret); fault != "" {
 		return nil, errors.New("secret " + fault)
 	}
-	for _, part := range strings.Fields(secret) {
-		key := []byte(part)
-		if encoded, ok := strings.CutPrefix(part, secretPrefix); ok {
-			var err error
-			key, err = decodeKey(encoded)
-			if err != nil || len(key) == 0 {
+	return parseKeys(secret)
+}
+
+// newVerifier accepts public keys, too.
+func newVerifier(secret string) (*signer, error) {
+	for part := range strings.FieldsSeq(secret) {
+		if fault := trigger.SecretFault(part); fault != "" && !strings.HasPrefix(part, trigger.PublicPrefix) {
+			return nil, errors.New("secret " + fault)
+		}
+	}
+	return parseKeys(secret)
+}
+
+func parseKeys(secret string) (*signer, error) {
+	s := &signer{}
+	for part := range strings.FieldsSeq(secret) {
+		key, err := parseKey(part)
+		if err != nil {
+			return nil, fmt.Errorf("secret %w", err)
+		}
+		if key.public != nil {
+			s.keys = append(s.keys, key)
+			continue
+		}
+		mac := []byte(part)
+		encoded, prefixed := strings.CutPrefix(part, secretPrefix)
+		if prefixed {
+			if mac, err = trigger.DecodeKey(encoded); err != nil || len(mac) == 0 {
 				return nil, errors.New("secret begins with whsec_, but the rest is not base64: copy it again, or make one with echo whsec_$(openssl rand -base64 32)")
 			}
 		}
-		s.short = s.short || trigger.IsShortKey(key, strings.HasPrefix(part, secretPrefix))
-		s.pools = append(s.pools, &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }})
+		s.short = s.short || trigger.IsShortKey(mac, prefixed)
+		key.pool = &sync.Pool{New: func() any { return hmac.New(sha256.New, mac) }}
+		s.keys = append(s.keys, key)
 	}
-	if len(s.pools) == 0 {
+	if len(s.keys) == 0 {
 		return nil, errors.New("secret is empty: set it, or remove the key secret")
 	}
 	return s, nil
 }
 
-func decodeKey(encoded string) ([]byte, error) {
-	encoded = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(encoded, "="))
-	return base64.RawStdEncoding.DecodeString(encoded)
+// parseKey reads a key of Ed25519. Of any other key it returns the zero value.
+func parseKey(part string) (signingKey, error) {
+	if encoded, ok := strings.CutPrefix(part, trigger.PrivatePrefix); ok {
+		private, err := trigger.PrivateKey(encoded)
+		if err != nil {
+			return signingKey{}, err
+		}
+		return signingKey{private: private, public: private.Public().(ed25519.PublicKey)}, nil
+	}
+	if encoded, ok := strings.CutPrefix(part, trigger.PublicPrefix); ok {
+		public, err := trigger.DecodeKey(encoded)
+		if err != nil || len(public) != ed25519.PublicKeySize {
+			return signingKey{}, errors.New("is not a public key of Ed25519 behind whpk_, which has 32 bytes in base64: copy it again")
+		}
+		return signingKey{public: public}, nil
+	}
+	return signingKey{}, nil
+}
+
+// publicKeys returns those of the private keys, as whpk_ and base64.
+func (s *signer) publicKeys() (keys []string) {
+	for i := range s.keys {
+		if s.keys[i].private != nil {
+			keys = append(keys, trigger.PublicPrefix+base64.StdEncoding.EncodeToString(s.keys[i].public))
+		}
+	}
+	return keys
+}
+
+// verifies reports whether one of the signatures, such as v1,<base64>, is that of message by the key.
+func (k *signingKey) verifies(given []string, message []byte) bool {
+	if k.public == nil {
+		want := k.appendMAC(nil, message, nil)
+		return slices.ContainsFunc(given, func(got string) bool { return hmac.Equal([]byte(got), want) })
+	}
+	return slices.ContainsFunc(given, func(got string) bool {
+		encoded, ok := strings.CutPrefix(got, "v1a,")
+		if !ok {
+			return false
+		}
+		decoded, err := base64.StdEncoding.DecodeString(encoded)
+		return err == nil && ed25519.Verify(k.public, message, decoded)
+	})
+}
+
+// appendMAC appends the signature of a message by an HMAC, which is given in two parts.
+func (k *signingKey) appendMAC(dst, head, body []byte) []byte {
+	mac := k.pool.Get().(hash.Hash)
+	mac.Reset()
+	mac.Write(head)
+	mac.Write(body)
+	var sum [sha256.Size]byte
+	dst = append(dst, "v1,"...)
+	dst = base64.StdEncoding.AppendEncode(dst, mac.Sum(sum[:0]))
+	k.pool.Put(mac)
+	return dst
+}
+
+// signedContent appends what is signed to dst.
+func signedContent(dst []byte, id, stamp string, body []byte) []byte {
+	dst = append(dst, id...)
+	dst = append(dst, '.')
+	dst = append(dst, stamp...)
+	dst = append(dst, '.')
+	return append(dst, body...)
 }
 
 func (s *signer) appendSignatures(dst []byte, id, stamp string, body []byte) []byte {
-	var head [96]byte
-	signed := append(head[:0], id...)
-	signed = append(signed, '.')
-	signed = append(signed, stamp...)
-	signed = append(signed, '.')
-	for i, pool := range s.pools {
-		mac := pool.Get().(hash.Hash)
-		mac.Reset()
-		mac.Write(signed)
-		mac.Write(body)
-		var sum [sha256.Size]byte
+	var space [96]byte
+	head := signedContent(space[:0], id, stamp, nil)
+	var whole []byte // Ed25519 wants the message in one piece
+	for i := range s.keys {
 		if i > 0 {
 			dst = append(dst, ' ')
 		}
-		dst = append(dst, "v1,"...)
-		dst = base64.StdEncoding.AppendEncode(dst, mac.Sum(sum[:0]))
-		pool.Put(mac)
+		k := &s.keys[i]
+		if k.private == nil {
+			dst = k.appendMAC(dst, head, body)
+			continue
+		}
+		if whole == nil {
+			whole = append(append(make([]byte, 0, len(head)+len(body)), head...), body...)
+		}
+		dst = append(dst, "v1a,"...)
+		dst = base64.StdEncoding.AppendEncode(dst, ed25519.Sign(k.private, whole))
 	}
 	return dst
 }

@@ -87,9 +87,50 @@ func TestVerifyRefusesWhatWasNotSigned(t *testing.T) {
 
 func TestSecretThatCantBeReadIsAnErrorWithoutIt(t *testing.T) {
 	t.Parallel()
-	for _, secret := range []string{"", "  ", "whsec_", "whsec_!!hidden"} {
+	for _, secret := range []string{"", "  ", "whsec_", "whsec_!!hidden", "whsk_", "whsk_!!hidden", "whsk_aGlkZGVu"} {
 		_, err := Sign(secret, "id", vectorTime, nil)
 		require.Error(t, err, secret)
 		require.NotContains(t, err.Error(), "hidden")
 	}
+}
+
+// The key and the signature are those of the tests of Standard Webhooks.
+const (
+	vectorPrivate = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk="
+	vectorSigned  = "v1a,tQ9V2XOqn7jL/DQenEFpqIugdBVtiMmER5mhSkXBNwM0mkATuDe6KYYUuxqtaiHeYGb7KaaBRdM5WqyeFiL8Ag=="
+)
+
+func TestASignatureByEd25519IsTheOneStandardWebhooksPublishes(t *testing.T) {
+	t.Parallel()
+	got, err := Sign(vectorPrivate, vectorID, vectorTime, []byte(vectorBody))
+	require.NoError(t, err)
+	require.Equal(t, vectorSigned, got)
+}
+
+func TestAReceiverVerifiesEd25519WithThePublicKeyAlone(t *testing.T) {
+	t.Parallel()
+	public, err := PublicKeys(vectorSecret + " " + vectorPrivate)
+	require.NoError(t, err)
+	require.Len(t, public, 1)
+	require.Regexp(t, "^whpk_[A-Za-z0-9+/]{43}=$", public[0])
+
+	both := signedBy(t, vectorSecret+" "+vectorPrivate+" plain-text-secret")
+	require.Regexp(t, "^v1,[^ ]+ v1a,[^ ]+ v1,[^ ]+$", both.Get("webhook-signature"))
+	for _, secret := range []string{public[0], vectorPrivate, vectorSecret, "other " + public[0], "plain-text-secret"} {
+		require.NoError(t, Verify(secret, both, []byte(vectorBody), vectorTime), secret)
+	}
+	require.ErrorIs(t, Verify(public[0], both, []byte("{}"), vectorTime), ErrSignature)
+	require.ErrorIs(t, Verify(public[0], signedBy(t, vectorSecret), []byte(vectorBody), vectorTime), ErrSignature)
+	require.ErrorIs(t, Verify("whpk_"+strings.Repeat("A", 43)+"=", both, []byte(vectorBody), vectorTime), ErrSignature)
+
+	_, err = Sign(public[0], vectorID, vectorTime, nil)
+	require.ErrorContains(t, err, "public key")
+	require.ErrorContains(t, Verify("whpk_AAAA", both, nil, vectorTime), "32 bytes")
+}
+
+func TestARequestWithManySignaturesIsNotTriedOneByOne(t *testing.T) {
+	t.Parallel()
+	h := signedBy(t, vectorPrivate)
+	h.Set("webhook-signature", strings.Repeat(vectorSigned+" ", 40))
+	require.ErrorContains(t, Verify(vectorPrivate, h, []byte(vectorBody), vectorTime), "40 signatures")
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/template"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Control characters mark where data of the event stands in a URL. No URL can hold them. Between them
@@ -101,7 +102,7 @@ type segment struct {
 }
 
 // prepareTarget completes u, and makes the target of the endpoint if its URL depends on the event.
-func (ep *Endpoint) prepareTarget(u *url.URL, query map[string]string, text *markedURL, expanded string, lookup func(string) (string, bool)) error {
+func (ep *Endpoint) prepareTarget(u *url.URL, query map[string]string, text *markedURL, expanded string, source trigger.Source) error {
 	if len(text.data) == 0 && len(query) == 0 {
 		return nil
 	}
@@ -122,7 +123,7 @@ func (ep *Endpoint) prepareTarget(u *url.URL, query map[string]string, text *mar
 	all := ep.set().Text(template.InURL)
 	var err error
 	text.pieces(configured, all.Raw, func(p *template.Placeholder) { err = errors.Join(err, all.Data(p)) })
-	more, failed := ep.pairs(template.InURL, query, func(reference string) (string, error) { return ep.expand("query", reference, lookup) })
+	more, failed := ep.pairs(template.InURL, query, func(reference string) (string, error) { return ep.expand("query", reference, source) })
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("query: %w", err)
 	}

@@ -101,7 +101,11 @@ func (s *flagSet) waitForTables(to *time.Duration) {
 }
 
 func (a *app) apply(ctx context.Context, o applying) error {
-	cfg, err := a.loadConfig(o.file, a.lookup) // a signal ends the program while it reads standard input
+	g, err := a.givingHere()
+	if err != nil {
+		return err
+	}
+	cfg, err := a.loadConfig(o.file, a.lookup, g, false) // a signal ends the program while it reads standard input
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	if err != nil {
@@ -226,12 +230,17 @@ func (a *app) applyConfig(ctx context.Context, conn *pgx.Conn, cfg *config.Confi
 }
 
 // loadConfig reads the configuration and logs its warnings. With a nil lookup, variables are not
-// checked.
-func (a *app) loadConfig(file string, lookup func(string) (string, bool)) (*config.Config, error) {
+// checked. runs says that a dispatcher of this program sends for it, and gives out what g says.
+func (a *app) loadConfig(file string, lookup func(string) (string, bool), g giving, runs bool) (*config.Config, error) {
 	cfg, err := a.readConfig(file, lookup)
 	if err != nil {
 		return nil, err
 	}
+	store, err := a.store(g)
+	if err != nil {
+		return nil, err
+	}
+	warnOfRefused(cfg, store, g, runs)
 	for _, w := range cfg.Warnings {
 		a.log.Warn(w.String())
 	}

@@ -33,8 +33,9 @@ Each FILE is a configuration of its own: a file, a directory of files, or - for 
 accepts each when, only "rowhook apply --dry-run" can tell.
 
 Warnings, such as a secret in plain text, do not make a configuration wrong unless --strict is given. Variables that the
-configuration refers to are not looked up, because they are set where the dispatcher runs; --env looks them up here. Exit
-0 if every configuration is valid, 2 if not.`,
+configuration refers to are not looked up, because they are set where the dispatcher runs; --env looks them up here. A
+name that dispatchers do not give out is warned of, as ROWHOOK_ENV and ROWHOOK_SECRETS_DIR say here. Exit 0 if every
+configuration is valid, 2 if not.`,
 		Example: `  rowhook check
   rowhook check -f deploy/rowhook.d --strict
   rowhook check --json services/*/rowhook.yaml
@@ -78,6 +79,8 @@ type checkedAlert struct {
 	Line      int      `json:"line"`
 	Column    int      `json:"column"`
 	Variables []string `json:"variables"`
+	// SecretFiles are the paths of references to files.
+	SecretFiles []string `json:"secret_files"`
 }
 
 type checkedTrigger struct {
@@ -87,6 +90,8 @@ type checkedTrigger struct {
 	Line      int      `json:"line"`
 	Column    int      `json:"column"`
 	Variables []string `json:"variables"`
+	// SecretFiles are the paths of references to files.
+	SecretFiles []string `json:"secret_files"`
 }
 
 // finding is a problem or a warning. Line and Column are 0 for a file as a whole, and Key is "".
@@ -112,9 +117,20 @@ func (a *app) check(paths []string, o checking) error {
 	if !o.env {
 		lookup = nil
 	}
+	g, err := a.givingHere()
+	if err != nil {
+		return err
+	}
+	store, err := a.store(g)
+	if err != nil {
+		return err
+	}
 	all := checked{OK: true, Files: []string{}, Triggers: []checkedTrigger{}, Alerts: []checkedAlert{}, Problems: []finding{}, Warnings: []finding{}}
 	for _, path := range paths {
 		cfg, err := a.readConfig(path, lookup)
+		if err == nil {
+			warnOfRefused(cfg, store, g, false)
+		}
 		if err != nil {
 			all.OK = false
 			wrong, known := errors.AsType[*config.Error](err)
@@ -162,17 +178,15 @@ func (all *checked) add(cfg *config.Config) {
 	all.Warnings = append(all.Warnings, findings(cfg.Warnings)...)
 	for i := range cfg.Triggers {
 		at := cfg.Position(i)
-		variables := config.References(cfg.Triggers[i])
-		if variables == nil {
-			variables = []string{}
-		}
+		variables, files := config.References(cfg.Triggers[i])
 		all.Triggers = append(all.Triggers, checkedTrigger{
-			Name: cfg.Triggers[i].Name, Table: cfg.Triggers[i].Watches(), File: at.File, Line: at.Line, Column: at.Column, Variables: variables,
+			Name: cfg.Triggers[i].Name, Table: cfg.Triggers[i].Watches(), File: at.File, Line: at.Line, Column: at.Column, Variables: variables, SecretFiles: files,
 		})
 	}
 	for i := range cfg.Settings.Alerts {
 		at := cfg.Position(-1, "alerts", strconv.Itoa(i))
-		all.Alerts = append(all.Alerts, checkedAlert{at.File, at.Line, at.Column, config.AlertReferences(cfg.Settings.Alerts[i])})
+		variables, files := config.AlertReferences(cfg.Settings.Alerts[i])
+		all.Alerts = append(all.Alerts, checkedAlert{at.File, at.Line, at.Column, variables, files})
 	}
 }
 

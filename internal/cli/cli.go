@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/logs"
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -56,6 +57,7 @@ type app struct {
 		databaseURL string
 		source      string // the flag or variable that gave databaseURL
 		listenURL   string
+		httpURL     string // the database URL for HTTP; "": there is none of its own
 		level       slog.Level
 		format      logs.Format
 	}
@@ -102,10 +104,10 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 	a.wrapHelp(root)
 
 	s := flagSet{set: root.PersistentFlags()}
-	s.text(&a.global.databaseURL, "database-url", "Postgres database: a URL or a keyword=value string. If it is not set, the PG* variables (PGHOST, PGUSER, ...) are used. "+
+	s.connection(&a.global.databaseURL, "database-url", "Postgres database: a URL or a keyword=value string. If it is not set, the PG* variables (PGHOST, PGUSER, ...) are used. "+
 		"The list of processes shows flags, so set the variable if the URL holds a password")
 	s.twin("database-url", databaseURLVariable)
-	s.text(&a.global.listenURL, "listen-url", "URL for LISTEN, if the database URL leads through a pooler such as PgBouncer in transaction mode: a direct connection to the same database")
+	s.connection(&a.global.listenURL, "listen-url", "URL for LISTEN, if the database URL leads through a pooler such as PgBouncer in transaction mode: a direct connection to the same database")
 	a.global.level = slog.LevelInfo
 	add(&s, &a.global.level, "log-level", "the lowest level to log", oneOf(map[string]slog.Level{
 		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
@@ -147,6 +149,8 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	switch {
 	case cmd.Flags().Changed("database-url"):
 		a.global.source = "--database-url"
+	case strings.HasPrefix(a.global.databaseURL, session.FilePrefix+"/"):
+		a.global.source = "the file of " + databaseURLVariable + fileSuffix
 	case a.global.databaseURL != "":
 		a.global.source = databaseURLVariable
 	default:

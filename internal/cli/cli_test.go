@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/trigger"
 )
 
 func TestDevOnceAcceptsOnlyTheExactBody(t *testing.T) {
@@ -134,6 +136,6 @@ func TestForwardedDeliveriesKeepThePathAndTheQueryOfTheConfiguredURL(t *testing.
 	} {
 		app, err := url.Parse(c.app)
 		require.NoError(t, err)
-		require.Equal(t, c.want, forwardURL(app, c.configured, lookup), c.configured)
+		require.Equal(t, c.want, forwardURL(app, c.configured, trigger.Variables(lookup)), c.configured)
 	}
 }

@@ -72,7 +72,8 @@ func references(t *testing.T, name, text string) []string {
 
 func referencesOf(c *config.Config) (names []string) {
 	for _, trigger := range c.Triggers {
-		names = append(names, config.References(trigger)...)
+		variables, _ := config.References(trigger)
+		names = append(names, variables...)
 	}
 	return names
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/rowhook/rowhook/internal/child"
 	"github.com/rowhook/rowhook/internal/localpg"
 	"github.com/rowhook/rowhook/internal/sandbox"
+	"github.com/rowhook/rowhook/internal/secret"
 	"github.com/rowhook/rowhook/internal/sink"
 )
 
@@ -108,8 +109,9 @@ type devRun struct {
 	tables  tables
 	show    *show
 	life    *devLife
-	secret  string     // stands for secrets whose variables are not set
-	forward *forwarder // nil: not forwarding
+	store   *secret.Store // of what the configuration may refer to
+	secret  string        // stands for secrets whose variables are not set
+	forward *forwarder    // nil: not forwarding
 
 	server   *localpg.Server
 	receiver *devReceiver
@@ -127,6 +129,9 @@ type devRun struct {
 // dev checks the flags, starts everything, and stops it in reverse order.
 func (a *app) dev(parent context.Context, o devOptions) (err error) {
 	r := &devRun{app: a, devOptions: o, secret: sandbox.MakeSecret(), show: newShow(a, o)}
+	if r.store, err = a.store(o.giving); err != nil {
+		return err
+	}
 	if r.tables, err = devTables(o); err != nil {
 		return err
 	}
@@ -238,7 +243,7 @@ func (r *devRun) checkPostgresPort(ctx context.Context) error {
 
 // deliverFrom applies the configuration, and delivers until the work is done or ctx ends.
 func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery) error {
-	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Lookup: r.variables, Logger: r.forward.logger(r.log)}
+	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Source: r.source, Logger: r.forward.logger(r.log)}
 	if !r.toSink && (r.showing || len(r.command) == 0 && !r.json) {
 		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: func(at dispatcher.Attempt) { r.show.attempt(at, r.mask(at.Event.Trigger)) }})
 	}

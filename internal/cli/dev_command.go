@@ -77,14 +77,14 @@ func (r *devRun) databaseURL() string {
 
 // unsetSecrets returns the variables that are a trigger's whole secret, and are not set. The command
 // gets the secret that was made up by them, so that an app finds it where it looks for its own.
-func unsetSecrets(specs []trigger.Spec, lookup sandbox.Lookup) []string {
+func unsetSecrets(specs []trigger.Spec, source trigger.Source) []string {
 	var names []string
 	for _, s := range specs {
 		found, err := trigger.References(s.Webhook.Secret)
-		if err != nil || len(found) != 1 || s.Webhook.Secret != "${"+found[0]+"}" {
+		if err != nil || len(found) != 1 || strings.HasPrefix(found[0], trigger.FilePrefix) || s.Webhook.Secret != "${"+found[0]+"}" {
 			continue
 		}
-		if value, _ := lookup(found[0]); value == "" {
+		if value, _ := source(found[0]); value == "" {
 			names = append(names, found[0])
 		}
 	}

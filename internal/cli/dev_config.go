@@ -25,7 +25,7 @@ func (a *app) devConfig(o devOptions) (*config.Config, error) {
 		if o.toSink {
 			lookup = nil // the built-in receiver needs no variables
 		}
-		return a.loadConfig(o.file, lookup)
+		return a.loadConfig(o.file, lookup, o.giving, !o.toSink)
 	}
 	if _, err := os.Stat(defaultFile); err == nil && !o.once {
 		a.log.Info("using the sample table; to use the configuration in this directory, add -f " + defaultFile)
@@ -42,19 +42,19 @@ triggers:
 `))
 }
 
-// variables is the lookup of the dispatcher.
-func (r *devRun) variables(name string) (string, bool) {
+// source is that of the dispatcher.
+func (r *devRun) source(name string) (string, error) {
 	receiver := "http://127.0.0.1" // before the receiver has a port
 	if r.receiver != nil {
 		receiver = r.receiver.url
 	}
 	switch {
 	case r.toSink:
-		return sandbox.Variables(receiver, r.secret, r.lookup)(name)
+		return sandbox.Variables(receiver, r.secret, r.store.Get)(name)
 	case name == sandbox.SinkURLVariable:
-		return receiver, true
+		return receiver, nil
 	}
-	return r.lookup(name)
+	return r.store.Get(name)
 }
 
 // devTriggers are the triggers that dev works with, and what it knows of them.
@@ -69,7 +69,7 @@ type devTriggers struct {
 
 // point points the triggers of a configuration at the receiver, if deliveries go there.
 func (r *devRun) point(cfg *config.Config) (*devTriggers, error) {
-	forward, err := r.forward.targets(cfg.Triggers, r.lookup)
+	forward, err := r.forward.targets(cfg.Triggers, r.store.Get)
 	if err != nil {
 		return nil, err
 	}
@@ -77,11 +77,11 @@ func (r *devRun) point(cfg *config.Config) (*devTriggers, error) {
 	t := &devTriggers{cfg: &pointed, forward: forward}
 	if r.toSink {
 		t.alerts = len(cfg.Settings.Alerts)
-		t.madeUp = unsetSecrets(cfg.Triggers, r.lookup)
-		pointed.Triggers, pointed.Settings = sandbox.Point(cfg.Triggers, r.lookup), sandbox.Reachable(cfg.Settings)
-		t.unset = sandbox.Unset(pointed.Triggers, r.lookup)
+		t.madeUp = unsetSecrets(cfg.Triggers, r.store.Get)
+		pointed.Triggers, pointed.Settings = sandbox.Point(cfg.Triggers, r.store.Get), sandbox.Reachable(cfg.Settings)
+		t.unset = sandbox.Unset(pointed.Triggers, r.store.Get)
 	}
-	t.secrets = sandbox.Secrets(pointed.Triggers, r.variables)
+	t.secrets = sandbox.Secrets(pointed.Triggers, r.source)
 	return t, r.checkWebhooks(&pointed)
 }
 
@@ -100,7 +100,7 @@ func (r *devRun) checkWebhooks(cfg *config.Config) error {
 	}
 	var problems []config.Problem
 	for i := range cfg.Triggers {
-		endpoint, err := webhook.NewEndpoint(cfg.Triggers[i].Webhook, r.variables)
+		endpoint, err := webhook.NewEndpointFrom(cfg.Triggers[i].Webhook, r.source)
 		if err == nil {
 			err = client.Prepare(endpoint)
 		}
@@ -113,9 +113,10 @@ func (r *devRun) checkWebhooks(cfg *config.Config) error {
 
 // givenTo names the variables that a trigger refers to and that are set, or returns "".
 func (r *devRun) givenTo(spec trigger.Spec) string {
-	given := slices.DeleteFunc(config.References(spec), func(name string) bool {
-		_, ok := r.lookup(name)
-		return !ok
+	variables, _ := config.References(spec)
+	given := slices.DeleteFunc(variables, func(name string) bool {
+		_, err := r.store.Get(name)
+		return err != nil
 	})
 	if len(given) == 0 {
 		return ""

@@ -58,7 +58,7 @@ func newForwarder(o devOptions, show *show, target func(string) string) (*forwar
 }
 
 // targets returns the URLs of the triggers that are forwarded.
-func (f *forwarder) targets(specs []trigger.Spec, lookup sandbox.Lookup) (map[string]string, error) {
+func (f *forwarder) targets(specs []trigger.Spec, source trigger.Source) (map[string]string, error) {
 	if f == nil {
 		return nil, nil
 	}
@@ -67,7 +67,7 @@ func (f *forwarder) targets(specs []trigger.Spec, lookup sandbox.Lookup) (map[st
 	for _, s := range specs {
 		known = append(known, s.Name)
 		if len(f.names) == 0 || slices.Contains(f.names, s.Name) {
-			to[s.Name] = forwardURL(f.app, s.Webhook.URL, lookup)
+			to[s.Name] = forwardURL(f.app, s.Webhook.URL, source)
 			if template.HasData(s.Webhook.URL) { // each delivery has its own path
 				to[s.Name] = f.app.String()
 			}
@@ -95,13 +95,13 @@ func listed(triggers []string) string {
 
 // forwardURL returns the app's URL with the path and the query of a configured one. What a variable
 // stands for that is not set, is not known; it may be the host.
-func forwardURL(base *url.URL, configured string, lookup sandbox.Lookup) string {
-	expanded, err := trigger.ExpandReferences(configured, func(name string) (string, bool) {
-		value, ok := lookup(name)
-		if !ok || value == "" {
-			return sandbox.Placeholder(name), true
+func forwardURL(base *url.URL, configured string, source trigger.Source) string {
+	expanded, err := trigger.Expand(configured, func(name string) (string, error) {
+		value, err := source(name)
+		if err != nil || value == "" {
+			return sandbox.Placeholder(name), nil
 		}
-		return value, true
+		return value, nil
 	})
 	if err != nil {
 		expanded = configured // never: malformed references are errors of the configuration

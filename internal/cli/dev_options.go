@@ -35,6 +35,7 @@ type devOptions struct {
 	outlive          bool
 	watching         bool
 	stopTimeout      time.Duration
+	giving           giving // what the configuration may refer to
 }
 
 func (o *devOptions) flags(cmd *cobra.Command) {
@@ -64,6 +65,7 @@ func (o *devOptions) flags(cmd *cobra.Command) {
 	s.text(&o.bin, "postgres-bin", "`directory` of the Postgres programs (initdb, postgres)")
 	s.number(&o.port, "postgres-port", "TCP port of the private Postgres on 127.0.0.1; 0: a free one", 0, 65535)
 	s.number(&o.sinkPort, "sink-port", "TCP port of the receiver on 127.0.0.1; 0: a free one", 0, 65535)
+	o.giving.flags(&s)
 	s.yesNo(&o.offline, "no-download", "fail if no Postgres programs are installed, instead of downloading them")
 }
 

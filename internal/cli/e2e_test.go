@@ -793,9 +793,9 @@ func TestHelpShowsEachFlagWithItsVariable(t *testing.T) {
 			switch flag := m[1]; flag {
 			case "help", "dry-run", "exit-code", "json": // one asks for these each time
 			case "database-url":
-				require.Contains(t, stdout, "[$DATABASE_URL]")
+				require.Contains(t, stdout, "[$DATABASE_URL, $DATABASE_URL_FILE]")
 			default:
-				require.Regexp(t, `\[\$ROWHOOK_`+strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))+`\]`, stdout)
+				require.Regexp(t, `\[\$ROWHOOK_`+strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))+`(?:\]|, \$ROWHOOK_\w+_FILE\])`, stdout)
 			}
 		}
 		for line := range strings.Lines(stdout) {

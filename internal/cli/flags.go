@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/rowhook/rowhook/internal/child"
 	"github.com/rowhook/rowhook/internal/sandbox"
+	"github.com/rowhook/rowhook/internal/secret"
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -23,6 +26,14 @@ const databaseURLVariable = "DATABASE_URL"
 
 // twinKey is the annotation of a flag that names its environment variable.
 const twinKey = "environment"
+
+// fileKey is the annotation of a flag whose value a file may hold, with what to do with the file.
+const (
+	fileKey          = "file"
+	fileOfConnection = "connection"
+	fileOfSecret     = "secret"
+	fileSuffix       = "_FILE" // of the variable that names the file
+)
 
 // flagSet adds flags, each with an environment variable of its name: --poll-interval and
 // ROWHOOK_POLL_INTERVAL.
@@ -69,6 +80,26 @@ func (s *flagSet) text(to *string, name, usage string) {
 	add(s, to, name, usage, syntax[string]{
 		kind: "string", parse: func(s string) (string, error) { return s, nil }, format: func(s string) string { return s },
 	})
+}
+
+// connection adds a flag for a connection string. A file may hold it, which the variable NAME_FILE
+// names: then it is read for each connection.
+func (s *flagSet) connection(to *string, name, usage string) {
+	s.text(to, name, usage)
+	s.fromFile(name, fileOfConnection)
+}
+
+// secret adds a flag for a secret. A file may hold it, which the variable NAME_FILE names.
+func (s *flagSet) secret(to *string, name, usage string) {
+	s.text(to, name, usage)
+	s.fromFile(name, fileOfSecret)
+}
+
+// fromFile says what becomes of a file with the value of a flag.
+func (s *flagSet) fromFile(name, kind string) {
+	f := s.set.Lookup(name)
+	f.Annotations[fileKey] = []string{kind}
+	s.twin(name, f.Annotations[twinKey][0])
 }
 
 func (s *flagSet) duration(to *time.Duration, name, usage string, least time.Duration) {
@@ -160,8 +191,15 @@ func (s *flagSet) twin(name, variable string) {
 	if f.Annotations[twinKey] != nil {
 		f.Usage = f.Usage[:strings.LastIndex(f.Usage, " [$")]
 	}
-	f.Usage += " [$" + variable + "]"
-	f.Annotations = map[string][]string{twinKey: {variable}}
+	known := []string{variable}
+	if kind := f.Annotations[fileKey]; kind != nil {
+		known = append(known, variable+fileSuffix)
+	}
+	f.Usage += " [$" + strings.Join(known, ", $") + "]"
+	if f.Annotations == nil {
+		f.Annotations = map[string][]string{}
+	}
+	f.Annotations[twinKey] = known
 }
 
 // fromEnvironment sets flags that are not on the command line from their variables. Its error names
@@ -173,22 +211,67 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 		if twin == nil || f.Changed {
 			return
 		}
-		text, _ := lookup(twin[0])
-		if text == "" { // docker compose and CI systems set variables without a value to ""
-			return
-		}
-		if err := f.Value.Set(text); err != nil {
-			bad = append(bad, fmt.Errorf("invalid value %q of the environment variable %s: %w", text, twin[0], err))
+		text, source, err := valueOf(f, lookup)
+		switch {
+		case err != nil:
+			bad = append(bad, err)
+		case text == "": // docker compose and CI systems set variables without a value to ""
+		default:
+			if err := f.Value.Set(text); err != nil {
+				bad = append(bad, fmt.Errorf("invalid value %q of the environment variable %s: %w", text, source, err))
+			}
 		}
 	})
 	return errors.Join(bad...)
 }
 
+// valueOf returns the value of a flag by its variable, or by the file that the variable NAME_FILE
+// names. source is that variable.
+func valueOf(f *pflag.Flag, lookup func(string) (string, bool)) (text, source string, err error) {
+	twin := f.Annotations[twinKey]
+	text, _ = lookup(twin[0])
+	if len(twin) < 2 {
+		return text, twin[0], nil
+	}
+	path, err := fileInstead(twin[0], lookup)
+	switch {
+	case err != nil:
+		return "", "", err
+	case path == "":
+		return text, twin[0], nil
+	case f.Annotations[fileKey][0] == fileOfConnection:
+		return session.FilePrefix + path, twin[1], nil
+	}
+	if text, err = secret.Read(path); err != nil {
+		err = fmt.Errorf("%s: %w", twin[1], err)
+	}
+	return text, twin[1], err
+}
+
+// fileInstead returns the absolute path of the file that holds the value of a variable, as the
+// variable NAME_FILE names it; "": it names none.
+func fileInstead(variable string, lookup func(string) (string, bool)) (path string, err error) {
+	path, _ = lookup(variable + fileSuffix)
+	if path == "" {
+		return "", nil
+	}
+	if text, _ := lookup(variable); text != "" {
+		return "", fmt.Errorf("%s and %s are both set: remove one of them", variable, variable+fileSuffix)
+	}
+	path, err = filepath.Abs(path)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", variable+fileSuffix, err)
+	}
+	return path, err
+}
+
 // given reports whether a flag is on the command line, or its variable is set.
 func (a *app) given(cmd *cobra.Command, name string) bool {
 	f := cmd.Flags().Lookup(name)
-	text, _ := a.lookup(f.Annotations[twinKey][0])
-	return f.Changed || text != ""
+	return f.Changed || slices.ContainsFunc(f.Annotations[twinKey], func(variable string) bool {
+		text, _ := a.lookup(variable)
+		return text != ""
+	})
 }
 
 // warnOfMisspelled warns of variables whose names are close to one of Rowhook's. Any other name may
@@ -207,7 +290,7 @@ func (a *app) warnOfMisspelled(root *cobra.Command) {
 		}
 	}
 	visit(root)
-	known = append(known, httpTokenVariable, httpReadTokenVariable)
+	known = append(known, httpTokenVariable, httpReadTokenVariable, httpTokenVariable+fileSuffix, httpReadTokenVariable+fileSuffix)
 	told := []string{sandbox.SinkURLVariable, sandbox.SinkSecretVariable, urlVariable, child.IDVariable} // by dev, to its command
 	for _, entry := range a.environ {
 		name, _, _ := strings.Cut(entry, "=")

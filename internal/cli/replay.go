@@ -60,6 +60,8 @@ of the dispatcher. If it was interrupted, it prints the id to go on from by --af
 	flags.StringVar(&away.URL, "url", "", "send the events to this `URL` from here, instead of putting them back")
 	flags.StringVar(&away.After, "after", "", "with --url: only events after this `id`")
 	guardFlags(&flagSet{flags}, &away.Guard)
+	var g giving
+	g.flags(&flagSet{flags})
 	flags.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "truncate", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -96,7 +98,11 @@ of the dispatcher. If it was interrupted, it prints the id to go on from by --af
 			}
 		}
 		away.Trigger, away.From, away.AsNew, away.Ops, away.Payload, away.Version = args[0], r.From, r.AsNew, r.Ops, r.Payload, build()
-		away.Lookup = func(w trigger.Webhook) func(string) (string, bool) { return sandbox.VisitorVariables(w, a.lookup) }
+		store, err := a.store(g, sandboxNames...)
+		if err != nil {
+			return err
+		}
+		away.Source = func(w trigger.Webhook) trigger.Source { return sandbox.VisitorVariables(w, store.Get) }
 		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error { return a.replayTo(ctx, conn, o, away, r, yes) })
 	}
 	return cmd

@@ -25,6 +25,7 @@ type running struct {
 	wait   time.Duration // for the database
 	tables time.Duration // how long to wait for tables that do not exist yet
 	watch  bool          // take up changes of the file
+	giving giving        // what a configuration may refer to
 	web    serving
 }
 
@@ -76,6 +77,7 @@ waits for, and applies when they are there. HTTP is served meanwhile, and /ready
 	s.yesNo(&o.watch, "watch", "with -f: apply again when the file, or one of the directory, has changed")
 	s.allowPublication(&a.migrator.AllowPublication)
 	dispatchFlags(&s, &cfg)
+	o.giving.flags(&s)
 	o.web.flags(&s)
 	return cmd
 }
@@ -120,7 +122,12 @@ func addresses() syntax[[]netip.Prefix] {
 
 func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
 	cfg.DatabaseURL, cfg.ListenURL = a.global.databaseURL, a.global.listenURL
-	cfg.Version, cfg.Lookup, cfg.Logger = build(), a.lookup, a.log
+	a.global.httpURL = o.web.database
+	store, err := a.store(o.giving)
+	if err != nil {
+		return err
+	}
+	cfg.Version, cfg.Source, cfg.Logger = build(), store.Get, a.log
 	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would mean the default
 	target, err := a.target()
 	if err != nil {
@@ -227,7 +234,7 @@ func (a *app) prepareDatabase(ctx context.Context, keeper *reapplier, wait time.
 func (a *app) keeper(t *target, o running) *reapplier {
 	return &reapplier{
 		file: o.file, watch: o.watch, tables: o.tables, log: a.log, lines: a.lines(),
-		load: func() (*config.Config, error) { return a.loadConfig(o.file, a.lookup) },
+		load: func() (*config.Config, error) { return a.loadConfig(o.file, a.lookup, o.giving, true) },
 		apply: func(ctx context.Context, cfg *config.Config) error {
 			conn, err := a.connect(ctx, t, o.wait)
 			if err != nil {

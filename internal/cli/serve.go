@@ -35,7 +35,8 @@ const (
 const servingHelp = `The address of --http serves health, metrics and the operators' commands as JSON: /healthz, /readyz, /metrics, /api/v1.
 An address that other hosts can reach requires a token: one of the file of --http-tokens, which "rowhook token add" makes
 with a name, scopes and an end, or one without a name of at least 16 characters: ROWHOOK_HTTP_TOKEN allows everything,
-ROWHOOK_HTTP_READ_TOKEN only reading. If another program, such as another instance, uses the default address, the
+ROWHOOK_HTTP_READ_TOKEN only reading. The variables ROWHOOK_HTTP_TOKEN_FILE and ROWHOOK_HTTP_READ_TOKEN_FILE name files
+with these tokens instead, which are read again when they change. If another program, such as another instance, uses the default address, the
 dispatcher runs without HTTP.
 
 OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, turn on traces. They are sent by OTLP over HTTP.`
@@ -56,7 +57,7 @@ type serving struct {
 
 func (w *serving) flags(s *flagSet) {
 	s.text(&w.address, "http", "address that serves health, metrics and the operators' commands; \"off\": none")
-	s.text(&w.database, "http-database-url", "database URL for requests over HTTP, if the dispatcher's role may not operate: "+
+	s.connection(&w.database, "http-database-url", "database URL for requests over HTTP, if the dispatcher's role may not operate: "+
 		"with a role that may read and change what operators do (default: the listen or the database URL)")
 	s.tokensFile(&w.tokens, "http-tokens", "file of named tokens for HTTP, as \"rowhook token add\" makes it; it is read again when it changes")
 	add(s, &w.traceLink, "trace-link", "link to a trace for the dashboard: a URL with {trace_id} in it", syntax[string]{
@@ -69,8 +70,11 @@ func (a *app) listenHTTP(ctx context.Context, w serving) (net.Listener, error) {
 	if w.address == "" || strings.EqualFold(w.address, "off") {
 		return nil, nil
 	}
-	write, read := a.httpTokens()
-	if err := httpapi.CheckAddress(w.address, write, read, w.tokens != ""); err != nil {
+	tokens, err := a.httpTokens()
+	if err != nil {
+		return nil, usagef("can't serve HTTP: %w", err)
+	}
+	if err := httpapi.CheckAddress(w.address, tokens.write, tokens.read, w.tokens != ""); err != nil {
 		return nil, usagef("can't serve HTTP: %w", err)
 	}
 	var config net.ListenConfig
@@ -94,10 +98,32 @@ func closeUnused(l net.Listener) {
 	}
 }
 
-func (a *app) httpTokens() (write, read string) {
-	write, _ = a.lookup(httpTokenVariable)
-	read, _ = a.lookup(httpReadTokenVariable)
-	return write, read
+// httpTokens are the tokens without a name, as of the start, and the files that hold them.
+type httpTokens struct {
+	write, read         string
+	writeFile, readFile *access.TokenFile // nil: a variable holds it, or there is none
+}
+
+func (a *app) httpTokens() (t httpTokens, err error) {
+	for _, v := range []struct {
+		variable string
+		token    *string
+		file     **access.TokenFile
+	}{{httpTokenVariable, &t.write, &t.writeFile}, {httpReadTokenVariable, &t.read, &t.readFile}} {
+		path, err := fileInstead(v.variable, a.lookup)
+		if err != nil {
+			return t, err
+		}
+		if path == "" {
+			*v.token, _ = a.lookup(v.variable)
+			continue
+		}
+		if *v.file, err = access.OpenTokenFile(path, httpapi.MinToken, a.log); err != nil {
+			return t, fmt.Errorf("%s: %w", v.variable+fileSuffix, err)
+		}
+		*v.token = (*v.file).Token()
+	}
+	return t, nil
 }
 
 // count adds metrics to the dispatcher if they are served.
@@ -142,13 +168,16 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	}
 	m.Watch(d.Stats)
 	m.WatchDatabase(probes, 0)
-	write, read := a.httpTokens()
+	tokens, err := a.httpTokens()
+	if err != nil {
+		return nil, usagef("can't serve HTTP: %w", err)
+	}
 	target, err := parseTarget(a.global.databaseURL, a.global.source)
 	if err != nil { // the pools have been made of it
 		return nil, err
 	}
 	server := httpapi.New(httpapi.Config{
-		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, Dev: w.dev, WriteToken: write, ReadToken: read, Tokens: named, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
+		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, Dev: w.dev, WriteToken: tokens.write, ReadToken: tokens.read, WriteTokenFile: tokens.writeFile, ReadTokenFile: tokens.readFile, Tokens: named, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
 		Schema: func(ctx context.Context) error {
 			conn, err := ready.Acquire(ctx)
 			if err != nil {
@@ -159,7 +188,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 			return err
 		},
 	})
-	a.log.Info("serving HTTP", "address", l.Addr().String(), "token", write != "" || read != "" || named != nil)
+	a.log.Info("serving HTTP", "address", l.Addr().String(), "token", tokens.write != "" || tokens.read != "" || named != nil)
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() {

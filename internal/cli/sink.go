@@ -57,7 +57,7 @@ Others can reach the sink only if --listen names an address that they can reach.
 	add(&f, &s.Format, "format", "format of a delivery", oneOf(map[string]sink.Format{
 		"line": sink.FormatLine, "full": sink.FormatFull, "json": sink.FormatJSON,
 	}, "line", "full", "json"))
-	f.text(&s.Secret, "secret", "secret of signatures; the sink answers 401 to requests without a valid one. Set the variable: the list of processes shows flags")
+	f.secret(&s.Secret, "secret", "secret of signatures, or the public key (whpk_...) of Ed25519; the sink answers 401 to requests without a valid one. Set the variable: the list of processes shows flags")
 	f.number(&s.Keep, "keep", "number of deliveries to keep, within 64 MiB of headers and bodies", 1, 1_000_000)
 	f.number(&b.Status, "status", "status of the answer to accepted requests", 200, 599)
 	f.number(&b.BodySize, "body-size", "size in bytes of the body of that answer; 0: a short text", 0, 1<<30)

@@ -27,13 +27,13 @@ func (a *app) testCommand() *cobra.Command {
 		Use:   "test TRIGGER | --alerts",
 		Short: "Send one made-up, signed event to the webhook of a trigger, and show the answer",
 		Long: `Send one made-up event to the webhook of a trigger, and show the answer. The request is like that of a real event: the
-same headers, signature, network rules and TLS files. The body says "test": true, and the header Rowhook-Test is 1, so
+same headers, signature, network rules and files. The body says "test": true, and the header Rowhook-Test is 1, so
 that a receiver can tell. The row is made up from the columns of the table, with values that suit their types; "when" is
 not evaluated.
 
 Nothing is written: the event is not in the queue, not in the history and not in the audit. The request is sent from
-here, so the command needs what the dispatcher has: the variables that the webhook refers to, its TLS files, and its
-network. Inside of "rowhook dev -- COMMAND" they are there; for another shell, rowhook dev prints them. The exit code is 0 if the receiver answered with a 2xx status, and else 1.
+here, so the command needs what the dispatcher has: the variables and files that the webhook refers to, its TLS files, and
+its network. It gives out what --env and --secrets-dir say, as the dispatcher does. Inside of "rowhook dev -- COMMAND" they are there; for another shell, rowhook dev prints them. The exit code is 0 if the receiver answered with a 2xx status, and else 1.
 
 With --alerts a made-up alert goes to each URL of alerts in the configuration that was applied, with "test": true, and
 the heartbeats are called.`,
@@ -48,6 +48,7 @@ the heartbeats are called.`,
 	o := a.operating(cmd)
 	o.look = true
 	var alerts bool
+	var g giving
 	s := flagSet{cmd.Flags()}
 	cmd.Flags().StringVar(&trial.Table, "table", "", "`TABLE` of the event, of a trigger that watches several (default: the first one)")
 	cmd.Flags().StringVar(&trial.Op, "op", "", "operation: insert, update, delete, truncate or manual (default: the first one that the trigger captures)")
@@ -60,8 +61,13 @@ the heartbeats are called.`,
 		"or if there is none, for a row of the table")
 	cmd.Flags().BoolVar(&alerts, "alerts", false, "try what alerts of the configuration name, and no trigger")
 	guardFlags(&s, &trial.Guard)
+	g.flags(&s)
 	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "truncate", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		store, err := a.store(g, sandboxNames...)
+		if err != nil {
+			return err
+		}
 		switch {
 		case alerts && len(args) > 0:
 			return usagef("give the name of a trigger or --alerts, not both")
@@ -71,16 +77,16 @@ the heartbeats are called.`,
 					return usagef("--%s is for the test of a trigger, and --alerts tests none", name)
 				}
 			}
-			return a.testAlerts(cmd, o, operate.AlertTrial{Lookup: a.lookup, Guard: trial.Guard, Version: build()})
+			return a.testAlerts(cmd, o, operate.AlertTrial{Source: store.Get, Guard: trial.Guard, Version: build()})
 		case len(args) == 0:
 			return usagef("give the name of a trigger, or --alerts: \"rowhook triggers\" lists the names")
 		}
 		trial.Unsent = trial.Unsent || trial.Real
 		pointed := false // at the receiver of rowhook dev
 		trial.Trigger, trial.Version = args[0], build()
-		trial.Lookup = func(w trigger.Webhook) func(string) (string, bool) {
+		trial.Source = func(w trigger.Webhook) trigger.Source {
 			pointed = sandbox.IsPointed(w)
-			return sandbox.VisitorVariables(w, a.lookup)
+			return sandbox.VisitorVariables(w, store.Get)
 		}
 		switch {
 		case trial.Timeout < 0, trial.Timeout == 0 && cmd.Flags().Changed("timeout"):
@@ -89,7 +95,6 @@ the heartbeats are called.`,
 			return usagef("--op: unknown operation %q: write insert, update, delete, truncate or manual", trial.Op)
 		}
 		if cmd.Flags().Changed("payload") {
-			var err error
 			if trial.Payload, err = a.readJSON("payload", payload); err != nil {
 				return &usageError{err}
 			}
@@ -154,6 +159,9 @@ func (a *app) showTrial(r *operate.TrialResult) {
 	page := a.page()
 	page.Printf("%s\n", page.Paint(r.Request.Method+" "+term.Clean(r.Request.URL), term.Bold))
 	a.showHeaders(page, r.Request.Headers, nil)
+	for _, key := range r.Request.PublicKeys {
+		page.Printf("  the receiver verifies the signature with %s\n", key)
+	}
 	if r.Request.Body != nil {
 		page.Printf("  %s\n", term.Clean(r.Request.Text()))
 	}

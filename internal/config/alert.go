@@ -84,14 +84,8 @@ func (c *Config) eachReferringAlert(visit func(value string, path ...string)) {
 	}
 }
 
-// AlertReferences returns the names of the environment variables that an entry of alerts refers to,
-// sorted.
-func AlertReferences(a trigger.Alert) []string {
-	names := []string{}
-	for _, value := range []string{a.URL, a.Heartbeat, a.Secret} {
-		found, _ := trigger.References(value) // Parse has rejected malformed references
-		names = append(names, found...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+// AlertReferences returns what an entry of alerts refers to: the names of environment variables, and
+// the paths of files, both sorted.
+func AlertReferences(a trigger.Alert) (variables, files []string) {
+	return referencesIn(a.URL, a.Heartbeat, a.Secret)
 }

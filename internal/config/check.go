@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -127,7 +126,7 @@ func checkURL(raw string) error {
 	if _, err := trigger.References(raw); err != nil {
 		return err
 	}
-	// A digit is valid wherever a variable is: in a host, a port, a path and a query.
+	// A digit is valid wherever a reference is: in a host, a port, a path and a query.
 	sample, err := trigger.ExpandReferences(raw, func(string) (string, bool) { return "1", true })
 	if err != nil {
 		return err
@@ -227,30 +226,34 @@ func checkSecret(s string) error {
 	if fault := trigger.SecretFault(s); fault != "" {
 		return errors.New(strings.Replace(fault, ": ", "; ", 1))
 	}
-	for _, part := range strings.Fields(s) {
-		encoded, ok := strings.CutPrefix(part, trigger.SecretPrefix)
-		if !ok || strings.Contains(encoded, "${") {
-			continue
-		}
-		if key, err := decodeSecret(encoded); err != nil || len(key) == 0 {
-			return errors.New("the part after whsec_ is not base64; copy the secret again, or make one: echo whsec_$(openssl rand -base64 32)")
+	for part := range strings.FieldsSeq(s) {
+		encoded, shared := strings.CutPrefix(part, trigger.SecretPrefix)
+		private, isPrivate := strings.CutPrefix(part, trigger.PrivatePrefix)
+		switch {
+		case strings.Contains(part, "${"):
+		case isPrivate:
+			if _, err := trigger.PrivateKey(private); err != nil {
+				return errors.New(strings.Replace(err.Error(), ": ", "; ", 1))
+			}
+		case shared:
+			if key, err := trigger.DecodeKey(encoded); err != nil || len(key) == 0 {
+				return errors.New("the part after whsec_ is not base64; copy the secret again, or make one: echo whsec_$(openssl rand -base64 32)")
+			}
 		}
 	}
 	return nil
 }
 
-func decodeSecret(encoded string) ([]byte, error) {
-	encoded = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(encoded, "="))
-	return base64.RawStdEncoding.DecodeString(encoded)
-}
-
 // hasShortKey reports whether a secret with expanded references has a key that is easily guessed.
 func hasShortKey(s string) bool {
 	for part := range strings.FieldsSeq(s) {
+		if strings.HasPrefix(part, trigger.PrivatePrefix) {
+			continue
+		}
 		encoded, prefixed := strings.CutPrefix(part, trigger.SecretPrefix)
 		key := []byte(part)
 		if prefixed {
-			key, _ = decodeSecret(encoded) // checkSecret rejects what is not base64
+			key, _ = trigger.DecodeKey(encoded) // checkSecret rejects what is not base64
 		}
 		if trigger.IsShortKey(key, prefixed) {
 			return true
@@ -259,7 +262,18 @@ func hasShortKey(s string) bool {
 	return false
 }
 
-// checkPath checks the references in a path.
+// checkScope checks a scope of OAuth 2.0 (RFC 6749, section 3.3).
+func checkScope(s string) error {
+	if _, err := trigger.References(s); err != nil {
+		return err
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+		return errors.New("has a blank or another character that no scope has; write each scope as an entry of its own")
+	}
+	return nil
+}
+
+// checkPath checks the references in a path, or in another text that may be anything.
 func checkPath(s string) error {
 	_, err := trigger.References(s)
 	return err

@@ -221,16 +221,43 @@ func (c *Config) Problem(trigger int, message string, path ...string) Problem {
 	return Problem{Position: position, Key: key.String(), Message: message, Excerpt: c.sources[position.File].excerpt(position)}
 }
 
-// References returns the names of the environment variables that a trigger's webhook refers to,
-// sorted.
-func References(s trigger.Spec) []string {
-	var names []string
-	eachReferring(s, func(value string, _ ...string) {
+// References returns what a trigger's webhook refers to: the names of environment variables, and the
+// paths of files, both sorted.
+func References(s trigger.Spec) (variables, files []string) {
+	var values []string
+	eachReferring(s, func(value string, _ ...string) { values = append(values, value) })
+	return referencesIn(values...)
+}
+
+func referencesIn(values ...string) (variables, files []string) {
+	variables, files = []string{}, []string{}
+	for _, value := range values {
 		found, _ := trigger.References(value) // Parse has rejected malformed references
-		names = append(names, found...)
+		for _, name := range found {
+			if path, isFile := strings.CutPrefix(name, trigger.FilePrefix); isFile {
+				files = append(files, path)
+			} else {
+				variables = append(variables, name)
+			}
+		}
+	}
+	slices.Sort(variables)
+	slices.Sort(files)
+	return slices.Compact(variables), slices.Compact(files)
+}
+
+// WarnOfReferences adds a warning for each reference that refuses returns an error for. It is asked
+// for the name of a variable, or for [trigger.FilePrefix] and the path of a file.
+func (c *Config) WarnOfReferences(refuses func(name string) error) {
+	c.eachReference(func(i int, _, value string, path ...string) {
+		names, _ := trigger.References(value)
+		for _, name := range names {
+			if err := refuses(name); err != nil {
+				c.warn(i, err.Error(), path...)
+			}
+		}
 	})
-	slices.Sort(names)
-	return slices.Compact(names)
+	slices.SortStableFunc(c.Warnings, Problem.compare)
 }
 
 // eachReferring visits the values of a trigger that may contain references, in a fixed order.
@@ -243,6 +270,14 @@ func eachReferring(s trigger.Spec, visit func(value string, path ...string)) {
 	visit(s.Webhook.TLS.CAFile, "webhook", "tls", "ca_file")
 	visit(s.Webhook.TLS.CertFile, "webhook", "tls", "cert_file")
 	visit(s.Webhook.TLS.KeyFile, "webhook", "tls", "key_file")
+	o := s.Webhook.OAuth2
+	visit(o.TokenURL, "webhook", "oauth2", "token_url")
+	visit(o.ClientID, "webhook", "oauth2", "client_id")
+	visit(o.ClientSecret, "webhook", "oauth2", "client_secret")
+	for i, scope := range o.Scopes {
+		visit(scope, "webhook", "oauth2", "scopes", strconv.Itoa(i))
+	}
+	visit(o.Audience, "webhook", "oauth2", "audience")
 }
 
 // referring returns a text as package trigger reads its references. One with data of the event is
@@ -260,7 +295,7 @@ func referring(text string, mode template.Mode, whole bool) string {
 }
 
 // eachReference visits the values of triggers and alerts that may contain references. trigger is -1
-// for those of alerts. field is what a value is: url, headers, secret or tls.
+// for those of alerts. field is what a value is: url, headers, secret, tls or oauth2.
 func (c *Config) eachReference(visit func(trigger int, field, value string, path ...string)) {
 	for i, spec := range c.Triggers {
 		eachReferring(spec, func(value string, path ...string) { visit(i, path[1], value, path...) })
@@ -281,6 +316,8 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 		for _, name := range names {
 			set, ok := lookup(name)
 			switch {
+			case strings.HasPrefix(name, trigger.FilePrefix): // it is where the dispatcher runs
+				whole = false
 			case !ok:
 				whole = false
 				c.warn(i, fmt.Sprintf("environment variable %s is not set here; set it where the dispatcher runs", name), path...)
@@ -311,13 +348,14 @@ func (c *Config) warnOfSecrets() {
 	c.eachReference(func(i int, field, value string, path ...string) {
 		plain := value != "" && !strings.Contains(value, "${")
 		switch key := path[len(path)-1]; {
-		case plain && (field == "secret" || (field == "headers" || field == "query" || field == "form") && isSecretHeader(key)):
+		case plain && (field == "secret" || key == "client_secret" && field == "oauth2" ||
+			(field == "headers" || field == "query" || field == "form") && isSecretHeader(key)):
 			message := "is plain text here, so the database stores it, too" + remedy
 			if field == "secret" && hasShortKey(value) {
 				message += ". And it " + shortSecret
 			}
 			c.warn(i, message, path...)
-		case field == "url" && hasPassword(value):
+		case (field == "url" || key == "token_url") && hasPassword(value):
 			c.warn(i, "contains a password, so the database stores it, too"+remedy, path...)
 		case plain && i < 0 && strings.Contains(value, "://hooks.slack.com/"):
 			c.warn(i, "is a secret, since whoever has it may post there, and the database stores it"+remedy, path...)

@@ -119,7 +119,9 @@ alerts:
 		{Heartbeat: "${PING_URL}", Every: trigger.Duration(30 * time.Second)},
 	}}, c.Settings)
 	require.Empty(t, c.Warnings)
-	require.Equal(t, []string{"ORDERS_SECRET", "ORDERS_TOKEN", "ORDERS_URL"}, config.References(c.Triggers[0]))
+	variables, files := config.References(c.Triggers[0])
+	require.Equal(t, []string{"ORDERS_SECRET", "ORDERS_TOKEN", "ORDERS_URL"}, variables)
+	require.Empty(t, files)
 }
 
 func TestParseFillsInDefaultsAndKeepsAnExplicitZero(t *testing.T) {
@@ -319,7 +321,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a secret as it stands in a signature", fileOf("webhook: {url: https://e.com, secret: 'v1,whsec_c2VjcmV0'}"), "triggers[0].webhook.secret: begins with v1, like a signature; remove that"},
 		{"a secret in quotes", fileOf(`webhook: {url: https://e.com, secret: "'whsec_c2VjcmV0'"}`), "triggers[0].webhook.secret: stands in quotes, which would be part of the key; remove them"},
 		{"a reference in quotes", fileOf(`webhook: {url: https://e.com, secret: "'${S}'"}`), "triggers[0].webhook.secret: stands in quotes"},
-		{"an Ed25519 key", fileOf("webhook: {url: https://e.com, secret: whsk_c2VjcmV0}"), "triggers[0].webhook.secret: begins with whsk_, which marks an Ed25519 key"},
+		{"an Ed25519 key", fileOf("webhook: {url: https://e.com, secret: whsk_c2VjcmV0}"), "triggers[0].webhook.secret: is not a key of Ed25519 behind whsk_, which has 32 or 64 bytes; copy it again"},
 		{"a variable without braces", fileOf("webhook: {url: https://e.com, secret: $SECRET}"), "triggers[0].webhook.secret: is the name of a variable without braces; write ${NAME}"},
 		{"an empty secret", fileOf("webhook: {url: https://e.com, secret: ''}"), "triggers[0].webhook.secret: is empty; "},
 		{"no timeout at all", fileOf("webhook: {url: https://e.com, timeout: 0}"), "triggers[0].webhook.timeout: 0 would fail every attempt; "},

@@ -22,7 +22,7 @@ func readExample(t *testing.T) string {
 	return string(data)
 }
 
-var commentedKey = regexp.MustCompile(`(?m)^( *)#((?:- )?[a-z_]+:)`)
+var commentedKey = regexp.MustCompile(`(?m)^( *)#((?:- )?[a-z0-9_]+:)`)
 
 // instead are the keys that can't stand beside others whose default the example shows.
 var instead = []string{"schedule"}
@@ -47,7 +47,9 @@ func TestExampleWorksAsItIsWithNothingButDefaults(t *testing.T) {
 	}
 	require.Equal(t, []trigger.Spec{want}, c.Triggers)
 	require.Equal(t, trigger.DefaultSettings(), c.Settings)
-	require.Equal(t, []string{"ORDERS_URL"}, config.References(c.Triggers[0]), "one variable is enough to start it")
+	variables, files := config.References(c.Triggers[0])
+	require.Equal(t, []string{"ORDERS_URL"}, variables, "one variable is enough to start it")
+	require.Empty(t, files)
 }
 
 func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
@@ -60,6 +62,7 @@ func TestExampleNamesItsSchemaInTheFirstLine(t *testing.T) {
 var examples = []string{
 	"name", "table", "on.insert", "on.update", "on.delete", "on.truncate", "on.manual", "when", "payload.columns", "payload.insert.columns", "payload.update.columns", "payload.delete.columns", "payload.mask", "webhook.url", "webhook.headers", "webhook.query", "webhook.body", "webhook.secret",
 	"webhook.tls.ca_file", "webhook.tls.cert_file", "webhook.tls.key_file",
+	"webhook.oauth2.token_url", "webhook.oauth2.client_id", "webhook.oauth2.client_secret", "webhook.oauth2.scopes", "webhook.oauth2.audience",
 	"retry.statuses", "retry.max_age", "retention.delivered", "retention.attempts", "order.by", "batch.max", "batch.bytes", "rate.limit", "rate.burst",
 }
 
@@ -136,7 +139,7 @@ func isLeaf(v any) bool {
 func TestExampleExplainsEachKeyBeforeIt(t *testing.T) {
 	t.Parallel()
 	lines := strings.Split(readExample(t), "\n")
-	key := regexp.MustCompile(`^ *#?(- )?[a-z_]+:`)
+	key := regexp.MustCompile(`^ *#?(- )?[a-z0-9_]+:`)
 	prose := regexp.MustCompile(`^ *# `)
 	for i, line := range lines {
 		if !key.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "url:") || strings.HasPrefix(line, "triggers:") || strings.HasSuffix(line, "insert: true") {

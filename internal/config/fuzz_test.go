@@ -147,9 +147,20 @@ func specs() *rapid.Generator[trigger.Spec] {
 			s.Webhook.Compress = rapid.SampledFrom([]string{"", trigger.CompressGzip}).Draw(t, "compress")
 		}
 		s.Webhook.Timeout = max(1, duration.Draw(t, "timeout"))
-		s.Webhook.Secret = rapid.SampledFrom([]string{"", "${S}", "whsec_YWJj", "a: b", "1"}).Draw(t, "secret")
+		s.Webhook.Secret = rapid.SampledFrom([]string{"", "${S}", "whsec_YWJj", "a: b", "1", "${file:/run/s x}", "whsk_" + strings.Repeat("QUFB", 10) + "QUE= whsec_YWJj"}).Draw(t, "secret")
 		if files := rapid.SampledFrom([]trigger.TLS{{}, {CAFile: "${D}/ca.pem"}, {CertFile: "a b: c", KeyFile: "#k"}}).Draw(t, "tls"); strings.HasPrefix(s.Webhook.URL, "https") {
 			s.Webhook.TLS = files
+		}
+		if rapid.Bool().Draw(t, "token") {
+			s.Webhook.OAuth2 = trigger.OAuth2{
+				TokenURL: "https://a.e.com/t", ClientID: rapid.SampledFrom([]string{"a", "1", "null"}).Draw(t, "client"), ClientSecret: rapid.SampledFrom([]string{"${S}", "a: b", "${file:/s}"}).Draw(t, "client secret"),
+				Scopes: rapid.SampledFrom([][]string{nil, {"a"}, {"https://x/y", "no"}}).Draw(t, "scopes"), Audience: rapid.SampledFrom([]string{"", "https://e.com", "yes"}).Draw(t, "audience"),
+			}
+			for name := range headers {
+				if strings.EqualFold(name, "authorization") {
+					s.Webhook.Headers = nil
+				}
+			}
 		}
 		if rapid.Bool().Draw(t, "ordered") {
 			s.Order = trigger.Order{By: []string{trigger.OrderByRow}, Strict: rapid.Bool().Draw(t, "strict"), Latest: rapid.Bool().Draw(t, "latest")}

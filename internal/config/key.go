@@ -226,8 +226,8 @@ func triggerKeys() map[string]key {
 		},
 		"triggers[].webhook": {doc: "The receiver, to which events are sent.", example: "webhook: {url: \"https://example.com/hooks/orders\"}", required: true},
 		"triggers[].webhook.url": {
-			doc: "The http:// or https:// URL that events are sent to. The dispatcher replaces ${NAME} by an environment variable when it sends; " +
-				"the database and the logs contain only the reference. Behind the host it may have data of the event, as in /orders/$new.id.",
+			doc: "The http:// or https:// URL that events are sent to. The dispatcher replaces ${NAME} by an environment variable, and ${file:/PATH} by a file's " +
+				"content, when it sends; the database and the logs contain only the reference. Behind the host it may have data of the event, as in /orders/$new.id.",
 			example:  "url: https://example.com/hooks/orders",
 			required: true,
 			nonEmpty: true,
@@ -255,7 +255,8 @@ func triggerKeys() map[string]key {
 		},
 		"triggers[].webhook.form.*": {doc: "The value of this field.", example: "order: $new.id", check: checkTemplate},
 		"triggers[].webhook.headers": {
-			doc:         "Request headers to add. The dispatcher replaces ${NAME} in a value by an environment variable when it sends, and $new.id by data of the event.",
+			doc: "Request headers to add. The dispatcher replaces ${NAME} in a value by an environment variable, and ${file:/PATH} by a file's content, when it sends, " +
+				"and $new.id by data of the event.",
 			example:     "headers: {X-Team: orders}",
 			namePattern: headerNamePattern,
 		},
@@ -278,8 +279,9 @@ func triggerKeys() map[string]key {
 			check:   checkTimeout,
 		},
 		"triggers[].webhook.secret": {
-			doc: "The key that signs each request as Standard Webhooks describe, in the headers webhook-id, webhook-timestamp and webhook-signature. " +
-				"Write a reference such as ${ORDERS_SECRET}: the text here is stored in the database.",
+			doc: "The key that signs each request as Standard Webhooks describe, in the headers webhook-id, webhook-timestamp and webhook-signature: " +
+				"whsec_ and base64 for an HMAC, whsk_ and base64 for Ed25519, or several, separated by spaces. " +
+				"Write a reference such as ${ORDERS_SECRET} or ${file:/run/secrets/orders}: the text here is stored in the database.",
 			example:  "secret: ${ORDERS_SECRET}",
 			nonEmpty: true,
 			secret:   true,
@@ -305,6 +307,42 @@ func triggerKeys() map[string]key {
 		"triggers[].webhook.tls.key_file": {
 			doc:      "PEM file of the client certificate's private key. It may be the same file as cert_file.",
 			example:  "key_file: /etc/rowhook/client-key.pem",
+			nonEmpty: true,
+			check:    checkPath,
+		},
+		"triggers[].webhook.oauth2": {
+			doc:     "Each request carries a token in its header Authorization, by the grant of client credentials. Triggers with the same values share a token.",
+			example: "oauth2: {token_url: https://auth.example.com/token, client_id: rowhook, client_secret: \"${CLIENT_SECRET}\"}",
+		},
+		"triggers[].webhook.oauth2.token_url": {
+			doc:      "The http:// or https:// URL of the endpoint for tokens.",
+			example:  "token_url: https://auth.example.com/oauth2/token",
+			nonEmpty: true,
+			check:    checkURL,
+		},
+		"triggers[].webhook.oauth2.client_id": {
+			doc:      "What the endpoint for tokens knows this client by.",
+			example:  "client_id: rowhook",
+			nonEmpty: true,
+			check:    checkPath,
+		},
+		"triggers[].webhook.oauth2.client_secret": {
+			doc:      "The client's secret. Write a reference such as ${CLIENT_SECRET} or ${file:/run/secrets/client}: the text here is stored in the database.",
+			example:  "client_secret: ${CLIENT_SECRET}",
+			nonEmpty: true,
+			secret:   true,
+			check:    checkPath,
+		},
+		"triggers[].webhook.oauth2.scopes": {
+			doc:      "The scopes to ask for. Default: those that the endpoint for tokens gives by itself.",
+			example:  "scopes: [orders.write]",
+			nonEmpty: true,
+			unique:   true,
+		},
+		"triggers[].webhook.oauth2.scopes[]": {doc: "A scope.", example: "orders.write", nonEmpty: true, check: checkScope},
+		"triggers[].webhook.oauth2.audience": {
+			doc:      "The parameter audience of a request for a token, which some endpoints want.",
+			example:  "audience: https://api.example.com",
 			nonEmpty: true,
 			check:    checkPath,
 		},
@@ -455,7 +493,7 @@ func triggerKeys() map[string]key {
 		},
 		"alerts[].on[]": {doc: "A kind of trouble.", example: "failing", enum: trigger.Alerts()},
 		"alerts[].url": {
-			doc:      "The URL that alerts are POSTed to. ${NAME} is read from the dispatcher's environment when it sends.",
+			doc:      "The URL that alerts are POSTed to. ${NAME} is read from the dispatcher's environment, and ${file:/PATH} from a file, when it sends.",
 			example:  "url: ${SLACK_URL}",
 			nonEmpty: true,
 			check:    checkAlertURL,

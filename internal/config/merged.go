@@ -28,6 +28,7 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 	t.checkFormat()
 	t.checkCompress()
 	t.checkTLS()
+	t.checkOAuth2()
 	t.checkOrder()
 	t.checkConcurrency()
 	t.checkRequest()
@@ -347,6 +348,28 @@ func (t merged) checkTLS() {
 		t.conflict("has a cert_file but no key_file; add the file of its private key, which may be the same file", tls)
 	case len(w.URL) > 7 && strings.EqualFold(w.URL[:7], "http://"):
 		t.conflict("needs https, but the url is http://; write https:// in url, or remove tls", tls, []string{"webhook", "url"})
+	}
+}
+
+// checkOAuth2 reports what a grant lacks, and a header that the token would take the place of.
+func (t merged) checkOAuth2() {
+	w := t.spec.Webhook
+	if w.OAuth2.IsZero() || !t.clean("webhook", "oauth2") {
+		return
+	}
+	oauth2 := []string{"webhook", "oauth2"}
+	for _, need := range []struct{ key, value string }{
+		{"token_url", w.OAuth2.TokenURL}, {"client_id", w.OAuth2.ClientID}, {"client_secret", w.OAuth2.ClientSecret},
+	} {
+		if need.value == "" {
+			t.conflict(fmt.Sprintf("has no %s; oauth2 needs token_url, client_id and client_secret", need.key), oauth2)
+			return
+		}
+	}
+	for _, name := range sortedKeys(w.Headers) {
+		if strings.EqualFold(name, "authorization") {
+			t.conflict("oauth2 makes Rowhook set the header Authorization itself; remove one of the two", []string{"webhook", "headers", name}, oauth2)
+		}
 	}
 }
 

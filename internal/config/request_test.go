@@ -107,6 +107,7 @@ func TestNumbersInAQueryAreTheTextThatIsWritten(t *testing.T) {
 func TestReferencesInTemplatesAreKnown(t *testing.T) {
 	t.Parallel()
 	c := parse(t, fileOf("webhook: {url: 'https://e.com/${A}/${new.id}', query: {a: '${B}'}, headers: {X: '${C} $new.x', X-Token: $new.token}, body: {a: ['${D} $new.x', '$${E}']}}"))
-	require.Equal(t, []string{"A", "B", "C", "D"}, config.References(c.Triggers[0]))
+	variables, _ := config.References(c.Triggers[0])
+	require.Equal(t, []string{"A", "B", "C", "D"}, variables)
 	require.Empty(t, c.Warnings)
 }

@@ -67,6 +67,8 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"durations":             fileOf("webhook: {url: https://e.com, timeout: 1m30.5s}", "retry: {interval: 1w2d3h, max_interval: 2w}"),
 		"a quoted table":        fileOf(`table: '"My Schema"."a""b"'`),
 		"headers":               fileOf("webhook: {url: https://e.com, headers: {X-A: b, x_b: ''}}"),
+		"a token":               fileOf("webhook: {url: https://e.com, oauth2: {token_url: '${A}/t', client_id: a, client_secret: '${file:/s}', scopes: [b, 'https://c'], audience: d}}"),
+		"a private key":         fileOf("webhook: {url: https://e.com, secret: 'whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk= ${file:/s}'}"),
 		"TLS files":             fileOf("webhook: {url: https://e.com, tls: {ca_file: /a, cert_file: '${DIR}/b', key_file: b}}"),
 		"network":               fileOf() + "network: {deny: [private, 10.0.0.0/8], allow: ['::1']}\n",
 		"empty defaults":        fileOf() + "defaults: {}\n",
@@ -136,6 +138,9 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"negative concurrency":   fileOf("concurrency: -1"),
 		"yes for true":           fileOf("on_replication: yes"),
 		"an empty TLS file":      fileOf("webhook: {url: https://e.com, tls: {ca_file: ''}}"),
+		"an empty scope":         fileOf("webhook: {url: https://e.com, oauth2: {token_url: https://a, client_id: a, client_secret: b, scopes: ['']}}"),
+		"scopes twice":           fileOf("webhook: {url: https://e.com, oauth2: {token_url: https://a, client_id: a, client_secret: b, scopes: [a, a]}}"),
+		"an unknown OAuth key":   fileOf("webhook: {url: https://e.com, oauth2: {token_url: https://a, client_id: a, client_secret: b, scope: a}}"),
 		"an unknown TLS key":     fileOf("webhook: {url: https://e.com, tls: {insecure: true}}"),
 		"network as a list":      fileOf() + "network: [private]\n",
 		"a denial twice":         fileOf() + "network: {deny: [private, private]}\n",
@@ -230,5 +235,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 89)
+	require.Len(t, seen, 95)
 }

@@ -24,6 +24,15 @@ type bearer struct {
 	until  time.Time // when its token ends; zero: never
 	actor  string    // what the audit calls it
 	digest [sha256.Size]byte
+	file   *access.TokenFile // has the token instead; nil: it does not change
+}
+
+// current returns the digest of the token.
+func (b *bearer) current() [sha256.Size]byte {
+	if b.file != nil {
+		return b.file.Digest()
+	}
+	return b.digest
 }
 
 // nobody is who sends requests while no token is set. SQL needs a token, so it has not all scopes.
@@ -45,15 +54,17 @@ func newGuard(cfg *Config) guard {
 		g.unnamed = append(g.unnamed, bearer{scopes: access.All, actor: "HTTP with the token of rowhook dev", digest: access.Digest(cfg.Dev.Token)})
 	}
 	for _, t := range []struct {
-		value, actor string
-		scopes       access.Scopes
+		value  string
+		file   *access.TokenFile
+		actor  string
+		scopes access.Scopes
 	}{
-		{cfg.WriteToken, "HTTP with ROWHOOK_HTTP_TOKEN", access.All},
-		{cfg.ReadToken, "HTTP with ROWHOOK_HTTP_READ_TOKEN", access.Status | access.Payloads},
+		{cfg.WriteToken, cfg.WriteTokenFile, "HTTP with ROWHOOK_HTTP_TOKEN", access.All},
+		{cfg.ReadToken, cfg.ReadTokenFile, "HTTP with ROWHOOK_HTTP_READ_TOKEN", access.Status | access.Payloads},
 	} {
-		if t.value != "" {
+		if t.value != "" || t.file != nil {
 			g.tokens = true
-			g.unnamed = append(g.unnamed, bearer{scopes: t.scopes, actor: t.actor, digest: access.Digest(t.value)})
+			g.unnamed = append(g.unnamed, bearer{scopes: t.scopes, actor: t.actor, digest: access.Digest(t.value), file: t.file})
 		}
 	}
 	return g
@@ -113,7 +124,8 @@ func (g *guard) bearer(r *http.Request) (b *bearer, ended *Problem) {
 // find returns whose token has a digest, as bearer does.
 func (g *guard) find(digest [sha256.Size]byte) (b *bearer, ended *Problem) {
 	for i := range g.unnamed {
-		if t := &g.unnamed[i]; subtle.ConstantTimeCompare(digest[:], t.digest[:]) == 1 && (b == nil || t.scopes > b.scopes) {
+		t := &g.unnamed[i]
+		if current := t.current(); subtle.ConstantTimeCompare(digest[:], current[:]) == 1 && (b == nil || t.scopes > b.scopes) {
 			b = t
 		}
 	}
@@ -139,7 +151,11 @@ const watchEvery = time.Second
 func (g *guard) watch(ctx context.Context, b *bearer) (watched context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
-	if b.name != "" {
+	digest := b.digest
+	if b.file != nil { // the token by which it was let in
+		digest = b.file.Digest()
+	}
+	if b.name != "" || b.file != nil {
 		watching.Go(func() {
 			ticker := time.NewTicker(watchEvery)
 			defer ticker.Stop()
@@ -149,10 +165,12 @@ func (g *guard) watch(ctx context.Context, b *bearer) (watched context.Context, 
 					return
 				case <-ticker.C:
 				}
-				now, ended := g.find(b.digest)
+				now, ended := g.find(digest)
 				switch {
 				case ended != nil:
 					cancel(ended)
+				case now == nil && b.file != nil:
+					cancel(unauthorized("the token has changed", "use the new one"))
 				case now == nil:
 					cancel(unauthorized("the token "+b.name+" was removed", "use another one"))
 				case now.scopes != b.scopes:

@@ -34,6 +34,8 @@ type Config struct {
 	// WriteToken allows everything, and ReadToken allows reading. If both are empty, and Tokens is nil,
 	// local programs may do everything except pass SQL conditions.
 	WriteToken, ReadToken string
+	// WriteTokenFile and ReadTokenFile are such tokens that files hold, instead. Optional.
+	WriteTokenFile, ReadTokenFile *access.TokenFile
 	// Tokens are named tokens with scopes. nil: there are none. If it is set, tokens are required,
 	// even if it has none.
 	Tokens *access.Keyring

@@ -28,7 +28,7 @@ func Definitions() []Definition {
 	return []Definition{
 		{"rowhook_events_captured_total", Counter, trigger, "First claims of events by this instance. The sum over all instances is the number of captured events, without those that wait for their first claim. Redelivered events count again.", false},
 		{"rowhook_attempts_total", Counter, []string{"trigger", "outcome"}, "Finished attempts. outcome: delivered, failed, or canceled if this instance stopped first.", false},
-		{"rowhook_attempt_failures_total", Counter, []string{"trigger", "reason"}, "Failed attempts, of each event of a batch. reason: a class of status (3xx, 4xx, 5xx, other), or refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, rejected, bad_answer.", false},
+		{"rowhook_attempt_failures_total", Counter, []string{"trigger", "reason"}, "Failed attempts, of each event of a batch. reason: a class of status (3xx, 4xx, 5xx, other), or refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, token, rejected, bad_answer.", false},
 		{"rowhook_events_dead_total", Counter, trigger, "Events that ran out of attempts here and became dead letters.", false},
 		{"rowhook_first_attempt_delay_seconds", Histogram, trigger, "Time from the change, or from a redelivery, to the beginning of the first attempt.", false},
 		{"rowhook_delivery_delay_seconds", Histogram, trigger, "Time from the change, or from a redelivery that succeeds at once, to the end of the successful attempt. It includes failed attempts and the waits after them.", false},

@@ -71,7 +71,7 @@ select endpoint, kind = 'heartbeat' as heartbeat, max(attempts)::bigint as attem
 
 // AlertTrial is a try of the entries of alerts.
 type AlertTrial struct {
-	Lookup  func(name string) (value string, ok bool)
+	Source  trigger.Source
 	Guard   webhook.Guard // in addition to the one that was applied
 	Version string        // of the program
 }
@@ -127,7 +127,7 @@ func (o *AlertTrial) try(ctx context.Context, client *webhook.Client, a *trigger
 	var ep *webhook.Endpoint
 	if a.Heartbeat != "" {
 		r.Kind = "heartbeat"
-		ep, _ = webhook.NewHeartbeat(a.Heartbeat, trialTimeout, o.Lookup) // Ping fails with the error
+		ep, _ = webhook.NewHeartbeatFrom(a.Heartbeat, trialTimeout, o.Source) // Ping fails with the error
 		result = client.Ping(ctx, ep)
 	} else {
 		r.Kind = "alert"
@@ -140,7 +140,7 @@ func (o *AlertTrial) try(ctx context.Context, client *webhook.Client, a *trigger
 		if err != nil {
 			return r, err
 		}
-		ep, _ = webhook.NewEndpoint(trigger.Webhook{URL: a.URL, Secret: a.Secret, Timeout: trigger.Duration(trialTimeout)}, o.Lookup) // as above
+		ep, _ = webhook.NewEndpointFrom(trigger.Webhook{URL: a.URL, Secret: a.Secret, Timeout: trigger.Duration(trialTimeout)}, o.Source) // as above
 		result = client.Send(ctx, ep, &webhook.Event{ID: m.ID()}, body)
 	}
 	if ctx.Err() != nil {

@@ -268,7 +268,7 @@ func TestATestOfATriggerShowsTheRequestWithItsMask(t *testing.T) {
 	spec := dispatchtest.Spec("people", receiver.URL)
 	spec.Payload.Mask = []string{"email"}
 	dispatchtest.Apply(t, db, spec)
-	o := operate.Trial{Trigger: "people", Payload: json.RawMessage(`{"id": 7, "email": "secret@example.com"}`), Lookup: variables(nil)}
+	o := operate.Trial{Trigger: "people", Payload: json.RawMessage(`{"id": 7, "email": "secret@example.com"}`), Source: variables(nil)}
 	r, err := operate.Try(t.Context(), db.Conn(t), o)
 	require.NoError(t, err)
 	text, err := json.Marshal(r)
@@ -305,7 +305,7 @@ func TestWhatATemplateTakesOfAMaskedColumnIsMasked(t *testing.T) {
 	require.NotContains(t, text, "secret")
 	require.Contains(t, text, `"text":"<masked> has 7","email":"<masked>"`)
 	require.Contains(t, text, `"X-Person":"<masked>"`)
-	r, err := operate.Try(t.Context(), conn, operate.Trial{Trigger: "people", Lookup: variables(nil), Unsent: true, Real: true})
+	r, err := operate.Try(t.Context(), conn, operate.Trial{Trigger: "people", Source: variables(nil), Unsent: true, Real: true})
 	require.NoError(t, err)
 	require.Equal(t, operate.DataEvent, r.Data)
 	shown, err := json.Marshal(r)
@@ -325,7 +325,7 @@ func TestARequestIsTrimmedBeforeItIsMasked(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(got.Request.Body), `"changed":["v"],"data":{"old":{"v":"<masked>"},"new":{"id": 1, "v": "<masked>", "n": 2}}`)
 	require.NotContains(t, string(got.Request.Body), "secret")
-	r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "a", Lookup: variables(nil), Unsent: true, Real: true})
+	r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "a", Source: variables(nil), Unsent: true, Real: true})
 	require.NoError(t, err)
 	require.Contains(t, string(r.Request.Body), `"changed":["v"],"data":{"old":{"v":"<masked>"},"new":{"id": 1, "v": "<masked>", "n": 2}}`)
 }
@@ -339,7 +339,7 @@ func TestAReplayToAnotherURLShowsNothingOfWhatIsMasked(t *testing.T) {
 	d.archive(t, "a", 1)
 	d.do(t, `update rowhook.event_archive set new = '{"v": "secret"}'`)
 	got := make(chan string, 1)
-	o := operate.ReplayTo{Trigger: "a", From: time.Now().Add(-time.Hour), URL: echo(t, got).URL, Lookup: variables(nil)}
+	o := operate.ReplayTo{Trigger: "a", From: time.Now().Add(-time.Hour), URL: echo(t, got).URL, Source: variables(nil)}
 	r, err := o.Send(t.Context(), d.conn)
 	require.NoError(t, err)
 	require.Contains(t, <-got, "secret")

@@ -30,8 +30,8 @@ type ReplayTo struct {
 	// Progress is called after each request that was answered, on the caller's goroutine. Optional.
 	Progress func(ReplayToResult)
 
-	// Lookup returns what looks up ${NAME} in the trigger's webhook.
-	Lookup  func(trigger.Webhook) func(name string) (value string, ok bool)
+	// Source returns what gives out what the trigger's webhook refers to.
+	Source  func(trigger.Webhook) trigger.Source
 	Guard   webhook.Guard // in addition to the one that was applied
 	Version string        // of the program
 }
@@ -126,22 +126,22 @@ func (s *replaySender) prepare(ctx context.Context) error {
 // point makes the endpoint. Only to the origin of the trigger's own URL go its headers, its query, its
 // secret and its certificate, and only there references are expanded.
 func (s *replaySender) point() error {
-	none := func(string) (string, bool) { return "", false }
+	none := trigger.Variables(func(string) (string, bool) { return "", false })
 	own := s.spec.Webhook
-	there, err := webhook.NewEndpoint(trigger.Webhook{URL: s.URL}, none)
+	there, err := webhook.NewEndpointFrom(trigger.Webhook{URL: s.URL}, none)
 	if err != nil {
 		return problem(ErrInvalid, "write a URL such as https://test.example.com/hook", "--url: %s", err)
 	}
-	lookup := s.Lookup(own)
-	if at, err := webhook.NewEndpoint(trigger.Webhook{URL: own.URL}, lookup); err == nil && at.Origin() != "" {
+	source := s.Source(own)
+	if at, err := webhook.NewEndpointFrom(trigger.Webhook{URL: own.URL}, source); err == nil && at.Origin() != "" {
 		s.result.SameOrigin = at.Origin() == there.Origin()
 	}
 	to := own
 	if !s.result.SameOrigin { // a new key of the configuration does not go there unless it is named here
-		lookup, to = none, trigger.Webhook{Method: own.Method, Body: own.Body, Form: own.Form, Format: own.Format, Compress: own.Compress, Timeout: own.Timeout}
+		source, to = none, trigger.Webhook{Method: own.Method, Body: own.Body, Form: own.Form, Format: own.Format, Compress: own.Compress, Timeout: own.Timeout}
 	}
 	to.URL = s.URL
-	s.endpoint, err = webhook.NewEndpoint(to, lookup)
+	s.endpoint, err = webhook.NewEndpointFrom(to, source)
 	if err == nil {
 		err = s.client.Prepare(s.endpoint)
 	}

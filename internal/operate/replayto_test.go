@@ -49,7 +49,7 @@ func TestAReplayToAnotherOriginHasNothingOfTheTriggersCredentials(t *testing.T) 
 		s.Webhook.Headers = map[string]string{"Authorization": "Bearer ${TOKEN}", "X-Shop": "eu"}
 	}))
 	ids := d.delivered(t, "a", 3)
-	o := operate.ReplayTo{Trigger: "a", From: past, Lookup: variables(map[string]string{"HOST": own.URL, "SECRET": secret, "TOKEN": "hidden-token"}), Version: "v9"}
+	o := operate.ReplayTo{Trigger: "a", From: past, Source: variables(map[string]string{"HOST": own.URL, "SECRET": secret, "TOKEN": "hidden-token"}), Version: "v9"}
 	o.URL = other.URL + "/x"
 	r, err := o.Send(t.Context(), d.conn)
 	require.NoError(t, err)
@@ -76,11 +76,11 @@ func TestAReplayToAnotherOriginHasNothingOfTheTriggersCredentials(t *testing.T) 
 	require.NotEmpty(t, own.requests[0].Header.Get("Webhook-Signature"))
 
 	// A host that is not known is another one, and no reference is expanded.
-	o.Lookup = variables(nil)
+	o.Source = variables(nil)
 	r, err = o.Send(t.Context(), d.conn)
 	require.NoError(t, err)
 	require.False(t, r.SameOrigin)
-	o.Lookup, o.URL = variables(map[string]string{"HOST": own.URL, "TOKEN": "hidden-token"}), other.URL+"/${TOKEN}"
+	o.Source, o.URL = variables(map[string]string{"HOST": own.URL, "TOKEN": "hidden-token"}), other.URL+"/${TOKEN}"
 	_, err = o.Send(t.Context(), d.conn)
 	require.ErrorIs(t, err, operate.ErrInvalid)
 	d.Apply(t, d.Spec("a", func(s *trigger.Spec) {
@@ -112,7 +112,7 @@ func TestAReplayToAURLListsWhatFailedAndGoesOnAfterAnEvent(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	o := operate.ReplayTo{Trigger: "a", From: past, URL: r.URL, Lookup: variables(nil), AsNew: true}
+	o := operate.ReplayTo{Trigger: "a", From: past, URL: r.URL, Source: variables(nil), AsNew: true}
 	o.Progress = func(p operate.ReplayToResult) {
 		if p.Sent >= 150 {
 			cancel()

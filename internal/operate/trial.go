@@ -42,8 +42,8 @@ type Trial struct {
 	// made-up one; or, if there is none, a row of the table. It is for Unsent alone.
 	Real bool
 
-	// Lookup returns what looks up ${NAME} in the webhook that is tried.
-	Lookup  func(trigger.Webhook) func(name string) (value string, ok bool)
+	// Source returns what gives out what the webhook that is tried refers to.
+	Source  func(trigger.Webhook) trigger.Source
 	Guard   webhook.Guard // in addition to the one that was applied
 	Version string        // of the program
 }
@@ -88,6 +88,8 @@ type TrialRequest struct {
 	URL     string          `json:"url"`
 	Headers json.RawMessage `json:"headers"`
 	Body    json.RawMessage `json:"body"`
+	// PublicKeys are those of the private keys that sign it, each as whpk_ and base64.
+	PublicKeys []string `json:"public_keys,omitempty"`
 
 	text string // Body as it is sent
 }
@@ -113,7 +115,7 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 	}
 	client := webhook.NewClient(webhook.ClientConfig{Version: o.Version, Guard: t.guard})
 	defer client.Close()
-	endpoint, err := webhook.NewEndpoint(t.spec.Webhook, o.Lookup(t.spec.Webhook))
+	endpoint, err := webhook.NewEndpointFrom(t.spec.Webhook, o.Source(t.spec.Webhook))
 	if err == nil {
 		err = client.Prepare(endpoint)
 	}
@@ -136,7 +138,7 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 	if err != nil {
 		return nil, problem(ErrRefused, "an event with such data becomes a dead letter at once: correct the webhook in rowhook.yaml, or the data", "no request can be made of this event: %s", err)
 	}
-	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: bodyAsJSON(shown.Body), text: string(shown.Body)}
+	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: bodyAsJSON(shown.Body), text: string(shown.Body), PublicKeys: endpoint.PublicKeys()}
 	if o.Unsent {
 		return r, nil
 	}
@@ -434,6 +436,8 @@ func trialRemedy(result *webhook.Result) string {
 		return "look at what the receiver does, or raise webhook.timeout"
 	case webhook.KindDenied:
 		return "for this test alone, pass --allow-addresses"
+	case webhook.KindToken:
+		return "look at oauth2 in rowhook.yaml and at the endpoint for tokens; the error says what it answered"
 	case webhook.KindReset:
 		return "look at the receiver's log; does it expect https?"
 	default:

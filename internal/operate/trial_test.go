@@ -21,12 +21,12 @@ import (
 )
 
 // variables is the environment of a trial.
-func variables(all map[string]string) func(trigger.Webhook) func(string) (string, bool) {
-	return func(trigger.Webhook) func(string) (string, bool) {
-		return func(name string) (string, bool) {
+func variables(all map[string]string) func(trigger.Webhook) trigger.Source {
+	return func(trigger.Webhook) trigger.Source {
+		return trigger.Variables(func(name string) (string, bool) {
 			value, ok := all[name]
 			return value, ok
-		}
+		})
 	}
 }
 
@@ -66,7 +66,7 @@ func TestATestIsSentLikeARealEventAndMarkedAndWritesNothing(t *testing.T) {
 			(select count(*) from rowhook.dead_letter), (select count(*) from rowhook.audit), (select count(*) from orders), (select sum(delivered + failed) from rowhook.activity))`)[0]
 	}
 	before := state()
-	trial := operate.Trial{Trigger: "orders", Lookup: variables(map[string]string{"HOST": r.URL, "SECRET": secret, "TOKEN": "hidden-token"}), Version: "v9"}
+	trial := operate.Trial{Trigger: "orders", Source: variables(map[string]string{"HOST": r.URL, "SECRET": secret, "TOKEN": "hidden-token"}), Version: "v9"}
 	result, err := operate.Try(t.Context(), d.conn, trial)
 	require.NoError(t, err)
 	require.NoError(t, result.Err())
@@ -113,7 +113,7 @@ func TestATestTakesTheOperationAndTheDataThatWereAskedFor(t *testing.T) {
 		d.Spec("kept", func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.Payload.Columns = false, false, []string{"n", "id"} }),
 		d.Spec("bare"), d.Spec("parted"), d.Spec("deleted", func(s *trigger.Spec) { s.On = trigger.On{Delete: true} }))
 	sent := func(name, op, data string) (string, error) {
-		o := operate.Trial{Trigger: name, Op: op, Lookup: variables(nil), Unsent: true}
+		o := operate.Trial{Trigger: name, Op: op, Source: variables(nil), Unsent: true}
 		if data != "" {
 			o.Payload = json.RawMessage(data)
 		}
@@ -196,13 +196,13 @@ func TestATestThatFailsSaysWhatToDo(t *testing.T) {
 		strings.Replace(server.URL, "http", "https", 1): "certificate",
 	} {
 		d.Apply(t, d.Spec("orders", func(s *trigger.Spec) { s.Webhook.URL = path }))
-		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Lookup: variables(nil), Timeout: time.Second})
+		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Source: variables(nil), Timeout: time.Second})
 		require.NoError(t, err, path)
 		require.False(t, r.Delivered)
 		require.ErrorContains(t, r.Err(), want, path)
 	}
 	d.Apply(t, d.Spec("orders", func(s *trigger.Spec) { s.Webhook.URL = server.URL }))
-	r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Lookup: variables(nil), Guard: webhook.Guard{Deny: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}})
+	r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Source: variables(nil), Guard: webhook.Guard{Deny: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}})
 	require.NoError(t, err)
 	require.Equal(t, "denied", r.ErrorKind)
 	require.ErrorContains(t, r.Err(), "allow it under network in rowhook.yaml: for this test alone, pass --allow-addresses")
@@ -211,13 +211,13 @@ func TestATestThatFailsSaysWhatToDo(t *testing.T) {
 	settings.Network.Deny = []string{"loopback"}
 	_, err = sqlschema.Apply(t.Context(), d.conn, []trigger.Spec{d.Spec("orders", func(s *trigger.Spec) { s.Webhook.URL = server.URL })}, settings, nil)
 	require.NoError(t, err)
-	r, err = operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Lookup: variables(nil)})
+	r, err = operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Source: variables(nil)})
 	require.NoError(t, err)
 	require.Equal(t, "denied", r.ErrorKind, "as applied")
 
 	d.Apply(t, d.Spec("orders", func(s *trigger.Spec) { s.Webhook.URL, s.Webhook.Secret = "${HOST}/x", "${SECRET}" }))
 	for _, unsent := range []bool{false, true} {
-		_, err = operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Lookup: variables(map[string]string{"SECRET": "x"}), Unsent: unsent})
+		_, err = operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Source: variables(map[string]string{"SECRET": "x"}), Unsent: unsent})
 		require.ErrorIs(t, err, operate.ErrRefused)
 		require.ErrorContains(t, err, "HOST is not set")
 		require.ErrorContains(t, err, "with the environment and the files of the dispatcher")
@@ -251,7 +251,7 @@ func TestAMadeUpRowIsWrittenAsPostgresWritesIt(t *testing.T) {
 		create table everything (`+strings.Join(list, ", ")+`, "E ""mail" text, primary key (caa, cab))`)
 	d.Apply(t, d.Spec("everything"))
 	for _, op := range []string{"insert", "update"} {
-		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "everything", Op: op, Lookup: variables(nil), Unsent: true})
+		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "everything", Op: op, Source: variables(nil), Unsent: true})
 		require.NoError(t, err)
 		var body struct {
 			Event struct {
@@ -281,7 +281,7 @@ func TestATestOfAnOrderedTriggerHasTheLowestSequence(t *testing.T) {
 		d.Apply(t, d.Spec("orders", func(s *trigger.Spec) {
 			s.Webhook.URL, s.Order = r.URL, o
 		}))
-		_, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Lookup: variables(nil)})
+		_, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Source: variables(nil)})
 		require.NoError(t, err)
 		var body struct{ Sequence *int64 }
 		require.NoError(t, json.Unmarshal([]byte(<-r.bodies), &body))

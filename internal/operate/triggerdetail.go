@@ -59,8 +59,15 @@ func asYAML(stored string) (string, error) {
 	if url := strings.ReplaceAll(shown.String(), "<redacted>", hidden); strings.Contains(url, hidden) {
 		spec.Webhook.URL = url
 	}
-	if s := spec.Webhook.Secret; s != "" && !strings.Contains(s, "${") {
-		spec.Webhook.Secret = hidden
+	for _, secret := range []*string{&spec.Webhook.Secret, &spec.Webhook.OAuth2.ClientSecret} {
+		if *secret != "" && !strings.Contains(*secret, "${") {
+			*secret = hidden
+		}
+	}
+	if o := &spec.Webhook.OAuth2; o.TokenURL != "" {
+		if url := strings.ReplaceAll(webhook.ShowURL(o.TokenURL), "<redacted>", hidden); strings.Contains(url, hidden) {
+			o.TokenURL = url
+		}
 	}
 	spec.Webhook.Headers = maps.Clone(spec.Webhook.Headers)
 	for name, value := range spec.Webhook.Headers {

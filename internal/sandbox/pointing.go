@@ -19,9 +19,6 @@ const (
 	SinkSecretVariable = "ROWHOOK_SINK_SECRET" //nolint:gosec // its name; see MakeSecret
 )
 
-// Lookup reads a variable of the environment, as [os.LookupEnv] does.
-type Lookup = func(name string) (value string, ok bool)
-
 // Point returns the triggers as they send to the built-in receiver, each to the path /NAME. The
 // receiver's address is a reference, which Variables resolves when an event is sent. So what is
 // applied is the same for every receiver, and may be copied with its database.
@@ -29,9 +26,10 @@ type Lookup = func(name string) (value string, ok bool)
 // A trigger whose requests are not events as they are, but made by a template, or sent by another method or
 // to addresses with data, tells the receiver by headers which event each is of. It has no batches.
 //
-// A secret whose variables are not set, or empty, becomes a reference to a secret that is made up.
-// So requests are signed exactly if the configuration says so. TLS does not apply to the receiver.
-func Point(specs []trigger.Spec, lookup Lookup) []trigger.Spec {
+// A secret whose variables are not set, or empty, or whose files are not there, becomes a reference to
+// a secret that is made up. So requests are signed exactly if the configuration says so. TLS and
+// OAuth2 do not apply to the receiver.
+func Point(specs []trigger.Spec, source trigger.Source) []trigger.Spec {
 	pointed := slices.Clone(specs)
 	for i := range pointed {
 		w := &pointed[i].Webhook
@@ -48,8 +46,8 @@ func Point(specs []trigger.Spec, lookup Lookup) []trigger.Spec {
 			pointed[i].Batch = trigger.Batch{} // headers are of one event
 		}
 		w.URL = receiverURL + "/" + pointed[i].Name + behind
-		w.TLS = trigger.TLS{}
-		if secret, err := trigger.ExpandReferences(w.Secret, lookup); w.Secret != "" && (err != nil || secret == "") {
+		w.TLS, w.OAuth2 = trigger.TLS{}, trigger.OAuth2{}
+		if secret, err := trigger.Expand(w.Secret, source); w.Secret != "" && (err != nil || secret == "") {
 			w.Secret = madeUpSecret
 		}
 	}
@@ -98,34 +96,35 @@ func MakeSecret() string {
 	return "whsec_" + base64.StdEncoding.EncodeToString(key)
 }
 
-// Variables returns the lookup of a dispatcher whose triggers Point has pointed. Variables that are
-// not set have a placeholder: a header that refers to one would prevent the delivery otherwise.
-func Variables(receiver, secret string, lookup Lookup) Lookup {
-	return func(name string) (string, bool) {
+// Variables returns the source of a dispatcher whose triggers Point has pointed. What is not given out
+// has a placeholder: a header that refers to it would prevent the delivery otherwise.
+func Variables(receiver, secret string, source trigger.Source) trigger.Source {
+	return func(name string) (string, error) {
 		switch name {
 		case SinkURLVariable:
-			return receiver, true
+			return receiver, nil
 		case SinkSecretVariable:
-			return secret, true
+			return secret, nil
 		}
-		if value, ok := lookup(name); ok {
-			return value, true
+		if value, err := source(name); err == nil {
+			return value, nil
 		}
-		return Placeholder(name), true
+		return Placeholder(name), nil
 	}
 }
 
-// Placeholder is what stands for a variable that is not set.
+// Placeholder is what stands for a variable that is not set, or for a file that is not there.
 func Placeholder(name string) string { return name + "-is-not-set" }
 
-// Unset returns the variables for which a placeholder stands in the headers of the triggers, sorted.
-func Unset(specs []trigger.Spec, lookup Lookup) []string {
+// Unset returns the variables and files for which a placeholder stands in the headers of the triggers,
+// sorted.
+func Unset(specs []trigger.Spec, source trigger.Source) []string {
 	unset := map[string]bool{}
 	for _, s := range specs {
 		for _, value := range s.Webhook.Headers {
 			found, _ := trigger.References(value) // malformed references are errors of the configuration
 			for _, name := range found {
-				if _, ok := lookup(name); !ok {
+				if _, err := source(name); err != nil {
 					unset[name] = true
 				}
 			}
@@ -134,30 +133,30 @@ func Unset(specs []trigger.Spec, lookup Lookup) []string {
 	return slices.Sorted(maps.Keys(unset))
 }
 
-// VisitorVariables returns the lookup of a program that calls a webhook from outside of the sandbox,
-// with the variables of its own environment. If Point has pointed the webhook, its headers have the
-// placeholders that the dispatcher sends, too. Its URL and its secret have none: with one nothing
-// would arrive, or not with a valid signature.
-func VisitorVariables(w trigger.Webhook, lookup Lookup) Lookup {
+// VisitorVariables returns the source of a program that calls a webhook from outside of the sandbox,
+// with what source gives out. If Point has pointed the webhook, its headers have the placeholders that
+// the dispatcher sends, too. Its URL and its secret have none: with one nothing would arrive, or not
+// with a valid signature.
+func VisitorVariables(w trigger.Webhook, source trigger.Source) trigger.Source {
 	if !IsPointed(w) {
-		return lookup
+		return source
 	}
 	needed, _ := trigger.References(w.Secret) // as above
-	return func(name string) (string, bool) {
-		value, ok := lookup(name)
-		if ok || name == SinkURLVariable || slices.Contains(needed, name) {
-			return value, ok
+	return func(name string) (string, error) {
+		value, err := source(name)
+		if err == nil || name == SinkURLVariable || slices.Contains(needed, name) {
+			return value, err
 		}
-		return Placeholder(name), true
+		return Placeholder(name), nil
 	}
 }
 
 // Secrets returns the secret that each trigger signs with, by its name. Triggers that do not sign
 // are left out.
-func Secrets(specs []trigger.Spec, lookup Lookup) map[string]string {
+func Secrets(specs []trigger.Spec, source trigger.Source) map[string]string {
 	secrets := map[string]string{}
 	for _, s := range specs {
-		if secret, err := trigger.ExpandReferences(s.Webhook.Secret, lookup); err == nil && secret != "" {
+		if secret, err := trigger.Expand(s.Webhook.Secret, source); err == nil && secret != "" {
 			secrets[s.Name] = secret
 		}
 	}

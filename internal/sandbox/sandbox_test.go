@@ -86,15 +86,15 @@ func TestPointedTriggersSendToTheReceiverThatTheLookupNames(t *testing.T) {
 		return s
 	}
 	given := []trigger.Spec{spec("own", "${GIVEN}"), spec("unset", "whsec_${UNSET}"), spec("empty", "${EMPTY}"), spec("plain", "abc"), spec("none", "")}
-	pointed := sandbox.Point(given, env)
+	pointed := sandbox.Point(given, trigger.Variables(env))
 	require.Equal(t, "https://${NOWHERE}/x", given[0].Webhook.URL, "the caller's triggers do not change")
 
 	secret := sandbox.MakeSecret()
 	require.NotEqual(t, secret, sandbox.MakeSecret())
 	for _, receiver := range []string{"http://127.0.0.1:1", "http://127.0.0.1:2"} {
-		lookup := sandbox.Variables(receiver, secret, env)
+		lookup := sandbox.Variables(receiver, secret, trigger.Variables(env))
 		for _, s := range pointed {
-			ep, err := webhook.NewEndpoint(s.Webhook, lookup)
+			ep, err := webhook.NewEndpointFrom(s.Webhook, lookup)
 			require.NoError(t, err, s.Name)
 			require.Equal(t, receiver+"/"+s.Name, ep.String())
 		}

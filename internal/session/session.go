@@ -12,12 +12,36 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rowhook/rowhook/internal/secret"
 )
 
-// Parse reads a connection string: a URL, or keywords and values. If it is empty, the PG* variables
-// say where to connect. Errors never repeat the string, which may hold a password.
+// FilePrefix begins a text that names a file, which holds the connection string:
+// file:/run/secrets/database_url.
+const FilePrefix = "file:"
+
+// sourceFile is the key of RuntimeParams that holds the path of such a file until a connection is
+// made. The server never sees it.
+const sourceFile = "rowhook.source_file"
+
+// load returns the connection string that a text is, or that the file has which it names.
+func load(text string) (connection, path string, err error) {
+	if !strings.HasPrefix(text, FilePrefix+"/") || strings.HasPrefix(text, FilePrefix+"//") {
+		return text, "", nil
+	}
+	path = text[len(FilePrefix):]
+	connection, err = secret.Read(path)
+	return connection, path, err
+}
+
+// Parse reads a connection string: a URL, or keywords and values, or FilePrefix and the path of a
+// file that holds it. If it is empty, the PG* variables say where to connect. Errors never repeat the
+// string, which may hold a password.
 func Parse(text string) (*pgx.ConnConfig, error) {
-	text, err := clean(text)
+	text, path, err := load(text)
+	if err == nil {
+		text, err = clean(text)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -28,13 +52,16 @@ func Parse(text string) (*pgx.ConnConfig, error) {
 	if err := understand(config); err != nil {
 		return nil, err
 	}
-	settle(config)
+	settle(config, path)
 	return config, nil
 }
 
 // ParsePool is Parse for a pool. Its connections are opened as by Connect.
 func ParsePool(text string) (*pgxpool.Config, error) {
-	text, err := clean(text)
+	text, path, err := load(text)
+	if err == nil {
+		text, err = clean(text)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +72,7 @@ func ParsePool(text string) (*pgxpool.Config, error) {
 	if err := understand(config.ConnConfig); err != nil {
 		return nil, err
 	}
-	settle(config.ConnConfig)
+	settle(config.ConnConfig, path)
 	config.BeforeConnect, config.AfterConnect = refresh, Own
 	return config, nil
 }
@@ -76,19 +103,28 @@ func Open(ctx context.Context, text string) (*pgx.Conn, error) {
 	return Connect(ctx, config)
 }
 
-// settle sets what is the same for every session.
-func settle(config *pgx.ConnConfig) {
+// settle sets what is the same for every session. path is that of the file with the connection
+// string; "": there is none.
+func settle(config *pgx.ConnConfig, path string) {
+	if path != "" {
+		config.RuntimeParams[sourceFile] = path
+	}
 	// Sessions use UTF-8. A role, a database or the environment may have set another encoding.
 	// There, one text that could not be converted failed every claim, and names that are not ASCII
 	// were garbled.
 	config.RuntimeParams["client_encoding"] = "UTF8"
 }
 
-// refresh reads again what may have been rotated since the string was parsed: the passfile, the
-// service file and certificates. If a file can't be read now, because it is being written, its old
-// content stays.
+// refresh reads again what may have been rotated since the string was parsed: the file with the
+// string itself, the passfile, the service file and certificates. If a file can't be read now,
+// because it is being written, its old content stays.
 func refresh(_ context.Context, config *pgx.ConnConfig) error {
-	fresh, err := Parse(config.ConnString())
+	text := config.ConnString()
+	if path := config.RuntimeParams[sourceFile]; path != "" {
+		text = FilePrefix + path
+		delete(config.RuntimeParams, sourceFile)
+	}
+	fresh, err := Parse(text)
 	if err != nil {
 		return nil //nolint:nilerr // if the password is out of date, the server says so
 	}

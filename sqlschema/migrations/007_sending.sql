@@ -241,6 +241,10 @@ $$;
 comment on column rowhook.audit.action is 'pause, resume, redeliver, retry, discard, backfill, replay, invoke, cancel, erase, apply or migrate';
 comment on column rowhook.event_archive.session is 'As in event_log. Of an event whose data were erased: {"rowhook_erased": when}';
 
+-- == In whose name ==
+
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, token, other. Of a batch with a 2xx status: rejected, bad_answer';
+
 -- == Tables ==
 
 create table rowhook.trigger_table (
@@ -442,6 +446,10 @@ end
 $$;
 
 ---- create above / drop below ----
+
+-- == In whose name ==
+
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, other. Of a batch with a 2xx status: rejected, bad_answer';
 
 -- == Retention ==
 
