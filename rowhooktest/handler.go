@@ -92,12 +92,12 @@ func (h *handlers) respond(ctx context.Context, d sink.Delivery) (response sink.
 		return sink.Response{Status: http.StatusOK, Body: []byte("ok\n")}
 	}
 	path := d.Target(h.paths[d.Trigger])
-	r, err := http.NewRequestWithContext(ctx, cmp.Or(d.Method, http.MethodPost), path, bytes.NewReader(d.Body))
+	header, body := d.ToPassOn()
+	r, err := http.NewRequestWithContext(ctx, cmp.Or(d.Method, http.MethodPost), path, bytes.NewReader(body))
 	if err != nil {
 		return sink.Response{Status: http.StatusInternalServerError, Note: err.Error()}
 	}
-	r.Header, r.RequestURI, r.RemoteAddr = d.Header.Clone(), path, "127.0.0.1:0"
-	sink.Untold(r.Header)
+	r.Header, r.RequestURI, r.RemoteAddr = header, path, "127.0.0.1:0"
 	defer func() {
 		if p := recover(); p != nil {
 			response = sink.Response{Status: http.StatusInternalServerError, Note: fmt.Sprintf("the handler panicked: %v", p)}

@@ -1,6 +1,9 @@
 package rowhooktest_test
 
 import (
+	"compress/gzip"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -57,4 +60,41 @@ triggers:
 	letters := h.DeadLetters(t, "order_placed")
 	require.Len(t, letters, 1)
 	require.Contains(t, letters[0].Reason, "${new.customer} makes a segment of the URL's path empty")
+}
+
+func TestAHandlerGetsWhatAFormatAndCompressionMake(t *testing.T) {
+	t.Parallel()
+	h := rowhooktest.Start(t, rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
+triggers:
+  - name: order_packed
+    table: public.orders
+    on: {insert: true}
+    webhook: {url: "https://example.com/packed", format: cloudevents, compress: gzip, secret: "${SHOP_SECRET}"}
+    retry: {limit: 0}
+  - name: order_batch
+    table: public.orders
+    on: {insert: true}
+    batch: {max: 10}
+    webhook: {url: "https://example.com/batch", format: cloudevents, compress: gzip}
+    retry: {limit: 0}
+`))
+	seen := make(chan string, 10)
+	h.Handle("", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		in, err := gzip.NewReader(r.Body)
+		if err != nil {
+			seen <- err.Error()
+			return
+		}
+		body, err := io.ReadAll(in)
+		if err == nil && r.URL.Path == "/packed" {
+			err = webhook.Verify(h.Secret("order_packed"), r.Header, body, time.Now())
+		}
+		var event struct{ Type string }
+		seen <- fmt.Sprint(r.URL.Path, " ", r.Header.Get("Content-Type"), " ", errors.Join(err, json.Unmarshal(body, &event)), " ", event.Type)
+	}))
+	h.Exec(t, "insert into orders (id, customer) values (1, repeat('Ada ', 1000))")
+	require.Greater(t, len(h.Wait(t, "order_packed").New), 4000)
+	require.ElementsMatch(t, []string{
+		"/packed application/cloudevents+json <nil> rowhook.order_packed.insert", "/batch application/cloudevents+json <nil> rowhook.order_batch.insert",
+	}, []string{<-seen, <-seen})
 }

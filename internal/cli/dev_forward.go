@@ -154,12 +154,12 @@ func (f *forwarder) respond(ctx context.Context, d sink.Delivery) sink.Response 
 }
 
 func (f *forwarder) send(ctx context.Context, to string, d sink.Delivery) (sink.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, cmp.Or(d.Method, http.MethodPost), to, bytes.NewReader(d.Body))
+	header, sent := d.ToPassOn()
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(d.Method, http.MethodPost), to, bytes.NewReader(sent))
 	if err != nil {
 		return sink.Response{}, err
 	}
-	req.Header = d.Header.Clone()
-	sink.Untold(req.Header)
+	req.Header = header
 	dropHopByHop(req.Header)
 	resp, err := f.client.Do(req)
 	if err != nil {

@@ -1,10 +1,14 @@
 package sink
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -46,6 +50,26 @@ func rootIn(body json.RawMessage, name string) (json.RawMessage, bool) {
 
 // isCloudEvent reports whether a request is a CloudEvent of the binary mode.
 func (d *Delivery) isCloudEvent() bool { return d.Header.Get("Ce-Specversion") != "" }
+
+// ToPassOn returns the header and the body by which a delivery is passed on to a program that is made
+// for the webhook. The body is compressed if it was. An event of a batch of CloudEvents is one
+// CloudEvent.
+func (d *Delivery) ToPassOn() (http.Header, []byte) {
+	header, body := d.Header.Clone(), []byte(d.Body)
+	Untold(header)
+	if kind := header.Get("Content-Type"); strings.HasPrefix(kind, "application/cloudevents-batch") && !isBatch(body) {
+		header.Set("Content-Type", strings.Replace(kind, "-batch", "", 1))
+	}
+	if header.Get("Content-Encoding") == "gzip" {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		_, _ = w.Write(body) // a buffer returns no error
+		_ = w.Close()
+		body = packed.Bytes()
+		header.Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	return header, body
+}
 
 // cloudEvent is what a sink reads of a CloudEvent.
 type cloudEvent struct {
