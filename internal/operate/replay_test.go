@@ -296,14 +296,14 @@ func TestAReplayOfAnOrderedTriggerKeepsTheOrderOfEachKey(t *testing.T) {
 			t.Parallel()
 			d := newDesk(t, "a")
 			d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Order.By = []string{trigger.OrderByRow} }))
-			const n, keys = 400, 20
+			const n, keys = 200, 5
 			d.do(t, `
 insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, seq)
 select `+fmt.Sprintf(idAt, "i / 100")+`, $2::timestamptz, now() - interval '1 minute', (select id from rowhook.trigger where name = $1), 1, 'U', json_build_object('id', i % $3, 'v', i - $3), json_build_object('id', i % $3, 'v', i), i + 1
   from generate_series(0, $4::integer - 1) i`, "a", past, keys, n)
 			d.Run(t)
 			d.do(t, "insert into a (id, v) overriding system value select i, 'live' from generate_series(0, $1::integer - 1) i", keys)
-			s, err := operate.Replay(t.Context(), d.conn, "a", all(change...))
+			s, err := operate.Replay(t.Context(), d.conn, "a", all(append(change, unthrottled)...))
 			require.NoError(t, err)
 			require.EqualValues(t, n, s.Replayed)
 			until(t, "all are delivered", func() bool { return d.receiver.unique() == n+keys && d.count(t, "rowhook.event_log") == 0 })
