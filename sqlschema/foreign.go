@@ -66,7 +66,7 @@ select g.kind, g.object, g.catalog, g.oid, case g.grantee when 0 then 'public' e
                (select p.proowner from pg_catalog.pg_proc p where p.pronamespace = c.relnamespace and p.proowner = a.grantee
                    and (c.relname = 'doorbell' and a.privilege_type = 'SELECT' and p.proname ~ '^capture_[0-9]+$'
                      or c.relname = 'event_seq' and a.privilege_type = 'USAGE' and p.proname ~ '^capture_[0-9]+$'
-                     or c.relname ~ '^(inbox|ordered|moves)_' and a.privilege_type = 'INSERT' and p.proname = pg_catalog.regexp_replace(c.relname, '^(inbox|ordered|moves)_', 'capture_')) limit 1)
+                     or c.relname ~ '^(inbox|ordered|moves|delayed)_' and a.privilege_type = 'INSERT' and p.proname = pg_catalog.regexp_replace(c.relname, '^(inbox|ordered|moves|delayed)_', 'capture_')) limit 1)
           from pg_catalog.pg_class c cross join pg_catalog.aclexplode(c.relacl) a where c.relnamespace = pg_catalog.to_regnamespace('rowhook')
         union all
         select 'table', pg_catalog.format('rowhook.%I', c.relname), 'pg_class', c.oid, a.grantee, a.privilege_type, t.attname::text, c.relname::text, c.relowner, null
