@@ -309,10 +309,10 @@ func TestATestHoldsWhatTheTriggersPayloadHolds(t *testing.T) {
 		"delete":   `{"op":"DELETE","data":{"old":{"id":"1"},"new":null}`,
 		"truncate": `{"op":"TRUNCATE","data":{"old":null,"new":null}`,
 	} {
-		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "sums", Op: op, Lookup: variables(nil), Unsent: true})
+		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "sums", Op: op, Source: variables(nil), Unsent: true})
 		require.NoError(t, err, op)
 		require.Contains(t, string(r.Request.Body), `"event":`+want, op)
 	}
-	_, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "sums", Op: "truncate", Payload: json.RawMessage(`{"id": 1}`), Lookup: variables(nil), Unsent: true})
+	_, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "sums", Op: "truncate", Payload: json.RawMessage(`{"id": 1}`), Source: variables(nil), Unsent: true})
 	require.ErrorContains(t, err, "a TRUNCATE has no payload")
 }
