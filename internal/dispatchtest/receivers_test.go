@@ -5,12 +5,14 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,4 +256,59 @@ func TestACompressedSignedBatchOfCloudEventsIsVerified(t *testing.T) {
 		require.NoError(t, e.Validate())
 		require.Equal(t, writers, e.Extensions()["traceparent"])
 	}
+}
+
+// oauthProtected is an API behind OAuth: /token gives out tokens by the grant of client credentials,
+// and every other path wants the newest one that was not revoked.
+type oauthProtected struct {
+	mu    sync.Mutex
+	given int // tokens
+	got   chan string
+}
+
+func (o *oauthProtected) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r.URL.Path == "/token" {
+		id, secret, basic := r.BasicAuth()
+		if !basic {
+			id, secret = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if id != "shop" || secret != "s3cr3t" || r.PostFormValue("grant_type") != "client_credentials" || r.PostFormValue("scope") != "orders.write" {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+			return
+		}
+		o.given++
+		_, _ = fmt.Fprintf(w, `{"access_token":"token-%d","token_type":"Bearer","expires_in":3600}`, o.given)
+		return
+	}
+	if r.Header.Get("Authorization") != fmt.Sprintf("Bearer token-%d", o.given) {
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	o.got <- r.Header.Get("Authorization")
+}
+
+// revoke makes the tokens so far invalid.
+func (o *oauthProtected) revoke() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.given++
+}
+
+func TestAnOAuthProtectedEndpointIsServed(t *testing.T) {
+	t.Parallel()
+	api := &oauthProtected{got: make(chan string, 9)}
+	s := serve(t, api, "retry: {limit: 0}", "webhook:", "  url: URL/orders",
+		"  oauth2: {token_url: URL/token, client_id: shop, client_secret: s3cr3t, scopes: [orders.write]}")
+	s.Exec(t, "insert into orders values (1, 'Ada', 1.10)")
+	require.Equal(t, "Bearer token-1", receive(t, api.got))
+	s.Exec(t, "insert into orders values (2, 'Ada', 1.10)")
+	require.Equal(t, "Bearer token-1", receive(t, api.got))
+	api.revoke()
+	s.Exec(t, "insert into orders values (3, 'Ada', 1.10)")
+	require.Equal(t, "Bearer token-3", receive(t, api.got), "one that was refused is replaced within the attempt")
 }
