@@ -132,7 +132,7 @@ func TestAnOperatorSeesAndMendsAnOutageWithoutSQL(t *testing.T) {
 	away := []string{"replay", "order_changed", "--from", "1h", "--url", url + "/elsewhere", "--yes"}
 	code, stdout, _ = rowhook(t, env, away...) // the first attempt there
 	require.Equal(t, 1, code)
-	require.Contains(t, stdout, "with the headers and the signature of the trigger: 0 delivered, 3 failed.\n  ")
+	require.Contains(t, stdout, "with the trigger's headers and signature: 0 delivered, 3 failed.\n  ")
 	require.Contains(t, must(away...), "3 delivered, 0 failed.")
 	must("invoke", "order_changed", "--payload", "1", "--session", "@"+write(t, "session.json", `{"x-hasura-user-id": "7"}`))
 	must("drain")

@@ -38,8 +38,8 @@ delivered, so that they do not delay other events. A trigger has one replay at a
 
 With --url the events go to another place, such as a receiver under test. This process sends each of them once, nothing is
 put into the queue, and what failed is listed. Only if the URL has scheme, host and port of the trigger's own URL do the
-requests have its headers, its signature and its client certificate; then the command needs the environment and the files
-of the dispatcher. If it was interrupted, it prints the id to go on from by --after.`,
+requests have its headers, its signature, its OAuth token and its client certificate; then the command needs the
+environment and the files of the dispatcher. If it was interrupted, it prints the id to go on from by --after.`,
 		Example: `  rowhook replay order_placed --from 2h
   rowhook replay order_placed --from "2026-11-23 14:00" --to "2026-11-23 15:30" --as-new
   rowhook replay order_placed --continue
@@ -230,9 +230,9 @@ func (a *app) replayTo(ctx context.Context, conn *pgx.Conn, o *operating, to ope
 			return jerr
 		}
 	} else {
-		with := "without the headers and the signature of the trigger, since it has another origin"
+		with := "without the trigger's headers and signature, since it has another origin"
 		if out.SameOrigin {
-			with = "with the headers and the signature of the trigger"
+			with = "with the trigger's headers and signature"
 		}
 		a.printf("%s sent to %s, %s: %s delivered, %s failed.\n", term.Plural(out.Sent, "event"), out.URL, with, term.Digits(out.Delivered), term.Digits(out.Failed))
 		for _, f := range out.Failures {

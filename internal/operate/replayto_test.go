@@ -85,12 +85,15 @@ func TestAReplayToAnotherOriginHasNothingOfTheTriggersCredentials(t *testing.T) 
 	require.ErrorIs(t, err, operate.ErrInvalid)
 	d.Apply(t, d.Spec("a", func(s *trigger.Spec) {
 		s.Webhook.Method, s.Webhook.Query = trigger.MethodPut, map[string]string{"key": "${TOKEN}"}
+		s.Webhook.OAuth2 = trigger.OAuth2{TokenURL: own.URL + "/token", ClientID: "c", ClientSecret: "${TOKEN}"}
 	}))
 	o.URL = other.URL + "/y"
 	_, err = o.Send(t.Context(), d.conn)
 	require.NoError(t, err)
 	last := other.requests[len(other.requests)-1]
 	require.Equal(t, "PUT /y", last.Method+" "+last.URL.String())
+	require.Empty(t, last.Header.Get("Authorization"))
+	require.Len(t, own.requests, 3, "no token was asked for")
 	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Webhook.Form = map[string]string{"key": "${TOKEN}"} }))
 	_, err = o.Send(t.Context(), d.conn)
 	require.ErrorIs(t, err, operate.ErrRefused)
