@@ -88,12 +88,13 @@ func TestAReplayToAnotherOriginHasNothingOfTheTriggersCredentials(t *testing.T) 
 		s.Webhook.OAuth2 = trigger.OAuth2{TokenURL: own.URL + "/token", ClientID: "c", ClientSecret: "${TOKEN}"}
 	}))
 	o.URL = other.URL + "/y"
+	before := len(own.requests)
 	_, err = o.Send(t.Context(), d.conn)
 	require.NoError(t, err)
 	last := other.requests[len(other.requests)-1]
 	require.Equal(t, "PUT /y", last.Method+" "+last.URL.String())
 	require.Empty(t, last.Header.Get("Authorization"))
-	require.Len(t, own.requests, 3, "no token was asked for")
+	require.Len(t, own.requests, before, "no token was asked for")
 	d.Apply(t, d.Spec("a", func(s *trigger.Spec) { s.Webhook.Form = map[string]string{"key": "${TOKEN}"} }))
 	_, err = o.Send(t.Context(), d.conn)
 	require.ErrorIs(t, err, operate.ErrRefused)
