@@ -68,7 +68,7 @@ func granted() []string {
 		"table setting SELECT",
 		"table share DELETE", "table share INSERT", "table share SELECT",
 		"table share UPDATE busy", "table share UPDATE n", "table share UPDATE registered",
-		"table trigger SELECT",
+		"table trigger SELECT", "table trigger_table SELECT",
 	}
 }
 

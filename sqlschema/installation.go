@@ -284,10 +284,6 @@ select f.tgname as name, format('%I.%I', n.nspname, c.relname) as "table"
 // writeCaptured records what the SQL objects were made from and how the catalog describes them. An
 // object that was not made again keeps its entry.
 func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
-	was, err := w.readCaptured(ctx, tx)
-	if err != nil {
-		return err
-	}
 	is := captured{SQL: map[string]fingerprint{}}
 	byName := map[string]operation{}
 	for _, op := range sqlTriggers(w.spec, w.rel) {
@@ -303,6 +299,10 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	if ownFunction(w.spec, w.rel) {
+		was, err := w.readCaptured(ctx, tx)
+		if err != nil {
+			return err
+		}
 		is.Function = was.Function
 		if w.functions {
 			own, err := w.findFunctions(ctx, tx)

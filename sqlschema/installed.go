@@ -116,9 +116,10 @@ with recursive mine as (
   select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, t.tgnewtable, p.proname,
          split_part(encode(t.tgargs, 'escape'), E'\\000', 1)::integer as id
     from pg_catalog.pg_trigger t
-    join pg_catalog.pg_proc p on p.oid = t.tgfoid
+         -- From the trigger to its function: a plan the other way reads all triggers for each function.
+   cross join lateral (select f.proname, f.pronamespace from pg_catalog.pg_proc f where f.oid = t.tgfoid offset 0) as p
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-   where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0
+   where n.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0 and not t.tgisinternal
      and encode(t.tgargs, 'escape') ~ E'^[0-9]{1,9}\\\\000'
      and not exists (
        select from pg_catalog.pg_inherits i

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgerrcode"
@@ -48,6 +49,8 @@ type column struct {
 	Name    string
 	Number  int16
 	BuiltIn bool // its type and all types within it are Postgres' own or a superuser's
+	Type    uint32
+	Made    bool // its type was made in this database, so it may have a cast to json
 	Virtual bool // it is a virtual generated column; the row that a trigger gets does not hold it
 	// The following are of a virtual column.
 	Expression string
@@ -142,9 +145,57 @@ select c.oid, n.nspname as schema, c.relname as name, c.relkind::text as kind, c
 	}
 	rows, err = conn.Query(ctx, `
 select a.attrelid as relation, a.attname as name, a.attnum as number, a.attgenerated = 'v' as virtual,
-       not exists (
+       a.atttypid as type, a.atttypid >= 16384 as made, a.atttypid < 16384 as built_in,
+       case when a.attgenerated = 'v' then pg_catalog.pg_get_expr(d.adbin, d.adrelid) else '' end as expression,
+       case when a.attgenerated = 'v' then pg_catalog.md5(d.adbin::text) else '' end as digest,
+       case when a.attgenerated = 'v' then array(
+         select r.attname::text
+           from pg_catalog.pg_depend p
+           join pg_catalog.pg_attribute r on r.attrelid = p.refobjid and r.attnum = p.refobjsubid
+          where p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and p.objid = d.oid
+            and p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and p.refobjid = a.attrelid
+            and p.refobjsubid > 0 and p.refobjsubid <> a.attnum
+          order by r.attnum) else '{}' end as reads
+  from (select distinct w from pg_catalog.unnest($1::pg_catalog.oid[]) as w offset 0) as of (oid)
+  join pg_catalog.pg_attribute a on a.attrelid = of.oid
+  left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum and a.atthasdef
+ where a.attnum > 0 and not a.attisdropped
+ order by a.attrelid, a.attnum`, oids)
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of tables: %w", err)
+	}
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[columnOf])
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of tables: %w", err)
+	}
+	for i := range columns {
+		if r := byOID[columns[i].Relation]; r != nil {
+			r.columns = append(r.columns, columns[i].column)
+		}
+	}
+	return found, findBuiltIn(ctx, conn, found)
+}
+
+// findBuiltIn finds the columns whose type was made in this database, but by superusers alone. Types
+// of Postgres' own, whose oids are below 16384, are a superuser's and made of such types.
+func findBuiltIn(ctx context.Context, conn *pgx.Conn, relations []*relation) error {
+	made := map[uint32]bool{}
+	for _, r := range relations {
+		for _, c := range r.columns {
+			if c.Made {
+				made[c.Type] = true
+			}
+		}
+	}
+	if len(made) == 0 {
+		return nil
+	}
+	rows, err := conn.Query(ctx, `
+select w.oid
+  from pg_catalog.unnest($1::pg_catalog.oid[]) as w (oid)
+ where not exists (
          with recursive part as (
-           select a.atttypid as oid
+           select w.oid as oid
            union
            select x.oid
              from part
@@ -157,35 +208,22 @@ select a.attrelid as relation, a.attname as name, a.attnum as number, a.attgener
          select from part
            join pg_catalog.pg_type z on z.oid = part.oid
            join pg_catalog.pg_roles o on o.oid = z.typowner
-          where not o.rolsuper) as built_in,
-       case when a.attgenerated = 'v' then pg_catalog.pg_get_expr(d.adbin, d.adrelid) else '' end as expression,
-       case when a.attgenerated = 'v' then pg_catalog.md5(d.adbin::text) else '' end as digest,
-       case when a.attgenerated = 'v' then array(
-         select r.attname::text
-           from pg_catalog.pg_depend p
-           join pg_catalog.pg_attribute r on r.attrelid = p.refobjid and r.attnum = p.refobjsubid
-          where p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and p.objid = d.oid
-            and p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and p.refobjid = a.attrelid
-            and p.refobjsubid > 0 and p.refobjsubid <> a.attnum
-          order by r.attnum) else '{}' end as reads
-  from pg_catalog.pg_attribute a
-  left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
- where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
- order by a.attrelid, a.attnum`, oids)
+          where not o.rolsuper)`, slices.Collect(maps.Keys(made)))
 	if err != nil {
-		return nil, fmt.Errorf("read the columns of tables: %w", err)
+		return fmt.Errorf("read the owners of types: %w", err)
 	}
-	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[columnOf])
+	builtIn, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
 	if err != nil {
-		return nil, fmt.Errorf("read the columns of tables: %w", err)
+		return fmt.Errorf("read the owners of types: %w", err)
 	}
-	for i := range columns {
-		r := byOID[columns[i].Relation]
-		if r != nil {
-			r.columns = append(r.columns, columns[i].column)
+	for _, r := range relations {
+		for i := range r.columns {
+			if c := &r.columns[i]; c.Made {
+				c.BuiltIn = slices.Contains(builtIn, c.Type)
+			}
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // orNil returns nil for nil, and any other error with what failed.

@@ -59,6 +59,9 @@ func checkCasts(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigge
 	if len(rowOperations(spec)) == 0 {
 		return nil, nil
 	}
+	if !slices.ContainsFunc(rel.columns, func(c column) bool { return c.Made }) {
+		return nil, nil // other types have no casts of their own
+	}
 	chosen, whole := capturedColumns(spec)
 	casts, err := jsonCasts(ctx, conn, rel)
 	if err != nil {

@@ -130,12 +130,12 @@ const captureArguments = `
     select split_part(a.args, E'\\000', 1)::integer as id, t.tgname::text as tgname, c.oid as relation, n.nspname::text as schema_name, c.relname::text as table_name,
            substring(split_part(a.args, E'\\000', 3) from '^[0-9]{1,9}$')::integer as relation_id
       from pg_catalog.pg_trigger t
-      join pg_catalog.pg_proc p on p.oid = t.tgfoid
+     cross join lateral (select q.proname, q.pronamespace from pg_catalog.pg_proc q where q.oid = t.tgfoid offset 0) as p
       join pg_catalog.pg_namespace f on f.oid = p.pronamespace
       join pg_catalog.pg_class c on c.oid = t.tgrelid
       join pg_catalog.pg_namespace n on n.oid = c.relnamespace
      cross join lateral (select encode(t.tgargs, 'escape') as args) as a
-     where f.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0 and a.args ~ E'^[0-9]{1,9}\\\\000'`
+     where f.nspname = 'rowhook' and p.proname ~ '^capture(_[0-9]+)?$' and t.tgparentid = 0 and not t.tgisinternal and a.args ~ E'^[0-9]{1,9}\\\\000'`
 
 // behind is a sequence whose next value is already used in a table. After an upgrade by logical
 // replication every sequence is behind, since rows are replicated and sequences are not.

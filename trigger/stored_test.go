@@ -53,6 +53,8 @@ func TestVersionsBeforeLeaveWhatTheyWouldSendOtherwise(t *testing.T) {
 		"no old row":              {trigger.Spec{Payload: trigger.Payload{Old: trigger.OldNone}}, true},
 		"the list":                {trigger.Spec{Payload: trigger.Payload{Changed: true}}, true},
 		"TRUNCATE":                {trigger.Spec{On: trigger.On{Truncate: true}}, true},
+		// They name the table of each event by its relation_id, as for a trigger that has moved.
+		"several tables": {trigger.Spec{Tables: []string{"a.*"}, Except: []string{"a.b"}, Follow: true}, false},
 	} {
 		require.Equal(t, c.isNew, c.spec.IsNew(), name)
 	}

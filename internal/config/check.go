@@ -41,6 +41,14 @@ func checkTables(s string) error {
 	return nil
 }
 
+// checkExcept checks an entry of except.
+func checkExcept(s string) error {
+	if p, err := pg.ParsePattern(s); err == nil && !p.HasSchema() {
+		return errors.New("has no schema, so it could be any; write it as in billing.drafts")
+	}
+	return checkTables(s)
+}
+
 func errOwnTable() error {
 	return errors.New("this is one of Rowhook's own tables, where each event would cause another; choose a table of your own")
 }

@@ -205,6 +205,15 @@ retentoin: {}
 `))
 }
 
+// manyOf is fileOf without a table.
+func manyOf(lines ...string) string {
+	text := strings.Replace(fileOf(), "    table: public.orders\n", "", 1)
+	for _, line := range lines {
+		text += "    " + line + "\n"
+	}
+	return text
+}
+
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ name, text, want string }{
@@ -266,6 +275,20 @@ func TestParseRefuses(t *testing.T) {
 		{"a number for a name", fileOf("name: 7"), `2:11: triggers[0].name: is the number 7 where text is needed; put it in quotes: "7"`},
 		{"a table of three parts", fileOf("table: db.public.orders"), `3:12: triggers[0].table: "db.public.orders" is not the name of a table; `},
 		{"a table with a space", fileOf("table: Order Items"), `3:12: triggers[0].table: "Order Items" is not the name of a table; write schema.table`},
+		{"table and tables", fileOf(`tables: ["s.*"]`), "6:13: triggers[0].tables: is beside table, and a trigger has one of the two; move the table into the list, or remove one of the keys"},
+		{"except beside table", fileOf("except: [s.t]"), "triggers[0].except: is of use with tables alone, and this trigger watches one table; remove it, or write tables: [...] instead of table"},
+		{"follow beside table", fileOf("follow: true"), "triggers[0].follow: is of use with tables alone"},
+		{"follow of names", manyOf("tables: [s.t]", "follow: true"), "triggers[0].follow: is of use with a pattern in tables, and these are names; remove it, or write a pattern such as \"billing.*\""},
+		{"a table that is left out", manyOf(`tables: [s.t, "s.*"]`, "except: [s.t]"), "triggers[0].except[0]: is in tables, too; remove one of the two"},
+		{"an exception without a schema", manyOf(`tables: ["s.*"]`, "except: [t]"), "triggers[0].except[0]: has no schema, so it could be any; write it as in billing.drafts"},
+		{"a pattern without a schema", manyOf(`tables: ["order_*"]`), `triggers[0].tables[0]: "order_*" is not the name of a table or a pattern; write schema.table, or a pattern with its schema, as in "billing.*"`},
+		{"a pattern in quotes of SQL", manyOf(`tables: ['"s"x.*']`), `triggers[0].tables[0]: "\"s\"x.*" is not the name of a table or a pattern`},
+		{"Rowhook's own tables", manyOf(`tables: ["rowhook.*"]`), "triggers[0].tables[0]: this is one of Rowhook's own tables"},
+		{"no tables", manyOf("tables: []"), "triggers[0].tables: is empty; write it like tables: [public.orders, \"billing.*\"]"},
+		{"tables as text", manyOf("tables: s.t"), "triggers[0].tables: is text where a list is needed"},
+		{"a table twice", manyOf("tables: [s.t, s.t]"), `triggers[0].tables[1]: "s.t" is listed twice; keep one`},
+		{"neither table nor tables", manyOf(), "2:5: triggers[0].table: is missing; write it like table: public.orders"},
+		{"patterns of others", fileOf("exclude: [s.t]"), "unknown key; Rowhook calls it except: [...], beside tables"},
 		{"a table from a variable", fileOf("table: ${T}"), "3:12: triggers[0].table: ${NAME} is not read here, only in a webhook's url, query, headers, body, form and secret"},
 		{"a table of Rowhook's", fileOf("table: RowHook.event_log"), "3:12: triggers[0].table: this is one of Rowhook's own tables"},
 		{"a table name too long", fileOf("table: " + strings.Repeat("ü", 32)), "has 64 bytes, and Postgres keeps only 63"},

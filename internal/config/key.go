@@ -154,7 +154,7 @@ func triggerKeys() map[string]key {
 			noun:    "the name of a table or a pattern",
 			pattern: tablesPattern,
 			rule:    tablesRule,
-			check:   checkTables,
+			check:   checkExcept,
 		},
 		"triggers[].follow": {
 			doc: "Dispatchers look each minute for new tables that match tables. A dispatcher whose role may create triggers on them watches them; any other says what is not watched yet. " +

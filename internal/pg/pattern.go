@@ -85,6 +85,9 @@ func (p Pattern) Exact() bool {
 	return !slices.ContainsFunc(p.parts, func(g glob) bool { return len(g) > 1 })
 }
 
+// HasSchema reports whether the pattern says something of the schema.
+func (p Pattern) HasSchema() bool { return len(p.parts) > 1 }
+
 // Schema returns the schema of an exact pattern, or of one whose schema has no *. ok is false for
 // any other, and for a name without a schema.
 func (p Pattern) Schema() (schema string, ok bool) {
