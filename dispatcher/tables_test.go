@@ -43,7 +43,9 @@ func TestBodiesNameTheTableOfTheirRow(t *testing.T) {
 			for _, d := range b.receiver.await(t, "many", map[bool]int{false: 4, true: 2}[name == "in batches"]) {
 				type body struct {
 					Table struct{ Schema, Name string }
-					Event struct{ Data struct{ New struct{ V string } } }
+					Event struct {
+						Data struct{ New struct{ V string } }
+					}
 				}
 				var bodies []body
 				if text := d.body; !strings.HasPrefix(text, "[") {
