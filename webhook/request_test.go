@@ -160,7 +160,7 @@ func TestDataInTheHostIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "a host can't")
 	ep := endpoint(t, trigger.Webhook{URL: "${BASE}/$new.x"}, "BASE", "https://u:p@h:81/base")
 	require.Equal(t, "https://h:81", ep.Origin())
-	require.Equal(t, "https://<redacted>@h:81/${BASE}/${new.x}", ep.String())
+	require.Equal(t, "https://<redacted>@h:81/${BASE}/$new.x", ep.String())
 }
 
 func TestAPreviewIsTheRequestWithoutSecrets(t *testing.T) {
@@ -172,7 +172,7 @@ func TestAPreviewIsTheRequestWithoutSecrets(t *testing.T) {
 	p, err := newClient(t, ClientConfig{}).Preview(endpoint(t, w, "TOKEN", "verysecret2"), orderPlaced())
 	require.NoError(t, err)
 	require.Equal(t, "https://h/1?key=<redacted>&from=shop&id=1&t=${TOKEN}&token=<redacted>", p.URL)
-	require.Equal(t, "https://h/${new.id}?key=<redacted>&from=shop&id=${new.id}&t=${TOKEN}&token=<redacted>", p.Template)
+	require.Equal(t, "https://h/$new.id?key=<redacted>&from=shop&id=$new.id&t=${TOKEN}&token=<redacted>", p.Template)
 	require.Contains(t, string(p.Header), `"X-A":"${TOKEN} 1"`)
 	require.Contains(t, string(p.Header), `"Authorization":"<redacted>"`)
 	require.Equal(t, `{"t":"${TOKEN}","id":1}`, string(p.Body))

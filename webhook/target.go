@@ -273,7 +273,7 @@ func (ep *Endpoint) show(shown string, query map[string]string, text *markedURL)
 		ep.shown += plain
 	}, func(p *template.Placeholder) {
 		err = errors.Join(err, t.Data(p))
-		ep.shown += showPlaceholder(p)
+		ep.shown += p.Source
 	})
 	ep.shownText = t
 	return err

@@ -316,3 +316,60 @@ func TestATestHoldsWhatTheTriggersPayloadHolds(t *testing.T) {
 	_, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "sums", Op: "truncate", Payload: json.RawMessage(`{"id": 1}`), Source: variables(nil), Unsent: true})
 	require.ErrorContains(t, err, "a TRUNCATE has no payload")
 }
+
+func TestAFinishedRequestIsShownForRealData(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "orders")
+	d.Apply(t, d.Spec("orders", func(s *trigger.Spec) {
+		s.Webhook = trigger.Webhook{
+			URL: "${HOST}/orders/$new.id", Method: "PUT", Query: map[string]string{"v": "$new.v"}, Headers: map[string]string{"X-A": "${TOKEN} $new.v"},
+			Body: `{"id":"$new.id","old":"$old.v","by":"${TOKEN}"}`, Timeout: trigger.DefaultTimeout,
+		}
+	}))
+	try := func(op string) *operate.TrialResult {
+		t.Helper()
+		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Op: op, Real: true, Unsent: true, Lookup: variables(map[string]string{"HOST": "https://h", "TOKEN": "verysecret"})})
+		require.NoError(t, err)
+		require.False(t, r.Sent)
+		return r
+	}
+	require.Equal(t, operate.DataMadeUp, try("").Data, "the table is empty")
+	d.do(t, "set session_replication_role = replica; insert into orders overriding system value values (41, 'not captured', 1); set session_replication_role = origin")
+	r := try("")
+	require.Equal(t, operate.DataRow, r.Data)
+	require.Equal(t, "PUT https://h/orders/41?v=not%20captured", r.Request.Method+" "+r.Request.URL)
+	require.Equal(t, `{"id":41,"old":null,"by":"${TOKEN}"}`, string(r.Request.Body))
+	require.Contains(t, string(r.Request.Headers), `"X-A":"${TOKEN} not captured"`)
+	d.do(t, "insert into orders overriding system value values (7, 'a/b', 2)")
+	d.do(t, "update orders set v = 'c' where id = 7")
+	r = try("")
+	require.Equal(t, operate.DataEvent, r.Data)
+	require.Equal(t, "UPDATE https://h/orders/7?v=c", r.Op+" "+r.Request.URL)
+	require.Equal(t, `{"id":7,"old":"a/b","by":"${TOKEN}"}`, r.Request.Text())
+	require.Equal(t, "INSERT https://h/orders/7?v=a%2Fb", try("insert").Op+" "+try("insert").Request.URL)
+	event, err := operate.Show(t.Context(), d.conn, r.Event)
+	require.NoError(t, err)
+	require.Equal(t, "PUT ${HOST}/orders/7?v=c", event.Request.Method+" "+event.Request.URL)
+	require.Equal(t, string(r.Request.Body), string(event.Request.Body))
+	event.QuoteNothing()
+	require.Equal(t, "${HOST}/orders/$new.id?v=$new.v", event.Request.URL)
+
+	d.Apply(t, d.Spec("orders", func(s *trigger.Spec) {
+		s.Webhook = trigger.Webhook{URL: "https://h/x", Body: trigger.BodyForm, Timeout: trigger.DefaultTimeout}
+	}))
+	r = try("")
+	require.Equal(t, "id=7&v=c&n=2", r.Request.Text())
+	require.Equal(t, `"id=7&v=c&n=2"`, string(r.Request.Body))
+	event, err = operate.Show(t.Context(), d.conn, r.Event)
+	require.NoError(t, err)
+	require.Equal(t, "application/x-www-form-urlencoded", event.Request.Headers["Content-Type"])
+	d.do(t, "insert into orders overriding system value values (8, '..', 2)")
+	d.Apply(t, d.Spec("orders", func(s *trigger.Spec) {
+		s.Webhook = trigger.Webhook{URL: "https://h/$new.v", Method: "GET", Timeout: trigger.DefaultTimeout}
+	}))
+	_, err = operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Real: true, Unsent: true, Lookup: variables(nil)})
+	require.ErrorContains(t, err, "no request can be made of this event: ${new.v} makes a segment of the URL's path empty")
+	r = try("update")
+	require.Nil(t, r.Request.Body)
+	require.Equal(t, "GET https://h/c", r.Request.Method+" "+r.Request.URL)
+}

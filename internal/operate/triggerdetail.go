@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
@@ -48,6 +49,17 @@ func ShowTrigger(ctx context.Context, db DB, name string) (*TriggerDetail, error
 // hidden stands for a text that may be a secret. A reference is valid wherever such a text is.
 const hidden = "${HIDDEN}"
 
+// hidePlain returns names with values in which constants under the name of a credential are hidden.
+func hidePlain(values map[string]string) map[string]string {
+	shown := maps.Clone(values)
+	for name, value := range shown {
+		if webhook.IsCredential(name) && !strings.Contains(value, "$") {
+			shown[name] = hidden
+		}
+	}
+	return shown
+}
+
 // asYAML writes a stored spec without what may be a secret.
 func asYAML(stored string) (string, error) {
 	spec := trigger.DefaultSpec()
@@ -55,7 +67,7 @@ func asYAML(stored string) (string, error) {
 		return "", err
 	}
 	// The error does not matter: the endpoint has the URL in any case.
-	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	shown, _ := webhook.NewEndpoint(trigger.Webhook{URL: spec.Webhook.URL}, func(string) (string, bool) { return "", false })
 	if url := strings.ReplaceAll(shown.String(), "<redacted>", hidden); strings.Contains(url, hidden) {
 		spec.Webhook.URL = url
 	}
@@ -75,6 +87,18 @@ func asYAML(stored string) (string, error) {
 			spec.Webhook.Headers[name] = hidden
 		}
 	}
+	// Constants of a query, a form and a body may be secrets, too, if their names say so.
+	spec.Webhook.Query, spec.Webhook.Form = hidePlain(spec.Webhook.Query), hidePlain(spec.Webhook.Form)
+	body, err := template.Replace(json.RawMessage(spec.Webhook.Body), func(text string, path []string) string {
+		if len(path) > 0 && webhook.IsCredential(path[len(path)-1]) && !strings.Contains(text, "$") {
+			return hidden
+		}
+		return text
+	})
+	if err != nil {
+		return "", err
+	}
+	spec.Webhook.Body = trigger.Body(body)
 	text, err := config.Write(spec)
 	if err != nil {
 		return "", err

@@ -37,6 +37,19 @@ func TestATriggersConfigurationIsShownWithoutSecretsAndIsValid(t *testing.T) {
 	require.NoError(t, err, shown.YAML)
 	require.Equal(t, "https://${HIDDEN}@example.com/hooks?key=${HIDDEN}", c.Triggers[0].Webhook.URL)
 	require.Equal(t, map[string]string{"X-Key": "${HIDDEN}", "X-Ref": "${REF}"}, c.Triggers[0].Webhook.Headers)
+
+	d.Apply(t, d.Spec("a", func(s *trigger.Spec) {
+		s.Webhook.URL, s.Webhook.Query = "https://me:pass1@example.com/${new.v ?? \"?\"}", map[string]string{"api_key": "pass2", "id": "$new.id", "from": "shop"}
+		s.Webhook.Body = `{"token":"pass3","z":1.10,"a":["$new.id"]}`
+	}))
+	shown, err = operate.ShowTrigger(t.Context(), d.conn, "a")
+	require.NoError(t, err)
+	require.NotContains(t, shown.YAML, "pass")
+	c, err = config.Parse("f", []byte(shown.YAML))
+	require.NoError(t, err, shown.YAML)
+	require.Equal(t, "https://${HIDDEN}@example.com/${new.v ?? \"?\"}", c.Triggers[0].Webhook.URL)
+	require.Equal(t, map[string]string{"api_key": "${HIDDEN}", "id": "$new.id", "from": "shop"}, c.Triggers[0].Webhook.Query)
+	require.Equal(t, trigger.Body(`{"token":"${HIDDEN}","z":1.10,"a":["$new.id"]}`), c.Triggers[0].Webhook.Body)
 }
 
 func TestATriggerShowsItsSQLTriggersAndWhatIsWrongWithEach(t *testing.T) {

@@ -129,6 +129,27 @@ func Each(raw json.RawMessage, visit func(text string, path []string)) error {
 	})
 }
 
+// Replace returns JSON with other strings as values, each by the path to it, as in Each. It keeps the
+// order of keys. "" is returned as it is.
+func Replace(raw json.RawMessage, other func(text string, path []string) string) (json.RawMessage, error) {
+	if len(raw) == 0 {
+		return raw, nil
+	}
+	var out []byte
+	err := walk(raw, func(kind tokenKind, text string, path []string) error {
+		switch kind {
+		case tokenRaw:
+			out = append(out, text...)
+		case tokenKey:
+			out = append(AppendString(out, text), ':')
+		case tokenString:
+			out = AppendString(out, other(text, path))
+		}
+		return nil
+	})
+	return out, err
+}
+
 type tokenKind int8
 
 const (
