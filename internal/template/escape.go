@@ -156,14 +156,13 @@ func AppendForm(dst, row []byte) []byte {
 		dst = append(dst, '=')
 		dst = InForm.Append(dst, v.text(value))
 	}
-	s := scanner{in: row}
-	s.blanks()
+	s := scanner{in: bytes.TrimSpace(row)}
 	switch {
-	case len(row) == 0 || string(row) == "null":
-	case s.in[s.at] == '{':
+	case len(s.in) == 0 || string(s.in) == "null":
+	case s.in[0] == '{':
 		s.members(field)
-	default:
-		field([]byte("value"), bytes.TrimSpace(row))
+	case s.skip():
+		field([]byte("value"), s.in[:s.at])
 	}
 	return dst
 }
