@@ -141,7 +141,7 @@ func (r *replay) stepInOrder(ctx context.Context, tx pgx.Tx, at *replayPosition,
 }
 
 // part returns what is left of the part of the archive that is put back, in order. If there is none
-// it begins the next one. end says that no event follows. If it has looked for one for a while, the
+// it begins the next one. Its events have no Keys yet, since those are in the payload. end says that no event follows. If it has looked for one for a while, the
 // part is empty.
 func (r *replay) part(ctx context.Context, tx pgx.Tx, at *replayPosition) (part []placeless, end bool, err error) {
 	for {
@@ -161,21 +161,19 @@ func (r *replay) part(ctx context.Context, tx pgx.Tx, at *replayPosition) (part 
 		w, q := r.walk(), *r.query
 		q.high = min(q.high, firstID(idTime(at.partEnd).Add(time.Millisecond)))
 		w.query, w.after = &q, at.position
-		var chosen []string
+		part = nil
 		for {
 			events, reached, err := w.next(ctx, tx, lastStep)
 			if err != nil {
 				return nil, false, err
 			}
-			chosen = append(chosen, idsOf(events)...)
+			for i := range events {
+				part = append(part, placeless{ID: events[i].ID, Seq: events[i].Seq})
+			}
 			if reached == "" {
 				break
 			}
 			w.after = reached
-		}
-		part, err := r.readPlaceless(ctx, tx, "select * from rowhook.event_archive e where e.id = any($5::text[]::uuid[])", chosen)
-		if err != nil {
-			return nil, false, err
 		}
 		slices.SortFunc(part, func(a, b placeless) int { return cmp.Or(cmp.Compare(a.Seq, b.Seq), strings.Compare(a.ID, b.ID)) })
 		part = slices.CompactFunc(part, func(a, b placeless) bool { return a.ID == b.ID })
@@ -195,6 +193,26 @@ func lastID(t time.Time) string {
 		u[i] = 0xff
 	}
 	return u.String()
+}
+
+// addKeys sets the keys of events in the archive.
+func (r *replay) addKeys(ctx context.Context, tx pgx.Tx, events []placeless) error {
+	ids := make([]string, len(events))
+	for i := range events {
+		ids[i] = events[i].ID
+	}
+	found, err := r.readPlaceless(ctx, tx, "select * from rowhook.event_archive e where e.id = any($5::text[]::uuid[])", ids)
+	if err != nil {
+		return err
+	}
+	keys := map[string][]string{}
+	for i := range found {
+		keys[found[i].ID] = found[i].Keys
+	}
+	for i := range events {
+		events[i].Keys = keys[events[i].ID]
+	}
+	return nil
 }
 
 // mostPlaceless bounds how many events without a place may be in the queue of an ordered trigger.
@@ -221,12 +239,13 @@ select * from rowhook.event_log q where q.trigger_id = $5 and q.due_at < `+queue
 	for i := range there {
 		take(&there[i])
 	}
-	for i := range part {
-		p := &part[i]
+	head := part[:min(size, len(part))]
+	if err := r.addKeys(ctx, tx, head); err != nil {
+		return nil, false, err
+	}
+	for i := range head {
+		p := &head[i]
 		inOrder := r.ordered && p.Seq > 0
-		if len(wave) == size {
-			return wave, false, nil
-		}
 		if inOrder && (every || len(taken) > 0 && slices.Contains(p.Keys, "*") || slices.ContainsFunc(p.Keys, func(k string) bool { return taken[k] })) {
 			return wave, true, nil
 		}
