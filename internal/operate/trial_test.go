@@ -328,7 +328,7 @@ func TestAFinishedRequestIsShownForRealData(t *testing.T) {
 	}))
 	try := func(op string) *operate.TrialResult {
 		t.Helper()
-		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Op: op, Real: true, Unsent: true, Lookup: variables(map[string]string{"HOST": "https://h", "TOKEN": "verysecret"})})
+		r, err := operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Op: op, Real: true, Unsent: true, Source: variables(map[string]string{"HOST": "https://h", "TOKEN": "verysecret"})})
 		require.NoError(t, err)
 		require.False(t, r.Sent)
 		return r
@@ -367,7 +367,7 @@ func TestAFinishedRequestIsShownForRealData(t *testing.T) {
 	d.Apply(t, d.Spec("orders", func(s *trigger.Spec) {
 		s.Webhook = trigger.Webhook{URL: "https://h/$new.v", Method: "GET", Timeout: trigger.DefaultTimeout}
 	}))
-	_, err = operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Real: true, Unsent: true, Lookup: variables(nil)})
+	_, err = operate.Try(t.Context(), d.conn, operate.Trial{Trigger: "orders", Real: true, Unsent: true, Source: variables(nil)})
 	require.ErrorContains(t, err, "no request can be made of this event: ${new.v} makes a segment of the URL's path empty")
 	r = try("update")
 	require.Nil(t, r.Request.Body)
