@@ -346,3 +346,34 @@ func TestAReplayToAnotherURLShowsNothingOfWhatIsMasked(t *testing.T) {
 	require.Len(t, r.Failures, 1)
 	require.Equal(t, "answered 422", r.Failures[0].Error)
 }
+
+func TestKeysAreMaskedIfTheKeyOfAnyTableIs(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	dispatchtest.Apply(t, db) // the schema
+	db.Exec(t, "create table a (id bigint primary key, email text); create table b (id bigint, email text primary key)")
+	var specs []trigger.Spec
+	masked := map[string]bool{"both_email": true, "both_id": true, "both_note": false, "one_email": false, "one_id": true}
+	for name := range masked {
+		tables, column, _ := strings.Cut(name, "_")
+		specs = append(specs, dispatchtest.Spec(name, "http://127.0.0.1:9", func(s *trigger.Spec) {
+			s.Table, s.Order.By, s.Payload.Mask = "public.a", []string{trigger.OrderByRow}, []string{column}
+			if tables == "both" {
+				s.Table, s.Tables = "", []string{"public.a", "public.b"}
+			}
+		}))
+	}
+	db.Exec(t, "alter table a add note text")
+	dispatchtest.Apply(t, db, specs...)
+	db.Exec(t, "insert into a values (7, 'x')")
+	page, err := operate.List(t.Context(), db.Conn(t), operate.Filter{}, operate.ListOptions{})
+	require.NoError(t, err)
+	require.Len(t, page.Events, len(masked))
+	for _, e := range page.Events {
+		if masked[e.Trigger] {
+			require.Equal(t, `"<masked>"`, e.Key, e.Trigger)
+		} else {
+			require.Contains(t, e.Key, "7]", e.Trigger)
+		}
+	}
+}
