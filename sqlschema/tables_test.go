@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -44,17 +45,23 @@ create schema billing; create table billing.invoices (id int primary key, v text
 func TestOneTriggerWatchesManyTables(t *testing.T) {
 	t.Parallel()
 	for name, with := range map[string][]func(*trigger.Spec){
-		"as they are":     nil,
-		"row by row":      {func(s *trigger.Spec) { s.Capture = trigger.CaptureRows }},
-		"chosen columns":  {payload("id", "v")},
-		"in order":        {orderBy()},
-		"in order, by v":  {orderBy("v")},
-		"both":            {payload("v", "id"), orderBy()},
-		"with a when":     {when("true")},
-		"of replication":  {onReplication},
-		"a long name":     {func(s *trigger.Spec) { s.Name = strings.Repeat("n", 42) }},
-		"without NOTIFY":  {neverNotify},
-		"only one column": {func(s *trigger.Spec) { s.On.Update.Columns = []string{"v"} }},
+		"as they are":        nil,
+		"row by row":         {func(s *trigger.Spec) { s.Capture = trigger.CaptureRows }},
+		"chosen columns":     {payload("id", "v")},
+		"in order":           {orderBy()},
+		"in order, by v":     {orderBy("v")},
+		"both":               {payload("v", "id"), orderBy()},
+		"with a when":        {when("true")},
+		"of replication":     {onReplication},
+		"a long name":        {func(s *trigger.Spec) { s.Name = strings.Repeat("n", 42) }},
+		"with a delay":       {func(s *trigger.Spec) { s.Delay = trigger.Duration(time.Hour) }},
+		"in order, delayed":  {orderBy(), func(s *trigger.Spec) { s.Delay = trigger.Duration(time.Hour) }},
+		"numbers as texts":   {func(s *trigger.Spec) { s.Payload.Numbers = trigger.NumbersText }},
+		"columns of deletes": {func(s *trigger.Spec) { s.Payload.Delete.Columns = []string{"id"} }},
+		"with TRUNCATE":      {func(s *trigger.Spec) { s.On.Truncate = true }},
+		"TRUNCATE, in order": {orderBy(), func(s *trigger.Spec) { s.On.Truncate = true }},
+		"without NOTIFY":     {neverNotify},
+		"only one column":    {func(s *trigger.Spec) { s.On.Update.Columns = []string{"v"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -75,6 +82,25 @@ func TestOneTriggerWatchesManyTables(t *testing.T) {
 			require.Equal(t, "0", w.scalar(t, "select count(*) from pg_proc where pronamespace = 'rowhook'::regnamespace and proname ~ '[0-9]$' and proname <> 'uuid7'"))
 		})
 	}
+}
+
+// TestRecordedNamesTheTableOfEachRow asks in the transaction of the writer, after a rename.
+func TestRecordedNamesTheTableOfEachRow(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, threeTables, many("w", []string{"public.*", "billing.invoices"}))
+	w.do(t, "alter table b rename to c", "begin", "insert into a (id) values (1)", "insert into c (id) values (1)", "insert into billing.invoices (id) values (1)")
+	require.Equal(t, "public.a public.c billing.invoices", w.scalar(t, `select string_agg(schema || '.' || "table", ' ') from rowhook.recorded('w')`))
+	require.Equal(t, "billing.invoices", w.scalar(t, `select string_agg(concat(body->'table'->>'schema', '.', body->'table'->>'name'), ' ') from rowhook.recorded() where schema = 'billing'`))
+	w.do(t, "rollback")
+}
+
+// TestTruncatesOfTablesAreEventsOfTheirTable has two tables of an ordered trigger.
+func TestTruncatesOfTablesAreEventsOfTheirTable(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, threeTables, many("w", []string{"public.*"}, orderBy(), func(s *trigger.Spec) { s.On.Truncate, s.Order.Latest = true, true }))
+	w.do(t, "truncate a", "truncate b")
+	require.Equal(t, "2", w.scalar(t, "select count(distinct key) from rowhook.event_log"), "the one is not the latest of the other")
+	require.Equal(t, []string{"w public.a T", "w public.b T"}, w.of(t))
 }
 
 // TestKeysOfTablesDoNotMeet has rows of two tables with the same primary key.

@@ -46,6 +46,25 @@ func TestATriggerOfSeveralTablesIsShownOnce(t *testing.T) {
 	require.Empty(t, single.Tables)
 }
 
+func TestATrialIsOfOneOfSeveralTables(t *testing.T) {
+	t.Parallel()
+	d := newDeskOfMany(t)
+	d.do(t, "alter table shop.b add only_here int")
+	try := func(table string) (*operate.TrialResult, error) {
+		return operate.Try(t.Context(), d.Pool(t), operate.Trial{Trigger: "many", Table: table, Unsent: true, Source: variables(nil)})
+	}
+	r, err := try("shop.b")
+	require.NoError(t, err)
+	require.Equal(t, "shop.b", r.Table)
+	require.Contains(t, string(r.Request.Body), "only_here")
+	require.Contains(t, string(r.Request.Body), `"schema":"shop","name":"b"`)
+	r, err = try("")
+	require.NoError(t, err)
+	require.Equal(t, "old.b", r.Table, "the first one")
+	_, err = try("nothing")
+	require.ErrorContains(t, err, `does not watch a table "nothing"`)
+}
+
 func TestABackfillReadsOneOfSeveralTables(t *testing.T) {
 	t.Parallel()
 	d := newDeskOfMany(t)
