@@ -27,8 +27,8 @@ func (a *app) testCommand() *cobra.Command {
 		Use:   "test TRIGGER | --alerts",
 		Short: "Send one made-up, signed event to the webhook of a trigger, and show the answer",
 		Long: `Send one made-up event to the webhook of a trigger, and show the answer. The request is like that of a real event: the
-same headers, signature, network rules and files. The body says "test": true, and the header Rowhook-Test is 1, so
-that a receiver can tell. The row is made up from the columns of the table, with values that suit their types; "when" is
+same headers, signature, network rules and files. The body says "test": true, unless the trigger has a template, and the
+header Rowhook-Test is 1, so that a receiver can tell. The row is made up from the columns of the table, with values that suit their types; "when" is
 not evaluated.
 
 Nothing is written: the event is not in the queue, not in the history and not in the audit. The request is sent from

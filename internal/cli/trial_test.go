@@ -56,6 +56,14 @@ triggers:
 	require.Contains(t, stdout, "nothing was sent")
 	require.Zero(t, requests.Load())
 
+	db.Exec(t, "set session_replication_role = replica; insert into orders (id) values (42); set session_replication_role = origin")
+	code, stdout, stderr = rowhook(t, env, "test", "order_placed", "--op", "insert", "--print")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, `"new":{"id":42`)
+	require.Contains(t, stdout, "with the data of a row of public.orders: nothing was sent")
+	db.Exec(t, "delete from orders")
+	require.Zero(t, requests.Load())
+
 	code, stdout, stderr = rowhook(t, env, "test", "order_placed")
 	require.Zero(t, code, stderr)
 	require.Regexp(t, `(?m)^200 OK in \S+$`, stdout)
