@@ -127,6 +127,7 @@ func (binaryCloudEvents) appendBody(dst []byte, e *Event, _ *template.Values) []
 func (binaryCloudEvents) contentType(bool) string        { return jsonType }
 func (binaryCloudEvents) header(h http.Header, e *Event) { setCloudEvent(h, e) }
 func (binaryCloudEvents) size(e *Event) int              { return e.cloudEventDataSize() }
+func (binaryCloudEvents) exactSize(e *Event) int         { return e.cloudEventDataSize() }
 
 // appendSource appends a URI reference, whatever the trigger's name is.
 func appendSource(dst []byte, e *Event) []byte {

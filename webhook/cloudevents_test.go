@@ -36,6 +36,7 @@ func FuzzCloudEvent(f *testing.F) {
 		}
 		structured := AppendCloudEvent(nil, e)
 		require.Len(t, structured, e.cloudEventBodySize())
+		require.Len(t, AppendCloudEventData(nil, e), e.cloudEventDataSize())
 		var got map[string]any
 		require.NoError(t, json.Unmarshal(structured, &got), "%s", structured)
 		require.Equal(t, test, strings.Contains(string(structured), `"data":{"op":"INSERT","changed":["amount"],"table":`))

@@ -76,6 +76,17 @@ type format interface {
 	size(e *Event) int
 }
 
+// wholeFormat is a format whose bodies hold the whole event, so that their length is known.
+type wholeFormat interface {
+	exactSize(e *Event) int
+}
+
+// holdsEvent reports whether a body holds the whole event.
+func (ep *Endpoint) holdsEvent() bool {
+	_, whole := ep.format.(wholeFormat)
+	return whole || ep.format == nil
+}
+
 // refusal says why no request can be made of an event.
 type refusal struct {
 	kind Kind
@@ -125,7 +136,7 @@ func (s *scratch) fill(ep *Endpoint, e *Event) *refusal {
 // its own: see inlineBody.
 func (c *Client) body(ep *Endpoint, p parcel, given []byte, s *scratch) ([]byte, *refusal) {
 	size := max(len(given), p.dataSize())
-	if p.batch == nil && ep.format == nil && c.tooLarge(size) {
+	if p.batch == nil && ep.holdsEvent() && c.tooLarge(size) {
 		return nil, c.oversized(p, size)
 	}
 	body, bad := s.build(ep, p, given)
@@ -226,7 +237,7 @@ func (ep *Endpoint) BodySize(e *Event) int {
 	if ep == nil || ep.format == nil {
 		return e.BodySize()
 	}
-	if exact, ok := ep.format.(interface{ exactSize(*Event) int }); ok {
+	if exact, ok := ep.format.(wholeFormat); ok {
 		return exact.exactSize(e)
 	}
 	body, ok := ep.format.(bodyTemplate)
