@@ -166,6 +166,7 @@ type replay struct {
 	key     keyColumns
 	query   *query
 	feed    throttle
+	there   int // events without a place in the queue of an ordered trigger, after the last step
 	most    int // bound of a batch after an event that can't be put back; 0: none
 }
 
@@ -355,22 +356,25 @@ func (r *replay) release(ctx context.Context) {
 const stepTimeout = time.Minute
 
 func (r *replay) run(ctx context.Context) error {
-	pause := throttlePause
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	<-timer.C
+	waits := false
 	for r.FinishedAt == nil {
 		size := bulkBatch
-		if !r.opt.Unthrottled {
-			if err := r.feed.wait(ctx, r.db, &size); err != nil {
-				return err
-			}
+		var err error
+		switch {
+		case waits:
+			err = r.awaitSettled(ctx, &size)
+		case !r.opt.Unthrottled:
+			err = r.feed.wait(ctx, r.db, &size)
 		}
-		if err := ctx.Err(); err != nil {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
 			return err
 		}
 		step, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
-		ids, waits, err := r.step(step, size)
+		var ids []string
+		ids, waits, err = r.step(step, size)
 		cancel()
 		if err != nil {
 			return err
@@ -379,17 +383,6 @@ func (r *replay) run(ctx context.Context) error {
 		if r.opt.Progress != nil {
 			r.opt.Progress(r.ReplayStatus)
 		}
-		if !waits {
-			pause = throttlePause
-			continue
-		}
-		timer.Reset(pause)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-		}
-		pause = min(2*pause, throttleCap)
 	}
 	return nil
 }

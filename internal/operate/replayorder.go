@@ -134,6 +134,7 @@ func (r *replay) stepInOrder(ctx context.Context, tx pgx.Tx, at *replayPosition,
 	if done > 0 {
 		at.seq, at.id = wave[done-1].Seq, wave[done-1].ID
 	}
+	r.there += len(ids)
 	if done == len(part) {
 		*at = replayPosition{position: at.partEnd}
 	}
@@ -226,6 +227,7 @@ select * from rowhook.event_log q where q.trigger_id = $5 and q.due_at < `+queue
 	if err != nil {
 		return nil, false, err
 	}
+	r.there = len(there)
 	if len(there) >= mostPlaceless {
 		return nil, true, nil
 	}
@@ -255,4 +257,36 @@ select * from rowhook.event_log q where q.trigger_id = $5 and q.due_at < `+queue
 		wave = append(wave, *p)
 	}
 	return wave, false, nil
+}
+
+// awaitSettled returns when an event without a place has left the queue, so that the next one of its
+// key may go, or after throttleMost, so that the replay shows that it is alive. It bounds the next
+// step as the throttle does: those in flight occupy half of the trigger's slots.
+func (r *replay) awaitSettled(ctx context.Context, size *int) error {
+	pause, since := throttlePause, time.Now()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		}
+		var n int
+		query, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
+		err := r.db.QueryRow(query, `
+select count(*) from (select from rowhook.event_log q where q.trigger_id = $1 and q.due_at < `+queue.ParkedFrom+` and q.seq is not null and q.key is null limit $2) as e`, r.trigger.ID, mostPlaceless+1).Scan(&n)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("count events without a place: %w", err)
+		}
+		if n < r.there || time.Since(since) > throttleMost {
+			if room := r.feed.slots[r.trigger.ID] - n; !r.opt.Unthrottled {
+				*size = min(throttleSize, max(room, 1))
+			}
+			return nil
+		}
+		pause = min(2*pause, throttleCap)
+		timer.Reset(pause)
+	}
 }
