@@ -16,7 +16,7 @@ import (
 // dropped by the maintenance. One of the instances does it, as its load is on the database.
 //
 // History has no index by time, since each attempt would pay for it. So the pages of a day are read
-// one after another, and not more often than an eighth of the retention: a day is read some nine
+// one after another, and not more often than after an eighth of the retention: a day is read some
 // times while it is trimmed, and not at all before and after. The decision is in
 // docs/decisions/0031-history-is-trimmed-by-pages.md.
 type trimmer struct {
