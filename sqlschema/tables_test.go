@@ -410,3 +410,13 @@ func TestACopyOfSeveralTablesIsPutRight(t *testing.T) {
 	copied.do(t, "insert into a (id) values (2)", "insert into c (id) values (2)", "insert into billing.invoices (id) values (2)")
 	require.Equal(t, []string{`w public.a I {"id":1}`, `w public.c I {"id":1}`, `w public.a I {"id":2}`, `w public.c I {"id":2}`, `w billing.invoices I {"id":2}`}, copied.of(t))
 }
+
+func TestUninstallLeavesNothingOnSeveralTables(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, threeTables)
+	w.do(t, "alter table a owner to "+w.role(t))
+	w.apply(t, many("w", []string{"public.*", "billing.*"}, orderBy(), payload("id")))
+	require.NoError(t, sqlschema.Uninstall(t.Context(), w.conn, quiet()))
+	require.Equal(t, "0", w.scalar(t, "select count(*) from pg_trigger where not tgisinternal"))
+	w.do(t, "insert into a (id) values (1)", "insert into b (id) values (1)")
+}

@@ -190,11 +190,15 @@ func (all *watched) uncaptured(ctx context.Context, db pg.Queryer, t *watchedTri
 			}
 		}
 	}
-	yet, err := t.unwatched(ctx, db)
+	var yet []string
+	if t.spec.Follow {
+		var err error
+		if yet, err = t.unwatched(ctx, db); err != nil {
+			return u, err
+		}
+	}
 	switch {
-	case err != nil:
-		return u, err
-	case len(yet) > 0 && t.spec.Follow:
+	case len(yet) > 0:
 		matches := "match its tables, but are not watched yet"
 		if len(yet) == 1 {
 			matches = "matches its tables, but is not watched yet"
