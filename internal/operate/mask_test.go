@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -354,7 +356,7 @@ func TestKeysAreMaskedIfTheKeyOfAnyTableIs(t *testing.T) {
 	db.Exec(t, "create table a (id bigint primary key, email text); create table b (id bigint, email text primary key)")
 	var specs []trigger.Spec
 	masked := map[string]bool{"both_email": true, "both_id": true, "both_note": false, "one_email": false, "one_id": true}
-	for name := range masked {
+	for _, name := range slices.Sorted(maps.Keys(masked)) {
 		tables, column, _ := strings.Cut(name, "_")
 		specs = append(specs, dispatchtest.Spec(name, "http://127.0.0.1:9", func(s *trigger.Spec) {
 			s.Table, s.Order.By, s.Payload.Mask = "public.a", []string{trigger.OrderByRow}, []string{column}
