@@ -159,12 +159,12 @@ func TestEveryTextOfAResponseIsJudged(t *testing.T) {
 	t.Parallel()
 	safe := strings.Fields(`
 Activity.triggers.name DevAbout.config DevAbout.forward_to DevAbout.sink_url DevAbout.triggers.forward_url DevAbout.triggers.name
-DevAbout.triggers.table DevAbout.triggers.url DevAnswer.delay DevAnswer.trigger Event.last_attempt.kind Detail.last_attempt.kind Alive.version Attempt.batch Attempt.error_kind AuditEntry.client AuditEntry.role AuditEntry.target AuditEntry.who Backfill.trigger BlockedKey.remedy
-BlockedKey.trigger Choice.triggers Detail.next Detail.request.url Detail.table Detail.trigger Detail.waits_on EndpointHealth.endpoint Event.table
+DevAbout.triggers.table DevAbout.triggers.url DevAnswer.delay DevAnswer.trigger Event.last_attempt.kind Detail.last_attempt.kind Alive.version Attempt.batch Attempt.error_kind AuditEntry.client AuditEntry.role AuditEntry.target AuditEntry.who Backfill.table Backfill.trigger BlockedKey.remedy
+BlockedKey.trigger Choice.triggers Detail.masked Detail.next Detail.request.url Detail.table Detail.trigger Detail.waits_on EndpointHealth.endpoint Event.table
 Event.trigger Event.waits_on Filter.error Filter.kinds Filter.payload Filter.statuses Filter.table Filter.triggers History.partitions.day
 History.partitions.name Holder.name Holder.state Holder.user Instance.name Instance.version Left.trigger Me.actor Me.database Me.instance.name Me.name
 Me.trace_link Me.version Replay.trigger Pause.by Pause.reason Problem.detail Problem.explanation Problem.remedy Problem.title Readiness.checks.detail Readiness.checks.remedy
-Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_variables Payload.trace_context Status.retention Trigger.batch.bytes Trigger.batch.wait Trigger.columns Trigger.headers Trigger.name
+Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_variables Payload.trace_context Status.retention Trigger.batch.bytes Trigger.batch.wait Trigger.columns Trigger.headers Trigger.mask Trigger.name Trigger.tables.note Trigger.tables.problem Trigger.tables.table
 Trigger.on.update.columns Trigger.order.by Trigger.rate.limit Trigger.sql_triggers.name Trigger.sql_triggers.problem Trigger.sql_triggers.remedy Trigger.sql_triggers.table Trigger.yaml Trigger.retry.interval Trigger.retry.max_interval Trigger.table Trigger.tls.ca_file
 Trigger.tls.cert_file Trigger.tls.key_file Trigger.url Trigger.when TriggerStatus.hanging.endpoint TriggerStatus.name TriggerStatus.table Warning.code
 Warning.remedy Warning.trigger Withheld
