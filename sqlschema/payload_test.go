@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -350,4 +351,19 @@ func TestWhatMakesOptionsIsMissedWhenItIsGone(t *testing.T) {
 	require.Equal(t, []string{"w T null null"}, w.take(t))
 	w.apply(t) // removes it all
 	require.Equal(t, "0", w.scalar(t, "select count(*) from pg_proc where proname ~ '^(capture|payload)_[0-9]'"))
+}
+
+// TestATruncateIsDelayedAsRowsAre has a trigger with a delay, alone, in order and of another owner.
+func TestATruncateIsDelayedAsRowsAre(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key); create table u (id int primary key)")
+	role, _ := w.Role(t)
+	w.do(t, "alter table u owner to "+role)
+	delayed := func(s *trigger.Spec) { s.Delay = trigger.Duration(time.Hour) }
+	w.apply(t, all("alone", "t", onlyTruncates, delayed), all("beside", "t", truncates, delayed), all("ordered", "t", truncates, delayed, orderBy()), all("guarded", "u", truncates, delayed),
+		all("chosen", "u", truncates, delayed, orderBy(), payloadWith(trigger.Payload{Old: trigger.OldNone, Delete: of("id")})))
+	w.do(t, "truncate t, u")
+	require.Equal(t, "alone, beside, chosen, guarded, ordered", w.scalar(t, `
+select string_agg(t.name, ', ' order by t.name) from rowhook.event_log e join rowhook.trigger t on t.id = e.trigger_id
+ where e.op = 'T' and case when e.lane is null then e.due_at else e.due_at - interval '1752000 hours' end between now() + interval '59 minutes' and now() + interval '61 minutes'`))
 }
