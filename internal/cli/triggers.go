@@ -110,6 +110,7 @@ func (a *app) showTrigger(g *operate.Trigger) {
 	line("on", operations(g))
 	line("when", g.When)
 	line("columns", strings.Join(g.Columns, ", "))
+	line("payload", payloadOptions(g.Payload))
 	line("masked", strings.Join(g.Mask, ", "))
 	line("capture", g.Capture)
 	if g.OnReplication {
@@ -205,6 +206,30 @@ func triggerState(g *operate.Trigger, now time.Time) term.Cell {
 		return term.Coloured(string(g.State), term.Red)
 	}
 	return term.Coloured(string(g.State), term.Green)
+}
+
+// payloadOptions says what a payload has besides columns of all operations.
+func payloadOptions(p trigger.Payload) string {
+	var parts []string
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, name+" "+value)
+		}
+	}
+	for _, of := range []struct {
+		operation string
+		trigger.PayloadOf
+	}{{"insert", p.Insert}, {"update", p.Update}, {"delete", p.Delete}} {
+		if !of.IsZero() {
+			add(of.operation, "("+strings.Join(of.Columns, " ")+")")
+		}
+	}
+	add("old", p.Old)
+	if p.Changed {
+		parts = append(parts, "names of changed columns")
+	}
+	add("numbers", p.Numbers)
+	return strings.Join(parts, ", ")
 }
 
 // operations says what a trigger captures.

@@ -1,6 +1,8 @@
 package cli_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,4 +39,23 @@ func TestTriggersAreListedAndOneIsShown(t *testing.T) {
 	require.Contains(t, stderr, `did you mean order_changed?`)
 	code, _, _ = rowhook(t, env, "triggers", "a", "b")
 	require.Equal(t, 2, code)
+}
+
+func TestATriggersPayloadIsShown(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, orders)
+	file := filepath.Join(t.TempDir(), "rowhook.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(`triggers: [{name: a, table: orders, on: {update: true, delete: true, truncate: true}, webhook: {url: "http://127.0.0.1:1"},
+  payload: {delete: {columns: [id]}, old: changed, changed: true, numbers: text}}]`), 0o600))
+	env := []string{"DATABASE_URL=" + db.URL()}
+	code, _, stderr := rowhook(t, env, "apply", "-f", file)
+	require.Zero(t, code, stderr)
+	code, stdout, _ := rowhook(t, env, "triggers", "a")
+	require.Zero(t, code)
+	require.Regexp(t, `(?m)^on +update, delete, truncate$`, stdout)
+	require.Regexp(t, `(?m)^payload +delete \(id\), old changed, names of changed columns, numbers text$`, stdout)
+	code, stdout, _ = rowhook(t, env, "triggers", "a", "--json")
+	require.Zero(t, code)
+	require.Contains(t, stdout, `"numbers": "text"`)
 }

@@ -19,30 +19,32 @@ import (
 
 // Trigger is a trigger as it was applied, without what may be a secret, and how it is doing.
 type Trigger struct {
-	Name             string         `json:"name"`
-	Table            string         `json:"table"`             // schema.table, or the entries of tables
-	Several          bool           `json:"several,omitempty"` // it watches several tables
-	State            TriggerState   `json:"state"`
-	Paused           bool           `json:"paused"`
-	On               trigger.On     `json:"on"`
-	When             string         `json:"when,omitempty"`
-	Columns          []string       `json:"columns,omitempty"` // of the payload; none: all
-	Mask             []string       `json:"mask,omitempty"`    // paths of the payload that are shown nowhere
-	URL              string         `json:"url"`               // references to the environment are not expanded
-	Headers          []string       `json:"headers"`           // names only
-	Signed           bool           `json:"signed"`
-	TLS              *trigger.TLS   `json:"tls,omitempty"` // the names of its files
-	TimeoutMS        int64          `json:"timeout_ms"`
-	Retry            trigger.Retry  `json:"retry"`
-	Order            *TriggerOrder  `json:"order,omitempty"`             // none: events have no order
-	Batch            *trigger.Batch `json:"batch,omitempty"`             // none: an event is a request
-	Rate             *trigger.Rate  `json:"rate,omitempty"`              // none: no bound
-	Concurrency      int            `json:"concurrency,omitempty"`       // none: the dispatcher's default
-	ConcurrencyTotal int            `json:"concurrency_total,omitempty"` // none: no bound
-	Breaker          string         `json:"breaker"`                     // on or off
-	Notify           string         `json:"notify"`
-	Capture          string         `json:"capture"`
-	OnReplication    bool           `json:"on_replication"`
+	Name    string       `json:"name"`
+	Table   string       `json:"table"`             // schema.table, or the entries of tables
+	Several bool         `json:"several,omitempty"` // it watches several tables
+	State   TriggerState `json:"state"`
+	Paused  bool         `json:"paused"`
+	On      trigger.On   `json:"on"`
+	When    string       `json:"when,omitempty"`
+	Columns []string     `json:"columns,omitempty"` // of the payload; none: all
+	Mask    []string     `json:"mask,omitempty"`    // paths of the payload that are shown nowhere
+	// Payload has what the payload says besides columns and masks.
+	Payload          trigger.Payload `json:"payload,omitzero"`
+	URL              string          `json:"url"`     // references to the environment are not expanded
+	Headers          []string        `json:"headers"` // names only
+	Signed           bool            `json:"signed"`
+	TLS              *trigger.TLS    `json:"tls,omitempty"` // the names of its files
+	TimeoutMS        int64           `json:"timeout_ms"`
+	Retry            trigger.Retry   `json:"retry"`
+	Order            *TriggerOrder   `json:"order,omitempty"`             // none: events have no order
+	Batch            *trigger.Batch  `json:"batch,omitempty"`             // none: an event is a request
+	Rate             *trigger.Rate   `json:"rate,omitempty"`              // none: no bound
+	Concurrency      int             `json:"concurrency,omitempty"`       // none: the dispatcher's default
+	ConcurrencyTotal int             `json:"concurrency_total,omitempty"` // none: no bound
+	Breaker          string          `json:"breaker"`                     // on or off
+	Notify           string          `json:"notify"`
+	Capture          string          `json:"capture"`
+	OnReplication    bool            `json:"on_replication"`
 
 	// Tables are those of a trigger with several, where one trigger is read.
 	Tables []sqlschema.WatchedTable `json:"tables,omitempty"`
@@ -178,6 +180,8 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 		FailingSince: st.FailingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError, Health: st.Health,
 		Owed: st.Waiting + st.InFlight + st.Retrying, Dead: st.Dead,
 	}
+	out.Payload = spec.Payload
+	out.Payload.Columns, out.Payload.Mask = nil, nil
 	slices.Sort(out.Headers)
 	out.ConcurrencyTotal, out.Breaker = spec.ConcurrencyTotal, cmp.Or(spec.Breaker, trigger.BreakerOn)
 	if o := spec.Order; !o.IsZero() {
