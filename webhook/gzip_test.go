@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -205,4 +206,40 @@ func rowsOf(size int) []byte {
 		all = append(all, e)
 	}
 	return AppendBatch(nil, all)[:size]
+}
+
+// Attempts share compressors, and a receiver may answer before it has read the body.
+func TestCompressedBodiesOfAttemptsAtOnceAreTheirOwn(t *testing.T) {
+	t.Parallel()
+	s := receiver(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Early") != "" {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+			return
+		}
+		uncompressed(w, r)
+	})
+	c := newClient(t, ClientConfig{KeepBody: 1 << 20})
+	noise := make([]byte, 60<<10)
+	_, _ = rand.Read(noise)
+	packed := endpoint(t, trigger.Webhook{URL: s.URL, Compress: trigger.CompressGzip})
+	early := endpoint(t, trigger.Webhook{URL: s.URL, Compress: trigger.CompressGzip, Headers: map[string]string{"X-Early": "1"}})
+	var group sync.WaitGroup
+	for worker := range 8 {
+		group.Go(func() {
+			for i := range 30 {
+				e := large(1500 + 700*i)
+				if i%3 == 0 {
+					e.New = []byte(`"` + hex.EncodeToString(noise[worker*100+i:]) + `"`)
+				}
+				if i%5 == 0 {
+					c.Send(context.Background(), early, e, nil)
+				}
+				r := c.Send(context.Background(), packed, e, nil)
+				if want := AppendBody(nil, e); !r.Delivered() || !bytes.Equal(want, r.Body) {
+					t.Errorf("%d bytes were sent, and %d arrived: %s", len(want), len(r.Body), r.Err)
+				}
+			}
+		})
+	}
+	group.Wait()
 }
