@@ -567,23 +567,27 @@ func TestAPlanSaysWhatChangesAndHowManyEventsFollow(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int primary key, a int, b int)", all("w", "t", func(s *trigger.Spec) {
 		s.Webhook.URL, s.Webhook.Secret = "https://user:hunter2@example.com/a", "hunter3"
-		s.Webhook.Headers = map[string]string{"Authorization": "Bearer hunter4", "X-Old": "hunter5"}
+		s.Webhook.Headers = map[string]string{"X-Token": "Bearer hunter4", "X-Old": "hunter5"}
+		s.Webhook.OAuth2 = trigger.OAuth2{TokenURL: "https://a.example.com", ClientID: "a", ClientSecret: "hunter10"}
 	}))
 	w.do(t, "insert into t values (1, 1, 1), (2, 2, 2)")
 	plan := w.plan(t, all("w", "t", func(s *trigger.Spec) {
 		s.Webhook.URL, s.Webhook.Secret = "https://user:hunter6@example.com/b", "hunter7"
-		s.Webhook.Headers = map[string]string{"Authorization": "Bearer hunter8", "X-New": "hunter9"}
+		s.Webhook.Headers = map[string]string{"X-Token": "Bearer hunter8", "X-New": "hunter9"}
+		s.Webhook.OAuth2 = trigger.OAuth2{TokenURL: "https://a.example.com", ClientID: "b", ClientSecret: "hunter11"}
 		s.Retry.Interval = trigger.Duration(time.Minute)
 	}))
 	require.Equal(t, `~ trigger w (2 waiting events follow)
     retry.interval: 10s becomes 1m
-    webhook.headers.Authorization changed
     webhook.headers.X-New added
     webhook.headers.X-Old removed
+    webhook.headers.X-Token changed
+    webhook.oauth2.client_id: a becomes b
+    webhook.oauth2.client_secret changed
     webhook.secret changed
     webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b`, plan.String())
-	require.Equal(t, "~ trigger w (2 waiting events follow): retry.interval: 10s becomes 1m; webhook.headers.Authorization changed; webhook.headers.X-New added; "+
-		"webhook.headers.X-Old removed; webhook.secret changed; webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b", plan.Changes()[0].String())
+	require.Equal(t, "~ trigger w (2 waiting events follow): retry.interval: 10s becomes 1m; webhook.headers.X-New added; "+
+		"webhook.headers.X-Old removed; webhook.headers.X-Token changed; webhook.oauth2.client_id: a becomes b; webhook.oauth2.client_secret changed; webhook.secret changed; webhook.url: https://user:xxxxx@example.com/a becomes https://user:xxxxx@example.com/b", plan.Changes()[0].String())
 }
 
 // An application's migration may still make what is missing. Whoever waits for it asks Missing.

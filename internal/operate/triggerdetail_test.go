@@ -28,6 +28,7 @@ func TestATriggersConfigurationIsShownWithoutSecretsAndIsValid(t *testing.T) {
 	d.Apply(t, d.Spec("a", func(s *trigger.Spec) {
 		s.Webhook.URL, s.Webhook.Secret = "https://me:pass1@example.com/hooks?key=pass2", "pass3"
 		s.Webhook.Headers = map[string]string{"X-Key": "pass4", "X-Ref": "${REF}"}
+		s.Webhook.OAuth2 = trigger.OAuth2{TokenURL: "https://auth.example.com/t?key=pass5", ClientID: "a", ClientSecret: "pass6"}
 	}))
 	shown, err = operate.ShowTrigger(t.Context(), d.conn, "a")
 	require.NoError(t, err)
@@ -37,6 +38,7 @@ func TestATriggersConfigurationIsShownWithoutSecretsAndIsValid(t *testing.T) {
 	require.NoError(t, err, shown.YAML)
 	require.Equal(t, "https://${HIDDEN}@example.com/hooks?key=${HIDDEN}", c.Triggers[0].Webhook.URL)
 	require.Equal(t, map[string]string{"X-Key": "${HIDDEN}", "X-Ref": "${REF}"}, c.Triggers[0].Webhook.Headers)
+	require.Equal(t, trigger.OAuth2{TokenURL: "https://auth.example.com/t?key=${HIDDEN}", ClientID: "a", ClientSecret: "${HIDDEN}"}, c.Triggers[0].Webhook.OAuth2)
 
 	d.Apply(t, d.Spec("a", func(s *trigger.Spec) {
 		s.Webhook.URL, s.Webhook.Query = "https://me:pass1@example.com/${new.v ?? \"?\"}", map[string]string{"api_key": "pass2", "id": "$new.id", "from": "shop"}
