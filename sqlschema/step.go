@@ -63,8 +63,8 @@ type unit struct {
 	steps []*step
 }
 
-// units groups the steps of a plan into transactions, in the order of the first step of each. Those
-// that clear and those that grant come last.
+// units groups the steps of a plan into transactions, in the order of the first step of each. That
+// without a table comes first, and those that clear and those that grant come last.
 func (p *Plan) units() []*unit {
 	var units []*unit
 	byKey := map[unitKey]*unit{}
@@ -84,7 +84,10 @@ func (p *Plan) units() []*unit {
 		u.steps = append(u.steps, s)
 	}
 	late := func(u *unit) int {
-		if u.stage < clearing {
+		switch {
+		case u.unitKey == (unitKey{}): // with the rows of triggers with several tables, which units of tables need
+			return -1
+		case u.stage < clearing:
 			return 0
 		}
 		return int(u.stage)

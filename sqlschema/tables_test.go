@@ -420,3 +420,13 @@ func TestUninstallLeavesNothingOnSeveralTables(t *testing.T) {
 	require.Equal(t, "0", w.scalar(t, "select count(*) from pg_trigger where not tgisinternal"))
 	w.do(t, "insert into a (id) values (1)", "insert into b (id) values (1)")
 }
+
+func TestATriggerWithSeveralTablesMayComeAfterOneOfThemAlone(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table a (id int primary key); create table b (id int primary key)")
+	w.apply(t, all("alone", "a"), many("both", []string{"public.a", "public.b"}), all("later", "b"))
+	w.do(t, "insert into a values (1)", "insert into b values (2)")
+	require.ElementsMatch(t, []string{
+		`alone I null {"id":1}`, `both I null {"id":1}`, `both I null {"id":2}`, `later I null {"id":2}`,
+	}, w.take(t))
+}
