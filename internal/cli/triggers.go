@@ -130,6 +130,8 @@ func (a *app) showTrigger(g *operate.Trigger) {
 	}
 	line("timeout", trigger.Duration(time.Duration(g.TimeoutMS)*time.Millisecond).String())
 	line("retry", retries(g.Retry))
+	line("delay", g.Delay)
+	line("retention", keeping(g.Retention))
 	line("order", ordering(g.Order))
 	line("batch", batching(g.Batch))
 	line("rate", rating(g.Rate))
@@ -263,17 +265,42 @@ func operations(g *operate.Trigger) string {
 
 // retries says what happens after a failed attempt.
 func retries(r trigger.Retry) string {
-	if r.Limit == 0 {
-		return "none"
-	}
-	text := fmt.Sprintf("%d x %s", r.Limit, r.Interval)
-	if r.Backoff == trigger.BackoffExponential {
-		if r.MaxInterval > r.Interval {
-			text += ".." + r.MaxInterval.String()
+	text := "none"
+	switch {
+	case len(r.Schedule) > 0:
+		waits := make([]string, len(r.Schedule))
+		for i, w := range r.Schedule {
+			waits[i] = w.String()
 		}
-		text += " exponential"
+		text = fmt.Sprintf("%d x %s", r.Limit, strings.Join(waits, ", "))
+	case r.Limit > 0:
+		text = fmt.Sprintf("%d x %s", r.Limit, r.Interval)
+		if r.Backoff == trigger.BackoffExponential {
+			if r.MaxInterval > r.Interval {
+				text += ".." + r.MaxInterval.String()
+			}
+			text += " exponential"
+		}
+	}
+	for _, s := range r.Statuses {
+		text += "; " + s.Range() + " " + s.Then
+	}
+	if r.MaxAge > 0 {
+		text += "; at most " + r.MaxAge.String()
 	}
 	return text
+}
+
+// keeping says how long history of a trigger is kept, where that is its own.
+func keeping(r *trigger.OwnRetention) string {
+	var parts []string
+	if r != nil && r.Delivered != nil {
+		parts = append(parts, "delivered "+r.Delivered.String())
+	}
+	if r != nil && r.Attempts != nil {
+		parts = append(parts, "attempts "+r.Attempts.String())
+	}
+	return strings.Join(parts, ", ")
 }
 
 // ordering says in which order events are sent.

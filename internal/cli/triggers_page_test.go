@@ -17,7 +17,12 @@ func TestRetriesAreSaidInShort(t *testing.T) {
 	t.Parallel()
 	const hour = trigger.Duration(time.Hour)
 	for want, r := range map[string]trigger.Retry{
-		"5 x 10s":                  {Limit: 5, Interval: trigger.Duration(10 * time.Second), Backoff: trigger.BackoffFixed, MaxInterval: hour},
+		"5 x 10s":    {Limit: 5, Interval: trigger.Duration(10 * time.Second), Backoff: trigger.BackoffFixed, MaxInterval: hour},
+		"3 x 5s, 1m": {Limit: 3, Schedule: []trigger.Duration{trigger.Duration(5 * time.Second), trigger.Duration(time.Minute)}, MaxInterval: hour},
+		"5 x 10s; 400-499 dead; 410 pause; at most 1d": {
+			Limit: 5, Interval: trigger.Duration(10 * time.Second), Backoff: trigger.BackoffFixed, MaxAge: 24 * hour,
+			Statuses: trigger.Statuses{{From: 400, To: 499, Then: "dead"}, {From: 410, To: 410, Then: "pause"}},
+		},
 		"12 x 10s..1h exponential": {Limit: 12, Interval: trigger.Duration(10 * time.Second), Backoff: trigger.BackoffExponential, MaxInterval: hour},
 		"3 x 1h exponential":       {Limit: 3, Interval: hour, Backoff: trigger.BackoffExponential, MaxInterval: hour},
 		"none":                     {Interval: hour, Backoff: trigger.BackoffFixed},

@@ -29,22 +29,24 @@ type Trigger struct {
 	Columns []string     `json:"columns,omitempty"` // of the payload; none: all
 	Mask    []string     `json:"mask,omitempty"`    // paths of the payload that are shown nowhere
 	// Payload has what the payload says besides columns and masks.
-	Payload          trigger.Payload `json:"payload,omitzero"`
-	URL              string          `json:"url"`     // references to the environment are not expanded
-	Headers          []string        `json:"headers"` // names only
-	Signed           bool            `json:"signed"`
-	TLS              *trigger.TLS    `json:"tls,omitempty"` // the names of its files
-	TimeoutMS        int64           `json:"timeout_ms"`
-	Retry            trigger.Retry   `json:"retry"`
-	Order            *TriggerOrder   `json:"order,omitempty"`             // none: events have no order
-	Batch            *trigger.Batch  `json:"batch,omitempty"`             // none: an event is a request
-	Rate             *trigger.Rate   `json:"rate,omitempty"`              // none: no bound
-	Concurrency      int             `json:"concurrency,omitempty"`       // none: the dispatcher's default
-	ConcurrencyTotal int             `json:"concurrency_total,omitempty"` // none: no bound
-	Breaker          string          `json:"breaker"`                     // on or off
-	Notify           string          `json:"notify"`
-	Capture          string          `json:"capture"`
-	OnReplication    bool            `json:"on_replication"`
+	Payload          trigger.Payload       `json:"payload,omitzero"`
+	URL              string                `json:"url"`     // references to the environment are not expanded
+	Headers          []string              `json:"headers"` // names only
+	Signed           bool                  `json:"signed"`
+	TLS              *trigger.TLS          `json:"tls,omitempty"` // the names of its files
+	TimeoutMS        int64                 `json:"timeout_ms"`
+	Retry            trigger.Retry         `json:"retry"`
+	Delay            string                `json:"delay,omitempty"`             // of the first attempt; none: there is none
+	Retention        *trigger.OwnRetention `json:"retention,omitempty"`         // none: the general one
+	Order            *TriggerOrder         `json:"order,omitempty"`             // none: events have no order
+	Batch            *trigger.Batch        `json:"batch,omitempty"`             // none: an event is a request
+	Rate             *trigger.Rate         `json:"rate,omitempty"`              // none: no bound
+	Concurrency      int                   `json:"concurrency,omitempty"`       // none: the dispatcher's default
+	ConcurrencyTotal int                   `json:"concurrency_total,omitempty"` // none: no bound
+	Breaker          string                `json:"breaker"`                     // on or off
+	Notify           string                `json:"notify"`
+	Capture          string                `json:"capture"`
+	OnReplication    bool                  `json:"on_replication"`
 
 	// Tables are those of a trigger with several, where one trigger is read.
 	Tables []sqlschema.WatchedTable `json:"tables,omitempty"`
@@ -183,6 +185,12 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	out.Payload = spec.Payload
 	out.Payload.Columns, out.Payload.Mask = nil, nil
 	slices.Sort(out.Headers)
+	if spec.Delay > 0 {
+		out.Delay = spec.Delay.String()
+	}
+	if !spec.Retention.IsZero() {
+		out.Retention = &spec.Retention
+	}
 	out.ConcurrencyTotal, out.Breaker = spec.ConcurrencyTotal, cmp.Or(spec.Breaker, trigger.BreakerOn)
 	if o := spec.Order; !o.IsZero() {
 		out.Order = &TriggerOrder{By: o.By, Strict: o.Strict, OnDead: cmp.Or(o.OnDead, trigger.OnDeadSkip), Latest: o.Latest}
