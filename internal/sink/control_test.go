@@ -305,7 +305,7 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 		"GET /deliveries?trigger=":                                        "trigger is empty: give it a value, or leave it out",
 		"GET /deliveries?trigger=a&trigger=b":                             "the parameter trigger is there 2 times: give it once",
 		"GET /deliveries?table=%22Guest":                                  `400 invalid: table "Guest: a double quote is not closed; write "Guest Notes" or public."Guest Notes"`,
-		"GET /deliveries?op=upsert":                                       "op is \"upsert\", which is no operation; did you mean INSERT?: the operations are INSERT, UPDATE, DELETE, MANUAL",
+		"GET /deliveries?op=upsert":                                       "op is \"upsert\", which is no operation; did you mean INSERT?: the operations are INSERT, UPDATE, DELETE, TRUNCATE, MANUAL",
 		"GET /deliveries?id=7":                                            "for a column write path=new.id&value=7",
 		"GET /deliveries?count=0":                                         `"never": true`,
 		"GET /deliveries?count=x":                                         "no whole number from 1 to 100000: write count=10",
