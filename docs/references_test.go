@@ -219,8 +219,8 @@ func receiver(t ast.Expr) string {
 }
 
 var (
-	sqlObject = regexp.MustCompile(`(?m)^ *create (?:or replace )?(?:unique )?(?:table|view|sequence|function|index|trigger)(?: if not exists)? (?:rowhook\.)?(\w+)`)
-	sqlTable  = regexp.MustCompile(`(?ms)^create table (?:if not exists )?rowhook\.(\w+) \((.*?)^\)`)
+	sqlObject = regexp.MustCompile(`(?m)^ *create (?:or replace )?(?:unique |unlogged )?(?:table|view|sequence|function|index|trigger)(?: if not exists)? (?:rowhook\.)?(\w+)`)
+	sqlTable  = regexp.MustCompile(`(?ms)^create (?:unlogged )?table (?:if not exists )?rowhook\.(\w+) \((.*?)^\)`)
 	sqlColumn = regexp.MustCompile(`(?m)^  (\w+) +[\w"]`)
 	sqlAdded  = regexp.MustCompile(`alter table rowhook\.(\w+) +add column (?:if not exists )?(\w+)`)
 )

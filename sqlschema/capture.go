@@ -63,6 +63,9 @@ func rowOperations(s *trigger.Spec) []operation {
 
 // sqlTriggers returns the SQL triggers that the spec needs on this table, by operation.
 func sqlTriggers(s *trigger.Spec, rel *relation) []operation {
+	if atCommit(s) {
+		return commitTriggers(s)
+	}
 	ops := operations(s)
 	if wholeInserts(s, rel) {
 		ops = append(ops, guardOp)
@@ -80,7 +83,7 @@ func sqlTriggers(s *trigger.Spec, rel *relation) []operation {
 // transition table and WHEN (false). Postgres refuses to attach a table with such a trigger as a
 // partition or a child, so the table can't silently become one.
 func wholeInserts(s *trigger.Spec, rel *relation) bool {
-	return s.Capture != trigger.CaptureRows && byRow(s, rel) == ""
+	return s.Capture != trigger.CaptureRows && !atCommit(s) && byRow(s, rel) == ""
 }
 
 // byRow returns why inserts can't be captured by the statement, or "".
@@ -113,7 +116,7 @@ func byRow(s *trigger.Spec, rel *relation) string {
 // does if the table has virtual generated columns, since the row that a trigger gets does not hold
 // them.
 func ownFunction(s *trigger.Spec, rel *relation) bool {
-	return s.On.Truncate || len(rowOperations(s)) > 0 && (reshaped(s) || len(rel.virtualColumns()) > 0 || guarded(s, rel) || ordered(s) || s.Delay > 0)
+	return s.On.Truncate || len(rowOperations(s)) > 0 && (reshaped(s) || len(rel.virtualColumns()) > 0 || guarded(s, rel) || keyed(s) || s.Delay > 0)
 }
 
 // guarded reports whether a function that runs as the table's owner captures the rows. To turn a
@@ -195,12 +198,31 @@ func (o own) ordered() string { return "rowhook.ordered_" + o.suffix() }
 func (o own) moves() string   { return "rowhook.moves_" + o.suffix() }
 func (o own) delayed() string { return "rowhook.delayed_" + o.suffix() }
 
+// intoView returns the view through which a guarded trigger writes its events.
+func (o own) intoView(spec *trigger.Spec) string {
+	switch {
+	case ordered(spec):
+		return o.ordered()
+	case spec.Delay > 0:
+		return o.delayed()
+	}
+	return o.inbox()
+}
+
 // views returns all of these views.
 func (o own) views() []string { return []string{o.inbox(), o.ordered(), o.moves(), o.delayed()} }
 
 // createTrigger returns the statement that creates or replaces the capture trigger of one
 // operation.
 func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, op operation) string {
+	silent := ""
+	if spec.Notify == trigger.NotifyNever {
+		silent = trigger.NotifyNever
+	}
+	call := fmt.Sprintf("execute function %s('%d', '%s', '%d')", captureName(spec, rel, of), of.id, silent, relationID)
+	if atCommit(spec) && op != truncateOp {
+		return createCommitTrigger(spec, rel, of, op, call)
+	}
 	var b strings.Builder
 	event, each := op.word(), "for each row"
 	switch {
@@ -215,12 +237,7 @@ func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, 
 	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
-	silent := ""
-	if spec.Notify == trigger.NotifyNever {
-		silent = trigger.NotifyNever
-	}
-	fmt.Fprintf(&b, " execute function %s('%d', '%s', '%d')", captureName(spec, rel, of), of.id, silent, relationID)
-	return b.String()
+	return b.String() + " " + call
 }
 
 // condition returns the WHEN clause. Rows are compared by their stored image. Every type has one,
@@ -283,6 +300,9 @@ var errChangedByHand = errors.New("derive a capture function: the definition of 
 // createCapture derives a trigger's own capture function from the definition of rowhook.capture, so
 // that its text exists once.
 func createCapture(spec *trigger.Spec, rel *relation, of own, definition string) (string, error) {
+	if atCommit(spec) {
+		return createCommitCapture(spec, rel, of, definition)
+	}
 	if ordered(spec) {
 		var err error
 		if definition, err = orderedCapture(definition, rel, of); err != nil {
@@ -306,15 +326,10 @@ func createCapture(spec *trigger.Spec, rel *relation, of own, definition string)
 		if !strings.Contains(definition, into) {
 			return "", errChangedByHand
 		}
-		inbox := of.inbox()
-		if spec.Delay > 0 {
-			inbox = of.delayed()
-		}
 		if ordered(spec) {
-			inbox = of.ordered()
 			definition = strings.ReplaceAll(definition, "insert into rowhook.key_move ", "insert into "+of.moves()+" ")
 		}
-		definition = strings.ReplaceAll(definition, into, "insert into "+inbox+" ")
+		definition = strings.ReplaceAll(definition, into, "insert into "+of.intoView(spec)+" ")
 	}
 	oldRow, newRow := capturedRows(spec, of)
 	for old, new := range map[string]string{
@@ -348,8 +363,11 @@ func triggerDigest(spec *trigger.Spec, rel *relation, of own, relationID int32, 
 	case op == insertOp && wholeInserts(spec, rel):
 		parts = append(parts, "whole")
 	}
-	if ordered(spec) {
+	if keyed(spec) {
 		parts = append(parts, keyDigest(rel.key))
+	}
+	if atCommit(spec) {
+		parts = append(parts, commitVersion)
 	}
 	return digest(parts...)
 }
@@ -368,10 +386,16 @@ func functionDigest(spec *trigger.Spec, rel *relation, of own, definition string
 			parts = append(parts, c.Name)
 		}
 	}
-	if ordered(spec) {
+	if keyed(spec) {
 		parts = append(parts, keyDigest(rel.key))
 		if mark := of.mark(spec); mark != "" {
 			parts = append(parts, mark)
+		}
+	}
+	if atCommit(spec) {
+		parts = append(parts, commitVersion, fmt.Sprint(ordered(spec)), spec.When, columnNumbers(rel, spec.On.Update.Columns))
+		for _, op := range rowOperations(spec) {
+			parts = append(parts, op.word())
 		}
 	}
 	if spec.Delay > 0 {

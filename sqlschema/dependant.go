@@ -90,12 +90,12 @@ select distinct pg_describe_object(g.classid, g.objid, g.objsubid) as descriptio
 }
 
 // created matches the statements of migrations that create objects.
-var created = regexp.MustCompile(`(?im)^\s*create (?:or replace )?(?:table|view|sequence|function)(?: if not exists)? rowhook\.([a-z_0-9]+)`)
+var created = regexp.MustCompile(`(?im)^\s*create (?:or replace |unlogged )?(?:table|view|sequence|function)(?: if not exists)? rowhook\.([a-z_0-9]+)`)
 
 // ownNames returns a regular expression for the names of Rowhook's own objects in the schema
 // rowhook.
 func ownNames() (string, error) {
-	names := []string{"schema_version", "(event_archive|invocation_log)_[0-9]{8}", "(capture|payload|inbox|ordered|moves)_[0-9]+"}
+	names := []string{"schema_version", "(event_archive|invocation_log)_[0-9]{8}", "(capture|payload|inbox|ordered|moves|delayed)_[0-9]+"}
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return "", fmt.Errorf("list embedded migrations: %w", err)

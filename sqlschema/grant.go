@@ -93,6 +93,8 @@ func dispatcherRights() []right {
 		// From version 7 of the schema on.
 		{kind: "table", name: "replay", privilege: "SELECT"},
 		{kind: "table", name: "trigger_table", privilege: "SELECT"},
+		{kind: "table", name: "commit_row", privilege: "SELECT"},
+		{kind: "table", name: "commit_row", privilege: "DELETE"},
 		{kind: "function", name: "pause_by_answer", privilege: "EXECUTE"},
 		{kind: "function", name: "trim_history", privilege: "EXECUTE"},
 	}

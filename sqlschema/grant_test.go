@@ -42,7 +42,7 @@ func granted() []string {
 		"table activity UPDATE failed", "table activity UPDATE latency", "table activity UPDATE outcomes",
 		"table alert DELETE", "table alert INSERT", "table alert SELECT", "table alert UPDATE",
 		"table alerter INSERT", "table alerter SELECT", "table alerter UPDATE",
-		"table backfill SELECT",
+		"table backfill SELECT", "table commit_row DELETE", "table commit_row SELECT",
 		"table dead_letter INSERT",
 		"table dead_letter SELECT blocks", "table dead_letter SELECT died_at", "table dead_letter SELECT id", "table dead_letter SELECT key",
 		"table dead_letter SELECT lane", "table dead_letter SELECT reason", "table dead_letter SELECT seq", "table dead_letter SELECT tries",
@@ -296,6 +296,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 			_, _, _, err := queue.Expire(ctx, tx, queue.Expiry{Trigger: cfg.Triggers[0].ID, Age: time.Nanosecond, Reason: "expired", Limit: 5})
 			return err
 		},
+		func() error { _, err := queue.ForgetCommitRows(ctx, tx); return err },
 		func() error {
 			return queue.RecordActivity(ctx, tx, id, make([]queue.Activity, 1))
 		},

@@ -41,7 +41,10 @@ func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operatio
 		_, err := tx.Exec(ctx, createTrigger(w.spec, w.rel, w.own(), w.relationID, op))
 		return err
 	}
-	var err error
+	err := w.dropConstraint(ctx, tx, op)
+	if err != nil {
+		return fmt.Errorf("replace the %s trigger of %s: %w", op.word(), w.spec.Name, err)
+	}
 	if w.spec.When == "" {
 		err = create()
 	} else {
@@ -119,12 +122,22 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 		payloads = append(payloads, f.Signature)
 	}
 	key := fmt.Sprintf("%s(%s, text)", of.payload(), w.rel.sql())
-	if ordered(w.spec) {
+	if keyed(w.spec) {
 		statements = append(statements, createKey(w.spec, w.rel, of))
 	}
+	if atCommit(w.spec) {
+		own, err := w.createCommit(ctx, tx, statements)
+		if err != nil {
+			return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
+		}
+		statements, payloads = nil, append(payloads, own...)
+	}
 	statements = append(statements, capture, revokeFunction(function))
+	if atCommit(w.spec) {
+		payloads = append(payloads, key)
+	}
 	own := slices.Clone(payloads)
-	if ordered(w.spec) {
+	if ordered(w.spec) && !atCommit(w.spec) {
 		own = append(own, key)
 	}
 	for _, signature := range own {

@@ -94,7 +94,9 @@ type functionFound struct {
 	Key       bool   // it returns the key of a row
 	// PerOperation says that it returns the payload of updates and deletes: see payloadFunctions.
 	PerOperation bool
-	Made         string
+	// AtCommit says that captures at commit call it: see commitFunctions.
+	AtCommit bool
+	Made     string
 	// Able says that the owner of the function has the rights that it uses. Without one of them
 	// every write fails. REASSIGN OWNED, a restore without privileges, and rights that a database
 	// denies PUBLIC by default can remove them.
@@ -156,7 +158,9 @@ const namedFunctions = ownFunctionsHead + " and p.proname = any($1::text[]::name
 const ownFunctionsHead = `
 select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix end)::integer as id,
        (case when length(x.suffix) > 10 then right(x.suffix, 10) else '0' end)::integer as relation, p.oid::pg_catalog.regprocedure::text as signature,
-       coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.text'::pg_catalog.regtype as key,
+       coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.text'::pg_catalog.regtype and p.proargtypes[0] <> 'pg_catalog.text'::pg_catalog.regtype as key,
+       p.proname ~ '^payload' and (p.proargtypes[0] in ('pg_catalog.text'::pg_catalog.regtype, 'pg_catalog.tid'::pg_catalog.regtype)
+         or p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.bool'::pg_catalog.regtype) as at_commit,
        p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog."char"'::pg_catalog.regtype as per_operation, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
        p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered|delayed)_' or
          pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE') and pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT')
@@ -182,8 +186,9 @@ select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix e
   left join pg_catalog.pg_class i on i.relnamespace = n.oid and i.relname = ('inbox_' || x.suffix)::name
  where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_([0-9]{1,9}|[0-9]{1,9}[0-2][0-9]{9})$'`
 
+// Of the functions of captures at commit, some call others, and come first.
 const ownFunctionsTail = `
- order by p.proname, p.pronargs, p.oid`
+ order by p.proname, at_commit desc, case when p.proargtypes[0] = 'pg_catalog.text'::pg_catalog.regtype then -p.pronargs else p.pronargs end, p.oid`
 
 // readInstalled reads what is installed. It also works if the schema is missing or older, and then
 // finds less.

@@ -247,6 +247,11 @@ func (m *migrator) goTo(ctx context.Context, want int32, log *slog.Logger) error
 			log.Info("migrating the schema rowhook", "version", step.version, "migration", step.file, "direction", direction)
 		}
 	}
+	if have >= queue.CommitSchema && want < queue.CommitSchema {
+		if err := refuseCommit(ctx, conn, want); err != nil {
+			return err
+		}
+	}
 	if have >= queue.OrderedSchema && want < queue.OrderedSchema {
 		freed, err := queue.UnparkAll(ctx, conn)
 		if err != nil {

@@ -244,7 +244,15 @@ func truncateCapture(definition string, spec *trigger.Spec, of own) (string, err
 	if strings.Count(definition, begin) != 1 {
 		return "", errChangedByHand
 	}
-	columns, values := "id, trigger_id, relation_id, op, session, trace", "rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'T', session, trace"
+	columns, values := truncated(spec, of)
+	return strings.Replace(definition, begin, "  if tg_op = 'TRUNCATE' then\n"+
+		"    insert into rowhook.event_log ("+columns+")\n    values ("+values+");\n"+
+		"  elsif tg_level = 'STATEMENT' then\n", 1), nil
+}
+
+// truncated returns what is written of a TRUNCATE.
+func truncated(spec *trigger.Spec, of own) (columns, values string) {
+	columns, values = "id, trigger_id, relation_id, op, session, trace", "rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'T', session, trace"
 	if ordered(spec) {
 		key := "[]"
 		if mark := of.mark(spec); mark != "" {
@@ -253,7 +261,5 @@ func truncateCapture(definition string, spec *trigger.Spec, of own) (string, err
 		columns += ", due_at, key, lane, seq"
 		values += ",\n      " + fmt.Sprintf(placed, pg.StringLiteral(key), "nextval('rowhook.event_seq'::regclass)")
 	}
-	return strings.Replace(definition, begin, "  if tg_op = 'TRUNCATE' then\n"+
-		"    insert into rowhook.event_log ("+columns+")\n    values ("+values+");\n"+
-		"  elsif tg_level = 'STATEMENT' then\n", 1), nil
+	return columns, values
 }

@@ -84,6 +84,10 @@ func TestThePayloadOfEachOperationIsAsConfigured(t *testing.T) {
 		"in order":                        {false, orderBy()},
 		"in order of another owner":       {true, orderBy()},
 		"captured row by row":             {false, capturedBy(trigger.CaptureRows)},
+		"at commit":                       {false, atCommit()},
+		"at commit, of another owner":     {true, atCommit()},
+		"at commit, in order":             {false, atCommit(orderBy())},
+		"at commit, in order, of another": {true, atCommit(orderBy())},
 		"with TRUNCATE":                   {false, func(s *trigger.Spec) { s.On.Truncate = true }},
 		"with TRUNCATE, of another owner": {true, func(s *trigger.Spec) { s.On.Truncate = true }},
 	} {

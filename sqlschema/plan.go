@@ -321,6 +321,11 @@ func (p *planner) checkTable(ctx context.Context, spec *trigger.Spec, rel *relat
 	if !spec.Many() {
 		p.checkMask(spec, []*relation{rel}, lacks)
 	}
+	if atCommit(spec) {
+		if err := p.checkCommit(ctx, spec, rel, problem); err != nil {
+			return err
+		}
+	}
 	if ordered(spec) {
 		if err := p.checkOrder(ctx, spec, rel, lacks); err != nil {
 			return err
@@ -924,7 +929,7 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	for _, f := range found {
 		switch {
 		case p.removed(f.Signature):
-		case f.Key && !ordered(work.spec), f.PerOperation && !perOperation(work.spec):
+		case f.Key && !keyed(work.spec), f.PerOperation && !perOperation(work.spec), f.AtCommit && !atCommit(work.spec):
 			p.dropFunction(work, f)
 		case f.Argument == 0 || f.Argument == work.rel.OID:
 			fits++
@@ -945,8 +950,11 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 // functionsOf returns how many functions of its own a trigger has, if it has some.
 func functionsOf(spec *trigger.Spec) int {
 	n := 2
-	if ordered(spec) {
+	if keyed(spec) {
 		n++ // one from a row to its key
+	}
+	if atCommit(spec) {
+		n += 5 // see commitFunctions
 	}
 	if perOperation(spec) {
 		n++

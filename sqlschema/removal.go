@@ -41,7 +41,7 @@ func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 		switch {
 		case f.Key:
 			views = views[1:3] // those of an order
-		case f.Argument != 0:
+		case f.Argument != 0, f.AtCommit:
 			return nil
 		}
 		for _, view := range views {

@@ -32,6 +32,8 @@ type Spec struct {
 	Follow bool `json:"follow,omitempty" yaml:"follow,omitempty"`
 	// On are the operations that the trigger captures. At least one must be set.
 	On On `json:"on" yaml:"on"`
+	// At is AtChange, which is stored as "", or AtCommit.
+	At string `json:"at,omitempty" yaml:"at,omitempty"`
 	// When is a boolean SQL expression over old and new, or "". Postgres evaluates it before it
 	// calls Rowhook's function.
 	When string `json:"when,omitempty" yaml:"when,omitempty"`
@@ -363,6 +365,8 @@ const (
 	BackoffExponential = "exponential" // each is twice the one before, shortened by up to a quarter
 	NotifyAuto         = "auto"        // writers notify unless dispatchers silenced the doorbell
 	NotifyNever        = "never"       // writers never notify; dispatchers poll
+	AtChange           = "change"      // the word of rowhook.yaml for Spec.At "": an event for each change
+	AtCommit           = "commit"      // one event for a row and transaction: the first old, the last new
 	CaptureAuto        = "auto"        // the word of rowhook.yaml for Spec.Capture ""
 	CaptureRows        = "rows"        // row by row
 	CaptureStatement   = "statement"   // by the statement; an apply fails where that can't be done

@@ -112,6 +112,7 @@ func (a *app) showTrigger(g *operate.Trigger) {
 	line("columns", strings.Join(g.Columns, ", "))
 	line("payload", payloadOptions(g.Payload))
 	line("masked", strings.Join(g.Mask, ", "))
+	line("at", g.At)
 	line("capture", g.Capture)
 	if g.OnReplication {
 		line("", "changes of replication, too")

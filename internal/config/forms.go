@@ -193,6 +193,9 @@ func checkBatchWait(s string) error {
 // normalize writes a trigger in the one way in which it is stored, so that an apply of another
 // spelling changes nothing.
 func normalize(s *trigger.Spec) {
+	if s.At == trigger.AtChange {
+		s.At = ""
+	}
 	if s.Capture == trigger.CaptureAuto {
 		s.Capture = ""
 	}

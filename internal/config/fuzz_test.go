@@ -222,6 +222,7 @@ func specs() *rapid.Generator[trigger.Spec] {
 			s.ConcurrencyTotal = rapid.IntRange(max(1, s.Concurrency), 1<<31-1).Draw(t, "total")
 		}
 		s.Notify = rapid.SampledFrom([]string{trigger.NotifyAuto, trigger.NotifyNever}).Draw(t, "notify")
+		s.At = rapid.SampledFrom([]string{"", trigger.AtCommit}).Draw(t, "at")
 		s.Capture = rapid.SampledFrom([]string{"", trigger.CaptureRows, trigger.CaptureStatement}).Draw(t, "capture")
 		s.OnReplication = rapid.Bool().Draw(t, "on_replication")
 		return s

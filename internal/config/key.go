@@ -466,6 +466,12 @@ func triggerKeys() map[string]key {
 			example: "notify: auto",
 			enum:    []string{trigger.NotifyAuto, trigger.NotifyNever},
 		},
+		"triggers[].at": {
+			doc: "change captures each change of a row. commit captures what a transaction has done to a row as one change, when it commits: with the row as it was before the transaction as old, and as it was left as new. " +
+				"The table needs a primary key.",
+			example: "at: commit",
+			enum:    []string{trigger.AtChange, trigger.AtCommit},
+		},
 		"triggers[].capture": {
 			doc: "How inserts are captured. auto captures once per statement, which costs bulk inserts a quarter, if table and trigger allow it, and otherwise row by row. " +
 				"rows always captures row by row: it needs no temporary files for transition tables, and the table may become a partition. statement captures once per statement; if that is impossible, apply fails and says why.",

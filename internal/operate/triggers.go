@@ -45,6 +45,7 @@ type Trigger struct {
 	ConcurrencyTotal int                   `json:"concurrency_total,omitempty"` // none: no bound
 	Breaker          string                `json:"breaker"`                     // on or off
 	Notify           string                `json:"notify"`
+	At               string                `json:"at"`
 	Capture          string                `json:"capture"`
 	OnReplication    bool                  `json:"on_replication"`
 
@@ -178,7 +179,7 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 		Name: t.Name, Table: st.Table, Several: st.Several, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns, Mask: spec.Payload.Mask,
 		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",
 		TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
-		Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},
+		At: spec.At, Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},
 		FailingSince: st.FailingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError, Health: st.Health,
 		Owed: st.Waiting + st.InFlight + st.Retrying, Dead: st.Dead,
 	}
@@ -202,6 +203,9 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	if !spec.Rate.IsZero() {
 		spec.Rate.Burst = max(spec.Rate.Burst, 1)
 		out.Rate = &spec.Rate
+	}
+	if out.At == "" {
+		out.At = trigger.AtChange
 	}
 	if out.Capture == "" {
 		out.Capture = trigger.CaptureAuto

@@ -425,6 +425,32 @@ $$;
 comment on function rowhook.trim_history(text, bigint, bigint, interval, integer[], interval[]) is 'Deletes from some pages of a daily partition of event_archive or invocation_log what is older than its trigger keeps it';
 revoke all on function rowhook.trim_history(text, bigint, bigint, interval, integer[], interval[]) from public;
 
+-- == At commit ==
+
+-- It is not logged: nobody reads a row after its transaction. A way down leaves it, since captures of
+-- triggers with at: commit write it.
+create unlogged table if not exists rowhook.commit_row (
+  txid        xid8 not null,
+  trigger_id  integer not null,
+  relation_id integer not null,
+  key         text not null,
+  gone        boolean not null,
+  origin      text,
+  row_first   text,
+  event_id    uuid
+) with (fillfactor = 70);
+create index if not exists commit_row_key on rowhook.commit_row (txid, trigger_id, relation_id, key);
+comment on table  rowhook.commit_row is 'What a transaction has done to a row, for triggers that capture at commit; rows of transactions that have ended mean nothing, and dispatchers delete them';
+comment on column rowhook.commit_row.txid        is 'The transaction';
+comment on column rowhook.commit_row.trigger_id  is 'rowhook.trigger.id';
+comment on column rowhook.commit_row.relation_id is 'rowhook.relation.id of the table';
+comment on column rowhook.commit_row.key         is 'Primary key of the row, now or last';
+comment on column rowhook.commit_row.gone        is 'Whether it is deleted';
+comment on column rowhook.commit_row.origin      is 'Primary key of the row before the transaction; null: it is new';
+comment on column rowhook.commit_row.row_first   is 'The row before the transaction; null: it is new';
+comment on column rowhook.commit_row.event_id    is 'rowhook.event_log.id of what was recorded; null: nothing';
+revoke all on rowhook.commit_row from public;
+
 -- == Rights ==
 
 do $$
@@ -439,6 +465,7 @@ begin
     -- each new right of dispatcherRights, in grant.go
     execute format('grant select on rowhook.replay to %s', dispatcher);
     execute format('grant select on rowhook.trigger_table to %s', dispatcher);
+    execute format('grant select, delete on rowhook.commit_row to %s', dispatcher);
     execute format('grant execute on function rowhook.pause_by_answer(integer, text, integer, text) to %s', dispatcher);
     execute format('grant execute on function rowhook.trim_history(text, bigint, bigint, interval, integer[], interval[]) to %s', dispatcher);
   end loop;

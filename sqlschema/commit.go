@@ -1,0 +1,354 @@
+package sqlschema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// What is captured at commit takes deferred constraint triggers. Postgres runs one for each change of
+// a row, in the order of the changes, with the rows of that change. rowhook.commit_row says what the
+// transaction has done to a row so far: with which row it began, under which key it is now, and which
+// event was recorded. Each change brings that event up to date, and nobody else sees it before the
+// transaction has committed. So it does not matter how many changes there are, nor whether some run
+// early, because of "set constraints all immediate".
+
+// atCommit reports whether the changes of a row are captured as one, when the transaction commits.
+func atCommit(s *trigger.Spec) bool { return s.At == trigger.AtCommit && len(rowOperations(s)) > 0 }
+
+// keyed reports whether captures write or look up a key.
+func keyed(s *trigger.Spec) bool { return ordered(s) || atCommit(s) }
+
+// commitVersion is a part of the digest of the functions of such a trigger. It changes with the texts
+// below.
+const commitVersion = "commit 1"
+
+// notAtCommit returns why the changes of a table can't be captured at commit, and what to do, or "".
+func notAtCommit(spec *trigger.Spec, rel *relation) string {
+	switch {
+	case spec.Capture == trigger.CaptureStatement:
+		return "what is captured at commit is captured row by row: remove capture: statement"
+	case !spec.Order.IsZero() && !spec.Order.ByRow():
+		return "what is captured at commit can be ordered by row only: write order: row"
+	case rel.Hypertable:
+		return fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support constraint triggers there: capture each change", rel)
+	}
+	return ""
+}
+
+// checkCommit finds what keeps a table from being captured at commit, and reads its key.
+func (p *planner) checkCommit(ctx context.Context, spec *trigger.Spec, rel *relation, problem func(message string, path ...string)) error {
+	if message := notAtCommit(spec, rel); message != "" {
+		problem(message, "at")
+		return nil
+	}
+	if ordered(spec) {
+		return nil // its key is that of the row
+	}
+	byRow := *spec
+	byRow.Order.By = []string{trigger.OrderByRow}
+	names, err := keyOf(ctx, p.conn, rel)
+	if err == nil && len(names) == 0 {
+		problem(fmt.Sprintf("%s has no primary key, by which the changes of a row are known for those of one row: add one, or capture each change", rel), "at")
+		return nil
+	}
+	if err == nil {
+		rel.key, err = readKey(ctx, p.conn, rel, &byRow, func(_ int, message string) { problem(message, "at") })
+	}
+	return err
+}
+
+// commitTriggers returns the operations whose SQL triggers such a trigger needs: all, since each of
+// them may change what has become of a row.
+func commitTriggers(s *trigger.Spec) []operation {
+	ops := []operation{insertOp, updateOp, deleteOp}
+	if s.On.Truncate {
+		ops = append(ops, truncateOp)
+	}
+	return ops
+}
+
+// createCommitTrigger returns the statements that make one of these SQL triggers. Postgres can't
+// replace a constraint trigger.
+func createCommitTrigger(spec *trigger.Spec, rel *relation, of own, op operation, call string) string {
+	name := pg.QuoteName(sqlTriggerName(spec.Name, of.id, op))
+	return fmt.Sprintf("drop trigger if exists %[1]s on %[2]s; create constraint trigger %[1]s after %[3]s on %[2]s deferrable initially deferred for each row when (%[4]s) %[5]s",
+		name, rel.sql(), op.word(), commitCondition(spec, rel, op), call)
+}
+
+// commitCondition returns the WHEN clause. An update that changes nothing is left out. The other parts
+// are true, and are not evaluated: they have a DROP COLUMN ... CASCADE drop the trigger together with
+// the functions that read the column.
+func commitCondition(spec *trigger.Spec, rel *relation, op operation) string {
+	row := "NEW"
+	if op == deleteOp {
+		row = "OLD"
+	}
+	read, _ := capturedColumns(spec)
+	parts := []string{"(" + rowOf(row, rel.stored(append(append(read, spec.On.Update.Columns...), rel.keyColumns()...))) + " is null or true)"}
+	for _, captured := range rowOperations(spec) {
+		if captured == op && spec.When != "" {
+			parts = append(parts, "((\n"+spec.When+"\n) is null or true)")
+		}
+	}
+	if op == updateOp {
+		parts = append(parts, "pg_catalog.record_image_ne(OLD.*, NEW.*)")
+	}
+	return strings.Join(parts, " and ")
+}
+
+// commitFunction is one of the functions of such a trigger. They are overloads of the payload
+// function, so that every program finds them, and drops them with it.
+type commitFunction struct {
+	Signature string
+	Create    string
+}
+
+// commitFunctions returns the functions that a capture at commit calls, in the order in which they are
+// made. The second one is made under the search_path of the user, for a when.
+func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32) []commitFunction {
+	parse := of.payload() + "(text)"
+	judge := of.payload() + "(pg_catalog.text, pg_catalog.text)"
+	text := of.payload() + "(" + rel.sql() + ", pg_catalog.bool)"
+	seen := of.payload() + "(text, text, text)"
+	put := of.payload() + `(tid, uuid, text, text, "char", json, json, json, json)`
+	return []commitFunction{
+		// The row from its text. Its type is looked up once, so it follows renames.
+		{parse, "drop function if exists " + parse + " cascade; create function " + parse + " returns " + rel.sql() + " language sql stable return ($1)::" + rel.sql()},
+		{judge, createJudge(spec, rel, of, judge)},
+		// The text of a row. A partition may have other columns than its table, or another order of
+		// them, and its row becomes one of the table here.
+		{text, "create or replace function " + text + " returns pg_catalog.text language sql stable return ($1)::pg_catalog.text"},
+		{seen, createSeen(of, relationID)},
+		{put, createPut(spec, of, relationID)},
+	}
+}
+
+// createJudge makes the function that says what the transaction has done to a row: from the texts of
+// the row before and now, each null if there is none. It returns no row if that is not captured.
+//
+// The rows come from functions, and are named as a whole. So the function depends on no columns but
+// those that a when, the payload or on.update.columns names, and others can be dropped.
+func createJudge(spec *trigger.Spec, rel *relation, of own, signature string) string {
+	differ := "pg_catalog.record_image_ne(old.*, new.*)"
+	if columns := spec.On.Update.Columns; columns != nil {
+		differ = "pg_catalog.record_image_ne(" + rowOf("old", columns) + ", " + rowOf("new", columns) + ")"
+	}
+	var ops []string
+	before, after := "null::pg_catalog.json", "null::pg_catalog.json"
+	for _, op := range rowOperations(spec) {
+		when := fmt.Sprintf(" when v.op operator(pg_catalog.=) '%c' then ", op)
+		ops = append(ops, fmt.Sprintf("'%c'", op))
+		if op != insertOp && (op == deleteOp || storesOld(spec)) {
+			before = "case" + when + callPayload(spec, of, op, "old") + " else " + before + " end"
+		}
+		if op != deleteOp {
+			after = "case" + when + callPayload(spec, of, op, "new") + " else " + after + " end"
+		}
+	}
+	condition := "v.op operator(pg_catalog.=) any (array[" + strings.Join(ops, ", ") + `]::pg_catalog."char"[])`
+	if spec.When != "" {
+		condition += " and (\n" + spec.When + "\n)"
+	}
+	return "create or replace function " + signature + ` returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable set search_path from current
+begin atomic
+  select v.op, ` + before + ", " + after + `
+    from ` + of.payload() + `($1) as old cross join ` + of.payload() + `($2) as new
+   cross join lateral (
+     select (case when $1 is null and $2 is not null then 'I' when $1 is not null and $2 is null then 'D' when $1 is not null and ` + differ + ` then 'U' end)::pg_catalog."char" as op) as v
+   where ` + condition + `;
+end`
+}
+
+// createSeen makes the function that says what the transaction knew of a row before a change, and
+// notes the change. Its arguments are the key before and after, null for none, and the text of the row
+// before.
+func createSeen(of own, relationID int32) string {
+	row := fmt.Sprintf("r.txid = pg_current_xact_id() and r.trigger_id = %d and r.relation_id = %d", of.id, relationID)
+	return "create or replace function " + of.payload() + `(was text, now text, row_was text, out place tid, out event uuid, out origin text, out row_first text) language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set enable_seqscan to off
+as $$
+#variable_conflict use_variable
+begin
+  -- A row that is inserted may have been deleted before.
+  select r.ctid, r.event_id, r.origin, r.row_first into place, event, origin, row_first
+    from rowhook.commit_row r where ` + row + ` and r.key = coalesce(was, now) and r.gone = (was is null) limit 1;
+  if place is null then
+    insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, gone, origin, row_first)
+    values (pg_current_xact_id(), ` + fmt.Sprintf("%d, %d", of.id, relationID) + `, coalesce(now, was), now is null, was, row_was)
+    returning r.ctid into place;
+    origin := was;
+    row_first := row_was;
+  elsif now is distinct from was then
+    update rowhook.commit_row r set key = coalesce(now, was), gone = now is null where r.ctid = place and ` + row + ` returning r.ctid into place;
+  end if;
+end
+$$`
+}
+
+// createPut makes the function that brings the event of a row up to date. Its arguments are what the
+// function of createSeen has returned, the key now, and what has become of the row: op is null if there is
+// no event. It returns whether an event was recorded.
+func createPut(spec *trigger.Spec, of own, relationID int32) string {
+	mine := fmt.Sprintf("r.txid = pg_current_xact_id() and r.trigger_id = %d", of.id)
+	columns, values := "id, trigger_id, relation_id, op, old, new, session, trace", fmt.Sprintf("event, %d, %d, op, old, new, session, trace", of.id, relationID)
+	placing, moving := "", ""
+	due := "clock_timestamp()"
+	if spec.Delay > 0 {
+		due += " + " + delayOf(spec.Delay)
+	}
+	switch {
+	case ordered(spec):
+		columns += ", due_at, key, lane, seq"
+		values += ", " + strings.Replace(fmt.Sprintf(placed, "now", "nextval('rowhook.event_seq'::regclass)"), "clock_timestamp()", due, 1)
+		placing = ", key = case when e.lane is not null then now end, lane = case when e.lane is not null then rowhook.lane_of(now) end"
+		// The key with which the row began waits for the event, too.
+		moving = `
+  delete from rowhook.key_move m where m.event_id = event;
+  if origin <> now then
+    insert into rowhook.key_move (event_id, trigger_id, lane, seq, key)
+    select e.id, e.trigger_id, rowhook.lane_of(origin), e.seq, origin from rowhook.event_log e where e.id = event and e.lane is not null;
+  end if;`
+	case spec.Delay > 0:
+		columns += ", due_at"
+		values += ", " + due
+	}
+	return "create or replace function " + of.payload() + `(place tid, event uuid, origin text, now text, op "char", old json, new json, session json, trace json) returns boolean language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set enable_seqscan to off
+as $$
+#variable_conflict use_variable
+begin
+  perform 1 from rowhook.commit_row r where r.ctid = place and r.event_id is not distinct from event and ` + mine + `;
+  if not found then
+    raise exception 'rowhook: this is not a change that the transaction has made';
+  end if;
+  if op is null then
+    if event is not null then
+      delete from rowhook.event_log e where e.id = event;` + map[bool]string{true: "\n      delete from rowhook.key_move m where m.event_id = event;"}[ordered(spec)] + `
+      update rowhook.commit_row r set event_id = null where r.ctid = place;
+    end if;
+    return false;
+  end if;
+  if event is null then
+    event := rowhook.uuid7();
+    insert into rowhook.event_log (` + columns + `)
+    values (` + values + `);
+    update rowhook.commit_row r set event_id = event where r.ctid = place;
+  else
+    update rowhook.event_log e set op = op, old = old, new = new` + placing + `
+     where e.id = event and (e.op <> op or e.old::text is distinct from old::text or e.new::text is distinct from new::text);
+  end if;` + moving + `
+  return true;
+end
+$$`
+}
+
+// createCommitCapture makes the capture function of such a trigger. Its settings and how it reads the
+// context and the doorbell are those of rowhook.capture.
+func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition string) (string, error) {
+	const begin, end, declared = "  if tg_level = 'STATEMENT' then\n", "  if coalesce(tg_argv[1], '') <> 'never'", "  trace   json;\n"
+	before, rest, ok := strings.Cut(definition, begin)
+	_, after, okToo := strings.Cut(rest, end)
+	if !ok || !okToo || strings.Count(before, declared) != 1 || strings.Count(before, "FUNCTION rowhook.capture()") != 1 {
+		return "", errChangedByHand
+	}
+	before = strings.Replace(before, "FUNCTION rowhook.capture()", "FUNCTION "+of.capture()+"()", 1)
+	before = strings.Replace(before, declared, declared+"  was     text;\n  now     text;\n  seen    record;\n  done    record;\n", 1)
+	truncate := ""
+	if spec.On.Truncate {
+		columns, values := truncated(spec, of)
+		if spec.Delay > 0 && !ordered(spec) {
+			columns, values = columns+", due_at", values+", clock_timestamp() + "+delayOf(spec.Delay)
+		}
+		into := "rowhook.event_log"
+		if guarded(spec, rel) {
+			into = of.intoView(spec)
+		}
+		truncate = "    insert into " + into + " (" + columns + ")\n    values (" + values + ");\n"
+	}
+	rights := ""
+	if guarded(spec, rel) {
+		rights = "    -- Whether its owner has the rights for this shows by those on rowhook.inbox_" + of.suffix() + ": see ownFunctions.\n"
+	}
+	body := "  if tg_op = 'TRUNCATE' then\n" + truncate + "    null;\n" +
+		// A column that they read was dropped by "cascade", and with it a trigger. The others do not
+		// let the write fail.
+		"  elsif to_regprocedure('" + of.payload() + "(text, text)') is null then\n" +
+		"    return null;\n" +
+		"  else\n" +
+		rights +
+		"    if tg_op <> 'INSERT' then\n      was := " + of.key("old") + ";\n    end if;\n" +
+		"    if tg_op <> 'DELETE' then\n      now := " + of.key("new") + ";\n    end if;\n" +
+		"    select * into seen from " + of.payload() + "(was, now, case when tg_op <> 'INSERT' then " + of.payload() + "(old, true) end);\n" +
+		"    select * into done from " + of.payload() + "(seen.row_first, case when tg_op <> 'DELETE' then " + of.payload() + "(new, true) end);\n" +
+		"    if not " + of.payload() + "(seen.place, seen.event, seen.origin, coalesce(now, was), done.op, done.old, done.new, session, trace) then\n" +
+		"      return null;\n" +
+		"    end if;\n" +
+		"  end if;\n"
+	return before + body + end + after, nil
+}
+
+// dropConstraint drops an SQL trigger that captures at commit, since "create or replace" can't make
+// another one of it.
+func (w *installation) dropConstraint(ctx context.Context, tx pgx.Tx, op operation) error {
+	name := sqlTriggerName(w.spec.Name, w.id, op)
+	var is bool
+	err := tx.QueryRow(ctx, "select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname = $2 and tgconstraint <> 0)", w.rel.OID, name).Scan(&is)
+	if err != nil || !is {
+		return err
+	}
+	_, err = tx.Exec(ctx, fmt.Sprintf("drop trigger %s on %s", pg.QuoteName(name), w.rel.sql()))
+	return err
+}
+
+// createCommit runs the statements before, and makes the functions that a capture at commit calls. It
+// returns their signatures.
+func (w *installation) createCommit(ctx context.Context, tx pgx.Tx, before []string) (signatures []string, err error) {
+	functions := commitFunctions(w.spec, w.rel, w.own(), w.relationID)
+	parse, judge := functions[0], functions[1]
+	if _, err := tx.Exec(ctx, strings.Join(append(before, parse.Create), ";\n")); err != nil {
+		return nil, err
+	}
+	create := func() error {
+		_, err := tx.Exec(ctx, judge.Create)
+		return err
+	}
+	if w.spec.When == "" {
+		err = create()
+	} else {
+		err = pg.WithUsersPath(ctx, tx.Conn(), create)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range functions {
+		signatures = append(signatures, f.Signature)
+	}
+	for _, f := range functions[2:] {
+		if _, err := tx.Exec(ctx, f.Create); err != nil {
+			return nil, err
+		}
+	}
+	return signatures, nil
+}
+
+// refuseCommit returns an error if triggers capture at commit, for a way down to a version whose
+// programs can neither change nor drop their constraint triggers.
+func refuseCommit(ctx context.Context, conn *pgx.Conn, version int32) error {
+	var names []string
+	err := conn.QueryRow(ctx, "select coalesce(array_agg(name order by name), '{}') from rowhook.trigger where removed_at is null and spec->>'at' = $1", trigger.AtCommit).Scan(&names)
+	if err != nil {
+		return fmt.Errorf("look for triggers that capture at commit: %w", err)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("programs of version %d can't change what captures at commit, as %s do: apply them with at: change first", version, strings.Join(names, ", "))
+}

@@ -1,0 +1,277 @@
+package sqlschema_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/sqlschema"
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// atCommit has a trigger capture at commit, with other options.
+func atCommit(with ...func(*trigger.Spec)) func(*trigger.Spec) {
+	return func(s *trigger.Spec) {
+		s.At = trigger.AtCommit
+		for _, f := range with {
+			f(s)
+		}
+	}
+}
+
+// inOne runs statements in one transaction.
+func (w watched) inOne(t *testing.T, statements ...string) {
+	t.Helper()
+	require.NoError(t, pgx.BeginFunc(t.Context(), w.conn, func(tx pgx.Tx) error {
+		for _, sql := range statements {
+			if _, err := tx.Exec(t.Context(), sql); err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+		}
+		return nil
+	}))
+}
+
+// TestWhatATransactionDoesToARowIsOneEvent begins each case with the rows 1 a and 2 b.
+func TestWhatATransactionDoesToARowIsOneEvent(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct{ do, want []string }{
+		"an insert and updates": {
+			[]string{"insert into t values (3, 'x')", "update t set a = 'y' where id = 3", "update t set a = 'z' where id = 3"},
+			[]string{`I null {"id":3,"a":"z"}`},
+		},
+		"an insert and a delete":   {[]string{"insert into t values (3, 'x')", "update t set a = 'y' where id = 3", "delete from t where id = 3"}, nil},
+		"updates":                  {[]string{"update t set a = 'x' where id = 1", "update t set a = 'y' where id = 1"}, []string{`U {"id":1,"a":"a"} {"id":1,"a":"y"}`}},
+		"there and back":           {[]string{"update t set a = 'x' where id = 1", "update t set a = 'a' where id = 1"}, nil},
+		"an update and a delete":   {[]string{"update t set a = 'x' where id = 1", "delete from t where id = 1"}, []string{`D {"id":1,"a":"a"} null`}},
+		"a delete and an insert":   {[]string{"delete from t where id = 1", "insert into t values (1, 'x')"}, []string{`U {"id":1,"a":"a"} {"id":1,"a":"x"}`}},
+		"a delete and the same":    {[]string{"delete from t where id = 1", "insert into t values (1, 'a')"}, nil},
+		"twice away":               {[]string{"delete from t where id = 1", "insert into t values (1, 'x')", "delete from t where id = 1"}, []string{`D {"id":1,"a":"a"} null`}},
+		"another key":              {[]string{"update t set id = 3 where id = 1", "update t set a = 'x' where id = 3"}, []string{`U {"id":1,"a":"a"} {"id":3,"a":"x"}`}},
+		"another key, and away":    {[]string{"update t set id = 3 where id = 1", "delete from t where id = 3"}, []string{`D {"id":1,"a":"a"} null`}},
+		"keys that change places":  {[]string{"update t set id = 0 where id = 1", "update t set id = 1 where id = 2", "update t set id = 2 where id = 0"}, []string{`U {"id":1,"a":"a"} {"id":2,"a":"a"}`, `U {"id":2,"a":"b"} {"id":1,"a":"b"}`}},
+		"the key of one that went": {[]string{"delete from t where id = 2", "update t set id = 2 where id = 1"}, []string{`D {"id":2,"a":"b"} null`, `U {"id":1,"a":"a"} {"id":2,"a":"a"}`}},
+		"an upsert":                {[]string{"insert into t values (1, 'x') on conflict (id) do update set a = excluded.a", "insert into t values (1, 'y') on conflict (id) do update set a = excluded.a"}, []string{`U {"id":1,"a":"a"} {"id":1,"a":"y"}`}},
+		"what is rolled back":      {[]string{"update t set a = 'x' where id = 1", "savepoint s", "update t set a = 'y' where id = 1", "insert into t values (3, 'z')", "rollback to s"}, []string{`U {"id":1,"a":"a"} {"id":1,"a":"x"}`}},
+		"in subtransactions":       {[]string{"savepoint s", "update t set a = 'x' where id = 1", "release s", "savepoint s", "update t set a = 'y' where id = 1", "release s"}, []string{`U {"id":1,"a":"a"} {"id":1,"a":"y"}`}},
+		"what ran early": {
+			[]string{"update t set a = 'x' where id = 1", "set constraints all immediate", "update t set a = 'y' where id = 1", "insert into t values (3, 'x')", "set constraints all deferred", "update t set a = 'z' where id < 4"},
+			[]string{`U {"id":1,"a":"a"} {"id":1,"a":"z"}`, `I null {"id":3,"a":"z"}`, `U {"id":2,"a":"b"} {"id":2,"a":"z"}`},
+		},
+		"what ran early and came to nothing": {
+			[]string{"update t set a = 'x' where id = 1", "set constraints all immediate", "update t set a = 'a' where id = 1", "update t set a = 'y' where id = 1", "update t set a = 'a' where id = 1"}, nil,
+		},
+		"what ran early and is rolled back": {
+			[]string{"update t set a = 'x' where id = 1", "savepoint s", "set constraints all immediate", "update t set a = 'y' where id = 1", "rollback to s"}, []string{`U {"id":1,"a":"a"} {"id":1,"a":"x"}`},
+		},
+	}
+	for kind, options := range map[string][]func(*trigger.Spec){"": nil, "in order": {orderBy()}, "later": {func(s *trigger.Spec) { s.Delay = trigger.Duration(1e9) }}} {
+		for _, guarded := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, guarded %t", kind, guarded), func(t *testing.T) {
+				t.Parallel()
+				w := newWatched(t, "create table t (id int primary key, a text)")
+				if guarded {
+					role, _ := w.Role(t)
+					w.do(t, "alter table t owner to "+role)
+				}
+				w.apply(t, all("w", "t", atCommit(options...)))
+				for name, c := range cases {
+					w.do(t, "truncate t", "insert into t values (1, 'a'), (2, 'b')", "delete from rowhook.event_log")
+					w.inOne(t, c.do...)
+					var want []string
+					for _, event := range c.want {
+						want = append(want, "w "+event)
+					}
+					require.ElementsMatch(t, want, w.take(t), name)
+				}
+			})
+		}
+	}
+}
+
+func TestAWhenIsAskedOfTheRowBeforeAndAfterTheTransaction(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, status text, n int); create function is_final(text) returns boolean language plpgsql as 'begin return $1 = any (finals()); end'; create function finals() returns text[] language sql as $$select '{done}'::text[]$$",
+		trigger.Spec{Name: "w", Table: "t", At: trigger.AtCommit, On: trigger.On{Update: trigger.UpdateOn{Enabled: true, Columns: []string{"status"}}}, When: "old.status = 'new' and is_final(new.status) -- in the end",
+			Webhook: trigger.Webhook{URL: "http://127.0.0.1:1"}})
+	w.do(t, "insert into t values (1, 'new', 0), (2, 'new', 0), (3, 'old', 0)")
+	w.inOne(t, "update t set status = 'half', n = 1", "update t set status = 'done' where id in (1, 3)", "update t set status = 'new' where id = 2")
+	require.Equal(t, []string{`w U {"id":1,"status":"new","n":0} {"id":1,"status":"done","n":1}`}, w.take(t))
+	w.inOne(t, "update t set n = 2", "delete from t where id = 1")
+	require.Empty(t, w.take(t))
+	// Rows of the transaction that are not captured are not taken for new ones.
+	w.inOne(t, "update t set status = 'new' where id = 3", "update t set status = 'done' where id = 3")
+	require.Empty(t, w.take(t))
+}
+
+func TestWhatADeferredTriggerChangesIsInTheEvent(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, `
+create table t (id int primary key, a text);
+create function upper_a() returns trigger language plpgsql as $$begin update t set a = upper(a) where id = new.id and a <> upper(a); return null; end$$;
+create constraint trigger z_upper after insert or update on t deferrable initially deferred for each row execute function upper_a()`, all("w", "t", atCommit()))
+	w.inOne(t, "insert into t values (1, 'x')", "update t set a = 'y'")
+	require.Equal(t, []string{`w I null {"id":1,"a":"Y"}`}, w.take(t))
+}
+
+func TestAnApplyGoesToCommitAndBack(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a text, b int)")
+	twice := func(want ...string) {
+		t.Helper()
+		w.inOne(t, "insert into t values (1, 'x', 1)", "update t set a = 'y'")
+		require.Equal(t, want, w.take(t))
+		w.do(t, "delete from t")
+		w.take(t)
+	}
+	const first, second, both = `w I null {"id":1,"a":"x","b":1}`, `w U {"id":1,"a":"x","b":1} {"id":1,"a":"y","b":1}`, `w I null {"id":1,"a":"y","b":1}`
+	for range 2 {
+		w.apply(t, all("w", "t"))
+		twice(first, second)
+		w.apply(t, all("w", "t", atCommit()))
+		twice(both)
+		w.apply(t, all("w", "t", atCommit(orderBy())))
+		twice(both)
+	}
+	plan, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("w", "t", atCommit(orderBy()))}, trigger.DefaultSettings())
+	require.NoError(t, err)
+	require.True(t, plan.Empty(), "%s", plan)
+
+	// The table may change below it.
+	w.do(t, "alter table t rename to u", "alter table u rename column a to c", "alter table u drop column b", "alter table u add column d numeric")
+	w.inOne(t, "insert into u values (1, 'x', 1.10)", "update u set c = 'y'")
+	require.Equal(t, []string{`w I null {"id":1,"c":"y","d":1.10}`}, w.take(t))
+	w.apply(t, all("w", "u", atCommit()))
+	w.do(t, "alter table u add column e int", "alter table u set schema public", "update u set e = 1")
+	require.Equal(t, []string{`w U {"id":1,"c":"y","d":1.10,"e":null} {"id":1,"c":"y","d":1.10,"e":1}`}, w.take(t))
+
+	// Another table takes the trigger.
+	w.do(t, "create table v (id text primary key, x int)")
+	w.apply(t, all("w", "v", atCommit()))
+	w.inOne(t, "insert into v values ('k', 1)", "update v set x = 2", "update u set e = 2")
+	require.Equal(t, []string{`w I null {"id":"k","x":2}`}, w.take(t))
+	w.apply(t, all("w", "v"))
+	var left string
+	require.NoError(t, w.conn.QueryRow(t.Context(), "select coalesce(string_agg(oid::regprocedure::text, chr(10)), '') from pg_proc where pronamespace = 'rowhook'::regnamespace and proname ~ '^(payload|capture)_[0-9]'").Scan(&left))
+	require.Empty(t, left, "functions of its own")
+}
+
+func TestAColumnThatIsDroppedByCascadeFailsNoWriteAtCommit(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a text, b int)",
+		all("w", "t", atCommit(func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.When = false, false, "old.b < new.b" })))
+	w.do(t, "alter table t drop column b cascade", "insert into t values (1, 'x')", "update t set a = 'y'", "delete from t")
+	require.Empty(t, w.take(t))
+	found, err := sqlschema.FindUncaptured(t.Context(), w.conn)
+	require.NoError(t, err)
+	require.NotEmpty(t, found)
+}
+
+func TestCaptureAtCommitSaysWhatItCantDo(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table keyless (a text); create table t (id int primary key, a text); create table p (id int primary key, a text) partition by range (id); create table p1 partition of p for values from (0) to (10); create table p2 partition of p for values from (10) to (20)")
+	for want, spec := range map[string]trigger.Spec{
+		"has no primary key":        all("w", "keyless", atCommit()),
+		"remove capture: statement": all("w", "t", atCommit(capturedBy(trigger.CaptureStatement))),
+		"write order: row":          all("w", "t", atCommit(orderBy("a"))),
+	} {
+		_, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{spec}, trigger.DefaultSettings())
+		var errs trigger.SpecErrors
+		require.ErrorAs(t, err, &errs)
+		require.Contains(t, errs[0].Message, want)
+		require.Equal(t, []string{"at"}, errs[0].Path)
+	}
+	// A partitioned table.
+	w.apply(t, all("w", "p", atCommit()))
+	w.inOne(t, "insert into p values (1, 'x')", "update p set a = 'y'")
+	require.Equal(t, []string{`w I null {"id":1,"a":"y"}`}, w.take(t))
+	w.inOne(t, "update p set id = 11", "update p set a = 'z'")
+	t.Log(w.take(t))
+}
+
+// TestAtCommitEventsAreTheDifferenceOfTheRows compares with the rows before and after.
+func TestAtCommitEventsAreTheDifferenceOfTheRows(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a int)", all("w", "t", atCommit()))
+	rows := func() map[string]string {
+		found := map[string]string{}
+		r, err := w.conn.Query(t.Context(), "select id::text, row_to_json(t)::text from t")
+		require.NoError(t, err)
+		var id, row string
+		_, err = pgx.ForEachRow(r, []any{&id, &row}, func() error { found[id] = row; return nil })
+		require.NoError(t, err)
+		return found
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		before := rows()
+		var did []string
+		id := rapid.IntRange(1, 4)
+		for range rapid.IntRange(1, 8).Draw(r, "statements") {
+			n, m, a := id.Draw(r, "id"), id.Draw(r, "other"), rapid.IntRange(0, 2).Draw(r, "a")
+			did = append(did, rapid.SampledFrom([]string{
+				fmt.Sprintf("insert into t values (%d, %d) on conflict do nothing", n, a), fmt.Sprintf("insert into t values (%d, %d) on conflict (id) do update set a = excluded.a", n, a),
+				fmt.Sprintf("update t set a = %d where id = %d", a, n), fmt.Sprintf("update t set a = (a + 1) %% 3 where id <= %d", n), fmt.Sprintf("delete from t where id = %d", n),
+				fmt.Sprintf("delete from t where id >= %d", n), "set constraints all immediate", "set constraints all deferred", "savepoint s", "savepoint s; update t set a = 9; rollback to s",
+				fmt.Sprintf("savepoint s; set constraints all immediate; delete from t where id = %d; rollback to s", m),
+			}).Draw(r, "statement"))
+		}
+		w.inOne(t, did...)
+		after := rows()
+		want := []string{}
+		for _, id := range []string{"1", "2", "3", "4"} {
+			old, was := before[id]
+			new, is := after[id]
+			switch {
+			case !was && is:
+				want = append(want, "w I null "+new)
+			case was && !is:
+				want = append(want, "w D "+old+" null")
+			case old != new:
+				want = append(want, "w U "+old+" "+new)
+			}
+		}
+		got := w.take(t)
+		slices.Sort(got)
+		slices.Sort(want)
+		require.Equal(t, want, got, strings.Join(did, "; "))
+	})
+}
+
+func TestAWayDownWaitsForTriggersThatCaptureAtCommit(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a text)", all("w", "t", atCommit()))
+	err := sqlschema.MigrateTo(t.Context(), w.conn, queue.CommitSchema-1, nil)
+	require.ErrorContains(t, err, "as w do: apply them with at: change first")
+	w.inOne(t, "insert into t values (1, 'x')", "update t set a = 'y'")
+	require.Equal(t, []string{`w I null {"id":1,"a":"y"}`}, w.take(t))
+	w.apply(t, all("w", "t"))
+	require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, queue.CommitSchema-1, nil))
+	w.inOne(t, "insert into t values (2, 'x')", "update t set a = 'z'")
+	require.Len(t, w.take(t), 3)
+	require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, nil))
+	w.apply(t, all("w", "t", atCommit()))
+	w.inOne(t, "insert into t values (3, 'x')", "update t set a = 'y' where id = 3")
+	require.Equal(t, []string{`w I null {"id":3,"a":"y"}`}, w.take(t))
+	w.do(t, "begin; update t set a = 'p' where id = 1") // it goes on
+	require.NoError(t, pgx.BeginFunc(t.Context(), w.Conn(t), func(tx pgx.Tx) error {
+		_, err := queue.ForgetCommitRows(t.Context(), tx)
+		return err
+	}))
+	w.do(t, "update t set a = 'q' where id = 1", "commit")
+	require.Equal(t, []string{`w U {"id":1,"a":"z"} {"id":1,"a":"q"}`}, w.take(t))
+	// Transactions of other tests may be older.
+	require.Eventually(t, func() bool {
+		require.NoError(t, pgx.BeginFunc(t.Context(), w.conn, func(tx pgx.Tx) error {
+			_, err := queue.ForgetCommitRows(t.Context(), tx)
+			return err
+		}))
+		return w.scalar(t, "select count(*) from rowhook.commit_row") == "0"
+	}, time.Minute, 50*time.Millisecond)
+}
