@@ -120,7 +120,7 @@ func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32
 	return []commitFunction{
 		// The row from its text. Its type is looked up once, so it follows renames.
 		{parse, "drop function if exists " + parse + " cascade; create function " + parse + " returns " + rel.sql() + " language sql stable return ($1)::" + rel.sql()},
-		{judge, createJudge(spec, rel, of, judge)},
+		{judge, createJudge(spec, of, judge)},
 		// The text of a row. A partition may have other columns than its table, or another order of
 		// them, and its row becomes one of the table here.
 		{text, "create or replace function " + text + " returns pg_catalog.text language sql stable return ($1)::pg_catalog.text"},
@@ -134,7 +134,7 @@ func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32
 //
 // The rows come from functions, and are named as a whole. So the function depends on no columns but
 // those that a when, the payload or on.update.columns names, and others can be dropped.
-func createJudge(spec *trigger.Spec, rel *relation, of own, signature string) string {
+func createJudge(spec *trigger.Spec, of own, signature string) string {
 	differ := "pg_catalog.record_image_ne(old.*, new.*)"
 	if columns := spec.On.Update.Columns; columns != nil {
 		differ = "pg_catalog.record_image_ne(" + rowOf("old", columns) + ", " + rowOf("new", columns) + ")"

@@ -311,7 +311,7 @@ func (a *issuer) take(given *oauth2.Token, now time.Time) (*token, *tokenError) 
 	}
 	if life := given.Expiry.Sub(now); !given.Expiry.IsZero() {
 		t.ends = given.Expiry.Add(-min(life/20, 10*time.Second)) // a request takes a while, and clocks differ
-		early := life/10 + rand.N(max(life/10, 1))
+		early := life/10 + rand.N(max(life/10, 1))               //nolint:gosec // no secret
 		t.renew = given.Expiry.Add(-early)
 	}
 	return t, nil

@@ -270,7 +270,7 @@ func TestATokenIsRenewedBeforeItEndsAndAtATimeOfItsOwn(t *testing.T) {
 	for range 3 {
 		require.True(t, delivered(c.Send(t.Context(), ep, &Event{}, nil)))
 	}
-	require.EqualValues(t, before+1, tokens.asked.Load(), "one request a second")
+	require.Equal(t, before+1, tokens.asked.Load(), "one request a second")
 	tokens.respond(nil)
 	k.mu.Lock()
 	k.failed = k.failed.Add(-tokenPause)

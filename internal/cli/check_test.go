@@ -98,8 +98,8 @@ func TestCheckPrintsAStableDocument(t *testing.T) {
 	require.JSONEq(t, `{
   "ok": false,
   "files": ["good.yaml", "bad.yaml", "none.yaml"],
-  "triggers": [{"name": "one", "table": "public.orders", "file": "good.yaml", "line": 2, "column": 5, "variables": ["ORDERS_URL"]}],
-  "alerts": [{"file": "good.yaml", "line": 8, "column": 10, "variables": ["ALERT_URL", "KEY"]}],
+  "triggers": [{"name": "one", "table": "public.orders", "file": "good.yaml", "line": 2, "column": 5, "variables": ["ORDERS_URL"], "secret_files": []}],
+  "alerts": [{"file": "good.yaml", "line": 8, "column": 10, "variables": ["ALERT_URL", "KEY"], "secret_files": []}],
   "problems": [
     {"file": "bad.yaml", "line": 1, "column": 11, "key": "triggers", "message": "is a group of keys where a list is needed; start each entry under it with a dash and a space, as in - name: order_placed, or write triggers: [] for none"},
     {"file": "none.yaml", "line": 0, "column": 0, "key": "", "message": "the file does not exist; check the path, or write one with rowhook init"}

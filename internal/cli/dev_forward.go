@@ -99,7 +99,7 @@ func forwardURL(base *url.URL, configured string, source trigger.Source) string 
 	expanded, err := trigger.Expand(configured, func(name string) (string, error) {
 		value, err := source(name)
 		if err != nil || value == "" {
-			return sandbox.Placeholder(name), nil
+			return sandbox.Placeholder(name), nil //nolint:nilerr // that it is not known is the answer
 		}
 		return value, nil
 	})

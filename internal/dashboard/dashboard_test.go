@@ -51,7 +51,7 @@ func TestThePageLoadsOnlyFilesThatAreServed(t *testing.T) {
 			continue
 		}
 		require.Equal(t, "text/javascript; charset=utf-8", file.Header().Get("Content-Type"))
-		for _, imported := range regexp.MustCompile(`from ?"([^"]+)"`).FindAllStringSubmatch(file.Body.String(), -1) {
+		for _, imported := range regexp.MustCompile(`\b(?:import|export)\b[^;"]*from ?"([^"]+)"`).FindAllStringSubmatch(file.Body.String(), -1) {
 			name := filepath.Join(filepath.Dir(m[1]), imported[1])
 			require.Contains(t, page, `"`+name+`"`, "%s imports %s", m[1], imported[1])
 		}

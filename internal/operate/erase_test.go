@@ -125,7 +125,7 @@ func TestEraseLeavesWaitingEventsAloneOnRequest(t *testing.T) {
 	o := operate.EraseOptions{Payload: []string{"old.customer.email=ann@example.com"}, KeepWaiting: true}
 	plan, err := operate.PlanErase(t.Context(), d.conn, o)
 	require.NoError(t, err)
-	require.EqualValues(t, []int64{0, 0, 0, 3, 5}, []int64{plan.Waiting, plan.InFlight, plan.Dead, plan.Delivered, plan.Kept})
+	require.Equal(t, []int64{0, 0, 0, 3, 5}, []int64{plan.Waiting, plan.InFlight, plan.Dead, plan.Delivered, plan.Kept})
 	done, err := operate.Erase(t.Context(), d.conn, o)
 	require.NoError(t, err)
 	require.EqualValues(t, 3, done.Events())
@@ -182,7 +182,7 @@ func TestEraseWaitsForEventsInFlightAndSaysWhichItLeaves(t *testing.T) {
 	close(d.receiver.hold)
 	done := <-ended
 	require.NotNil(t, done)
-	require.EqualValues(t, []int64{1, 0}, []int64{done.Delivered, done.InFlight})
+	require.Equal(t, []int64{1, 0}, []int64{done.Delivered, done.InFlight})
 	require.NoError(t, done.Err())
 	require.Empty(t, d.remains(t, "ann@example.com"))
 }

@@ -113,6 +113,7 @@ func unit(raw []byte) rune {
 // Place is where a text stands.
 type Place int8
 
+// The places.
 const (
 	InHeader Place = iota // the value of a header
 	InURL                 // a segment of a path, or a name or a value of a query

@@ -18,9 +18,7 @@ type node struct {
 
 // at returns the node at the end of a path from n, which it makes if it is new.
 func (n *node) at(path []Step) *node {
-	var above []*node
 	for _, step := range path {
-		above = append(above, n)
 		var next *node
 		if step.IsIndex {
 			next = n.elements[step.Index]

@@ -7,6 +7,7 @@ import (
 // Datum is a part of an event that is not in the JSON of a row.
 type Datum int8
 
+// The data.
 const (
 	ID          Datum = iota // a text
 	CreatedAt                // a text

@@ -37,9 +37,9 @@ export class Arrivals {
   }
   /** @param {T} event */
   add(event) {
-    this.events.delete(event.id); // the latest stands at the end
     this.events.set(event.id, event);
-    if (this.events.size > this.most) this.events.delete(/** @type {string} */ (this.events.keys().next().value));
+    // Rows that are merged are the newest ones, whatever arrived last: an older event comes again as its state changes.
+    if (this.events.size > this.most) this.events.delete([...this.events.keys()].reduce((a, b) => (a < b ? a : b)));
     if (this.ids.size < mostFresh) this.ids.add(event.id);
   }
   /** How many events have arrived that are not among these. @param {{id: string}[]} rows @returns {{count: number, more: boolean}} */
