@@ -64,7 +64,7 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	require.JSONEq(t, `{"name": "active", "table": "public.active", "state": "active", "paused": false, "on": {"insert": true, "update": true}, "when": "new.v <> ''",
 		"columns": ["v"], "url": "https://<redacted>@${HOST}/orders?x=<redacted>", "headers": ["Authorization", "X-B"], "signed": true, "tls": {"ca_file": "/etc/ca.pem"},
 		"timeout_ms": 1500, "retry": {"limit": 12, "interval": "10s", "backoff": "exponential", "max_interval": "1h"}, "concurrency": 3, "concurrency_total": 9, "breaker": "off",
-		"order": {"by": ["row"], "strict": false, "on_dead": "skip", "latest": true}, "batch": {"max": 5, "bytes": "1MiB"}, "rate": {"limit": "50/s", "burst": 1}, "notify": "auto", "capture": "auto",
+		"order": {"by": ["row"], "strict": false, "on_dead": "skip", "latest": true}, "batch": {"max": 5, "bytes": "1MiB"}, "rate": {"limit": "50/s", "burst": 1}, "notify": "auto", "at": "change", "capture": "auto",
 		"on_replication": false, "problems": [], "failing_since": null, "last_error_at": null, "health": null, "owed": 0, "dead": 0}`, string(text))
 	failing, err := operate.ReadTrigger(t.Context(), d.conn, "failing")
 	require.NoError(t, err)
