@@ -427,9 +427,9 @@ revoke all on function rowhook.trim_history(text, bigint, bigint, interval, inte
 
 -- == At commit ==
 
--- It is not logged: nobody reads a row after its transaction. A way down leaves it, since captures of
--- triggers with at: commit write it.
-create unlogged table if not exists rowhook.commit_row (
+-- It is not logged: nobody reads a row after its transaction. A way down waits until no trigger
+-- captures at commit.
+create unlogged table rowhook.commit_row (
   txid        xid8 not null,
   trigger_id  integer not null,
   relation_id integer not null,
@@ -439,7 +439,7 @@ create unlogged table if not exists rowhook.commit_row (
   row_first   text,
   event_id    uuid
 ) with (fillfactor = 70);
-create index if not exists commit_row_key on rowhook.commit_row (txid, trigger_id, relation_id, key);
+create index commit_row_key on rowhook.commit_row (txid, trigger_id, relation_id, key);
 comment on table  rowhook.commit_row is 'What a transaction has done to a row, for triggers that capture at commit; rows of transactions that have ended mean nothing, and dispatchers delete them';
 comment on column rowhook.commit_row.txid        is 'The transaction';
 comment on column rowhook.commit_row.trigger_id  is 'rowhook.trigger.id';
@@ -473,6 +473,10 @@ end
 $$;
 
 ---- create above / drop below ----
+
+-- == At commit ==
+
+drop table rowhook.commit_row;
 
 -- == In whose name ==
 
