@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -406,6 +407,8 @@ func (d *decoder) headers(n ast.Node, v reflect.Value, at place) {
 			d.reportAt(e.pos, here.path, "%q is not a header name; use letters, digits and dashes, as in X-Team", e.name)
 		case isReservedHeader(canonical):
 			d.reportAt(e.pos, here.path, "the header %s is set by Rowhook itself; remove it", e.name)
+		case template.HasData(e.name):
+			d.reportAt(e.pos, here.path, "data of the event can't name a header; write the placeholder as a value")
 		case twice:
 			d.reportAt(e.pos, here.path, "repeats the header %s, because header names ignore case; keep one", other)
 		}
@@ -413,6 +416,9 @@ func (d *decoder) headers(n ast.Node, v reflect.Value, at place) {
 		var value string
 		if d.value(e.value, reflect.ValueOf(&value).Elem(), here) {
 			headers[e.name] = value
+			if canonical == "Host" && template.HasData(value) {
+				d.reportAt(nodePosition(e.value), here.path, "data of the event can't say for which host a request is; write the host itself, or ${NAME} for the environment's")
+			}
 		}
 	}
 	if len(found) > 0 {

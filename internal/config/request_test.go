@@ -45,6 +45,8 @@ func TestRequestsAreRefusedWithTheirPlace(t *testing.T) {
 		"query: {a: 'x $id.y'}":                 `5:51: triggers[0].webhook.query.a: $id has no members`,
 		"headers: {X: '${new.a b}'}":            `triggers[0].webhook.headers.X: the placeholder of $new goes on with something unknown`,
 		"headers: {X: \"$new.a\\n\"}":           `contains a line break`,
+		"headers: {X-$new.a: b}":                `5:47: triggers[0].webhook.headers["X-$new.a"]: data of the event can't name a header`,
+		"headers: {host: $new.a}":               `5:53: triggers[0].webhook.headers.host: data of the event can't say for which host a request is`,
 	} {
 		found := problemsOf(t, fileOf("webhook: {url: https://e.com/x, "+in+"}"))
 		require.Len(t, found, 1, "%s: %v", in, found)

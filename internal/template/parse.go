@@ -257,7 +257,7 @@ func (p *parser) braced() (*Placeholder, error) {
 	}
 	if !strings.HasPrefix(p.rest(), "}") {
 		if p.rest() == "" {
-			return nil, p.fail(start, "the placeholder of $%s has no closing }", word)
+			return nil, p.fail(start, "the placeholder of $%s has no closing }; write it like ${%s.name}", word, word)
 		}
 		return nil, p.fail(p.at, "the placeholder of $%s goes on with something unknown; write ${%s.name}, ${%s.name[0]}, ${%s.\"a name\"} or ${%s.name ?? \"a default\"}",
 			word, word, word, word, word)
