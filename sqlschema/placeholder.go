@@ -27,6 +27,64 @@ func (p *planner) checkPlaceholders(spec *trigger.Spec, rel *relation, lacks fun
 	})
 }
 
+// warnOfEmptySegments warns of segments of the URL's path that are empty for each event of some
+// operation, which is never sent: /orders/$new.id in a trigger that captures deletes, too.
+func (p *planner) warnOfEmptySegments(spec *trigger.Spec) {
+	parts, err := template.Parse(spec.Webhook.URL, template.Mixed)
+	if err != nil {
+		return // it is reported with the text
+	}
+	for i, part := range parts {
+		if strings.Contains(part.Text, "?") {
+			return
+		}
+		if part.Data == nil || part.Data.Default != nil || !isSegment(parts, i) {
+			continue
+		}
+		row, column, ok := part.Data.Column()
+		if !ok || column == "" {
+			continue
+		}
+		lacking, some := withoutRow(spec, row)
+		if len(lacking) == 0 || !some {
+			continue // with no such row at all, checkPlaceholder reports it
+		}
+		p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: webhook.url: %s is null in events of %s, which become dead letters, since a path with an empty segment is not sent: "+
+			"give it a default, as in ${new.id ?? \"none\"}, or capture these by a trigger of their own", spec.Name, part.Data.Source, strings.Join(lacking, " and ")))
+	}
+}
+
+// isSegment reports whether a placeholder is a whole segment of a path.
+func isSegment(parts []template.Part, i int) bool {
+	begins := i > 0 && strings.HasSuffix(parts[i-1].Text, "/")
+	ends := i+1 == len(parts) || strings.HasPrefix(parts[i+1].Text, "/") || strings.HasPrefix(parts[i+1].Text, "?")
+	return begins && ends
+}
+
+// withoutRow returns the captured operations whose events have no such row. some reports whether
+// there are others.
+func withoutRow(spec *trigger.Spec, row string) (lacking []string, some bool) {
+	isOld := row == "old"
+	for _, op := range []struct {
+		name           string
+		captured, lack bool
+	}{
+		{"insert", spec.On.Insert, isOld},
+		{"update", spec.On.Update.Enabled, isOld && spec.Payload.Old == trigger.OldNone},
+		{"delete", spec.On.Delete, !isOld},
+		{"truncate", spec.On.Truncate, true},
+		{"manual", spec.On.Manual, isOld},
+	} {
+		switch {
+		case op.captured && op.lack:
+			lacking = append(lacking, op.name)
+		case op.captured:
+			some = true
+		}
+	}
+	return lacking, some
+}
+
 func (p *planner) checkPlaceholder(spec *trigger.Spec, rel *relation, data *template.Placeholder, lacks func(missing, message string, path ...string), path []string) {
 	row, column, ok := data.Column()
 	on := spec.On
@@ -37,7 +95,11 @@ func (p *planner) checkPlaceholder(spec *trigger.Spec, rel *relation, data *temp
 	case row == "old" && !on.Delete && spec.Payload.Old == trigger.OldNone:
 		lacks("", fmt.Sprintf("%s is always null, since payload.old is none: remove it, or write old: all", data.Source), path...)
 	case row == "new" && !on.Insert && !on.Update.Enabled && !on.Manual:
-		lacks("", fmt.Sprintf("%s is always null, since the trigger captures only deletes: write old, or capture more", data.Source), path...)
+		why, remedy := "only deletes", "write old, or capture more"
+		if !on.Delete {
+			why, remedy = "only TRUNCATE", "remove it, or capture more"
+		}
+		lacks("", fmt.Sprintf("%s is always null, since the trigger captures %s: %s", data.Source, why, remedy), path...)
 	case column == "":
 	default:
 		if message := p.missingColumn(rel, column); message != "" {

@@ -31,6 +31,7 @@ func TestPlaceholdersOfWhatIsNeverSentAreRefused(t *testing.T) {
 		{all("x", "orders", payload("id", "data"), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$new.status"}` })), "webhook.body.a", `$new.status is always null, since payload.columns leaves the column "status" out: add it there`},
 		{all("x", "orders", only(trigger.On{Insert: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$old.id"}` })), "webhook.body.a", "$old.id is always null, since the trigger captures no updates and no deletes"},
 		{all("x", "orders", only(trigger.On{Delete: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"${new}"}` })), "webhook.body.a", "${new} is always null, since the trigger captures only deletes"},
+		{all("x", "orders", only(trigger.On{Truncate: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$new.id"}` })), "webhook.body.a", "$new.id is always null, since the trigger captures only TRUNCATE: remove it"},
 	} {
 		_, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{c.spec}, trigger.DefaultSettings())
 		var problems trigger.SpecErrors
@@ -42,6 +43,21 @@ func TestPlaceholdersOfWhatIsNeverSentAreRefused(t *testing.T) {
 	w.plan(t, all("x", "orders", payload("id", "data", "Order Id"), webhook(func(h *trigger.Webhook) {
 		h.Body = `{"a":"$new.data.deep[0].x","b":"$old.\"Order Id\"","c":"$session.x-hasura-role","d":["$id","$table.name","$event"]}`
 	})))
+	for url, want := range map[string]string{
+		"https://e.com/$new.id":                  "$new.id is null in events of delete and truncate, which become dead letters",
+		"https://e.com/$old.id/x":                "$old.id is null in events of insert and truncate, which become dead letters",
+		"https://e.com/o/${new.id}?a=$new.id":    "${new.id} is null in events of delete and truncate, which become dead letters",
+		`https://e.com/${new.id ?? "none"}`:      "",
+		"https://e.com/x-$new.id/$id?a=/$new.id": "",
+	} {
+		plan := w.plan(t, all("x", "orders", only(trigger.On{Insert: true, Update: trigger.UpdateOn{Enabled: true}, Delete: true, Truncate: true}), webhook(func(h *trigger.Webhook) { h.URL = url })))
+		if want == "" {
+			require.Empty(t, plan.Warnings, url)
+			continue
+		}
+		require.Len(t, plan.Warnings, 1, url)
+		require.Contains(t, plan.Warnings[0], "x: webhook.url: "+want, url)
+	}
 	plan := w.plan(t, all("x", "orders", only(trigger.On{Insert: true, Manual: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$new.reason"}` })))
 	require.Contains(t, strings.Join(plan.Warnings, "\n"), `x: webhook.body.a: the table public.orders has no column "reason"`)
 	require.Contains(t, strings.Join(plan.Warnings, "\n"), "so $new.reason is null but for manual events that have it")

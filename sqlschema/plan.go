@@ -259,6 +259,7 @@ func (p *planner) checkTables(ctx context.Context, spec *trigger.Spec, rels []*r
 		return err
 	}
 	warned := len(p.plan.Warnings)
+	p.warnOfEmptySegments(spec)
 	for _, rel := range rels {
 		if err := p.checkTable(ctx, spec, rel, f); err != nil {
 			return err
