@@ -151,13 +151,13 @@ func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, 
 		f.log.LogAttrs(ctx, slog.LevelWarn, "a trigger's attempts are failing: counts follow each minute, and level debug logs each attempt", attrs...)
 	}
 	if firstDead {
-		f.log.LogAttrs(ctx, slog.LevelError, "an event has no attempts left and is now a dead letter; further dead letters of this trigger are only counted", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelError, "an event is given up and is now a dead letter; further dead letters of this trigger are only counted", attrs...)
 	}
 	if !f.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	if dead {
-		f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, no attempts left: the event is now a dead letter", attrs...)
+		f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed: the event is given up and is now a dead letter", attrs...)
 		return
 	}
 	f.log.LogAttrs(ctx, slog.LevelDebug, "attempt failed, will retry", append(attrs,

@@ -156,7 +156,7 @@ func failure(at dispatcher.Attempt) string {
 	if at.Result.Kind == webhook.KindResponse {
 		what = fmt.Sprintf("answered %d", at.Result.Status)
 	}
-	next := "no attempts left: it is in rowhook.dead_letter"
+	next := "it is given up: it is in rowhook.dead_letter"
 	if at.Outcome == dispatcher.Retried {
 		next = "again in " + trigger.Duration(at.RetryIn.Round(time.Millisecond)).String()
 	}

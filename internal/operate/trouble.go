@@ -39,7 +39,7 @@ func (s *Status) warnOfTrouble(ctx context.Context, tx pgx.Tx) error {
 			s.warn(Warning{
 				Code: "cannot_send", Trigger: trigger,
 				Problem: fmt.Sprintf("dispatcher %d (%s) can't send for this trigger, and its events wait for a dispatcher that can: %s", in.ID, in.Name, t.Unable[trigger]),
-				Remedy:  "correct its webhook and apply, or set the variable and restart that dispatcher",
+				Remedy:  "correct its webhook and apply, or give that dispatcher what is missing: a variable and a restart, or a file, which needs none",
 			})
 		}
 		if t.History != "" {
