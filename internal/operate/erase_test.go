@@ -133,6 +133,17 @@ func TestEraseLeavesWaitingEventsAloneOnRequest(t *testing.T) {
 	require.Equal(t, 2, d.count(t, "rowhook.dead_letter where id = any($1::text[]::uuid[])", dead))
 }
 
+func TestEraseFindsAValueOfSeveralLines(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	ids := d.archive(t, "a", 2)
+	d.do(t, `update rowhook.event_archive set new = '{"address": "Elm St 1\nOslo"}' where id = $1::text::uuid`, ids[0])
+	done, err := operate.Erase(t.Context(), d.conn, operate.EraseOptions{Payload: []string{"new.address=Elm St 1\nOslo"}})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, done.Delivered)
+	require.Equal(t, 1, d.count(t, "rowhook.event_archive where id = $1::text::uuid and new is null", ids[0]))
+}
+
 func TestEraseBoundsWhatItLooksAt(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "a", "b")

@@ -258,7 +258,7 @@ func idTime(id string) time.Time {
 	return time.UnixMilli(ms)
 }
 
-var keyValue = regexp.MustCompile(`^(old|new|session_variables|trace_context)((?:\.[^.=\s]+)+)=(.*)$`)
+var keyValue = regexp.MustCompile(`(?s)^(old|new|session_variables|trace_context)((?:\.[^.=\s]+)+)=(.*)$`)
 
 // payloadPath returns the JSON path for a payload filter, and the members of KEY in KEY=VALUE. There
 // a VALUE that is a JSON number, true, false or null matches both that value and the string.
