@@ -89,6 +89,13 @@ func (p *planner) checkPlaceholder(spec *trigger.Spec, rel *relation, data *temp
 	row, column, ok := data.Column()
 	on := spec.On
 	switch {
+	case data.Word == "event" && len(data.Path) > 0 && data.Path[0].Name == "changed":
+		switch {
+		case !on.Update.Enabled:
+			lacks("", fmt.Sprintf("%s is always null, since the trigger captures no updates: remove it, or capture them", data.Source), path...)
+		case !spec.Payload.Changed:
+			lacks("", fmt.Sprintf("%s is always null, since payload.changed is not true: write payload: {changed: true}", data.Source), path...)
+		}
 	case !ok:
 	case row == "old" && !on.Update.Enabled && !on.Delete:
 		lacks("", fmt.Sprintf("%s is always null, since the trigger captures no updates and no deletes: remove it, or capture them", data.Source), path...)

@@ -31,6 +31,8 @@ func TestPlaceholdersOfWhatIsNeverSentAreRefused(t *testing.T) {
 		{all("x", "orders", payload("id", "data"), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$new.status"}` })), "webhook.body.a", `$new.status is always null, since payload.columns leaves the column "status" out: add it there`},
 		{all("x", "orders", only(trigger.On{Insert: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$old.id"}` })), "webhook.body.a", "$old.id is always null, since the trigger captures no updates and no deletes"},
 		{all("x", "orders", only(trigger.On{Delete: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"${new}"}` })), "webhook.body.a", "${new} is always null, since the trigger captures only deletes"},
+		{all("x", "orders", webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$event.changed"}` })), "webhook.body.a", "$event.changed is always null, since payload.changed is not true: write payload: {changed: true}"},
+		{all("x", "orders", only(trigger.On{Insert: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$event.changed"}` })), "webhook.body.a", "$event.changed is always null, since the trigger captures no updates"},
 		{all("x", "orders", only(trigger.On{Truncate: true}), webhook(func(h *trigger.Webhook) { h.Body = `{"a":"$new.id"}` })), "webhook.body.a", "$new.id is always null, since the trigger captures only TRUNCATE: remove it"},
 	} {
 		_, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{c.spec}, trigger.DefaultSettings())

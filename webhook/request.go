@@ -353,6 +353,8 @@ func (s *source) AppendDatum(dst []byte, d template.Datum) []byte {
 		return appendString(dst, e.Table)
 	case template.Op:
 		return appendString(dst, e.OpName())
+	case template.Changed:
+		return appendRaw(dst, e.Changed)
 	case template.Data:
 		return appendData(dst, e)
 	case template.Whole:

@@ -67,6 +67,17 @@ func TestARequestIsMadeFromItsTemplates(t *testing.T) {
 	require.NoError(t, Verify(vectorSecret, got.Header, []byte(got.body), time.Now()), "the signature is that of the body that was sent")
 }
 
+func TestATemplateHasTheNamesOfChangedColumns(t *testing.T) {
+	t.Parallel()
+	for changed, want := range map[string]string{`["note","id"]`: `{"changed":["note","id"],"text":"[\"note\",\"id\"] "}`, "": `{"changed":null,"text":" "}`} {
+		e := orderPlaced()
+		e.Changed = []byte(changed)
+		got, r := send(t, trigger.Webhook{URL: "http://h/", Body: `{"changed":"$event.changed","text":"${event.changed} "}`}, e)
+		require.True(t, r.Delivered(), r.Err)
+		require.Equal(t, want, got.body)
+	}
+}
+
 func TestARequestWithoutABodyIsSignedAsOne(t *testing.T) {
 	t.Parallel()
 	for method, hasBody := range map[string]bool{"GET": false, "DELETE": false, "PATCH": true, "POST": true} {

@@ -348,12 +348,15 @@ func (p *parser) known(data *Placeholder, at int) error {
 		}
 		return nil
 	case "event":
-		members = []string{"op", "data", "session_variables", "trace_context"}
+		members = []string{"op", "changed", "data", "session_variables", "trace_context"}
 		if len(data.Path) > 1 && data.Path[0].Name == "data" && !slices.Contains([]string{"old", "new"}, data.Path[1].Name) {
 			return p.fail(at, "$event.data has the members old and new, and no other")
 		}
 		if len(data.Path) > 1 && data.Path[0].Name == "op" {
 			return p.fail(at, "$event.op is a text and has no members")
+		}
+		if len(data.Path) > 1 && data.Path[0].Name == "changed" {
+			return p.fail(at, "$event.changed is the list of names as a whole; write $event.changed")
 		}
 	case "table":
 		members = []string{"schema", "name"}

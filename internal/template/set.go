@@ -18,6 +18,7 @@ const (
 	TableSchema              // a text
 	TableName                // a text
 	Op                       // a text
+	Changed                  // an array of names, or null
 	Data                     // an object with the rows
 	Whole                    // the object event of Hasura's body
 )
@@ -122,6 +123,8 @@ func (s *Set) value(p *Placeholder) (value, error) {
 			return of(Whole)
 		case first == "op":
 			return of(Op)
+		case first == "changed":
+			return of(Changed)
 		case first == "session_variables":
 			return in(rootSession, p.Path[1:])
 		case first == "trace_context":

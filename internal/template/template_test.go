@@ -25,7 +25,7 @@ func (e event) Rows() (old, new, session, trace []byte) {
 func (e event) AppendDatum(dst []byte, d template.Datum) []byte {
 	return append(dst, map[template.Datum]string{
 		template.ID: `"0199"`, template.CreatedAt: `"2026-11-26"`, template.Sequence: "null", template.Attempt: "1", template.Trigger: `"a\"b"`,
-		template.Table: `"public.orders"`, template.TableSchema: `"public"`, template.TableName: `"orders"`, template.Op: `"INSERT"`,
+		template.Table: `"public.orders"`, template.TableSchema: `"public"`, template.TableName: `"orders"`, template.Op: `"INSERT"`, template.Changed: `["id","n"]`,
 		template.Data: `{"new":1}`, template.Whole: `{"op":"INSERT"}`,
 	}[d]...)
 }
@@ -62,7 +62,7 @@ func TestAPlaceholderAloneIsTheJSONAndInATextTheText(t *testing.T) {
 		`<$new.s>`: `"<a\"b\\ \u0000 \ud800 é>"`, `no. $new.id.`: `"no. 9007199254740993."`, `[${new.o}]`: `"[{\"x\":[1,{\"y\":\"z\"}], \"x y\":2}]"`, `-$new.n-`: `"--"`, `${new.t}!`: `"true!"`,
 		`${new.n ?? "-"}`: `"-"`, `${new.nothing ?? 'it is'}`: `"it is"`, `x ${new.n ?? "\"q\""}`: `"x \"q\""`, `${new.n??{"a":[]}}`: `{"a":[]}`, `${ new.n ?? 1.50 }`: `1.50`, `${new.id ?? 0}`: `9007199254740993`,
 		`$session.x-hasura-role`: `"user"`, `${session.x-hasura-user-id}`: `"7"`, `$event.session_variables.x-hasura-role.`: `"user."`, `$session.x-hasura-role-`: `"user-"`,
-		`$event`: `{"op":"INSERT"}`, `$event.op`: `"INSERT"`, `$event.data`: `{"new":1}`, `$event.data.old.a`: `1`, `$event.trace_context.trace_id`: `"1"`,
+		`$event`: `{"op":"INSERT"}`, `$event.op`: `"INSERT"`, `$event.changed`: `["id","n"]`, `$event.data`: `{"new":1}`, `$event.data.old.a`: `1`, `$event.trace_context.trace_id`: `"1"`,
 		`$id`: `"0199"`, `$attempt`: `1`, `$sequence`: `null`, `${sequence ?? 0}`: `0`, `$created_at`: `"2026-11-26"`, `$trigger`: `"a\"b"`, `$table`: `"public.orders"`, `$table.name`: `"orders"`,
 		`$$new.id`: `"$new.id"`, `$$$new.id`: `"$9007199254740993"`, `$5 and $X`: `"$5 and $X"`, `$${NAME}`: `"${NAME}"`, `$`: `"$"`, `${NAME}`: `"a \"secret\""`, `a-$id-b`: `"a-0199-b"`, `$idle`: `"$idle"`,
 	} {
