@@ -26,7 +26,7 @@ func keyed(s *trigger.Spec) bool { return ordered(s) || atCommit(s) }
 
 // commitVersion is a part of the digest of the functions of such a trigger. It changes with the texts
 // below.
-const commitVersion = "commit 1"
+const commitVersion = "commit 2"
 
 // notAtCommit returns why the changes of a table can't be captured at commit, and what to do, or "".
 func notAtCommit(spec *trigger.Spec, rel *relation) string {
@@ -115,12 +115,12 @@ func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32
 	parse := of.payload() + "(text)"
 	judge := of.payload() + "(pg_catalog.text, pg_catalog.text)"
 	text := of.payload() + "(" + rel.sql() + ", pg_catalog.bool)"
-	seen := of.payload() + "(text, text, text)"
+	seen := of.payload() + "(text, text, text, text)"
 	put := of.payload() + `(tid, uuid, text, text, "char", json, json, json, json)`
 	return []commitFunction{
 		// The row from its text. Its type is looked up once, so it follows renames.
 		{parse, "drop function if exists " + parse + " cascade; create function " + parse + " returns " + rel.sql() + " language sql stable return ($1)::" + rel.sql()},
-		{judge, createJudge(spec, of, judge)},
+		{judge, createJudge(spec, of)},
 		// The text of a row. A partition may have other columns than its table, or another order of
 		// them, and its row becomes one of the table here.
 		{text, "create or replace function " + text + " returns pg_catalog.text language sql stable return ($1)::pg_catalog.text"},
@@ -133,11 +133,25 @@ func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32
 // the row before and now, each null if there is none. It returns no row if that is not captured.
 //
 // The rows come from functions, and are named as a whole. So the function depends on no columns but
-// those that a when, the payload or on.update.columns names, and others can be dropped.
-func createJudge(spec *trigger.Spec, of own, signature string) string {
-	differ := "pg_catalog.record_image_ne(old.*, new.*)"
+// those that a when, the payload or on.update.columns names, and others can be dropped. OLD.* stands
+// for the row even if a column is called OLD.
+//
+// Postgres inlines the function, and plans it once in a session, unless it has a fixed search_path.
+// Only a when needs that. Measured for each change: 60 us less.
+//
+// All parameters have names. If only the results had, a dump would write the others as "".
+func createJudge(spec *trigger.Spec, of own) string {
+	old, new, path := "r.old", "r.new", ""
+	column := func(row string) string { return "(" + row + ")" }
+	rows := "(select " + of.payload() + "($1) as old, " + of.payload() + "($2) as new offset 0) as r"
+	if spec.When != "" {
+		old, new, path = "old.*", "new.*", " set search_path from current"
+		column = func(row string) string { return strings.TrimSuffix(row, ".*") }
+		rows = of.payload() + "($1) as old cross join " + of.payload() + "($2) as new"
+	}
+	differ := "pg_catalog.record_image_ne(" + old + ", " + new + ")"
 	if columns := spec.On.Update.Columns; columns != nil {
-		differ = "pg_catalog.record_image_ne(" + rowOf("old", columns) + ", " + rowOf("new", columns) + ")"
+		differ = "pg_catalog.record_image_ne(" + rowOf(column(old), columns) + ", " + rowOf(column(new), columns) + ")"
 	}
 	var ops []string
 	before, after := "null::pg_catalog.json", "null::pg_catalog.json"
@@ -145,48 +159,54 @@ func createJudge(spec *trigger.Spec, of own, signature string) string {
 		when := fmt.Sprintf(" when v.op operator(pg_catalog.=) '%c' then ", op)
 		ops = append(ops, fmt.Sprintf("'%c'", op))
 		if op != insertOp && (op == deleteOp || storesOld(spec)) {
-			before = "case" + when + callPayload(spec, of, op, "old") + " else " + before + " end"
+			before = "case" + when + callPayload(spec, of, op, old) + " else " + before + " end"
 		}
 		if op != deleteOp {
-			after = "case" + when + callPayload(spec, of, op, "new") + " else " + after + " end"
+			after = "case" + when + callPayload(spec, of, op, new) + " else " + after + " end"
 		}
 	}
 	condition := "v.op operator(pg_catalog.=) any (array[" + strings.Join(ops, ", ") + `]::pg_catalog."char"[])`
 	if spec.When != "" {
 		condition += " and (\n" + spec.When + "\n)"
 	}
-	return "create or replace function " + signature + ` returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable set search_path from current
+	return "create or replace function " + of.payload() + `(row_first pg_catalog.text, row_now pg_catalog.text) returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable` + path + `
 begin atomic
   select v.op, ` + before + ", " + after + `
-    from ` + of.payload() + `($1) as old cross join ` + of.payload() + `($2) as new
+    from ` + rows + `
    cross join lateral (
-     select (case when $1 is null and $2 is not null then 'I' when $1 is not null and $2 is null then 'D' when $1 is not null and ` + differ + ` then 'U' end)::pg_catalog."char" as op) as v
+     select (case when $1 is null and $2 is not null then 'I' when $1 is not null and $2 is null then 'D' when $1 is not null and ` + differ + ` then 'U' end)::pg_catalog."char" as op offset 0) as v
    where ` + condition + `;
 end`
 }
 
 // createSeen makes the function that says what the transaction knew of a row before a change, and
-// notes the change. Its arguments are the key before and after, null for none, and the text of the row
-// before.
+// notes the change. Its arguments are the key before and after, null for none, and the texts of the row.
+//
+// A row is known by its key together with a hash of its text. While a deferrable primary key is not
+// checked yet, or if it was dropped, several rows have the same key. A row whose text is another one
+// than it was after its last change, such as by an ALTER TABLE, begins anew, with an event of its own.
 func createSeen(of own, relationID int32) string {
 	row := fmt.Sprintf("r.txid = pg_current_xact_id() and r.trigger_id = %d and r.relation_id = %d", of.id, relationID)
-	return "create or replace function " + of.payload() + `(was text, now text, row_was text, out place tid, out event uuid, out origin text, out row_first text) language plpgsql security definer
+	return "create or replace function " + of.payload() + `(was text, now text, row_was text, row_now text, out place tid, out event uuid, out origin text, out row_first text) language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set enable_seqscan to off
 as $$
 #variable_conflict use_variable
+declare
+  known text := concat(was, ' ', hashtextextended(row_was, 0));
+  noted text := case when now is null then was else concat(now, ' ', hashtextextended(row_now, 0)) end;
 begin
   -- A row that is inserted may have been deleted before.
   select r.ctid, r.event_id, r.origin, r.row_first into place, event, origin, row_first
-    from rowhook.commit_row r where ` + row + ` and r.key = coalesce(was, now) and r.gone = (was is null) limit 1;
+    from rowhook.commit_row r where ` + row + ` and r.key = case when was is null then now else known end and r.gone = (was is null) limit 1;
   if place is null then
     insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, gone, origin, row_first)
-    values (pg_current_xact_id(), ` + fmt.Sprintf("%d, %d", of.id, relationID) + `, coalesce(now, was), now is null, was, row_was)
+    values (pg_current_xact_id(), ` + fmt.Sprintf("%d, %d", of.id, relationID) + `, noted, now is null, was, row_was)
     returning r.ctid into place;
     origin := was;
     row_first := row_was;
-  elsif now is distinct from was then
-    update rowhook.commit_row r set key = coalesce(now, was), gone = now is null where r.ctid = place and ` + row + ` returning r.ctid into place;
+  else
+    update rowhook.commit_row r set key = noted, gone = now is null where r.ctid = place and ` + row + ` returning r.ctid into place;
   end if;
 end
 $$`
@@ -254,13 +274,16 @@ $$`
 // context and the doorbell are those of rowhook.capture.
 func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition string) (string, error) {
 	const begin, end, declared = "  if tg_level = 'STATEMENT' then\n", "  if coalesce(tg_argv[1], '') <> 'never'", "  trace   json;\n"
+	const settings = "AS $"
 	before, rest, ok := strings.Cut(definition, begin)
 	_, after, okToo := strings.Cut(rest, end)
-	if !ok || !okToo || strings.Count(before, declared) != 1 || strings.Count(before, "FUNCTION rowhook.capture()") != 1 {
+	if !ok || !okToo || strings.Count(before, declared) != 1 || strings.Count(before, settings) != 1 || strings.Count(before, "FUNCTION rowhook.capture()") != 1 {
 		return "", errChangedByHand
 	}
 	before = strings.Replace(before, "FUNCTION rowhook.capture()", "FUNCTION "+of.capture()+"()", 1)
-	before = strings.Replace(before, declared, declared+"  was     text;\n  now     text;\n  seen    record;\n  done    record;\n", 1)
+	before = strings.Replace(before, declared, declared+"  was     text;\n  now     text;\n  row_was text;\n  row_now text;\n  seen    record;\n  done    record;\n", 1)
+	// The text of xml may be a document or not.
+	before = strings.Replace(before, settings, " SET xmloption TO 'content'\n"+settings, 1)
 	truncate := ""
 	if spec.On.Truncate {
 		columns, values := truncated(spec, of)
@@ -284,10 +307,10 @@ func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition s
 		"    return null;\n" +
 		"  else\n" +
 		rights +
-		"    if tg_op <> 'INSERT' then\n      was := " + of.key("old") + ";\n    end if;\n" +
-		"    if tg_op <> 'DELETE' then\n      now := " + of.key("new") + ";\n    end if;\n" +
-		"    select * into seen from " + of.payload() + "(was, now, case when tg_op <> 'INSERT' then " + of.payload() + "(old, true) end);\n" +
-		"    select * into done from " + of.payload() + "(seen.row_first, case when tg_op <> 'DELETE' then " + of.payload() + "(new, true) end);\n" +
+		"    if tg_op <> 'INSERT' then\n      was := " + of.key("old") + ";\n      row_was := " + of.payload() + "(old, true);\n    end if;\n" +
+		"    if tg_op <> 'DELETE' then\n      now := " + of.key("new") + ";\n      row_now := " + of.payload() + "(new, true);\n    end if;\n" +
+		"    select * into seen from " + of.payload() + "(was, now, row_was, row_now);\n" +
+		"    select * into done from " + of.payload() + "(seen.row_first, row_now);\n" +
 		"    if not " + of.payload() + "(seen.place, seen.event, seen.origin, coalesce(now, was), done.op, done.old, done.new, session, trace) then\n" +
 		"      return null;\n" +
 		"    end if;\n" +

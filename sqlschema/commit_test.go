@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
@@ -163,6 +164,66 @@ func TestAnApplyGoesToCommitAndBack(t *testing.T) {
 	require.Empty(t, left, "functions of its own")
 }
 
+// TestNoChangeAtCommitIsLost tries what makes rows hard to tell apart, or to read.
+func TestNoChangeAtCommitIsLost(t *testing.T) {
+	t.Parallel()
+	const plain = "create table t (id int primary key, a text); insert into t values (1, 'a'), (2, 'b')"
+	for name, c := range map[string]struct {
+		setup    string
+		later    []string // after the apply
+		do, want []string
+	}{
+		"rows that have the same key for a while": {
+			setup: "create table t (id int primary key deferrable initially deferred, a text); insert into t values (1, 'a'), (2, 'b')",
+			do:    []string{"update t set id = id + 1", "update t set a = 'c' where id = 2"},
+			want:  []string{`U {"id":1,"a":"a"} {"id":2,"a":"c"}`, `U {"id":2,"a":"b"} {"id":3,"a":"b"}`},
+		},
+		"a primary key that was dropped": {
+			setup: plain, later: []string{"alter table t drop constraint t_pkey", "update t set id = 1"},
+			do:   []string{"update t set a = a || 'x'", "update t set a = a || 'y'"},
+			want: []string{`U {"id":1,"a":"a"} {"id":1,"a":"axy"}`, `U {"id":1,"a":"b"} {"id":1,"a":"bxy"}`},
+		},
+		"a new column in the same transaction": {
+			setup: plain,
+			do:    []string{"update t set a = 'x' where id = 1", "set constraints all immediate", "alter table t add column n int default 3", "update t set a = 'y' where id = 1"},
+			want:  []string{`U {"id":1,"a":"a"} {"id":1,"a":"x"}`, `U {"id":1,"a":"x","n":3} {"id":1,"a":"y","n":3}`},
+		},
+		"columns called old, new, v, r, op and key": {
+			setup: `create table t (id int primary key, "old" int, "new" int, v int, r int, op int, key int); insert into t values (1, 1, 2, 3, 4, 5, 6)`,
+			do:    []string{`update t set "old" = 11`, `update t set op = 15, "new" = 12`},
+			want:  []string{`U {"id":1,"old":1,"new":2,"v":3,"r":4,"op":5,"key":6} {"id":1,"old":11,"new":12,"v":3,"r":4,"op":15,"key":6}`},
+		},
+		"xml that is no document": {
+			setup: `create table t (id int primary key, x xml); insert into t values (1, 'a'); `,
+			do:    []string{"update t set x = 'b'", "set local xmloption = 'document'", "update t set id = 2"},
+			want:  []string{`U {"id":1,"x":"a"} {"id":2,"x":"b"}`},
+		},
+	} {
+		columns := []string{"id"}
+		for _, name := range []string{"a", "x", "old", "new", "op"} {
+			if strings.Contains(c.setup, " "+name+" ") || strings.Contains(c.setup, `"`+name+`"`) {
+				columns = append(columns, name)
+			}
+		}
+		for kind, option := range map[string]func(*trigger.Spec){
+			"": func(*trigger.Spec) {}, "when": func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.When = false, false, "new.id > 0 and old.id > 0" }, "columns": func(s *trigger.Spec) { s.On.Update.Columns = columns },
+		} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				t.Parallel()
+				w := newWatched(t, c.setup, all("w", "t", atCommit(option)))
+				w.do(t, c.later...)
+				w.take(t)
+				w.inOne(t, c.do...)
+				var want []string
+				for _, event := range c.want {
+					want = append(want, "w "+event)
+				}
+				require.ElementsMatch(t, want, w.take(t))
+			})
+		}
+	}
+}
+
 func TestAColumnThatIsDroppedByCascadeFailsNoWriteAtCommit(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, "create table t (id int primary key, a text, b int)",
@@ -274,4 +335,30 @@ func TestAWayDownWaitsForTriggersThatCaptureAtCommit(t *testing.T) {
 		}))
 		return w.scalar(t, "select count(*) from rowhook.commit_row") == "0"
 	}, time.Minute, 50*time.Millisecond)
+}
+
+// TestACopyCapturesAtCommit loads a dump with what transactions of another server have noted.
+func TestACopyCapturesAtCommit(t *testing.T) {
+	t.Parallel()
+	if !pgtest.CanDump(t) {
+		return
+	}
+	specs := []trigger.Spec{all("w", "t", atCommit()), all("x", "u", atCommit(orderBy(), func(s *trigger.Spec) { s.When = "new.id > 0"; s.On.Delete = false }))}
+	w := newWatched(t, "create table t (id int primary key, a text); create table u (id int primary key, a text)", specs...)
+	w.inOne(t, "insert into t values (1, 'x')", "update t set a = 'y'")
+	w.do(t, "update rowhook.commit_row set txid = '1000000000'")
+	for _, arguments := range [][]string{{}, {"--schema-only"}, {"--inserts", "--no-owner", "--no-privileges"}} {
+		dup := w.copied(t, arguments...)
+		dup.apply(t, specs...)
+		dup.take(t)
+		dup.inOne(t, "insert into t values (2, 'x')", "update t set a = 'z' where id = 2", "insert into u values (1, 'x')", "update u set a = 'y'")
+		require.ElementsMatch(t, []string{`w I null {"id":2,"a":"z"}`, `x I null {"id":1,"a":"y"}`}, dup.take(t), arguments)
+		require.NoError(t, pgx.BeginFunc(t.Context(), dup.conn, func(tx pgx.Tx) error {
+			_, err := queue.ForgetCommitRows(t.Context(), tx)
+			return err
+		}))
+		require.Equal(t, "0", dup.scalar(t, "select count(*) from rowhook.commit_row where txid = '1000000000'"))
+		require.NoError(t, sqlschema.Uninstall(t.Context(), dup.conn, quiet()))
+		dup.inOne(t, "insert into t values (3, 'x')", "update t set a = 'z' where id = 3")
+	}
 }

@@ -73,6 +73,10 @@ select distinct pg_describe_object(g.classid, g.objid, g.objsubid) as descriptio
    and not (y.oid is not null and (y.typrelid <> 0 or y.typcategory = 'A'))
    and not (r.oid is not null and r.rulename = '_RETURN')
    and not (t.oid is not null and (t.tgisinternal or t.tgparentid <> 0 or h.pronamespace = 'rowhook'::regnamespace and h.proname ~ '^capture(_[0-9]+)?$' and encode(t.tgargs, 'escape') ~ E'^[0-9]{1,9}\\\\000'))
+   -- A constraint trigger has a constraint of its own.
+   and not (k.oid is not null and k.contype = 't' and exists (
+         select from pg_catalog.pg_trigger w join pg_catalog.pg_proc q on q.oid = w.tgfoid
+          where w.tgconstraint = k.oid and q.pronamespace = 'rowhook'::regnamespace and q.proname ~ '^capture(_[0-9]+)?$' and encode(w.tgargs, 'escape') ~ E'^[0-9]{1,9}\\\\000'))
    and not exists (select from pg_catalog.pg_depend d where d.classid = g.classid and d.objid = g.objid and d.deptype = 'e')
    -- What goes with a table that is listed itself, or a column of such a one.
    and not (coalesce(i.indexrelid, f.oid, k.oid, t.oid, r.oid, l.oid, e.oid) is not null and exists (

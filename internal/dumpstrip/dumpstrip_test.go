@@ -221,6 +221,9 @@ func TestADumpWithOrderIsStrippedAndLoads(t *testing.T) {
 		spec.Order, spec.Batch.Max, spec.ConcurrencyTotal = trigger.Order{By: []string{by}, OnDead: trigger.OnDeadBlock}, 10, 3
 		specs = append(specs, spec)
 	}
+	late := specs[0]
+	late.Name, late.Table, late.At, late.Order.By, late.When, late.On.Delete = "late", "app.orders", trigger.AtCommit, []string{trigger.OrderByRow}, "new.id > 0", false
+	specs = append(specs, late)
 	_, err := sqlschema.Apply(t.Context(), conn, specs, trigger.DefaultSettings(), nil)
 	require.NoError(t, err)
 	db.Exec(t, `

@@ -444,7 +444,7 @@ comment on table  rowhook.commit_row is 'What a transaction has done to a row, f
 comment on column rowhook.commit_row.txid        is 'The transaction';
 comment on column rowhook.commit_row.trigger_id  is 'rowhook.trigger.id';
 comment on column rowhook.commit_row.relation_id is 'rowhook.relation.id of the table';
-comment on column rowhook.commit_row.key         is 'Primary key of the row, now or last';
+comment on column rowhook.commit_row.key         is 'Primary key of the row, with a hash of the row unless it is deleted';
 comment on column rowhook.commit_row.gone        is 'Whether it is deleted';
 comment on column rowhook.commit_row.origin      is 'Primary key of the row before the transaction; null: it is new';
 comment on column rowhook.commit_row.row_first   is 'The row before the transaction; null: it is new';
