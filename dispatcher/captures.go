@@ -22,7 +22,7 @@ type captures struct {
 	mu      sync.Mutex
 	lacking []sqlschema.Uncaptured // as last logged
 	looked  bool                   // lacking is known
-	refused string                 // why new tables could not be watched, as last logged; look's alone
+	refused string                 // why new tables could not be watched, as last logged
 	// changed holds a token if a new configuration was loaded since the last look.
 	changed chan struct{}
 }
@@ -91,12 +91,16 @@ func (c *captures) follow(ctx context.Context) bool {
 	for _, j := range joined {
 		c.log.Info("a new table is watched", "trigger", j.Trigger, "table", j.Table)
 	}
-	if err != nil && ctx.Err() == nil && err.Error() != c.refused {
-		c.log.Warn("can't watch a new table", "error", err, "remedy", `run "rowhook apply"`)
-	}
-	c.refused = ""
+	why := ""
 	if err != nil {
-		c.refused = err.Error()
+		why = err.Error()
+	}
+	c.mu.Lock()
+	before := c.refused
+	c.refused = why
+	c.mu.Unlock()
+	if why != "" && why != before && ctx.Err() == nil {
+		c.log.Warn("can't watch a new table", "error", err, "remedy", `run "rowhook apply"`)
 	}
 	return len(joined) > 0
 }
