@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -165,9 +166,12 @@ func (s *Server) devDeliveries(_ http.ResponseWriter, r *http.Request) (int, any
 
 func showDelivery(d *sink.Delivery) devDelivery {
 	out := devDelivery{
-		Sequence: d.Sequence, ReceivedAt: d.ReceivedAt, Trigger: d.Trigger, EventID: d.ID, Op: d.Op, Attempt: d.Attempt, Method: http.MethodPost, Path: d.Path,
+		Sequence: d.Sequence, ReceivedAt: d.ReceivedAt, Trigger: d.Trigger, EventID: d.ID, Op: d.Op, Attempt: d.Attempt, Method: cmp.Or(d.Method, http.MethodPost), Path: d.Path,
 		Headers: map[string][]string{}, BodyBytes: len(d.Body), Signature: string(d.Signature), SignatureProblem: d.SignatureProblem,
 		Note: d.Note, Problem: d.Problem, Duplicate: d.Duplicate,
+	}
+	if _, query, ok := strings.Cut(d.Behind, "?"); ok {
+		out.Path += "?" + query // it may be all that a request without a body has of the event
 	}
 	if d.Table != "" {
 		out.Table = d.Schema + "." + d.Table

@@ -101,6 +101,30 @@ func TestTheTokenOfDevAllowsMoreThanNone(t *testing.T) {
 	require.False(t, me.Tokens)
 }
 
+func TestDevShowsMethodAndQueryOfARequestWithoutABody(t *testing.T) {
+	t.Parallel()
+	d := newDevDesk(t)
+	d.token = devToken
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.receiver+"/orders/o/7?note=a%20b", nil)
+	require.NoError(t, err)
+	for name, value := range map[string]string{
+		sink.HeaderEvent: "0199a000-0000-7000-8000-000000000001", sink.HeaderTrigger: "orders", sink.HeaderOp: "INSERT", sink.HeaderSchema: "public",
+		sink.HeaderTable: "orders", sink.HeaderCreatedAt: "2026-11-26T00:00:00Z", sink.HeaderAttempt: "1",
+	} {
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	var page struct {
+		Deliveries []struct{ Method, Path string }
+	}
+	a := d.ask(t, "GET", "/api/v1/dev/deliveries", nil)
+	a.into(t, &page)
+	require.Len(t, page.Deliveries, 1)
+	require.Equal(t, "GET /orders/o/7?note=a%20b", page.Deliveries[0].Method+" "+page.Deliveries[0].Path)
+}
+
 func TestDevShowsWhatTheReceiverGotAndSetsItsAnswer(t *testing.T) {
 	t.Parallel()
 	d := newDevDesk(t)
