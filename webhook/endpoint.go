@@ -145,16 +145,24 @@ func (ep *Endpoint) OwnTLS() bool { return ep.tls != tlsFiles{} }
 // expanded. If the whole URL comes from one variable, this hides the path.
 func (ep *Endpoint) String() string { return ep.shown }
 
-// expand returns s with its references expanded, and registers their values with the scrubber. what
-// names s in errors.
+// expand is resolve with errors that begin with what s is.
 func (ep *Endpoint) expand(what, s string, source trigger.Source) (string, error) {
-	expanded, err := trigger.Expand(s, source)
+	expanded, err := ep.resolve(s, source)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
+	return expanded, nil
+}
+
+// resolve returns s with its references expanded, and registers their values with the scrubber.
+func (ep *Endpoint) resolve(s string, source trigger.Source) (string, error) {
+	expanded, err := trigger.Expand(s, source)
+	if err != nil {
+		return "", err
+	}
 	names, err := trigger.References(s)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
+		return "", err
 	}
 	for _, name := range names {
 		value, _ := source(name)
@@ -224,11 +232,9 @@ func methodOf(w *trigger.Webhook) string { return cmp.Or(w.Method, trigger.Metho
 
 // prepareFormat compiles what says how bodies are made.
 func (ep *Endpoint) prepareFormat(w trigger.Webhook, source trigger.Source) error {
-	expand := func(key string) template.Expand {
-		return func(reference string) (string, error) {
-			ep.expandsBody = true
-			return ep.expand(key, reference, source)
-		}
+	expand := func(reference string) (string, error) {
+		ep.expandsBody = true
+		return ep.resolve(reference, source)
 	}
 	ep.compress = w.Compress == trigger.CompressGzip
 	switch {
@@ -241,13 +247,13 @@ func (ep *Endpoint) prepareFormat(w trigger.Webhook, source trigger.Source) erro
 	case w.Body == trigger.BodyForm:
 		ep.format = rowForm{}
 	case w.Body != "":
-		body, err := ep.set().Body(json.RawMessage(w.Body), expand("body"))
+		body, err := ep.set().Body(json.RawMessage(w.Body), expand)
 		if err != nil {
 			return fmt.Errorf("body: %w", err)
 		}
 		ep.format = bodyTemplate{body}
 	case len(w.Form) > 0:
-		fields, err := ep.pairs(template.InForm, w.Form, expand("form"))
+		fields, err := ep.pairs(template.InForm, w.Form, expand)
 		if err != nil {
 			return fmt.Errorf("form: %w", err)
 		}

@@ -67,6 +67,21 @@ func TestARequestIsMadeFromItsTemplates(t *testing.T) {
 	require.NoError(t, Verify(vectorSecret, got.Header, []byte(got.body), time.Now()), "the signature is that of the body that was sent")
 }
 
+func TestAReferenceThatIsNotGivenOutIsReportedWithItsPlaceOnce(t *testing.T) {
+	t.Parallel()
+	for want, w := range map[string]trigger.Webhook{
+		"body: environment":            {URL: "http://h/", Body: `{"a":"${NONE}"}`},
+		`form: "a": environment`:       {URL: "http://h/", Form: map[string]string{"a": "${NONE}"}},
+		`query: "a": environment`:      {URL: "http://h/", Query: map[string]string{"a": "${NONE}"}},
+		`header "A": environment`:      {URL: "http://h/", Headers: map[string]string{"A": "${NONE} $id"}},
+		`url "http://h/${NONE}": envi`: {URL: "http://h/${NONE}"},
+	} {
+		_, err := NewEndpoint(w, func(string) (string, bool) { return "", false })
+		require.Error(t, err)
+		require.True(t, strings.HasPrefix(err.Error(), want), "%s: %v", want, err)
+	}
+}
+
 func TestATemplateHasTheNamesOfChangedColumns(t *testing.T) {
 	t.Parallel()
 	for changed, want := range map[string]string{`["note","id"]`: `{"changed":["note","id"],"text":"[\"note\",\"id\"] "}`, "": `{"changed":null,"text":" "}`} {

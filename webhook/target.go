@@ -123,7 +123,7 @@ func (ep *Endpoint) prepareTarget(u *url.URL, query map[string]string, text *mar
 	all := ep.set().Text(template.InURL)
 	var err error
 	text.pieces(configured, all.Raw, func(p *template.Placeholder) { err = errors.Join(err, all.Data(p)) })
-	more, failed := ep.pairs(template.InURL, query, func(reference string) (string, error) { return ep.expand("query", reference, source) })
+	more, failed := ep.pairs(template.InURL, query, func(reference string) (string, error) { return ep.resolve(reference, source) })
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("query: %w", err)
 	}
