@@ -118,12 +118,18 @@ func (a *app) showTrigger(g *operate.Trigger) {
 		line("", "changes of replication, too")
 	}
 	line("url", g.URL)
+	line("method", g.Method)
+	line("format", g.Format)
+	line("compress", g.Compress)
 	line("headers", strings.Join(g.Headers, ", "))
 	signed := "no"
 	if g.Signed {
 		signed = "yes"
 	}
 	line("signed", signed)
+	if g.OAuth2 {
+		line("oauth2", "yes")
+	}
 	if g.TLS != nil {
 		line("ca file", g.TLS.CAFile)
 		line("cert file", g.TLS.CertFile)

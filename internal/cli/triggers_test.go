@@ -41,12 +41,12 @@ func TestTriggersAreListedAndOneIsShown(t *testing.T) {
 	require.Equal(t, 2, code)
 }
 
-func TestATriggersPayloadIsShown(t *testing.T) {
+func TestATriggersRequestAndPayloadAreShown(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, orders)
 	file := filepath.Join(t.TempDir(), "rowhook.yaml")
-	require.NoError(t, os.WriteFile(file, []byte(`triggers: [{name: a, table: orders, on: {update: true, delete: true, truncate: true}, webhook: {url: "http://127.0.0.1:1"},
+	require.NoError(t, os.WriteFile(file, []byte(`triggers: [{name: a, table: orders, on: {update: true, delete: true, truncate: true}, webhook: {url: "http://127.0.0.1:1", method: PUT, body: {a: $id}, compress: gzip, oauth2: {token_url: "http://127.0.0.1:1/t", client_id: a, client_secret: "${B}"}},
   payload: {delete: {columns: [id]}, old: changed, changed: true, numbers: text}}]`), 0o600))
 	env := []string{"DATABASE_URL=" + db.URL()}
 	code, _, stderr := rowhook(t, env, "apply", "-f", file)
@@ -55,7 +55,11 @@ func TestATriggersPayloadIsShown(t *testing.T) {
 	require.Zero(t, code)
 	require.Regexp(t, `(?m)^on +update, delete, truncate$`, stdout)
 	require.Regexp(t, `(?m)^payload +delete \(id\), old changed, names of changed columns, numbers text$`, stdout)
+	for name, value := range map[string]string{"method": "PUT", "format": "template", "compress": "gzip", "oauth2": "yes"} {
+		require.Regexp(t, `(?m)^`+name+` +`+value+`$`, stdout)
+	}
 	code, stdout, _ = rowhook(t, env, "triggers", "a", "--json")
 	require.Zero(t, code)
 	require.Contains(t, stdout, `"numbers": "text"`)
+	require.Contains(t, stdout, `"format": "template"`)
 }

@@ -30,10 +30,14 @@ type Trigger struct {
 	Mask    []string     `json:"mask,omitempty"`    // paths of the payload that are shown nowhere
 	// Payload has what the payload says besides columns and masks.
 	Payload          trigger.Payload       `json:"payload,omitzero"`
-	URL              string                `json:"url"`     // references to the environment are not expanded
-	Headers          []string              `json:"headers"` // names only
+	URL              string                `json:"url"`                // references to the environment are not expanded
+	Method           string                `json:"method,omitempty"`   // none: POST
+	Format           string                `json:"format,omitempty"`   // cloudevents, cloudevents-binary, template or form; none: that of Hasura
+	Compress         string                `json:"compress,omitempty"` // none: bodies are not compressed
+	Headers          []string              `json:"headers"`            // names only
 	Signed           bool                  `json:"signed"`
-	TLS              *trigger.TLS          `json:"tls,omitempty"` // the names of its files
+	OAuth2           bool                  `json:"oauth2,omitempty"` // requests have a token
+	TLS              *trigger.TLS          `json:"tls,omitempty"`    // the names of its files
 	TimeoutMS        int64                 `json:"timeout_ms"`
 	Retry            trigger.Retry         `json:"retry"`
 	Delay            string                `json:"delay,omitempty"`             // of the first attempt; none: there is none
@@ -64,6 +68,17 @@ type Trigger struct {
 	Health *EndpointHealth `json:"health"`
 	Owed   int64           `json:"owed"` // events that wait, are in flight or are retried; above some thousands an estimate
 	Dead   int64           `json:"dead"` // dead letters; likewise
+}
+
+// formatOf returns what the bodies of a webhook are; "": those of Hasura, or there are none.
+func formatOf(w *trigger.Webhook) string {
+	switch {
+	case w.Body == trigger.BodyForm || len(w.Form) > 0:
+		return "form"
+	case w.IsTemplate():
+		return "template"
+	}
+	return w.Format
 }
 
 // TriggerOrder is the order of a trigger's events.
@@ -186,6 +201,7 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	out.Payload = spec.Payload
 	out.Payload.Columns, out.Payload.Mask = nil, nil
 	slices.Sort(out.Headers)
+	out.Method, out.Format, out.Compress, out.OAuth2 = spec.Webhook.Method, formatOf(&spec.Webhook), spec.Webhook.Compress, !spec.Webhook.OAuth2.IsZero()
 	if spec.Delay > 0 {
 		out.Delay = spec.Delay.String()
 	}
