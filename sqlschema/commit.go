@@ -137,7 +137,7 @@ func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32
 // for the row even if a column is called OLD.
 //
 // Postgres inlines the function, and plans it once in a session, unless it has a fixed search_path.
-// Only a when needs that. Measured for each change: 60 us less.
+// Only a when needs that. Measured for each change: 90 us in all, and 300 with a when.
 //
 // All parameters have names. If only the results had, a dump would write the others as "".
 func createJudge(spec *trigger.Spec, of own) string {
