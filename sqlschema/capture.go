@@ -298,10 +298,10 @@ func enableTrigger(table, name string, always bool) string {
 var errChangedByHand = errors.New("derive a capture function: the definition of rowhook.capture was changed by hand: restore it, or uninstall and apply again")
 
 // createCapture derives a trigger's own capture function from the definition of rowhook.capture, so
-// that its text exists once.
-func createCapture(spec *trigger.Spec, rel *relation, of own, definition string) (string, error) {
+// that its text exists once. path is the search_path of the user, for a when at commit.
+func createCapture(spec *trigger.Spec, rel *relation, of own, definition, path string) (string, error) {
 	if atCommit(spec) {
-		return createCommitCapture(spec, rel, of, definition)
+		return createCommitCapture(spec, rel, of, definition, path)
 	}
 	if ordered(spec) {
 		var err error

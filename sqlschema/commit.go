@@ -26,7 +26,7 @@ func keyed(s *trigger.Spec) bool { return ordered(s) || atCommit(s) }
 
 // commitVersion is a part of the digest of the functions of such a trigger. It changes with the texts
 // below.
-const commitVersion = "commit 2"
+const commitVersion = "commit 3"
 
 // notAtCommit returns why the changes of a table can't be captured at commit, and what to do, or "".
 func notAtCommit(spec *trigger.Spec, rel *relation) string {
@@ -136,16 +136,16 @@ func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32
 // those that a when, the payload or on.update.columns names, and others can be dropped. OLD.* stands
 // for the row even if a column is called OLD.
 //
-// Postgres inlines the function, and plans it once in a session, unless it has a fixed search_path.
-// Only a when needs that. Measured for each change: 90 us in all, and 300 with a when.
+// The function has no fixed search_path, so Postgres inlines it, and plans it once in a session. The
+// capture function sets the one that a when needs.
 //
 // All parameters have names. If only the results had, a dump would write the others as "".
 func createJudge(spec *trigger.Spec, of own) string {
-	old, new, path := "r.old", "r.new", ""
+	old, new := "r.old", "r.new"
 	column := func(row string) string { return "(" + row + ")" }
 	rows := "(select " + of.payload() + "($1) as old, " + of.payload() + "($2) as new offset 0) as r"
 	if spec.When != "" {
-		old, new, path = "old.*", "new.*", " set search_path from current"
+		old, new = "old.*", "new.*"
 		column = func(row string) string { return strings.TrimSuffix(row, ".*") }
 		rows = of.payload() + "($1) as old cross join " + of.payload() + "($2) as new"
 	}
@@ -169,7 +169,7 @@ func createJudge(spec *trigger.Spec, of own) string {
 	if spec.When != "" {
 		condition += " and (\n" + spec.When + "\n)"
 	}
-	return "create or replace function " + of.payload() + `(row_first pg_catalog.text, row_now pg_catalog.text) returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable` + path + `
+	return "create or replace function " + of.payload() + `(row_first pg_catalog.text, row_now pg_catalog.text) returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable
 begin atomic
   select v.op, ` + before + ", " + after + `
     from ` + rows + `
@@ -271,8 +271,8 @@ $$`
 }
 
 // createCommitCapture makes the capture function of such a trigger. Its settings and how it reads the
-// context and the doorbell are those of rowhook.capture.
-func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition string) (string, error) {
+// context and the doorbell are those of rowhook.capture. A when runs under the search_path path.
+func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition, path string) (string, error) {
 	const begin, end, declared = "  if tg_level = 'STATEMENT' then\n", "  if coalesce(tg_argv[1], '') <> 'never'", "  trace   json;\n"
 	const settings = "AS $"
 	before, rest, ok := strings.Cut(definition, begin)
@@ -300,6 +300,11 @@ func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition s
 	if guarded(spec, rel) {
 		rights = "    -- Whether its owner has the rights for this shows by those on rowhook.inbox_" + of.suffix() + ": see ownFunctions.\n"
 	}
+	pathFor, pathBack := "", ""
+	if spec.When != "" {
+		const set = "    perform pg_catalog.set_config('search_path', %s, true);\n"
+		pathFor, pathBack = fmt.Sprintf(set, pg.StringLiteral(path)), fmt.Sprintf(set, "'pg_catalog, pg_temp'")
+	}
 	body := "  if tg_op = 'TRUNCATE' then\n" + truncate + "    null;\n" +
 		// A column that they read was dropped by "cascade", and with it a trigger. The others do not
 		// let the write fail.
@@ -310,7 +315,9 @@ func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition s
 		"    if tg_op <> 'INSERT' then\n      was := " + of.key("old") + ";\n      row_was := " + of.payload() + "(old, true);\n    end if;\n" +
 		"    if tg_op <> 'DELETE' then\n      now := " + of.key("new") + ";\n      row_now := " + of.payload() + "(new, true);\n    end if;\n" +
 		"    select * into seen from " + of.payload() + "(was, now, row_was, row_now);\n" +
+		pathFor +
 		"    select * into done from " + of.payload() + "(seen.row_first, row_now);\n" +
+		pathBack +
 		"    if not " + of.payload() + "(seen.place, seen.event, seen.origin, coalesce(now, was), done.op, done.old, done.new, session, trace) then\n" +
 		"      return null;\n" +
 		"    end if;\n" +

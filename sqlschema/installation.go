@@ -111,7 +111,11 @@ update rowhook.dead_letter d set blocks = null
 
 func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	guarded, of := guarded(w.spec, w.rel), w.own()
-	capture, err := createCapture(w.spec, w.rel, of, w.definition)
+	path, err := w.usersPath(ctx, tx)
+	if err != nil {
+		return err
+	}
+	capture, err := createCapture(w.spec, w.rel, of, w.definition, path)
 	if err != nil {
 		return err
 	}
@@ -171,6 +175,20 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	}
 	w.functions = true
 	return w.checkRunner(ctx, tx)
+}
+
+// usersPath returns the search_path of the user, or "" if no function needs it.
+func (w *installation) usersPath(ctx context.Context, tx pgx.Tx) (path string, err error) {
+	if !atCommit(w.spec) || w.spec.When == "" {
+		return "", nil
+	}
+	err = pg.WithUsersPath(ctx, tx.Conn(), func() error {
+		return tx.QueryRow(ctx, "select pg_catalog.current_setting('search_path')").Scan(&path)
+	})
+	if err != nil {
+		return "", fmt.Errorf("read the search_path for the when of %s: %w", w.spec.Name, err)
+	}
+	return path, nil
 }
 
 // checkRunner checks that the owner of the capture function has all the rights that it uses. If
