@@ -5,7 +5,7 @@ import { curl, missing, sentBody } from "../lib/curl.js";
 import { save } from "../lib/download.js";
 import { exact, latency, plural } from "../lib/format.js";
 import { html, useMemo, useRef } from "../lib/html.js";
-import { parse, stringify } from "../lib/json.js";
+import { parse } from "../lib/json.js";
 import { traceId } from "../lib/jsontext.js";
 import { useLoad } from "../lib/load.js";
 import { go, link, route } from "../lib/route.js";
