@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -216,13 +215,4 @@ func TestTLSFilesThatCantBeUsedAreNamedWithTheirKey(t *testing.T) {
 	require.Equal(t, KindTLS, new(c.Send(context.Background(), ep, orderPlaced(), nil)).Kind)
 	put(t, at("late.pem"), a.pem)
 	require.Eventually(t, func() bool { return new(c.Send(context.Background(), ep, orderPlaced(), nil)).Delivered() }, 10*time.Second, 50*time.Millisecond)
-}
-
-func TestAPipeAsATLSFileDoesNotHoldUpAnything(t *testing.T) {
-	t.Parallel()
-	pipe := filepath.Join(t.TempDir(), "pipe")
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	c := newClient(t, ClientConfig{})
-	ep := endpoint(t, trigger.Webhook{URL: "https://127.0.0.1:1", TLS: trigger.TLS{CAFile: pipe}})
-	require.EqualError(t, c.Prepare(ep), "tls.ca_file "+pipe+": is no regular file")
 }

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -168,25 +167,6 @@ func TestFilesAreGivenOutOfTheDirectoriesOnly(t *testing.T) {
 	}
 	_, err := open(t, secret.Rules{}).Get(trigger.FilePrefix + dir + "/token")
 	require.EqualError(t, err, "the dispatcher does not give out the file "+dir+"/token: it gives out no files; start it with --secrets-dir and the directory, such as "+dir)
-}
-
-func TestOnlyRegularFilesOfABearableSizeAreRead(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600)) // a read would wait for ever
-	write(t, filepath.Join(dir, "large"), strings.Repeat("x", secret.Largest+1))
-	write(t, filepath.Join(dir, "largest"), strings.Repeat("x", secret.Largest))
-	write(t, filepath.Join(dir, "empty"), "")
-	write(t, filepath.Join(dir, "newline"), "\n")
-	s := open(t, secret.Rules{Dirs: []string{dir}})
-	for name, want := range map[string]string{"fifo": "no regular file", "large": "more than 1048576 bytes", "empty": "is empty", "newline": "is empty"} {
-		_, err := s.Get(trigger.FilePrefix + filepath.Join(dir, name))
-		require.ErrorContains(t, err, want, name)
-		require.Less(t, len(err.Error()), 400)
-	}
-	value, err := s.Get(trigger.FilePrefix + filepath.Join(dir, "largest"))
-	require.NoError(t, err)
-	require.Len(t, value, secret.Largest)
 }
 
 func TestFilesOfRowhookItselfAreNotGivenOut(t *testing.T) {
