@@ -41,10 +41,8 @@ type failures struct {
 	reason                    []slog.Attr // of the last failure
 }
 
-// failed records an attempt that failed. It returns which lines the log is to have about it.
-func (f *failing) failed(trigger string, now time.Time, dead bool, reason []slog.Attr) (begins, firstDead bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// of returns what is known of a trigger. f.mu must be held.
+func (f *failing) of(trigger string) *failures {
 	if f.triggers == nil {
 		f.triggers = map[string]*failures{}
 	}
@@ -53,6 +51,14 @@ func (f *failing) failed(trigger string, now time.Time, dead bool, reason []slog
 		t = &failures{}
 		f.triggers[trigger] = t
 	}
+	return t
+}
+
+// failed records an attempt that failed. It returns which lines the log is to have about it.
+func (f *failing) failed(trigger string, now time.Time, dead bool, reason []slog.Attr) (begins, firstDead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.of(trigger)
 	if !t.now {
 		t.now, t.since = true, now
 	}

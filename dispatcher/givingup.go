@@ -70,14 +70,7 @@ func (s *scheduler) specOf(l *lane) trigger.Spec {
 func (f *failing) expired(trigger, event, why string) {
 	now := time.Now()
 	f.mu.Lock()
-	if f.triggers == nil {
-		f.triggers = map[string]*failures{}
-	}
-	t := f.triggers[trigger]
-	if t == nil {
-		t = &failures{}
-		f.triggers[trigger] = t
-	}
+	t := f.of(trigger)
 	first := now.Sub(t.dead) >= sayEvery
 	if first {
 		t.dead = now
