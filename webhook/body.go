@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/rowhook/rowhook/internal/template"
 )
 
 // Event is the content of one request body: a captured row change and the number of the attempt.
@@ -49,11 +51,11 @@ func AppendBody(dst []byte, e *Event) []byte {
 	} else {
 		dst = append(dst, `","table":{"schema":`...)
 	}
-	dst = appendString(dst, e.Schema)
+	dst = template.AppendString(dst, e.Schema)
 	dst = append(dst, `,"name":`...)
-	dst = appendString(dst, e.Table)
+	dst = template.AppendString(dst, e.Table)
 	dst = append(dst, `},"trigger":{"name":`...)
-	dst = appendString(dst, e.Trigger)
+	dst = template.AppendString(dst, e.Trigger)
 	dst = append(dst, `},"event":`...)
 	dst = appendEvent(dst, e)
 	dst = append(dst, `,"delivery_info":{"current_retry":`...)
@@ -120,11 +122,11 @@ func digits(n int) int {
 	return len(strconv.AppendInt(room[:0], int64(n), 10))
 }
 
-// stringSize returns the length of what appendString appends.
+// stringSize returns the length of what template.AppendString appends.
 func stringSize(s string) int {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			return len(appendString(nil, s))
+			return len(template.AppendString(nil, s))
 		}
 	}
 	return len(s) + 2
@@ -164,58 +166,4 @@ func appendRaw(dst, raw []byte) []byte {
 		return append(dst, "null"...)
 	}
 	return append(dst, raw...)
-}
-
-// appendString appends s as a JSON string. It escapes only what JSON requires: other characters
-// stay UTF-8, and so do <, > and &. Bytes that are not UTF-8 become U+FFFD. A name in a SQL_ASCII
-// database can have such bytes.
-func appendString[S []byte | string](dst []byte, s S) []byte {
-	const digits = "0123456789abcdef"
-	dst = append(dst, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
-			if c >= 0x20 && c != '"' && c != '\\' {
-				i++
-				continue
-			}
-			dst = append(dst, s[start:i]...)
-			switch c {
-			case '"', '\\':
-				dst = append(dst, '\\', c)
-			case '\b':
-				dst = append(dst, `\b`...)
-			case '\f':
-				dst = append(dst, `\f`...)
-			case '\n':
-				dst = append(dst, `\n`...)
-			case '\r':
-				dst = append(dst, `\r`...)
-			case '\t':
-				dst = append(dst, `\t`...)
-			default:
-				dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
-			}
-			i++
-			start = i
-			continue
-		}
-		r, n := decodeRune(s[i:])
-		if r == utf8.RuneError && n == 1 {
-			dst = append(dst, s[start:i]...)
-			dst = append(dst, "\uFFFD"...)
-			i++
-			start = i
-			continue
-		}
-		i += n
-	}
-	dst = append(dst, s[start:]...)
-	return append(dst, '"')
-}
-
-func decodeRune[S []byte | string](s S) (rune, int) {
-	var head [utf8.UTFMax]byte
-	return utf8.DecodeRune(head[:copy(head[:], s)])
 }

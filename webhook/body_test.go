@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/rowhook/rowhook/internal/template"
 )
 
 func orderPlaced() *Event {
@@ -72,7 +74,7 @@ func TestNamesAreEscapedOnlyWhereJSONDemandsIt(t *testing.T) {
 		"bad\xffbyte\xe2\x82": "\"bad\uFFFDbyte\uFFFD\uFFFD\"",
 		"":                    `""`,
 	} {
-		require.Equal(t, want, string(appendString(nil, in)))
+		require.Equal(t, want, string(template.AppendString(nil, in)))
 	}
 }
 

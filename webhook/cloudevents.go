@@ -33,9 +33,9 @@ func AppendCloudEvent(dst []byte, e *Event) []byte {
 	dst = appendSource(dst, e)
 	dst = append(dst, `","type":`...)
 	var room [128]byte
-	dst = appendString(dst, appendType(room[:0], e))
+	dst = template.AppendString(dst, appendType(room[:0], e))
 	dst = append(dst, `,"subject":`...)
-	dst = appendString(dst, appendSubject(room[:0], e))
+	dst = template.AppendString(dst, appendSubject(room[:0], e))
 	dst = append(dst, `,"time":"`...)
 	dst = e.CreatedAt.UTC().AppendFormat(dst, createdAtLayout)
 	dst = append(dst, `","datacontenttype":"application/json"`...)
@@ -46,10 +46,10 @@ func AppendCloudEvent(dst []byte, e *Event) []byte {
 	}
 	if c := ParseTraceContext(e.Trace); c.Parent != "" {
 		dst = append(dst, `,"traceparent":`...)
-		dst = appendString(dst, c.Parent)
+		dst = template.AppendString(dst, c.Parent)
 		if c.State != "" {
 			dst = append(dst, `,"tracestate":`...)
-			dst = appendString(dst, c.State)
+			dst = template.AppendString(dst, c.State)
 		}
 	}
 	if e.Test {
@@ -69,9 +69,9 @@ func AppendCloudEventData(dst []byte, e *Event) []byte {
 	dst = append(dst, '"')
 	dst = e.appendChanged(dst)
 	dst = append(dst, `,"table":{"schema":`...)
-	dst = appendString(dst, e.Schema)
+	dst = template.AppendString(dst, e.Schema)
 	dst = append(dst, `,"name":`...)
-	dst = appendString(dst, e.Table)
+	dst = template.AppendString(dst, e.Table)
 	dst = append(dst, `},"old":`...)
 	dst = appendRaw(dst, e.Old)
 	dst = append(dst, `,"new":`...)
@@ -266,7 +266,7 @@ func (e *Event) cloudEventBodySize() int {
 		36 + len(createdAtLayout)
 	var room, quoted [160]byte
 	n := fixed + e.cloudEventDataSize() + len(appendSource(room[:0], e)) +
-		len(appendString(quoted[:0], appendType(room[:0], e))) + len(appendString(quoted[:0], appendSubject(room[:0], e)))
+		len(template.AppendString(quoted[:0], appendType(room[:0], e))) + len(template.AppendString(quoted[:0], appendSubject(room[:0], e)))
 	if e.Sequence != 0 {
 		n += len(`,"sequence":"0000000000000000000"`)
 	}

@@ -19,12 +19,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-	"golang.org/x/net/dns/dnsmessage"
-
 	"github.com/rowhook/rowhook/internal/netrule"
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/internal/timed"
 	"github.com/rowhook/rowhook/trigger"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // TestTheMetadataServiceIsOutOfReachInEveryNotation calls it under all of its names, directly and
@@ -165,7 +165,7 @@ func TestNothingOfAnEventGetsOutOfTheBody(t *testing.T) {
 	})
 	e := orderPlaced()
 	e.Schema, e.Table, e.Trigger = evil, evil, evil
-	e.New, e.Session, e.Trace = appendString(nil, evil), appendString(nil, evil), appendString(nil, evil)
+	e.New, e.Session, e.Trace = template.AppendString(nil, evil), template.AppendString(nil, evil), template.AppendString(nil, evil)
 	c := newClient(t, ClientConfig{})
 	r := c.Send(context.Background(), endpoint(t, trigger.Webhook{URL: "http://" + address + "/hook", Secret: "s3cret"}), e, nil)
 	require.True(t, r.Delivered(), r.Err)

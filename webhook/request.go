@@ -344,15 +344,15 @@ func (s *source) AppendDatum(dst []byte, d template.Datum) []byte {
 	case template.Attempt:
 		return strconv.AppendInt(dst, int64(e.CurrentRetry)+1, 10)
 	case template.Trigger:
-		return appendString(dst, e.Trigger)
+		return template.AppendString(dst, e.Trigger)
 	case template.Table:
-		return appendString(dst, e.Schema+"."+e.Table)
+		return template.AppendString(dst, e.Schema+"."+e.Table)
 	case template.TableSchema:
-		return appendString(dst, e.Schema)
+		return template.AppendString(dst, e.Schema)
 	case template.TableName:
-		return appendString(dst, e.Table)
+		return template.AppendString(dst, e.Table)
 	case template.Op:
-		return appendString(dst, e.OpName())
+		return template.AppendString(dst, e.OpName())
 	case template.Changed:
 		return appendRaw(dst, e.Changed)
 	case template.Data:

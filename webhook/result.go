@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/rowhook/rowhook/internal/template"
 )
 
 // Result is the outcome of one attempt. Values from the environment are replaced in its texts by
@@ -60,7 +62,7 @@ func appendHeader(dst []byte, h http.Header, scrub *scrubber, names []string, va
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendString(dst, name)
+		dst = template.AppendString(dst, name)
 		dst = append(dst, ':')
 		values, hidden := h[name], isCredential(name)
 		if len(values) != 1 {
@@ -75,7 +77,7 @@ func appendHeader(dst []byte, h http.Header, scrub *scrubber, names []string, va
 			}
 			value = scrubbed(scrub, value[:0], v, len(v))
 			value = cleaned(value, false)
-			dst = appendString(dst, value)
+			dst = template.AppendString(dst, value)
 		}
 		if len(values) != 1 {
 			dst = append(dst, ']')

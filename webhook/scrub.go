@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"github.com/rowhook/rowhook/internal/template"
+	"github.com/rowhook/rowhook/trigger"
 	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/rowhook/rowhook/trigger"
 )
 
 // shortestSecret is the least length in bytes of a value that is scrubbed. A shorter value occurs
@@ -63,7 +63,7 @@ func (s *scrubber) add(value, shown string) {
 	if len(value) < shortestSecret || value == s.host || value == s.hostname {
 		return
 	}
-	forms := []string{value, string(bytes.Trim(appendString(nil, value), `"`))}
+	forms := []string{value, string(bytes.Trim(template.AppendString(nil, value), `"`))}
 	if b, err := json.Marshal(value); err == nil { // escapes <, > and &, as many receivers do
 		forms = append(forms, strings.Trim(string(b), `"`))
 	}

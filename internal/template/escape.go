@@ -10,8 +10,9 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// AppendString appends s as a JSON string. It escapes only what JSON requires. Bytes that are not
-// UTF-8 become U+FFFD.
+// AppendString appends s as a JSON string. It escapes only what JSON requires: other characters
+// stay UTF-8, and so do <, > and &. Bytes that are not UTF-8 become U+FFFD. A name in a SQL_ASCII
+// database can have such bytes.
 func AppendString[S []byte | string](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	dst = appendEscaped(dst, s)
@@ -42,6 +43,10 @@ func appendEscaped[S []byte | string](dst []byte, s S) []byte {
 		switch c {
 		case '"', '\\':
 			dst = append(dst, '\\', c)
+		case '\b':
+			dst = append(dst, `\b`...)
+		case '\f':
+			dst = append(dst, `\f`...)
 		case '\n':
 			dst = append(dst, `\n`...)
 		case '\r':
