@@ -186,7 +186,7 @@ begin
   end loop;
 end $$`)
 	r := b.start(t, func(c *dispatcher.Config) { c.Name = "größer" })
-	b.Exec(t, "set statement_timeout = 0; insert into public.orders (v) select repeat('x', 200000) from generate_series(1, 20)")
+	b.Exec(t, "set statement_timeout = 0; set lock_timeout = 0; insert into public.orders (v) select repeat('x', 200000) from generate_series(1, 20)")
 	b.receiver.await(t, "orders", 20)
 	eventually(t, conn, 0, "select count(*)::integer from rowhook.event_log")
 	require.NotContains(t, r.log.String(), "level=ERROR")
@@ -209,7 +209,8 @@ func TestTimeoutsOfTheRoleEndNoSettlement(t *testing.T) {
 			for _, name := range timeouts {
 				b.Exec(t, "do $$ begin execute format('alter database %I set "+name+" = ''2s''', current_database()); end $$")
 			}
-			b.Exec(t, `
+			const unhurried = "set statement_timeout = 0; set lock_timeout = 0; "
+			b.Exec(t, unhurried+`
 create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(2.5); return new; end $$;
 create trigger slow before insert on rowhook.event_archive for each row execute function slow()`)
 			r := b.start(t, func(c *dispatcher.Config) {
@@ -217,7 +218,7 @@ create trigger slow before insert on rowhook.event_archive for each row execute 
 					c.ListenURL = b.URL()
 				}
 			})
-			b.Exec(t, "insert into orders (v) values ('x')")
+			b.Exec(t, unhurried+"insert into orders (v) values ('x')")
 			b.receiver.await(t, "orders", 1)
 			conn, err := session.Open(t.Context(), b.URL())
 			require.NoError(t, err)

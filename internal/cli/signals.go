@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -22,16 +23,25 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 const sameInterrupt = 200 * time.Millisecond
 
 // interrupts ends the returned context at the first SIGINT or SIGTERM, and calls again at the
-// second one.
+// second one. Once one has come, the program is ending: then no further one ends it before it has
+// said how, and with which exit code.
 func interrupts(parent context.Context, again func()) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	done := make(chan struct{})
+	var ending atomic.Bool
 	var wg sync.WaitGroup
-	wg.Go(func() { heed(signals, done, cancel, again) })
+	wg.Go(func() {
+		heed(signals, done, func() {
+			ending.Store(true)
+			cancel()
+		}, again)
+	})
 	return ctx, func() {
-		signal.Stop(signals)
+		if !ending.Load() {
+			signal.Stop(signals)
+		}
 		close(done)
 		cancel()
 		wg.Wait()
