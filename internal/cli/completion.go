@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -27,17 +28,21 @@ Put the line into the start-up file of the shell to have it in every session.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			root := cmd.Root()
-			switch args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(a.stdout, true)
-			case "zsh":
-				return root.GenZshCompletion(a.stdout)
-			case "fish":
-				return root.GenFishCompletion(a.stdout, true)
-			default:
-				return root.GenPowerShellCompletionWithDesc(a.stdout)
-			}
+			return writeCompletion(cmd.Root(), args[0], a.stdout)
 		},
+	}
+}
+
+// writeCompletion writes the script that makes a shell complete the commands of root.
+func writeCompletion(root *cobra.Command, shell string, to io.Writer) error {
+	switch shell {
+	case "bash":
+		return root.GenBashCompletionV2(to, true)
+	case "zsh":
+		return root.GenZshCompletion(to)
+	case "fish":
+		return root.GenFishCompletion(to, true)
+	default:
+		return root.GenPowerShellCompletionWithDesc(to)
 	}
 }

@@ -101,7 +101,7 @@ func writeFlags(b *strings.Builder, flags *pflag.FlagSet) {
 		if f.Hidden || f.Name == "help" {
 			return
 		}
-		kind, usage := pflag.UnquoteUsage(f)
+		kind, usage := describeFlag(f)
 		name := "`--" + f.Name
 		if f.Shorthand != "" {
 			name = "`-" + f.Shorthand + "`, " + name
@@ -110,9 +110,6 @@ func writeFlags(b *strings.Builder, flags *pflag.FlagSet) {
 			name += " " + kind
 		}
 		name += "`"
-		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" {
-			usage += fmt.Sprintf(" (default %s)", f.DefValue)
-		}
 		fmt.Fprintf(b, "| %s | %s |\n", strings.ReplaceAll(name, "|", "\\|"), strings.ReplaceAll(usage, "|", "\\|"))
 	})
 }
