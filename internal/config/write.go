@@ -16,21 +16,130 @@ import (
 // Write returns a trigger as a rowhook.yaml with this trigger alone. Keys that have their default
 // are left out. Parse returns the same trigger.
 func Write(spec trigger.Spec) ([]byte, error) {
-	full, err := ordered(spec)
-	if err != nil {
-		return nil, err
-	}
+	return WriteAll([]trigger.Spec{spec}, trigger.DefaultSettings(), Plain)
+}
+
+// Style says how WriteAll writes.
+type Style int8
+
+const (
+	// Plain has every trigger with all that differs from Rowhook's defaults.
+	Plain Style = iota
+	// Shared has in defaults what all triggers say alike of retries, timeout and breaker.
+	Shared
+)
+
+// WriteAll returns triggers and settings as a rowhook.yaml. Keys that have their default are left out,
+// and references are written as they are. Parse returns the same triggers and settings.
+func WriteAll(specs []trigger.Spec, settings trigger.Settings, style Style) ([]byte, error) {
 	usual, err := ordered(trigger.DefaultSpec())
 	if err != nil {
 		return nil, err
 	}
-	text, err := yaml.MarshalWithOptions(yaml.MapSlice{{Key: "triggers", Value: []any{without(full, usual)}}},
+	triggers := []any{}
+	for _, spec := range specs {
+		full, err := ordered(spec)
+		if err != nil {
+			return nil, err
+		}
+		triggers = append(triggers, without(full, usual))
+	}
+	var document yaml.MapSlice
+	if shared := share(triggers); style == Shared && len(shared) > 0 {
+		for i := range triggers {
+			triggers[i] = without(triggers[i].(yaml.MapSlice), shared)
+		}
+		document = append(document, yaml.MapItem{Key: sharedRule, Value: shared})
+	}
+	document = append(document, yaml.MapItem{Key: "triggers", Value: triggers})
+	others, err := orderedSettings(settings)
+	if err != nil {
+		return nil, err
+	}
+	text, err := yaml.MarshalWithOptions(append(document, others...),
 		yaml.CustomMarshaler(func(s string) ([]byte, error) { return writeText(s) }), yaml.IndentSequence(true))
 	if err != nil {
-		return nil, fmt.Errorf("write the trigger %s: %w", spec.Name, err)
+		return nil, fmt.Errorf("write the configuration: %w", err)
 	}
 	// The library quotes the key, as YAML 1.1 takes it for a boolean.
-	return bytes.Replace(text, []byte("\n    \"on\":"), []byte("\n    on:"), 1), nil
+	text = bytes.ReplaceAll(text, []byte("\n    \"on\":"), []byte("\n    on:"))
+	return bytes.ReplaceAll(text, []byte("\n  - \"on\":"), []byte("\n  - on:")), nil
+}
+
+// share returns the keys of Shared that all of several triggers have with the same value.
+func share(triggers []any) (shared yaml.MapSlice) {
+	if len(triggers) < 2 {
+		return nil
+	}
+	for _, path := range [][]string{
+		{"webhook", "timeout"}, {"retry", "limit"}, {"retry", "interval"}, {"retry", "backoff"}, {"retry", "max_interval"}, {"breaker"},
+	} {
+		value, ok := at(triggers[0], path)
+		for _, other := range triggers[1:] {
+			same, has := at(other, path)
+			ok = ok && has && fmt.Sprint(same) == fmt.Sprint(value)
+		}
+		if !ok {
+			continue
+		}
+		item := yaml.MapItem{Key: path[len(path)-1], Value: value}
+		if len(path) == 1 {
+			shared = append(shared, item)
+			continue
+		}
+		i := slices.IndexFunc(shared, func(group yaml.MapItem) bool { return group.Key == path[0] })
+		if i < 0 {
+			i = len(shared)
+			shared = append(shared, yaml.MapItem{Key: path[0], Value: yaml.MapSlice{}})
+		}
+		shared[i].Value = append(shared[i].Value.(yaml.MapSlice), item)
+	}
+	return shared
+}
+
+// at returns the value at a path of keys.
+func at(tree any, path []string) (any, bool) {
+	for _, key := range path {
+		group, _ := tree.(yaml.MapSlice)
+		i := slices.IndexFunc(group, func(item yaml.MapItem) bool { return item.Key == key })
+		if i < 0 {
+			return nil, false
+		}
+		tree = group[i].Value
+	}
+	return tree, true
+}
+
+// orderedSettings returns the keys of settings that have not their default.
+func orderedSettings(settings trigger.Settings) (yaml.MapSlice, error) {
+	var trees [2]yaml.MapSlice
+	for i, s := range []trigger.Settings{settings, trigger.DefaultSettings()} {
+		s.Alerts = slices.Clone(s.Alerts)
+		for n := range s.Alerts {
+			usualAlert(&s.Alerts[n])
+		}
+		text, err := yaml.MarshalWithOptions(s, yaml.CustomMarshaler(func(s string) ([]byte, error) { return json.Marshal(s) }))
+		if err == nil {
+			err = yaml.UnmarshalWithOptions(text, &trees[i], yaml.UseOrderedMap())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write the settings: %w", err)
+		}
+	}
+	return without(trees[0], trees[1]), nil
+}
+
+// usualAlert takes out of an alert what is its default.
+func usualAlert(a *trigger.Alert) {
+	if a.Format == trigger.AlertJSON {
+		a.Format = ""
+	}
+	if a.Backlog.OlderThan == trigger.DefaultBacklog {
+		a.Backlog = trigger.Backlog{}
+	}
+	if a.Every == trigger.DefaultHeartbeat {
+		a.Every = 0
+	}
 }
 
 // ordered returns the keys of a trigger in the order of its fields.

@@ -1,0 +1,302 @@
+package importer
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/rowhook/rowhook/trigger"
+)
+
+// secrets are values that the file does not hold. Until all of them are known, and so can be named, each
+// has a token in its place.
+type secrets struct {
+	all     []*secret
+	byValue map[string]*secret
+	uses    map[useOf][]Use // of variables that had a name before
+}
+
+type secret struct {
+	token string
+	hints []string // what it may be called, of each use
+	uses  []Use
+}
+
+type useOf struct{ trigger, variable string }
+
+func newSecrets() secrets {
+	return secrets{byValue: map[string]*secret{}, uses: map[useOf][]Use{}}
+}
+
+// tokenFormat is the name of a variable until it has its own.
+const tokenFormat = "IMPORTED_SECRET_%06d_"
+
+// Variable returns the name of a variable in the place of a value that is a secret, or may be one. hint is
+// what it is, such as the name of a header. The same value always has the same variable. The name is
+// replaced by its final one in [Import.Finish].
+func (i *Import) Variable(hint, value string, use Use) string {
+	s := i.secrets.byValue[value]
+	if s == nil {
+		s = &secret{token: fmt.Sprintf(tokenFormat, len(i.secrets.all))}
+		i.secrets.byValue[value] = s
+		i.secrets.all = append(i.secrets.all, s)
+	}
+	s.hints = append(s.hints, upperName(hint))
+	s.uses = append(s.uses, use)
+	return s.token
+}
+
+// Refer says that a variable that had its name before is used, and returns the name to write. It
+// differs only where rowhook.yaml can't refer to the name; then that is a finding.
+func (i *Import) Refer(name string, use Use) string {
+	to := name
+	if !referable(name) {
+		to = upperName(name)
+		i.Find(Finding{Kind: Differs, Trigger: use.Trigger, Place: use.Place, Setting: use.Setting,
+			Message: fmt.Sprintf("reads the variable %q, whose name a rowhook.yaml can't refer to; it is %s here", name, to),
+			Remedy:  "set " + to + " to the same value where the dispatcher runs"})
+	}
+	key := useOf{use.Trigger, to}
+	i.secrets.uses[key] = append(i.secrets.uses[key], use)
+	return to
+}
+
+// referable reports whether ${name} is a reference in every text of rowhook.yaml.
+func referable(name string) bool {
+	text := "${" + name + "}"
+	names, err := trigger.References(text)
+	if err != nil || len(names) != 1 || strings.HasPrefix(name, trigger.FilePrefix) {
+		return false
+	}
+	return Join(Always, Text(text)) != "" && !isWord(name)
+}
+
+var notInName = regexp.MustCompile(`[^A-Z0-9_]+`)
+
+// upperName makes the name of a variable of any text.
+func upperName(text string) string {
+	name := strings.Trim(notInName.ReplaceAllString(strings.ToUpper(text), "_"), "_")
+	if len(name) > 60 {
+		name = strings.Trim(name[:60], "_")
+	}
+	if name == "" || name[0] >= '0' && name[0] <= '9' {
+		name = "VALUE_" + name
+	}
+	return strings.TrimSuffix(name, "_")
+}
+
+// refusedName says why a dispatcher does not give out a variable of this name; "": it does.
+func refusedName(name string) string {
+	if name == "DATABASE_URL" || strings.HasPrefix(name, "DATABASE_URL_") || strings.HasPrefix(name, "PG") || strings.HasPrefix(name, "ROWHOOK_") {
+		return "the name is one of Rowhook's own, so name exactly this one in --env of rowhook run, or use another name"
+	}
+	return ""
+}
+
+// names gives each secret its name, by token. taken are the names that are in use.
+func (s *secrets) names(taken map[string]bool) map[string]string {
+	of := map[string]map[string]bool{} // tokens by hint
+	for _, one := range s.all {
+		for _, hint := range one.hints {
+			if of[hint] == nil {
+				of[hint] = map[string]bool{}
+			}
+			of[hint][one.token] = true
+		}
+	}
+	names := map[string]string{}
+	for _, one := range s.all {
+		hint, first := one.hints[0], one.uses[0].Trigger
+		name := upperName(first + "_" + hint)
+		if slices.ContainsFunc(one.uses, func(u Use) bool { return u.Trigger != first }) && len(of[hint]) == 1 {
+			name = hint
+		}
+		if refusedName(name) != "" {
+			name = "HOOK_" + name
+		}
+		unique := name
+		for n := 2; taken[unique]; n++ {
+			unique = fmt.Sprintf("%s_%d", name, n)
+		}
+		taken[unique] = true
+		names[one.token] = unique
+	}
+	return names
+}
+
+// renamed returns a trigger with the names of variables in the place of tokens.
+func renamed(spec trigger.Spec, names map[string]string) (trigger.Spec, error) {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return spec, fmt.Errorf("name the variables of %s: %w", spec.Name, err)
+	}
+	all := string(text)
+	if !strings.Contains(all, "IMPORTED_SECRET_") {
+		return spec, nil
+	}
+	for token, name := range names {
+		all = strings.ReplaceAll(all, token, name)
+	}
+	out := trigger.DefaultSpec()
+	if err := json.Unmarshal([]byte(all), &out); err != nil {
+		return spec, fmt.Errorf("name the variables of %s: %w", spec.Name, err)
+	}
+	return out, nil
+}
+
+var (
+	secretName = regexp.MustCompile(`(?i)auth|cookie|token|secret|passw|api[-_]?key|access[-_]?key|signature|credential|session|bearer|hmac|private|(?:^|[-_.])(?:key|sig|code|pwd|pass|sid|pin)(?:$|[-_.])|key$`)
+	knownToken = regexp.MustCompile(`(?i)^(?:sk|pk|rk)[-_](?:live|test|proj)|^gh[opsu]_|^github_pat_|^xox[a-z]-|^whsec_|^whsk_|^AKIA[0-9A-Z]|^eyJ[A-Za-z0-9_-]{8,}|^SG\.|^glpat-|^bot[0-9]+:|^Bearer |^Basic |^Token `)
+	uuidLike   = regexp.MustCompile(`(?i)^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+	runs       = regexp.MustCompile(`[A-Za-z0-9+/=]+`)
+)
+
+// SecretLike reports whether a value may be a secret, by what it is called and by what it looks like.
+func SecretLike(name, value string) bool {
+	return value != "" && (secretName.MatchString(name) || randomLike(value))
+}
+
+// randomLike reports whether a text looks like a token: a known form, or letters and digits mixed over
+// a length that no word has.
+func randomLike(s string) bool {
+	if knownToken.MatchString(s) || uuidLike.MatchString(s) {
+		return true
+	}
+	for _, run := range runs.FindAllString(s, -1) {
+		digits := len(run) - len(strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return -1
+			}
+			return r
+		}, run))
+		upper := strings.ToLower(run) != run && strings.ToUpper(run) != run && strings.ToLower(run[1:]) != run[1:]
+		if len(run) >= 16 && digits >= 2 && digits < len(run) || len(run) >= 24 && (digits > 0 || upper) && !strings.Contains(run, "/") {
+			return true
+		}
+	}
+	return false
+}
+
+// plainHeaders are headers whose values are no secrets.
+var plainHeaders = []string{
+	"accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "content-encoding", "content-language", "content-type",
+	"date", "host", "origin", "pragma", "prefer", "user-agent",
+}
+
+// Header returns the value of a header as rowhook.yaml has it. A literal value that is or may be a
+// secret becomes a variable: only the values of well-known headers, true, false and short numbers
+// stay. A scheme such as Bearer stays in front of the variable.
+func (i *Import) Header(name, value string, use Use) Piece {
+	plain := slices.Contains(plainHeaders, strings.ToLower(name)) && !randomLike(value)
+	if plain || value == "" || harmless(value) {
+		return Text(value)
+	}
+	return Ref(i.Variable(name, value, use))
+}
+
+var harmlessValue = regexp.MustCompile(`(?i)^(?:true|false|yes|no|on|off|none|null|[0-9]{1,4}|v?[0-9]+(?:\.[0-9]+){1,3}|(?:application|text|image|audio|video)/[a-z0-9.+*-]+(?:; *charset=[a-z0-9-]+)?)$`)
+
+func harmless(value string) bool { return harmlessValue.MatchString(strings.TrimSpace(value)) }
+
+var scheme = regexp.MustCompile(`(?i)^(Bearer|Basic|Token|ApiKey|Digest|Bot|Key) +(\S.*)$`)
+
+// HeaderPieces is [Import.Header] with the scheme of an Authorization kept.
+func (i *Import) HeaderPieces(name, value string, use Use) []Piece {
+	if m := scheme.FindStringSubmatch(value); m != nil {
+		return []Piece{Text(m[1] + " "), Ref(i.Variable(name, m[2], use))}
+	}
+	return []Piece{i.Header(name, value, use)}
+}
+
+// secretHosts are receivers whose URL as a whole is the secret.
+var secretHosts = regexp.MustCompile(`(?i)^(?:hooks\.slack\.com|(?:[a-z0-9-]+\.)*discord(?:app)?\.com|hooks\.zapier\.com|(?:[a-z0-9-]+\.)*webhook\.office\.com|(?:[a-z0-9-]+\.)*logic\.azure\.com|maker\.ifttt\.com|hook\.[a-z0-9.]*(?:make|integromat)\.com|chat\.googleapis\.com|api\.telegram\.org)$`)
+
+// URL divides a literal part of a URL into text and variables in the place of secrets: user and
+// password, secret values of the query, segments of the path that look like tokens, and the paths of
+// services whose URLs are secrets. start says that it begins the URL.
+func (i *Import) URL(raw string, start bool, use Use) []Piece {
+	var out []Piece
+	rest := raw
+	host := ""
+	if start {
+		if at := strings.Index(rest, "://"); at >= 0 {
+			authority := rest[at+3:]
+			end := strings.IndexAny(authority, "/?#")
+			if end < 0 {
+				end = len(authority)
+			}
+			out = append(out, Text(rest[:at+3]))
+			rest = authority[end:]
+			authority = authority[:end]
+			if user, after, ok := cutLast(authority, "@"); ok {
+				name, password, has := strings.Cut(user, ":")
+				out = append(out, i.userinfo(name, "USER", use)...)
+				if has {
+					out = append(out, Text(":"))
+					out = append(out, i.userinfo(password, "PASSWORD", use)...)
+				}
+				out = append(out, Text("@"))
+				authority = after
+			}
+			host = authority
+			out = append(out, Text(authority))
+		}
+	}
+	path, query, hasQuery := strings.Cut(rest, "?")
+	if name, _, _ := strings.Cut(host, ":"); secretHosts.MatchString(name) && len(strings.Trim(path, "/")) > 0 {
+		out = append(out, Text("/"), Ref(i.Variable("URL_PATH", strings.TrimPrefix(path, "/"), use)))
+	} else {
+		for n, segment := range strings.Split(path, "/") {
+			if n > 0 {
+				out = append(out, Text("/"))
+			}
+			if randomLike(segment) {
+				out = append(out, Ref(i.Variable("URL_TOKEN", segment, use)))
+				continue
+			}
+			out = append(out, Text(segment))
+		}
+	}
+	if !hasQuery {
+		return out
+	}
+	out = append(out, Text("?"))
+	for n, pair := range strings.Split(query, "&") {
+		if n > 0 {
+			out = append(out, Text("&"))
+		}
+		name, value, has := strings.Cut(pair, "=")
+		out = append(out, Text(name))
+		if has {
+			out = append(out, Text("="))
+		}
+		plain, err := url.QueryUnescape(name)
+		if err != nil {
+			plain = name
+		}
+		if has && SecretLike(plain, value) && !harmless(value) {
+			out = append(out, Ref(i.Variable(plain, value, use)))
+		} else {
+			out = append(out, Text(value))
+		}
+	}
+	return out
+}
+
+func (i *Import) userinfo(text, hint string, use Use) []Piece {
+	if text == "" {
+		return nil
+	}
+	return []Piece{Ref(i.Variable("URL_"+hint, text, use))}
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	at := strings.LastIndex(s, sep)
+	if at < 0 {
+		return s, "", false
+	}
+	return s[:at], s[at+len(sep):], true
+}
