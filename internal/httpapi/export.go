@@ -3,12 +3,10 @@ package httpapi
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // exportWrite is how long a client may take to accept a part of a download.
@@ -25,12 +23,11 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request) (int, any, error
 	if _, err := operate.List(r.Context(), s.cfg.DB, f, operate.ListOptions{Limit: 1, Budget: time.Millisecond}); err != nil {
 		return 0, nil, err
 	}
-	select {
-	case s.tails <- struct{}{}:
-		defer func() { <-s.tails }()
-	default:
-		return 0, nil, webapi.NewProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open, which is the limit", maxTails), "close one").With("Retry-After", "10")
+	leave, err := s.streams.enter(r)
+	if err != nil {
+		return 0, nil, err
 	}
+	defer leave()
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Content-Disposition", `attachment; filename="rowhook-events-`+time.Now().UTC().Format("20060102T150405Z")+`.ndjson"`)
 	w.WriteHeader(http.StatusOK)

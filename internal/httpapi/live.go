@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 // The status is looked at each livePeriod, or less often: the time between two looks is at least
@@ -202,12 +200,11 @@ func message(key string, v any) json.RawMessage {
 // statusStream sends the status when it has changed, and the activity now and then, until the client
 // disconnects.
 func (s *Server) statusStream(w http.ResponseWriter, r *http.Request) (int, any, error) {
-	select {
-	case s.tails <- struct{}{}:
-		defer func() { <-s.tails }()
-	default:
-		return 0, nil, webapi.NewProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open, which is the limit", maxTails), "close one").With("Retry-After", "10")
+	leave, err := s.streams.enter(r)
+	if err != nil {
+		return 0, nil, err
 	}
+	defer leave()
 	reader := s.live.join()
 	defer s.live.leave(reader)
 	out := newStream(w, r)

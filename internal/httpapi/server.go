@@ -94,8 +94,8 @@ type Server struct {
 	readiness  readiness
 	rights     rights
 	operations operations
-	tails      chan struct{} // one element per open tail
-	busy       atomic.Int64  // running requests, without those for health
+	streams    streams
+	busy       atomic.Int64 // running requests, without those for health
 	live       live
 	openapi    func() ([]byte, error)
 	page       *dashboard.Handler
@@ -110,7 +110,7 @@ func New(cfg Config) *Server {
 		cfg.Probe = cfg.DB
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
-	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(&cfg), tails: make(chan struct{}, maxTails), openapi: sync.OnceValues(Document)}
+	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(&cfg), openapi: sync.OnceValues(Document)}
 	s.page = dashboard.New()
 	s.readiness.server = s
 	s.operations.init()

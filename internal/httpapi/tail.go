@@ -12,11 +12,9 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/internal/webapi"
 )
 
 const (
-	maxTails  = 16
 	tailBeat  = 15 * time.Second // interval of keep-alive messages, so that each side notices when the other is gone
 	tailWrite = 10 * time.Second // how long a client may take to accept a message
 )
@@ -37,12 +35,11 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) (int, any, error) 
 			return 0, nil, err
 		}
 	}
-	select {
-	case s.tails <- struct{}{}:
-		defer func() { <-s.tails }()
-	default:
-		return 0, nil, webapi.NewProblem(http.StatusTooManyRequests, "too_many", fmt.Sprintf("%d streams are open, which is the limit", maxTails), "close one").With("Retry-After", "10")
+	leave, err := s.streams.enter(r)
+	if err != nil {
+		return 0, nil, err
 	}
+	defer leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	out := newStream(w, r)

@@ -144,3 +144,27 @@ func (d *namedDesk) lastLine(t *testing.T, token, path string) chan string {
 	}()
 	return ended
 }
+
+func TestOneTokenCantKeepTheOthersFromTheirStreams(t *testing.T) {
+	t.Parallel()
+	d := newNamedDesk(t)
+	greedy := d.add(t, "greedy", access.Payloads, time.Time{})
+	other := d.add(t, "other", access.Payloads, time.Time{})
+	for range 16 {
+		d.lastLine(t, greedy, "/api/v1/events/tail")
+	}
+	for _, path := range []string{"/api/v1/events/tail", "/api/v1/status/stream", "/api/v1/events/export"} {
+		require.Equal(t, "429 too_many", d.outcome(t, greedy, "GET", path, nil), path)
+	}
+	last := d.lastLine(t, other, "/api/v1/status/stream")
+	require.NoError(t, access.Remove(d.path, "greedy"))
+	greedy = d.add(t, "greedy", access.Payloads, time.Time{})
+	require.Eventually(t, func() bool {
+		return d.outcome(t, greedy, "GET", "/api/v1/events/export", nil) == "200"
+	}, patience, 20*time.Millisecond, "streams that have ended count no longer")
+	select {
+	case line := <-last:
+		require.Fail(t, "the stream of the other has ended", line)
+	default:
+	}
+}

@@ -263,6 +263,33 @@ func TestDevChangesTheConfiguration(t *testing.T) {
 	require.Equal(t, "triggers:\n  ", eval[string](tb, `document.getElementById("config").value`))
 }
 
+// A table may go between the plan and the apply. Then the file itself, which has no draft, is judged
+// as before, so that only the answer says why nothing was applied.
+func TestDevSaysWhyTheFileWasNotApplied(t *testing.T) {
+	t.Parallel()
+	b := newWorkbench(t)
+	tb := b.Opens(t)
+	tb.Sees(".judged", "This is applied")
+	eval[bool](tb, `(() => {
+		const real = window.fetch;
+		window.fetch = async (url, o) => {
+			const response = await real(url, o);
+			if (!String(url).includes("dev/config")) return response;
+			const config = await response.json();
+			if (String(o?.body).includes('"apply":true')) config.problems = [{line: 2, column: 5, key: "table", message: "there is no table public.gone"}], config.applied = false;
+			else config.plan.changes = [{action: "change", object: "trigger", name: "order_changed", detail: "as in the file", differences: []}];
+			return new Response(JSON.stringify(config), {status: response.status, headers: response.headers});
+		};
+		return true;
+	})()`)
+	tb.Sees(".judged", "An apply would change")
+	tb.Clicks("main", "Apply")
+	tb.Sees("[role=alert]", "It was not applied, and the file is as it was")
+	tb.Sees("main", "there is no table public.gone")
+	tb.Clicks("main", "Line 2, column 5")
+	tb.wait("the place was not selected", `document.activeElement.id === "config"`)
+}
+
 func TestDevWithoutItsTokenRefusesSQLAndTheConfiguration(t *testing.T) {
 	t.Parallel()
 	b := newWorkbench(t)

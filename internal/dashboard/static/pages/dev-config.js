@@ -21,7 +21,7 @@ const draft = signal(/** @type {{text: string, etag: string} | null} */ (null));
 /** What is to be said of the draft. text is the one that was checked. */
 const checked = signal(/** @type {any} */ (null));
 /** What came of the last apply. */
-const outcome = signal(/** @type {{plan: any} | {problem: any} | null} */ (null));
+const outcome = signal(/** @type {{plan: any} | {problem: any} | {problems: any[]} | null} */ (null));
 const busy = signal(false);
 
 /** @param {{applied: () => void}} props */
@@ -75,6 +75,7 @@ function Editor({ applied }) {
         applied();
       } else {
         checked.value = a;
+        outcome.value = { problems: d ? [] : a.problems }; // those of a draft stand above
       }
     } catch (e) {
       outcome.value = { problem: e };
@@ -89,7 +90,7 @@ function Editor({ applied }) {
         ${d && html`<button onClick=${() => (draft.value = null)}>Undo my changes</button>`}
         <span class="sub" id="configkeys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> applies. <kbd>Tab</kbd> indents; <kbd>Esc</kbd> and then <kbd>Tab</kbd> leaves.</span></div>`}
     <div role="status" class="judged"><${Judged} judged=${judged} changed=${d !== null} text=${text} area=${f.text !== null && area} /></div>
-    ${outcome.value && html`<${Outcome} outcome=${outcome.value} />`}</section>`;
+    ${outcome.value && html`<${Outcome} outcome=${outcome.value} text=${text} area=${f.text !== null && area} />`}</section>`;
 }
 
 /** @param {{area: {current: any}, text: string, write: (text: string) => void, apply: () => void, wrong: boolean}} props */
@@ -127,11 +128,16 @@ function Judged({ judged, changed, text, area }) {
   if (!judged) return html`<p class="sub">Checking it…</p>`;
   if (judged.failed) return html`<${Failed} problem=${judged.failed} />`;
   const n = judged.problems.length;
-  const list = (/** @type {any[]} */ all) => html`<ul class="plainlist">${all.map((p, i) => html`<li key=${i}>${p.line > 0 && (area ? html`<button class="quiet link" onClick=${() => select(area.current, indexOfLine(text, p.line, p.column), indexOfLine(text, p.line, Infinity))}>Line ${p.line}, column ${p.column}</button> ` : `${visible(p.file)}:${p.line}: `)}${visible(p.message)}${p.key && html` <span class="z mono">${visible(p.key)}</span>`}</li>`)}</ul>`;
+  const list = (/** @type {any[]} */ all) => html`<${Problems} all=${all} text=${text} area=${area} />`;
   return html`${n > 0 && html`<p><${Light} kind="bad">${n === 1 ? "A problem keeps" : `${plural(n, "problem")} keep`} it from being applied<//></p>${list(judged.problems)}`}
     ${judged.warnings.length > 0 && html`<p><${Light} kind="wait">${plural(judged.warnings.length, "warning")}<//></p>${list(judged.warnings)}`}
     ${judged.plan && (judged.plan.changes.length ? html`<p>An apply would change:</p><${Plan} plan=${judged.plan} />`
       : html`<p><${Light} kind="ok">${changed ? "This text means what is applied already" : "This is applied"}<//></p>`)}`;
+}
+
+/** @param {{all: any[], text: string, area: {current: any} | false}} props */
+function Problems({ all, text, area }) {
+  return html`<ul class="plainlist">${all.map((p, i) => html`<li key=${i}>${p.line > 0 && (area ? html`<button class="quiet link" onClick=${() => select(area.current, indexOfLine(text, p.line, p.column), indexOfLine(text, p.line, Infinity))}>Line ${p.line}, column ${p.column}</button> ` : `${visible(p.file)}:${p.line}: `)}${visible(p.message)}${p.key && html` <span class="z mono">${visible(p.key)}</span>`}</li>`)}</ul>`;
 }
 
 /** @type {Record<string, string>} */
@@ -145,8 +151,9 @@ function Plan({ plan }) {
     <ul class="plainlist">${c.differences.map((/** @type {any} */ x) => html`<li key=${x.key}><span class="mono">${visible(x.key)}</span>: ${x.secret ? "the secret" : html`${code(x.old)} → ${code(x.new)}`}</li>`)}</ul></li>`)}</ul>`;
 }
 
-/** @param {{outcome: any}} props */
-function Outcome({ outcome: o }) {
+/** @param {{outcome: any, text: string, area: {current: any} | false}} props */
+function Outcome({ outcome: o, text, area }) {
   if (o.problem) return html`<${Failed} problem=${o.problem} />`;
+  if (o.problems) return html`<p role="alert"><${Light} kind="bad">It was not applied, and the file is as it was<//></p><${Problems} all=${o.problems} text=${text} area=${area} />`;
   return html`<p role="status"><${Light} kind="ok">Applied. It is in the file, and has changed ${o.plan.changes.length ? "this:" : "nothing else."}<//></p><${Plan} plan=${o.plan} />`;
 }
