@@ -23,8 +23,8 @@ type standing struct {
 	Captures       bool     // it may make triggers that run rowhook.capture
 }
 
-func readStanding(ctx context.Context, conn *pgx.Conn) (*standing, error) {
-	rows, err := conn.Query(ctx, `
+func readStanding(ctx context.Context, db pg.Queryer) (*standing, error) {
+	rows, err := db.Query(ctx, `
 select current_user::pg_catalog.text as user, pg_catalog.current_database()::pg_catalog.text as database, coalesce(pg_catalog.pg_get_userbyid(n.nspowner), '') as owner,
        coalesce(pg_catalog.pg_get_userbyid(n.nspowner) = current_user, false) as is_owner,
        coalesce(pg_catalog.pg_has_role(n.nspowner, `+setRole+`), false) as set, coalesce(pg_catalog.pg_has_role(n.nspowner, 'USAGE'), false) as inherits,
@@ -56,17 +56,10 @@ func (p *planner) mayApply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	user, owner := pg.PlainName(s.User), pg.PlainName(s.Owner)
-	switch {
-	case s.Owner == "" && !s.MayCreate:
-		return fmt.Errorf("the role %s may not create the schema rowhook: grant create on database %s to %[1]s", user, pg.PlainName(s.Database))
-	case s.Owner != "" && !s.Set && s.Inherits:
-		return fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not set its role to it, so objects that it creates there would have another owner: %s", user, owner, grantMembership(owner, user))
-	case s.Owner != "" && p.in.database < p.in.program && !s.Set:
-		return fmt.Errorf("the role %s may not change the schema rowhook, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
-	case s.Owner != "" && !s.WritesTrigger:
-		return fmt.Errorf("the role %s may not write rowhook.trigger, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
+	if err := s.refusal(p.in.database < p.in.program); err != nil {
+		return err
 	}
+	user, owner := pg.PlainName(s.User), pg.PlainName(s.Owner)
 	if len(s.Languages) > 0 && p.makesFunctions() {
 		return fmt.Errorf("the role %s may not create functions in the language %s: grant usage on language %[2]s to %[1]s", user, strings.Join(s.Languages, ", "))
 	}
@@ -74,6 +67,23 @@ func (p *planner) mayApply(ctx context.Context) error {
 		return fmt.Errorf("the role %s may not create triggers that run rowhook.capture: apply as %s, or grant execute on function rowhook.capture() to %[1]s", user, owner)
 	}
 	return mayDrop(ctx, p.conn, user, p.plan.units())
+}
+
+// refusal returns why this role may not install the schema, or not change what is in it. outdated
+// says that the schema has to be migrated.
+func (s *standing) refusal(outdated bool) error {
+	user, owner := pg.PlainName(s.User), pg.PlainName(s.Owner)
+	switch {
+	case s.Owner == "" && !s.MayCreate:
+		return fmt.Errorf("the role %s may not create the schema rowhook: grant create on database %s to %[1]s", user, pg.PlainName(s.Database))
+	case s.Owner != "" && !s.Set && s.Inherits:
+		return fmt.Errorf("the role %s has the rights of %s, who owns the schema rowhook, but may not set its role to it, so objects that it creates there would have another owner: %s", user, owner, grantMembership(owner, user))
+	case s.Owner != "" && outdated && !s.Set:
+		return fmt.Errorf("the role %s may not change the schema rowhook, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
+	case s.Owner != "" && !s.WritesTrigger:
+		return fmt.Errorf("the role %s may not write rowhook.trigger, which belongs to %s: apply as %[2]s, or %s", user, owner, grantMembership(owner, user))
+	}
+	return nil
 }
 
 func (p *planner) makesFunctions() bool {

@@ -124,7 +124,7 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{
-		a.statusCommand(), a.triggersCommand(), a.eventsCommand(), a.redeliverCommand(), a.retryCommand(), a.cancelCommand(), a.discardCommand(), a.eraseCommand(), a.invokeCommand(), a.testCommand(),
+		a.statusCommand(), a.doctorCommand(), a.triggersCommand(), a.eventsCommand(), a.redeliverCommand(), a.retryCommand(), a.cancelCommand(), a.discardCommand(), a.eraseCommand(), a.invokeCommand(), a.testCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.backfillCommand(), a.replayCommand(), a.drainCommand(), a.auditCommand(), a.tokenCommand(),
 	} {
 		cmd.GroupID = "operate"
