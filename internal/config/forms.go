@@ -142,9 +142,8 @@ func (d *decoder) statuses(n ast.Node, v reflect.Value, at place) {
 				quote(e.name), trigger.LeastStatus, trigger.MostStatus)
 			continue
 		}
-		if d.value(e.value, reflect.ValueOf(&rule.Then).Elem(), here) {
-			rules = rules.Set(rule)
-		}
+		d.value(e.value, reflect.ValueOf(&rule.Then).Elem(), here)
+		rules = rules.Set(rule) // with a wrong word, too, so that an overlap is reported as well
 	}
 	v.Set(reflect.ValueOf(rules))
 }

@@ -43,3 +43,13 @@ func TestATriggersRetentionIsMergedWithThatOfDefaults(t *testing.T) {
 	require.Equal(t, trigger.Retention{Delivered: trigger.Duration(12 * time.Hour)}, own.Of(c.Settings.Retention))
 	require.Nil(t, parse(t, fileOf()).Triggers[0].Retention.Delivered)
 }
+
+func TestAllThatIsWrongWithStatusesIsReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{
+		`rowhook.yaml:6:24: triggers[0].retry.statuses[200]: a status from 200 to 299 always means that the event is delivered; name statuses from 300 on`,
+		`rowhook.yaml:6:60: triggers[0].retry.statuses.440-499: "drop" is not a valid value; write dead or retry or pause`,
+		`rowhook.yaml:6:60: triggers[0].retry.statuses.440-499: the ranges 400-450 and 440-499 overlap; divide them, or name single statuses, which have precedence over ranges`,
+		`rowhook.yaml:6:75: triggers[0].retry.statuses.445-470: the ranges 440-499 and 445-470 overlap; divide them, or name single statuses, which have precedence over ranges`,
+	}, problemsOf(t, fileOf("retry: {statuses: {200: retry, 400-450: dead, 440-499: drop, 445-470: retry}}")))
+}

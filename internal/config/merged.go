@@ -232,17 +232,15 @@ func (t merged) checkSchedule() {
 	}
 }
 
-// checkStatuses reports ranges of statuses that overlap.
+// checkStatuses reports ranges of statuses that overlap, and a pause that would stop all for one. It
+// looks at the entries that are right by themselves, so that all problems are reported at once.
 func (t merged) checkStatuses() {
-	if !t.clean("retry", "statuses") {
-		return
-	}
-	if t.spec.Retry.Statuses.Pauses() && t.spec.Webhook.URLHasData() && t.clean("webhook") {
+	const key, list = "retry", "statuses"
+	if t.spec.Webhook.URLHasData() && t.clean("webhook") {
 		for _, r := range t.spec.Retry.Statuses {
 			if r.Then == trigger.StatusPause {
 				t.conflict("pause would stop all events for one, since the URL has data of the event; write dead, or take the data from url and query",
-					[]string{"retry", "statuses", r.Range()})
-				return
+					[]string{key, list, r.Range()})
 			}
 		}
 	}
@@ -254,10 +252,11 @@ func (t merged) checkStatuses() {
 		}
 		if before != nil && r.From <= before.To {
 			t.conflict(fmt.Sprintf("the ranges %s and %s overlap; divide them, or name single statuses, which have precedence over ranges", before.Range(), r.Range()),
-				[]string{"retry", "statuses", r.Range()}, []string{"retry", "statuses", before.Range()})
-			return
+				[]string{key, list, r.Range()}, []string{key, list, before.Range()})
 		}
-		before = r
+		if before == nil || r.To > before.To {
+			before = r
+		}
 	}
 }
 
