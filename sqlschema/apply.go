@@ -204,7 +204,7 @@ func recordApply(ctx context.Context, conn *pgx.Conn, plan *Plan, failed error, 
 
 // run runs the unit in a transaction and notifies the dispatchers.
 func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Logger) error {
-	return a.transact(ctx, conn, u, log, func(tx pgx.Tx) error {
+	return a.transact(ctx, conn, u, log, func(tx *pipeline) error {
 		var newcomers []int32
 		for _, s := range u.steps {
 			if err := s.run(ctx, tx); err != nil {
@@ -217,9 +217,9 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 		if u.stage == granting {
 			return nil // grants do not change the configuration
 		}
-		if err := RaiseGeneration(ctx, tx); err != nil {
-			return err
-		}
+		tx.laterWith(raising, raiseGeneration, queue.MuteFrom)
+		silence, args := queue.Silencing()
+		tx.laterWith(raising, silence, args...)
 		return queue.PauseNewcomers(ctx, tx, newcomers)
 	})
 }
@@ -228,19 +228,22 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 // changed. If the server's queue of notifications fills up, notifying could make the commit fail.
 // Then dispatchers see the change at their next watch.
 func RaiseGeneration(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `
-with raised as (
-  update rowhook.setting set value = pg_catalog.to_jsonb((value #>> '{}')::bigint + 1) where name = 'generation'
-)
-select pg_catalog.pg_notify('rowhook', 'config') where pg_catalog.pg_notification_queue_usage() < $1`, queue.MuteFrom)
-	if err != nil {
-		return fmt.Errorf("raise the generation: %w", err)
+	if _, err := tx.Exec(ctx, raiseGeneration, queue.MuteFrom); err != nil {
+		return raising(err)
 	}
 	return queue.SilenceForNobody(ctx, tx)
 }
 
+const raiseGeneration = `
+with raised as (
+  update rowhook.setting set value = pg_catalog.to_jsonb((value #>> '{}')::bigint + 1) where name = 'generation'
+)
+select pg_catalog.pg_notify('rowhook', 'config') where pg_catalog.pg_notification_queue_usage() < $1`
+
+func raising(err error) error { return fmt.Errorf("raise the generation: %w", err) }
+
 // transact runs f in a transaction, and repeats it while the table of the unit is busy.
-func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Logger, f func(pgx.Tx) error) error {
+func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Logger, f func(*pipeline) error) error {
 	timeout, patience := a.LockTimeout, a.Patience
 	if timeout <= 0 {
 		timeout = DefaultLockTimeout
@@ -252,13 +255,14 @@ func (a Applier) transact(ctx context.Context, conn *pgx.Conn, u *unit, log *slo
 	backoff := pg.Backoff(timeout)
 	var busy *BusyError
 	err := retry.Do(ctx, retry.WithMaxDuration(patience, backoff), func(ctx context.Context) error {
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			// A statement_timeout of the role or the database may be shorter.
-			set := fmt.Sprintf("set local lock_timeout = '%dms'; set local statement_timeout = 0", max(1, timeout.Milliseconds()))
-			if _, err := tx.Exec(ctx, set); err != nil {
-				return fmt.Errorf("set lock_timeout: %w", err)
+		// A statement_timeout of the role or the database may be shorter.
+		begin := fmt.Sprintf("begin; set local lock_timeout = '%dms'; set local statement_timeout = 0", max(1, timeout.Milliseconds()))
+		err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
+			all := &pipeline{Tx: tx}
+			if err := f(all); err != nil {
+				return err
 			}
-			return f(tx)
+			return all.send(ctx)
 		})
 		if !isBusy(err) {
 			return err

@@ -212,9 +212,9 @@ func (o own) intoView(spec *trigger.Spec) string {
 // views returns all of these views.
 func (o own) views() []string { return []string{o.inbox(), o.ordered(), o.moves(), o.delayed()} }
 
-// createTrigger returns the statement that creates or replaces the capture trigger of one
-// operation.
-func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, op operation) string {
+// createTrigger returns the statements that create or replace the capture trigger of one operation.
+// Only the last one has the when.
+func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, op operation) []string {
 	silent := ""
 	if spec.Notify == trigger.NotifyNever {
 		silent = trigger.NotifyNever
@@ -237,7 +237,7 @@ func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, 
 	if condition := condition(spec, rel, op); condition != "" {
 		fmt.Fprintf(&b, " when (%s)", condition)
 	}
-	return b.String() + " " + call
+	return []string{b.String() + " " + call}
 }
 
 // condition returns the WHEN clause. Rows are compared by their stored image. Every type has one,

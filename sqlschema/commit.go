@@ -42,25 +42,21 @@ func notAtCommit(spec *trigger.Spec, rel *relation) string {
 }
 
 // checkCommit finds what keeps a table from being captured at commit, and reads its key.
-func (p *planner) checkCommit(ctx context.Context, spec *trigger.Spec, rel *relation, problem func(message string, path ...string)) error {
+func (p *planner) checkCommit(spec *trigger.Spec, rel *relation, problem func(message string, path ...string)) {
 	if message := notAtCommit(spec, rel); message != "" {
 		problem(message, "at")
-		return nil
+		return
 	}
 	if ordered(spec) {
-		return nil // its key is that of the row
+		return // its key is that of the row
 	}
 	byRow := *spec
 	byRow.Order.By = []string{trigger.OrderByRow}
-	names, err := keyOf(ctx, p.conn, rel)
-	if err == nil && len(names) == 0 {
+	if len(rel.primaryKey()) == 0 {
 		problem(fmt.Sprintf("%s has no primary key, by which the changes of a row are known for those of one row: add one, or capture each change", rel), "at")
-		return nil
+		return
 	}
-	if err == nil {
-		rel.key, err = readKey(ctx, p.conn, rel, &byRow, func(_ int, message string) { problem(message, "at") })
-	}
-	return err
+	rel.key = keyOf(rel, &byRow, func(_ int, message string) { problem(message, "at") })
 }
 
 // commitTriggers returns the operations whose SQL triggers such a trigger needs: all, since each of
@@ -75,10 +71,13 @@ func commitTriggers(s *trigger.Spec) []operation {
 
 // createCommitTrigger returns the statements that make one of these SQL triggers. Postgres can't
 // replace a constraint trigger.
-func createCommitTrigger(spec *trigger.Spec, rel *relation, of own, op operation, call string) string {
+func createCommitTrigger(spec *trigger.Spec, rel *relation, of own, op operation, call string) []string {
 	name := pg.QuoteName(sqlTriggerName(spec.Name, of.id, op))
-	return fmt.Sprintf("drop trigger if exists %[1]s on %[2]s; create constraint trigger %[1]s after %[3]s on %[2]s deferrable initially deferred for each row when (%[4]s) %[5]s",
-		name, rel.sql(), op.word(), commitCondition(spec, rel, op), call)
+	return []string{
+		fmt.Sprintf("drop trigger if exists %s on %s", name, rel.sql()),
+		fmt.Sprintf("create constraint trigger %s after %s on %s deferrable initially deferred for each row when (%s) %s",
+			name, op.word(), rel.sql(), commitCondition(spec, rel, op), call),
+	}
 }
 
 // commitCondition returns the WHEN clause. An update that changes nothing is left out. The other parts
@@ -106,7 +105,7 @@ func commitCondition(spec *trigger.Spec, rel *relation, op operation) string {
 // function, so that every program finds them, and drops them with it.
 type commitFunction struct {
 	Signature string
-	Create    string
+	Create    []string // statements
 }
 
 // commitFunctions returns the functions that a capture at commit calls, in the order in which they are
@@ -117,15 +116,19 @@ func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32
 	text := of.payload() + "(" + rel.sql() + ", pg_catalog.bool)"
 	seen := of.payload() + "(text, text, text, text)"
 	put := of.payload() + `(tid, uuid, text, text, "char", json, json, json, json)`
+	judging := []string{createJudge(spec, of)}
+	if spec.When != "" {
+		judging = pg.OnUsersPath(judging[0])
+	}
 	return []commitFunction{
 		// The row from its text. Its type is looked up once, so it follows renames.
-		{parse, "drop function if exists " + parse + " cascade; create function " + parse + " returns " + rel.sql() + " language sql stable return ($1)::" + rel.sql()},
-		{judge, createJudge(spec, of)},
+		{parse, []string{"drop function if exists " + parse + " cascade", "create function " + parse + " returns " + rel.sql() + " language sql stable return ($1)::" + rel.sql()}},
+		{judge, judging},
 		// The text of a row. A partition may have other columns than its table, or another order of
 		// them, and its row becomes one of the table here.
-		{text, "create or replace function " + text + " returns pg_catalog.text language sql stable return ($1)::pg_catalog.text"},
-		{seen, createSeen(of, relationID)},
-		{put, createPut(spec, of, relationID)},
+		{text, []string{"create or replace function " + text + " returns pg_catalog.text language sql stable return ($1)::pg_catalog.text"}},
+		{seen, []string{createSeen(of, relationID)}},
+		{put, []string{createPut(spec, of, relationID)}},
 	}
 }
 
@@ -327,7 +330,7 @@ func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition, 
 
 // dropConstraint drops an SQL trigger that captures at commit, since "create or replace" can't make
 // another one of it.
-func (w *installation) dropConstraint(ctx context.Context, tx pgx.Tx, op operation) error {
+func (w *installation) dropConstraint(ctx context.Context, tx *pipeline, op operation) error {
 	name := sqlTriggerName(w.spec.Name, w.id, op)
 	var is bool
 	err := tx.QueryRow(ctx, "select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname = $2 and tgconstraint <> 0)", w.rel.OID, name).Scan(&is)
@@ -336,37 +339,6 @@ func (w *installation) dropConstraint(ctx context.Context, tx pgx.Tx, op operati
 	}
 	_, err = tx.Exec(ctx, fmt.Sprintf("drop trigger %s on %s", pg.QuoteName(name), w.rel.sql()))
 	return err
-}
-
-// createCommit runs the statements before, and makes the functions that a capture at commit calls. It
-// returns their signatures.
-func (w *installation) createCommit(ctx context.Context, tx pgx.Tx, before []string) (signatures []string, err error) {
-	functions := commitFunctions(w.spec, w.rel, w.own(), w.relationID)
-	parse, judge := functions[0], functions[1]
-	if _, err := tx.Exec(ctx, strings.Join(append(before, parse.Create), ";\n")); err != nil {
-		return nil, err
-	}
-	create := func() error {
-		_, err := tx.Exec(ctx, judge.Create)
-		return err
-	}
-	if w.spec.When == "" {
-		err = create()
-	} else {
-		err = pg.WithUsersPath(ctx, tx.Conn(), create)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range functions {
-		signatures = append(signatures, f.Signature)
-	}
-	for _, f := range functions[2:] {
-		if _, err := tx.Exec(ctx, f.Create); err != nil {
-			return nil, err
-		}
-	}
-	return signatures, nil
 }
 
 // refuseCommit returns an error if triggers capture at commit, for a way down to a version whose

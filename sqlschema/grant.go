@@ -231,7 +231,7 @@ func (p *planner) grants(ctx context.Context, roles []string) error {
 				Role: role, Rights: names,
 			},
 			unit: unitKey{stage: granting},
-			run:  func(ctx context.Context, tx pgx.Tx) error { return grantRights(ctx, tx, role, lacking) },
+			run:  func(ctx context.Context, tx *pipeline) error { return grantRights(ctx, tx, role, lacking) },
 		})
 		return nil
 	})
@@ -270,12 +270,13 @@ func Grant(ctx context.Context, conn *pgx.Conn, roles []string) ([]Change, error
 		return nil, err
 	}
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		all := &pipeline{Tx: tx}
 		for _, s := range p.plan.steps {
-			if err := s.run(ctx, tx); err != nil {
+			if err := s.run(ctx, all); err != nil {
 				return err
 			}
 		}
-		return nil
+		return all.send(ctx)
 	})
 	if err != nil {
 		return nil, err

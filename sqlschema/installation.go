@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -34,39 +33,35 @@ func (w *installation) own() own { return ownOf(w.spec, w.id, w.relationID) }
 // fresh reports whether nothing of it can be installed, since it has no number yet.
 func (w *installation) fresh() bool { return w.id == 0 || w.spec.Many() && w.relationID == 0 }
 
-// createTrigger creates a capture trigger. Functions and operators in a when are looked up by the
-// search_path of the user.
-func (w *installation) createTrigger(ctx context.Context, tx pgx.Tx, op operation) error {
-	create := func() error {
-		_, err := tx.Exec(ctx, createTrigger(w.spec, w.rel, w.own(), w.relationID, op))
-		return err
+// createTrigger creates a capture trigger, or replaces the one that exists. Functions and operators
+// in a when are looked up by the search_path of the user.
+func (w *installation) createTrigger(ctx context.Context, tx *pipeline, op operation, exists bool) error {
+	if exists {
+		if err := w.dropConstraint(ctx, tx, op); err != nil {
+			return fmt.Errorf("replace the %s trigger of %s: %w", op.word(), w.spec.Name, err)
+		}
 	}
-	err := w.dropConstraint(ctx, tx, op)
-	if err != nil {
-		return fmt.Errorf("replace the %s trigger of %s: %w", op.word(), w.spec.Name, err)
+	statements := createTrigger(w.spec, w.rel, w.own(), w.relationID, op)
+	if last := len(statements) - 1; w.spec.When != "" {
+		statements = append(statements[:last:last], pg.OnUsersPath(statements[last])...)
 	}
-	if w.spec.When == "" {
-		err = create()
-	} else {
-		err = pg.WithUsersPath(ctx, tx.Conn(), create)
-	}
-	if err != nil {
+	tx.later(func(err error) error {
 		return fmt.Errorf("create the %s trigger of %s: %w", op.word(), w.spec.Name, err)
-	}
+	}, statements...)
 	if !w.spec.OnReplication {
 		return nil
 	}
 	return w.enableAll(ctx, tx, op) // replacing a trigger resets how it is enabled
 }
 
-func (w *installation) writeRow(ctx context.Context, tx pgx.Tx) error {
+func (w *installation) writeRow(ctx context.Context, tx *pipeline) error {
 	if err := w.insertRow(ctx, tx); err != nil {
 		return fmt.Errorf("write the row of trigger %s: %w", w.spec.Name, err)
 	}
 	return nil
 }
 
-func (w *installation) insertRow(ctx context.Context, tx pgx.Tx) error {
+func (w *installation) insertRow(ctx context.Context, tx *pipeline) error {
 	if w.moved {
 		// Its old table may have been too busy to drop its trigger.
 		var elsewhere []string
@@ -100,7 +95,7 @@ returning t.id, t.relation_id`, w.spec.Name, w.rel.OID, w.rel.Schema, w.rel.Name
 
 // freeKeys lets go the keys that dead letters hold, unless they held them before and go on to do
 // so. Later events of these keys are sent, so such a dead letter has no place to return to.
-func (w *installation) freeKeys(ctx context.Context, tx pgx.Tx) error {
+func (w *installation) freeKeys(ctx context.Context, tx *pipeline) error {
 	_, err := tx.Exec(ctx, `
 update rowhook.dead_letter d set blocks = null
   from rowhook.trigger t
@@ -109,7 +104,7 @@ update rowhook.dead_letter d set blocks = null
 	return err
 }
 
-func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
+func (w *installation) createFunctions(ctx context.Context, tx *pipeline) error {
 	guarded, of := guarded(w.spec, w.rel), w.own()
 	path, err := w.usersPath(ctx, tx)
 	if err != nil {
@@ -121,6 +116,7 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	}
 	function := of.capture() + "()"
 	var statements, payloads []string
+	failed := func(err error) error { return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err) }
 	for _, f := range payloadFunctions(w.spec, w.rel, of) {
 		statements = append(statements, f.create())
 		payloads = append(payloads, f.Signature)
@@ -130,13 +126,10 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 		statements = append(statements, createKey(w.spec, w.rel, of))
 	}
 	if atCommit(w.spec) {
-		own, err := w.createCommit(ctx, tx, statements)
-		if err != nil {
-			return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
+		for _, f := range commitFunctions(w.spec, w.rel, of, w.relationID) {
+			statements, payloads = append(statements, f.Create...), append(payloads, f.Signature)
 		}
-		statements, payloads = nil, append(payloads, own...)
 	}
-	statements = append(statements, capture, revokeFunction(function))
 	if atCommit(w.spec) {
 		payloads = append(payloads, key)
 	}
@@ -144,8 +137,8 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 	if ordered(w.spec) && !atCommit(w.spec) {
 		own = append(own, key)
 	}
+	statements = append(statements, capture, revokeFunctions(append(own, function)...))
 	for _, signature := range own {
-		statements = append(statements, revokeFunction(signature))
 		if w.owner != "" {
 			statements = append(statements, fmt.Sprintf("alter function %s owner to %s", signature, w.owner))
 		}
@@ -169,22 +162,20 @@ func (w *installation) createFunctions(ctx context.Context, tx pgx.Tx) error {
 			statements = append(statements, "drop view if exists "+view)
 		}
 	}
-	// Without arguments, one message has all of them.
-	if _, err := tx.Exec(ctx, strings.Join(statements, ";\n")); err != nil {
-		return fmt.Errorf("create the functions of %s: %w", w.spec.Name, err)
-	}
+	tx.later(failed, statements...)
 	w.functions = true
+	if !guarded {
+		return nil
+	}
 	return w.checkRunner(ctx, tx)
 }
 
 // usersPath returns the search_path of the user, or "" if no function needs it.
-func (w *installation) usersPath(ctx context.Context, tx pgx.Tx) (path string, err error) {
+func (w *installation) usersPath(ctx context.Context, tx *pipeline) (path string, err error) {
 	if !atCommit(w.spec) || w.spec.When == "" {
 		return "", nil
 	}
-	err = pg.WithUsersPath(ctx, tx.Conn(), func() error {
-		return tx.QueryRow(ctx, "select pg_catalog.current_setting('search_path')").Scan(&path)
-	})
+	err = tx.QueryRow(ctx, "select pg_catalog.substr(pg_catalog.current_setting($1), 2)", pg.PathSetting).Scan(&path)
 	if err != nil {
 		return "", fmt.Errorf("read the search_path for the when of %s: %w", w.spec.Name, err)
 	}
@@ -193,7 +184,7 @@ func (w *installation) usersPath(ctx context.Context, tx pgx.Tx) (path string, e
 
 // checkRunner checks that the owner of the capture function has all the rights that it uses. If
 // this role may not grant a right, the server only warns.
-func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
+func (w *installation) checkRunner(ctx context.Context, tx *pipeline) error {
 	found, err := w.findFunctions(ctx, tx)
 	if err != nil {
 		return err
@@ -208,7 +199,7 @@ func (w *installation) checkRunner(ctx context.Context, tx pgx.Tx) error {
 }
 
 // findFunctions returns the functions of its own.
-func (w *installation) findFunctions(ctx context.Context, tx pgx.Tx) ([]functionFound, error) {
+func (w *installation) findFunctions(ctx context.Context, tx *pipeline) ([]functionFound, error) {
 	var names []string
 	for _, name := range []string{w.own().capture(), w.own().payload()} {
 		names = append(names, strings.TrimPrefix(name, "rowhook."))
@@ -220,32 +211,42 @@ func (w *installation) findFunctions(ctx context.Context, tx pgx.Tx) ([]function
 	return found, nil
 }
 
-// revokeFunction revokes what default privileges granted on a function, to PUBLIC and to others.
+// revokeFunctions revokes what default privileges granted on functions, to PUBLIC and to others.
 // The owner keeps its right.
-func revokeFunction(signature string) string {
-	return revokeAll("function", signature, "pg_catalog.pg_proc", "p.proacl", "p.proowner", "regprocedure")
+func revokeFunctions(signatures ...string) string {
+	return revokeAll("function", signatures, "pg_catalog.pg_proc", "p.proacl", "p.proowner", "regprocedure")
 }
 
-func revokeAll(kind, name, catalog, acl, owner, reg string) string {
+func revokeView(name string) string {
+	return revokeAll("table", []string{name}, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")
+}
+
+// revokeAll is one block for all of them, since compiling a block takes longer than what it does.
+func revokeAll(kind string, names []string, catalog, acl, owner, reg string) string {
+	literals := make([]string, len(names))
+	for i, name := range names {
+		literals[i] = pg.StringLiteral(name)
+	}
 	return fmt.Sprintf(`do $rowhook$
 declare
-  grantee pg_catalog.text;
+  given record;
 begin
   revoke all on %[1]s %[2]s from public;
-  for grantee in
-    select distinct a.grantee::pg_catalog.regrole::pg_catalog.text
-      from %[3]s p cross join pg_catalog.aclexplode(%[4]s) a where p.oid = %[5]s::pg_catalog.%[6]s and a.grantee not in (0, %[7]s)
+  for given in
+    select distinct p.oid::pg_catalog.%[6]s::pg_catalog.text as name, a.grantee::pg_catalog.regrole::pg_catalog.text as grantee
+      from %[3]s p cross join pg_catalog.aclexplode(%[4]s) a
+     where p.oid = any (array[%[5]s]::pg_catalog.%[6]s[]::pg_catalog.oid[]) and a.grantee not in (0, %[7]s)
   loop
-    execute pg_catalog.format('revoke all on %[1]s %%s from %%s cascade', %[5]s, grantee);
+    execute pg_catalog.format('revoke all on %[1]s %%s from %%s cascade', given.name, given.grantee);
   end loop;
 end
-$rowhook$`, kind, name, catalog, acl, pg.StringLiteral(name), reg, owner)
+$rowhook$`, kind, strings.Join(names, ", "), catalog, acl, strings.Join(literals, ", "), reg, owner)
 }
 
 // handOver makes captures run as the owner of the table, with the rights that they need.
 func (w *installation) handOver(payloads []string, function string) []string {
 	inbox, owner := w.own().inbox(), pg.QuoteName(w.rel.Owner)
-	statements := []string{createInbox(w.own()), revokeAll("table", inbox, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
+	statements := []string{createInbox(w.own()), revokeView(inbox)}
 	if w.owner != "" {
 		statements = append(statements, "alter view "+inbox+" owner to "+w.owner)
 	}
@@ -280,7 +281,7 @@ func (w *installation) handOverOrder(key string) (statements []string) {
 
 // handOverView makes a view through which captures write that run as the owner of the table.
 func (w *installation) handOverView(view, create string) []string {
-	statements := []string{create, revokeAll("table", view, "pg_catalog.pg_class", "p.relacl", "p.relowner", "regclass")}
+	statements := []string{create, revokeView(view)}
 	if w.owner != "" {
 		statements = append(statements, "alter view "+view+" owner to "+w.owner)
 	}
@@ -289,7 +290,12 @@ func (w *installation) handOverView(view, create string) []string {
 
 // enableAll sets how a trigger and its copies on partitions fire, in case they were changed by
 // hand.
-func (w *installation) enableAll(ctx context.Context, tx pgx.Tx, op operation) error {
+func (w *installation) enableAll(ctx context.Context, tx *pipeline, op operation) error {
+	name := sqlTriggerName(w.spec.Name, w.id, op)
+	if w.rel.Kind != "p" && !w.rel.Hypertable {
+		tx.later(func(err error) error { return fmt.Errorf("enable %s on %s: %w", name, w.rel, err) }, enableTrigger(w.rel.sql(), name, w.spec.OnReplication))
+		return nil
+	}
 	rows, err := pg.Collect[struct{ Name, Table string }](ctx, tx, `
 with recursive family as (
   select t.oid, t.tgrelid, t.tgname, 0 as depth from pg_catalog.pg_trigger t where t.tgrelid = $1 and t.tgname = $2
@@ -300,7 +306,7 @@ select f.tgname as name, format('%I.%I', n.nspname, c.relname) as "table"
   from family f
   join pg_catalog.pg_class c on c.oid = f.tgrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
- order by f.depth`, w.rel.OID, sqlTriggerName(w.spec.Name, w.id, op))
+ order by f.depth`, w.rel.OID, name)
 	if err != nil {
 		return fmt.Errorf("look for partitions: %w", err)
 	}
@@ -314,7 +320,7 @@ select f.tgname as name, format('%I.%I', n.nspname, c.relname) as "table"
 
 // writeCaptured records what the SQL objects were made from and how the catalog describes them. An
 // object that was not made again keeps its entry.
-func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
+func (w *installation) writeCaptured(ctx context.Context, tx *pipeline) error {
 	is := captured{SQL: map[string]fingerprint{}}
 	byName := map[string]operation{}
 	for _, op := range sqlTriggers(w.spec, w.rel) {
@@ -329,29 +335,28 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 			is.SQL[c.Name] = fingerprint{triggerDigest(w.spec, w.rel, w.own(), w.relationID, byName[c.Name]), c.Made}
 		}
 	}
-	if ownFunction(w.spec, w.rel) {
+	switch {
+	case !ownFunction(w.spec, w.rel):
+	case w.functions:
+		own, err := w.findFunctions(ctx, tx)
+		if err != nil {
+			return err
+		}
+		is.Function = fingerprint{functionDigest(w.spec, w.rel, w.own(), w.definition), madeOf(own, w.rel.OID)}
+	default:
 		was, err := w.readCaptured(ctx, tx)
 		if err != nil {
 			return err
 		}
 		is.Function = was.Function
-		if w.functions {
-			own, err := w.findFunctions(ctx, tx)
-			if err != nil {
-				return err
-			}
-			is.Function = fingerprint{functionDigest(w.spec, w.rel, w.own(), w.definition), madeOf(own, w.rel.OID)}
-		}
 	}
 	text, err := json.Marshal(is)
 	if err != nil {
 		return fmt.Errorf("write rowhook.trigger.captured: %w", err)
 	}
 	if w.head != nil {
-		_, err := tx.Exec(ctx, "update rowhook.trigger_table set captured = $3::text::jsonb where trigger_id = $1 and relation_id = $2", w.id, w.relationID, string(text))
-		if err != nil {
-			return fmt.Errorf("write rowhook.trigger_table.captured: %w", err)
-		}
+		tx.laterWith(func(err error) error { return fmt.Errorf("write rowhook.trigger_table.captured: %w", err) },
+			"update rowhook.trigger_table set captured = $3::text::jsonb where trigger_id = $1 and relation_id = $2", w.id, w.relationID, string(text))
 		if !w.first {
 			return nil
 		}
@@ -361,14 +366,13 @@ func (w *installation) writeCaptured(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("write rowhook.trigger.captured: %w", err)
 		}
 	}
-	if _, err := tx.Exec(ctx, "update rowhook.trigger set captured = $2::text::jsonb where id = $1", w.id, string(text)); err != nil {
-		return fmt.Errorf("write rowhook.trigger.captured: %w", err)
-	}
+	tx.laterWith(func(err error) error { return fmt.Errorf("write rowhook.trigger.captured: %w", err) },
+		"update rowhook.trigger set captured = $2::text::jsonb where id = $1", w.id, string(text))
 	return nil
 }
 
 // readCaptured reads what writeCaptured has written.
-func (w *installation) readCaptured(ctx context.Context, tx pgx.Tx) (was captured, err error) {
+func (w *installation) readCaptured(ctx context.Context, tx *pipeline) (was captured, err error) {
 	sql, args := "select captured from rowhook.trigger where id = $1", []any{w.id}
 	if w.head != nil {
 		sql, args = "select captured from rowhook.trigger_table where trigger_id = $1 and relation_id = $2", []any{w.id, w.relationID}

@@ -110,8 +110,9 @@ type functionFound struct {
 const captureTriggers = captureTriggersHead + captureTriggersTail
 
 // namedTriggers selects the capture triggers of one table ($1) with certain names ($2). Its cost
-// does not grow with the number of triggers.
-const namedTriggers = captureTriggersHead + " and t.tgrelid = $1 and t.tgname = any($2)" + captureTriggersTail
+// does not grow with the number of triggers, so it does not look for copies on partitions: no index
+// leads to them.
+const namedTriggers = captureTriggersHead + " and t.tgrelid = $1 and t.tgname = any($2))" + captureTriggersColumns + "null::boolean as partition from mine m" + captureTriggersNames
 
 const captureTriggersHead = `
 with recursive mine as (
@@ -135,13 +136,16 @@ const captureTriggersTail = `
   select f.root, c.oid, c.tgenabled, f.wanted from family f join pg_catalog.pg_trigger c on c.tgparentid = f.oid
 ), differs as (
   select root from family where tgenabled <> wanted group by root
-)
+)` + captureTriggersColumns + `d.root is not null as partition
+  from mine m
+  left join differs d on d.root = m.oid` + captureTriggersNames
+
+const captureTriggersColumns = `
 select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "table", m.tgname as name,
        md5(concat_ws('|', m.tgtype, m.proname, encode(m.tgargs, 'hex'), m.tgqual::text, m.tgnewtable)) as made,
-       m.tgtype & 1 = 1 and m.tgnewtable is not null as guard, m.tgenabled::text as enabled,
-       d.root is not null as partition
-  from mine m
-  left join differs d on d.root = m.oid
+       m.tgtype & 1 = 1 and m.tgnewtable is not null as guard, m.tgenabled::text as enabled, `
+
+const captureTriggersNames = `
   join pg_catalog.pg_class c on c.oid = m.tgrelid
   join pg_catalog.pg_namespace s on s.oid = c.relnamespace
  order by m.id, m.tgname`

@@ -40,16 +40,24 @@ func numbersAsText(json, x string) string {
 	return "rowhook.numbers_as_text(" + json + ", pg_catalog.pg_typeof(" + x + ")::pg_catalog.oid)"
 }
 
-// readNumbers returns the columns of a table that hold values of the types bigint and numeric. A
-// column whose type has a cast to json of its own is not among them, and neither are ranges: their
-// JSON is text.
-func readNumbers(ctx context.Context, conn *pgx.Conn, rel *relation) (map[string]numberKind, error) {
-	found, err := pg.Collect[struct{ Name, Kind string }](ctx, conn, `
+// readNumbers finds, for all of these tables at once, the columns that hold values of the types bigint
+// and numeric. A column whose type has a cast to json of its own is not among them, and neither are
+// ranges: their JSON is text.
+func readNumbers(ctx context.Context, conn *pgx.Conn, rels []*relation) error {
+	byOID, oids := make(map[uint32]*relation, len(rels)), make([]uint32, len(rels))
+	for i, rel := range rels {
+		rel.numbers = map[string]numberKind{}
+		byOID[rel.OID], oids[i] = rel, rel.OID
+	}
+	found, err := pg.Collect[struct {
+		Relation   uint32
+		Name, Kind string
+	}](ctx, conn, `
 with recursive part as (
-  select a.attname::text as name, a.atttypid as oid, 'plain' as kind
-    from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+  select a.attrelid as relation, a.attname::text as name, a.atttypid as oid, 'plain' as kind
+    from pg_catalog.pg_attribute a where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
   union
-  select part.name, x.oid, x.kind
+  select part.relation, part.name, x.oid, x.kind
     from part
     join pg_catalog.pg_type y on y.oid = part.oid
     join lateral (
@@ -58,13 +66,15 @@ with recursive part as (
         where y.typelem <> 0 and y.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
       union all select b.atttypid, 'within' from pg_catalog.pg_attribute b where b.attrelid = y.typrelid and y.typrelid <> 0 and b.attnum > 0 and not b.attisdropped
     ) x on true)
-select name, max(kind) as kind from part where oid in ('pg_catalog.int8'::pg_catalog.regtype, 'pg_catalog.numeric'::pg_catalog.regtype) group by name`, rel.OID)
+select relation, name, max(kind) as kind from part
+ where oid in ('pg_catalog.int8'::pg_catalog.regtype, 'pg_catalog.numeric'::pg_catalog.regtype) group by relation, name`, oids)
 	if err != nil {
-		return nil, fmt.Errorf("look for numbers in %s: %w", rel, err)
+		return fmt.Errorf("look for numbers in tables: %w", err)
 	}
-	kinds := map[string]numberKind{}
 	for _, f := range found {
-		kinds[f.Name] = numberKind(f.Kind)
+		if rel := byOID[f.Relation]; rel != nil {
+			rel.numbers[f.Name] = numberKind(f.Kind)
+		}
 	}
-	return kinds, nil
+	return nil
 }

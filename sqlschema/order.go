@@ -120,8 +120,10 @@ func createKey(spec *trigger.Spec, rel *relation, of own) string {
 	return fmt.Sprintf("create or replace function %s(%s, text) returns text language sql stable return %s", of.payload(), rel.sql(), keyExpression(rel.key, of.mark(spec)))
 }
 
-// keyFound is a column that a Spec names as a part of the key.
+// keyFound is a column of the primary key, or one that a Spec names as a part of the key.
 type keyFound struct {
+	Relation      uint32
+	Primary       bool // it is of the primary key
 	Name          string
 	Number        int16
 	Type          string // as Postgres prints it
@@ -134,41 +136,68 @@ type keyFound struct {
 	Virtual       bool
 }
 
-// readKey reads the columns of the key of an ordered trigger. problem is called with what is wrong
-// with them, for people.
-func readKey(ctx context.Context, conn *pgx.Conn, rel *relation, spec *trigger.Spec, problem func(column int, message string)) ([]keyPart, error) {
-	names := spec.Order.By
-	if spec.Order.ByRow() {
-		var err error
-		if names, err = keyOf(ctx, conn, rel); err != nil {
-			return nil, err
-		}
-		if len(names) == 0 {
-			problem(-1, fmt.Sprintf("%s has no primary key, by which \"row\" orders the events of a row: add one, or name the columns of the key, such as order: {by: [%s]}", rel, rel.example()))
-			return nil, nil
-		}
-	}
-	if len(names) > mostKeyColumns {
-		problem(-1, fmt.Sprintf("a key has at most %d columns, and these are %d: leave some out, since events of a shorter key are in order, too", mostKeyColumns, len(names)))
-		return nil, nil
+// readKeys reads, for all of these tables at once, the columns of the primary key and those with
+// these names.
+func readKeys(ctx context.Context, conn *pgx.Conn, rels []*relation, names []string) error {
+	byOID, oids := make(map[uint32]*relation, len(rels)), make([]uint32, len(rels))
+	for i, rel := range rels {
+		rel.mayKey = nil
+		byOID[rel.OID], oids[i] = rel, rel.OID
 	}
 	found, err := pg.Collect[keyFound](ctx, conn, `
 with recursive part as (
-  select a.attname, a.attnum, a.attcollation, a.attgenerated, pg_catalog.format_type(a.atttypid, a.atttypmod) as declared, a.atttypid as oid
-    from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attname = any($2) and a.attnum > 0 and not a.attisdropped
+  select a.attrelid, coalesce(a.attnum = any (x.indkey), false) as is_primary, a.attname, a.attnum, a.attcollation, a.attgenerated,
+         pg_catalog.format_type(a.atttypid, a.atttypmod) as declared, a.atttypid as oid
+    from (select distinct w from pg_catalog.unnest($1::pg_catalog.oid[]) as w offset 0) as of (oid)
+    join pg_catalog.pg_attribute a on a.attrelid = of.oid
+    left join pg_catalog.pg_index x on x.indrelid = of.oid and x.indisprimary
+   where a.attnum > 0 and not a.attisdropped and (a.attnum = any (x.indkey) or a.attname = any($2))
   union all
-  select p.attname, p.attnum, p.attcollation, p.attgenerated, p.declared, t.typbasetype
+  select p.attrelid, p.is_primary, p.attname, p.attnum, p.attcollation, p.attgenerated, p.declared, t.typbasetype
     from part p join pg_catalog.pg_type t on t.oid = p.oid where t.typtype = 'd')
-select p.attname::text as name, p.attnum as number, p.declared as type, n.nspname::text as base_schema, t.typname::text as base_name,
+select p.attrelid as relation, p.is_primary as "primary", p.attname::text as name, p.attnum as number, p.declared as type, n.nspname::text as base_schema, t.typname::text as base_name,
        n.nspname = 'pg_catalog' as built_in, t.typtype::text as kind,
        t.typname = 'citext' and exists (select from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
          where d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass and d.objid = t.oid and d.deptype = 'e' and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and e.extname = 'citext') as citext,
        coalesce((select c.collisdeterministic from pg_catalog.pg_collation c where c.oid = p.attcollation), true) as deterministic, p.attgenerated = 'v' as virtual
   from part p
   join pg_catalog.pg_type t on t.oid = p.oid and t.typtype <> 'd'
-  join pg_catalog.pg_namespace n on n.oid = t.typnamespace`, rel.OID, names)
+  join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+ order by p.attrelid, p.attnum`, oids, names)
 	if err != nil {
-		return nil, fmt.Errorf("read the key of %s: %w", rel, err)
+		return fmt.Errorf("read the keys of tables: %w", err)
+	}
+	for i := range found {
+		if rel := byOID[found[i].Relation]; rel != nil {
+			rel.mayKey = append(rel.mayKey, found[i])
+		}
+	}
+	return nil
+}
+
+// primaryKey returns the columns of the primary key, once readKeys has read them.
+func (r *relation) primaryKey() (names []string) {
+	for i := range r.mayKey {
+		if r.mayKey[i].Primary {
+			names = append(names, r.mayKey[i].Name)
+		}
+	}
+	return names
+}
+
+// keyOf returns the key of an ordered trigger. readKeys must have read its columns. problem is
+// called with what is wrong with them, for people.
+func keyOf(rel *relation, spec *trigger.Spec, problem func(column int, message string)) []keyPart {
+	names, found := spec.Order.By, rel.mayKey
+	if spec.Order.ByRow() {
+		if names = rel.primaryKey(); len(names) == 0 {
+			problem(-1, fmt.Sprintf("%s has no primary key, by which \"row\" orders the events of a row: add one, or name the columns of the key, such as order: {by: [%s]}", rel, rel.example()))
+			return nil
+		}
+	}
+	if len(names) > mostKeyColumns {
+		problem(-1, fmt.Sprintf("a key has at most %d columns, and these are %d: leave some out, since events of a shorter key are in order, too", mostKeyColumns, len(names)))
+		return nil
 	}
 	var key []keyPart
 	for i, name := range names {
@@ -183,7 +212,7 @@ select p.attname::text as name, p.attnum as number, p.declared as type, n.nspnam
 		}
 		key = append(key, k)
 	}
-	return key, nil
+	return key
 }
 
 // part returns how the column is written, or why it can't be.

@@ -142,7 +142,8 @@ type planner struct {
 	plan      *Plan
 	relations [][]*relation // by index of the spec; one, unless it has Tables
 
-	installations int32 // planned so far
+	installations int32           // planned so far
+	sound         map[string]bool // a when, with the shape of a table on which it is valid
 }
 
 // do adds a step.
@@ -258,6 +259,16 @@ func (p *planner) checkTables(ctx context.Context, spec *trigger.Spec, rels []*r
 	if err != nil {
 		return err
 	}
+	if keyed(spec) {
+		if err := readKeys(ctx, p.conn, rels, spec.Order.By); err != nil {
+			return err
+		}
+	}
+	if spec.Payload.Numbers == trigger.NumbersText {
+		if err := readNumbers(ctx, p.conn, rels); err != nil {
+			return err
+		}
+	}
 	warned := len(p.plan.Warnings)
 	p.warnOfEmptySegments(spec)
 	for _, rel := range rels {
@@ -310,12 +321,6 @@ func (p *planner) checkTable(ctx context.Context, spec *trigger.Spec, rel *relat
 			lacks(columnOfRelation(rel, name), p.missingColumn(rel, name), list.path(j)...)
 		}
 	}
-	if spec.Payload.Numbers == trigger.NumbersText {
-		var err error
-		if rel.numbers, err = readNumbers(ctx, p.conn, rel); err != nil {
-			return err
-		}
-	}
 	if err := p.checkPlaceholders(spec, rel, lacks); err != nil {
 		return err
 	}
@@ -323,29 +328,45 @@ func (p *planner) checkTable(ctx context.Context, spec *trigger.Spec, rel *relat
 		p.checkMask(spec, []*relation{rel}, lacks)
 	}
 	if atCommit(spec) {
-		if err := p.checkCommit(ctx, spec, rel, problem); err != nil {
-			return err
-		}
+		p.checkCommit(spec, rel, problem)
 	}
 	if ordered(spec) {
-		if err := p.checkOrder(ctx, spec, rel, lacks); err != nil {
-			return err
-		}
+		p.checkOrder(spec, rel, lacks)
 	}
-	if spec.When != "" {
-		var message, missing string
-		err := pg.WithUsersPath(ctx, p.conn, func() (err error) {
-			if message, err = checkWhen(ctx, p.conn, rel, *spec); message != "" && err == nil {
-				missing, err = missingInWhen(ctx, p.conn, rel, *spec)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		lacks(missing, message, "when")
+	if err := p.checkWhen(ctx, spec, rel, lacks); err != nil {
+		return err
 	}
 	return p.checkCasts(ctx, spec, rel, problem)
+}
+
+// checkWhen finds the faults of a trigger's when on one table. Tables with the same columns need it
+// once: whole schemas of such tables are watched by one trigger.
+func (p *planner) checkWhen(ctx context.Context, spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) error {
+	if spec.When == "" {
+		return nil
+	}
+	shape := fmt.Sprint(operations(spec), "\x00", spec.When, "\x00", rel.shape())
+	if p.sound[shape] {
+		return nil
+	}
+	var message, missing string
+	err := pg.WithUsersPath(ctx, p.conn, func() (err error) {
+		if message, err = checkWhen(ctx, p.conn, rel, *spec); message != "" && err == nil {
+			missing, err = missingInWhen(ctx, p.conn, rel, *spec)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	lacks(missing, message, "when")
+	if message == "" {
+		if p.sound == nil {
+			p.sound = map[string]bool{}
+		}
+		p.sound[shape] = true
+	}
+	return nil
 }
 
 // tablePath returns the path of the key that names a table of a spec.
@@ -357,7 +378,7 @@ func tablePath(spec *trigger.Spec, rel *relation) []string {
 }
 
 // checkOrder finds the faults of a trigger's key, and reads it.
-func (p *planner) checkOrder(ctx context.Context, spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) (err error) {
+func (p *planner) checkOrder(spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) {
 	path := func(column int) []string {
 		if column < 0 || spec.Order.ByRow() {
 			return []string{"order"}
@@ -370,30 +391,21 @@ func (p *planner) checkOrder(ctx context.Context, spec *trigger.Spec, rel *relat
 		}
 	}
 	if spec.Order.Latest && !spec.Order.ByRow() {
-		row, err := keyOf(ctx, p.conn, rel)
-		if err != nil {
-			return err
-		}
+		row := rel.primaryKey()
 		// Changes of different rows do not make each other superfluous.
 		if len(row) == 0 || slices.ContainsFunc(row, func(name string) bool { return !slices.Contains(spec.Order.By, name) }) {
 			lacks("", "latest sends only the newest change of a key, and a key without the primary key of "+rel.String()+" may have changes of several rows: order by row", "order", "latest")
 		}
 	}
-	rel.key, err = readKey(ctx, p.conn, rel, spec, func(column int, message string) { lacks("", message, path(column)...) })
-	if err == nil {
-		err = p.warnOfOrder(ctx, spec, rel)
-	}
-	return err
+	rel.key = keyOf(rel, spec, func(column int, message string) { lacks("", message, path(column)...) })
+	p.warnOfOrder(spec, rel)
 }
 
 // warnOfOrder warns of an order that does less or costs more than its spec suggests.
-func (p *planner) warnOfOrder(ctx context.Context, spec *trigger.Spec, rel *relation) error {
+func (p *planner) warnOfOrder(spec *trigger.Spec, rel *relation) {
 	key := rel.keyColumns()
 	if spec.Order.Strict {
-		row, err := keyOf(ctx, p.conn, rel)
-		if err != nil {
-			return err
-		}
+		row := rel.primaryKey()
 		// Changes of one row wait for each other by its lock.
 		if len(row) > 0 && !slices.ContainsFunc(row, func(name string) bool { return !slices.Contains(key, name) }) {
 			p.plan.Warnings = append(p.plan.Warnings, spec.Name+": order.strict is of no use, since a key that has the primary key of "+rel.String()+
@@ -402,18 +414,17 @@ func (p *planner) warnOfOrder(ctx context.Context, spec *trigger.Spec, rel *rela
 	}
 	on := spec.On.Update
 	if !on.Enabled || len(on.Columns) == 0 {
-		return nil
+		return
 	}
 	left := slices.DeleteFunc(key, func(name string) bool { return slices.Contains(on.Columns, name) })
 	if spec.Order.ByRow() || len(left) == 0 {
-		return nil // primary keys hardly ever change
+		return // primary keys hardly ever change
 	}
 	for i, name := range left {
 		left[i] = pg.PlainName(name)
 	}
 	p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf("%s: an update that changes the key is only in order with the events of its old and its new key if it is captured: add %s to on.update.columns",
 		spec.Name, strings.Join(left, ", ")))
-	return nil
 }
 
 // checkCasts reports columns whose JSON is made by code that depends on the settings of captures.
@@ -837,7 +848,7 @@ func (p *planner) lanes(work *installation) {
 	if have == want {
 		return
 	}
-	s := step{phase: makeLanes, run: func(ctx context.Context, tx pgx.Tx) error { return writeLanes(ctx, tx, work.id, want > 0) }}
+	s := step{phase: makeLanes, run: func(ctx context.Context, tx *pipeline) error { return writeLanes(ctx, tx, work.id, want > 0) }}
 	if row := p.in.triggers[work.spec.Name]; row != nil && !slices.ContainsFunc(p.plan.steps, func(s *step) bool { return s.Object == "trigger" && s.Name == work.spec.Name }) {
 		s.Change = Change{Action: Replace, Object: "lanes", Name: "of " + work.spec.Name, Detail: fmt.Sprintf("%d become %d", have, want)}
 	}
@@ -1022,7 +1033,7 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 		delete(found, name)
 		s := step{
 			Change: Change{Object: op.object(), Name: name, Table: rel.String(), Trigger: spec.Name, Lock: writersWait},
-			phase:  makeCaptures, run: func(ctx context.Context, tx pgx.Tx) error { return work.createTrigger(ctx, tx, op) },
+			phase:  makeCaptures, run: func(ctx context.Context, tx *pipeline) error { return work.createTrigger(ctx, tx, op, exists) },
 		}
 		switch {
 		case !exists:
@@ -1031,7 +1042,7 @@ func (p *planner) captureTriggers(work *installation, was captured) {
 			s.Action = Replace
 		case have.Enabled != state || have.Partition != nil && *have.Partition:
 			s.Action, s.Detail, s.phase = Replace, "enabled as configured", enableCaptures
-			s.run = func(ctx context.Context, tx pgx.Tx) error { return work.enableAll(ctx, tx, op) }
+			s.run = func(ctx context.Context, tx *pipeline) error { return work.enableAll(ctx, tx, op) }
 		default:
 			continue
 		}

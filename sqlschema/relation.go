@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
@@ -35,8 +36,9 @@ type relation struct {
 	MayRun  bool
 	Member  bool // this role is a member of the owner; the membership may be without any right
 	columns []column
-	key     []keyPart // of an ordered trigger, once its Spec was checked
-	entry   int       // which of Spec.Tables names it
+	key     []keyPart  // of an ordered trigger, once its Spec was checked
+	mayKey  []keyFound // columns that may be a part of it, once readKeys has read them
+	entry   int        // which of Spec.Tables names it
 	// numbers are the columns whose numbers are written as texts, once the Spec was checked.
 	numbers map[string]numberKind
 }
@@ -73,6 +75,15 @@ func (r *relation) columnNames() []string {
 		names[i] = c.Name
 	}
 	return names
+}
+
+// shape describes the columns, for what depends on nothing else of a table.
+func (r *relation) shape() string {
+	var b strings.Builder
+	for _, c := range r.columns {
+		fmt.Fprintf(&b, "%q %d %t ", c.Name, c.Type, c.Virtual)
+	}
+	return b.String()
 }
 
 func (r *relation) virtualColumns() []column {

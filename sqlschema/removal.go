@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
 // writeSetting writes a row of rowhook.setting.
-func writeSetting(name string, value []byte) func(context.Context, pgx.Tx) error {
-	return func(ctx context.Context, tx pgx.Tx) error {
+func writeSetting(name string, value []byte) func(context.Context, *pipeline) error {
+	return func(ctx context.Context, tx *pipeline) error {
 		_, err := tx.Exec(ctx, `
 insert into rowhook.setting (name, value) values ($1, $2::text::jsonb)
 on conflict (name) do update set value = excluded.value`, name, string(value))
@@ -22,8 +21,8 @@ on conflict (name) do update set value = excluded.value`, name, string(value))
 }
 
 // dropCapture drops a capture trigger.
-func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
-	return func(ctx context.Context, tx pgx.Tx) error {
+func dropCapture(c captureFound) func(context.Context, *pipeline) error {
+	return func(ctx context.Context, tx *pipeline) error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("drop trigger if exists %s on %s", pg.QuoteName(c.Name), c.Table)); err != nil {
 			return fmt.Errorf("drop %s: %w", c.Name, err)
 		}
@@ -32,8 +31,8 @@ func dropCapture(c captureFound) func(context.Context, pgx.Tx) error {
 }
 
 // dropFunction drops a function of one trigger, and the views through which it writes.
-func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
-	return func(ctx context.Context, tx pgx.Tx) error {
+func dropFunction(f functionFound) func(context.Context, *pipeline) error {
+	return func(ctx context.Context, tx *pipeline) error {
 		if _, err := tx.Exec(ctx, "drop function if exists "+f.Signature); err != nil {
 			return fmt.Errorf("drop %s: %w", f.Signature, err)
 		}
@@ -54,8 +53,8 @@ func dropFunction(f functionFound) func(context.Context, pgx.Tx) error {
 }
 
 // markRemoved marks the row of a trigger as removed. The row stays, since events refer to it.
-func markRemoved(id int32) func(context.Context, pgx.Tx) error {
-	return func(ctx context.Context, tx pgx.Tx) error {
+func markRemoved(id int32) func(context.Context, *pipeline) error {
+	return func(ctx context.Context, tx *pipeline) error {
 		_, err := tx.Exec(ctx, "update rowhook.trigger set removed_at = now(), captured = '{}' where id = $1 and removed_at is null", id)
 		if err != nil {
 			return fmt.Errorf("mark trigger %d as removed: %w", id, err)

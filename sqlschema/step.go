@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // step is one thing that an apply does: the printed change, the lock that it takes, and the
@@ -16,7 +14,7 @@ type step struct {
 	unit  unitKey
 	work  int32 // number of the trigger; steps with the same number stay together
 	phase phase // order of the steps with the same work
-	run   func(ctx context.Context, tx pgx.Tx) error
+	run   func(ctx context.Context, tx *pipeline) error
 
 	installs *installation // the trigger that it helps to install; nil: none
 }

@@ -53,32 +53,13 @@ func findTables(ctx context.Context, conn *pgx.Conn, names []string) ([]Table, e
 			faults = append(faults, trigger.SpecError{Index: i, Path: []string{"table"}, Message: message})
 			continue
 		}
-		key, err := keyOf(ctx, conn, rel)
-		if err != nil {
+		if err := readKeys(ctx, conn, []*relation{rel}, nil); err != nil {
 			return nil, err
 		}
-		tables = append(tables, Table{Name: rel.String(), Bare: rel.Name, Columns: rel.columnNames(), Key: key})
+		tables = append(tables, Table{Name: rel.String(), Bare: rel.Name, Columns: rel.columnNames(), Key: rel.primaryKey()})
 	}
 	if len(faults) > 0 {
 		return nil, faults
 	}
 	return tables, nil
-}
-
-// keyOf returns the columns of a table's primary key.
-func keyOf(ctx context.Context, conn *pgx.Conn, rel *relation) ([]string, error) {
-	rows, err := conn.Query(ctx, `
-select a.attname::pg_catalog.text
-  from pg_catalog.pg_index x
-  join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
- where x.indrelid = $1 and x.indisprimary
- order by a.attnum`, rel.OID)
-	if err != nil {
-		return nil, fmt.Errorf("read the primary key of %s: %w", rel, err)
-	}
-	key, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read the primary key of %s: %w", rel, err)
-	}
-	return key, nil
 }

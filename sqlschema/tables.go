@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -480,7 +478,7 @@ func FindMembers(ctx context.Context, db pg.Queryer, trigger int32) ([]Member, e
 }
 
 // join makes the table one of those that the trigger watches.
-func (w *installation) join(ctx context.Context, tx pgx.Tx) error {
+func (w *installation) join(ctx context.Context, tx *pipeline) error {
 	if w.id = w.head.id; w.id == 0 {
 		return errors.New("its row was not written: apply again")
 	}
@@ -492,8 +490,8 @@ func (w *installation) join(ctx context.Context, tx pgx.Tx) error {
 }
 
 // leave ends that a trigger watches a table. What waits of the table is still sent.
-func leave(trigger, relation int32) func(context.Context, pgx.Tx) error {
-	return func(ctx context.Context, tx pgx.Tx) error {
+func leave(trigger, relation int32) func(context.Context, *pipeline) error {
+	return func(ctx context.Context, tx *pipeline) error {
 		_, err := tx.Exec(ctx, "delete from rowhook.trigger_table where trigger_id = $1 and relation_id = $2", trigger, relation)
 		if err != nil {
 			return fmt.Errorf("record that a table is no longer watched: %w", err)

@@ -106,7 +106,7 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 		}
 		var failed []error
 		for _, u := range units {
-			err := a.transact(ctx, conn, u, log, func(tx pgx.Tx) error {
+			err := a.transact(ctx, conn, u, log, func(tx *pipeline) error {
 				for _, s := range u.steps {
 					if err := s.run(ctx, tx); err != nil {
 						return err
@@ -124,7 +124,7 @@ func (a Applier) Uninstall(ctx context.Context, conn *pgx.Conn, log *slog.Logger
 			return errors.Join(failed...)
 		}
 		schema := &unit{table: "the schema rowhook", lock: everyoneWaits}
-		err = a.transact(ctx, conn, schema, log, func(tx pgx.Tx) error {
+		err = a.transact(ctx, conn, schema, log, func(tx *pipeline) error {
 			if err := a.refuseDependants(ctx, tx); err != nil { // for new ones
 				return err
 			}

@@ -260,7 +260,7 @@ func captureOf(version int32) (string, error) {
 		if comment < 0 || end < 0 {
 			return "", fmt.Errorf("%s does not define rowhook.capture as expected", files[0])
 		}
-		return "create " + rest[:comment+end] + "\n" + revokeFunction("rowhook.capture()"), nil
+		return "create " + rest[:comment+end] + "\n" + revokeFunctions("rowhook.capture()"), nil
 	}
 	return "", fmt.Errorf("no migration defines rowhook.capture")
 }

@@ -85,14 +85,20 @@ func Ring(ctx context.Context, db pg.Queryer) (horizon uint64, err error) {
 // that registers at this very moment reads Nobody at its next watch and arms the bell again.
 // SilenceForNobody does nothing if the session is read-only or lacks the right.
 func SilenceForNobody(ctx context.Context, db pg.Queryer) error {
-	return execute(ctx, db, "silence the doorbell, which no instance listens to", `
+	sql, args := Silencing()
+	return execute(ctx, db, "silence the doorbell, which no instance listens to", sql, args...)
+}
+
+// Silencing returns the statement of SilenceForNobody, for a batch.
+func Silencing() (sql string, args []any) {
+	return `
 select case when pg_catalog.has_sequence_privilege('rowhook.doorbell', 'UPDATE') and pg_catalog.current_setting('transaction_read_only') = 'off'
             then pg_catalog.setval('rowhook.doorbell', $2) end
  where pg_catalog.pg_sequence_last_value('rowhook.doorbell'::regclass) = $3
    and not exists (select from rowhook.instance i join pg_catalog.pg_locks l on l.objid = i.id::oid
                     where i.listens and l.locktype = 'advisory' and l.classid = $1::bigint::oid and l.objsubid = 2
                       and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))`,
-		int64(instanceLock), int64(Nobody), int64(Ringing))
+		[]any{int64(instanceLock), int64(Nobody), int64(Ringing)}
 }
 
 // Pending counts the open transactions below the horizon. When the number falls, events may have
