@@ -106,7 +106,7 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 	}
 	s.settler.giveBack(back)
 	if b.answer != 0 {
-		s.settler.giveBack(s.scheduler.suspend(sh.lane))
+		s.settler.giveBack(s.scheduler.suspend(sh.lane, sh.version))
 	}
 	next := s.scheduler.done(sh, took, b.requests > 0)
 	s.expire(old...)

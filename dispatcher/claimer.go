@@ -371,7 +371,8 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	c.health.ended(nil)
 	c.noteUnannounced(events)
 	c.tell.claimed(events, c.took)
-	start, notices, full := c.scheduler.claimed(wants, lanes, events, asked, now)
+	start, unsent, notices, full := c.scheduler.claimed(wants, lanes, events, asked, now)
+	c.sender.settler.giveBack(unsent)
 	c.sender.expire(c.scheduler.takeOverdue()...)
 	for _, sh := range start {
 		c.sender.send(sh)

@@ -17,7 +17,7 @@ import (
 const answerAgain = time.Second
 
 // pause pauses the trigger of a shipment for an answer of its receiver. The lane is suspended
-// already. If held is true, the events wait, their attempts do not count, and they are due again
+// already, until it is known what has become of the trigger. If held is true, the events wait, their attempts do not count, and they are due again
 // after a delay. If not, the trigger could not be paused, and they are retried.
 func (s *sender) pause(sh *shipment, spec *trigger.Spec, status int) (held bool, delay time.Duration) {
 	defer s.inbox.askReload() // until then nothing is claimed for the lane
@@ -37,6 +37,7 @@ func (s *sender) pause(sh *shipment, spec *trigger.Spec, status int) (held bool,
 		return true, 0 // this dispatcher stops, and another one is answered the same
 	case err != nil:
 		s.log.Error("a trigger can't be paused, as its retry says for the answer of its receiver; its events are retried", "trigger", spec.Name, "status", status, "error", err)
+		s.scheduler.unsuspend(sh.lane)
 		return false, 0
 	case found == queue.NowPaused:
 		s.log.Warn("a trigger is paused, as its retry says for the answer of its receiver; its events wait", "trigger", spec.Name, "status", status,

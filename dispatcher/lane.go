@@ -17,6 +17,8 @@ type lane struct {
 	endpoint *webhook.Endpoint
 	unable   error // why this instance can't call the endpoint; nil: it can
 	gone     bool  // no longer configured
+	// suspended is the version of the trigger that is being paused for an answer; "": none.
+	suspended string
 
 	// The table by its present name. qualified is what the last claim called it.
 	qualified     string

@@ -299,13 +299,19 @@ func (s *scheduler) ask(l *lane, now time.Time, free int) int {
 }
 
 // claimed takes in the events of a claim, which was sent at the given time. It returns the
-// shipments for which there is a slot, what people should know, and whether some lane got all that
-// it had asked for.
-func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Claimed, sent, now time.Time) (start []*shipment, notices []notice, full bool) {
+// shipments for which there is a slot, the deliveries that may not be sent any more, what people should
+// know, and whether some lane got all that it had asked for.
+func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Claimed, sent, now time.Time) (start []*shipment, unsent []*delivery, notices []notice, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got, highest := make(map[int32]int32, len(lanes)), make(map[int32]time.Time, len(lanes))
-	var late map[int32]int32 // of got, those that have expired
+	var late map[int32]int32 // of got, those that are not sent
+	without := func(id int32) {
+		if late == nil {
+			late = map[int32]int32{}
+		}
+		late[id]++
+	}
 	for i := range events {
 		e := &events[i]
 		l := s.lanes[e.Trigger]
@@ -316,11 +322,13 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		l.found = now
 		d := &delivery{lane: l, tries: e.Tries, claim: e.Claim, broken: e.Interrupted, held: e.Held, packed: e.Packed, due: e.DueAt, renewed: e.RenewedAt, expires: sent.Add(l.lease()), taken: now, bulk: !l.batches().IsZero(), event: l.event(e)}
 		s.link(d)
-		if expired(&l.trigger.Spec, d, now) {
-			if late == nil {
-				late = map[int32]int32{}
-			}
-			late[e.Trigger]++
+		switch {
+		case l.idle(): // since the claim was sent
+			without(e.Trigger)
+			unsent = append(unsent, d)
+			continue
+		case expired(&l.trigger.Spec, d, now):
+			without(e.Trigger)
 			s.overdue = append(s.overdue, d)
 			continue
 		}
@@ -355,7 +363,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 	for _, l := range lanes {
 		s.weighShare(l)
 	}
-	return start, notices, full
+	return start, unsent, notices, full
 }
 
 // bottleneck names the setting that keeps a lane from being claimed faster.
@@ -651,6 +659,10 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 			l = &lane{id: t.ID}
 			s.lanes[t.ID] = l
 		}
+		if l.suspended != t.Version {
+			l.suspended = ""
+		}
+		t.Paused = t.Paused || l.suspended != ""
 		wasIdle, had := l.idle(), l.trigger.Spec.ConcurrencyTotal
 		s.breakOff(l, &t)
 		if !t.Spec.Order.IsZero() && l.batches() != t.Spec.Batch {
@@ -700,14 +712,23 @@ func (s *scheduler) disable(l *lane, why error) (unsent []*delivery) {
 	return s.dropQueue(l)
 }
 
-// suspend ends claiming for a lane whose trigger is being paused, until the configuration is loaded
-// again. It returns its deliveries that wait.
-func (s *scheduler) suspend(l *lane) (unsent []*delivery) {
+// suspend ends claiming for a lane whose trigger is being paused, because of a request that was made
+// for the given version of it. It ends when another version is loaded, or by unsuspend. A load that
+// has read the trigger before it was paused changes nothing. suspend returns the lane's deliveries that
+// wait.
+func (s *scheduler) suspend(l *lane, version string) (unsent []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.trigger.Paused = true
+	l.trigger.Paused, l.suspended = true, version
 	s.reorder()
 	return s.dropQueue(l)
+}
+
+// unsuspend ends what suspend has begun, at the next load.
+func (s *scheduler) unsuspend(l *lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.suspended = ""
 }
 
 // takeOverdue returns the deliveries that have expired before they were claimed, and forgets them.

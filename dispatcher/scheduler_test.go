@@ -41,7 +41,7 @@ func fill(t require.TestingT, b *scheduler, now time.Time, trigger int32) (start
 				}
 			}
 		}
-		start, _, _ := b.claimed(wants, ls, events, now, now)
+		start, _, _, _ := b.claimed(wants, ls, events, now, now)
 		started = append(started, start...)
 		if !asked {
 			return started
@@ -194,4 +194,54 @@ func TestAnAttemptThatWaitsForItsSettlementGivesItsPlaceBackOnce(t *testing.T) {
 	require.Equal(t, 9, b.active)
 	b.stall(now.Add(time.Minute))
 	require.Zero(t, b.active, "nine hang, and one has ended")
+}
+
+// only puts lane 1 of lanes in force, of a version and paused or not.
+func only(b *scheduler, version string, paused bool) (unsent []*delivery) {
+	t := b.lanes[1].trigger
+	t.Version, t.Paused = version, paused
+	return b.configure([]queue.Trigger{t}, func(trigger.Spec) (*webhook.Endpoint, error) { return nil, nil })
+}
+
+func TestWhatAClaimBringsForATriggerThatIsBeingPausedIsNotSent(t *testing.T) {
+	t.Parallel()
+	b, now := lanes(100, 10, 1, 5), time.Now()
+	b.mark(1)
+	wants, ls, _ := b.wants(now)
+	require.Len(t, wants, 1)
+	require.Empty(t, b.suspend(b.lanes[1], "1"), "the answer comes while the claim is under way")
+	start, unsent, _, _ := b.claimed(wants, ls, []queue.Claimed{{Trigger: 1, DueAt: now, Tries: 1}, {Trigger: 1, DueAt: now, Tries: 1}}, now, now)
+	require.Empty(t, start)
+	require.Len(t, unsent, 2)
+	require.Zero(t, b.lanes[1].queued())
+	wants, _, _ = b.wants(now)
+	require.Empty(t, wants)
+}
+
+func TestALoadThatHasReadATriggerBeforeItsPauseDoesNotEndThePause(t *testing.T) {
+	t.Parallel()
+	asks := func(b *scheduler) bool {
+		b.mark(1)
+		wants, _, _ := b.wants(time.Now())
+		return len(wants) > 0
+	}
+	b := lanes(100, 10, 1, 5)
+	only(b, "1", false)
+	require.True(t, asks(b))
+	b.suspend(b.lanes[1], "1")
+	only(b, "1", false)
+	require.False(t, asks(b), "it was read before")
+	only(b, "2", true)
+	require.False(t, asks(b))
+	only(b, "3", false)
+	require.True(t, asks(b), "somebody has resumed it")
+
+	b.suspend(b.lanes[1], "2")
+	only(b, "3", false)
+	require.True(t, asks(b), "the request was of before that")
+
+	b.suspend(b.lanes[1], "3")
+	b.unsuspend(b.lanes[1])
+	only(b, "3", false)
+	require.True(t, asks(b), "it could not be paused")
 }

@@ -149,7 +149,7 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	}
 	probed := s.scheduler.judged(sh, endpoint.OwnTLS(), sentResult(&result, bad), time.Now())
 	if bad == nil && pauses(spec.Retry, &result) {
-		s.settler.giveBack(s.scheduler.suspend(sh.lane))
+		s.settler.giveBack(s.scheduler.suspend(sh.lane, sh.version))
 		next := s.scheduler.done(sh, result.Duration, true)
 		what, delay := fate(spec.Retry, int(dl.tries), dl.event.ID, &result)
 		if held, wait := s.pause(sh, &spec, result.Status); held {
