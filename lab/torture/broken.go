@@ -108,6 +108,45 @@ func mutations() map[string]mutation {
 			},
 			only: []string{faultZombie, moodFailing, moodSeconds},
 		},
+		// Events of a trigger with a delay are due at once.
+		"delay": {
+			edits: []edit{{"sqlschema/delay.go", `d\.Std\(\)/time\.Millisecond`, "0*d", 1}},
+			only:  []string{faultLong, faultTerminate},
+		},
+		// Who looks for events of a trigger with a delay when they are recorded does not ask when they
+		// will be due.
+		"asleep": {
+			edits: []edit{{"dispatcher/scheduler.go", `if l\.trigger\.Spec\.Delay > 0 \{`, "if false {", 2}},
+			only:  []string{faultLong, faultApply},
+		},
+		// Events are sent however old they are.
+		"age": {
+			edits: []edit{{"dispatcher/retry.go", `spec\.Retry\.MaxAge > 0 && !now\.Before`, "spec.Retry.MaxAge < 0 && !now.Before", 1}},
+			only:  []string{moodDown, moodFailing},
+		},
+		// What is claimed and being sent is given up by its age, too.
+		"flying": {
+			edits: []edit{
+				{"internal/queue/expire.go", `q\.claimed_by is null and `, "", 2},
+				{"internal/queue/expire.go", ` and q\.due_at <= statement_timestamp\(\)`, "", 2},
+			},
+			only: []string{moodDown, faultLong},
+		},
+		// A paused trigger is claimed for and sent like any other.
+		"pause": {
+			edits: []edit{{"dispatcher/lane.go", `l\.trigger\.Paused \|\| `, "", 1}},
+			only:  []string{moodGone, faultLong},
+		},
+		// An attempt whose answer pauses the trigger counts.
+		"counted": {
+			edits: []edit{{"dispatcher/sender.go", `what, delay = queue\.Released, wait`, "what, delay = queue.Retried, wait", 1}},
+			only:  []string{moodGone, faultLong},
+		},
+		// What is captured at commit has the row as it was before the last change of the transaction.
+		"commit": {
+			edits: []edit{{"sqlschema/commit.go", `  else\n    update rowhook\.commit_row r set key`, "  else\n    row_first := row_was;\n    update rowhook.commit_row r set key", 1}},
+			only:  []string{faultLong, faultTerminate},
+		},
 	}
 }
 

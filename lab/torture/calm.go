@@ -27,7 +27,10 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 		return stuck
 	}
 	if stuck := l.down(ctx, strike); stuck != "" {
-		return "an endpoint that was down: " + stuck
+		return "endpoints that were down: " + stuck
+	}
+	if stuck := l.gone(ctx, strike); stuck != "" {
+		return "a receiver whose answer pauses the trigger: " + stuck
 	}
 	for round := range 3 {
 		if stuck := l.quietCommits(ctx, round); stuck != "" {
@@ -161,21 +164,51 @@ func (w *writer) begin(ctx context.Context) (pgx.Tx, error) {
 	return tx, nil
 }
 
-// down has events wait while their endpoint is down. It gets probes only, and then all of them.
+// down has events wait while their endpoints are down. One gets probes only, and then all of them. The
+// events of the other one are too old by then.
 func (l *lab) down(ctx context.Context, strike func(*fault)) string {
 	w := newWriter(l, 800)
 	defer w.close()
-	f := &fault{Kind: moodDown, Trigger: patient, Slot: everyone, At: time.Since(l.start), For: downLength, Began: time.Now()}
-	l.receiver.setMood(patient, mood{kind: moodDown, share: 1})
-	err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: patient, rows: 300}}})
+	began := time.Now()
+	var t transaction
+	for _, trigger := range []string{patient, fleeting} {
+		l.receiver.setMood(trigger, mood{kind: moodDown, share: 1})
+		t.steps = append(t.steps, step{op: 'I', trigger: trigger, rows: 300})
+	}
+	err := w.do(ctx, nil, t)
 	wait(ctx, downLength)
-	l.receiver.setMood(patient, mood{})
-	f.Ended = time.Now()
-	strike(f)
+	for _, s := range t.steps {
+		l.receiver.setMood(s.trigger, mood{})
+		strike(&fault{Kind: moodDown, Trigger: s.trigger, Slot: everyone, At: began.Sub(l.start), For: downLength, Began: began, Ended: time.Now()})
+	}
 	if err != nil {
 		return err.Error()
 	}
-	return l.drained(ctx, calmWithin)
+	if stuck := l.drained(ctx, calmWithin); stuck != "" {
+		return stuck
+	}
+	return l.probed(ctx, w)
+}
+
+// probed writes events of fleeting until their endpoint does not count as ill any more. Nothing is left
+// for a probe of it if all that waited has expired.
+func (l *lab) probed(ctx context.Context, w *writer) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: fleeting, rows: 1}}}); err != nil {
+			return err.Error()
+		}
+		within, stop := context.WithTimeout(ctx, 2*time.Second)
+		err := l.healed(within)
+		stop()
+		if err == nil {
+			return l.drained(ctx, calmWithin)
+		}
+		if ctx.Err() != nil {
+			return err.Error()
+		}
+	}
 }
 
 // downLength is long enough for the judge, which begins to count after downFound.

@@ -18,13 +18,17 @@ const (
 	// spanning keeps the order of rows that have one key, also if their transactions overlap. Some
 	// updates change the key. It has few attempts.
 	spanning = "spanning"
-	bulk     = "bulk"  // several events in a request, few attempts, and rows that the receiver always rejects
-	paced    = "paced" // a rate over all dispatchers
-	extra    = "extra" // on the table of plain; it is applied and removed, so what it captures depends on the moment
+	bulk     = "bulk"     // several events in a request, few attempts, and rows that the receiver always rejects
+	paced    = "paced"    // a rate over all dispatchers
+	delayed  = "delayed"  // its events are due a while after their changes
+	fleeting = "fleeting" // its events are given up when they are a few seconds old
+	pausing  = "pausing"  // an answer of 410 pauses it
+	summed   = "summed"   // one event for each row and transaction
+	extra    = "extra"    // on the table of plain; it is applied and removed, so what it captures depends on the moment
 )
 
 func triggers() []string {
-	return []string{plain, patient, brittle, ordered, latest, spanning, bulk, paced}
+	return []string{plain, patient, brittle, ordered, latest, spanning, bulk, paced, delayed, fleeting, pausing, summed}
 }
 
 // limitOf is how many retries a trigger has.
@@ -52,8 +56,11 @@ const (
 	bulkMost      = 20 // events in a request
 	pacedLimit    = 40 // requests in a second
 	pacedBurst    = 20
-	mostRetries   = 100_000         // of the others: as many as it takes
-	shortLease    = 3 * time.Second // the longest timeout of plain and brittle
+	delayFor      = 1500 * time.Millisecond // of delayed
+	oldAfter      = 3 * time.Second         // of fleeting
+	pausingSlots  = 8                       // attempts of pausing that a dispatcher may have in flight
+	mostRetries   = 100_000                 // of the others: as many as it takes
+	shortLease    = 3 * time.Second         // the longest timeout of plain and brittle
 	leaseMargin   = 30 * time.Second
 	maxRetryAfter = 3 * time.Second
 )
@@ -137,6 +144,30 @@ func (v variant) text() string {
     retry: {limit: %d, interval: 300ms, max_interval: %s}
     rate: {limit: %d/s, burst: %d}
 `, bulkLimit, maxRetryAfter, bulkMost, mostRetries, maxRetryAfter, pacedLimit, pacedBurst)
+	fmt.Fprintf(&b, `  - name: delayed
+    table: public.item_delayed
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/delayed", timeout: 2s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+    delay: %s
+  - name: fleeting
+    table: public.item_fleeting
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/fleeting", timeout: 1s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s, max_age: %s}
+  - name: pausing
+    table: public.item_pausing
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/pausing", timeout: 30s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s, statuses: {410: pause}}
+    concurrency: %d
+  - name: summed
+    table: public.item_summed
+    at: commit
+    on: {insert: true, update: true, delete: true, manual: true}
+    webhook: {url: "${RECEIVER_URL}/summed", timeout: 2s}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+`, mostRetries, maxRetryAfter, delayFor, mostRetries, maxRetryAfter, oldAfter, mostRetries, maxRetryAfter, pausingSlots, mostRetries, maxRetryAfter)
 	if v.extra {
 		fmt.Fprintf(&b, `  - name: extra
     table: public.item_plain

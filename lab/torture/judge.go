@@ -22,6 +22,7 @@ type evidence struct {
 	faults      []*fault
 	instances   int // rows of rowhook.instance
 	listings    []listing
+	pauses      []pause
 }
 
 // entry is a committed change, from the ledger.
@@ -32,6 +33,10 @@ type entry struct {
 	Old       int64
 	Fresh     int64
 	Committed time.Time
+	Began     time.Time // before the change
+	Noted     time.Time // after it
+	Tx        int64     // transaction
+	N         int64     // rises within a transaction
 }
 
 // place is the row of an event in one of the tables.
@@ -80,7 +85,7 @@ func (l *lab) gather(ctx context.Context, faults []*fault) (*evidence, error) {
 	e.seen, e.wrong = l.receiver.events, l.receiver.wrong
 	l.receiver.mu.Unlock()
 	var err error
-	e.ledger, err = collect[entry](ctx, l, "select trigger, op::text, id, old, fresh, coalesce(pg_xact_commit_timestamp(xmin), '-infinity') as committed from ledger")
+	e.ledger, err = collect[entry](ctx, l, "select trigger, op::text, id, old, fresh, coalesce(pg_xact_commit_timestamp(xmin), '-infinity') as committed, began, noted, tx, n from ledger order by tx, n")
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +105,9 @@ select e.id, 'owed', t.name, e.op::text, `+row+`, e.due_at, '', e.claimed_by is 
 	e.invocations, err = collect[invocation](ctx, l,
 		"select event_id as event, attempt, coalesce(status, 0)::integer as status, coalesce(error_kind, '') as kind from rowhook.invocation_log")
 	if err != nil {
+		return nil, err
+	}
+	if e.pauses, err = collect[pause](ctx, l, "select action, at from rowhook.audit where action in ('pause', 'resume') and target @> array['"+pausing+"'] order by id"); err != nil {
 		return nil, err
 	}
 	if err := l.admin.QueryRow(ctx, "select count(*) from rowhook.instance").Scan(&e.instances); err != nil {
@@ -148,6 +156,14 @@ const (
 	ruleNeighbour  = "an event is dead after an attempt that it shared with others, and that did not name it"
 	ruleRate       = "more requests arrived than the rate allows"
 	ruleHammered   = "an endpoint that was down got more than probes"
+	ruleTooSoon    = "an event was sent before its delay had passed"
+	ruleYoung      = "an event has expired before its time"
+	ruleRisen      = "an event was sent after it had expired, with no fault to explain it"
+	ruleAged       = "an event was sent although it was too old, with no fault to explain it"
+	ruleCounted    = "an attempt counted although its answer had paused the trigger"
+	ruleFlood      = "a dispatcher went on sending after an answer that pauses the trigger"
+	rulePaused     = "an event of a paused trigger was sent"
+	ruleSummed     = "an event of a trigger at commit is not the first and the last row of its transaction"
 	ruleSilence    = "nothing was sent although events were owed and nothing hampered deliveries"
 )
 
@@ -159,6 +175,9 @@ type verdict struct {
 	Archived   int               `json:"archived"`   //
 	Merged     int               `json:"merged"`     // of these: in their stead a later one was sent, or nothing
 	Dead       int               `json:"dead"`       //
+	Expired    int               `json:"expired"`    // of these: because of their age
+	Pauses     int               `json:"pauses"`     // by an answer of the receiver
+	Summed     int               `json:"summed"`     // changes of a row after the first one of its transaction, where these are one event
 	Duplicates int               `json:"duplicates"` // arrivals of an event that had been accepted
 	Excuses    map[string]int    `json:"excuses"`    // duplicates by the kind of fault that explains them
 	Unlogged   int               `json:"unlogged"`   // attempts that a fault kept from the log
@@ -179,9 +198,11 @@ type delay struct {
 
 // judge compares what happened with what was promised.
 func judge(e *evidence) *verdict {
+	changes := len(e.ledger)
+	e.ledger = sum(e.ledger)
 	j := &judging{
 		evidence: e, placeOf: map[uuid.UUID][]*place{}, logged: map[uuid.UUID][]*invocation{}, captured: map[key]uuid.UUID{}, arrived: map[key]*seen{}, inserted: map[int64]time.Time{},
-		verdict: &verdict{Events: len(e.ledger), Arrived: len(e.seen), Excuses: map[string]int{}, Recovery: map[string]delay{}, Violations: map[string]int{}, Examples: map[string]string{}},
+		verdict: &verdict{Events: len(e.ledger), Summed: changes - len(e.ledger), Arrived: len(e.seen), Excuses: map[string]int{}, Recovery: map[string]delay{}, Violations: map[string]int{}, Examples: map[string]string{}},
 	}
 	for i := range e.places {
 		p := &e.places[i]
@@ -215,6 +236,7 @@ func judge(e *evidence) *verdict {
 	j.silence(committed)
 	j.pace()
 	j.outages()
+	j.pausesHold()
 	return j.verdict
 }
 
@@ -258,6 +280,7 @@ func (j *judging) standing(committed map[key]*entry) {
 			if !j.isCommitted(committed, k) {
 				j.blame(ruleRolledBack, "event %s: %s version %d of %s is in the tables (%s)", p.Event, p.Op, k.version, p.Trigger, p.Where)
 			}
+			j.sums(p.Event, k, p.ID, p.Old, committed)
 		}
 		switch p.Where {
 		case "archive":
@@ -269,7 +292,7 @@ func (j *judging) standing(committed map[key]*entry) {
 			}
 		case "dead":
 			j.Dead++
-			j.death(p)
+			j.death(p, committed)
 		default:
 			j.blame(ruleOwed, "event %s of %s, %d tries, due %s", p.Event, p.Trigger, p.Tries, p.At.Format(time.TimeOnly))
 		}
@@ -322,10 +345,12 @@ func (j *judging) accepted(p *place) {
 }
 
 // death checks that a dead letter had no attempts left, or that its trigger was removed.
-func (j *judging) death(p *place) {
+func (j *judging) death(p *place, committed map[key]*entry) {
 	switch {
 	case p.Trigger == extra && p.Reason == "trigger removed":
 		return
+	case p.hasExpired():
+		j.expiry(p, committed)
 	case p.Tries <= limitOf(p.Trigger):
 		j.blame(ruleBuried, "event %s of %s after %d tries: %s", p.Event, p.Trigger, p.Tries, p.Reason)
 	case p.Trigger == bulk:
@@ -351,11 +376,12 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 			j.blame(ruleRolledBack, "event %s: %s version %d of %s", id, k.op, k.version, k.trigger)
 		}
 		j.capture(k, id)
+		j.sums(id, k, s.id, s.old, committed)
 	}
 	attempts := slices.SortedFunc(slices.Values(s.attempts), func(a, b attempt) int { return a.arrived.Compare(b.arrived) })
-	tries, merged := 0, false
+	tries, merged, probed := 0, false, false
 	for _, p := range j.placeOf[id] {
-		tries, merged = p.Tries, p.Into != nil
+		tries, merged, probed = p.Tries, p.Into != nil, p.hasExpired()
 	}
 	gone := len(j.placeOf[id]) == 0
 	switch {
@@ -369,7 +395,8 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 		a := &attempts[i]
 		// An attempt in a lane is counted with its outcome. If that was not written, a later one may have
 		// been sent in the stead of the event.
-		if a.number > tries && !gone && !(merged && j.excuse(a.slot, a.arrived, a.arrived.Add(loggedWithin)) != "") {
+		probe := probed && a.number == tries+1 && a.outcome == failed // a probe that fails counts for nothing
+		if a.number > tries && !gone && !probe && !(merged && j.excuse(a.slot, a.arrived, a.arrived.Add(loggedWithin)) != "") {
 			j.blame(ruleAttempts, "event %s of %s: attempt %d, and %d tries in the end", id, s.trigger, a.number, tries)
 		}
 		if first != nil {
@@ -380,8 +407,12 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 		}
 		if i > 0 {
 			j.patience(id, s, &attempts[i-1], a)
+			j.uncounted(id, s, &attempts[i-1], a)
 		}
-		j.log(id, s, a)
+		j.timely(id, s, a, committed[k])
+		if !probe {
+			j.log(id, s, a)
+		}
 	}
 	if c := committed[k]; first != nil && c != nil {
 		j.recovery(c.Committed, first.answered)

@@ -76,6 +76,8 @@ type mood struct {
 	until chan struct{} // closed when held attempts are accepted
 	// refuses has a receiver that fails answer 404, which no breaker counts.
 	refuses bool
+	// gone has held attempts answered 410, and not accepted.
+	gone bool
 }
 
 // The moods. Each is a kind of fault.
@@ -90,6 +92,7 @@ const (
 	moodEndless  = "receiver endless"
 	moodRedirect = "receiver redirects"
 	moodGarbage  = "receiver talks garbage"
+	moodGone     = "receiver is gone" // it answers 410, which pauses the trigger
 )
 
 // moodHold is no fault: attempts are accepted when the mood's until is closed.
@@ -120,6 +123,13 @@ func (r *receiver) close() {
 		_ = s.Close() // nothing can be lost
 	}
 	r.serving.Wait()
+}
+
+// isGone reports whether a receiver answers 410.
+func (r *receiver) isGone(trigger string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.moods[trigger].kind == moodGone || r.moods[trigger].gone
 }
 
 // setMood changes the behaviour for a trigger. The zero mood is good.
@@ -374,9 +384,15 @@ func (r *reply) misbehave(m mood) {
 		r.status([]int{500, 502, 429, 404, 418}[mix(r.choice, 5)%5])
 	case moodDown:
 		r.status(http.StatusServiceUnavailable)
+	case moodGone:
+		r.status(http.StatusGone)
 	case moodHold:
 		select {
 		case <-m.until:
+			if m.gone {
+				r.status(http.StatusGone)
+				return
+			}
 			r.accept()
 		case <-r.req.Context().Done():
 		case <-r.closing:

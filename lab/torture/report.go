@@ -38,6 +38,7 @@ func (r *results) text() string {
 		r.Transactions, r.FailedTransactions, v.Events, v.Arrived, v.Attempts)
 	fmt.Fprintf(&b, "%d delivered, %d dead letters; %d duplicates, %d attempts unlogged; dispatchers were started %d times, %d ended by themselves\n",
 		v.Archived, v.Dead, v.Duplicates, v.Unlogged, r.Starts, r.FailedStarts)
+	fmt.Fprintf(&b, "%d of the dead letters expired; answers paused a trigger %d times; %d changes went into the event of an earlier one of their transaction\n", v.Expired, v.Pauses, v.Summed)
 	if v.Unwritten > 0 {
 		fmt.Fprintf(&b, "%d events were settled without history while it could not be written\n", v.Unwritten)
 	}

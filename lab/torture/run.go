@@ -30,6 +30,8 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	l.dispatch(running)
+	resumed := l.resumePauses(running)
+	defer func() { stop(); resumed.Wait() }()
 	c := l.startCensus(running)
 	defer c.finish()
 	var w *watch

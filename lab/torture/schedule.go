@@ -142,6 +142,7 @@ func natures() map[string]nature {
 		moodEndless:  {weight: 1, least: s / 2, most: 2 * s, uses: "mood"},
 		moodRedirect: {weight: 1, least: s, most: 3 * s, uses: "mood"},
 		moodGarbage:  {weight: 1, least: s, most: 3 * s, uses: "mood"},
+		moodGone:     {weight: 2, least: 4 * s, most: 8 * s, uses: "mood"},
 	}
 }
 
@@ -150,7 +151,7 @@ func survivable() []string {
 	return []string{
 		faultTerminate, faultLong, faultApply, faultHistory, databaseCut, databaseReset, databaseStall, databaseStrand,
 		listenLost, listenAllLost, listenStrand, listenStall, webhookCut, webhookReset, webhookStall, webhookSlow, webhookRefuse,
-		moodFailing, moodDown, moodHanging, moodSeconds, moodDate, moodReset, moodDrip, moodEndless, moodRedirect, moodGarbage,
+		moodFailing, moodDown, moodHanging, moodSeconds, moodDate, moodReset, moodDrip, moodEndless, moodRedirect, moodGarbage, moodGone,
 	}
 }
 
@@ -322,11 +323,13 @@ func (p plan) draw(r *rand.Rand, kind string, at time.Duration) *fault {
 		f.Variant = randomVariant(r)
 	case moodHanging, moodDrip: // patient and ordered would wait for their ten minutes
 		f.Trigger = []string{plain, brittle, latest, spanning, bulk, paced}[r.IntN(6)]
+	case moodGone:
+		f.Trigger = pausing
 	case moodFailing, moodSeconds, moodDate, moodReset, moodEndless, moodRedirect, moodGarbage, moodDown:
 		f.Trigger = triggers()[r.IntN(len(triggers()))]
 	}
 	if n.uses == "mood" {
-		if f.Share = 0.3 + 0.7*r.Float64(); kind == moodDown {
+		if f.Share = 0.3 + 0.7*r.Float64(); kind == moodDown || kind == moodGone {
 			f.Share = 1
 		}
 		f.Step = []int{0, 0, 3600, -3600, 86400 * 365}[r.IntN(5)]

@@ -157,7 +157,11 @@ func (s *story) at(ms int) time.Time { return s.start.Add(time.Duration(ms) * ti
 func (s *story) insert(trigger string, version int64) uuid.UUID {
 	id := uuid.New()
 	s.events = append(s.events, id)
-	s.ledger = append(s.ledger, entry{Trigger: trigger, Op: "I", ID: version, Fresh: version, Committed: s.at(0)})
+	changed := s.at(0)
+	if trigger == delayed {
+		changed = s.at(-2000)
+	}
+	s.ledger = append(s.ledger, entry{Trigger: trigger, Op: "I", ID: version, Fresh: version, Committed: s.at(0), Began: changed, Noted: changed, Tx: version})
 	s.places = append(s.places, place{Event: id, Where: "archive", Trigger: trigger, Op: "I", ID: version, Fresh: version, Tries: 1, At: s.at(20)})
 	s.invocations = append(s.invocations, invocation{Event: id, Attempt: 1, Status: 200})
 	if ordersByKey(trigger) {
@@ -323,6 +327,7 @@ func TestReceiverMisbehavesAndRemembersHow(t *testing.T) {
 		{moodHanging, 0, failed},
 		{moodDrip, 200, perhaps},
 		{moodEndless, 200, perhaps},
+		{moodGone, 410, failed},
 	} {
 		a, err := post(t, mood{kind: c.kind, share: 1, step: time.Hour}, 300*time.Millisecond)
 		require.Equal(t, c.status, a.status, c.kind)

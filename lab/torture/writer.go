@@ -22,6 +22,7 @@ type writer struct {
 	version   int64
 	known     map[string][]int64 // ids by trigger that may exist
 	conn      *pgx.Conn
+	began     time.Time     // when the present change was begun
 	committed *atomic.Int64 // transactions, of all writers
 	failed    *atomic.Int64
 }
@@ -44,7 +45,11 @@ create table ledger (
   op      "char" not null,
   id      bigint not null,
   old     bigint not null,
-  fresh   bigint not null
+  fresh   bigint not null,
+  began   timestamptz not null, -- before the change
+  noted   timestamptz not null default clock_timestamp(), -- and after it
+  tx      bigint not null default pg_current_xact_id()::text::bigint,
+  n       bigint generated always as identity
 )`
 
 // transaction is what a writer has decided to do.
@@ -189,6 +194,10 @@ func (w *writer) step(ctx context.Context, tx pgx.Tx, s step) error {
 // write makes one change and records it in the ledger.
 func (w *writer) write(ctx context.Context, tx pgx.Tx, s step) error {
 	table := tableOf(s.trigger)
+	w.began = time.Now()
+	if s.trigger == summed && s.op != 'M' && s.rows == 1 {
+		return w.changeOften(ctx, tx, s)
+	}
 	switch s.op {
 	case 'U', 'D':
 		known := w.known[s.trigger]
@@ -208,15 +217,9 @@ func (w *writer) write(ctx context.Context, tx pgx.Tx, s step) error {
 			if _, err := tx.Exec(ctx, "delete from "+table+" where id = $1", id); err != nil {
 				return fmt.Errorf("delete: %w", err)
 			}
-			return note(ctx, tx, s.trigger, 'D', []int64{id}, old, nil)
+			return w.note(ctx, tx, s.trigger, 'D', []int64{id}, old, nil)
 		}
-		fresh := row{id, w.nextVersion()}
-		_, err = tx.Exec(ctx, "update "+table+" set version = $2, amount = $3::text::numeric, note = $4, flag = $5 where id = $1",
-			id, fresh.version, fresh.amount(), fresh.note(), fresh.flag())
-		if err != nil {
-			return fmt.Errorf("update: %w", err)
-		}
-		return note(ctx, tx, s.trigger, 'U', []int64{id}, old, []int64{fresh.version})
+		return w.update(ctx, tx, s.trigger, row{id, w.nextVersion()}, old)
 	case 'M':
 		fresh := row{w.nextID(), w.nextVersion()}
 		payload, err := fresh.toJSON()
@@ -226,35 +229,59 @@ func (w *writer) write(ctx context.Context, tx pgx.Tx, s step) error {
 		if _, err := tx.Exec(ctx, "select rowhook.emit($1, $2::text::json)", s.trigger, payload); err != nil {
 			return fmt.Errorf("emit: %w", err)
 		}
-		return note(ctx, tx, s.trigger, 'M', []int64{fresh.id}, 0, []int64{fresh.version})
+		return w.note(ctx, tx, s.trigger, 'M', []int64{fresh.id}, 0, []int64{fresh.version})
 	}
 	return w.insert(ctx, tx, s.trigger, s.rows)
 }
 
 func (w *writer) insert(ctx context.Context, tx pgx.Tx, trigger string, rows int) error {
-	var c columns
-	for range rows {
-		c.add(row{w.nextID(), w.nextVersion()})
+	all := make([]row, rows)
+	for i := range all {
+		all[i] = row{w.nextID(), w.nextVersion()}
+		if i >= rows-20 {
+			w.remember(trigger, all[i].id)
+		}
 	}
+	return w.insertRows(ctx, tx, trigger, all)
+}
+
+// remember makes an id one of those that later changes choose from.
+func (w *writer) remember(trigger string, id int64) {
 	const most = 300
-	w.known[trigger] = append(w.known[trigger], c.ids[max(0, len(c.ids)-20):]...)
+	w.known[trigger] = append(w.known[trigger], id)
 	w.known[trigger] = w.known[trigger][max(0, len(w.known[trigger])-most):]
+}
+
+func (w *writer) insertRows(ctx context.Context, tx pgx.Tx, trigger string, rows []row) error {
+	var c columns
+	for _, r := range rows {
+		c.add(r)
+	}
 	_, err := tx.Exec(ctx, "insert into "+tableOf(trigger)+
 		" select id, version, amount::numeric, note, flag from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[]) as t(id, version, amount, note, flag)",
 		c.ids, c.versions, c.amounts, c.notes, c.flags)
 	if err != nil {
 		return fmt.Errorf("insert: %w", err)
 	}
-	return note(ctx, tx, trigger, 'I', c.ids, 0, c.versions)
+	return w.note(ctx, tx, trigger, 'I', c.ids, 0, c.versions)
+}
+
+func (w *writer) update(ctx context.Context, tx pgx.Tx, trigger string, fresh row, old int64) error {
+	_, err := tx.Exec(ctx, "update "+tableOf(trigger)+" set version = $2, amount = $3::text::numeric, note = $4, flag = $5 where id = $1",
+		fresh.id, fresh.version, fresh.amount(), fresh.note(), fresh.flag())
+	if err != nil {
+		return fmt.Errorf("update: %w", err)
+	}
+	return w.note(ctx, tx, trigger, 'U', []int64{fresh.id}, old, []int64{fresh.version})
 }
 
 // note writes the ledger.
-func note(ctx context.Context, tx pgx.Tx, trigger string, op byte, ids []int64, old int64, fresh []int64) error {
+func (w *writer) note(ctx context.Context, tx pgx.Tx, trigger string, op byte, ids []int64, old int64, fresh []int64) error {
 	if fresh == nil {
 		fresh = []int64{0}
 	}
-	_, err := tx.Exec(ctx, `insert into ledger select $1, $2::text::"char", id, $3, fresh from unnest($4::bigint[], $5::bigint[]) as t(id, fresh)`,
-		trigger, string(op), old, ids, fresh)
+	_, err := tx.Exec(ctx, `insert into ledger (trigger, op, id, old, fresh, began) select $1, $2::text::"char", id, $3, fresh, $6 from unnest($4::bigint[], $5::bigint[]) as t(id, fresh)`,
+		trigger, string(op), old, ids, fresh, w.began)
 	if err != nil {
 		return fmt.Errorf("write the ledger: %w", err)
 	}
