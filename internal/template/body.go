@@ -21,7 +21,8 @@ type op struct {
 }
 
 // Body compiles a JSON template: JSON whose strings are templates. A string that is a placeholder
-// and nothing else stands for the JSON of its value. The keys keep their order.
+// and nothing else stands for the JSON of its value, or with "as text" for a string. The keys keep
+// their order.
 func (s *Set) Body(raw json.RawMessage, expand Expand) (*Body, error) {
 	b := &Body{}
 	c := compiler{set: s, body: b, expand: expand}
@@ -85,7 +86,7 @@ func (c *compiler) token(kind tokenKind, text string, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if len(parts) == 1 && parts[0].Data != nil {
+	if len(parts) == 1 && parts[0].Data != nil && !parts[0].Data.Text {
 		return c.data(parts[0].Data, false)
 	}
 	c.literal('"')

@@ -37,6 +37,7 @@ type Placeholder struct {
 	Word    string // one of Words
 	Path    []Step // into the JSON of the word
 	Default []byte // JSON that stands for what is not there, or is null; nil: there is none
+	Text    bool   // as text: a JSON string, also where the placeholder is the whole text
 	Source  string // as written
 }
 
@@ -222,6 +223,9 @@ func sentence(s string) string {
 	return s + "."
 }
 
+// asText stands behind the path of a placeholder that is a string in JSON, whatever its value is.
+const asText = "as text"
+
 // braced reads a placeholder with braces. It returns nil, and reads nothing, for what may be a
 // reference to the environment.
 func (p *parser) braced() (*Placeholder, error) {
@@ -247,6 +251,11 @@ func (p *parser) braced() (*Placeholder, error) {
 		return nil, err
 	}
 	p.blanks()
+	if strings.HasPrefix(p.rest(), asText) && strings.IndexAny(p.rest()[len(asText):]+" ", "?} \t\n") == 0 {
+		data.Text = true
+		p.at += len(asText)
+		p.blanks()
+	}
 	if strings.HasPrefix(p.rest(), "??") {
 		p.at += 2
 		p.blanks()
@@ -259,8 +268,8 @@ func (p *parser) braced() (*Placeholder, error) {
 		if p.rest() == "" {
 			return nil, p.fail(start, "the placeholder of $%s has no closing }; write it like ${%s.name}", word, word)
 		}
-		return nil, p.fail(p.at, "the placeholder of $%s goes on with something unknown; write ${%s.name}, ${%s.name[0]}, ${%s.\"a name\"} or ${%s.name ?? \"a default\"}",
-			word, word, word, word, word)
+		return nil, p.fail(p.at, "the placeholder of $%s goes on with something unknown; write ${%s.name}, ${%s.name[0]}, ${%s.\"a name\"}, ${%s.name as text} or ${%s.name ?? \"a default\"}",
+			word, word, word, word, word, word)
 	}
 	p.at++
 	return data, p.known(data, start)
