@@ -119,13 +119,13 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 
 	root.AddGroup(&cobra.Group{ID: "work", Title: "Commands:"}, &cobra.Group{ID: "operate", Title: "Commands for operators:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"})
-	for _, cmd := range []*cobra.Command{a.devCommand(), a.initCommand(), a.checkCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
+	for _, cmd := range []*cobra.Command{a.devCommand(), a.initCommand(), a.importCommand(), a.checkCommand(), a.applyCommand(), a.runCommand(), a.sinkCommand(), a.uninstallCommand()} {
 		cmd.GroupID = "work"
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{
 		a.statusCommand(), a.doctorCommand(), a.triggersCommand(), a.eventsCommand(), a.redeliverCommand(), a.retryCommand(), a.cancelCommand(), a.discardCommand(), a.eraseCommand(), a.invokeCommand(), a.testCommand(),
-		a.pauseCommand(), a.resumeCommand(), a.backfillCommand(), a.replayCommand(), a.drainCommand(), a.auditCommand(), a.tokenCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.backfillCommand(), a.replayCommand(), a.drainCommand(), a.auditCommand(), a.exportCommand(), a.tokenCommand(),
 	} {
 		cmd.GroupID = "operate"
 		root.AddCommand(cmd)

@@ -261,13 +261,13 @@ func TestSpecAsJSONReadsBackAndParsesToItself(t *testing.T) {
 	})
 }
 
-func TestSettingsAsYAMLParseToThemselves(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
+// settingsOf generates valid settings.
+func settingsOf() *rapid.Generator[trigger.Settings] {
+	return rapid.Custom(func(t *rapid.T) trigger.Settings {
 		duration := rapid.SampledFrom([]trigger.Duration{0, 1, 1e9, 7 * 24 * 3600e9})
 		rules := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"private", "loopback", "10.0.0.1", "::1", "2001:db8::/32", "0.0.0.0/0"}), 0, 3, rapid.ID)
 		settings := trigger.Settings{Retention: trigger.Retention{
-			Delivered: duration.Draw(t, "delivered"), Attempts: duration.Draw(t, "attempts"),
+			Delivered: duration.Draw(t, "delivered"), Attempts: duration.Draw(t, "attempts"), MaxSize: rapid.SampledFrom([]trigger.Size{0, 20 << 30}).Draw(t, "max_size"),
 		}, Network: trigger.Network{Deny: rules.Draw(t, "deny"), Allow: rules.Draw(t, "allow")}, Alerts: []trigger.Alert{}}
 		for i, n := 0, rapid.IntRange(0, 3).Draw(t, "alerts"); i < n; i++ {
 			url := fmt.Sprintf("https://e.com/%d", i)
@@ -283,6 +283,14 @@ func TestSettingsAsYAMLParseToThemselves(t *testing.T) {
 			}
 			settings.Alerts = append(settings.Alerts, alert)
 		}
+		return settings
+	})
+}
+
+func TestSettingsAsYAMLParseToThemselves(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		settings := settingsOf().Draw(t, "settings")
 		text, err := yaml.Marshal(settings)
 		require.NoError(t, err)
 		c, err := config.Parse("f", []byte("triggers: []\n"+strings.TrimPrefix(string(text), "{}\n")))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -32,6 +33,69 @@ const (
 // WriteAll returns triggers and settings as a rowhook.yaml. Keys that have their default are left out,
 // and references are written as they are. Parse returns the same triggers and settings.
 func WriteAll(specs []trigger.Spec, settings trigger.Settings, style Style) ([]byte, error) {
+	document, err := documentOf(specs, settings, style)
+	if err != nil {
+		return nil, err
+	}
+	text, err := yaml.MarshalWithOptions(document,
+		yaml.CustomMarshaler(func(s string) ([]byte, error) { return writeText(s) }), yaml.IndentSequence(true))
+	if err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	// The library quotes the key, as YAML 1.1 takes it for a boolean.
+	text = bytes.ReplaceAll(text, []byte("\n    \"on\":"), []byte("\n    on:"))
+	return bytes.ReplaceAll(text, []byte("\n  - \"on\":"), []byte("\n  - on:")), nil
+}
+
+// WriteJSON is WriteAll in JSON, which Parse reads, too.
+func WriteJSON(specs []trigger.Spec, settings trigger.Settings) (json.RawMessage, error) {
+	document, err := documentOf(specs, settings, Plain)
+	if err != nil {
+		return nil, err
+	}
+	return appendTree(nil, document)
+}
+
+// appendTree appends the JSON of what the library writes as YAML, with keys in their order.
+func appendTree(dst []byte, tree any) ([]byte, error) {
+	var err error
+	switch tree := tree.(type) {
+	case yaml.MapSlice:
+		dst = append(dst, '{')
+		for i, item := range tree {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(template.AppendString(dst, fmt.Sprint(item.Key)), ':')
+			if dst, err = appendTree(dst, item.Value); err != nil {
+				return nil, err
+			}
+		}
+		return append(dst, '}'), nil
+	case []any:
+		dst = append(dst, '[')
+		for i, value := range tree {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			if dst, err = appendTree(dst, value); err != nil {
+				return nil, err
+			}
+		}
+		return append(dst, ']'), nil
+	case digits:
+		return append(dst, tree...), nil
+	case string:
+		return template.AppendString(dst, tree), nil
+	}
+	text, err := json.Marshal(tree)
+	if err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	return append(dst, text...), nil
+}
+
+func documentOf(specs []trigger.Spec, settings trigger.Settings, style Style) (yaml.MapSlice, error) {
 	usual, err := ordered(trigger.DefaultSpec())
 	if err != nil {
 		return nil, err
@@ -53,17 +117,7 @@ func WriteAll(specs []trigger.Spec, settings trigger.Settings, style Style) ([]b
 	}
 	document = append(document, yaml.MapItem{Key: "triggers", Value: triggers})
 	others, err := orderedSettings(settings)
-	if err != nil {
-		return nil, err
-	}
-	text, err := yaml.MarshalWithOptions(append(document, others...),
-		yaml.CustomMarshaler(func(s string) ([]byte, error) { return writeText(s) }), yaml.IndentSequence(true))
-	if err != nil {
-		return nil, fmt.Errorf("write the configuration: %w", err)
-	}
-	// The library quotes the key, as YAML 1.1 takes it for a boolean.
-	text = bytes.ReplaceAll(text, []byte("\n    \"on\":"), []byte("\n    on:"))
-	return bytes.ReplaceAll(text, []byte("\n  - \"on\":"), []byte("\n  - on:")), nil
+	return append(document, others...), err
 }
 
 // share returns the keys of Shared that all of several triggers have with the same value.

@@ -23,6 +23,34 @@ func TestWhatIsWrittenOfATriggerParsesToItself(t *testing.T) {
 	})
 }
 
+func TestWhatIsWrittenOfAConfigurationParsesToItself(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		all := rapid.SliceOfNDistinct(specs(), 0, 3, func(s trigger.Spec) string { return s.Name }).Draw(t, "specs")
+		if rapid.Bool().Draw(t, "alike") { // so that there is something to share
+			for i := range all {
+				all[i].Retry, all[i].Breaker, all[i].Webhook.Timeout = all[0].Retry, all[0].Breaker, all[0].Webhook.Timeout
+				all[i].Retry.Statuses = nil
+			}
+		}
+		settings := settingsOf().Draw(t, "settings")
+		for _, style := range []config.Style{config.Plain, config.Shared} {
+			text, err := config.WriteAll(all, settings, style)
+			require.NoError(t, err)
+			c, err := config.Parse("f", text)
+			require.NoError(t, err, "%s", text)
+			require.Equal(t, append([]trigger.Spec{}, all...), append([]trigger.Spec{}, c.Triggers...), "%s", text)
+			require.Equal(t, settings, c.Settings, "%s", text)
+		}
+		text, err := config.WriteJSON(all, settings)
+		require.NoError(t, err)
+		c, err := config.Parse("f", text)
+		require.NoError(t, err, "%s", text)
+		require.Equal(t, append([]trigger.Spec{}, all...), append([]trigger.Spec{}, c.Triggers...), "%s", text)
+		require.Equal(t, settings, c.Settings, "%s", text)
+	})
+}
+
 func TestATriggerIsWrittenAsAPersonWritesIt(t *testing.T) {
 	t.Parallel()
 	s := trigger.DefaultSpec()

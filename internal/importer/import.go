@@ -117,7 +117,7 @@ func (i *Import) Finish() (*Result, error) {
 func (i *Import) leaveOutInvalid() {
 	kept := i.triggers[:0:0]
 	for _, t := range i.triggers {
-		fault := invalid(t.Spec)
+		fault := Invalid(t.Spec)
 		if fault == "" {
 			kept = append(kept, t)
 			continue
@@ -128,8 +128,8 @@ func (i *Import) leaveOutInvalid() {
 	i.triggers = kept
 }
 
-// invalid returns what is wrong with a trigger by itself; "": nothing.
-func invalid(spec trigger.Spec) string {
+// Invalid returns why rowhook.yaml can't hold a trigger; "": it can.
+func Invalid(spec trigger.Spec) string {
 	text, err := config.Write(spec)
 	if err != nil {
 		return err.Error()

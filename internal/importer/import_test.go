@@ -100,7 +100,7 @@ func TestSecretsBecomeVariables(t *testing.T) {
 	} {
 		i := importer.New("a test")
 		s := specOf("t")
-		s.Webhook.URL = importer.Join(importer.Mixed, i.URL(c.url, true, importer.Use{Trigger: "t"})...)
+		s.Webhook.URL = importer.Join(importer.Mixed, i.URL(c.url, importer.Use{Trigger: "t"})...)
 		i.Add(importer.Trigger{Spec: s})
 		got, err := i.Finish()
 		require.NoError(t, err)

@@ -191,7 +191,7 @@ var plainHeaders = []string{
 // stay. A scheme such as Bearer stays in front of the variable.
 func (i *Import) Header(name, value string, use Use) Piece {
 	plain := slices.Contains(plainHeaders, strings.ToLower(name)) && !randomLike(value)
-	if plain || value == "" || harmless(value) {
+	if plain || value == "" || Harmless(value) {
 		return Text(value)
 	}
 	return Ref(i.Variable(name, value, use))
@@ -199,7 +199,9 @@ func (i *Import) Header(name, value string, use Use) Piece {
 
 var harmlessValue = regexp.MustCompile(`(?i)^(?:true|false|yes|no|on|off|none|null|[0-9]{1,4}|v?[0-9]+(?:\.[0-9]+){1,3}|(?:application|text|image|audio|video)/[a-z0-9.+*-]+(?:; *charset=[a-z0-9-]+)?)$`)
 
-func harmless(value string) bool { return harmlessValue.MatchString(strings.TrimSpace(value)) }
+// Harmless reports whether a value is no secret whatever it is called: a boolean, a short number, a
+// version, a type of content.
+func Harmless(value string) bool { return harmlessValue.MatchString(strings.TrimSpace(value)) }
 
 var scheme = regexp.MustCompile(`(?i)^(Bearer|Basic|Token|ApiKey|Digest|Bot|Key) +(\S.*)$`)
 
@@ -214,89 +216,142 @@ func (i *Import) HeaderPieces(name, value string, use Use) []Piece {
 // secretHosts are receivers whose URL as a whole is the secret.
 var secretHosts = regexp.MustCompile(`(?i)^(?:hooks\.slack\.com|(?:[a-z0-9-]+\.)*discord(?:app)?\.com|hooks\.zapier\.com|(?:[a-z0-9-]+\.)*webhook\.office\.com|(?:[a-z0-9-]+\.)*logic\.azure\.com|maker\.ifttt\.com|hook\.[a-z0-9.]*(?:make|integromat)\.com|chat\.googleapis\.com|api\.telegram\.org)$`)
 
-// URL divides a literal part of a URL into text and variables in the place of secrets: user and
-// password, secret values of the query, segments of the path that look like tokens, and the paths of
-// services whose URLs are secrets. start says that it begins the URL.
-func (i *Import) URL(raw string, start bool, use Use) []Piece {
-	var out []Piece
-	rest := raw
-	host := ""
-	if start {
-		if at := strings.Index(rest, "://"); at >= 0 {
-			authority := rest[at+3:]
-			end := strings.IndexAny(authority, "/?#")
-			if end < 0 {
-				end = len(authority)
-			}
-			out = append(out, Text(rest[:at+3]))
-			rest = authority[end:]
-			authority = authority[:end]
-			if user, after, ok := cutLast(authority, "@"); ok {
-				name, password, has := strings.Cut(user, ":")
-				out = append(out, i.userinfo(name, "USER", use)...)
-				if has {
-					out = append(out, Text(":"))
-					out = append(out, i.userinfo(password, "PASSWORD", use)...)
-				}
-				out = append(out, Text("@"))
-				authority = after
-			}
-			host = authority
-			out = append(out, Text(authority))
+// URL is [Import.URLPieces] of a text.
+func (i *Import) URL(raw string, use Use) []Piece { return i.URLPieces([]Piece{Text(raw)}, use) }
+
+// URLPieces puts variables in the place of secrets in a URL: user and password, secret values of the
+// query, segments of the path that look like tokens, and the paths of services whose URLs are secrets.
+// What a reference or data is a part of stays as it is.
+func (i *Import) URLPieces(pieces []Piece, use Use) []Piece {
+	u := urlDivider{imp: i, use: use, pieces: pieces}
+	return u.divide()
+}
+
+// urlDivider divides a URL. In its text a character of the private use area stands for each piece that is
+// no text.
+type urlDivider struct {
+	imp    *Import
+	use    Use
+	pieces []Piece
+	out    []Piece
+}
+
+const firstMark = '\uE000'
+
+func (u *urlDivider) divide() []Piece {
+	var all strings.Builder
+	for n, p := range u.pieces {
+		if p.reference == "" && p.data == "" {
+			all.WriteString(p.text)
+			continue
 		}
+		all.WriteRune(firstMark + rune(n))
+	}
+	rest, host := all.String(), ""
+	if at := strings.Index(rest, "://"); at >= 0 && !strings.ContainsAny(rest[:at], "/?#") {
+		u.text(rest[:at+3])
+		authority := rest[at+3:]
+		if end := strings.IndexAny(authority, "/?#"); end >= 0 {
+			authority = authority[:end]
+		}
+		rest = rest[at+3+len(authority):]
+		host = u.authority(authority)
 	}
 	path, query, hasQuery := strings.Cut(rest, "?")
-	if name, _, _ := strings.Cut(host, ":"); secretHosts.MatchString(name) && len(strings.Trim(path, "/")) > 0 {
-		out = append(out, Text("/"), Ref(i.Variable("URL_PATH", strings.TrimPrefix(path, "/"), use)))
-	} else {
-		for n, segment := range strings.Split(path, "/") {
-			if n > 0 {
-				out = append(out, Text("/"))
-			}
-			if randomLike(segment) {
-				out = append(out, Ref(i.Variable("URL_TOKEN", segment, use)))
-				continue
-			}
-			out = append(out, Text(segment))
+	u.path(host, path)
+	if hasQuery {
+		u.query(query)
+	}
+	return u.out
+}
+
+// text adds a text, with the pieces that its marks stand for.
+func (u *urlDivider) text(s string) {
+	from := 0
+	for at, r := range s {
+		if n := int(r - firstMark); n >= 0 && n < len(u.pieces) && (u.pieces[n].reference != "" || u.pieces[n].data != "") {
+			u.out = append(u.out, Text(s[from:at]), u.pieces[n])
+			from = at + len(string(r))
 		}
 	}
-	if !hasQuery {
-		return out
+	u.out = append(u.out, Text(s[from:]))
+}
+
+func (u *urlDivider) marked(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r >= firstMark && int(r-firstMark) < len(u.pieces) })
+}
+
+// hide adds a variable in the place of a text, unless a reference or data is a part of it.
+func (u *urlDivider) hide(hint, s string) {
+	if s == "" || u.marked(s) {
+		u.text(s)
+		return
 	}
-	out = append(out, Text("?"))
+	u.out = append(u.out, Ref(u.imp.Variable(hint, s, u.use)))
+}
+
+func (u *urlDivider) authority(s string) (host string) {
+	user, host, ok := cutLast(s, "@")
+	if !ok {
+		u.text(s)
+		return s
+	}
+	name, password, has := strings.Cut(user, ":")
+	u.hide("URL_USER", name)
+	if has {
+		u.text(":")
+		u.hide("URL_PASSWORD", password)
+	}
+	u.text("@" + host)
+	return host
+}
+
+func (u *urlDivider) path(host, path string) {
+	if name, _, _ := strings.Cut(host, ":"); secretHosts.MatchString(name) && strings.Trim(path, "/") != "" && !u.marked(path) {
+		u.text("/")
+		u.hide("URL_PATH", strings.TrimPrefix(path, "/"))
+		return
+	}
+	for n, segment := range strings.Split(path, "/") {
+		if n > 0 {
+			u.text("/")
+		}
+		if randomLike(segment) {
+			u.hide("URL_TOKEN", segment)
+			continue
+		}
+		u.text(segment)
+	}
+}
+
+func (u *urlDivider) query(query string) {
+	u.text("?")
 	for n, pair := range strings.Split(query, "&") {
 		if n > 0 {
-			out = append(out, Text("&"))
+			u.text("&")
 		}
 		name, value, has := strings.Cut(pair, "=")
-		out = append(out, Text(name))
-		if has {
-			out = append(out, Text("="))
+		u.text(name)
+		if !has {
+			continue
 		}
+		u.text("=")
 		plain, err := url.QueryUnescape(name)
 		if err != nil {
 			plain = name
 		}
-		if has && SecretLike(plain, value) && !harmless(value) {
-			out = append(out, Ref(i.Variable(plain, value, use)))
-		} else {
-			out = append(out, Text(value))
+		if SecretLike(plain, value) && !Harmless(value) {
+			u.hide(plain, value)
+			continue
 		}
+		u.text(value)
 	}
-	return out
-}
-
-func (i *Import) userinfo(text, hint string, use Use) []Piece {
-	if text == "" {
-		return nil
-	}
-	return []Piece{Ref(i.Variable("URL_"+hint, text, use))}
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {
 	at := strings.LastIndex(s, sep)
 	if at < 0 {
-		return s, "", false
+		return "", s, false
 	}
 	return s[:at], s[at+len(sep):], true
 }
