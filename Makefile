@@ -44,6 +44,9 @@ model: ## check the model of the doorbell and the claim
 examples: ## run the suites in examples/ with pytest, Node, go test and docker compose
 	scripts/examples $(ARGS)
 
+site: ## make the documentation a site in .cache/site/dist, and check it
+	scripts/site $(ARGS)
+
 torture: ## a minute of faults, and then count
 	scripts/torture $(ARGS)
 
@@ -78,4 +81,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build dist image up test test-all race browser lint model examples torture bench outage promtool chromium types vendor generate ci clean
+.PHONY: help dev once build dist image up test test-all race browser lint model examples site torture bench outage promtool chromium types vendor generate ci clean

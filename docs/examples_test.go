@@ -10,15 +10,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write the examples into testing.md anew")
+var update = flag.Bool("update", false, "write the examples into the pages anew")
 
 // shown is a file of examples/ in a page, or a service of a compose file: its name in a comment, and
 // then its text.
 var shown = regexp.MustCompile("(?s)<!-- (examples/[^ :]+)(?:: (\\w+))? -->\n```(\\w+)\n(.*?)```\n")
 
-func TestTestingShowsTheExamplesAsTheyRun(t *testing.T) {
+func TestPagesShowTheExamplesAsTheyRun(t *testing.T) {
 	t.Parallel()
-	const page = "testing.md"
+	for page, want := range map[string]int{"testing.md": 5, "receivers.md": 4} {
+		require.Equal(t, want, showExamples(t, page), page)
+	}
+}
+
+// showExamples compares the files that a page shows with what they are, and counts them.
+func showExamples(t *testing.T, page string) int {
+	t.Helper()
 	text, err := os.ReadFile(page)
 	require.NoError(t, err)
 	files := 0
@@ -34,12 +41,12 @@ func TestTestingShowsTheExamplesAsTheyRun(t *testing.T) {
 		}
 		return head + "```" + m[3] + "\n" + strings.TrimRight(text, "\n") + "\n```\n"
 	})
-	require.Equal(t, 5, files)
 	if *update {
 		require.NoError(t, os.WriteFile(page, []byte(want), 0o600))
-		return
+		return files
 	}
 	require.Equal(t, want, string(text), "run: go test ./docs -run Examples -update")
+	return files
 }
 
 // service returns the lines of one service of a compose file.

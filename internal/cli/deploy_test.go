@@ -163,11 +163,11 @@ func TestTheStackBesideAnAppUsesWhatTheProgramHas(t *testing.T) {
 	require.Equal(t, "http://app:"+port, services["rowhook"].Environment["SHOP_URL"])
 	require.GreaterOrEqual(t, len(services["rowhook"].Environment["ROWHOOK_HTTP_TOKEN"]), 16)
 
-	// The README shows the service, too.
+	// The quick start shows the service, too.
 	text := read(t, file)
 	from := strings.Index(text, "  rowhook:\n")
 	shown := text[from : from+strings.Index(text[from:], "\n\n")]
-	require.Contains(t, read(t, "README.md"), "    "+strings.ReplaceAll(shown, "\n", "\n    ")+"\n")
+	require.Contains(t, read(t, "docs/quickstart.md"), "    "+strings.ReplaceAll(shown, "\n", "\n    ")+"\n")
 }
 
 func TestTheComposeStackUsesWhatTheProgramHas(t *testing.T) {
