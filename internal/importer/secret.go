@@ -148,7 +148,7 @@ func renamed(spec trigger.Spec, names map[string]string) (trigger.Spec, error) {
 }
 
 var (
-	secretName = regexp.MustCompile(`(?i)auth|cookie|token|secret|passw|api[-_]?key|access[-_]?key|signature|credential|session|bearer|hmac|private|(?:^|[-_.])(?:key|sig|code|pwd|pass|sid|pin)(?:$|[-_.])|key$`)
+	secretName = regexp.MustCompile(`(?i)authoriz|authentic|cookie|token|secret|passw|signature|credential|bearer|hmac|(?:^|[-_.])(?:auth|oauth|key|sig|pwd|pass)(?:$|[-_.])|key$`)
 	knownToken = regexp.MustCompile(`(?i)^(?:sk|pk|rk)[-_](?:live|test|proj)|^gh[opsu]_|^github_pat_|^xox[a-z]-|^whsec_|^whsk_|^AKIA[0-9A-Z]|^eyJ[A-Za-z0-9_-]{8,}|^SG\.|^glpat-|^bot[0-9]+:|^Bearer |^Basic |^Token `)
 	uuidLike   = regexp.MustCompile(`(?i)^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 	runs       = regexp.MustCompile(`[A-Za-z0-9+/=]+`)

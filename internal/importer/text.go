@@ -34,6 +34,16 @@ func HasData(pieces []Piece) bool {
 	return slices.ContainsFunc(pieces, func(p Piece) bool { return p.data != "" })
 }
 
+// CutQuery returns the pieces of a URL in front of its query. found says whether it has one.
+func CutQuery(pieces []Piece) (before []Piece, found bool) {
+	for i, p := range pieces {
+		if text, _, found := strings.Cut(p.text, "?"); found {
+			return append(slices.Clone(pieces[:i]), Text(text)), true
+		}
+	}
+	return pieces, false
+}
+
 // Plain returns the pieces that stand for themselves as one text.
 func Plain(pieces []Piece) string {
 	var out strings.Builder

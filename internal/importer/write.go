@@ -55,7 +55,7 @@ func (i *Import) comments(r Report) map[string]map[string][]string {
 	}
 	for _, f := range r.Findings {
 		of := all[f.Trigger]
-		if of == nil || f.Kind == Note && f.Key == "" {
+		if of == nil || f.Kind == Skipped || f.Kind == Note && f.Key == "" {
 			continue
 		}
 		text := f.sentence() + "."

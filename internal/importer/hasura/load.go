@@ -33,14 +33,17 @@ func (l *loader) file(at string) (*node, error) {
 	if l.files++; l.files > mostFiles {
 		return nil, fault(place, "is one of more than %d files; is this Hasura's metadata?", mostFiles)
 	}
+	// To open something else, such as a named pipe, may wait for ever.
+	if info, err := l.root.Stat(filepath.FromSlash(at)); err != nil {
+		return nil, cantRead(place, err)
+	} else if !info.Mode().IsRegular() {
+		return nil, fault(place, "is no regular file; is this Hasura's metadata?")
+	}
 	f, err := l.root.Open(filepath.FromSlash(at))
 	if err != nil {
 		return nil, cantRead(place, err)
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fault(place, "is no regular file; is this Hasura's metadata?")
-	}
 	return l.read(place, path.Dir(at), f)
 }
 

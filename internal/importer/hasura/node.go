@@ -74,7 +74,7 @@ const (
 	mostBytes  = 16 << 20 // of a file
 	mostTotal  = 64 << 20 // of all files
 	mostFiles  = 20_000
-	mostNodes  = 2_000_000
+	mostNodes  = 1_000_000
 	mostDeep   = 200 // nested values of a file, without aliases
 	mostNested = 20  // files that include each other
 )

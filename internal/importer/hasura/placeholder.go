@@ -254,7 +254,8 @@ func (w *writer) text(e *expression, to place, key string) ([]importer.Piece, er
 		if to == inString && len(e.parts) == 1 {
 			data = asText(data)
 		}
-		if !f.never && !(to == inQuery && len(e.parts) == 1) {
+		// In a URL it is nothing: a dead letter is better than a call of /orders/null.
+		if !f.never && to != inURL && !(to == inQuery && len(e.parts) == 1) {
 			data += ` ?? "null"`
 		}
 		pieces = append(pieces, importer.Data(data))

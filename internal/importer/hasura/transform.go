@@ -32,19 +32,25 @@ func (c *conversion) transform() {
 	if version := n.get("version"); version.isSet() && version.scalar() != "1" && version.scalar() != "2" {
 		c.differs(version, transforming+".version", "webhook", fmt.Sprintf("is %q, and 1 and 2 are known; it is read as 2", version.scalar()), "look at the request: rowhook test --print")
 	}
-	t := transformation{conversion: c, writer: writer{baseURL: c.base, retries: c.spec.Retry.Limit}}
+	before := c.spec
+	t := transformation{conversion: c, address: c.base, writer: writer{baseURL: c.base, retries: c.spec.Retry.Limit}}
 	c.method(n.get("method"))
 	t.url(n.get("url"))
 	t.query(n.get("query_params"), n.get("url").isSet())
 	t.body(n.get("body"))
+	c.bodyOfMethod(n)
 	t.requestHeaders(n.get("request_headers"))
 	t.contentType(n.get("content_type"))
-	c.bodyOfMethod(n)
+	if wrong := c.fault(); wrong != "" {
+		c.spec = before
+		c.lost(n, transforming, "webhook", "makes a request that rowhook.yaml can't have ("+wrong+"); the usual request is sent", "write webhook by hand: see docs/requests.md")
+	}
 }
 
 type transformation struct {
 	*conversion
 	writer
+	address []importer.Piece // the URL so far
 }
 
 // beyondReach reports what rowhook.yaml can't say.
@@ -125,17 +131,18 @@ func (t *transformation) url(n *node) {
 		t.lost(n, transforming+".url", key, "makes a URL that rowhook.yaml can't have ("+wrong+"); the webhook alone is called", "write url by hand: data of the event may stand behind the host only")
 		return
 	}
+	t.address = pieces
 	if importer.HasData(pieces) && !strings.Contains(n.text, "escapeUri") {
-		t.find(importer.Note, n, transforming+".url", key, "has data of the event without escapeUri; Rowhook always escapes it, so a value stays one segment of the path", "")
+		t.find(importer.Note, n, transforming+".url", "", "has data of the event without escapeUri; Rowhook always escapes it, so a value stays one segment of the path", "")
 	}
 }
 
 // query reads query_params, which replace the query of the URL.
 func (t *transformation) query(n *node, hasURL bool) {
 	const key = "webhook.query"
-	path, query, has := strings.Cut(t.spec.Webhook.URL, "?")
+	path, has := importer.CutQuery(t.address)
 	if !n.isSet() {
-		if hasURL && has && !strings.Contains(importer.Join(importer.Mixed, t.base...), "?") {
+		if _, before := importer.CutQuery(t.base); hasURL && has && !before {
 			t.differs(t.node.get(transforming).get("url"), transforming+".url", "webhook.url", "has a query, which Hasura replaces by query_params; it is sent here", "remove it if the receiver was called without it so far")
 		}
 		return
@@ -154,8 +161,7 @@ func (t *transformation) query(n *node, hasURL bool) {
 	}
 	if has {
 		t.find(importer.Note, n, transforming+".query_params", "webhook.url", "replaces the query of the URL, as in Hasura, so that query is not sent", "")
-		t.spec.Webhook.URL = path
-		_ = query
+		t.spec.Webhook.URL = importer.Join(importer.Mixed, path...)
 	}
 	if len(values) > 0 {
 		t.spec.Webhook.Query = values

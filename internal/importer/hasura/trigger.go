@@ -55,6 +55,10 @@ func (r *reader) trigger(n *node, t table) {
 	if !c.webhook() {
 		return
 	}
+	if wrong := c.fault(); wrong != "" {
+		c.skip("can't be in a rowhook.yaml as it is: "+wrong, "change it there, and import again, or write the trigger by hand")
+		return
+	}
 	c.headers()
 	c.retries()
 	c.transform()
@@ -413,7 +417,7 @@ func (c *conversion) number(n *node, setting string, otherwise, most int64) int6
 // response names a transformation of answers.
 func (c *conversion) response() {
 	if n := c.node.get("response_transform"); n.isSet() {
-		c.lost(n, "response_transform", "webhook", "changes what Hasura logs of an answer; Rowhook keeps answers as they are", "nothing, unless somebody reads that log")
+		c.lost(n, "response_transform", "webhook", "changes what Hasura logs of an answer; Rowhook keeps answers as they are", "see whether somebody reads that log")
 	}
 }
 
@@ -450,7 +454,7 @@ func (c *conversion) cleanup() {
 		}
 	}
 	if len(own) > 0 {
-		c.lost(n, setting+"."+strings.Join(own, ", "), "retention", "says when and in what steps Hasura deletes; Rowhook drops old history by itself, a partition at a time", "nothing")
+		c.lost(n, setting+"."+strings.Join(own, ", "), "retention", "says when and in what steps Hasura deletes; Rowhook drops old history by itself, a partition at a time", "")
 	}
 }
 
