@@ -35,6 +35,9 @@ type Applier struct {
 	// applies from changing it. If it returns an error, nothing is done, and Apply returns that
 	// error. Without it each change is logged. Optional.
 	Planned func(*Plan) error
+	// Newcomers is called with the ids of triggers that did not exist before, in the transaction that
+	// makes them. If it returns an error, they are not made. Optional.
+	Newcomers func(ctx context.Context, tx pgx.Tx, ids []int32) error
 }
 
 // The defaults of an Applier.
@@ -220,7 +223,10 @@ func (a Applier) run(ctx context.Context, conn *pgx.Conn, u *unit, log *slog.Log
 		tx.laterWith(raising, raiseGeneration, queue.MuteFrom)
 		silence, args := queue.Silencing()
 		tx.laterWith(raising, silence, args...)
-		return queue.PauseNewcomers(ctx, tx, newcomers)
+		if err := queue.PauseNewcomers(ctx, tx, newcomers); err != nil || a.Newcomers == nil || len(newcomers) == 0 {
+			return err
+		}
+		return a.Newcomers(ctx, tx, newcomers)
 	})
 }
 

@@ -84,6 +84,12 @@ func isBusy(err error) bool {
 	return pg.IsState(err, pgerrcode.LockNotAvailable, pgerrcode.DeadlockDetected)
 }
 
+// FindBlockers returns who holds a lock on a table, such as public.orders, that DROP TRIGGER would wait
+// for. The oldest transaction comes first.
+func FindBlockers(ctx context.Context, conn *pgx.Conn, table string, relation uint32) ([]Blocker, error) {
+	return findBlockers(ctx, conn, &unit{unitKey: unitKey{relation: relation}, table: table, lock: everyoneWaits})
+}
+
 // findBlockers returns those who hold a lock on the table, or on a partition of it, that conflicts
 // with the lock of the unit. The oldest transaction comes first. relation 0 stands for all tables
 // of Rowhook.

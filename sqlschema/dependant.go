@@ -99,7 +99,7 @@ var created = regexp.MustCompile(`(?im)^\s*create (?:or replace |unlogged )?(?:t
 // ownNames returns a regular expression for the names of Rowhook's own objects in the schema
 // rowhook.
 func ownNames() (string, error) {
-	names := []string{"schema_version", "(event_archive|invocation_log)_[0-9]{8}", "(capture|payload|inbox|ordered|moves|delayed)_[0-9]+"}
+	names := []string{"schema_version", "(event_archive|invocation_log)_[0-9]{8}", "(capture|payload|inbox|ordered|moves|delayed|hasura_fence)_[0-9]+"}
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return "", fmt.Errorf("list embedded migrations: %w", err)

@@ -19,8 +19,8 @@ func (a *app) auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who paused, resumed, redelivered, discarded, erased or applied what",
-		Long: `Show the commands of operators, latest first: pause, resume, redeliver, retry, discard, backfill, replay, invoke, cancel, erase, apply and
-migrate, by this program and by HTTP. Each has the database role, the user and host or the token, the address, and the result.
+		Long: `Show the commands of operators, latest first: pause, resume, redeliver, retry, discard, backfill, replay, invoke, cancel, erase, cutover,
+apply and migrate, by this program and by HTTP. Each has the database role, the user and host or the token, the address, and the result.
 Of manual events (invoke) only the first of each minute is recorded. Entries are kept for 90 days, in rowhook.audit.`,
 		Example: `  rowhook audit --since 7d
   rowhook audit --action pause,resume --json`,

@@ -125,7 +125,7 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 	}
 	for _, cmd := range []*cobra.Command{
 		a.statusCommand(), a.doctorCommand(), a.triggersCommand(), a.eventsCommand(), a.redeliverCommand(), a.retryCommand(), a.cancelCommand(), a.discardCommand(), a.eraseCommand(), a.invokeCommand(), a.testCommand(),
-		a.pauseCommand(), a.resumeCommand(), a.backfillCommand(), a.replayCommand(), a.drainCommand(), a.auditCommand(), a.exportCommand(), a.tokenCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.backfillCommand(), a.replayCommand(), a.drainCommand(), a.cutoverCommand(), a.auditCommand(), a.exportCommand(), a.tokenCommand(),
 	} {
 		cmd.GroupID = "operate"
 		root.AddCommand(cmd)

@@ -44,7 +44,7 @@ type AuditPage struct {
 
 // Audited returns the actions that the audit records.
 func Audited() []string {
-	return []string{"pause", "resume", "redeliver", "retry", "discard", "backfill", "replay", "invoke", "cancel", "erase", "apply", "migrate"}
+	return []string{"pause", "resume", "redeliver", "retry", "discard", "backfill", "replay", "invoke", "cancel", "erase", "cutover", "apply", "migrate"}
 }
 
 // Audit returns a page of the audit, latest entry first. A Limit outside 0 to MaxLimit is
