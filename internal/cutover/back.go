@@ -419,7 +419,9 @@ func (c *Cutover) remaining(ctx context.Context, st *State) error {
 	}
 	var known *operate.Error
 	if _, err := c.look(ctx, c.Conn, st.Trigger); errors.As(err, &known) {
-		st.Remaining = known.Error()
+		if st.Remaining = known.Error(); st.Step == BackDone && errors.Is(err, operate.ErrNotFound) {
+			st.Remaining = "" // it was taken out of rowhook.yaml, as it should be
+		}
 		return nil
 	} else if err != nil {
 		return err

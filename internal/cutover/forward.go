@@ -263,8 +263,9 @@ func (c *Cutover) redo(ctx context.Context, s *subject, st *State) (bool, error)
 	if err != nil || len(found) == 0 {
 		return false, err
 	}
-	c.say(s.Name, "Hasura has made its SQL triggers again; the fence has kept them from recording, and they are dropped again")
+	c.say(s.Name, "Hasura has made its SQL triggers again, and they are dropped again")
 	var archived, sending int64
+	open := false
 	err = c.advance(ctx, s, st, st.Step, "dropping the SQL triggers again", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		if err := s.lockTable(ctx, tx); err != nil {
 			return nil, err
@@ -276,6 +277,7 @@ func (c *Cutover) redo(ctx context.Context, s *subject, st *State) (bool, error)
 		if err != nil {
 			return nil, err
 		}
+		open = !stood
 		now.MadeAgain++
 		detail := map[string]any{"made_again": now.MadeAgain}
 		if !stood { // somebody has removed the fence, so that both have recorded since
@@ -292,8 +294,12 @@ func (c *Cutover) redo(ctx context.Context, s *subject, st *State) (bool, error)
 		}
 		return detail, nil
 	})
-	if archived+sending > 0 {
-		c.say(s.Name, "the fence had been removed: of what both have recorded, %d events are left to Rowhook, and %d are being delivered by both", archived, sending)
+	switch {
+	case err != nil:
+	case !open:
+		c.say(s.Name, "the fence has kept them from recording")
+	default:
+		c.say(s.Name, "somebody had removed the fence, so that both have recorded since: %d events are left to Rowhook, and what Hasura was sending, %d, both deliver", archived, sending)
 	}
 	return true, err
 }
