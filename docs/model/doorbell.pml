@@ -46,9 +46,33 @@
 #ifndef FAILURES
 #define FAILURES 0      /* attempts that the receiver refuses, to be retried */
 #endif
+#ifndef DELAYS
+#define DELAYS 0        /* events that are due some time after their commit: the first ones */
+#endif
+#ifndef AGES
+#define AGES 0          /* events that get too old to be sent */
+#endif
+
+/*
+ * PAUSES: the receiver is gone, and its answer pauses the trigger. An operator makes good what is wrong, and then resumes
+ * the trigger, once.
+ */
+#ifndef RELOADS
+#define RELOADS 0       /* loads of the configuration for another reason than a pause */
+#endif
 
 #if defined(LIVE_BY_SESSION) || defined(BELIEVE_LOCK)
 #define LOCKS_COUNT
+#endif
+
+/* A request takes time only where something may happen meanwhile. */
+#if defined(PAUSES) || AGES > 0
+#define FLIGHT
+#endif
+#if defined(PAUSES) && RELEASES == 0
+#undef RELEASES
+#define RELEASES 1
+#define NO_RELEASES     /* but for what is given back because of a pause */
 #endif
 
 /* A burial is several statements. That makes a difference only where who buries may die as well, or the one that is buried lives. */
@@ -68,6 +92,7 @@
 #define QUEUE 2         /* committed, in event_log */
 #define ARCHIVE 3
 #define ROLLED_BACK 4
+#define DEAD_LETTER 5   /* it was too old */
 
 /* listener.State */
 #define UNARMED 0
@@ -102,6 +127,21 @@ byte claim[EVENTS];     /* number of the last claim: it never repeats */
 #ifdef TRIES
 byte tries[EVENTS];     /* counted down by what is given back unsent */
 byte triesOf[EVENTS * 8]; /* by claim */
+#endif
+#ifdef PAUSES
+byte attempts[EVENTS];  /* tries: what is given back unsent, or answered so that the trigger is paused, counts no attempt */
+bool paused;            /* rowhook.trigger.paused */
+byte version;           /* of the row of the trigger, which every pause and resume changes */
+bool gone = true;       /* what the receiver answers */
+bool resumed;           /* by the operator */
+byte reloads = RELOADS;
+#endif
+#if AGES > 0
+byte old;               /* events that are too old */
+byte ages = AGES;
+#endif
+#if DELAYS > 0
+byte young;             /* committed, and not due for the first time */
 #endif
 byte open;              /* transactions that have an id and are not over */
 byte registered;        /* rowhook.instance */
@@ -146,6 +186,28 @@ byte sent[DISPATCHERS * EVENTS];    /* claims that were delivered, to settle */
 byte refused[DISPATCHERS * EVENTS]; /* claims that the receiver refused, to settle */
 #if RELEASES > 0
 byte unsent[DISPATCHERS * EVENTS];  /* claims that will not be sent, to settle */
+#endif
+#ifdef FLIGHT
+byte flying[DISPATCHERS * EVENTS];  /* claims whose requests are on their way */
+#endif
+#if AGES > 0
+byte expired[DISPATCHERS * EVENTS]; /* claims of events that are too old, to settle */
+#endif
+#if DELAYS > 0 || defined(PAUSES)
+bool unasked[DISPATCHERS];  /* it does not know what is due next */
+byte missed[DISPATCHERS];   /* events that have become due since it last looked */
+#endif
+#ifdef PAUSES
+byte asked[DISPATCHERS * EVENTS];   /* the trigger's version as the request was made */
+byte answer[DISPATCHERS * EVENTS];  /* claims whose answer pauses the trigger, which is not paused for it yet */
+bool idle[DISPATCHERS];     /* claims nothing, as the trigger is paused or about to be */
+byte suspended[DISPATCHERS];    /* 1 + the version for which it pauses the trigger itself; 0: it does not */
+byte loaded[DISPATCHERS];   /* the version that it has in force */
+bool reload[DISPATCHERS];   /* the configuration is to be loaded */
+bool loading[DISPATCHERS];  /* it has read it: */
+byte readVersion[DISPATCHERS];
+bool readPaused[DISPATCHERS];
+byte knowing[DISPATCHERS];  /* 1 + the version of a pause that it knows of; 0: none */
 #endif
 #if ANSWERS > 0
 byte interrupted[DISPATCHERS * EVENTS]; /* claims that were lost, to disown */
@@ -213,6 +275,12 @@ inline short_transaction() {
 inline ripen(e) {
 	due = due | BIT(e);
 	later = later & ~BIT(e);
+#if DELAYS > 0
+	young = young & ~BIT(e);
+#endif
+#if DELAYS > 0 || defined(PAUSES)
+	EACH_DISPATCHER missed[i_] = (id[i_] == 0 -> 0 : missed[i_] | BIT(e)); NEXT_DISPATCHER;
+#endif
 	EACH_DISPATCHER
 		if
 		:: HAS(knows[i_], e) -> look[i_] = true; knows[i_] = knows[i_] & ~BIT(e); r_ = BIT(i_) | r_
@@ -240,12 +308,40 @@ inline ask_next_due(d) {
 inline to_archive(e) {
 	assert(HAS(delivered, e)); /* every event in the archive was delivered */
 	place[e] = ARCHIVE;
+#if defined(PAUSES) && CRASHES + HANGS + STOPS + EXPIRIES + FAILURES == 0
+	assert(attempts[e] == 1); /* an attempt whose answer has paused the trigger does not count */
+#endif
+	leaves(e)
+}
+
+/* The event is no longer in event_log. */
+inline leaves(e) {
 	due = due & ~BIT(e);
 	later = later & ~BIT(e);
 	by[e] = 0;
 	claim[e] = 0;
+#ifdef PAUSES
+	attempts[e] = 0;
+#endif
+#if DELAYS > 0 || defined(PAUSES)
+	EACH_DISPATCHER missed[i_] = missed[i_] & ~BIT(e); NEXT_DISPATCHER;
+#endif
 	EACH_DISPATCHER knows[i_] = knows[i_] & ~BIT(e); NEXT_DISPATCHER
 }
+
+#if AGES > 0
+/* An attempt of it is on its way under a claim that holds. */
+#define FLIES(d, e) (by[e] != 0 && by[e] == id[d] && !HAS(due, e) && HAS(flying[AT(d, e)], claim[e]))
+inline to_dead_letters(e) {
+	assert(HAS(old, e)); /* no event expires before its time */
+	EACH_DISPATCHER
+		assert(!FLIES(i_, e)); /* none expires while it is being sent */
+	NEXT_DISPATCHER;
+	place[e] = DEAD_LETTER;
+	old = old & ~BIT(e);
+	leaves(e)
+}
+#endif
 
 /* The instance forgets everything: its process has ended, and says no more that it lives. */
 inline forget(d) {
@@ -262,8 +358,23 @@ inline forget(d) {
 #if STOPS > 0
 	left[d] = false;
 #endif
+#if DELAYS > 0 || defined(PAUSES)
+	unasked[d] = false; missed[d] = 0;
+#endif
+#ifdef PAUSES
+	idle[d] = false; suspended[d] = 0; loaded[d] = 0; reload[d] = false; loading[d] = false; readVersion[d] = 0; readPaused[d] = false; knowing[d] = 0;
+#endif
 	EACH_EVENT
 		held[AT(d, e_)] = 0; sent[AT(d, e_)] = 0; refused[AT(d, e_)] = 0;
+#ifdef FLIGHT
+		flying[AT(d, e_)] = 0;
+#endif
+#if AGES > 0
+		expired[AT(d, e_)] = 0;
+#endif
+#ifdef PAUSES
+		asked[AT(d, e_)] = 0; answer[AT(d, e_)] = 0;
+#endif
 #if RELEASES > 0
 		unsent[AT(d, e_)] = 0;
 #endif
@@ -312,6 +423,9 @@ inline inherit(d) {
 inline take(e, instance) {
 	by[e] = instance;
 	claim[e]++;
+#ifdef PAUSES
+	attempts[e]++;
+#endif
 	assert(claim[e] < 8); /* the sets of claims hold no more */
 #ifdef TRIES
 	tries[e]++;
@@ -341,9 +455,19 @@ inline give_back_all(d) {
 inline count_down(e) {
 #ifdef TRIES
 	tries[e]--
+#elif defined(PAUSES)
+	attempts[e]--
 #else
 	skip
 #endif
+}
+
+/* What a dispatcher has claimed and not sent will not be sent. */
+inline drop(d) {
+	EACH_EVENT
+		unsent[AT(d, e_)] = unsent[AT(d, e_)] | held[AT(d, e_)];
+		held[AT(d, e_)] = 0;
+	NEXT_EVENT
 }
 
 /* One bit per event. */
@@ -382,7 +506,12 @@ inline count_down(e) {
 #else
 #define INTERRUPTED_(e)
 #endif
-#define UNSETTLED_(e) (sent[AT(d, e)] | refused[AT(d, e)] UNSENT_(e) INTERRUPTED_(e))
+#ifdef FLIGHT
+#define FLYING_(e) | flying[AT(d, e)]
+#else
+#define FLYING_(e)
+#endif
+#define UNSETTLED_(e) (sent[AT(d, e)] | refused[AT(d, e)] UNSENT_(e) INTERRUPTED_(e) FLYING_(e))
 #define UNSETTLED(d) EVERY(UNSETTLED_)
 #define OWNED_(e, instance) ((by[e] == instance) << e)
 #define OWNED(instance) (OWNED_(0, instance) OWNED1(instance) OWNED2(instance) OWNED3(instance))
@@ -425,6 +554,13 @@ inline count_down(e) {
 #define MAY_ACT(d) (id[d] != 0 && HAS(registered, id[d]))
 #endif
 
+/* Variant: a claim takes an event before it is due. */
+#ifdef DELAY_EARLY
+#define CLAIMABLE (due | young)
+#else
+#define CLAIMABLE due
+#endif
+
 /* Who does not listen looks at every watch. */
 #ifdef DEAF_WAIT
 #define WATCHES(d) false
@@ -455,13 +591,168 @@ inline count_down(e) {
 #define LOWEST(set) r_ = 1; do :: HAS(set, r_) -> break :: else -> r_++ od
 #define MINE(e) (by[e] == id[d] && claim[e] == r_)
 
+#if AGES > 0
+#define IS_OLD(e) HAS(old, e)
+#else
+#define IS_OLD(e) false
+#endif
+#if DELAYS > 0
+#define IS_YOUNG(e) HAS(young, e)
+#else
+#define IS_YOUNG(e) false
+#endif
+#ifdef PAUSES
+#define IS_IDLE(d) idle[d]
+#define IS_LOADING(d) loading[d]
+#define HEARS_OF_PAUSE(d) (paused && knowing[d] == version + 1)
+#else
+#define IS_IDLE(d) false
+#define IS_LOADING(d) false
+#define HEARS_OF_PAUSE(d) false
+#endif
+
 /* An attempt, and the settling of its outcome: to the archive, or due again later. */
-#define SEND_AND_SETTLE(e) \
+#ifdef FLIGHT
+#define SEND_AND_SETTLE(e) BEGIN(e) LAND(e) SETTLE(e)
+#else
+#define SEND_AND_SETTLE(e) SEND_AT_ONCE(e) SETTLE(e)
+#endif
+
+#ifdef PAUSES
+#define NOTE_VERSION(e) asked[AT(d, e)] = loaded[d]
+#define IS_GONE gone
+#define IS_UNANSWERED(e) (answer[AT(d, e)] == 0)
+#else
+#define NOTE_VERSION(e) skip
+#define IS_GONE false
+#define IS_UNANSWERED(e) true
+#endif
+
+/* A request begins; an answer comes. */
+#define BEGIN(e) \
+	:: d_step { held[AT(d, e)] != 0 && !IS_OLD(e) && flying[AT(d, e)] == 0 && IS_UNANSWERED(e) -> \
+		LOWEST(held[AT(d, e)]); \
+		held[AT(d, e)] = held[AT(d, e)] & ~BIT(r_); \
+		WHO; printf("sends event %d\n", e); \
+		assert(place[e] == QUEUE || place[e] == ARCHIVE || place[e] == DEAD_LETTER); \
+		assert(place[e] != DEAD_LETTER || CRASHES + HANGS + EXPIRIES > 0); /* none is sent after it has expired */ \
+		assert(!HEARS_OF_PAUSE(d)); /* who knows that a trigger is paused begins nothing */ \
+		flying[AT(d, e)] = BIT(r_); \
+		NOTE_VERSION(e); \
+		DONE }
+#define LAND(e) \
+	:: d_step { flying[AT(d, e)] != 0 && !IS_GONE -> \
+		printf("receiver: takes event %d of dispatcher %d\n", e, d); \
+		RECEIVED(e); \
+		sent[AT(d, e)] = sent[AT(d, e)] | flying[AT(d, e)]; \
+		flying[AT(d, e)] = 0; \
+		DONE } \
+	:: d_step { failures > 0 && flying[AT(d, e)] != 0 -> \
+		failures--; \
+		printf("receiver: refuses event %d of dispatcher %d\n", e, d); \
+		refused[AT(d, e)] = refused[AT(d, e)] | flying[AT(d, e)]; \
+		flying[AT(d, e)] = 0; \
+		DONE }
+
+#ifdef PAUSE_COUNTED
+#define UNCOUNTED(e) skip
+#else
+#define UNCOUNTED(e) count_down(e)
+#endif
+#ifdef PAUSE_OVERRULES
+#define IS_THAT_TRIGGER(v) true
+#else
+#define IS_THAT_TRIGGER(v) (version == (v))
+#endif
+
+/*
+ * An answer of a receiver that is gone. At once the dispatcher claims no more, and gives back what it has not sent. Then it
+ * pauses the trigger for everybody, if nobody has resumed or changed it since the request was made, and loads the
+ * configuration. The event waits, and its attempt does not count.
+ */
+#define PAUSE(e) \
+	:: d_step { flying[AT(d, e)] != 0 && gone -> \
+		printf("receiver: answers event %d of dispatcher %d that it is gone\n", e, d); \
+		WHO; printf("claims no more\n"); \
+		answer[AT(d, e)] = flying[AT(d, e)]; \
+		flying[AT(d, e)] = 0; \
+		idle[d] = true; \
+		suspended[d] = asked[AT(d, e)] + 1; \
+		r_ = e; \
+		drop(d); \
+		DONE } \
+	:: d_step { answer[AT(d, e)] != 0 -> \
+		if \
+		:: paused -> WHO; printf("finds the trigger paused\n"); knowing[d] = version + 1 \
+		:: !paused && IS_THAT_TRIGGER(asked[AT(d, e)]) -> \
+			WHO; printf("pauses the trigger\n"); \
+			assert(!resumed); /* the operator need not resume it again */ \
+			paused = true; \
+			version++; \
+			knowing[d] = version + 1; \
+			tell_reload() \
+		:: else -> WHO; printf("finds that the trigger is another one\n") \
+		fi; \
+		reload[d] = true; \
+		unsent[AT(d, e)] = unsent[AT(d, e)] | answer[AT(d, e)]; \
+		answer[AT(d, e)] = 0; \
+		asked[AT(d, e)] = 0; \
+		short_transaction(); \
+		DONE }
+
+/* A notification that the configuration has changed. */
+inline tell_reload() {
+	EACH_DISPATCHER
+		if
+		:: session[i_] == LISTENING -> reload[i_] = true
+		:: else
+		fi;
+	NEXT_DISPATCHER
+}
+
+#if AGES > 0
+/* Who has claimed an event that is too old, or finds one that nobody has claimed, gives it up. */
+#ifdef EXPIRE_CLAIMED
+#define MAY_EXPIRE(e) true
+#else
+#define MAY_EXPIRE(e) (by[e] == 0 && HAS(due, e))
+#endif
+#ifdef EXPIRE_UNFENCED
+#define EXPIRY_FENCE(e) true
+#else
+#define EXPIRY_FENCE(e) FENCE(e)
+#endif
+#define EXPIRE(e) \
+	:: d_step { held[AT(d, e)] != 0 && IS_OLD(e) -> \
+		WHO; printf("finds that event %d, which it has claimed, is too old\n", e); \
+		expired[AT(d, e)] = expired[AT(d, e)] | held[AT(d, e)]; \
+		held[AT(d, e)] = 0 } \
+	:: d_step { expired[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
+		LOWEST(expired[AT(d, e)]); \
+		expired[AT(d, e)] = expired[AT(d, e)] & ~BIT(r_); \
+		if \
+		:: place[e] == QUEUE && EXPIRY_FENCE(e) -> \
+			WHO; printf("gives up event %d\n", e); \
+			assert(MINE(e)); \
+			to_dead_letters(e); \
+			short_transaction() \
+		:: else \
+		fi; \
+		DONE } \
+	:: d_step { id[d] != 0 && IS_OLD(e) && place[e] == QUEUE && MAY_EXPIRE(e) && !HAS(LOCKS, e) && !IS_IDLE(d) -> \
+		WHO; printf("gives up event %d, which nobody has claimed\n", e); \
+		to_dead_letters(e); \
+		short_transaction(); \
+		DONE }
+#endif
+
+#define SEND_AT_ONCE(e) \
 	:: d_step { held[AT(d, e)] != 0 -> \
 		LOWEST(held[AT(d, e)]); \
 		held[AT(d, e)] = held[AT(d, e)] & ~BIT(r_); \
 		WHO; printf("sends event %d\n", e); \
 		assert(place[e] == QUEUE || place[e] == ARCHIVE); \
+		assert(!IS_YOUNG(e)); /* none is sent before its delay has passed */ \
 		RECEIVED(e); \
 		sent[AT(d, e)] = sent[AT(d, e)] | BIT(r_); \
 		DONE } \
@@ -472,7 +763,8 @@ inline count_down(e) {
 		LOWEST(held[AT(d, e)]); \
 		held[AT(d, e)] = held[AT(d, e)] & ~BIT(r_); \
 		refused[AT(d, e)] = refused[AT(d, e)] | BIT(r_); \
-		DONE } \
+		DONE }
+#define SETTLE(e) \
 	:: d_step { sent[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
 		LOWEST(sent[AT(d, e)]); \
 		sent[AT(d, e)] = sent[AT(d, e)] & ~BIT(r_); \
@@ -502,8 +794,13 @@ inline count_down(e) {
 		DONE }
 
 /* A claimed event that will not be sent is given back, and counts as not claimed. */
+#ifdef NO_RELEASES
+#define MAY_RELEASE false
+#else
+#define MAY_RELEASE (releases > 0)
+#endif
 #define RELEASE(e) \
-	:: d_step { releases > 0 && held[AT(d, e)] != 0 -> \
+	:: d_step { MAY_RELEASE && held[AT(d, e)] != 0 -> \
 		releases--; \
 		WHO; printf("will not send event %d\n", e); \
 		LOWEST(held[AT(d, e)]); \
@@ -521,7 +818,7 @@ inline count_down(e) {
 			WHO; printf(words, e); \
 			assert(MINE(e)); \
 			give_back(e); \
-			count_down(e); \
+			UNCOUNTED(e); \
 			look[d] = true; \
 			short_transaction() \
 		:: else \
@@ -571,6 +868,24 @@ inline count_down(e) {
 		ripen(e); \
 		DONE }
 
+/* Whoever looks for events that were recorded may look too early for those with a delay: they have to be asked for. */
+#if DELAYS > 0 && !defined(DELAY_RUNG)
+#define RUNG(d) unasked[d] = true
+#else
+#define RUNG(d) skip
+#endif
+#if DELAYS > 0 && !defined(DELAY_CHECKED)
+#define CHECKED(d) unasked[d] = true
+#else
+#define CHECKED(d) skip
+#endif
+
+#define AGE(e) \
+	:: d_step { ages > 0 && place[e] == QUEUE && !IS_YOUNG(e) && !HAS(old, e) -> \
+		ages--; \
+		printf("world: event %d is too old\n", e); \
+		old = old | BIT(e) }
+
 proctype writer(byte w) {
 	byte e;
 	bool quiet;
@@ -599,13 +914,20 @@ proctype writer(byte w) {
 		:: d_step { /* commit */
 			printf("writer %d: commits event %d, quiet %d\n", w, e, quiet);
 			place[e] = QUEUE;
+#if DELAYS > 0
+			if
+			:: e < DELAYS -> later = later | BIT(e); young = young | BIT(e)
+			:: else -> due = due | BIT(e)
+			fi;
+#else
 			due = due | BIT(e);
+#endif
 			end_transaction(e);
 			if
 			:: !quiet ->
 				EACH_DISPATCHER
 					if
-					:: session[i_] == LISTENING -> look[i_] = true
+					:: session[i_] == LISTENING -> look[i_] = true; RUNG(i_)
 					:: else
 					fi;
 				NEXT_DISPATCHER
@@ -647,6 +969,12 @@ end:
 		WHO; printf("starts\n");
 #if !defined(UNREGISTERED) && !defined(LIVE_BY_SESSION)
 		register(d);
+#endif
+#ifdef PAUSES
+		idle[d] = paused; loaded[d] = version; knowing[d] = (paused -> version + 1 : 0);
+#endif
+#if DELAYS > 0 || defined(PAUSES)
+		unasked[d] = true;
 #endif
 		look[d] = true }
 	:: d_step { id[d] == 0 && !HAS(retired, d) && (retired | BIT(d)) != BIT(DISPATCHERS) - 1 ->
@@ -802,11 +1130,11 @@ end:
 		WHO; printf("takes a horizon\n");
 		below[d] = open;
 #endif
-		state[d] = ARMING; changed[d] = true; look[d] = true;
+		state[d] = ARMING; changed[d] = true; look[d] = true; CHECKED(d);
 		doing[d] = IDLE }
 #endif
 	:: d_step { session[d] == LISTENING && doing[d] == IDLE && !lost[d] && state[d] == ARMING && changed[d] ->
-		changed[d] = false; look[d] = true;
+		changed[d] = false; look[d] = true; CHECKED(d);
 		if
 		:: below[d] == 0 -> WHO; printf("finds nothing open below its horizon: it may sleep\n"); state[d] = RINGING
 		:: else -> WHO; printf("finds transactions open below its horizon\n")
@@ -821,9 +1149,16 @@ end:
 	:: d_step { doing[d] == IDLE && id[d] != 0 && look[d] && !MAY_ACT(d) ->
 		WHO; printf("looks, is not registered and gets nothing\n");
 		look[d] = false }
-	:: d_step { doing[d] == IDLE && MAY_ACT(d) && (look[d] || (state[d] == SILENT && !lost[d] || WATCHES(d)) && (due & ~LOCKS) != 0) ->
+#ifdef PAUSES
+	:: d_step { doing[d] == IDLE && idle[d] && look[d] ->
+		look[d] = false }
+#endif
+	:: d_step { doing[d] == IDLE && MAY_ACT(d) && !IS_IDLE(d) && !IS_LOADING(d) && (look[d] || (state[d] == SILENT && !lost[d] || WATCHES(d)) && (CLAIMABLE & ~LOCKS) != 0) ->
 		look[d] = false;
-		rows[d] = due & ~LOCKS;
+#if DELAYS > 0 || defined(PAUSES)
+		missed[d] = 0;
+#endif
+		rows[d] = CLAIMABLE & ~LOCKS;
 		if
 		:: rows[d] != 0 -> WHO; printf("claims\n"); doing[d] = CLAIMING
 		:: else -> WHO; printf("looks and finds nothing\n")
@@ -838,6 +1173,12 @@ end:
 			:: else
 			fi;
 		NEXT_EVENT;
+#if defined(PAUSES) && !defined(PAUSE_CLAIMED)
+		if
+		:: idle[d] -> drop(d) /* since the claim was begun */
+		:: else
+		fi;
+#endif
 		due = due & ~rows[d];
 		rows[d] = 0;
 		short_transaction();
@@ -861,6 +1202,55 @@ end:
 		doing[d] = IDLE;
 		look[d] = true;
 		DONE }
+#endif
+
+#if DELAYS > 0 || defined(PAUSES)
+	/* The lane is drained. What has become due since it last looked counts, too. */
+	:: d_step { doing[d] == IDLE && id[d] != 0 && unasked[d] && !look[d] && !IS_IDLE(d) ->
+		WHO; printf("asks what is due next\n");
+		unasked[d] = false;
+		ask_next_due(d);
+#ifndef DELAY_FORWARD
+		if
+		:: (missed[d] & due) != 0 -> look[d] = true
+		:: else
+		fi;
+#endif
+		missed[d] = 0;
+		DONE }
+#endif
+
+#ifdef PAUSES
+	/* ---- claimer: configuration ---- */
+	:: d_step { doing[d] == IDLE && reload[d] && !loading[d] && id[d] != 0 ->
+		WHO; printf("reads the configuration: version %d, paused %d\n", version, paused);
+		reload[d] = false;
+		loading[d] = true; readVersion[d] = version; readPaused[d] = paused }
+	:: d_step { doing[d] == IDLE && loading[d] ->
+		WHO; printf("takes the configuration over\n");
+		r_ = idle[d];
+#ifdef PAUSE_STALE
+		suspended[d] = 0;
+#else
+		suspended[d] = (suspended[d] == readVersion[d] + 1 -> suspended[d] : 0);
+#endif
+		idle[d] = readPaused[d] || suspended[d] != 0;
+		knowing[d] = (readPaused[d] -> readVersion[d] + 1 : knowing[d]);
+		loaded[d] = readVersion[d];
+		loading[d] = false; readVersion[d] = 0; readPaused[d] = false;
+		if
+		:: idle[d] -> drop(d)
+#ifndef PAUSE_UNMARKED
+		:: !idle[d] && r_ != 0 -> look[d] = true; unasked[d] = true
+#endif
+		:: else
+		fi;
+		DONE }
+#ifndef PAUSE_UNWATCHED
+	:: d_step { id[d] != 0 && loaded[d] != version && !reload[d] && !loading[d] ->
+		WHO; printf("sees that the configuration has changed\n");
+		reload[d] = true }
+#endif
 #endif
 
 	/* ---- peers ---- */
@@ -922,11 +1312,24 @@ end:
 #if RELEASES > 0
 	RELEASE(0)
 #endif
+#ifdef PAUSES
+	PAUSE(0)
+#endif
+#if AGES > 0
+	EXPIRE(0)
+#endif
 #if ANSWERS > 0
 	LOSE_ANSWER(0) /* where there is one event */
 #endif
 #if EVENTS > 1
 	SEND_AND_SETTLE(1)
+#ifdef PAUSES
+	RELEASE(1)
+	PAUSE(1)
+#endif
+#if AGES > 0
+	EXPIRE(1)
+#endif
 #endif
 #if EVENTS > 2
 	SEND_AND_SETTLE(2)
@@ -963,6 +1366,30 @@ end:
 	:: d_step { ghostRows != 0 -> /* or rolls back */
 		printf("world: the claim that instance %d left behind rolls back\n", ghost);
 		ghost = 0; ghostRows = 0 }
+#ifdef PAUSES
+	:: d_step { reloads > 0 ->
+		reloads--;
+		printf("world: somebody has the configuration loaded\n");
+		tell_reload();
+		DONE }
+	:: d_step { gone ->
+		printf("operator: makes good what was wrong with the receiver\n");
+		gone = false }
+	:: d_step { !gone && paused ->
+		printf("operator: resumes the trigger\n");
+		resumed = true;
+		paused = false;
+		version++;
+		tell_reload();
+		short_transaction();
+		DONE }
+#endif
+#if AGES > 0
+	AGE(0)
+#if EVENTS > 1
+	AGE(1)
+#endif
+#endif
 	HAPPENS(0)
 #if EVENTS > 1
 	HAPPENS(1)
@@ -986,7 +1413,7 @@ proctype monitor() {
 			:: place[e] == QUEUE -> printf("monitor: nothing moves any more, and event %d was not delivered\n", e)
 			:: else
 			fi;
-			assert(place[e] == ARCHIVE || place[e] == ROLLED_BACK);
+			assert(place[e] == ARCHIVE || place[e] == ROLLED_BACK || place[e] == DEAD_LETTER);
 			e++
 		:: else -> break
 		od;

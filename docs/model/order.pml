@@ -34,6 +34,9 @@
 #ifndef FAILURES
 #define FAILURES 0      /* attempts that the receiver refuses, to be retried */
 #endif
+#ifndef AGES
+#define AGES 0          /* events that get too old to be sent */
+#endif
 
 /*
  * POISON: event 0 kills whoever sends it, and who was killed starts again as another instance. From DEADLY owners on that
@@ -124,6 +127,10 @@ byte xmax;              /* one above the last id that is over */
 byte lastCursor[LANES];
 #endif
 byte settled;           /* the events that were settled */
+#if AGES > 0
+byte aged;              /* events that are too old */
+byte ages = AGES;
+#endif
 #ifdef POISON
 byte deaths[LANES];     /* owners that have died with a lane */
 byte tries[EVENTS];     /* attempts that were counted before they were made, and have no outcome */
@@ -417,9 +424,32 @@ inline check_begin(d, e) {
 	NEXT_EVENT
 }
 
+#if AGES > 0
+#define IS_OLD(e) HAS(aged, e)
+#else
+#define IS_OLD(e) false
+#endif
+
 #define MAY_SEND(e) (LIVES(d) && held[OF(d, LANE(key[e]))] != 0 && HAS(queue[OF(d, LANE(key[e]))], e) && request[AT(d, e)] == NONE && \
 		!HAS(later, e) && IS_HEAD(OF(d, LANE(key[e])), key[e], seq[e]) && FREE_KEY(d, key[e]) && \
 		NO_BARRIER(OF(d, LANE(key[e])), key[e]) && IS_SAFE(OF(d, LANE(key[e])), seq[e]) && IS_READY(e))
+
+/*
+ * The first event of its key is given up without an attempt if it is too old. Variants give up any, or one whose request is
+ * on its way.
+ */
+#ifdef EXPIRE_ANY
+#define MAY_EXPIRE(e) (LIVES(d) && held[OF(d, LANE(key[e]))] != 0 && HAS(queue[OF(d, LANE(key[e]))], e) && request[AT(d, e)] == NONE)
+#elif defined(EXPIRE_FLYING)
+#define MAY_EXPIRE(e) (MAY_SEND(e) || request[AT(d, e)] == FLYING)
+#else
+#define MAY_EXPIRE(e) MAY_SEND(e)
+#endif
+#define EXPIRE(e) \
+	:: d_step { IS_OLD(e) && MAY_EXPIRE(e) -> \
+		WHO; printf("gives up event %d, which is too old\n", e); \
+		assert(request[AT(d, e)] != FLYING && former[AT(d, e)] == 0 && !ELSEWHERE(d, e)); /* none expires while it is being sent */ \
+		request[AT(d, e)] = DELIVERED }
 
 /*
  * What was on its way when the owner died is, for the next one, the first of its key. Only that is counted before it is
@@ -479,7 +509,7 @@ inline check_begin(d, e) {
 #endif
 
 #define SEND(e) \
-	:: d_step { MAY_SEND(e) && !SUSPECTS(e) -> \
+	:: d_step { MAY_SEND(e) && !SUSPECTS(e) && !IS_OLD(e) -> \
 		WHO; printf("sends event %d, number %d of key %d\n", e, seq[e], key[e]); \
 		check_begin(d, e); \
 		request[AT(d, e)] = FLYING; \
@@ -864,6 +894,13 @@ end:
 #if EVENTS > 3
 	SEND(3)
 #endif
+#if AGES > 0
+	EXPIRE(0)
+	EXPIRE(1)
+#if EVENTS > 2
+	EXPIRE(2)
+#endif
+#endif
 #if ANSWERS > 0
 	LOSE_SETTLEMENT(0)
 	LOSE_SETTLEMENT(1)
@@ -889,12 +926,25 @@ end:
 		printf("world: the retry of event %d is due\n", e); \
 		later = later & ~BIT(e) }
 
+#define AGE(e) \
+	:: d_step { ages > 0 && place[e] == LOG && !HAS(aged, e) -> \
+		ages--; \
+		printf("world: event %d is too old\n", e); \
+		aged = aged | BIT(e) }
+
 /* What happens by itself. */
 proctype world() {
 end:
 	do
 	:: d_step { crashes + hangs + releases + answers + failures + rollbacks > 0 -> /* from here on nothing disturbs */
 		crashes = 0; hangs = 0; releases = 0; answers = 0; failures = 0; rollbacks = 0 }
+#if AGES > 0
+	AGE(0)
+	AGE(1)
+#if EVENTS > 2
+	AGE(2)
+#endif
+#endif
 #if FAILURES > 0
 	HAPPENS(0)
 	HAPPENS(1)
