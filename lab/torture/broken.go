@@ -110,7 +110,7 @@ func mutations() map[string]mutation {
 		},
 		// Events of a trigger with a delay are due at once.
 		"delay": {
-			edits: []edit{{"sqlschema/delay.go", `d\.Std\(\)/time\.Millisecond`, "0*d", 1}},
+			edits: []edit{{"sqlschema/delay.go", `d\.Std\(\)/time\.Millisecond`, "0*d.Std()/time.Millisecond", 1}},
 			only:  []string{faultLong, faultTerminate},
 		},
 		// Who looks for events of a trigger with a delay when they are recorded does not ask when they
