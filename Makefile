@@ -44,6 +44,9 @@ model: ## check the model of the doorbell and the claim
 examples: ## run the suites in examples/ with pytest, Node, go test and docker compose
 	scripts/examples $(ARGS)
 
+charts: ## render the Helm chart and the Kustomize base, and check them
+	scripts/charts $(ARGS)
+
 site: ## make the documentation a site in .cache/site/dist, and check it
 	scripts/site $(ARGS)
 
@@ -81,4 +84,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build dist image up test test-all race browser lint model examples site torture bench outage promtool chromium types vendor generate ci clean
+.PHONY: help dev once build dist image up test test-all race browser lint model examples charts site torture bench outage promtool chromium types vendor generate ci clean
