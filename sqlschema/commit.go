@@ -3,6 +3,7 @@ package sqlschema
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,7 @@ func keyed(s *trigger.Spec) bool { return ordered(s) || atCommit(s) }
 
 // commitVersion is a part of the digest of the functions of such a trigger. It changes with the texts
 // below.
-const commitVersion = "commit 3"
+const commitVersion = "commit 4"
 
 // notAtCommit returns why the changes of a table can't be captured at commit, and what to do, or "".
 func notAtCommit(spec *trigger.Spec, rel *relation) string {
@@ -109,52 +110,54 @@ type commitFunction struct {
 }
 
 // commitFunctions returns the functions that a capture at commit calls, in the order in which they are
-// made. The second one is made under the search_path of the user, for a when.
+// made.
 func commitFunctions(spec *trigger.Spec, rel *relation, of own, relationID int32) []commitFunction {
-	parse := of.payload() + "(text)"
-	judge := of.payload() + "(pg_catalog.text, pg_catalog.text)"
-	text := of.payload() + "(" + rel.sql() + ", pg_catalog.bool)"
-	seen := of.payload() + "(text, text, text, text)"
-	put := of.payload() + `(tid, uuid, text, text, "char", json, json, json, json)`
-	judging := []string{createJudge(spec, of)}
-	if spec.When != "" {
-		judging = pg.OnUsersPath(judging[0])
-	}
-	return []commitFunction{
+	row, name := rel.sql(), of.payload()
+	parse, read, text := name+"(text)", name+"(text, pg_catalog.bool)", name+"("+row+", pg_catalog.bool)"
+	functions := []commitFunction{
 		// The row from its text. Its type is looked up once, so it follows renames.
-		{parse, []string{"drop function if exists " + parse + " cascade", "create function " + parse + " returns " + rel.sql() + " language sql stable return ($1)::" + rel.sql()}},
-		{judge, judging},
+		{parse, []string{"drop function if exists " + parse + " cascade", "create function " + parse + " returns " + row + " language sql stable return ($1)::" + row}},
+		// Likewise, but null if the type refuses the text. A constraint that was added to a domain as NOT
+		// VALID may refuse it, and a function in such a constraint may fail.
+		{read, []string{"drop function if exists " + read + " cascade", "create function " + read + " returns " + row + " language plpgsql stable as $$\nbegin\n" +
+			"  return " + name + "($1);\nexception when others then\n  return null;\nend\n$$"}},
 		// The text of a row. A partition may have other columns than its table, or another order of
 		// them, and its row becomes one of the table here.
 		{text, []string{"create or replace function " + text + " returns pg_catalog.text language sql stable return ($1)::pg_catalog.text"}},
-		{seen, []string{createSeen(of, relationID)}},
-		{put, []string{createPut(spec, of, relationID)}},
 	}
+	// The when. Its parameters are old and new, so it depends on the columns that it names and on no others.
+	createWhen := "create or replace function " + name + `("old" ` + row + `, "new" ` + row + ") returns pg_catalog.bool language sql stable return "
+	when := []string{createWhen + "true"}
+	if spec.When != "" {
+		when = pg.OnUsersPath(createWhen + "(\n" + spec.When + "\n)")
+	}
+	return append(functions,
+		commitFunction{name + "(" + row + ", " + row + ")", when},
+		commitFunction{name + "(" + row + ", " + row + `, pg_catalog."char")`, []string{createJudge(spec, rel, of)}},
+		commitFunction{name + "(pg_catalog.text, pg_catalog.text)", []string{createJudgeTexts(of)}},
+		commitFunction{name + "(text, text, text, text)", []string{createSeen(of, relationID)}},
+		commitFunction{name + `(tid, uuid, text, text, text, "char", json, json, json, json)`, []string{createPut(spec, of, relationID)}},
+		commitFunction{name + "(tid, text, text)", []string{createAnew(of)}})
 }
 
-// createJudge makes the function that says what the transaction has done to a row: from the texts of
-// the row before and now, each null if there is none. It returns no row if that is not captured.
+// notReadable is the operation that a judge returns of rows whose text can't be read.
+const notReadable = "!"
+
+// createJudge makes the function that says what has become of a row: from the row before and now, and
+// the operation that this is if the rows differ. It returns no row if that is not captured.
 //
-// The rows come from functions, and are named as a whole. So the function depends on no columns but
-// those that a when, the payload or on.update.columns names, and others can be dropped. OLD.* stands
-// for the row even if a column is called OLD.
+// The rows are parameters, and are named as a whole. So the function depends on no columns but those
+// that a when, the payload or on.update.columns names, and others can be dropped.
 //
 // The function has no fixed search_path, so Postgres inlines it, and plans it once in a session. The
 // capture function sets the one that a when needs.
 //
 // All parameters have names. If only the results had, a dump would write the others as "".
-func createJudge(spec *trigger.Spec, of own) string {
-	old, new := "r.old", "r.new"
-	column := func(row string) string { return "(" + row + ")" }
-	rows := "(select " + of.payload() + "($1) as old, " + of.payload() + "($2) as new offset 0) as r"
-	if spec.When != "" {
-		old, new = "old.*", "new.*"
-		column = func(row string) string { return strings.TrimSuffix(row, ".*") }
-		rows = of.payload() + "($1) as old cross join " + of.payload() + "($2) as new"
-	}
+func createJudge(spec *trigger.Spec, rel *relation, of own) string {
+	const old, new = "r.old", "r.new"
 	differ := "pg_catalog.record_image_ne(" + old + ", " + new + ")"
 	if columns := spec.On.Update.Columns; columns != nil {
-		differ = "pg_catalog.record_image_ne(" + rowOf(column(old), columns) + ", " + rowOf(column(new), columns) + ")"
+		differ = "pg_catalog.record_image_ne(" + rowOf("("+old+")", columns) + ", " + rowOf("("+new+")", columns) + ")"
 	}
 	var ops []string
 	before, after := "null::pg_catalog.json", "null::pg_catalog.json"
@@ -170,58 +173,85 @@ func createJudge(spec *trigger.Spec, of own) string {
 	}
 	condition := "v.op operator(pg_catalog.=) any (array[" + strings.Join(ops, ", ") + `]::pg_catalog."char"[])`
 	if spec.When != "" {
-		condition += " and (\n" + spec.When + "\n)"
+		condition += " and " + of.payload() + "(" + old + ", " + new + ")"
 	}
-	return "create or replace function " + of.payload() + `(row_first pg_catalog.text, row_now pg_catalog.text) returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable
+	row := rel.sql()
+	return "create or replace function " + of.payload() + "(row_old " + row + ", row_new " + row + `, as_op pg_catalog."char") returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable
 begin atomic
   select v.op, ` + before + ", " + after + `
-    from ` + rows + `
+    from (select $1 as old, $2 as new offset 0) as r -- each is made once, although it is named several times
    cross join lateral (
-     select (case when $1 is null and $2 is not null then 'I' when $1 is not null and $2 is null then 'D' when $1 is not null and ` + differ + ` then 'U' end)::pg_catalog."char" as op offset 0) as v
-   where ` + condition + `;
+     select (case when $3 operator(pg_catalog.=) 'I' then 'I'
+       when $3 operator(pg_catalog.=) 'D' then case when r.old is not distinct from null then '` + notReadable + `' else 'D' end
+       when $3 operator(pg_catalog.=) 'U' then case when r.old is not distinct from null or r.new is not distinct from null then '` + notReadable + `' when ` + differ + ` then 'U' end end)::pg_catalog."char" as op offset 0) as v
+   where case when v.op operator(pg_catalog.=) '` + notReadable + `' then true else ` + condition + ` end;
 end`
 }
 
+// createJudgeTexts makes the function that does so from the texts of the row before and now. The row
+// before is there, and now is null if the row is deleted.
+func createJudgeTexts(of own) string {
+	return "create or replace function " + of.payload() + `(text_old pg_catalog.text, text_new pg_catalog.text) returns table (op pg_catalog."char", old pg_catalog.json, new pg_catalog.json) language sql stable
+begin atomic
+  select j.op, j.old, j.new
+    from ` + of.payload() + "(" + of.payload() + "($1, true), " + of.payload() + `($2, true), case when $2 is null then 'D' else 'U' end::pg_catalog."char") as j;
+end`
+}
+
+// commitRow is the key of rowhook.commit_row.
+const commitRow = "(txid, trigger_id, relation_id, key)"
+
 // createSeen makes the function that says what the transaction knew of a row before a change, and
 // notes the change. Its arguments are the key before and after, null for none, and the texts of the row.
+// It returns where it has noted it, the event that was recorded, and the key and the text with which the
+// row began. fresh says that the transaction had not noted the row.
+//
+// Nothing is looked up but by "on conflict". A serializable transaction that reads an index locks its
+// pages, and each other one that writes there depends on it: of six writers of different rows, a fifth
+// failed. "on conflict" looks for rows without a snapshot, and takes no such locks.
 //
 // A row is known by its key together with a hash of its text. While a deferrable primary key is not
-// checked yet, or if it was dropped, several rows have the same key. A row whose text is another one
-// than it was after its last change, such as by an ALTER TABLE, begins anew, with an event of its own.
+// checked yet, or if it was dropped, several rows have the same key: see rowhook.commit_twin. A row whose
+// text is another one than it was after its last change, such as by an ALTER TABLE, begins anew, with an
+// event of its own.
 func createSeen(of own, relationID int32) string {
-	row := fmt.Sprintf("r.txid = pg_current_xact_id() and r.trigger_id = %d and r.relation_id = %d", of.id, relationID)
-	return "create or replace function " + of.payload() + `(was text, now text, row_was text, row_now text, out place tid, out event uuid, out origin text, out row_first text) language plpgsql security definer
+	return "create or replace function " + of.payload() + `(was text, now text, row_was text, row_now text, out place tid, out event uuid, out origin text, out row_first text, out fresh boolean) language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
-  set enable_seqscan to off
 as $$
 #variable_conflict use_variable
 declare
-  known text := concat(was, ' ', hashtextextended(row_was, 0));
-  noted text := case when now is null then was else concat(now, ' ', hashtextextended(row_now, 0)) end;
+  at_was   text := ` + shortKey("was") + `;
+  at_now   text := ` + shortKey("now") + `;
+  hash_was bigint := hashtextextended(row_was, 0);
+  hash_now bigint := hashtextextended(row_now, 0);
 begin
-  -- A row that is inserted may have been deleted before.
-  select r.ctid, r.event_id, r.origin, r.row_first into place, event, origin, row_first
-    from rowhook.commit_row r where ` + row + ` and r.key = case when was is null then now else known end and r.gone = (was is null) limit 1;
-  if place is null then
-    insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, gone, origin, row_first)
-    values (pg_current_xact_id(), ` + fmt.Sprintf("%d, %d", of.id, relationID) + `, noted, now is null, was, row_was)
-    returning r.ctid into place;
-    origin := was;
-    row_first := row_was;
-  else
-    update rowhook.commit_row r set key = noted, gone = now is null where r.ctid = place and ` + row + ` returning r.ctid into place;
+  insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, hash, origin, row_first)
+  values (pg_current_xact_id(), ` + fmt.Sprintf("%d, %d", of.id, relationID) + `, coalesce(at_was, at_now), hash_now, was, row_was)
+  on conflict ` + commitRow + ` do update set hash = hash_now, fresh = false
+   where r.held and r.hash is not distinct from hash_was
+  returning r.ctid, r.event_id, r.origin, r.row_first, r.fresh into place, event, origin, row_first, fresh;
+  if place is null or at_was <> at_now then
+    select * into place, event, origin, row_first, fresh
+      from rowhook.commit_twin(` + fmt.Sprintf("%d, %d", of.id, relationID) + `, place, at_was, at_now, hash_was, hash_now, was, row_was);
   end if;
 end
 $$`
 }
 
+// shortKey returns SQL for what stands for a key in an index, whose rows have at most 2,704 bytes. Keys
+// begin with a bracket, so none is taken for a hash.
+func shortKey(key string) string {
+	return "case when octet_length(" + key + ") > 1000 then encode(sha256(convert_to(" + key + ", getdatabaseencoding())), 'hex') else " + key + " end"
+}
+
 // createPut makes the function that brings the event of a row up to date. Its arguments are what the
-// function of createSeen has returned, the key now, and what has become of the row: op is null if there is
-// no event. It returns whether an event was recorded.
+// function of createSeen has returned, the key before the change and after it, and what has become of
+// the row: op is null if there is no event. It returns whether an event was recorded.
+//
+// It finds events as createSeen finds rows, and for the same reason.
 func createPut(spec *trigger.Spec, of own, relationID int32) string {
-	mine := fmt.Sprintf("r.txid = pg_current_xact_id() and r.trigger_id = %d", of.id)
 	columns, values := "id, trigger_id, relation_id, op, old, new, session, trace", fmt.Sprintf("event, %d, %d, op, old, new, session, trace", of.id, relationID)
-	placing, moving := "", ""
+	declared, placing, moved, returning, move, unmove := "", "", "", "", "", ""
 	due := "clock_timestamp()"
 	if spec.Delay > 0 {
 		due += " + " + delayOf(spec.Delay)
@@ -230,45 +260,83 @@ func createPut(spec *trigger.Spec, of own, relationID int32) string {
 	case ordered(spec):
 		columns += ", due_at, key, lane, seq"
 		values += ", " + strings.Replace(fmt.Sprintf(placed, "now", "nextval('rowhook.event_seq'::regclass)"), "clock_timestamp()", due, 1)
+		declared = "  seq_of bigint;\n  move   tid;\n"
 		placing = ", key = case when e.lane is not null then now end, lane = case when e.lane is not null then rowhook.lane_of(now) end"
+		moved = " or e.key <> now"
+		returning = "\n    returning e.seq into seq_of"
 		// The key with which the row began waits for the event, too.
-		moving = `
-  delete from rowhook.key_move m where m.event_id = event;
-  if origin <> now then
+		unmove = `
+    insert into rowhook.key_move as m (event_id, trigger_id, lane, seq, key) values (event, ` + strconv.Itoa(int(of.id)) + `, 0, 0, '')
+    on conflict (event_id) do update set ready = m.ready returning m.ctid into move;
+    delete from rowhook.key_move m where m.ctid = move;`
+		move = `
+  if origin <> now and seq_of is not null then
     insert into rowhook.key_move (event_id, trigger_id, lane, seq, key)
-    select e.id, e.trigger_id, rowhook.lane_of(origin), e.seq, origin from rowhook.event_log e where e.id = event and e.lane is not null;
+    values (event, ` + strconv.Itoa(int(of.id)) + `, rowhook.lane_of(origin), seq_of, origin) on conflict (event_id) do nothing;
+  elsif origin = now and origin <> was then` + unmove + `
   end if;`
+		unmove = "\n    if origin <> was then" + strings.ReplaceAll(unmove, "\n", "\n  ") + "\n    end if;"
 	case spec.Delay > 0:
 		columns += ", due_at"
 		values += ", " + due
 	}
-	return "create or replace function " + of.payload() + `(place tid, event uuid, origin text, now text, op "char", old json, new json, session json, trace json) returns boolean language plpgsql security definer
+	mine := fmt.Sprintf("r.ctid = place and r.txid = pg_current_xact_id() and r.trigger_id = %d", of.id)
+	insert := "insert into rowhook.event_log as e (" + columns + ")\n    values (" + values + ")"
+	return "create or replace function " + of.payload() + `(place tid, event uuid, origin text, was text, now text, op "char", old json, new json, session json, trace json) returns boolean language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set enable_seqscan to off
+  set enable_tidscan to on
 as $$
 #variable_conflict use_variable
-begin
-  perform 1 from rowhook.commit_row r where r.ctid = place and r.event_id is not distinct from event and ` + mine + `;
-  if not found then
-    raise exception 'rowhook: this is not a change that the transaction has made';
+declare
+  stands tid;
+` + declared + `begin
+  if event is not null then
+    perform 1 from rowhook.commit_row r where ` + mine + ` and r.event_id = event;
+    if not found then
+      raise exception 'rowhook: this is not a change that the transaction has made';
+    end if;
+  elsif op is null then
+    return false;
   end if;
   if op is null then
-    if event is not null then
-      delete from rowhook.event_log e where e.id = event;` + map[bool]string{true: "\n      delete from rowhook.key_move m where m.event_id = event;"}[ordered(spec)] + `
-      update rowhook.commit_row r set event_id = null where r.ctid = place;
-    end if;
+    insert into rowhook.event_log as e (id, trigger_id, op) values (event, ` + strconv.Itoa(int(of.id)) + `, 'U')
+    on conflict (id) do update set op = e.op returning e.ctid into stands;
+    delete from rowhook.event_log e where e.ctid = stands;` + unmove + `
+    update rowhook.commit_row r set event_id = null where r.ctid = place;
     return false;
   end if;
   if event is null then
     event := rowhook.uuid7();
-    insert into rowhook.event_log (` + columns + `)
-    values (` + values + `);
-    update rowhook.commit_row r set event_id = event where r.ctid = place;
+    update rowhook.commit_row r set event_id = event where ` + mine + ` and r.event_id is null;
+    if not found then
+      raise exception 'rowhook: this is not a change that the transaction has made';
+    end if;
+    ` + insert + returning + `;
   else
-    update rowhook.event_log e set op = op, old = old, new = new` + placing + `
-     where e.id = event and (e.op <> op or e.old::text is distinct from old::text or e.new::text is distinct from new::text);
-  end if;` + moving + `
+    ` + insert + `
+    on conflict (id) do update set op = op, old = old, new = new` + placing + `
+     where e.op <> op or e.old::text is distinct from old::text or e.new::text is distinct from new::text` + moved + returning + `;
+  end if;` + move + `
   return true;
+end
+$$`
+}
+
+// createAnew makes the function that lets a row begin anew with a change: from where the function of
+// createSeen has noted it, and the key and the text before the change. The event that was recorded of it
+// stays.
+func createAnew(of own) string {
+	return "create or replace function " + of.payload() + `(inout place tid, was text, row_was text, out event uuid, out origin text, out row_first text, out fresh boolean) language plpgsql security definer
+  set search_path to 'pg_catalog', 'pg_temp'
+  set enable_seqscan to off
+  set enable_tidscan to on
+as $$
+#variable_conflict use_variable
+begin
+  update rowhook.commit_row r set event_id = null, origin = was, row_first = row_was
+   where r.ctid = place and r.txid = pg_current_xact_id() and r.trigger_id = ` + strconv.Itoa(int(of.id)) + `
+  returning r.ctid, r.origin, r.row_first, true into place, origin, row_first, fresh;
 end
 $$`
 }
@@ -308,6 +376,9 @@ func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition, 
 		const set = "    perform pg_catalog.set_config('search_path', %s, true);\n"
 		pathFor, pathBack = fmt.Sprintf(set, pg.StringLiteral(path)), fmt.Sprintf(set, "'pg_catalog, pg_temp'")
 	}
+	judge := func(arguments string) string {
+		return "select * into done from " + of.payload() + "(" + arguments + ");\n"
+	}
 	body := "  if tg_op = 'TRUNCATE' then\n" + truncate + "    null;\n" +
 		// A column that they read was dropped by "cascade", and with it a trigger. The others do not
 		// let the write fail.
@@ -318,10 +389,22 @@ func createCommitCapture(spec *trigger.Spec, rel *relation, of own, definition, 
 		"    if tg_op <> 'INSERT' then\n      was := " + of.key("old") + ";\n      row_was := " + of.payload() + "(old, true);\n    end if;\n" +
 		"    if tg_op <> 'DELETE' then\n      now := " + of.key("new") + ";\n      row_now := " + of.payload() + "(new, true);\n    end if;\n" +
 		"    select * into seen from " + of.payload() + "(was, now, row_was, row_now);\n" +
+		// Between these the path is the user's, and operators are named with their schema.
 		pathFor +
-		"    select * into done from " + of.payload() + "(seen.row_first, row_now);\n" +
+		"    if not seen.fresh and seen.row_first is not null then\n" +
+		"      " + judge("seen.row_first, row_now") +
+		"      if done.op operator(pg_catalog.=) '" + notReadable + "' then\n" +
+		"        select * into seen from " + of.payload() + "(seen.place, was, row_was);\n" +
+		"      end if;\n" +
+		"    end if;\n" +
+		"    if seen.row_first is null then\n" +
+		"      if tg_op operator(pg_catalog.=) 'DELETE' then\n        select null::pg_catalog.\"char\" as op, null::pg_catalog.json as old, null::pg_catalog.json as new into done;\n" +
+		"      else\n        " + judge("null, new, 'I'") + "      end if;\n" +
+		"    elsif seen.fresh and tg_op operator(pg_catalog.=) 'DELETE' then\n      " + judge("old, null, 'D'") +
+		"    elsif seen.fresh then\n      " + judge("old, new, 'U'") +
+		"    end if;\n" +
 		pathBack +
-		"    if not " + of.payload() + "(seen.place, seen.event, seen.origin, coalesce(now, was), done.op, done.old, done.new, session, trace) then\n" +
+		"    if not " + of.payload() + "(seen.place, seen.event, seen.origin, coalesce(was, now), coalesce(now, was), done.op, done.old, done.new, session, trace) then\n" +
 		"      return null;\n" +
 		"    end if;\n" +
 		"  end if;\n"

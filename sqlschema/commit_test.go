@@ -140,6 +140,11 @@ func TestAnApplyGoesToCommitAndBack(t *testing.T) {
 		twice(both)
 		w.apply(t, all("w", "t", atCommit(orderBy())))
 		twice(both)
+		w.apply(t, all("w", "t", atCommit(func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.When = false, false, "new.b > old.b" })))
+		w.inOne(t, "insert into t values (1, 'x', 1)", "update t set a = 'y'")
+		require.Empty(t, w.take(t))
+		w.do(t, "delete from t")
+		w.apply(t, all("w", "t", atCommit(orderBy())))
 	}
 	plan, err := sqlschema.MakePlan(t.Context(), w.conn, []trigger.Spec{all("w", "t", atCommit(orderBy()))}, trigger.DefaultSettings())
 	require.NoError(t, err)
@@ -171,6 +176,7 @@ func TestNoChangeAtCommitIsLost(t *testing.T) {
 	for name, c := range map[string]struct {
 		setup    string
 		later    []string // after the apply
+		whole    bool     // it is tried with a trigger for all changes only
 		do, want []string
 	}{
 		"rows that have the same key for a while": {
@@ -193,6 +199,27 @@ func TestNoChangeAtCommitIsLost(t *testing.T) {
 			do:    []string{`update t set "old" = 11`, `update t set op = 15, "new" = 12`},
 			want:  []string{`U {"id":1,"old":1,"new":2,"v":3,"r":4,"op":5,"key":6} {"id":1,"old":11,"new":12,"v":3,"r":4,"op":15,"key":6}`},
 		},
+		"rows of the same key and text": {
+			setup: plain, later: []string{"alter table t drop constraint t_pkey", "update t set id = 1, a = 'a'"},
+			do:   []string{"update t set a = 'x'", "update t set a = 'y'", "update t set a = 'z' where ctid = (select min(ctid) from t)", "update t set id = 2 where a = 'z'"},
+			want: []string{`U {"id":1,"a":"a"} {"id":1,"a":"y"}`, `U {"id":1,"a":"a"} {"id":2,"a":"z"}`},
+		},
+		"two rows that are deleted under one key, and come back": {
+			setup: "create table t (id int primary key deferrable initially deferred, a text); insert into t values (1, 'a'), (2, 'b')",
+			do:    []string{"update t set id = 3", "delete from t", "insert into t values (3, 'c'), (3, 'd')", "update t set id = 4 where a = 'd'"},
+			want:  []string{`U {"id":1,"a":"a"} {"id":3,"a":"c"}`, `U {"id":2,"a":"b"} {"id":4,"a":"d"}`},
+		},
+		"rows that take each other's keys again and again": {
+			setup: "create table t (id int primary key deferrable initially deferred, a text); insert into t values (1, 'a'), (2, 'b')",
+			do:    slices.Repeat([]string{"update t set id = 3 - id", "update t set id = id + 1", "update t set id = id - 1"}, 3),
+			want:  []string{`U {"id":1,"a":"a"} {"id":2,"a":"a"}`, `U {"id":2,"a":"b"} {"id":1,"a":"b"}`},
+		},
+		"a row that comes back after its table was altered": {
+			setup: plain,
+			do:    []string{"update t set a = 'x' where id = 1", "delete from t where id = 1", "set constraints all immediate", "alter table t add column n int", "insert into t values (1, 'c', 4)", "update t set n = 5"},
+			want:  []string{`D {"id":1,"a":"a"} null`, `I null {"id":1,"a":"c","n":5}`, `U {"id":2,"a":"b","n":null} {"id":2,"a":"b","n":5}`},
+			whole: true,
+		},
 		"xml that is no document": {
 			setup: `create table t (id int primary key, x xml); insert into t values (1, 'a'); `,
 			do:    []string{"update t set x = 'b'", "set local xmloption = 'document'", "update t set id = 2"},
@@ -208,6 +235,9 @@ func TestNoChangeAtCommitIsLost(t *testing.T) {
 		for kind, option := range map[string]func(*trigger.Spec){
 			"": func(*trigger.Spec) {}, "when": func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.When = false, false, "new.id > 0 and old.id > 0" }, "columns": func(s *trigger.Spec) { s.On.Update.Columns = columns },
 		} {
+			if c.whole && kind != "" {
+				continue
+			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				t.Parallel()
 				w := newWatched(t, c.setup, all("w", "t", atCommit(option)))
@@ -222,6 +252,138 @@ func TestNoChangeAtCommitIsLost(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestNoTransactionFailsOnAccountOfAnotherAtCommit has transactions take turns. None of their statements
+// reads a row or an index of the table, so they fail only if captures do.
+func TestNoTransactionFailsOnAccountOfAnotherAtCommit(t *testing.T) {
+	t.Parallel()
+	const writers = 6
+	upsert := func(id, set string) string {
+		return "insert into t values (" + id + ", 'w') on conflict (id) do update set " + set
+	}
+	for name, options := range map[string][]func(*trigger.Spec){
+		"no trigger": nil, "all": {}, "in order": {orderBy()}, "when": {func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.When = false, false, "old.a < new.a" }}, "some columns": {updatesOf("a")},
+	} {
+		for _, level := range []string{"serializable", "repeatable read"} {
+			t.Run(name+", "+level, func(t *testing.T) {
+				t.Parallel()
+				w := newWatched(t, "create table t (id int primary key, a text)")
+				for n := range writers {
+					w.do(t, fmt.Sprintf("insert into t values (%d, 'a')", 10*n))
+				}
+				if options != nil {
+					w.apply(t, all("w", "t", atCommit(options...)))
+				}
+				var conns []*pgx.Conn
+				for range writers {
+					conns = append(conns, w.Conn(t))
+				}
+				each := func(statement func(n int) string) {
+					for n, conn := range conns {
+						_, err := conn.Exec(t.Context(), statement(n))
+						require.NoError(t, err, statement(n))
+					}
+				}
+				id := func(n, i int) string { return fmt.Sprint(10*n + i) }
+				each(func(int) string { return "begin isolation level " + level })
+				each(func(int) string { return "set constraints all immediate" })
+				each(func(n int) string { return "insert into t values (" + id(n, 1) + ", 'x')" })
+				each(func(n int) string { return "insert into t values (" + id(n, 2) + ", 'x')" })
+				each(func(n int) string { return upsert(id(n, 0), "a = 'b'") })                 // the first change of a row that was there
+				each(func(n int) string { return upsert(id(n, 0), "a = 'c'") })                 // and another one
+				each(func(n int) string { return upsert(id(n, 0), "id = "+id(n, 3)) })          // it has another key
+				each(func(n int) string { return upsert(id(n, 3), "id = "+id(n, 0)) })          // and its own again
+				each(func(n int) string { return upsert(id(n, 0), "a = 'a'") })                 // and nothing has become of it
+				each(func(n int) string { return upsert(id(n, 0), "a = 'd'") })                 // but then something has
+				each(func(n int) string { return upsert(id(n, 1), "a = 'y', id = "+id(n, 4)) }) // one that is new
+				for _, conn := range conns {
+					var locks []string
+					require.NoError(t, conn.QueryRow(t.Context(), `
+select coalesce(array_agg(concat_ws(' ', c.oid::regclass, l.locktype)), '{}')
+  from pg_locks l join pg_class c on c.oid = l.relation
+ where l.mode = 'SIReadLock' and l.pid = pg_backend_pid() and c.relnamespace = 'rowhook'::regnamespace`).Scan(&locks))
+					require.Empty(t, locks, "what captures read is locked")
+				}
+				each(func(int) string { return "commit" })
+				require.Equal(t, fmt.Sprint(3*writers), w.scalar(t, "select count(*) from t"))
+				var want []string
+				for n := range writers {
+					if name != "no trigger" {
+						want = append(want, fmt.Sprintf(`w U {"id":%s,"a":"a"} {"id":%[1]s,"a":"d"}`, id(n, 0)))
+					}
+					if name == "all" || name == "in order" {
+						want = append(want, fmt.Sprintf(`w I null {"id":%s,"a":"y"}`, id(n, 4)), fmt.Sprintf(`w I null {"id":%s,"a":"x"}`, id(n, 2)))
+					}
+				}
+				if name == "in order" {
+					require.NotContains(t, w.places(t), "wrong")
+				}
+				require.ElementsMatch(t, want, w.take(t))
+				require.Equal(t, "0", w.scalar(t, "select count(*) from rowhook.key_move"))
+			})
+		}
+	}
+}
+
+// TestARowThatItsTypeRefusesFailsNoWriteAtCommit has rows whose text can't be read back.
+func TestARowThatItsTypeRefusesFailsNoWriteAtCommit(t *testing.T) {
+	t.Parallel()
+	for name, mend := range map[string]string{
+		"a constraint that is not valid": "alter domain d add constraint c check (value <> 'bad') not valid",
+		"a function that fails":          "create function f(text) returns boolean language sql as 'select $1 <> (select min(a) from t)'; alter domain d add constraint c check (f(value)) not valid",
+	} {
+		for kind, option := range map[string]func(*trigger.Spec){
+			"": func(*trigger.Spec) {}, "when": func(s *trigger.Spec) { s.On.Insert, s.On.Delete, s.When = false, false, "old.id > 0 and new.a > ''" }, "columns": func(s *trigger.Spec) { s.On.Update.Columns = []string{"a"} }, "in order": orderBy(),
+		} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				t.Parallel()
+				w := newWatched(t, "create domain d as text; create table t (id int primary key, d d, a text); insert into t values (1, 'bad', 'a'), (2, 'good', 'a')", all("w", "t", atCommit(option)))
+				w.do(t, mend)
+				// Each change of such a row is an event of its own.
+				w.inOne(t, "update t set a = 'b'", "update t set a = 'c'", "update t set a = a || 'd' where id = 1")
+				want := []string{
+					`w U {"id":1,"d":"bad","a":"a"} {"id":1,"d":"bad","a":"b"}`, `w U {"id":1,"d":"bad","a":"b"} {"id":1,"d":"bad","a":"c"}`,
+					`w U {"id":1,"d":"bad","a":"c"} {"id":1,"d":"bad","a":"cd"}`, `w U {"id":2,"d":"good","a":"a"} {"id":2,"d":"good","a":"c"}`,
+				}
+				if name == "a function that fails" {
+					want[3] = `w U {"id":2,"d":"good","a":"a"} {"id":2,"d":"good","a":"b"}`
+					want = append(want, `w U {"id":2,"d":"good","a":"b"} {"id":2,"d":"good","a":"c"}`)
+					if kind == "when" { // the path is that of the user, and the function does not fail
+						want = []string{`w U {"id":1,"d":"bad","a":"a"} {"id":1,"d":"bad","a":"cd"}`, `w U {"id":2,"d":"good","a":"a"} {"id":2,"d":"good","a":"c"}`}
+					}
+				}
+				require.ElementsMatch(t, want, w.take(t))
+				w.do(t, "delete from rowhook.key_move")
+				w.inOne(t, "update t set id = 3 where id = 1", "delete from t where id = 3", "insert into t values (4, 'good', 'x')", "delete from t where id = 4")
+				switch {
+				case kind == "when" && len(want) == 2:
+					require.Empty(t, w.take(t))
+				case kind == "when":
+					require.Equal(t, []string{`w U {"id":1,"d":"bad","a":"cd"} {"id":3,"d":"bad","a":"cd"}`}, w.take(t))
+				case kind == "columns":
+					require.Equal(t, []string{`w D {"id":3,"d":"bad","a":"cd"} null`}, w.take(t))
+				default:
+					require.Equal(t, []string{`w U {"id":1,"d":"bad","a":"cd"} {"id":3,"d":"bad","a":"cd"}`, `w D {"id":3,"d":"bad","a":"cd"} null`}, w.take(t))
+				}
+			})
+		}
+	}
+}
+
+func TestALongKeyFailsNoWriteAtCommit(t *testing.T) {
+	t.Parallel()
+	// The index of the primary key has the bytes, and the key of an event has two letters for each.
+	const value = "sha512(x::bytea) || sha512(x::bytea || '1') || sha512(x::bytea || '2')"
+	columns := strings.Split("a b c d e f g h i j k l", " ")
+	w := newWatched(t, "create table t (n int, "+strings.Join(columns, " bytea, ")+" bytea, primary key ("+strings.Join(columns, ", ")+"))",
+		all("w", "t", atCommit(func(s *trigger.Spec) { s.Payload.Columns = []string{"n"} })))
+	var values []string
+	for _, c := range columns {
+		values = append(values, strings.ReplaceAll(value, "x", "'"+c+"'"))
+	}
+	w.inOne(t, "insert into t values (1, "+strings.Join(values, ", ")+")", "update t set n = 2", "update t set a = sha256(a)", "update t set n = 3")
+	require.Equal(t, []string{`w I null {"n":3}`}, w.take(t))
 }
 
 func TestAColumnThatIsDroppedByCascadeFailsNoWriteAtCommit(t *testing.T) {
@@ -302,6 +464,56 @@ func TestAtCommitEventsAreTheDifferenceOfTheRows(t *testing.T) {
 		slices.Sort(got)
 		slices.Sort(want)
 		require.Equal(t, want, got, strings.Join(did, "; "))
+	})
+}
+
+// TestAtCommitEventsMakeTheRowsAfterOfThoseBefore has rows that are the same. Then it does not matter
+// of which one an event is.
+func TestAtCommitEventsMakeTheRowsAfterOfThoseBefore(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, a int)", all("w", "t", atCommit()))
+	w.do(t, "alter table t drop constraint t_pkey")
+	rows := func() (rows []string) {
+		r, err := w.conn.Query(t.Context(), "select row_to_json(t)::text from t order by 1")
+		require.NoError(t, err)
+		rows, err = pgx.CollectRows(r, pgx.RowTo[string])
+		require.NoError(t, err)
+		return rows
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		bag := rows()
+		var did []string
+		small := rapid.IntRange(0, 1)
+		for range rapid.IntRange(1, 10).Draw(r, "statements") {
+			n, m, a := small.Draw(r, "id"), small.Draw(r, "other"), small.Draw(r, "a")
+			one := fmt.Sprintf("ctid = (select min(ctid) from t where id = %d)", n)
+			did = append(did, rapid.SampledFrom([]string{
+				fmt.Sprintf("insert into t values (%d, %d)", n, a), fmt.Sprintf("insert into t values (%d, %d), (%[1]d, %[2]d)", n, a),
+				fmt.Sprintf("update t set a = %d where %s", a, one), fmt.Sprintf("update t set id = %d where %s", m, one), fmt.Sprintf("update t set id = %d, a = %d", m, a), "update t set id = 1 - id", "update t set a = 1 - a",
+				"delete from t where " + one, fmt.Sprintf("delete from t where a = %d", a), "set constraints all immediate", "set constraints all deferred", "savepoint s",
+				fmt.Sprintf("savepoint s; set constraints all immediate; update t set id = %d; rollback to s", m),
+			}).Draw(r, "statement"))
+		}
+		w.inOne(t, did...)
+		events := w.take(t)
+		for _, event := range events {
+			of := strings.Split(event, " ")
+			require.NotEqual(t, of[2], of[3], "%s: %s", did, event)
+			if of[2] != "null" {
+				at := slices.Index(bag, of[2])
+				require.GreaterOrEqual(t, at, 0, "%s: no row was %s: %s", did, of[2], events)
+				bag = slices.Delete(bag, at, at+1)
+			}
+			if of[3] != "null" {
+				bag = append(bag, of[3])
+			}
+		}
+		slices.Sort(bag)
+		require.Equal(t, rows(), bag, "%s: %s", did, events)
+		if len(bag) > 20 {
+			w.do(t, "delete from t")
+			w.take(t)
+		}
 	})
 }
 

@@ -164,7 +164,8 @@ select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix e
        (case when length(x.suffix) > 10 then right(x.suffix, 10) else '0' end)::integer as relation, p.oid::pg_catalog.regprocedure::text as signature,
        coalesce(a.typrelid, 0::oid) as argument, p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.text'::pg_catalog.regtype and p.proargtypes[0] <> 'pg_catalog.text'::pg_catalog.regtype as key,
        p.proname ~ '^payload' and (p.proargtypes[0] in ('pg_catalog.text'::pg_catalog.regtype, 'pg_catalog.tid'::pg_catalog.regtype)
-         or p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog.bool'::pg_catalog.regtype) as at_commit,
+         or p.pronargs = 2 and p.proargtypes[1] in ('pg_catalog.bool'::pg_catalog.regtype, p.proargtypes[0])
+         or p.pronargs = 3 and p.proargtypes[2] = 'pg_catalog."char"'::pg_catalog.regtype) as at_commit,
        p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog."char"'::pg_catalog.regtype as per_operation, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
        p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered|delayed)_' or
          pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE') and pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT')
@@ -190,9 +191,10 @@ select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix e
   left join pg_catalog.pg_class i on i.relnamespace = n.oid and i.relname = ('inbox_' || x.suffix)::name
  where n.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_([0-9]{1,9}|[0-9]{1,9}[0-2][0-9]{9})$'`
 
-// Of the functions of captures at commit, some call others, and come first.
+// Of the functions of captures at commit, some call others, and come first: that of two texts
+// (type 25) calls that of two rows and a letter, which calls that of two rows.
 const ownFunctionsTail = `
- order by p.proname, at_commit desc, case when p.proargtypes[0] = 'pg_catalog.text'::pg_catalog.regtype then -p.pronargs else p.pronargs end, p.oid`
+ order by p.proname, at_commit desc, case when p.proargtypes = '25 25'::pg_catalog.oidvector then 1 when p.pronargs = 3 then 2 else 3 end, p.pronargs, p.oid`
 
 // readInstalled reads what is installed. It also works if the schema is missing or older, and then
 // finds less.

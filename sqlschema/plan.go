@@ -966,7 +966,7 @@ func functionsOf(spec *trigger.Spec) int {
 		n++ // one from a row to its key
 	}
 	if atCommit(spec) {
-		n += 5 // see commitFunctions
+		n += 9 // see commitFunctions
 	}
 	if perOperation(spec) {
 		n++

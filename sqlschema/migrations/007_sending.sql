@@ -433,23 +433,88 @@ create unlogged table rowhook.commit_row (
   txid        xid8 not null,
   trigger_id  integer not null,
   relation_id integer not null,
-  key         text not null,
-  gone        boolean not null,
+  key         text collate "C" not null,
+  hash        bigint,
+  held        boolean not null default true,
+  fresh       boolean not null default true,
   origin      text,
   row_first   text,
-  event_id    uuid
+  event_id    uuid,
+  primary key (txid, trigger_id, relation_id, key)
 ) with (fillfactor = 70);
-create index commit_row_key on rowhook.commit_row (txid, trigger_id, relation_id, key);
 comment on table  rowhook.commit_row is 'What a transaction has done to a row, for triggers that capture at commit; rows of transactions that have ended mean nothing, and dispatchers delete them';
 comment on column rowhook.commit_row.txid        is 'The transaction';
 comment on column rowhook.commit_row.trigger_id  is 'rowhook.trigger.id';
 comment on column rowhook.commit_row.relation_id is 'rowhook.relation.id of the table';
-comment on column rowhook.commit_row.key         is 'Primary key of the row, with a hash of the row unless it is deleted';
-comment on column rowhook.commit_row.gone        is 'Whether it is deleted';
+comment on column rowhook.commit_row.key         is 'Primary key of the row; of a long one its hash; of rows that share it, see rowhook.commit_twin';
+comment on column rowhook.commit_row.hash        is 'Hash of the text of the row; null: it is deleted';
+comment on column rowhook.commit_row.held        is 'False: the row has another key now, and the rest means nothing';
+comment on column rowhook.commit_row.fresh       is 'Whether it was changed once';
 comment on column rowhook.commit_row.origin      is 'Primary key of the row before the transaction; null: it is new';
 comment on column rowhook.commit_row.row_first   is 'The row before the transaction; null: it is new';
 comment on column rowhook.commit_row.event_id    is 'rowhook.event_log.id of what was recorded; null: nothing';
 revoke all on rowhook.commit_row from public;
+
+-- What captures call where the change of a row finds its key taken, or moves the row to another key.
+-- The first row of a key has it for itself. Others, which share it for a while or were deleted under
+-- it, are on a stack: of the same key and the same hash any will do. The stack of a key is under the key and
+-- the hash, with the height as its hash, and the rows on it are under that and their place, from 1. So
+-- nothing is looked up but by "on conflict", which takes no locks in serializable transactions.
+create function rowhook.commit_twin(
+    of_trigger integer, of_relation integer, taken tid, at_was text, at_now text, hash_was bigint, hash_now bigint, was text, row_was text,
+    out place tid, out event uuid, out origin text, out row_first text, out fresh boolean)
+  language plpgsql
+  set search_path to 'pg_catalog', 'pg_temp'
+  set enable_seqscan to off
+  set enable_tidscan to on
+as $$
+#variable_conflict use_variable
+declare
+  stack  text;
+  number bigint;
+begin
+  if taken is not null then
+    -- It was found under its key, and moves to another one.
+    update rowhook.commit_row r set held = false where r.ctid = taken
+    returning r.event_id, r.origin, r.row_first, r.fresh into event, origin, row_first, fresh;
+  else
+    stack := concat(coalesce(at_was, at_now), ' ', coalesce(hash_was::text, 'deleted'));
+    insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, hash, held)
+    values (pg_current_xact_id(), of_trigger, of_relation, stack, 0, false)
+    on conflict (txid, trigger_id, relation_id, key) do update set hash = r.hash - 1, fresh = false where r.hash > 0
+    returning r.hash + 1, r.fresh into number, fresh;
+    fresh := coalesce(fresh, true);
+    if fresh then
+      origin := was;
+      row_first := row_was;
+    else
+      insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key)
+      values (pg_current_xact_id(), of_trigger, of_relation, concat(stack, ' ', number))
+      on conflict (txid, trigger_id, relation_id, key) do update set held = false
+      returning r.event_id, r.origin, r.row_first into event, origin, row_first;
+    end if;
+  end if;
+  insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, hash, fresh, origin, row_first, event_id)
+  values (pg_current_xact_id(), of_trigger, of_relation, coalesce(at_now, at_was), hash_now, false, origin, row_first, event)
+  on conflict (txid, trigger_id, relation_id, key) do update
+     set hash = hash_now, held = true, fresh = false, origin = origin, row_first = row_first, event_id = event where not r.held
+  returning r.ctid into place;
+  if place is null then
+    stack := concat(coalesce(at_now, at_was), ' ', coalesce(hash_now::text, 'deleted'));
+    insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, hash, held, fresh)
+    values (pg_current_xact_id(), of_trigger, of_relation, stack, 1, false, false)
+    on conflict (txid, trigger_id, relation_id, key) do update set hash = r.hash + 1, fresh = false
+    returning r.hash into number;
+    insert into rowhook.commit_row as r (txid, trigger_id, relation_id, key, hash, fresh, origin, row_first, event_id)
+    values (pg_current_xact_id(), of_trigger, of_relation, concat(stack, ' ', number), hash_now, false, origin, row_first, event)
+    on conflict (txid, trigger_id, relation_id, key) do update
+       set held = true, origin = origin, row_first = row_first, event_id = event
+    returning r.ctid into place;
+  end if;
+end
+$$;
+comment on function rowhook.commit_twin(integer, integer, tid, text, text, bigint, bigint, text, text) is 'What a transaction has done to a row whose key another row has, or which gets another key; captures at commit call it';
+revoke all on function rowhook.commit_twin(integer, integer, tid, text, text, bigint, bigint, text, text) from public;
 
 -- == Rights ==
 
@@ -476,6 +541,7 @@ $$;
 
 -- == At commit ==
 
+drop function rowhook.commit_twin(integer, integer, tid, text, text, bigint, bigint, text, text);
 drop table rowhook.commit_row;
 
 -- == In whose name ==
