@@ -149,14 +149,3 @@ func TestCanceledAttemptsOfOrderedTriggersAndBatchesAreMadeAgain(t *testing.T) {
 		})
 	}
 }
-
-func TestCancelNeedsTheMigration(t *testing.T) {
-	t.Parallel()
-	b := newFixture(t)
-	b.watch(t, "orders")
-	conn := b.Conn(t)
-	b.Exec(t, "update rowhook.schema_version set version = 4")
-	_, err := operate.Cancel(t.Context(), conn, "orders")
-	require.ErrorIs(t, err, operate.ErrRefused)
-	require.ErrorContains(t, err, "rowhook migrate")
-}

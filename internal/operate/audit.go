@@ -48,7 +48,7 @@ func Audited() []string {
 }
 
 // Audit returns a page of the audit, latest entry first. A Limit outside 0 to MaxLimit is
-// ErrInvalid; a schema without an audit is ErrRefused.
+// ErrInvalid.
 func Audit(ctx context.Context, db DB, o AuditOptions) (*AuditPage, error) {
 	if o.Limit < 0 || o.Limit > MaxLimit {
 		return nil, problem(ErrInvalid, "use the cursor for more", "limit must be 1 to %d, got %d", MaxLimit, o.Limit)
@@ -56,13 +56,6 @@ func Audit(ctx context.Context, db DB, o AuditOptions) (*AuditPage, error) {
 	limit := cmp.Or(o.Limit, DefaultLimit)
 	page := &AuditPage{Entries: []AuditEntry{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
-		var exists bool
-		if err := tx.QueryRow(ctx, "select to_regclass('rowhook.audit') is not null").Scan(&exists); err != nil {
-			return fmt.Errorf("look for rowhook.audit: %w", err)
-		}
-		if !exists {
-			return problem(ErrRefused, "run \"rowhook migrate\" first", "the schema rowhook of this database has no audit table yet")
-		}
 		var rows []AuditEntry
 		err := escaping(ctx, tx, func(write func(string) string) (err error) {
 			rows, err = pg.Collect[AuditEntry](ctx, tx, `

@@ -32,9 +32,6 @@ const (
 // blocked longest. With more than limit, the longest of some of them.
 func (s *Status) readBlocked(ctx context.Context, tx pgx.Tx, ts triggers, limit int64) (counts map[int32]int64, err error) {
 	counts = map[int32]int64{}
-	if !ts.placed() {
-		return counts, nil
-	}
 	found, err := pg.Collect[struct {
 		ID int32
 		N  int64

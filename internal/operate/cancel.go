@@ -44,13 +44,6 @@ func Cancel(ctx context.Context, db DB, name string) (*Canceled, error) {
 		if err != nil {
 			return err
 		}
-		version, _, err := sqlschema.Version(ctx, tx.Conn())
-		if err != nil {
-			return err
-		}
-		if version < queue.HealthSchema {
-			return problem(ErrRefused, "run \"rowhook migrate\"", "attempts can be canceled from version %d of the schema rowhook on, and it is at version %d", queue.HealthSchema, version)
-		}
 		out = &Canceled{Trigger: t.Name, Paused: t.Paused}
 		var role string
 		err = tx.QueryRow(ctx, `

@@ -91,7 +91,6 @@ type query struct {
 	error              string   // in small letters; "": any
 	statuses           []string // patterns for like; nil: any
 	kinds              []string // nil: any
-	placed             bool     // the schema has the columns of events with an order
 	masked             []int32  // those of the triggers that mask something
 	unsearchable       bool     // not what path finds, but that in which no path can be looked for
 	// sentBefore chooses, of delivered events, those that were delivered before this time, were sent
@@ -146,7 +145,7 @@ func (f *Filter) read(ctx context.Context, tx pgx.Tx) (triggers, *query, error) 
 // resolve checks the filter. It turns the time range into a range of ids: a version 7 UUID begins
 // with its millisecond.
 func (f *Filter) resolve(ts triggers) (*query, error) {
-	q := &query{states: f.States, low: lowest, high: highest, placed: ts.placed()}
+	q := &query{states: f.States, low: lowest, high: highest}
 	for _, id := range f.IDs {
 		u, err := uuid.Parse(id)
 		if err != nil {

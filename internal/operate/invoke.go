@@ -94,14 +94,11 @@ func setting(text json.RawMessage) string {
 // records thousands must not push other entries out of the audit.
 func recordInvoke(ctx context.Context, tx pgx.Tx, trigger, id string) error {
 	var known bool
-	err := tx.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.audit') is null").Scan(&known)
-	if err == nil && !known {
-		err = tx.QueryRow(ctx, `
+	err := tx.QueryRow(ctx, `
 select exists (
   select from (select at, who, action, target from rowhook.audit order by id desc limit 100) as a
    where a.action = 'invoke' and a.who = $1 and a.target = array[$2::text] and a.at > clock_timestamp() - interval '1 minute')`,
-			queue.ActorOf(ctx).Name, trigger).Scan(&known)
-	}
+		queue.ActorOf(ctx).Name, trigger).Scan(&known)
 	if err != nil {
 		return fmt.Errorf("read rowhook.audit: %w", err)
 	}

@@ -147,8 +147,7 @@ func (b *bulk) putBack(table string) string {
 	if b.ts.renews() {
 		renewed, now = ", renewed_at", ", clock_timestamp()"
 	}
-	switch {
-	case b.ts.placed() && table == "dead_letter":
+	if table == "dead_letter" {
 		return `
 with gone as (
   delete from rowhook.dead_letter d where id = any($1::text[]::uuid[])
@@ -157,22 +156,13 @@ insert into rowhook.event_log (` + columns + `, seq, key, lane, due_at` + renewe
 select ` + columns + `, seq, case when back then key end, case when back then lane end, clock_timestamp() + case when back then ` + queue.ParkedSQL + ` else interval '0' end` + now + ` from gone
 on conflict (id) do nothing
 returning id::text`
-	case b.ts.placed():
-		return `
+	}
+	return `
 with gone as (
   delete from rowhook.` + table + ` where id = any($1::text[]::uuid[])
   returning ` + columns + `, seq)
 insert into rowhook.event_log (` + columns + `, seq` + renewed + `)
 select distinct on (id) ` + columns + `, seq` + now + ` from gone
-on conflict (id) do nothing
-returning id::text`
-	}
-	return `
-with gone as (
-  delete from rowhook.` + table + ` where id = any($1::text[]::uuid[])
-  returning ` + columns + `)
-insert into rowhook.event_log (` + columns + `)
-select distinct on (id) ` + columns + ` from gone
 on conflict (id) do nothing
 returning id::text`
 }

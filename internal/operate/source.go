@@ -76,11 +76,7 @@ type place struct {
 
 // placeColumns returns the columns of place that a table has: for a page, and for the select list.
 func (w *walk) placeColumns(write func(string) string) (page, list string) {
-	const none = "''::text as key, 0::bigint as seq, false as blocks, ''::text as merged_into"
-	switch {
-	case !w.placed:
-		return "", none
-	case w.table == "event_archive":
+	if w.table == "event_archive" {
 		return ", e.seq, e.merged_into", "''::text as key, coalesce(e.seq, 0) as seq, false as blocks, coalesce(e.merged_into::text, '') as merged_into"
 	}
 	key := "coalesce(" + write("e.key") + ", '') as key, coalesce(e.seq, 0) as seq, "
@@ -191,7 +187,7 @@ func (w *walk) indexed(param string) string {
 // step reads the next rows after w.after and filters them. n is the number of rows read before the
 // filter, and last the id of the last one.
 func (w *walk) step(ctx context.Context, tx pgx.Tx, few bool, step, limit int) (events []raw, n int, last string, err error) {
-	if !w.reasons || w.table != "dead_letter" && !w.placed {
+	if !w.reasons {
 		return w.read(ctx, tx, func(string) string { return "''::text" }, few, step, limit)
 	}
 	err = escaping(ctx, tx, func(write func(string) string) (err error) {
@@ -323,18 +319,11 @@ func (w *walk) page(few bool, step int) (sql, filter string, args []any) {
 		where = append(where, fmt.Sprintf("%s = any($%d::text[])", queueState, len(args)))
 	}
 	if w.table == "event_archive" && !slices.Contains(w.states, Delivered) { // Merged alone
-		if w.placed {
-			where = append(where, "e.merged_into is not null")
-		} else {
-			where = append(where, "false")
-		}
+		where = append(where, "e.merged_into is not null")
 	}
 	if w.table == "event_archive" && !w.sentBefore.IsZero() {
 		args = append(args, w.sentBefore)
-		where = append(where, fmt.Sprintf("e.delivered_at < $%d::timestamptz and not e.erased", len(args)))
-		if w.placed {
-			where = append(where, "e.merged_into is null")
-		}
+		where = append(where, fmt.Sprintf("e.delivered_at < $%d::timestamptz and not e.erased and e.merged_into is null", len(args)))
 	}
 	if w.relations != nil {
 		args = append(args, w.relations, w.origins)

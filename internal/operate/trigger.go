@@ -28,8 +28,6 @@ type knownTrigger struct {
 	// events without a relation_id. Relations are all tables that it has watched.
 	RelationID, OriginID int32
 	Relations            []int32
-	// Placed says that the schema has the columns of events with an order.
-	Placed bool
 	// Masked is payload.mask of the spec as JSON; "": none. RowKey are the columns of the primary key
 	// of its tables, if it has both a mask and an order.
 	Masked string
@@ -127,7 +125,7 @@ func readTriggers(ctx context.Context, db pg.Queryer) (triggers, error) {
 	all, err := pg.Collect[knownTrigger](ctx, db, `
 select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, coalesce(c.relname, t.table_name) as "table", t.paused,
        t.removed_at is not null as removed, t.spec::text as spec, w.relation_id, w.origin_id, w.relations,
-       pg_catalog.to_regclass('rowhook.lane') is not null as placed, coalesce(t.spec->'payload'->>'mask', '') as masked,
+       coalesce(t.spec->'payload'->>'mask', '') as masked,
        case when t.spec->'payload' ? 'mask' and t.spec ? 'order' then array(
          select distinct a.attname::text
            from (select w.relation union select r.oid from rowhook.relation r where r.id = any(w.relations)) as k(oid)
@@ -154,9 +152,6 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
 	}
 	return all, nil
 }
-
-// placed reports whether the schema has the columns of events with an order.
-func (ts triggers) placed() bool { return len(ts) > 0 && ts[0].Placed }
 
 // renews reports whether the schema notes when an event was sent again by hand.
 func (ts triggers) renews() bool { return len(ts) > 0 && ts[0].Renews }
