@@ -3,6 +3,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"io"
 	"log"
@@ -52,11 +53,14 @@ func main() {
 	if os.Getenv("ORDERS_SECRET") == "" {
 		log.Fatal("ORDERS_SECRET is not set")
 	}
-	listener, err := net.Listen("tcp", cmp.Or(os.Getenv("LISTEN"), "127.0.0.1:3000"))
-	if err != nil {
-		log.Fatal(err)
+	server := &http.Server{
+		Addr:              cmp.Or(os.Getenv("LISTEN"), "127.0.0.1:3000"),
+		Handler:           http.HandlerFunc(receive),
+		ReadHeaderTimeout: 5 * time.Second,
+		BaseContext: func(l net.Listener) context.Context {
+			log.Print("listening on ", l.Addr())
+			return context.Background()
+		},
 	}
-	log.Print("listening on ", listener.Addr())
-	server := &http.Server{Handler: http.HandlerFunc(receive), ReadHeaderTimeout: 5 * time.Second}
-	log.Fatal(server.Serve(listener))
+	log.Fatal(server.ListenAndServe())
 }
