@@ -14,8 +14,11 @@ once: ## show three deliveries and exit
 build: ## build the program into bin/rowhook
 	CGO_ENABLED=0 go build -o bin/rowhook .
 
-dist: ## build a release for each platform into .cache/dist, as VERSION says
-	scripts/dist
+release: ## make what a release is made of into .cache/dist, as VERSION says: programs, packages, images
+	scripts/release --snapshot $(ARGS)
+
+packages: ## make two snapshots, and try their packages: install, deliver, upgrade, remove
+	scripts/release --check $(ARGS)
 
 image: ## build the container image rowhook
 	docker build -t rowhook .
@@ -84,4 +87,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build dist image up test test-all race browser lint model examples charts site torture bench outage promtool chromium types vendor generate ci clean
+.PHONY: help dev once build release packages image up test test-all race browser lint model examples charts site torture bench outage promtool chromium types vendor generate ci clean

@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -124,19 +123,4 @@ func TestFormsAndDependabotAreYAML(t *testing.T) {
 	text, err := os.ReadFile("../.github/dependabot.yml")
 	require.NoError(t, err)
 	require.Contains(t, string(text), "dependency-name: github.com/jackc/pgxlisten", "no other version of it resolves")
-}
-
-// TestReleasesAreBuiltAsTheImageIs compares flags.
-func TestReleasesAreBuiltAsTheImageIs(t *testing.T) {
-	t.Parallel()
-	flags := func(file string) []string {
-		text, err := os.ReadFile("../" + file)
-		require.NoError(t, err)
-		m := regexp.MustCompile(`(?s)go build (.*?) -o `).FindStringSubmatch(string(text))
-		require.NotNil(t, m, file)
-		all := strings.Fields(strings.NewReplacer("\\\n", " ", `"`, "", "${VERSION:-}", "${VERSION}").Replace(m[1]))
-		slices.Sort(all)
-		return all
-	}
-	require.Equal(t, flags("Dockerfile"), flags("scripts/dist"))
 }

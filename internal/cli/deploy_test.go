@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -112,15 +114,33 @@ func TestTheImageStartsAndChecksWhatTheProgramHas(t *testing.T) {
 	own, err := time.ParseDuration(flagValue(cmd, "timeout"))
 	require.NoError(t, err)
 	require.Greater(t, engine, own, "the engine ends the check before it has said what is wrong")
-	require.Contains(t, dockerfile, "-X github.com/rowhook/rowhook/internal/cli.version=")
 
-	require.Contains(t, dockerfile, "FROM golang:"+regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]+"-alpine")
+	// The compiler runs on the builder's platform, whatever the image's is.
+	require.Contains(t, dockerfile, "FROM --platform=$BUILDPLATFORM golang:"+regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]+"-alpine")
+}
+
+func TestTheBuilderOfTheImageGetsEveryPackageOfTheProgram(t *testing.T) {
+	t.Parallel()
+	given := map[string]bool{}
 	for line := range strings.Lines(read(t, ".dockerignore")) {
 		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "!"); ok {
+			given[strings.TrimSuffix(path, "/")] = true
 			_, err := os.Stat("../../" + path)
 			require.NoError(t, err)
 		}
 	}
+	list := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "github.com/rowhook/rowhook")
+	out, err := list.Output()
+	require.NoError(t, err)
+	needed := 0
+	for path := range strings.Lines(string(out)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(path), "github.com/rowhook/rowhook/"); ok {
+			needed++
+			top, _, _ := strings.Cut(path, "/")
+			require.True(t, given[top], ".dockerignore keeps %s from the builder", path)
+		}
+	}
+	require.Greater(t, needed, 20)
 }
 
 // service is one of a compose file.
@@ -292,6 +312,7 @@ func TestTheTemplateUnitTellsItsInstancesApart(t *testing.T) {
 
 func checkUnit(t *testing.T, file string) map[string]string {
 	t.Helper()
+	analyze(t, file)
 	unit := map[string]string{}
 	for line := range strings.Lines(read(t, file)) {
 		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(key, "#") {
@@ -299,7 +320,8 @@ func checkUnit(t *testing.T, file string) map[string]string {
 		}
 	}
 	words := strings.Fields(unit["ExecStart"])
-	require.Equal(t, "/usr/local/bin/rowhook", words[0])
+	// systemd looks in /usr/local/bin and /usr/bin: one unit for packages and for a program that was copied.
+	require.Equal(t, "rowhook", words[0])
 	cmd := understand(t, words[1:])
 	require.Equal(t, "run", cmd.Name())
 	require.NotEmpty(t, flagValue(cmd, "file"), "a reload applies the file again")
@@ -307,5 +329,31 @@ func checkUnit(t *testing.T, file string) map[string]string {
 	seconds, err := strconv.Atoi(unit["TimeoutStopSec"])
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, time.Duration(seconds)*time.Second, dispatcher.DefaultGracePeriod+stopping)
+	require.Contains(t, read(t, "packaging/rowhook.sysusers"), "\nu "+unit["User"]+" ", "the packages make another user")
+	require.Equal(t, "yes", unit["DynamicUser"], "a copied unit has no user otherwise")
 	return unit
+}
+
+// analyze has systemd read a unit, where there is systemd: each key is one that it knows, and what the
+// unit may do is little.
+func analyze(t *testing.T, file string) {
+	t.Helper()
+	program, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	name := strings.Replace(filepath.Base(file), "@", "@name", 1)
+	unit := filepath.Join(t.TempDir(), name)
+	text := strings.Replace(read(t, file), "ExecStart=rowhook", "ExecStart="+self, 1) // it looks for the program
+	require.NoError(t, os.WriteFile(unit, []byte(text), 0o600))
+	out, err := exec.Command(program, "verify", "--man=no", unit).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NotContains(t, string(out), name+":", "%s", out)
+	out, err = exec.Command(program, "security", "--offline=yes", "--no-pager", "--threshold=15", unit).CombinedOutput()
+	if strings.Contains(string(out), "unrecognized option") { // before systemd 250
+		return
+	}
+	require.NoError(t, err, "%s", out)
 }
