@@ -257,11 +257,11 @@ func orNoFence(err error, name string) error {
 }
 
 // redo drops the SQL triggers that Hasura has made again meanwhile. While the fence is closed, they
-// have recorded nothing. It returns whether there were any.
-func (c *Cutover) redo(ctx context.Context, s *subject, st *State) (bool, error) {
+// have recorded nothing.
+func (c *Cutover) redo(ctx context.Context, s *subject, st *State) error {
 	found, err := sqlTriggers(ctx, c.Conn, s.Name)
 	if err != nil || len(found) == 0 {
-		return false, err
+		return err
 	}
 	c.say(s.Name, "Hasura has made its SQL triggers again, and they are dropped again")
 	var archived, sending int64
@@ -301,7 +301,7 @@ func (c *Cutover) redo(ctx context.Context, s *subject, st *State) (bool, error)
 	default:
 		c.say(s.Name, "somebody had removed the fence, so that both have recorded since: %d events are left to Rowhook, and what Hasura was sending, %d, both deliver", archived, sending)
 	}
-	return true, err
+	return err
 }
 
 // drain waits until Hasura has delivered what it has recorded, or takes that over.
@@ -319,7 +319,7 @@ func (c *Cutover) drain(ctx context.Context, name string) error {
 	said := Backlog{Waiting: -1}
 	since := time.Now()
 	for {
-		if _, err := c.redo(ctx, s, st); err != nil {
+		if err := c.redo(ctx, s, st); err != nil {
 			return err
 		}
 		left, err := c.empty(ctx, s, st, taking)
@@ -441,7 +441,7 @@ func (c *Cutover) resume(ctx context.Context, name string) error {
 	if s == nil || err != nil {
 		return err
 	}
-	if _, err := c.redo(ctx, s, st); err != nil {
+	if err := c.redo(ctx, s, st); err != nil {
 		return err
 	}
 	c.say(name, "resumes the deliveries of Rowhook")
@@ -457,7 +457,7 @@ func (c *Cutover) finish(ctx context.Context, name string) error {
 	if s == nil || err != nil {
 		return err
 	}
-	if _, err := c.redo(ctx, s, st); err != nil {
+	if err := c.redo(ctx, s, st); err != nil {
 		return err
 	}
 	known, err := functions(ctx, c.Conn, name)

@@ -27,8 +27,8 @@ const metadataTimeout = 2 * time.Minute
 
 // errNotThere says that Hasura does not know the trigger, or errThere, that it does.
 var (
-	errNotThere = errors.New("Hasura does not know it")
-	errThere    = errors.New("Hasura has it already")
+	errNotThere = errors.New("the trigger is not in Hasura's metadata")
+	errThere    = errors.New("the trigger is in Hasura's metadata already")
 )
 
 // call calls an operation of the interface, and decodes its answer into out unless that is nil.

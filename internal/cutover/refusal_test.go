@@ -248,3 +248,42 @@ func TestTwoCutOversOfATriggerDoNotMix(t *testing.T) {
 	_, err := one.Forward(t.Context(), "orders")
 	require.ErrorIs(t, err, errKilled)
 }
+
+// Without a URL the way back waits for Hasura's event trigger, which may come at any time: the fence
+// keeps it from recording until the switch.
+func TestTheWayBackByHand(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.hasura.work(t)
+	dispatchtest.Run(t, dispatcherOf(s))
+	c := s.cutover(t)
+	_, err := c.Forward(t.Context(), "orders")
+	require.NoError(t, err)
+	c.Metadata = nil
+	_, err = c.Back(t.Context(), "orders")
+	require.ErrorIs(t, err, operate.ErrBusy)
+	require.ErrorContains(t, err, "create the event trigger orders on public.orders in Hasura")
+	require.NoError(t, c.Abort(t.Context(), "orders"))
+	states, err := c.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, Done, states[0].Step)
+
+	_, err = c.Back(t.Context(), "orders")
+	require.ErrorIs(t, err, operate.ErrBusy)
+	require.NoError(t, s.hasura.create(t.Context(), s.Conn(t), eventTrigger{Name: "orders", Schema: "public", Table: "orders", On: map[string][]string{"INSERT": nil, "UPDATE": nil, "DELETE": nil}}))
+	require.ErrorContains(t, c.Abort(t.Context(), "orders"), "delete the event trigger in Hasura first")
+	s.Exec(t, "insert into orders values (1, 1)") // Rowhook's, although Hasura's trigger has fired
+	states, err = c.Back(t.Context(), "orders")
+	require.NoError(t, err)
+	require.Equal(t, BackDone, states[0].Step)
+	require.Contains(t, states[0].Remaining, "take orders out of rowhook.yaml")
+	s.Exec(t, "insert into orders values (2, 2)")
+	s.settled(t, &ledger{changes: map[string]bool{change("INSERT", 1, 1): true, change("INSERT", 2, 2): true}})
+	require.Equal(t, 1, s.receiver.from("/hasura"))
+
+	// And once more to Rowhook, for which the captures are applied again.
+	s.apply(t)
+	c.Metadata = s.metadata
+	_, err = c.Forward(t.Context(), "orders")
+	require.NoError(t, err)
+}

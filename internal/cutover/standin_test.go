@@ -399,8 +399,10 @@ RETURNING id, schema_name as schema, table_name as table, trigger_name as trigge
 		if len(events) > 0 && ctx.Err() == nil {
 			continue
 		}
-		if sleep(ctx, 20*time.Millisecond) != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

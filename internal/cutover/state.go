@@ -3,13 +3,14 @@ package cutover
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Step is how far a cut-over is. Each is recorded in the transaction that does it.
@@ -96,7 +97,7 @@ func readState(ctx context.Context, db pg.Queryer, name string, lock bool) (*Sta
 	}
 	var text string
 	switch err := db.QueryRow(ctx, sql, settingOf(name)).Scan(&text); {
-	case err == pgx.ErrNoRows:
+	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("read rowhook.setting %s: %w", settingOf(name), err)

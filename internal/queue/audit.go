@@ -42,7 +42,7 @@ func ActorOf(ctx context.Context) Actor {
 
 // AuditEntry is an action for rowhook.audit.
 type AuditEntry struct {
-	Action  string         // pause, resume, redeliver, retry, discard, backfill, invoke, cancel, erase, apply or migrate
+	Action  string         // pause, resume, redeliver, retry, discard, backfill, invoke, cancel, erase, cutover, apply or migrate
 	Targets []string       // names of triggers; nil: the whole installation
 	Detail  map[string]any // becomes a JSON object
 }
