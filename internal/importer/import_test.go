@@ -135,7 +135,7 @@ func TestASecretOfSeveralTriggersHasOneVariable(t *testing.T) {
 	t.Parallel()
 	i := importer.New("a test")
 	for _, of := range []struct{ trigger, header, value string }{
-		{"a", "X-Key", "one"}, {"b", "X-Key", "one"}, {"a", "X-Token", "two"}, {"b", "X-Token", "three"}, {"pg", "Key", "four"}, {"b", "Same", "five"}, {"b", "same", "six"},
+		{"a", "X-Key", "one"}, {"b", "X-Key", "one"}, {"a", "X-Token", "two"}, {"b", "X-Token", "three"}, {"pg", "Key", "four"}, {"b", "Sa-me", "five"}, {"b", "Sa_me", "six"},
 	} {
 		s := specOf(of.trigger)
 		if before, ok := i.Taken(of.trigger); ok {
@@ -153,7 +153,7 @@ func TestASecretOfSeveralTriggersHasOneVariable(t *testing.T) {
 		require.True(t, v.Copy)
 		require.Empty(t, v.Warning)
 	}
-	require.Equal(t, []string{"A_X_TOKEN", "B_SAME", "B_SAME_2", "B_X_TOKEN", "HOOK_PG_KEY", "X_KEY"}, names)
+	require.Equal(t, []string{"A_X_TOKEN", "B_SA_ME", "B_SA_ME_2", "B_X_TOKEN", "HOOK_PG_KEY", "X_KEY"}, names)
 }
 
 func TestVariablesThatADispatcherKeepsAreWarnedOf(t *testing.T) {
@@ -175,6 +175,7 @@ func TestATriggerThatCannotBeWrittenIsLeftOutAndNamed(t *testing.T) {
 	t.Parallel()
 	i := importer.New("a test")
 	bad := specOf("a trigger")
+	bad.Webhook.Headers = map[string]string{"X-Key": importer.Join(importer.Mixed, i.Header("X-Key", "s3cr3t", importer.Use{Trigger: "a trigger"}))}
 	i.Add(importer.Trigger{Spec: bad})
 	i.Add(importer.Trigger{Spec: specOf("good")})
 	got, err := i.Finish()
@@ -182,6 +183,7 @@ func TestATriggerThatCannotBeWrittenIsLeftOutAndNamed(t *testing.T) {
 	require.Len(t, got.Triggers, 1)
 	require.Len(t, got.Report.Findings, 1)
 	require.Equal(t, importer.Skipped, got.Report.Findings[0].Kind)
+	require.Empty(t, got.Report.Variables, "of what is not in the file")
 	require.Contains(t, got.Report.Findings[0].Message, "name: ")
 	empty, err := importer.New("nothing").Finish()
 	require.NoError(t, err)

@@ -94,7 +94,11 @@ func (i *Import) variables(names map[string]string) []Variable {
 		}
 		return all[name]
 	}
+	used := i.referred()
 	for _, s := range i.secrets.all {
+		if !used[names[s.token]] { // what it was a part of is not in the file
+			continue
+		}
 		v := of(names[s.token])
 		v.Copy, v.Uses = true, append(v.Uses, s.uses...)
 	}

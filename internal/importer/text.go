@@ -34,10 +34,11 @@ func HasData(pieces []Piece) bool {
 	return slices.ContainsFunc(pieces, func(p Piece) bool { return p.data != "" })
 }
 
-// CutQuery returns the pieces of a URL in front of its query. found says whether it has one.
-func CutQuery(pieces []Piece) (before []Piece, found bool) {
+// Cut returns the pieces of a URL in front of a character: ? before its query, # before its fragment.
+// found says whether it is there.
+func Cut(pieces []Piece, at string) (before []Piece, found bool) {
 	for i, p := range pieces {
-		if text, _, found := strings.Cut(p.text, "?"); found {
+		if text, _, found := strings.Cut(p.text, at); found {
 			return append(slices.Clone(pieces[:i]), Text(text)), true
 		}
 	}

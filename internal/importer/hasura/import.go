@@ -57,7 +57,7 @@ func Path(at string, o Options) (*importer.Import, error) {
 		}
 		return run(l, n, fmt.Sprintf("Hasura's metadata (%s, %s)", at, what), o)
 	}
-	f, err := os.Open(at) //nolint:gosec // the file that the user names; includes go through the root
+	f, err := os.Open(at) // the file that the user names; includes go through the root
 	if err != nil {
 		return nil, cantRead(importer.Place{File: at}, err)
 	}
@@ -128,7 +128,7 @@ func (r *reader) document(n *node) error {
 	case n.kind != group:
 		return r.notMetadata(n)
 	case n.get("metadata").isSet():
-		r.unknown(n, "", "metadata", "resource_version", "is_consistent", "inconsistent_objects")
+		r.unknown(n, "metadata", "resource_version", "is_consistent", "inconsistent_objects")
 		return r.document(n.get("metadata"))
 	case n.get("sources") != nil:
 		r.others(n)
@@ -182,7 +182,7 @@ func (r *reader) read3(n *node) error {
 		if tables := item.get("tables"); tables.isSet() {
 			s.tables = []table{{node: tables}}
 		}
-		r.unknown(item, "", "name", "kind", "tables", "configuration", "functions", "customization", "native_queries", "stored_procedures", "logical_models",
+		r.unknown(item, "name", "kind", "tables", "configuration", "functions", "customization", "native_queries", "stored_procedures", "logical_models",
 			"query_tags", "health_check", "event_trigger_cleanup")
 		all = append(all, s)
 	}
@@ -290,7 +290,7 @@ func (r *reader) tables(n *node) ([]table, error) {
 			}
 		}
 		if len(t.triggers) > 0 {
-			r.unknown(item, "", "table", "event_triggers", "configuration", "is_enum", "object_relationships", "array_relationships", "computed_fields",
+			r.unknown(item, "table", "event_triggers", "configuration", "is_enum", "object_relationships", "array_relationships", "computed_fields",
 				"remote_relationships", "insert_permissions", "select_permissions", "update_permissions", "delete_permissions", "apollo_federation_config", "logical_model", "comment")
 		}
 		all = append(all, t)
@@ -326,10 +326,10 @@ func tableName(n *node) (schema, name, wrong string) {
 }
 
 // unknown notes the keys of a group that nothing is known of.
-func (r *reader) unknown(n *node, trigger string, known ...string) {
+func (r *reader) unknown(n *node, known ...string) {
 	for _, e := range n.entries {
 		if !slices.Contains(known, e.name) {
-			r.imp.Find(importer.Finding{Kind: importer.Note, Trigger: trigger, Place: e.place, Setting: e.name,
+			r.imp.Find(importer.Finding{Kind: importer.Note, Place: e.place, Setting: e.name,
 				Message: "is a key that this import does not know, and it is not carried over", Remedy: "see whether it matters for event triggers"})
 		}
 	}
@@ -337,7 +337,7 @@ func (r *reader) unknown(n *node, trigger string, known ...string) {
 
 // others notes what metadata have besides tables that calls webhooks.
 func (r *reader) others(n *node) {
-	r.unknown(n, "", "version", "sources", "tables", "functions", "remote_schemas", "query_collections", "allowlist", "actions", "custom_types", "cron_triggers",
+	r.unknown(n, "version", "sources", "tables", "functions", "remote_schemas", "query_collections", "allowlist", "actions", "custom_types", "cron_triggers",
 		"inherited_roles", "rest_endpoints", "api_limits", "graphql_schema_introspection", "network", "metrics_config", "opentelemetry", "backend_configs",
 		"domain", "tls_allowlist", "schema_registry", "telemetry")
 	r.schedules(n.get("cron_triggers"))

@@ -124,6 +124,7 @@ func (t *transformation) url(n *node) {
 		return
 	}
 	before := t.spec.Webhook.URL
+	pieces = t.withoutFragment(pieces, n, transforming+".url")
 	pieces = t.imp.URLPieces(pieces, t.use(n, transforming+".url"))
 	t.spec.Webhook.URL = importer.Join(importer.Mixed, pieces...)
 	if wrong := t.fault(); wrong != "" {
@@ -139,10 +140,9 @@ func (t *transformation) url(n *node) {
 
 // query reads query_params, which replace the query of the URL.
 func (t *transformation) query(n *node, hasURL bool) {
-	const key = "webhook.query"
-	path, has := importer.CutQuery(t.address)
+	path, has := importer.Cut(t.address, "?")
 	if !n.isSet() {
-		if _, before := importer.CutQuery(t.base); hasURL && has && !before {
+		if _, before := importer.Cut(t.base, "?"); hasURL && has && !before {
 			t.differs(t.node.get(transforming).get("url"), transforming+".url", "webhook.url", "has a query, which Hasura replaces by query_params; it is sent here", "remove it if the receiver was called without it so far")
 		}
 		return

@@ -137,7 +137,7 @@ func (c *conversion) definition() {
 	c.spec.On.Insert = c.operation(n, "insert", &p.Insert)
 	c.spec.On.Delete = c.operation(n, "delete", &p.Delete)
 	c.update(n, &p.Update)
-	c.spec.On.Manual = c.truth(n.get("enable_manual"), "definition.enable_manual", false)
+	c.spec.On.Manual = c.truth(n.get("enable_manual"), "definition.enable_manual")
 	c.samePayload()
 }
 
@@ -233,9 +233,9 @@ func (c *conversion) samePayload() {
 }
 
 // truth reads a boolean.
-func (c *conversion) truth(n *node, setting string, otherwise bool) bool {
+func (c *conversion) truth(n *node, setting string) bool {
 	if !n.isSet() {
-		return otherwise
+		return false
 	}
 	switch strings.ToLower(n.text) {
 	case "true":
@@ -243,8 +243,8 @@ func (c *conversion) truth(n *node, setting string, otherwise bool) bool {
 	case "false":
 		return false
 	}
-	c.lost(n, setting, "", fmt.Sprintf("is neither true nor false; %v is taken", otherwise), "correct it, and import again")
-	return otherwise
+	c.lost(n, setting, "", "is neither true nor false; false is taken", "correct it, and import again")
+	return false
 }
 
 // webhook reads the address. It returns false if there is none.
@@ -262,7 +262,7 @@ func (c *conversion) webhook() bool {
 			c.skip("has an empty webhook", "write its URL, and import again")
 			return false
 		}
-		c.base = c.imp.URLPieces(c.environment(literal, "webhook"), c.use(literal, "webhook"))
+		c.base = c.imp.URLPieces(c.withoutFragment(c.environment(literal, "webhook"), literal, "webhook"), c.use(literal, "webhook"))
 	case env.isSet():
 		c.base = []importer.Piece{importer.Ref(c.imp.Refer(env.scalar(), c.use(env, "webhook_from_env")))}
 	default:
@@ -271,6 +271,15 @@ func (c *conversion) webhook() bool {
 	}
 	c.spec.Webhook.URL = importer.Join(importer.Mixed, c.base...)
 	return true
+}
+
+// withoutFragment leaves out what stands behind a # in a URL, which nobody sends.
+func (c *conversion) withoutFragment(pieces []importer.Piece, at *node, setting string) []importer.Piece {
+	before, found := importer.Cut(pieces, "#")
+	if found {
+		c.find(importer.Note, at, setting, "webhook.url", "has a part behind a #, which Hasura does not send either; it is left out", "")
+	}
+	return before
 }
 
 // environment divides a text with {{NAME}} into texts and references.
@@ -433,7 +442,7 @@ func (c *conversion) cleanup() {
 		return
 	}
 	c.unknownKeys(n, setting, "schedule", "batch_size", "clear_older_than", "timeout", "clean_invocation_logs", "paused")
-	if c.truth(n.get("paused"), setting+".paused", false) {
+	if c.truth(n.get("paused"), setting+".paused") {
 		c.differs(n, setting, "retention", "is paused, so Hasura keeps all delivered events; Rowhook keeps them for 7 days", "to keep them for longer, write retention: {delivered: ...}")
 		return
 	}
@@ -441,7 +450,7 @@ func (c *conversion) cleanup() {
 	hours := c.number(n.get("clear_older_than"), setting+".clear_older_than", 168, mostHours)
 	kept := trigger.Duration(time.Duration(hours) * time.Hour)
 	c.spec.Retention.Delivered = &kept
-	if c.truth(n.get("clean_invocation_logs"), setting+".clean_invocation_logs", false) {
+	if c.truth(n.get("clean_invocation_logs"), setting+".clean_invocation_logs") {
 		c.spec.Retention.Attempts = &kept
 	} else {
 		c.differs(n, setting+".clean_invocation_logs", "retention", "is not true, so Hasura keeps the log of attempts for ever; Rowhook keeps it for 7 days", "to keep it for longer, write retention: {attempts: ...}")
@@ -459,5 +468,5 @@ func (c *conversion) cleanup() {
 }
 
 func (c *conversion) replication() {
-	c.spec.OnReplication = c.truth(c.node.get("trigger_on_replication"), "trigger_on_replication", false)
+	c.spec.OnReplication = c.truth(c.node.get("trigger_on_replication"), "trigger_on_replication")
 }
