@@ -115,7 +115,7 @@ func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.S
 	for i := range foreign {
 		p.plan.Warnings = append(p.plan.Warnings, foreign[i].Problem()+": "+foreign[i].Remedy())
 	}
-	if err := p.settings(settings); err != nil {
+	if err := p.settings(settings, specs); err != nil {
 		return nil, err
 	}
 	if err := p.removals(ctx, specs); err != nil {
@@ -521,7 +521,7 @@ select t.tgrelid as relation, min(t.tgname) as name
 	return taken, nil
 }
 
-func (p *planner) settings(settings trigger.Settings) error {
+func (p *planner) settings(settings trigger.Settings, specs []trigger.Spec) error {
 	byDefault := trigger.DefaultSettings()
 	for _, rules := range []*[]string{&settings.Network.Deny, &settings.Network.Allow} {
 		if *rules == nil {
@@ -535,7 +535,7 @@ func (p *planner) settings(settings trigger.Settings) error {
 		name            string
 		want, byDefault any
 	}{
-		{"retention", settings.Retention, byDefault.Retention},
+		{"retention", trigger.StoredRetention(settings.Retention, specs), byDefault.Retention},
 		{"network", settings.Network, byDefault.Network},
 		{"alerts", settings.Alerts, byDefault.Alerts},
 	} {
@@ -555,6 +555,8 @@ func (p *planner) settings(settings trigger.Settings) error {
 			}
 		} else if change.Differences, err = differences(have, want); err != nil {
 			return err
+		} else if len(change.Differences) == 0 {
+			change.Detail = "programs of the version before keep history as long as the trigger that keeps it longest"
 		}
 		p.do(step{Change: change, run: writeSetting(s.name, want)})
 	}

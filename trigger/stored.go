@@ -3,6 +3,7 @@ package trigger
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 )
 
 // hidden is the URL that programs of the schema version before find in the stored form of a Spec
@@ -62,8 +63,13 @@ func (s *Spec) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ShowStored puts the URL and the body of a stored form of a Spec where, and as, rowhook.yaml has them.
+// ShowStored puts the URL and the body of a stored form of a Spec where, and as, rowhook.yaml has
+// them. It does so with the values of a [StoredRetention], too.
 func ShowStored(spec map[string]any) {
+	if general, ok := spec["general"].(map[string]any); ok {
+		maps.Copy(spec, general)
+		delete(spec, "general")
+	}
 	webhook, ok := spec["webhook"].(map[string]any)
 	if target, isNew := webhook["target"]; ok && isNew {
 		webhook["url"] = target
@@ -75,4 +81,55 @@ func ShowStored(spec map[string]any) {
 			webhook["body"] = body
 		}
 	}
+}
+
+// storedRetention is the stored form of a general retention, beside triggers that keep history for
+// longer.
+type storedRetention struct {
+	Retention
+	Delivered Duration    `json:"delivered"`
+	Attempts  Duration    `json:"attempts"`
+	General   generalKept `json:"general"`
+}
+
+type generalKept struct {
+	Delivered Duration `json:"delivered"`
+	Attempts  Duration `json:"attempts"`
+}
+
+// StoredRetention returns the form of the general retention that rowhook.setting holds. Programs of
+// the schema version before do not know that a trigger may have its own. They drop whole days by the
+// general one, and empty the day of today if that is 0. So delivered and attempts hold the longest of
+// all, and general holds what the Settings say.
+func StoredRetention(general Retention, specs []Spec) any {
+	stored := storedRetention{general, general.Delivered, general.Attempts, generalKept{general.Delivered, general.Attempts}}
+	for i := range specs {
+		own := specs[i].Retention.Of(general)
+		stored.Delivered, stored.Attempts = max(stored.Delivered, own.Delivered), max(stored.Attempts, own.Attempts)
+	}
+	if stored.Delivered == general.Delivered && stored.Attempts == general.Attempts {
+		return general
+	}
+	return stored
+}
+
+// UnmarshalJSON reads the form of rowhook.yaml and that of [StoredRetention]. Keys that are missing
+// keep the values of r.
+func (r *Retention) UnmarshalJSON(b []byte) error {
+	type plainRetention Retention
+	plain := plainRetention(*r)
+	if err := json.Unmarshal(b, &plain); err != nil {
+		return err
+	}
+	var stored struct {
+		General *generalKept `json:"general"`
+	}
+	if err := json.Unmarshal(b, &stored); err != nil {
+		return fmt.Errorf("read the general retention: %w", err)
+	}
+	if stored.General != nil {
+		plain.Delivered, plain.Attempts = stored.General.Delivered, stored.General.Attempts
+	}
+	*r = Retention(plain)
+	return nil
 }

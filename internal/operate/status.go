@@ -151,11 +151,15 @@ const (
 func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 	s := &Status{Triggers: []TriggerStatus{}, Blocked: []BlockedKey{}, Instances: []Instance{}, Backfills: []BackfillStatus{}, Replays: []ReplayStatus{}, Alerts: []OpenAlert{}, Warnings: []Warning{}}
 	err := read(ctx, db, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, "select clock_timestamp(), coalesce((select value::text from rowhook.setting where name = 'retention'), 'null')").
-			Scan(&s.Now, &s.Retention); err != nil {
+		var kept map[string]any
+		if err := tx.QueryRow(ctx, "select clock_timestamp(), (select value from rowhook.setting where name = 'retention')").Scan(&s.Now, &kept); err != nil {
 			return fmt.Errorf("read the time and the retention: %w", err)
 		}
+		trigger.ShowStored(kept)
 		var err error
+		if s.Retention, err = json.Marshal(kept); err != nil {
+			return fmt.Errorf("encode the retention: %w", err)
+		}
 		if s.Schema.Database, s.Schema.Program, err = sqlschema.Version(ctx, tx.Conn()); err != nil {
 			return err
 		}
