@@ -172,7 +172,11 @@ func (a *activityCounter) takeBack(batch []queue.Activity) {
 
 // run writes the counts every activityEvery until ctx is done.
 func (a *activityCounter) run(ctx context.Context) {
-	every(ctx, activityEvery, func() { a.write(ctx) })
+	every(ctx, activityEvery, func() {
+		if !a.db.schema.standsStill() {
+			a.write(ctx)
+		}
+	})
 }
 
 // every calls f after each period until ctx is done.

@@ -71,7 +71,7 @@ func (a *alerter) run(ctx context.Context) {
 func (a *alerter) look(ctx context.Context) {
 	generation, settings := a.configuration.get()
 	nobody := len(settings.Alerts) == 0
-	if a.db.schema.Load() < queue.AlertSchema || a.ill() || nobody && a.generation == generation {
+	if a.ill() || nobody && a.generation == generation {
 		a.beats = nil
 		return
 	}

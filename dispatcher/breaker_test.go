@@ -1,7 +1,6 @@
 package dispatcher_test
 
 import (
-	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
-	"github.com/rowhook/rowhook/internal/queue"
-	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -255,26 +252,6 @@ func TestEventsOfAnOrderedTriggerThatFailsWaitAndKeepTheirOrder(t *testing.T) {
 		last[id] = d.event[:6]
 	}
 	require.Len(t, last, 100)
-}
-
-func TestWithoutThePlaceToShareItNothingIsHeld(t *testing.T) {
-	t.Parallel()
-	b := newFixture(t)
-	a := &ailing{}
-	b.receiver.respond(a.answer)
-	b.watch(t, "orders", quickRetry)
-	b.start(t)
-	conn := b.Conn(t)
-	b.insert(t, "orders", 100)
-	eventually(t, conn, 1, failingRows)
-	quiet := slog.New(slog.DiscardHandler)
-	require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, queue.HealthSchema-1, quiet))
-	eventually(t, conn, true, "select count(distinct event_id) = 100 from rowhook.invocation_log")
-	require.NoError(t, sqlschema.Migrate(t.Context(), conn, quiet))
-	eventually(t, conn, 1, failingRows)
-	a.well.Store(true)
-	b.settled(t)
-	require.Zero(t, one[int](t, conn, deadRows))
 }
 
 func TestAPausedTriggerIsNotProbed(t *testing.T) {

@@ -53,8 +53,7 @@ func (s *scheduler) rereadHealth() {
 
 // step does what there is to do. It returns how long to wait.
 func (b *breakers) step(ctx context.Context, now time.Time) time.Duration {
-	if b.db.schema.Load() < queue.HealthSchema {
-		b.scheduler.forgetHealth()
+	if b.db.schema.standsStill() {
 		return readHealthEvery
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
@@ -252,19 +251,6 @@ func (s *scheduler) follow(rows []queue.Health, now time.Time) []*delivery {
 	}
 	s.mu.Unlock()
 	return s.held(now)
-}
-
-// forgetHealth lets all attempts start. An older schema has no place to share their health.
-func (s *scheduler) forgetHealth() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, t := range s.targets {
-		if t.state == breakerOK && t.allowed == 0 && t.news == noNews {
-			continue
-		}
-		t.breaker, t.permit, t.news, t.recorded = breaker{}, permit{}, noNews, false
-		s.reopen(t)
-	}
 }
 
 // dueProbes lists the targets whose next probe is due and can be made here.

@@ -34,6 +34,9 @@ const confirmAfter = 2 * time.Second
 // look compares the catalog with the configuration. It logs once when a fault begins, and once when
 // it ends.
 func (c *captures) look(ctx context.Context) {
+	if c.db.schema.standsStill() {
+		return
+	}
 	found, err := c.find(ctx)
 	if err == nil && slices.ContainsFunc(found, func(u sqlschema.Uncaptured) bool { return u.Unwatched }) && c.follow(ctx) {
 		found, err = c.find(ctx)

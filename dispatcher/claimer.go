@@ -60,6 +60,7 @@ type claimer struct {
 	unannounced unannounced   // new events for which no notification has arrived
 	muted       bool          // nobody may ring; see mute
 	said        muteWords
+	still       bool // it stands still, and has let writers ring
 	cost        claimCost
 	names       tableNames
 }
@@ -129,6 +130,11 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	if wait := c.resume.Sub(now); wait > 0 {
 		return wait
 	}
+	if c.db.schema.standsStill() {
+		c.standStill(ctx)
+		return c.pollInterval
+	}
+	c.still = false
 	if err := c.listen(ctx, now); err != nil {
 		return c.fail(ctx, "update the doorbell", err)
 	}
@@ -159,6 +165,23 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	c.unannounced.polling = false
 	c.health.ended(nil)
 	return c.wait(now, next, again)
+}
+
+// standStill leaves all to others. What it is told meanwhile it reads when it goes on.
+func (c *claimer) standStill(ctx context.Context) {
+	if c.still {
+		return
+	}
+	c.still = true
+	if c.bell.State() == listener.Silent && !c.muted {
+		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+		defer cancel()
+		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
+			c.log.Debug("can't arm the doorbell before standing still; another instance arms it", "error", err)
+		}
+	}
+	c.bell.Lost()
+	c.silent.Store(false)
 }
 
 // wait is the time until the first of these: the interval poll, an event that becomes due, a claim
@@ -432,6 +455,9 @@ func (c *claimer) fail(ctx context.Context, what string, err error) time.Duratio
 	err = queue.ExplainHidden(err)
 	c.health.ended(err)
 	c.tell.failed("claim", err)
+	if c.db.schema.standsStill() { // the log says why
+		return 0
+	}
 	if !c.failed {
 		c.failed = true
 		c.failures = pg.Backoff(firstRetry)

@@ -88,6 +88,10 @@ func (l *loader) guardOf(n trigger.Network) (webhook.Guard, error) {
 func (l *loader) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
+	// A newer program may have applied what this one would misread.
+	if err := l.db.recheck(ctx); err != nil {
+		return err
+	}
 	cfg, err := queue.Load(ctx, l.db.writes)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"hash/fnv"
 	"maps"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,8 +30,7 @@ type database struct {
 	tunings     tunings // if pooled
 	application string  // application_name of this instance's sessions
 
-	// schema is the version of the schema rowhook, as last seen by start, the peers or onSchema.
-	schema atomic.Int32
+	schema schemaVersion
 }
 
 // open makes the pools. They connect when they are first used.
@@ -83,23 +81,6 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 func (db *database) close() {
 	db.claims.Close()
 	db.writes.Close()
-}
-
-// onSchema runs a statement that depends on the version of the schema rowhook. Dispatchers go on
-// while the schema is migrated up or down by one version. A statement that fails because the schema
-// has changed is run once more, for the version that there is now.
-func (db *database) onSchema(ctx context.Context, f func(schema int32) error) error {
-	was := db.schema.Load()
-	err := f(was)
-	if err == nil || !pg.IsOtherSchema(err) {
-		return err
-	}
-	now, versionErr := pg.SchemaVersion(ctx, db.writes)
-	if versionErr != nil || now == was {
-		return err
-	}
-	db.schema.Store(now)
-	return f(now)
 }
 
 // applicationName is what sessions of an instance are called in pg_stat_activity. The server keeps

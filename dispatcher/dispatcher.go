@@ -216,7 +216,7 @@ func compose(cfg Config) *Dispatcher {
 	disk := &diskSpace{db: db, tell: tell, log: log}
 
 	scheduler := newScheduler(cfg.Concurrency, cfg.BatchSize)
-	scheduler.maxBody, scheduler.schema = cfg.MaxBody, &db.schema
+	scheduler.maxBody = cfg.MaxBody
 	inbox := &inbox{scheduler: scheduler}
 	pulse := newPulse(db, self, inbox, log)
 	scheduler.pulse = pulse
@@ -268,6 +268,7 @@ func compose(cfg Config) *Dispatcher {
 		trimmer:  &trimmer{db: db, self: self, configuration: configuration, log: log},
 		abort:    make(chan struct{}),
 	}
+	db.schema.log, db.schema.halt, db.schema.resume = log, d.halt, d.resume
 	d.alerter = &alerter{
 		db: db, self: self, configuration: configuration, scheduler: scheduler, captures: captures, client: client, source: cfg.Source, ill: d.ill,
 		log: log, now: make(chan struct{}),
@@ -275,9 +276,27 @@ func compose(cfg Config) *Dispatcher {
 	return d
 }
 
+// halt has this instance stand still, since it can't work on the schema rowhook.
+func (d *Dispatcher) halt() {
+	d.settler.giveBack(d.scheduler.halt())
+	d.scheduler.wake()
+}
+
+// resume ends a halt. Others may have had the lanes of this instance, and anything may have become
+// due.
+func (d *Dispatcher) resume() {
+	d.pulse.doubts.Add(1)
+	d.scheduler.resume()
+	d.inbox.askReload()
+	d.inbox.inherit()
+}
+
 // ill reports that this instance has trouble with the database, so that another one may be in a
 // better position to tell of trouble.
 func (d *Dispatcher) ill() bool {
+	if d.db.schema.standsStill() {
+		return true
+	}
 	now := time.Now()
 	for _, h := range []*health{&d.claimer.health, &d.settler.health, &d.orderer.health} {
 		if h.problem(now) != "" {
@@ -306,7 +325,8 @@ func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
 // not count as an attempt. It returns nil when all that is done. It returns an error if it could
 // not start, or if something could not be settled in time: the leases then bring those events back.
 //
-// While it runs, it retries failures of the database without end. Run may be called once, and again
+// While it runs, it retries failures of the database without end. While the schema rowhook has a
+// version that this program can't work on, it stands still, and Stats.Claiming says why. Run may be called once, and again
 // if it could not start.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.client.Close()
@@ -419,6 +439,9 @@ func (d *Dispatcher) finishSending(cancel context.CancelFunc) {
 func (d *Dispatcher) unregister(left int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	if problem := d.db.schema.unworkable(); left > 0 && problem != nil {
+		return fmt.Errorf("stopped without settling %d events, which will be sent again: %w", left, problem)
+	}
 	if left > 0 || d.claimer.uncertain {
 		// Its row in rowhook.instance stays. With its lock released, the other instances find it
 		// dead and give back what it holds.
@@ -444,7 +467,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.db.schema.Store(have)
+	d.db.schema.version.Store(have)
 	if have != know {
 		d.log.Warn("the schema rowhook has another version than this program; the two are compatible, but upgrade the older one when you can", "schema", have, "program", know)
 	}

@@ -17,6 +17,7 @@ type lane struct {
 	endpoint *webhook.Endpoint
 	unable   error // why this instance can't call the endpoint; nil: it can
 	gone     bool  // no longer configured
+	halted   bool  // the scheduler is
 	// suspended is the version of the trigger that is being paused for an answer; "": none.
 	suspended string
 
@@ -58,9 +59,9 @@ type lane struct {
 // lease is how long a claim lasts.
 func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Lease() }
 
-// idle reports that nothing may be claimed: the trigger is paused, or this instance can't send for
-// it.
-func (l *lane) idle() bool { return l.trigger.Paused || l.unable != nil }
+// idle reports that nothing may be claimed: the trigger is paused, this instance can't send for it,
+// or it stands still.
+func (l *lane) idle() bool { return l.trigger.Paused || l.unable != nil || l.halted }
 
 func (l *lane) queued() int { return len(l.queue) - l.head }
 

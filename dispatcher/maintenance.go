@@ -51,6 +51,9 @@ func (m *maintenance) run(ctx context.Context) {
 	defer vacuuming.Wait()
 	busy := make(chan struct{}, 1) // holds a token while a vacuum runs
 	look := func() {
+		if m.db.schema.standsStill() {
+			return
+		}
 		u, late := m.tidy(ctx)
 		if late {
 			select {
@@ -98,7 +101,7 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 		if err := queue.ForgetActivity(ctx, tx); err != nil {
 			return err
 		}
-		if m.db.schema.Load() >= queue.CommitSchema {
+		if m.db.schema.version.Load() >= queue.CommitSchema {
 			if _, err := queue.ForgetCommitRows(ctx, tx); err != nil {
 				return err
 			}
@@ -127,7 +130,7 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 			m.log.Info("moved events of removed triggers to the dead letters", "events", buried)
 		}
 	}
-	if err == nil && m.db.schema.Load() >= queue.OrderedSchema {
+	if err == nil {
 		// Likewise for a transaction that was open while its trigger lost its order.
 		var freed int64
 		if freed, err = queue.Unpark(ctx, m.db.writes); freed > 0 {

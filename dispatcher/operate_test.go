@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -72,6 +73,16 @@ func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
 	b.watch(t, "a")
+	b.Table(t, "f")
+	b.Table(t, "g")
+	specs, paths := b.newestFeatures()
+	b.apply(t, specs...)
+	var gone atomic.Bool
+	b.receiver.respond(func(_ int, d delivery, w http.ResponseWriter, _ *http.Request) {
+		if d.path == "gone" && gone.Load() {
+			w.WriteHeader(http.StatusGone)
+		}
+	})
 	first := b.start(t)
 	b.start(t)
 	l := b.keepLedger(t, "a")
@@ -79,12 +90,23 @@ func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 	_, newest, err := sqlschema.Version(t.Context(), conn)
 	require.NoError(t, err)
 	quiet := slog.New(slog.DiscardHandler)
+	features := 0
+	change := func(n int) { // its events are in all states while the schema is migrated
+		b.Exec(t, "insert into f (n) select generate_series($1::integer, $2)", features+1, features+n)
+		features += n
+	}
 	for _, version := range []int32{newest - 1, newest, newest - 1, newest} {
 		before := len(b.receiver.on("a"))
 		b.receiver.await(t, "a", before+100)
+		change(5)
 		require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, version, quiet))
 	}
+	gone.Store(true)
+	change(5)
+	eventually(t, conn, true, "select paused from rowhook.trigger where name = 'gone'")
+	gone.Store(false)
 	require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, newest-1, quiet))
+	change(5)
 	b.receiver.await(t, "a", len(b.receiver.on("a"))+100)
 	first.Stop(t)
 	b.start(t) // this program on the older schema
@@ -92,9 +114,49 @@ func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 	require.NoError(t, sqlschema.Migrate(t.Context(), conn, quiet))
 	b.receiver.await(t, "a", len(b.receiver.on("a"))+100)
 	rows := l.close(t)
+	_, err = operate.Resume(t.Context(), conn, "gone")
+	require.NoError(t, err)
 	b.complete(t, "a", rows)
-	require.Equal(t, rows, one[int](t, conn, "select count(*)::integer from rowhook.event_archive"))
+	for _, path := range paths {
+		if path != "template" {
+			b.complete(t, path, features)
+		}
+	}
+	bodies := map[string]bool{}
+	for _, d := range b.receiver.on("template") {
+		bodies[d.body] = true
+	}
+	for n := range features {
+		require.Contains(t, bodies, fmt.Sprintf(`{"n":%d}`, n+1))
+	}
+	require.Len(t, bodies, features, "nothing else was sent")
+	require.Zero(t, one[int](t, conn, deadRows))
+	require.Equal(t, rows+len(paths)*features, one[int](t, conn, "select count(*)::integer from rowhook.event_archive"))
 	require.NotContains(t, first.log.String(), "level=ERROR")
+}
+
+// newestFeatures are triggers on the table f, each with a key that is new in the newest version of
+// the schema, and their paths at the receiver. at: commit is not among them: with it there is no way
+// down.
+func (b *fixture) newestFeatures() (specs []trigger.Spec, paths []string) {
+	hour := trigger.Duration(time.Hour)
+	for path, change := range map[string]func(*trigger.Spec){
+		"delayed": func(s *trigger.Spec) { s.Delay = trigger.Duration(50 * time.Millisecond) },
+		"aged":    func(s *trigger.Spec) { s.Retry.MaxAge = hour },
+		"gone": func(s *trigger.Spec) {
+			s.Retry.Statuses = trigger.Statuses{{From: 410, To: 410, Then: trigger.StatusPause}}
+		},
+		"kept":     func(s *trigger.Spec) { s.Retention.Delivered = &hour },
+		"many":     func(s *trigger.Spec) { s.Table, s.Tables = "", []string{"public.f", "public.g"} },
+		"masked":   func(s *trigger.Spec) { s.Payload.Mask = []string{"v"} },
+		"template": func(s *trigger.Spec) { s.Webhook.Body = `{"n":"$new.n"}` },
+	} {
+		specs, paths = append(specs, b.Spec("f", func(s *trigger.Spec) {
+			s.Name, s.Webhook.URL = path, b.receiver.URL+"/"+path
+			change(s)
+		})), append(paths, path)
+	}
+	return specs, paths
 }
 
 func TestWhatIsDoneIsCountedByTheMinute(t *testing.T) {

@@ -151,14 +151,11 @@ func (o *orderer) ended(ctx context.Context, err error) {
 		o.failed = false
 		o.log.Info("lanes of ordered triggers are read again")
 	case err != nil && ctx.Err() == nil:
-		if pg.IsOtherSchema(err) && o.db.schema.Load() < queue.OrderedSchema {
-			return
-		}
 		o.tell.failed("read lanes", err)
 		if !o.failed {
 			o.failed = true
 			o.failures = pg.Backoff(firstRetry)
-			o.log.Error("a statement on the lanes of ordered triggers failed; retrying until it succeeds", "error", err)
+			o.log.Log(ctx, o.db.schema.level(), "a statement on the lanes of ordered triggers failed; retrying until it succeeds", "error", err)
 		}
 		wait, _ := o.failures.Next() // without a limit it never stops
 		o.resume = time.Now().Add(wait)
@@ -167,9 +164,6 @@ func (o *orderer) ended(ctx context.Context, err error) {
 
 // job returns the statement to send now; nil: none.
 func (o *orderer) job(now time.Time) job {
-	if o.db.schema.Load() < queue.OrderedSchema {
-		return nil
-	}
 	if len(o.lines) > 0 && !o.primed {
 		return o.prime(now)
 	}
@@ -236,14 +230,6 @@ func (o *orderer) configure() {
 	}
 	marked, reseat := o.scheduler.markedOrders()
 	o.rebalance = o.rebalance || reseat
-	if o.db.schema.Load() < queue.OrderedSchema {
-		for id, n := range o.lines { // their rows are gone
-			n.leaveAll(true)
-			delete(o.lines, id)
-		}
-		o.served, o.outdated = nil, true
-		return
-	}
 	if d := o.pulse.doubts.Load(); d != o.doubts {
 		o.doubts, o.rebalance = d, true
 		for _, n := range o.lines {

@@ -286,7 +286,7 @@ func (o *orderer) gave(lanes []queue.Lane) {
 // again when all is settled.
 func (o *orderer) release(ctx context.Context) {
 	o.absorb(time.Now())
-	if len(o.lines) == 0 || o.db.schema.Load() < queue.OrderedSchema {
+	if len(o.lines) == 0 {
 		return
 	}
 	for _, n := range o.lines {

@@ -20,7 +20,6 @@ func TestAShortTransactionThatIsOpenAtTheFirstReadHasNothingReadAgain(t *testing
 	ctx, test := t.Context(), pgtest.New(t)
 	conn := test.Conn(t)
 	db := &database{claims: test.Pool(t)}
-	db.schema.Store(queue.OrderedSchema)
 	o := newOrderer(db, &identity{id: 7}, newScheduler(10, 10), nil, &observers{}, slog.New(slog.DiscardHandler))
 	park := func(db pg.Queryer) {
 		rows, err := db.Query(ctx, `insert into rowhook.event_log (id, trigger_id, op, new, key, lane, seq)

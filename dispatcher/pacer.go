@@ -83,7 +83,7 @@ func (s *scheduler) slotWants(now time.Time) (wants []queue.SlotWant, wait time.
 	wait = time.Hour
 	for id, l := range s.lanes {
 		p := &l.pace
-		if p.off() || !s.paced() || s.closed && p.waiting == 0 {
+		if p.off() || s.halted || s.closed && p.waiting == 0 {
 			continue
 		}
 		if n := p.wants(now, l.loads()); n > 0 {
@@ -134,14 +134,8 @@ func (s *scheduler) reserved(wants []queue.SlotWant, slots []queue.Slots, asked,
 	return s.take(now), unsent
 }
 
-// paced reports that rates are kept: the schema has their table.
-func (s *scheduler) paced() bool { return s.schema == nil || s.schema.Load() >= queue.OrderedSchema }
-
 // onPace reports whether a lane with a rate has a slot now. Else it will be asked for, or waited for.
 func (s *scheduler) onPace(l *lane, now time.Time) bool {
-	if !s.paced() {
-		return true
-	}
 	ok, at := l.pace.admits(now)
 	switch {
 	case ok:
@@ -159,7 +153,7 @@ func (s *scheduler) pacedEvents() map[string]queue.Paced {
 	defer s.mu.Unlock()
 	var all map[string]queue.Paced
 	for _, l := range s.lanes {
-		if l.pace.off() || l.queued() == 0 || !s.paced() {
+		if l.pace.off() || l.queued() == 0 {
 			continue
 		}
 		var p queue.Paced
@@ -209,9 +203,6 @@ func (s *scheduler) awaitSlot(ctx context.Context, l *lane, until time.Time) boo
 	}()
 	for {
 		now := time.Now()
-		if !s.paced() {
-			return true
-		}
 		ok, at := l.pace.admits(now)
 		if ok {
 			l.pace.take()

@@ -52,7 +52,9 @@ func (p *peers) run(ctx context.Context) {
 		case <-watch.C:
 			p.watch(ctx)
 			p.unable.retry(time.Now())
-			p.trouble.update(ctx, time.Now())
+			if !p.db.schema.standsStill() {
+				p.trouble.update(ctx, time.Now())
+			}
 			if p.signs.anySuspect() {
 				watch.Reset(suspectEvery)
 			} else {
@@ -73,10 +75,15 @@ func (p *peers) watch(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	w, err := p.look(ctx, p.db.claims)
-	if err != nil {
+	if err != nil && !p.db.schema.standsStill() && !pg.IsOtherSchema(err) {
 		return // the claimer reports failures of the database
 	}
-	p.db.schema.Store(w.Schema)
+	if err != nil || !p.db.schema.seen(w.Schema) {
+		// While this instance stands still, it does nothing about the others.
+		if lookErr := p.db.schema.look(ctx, p.db.writes); err != nil || lookErr != nil || p.db.schema.standsStill() {
+			return
+		}
+	}
 	p.scheduler.alive(len(w.Alive))
 	dead := p.signs.judge(w.Instances, p.self.id, time.Now(), p.pulse.lastBeat())
 	if w.IsRegistered(p.self.id) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
@@ -29,7 +28,6 @@ type scheduler struct {
 	signal   chan struct{}
 	later    timetable
 
-	schema     *atomic.Int32 // of database; nil: the latest
 	paceSignal chan struct{}
 	// shareSignal says that shares of totals are to be looked at.
 	shareSignal chan struct{}
@@ -52,6 +50,7 @@ type scheduler struct {
 	instances     int // alive, as last seen
 	order         orderSignals
 	closed        bool        // claims no more
+	halted        bool        // claims and sends nothing until resume
 	alone         *shipment   // one that is to be sent alone: nothing else may start; nil: none
 	overdue       []*delivery // expired when they were claimed, and not given up yet
 
@@ -276,7 +275,7 @@ func (s *scheduler) ask(l *lane, now time.Time, free int) int {
 		return 0
 	}
 	paced := unbounded
-	if !l.pace.off() && s.paced() {
+	if !l.pace.off() {
 		if paced = l.pace.room(now, s.instances, l.loads()); paced == 0 {
 			s.askForSlots()
 			return 0
@@ -416,7 +415,7 @@ func (s *scheduler) take(now time.Time) (start []*shipment) {
 
 // admits reports whether the first shipment of a lane may start.
 func (s *scheduler) admits(l *lane, now time.Time) bool {
-	if s.alone != nil || l.inFlight >= l.concurrency(s.limit) || !l.gate.admits(l) ||
+	if s.halted || s.alone != nil || l.inFlight >= l.concurrency(s.limit) || !l.gate.admits(l) ||
 		(s.active >= s.limit || s.open >= openFactor*s.limit) && l.inFlight >= s.reserve() {
 		return false
 	}
@@ -577,6 +576,33 @@ func (s *scheduler) close() (unsent []*delivery) {
 	return unsent
 }
 
+// halt has nothing claimed and sent until resume, as if all triggers were paused. It returns what was
+// claimed and has not begun.
+func (s *scheduler) halt() (unsent []*delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halted = true
+	for _, l := range s.lanes {
+		l.halted = true
+		unsent = append(unsent, s.dropQueue(l)...)
+	}
+	s.reorder()
+	s.reshare()
+	return unsent
+}
+
+// resume ends a halt. What became due meanwhile is looked for by whoever calls it.
+func (s *scheduler) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halted = false
+	for _, l := range s.lanes {
+		l.halted = false
+	}
+	s.reorder()
+	s.reshare()
+}
+
 func (s *scheduler) dropQueue(l *lane) []*delivery {
 	s.queued -= l.loads()
 	return l.drain()
@@ -656,7 +682,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		seen[t.ID] = true
 		l, ok := s.lanes[t.ID]
 		if !ok {
-			l = &lane{id: t.ID}
+			l = &lane{id: t.ID, halted: s.halted}
 			s.lanes[t.ID] = l
 		}
 		if l.suspended != t.Version {
@@ -672,7 +698,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
 		l.measure()
 		l.pace.configure(t.Spec.Rate)
-		if l.share.on = t.Spec.ConcurrencyTotal > 0 && s.paced(); !l.share.on {
+		if l.share.on = t.Spec.ConcurrencyTotal > 0; !l.share.on {
 			l.share = share{}
 		}
 		s.queued += l.loads()

@@ -267,7 +267,7 @@ func (s *settler) write(ctx context.Context, batch []queue.Settlement, owners []
 		if failures == 1 && blamed == nil && ctx.Err() == nil {
 			s.log.Error("can't settle events; retrying until it succeeds", append(eventAttrs(owners), "error", err)...)
 		}
-		if !bare && mayBlame(err, failures) {
+		if !bare && !s.db.schema.standsStill() && mayBlame(err, failures) {
 			bare, blamed = true, err
 		}
 		return retry.RetryableError(err)
@@ -319,9 +319,8 @@ func (s *settler) try(ctx context.Context, batch []queue.Settlement, mayHaveComm
 	began := time.Now()
 	s.health.begin(began)
 	var n int
-	err := s.db.onSchema(ctx, func(schema int32) (err error) {
+	err := s.db.onSchema(ctx, func(int32) (err error) {
 		n, err = queue.Settle(ctx, db, queue.SettleOptions{
-			Schema:           schema,
 			Instance:         s.self.id,
 			KeepDelivered:    general.Delivered > 0,
 			KeepAttempts:     general.Attempts > 0,

@@ -52,6 +52,9 @@ func (d *Dispatcher) Stats() Stats {
 		Uncaptured: d.captures.uncaptured(), PayloadBytes: d.payloads.room.inUse(), NotificationQueue: d.notifications.usage.Load(), Triggers: d.scheduler.stats(),
 	}
 	s.History, s.HistoryEnds = d.history.problem()
+	if problem := d.db.schema.unworkable(); problem != nil {
+		s.Claiming = problem.Error()
+	}
 	s.Started = s.Instance != 0
 	s.Registered = d.pulse.registered.Load()
 	s.Listens = d.inbox.listening()

@@ -66,12 +66,8 @@ func (t *totals) run(ctx context.Context) {
 func (t *totals) look(ctx context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if t.db.schema.Load() < queue.OrderedSchema {
-		t.scheduler.withoutTotals()
-		return watchEvery
-	}
 	next, err := t.update(ctx)
-	if failed := err != nil && ctx.Err() == nil; failed != t.failed {
+	if failed := err != nil && ctx.Err() == nil && !t.db.schema.standsStill(); failed != t.failed {
 		if t.failed = failed; failed {
 			t.log.Error("can't share the total concurrency of triggers with other instances; keeping to the share that this one has", "error", err)
 		}
@@ -148,15 +144,6 @@ func (s *scheduler) totals() []int32 {
 	}
 	slices.Sort(triggers)
 	return triggers
-}
-
-// withoutTotals lifts the bounds: the schema has no table for them.
-func (s *scheduler) withoutTotals() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.lanes {
-		l.share = share{}
-	}
 }
 
 // wantedShare is the share that an instance should have.

@@ -50,6 +50,9 @@ const (
 func (t *trimmer) run(ctx context.Context) {
 	t.passes, t.plans = map[string]time.Time{}, map[string]trimPlan{}
 	every(ctx, tidyEvery, func() {
+		if t.db.schema.standsStill() {
+			return
+		}
 		switch err := t.look(ctx); {
 		case ctx.Err() != nil:
 		case err != nil && !t.failed:

@@ -332,7 +332,7 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		},
 		func() error { _, err := queue.ReadBlocked(ctx, tx, []queue.Lane{{Trigger: 1}}); return err },
 		func() error {
-			_, err := queue.Settle(ctx, tx, queue.SettleOptions{Schema: queue.OrderedSchema, Instance: id, KeepDelivered: true, KeepAttempts: true},
+			_, err := queue.Settle(ctx, tx, queue.SettleOptions{Instance: id, KeepDelivered: true, KeepAttempts: true},
 				[]queue.Settlement{{ID: events[0].ID, Trigger: 1, Tries: 1, Fate: queue.Dead, Lane: queue.Lane{Trigger: 1, Epoch: 1}}, {ID: events[0].ID, Claim: 1, Fate: queue.Delivered}})
 			return err
 		},

@@ -51,7 +51,7 @@ func (e *NotInstalledError) Error() string {
 	if e.Database == 0 {
 		return "the schema rowhook is not installed in this database: run \"rowhook apply\" first"
 	}
-	return fmt.Sprintf("the schema rowhook is at version %d, and this program needs %d: run \"rowhook migrate\" first", e.Database, e.Program)
+	return fmt.Sprintf("the schema rowhook is at version %d, and this program needs %d: run \"rowhook migrate\" of this version first", e.Database, e.Program)
 }
 
 // Compatible reports whether this program's dispatchers can work with the schema of the database.

@@ -38,6 +38,8 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 		s.log.Warn("HTTP: the database role lacks a privilege", "path", r.URL.Path, "error", err)
 		return webapi.NewProblem(http.StatusForbidden, "no_rights", "the database role of this instance lacks a privilege for this",
 			"set ROWHOOK_HTTP_DATABASE_URL to a URL with the owner of the schema rowhook, or another role with the privilege")
+	case pg.IsOtherSchema(err) && s.cfg.Schema(r.Context()) != nil:
+		return webapi.NewProblem(http.StatusServiceUnavailable, "schema", "this program can't work on the schema rowhook as it is now", "/readyz says why, and what to do")
 	case isUnavailable(err):
 		s.log.Warn("HTTP: the database does not respond", "path", r.URL.Path, "error", err)
 		return webapi.NewProblem(http.StatusServiceUnavailable, "database", "the database does not respond", "try again; /readyz says when it responds").With("Retry-After", "5")

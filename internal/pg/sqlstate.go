@@ -71,11 +71,11 @@ func IsUnstorable(err error) bool {
 	return IsState(err, pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire)
 }
 
-// IsOtherSchema reports whether a statement names a table, column, function or sequence that does
-// not exist. Usually the cause is that the schema rowhook was migrated after its version was last
+// IsOtherSchema reports whether a statement names a schema, table, column, function or sequence that
+// does not exist. Usually the cause is that the schema rowhook was migrated after its version was last
 // read.
 func IsOtherSchema(err error) bool {
-	return IsState(err, pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.UndefinedFunction, pgerrcode.UndefinedObject)
+	return IsState(err, pgerrcode.InvalidSchemaName, pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.UndefinedFunction, pgerrcode.UndefinedObject)
 }
 
 // SchemaVersion returns the version of the schema rowhook.

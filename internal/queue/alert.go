@@ -16,9 +16,6 @@ import (
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
-// AlertSchema is the first version of the schema rowhook with rowhook.alert.
-const AlertSchema = 5
-
 // AlertTurn is a look after the alerts. It is the turn of one dispatcher at a time.
 type AlertTurn struct {
 	Now  time.Time // by the server's clock

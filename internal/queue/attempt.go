@@ -26,23 +26,18 @@ type Attempt struct {
 //
 // What events of a request have in common comes once, with the places of the first and the last of
 // them. So the response of a batch is encoded, sent, parsed and checked once.
-//
-// Before version 5 of the schema there are no batches.
-func attemptsSQL(n int, batches bool) string {
+func attemptsSQL(n int) string {
 	var args []string
 	for i := range 14 {
 		args = append(args, fmt.Sprintf("@%02d", i), fmt.Sprintf("$%d", n+i))
 	}
-	sql := `
+	const sql = `
   insert into rowhook.invocation_log (event_id, started_at, trigger_id, instance_id, duration_us, attempt, status, error_kind, error, response_headers, response_body, batch)
   select (@01::uuid[])[a.n], a.started_at, a.trigger_id, $6, a.duration_us, (@02::integer[])[a.n], nullif(a.status, 0), nullif(a.kind, ''), nullif(a.error, ''), a.headers, a.body, nullif(a.batch, '')
     from (select *, generate_series(first, last) as n
             from unnest(@03::integer[], @04::integer[], @05::timestamptz[], @06::integer[], @07::bigint[], @08::smallint[], @09::text[], @10::text[], @11::json[], @12::text[], @13::text[])
               as r(first, last, started_at, trigger_id, duration_us, status, kind, error, headers, body, batch)) a
    where not @00 or (@01::uuid[])[a.n] in (select id from settled)`
-	if !batches {
-		sql = strings.NewReplacer(", batch)", ")", ", nullif(a.batch, '')", "", ", @13::text[])", ")").Replace(sql)
-	}
 	return strings.NewReplacer(args...).Replace(sql)
 }
 
@@ -91,10 +86,6 @@ func (c *attemptColumns) add(s *Settlement) {
 }
 
 // args are the arguments of attemptsSQL.
-func (c *attemptColumns) args(mayHaveCommitted, batches bool) []any {
-	args := []any{mayHaveCommitted, c.events, c.numbers, c.first, c.last, c.started, c.triggers, c.durations, c.statuses, c.kinds, c.errors, c.headers, c.bodies}
-	if batches {
-		args = append(args, c.batches)
-	}
-	return args
+func (c *attemptColumns) args(mayHaveCommitted bool) []any {
+	return []any{mayHaveCommitted, c.events, c.numbers, c.first, c.last, c.started, c.triggers, c.durations, c.statuses, c.kinds, c.errors, c.headers, c.bodies, c.batches}
 }

@@ -80,10 +80,9 @@ select (select (value #>> '{}')::bigint from rowhook.setting where name = 'gener
 			return Configuration{}, fmt.Errorf("read rowhook.setting alerts: %w", err)
 		}
 	}
-	// Before version 5 of the schema there are no columns canceled_at and canceled_by.
 	rows, err := db.Query(ctx, `
 select t.id, w.relation, w.relation_id, w.origin_id, coalesce(n.nspname, t.schema_name), coalesce(c.relname, t.table_name), t.paused, t.spec,
-       (to_jsonb(t) ->> 'canceled_at')::timestamptz, coalesce(to_jsonb(t) ->> 'canceled_by', ''), t.xmin::text
+       t.canceled_at, coalesce(t.canceled_by, ''), t.xmin::text
   from rowhook.trigger t`+WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace

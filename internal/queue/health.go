@@ -25,9 +25,6 @@ type Health struct {
 // TargetOf names a trigger in Health.Target.
 func TargetOf(trigger int32) string { return fmt.Sprintf("trigger %d", trigger) }
 
-// HealthSchema is the first version of the schema rowhook with rowhook.health.
-const HealthSchema = 5
-
 // VoidHealth is an SQL condition: a row h of rowhook.health means nothing any more. Its trigger is
 // gone, has another webhook by now or wants no breaker. Or nobody has probed for an hour, since no
 // event is due or all triggers are paused.

@@ -79,7 +79,7 @@ func attempt(e queue.LaneEvent, lane queue.Lane, fate queue.Fate) queue.Settleme
 
 func settle(t *testing.T, db pg.Queryer, instance int32, batch ...queue.Settlement) (n int, lost []bool) {
 	t.Helper()
-	n, err := queue.Settle(t.Context(), db, queue.SettleOptions{Schema: queue.OrderedSchema, Instance: instance, KeepDelivered: true, KeepAttempts: true}, batch)
+	n, err := queue.Settle(t.Context(), db, queue.SettleOptions{Instance: instance, KeepDelivered: true, KeepAttempts: true}, batch)
 	require.NoError(t, err)
 	for i := range batch {
 		lost = append(lost, batch[i].Lost)

@@ -72,7 +72,7 @@ settled as materialized (
 logged as (@attempts)
 select count(*), array(select n from r where not ours order by n) from settled`
 
-var settleOfLanes = strings.Replace(settleLanesSQL, "@attempts", attemptsSQL(16, true), 1)
+var settleOfLanes = strings.Replace(settleLanesSQL, "@attempts", attemptsSQL(16), 1)
 
 // laneFence: an outcome that was written already is not written again. An attempt that NoteAttempts
 // has noted is counted already, and one whose outcome is written leaves no claim.
@@ -86,12 +86,6 @@ const payloadAsSent = `case when bare then null when old_from is not null and ex
 	`case when not bare then new end, case when not bare then session end, case when not bare then trace end`
 
 func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []*Settlement) (int, error) {
-	if opt.Schema < OrderedSchema { // the schema was migrated down meanwhile, and claims find the events
-		for _, s := range batch {
-			s.Lost = true
-		}
-		return 0, nil
-	}
 	batch = slices.Clone(batch)
 	slices.SortStableFunc(batch, func(a, b *Settlement) int { return compareLanes(a.Lane, b.Lane) })
 	var c outcomeColumns
@@ -106,7 +100,7 @@ func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []
 	if opt.NoHistory {
 		sql = withoutHistory(sql)
 	} else {
-		args = append(append(args, opt.archives()), a.args(opt.MayHaveCommitted, true)...)
+		args = append(append(args, opt.archives()), a.args(opt.MayHaveCommitted)...)
 	}
 	var settled int
 	var lost []int64

@@ -84,7 +84,7 @@ func TestLanesSettleTwiceWritesOnce(t *testing.T) {
 	q.park(t, q.conn, lane, "k")
 	q.park(t, q.conn, lane, "k")
 	events := read(t, q.conn, laneRead(lane, 0, 10)).Events
-	opt := queue.SettleOptions{Schema: queue.OrderedSchema, Instance: 7, KeepDelivered: true, KeepAttempts: true}
+	opt := queue.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true}
 	for i := range 3 {
 		delivered, retried := attempt(events[0], lane, queue.Delivered), attempt(events[1], lane, queue.Retried)
 		delivered.Attempt, retried.Attempt = &queue.Attempt{StartedAt: time.Now(), Status: 200}, &queue.Attempt{StartedAt: time.Now(), Status: 500}
@@ -111,17 +111,11 @@ func TestLanesSettleWithoutHistoryAndOnTheSchemaBefore(t *testing.T) {
 	q.Exec(t, "drop table rowhook.event_archive, rowhook.invocation_log cascade")
 	dead, merged := attempt(events[0], lane, queue.Dead), attempt(events[2], lane, queue.Delivered)
 	dead.Attempt, merged.Merge = &queue.Attempt{StartedAt: time.Now(), Status: 500}, &queue.Merge{Over: []queue.Passed{{ID: events[1].ID, Tries: 1}}, FirstOld: true}
-	n, err := queue.Settle(t.Context(), q.conn, queue.SettleOptions{Schema: queue.OrderedSchema, Instance: 7, NoHistory: true, KeepDelivered: true, KeepAttempts: true}, []queue.Settlement{dead, merged})
+	n, err := queue.Settle(t.Context(), q.conn, queue.SettleOptions{Instance: 7, NoHistory: true, KeepDelivered: true, KeepAttempts: true}, []queue.Settlement{dead, merged})
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
 	require.Equal(t, 1, q.count(t, "rowhook.event_log"))
 	require.Equal(t, 1, q.count(t, "rowhook.dead_letter where seq = $1", events[0].Seq))
-
-	batch := []queue.Settlement{attempt(events[3], lane, queue.Delivered)}
-	n, err = queue.Settle(t.Context(), q.conn, queue.SettleOptions{Schema: queue.OrderedSchema - 1, Instance: 7}, batch)
-	require.NoError(t, err)
-	require.Zero(t, n)
-	require.True(t, batch[0].Lost, "there are no lanes, and a claim finds the event")
 }
 
 func TestLanesSettleArchivesWhatWasMergedWithWhatWasSent(t *testing.T) {
@@ -207,7 +201,7 @@ func TestClaimedEventsKeepTheirNumberInHistoryAndDeadLetters(t *testing.T) {
 		}
 		batch = append(batch, queue.Settlement{ID: e.ID, Trigger: 1, Tries: 1, Claim: e.Claim, Fate: fate})
 	}
-	n, err := queue.Settle(t.Context(), q.conn, queue.SettleOptions{Schema: queue.OrderedSchema, Instance: 7, KeepDelivered: true}, batch)
+	n, err := queue.Settle(t.Context(), q.conn, queue.SettleOptions{Instance: 7, KeepDelivered: true}, batch)
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
 	require.Equal(t, 1, q.count(t, "rowhook.event_archive where seq = 41"))

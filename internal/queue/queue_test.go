@@ -300,7 +300,7 @@ func TestEventsOfARequestShareAnAttemptAndEachHasARow(t *testing.T) {
 		}
 		batch = append(batch, st)
 	}
-	n, err := queue.Settle(t.Context(), q.conn, queue.SettleOptions{Schema: queue.OrderedSchema, Instance: 7, KeepDelivered: true, KeepAttempts: true}, batch)
+	n, err := queue.Settle(t.Context(), q.conn, queue.SettleOptions{Instance: 7, KeepDelivered: true, KeepAttempts: true}, batch)
 	require.NoError(t, err)
 	require.Equal(t, 6, n)
 	rows, err := q.conn.Query(t.Context(), `

@@ -84,7 +84,6 @@ func (o *SettleOptions) unless(letter string, trigger int32) string {
 
 // SettleOptions are the options of Settle.
 type SettleOptions struct {
-	Schema        int32 // version of the schema rowhook; below 5 there are no sequence numbers
 	Instance      int32 // that claimed the events
 	KeepDelivered bool  // false: delivered events are deleted, not archived
 	KeepAttempts  bool  // false: no invocation is logged
@@ -102,9 +101,9 @@ type SettleOptions struct {
 // fence: an event is settled only while it is under the very claim of the settlement.
 const fence = `q.claimed_by = $6 and q.tries = r.tries and q.claim = r.claim`
 
-// A claim that was settled leaves no number. A released claim leaves its own, since the claim
-// before it may have been interrupted.
-const settleSQL = `
+// settleSQL settles claimed events. A claim that was settled leaves no number. A released claim
+// leaves its own, since the claim before it may have been interrupted.
+var settleSQL = `
 with r as materialized (
   select * from unnest($1::uuid[], $2::integer[], $3::"char"[], $4::interval[], $5::text[], $7::bigint[], $8::boolean[]) as r(id, tries, fate, delay, reason, claim, bare)),
 gone as (
@@ -121,25 +120,18 @@ kept as (
    where r.fate in ('R', 'G') and q.id = any (array[r.id]) and ` + fence + `
   returning q.id),
 archived as (
-  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace, relation_id)
-  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + `, relation_id from gone where fate = 'A' and $9),
+  insert into rowhook.event_archive (id, created_at, delivered_at, trigger_id, tries, op, old, new, session, trace, relation_id, seq)
+  select id, created_at, statement_timestamp(), trigger_id, tries, op, ` + payloadUnlessBare + `, relation_id, seq from gone where fate = 'A' and $9),
 buried as (
-  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace, relation_id)
-  select id, created_at, statement_timestamp(), trigger_id, tries - case fate when 'E' then 1 else 0 end, op, reason, ` + payloadUnlessBare + `, relation_id from gone where fate in ('D', 'E')
+  insert into rowhook.dead_letter (id, created_at, died_at, trigger_id, tries, op, reason, old, new, session, trace, relation_id, seq)
+  select id, created_at, statement_timestamp(), trigger_id, tries - case fate when 'E' then 1 else 0 end, op, reason, ` + payloadUnlessBare + `, relation_id, seq from gone where fate in ('D', 'E')
   on conflict (id) do update set died_at = excluded.died_at, tries = excluded.tries, reason = excluded.reason),
 settled as materialized (
   select id from gone union all select id from kept),
-logged as (@attempts)
+logged as (` + attemptsSQL(10) + `)
 select count(*) from settled`
 
 const payloadUnlessBare = `case when not bare then old end, case when not bare then new end, case when not bare then session end, case when not bare then trace end`
-
-// settleWithSeq is settleSQL for version 5 of the schema: history and dead letters keep the number
-// that an event had in the order of its key, and attempts the id of their batch.
-var (
-	settleWithSeq    = strings.NewReplacer("relation_id)", "relation_id, seq)", "relation_id from gone", "relation_id, seq from gone", "@attempts", attemptsSQL(10, true)).Replace(settleSQL)
-	settleWithoutSeq = strings.Replace(settleSQL, "@attempts", attemptsSQL(10, false), 1)
-)
 
 // withoutHistory returns a text without the parts that write history, and so without the last
 // arguments.
@@ -200,15 +192,12 @@ func settleClaimed(ctx context.Context, db pg.Queryer, opt SettleOptions, batch 
 			a.add(s)
 		}
 	}
-	sql, batches := settleWithoutSeq, opt.Schema >= OrderedSchema
-	if batches {
-		sql = settleWithSeq
-	}
+	sql := settleSQL
 	args := []any{ids, tries, fates, delays, reasons, opt.Instance, claims, bare}
 	if opt.NoHistory {
 		sql = withoutHistory(sql)
 	} else {
-		args = append(append(args, opt.archives()), a.args(opt.MayHaveCommitted, batches)...)
+		args = append(append(args, opt.archives()), a.args(opt.MayHaveCommitted)...)
 	}
 	var settled int
 	if err := db.QueryRow(ctx, sql, args...).Scan(&settled); err != nil {
