@@ -144,7 +144,7 @@ func mutations() map[string]mutation {
 		},
 		// What is captured at commit has the row as it was before the last change of the transaction.
 		"commit": {
-			edits: []edit{{"sqlschema/commit.go", `  else\n    update rowhook\.commit_row r set key`, "  else\n    row_first := row_was;\n    update rowhook.commit_row r set key", 1}},
+			edits: []edit{{"sqlschema/commit.go", `judge\("seen\.row_first, row_now"\)`, `judge("row_was, row_now")`, 1}},
 			only:  []string{faultLong, faultTerminate},
 		},
 	}
