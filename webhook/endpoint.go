@@ -434,8 +434,12 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, source trigger.Source) err
 	given := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
 		what := fmt.Sprintf("header %q", name)
-		value, data, err := ep.headerValue(what, w.Headers[name], source)
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		place := template.InHeader
+		if w.Format == trigger.FormatCloudEventsBinary && strings.HasPrefix(canonical, "Ce-") {
+			place = template.InAttribute
+		}
+		value, data, err := ep.headerValue(what, w.Headers[name], place, source)
 		switch {
 		case err != nil:
 			problems = append(problems, err)
@@ -458,6 +462,9 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, source trigger.Source) err
 				delete(ep.header, canonical)
 				continue
 			}
+			if place == template.InAttribute {
+				value = template.Encoded(value)
+			}
 			ep.setHeader(canonical, value)
 		}
 	}
@@ -470,7 +477,7 @@ func (ep *Endpoint) prepareHeaders(w trigger.Webhook, source trigger.Source) err
 
 // headerValue returns the value of a header. data is not nil if it has data of the event; then value
 // is what there is of it without data.
-func (ep *Endpoint) headerValue(what, configured string, source trigger.Source) (value string, data *template.Text, err error) {
+func (ep *Endpoint) headerValue(what, configured string, place template.Place, source trigger.Source) (value string, data *template.Text, err error) {
 	parts, err := template.Parse(configured, template.Mixed)
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", what, err)
@@ -479,7 +486,7 @@ func (ep *Endpoint) headerValue(what, configured string, source trigger.Source) 
 		value, err = ep.expand(what, configured, source)
 		return value, nil, err
 	}
-	data = ep.set().Text(template.InHeader)
+	data = ep.set().Text(place)
 	for _, part := range parts {
 		switch {
 		case part.Data != nil:
@@ -491,6 +498,9 @@ func (ep *Endpoint) headerValue(what, configured string, source trigger.Source) 
 			return "", nil, err
 		}
 		value += part.Text
+		if place == template.InAttribute {
+			part.Text = template.Encoded(part.Text)
+		}
 		data.Raw(part.Text)
 	}
 	if data.Fixed() {

@@ -40,3 +40,26 @@ func TestAPreviewShowsTheFormatAndTheBodyBeforeItIsCompressed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(AppendCloudBatch(nil, []*Event{e})), string(p.Body))
 }
+
+// TestAttributesInHeadersAreEncoded has the values of a configuration and of an event, as the HTTP binding
+// of CloudEvents wants them. Other headers, and those of other formats, stay as they are written.
+func TestAttributesInHeadersAreEncoded(t *testing.T) {
+	t.Parallel()
+	c, e := newClient(t, ClientConfig{}), orderPlaced()
+	e.New = []byte(`{"id":1,"city":"Malmö \"10%\""}`)
+	w := trigger.Webhook{URL: "http://e.com", Format: trigger.FormatCloudEventsBinary, Headers: map[string]string{
+		"ce-subject": `größe "x" 5% %C3%B6`, "ce-city": "in ${new.city}", "X-City": "größe",
+	}}
+	header := func() (h map[string]string) {
+		p, err := c.Preview(endpoint(t, w), e)
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(p.Header, &h))
+		return h
+	}
+	h := header()
+	require.Equal(t, "gr%C3%B6%C3%9Fe%20%22x%22%205%25%20%C3%B6", h["Ce-Subject"], "what is encoded already stays")
+	require.Equal(t, "in%20Malm%C3%B6%20%2210%25%22", h["Ce-City"])
+	require.Equal(t, "größe", h["X-City"])
+	w.Format = ""
+	require.Equal(t, `größe "x" 5% %C3%B6`, header()["Ce-Subject"])
+}

@@ -457,3 +457,46 @@ func TestAnEndpointWithAMalformedGrantSaysWhatIsWrong(t *testing.T) {
 		require.NotContains(t, err.Error(), "hidden")
 	}
 }
+
+// TestATokenAndItsSecretGoNowhereElse has a receiver and an endpoint for tokens that send whoever asks to
+// somebody else, by each status of a redirect, and what is printed of the request.
+func TestATokenAndItsSecretGoNowhereElse(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var heard []string
+	thief := receiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, fmt.Sprint(r.URL, r.Header, string(body)))
+	})
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		away := func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, thief.URL+"/stolen", status) }
+		tokens := newTokenServer(t)
+		c := newClient(t, ClientConfig{})
+		ep := authorized(t, tokens, receiver(t, away).URL)
+		require.NoError(t, c.Prepare(ep))
+		r := c.Send(t.Context(), ep, &Event{}, nil)
+		require.False(t, r.Delivered(), status)
+		require.NotContains(t, fmt.Sprint(r.Err, string(r.Header), string(r.Body)), "token-1")
+
+		tokens = newTokenServer(t)
+		tokens.respond(func(_ int32, w http.ResponseWriter, r *http.Request) bool { away(w, r); return true })
+		to, requests := protected(t, anyToken)
+		r = c.Send(t.Context(), authorized(t, tokens, to.URL), &Event{}, nil)
+		require.False(t, r.Delivered(), status)
+		require.Zero(t, requests.Load(), "without a token nothing is sent")
+		require.NotContains(t, fmt.Sprint(r.Err, string(r.Header), string(r.Body)), "hunter2")
+	}
+	w := trigger.Webhook{URL: thief.URL, OAuth2: trigger.OAuth2{TokenURL: "https://a.example.com/t", ClientID: "${ID}", ClientSecret: "plain hunter2"}}
+	shown, headers, err := Unexpanded(w, &Event{}, false)
+	require.NoError(t, err)
+	require.NotContains(t, fmt.Sprint(shown, headers, string(shown.Body), string(shown.Header)), "hunter2")
+	mu.Lock()
+	defer mu.Unlock()
+	for _, text := range heard {
+		require.NotContains(t, text, "token-")
+		require.NotContains(t, text, "hunter2")
+		require.NotContains(t, text, "Basic")
+	}
+}

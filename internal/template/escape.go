@@ -120,20 +120,22 @@ type Place int8
 
 // The places.
 const (
-	InHeader Place = iota // the value of a header
-	InURL                 // a segment of a path, or a name or a value of a query
-	InForm                // a name or a value of a form
+	InHeader    Place = iota // the value of a header
+	InURL                    // a segment of a path, or a name or a value of a query
+	InForm                   // a name or a value of a form
+	InAttribute              // an attribute of a CloudEvent in a header
 )
 
 // Append appends a text, escaped for the place. In a URL and a form, all but letters, digits, and
 // - . _ ~ is escaped, and so nothing separates. In a header, a control character becomes a space, as
-// RFC 9110 (5.5) says of those that arrive.
+// RFC 9110 (5.5) says of those that arrive. In an attribute, all but printable ASCII is escaped, and so
+// are blank, quote and percent, as the HTTP binding of CloudEvents says.
 func (p Place) Append(dst []byte, s []byte) []byte {
 	for _, c := range s {
 		switch {
 		case p == InHeader && (c < 0x20 && c != '\t' || c == 0x7f):
 			dst = append(dst, ' ')
-		case p == InHeader, isUnreserved(c):
+		case p == InHeader, isUnreserved(c), p == InAttribute && '!' <= c && c <= '~' && c != '"' && c != '%':
 			dst = append(dst, c)
 		case p == InForm && c == ' ':
 			dst = append(dst, '+')
@@ -144,6 +146,22 @@ func (p Place) Append(dst []byte, s []byte) []byte {
 	}
 	return dst
 }
+
+// Encoded returns a text of the configuration as it stands in an attribute. What is percent-encoded in
+// it already stays.
+func Encoded(text string) string {
+	var out []byte
+	for i := range len(text) {
+		if text[i] == '%' && i+2 < len(text) && isHex(text[i+1]) && isHex(text[i+2]) {
+			out = append(out, '%')
+			continue
+		}
+		out = InAttribute.Append(out, []byte{text[i]})
+	}
+	return string(out)
+}
+
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F' }
 
 func isUnreserved(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
