@@ -31,8 +31,12 @@ for.
 
 It works in small batches, with rests between them. If it was interrupted, the same command goes on. The audit records
 that it was done, when and by whom, and for which keys, without the values. It does not reach the watched tables, the
-receivers, logs, backups and replicas that lag behind; docs/privacy.md lists what is where.`,
+receivers, logs, backups and replicas that lag behind; docs/privacy.md lists what is where.
+
+Exit 1 if anything may be left: events that were still being sent, and events whose data Postgres can't search, such as
+\u0000. These are listed, to be looked at and erased by their ids.`,
 		Example: `  rowhook erase --payload new.email=ann@example.com
+  rowhook erase --payload 'new."e-mail address"=ann@example.com'
   rowhook erase --payload new.customer.id=42 --payload new.customer_id=42 --since 30d
   rowhook erase 0199a8e2-7c5d-7a3e-9f10-2b7f4c1d8e90`,
 	}

@@ -207,6 +207,9 @@ func remain(n int64) string {
 }
 
 func (a *app) replayTo(ctx context.Context, conn *pgx.Conn, o *operating, to operate.ReplayTo, r operate.ReplayOptions, yes bool) error {
+	if err := to.Check(ctx, conn); err != nil {
+		return err
+	}
 	ahead, err := operate.PlanReplay(ctx, conn, to.Trigger, r)
 	if err != nil {
 		return err

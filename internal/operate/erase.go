@@ -177,8 +177,8 @@ func (e *erasure) detail() map[string]any {
 	detail := map[string]any{}
 	var keys []string
 	for _, text := range e.opt.Payload {
-		key, _, _ := strings.Cut(text, "=")
-		keys = append(keys, strings.TrimSpace(key))
+		c, _ := parseCondition(text)
+		keys = append(keys, c.key)
 	}
 	if keys != nil {
 		detail["keys"] = keys
@@ -247,7 +247,7 @@ func (e *erasure) path() (string, error) {
 	for _, text := range e.opt.Payload {
 		c, ok := parseCondition(text)
 		if !ok {
-			return "", problem(ErrInvalid, "write KEY=VALUE with a key under new, old, session_variables or trace_context, such as new.customer.email=ann@example.com",
+			return "", problem(ErrInvalid, "write KEY=VALUE with a key under new, old, session_variables or trace_context, such as new.customer.email=ann@example.com or new.\"first name\"=Ann",
 				"the condition %q is not understood", text)
 		}
 		sides := []string{c.members[0]}

@@ -257,7 +257,14 @@ func idTime(id string) time.Time {
 	return time.UnixMilli(ms)
 }
 
-var keyValue = regexp.MustCompile(`(?s)^(old|new|session_variables|trace_context)((?:\.[^.=\s]+)+)=(.*)$`)
+// In KEY=VALUE, a member whose name has a dot, a blank or = stands in double quotes, as in placeholders:
+// new."first name"=Ann. "" in it stands for a quote.
+const member = `\.(?:"(?:[^"]|"")+"|[^."=\s][^.=\s]*)`
+
+var (
+	keyValue  = regexp.MustCompile(`(?s)^(old|new|session_variables|trace_context)((?:` + member + `)+)=(.*)$`)
+	oneMember = regexp.MustCompile(`(?s)` + member)
+)
 
 // payloadPath returns the JSON path for a payload filter, and the members of KEY in KEY=VALUE. There
 // a VALUE that is a JSON number, true, false or null matches both that value and the string.
@@ -268,7 +275,7 @@ func payloadPath(text string) (path string, members []string, err error) {
 	}
 	c, ok := parseCondition(text)
 	if !ok {
-		return "", nil, problem(ErrInvalid, "write KEY=VALUE with a key under old, new, session_variables or trace_context, such as new.customer.id=42, "+
+		return "", nil, problem(ErrInvalid, "write KEY=VALUE with a key under old, new, session_variables or trace_context, such as new.customer.id=42 or new.\"first name\"=Ann, "+
 			`or a JSON path such as '$.new.amount ? (@ > 100)'`, "the payload filter %q is not understood", text)
 	}
 	return memberPath("$", c.members) + " ? (" + c.test + ")", c.members, nil
@@ -277,6 +284,7 @@ func payloadPath(text string) (path string, members []string, err error) {
 // condition is KEY=VALUE.
 type condition struct {
 	members []string // of KEY
+	key     string   // as written
 	value   string
 	test    string // the condition of a JSON path on the value of KEY
 }
@@ -286,7 +294,13 @@ func parseCondition(text string) (c condition, ok bool) {
 	if m == nil {
 		return c, false
 	}
-	c.members = append([]string{m[1]}, strings.Split(m[2][1:], ".")...)
+	c.key, c.members = m[1]+m[2], []string{m[1]}
+	for _, name := range oneMember.FindAllString(m[2], -1) {
+		if name = name[1:]; name[0] == '"' {
+			name = strings.ReplaceAll(name[1:len(name)-1], `""`, `"`)
+		}
+		c.members = append(c.members, name)
+	}
 	c.value = m[3]
 	c.test = "@ == " + quoted(c.value)
 	var scalar any

@@ -76,6 +76,18 @@ func (o *ReplayTo) Send(ctx context.Context, db DB) (*ReplayToResult, error) {
 	return &s.result, s.run(ctx)
 }
 
+// Check finds out, before anything is asked or sent, whether Send could begin: that the URL is one, that
+// the trigger exists, and that what it refers to is there.
+func (o *ReplayTo) Check(ctx context.Context, db DB) error {
+	checked := *o
+	s := replaySender{ReplayTo: &checked, replay: replay{db: db, opt: ReplayOptions{From: o.From, To: o.To, Ops: o.Ops, Payload: o.Payload}}}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	s.client.Close()
+	return nil
+}
+
 // replaySender is the state of one ReplayTo.Send.
 type replaySender struct {
 	*ReplayTo

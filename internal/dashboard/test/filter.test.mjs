@@ -40,6 +40,8 @@ test("one value of a row is KEY=VALUE, several are a path", () => {
   assert.equal(query('new.name:"Ann \\"x\\" = y"').payload, 'new.name=Ann "x" = y');
   assert.equal(query("session.x-hasura-user-id:7").payload, "session_variables.x-hasura-user-id=7");
   assert.equal(query("payload:new.id=7").payload, "new.id=7");
+  assert.equal(query('payload:"new.\\"a.b\\"=7"').payload, '$ ? (exists(@.new."a.b" ? (@ == "7" || @ == 7)))');
+  assert.equal(fromQuery({ payload: 'new."a.b"=7' }), 'payload:"new.\\"a.b\\"=7"');
   assert.equal(query("new.id:7 old.state:open").payload, '$ ? (exists(@.new."id" ? (@ == "7" || @ == 7)) && exists(@.old."state" ? (@ == "open")))');
   assert.equal(query('payload:"$.new.amount ? (@ > 100)"').payload, "$.new.amount ? (@ > 100)");
   assert.match(fault('payload:"$.new.amount ? (@ > 100)" new.id:7'), /stands alone/);

@@ -50,7 +50,10 @@ const parts = { new: "new", old: "old", session: "session_variables", trace: "tr
 const shorts = { session_variables: "session", trace_context: "trace" };
 
 const uuid = /^[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}$/i;
-const keyValue = /^(old|new|session_variables|trace_context)((?:\.[^.=\s]+)+)=(.*)$/s;
+/** KEY=VALUE as the server reads it: a name with a dot, a blank or = stands in double quotes. */
+const keyValue = /^(old|new|session_variables|trace_context)((?:\.(?:"(?:[^"]|"")+"|[^."=\s][^.=\s]*))+)=(.*)$/s;
+const members = (/** @type {string} */ key) =>
+  [...key.matchAll(/\.(?:"((?:[^"]|"")+)"|([^."=\s][^.=\s]*))/gs)].map(([, quoted, bare]) => bare ?? quoted.replaceAll('""', '"'));
 const isPath = (/** @type {string} */ text) => /^(\$|strict |lax )/.test(text);
 
 /**
@@ -238,7 +241,7 @@ export function toQuery(terms, now = Date.now()) {
       data.push({ path: [parts[base], ...keys], value });
     } else if (word === "payload") {
       const m = keyValue.exec(value);
-      if (m) data.push({ path: [m[1], ...m[2].slice(1).split(".")], value: m[3] });
+      if (m) data.push({ path: [m[1], ...members(m[2])], value: m[3] });
       else query.payload = value;
     } else if (word === "since" || word === "until") {
       query[word] = new Date(time(value, now)).toISOString();
@@ -248,7 +251,7 @@ export function toQuery(terms, now = Date.now()) {
       query[word] = value;
     }
   }
-  if (data.length === 1 && data[0].path.every((key) => /^[^.=\s]+$/.test(key)) && !/\n/.test(data[0].value)) {
+  if (data.length === 1 && data[0].path.every((key) => /^[^."=\s][^.=\s]*$/.test(key)) && !/\n/.test(data[0].value)) {
     query.payload = `${data[0].path.join(".")}=${data[0].value}`;
   } else if (data.length) {
     query.payload = `$ ? (${data.map(condition).join(" && ")})`;
@@ -318,7 +321,7 @@ export function fromQuery(query) {
     }
     const m = keyValue.exec(value);
     const found = [...value.matchAll(conditioned)];
-    if (m) {
+    if (m && !m[2].includes('"')) {
       terms.push({ word: (shorts[m[1]] ?? m[1]) + m[2], value: m[3] });
     } else if (found.length && value === `$ ? (${found.map((f) => f[0]).join(" && ")})`) {
       for (const [, part, keys, v] of found) {
