@@ -1,11 +1,13 @@
 package sqlschema
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/rule"
 	"github.com/rowhook/rowhook/trigger"
 	"strconv"
 	"strings"
@@ -88,17 +90,13 @@ func wholeInserts(s *trigger.Spec, rel *relation) bool {
 
 // byRow returns why inserts can't be captured by the statement, or "".
 func byRow(s *trigger.Spec, rel *relation) string {
+	reason, _ := rule.ByRow(s)
+	return cmp.Or(reason, byRowOn(rel))
+}
+
+// byRowOn returns why no trigger can capture inserts into this table by the statement, or "".
+func byRowOn(rel *relation) string {
 	switch {
-	case !s.On.Insert:
-		return "it captures no inserts, and updates and deletes are captured row by row"
-	case s.When != "":
-		return "its when must be evaluated for each row"
-	case s.OnReplication:
-		return "it has on_replication, and the apply worker of a subscription runs no triggers for whole inserts"
-	case len(s.Payload.ColumnsOf('I')) > 0:
-		return "its payload has chosen columns"
-	case s.Payload.Numbers == trigger.NumbersText:
-		return "its payload has numbers as text"
 	case rel.Hypertable:
 		return fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support triggers with transition tables", rel)
 	case rel.Kind == "p":

@@ -72,13 +72,64 @@ func (c Change) line() string {
 	case c.Events > 0:
 		fmt.Fprintf(&b, " (%d waiting event%s)", c.Events, map[bool]string{false: " follows", true: "s follow"}[many])
 	}
-	switch c.Lock {
-	case writersWait:
-		b.WriteString(" (locks the table against writes for a moment)")
-	case everyoneWaits:
-		b.WriteString(" (locks the table against reads and writes for a moment)")
+	if against := c.locksOut(); against != "" {
+		fmt.Fprintf(&b, " (locks the table against %s for a moment)", against)
 	}
 	return b.String()
+}
+
+// locksOut returns what waits for the lock; "": there is none.
+func (c Change) locksOut() string {
+	switch c.Lock {
+	case writersWait:
+		return "writes"
+	case everyoneWaits:
+		return "reads and writes"
+	}
+	return ""
+}
+
+// mostLines is how many changes of one trigger Plan.Summary lists.
+const mostLines = 20
+
+// alike are changes of one trigger that Plan.Summary counts in one line.
+type alike struct {
+	trigger        string
+	action         Action
+	object, detail string
+}
+
+// countAlike returns a line for each kind of change, in the order of the first of each.
+func countAlike(changes []Change) (lines []string) {
+	var order []alike
+	first, count, tables := map[alike]Change{}, map[alike]int{}, map[alike]map[string]bool{}
+	for _, c := range changes {
+		key := alike{c.Trigger, c.Action, c.Object, c.Detail}
+		if count[key]++; count[key] == 1 {
+			order, first[key], tables[key] = append(order, key), c, map[string]bool{}
+		}
+		if c.Table != "" {
+			tables[key][c.Table] = true
+		}
+	}
+	for _, key := range order {
+		if count[key] == 1 {
+			lines = append(lines, first[key].line())
+			continue
+		}
+		line := fmt.Sprintf("%c %d %ss", key.action, count[key], key.object)
+		if n := len(tables[key]); n > 1 {
+			line += fmt.Sprintf(" on %d tables", n)
+		}
+		if key.detail != "" {
+			line += ": " + key.detail
+		}
+		if against := first[key].locksOut(); against != "" {
+			line += fmt.Sprintf(" (locks each table against %s for a moment)", against)
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // The locks that changes take on a watched table.

@@ -29,26 +29,13 @@ func keyed(s *trigger.Spec) bool { return ordered(s) || atCommit(s) }
 // below.
 const commitVersion = "commit 4"
 
-// notAtCommit returns why the changes of a table can't be captured at commit, and what to do, or "".
-func notAtCommit(spec *trigger.Spec, rel *relation) string {
-	switch {
-	case spec.Capture == trigger.CaptureStatement:
-		return "what is captured at commit is captured row by row: remove capture: statement"
-	case !spec.Order.IsZero() && !spec.Order.ByRow():
-		return "what is captured at commit can be ordered by row only: write order: row"
-	case rel.Hypertable:
-		return fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support constraint triggers there: capture each change", rel)
-	}
-	return ""
-}
-
 // checkCommit finds what keeps a table from being captured at commit, and reads its key.
 func (p *planner) checkCommit(spec *trigger.Spec, rel *relation, problem func(message string, path ...string)) {
-	if message := notAtCommit(spec, rel); message != "" {
-		problem(message, "at")
+	switch {
+	case rel.Hypertable:
+		problem(fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support constraint triggers there: capture each change", rel), "at")
 		return
-	}
-	if ordered(spec) {
+	case ordered(spec):
 		return // its key is that of the row
 	}
 	byRow := *spec

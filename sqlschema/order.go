@@ -13,9 +13,6 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// mostKeyColumns bounds the columns of a key. It is the bound of an index.
-const mostKeyColumns = 32
-
 // keyPart is a column of the key of an ordered trigger.
 type keyPart struct {
 	Name   string
@@ -194,10 +191,6 @@ func keyOf(rel *relation, spec *trigger.Spec, problem func(column int, message s
 			problem(-1, fmt.Sprintf("%s has no primary key, by which \"row\" orders the events of a row: add one, or name the columns of the key, such as order: {by: [%s]}", rel, rel.example()))
 			return nil
 		}
-	}
-	if len(names) > mostKeyColumns {
-		problem(-1, fmt.Sprintf("a key has at most %d columns, and these are %d: leave some out, since events of a shorter key are in order, too", mostKeyColumns, len(names)))
-		return nil
 	}
 	var key []keyPart
 	for i, name := range names {

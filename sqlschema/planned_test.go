@@ -50,3 +50,19 @@ func TestAPlanThatIsRefusedChangesNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before.String(), after.String())
 }
+
+func TestAnApplyToManyTablesCountsItsChanges(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "do $$ begin for i in 1..8 loop execute format('create table t%s (id int primary key)', i); end loop; end $$")
+	plan := w.plan(t, many("w", []string{"public.*"}), all("one", "t1"))
+	text, shortened := plan.Summary()
+	require.True(t, shortened)
+	require.Contains(t, text, "+ trigger w: on 8 tables: public.t1, public.t2, public.t3 and 5 more\n"+
+		"  + 24 capture triggers on 8 tables (locks each table against writes for a moment)\n  + 8 guard triggers on 8 tables (locks each table against writes for a moment)\n")
+	require.Contains(t, text, "  + capture trigger rowhook_one_insert on public.t1 (locks the table against writes for a moment)\n")
+	require.NotContains(t, text, "rowhook_w_insert")
+	require.Contains(t, plan.String(), "rowhook_w_insert on public.t8")
+	text, shortened = w.plan(t, all("one", "t1")).Summary()
+	require.False(t, shortened)
+	require.Equal(t, w.plan(t, all("one", "t1")).String(), text)
+}

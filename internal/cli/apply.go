@@ -25,6 +25,7 @@ type applying struct {
 	roles                  []string
 	wait, tables           time.Duration
 	dryRun, exitCode, json bool
+	verbose                bool
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -41,6 +42,8 @@ tables, or have the TRIGGER privilege on them.
 
 A dispatcher can run as another role, which owns nothing and can't write to the watched tables: --grant-to grants that
 role exactly the rights that rowhook run needs. Later migrations grant it the rights that a new version needs.
+
+Of a trigger with many tables the changes are counted; -v prints each.
 
 With --dry-run nothing is changed. With --exit-code the command then exits with 3 if there are changes to apply, and with
 0 if there are none: for a pipeline that asks for approval, or that looks for a database that has drifted from the file.`,
@@ -63,6 +66,7 @@ With --dry-run nothing is changed. With --exit-code the command then exits with 
 	add(&s, &o.roles, "grant-to", "grant this `role` the rights that rowhook run needs; repeat it, or separate several by commas", listOf(&o.roles))
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "print what would change, and change nothing")
 	cmd.Flags().BoolVar(&o.exitCode, "exit-code", false, "with --dry-run: exit with 3 if there are changes to apply")
+	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "print every change, also of triggers with many tables")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the plan, or what was done, as JSON; its keys stay the same from version to version")
 	return cmd
 }
@@ -141,8 +145,7 @@ func (a *app) applyOnce(ctx context.Context, cfg *config.Config, o applying) err
 		}
 		changes := *plan
 		changes.Warnings = nil // they are logged
-		_, err := fmt.Fprintln(a.stdout, changes.String())
-		return err
+		return a.printChanges(&changes, o.verbose)
 	}
 	plan, err := applier.Apply(ctx, conn, cfg.Triggers, cfg.Settings, a.log)
 	if err != nil {
@@ -200,7 +203,7 @@ func (a *app) showPlan(plan *sqlschema.Plan, t *target, cfg *config.Config, o ap
 	if o.json {
 		err = a.printJSON(planJSON(plan, cfg, t.database(), true))
 	} else {
-		err = a.printPlan(plan, t, cfg.File)
+		err = a.printPlan(plan, t, cfg.File, o.verbose)
 	}
 	if err == nil && o.exitCode && !plan.Empty() {
 		return codeError(exitPending)
@@ -208,9 +211,26 @@ func (a *app) showPlan(plan *sqlschema.Plan, t *target, cfg *config.Config, o ap
 	return err
 }
 
-func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string) error {
-	if text := plan.String(); text != "" {
-		fmt.Fprintln(a.stdout, text)
+// printChanges prints each change, and without verbose one line for each kind of the changes of a trigger
+// that has many.
+func (a *app) printChanges(plan *sqlschema.Plan, verbose bool) error {
+	text, shortened := plan.Summary()
+	if verbose {
+		text, shortened = plan.String(), false
+	}
+	if shortened {
+		text += "\n(-v prints each change)"
+	}
+	if text == "" {
+		return nil
+	}
+	_, err := fmt.Fprintln(a.stdout, text)
+	return err
+}
+
+func (a *app) printPlan(plan *sqlschema.Plan, t *target, file string, verbose bool) error {
+	if err := a.printChanges(plan, verbose); err != nil {
+		return err
 	}
 	if plan.Empty() {
 		_, err := fmt.Fprintf(a.stdout, "Nothing to do: the database %q matches %s.\n", t.database(), file)

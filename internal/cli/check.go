@@ -72,7 +72,6 @@ type checked struct {
 	Warnings []finding        `json:"warnings"`
 }
 
-// checkedTrigger is a trigger of a valid configuration.
 // checkedAlert is an entry of alerts in a valid configuration.
 type checkedAlert struct {
 	File      string   `json:"file"`
@@ -83,6 +82,7 @@ type checkedAlert struct {
 	SecretFiles []string `json:"secret_files"`
 }
 
+// checkedTrigger is a trigger of a valid configuration.
 type checkedTrigger struct {
 	Name      string   `json:"name"`
 	Table     string   `json:"table"`
@@ -130,6 +130,7 @@ func (a *app) check(paths []string, o checking) error {
 		cfg, err := a.readConfig(path, lookup)
 		if err == nil {
 			warnOfRefused(cfg, store, g, false)
+			cfg.WarnOfRules()
 		}
 		if err != nil {
 			all.OK = false

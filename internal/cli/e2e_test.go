@@ -791,7 +791,7 @@ func TestHelpShowsEachFlagWithItsVariable(t *testing.T) {
 		require.Zero(t, code)
 		for _, m := range regexp.MustCompile(`(?m)^ +(?:-\w, )?--([a-z-]+)`).FindAllStringSubmatch(stdout, -1) {
 			switch flag := m[1]; flag {
-			case "help", "dry-run", "exit-code", "json": // one asks for these each time
+			case "help", "dry-run", "exit-code", "json", "verbose": // one asks for these each time
 			case "database-url":
 				require.Contains(t, stdout, "[$DATABASE_URL, $DATABASE_URL_FILE]")
 			default:

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rowhook/rowhook/internal/rule"
 	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -244,6 +245,15 @@ func referencesIn(values ...string) (variables, files []string) {
 	slices.Sort(variables)
 	slices.Sort(files)
 	return slices.Compact(variables), slices.Compact(files)
+}
+
+// WarnOfRules adds a warning for what may not be what is meant, which an apply warns of, too.
+func (c *Config) WarnOfRules() {
+	for i := range c.Triggers {
+		for _, w := range rule.Warnings(&c.Triggers[i]) {
+			c.warn(i, w.Problem+"; "+w.Remedy, w.Path...)
+		}
+	}
 }
 
 // WarnOfReferences adds a warning for each reference that refuses returns an error for. It is asked

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/rule"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -225,6 +226,20 @@ func specs() *rapid.Generator[trigger.Spec] {
 		s.At = rapid.SampledFrom([]string{"", trigger.AtCommit}).Draw(t, "at")
 		s.Capture = rapid.SampledFrom([]string{"", trigger.CaptureRows, trigger.CaptureStatement}).Draw(t, "capture")
 		s.OnReplication = rapid.Bool().Draw(t, "on_replication")
+		for _, f := range rule.Faults(&s) {
+			switch f.Path[0] {
+			case "at":
+				s.At = ""
+			case "capture":
+				s.Capture = ""
+			default: // a row that no event has, or a column that is not sent
+				s.On.Delete, s.Payload.Old = true, ""
+				s.Payload.Columns, s.Payload.Insert, s.Payload.Update, s.Payload.Delete = nil, trigger.PayloadOf{}, trigger.PayloadOf{}, trigger.PayloadOf{}
+			}
+		}
+		if s.At == "" && len(rule.Faults(&s)) > 0 { // what at: commit has hidden
+			s.Capture = ""
+		}
 		return s
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/rule"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -32,6 +33,19 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 	t.checkOrder()
 	t.checkConcurrency()
 	t.checkRequest()
+	t.checkRules()
+}
+
+// checkRules reports what an apply would report, too, and needs no database to be seen.
+func (t merged) checkRules() {
+	for _, key := range []string{"on", "payload", "when", "order", "at", "capture", "webhook"} {
+		if !t.clean(key) {
+			return
+		}
+	}
+	for _, f := range rule.Faults(t.spec) {
+		t.conflict(f.Problem+"; "+f.Remedy, append([][]string{f.Path}, f.Beside...)...)
+	}
 }
 
 // merged is a trigger with all that comes from defaults.
