@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/access"
+	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/internal/webapi"
 )
 
@@ -231,7 +233,7 @@ func (s *Server) checkRequest(w http.ResponseWriter, r *http.Request, route rout
 			if len(route.query) > 0 {
 				remedy = "the parameters are " + strings.Join(route.query, ", ")
 			}
-			return webapi.NewProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s has no parameter %q", r.URL.Path, name), remedy)
+			return webapi.NewProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("%s has no parameter %q%s", r.URL.Path, name, suggest.Hint(name, route.query)), remedy)
 		}
 	}
 	if route.body == 0 {
@@ -267,5 +269,32 @@ func decode(r *http.Request, v any) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return webapi.NewProblem(http.StatusRequestTimeout, "timeout", fmt.Sprintf("the request's body did not arrive within %s", bodyTimeout), "")
 	}
+	if name := webapi.UnknownField(err); name != "" {
+		known := fieldsOf(reflect.TypeOf(v), nil)
+		return webapi.NewProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("the request's body has an unknown field %q%s", name, suggest.Hint(name, known)),
+			"the fields, with those within them, are "+strings.Join(known, ", "))
+	}
 	return webapi.NewProblem(http.StatusBadRequest, "invalid", "the request's body can't be parsed: "+strings.TrimPrefix(err.Error(), "json: "), "")
+}
+
+// fieldsOf appends the names that a body of this type may have, each once, with those of the objects in
+// it: encoding/json does not say in which object a field is unknown.
+func fieldsOf(t reflect.Type, names []string) []string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return names
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" || name == "-" {
+			continue
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+		names = fieldsOf(f.Type, names)
+	}
+	return names
 }

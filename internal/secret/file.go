@@ -76,13 +76,21 @@ func (s *Store) isOwnFile(info fs.FileInfo) bool {
 // Read returns the content of a file that the program itself uses, as that of a reference.
 func Read(path string) (string, error) {
 	f, err := read(path, os.Stat, os.OpenFile)
-	if err != nil {
-		return "", unreadable(path, err)
+	switch {
+	case err == nil:
+		return f.value, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("%w: create it, or correct the path", unreadable(path, err))
+	case errors.Is(err, fs.ErrPermission):
+		return "", fmt.Errorf("%w: let the user of this process read it", unreadable(path, err))
 	}
-	return f.value, nil
+	return "", unreadable(path, err)
 }
 
 func readIn(root *os.Root, name string) (*file, error) { return read(name, root.Stat, root.OpenFile) }
+
+// errNotRegular says that a path is that of a directory, a pipe or a device.
+var errNotRegular = errors.New("it is no regular file: name a file that holds the text alone")
 
 // errChanging says that a file was written while it was read.
 var errChanging = errors.New("it is being written: write a new file beside it and rename that")
@@ -95,7 +103,7 @@ func read(name string, stat func(string) (fs.FileInfo, error), open func(string,
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
+		return nil, errNotRegular
 	}
 	f, err := open(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -107,7 +115,7 @@ func read(name string, stat func(string) (fs.FileInfo, error), open func(string,
 		return nil, err
 	}
 	if !info.Mode().IsRegular() { // it was replaced
-		return nil, errors.New("it is no regular file")
+		return nil, errNotRegular
 	}
 	text, err := io.ReadAll(io.LimitReader(f, Largest+1))
 	if err != nil {
