@@ -20,7 +20,7 @@ func (a *app) importCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.importHasuraCommand())
+	cmd.AddCommand(a.importHasuraCommand(), a.importSupabaseCommand(), a.importSequinCommand())
 	return cmd
 }
 

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/internal/importer"
+	"github.com/rowhook/rowhook/internal/importer/sequin"
+)
+
+func (a *app) importSequinCommand() *cobra.Command {
+	var o importing
+	cmd := &cobra.Command{
+		Use:   "sequin FILE|-",
+		Short: "Write a rowhook.yaml from the webhook sinks of Sequin",
+		Long: `Write a rowhook.yaml from the webhook sinks of Sequin. FILE is its YAML, as sequin config export writes it or sequin config
+apply reads it. - is standard input. No database is needed, and nothing is changed.
+
+A sink becomes a trigger for each of its actions, as its messages name the action and the row in other places. The body that
+Sequin sends is rebuilt by a template as far as it goes. Sinks that do not go to a webhook, and functions that are code, are
+named. The configuration goes to standard output, with a comment where something differs, and the report to standard error.
+Secrets become variables; their values are in neither. docs/sequin.md has each setting.`,
+		Example: `  rowhook import sequin sequin.yaml --out rowhook.yaml
+  sequin config export | rowhook import sequin - --report import.txt`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.runImport(o, func() (*importer.Import, error) {
+				if args[0] == standardInput {
+					return sequin.Read("<stdin>", a.stdin)
+				}
+				f, err := os.Open(args[0])
+				if err != nil {
+					return nil, &usageError{err}
+				}
+				defer f.Close()
+				return sequin.Read(args[0], f)
+			}, func(err error) bool {
+				return errors.As(err, new(*usageError)) || errors.As(err, new(*sequin.FaultError))
+			})
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
