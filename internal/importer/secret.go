@@ -172,12 +172,32 @@ func randomLike(s string) bool {
 			}
 			return r
 		}, run))
-		upper := strings.ToLower(run) != run && strings.ToUpper(run) != run && strings.ToLower(run[1:]) != run[1:]
+		upper := strings.ToLower(run) != run && strings.ToUpper(run) != run && strings.ToLower(run[1:]) != run[1:] && !camelCase(run)
 		if len(run) >= 16 && digits >= 2 && digits < len(run) || len(run) >= 24 && (digits > 0 || upper) && !strings.Contains(run, "/") {
 			return true
 		}
 	}
 	return false
+}
+
+var (
+	onlyLetters = regexp.MustCompile(`^[A-Za-z]+$`)
+	capital     = regexp.MustCompile(`[A-Z]`)
+	camelWord   = regexp.MustCompile(`[A-Z]*[a-z]+|[A-Z]+`)
+	vowel       = regexp.MustCompile(`(?i)[aeiouy]`)
+	consonants  = regexp.MustCompile(`(?i)[bcdfghjklmnpqrstvwxz]{5}`)
+)
+
+// camelCase reports whether a text is words such as updateDescriptionEmbedding, as names of handlers
+// in URLs are. Half of the letters of a random text are capitals; of 24 letters and more, one in a
+// thousand has so few of them, and only words that can be spoken.
+func camelCase(s string) bool {
+	if !onlyLetters.MatchString(s) || len(capital.FindAllString(s, -1))*4 > len(s) {
+		return false
+	}
+	return !slices.ContainsFunc(camelWord.FindAllString(s, -1), func(word string) bool {
+		return !vowel.MatchString(word) || consonants.MatchString(word)
+	})
 }
 
 // plainHeaders are headers whose values are no secrets.
