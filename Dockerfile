@@ -38,7 +38,7 @@ COPY . .
 ARG VERSION="" TARGETOS TARGETARCH
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
-      -ldflags "-s -w -X github.com/rowhook/rowhook/internal/cli.version=${VERSION}" -o /out/rowhook .
+      -ldflags "-s -w -funcalign=16 -X github.com/rowhook/rowhook/internal/cli.version=${VERSION}" -o /out/rowhook .
 
 FROM base
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/

@@ -216,7 +216,7 @@ func (p *planner) checkWhen(ctx context.Context, spec *trigger.Spec, rel *relati
 	if spec.When == "" {
 		return nil
 	}
-	shape := fmt.Sprint(operations(spec), "\x00", spec.When, "\x00", rel.shape())
+	shape := fmt.Sprintf("%s\x00%s\x00%v", operations(spec), spec.When, rel.shape())
 	if p.sound[shape] {
 		return nil
 	}

@@ -126,7 +126,7 @@ func (a *app) writeImport(o importing, result *importer.Result) error {
 	default:
 		result.Report.Print(&report)
 	}
-	var to io.Writer = a.stderr
+	to := a.stderr
 	if toStdout {
 		to = a.stdout
 	}
