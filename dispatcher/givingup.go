@@ -21,13 +21,15 @@ const answerAgain = time.Second
 const unpausedAgain = 30 * time.Second
 
 // pause pauses the trigger of a shipment for an answer of its receiver. The lane is suspended
-// already, until it is known what has become of the trigger. If held is true, the events wait, their attempts do not count, and they are due again
-// after a delay. If not, the trigger could not be paused, and they are retried.
+// already, until it is known what has become of the trigger. What may pass by itself is waited for, as
+// it is to settle events. If held is true, the events wait, their attempts do not count, and they are
+// due again after a delay. If not, the trigger can't be paused, and they are retried.
 func (s *sender) pause(sh *shipment, spec *trigger.Spec, status int) (held bool, delay time.Duration) {
 	defer s.inbox.askReload() // until then nothing is claimed for the lane
 	t := queue.Trigger{ID: sh.lane.id, Version: sh.version, Spec: *spec}
 	var found queue.PausedByAnswer
 	var schema int32
+	failed := false
 	err := retry.Do(s.ctx, pg.Backoff(firstRetry), func(ctx context.Context) (err error) {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
@@ -37,10 +39,17 @@ func (s *sender) pause(sh *shipment, spec *trigger.Spec, status int) (held bool,
 			}
 			return err
 		})
-		if err != nil && !pg.WasRefused(err) {
-			return retry.RetryableError(err)
+		if err == nil || pg.WasRefused(err) && !pg.MayPass(err) {
+			return err
 		}
-		return err
+		if !failed && s.ctx.Err() == nil {
+			failed = true
+			s.log.Error("can't pause a trigger for the answer of its receiver; its events wait, and the pause is retried", "trigger", spec.Name, "status", status, "error", err)
+		}
+		if isDiskFull(err) {
+			s.settler.disk.free(s.ctx)
+		}
+		return retry.RetryableError(err)
 	})
 	switch {
 	case s.ctx.Err() != nil:

@@ -152,6 +152,60 @@ func TestAnAnswerPausesTheTriggerAndTheEventWaitsUncounted(t *testing.T) {
 	}
 }
 
+func TestAPauseWaitsForWhatMayPass(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*trigger.Spec){"single": quick(0), "batched": batchOf(10, func(s *trigger.Spec) { s.Retry.Limit = 0 })} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newFixture(t)
+			b.watch(t, "waits", change, func(s *trigger.Spec) { s.Retry.Statuses = statuses(t, "410", "pause") })
+			b.Exec(t, `
+create sequence public.failures;
+grant usage on sequence public.failures to public;
+create function public.fails() returns trigger language plpgsql as $$
+declare
+  states text[] := '{40001,40P01,53200,53100,55P03,57014,25006}';
+  state  text := states[nextval('public.failures')];
+begin
+  if state is not null then
+    raise exception 'this will pass' using errcode = state;
+  end if;
+  return new;
+end $$;
+create trigger fails before update of paused on rowhook.trigger for each row execute function public.fails()`)
+			b.receiver.respond(func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(410) })
+			r := b.start(t)
+			b.Exec(t, "insert into waits (n) values (1)")
+			conn := b.Conn(t)
+			eventually(t, conn, true, "select paused from rowhook.trigger where name = 'waits'")
+			eventually(t, conn, 1, "select count(*)::integer from rowhook.event_log where claimed_by is null and tries = 0")
+			require.Equal(t, 8, one[int](t, conn, "select last_value::integer from public.failures"))
+			require.Equal(t, 1, strings.Count(r.log.String(), "can't pause a trigger"), "it is said once")
+			require.Contains(t, r.log.String(), "a trigger is paused")
+			require.Equal(t, 1, one[int](t, conn, "select count(*)::integer from rowhook.audit where action = 'pause'"))
+		})
+	}
+}
+
+func TestAPauseThatTheDatabaseRefusesForGoodIsAFailedAttempt(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "refused", quick(1, func(s *trigger.Spec) {
+		s.Retry.Statuses, s.Breaker = statuses(t, "410", "pause"), trigger.BreakerOff
+	}))
+	b.Exec(t, `
+create function public.refuses() returns trigger language plpgsql as $$ begin raise exception 'not here' using errcode = 'insufficient_privilege'; end $$;
+create trigger refuses before update of paused on rowhook.trigger for each row execute function public.refuses()`)
+	b.receiver.respond(func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(410) })
+	r := b.start(t)
+	b.Exec(t, "insert into refused (n) values (1)")
+	b.settled(t)
+	conn := b.Conn(t)
+	require.Equal(t, 2, one[int](t, conn, "select tries from rowhook.dead_letter"))
+	require.False(t, one[bool](t, conn, "select paused from rowhook.trigger"))
+	require.Contains(t, r.log.String(), "a trigger can't be paused")
+}
+
 func TestAnAnswerDoesNotOverruleWhoHasResumedOrChangedTheTriggerSince(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -42,6 +42,19 @@ func IsLost(err error) bool {
 	return false
 }
 
+// MayPass reports whether the server rejected a statement for a reason that may pass by itself: another
+// transaction (a serialization failure, a deadlock, a lock), a lack of resources such as a full disk, an
+// operator who canceled it, an input or output error, or a server that takes no writes now. The same
+// statement may succeed later.
+func MayPass(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	return pgerrcode.IsTransactionRollback(pg.Code) || pgerrcode.IsInsufficientResources(pg.Code) || pgerrcode.IsObjectNotInPrerequisiteState(pg.Code) ||
+		pgerrcode.IsOperatorIntervention(pg.Code) || pgerrcode.IsSystemError(pg.Code) || pg.Code == pgerrcode.ReadOnlySQLTransaction
+}
+
 // IsData reports whether a statement failed, or may have failed, because of the content of a row.
 // Examples are a text that can't be converted into the encoding of the session or the database, a
 // value that can't be stored or read, and too large a size or depth of nesting.
