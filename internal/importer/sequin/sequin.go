@@ -104,9 +104,9 @@ func (f *file) other(e entry) {
 		for _, n := range e.value.list() {
 			slot := cmp.Or(n.get("slot_name").str(), n.get("slot").get("name").str(), n.get("slot").str())
 			publication := cmp.Or(n.get("publication_name").str(), n.get("publication").get("name").str(), n.get("publication").str())
-			what := "the slot and the publication"
+			what := "the slot nor the publication"
 			if slot != "" && publication != "" {
-				what = fmt.Sprintf("the slot %s and the publication %s", slot, publication)
+				what = fmt.Sprintf("the slot %s nor the publication %s", slot, publication)
 			}
 			f.find(importer.Note, "", n, "databases", "", "drop them when nothing of Sequin is left, so that the slot keeps no WAL", "has a database %s: DATABASE_URL leads to it here. Rowhook needs neither %s", n.get("name").str(), what)
 		}

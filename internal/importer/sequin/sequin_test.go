@@ -97,7 +97,7 @@ sinks:
 	told(t, r, importer.Differs, "metadata", "commit_lsn")
 	told(t, r, importer.Differs, "batch_size", "is 25 there")
 	told(t, r, importer.Differs, "has a default for SHOP_URL")
-	told(t, r, importer.Note, "the slot sequin_slot and the publication sequin_pub")
+	told(t, r, importer.Note, "needs neither the slot sequin_slot nor the publication sequin_pub")
 	told(t, r, importer.Note, "users")
 }
 

@@ -1,6 +1,7 @@
 package supabase
 
 import (
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -261,9 +262,15 @@ func escaped(s string) (value string, length int) {
 		switch c := s[i]; {
 		case c == '\\' && i+1 < len(s):
 			i++
-			if plain, ok := simple[s[i]]; ok {
+			plain, isSimple := simple[s[i]]
+			coded, length := character(s[i:])
+			switch {
+			case length > 0:
+				out.WriteString(coded)
+				i += length - 1
+			case isSimple:
 				out.WriteByte(plain)
-			} else {
+			default:
 				out.WriteByte(s[i])
 			}
 		case c != '\'':
@@ -276,6 +283,35 @@ func escaped(s string) (value string, length int) {
 		}
 	}
 	return out.String(), len(s)
+}
+
+// character returns what the code of an escape stands for, such as x41, 101 and u0041, and the length of
+// the code; 0: it is none.
+func character(s string) (value string, length int) {
+	start, base, most := 1, 16, 2
+	switch c := s[0]; {
+	case c == 'x':
+	case c == 'u':
+		most = 4
+	case c == 'U':
+		most = 8
+	case c >= '0' && c <= '7':
+		start, base, most = 0, 8, 3
+	default:
+		return "", 0
+	}
+	end := start
+	for end < len(s) && end-start < most && strings.IndexByte("0123456789abcdef"[:base], s[end]|0x20) >= 0 {
+		end++
+	}
+	code, err := strconv.ParseUint(s[start:end], base, 32)
+	if err != nil { // no digits
+		return "", 0
+	}
+	if most >= 4 {
+		return string(rune(code)), end
+	}
+	return string([]byte{byte(code)}), end
 }
 
 // dollarTag returns the delimiter with which a text in dollar signs begins, or "".

@@ -208,6 +208,14 @@ func TestNothingIsMadeOfWhatIsNoWebhook(t *testing.T) {
 	}
 }
 
+func TestEscapesOfStringsAreReadAsPostgresDoes(t *testing.T) {
+	t.Parallel()
+	r := imported(t, `create trigger x after insert on public.t for each row execute function supabase_functions.http_request(`+
+		`E'https://e.com/\x41\101\u0042\U00000043\'\q\xC3\xA9/\x', 'POST', '{}', '{}', '1000')`)
+	require.Len(t, r.Triggers, 1)
+	require.Equal(t, "https://e.com/AABC'q\u00e9/x", r.Triggers[0].Webhook.URL)
+}
+
 func FuzzSQL(f *testing.F) {
 	f.Add("create trigger a after insert or update of b on c for each row when (new.a = 'x') execute function supabase_functions.http_request('https://e.com', 'POST', '{}', '{}', '1');")
 	f.Add("do $$ begin create trigger x before delete on y.z for each row execute procedure supabase_functions.http_request(E'a\\'b'); end $$; alter table y.z disable trigger all")
