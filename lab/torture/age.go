@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,4 +49,38 @@ func (j *judging) expiry(p *place, committed map[key]*entry) {
 	if c := committed[keyOf(p.Trigger, p.Op, p.Old, p.Fresh)]; c != nil && p.At.Before(c.Began.Add(oldAfter)) {
 		j.blame(ruleYoung, "event %s, changed %s, is dead since %s: %s", p.Event, c.Began.Format(precisely), p.At.Format(precisely), p.Reason)
 	}
+}
+
+const (
+	nearlyOld    = oldAfter - 500*time.Millisecond // of events when they are committed
+	answeredLate = 1500 * time.Millisecond         // so that they are too old by then
+	// agingFor is longer than two looks of each dispatcher for events that are too old.
+	agingFor = 12 * time.Second
+)
+
+// aging has attempts in flight while their events get too old. The events are nearly too old when they
+// are committed, and the receiver takes its time to accept them. Several writers follow each other, so
+// that whenever a dispatcher looks for events that are too old, some of these are in flight.
+func (l *lab) aging(ctx context.Context) string {
+	l.receiver.setMood(fleeting, mood{kind: moodSlow, share: 1, after: answeredLate})
+	var wrote [3]error
+	var writing sync.WaitGroup
+	until := time.Now().Add(agingFor)
+	for i := range wrote {
+		writing.Go(func() {
+			w := newWriter(l, 840+i)
+			defer w.close()
+			wait(ctx, time.Duration(i)*nearlyOld/time.Duration(len(wrote)))
+			for wrote[i] == nil && ctx.Err() == nil && time.Now().Before(until) {
+				wrote[i] = w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: fleeting, rows: 5}}, hold: nearlyOld})
+			}
+		})
+	}
+	writing.Wait()
+	wait(ctx, answeredLate)
+	l.receiver.setMood(fleeting, mood{})
+	if err := errors.Join(wrote[:]...); err != nil {
+		return err.Error()
+	}
+	return l.drained(ctx, calmWithin)
 }

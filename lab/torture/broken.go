@@ -121,8 +121,12 @@ func mutations() map[string]mutation {
 		},
 		// Events are sent however old they are.
 		"age": {
-			edits: []edit{{"dispatcher/retry.go", `spec\.Retry\.MaxAge > 0 && !now\.Before`, "spec.Retry.MaxAge < 0 && !now.Before", 1}},
-			only:  []string{moodDown, moodFailing},
+			edits: []edit{
+				{"dispatcher/retry.go", `spec\.Retry\.MaxAge > 0 && !now\.Before`, "spec.Retry.MaxAge < 0 && !now.Before", 1},
+				{"dispatcher/retry.go", `spec\.Retry\.MaxAge <= 0 \|\| what`, "spec.Retry.MaxAge >= 0 || what", 1},
+				{"dispatcher/givingup.go", `l\.trigger\.Spec\.Retry\.MaxAge <= 0`, "l.trigger.Spec.Retry.MaxAge >= 0", 1},
+			},
+			only: []string{moodDown, faultLong},
 		},
 		// What is claimed and being sent is given up by its age, too.
 		"flying": {

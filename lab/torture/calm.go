@@ -29,6 +29,9 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 	if stuck := l.down(ctx, strike); stuck != "" {
 		return "endpoints that were down: " + stuck
 	}
+	if stuck := l.aging(ctx); stuck != "" {
+		return "events that get too old while they are sent: " + stuck
+	}
 	if stuck := l.gone(ctx, strike); stuck != "" {
 		return "a receiver whose answer pauses the trigger: " + stuck
 	}

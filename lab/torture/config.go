@@ -153,7 +153,7 @@ func (v variant) text() string {
   - name: fleeting
     table: public.item_fleeting
     on: {insert: true, update: true, delete: true, manual: true}
-    webhook: {url: "${RECEIVER_URL}/fleeting", timeout: 1s}
+    webhook: {url: "${RECEIVER_URL}/fleeting", timeout: 5s}
     retry: {limit: %d, interval: 300ms, max_interval: %s, max_age: %s}
   - name: pausing
     table: public.item_pausing

@@ -78,6 +78,8 @@ type mood struct {
 	refuses bool
 	// gone has held attempts answered 410, and not accepted.
 	gone bool
+	// after is how late a slow receiver accepts attempts.
+	after time.Duration
 }
 
 // The moods. Each is a kind of fault.
@@ -97,6 +99,9 @@ const (
 
 // moodHold is no fault: attempts are accepted when the mood's until is closed.
 const moodHold = "held"
+
+// moodSlow is no fault either: attempts are accepted after a while.
+const moodSlow = "slow"
 
 func newReceiver(seed uint64) *receiver {
 	return &receiver{seed: seed, closing: make(chan struct{}), events: map[uuid.UUID]*seen{}, moods: map[string]mood{}}
@@ -396,6 +401,10 @@ func (r *reply) misbehave(m mood) {
 			r.accept()
 		case <-r.req.Context().Done():
 		case <-r.closing:
+		}
+	case moodSlow:
+		if r.wait(m.after) {
+			r.accept()
 		}
 	case moodHanging:
 		r.wait(time.Hour)

@@ -465,6 +465,14 @@ func TestReceiverHoldsUntilItIsTold(t *testing.T) {
 	require.GreaterOrEqual(t, a.answered.Sub(began), 50*time.Millisecond)
 }
 
+func TestASlowReceiverAcceptsLate(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	a, _ := post(t, mood{kind: moodSlow, share: 1, after: 50 * time.Millisecond}, 10*time.Second)
+	require.Equal(t, delivered, a.outcome)
+	require.GreaterOrEqual(t, a.answered.Sub(began), 50*time.Millisecond)
+}
+
 func TestReceiverListensOnTheLoopbackOnly(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(1)
