@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -103,6 +105,21 @@ func (a *app) runImport(o importing, read func() (*importer.Import, error), isFa
 		return codeError(exitFailed)
 	}
 	return nil
+}
+
+// openImported opens a file that is to be imported.
+func openImported(path string) (*os.File, error) {
+	if isDirectory(path) {
+		return nil, fmt.Errorf("%s is a directory: name the file in it", path)
+	}
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s does not exist: correct the path", path)
+	case err != nil:
+		return nil, fmt.Errorf("%w: check the file and its rights", err)
+	}
+	return f, nil
 }
 
 // imported is the JSON of an import. Its keys are a promise; docs/hasura.md describes them.

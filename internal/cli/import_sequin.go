@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +29,7 @@ Secrets become variables; their values are in neither. docs/sequin.md has each s
 				if args[0] == standardInput {
 					return sequin.Read("<stdin>", a.stdin)
 				}
-				f, err := os.Open(args[0])
+				f, err := openImported(args[0])
 				if err != nil {
 					return nil, &usageError{err}
 				}

@@ -1,11 +1,11 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -140,9 +140,9 @@ func globEscaped(path string) string {
 func (a *app) readSQL(path string) (text, name string, err error) {
 	from, name := a.stdin, "<stdin>"
 	if path != standardInput {
-		f, err := os.Open(path)
+		f, err := openImported(path)
 		if err != nil {
-			return "", "", fmt.Errorf("read SQL: %w", err)
+			return "", "", err
 		}
 		defer f.Close()
 		from, name = f, path
@@ -151,10 +151,14 @@ func (a *app) readSQL(path string) (text, name string, err error) {
 	switch {
 	case err != nil:
 		return "", "", fmt.Errorf("read %s: %w", name, err)
+	case len(bytes.TrimSpace(raw)) == 0:
+		return "", "", fmt.Errorf("%s is empty: name a dump or a migration, or leave it out to read the database", name)
 	case len(raw) > mostSQL:
 		return "", "", fmt.Errorf("%s is larger than 256 MiB: dump the schema alone (pg_dump --schema-only)", name)
 	case len(raw) > 4 && string(raw[:5]) == "PGDMP":
 		return "", "", fmt.Errorf("%s is a dump in PostgreSQL's custom format: make SQL of it by pg_restore --schema-only -f -", name)
+	case bytes.IndexByte(raw, 0) >= 0:
+		return "", "", fmt.Errorf("%s has zero bytes, so it is no SQL in UTF-8: if it is SQL, save it as UTF-8 (> of PowerShell 5 writes UTF-16)", name)
 	}
 	return string(raw), name, nil
 }

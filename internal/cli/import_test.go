@@ -222,3 +222,29 @@ network: {deny: [private], allow: [10.1.0.0/16]}
 	require.Zero(t, code, stderr)
 	require.Equal(t, "triggers: []\n", stdout)
 }
+
+func TestAnImportSaysWhatIsWrongWithItsArgument(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, c := range []struct{ from, at, want string }{
+		{"hasura", "no-such-file", "no-such-file: does not exist"},
+		{"hasura", dir, "is no directory of Hasura's metadata"},
+		{"hasura", write(t, "x.json", "\x00\x01\xff"), "is not UTF-8 text"},
+		{"supabase", "no-such-file", "no-such-file does not exist: correct the path"},
+		{"supabase", dir, "has no *.sql"},
+		{"supabase", write(t, "binary.sql", "\xfe\x00\xff"), "has zero bytes"},
+		{"supabase", write(t, "empty.sql", " \n"), "is empty"},
+		{"supabase", "-", "<stdin> is empty"},
+		{"sequin", "no-such-file", "no-such-file does not exist: correct the path"},
+		{"sequin", dir, "is a directory: name the file in it"},
+		{"sequin", "-", "<stdin> has none of databases"},
+	} {
+		code, stdout, stderr := rowhook(t, nil, "import", c.from, c.at)
+		require.Equal(t, 2, code, "%s %s: %s", c.from, c.at, stderr)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, c.want)
+	}
+	code, _, stderr := rowhook(t, nil, "import", "supabase", write(t, "latin1.sql", "-- \xe9t\xe9\nselect '\xfe';"))
+	require.Zero(t, code, stderr)
+	require.Contains(t, stderr, "Nothing to import is in it")
+}

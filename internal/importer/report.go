@@ -159,7 +159,11 @@ func (r *Report) Print(w io.Writer) {
 			fmt.Fprintf(w, "  %s\n", f.String())
 		}
 	}
-	if len(r.Findings) == 0 {
+	switch {
+	case len(r.Findings) > 0:
+	case r.Triggers == 0:
+		fmt.Fprintf(w, "\nNothing to import is in it: see that it is the right file or directory.\n")
+	default:
 		fmt.Fprintf(w, "\nEvery setting is carried over.\n")
 	}
 }

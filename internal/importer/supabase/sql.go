@@ -154,8 +154,7 @@ func (s *scanner) next(atStart bool) (token, bool) {
 	}
 	t := token{start: s.pos, line: s.line}
 	rest := s.src[s.pos:]
-	c := first(rest)
-	length := len(string(c))
+	c, length := utf8.DecodeRuneInString(rest)
 	switch {
 	case c == '\'':
 		t.kind = text

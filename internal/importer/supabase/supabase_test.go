@@ -203,7 +203,7 @@ create trigger filled after insert on orders for each row execute function supab
 
 func TestNothingIsMadeOfWhatIsNoWebhook(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"", ";;", "create", "create trigger", "create trigger x after insert", "'", `"`, "$$", "$a$ x", "/*", "--", "\\x", "create trigger x after insert on t for each row when (", "copy t from stdin;", "do $$ begin", "alter table", "drop table", "E'\\", ":'"} {
+	for _, text := range []string{"", ";;", "create", "create trigger", "create trigger x after insert", "'", `"`, "$$", "$a$ x", "/*", "--", "\\x", "create trigger x after insert on t for each row when (", "copy t from stdin;", "do $$ begin", "alter table", "drop table", "E'\\", ":'", "\xfe", "a\xc3"} {
 		require.Empty(t, imported(t, text).Triggers, text)
 	}
 }
@@ -219,6 +219,7 @@ func TestEscapesOfStringsAreReadAsPostgresDoes(t *testing.T) {
 func FuzzSQL(f *testing.F) {
 	f.Add("create trigger a after insert or update of b on c for each row when (new.a = 'x') execute function supabase_functions.http_request('https://e.com', 'POST', '{}', '{}', '1');")
 	f.Add("do $$ begin create trigger x before delete on y.z for each row execute procedure supabase_functions.http_request(E'a\\'b'); end $$; alter table y.z disable trigger all")
+	f.Add("\xfe")
 	f.Fuzz(func(t *testing.T, text string) {
 		if _, err := supabase.Import("a test", []supabase.File{{Name: "f", Text: text}}).Finish(); err != nil {
 			t.Fatal(err)
