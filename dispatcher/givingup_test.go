@@ -351,7 +351,8 @@ func TestEventsExpireWhileTheirEndpointFailsButNotWhilePaused(t *testing.T) {
 		b.Exec(t, "insert into "+name+" (n) select generate_series(101, 150)")
 	}
 	eventually(t, conn, 124, "select count(*)::integer from rowhook.dead_letter where reason like 'expired: %'")
-	require.Equal(t, 100, one[int](t, conn, "select count(*)::integer from rowhook.dead_letter where tries = 0"))
+	// Of the first twelve, two need not have been tried: ten failures in a row hold the trigger.
+	require.Equal(t, 100, one[int](t, conn, "select count(*)::integer from rowhook.dead_letter where tries = 0 and (new ->> 'n')::integer > 100"))
 	require.Less(t, len(b.receiver.on("down"))+len(b.receiver.on("sorted"))-requests, 60, "they are not tried before")
 	require.Equal(t, 62, one[int](t, conn, "select count(*)::integer from rowhook.event_log"))
 	_, err = operate.Resume(t.Context(), pool, "held")

@@ -132,7 +132,12 @@ func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 	require.Len(t, bodies, features, "nothing else was sent")
 	require.Zero(t, one[int](t, conn, deadRows))
 	require.Equal(t, rows+len(paths)*features, one[int](t, conn, "select count(*)::integer from rowhook.event_archive"))
-	require.NotContains(t, first.log.String(), "level=ERROR")
+	for line := range strings.Lines(first.log.String()) {
+		// The way down drops which tables a trigger watches, and the next apply records it again.
+		if !strings.Contains(line, "it is not recorded which tables it watches") {
+			require.NotContains(t, line, "level=ERROR")
+		}
+	}
 }
 
 // newestFeatures are triggers on the table f, each with a key that is new in the newest version of
