@@ -117,7 +117,7 @@ func (f *file) other(e entry) {
 			f.find(importer.Skipped, n.get("name").str(), n, "change_retentions", "", "keep it in Sequin, or write changes to a table by a trigger of your own", "is not imported: it writes changes into a table, and Rowhook sends webhooks")
 		}
 	default:
-		f.find(importer.NotCarried, "", e.value, e.name, "", "", "is not known to this import")
+		f.find(importer.NotCarried, "", e.value, e.name, "", lookItUp, "is not known to this import")
 	}
 }
 
@@ -187,6 +187,8 @@ func (s *sink) endpoint(to *node) bool {
 	path := s.references("destination.http_endpoint_path", to.get("http_endpoint_path"))
 	if url := e.get("url"); url.isSet() {
 		pieces = s.references("http_endpoints.url", url)
+	} else if e.get("host").isSet() {
+		pieces = s.fromParts(e)
 	} else {
 		variable := strings.ToUpper(strings.ReplaceAll(importer.TriggerName(name), "-", "_")) + "_URL"
 		pieces = append([]importer.Piece{importer.Ref(s.imp.Refer(variable, use("http_endpoints", e)))}, s.references("http_endpoints.path", e.get("path"))...)
@@ -200,11 +202,30 @@ func (s *sink) endpoint(to *node) bool {
 		s.headers(list, e.get(list), use)
 	}
 	for _, other := range e.entries {
-		if !slices.Contains([]string{"name", "url", "headers", "encrypted_headers", "local", "path", "webhook.site", "use_local_tunnel"}, other.name) {
-			s.sinkFind(importer.NotCarried, other.value, "http_endpoints."+other.name, "", "", "is not known to this import")
+		if !slices.Contains([]string{"name", "url", "headers", "encrypted_headers", "local", "path", "webhook.site", "use_local_tunnel", "scheme", "host", "port"}, other.name) {
+			s.sinkFind(importer.NotCarried, other.value, "http_endpoints."+other.name, "", lookItUp, "is not known to this import")
 		}
 	}
 	return true
+}
+
+// lookItUp is the remedy of what no version that was looked at has.
+const lookItUp = "look it up in Sequin's documentation; if the receiver depends on it, say it in the trigger"
+
+// fromParts is the URL of an endpoint that is written as scheme, host, port and path.
+func (s *sink) fromParts(e *node) []importer.Piece {
+	pieces := []importer.Piece{importer.Text("https://")}
+	if scheme := e.get("scheme"); scheme.isSet() {
+		pieces = append(s.references("http_endpoints.scheme", scheme), importer.Text("://"))
+	}
+	pieces = append(pieces, s.references("http_endpoints.host", e.get("host"))...)
+	if port := e.get("port"); port.isSet() {
+		pieces = append(append(pieces, importer.Text(":")), s.references("http_endpoints.port", port)...)
+	}
+	if path := e.get("path"); path.isSet() {
+		pieces = joined(pieces, s.references("http_endpoints.path", path))
+	}
+	return pieces
 }
 
 // joined puts a path behind a URL, with one slash between them.
@@ -317,7 +338,7 @@ func (s *sink) source() {
 				case "exclude_schemas":
 					except = append(except, inSchema(name))
 				default:
-					s.sinkFind(importer.NotCarried, part.value, "source."+part.name, "", "", "is not known to this import")
+					s.sinkFind(importer.NotCarried, part.value, "source."+part.name, "", lookItUp, "is not known to this import")
 				}
 			}
 		}
@@ -406,14 +427,14 @@ func (s *sink) rest(to *node) {
 	}
 	for _, e := range n.entries {
 		if !slices.Contains(handled, e.name) && e.value.isSet() {
-			s.sinkFind(importer.NotCarried, e.value, e.name, "", "", "is not known to this import")
+			s.sinkFind(importer.NotCarried, e.value, e.name, "", lookItUp, "is not known to this import")
 		}
 	}
 	for _, e := range to.entries {
 		switch e.name {
 		case "type", "http_endpoint", "http_endpoint_path", "batch":
 		default:
-			s.sinkFind(importer.NotCarried, e.value, "destination."+e.name, "", "", "is not known to this import")
+			s.sinkFind(importer.NotCarried, e.value, "destination."+e.name, "", lookItUp, "is not known to this import")
 		}
 	}
 }

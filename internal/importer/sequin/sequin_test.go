@@ -64,6 +64,25 @@ http_endpoints:
     path: /webhook
 `
 
+func TestAnEndpointMayBeWrittenInParts(t *testing.T) {
+	t.Parallel()
+	r := imported(t, `
+http_endpoints:
+  - {name: whole, scheme: http, host: hooks.internal, port: 8443, path: in}
+  - {name: least, host: "${HOST}"}
+sinks:
+  - {name: a, table: public.a, actions: [insert], destination: {type: webhook, http_endpoint: whole, http_endpoint_path: /more}}
+  - {name: b, table: public.b, actions: [insert], destination: {type: webhook, http_endpoint: least}}
+`)
+	all := byName(r)
+	require.Equal(t, "http://hooks.internal:8443/in/more", all["a"].Webhook.URL)
+	require.Equal(t, "https://${HOST}", all["b"].Webhook.URL)
+	for _, f := range r.Report.Findings {
+		require.NotContains(t, f.Message, "tunnel")
+		require.NotContains(t, f.Message, "not known")
+	}
+}
+
 func TestASinkBecomesATriggerForEachAction(t *testing.T) {
 	t.Parallel()
 	r := imported(t, endpoints+`
