@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,8 @@ func FuzzParseDuration(f *testing.F) {
 	})
 }
 
+var wordBehindDollar = regexp.MustCompile(`\$[A-Za-z_]`)
+
 // specs generates valid triggers with unusual contents.
 func specs() *rapid.Generator[trigger.Spec] {
 	odd := rapid.OneOf(
@@ -120,7 +123,9 @@ func specs() *rapid.Generator[trigger.Spec] {
 			s.Payload.Changed = rapid.Bool().Draw(t, "changed")
 		}
 		s.Webhook.URL = rapid.SampledFrom([]string{"https://e.com", "${U}/x", "http://${H}:${P}/?a=b&c={d}", "https://e.com/$${x}", "http://[::1]/", "https://e.com/$new.id", "${U}/${new.\"a b\" ?? 'x'}"}).Draw(t, "url")
-		headers := rapid.MapOfN(rapid.SampledFrom([]string{"X-A", "X-B", "authorization", "1", "null", "true"}), odd, 0, 3).Draw(t, "headers")
+		// A word behind a $ may be taken for a misspelt word of a template.
+		header := odd.Filter(func(s string) bool { return !wordBehindDollar.MatchString(s) })
+		headers := rapid.MapOfN(rapid.SampledFrom([]string{"X-A", "X-B", "authorization", "1", "null", "true"}), header, 0, 3).Draw(t, "headers")
 		if len(headers) > 0 {
 			s.Webhook.Headers = headers
 		}
