@@ -101,6 +101,11 @@ func TestTheSchemaGoesDownAndUpUnderLoadAndNothingIsLost(t *testing.T) {
 		change(5)
 		require.NoError(t, sqlschema.MigrateTo(t.Context(), conn, version, quiet))
 	}
+	// On the older version the events of a trigger that an answer would pause wait for 30 s.
+	require.Eventually(t, func() bool {
+		log := first.log.String()
+		return strings.LastIndex(log, fmt.Sprintf("from=%d to=%d", newest-1, newest)) >= strings.LastIndex(log, fmt.Sprintf("from=%d to=%d", newest, newest-1))
+	}, time.Minute, 20*time.Millisecond, "the dispatcher knows the version")
 	gone.Store(true)
 	change(5)
 	eventually(t, conn, true, "select paused from rowhook.trigger where name = 'gone'")

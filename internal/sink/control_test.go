@@ -230,10 +230,15 @@ func TestACountThatSettlesSeesWhatComesLater(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, &Sink{})
 	d.send("/", order(7, "Ada"))
-	answer := make(chan string, 1)
-	go func() {
-		answer <- d.refused("POST", "/verify", `{"match": {"trigger": "order_placed"}, "count": 1, "settle": "10m"}`)
-	}()
+	refused := func(body string) <-chan string {
+		answer := make(chan string, 1)
+		go func() {
+			defer close(answer) // also if it is not refused
+			answer <- d.refused("POST", "/verify", body)
+		}()
+		return answer
+	}
+	answer := refused(`{"match": {"trigger": "order_placed"}, "count": 1, "settle": "10m"}`)
 	somebodyWaits(t, d.sink)
 	d.send("/", order(7, "Ada"))
 	require.Empty(t, answer, "a duplicate is not another event")
@@ -242,12 +247,10 @@ func TestACountThatSettlesSeesWhatComesLater(t *testing.T) {
 	require.Equal(t, 2, d.found("POST", "/verify", `{"match": {}, "count": 2, "settle": "1ms"}`).Matching)
 	require.Equal(t, 3, d.found("POST", "/verify", `{"match": {"attempts": "all"}, "count": 3, "settle": "1ms"}`).Matching)
 	d.sink.journal.announce() // those before wait no longer
-	go func() {
-		answer <- d.refused("POST", "/verify", `{"match": {}, "count": 2, "settle": "30ms"}`)
-	}()
+	answer = refused(`{"match": {}, "count": 2, "settle": "4s"}`)
 	somebodyWaits(t, d.sink)
 	d.sink.Forget(Match{Where: where(t, "new.id", 8)})
-	require.Contains(t, <-answer, "408 too_few: 1 of 2 deliveries arrived within 30ms")
+	require.Contains(t, <-answer, "408 too_few: 1 of 2 deliveries arrived within 4s")
 }
 
 func TestTriggersThatDoNotExistAreRefusedWhereTheyAreKnown(t *testing.T) {
