@@ -23,8 +23,10 @@ export default defineConfig({
         tokens[i].info = language(tokens[i].content);
         return fence(tokens, i, ...rest);
       };
-      const text = md.renderer.rules.text;
-      md.renderer.rules.text = (...args) => text(...args).replaceAll("{{", "&#123;&#123;");
+      for (const rule of ["text", "code_inline"]) {
+        const render = md.renderer.rules[rule];
+        md.renderer.rules[rule] = (...args) => render(...args).replaceAll("{{", "&#123;&#123;");
+      }
     },
   },
   themeConfig: {
