@@ -28,6 +28,7 @@ type claimer struct {
 	loader        *loader
 	sender        *sender
 	repairer      *repairer
+	taker         *taker
 	session       *listening
 	commits       *commitTime
 	notifications *notificationQueue
@@ -59,6 +60,7 @@ type claimer struct {
 	postponed   bool          // a load waits until allowance is enough
 	unannounced unannounced   // new events for which no notification has arrived
 	muted       bool          // nobody may ring; see mute
+	offer       offer
 	said        muteWords
 	still       bool // it stands still, and has let writers ring
 	cost        claimCost
@@ -117,10 +119,11 @@ func (c *claimer) letGo() {
 	// While writers are muted, the other instances look by themselves. The bell is Unarmed also
 	// after a request for silence that the stop cut off before its answer came.
 	if state := c.bell.State(); !c.muted && (state == listener.Silent || state == listener.Unarmed && !c.noListen) {
-		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
+		if _, err := queue.Ring(ctx, c.db.claims, queue.Handover{}); err != nil {
 			c.log.Warn("can't arm the doorbell before stopping; another instance will arm it", "error", err)
 		}
 	}
+	c.endOffer(ctx)
 	c.uncertain = !c.repairer.finish(ctx)
 }
 
@@ -176,12 +179,13 @@ func (c *claimer) standStill(ctx context.Context) {
 	if c.bell.State() == listener.Silent && !c.muted {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
-		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
+		if _, err := queue.Ring(ctx, c.db.claims, queue.Handover{}); err != nil {
 			c.log.Debug("can't arm the doorbell before standing still; another instance arms it", "error", err)
 		}
 	}
 	c.bell.Lost()
 	c.silent.Store(false)
+	c.endOffer(ctx)
 }
 
 // wait is the time until the first of these: the interval poll, an event that becomes due, a claim
@@ -258,12 +262,13 @@ func (c *claimer) loseBell(ctx context.Context) {
 	if c.bell.State() == listener.Silent && !c.muted {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
-		if _, err := queue.Ring(ctx, c.db.claims); err != nil {
+		if _, err := queue.Ring(ctx, c.db.claims, queue.Handover{}); err != nil {
 			// The bell is armed when a session listens again.
 			c.log.Debug("can't arm the doorbell after the listening session was lost; it is armed when a session listens again", "error", err)
 		}
 	}
 	c.bell.Lost()
+	c.endOffer(ctx)
 }
 
 func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
@@ -274,7 +279,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 	c.bell.Saturated(c.scheduler.saturated())
 	switch c.bell.Next(now) {
 	case listener.Arm:
-		horizon, err := queue.Ring(ctx, c.db.claims)
+		horizon, err := queue.Ring(ctx, c.db.claims, c.takeOver())
 		if err != nil {
 			c.bell.Lost()
 			return err
@@ -284,6 +289,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		c.doorbellIs(listener.Arming)
 		c.scheduler.markAll(true)
 		c.scheduler.forgetDelayed()
+		c.taker.look()
 		c.log.Debug("doorbell armed", "horizon", horizon)
 	case listener.Check:
 		pending, err := queue.Pending(ctx, c.db.claims, c.horizon)
@@ -293,6 +299,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		if c.bell.Checked(now, pending) {
 			c.scheduler.markAll(true)
 			c.scheduler.forgetDelayed()
+			c.taker.look()
 			if c.scheduler.hasOrder() { // only the owner of a lane finds what is in it
 				return queue.NotifyPeers(ctx, c.db.claims, queue.HelpPayload)
 			}
@@ -306,6 +313,9 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 		c.doorbellIs(listener.Silent)
 		c.log.Debug("doorbell silenced")
 	case listener.None:
+	}
+	if err := c.renewOffer(ctx); err != nil {
+		return err
 	}
 	if c.bell.State() == listener.Silent {
 		c.scheduler.markHot(now)
@@ -322,6 +332,10 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 // knowing, it is armed anew. While another instance keeps writers silent, every lane is marked at
 // each watch, since that instance may hang.
 func (c *claimer) watched(w *queue.Watch) {
+	c.offer.watched(w, c.self.id)
+	if w.Handed {
+		c.taker.look()
+	}
 	if w.Doorbell == queue.Ringing {
 		if c.muted {
 			c.bell.Lost() // it was armed, for instance by a dispatcher of an older version

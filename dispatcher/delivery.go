@@ -24,6 +24,7 @@ type delivery struct {
 	size    int       // of its body and a comma, with batches; 0: not measured
 	key     string    // within which its order holds; "": no order
 	bulk    bool      // its trigger had batches when it was claimed
+	handed  bool      // its writer has handed it over
 
 	placed *placed // its place in the order of its key; nil: it was claimed
 

@@ -130,6 +130,7 @@ type Dispatcher struct {
 	pacer         *pacer
 	totals        *totals
 	repairer      *repairer
+	taker         *taker
 	orderer       *orderer
 	listening     *listening
 	pulse         *pulse
@@ -240,18 +241,20 @@ func compose(cfg Config) *Dispatcher {
 		client: client, scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
 		inbox: inbox, tell: tell, log: log,
 	}
+	taker := &taker{db: db, self: self, scheduler: scheduler, sender: sender, inbox: inbox, tell: tell, log: log, signal: make(chan struct{}, 1)}
+	inbox.taker = taker
 	orderer := newOrderer(db, self, scheduler, pulse, tell, log)
 	orderer.sender, orderer.settler = sender, settler
 	sender.orderer, settler.orderer = orderer, orderer
 	d := &Dispatcher{
-		orderer: orderer,
-		cfg:     cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
+		orderer: orderer, taker: taker,
+		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
 		references: references, loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
 		pacer:  &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
 		totals: &totals{db: db, self: self, scheduler: scheduler, pulse: pulse, log: log},
 		claimer: &claimer{
-			db: db, self: self, scheduler: scheduler, inbox: inbox, loader: loader, sender: sender, repairer: repairer, session: listening,
+			db: db, self: self, scheduler: scheduler, inbox: inbox, loader: loader, sender: sender, repairer: repairer, taker: taker, session: listening,
 			commits: commits, notifications: notifications, disk: disk, tell: tell, log: log,
 			pollInterval: cfg.PollInterval, noListen: cfg.NoListen,
 		},
@@ -298,7 +301,7 @@ func (d *Dispatcher) ill() bool {
 		return true
 	}
 	now := time.Now()
-	for _, h := range []*health{&d.claimer.health, &d.settler.health, &d.orderer.health} {
+	for _, h := range []*health{&d.claimer.health, &d.taker.health, &d.settler.health, &d.orderer.health} {
 		if h.problem(now) != "" {
 			return true
 		}
@@ -345,10 +348,12 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	settleCtx, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSettling()
 
-	var loops, settling, listening, reporting, beating, pacing sync.WaitGroup
+	var loops, settling, listening, reporting, beating, pacing, taking sync.WaitGroup
 	beatCtx, stopBeating := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeating()
 	beating.Go(func() { d.pulse.run(beatCtx) })
+	takeCtx, stopTaking := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTaking()
 	listenCtx, stopListening := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopListening()
 	if !d.cfg.NoListen {
@@ -356,6 +361,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		listening.Go(func() { d.listening.run(listenCtx) })
 	}
 	settling.Go(func() { d.settler.run(settleCtx) })
+	taking.Go(func() { d.taker.run(takeCtx) })
 	loops.Go(func() { d.claimer.run(ctx) })
 	loops.Go(func() { d.repairer.run(ctx) })
 	loops.Go(func() { d.orderer.run(ctx) })
@@ -380,6 +386,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.finishSending(stopSending)
 	stopSending()
 	pacing.Wait()
+	// Until here it gives back what is still handed over to it.
+	stopTaking()
+	taking.Wait()
 	lastWords, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	left := d.settler.finish(lastWords)
@@ -449,6 +458,14 @@ func (d *Dispatcher) unregister(left int) error {
 	}
 	if err := queue.Unregister(ctx, d.db.writes, d.self.id); err != nil {
 		return err
+	}
+	if d.db.schema.version.Load() >= queue.HandoverSchema {
+		for more := true; more; {
+			var err error
+			if _, more, err = queue.ReturnStrays(ctx, d.db.writes); err != nil {
+				return err
+			}
+		}
 	}
 	return queue.NotifyPeers(ctx, d.db.claims, queue.StoppedPayload)
 }

@@ -14,6 +14,7 @@ import (
 // scheduler.signal, and reads the inbox in claimer.listen.
 type inbox struct {
 	scheduler *scheduler
+	taker     *taker
 
 	mu sync.Mutex
 	unread
@@ -54,6 +55,7 @@ func (i *inbox) sessionBegins() {
 	i.bellLost, i.listens, i.reload = true, true, true
 	i.mu.Unlock()
 	i.scheduler.markAll(true)
+	i.taker.look()
 }
 
 // sessionLost says that no session listens any more. It does not wake the claimer, which may go on
@@ -97,6 +99,22 @@ func (i *inbox) notified(payload string) {
 	}
 }
 
+// handed takes in a notification of what was handed over. It is a ring, too, but the claimer has nothing
+// to do for it. So it wakes the claimer only when there are so many that the bell may have to go silent.
+func (i *inbox) handed(payload string) {
+	i.taker.notified(payload)
+	i.mu.Lock()
+	i.rings++
+	wake := i.rings%wakeEvery == 0
+	i.mu.Unlock()
+	if wake {
+		i.scheduler.wake()
+	}
+}
+
+// wakeEvery is how many hand-overs wake the claimer. It is below the fewest rings that silence a bell.
+const wakeEvery = 8
+
 // inherit takes over from an instance that is gone: the events that it gave back, the times at
 // which its retries become due, its shares, and writers that are silent on its account.
 func (i *inbox) inherit() {
@@ -105,6 +123,7 @@ func (i *inbox) inherit() {
 	i.mu.Unlock()
 	i.scheduler.forgetDue(i.scheduler.ids())
 	i.scheduler.markAll(true)
+	i.taker.look()
 	i.scheduler.reseat()
 	i.scheduler.reshare()
 }

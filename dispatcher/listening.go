@@ -50,6 +50,7 @@ func (l *listening) open() {
 		},
 		Channel:   queue.Channel,
 		Notified:  l.notified,
+		Others:    map[string]func(string){queue.TakeChannel(l.self.id): l.handed},
 		Listening: l.begins,
 		Lost:      func(error) { l.lost() },
 		Ping: func(ctx context.Context, channel, payload string) error {
@@ -74,6 +75,12 @@ func (l *listening) renew() {
 func (l *listening) notified(payload string) {
 	l.tell.rang()
 	l.inbox.notified(payload)
+}
+
+// handed is called for every notification of what was handed over, on the listener's goroutine.
+func (l *listening) handed(payload string) {
+	l.tell.rang()
+	l.inbox.handed(payload)
 }
 
 // begins is called when a session begins to listen.

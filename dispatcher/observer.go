@@ -16,7 +16,8 @@ import (
 type Observer struct {
 	// Configured receives all triggers each time the configuration was loaded.
 	Configured func(triggers []TriggerRef)
-	// Claimed receives the events of each claim that the database answered, possibly none, and how
+	// Claimed receives the events of each claim that the database answered, possibly none, or of each
+	// read of events that were handed over, and how
 	// long the claim took.
 	Claimed func(events []ClaimedEvent, took time.Duration)
 	// Missed receives the number of new events that the interval poll found although writers ring:
@@ -42,8 +43,8 @@ type Observer struct {
 	// Maintained receives each minute what was found and done in looking after the tables. Only the
 	// instance that did so is told.
 	Maintained func(Maintenance)
-	// Failed receives each statement that failed and is tried again: its purpose, "claim" or
-	// "settle", and the error.
+	// Failed receives each statement that failed and is tried again: its purpose, "claim", "take"
+	// or "settle", and the error.
 	Failed func(purpose string, err error)
 }
 
@@ -53,13 +54,14 @@ type TriggerRef struct {
 	Name string
 }
 
-// ClaimedEvent is an event that a claim took.
+// ClaimedEvent is an event that a claim took, or that its writer has handed over.
 type ClaimedEvent struct {
 	ID        [16]byte
 	TriggerID int32
 	Attempt   int       // number of the attempt that the claim is for, from 1
 	CreatedAt time.Time // when the row changed
 	DueAt     time.Time // when the event became due, by the server's clock
+	Handed    bool      // its writer has handed it over, and it was read without a claim
 }
 
 // Outcome says what became of an event after an attempt.
@@ -187,7 +189,7 @@ func (o *observers) claimed(events []queue.Claimed, took time.Duration) {
 	claimed := make([]ClaimedEvent, len(events))
 	for i := range events {
 		e := &events[i]
-		claimed[i] = ClaimedEvent{ID: e.ID, TriggerID: e.Trigger, Attempt: int(e.Tries), CreatedAt: e.CreatedAt, DueAt: e.DueAt}
+		claimed[i] = ClaimedEvent{ID: e.ID, TriggerID: e.Trigger, Attempt: int(e.Tries), CreatedAt: e.CreatedAt, DueAt: e.DueAt, Handed: e.Lease > 0}
 	}
 	for _, f := range o.onClaimed {
 		f(claimed, took)

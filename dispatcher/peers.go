@@ -108,7 +108,7 @@ func (p *peers) watch(ctx context.Context) {
 	generation, _ := p.configuration.get()
 	reload, listens := p.inbox.watched(&w, w.Generation != generation)
 	deaf := !listens && !p.noListen
-	if reload || deaf || w.Doorbell != queue.Ringing || w.Notices >= queue.MuteFrom {
+	if reload || deaf || w.Doorbell != queue.Ringing || w.Notices >= queue.MuteFrom || w.Handed || w.Handover.Instance != p.self.id {
 		p.scheduler.wake()
 	}
 }

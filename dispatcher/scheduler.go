@@ -53,6 +53,7 @@ type scheduler struct {
 	halted        bool        // claims and sends nothing until resume
 	alone         *shipment   // one that is to be sent alone: nothing else may start; nil: none
 	overdue       []*delivery // expired when they were claimed, and not given up yet
+	handed        handedMarks
 
 	targets       map[string]*target // of the breakers, by name
 	healthChanged bool               // rowhook.health is to be read
@@ -69,6 +70,7 @@ const (
 
 func newScheduler(limit, batch int) *scheduler {
 	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), lanes: map[int32]*lane{},
+		handed:        handedMarks{deliveries: map[[16]byte]*delivery{}, refused: map[*lane]bool{}},
 		order:         orderSignals{wake: make(chan struct{}, 1), changed: true},
 		breakerSignal: make(chan struct{}, 1), paceSignal: make(chan struct{}, 1), shareSignal: make(chan struct{}, 1)}
 	s.outstanding.prev, s.outstanding.next = &s.outstanding, &s.outstanding
@@ -538,6 +540,9 @@ func (s *scheduler) link(d *delivery) {
 	if d.bulk {
 		s.bulk++
 	}
+	if d.handed {
+		s.handed.deliveries[d.event.ID] = d
+	}
 }
 
 // settled forgets deliveries whose outcome is written.
@@ -550,6 +555,12 @@ func (s *scheduler) settled(ds []*delivery) {
 		d.lane.claimed--
 		if d.bulk {
 			s.bulk--
+		}
+		if d.handed {
+			delete(s.handed.deliveries, d.event.ID)
+			if s.handed.settled != nil {
+				s.handed.settled[d.event.ID] = true
+			}
 		}
 	}
 	before := s.count

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -459,12 +461,34 @@ func (s *settler) settled(batch []queue.Settlement, owners []*delivery, n int, m
 	}
 	now := time.Now()
 	s.judge(batch, owners, n)
+	s.passOn(batch, owners)
 	for i := range batch {
 		if owners[i].placed != nil {
 			continue
 		}
 		if f := batch[i].Fate; f == queue.Retried || f == queue.Released {
 			s.scheduler.noteDue(batch[i].Trigger, now.Add(batch[i].Delay))
+		}
+	}
+}
+
+// passOn rings for events that were handed over to this instance and given back. Their writers have told
+// nobody else.
+func (s *settler) passOn(batch []queue.Settlement, owners []*delivery) {
+	var triggers []int32
+	for i, dl := range owners {
+		if dl.handed && batch[i].Fate == queue.Released && !slices.Contains(triggers, batch[i].Trigger) {
+			triggers = append(triggers, batch[i].Trigger)
+		}
+	}
+	if len(triggers) == 0 || !s.scheduler.hasPeers() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+	defer cancel()
+	for _, id := range triggers {
+		if err := queue.NotifyPeers(ctx, s.db.claims, strconv.Itoa(int(id))); err != nil {
+			s.log.Debug("can't tell the other instances what was given back; they find it at their next poll", "error", err)
 		}
 	}
 }

@@ -52,6 +52,9 @@ func (d *Dispatcher) Stats() Stats {
 		Uncaptured: d.captures.uncaptured(), PayloadBytes: d.payloads.room.inUse(), NotificationQueue: d.notifications.usage.Load(), Triggers: d.scheduler.stats(),
 	}
 	s.History, s.HistoryEnds = d.history.problem()
+	if s.Claiming == "" {
+		s.Claiming = d.taker.health.problem(time.Now())
+	}
 	if problem := d.db.schema.unworkable(); problem != nil {
 		s.Claiming = problem.Error()
 	}

@@ -42,6 +42,10 @@ type Listener struct {
 	// Notified is called with the payload of each notification on Channel. Notified is required.
 	Notified func(payload string)
 
+	// Others are further channels to listen to, each with what is called with the payloads of its
+	// notifications. Optional.
+	Others map[string]func(payload string)
+
 	// Listening is called each time a session begins to listen, including the first time.
 	// Notifications that were sent before are lost, so the caller should look for what they
 	// announced. Listening is optional.
@@ -67,8 +71,12 @@ type Listener struct {
 	// Logger receives warnings of sessions that are lost or can't be opened. Logger is optional.
 	Logger *slog.Logger
 
+	channels int // to listen to
+
 	mu      sync.Mutex
-	session *pgx.Conn    // the listening session; nil: none
+	opening *pgx.Conn    // the session that last began to listen on a channel
+	opened  int          // on how many it listens
+	session *pgx.Conn    // the session that listens on all of them; nil: none
 	renewed *pgx.Conn    // the session that Renew has closed
 	heard   atomic.Int64 // notifications so far
 }
@@ -95,10 +103,15 @@ func (l *Listener) Run(ctx context.Context) error {
 		LogError:       func(ctx context.Context, err error) { l.ended(ctx, err) },
 		ReconnectDelay: firstDelay, // connect has the backoff; this delay keeps sessions that break at once from spinning
 	}
-	inner.Handle(l.Channel, handler{l})
+	l.channels = 1 + len(l.Others)
+	inner.Handle(l.Channel, handler{l, l.Notified})
+	for channel, notified := range l.Others {
+		inner.Handle(channel, handler{l, notified})
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	if l.Ping != nil {
+		l.channels++
 		inner.Handle(l.PingChannel, pong{l})
 		beat, stop := context.WithCancel(ctx)
 		defer stop()
@@ -214,24 +227,39 @@ func (l *Listener) log(ctx context.Context, level slog.Level, msg string, args .
 	}
 }
 
-// handler receives the notifications of writers.
-type handler struct{ l *Listener }
+// handler receives the notifications of a channel.
+type handler struct {
+	l        *Listener
+	notified func(payload string)
+}
 
 func (h handler) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
 	h.l.heard.Add(1)
-	h.l.Notified(n.Payload)
+	h.notified(n.Payload)
 	return nil
 }
 
-// HandleBacklog is called when a session has begun to listen.
+// HandleBacklog is called when a session has begun to listen on a channel.
 func (h handler) HandleBacklog(_ context.Context, _ string, conn *pgx.Conn) error {
-	h.l.mu.Lock()
-	h.l.session = conn
-	h.l.mu.Unlock()
-	if h.l.Listening != nil {
-		h.l.Listening()
-	}
+	h.l.begins(conn)
 	return nil
+}
+
+// begins calls Listening once the session listens on all channels.
+func (l *Listener) begins(conn *pgx.Conn) {
+	l.mu.Lock()
+	if l.opening != conn {
+		l.opening, l.opened = conn, 0
+	}
+	l.opened++
+	all := l.opened == l.channels
+	if all {
+		l.session = conn
+	}
+	l.mu.Unlock()
+	if all && l.Listening != nil {
+		l.Listening()
+	}
 }
 
 // pong receives the pings.
@@ -239,5 +267,10 @@ type pong struct{ l *Listener }
 
 func (p pong) HandleNotification(context.Context, *pgconn.Notification, *pgx.Conn) error {
 	p.l.heard.Add(1)
+	return nil
+}
+
+func (p pong) HandleBacklog(_ context.Context, _ string, conn *pgx.Conn) error {
+	p.l.begins(conn)
 	return nil
 }

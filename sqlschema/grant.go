@@ -97,6 +97,9 @@ func dispatcherRights() []right {
 		{kind: "table", name: "commit_row", privilege: "DELETE"},
 		{kind: "function", name: "pause_by_answer", privilege: "EXECUTE"},
 		{kind: "function", name: "trim_history", privilege: "EXECUTE"},
+		// From version 8 of the schema on.
+		{kind: "sequence", name: "handover", privilege: "SELECT"},
+		{kind: "sequence", name: "handover", privilege: "UPDATE"},
 	}
 }
 

@@ -34,6 +34,8 @@ func granted() []string {
 		"sequence doorbell SELECT",
 		"sequence doorbell UPDATE",
 		"sequence event_seq SELECT",
+		"sequence handover SELECT",
+		"sequence handover UPDATE",
 		"sequence instance_id USAGE",
 		"table activity DELETE",
 		"table activity INSERT",
@@ -238,7 +240,20 @@ func dispatch(ctx context.Context, conn *pgx.Conn) error {
 		func() (err error) { watch, err = queue.ReadWatch(ctx, tx); return },
 		func() error { _, err := queue.DropExpired(ctx, tx, cfg.Settings.Retention); return err },
 		func() error { return queue.EnsureDay(ctx, tx, time.Now()) },
-		func() error { _, err := queue.Ring(ctx, tx); return err },
+		func() error { _, err := queue.Ring(ctx, tx, queue.Handover{Instance: id}); return err },
+		func() error { return queue.SetHandover(ctx, tx, queue.Handover{Instance: id, Refused: 3}) },
+		func() error {
+			watch, err := queue.ReadWatch(ctx, tx)
+			if err == nil && watch.Handover != (queue.Handover{Instance: id, Refused: 3}) { // likewise
+				err = &pgconn.PgError{Code: pgerrcode.InsufficientPrivilege, Message: "the hand-over can't be read"}
+			}
+			return err
+		},
+		func() error { return queue.EndHandover(ctx, tx, id) },
+		func() error { _, err := queue.Take(ctx, tx, id, [][16]byte{{1}}, false); return err },
+		func() error { _, err := queue.TakeOthers(ctx, tx, id, [][16]byte{{1}}, false, 1); return err },
+		func() error { _, err := queue.LookForHanded(ctx, tx, id, nil); return err },
+		func() error { _, _, err := queue.ReturnStrays(ctx, tx); return err },
 		func() error { _, err := queue.Pending(ctx, tx, 1); return err },
 		func() error { return queue.Silence(ctx, tx, id) },
 		func() error {

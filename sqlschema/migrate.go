@@ -26,7 +26,7 @@ const MinServerVersion = 140000
 const lockKey = 0x726f77686f6f6b
 
 // OldestSchema is the oldest schema version with which this program's dispatchers work.
-const OldestSchema = 6
+const OldestSchema = 7
 
 // NewerSchemaError says that a newer Rowhook migrated the database, and that this program can't
 // work with its schema.

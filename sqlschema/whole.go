@@ -41,7 +41,8 @@ func readVersion(ctx context.Context, conn *pgx.Conn) (int32, error) {
 with c as (
   select c.oid, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace where n.nspname operator(pg_catalog.=) 'rowhook')
 select exists (select from c where relname operator(pg_catalog.=) 'schema_version'), exists (select from c where relname operator(pg_catalog.=) 'event_log'),
-       case when exists (select from c where relname operator(pg_catalog.=) 'replay') then 7
+       case when exists (select from c where relname operator(pg_catalog.=) 'event_log_handed') then 8
+            when exists (select from c where relname operator(pg_catalog.=) 'replay') then 7
             when exists (select from c where relname operator(pg_catalog.=) 'activity_error') then 6
             when exists (select from c where relname operator(pg_catalog.=) 'lane') then 5
             when exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) p.pronamespace

@@ -27,6 +27,7 @@ func Definitions() []Definition {
 	trigger := []string{"trigger"}
 	return []Definition{
 		{"rowhook_events_captured_total", Counter, trigger, "First claims of events by this instance. The sum over all instances is the number of captured events, without those that wait for their first claim. Redelivered events count again.", false},
+		{"rowhook_events_handed_over_total", Counter, trigger, "First deliveries that needed no claim, since the writer handed the event over to this instance, which was awake. They count as captured, too.", false},
 		{"rowhook_attempts_total", Counter, []string{"trigger", "outcome"}, "Finished attempts. outcome: delivered, failed, or canceled if this instance stopped first.", false},
 		{"rowhook_attempt_failures_total", Counter, []string{"trigger", "reason"}, "Failed attempts, of each event of a batch. reason: a class of status (3xx, 4xx, 5xx, other), or refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, token, rejected, bad_answer.", false},
 		{"rowhook_events_dead_total", Counter, trigger, "Events that ran out of attempts here and became dead letters.", false},

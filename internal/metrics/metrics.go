@@ -25,15 +25,15 @@ type Metrics struct {
 	registry    *prometheus.Registry
 	definitions map[string]Definition
 
-	captured, attempts, failures, dead *prometheus.CounterVec
-	first, delivery, webhook           *prometheus.HistogramVec
-	claims, errors                     *prometheus.CounterVec
-	claimTook, claimBatch              prometheus.Observer
-	settleTook, settleBatch            prometheus.Observer
-	claimEvents, claimEmpty            prometheus.Counter
-	rings, silences, missed            prometheus.Counter
-	reconnects, vacuums                prometheus.Counter
-	droppedPartitions, droppedBytes    prometheus.Counter
+	captured, handed, attempts, failures, dead *prometheus.CounterVec
+	first, delivery, webhook                   *prometheus.HistogramVec
+	claims, errors                             *prometheus.CounterVec
+	claimTook, claimBatch                      prometheus.Observer
+	settleTook, settleBatch                    prometheus.Observer
+	claimEvents, claimEmpty                    prometheus.Counter
+	rings, silences, missed                    prometheus.Counter
+	reconnects, vacuums                        prometheus.Counter
+	droppedPartitions, droppedBytes            prometheus.Counter
 
 	listened atomic.Bool                       // a session has listened
 	triggers atomic.Pointer[map[int32]*series] // the configured triggers; replaced as a whole
@@ -41,10 +41,10 @@ type Metrics struct {
 
 // series are the series of one trigger, looked up once.
 type series struct {
-	name                                  string
-	captured, delivered, failed, canceled prometheus.Counter
-	dead                                  prometheus.Counter
-	first, delivery, webhook              prometheus.Observer
+	name                                          string
+	captured, handed, delivered, failed, canceled prometheus.Counter
+	dead                                          prometheus.Counter
+	first, delivery, webhook                      prometheus.Observer
 }
 
 // The buckets are in seconds. They begin at half a millisecond, because a delivery takes about one,
@@ -68,7 +68,7 @@ func New(version string) *Metrics {
 		m.definitions[d.Name] = d
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.captured, m.attempts = m.counters("rowhook_events_captured_total"), m.counters("rowhook_attempts_total")
+	m.captured, m.handed, m.attempts = m.counters("rowhook_events_captured_total"), m.counters("rowhook_events_handed_over_total"), m.counters("rowhook_attempts_total")
 	m.failures, m.dead = m.counters("rowhook_attempt_failures_total"), m.counters("rowhook_events_dead_total")
 	m.first = m.histograms("rowhook_first_attempt_delay_seconds", delays())
 	m.delivery = m.histograms("rowhook_delivery_delay_seconds", delays())
@@ -176,7 +176,7 @@ func (m *Metrics) configured(triggers []dispatcher.TriggerRef) {
 			continue
 		}
 		now[id] = &series{
-			name: name, captured: m.captured.WithLabelValues(name), dead: m.dead.WithLabelValues(name),
+			name: name, captured: m.captured.WithLabelValues(name), handed: m.handed.WithLabelValues(name), dead: m.dead.WithLabelValues(name),
 			delivered: m.attempts.WithLabelValues(name, "delivered"), failed: m.attempts.WithLabelValues(name, "failed"),
 			canceled: m.attempts.WithLabelValues(name, "canceled"),
 			first:    m.first.WithLabelValues(name), delivery: m.delivery.WithLabelValues(name), webhook: m.webhook.WithLabelValues(name),
@@ -193,7 +193,7 @@ func (m *Metrics) configured(triggers []dispatcher.TriggerRef) {
 func (m *Metrics) forget(trigger string) {
 	labels := prometheus.Labels{"trigger": trigger}
 	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
-		m.captured, m.attempts, m.failures, m.dead, m.first, m.delivery, m.webhook,
+		m.captured, m.handed, m.attempts, m.failures, m.dead, m.first, m.delivery, m.webhook,
 	} {
 		v.DeletePartialMatch(labels)
 	}
@@ -209,8 +209,15 @@ func (m *Metrics) claimed(events []dispatcher.ClaimedEvent, took time.Duration) 
 	m.claimBatch.Observe(float64(len(events)))
 	triggers := *m.triggers.Load()
 	for i := range events {
-		if s := triggers[events[i].TriggerID]; s != nil && events[i].Attempt == 1 {
+		s := triggers[events[i].TriggerID]
+		if s == nil {
+			continue
+		}
+		if events[i].Attempt == 1 {
 			s.captured.Inc()
+		}
+		if events[i].Handed {
+			s.handed.Inc()
 		}
 	}
 }

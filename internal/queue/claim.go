@@ -65,6 +65,9 @@ type Claimed struct {
 	Seq         int64  // its sequence number, if its trigger is ordered; else 0
 	// RenewedAt is when it was last sent again by hand; zero: never.
 	RenewedAt time.Time
+	// Lease is what was left of its lease as it was read, if it was handed over by its writer; 0: it
+	// was claimed, for Want.Lease.
+	Lease time.Duration
 }
 
 // The inner query reads only due entries of the index (trigger_id, due_at), for each trigger. The
@@ -74,9 +77,6 @@ type Claimed struct {
 // "id = any (array[...])" makes Postgres look up each id. With plain "=", after the queue was last
 // analyzed while empty, Postgres read the whole index and joined it with the due events: 300
 // events/s with 20,000 waiting, instead of 6,700. Settle does the same.
-//
-// Before version 7 of the schema event_log has no column renewed_at. There the name refers to the null
-// of absent.
 //
 // The output of regclass comes from Postgres' own cache. So the next claim knows the new name of a
 // renamed table, for 0.3 us an event.
@@ -102,9 +102,9 @@ me as materialized (
   select id from rowhook.instance where id = $6 for key share),
 due as materialized (
   select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold, e.seq, e.renewed_at
-    from me cross join (values (null::timestamptz)) as absent (renewed_at) cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
+    from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
    cross join lateral (
-     select q.id, q.due_at, q.claim is not null as interrupted, q.seq, renewed_at from rowhook.event_log q
+     select q.id, q.due_at, q.claim is not null as interrupted, q.seq, q.renewed_at from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
       order by q.due_at limit t.lim for update skip locked) e`
 
@@ -155,26 +155,37 @@ func claim(ctx context.Context, db pg.Queryer, sql string, by Claimant, wants []
 	if err != nil {
 		return nil, fmt.Errorf("claim events: %w", err)
 	}
+	out, err := collectClaimed(rows, by.Number, false)
+	if err != nil {
+		return nil, fmt.Errorf("claim events: %w", err)
+	}
+	return out, nil
+}
+
+// collectClaimed reads the rows of a claim with this number. leased says that they have one column
+// more, for Claimed.Lease.
+func collectClaimed(rows pgx.Rows, number int64, leased bool) ([]Claimed, error) {
 	var out []Claimed
 	var c Claimed
 	var renewed *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&c.ID, &c.Trigger, &c.Table, (*opByte)(&c.Op), &c.CreatedAt, &c.DueAt, &c.Tries, &c.Interrupted,
-		&c.Session, &c.Trace, &c.Old, &c.New, &c.Held, &c.RelationID, &c.Seq, &renewed}, func() error {
+	into := []any{&c.ID, &c.Trigger, &c.Table, (*opByte)(&c.Op), &c.CreatedAt, &c.DueAt, &c.Tries, &c.Interrupted,
+		&c.Session, &c.Trace, &c.Old, &c.New, &c.Held, &c.RelationID, &c.Seq, &renewed}
+	if leased {
+		into = append(into, &c.Lease)
+	}
+	_, err := pgx.ForEachRow(rows, into, func() error {
 		if c.RenewedAt = (time.Time{}); renewed != nil {
 			c.RenewedAt = *renewed
 		}
 		if c.Packed = c.Held < 0; c.Packed {
 			c.Held = -c.Held
 		}
-		c.Claim = by.Number
+		c.Claim = number
 		out = append(out, c)
 		c.Session, c.Trace, c.Old, c.New = nil, nil, nil, nil
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("claim events: %w", err)
-	}
-	return out, nil
+	return out, err
 }
 
 // opByte reads a value of the type "char".

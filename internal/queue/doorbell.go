@@ -68,9 +68,16 @@ func Silence(ctx context.Context, db pg.Queryer, instance int32) error {
 // snapshot would be wrong: it is one above the last *completed* transaction, so an open transaction
 // may lie above it. The horizon is drawn in another transaction than the one that arms the bell,
 // since setval draws an id before it writes.
-func Ring(ctx context.Context, db pg.Queryer) (horizon uint64, err error) {
-	var v, xid int64
-	err = db.QueryRow(ctx, "select setval('rowhook.doorbell', 1)").Scan(&v)
+//
+// to says to whom writers hand over from now on, so that a transaction that read another instance is
+// below the horizon, too. Instance 0 changes nothing. Before HandoverSchema it must be 0.
+func Ring(ctx context.Context, db pg.Queryer, to Handover) (horizon uint64, err error) {
+	var xid int64
+	if to.Instance == 0 {
+		err = execute(ctx, db, "ring", "select setval('rowhook.doorbell', 1)")
+	} else {
+		err = execute(ctx, db, "ring", "select setval('rowhook.doorbell', 1), ("+offered+")", to.value(), to.Instance)
+	}
 	if err == nil {
 		err = db.QueryRow(ctx, "select pg_current_xact_id()::text::bigint").Scan(&xid)
 	}

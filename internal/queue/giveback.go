@@ -116,7 +116,7 @@ func triggersOfQueue(ctx context.Context, db pg.Queryer) ([]int32, error) {
 // statement takes long. An earlier version read the whole queue: with 4 GB of events that took
 // longer than the timeout of a statement.
 const (
-	reclaimSQL = entriesRead + entriesDead + entriesBack + `tries = q.tries` + entriesHeld + ` and q.claimed_by = any (array(select id from dead))` + entriesCount
+	reclaimSQL = entriesRead + entriesDead + entriesBack + attemptsKept + entriesHeld + ` and q.claimed_by = any (array(select id from dead))` + entriesCount
 	disownSQL  = entriesRead + entriesBack + `tries = q.tries - 1` + entriesHeld + ` and q.claim = $6` + entriesCount
 
 	entriesRead = `
@@ -135,6 +135,9 @@ dead as materialized (
 	entriesBack = `
 back as (
   update rowhook.event_log q set claimed_by = null, due_at = statement_timestamp(), `
+	// What a writer handed over after the instance was last seen was not sent by it.
+	attemptsKept = `tries = case when q.claim = 1 and exists (select from unnest($2::integer[], $6::bigint[]) as d(id, seen)
+      where d.id = q.claimed_by and d.seen > 0 and q.created_at > to_timestamp(d.seen / 1000000.0) + interval '5 seconds') then 0 else q.tries end`
 	entriesHeld = `
     from entry e
    where e.claimed_by = any ($2::integer[]) and q.id = any (array[e.id]) and q.claimed_by = any ($2::integer[])`

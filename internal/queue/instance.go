@@ -123,6 +123,8 @@ type Watch struct {
 	Generation int64      // of the configuration
 	Departures int64      // number of instances that have stopped so far
 	Doorbell   int32      // Ringing, Nobody, or the instance that asked for silence
+	Handover   Handover   // to whom events are handed over
+	Handed     bool       // there are events that were handed over
 	Notices    float64    // share of the server's queue of notifications that is in use
 	Alive      []int32    // instances that are registered and not dead
 	Dead       []int32    // registered instances that are dead, by their lock or their last Beat
@@ -162,7 +164,10 @@ i as materialized (
 select (select version from rowhook.schema_version),
        (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
        coalesce(pg_sequence_last_value('rowhook.departures'::regclass), 0),
-       coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), $2)::integer, pg_catalog.pg_notification_queue_usage(),
+       coalesce(pg_sequence_last_value('rowhook.doorbell'::regclass), $2)::integer,
+       coalesce(pg_sequence_last_value(to_regclass('rowhook.handover')), 0),
+       case when to_regclass('rowhook.event_log_handed') is not null then exists (select from rowhook.event_log where claim = 1 and claimed_by is not null) else false end,
+       pg_catalog.pg_notification_queue_usage(),
        coalesce((select array_agg(id) from i where not dead), '{}'),
        coalesce((select array_agg(id) from i where dead), '{}'),
        coalesce((select array_agg(id order by id) from i), '{}'), coalesce((select array_agg(listens order by id) from i), '{}'),
@@ -174,11 +179,13 @@ func ReadWatch(ctx context.Context, db pg.Queryer) (Watch, error) {
 	var ids []int32
 	var listens, locked []bool
 	var seen []int64
-	err := db.QueryRow(ctx, watchSQL, int64(instanceLock), int64(Nobody), LockLostAfter, UnseenAfter).Scan(&w.Schema, &w.Generation, &w.Departures, &w.Doorbell,
+	var handover int64
+	err := db.QueryRow(ctx, watchSQL, int64(instanceLock), int64(Nobody), LockLostAfter, UnseenAfter).Scan(&w.Schema, &w.Generation, &w.Departures, &w.Doorbell, &handover, &w.Handed,
 		&w.Notices, &w.Alive, &w.Dead, &ids, &listens, &locked, &seen)
 	if err != nil {
 		return Watch{}, fmt.Errorf("watch instances and doorbell: %w", err)
 	}
+	w.Handover = handoverOf(handover)
 	for n, id := range ids {
 		w.Instances = append(w.Instances, Instance{ID: id, Listens: listens[n], Locked: locked[n], Seen: seen[n]})
 	}
@@ -199,7 +206,7 @@ select bool_and(pg_terminate_backend(pid, 5000)) from pg_catalog.pg_stat_activit
 	return nil
 }
 
-// Unregister deletes the row of an instance that has stopped and given everything back. It also
+// Unregister deletes the row of an instance that has stopped and given everything back. That also
 // counts a departure, so that the others take over the events that it waited for. The last
 // listening instance silences the doorbell: nobody would hear writers. The next one that starts
 // arms it.
@@ -209,7 +216,7 @@ func Unregister(ctx context.Context, db pg.Queryer, id int32) error {
 with gone as (
   delete from rowhook.instance where id = $1),
 departed as materialized (
-  select nextval('rowhook.departures'))
+  select case when to_regprocedure('rowhook.end_handover()') is null then nextval('rowhook.departures') end)
 select case when not exists (select from rowhook.instance where id <> $1 and listens) then setval('rowhook.doorbell', $1::integer) end from departed`, id).Scan(&silenced)
 	if err != nil {
 		return fmt.Errorf("unregister this instance: %w", err)

@@ -402,7 +402,7 @@ func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
 	// No later transaction completes, so this transaction is the xmax of a snapshot.
 	_, err = tx.Exec(t.Context(), "insert into rowhook.event_log (id, trigger_id, op) values (rowhook.uuid7(), 1, 'I')")
 	require.NoError(t, err)
-	horizon, err := queue.Ring(t.Context(), q.conn)
+	horizon, err := queue.Ring(t.Context(), q.conn, queue.Handover{})
 	require.NoError(t, err)
 	pending, err := queue.Pending(t.Context(), q.conn, horizon)
 	require.NoError(t, err)
@@ -530,7 +530,7 @@ func TestTheLastToLeaveSilencesTheDoorbellAndOthersAreTold(t *testing.T) {
 	for _, id := range []int32{5, 6} {
 		require.NoError(t, queue.Register(t.Context(), q.conn, id, "i", "v", true))
 	}
-	_, err := queue.Ring(t.Context(), q.conn)
+	_, err := queue.Ring(t.Context(), q.conn, queue.Handover{})
 	require.NoError(t, err)
 	require.NoError(t, queue.Unregister(t.Context(), q.conn, 5))
 	w, err := queue.ReadWatch(t.Context(), q.conn)
