@@ -64,9 +64,9 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 		// If the server crashes and loses a claim, its events are due again. Nothing else is lost.
 		claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
 	}
-	// The claimer, the orderer, the peers, the pulse and the pacer have a session each, so that none
-	// waits for another.
-	claims.MaxConns, writes.MaxConns = 5, 4
+	// The claimer, the taker, the orderer, the peers, the pulse and the pacer have a session each, so that
+	// none waits for another.
+	claims.MaxConns, writes.MaxConns = 6, 4
 	if db.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
 		return fmt.Errorf("create a connection pool: %w", err)
 	}
