@@ -243,6 +243,7 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 			c.inbox.askReload()
 			return err
 		}
+		c.taker.look() // events of triggers that are new may have been handed over
 	}
 	if c.listens = s.listens && !c.noListen; !c.listens {
 		return nil

@@ -40,10 +40,10 @@ func (o *offer) watched(w *queue.Watch, self int32) {
 
 // takeOver is what the bell says when this instance arms it.
 func (c *claimer) takeOver() queue.Handover {
-	c.offer = offer{}
 	if c.muted || c.db.schema.version.Load() < queue.HandoverSchema {
 		return queue.Handover{}
 	}
+	c.offer = offer{}
 	c.offer.handover = queue.Handover{Instance: c.self.id, Refused: c.scheduler.refuses()}
 	return c.offer.handover
 }
@@ -52,7 +52,7 @@ func (c *claimer) takeOver() queue.Handover {
 // keeps what is refused up to date.
 func (c *claimer) renewOffer(ctx context.Context) error {
 	if c.db.schema.version.Load() < queue.HandoverSchema {
-		c.offer = offer{}
+		c.endOffer(ctx) // it may have been made as the schema went down
 		return nil
 	}
 	if state := c.bell.State(); c.muted || state != listener.Ringing && state != listener.Arming {
@@ -77,7 +77,7 @@ func (c *claimer) renewOffer(ctx context.Context) error {
 func (c *claimer) endOffer(ctx context.Context) {
 	was := c.offer
 	c.offer = offer{}
-	if was.handover.Instance != c.self.id || c.db.schema.version.Load() < queue.HandoverSchema {
+	if was.handover.Instance != c.self.id {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
