@@ -21,14 +21,9 @@ done
 # table prints the id, the parent and the group of each process, except of those that have ended.
 table() {
 	if [ -e /proc/self/stat ]; then
-		for directory in /proc/[0-9]*; do
-			{ read -r line <"$directory/stat"; } 2>/dev/null || continue
-			set -f
-			# shellcheck disable=SC2086 # the fields after the name, which may hold anything
-			set -- ${line##*) }
-			set +f
-			[ "$1" = Z ] || echo "${directory#/proc/} $2 $3"
-		done
+		# A shell reads a file byte by byte, which takes five times as long. A name, in the
+		# parentheses, may hold anything.
+		head -qn 1 /proc/[0-9]*/stat 2>/dev/null | sed -n 's/^\([0-9]*\) (.*) [^Z] \([0-9]*\) \([0-9]*\) .*/\1 \2 \3/p'
 	else
 		ps -axo pid=,ppid=,pgid=,stat= | while read -r pid parent pgrp stat; do
 			case $stat in
