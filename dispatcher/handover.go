@@ -217,7 +217,24 @@ func (t *taker) lookForOthers(ctx context.Context) (again bool, err error) {
 			t.inbox.askReload()
 		}
 	}
+	ringFor(t.db, t.log, triggers)
 	return again || more, err
+}
+
+// ringFor rings for triggers of which events were given back that had been handed over. This instance may
+// be unable to send them, and their writers have told no other one.
+func ringFor(db *database, log *slog.Logger, triggers []int32) {
+	if len(triggers) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+	defer cancel()
+	for _, id := range triggers {
+		if err := queue.NotifyPeers(ctx, db.claims, strconv.Itoa(int(id))); err != nil {
+			log.Debug("can't tell the other instances what was given back; they find it at their next poll", "error", err)
+			return
+		}
+	}
 }
 
 // read runs a statement that reads events, and sends them. If the payload of one of them can't be read,

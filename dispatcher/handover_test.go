@@ -291,3 +291,20 @@ func TestHandOverGoesToALiveInstanceWhenItsHolderStops(t *testing.T) {
 	b.receiver.await(t, "orders", 1)
 	third.Stop(t)
 }
+
+// TestWhatIsGivenBackIsSentByAnInstanceThatCan has the one that is awake lack a variable.
+func TestWhatIsGivenBackIsSentByAnInstanceThatCan(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Webhook.Headers = map[string]string{"X-Key": "${KEY}"} })
+	with := func(cfg *dispatcher.Config) { cfg.Lookup = func(name string) (string, bool) { return "k", name == "KEY" } }
+	without := func(cfg *dispatcher.Config) { cfg.Lookup = func(string) (string, bool) { return "", false } }
+	able, _ := b.startHanded(t, with)
+	_, h := b.startHanded(t, without)
+	b.Exec(t, "insert into orders (v) values ('x')")
+	require.Equal(t, "k", b.receiver.await(t, "orders", 1)[0].header.Get("X-Key"))
+	b.settled(t)
+	require.EqualValues(t, 1, h.n.Load())
+	b.refuses(t, "orders", true)
+	require.NotZero(t, able.Stats().Instance)
+}

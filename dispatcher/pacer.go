@@ -182,13 +182,6 @@ func (s *scheduler) alive(instances int) {
 	s.instances = instances
 }
 
-// hasPeers reports whether other instances are alive, as last seen.
-func (s *scheduler) hasPeers() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.instances > 1
-}
-
 // askForSlots wakes the pacer.
 func (s *scheduler) askForSlots() {
 	select {

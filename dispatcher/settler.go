@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -472,8 +471,7 @@ func (s *settler) settled(batch []queue.Settlement, owners []*delivery, n int, m
 	}
 }
 
-// passOn rings for events that were handed over to this instance and given back. Their writers have told
-// nobody else.
+// passOn rings for events that were handed over to this instance and given back.
 func (s *settler) passOn(batch []queue.Settlement, owners []*delivery) {
 	var triggers []int32
 	for i, dl := range owners {
@@ -481,16 +479,7 @@ func (s *settler) passOn(batch []queue.Settlement, owners []*delivery) {
 			triggers = append(triggers, batch[i].Trigger)
 		}
 	}
-	if len(triggers) == 0 || !s.scheduler.hasPeers() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
-	defer cancel()
-	for _, id := range triggers {
-		if err := queue.NotifyPeers(ctx, s.db.claims, strconv.Itoa(int(id))); err != nil {
-			s.log.Debug("can't tell the other instances what was given back; they find it at their next poll", "error", err)
-		}
-	}
+	ringFor(s.db, s.log, triggers)
 }
 
 // judge tells the orderer what became of the deliveries that have an order. n is how many of the
