@@ -11,6 +11,7 @@ import (
 
 func (a *app) importSequinCommand() *cobra.Command {
 	var o importing
+	var from sequin.Options
 	cmd := &cobra.Command{
 		Use:   "sequin FILE|-",
 		Short: "Write a rowhook.yaml from the webhook sinks of Sequin",
@@ -18,8 +19,8 @@ func (a *app) importSequinCommand() *cobra.Command {
 apply reads it. - is standard input. No database is needed, and nothing is changed.
 
 A sink becomes a trigger for each of its actions, as its messages name the action and the row in other places. The body that
-Sequin sends is rebuilt by a template as far as it goes. Sinks that do not go to a webhook, and functions that are code, are
-named. The configuration goes to standard output, with a comment where something differs, and the report to standard error.
+Sequin sends is rebuilt by a template as far as it goes. Functions that are one expression become a condition, a body or a
+request; others are named, as are sinks that do not go to a webhook. The configuration goes to standard output, with a comment where something differs, and the report to standard error.
 Secrets become variables; their values are in neither. docs/sequin.md has each setting.`,
 		Example: `  rowhook import sequin sequin.yaml --out rowhook.yaml
   sequin config export | rowhook import sequin - --report import.txt`,
@@ -27,19 +28,20 @@ Secrets become variables; their values are in neither. docs/sequin.md has each s
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.runImport(o, func() (*importer.Import, error) {
 				if args[0] == standardInput {
-					return sequin.Read("<stdin>", a.stdin)
+					return sequin.Read("<stdin>", a.stdin, from)
 				}
 				f, err := openImported(args[0])
 				if err != nil {
 					return nil, &usageError{err}
 				}
 				defer f.Close()
-				return sequin.Read(args[0], f)
+				return sequin.Read(args[0], f, from)
 			}, func(err error) bool {
 				return errors.As(err, new(*usageError)) || errors.As(err, new(*sequin.FaultError))
 			})
 		},
 	}
 	o.flags(cmd)
+	cmd.Flags().StringVar(&from.Database, "source", "", "import the sinks of the database with this `name`; without it, those of all")
 	return cmd
 }

@@ -38,6 +38,8 @@ type Trigger struct {
 	Place Place
 	// Comments stand above the trigger in the file, each a paragraph.
 	Comments []string
+	// Of is what it comes from together with other triggers, such as a sink; "": it comes alone.
+	Of string
 }
 
 // Import collects what one import finds. Start with [New].

@@ -39,6 +39,8 @@ type Finding struct {
 	// Key is the key of rowhook.yaml above which the file has this as a comment, such as webhook.body.
 	// "": above the trigger. A Note is in the file only if it has a Key.
 	Key string `json:"-"`
+	// Of is what several triggers come from: the comment is one of each of them. See [Trigger.Of].
+	Of string `json:"-"`
 }
 
 // Variable is a variable that has to be set where the dispatcher runs.

@@ -54,15 +54,18 @@ func (i *Import) comments(r Report) map[string]map[string][]string {
 		all[t.Spec.Name] = map[string][]string{"": t.Comments}
 	}
 	for _, f := range r.Findings {
-		of := all[f.Trigger]
-		if of == nil || f.Kind == Skipped || f.Kind == Note && f.Key == "" {
+		if f.Kind == Skipped || f.Kind == Note && f.Key == "" {
 			continue
 		}
 		text := f.sentence() + "."
 		if f.Setting != "" {
 			text = f.Setting + " " + text
 		}
-		of[f.Key] = append(of[f.Key], text)
+		for _, t := range i.triggers {
+			if of := all[t.Spec.Name]; t.Spec.Name == f.Trigger || f.Of != "" && f.Of == t.Of {
+				of[f.Key] = append(of[f.Key], text)
+			}
+		}
 	}
 	return all
 }

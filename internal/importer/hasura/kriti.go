@@ -291,7 +291,16 @@ func (p *kriti) named() (*expression, error) {
 	if err == nil && !p.take(")") {
 		err = p.unknown()
 	}
+	if err == nil && name == "concat" && argument.joins() {
+		return &expression{isText: true, parts: argument.array}, nil
+	}
 	return &expression{call: name, argument: argument}, err
+}
+
+// joins reports whether concat of a list makes a text: one of its elements is a text, so that all of
+// them are.
+func (e *expression) joins() bool {
+	return slices.ContainsFunc(e.array, func(item *expression) bool { return item.isText })
 }
 
 func (p *kriti) braces() (*expression, error) {

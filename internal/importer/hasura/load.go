@@ -199,6 +199,9 @@ func (l *loader) directory() (*node, string, error) {
 	case hasTables:
 		n, err := l.whole(base, "tables", "tables.yaml")
 		return n, versioned(version, "2"), err
+	case l.exists(in("databases.yaml")): // the directory databases of the metadata
+		n, err := l.whole(base, "sources", "databases.yaml")
+		return n, versioned(version, "3"), err
 	}
 	for _, name := range []string{"metadata.json", "metadata.yaml", "metadata.yml", "migrations/metadata.yaml", "migrations/metadata.json"} {
 		if l.exists(in(name)) {

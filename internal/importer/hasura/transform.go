@@ -188,6 +188,9 @@ func (t *transformation) setParameter(at *node, setting, name, source string, va
 		t.lost(at, transforming+"."+setting, "webhook.query", "is a name that stands there before; Rowhook sends the first one", "keep the one that the receiver reads")
 		return
 	}
+	if !at.isSet() {
+		t.differs(at, transforming+"."+setting, "webhook.query", "is null, so that Hasura sends the name alone; it is sent with an empty value", "see whether the receiver tells the two apart")
+	}
 	values[name] = importer.Join(importer.Always, pieces...)
 }
 
@@ -361,6 +364,8 @@ func (t *transformation) removeHeader(item *node, setting string, added *node) {
 		t.spec.Webhook.Headers = headers
 		t.find(importer.Note, item, setting, "webhook", fmt.Sprintf("removes the header %s, which is left out", name), "")
 	case again: // it is replaced
+	case lower == "content-type" && (t.spec.Webhook.Method == trigger.MethodGet || t.spec.Webhook.Method == trigger.MethodDelete && t.spec.Webhook.Body == ""):
+		t.find(importer.Note, item, setting, "", "removes the header "+name+", which Rowhook does not send without a body", "")
 	case slices.Contains(sentHeaders, lower):
 		t.lost(item, setting, "webhook", fmt.Sprintf("removes the header %s, which Rowhook sends in any case", name), "check that the receiver takes it; headers can give it another value")
 	default:
@@ -402,6 +407,10 @@ func (t *transformation) contentType(n *node) {
 	}
 	if _, taken := t.headerLike("Content-Type"); taken {
 		t.lost(n, transforming+".content_type", "webhook.headers", "stands beside a header Content-Type, which is sent", "keep one of the two")
+		return
+	}
+	if value == form { // the body is JSON, and a receiver would read it as a form
+		t.lost(n, transforming+".content_type", "webhook", "asks for a form, and the body is JSON, which is sent as such", "write webhook.form in the place of body: see docs/requests.md")
 		return
 	}
 	t.setHeader(n, transforming+".content_type", "Content-Type", []importer.Piece{importer.Text(n.scalar())})

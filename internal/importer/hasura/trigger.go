@@ -316,6 +316,9 @@ func (c *conversion) header(n *node, setting string) {
 	c.unknownKeys(n, setting, "name", "value", "value_from_env")
 	name, value, env := n.get("name").scalar(), n.get("value"), n.get("value_from_env")
 	var pieces []importer.Piece
+	if value.isSet() && env.isSet() {
+		c.differs(env, setting+".value_from_env", "webhook.headers", "stands beside value, of which Hasura takes one alone; value is imported", "remove one of the two there")
+	}
 	switch {
 	case value.isScalar():
 		pieces = c.environment(value, setting+".value")

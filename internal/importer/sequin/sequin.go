@@ -25,8 +25,14 @@ func (e *FaultError) Error() string { return e.message }
 // mostBytes is the most that is read.
 const mostBytes = 16 << 20
 
-// Read imports a configuration. from is its name, for people.
-func Read(name string, r io.Reader) (*importer.Import, error) {
+// Options say what to import.
+type Options struct {
+	// Database is the name of the database whose sinks are imported. "": those of all.
+	Database string
+}
+
+// Read imports a configuration. name is what it is called, for people.
+func Read(name string, r io.Reader, o Options) (*importer.Import, error) {
 	data, err := io.ReadAll(io.LimitReader(r, mostBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
@@ -42,9 +48,8 @@ func Read(name string, r io.Reader) (*importer.Import, error) {
 	if !root.isMap || !slices.ContainsFunc(root.entries, func(e entry) bool { return slices.Contains(known, e.name) }) {
 		return nil, &FaultError{name + " has none of databases, http_endpoints and sinks: give the YAML that sequin config export writes, or that sequin config apply reads"}
 	}
-	f := &file{name: name, root: root, imp: importer.New("Sequin's configuration (" + name + ")")}
-	f.take()
-	return f.imp, nil
+	f := &file{name: name, root: root, imp: importer.New("Sequin's configuration (" + name + ")"), used: map[string]bool{}}
+	return f.imp, f.take(o)
 }
 
 // file is the configuration that is imported.
@@ -52,6 +57,7 @@ type file struct {
 	name string
 	root *node
 	imp  *importer.Import
+	used map[string]bool // functions that a sink has
 }
 
 func (f *file) at(n *node) importer.Place {
@@ -75,7 +81,7 @@ func (f *file) named(list, name string) *node {
 	return nil
 }
 
-func (f *file) take() {
+func (f *file) take(o Options) error {
 	f.imp.Say("Sequin sends a message until it is accepted, at intervals of up to some three minutes. That is kept: limit: 1000000, max_interval: 3m. " +
 		"With a smaller limit an event that keeps failing becomes a dead letter instead.")
 	f.imp.Say("Disable each sink there when its triggers are applied here. Until then receivers get each change twice.")
@@ -83,23 +89,41 @@ func (f *file) take() {
 	if len(sinks) == 0 {
 		f.find(importer.Note, "", f.root, "sinks", "", "", "are none, so there is nothing to import")
 	}
-	databases := map[string]bool{}
+	var databases []string
 	for _, n := range sinks {
-		databases[n.get("database").str()] = true
+		if name := n.get("database").str(); !slices.Contains(databases, name) {
+			databases = append(databases, name)
+		}
+	}
+	if o.Database != "" && !slices.Contains(databases, o.Database) {
+		return &FaultError{fmt.Sprintf("%s has no sinks of a database %q; it has those of %s", f.name, o.Database, cmp.Or(strings.Join(databases, ", "), "none"))}
+	}
+	for _, n := range sinks {
+		if of := n.get("database").str(); o.Database != "" && of != o.Database {
+			f.find(importer.Skipped, n.get("name").str(), n, "database", "", "import it into a file of its own by --source "+of, "is %s, and this import is for %s", of, o.Database)
+			continue
+		}
 		f.sink(n)
 	}
-	if len(databases) > 1 {
-		f.find(importer.Differs, "", f.root.get("sinks"), "database", "", "write a rowhook.yaml for each database, with the triggers of its sinks", "is not the same for all sinks, and a rowhook.yaml is for one database")
+	if len(databases) > 1 && o.Database == "" {
+		f.find(importer.Differs, "", f.root.get("sinks"), "database", "", "import the sinks of each into a file of its own, by --source NAME", "is not the same for all sinks (%s), and a rowhook.yaml is for one database", strings.Join(databases, ", "))
 	}
 	for _, e := range f.root.entries {
 		f.other(e)
 	}
+	return nil
 }
 
 // other names what beside sinks and endpoints stands in a configuration.
 func (f *file) other(e entry) {
 	switch e.name {
-	case "sinks", "http_endpoints", "functions", "transforms":
+	case "sinks", "http_endpoints":
+	case "functions", "transforms":
+		for _, n := range e.value.list() {
+			if name := n.get("name").str(); !f.used[name] {
+				f.find(importer.Note, "", n, e.name, "", "", "has the function %s, which no imported sink uses", name)
+			}
+		}
 	case "databases":
 		for _, n := range e.value.list() {
 			slot := cmp.Or(n.get("slot_name").str(), n.get("slot").get("name").str(), n.get("slot").str())
@@ -126,14 +150,21 @@ type sink struct {
 	*file
 	n      *node
 	name   string
-	base   trigger.Spec // what all its triggers share
-	wraps  bool         // messages stand in {"data": [...]}
-	path   string       // of a path transform: what of a message is sent; "": all of it
-	groups []string     // columns of the key
+	base   trigger.Spec     // what all its triggers share
+	wraps  bool             // messages stand in {"data": [...]}
+	path   string           // of a path transform: what of a message is sent; "": all of it
+	groups []string         // columns of the key
+	code   map[string]value // what the functions filter, transform and routing return
+
+	address     []importer.Piece // the URL of the endpoint, without the path of the sink
+	endpointURL func([]importer.Piece) string
+
+	sendsMetadata bool // the body has metadata
 }
 
+// sinkFind adds a finding about a sink, which is a comment of each of its triggers.
 func (s *sink) sinkFind(kind importer.Kind, at *node, setting, key, remedy, message string, args ...any) {
-	s.find(kind, s.name, at, setting, key, remedy, message, args...)
+	s.imp.Find(importer.Finding{Kind: kind, Trigger: s.name, Of: s.name, Place: s.at(at), Setting: setting, Key: key, Message: fmt.Sprintf(message, args...), Remedy: remedy})
 }
 
 // handled are the keys of a sink that are looked at one by one.
@@ -143,7 +174,7 @@ var handled = []string{
 }
 
 func (f *file) sink(n *node) {
-	s := &sink{file: f, n: n, name: n.get("name").str(), base: trigger.DefaultSpec(), wraps: true}
+	s := &sink{file: f, n: n, name: n.get("name").str(), base: trigger.DefaultSpec(), wraps: true, code: map[string]value{}}
 	if s.name == "" {
 		s.name = "sink"
 	}
@@ -186,7 +217,10 @@ func (s *sink) endpoint(to *node) bool {
 	}
 	path := s.references("destination.http_endpoint_path", to.get("http_endpoint_path"))
 	if url := e.get("url"); url.isSet() {
-		pieces = s.references("http_endpoints.url", url)
+		var fragment bool
+		if pieces, fragment = importer.Cut(s.references("http_endpoints.url", url), "#"); fragment {
+			s.sinkFind(importer.Note, url, "http_endpoints.url", "webhook.url", "", "has a part behind a #, which nobody sends; it is left out")
+		}
 	} else if e.get("host").isSet() {
 		pieces = s.fromParts(e)
 	} else {
@@ -194,10 +228,14 @@ func (s *sink) endpoint(to *node) bool {
 		pieces = append([]importer.Piece{importer.Ref(s.imp.Refer(variable, use("http_endpoints", e)))}, s.references("http_endpoints.path", e.get("path"))...)
 		s.sinkFind(importer.Differs, e, "http_endpoints", "webhook.url", "set "+variable+" to the URL of the receiver, without the path", "has no URL (%s), but Sequin's tunnel or webhook.site", name)
 	}
-	if len(path) > 0 {
-		pieces = joined(pieces, path)
+	s.endpointURL = func(pieces []importer.Piece) string {
+		return importer.Join(importer.Mixed, s.imp.URLPieces(pieces, use("http_endpoints.url", cmp.Or(e.get("url"), e)))...)
 	}
-	s.base.Webhook.URL = importer.Join(importer.Mixed, s.imp.URLPieces(pieces, use("http_endpoints.url", cmp.Or(e.get("url"), e)))...)
+	s.address = pieces
+	if len(path) > 0 {
+		pieces = joined(slices.Clone(pieces), path)
+	}
+	s.base.Webhook.URL = s.endpointURL(pieces)
 	for _, list := range []string{"headers", "encrypted_headers"} {
 		s.headers(list, e.get(list), use)
 	}
@@ -228,8 +266,17 @@ func (s *sink) fromParts(e *node) []importer.Piece {
 	return pieces
 }
 
-// joined puts a path behind a URL, with one slash between them.
+// joined puts a path behind that of a URL, with one slash between them. The query of the URL stays
+// behind both.
 func joined(url, path []importer.Piece) []importer.Piece {
+	if before, found := importer.Cut(url, "?"); found {
+		_, query, _ := strings.Cut(importer.Plain(url[len(before)-1:len(before)]), "?")
+		rest := append([]importer.Piece{importer.Text("?" + query)}, url[len(before):]...)
+		if _, has := importer.Cut(path, "?"); has { // that of the path is behind it
+			rest[0] = importer.Text("&" + query)
+		}
+		return append(joined(before, path), rest...)
+	}
 	last, first := importer.Plain(url[len(url)-1:]), importer.Plain(path[:1])
 	if importer.IsText(url[len(url)-1:]) && strings.HasSuffix(last, "/") {
 		url[len(url)-1] = importer.Text(strings.TrimRight(last, "/"))
@@ -264,11 +311,27 @@ func (s *sink) headers(list string, n *node, use func(string, *node) importer.Us
 		default:
 			pieces = s.imp.HeaderPieces(e.name, e.value.str(), use(setting, e.value))
 		}
-		if s.base.Webhook.Headers == nil {
-			s.base.Webhook.Headers = map[string]string{}
-		}
-		s.base.Webhook.Headers[e.name] = importer.Join(importer.Mixed, pieces...)
+		s.setHeader(&s.base, e.value, setting, e.name, pieces)
 	}
+}
+
+// setHeader adds a header to a trigger, unless rowhook.yaml can't have it.
+func (s *sink) setHeader(t *trigger.Spec, at *node, setting, name string, pieces []importer.Piece) {
+	text := importer.Join(importer.Mixed, pieces...)
+	probe := trigger.DefaultSpec()
+	probe.Name, probe.Table, probe.On = "probe", "public.probe", trigger.On{Insert: true, Delete: true}
+	probe.Webhook.URL, probe.Webhook.Headers = "https://probe.example", map[string]string{name: text}
+	if wrong := importer.Invalid(probe); wrong != "" {
+		s.sinkFind(importer.NotCarried, at, setting, "webhook", "correct it, and import again", "is a header that rowhook.yaml can't have: %s", wrong)
+		return
+	}
+	headers := map[string]string{name: text}
+	for other, value := range t.Webhook.Headers {
+		if !strings.EqualFold(other, name) {
+			headers[other] = value
+		}
+	}
+	t.Webhook.Headers = headers
 }
 
 // substitution is a variable as Sequin writes it, which may have a default.
@@ -373,7 +436,7 @@ func textsOf(n *node) (texts []string) {
 	return texts
 }
 
-// functions takes a path transform, and names code.
+// functions takes a path transform and code that is one expression, and names other code.
 func (s *sink) functions() {
 	for _, key := range []string{"transform", "filter", "enrichment", "routing"} {
 		n := s.n.get(key)
@@ -381,22 +444,36 @@ func (s *sink) functions() {
 		if name == "" || name == "none" {
 			continue
 		}
-		f := s.named("functions", name)
-		kind := cmp.Or(f.get("type").str(), f.get("function").get("type").str())
-		path := cmp.Or(f.get("path").str(), f.get("function").get("path").str())
-		if old := s.named("transforms", name); old != nil {
-			kind, path = old.get("transform").get("type").str(), old.get("transform").get("path").str()
+		s.used[name] = true
+		f := cmp.Or(s.named("functions", name), s.named("transforms", name))
+		in := f
+		for _, group := range []string{"function", "transform"} {
+			if inner := f.get(group); inner.isSet() {
+				in = inner
+			}
 		}
-		remedy := map[string]string{
-			"transform": "write the body by hand: docs/requests.md", "filter": "write it as when, an SQL condition on new and old: until then every change is sent",
-			"enrichment": "read what is missing in the receiver, or put it into a column", "routing": "write the method, path and headers by hand, with data of the row: docs/requests.md",
-		}[key]
-		if key == "transform" && kind == "path" && pathPlaceholder(path) {
+		if kind, path := in.get("type").str(), in.get("path").str(); key == "transform" && kind == "path" && pathPlaceholder(path) {
 			s.path = path
 			continue
 		}
-		s.sinkFind(importer.NotCarried, n, key, map[string]string{"filter": "when", "transform": "webhook.body"}[key], remedy, "is the function %s, which is code of Sequin", name)
+		what := "is the function " + name + ", which is code of Sequin"
+		if f == nil {
+			what = "is the function " + name + ", which is not in this file"
+		} else if result, ok := parseFunction(in.get("code").str()); ok && key != "enrichment" {
+			s.code[key] = result
+			continue
+		}
+		s.lostCode(key, what)
 	}
+}
+
+// lostCode names a function that is not carried over.
+func (s *sink) lostCode(key, what string) {
+	remedy := map[string]string{
+		"transform": "write the body by hand: docs/requests.md", "filter": "write it as when, an SQL condition on new and old: until then every change is sent",
+		"enrichment": "read what is missing in the receiver, or put it into a column", "routing": "write the method, path and headers by hand, with data of the row: docs/requests.md",
+	}[key]
+	s.sinkFind(importer.NotCarried, s.n.get(key), key, map[string]string{"filter": "when", "transform": "webhook.body"}[key], remedy, "%s", what)
 }
 
 // pathPlaceholder reports whether a path transform can be a body here.
@@ -409,7 +486,7 @@ func pathPlaceholder(path string) bool {
 func (s *sink) rest(to *node) {
 	n := s.n
 	if status := n.get("status"); status.isSet() && status.str() != "active" {
-		s.sinkFind(importer.NotCarried, status, "status", "", "pause the trigger before a dispatcher runs (rowhook pause), or remove it", "is %s there, and a trigger of rowhook.yaml is active", status.str())
+		s.sinkFind(importer.NotCarried, status, "status", "", "take the trigger out, or let it record and pause it: rowhook pause --all before the first apply, and rowhook resume for those that are to deliver", "is %s there, and a trigger of rowhook.yaml is active", status.str())
 	}
 	if size := n.get("batch_size"); size.isSet() && size.str() != "1" {
 		s.sinkFind(importer.Differs, size, "batch_size", "", "", "is %s there; each request has one message here, in the same array. batch: {max: %[1]s} would send an array without the member data", size.str())
@@ -453,39 +530,46 @@ func (s *sink) add() {
 	var made []string
 	for _, action := range actions {
 		if !slices.Contains([]string{"insert", "update", "delete"}, action) {
-			s.find(importer.NotCarried, sinkName, s.n.get("actions"), "actions", "", "", "has %s, which is no change of a row", action)
+			s.sinkFind(importer.NotCarried, s.n.get("actions"), "actions", "", "", "has %s, which is no change of a row", action)
 			continue
 		}
 		t := s.base
-		name := sinkName
-		if len(actions) > 1 {
-			name = importer.TriggerName(sinkName)
-			name = name[:min(len(name), 35)] + "_" + action
-		}
-		t.Name = s.imp.FreeName(name, "sink")
 		row := "new"
 		switch action {
 		case "insert":
 			t.On.Insert = true
 		case "update":
 			t.On.Update = trigger.UpdateOn{Enabled: true}
-			if s.path == "" || strings.HasPrefix(s.path, "changes") {
-				t.Payload.Old = trigger.OldChanged
-			}
 		case "delete":
 			t.On.Delete, row = true, "old"
 		}
-		t.Webhook.Body = s.body(action, row)
-		t.When = s.when(row)
+		m := s.message(action, row)
+		if t.When = s.when(row); !s.filter(&t, m) {
+			continue
+		}
+		name := sinkName
+		if len(actions) > 1 {
+			name = importer.TriggerName(sinkName)
+			name = name[:min(len(name), 35)] + "_" + action
+		}
+		t.Name = s.imp.FreeName(name, "sink")
+		t.Webhook.Body = s.body(m)
+		if action == "update" && strings.Contains(string(t.Webhook.Body)+t.Webhook.URL, "old") {
+			t.Payload.Old = trigger.OldChanged
+		}
+		s.route(&t, m)
 		switch {
 		case !group:
 		case len(s.groups) > 0:
 			t.Order = trigger.Order{By: s.groups}
-		case action == "update":
+		default:
 			t.Order = trigger.Order{By: []string{trigger.OrderByRow}}
 		}
 		made = append(made, t.Name)
-		s.imp.Add(importer.Trigger{Spec: t, Place: s.at(s.n), Comments: []string{fmt.Sprintf("Of the sink %s.", sinkName)}})
+		s.imp.Add(importer.Trigger{Spec: t, Of: sinkName, Place: s.at(s.n), Comments: []string{fmt.Sprintf("Of the sink %s.", sinkName)}})
+	}
+	if len(made) == 0 {
+		s.find(importer.Skipped, sinkName, s.n, "", "", "remove it there", "is not imported: no change passes")
 	}
 	s.differences(made)
 }
@@ -497,27 +581,114 @@ func (s *sink) differences(made []string) {
 			s.find(importer.Differs, name, s.n, "actions", "", "where that matters, have the receiver compare metadata.commit_timestamp, or write one trigger with an order and a body of your own",
 				"are one sink there and %d triggers here (%s), as the action and the row stand elsewhere in each message: changes of one row arrive in order within a trigger, and not between them", len(made), strings.Join(made, ", "))
 		}
-		if i == 0 && (s.path == "" || strings.HasPrefix(s.path, "metadata")) {
+		if i == 0 && s.sendsMetadata {
 			s.find(importer.Differs, name, s.n, "metadata", "webhook.body", "", "has no commit_lsn, commit_idx, consumer.id, database.id, enrichment and transaction_annotations here; commit_timestamp is the time of the change, and idempotency_key the id of the event, the same at each attempt")
 		}
 	}
 }
 
+// message is what code of the sink is about, for one action.
+func (s *sink) message(action, row string) *message {
+	name, _ := jsonText(importer.Join(importer.Always, importer.Text(s.n.get("name").str())))
+	database, _ := jsonText(importer.Join(importer.Always, importer.Text(s.n.get("database").str())))
+	m := &message{action: action, row: row, constant: map[string]string{"database_name": s.n.get("database").str(), "database.name": s.n.get("database").str(), "consumer.name": s.n.get("name").str()}}
+	m.metadata = `{"table_schema":"$table.schema","table_name":"$table.name","idempotency_key":"$id","commit_timestamp":"$created_at",` +
+		`"consumer":{"name":` + name + `,"annotations":` + annotations(s.n.get("annotations")) + `},"database":{"name":` + database + `}}`
+	if schema, table, err := pg.SplitName(s.base.Table); err == nil && s.base.Table != "" {
+		m.constant["table_schema"], m.constant["table_name"] = schema, table
+	}
+	return m
+}
+
+// filter adds the condition of a filter function. It returns false if no change of the action passes.
+func (s *sink) filter(t *trigger.Spec, m *message) bool {
+	code, has := s.code["filter"]
+	if !has {
+		return true
+	}
+	sql, ok := m.condition(code, false)
+	before := *t
+	switch {
+	case !ok:
+	case sql == always:
+		return true
+	case sql == never:
+		s.sinkFind(importer.Note, s.n.get("filter"), "filter", "", "", "lets no %s pass, so there is no trigger for them", m.action)
+		return false
+	case t.When != "":
+		t.When = "(" + t.When + ") and (" + sql + ")"
+	default:
+		t.When = sql
+	}
+	if ok && s.isValid(t) {
+		what, kind := "is written as SQL", importer.Note
+		if inOrder.MatchString(sql) {
+			what, kind = "is written as SQL; a column that is null makes <, >, <= and >= false here, and in Sequin it is greater than each number", importer.Differs
+		}
+		s.sinkFind(kind, s.n.get("filter"), "filter", "when", "compare it with the function "+s.n.get("filter").str(), "%s", what)
+		return true
+	}
+	*t = before
+	s.lostCode("filter", "is the function "+s.n.get("filter").str()+", of which only comparisons of columns with constants can be SQL")
+	return true
+}
+
+// inOrder matches a comparison that a null does not pass.
+var inOrder = regexp.MustCompile(` [<>]=? `)
+
+// isValid reports whether rowhook.yaml can hold a trigger, which has no name yet.
+func (s *sink) isValid(t *trigger.Spec) bool {
+	probe := *t
+	probe.Name = "probe"
+	return importer.Invalid(probe) == ""
+}
+
+// route sets what a routing function says of the request.
+func (s *sink) route(t *trigger.Spec, m *message) {
+	code, has := s.code["routing"]
+	if !has {
+		return
+	}
+	ok, before := code.kind == mapValue, *t
+	for i, v := range code.members {
+		switch name := code.names[i]; {
+		case name == "method" && v.kind == textValue:
+			if t.Webhook.Method = strings.ToUpper(v.text); t.Webhook.Method == trigger.MethodPost {
+				t.Webhook.Method = ""
+			}
+			if t.Webhook.Method == trigger.MethodGet {
+				t.Webhook.Body = ""
+			}
+		case name == "endpoint_path":
+			path, readable := m.pieces(v)
+			if ok = ok && readable && len(path) > 0; ok {
+				t.Webhook.URL = s.endpointURL(joined(slices.Clone(s.address), path))
+			}
+		case name == "headers" && v.kind == mapValue:
+			for at, header := range v.members {
+				pieces, readable := m.pieces(header)
+				if ok = ok && readable; header.kind == textValue {
+					pieces = s.imp.HeaderPieces(v.names[at], importer.Plain(pieces), importer.Use{Trigger: s.name, Place: s.at(s.n.get("routing")), Setting: "routing"})
+				}
+				s.setHeader(t, s.n.get("routing"), "routing", v.names[at], pieces)
+			}
+		default:
+			ok = false
+		}
+	}
+	if !ok || !s.isValid(t) {
+		*t = before
+		s.lostCode("routing", "is the function "+s.n.get("routing").str()+", of which only a method, a path and headers with data of the row can be in rowhook.yaml")
+	}
+}
+
 // body writes the template of a message.
-func (s *sink) body(action, row string) trigger.Body {
+func (s *sink) body(m *message) trigger.Body {
+	row, action := m.row, m.action
 	changes := `null`
 	if action == "update" {
 		changes = `"$old"`
 	}
-	quote := func(text string) string {
-		raw, err := json.Marshal(importer.Join(importer.Always, importer.Text(text)))
-		if err != nil {
-			return `""`
-		}
-		return string(raw)
-	}
-	metadata := `{"table_schema":"$table.schema","table_name":"$table.name","idempotency_key":"$id","commit_timestamp":"$created_at",` +
-		`"consumer":{"name":` + quote(s.n.get("name").str()) + `,"annotations":` + annotations(s.n.get("annotations"), quote) + `},"database":{"name":` + quote(s.n.get("database").str()) + `}}`
 	head, rest, _ := strings.Cut(s.path, ".")
 	member := func(base string) string {
 		raw, err := json.Marshal("${" + dotted(base, rest) + "}")
@@ -526,7 +697,14 @@ func (s *sink) body(action, row string) trigger.Body {
 		}
 		return string(raw)
 	}
-	message := `{"record":"$` + row + `","changes":` + changes + `,"action":"` + action + `","metadata":` + metadata + `}`
+	message := `{"record":"$` + row + `","changes":` + changes + `,"action":"` + action + `","metadata":` + m.metadata + `}`
+	if code, has := s.code["transform"]; has {
+		if text, ok := m.template(code); ok {
+			message = text
+		} else {
+			s.lostCode("transform", "is the function "+s.n.get("transform").str()+", of which only maps, lists and texts of data of the row can be a body")
+		}
+	}
 	switch {
 	case head == "record" && rest == "":
 		message = `"$` + row + `"`
@@ -541,8 +719,9 @@ func (s *sink) body(action, row string) trigger.Body {
 	case head == "action":
 		message = `"` + action + `"`
 	case head == "metadata":
-		message = metadata
+		message = m.metadata
 	}
+	s.sendsMetadata = s.sendsMetadata || strings.Contains(message, m.metadata)
 	if s.wraps {
 		message = `{"data":[` + message + `]}`
 	}
@@ -558,14 +737,13 @@ func dotted(base, path string) string {
 }
 
 // annotations writes a map of texts as JSON.
-func annotations(n *node, quote func(string) string) string {
+func annotations(n *node) string {
 	var parts []string
 	if n != nil {
 		for _, e := range n.entries {
-			name, err := json.Marshal(e.name)
-			if err == nil {
-				parts = append(parts, string(name)+":"+quote(e.value.str()))
-			}
+			name, _ := jsonText(e.name)
+			text, _ := jsonText(importer.Join(importer.Always, importer.Text(e.value.str())))
+			parts = append(parts, name+":"+text)
 		}
 	}
 	return "{" + strings.Join(parts, ",") + "}"
@@ -583,13 +761,15 @@ func (s *sink) when(row string) string {
 		what := row + "." + pg.PlainName(column)
 		kind := f.get("field_type").str()
 		if path := f.get("field_path").str(); path != "" {
-			what = "(" + what + " #>> " + literal("{"+strings.ReplaceAll(path, ".", ",")+"}") + ")"
-			switch kind {
+			what += " #>> " + literal(pathLiteral(strings.Split(path, ".")))
+			part := "(" + row + "." + pg.PlainName(column) + " #> " + literal(pathLiteral(strings.Split(path, "."))) + ")::jsonb"
+			switch kind { // a value of another type must not make the write fail
 			case "number":
-				what += "::numeric"
+				what = "case when jsonb_typeof(" + part + ") = 'number' then (" + part + " #>> '{}')::numeric end"
 			case "boolean":
-				what += "::boolean"
+				what = "case when jsonb_typeof(" + part + ") = 'boolean' then (" + part + " #>> '{}')::boolean end"
 			}
+			what = "(" + what + ")"
 		}
 		operator := strings.ToLower(f.get("operator").str())
 		value := f.get("comparison_value")

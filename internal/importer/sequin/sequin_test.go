@@ -14,7 +14,7 @@ import (
 
 func imported(t *testing.T, text string) *importer.Result {
 	t.Helper()
-	imp, err := sequin.Read("sequin.yaml", strings.NewReader(text))
+	imp, err := sequin.Read("sequin.yaml", strings.NewReader(text), sequin.Options{})
 	require.NoError(t, err)
 	r, err := imp.Finish()
 	require.NoError(t, err)
@@ -177,7 +177,7 @@ newer_thing: [1]
 	require.Equal(t, "${KEY}", bySchema.Webhook.Headers["X-Key"])
 	told(t, r, importer.NotCarried, "by_schema", "status", "is disabled there")
 
-	require.Equal(t, `new.status = 'it''s' and (new."Meta" #>> '{a,b}')::numeric > '5' and new.kind not in ('a', 'b') and new.gone_at is null`, all["filtered_insert"].When)
+	require.Equal(t, `new.status = 'it''s' and (case when jsonb_typeof((new."Meta" #> '{a,b}')::jsonb) = 'number' then ((new."Meta" #> '{a,b}')::jsonb #>> '{}')::numeric end) > '5' and new.kind not in ('a', 'b') and new.gone_at is null`, all["filtered_insert"].When)
 	require.Contains(t, all["filtered_delete"].When, "old.status = ")
 	require.Equal(t, `{"data":["${old.address.\"e mail\"}"]}`, string(all["filtered_delete"].Webhook.Body))
 	require.Equal(t, []string{"account_id"}, all["filtered_insert"].Order.By)
@@ -203,7 +203,7 @@ newer_thing: [1]
 func TestWhatIsNoConfigurationOfSequinIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "a: 1", "- 1", "x", "sinks: [", "sinks: *a"} {
-		_, err := sequin.Read("f.yaml", strings.NewReader(text))
+		_, err := sequin.Read("f.yaml", strings.NewReader(text), sequin.Options{})
 		var fault *sequin.FaultError
 		require.ErrorAs(t, err, &fault, text)
 		require.Contains(t, err.Error(), "f.yaml")
@@ -216,7 +216,7 @@ func TestWhatIsNoConfigurationOfSequinIsRefused(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add(endpoints + "sinks: [{name: a, table: b, filters: [{column_name: c, operator: in, comparison_value: [1]}], destination: {type: webhook, http_endpoint: shop}}]")
 	f.Fuzz(func(t *testing.T, text string) {
-		imp, err := sequin.Read("f", strings.NewReader(text))
+		imp, err := sequin.Read("f", strings.NewReader(text), sequin.Options{})
 		if err != nil {
 			return
 		}
