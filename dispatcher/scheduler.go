@@ -1,9 +1,9 @@
 package dispatcher
 
 import (
-	"cmp"
 	"context"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -823,7 +823,7 @@ func (s *scheduler) stats() []TriggerStats {
 		out = append(out, t)
 	}
 	s.mu.Unlock()
-	slices.SortFunc(out, func(a, b TriggerStats) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
 }
 

@@ -1,12 +1,11 @@
 package operate
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
+	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -132,7 +131,7 @@ func (a *Activity) fill(ts triggers, minutes []minute, n int) {
 		}
 	}
 	flush()
-	slices.SortFunc(a.Triggers, func(x, y TriggerActivity) int { return cmp.Compare(x.Name, y.Name) })
+	sort.Slice(a.Triggers, func(i, j int) bool { return a.Triggers[i].Name < a.Triggers[j].Name })
 }
 
 // minute is a row of rowhook.activity.

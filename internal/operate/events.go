@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/google/uuid"
@@ -207,7 +207,7 @@ func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, curs
 			horizon = max(horizon, reached)
 		}
 	}
-	slices.SortFunc(found, func(a, b raw) int { return strings.Compare(b.ID, a.ID) })
+	sort.Slice(found, func(i, j int) bool { return found[j].ID < found[i].ID })
 	if end := slices.IndexFunc(found, func(r raw) bool { return r.ID < horizon }); end >= 0 {
 		found = found[:end]
 	}

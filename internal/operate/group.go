@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -91,8 +92,9 @@ func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Dura
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(out.Groups, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Trigger, b.Trigger), cmp.Compare(a.Error, b.Error), cmp.Compare(a.Status+a.Kind, b.Status+b.Kind))
+	sort.Slice(out.Groups, func(i, j int) bool {
+		a, b := &out.Groups[i], &out.Groups[j]
+		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Trigger, b.Trigger), cmp.Compare(a.Error, b.Error), cmp.Compare(a.Status+a.Kind, b.Status+b.Kind)) < 0
 	})
 	return out, nil
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
+	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -84,7 +84,7 @@ func readHanging(ctx context.Context, tx pgx.Tx) (map[string][]Hangs, error) {
 		}
 	}
 	for _, all := range out {
-		slices.SortFunc(all, func(a, b Hangs) int { return a.Since.Compare(b.Since) })
+		sort.Slice(all, func(i, j int) bool { return all[i].Since.Before(all[j].Since) })
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -118,7 +119,7 @@ update rowhook.trigger set paused = $1
 	if err != nil {
 		return nil, fmt.Errorf("pause or resume: %w", err)
 	}
-	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(rows, func(i, j int) bool { return rows[i].Name < rows[j].Name })
 	changed = []string{}
 	touched := slices.Clone(p.ids)
 	for _, r := range rows {

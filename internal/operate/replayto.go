@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -195,7 +196,7 @@ func (s *replaySender) page(ctx context.Context) (events []raw, end bool, err er
 		}
 		n, err := fetchPayloads(ctx, tx, events)
 		if events = events[:n]; s.ordered {
-			slices.SortStableFunc(events, func(a, b raw) int { return cmp.Compare(a.Seq, b.Seq) })
+			sort.SliceStable(events, func(i, j int) bool { return events[i].Seq < events[j].Seq })
 		}
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -128,7 +129,7 @@ func (t *tail) knows(e *Event) bool {
 // return.
 func (t *tail) tell(now time.Time, fresh, again *Page) error {
 	events := append(fresh.Events, again.Events...)
-	slices.SortFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	sort.Slice(events, func(i, j int) bool { return events[i].CreatedAt.Before(events[j].CreatedAt) })
 	if fresh.Next != "" && t.skipped != nil {
 		if _, known := t.seen[fresh.Events[len(fresh.Events)-1].ID]; !known && len(t.seen) > 0 {
 			t.skipped()
