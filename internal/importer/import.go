@@ -151,6 +151,14 @@ func Invalid(spec trigger.Spec) string {
 	return strings.Join(faults, "; ")
 }
 
+// InvalidHeader returns why rowhook.yaml can't hold a header; "": it can.
+func InvalidHeader(name, text string) string {
+	probe := trigger.DefaultSpec()
+	probe.Name, probe.Table, probe.On = "probe", "public.probe", trigger.On{Insert: true, Delete: true}
+	probe.Webhook.URL, probe.Webhook.Headers = "https://probe.example", map[string]string{name: text}
+	return Invalid(probe)
+}
+
 // referred returns the variables that triggers refer to by themselves.
 func (i *Import) referred() map[string]bool {
 	all := map[string]bool{}

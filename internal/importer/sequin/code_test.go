@@ -2,6 +2,7 @@ package sequin_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -12,6 +13,8 @@ import (
 	"github.com/rowhook/rowhook/internal/importer/sequin"
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 // coded imports a sink with these functions, which are the lines of what they return.
 func coded(t *testing.T, functions map[string]string) *importer.Result {

@@ -318,10 +318,7 @@ func (s *sink) headers(list string, n *node, use func(string, *node) importer.Us
 // setHeader adds a header to a trigger, unless rowhook.yaml can't have it.
 func (s *sink) setHeader(t *trigger.Spec, at *node, setting, name string, pieces []importer.Piece) {
 	text := importer.Join(importer.Mixed, pieces...)
-	probe := trigger.DefaultSpec()
-	probe.Name, probe.Table, probe.On = "probe", "public.probe", trigger.On{Insert: true, Delete: true}
-	probe.Webhook.URL, probe.Webhook.Headers = "https://probe.example", map[string]string{name: text}
-	if wrong := importer.Invalid(probe); wrong != "" {
+	if wrong := importer.InvalidHeader(name, text); wrong != "" {
 		s.sinkFind(importer.NotCarried, at, setting, "webhook", "correct it, and import again", "is a header that rowhook.yaml can't have: %s", wrong)
 		return
 	}

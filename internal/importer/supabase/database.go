@@ -23,6 +23,7 @@ hooks as (
   select format('trigger %I on %I.%I', t.tgname, n.nspname, c.relname) as name,
          pg_catalog.pg_get_triggerdef(t.oid) || ';' || case t.tgenabled
            when 'D' then format(E'\nalter table %I.%I disable trigger %I;', n.nspname, c.relname, t.tgname)
+           when 'A' then format(E'\nalter table %I.%I enable always trigger %I;', n.nspname, c.relname, t.tgname)
            when 'R' then format(E'\nalter table %I.%I enable replica trigger %I;', n.nspname, c.relname, t.tgname) else '' end as text
     from path, pg_catalog.pg_trigger t
     join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -30,6 +30,7 @@ type hook struct {
 	arguments []token
 	place     importer.Place
 	disabled  string // how it was disabled; "": it is enabled
+	always    bool   // it fires for replicated changes, too
 	within    bool   // it stands in a block of code, which may not run
 }
 
@@ -340,13 +341,16 @@ func (r *reader) alterTable(p *parser) {
 			return
 		case p.take("disable", "trigger"):
 			name, _ := p.name()
-			r.each(of, name, func(h *hook) { h.disabled = "is disabled" })
+			r.each(of, name, func(h *hook) { h.disabled, h.always = "is disabled", false })
 		case p.take("enable", "replica", "trigger"):
 			name, _ := p.name()
-			r.each(of, name, func(h *hook) { h.disabled = "fires for replicated changes only (ENABLE REPLICA)" })
-		case p.take("enable", "always", "trigger"), p.take("enable", "trigger"):
+			r.each(of, name, func(h *hook) { h.disabled, h.always = "fires for replicated changes only (ENABLE REPLICA)", false })
+		case p.take("enable", "always", "trigger"):
 			name, _ := p.name()
-			r.each(of, name, func(h *hook) { h.disabled = "" })
+			r.each(of, name, func(h *hook) { h.disabled, h.always = "", true })
+		case p.take("enable", "trigger"):
+			name, _ := p.name()
+			r.each(of, name, func(h *hook) { h.disabled, h.always = "", false })
 		default:
 			p.at++
 		}

@@ -194,7 +194,7 @@ func (t *taking) on() {
 			t.spec.On.Truncate = true
 		}
 	}
-	t.spec.When = h.when
+	t.spec.When, t.spec.OnReplication = h.when, h.always
 	if len(h.columns) > 0 {
 		t.find(importer.Differs, "update of", "on.update", "", "is for each update that names one of the columns there, and for each that changes one of them here")
 	} else if t.spec.On.Update.Enabled {
@@ -308,15 +308,20 @@ func (t *taking) headers() {
 			t.find(importer.NotCarried, setting, "", "", "is the same header as %s, of which one is sent here", first)
 			continue
 		}
-		seen[lower] = name
-		if t.spec.Webhook.Headers == nil {
-			t.spec.Webhook.Headers = map[string]string{}
-		}
 		pieces := t.filled(setting, value)
 		if importer.IsText(pieces) {
 			pieces = t.imp.HeaderPieces(name, value, t.use(setting))
 		}
-		t.spec.Webhook.Headers[strings.TrimSpace(name)] = importer.Join(importer.Mixed, pieces...)
+		text := importer.Join(importer.Mixed, pieces...)
+		if wrong := importer.InvalidHeader(strings.TrimSpace(name), text); wrong != "" {
+			t.find(importer.NotCarried, setting, "webhook", "correct it, and import again", "is a header that rowhook.yaml can't have: %s", wrong)
+			continue
+		}
+		seen[lower] = name
+		if t.spec.Webhook.Headers == nil {
+			t.spec.Webhook.Headers = map[string]string{}
+		}
+		t.spec.Webhook.Headers[strings.TrimSpace(name)] = text
 	}
 }
 

@@ -124,12 +124,16 @@ func TestWhatComesLaterInAMigrationCounts(t *testing.T) {
 		hook("was", "insert on t")+"alter trigger was on t rename to is_now;\n"+
 		hook("off", "insert on t")+"alter table t disable trigger off;\n"+
 		hook("again", "insert on t")+"alter table t disable trigger again; alter table only t enable trigger again;\n"+
+		hook("both", "insert on t")+"alter table t enable always trigger both;\n"+
 		hook("moved", "insert on x")+"alter table x rename to y; alter table y set schema z;\n")
 	names := map[string]string{}
 	for _, s := range r.Triggers {
 		names[s.Name] = s.Table
 	}
-	require.Equal(t, map[string]string{"a": "public.t", "a_u": "public.u", "is_now": "public.t", "again": "public.t", "moved": "z.y"}, names)
+	require.Equal(t, map[string]string{"a": "public.t", "a_u": "public.u", "is_now": "public.t", "again": "public.t", "both": "public.t", "moved": "z.y"}, names)
+	for _, s := range r.Triggers {
+		require.Equal(t, s.Name == "both", s.OnReplication, "%s: ENABLE ALWAYS fires for replicated changes, too", s.Name)
+	}
 	require.True(t, r.Triggers[0].On.Delete)
 	require.False(t, r.Triggers[0].On.Insert)
 	told(t, r, importer.Note, "a: dump.sql:1", "the last one counts", "(insert) is not done any more")
@@ -161,7 +165,7 @@ create trigger concat after insert on orders for each row execute function supab
 create trigger before_it before insert on orders for each row `+args+`
 create trigger of_columns after update of status, "Total" on orders for each row `+args+`
 create trigger odd after insert on orders for each row execute function supabase_functions.http_request('https://e.com/odd', 'post', 'no json', '[]', 'soon');
-create trigger doubled after insert on auth.users for each row execute function supabase_functions.http_request('https://e.com/d', 'POST', '{"X-A":"true","x-a":"true","Content-Length":"9","Content-Type":"text/plain"}', '{}', '1000');
+create trigger doubled after insert on auth.users for each row execute function supabase_functions.http_request('https://e.com/d', 'POST', '{"X-A":"true","x-a":"true","Content-Length":"9","Content-Type":"text/plain","Bad Name":"x"}', '{}', '1000');
 do $do$ begin
   if not exists (select from pg_trigger where tgname = 'in_a_block') then
     create trigger in_a_block after insert on orders for each row execute function supabase_functions.http_request('https://e.com/b', 'POST', '{}', '{}', '1000');
@@ -170,6 +174,7 @@ do $do$ begin
 end $do$;
 create trigger filled after insert on orders for each row execute function supabase_functions.http_request('${SUPABASE_URL}/functions/v1/x', 'POST', '{"Authorization":"Bearer {{ SERVICE_KEY }}"}', '{}', '1000');
 `)
+	told(t, r, importer.NotCarried, "doubled", "headers.Bad Name", "rowhook.yaml can't have")
 	told(t, r, importer.Skipped, "by_hand", "runs the function public.notify_slack (dump.sql:2), which calls net.http_post by itself", "by hand")
 	told(t, r, importer.Note, "dump.sql:9", "public.unused", "which no trigger in these files runs")
 	told(t, r, importer.Note, "dump.sql:12", "net.http_post, on a schedule of pg_cron")
@@ -242,6 +247,7 @@ create trigger "Orders to shop" after insert or update or delete on orders for e
 create trigger watched after update on orders for each row when (new.note is distinct from old.note)
   execute function supabase_functions.http_request('https://shop.example/back\slash', 'POST', '{}', '{}', '1000');
 alter table orders disable trigger watched;
+alter table orders enable always trigger "Orders to shop";
 `
 
 // TestBodiesAreThoseOfSupabase compares what Rowhook sends with what the function builds in PostgreSQL, for
@@ -257,6 +263,7 @@ func TestBodiesAreThoseOfSupabase(t *testing.T) {
 	r, err := supabase.Import("the database", files).Finish()
 	require.NoError(t, err)
 	require.Len(t, r.Triggers, 1)
+	require.True(t, r.Triggers[0].OnReplication)
 	told(t, r, importer.Skipped, "watched", "is disabled")
 	spec := r.Triggers[0]
 	require.Equal(t, "Orders_to_shop", spec.Name)
