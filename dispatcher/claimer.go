@@ -192,7 +192,7 @@ func (c *claimer) standStill(ctx context.Context) {
 // that had to wait, and what the doorbell wants.
 func (c *claimer) wait(now, next, again time.Time) time.Duration {
 	wait := c.polled.Add(c.pollInterval).Sub(now)
-	for _, t := range []time.Time{next, again} {
+	for _, t := range []time.Time{next, again, c.offer.again} {
 		if !t.IsZero() {
 			wait = min(wait, t.Sub(now))
 		}

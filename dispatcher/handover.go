@@ -273,7 +273,7 @@ type handedMarks struct {
 	// settled are those whose outcome was written while a read was under way, which may have seen them
 	// as they were before; nil: none is under way.
 	settled map[[16]byte]bool
-	refused map[*lane]bool // whose events can't be sent when they are handed over
+	refused map[*lane]time.Time // when an event could last not be sent as it was handed over
 }
 
 // beginTaking says that a read of events that were handed over begins.
@@ -344,7 +344,7 @@ func (s *scheduler) taken(events []queue.Claimed, asked, now time.Time) (took []
 		l.found, l.rang = now, now
 		switch {
 		case !s.accepts(l, d, now):
-			s.handed.refused[l] = true
+			s.handed.refused[l] = now
 			unsent = append(unsent, d)
 			continue
 		case expired(&l.trigger.Spec, d, now):
@@ -368,26 +368,42 @@ func (s *scheduler) accepts(l *lane, d *delivery, now time.Time) bool {
 	return s.takes(l) && d.expires.Sub(now) >= min(l.endpoint.Timeout(), longestLease)+settleMargin
 }
 
-// takes reports whether events of a lane can be sent when they are handed over.
+// takes reports whether an event of a lane can be sent when it is handed over. As many may wait for a slot
+// as a claim would ask for: what waits here can't be sent by another instance.
 func (s *scheduler) takes(l *lane) bool {
-	return !s.closed && !l.gone && !l.idle() && l.gate.open() && l.pace.off() && !l.share.on && l.batches().IsZero() &&
-		s.count < maxOutstanding && l.queued() < max(s.batch, l.concurrency(s.limit)) && l.lease() <= handoverLease
+	if s.closed || l.gone || l.idle() || !l.gate.open() || !l.pace.off() || l.share.on || !l.batches().IsZero() || s.count >= maxOutstanding || l.lease() > handoverLease {
+		return false
+	}
+	slots, taken := l.concurrency(s.limit), l.inFlight+l.queued()
+	return taken < slots+prefetch(slots, l.average, s.prefetch) && (s.free() > 0 || taken < min(s.reserve(), slots))
 }
 
 // handoverLease is the lease of what is handed over, as captures write it. A trigger whose attempts
 // may take longer is claimed for.
 const handoverLease = 90 * time.Second
 
-// refuses returns the buckets of the triggers whose events are not to be handed over.
-func (s *scheduler) refuses() (buckets uint32) {
+// refusedFor is how long events of a trigger are not handed over at least, after one had to be given back.
+const refusedFor = 100 * time.Millisecond
+
+// refuses returns the buckets of the triggers whose events are not to be handed over, and when to ask
+// again; zero: there are none.
+func (s *scheduler) refuses() (buckets uint32, again time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for l := range s.handed.refused {
-		if l.gone || s.takes(l) {
+	now := time.Now()
+	for l, at := range s.handed.refused {
+		takes, next := s.takes(l), now.Add(watchEvery)
+		if takes {
+			next = at.Add(refusedFor)
+		}
+		if l.gone || takes && !now.Before(next) {
 			delete(s.handed.refused, l)
 			continue
 		}
 		buckets |= queue.Bucket(l.id)
+		if again.IsZero() || next.Before(again) {
+			again = next
+		}
 	}
-	return buckets
+	return buckets, again
 }

@@ -297,7 +297,9 @@ func TestWhatIsGivenBackIsSentByAnInstanceThatCan(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)
 	b.watch(t, "orders", func(s *trigger.Spec) { s.Webhook.Headers = map[string]string{"X-Key": "${KEY}"} })
-	with := func(cfg *dispatcher.Config) { cfg.Lookup = func(name string) (string, bool) { return "k", name == "KEY" } }
+	with := func(cfg *dispatcher.Config) {
+		cfg.Lookup = func(name string) (string, bool) { return "k", name == "KEY" }
+	}
 	without := func(cfg *dispatcher.Config) { cfg.Lookup = func(string) (string, bool) { return "", false } }
 	able, _ := b.startHanded(t, with)
 	_, h := b.startHanded(t, without)

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/listener"
@@ -13,6 +14,7 @@ import (
 type offer struct {
 	handover queue.Handover // as last written or read
 	vacant   bool           // nobody has it, by the latest watch
+	again    time.Time      // when to look whether what is refused can be handed over; zero: nothing is
 	// The holder and when it was last seen alive, by the watch before.
 	holder int32
 	seen   int64
@@ -44,7 +46,8 @@ func (c *claimer) takeOver() queue.Handover {
 		return queue.Handover{}
 	}
 	c.offer = offer{}
-	c.offer.handover = queue.Handover{Instance: c.self.id, Refused: c.scheduler.refuses()}
+	c.offer.handover.Instance = c.self.id
+	c.offer.handover.Refused, c.offer.again = c.scheduler.refuses()
 	return c.offer.handover
 }
 
@@ -55,6 +58,7 @@ func (c *claimer) renewOffer(ctx context.Context) error {
 		c.endOffer(ctx) // it may have been made as the schema went down
 		return nil
 	}
+	c.offer.again = time.Time{}
 	if state := c.bell.State(); c.muted || state != listener.Ringing && state != listener.Arming {
 		return nil // what it says means nothing while the bell is silent
 	}
@@ -62,7 +66,8 @@ func (c *claimer) renewOffer(ctx context.Context) error {
 	if !mine && !c.offer.vacant {
 		return nil
 	}
-	want := queue.Handover{Instance: c.self.id, Refused: c.scheduler.refuses()}
+	want := queue.Handover{Instance: c.self.id}
+	want.Refused, c.offer.again = c.scheduler.refuses()
 	if mine && want == c.offer.handover {
 		return nil
 	}

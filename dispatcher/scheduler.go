@@ -70,7 +70,7 @@ const (
 
 func newScheduler(limit, batch int) *scheduler {
 	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), lanes: map[int32]*lane{},
-		handed:        handedMarks{deliveries: map[[16]byte]*delivery{}, refused: map[*lane]bool{}},
+		handed:        handedMarks{deliveries: map[[16]byte]*delivery{}, refused: map[*lane]time.Time{}},
 		order:         orderSignals{wake: make(chan struct{}, 1), changed: true},
 		breakerSignal: make(chan struct{}, 1), paceSignal: make(chan struct{}, 1), shareSignal: make(chan struct{}, 1)}
 	s.outstanding.prev, s.outstanding.next = &s.outstanding, &s.outstanding
