@@ -20,10 +20,12 @@ func newURL() *brokenOff { return &brokenOff{"it got no answer, and the trigger 
 
 // wasBrokenOff returns why the attempt of ctx was canceled although this dispatcher goes on. nil: it
 // was not.
-func wasBrokenOff(ctx context.Context, r *webhook.Result) (b *brokenOff) {
-	if r.Kind == webhook.KindCanceled {
-		errors.As(context.Cause(ctx), &b)
+func wasBrokenOff(ctx context.Context, r *webhook.Result) *brokenOff {
+	if r.Kind != webhook.KindCanceled {
+		return nil
 	}
+	var b *brokenOff // its memory is on the heap
+	errors.As(context.Cause(ctx), &b)
 	return b
 }
 

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -77,6 +78,7 @@ type Client struct {
 	config     ClientConfig // with defaults
 	proxies    *proxies     // those of the environment; nil: config.Proxy was given
 	plain      atomic.Pointer[http.Transport]
+	wires      atomic.Pointer[wirePool] // for what goes without TLS, a proxy and large bodies
 	agent      string
 	keep       int
 	maxRequest int
@@ -95,6 +97,12 @@ type scratch struct {
 	packed                        []byte // the request, compressed
 	names                         []string
 	values                        template.Values // of the present event, for the endpoint's templates
+
+	// Of an attempt by wire.
+	sent   []byte // the whole request
+	in     *bufio.Reader
+	answer answer
+	wire   *wire // nil: none, or none yet
 
 	// Of the response:
 	most        int    // how many bytes of its body to read
@@ -159,6 +167,7 @@ func NewClient(config ClientConfig) *Client {
 		secure:     map[tlsFiles]*secureTransport{},
 	}
 	c.plain.Store(c.newTransport(config.Guard, config.TLS.Clone()))
+	c.wires.Store(c.newWirePool(config.Guard))
 	return c
 }
 
@@ -172,9 +181,17 @@ func (c *Client) SetGuard(guard Guard) {
 	}
 	c.guard = guard
 	c.plain.Swap(c.newTransport(guard, c.config.TLS.Clone())).CloseIdleConnections()
+	c.wires.Swap(c.newWirePool(guard)).close()
 	for files, s := range c.secure {
 		s.close()
 		delete(c.secure, files)
+	}
+}
+
+func (c *Client) newWirePool(guard Guard) *wirePool {
+	return &wirePool{
+		dialer: net.Dialer{Resolver: c.config.Resolver, ControlContext: guard.control},
+		most:   c.config.Concurrency, idle: map[string][]*wire{},
 	}
 }
 
@@ -237,6 +254,7 @@ func dialWithin(dialer *net.Dialer) func(context.Context, string, string) (net.C
 // Close closes idle connections. A connection in use is closed when its attempt ends.
 func (c *Client) Close() {
 	c.plain.Load().CloseIdleConnections()
+	c.wires.Load().close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.secure {
@@ -276,6 +294,10 @@ func (c *Client) release(s *scratch, r *Result) {
 	}
 	r.Connected = s.connected
 	s.conn, s.connected, s.kept, s.read, s.contentType = nil, false, nil, nil, ""
+	s.wire, s.answer = nil, answer{}
+	if s.in != nil {
+		s.in.Reset(nil)
+	}
 	c.scratch.Put(s)
 }
 
@@ -315,6 +337,19 @@ func (c *Client) exchange(ctx context.Context, ep *Endpoint, m made, s *scratch,
 
 func (c *Client) exchangeOnce(ctx context.Context, ep *Endpoint, m made, s *scratch, r *Result) {
 	deadline := r.StartedAt.Add(ep.timeout)
+	if wires := c.direct(ep, m); wires != nil {
+		var err error
+		s.sent, s.names, err = appendRequest(s.sent[:0], ep.request, m, s.names)
+		if err != nil || len(s.sent) <= mostOnWire {
+			var resp *http.Response
+			var stop func()
+			if err == nil {
+				resp, stop, err = wires.carry(ctx, ep, deadline, s)
+			}
+			c.conclude(ctx, ep, m, resp, stop, err, deadline, s, r)
+			return
+		}
+	}
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	req := ep.request.WithContext(&attemptContext{timed, deadline, s.traced})
@@ -327,6 +362,11 @@ func (c *Client) exchangeOnce(ctx context.Context, ep *Endpoint, m made, s *scra
 		return
 	}
 	resp, err := s.roundTrip(transport, req)
+	c.conclude(ctx, ep, m, resp, cancel, err, deadline, s, r)
+}
+
+// conclude reads the response, or says why there is none.
+func (c *Client) conclude(ctx context.Context, ep *Endpoint, m made, resp *http.Response, cancel func(), err error, deadline time.Time, s *scratch, r *Result) {
 	if err != nil {
 		fail(ctx, ep, err, deadline, r)
 		if status := s.statusRead(); status/100 == 2 && ctx.Err() == nil {
@@ -362,10 +402,13 @@ func (s *scratch) stale(err error) bool {
 // statusRead returns the status of a response whose headers could not be read, or 0 if no status
 // was read.
 func (s *scratch) statusRead() int {
-	if s.conn == nil {
-		return 0
+	switch {
+	case s.wire != nil:
+		return s.wire.status.read()
+	case s.conn != nil:
+		return s.conn.status.read()
 	}
-	return s.conn.status.read()
+	return 0
 }
 
 // fail sets the kind and the text of r for an attempt that ended in err before a status arrived.
@@ -417,8 +460,8 @@ func (c *Client) receive(ctx context.Context, ep *Endpoint, resp *http.Response,
 	s.response = s.response[:0]
 	if resp.ContentLength != 0 {
 		s.response, err = readUpTo(s.response, resp.Body, s.most)
-		if err == nil {
-			drain(resp.Body, cancel)
+		if err == nil && !drain(resp.Body, cancel) {
+			s.answer.reuse = false
 		}
 	}
 	s.read = err
@@ -478,9 +521,10 @@ func readUpTo(dst []byte, r io.Reader, most int) ([]byte, error) {
 }
 
 // drain reads the rest of a short body, since a connection can be reused only after its response
-// was read to the end. The attempt does not depend on it.
-func drain(body io.Reader, cancel func()) {
+// was read to the end. The attempt does not depend on it. It returns false if cancel was called, or
+// still will be.
+func drain(body io.Reader, cancel func()) bool {
 	timer := time.AfterFunc(drainTime, cancel)
-	defer timer.Stop()
 	_, _ = io.CopyN(io.Discard, body, drainBytes)
+	return timer.Stop()
 }

@@ -260,18 +260,20 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 		"too large a payload":  {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 100}, kind: KindTooLarge, message: "the event's body of 373 bytes is over the limit of 100: raise --max-body, or leave large columns out of the trigger's payload.columns"},
 		"much too large a one": {url: plainServer.URL, config: ClientConfig{MaxRequestBody: 10}, kind: KindTooLarge, message: "the event's body of 58 bytes is over the limit of 10: raise --max-body, or leave large columns out of the trigger's payload.columns"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if f.timeout == 0 {
-				f.timeout = trigger.Duration(10 * time.Second)
-			}
-			ep := endpoint(t, trigger.Webhook{URL: f.url, Timeout: f.timeout})
-			r := newClient(t, f.config).Send(context.Background(), ep, orderPlaced(), nil)
-			require.Equal(t, f.kind, r.Kind, r.Err)
-			require.Equal(t, strings.Replace(f.message, "X", ep.request.URL.Host, 1), r.Err)
-			require.Equal(t, f.status, r.Status)
-			require.False(t, r.Delivered())
-		})
+		for _, way := range ways() {
+			t.Run(name+way.name, func(t *testing.T) {
+				t.Parallel()
+				if f.timeout == 0 {
+					f.timeout = trigger.Duration(10 * time.Second)
+				}
+				ep := way.of(endpoint(t, trigger.Webhook{URL: f.url, Timeout: f.timeout}))
+				r := newClient(t, f.config).Send(context.Background(), ep, orderPlaced(), nil)
+				require.Equal(t, f.kind, r.Kind, r.Err)
+				require.Equal(t, strings.Replace(f.message, "X", ep.request.URL.Host, 1), r.Err)
+				require.Equal(t, f.status, r.Status)
+				require.False(t, r.Delivered())
+			})
+		}
 	}
 }
 

@@ -107,6 +107,13 @@ func (s *statusLine) note(b []byte) {
 	s.whole = bytes.IndexByte(b, '\n') >= 0
 }
 
+// begun reports whether a byte has arrived.
+func (s *statusLine) begun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n > 0
+}
+
 // read returns the status. It returns 0 if the line is incomplete or does not begin like HTTP/1.
 func (s *statusLine) read() int {
 	s.mu.Lock()

@@ -198,16 +198,18 @@ func TestAStatusOf2xxIsDeliveredWhateverHeadersFollow(t *testing.T) {
 		"whole, as it should be":       {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true},
 		"another version, then an end": {"HTTP/1.0 201 Created\r\n", true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			address := onAccept(t, func(_ int, conn *net.TCPConn) {
-				readRequest(conn)
-				_, _ = io.WriteString(conn, c.response)
+		for _, way := range ways() {
+			t.Run(name+way.name, func(t *testing.T) {
+				t.Parallel()
+				address := onAccept(t, func(_ int, conn *net.TCPConn) {
+					readRequest(conn)
+					_, _ = io.WriteString(conn, c.response)
+				})
+				ep := way.of(endpoint(t, trigger.Webhook{URL: "http://" + address, Timeout: trigger.Duration(5 * time.Second)}))
+				r := newClient(t, ClientConfig{}).Send(context.Background(), ep, orderPlaced(), nil)
+				require.Equal(t, c.delivered, r.Delivered(), "%+v", r)
 			})
-			ep := endpoint(t, trigger.Webhook{URL: "http://" + address, Timeout: trigger.Duration(5 * time.Second)})
-			r := newClient(t, ClientConfig{}).Send(context.Background(), ep, orderPlaced(), nil)
-			require.Equal(t, c.delivered, r.Delivered(), "%+v", r)
-		})
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ type Endpoint struct {
 	shown    string // the URL for people: with its host, without what may be secret
 	problem  error
 	timeout  time.Duration
+	address  string        // where a wire connects to; "": net/http carries the requests
 	request  *http.Request // each attempt sends a shallow copy of it; read only
 	header   http.Header   // without the User-Agent of the client; read only
 	signer   *signer       // nil: requests are not signed
@@ -88,6 +89,9 @@ func NewEndpointFrom(w trigger.Webhook, source trigger.Source) (*Endpoint, error
 		ep.timeout = trigger.DefaultTimeout.Std()
 	}
 	ep.problem = errors.Join(ep.prepareURL(w, source), ep.prepareFormat(w, source), ep.prepareHeaders(w, source), ep.prepareSecret(w.Secret, source), ep.prepareTLS(w.TLS, source), ep.prepareOAuth(w.OAuth2, source))
+	if ep.problem == nil && ep.request != nil {
+		ep.address = wireAddress(ep.request.URL, ep.request.Host)
+	}
 	if ep.templates != nil && ep.templates.Empty() {
 		ep.templates = nil
 	}

@@ -229,22 +229,24 @@ func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
 		"gzip bomb":               {url: gzipped.URL, kinds: []Kind{KindResponse}, body: true},
 		"endless trailers":        {url: endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n0\r\n", "X-A: x\r\n"), kinds: []Kind{KindResponse}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			ep := endpoint(t, trigger.Webhook{URL: c.url, Timeout: trigger.Duration(10 * time.Second)})
-			client := newClient(t, c.config)
-			var before, after runtime.MemStats
-			runtime.GC()
-			runtime.ReadMemStats(&before)
-			r := client.Send(context.Background(), ep, orderPlaced(), nil)
-			runtime.ReadMemStats(&after)
-			require.Contains(t, c.kinds, r.Kind, r.Err)
-			require.Equal(t, c.body, len(r.Body) > 0)
-			// A byte that is not UTF-8 becomes three.
-			require.LessOrEqual(t, len(r.Body), DefaultKeepBody*3)
-			require.LessOrEqual(t, len(r.Header), 2*maxHeaderBytes)
-			require.Less(t, r.Duration, 5*time.Second, "it is left long before its timeout")
-			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "bytes allocated, the receiver's own among them")
-		})
+		for _, way := range ways() {
+			t.Run(name+way.name, func(t *testing.T) {
+				ep := way.of(endpoint(t, trigger.Webhook{URL: c.url, Timeout: trigger.Duration(10 * time.Second)}))
+				client := newClient(t, c.config)
+				var before, after runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				r := client.Send(context.Background(), ep, orderPlaced(), nil)
+				runtime.ReadMemStats(&after)
+				require.Contains(t, c.kinds, r.Kind, r.Err)
+				require.Equal(t, c.body, len(r.Body) > 0)
+				// A byte that is not UTF-8 becomes three.
+				require.LessOrEqual(t, len(r.Body), DefaultKeepBody*3)
+				require.LessOrEqual(t, len(r.Header), 2*maxHeaderBytes)
+				require.Less(t, r.Duration, 5*time.Second, "it is left long before its timeout")
+				require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "bytes allocated, the receiver's own among them")
+			})
+		}
 	}
 }
 
@@ -269,24 +271,26 @@ func TestSlowBytesDoNotProlongAnAttempt(t *testing.T) {
 		"chunks":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\nx\r\n", 1000), true},
 		"beyond the limit": {"HTTP/1.1 500 No\r\nContent-Length: 50000\r\n\r\n" + strings.Repeat("x", DefaultKeepBody+1), strings.Repeat("x", 30000), false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			address := onAccept(t, func(_ int, conn *net.TCPConn) {
-				readRequest(conn)
-				_, _ = io.WriteString(conn, c.at)
-				tick := time.NewTicker(20 * time.Millisecond)
-				defer tick.Stop()
-				for i := range c.drip {
-					<-tick.C
-					if _, err := io.WriteString(conn, c.drip[i:i+1]); err != nil {
-						return
+		for _, way := range ways() {
+			t.Run(name+way.name, func(t *testing.T) {
+				t.Parallel()
+				address := onAccept(t, func(_ int, conn *net.TCPConn) {
+					readRequest(conn)
+					_, _ = io.WriteString(conn, c.at)
+					tick := time.NewTicker(20 * time.Millisecond)
+					defer tick.Stop()
+					for i := range c.drip {
+						<-tick.C
+						if _, err := io.WriteString(conn, c.drip[i:i+1]); err != nil {
+							return
+						}
 					}
-				}
+				})
+				ep := way.of(endpoint(t, trigger.Webhook{URL: "http://" + address, Timeout: trigger.Duration(500 * time.Millisecond)}))
+				r := newClient(t, ClientConfig{}).Send(context.Background(), ep, orderPlaced(), nil)
+				require.Equal(t, c.delivered, r.Delivered())
+				require.Less(t, r.Duration, 2*time.Second)
 			})
-			ep := endpoint(t, trigger.Webhook{URL: "http://" + address, Timeout: trigger.Duration(500 * time.Millisecond)})
-			r := newClient(t, ClientConfig{}).Send(context.Background(), ep, orderPlaced(), nil)
-			require.Equal(t, c.delivered, r.Delivered())
-			require.Less(t, r.Duration, 2*time.Second)
-		})
+		}
 	}
 }
