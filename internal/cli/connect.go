@@ -53,6 +53,9 @@ func (a *app) checkListenURL() error {
 
 func parseTarget(text, source string) (*target, error) {
 	c, err := session.Parse(text)
+	if err != nil && strings.Contains(err.Error(), "failed to configure TLS") {
+		return nil, usagef("invalid connection string in %s: %s; correct sslrootcert, sslcert, sslkey or sslmode", source, err)
+	}
 	if err != nil {
 		return nil, usagef("invalid connection string in %s: %s; write postgres://user:password@host:5432/database?sslmode=require, "+
 			"with special characters of the password percent-encoded", source, err)

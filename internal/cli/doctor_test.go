@@ -168,7 +168,30 @@ func TestDoctorFindsAPoolerInTheWay(t *testing.T) {
 	require.True(t, r.OK)
 	r.says("settings", doctor.Warn, "through a pooler these hold for Rowhook's statements, too", "statement_timeout = 90000 ms", "set statement_timeout = 0")
 	db.Exec(t, "do $$ begin execute format('alter database %I reset statement_timeout', current_database()); end $$")
+
+	r = examine(t, database(pooledBy(t, program, "session", db)))
+	require.True(t, r.OK)
+	r.says("pooler", doctor.OK, "a session of its own")
+	r.says("listen", doctor.OK, "LISTEN works by DATABASE_URL")
+
+	statements := pooledBy(t, program, "statement", db)
+	r = examine(t, database(statements))
+	require.False(t, r.OK)
+	r.says("pooler", doctor.Fail, "DATABASE_URL leads through a pooler in statement mode", "set pool_mode = transaction or session")
+	code, _, stderr := rowhook(t, database(statements), "run", "--http", "127.0.0.1:0")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "set pool_mode = transaction or session in the pooler")
 	require.Equal(t, before, contents(t, db))
+}
+
+func TestACertificateThatIsNotThereIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, setting := range []string{"sslrootcert", "sslcert"} {
+		code, _, stderr := rowhook(t, database("postgres://a@db.example/shop?sslmode=verify-full&sslkey=/no/file&"+setting+"=/no/file"), "doctor")
+		require.Equal(t, 2, code)
+		require.Contains(t, stderr, "/no/file")
+		require.Contains(t, stderr, "correct sslrootcert, sslcert, sslkey or sslmode")
+	}
 }
 
 func TestDoctorNamesTheRightThatIsMissing(t *testing.T) {

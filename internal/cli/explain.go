@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rowhook/rowhook/internal/doctor"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -87,6 +88,9 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 	case pgerrcode.AdminShutdown, pgerrcode.CrashShutdown:
 		return diagnosis{answer, "start it again"}, true
 	case pgerrcode.ProtocolViolation:
+		if doctor.IsStatementPooling(pg) {
+			return diagnosis{answer, doctor.StatementPooling}, false
+		}
 		if strings.Contains(pg.Message, "unsupported startup parameter") {
 			return diagnosis{answer, "{} seems to lead through a pooler: set ROWHOOK_LISTEN_URL to a direct connection to Postgres, or poll with --no-listen"}, false
 		}
@@ -127,6 +131,11 @@ func explain(err error) error {
 			return err
 		}
 		remedy = "the schema rowhook is missing or damaged: run \"rowhook apply\""
+	case pgerrcode.ProtocolViolation:
+		if !doctor.IsStatementPooling(refused) {
+			return err
+		}
+		remedy = doctor.StatementPooling
 	case pgerrcode.DiskFull:
 		remedy = "the server's disk is full: free some space"
 	case pgerrcode.TooManyConnections:

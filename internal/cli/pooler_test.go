@@ -29,6 +29,12 @@ func findPgBouncer() string {
 // pooled starts PgBouncer in transaction mode before a database and returns the URL through it.
 func pooled(t *testing.T, program string, db *pgtest.DB) string {
 	t.Helper()
+	return pooledBy(t, program, "transaction", db)
+}
+
+// pooledBy is pooled with another pool_mode.
+func pooledBy(t *testing.T, program, mode string, db *pgtest.DB) string {
+	t.Helper()
 	server, err := url.Parse(db.URL())
 	require.NoError(t, err)
 	secret, _ := server.User.Password()
@@ -51,10 +57,10 @@ listen_addr = 127.0.0.1
 listen_port = %s
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = %s
 default_pool_size = 3
 %s
-`, server.Hostname(), server.Port(), server.User.Username(), secret, port, user)), 0o644))
+`, server.Hostname(), server.Port(), server.User.Username(), secret, port, mode, user)), 0o644))
 	log := &output{changed: make(chan struct{})}
 	cmd := exec.Command(program, config)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -123,10 +123,21 @@ func (d Doctor) Examine(ctx context.Context) *Report {
 		{"vacuum", e.checkVacuum},
 		{"disk", e.checkDisk},
 	} {
-		e.run(ctx, c)
+		if !e.run(ctx, c) && e.statements {
+			break // the other checks would say the same
+		}
 	}
 	return e.report
 }
+
+// IsStatementPooling reports whether an error is the one by which PgBouncer refuses transactions in its
+// statement mode.
+func IsStatementPooling(err error) bool {
+	return strings.Contains(err.Error(), "statement pooling mode")
+}
+
+// StatementPooling is what to do about it.
+const StatementPooling = "set pool_mode = transaction or session in the pooler, or connect past it"
 
 // check is one look at the database.
 type check struct {
@@ -148,6 +159,7 @@ type examination struct {
 	other      bool // it is no PostgreSQL
 	standby    bool // nothing can be written there
 	pooled     bool // Database leads through a pooler that shares sessions
+	statements bool // Database leads through a pooler that has no transactions
 	installed  bool // the schema rowhook is there
 	compatible bool // this program can work with it
 	tables     []uint32
@@ -162,6 +174,9 @@ func (e *examination) run(ctx context.Context, c check) bool {
 	switch {
 	case err == nil:
 		return true
+	case IsStatementPooling(err):
+		e.name, e.statements = "pooler", true
+		e.fail(StatementPooling, "%s leads through a pooler in statement mode, in which there are no transactions", e.Database.Source)
 	case ctx.Err() != nil:
 		e.warn("start it again", "interrupted")
 	case bounded.Err() != nil:
