@@ -1,13 +1,11 @@
 package sqlschema
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"github.com/rowhook/rowhook/internal/pg"
-	"github.com/rowhook/rowhook/internal/rule"
 	"github.com/rowhook/rowhook/trigger"
 	"regexp"
 	"strconv"
@@ -24,7 +22,7 @@ const (
 	deleteOp   operation = 'D'
 	truncateOp operation = 'T'
 	// guardOp captures nothing. Its trigger accompanies a trigger that captures whole statements:
-	// see wholeInserts.
+	// see whole.
 	guardOp operation = 'G'
 )
 
@@ -70,44 +68,10 @@ func sqlTriggers(s *trigger.Spec, rel *relation) []operation {
 		return commitTriggers(s)
 	}
 	ops := operations(s)
-	if wholeInserts(s, rel) {
+	if _, guarded := guardEvent(s, rel); guarded {
 		ops = append(ops, guardOp)
 	}
 	return ops
-}
-
-// wholeInserts reports whether inserts are captured once for each statement, from its transition
-// table, instead of once for each row. Measured for each row, on top of the 3 to 5 us of a plain
-// insert: 10 us in bulk instead of 40. Single rows cost the same either way.
-//
-// Such a trigger has no WHEN on rows, and the apply worker of a subscription does not run it. It
-// would not see rows that an insert into a parent table routes to this one. So partitions and
-// inheriting tables are captured row by row. Every other table gets a guard: a row trigger with a
-// transition table and WHEN (false). Postgres refuses to attach a table with such a trigger as a
-// partition or a child, so the table can't silently become one.
-func wholeInserts(s *trigger.Spec, rel *relation) bool {
-	return s.Capture != trigger.CaptureRows && !atCommit(s) && byRow(s, rel) == ""
-}
-
-// byRow returns why inserts can't be captured by the statement, or "".
-func byRow(s *trigger.Spec, rel *relation) string {
-	reason, _ := rule.ByRow(s)
-	return cmp.Or(reason, byRowOn(rel))
-}
-
-// byRowOn returns why no trigger can capture inserts into this table by the statement, or "".
-func byRowOn(rel *relation) string {
-	switch {
-	case rel.Hypertable:
-		return fmt.Sprintf("%s is a hypertable, and TimescaleDB does not support triggers with transition tables", rel)
-	case rel.Kind == "p":
-		return fmt.Sprintf("%s is partitioned, and rows that are inserted directly into a partition would be missed", rel)
-	case rel.Descends:
-		return fmt.Sprintf("%s is a partition or inherits from another table, and rows that are inserted through that table would be missed", rel)
-	case len(rel.virtualColumns()) > 0:
-		return fmt.Sprintf("%s has virtual generated columns", rel)
-	}
-	return ""
 }
 
 // ownFunction reports whether a trigger needs functions of its own. It does if its payload is not the
@@ -226,9 +190,10 @@ func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, 
 	event, each := op.word(), "for each row"
 	switch {
 	case op == guardOp:
-		event, each = insertOp.word(), "referencing new table as inserted for each row"
-	case op == insertOp && wholeInserts(spec, rel):
-		each = "referencing new table as inserted for each statement"
+		on, _ := guardEvent(spec, rel)
+		event, each = on.word(), transitionTables(on)+" for each row"
+	case whole(spec, rel, op):
+		each = transitionTables(op) + " for each statement"
 	case op == truncateOp:
 		each = "for each statement"
 	}
@@ -245,12 +210,14 @@ func createTrigger(spec *trigger.Spec, rel *relation, of own, relationID int32, 
 // operator for records into one for each column. It does not split the function, not even after a
 // dump and restore.
 func condition(spec *trigger.Spec, rel *relation, op operation) string {
-	if op == truncateOp || op == insertOp && wholeInserts(spec, rel) {
+	if op == truncateOp || whole(spec, rel, op) {
 		return "" // of a statement it can't read columns
 	}
 	var parts []string
+	on := op
 	if op == guardOp {
 		parts = append(parts, "false")
+		on, _ = guardEvent(spec, rel)
 	}
 	// This part is always true, and is not evaluated for any row. It makes the trigger depend on
 	// the chosen columns. So a DROP COLUMN ... CASCADE drops the trigger together with the payload
@@ -258,7 +225,7 @@ func condition(spec *trigger.Spec, rel *relation, op operation) string {
 	read, _ := capturedColumns(spec)
 	if chosen := rel.stored(append(read, rel.keyColumns()...)); len(chosen) > 0 {
 		row := "NEW"
-		if op == deleteOp {
+		if on == deleteOp {
 			row = "OLD"
 		}
 		parts = append(parts, "("+rowOf(row, chosen)+" is null or true)")
@@ -333,6 +300,9 @@ func createCapture(spec *trigger.Spec, rel *relation, of own, definition, path s
 		}
 		definition = strings.ReplaceAll(definition, into, "insert into "+of.intoView(spec)+" ")
 	}
+	if !storesOld(spec) {
+		definition = strings.Replace(definition, "row_to_json(r.old)", "null::json", 1)
+	}
 	oldRow, newRow := capturedRows(spec, of)
 	for old, new := range map[string]string{
 		"FUNCTION rowhook.capture()": "FUNCTION " + of.capture() + "()",
@@ -370,11 +340,14 @@ func createInbox(of own) string {
 // by number, so that a rename changes nothing.
 func triggerDigest(spec *trigger.Spec, rel *relation, of own, relationID int32, op operation) string {
 	parts := []string{sqlTriggerName(spec.Name, of.id, op), captureName(spec, rel, of), strconv.Itoa(int(of.id)), strconv.Itoa(int(relationID)), spec.Notify, spec.When}
+	on, _ := guardEvent(spec, rel)
 	switch {
+	case whole(spec, rel, op):
+		parts = append(parts, "whole")
 	case op == updateOp:
 		parts = append(parts, columnNumbers(rel, spec.On.Update.Columns))
-	case op == insertOp && wholeInserts(spec, rel):
-		parts = append(parts, "whole")
+	case op == guardOp && on != insertOp:
+		parts = append(parts, on.word())
 	}
 	if keyed(spec) {
 		parts = append(parts, keyDigest(rel.key))

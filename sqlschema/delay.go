@@ -25,7 +25,7 @@ func delayOf(d trigger.Duration) string {
 // a statement.
 var (
 	recordsInto = regexp.MustCompile(`insert into rowhook\.event_log \(([^)]*)\)`)
-	recordsRow  = regexp.MustCompile(`(session, trace)(\);| from inserted as r;)`)
+	recordsRow  = regexp.MustCompile(`(session, trace)(\);| from (?:(?:inserted|deleted) as r;|\(\n))`)
 )
 
 // delayedCapture has the events of a capture function due later than they are recorded. definition is

@@ -172,8 +172,8 @@ func (p *planner) checkTable(ctx context.Context, spec *trigger.Spec, rel *relat
 	lacks := f.of(rel)
 	problem := func(message string, path ...string) { lacks("", message, path...) }
 	if spec.Capture == trigger.CaptureStatement && !atCommit(spec) {
-		if reason := byRowOn(rel); reason != "" {
-			problem("inserts can't be captured by the statement: "+reason+": write capture: auto, which captures row by row here", "capture")
+		if reason := byRow(spec, rel); reason != "" {
+			problem("nothing can be captured by the statement: "+reason+": write capture: auto, which captures row by row here", "capture")
 		}
 	}
 	if rel.Inherited && !rel.Hypertable && !spec.Many() {

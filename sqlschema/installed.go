@@ -116,7 +116,7 @@ const namedTriggers = captureTriggersHead + " and t.tgrelid = $1 and t.tgname = 
 
 const captureTriggersHead = `
 with recursive mine as (
-  select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, t.tgnewtable, p.proname,
+  select t.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgargs, t.tgoldtable, t.tgnewtable, p.proname,
          split_part(encode(t.tgargs, 'escape'), E'\\000', 1)::integer as id
     from pg_catalog.pg_trigger t
          -- From the trigger to its function: a plan the other way reads all triggers for each function.
@@ -143,7 +143,7 @@ const captureTriggersTail = `
 const captureTriggersColumns = `
 select m.id, m.tgrelid as relation, format('%I.%I', s.nspname, c.relname) as "table", m.tgname as name,
        md5(concat_ws('|', m.tgtype, m.proname, encode(m.tgargs, 'hex'), m.tgqual::text, m.tgnewtable)) as made,
-       m.tgtype & 1 = 1 and m.tgnewtable is not null as guard, m.tgenabled::text as enabled, `
+       m.tgtype & 1 = 1 and (m.tgnewtable is not null or m.tgoldtable is not null) as guard, m.tgenabled::text as enabled, `
 
 const captureTriggersNames = `
   join pg_catalog.pg_class c on c.oid = m.tgrelid

@@ -252,6 +252,11 @@ func (m *migrator) goTo(ctx context.Context, want int32, log *slog.Logger) error
 			return err
 		}
 	}
+	if have >= wholeSchema && want < wholeSchema {
+		if err := refuseWhole(ctx, conn, want); err != nil {
+			return err
+		}
+	}
 	if have >= queue.OrderedSchema && want < queue.OrderedSchema {
 		freed, err := queue.UnparkAll(ctx, conn)
 		if err != nil {

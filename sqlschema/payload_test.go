@@ -138,7 +138,7 @@ func TestOptionsForUpdatesLeaveWholeInserts(t *testing.T) {
 		w.apply(t, all("w", "t", payloadWith(c.payload)))
 		require.Equal(t, c.whole, w.scalar(t, wholeInserts), "%+v", c.payload)
 	}
-	require.Equal(t, "inserts can't be captured by the statement: its payload has numbers as text: write capture: auto, which captures row by row here",
+	require.Equal(t, "nothing can be captured by the statement: its payload has numbers as text: write capture: auto, which captures row by row here",
 		problemsOf(t, w, all("w", "t", payloadWith(trigger.Payload{Numbers: trigger.NumbersText}), capturedBy(trigger.CaptureStatement)))[0].Message)
 }
 

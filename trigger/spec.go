@@ -62,8 +62,9 @@ type Spec struct {
 	Breaker string `json:"breaker,omitempty" yaml:"breaker,omitempty"`
 	// Notify is NotifyAuto or NotifyNever.
 	Notify string `json:"notify" yaml:"notify,omitempty"`
-	// Capture says how inserts are captured: CaptureRows, CaptureStatement, or CaptureAuto, which
-	// is stored as "". CaptureAuto captures by the statement where the table and the Spec allow it.
+	// Capture says how changes are captured: CaptureRows, CaptureStatement, or CaptureAuto, which is
+	// stored as "". Where the table and the Spec allow it, CaptureAuto captures inserts by the
+	// statement, and CaptureStatement updates and deletes, too.
 	Capture string `json:"capture,omitempty" yaml:"capture,omitempty"`
 	// Retention says how long history of the trigger is kept, in the place of Settings.Retention.
 	Retention OwnRetention `json:"retention,omitzero" yaml:"retention,omitempty"`
@@ -369,7 +370,7 @@ const (
 	AtCommit           = "commit"      // one event for a row and transaction: the first old, the last new
 	CaptureAuto        = "auto"        // the word of rowhook.yaml for Spec.Capture ""
 	CaptureRows        = "rows"        // row by row
-	CaptureStatement   = "statement"   // by the statement; an apply fails where that can't be done
+	CaptureStatement   = "statement"   // by the statement; an apply fails where none of its changes can be
 	BreakerOn          = "on"          // the word of rowhook.yaml for Spec.Breaker ""
 	BreakerOff         = "off"         // a receiver that fails is called as before
 	OldAll             = "all"         // the word of rowhook.yaml for Payload.Old ""

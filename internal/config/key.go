@@ -473,8 +473,9 @@ func triggerKeys() map[string]key {
 			enum:    []string{trigger.AtChange, trigger.AtCommit},
 		},
 		"triggers[].capture": {
-			doc: "How inserts are captured. auto captures once per statement, which costs bulk inserts a quarter, if table and trigger allow it, and otherwise row by row. " +
-				"rows always captures row by row: it needs no temporary files for transition tables, and the table may become a partition. statement captures once per statement; if that is impossible, apply fails and says why.",
+			doc: "How changes are captured. auto captures inserts once per statement, which costs bulk inserts a quarter, if table and trigger allow it, and otherwise row by row, as it does updates and deletes. " +
+				"rows always captures row by row: it needs no temporary files for transition tables, and the table may become a partition. " +
+				"statement captures updates and deletes once per statement, too, which costs bulk updates a third and single ones more; if that is impossible for each of them, apply fails and says why.",
 			example: "capture: auto",
 			enum:    []string{trigger.CaptureAuto, trigger.CaptureRows, trigger.CaptureStatement},
 		},

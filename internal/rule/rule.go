@@ -63,8 +63,8 @@ func capture(s *trigger.Spec) (found []Fault) {
 	case commit && s.Capture == trigger.CaptureStatement:
 		found = append(found, Fault{at, [][]string{captured}, "what is captured at commit is captured row by row", "remove capture: statement"})
 	case s.Capture == trigger.CaptureStatement:
-		if reason, path := ByRow(s); reason != "" {
-			found = append(found, Fault{captured, [][]string{path}, "inserts can't be captured by the statement: " + reason, "write capture: auto, which captures row by row here"})
+		if reason, path := ByRows(s); reason != "" {
+			found = append(found, Fault{captured, [][]string{path}, "nothing can be captured by the statement: " + reason, "write capture: auto, which captures row by row here"})
 		}
 	}
 	if commit && !s.Order.IsZero() && !s.Order.ByRow() {
@@ -73,20 +73,44 @@ func capture(s *trigger.Spec) (found []Fault) {
 	return found
 }
 
-// ByRow returns why the inserts of a trigger can't be captured by the statement whatever table it
-// watches, and the key that says so; "": they can, if the table allows it.
-func ByRow(s *trigger.Spec) (reason string, path []string) {
+// ByRows returns why none of the changes of a trigger can be captured by the statement whatever table
+// it watches, and the key that says so; "": some can, if the table allows it.
+func ByRows(s *trigger.Spec) (reason string, path []string) {
+	for _, op := range []byte("DUI") { // the reason of the first captured operation is the one told
+		why, at := ByRow(s, op)
+		if why == "" {
+			return "", nil
+		}
+		if reason == "" || captures(s, op) {
+			reason, path = why, at
+		}
+	}
+	return reason, path
+}
+
+// captures reports whether a trigger captures an operation: I, U or D.
+func captures(s *trigger.Spec, op byte) bool {
+	return map[byte]bool{'I': s.On.Insert, 'U': s.On.Update.Enabled, 'D': s.On.Delete}[op]
+}
+
+// ByRow returns why an operation, I, U or D, can't be captured by the statement whatever table the
+// trigger watches, and the key that says so; "": it can, if the table allows it.
+func ByRow(s *trigger.Spec, op byte) (reason string, path []string) {
 	switch {
-	case !s.On.Insert:
-		return "it captures no inserts, and updates and deletes are captured row by row", []string{"on"}
+	case !captures(s, op):
+		return "it captures no changes of rows", []string{"on"}
 	case s.When != "":
 		return "its when must be evaluated for each row", []string{"when"}
 	case s.OnReplication:
-		return "it has on_replication, and the apply worker of a subscription runs no triggers for whole inserts", []string{"on_replication"}
-	case len(s.Payload.ColumnsOf('I')) > 0:
+		return "it has on_replication, and the apply worker of a subscription runs no triggers for whole statements", []string{"on_replication"}
+	case len(s.Payload.ColumnsOf(op)) > 0:
 		return "its payload has chosen columns", []string{"payload"}
 	case s.Payload.Numbers == trigger.NumbersText:
 		return "its payload has numbers as text", []string{"payload", "numbers"}
+	case op == 'U' && len(s.On.Update.Columns) > 0:
+		return "it captures updates of certain columns, which are compared for each row", []string{"on", "update", "columns"}
+	case op != 'I' && !s.Order.IsZero():
+		return "it has an order, and the keys of updates and deletes are compared for each row", []string{"order"}
 	}
 	return "", nil
 }

@@ -71,7 +71,7 @@ begin
   if coalesce(tg_argv[1], '') <> 'never' and pg_current_xact_id() is not null and pg_sequence_last_value('rowhook.doorbell'::regclass) = 1 then
     awake := pg_sequence_last_value('rowhook.handover'::regclass);
     -- The setting counts what a transaction has handed over by its length, whatever it is set to.
-    if awake > 0 and awake & (2147483648 << (tg_argv[0]::integer & 31)) = 0 and coalesce(length(current_setting('rowhook.handed', true)), 0) < 8 then
+    if awake > 0 and (tg_level = 'ROW' or tg_op = 'INSERT') and awake & (2147483648 << (tg_argv[0]::integer & 31)) = 0 and coalesce(length(current_setting('rowhook.handed', true)), 0) < 8 then
       awake := awake & 2147483647;
       event := rowhook.uuid7();
       if tg_level = 'ROW' then
@@ -79,6 +79,7 @@ begin
         values (event, tg_argv[0]::integer, tg_argv[2]::integer, tg_op::"char", row_to_json(old), row_to_json(new), session, trace, clock_timestamp() + interval '90 seconds', awake, 1, 1);
       else
         -- Of a statement with several rows nothing is handed over: claims take them together.
+        -- Nor is an update or a delete that is captured by the statement.
         insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace, due_at, claimed_by, tries, claim)
         select event, tg_argv[0]::integer, tg_argv[2]::integer, 'I', row_to_json(r.*), session, trace, clock_timestamp() + interval '90 seconds', awake, 1, 1
           from inserted as r where (select count(*) from (select from inserted limit 2) as two) = 1;
@@ -91,9 +92,26 @@ begin
   end if;
   -- Hand-over ends.
   if tg_level = 'STATEMENT' then
-    -- All rows of an insert at once. A column may have any name, so variables win and the row is "r.*".
-    insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace)
-    select rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'I', row_to_json(r.*), session, trace from inserted as r;
+    -- All rows of a statement at once. A column may have any name, so variables win and the row is "r.*".
+    if tg_op = 'INSERT' then
+      insert into rowhook.event_log (id, trigger_id, relation_id, op, new, session, trace)
+      select rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'I', row_to_json(r.*), session, trace from inserted as r;
+    elsif tg_op = 'DELETE' then
+      insert into rowhook.event_log (id, trigger_id, relation_id, op, old, session, trace)
+      select rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'D', row_to_json(r.*), session, trace from deleted as r;
+    else
+      -- Postgres adds the old and the new row of an update to their tables in one step, so both have
+      -- the same place there. If the tables had different numbers of rows, each new row would go out
+      -- without an old one. A full join is never a nested loop, whatever size the statement had for
+      -- which it was planned, and "offset 0" keeps it full.
+      insert into rowhook.event_log (id, trigger_id, relation_id, op, old, new, session, trace)
+      select rowhook.uuid7(), tg_argv[0]::integer, tg_argv[2]::integer, 'U', row_to_json(r.old), row_to_json(r.new), session, trace from (
+        select w.place as place_was, b.place, w.whole as old, b.whole as new
+          from (select case when (select count(*) from was) = (select count(*) from became) then row_number() over () end as place, coalesce(r.*) as whole from was as r) as w
+          full join (select row_number() over () as place, coalesce(r.*) as whole from became as r) as b on w.place = b.place
+        offset 0) as r
+       where r.place is not null and (r.place_was is null or record_image_ne(r.old, r.new));
+    end if;
     if not found then
       return null;
     end if;
@@ -107,7 +125,7 @@ begin
   return null;
 end
 $$;
-comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole insert from its transition table "inserted". Arguments: rowhook.trigger.id; "never" where it must not NOTIFY, else empty; rowhook.relation.id';
+comment on function rowhook.capture() is 'Capture trigger: for a row, or for a whole statement from its transition tables. Arguments: rowhook.trigger.id; "never" where it must not NOTIFY, else empty; rowhook.relation.id';
 
 -- As in version 7, and it hands over like a capture.
 create or replace function rowhook.emit(trigger_name text, payload json) returns uuid language plpgsql security definer
