@@ -181,8 +181,9 @@ func TestADispatcherNeedsEachOfItsRightsAndNoOther(t *testing.T) {
 		require.ErrorContains(t, missing, "the role "+role+" lacks")
 		require.ErrorContains(t, missing, `run "rowhook apply --grant-to `+role+`"`)
 		err := dispatch(t.Context(), conn)
-		if name == "event_seq" && err == nil {
+		if (name == "event_seq" || name == "departures") && err == nil {
 			// Later servers answer null instead: then everything may have been missed and is read again.
+			// Departures are counted by the schema, and dispatchers of version 7 count them themselves.
 			w.do(t, fmt.Sprintf("grant %s on %s to %s", privilege, on, role))
 			continue
 		}
