@@ -31,7 +31,7 @@
 #ifndef HANGS
 #define HANGS 0         /* instances that can't show for long that they live, and do */
 #endif
-#ifndef RELEASES
+#if !defined(RELEASES) && !defined(UNABLE)
 #define RELEASES 0      /* claimed events that are given back unsent, as when a trigger is paused */
 #endif
 #ifndef COMMANDS
@@ -51,6 +51,21 @@
 #endif
 #ifndef AGES
 #define AGES 0          /* events that get too old to be sent */
+#endif
+#ifndef FORGERIES
+#define FORGERIES 0     /* notifications of a handed event that somebody else sends */
+#endif
+
+/*
+ * HANDOVER: writers hand events over, to one dispatcher. OLD: the last dispatcher runs the version before, which knows nothing
+ * of that. UNABLE: the first one can't send what it is handed. STAY_SILENT: silence may last for ever.
+ */
+#if defined(HANDOVER) && (defined(OLD) || defined(UNABLE) || DISPATCHERS > 2)
+#define COUNTED         /* burials count as departures do. It makes no difference to two alike */
+#endif
+#ifdef UNABLE
+#define RELEASES 1
+#define NO_RELEASES     /* but for what it is handed */
 #endif
 
 /*
@@ -146,6 +161,14 @@ byte young;             /* committed, and not due for the first time */
 byte open;              /* transactions that have an id and are not over */
 byte registered;        /* rowhook.instance */
 byte unseen;            /* those of it that have not said for long that they live */
+#ifdef HANDOVER
+byte holder;            /* rowhook.handover: to whom writers hand over; 0: to nobody */
+bool blocked;           /* but not events of this trigger */
+byte excused;           /* events that may be sent again: of a crash, a lease that ended, an instance that was buried by mistake */
+#if defined(OLD) && DISPATCHERS == 2
+byte late;              /* events that were handed to an instance that has gone, and were not committed then */
+#endif
+#endif
 #if STOPS > 0
 byte hears;             /* those of it that say that they listen */
 #endif
@@ -178,8 +201,14 @@ bool lost[DISPATCHERS];     /* the doorbell has to be armed anew */
 #ifdef DEAF
 bool deaf[DISPATCHERS];     /* its listening session will not come back */
 #endif
-#if STOPS > 0
+#if STOPS > 0 || defined(COUNTED)
 bool left[DISPATCHERS];     /* another one has stopped, it has not noticed yet */
+#endif
+#ifdef HANDOVER
+byte heard[DISPATCHERS];    /* events that were announced to it, which it has not looked for */
+bool search[DISPATCHERS];   /* it is to look by the index of what was handed over */
+byte reading[DISPATCHERS];  /* what it has found so, in an answer that is on its way */
+byte since[DISPATCHERS];    /* what it has settled of that meanwhile */
 #endif
 byte held[DISPATCHERS * EVENTS];    /* claims to send, as a set of their numbers */
 byte sent[DISPATCHERS * EVENTS];    /* claims that were delivered, to settle */
@@ -215,6 +244,9 @@ byte interrupted[DISPATCHERS * EVENTS]; /* claims that were lost, to disown */
 
 /* What may still happen of each. The world may end it at any time, so that no fault is needed to get out of a wait. */
 byte silences = SILENCES, crashes = CRASHES, stops = STOPS, losses = LOSSES, hangs = HANGS, releases = RELEASES, answers = ANSWERS, commands = COMMANDS, expiries = EXPIRIES, failures = FAILURES;
+#if FORGERIES > 0
+byte forgeries = FORGERIES;
+#endif
 byte retired;           /* dispatchers that died and will not come back */
 
 byte delivered;         /* events that a receiver has seen */
@@ -245,6 +277,55 @@ byte i_, e_, r_;        /* scratch of a d_step, 0 outside */
 #define LOCKS (ghostRows | rows[0] | rows[1])
 #else
 #define LOCKS (ghostRows | rows[0] | rows[1] | rows[2])
+#endif
+
+#ifdef OLD
+#define IS_NEW(d) (d != DISPATCHERS - 1)
+#else
+#define IS_NEW(d) true
+#endif
+#ifdef UNABLE
+#define IS_UNABLE(d) (d == 0)
+#else
+#define IS_UNABLE(d) false
+#endif
+
+#ifdef HANDOVER
+#define EXCUSE(e) excused = excused | BIT(e)
+
+/* When an instance looks by the index of what was handed over. */
+#define ARMED 1
+#define CHECK 2
+#define INHERITED 4
+#define SILENCE 8
+#define WATCH 16
+#define FAILED 32
+#ifndef UNSEARCHED
+#define UNSEARCHED 0
+#endif
+#define SEARCHES(when) ((UNSEARCHED & (when)) == 0)
+#define SEARCHED(d, when) search[d] = search[d] || IS_NEW(d) && SEARCHES(when)
+
+#define HANDED_TO(e, instance) (place[e] == QUEUE && by[e] == instance && claim[e] == 1)
+#define HANDED_TO_NOBODY(e) (place[e] == QUEUE && by[e] != 0 && claim[e] == 1 && !HAS(registered, by[e]) && !HAS(LOCKS, e))
+#define IN_MEMORY(d, e) ((held[AT(d, e)] | UNSETTLED_(e)) != 0)
+#define FOUND_(e) ((HANDED_TO(e, id[d]) && !HAS(due, e) && !IN_MEMORY(d, e) || HANDED_TO_NOBODY(e)) << e)
+#define SEARCHING(d) (heard[d] != 0 || search[d] || (state[d] == SILENT && !lost[d] && SEARCHES(SILENCE) || WATCHES(d) && SEARCHES(WATCH)) && EVERY(FOUND_) != 0)
+#define IS_HANDED(c) ((c) == 1)
+#define NOTE_SETTLED(e) since[d] = since[d] | (reading[d] & BIT(e))
+
+#ifdef TAKE_TWICE
+#define MAY_TAKE(d, e) (!HAS(since[d], e))
+#elif defined(TAKE_SETTLED)
+#define MAY_TAKE(d, e) (!IN_MEMORY(d, e))
+#else
+#define MAY_TAKE(d, e) (!IN_MEMORY(d, e) && !HAS(since[d], e))
+#endif
+#else
+#define EXCUSE(e) skip
+#define SEARCHED(d, when) skip
+#define IS_HANDED(c) false
+#define NOTE_SETTLED(e) skip
 #endif
 
 /* A transaction with this id is over. */
@@ -355,8 +436,11 @@ inline forget(d) {
 #ifdef DEAF
 	deaf[d] = false;
 #endif
-#if STOPS > 0
+#if STOPS > 0 || defined(COUNTED)
 	left[d] = false;
+#endif
+#ifdef HANDOVER
+	heard[d] = 0; search[d] = false; reading[d] = 0; since[d] = 0;
 #endif
 #if DELAYS > 0 || defined(PAUSES)
 	unasked[d] = false; missed[d] = 0;
@@ -365,6 +449,9 @@ inline forget(d) {
 	idle[d] = false; suspended[d] = 0; loaded[d] = 0; reload[d] = false; loading[d] = false; readVersion[d] = 0; readPaused[d] = false; knowing[d] = 0;
 #endif
 	EACH_EVENT
+#ifdef HANDOVER
+		excused = (sent[AT(d, e_)] != 0 -> excused | BIT(e_) : excused);
+#endif
 		held[AT(d, e_)] = 0; sent[AT(d, e_)] = 0; refused[AT(d, e_)] = 0;
 #ifdef FLIGHT
 		flying[AT(d, e_)] = 0;
@@ -401,6 +488,31 @@ inline register(d) {
 inline unregister(i) {
 	registered = registered & ~BIT(i);
 	unseen = unseen & ~BIT(i);
+#ifdef HANDOVER
+	/* A database trigger. */
+#ifndef HOLDER_STAYS
+	if
+	:: holder == i -> holder = NOBODY; blocked = false
+	:: else
+	fi;
+#endif
+#if defined(COUNTED) && !defined(BURIAL_UNCOUNTED)
+	EACH_DISPATCHER
+		if
+		:: i_ != d && id[i_] != 0 && doing[i_] != STOPPING -> left[i_] = true
+		:: else
+		fi;
+	NEXT_DISPATCHER;
+#endif
+	EACH_EVENT
+#if HANGS > 0
+		excused = (by[e_] == i && place[e_] == QUEUE -> excused | BIT(e_) : excused);
+#endif
+#if defined(OLD) && DISPATCHERS == 2
+		late = (by[e_] == i && place[e_] == OPEN -> late | BIT(e_) : late);
+#endif
+	NEXT_EVENT;
+#endif
 #if STOPS > 0
 	hears = hears & ~BIT(i)
 #else
@@ -411,6 +523,7 @@ inline unregister(i) {
 /* It looks after what an instance that is gone would have: what it gave back, when its retries are due, and writers that are silent. */
 inline inherit(d) {
 	look[d] = true;
+	SEARCHED(d, INHERITED);
 	ask_next_due(d);
 #ifndef KEEP_BELL
 	lost[d] = true
@@ -422,7 +535,11 @@ inline inherit(d) {
 /* A claim is committed: what it took is the instance's now. */
 inline take(e, instance) {
 	by[e] = instance;
+#ifdef HANDOVER
+	claim[e] = (claim[e] == 0 -> 2 : claim[e] + 1); /* 1 is for what is handed over */
+#else
 	claim[e]++;
+#endif
 #ifdef PAUSES
 	attempts[e]++;
 #endif
@@ -445,7 +562,12 @@ inline give_back(e) {
 inline give_back_all(d) {
 	EACH_EVENT
 		if
-		:: by[e_] == bury[d] -> give_back(e_); did[d] = true
+		:: by[e_] == bury[d] && place[e_] == QUEUE ->
+			give_back(e_);
+#if HANGS > 0
+			EXCUSE(e_);
+#endif
+			did[d] = true
 		:: else
 		fi;
 	NEXT_EVENT;
@@ -539,8 +661,13 @@ inline drop(d) {
 /* It has said since that it lives, or has registered again. */
 #define LIVES(i) (HAS(registered, i) && !HAS(DEAD, i))
 
-/* Dispatchers are alike: where there is one fault it strikes the first. */
-#if CRASHES + STOPS + LOSSES + HANGS <= 1
+/* Dispatchers are alike: where there is one fault it strikes the first. CRASH_BURIED: who crashes was buried before. */
+#ifdef CRASH_BURIED
+#define MAY_CRASH(d) (!HAS(registered, id[d]))
+#else
+#define MAY_CRASH(d) true
+#endif
+#if CRASHES + STOPS + LOSSES + HANGS <= 1 || defined(CRASH_BURIED)
 #define MAY_FAIL(d) (d == 0)
 #else
 #define MAY_FAIL(d) true
@@ -552,6 +679,13 @@ inline drop(d) {
 #define MAY_ACT(d) (id[d] != 0)
 #else
 #define MAY_ACT(d) (id[d] != 0 && HAS(registered, id[d]))
+#endif
+
+/* Nor does it ask for silence otherwise. */
+#ifdef SILENCE_UNREGISTERED
+#define MAY_SILENCE(d) true
+#else
+#define MAY_SILENCE(d) MAY_ACT(d)
 #endif
 
 /* Variant: a claim takes an event before it is due. */
@@ -584,6 +718,10 @@ inline drop(d) {
 
 #ifdef UNSENT
 #define RECEIVED(e) skip
+#elif defined(HANDOVER)
+#define RECEIVED(e) \
+	assert(!HAS(delivered & ~excused, e)); /* no event is sent twice without a cause */ \
+	delivered = delivered | BIT(e)
 #else
 #define RECEIVED(e) delivered = delivered | BIT(e)
 #endif
@@ -768,6 +906,7 @@ inline tell_reload() {
 	:: d_step { sent[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
 		LOWEST(sent[AT(d, e)]); \
 		sent[AT(d, e)] = sent[AT(d, e)] & ~BIT(r_); \
+		NOTE_SETTLED(e); \
 		if \
 		:: place[e] == QUEUE && FENCE(e) -> \
 			WHO; printf("settles event %d\n", e); \
@@ -780,6 +919,7 @@ inline tell_reload() {
 	:: d_step { refused[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
 		LOWEST(refused[AT(d, e)]); \
 		refused[AT(d, e)] = refused[AT(d, e)] & ~BIT(r_); \
+		NOTE_SETTLED(e); \
 		if \
 		:: place[e] == QUEUE && FENCE(e) -> \
 			WHO; printf("puts off event %d\n", e); \
@@ -810,8 +950,24 @@ inline tell_reload() {
 	:: d_step { unsent[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
 		LOWEST(unsent[AT(d, e)]); \
 		unsent[AT(d, e)] = unsent[AT(d, e)] & ~BIT(r_); \
+		NOTE_SETTLED(e); \
 		RELEASED(e, "gives back event %d\n") }
 
+/* What was handed over and is given back: writers hand no more of it to this instance for now, and the others are told. */
+#ifdef HANDOVER
+#ifdef UNTOLD
+#define ONWARD blocked = blocked || IS_HANDED(r_) && holder == id[d]
+#else
+#define ONWARD \
+	blocked = blocked || IS_HANDED(r_) && holder == id[d]; \
+	if \
+	:: IS_HANDED(r_) -> ring() \
+	:: else \
+	fi
+#endif
+#else
+#define ONWARD skip
+#endif
 #define RELEASED(e, words) \
 		if \
 		:: place[e] == QUEUE && FENCE(e) -> \
@@ -820,11 +976,24 @@ inline tell_reload() {
 			give_back(e); \
 			UNCOUNTED(e); \
 			look[d] = true; \
+			ONWARD; \
 			short_transaction() \
 		:: else \
 		fi; \
 		DONE
 
+#ifdef DISOWN_ALL
+#define DISOWN_OTHERS \
+	EACH_EVENT \
+		if \
+		:: place[e_] == QUEUE && by[e_] == id[d] -> WHO; printf("disowns event %d, too\n", e_); give_back(e_) \
+		:: else \
+		fi; \
+	NEXT_EVENT; \
+	look[d] = true
+#else
+#define DISOWN_OTHERS skip
+#endif
 /* A settle whose answer gets lost is made again, and may come late. A claim whose answer gets lost is given back. */
 #define LOSE_ANSWER(e) \
 	:: d_step { answers > 0 && unsent[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
@@ -834,6 +1003,7 @@ inline tell_reload() {
 	:: d_step { interrupted[AT(d, e)] != 0 && !HAS(LOCKS, e) -> \
 		LOWEST(interrupted[AT(d, e)]); \
 		interrupted[AT(d, e)] = interrupted[AT(d, e)] & ~BIT(r_); \
+		DISOWN_OTHERS; \
 		if \
 		:: place[e] == QUEUE && MINE(e) -> \
 			WHO; printf("disowns event %d\n", e); \
@@ -865,6 +1035,7 @@ inline tell_reload() {
 	:: d_step { expiries > 0 && place[e] == QUEUE && by[e] != 0 && !HAS(due, e) -> \
 		expiries--; \
 		printf("world: the lease of event %d ends\n", e); \
+		EXCUSE(e); \
 		ripen(e); \
 		DONE }
 
@@ -880,6 +1051,78 @@ inline tell_reload() {
 #define CHECKED(d) skip
 #endif
 
+#ifdef UNREGISTERED_READ
+#define MAY_READ(d) true
+#else
+#define MAY_READ(d) MAY_ACT(d)
+#endif
+#ifdef OVERDUE_IGNORED
+#define OVERDUE(d) skip
+#else
+#define OVERDUE(d) look[d] = true
+#endif
+#ifdef HOLDER_UNLOCKED
+#define MAY_HOLD(d) true
+#else
+#define MAY_HOLD(d) MAY_ACT(d)
+#endif
+
+#ifdef HANDOVER
+/* A notification to everybody who listens. */
+inline ring() {
+	EACH_DISPATCHER
+		if
+		:: session[i_] == LISTENING -> look[i_] = true; RUNG(i_)
+		:: else
+		fi;
+	NEXT_DISPATCHER
+}
+
+/* A notification to the one that the event was handed to. */
+inline announce(e) {
+	EACH_DISPATCHER
+		if
+		:: by[e] != 0 && id[i_] == by[e] && session[i_] == LISTENING && doing[i_] != STOPPING -> heard[i_] = heard[i_] | BIT(e)
+		:: else
+		fi;
+	NEXT_DISPATCHER
+}
+
+/* What was handed to an instance and is not due is claimed already. What is due is to be claimed, by whoever does. */
+inline read_handed(d) {
+	EACH_EVENT
+		if
+		:: (HAS(heard[d], e_) || search[d] || heard[d] == 0) && HANDED_TO(e_, id[d]) && MAY_READ(d) ->
+			if
+			:: HAS(due, e_) -> OVERDUE(d)
+			:: else -> r_ = r_ | BIT(e_)
+			fi
+		:: else
+		fi;
+	NEXT_EVENT;
+	reading[d] = r_; r_ = 0
+}
+
+/* What was handed to an instance that is gone. */
+inline give_back_handed(d) {
+	EACH_EVENT
+		if
+		:: HANDED_TO_NOBODY(e_) ->
+			WHO; printf("gives back event %d, which was handed to instance %d\n", e_, by[e_]);
+			give_back(e_);
+			count_down(e_);
+			look[d] = true;
+			r_ = 1
+		:: else
+		fi;
+	NEXT_EVENT;
+	if
+	:: r_ != 0 -> r_ = 0; ring()
+	:: else
+	fi;
+	short_transaction()
+}
+#endif
 #define AGE(e) \
 	:: d_step { ages > 0 && place[e] == QUEUE && !IS_YOUNG(e) && !HAS(old, e) -> \
 		ages--; \
@@ -889,10 +1132,54 @@ inline tell_reload() {
 proctype writer(byte w) {
 	byte e;
 	bool quiet;
+#if defined(HANDOVER) && defined(READ_FIRST)
+	byte to;
+#else
+#define to holder
+#endif
 	e = w * WRITES;
 	IN_TURN(w); /* writers are alike: they begin in the order of their numbers */
 	do
 	:: e < (w + 1) * WRITES ->
+#ifdef HANDOVER
+#ifdef READ_FIRST
+		d_step { quiet = bell != RING; to = holder; printf("writer %d: reads the bell (%d), and to whom to hand over (%d)\n", w, bell, holder) };
+#endif
+		d_step {
+			printf("writer %d: takes a transaction id for event %d\n", w, e);
+			place[e] = OPEN;
+			open = open | BIT(e)
+		};
+#ifndef READ_FIRST
+		d_step { quiet = bell != RING; printf("writer %d: reads the bell (%d)\n", w, bell) };
+#endif
+		d_step {
+			if
+			:: !quiet && to != NOBODY && !blocked ->
+				printf("writer %d: hands event %d over to instance %d\n", w, e, to);
+				EACH_DISPATCHER
+					assert(id[i_] != to || doing[i_] != STOPPING); /* who stops is handed nothing */
+				NEXT_DISPATCHER;
+				by[e] = to; claim[e] = 1;
+#ifdef PAUSES
+				attempts[e] = 1;
+#endif
+#ifdef TRIES
+				tries[e] = 1; triesOf[e * 8 + 1] = 1
+#endif
+			:: else -> printf("writer %d: inserts event %d\n", w, e)
+			fi;
+			DONE };
+		if
+#ifdef SECOND_LOOK
+		:: d_step { true ->
+#else
+		:: d_step { by[e] == 0 ->
+#endif
+			quiet = bell != RING; printf("writer %d: reads the bell (%d)\n", w, bell) }
+		:: else
+		fi;
+#else
 #ifdef READ_FIRST
 		d_step { quiet = bell != RING; printf("writer %d: reads the bell (%d)\n", w, bell) };
 #endif
@@ -910,6 +1197,7 @@ proctype writer(byte w) {
 #ifndef READ_FIRST
 		d_step { quiet = bell != RING; printf("writer %d: reads the bell (%d)\n", w, bell) };
 #endif
+#endif
 		if
 		:: d_step { /* commit */
 			printf("writer %d: commits event %d, quiet %d\n", w, e, quiet);
@@ -919,12 +1207,24 @@ proctype writer(byte w) {
 			:: e < DELAYS -> later = later | BIT(e); young = young | BIT(e)
 			:: else -> due = due | BIT(e)
 			fi;
+#elif defined(HANDOVER)
+			due = (by[e] == 0 -> due | BIT(e) : due);
 #else
 			due = due | BIT(e);
 #endif
 			end_transaction(e);
 			if
+#ifdef HANDOVER
+			:: !quiet && by[e] != 0 ->
+#ifdef UNANNOUNCED
+				skip
+#else
+				announce(e)
+#endif
+			:: !quiet && by[e] == 0 ->
+#else
 			:: !quiet ->
+#endif
 				EACH_DISPATCHER
 					if
 					:: session[i_] == LISTENING -> look[i_] = true; RUNG(i_)
@@ -938,6 +1238,12 @@ proctype writer(byte w) {
 		:: d_step { /* roll back */
 			printf("writer %d: rolls back event %d\n", w, e);
 			place[e] = ROLLED_BACK;
+#ifdef HANDOVER
+			by[e] = 0; claim[e] = 0;
+#ifdef PAUSES
+			attempts[e] = 0;
+#endif
+#endif
 			end_transaction(e);
 			quiet = false;
 			DONE }
@@ -960,6 +1266,17 @@ proctype writer(byte w) {
 	fi; \
 	session[d] = NO_SESSION
 
+#ifdef STAY_SILENT
+#define MAY_WAKE(d) false
+#else
+#define MAY_WAKE(d) (state[d] == SILENT)
+#endif
+#ifdef UNABLE
+#define MAY_RETIRE(d) (d == 0)
+#else
+#define MAY_RETIRE(d) true
+#endif
+
 proctype dispatcher(byte d) {
 end:
 	do
@@ -977,15 +1294,15 @@ end:
 		unasked[d] = true;
 #endif
 		look[d] = true }
-	:: d_step { id[d] == 0 && !HAS(retired, d) && (retired | BIT(d)) != BIT(DISPATCHERS) - 1 ->
+	:: d_step { id[d] == 0 && !HAS(retired, d) && (retired | BIT(d)) != BIT(DISPATCHERS) - 1 && MAY_RETIRE(d) ->
 		WHO; printf("does not come back\n");
 		retired = retired | BIT(d) } /* one of them does */
-	:: d_step { MAY_FAIL(d) && crashes > 0 && id[d] != 0 && doing[d] != CLAIMING ->
+	:: d_step { MAY_FAIL(d) && MAY_CRASH(d) && crashes > 0 && id[d] != 0 && doing[d] != CLAIMING ->
 		crashes--;
 		WHO; printf("crashes\n");
 		forget(d);
 		DONE }
-	:: d_step { MAY_FAIL(d) && crashes > 0 && doing[d] == CLAIMING && ghostRows == 0 -> /* its server process goes on for a while */
+	:: d_step { MAY_FAIL(d) && MAY_CRASH(d) && crashes > 0 && doing[d] == CLAIMING && ghostRows == 0 -> /* its server process goes on for a while */
 		crashes--;
 		WHO; printf("crashes, its claim goes on\n");
 		ghost = id[d]; ghostRows = rows[d];
@@ -1012,10 +1329,31 @@ end:
 		fi;
 		doing[d] = STOPPING;
 		bury[d] = 0; burial[d] = NO_BURIAL; did[d] = false; /* in the middle of it */
+#ifdef HANDOVER
+#ifndef STOP_KEEPS
+		if
+		:: holder == id[d] -> holder = NOBODY; blocked = false
+		:: else
+		fi;
+#endif
+		heard[d] = 0; search[d] = false; reading[d] = 0; since[d] = 0;
+#endif
 		state[d] = UNARMED; below[d] = 0; changed[d] = false; look[d] = false; lost[d] = false; left[d] = false;
 		DONE }
 	:: d_step { doing[d] == STOPPING && UNSETTLED(d) == 0 ->
 		WHO; printf("unregisters\n");
+#if defined(HANDOVER) && !defined(STOP_SILENTLY)
+		if
+		:: IS_NEW(d) ->
+			EACH_EVENT
+				if
+				:: HANDED_TO(e_, id[d]) && !HAS(LOCKS, e_) -> WHO; printf("gives back event %d, which was handed to it\n", e_); give_back(e_); count_down(e_)
+				:: else
+				fi;
+			NEXT_EVENT
+		:: else
+		fi;
+#endif
 		unregister(id[d]);
 		EACH_DISPATCHER
 #ifndef LEAVE
@@ -1031,6 +1369,8 @@ end:
 		fi;
 		forget(d);
 		DONE }
+#endif
+#if STOPS > 0 || defined(COUNTED)
 	:: d_step { left[d] ->
 		WHO; printf("notices that another one has stopped\n");
 		left[d] = false;
@@ -1110,13 +1450,22 @@ end:
 		bell = RING;
 		state[d] = RINGING }
 #else
-	:: d_step { session[d] == LISTENING && doing[d] == IDLE && !lost[d] && (state[d] == UNARMED || state[d] == SILENT) ->
+	:: d_step { session[d] == LISTENING && doing[d] == IDLE && !lost[d] && (state[d] == UNARMED || MAY_WAKE(d)) ->
 #ifdef ID_FIRST
 		WHO; printf("takes a horizon\n");
 		below[d] = open;
 #else
 		WHO; printf("arms the bell\n");
 		bell = RING;
+#endif
+#ifdef HANDOVER
+		if
+		:: IS_NEW(d) && MAY_HOLD(d) -> holder = id[d]; blocked = false
+#ifdef OLD_READS
+		:: !IS_NEW(d) -> holder = NOBODY
+#endif
+		:: else
+		fi;
 #endif
 		doing[d] = ARM }
 	:: d_step { doing[d] == ARM ->
@@ -1131,15 +1480,17 @@ end:
 		below[d] = open;
 #endif
 		state[d] = ARMING; changed[d] = true; look[d] = true; CHECKED(d);
+		SEARCHED(d, ARMED);
 		doing[d] = IDLE }
 #endif
 	:: d_step { session[d] == LISTENING && doing[d] == IDLE && !lost[d] && state[d] == ARMING && changed[d] ->
 		changed[d] = false; look[d] = true; CHECKED(d);
+		SEARCHED(d, CHECK);
 		if
 		:: below[d] == 0 -> WHO; printf("finds nothing open below its horizon: it may sleep\n"); state[d] = RINGING
 		:: else -> WHO; printf("finds transactions open below its horizon\n")
 		fi }
-	:: d_step { silences > 0 && session[d] == LISTENING && doing[d] == IDLE && !lost[d] && state[d] != UNARMED ->
+	:: d_step { silences > 0 && session[d] == LISTENING && doing[d] == IDLE && !lost[d] && state[d] != UNARMED && MAY_SILENCE(d) ->
 		silences--;
 		WHO; printf("asks for silence\n");
 		bell = id[d];
@@ -1153,7 +1504,11 @@ end:
 	:: d_step { doing[d] == IDLE && idle[d] && look[d] ->
 		look[d] = false }
 #endif
-	:: d_step { doing[d] == IDLE && MAY_ACT(d) && !IS_IDLE(d) && !IS_LOADING(d) && (look[d] || (state[d] == SILENT && !lost[d] || WATCHES(d)) && (CLAIMABLE & ~LOCKS) != 0) ->
+#ifdef UNABLE
+	:: d_step { IS_UNABLE(d) && look[d] ->
+		look[d] = false }
+#endif
+	:: d_step { doing[d] == IDLE && MAY_ACT(d) && !IS_IDLE(d) && !IS_UNABLE(d) && !IS_LOADING(d) && (look[d] || (state[d] == SILENT && !lost[d] || WATCHES(d)) && (CLAIMABLE & ~LOCKS) != 0) ->
 		look[d] = false;
 #if DELAYS > 0 || defined(PAUSES)
 		missed[d] = 0;
@@ -1253,8 +1608,65 @@ end:
 #endif
 #endif
 
+#ifdef HANDOVER
+	/* ---- what was handed over ---- */
+	:: d_step { id[d] != 0 && IS_NEW(d) && doing[d] != STOPPING && reading[d] == 0 && SEARCHING(d) ->
+		WHO; printf("looks for what was handed over (announced: %d, by the index: %d)\n", heard[d], search[d] || heard[d] == 0);
+		read_handed(d);
+		if
+		:: MAY_ACT(d) && (search[d] || heard[d] == 0) -> give_back_handed(d)
+		:: else
+		fi;
+		heard[d] = 0; search[d] = false;
+		DONE }
+	:: d_step { reading[d] != 0 ->
+		EACH_EVENT
+			if
+			:: HAS(reading[d], e_) && MAY_TAKE(d, e_) ->
+				WHO; printf("takes event %d, which was handed over\n", e_);
+#ifdef UNABLE
+				if
+				:: IS_UNABLE(d) -> unsent[AT(d, e_)] = unsent[AT(d, e_)] | BIT(1)
+				:: else -> held[AT(d, e_)] = held[AT(d, e_)] | BIT(1)
+				fi
+#else
+				held[AT(d, e_)] = held[AT(d, e_)] | BIT(1)
+#endif
+			:: else
+			fi;
+		NEXT_EVENT;
+		reading[d] = 0; since[d] = 0;
+#if defined(PAUSES) && !defined(TAKE_PAUSED)
+		if
+		:: idle[d] -> drop(d)
+		:: else
+		fi;
+#endif
+		DONE }
+#if ANSWERS > 0
+	:: d_step { answers > 0 && reading[d] != 0 ->
+		answers--;
+		WHO; printf("does not hear what was handed over\n");
+		reading[d] = 0; since[d] = 0;
+		SEARCHED(d, FAILED) }
+#endif
+	:: d_step { IS_NEW(d) && MAY_HOLD(d) && bell == RING && session[d] == LISTENING && (state[d] == RINGING || state[d] == ARMING) && holder != id[d] && (holder == NOBODY || !HAS(registered, holder) || HAS(unseen, holder)) ->
+		WHO; printf("takes the hand-over from instance %d\n", holder);
+		holder = id[d]; blocked = false }
+#if RELEASES > 0
+	:: d_step { blocked && holder == id[d] && !IS_UNABLE(d) && !IS_IDLE(d) ->
+		WHO; printf("takes events of the trigger again\n");
+		blocked = false }
+#endif
+#endif
+
 	/* ---- peers ---- */
 #ifndef NO_WATCH
+#ifdef OLD_READS
+	:: d_step { !IS_NEW(d) && id[d] != 0 && bell == RING && holder != NOBODY && state[d] != UNARMED && !lost[d] && doing[d] == IDLE ->
+		WHO; printf("takes it for silence that nobody keeps\n");
+		lost[d] = true }
+#endif
 	:: d_step { id[d] != 0 && bell != RING && state[d] != UNARMED && !lost[d] && (bell == id[d] && state[d] != SILENT && doing[d] == IDLE || bell != id[d] && !IS_ALIVE(bell)) ->
 		WHO; printf("sees silence that nobody keeps\n");
 		lost[d] = true }
@@ -1292,7 +1704,8 @@ end:
 		:: else
 		fi;
 		short_transaction();
-		burial[d] = FORGOTTEN }
+		burial[d] = FORGOTTEN;
+		DONE }
 	:: d_step { burial[d] == FORGOTTEN && CAN_RECLAIM ->
 		if
 		:: LIVES(bury[d])
@@ -1323,9 +1736,14 @@ end:
 #endif
 #if EVENTS > 1
 	SEND_AND_SETTLE(1)
-#ifdef PAUSES
+#if defined(PAUSES) || defined(HANDOVER) && RELEASES > 0
 	RELEASE(1)
+#endif
+#ifdef PAUSES
 	PAUSE(1)
+#endif
+#if defined(HANDOVER) && ANSWERS > 0
+	LOSE_ANSWER(1)
 #endif
 #if AGES > 0
 	EXPIRE(1)
@@ -1340,6 +1758,12 @@ end:
 	od
 }
 
+#define FORGE(d, e) \
+	:: d_step { forgeries > 0 && session[d] == LISTENING && IS_NEW(d) && doing[d] != STOPPING && place[e] >= QUEUE -> \
+		forgeries--; \
+		printf("world: somebody announces event %d to dispatcher %d\n", e, d); \
+		heard[d] = heard[d] | BIT(e) }
+
 /* What happens by itself. */
 proctype world() {
 	byte e;
@@ -1347,6 +1771,16 @@ end:
 	do
 	:: d_step { silences + crashes + stops + losses + hangs + releases + answers + commands + expiries + failures > 0 -> /* from here on nothing disturbs */
 		silences = 0; crashes = 0; stops = 0; losses = 0; hangs = 0; releases = 0; answers = 0; commands = 0; expiries = 0; failures = 0 }
+#if FORGERIES > 0
+	FORGE(0, 0)
+#if EVENTS > 1
+	FORGE(0, 1)
+#endif
+#if DISPATCHERS > 1
+	FORGE(1, 0)
+#endif
+	:: d_step { forgeries > 0 -> forgeries = 0 }
+#endif
 	:: d_step { commands > 0 && bell == RING ->
 		commands--;
 		printf("world: someone has seen nobody listen, and silences the bell\n");
@@ -1413,7 +1847,12 @@ proctype monitor() {
 			:: place[e] == QUEUE -> printf("monitor: nothing moves any more, and event %d was not delivered\n", e)
 			:: else
 			fi;
+#if defined(HANDOVER) && defined(OLD) && DISPATCHERS == 2
+			/* Where only a program of the version before runs, what was handed over and committed later waits for its lease. */
+			assert(place[e] == ARCHIVE || place[e] == ROLLED_BACK || place[e] == DEAD_LETTER || HAS(late, e) && id[0] == 0);
+#else
 			assert(place[e] == ARCHIVE || place[e] == ROLLED_BACK || place[e] == DEAD_LETTER);
+#endif
 			e++
 		:: else -> break
 		od;
@@ -1452,6 +1891,9 @@ init {
 			nextId++;
 			session[n] = LISTENING;
 			state[n] = RINGING;
+#ifdef HANDOVER
+			holder = 2;
+#endif
 #endif
 			run dispatcher(n); n++
 		:: else -> break
