@@ -135,7 +135,7 @@ func TestRandomWritesAreCapturedByTheStatementAsByRows(t *testing.T) {
 	w.apply(t, byStatement()...)
 	require.Equal(t, "delete insert update", w.scalar(t, statements))
 	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choice of writes
+	r := rand.New(rand.NewPCG(seed, 0))
 	n := func() int { return r.IntN(120) }
 	set := func() string {
 		return []string{"v = v || 'x'", "v = left(t.v, 2)", "k = t.k + 1", "k = t.k", "big = t.v", "p = (t.k + 3) % 40", "v = t.v, k = -t.k"}[r.IntN(7)]
@@ -194,7 +194,7 @@ func TestAnUpdateByTheStatementThatWaitedCapturesWhatItFound(t *testing.T) {
 	watch := w.Conn(t)
 	require.Eventually(t, func() bool {
 		var waits bool
-		err := watch.QueryRow(t.Context(), "select exists (select from pg_locks where pid = $1 and not granted)", int32(pid)).Scan(&waits) //nolint:gosec // a process id
+		err := watch.QueryRow(t.Context(), "select exists (select from pg_locks where pid = $1 and not granted)", int32(pid)).Scan(&waits)
 		return err == nil && waits
 	}, time.Minute, 5*time.Millisecond, "the update waits")
 	other.do(t, "commit")
