@@ -17,6 +17,6 @@ func (s *Server) servePage(w http.ResponseWriter, r *http.Request) bool {
 		p.Write(w)
 		return true
 	}
-	s.page.ServeHTTP(w, r)
+	s.page().ServeHTTP(w, r)
 	return true
 }

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/access"
@@ -25,8 +26,8 @@ type route struct {
 	query        []string // the parameters that it accepts
 	body         int64    // greatest size of the request's body in bytes; 0: no body
 	timeout      time.Duration
-	dev          bool    // only rowhook dev has it
-	fields       *fields // of its response, which are withheld from some; set by newHandler
+	dev          bool           // only rowhook dev has it
+	fields       func() *fields // of its response, which are withheld from some; set by newHandler
 	// handle returns the status and the value of the JSON response. Status 0 means that it has
 	// written the response itself.
 	handle func(w http.ResponseWriter, r *http.Request) (status int, value any, err error)
@@ -103,12 +104,16 @@ func (s *Server) routes() []route {
 // a Problem.
 func (s *Server) newHandler() http.Handler {
 	mux := http.NewServeMux()
-	known, err := readSchemas()
-	if err != nil {
-		panic(err) // the document is a part of the program, and tests read it
-	}
+	// Reading the document takes 14 MB, and it is needed only where something is withheld.
+	known := sync.OnceValue(func() *schemas {
+		all, err := readSchemas()
+		if err != nil {
+			panic(err) // the document is a part of the program, and tests read it
+		}
+		return all
+	})
 	for _, route := range s.routes() {
-		route.fields = known.responseFields(&route)
+		route.fields = sync.OnceValue(func() *fields { return known().responseFields(&route) })
 		mux.Handle(route.method+" "+route.path, s.routeHandler(route))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -98,7 +98,7 @@ type Server struct {
 	busy       atomic.Int64 // running requests, without those for health
 	live       live
 	openapi    func() ([]byte, error)
-	page       *dashboard.Handler
+	page       func() *dashboard.Handler // made for the first request: that takes 11 MB
 }
 
 // New returns a server. Run makes it serve.
@@ -111,7 +111,7 @@ func New(cfg Config) *Server {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(&cfg), openapi: sync.OnceValues(Document)}
-	s.page = dashboard.New()
+	s.page = sync.OnceValue(dashboard.New)
 	s.readiness.server = s
 	s.operations.init()
 	s.live.init(s)

@@ -199,5 +199,5 @@ func shown(r *http.Request, v any) (any, error) {
 	if b := bearerOf(r.Context()); !ok || b == nil || b.scopes.Has(access.Payloads) {
 		return v, nil
 	}
-	return route.fields.withhold(v)
+	return route.fields().withhold(v)
 }
