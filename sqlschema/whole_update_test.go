@@ -319,3 +319,16 @@ func TestAWayDownIsRefusedWhileUpdatesAreCapturedByTheStatement(t *testing.T) {
 	w.do(t, "update t set v = 'z'")
 	require.Len(t, w.take(t), 1)
 }
+
+// Nor do they fail while somebody is awake: the part of rowhook.capture that hands over reads the
+// transition table of inserts alone.
+func TestUpdatesByTheStatementAreNotHandedOver(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, "create table t (id int primary key, v text)", byStatement()...)
+	w.do(t, "select setval('rowhook.doorbell', 1), setval('rowhook.handover', 7)",
+		"begin", `set local rowhook.session = '{"user": 7}'`, "insert into t values (1, 'x')", "update t set v = 'y'", "delete from t", "commit")
+	const handed = "select coalesce(string_agg(q.op, '' order by q.op), '') from rowhook.event_log q join rowhook.trigger t on t.id = q.trigger_id where q.claimed_by = 7 and t.name = "
+	require.Equal(t, "I", w.scalar(t, handed+"'s'"))
+	require.Equal(t, "DIU", w.scalar(t, handed+"'r'"))
+	require.Len(t, w.same(t), 3)
+}
