@@ -87,6 +87,22 @@ func TestCutoverSaysWhatItDoesAndDoesIt(t *testing.T) {
 	require.Contains(t, stdout, "order_changed")
 }
 
+func TestCutoverBackSaysThatNoDispatcherRuns(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	db.Exec(t, hasuraOrders)
+	_, url := receiver(t)
+	db.Exec(t, "insert into orders values (1)")
+	code, _, stderr := rowhook(t, database(db.URL()), "cutover", "hasura", "order_changed", "-f", ordersConfig(t, url), "--with-pending", "--yes")
+	require.Zero(t, code, stderr)
+	back := start(t, database(db.URL()), "cutover", "hasura", "--back", "order_changed", "--yes")
+	back.stdout.waitFor(t, "still to deliver 1 event, and no dispatcher runs: start one with rowhook run")
+	run := start(t, database(db.URL()), "run", "--http", "127.0.0.1:0")
+	run.stderr.waitFor(t, "ready")
+	require.Zero(t, back.exit(t))
+}
+
 func TestCutoverRefusesFlagsThatDoNotGoTogether(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/term"
 )
 
 // Back moves triggers from Rowhook to Hasura. A call after one that was interrupted goes on where
@@ -234,14 +235,15 @@ func (c *Cutover) drainBack(ctx context.Context, name string) error {
 		return err
 	}
 	c.say(name, "waits until Rowhook has delivered what it has recorded")
-	said := int64(-1)
+	said := ""
 	for {
 		if err := c.recaught(ctx, s, st); err != nil {
 			return err
 		}
-		var left int64
+		var left, dispatchers int64
 		var paused bool
-		err := c.Conn.QueryRow(ctx, "select (select count(*) from rowhook.event_log where trigger_id = $1), (select paused from rowhook.trigger where id = $1)", s.ID).Scan(&left, &paused)
+		err := c.Conn.QueryRow(ctx, "select (select count(*) from rowhook.event_log where trigger_id = $1), (select paused from rowhook.trigger where id = $1), (select count(*) from rowhook.instance)",
+			s.ID).Scan(&left, &paused, &dispatchers)
 		if err != nil {
 			return fmt.Errorf("look at the queue of %s: %w", name, err)
 		}
@@ -251,9 +253,13 @@ func (c *Cutover) drainBack(ctx context.Context, name string) error {
 		if paused {
 			return problem(operate.ErrRefused, "run \"rowhook resume "+name+"\", and repeat the command", "%s is paused, and %d events that Rowhook has to deliver wait", name, left)
 		}
-		if left != said {
-			c.say(name, "Rowhook has still to deliver %d events", left)
-			said = left
+		text := "Rowhook has still to deliver " + term.Plural(left, "event")
+		if dispatchers == 0 {
+			text += ", and no dispatcher runs: start one with rowhook run"
+		}
+		if text != said {
+			c.say(name, "%s", text)
+			said = text
 		}
 		if err := c.point("in the middle of " + string(BackDrained)); err != nil {
 			return err
