@@ -132,9 +132,12 @@ func (d *database) rowhook(ctx context.Context, b build, args ...string) error {
 // dispatch starts a dispatcher on the database and waits until it is ready.
 func (d *database) dispatch(ctx context.Context, b build, concurrency int, flags ...string) (*process.Process, error) {
 	path, args := b.path, append([]string{"run", "--log-format", "json", "--concurrency", fmt.Sprint(concurrency), "--grace-period", "1s"}, flags...)
-	env := []string{"DATABASE_URL=" + d.url}
+	way, err := d.lab.wayTo(ctx, d.url)
+	if err != nil {
+		return nil, err
+	}
+	env := []string{"DATABASE_URL=" + way}
 	if b.profile != "" {
-		var err error
 		if path, err = self(); err != nil {
 			return nil, err
 		}

@@ -37,6 +37,8 @@ type lab struct {
 	kept      map[string]*database // made once for each scenario and build
 	databases int
 	profiles  int
+	trip      time.Duration // from dispatchers to their databases and back; 0: as it is
+	relays    []*relay
 	scenario  string // that runs now
 	start     time.Time
 }
@@ -110,6 +112,9 @@ func (l *lab) findBuilds(ctx context.Context, opt options) error {
 // close ends what the lab started.
 func (l *lab) close() error {
 	var errs []error
+	for _, r := range l.relays {
+		r.close()
+	}
 	for _, d := range l.kept {
 		_ = d.conn.Close(context.Background())
 	}

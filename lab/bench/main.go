@@ -135,7 +135,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	only, repeat := "", 0
 	f.BoolVar(&opt.quick, "quick", false, "small sizes, one repetition; takes two minutes")
-	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L, M and those of --delivery")
+	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L, M, distance and those of --delivery")
 	f.BoolVar(&opt.delivery, "delivery", false, "run the scenarios about order, batches, rates and outages: batch, batch-wait, rate, outage, order, hot-key, order-4")
 	f.DurationVar(&opt.outage, "outage", 0, "how long the endpoint of the scenario outage is down (default 1m; 8s with --quick; the goals are for 10m)")
 	f.IntVar(&repeat, "repeat", 0, "number of repetitions; the medians are shown (default 3; 1 with --quick)")

@@ -118,7 +118,7 @@ func measures() []measure {
 			measure{scenario: "M", value: work + "_ratio", title: "of that beside nothing", unit: "%", scale: percent, goal: 200, atMost: true},
 			measure{scenario: "M", value: work + "_rate", title: work, unit: "events/s"})
 	}
-	return append(all, deliveryMeasures()...)
+	return append(all, append(distanceMeasures(), deliveryMeasures()...)...)
 }
 
 // deliveryMeasures are the lines of the scenarios about order, batches, rates and outages.
