@@ -344,7 +344,7 @@ func (c *Client) exchangeOnce(ctx context.Context, ep *Endpoint, m made, s *scra
 			var resp *http.Response
 			var stop func()
 			if err == nil {
-				resp, stop, err = wires.carry(ctx, ep, deadline, s)
+				resp, stop, err = wires.carry(ctx, ep, deadline, s) //nolint:bodyclose // conclude closes it
 			}
 			c.conclude(ctx, ep, m, resp, stop, err, deadline, s, r)
 			return
@@ -361,7 +361,7 @@ func (c *Client) exchangeOnce(ctx context.Context, ep *Endpoint, m made, s *scra
 		r.Kind, r.Err = KindTLS, ep.scrub.text(oneLine(err.Error()))
 		return
 	}
-	resp, err := s.roundTrip(transport, req)
+	resp, err := s.roundTrip(transport, req) //nolint:bodyclose // conclude closes it
 	c.conclude(ctx, ep, m, resp, cancel, err, deadline, s, r)
 }
 

@@ -195,9 +195,9 @@ func TestNoMoreWiresAreKeptThanTheClientMay(t *testing.T) {
 		<-release
 	})
 	c := newClient(t, ClientConfig{Concurrency: kept})
-	done := make(chan bool)
+	done, ep := make(chan bool), plain(t, s.URL)
 	for range wires {
-		go func() { done <- new(c.Send(context.Background(), plain(t, s.URL), orderPlaced(), nil)).Delivered() }()
+		go func() { done <- new(c.Send(context.Background(), ep, orderPlaced(), nil)).Delivered() }()
 	}
 	for range wires {
 		<-all

@@ -169,7 +169,7 @@ func TestTransformsAndRoutesBecomeTheRequest(t *testing.T) {
 	require.Equal(t, body("new", "insert", "null"), string(all["s_insert"].Webhook.Body))
 	require.Equal(t, body("new", "update", `"$old.status"`), string(all["s_update"].Webhook.Body))
 	require.Equal(t, body("old", "delete", "null"), string(all["s_delete"].Webhook.Body))
-	require.Equal(t, "changed", string(all["s_update"].Payload.Old))
+	require.Equal(t, "changed", all["s_update"].Payload.Old)
 	w := all["s_delete"].Webhook
 	require.Equal(t, []any{"PUT", "https://shop.example/in/orders/${old.id}/delete?a=1"}, []any{w.Method, w.URL})
 	require.Equal(t, map[string]string{"X-Id": "$old.id", "X-Action": "delete", "X-Key": "${KEY}", "Authorization": "Bearer ${AUTHORIZATION}"}, withoutPrefix(w.Headers))

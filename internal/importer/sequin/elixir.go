@@ -147,7 +147,7 @@ func (p *elixir) primary() value {
 	case token != "" && (token[0] == '-' || token[0] >= '0' && token[0] <= '9'):
 		p.take(token)
 		return value{kind: wordValue, text: strings.ReplaceAll(token, "_", "")}
-	case token == "is_nil" || token == "Map.get" || token == "Map.has_key?":
+	case token == "is_nil" || token == "Map.get" || token == "Map.has_key?": //nolint:gosec // names of functions
 		p.take(token)
 		p.need("(")
 		return called(token, p.until(")"))
