@@ -50,11 +50,25 @@ const (
 	UnmuteAt = 0.1
 )
 
+// ErrUnregistered says that an instance has no row: another one has taken it for dead. It registers again
+// with its next beat.
+var ErrUnregistered = errors.New("this instance is not registered")
+
 // Silence asks writers not to NOTIFY. It does so in the name of an instance that is awake and looks
-// for events by itself.
+// for events by itself, or of Nobody. It returns ErrUnregistered if the instance has no row: if that
+// died before it looked again, no other instance would know of what was written meanwhile. The lock
+// keeps the row until the doorbell is set.
 func Silence(ctx context.Context, db pg.Queryer, instance int32) error {
+	sql := "select setval('rowhook.doorbell', id) from (select id from rowhook.instance where id = $1 for key share) as me"
+	if instance == Nobody {
+		sql = "select setval('rowhook.doorbell', $1::integer)"
+	}
 	var v int64
-	if err := db.QueryRow(ctx, "select setval('rowhook.doorbell', $1)", int64(instance)).Scan(&v); err != nil {
+	err := db.QueryRow(ctx, sql, instance).Scan(&v)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrUnregistered
+	}
+	if err != nil {
 		return fmt.Errorf("silence the doorbell: %w", err)
 	}
 	return nil

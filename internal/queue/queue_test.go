@@ -395,6 +395,7 @@ union all select rowhook.uuid7(), 2, 'I', now() - interval '1 min'`)
 func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)
+	require.NoError(t, queue.Register(t.Context(), q.conn, 7, "silent", "v", true))
 	require.NoError(t, queue.Silence(t.Context(), q.conn, 7))
 	tx, err := q.Conn(t).Begin(t.Context())
 	require.NoError(t, err)
@@ -415,6 +416,27 @@ func TestHorizonCoversATransactionThatIsTheLatest(t *testing.T) {
 	w, err := queue.ReadWatch(t.Context(), q.conn)
 	require.NoError(t, err)
 	require.EqualValues(t, queue.Ringing, w.Doorbell)
+}
+
+// Whoever is not registered is buried by nobody. If it silenced the bell, rang again and died, no other
+// instance would look for what was written in between.
+func TestOnlyARegisteredInstanceSilencesTheBell(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	bell := func() int32 {
+		w, err := queue.ReadWatch(t.Context(), q.conn)
+		require.NoError(t, err)
+		return w.Doorbell
+	}
+	_, err := queue.Ring(t.Context(), q.conn, queue.Handover{})
+	require.NoError(t, err)
+	require.ErrorIs(t, queue.Silence(t.Context(), q.conn, 7), queue.ErrUnregistered)
+	require.EqualValues(t, queue.Ringing, bell())
+	require.NoError(t, queue.Register(t.Context(), q.conn, 7, "silent", "v", true))
+	require.NoError(t, queue.Silence(t.Context(), q.conn, 7))
+	require.EqualValues(t, 7, bell())
+	require.NoError(t, queue.Silence(t.Context(), q.conn, queue.Nobody))
+	require.EqualValues(t, queue.Nobody, bell())
 }
 
 // The sequence of ids begins at 1 again with each installation. The generation, by which
