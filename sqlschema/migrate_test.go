@@ -17,7 +17,7 @@ import (
 
 // leftBehind is what a way down leaves, since running writes need it.
 const leftBehind = `^(r|i) relation|^relation\.|\.relation_id |^trigger\.(watched|origin_id|relations|home) |^event_log\.claim |^instance\.seen_at |^S relation_id_seq|relation_pkey|relation_oid` +
-	`|^event_log\.(key|lane|seq) |^instance\.serves |^S (event_seq|handover) |^(r|i) key_move|^key_move\.|^rowhook\.(parked\(\)|lane_of\(text\)|numbers_as_text\(json,oid\))`
+	`|^event_log\.(key|lane|seq) |^instance\.serves |^S (event_seq|handover) |^(r|i) key_move|^key_move\.|^rowhook\.(parked\(\)|lane_of\(text\)|numbers_as_text\(json,oid\))|^(r|i) trigger_table|^trigger_table\.`
 
 // migrated is a database with the schema rowhook.
 type migrated struct {

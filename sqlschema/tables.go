@@ -434,11 +434,15 @@ select m.trigger_id, m.relation_id, w.oid as relation, array[r.schema_name, r.ta
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  order by m.trigger_id, r.schema_name, r.table_name`
 
-// readMembers returns the tables of triggers with several, by rowhook.trigger.id. Before version 7
-// of the schema there are none.
+// readMembers returns the tables of triggers with several, by rowhook.trigger.id. Version 6 of the
+// schema has them only after a way down from version 7. A role that was granted its rights there may
+// not read them.
 func readMembers(ctx context.Context, db pg.Queryer) (map[int32][]member, error) {
 	var has bool
-	if err := db.QueryRow(ctx, "select pg_catalog.to_regclass('rowhook.trigger_table') is not null").Scan(&has); err != nil {
+	if err := db.QueryRow(ctx, `
+select case when r.oid is null then false
+            else pg_catalog.has_table_privilege(r.oid, 'SELECT') or exists (select from rowhook.schema_version where version >= 7) end
+  from pg_catalog.to_regclass('rowhook.trigger_table') as r (oid)`).Scan(&has); err != nil {
 		return nil, fmt.Errorf("look for rowhook.trigger_table: %w", err)
 	}
 	if !has {

@@ -360,26 +360,35 @@ func TestFollowWatchesNewTablesAndChangesNothingElse(t *testing.T) {
 	w.do(t, "reset role")
 }
 
+// uncaptured returns what FindUncaptured says.
+func (w watched) uncaptured(t *testing.T) []sqlschema.Uncaptured {
+	t.Helper()
+	found, err := sqlschema.FindUncaptured(t.Context(), w.conn)
+	require.NoError(t, err)
+	return found
+}
+
 // TestAWayDownKeepsWhatSeveralTablesCapture goes to version 6 of the schema and back.
 func TestAWayDownKeepsWhatSeveralTablesCapture(t *testing.T) {
 	t.Parallel()
 	for _, with := range [][]func(*trigger.Spec){nil, {payload("id")}, {orderBy()}} {
 		w := newWatched(t, threeTables)
-		spec := many("w", []string{"public.*"}, with...)
-		w.apply(t, spec)
+		specs := []trigger.Spec{many("w", []string{"public.*"}, with...), many("v", []string{"billing.*"}), many("alone", []string{"a", "b"})}
+		w.apply(t, specs...)
 		require.NoError(t, sqlschema.MigrateTo(t.Context(), w.conn, 6, quiet()))
 		w.do(t, "insert into a (id) values (1)", "insert into b (id) values (2)")
-		require.Len(t, w.of(t), 2)
+		require.Len(t, w.of(t), 4)
+		require.Empty(t, w.uncaptured(t), "a program of version 7 that stands still on version 6")
+		// A program of version 6 removes a trigger, and gives another one a single table.
+		w.do(t, "update rowhook.trigger set removed_at = now() where name = 'v'", "update rowhook.trigger set spec = spec - 'tables' || '{\"table\": \"public.a\"}' where name = 'alone'")
 		require.NoError(t, sqlschema.Migrate(t.Context(), w.conn, quiet()))
 		w.do(t, "insert into a (id) values (3)", "insert into b (id) values (4)")
-		require.Len(t, w.of(t), 2)
-		found, err := sqlschema.FindUncaptured(t.Context(), w.conn)
-		require.NoError(t, err)
-		require.Len(t, found, 1)
-		require.Equal(t, "it is not recorded which tables it watches", found[0].Problem)
-		w.apply(t, spec)
-		w.do(t, "insert into a (id) values (5)", "insert into b (id) values (6)")
-		require.Len(t, w.of(t), 2)
+		require.Len(t, w.of(t), 4)
+		require.Equal(t, "w a, w b", w.scalar(t, "select string_agg(t.name || ' ' || m.watched, ', ' order by m.watched) from rowhook.trigger_table m join rowhook.trigger t on t.id = m.trigger_id"))
+		w.do(t, "delete from rowhook.trigger where name = 'alone'")
+		require.Empty(t, w.uncaptured(t))
+		w.do(t, "drop table b cascade")
+		require.Empty(t, w.uncaptured(t))
 	}
 }
 

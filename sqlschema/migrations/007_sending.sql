@@ -247,7 +247,9 @@ comment on column rowhook.invocation_log.error_kind is 'Where there was no respo
 
 -- == Tables ==
 
-create table rowhook.trigger_table (
+-- A way down leaves it, as what its tables capture goes on, too. So it is known after the next way up
+-- which tables a trigger watches, but for what was removed or changed in between.
+create table if not exists rowhook.trigger_table (
   trigger_id  integer not null,
   relation_id integer not null,
   watched     regclass not null,
@@ -262,6 +264,8 @@ comment on column rowhook.trigger_table.watched     is 'The table as a dump keep
 comment on column rowhook.trigger_table.captured    is 'As in rowhook.trigger, of this table';
 comment on column rowhook.trigger_table.joined_at   is 'When the trigger began to watch it';
 revoke all on rowhook.trigger_table from public;
+delete from rowhook.trigger_table m
+ where not exists (select from rowhook.trigger t where t.id = m.trigger_id and t.removed_at is null and t.spec ? 'tables');
 
 create function rowhook.watch_table(trigger_id integer, relation oid, schema_name text, table_name text) returns integer language plpgsql
   set search_path to 'pg_catalog', 'pg_temp'
@@ -595,7 +599,6 @@ alter table rowhook.event_log drop column renewed_at;
 -- == Tables ==
 
 drop function rowhook.watch_table(integer, oid, text, text);
-drop table rowhook.trigger_table;
 
 -- == Erasing ==
 
