@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -69,10 +68,7 @@ func (v *schemaVersion) look(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	have, _, err := sqlschema.Compatible(ctx, conn.Conn())
 	conn.Release()
-	var missing *sqlschema.NotInstalledError
-	var newer *sqlschema.NewerSchemaError
-	var incomplete *sqlschema.IncompleteError
-	if err != nil && !errors.As(err, &missing) && !errors.As(err, &newer) && !errors.As(err, &incomplete) {
+	if err != nil && !sqlschema.IsUnworkable(err) {
 		return err
 	}
 	was, before := v.version.Swap(have), v.unworkable()

@@ -71,6 +71,15 @@ func Compatible(ctx context.Context, conn *pgx.Conn) (database, program int32, e
 	return database, program, nil
 }
 
+// IsUnworkable reports whether an error of Compatible says that this program can't work on the schema
+// of the database. Any other error says that this could not be found out.
+func IsUnworkable(err error) bool {
+	var missing *NotInstalledError
+	var newer *NewerSchemaError
+	var incomplete *IncompleteError
+	return errors.As(err, &missing) || errors.As(err, &newer) || errors.As(err, &incomplete)
+}
+
 func newerIsCompatible(ctx context.Context, conn *pgx.Conn, database, program int32) error {
 	var compatible bool
 	err := conn.QueryRow(ctx, "select coalesce((select (value #>> '{}')::integer <= $1 from rowhook.setting where name = 'compatible'), false)", program).Scan(&compatible)

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -341,4 +342,47 @@ func TestReadinessTellsOfTablesThatAreNotCaptured(t *testing.T) {
 	a.into(t, &r)
 	require.Equal(t, 200, a.StatusCode, "another instance would do no better")
 	require.Contains(t, r.Checks, httpapi.Check{Name: "capturing", OK: true, Detail: "a: the table public.a is gone: make it again", Remedy: "run \"rowhook apply\", which makes the missing capture triggers"})
+}
+
+// TestASchemaThatTheProgramCantWorkOnIsAProblemOfItsOwn moves the schema while the server runs, as
+// "rowhook migrate" of another program does.
+func TestASchemaThatTheProgramCantWorkOnIsAProblemOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	_, newest, err := sqlschema.Version(t.Context(), d.conn)
+	require.NoError(t, err)
+	schema := func(version int32) {
+		require.NoError(t, sqlschema.MigrateTo(t.Context(), d.conn, version, slog.New(slog.DiscardHandler)))
+	}
+	const says = "this program can't work on the database as it is now: "
+	pause := map[string]any{"triggers": []string{"orders"}}
+
+	schema(sqlschema.OldestSchema)
+	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/api/v1/status", nil).StatusCode)
+	require.Equal(t, http.StatusOK, d.ask(t, "POST", "/api/v1/pause", pause).StatusCode, "it can work on the version before")
+	schema(sqlschema.OldestSchema - 1)
+	require.Equal(t, "503 schema", d.problem(t, "POST", "/api/v1/resume", pause))
+	schema(1)
+	for method, path := range map[string]string{"GET": "/api/v1/status", "POST": "/api/v1/resume"} {
+		var body any
+		if method == "POST" {
+			body = pause
+		}
+		var p httpapi.Problem
+		a := d.ask(t, method, path, body)
+		a.into(t, &p)
+		require.Equal(t, http.StatusServiceUnavailable, a.StatusCode, path)
+		require.Equal(t, "schema", p.Code)
+		require.Equal(t, fmt.Sprintf("%sthe schema rowhook is at version 1, and this program needs %d: run \"rowhook migrate\" of this version first", says, sqlschema.OldestSchema), p.Detail)
+	}
+	schema(newest)
+	require.Equal(t, http.StatusOK, d.ask(t, "GET", "/api/v1/status", nil).StatusCode)
+
+	d.Exec(t, fmt.Sprintf("update rowhook.schema_version set version = %d; update rowhook.setting set value = '%[1]d' where name = 'compatible'", newest+1))
+	require.Equal(t, "503 schema", d.problem(t, "POST", "/api/v1/resume", pause), "nothing is written to a schema that a newer program has")
+	var paused bool
+	require.NoError(t, d.conn.QueryRow(t.Context(), "select paused from rowhook.trigger where name = 'orders'").Scan(&paused))
+	require.True(t, paused, "as it was before")
+	d.Exec(t, fmt.Sprintf("update rowhook.schema_version set version = %d; update rowhook.setting set value = '%d' where name = 'compatible'", newest, newest-1))
+	require.Equal(t, http.StatusOK, d.ask(t, "POST", "/api/v1/resume", pause).StatusCode)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/webapi"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Problem is an error.
@@ -38,14 +39,25 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 		s.log.Warn("HTTP: the database role lacks a privilege", "path", r.URL.Path, "error", err)
 		return webapi.NewProblem(http.StatusForbidden, "no_rights", "the database role of this instance lacks a privilege for this",
 			"set ROWHOOK_HTTP_DATABASE_URL to a URL with the owner of the schema rowhook, or another role with the privilege")
-	case pg.IsOtherSchema(err) && s.cfg.Schema(r.Context()) != nil:
-		return webapi.NewProblem(http.StatusServiceUnavailable, "schema", "this program can't work on the schema rowhook as it is now", "/readyz says why, and what to do")
 	case isUnavailable(err):
 		s.log.Warn("HTTP: the database does not respond", "path", r.URL.Path, "error", err)
 		return webapi.NewProblem(http.StatusServiceUnavailable, "database", "the database does not respond", "try again; /readyz says when it responds").With("Retry-After", "5")
 	}
+	if pg.IsOtherSchema(err) {
+		if p := s.unworkable(r.Context()); p != nil {
+			return p
+		}
+	}
 	s.log.Error("HTTP: request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	return webapi.NewProblem(http.StatusInternalServerError, "internal", "the request failed", "the dispatcher's log says why")
+}
+
+// unworkable returns a Problem if this program can't work on the schema rowhook as it is now.
+func (s *Server) unworkable(ctx context.Context) *Problem {
+	if err := s.cfg.Schema(ctx); sqlschema.IsUnworkable(err) {
+		return webapi.NewProblem(http.StatusServiceUnavailable, "schema", "this program can't work on the database as it is now: "+err.Error(), "")
+	}
+	return nil
 }
 
 func operationProblem(o *operate.Error) *Problem {

@@ -212,6 +212,13 @@ func (s *Server) routeHandler(route route) http.Handler {
 			defer stop()
 			r = r.WithContext(ctx)
 		}
+		// A newer schema may take what an older program writes, and mean something else by it.
+		if r.Method != http.MethodGet && route.scope != public && !route.dev {
+			if p := s.unworkable(r.Context()); p != nil {
+				p.Write(w)
+				return
+			}
+		}
 		status, value, err := route.handle(w, r)
 		if err == nil && status != 0 {
 			value, err = shown(r, value)
