@@ -16,10 +16,6 @@ import (
 // if nobody had resumed or changed the trigger meanwhile.
 const answerAgain = time.Second
 
-// unpausedAgain is that delay where the schema rowhook is too old for triggers to be paused by an
-// answer.
-const unpausedAgain = 30 * time.Second
-
 // pause pauses the trigger of a shipment for an answer of its receiver. The lane is suspended
 // already, until it is known what has become of the trigger. What may pass by itself is waited for, as
 // it is to settle events. If held is true, the events wait, their attempts do not count, and they are
@@ -28,15 +24,12 @@ func (s *sender) pause(sh *shipment, spec *trigger.Spec, status int) (held bool,
 	defer s.inbox.askReload() // until then nothing is claimed for the lane
 	t := queue.Trigger{ID: sh.lane.id, Version: sh.version, Spec: *spec}
 	var found queue.PausedByAnswer
-	var schema int32
 	failed := false
 	err := retry.Do(s.ctx, pg.Backoff(firstRetry), func(ctx context.Context) (err error) {
 		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		defer cancel()
-		err = s.settler.db.onSchema(ctx, func(version int32) (err error) {
-			if schema = version; version >= queue.AnswerSchema {
-				found, err = queue.PauseByAnswer(ctx, s.settler.db.writes, &t, status)
-			}
+		err = s.settler.db.onSchema(ctx, func(int32) (err error) {
+			found, err = queue.PauseByAnswer(ctx, s.settler.db.writes, &t, status)
 			return err
 		})
 		if err == nil || pg.WasRefused(err) && !pg.MayPass(err) {
@@ -54,11 +47,6 @@ func (s *sender) pause(sh *shipment, spec *trigger.Spec, status int) (held bool,
 	switch {
 	case s.ctx.Err() != nil:
 		return true, 0 // this dispatcher stops, and another one is answered the same
-	case schema < queue.AnswerSchema:
-		s.log.Warn("a trigger is to be paused, as its retry says for the answer of its receiver, and the schema rowhook is too old for that; its events wait, and are sent again",
-			"trigger", spec.Name, "status", status, "in", unpausedAgain, "schema", schema, "remedy", "run \"rowhook migrate\"")
-		s.scheduler.unsuspend(sh.lane)
-		return true, unpausedAgain
 	case err != nil:
 		s.log.Error("a trigger can't be paused, as its retry says for the answer of its receiver; its events are retried", "trigger", spec.Name, "status", status, "error", err)
 		s.scheduler.unsuspend(sh.lane)

@@ -152,42 +152,6 @@ func TestAnAnswerPausesTheTriggerAndTheEventWaitsUncounted(t *testing.T) {
 	}
 }
 
-// TestOnVersion6NothingIsPausedByAnAnswerAndTheEventWaits has the schema that a program of version 6
-// has installed, or the way down from version 7.
-func TestOnVersion6NothingIsPausedByAnAnswerAndTheEventWaits(t *testing.T) {
-	t.Parallel()
-	for name, change := range map[string]func(*trigger.Spec){"single": quick(0), "batched": batchOf(10, func(s *trigger.Spec) { s.Retry.Limit = 0 })} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newFixture(t)
-			b.watch(t, "gone", change, func(s *trigger.Spec) { s.Retry.Statuses = statuses(t, "410", "pause") })
-			conn := b.Conn(t)
-			require.NoError(t, to(queue.AnswerSchema-1)(t.Context(), conn))
-			var answer atomic.Int32
-			answer.Store(410)
-			b.receiver.respond(func(_ int, _ delivery, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(answer.Load())) })
-			r := b.start(t)
-			b.Exec(t, "insert into gone (n) values (1)")
-			eventually(t, conn, true, "select status = 410 from rowhook.invocation_log limit 1")
-			eventually(t, conn, 1, "select count(*)::integer from rowhook.event_log where claimed_by is null and tries = 0")
-			require.False(t, one[bool](t, conn, "select paused from rowhook.trigger where name = 'gone'"))
-			require.InDelta(t, 30, one[float64](t, conn, "select extract(epoch from due_at - (select max(finished_at) from rowhook.invocation_log))::float8 from rowhook.event_log"), 10, "it waits, and is sent again")
-			require.Contains(t, r.log.String(), "the schema rowhook is too old for that")
-			require.Contains(t, r.log.String(), "rowhook migrate")
-
-			require.NoError(t, to(queue.AnswerSchema)(t.Context(), conn))
-			b.Exec(t, "update rowhook.event_log set due_at = now()")
-			eventually(t, conn, true, "select paused from rowhook.trigger where name = 'gone'")
-			eventually(t, conn, 1, "select count(*)::integer from rowhook.event_log where claimed_by is null and tries = 0")
-			answer.Store(200)
-			_, err := operate.Resume(t.Context(), b.Pool(t), "gone")
-			require.NoError(t, err)
-			b.settled(t)
-			require.Equal(t, 1, one[int](t, conn, "select tries from rowhook.event_archive"))
-		})
-	}
-}
-
 func TestAPauseWaitsForWhatMayPass(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*trigger.Spec){"single": quick(0), "batched": batchOf(10, func(s *trigger.Spec) { s.Retry.Limit = 0 })} {

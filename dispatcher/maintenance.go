@@ -101,10 +101,8 @@ func (m *maintenance) tidy(ctx context.Context) (u maintained, late bool) {
 		if err := queue.ForgetActivity(ctx, tx); err != nil {
 			return err
 		}
-		if m.db.schema.version.Load() >= queue.CommitSchema {
-			if _, err := queue.ForgetCommitRows(ctx, tx); err != nil {
-				return err
-			}
+		if _, err := queue.ForgetCommitRows(ctx, tx); err != nil {
+			return err
 		}
 		var err error
 		health, err = queue.ReadQueueHealth(ctx, tx)

@@ -563,9 +563,6 @@ returning id::text`
 
 // readReplays reads the replays that have not ended.
 func (s *Status) readReplays(ctx context.Context, tx pgx.Tx) error {
-	if s.Schema.Database < replaySchema {
-		return nil
-	}
 	found, err := pg.Collect[ReplayStatus](ctx, tx, replayColumns+" order by r.id", replaySilence)
 	if err != nil {
 		return fmt.Errorf("list the replays: %w", err)
@@ -573,6 +570,3 @@ func (s *Status) readReplays(ctx context.Context, tx pgx.Tx) error {
 	s.Replays = append(s.Replays, found...)
 	return nil
 }
-
-// replaySchema is the schema version from which on there are replays.
-const replaySchema = 7

@@ -17,9 +17,6 @@ const (
 	OtherTrigger PausedByAnswer = 'O' // somebody has resumed, changed or removed the trigger since, so nothing was done
 )
 
-// AnswerSchema is the first version of the schema rowhook with rowhook.pause_by_answer.
-const AnswerSchema = 7
-
 // PauseByAnswer pauses a trigger whose receiver has answered with a status for which its retry says
 // pause. version is Trigger.Version as of the request. A dispatcher's role may write no setting, so a
 // function of the schema does it, for triggers with such a rule alone.
