@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -331,7 +332,10 @@ func (r *devRun) postgresEnded() error {
 		return errors.New(text + "; see its log " + r.server.LogFile())
 	}
 	if log, err := os.ReadFile(r.server.LogFile()); err == nil {
-		lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+		// Whoever connects meanwhile is turned away. These lines would hide why it ended.
+		lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(log)), "\n"), func(line string) bool {
+			return strings.Contains(line, "FATAL:  the database system is shutting down") || strings.Contains(line, "in cancel request did not match any process")
+		})
 		text += "; the end of its log:\n  " + strings.Join(lines[max(0, len(lines)-10):], "\n  ")
 	}
 	return errors.New(text)
