@@ -41,7 +41,7 @@ func mutations() map[string]mutation {
 		"horizon": {edits: []edit{{"internal/queue/doorbell.go", `return n, nil`, "return 0, nil", 1}}, only: []string{faultLong, faultApply}},
 		// The claims of dead instances are not given back.
 		"reclaim": {
-			edits: []edit{{"internal/queue/giveback.go", "`tries = q.tries` \\+ entriesHeld", "`tries = q.tries` + entriesHeld + ` and false`", 1}},
+			edits: []edit{{"internal/queue/giveback.go", `attemptsKept \+ entriesHeld`, "attemptsKept + entriesHeld + ` and false`", 1}},
 			only:  []string{faultKill, faultLong},
 		},
 		// An instance that has lost its listening session counts as dead, although it records its
@@ -135,6 +135,21 @@ func mutations() map[string]mutation {
 				{"internal/queue/expire.go", ` and q\.due_at <= statement_timestamp\(\)`, "", 2},
 			},
 			only: []string{moodDown, faultLong},
+		},
+		// An event that was handed over is taken whenever somebody announces it.
+		"announced": {
+			edits: []edit{{"dispatcher/handover.go", `s\.handed\.deliveries\[e\.ID\] != nil \|\| s\.handed\.settled\[e\.ID\]`, "false", 1}},
+			only:  []string{faultForge, faultLong},
+		},
+		// What was handed over to an instance that is gone is not given back.
+		"strays": {
+			edits: []edit{{"internal/queue/handover.go", "const strays = `", "const strays = `false and ", 1}},
+			only:  []string{faultOrphan, faultLong},
+		},
+		// What was handed over and may not be sent is not given back.
+		"refused": {
+			edits: []edit{{"dispatcher/handover.go", `t\.sender\.settler\.giveBack\(unsent\)`, "_ = unsent", 1}},
+			only:  []string{moodDown, moodGone},
 		},
 		// A paused trigger is claimed for and sent like any other.
 		"pause": {

@@ -52,6 +52,9 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 	if stuck := l.takeover(ctx, strike); stuck != "" {
 		return "a dispatcher killed with claims of ten minutes: " + stuck
 	}
+	if stuck := l.handed(ctx, strike); stuck != "" {
+		return "an event that was handed over to a dispatcher that is gone: " + stuck
+	}
 	if stuck := l.unwritten(ctx, strike); stuck != "" {
 		return "a history that can't be written: " + stuck
 	}

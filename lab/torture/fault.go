@@ -79,6 +79,10 @@ func (l *lab) commit(ctx context.Context, f *fault) error {
 		return l.terminate(ctx, l.slots[f.Slot], !f.Hard)
 	case faultLong:
 		return l.openLong(ctx, f)
+	case faultForge:
+		return l.forge(ctx, f)
+	case faultOrphan:
+		return l.orphan(ctx, f)
 	case faultApply:
 		return l.apply(ctx, f.Variant)
 	case faultConnections:

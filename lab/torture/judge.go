@@ -23,6 +23,7 @@ type evidence struct {
 	instances   int // rows of rowhook.instance
 	listings    []listing
 	pauses      []pause
+	handings    []handing
 }
 
 // entry is a committed change, from the ledger.
@@ -110,6 +111,9 @@ select e.id, 'owed', t.name, e.op::text, `+row+`, e.due_at, '', e.claimed_by is 
 	if e.pauses, err = collect[pause](ctx, l, "select action, at from rowhook.audit where action in ('pause', 'resume') and target @> array['"+pausing+"'] order by id"); err != nil {
 		return nil, err
 	}
+	if e.handings, err = collect[handing](ctx, l, "select event, due, taken from handed"); err != nil {
+		return nil, err
+	}
 	if err := l.admin.QueryRow(ctx, "select count(*) from rowhook.instance").Scan(&e.instances); err != nil {
 		return nil, fmt.Errorf("count instances: %w", err)
 	}
@@ -164,28 +168,32 @@ const (
 	ruleFlood      = "a dispatcher went on sending after an answer that pauses the trigger"
 	rulePaused     = "an event of a paused trigger was sent"
 	ruleSummed     = "an event of a trigger at commit is not the first and the last row of its transaction"
+	ruleLease      = "an event that was handed over waited for the end of its lease"
 	ruleSilence    = "nothing was sent although events were owed and nothing hampered deliveries"
 )
 
 // verdict is what the judge found.
 type verdict struct {
-	Events     int               `json:"events"`     // committed changes of the three triggers
-	Arrived    int               `json:"arrived"`    // distinct events that arrived
-	Attempts   int               `json:"attempts"`   // at the receiver
-	Archived   int               `json:"archived"`   //
-	Merged     int               `json:"merged"`     // of these: in their stead a later one was sent, or nothing
-	Dead       int               `json:"dead"`       //
-	Expired    int               `json:"expired"`    // of these: because of their age
-	Pauses     int               `json:"pauses"`     // by an answer of the receiver
-	Summed     int               `json:"summed"`     // changes of a row after the first one of its transaction, where these are one event
-	Duplicates int               `json:"duplicates"` // arrivals of an event that had been accepted
-	Excuses    map[string]int    `json:"excuses"`    // duplicates by the kind of fault that explains them
-	Unlogged   int               `json:"unlogged"`   // attempts that a fault kept from the log
-	Unwritten  int               `json:"unwritten"`  // events that arrived and were then settled without history
-	Free       time.Duration     `json:"free"`       // time of faults during which deliveries have to go on, and no other fault hampered them
-	Silence    time.Duration     `json:"silence"`    // the longest part of Free without an attempt although events were owed
-	Slowest    time.Duration     `json:"slowest"`    // from commit to the first acceptance
-	Recovery   map[string]delay  `json:"recovery"`   // the slowest event, by the kind of fault that was active meanwhile
+	Events     int               `json:"events"`      // committed changes of the three triggers
+	Arrived    int               `json:"arrived"`     // distinct events that arrived
+	Attempts   int               `json:"attempts"`    // at the receiver
+	Archived   int               `json:"archived"`    //
+	Merged     int               `json:"merged"`      // of these: in their stead a later one was sent, or nothing
+	Dead       int               `json:"dead"`        //
+	Expired    int               `json:"expired"`     // of these: because of their age
+	Pauses     int               `json:"pauses"`      // by an answer of the receiver
+	Summed     int               `json:"summed"`      // changes of a row after the first one of its transaction, where these are one event
+	Handed     int               `json:"handed"`      // events that their writers handed over
+	Taken      int               `json:"taken"`       // of these: settled under the claim that their writers made
+	HandedLate time.Duration     `json:"handed_late"` // from commit to the first arrival, of the slowest of Handed
+	Duplicates int               `json:"duplicates"`  // arrivals of an event that had been accepted
+	Excuses    map[string]int    `json:"excuses"`     // duplicates by the kind of fault that explains them
+	Unlogged   int               `json:"unlogged"`    // attempts that a fault kept from the log
+	Unwritten  int               `json:"unwritten"`   // events that arrived and were then settled without history
+	Free       time.Duration     `json:"free"`        // time of faults during which deliveries have to go on, and no other fault hampered them
+	Silence    time.Duration     `json:"silence"`     // the longest part of Free without an attempt although events were owed
+	Slowest    time.Duration     `json:"slowest"`     // from commit to the first acceptance
+	Recovery   map[string]delay  `json:"recovery"`    // the slowest event, by the kind of fault that was active meanwhile
 	Violations map[string]int    `json:"violations"`
 	Examples   map[string]string `json:"examples"` // one of each
 }
@@ -237,6 +245,7 @@ func judge(e *evidence) *verdict {
 	j.pace()
 	j.outages()
 	j.pausesHold()
+	j.handedOver(committed)
 	return j.verdict
 }
 
@@ -361,8 +370,13 @@ func (j *judging) death(p *place, committed map[key]*entry) {
 		return
 	}
 	for _, a := range s.attempts {
-		if a.number == p.Tries && a.outcome == delivered && j.excuse(a.slot, a.arrived, a.answered) == "" {
-			j.blame(ruleDenied, "event %s: %s", p.Event, p.Reason)
+		// A fault may have struck after the answer, and before the outcome was written.
+		written := a.answered.Add(settledWithin)
+		if p.At.After(a.answered) && p.At.Before(written) {
+			written = p.At
+		}
+		if a.number == p.Tries && a.outcome == delivered && j.excuse(a.slot, a.arrived, written) == "" {
+			j.blame(ruleDenied, "event %s, dead %s: %s; %s", p.Event, p.At.Format("15:04:05.000000"), p.Reason, s)
 		}
 	}
 }

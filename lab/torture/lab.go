@@ -43,6 +43,7 @@ type lab struct {
 	slotsUp   sync.WaitGroup
 	committed atomic.Int64 // transactions
 	failed    atomic.Int64
+	orphans   atomic.Int64 // faults of this kind so far
 }
 
 // serverSettings are those of a small server, so that a few hundred megabytes hold it.
@@ -122,7 +123,7 @@ func (l *lab) prepare(ctx context.Context) error {
 	if err := l.apply(ctx, usual()); err != nil {
 		return err
 	}
-	return l.execAll(ctx, l.server.URL(database), []string{keepHistory})
+	return l.execAll(ctx, l.server.URL(database), append(noteHanded(), keepHistory))
 }
 
 // keepHistory lets a full disk cost no history, since history is the evidence. Other tests cover

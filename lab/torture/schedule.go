@@ -40,6 +40,8 @@ const (
 	faultPause       = "SIGSTOP"
 	faultZombie      = "SIGSTOP without sessions" // and its sessions are ended, so that others take over
 	faultOverdue     = "SIGSTOP past the lease"
+	faultOrphan      = "kill -9 while a transaction hands over"
+	faultForge       = "forged announcements"
 	faultCrash       = "Postgres restarts (immediate)"
 	faultTerminate   = "backends terminated"
 	faultLong        = "long transaction"
@@ -104,6 +106,8 @@ func natures() map[string]nature {
 		faultPause:       {weight: 3, least: s / 2, most: 4 * s, slot: true, uses: "process", duplicates: true},
 		faultZombie:      {weight: 3, least: 5 * s, most: 8 * s, slot: true, uses: "process", duplicates: true},
 		faultOverdue:     {least: shortLease + leaseMargin + s, most: shortLease + leaseMargin + 3*s, slot: true, uses: "process", duplicates: true},
+		faultOrphan:      {weight: 2, least: 4 * s, most: 8 * s, slot: true, uses: "process", duplicates: true},
+		faultForge:       {weight: 2, least: 2 * s, most: 8 * s, uses: "announcements", harmless: true},
 		faultCrash:       {weight: 2, uses: "server", duplicates: true},
 		faultTerminate:   {weight: 3, slot: true},
 		faultLong:        {weight: 3, least: 2 * s, most: 12 * s, harmless: true},
@@ -149,7 +153,7 @@ func natures() map[string]nature {
 // survivable are the faults after which every process should hold as much as before.
 func survivable() []string {
 	return []string{
-		faultTerminate, faultLong, faultApply, faultHistory, databaseCut, databaseReset, databaseStall, databaseStrand,
+		faultTerminate, faultLong, faultForge, faultApply, faultHistory, databaseCut, databaseReset, databaseStall, databaseStrand,
 		listenLost, listenAllLost, listenStrand, listenStall, webhookCut, webhookReset, webhookStall, webhookSlow, webhookRefuse,
 		moodFailing, moodDown, moodHanging, moodSeconds, moodDate, moodReset, moodDrip, moodEndless, moodRedirect, moodGarbage, moodGone,
 	}

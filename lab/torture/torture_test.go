@@ -226,6 +226,10 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 			s.again(0, 500)
 		},
 		ruleInstances: func(s *story) { s.instances = 1 },
+		ruleLease: func(s *story) {
+			s.ledger[0].Committed = s.at(-80_000)
+			s.handings = []handing{{Event: s.events[0], Due: s.at(4), Taken: true}}
+		},
 		ruleNeighbour: func(s *story) {
 			i := slices.Index(triggers(), bulk)
 			s.places[i].Where, s.places[i].Tries = "dead", bulkLimit+1
@@ -277,6 +281,21 @@ func TestJudgeAcceptsAFaultAsAnExcuseWhereItWasAtWork(t *testing.T) {
 	require.Contains(t, judge(s.evidence).Violations, ruleDuplicate, "it came too late to be the reason")
 	s.faults = []*fault{{Kind: faultKill, Slot: 0, Began: s.at(-10000), Ended: s.at(-9000)}}
 	require.Contains(t, judge(s.evidence).Violations, ruleDuplicate, "it was over long before")
+
+	for name, c := range map[string]struct {
+		killed  int
+		excused bool
+	}{
+		"while it was sent":                          {8, true},
+		"before the outcome was written":             {12, true},
+		"after somebody else had given the event up": {45, false},
+	} {
+		s := newStory()
+		i := slices.Index(triggers(), brittle)
+		s.places[i].Where, s.places[i].Tries, s.places[i].At, s.seen[s.events[i]].attempts[0].number = "dead", brittleLimit+1, s.at(40), brittleLimit+1
+		s.faults = []*fault{{Kind: faultKill, Slot: 0, Began: s.at(c.killed), Ended: s.at(c.killed + 1)}}
+		require.Equal(t, c.excused, judge(s.evidence).Violations[ruleDenied] == 0, name)
+	}
 }
 
 // post sends an event to a receiver in a mood, and returns what the receiver remembers about it.
