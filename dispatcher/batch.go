@@ -2,9 +2,9 @@ package dispatcher
 
 import (
 	"bytes"
-	"slices"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -131,7 +131,7 @@ func (l *lane) pack(maxBody int64) *shipment {
 	}
 	if l.trigger.Spec.Order.IsZero() {
 		// In the same order at every attempt, so that the request has the same id.
-		slices.SortFunc(group, func(a, b *delivery) int {
+		sorting.By(group, func(a, b *delivery) int {
 			if c := a.event.CreatedAt.Compare(b.event.CreatedAt); c != 0 {
 				return c
 			}

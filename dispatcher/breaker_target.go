@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -227,7 +228,7 @@ func (s *scheduler) aim() {
 func (s *scheduler) grant(t *target, now time.Time) {
 	able := t.able()
 	// Another lane first each time.
-	slices.SortFunc(able, func(a, b *lane) int { return a.probed.Compare(b.probed) })
+	sorting.By(able, func(a, b *lane) int { return a.probed.Compare(b.probed) })
 	t.permit = permit{rest: able}
 	s.pass(t, now)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/order"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // leaveAll hands nothing more out. doubtful says that other instances may have the lanes already.
@@ -151,7 +152,7 @@ func (o *orderer) seat(s *queue.Seats) {
 	serving := max(int(s.Serving), 1)
 	share := (queue.Lanes + serving - 1) / serving
 	// Those with the fewest requests in flight are free the soonest.
-	byWork := slices.SortedFunc(maps.Keys(owned), func(a, b int16) int {
+	byWork := sorting.By(slices.Collect(maps.Keys(owned)), func(a, b int16) int {
 		return cmp.Or(cmp.Compare(n.lanes.Busy(a), n.lanes.Busy(b)), cmp.Compare(b, a))
 	})
 	now := time.Now()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // pacer reserves the times of requests for triggers with a rate. While the database can't be
@@ -108,7 +109,7 @@ func (s *scheduler) slotWants(now time.Time) (wants []queue.SlotWant, wait time.
 			}
 		}
 	}
-	slices.SortFunc(wants, func(a, b queue.SlotWant) int { return int(a.Trigger) - int(b.Trigger) })
+	sorting.By(wants, func(a, b queue.SlotWant) int { return int(a.Trigger) - int(b.Trigger) })
 	return wants, wait
 }
 

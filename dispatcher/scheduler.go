@@ -1,13 +1,14 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"slices"
-	"sort"
 	"sync"
 	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -823,7 +824,7 @@ func (s *scheduler) stats() []TriggerStats {
 		out = append(out, t)
 	}
 	s.mu.Unlock()
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	sorting.By(out, func(a, b TriggerStats) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 

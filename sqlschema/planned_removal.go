@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -39,7 +40,7 @@ func (p *planner) removal(ctx context.Context, id int32, keep map[uint32]bool, m
 		name = row.Name
 	}
 	left := slices.DeleteFunc(slices.Clone(p.in.captures[id]), func(c captureFound) bool { return keep[c.Relation] })
-	slices.SortStableFunc(left, func(a, b captureFound) int { return cmp.Compare(a.Relation, b.Relation) })
+	sorting.By(left, func(a, b captureFound) int { return cmp.Compare(a.Relation, b.Relation) })
 	// Each table has its own transaction. Functions and row are removed in the last one.
 	last := unitKey{stage: removing}
 	if n := len(left); n > 0 {

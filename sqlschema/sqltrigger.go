@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // SQLTrigger is a trigger on a watched table, as an apply has made it, and as it is now.
@@ -141,7 +142,7 @@ func FindWatchedTables(ctx context.Context, db pg.Queryer, name string) ([]Watch
 	for _, name := range yet {
 		out = append(out, WatchedTable{Table: name, Note: "it is watched from the next apply on"})
 	}
-	slices.SortStableFunc(out, func(a, b WatchedTable) int { return strings.Compare(a.Table, b.Table) })
+	sorting.By(out, func(a, b WatchedTable) int { return strings.Compare(a.Table, b.Table) })
 	return out, nil
 }
 

@@ -3,7 +3,8 @@ package sqlschema
 import (
 	"cmp"
 	"context"
-	"slices"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // step is one thing that an apply does: the printed change, the lock that it takes, and the
@@ -90,7 +91,7 @@ func (p *Plan) units() []*unit {
 		}
 		return int(u.stage)
 	}
-	slices.SortStableFunc(units, func(a, b *unit) int { return cmp.Compare(late(a), late(b)) })
+	sorting.By(units, func(a, b *unit) int { return cmp.Compare(late(a), late(b)) })
 	for _, u := range units {
 		first := map[int32]int{}
 		for i, s := range u.steps {
@@ -98,7 +99,7 @@ func (p *Plan) units() []*unit {
 				first[s.work] = i
 			}
 		}
-		slices.SortStableFunc(u.steps, func(a, b *step) int {
+		sorting.By(u.steps, func(a, b *step) int {
 			return cmp.Or(cmp.Compare(first[a.work], first[b.work]), cmp.Compare(a.phase, b.phase))
 		})
 	}

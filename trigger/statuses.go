@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Statuses say what becomes of an event whose receiver answers with a certain status, in the order
@@ -91,7 +93,7 @@ func (s Statuses) Pauses() bool {
 func (s Statuses) Set(r StatusRule) Statuses {
 	out := slices.DeleteFunc(slices.Clone(s), func(o StatusRule) bool { return o.From == r.From && o.To == r.To })
 	out = append(out, r)
-	slices.SortFunc(out, func(a, b StatusRule) int {
+	sorting.By(out, func(a, b StatusRule) int {
 		if a.From != b.From {
 			return a.From - b.From
 		}

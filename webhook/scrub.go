@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 	"net/url"
@@ -74,7 +75,7 @@ func (s *scrubber) add(value, shown string) {
 		s.secrets = append(s.secrets, secret{form, shown})
 		s.starts[form[0]] = true
 	}
-	slices.SortStableFunc(s.secrets, func(a, b secret) int { return cmp.Compare(len(b.value), len(a.value)) })
+	sorting.By(s.secrets, func(a, b secret) int { return cmp.Compare(len(b.value), len(a.value)) })
 }
 
 // clone returns a copy to which others can be added.

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 const (
@@ -92,7 +94,7 @@ func Plan(destinations []Destination, states []State, report Report, now time.Ti
 		}
 		out.Messages = append(out.Messages, d.messages(all, now)...)
 	}
-	for _, at := range slices.SortedFunc(maps.Keys(all), place.compare) {
+	for _, at := range sorting.By(slices.Collect(maps.Keys(all)), place.compare) {
 		s := all[at]
 		was, existed := before[at]
 		switch {
@@ -150,7 +152,7 @@ func (d *Destination) troubles(report Report, have map[place]*State, now time.Ti
 func (d *Destination) messages(all map[place]*State, now time.Time) []Message {
 	var due []*State
 	recent, last := map[time.Time]bool{}, time.Time{}
-	for _, at := range slices.SortedFunc(maps.Keys(all), place.compare) {
+	for _, at := range sorting.By(slices.Collect(maps.Keys(all)), place.compare) {
 		s := all[at]
 		if at.destination != d.ID {
 			continue

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/rule"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/internal/template"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -93,7 +94,7 @@ func parse(name string, files []file) (*Config, error) {
 	d.files(files)
 	if len(d.problems) > 0 {
 		sorted := slices.Clone(d.problems)
-		slices.SortStableFunc(sorted, Problem.compare)
+		sorting.By(sorted, Problem.compare)
 		return nil, &Error{Problems: sorted, sound: d.sound(name)}
 	}
 	for i := range d.out.Triggers {
@@ -267,7 +268,7 @@ func (c *Config) WarnOfReferences(refuses func(name string) error) {
 			}
 		}
 	})
-	slices.SortStableFunc(c.Warnings, Problem.compare)
+	sorting.By(c.Warnings, Problem.compare)
 }
 
 // eachReferring visits the values of a trigger that may contain references, in a fixed order.
@@ -348,7 +349,7 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 				strings.Join(names, ", ")), path...)
 		}
 	})
-	slices.SortStableFunc(c.Warnings, Problem.compare)
+	sorting.By(c.Warnings, Problem.compare)
 }
 
 // warnOfSecrets warns of secrets in plain text: the database stores them, and they belong in the
@@ -371,7 +372,7 @@ func (c *Config) warnOfSecrets() {
 			c.warn(i, "is a secret, since whoever has it may post there, and the database stores it"+remedy, path...)
 		}
 	})
-	slices.SortStableFunc(c.Warnings, Problem.compare)
+	sorting.By(c.Warnings, Problem.compare)
 }
 
 // warnOfSecret warns of a secret whose value from the environment is malformed or too short.
@@ -408,7 +409,7 @@ func (c *Config) warnOfIgnored() {
 			})
 		}
 	}
-	slices.SortStableFunc(c.Warnings, Problem.compare)
+	sorting.By(c.Warnings, Problem.compare)
 }
 
 // keyPath is the path to a value in the file: keys, and indexes of lists as decimal numbers.

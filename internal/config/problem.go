@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Position is a place in a file. Line and Column count from 1, columns in characters; both are 0
@@ -77,7 +79,7 @@ func ErrorOf(problems ...Problem) error {
 		return nil
 	}
 	sorted := slices.Clone(problems)
-	slices.SortStableFunc(sorted, Problem.compare)
+	sorting.By(sorted, Problem.compare)
 	return &Error{Problems: sorted}
 }
 

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Kind says what became of a setting.
@@ -84,7 +84,7 @@ func (r *Report) Lost() int {
 func (i *Import) report(names map[string]string) Report {
 	r := Report{From: i.from, Triggers: len(i.triggers), Variables: i.variables(names), Findings: []Finding{}}
 	r.Findings = append(r.Findings, i.findings...)
-	sort.SliceStable(r.Findings, func(i, j int) bool { return comparePlaces(r.Findings[i].Place, r.Findings[j].Place) < 0 })
+	sorting.By(r.Findings, func(a, b Finding) int { return comparePlaces(a.Place, b.Place) })
 	return r
 }
 
@@ -125,11 +125,14 @@ func (i *Import) variables(names map[string]string) []Variable {
 			list = append(list, *v)
 		}
 	}
-	sort.Slice(list, func(i, j int) bool {
-		if list[i].Copy != list[j].Copy {
-			return list[i].Copy
+	sorting.By(list, func(a, b Variable) int {
+		if a.Copy != b.Copy {
+			if a.Copy {
+				return -1
+			}
+			return 1
 		}
-		return list[i].Name < list[j].Name
+		return strings.Compare(a.Name, b.Name)
 	})
 	return list
 }

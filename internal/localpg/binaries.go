@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // oldestVersion is the oldest PostgreSQL that Rowhook supports.
@@ -89,7 +91,7 @@ func binDirs(ctx context.Context) []string {
 		"/Applications/Postgres.app/Contents/Versions/*/bin", // Postgres.app
 	} {
 		matches, _ := filepath.Glob(pattern) // fails only on a malformed pattern
-		slices.SortFunc(matches, func(a, b string) int { return cmp.Compare(versionIn(b), versionIn(a)) })
+		sorting.By(matches, func(a, b string) int { return cmp.Compare(versionIn(b), versionIn(a)) })
 		dirs = append(dirs, matches...)
 	}
 	dirs = append(dirs, npmDirs()...)

@@ -1,17 +1,18 @@
 package operate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math"
-	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Activity is what was delivered and what failed, by trigger and minute, as the dispatchers have
@@ -131,7 +132,7 @@ func (a *Activity) fill(ts triggers, minutes []minute, n int) {
 		}
 	}
 	flush()
-	sort.Slice(a.Triggers, func(i, j int) bool { return a.Triggers[i].Name < a.Triggers[j].Name })
+	sorting.By(a.Triggers, func(x, y TriggerActivity) int { return cmp.Compare(x.Name, y.Name) })
 }
 
 // minute is a row of rowhook.activity.

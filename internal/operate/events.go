@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -207,7 +207,7 @@ func list(ctx context.Context, tx pgx.Tx, ts triggers, q *query, limit int, curs
 			horizon = max(horizon, reached)
 		}
 	}
-	sort.Slice(found, func(i, j int) bool { return found[j].ID < found[i].ID })
+	sorting.By(found, func(a, b raw) int { return cmp.Compare(b.ID, a.ID) })
 	if end := slices.IndexFunc(found, func(r raw) bool { return r.ID < horizon }); end >= 0 {
 		found = found[:end]
 	}

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Group counts events with the same values of the chosen keys. The other keys are empty.
@@ -92,9 +92,8 @@ func GroupBy(ctx context.Context, db DB, f Filter, by []string, budget time.Dura
 	if err != nil {
 		return nil, err
 	}
-	sort.Slice(out.Groups, func(i, j int) bool {
-		a, b := &out.Groups[i], &out.Groups[j]
-		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Trigger, b.Trigger), cmp.Compare(a.Error, b.Error), cmp.Compare(a.Status+a.Kind, b.Status+b.Kind)) < 0
+	sorting.By(out.Groups, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Trigger, b.Trigger), cmp.Compare(a.Error, b.Error), cmp.Compare(a.Status+a.Kind, b.Status+b.Kind))
 	})
 	return out, nil
 }

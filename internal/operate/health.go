@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // EndpointHealth says that the endpoint of a trigger fails, so that its events wait.
@@ -84,7 +84,7 @@ func readHanging(ctx context.Context, tx pgx.Tx) (map[string][]Hangs, error) {
 		}
 	}
 	for _, all := range out {
-		sort.Slice(all, func(i, j int) bool { return all[i].Since.Before(all[j].Since) })
+		sorting.By(all, func(a, b Hangs) int { return a.Since.Compare(b.Since) })
 	}
 	return out, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -119,7 +119,7 @@ update rowhook.trigger set paused = $1
 	if err != nil {
 		return nil, fmt.Errorf("pause or resume: %w", err)
 	}
-	sort.Slice(rows, func(i, j int) bool { return rows[i].Name < rows[j].Name })
+	sorting.By(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
 	changed = []string{}
 	touched := slices.Clone(p.ids)
 	for _, r := range rows {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -176,7 +177,7 @@ func (r *replay) part(ctx context.Context, tx pgx.Tx, at *replayPosition) (part 
 			}
 			w.after = reached
 		}
-		slices.SortFunc(part, func(a, b placeless) int { return cmp.Or(cmp.Compare(a.Seq, b.Seq), strings.Compare(a.ID, b.ID)) })
+		sorting.By(part, func(a, b placeless) int { return cmp.Or(cmp.Compare(a.Seq, b.Seq), strings.Compare(a.ID, b.ID)) })
 		part = slices.CompactFunc(part, func(a, b placeless) bool { return a.ID == b.ID })
 		if part = slices.DeleteFunc(part, func(p placeless) bool {
 			return cmp.Or(cmp.Compare(p.Seq, at.seq), strings.Compare(p.ID, at.id)) <= 0

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -196,7 +196,7 @@ func (s *replaySender) page(ctx context.Context) (events []raw, end bool, err er
 		}
 		n, err := fetchPayloads(ctx, tx, events)
 		if events = events[:n]; s.ordered {
-			sort.SliceStable(events, func(i, j int) bool { return events[i].Seq < events[j].Seq })
+			sorting.By(events, func(a, b raw) int { return cmp.Compare(a.Seq, b.Seq) })
 		}
 		return err
 	})

@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 const (
@@ -129,7 +130,7 @@ func (t *tail) knows(e *Event) bool {
 // return.
 func (t *tail) tell(now time.Time, fresh, again *Page) error {
 	events := append(fresh.Events, again.Events...)
-	sort.Slice(events, func(i, j int) bool { return events[i].CreatedAt.Before(events[j].CreatedAt) })
+	sorting.By(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	if fresh.Next != "" && t.skipped != nil {
 		if _, known := t.seen[fresh.Events[len(fresh.Events)-1].ID]; !known && len(t.seen) > 0 {
 			t.skipped()

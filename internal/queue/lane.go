@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Lanes is the number of lanes of an ordered trigger.
@@ -182,7 +183,7 @@ type laneColumns struct {
 // columnsOf sorts the lanes, so that all statements lock them in one order.
 func columnsOf(lanes []Lane) laneColumns {
 	lanes = slices.Clone(lanes)
-	slices.SortFunc(lanes, compareLanes)
+	sorting.By(lanes, compareLanes)
 	n := len(lanes)
 	c := laneColumns{make([]int32, n), make([]int16, n), make([]int64, n)}
 	for i, l := range lanes {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // LaneRead is a range of one lane that ReadLanes reads.
@@ -215,8 +216,8 @@ func (p *pageReader) finish() LanePage {
 	p.page.Ends = make([]LaneEnd, len(p.reads))
 	for i := range p.reads {
 		r, events, moves, end := &p.reads[i], p.events[i], p.moves[i], &p.page.Ends[i]
-		slices.SortFunc(events, func(a, b LaneEvent) int { return cmp.Compare(a.Seq, b.Seq) })
-		slices.SortFunc(moves, func(a, b KeyMove) int { return cmp.Compare(a.Seq, b.Seq) })
+		sorting.By(events, func(a, b LaneEvent) int { return cmp.Compare(a.Seq, b.Seq) })
+		sorting.By(moves, func(a, b KeyMove) int { return cmp.Compare(a.Seq, b.Seq) })
 		bound := int64(math.MaxInt64)
 		if end.Last = r.After; len(events) > 0 {
 			if end.Last = events[len(events)-1].Seq; len(events) >= int(r.Limit) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Merge says that an event was sent in the stead of earlier ones of its key. They are archived in
@@ -87,7 +88,7 @@ const payloadAsSent = `case when bare then null when old_from is not null and ex
 
 func settleLanes(ctx context.Context, db pg.Queryer, opt SettleOptions, batch []*Settlement) (int, error) {
 	batch = slices.Clone(batch)
-	slices.SortStableFunc(batch, func(a, b *Settlement) int { return compareLanes(a.Lane, b.Lane) })
+	sorting.By(batch, func(a, b *Settlement) int { return compareLanes(a.Lane, b.Lane) })
 	var c outcomeColumns
 	var a attemptColumns
 	for _, s := range batch {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/internal/term"
 )
@@ -366,7 +367,7 @@ func (m *Miss) others() string {
 	if m.Trigger == "" || len(names) == 0 {
 		return ""
 	}
-	slices.SortFunc(names, func(a, b string) int {
+	sorting.By(names, func(a, b string) int {
 		if d := m.Others[b] - m.Others[a]; d != 0 {
 			return d
 		}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // Rule is a behaviour that holds while the sink runs, for some events. It goes before the sink's
@@ -44,7 +46,7 @@ func (s *Sink) Behave(r Rule) (id int, err error) {
 		s.rules.last++
 		rule.ID = s.rules.last
 		all = append(all, rule)
-		slices.SortStableFunc(all, func(a, b *activeRule) int {
+		sorting.By(all, func(a, b *activeRule) int {
 			if d := b.rank() - a.rank(); d != 0 {
 				return d
 			}

@@ -2,9 +2,10 @@
 package suggest
 
 import (
-	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/rowhook/rowhook/internal/sorting"
 )
 
 // maxEdits is the greatest distance of a suggestion, even for long names.
@@ -28,7 +29,7 @@ func Near(name string, candidates []string, n int) []string {
 			matches = append(matches, match{c, d})
 		}
 	}
-	slices.SortStableFunc(matches, func(a, b match) int { return a.distance - b.distance })
+	sorting.By(matches, func(a, b match) int { return a.distance - b.distance })
 	var near []string
 	for _, m := range matches[:min(n, len(matches))] {
 		near = append(near, m.name)
