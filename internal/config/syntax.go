@@ -25,7 +25,7 @@ func (d *decoder) parse(data []byte) ast.Node {
 		return nil
 	}
 	tokens := lexer.Tokenize(text)
-	if t := tooDeep(tokens); t != nil {
+	if t := TooDeep(tokens, maxDepth); t != nil {
 		d.reportAt(position(t), nil, "is nested more than %d levels deep; check the brackets and dashes here", maxDepth)
 		return nil
 	}
@@ -92,9 +92,10 @@ func firstBadByte(s string) int {
 	return -1
 }
 
-// tooDeep returns the token that exceeds maxDepth; nil: none does. Brackets count, and the dashes
-// and question marks of one line.
-func tooDeep(tokens token.Tokens) *token.Token {
+// TooDeep returns the token by which YAML is nested deeper than depth; nil: none is. Brackets count,
+// the dashes and question marks of one line, and keys that are indented by more than four columns for
+// each level.
+func TooDeep(tokens token.Tokens, depth int) *token.Token {
 	flow, line, onLine := 0, 0, 0
 	for _, t := range tokens {
 		if t.Position.Line != line {
@@ -108,7 +109,8 @@ func tooDeep(tokens token.Tokens) *token.Token {
 		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
 			onLine++
 		}
-		if flow+onLine > maxDepth {
+		indented := flow == 0 && t.Type == token.MappingValueType && min(t.Position.Column, t.Position.IndentNum) > 4*depth
+		if flow+onLine > depth || indented {
 			return t
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/importer"
 	"github.com/rowhook/rowhook/internal/importer/hasura"
+	"github.com/rowhook/rowhook/internal/importer/importertest"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -76,7 +77,7 @@ func article() *webhook.Event {
 func imported(t *testing.T, dir string) *importer.Result {
 	t.Helper()
 	imp, err := hasura.Path("testdata/"+dir, hasura.Options{})
-	return finish(t, imp, err)
+	return importertest.Finish(t, imp, err)
 }
 
 // TestTransformsDeliverWhatKritiWouldMake compares requests with what Hasura's template language makes

@@ -14,20 +14,13 @@ import (
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/importer"
 	"github.com/rowhook/rowhook/internal/importer/hasura"
+	"github.com/rowhook/rowhook/internal/importer/importertest"
 )
 
 var update = flag.Bool("update", false, "write the expected files of testdata anew")
 
 // secrets are the values of testdata that must not come out.
 var secrets = []string{"s3cr3t", "t0k3n", "pa55w0rd", "abcdefgh", "k3y-of"}
-
-func finish(t *testing.T, imp *importer.Import, err error) *importer.Result {
-	t.Helper()
-	require.NoError(t, err)
-	result, err := imp.Finish()
-	require.NoError(t, err)
-	return result
-}
 
 // printed returns the report for people.
 func printed(result *importer.Result) string {
@@ -43,7 +36,7 @@ func TestMetadataBecomeTheExpectedFileAndReport(t *testing.T) {
 		triggers int
 	}{{"shop", 10}, {"clinic", 11}, {"press", 13}} {
 		imp, err := hasura.Path("testdata/"+c.dir, hasura.Options{})
-		result := finish(t, imp, err)
+		result := importertest.Finish(t, imp, err)
 		require.Len(t, result.Triggers, c.triggers, c.dir)
 		for name, got := range map[string]string{c.dir + ".rowhook.yaml": string(result.File), c.dir + ".report.txt": printed(result)} {
 			for _, secret := range secrets {
@@ -58,21 +51,21 @@ func TestMetadataBecomeTheExpectedFileAndReport(t *testing.T) {
 			require.Equal(t, string(want), got, "if it is meant: go test ./internal/importer/hasura -update")
 		}
 		again, err := hasura.Path("testdata/"+c.dir, hasura.Options{})
-		require.Equal(t, string(result.File), string(finish(t, again, err).File), "the same input makes the same output")
+		require.Equal(t, string(result.File), string(importertest.Finish(t, again, err).File), "the same input makes the same output")
 	}
 }
 
 func TestTheSourceIsChosen(t *testing.T) {
 	t.Parallel()
 	imp, err := hasura.Path("testdata/shop", hasura.Options{Source: "analytics"})
-	result := finish(t, imp, err)
+	result := importertest.Finish(t, imp, err)
 	require.Len(t, result.Triggers, 1)
 	require.Equal(t, "visit_counted", result.Triggers[0].Name)
 	_, err = hasura.Path("testdata/shop", hasura.Options{Source: "other"})
 	require.ErrorContains(t, err, `has no source "other"; it has default, analytics, legacy`)
 	require.True(t, hasura.IsFault(err))
 	imp, err = hasura.Path("testdata/shop", hasura.Options{Source: "legacy"})
-	result = finish(t, imp, err)
+	result = importertest.Finish(t, imp, err)
 	require.Empty(t, result.Triggers)
 	require.Contains(t, printed(result), "invoice_sent")
 }
@@ -103,7 +96,7 @@ func TestEveryFormOfMetadataIsRead(t *testing.T) {
 		"with Windows' ends": strings.ReplaceAll("tables:\n- table: t\n  event_triggers:\n  - name: a\n    definition: {insert: {columns: '*'}}\n    webhook: https://shop.example/a\n", "\n", "\r\n"),
 	} {
 		imp, err := hasura.Read("f", strings.NewReader(text), hasura.Options{})
-		result := finish(t, imp, err)
+		result := importertest.Finish(t, imp, err)
 		require.Len(t, result.Triggers, 1, what)
 		s := result.Triggers[0]
 		require.Equal(t, []any{"a", "public.t", true, "https://shop.example/a", 0, "fixed", "off"}, []any{s.Name, s.Table, s.On.Insert, s.Webhook.URL, s.Retry.Limit, s.Retry.Backoff, s.Breaker}, what)
@@ -173,7 +166,7 @@ func TestAnImportNeverLeavesItsDirectory(t *testing.T) {
 			imp, err := hasura.Path(dir, hasura.Options{})
 			if want == "" {
 				require.NoError(t, err, form)
-				require.Empty(t, finish(t, imp, err).Triggers)
+				require.Empty(t, importertest.Finish(t, imp, err).Triggers)
 				continue
 			}
 			require.ErrorContains(t, err, want, form)
@@ -220,7 +213,7 @@ func TestWhateverIsReadEndsInAFileOrAFault(t *testing.T) {
 				require.True(t, hasura.IsFault(err), "%v", err)
 				continue
 			}
-			finish(t, imp, err)
+			importertest.Finish(t, imp, err)
 		}
 	}
 }

@@ -11,11 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
 
 	"github.com/rowhook/rowhook/internal/importer"
 )
@@ -130,20 +126,9 @@ func (b *builder) node(k kind, line int) (*node, error) {
 }
 
 func (b *builder) yaml(data string) (*node, error) {
-	tokens := lexer.Tokenize(data)
-	if t := tooDeep(tokens); t != nil {
-		return nil, fault(b.at(t.Position.Line), "is nested more than %d levels deep; is this Hasura's metadata?", mostDeep)
-	}
-	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		line, message := 0, err.Error()
-		if se, ok := errors.AsType[*yaml.SyntaxError](err); ok {
-			message = se.Message
-			if se.Token != nil {
-				line = se.Token.Position.Line
-			}
-		}
-		return nil, fault(b.at(line), "this is not YAML: %s; export the metadata again, or correct the file", message)
+	file, wrong := importer.ParseYAML(data, mostDeep)
+	if wrong != nil {
+		return nil, fault(b.at(wrong.Line), "%s; is this Hasura's metadata? Export it again, or correct the file", wrong.Problem)
 	}
 	var root ast.Node
 	for _, doc := range file.Docs {
@@ -160,28 +145,6 @@ func (b *builder) yaml(data string) (*node, error) {
 		return b.node(null, 1)
 	}
 	return b.value(root)
-}
-
-// tooDeep returns the token that exceeds mostDeep; nil: none does.
-func tooDeep(tokens token.Tokens) *token.Token {
-	flow, line, onLine := 0, 0, 0
-	for _, t := range tokens {
-		if t.Position.Line != line {
-			line, onLine = t.Position.Line, 0
-		}
-		switch t.Type {
-		case token.MappingStartType, token.SequenceStartType:
-			flow++
-		case token.MappingEndType, token.SequenceEndType:
-			flow--
-		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
-			onLine++
-		}
-		if flow+onLine > mostDeep || t.Position.Column > 4*mostDeep && t.Type == token.MappingValueType && flow == 0 && t.Position.IndentNum > 4*mostDeep {
-			return t
-		}
-	}
-	return nil
 }
 
 // value makes a node of a value of YAML. Aliases are followed, so a small file can stand for many

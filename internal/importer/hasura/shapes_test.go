@@ -13,6 +13,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/importer"
 	"github.com/rowhook/rowhook/internal/importer/hasura"
+	"github.com/rowhook/rowhook/internal/importer/importertest"
 )
 
 // directory writes files below a new directory.
@@ -91,7 +92,7 @@ event_triggers:
 	var files []string
 	for _, at := range []string{"project", "project/meta", "project/meta/databases", "project/meta/databases/databases.yaml"} {
 		imp, err := hasura.Path(filepath.Join(dir, at), hasura.Options{})
-		result := finish(t, imp, err)
+		result := importertest.Finish(t, imp, err)
 		require.Len(t, result.Triggers, 5, at)
 		_, body, _ := strings.Cut(string(result.File), "triggers:\n")
 		files = append(files, body)
@@ -103,7 +104,7 @@ event_triggers:
 	}
 	require.Equal(t, files[0], files[3])
 	imp, err := hasura.Path(filepath.Join(dir, "project"), hasura.Options{})
-	all := finish(t, imp, err).Triggers
+	all := importertest.Finish(t, imp, err).Triggers
 	require.Equal(t, []any{"UserCreated", "public.users", "${EVENTS_HOST}/users/${STAGE}?src=hasura&x=${X}", "${ACTION_SECRET}", 3}, []any{all[0].Name, all[0].Table, all[0].Webhook.URL, all[0].Webhook.Headers["x-api-key"], all[0].Retry.Limit})
 	require.True(t, all[0].On.Manual && all[0].On.Insert && !all[0].On.Delete)
 	require.Equal(t, []any{0, "15s", "30s", []string{"email", "full name", "Größe", `a"b`}}, []any{all[1].Retry.Limit, all[1].Retry.Interval.String(), all[1].Webhook.Timeout.String(), all[1].On.Update.Columns})
@@ -120,7 +121,7 @@ func withTransform(t *testing.T, transforms map[string]string) *importer.Result 
 	}
 	imp, err := hasura.Read("metadata.json", strings.NewReader(`{"version": 3, "sources": [{"name": "default", "kind": "postgres", "tables": [{"table": {"schema": "public", "name": "orders"}, "event_triggers": [`+
 		"\n"+strings.Join(triggers, ",\n")+`]}]}]}`), hasura.Options{})
-	result := finish(t, imp, err)
+	result := importertest.Finish(t, imp, err)
 	require.Len(t, result.Triggers, len(transforms))
 	return result
 }
@@ -239,7 +240,7 @@ func TestNoSettingIsDroppedInSilence(t *testing.T) {
 		if err != nil {
 			return err.Error()
 		}
-		result := finish(t, imp, err)
+		result := importertest.Finish(t, imp, err)
 		return string(result.File) + printed(result)
 	}
 	var tree any

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/importer"
+	"github.com/rowhook/rowhook/internal/importer/importertest"
 	"github.com/rowhook/rowhook/internal/importer/sequin"
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
@@ -117,7 +118,7 @@ func TestFiltersOnChangesCompareTheOldRow(t *testing.T) {
 		r := coded(t, map[string]string{"filter": code})
 		update := byName(r)["s_update"]
 		if want == "" {
-			told(t, r, importer.NotCarried, "filter", "only comparisons of columns with constants")
+			importertest.Told(t, r, importer.NotCarried, "filter", "only comparisons of columns with constants")
 			require.Empty(t, update.When)
 			continue
 		}
@@ -125,11 +126,11 @@ func TestFiltersOnChangesCompareTheOldRow(t *testing.T) {
 	}
 	r := coded(t, map[string]string{"filter": `changes["a"] == "x" and action != "delete"`})
 	require.Len(t, r.Triggers, 1, "changes of an insert is nil")
-	told(t, r, importer.Note, "filter", "lets no insert pass")
-	told(t, r, importer.Note, "filter", "lets no delete pass")
+	importertest.Told(t, r, importer.Note, "filter", "lets no insert pass")
+	importertest.Told(t, r, importer.Note, "filter", "lets no delete pass")
 	r = coded(t, map[string]string{"filter": "false"})
 	require.Empty(t, r.Triggers)
-	told(t, r, importer.Skipped, "no change passes")
+	importertest.Told(t, r, importer.Skipped, "no change passes")
 }
 
 func TestCodeThatIsNoExpressionIsNamed(t *testing.T) {
@@ -142,7 +143,7 @@ func TestCodeThatIsNoExpressionIsNamed(t *testing.T) {
 		r := coded(t, map[string]string{"filter": code})
 		require.Len(t, r.Triggers, 3, code)
 		require.Empty(t, r.Triggers[0].When, code)
-		told(t, r, importer.NotCarried, "filter", "filter_of")
+		importertest.Told(t, r, importer.NotCarried, "filter", "filter_of")
 		require.Contains(t, string(r.File), "until then every change is sent", "%s: each trigger says so", code)
 	}
 }
@@ -178,12 +179,12 @@ func TestTransformsAndRoutesBecomeTheRequest(t *testing.T) {
 	}
 	for _, code := range []string{`%{a: String.upcase(record["b"])}`, `Map.put(record, "a", 1)`, `%{record | a: 1}`, `%{a: record["b"] > 1}`, `%{a: metadata.commit_lsn}`, `%{a => 1}`} {
 		r = coded(t, map[string]string{"transform": code})
-		told(t, r, importer.NotCarried, "transform", "transform_of")
+		importertest.Told(t, r, importer.NotCarried, "transform", "transform_of")
 		require.Contains(t, string(byName(r)["s_insert"].Webhook.Body), `"record":"$new"`, code)
 	}
 	for _, code := range []string{`%{path: "/x"}`, `%{method: record["m"]}`, `%{method: "BREW"}`, `"x"`, `%{endpoint_path: nil}`} {
 		r = coded(t, map[string]string{"routing": code})
-		told(t, r, importer.NotCarried, "routing", "routing_of")
+		importertest.Told(t, r, importer.NotCarried, "routing", "routing_of")
 		require.Equal(t, "https://shop.example/in", byName(r)["s_insert"].Webhook.URL, code)
 	}
 }
@@ -203,11 +204,11 @@ sinks:
 	require.Equal(t, "https://shop.example:8443/in/x?y=2&shop=1", all["one"].Webhook.URL)
 	require.Equal(t, "https://shop.example:8443/in/x?shop=1", all["two"].Webhook.URL)
 	require.Equal(t, map[string]string{"X-Good": "true"}, all["one"].Webhook.Headers)
-	told(t, r, importer.NotCarried, "one", "headers.Bad Key", "rowhook.yaml can't have")
-	told(t, r, importer.NotCarried, "one", "headers.Connection")
-	told(t, r, importer.Note, "one", "http_endpoints.url", "behind a #")
-	told(t, r, importer.Differs, "database", "(app, other)", "--source NAME")
-	told(t, r, importer.Note, "spare", "no imported sink uses")
+	importertest.Told(t, r, importer.NotCarried, "one", "headers.Bad Key", "rowhook.yaml can't have")
+	importertest.Told(t, r, importer.NotCarried, "one", "headers.Connection")
+	importertest.Told(t, r, importer.Note, "one", "http_endpoints.url", "behind a #")
+	importertest.Told(t, r, importer.Differs, "database", "(app, other)", "--source NAME")
+	importertest.Told(t, r, importer.Note, "spare", "no imported sink uses")
 	require.Contains(t, string(r.File), "# status is disabled there")
 	imp, err := sequin.Read("f", strings.NewReader(text), sequin.Options{Database: "other"})
 	require.NoError(t, err)
@@ -215,7 +216,7 @@ sinks:
 	require.NoError(t, err)
 	require.Len(t, r.Triggers, 1)
 	require.Equal(t, "two", r.Triggers[0].Name)
-	told(t, r, importer.Skipped, "one", "by --source app")
+	importertest.Told(t, r, importer.Skipped, "one", "by --source app")
 	_, err = sequin.Read("f", strings.NewReader(text), sequin.Options{Database: "none"})
 	require.ErrorContains(t, err, `no sinks of a database "none"; it has those of app, other`)
 }

@@ -1,13 +1,12 @@
 package sequin
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+
+	"github.com/rowhook/rowhook/internal/importer"
 )
 
 // node is a value of a YAML file, with its line.
@@ -76,16 +75,9 @@ type reading struct {
 
 // parse reads a YAML file.
 func parse(name string, data []byte) (*node, error) {
-	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		line, message := 0, err.Error()
-		if se, ok := errors.AsType[*yaml.SyntaxError](err); ok {
-			message = se.Message
-			if se.Token != nil {
-				line = se.Token.Position.Line
-			}
-		}
-		return nil, &FaultError{fmt.Sprintf("%s:%d: this is not YAML: %s; export the configuration again (sequin config export), or correct the file", name, line, message)}
+	file, wrong := importer.ParseYAML(string(data), mostDeep)
+	if wrong != nil {
+		return nil, &FaultError{fmt.Sprintf("%s:%d: %s; export the configuration again (sequin config export), or correct the file", name, wrong.Line, wrong.Problem)}
 	}
 	r := &reading{name: name, anchors: map[string]ast.Node{}, left: mostNodes}
 	for _, doc := range file.Docs {

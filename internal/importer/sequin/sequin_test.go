@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/importer"
+	"github.com/rowhook/rowhook/internal/importer/importertest"
 	"github.com/rowhook/rowhook/internal/importer/sequin"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -15,29 +16,7 @@ import (
 func imported(t *testing.T, text string) *importer.Result {
 	t.Helper()
 	imp, err := sequin.Read("sequin.yaml", strings.NewReader(text), sequin.Options{})
-	require.NoError(t, err)
-	r, err := imp.Finish()
-	require.NoError(t, err)
-	for _, f := range r.Report.Findings {
-		require.NotContains(t, f.String(), "s3cr3t")
-	}
-	require.NotContains(t, string(r.File), "s3cr3t")
-	return r
-}
-
-// told requires a finding of this kind with these words.
-func told(t *testing.T, r *importer.Result, kind importer.Kind, words ...string) {
-	t.Helper()
-	for _, f := range r.Report.Findings {
-		all := f.Kind == kind
-		for _, w := range words {
-			all = all && strings.Contains(f.String(), w)
-		}
-		if all {
-			return
-		}
-	}
-	require.Fail(t, "nothing says so", "%s %q\n%+v", kind, words, r.Report.Findings)
+	return importertest.Finish(t, imp, err, "s3cr3t")
 }
 
 func byName(r *importer.Result) map[string]trigger.Spec {
@@ -112,12 +91,12 @@ sinks:
 	require.Contains(t, string(gone.Webhook.Body), `"record":"$old","changes":null,"action":"delete"`)
 	require.Equal(t, 3, gone.Retry.Limit)
 	require.Equal(t, trigger.Duration(3*time.Minute), gone.Retry.MaxInterval)
-	told(t, r, importer.Differs, "images_to_search_insert", "actions", "3 triggers here")
-	told(t, r, importer.Differs, "metadata", "commit_lsn")
-	told(t, r, importer.Differs, "batch_size", "is 25 there")
-	told(t, r, importer.Differs, "has a default for SHOP_URL")
-	told(t, r, importer.Note, "needs neither the slot sequin_slot nor the publication sequin_pub")
-	told(t, r, importer.Note, "users")
+	importertest.Told(t, r, importer.Differs, "images_to_search_insert", "actions", "3 triggers here")
+	importertest.Told(t, r, importer.Differs, "metadata", "commit_lsn")
+	importertest.Told(t, r, importer.Differs, "batch_size", "is 25 there")
+	importertest.Told(t, r, importer.Differs, "has a default for SHOP_URL")
+	importertest.Told(t, r, importer.Note, "needs neither the slot sequin_slot nor the publication sequin_pub")
+	importertest.Told(t, r, importer.Note, "users")
 }
 
 // withoutPrefix removes the name of the trigger from the names of variables.
@@ -175,28 +154,28 @@ newer_thing: [1]
 	require.True(t, bySchema.Follow)
 	require.Equal(t, `"$new"`, string(bySchema.Webhook.Body), "batch: false sends the message itself")
 	require.Equal(t, "${KEY}", bySchema.Webhook.Headers["X-Key"])
-	told(t, r, importer.NotCarried, "by_schema", "status", "is disabled there")
+	importertest.Told(t, r, importer.NotCarried, "by_schema", "status", "is disabled there")
 
 	require.Equal(t, `new.status = 'it''s' and (case when jsonb_typeof((new."Meta" #> '{a,b}')::jsonb) = 'number' then ((new."Meta" #> '{a,b}')::jsonb #>> '{}')::numeric end) > '5' and new.kind not in ('a', 'b') and new.gone_at is null`, all["filtered_insert"].When)
 	require.Contains(t, all["filtered_delete"].When, "old.status = ")
 	require.Equal(t, `{"data":["${old.address.\"e mail\"}"]}`, string(all["filtered_delete"].Webhook.Body))
 	require.Equal(t, []string{"account_id"}, all["filtered_insert"].Order.By)
 	require.Equal(t, "${TUNNEL_URL}/webhook", all["filtered_insert"].Webhook.URL)
-	told(t, r, importer.Differs, "has no URL (tunnel)", "set TUNNEL_URL")
-	told(t, r, importer.NotCarried, "initial_backfill", "rowhook backfill")
+	importertest.Told(t, r, importer.Differs, "has no URL (tunnel)", "set TUNNEL_URL")
+	importertest.Told(t, r, importer.NotCarried, "initial_backfill", "rowhook backfill")
 
 	require.Equal(t, []string{"*.*"}, all["everything"].Tables)
 	require.True(t, all["everything"].Order.IsZero())
 	require.Equal(t, `{"data":["$old"]}`, string(all["everything"].Webhook.Body))
-	told(t, r, importer.NotCarried, "everything", "filter", "until then every change is sent")
-	told(t, r, importer.NotCarried, "coded", "transform", "is the function code")
-	told(t, r, importer.NotCarried, "coded", "timestamp_format")
-	told(t, r, importer.NotCarried, "coded", "odd")
-	told(t, r, importer.NotCarried, "coded", "destination.more")
-	told(t, r, importer.Skipped, "to_kafka", "goes to kafka")
-	told(t, r, importer.Skipped, "nowhere", `no endpoint "missing"`)
-	told(t, r, importer.Skipped, "audit", "into a table")
-	told(t, r, importer.NotCarried, "newer_thing")
+	importertest.Told(t, r, importer.NotCarried, "everything", "filter", "until then every change is sent")
+	importertest.Told(t, r, importer.NotCarried, "coded", "transform", "is the function code")
+	importertest.Told(t, r, importer.NotCarried, "coded", "timestamp_format")
+	importertest.Told(t, r, importer.NotCarried, "coded", "odd")
+	importertest.Told(t, r, importer.NotCarried, "coded", "destination.more")
+	importertest.Told(t, r, importer.Skipped, "to_kafka", "goes to kafka")
+	importertest.Told(t, r, importer.Skipped, "nowhere", `no endpoint "missing"`)
+	importertest.Told(t, r, importer.Skipped, "audit", "into a table")
+	importertest.Told(t, r, importer.NotCarried, "newer_thing")
 	require.Len(t, all, 5)
 }
 
@@ -207,6 +186,10 @@ func TestWhatIsNoConfigurationOfSequinIsRefused(t *testing.T) {
 		var fault *sequin.FaultError
 		require.ErrorAs(t, err, &fault, text)
 		require.Contains(t, err.Error(), "f.yaml")
+	}
+	for _, text := range []string{"sinks: " + strings.Repeat("[", 100_000), strings.Repeat("- ", 50_000)} {
+		_, err := sequin.Read("f.yaml", strings.NewReader(text), sequin.Options{})
+		require.ErrorContains(t, err, "f.yaml:1: is nested more than 100 levels deep; export")
 	}
 	for _, text := range []string{"sinks:", "sinks: 1", "sinks: [1, null, {}]", "sinks: [{destination: {type: webhook}}]", "databases: {a: 1}\nsinks: {name: x, destination: 7}"} {
 		require.Empty(t, imported(t, text).Triggers, text)

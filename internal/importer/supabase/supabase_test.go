@@ -15,6 +15,7 @@ import (
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/dispatchtest"
 	"github.com/rowhook/rowhook/internal/importer"
+	"github.com/rowhook/rowhook/internal/importer/importertest"
 	"github.com/rowhook/rowhook/internal/importer/supabase"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/trigger"
@@ -24,28 +25,7 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 func imported(t *testing.T, text string) *importer.Result {
 	t.Helper()
-	r, err := supabase.Import("a test", []supabase.File{{Name: "dump.sql", Text: text}}).Finish()
-	require.NoError(t, err)
-	require.NotContains(t, string(r.File), "s3cr3t")
-	report, err := json.Marshal(r.Report)
-	require.NoError(t, err)
-	require.NotContains(t, string(report), "s3cr3t")
-	return r
-}
-
-// told requires a finding of this kind with these words.
-func told(t *testing.T, r *importer.Result, kind importer.Kind, words ...string) {
-	t.Helper()
-	for _, f := range r.Report.Findings {
-		all := f.Kind == kind
-		for _, w := range words {
-			all = all && strings.Contains(f.String(), w)
-		}
-		if all {
-			return
-		}
-	}
-	require.Fail(t, "nothing says so", "%s %q\n%+v", kind, words, r.Report.Findings)
+	return importertest.Finish(t, supabase.Import("a test", []supabase.File{{Name: "dump.sql", Text: text}}), nil, "s3cr3t")
 }
 
 func seconds(n float64) trigger.Duration {
@@ -87,7 +67,7 @@ CREATE TRIGGER retried AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTI
 	require.Equal(t, seconds(5), slack.Webhook.Timeout)
 	require.Zero(t, slack.Retry.Limit)
 	require.Equal(t, trigger.BreakerOff, slack.Breaker)
-	told(t, r, importer.Differs, "Order_to_Slack", `is "Order / to Slack" there`)
+	importertest.Told(t, r, importer.Differs, "Order_to_Slack", `is "Order / to Slack" there`)
 
 	require.Equal(t, "public.orders", late.Table)
 	require.Equal(t, "new.status = 'paid' and old.status <> 'paid'", late.When)
@@ -95,9 +75,9 @@ CREATE TRIGGER retried AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTI
 	require.Empty(t, late.Webhook.Body)
 	require.Equal(t, seconds(1), late.Webhook.Timeout)
 	require.Equal(t, "http://${LATE_URL_USER}:${LATE_URL_PASSWORD}@kong:8000/x", late.Webhook.URL)
-	told(t, r, importer.Differs, "late", "constraint trigger")
-	told(t, r, importer.Note, "late", "timeout", "where it is 1s then")
-	told(t, r, importer.Note, "late", "has no schema")
+	importertest.Told(t, r, importer.Differs, "late", "constraint trigger")
+	importertest.Told(t, r, importer.Note, "late", "timeout", "where it is 1s then")
+	importertest.Told(t, r, importer.Note, "late", "has no schema")
 
 	require.Equal(t, trigger.On{Truncate: true}, emptied.On)
 	require.Contains(t, string(emptied.Webhook.Body), `"record":null,"schema":"$table.schema","old_record":null`, "a placeholder for a row that is never there is refused")
@@ -136,9 +116,9 @@ func TestWhatComesLaterInAMigrationCounts(t *testing.T) {
 	}
 	require.True(t, r.Triggers[0].On.Delete)
 	require.False(t, r.Triggers[0].On.Insert)
-	told(t, r, importer.Note, "a: dump.sql:1", "the last one counts", "(insert) is not done any more")
-	told(t, r, importer.Differs, "a_u", "a trigger of another table has that name, too")
-	told(t, r, importer.Skipped, "off", "is disabled")
+	importertest.Told(t, r, importer.Note, "a: dump.sql:1", "the last one counts", "(insert) is not done any more")
+	importertest.Told(t, r, importer.Differs, "a_u", "a trigger of another table has that name, too")
+	importertest.Told(t, r, importer.Skipped, "off", "is disabled")
 	require.Equal(t, 1, r.Report.Lost())
 }
 
@@ -174,25 +154,24 @@ do $do$ begin
 end $do$;
 create trigger filled after insert on orders for each row execute function supabase_functions.http_request('${SUPABASE_URL}/functions/v1/x', 'POST', '{"Authorization":"Bearer {{ SERVICE_KEY }}"}', '{}', '1000');
 `)
-	told(t, r, importer.NotCarried, "doubled", "headers.Bad Name", "rowhook.yaml can't have")
-	told(t, r, importer.Skipped, "by_hand", "runs the function public.notify_slack (dump.sql:2), which calls net.http_post by itself", "by hand")
-	told(t, r, importer.Note, "dump.sql:9", "public.unused", "which no trigger in these files runs")
-	told(t, r, importer.Note, "dump.sql:12", "net.http_post, on a schedule of pg_cron")
-	told(t, r, importer.Skipped, "statement", "once for a statement")
-	told(t, r, importer.Skipped, "view", "is a view")
-	told(t, r, importer.Skipped, "no_url", "has no URL")
-	told(t, r, importer.Skipped, "psql", "is an expression or a variable of psql")
-	told(t, r, importer.Skipped, "concat", "is an expression")
-	told(t, r, importer.Differs, "before_it", "runs before the write there")
-	told(t, r, importer.Differs, "of_columns", "update of")
-	told(t, r, importer.Differs, "odd", "timeout", "which no request can keep to")
-	told(t, r, importer.NotCarried, "odd", "headers", "is no JSON object")
-	told(t, r, importer.NotCarried, "odd", "params", "is no JSON object")
-	told(t, r, importer.NotCarried, "doubled", "headers.x-a", "is the same header as X-A")
-	told(t, r, importer.NotCarried, "doubled", "headers.Content-Length")
-	told(t, r, importer.Note, "doubled", "belongs to Supabase itself (schema auth)")
-	told(t, r, importer.Note, "in_a_block", "stands in a block of code")
-	told(t, r, importer.Skipped, "dump.sql", "from a text, which is known when it runs alone")
+	importertest.Told(t, r, importer.Skipped, "by_hand", "runs the function public.notify_slack (dump.sql:2), which calls net.http_post by itself", "by hand")
+	importertest.Told(t, r, importer.Note, "dump.sql:9", "public.unused", "which no trigger in these files runs")
+	importertest.Told(t, r, importer.Note, "dump.sql:12", "net.http_post, on a schedule of pg_cron")
+	importertest.Told(t, r, importer.Skipped, "statement", "once for a statement")
+	importertest.Told(t, r, importer.Skipped, "view", "is a view")
+	importertest.Told(t, r, importer.Skipped, "no_url", "has no URL")
+	importertest.Told(t, r, importer.Skipped, "psql", "is an expression or a variable of psql")
+	importertest.Told(t, r, importer.Skipped, "concat", "is an expression")
+	importertest.Told(t, r, importer.Differs, "before_it", "runs before the write there")
+	importertest.Told(t, r, importer.Differs, "of_columns", "update of")
+	importertest.Told(t, r, importer.Differs, "odd", "timeout", "which no request can keep to")
+	importertest.Told(t, r, importer.NotCarried, "odd", "headers", "is no JSON object")
+	importertest.Told(t, r, importer.NotCarried, "odd", "params", "is no JSON object")
+	importertest.Told(t, r, importer.NotCarried, "doubled", "headers.x-a", "is the same header as X-A")
+	importertest.Told(t, r, importer.NotCarried, "doubled", "headers.Content-Length")
+	importertest.Told(t, r, importer.Note, "doubled", "belongs to Supabase itself (schema auth)")
+	importertest.Told(t, r, importer.Note, "in_a_block", "stands in a block of code")
+	importertest.Told(t, r, importer.Skipped, "dump.sql", "from a text, which is known when it runs alone")
 	names := map[string]trigger.Spec{}
 	for _, s := range r.Triggers {
 		names[s.Name] = s
@@ -263,8 +242,7 @@ func TestBodiesAreThoseOfSupabase(t *testing.T) {
 	r, err := supabase.Import("the database", files).Finish()
 	require.NoError(t, err)
 	require.Len(t, r.Triggers, 1)
-	require.True(t, r.Triggers[0].OnReplication)
-	told(t, r, importer.Skipped, "watched", "is disabled")
+	importertest.Told(t, r, importer.Skipped, "watched", "is disabled")
 	spec := r.Triggers[0]
 	require.Equal(t, "Orders_to_shop", spec.Name)
 	require.Equal(t, "public.orders", spec.Table)
