@@ -384,17 +384,7 @@ func sample(s *ast.SequenceNode) string {
 }
 
 func (d *decoder) headers(n ast.Node, v reflect.Value, at place) {
-	m, ok := n.(ast.MapNode)
-	if !ok {
-		d.wrongType(n, at, "header names with their values are needed", d.remedy(at))
-		return
-	}
-	found, _ := d.entries(m, at)
-	headers, _ := v.Interface().(map[string]string) // those of defaults
-	headers = maps.Clone(headers)
-	if headers == nil {
-		headers = make(map[string]string, len(found))
-	}
+	found, headers := d.named(n, v, at, "header names")
 	for _, e := range found {
 		maps.DeleteFunc(headers, func(name, _ string) bool { return strings.EqualFold(name, e.name) })
 	}

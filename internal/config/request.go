@@ -170,18 +170,24 @@ func (d *decoder) templateArray(n *ast.SequenceNode, at place, out *bytes.Buffer
 	return len(d.problems) == before
 }
 
-// texts decodes names with texts, which are merged with those of defaults.
-func (d *decoder) texts(n ast.Node, v reflect.Value, at place) {
+// named returns the entries of names with their values, and those of defaults, which they are merged with.
+func (d *decoder) named(n ast.Node, v reflect.Value, at place, names string) (found []entry, defaults map[string]string) {
 	m, ok := n.(ast.MapNode)
 	if !ok {
-		d.wrongType(n, at, "names with their values are needed", d.remedy(at))
-		return
+		d.wrongType(n, at, names+" with their values are needed", d.remedy(at))
+		return nil, nil
 	}
-	found, _ := d.entries(m, at)
-	texts := map[string]string{}
-	for it := v.MapRange(); it.Next(); { // those of defaults
-		texts[it.Key().String()] = it.Value().String()
+	found, _ = d.entries(m, at)
+	defaults = map[string]string{}
+	for it := v.MapRange(); it.Next(); {
+		defaults[it.Key().String()] = it.Value().String()
 	}
+	return found, defaults
+}
+
+// texts decodes names with texts, which are merged with those of defaults.
+func (d *decoder) texts(n ast.Node, v reflect.Value, at place) {
+	found, texts := d.named(n, v, at, "names")
 	for _, e := range found {
 		here := place{at.path.to(e.name), at.rule + ".*", e.pos}
 		if e.name == "" || !utf8.ValidString(e.name) || strings.ContainsRune(e.name, 0) {

@@ -123,17 +123,8 @@ func (s *scanner) object(n *node) bool {
 		if !s.value(member) {
 			return false
 		}
-		s.blanks()
-		if s.at >= len(s.in) {
-			return false
-		}
-		s.at++
-		switch s.in[s.at-1] {
-		case ',':
-		case '}':
-			return true
-		default:
-			return false
+		if ended, ok := s.behind('}'); ended || !ok {
+			return ok
 		}
 	}
 }
@@ -168,19 +159,21 @@ func (s *scanner) array(n *node) bool {
 		if !s.value(n.elements[i]) {
 			return false
 		}
-		s.blanks()
-		if s.at >= len(s.in) {
-			return false
-		}
-		s.at++
-		switch s.in[s.at-1] {
-		case ',':
-		case ']':
-			return true
-		default:
-			return false
+		if ended, ok := s.behind(']'); ended || !ok {
+			return ok
 		}
 	}
+}
+
+// behind reads what stands behind a member or an element: a comma, or the end of them all.
+func (s *scanner) behind(end byte) (ended, ok bool) {
+	s.blanks()
+	if s.at >= len(s.in) {
+		return false, false
+	}
+	s.at++
+	got := s.in[s.at-1]
+	return got == end, got == end || got == ','
 }
 
 // skip reads a value without looking into it.
