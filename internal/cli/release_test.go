@@ -28,7 +28,10 @@ type packaged struct {
 
 // release is what the tests look at of .goreleaser.yaml.
 type release struct {
-	Before struct{ Hooks []string }
+	Before   struct{ Hooks []string }
+	Snapshot struct {
+		Version string `yaml:"version_template"`
+	}
 	Builds []struct {
 		ID           string
 		Goos, Goarch []string
