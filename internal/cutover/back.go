@@ -17,19 +17,7 @@ import (
 // Back moves triggers from Rowhook to Hasura. A call after one that was interrupted goes on where
 // that one ended.
 func (c *Cutover) Back(ctx context.Context, names ...string) ([]*State, error) {
-	var out []*State
-	err := c.exclusive(ctx, names, func() (err error) {
-		for _, step := range []func(context.Context, string) error{c.fence, c.register, c.switchBack, c.drainBack, c.finishBack} {
-			for _, name := range names {
-				if err := step(ctx, name); err != nil {
-					return err
-				}
-			}
-		}
-		out, err = c.Status(ctx, names...)
-		return err
-	})
-	return out, err
+	return c.walk(ctx, names, c.fence, c.register, c.switchBack, c.drainBack, c.finishBack)
 }
 
 // fence closes the fence, so that Hasura may make its SQL triggers at a time of its own.
@@ -63,13 +51,7 @@ func (c *Cutover) fence(ctx context.Context, name string) error {
 	c.say(name, "closes the fence before hdb_catalog.event_log, so that Hasura may make its SQL triggers")
 	fresh := *st
 	fresh.Before, fresh.Remaining = st.Step, ""
-	return c.tries(ctx, s, "the preparation", func(tx pgx.Tx) error {
-		if err := c.point("begun " + string(BackFenced)); err != nil {
-			return err
-		}
-		if err := tx.QueryRow(ctx, "select clock_timestamp()").Scan(&fresh.Began); err != nil {
-			return fmt.Errorf("ask for the time: %w", err)
-		}
+	return c.begin(ctx, s, &fresh, BackFenced, map[string]any{"back": true}, func(tx pgx.Tx) error {
 		if err := s.buildFence(ctx, tx, true); err != nil {
 			return err
 		}
@@ -77,16 +59,8 @@ func (c *Cutover) fence(ctx context.Context, name string) error {
 		if err := s.lockTable(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := s.dropTriggers(ctx, tx); err != nil {
-			return err
-		}
-		if err := fresh.write(ctx, tx, BackFenced); err != nil {
-			return err
-		}
-		if err := fresh.record(ctx, tx, BackFenced, map[string]any{"back": true}); err != nil {
-			return err
-		}
-		return c.point("before the commit of " + string(BackFenced))
+		_, err := s.dropTriggers(ctx, tx)
+		return err
 	})
 }
 
@@ -211,12 +185,16 @@ select coalesce((select f.nspname::text from pg_proc p join pg_namespace f on f.
 	return nil
 }
 
+// capturesSQL lists the capture triggers of a trigger, on its table. A partition inherits those of the
+// partitioned table.
+const capturesSQL = `
+select t.tgname::text as name, t.tgparentid <> 0 as inherited from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+ where t.tgrelid = $1 and not t.tgisinternal and p.pronamespace = 'rowhook'::regnamespace and p.proname ~ '^capture(_[0-9]+)?$'
+   and encode(t.tgargs, 'escape') like $2 || E'\\\\000%'`
+
 // dropCaptures drops the capture triggers of Rowhook, under the lock of the table.
 func (s *subject) dropCaptures(ctx context.Context, tx pgx.Tx) (int, error) {
-	found, err := pg.Collect[struct{ Name string }](ctx, tx, `
-select t.tgname::text as name from pg_trigger t join pg_proc p on p.oid = t.tgfoid
- where t.tgrelid = $1 and not t.tgisinternal and t.tgparentid = 0 and p.pronamespace = 'rowhook'::regnamespace and p.proname ~ '^capture(_[0-9]+)?$'
-   and encode(t.tgargs, 'escape') like $2 || E'\\\\000%'`, s.Relation, fmt.Sprint(s.ID))
+	found, err := pg.Collect[struct{ Name string }](ctx, tx, "select name from ("+capturesSQL+") as c where not inherited", s.Relation, fmt.Sprint(s.ID))
 	if err != nil {
 		return 0, fmt.Errorf("list the captures of %s: %w", s.Name, err)
 	}
@@ -275,10 +253,7 @@ func (c *Cutover) drainBack(ctx context.Context, name string) error {
 // has as well; what of it is not sent yet is discarded.
 func (c *Cutover) recaught(ctx context.Context, s *subject, st *State) error {
 	var again bool
-	err := c.Conn.QueryRow(ctx, `
-select exists (select from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-  where t.tgrelid = $1 and not t.tgisinternal and p.pronamespace = 'rowhook'::regnamespace and p.proname ~ '^capture(_[0-9]+)?$' and encode(t.tgargs, 'escape') like $2 || E'\\\\000%')`,
-		s.Relation, fmt.Sprint(s.ID)).Scan(&again)
+	err := c.Conn.QueryRow(ctx, "select exists ("+capturesSQL+")", s.Relation, fmt.Sprint(s.ID)).Scan(&again)
 	if err != nil || !again {
 		return err
 	}

@@ -115,7 +115,7 @@ func (c *Cutover) tries(ctx context.Context, s *subject, what string, f func(tx 
 			c.say(s.Name, "%s waits: %s", what, c.busyWith(ctx, s, err))
 		}
 		wait, _ := backoff.Next()
-		if err := sleep(ctx, wait); err != nil {
+		if err := operate.Rest(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -142,23 +142,12 @@ func (c *Cutover) stillBusy(ctx context.Context, s *subject, what string, waited
 	return problem(operate.ErrBusy, remedy, "%s of %s was not done, since it had to wait for %s: %s", what, s.Name, waited.Round(time.Millisecond), c.busyWith(ctx, s, err))
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func (c *Cutover) poll(ctx context.Context) error {
 	d := c.Poll
 	if d <= 0 {
 		d = DefaultPoll
 	}
-	return sleep(ctx, d)
+	return operate.Rest(ctx, d)
 }
 
 // exclusive runs f while no other session moves one of these triggers.

@@ -87,7 +87,7 @@ func (s *stage) killing(t testing.TB, visit func(point string), do func(*Cutover
 			return killed
 		case errors.Is(err, errKilled):
 		case errors.Is(err, operate.ErrBusy): // the server has not noticed yet that the session is gone
-			require.NoError(t, sleep(t.Context(), 10*time.Millisecond))
+			require.NoError(t, operate.Rest(t.Context(), 10*time.Millisecond))
 		default:
 			require.NoError(t, err)
 		}

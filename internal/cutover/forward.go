@@ -15,9 +15,13 @@ import (
 // one, so that their queues are emptied side by side. A call after one that was interrupted goes on
 // where that one ended.
 func (c *Cutover) Forward(ctx context.Context, names ...string) ([]*State, error) {
-	var out []*State
-	err := c.exclusive(ctx, names, func() (err error) {
-		for _, step := range []func(context.Context, string) error{c.prepare, c.switchOver, c.drain, c.unregister, c.resume, c.finish} {
+	return c.walk(ctx, names, c.prepare, c.switchOver, c.drain, c.unregister, c.resume, c.finish)
+}
+
+// walk does each step for all triggers, and returns their states.
+func (c *Cutover) walk(ctx context.Context, names []string, steps ...func(ctx context.Context, name string) error) (out []*State, err error) {
+	err = c.exclusive(ctx, names, func() error {
+		for _, step := range steps {
 			for _, name := range names {
 				if err := step(ctx, name); err != nil {
 					return err
@@ -63,13 +67,7 @@ func (c *Cutover) advance(ctx context.Context, s *subject, st *State, to Step, w
 		if err != nil {
 			return err
 		}
-		if err := now.write(ctx, tx, to); err != nil {
-			return err
-		}
-		if err := now.record(ctx, tx, to, detail); err != nil {
-			return err
-		}
-		return c.point("before the commit of " + string(to))
+		return c.keep(ctx, tx, now, to, detail)
 	})
 	if err != nil {
 		return err
@@ -86,7 +84,7 @@ func (c *Cutover) prepare(ctx context.Context, name string) error {
 	switch {
 	case st == nil || st.Step == BackDone:
 	case st.back():
-		return problem(operate.ErrRefused, "finish that first: rowhook cutover hasura --back "+name, "%s is on its way back to Hasura", name)
+		return isOnItsWayBack(name)
 	case st.Step == Done:
 		return c.again(ctx, name, st)
 	default:
@@ -113,27 +111,43 @@ func (c *Cutover) prepare(ctx context.Context, name string) error {
 		}
 	}
 	c.say(name, "puts a fence before hdb_catalog.event_log, and leaves it open")
+	return c.begin(ctx, s, &fresh, Prepared, map[string]any{"table": fresh.Table, "with_pending": fresh.WithPending}, func(tx pgx.Tx) (err error) {
+		if fresh.Since, err = s.oldest(ctx, tx, fresh.Began); err != nil {
+			return err
+		}
+		return s.buildFence(ctx, tx, false)
+	})
+}
+
+// begin runs f in a transaction that stores the first step of a way.
+func (c *Cutover) begin(ctx context.Context, s *subject, fresh *State, to Step, detail map[string]any, f func(tx pgx.Tx) error) error {
 	return c.tries(ctx, s, "the preparation", func(tx pgx.Tx) error {
-		if err := c.point("begun " + string(Prepared)); err != nil {
+		if err := c.point("begun " + string(to)); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, "select clock_timestamp()").Scan(&fresh.Began); err != nil {
 			return fmt.Errorf("ask for the time: %w", err)
 		}
-		if fresh.Since, err = s.oldest(ctx, tx, fresh.Began); err != nil {
+		if err := f(tx); err != nil {
 			return err
 		}
-		if err := s.buildFence(ctx, tx, false); err != nil {
-			return err
-		}
-		if err := fresh.write(ctx, tx, Prepared); err != nil {
-			return err
-		}
-		if err := fresh.record(ctx, tx, Prepared, map[string]any{"table": fresh.Table, "with_pending": fresh.WithPending}); err != nil {
-			return err
-		}
-		return c.point("before the commit of " + string(Prepared))
+		return c.keep(ctx, tx, fresh, to, detail)
 	})
+}
+
+// keep stores a state at a step, at the end of a transaction.
+func (c *Cutover) keep(ctx context.Context, tx pgx.Tx, st *State, to Step, detail map[string]any) error {
+	if err := st.write(ctx, tx, to); err != nil {
+		return err
+	}
+	if err := st.record(ctx, tx, to, detail); err != nil {
+		return err
+	}
+	return c.point("before the commit of " + string(to))
+}
+
+func isOnItsWayBack(name string) error {
+	return problem(operate.ErrRefused, "finish that first: rowhook cutover hasura --back "+name, "%s is on its way back to Hasura", name)
 }
 
 // checkStart returns why the cut-over can't begin.

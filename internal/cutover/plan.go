@@ -20,6 +20,24 @@ type Planned struct {
 
 // PlanForward returns what Forward would do, or why it refuses.
 func (c *Cutover) PlanForward(ctx context.Context, names ...string) ([]Planned, error) {
+	return c.plan(ctx, names, func(s *subject, st *State) ([]string, error) {
+		switch {
+		case st == nil || st.Step == BackDone:
+			if err := c.checkStart(ctx, s); err != nil {
+				return nil, err
+			}
+			st = &State{}
+		case st.back():
+			return nil, isOnItsWayBack(s.Name)
+		case st.Step == Done && len(s.triggers) > 0:
+			st = &State{Step: Prepared}
+		}
+		return c.forwardSteps(s, st), nil
+	})
+}
+
+// plan lists what steps returns for each trigger. A trigger without a cut-over has no state.
+func (c *Cutover) plan(ctx context.Context, names []string, steps func(*subject, *State) ([]string, error)) ([]Planned, error) {
 	var out []Planned
 	for _, name := range names {
 		st, err := readState(ctx, c.Conn, name, false)
@@ -30,28 +48,26 @@ func (c *Cutover) PlanForward(ctx context.Context, names ...string) ([]Planned, 
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case st == nil || st.Step == BackDone:
-			if err := c.checkStart(ctx, s); err != nil {
-				return nil, err
-			}
-			st = &State{}
-		case st.back():
-			return nil, problem(operate.ErrRefused, "finish that first: rowhook cutover hasura --back "+name, "%s is on its way back to Hasura", name)
-		case st.Step == Done && len(s.triggers) > 0:
-			st = &State{Step: Prepared}
+		left, err := steps(s, st)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, Planned{name, s.plain(), c.forwardSteps(s, st)})
+		out = append(out, Planned{name, s.plain(), left})
 	}
 	return out, nil
 }
 
-func (c *Cutover) forwardSteps(s *subject, st *State) (steps []string) {
-	add := func(step Step, format string, args ...any) {
-		if !st.reached(step) {
-			steps = append(steps, fmt.Sprintf(format, args...))
+// left collects the steps that a state has not reached.
+func (s *State) left(steps *[]string) (add func(step Step, format string, args ...any)) {
+	return func(step Step, format string, args ...any) {
+		if !s.reached(step) {
+			*steps = append(*steps, fmt.Sprintf(format, args...))
 		}
 	}
+}
+
+func (c *Cutover) forwardSteps(s *subject, st *State) (steps []string) {
+	add := st.left(&steps)
 	add(Prepared, "put a fence before hdb_catalog.event_log: a trigger that lets everything pass until the next step")
 	add(Switched, "in one transaction, which locks %s for a moment: drop the SQL triggers %s, close the fence, and discard what Rowhook has recorded until then, since Hasura has it, too", s.plain(), strings.Join(s.hasura(), ", "))
 	if c.WithPending || st.WithPending {
@@ -81,36 +97,21 @@ func (s *subject) hasura() (names []string) {
 
 // PlanBack returns what Back would do, or why it refuses.
 func (c *Cutover) PlanBack(ctx context.Context, names ...string) ([]Planned, error) {
-	var out []Planned
-	for _, name := range names {
-		st, err := readState(ctx, c.Conn, name, false)
-		if err != nil {
-			return nil, err
-		}
-		s, err := c.look(ctx, c.Conn, name)
-		if err != nil {
-			return nil, err
-		}
+	return c.plan(ctx, names, func(s *subject, st *State) (steps []string, err error) {
 		if st == nil || !st.back() {
 			if err := s.check(false); err != nil {
 				return nil, err
 			}
 			st = &State{}
 		}
-		var steps []string
-		add := func(step Step, format string, args ...any) {
-			if !st.reached(step) {
-				steps = append(steps, fmt.Sprintf(format, args...))
-			}
-		}
+		add := st.left(&steps)
 		add(BackFenced, "close the fence before hdb_catalog.event_log, so that Hasura may make its SQL triggers, and records nothing yet")
 		add(BackSwitched, "have the event trigger created in Hasura, if it is not there: from its definition at the cut-over, or by hand")
 		add(BackSwitched, "in one transaction, which locks %s for a moment: drop the captures of Rowhook, and open the fence", s.plain())
 		add(BackDrained, "wait until Rowhook has delivered what it has recorded, or given it up")
 		add(BackDone, "take away the fence, and pause the trigger, which is then to be taken out of rowhook.yaml")
-		out = append(out, Planned{name, s.plain(), steps})
-	}
-	return out, nil
+		return steps, nil
+	})
 }
 
 // PauseNewcomers pauses those new triggers that Hasura delivers: see [sqlschema.Applier.Newcomers].

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/dispatchtest"
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
@@ -523,6 +524,6 @@ func eventually(t testing.TB, check func() string) {
 		if time.Now().After(deadline) {
 			require.FailNow(t, problem)
 		}
-		require.NoError(t, sleep(t.Context(), 10*time.Millisecond))
+		require.NoError(t, operate.Rest(t.Context(), 10*time.Millisecond))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
 
@@ -110,7 +111,7 @@ func (w *writer) transaction(ctx context.Context) error {
 			if _, err := tx.Exec(ctx, "insert into public.elsewhere default values"); err != nil {
 				return err
 			}
-			if err := sleep(ctx, time.Duration(w.random.IntN(5))*time.Millisecond); err != nil {
+			if err := operate.Rest(ctx, time.Duration(w.random.IntN(5))*time.Millisecond); err != nil {
 				return err
 			}
 		}

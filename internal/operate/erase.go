@@ -277,13 +277,10 @@ func (e *erasure) sources() []source {
 // scan calls do with the chosen events of a table, batch by batch, each in a transaction.
 func (e *erasure) scan(ctx context.Context, q *query, s source, readOnly bool, do func(tx pgx.Tx, events []raw) error) error {
 	w := &walk{query: q, source: s}
-	rest := time.NewTimer(0)
-	defer rest.Stop()
+	pause := time.Duration(0)
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-rest.C:
+		if err := Rest(ctx, pause); err != nil {
+			return err
 		}
 		began, reached := time.Now(), ""
 		err := transact(ctx, e.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
@@ -310,11 +307,9 @@ func (e *erasure) scan(ctx context.Context, q *query, s source, readOnly bool, d
 		if w.after = reached; reached == "" {
 			return nil
 		}
-		pause := min(time.Since(began), eraseRest)
-		if e.opt.Unthrottled {
-			pause = 0
+		if !e.opt.Unthrottled {
+			pause = min(time.Since(began), eraseRest)
 		}
-		rest.Reset(pause)
 	}
 }
 
@@ -533,13 +528,9 @@ func (e *erasure) awaitLanes(ctx context.Context) error {
 		return nil
 	}
 	until := time.Now().Add(eraseLanes + cmp.Or(e.opt.Wait, DefaultEraseWait))
-	timer := time.NewTimer(eraseLanes)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
+	for pause := eraseLanes; ; pause = eraseLook {
+		if err := Rest(ctx, pause); err != nil {
+			return err
 		}
 		hangs := false
 		err := transact(ctx, e.db, pgx.ReadCommitted, func(tx pgx.Tx) error {
@@ -565,7 +556,6 @@ func (e *erasure) awaitLanes(ctx context.Context) error {
 		if err != nil || !hangs || time.Now().After(until) {
 			return err
 		}
-		timer.Reset(eraseLook)
 	}
 }
 

@@ -264,14 +264,10 @@ select * from rowhook.event_log q where q.trigger_id = $5 and q.due_at < `+queue
 // key may go, or after throttleMost, so that the replay shows that it is alive. It bounds the next
 // step as the throttle does: those in flight occupy half of the trigger's slots.
 func (r *replay) awaitSettled(ctx context.Context, size *int) error {
-	pause, since := throttlePause, time.Now()
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
+	since := time.Now()
+	for pause := throttlePause; ; pause = min(2*pause, throttleCap) {
+		if err := Rest(ctx, pause); err != nil {
+			return err
 		}
 		var n int
 		query, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
@@ -287,7 +283,5 @@ select count(*) from (select from rowhook.event_log q where q.trigger_id = $1 an
 			}
 			return nil
 		}
-		pause = min(2*pause, throttleCap)
-		timer.Reset(pause)
 	}
 }

@@ -353,15 +353,9 @@ func (s *replaySender) await(ctx context.Context) error {
 	if s.next.Before(now) {
 		s.next = now
 	}
-	timer := time.NewTimer(s.next.Sub(now))
-	defer timer.Stop()
+	wait := s.next.Sub(now)
 	s.next = s.next.Add(s.spec.Rate.Limit.Interval())
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return Rest(ctx, wait)
 }
 
 // Err returns an error if events were not delivered.

@@ -29,22 +29,18 @@ func Tail(ctx context.Context, db DB, f Filter, report func(Event) error, skippe
 			return fmt.Errorf("ask for the time: %w", err)
 		}
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
+	for ctx.Err() == nil {
 		if err := t.look(ctx, f); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return err
 		}
-		timer.Reset(tailEvery)
+		if Rest(ctx, tailEvery) != nil {
+			return nil
+		}
 	}
+	return nil
 }
 
 // tail is the state of a Tail call.

@@ -83,14 +83,10 @@ func (t *throttle) wait(ctx context.Context, db pg.Queryer, size *int) error {
 	if len(t.open) == 0 { // nothing was admitted, or only events of paused triggers
 		return nil
 	}
-	pause, since, rested := throttlePause, time.Now(), false
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	next, pause, since, rested := time.Duration(0), throttlePause, time.Now(), false
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
+		if err := Rest(ctx, next); err != nil {
+			return err
 		}
 		var unclaimed int
 		var alone, deaf bool
@@ -115,7 +111,7 @@ select coalesce(array_agg(e.id::text), '{}'), count(*) filter (where e.claimed_b
 			return nil
 		case ready && !rested:
 			rested = true
-			timer.Reset(min(max(time.Since(t.fed), throttleLeast), throttleCap))
+			next = min(max(time.Since(t.fed), throttleLeast), throttleCap)
 			continue
 		case ready, late:
 			if ready {
@@ -126,8 +122,7 @@ select coalesce(array_agg(e.id::text), '{}'), count(*) filter (where e.claimed_b
 			t.room, t.fed = t.roomOf(), time.Now()
 			return nil
 		}
-		timer.Reset(pause)
-		pause = min(2*pause, throttleCap)
+		next, pause = pause, min(2*pause, throttleCap)
 	}
 }
 
