@@ -123,6 +123,9 @@ func (c *claimer) letGo() {
 			c.log.Warn("can't arm the doorbell before stopping; another instance will arm it", "error", err)
 		}
 	}
+	if c.db.schema.version.Load() >= queue.HandoverSchema {
+		c.offer.handover.Instance = c.self.id // a watch that was read before may have said another one
+	}
 	c.endOffer(ctx)
 	c.uncertain = !c.repairer.finish(ctx)
 }
