@@ -4,7 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/sha1" //nolint:gosec // apk uses it for checksums of files
+	"crypto/sha1" // apk uses it for checksums of files
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -94,7 +94,7 @@ func TestPackagesForAlpineAreAsApkReadsThem(t *testing.T) {
 					require.False(t, path.IsAbs(name) || strings.HasPrefix(name, "."), "apk reads %q as a path below the root", name)
 					require.Equal(t, "root:root", f.header.Uname+":"+f.header.Gname, name)
 					if f.header.Typeflag == tar.TypeReg {
-						require.Equal(t, fmt.Sprintf("%x", sha1.Sum(f.content)), f.header.PAXRecords["APK-TOOLS.checksum.SHA1"], name) //nolint:gosec // apk's
+						require.Equal(t, fmt.Sprintf("%x", sha1.Sum(f.content)), f.header.PAXRecords["APK-TOOLS.checksum.SHA1"], name)
 					}
 				}
 				for name, mode := range map[string]int64{

@@ -30,15 +30,10 @@ func Tail(ctx context.Context, db DB, f Filter, report func(Event) error, skippe
 		}
 	}
 	for ctx.Err() == nil {
-		if err := t.look(ctx, f); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err := t.look(ctx, f); err != nil && ctx.Err() == nil {
 			return err
 		}
-		if Rest(ctx, tailEvery) != nil {
-			return nil
-		}
+		_ = Rest(ctx, tailEvery) // its error is that ctx is done
 	}
 	return nil
 }
