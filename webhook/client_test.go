@@ -263,10 +263,11 @@ func TestEachRealFailureHasItsKindAndItsMessage(t *testing.T) {
 		for _, way := range ways() {
 			t.Run(name+way.name, func(t *testing.T) {
 				t.Parallel()
-				if f.timeout == 0 {
-					f.timeout = trigger.Duration(10 * time.Second)
+				timeout := f.timeout
+				if timeout == 0 {
+					timeout = trigger.Duration(10 * time.Second)
 				}
-				ep := way.of(endpoint(t, trigger.Webhook{URL: f.url, Timeout: f.timeout}))
+				ep := way.of(endpoint(t, trigger.Webhook{URL: f.url, Timeout: timeout}))
 				r := newClient(t, f.config).Send(context.Background(), ep, orderPlaced(), nil)
 				require.Equal(t, f.kind, r.Kind, r.Err)
 				require.Equal(t, strings.Replace(f.message, "X", ep.request.URL.Host, 1), r.Err)
