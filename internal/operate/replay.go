@@ -563,6 +563,9 @@ returning id::text`
 
 // readReplays reads the replays that have not ended.
 func (s *Status) readReplays(ctx context.Context, tx pgx.Tx) error {
+	if s.Schema.Database < replaySchema {
+		return nil
+	}
 	found, err := pg.Collect[ReplayStatus](ctx, tx, replayColumns+" order by r.id", replaySilence)
 	if err != nil {
 		return fmt.Errorf("list the replays: %w", err)
@@ -570,3 +573,7 @@ func (s *Status) readReplays(ctx context.Context, tx pgx.Tx) error {
 	s.Replays = append(s.Replays, found...)
 	return nil
 }
+
+// replaySchema is the schema version from which on there are replays. The status of an older one can
+// be read.
+const replaySchema = 7
