@@ -413,11 +413,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	c.noteUnannounced(events)
 	c.tell.claimed(events, c.took)
 	start, unsent, notices, full := c.scheduler.claimed(wants, lanes, events, asked, now)
-	c.sender.settler.giveBack(unsent)
-	c.sender.expire(c.scheduler.takeOverdue()...)
-	for _, sh := range start {
-		c.sender.send(sh)
-	}
+	c.sender.begin(start, unsent)
 	for _, n := range notices {
 		n.log(c.log)
 	}

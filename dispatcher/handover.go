@@ -256,11 +256,7 @@ func (t *taker) read(ctx context.Context, events func(hold bool) ([]queue.Claime
 	now := time.Now()
 	took, start, unsent, unknown := t.scheduler.taken(got, asked, now)
 	t.tell.claimed(took, now.Sub(asked))
-	t.sender.settler.giveBack(unsent)
-	t.sender.expire(t.scheduler.takeOverdue()...)
-	for _, sh := range start {
-		t.sender.send(sh)
-	}
+	t.sender.begin(start, unsent)
 	if unknown { // of a trigger that was applied since the last load, which looks again
 		t.inbox.askReload()
 	}
@@ -289,11 +285,11 @@ func (s *scheduler) endTaking() {
 	s.handed.settled = nil
 }
 
-// holds reports whether an event that was handed over is here, or was settled during this read.
+// holds reports whether an event that was handed over is here.
 func (s *scheduler) holds(id [16]byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.handed.deliveries[id] != nil || s.handed.settled[id]
+	return s.handed.deliveries[id] != nil
 }
 
 // handedOver returns the events that were handed over and are here.
@@ -351,13 +347,7 @@ func (s *scheduler) taken(events []queue.Claimed, asked, now time.Time) (took []
 			s.overdue = append(s.overdue, d)
 			continue
 		}
-		s.queued -= l.loads()
-		l.push(d)
-		s.queued += l.loads()
-		if !l.waiting {
-			l.waiting = true
-			s.waiting = append(s.waiting, l)
-		}
+		s.enqueue(d)
 	}
 	return took, s.take(now), unsent, unknown
 }

@@ -334,13 +334,7 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 			s.overdue = append(s.overdue, d)
 			continue
 		}
-		s.queued -= l.loads()
-		l.push(d)
-		s.queued += l.loads()
-		if !l.waiting {
-			l.waiting = true
-			s.waiting = append(s.waiting, l)
-		}
+		s.enqueue(d)
 	}
 	for i, l := range lanes {
 		l.sent = sent
@@ -366,6 +360,18 @@ func (s *scheduler) claimed(wants []queue.Want, lanes []*lane, events []queue.Cl
 		s.weighShare(l)
 	}
 	return start, unsent, notices, full
+}
+
+// enqueue has a delivery wait for a slot of its lane.
+func (s *scheduler) enqueue(d *delivery) {
+	l := d.lane
+	s.queued -= l.loads()
+	l.push(d)
+	s.queued += l.loads()
+	if !l.waiting {
+		l.waiting = true
+		s.waiting = append(s.waiting, l)
+	}
 }
 
 // bottleneck names the setting that keeps a lane from being claimed faster.

@@ -33,6 +33,16 @@ type sender struct {
 	attempts sync.WaitGroup
 }
 
+// begin starts the shipments of what was claimed or handed over. It gives back what may not be sent, and
+// gives up what has expired.
+func (s *sender) begin(start []*shipment, unsent []*delivery) {
+	s.settler.giveBack(unsent)
+	s.expire(s.scheduler.takeOverdue()...)
+	for _, sh := range start {
+		s.send(sh)
+	}
+}
+
 // send starts a shipment, on a goroutine that goes on with the next one of a free slot.
 func (s *sender) send(sh *shipment) {
 	s.attempts.Go(func() {

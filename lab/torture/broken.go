@@ -148,7 +148,7 @@ func mutations() map[string]mutation {
 		},
 		// What was handed over and may not be sent is not given back.
 		"refused": {
-			edits: []edit{{"dispatcher/handover.go", `t\.sender\.settler\.giveBack\(unsent\)`, "_ = unsent", 1}},
+			edits: []edit{{"dispatcher/handover.go", `t\.sender\.begin\(start, unsent\)`, "t.sender.begin(start, nil)\n_ = unsent", 1}},
 			only:  []string{moodDown, moodGone},
 		},
 		// A paused trigger is claimed for and sent like any other.
