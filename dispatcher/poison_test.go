@@ -273,6 +273,28 @@ func TestABodyAboveTheLargestIsADeadLetterAtItsFirstAttempt(t *testing.T) {
 	require.Equal(t, 1, one[int](t, conn, "select count(*)::integer from rowhook.invocation_log where error_kind = 'too_large'"))
 }
 
+// TestAnEventIsSentAloneWhenTheOutcomesOfTheOthersAreWritten keeps outcomes from being written. An
+// outcome that the dispatcher's end takes with it looks like one more interruption.
+func TestAnEventIsSentAloneWhenTheOutcomesOfTheOthersAreWritten(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", byRow, func(s *trigger.Spec) { s.Retry.Limit = 1 })
+	b.Exec(t, `insert into orders (v) values ('one'), ('another')`)
+	b.Exec(t, `update rowhook.event_log set claim = 5, tries = 2`)
+	tx, err := b.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "lock table rowhook.event_archive in exclusive mode")
+	require.NoError(t, err)
+	b.start(t)
+	b.receiver.await(t, "orders", 1)
+	time.Sleep(300 * time.Millisecond) // less than aloneWithin
+	require.Len(t, b.receiver.on("orders"), 1)
+	require.NoError(t, tx.Commit(t.Context()))
+	b.receiver.await(t, "orders", 2)
+	b.settled(t)
+	require.Equal(t, 2, one[int](t, b.Conn(t), "select count(*)::integer from rowhook.event_archive"))
+}
+
 func TestAnEventThatMayEndTheDispatcherIsSentAloneOnceAndThenBuried(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

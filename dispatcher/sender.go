@@ -253,7 +253,8 @@ func (s *sender) interrupted(sh *shipment, dl *delivery, limit int) (bad *payloa
 			said = true
 			s.log.Warn("an event has used up its attempts and the last one was interrupted; sending it alone, in case it crashes the dispatcher", "event", eventID(dl), "trigger", dl.event.Trigger)
 		}
-		if mine && quiet {
+		// An outcome that is not written yet would be lost, and its event suspected, too.
+		if mine && quiet && s.settler.allWritten() {
 			return nil, true
 		}
 		select {

@@ -201,8 +201,7 @@ func (s *settler) take() ([]queue.Settlement, []*delivery) {
 // finish waits until all is written, or ctx is done. It returns how many outcomes are not written.
 func (s *settler) finish(ctx context.Context) int {
 	s.mu.Lock()
-	left := len(s.batch) + s.writing
-	if left == 0 {
+	if len(s.batch)+s.writing == 0 {
 		s.mu.Unlock()
 		return 0
 	}
@@ -220,6 +219,13 @@ func (s *settler) finish(ctx context.Context) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.batch) + s.writing
+}
+
+// allWritten reports whether no outcome waits to be written.
+func (s *settler) allWritten() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.batch)+s.writing == 0
 }
 
 // write settles a batch, and retries for as long as it takes. mayHaveCommitted says that an earlier
