@@ -435,13 +435,13 @@ select m.trigger_id, m.relation_id, w.oid as relation, array[r.schema_name, r.ta
  order by m.trigger_id, r.schema_name, r.table_name`
 
 // readMembers returns the tables of triggers with several, by rowhook.trigger.id. Version 6 of the
-// schema has them only after a way down from version 7. A role that was granted its rights there may
-// not read them.
+// schema has them only after a way down from version 7, which has rowhook.replay. A role that was
+// granted its rights there may not read them.
 func readMembers(ctx context.Context, db pg.Queryer) (map[int32][]member, error) {
 	var has bool
 	if err := db.QueryRow(ctx, `
 select case when r.oid is null then false
-            else pg_catalog.has_table_privilege(r.oid, 'SELECT') or exists (select from rowhook.schema_version where version >= 7) end
+            else pg_catalog.has_table_privilege(r.oid, 'SELECT') or pg_catalog.to_regclass('rowhook.replay') is not null end
   from pg_catalog.to_regclass('rowhook.trigger_table') as r (oid)`).Scan(&has); err != nil {
 		return nil, fmt.Errorf("look for rowhook.trigger_table: %w", err)
 	}
