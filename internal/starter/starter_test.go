@@ -123,7 +123,7 @@ func TestAFileForATableAlwaysChecksAndApplies(t *testing.T) {
 				defined = append(defined, "primary key ("+pgx.Identifier{columns[0]}.Sanitize()+")")
 			}
 			table := pgx.Identifier{schema, name}.Sanitize()
-			_, err := conn.Exec(ctx, "create schema if not exists "+pgx.Identifier{schema}.Sanitize()+"; drop table if exists "+table+"; create table "+table+" ("+strings.Join(defined, ", ")+")")
+			_, err := conn.Exec(ctx, "create schema if not exists "+pgx.Identifier{schema}.Sanitize()+"; drop table if exists "+table+" cascade; create table "+table+" ("+strings.Join(defined, ", ")+")")
 			require.NoError(t, err)
 			names = append(names, table)
 		}
