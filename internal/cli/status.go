@@ -24,7 +24,7 @@ func (a *app) statusCommand() *cobra.Command {
 many attempts failed in the last hour, how long deliveries take, and whether the receiver fails or does not answer. 95 of
 100 deliveries took no longer than P95, from the change or the redelivery. Below that it shows the dispatchers, the
 doorbell, what holds back vacuum, the history and the version of the schema. It takes the same time however many events
-there are: ~ marks figures that are estimated.
+there are: ~ marks figures that are estimated. With --tables it lists the tables of triggers that watch several.
 
 The dispatchers record every few seconds what was done in the last hour and in the last minute.`,
 		Example: `  rowhook status
@@ -34,6 +34,8 @@ The dispatchers record every few seconds what was done in the last hour and in t
 	o := a.operating(cmd)
 	o.look = true
 	var every time.Duration
+	var tables bool
+	cmd.Flags().BoolVar(&tables, "tables", false, "list the tables of triggers that watch several")
 	cmd.Flags().Var((*durationFlag)(&every), "watch", "show it again and again, every two seconds or as `often` as this says, until Ctrl-C")
 	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	cmd.Flags().Lookup("watch").DefValue = ""
@@ -49,7 +51,7 @@ The dispatchers record every few seconds what was done in the last hour and in t
 			return usagef("--watch: %s is too often: write %s or more", every, leastWatch)
 		}
 		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
-			show := func(page *term.Page) error { return showStatus(ctx, conn, page, o.json) }
+			show := func(page *term.Page) error { return showStatus(ctx, conn, page, o.json, tables) }
 			if watch {
 				return a.watch(ctx, every, !o.json, show)
 			}
@@ -59,8 +61,11 @@ The dispatchers record every few seconds what was done in the last hour and in t
 	return cmd
 }
 
-func showStatus(ctx context.Context, conn *pgx.Conn, page *term.Page, asJSON bool) error {
+func showStatus(ctx context.Context, conn *pgx.Conn, page *term.Page, asJSON, tables bool) error {
 	s, err := operate.ReadStatus(ctx, conn)
+	if err == nil && tables {
+		err = s.ReadTables(ctx, conn)
+	}
 	if err != nil {
 		return err
 	}
@@ -121,6 +126,12 @@ func (p statusPage) triggers() {
 	p.Printf("\n")
 	for i := range p.Triggers {
 		p.notes(&p.Triggers[i])
+	}
+	for i := range p.Triggers {
+		if st := &p.Triggers[i]; len(st.Tables) > 0 {
+			showTables(p.Page, st.Name, st.Tables)
+			p.Printf("\n")
+		}
 	}
 }
 

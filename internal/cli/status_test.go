@@ -13,6 +13,7 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/term"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 func TestTheStatusFitsEightyColumns(t *testing.T) {
@@ -31,6 +32,7 @@ func TestTheStatusFitsEightyColumns(t *testing.T) {
 				Name: strings.Repeat("x", 42), Waiting: 1_234_567, Estimated: []string{"waiting"}, Dead: 99_999, OldestAt: ago(26 * time.Hour), Paused: true, Pause: pause,
 				LastErrorAt: ago(2 * time.Second), LastError: strings.Repeat("the receiver answered 500 ", 8), Failing: true,
 			},
+			{Name: "audit", Tables: []sqlschema.WatchedTable{{Table: "public.orders", Watched: true}, {Table: "billing.later", Note: "it is watched from the next apply on"}}},
 			{Name: "mended", LastErrorAt: ago(3 * time.Hour), LastError: "refused"},
 		},
 		Instances: []operate.Instance{{ID: 1234, Name: "a-long-host-name.of.some.where.example.com:123456", Version: "v1.2.3-0.20261125225417-abcdefabcdef", StartedAt: now}},
@@ -50,6 +52,7 @@ func TestTheStatusFitsEightyColumns(t *testing.T) {
 	require.Regexp(t, `(?m)^TRIGGER +WAITING IN FLIGHT RETRYING +DEAD OLDEST `, text)
 	require.Regexp(t, `(?m)^order_placed +400 +400 +0 +0 +- 12,345 +0 13m45s$`, text)
 	require.Contains(t, text, strings.Repeat("x", 42)+" (paused)\n")
+	require.Regexp(t, `(?m)^TABLE OF audit +STATE +\npublic\.orders +watched *\nbilling\.later +not watched +it is watched from the next apply on$`, text)
 	flat := strings.Join(strings.Fields(text), " ")
 	require.Contains(t, flat, "order_placed the receiver does not answer: the oldest of 400 attempts in flight was begun 45s ago")
 	require.Contains(t, flat, "fails, last 2.0s ago: the receiver answered 500")

@@ -155,16 +155,19 @@ func (a *app) showTrigger(g *operate.Trigger) {
 		line("endpoint", g.Health.Explain(now))
 	}
 	a.showProblems(page, g, "")
-	a.showTables(page, g.Tables)
+	if len(g.Tables) > 0 {
+		page.Printf("\n")
+		showTables(page, "", g.Tables)
+	}
 }
 
-// showTables lists the tables of a trigger with several.
-func (a *app) showTables(page *term.Page, tables []sqlschema.WatchedTable) {
-	if len(tables) == 0 {
-		return
+// showTables lists the tables of a trigger with several, headed by its name unless that is empty.
+func showTables(page *term.Page, trigger string, tables []sqlschema.WatchedTable) {
+	head := "TABLE"
+	if trigger != "" {
+		head += " OF " + trigger
 	}
-	page.Printf("\n")
-	t := page.Table("TABLE", "STATE", "")
+	t := page.Table(head, "STATE", "")
 	for i := range tables {
 		state := term.Coloured("watched", term.Green)
 		switch w := &tables[i]; {

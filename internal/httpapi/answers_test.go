@@ -210,6 +210,7 @@ func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
 		"a bad group":              {"GET", "/api/v1/events/groups?by=abc", nil, "400 invalid"},
 		"a bad state":              {"GET", "/api/v1/events?state=lost", nil, "400 invalid"},
 		"a bad payload filter":     {"GET", "/api/v1/events?payload=x", nil, "400 invalid"},
+		"tables":                   {"GET", "/api/v1/status?tables=1", nil, "400 invalid"},
 		"with_payload":             {"GET", "/api/v1/events?with_payload=1", nil, "400 invalid"},
 		"an unknown trigger":       {"GET", "/api/v1/events?trigger=nope", nil, "404 not_found"},
 		"a tail of such":           {"GET", "/api/v1/events/tail?trigger=nope", nil, "404 not_found"},

@@ -16,8 +16,27 @@ import (
 )
 
 func (s *Server) status(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	tables, err := yesNo(r.URL.Query(), "tables")
+	if err != nil {
+		return 0, nil, err
+	}
 	st, err := operate.ReadStatus(r.Context(), s.cfg.DB)
+	if err == nil && tables {
+		err = st.ReadTables(r.Context(), s.cfg.DB)
+	}
 	return http.StatusOK, st, err
+}
+
+// yesNo reads a parameter that is true or false; without it it is false.
+func yesNo(q url.Values, name string) (bool, error) {
+	switch text := q.Get(name); text {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, invalid(name, text, "write true or false")
+	}
 }
 
 func (s *Server) list(_ http.ResponseWriter, r *http.Request) (int, any, error) {
@@ -30,15 +49,13 @@ func (s *Server) list(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 	if o.Limit, err = number(q, "limit", 1, operate.MaxLimit); err != nil {
 		return 0, nil, err
 	}
-	switch text := q.Get("with_payload"); text {
-	case "", "false":
-	case "true":
+	if o.Payload, err = yesNo(q, "with_payload"); err != nil {
+		return 0, nil, err
+	}
+	if o.Payload {
 		if err := require(r, access.Payloads); err != nil {
 			return 0, nil, err
 		}
-		o.Payload = true
-	default:
-		return 0, nil, invalid("with_payload", text, "write true or false")
 	}
 	page, err := operate.List(r.Context(), s.cfg.DB, f, o)
 	return http.StatusOK, page, err

@@ -71,7 +71,7 @@ func (s *Server) routes() []route {
 		{method: http.MethodGet, path: "/metrics", scope: access.Status, timeout: s.cfg.Timeout, handle: s.metrics},
 		health("/api/v1/openapi.json", s.document),
 		get("/api/v1/me", nil, s.me),
-		get("/api/v1/status", nil, s.status),
+		get("/api/v1/status", []string{"tables"}, s.status),
 		stream,
 		get("/api/v1/activity", []string{"trigger", "minutes"}, s.activity),
 		get("/api/v1/triggers", nil, s.triggers),

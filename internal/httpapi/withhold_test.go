@@ -164,11 +164,11 @@ BlockedKey.trigger Choice.triggers Detail.masked Detail.next Detail.request.url 
 Event.trigger Event.waits_on Filter.error Filter.kinds Filter.payload Filter.statuses Filter.table Filter.triggers History.partitions.day
 History.partitions.name Holder.name Holder.state Holder.user Instance.name Instance.version Left.trigger Me.actor Me.database Me.instance.name Me.name
 Me.trace_link Me.version Replay.trigger Pause.by Pause.reason Problem.detail Problem.explanation Problem.remedy Problem.title Readiness.checks.detail Readiness.checks.remedy
-Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_variables Payload.trace_context Status.retention Trigger.batch.bytes Trigger.batch.wait Trigger.columns Trigger.delay Trigger.headers Trigger.mask Trigger.method Trigger.name Trigger.tables.note Trigger.tables.problem Trigger.tables.table
+Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_variables Payload.trace_context Status.retention Trigger.batch.bytes Trigger.batch.wait Trigger.columns Trigger.delay Trigger.headers Trigger.mask Trigger.method Trigger.name
 Trigger.on.update.columns Trigger.order.by Trigger.payload.delete.columns Trigger.payload.insert.columns Trigger.payload.update.columns Trigger.rate.limit Trigger.retention.attempts Trigger.retention.delivered
 Trigger.retry.max_age Trigger.retry.schedule Trigger.sql_triggers.name Trigger.sql_triggers.problem Trigger.sql_triggers.remedy Trigger.sql_triggers.table Trigger.yaml Trigger.retry.interval Trigger.retry.max_interval Trigger.table Trigger.tls.ca_file
 Trigger.tls.cert_file Trigger.tls.key_file Trigger.url Trigger.when TriggerStatus.hanging.endpoint TriggerStatus.name TriggerStatus.table Warning.code
-Warning.remedy Warning.trigger Withheld
+Warning.remedy Warning.trigger WatchedTable.note WatchedTable.problem WatchedTable.table Withheld
 `)
 	d := document(t)
 	var doc map[string]any

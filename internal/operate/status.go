@@ -55,8 +55,10 @@ type TriggerStatus struct {
 	Name    string `json:"name"`
 	Table   string `json:"table"`             // schema.table, or the entries of tables
 	Several bool   `json:"several,omitempty"` // it watches several tables
-	Paused  bool   `json:"paused"`
-	Removed bool   `json:"removed"`
+	// Tables are those of a trigger that watches several, after ReadTables.
+	Tables  []sqlschema.WatchedTable `json:"tables,omitempty"`
+	Paused  bool                     `json:"paused"`
+	Removed bool                     `json:"removed"`
 	// Pause says since when, by whom and why the trigger is paused, if that is known.
 	Pause *queue.Pause `json:"pause,omitempty"`
 
@@ -177,6 +179,23 @@ func ReadStatus(ctx context.Context, db DB) (*Status, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// ReadTables adds the tables of the triggers that watch several.
+func (s *Status) ReadTables(ctx context.Context, db DB) error {
+	return read(ctx, db, func(tx pgx.Tx) error {
+		for i := range s.Triggers {
+			st := &s.Triggers[i]
+			if !st.Several || st.Removed {
+				continue
+			}
+			var err error
+			if st.Tables, err = sqlschema.FindWatchedTables(ctx, tx, st.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // counted is the number of a trigger's events by state.

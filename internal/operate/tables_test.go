@@ -41,6 +41,10 @@ func TestATriggerOfSeveralTablesIsShownOnce(t *testing.T) {
 		require.Equal(t, w.Table != "shop.later", w.Watched, w.Table)
 	}
 	require.Equal(t, []string{"old.b", "shop.a", "shop.b", "shop.later"}, tables)
+	require.Empty(t, s.Triggers[0].Tables, "on request")
+	require.NoError(t, s.ReadTables(t.Context(), d.conn))
+	require.Equal(t, shown.Tables, s.Triggers[0].Tables)
+	require.Empty(t, s.Triggers[1].Tables)
 	single, err := operate.ShowTrigger(t.Context(), d.conn, "single")
 	require.NoError(t, err)
 	require.Empty(t, single.Tables)
