@@ -138,15 +138,19 @@ func (r *reapplier) run(ctx context.Context) {
 	}
 }
 
-// settle applies a configuration. It waits for tables that are missing, and takes up a newer
-// configuration meanwhile.
+// settle applies a configuration. It waits for tables, from when it finds that they are missing, and
+// takes up a newer configuration meanwhile.
 func (r *reapplier) settle(ctx context.Context, cfg *config.Config) error {
 	defer r.waiting.Store(nil)
-	until, said := time.Now().Add(r.tables), []string(nil)
+	var until time.Time // zero: nothing was found missing yet
+	var said []string
 	for {
 		err := r.apply(ctx, cfg)
 		var lack *lackError
-		if !errors.As(err, &lack) || !time.Now().Before(until) {
+		if errors.As(err, &lack) && until.IsZero() {
+			until = time.Now().Add(r.tables)
+		}
+		if lack == nil || !time.Now().Before(until) {
 			if err == nil && said != nil {
 				r.log.Info("the tables are there")
 			}
@@ -167,7 +171,7 @@ func (r *reapplier) settle(ctx context.Context, cfg *config.Config) error {
 			return nil
 		}
 		if newer != nil {
-			cfg, until, said = newer, time.Now().Add(r.tables), nil
+			cfg, until, said = newer, time.Time{}, nil
 		}
 	}
 }

@@ -243,6 +243,15 @@ func TestTablesThatComeLaterAreWaitedForAndOnlyThese(t *testing.T) {
 		require.ErrorAs(t, err, new(*config.Error))
 		require.InDelta(t, time.Minute, time.Since(begun), float64(time.Second))
 
+		// What passes until the database answers does not count.
+		k.fails(func(cfg *config.Config) error {
+			time.Sleep(2 * time.Minute) //nolint:forbidigo // in a bubble
+			return lacking("the table public.v")(cfg)
+		})
+		begun = time.Now()
+		require.ErrorContains(t, k.start(t.Context()), "there is no table")
+		require.Equal(t, 4*time.Minute, time.Since(begun).Round(time.Minute), "it was tried again")
+
 		// Other mistakes are errors at once, and so is a missing table without the flag.
 		begun = time.Now()
 		k.fails(func(*config.Config) error { return config.ErrorOf(config.Problem{Message: "a view"}) })

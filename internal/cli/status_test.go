@@ -52,7 +52,7 @@ func TestTheStatusFitsEightyColumns(t *testing.T) {
 	require.Regexp(t, `(?m)^TRIGGER +WAITING IN FLIGHT RETRYING +DEAD OLDEST `, text)
 	require.Regexp(t, `(?m)^order_placed +400 +400 +0 +0 +- 12,345 +0 13m45s$`, text)
 	require.Contains(t, text, strings.Repeat("x", 42)+" (paused)\n")
-	require.Regexp(t, `(?m)^TABLE OF audit +STATE +\npublic\.orders +watched *\nbilling\.later +not watched +it is watched from the next apply on$`, text)
+	require.Regexp(t, `(?m)^TABLE OF audit +STATE *\npublic\.orders +watched *\nbilling\.later +not watched +it is watched from the next apply on$`, text)
 	flat := strings.Join(strings.Fields(text), " ")
 	require.Contains(t, flat, "order_placed the receiver does not answer: the oldest of 400 attempts in flight was begun 45s ago")
 	require.Contains(t, flat, "fails, last 2.0s ago: the receiver answered 500")
