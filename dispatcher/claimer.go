@@ -304,7 +304,8 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 			c.scheduler.markAll(true)
 			c.scheduler.forgetDelayed()
 			c.taker.look()
-			if c.scheduler.hasOrder() { // only the owner of a lane finds what is in it
+			// Only the owner of a lane finds what is in it, and only who can send a trigger claims for it.
+			if c.scheduler.hasOrder() || len(c.scheduler.unable()) > 0 {
 				return queue.NotifyPeers(ctx, c.db.claims, queue.HelpPayload)
 			}
 		}

@@ -91,6 +91,41 @@ func TestEventsOfATriggerThatNobodyCanSendWaitUncountedAndAreShown(t *testing.T)
 	eventually(t, conn, true, "select bool_and(trouble is null) from rowhook.instance")
 }
 
+// TestAnInstanceThatCanNotSendTellsTheOthersOfWhatReadItsSilence has a transaction read that writers
+// need not notify, which is on account of an instance that can't send its event.
+func TestAnInstanceThatCanNotSendTellsTheOthersOfWhatReadItsSilence(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders", func(s *trigger.Spec) { s.Webhook.URL = "${U}/orders" })
+	armed := make(chan struct{}, 10)
+	tells := func(c *dispatcher.Config) {
+		c.Observers = append(c.Observers, dispatcher.Observer{Doorbell: func(silent bool) {
+			if !silent {
+				armed <- struct{}{}
+			}
+		}})
+	}
+	b.start(t, lookup(), tells)
+	<-armed
+	conn := b.Conn(t)
+	unable := one[int](t, conn, "select id from rowhook.instance")
+	b.start(t, lookup("U", b.receiver.URL), tells)
+	<-armed
+	_, err := conn.Exec(t.Context(), "select setval('rowhook.doorbell', $1)", unable)
+	require.NoError(t, err)
+	tx, err := b.Conn(t).Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "insert into orders default values")
+	require.NoError(t, err)
+	<-armed
+	_, err = conn.Exec(t.Context(), "select pg_sleep(2)") // the other's watch has found that it rings
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+	committed := time.Now()
+	b.receiver.await(t, "orders", 1)
+	require.Less(t, time.Since(committed), 10*time.Second, "the maintenance finds it within a minute")
+}
+
 func TestATLSFileThatAppearsLaterIsTriedAgainAndBurnsNothing(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

@@ -1486,6 +1486,12 @@ end:
 	:: d_step { session[d] == LISTENING && doing[d] == IDLE && !lost[d] && state[d] == ARMING && changed[d] ->
 		changed[d] = false; look[d] = true; CHECKED(d);
 		SEARCHED(d, CHECK);
+#if defined(UNABLE) && !defined(UNCALLED)
+		if
+		:: IS_UNABLE(d) -> ring()
+		:: else
+		fi;
+#endif
 		if
 		:: below[d] == 0 -> WHO; printf("finds nothing open below its horizon: it may sleep\n"); state[d] = RINGING
 		:: else -> WHO; printf("finds transactions open below its horizon\n")
