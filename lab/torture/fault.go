@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/faultproxy"
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // strike carries out the schedule and returns when the last fault is over.
@@ -62,6 +64,9 @@ func (l *lab) heal(ctx context.Context) error {
 	if err := l.mendHistory(ctx); err != nil {
 		return err
 	}
+	if err := l.migrate(ctx); err != nil {
+		return err
+	}
 	_, err := l.admin.Exec(ctx, "alter role "+role+" connection limit -1")
 	return err
 }
@@ -85,6 +90,8 @@ func (l *lab) commit(ctx context.Context, f *fault) error {
 		return l.orphan(ctx, f)
 	case faultApply:
 		return l.apply(ctx, f.Variant)
+	case faultSchema:
+		return l.downAndUp(ctx, f)
 	case faultConnections:
 		return l.limitConnections(ctx, f)
 	case faultLock:
@@ -190,6 +197,21 @@ func (l *lab) openLong(ctx context.Context, f *fault) error {
 		return fmt.Errorf("hold a transaction: %w", err)
 	}
 	return nil
+}
+
+// downAndUp brings the schema to the version before this program's, and back.
+func (l *lab) downAndUp(ctx context.Context, f *fault) error {
+	_, err := l.command(ctx, "migrate", "--to", strconv.Itoa(int(sqlschema.OldestSchema)), "--yes")
+	if err == nil {
+		wait(ctx, f.For)
+	}
+	return errors.Join(err, l.migrate(ctx))
+}
+
+// migrate brings the schema to this program's version.
+func (l *lab) migrate(ctx context.Context) error {
+	_, err := l.command(ctx, "migrate")
+	return err
 }
 
 // limitConnections allows the role fewer sessions than it needs, and ends those that it has.

@@ -48,6 +48,7 @@ const (
 	faultApply       = "apply"
 	faultConnections = "connection limit"
 	faultLock        = "queue tables locked"
+	faultSchema      = "schema a version down and up"
 	faultDisk        = "disk full"
 	faultHistory     = "history can't be written"
 
@@ -78,6 +79,7 @@ type nature struct {
 	least, most time.Duration
 	slot        bool   // it strikes one dispatcher
 	uses        string // a resource; if slot is set, each slot has its own
+	also        string // another resource
 	// duplicates says that an accepted event may be sent again, or that the record of an attempt
 	// may be lost. The fault may lose a response, a claim or a settlement, or have a dispatcher
 	// considered dead. If it is not set, the fault excuses no duplicate.
@@ -114,6 +116,7 @@ func natures() map[string]nature {
 		faultApply:       {weight: 3, uses: "configuration"},
 		faultConnections: {weight: 2, least: 2 * s, most: 5 * s, uses: "server", duplicates: true},
 		faultLock:        {weight: 2, least: s / 2, most: 4 * s, uses: "server"},
+		faultSchema:      {weight: 2, least: 1 * s, most: 5 * s, uses: "server", also: "configuration"},
 		faultDisk:        {weight: 2, least: s, most: 3 * s, uses: "server", duplicates: true},
 		faultHistory:     {weight: 1, least: 3 * s, most: 8 * s, uses: "server", goesOn: true},
 
@@ -296,7 +299,11 @@ func (p plan) used(n nature, f *fault) []resource {
 	case n.uses == "mood":
 		return []resource{resource(n.uses + f.Trigger)}
 	}
-	return []resource{resource(n.uses)}
+	all := []resource{resource(n.uses)}
+	if n.also != "" {
+		all = append(all, resource(n.also))
+	}
+	return all
 }
 
 // draw decides the details of a fault.
