@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -87,10 +85,11 @@ func (c *captures) follow(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, followFor)
 	defer cancel()
 	var joined []sqlschema.Joined
-	err := c.db.writes.AcquireFunc(ctx, func(conn *pgxpool.Conn) (err error) {
+	conn, err := c.db.writes.Acquire(ctx)
+	if err == nil {
 		joined, _, err = sqlschema.Applier{Patience: followFor / 4}.Follow(ctx, conn.Conn(), c.log)
-		return err
-	})
+		conn.Release()
+	}
 	for _, j := range joined {
 		c.log.Info("a new table is watched", "trigger", j.Trigger, "table", j.Table)
 	}

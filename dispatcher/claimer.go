@@ -366,7 +366,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	pid := conn.Conn().PgConn().PID()
+	pid := conn.Conn.Conn().PgConn().PID()
 	var session pg.Queryer = conn
 	if c.db.pooled {
 		session = tuned{conn, c.db.tunings.claim}

@@ -17,11 +17,12 @@ import (
 	"github.com/rowhook/rowhook/internal/session"
 )
 
-// database is the way to Postgres. New sets pooled and application, open sets the pools and the
+// database is the way to Postgres. New sets pooled and application, open sets the sessions and the
 // tunings before the loops start, and nothing but schema changes after that.
 type database struct {
-	claims *pgxpool.Pool   // sessions tuned for claiming; their commits don't wait for the disk
-	writes *pgxpool.Pool   // sessions that settle
+	claims *sessionShare   // for what brings events to their attempts
+	writes *sessionShare   // for outcomes, and all else
+	signs  *sessionShare   // for signs of life, of this instance and of others
 	direct *pgx.ConnConfig // for the session that listens
 
 	// pooled says that the database URL may lead through a pooler that hands out sessions by
@@ -33,14 +34,29 @@ type database struct {
 	schema schemaVersion
 }
 
-// open makes the pools. They connect when they are first used.
+// The sessions of an instance, beside the one that listens. The claimer, the taker, the orderer, the
+// peers, the pulse and the pacer can have one each, so that none waits for another.
+const (
+	mostClaims = 4
+	mostWrites = 4
+	mostSigns  = 2
+)
+
+// use makes the shares of a pool.
+func (db *database) use(pool *pgxpool.Pool) {
+	s := newSessions(pool)
+	db.claims, db.writes, db.signs = s.share(mostClaims, hotPatience), s.share(mostWrites, hotPatience), s.share(mostSigns, coldPatience)
+}
+
+// open makes the pool. It connects when it is first used.
 func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgConn, *pgconn.Notice)) error {
 	cfg, err := session.ParsePool(databaseURL)
 	if err != nil {
 		return fmt.Errorf("read the database URL: %w", err)
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = db.application
-	cfg.MinConns, cfg.MaxConnIdleTime = 0, 5*time.Minute
+	cfg.MaxConns, cfg.MinConns = mostClaims+mostWrites+mostSigns, 0
+	cfg.MaxConnIdleTime, cfg.HealthCheckPeriod = closeAfter, checkEvery
 	// A ping before the statement would delay every wake from sleep. A dead connection shows in the
 	// statement itself.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
@@ -52,36 +68,24 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 		}
 		db.direct.RuntimeParams["application_name"] = db.application
 	}
-	writes, claims := cfg.Copy(), cfg.Copy()
+	cfg = cfg.Copy()
 	db.direct.RuntimeParams["search_path"], db.direct.RuntimeParams[queue.RowSecurity] = "pg_catalog", "off"
 	if db.pooled {
 		db.tunings = newTunings()
-		pg.ThroughPooler(writes.ConnConfig)
-		pg.ThroughPooler(claims.ConnConfig)
+		pg.ThroughPooler(cfg.ConnConfig)
 	} else {
-		tune(writes.ConnConfig.RuntimeParams)
-		tune(claims.ConnConfig.RuntimeParams)
-		// If the server crashes and loses a claim, its events are due again. Nothing else is lost.
-		claims.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
+		tune(cfg.ConnConfig.RuntimeParams)
 	}
-	// The claimer, the taker, the orderer, the peers, the pulse and the pacer have a session each, so that
-	// none waits for another.
-	claims.MaxConns, writes.MaxConns = 6, 4
-	if db.claims, err = pgxpool.NewWithConfig(context.Background(), claims); err != nil {
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
 		return fmt.Errorf("create a connection pool: %w", err)
 	}
-	if db.writes, err = pgxpool.NewWithConfig(context.Background(), writes); err != nil {
-		db.claims.Close()
-		return fmt.Errorf("create a connection pool: %w", err)
-	}
+	db.use(pool)
 	return nil
 }
 
-// close closes the pools.
-func (db *database) close() {
-	db.claims.Close()
-	db.writes.Close()
-}
+// close closes the sessions.
+func (db *database) close() { db.writes.of.pool.Close() }
 
 // applicationName is what sessions of an instance are called in pg_stat_activity. The server keeps
 // 63 bytes of ASCII, and writes other characters as question marks or as escapes, by its version. A

@@ -480,7 +480,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err := sqlschema.CheckRights(ctx, conn); err != nil {
 		return err
 	}
-	have, know, err := sqlschema.Compatible(ctx, conn.Conn())
+	have, know, err := sqlschema.Compatible(ctx, conn.Conn.Conn())
 	if err != nil {
 		return err
 	}

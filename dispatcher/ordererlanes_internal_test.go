@@ -18,8 +18,8 @@ func TestLanesClaimedForATriggerThatIsLeftMeanwhileAreGivenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx, test := t.Context(), pgtest.New(t)
-			db := &database{claims: test.Pool(t)}
-			db.writes = db.claims
+			db := &database{}
+			db.use(test.Pool(t))
 			test.Exec(t, "insert into rowhook.lane (trigger_id, lane) select 1, l from generate_series(0, 63) l")
 			self := &identity{id: 7}
 			require.NoError(t, queue.Register(ctx, db.writes, self.id, "test", "v", false))

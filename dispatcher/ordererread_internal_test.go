@@ -19,7 +19,8 @@ func TestAShortTransactionThatIsOpenAtTheFirstReadHasNothingReadAgain(t *testing
 	timed.Alone(t)
 	ctx, test := t.Context(), pgtest.New(t)
 	conn := test.Conn(t)
-	db := &database{claims: test.Pool(t)}
+	db := &database{}
+	db.use(test.Pool(t))
 	o := newOrderer(db, &identity{id: 7}, newScheduler(10, 10), nil, &observers{}, slog.New(slog.DiscardHandler))
 	park := func(db pg.Queryer) {
 		rows, err := db.Query(ctx, `insert into rowhook.event_log (id, trigger_id, op, new, key, lane, seq)

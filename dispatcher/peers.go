@@ -74,7 +74,7 @@ func (p *peers) run(ctx context.Context) {
 func (p *peers) watch(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	w, err := p.look(ctx, p.db.claims)
+	w, err := p.look(ctx, p.db.signs)
 	if err != nil && !p.db.schema.standsStill() && !pg.IsOtherSchema(err) {
 		return // the claimer reports failures of the database
 	}
@@ -121,11 +121,11 @@ func (p *peers) reclaim(ctx context.Context, dead []queue.Instance) {
 		}
 		// The server still takes its sessions for open, as it does after a host has died without a
 		// word. What runs in them must not claim anything any more.
-		if _, err := queue.EndHolders(ctx, p.db.claims, i.ID); err != nil {
+		if _, err := queue.EndHolders(ctx, p.db.signs, i.ID); err != nil {
 			p.log.Warn("can't end the sessions of an instance that died", "instance", i.ID, "error", err)
 		}
 	}
-	forgotten, n, err := queue.Bury(ctx, p.db.claims, dead)
+	forgotten, n, err := queue.Bury(ctx, p.db.signs, dead)
 	if err != nil {
 		// Their rows may be deleted already, so that nobody finds them dead again.
 		p.unreclaimed = dead
@@ -138,7 +138,7 @@ func (p *peers) reclaim(ctx context.Context, dead []queue.Instance) {
 		if !p.scheduler.hasOrder() {
 			return
 		}
-		if err := queue.NotifyPeers(ctx, p.db.claims, queue.LanesPayload); err != nil {
+		if err := queue.NotifyPeers(ctx, p.db.signs, queue.LanesPayload); err != nil {
 			p.log.Debug("can't tell the other instances that lanes are free; they find them at their next watch", "error", err)
 		}
 	}

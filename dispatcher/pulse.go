@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
@@ -109,26 +108,18 @@ func (p *pulse) run(ctx context.Context) {
 	}
 }
 
-// sayAlive writes the row by the first pool that works.
+// sayAlive writes the row. If another instance has deleted it, this one registers again.
 func (p *pulse) sayAlive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
 	listens := p.inbox.listening()
-	err := p.sayAliveBy(ctx, p.db.claims, listens)
-	if err != nil && ctx.Err() == nil { // the role may have reached its limit of connections
-		err = p.sayAliveBy(ctx, p.db.writes, listens)
-	}
-	return err
-}
-
-func (p *pulse) sayAliveBy(ctx context.Context, pool *pgxpool.Pool, listens bool) error {
-	known, err := p.say(ctx, pool, listens)
+	known, err := p.say(ctx, p.db.signs, listens)
 	if err != nil {
 		return err
 	}
 	if !known {
 		p.registered.Store(false)
-		if err := p.enroll(ctx, pool, listens); err != nil {
+		if err := p.enroll(ctx, p.db.signs, listens); err != nil {
 			return err
 		}
 		p.log.Warn("another instance considered this one dead and gave back its events; this one has registered again", "instance", p.self.id, "listens", listens)

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/sqlschema"
 )
@@ -59,10 +57,10 @@ func (v *schemaVersion) seen(version int32) bool {
 
 // look reads which version there is, and has the dispatcher stand still or go on accordingly. The
 // error says that it could not be read.
-func (v *schemaVersion) look(ctx context.Context, pool *pgxpool.Pool) error {
+func (v *schemaVersion) look(ctx context.Context, by *sessionShare) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	conn, err := pool.Acquire(ctx)
+	conn, err := by.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect to the database: %w", err)
 	}

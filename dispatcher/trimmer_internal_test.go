@@ -46,8 +46,8 @@ func TestADayIsReadWhileItIsTrimmedAndNoMore(t *testing.T) {
 
 func TestHistoryIsTrimmedByTheTimesOfItsTriggers(t *testing.T) {
 	t.Parallel()
-	db := &database{claims: pgtest.New(t).Pool(t)}
-	db.writes = db.claims
+	db := &database{}
+	db.use(pgtest.New(t).Pool(t))
 	conn := db.writes
 	_, err := conn.Exec(t.Context(), "insert into rowhook.instance (id, name, version, listens) values (7, 'a', 'v', false), (9, 'b', 'v', false)")
 	require.NoError(t, err)

@@ -165,9 +165,9 @@ func (e *examination) judgeCollation(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// instanceConnections is how many connections a dispatcher has at most: nine, and six while its
+// instanceConnections is how many connections a dispatcher has at most: eleven, and six while its
 // HTTP interface is used.
-const instanceConnections = 15
+const instanceConnections = 17
 
 // holdsLong is how long a transaction may hold back vacuum before it is a finding.
 const holdsLong = time.Minute
@@ -197,7 +197,7 @@ select current_setting('max_connections')::bigint, current_setting('superuser_re
 		free = max(0, free)
 		if free < instanceConnections {
 			e.warn("raise the limit, close idle clients, or lead the application through a pooler",
-				"%s free of %s, and a dispatcher has up to nine, and six more while its HTTP interface is used", have(free, "connection"), of)
+				"%s free of %s, and a dispatcher has up to eleven, and six more while its HTTP interface is used", have(free, "connection"), of)
 			return nil
 		}
 		e.ok("%s free of %s", have(free, "connection"), of)

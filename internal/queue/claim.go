@@ -99,7 +99,7 @@ const (
 
 	claimDue = `
 me as materialized (
-  select id from rowhook.instance where id = $6 for key share),
+  select id from rowhook.instance where id = $6 and ` + unflushed + ` for key share),
 due as materialized (
   select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold, e.seq, e.renewed_at
     from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)

@@ -59,7 +59,7 @@ var ErrUnregistered = errors.New("this instance is not registered")
 // died before it looked again, no other instance would know of what was written meanwhile. The lock
 // keeps the row until the doorbell is set.
 func Silence(ctx context.Context, db pg.Queryer, instance int32) error {
-	sql := "select setval('rowhook.doorbell', id) from (select id from rowhook.instance where id = $1 for key share) as me"
+	sql := "select setval('rowhook.doorbell', id) from (select id from rowhook.instance where id = $1 and " + unflushed + " for key share) as me"
 	if instance == Nobody {
 		sql = "select setval('rowhook.doorbell', $1::integer)"
 	}
@@ -88,7 +88,7 @@ func Silence(ctx context.Context, db pg.Queryer, instance int32) error {
 func Ring(ctx context.Context, db pg.Queryer, to Handover) (horizon uint64, err error) {
 	var xid int64
 	if to.Instance == 0 {
-		err = execute(ctx, db, "ring", "select setval('rowhook.doorbell', 1)")
+		err = execute(ctx, db, "ring", "select setval('rowhook.doorbell', 1) where "+unflushed)
 	} else {
 		err = execute(ctx, db, "ring", "select setval('rowhook.doorbell', 1), ("+offered+")", to.value(), to.Instance)
 	}
@@ -158,7 +158,7 @@ func Ping(ctx context.Context, db pg.Queryer, channel, payload string) error {
 // notify returns whether it sent the notification. From MuteFrom on it does not.
 func notify(ctx context.Context, db pg.Queryer, channel, payload string) (sent bool, err error) {
 	err = db.QueryRow(ctx, `
-select count(pg_catalog.pg_notify($1, $2)) > 0 where pg_catalog.pg_notification_queue_usage() < $3`, channel, payload, MuteFrom).Scan(&sent)
+select count(pg_catalog.pg_notify($1, $2)) > 0 where pg_catalog.pg_notification_queue_usage() < $3 and `+unflushed, channel, payload, MuteFrom).Scan(&sent)
 	return sent, err
 }
 

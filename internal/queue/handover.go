@@ -45,7 +45,7 @@ func (h Handover) value() int64 { return int64(h.Instance) | int64(h.Refused)<<h
 
 // offered has captures hand over to an instance while it is registered. It locks its row: otherwise an
 // instance that was buried by mistake could have what nobody would bury it for.
-const offered = "select setval('rowhook.handover', $1) from (select id from rowhook.instance where id = $2 for key share) as me"
+const offered = "select setval('rowhook.handover', $1) from (select id from rowhook.instance where id = $2 and " + unflushed + " for key share) as me"
 
 // EndHandover has captures hand over to nobody, if they hand over to this instance.
 func EndHandover(ctx context.Context, db pg.Queryer, instance int32) error {

@@ -100,7 +100,7 @@ select count(pg_terminate_backend(pid, 5000)) from holder`, int64(instanceLock),
 // registered is false if the instance has no row.
 func Beat(ctx context.Context, db pg.Queryer, id int32, listens bool) (registered bool, err error) {
 	var n int
-	err = db.QueryRow(ctx, "with i as (update rowhook.instance set listens = $2, seen_at = clock_timestamp() where id = $1 returning 1) select count(*) from i", id, listens).Scan(&n)
+	err = db.QueryRow(ctx, "with i as (update rowhook.instance set listens = $2, seen_at = clock_timestamp() where id = $1 and "+unflushed+" returning 1) select count(*) from i", id, listens).Scan(&n)
 	if err != nil {
 		return false, fmt.Errorf("record that this instance is alive: %w", err)
 	}

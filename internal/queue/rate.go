@@ -42,7 +42,7 @@ update rowhook.rate r set next_at = h.base + h.n * h.every
                          else greatest(held.next_at, statement_timestamp() - (w.burst - 1) * w.every) end as base
           from unnest($1::integer[], $2::interval[], $3::integer[], $4::integer[]) as w(trigger_id, every, burst, want)
          cross join lateral (select next_at from rowhook.rate x where x.trigger_id = w.trigger_id for update) held) b) h
- where r.trigger_id = h.trigger_id
+ where r.trigger_id = h.trigger_id and ` + unflushed + `
 returning r.trigger_id, h.base - statement_timestamp() as first, h.n`
 
 // ReserveSlots reserves the times of requests for this instance. No other one gets the same.

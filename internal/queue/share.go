@@ -76,7 +76,7 @@ func TakeShare(ctx context.Context, db interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 }, trigger, instance int32, decide func(Shares) Share) (registered bool, err error) {
 	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1, $2)", shareLock, trigger); err != nil {
+		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1, $2) where "+unflushed, shareLock, trigger); err != nil {
 			return fmt.Errorf("lock the shares of a total: %w", err)
 		}
 		seen, err := ReadShares(ctx, tx, []int32{trigger})
