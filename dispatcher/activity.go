@@ -22,6 +22,7 @@ type activityCounter struct {
 	self *identity
 	log  *slog.Logger
 
+	counts  occasion // there are counts
 	mu      sync.Mutex
 	minutes map[minuteOf]*counted
 	err     string // why they can't be written; "": they can
@@ -52,7 +53,7 @@ const mostMinutes = 10_000
 const mostSince = 10_000
 
 func newActivityCounter(db *database, self *identity, log *slog.Logger) *activityCounter {
-	return &activityCounter{db: db, self: self, log: log, minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}}
+	return &activityCounter{db: db, self: self, log: log, counts: newOccasion(), minutes: map[minuteOf]*counted{}, since: map[[16]byte]time.Time{}}
 }
 
 // add counts an attempt.
@@ -105,6 +106,7 @@ func (a *activityCounter) of(key minuteOf) *counted {
 	if c == nil && len(a.minutes) < mostMinutes {
 		c = &counted{Activity: queue.Activity{Minute: time.Unix(key.minute, 0), Trigger: key.trigger, Outcomes: map[string]int64{}}}
 		a.minutes[key] = c
+		a.counts.arises()
 	}
 	return c
 }
@@ -159,6 +161,13 @@ func (a *activityCounter) take(now time.Time) (batch []queue.Activity) {
 	return batch
 }
 
+// any reports whether there are counts that may have to be written.
+func (a *activityCounter) any() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.minutes) > 0
+}
+
 // takeBack marks counts whose write failed, so that the next take returns them again.
 func (a *activityCounter) takeBack(batch []queue.Activity) {
 	a.mu.Lock()
@@ -172,10 +181,11 @@ func (a *activityCounter) takeBack(batch []queue.Activity) {
 
 // run writes the counts every activityEvery until ctx is done.
 func (a *activityCounter) run(ctx context.Context) {
-	every(ctx, activityEvery, func() {
+	a.counts.every(ctx, activityEvery, func() bool {
 		if !a.db.schema.standsStill() {
 			a.write(ctx)
 		}
+		return a.any()
 	})
 }
 

@@ -39,7 +39,7 @@ type alerter struct {
 	configuration *configuration
 	scheduler     *scheduler
 	captures      *captures
-	client        *webhook.Client
+	client        *client
 	source        trigger.Source
 	ill           func() bool // this instance has trouble of its own, and others should look
 	log           *slog.Logger

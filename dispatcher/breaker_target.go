@@ -30,6 +30,7 @@ type target struct {
 	probeAt    time.Time     // when the next probe may be made, by our clock
 	recorded   bool          // rowhook.health has a row
 	failing    time.Duration // how long it has been failing, as of the latest probe
+	sends      bool          // its latest probe was sent
 }
 
 // news is what has happened to a target and is not recorded yet.
@@ -216,10 +217,17 @@ func (s *scheduler) aim() {
 		host.lanes = append(host.lanes, l)
 		l.gate.host = host
 		s.targets[l.gate.own.name], s.targets[origin] = l.gate.own, host
+		if before[origin] != host && s.shared.Shared != nil {
+			s.shared.hosts.follow(s, origin)
+		}
 	}
 	for name, t := range before {
-		if s.targets[name] != t {
-			t.permit = permit{}
+		if s.targets[name] == t {
+			continue
+		}
+		t.permit = permit{}
+		if t.trigger == 0 && s.shared.Shared != nil {
+			s.shared.hosts.unfollow(s, name)
 		}
 	}
 }
@@ -258,7 +266,7 @@ func (s *scheduler) pass(t *target, now time.Time) {
 
 // unused gives up the permit.
 func (t *target) unused() {
-	t.permit = permit{}
+	t.permit, t.sends = permit{}, false
 	if t.news == noNews {
 		t.news = probeUnused
 	}
@@ -311,7 +319,11 @@ func (s *scheduler) judged(sh *shipment, ownTLS bool, r *webhook.Result, now tim
 		case v.t == nil || v.t == a.probe:
 		case v.verdict == healthy:
 			v.t.succeeded(r.StartedAt, now, v.limit)
-		case v.verdict == ill && v.t.failed(r.StartedAt, now, v.limit):
+			if v.t.trigger == 0 && s.shared.Shared != nil {
+				s.shared.hosts.succeeded(v.t.name, r.StartedAt, now)
+			}
+		case v.verdict == ill && v.t.trigger == 0 && s.illHost(v.t, reason(r), r.StartedAt, now),
+			v.verdict == ill && v.t.trigger != 0 && v.t.failed(r.StartedAt, now, v.limit):
 			v.t.remember(sh.lane, r)
 			v.t.news = beganFailing
 			s.tellBreakers()
@@ -341,6 +353,9 @@ func (s *scheduler) probed(t *target, l *lane, own, host verdict, r *webhook.Res
 	case healthy:
 		t.breaker.answered(now)
 		t.news = probeAnswered
+		if t.trigger == 0 && s.shared.Shared != nil {
+			s.shared.hosts.answered(s, t.name, now)
+		}
 		s.reopen(t)
 		return false
 	case noVerdict:

@@ -24,7 +24,8 @@ type breakers struct {
 const (
 	// heldEvery is how often it is looked for events that were claimed for an endpoint that fails.
 	heldEvery = 250 * time.Millisecond
-	// readHealthEvery is how often rowhook.health is read. A notification comes before.
+	// readHealthEvery is how often rowhook.health is read while anything is ill. A notification comes
+	// before. The peers see at each watch whether the table is empty.
 	readHealthEvery = watchEvery
 )
 
@@ -58,9 +59,10 @@ func (b *breakers) step(ctx context.Context, now time.Time) time.Duration {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
+	b.scheduler.heedHosts(now)
 	b.settler.giveBack(b.scheduler.held(now))
 	err := b.report(ctx, now)
-	if err == nil && (b.scheduler.takeHealthChanged() || now.Sub(b.read) >= readHealthEvery) {
+	if err == nil && (b.scheduler.takeHealthChanged() || b.read.IsZero() || b.scheduler.anyIll() && now.Sub(b.read) >= readHealthEvery) {
 		err = b.reread(ctx, now)
 	}
 	if err == nil {
@@ -69,7 +71,10 @@ func (b *breakers) step(ctx context.Context, now time.Time) time.Duration {
 	if err != nil && ctx.Err() == nil {
 		b.log.Debug("can't read or write the health of endpoints; retrying", "error", err)
 	}
-	next := readHealthEvery
+	next := time.Hour
+	if err != nil || b.scheduler.anyIll() {
+		next = readHealthEvery
+	}
 	if in, failing := b.scheduler.nextProbe(now); failing {
 		next = min(next, heldEvery, max(in, heldEvery/10))
 	}
@@ -262,6 +267,12 @@ func (s *scheduler) dueProbes(now time.Time) (due []queue.Probe) {
 	}
 	for _, t := range s.targets {
 		if t.state == breakerFailing && t.recorded && t.news == noNews && t.permit.state == permitNone && !now.Before(t.probeAt) && len(t.able()) > 0 {
+			if t.trigger == 0 && t.sends && s.shared.Shared != nil {
+				if ok, again := s.shared.hosts.probes(t.name, now); !ok {
+					t.probeAt = again
+					continue
+				}
+			}
 			due = append(due, queue.Probe{Target: t.name, Triggers: t.triggers(), Lease: t.probeLease()})
 		}
 	}
@@ -282,6 +293,18 @@ func (s *scheduler) startProbe(name string, won bool, failing time.Duration, now
 	default:
 		t.probeAt = now.Add(readHealthEvery) // the next reading says it better
 	}
+}
+
+// anyIll reports whether any endpoint is not ok, as far as is known here.
+func (s *scheduler) anyIll() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.targets {
+		if t.state != breakerOK || t.news != noNews || t.recorded {
+			return true
+		}
+	}
+	return s.healthChanged
 }
 
 // nextProbe returns the time until the next probe is due. failing reports that some target fails or

@@ -46,6 +46,8 @@ type claimer struct {
 
 	bell        listener.Doorbell
 	polled      time.Time // when all lanes were last marked by the interval poll
+	found       bool      // a watch has found events that are due, and the interval is nearly over
+	delayed     time.Time // when the due times of delayed events were last asked for
 	swept       time.Time // when all lanes were last marked for a sweep while writers are silent
 	failures    retry.Backoff
 	failed      bool
@@ -147,10 +149,13 @@ func (c *claimer) step(ctx context.Context) time.Duration {
 	if err := c.reportMissed(ctx, now); err != nil {
 		return c.fail(ctx, "update the doorbell", err)
 	}
-	if now.Sub(c.polled) >= c.pollInterval {
-		c.polled = now
+	if c.found || !now.Before(c.pollAt()) {
+		c.polled, c.found = now, false
 		c.expectAnnounced(now)
 		c.scheduler.markAll(true)
+	}
+	if now.Sub(c.delayed) >= c.pollInterval {
+		c.delayed = now
 		c.scheduler.forgetDelayed()
 	}
 	next := c.scheduler.ripen(now)
@@ -191,10 +196,25 @@ func (c *claimer) standStill(ctx context.Context) {
 	c.endOffer(ctx)
 }
 
+// pollAt is when the interval poll is due. A watch that has found nothing due is as good as one.
+func (c *claimer) pollAt() time.Time {
+	at := c.polled.Add(c.pollInterval)
+	if !c.watchPolls() {
+		return at
+	}
+	if spared := c.inbox.lastNothingDue().Add(c.pollInterval + beatEvery/2); at.Before(spared) {
+		return spared
+	}
+	return at
+}
+
+// watchPolls reports whether a watch comes at least as often as the interval poll.
+func (c *claimer) watchPolls() bool { return c.pollInterval >= beatEvery }
+
 // wait is the time until the first of these: the interval poll, an event that becomes due, a claim
 // that had to wait, and what the doorbell wants.
 func (c *claimer) wait(now, next, again time.Time) time.Duration {
-	wait := c.polled.Add(c.pollInterval).Sub(now)
+	wait := c.pollAt().Sub(now)
 	for _, t := range []time.Time{next, again, c.offer.again} {
 		if !t.IsZero() {
 			wait = min(wait, t.Sub(now))
@@ -231,6 +251,7 @@ func (c *claimer) listen(ctx context.Context, now time.Time) error {
 		c.mute(ctx, s.watch)
 		c.quiet(ctx, s.watch)
 		c.watched(s.watch)
+		c.found = s.watch.Due && c.watchPolls() && now.Sub(c.polled) >= c.pollInterval-beatEvery/4
 		if !s.listens && !c.noListen {
 			// This instance can't hear writers ring, and the poll interval may be long.
 			c.scheduler.markAll(true)
@@ -337,7 +358,7 @@ func (c *claimer) tendBell(ctx context.Context, now time.Time) error {
 // knowing, it is armed anew. While another instance keeps writers silent, every lane is marked at
 // each watch, since that instance may hang.
 func (c *claimer) watched(w *queue.Watch) {
-	c.offer.watched(w, c.self.id)
+	c.offer.watched(w, c.self.id, time.Now())
 	if w.Handed {
 		c.taker.look()
 	}
@@ -366,7 +387,7 @@ func (c *claimer) claimFor(ctx context.Context, wants []queue.Want, lanes []*lan
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	pid := conn.Conn.Conn().PgConn().PID()
+	pid := conn.Conn().PgConn().PID()
 	var session pg.Queryer = conn
 	if c.db.pooled {
 		session = tuned{conn, c.db.tunings.claim}

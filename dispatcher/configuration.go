@@ -58,7 +58,7 @@ type loader struct {
 	db            *database
 	guard         webhook.Guard // of the flags
 	references    *references
-	client        *webhook.Client
+	client        *client
 	configuration *configuration
 	scheduler     *scheduler
 	settler       *settler
@@ -100,7 +100,7 @@ func (l *loader) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.client.SetGuard(guard)
+	l.client.guard(guard)
 	generation := l.configuration.replace(&cfg)
 	before, able, warnings := l.scheduler.unable(), map[string]bool{}, map[string]string{}
 	made := l.endpoints(cfg.Triggers)

@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"strings"
 	"sync"
@@ -97,6 +96,12 @@ type Config struct {
 	// SecretsDirs are the directories of the files that a configuration may refer to by
 	// ${file:PATH}. They are read again when they change. Default: none.
 	SecretsDirs []string
+	// SourceName is the name of the database where a process serves several: the source in bodies, in
+	// lines of the log and in what observers are told. Optional.
+	SourceName string
+	// Shared is what the dispatchers of a process share. Then PayloadMemory and MaxBody are those of
+	// Shared, and so are Concurrency and Version by default. Optional.
+	Shared *Shared
 	// Source gives out what a configuration refers to, instead of Lookup, Env and SecretsDirs.
 	// Optional.
 	Source trigger.Source
@@ -119,7 +124,7 @@ type Dispatcher struct {
 
 	scheduler     *scheduler
 	inbox         *inbox
-	client        *webhook.Client
+	client        *client
 	configuration *configuration
 	references    *references
 	loader        *loader
@@ -164,6 +169,9 @@ func New(cfg Config) (*Dispatcher, error) {
 	if cfg.PollInterval < 0 || cfg.BatchSize < 0 || cfg.Concurrency < 0 || cfg.GracePeriod < 0 || cfg.PayloadMemory < 0 || cfg.MaxBody < 0 {
 		return nil, errors.New("dispatcher: PollInterval, BatchSize, Concurrency, GracePeriod, PayloadMemory and MaxBody must not be negative")
 	}
+	if cfg.Shared != nil {
+		cfg.Shared.apply(&cfg)
+	}
 	setDefault(&cfg.PollInterval, DefaultPollInterval)
 	setDefault(&cfg.BatchSize, DefaultBatchSize)
 	setDefault(&cfg.Concurrency, DefaultConcurrency)
@@ -184,6 +192,9 @@ func New(cfg Config) (*Dispatcher, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.SourceName != "" {
+		cfg.Logger = cfg.Logger.With("source", cfg.SourceName)
+	}
 	if cfg.Name == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -198,13 +209,12 @@ func New(cfg Config) (*Dispatcher, error) {
 
 // compose makes the parts.
 func compose(cfg Config) *Dispatcher {
-	log, tell := cfg.Logger, newObservers(cfg.Observers)
-	client := webhook.NewClient(webhook.ClientConfig{
-		Version: cfg.Version, Concurrency: cfg.Concurrency, Guard: cfg.Guard, MaxRequestBody: int(min(cfg.MaxBody, math.MaxInt)),
-		Problem: func(err error) {
-			log.Warn("can't load the changed TLS files of a webhook; still using the previous ones", "error", err)
-		},
-	})
+	log, tell := cfg.Logger, newObservers(cfg.Observers, cfg.SourceName)
+	clientPool, room := &clients{make: clientMaker(cfg.Version, cfg.Concurrency, cfg.MaxBody, log)}, newBudget(cfg.PayloadMemory)
+	if cfg.Shared != nil {
+		clientPool, room = &cfg.Shared.clients, cfg.Shared.room
+	}
+	client := &client{pool: clientPool}
 	self := &identity{name: cfg.Name, version: cfg.Version}
 	db := &database{pooled: cfg.ListenURL != "" || cfg.NoListen, application: applicationName(cfg.Name)}
 	commits := &commitTime{db: db, self: self}
@@ -213,11 +223,11 @@ func compose(cfg Config) *Dispatcher {
 	history := &history{db: db, log: log}
 	captures := &captures{db: db, log: log, changed: make(chan struct{}, 1)}
 	activity := newActivityCounter(db, self, log)
-	failing := &failing{log: log}
+	failing := &failing{log: log, begin: newOccasion()}
 	disk := &diskSpace{db: db, tell: tell, log: log}
 
 	scheduler := newScheduler(cfg.Concurrency, cfg.BatchSize)
-	scheduler.maxBody = cfg.MaxBody
+	scheduler.maxBody, scheduler.source = cfg.MaxBody, cfg.SourceName
 	inbox := &inbox{scheduler: scheduler}
 	pulse := newPulse(db, self, inbox, log)
 	scheduler.pulse = pulse
@@ -228,14 +238,14 @@ func compose(cfg Config) *Dispatcher {
 		signal: make(chan struct{}, 1),
 	}
 	unable := &unableTriggers{scheduler: scheduler, settler: settler, inbox: inbox, log: log}
-	references := &references{source: cfg.Source, inbox: inbox}
+	references := &references{source: cfg.Source, inbox: inbox, files: newOccasion()}
 	loader := &loader{
 		db: db, guard: cfg.Guard, references: references, client: client, configuration: configuration, scheduler: scheduler, settler: settler,
 		unable: unable, captures: captures, tell: tell, log: log,
 	}
 	payloads := &payloads{
 		db: db, self: self, scheduler: scheduler, settler: settler, failing: failing, log: log,
-		maxBody: cfg.MaxBody, room: newBudget(cfg.PayloadMemory), measure: make(chan struct{}, 1),
+		maxBody: cfg.MaxBody, room: room, measure: make(chan struct{}, 1),
 	}
 	sender := &sender{
 		client: client, scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
@@ -332,7 +342,12 @@ func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
 // version that this program can't work on, it stands still, and Stats.Claiming says why. Run may be called once, and again
 // if it could not start.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	defer d.client.Close()
+	d.client.guard(d.cfg.Guard)
+	defer d.client.close()
+	if d.cfg.Shared != nil {
+		defer d.cfg.Shared.join(d.scheduler)()
+		defer d.cfg.Shared.room.share()()
+	}
 	if err := d.db.open(d.cfg.DatabaseURL, d.cfg.ListenURL, d.notifications.noticed); err != nil {
 		return err
 	}
@@ -480,7 +495,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	if err := sqlschema.CheckRights(ctx, conn); err != nil {
 		return err
 	}
-	have, know, err := sqlschema.Compatible(ctx, conn.Conn.Conn())
+	have, know, err := sqlschema.Compatible(ctx, conn.Conn())
 	if err != nil {
 		return err
 	}
@@ -510,7 +525,7 @@ func (d *Dispatcher) start(ctx context.Context) error {
 	}
 	d.peers.departures = w.Departures
 	// The watch may say that writers are to be muted, before the bell is first armed.
-	d.inbox.watched(&w, false)
+	d.inbox.watched(&w, time.Now(), false)
 	// An instance that listens says so once it holds its lock. If it said so before, it could be
 	// found dead in between.
 	if err := d.pulse.enroll(ctx, conn, false); err != nil {

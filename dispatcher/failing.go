@@ -21,7 +21,8 @@ const (
 
 // failing logs failed attempts.
 type failing struct {
-	log *slog.Logger
+	log   *slog.Logger
+	begin occasion // a trigger is in triggers
 
 	mu       sync.Mutex
 	triggers map[string]*failures // that fail, or have failed within sayEvery
@@ -50,6 +51,7 @@ func (f *failing) of(trigger string) *failures {
 	if t == nil {
 		t = &failures{}
 		f.triggers[trigger] = t
+		f.begin.arises()
 	}
 	return t
 }
@@ -91,8 +93,9 @@ func (f *failing) succeeded(trigger string, now time.Time) {
 }
 
 // look writes the lines that are due: how many attempts failed, that a trigger fails, and that it
-// fails no more. At the end of a dispatcher it logs all that was not counted yet.
-func (f *failing) look(now time.Time, end bool) {
+// fails no more. At the end of a dispatcher it logs all that was not counted yet. It reports whether there
+// is more to come.
+func (f *failing) look(now time.Time, end bool) (more bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ctx := context.Background()
@@ -119,11 +122,12 @@ func (f *failing) look(now time.Time, end bool) {
 		}
 		t.attempts, t.died, t.delivered = 0, 0, 0
 	}
+	return len(f.triggers) > 0
 }
 
 // run calls look until ctx is done.
 func (f *failing) run(ctx context.Context) {
-	every(ctx, calmFor, func() { f.look(time.Now(), false) })
+	f.begin.every(ctx, calmFor, func() bool { return f.look(time.Now(), false) })
 }
 
 // report logs how an attempt went.

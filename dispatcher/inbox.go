@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
 )
@@ -18,6 +19,7 @@ type inbox struct {
 
 	mu sync.Mutex
 	unread
+	nothingDue time.Time // when a watch was last asked for that has found nothing due
 }
 
 // unread is what the claimer has not read yet.
@@ -128,6 +130,13 @@ func (i *inbox) inherit() {
 	i.scheduler.reshare()
 }
 
+// lastNothingDue is when a watch was last asked for that has found nothing due.
+func (i *inbox) lastNothingDue() time.Time {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.nothingDue
+}
+
 // askReload has the configuration loaded.
 func (i *inbox) askReload() {
 	i.mu.Lock()
@@ -136,13 +145,16 @@ func (i *inbox) askReload() {
 	i.scheduler.wake()
 }
 
-// watched hands over what the peers' loop has read. outdated says that the configuration has
-// changed. It returns whether a load is asked for, and whether a session listens. It does not wake
+// watched hands over what the peers' loop has read, which was asked for at a time. outdated says that
+// the configuration has changed. It returns whether a load is asked for, and whether a session listens. It does not wake
 // the claimer.
-func (i *inbox) watched(w *queue.Watch, outdated bool) (reload, listens bool) {
+func (i *inbox) watched(w *queue.Watch, asked time.Time, outdated bool) (reload, listens bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.watch = w
+	if !w.Due {
+		i.nothingDue = asked
+	}
 	i.reload = i.reload || outdated
 	return i.reload, i.listens
 }

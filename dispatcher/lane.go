@@ -12,7 +12,8 @@ import (
 // its events wait here for a slot. Its state, with a drawing, is in lanestate.go. The mutex of the
 // scheduler guards all of it.
 type lane struct {
-	id       int32 // of the trigger
+	id       int32  // of the trigger
+	source   string // of its events
 	trigger  queue.Trigger
 	endpoint *webhook.Endpoint
 	unable   error // why this instance can't call the endpoint; nil: it can
@@ -50,6 +51,7 @@ type lane struct {
 	offered  time.Time     // since when a claim is put off that could bring little, with batches
 	pace     pace          // of its rate
 	share    share         // of its total concurrency
+	common   common        // of its concurrency, with the dispatchers of other databases
 	average  time.Duration // of an attempt, exponentially weighted; 0: none yet
 	lag      lag
 	gate     gate      // of its breakers
@@ -132,7 +134,7 @@ func (l *lane) event(e *queue.Claimed) webhook.Event {
 		schema, table = e.Own.Schema, e.Own.Table
 	}
 	return webhook.Event{
-		ID: e.ID, CreatedAt: e.CreatedAt, Sequence: e.Seq, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
+		ID: e.ID, CreatedAt: e.CreatedAt, Sequence: e.Seq, Source: l.source, Schema: schema, Table: table, Trigger: l.trigger.Spec.Name, Op: e.Op,
 		Old: e.Old, New: e.New, Session: e.Session, Trace: e.Trace,
 		CurrentRetry: int(e.Tries) - 1, MaxRetries: l.trigger.Spec.Retry.Limit,
 	}

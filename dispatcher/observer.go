@@ -50,8 +50,9 @@ type Observer struct {
 
 // TriggerRef names a trigger.
 type TriggerRef struct {
-	ID   int32 // rowhook.trigger.id
-	Name string
+	ID     int32 // rowhook.trigger.id
+	Name   string
+	Source string // Config.SourceName
 }
 
 // ClaimedEvent is an event that a claim took, or that its writer has handed over.
@@ -62,6 +63,7 @@ type ClaimedEvent struct {
 	CreatedAt time.Time // when the row changed
 	DueAt     time.Time // when the event became due, by the server's clock
 	Handed    bool      // its writer has handed it over, and it was read without a claim
+	Source    string    // Config.SourceName
 }
 
 // Outcome says what became of an event after an attempt.
@@ -107,6 +109,7 @@ type Maintenance struct {
 	DeadRows int64              // of rowhook.event_log, by the statistics
 	Vacuumed bool               // it vacuumed rowhook.event_log, because autovacuum was late
 	Holder   *VacuumHolder      // who holds back vacuum for long; nil: nobody
+	Source   string             // Config.SourceName
 }
 
 // DroppedPartition is a day of history that is gone.
@@ -128,6 +131,8 @@ type VacuumHolder struct {
 
 // observers are all of a dispatcher, by what they want to be told.
 type observers struct {
+	source string // Config.SourceName
+
 	onConfigured []func([]TriggerRef)
 	onClaimed    []func([]ClaimedEvent, time.Duration)
 	onMissed     []func(int)
@@ -142,8 +147,8 @@ type observers struct {
 	onFailed     []func(string, error)
 }
 
-func newObservers(all []Observer) *observers {
-	o := &observers{}
+func newObservers(all []Observer, source string) *observers {
+	o := &observers{source: source}
 	for i := range all {
 		a := &all[i]
 		o.onConfigured = with(o.onConfigured, a.Configured, a.Configured != nil)
@@ -175,7 +180,7 @@ func (o *observers) configured(triggers []queue.Trigger) {
 	}
 	refs := make([]TriggerRef, len(triggers))
 	for i := range triggers {
-		refs[i] = TriggerRef{triggers[i].ID, triggers[i].Spec.Name}
+		refs[i] = TriggerRef{triggers[i].ID, triggers[i].Spec.Name, o.source}
 	}
 	for _, f := range o.onConfigured {
 		f(refs)
@@ -189,7 +194,7 @@ func (o *observers) claimed(events []queue.Claimed, took time.Duration) {
 	claimed := make([]ClaimedEvent, len(events))
 	for i := range events {
 		e := &events[i]
-		claimed[i] = ClaimedEvent{ID: e.ID, TriggerID: e.Trigger, Attempt: int(e.Tries), CreatedAt: e.CreatedAt, DueAt: e.DueAt, Handed: e.Lease > 0}
+		claimed[i] = ClaimedEvent{ID: e.ID, TriggerID: e.Trigger, Attempt: int(e.Tries), CreatedAt: e.CreatedAt, DueAt: e.DueAt, Handed: e.Lease > 0, Source: o.source}
 	}
 	for _, f := range o.onClaimed {
 		f(claimed, took)
@@ -277,7 +282,7 @@ func (o *observers) maintained(m maintained) {
 	if len(o.onMaintained) == 0 {
 		return
 	}
-	told := Maintenance{DeadRows: m.deadRows, Vacuumed: m.vacuumed}
+	told := Maintenance{DeadRows: m.deadRows, Vacuumed: m.vacuumed, Source: o.source}
 	for _, d := range m.dropped {
 		told.Dropped = append(told.Dropped, DroppedPartition{d.Name, d.Rows, d.Bytes, d.Emptied})
 	}

@@ -62,7 +62,7 @@ func TestEveryObserverIsToldWhateverTheirOrder(t *testing.T) {
 	require.NoError(t, err)
 	for _, all := range [][]Observer{{counting, tracing, other}, {other, tracing, counting}} {
 		told = nil
-		o := newObservers(all)
+		o := newObservers(all, "")
 		dl := &delivery{lane: &lane{}}
 		ctx, ended := o.attempting(t.Context(), &dl.event, 1)
 		result := client.Send(ctx, ep, &dl.event, nil)

@@ -15,13 +15,14 @@ type offer struct {
 	handover queue.Handover // as last written or read
 	vacant   bool           // nobody has it, by the latest watch
 	again    time.Time      // when to look whether what is refused can be handed over; zero: nothing is
-	// The holder and when it was last seen alive, by the watch before.
+	// The holder, when it was last seen alive, and since when that has not changed.
 	holder int32
 	seen   int64
+	since  time.Time
 }
 
 // watched reads what the peers' loop has read.
-func (o *offer) watched(w *queue.Watch, self int32) {
+func (o *offer) watched(w *queue.Watch, self int32, now time.Time) {
 	o.handover = w.Handover
 	holder := w.Handover.Instance
 	if holder == self {
@@ -34,10 +35,11 @@ func (o *offer) watched(w *queue.Watch, self int32) {
 			seen = i.Seen
 		}
 	}
-	// It beats each second, and a watch is each 1.5 s.
-	still := holder == o.holder && seen == o.seen
-	o.holder, o.seen = holder, seen
-	o.vacant = holder == 0 || !w.IsAlive(holder) || still
+	if holder != o.holder || seen != o.seen {
+		o.holder, o.seen, o.since = holder, seen, now
+	}
+	// It beats each second.
+	o.vacant = holder == 0 || !w.IsAlive(holder) || now.Sub(o.since) >= watchEvery
 }
 
 // takeOver is what the bell says when this instance arms it.

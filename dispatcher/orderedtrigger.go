@@ -172,13 +172,18 @@ func (s *scheduler) room(l *lane) int {
 func (s *scheduler) slots(l *lane) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slots := l.concurrency(s.limit)
+	slots := s.slotsOf(l)
 	return slots + prefetch(slots, l.average, s.prefetch)
 }
 
 // free is how many more events may be in memory.
 func (s *scheduler) free() int {
-	return min(s.limit-s.active+prefetch(s.limit, s.average, s.prefetch)-s.queued, maxOutstanding-s.count)
+	slots, ahead := s.limit-s.active, s.limit
+	if s.shared.Shared != nil {
+		room := s.shared.place.room(false)
+		slots, ahead = min(slots, room), min(ahead, s.active+room)
+	}
+	return min(slots+prefetch(ahead, s.average, s.prefetch)-s.queued, maxOutstanding-s.count)
 }
 
 // offer takes in deliveries in the order of their keys. It returns the shipments for which there is

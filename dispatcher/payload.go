@@ -105,7 +105,7 @@ func (p *payloads) fetch(sending context.Context, dl *delivery, timeout time.Dur
 		return nothing, large
 	}
 	// The payload is in memory twice: as rows and as the request's body.
-	release, err := p.room.take(ctx, dl.lane.id, 2*size)
+	release, err := p.room.take(ctx, holder{p.self, dl.lane.id}, 2*size)
 	if err != nil { // it took too long, or we are stopping
 		p.settler.add(dl, queue.Settlement{Fate: queue.Released})
 		return nothing, errNotFetched

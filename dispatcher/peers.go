@@ -11,7 +11,7 @@ import (
 
 const (
 	// watchEvery is how often liveness of the others, the doorbell and the configuration are looked
-	// at. With the interval poll that makes fewer than two queries a second; the beat adds one.
+	// at, at the least. As a rule the beat brings a watch each second.
 	watchEvery = 1500 * time.Millisecond
 	// suspectEvery is how often while an instance may be dead.
 	suspectEvery = 500 * time.Millisecond
@@ -49,17 +49,15 @@ func (p *peers) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case w := <-p.pulse.watches:
+			if p.pretend != nil {
+				p.pretend(&w.Watch)
+			}
+			p.watched(ctx, &w.Watch, w.asked, nil)
+			watch.Reset(p.looked(ctx))
 		case <-watch.C:
 			p.watch(ctx)
-			p.unable.retry(time.Now())
-			if !p.db.schema.standsStill() {
-				p.trouble.update(ctx, time.Now())
-			}
-			if p.signs.anySuspect() {
-				watch.Reset(suspectEvery)
-			} else {
-				watch.Reset(watchEvery)
-			}
+			watch.Reset(p.looked(ctx))
 		case <-measure.C:
 			p.commits.measure(ctx)
 			// Older programs that only poll die without being missed, so their retries may be known
@@ -70,11 +68,31 @@ func (p *peers) run(ctx context.Context) {
 	}
 }
 
+// looked does what comes after a watch. It returns when to watch again at the latest.
+func (p *peers) looked(ctx context.Context) time.Duration {
+	p.unable.retry(time.Now())
+	if !p.db.schema.standsStill() {
+		p.trouble.update(ctx, time.Now())
+	}
+	if p.signs.anySuspect() {
+		return suspectEvery
+	}
+	return watchEvery
+}
+
 // watch looks at the others once.
 func (p *peers) watch(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
+	asked := time.Now()
 	w, err := p.look(ctx, p.db.signs)
+	p.watched(ctx, &w, asked, err)
+}
+
+// watched takes in a watch that was asked for at a time.
+func (p *peers) watched(ctx context.Context, w *queue.Watch, asked time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	if err != nil && !p.db.schema.standsStill() && !pg.IsOtherSchema(err) {
 		return // the claimer reports failures of the database
 	}
@@ -106,9 +124,12 @@ func (p *peers) watch(ctx context.Context) {
 		p.inbox.inherit()
 	}
 	generation, _ := p.configuration.get()
-	reload, listens := p.inbox.watched(&w, w.Generation != generation)
+	reload, listens := p.inbox.watched(w, asked, w.Generation != generation)
 	deaf := !listens && !p.noListen
-	if reload || deaf || w.Doorbell != queue.Ringing || w.Notices >= queue.MuteFrom || w.Handed || w.Handover.Instance != p.self.id {
+	if w.Ill {
+		p.scheduler.rereadHealth()
+	}
+	if reload || w.Due || deaf || w.Doorbell != queue.Ringing || w.Notices >= queue.MuteFrom || w.Handed || w.Handover.Instance != p.self.id {
 		p.scheduler.wake()
 	}
 }
@@ -155,6 +176,7 @@ func ids(instances []queue.Instance) []int32 {
 // look reads what an instance has to watch.
 func (p *peers) look(ctx context.Context, db pg.Queryer) (queue.Watch, error) {
 	w, err := queue.ReadWatch(ctx, db)
+	w.Due, w.Ill = true, true // it does not say
 	if err == nil && p.pretend != nil {
 		p.pretend(&w)
 	}

@@ -44,10 +44,19 @@ type pulse struct {
 	last       atomic.Int64 // when it was last written: nanoseconds since epoch; 0: never
 	epoch      time.Time    // when this process began, by its monotonic clock
 	enrolled   atomic.Int64 // how often it has registered. What it had before, others may have by now
+
+	watches chan watched // the latest that the peers have not read
+}
+
+// watched is a watch, and when it was asked for.
+type watched struct {
+	queue.Watch
+
+	asked time.Time
 }
 
 func newPulse(db *database, self *identity, inbox *inbox, log *slog.Logger) *pulse {
-	return &pulse{db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1), epoch: time.Now()}
+	return &pulse{db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1), epoch: time.Now(), watches: make(chan watched, 1)}
 }
 
 // lastBeat is when this instance last wrote that it is alive; zero: it has not. It is told by the
@@ -108,12 +117,16 @@ func (p *pulse) run(ctx context.Context) {
 	}
 }
 
-// sayAlive writes the row. If another instance has deleted it, this one registers again.
+// sayAlive writes the row, and has the peers look at what there is. If another instance has deleted
+// the row, this one registers again.
 func (p *pulse) sayAlive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
 	listens := p.inbox.listening()
-	known, err := p.say(ctx, p.db.signs, listens)
+	known, err := p.sayAndWatch(ctx, listens)
+	if pg.WasRefused(err) { // whatever is wrong with the watch, this instance is alive
+		known, err = p.say(ctx, p.db.signs, listens)
+	}
 	if err != nil {
 		return err
 	}
@@ -138,6 +151,26 @@ func (p *pulse) enroll(ctx context.Context, db pg.Queryer, listens bool) error {
 	return err
 }
 
+// sayAndWatch writes the row, and reads in the same round trip what the peers watch. known is false if
+// there is no row.
+func (p *pulse) sayAndWatch(ctx context.Context, listens bool) (known bool, err error) {
+	began := time.Now()
+	known, w, err := queue.BeatAndWatch(ctx, p.db.signs, p.self.id, listens)
+	if err != nil {
+		return false, err
+	}
+	p.said(known, began)
+	select {
+	case <-p.watches: // it is out of date
+	default:
+	}
+	select {
+	case p.watches <- watched{w, began}:
+	default: // nobody else sends
+	}
+	return known, nil
+}
+
 // say writes the row. known is false if there is none.
 func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known bool, err error) {
 	began := time.Now() // others count from when the row was written, which is later
@@ -148,14 +181,18 @@ func (p *pulse) say(ctx context.Context, db pg.Queryer, listens bool) (known boo
 	if err != nil {
 		return false, err
 	}
+	p.said(known, began)
+	return known, nil
+}
+
+// said takes in that the row was written, or that there is none.
+func (p *pulse) said(known bool, began time.Time) {
 	if !known {
 		p.doubts.Add(1)
+		return
 	}
-	if known {
-		p.registered.Store(true)
-		p.beaten(began)
-	}
-	return known, nil
+	p.registered.Store(true)
+	p.beaten(began)
 }
 
 // holdLock takes the lock by which the others learn of a crash, and writes that this instance

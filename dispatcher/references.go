@@ -14,6 +14,7 @@ import (
 type references struct {
 	source trigger.Source
 	inbox  *inbox
+	files  occasion // there are files to watch
 
 	mu   sync.Mutex
 	seen map[string]given // files, by name, as the endpoints of now have them
@@ -40,6 +41,9 @@ func (r *references) gather() (source trigger.Source, done func()) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.seen = seen
+		if len(seen) > 0 {
+			r.files.arises()
+		}
 	}
 }
 
@@ -52,15 +56,17 @@ func givenOf(value string, err error) given {
 
 // run has the endpoints made anew when a file has changed, until ctx is done.
 func (r *references) run(ctx context.Context) {
-	every(ctx, referencesEvery, func() {
-		if r.changed() {
+	r.files.every(ctx, referencesEvery, func() bool {
+		changed, more := r.changed()
+		if changed {
 			r.inbox.askReload()
 		}
+		return more
 	})
 }
 
-// changed reports whether a file is not as the endpoints have it.
-func (r *references) changed() (changed bool) {
+// changed reports whether a file is not as the endpoints have it, and whether there are files to watch.
+func (r *references) changed() (changed, more bool) {
 	r.mu.Lock()
 	seen := r.seen
 	r.mu.Unlock()
@@ -68,5 +74,5 @@ func (r *references) changed() (changed bool) {
 		value, err := r.source(name)
 		changed = changed || givenOf(value, err) != was
 	}
-	return changed
+	return changed, len(seen) > 0
 }

@@ -22,12 +22,14 @@ import (
 // from the others. Attempts that wait are bounded by each trigger's own concurrency, and by
 // openFactor times the limit altogether.
 type scheduler struct {
-	limit    int   // attempts in flight that make progress
-	batch    int   // least number of events that a claim asks for of one lane
-	prefetch int   // most events that a lane may hold beyond its slots
-	maxBody  int64 // of a request; 0: no limit
+	limit    int    // attempts in flight that make progress
+	batch    int    // least number of events that a claim asks for of one lane
+	prefetch int    // most events that a lane may hold beyond its slots
+	maxBody  int64  // of a request; 0: no limit
+	source   string // Config.SourceName
 	signal   chan struct{}
 	later    timetable
+	stalls   occasion // attempts are in flight, or wait to begin
 
 	paceSignal chan struct{}
 	// shareSignal says that shares of totals are to be looked at.
@@ -35,7 +37,10 @@ type scheduler struct {
 
 	pulse *pulse // nil: shares of totals are held for ever
 
+	hostNews []hostNews // guarded by the mutex of hosts
+
 	mu            sync.Mutex
+	shared        joined
 	lanes         map[int32]*lane
 	undrained     []*lane        // whose state is not drained
 	waiting       []*lane        // with queued events, served in turn
@@ -70,7 +75,7 @@ const (
 )
 
 func newScheduler(limit, batch int) *scheduler {
-	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), lanes: map[int32]*lane{},
+	s := &scheduler{limit: limit, batch: batch, prefetch: 4 * batch, signal: make(chan struct{}, 1), later: newTimetable(), stalls: newOccasion(), lanes: map[int32]*lane{},
 		handed:        handedMarks{deliveries: map[[16]byte]*delivery{}, refused: map[*lane]time.Time{}},
 		order:         orderSignals{wake: make(chan struct{}, 1), changed: true},
 		breakerSignal: make(chan struct{}, 1), paceSignal: make(chan struct{}, 1), shareSignal: make(chan struct{}, 1)}
@@ -245,7 +250,7 @@ func (s *scheduler) quiesce(sh *shipment) (mine, quiet bool) {
 	if s.alone != sh {
 		if !sh.stalled {
 			sh.stalled = true
-			s.active--
+			s.yield()
 		}
 		return false, false
 	}
@@ -284,7 +289,7 @@ func (s *scheduler) ask(l *lane, now time.Time, free int) int {
 			return 0
 		}
 	}
-	slots := l.concurrency(s.limit)
+	slots := s.slotsOf(l)
 	ahead := prefetch(slots, l.average, s.prefetch)
 	if !l.batches().IsZero() {
 		return s.askBatch(l, now, free, slots, ahead, min(most, paced))
@@ -389,7 +394,7 @@ func (s *scheduler) bottleneck(l *lane) string {
 func (s *scheduler) saturated() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.active >= s.limit
+	return s.active >= s.limit || s.shared.Shared != nil && s.shared.place.full()
 }
 
 // requeue has the lanes of a claim that failed asked again.
@@ -414,6 +419,7 @@ func (s *scheduler) take(now time.Time) (start []*shipment) {
 		s.waiting = append(s.waiting, l)
 		if !s.admits(l, now) {
 			refused++
+			s.stalls.arises()
 			continue
 		}
 		refused = 0
@@ -432,7 +438,7 @@ func (s *scheduler) admits(l *lane, now time.Time) bool {
 		s.later.note(at)
 		return false
 	}
-	return (!l.share.on || s.holdsShare(l)) && (l.pace.off() || s.onPace(l, now))
+	return (!l.share.on || s.holdsShare(l)) && (l.pace.off() || s.onPace(l, now)) && s.hasRoom(l)
 }
 
 func (s *scheduler) begin(l *lane, now time.Time) *shipment {
@@ -446,14 +452,17 @@ func (s *scheduler) begin(l *lane, now time.Time) *shipment {
 	s.queued += l.loads()
 	sh.started = now
 	sh.aimed = l.gate.aim(l)
+	if t := sh.aimed.probe; t != nil && t.trigger == 0 && s.shared.Shared != nil {
+		t.sends = true
+		s.shared.hosts.probed(t.name, t.failing, now)
+	}
 	if !l.pace.off() {
 		l.pace.take()
 		s.askForSlots()
 	}
 	l.inFlight++
 	l.carried += len(sh.deliveries)
-	s.active++
-	s.open++
+	s.occupy(sh)
 	return sh
 }
 
@@ -469,10 +478,7 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 	l.inFlight--
 	sh.aimed.landed()
 	l.carried -= len(sh.deliveries)
-	s.open--
-	if !sh.stalled {
-		s.active--
-	}
+	s.vacate(sh)
 	if sent {
 		l.observe(took)
 		if s.average == 0 {
@@ -510,8 +516,8 @@ func (s *scheduler) done(sh *shipment, took time.Duration, sent bool) *shipment 
 }
 
 // stall gives back the places of attempts that hang. It returns the shipments that start in their
-// place.
-func (s *scheduler) stall(now time.Time) []*shipment {
+// place. more says that attempts are in flight, or wait to begin.
+func (s *scheduler) stall(now time.Time) (start []*shipment, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	freed := false
@@ -526,7 +532,7 @@ func (s *scheduler) stall(now time.Time) []*shipment {
 		if !sh.stalled {
 			sh.hangs()
 			freed = true
-			s.active--
+			s.yield()
 			// An endpoint that hangs gets no prefetch.
 			sh.lane.average = max(sh.lane.average, now.Sub(sh.started))
 		}
@@ -535,7 +541,8 @@ func (s *scheduler) stall(now time.Time) []*shipment {
 		s.wake()
 		s.wakeOrderer()
 	}
-	return s.take(now)
+	start = s.take(now)
+	return start, s.open > 0 || len(s.waiting) > 0
 }
 
 func (s *scheduler) link(d *delivery) {
@@ -700,7 +707,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		seen[t.ID] = true
 		l, ok := s.lanes[t.ID]
 		if !ok {
-			l = &lane{id: t.ID, halted: s.halted}
+			l = &lane{id: t.ID, source: s.source, halted: s.halted}
 			s.lanes[t.ID] = l
 		}
 		if l.suspended != t.Version {
@@ -721,6 +728,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 		}
 		s.queued += l.loads()
 		l.endpoint, l.unable = endpoint(t.Spec)
+		s.shareEndpoint(l)
 		switch {
 		case l.idle():
 			unsent = append(unsent, s.dropQueue(l)...)
@@ -736,6 +744,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 	for id, l := range s.lanes {
 		if !seen[id] {
 			l.gone = true
+			s.leaveEndpoint(l)
 			delete(s.lanes, id)
 			unsent = append(unsent, s.dropQueue(l)...)
 		}

@@ -57,8 +57,9 @@ func TestAHangingEndpointLeavesSlotsToTheOthers(t *testing.T) {
 	require.Len(t, hanging, 100, "alone it may have all")
 	require.Len(t, fill(t, b, now, 2), 10, "the others have places of their own")
 	require.Len(t, fill(t, b, now, 3), 10)
-	more := b.stall(now.Add(stallAfter + time.Millisecond))
+	more, flying := b.stall(now.Add(stallAfter + time.Millisecond))
 	require.Empty(t, more)
+	require.True(t, flying)
 	require.Len(t, fill(t, b, now.Add(2*time.Second), 2), 90, "an endpoint that hangs gives its places back")
 	require.Empty(t, fill(t, b, now.Add(2*time.Second), 1), "but gets no more itself")
 }
@@ -76,13 +77,15 @@ func TestAnEventThatIsSentAloneAndHangsHoldsUpNothingForLong(t *testing.T) {
 			mine, _ = b.quiesce(alone)
 			require.False(t, mine)
 		}
-		require.Empty(t, b.stall(time.Now().Add(stallAfter+time.Millisecond)))
+		start, _ := b.stall(time.Now().Add(stallAfter + time.Millisecond))
+		require.Empty(t, start)
 		b.done(ahead, time.Millisecond, true)
 		mine, quiet := b.quiesce(alone)
 		require.True(t, mine, name)
 		require.True(t, quiet, "the others hang")
 		require.Empty(t, fill(t, b, now, 2), "nothing else starts")
-		require.Len(t, b.stall(time.Now().Add(stallAfter+time.Millisecond)), 10, name)
+		start, _ = b.stall(time.Now().Add(stallAfter + time.Millisecond))
+		require.Len(t, start, 10, name)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 // sender makes attempts.
 type sender struct {
-	client    *webhook.Client
+	client    *client
 	scheduler *scheduler
 	settler   *settler
 	payloads  *payloads
@@ -287,9 +287,11 @@ const stallEvery = 250 * time.Millisecond
 
 // watchStalls gives the places of attempts that hang to others, until ctx is done.
 func (s *sender) watchStalls(ctx context.Context) {
-	every(ctx, stallEvery, func() {
-		for _, sh := range s.scheduler.stall(time.Now()) {
+	s.scheduler.stalls.every(ctx, stallEvery, func() bool {
+		start, more := s.scheduler.stall(time.Now())
+		for _, sh := range start {
 			s.send(sh)
 		}
+		return more
 	})
 }

@@ -17,6 +17,7 @@ type shipment struct {
 	version    string                  // of the row of its trigger as it started
 	cancel     context.CancelCauseFunc // ends the attempt; nil: it has none yet
 	aimed      aimed                   // the breakers that its outcome concerns
+	common     *party                  // its place at its endpoint, among all dispatchers; nil: it needs none
 }
 
 // first is the only delivery of a trigger without batches.

@@ -49,7 +49,7 @@ func (d *Dispatcher) Stats() Stats {
 	s := Stats{
 		Instance: d.instance.Load(), Name: d.cfg.Name, Stopping: d.stopping.Load(), Polls: d.cfg.NoListen, Silent: d.claimer.silent.Load(),
 		Claiming: d.claimer.health.problem(time.Now()), Settling: d.settler.health.problem(time.Now()),
-		Uncaptured: d.captures.uncaptured(), PayloadBytes: d.payloads.room.inUse(), NotificationQueue: d.notifications.usage.Load(), Triggers: d.scheduler.stats(),
+		Uncaptured: d.captures.uncaptured(), PayloadBytes: d.payloads.room.inUse(d.self), NotificationQueue: d.notifications.usage.Load(), Triggers: d.scheduler.stats(),
 	}
 	s.History, s.HistoryEnds = d.history.problem()
 	if s.Claiming == "" {

@@ -73,5 +73,6 @@ func (s *sender) keepTimetable(ctx context.Context) {
 func (s *scheduler) startNow(now time.Time) []*shipment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.passRoom()
 	return s.take(now)
 }

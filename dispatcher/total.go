@@ -76,10 +76,13 @@ func (t *totals) look(ctx context.Context) time.Duration {
 }
 
 func (t *totals) update(ctx context.Context) (next time.Duration, err error) {
-	next = watchEvery
+	next = time.Hour // reshare has it look before
 	tell := false
 	enrolled := t.pulse.enrolled.Load()
 	triggers := t.scheduler.totals()
+	if len(triggers) > 0 || len(t.had) > 0 {
+		next = watchEvery
+	}
 	if len(triggers) > 0 {
 		seen, err := queue.ReadShares(ctx, t.db.claims, triggers)
 		if err != nil {

@@ -14,6 +14,7 @@ type Event struct {
 	ID        [16]byte  // a UUID; the same at every attempt
 	CreatedAt time.Time // when the row changed; the body has microseconds, in UTC
 	Sequence  int64     // rises from event to event of a key; 0: the body has none
+	Source    string    // name of the database, where there are several; "": the body has none
 	Schema    string    // schema of the table
 	Table     string    // name of the table, without its schema
 	Trigger   string    // name of the trigger
@@ -44,13 +45,16 @@ func AppendBody(dst []byte, e *Event) []byte {
 	dst = appendUUID(dst, e.ID)
 	dst = append(dst, `","created_at":"`...)
 	dst = e.CreatedAt.UTC().AppendFormat(dst, createdAtLayout)
+	dst = append(dst, '"')
 	if e.Sequence != 0 {
-		dst = append(dst, `","sequence":`...)
+		dst = append(dst, `,"sequence":`...)
 		dst = strconv.AppendInt(dst, e.Sequence, 10)
-		dst = append(dst, `,"table":{"schema":`...)
-	} else {
-		dst = append(dst, `","table":{"schema":`...)
 	}
+	if e.Source != "" {
+		dst = append(dst, `,"source":`...)
+		dst = template.AppendString(dst, e.Source)
+	}
+	dst = append(dst, `,"table":{"schema":`...)
 	dst = template.AppendString(dst, e.Schema)
 	dst = append(dst, `,"name":`...)
 	dst = template.AppendString(dst, e.Table)
@@ -95,7 +99,7 @@ func appendData(dst []byte, e *Event) []byte {
 // size estimates the length of the body, rounded up. It is too small only if names need much
 // escaping.
 func (e *Event) size() int {
-	return 384 + len(e.Schema) + len(e.Table) + len(e.Trigger) + len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace) + len(e.Changed)
+	return 384 + len(e.Source) + len(e.Schema) + len(e.Table) + len(e.Trigger) + len(e.Old) + len(e.New) + len(e.Session) + len(e.Trace) + len(e.Changed)
 }
 
 // BodySize returns the length of the body that AppendBody writes.
@@ -104,6 +108,13 @@ func (e *Event) BodySize() int {
 		len(`"session_variables":,"trace_context":},"delivery_info":{"current_retry":,"max_retries":}}`) + 36 + len(createdAtLayout)
 	n := fixed + stringSize(e.Schema) + stringSize(e.Table) + stringSize(e.Trigger) + len(e.OpName()) +
 		rawSize(e.Old) + rawSize(e.New) + rawSize(e.Session) + rawSize(e.Trace) + digits(e.CurrentRetry) + digits(e.MaxRetries)
+	if e.Sequence != 0 {
+		var room [20]byte
+		n += len(`,"sequence":`) + len(strconv.AppendInt(room[:0], e.Sequence, 10))
+	}
+	if e.Source != "" {
+		n += len(`,"source":`) + stringSize(e.Source)
+	}
 	if e.Test {
 		n += len(`,"test":true`)
 	}

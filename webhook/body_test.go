@@ -54,6 +54,16 @@ func TestBodyIsTheDocumentedOneByteForByte(t *testing.T) {
 	}
 }
 
+func TestBodyNamesTheDatabaseWhereThereAreSeveral(t *testing.T) {
+	t.Parallel()
+	e := orderPlaced()
+	alone := string(AppendBody(nil, e))
+	e.Sequence, e.Source = 8, "eu"
+	require.Equal(t, strings.Replace(alone, `Z",`, `Z","sequence":8,"source":"eu",`, 1), string(AppendBody(nil, e)))
+	require.Contains(t, string(AppendCloudEvent(nil, e)), `"source":"/rowhook/eu/order_placed"`)
+	require.Len(t, AppendCloudEvent(nil, e), e.cloudEventBodySize())
+}
+
 func TestBodyNamesEachOperation(t *testing.T) {
 	t.Parallel()
 	for op, want := range map[byte]string{'I': "INSERT", 'U': "UPDATE", 'D': "DELETE", 'M': "MANUAL"} {
@@ -117,6 +127,7 @@ func TestBodySizeIsTheLengthOfTheBody(t *testing.T) {
 			CreatedAt: time.Unix(rapid.Int64Range(0, 1e10).Draw(t, "at"), 0), Schema: text.Draw(t, "schema"), Table: text.Draw(t, "table"), Trigger: text.Draw(t, "trigger"),
 			Op: rapid.SampledFrom([]byte("IUDM")).Draw(t, "op"), Old: []byte(text.Draw(t, "old")), New: []byte(text.Draw(t, "new")),
 			Session: []byte(text.Draw(t, "session")), Trace: []byte(text.Draw(t, "trace")),
+			Sequence: max(rapid.Int64().Draw(t, "sequence"), 0), Source: text.Draw(t, "source"),
 			CurrentRetry: rapid.IntRange(-1, 1000).Draw(t, "retry"), MaxRetries: rapid.IntRange(0, 1000).Draw(t, "retries"), Test: rapid.Bool().Draw(t, "test"),
 		}
 		require.Equal(t, len(AppendBody(nil, &e)), e.BodySize())

@@ -22,7 +22,8 @@ const (
 //	{"specversion":"1.0","id":ID,"source":"/rowhook/TRIGGER","type":"rowhook.TRIGGER.OP",
 //	 "subject":"SCHEMA.TABLE","time":CREATED_AT,"datacontenttype":"application/json","data":DATA}
 //
-// DATA is what AppendCloudEventData writes. Before it are extensions: sequence, of an ordered
+// Where there are several databases, the name of the event's one stands before the trigger:
+// /rowhook/SOURCE/TRIGGER. DATA is what AppendCloudEventData writes. Before it are extensions: sequence, of an ordered
 // trigger, with 19 digits, since texts must sort in its order; traceparent and tracestate, where the
 // writer's trace_context has them; and "rowhooktest":true for an event that was made up. OP is
 // insert, update, delete, truncate or manual.
@@ -132,8 +133,16 @@ func (binaryCloudEvents) exactSize(e *Event) int         { return e.cloudEventDa
 // appendSource appends a URI reference, whatever the trigger's name is.
 func appendSource(dst []byte, e *Event) []byte {
 	dst = append(dst, "/rowhook/"...)
-	for i := range len(e.Trigger) {
-		c := e.Trigger[i]
+	if e.Source != "" {
+		dst = append(appendSegment(dst, e.Source), '/')
+	}
+	return appendSegment(dst, e.Trigger)
+}
+
+// appendSegment appends a name as a segment of a path.
+func appendSegment(dst []byte, name string) []byte {
+	for i := range len(name) {
+		c := name[i]
 		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
 			dst = append(dst, c)
 		} else {

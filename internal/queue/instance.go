@@ -96,15 +96,15 @@ select count(pg_terminate_backend(pid, 5000)) from holder`, int64(instanceLock),
 	return n, nil
 }
 
+const beatSQL = "with i as (update rowhook.instance set listens = $2, seen_at = clock_timestamp() where id = $1 and " + unflushed + " returning 1) select count(*) > 0 from i"
+
 // Beat records that an instance is alive, and whether it holds a session with HoldLock now.
 // registered is false if the instance has no row.
 func Beat(ctx context.Context, db pg.Queryer, id int32, listens bool) (registered bool, err error) {
-	var n int
-	err = db.QueryRow(ctx, "with i as (update rowhook.instance set listens = $2, seen_at = clock_timestamp() where id = $1 and "+unflushed+" returning 1) select count(*) from i", id, listens).Scan(&n)
-	if err != nil {
+	if err := db.QueryRow(ctx, beatSQL, id, listens).Scan(&registered); err != nil {
 		return false, fmt.Errorf("record that this instance is alive: %w", err)
 	}
-	return n > 0, nil
+	return registered, nil
 }
 
 // Instance is an instance as its row and its lock describe it.
@@ -129,6 +129,10 @@ type Watch struct {
 	Alive      []int32    // instances that are registered and not dead
 	Dead       []int32    // registered instances that are dead, by their lock or their last Beat
 	Instances  []Instance // all registered instances
+
+	// BeatAndWatch alone reads these. It takes an instance's word for its own lock.
+	Due bool // the queue may have events that are due
+	Ill bool // rowhook.health has rows
 }
 
 // IsAlive reports whether an instance is registered and not dead.
@@ -150,17 +154,26 @@ const (
 	LockLostAfter = 2500 * time.Millisecond
 )
 
-const watchSQL = `
-with locks as materialized (
+// watchFrom is what the columns of a watch are selected from. locked says whether the instance of a row
+// has its lock.
+func watchFrom(locked string) string {
+	return `
+locks as materialized (
   select objid from pg_catalog.pg_locks
    where locktype = 'advisory' and classid = $1::bigint::oid and objsubid = 2 and granted
      and database = (select oid from pg_catalog.pg_database where datname = current_database())),
 seen as materialized (
-  select i.id, i.listens, i.id::oid in (select objid from locks) as locked, i.seen_at, ` + seenAtUs + ` as seen from rowhook.instance i),
+  select i.id, i.listens, ` + locked + ` as locked, i.seen_at, ` + seenAtUs + ` as seen from rowhook.instance i),
 i as materialized (
   select *, case when seen_at is null then listens and not locked
                  when listens and not locked then seen_at < clock_timestamp() - $3::interval
-                 else seen_at < clock_timestamp() - $4::interval end as dead from seen)
+                 else seen_at < clock_timestamp() - $4::interval end as dead from seen)`
+}
+
+const (
+	hasLock = "i.id::oid in (select objid from locks)"
+
+	watchColumns = `
 select (select version from rowhook.schema_version),
        (select (value #>> '{}')::bigint from rowhook.setting where name = 'generation'),
        coalesce(pg_sequence_last_value('rowhook.departures'::regclass), 0),
@@ -173,16 +186,50 @@ select (select version from rowhook.schema_version),
        coalesce((select array_agg(id order by id) from i), '{}'), coalesce((select array_agg(listens order by id) from i), '{}'),
        coalesce((select array_agg(locked order by id) from i), '{}'), coalesce((select array_agg(seen order by id) from i), '{}')`
 
+	// idleColumns say whether there may be anything to do. The locks of the server are looked through
+	// only if there are other instances. Events are looked for as by a claim: by a jump in the index
+	// from one trigger with events to the next.
+	idleColumns = `,
+       coalesce((select bool_or(exists (select from rowhook.event_log q where q.trigger_id = step.trigger_id and q.due_at <= statement_timestamp())
+                             or exists (select from rowhook.event_log q where q.trigger_id = step.trigger_id and q.due_at > ` + ParkedFrom + ` and q.due_at <= statement_timestamp() + ` + ParkedSQL + `))
+                   from step where step.trigger_id is not null), false),
+       exists (select from rowhook.health)`
+)
+
+var (
+	watchSQL = "with" + watchFrom(hasLock) + watchColumns
+	idleSQL  = "with recursive " + steps + "," + watchFrom("case when i.id = $5 then i.listens else "+hasLock+" end") + watchColumns + idleColumns
+)
+
 // ReadWatch reads the Watch.
 func ReadWatch(ctx context.Context, db pg.Queryer) (Watch, error) {
-	var w Watch
+	return scanWatch(db.QueryRow(ctx, watchSQL, int64(instanceLock), int64(Nobody), LockLostAfter, UnseenAfter))
+}
+
+// BeatAndWatch is Beat and ReadWatch in one round trip and one transaction: an idle instance does no
+// more than that. If it fails, neither has happened.
+func BeatAndWatch(ctx context.Context, db pg.Queryer, id int32, listens bool) (registered bool, w Watch, err error) {
+	var b pgx.Batch
+	b.Queue(beatSQL, id, listens).QueryRow(func(row pgx.Row) error { return row.Scan(&registered) })
+	b.Queue(idleSQL, int64(instanceLock), int64(Nobody), LockLostAfter, UnseenAfter, id).QueryRow(func(row pgx.Row) (err error) {
+		var due, ill bool
+		w, err = scanWatch(row, &due, &ill)
+		w.Due, w.Ill = due, ill
+		return err
+	})
+	if err := db.SendBatch(ctx, &b).Close(); err != nil {
+		return false, Watch{}, fmt.Errorf("record that this instance is alive, and watch: %w", err)
+	}
+	return registered, w, nil
+}
+
+func scanWatch(row pgx.Row, more ...any) (w Watch, err error) {
 	var ids []int32
 	var listens, locked []bool
 	var seen []int64
 	var handover int64
-	err := db.QueryRow(ctx, watchSQL, int64(instanceLock), int64(Nobody), LockLostAfter, UnseenAfter).Scan(&w.Schema, &w.Generation, &w.Departures, &w.Doorbell, &handover, &w.Handed,
-		&w.Notices, &w.Alive, &w.Dead, &ids, &listens, &locked, &seen)
-	if err != nil {
+	into := []any{&w.Schema, &w.Generation, &w.Departures, &w.Doorbell, &handover, &w.Handed, &w.Notices, &w.Alive, &w.Dead, &ids, &listens, &locked, &seen}
+	if err := row.Scan(append(into, more...)...); err != nil {
 		return Watch{}, fmt.Errorf("watch instances and doorbell: %w", err)
 	}
 	w.Handover = handoverOf(handover)
