@@ -196,17 +196,22 @@ func (c *claimer) standStill(ctx context.Context) {
 	c.endOffer(ctx)
 }
 
-// pollAt is when the interval poll is due. A watch that has found nothing due is as good as one.
+// pollAt is when the interval poll is due. A watch that has found nothing due is as good as one. The peers
+// wake the claimer when it has found something, or can't be had. So the poll comes by itself only when
+// watches have stayed away for a while.
 func (c *claimer) pollAt() time.Time {
 	at := c.polled.Add(c.pollInterval)
 	if !c.watchPolls() {
 		return at
 	}
-	if spared := c.inbox.lastNothingDue().Add(c.pollInterval + beatEvery/2); at.Before(spared) {
+	if spared := c.inbox.lastNothingDue().Add(c.pollInterval + watchesMissing); at.Before(spared) {
 		return spared
 	}
 	return at
 }
+
+// watchesMissing is for how long watches may stay away before the claimer polls by itself.
+const watchesMissing = 3 * time.Second
 
 // watchPolls reports whether a watch comes at least as often as the interval poll.
 func (c *claimer) watchPolls() bool { return c.pollInterval >= beatEvery }

@@ -231,6 +231,9 @@ func compose(cfg Config) *Dispatcher {
 	inbox := &inbox{scheduler: scheduler}
 	pulse := newPulse(db, self, inbox, log)
 	scheduler.pulse = pulse
+	if cfg.Shared != nil {
+		pulse.slots = cfg.Shared.began
+	}
 	listening := &listening{cfg: &cfg, db: db, self: self, inbox: inbox, pulse: pulse, tell: tell, log: log, ready: make(chan struct{})}
 	repairer := newRepairer(db, scheduler, log)
 	settler := &settler{
@@ -274,7 +277,7 @@ func compose(cfg Config) *Dispatcher {
 			commits: commits, log: log, noListen: cfg.NoListen,
 		},
 		maintenance: &maintenance{
-			db: db, configuration: configuration, history: history, captures: captures, tell: tell, log: log,
+			db: db, scheduler: scheduler, configuration: configuration, history: history, captures: captures, tell: tell, log: log,
 		},
 		breakers: &breakers{db: db, self: self, scheduler: scheduler, settler: settler, log: log},
 		expirer:  &expirer{db: db, scheduler: scheduler, activity: activity, failing: failing, log: log},

@@ -13,6 +13,9 @@ import (
 
 const (
 	tidyEvery = time.Minute // between two rounds
+	// idleRounds is how many rounds are left out at most while this instance has taken no event: others
+	// tidy for theirs. What it looks for then changes by the day.
+	idleRounds = 9
 	// vacuumTimeout is far above what a vacuum of the queue takes.
 	vacuumTimeout = 30 * time.Minute
 	// A transaction that has held back vacuum for holderAfter is worth a warning. Where holderDead
@@ -34,13 +37,17 @@ type maintained struct {
 // maintenance is the loop that looks after the tables.
 type maintenance struct {
 	db            *database
+	scheduler     *scheduler
 	configuration *configuration
 	history       *history
 	captures      *captures
 	tell          *observers
 	log           *slog.Logger
 
-	holder string // who holds back vacuum, as the last warning named it; owned by the loop
+	// Owned by the loop.
+	holder  string // who holds back vacuum, as the last warning named it
+	taken   int64  // scheduler.taken at the last round
+	leftOut int    // rounds since
 }
 
 // run maintains the tables until ctx is done.
@@ -71,12 +78,25 @@ func (m *maintenance) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tidy.C:
-			look()
+			if !m.leavesOut() {
+				look()
+			}
 			m.captures.look(ctx)
 		case <-m.captures.changed: // the first load puts a token in, too
 			m.captures.look(ctx)
 		}
 	}
+}
+
+// leavesOut reports whether a round is left out.
+func (m *maintenance) leavesOut() bool {
+	taken := m.scheduler.takenSoFar()
+	if taken == m.taken && m.leftOut < idleRounds && m.holder == "" {
+		m.leftOut++
+		return true
+	}
+	m.taken, m.leftOut = taken, 0
+	return false
 }
 
 // tidy makes partitions ahead of time, drops history that is over its retention or its largest

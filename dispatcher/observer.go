@@ -40,8 +40,8 @@ type Observer struct {
 	// Dropped receives the history that was dropped or emptied: the number of partitions and their
 	// size.
 	Dropped func(partitions int, bytes int64)
-	// Maintained receives each minute what was found and done in looking after the tables. Only the
-	// instance that did so is told.
+	// Maintained receives what was found and done in looking after the tables: each minute, or each ten
+	// minutes while there are no events. Only the instance that did so is told.
 	Maintained func(Maintenance)
 	// Failed receives each statement that failed and is tried again: its purpose, "claim", "take"
 	// or "settle", and the error.

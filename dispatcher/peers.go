@@ -36,13 +36,15 @@ type peers struct {
 	signs lifeSigns
 	// departures is how many instances have stopped in order, as last seen. start sets it first.
 	departures  int64
+	taken       int64              // scheduler.linked, when commits were last measured
 	unreclaimed []queue.Instance   // dead instances whose events could not be given back yet
 	pretend     func(*queue.Watch) // in tests: changes what is read
 }
 
 // run watches the others until ctx is done.
 func (p *peers) run(ctx context.Context) {
-	watch, measure := time.NewTimer(watchEvery), time.NewTicker(measureEvery)
+	// Half of measureEvery apart from the rounds of the maintenance, so that one session is enough for both.
+	watch, measure := time.NewTimer(watchEvery), time.NewTimer(measureEvery/2)
 	defer watch.Stop()
 	defer measure.Stop()
 	for {
@@ -59,7 +61,11 @@ func (p *peers) run(ctx context.Context) {
 			p.watch(ctx)
 			watch.Reset(p.looked(ctx))
 		case <-measure.C:
-			p.commits.measure(ctx)
+			measure.Reset(measureEvery)
+			if taken := p.scheduler.takenSoFar(); taken != p.taken {
+				p.taken = taken
+				p.commits.measure(ctx)
+			}
 			// Older programs that only poll die without being missed, so their retries may be known
 			// to nobody.
 			p.scheduler.forgetDue(p.scheduler.ids())

@@ -46,6 +46,22 @@ type pulse struct {
 	enrolled   atomic.Int64 // how often it has registered. What it had before, others may have by now
 
 	watches chan watched // the latest that the peers have not read
+	// slots is when dispatchers that share began to beat: they beat in slots of beatSlot, so that a
+	// process with many of them wakes less often. Zero: this one shares nothing.
+	slots time.Time
+}
+
+// beatSlot is how far apart the beats of dispatchers that share are, if they are not at once. It is large
+// enough that several wake together, and small enough that their servers have no burst of a hundred.
+const beatSlot = 100 * time.Millisecond
+
+// nextBeat is the wait until the next beat.
+func (p *pulse) nextBeat(now time.Time) time.Duration {
+	if p.slots.IsZero() {
+		return beatEvery
+	}
+	since := now.Sub(p.slots) + beatEvery
+	return beatEvery - since%beatSlot
 }
 
 // watched is a watch, and when it was asked for.
@@ -105,7 +121,7 @@ func (p *pulse) run(ctx context.Context) {
 				p.log.Info("this instance records its beat again", "instance", p.self.id)
 			}
 			failing, said = time.Time{}, false
-			timer.Reset(beatEvery)
+			timer.Reset(p.nextBeat(time.Now()))
 			continue
 		case failing.IsZero():
 			failing = time.Now()

@@ -52,6 +52,7 @@ type scheduler struct {
 	cancellations []cancellation // not logged yet
 	outstanding   delivery       // sentinel of the list of deliveries that are claimed and not settled
 	count         int            // of outstanding
+	linked        int64          // deliveries so far
 	average       time.Duration
 	instances     int // alive, as last seen
 	order         orderSignals
@@ -550,6 +551,7 @@ func (s *scheduler) link(d *delivery) {
 	d.prev, d.next = last, &s.outstanding
 	last.next, s.outstanding.prev = d, d
 	s.count++
+	s.linked++
 	d.lane.claimed++
 	if d.bulk {
 		s.bulk++
@@ -557,6 +559,13 @@ func (s *scheduler) link(d *delivery) {
 	if d.handed {
 		s.handed.deliveries[d.event.ID] = d
 	}
+}
+
+// takenSoFar is how many deliveries there were, of events that were claimed, handed over or read in order.
+func (s *scheduler) takenSoFar() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.linked
 }
 
 // settled forgets deliveries whose outcome is written.

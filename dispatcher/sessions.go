@@ -54,7 +54,7 @@ const (
 	// hotPatience is how long an event's own statements wait for a session, and coldPatience how long
 	// those do that show or look for life. To connect takes some milliseconds.
 	hotPatience  = 2 * time.Millisecond
-	coldPatience = 100 * time.Millisecond
+	coldPatience = 500 * time.Millisecond
 	// After mostWaits in a second nobody waits any more before another session is opened.
 	mostWaits = 3
 	// narrowAfter is how long sessions are used side by side that are not needed side by side any more.

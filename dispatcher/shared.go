@@ -44,6 +44,7 @@ type Shared struct {
 	concurrency int
 	maxBody     int64
 	version     string
+	began       time.Time
 
 	clients clients
 	places  quota
@@ -66,7 +67,7 @@ func NewShared(cfg SharedConfig) (*Shared, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Shared{
-		concurrency: cfg.Concurrency, maxBody: cfg.MaxBody, version: cfg.Version,
+		concurrency: cfg.Concurrency, maxBody: cfg.MaxBody, version: cfg.Version, began: time.Now(),
 		clients: clients{make: clientMaker(cfg.Version, cfg.Concurrency, cfg.MaxBody, cfg.Logger)},
 		places:  quota{least: 1, spare: max(1, cfg.Concurrency/10)},
 		room:    newBudget(cfg.PayloadMemory), hosts: hosts{all: map[string]*sharedHost{}}, endpoints: map[string]*quota{},
