@@ -41,9 +41,17 @@ func (l *lane) sizes(d *delivery, sign int) {
 	}
 	if d.size == 0 {
 		d.event.Trim(l.trigger.Spec.Payload)
-		d.size = l.endpoint.BodySize(&d.event) + 1 // and a comma
+		d.size = l.bodySize(&d.event) + 1 // and a comma
 	}
 	l.bytes += sign * d.size
+}
+
+// bodySize is the length of an event's part of a batch.
+func (l *lane) bodySize(e *Event) int {
+	if l.endpoint == nil {
+		return e.BodySize()
+	}
+	return l.endpoint.BodySize(e)
 }
 
 // measure takes the sum anew, since the configuration has changed.

@@ -8,14 +8,13 @@ import (
 
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
-	"github.com/rowhook/rowhook/webhook"
 )
 
 // bulk makes a scheduler with one lane, whose batches have 100 events.
 func bulk() (*scheduler, *lane) {
 	s, spec := newScheduler(100, 100), trigger.DefaultSpec()
 	spec.Batch.Max = 100
-	s.configure([]queue.Trigger{{ID: 1, Spec: spec}}, func(trigger.Spec) (*webhook.Endpoint, error) { return nil, nil })
+	s.configure([]queue.Trigger{{ID: 1, Spec: spec}}, func(trigger.Spec) (Endpoint, error) { return nil, nil })
 	return s, s.lanes[1]
 }
 

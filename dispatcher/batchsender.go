@@ -20,7 +20,7 @@ type batchAttempt struct {
 	*sender
 	shipment *shipment
 	spec     trigger.Spec
-	endpoint *webhook.Endpoint
+	endpoint Endpoint
 	ctx      context.Context
 	until    time.Time // no further request may start behind it
 
@@ -51,7 +51,7 @@ func mostFailures(n int) int { return max(10, bits.Len(uint(n))+2) }
 
 // attemptBatch makes one attempt to send the events of a shipment, and returns the shipment that
 // takes its slot.
-func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint *webhook.Endpoint) *shipment {
+func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint Endpoint) *shipment {
 	b := &batchAttempt{
 		sender: s, shipment: sh, spec: spec, endpoint: endpoint, ctx: ctx, ended: map[*delivery][]func(Attempt){},
 		until: sh.expires().Add(-min(endpoint.Timeout(), longestLease) - settleMargin),
@@ -137,7 +137,7 @@ func (b *batchAttempt) send(part []*delivery, above *batchOutcome) time.Duration
 		events[i] = &dl.event
 		dl.begun(true)
 	}
-	result, failed := b.client.SendBatch(b.ctx, b.endpoint, events)
+	result, failed := b.endpoint.SendBatch(b.ctx, events)
 	result = b.shown(result)
 	if b.requests++; b.requests == 1 { // the halves of a batch say nothing more about the endpoint
 		b.probed = b.scheduler.judged(b.shipment, b.endpoint.OwnTLS(), &result, time.Now()) && !pauses(b.spec.Retry, &result)

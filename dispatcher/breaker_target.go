@@ -80,6 +80,7 @@ const offeredFor = time.Second
 type gate struct {
 	own, host *target
 	webhook   trigger.Webhook // for which they were made
+	nats      trigger.NATS
 }
 
 // closed returns the target that fails and so holds the lane. nil: none does. While the host fails,
@@ -197,12 +198,12 @@ func (s *scheduler) aim() {
 	s.targets = map[string]*target{}
 	for _, l := range s.lanes {
 		was := l.gate
-		l.gate = gate{webhook: l.trigger.Spec.Webhook}
+		l.gate = gate{webhook: l.trigger.Spec.Webhook, nats: l.trigger.Spec.NATS}
 		if l.trigger.Spec.Breaker == trigger.BreakerOff || l.endpoint == nil || l.endpoint.Origin() == "" {
 			continue
 		}
 		l.gate.own = was.own
-		if was.own == nil || !reflect.DeepEqual(was.webhook, l.gate.webhook) {
+		if was.own == nil || !reflect.DeepEqual(was.webhook, l.gate.webhook) || !reflect.DeepEqual(was.nats, l.gate.nats) {
 			l.gate.own = &target{name: queue.TargetOf(l.id), trigger: l.id}
 		}
 		l.gate.own.lanes, l.gate.own.endpoint = []*lane{l}, l.endpoint.String()

@@ -39,7 +39,7 @@ func judge(r *webhook.Result, ownTLS bool) (trigger, host verdict) {
 		return ill, healthy
 	case webhook.KindRejected:
 		return healthy, healthy
-	case webhook.KindToken: // other triggers of the host need no token, or another one
+	case webhook.KindToken, webhook.KindUnauthorized: // other triggers of the host need no token, or have another login
 		return ill, noVerdict
 	case webhook.KindRefused, webhook.KindDNS, webhook.KindTLS, webhook.KindTimeout, webhook.KindReset, webhook.KindUnreachable, webhook.KindOther:
 	}

@@ -42,7 +42,7 @@ func (b *brokenOff) fateOf(d *delivery) queue.Fate {
 // for that since, and those that hang, if it has another URL.
 func (s *scheduler) breakOff(l *lane, next *queue.Trigger) {
 	all := next.CanceledAt != nil && (l.trigger.CanceledAt == nil || !next.CanceledAt.Equal(*l.trigger.CanceledAt))
-	if !all && next.Spec.Webhook.URL == l.trigger.Spec.Webhook.URL {
+	if !all && next.Spec.Address() == l.trigger.Spec.Address() {
 		return
 	}
 	n := 0
@@ -80,7 +80,7 @@ func (s *scheduler) takeCancellations() []cancellation {
 // hangs deals with an attempt that has begun to hang.
 func (sh *shipment) hangs() {
 	sh.stalled = true
-	if sh.cancel != nil && sh.url != sh.lane.trigger.Spec.Webhook.URL {
+	if sh.cancel != nil && sh.url != sh.lane.trigger.Spec.Address() {
 		sh.cancel(newURL())
 	}
 }

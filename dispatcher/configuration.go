@@ -58,7 +58,7 @@ type loader struct {
 	db            *database
 	guard         webhook.Guard // of the flags
 	references    *references
-	client        *client
+	destinations  destinations
 	configuration *configuration
 	scheduler     *scheduler
 	settler       *settler
@@ -100,11 +100,11 @@ func (l *loader) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.client.guard(guard)
+	l.destinations.setGuard(guard)
 	generation := l.configuration.replace(&cfg)
 	before, able, warnings := l.scheduler.unable(), map[string]bool{}, map[string]string{}
 	made := l.endpoints(cfg.Triggers)
-	unsent := l.scheduler.configure(cfg.Triggers, func(s trigger.Spec) (*webhook.Endpoint, error) {
+	unsent := l.scheduler.configure(cfg.Triggers, func(s trigger.Spec) (Endpoint, error) {
 		m := made[s.Name]
 		able[s.Name] = m.problem == nil
 		warnings[s.Name] = m.endpoint.Warning()
@@ -136,7 +136,7 @@ func (l *loader) load(ctx context.Context) error {
 
 // endpoint is that of a trigger, and why this instance can't call it.
 type endpoint struct {
-	endpoint *webhook.Endpoint
+	endpoint Endpoint
 	problem  error
 }
 
@@ -148,10 +148,7 @@ func (l *loader) endpoints(triggers []queue.Trigger) map[string]endpoint {
 	made := make(map[string]endpoint, len(triggers))
 	for i := range triggers {
 		spec := &triggers[i].Spec
-		ep, err := webhook.NewEndpointFrom(spec.Webhook, source)
-		if err == nil {
-			err = l.client.Prepare(ep)
-		}
+		ep, err := l.destinations.endpoint(spec, source)
 		made[spec.Name] = endpoint{ep, err}
 	}
 	return made

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -108,6 +109,9 @@ type Config struct {
 	// Guard says which addresses may not be called. What was applied under network is added to it.
 	// Optional.
 	Guard Guard
+	// NATS makes the destination of triggers with nats. Without it, the events of such triggers wait
+	// for a dispatcher that has it. Optional.
+	NATS func(DestinationConfig) Destination
 	// Observers are told what happens. Each sees everything; their order does not matter. Optional.
 	Observers []Observer
 	// Logger is optional.
@@ -124,7 +128,7 @@ type Dispatcher struct {
 
 	scheduler     *scheduler
 	inbox         *inbox
-	client        *client
+	destinations  destinations
 	configuration *configuration
 	references    *references
 	loader        *loader
@@ -215,6 +219,10 @@ func compose(cfg Config) *Dispatcher {
 		clientPool, room = &cfg.Shared.clients, cfg.Shared.room
 	}
 	client := &client{pool: clientPool}
+	to := destinations{trigger.KindWebhook: webhooks{client, client.guard, client.close}}
+	if cfg.NATS != nil {
+		to[trigger.KindNATS] = cfg.NATS(DestinationConfig{Version: cfg.Version, Guard: cfg.Guard, MaxBody: int(min(cfg.MaxBody, math.MaxInt)), Logger: log})
+	}
 	self := &identity{name: cfg.Name, version: cfg.Version}
 	db := &database{pooled: cfg.ListenURL != "" || cfg.NoListen, application: applicationName(cfg.Name)}
 	commits := &commitTime{db: db, self: self}
@@ -243,7 +251,7 @@ func compose(cfg Config) *Dispatcher {
 	unable := &unableTriggers{scheduler: scheduler, settler: settler, inbox: inbox, log: log}
 	references := &references{source: cfg.Source, inbox: inbox, files: newOccasion()}
 	loader := &loader{
-		db: db, guard: cfg.Guard, references: references, client: client, configuration: configuration, scheduler: scheduler, settler: settler,
+		db: db, guard: cfg.Guard, references: references, destinations: to, configuration: configuration, scheduler: scheduler, settler: settler,
 		unable: unable, captures: captures, tell: tell, log: log,
 	}
 	payloads := &payloads{
@@ -251,7 +259,7 @@ func compose(cfg Config) *Dispatcher {
 		maxBody: cfg.MaxBody, room: room, measure: make(chan struct{}, 1),
 	}
 	sender := &sender{
-		client: client, scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
+		scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
 		inbox: inbox, tell: tell, log: log,
 	}
 	taker := &taker{db: db, self: self, scheduler: scheduler, sender: sender, inbox: inbox, tell: tell, log: log, signal: make(chan struct{}, 1)}
@@ -261,7 +269,7 @@ func compose(cfg Config) *Dispatcher {
 	sender.orderer, settler.orderer = orderer, orderer
 	d := &Dispatcher{
 		orderer: orderer, taker: taker,
-		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, client: client, configuration: configuration,
+		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, destinations: to, configuration: configuration,
 		references: references, loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
 		pacer:  &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
@@ -345,8 +353,8 @@ func (d *Dispatcher) Abort() { d.abortOnce.Do(func() { close(d.abort) }) }
 // version that this program can't work on, it stands still, and Stats.Claiming says why. Run may be called once, and again
 // if it could not start.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	d.client.guard(d.cfg.Guard)
-	defer d.client.close()
+	d.destinations.setGuard(d.cfg.Guard)
+	defer d.destinations.close()
 	if d.cfg.Shared != nil {
 		defer d.cfg.Shared.join(d.scheduler)()
 		defer d.cfg.Shared.room.share()()

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -131,7 +132,7 @@ func (f *failing) run(ctx context.Context) {
 }
 
 // report logs how an attempt went.
-func (f *failing) report(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, what queue.Fate, delay time.Duration) {
+func (f *failing) report(dl *delivery, ep fmt.Stringer, r *webhook.Result, what queue.Fate, delay time.Duration) {
 	ctx := context.Background()
 	now := time.Now()
 	if r.Kind == webhook.KindCanceled {

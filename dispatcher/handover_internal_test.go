@@ -20,8 +20,9 @@ func handedLanes(t *testing.T, limit, n int) *scheduler {
 	for id := range int32(n) {
 		triggers = append(triggers, queue.Trigger{ID: id + 1, Spec: trigger.DefaultSpec()})
 	}
-	s.configure(triggers, func(trigger.Spec) (*webhook.Endpoint, error) {
-		return webhook.NewEndpoint(trigger.Webhook{URL: "http://127.0.0.1/", Timeout: trigger.DefaultTimeout}, nil)
+	s.configure(triggers, func(trigger.Spec) (Endpoint, error) {
+		ep, err := webhook.NewEndpoint(trigger.Webhook{URL: "http://127.0.0.1/", Timeout: trigger.DefaultTimeout}, nil)
+		return &webhookEndpoint{Endpoint: ep}, err
 	})
 	return s
 }

@@ -15,7 +15,7 @@ type lane struct {
 	id       int32  // of the trigger
 	source   string // of its events
 	trigger  queue.Trigger
-	endpoint *webhook.Endpoint
+	endpoint Endpoint
 	unable   error // why this instance can't call the endpoint; nil: it can
 	gone     bool  // no longer configured
 	halted   bool  // the scheduler is
@@ -59,7 +59,7 @@ type lane struct {
 }
 
 // lease is how long a claim lasts.
-func (l *lane) lease() time.Duration { return l.trigger.Spec.Webhook.Lease() }
+func (l *lane) lease() time.Duration { return l.trigger.Spec.Lease() }
 
 // idle reports that nothing may be claimed: the trigger is paused, this instance can't send for it,
 // or it stands still.

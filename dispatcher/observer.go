@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -233,7 +234,7 @@ func (o *observers) attemptingOne(e *Event, number int) (header http.Header, end
 	return header, ended
 }
 
-func (o *observers) attempted(dl *delivery, ep *webhook.Endpoint, r *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
+func (o *observers) attempted(dl *delivery, ep fmt.Stringer, r *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	if len(o.onAttempted)+len(ended) == 0 {
 		return
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
-	"github.com/rowhook/rowhook/webhook"
 )
 
 // scheduler holds the lanes and hands out the slots. It decides which lanes to claim for and how
@@ -708,7 +707,7 @@ func (s *scheduler) ids() (triggers []int32) {
 // configure takes over a configuration. endpoint makes the endpoint of a trigger, and returns why
 // this instance can't send for it; nil: it can. configure returns the deliveries that wait and may
 // not be sent any more.
-func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Spec) (*webhook.Endpoint, error)) (unsent []*delivery) {
+func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Spec) (Endpoint, error)) (unsent []*delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen := make(map[int32]bool, len(triggers))
@@ -824,11 +823,11 @@ func (s *scheduler) inFlight() int {
 
 // plan returns the spec and the endpoint by which events are sent: those in force now, not those at
 // their claim. breakOff can cancel the context. The caller calls ended at the end of the shipment.
-func (s *scheduler) plan(parent context.Context, sh *shipment) (ctx context.Context, ended func(), spec trigger.Spec, endpoint *webhook.Endpoint) {
+func (s *scheduler) plan(parent context.Context, sh *shipment) (ctx context.Context, ended func(), spec trigger.Spec, endpoint Endpoint) {
 	ctx, cancel := context.WithCancelCause(parent)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sh.url, sh.version, sh.cancel = sh.lane.trigger.Spec.Webhook.URL, sh.lane.trigger.Version, cancel
+	sh.url, sh.version, sh.cancel = sh.lane.trigger.Spec.Address(), sh.lane.trigger.Version, cancel
 	for _, d := range sh.deliveries {
 		d.event.MaxRetries = sh.lane.trigger.Spec.Retry.Limit
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
-	"github.com/rowhook/rowhook/webhook"
 )
 
 // lanes makes a scheduler with lanes 1 to n.
@@ -22,7 +21,7 @@ func lanes(limit, batch, n int, concurrency int) *scheduler {
 		s.Concurrency = concurrency
 		triggers = append(triggers, queue.Trigger{ID: id + 1, Spec: s})
 	}
-	b.configure(triggers, func(trigger.Spec) (*webhook.Endpoint, error) { return nil, nil })
+	b.configure(triggers, func(trigger.Spec) (Endpoint, error) { return nil, nil })
 	return b
 }
 
@@ -203,7 +202,7 @@ func TestAnAttemptThatWaitsForItsSettlementGivesItsPlaceBackOnce(t *testing.T) {
 func only(b *scheduler, version string, paused bool) (unsent []*delivery) {
 	t := b.lanes[1].trigger
 	t.Version, t.Paused = version, paused
-	return b.configure([]queue.Trigger{t}, func(trigger.Spec) (*webhook.Endpoint, error) { return nil, nil })
+	return b.configure([]queue.Trigger{t}, func(trigger.Spec) (Endpoint, error) { return nil, nil })
 }
 
 func TestWhatAClaimBringsForATriggerThatIsBeingPausedIsNotSent(t *testing.T) {

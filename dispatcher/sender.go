@@ -16,7 +16,6 @@ import (
 
 // sender makes attempts.
 type sender struct {
-	client    *client
 	scheduler *scheduler
 	settler   *settler
 	payloads  *payloads
@@ -61,7 +60,7 @@ func (s *sender) ship(sh *shipment) *shipment {
 		return s.scheduler.done(sh, 0, false)
 	}
 	// The configuration or a file has changed since it was claimed.
-	if err := s.client.Prepare(endpoint); err != nil {
+	if err := endpoint.Prepare(); err != nil {
 		s.unable.disable(sh, err)
 		return s.scheduler.done(sh, 0, false)
 	}
@@ -76,13 +75,13 @@ func (s *sender) ship(sh *shipment) *shipment {
 
 // mayStart reports whether a shipment may be sent: its lease lasts for an attempt, which it does not
 // if it has waited here for long, and the lanes of its events are this instance's.
-func (s *sender) mayStart(sh *shipment, endpoint *webhook.Endpoint) bool {
+func (s *sender) mayStart(sh *shipment, endpoint Endpoint) bool {
 	return time.Until(sh.expires()) >= min(endpoint.Timeout(), longestLease)+settleMargin && s.orderer.mine(sh)
 }
 
 // count counts the attempts of a shipment that may end this dispatcher, before they are made. If it
 // returns false, the shipment is given back.
-func (s *sender) count(sh *shipment, endpoint *webhook.Endpoint) bool {
+func (s *sender) count(sh *shipment, endpoint Endpoint) bool {
 	missing, err := s.orderer.note(s.ctx, sh)
 	if err == nil && len(missing) == 0 && s.mayStart(sh, endpoint) { // the statement may have taken long
 		return true
@@ -106,7 +105,7 @@ const countRetry = time.Second
 
 // attempt makes one attempt to send the only event of a shipment, and returns the shipment that
 // takes its slot.
-func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint *webhook.Endpoint) *shipment {
+func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint Endpoint) *shipment {
 	dl := sh.first()
 	if expired(&spec, dl, time.Now()) {
 		s.scheduler.judged(sh, endpoint.OwnTLS(), nil, time.Now())
@@ -148,11 +147,11 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 		result = bad.result()
 	case batch != "":
 		var failed []int
-		if result, failed = s.client.SendBatch(ctx, endpoint, []*webhook.Event{&dl.event}); len(failed) > 0 {
+		if result, failed = endpoint.SendBatch(ctx, []*webhook.Event{&dl.event}); len(failed) > 0 {
 			result = result.Rejected()
 		}
 	default:
-		result = s.client.Send(ctx, endpoint, &dl.event, nil)
+		result = endpoint.Send(ctx, &dl.event)
 	}
 	if len(spec.Payload.Mask) > 0 {
 		result = result.Masked()
@@ -184,7 +183,7 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 
 // conclude hands over what became of an event by an attempt, and tells everybody. batch is the id
 // of the request of a trigger with batches.
-func (s *sender) conclude(dl *delivery, spec *trigger.Spec, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
+func (s *sender) conclude(dl *delivery, spec *trigger.Spec, endpoint Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	s.settler.add(dl, settlementOf(spec, attemptOf(result, batch), result, what, delay))
 	s.report(dl, endpoint, result, batch, what, delay, ended)
 }
@@ -210,7 +209,7 @@ func settlementOf(spec *trigger.Spec, attempt *queue.Attempt, result *webhook.Re
 }
 
 // report tells everybody what became of an event.
-func (s *sender) report(dl *delivery, endpoint *webhook.Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
+func (s *sender) report(dl *delivery, endpoint Endpoint, result *webhook.Result, batch string, what queue.Fate, delay time.Duration, ended []func(Attempt)) {
 	s.activity.add(dl, result, what)
 	s.tell.attempted(dl, endpoint, result, batch, what, delay, ended)
 	s.failing.report(dl, endpoint, result, what, delay)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
-	"github.com/rowhook/rowhook/webhook"
 )
 
 func TestSharesNeverExceedATotalInSum(t *testing.T) {
@@ -22,7 +21,7 @@ func TestSharesNeverExceedATotalInSum(t *testing.T) {
 			all[i] = newScheduler(100, 100)
 			spec := trigger.DefaultSpec()
 			spec.ConcurrencyTotal = total
-			all[i].configure([]queue.Trigger{{ID: 1, Spec: spec}}, func(trigger.Spec) (*webhook.Endpoint, error) { return nil, nil })
+			all[i].configure([]queue.Trigger{{ID: 1, Spec: spec}}, func(trigger.Spec) (Endpoint, error) { return nil, nil })
 		}
 		sum := func() (held, open int) {
 			for _, s := range table {
@@ -95,7 +94,7 @@ func newSharing(t *testing.T, total, instances int) *sharing {
 		s := newScheduler(100, 100)
 		spec := trigger.DefaultSpec()
 		spec.ConcurrencyTotal = total
-		s.configure([]queue.Trigger{{ID: 1, Spec: spec}}, func(trigger.Spec) (*webhook.Endpoint, error) { return nil, nil })
+		s.configure([]queue.Trigger{{ID: 1, Spec: spec}}, func(trigger.Spec) (Endpoint, error) { return nil, nil })
 		s.enter(s.lanes[1], drained)
 		w.all = append(w.all, s)
 	}

@@ -179,7 +179,7 @@ type common struct {
 // endpointOf names the endpoint of a lane, over all databases. A URL may be another one in each of them,
 // by what it refers to.
 func endpointOf(l *lane) string {
-	return l.trigger.Spec.Name + "\x00" + l.trigger.Spec.Webhook.URL + "\x00" + l.endpoint.Origin()
+	return l.trigger.Spec.Name + "\x00" + l.trigger.Spec.Address() + "\x00" + l.endpoint.Origin()
 }
 
 // shareEndpoint gives a lane that was configured its part of the attempts at its endpoint.

@@ -8,10 +8,10 @@ import (
 	"github.com/rowhook/rowhook/trigger"
 )
 
-// checkPlaceholders finds placeholders of the webhook for columns that the table does not have. Those
+// checkPlaceholders finds placeholders of the request for columns that the table does not have. Those
 // that stand for nothing whatever the table has are rule.Faults.
 func (p *planner) checkPlaceholders(spec *trigger.Spec, rel *relation, lacks func(missing, message string, path ...string)) error {
-	return spec.Webhook.EachText(func(text string, mode template.Mode, path ...string) {
+	return spec.EachText(func(text string, mode template.Mode, path ...string) {
 		parts, err := template.Parse(text, mode)
 		if err != nil {
 			lacks("", err.Error(), path...)

@@ -115,11 +115,16 @@ func (w *Webhook) EachText(visit func(text string, mode template.Mode, path ...s
 			visit(of.texts[name], of.mode, "webhook", of.key, name)
 		}
 	}
-	if w.Body == "" || w.Body == BodyForm {
+	return w.Body.eachText(visit, "webhook")
+}
+
+// eachText visits the texts of a template. key is that of the destination.
+func (b Body) eachText(visit func(text string, mode template.Mode, path ...string), key string) error {
+	if b == "" || b == BodyForm {
 		return nil
 	}
-	err := template.Each(json.RawMessage(w.Body), func(text string, path []string) {
-		visit(text, template.Always, append([]string{"webhook", "body"}, path...)...)
+	err := template.Each(json.RawMessage(b), func(text string, path []string) {
+		visit(text, template.Always, append([]string{key, "body"}, path...)...)
 	})
 	if err != nil {
 		return fmt.Errorf("read the body: %w", err)

@@ -39,8 +39,10 @@ type Spec struct {
 	When string `json:"when,omitempty" yaml:"when,omitempty"`
 	// Payload says what old and new hold. The zero value takes the whole row.
 	Payload Payload `json:"payload,omitzero" yaml:"payload,omitempty"`
-	// Webhook is where events are sent.
-	Webhook Webhook `json:"webhook" yaml:"webhook"`
+	// Webhook is where events are sent. NATS is where they are published instead: then Webhook is its
+	// zero value.
+	Webhook Webhook `json:"webhook" yaml:"webhook,omitempty"`
+	NATS    NATS    `json:"nats,omitzero" yaml:"nats,omitempty"`
 	// Retry is what happens after a failed attempt.
 	Retry Retry `json:"retry" yaml:"retry,omitempty"`
 	// Delay is the time from a change to its first attempt, in whole milliseconds. 0: none.
@@ -245,6 +247,12 @@ type Webhook struct {
 	TLS TLS `json:"tls,omitzero" yaml:"tls,omitempty"`
 	// OAuth2 has each request carry a token. The zero value sends none.
 	OAuth2 OAuth2 `json:"oauth2,omitzero" yaml:"oauth2,omitempty"`
+}
+
+// IsZero reports whether nothing is configured, so that events go elsewhere.
+func (w Webhook) IsZero() bool {
+	return w.URL == "" && w.Method == "" && len(w.Query) == 0 && len(w.Headers) == 0 && w.Body == "" && len(w.Form) == 0 && w.Format == "" &&
+		w.Compress == "" && w.Timeout == 0 && w.Secret == "" && w.TLS.IsZero() && w.OAuth2.IsZero()
 }
 
 // LeaseMargin is the part of a lease beyond the timeout of the attempt. It allows for waiting in

@@ -14,7 +14,7 @@ const hidden = "needs a newer rowhook"
 // IsNew reports whether a Spec has keys that programs of the schema version before do not know, and
 // that matter when events are sent.
 func (s *Spec) IsNew() bool {
-	return s.Webhook.hasOwnRequest() || s.Webhook.Format != "" || s.Webhook.Compress != "" || s.Payload.IsTrimmed() || s.On.Truncate || s.Retry.hasOwnEnd() || s.Webhook.hasNewSecrets()
+	return !s.NATS.IsZero() || s.Webhook.hasOwnRequest() || s.Webhook.Format != "" || s.Webhook.Compress != "" || s.Payload.IsTrimmed() || s.On.Truncate || s.Retry.hasOwnEnd() || s.Webhook.hasNewSecrets()
 }
 
 // plainSpec is a Spec without its methods.
@@ -34,7 +34,7 @@ type storedWebhook struct {
 }
 
 // MarshalJSON writes the form that rowhook.trigger.spec holds. A Spec with keys that are new in
-// this schema version has its URL in webhook.target.
+// this schema version has its URL in webhook.target. One of NATS has none there.
 func (s Spec) MarshalJSON() ([]byte, error) {
 	if !s.IsNew() {
 		return json.Marshal(plainSpec(s))
@@ -56,7 +56,10 @@ func (s *Spec) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &stored); err != nil {
 		return fmt.Errorf("read the webhook: %w", err)
 	}
-	if stored.Webhook.Target != "" {
+	switch {
+	case !plain.NATS.IsZero():
+		plain.Webhook = Webhook{}
+	case stored.Webhook.Target != "":
 		plain.Webhook.URL = stored.Webhook.Target
 	}
 	*s = Spec(plain)
@@ -70,16 +73,29 @@ func ShowStored(spec map[string]any) {
 		maps.Copy(spec, general)
 		delete(spec, "general")
 	}
+	if nats, ok := spec["nats"].(map[string]any); ok {
+		delete(spec, "webhook")
+		showBody(nats)
+	}
 	webhook, ok := spec["webhook"].(map[string]any)
 	if target, isNew := webhook["target"]; ok && isNew {
 		webhook["url"] = target
 		delete(webhook, "target")
 	}
-	if text, isText := webhook["body"].(string); ok && isText {
-		var body any
-		if json.Unmarshal([]byte(text), &body) == nil {
-			webhook["body"] = body
-		}
+	if ok {
+		showBody(webhook)
+	}
+}
+
+// showBody puts a template of a body as rowhook.yaml has it.
+func showBody(destination map[string]any) {
+	text, isText := destination["body"].(string)
+	if !isText {
+		return
+	}
+	var body any
+	if json.Unmarshal([]byte(text), &body) == nil {
+		destination["body"] = body
 	}
 }
 

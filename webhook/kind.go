@@ -32,10 +32,12 @@ const (
 	KindDenied      Kind = "denied"      // the guard forbids the address
 	KindBadPayload  Kind = "bad_payload" // the payload can't be read, or is not UTF-8
 	KindToken       Kind = "token"       // no OAuth token: its endpoint fails, or refuses
-	KindRejected    Kind = "rejected"    // a 2xx response to a batch lists the event as failed
-	KindBadAnswer   Kind = "bad_answer"  // a 2xx response to a batch can't be understood
-	KindCanceled    Kind = "canceled"    // Rowhook stopped before the response arrived
-	KindOther       Kind = "other"       // anything else, such as a response that is not HTTP
+	// KindUnauthorized means that servers of NATS do not accept the login, or do not let it publish.
+	KindUnauthorized Kind = "unauthorized"
+	KindRejected     Kind = "rejected"   // a 2xx response to a batch lists the event as failed
+	KindBadAnswer    Kind = "bad_answer" // a 2xx response to a batch can't be understood
+	KindCanceled     Kind = "canceled"   // Rowhook stopped before the response arrived
+	KindOther        Kind = "other"      // anything else, such as a response that is not HTTP
 )
 
 // Kinds returns the kinds with which Send can fail, as text. KindBadPayload is not among them: it
@@ -43,7 +45,7 @@ const (
 func Kinds() []string {
 	var out []string
 	for _, k := range []Kind{
-		KindRefused, KindDNS, KindTLS, KindTimeout, KindReset, KindUnreachable, KindBadURL, KindTooLarge, KindDenied, KindToken, KindRejected, KindBadAnswer,
+		KindRefused, KindDNS, KindTLS, KindTimeout, KindReset, KindUnreachable, KindBadURL, KindTooLarge, KindDenied, KindToken, KindUnauthorized, KindRejected, KindBadAnswer,
 		KindCanceled, KindOther,
 	} {
 		out = append(out, string(k))

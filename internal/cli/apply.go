@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/sqlschema"
 	"github.com/rowhook/rowhook/trigger"
@@ -252,6 +253,19 @@ func (a *app) applyConfig(ctx context.Context, conn *pgx.Conn, cfg *config.Confi
 // loadConfig reads the configuration and logs its warnings. With a nil lookup, variables are not
 // checked. runs says that a dispatcher of this program sends for it, and gives out what g says.
 func (a *app) loadConfig(file string, lookup func(string) (string, bool), g giving, runs bool) (*config.Config, error) {
+	cfg, err := a.loadAny(file, lookup, g, runs)
+	if err == nil {
+		err = a.refuseNATS(cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// loadAny is loadConfig of a configuration whose triggers may have destinations that this program can't
+// send to.
+func (a *app) loadAny(file string, lookup func(string) (string, bool), g giving, runs bool) (*config.Config, error) {
 	cfg, err := a.readConfig(file, lookup)
 	if err != nil {
 		return nil, err
@@ -265,6 +279,21 @@ func (a *app) loadConfig(file string, lookup func(string) (string, bool), g givi
 		a.log.Warn(w.String())
 	}
 	return cfg, nil
+}
+
+// refuseNATS returns an error if triggers publish to NATS, and this program can't. Whoever applies them by
+// it would wait for events that no dispatcher of it sends.
+func (a *app) refuseNATS(cfg *config.Config) error {
+	if a.parts.NATS != nil {
+		return nil
+	}
+	var problems []config.Problem
+	for i := range cfg.Triggers {
+		if cfg.Triggers[i].Kind() == trigger.KindNATS {
+			problems = append(problems, cfg.Problem(i, dispatcher.ErrNoNATS.Error(), "nats"))
+		}
+	}
+	return config.ErrorOf(problems...)
 }
 
 // standardInput is the value of -f that means standard input. A file of this name is ./-.

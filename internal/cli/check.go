@@ -129,6 +129,9 @@ func (a *app) check(paths []string, o checking) error {
 	for _, path := range paths {
 		cfg, err := a.readConfig(path, lookup)
 		if err == nil {
+			err = a.refuseNATS(cfg)
+		}
+		if err == nil {
 			warnOfRefused(cfg, store, g, false)
 			cfg.WarnOfRules()
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/logs"
 	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -20,7 +21,21 @@ import (
 // 3 changes are pending. environ has the form of [os.Environ]. Libraries read some variables from the process itself: PG*,
 // and the proxy settings.
 func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
+	return RunWith(ctx, Parts{}, args, environ, stdin, stdout, stderr)
+}
+
+// Parts are what not every build of the program has.
+type Parts struct {
+	// NATS makes the destination of triggers with nats. nil: their events are not sent by this program.
+	NATS func(dispatcher.DestinationConfig) dispatcher.Destination
+	// NATSServer starts the server of rowhook dev --nats, which shows the messages that it gets. nil:
+	// this program has none.
+	NATSServer func(show func(NATSMessage)) (NATSServer, error)
+}
+
+// RunWith is Run of a program that has parts.
+func RunWith(ctx context.Context, parts Parts, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{parts: parts, environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	a.log = logs.New(stderr, logs.Options{Format: logs.FormatAuto, Lookup: a.lookup})
 	root := a.root()
 	root.SetArgs(args)
@@ -44,6 +59,7 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 
 // app is one run of the program.
 type app struct {
+	parts          Parts
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer

@@ -114,12 +114,13 @@ type devRun struct {
 	secret  string        // stands for secrets whose variables are not set
 	forward *forwarder    // nil: not forwarding
 
-	server   *localpg.Server
-	receiver *devReceiver
-	url      string // of the HTTP interface
-	token    string // for the dashboard; "": there is no HTTP interface
-	sqlURL   string // of the database for SQL from the dashboard
-	ready    *readyFile
+	server     *localpg.Server
+	natsServer NATSServer // nil: there is none
+	receiver   *devReceiver
+	url        string // of the HTTP interface
+	token      string // for the dashboard; "": there is no HTTP interface
+	sqlURL     string // of the database for SQL from the dashboard
+	ready      *readyFile
 
 	reapplier *reapplier
 
@@ -137,6 +138,9 @@ func (a *app) dev(parent context.Context, o devOptions) (err error) {
 		return err
 	}
 	if r.forward, err = newForwarder(o, r.show, r.target); err != nil {
+		return err
+	}
+	if err := a.checkNATS(o); err != nil {
 		return err
 	}
 	r.reapplier = r.newReapplier()
@@ -208,6 +212,11 @@ func (r *devRun) run(ctx, hurry context.Context) (err error) {
 		return err
 	}
 	defer r.receiver.stop()
+	stopNATS, err := r.startNATS()
+	if err != nil {
+		return err
+	}
+	defer stopNATS()
 	if err := r.checkPostgresPort(ctx); err != nil {
 		return err
 	}
@@ -244,7 +253,7 @@ func (r *devRun) checkPostgresPort(ctx context.Context) error {
 
 // deliverFrom applies the configuration, and delivers until the work is done or ctx ends.
 func (r *devRun) deliverFrom(ctx context.Context, conn *pgx.Conn, arrivals <-chan sink.Delivery) error {
-	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Source: r.source, Logger: r.forward.logger(r.log)}
+	d := dispatcher.Config{DatabaseURL: r.global.databaseURL, Version: build(), GracePeriod: devStop, Source: r.source, Logger: r.forward.logger(r.log), NATS: r.parts.NATS}
 	if !r.toSink && (r.showing || len(r.command) == 0 && !r.json) {
 		d.Observers = append(d.Observers, dispatcher.Observer{Attempted: func(at dispatcher.Attempt) { r.show.attempt(at, r.mask(at.Event.Trigger)) }})
 	}

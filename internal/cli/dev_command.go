@@ -32,12 +32,16 @@ PGGSSENCMODE PGGSSDELEGATION PGGSSLIB PGKRBSRVNAME PGTARGETSESSIONATTRS PGLOADBA
 
 // ownVariables are what commands in the sandbox need. Those that are "" are not set.
 func (r *devRun) ownVariables() map[string]string {
-	return map[string]string{
+	set := map[string]string{
 		databaseURLVariable:        r.databaseURL(),
 		sandbox.SinkURLVariable:    r.receiver.url,
 		sandbox.SinkSecretVariable: r.secretInUse(),
 		urlVariable:                r.url,
 	}
+	if r.natsServer != nil {
+		set[sandbox.NATSURLVariable] = r.natsServer.URL()
+	}
+	return set
 }
 
 // environment returns the environment of a command.
@@ -80,8 +84,8 @@ func (r *devRun) databaseURL() string {
 func unsetSecrets(specs []trigger.Spec, source trigger.Source) []string {
 	var names []string
 	for _, s := range specs {
-		found, err := trigger.References(s.Webhook.Secret)
-		if err != nil || len(found) != 1 || strings.HasPrefix(found[0], trigger.FilePrefix) || s.Webhook.Secret != "${"+found[0]+"}" {
+		found, err := trigger.References(s.Request().Secret)
+		if err != nil || len(found) != 1 || strings.HasPrefix(found[0], trigger.FilePrefix) || s.Request().Secret != "${"+found[0]+"}" {
 			continue
 		}
 		if value, _ := source(found[0]); value == "" {

@@ -22,10 +22,10 @@ import (
 func (a *app) devConfig(o devOptions) (*config.Config, error) {
 	if o.file != "" {
 		lookup := a.lookup
-		if o.toSink {
-			lookup = nil // the built-in receiver needs no variables
+		if o.toSink { // the built-in receiver needs no variables, and takes what would be published, too
+			return a.loadAny(o.file, nil, o.giving, false)
 		}
-		return a.loadConfig(o.file, lookup, o.giving, !o.toSink)
+		return a.loadConfig(o.file, lookup, o.giving, true)
 	}
 	if _, err := os.Stat(defaultFile); err == nil && !o.once {
 		a.log.Info("using the sample table; to use the configuration in this directory, add -f " + defaultFile)
@@ -49,6 +49,12 @@ func (r *devRun) source(name string) (string, error) {
 		receiver = r.receiver.url
 	}
 	switch {
+	case name == sandbox.NATSURLVariable && r.natsServer != nil:
+		return r.natsServer.URL(), nil
+	case name == sandbox.NATSURLVariable && r.nats:
+		return "nats://127.0.0.1", nil // before the server has a port
+	case name == sandbox.SinkSecretVariable && r.nats:
+		return r.secret, nil
 	case r.toSink:
 		return sandbox.Variables(receiver, r.secret, r.store.Get)(name)
 	case name == sandbox.SinkURLVariable:
@@ -81,6 +87,10 @@ func (r *devRun) point(cfg *config.Config) (*devTriggers, error) {
 		pointed.Triggers, pointed.Settings = sandbox.Point(cfg.Triggers, r.store.Get), sandbox.Reachable(cfg.Settings)
 		t.unset = sandbox.Unset(pointed.Triggers, r.store.Get)
 	}
+	if r.nats {
+		pointed.Triggers = r.pointNATS(cfg.Triggers, pointed.Triggers)
+		pointed.Settings.Network = trigger.Network{Deny: []string{}, Allow: []string{}}
+	}
 	t.secrets = sandbox.Secrets(pointed.Triggers, r.source)
 	return t, r.checkWebhooks(&pointed)
 }
@@ -100,15 +110,27 @@ func (r *devRun) checkWebhooks(cfg *config.Config) error {
 	}
 	var problems []config.Problem
 	for i := range cfg.Triggers {
-		endpoint, err := webhook.NewEndpointFrom(cfg.Triggers[i].Webhook, r.source)
-		if err == nil {
-			err = client.Prepare(endpoint)
-		}
-		if err != nil {
-			problems = append(problems, cfg.Problem(i, "can't be called"+r.givenTo(cfg.Triggers[i])+": "+err.Error()+remedy, "webhook"))
+		if err := callable(client, &cfg.Triggers[i], r.source); err != nil {
+			problems = append(problems, cfg.Problem(i, "can't be called"+r.givenTo(cfg.Triggers[i])+": "+err.Error()+remedy, cfg.Triggers[i].Kind()))
 		}
 	}
 	return config.ErrorOf(problems...)
+}
+
+// callable returns why nothing can be sent for a trigger, or nil.
+func callable(client *webhook.Client, spec *trigger.Spec, source trigger.Source) error {
+	if spec.Kind() == trigger.KindNATS {
+		m, err := webhook.NewMessage(&spec.NATS, source, 0)
+		if err == nil {
+			err = m.Prepare()
+		}
+		return err
+	}
+	endpoint, err := webhook.NewEndpointFrom(spec.Webhook, source)
+	if err == nil {
+		err = client.Prepare(endpoint)
+	}
+	return err
 }
 
 // givenTo names the variables that a trigger refers to and that are set, or returns "".
@@ -171,6 +193,9 @@ func (r *devRun) secretOf(trigger string) string { return r.current().secrets[tr
 
 // apply applies a configuration whose triggers are pointed.
 func (r *devRun) apply(ctx context.Context, conn *pgx.Conn, cfg *config.Config) error {
+	if err := r.prepareStreams(ctx, cfg.Triggers); err != nil {
+		return err
+	}
 	_, err := r.applyConfig(ctx, conn, cfg)
 	var missing *config.Error
 	if errors.As(err, &missing) && len(r.init)+len(r.migrations) == 0 && r.file != "" {

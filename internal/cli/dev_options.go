@@ -32,6 +32,7 @@ type devOptions struct {
 	json             bool
 	showing          bool
 	once, offline    bool
+	nats             bool // a server of NATS is started, and triggers with nats publish to it
 	outlive          bool
 	watching         bool
 	stopTimeout      time.Duration
@@ -48,6 +49,7 @@ func (o *devOptions) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&o.migrations, "migrate", nil, "`command` of the shell that creates or changes the tables, after --init, at every start; it has DATABASE_URL; repeat it for several")
 	f.BoolVar(&o.toSink, "sink", false, "send every delivery to the built-in receiver instead of the configured URLs; --sink=false: don't "+
 		"(default: with a COMMAND, --ready-file, --output json or --forward-to)")
+	f.BoolVar(&o.nats, "nats", false, "start a server of NATS with JetStream, and have triggers with nats publish to it; what arrives is shown. It needs rowhook-nats")
 	f.BoolVar(&o.showing, "show", false, "show deliveries also with a COMMAND, on standard error, or with --output json, as JSON lines")
 	f.BoolVar(&o.once, "once", false, "deliver an insert, an update and a delete, compare them with the expected bodies, and exit")
 	s.text(&o.forwardTo, "forward-to", "send deliveries on to the app at this `URL`, with path and query of the configured URL, and show its answers")

@@ -127,7 +127,7 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
 	if err != nil {
 		return err
 	}
-	cfg.Version, cfg.Source, cfg.Logger = build(), store.Get, a.log
+	cfg.Version, cfg.Source, cfg.Logger, cfg.NATS = build(), store.Get, a.log, a.parts.NATS
 	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would mean the default
 	target, err := a.target()
 	if err != nil {

@@ -14,10 +14,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/sandbox"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 func (a *app) testCommand() *cobra.Command {
@@ -83,7 +85,7 @@ the heartbeats are called.`,
 		}
 		trial.Unsent = trial.Unsent || trial.Real
 		pointed := false // at the receiver of rowhook dev
-		trial.Trigger, trial.Version = args[0], build()
+		trial.Trigger, trial.Version, trial.Publish = args[0], build(), a.publisher()
 		trial.Source = func(w trigger.Webhook) trigger.Source {
 			pointed = sandbox.IsPointed(w)
 			return sandbox.VisitorVariables(w, store.Get)
@@ -119,6 +121,22 @@ the heartbeats are called.`,
 		})
 	}
 	return cmd
+}
+
+// publisher returns what publishes a single event to NATS. nil: this program can't.
+func (a *app) publisher() func(context.Context, *trigger.Spec, trigger.Source, webhook.Guard, *webhook.Event) (webhook.Result, error) {
+	if a.parts.NATS == nil {
+		return nil
+	}
+	return func(ctx context.Context, spec *trigger.Spec, source trigger.Source, guard webhook.Guard, e *webhook.Event) (webhook.Result, error) {
+		d := a.parts.NATS(dispatcher.DestinationConfig{Version: build(), Guard: guard, Logger: a.log})
+		defer d.Close()
+		ep, err := d.Endpoint(spec, source)
+		if err != nil {
+			return webhook.Result{}, err
+		}
+		return ep.Send(ctx, e), nil
+	}
 }
 
 // testAlerts tries what alerts of the configuration name.

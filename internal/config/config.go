@@ -141,6 +141,9 @@ func (d *decoder) sound(name string) *Config {
 		if !clean("webhook") {
 			spec.Webhook = trigger.Webhook{}
 		}
+		if !clean("nats") {
+			spec.NATS = trigger.NATS{}
+		}
 		if !clean("order") {
 			spec.Order = trigger.Order{}
 		}
@@ -274,9 +277,13 @@ func (c *Config) WarnOfReferences(refuses func(name string) error) {
 // eachReferring visits the values of a trigger that may contain references, in a fixed order.
 func eachReferring(s trigger.Spec, visit func(value string, path ...string)) {
 	// The body was made by Parse, or was read from a valid spec.
-	_ = s.Webhook.EachText(func(text string, mode template.Mode, path ...string) {
+	_ = s.EachText(func(text string, mode template.Mode, path ...string) {
 		visit(referring(text, mode, path[1] == "url"), path...)
 	})
+	if s.Kind() == trigger.KindNATS {
+		eachReferringNATS(&s.NATS, visit)
+		return
+	}
 	visit(s.Webhook.Secret, "webhook", "secret")
 	visit(s.Webhook.TLS.CAFile, "webhook", "tls", "ca_file")
 	visit(s.Webhook.TLS.CertFile, "webhook", "tls", "cert_file")
@@ -306,7 +313,7 @@ func referring(text string, mode template.Mode, whole bool) string {
 }
 
 // eachReference visits the values of triggers and alerts that may contain references. trigger is -1
-// for those of alerts. field is what a value is: url, headers, secret, tls or oauth2.
+// for those of alerts. field is what a value is: url, headers, secret, tls, oauth2, or a key of nats.
 func (c *Config) eachReference(visit func(trigger int, field, value string, path ...string)) {
 	for i, spec := range c.Triggers {
 		eachReferring(spec, func(value string, path ...string) { visit(i, path[1], value, path...) })
@@ -344,7 +351,11 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 		if err == nil && field == "secret" {
 			c.warnOfSecret(i, expanded, strings.Join(names, ", "), path...)
 		}
-		if err == nil && field == "url" && checkExpandedURL(expanded) != nil {
+		if err == nil && path[0] == trigger.KindNATS && field == "url" && checkExpandedNATS(expanded) != nil {
+			c.warn(i, fmt.Sprintf("with the value of %s here this is not a nats:// URL; check the value where the dispatcher runs", strings.Join(names, ", ")), path...)
+			return
+		}
+		if err == nil && path[0] != trigger.KindNATS && field == "url" && checkExpandedURL(expanded) != nil {
 			c.warn(i, fmt.Sprintf("with the value of %s here this is not an http:// or https:// URL; check the value where the dispatcher runs",
 				strings.Join(names, ", ")), path...)
 		}
@@ -359,7 +370,7 @@ func (c *Config) warnOfSecrets() {
 	c.eachReference(func(i int, field, value string, path ...string) {
 		plain := value != "" && !strings.Contains(value, "${")
 		switch key := path[len(path)-1]; {
-		case plain && (field == "secret" || key == "client_secret" && field == "oauth2" ||
+		case plain && (field == "secret" || key == "client_secret" && field == "oauth2" || path[0] == trigger.KindNATS && isNATSSecret(field) ||
 			(field == "headers" || field == "query" || field == "form") && isSecretHeader(key)):
 			message := "is plain text here, so the database stores it, too" + remedy
 			if field == "secret" && hasShortKey(value) {

@@ -256,7 +256,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a key without a value", fileOf("retry:"), "6:5: triggers[0].retry: has no value; write it like retry: {limit: 5}, or remove it"},
 		{"a dash without a value", "triggers:\n  -\n", "2:3: triggers[0]: has no value; "},
 		{"no space after the dash", "triggers:\n  -name: a\n", "2:3: triggers: is a group of keys where a list is needed; start each entry under it with a dash and a space"},
-		{"a key of another level", fileOf("url: x"), "6:5: triggers[0].url: unknown key in triggers[0]; it belongs in webhook, indent it under that"},
+		{"a key of another level", fileOf("url: x"), "6:5: triggers[0].url: unknown key in triggers[0]; it belongs in nats or webhook, indent it under that"},
 		{"a trigger's key at the top", fileOf() + "table: x\n", "6:1: table: unknown key here; it belongs to an entry of triggers"},
 		{"a top key in a trigger", fileOf("network: {}"), "6:5: triggers[0].network: unknown key in triggers[0]; it belongs at the top of the file"},
 		{"a key of another group", fileOf("concurrency: {max: 3}"), "triggers[0].concurrency.max: unknown key; the keys in triggers[0].concurrency are each, total; if max of batch is meant, indent it under that"},

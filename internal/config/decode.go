@@ -271,7 +271,9 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 		if !seen["table"] && !seen["tables"] && complete {
 			d.missing(at.pos, at.key("table", at.pos))
 		}
-		d.checkMerged(spec, at, seen["webhook"] || !complete)
+		if d.destination(spec, at, seen, complete) {
+			d.checkMerged(spec, at, seen["webhook"] || !complete)
+		}
 	}
 }
 
@@ -446,7 +448,7 @@ func (d *decoder) text(n ast.Node, v reflect.Value, at place) {
 		return
 	case k.pattern != "" && !d.matches(k.pattern, text):
 		if strings.Contains(text, "${") {
-			d.reportAt(nodePosition(n), at.path, "${NAME} is not read here, only in a webhook's url, query, headers, body, form and secret; write the %s itself", at.name())
+			d.reportAt(nodePosition(n), at.path, "${NAME} is not read here, only in a webhook's url, query, headers, body, form and secret, and in nats; write the %s itself", at.name())
 			return
 		}
 		d.reportAt(nodePosition(n), at.path, "%s is not %s; %s", quote(text), k.noun, k.rule)

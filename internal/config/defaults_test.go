@@ -261,6 +261,9 @@ func plain(t *rapid.T, spec trigger.Spec) map[string]any {
 	if spec.Webhook.Body != "" {
 		all["webhook"].(map[string]any)["body"] = json.RawMessage(spec.Webhook.Body) // with its order and digits
 	}
+	if spec.NATS.Body != "" {
+		all["nats"].(map[string]any)["body"] = json.RawMessage(spec.NATS.Body)
+	}
 	if total, ok := all["concurrency_total"]; ok {
 		delete(all, "concurrency_total")
 		all["concurrency"] = map[string]any{"each": spec.Concurrency, "total": total}

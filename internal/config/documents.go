@@ -127,6 +127,7 @@ func cloneSpec(s trigger.Spec) trigger.Spec {
 	s.Webhook.Headers = maps.Clone(s.Webhook.Headers)
 	s.Webhook.Query = maps.Clone(s.Webhook.Query)
 	s.Webhook.Form = maps.Clone(s.Webhook.Form)
+	s.NATS.Headers = maps.Clone(s.NATS.Headers)
 	s.Order.By = slices.Clone(s.Order.By)
 	s.Retry.Schedule = slices.Clone(s.Retry.Schedule)
 	s.Retry.Statuses = slices.Clone(s.Retry.Statuses)

@@ -70,8 +70,8 @@ var examples = []string{
 // key that excludes another one, which the file has.
 var unshown = []string{"-", "form"}
 
-// besides are the keys that stand in the place of table. A comment shows them.
-var besides = []string{"tables", "except", "follow"}
+// besides are the keys that stand in the place of table, and of webhook. A comment shows them.
+var besides = []string{"tables", "except", "follow", "nats"}
 
 func TestExampleShowsEveryKeyWithItsDefault(t *testing.T) {
 	t.Parallel()

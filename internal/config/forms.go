@@ -207,6 +207,9 @@ func normalize(s *trigger.Spec) {
 	if s.Webhook.Compress == trigger.CompressNone {
 		s.Webhook.Compress = ""
 	}
+	if s.NATS.Format == trigger.FormatHasura {
+		s.NATS.Format = ""
+	}
 	if s.Breaker == trigger.BreakerOn {
 		s.Breaker = ""
 	}

@@ -191,6 +191,25 @@ func specs() *rapid.Generator[trigger.Spec] {
 				Wait: min(duration.Draw(t, "wait"), trigger.Duration(20*time.Second)),
 			}
 		}
+		if rapid.IntRange(0, 2).Draw(t, "nats") == 0 {
+			w := s.Webhook
+			s.Webhook, s.Batch = trigger.Webhook{}, trigger.Batch{}
+			s.NATS = trigger.NATS{
+				URL: rapid.SampledFrom([]string{"nats://a", "${U}", "tls://a:1,nats://[::1]:4222", "wss://a/x"}).Draw(t, "servers"), Subject: rapid.SampledFrom([]string{"a", "a.$new.b", "${new.\"a b\" ?? 'x'}.null", "${P}.$id"}).Draw(t, "subject"),
+				Stream: rapid.SampledFrom([]string{"", "S", "yes", "1"}).Draw(t, "stream"), Headers: w.Headers, Format: w.Format, Secret: w.Secret, Timeout: w.Timeout, TLS: w.TLS,
+			}
+			if w.Body != trigger.BodyForm {
+				s.NATS.Body = w.Body
+			}
+			switch rapid.SampledFrom([]string{"", "creds", "user", "token"}).Draw(t, "login") {
+			case "creds":
+				s.NATS.Creds = "${file:/c}"
+			case "user":
+				s.NATS.User, s.NATS.Password = rapid.SampledFrom([]string{"a", "null", "1"}).Draw(t, "user"), "a: b"
+			case "token":
+				s.NATS.Token = "${T}"
+			}
+		}
 		if rapid.Bool().Draw(t, "rated") {
 			s.Rate.Limit = trigger.PerTime{N: rapid.IntRange(1, 1_000_000).Draw(t, "rate"), Time: rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "per")}
 			s.Rate.Burst = rapid.SampledFrom([]int{0, 1, 100}).Draw(t, "burst")

@@ -224,7 +224,7 @@ func triggerKeys() map[string]key {
 			example: "numbers: text",
 			enum:    []string{trigger.NumbersJSON, trigger.NumbersText},
 		},
-		"triggers[].webhook": {doc: "The receiver, to which events are sent.", example: "webhook: {url: \"https://example.com/hooks/orders\"}", required: true},
+		"triggers[].webhook": {doc: "The receiver, to which events are sent.", example: "webhook: {url: \"https://example.com/hooks/orders\"}"},
 		"triggers[].webhook.url": {
 			doc: "The http:// or https:// URL that events are sent to. The dispatcher replaces ${NAME} by an environment variable, and ${file:/PATH} by a file's " +
 				"content, when it sends; the database and the logs contain only the reference. Behind the host it may have data of the event, as in /orders/$new.id.",
@@ -561,6 +561,7 @@ func triggerKeys() map[string]key {
 			example: "max_size: 20GiB",
 		},
 	}
+	addNATS(all)
 	for _, operation := range [...]string{"insert", "update", "delete"} {
 		columns := all["triggers[].payload.columns"]
 		columns.doc = "The columns in the events of " + operation + "s, in this order, instead of those of payload.columns."

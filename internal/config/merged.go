@@ -15,7 +15,7 @@ import (
 // says that the trigger has a webhook, where a missing url was reported already.
 func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 	t := merged{d: d, spec: spec, at: at}
-	if _, given := d.positions.at(d.shared, sharedPath("webhook")); given && !ownURL {
+	if _, given := d.positions.at(d.shared, sharedPath("webhook")); given && !ownURL && spec.Kind() == trigger.KindWebhook {
 		if url := at.key("webhook", at.pos).key("url", at.pos); !d.inherits(url.path) {
 			d.missing(at.pos, url)
 		}
@@ -33,12 +33,13 @@ func (d *decoder) checkMerged(spec *trigger.Spec, at place, ownURL bool) {
 	t.checkOrder()
 	t.checkConcurrency()
 	t.checkRequest()
+	t.checkNATS()
 	t.checkRules()
 }
 
 // checkRules reports what an apply would report, too, and needs no database to be seen.
 func (t merged) checkRules() {
-	for _, key := range []string{"on", "payload", "when", "order", "at", "capture", "webhook"} {
+	for _, key := range []string{"on", "payload", "when", "order", "at", "capture", "webhook", "nats"} {
 		if !t.clean(key) {
 			return
 		}
@@ -276,14 +277,14 @@ func (t merged) checkStatuses() {
 
 // checkSigned reports configured headers that signing sets.
 func (t merged) checkSigned() {
-	w := t.spec.Webhook
+	w, key := t.spec.Request(), t.spec.Kind()
 	if w.Secret == "" {
 		return
 	}
 	for _, name := range sortedKeys(w.Headers) {
 		if slices.Contains([]string{"webhook-id", "webhook-timestamp", "webhook-signature"}, strings.ToLower(name)) {
 			t.conflict(fmt.Sprintf("secret makes Rowhook set the header %s itself; remove one of the two", name),
-				[]string{"webhook", "headers", name}, []string{"webhook", "secret"})
+				[]string{key, "headers", name}, []string{key, "secret"})
 		}
 	}
 }
@@ -291,17 +292,17 @@ func (t merged) checkSigned() {
 // checkFormat reports what contradicts a format of CloudEvents: batches of the binary mode, and
 // headers by which a receiver would not recognise the event.
 func (t merged) checkFormat() {
-	w := t.spec.Webhook
-	if w.Format == "" || w.Format == trigger.FormatHasura || !t.clean("webhook", "format") {
+	w, key := t.spec.Request(), t.spec.Kind()
+	if w.Format == "" || w.Format == trigger.FormatHasura || !t.clean(key, "format") {
 		return
 	}
-	format, binary := []string{"webhook", "format"}, w.Format == trigger.FormatCloudEventsBinary
+	format, binary := []string{key, "format"}, w.Format == trigger.FormatCloudEventsBinary
 	switch {
 	case w.Form != nil && t.clean("webhook", "form"):
 		t.conflict(fmt.Sprintf("format: %s and form both say what the body holds; remove one of the two", w.Format), format, []string{"webhook", "form"})
 		return
-	case w.Body != "" && t.clean("webhook", "body"):
-		t.conflict(fmt.Sprintf("format: %s and body both say what the body holds; write format: hasura, or body: none", w.Format), format, []string{"webhook", "body"})
+	case w.Body != "" && t.clean(key, "body"):
+		t.conflict(fmt.Sprintf("format: %s and body both say what the body holds; write format: hasura, or body: none", w.Format), format, []string{key, "body"})
 		return
 	case !w.HasBody() && t.clean("webhook", "method"):
 		t.conflict(fmt.Sprintf("format: %s needs a body, and a %s has none; write method: POST or PUT, or format: hasura", w.Format, w.Method), format, []string{"webhook", "method"})
@@ -319,7 +320,7 @@ func (t merged) checkFormat() {
 			format, []string{"batch"})
 	}
 	for _, name := range sortedKeys(w.Headers) {
-		header := []string{"webhook", "headers", name}
+		header := []string{key, "headers", name}
 		switch lower, value := strings.ToLower(name), strings.ToLower(w.Headers[name]); {
 		case lower == "content-type" && !strings.HasPrefix(value, needs) && !strings.Contains(value, "$"):
 			t.conflict(fmt.Sprintf("format: %s is recognised by its Content-Type, which is %s; remove the header", w.Format, needs), header, format)
@@ -349,11 +350,11 @@ func (t merged) checkCompress() {
 // checkTLS reports a certificate without a key, a key without a certificate, and files for a URL
 // without TLS.
 func (t merged) checkTLS() {
-	w := t.spec.Webhook
-	if w.TLS.IsZero() || !t.clean("webhook", "tls") {
+	w, key := t.spec.Request(), t.spec.Kind()
+	if w.TLS.IsZero() || !t.clean(key, "tls") {
 		return
 	}
-	tls := []string{"webhook", "tls"}
+	tls := []string{key, "tls"}
 	switch {
 	case w.TLS.CertFile == "" && w.TLS.KeyFile != "":
 		t.conflict("has a key_file but no cert_file; add the certificate of that key, or remove key_file", tls)

@@ -236,6 +236,9 @@ func checkParts(parts []template.Part) error {
 
 // checkRequest reports keys that say different things about the request.
 func (t merged) checkRequest() {
+	if t.spec.Kind() != trigger.KindWebhook {
+		return
+	}
 	w := &t.spec.Webhook
 	body, form, method := []string{"webhook", "body"}, []string{"webhook", "form"}, []string{"webhook", "method"}
 	if t.isOwn(body) && !t.isOwn(form) {

@@ -171,6 +171,7 @@ func (m *schemaMaker) object(v reflect.Value, rule string) map[string]any {
 	}
 	if rule == triggerRule {
 		s["oneOf"] = []any{onlyWith("table", "tables", "except", "follow"), onlyWith("tables", "table")}
+		s["not"] = map[string]any{"required": []string{"webhook", "nats"}}
 	}
 	if rule == alertRule {
 		s["oneOf"] = []any{onlyWith("url", "heartbeat", "every"), onlyWith("heartbeat", "url", "on", "format", "secret", "backlog")}
@@ -207,8 +208,17 @@ func (m *schemaMaker) maybeShared(rule string) bool {
 	return ok && m.keys[rule].required != m.keys[sharedRule+"."+name].required && !isOwn(name)
 }
 
+// someDestination requires a webhook with a url, or nats with keys.
+func someDestination(ofNATS ...string) map[string]any {
+	nats := map[string]any{"type": "object"}
+	if len(ofNATS) > 0 {
+		nats["required"] = ofNATS
+	}
+	return map[string]any{"anyOf": []any{requireIn("webhook", requireIn("url", nil)), requireIn("nats", nats)}}
+}
+
 // unlessShared requires of each trigger what defaults do not give: on with an operation, and
-// webhook with a url.
+// webhook with a url, or nats.
 func unlessShared() []any {
 	on := map[string]any{"required": []string{"on"}, "properties": map[string]any{"on": map[string]any{"anyOf": []any{
 		requireTrue("insert"), requireTrue("delete"), requireTrue("truncate"), requireTrue("manual"),
@@ -217,8 +227,8 @@ func unlessShared() []any {
 			"properties": map[string]any{"update": map[string]any{"not": map[string]any{"const": false}}},
 		},
 	}}}}
-	all := []any{unless(requireIn("on", nil), on), unless(requireIn("webhook", requireIn("url", nil)), requireIn("webhook", requireIn("url", nil)))}
-	for _, needs := range [...][2]string{{"order", "by"}, {"batch", "max"}, {"rate", "limit"}} {
+	all := []any{unless(requireIn("on", nil), on), unless(someDestination("url", "subject"), someDestination())}
+	for _, needs := range [...][2]string{{"order", "by"}, {"batch", "max"}, {"rate", "limit"}, {"nats", "url"}, {"nats", "subject"}} {
 		group := map[string]any{"properties": map[string]any{needs[0]: map[string]any{
 			"if": map[string]any{"type": "object"}, "then": requireIn(needs[1], nil),
 		}}}

@@ -90,6 +90,11 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"defaults of an order":  fileOf("order: {latest: true}", "batch: {wait: 1s}", "rate: {burst: 5}") + "defaults: {order: row, batch: {max: 3}, rate: {limit: 1/m}}\n",
 		"parts of an order":     fileOf() + "defaults: {order: {on_dead: block}, batch: {bytes: 1KiB}, rate: {burst: 5}}\n",
 		"parts put together":    fileOf("order: {by: [a]}", "batch: {max: 3}", "rate: {limit: 1/m}") + "defaults: {order: {on_dead: block}, batch: {bytes: 1KiB}, rate: {burst: 5}}\n",
+		"nats":                  natsFile(`url: "nats://a:4222,tls://b", subject: "orders.$new.id"`),
+		"all of nats":           natsFile(`url: "${U}", subject: "a.${new.b}.c", stream: S, creds: "${file:/c}", headers: {X: "$new.a"}, body: {a: $new.b}, secret: "${S}", timeout: 5s, tls: {ca_file: /a}`),
+		"defaults of nats":      "defaults: {nats: {url: 'nats://a', user: a, password: '${P}'}}\n" + natsFile("subject: a.b, format: cloudevents-binary"),
+		"defaults of both":      "defaults: {nats: {url: 'nats://a'}, webhook: {timeout: 5s}}\n" + natsFile("subject: a.b"),
+		"defaults are nats":     "defaults: {nats: {url: 'nats://a', subject: a.$id}}\ntriggers: [{name: a, table: t, on: {insert: true}}]\n",
 		"exponential and never": fileOf("retry: {backoff: exponential}", "notify: never", "capture: rows", "on_replication: true", "concurrency: 3"),
 	}
 	for name, text := range good {
@@ -198,6 +203,12 @@ func TestJSONSchemaAndParseAgree(t *testing.T) {
 		"a default table":        fileOf() + "defaults: {table: a}\n",
 		"an unknown default":     fileOf() + "defaults: {network: {}}\n",
 		"a bad default":          fileOf() + "defaults: {retry: {limit: -1}}\n",
+		"webhook and nats":       fileOf("nats: {url: 'nats://a', subject: b}"),
+		"nats without a url":     natsFile("subject: b"),
+		"nats without a subject": natsFile("url: 'nats://a'"),
+		"an unknown key of nats": natsFile("url: 'nats://a', subject: b, bucket: c"),
+		"a bad stream":           natsFile("url: 'nats://a', subject: b, stream: a.b"),
+		"half of nats":           "defaults: {nats: {url: 'nats://a'}}\ntriggers: [{name: a, table: t, on: {insert: true}}]\n",
 		"defaults without a url": "defaults: {webhook: {timeout: 1s}}\ntriggers: [{name: a, table: t, on: {insert: true}}]\n",
 		"defaults without on":    "defaults: {webhook: {url: https://e.com}}\ntriggers: [{name: a, table: t}]\n",
 	}
@@ -242,5 +253,5 @@ func TestJSONSchemaDescribesEveryKeyOnce(t *testing.T) {
 		}
 	}
 	walk("", schema)
-	require.Len(t, seen, 96)
+	require.Len(t, seen, 113)
 }

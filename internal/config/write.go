@@ -199,16 +199,20 @@ func usualAlert(a *trigger.Alert) {
 // ordered returns the keys of a trigger in the order of its fields.
 func ordered(spec trigger.Spec) (out yaml.MapSlice, err error) {
 	quoted := yaml.CustomMarshaler(func(s string) ([]byte, error) { return json.Marshal(s) })
-	webhook := spec.Webhook
-	if webhook.Body != "" {
-		spec.Webhook.Body = trigger.BodyForm // the library would read numbers, and so lose digits
+	request := spec.Request()
+	// The library would read the numbers of a template, and so lose digits.
+	if spec.Webhook.Body != "" {
+		spec.Webhook.Body = trigger.BodyForm
+	}
+	if spec.NATS.Body != "" {
+		spec.NATS.Body = trigger.BodyForm
 	}
 	text, err := yaml.MarshalWithOptions(spec, quoted)
 	if err == nil {
 		err = yaml.UnmarshalWithOptions(text, &out, yaml.UseOrderedMap())
 	}
 	if err == nil {
-		err = putFree(out, &webhook)
+		err = putFree(out, spec.Kind(), &request)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("write the trigger %s: %w", spec.Name, err)
@@ -216,13 +220,13 @@ func ordered(spec trigger.Spec) (out yaml.MapSlice, err error) {
 	return out, nil
 }
 
-// putFree puts the values of a webhook whose names are free where they belong, so that the library
-// writes each name as it is read.
-func putFree(spec yaml.MapSlice, w *trigger.Webhook) error {
+// putFree puts the values of a webhook or a message whose names are free where they belong, so that
+// the library writes each name as it is read. destination is the key that has them.
+func putFree(spec yaml.MapSlice, destination string, w *trigger.Webhook) error {
 	for _, item := range spec {
 		group, _ := item.Value.(yaml.MapSlice)
 		for i := range group {
-			if item.Key != "webhook" {
+			if item.Key != destination {
 				break
 			}
 			tree, err := any(nil), error(nil)
@@ -263,7 +267,7 @@ func without(all, usual yaml.MapSlice) (out yaml.MapSlice) {
 		i := slices.IndexFunc(usual, func(u yaml.MapItem) bool { return u.Key == item.Key })
 		group, isGroup := item.Value.(yaml.MapSlice)
 		switch {
-		case item.Key == "on" || item.Key == "name" || item.Key == "url":
+		case item.Key == "on" || item.Key == "name" || item.Key == "url" || item.Key == "subject":
 		case item.Key == "limit" && slices.ContainsFunc(all, func(o yaml.MapItem) bool { return o.Key == "schedule" }):
 			// without it, it is the length of the schedule
 		case i < 0:

@@ -382,11 +382,18 @@ func detail(ctx context.Context, tx pgx.Tx, ts triggers, r *raw) (*Detail, error
 // requestOf returns the request of an event, perhaps with others in a batch, and its URL without data.
 // readable says that the event's data could be read.
 func requestOf(spec *trigger.Spec, e *webhook.Event, readable bool) (r Request, address string) {
-	shown, headers, err := webhook.Unexpanded(spec.Webhook, e, !spec.Batch.IsZero())
+	var shown webhook.Preview
+	var headers map[string]string
+	var err error
+	if spec.Kind() == trigger.KindNATS {
+		shown, headers, err = webhook.UnexpandedMessage(&spec.NATS, e)
+	} else {
+		shown, headers, err = webhook.Unexpanded(spec.Webhook, e, !spec.Batch.IsZero())
+	}
 	r = Request{Method: shown.Method, URL: shown.URL, Headers: headers}
 	switch {
 	case err != nil: // no request can be made of this event
-		r.URL, r.Headers = shown.Template, spec.Webhook.Headers
+		r.URL, r.Headers = shown.Template, spec.Request().Headers
 	case readable:
 		r.Body = bodyAsJSON(shown.Body)
 	default:

@@ -140,7 +140,7 @@ func (s *replaySender) prepare(ctx context.Context) error {
 // secret and its certificate, and only there references are expanded.
 func (s *replaySender) point() error {
 	none := trigger.Variables(func(string) (string, bool) { return "", false })
-	own := s.spec.Webhook
+	own := s.spec.Request()
 	there, err := webhook.NewEndpointFrom(trigger.Webhook{URL: s.URL}, none)
 	if err != nil {
 		return problem(ErrInvalid, "write a URL such as https://test.example.com/hook", "--url: %s", err)

@@ -298,7 +298,7 @@ select t.id, due.waiting + later.delayed as waiting, due.retrying as retrying_du
 			if err := json.Unmarshal([]byte(ts[i].Spec), &spec); err != nil {
 				return fmt.Errorf("read the spec of %s: %w", ts[i].Name, err)
 			}
-			at := lease.Add(-spec.Webhook.Lease())
+			at := lease.Add(-spec.Lease())
 			st.OldestInFlightAt = &at
 		}
 		if st.Removed && st.Waiting+st.InFlight+st.Retrying+st.Dead == 0 {

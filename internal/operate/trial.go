@@ -42,6 +42,8 @@ type Trial struct {
 	// made-up one; or, if there is none, a row of the table. It is for Unsent alone.
 	Real bool
 
+	// Publish publishes an event of a trigger with nats. nil: this program can't.
+	Publish func(ctx context.Context, spec *trigger.Spec, source trigger.Source, guard webhook.Guard, e *webhook.Event) (webhook.Result, error)
 	// Source returns what gives out what the webhook that is tried refers to.
 	Source  func(trigger.Webhook) trigger.Source
 	Guard   webhook.Guard // in addition to the one that was applied
@@ -115,10 +117,7 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 	}
 	client := webhook.NewClient(webhook.ClientConfig{Version: o.Version, Guard: t.guard})
 	defer client.Close()
-	endpoint, err := webhook.NewEndpointFrom(t.spec.Webhook, o.Source(t.spec.Webhook))
-	if err == nil {
-		err = client.Prepare(endpoint)
-	}
+	to, err := o.open(t, client)
 	if err != nil {
 		return nil, problem(ErrRefused, "correct its webhook and apply, or run the command with the environment and the files of the dispatcher: a test is sent from here",
 			"the webhook of %q can't be called from here: %s", o.Trigger, err)
@@ -128,28 +127,19 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 		return nil, err
 	}
 	r := &TrialResult{Trigger: o.Trigger, Table: t.schema + "." + t.table, Op: event.OpName(), Event: hexUUID(event.ID), Data: t.from}
-	masked, batch := *event, []*webhook.Event{event}
+	masked := *event
 	masked.Old, masked.New = t.mask.Apply(event.Old), t.mask.Apply(event.New)
-	preview := func() (webhook.Preview, error) { return client.Preview(endpoint, &masked) }
-	if !t.spec.Batch.IsZero() {
-		preview = func() (webhook.Preview, error) { return client.PreviewBatch(endpoint, []*webhook.Event{&masked}) }
-	}
-	shown, err := preview()
+	shown, err := to.preview(&masked)
 	if err != nil {
 		return nil, problem(ErrRefused, "an event with such data becomes a dead letter at once: correct the webhook in rowhook.yaml, or the data", "no request can be made of this event: %s", err)
 	}
-	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: bodyAsJSON(shown.Body), text: string(shown.Body), PublicKeys: endpoint.PublicKeys()}
+	r.Request = TrialRequest{Method: shown.Method, URL: shown.URL, Headers: shown.Header, Body: bodyAsJSON(shown.Body), text: string(shown.Body), PublicKeys: to.keys()}
 	if o.Unsent {
 		return r, nil
 	}
-	var result webhook.Result
-	if t.spec.Batch.IsZero() {
-		result = client.Send(ctx, endpoint, event, nil)
-	} else {
-		var failed []int
-		if result, failed = client.SendBatch(ctx, endpoint, batch); len(failed) > 0 {
-			result = result.Rejected()
-		}
+	result, err := to.send(ctx, event)
+	if err != nil {
+		return nil, err
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -161,7 +151,72 @@ func Try(ctx context.Context, db DB, o Trial) (*TrialResult, error) {
 		}
 	}
 	r.came(&result)
+	if to.remedy != "" && r.Remedy != "" {
+		r.Remedy = to.remedy
+	}
 	return r, nil
+}
+
+// trialTo is where a trial is sent.
+type trialTo struct {
+	preview func(*webhook.Event) (webhook.Preview, error)
+	send    func(context.Context, *webhook.Event) (webhook.Result, error)
+	keys    func() []string
+	remedy  string // "": that of an attempt by HTTP
+}
+
+// open makes ready to send to the destination of the trigger.
+func (o *Trial) open(t *trial, client *webhook.Client) (*trialTo, error) {
+	source := o.Source(t.spec.Webhook)
+	if t.spec.Kind() == trigger.KindNATS {
+		return o.openNATS(t, source)
+	}
+	endpoint, err := webhook.NewEndpointFrom(t.spec.Webhook, source)
+	if err == nil {
+		err = client.Prepare(endpoint)
+	}
+	if err != nil {
+		return nil, err
+	}
+	to := &trialTo{keys: endpoint.PublicKeys}
+	if t.spec.Batch.IsZero() {
+		to.preview = func(e *webhook.Event) (webhook.Preview, error) { return client.Preview(endpoint, e) }
+		to.send = func(ctx context.Context, e *webhook.Event) (webhook.Result, error) {
+			return client.Send(ctx, endpoint, e, nil), nil
+		}
+		return to, nil
+	}
+	to.preview = func(e *webhook.Event) (webhook.Preview, error) {
+		return client.PreviewBatch(endpoint, []*webhook.Event{e})
+	}
+	to.send = func(ctx context.Context, e *webhook.Event) (webhook.Result, error) {
+		result, failed := client.SendBatch(ctx, endpoint, []*webhook.Event{e})
+		if len(failed) > 0 {
+			result = result.Rejected()
+		}
+		return result, nil
+	}
+	return to, nil
+}
+
+// openNATS makes ready to publish.
+func (o *Trial) openNATS(t *trial, source trigger.Source) (*trialTo, error) {
+	m, err := webhook.NewMessage(&t.spec.NATS, source, 0)
+	if err == nil {
+		err = m.Prepare()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &trialTo{
+		preview: m.Preview, keys: m.PublicKeys, remedy: "docs/nats.md has each error with what to do",
+		send: func(ctx context.Context, e *webhook.Event) (webhook.Result, error) {
+			if o.Publish == nil {
+				return webhook.Result{}, problem(ErrRefused, "use rowhook-nats, which is in the same release; --print and --dry-run show the message here, too", "this program can't publish to NATS")
+			}
+			return o.Publish(ctx, &t.spec, source, t.guard, e)
+		},
+	}, nil
 }
 
 // trial is what a Trial needs of the database.
@@ -218,7 +273,11 @@ func (o *Trial) prepare(ctx context.Context, db DB) (*trial, error) {
 		return t.makeUp(ctx, tx, of)
 	})
 	if o.Timeout > 0 {
-		t.spec.Webhook.Timeout = trigger.Duration(o.Timeout)
+		if t.spec.Kind() == trigger.KindNATS {
+			t.spec.NATS.Timeout = trigger.Duration(o.Timeout)
+		} else {
+			t.spec.Webhook.Timeout = trigger.Duration(o.Timeout)
+		}
 	}
 	return t, err
 }

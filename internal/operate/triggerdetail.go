@@ -60,6 +60,20 @@ func hidePlain(values map[string]string) map[string]string {
 	return shown
 }
 
+// hideIn hides the constants of a template whose names are those of credentials.
+func hideIn(body *trigger.Body) error {
+	shown, err := template.Replace(json.RawMessage(*body), func(text string, path []string) string {
+		if len(path) > 0 && webhook.IsCredential(path[len(path)-1]) && !strings.Contains(text, "$") {
+			return hidden
+		}
+		return text
+	})
+	if err == nil {
+		*body = trigger.Body(shown)
+	}
+	return err
+}
+
 // asYAML writes a stored spec without what may be a secret.
 func asYAML(stored string) (string, error) {
 	spec := trigger.DefaultSpec()
@@ -71,7 +85,15 @@ func asYAML(stored string) (string, error) {
 	if url := strings.ReplaceAll(shown.String(), "<redacted>", hidden); strings.Contains(url, hidden) {
 		spec.Webhook.URL = url
 	}
-	for _, secret := range []*string{&spec.Webhook.Secret, &spec.Webhook.OAuth2.ClientSecret} {
+	n := &spec.NATS
+	var servers []string
+	for one := range strings.SplitSeq(n.URL, ",") {
+		servers = append(servers, strings.ReplaceAll(webhook.ShowURL(strings.TrimSpace(one)), "<redacted>", hidden))
+	}
+	if all := strings.Join(servers, ","); strings.Contains(all, hidden) {
+		n.URL = all
+	}
+	for _, secret := range []*string{&spec.Webhook.Secret, &spec.Webhook.OAuth2.ClientSecret, &n.Secret, &n.Creds, &n.Password, &n.Token} {
 		if *secret != "" && !strings.Contains(*secret, "${") {
 			*secret = hidden
 		}
@@ -81,24 +103,21 @@ func asYAML(stored string) (string, error) {
 			o.TokenURL = url
 		}
 	}
-	spec.Webhook.Headers = maps.Clone(spec.Webhook.Headers)
-	for name, value := range spec.Webhook.Headers {
-		if !strings.Contains(value, "${") {
-			spec.Webhook.Headers[name] = hidden
+	for _, headers := range []*map[string]string{&spec.Webhook.Headers, &n.Headers} {
+		*headers = maps.Clone(*headers)
+		for name, value := range *headers {
+			if !strings.Contains(value, "${") {
+				(*headers)[name] = hidden
+			}
 		}
 	}
 	// Constants of a query, a form and a body may be secrets, too, if their names say so.
 	spec.Webhook.Query, spec.Webhook.Form = hidePlain(spec.Webhook.Query), hidePlain(spec.Webhook.Form)
-	body, err := template.Replace(json.RawMessage(spec.Webhook.Body), func(text string, path []string) string {
-		if len(path) > 0 && webhook.IsCredential(path[len(path)-1]) && !strings.Contains(text, "$") {
-			return hidden
+	for _, body := range []*trigger.Body{&spec.Webhook.Body, &n.Body} {
+		if err := hideIn(body); err != nil {
+			return "", err
 		}
-		return text
-	})
-	if err != nil {
-		return "", err
 	}
-	spec.Webhook.Body = trigger.Body(body)
 	text, err := config.Write(spec)
 	if err != nil {
 		return "", err

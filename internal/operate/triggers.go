@@ -30,7 +30,8 @@ type Trigger struct {
 	Mask    []string     `json:"mask,omitempty"`    // paths of the payload that are shown nowhere
 	// Payload has what the payload says besides columns and masks.
 	Payload          trigger.Payload       `json:"payload,omitzero"`
-	URL              string                `json:"url"`                // references to the environment are not expanded
+	URL              string                `json:"url"`                // references to the environment are not expanded; of NATS, servers and subject
+	NATS             *TriggerNATS          `json:"nats,omitempty"`     // none: events go to a webhook
 	Method           string                `json:"method,omitempty"`   // none: POST
 	Format           string                `json:"format,omitempty"`   // cloudevents, cloudevents-binary, template or form; none: that of Hasura
 	Compress         string                `json:"compress,omitempty"` // none: bodies are not compressed
@@ -68,6 +69,43 @@ type Trigger struct {
 	Health *EndpointHealth `json:"health"`
 	Owed   int64           `json:"owed"` // events that wait, are in flight or are retried; above some thousands an estimate
 	Dead   int64           `json:"dead"` // dead letters; likewise
+}
+
+// TriggerNATS is where messages go, in the place of a webhook.
+type TriggerNATS struct {
+	Subject string `json:"subject"`
+	Stream  string `json:"stream,omitempty"` // none: any
+	Login   string `json:"login,omitempty"`  // creds, user or token; none: there is no login, or it is in the URL
+}
+
+// natsOf returns where the messages of a trigger go. nil: it has a webhook.
+func natsOf(spec *trigger.Spec) *TriggerNATS {
+	n := &spec.NATS
+	if n.IsZero() {
+		return nil
+	}
+	out := &TriggerNATS{Subject: n.Subject, Stream: n.Stream}
+	switch {
+	case n.Creds != "":
+		out.Login = "creds"
+	case n.User != "":
+		out.Login = "user"
+	case n.Token != "":
+		out.Login = "token"
+	}
+	return out
+}
+
+// shownAddress returns where events go, for people. References are not expanded.
+func shownAddress(spec *trigger.Spec) string {
+	none := trigger.Variables(func(string) (string, bool) { return "", false })
+	// The error does not matter: the address is there in any case, with all references.
+	if spec.Kind() == trigger.KindNATS {
+		shown, _ := webhook.NewMessage(&spec.NATS, none, 0)
+		return shown.String()
+	}
+	shown, _ := webhook.NewEndpointFrom(spec.Webhook, none)
+	return shown.String()
 }
 
 // formatOf returns what the bodies of a webhook are; "": those of Hasura, or there are none.
@@ -188,12 +226,11 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	if err := json.Unmarshal([]byte(t.Spec), &spec); err != nil {
 		return Trigger{}, fmt.Errorf("read the spec of %s: %w", t.Name, err)
 	}
-	// The error does not matter: the endpoint has the URL in any case, with all references.
-	shown, _ := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	w := spec.Request()
 	out := Trigger{
 		Name: t.Name, Table: st.Table, Several: st.Several, Paused: t.Paused, On: spec.On, When: spec.When, Columns: spec.Payload.Columns, Mask: spec.Payload.Mask,
-		URL: shown.String(), Headers: slices.AppendSeq([]string{}, maps.Keys(spec.Webhook.Headers)), Signed: spec.Webhook.Secret != "",
-		TimeoutMS: spec.Webhook.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
+		URL: shownAddress(&spec), Headers: slices.AppendSeq([]string{}, maps.Keys(w.Headers)), Signed: w.Secret != "",
+		TimeoutMS: w.Timeout.Std().Milliseconds(), Retry: spec.Retry, Concurrency: spec.Concurrency, Notify: spec.Notify,
 		At: spec.At, Capture: spec.Capture, OnReplication: spec.OnReplication, Pause: st.Pause, Problems: []Warning{},
 		FailingSince: st.FailingSince, LastErrorAt: st.LastErrorAt, LastError: st.LastError, Health: st.Health,
 		Owed: st.Waiting + st.InFlight + st.Retrying, Dead: st.Dead,
@@ -201,7 +238,7 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	out.Payload = spec.Payload
 	out.Payload.Columns, out.Payload.Mask = nil, nil
 	slices.Sort(out.Headers)
-	out.Method, out.Format, out.Compress, out.OAuth2 = spec.Webhook.Method, formatOf(&spec.Webhook), spec.Webhook.Compress, !spec.Webhook.OAuth2.IsZero()
+	out.Method, out.Format, out.Compress, out.OAuth2, out.NATS = w.Method, formatOf(&w), w.Compress, !w.OAuth2.IsZero(), natsOf(&spec)
 	if spec.Delay > 0 {
 		out.Delay = spec.Delay.String()
 	}
@@ -226,8 +263,8 @@ func (s *Status) trigger(t *knownTrigger, st *TriggerStatus) (Trigger, error) {
 	if out.Capture == "" {
 		out.Capture = trigger.CaptureAuto
 	}
-	if !spec.Webhook.TLS.IsZero() {
-		out.TLS = &spec.Webhook.TLS
+	if !w.TLS.IsZero() {
+		out.TLS = &w.TLS
 	}
 	for _, w := range s.Warnings {
 		if w.Trigger == t.Name {

@@ -184,7 +184,7 @@ func Unwatched(ctx context.Context, db pg.Queryer, webhooks map[string]string) (
 select w.name, case when t.id is null then 'its trigger was removed' when t.spec->>'breaker' = 'off' then 'it has breaker: off now' else 'it has another webhook now' end
   from unnest($1::text[], $2::text[]) as w (name, webhook)
   left join rowhook.trigger t on t.name = w.name and t.removed_at is null
- where t.id is null or t.spec->>'breaker' = 'off' or md5((t.spec->'webhook')::text) <> w.webhook`,
+ where t.id is null or t.spec->>'breaker' = 'off' or md5((t.spec->'webhook')::text || coalesce((t.spec->'nats')::text, '')) <> w.webhook`,
 		slices.Collect(maps.Keys(webhooks)), slices.Collect(maps.Values(webhooks)))
 	var name, reason string
 	if err == nil {

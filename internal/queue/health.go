@@ -33,7 +33,7 @@ const VoidHealth = `
     or h.trigger_id is not null and not exists (
          select from rowhook.trigger t
           where t.id = h.trigger_id and t.removed_at is null and t.spec->>'breaker' is distinct from 'off'
-            and md5((t.spec->'webhook')::text) = h.webhook)`
+            and md5((t.spec->'webhook')::text || coalesce((t.spec->'nats')::text, '')) = h.webhook)`
 
 const readHealthSQL = `
 with void as (
@@ -75,7 +75,7 @@ func BeginFailing(ctx context.Context, db pg.Queryer, instance int32, f *Failure
 	err = db.QueryRow(ctx, `
 with written as (
   insert into rowhook.health as h (target, trigger_id, triggers, endpoint, webhook, state, since, reason, probe_at)
-  values ($1, nullif($2, 0), $3, $4, (select md5((t.spec->'webhook')::text) from rowhook.trigger t where t.id = $2), 'failing',
+  values ($1, nullif($2, 0), $3, $4, (select md5((t.spec->'webhook')::text || coalesce((t.spec->'nats')::text, '')) from rowhook.trigger t where t.id = $2), 'failing',
           statement_timestamp() - $5::interval, $6, statement_timestamp() + $7::interval)
   on conflict (target) do update
      set state = 'failing', changed_at = statement_timestamp(), reason = excluded.reason, probe_at = excluded.probe_at, prober = null, triggers = excluded.triggers

@@ -132,7 +132,7 @@ func placeholders(s *trigger.Spec) (found []Fault) {
 		return nil
 	}
 	// A body that is no JSON is the reader's to report, and so is a text that can't be parsed.
-	_ = s.Webhook.EachText(func(text string, mode template.Mode, path ...string) {
+	_ = s.EachText(func(text string, mode template.Mode, path ...string) {
 		parts, err := template.Parse(text, mode)
 		if err != nil {
 			return

@@ -17,6 +17,7 @@ import (
 const (
 	SinkURLVariable    = "ROWHOOK_SINK_URL"    // the address of the built-in receiver
 	SinkSecretVariable = "ROWHOOK_SINK_SECRET" //nolint:gosec // its name; see MakeSecret
+	NATSURLVariable    = "ROWHOOK_NATS_URL"    // the server of NATS that was started
 )
 
 // Point returns the triggers as they send to the built-in receiver, each to the path /NAME. The
@@ -28,10 +29,13 @@ const (
 //
 // A secret whose variables are not set, or empty, or whose files are not there, becomes a reference to
 // a secret that is made up. So requests are signed exactly if the configuration says so. TLS and
-// OAuth2 do not apply to the receiver.
+// OAuth2 do not apply to the receiver. A trigger with nats sends what it would publish.
 func Point(specs []trigger.Spec, source trigger.Source) []trigger.Spec {
 	pointed := slices.Clone(specs)
 	for i := range pointed {
+		if pointed[i].Kind() == trigger.KindNATS { // it is shown what would be published
+			pointed[i].Webhook, pointed[i].NATS = pointed[i].NATS.Message(), trigger.NATS{}
+		}
 		w := &pointed[i].Webhook
 		behind := ""
 		if template.HasData(w.URL) {
@@ -52,6 +56,17 @@ func Point(specs []trigger.Spec, source trigger.Source) []trigger.Spec {
 		}
 	}
 	return pointed
+}
+
+// PointNATS returns a trigger with nats as it publishes to the server that was started. Logins and TLS do
+// not apply there.
+func PointNATS(spec trigger.Spec, source trigger.Source) trigger.Spec {
+	n := &spec.NATS
+	n.URL, n.Creds, n.User, n.Password, n.Token, n.TLS = "${"+NATSURLVariable+"}", "", "", "", "", trigger.TLS{}
+	if secret, err := trigger.Expand(n.Secret, source); n.Secret != "" && (err != nil || secret == "") {
+		n.Secret = madeUpSecret
+	}
+	return spec
 }
 
 // behindHost returns the path and the query of a configured URL. What a variable stands for is not known;

@@ -8,7 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-const hexDigits = "0123456789abcdef"
+const (
+	hexDigits   = "0123456789abcdef"
+	upperDigits = "0123456789ABCDEF"
+)
 
 // AppendString appends s as a JSON string. It escapes only what JSON requires: other characters
 // stay UTF-8, and so do <, > and &. Bytes that are not UTF-8 become U+FFFD. A name in a SQL_ASCII
@@ -124,15 +127,25 @@ const (
 	InURL                    // a segment of a path, or a name or a value of a query
 	InForm                   // a name or a value of a form
 	InAttribute              // an attribute of a CloudEvent in a header
+	InSubject                // a part of a token of a subject of NATS
 )
 
 // Append appends a text, escaped for the place. In a URL and a form, all but letters, digits, and
 // - . _ ~ is escaped, and so nothing separates. In a header, a control character becomes a space, as
 // RFC 9110 (5.5) says of those that arrive. In an attribute, all but printable ASCII is escaped, and so
 // are blank, quote and percent, as the HTTP binding of CloudEvents says.
+//
+// In a subject, all but letters and digits of ASCII, - and _ is written as a percent sign and two
+// hexadecimal digits for each byte, and a text without a byte as the percent sign alone. So different
+// texts never make the same token, and none makes a second token, a wildcard or a blank.
 func (p Place) Append(dst []byte, s []byte) []byte {
+	if p == InSubject && len(s) == 0 {
+		return append(dst, '%')
+	}
 	for _, c := range s {
 		switch {
+		case p == InSubject && (c == '.' || c == '~'):
+			dst = append(dst, '%', upperDigits[c>>4], upperDigits[c&15])
 		case p == InHeader && (c < 0x20 && c != '\t' || c == 0x7f):
 			dst = append(dst, ' ')
 		case p == InHeader, isUnreserved(c), p == InAttribute && '!' <= c && c <= '~' && c != '"' && c != '%':
@@ -140,8 +153,7 @@ func (p Place) Append(dst []byte, s []byte) []byte {
 		case p == InForm && c == ' ':
 			dst = append(dst, '+')
 		default:
-			const upper = "0123456789ABCDEF"
-			dst = append(dst, '%', upper[c>>4], upper[c&15])
+			dst = append(dst, '%', upperDigits[c>>4], upperDigits[c&15])
 		}
 	}
 	return dst

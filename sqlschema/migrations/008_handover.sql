@@ -14,6 +14,7 @@ revoke all on sequence rowhook.handover from public;
 
 -- The numbers of other claims begin far above. So this index has what was handed over and nothing else.
 create index event_log_handed on rowhook.event_log (claimed_by) where claim = 1;
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, token, unauthorized, other. Of a batch with a 2xx status: rejected, bad_answer';
 comment on column rowhook.event_log.claim is 'Number of the claim that has it, or had it last without settling it: an instance never uses one twice, so only what knows it may settle the event; 1: it was handed over by its writer; null: none';
 
 -- Whoever buries an instance, or lets it go, ends its hand-over, also a program of version 7. A writer
@@ -200,6 +201,7 @@ select setval('rowhook.handover', 0);
 drop trigger end_handover on rowhook.instance;
 drop function rowhook.end_handover();
 drop index rowhook.event_log_handed;
+comment on column rowhook.invocation_log.error_kind is 'Where there was no response: refused, dns, tls, timeout, reset, unreachable, bad_url, too_large, bad_payload, denied, token, other. Of a batch with a 2xx status: rejected, bad_answer';
 comment on column rowhook.event_log.claim is 'Number of the claim that has it, or had it last without settling it: an instance never uses one twice, so only what knows it may settle the event; null: none';
 
 do $$

@@ -17,7 +17,7 @@ export const states = ["waiting", "in_flight", "retrying", "delivered", "dead"];
 export const ops = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "MANUAL"];
 /** Kinds of failures without a response: webhook.Kinds. A test compares. */
 export const kinds = [
-  "refused", "dns", "tls", "timeout", "reset", "unreachable", "bad_url", "too_large", "denied", "token", "rejected", "bad_answer", "canceled", "other",
+  "refused", "dns", "tls", "timeout", "reset", "unreachable", "bad_url", "too_large", "denied", "token", "unauthorized", "rejected", "bad_answer", "canceled", "other",
 ];
 
 /**
