@@ -35,6 +35,9 @@ type Applier struct {
 	// applies from changing it. If it returns an error, nothing is done, and Apply returns that
 	// error. Without it each change is logged. Optional.
 	Planned func(*Plan) error
+	// Returning names triggers that were moved back to Hasura, and that are to record changes again. An
+	// apply leaves others alone while Hasura has their changes.
+	Returning []string
 	// Newcomers is called with the ids of triggers that did not exist before, in the transaction that
 	// makes them. If it returns an error, they are not made. Optional.
 	Newcomers func(ctx context.Context, tx pgx.Tx, ids []int32) error

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 )
@@ -26,6 +27,7 @@ type installed struct {
 	settings          map[string]json.RawMessage
 	lack              *lack           // what makeWhole restores first; nil: nothing is missing
 	lanes             map[int32]int64 // number of rows of rowhook.lane, by trigger id
+	moves             map[string]moving.Move
 
 	onTable map[captureKey][]captureFound // captures, once capturesOn has put them in order
 }
@@ -284,7 +286,8 @@ select t.id, t.name, w.relation, t.schema_name as schema, t.table_name as "table
 	for _, s := range settings {
 		in.settings[s.Name] = json.RawMessage(s.Value)
 	}
-	return in, nil
+	in.moves, err = moving.Read(ctx, conn)
+	return in, err
 }
 
 // byID returns the ids that have a row or SQL objects, in ascending order.

@@ -109,7 +109,7 @@ func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.S
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{conn: conn, in: in, plan: &Plan{}, relations: make([][]*relation, len(specs))}
+	p := &planner{conn: conn, in: in, plan: &Plan{}, relations: make([][]*relation, len(specs)), returning: a.Returning}
 	if err := p.rowSecurity(ctx); err != nil {
 		return nil, err
 	}
@@ -142,6 +142,9 @@ func (a Applier) makePlan(ctx context.Context, conn *pgx.Conn, specs []trigger.S
 		return nil, err
 	}
 	for i := range specs {
+		if p.theirs(specs[i].Name) {
+			continue
+		}
 		if err := p.trigger(ctx, &specs[i], p.relations[i]); err != nil {
 			return nil, err
 		}
@@ -161,6 +164,7 @@ type planner struct {
 	in        *installed
 	plan      *Plan
 	relations [][]*relation // by index of the spec; one, unless it has Tables
+	returning []string      // see Applier.Returning
 
 	installations int32           // planned so far
 	sound         map[string]bool // a when, with the shape of a table on which it is valid

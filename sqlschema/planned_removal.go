@@ -24,6 +24,9 @@ func (p *planner) removals(ctx context.Context, specs []trigger.Spec) error {
 		}
 	}
 	for _, id := range p.in.byID() {
+		if p.stays(id, wanted[id] != nil) {
+			continue
+		}
 		if err := p.removal(ctx, id, wanted[id], many[id]); err != nil {
 			return err
 		}
@@ -104,7 +107,7 @@ func (p *planner) leave(id int32, name string, keep map[uint32]bool, many bool, 
 func (p *planner) leftovers(specs []trigger.Spec) {
 	for i := range specs {
 		row := p.in.triggers[specs[i].Name]
-		if row == nil {
+		if row == nil || p.theirs(specs[i].Name) {
 			continue
 		}
 		wanted := map[int32]bool{0: !specs[i].Many()}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"github.com/rowhook/rowhook/internal/pg"
-	"github.com/rowhook/rowhook/internal/queue"
-	"github.com/rowhook/rowhook/trigger"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/rowhook/rowhook/internal/moving"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 )
 
 // Uncaptured says why changes for a trigger are not captured, or not all of them.
@@ -50,7 +52,7 @@ type watchedTable struct {
 // trigger, and the next apply moves it to the new table. It does not report a mere rename: nothing
 // else has the old name, and the trigger follows. Nor does it report that a table was dropped which
 // a pattern matched. It reports tables that match the patterns of a trigger with follow and are not
-// watched yet.
+// watched yet. Nor does it report a trigger that was moved back to Hasura, which has its changes.
 func FindUncaptured(ctx context.Context, db pg.Queryer) ([]Uncaptured, error) {
 	all, err := readWatched(ctx, db)
 	if err != nil {
@@ -66,7 +68,14 @@ func FindUncaptured(ctx context.Context, db pg.Queryer) ([]Uncaptured, error) {
 			out = append(out, u)
 		}
 	}
-	return out, nil
+	if len(out) == 0 {
+		return nil, nil
+	}
+	moves, err := moving.Read(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(out, func(u Uncaptured) bool { return moves[u.Trigger].Theirs() }), nil
 }
 
 // watched is what the catalog says of the active triggers.

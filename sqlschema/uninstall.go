@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/pg"
 )
 
@@ -21,6 +25,9 @@ type Loss struct {
 	// Dependants are objects that are not Rowhook's and depend on its schema, such as view
 	// public.mine. Only an Applier with Cascade removes them.
 	Dependants []string
+	// Moving says of triggers that are being moved between Hasura and Rowhook how far they are. Who
+	// records their changes afterwards is to be looked at.
+	Moving []string
 }
 
 // String returns a line for each kind of thing.
@@ -42,6 +49,9 @@ func (l Loss) String() string {
 	}
 	for _, d := range l.Dependants {
 		lines = append(lines, d+", which is not Rowhook's and depends on it")
+	}
+	for _, m := range l.Moving {
+		lines = append(lines, "the cut-over of "+m)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -70,6 +80,15 @@ select array(select name from rowhook.trigger where removed_at is null order by 
 		Scan(&loss.Triggers, &loss.Waiting, &loss.Dead, &loss.Archived, &loss.Attempts)
 	if err != nil {
 		return Loss{}, fmt.Errorf("count what would be lost: %w", err)
+	}
+	moves, err := moving.Read(ctx, conn)
+	if err != nil {
+		return Loss{}, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(moves)) {
+		if m := moves[name]; m.UnderWay() {
+			loss.Moving = append(loss.Moving, name+": "+m.Problem()+"; to end it first, "+m.Remedy())
+		}
 	}
 	loss.Dependants, err = findDependants(ctx, conn)
 	return loss, err

@@ -89,7 +89,7 @@ The admin secret of Hasura is read from HASURA_GRAPHQL_ADMIN_SECRET.`,
 			return err
 		}
 		if c.file != "" && !c.dry {
-			if err := a.applyForCutover(cmd.Context(), c, o.wait); err != nil {
+			if err := a.applyForCutover(cmd.Context(), c, names, o.wait); err != nil {
 				return err
 			}
 		}
@@ -124,8 +124,9 @@ func (c *cutting) check(names []string) error {
 	return nil
 }
 
-// applyForCutover applies the file. New triggers that Hasura delivers start paused.
-func (a *app) applyForCutover(ctx context.Context, c cutting, wait time.Duration) error {
+// applyForCutover applies the file. New triggers that Hasura delivers start paused, and those that are to
+// be moved record changes again.
+func (a *app) applyForCutover(ctx context.Context, c cutting, names []string, wait time.Duration) error {
 	g, err := a.givingHere()
 	if err != nil {
 		return err
@@ -141,7 +142,7 @@ func (a *app) applyForCutover(ctx context.Context, c cutting, wait time.Duration
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	applier := sqlschema.Applier{Migrator: &a.migrator, Newcomers: cutover.PauseNewcomers}
+	applier := sqlschema.Applier{Migrator: &a.migrator, Newcomers: cutover.PauseNewcomers, Returning: names}
 	plan, err := applier.Plan(ctx, conn, cfg.Triggers, cfg.Settings)
 	if err != nil {
 		return explainApply(ctx, err, cfg)

@@ -2,10 +2,12 @@ package cli_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/doctor"
 	"github.com/rowhook/rowhook/internal/pgtest"
 )
 
@@ -93,15 +95,39 @@ func TestCutoverBackSaysThatNoDispatcherRuns(t *testing.T) {
 	db.Exec(t, orders)
 	db.Exec(t, hasuraOrders)
 	_, url := receiver(t)
+	file := ordersConfig(t, url)
 	db.Exec(t, "insert into orders values (1)")
-	code, _, stderr := rowhook(t, database(db.URL()), "cutover", "hasura", "order_changed", "-f", ordersConfig(t, url), "--with-pending", "--yes")
+	code, _, stderr := rowhook(t, database(db.URL()), "cutover", "hasura", "order_changed", "-f", file, "--with-pending", "--yes")
 	require.Zero(t, code, stderr)
 	back := start(t, database(db.URL()), "cutover", "hasura", "--back", "order_changed", "--yes")
 	back.stdout.waitFor(t, "still to deliver 1 event, and no dispatcher runs: start one with rowhook run")
-	run := start(t, database(db.URL()), "run", "--http", "127.0.0.1:0")
+	// Meanwhile nobody is told to have Rowhook record again, and nothing does it.
+	const how = "wait for the command that moves it; if that is interrupted, \"rowhook cutover hasura --back order_changed\" goes on behind this step"
+	code, stdout, _ := rowhook(t, database(db.URL()), "status")
+	require.Zero(t, code)
+	require.Contains(t, oneLine(stdout), "it is being moved back to Hasura (step back-switched); Hasura records its changes")
+	require.Contains(t, oneLine(stdout), how)
+	require.NotContains(t, stdout, "rowhook apply")
+	r := examine(t, database(db.URL()), "-f", file)
+	require.True(t, r.OK)
+	r.says("schema", doctor.Warn, "order_changed: it is being moved back to Hasura (step back-switched)", how)
+	for _, f := range r.Findings {
+		require.NotContains(t, f.Detail, "Hasura's event triggers capture these tables, too")
+	}
+	code, stdout, stderr = rowhook(t, database(db.URL()), "apply", "-f", file)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "Nothing to do")
+	require.Contains(t, stderr, "so this apply does not touch it")
+	run := start(t, database(db.URL()), "run", "-f", file, "--http", "127.0.0.1:0")
 	run.stderr.waitFor(t, "ready")
 	require.Zero(t, back.exit(t))
+	code, stdout, _ = rowhook(t, database(db.URL()), "cutover", "hasura", "--status", "--json")
+	require.Zero(t, code)
+	require.NotContains(t, stdout, "recaught", "rowhook run -f has not made captures again")
 }
+
+// oneLine undoes the wrapping of lines.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 func TestCutoverRefusesFlagsThatDoNotGoTogether(t *testing.T) {
 	t.Parallel()

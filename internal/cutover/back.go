@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/term"
@@ -23,10 +24,10 @@ func (c *Cutover) Back(ctx context.Context, names ...string) ([]*State, error) {
 // fence closes the fence, so that Hasura may make its SQL triggers at a time of its own.
 func (c *Cutover) fence(ctx context.Context, name string) error {
 	st, err := readState(ctx, c.Conn, name, false)
-	if err != nil || st != nil && st.back() && st.Step != BackDone {
+	if err != nil || st != nil && st.Step.IsBack() && st.Step != moving.BackDone {
 		return err
 	}
-	if st != nil && st.Step == Prepared {
+	if st != nil && st.Step == moving.Prepared {
 		return problem(operate.ErrRefused, "run \"rowhook cutover hasura --abort "+name+"\"", "%s is still Hasura's: the cut-over has not switched yet", name)
 	}
 	s, err := c.look(ctx, c.Conn, name)
@@ -36,13 +37,13 @@ func (c *Cutover) fence(ctx context.Context, name string) error {
 	if err := s.check(false); err != nil {
 		return err
 	}
-	if st != nil && st.Step == BackDone {
+	if st != nil && st.Step == moving.BackDone {
 		return nil
 	}
 	if st == nil {
 		st = &State{Trigger: name, Table: s.plain()}
 	}
-	if (st.Step == "" || st.Step == Done) && len(s.triggers) > 0 {
+	if (st.Step == "" || st.Step == moving.Done) && len(s.triggers) > 0 {
 		return problem(operate.ErrRefused, "delete the event trigger in Hasura first, or run \"rowhook cutover hasura "+name+"\", which does", "Hasura records %s already, beside Rowhook", name)
 	}
 	if err := s.captures(ctx, c.Conn); err != nil {
@@ -51,7 +52,7 @@ func (c *Cutover) fence(ctx context.Context, name string) error {
 	c.say(name, "closes the fence before hdb_catalog.event_log, so that Hasura may make its SQL triggers")
 	fresh := *st
 	fresh.Before, fresh.Remaining = st.Step, ""
-	return c.begin(ctx, s, &fresh, BackFenced, map[string]any{"back": true}, func(tx pgx.Tx) error {
+	return c.begin(ctx, s, &fresh, moving.BackFenced, map[string]any{"back": true}, func(tx pgx.Tx) error {
 		if err := s.buildFence(ctx, tx, true); err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func (c *Cutover) fence(ctx context.Context, name string) error {
 
 // register sees to it that Hasura has the trigger in its metadata, and so its functions.
 func (c *Cutover) register(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, BackFenced)
+	s, st, err := c.standing(ctx, name, moving.BackFenced)
 	if s == nil || err != nil {
 		return err
 	}
@@ -97,12 +98,12 @@ func (c *Cutover) register(ctx context.Context, name string) error {
 
 // switchBack is the moment from which on Hasura has the changes.
 func (c *Cutover) switchBack(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, BackFenced)
+	s, st, err := c.standing(ctx, name, moving.BackFenced)
 	if s == nil || err != nil {
 		return err
 	}
 	c.say(name, "locks %s for a moment, ends the captures of Rowhook, and opens the fence", s.plain())
-	err = c.advance(ctx, s, st, BackSwitched, "the switch", func(tx pgx.Tx, now *State) (map[string]any, error) {
+	err = c.advance(ctx, s, st, moving.BackSwitched, "the switch", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		if err := s.lockTable(ctx, tx); err != nil {
 			return nil, err
 		}
@@ -130,7 +131,7 @@ func (c *Cutover) switchBack(ctx context.Context, name string) error {
 		if err := under.check(true); err != nil {
 			return nil, err
 		}
-		if err := c.point("in the middle of " + string(BackSwitched)); err != nil {
+		if err := c.point("in the middle of " + string(moving.BackSwitched)); err != nil {
 			return nil, err
 		}
 		n, err := under.dropCaptures(ctx, tx)
@@ -140,7 +141,7 @@ func (c *Cutover) switchBack(ctx context.Context, name string) error {
 		if err := under.setFence(ctx, tx, false); err != nil {
 			return nil, err
 		}
-		if now.Before != Done && now.Before != Resumed && now.Before != "" { // the cut-over has paused it
+		if now.Before != moving.Done && now.Before != moving.Resumed && now.Before != "" { // the cut-over has paused it
 			if _, err := operate.Resume(ctx, tx, name); err != nil {
 				return nil, err
 			}
@@ -208,7 +209,7 @@ func (s *subject) dropCaptures(ctx context.Context, tx pgx.Tx) (int, error) {
 
 // drainBack waits until Rowhook has delivered what it has recorded, or given it up.
 func (c *Cutover) drainBack(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, BackSwitched)
+	s, st, err := c.standing(ctx, name, moving.BackSwitched)
 	if s == nil || err != nil {
 		return err
 	}
@@ -239,25 +240,33 @@ func (c *Cutover) drainBack(ctx context.Context, name string) error {
 			c.say(name, "%s", text)
 			said = text
 		}
-		if err := c.point("in the middle of " + string(BackDrained)); err != nil {
+		if err := c.point("in the middle of " + string(moving.BackDrained)); err != nil {
 			return err
 		}
 		if err := c.poll(ctx); err != nil {
 			return err
 		}
 	}
-	return c.advance(ctx, s, st, BackDrained, "the end of the drain", func(pgx.Tx, *State) (map[string]any, error) { return nil, nil })
+	return c.advance(ctx, s, st, moving.BackDrained, "the end of the drain", func(pgx.Tx, *State) (map[string]any, error) { return nil, nil })
 }
 
-// recaught drops the captures that an apply has made again meanwhile. What they have recorded Hasura
-// has as well; what of it is not sent yet is discarded.
+// recaught drops the captures that somebody has made again meanwhile, such as an apply of an earlier
+// version. What they have recorded Hasura has as well.
 func (c *Cutover) recaught(ctx context.Context, s *subject, st *State) error {
 	var again bool
 	err := c.Conn.QueryRow(ctx, "select exists ("+capturesSQL+")", s.Relation, fmt.Sprint(s.ID)).Scan(&again)
 	if err != nil || !again {
 		return err
 	}
-	c.say(s.Name, "an apply has made Rowhook's captures again, so that both have recorded since; they are dropped again. Take the trigger out of rowhook.yaml")
+	theirs, err := sqlTriggers(ctx, c.Conn, s.Name)
+	if err != nil {
+		return err
+	}
+	if len(theirs) == 0 {
+		return problem(operate.ErrRefused, fmt.Sprintf("create the event trigger %s on %s in Hasura again, or have it make its SQL triggers again (recreate_event_triggers); then repeat the command", s.Name, s.plain()),
+			"Hasura has no SQL trigger for %s any more, and Rowhook records its changes again since an apply", s.Name)
+	}
+	c.say(s.Name, "Rowhook's captures were made again, so that both have recorded since; they are dropped again")
 	return c.advance(ctx, s, st, st.Step, "dropping the captures again", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		if err := s.lockTable(ctx, tx); err != nil {
 			return nil, err
@@ -272,7 +281,7 @@ func (c *Cutover) recaught(ctx context.Context, s *subject, st *State) error {
 
 // finishBack takes away the fence, and pauses what is left of the trigger.
 func (c *Cutover) finishBack(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, BackDrained)
+	s, st, err := c.standing(ctx, name, moving.BackDrained)
 	if s == nil || err != nil {
 		return err
 	}
@@ -280,7 +289,7 @@ func (c *Cutover) finishBack(ctx context.Context, name string) error {
 		return err
 	}
 	left := "take " + name + " out of rowhook.yaml, and apply; until then it is paused"
-	err = c.advance(ctx, s, st, BackDone, "the end of the cut-over", func(tx pgx.Tx, now *State) (map[string]any, error) {
+	err = c.advance(ctx, s, st, moving.BackDone, "the end of the cut-over", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		if err := s.removeFence(ctx, tx); err != nil {
 			return nil, err
 		}
@@ -312,11 +321,11 @@ func (c *Cutover) abort(ctx context.Context, name string) error {
 		return err
 	}
 	switch {
-	case st == nil || st.Step == Done || st.Step == BackDone:
+	case st == nil || st.Step == moving.Done || st.Step == moving.BackDone:
 		return problem(operate.ErrRefused, "see rowhook cutover hasura --status", "no cut-over of %s is under way", name)
-	case st.back() && st.Step != BackFenced:
+	case st.Step.IsBack() && st.Step != moving.BackFenced:
 		return problem(operate.ErrRefused, "finish it (rowhook cutover hasura --back "+name+"), and cut over again", "Hasura has the changes of %s already", name)
-	case !st.back() && st.Step != Prepared:
+	case !st.Step.IsBack() && st.Step != moving.Prepared:
 		return problem(operate.ErrRefused, "finish it, or go back exactly by \"rowhook cutover hasura --back "+name+"\"", "Rowhook has the changes of %s already", name)
 	}
 	s, err := c.look(ctx, c.Conn, name)
@@ -332,31 +341,31 @@ func (c *Cutover) abort(ctx context.Context, name string) error {
 			return problem(operate.ErrBusy, "repeat the command", "the cut-over of %s was changed by another session", name)
 		}
 		before := now.Before
-		if st.back() {
+		if st.Step.IsBack() {
 			if err := s.lockTable(ctx, tx); err != nil {
 				return err
 			}
 			if known, err := functions(ctx, tx, name); err != nil {
 				return err
-			} else if len(known) > 0 && (before == "" || before == Done) {
+			} else if len(known) > 0 && (before == "" || before == moving.Done) {
 				return problem(operate.ErrRefused, "delete the event trigger in Hasura first", "Hasura has the event trigger %s, and would record beside Rowhook without the fence", name)
 			}
 		}
 		if err := now.record(ctx, tx, now.Step, map[string]any{"aborted": true}); err != nil {
 			return err
 		}
-		if st.back() && before != "" && before != Done { // the fence stays closed for the way forward
+		if st.Step.IsBack() && before != "" && before != moving.Done { // the fence stays closed for the way forward
 			now.Before = ""
 			return now.write(ctx, tx, before)
 		}
 		if err := s.removeFence(ctx, tx); err != nil {
 			return err
 		}
-		if before == Done {
+		if before == moving.Done {
 			now.Before = ""
-			return now.write(ctx, tx, Done)
+			return now.write(ctx, tx, moving.Done)
 		}
-		if _, err := tx.Exec(ctx, "delete from rowhook.setting where name = $1", settingOf(name)); err != nil {
+		if _, err := tx.Exec(ctx, "delete from rowhook.setting where name = $1", moving.Setting(name)); err != nil {
 			return fmt.Errorf("end the cut-over of %s: %w", name, err)
 		}
 		return nil
@@ -400,7 +409,7 @@ func (c *Cutover) remaining(ctx context.Context, st *State) error {
 	}
 	var known *operate.Error
 	if _, err := c.look(ctx, c.Conn, st.Trigger); errors.As(err, &known) {
-		if st.Remaining = known.Error(); st.Step == BackDone && errors.Is(err, operate.ErrNotFound) {
+		if st.Remaining = known.Error(); st.Step == moving.BackDone && errors.Is(err, operate.ErrNotFound) {
 			st.Remaining = "" // it was taken out of rowhook.yaml, as it should be
 		}
 		return nil
@@ -408,15 +417,15 @@ func (c *Cutover) remaining(ctx context.Context, st *State) error {
 		return err
 	}
 	switch {
-	case st.Step == Done && len(found) > 0:
+	case st.Step == moving.Done && len(found) > 0:
 		st.Remaining = "Hasura has made its SQL triggers again, and both record: run \"rowhook cutover hasura " + st.Trigger + "\" again"
-	case st.Step == Done:
+	case st.Step == moving.Done:
 		st.Remaining = ""
-	case st.back() && st.Step != BackDone:
+	case st.Step.IsBack() && st.Step != moving.BackDone:
 		st.Remaining = "run \"rowhook cutover hasura --back " + st.Trigger + "\" again: it goes on behind this step"
-	case !st.back() && st.Step != Resumed:
+	case !st.Step.IsBack() && st.Step != moving.Resumed:
 		st.Remaining = "run \"rowhook cutover hasura " + st.Trigger + "\" again: it goes on behind this step"
-	case st.Step == Resumed && len(found) > 0:
+	case st.Step == moving.Resumed && len(found) > 0:
 		st.Remaining = "Hasura has made its SQL triggers again; the fence keeps them from recording: " + st.Remaining
 	}
 	return nil

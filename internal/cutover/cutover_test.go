@@ -12,6 +12,7 @@ import (
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/dispatchtest"
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/pgtest"
@@ -49,7 +50,7 @@ func newStage(t *testing.T, change ...func(*trigger.Spec)) *stage {
 // apply applies as the command does: what Hasura delivers is paused.
 func (s *stage) apply(t testing.TB) {
 	t.Helper()
-	_, err := sqlschema.Applier{Newcomers: PauseNewcomers}.Apply(t.Context(), s.Conn(t), []trigger.Spec{s.spec}, trigger.DefaultSettings(), nil)
+	_, err := sqlschema.Applier{Newcomers: PauseNewcomers, Returning: []string{"orders"}}.Apply(t.Context(), s.Conn(t), []trigger.Spec{s.spec}, trigger.DefaultSettings(), nil)
 	require.NoError(t, err)
 }
 
@@ -136,24 +137,24 @@ func TestEachChangeIsDeliveredByOneOfTheTwoThereAndBack(t *testing.T) {
 	reloads, side := 0, s.Conn(t)
 	points := s.killing(t, func(point string) {
 		switch point {
-		case "after " + string(Switched), "in the middle of " + string(Drained), "after " + string(Drained), "begun " + string(Resumed), "after " + string(Unregistered):
+		case "after " + string(moving.Switched), "in the middle of " + string(moving.Drained), "after " + string(moving.Drained), "begun " + string(moving.Resumed), "after " + string(moving.Unregistered):
 			s.hasura.reload(t, side)
 			reloads++
 		}
 	}, func(c *Cutover) error {
 		states, err := c.Forward(t.Context(), "orders")
 		if err == nil {
-			require.Equal(t, Done, states[0].Step)
+			require.Equal(t, moving.Done, states[0].Step)
 			require.Empty(t, states[0].Remaining)
 			require.Positive(t, states[0].Discarded)
 			require.Positive(t, states[0].MadeAgain)
 		}
 		return err
 	})
-	for _, step := range forwardSteps {
+	for _, step := range moving.Forward() {
 		require.Contains(t, points, "before the commit of "+string(step))
 	}
-	require.Contains(t, points, "in the middle of "+string(Switched))
+	require.Contains(t, points, "in the middle of "+string(moving.Switched))
 	require.Positive(t, reloads)
 	require.Empty(t, s.hasura.names())
 	grow(t, l, 100)
@@ -162,7 +163,7 @@ func TestEachChangeIsDeliveredByOneOfTheTwoThereAndBack(t *testing.T) {
 		_, err := c.Back(t.Context(), "orders")
 		return err
 	})
-	for _, step := range backSteps {
+	for _, step := range moving.Back() {
 		require.Contains(t, points, "before the commit of "+string(step))
 	}
 	require.Equal(t, []string{"orders"}, s.hasura.names())
@@ -233,7 +234,7 @@ func TestPendingEventsInFlightAreLeftToHasura(t *testing.T) {
 	c.WithPending = true
 	released := false
 	c.at = func(point string) error {
-		if point == "in the middle of "+string(Drained) && !released {
+		if point == "in the middle of "+string(moving.Drained) && !released {
 			released = true
 			close(s.receiver.gate)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/operate"
 )
 
@@ -35,7 +36,7 @@ func (c *Cutover) walk(ctx context.Context, names []string, steps ...func(ctx co
 }
 
 // standing returns the subject and its state, if the state is at this step.
-func (c *Cutover) standing(ctx context.Context, name string, steps ...Step) (*subject, *State, error) {
+func (c *Cutover) standing(ctx context.Context, name string, steps ...moving.Step) (*subject, *State, error) {
 	st, err := readState(ctx, c.Conn, name, false)
 	if err != nil || st == nil {
 		return nil, nil, err
@@ -51,7 +52,7 @@ func (c *Cutover) standing(ctx context.Context, name string, steps ...Step) (*su
 
 // advance runs f in a transaction that finds the state unchanged, and stores the step with what f has
 // changed in the state. lock says that f takes locks that others may hold.
-func (c *Cutover) advance(ctx context.Context, s *subject, st *State, to Step, what string, f func(tx pgx.Tx, now *State) (map[string]any, error)) error {
+func (c *Cutover) advance(ctx context.Context, s *subject, st *State, to moving.Step, what string, f func(tx pgx.Tx, now *State) (map[string]any, error)) error {
 	err := c.tries(ctx, s, what, func(tx pgx.Tx) error {
 		now, err := readState(ctx, tx, st.Trigger, true)
 		if err != nil {
@@ -82,10 +83,10 @@ func (c *Cutover) prepare(ctx context.Context, name string) error {
 		return err
 	}
 	switch {
-	case st == nil || st.Step == BackDone:
-	case st.back():
+	case st == nil || st.Step == moving.BackDone:
+	case st.Step.IsBack():
 		return isOnItsWayBack(name)
-	case st.Step == Done:
+	case st.Step == moving.Done:
 		return c.again(ctx, name, st)
 	default:
 		return nil
@@ -111,7 +112,7 @@ func (c *Cutover) prepare(ctx context.Context, name string) error {
 		}
 	}
 	c.say(name, "puts a fence before hdb_catalog.event_log, and leaves it open")
-	return c.begin(ctx, s, &fresh, Prepared, map[string]any{"table": fresh.Table, "with_pending": fresh.WithPending}, func(tx pgx.Tx) (err error) {
+	return c.begin(ctx, s, &fresh, moving.Prepared, map[string]any{"table": fresh.Table, "with_pending": fresh.WithPending}, func(tx pgx.Tx) (err error) {
 		if fresh.Since, err = s.oldest(ctx, tx, fresh.Began); err != nil {
 			return err
 		}
@@ -120,8 +121,8 @@ func (c *Cutover) prepare(ctx context.Context, name string) error {
 }
 
 // begin runs f in a transaction that stores the first step of a way.
-func (c *Cutover) begin(ctx context.Context, s *subject, fresh *State, to Step, detail map[string]any, f func(tx pgx.Tx) error) error {
-	return c.tries(ctx, s, "the preparation", func(tx pgx.Tx) error {
+func (c *Cutover) begin(ctx context.Context, s *subject, fresh *State, to moving.Step, detail map[string]any, f func(tx pgx.Tx) error) error {
+	err := c.tries(ctx, s, "the preparation", func(tx pgx.Tx) error {
 		if err := c.point("begun " + string(to)); err != nil {
 			return err
 		}
@@ -133,10 +134,14 @@ func (c *Cutover) begin(ctx context.Context, s *subject, fresh *State, to Step, 
 		}
 		return c.keep(ctx, tx, fresh, to, detail)
 	})
+	if err != nil {
+		return err
+	}
+	return c.point("after " + string(to))
 }
 
 // keep stores a state at a step, at the end of a transaction.
-func (c *Cutover) keep(ctx context.Context, tx pgx.Tx, st *State, to Step, detail map[string]any) error {
+func (c *Cutover) keep(ctx context.Context, tx pgx.Tx, st *State, to moving.Step, detail map[string]any) error {
 	if err := st.write(ctx, tx, to); err != nil {
 		return err
 	}
@@ -192,7 +197,7 @@ func (s *subject) dropTriggers(ctx context.Context, tx pgx.Tx) (remake []string,
 
 // switchOver is the moment from which on Rowhook has the changes.
 func (c *Cutover) switchOver(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, Prepared)
+	s, st, err := c.standing(ctx, name, moving.Prepared)
 	if s == nil || err != nil {
 		return err
 	}
@@ -216,7 +221,7 @@ func (c *Cutover) switchOver(ctx context.Context, name string) error {
 	c.say(name, "locks %s for a moment, drops the SQL triggers of Hasura, and discards what Rowhook has recorded until then", s.plain())
 	var dropped int
 	var discarded int64
-	err = c.advance(ctx, s, st, Switched, "the switch", func(tx pgx.Tx, now *State) (map[string]any, error) {
+	err = c.advance(ctx, s, st, moving.Switched, "the switch", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		if err := s.lockTable(ctx, tx); err != nil {
 			return nil, err
 		}
@@ -243,7 +248,7 @@ func (c *Cutover) switchOver(ctx context.Context, name string) error {
 		if now.Dropped, err = under.dropTriggers(ctx, tx); err != nil {
 			return nil, err
 		}
-		if err := c.point("in the middle of " + string(Switched)); err != nil {
+		if err := c.point("in the middle of " + string(moving.Switched)); err != nil {
 			return nil, err
 		}
 		if err := under.setFence(ctx, tx, true); err != nil {
@@ -298,7 +303,7 @@ func (c *Cutover) redo(ctx context.Context, s *subject, st *State) error {
 			if err := s.buildFence(ctx, tx, true); err != nil {
 				return nil, err
 			}
-			if now.reached(Drained) {
+			if now.Step.Reached(moving.Drained) {
 				if archived, sending, err = s.giveUp(ctx, tx); err != nil {
 					return nil, err
 				}
@@ -320,7 +325,7 @@ func (c *Cutover) redo(ctx context.Context, s *subject, st *State) error {
 
 // drain waits until Hasura has delivered what it has recorded, or takes that over.
 func (c *Cutover) drain(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, Switched)
+	s, st, err := c.standing(ctx, name, moving.Switched)
 	if s == nil || err != nil {
 		return err
 	}
@@ -350,14 +355,14 @@ func (c *Cutover) drain(ctx context.Context, name string) error {
 			c.say(name, "Hasura has delivered nothing for a minute: is it running? If it is not to run again, end this command, and repeat it with --with-pending")
 			since = time.Now()
 		}
-		if err := c.point("in the middle of " + string(Drained)); err != nil {
+		if err := c.point("in the middle of " + string(moving.Drained)); err != nil {
 			return err
 		}
 		if err := c.poll(ctx); err != nil {
 			return err
 		}
 	}
-	return c.advance(ctx, s, st, Drained, "the end of the drain", func(tx pgx.Tx, now *State) (map[string]any, error) {
+	return c.advance(ctx, s, st, moving.Drained, "the end of the drain", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		now.WithPending = taking
 		return map[string]any{"taken_over": now.TakenOver}, nil
 	})
@@ -420,7 +425,7 @@ func (b *Backlog) text() string {
 
 // unregister deletes the trigger from Hasura's metadata.
 func (c *Cutover) unregister(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, Drained)
+	s, st, err := c.standing(ctx, name, moving.Drained)
 	if s == nil || err != nil {
 		return err
 	}
@@ -439,11 +444,11 @@ func (c *Cutover) unregister(ctx context.Context, name string) error {
 		if err != nil && !errors.Is(err, errNotThere) {
 			return err
 		}
-		if err := c.point("in the middle of " + string(Unregistered)); err != nil {
+		if err := c.point("in the middle of " + string(moving.Unregistered)); err != nil {
 			return err
 		}
 	}
-	return c.advance(ctx, s, st, Unregistered, "the end of the change of Hasura's metadata", func(tx pgx.Tx, now *State) (map[string]any, error) {
+	return c.advance(ctx, s, st, moving.Unregistered, "the end of the change of Hasura's metadata", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		now.ByHand = byHandThen
 		return map[string]any{"by_hand": byHandThen}, nil
 	})
@@ -451,7 +456,7 @@ func (c *Cutover) unregister(ctx context.Context, name string) error {
 
 // resume ends the pause of the trigger. From here on Rowhook delivers.
 func (c *Cutover) resume(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, Unregistered)
+	s, st, err := c.standing(ctx, name, moving.Unregistered)
 	if s == nil || err != nil {
 		return err
 	}
@@ -459,7 +464,7 @@ func (c *Cutover) resume(ctx context.Context, name string) error {
 		return err
 	}
 	c.say(name, "resumes the deliveries of Rowhook")
-	return c.advance(ctx, s, st, Resumed, "the resumption", func(tx pgx.Tx, _ *State) (map[string]any, error) {
+	return c.advance(ctx, s, st, moving.Resumed, "the resumption", func(tx pgx.Tx, _ *State) (map[string]any, error) {
 		_, err := operate.Resume(ctx, tx, name)
 		return nil, err
 	})
@@ -467,7 +472,7 @@ func (c *Cutover) resume(ctx context.Context, name string) error {
 
 // finish takes away the fence, once Hasura does not know the trigger any more.
 func (c *Cutover) finish(ctx context.Context, name string) error {
-	s, st, err := c.standing(ctx, name, Resumed)
+	s, st, err := c.standing(ctx, name, moving.Resumed)
 	if s == nil || err != nil {
 		return err
 	}
@@ -516,7 +521,7 @@ func (c *Cutover) finish(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	err = c.advance(ctx, s, st, Done, "the end of the cut-over", func(tx pgx.Tx, now *State) (map[string]any, error) {
+	err = c.advance(ctx, s, st, moving.Done, "the end of the cut-over", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		if err := s.lockTable(ctx, tx); err != nil {
 			return nil, err
 		}
@@ -552,7 +557,7 @@ func (c *Cutover) again(ctx context.Context, name string, st *State) error {
 	}
 	c.say(name, "Hasura has the trigger again, and both deliver: what Hasura has not sent yet is given up there")
 	var archived, sending int64
-	err = c.advance(ctx, s, st, Switched, "the switch", func(tx pgx.Tx, now *State) (map[string]any, error) {
+	err = c.advance(ctx, s, st, moving.Switched, "the switch", func(tx pgx.Tx, now *State) (map[string]any, error) {
 		if err := s.lockTable(ctx, tx); err != nil {
 			return nil, err
 		}

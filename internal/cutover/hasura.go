@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
@@ -319,6 +320,13 @@ func (s *subject) all(columns []string) []string {
 
 // captures returns an error if Rowhook does not capture what the trigger says.
 func (s *subject) captures(ctx context.Context, db pg.Queryer) error {
+	moves, err := moving.Read(ctx, db)
+	if err != nil {
+		return err
+	}
+	if m := moves[s.Name]; m.Theirs() && !m.Captured {
+		return problem(operate.ErrRefused, "let this command apply it: rowhook cutover hasura "+s.Name+" -f rowhook.yaml", "Rowhook records no changes for %s, since it was moved back to Hasura", s.Name)
+	}
 	all, err := sqlschema.FindUncaptured(ctx, db)
 	if err != nil {
 		return err

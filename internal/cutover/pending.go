@@ -122,16 +122,18 @@ func (l *logTable) unlocked() string {
 	return "null"
 }
 
-// discard deletes what Rowhook has recorded of changes and not delivered. Manual events and those of
-// TRUNCATE are its own: Hasura does not record them. It returns errInFlight if Rowhook is sending one.
+// alsoHasuras is SQL that is true for what Hasura has recorded, too. Manual events and those of TRUNCATE
+// are Rowhook's own, and so is what somebody has it send again.
+const alsoHasuras = `trigger_id = $1 and op in ('I', 'U', 'D') and renewed_at is null`
+
+// discard deletes what Rowhook has recorded of changes and not delivered. It returns errInFlight if Rowhook is sending one.
 func (s *subject) discard(ctx context.Context, tx pgx.Tx) (n int64, err error) {
-	const mine = `trigger_id = $1 and op in ('I', 'U', 'D')`
 	var left bool
 	err = tx.QueryRow(ctx, `
-with gone as (delete from rowhook.event_log where `+mine+` and (claimed_by is null or due_at <= statement_timestamp()) returning 1)
+with gone as (delete from rowhook.event_log where `+alsoHasuras+` and (claimed_by is null or due_at <= statement_timestamp()) returning 1)
 select count(*) from gone`, s.ID).Scan(&n)
 	if err == nil {
-		err = tx.QueryRow(ctx, "select exists (select from rowhook.event_log where "+mine+")", s.ID).Scan(&left)
+		err = tx.QueryRow(ctx, "select exists (select from rowhook.event_log where "+alsoHasuras+")", s.ID).Scan(&left)
 	}
 	switch {
 	case err != nil:
@@ -156,7 +158,7 @@ func (s *subject) thin(ctx context.Context, tx pgx.Tx) (n int64, err error) {
 	err = tx.QueryRow(ctx, `
 with gone as (
   delete from rowhook.event_log e
-   using (select id from rowhook.event_log where trigger_id = $1 and op in ('I', 'U', 'D') and claimed_by is null limit $3 for update skip locked) as m
+   using (select id from rowhook.event_log where `+alsoHasuras+` and claimed_by is null limit $3 for update skip locked) as m
    where e.id = m.id and (select count(*) from pg_trigger t where t.oid = any($2) and t.tgenabled <> 'D') = $4
   returning 1)
 select count(*) from gone`, s.ID, oids, discardAtOnce, len(oids)).Scan(&n)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 )
@@ -22,15 +23,15 @@ type Planned struct {
 func (c *Cutover) PlanForward(ctx context.Context, names ...string) ([]Planned, error) {
 	return c.plan(ctx, names, func(s *subject, st *State) ([]string, error) {
 		switch {
-		case st == nil || st.Step == BackDone:
+		case st == nil || st.Step == moving.BackDone:
 			if err := c.checkStart(ctx, s); err != nil {
 				return nil, err
 			}
 			st = &State{}
-		case st.back():
+		case st.Step.IsBack():
 			return nil, isOnItsWayBack(s.Name)
-		case st.Step == Done && len(s.triggers) > 0:
-			st = &State{Step: Prepared}
+		case st.Step == moving.Done && len(s.triggers) > 0:
+			st = &State{Step: moving.Prepared}
 		}
 		return c.forwardSteps(s, st), nil
 	})
@@ -58,9 +59,9 @@ func (c *Cutover) plan(ctx context.Context, names []string, steps func(*subject,
 }
 
 // left collects the steps that a state has not reached.
-func (s *State) left(steps *[]string) (add func(step Step, format string, args ...any)) {
-	return func(step Step, format string, args ...any) {
-		if !s.reached(step) {
+func (s *State) left(steps *[]string) (add func(step moving.Step, format string, args ...any)) {
+	return func(step moving.Step, format string, args ...any) {
+		if !s.Step.Reached(step) {
 			*steps = append(*steps, fmt.Sprintf(format, args...))
 		}
 	}
@@ -68,20 +69,20 @@ func (s *State) left(steps *[]string) (add func(step Step, format string, args .
 
 func (c *Cutover) forwardSteps(s *subject, st *State) (steps []string) {
 	add := st.left(&steps)
-	add(Prepared, "put a fence before hdb_catalog.event_log: a trigger that lets everything pass until the next step")
-	add(Switched, "in one transaction, which locks %s for a moment: drop the SQL triggers %s, close the fence, and discard what Rowhook has recorded until then, since Hasura has it, too", s.plain(), strings.Join(s.hasura(), ", "))
+	add(moving.Prepared, "put a fence before hdb_catalog.event_log: a trigger that lets everything pass until the next step")
+	add(moving.Switched, "in one transaction, which locks %s for a moment: drop the SQL triggers %s, close the fence, and discard what Rowhook has recorded until then, since Hasura has it, too", s.plain(), strings.Join(s.hasura(), ", "))
 	if c.WithPending || st.WithPending {
-		add(Drained, "take over what Hasura has not delivered yet, and wait for what it is sending")
+		add(moving.Drained, "take over what Hasura has not delivered yet, and wait for what it is sending")
 	} else {
-		add(Drained, "wait until Hasura has delivered what it has recorded, or given it up")
+		add(moving.Drained, "wait until Hasura has delivered what it has recorded, or given it up")
 	}
 	if c.Metadata != nil {
-		add(Unregistered, "delete the event trigger from Hasura's metadata")
+		add(moving.Unregistered, "delete the event trigger from Hasura's metadata")
 	} else {
-		add(Unregistered, "leave Hasura's metadata as they are, since --hasura-url is not set, and say at the end what to do there")
+		add(moving.Unregistered, "leave Hasura's metadata as they are, since --hasura-url is not set, and say at the end what to do there")
 	}
-	add(Resumed, "resume the deliveries of Rowhook")
-	add(Done, "once Hasura has dropped its functions of the trigger: take away the fence")
+	add(moving.Resumed, "resume the deliveries of Rowhook")
+	add(moving.Done, "once Hasura has dropped its functions of the trigger: take away the fence")
 	return steps
 }
 
@@ -98,18 +99,18 @@ func (s *subject) hasura() (names []string) {
 // PlanBack returns what Back would do, or why it refuses.
 func (c *Cutover) PlanBack(ctx context.Context, names ...string) ([]Planned, error) {
 	return c.plan(ctx, names, func(s *subject, st *State) (steps []string, err error) {
-		if st == nil || !st.back() {
+		if st == nil || !st.Step.IsBack() {
 			if err := s.check(false); err != nil {
 				return nil, err
 			}
 			st = &State{}
 		}
 		add := st.left(&steps)
-		add(BackFenced, "close the fence before hdb_catalog.event_log, so that Hasura may make its SQL triggers, and records nothing yet")
-		add(BackSwitched, "have the event trigger created in Hasura, if it is not there: from its definition at the cut-over, or by hand")
-		add(BackSwitched, "in one transaction, which locks %s for a moment: drop the captures of Rowhook, and open the fence", s.plain())
-		add(BackDrained, "wait until Rowhook has delivered what it has recorded, or given it up")
-		add(BackDone, "take away the fence, and pause the trigger, which is then to be taken out of rowhook.yaml")
+		add(moving.BackFenced, "close the fence before hdb_catalog.event_log, so that Hasura may make its SQL triggers, and records nothing yet")
+		add(moving.BackSwitched, "have the event trigger created in Hasura, if it is not there: from its definition at the cut-over, or by hand")
+		add(moving.BackSwitched, "in one transaction, which locks %s for a moment: drop the captures of Rowhook, and open the fence", s.plain())
+		add(moving.BackDrained, "wait until Rowhook has delivered what it has recorded, or given it up")
+		add(moving.BackDone, "take away the fence, and pause the trigger, which is then to be taken out of rowhook.yaml")
 		return steps, nil
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/dispatchtest"
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/trigger"
@@ -144,7 +145,7 @@ func TestWhoHoldsTheLockIsNamed(t *testing.T) {
 	require.NoError(t, tx.Commit(t.Context()))
 	states, err := c.Status(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, Prepared, states[0].Step)
+	require.Equal(t, moving.Prepared, states[0].Step)
 
 	require.NoError(t, c.Abort(t.Context(), "orders"))
 	states, err = c.Status(t.Context())
@@ -167,7 +168,7 @@ func TestWithoutAURLTheRestIsDoneByHand(t *testing.T) {
 	c.Metadata = nil
 	states, err := c.Forward(t.Context(), "orders")
 	require.NoError(t, err)
-	require.Equal(t, Resumed, states[0].Step)
+	require.Equal(t, moving.Resumed, states[0].Step)
 	require.Contains(t, states[0].Remaining, `POST /v1/metadata with {"args":{"name":"orders","source":"default"},"type":"pg_delete_event_trigger"}`)
 	require.ErrorContains(t, c.Abort(t.Context(), "orders"), "--back orders")
 	stop()
@@ -178,7 +179,7 @@ func TestWithoutAURLTheRestIsDoneByHand(t *testing.T) {
 	require.NoError(t, s.hasura.drop(t.Context(), conn, "orders"))
 	states, err = c.Forward(t.Context(), "orders")
 	require.NoError(t, err)
-	require.Equal(t, Done, states[0].Step)
+	require.Equal(t, moving.Done, states[0].Step)
 	require.Empty(t, states[0].Remaining)
 	l := &ledger{changes: map[string]bool{change("MANUAL", 5, 5): true, change("INSERT", 6, 6): true}}
 	s.settled(t, l)
@@ -202,7 +203,7 @@ func TestATriggerThatHasuraHasAgainIsMovedAgain(t *testing.T) {
 	require.Contains(t, states[0].Remaining, "both record")
 	states, err = s.cutover(t).Forward(t.Context(), "orders")
 	require.NoError(t, err)
-	require.Equal(t, Done, states[0].Step)
+	require.Equal(t, moving.Done, states[0].Step)
 	require.Equal(t, int64(1), states[0].Archived)
 	s.hasura.work(t)
 	s.settled(t, &ledger{changes: map[string]bool{change("INSERT", 7, 7): true}})
@@ -222,7 +223,7 @@ insert into orders values (1, 1), (2, 2); update hdb_catalog.event_log set locke
 	c.Metadata, c.WithPending = nil, true
 	settled := false
 	c.at = func(point string) error {
-		if point == "in the middle of "+string(Drained) && !settled { // Hasura delivers what it was sending
+		if point == "in the middle of "+string(moving.Drained) && !settled { // Hasura delivers what it was sending
 			settled = true
 			s.Exec(t, "update hdb_catalog.event_log set delivered = true, locked = false where locked")
 		}
@@ -266,7 +267,7 @@ func TestTheWayBackByHand(t *testing.T) {
 	require.NoError(t, c.Abort(t.Context(), "orders"))
 	states, err := c.Status(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, Done, states[0].Step)
+	require.Equal(t, moving.Done, states[0].Step)
 
 	_, err = c.Back(t.Context(), "orders")
 	require.ErrorIs(t, err, operate.ErrBusy)
@@ -275,7 +276,7 @@ func TestTheWayBackByHand(t *testing.T) {
 	s.Exec(t, "insert into orders values (1, 1)") // Rowhook's, although Hasura's trigger has fired
 	states, err = c.Back(t.Context(), "orders")
 	require.NoError(t, err)
-	require.Equal(t, BackDone, states[0].Step)
+	require.Equal(t, moving.BackDone, states[0].Step)
 	require.Contains(t, states[0].Remaining, "take orders out of rowhook.yaml")
 	s.Exec(t, "insert into orders values (2, 2)")
 	s.settled(t, &ledger{changes: map[string]bool{change("INSERT", 1, 1): true, change("INSERT", 2, 2): true}})

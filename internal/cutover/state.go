@@ -9,39 +9,19 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
-// Step is how far a cut-over is. Each is recorded in the transaction that does it.
-type Step string
-
-// The steps from Hasura to Rowhook, and back.
-const (
-	Prepared     Step = "prepared"     // the fence stands, and is open
-	Switched     Step = "switched"     // Hasura records no more: its SQL triggers are dropped, the fence is closed
-	Drained      Step = "drained"      // Hasura has delivered what it had recorded, or Rowhook has taken it over
-	Unregistered Step = "unregistered" // the trigger is gone from Hasura's metadata
-	Resumed      Step = "resumed"      // Rowhook delivers
-	Done         Step = "done"         // the fence is gone
-
-	BackFenced   Step = "back-fenced"   // the fence is closed, so that Hasura may make its SQL triggers
-	BackSwitched Step = "back-switched" // Rowhook records no more, Hasura records
-	BackDrained  Step = "back-drained"  // Rowhook has delivered what it had recorded
-	BackDone     Step = "back-done"     // the fence is gone
-)
-
-var forwardSteps = []Step{Prepared, Switched, Drained, Unregistered, Resumed, Done}
-var backSteps = []Step{BackFenced, BackSwitched, BackDrained, BackDone}
-
 // State is the record of a cut-over: the value of rowhook.setting with the name cutover:TRIGGER.
 type State struct {
-	Trigger string    `json:"trigger"`
-	Table   string    `json:"table"` // schema.table
-	Step    Step      `json:"step"`
-	Source  string    `json:"source,omitempty"` // of Hasura
-	Began   time.Time `json:"began"`
-	Touched time.Time `json:"touched"`
+	Trigger string      `json:"trigger"`
+	Table   string      `json:"table"` // schema.table
+	Step    moving.Step `json:"step"`
+	Source  string      `json:"source,omitempty"` // of Hasura
+	Began   time.Time   `json:"began"`
+	Touched time.Time   `json:"touched"`
 	// Since is when the oldest change was made that Hasura had not delivered at the beginning. What
 	// Hasura archives of changes since then, it sends no more.
 	Since time.Time `json:"since"`
@@ -55,38 +35,14 @@ type State struct {
 	// ByHand says that Hasura's metadata is changed by hand.
 	ByHand bool `json:"by_hand,omitempty"`
 
-	Discarded int64  `json:"discarded"`           // events of Rowhook that were Hasura's
-	TakenOver int64  `json:"taken_over"`          // events of Hasura that Rowhook delivers
-	Archived  int64  `json:"archived,omitempty"`  // events of Hasura that Rowhook had recorded as well
-	MadeAgain int64  `json:"made_again"`          // how many times Hasura had made its SQL triggers again
-	Before    Step   `json:"before,omitempty"`    // the step at which the way back began; empty: none
-	Recaught  int64  `json:"recaught,omitempty"`  // how many times an apply had made Rowhook's captures again
-	Remaining string `json:"remaining,omitempty"` // what is left to do by hand
+	Discarded int64       `json:"discarded"`           // events of Rowhook that were Hasura's
+	TakenOver int64       `json:"taken_over"`          // events of Hasura that Rowhook delivers
+	Archived  int64       `json:"archived,omitempty"`  // events of Hasura that Rowhook had recorded as well
+	MadeAgain int64       `json:"made_again"`          // how many times Hasura had made its SQL triggers again
+	Before    moving.Step `json:"before,omitempty"`    // the step at which the way back began; empty: none
+	Recaught  int64       `json:"recaught,omitempty"`  // how many times Rowhook's captures had been made again
+	Remaining string      `json:"remaining,omitempty"` // what is left to do by hand
 }
-
-// reached reports whether the state is at this step or behind it, on the same way.
-func (s *State) reached(step Step) bool {
-	for _, way := range [][]Step{forwardSteps, backSteps} {
-		at, want := -1, -1
-		for i, w := range way {
-			if w == s.Step {
-				at = i
-			}
-			if w == step {
-				want = i
-			}
-		}
-		if at >= 0 && want >= 0 {
-			return at >= want
-		}
-	}
-	return false
-}
-
-// back reports whether the trigger is on its way back, or has arrived.
-func (s *State) back() bool { return s.reached(BackFenced) }
-
-func settingOf(name string) string { return "cutover:" + name }
 
 // readState returns the state, or nil if there was no cut-over. lock keeps others from changing it
 // until the transaction ends.
@@ -96,21 +52,21 @@ func readState(ctx context.Context, db pg.Queryer, name string, lock bool) (*Sta
 		sql += " for update"
 	}
 	var text string
-	switch err := db.QueryRow(ctx, sql, settingOf(name)).Scan(&text); {
+	switch err := db.QueryRow(ctx, sql, moving.Setting(name)).Scan(&text); {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("read rowhook.setting %s: %w", settingOf(name), err)
+		return nil, fmt.Errorf("read rowhook.setting %s: %w", moving.Setting(name), err)
 	}
 	var s State
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return nil, fmt.Errorf("read rowhook.setting %s: %w", settingOf(name), err)
+		return nil, fmt.Errorf("read rowhook.setting %s: %w", moving.Setting(name), err)
 	}
 	return &s, nil
 }
 
 // write stores the state at a step.
-func (s *State) write(ctx context.Context, tx pgx.Tx, step Step) error {
+func (s *State) write(ctx context.Context, tx pgx.Tx, step moving.Step) error {
 	next := *s
 	next.Step = step
 	if err := tx.QueryRow(ctx, "select clock_timestamp()").Scan(&next.Touched); err != nil {
@@ -118,19 +74,19 @@ func (s *State) write(ctx context.Context, tx pgx.Tx, step Step) error {
 	}
 	text, err := json.Marshal(next)
 	if err != nil {
-		return fmt.Errorf("write rowhook.setting %s: %w", settingOf(s.Trigger), err)
+		return fmt.Errorf("write rowhook.setting %s: %w", moving.Setting(s.Trigger), err)
 	}
 	_, err = tx.Exec(ctx, `
 insert into rowhook.setting (name, value) values ($1, $2::text::jsonb)
-on conflict (name) do update set value = excluded.value`, settingOf(s.Trigger), string(text))
+on conflict (name) do update set value = excluded.value`, moving.Setting(s.Trigger), string(text))
 	if err != nil {
-		return fmt.Errorf("write rowhook.setting %s: %w", settingOf(s.Trigger), err)
+		return fmt.Errorf("write rowhook.setting %s: %w", moving.Setting(s.Trigger), err)
 	}
 	return nil
 }
 
 // record adds what was done to the audit.
-func (s *State) record(ctx context.Context, tx pgx.Tx, step Step, detail map[string]any) error {
+func (s *State) record(ctx context.Context, tx pgx.Tx, step moving.Step, detail map[string]any) error {
 	all := map[string]any{"from": "hasura", "step": step}
 	for k, v := range detail {
 		all[k] = v

@@ -215,7 +215,10 @@ func (e *examination) checkTriggers(ctx context.Context) error {
 			if after, more, ok := strings.Cut(remedy, ": "); ok { // the name of a trigger stood first
 				detail, remedy = detail+": "+after, more
 			}
-			e.warn(remedy, "%s", detail)
+			said := func(f Finding) bool { return f.Remedy == remedy && strings.HasPrefix(detail, f.Detail) }
+			if !slices.ContainsFunc(e.report.Findings, said) {
+				e.warn(remedy, "%s", detail)
+			}
 		}
 		if plan.Empty() {
 			e.ok("the database matches the configuration (%s)", term.Plural(int64(len(e.Triggers)), "trigger"))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -154,6 +155,19 @@ type otherTrigger struct {
 	Source         string // what its function does, by the words in it: http, notify, queue; "": nothing of these
 }
 
+// moved reports whether it is one of Hasura's for a trigger that is being moved, or was moved back.
+func (t *otherTrigger) moved(moves map[string]moving.Move) bool {
+	if t.Schema != "hdb_catalog" {
+		return false
+	}
+	for name, m := range moves {
+		if (m.UnderWay() || m.Theirs()) && strings.HasPrefix(t.Trigger, "notify_hasura_"+name+"_") {
+			return true
+		}
+	}
+	return false
+}
+
 // checkCaptures tells who else captures changes of the watched tables: each change would be sent
 // twice.
 func (e *examination) checkCaptures(ctx context.Context) error {
@@ -172,6 +186,13 @@ select format('%I.%I', n.nspname, c.relname) as "table", t.tgname::text as trigg
  where t.tgrelid = any($1) and not t.tgisinternal and s.nspname <> 'rowhook' order by 1, 2`, e.tables)
 		if err != nil {
 			return fmt.Errorf("list the triggers of the tables: %w", err)
+		}
+		if e.compatible { // of those that are moved, the status says who records
+			moves, err := moving.Read(ctx, tx)
+			if err != nil {
+				return err
+			}
+			all = slices.DeleteFunc(all, func(t otherTrigger) bool { return t.moved(moves) })
 		}
 		e.judgeCaptures(all)
 		return e.judgePublished(ctx, tx)

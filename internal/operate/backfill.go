@@ -177,6 +177,9 @@ func (b *backfill) check(ctx context.Context, tx pgx.Tx, name string) error {
 	if b.trigger, err = b.ts.active(name); err != nil {
 		return err
 	}
+	if err := b.trigger.unlessPrepared("backfill"); err != nil { // the switch would discard its events
+		return err
+	}
 	if b.of, err = b.trigger.choose(ctx, tx, b.opt.Table, false); err != nil {
 		return err
 	}

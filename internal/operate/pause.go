@@ -73,6 +73,14 @@ func setPaused(ctx context.Context, db DB, paused bool, reason string, names []s
 			}
 			ids = append(ids, t.ID)
 		}
+		for i := range ts {
+			if paused || len(ids) > 0 && !slices.Contains(ids, ts[i].ID) {
+				continue
+			}
+			if err := ts[i].unlessPrepared("resumption"); err != nil { // both would deliver
+				return err
+			}
+		}
 		// This comes first: its row lock makes this transaction and a concurrent apply wait for
 		// each other.
 		if err := sqlschema.RaiseGeneration(ctx, tx); err != nil {

@@ -186,6 +186,9 @@ func (r *replay) check(ctx context.Context, tx pgx.Tx, name string) error {
 	if r.trigger, err = r.ts.active(name); err != nil {
 		return err
 	}
+	if err := r.trigger.unlessPrepared("replay"); err != nil { // the switch would discard its events
+		return err
+	}
 	if err := r.readKey(ctx, tx); err != nil || r.opt.Continue {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rowhook/rowhook/internal/mask"
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/suggest"
@@ -34,11 +35,23 @@ type knownTrigger struct {
 	RowKey []string
 	// Renews says that the schema notes when an event was sent again by hand.
 	Renews bool
+	// Moving is how far it is moved between Hasura and Rowhook; "": it never was.
+	Moving moving.Step
 
 	mask      *mask.Mask                `db:"-"` // nil: it masks nothing
 	keyMasked bool                      `db:"-"` // its keys are not shown
 	names     map[int32]queue.TableName `db:"-"` // by rowhook.relation.id
 	watches   string                    // the entries of Spec.Tables, for people; "": it has one table
+}
+
+// unlessPrepared returns an error while both record the trigger's changes and Hasura delivers them, since
+// a command, such as a backfill, would lose or double events then.
+func (t *knownTrigger) unlessPrepared(command string) error {
+	if t.Moving != moving.Prepared || t.Removed {
+		return nil
+	}
+	m := moving.Move{Trigger: t.Name, Step: t.Moving, Active: true}
+	return problem(ErrRefused, m.Remedy(), "there can be no %s of the trigger %q now, since %s", command, t.Name, m.Problem())
 }
 
 func (t *knownTrigger) qualified() string { return t.Schema + "." + t.Table }
@@ -131,7 +144,8 @@ select t.id, t.name, w.relation, coalesce(n.nspname, t.schema_name) as schema, c
            from (select w.relation union select r.oid from rowhook.relation r where r.id = any(w.relations)) as k(oid)
            join pg_catalog.pg_index i on i.indrelid = k.oid and i.indisprimary
            join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)) end as row_key,
-       exists (select from pg_catalog.pg_attribute where attrelid = pg_catalog.to_regclass('rowhook.event_log') and attname = 'renewed_at' and not attisdropped) as renews
+       exists (select from pg_catalog.pg_attribute where attrelid = pg_catalog.to_regclass('rowhook.event_log') and attname = 'renewed_at' and not attisdropped) as renews,
+       coalesce((select s.value ->> 'step' from rowhook.setting s where s.name = 'cutover:' || t.name), '') as moving
   from rowhook.trigger t`+queue.WatchedNow+`
   left join pg_catalog.pg_class c on c.oid = w.relation
   left join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -3,10 +3,12 @@ package operate
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -28,7 +30,7 @@ func (s *Status) readWarnings(ctx context.Context, tx pgx.Tx) error {
 		s.warnOfSchema, s.warnOfRowSecurity, s.warnOfLack, s.warnOfForeignGrants,
 		s.warnOfTrouble, s.warnOfHistory,
 		s.warnOfNotifications, s.warnOfDoorbell,
-		s.warnOfUncaptured, s.readAlerts,
+		s.warnOfUncaptured, s.warnOfCutovers, s.readAlerts,
 	} {
 		if err := s.orWarn(ctx, tx, check); err != nil {
 			return err
@@ -121,6 +123,21 @@ func (s *Status) warnOfUncaptured(ctx context.Context, tx pgx.Tx) error {
 	}
 	for _, u := range found {
 		s.warn(Warning{Code: Uncaptured, Trigger: u.Trigger, Problem: u.Problem, Remedy: u.Remedy})
+	}
+	return nil
+}
+
+// warnOfCutovers warns of triggers that are being moved between Hasura and Rowhook: whoever looks must
+// not repair what is as it should be meanwhile.
+func (s *Status) warnOfCutovers(ctx context.Context, tx pgx.Tx) error {
+	moves, err := moving.Read(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(moves)) {
+		if m := moves[name]; m.Problem() != "" {
+			s.warn(Warning{Code: "cutover", Trigger: name, Problem: m.Problem(), Remedy: m.Remedy()})
+		}
 	}
 	return nil
 }
