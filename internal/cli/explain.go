@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +44,10 @@ func diagnoseConnect(err error) (what diagnosis, transient bool) {
 		return diagnosis{fmt.Sprintf("the host %q has no address (DNS)", dns.Name), "correct the host in {}, or check the name server"}, true
 	case errors.As(err, &dns):
 		return diagnosis{fmt.Sprintf("can't look up the address of the host %q (%s)", dns.Name, dns.Err), "check the network and the name server, or the host in {}"}, true
+	case strings.Contains(err.Error(), "server refused TLS connection"):
+		return diagnosis{"the server does not support TLS, which sslmode requires", "set sslmode=disable in {} if the network can be trusted, or turn ssl on in the server"}, false
+	case webhook.IsTLS(err): // of several addresses, the one that answers says more than those that refuse
+		return diagnoseTLS(err), false
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return diagnosis{"nothing listens there (connection refused)", "start Postgres, or correct host and port in {}"}, true
 	case errors.Is(err, syscall.ENOENT):
@@ -50,10 +56,6 @@ func diagnoseConnect(err error) (what diagnosis, transient bool) {
 		return diagnosis{"permission to use the socket is denied", "run as a user who may use it, or connect over TCP in {}"}, false
 	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH):
 		return diagnosis{"there is no route to that host", "check the network, or correct the host in {}"}, true
-	case strings.Contains(err.Error(), "server refused TLS connection"):
-		return diagnosis{"the server does not support TLS, which sslmode requires", "set sslmode=disable in {} if the network can be trusted, or turn ssl on in the server"}, false
-	case webhook.IsTLS(err):
-		return diagnosis{"no trusted TLS connection (" + lastLine(err) + ")", "name the certificate authority with sslrootcert, or correct sslmode and the host in {}"}, false
 	case pgconn.Timeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return diagnosis{"the server did not answer in time", "check the network and its firewalls, or correct host and port in {}"}, true
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
@@ -63,6 +65,26 @@ func diagnoseConnect(err error) (what diagnosis, transient bool) {
 		return diagnosis{lastLine(err), "check the server's log and the network, and start again"}, true
 	}
 	return diagnosis{lastLine(err), "check {}"}, false
+}
+
+// diagnoseTLS says why the server's certificate is not trusted, or why there is no TLS.
+func diagnoseTLS(err error) diagnosis {
+	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
+		names := slices.Clone(wrong.Certificate.DNSNames)
+		for _, ip := range wrong.Certificate.IPAddresses {
+			names = append(names, ip.String())
+		}
+		return diagnosis{fmt.Sprintf("the server's certificate is for %s, and not for the host %q", cmp.Or(strings.Join(names, ", "), "no name"), wrong.Host),
+			"write a host of the certificate in {}, or set sslmode=verify-ca, which does not compare the name"}
+	}
+	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return diagnosis{"the server's certificate is not signed by an authority that is trusted here (" + unknown.Error() + ")",
+			"set sslrootcert in {} to the file with the certificate of the authority that has signed the server's"}
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return diagnosis{"the server's certificate has expired, or is not valid yet (" + invalid.Error() + ")", "renew the server's certificate, or correct this machine's clock"}
+	}
+	return diagnosis{"no trusted TLS connection (" + lastLine(err) + ")", "name the certificate authority with sslrootcert, or correct sslmode and the host in {}"}
 }
 
 // diagnoseRefusal explains an error with which the server answered an attempt to connect.

@@ -34,20 +34,35 @@ func (e *examination) checkConnection(ctx context.Context) error {
 // checkTLS looks at the connection as this machine sees it. What a pooler does behind itself can't
 // be seen.
 func (e *examination) checkTLS(context.Context) error {
-	remote := e.main.PgConn().Conn().RemoteAddr()
-	secure, isTLS := e.main.PgConn().Conn().(*tls.Conn)
-	switch {
-	case isTLS:
-		config := e.main.Config().TLSConfig
-		verified := config != nil && (!config.InsecureSkipVerify || config.VerifyPeerCertificate != nil || config.VerifyConnection != nil)
-		e.ok("the connection is encrypted (%s), and the server's certificate is %s", tls.VersionName(secure.ConnectionState().Version),
-			map[bool]string{true: "verified", false: "not verified, which only sslmode=verify-full does"}[verified])
-	case isLocal(remote):
-		e.ok("the connection does not leave this machine, so it needs no TLS")
-	default:
-		e.warn("set sslmode=verify-full (or require) in "+e.Database.Source, "the connection to %s is not encrypted: passwords and rows can be read on the way", remote)
+	conn := e.main.PgConn().Conn()
+	version := ""
+	if secure, ok := conn.(*tls.Conn); ok {
+		version = tls.VersionName(secure.ConnectionState().Version)
 	}
+	e.judgeTLS(conn.RemoteAddr(), version, e.main.Config().TLSConfig)
 	return nil
+}
+
+// judgeTLS judges a connection of this TLS version; "": it is not encrypted.
+func (e *examination) judgeTLS(remote net.Addr, version string, config *tls.Config) {
+	const whole = "set sslmode=verify-full, and sslrootcert where the authority is not a public one, in "
+	encrypted := "the connection is encrypted (" + version + "), and "
+	verified := config != nil && !config.InsecureSkipVerify
+	authority := config != nil && (config.VerifyPeerCertificate != nil || config.VerifyConnection != nil)
+	switch {
+	case version == "" && isLocal(remote):
+		e.ok("the connection does not leave this machine, so it needs no TLS")
+	case version == "":
+		e.warn(whole+e.Database.Source, "the connection to %s is not encrypted: passwords and rows can be read on the way", remote)
+	case verified:
+		e.ok("%sthe server's certificate and its name are verified", encrypted)
+	case authority:
+		e.ok("%sthe server's certificate is of a trusted authority; the name in it is not compared with the host's, which only sslmode=verify-full does", encrypted)
+	case isLocal(remote):
+		e.ok("%sthe server's certificate is not verified, which a connection within this machine does not need", encrypted)
+	default:
+		e.warn(whole+e.Database.Source, "%sthe server's certificate is not verified: whoever is on the way to %s could answer in its place, and read passwords and rows", encrypted, remote)
+	}
 }
 
 func isLocal(a net.Addr) bool {

@@ -1,6 +1,9 @@
 package doctor
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -84,5 +87,35 @@ func TestServersThatOnlySpeakTheProtocolAreTold(t *testing.T) {
 		"PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC, Redshift 1.0.63205":      "Amazon Redshift",
 	} {
 		require.Equal(t, name, otherServer(text), text)
+	}
+}
+
+// A connection within this machine needs no certificate, and tests have no other. So the judgement is
+// given another machine's address.
+func TestAConnectionFromAnotherMachineNeedsAVerifiedCertificate(t *testing.T) {
+	t.Parallel()
+	far, near := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5432}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5432}
+	verify := func([][]byte, [][]*x509.Certificate) error { return nil }
+	for _, c := range []struct {
+		remote  net.Addr
+		version string
+		config  *tls.Config
+		state   State
+		says    string
+	}{
+		{near, "", nil, OK, "does not leave this machine"},
+		{far, "", nil, Warn, "to 192.0.2.1:5432 is not encrypted"},
+		{far, "TLS 1.3", &tls.Config{InsecureSkipVerify: true}, Warn, "whoever is on the way to 192.0.2.1:5432 could answer in its place"},
+		{near, "TLS 1.3", &tls.Config{InsecureSkipVerify: true}, OK, "does not need"},
+		{far, "TLS 1.3", &tls.Config{InsecureSkipVerify: true, VerifyPeerCertificate: verify}, OK, "the name in it is not compared"},
+		{far, "TLS 1.3", &tls.Config{ServerName: "db.example"}, OK, "the server's certificate and its name are verified"},
+	} {
+		e := &examination{Doctor: Doctor{Database: Endpoint{Source: "DATABASE_URL"}}, report: &Report{}}
+		e.judgeTLS(c.remote, c.version, c.config)
+		require.Equal(t, c.state, e.report.Findings[0].State, c.says)
+		require.Contains(t, e.report.Findings[0].Detail, c.says)
+		if c.state != OK {
+			require.Contains(t, e.report.Findings[0].Remedy, "set sslmode=verify-full, and sslrootcert where the authority is not a public one, in DATABASE_URL")
+		}
 	}
 }
