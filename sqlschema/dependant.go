@@ -100,12 +100,16 @@ var created = regexp.MustCompile(`(?im)^\s*create (?:or replace |unlogged )?(?:t
 // rowhook.
 func ownNames() (string, error) {
 	names := []string{"schema_version", "(event_archive|invocation_log)_[0-9]{8}", "(capture|payload|inbox|ordered|moves|delayed|hasura_fence)_[0-9]+"}
-	files, err := fs.Glob(migrations, "migrations/*.sql")
+	files, err := migrations()
+	if err != nil {
+		return "", err
+	}
+	all, err := fs.Glob(files, "*.sql")
 	if err != nil {
 		return "", fmt.Errorf("list embedded migrations: %w", err)
 	}
-	for _, file := range files {
-		text, err := migrations.ReadFile(file)
+	for _, name := range all {
+		text, err := fs.ReadFile(files, name)
 		if err != nil {
 			return "", fmt.Errorf("read embedded migrations: %w", err)
 		}

@@ -11,11 +11,15 @@ import (
 // it to tell whether a database that an earlier program has migrated can be copied.
 func Fingerprint() (string, error) {
 	sum := sha256.New()
-	err := fs.WalkDir(migrations, ".", func(name string, entry fs.DirEntry, err error) error {
+	files, err := migrations()
+	if err != nil {
+		return "", err
+	}
+	err = fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		text, err := migrations.ReadFile(name)
+		text, err := fs.ReadFile(files, name)
 		fmt.Fprintf(sum, "%q %q\n", name, text)
 		return err
 	})

@@ -201,11 +201,11 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, want int32, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	sub, err := fs.Sub(migrations, "migrations")
+	files, err := migrations()
 	if err != nil {
-		return fmt.Errorf("open embedded migrations: %w", err)
+		return err
 	}
-	known, err := readMigrations(sub)
+	known, err := readMigrations(files)
 	if err != nil {
 		return err
 	}
@@ -334,7 +334,11 @@ func (m *migrator) patiently(ctx context.Context, want int32, log *slog.Logger) 
 // the role, the error says so, since such a table looks empty. For a copy of the structure without
 // its rows the error is an *IncompleteError.
 func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
-	entries, err := migrations.ReadDir("migrations")
+	files, err := migrations()
+	if err != nil {
+		return 0, 0, err
+	}
+	entries, err := fs.ReadDir(files, ".")
 	if err != nil {
 		return 0, 0, fmt.Errorf("list embedded migrations: %w", err)
 	}

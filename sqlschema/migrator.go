@@ -1,20 +1,34 @@
 package sqlschema
 
 import (
+	"archive/zip"
 	"context"
-	"embed"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-//go:embed migrations/*.sql
-var migrations embed.FS
+// packed has the files of the directory migrations, compressed: the program has a limit.
+// TestTheProgramHasTheMigrations makes it.
+//
+//go:embed migrations.zip
+var packed string
+
+// migrations returns the files of migrations, by their names.
+var migrations = sync.OnceValues(func() (fs.FS, error) {
+	files, err := zip.NewReader(strings.NewReader(packed), int64(len(packed)))
+	if err != nil {
+		return nil, fmt.Errorf("open the embedded migrations: %w", err)
+	}
+	return files, nil
+})
 
 // migration is a file of migrations. Its way up leads from the version before to its own, and its
 // way down back.

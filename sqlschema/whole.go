@@ -241,12 +241,16 @@ type lack struct {
 
 // captureOf returns the statements that make rowhook.capture as in a schema version.
 func captureOf(version int32) (string, error) {
+	files, err := migrations()
+	if err != nil {
+		return "", err
+	}
 	for ; version > 0; version-- {
-		files, err := fs.Glob(migrations, fmt.Sprintf("migrations/%03d_*.sql", version))
-		if err != nil || len(files) == 0 {
+		names, err := fs.Glob(files, fmt.Sprintf("%03d_*.sql", version))
+		if err != nil || len(names) == 0 {
 			continue
 		}
-		text, err := migrations.ReadFile(files[0])
+		text, err := fs.ReadFile(files, names[0])
 		if err != nil {
 			return "", err
 		}
@@ -259,7 +263,7 @@ func captureOf(version int32) (string, error) {
 		comment := strings.Index(rest, "comment on function rowhook.capture() ")
 		end := strings.Index(rest[max(comment, 0):], "\n")
 		if comment < 0 || end < 0 {
-			return "", fmt.Errorf("%s does not define rowhook.capture as expected", files[0])
+			return "", fmt.Errorf("%s does not define rowhook.capture as expected", names[0])
 		}
 		return "create " + rest[:comment+end] + "\n" + revokeFunctions("rowhook.capture()"), nil
 	}
