@@ -64,7 +64,7 @@ func TestAMessageHasTheHeadersOfARequestByTheirNamesInNATS(t *testing.T) {
 	require.Equal(t, string(webhook.AppendBody(nil, e)), string(made.Body))
 
 	binary := make1(t, message(t, trigger.NATS{Format: trigger.FormatCloudEventsBinary}), e)
-	require.Equal(t, []string{"1.0"}, binary.Header["ce-specversion"])
+	require.Equal(t, []string{"1.0"}, map[string][]string(binary.Header)["ce-specversion"])
 	require.NotContains(t, binary.Header, "Ce-Specversion")
 	template := make1(t, message(t, trigger.NATS{Body: `{"id":"$new.id"}`}), e)
 	require.JSONEq(t, `{"id": 7}`, string(template.Body))

@@ -72,7 +72,7 @@ func addNATS(all map[string]key) {
 	for name, k := range natsKeys() {
 		all[at+name] = k
 	}
-	for name, doc := range map[string]string{
+	for name, doc := range map[string]string{ //nolint:gosec // descriptions, and no credentials
 		"headers":       "Headers of messages to add, with references and placeholders as in webhook.headers. Their names keep their case, by which NATS tells them apart.",
 		"headers.*":     "The value of this header of messages.",
 		"format":        "How an event is written in a message: hasura, cloudevents or cloudevents-binary, as in webhook.format.",

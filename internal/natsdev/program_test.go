@@ -83,10 +83,10 @@ triggers:
 		require.Equal(t, 2, code, command)
 		require.Contains(t, stderr, "rowhook.yaml:6:11: triggers[0].nats: this program can't publish to NATS: use rowhook-nats")
 	}
-	code, stdout, stderr := run(t, with(), env, "check", file)
+	code, _, stderr := run(t, with(), env, "check", file)
 	require.Zero(t, code, stderr)
 	require.Contains(t, stderr, "nats.password: is plain text here")
-	code, stdout, stderr = run(t, with(), env, "apply", "-f", file, "--dry-run")
+	code, stdout, stderr := run(t, with(), env, "apply", "-f", file, "--dry-run")
 	require.Zero(t, code, stderr)
 	require.NotContains(t, stdout, "plain-password")
 	code, _, stderr = run(t, with(), env, "apply", "-f", file)
