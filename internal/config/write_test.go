@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/configtest"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -36,7 +37,7 @@ func TestWhatIsWrittenOfAConfigurationParsesToItself(t *testing.T) {
 				all[i].Retry.Statuses = nil
 			}
 		}
-		settings := settingsOf().Draw(t, "settings")
+		settings := configtest.Settings().Draw(t, "settings")
 		for _, style := range []config.Style{config.Plain, config.Shared} {
 			text, err := config.WriteAll(all, settings, style)
 			require.NoError(t, err)
