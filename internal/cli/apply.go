@@ -97,8 +97,10 @@ func (s *flagSet) allowPublication(to *bool) {
 	s.yesNo(to, "allow-publication", "install even if a publication FOR ALL TABLES exists: it publishes Rowhook's tables, too, and subscribers without them stop")
 }
 
+const connectTimeoutFlag = "connect-timeout"
+
 func (s *flagSet) connectTimeout(to *time.Duration) {
-	s.duration(to, "connect-timeout", "how long to wait for a database that is not reachable yet", 0)
+	s.duration(to, connectTimeoutFlag, "how long to wait for a database that is not reachable yet", 0)
 }
 
 func (s *flagSet) waitForTables(to *time.Duration) {
@@ -116,6 +118,31 @@ func (a *app) apply(ctx context.Context, o applying) error {
 	if err != nil {
 		return a.withDatabase(ctx, err)
 	}
+	all, err := a.sourcesOf(cfg)
+	if err != nil {
+		return err
+	}
+	if all == nil {
+		return a.applySettled(ctx, cfg, o)
+	}
+	if err := a.checkVariables(all); err != nil {
+		return err
+	}
+	all, unread, err := a.sourcesNow(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	sources, err := a.chosen(all)
+	if err != nil {
+		return err
+	}
+	return withUnread(a.over(ctx, all, sources, o.json, func(ctx context.Context, a *app) error {
+		return a.applySettled(ctx, cfg.Of(a.source.Name), o)
+	}), unread)
+}
+
+// applySettled applies the configuration to one database, and waits for tables.
+func (a *app) applySettled(ctx context.Context, cfg *config.Config, o applying) error {
 	keeper := reapplier{tables: o.tables, log: a.log, apply: func(ctx context.Context, cfg *config.Config) error {
 		return a.applyOnce(ctx, cfg, o)
 	}}
@@ -171,6 +198,9 @@ func (a *app) withDatabase(ctx context.Context, err error) error {
 		return err
 	}
 	cfg := wrong.Sound()
+	if all, serr := a.sourcesOf(cfg); all != nil || serr != nil || wrong.AboutSources() {
+		return err // which of the databases would be asked?
+	}
 	var specs []trigger.Spec
 	var numbers []int
 	for i := range cfg.Triggers {
@@ -267,14 +297,15 @@ func (a *app) loadConfig(file string, lookup func(string) (string, bool), g givi
 // send to.
 func (a *app) loadAny(file string, lookup func(string) (string, bool), g giving, runs bool) (*config.Config, error) {
 	cfg, err := a.readConfig(file, lookup)
+	if err == nil && a.single {
+		cfg, err = cfg.Single(a.global.only)
+	}
 	if err != nil {
 		return nil, err
 	}
-	store, err := a.store(g)
-	if err != nil {
+	if err := a.warnOfRefused(cfg, g, runs); err != nil {
 		return nil, err
 	}
-	warnOfRefused(cfg, store, g, runs)
 	for _, w := range cfg.Warnings {
 		a.log.Warn(w.String())
 	}

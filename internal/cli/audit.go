@@ -27,6 +27,7 @@ Of manual events (invoke) only the first of each minute is recorded. Entries are
 		Args: cobra.NoArgs,
 	}
 	o := a.operating(cmd)
+	o.across = true
 	var list operate.AuditOptions
 	var times filterFlags
 	times.addTimes(cmd)
@@ -51,7 +52,7 @@ Of manual events (invoke) only the first of each minute is recorded. Entries are
 		if err != nil {
 			return &usageError{err}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			page, err := operate.Audit(ctx, conn, list)
 			if err != nil {
 				return err

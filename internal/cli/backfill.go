@@ -38,7 +38,7 @@ beginning and have not changed since. If it read fewer of these, rows were misse
 	cmd.Flags().BoolVar(&b.Unthrottled, "no-throttle", false, "do not wait for deliveries")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			ahead, err := operate.PlanBackfill(ctx, conn, args[0], b)
 			if err != nil {
 				return err

@@ -47,7 +47,7 @@ func (a *app) bulk(cmd *cobra.Command, b bulkCommand) *cobra.Command {
 		if len(filter.States) == 0 && len(filter.IDs) == 0 {
 			b.states(&filter)
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			total, err := a.ask(ctx, conn, b, filter, limit, yes)
 			if err != nil || total.Events == 0 && len(filter.IDs) == 0 && !total.More {
 				if err == nil && o.json {

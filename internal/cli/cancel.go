@@ -27,7 +27,7 @@ After a change of the URL, apply breaks off by itself the attempts that hang at 
 	}
 	o := a.operating(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			c, err := operate.Cancel(ctx, conn, args[0])
 			switch {
 			case err != nil:

@@ -66,10 +66,22 @@ configuration is valid, 2 if not.`,
 type checked struct {
 	OK       bool             `json:"ok"`
 	Files    []string         `json:"files"`
+	Sources  []checkedSource  `json:"sources,omitempty"`
 	Triggers []checkedTrigger `json:"triggers"`
 	Alerts   []checkedAlert   `json:"alerts"`
 	Problems []finding        `json:"problems"`
 	Warnings []finding        `json:"warnings"`
+}
+
+// checkedSource is an entry of sources in a valid configuration.
+type checkedSource struct {
+	Name      string   `json:"name"`
+	File      string   `json:"file"`
+	Line      int      `json:"line"`
+	Column    int      `json:"column"`
+	Variables []string `json:"variables"` // that its connection strings are made of
+	// SecretFiles are the paths of references to files.
+	SecretFiles []string `json:"secret_files"`
 }
 
 // checkedAlert is an entry of alerts in a valid configuration.
@@ -92,6 +104,8 @@ type checkedTrigger struct {
 	Variables []string `json:"variables"`
 	// SecretFiles are the paths of references to files.
 	SecretFiles []string `json:"secret_files"`
+	// Sources are the names of those that it is for. Absent: there are none.
+	Sources []string `json:"sources,omitempty"`
 }
 
 // finding is a problem or a warning. Line and Column are 0 for a file as a whole, and Key is "".
@@ -121,10 +135,6 @@ func (a *app) check(paths []string, o checking) error {
 	if err != nil {
 		return err
 	}
-	store, err := a.store(g)
-	if err != nil {
-		return err
-	}
 	all := checked{OK: true, Files: []string{}, Triggers: []checkedTrigger{}, Alerts: []checkedAlert{}, Problems: []finding{}, Warnings: []finding{}}
 	for _, path := range paths {
 		cfg, err := a.readConfig(path, lookup)
@@ -132,8 +142,8 @@ func (a *app) check(paths []string, o checking) error {
 			err = a.refuseNATS(cfg)
 		}
 		if err == nil {
-			warnOfRefused(cfg, store, g, false)
 			cfg.WarnOfRules()
+			err = a.warnOfRefused(cfg, g, false)
 		}
 		if err != nil {
 			all.OK = false
@@ -185,7 +195,14 @@ func (all *checked) add(cfg *config.Config) {
 		variables, files := config.References(cfg.Triggers[i])
 		all.Triggers = append(all.Triggers, checkedTrigger{
 			Name: cfg.Triggers[i].Name, Table: cfg.Triggers[i].Watches(), File: at.File, Line: at.Line, Column: at.Column, Variables: variables, SecretFiles: files,
+			Sources: cfg.SourcesOf(i),
 		})
+	}
+	for i := range cfg.Sources {
+		s := &cfg.Sources[i]
+		at := cfg.Position(-1, "sources", s.Name)
+		variables, files := s.References()
+		all.Sources = append(all.Sources, checkedSource{s.Name, at.File, at.Line, at.Column, variables, files})
 	}
 	for i := range cfg.Settings.Alerts {
 		at := cfg.Position(-1, "alerts", strconv.Itoa(i))
@@ -200,6 +217,9 @@ func (a *app) showChecked(cfg *config.Config, o checking) {
 		a.say(slog.LevelWarn, w.Labelled("warning"))
 	}
 	line := cfg.File + ": " + term.Plural(int64(len(cfg.Triggers)), "trigger")
+	if len(cfg.Sources) > 0 {
+		line += " for " + term.Plural(int64(len(cfg.Sources)), "source")
+	}
 	if len(cfg.Files) > 1 {
 		line += " in " + term.Plural(int64(len(cfg.Files)), "file")
 	}

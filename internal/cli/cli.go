@@ -69,7 +69,12 @@ type app struct {
 	code     int   // the exit code of the command that dev has run
 	started  bool  // the command itself runs: its arguments and flags were accepted
 	migrator sqlschema.Migrator
+	source   *sourced  // the source that this copy works on; nil: there is one database, or it is not chosen yet
+	single   bool      // it is rowhook dev, whose one database stands for any source
+	paper    io.Writer // where stdout is shown at last, if that is another writer; nil: stdout itself
 	global   struct {
+		sourcesFile string // --sources
+		only        string // --source
 		databaseURL string
 		source      string // the flag or variable that gave databaseURL
 		listenURL   string
@@ -124,6 +129,7 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 		"The list of processes shows flags, so set the variable if the URL holds a password")
 	s.twin("database-url", databaseURLVariable)
 	s.connection(&a.global.listenURL, "listen-url", "URL for LISTEN, if the database URL leads through a pooler such as PgBouncer in transaction mode: a direct connection to the same database")
+	a.sourceFlags(&s)
 	a.global.level = slog.LevelInfo
 	add(&s, &a.global.level, "log-level", "the lowest level to log", oneOf(map[string]slog.Level{
 		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
@@ -161,6 +167,9 @@ has precedence. Exit codes: ` + exitCodes + `.`,
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if err := fromEnvironment(cmd.Flags(), a.lookup); err != nil {
 		return &usageError{err}
+	}
+	if err := a.checkSourceFlags(cmd.Flags().Changed); err != nil {
+		return err
 	}
 	switch {
 	case cmd.Flags().Changed("database-url"):

@@ -36,10 +36,31 @@ type target struct {
 // target returns the database of a command that changes the schema. Such a command holds locks in
 // its session, so it connects past the pooler, if the listen URL is set.
 func (a *app) target() (*target, error) {
+	a, err := a.one()
+	if err != nil {
+		return nil, err
+	}
 	if a.global.listenURL != "" {
-		return parseTarget(a.global.listenURL, "--listen-url or ROWHOOK_LISTEN_URL")
+		return parseTarget(a.global.listenURL, a.listenOrigin())
 	}
 	return parseTarget(a.global.databaseURL, a.global.source)
+}
+
+// databaseTarget returns the database as dispatchers claim, perhaps through a pooler.
+func (a *app) databaseTarget() (*target, error) {
+	a, err := a.one()
+	if err != nil {
+		return nil, err
+	}
+	return parseTarget(a.global.databaseURL, a.global.source)
+}
+
+// listenOrigin names the flag or key that has the listen URL.
+func (a *app) listenOrigin() string {
+	if a.source != nil {
+		return "listen_url of the source " + a.source.Name
+	}
+	return "--listen-url or ROWHOOK_LISTEN_URL"
 }
 
 // checkListenURL rejects an invalid listen URL at start-up.
@@ -47,7 +68,7 @@ func (a *app) checkListenURL() error {
 	if a.global.listenURL == "" {
 		return nil
 	}
-	_, err := parseTarget(a.global.listenURL, "--listen-url or ROWHOOK_LISTEN_URL")
+	_, err := parseTarget(a.global.listenURL, a.listenOrigin())
 	return err
 }
 
@@ -190,8 +211,11 @@ func (a *app) patiently(ctx context.Context, t *target, wait time.Duration, do f
 	if transient && said != "" {
 		what.problem += fmt.Sprintf(", for %s", time.Since(started).Round(time.Second))
 	}
-	return said != "", fmt.Errorf("can't connect to %s: %s; %s", t, what.problem, what.remedyFor(t.source))
+	return said != "", fmt.Errorf(cantConnect+" %s: %s; %s", t, what.problem, what.remedyFor(t.source))
 }
+
+// cantConnect begins the error of a database that can't be reached.
+const cantConnect = "can't connect to"
 
 func isConnect(err error) bool {
 	var connect *pgconn.ConnectError

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/cutover"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -75,7 +76,7 @@ The admin secret of Hasura is read from HASURA_GRAPHQL_ADMIN_SECRET.`,
 	s.text(&c.url, "hasura-url", "`URL` of Hasura, such as http://hasura:8080, to change its metadata")
 	f := cmd.Flags()
 	f.StringVarP(&c.file, "file", "f", "", "apply this configuration `file` first, a directory of such files, or - for standard input")
-	f.StringVar(&c.source, "source", "", "Hasura's `name` of this database, if several of its sources have the trigger")
+	f.StringVar(&c.source, "hasura-source", "", "Hasura's `name` of this database, if several of its sources have the trigger")
 	f.BoolVar(&c.pending, "with-pending", false, "take over what Hasura has not delivered yet")
 	f.BoolVar(&c.back, "back", false, "move them from Rowhook to Hasura")
 	f.BoolVar(&c.abort, "abort", false, "end a cut-over that has not dropped anything yet")
@@ -88,12 +89,15 @@ The admin secret of Hasura is read from HASURA_GRAPHQL_ADMIN_SECRET.`,
 		if err := c.check(names); err != nil {
 			return err
 		}
+		if c.file != "" && a.global.sourcesFile == "" && config.HasSources(c.file) {
+			a.global.sourcesFile = c.file
+		}
 		if c.file != "" && !c.dry {
 			if err := a.applyForCutover(cmd.Context(), c, names, o.wait); err != nil {
 				return err
 			}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			return a.cutOver(ctx, conn, o, c, names)
 		})
 	}
@@ -134,6 +138,16 @@ func (a *app) applyForCutover(ctx context.Context, c cutting, names []string, wa
 	cfg, err := a.loadConfig(c.file, a.lookup, g, false)
 	if err != nil {
 		return err
+	}
+	all, err := a.sourcesOf(cfg)
+	if err != nil {
+		return err
+	}
+	if all != nil {
+		if a, err = a.oneOf(all); err != nil {
+			return err
+		}
+		cfg = cfg.Of(a.source.Name)
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()

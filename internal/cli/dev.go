@@ -130,6 +130,7 @@ type devRun struct {
 
 // dev checks the flags, starts everything, and stops it in reverse order.
 func (a *app) dev(parent context.Context, o devOptions) (err error) {
+	a.single = true
 	r := &devRun{app: a, devOptions: o, secret: sandbox.MakeSecret(), show: newShow(a, o)}
 	if r.store, err = a.store(o.giving); err != nil {
 		return err

@@ -187,7 +187,11 @@ func (r *devRun) parseText(text string) (*config.Config, error) {
 	if r.toSink {
 		lookup = nil // as for the file
 	}
-	return config.Read(r.file, strings.NewReader(text), lookup)
+	cfg, err := config.Read(r.file, strings.NewReader(text), lookup)
+	if err != nil {
+		return nil, err
+	}
+	return cfg.Single(r.global.only)
 }
 
 // plan fills in what is wrong with a configuration, or else what an apply would change.

@@ -51,34 +51,58 @@ It changes nothing in the database: it reads, sends notifications on a channel o
 	return cmd
 }
 
-// doctor examines the database, and prints what was found.
+// doctor examines the database, or those of sources, and prints what was found.
 func (a *app) doctor(ctx context.Context, o examining) error {
+	var cfg *config.Config
+	if o.file != "" {
+		var err error
+		if cfg, err = a.readConfig(o.file, nil); err != nil {
+			return err
+		}
+	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	all, unread, err := a.sourcesNow(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if all == nil {
+		return a.examine(ctx, o, cfg)
+	}
+	sources, err := a.chosen(all)
+	if err != nil {
+		return err
+	}
+	return withUnread(a.over(ctx, all, sources, o.json, func(ctx context.Context, a *app) error {
+		if cfg == nil {
+			return a.examine(ctx, o, nil)
+		}
+		return a.examine(ctx, o, cfg.Of(a.source.Name))
+	}), unread)
+}
+
+// examine examines one database.
+func (a *app) examine(ctx context.Context, o examining, cfg *config.Config) error {
 	d := doctor.Doctor{Polls: o.polls, Timeout: o.timeout, Diagnose: func(err error, source string) (problem, remedy string) {
 		what, _ := diagnoseConnect(err)
 		return what.problem, what.remedyFor(source)
 	}}
-	t, err := parseTarget(a.global.databaseURL, a.global.source)
+	t, err := a.databaseTarget()
 	if err != nil {
 		return err
 	}
 	d.Database = doctor.Endpoint{Config: t.config, Source: t.source, Where: t.String()}
 	if a.global.listenURL != "" {
-		t, err := parseTarget(a.global.listenURL, "--listen-url or ROWHOOK_LISTEN_URL")
+		t, err := parseTarget(a.global.listenURL, a.listenOrigin())
 		if err != nil {
 			return err
 		}
 		d.Listen = &doctor.Endpoint{Config: t.config, Source: t.source, Where: t.String()}
 	}
-	if o.file != "" {
-		cfg, err := a.readConfig(o.file, nil)
-		if err != nil {
-			return err
-		}
+	if cfg != nil {
 		d.HasFile, d.Triggers, d.Settings = true, cfg.Triggers, cfg.Settings
 		d.Explain = func(faults trigger.SpecErrors) []string { return linesOf(cfg.Explain(faults)) }
 	}
-	ctx, stop := interruptible(ctx)
-	defer stop()
 	report := d.Examine(ctx)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")

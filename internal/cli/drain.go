@@ -25,9 +25,10 @@ are not visible before it commits.`,
 		Example: `  rowhook drain --timeout 30s`,
 	}
 	o := a.operating(cmd)
+	o.across = true
 	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "how long to wait; 0: do not wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			limited, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
 			var bar *term.Progress

@@ -55,7 +55,7 @@ Exit 1 if anything may be left: events that were still being sent, and events wh
 		if erase.Since, erase.Until, err = times.times(); err != nil {
 			return &usageError{err}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			plan, err := a.planErase(ctx, conn, erase)
 			if err != nil {
 				return err

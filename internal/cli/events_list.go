@@ -29,6 +29,7 @@ searched, and --cursor continues from there.`,
   rowhook events list --json --limit 1000 | jq -r '.events[].id'`,
 	}
 	o := a.operating(cmd)
+	o.across = true
 	var f filterFlags
 	f.add(cmd)
 	var list operate.ListOptions
@@ -42,7 +43,7 @@ searched, and --cursor continues from there.`,
 		switch {
 		case err != nil:
 		case len(by) > 0:
-			return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error { return a.group(ctx, conn, o, filter, by) })
+			return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error { return a.group(ctx, conn, o, filter, by) })
 		case list.Limit == 0:
 			err = fmt.Errorf("--limit must be 1 to %d, got 0; use --cursor for more", operate.MaxLimit)
 		case list.Payload && !o.json:
@@ -51,7 +52,7 @@ searched, and --cursor continues from there.`,
 		if err != nil {
 			return &usageError{err}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			page, err := operate.List(ctx, conn, filter, list)
 			if err != nil {
 				return err

@@ -23,8 +23,9 @@ func (a *app) showCommand() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 	}
 	o := a.operating(cmd)
+	o.across = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			d, err := operate.Show(ctx, conn, args[0])
 			if err != nil {
 				return err

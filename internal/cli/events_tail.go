@@ -23,6 +23,7 @@ there are too many events to follow, some are left out, and a line says so. With
 		Args:    cobra.NoArgs,
 	}
 	o := a.operating(cmd)
+	o.across, o.streams = true, true
 	var f filterFlags
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -30,7 +31,7 @@ there are too many events to follow, some are left out, and a line says so. With
 		if err != nil {
 			return &usageError{err}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			return operate.Tail(ctx, conn, filter, func(e operate.Event) error {
 				if o.json {
 					return json.NewEncoder(a.stdout).Encode(e)

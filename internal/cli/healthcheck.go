@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -39,7 +40,7 @@ status of 200 to 299.`,
 			if known, err := checkReady(ctx, address, a.given(cmd, "http")); known {
 				return err
 			}
-			return a.checkInstance(ctx, name)
+			return a.checkInstances(ctx, name)
 		},
 	}
 	s := flagSet{cmd.Flags()}
@@ -88,7 +89,7 @@ func checkReady(ctx context.Context, address string, chosen bool) (known bool, e
 	}
 	defer resp.Body.Close()
 	var said httpapi.Readiness
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&said); err != nil || len(said.Checks) == 0 {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<22)).Decode(&said); err != nil || len(said.Checks) == 0 {
 		return chosen, fmt.Errorf("%s answered %s", where, resp.Status)
 	}
 	var problems []error
@@ -118,6 +119,40 @@ func checkURL(ctx context.Context, text string) error {
 		return fmt.Errorf("%s answered %s", u.Redacted(), resp.Status)
 	}
 	return nil
+}
+
+// checkInstances is checkInstance, and with several sources looks in each: one is enough, as one that is
+// away is no reason to restart a dispatcher.
+func (a *app) checkInstances(ctx context.Context, name string) error {
+	all, err := a.sourcesOf(nil)
+	switch {
+	case err != nil:
+		return err
+	case all == nil:
+		return a.checkInstance(ctx, name)
+	}
+	sources, err := a.chosen(all)
+	if err != nil {
+		return err
+	}
+	found := make([]error, len(sources))
+	var looking sync.WaitGroup
+	for i, s := range sources {
+		looking.Go(func() {
+			b, err := a.at(all, s)
+			if err == nil {
+				err = b.checkInstance(ctx, name)
+			}
+			if found[i] = err; err != nil {
+				found[i] = fmt.Errorf("%s: %w", s.Name, err)
+			}
+		})
+	}
+	looking.Wait()
+	if slices.ContainsFunc(found, func(err error) bool { return err == nil }) {
+		return nil
+	}
+	return errors.Join(found...)
 }
 
 // checkInstance looks for a living dispatcher of this name, or of this host if name is "".

@@ -68,7 +68,7 @@ func importedFrom(args []string) string {
 func (a *app) supabaseOfDatabase(ctx context.Context, wait time.Duration) (*importer.Import, error) {
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	t, err := parseTarget(a.global.databaseURL, a.global.source)
+	t, err := a.databaseTarget()
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ it as "new". Applications do the same in their own transaction: select rowhook.e
 				return &usageError{err}
 			}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			id, err := operate.Record(ctx, conn, event)
 			if err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -19,12 +20,29 @@ func (a *app) migrateCommand() *cobra.Command {
 		Long: `Migrate the schema rowhook to the version of this program, as apply does, but without a configuration. With --to it
 migrates up or down to another version that this program knows. Dispatchers may run meanwhile: deliveries go on.
 
+With several sources it migrates all of them, or that of --source.
+
 A migration down asks first, and drops what the newer version added. Waiting events, dead letters and the history stay.`,
 		Example: `  rowhook migrate
   rowhook migrate --to 1`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.migrate(cmd.Context(), to, cmd.Flags().Changed("to"), yes, wait)
+			given := cmd.Flags().Changed("to")
+			all, unread, err := a.sourcesNow(cmd.Context(), nil)
+			if err != nil {
+				return err
+			}
+			if all == nil {
+				return a.migrate(cmd.Context(), to, given, yes, wait)
+			}
+			sources, err := a.chosen(all)
+			if err != nil {
+				return err
+			}
+			if given && !yes && len(sources) > 1 {
+				return usagef("--to may lead down, and asks then: add --yes to migrate all of %s, or --source", config.Names(config.SourceNames(sources)))
+			}
+			return withUnread(a.over(cmd.Context(), all, sources, false, func(ctx context.Context, a *app) error { return a.migrate(ctx, to, given, yes, wait) }), unread)
 		},
 	}
 	s := flagSet{cmd.Flags()}

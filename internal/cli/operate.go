@@ -23,6 +23,10 @@ type operating struct {
 	// look says that the command only reads. It then works on an older schema, too, if dispatchers
 	// of this version can.
 	look bool
+	// across says that the command only reads, and without --source looks at all sources.
+	across bool
+	// streams says that it prints a line for each of many things, until it is interrupted.
+	streams bool
 }
 
 func (a *app) operating(cmd *cobra.Command) *operating {
@@ -32,10 +36,47 @@ func (a *app) operating(cmd *cobra.Command) *operating {
 	return o
 }
 
-// operate connects, runs f until it is done or a signal comes, and explains what went wrong.
-func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Context, conn *pgx.Conn) error) error {
+// operate connects, runs f until it is done or a signal comes, and explains what went wrong. f is given
+// the program that works on the connection's database, which prints for it.
+func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Context, a *app, conn *pgx.Conn) error) error {
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
+	if a.source != nil {
+		return a.operateOn(ctx, o, f)
+	}
+	all, unread, err := a.sourcesNow(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if all != nil {
+		chosen, err := a.chosen(all)
+		switch {
+		case err != nil:
+			return err
+		case o.across && (len(chosen) > 1 || all.Tenants != nil && a.global.only == ""):
+			wide := *o
+			if !a.given(cmd, connectTimeoutFlag) {
+				wide.wait = patienceOfMany
+			}
+			work := func(ctx context.Context, a *app) error { return a.operateOn(ctx, &wide, f) }
+			if o.streams {
+				return a.follow(ctx, all, chosen, o.json, work)
+			}
+			return withUnread(a.over(ctx, all, chosen, o.json, work), unread)
+		}
+		if a, err = a.oneOf(all); err != nil {
+			return err
+		}
+	}
+	return a.operateOn(ctx, o, f)
+}
+
+// patienceOfMany is how long a command that looks at several sources waits for each, unless
+// --connect-timeout says it: one that is away should not hold up what the others say.
+const patienceOfMany = 3 * time.Second
+
+// operateOn is operate for the database of a.
+func (a *app) operateOn(ctx context.Context, o *operating, f func(ctx context.Context, a *app, conn *pgx.Conn) error) error {
 	check := checkCurrent
 	if o.look {
 		check = checkInstalled
@@ -45,7 +86,7 @@ func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Conte
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	err = f(ctx, conn)
+	err = f(ctx, a, conn)
 	var known *operate.Error
 	switch {
 	case err == nil:
@@ -61,7 +102,17 @@ func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Conte
 }
 
 // page is standard output, for what is written for people.
-func (a *app) page() *term.Page { return term.NewPage(a.stdout, a.lookup) }
+func (a *app) page() *term.Page {
+	return term.NewPage(a.shownOn(), a.lookup).To(a.stdout)
+}
+
+// shownOn is where stdout is shown at last.
+func (a *app) shownOn() io.Writer {
+	if a.paper != nil {
+		return a.paper
+	}
+	return a.stdout
+}
 
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
 

@@ -40,7 +40,7 @@ func (a *app) pausing(cmd *cobra.Command, do func(context.Context, operate.DB, .
 		if all == (len(args) > 0) {
 			return &usageError{errors.New("name one or more triggers, or set --all")}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			changed, err := do(ctx, conn, args...)
 			if err != nil {
 				return err

@@ -53,14 +53,18 @@ func (a *app) givingHere() (g giving, err error) {
 // store returns what gives out variables and files to configurations, as a dispatcher with these
 // flags would. more are names that are given out besides.
 func (a *app) store(g giving, more ...string) (*secret.Store, error) {
-	env := g.env
-	if len(more) > 0 {
-		if env == nil {
-			env = []string{"*"}
-		}
-		env = append(env[:len(env):len(env)], more...)
+	rules := secret.Rules{Env: g.env, Dirs: g.dirs}
+	if a.source != nil {
+		rules = a.source.rules(g)
 	}
-	store, err := secret.New(a.lookup, secret.Rules{Env: env, Dirs: g.dirs, Own: a.ownSecrets})
+	if len(more) > 0 {
+		if rules.Env == nil {
+			rules.Env = []string{"*"}
+		}
+		rules.Env = append(rules.Env[:len(rules.Env):len(rules.Env)], more...)
+	}
+	rules.Own = a.ownSecrets
+	store, err := secret.New(a.lookup, rules)
 	if err != nil {
 		return nil, &usageError{err}
 	}
@@ -79,7 +83,12 @@ func (a *app) ownSecrets() secret.Own {
 			texts = append(texts, text)
 		}
 	}
+	var files []string
+	if a.source != nil {
+		texts, files = a.connectionTexts(a.source.all)
+	}
 	own := session.Secrets(texts...)
+	own.Files = append(own.Files, files...)
 	for _, variable := range []string{httpTokenVariable, httpReadTokenVariable} {
 		value, _ := a.lookup(variable)
 		path, _ := a.lookup(variable + fileSuffix)
@@ -88,13 +97,53 @@ func (a *app) ownSecrets() secret.Own {
 	return own
 }
 
+// connectionTexts are the connection strings of sources that can be expanded now, and the files that
+// they are made of.
+func (a *app) connectionTexts(all *config.Config) (texts, files []string) {
+	all.EachConnection(func(raw string, _ ...string) {
+		if text, err := a.connectionText(raw); err == nil {
+			texts = append(texts, text)
+		}
+	})
+	_, files = all.OwnReferences()
+	return texts, files
+}
+
 // warnOfRefused warns of what a configuration refers to and a dispatcher does not give out: one with
 // these flags, or, for files, any if none of them says which files are.
-func warnOfRefused(cfg *config.Config, store *secret.Store, g giving, runs bool) {
-	cfg.WarnOfReferences(func(name string) error {
-		if strings.HasPrefix(name, trigger.FilePrefix) && g.dirs == nil && !runs {
-			return nil // where the dispatcher runs, the flag may be set
+func (a *app) warnOfRefused(cfg *config.Config, g giving, runs bool) error {
+	unknown := func(name string, dirs []string) bool { // where the dispatcher runs, the flag may be set
+		return strings.HasPrefix(name, trigger.FilePrefix) && dirs == nil && !runs
+	}
+	all, err := a.sourcesOf(cfg)
+	if err != nil {
+		return err
+	}
+	if all == nil {
+		store, err := a.store(g)
+		if err != nil {
+			return err
 		}
-		return store.Refuses(name)
+		cfg.WarnOfReferences(func(name string) error {
+			if unknown(name, g.dirs) {
+				return nil
+			}
+			return store.Refuses(name)
+		})
+		return nil
+	}
+	rules, stores := map[string]secret.Rules{}, map[string]*secret.Store{}
+	for _, s := range all.Sources {
+		rules[s.Name] = (&sourced{s, all}).rules(g)
+		if stores[s.Name], err = secret.New(a.lookup, rules[s.Name]); err != nil {
+			return &usageError{err}
+		}
+	}
+	cfg.WarnOfSources(config.SourceNames(all.Sources), func(source, name string) error {
+		if unknown(name, rules[source].Dirs) {
+			return nil
+		}
+		return stores[source].Refuses(name)
 	})
+	return nil
 }

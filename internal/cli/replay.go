@@ -90,7 +90,9 @@ environment and the files of the dispatcher. If it was interrupted, it prints th
 					return usagef("--%s is for --url", name)
 				}
 			}
-			return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error { return a.replay(ctx, conn, o, args[0], r, yes) })
+			return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
+				return a.replay(ctx, conn, o, args[0], r, yes)
+			})
 		}
 		for _, name := range []string{"continue", "restart", "no-throttle"} {
 			if cmd.Flags().Changed(name) {
@@ -98,12 +100,16 @@ environment and the files of the dispatcher. If it was interrupted, it prints th
 			}
 		}
 		away.Trigger, away.From, away.AsNew, away.Ops, away.Payload, away.Version = args[0], r.From, r.AsNew, r.Ops, r.Payload, build()
+		a, err := a.one()
+		if err != nil {
+			return err
+		}
 		store, err := a.store(g, sandboxNames...)
 		if err != nil {
 			return err
 		}
 		away.Source = func(w trigger.Webhook) trigger.Source { return sandbox.VisitorVariables(w, store.Get) }
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error { return a.replayTo(ctx, conn, o, away, r, yes) })
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error { return a.replayTo(ctx, conn, o, away, r, yes) })
 	}
 	return cmd
 }

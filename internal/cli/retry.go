@@ -32,7 +32,7 @@ not happen in time. A test suite reaches a dead letter so in no time, whatever t
 	o := a.operating(cmd)
 	cmd.Flags().Var((*durationFlag)(&wait), "wait", "how long to wait until an attempt has failed; 0: do not wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			r, err := operate.RetryNow(ctx, conn, operate.RetryOptions{Trigger: args[0], IDs: args[1:], Wait: wait})
 			if err != nil {
 				return err

@@ -121,6 +121,14 @@ func addresses() syntax[[]netip.Prefix] {
 }
 
 func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
+	several, err := a.hasSources(o.file)
+	if err != nil {
+		return err
+	}
+	if several {
+		cfg.Version, cfg.GracePeriod = build(), max(cfg.GracePeriod, 1)
+		return a.runFleet(ctx, cfg, o)
+	}
 	cfg.DatabaseURL, cfg.ListenURL = a.global.databaseURL, a.global.listenURL
 	a.global.httpURL = o.web.database
 	store, err := a.store(o.giving)
@@ -191,7 +199,7 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
 // connection, because the server may have no free connections although the schema could be read, or
 // may be restarted.
 func (a *app) deliver(ctx context.Context, d *dispatcher.Dispatcher, wait time.Duration) error {
-	t, err := parseTarget(a.global.databaseURL, a.global.source)
+	t, err := a.databaseTarget()
 	if err != nil {
 		return err
 	}
@@ -217,7 +225,7 @@ func (a *app) prepareDatabase(ctx context.Context, keeper *reapplier, wait time.
 		return keeper.start(ctx)
 	}
 	// It connects as claims do: the listen URL may not be reachable, and the dispatcher polls then.
-	t, err := parseTarget(a.global.databaseURL, a.global.source)
+	t, err := a.databaseTarget()
 	if err != nil {
 		return err
 	}

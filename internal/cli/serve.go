@@ -141,12 +141,10 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	if l == nil {
 		return func() {}, nil
 	}
-	var named *access.Keyring
-	if w.tokens != "" {
-		if named, err = access.OpenKeyring(w.tokens, a.log); err != nil {
-			closeUnused(l)
-			return nil, usagef("can't serve HTTP: %w", err)
-		}
+	base, err := a.guarded(w)
+	if err != nil {
+		closeUnused(l)
+		return nil, err
 	}
 	pool, err := a.httpPool(w, httpConnections)
 	if err != nil {
@@ -168,27 +166,54 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	}
 	m.Watch(d.Stats)
 	m.WatchDatabase(probes, 0)
-	tokens, err := a.httpTokens()
-	if err != nil {
-		return nil, usagef("can't serve HTTP: %w", err)
-	}
-	target, err := parseTarget(a.global.databaseURL, a.global.source)
+	target, err := a.databaseTarget()
 	if err != nil { // the pools have been made of it
 		return nil, err
 	}
-	server := httpapi.New(httpapi.Config{
-		Database: target.database() + " on " + target.address(), TraceLink: w.traceLink, Dev: w.dev, WriteToken: tokens.write, ReadToken: tokens.read, WriteTokenFile: tokens.writeFile, ReadTokenFile: tokens.readFile, Tokens: named, DB: pool, Probe: ready, Stats: d.Stats, Starting: w.starting, Metrics: m.Handler(a.log), Version: build(), Logger: a.log,
-		Schema: func(ctx context.Context) error {
-			conn, err := ready.Acquire(ctx)
-			if err != nil {
-				return err
-			}
-			defer conn.Release()
-			_, _, err = sqlschema.Compatible(ctx, conn.Conn())
+	base.Database, base.Dev, base.DB, base.Probe, base.Stats, base.Starting = target.database()+" on "+target.address(), w.dev, pool, ready, d.Stats, w.starting
+	base.Metrics, base.Schema = m.Handler(a.log), compatible(ready)
+	end := a.serving(ctx, l, base)
+	return func() {
+		end()
+		pool.Close()
+		probes.Close()
+		ready.Close()
+	}, nil
+}
+
+// guarded returns what says who may use the interface, and what all of it has in common.
+func (a *app) guarded(w serving) (httpapi.Config, error) {
+	var named *access.Keyring
+	tokens, err := a.httpTokens()
+	if err == nil && w.tokens != "" {
+		named, err = access.OpenKeyring(w.tokens, a.log)
+	}
+	if err != nil {
+		return httpapi.Config{}, usagef("can't serve HTTP: %w", err)
+	}
+	return httpapi.Config{
+		TraceLink: w.traceLink, WriteToken: tokens.write, ReadToken: tokens.read, WriteTokenFile: tokens.writeFile, ReadTokenFile: tokens.readFile, Tokens: named,
+		Version: build(), Logger: a.log,
+	}, nil
+}
+
+// compatible returns a check of whether this program can work on the schema of a database.
+func compatible(pool *pgxpool.Pool) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
 			return err
-		},
-	})
-	a.log.Info("serving HTTP", "address", l.Addr().String(), "token", tokens.write != "" || tokens.read != "" || named != nil)
+		}
+		defer conn.Release()
+		_, _, err = sqlschema.Compatible(ctx, conn.Conn())
+		return err
+	}
+}
+
+// serving serves on l until stop is called, which waits for the end.
+func (a *app) serving(ctx context.Context, l net.Listener, cfg httpapi.Config) (stop func()) {
+	server := httpapi.New(cfg)
+	a.log.Info("serving HTTP", "address", l.Addr().String(), "token", cfg.WriteToken != "" || cfg.ReadToken != "" || cfg.Tokens != nil)
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -199,10 +224,7 @@ func (a *app) serveHTTP(ctx context.Context, w serving, l net.Listener, d *dispa
 	return func() {
 		end()
 		wg.Wait()
-		pool.Close()
-		probes.Close()
-		ready.Close()
-	}, nil
+	}
 }
 
 // The connections of the interface. Each of httpConnections runs one query, or one batch of a
@@ -219,8 +241,11 @@ func (a *app) httpPool(w serving, connections int32) (*pgxpool.Pool, error) {
 	switch {
 	case w.database != "":
 		text, source = w.database, "--http-database-url or ROWHOOK_HTTP_DATABASE_URL"
+		if a.source != nil {
+			source = "http_url of the source " + a.source.Name
+		}
 	case a.global.listenURL != "":
-		text, source = a.global.listenURL, "--listen-url or ROWHOOK_LISTEN_URL"
+		text, source = a.global.listenURL, a.listenOrigin()
 	default:
 		pooled = w.noListen
 	}
@@ -243,6 +268,9 @@ func (a *app) pool(text, source string, pooled bool, connections int32) (*pgxpoo
 		return nil, fmt.Errorf("read the database URL: %w", err)
 	}
 	cfg.MinConns, cfg.MaxConns, cfg.MaxConnIdleTime = 0, connections, time.Minute
+	if a.source != nil { // there may be a hundred of them
+		cfg.MaxConnIdleTime = 3 * time.Second
+	}
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "rowhook http"
 	}

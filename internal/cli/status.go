@@ -32,6 +32,7 @@ The dispatchers record every few seconds what was done in the last hour and in t
   rowhook status --json | jq '.triggers[] | select(.dead > 0) | .name'`,
 	}
 	o := a.operating(cmd)
+	o.across = true
 	o.look = true
 	var every time.Duration
 	var tables bool
@@ -50,12 +51,17 @@ The dispatchers record every few seconds what was done in the last hour and in t
 		if watch && every < leastWatch {
 			return usagef("--watch: %s is too often: write %s or more", every, leastWatch)
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
-			show := func(page *term.Page) error { return showStatus(ctx, conn, page, o.json, tables) }
-			if watch {
-				return a.watch(ctx, every, !o.json, show)
+		once := func(ctx context.Context, a *app, conn *pgx.Conn) error {
+			return showStatus(ctx, conn, a.page(), o.json, tables)
+		}
+		if watch && a.looksAtSeveral() {
+			return a.watchSeveral(cmd, o, every, once)
+		}
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
+			if !watch {
+				return once(ctx, a, conn)
 			}
-			return show(a.page())
+			return a.watch(ctx, every, !o.json, func(page *term.Page) error { return showStatus(ctx, conn, page, o.json, tables) })
 		})
 	}
 	return cmd

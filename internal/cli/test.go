@@ -66,6 +66,10 @@ the heartbeats are called.`,
 	g.flags(&s)
 	noError(cmd.RegisterFlagCompletionFunc("op", cobra.FixedCompletions([]string{"insert", "update", "delete", "truncate", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a, err := a.one()
+		if err != nil {
+			return err
+		}
 		store, err := a.store(g, sandboxNames...)
 		if err != nil {
 			return err
@@ -101,7 +105,7 @@ the heartbeats are called.`,
 				return &usageError{err}
 			}
 		}
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			r, err := operate.Try(ctx, conn, trial)
 			if errors.Is(err, operate.ErrRefused) && pointed {
 				return fmt.Errorf("%w; this is a database of rowhook dev, which prints the variables when it has started", err)
@@ -141,7 +145,7 @@ func (a *app) publisher() func(context.Context, *trigger.Spec, trigger.Source, w
 
 // testAlerts tries what alerts of the configuration name.
 func (a *app) testAlerts(cmd *cobra.Command, o *operating, trial operate.AlertTrial) error {
-	return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+	return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 		all, err := operate.TryAlerts(ctx, conn, trial)
 		if err != nil {
 			return err

@@ -34,9 +34,10 @@ attempts fail (the last ones did, each is retried by itself), active.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	o := a.operating(cmd)
+	o.across = true
 	o.look = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.operate(cmd, o, func(ctx context.Context, conn *pgx.Conn) error {
+		return a.operate(cmd, o, func(ctx context.Context, a *app, conn *pgx.Conn) error {
 			if len(args) == 1 {
 				t, err := operate.ReadTrigger(ctx, conn, args[0])
 				if err != nil {

@@ -302,19 +302,20 @@ func checkTimeout(s string) error {
 	return nil
 }
 
-// uniqueNames reports each trigger with the name of an earlier one.
+// uniqueNames reports each trigger with the name of an earlier one for the same source.
 func (d *decoder) uniqueNames() {
-	first := map[string]int{}
+	named := map[string][]int{}
 	for i, spec := range d.out.Triggers {
 		if spec.Name == "" {
 			continue
 		}
-		other, twice := first[spec.Name]
-		if !twice {
-			first[spec.Name] = i
+		others := named[spec.Name]
+		named[spec.Name] = append(others, i)
+		same := slices.IndexFunc(others, func(other int) bool { return d.shareSource(other, i) })
+		if same < 0 {
 			continue
 		}
-		before, path := d.origins[other], d.origins[i].path("name")
+		before, path := d.origins[others[same]], d.origins[i].path("name")
 		at, _ := d.positions.at(before.file, before.path("name"))
 		pos, _ := d.positions.at(d.origins[i].file, path)
 		d.reportAt(pos, path, "%q is the name of another trigger, %s; give each trigger a different name", spec.Name, at.from(pos.File))

@@ -35,13 +35,19 @@ type Config struct {
 	// and those of Rowhook, and ${NAME} references unexpanded.
 	Triggers []trigger.Spec
 	Settings trigger.Settings
+	// Sources are the databases of sources, in the order of the file. nil: the file has none, and so one
+	// database, which it does not name.
+	Sources []Source
+	// Tenants says where further sources come from; nil: there are none.
+	Tenants *Tenants
 	// Warnings are probable mistakes: a variable that is not set here, or a secret in plain text.
 	Warnings []Problem
 
-	sources   map[string]source
+	lines     map[string]lines
 	positions positions
 	origins   []origin // of each trigger
 	shared    string   // the file with defaults; "": none has
+	forOf     forLists // of the triggers
 	warned    map[Problem]bool
 }
 
@@ -102,6 +108,7 @@ func parse(name string, files []file) (*Config, error) {
 	}
 	c := d.config(name)
 	c.Triggers, c.Settings = d.out.Triggers, d.out.Settings
+	c.Sources, c.Tenants = d.out.Sources.list, d.out.Sources.of()
 	c.warnOfSecrets()
 	return c, nil
 }
@@ -110,7 +117,7 @@ func parse(name string, files []file) (*Config, error) {
 func (d *decoder) config(name string) *Config {
 	return &Config{
 		File: name, Files: d.names, Settings: trigger.DefaultSettings(),
-		sources: d.sources, positions: d.positions, origins: d.origins, shared: d.shared, warned: map[Problem]bool{},
+		lines: d.lines, positions: d.positions, origins: d.origins, shared: d.shared, forOf: d.forOf, warned: map[Problem]bool{},
 	}
 }
 
@@ -149,6 +156,7 @@ func (d *decoder) sound(name string) *Config {
 		}
 		c.Triggers = append(c.Triggers, spec)
 	}
+	c.Sources = d.out.Sources.list
 	return c
 }
 
@@ -223,7 +231,7 @@ func list(names []string) string {
 // errors of Postgres read like errors of this package. ErrorOf combines several.
 func (c *Config) Problem(trigger int, message string, path ...string) Problem {
 	position, key, _ := c.find(trigger, path)
-	return Problem{Position: position, Key: key.String(), Message: message, Excerpt: c.sources[position.File].excerpt(position)}
+	return Problem{Position: position, Key: key.String(), Message: message, Excerpt: c.lines[position.File].excerptOf(key, position)}
 }
 
 // References returns what a trigger's webhook refers to: the names of environment variables, and the
@@ -328,6 +336,7 @@ func (c *Config) eachReference(visit func(trigger int, field, value string, path
 }
 
 func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
+	c.warnOfSourceEnvironment(lookup)
 	c.eachReference(func(i int, field, value string, path ...string) {
 		names, _ := trigger.References(value)
 		whole := true
@@ -366,6 +375,7 @@ func (c *Config) warnOfEnvironment(lookup func(string) (string, bool)) {
 // warnOfSecrets warns of secrets in plain text: the database stores them, and they belong in the
 // environment.
 func (c *Config) warnOfSecrets() {
+	c.warnOfSourceSecrets()
 	const remedy = "; write ${NAME} instead, and set NAME where the dispatcher runs"
 	c.eachReference(func(i int, field, value string, path ...string) {
 		plain := value != "" && !strings.Contains(value, "${")

@@ -266,7 +266,7 @@ func TestParseRefuses(t *testing.T) {
 		{"bytes without a unit", fileOf("batch: {max: 5, bytes: 10}"), `triggers[0].batch.bytes: "10" is not a size; write a whole number with the unit KiB or MiB and no space between, from 1KiB to 64MiB, as in 256KiB or 1MiB`},
 		{"another engine's key", fileOf("filter: x"), "6:5: triggers[0].filter: unknown key; Rowhook calls it when: ..."},
 		{"a key in capitals", fileOf("When: x"), "6:5: triggers[0].When: unknown key; did you mean when?"},
-		{"a key like no other", fileOf("enabled: true"), "6:5: triggers[0].enabled: unknown key; the keys in triggers[0] are name, table, tables, except, follow, on, "},
+		{"a key like no other", fileOf("enabled: true"), "6:5: triggers[0].enabled: unknown key; the keys in triggers[0] are name, table, tables, except, follow, for, on, "},
 		// values
 		{"the same name twice", fileOf() + strings.TrimPrefix(fileOf(), "triggers:\n"), `6:11: triggers[1].name: "a" is the name of another trigger, on line 2; `},
 		{"a name with a space", fileOf("name: order placed"), `2:11: triggers[0].name: "order placed" is not a name for a trigger; `},

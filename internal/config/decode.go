@@ -26,7 +26,7 @@ type decoder struct {
 	names     []string // all files
 	keys      map[string]key
 	patterns  map[string]*regexp.Regexp // see matches
-	sources   map[string]source         // by file
+	lines     map[string]lines          // by file
 	positions positions
 	problems  []Problem
 	wrong     map[string]bool // by positionID: there is a problem at or below it
@@ -34,11 +34,15 @@ type decoder struct {
 	hidden    bool            // part of a file can't be read, so defaults may give what is missing
 	origins   []origin
 	out       document
+
+	hasSources  bool     // a file has sources
+	sourceNames []string // those of sources, valid or not
+	forOf       forLists
 }
 
 func newDecoder() *decoder {
 	return &decoder{
-		keys: keys(), patterns: map[string]*regexp.Regexp{}, sources: map[string]source{}, positions: positions{}, wrong: map[string]bool{},
+		keys: keys(), patterns: map[string]*regexp.Regexp{}, lines: map[string]lines{}, positions: positions{}, wrong: map[string]bool{}, forOf: forLists{},
 		out: document{Defaults: trigger.DefaultSpec(), Settings: trigger.DefaultSettings()},
 	}
 }
@@ -75,7 +79,7 @@ func (d *decoder) reportAt(pos Position, path keyPath, format string, args ...an
 		pos.File = d.name
 	}
 	d.problems = append(d.problems, Problem{
-		Position: pos, Key: path.String(), Message: fmt.Sprintf(format, args...), Excerpt: d.sources[pos.File].excerpt(pos),
+		Position: pos, Key: path.String(), Message: fmt.Sprintf(format, args...), Excerpt: d.lines[pos.File].excerptOf(path, pos),
 	})
 	for n := range len(path) + 1 {
 		d.wrong[positionID(pos.File, path[:n])] = true
@@ -126,6 +130,8 @@ func (d *decoder) value(n ast.Node, v reflect.Value, at place) bool {
 		d.statuses(n, v, at)
 	case *concurrency:
 		d.concurrency(n, v, at)
+	case *sourceGroup:
+		d.sources(n, v, at)
 	case *trigger.Body:
 		d.body(n, v, at)
 	case *map[string]string:
@@ -253,6 +259,10 @@ func (d *decoder) group(n ast.Node, v reflect.Value, at place) {
 			continue
 		}
 		seen[e.name] = true
+		if fields[i].index == nil { // no field of the struct
+			d.forNames(e.value, at.key(e.name, e.pos))
+			continue
+		}
 		if spec, ok := v.Addr().Interface().(*trigger.Spec); ok && e.name == "concurrency" {
 			c := concurrency{spec.Concurrency, spec.ConcurrencyTotal} // one key, two fields
 			d.value(e.value, reflect.ValueOf(&c).Elem(), at.key(e.name, e.pos))
@@ -286,11 +296,19 @@ func (d *decoder) missing(pos Position, k place) {
 	d.reportAt(pos, k.path, "is missing; %s", remedy)
 }
 
-// field is a struct field that is a key of the file.
+// field is a struct field that is a key of the file, or with index nil a key that is no field.
 type field struct {
 	name  string
 	index []int
 	typ   reflect.Type
+}
+
+// in returns the field of a struct; its zero value for a key that is no field.
+func (f field) in(v reflect.Value) reflect.Value {
+	if f.index == nil {
+		return reflect.New(f.typ).Elem()
+	}
+	return v.FieldByIndex(f.index)
 }
 
 // fieldsOf lists the keys in a struct's yaml tags, including those of inlined structs.
@@ -310,6 +328,9 @@ func fieldsOf(t reflect.Type) []field {
 			continue
 		}
 		fields = append(fields, field{name, []int{i}, f.Type})
+		if t == reflect.TypeFor[trigger.Spec]() && name == "follow" {
+			fields = append(fields, field{forKey, nil, reflect.TypeFor[[]string]()})
+		}
 	}
 	return fields
 }

@@ -48,6 +48,7 @@ func (d *decoder) files(files []file) {
 		where := map[bool]string{true: " in all files"}[len(tops) > 1]
 		d.reportAt(tops[0].pos, at.path, "is missing%s; %s", where, d.remedy(at))
 	}
+	d.checkFor()
 	d.uniqueNames()
 }
 
@@ -89,13 +90,16 @@ func (d *decoder) settings(tops []top) (meant map[string]bool) {
 			case e.name == "triggers":
 				continue
 			case twice:
-				all := map[bool]string{true: "the triggers of all files", false: "all files"}[e.name == sharedRule]
+				all := map[bool]string{true: "the triggers of all files", false: "all files"}[e.name == sharedRule || e.name == sourcesKey]
 				d.reportAt(e.pos, keyPath{e.name}, "is also given in %s:%d, and holds for %s; keep one", other.File, other.Line, all)
 				continue
 			}
 			first[e.name] = Position{File: t.file, Line: e.pos.Line}
-			if e.name == sharedRule {
+			switch e.name {
+			case sharedRule:
 				d.shared = t.file
+			case sourcesKey:
+				d.hasSources = true
 			}
 			d.value(e.value, reflect.ValueOf(&d.out).Elem().FieldByIndex(fields[i].index), place{}.key(e.name, e.pos))
 		}

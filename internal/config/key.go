@@ -10,6 +10,7 @@ import (
 // document is the whole rowhook.yaml. Its fields, and those of their structs, are the keys of the
 // file.
 type document struct {
+	Sources          sourceGroup    `yaml:"sources"`
 	Defaults         trigger.Spec   `yaml:"defaults"`
 	Triggers         []trigger.Spec `yaml:"triggers"`
 	trigger.Settings `yaml:",inline"`
@@ -45,6 +46,8 @@ type key struct {
 }
 
 const (
+	sourceNamePattern  = `^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$`
+	forPattern         = `^[A-Za-z0-9_*][A-Za-z0-9_*-]{0,62}$`
 	triggerNamePattern = `^[A-Za-z_][A-Za-z0-9_-]{0,41}$`
 	tablePattern       = `^(?:"(?:[^"]|"")+"|` + bareName + `)(?:\.(?:"(?:[^"]|"")+"|` + bareName + `))?$`
 	// tablesPattern is tablePattern, and two parts that may hold *.
@@ -96,6 +99,82 @@ func keys() map[string]key {
 func triggerKeys() map[string]key {
 	all := map[string]key{
 		"": {doc: "The configuration of Rowhook: which changes of which Postgres tables are delivered to which webhooks."},
+		"sources": {
+			doc:         "The databases that one dispatcher process works on, by names. Without it there is one, which DATABASE_URL names. It is read by the program alone, and stored in no database.",
+			example:     "sources: {eu: {url: \"${EU_DATABASE_URL}\"}}",
+			namePattern: sourceNamePattern,
+		},
+		"sources.*": {
+			doc:      "A database. Its name stands in bodies, logs, metrics and messages.",
+			example:  "eu: {url: \"${EU_DATABASE_URL}\"}",
+			required: true,
+		},
+		"sources.*.url": {
+			doc: "The connection string: a URL, or keywords and values. ${NAME} is an environment variable of the dispatcher, also one such as DATABASE_URL, and ${file:/PATH} " +
+				"a file. A variable that is named here is never given out to triggers.",
+			example:  "url: ${EU_DATABASE_URL}",
+			required: true, nonEmpty: true, secret: true,
+			check: checkConnection,
+		},
+		"sources.*.listen_url": {
+			doc:      "The connection string for LISTEN, if url leads through a pooler such as PgBouncer in transaction mode: straight to the same database.",
+			example:  "listen_url: ${EU_LISTEN_URL}",
+			nonEmpty: true, secret: true,
+			check: checkConnection,
+		},
+		"sources.*.http_url": {
+			doc:      "The connection string for requests over HTTP, if the dispatcher's role may not operate. Default: listen_url or url.",
+			example:  "http_url: ${EU_HTTP_DATABASE_URL}",
+			nonEmpty: true, secret: true,
+			check: checkConnection,
+		},
+		"sources.*.env": {
+			doc:     "The environment variables that triggers of this source may refer to, with * for any part. Default: those of --env, and without it none.",
+			example: "env: [EU_*, STRIPE_KEY]",
+			unique:  true,
+		},
+		"sources.*.env[]": {doc: "A name, or a pattern.", example: "EU_*", nonEmpty: true, check: checkSourceEnv},
+		"sources.*.secrets_dir": {
+			doc:      "The directory of the files that triggers of this source may refer to by ${file:PATH}. Default: those of --secrets-dir, and without it none.",
+			example:  "secrets_dir: /run/secrets/eu",
+			nonEmpty: true,
+			check:    checkSecretsDir,
+		},
+		"sources.from": {
+			doc:     "Further databases, which a query of one of the sources names: those of tenants that come and go without a restart. A tenant is a source as any other.",
+			example: "from: {source: main, query: \"select name, host, database from tenants\", url: \"${TENANT_URL}\"}",
+		},
+		"sources.from.source": {
+			doc:      "The name of the source that is asked.",
+			example:  "source: main",
+			required: true, nonEmpty: true,
+		},
+		"sources.from.query": {
+			doc:      "A query with the columns name, host and database, all text. It runs as the role of that source, in a transaction that only reads, for ten seconds at most.",
+			example:  "query: select name, host, database from tenants",
+			required: true, nonEmpty: true,
+		},
+		"sources.from.url": {
+			doc:      "The connection string of tenants. What the query says takes the place of host and database; user, password, port and all other parameters are those here.",
+			example:  "url: ${TENANT_URL}",
+			required: true, nonEmpty: true, secret: true,
+			check: checkTemplateConnection,
+		},
+		"sources.from.every": {
+			doc:     "How often the query runs.",
+			example: "every: 30s",
+			check:   checkAtLeast("every", leastTenantsEvery),
+		},
+		"sources.from.env":         {doc: "The environment variables that triggers of every tenant may refer to, as env of a source.", example: "env: [TENANT_*]", unique: true},
+		"sources.from.env[]":       {doc: "A name, or a pattern.", example: "TENANT_*", nonEmpty: true, check: checkSourceEnv},
+		"sources.from.secrets_dir": {doc: "The directory of the files that triggers of every tenant may refer to.", example: "secrets_dir: /run/secrets/tenants", nonEmpty: true, check: checkSecretsDir},
+		"sources.allow": {
+			doc:      "The hosts that from may name, with * for any part. A tenant on another host is refused.",
+			example:  "allow: [\"*.db.internal\"]",
+			nonEmpty: true,
+			unique:   true,
+		},
+		"sources.allow[]": {doc: "A host or a pattern of hosts.", example: "\"*.db.internal\"", nonEmpty: true, check: checkHostPattern},
 		"defaults": {
 			doc: "What triggers share: every key of a trigger except name and what it watches (table, tables, except, follow). It holds for the triggers of all files of a directory. " +
 				"A trigger's own key has precedence. Groups of keys are merged; a list or a single value is replaced.",
@@ -160,6 +239,16 @@ func triggerKeys() map[string]key {
 			doc: "Dispatchers look each minute for new tables that match tables. A dispatcher whose role may create triggers on them watches them; any other says what is not watched yet. " +
 				"Without it, the next apply watches them.",
 			example: "follow: true",
+		},
+		"triggers[].for": {
+			doc:      "The sources that have this trigger, with * for any part of a name. Default: all.",
+			example:  "for: [eu, us]",
+			nonEmpty: true,
+			unique:   true,
+		},
+		"triggers[].for[]": {
+			doc: "A name of sources, or a pattern.", example: "eu", nonEmpty: true,
+			noun: "a name of a source", pattern: forPattern, rule: "use a name that sources has, or a pattern of names such as tenant_*",
 		},
 		"triggers[].on": {
 			doc:      "Which operations are captured. At least one is needed.",

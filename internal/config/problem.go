@@ -101,13 +101,21 @@ func (e *Error) Error() string {
 // Unwrap returns the operating system's error if the file could not be read, and otherwise nil.
 func (e *Error) Unwrap() error { return e.cause }
 
-// source is the lines of a file, for excerpts.
-type source []string
+// lines are those of a file, for excerpts.
+type lines []string
 
 // secretLine matches lines that an excerpt does not show, because messages are logged.
-var secretLine = regexp.MustCompile(`(?i)(secret|token|password|passwd|authorization|cookie|credential|api[-_]?key)["']?\s*:\s*\S|://[^/\s]*@|whsec_|bearer |basic `)
+var secretLine = regexp.MustCompile(`(?i)(secret|token|password|passwd|authorization|cookie|credential|api[-_]?key)["']?\s*[:=]\s*\S|://[^/\s]*@|postgres(?:ql)?://|whsec_|bearer |basic `)
 
-func (s source) excerpt(p Position) string {
+// excerptOf is excerpt for the value at a path. A line of sources may hold a password in any form.
+func (s lines) excerptOf(path keyPath, p Position) string {
+	if len(path) > 0 && path[0] == sourcesKey {
+		return ""
+	}
+	return s.excerpt(p)
+}
+
+func (s lines) excerpt(p Position) string {
 	if p.Line < 1 || p.Line > len(s) {
 		return ""
 	}

@@ -83,6 +83,16 @@ func (m *schemaMaker) of(v reflect.Value, rule string) map[string]any {
 			"propertyNames":        map[string]any{"pattern": k.namePattern},
 			"additionalProperties": m.of(reflect.ValueOf(""), rule+".*"),
 		}}}
+	case sourceGroup:
+		s = map[string]any{
+			"type": "object", "minProperties": 1, "propertyNames": map[string]any{"pattern": k.namePattern},
+			"additionalProperties": m.of(reflect.ValueOf(sourceKeys{}), sourceRule),
+			"properties": map[string]any{
+				fromKey:  m.of(reflect.ValueOf(tenantKeys{Every: DefaultTenantsEvery}), fromRule),
+				allowKey: m.of(reflect.ValueOf([]string(nil)), allowRule),
+			},
+			"dependentRequired": map[string]any{fromKey: []string{allowKey}, allowKey: []string{fromKey}},
+		}
 	case map[string]string:
 		s = map[string]any{"type": "object", "additionalProperties": m.of(reflect.ValueOf(""), rule+".*")}
 		if k.namePattern == "" { // numbers are the text that is written
@@ -160,7 +170,7 @@ func (m *schemaMaker) object(v reflect.Value, rule string) map[string]any {
 	var required []string
 	for _, f := range fieldsOf(v.Type()) {
 		at := place{rule: rule}.key(f.name, Position{}).rule
-		properties[f.name] = m.of(v.FieldByIndex(f.index), at)
+		properties[f.name] = m.of(f.in(v), at)
 		if m.keys[at].required && !m.maybeShared(at) {
 			required = append(required, f.name)
 		}

@@ -35,7 +35,7 @@ func (d *decoder) unknownKey(e entry, at place, fields []field) string {
 			d.reportAt(e.pos, path, "unknown key %s; it belongs at the top of the file, without indentation", where)
 		case slices.Contains(parents, triggerRule):
 			d.reportAt(e.pos, path, "unknown key %s; %s", where, triggerKeyRemedy(e.name, at))
-		case at.rule != triggerRule && at.rule != sharedRule && at.rule != alertRule && at.rule != "":
+		case at.rule != triggerRule && at.rule != sharedRule && apart(at.rule) != at.rule && at.rule != "":
 			d.reportAt(e.pos, path, "%s; if %s of %s is meant, indent it under that", keys, e.name, strings.Join(parents, " or "))
 		default:
 			d.reportAt(e.pos, path, "unknown key %s; it belongs in %s, indent it under that", where, strings.Join(parents, " or "))
@@ -70,12 +70,11 @@ func triggerKeyRemedy(name string, at place) string {
 }
 
 // elsewhere returns the groups that have a key of this name, if there are one or two: "" is the top
-// of the file. The keys of defaults are those of triggers. What is in an entry of alerts is meant
-// for that alone, and what is not is not meant for alerts, which have some of the same names.
+// of the file. The keys of defaults are those of triggers. What is in an entry of alerts or in a source
+// is meant for that alone, and what is not is not meant for these, which have some of the same names.
 func (d *decoder) elsewhere(name string, at place) (parents []string) {
-	inAlert := strings.HasPrefix(at.rule, alertRule)
 	for _, rule := range sortedKeys(d.keys) {
-		if strings.HasPrefix(rule, sharedRule+".") || strings.HasPrefix(rule, alertRule) != inAlert {
+		if strings.HasPrefix(rule, sharedRule+".") || apart(rule) != apart(at.rule) {
 			continue
 		}
 		if rule == name || strings.HasSuffix(rule, "."+name) {
@@ -87,6 +86,16 @@ func (d *decoder) elsewhere(name string, at place) (parents []string) {
 		return nil
 	}
 	return parents
+}
+
+// apart returns the list or group of entries that a rule is in, if its keys are meant for that alone.
+func apart(rule string) string {
+	for _, group := range [...]string{alertRule, sourcesKey} {
+		if strings.HasPrefix(rule, group) && rule != sourcesKey {
+			return group
+		}
+	}
+	return ""
 }
 
 // foreign translates keys of other event-trigger engines.

@@ -63,7 +63,7 @@ func (d *decoder) readable(data []byte) (string, bool) {
 			return "", false
 		}
 	}
-	d.sources[d.name] = lines
+	d.lines[d.name] = lines
 	if bom {
 		d.reportAt(Position{Line: 1, Column: 1}, nil, "starts with a byte order mark; save the file as UTF-8 without one (without BOM)")
 	}
@@ -181,7 +181,7 @@ func (d *decoder) syntaxError(text string, err error) {
 		if s.remedy == "indent with spaces" && d.tabs(text) {
 			return
 		}
-		if strings.Contains(s.parser, "must be specified") && p.Line <= len(d.sources[d.name]) && strings.Contains(d.sources[d.name][p.Line-1], "${") {
+		if strings.Contains(s.parser, "must be specified") && p.Line <= len(d.lines[d.name]) && strings.Contains(d.lines[d.name][p.Line-1], "${") {
 			d.reportAt(p, nil, "inside { } and [ ] a value that contains ${NAME} needs quotes; write it like {url: \"${NAME}/path\"}%s", rest)
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,7 +34,34 @@ const (
 // WriteAll returns triggers and settings as a rowhook.yaml. Keys that have their default are left out,
 // and references are written as they are. Parse returns the same triggers and settings.
 func WriteAll(specs []trigger.Spec, settings trigger.Settings, style Style) ([]byte, error) {
-	document, err := documentOf(specs, settings, style)
+	return (&Export{Triggers: specs, Settings: settings}).YAML(style)
+}
+
+// Export is what a configuration is written from.
+type Export struct {
+	Triggers []trigger.Spec
+	Settings trigger.Settings
+	// Sources are its databases, if it has sources.
+	Sources []Source
+
+	holders [][]string // the names of the sources of each trigger
+}
+
+// Add adds a trigger of a source. One that other sources have alike is written once.
+func (e *Export) Add(spec trigger.Spec, source string) {
+	for i := range e.Triggers {
+		if reflect.DeepEqual(e.Triggers[i], spec) {
+			e.holders[i] = append(e.holders[i], source)
+			return
+		}
+	}
+	e.Triggers, e.holders = append(e.Triggers, spec), append(e.holders, []string{source})
+}
+
+// YAML returns a rowhook.yaml. Keys that have their default are left out, and references are written as
+// they are. Parse returns the same triggers and settings.
+func (e *Export) YAML(style Style) ([]byte, error) {
+	document, err := e.document(style)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +77,12 @@ func WriteAll(specs []trigger.Spec, settings trigger.Settings, style Style) ([]b
 
 // WriteJSON is WriteAll in JSON, which Parse reads, too.
 func WriteJSON(specs []trigger.Spec, settings trigger.Settings) (json.RawMessage, error) {
-	document, err := documentOf(specs, settings, Plain)
+	return (&Export{Triggers: specs, Settings: settings}).JSON()
+}
+
+// JSON is YAML in JSON, which Parse reads, too.
+func (e *Export) JSON() (json.RawMessage, error) {
+	document, err := e.document(Plain)
 	if err != nil {
 		return nil, err
 	}
@@ -95,20 +128,27 @@ func appendTree(dst []byte, tree any) ([]byte, error) {
 	return append(dst, text...), nil
 }
 
-func documentOf(specs []trigger.Spec, settings trigger.Settings, style Style) (yaml.MapSlice, error) {
+func (e *Export) document(style Style) (yaml.MapSlice, error) {
 	usual, err := ordered(trigger.DefaultSpec())
 	if err != nil {
 		return nil, err
 	}
 	triggers := []any{}
-	for _, spec := range specs {
+	for i, spec := range e.Triggers {
 		full, err := ordered(spec)
 		if err != nil {
 			return nil, err
 		}
-		triggers = append(triggers, without(full, usual))
+		entry := without(full, usual)
+		if e.holders != nil && len(e.holders[i]) < len(e.Sources) {
+			entry = slices.Insert(entry, 1, yaml.MapItem{Key: forKey, Value: listTree(e.holders[i])})
+		}
+		triggers = append(triggers, entry)
 	}
 	var document yaml.MapSlice
+	if len(e.Sources) > 0 {
+		document = append(document, yaml.MapItem{Key: sourcesKey, Value: sourceTree(e.Sources)})
+	}
 	if shared := share(triggers); style == Shared && len(shared) > 0 {
 		for i := range triggers {
 			triggers[i] = without(triggers[i].(yaml.MapSlice), shared)
@@ -116,8 +156,53 @@ func documentOf(specs []trigger.Spec, settings trigger.Settings, style Style) (y
 		document = append(document, yaml.MapItem{Key: sharedRule, Value: shared})
 	}
 	document = append(document, yaml.MapItem{Key: "triggers", Value: triggers})
-	others, err := orderedSettings(settings)
+	others, err := orderedSettings(e.Settings)
 	return append(document, others...), err
+}
+
+func listTree(texts []string) []any {
+	tree := make([]any, len(texts))
+	for i, text := range texts {
+		tree[i] = text
+	}
+	return tree
+}
+
+// sourceTree returns sources as YAML is written from them. A connection string without a reference may
+// hold a password, so a variable takes its place.
+func sourceTree(all []Source) (tree yaml.MapSlice) {
+	for i := range all {
+		s := &all[i]
+		var keys yaml.MapSlice
+		for _, c := range [...]struct{ key, value, variable string }{
+			{"url", s.URL, "DATABASE_URL"}, {"listen_url", s.ListenURL, "LISTEN_URL"}, {"http_url", s.HTTPURL, "HTTP_DATABASE_URL"},
+		} {
+			switch {
+			case c.value == "":
+				continue
+			case !strings.Contains(c.value, "${"):
+				c.value = "${" + variableOf(s.Name) + "_" + c.variable + "}"
+			}
+			keys = append(keys, yaml.MapItem{Key: c.key, Value: c.value})
+		}
+		if s.Env != nil {
+			keys = append(keys, yaml.MapItem{Key: "env", Value: listTree(s.Env)})
+		}
+		if s.SecretsDir != "" {
+			keys = append(keys, yaml.MapItem{Key: "secrets_dir", Value: s.SecretsDir})
+		}
+		tree = append(tree, yaml.MapItem{Key: s.Name, Value: keys})
+	}
+	return tree
+}
+
+// variableOf returns the beginning of a variable's name for a source.
+func variableOf(source string) string {
+	name := strings.ToUpper(strings.ReplaceAll(source, "-", "_"))
+	if isDigits(name[:1]) {
+		return "_" + name
+	}
+	return name
 }
 
 // share returns the keys of Shared that all of several triggers have with the same value.

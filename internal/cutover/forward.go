@@ -105,7 +105,7 @@ func (c *Cutover) prepare(ctx context.Context, name string) error {
 		case err == nil:
 			fresh.Source, fresh.Definition = src, storable(definition)
 		case errors.Is(err, errNotThere):
-			return problem(operate.ErrRefused, "check --hasura-url and --source: is that the Hasura of this database? If its metadata has the trigger no more, delete its SQL triggers: drop function hdb_catalog."+
+			return problem(operate.ErrRefused, "check --hasura-url and --hasura-source: is that the Hasura of this database? If its metadata has the trigger no more, delete its SQL triggers: drop function hdb_catalog."+
 				fmt.Sprintf("%q", s.triggers[0].Name)+"() cascade, and so on", "Hasura's metadata has no trigger %s on %s", name, s.plain())
 		case !errors.Is(err, errNoSuchPath): // version 1 has another interface
 			return err

@@ -132,7 +132,7 @@ func (m *Metadata) find(ctx context.Context, s *subject) (name string, definitio
 	case 1:
 		return names[0], definition, nil
 	}
-	return "", nil, problem(operate.ErrInvalid, "name the source of this database by --source: "+strings.Join(names, " or "), "several sources of Hasura have a trigger %s on %s", s.Name, s.plain())
+	return "", nil, problem(operate.ErrInvalid, "name the source of this database by --hasura-source: "+strings.Join(names, " or "), "several sources of Hasura have a trigger %s on %s", s.Name, s.plain())
 }
 
 func (s *subject) isTable(raw json.RawMessage) bool {

@@ -99,7 +99,7 @@ func TestHasurasMetadataAreAskedFirst(t *testing.T) {
 	require.ErrorContains(t, err, "HASURA_GRAPHQL_ADMIN_SECRET")
 	s.metadata.Secret, s.metadata.Source = "admin", "warehouse"
 	_, err = s.cutover(t).Forward(t.Context(), "orders")
-	require.ErrorContains(t, err, "Hasura's metadata has no trigger orders on public.orders: check --hasura-url and --source")
+	require.ErrorContains(t, err, "Hasura's metadata has no trigger orders on public.orders: check --hasura-url and --hasura-source")
 	s.metadata.URL = "http://127.0.0.1:1"
 	_, err = s.cutover(t).Forward(t.Context(), "orders")
 	require.ErrorContains(t, err, "can't ask Hasura for export_metadata")

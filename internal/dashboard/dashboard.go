@@ -6,10 +6,11 @@
 package dashboard
 
 import (
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
-	"embed"
+	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -22,8 +23,10 @@ import (
 	"strings"
 )
 
-//go:embed static
-var static embed.FS
+// packed are the files in static, compressed: the program has a limit. A test holds it to them.
+//
+//go:embed static.zip
+var packed []byte
 
 // page is the file that is served at /.
 const page = "index.html"
@@ -78,20 +81,23 @@ func New() *Handler {
 // read returns the files that are served, by their path below static.
 func read() map[string][]byte {
 	contents := map[string][]byte{}
-	err := fs.WalkDir(static, "static", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || mediaType(name) == "" {
+	static, err := zip.NewReader(bytes.NewReader(packed), int64(len(packed)))
+	if err == nil {
+		err = fs.WalkDir(static, ".", func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || mediaType(name) == "" {
+				return err
+			}
+			content, err := fs.ReadFile(static, name)
+			if strings.HasSuffix(name, ".js") && !strings.HasPrefix(name, "vendor/") {
+				content = withoutComments(content)
+			}
+			if strings.HasSuffix(name, ".css") {
+				content = styleSpace.ReplaceAll(styleComment.ReplaceAll(content, nil), []byte("$1"))
+			}
+			contents[name] = content
 			return err
-		}
-		content, err := static.ReadFile(name)
-		if strings.HasSuffix(name, ".js") && !strings.HasPrefix(name, "static/vendor/") {
-			content = withoutComments(content)
-		}
-		if strings.HasSuffix(name, ".css") {
-			content = styleSpace.ReplaceAll(styleComment.ReplaceAll(content, nil), []byte("$1"))
-		}
-		contents[strings.TrimPrefix(name, "static/")] = content
-		return err
-	})
+		})
+	}
 	if err != nil {
 		panic("the files in the program can't be read: " + err.Error())
 	}

@@ -17,11 +17,13 @@ import (
 type Readiness struct {
 	Status string  `json:"status"` // ready, or not ready
 	Checks []Check `json:"checks"`
+	// Sources are those of a process that works on several.
+	Sources []SourceReadiness `json:"sources,omitempty"`
 }
 
 // Check is one condition of readiness.
 type Check struct {
-	Name   string `json:"name"` // running, connected, migrated, registered, listening, claiming, sending, settling, history or capturing
+	Name   string `json:"name"` // running, connected, migrated, registered, listening, claiming, sending, settling, history, capturing or sources
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"` // why it fails, or a problem that does not prevent deliveries
 	Remedy string `json:"remedy,omitempty"` // what to do about Detail
@@ -34,8 +36,14 @@ func (s *Server) alive(http.ResponseWriter, *http.Request) (int, any, error) {
 // ready responds with 200 or 503. Without a token the response has no details: they name hosts and
 // users.
 func (s *Server) ready(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	out := s.readiness.look(r.Context())
+	var out Readiness
+	if s.cfg.Sources != nil {
+		out = s.readinessOfSources(r.Context())
+	} else {
+		out = s.readiness.look(r.Context())
+	}
 	if b := bearerOf(r.Context()); b == nil || !b.scopes.Has(access.Status) {
+		out.Sources = nil // their names say who the customers are
 		for i := range out.Checks {
 			out.Checks[i].Detail, out.Checks[i].Remedy = "", ""
 		}
@@ -76,8 +84,10 @@ func (d *readiness) look(ctx context.Context) Readiness {
 			checks[0].Detail += ": " + starting()
 		}
 	}
-	database := d.database(ctx)
-	checks = append(checks, database[:]...)
+	if !d.server.cfg.Unprobed {
+		database := d.database(ctx)
+		checks = append(checks, database[:]...)
+	}
 	registered := Check{Name: "registered", OK: stats.Registered}
 	if !registered.OK {
 		registered.Detail = "the dispatcher has no row in rowhook.instance, so it claims no events; it registers again when the database allows it"

@@ -70,6 +70,7 @@ func (s *Server) routes() []route {
 		health("/readyz", s.ready),
 		{method: http.MethodGet, path: "/metrics", scope: access.Status, timeout: s.cfg.Timeout, handle: s.metrics},
 		health("/api/v1/openapi.json", s.document),
+		get("/api/v1/sources", nil, s.sources),
 		get("/api/v1/me", nil, s.me),
 		get("/api/v1/status", []string{"tables"}, s.status),
 		stream,
@@ -127,7 +128,7 @@ func (s *Server) newHandler() http.Handler {
 			// body that never arrives would hold the connection.
 			limitBodyTime(w, strayTimeout)
 		}
-		if s.servePage(w, r) {
+		if s.servePage(w, r) || s.toSource(w, r) {
 			return
 		}
 		handler, pattern := mux.Handler(r)

@@ -29,7 +29,7 @@ import (
 	"github.com/rowhook/rowhook/internal/webapi"
 )
 
-// Config configures a Server. DB, Schema, Stats and Metrics are required.
+// Config configures a Server. DB, Schema, Stats and Metrics are required, and with Sources Metrics alone.
 type Config struct {
 	// WriteToken allows everything, and ReadToken allows reading. If both are empty, and Tokens is nil,
 	// local programs may do everything except pass SQL conditions.
@@ -60,6 +60,11 @@ type Config struct {
 	Database string
 	// TraceLink is a URL with {trace_id} in it, which leads to a trace. Optional.
 	TraceLink string
+	// Sources are the databases, if there are several. Optional.
+	Sources Sources
+	// Unprobed has readiness tell from Stats alone whether the database works, and not from queries.
+	// They would keep a session open for each of many databases.
+	Unprobed bool
 	// Dev is what rowhook dev adds; nil: it is not rowhook dev.
 	Dev *Dev
 	// Logger is optional.

@@ -15,7 +15,7 @@ import (
 
 // Watch adds metrics of the dispatcher. Each scrape calls stats.
 func (m *Metrics) Watch(stats func() dispatcher.Stats) {
-	m.registry.MustRegister(&scraped{m: m, names: []string{
+	m.register.MustRegister(&scraped{m: m, names: []string{
 		"rowhook_attempts_in_flight", "rowhook_events_queued", "rowhook_trigger_unable", "rowhook_endpoint_failing", "rowhook_claiming", "rowhook_settling", "rowhook_history_written", "rowhook_payload_memory_bytes",
 		"rowhook_doorbell_silent", "rowhook_listening", "rowhook_notification_queue_usage",
 	}, read: func(emit emitter) {
@@ -45,7 +45,7 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 // duration of the queries if they are slow twice in a row.
 func (m *Metrics) WatchDatabase(db operate.DB, every time.Duration) {
 	c := &cache{db: db, every: every}
-	m.registry.MustRegister(&scraped{m: m, names: []string{
+	m.register.MustRegister(&scraped{m: m, names: []string{
 		"rowhook_backlog_events", "rowhook_backlog_oldest_age_seconds", "rowhook_dead_letters", "rowhook_blocked_keys", "rowhook_trigger_paused", "rowhook_trigger_uncaptured", "rowhook_instances",
 		"rowhook_queue_live_tuples", "rowhook_queue_dead_tuples", "rowhook_queue_bytes", "rowhook_history_bytes", "rowhook_history_partitions", "rowhook_history_ahead_seconds",
 		"rowhook_vacuum_held_back_seconds", "rowhook_vacuum_held_back_transactions", "rowhook_schema_version",

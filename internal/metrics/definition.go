@@ -77,6 +77,7 @@ func Definitions() []Definition {
 		{"rowhook_queue_vacuums_total", Counter, nil, "Vacuums of rowhook.event_log that this instance began, because autovacuum was late.", false},
 		{"rowhook_vacuum_held_back_seconds", Gauge, nil, "Age of the session or prepared transaction that holds back vacuum; 0: none older than a second does.", true},
 		{"rowhook_vacuum_held_back_transactions", Gauge, nil, "Transactions since the beginning of what holds back vacuum; 0: nothing does.", true},
+		{"rowhook_source_ready", Gauge, []string{"source"}, "1 while this process serves the source, as /readyz says of it. Only where there are several sources; all other metrics of a dispatcher have the label source then, too.", false},
 		{"rowhook_schema_version", Gauge, nil, "Version of the schema rowhook.", true},
 		{"rowhook_database_up", Gauge, nil, "1 if the queries behind the shared metrics succeeded; otherwise these metrics are missing.", false},
 		{"rowhook_database_read_seconds", Gauge, nil, "Duration of the queries behind the shared metrics. They run at most every 10 s, and after two slow ones in a row for at most a fiftieth of the time.", false},

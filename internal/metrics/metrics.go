@@ -23,6 +23,7 @@ import (
 // Metrics are the metrics of one process. New makes them.
 type Metrics struct {
 	registry    *prometheus.Registry
+	register    prometheus.Registerer // registry, with the label of the source
 	definitions map[string]Definition
 
 	captured, handed, attempts, failures, dead *prometheus.CounterVec
@@ -63,11 +64,41 @@ func batchSizes() []float64 {
 
 // New returns metrics for this version of the program.
 func New(version string) *Metrics {
+	m := newProcess(version)
+	m.count()
+	return m
+}
+
+// empty returns metrics without any. The source is their label; "": they have none.
+func empty(source string) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), definitions: map[string]Definition{}}
+	m.register = m.registry
+	if source != "" {
+		m.register = prometheus.WrapRegistererWith(prometheus.Labels{sourceLabel: source}, m.registry)
+	}
 	for _, d := range Definitions() {
 		m.definitions[d.Name] = d
 	}
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// newProcess returns the metrics of the process alone.
+func newProcess(version string) *Metrics {
+	m := empty("")
+	m.register.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.gauges("rowhook_build_info").WithLabelValues(version, runtime.Version()).Set(1)
+	return m
+}
+
+// newOf returns the metrics of a source.
+func newOf(source string) *Metrics {
+	m := empty(source)
+	m.count()
+	return m
+}
+
+// count makes the metrics of a dispatcher.
+func (m *Metrics) count() {
 	m.captured, m.handed, m.attempts = m.counters("rowhook_events_captured_total"), m.counters("rowhook_events_handed_over_total"), m.counters("rowhook_attempts_total")
 	m.failures, m.dead = m.counters("rowhook_attempt_failures_total"), m.counters("rowhook_events_dead_total")
 	m.first = m.histograms("rowhook_first_attempt_delay_seconds", delays())
@@ -90,35 +121,35 @@ func New(version string) *Metrics {
 	m.droppedBytes = m.counters("rowhook_history_dropped_bytes_total").WithLabelValues()
 	m.vacuums = m.counters("rowhook_queue_vacuums_total").WithLabelValues()
 	m.reconnects = m.counters("rowhook_listener_reconnects_total").WithLabelValues()
-	m.gauges("rowhook_build_info").WithLabelValues(version, runtime.Version()).Set(1)
 	m.triggers.Store(&map[int32]*series{})
-	return m
 }
 
 func (m *Metrics) counters(name string) *prometheus.CounterVec {
 	d := m.definitions[name]
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: d.Name, Help: d.Help}, d.Labels)
-	m.registry.MustRegister(v)
+	m.register.MustRegister(v)
 	return v
 }
 
 func (m *Metrics) gauges(name string) *prometheus.GaugeVec {
 	d := m.definitions[name]
 	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: d.Name, Help: d.Help}, d.Labels)
-	m.registry.MustRegister(v)
+	m.register.MustRegister(v)
 	return v
 }
 
 func (m *Metrics) histograms(name string, buckets []float64) *prometheus.HistogramVec {
 	d := m.definitions[name]
 	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: d.Name, Help: d.Help, Buckets: buckets}, d.Labels)
-	m.registry.MustRegister(v)
+	m.register.MustRegister(v)
 	return v
 }
 
 // Handler serves the metrics: at most four scrapes at once, each for at most nine seconds.
-func (m *Metrics) Handler(log *slog.Logger) http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+func (m *Metrics) Handler(log *slog.Logger) http.Handler { return handler(m.registry, log) }
+
+func handler(all prometheus.Gatherer, log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{
 		ErrorLog: errorLog{log}, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 9 * time.Second,
 	})
 }

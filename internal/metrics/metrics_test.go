@@ -50,6 +50,27 @@ func TestMetricsFollowWhatIsDelivered(t *testing.T) {
 	require.InDelta(t, 1, s.value(t, "rowhook_instances", "state=alive"), 0)
 }
 
+func TestSeveralLabelTheMetricsOfEachSource(t *testing.T) {
+	t.Parallel()
+	all := metrics.NewSeveral("v1")
+	all.WatchReady(func() map[string]bool { return map[string]bool{"eu": true, "us": false} })
+	for _, source := range []string{"eu", "us"} {
+		all.Source(source).Watch(func() dispatcher.Stats { return dispatcher.Stats{Started: source == "eu"} })
+		require.Same(t, all.Source(source), all.Source(source))
+	}
+	text := func() string {
+		w := httptest.NewRecorder()
+		all.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		require.Equal(t, http.StatusOK, w.Code, w.Body.String())
+		return w.Body.String()
+	}
+	for _, line := range []string{`rowhook_source_ready{source="eu"} 1`, `rowhook_source_ready{source="us"} 0`, `rowhook_claiming{source="eu"} 1`, `rowhook_claiming{source="us"} 0`, "go_goroutines "} {
+		require.Contains(t, text(), line)
+	}
+	all.Remove("us")
+	require.NotContains(t, text(), `rowhook_claiming{source="us"}`)
+}
+
 func TestEveryDefinedMetricIsServedAndNoOther(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, pgtest.New(t))
@@ -59,6 +80,9 @@ func TestEveryDefinedMetricIsServedAndNoOther(t *testing.T) {
 	served := s.scrape(t)
 	var defined []string
 	for _, d := range metrics.Definitions() {
+		if slices.Equal(d.Labels, []string{"source"}) { // that of Several
+			continue
+		}
 		defined = append(defined, d.Name)
 		f := served[d.Name]
 		require.NotNil(t, f, d.Name)

@@ -17,14 +17,17 @@ func CheckPattern(pattern string) error {
 	return nil
 }
 
-// refuses returns why a variable is not given out by the patterns of Rules.Env, or nil.
-func refuses(patterns []string, name string) error {
+// refuses returns why a variable is not given out by the rules, or nil.
+func (r *Rules) refuses(name string) error {
 	const own = "names that begin with ROWHOOK_ or PG, and DATABASE_URL, are Rowhook's own and may hold the database's password"
+	patterns := r.Env
 	switch {
+	case slices.Contains(r.Never, name):
+		return &RefusedError{name, "the connection string of a source is made of it", "use a variable of another name"}
 	case slices.Contains(patterns, name):
 		return nil
 	case isOwn(name):
-		return &RefusedError{name, own, "use a variable of another name, or name exactly this one by --env"}
+		return &RefusedError{name, own, "use a variable of another name, or name exactly this one " + r.envSetting()}
 	case patterns == nil:
 		return nil
 	case slices.ContainsFunc(patterns, func(pattern string) bool {
@@ -33,7 +36,21 @@ func refuses(patterns []string, name string) error {
 	}):
 		return nil
 	}
-	return &RefusedError{name, "--env names only " + strings.Join(patterns, ", "), "add it there, or use a variable that is named"}
+	switch {
+	case r.Source == "":
+		return &RefusedError{name, "--env names only " + strings.Join(patterns, ", "), "add it there, or use a variable that is named"}
+	case len(patterns) == 0:
+		return &RefusedError{name, "the source " + r.Source + " gives out no variables", "write env: [" + name + "] in that source"}
+	}
+	return &RefusedError{name, "the source " + r.Source + " gives out only " + strings.Join(patterns, ", "), "add it to env of that source, or use a variable that is named"}
+}
+
+// envSetting says where a name is given out.
+func (r *Rules) envSetting() string {
+	if r.Source != "" {
+		return "in env of the source " + r.Source
+	}
+	return "by --env"
 }
 
 // isOwn reports whether a name may be that of one of the program's own variables.

@@ -22,6 +22,11 @@ type Rules struct {
 	Env []string
 	// Dirs are the directories whose files are given out. nil: no file is.
 	Dirs []string
+	// Never are names of variables that are not given out, whatever Env says.
+	Never []string
+	// Source is the name of the source of databases that the rules are of, for messages; "": there is
+	// one database, and Env and Dirs are those of flags.
+	Source string
 	// Own returns the secrets of the program itself. It is asked at most once a second. Optional.
 	Own func() Own
 }
@@ -89,7 +94,7 @@ func (s *Store) Get(name string) (string, error) {
 		return "", &trigger.UnsetError{Name: name}
 	}
 	if !slices.Contains(s.rules.Env, name) && s.holdsOwn(value) {
-		return "", &RefusedError{name, "its value holds a password or a token of Rowhook itself", "use another variable, or name this one by --env"}
+		return "", &RefusedError{name, "its value holds a password or a token of Rowhook itself", "use another variable, or name this one " + s.rules.envSetting()}
 	}
 	return value, nil
 }
@@ -117,7 +122,7 @@ func (s *Store) Refuses(name string) error {
 		_, _, err := s.locate(path)
 		return err
 	}
-	return refuses(s.rules.Env, name)
+	return s.rules.refuses(name)
 }
 
 // locate returns the directory of Rules.Dirs that a path is in, and the path below it.
@@ -132,6 +137,12 @@ func (s *Store) locate(path string) (dir, below string, err error) {
 	switch {
 	case dir != "":
 		return dir, below, nil
+	case s.rules.Source != "" && len(s.rules.Dirs) == 0:
+		return "", "", &RefusedError{"the file " + path, "the source " + s.rules.Source + " gives out no files",
+			"write secrets_dir and the directory, such as " + filepath.Dir(clean) + ", in that source"}
+	case s.rules.Source != "":
+		return "", "", &RefusedError{"the file " + path, "it is not in " + strings.Join(s.rules.Dirs, " or "),
+			"move it there, or write its directory in secrets_dir of the source " + s.rules.Source}
 	case len(s.rules.Dirs) == 0:
 		return "", "", &RefusedError{"the file " + path, "it gives out no files",
 			"start it with --secrets-dir and the directory, such as " + filepath.Dir(clean)}

@@ -139,6 +139,9 @@ const head = `# The configuration of Rowhook: which changes of which tables are 
 #
 # A key directly behind a # shows its default, or an example if it has no default. To set it, remove the #.
 
+# The databases, if one process works on several. Default: one, which DATABASE_URL names.
+#sources: {eu: {url: "${EU_DATABASE_URL}", env: [EU_*]}, us: {url: "${US_DATABASE_URL}", env: [US_*]}}
+
 # What all triggers share. A trigger's own key has precedence.
 defaults:
   webhook:

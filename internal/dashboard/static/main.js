@@ -1,6 +1,6 @@
 // The frame around every page: who we are, where to go, and what is wrong with the connection.
 
-import { identify, may, me, reachable, refused, signIn, signOut, token } from "./lib/api.js";
+import { identify, may, me, reachable, refused, show, signIn, signOut, source, sources, token } from "./lib/api.js";
 import { count, setClock } from "./lib/format.js";
 import { effect, html, render, useEffect, useRef, useState } from "./lib/html.js";
 import { go, link, route } from "./lib/route.js";
@@ -42,7 +42,7 @@ const pages = [
 
 function App() {
   if (refused.value?.status === 401) return html`<${SignIn} />`;
-  if (refused.value) return html`<main><${Failed} problem=${refused.value} again=${identify} /></main>`;
+  if (refused.value) return html`<main><${Source} /><${Failed} problem=${refused.value} again=${identify} /></main>`;
   if (!me.value) return html`<main><${Loading} what="who you are" /></main>`;
   return html`<${Frame} />`;
 }
@@ -64,7 +64,7 @@ function Frame() {
       e.preventDefault();
       main.current.focus();
     }}>Skip to the page</a>
-    <header class="top"><b><a href="#/">Rowhook</a></b><span class="db">${me.value.database}</span>
+    <header class="top"><b><a href="#/">Rowhook</a></b><${Source} /><span class="db">${me.value.database}</span>
       <nav aria-label="Pages">${pages.filter((p) => p.nav && (!p.need || may(p.need)) && (!p.dev || me.value.dev)).map((p) => html`<a key=${p.path} href=${link(p.path)} aria-current=${p.path === path ? "page" : undefined}>
         ${p.title}${p.path === "dead" && dead > 0 && html` <b>${count(dead)}</b>`}</a>`)}</nav>
       ${path !== "events" && may("events") && html`<div class="search"><${FilterBox} id="search" value="" submit=${(/** @type {string} */ q) => go(link("events", "", { q }))} /></div>`}
@@ -75,6 +75,13 @@ function Frame() {
     <main id="main" ref=${main} tabindex="-1">${page ? html`<${page.view} key=${route.value.name} />` : html`<h1 class="hidden">Not found</h1><${Empty} title="There is no such page">
       <a href="#/">Go to the overview</a><//>`}</main>
     <${Running} /><${Asked} /><${Help} /><${Notices} />`;
+}
+
+/** The choice of a source, if there are several. */
+function Source() {
+  if (sources.value.length < 2) return null;
+  return html`<select class="source" aria-label="Source" value=${source.value} onChange=${(/** @type {any} */ e) => show(e.target.value)}>
+    ${sources.value.map((name) => html`<option key=${name} value=${name} selected=${name === source.value}>${name}</option>`)}</select>`;
 }
 
 function Who() {

@@ -41,6 +41,34 @@ export const token = signal(sessionStorage.getItem(kept) ?? "");
  */
 export const me = signal(null);
 
+// The source that this tab shows is kept for it, as the token is.
+const keptSource = "rowhook.source";
+
+/** The names of the sources that this process works on; empty: it works on one database. */
+export const sources = signal(/** @type {string[]} */ ([]));
+
+/** The source that this tab shows; "": there is one database. */
+export const source = signal("");
+
+/** Shows another source. Everything that is known is of the one before, so the page begins anew. @param {string} name */
+export function show(name) {
+  sessionStorage.setItem(keptSource, name);
+  location.hash = "#/";
+  location.reload();
+}
+
+/** Asks which sources there are, and chooses one. */
+async function choose() {
+  const answer = await get("sources");
+  /** @type {string[]} */
+  const names = answer.sources.map((/** @type {any} */ s) => s.source);
+  const before = sessionStorage.getItem(keptSource) ?? "";
+  batch(() => {
+    sources.value = names;
+    source.value = names.includes(before) ? before : (names[0] ?? "");
+  });
+}
+
 /** Why the page can't be shown: a Problem; null: it can. */
 export const refused = signal(/** @type {Problem | null} */ (null));
 
@@ -85,6 +113,7 @@ export function signOut() {
 /** Asks who we are. */
 export async function identify() {
   try {
+    await choose();
     const answer = await get("me");
     batch(() => {
       me.value = answer;
@@ -104,6 +133,7 @@ export async function identify() {
  */
 export function url(path, query = {}) {
   const to = new URL(path, base);
+  if (source.value && path !== "sources" && to.href.startsWith(base.href)) to.searchParams.append("source", source.value);
   for (const [name, value] of Object.entries(query)) {
     for (const v of Array.isArray(value) ? value : [value]) {
       if (v !== null && v !== undefined && v !== "") to.searchParams.append(name, String(v));

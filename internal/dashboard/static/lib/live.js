@@ -9,7 +9,7 @@
 // Where streams are cut off, as by a proxy that buffers, the tab asks again and again instead.
 
 import { signal } from "../vendor/signals-core.js";
-import { Problem, reachable, stream, token } from "./api.js";
+import { Problem, reachable, source, stream, token } from "./api.js";
 
 /** How long a stream may keep silent: the server writes at least every 15 s. */
 const silence = 40_000;
@@ -85,7 +85,7 @@ async function digest(text) {
  */
 async function share(topic, abort) {
   if (!navigator.locks || !crypto.subtle) return read(topic, abort, () => {});
-  const name = `rowhook:${await digest(JSON.stringify([token.value, topic.path, topic.query ?? {}]))}`;
+  const name = `rowhook:${await digest(JSON.stringify([token.value, source.value, topic.path, topic.query ?? {}]))}`;
   if (abort.aborted) return;
   const channel = new BroadcastChannel(name);
   abort.addEventListener("abort", () => channel.close());

@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/fleet"
+	"github.com/rowhook/rowhook/sqlschema"
+)
+
+// oneTry is how long a member of a fleet waits for its database at a time. The fleet tries again.
+const oneTry = 0
+
+// fleetRun is rowhook run with sources.
+type fleetRun struct {
+	*app
+	options running
+	cfg     dispatcher.Config // what the dispatchers of all sources have in common
+	fleet   *fleet.Fleet
+	web     *fleetWeb // nil: no HTTP
+
+	changed chan struct{} // holds a token if there is another configuration
+	mu      sync.Mutex
+	now     struct {
+		cfg, all  *config.Config  // the configuration, and the one that has the sources
+		tenants   []config.Source // that were found last
+		signature string          // of tenants
+	}
+}
+
+// runFleet delivers for the sources of a configuration.
+func (a *app) runFleet(ctx context.Context, cfg dispatcher.Config, o running) error {
+	if o.web.database != "" {
+		return usagef("--http-database-url or ROWHOOK_HTTP_DATABASE_URL is of one database, and there are sources: write http_url in each of them")
+	}
+	tracer, err := a.trace(ctx, &cfg)
+	if err != nil {
+		return err
+	}
+	defer tracer.close()
+	shared, err := dispatcher.NewShared(dispatcher.SharedConfig{
+		Concurrency: cfg.Concurrency, PayloadMemory: cfg.PayloadMemory, MaxBody: cfg.MaxBody, Version: cfg.Version, Logger: a.log,
+	})
+	if err != nil {
+		return &usageError{err}
+	}
+	cfg.Shared = shared
+	r := &fleetRun{app: a, options: o, cfg: cfg, fleet: fleet.New(), changed: make(chan struct{}, 1)}
+	keeper := r.keeper()
+	defer keeper.open(true)()
+	first, err := keeper.load()
+	if err != nil {
+		return err
+	}
+	if r.web, err = a.serveFleet(ctx, o.web, r.fleet); err != nil {
+		return err
+	}
+	defer r.web.close() // HTTP is served until the dispatchers have ended
+	var aborted atomic.Bool
+	ctx, stop := interrupts(ctx, func() {
+		aborted.Store(true)
+		r.fleet.Abort()
+	})
+	defer stop()
+	keeper.contents.take()
+	if err := keeper.settle(ctx, first); err != nil {
+		return errors.Join(err, r.fleet.Stop())
+	}
+	stopReapplying := keeper.background(ctx)
+	var following sync.WaitGroup
+	following.Go(func() { r.followTenants(ctx) })
+	<-ctx.Done()
+	stopReapplying()
+	following.Wait()
+	err = r.fleet.Stop()
+	if aborted.Load() {
+		return errors.New("stopped at once by a second signal: events in flight will be sent again by another dispatcher")
+	}
+	if err == nil {
+		a.log.Info("stopped all sources")
+	}
+	return explain(err)
+}
+
+// keeper takes up the configuration, and a newer one: that is done when the members of the fleet are
+// set, each of which applies its part by itself.
+func (r *fleetRun) keeper() *reapplier {
+	o := r.options
+	return &reapplier{
+		file: cmp.Or(o.file, r.global.sourcesFile), watch: o.watch, log: r.log, lines: r.lines(),
+		load: r.load,
+		apply: func(_ context.Context, cfg *config.Config) error {
+			all, err := r.sourcesOf(r.applied(cfg))
+			if err != nil {
+				return err
+			}
+			return r.take(cfg, all)
+		},
+	}
+}
+
+// applied returns the configuration that is applied; nil: nothing is, and cfg has the sources alone.
+func (r *fleetRun) applied(cfg *config.Config) *config.Config {
+	if r.options.file == "" {
+		return nil
+	}
+	return cfg
+}
+
+// load reads the configuration of -f, or the sources alone.
+func (r *fleetRun) load() (*config.Config, error) {
+	var cfg *config.Config
+	var err error
+	if r.options.file != "" {
+		cfg, err = r.loadConfig(r.options.file, r.lookup, r.options.giving, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := r.sourcesOf(cfg)
+	switch {
+	case err != nil:
+		return nil, err
+	case all == nil:
+		return nil, usagef("%s has no sources any more, and this process works on sources: write them, or start it again", r.options.file)
+	case cfg == nil:
+		cfg = all
+	}
+	return cfg, r.checkVariables(all)
+}
+
+// take makes a configuration the one that is worked on.
+func (r *fleetRun) take(cfg, all *config.Config) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if all.Tenants == nil {
+		r.now.tenants, r.now.signature = nil, ""
+	}
+	r.now.cfg, r.now.all = cfg, all
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+	return r.set(cfg, all)
+}
+
+// set makes the sources of a configuration, and the tenants, the members of the fleet. The caller holds
+// mu.
+func (r *fleetRun) set(cfg, all *config.Config) error {
+	whole := all.With(r.now.tenants)
+	chosen, err := r.chosen(whole)
+	if err != nil {
+		return err
+	}
+	members := make([]fleet.Member, len(chosen))
+	for i, s := range chosen {
+		members[i] = r.member(cfg, all, s)
+	}
+	r.log.Info("working on sources", "sources", config.Names(config.SourceNames(chosen)))
+	r.web.set(r, all, chosen) // before dispatchers count
+	r.fleet.Set(members)
+	return nil
+}
+
+// member is a source of the fleet.
+func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member {
+	log := r.log.With("source", s.Name)
+	var away atomic.Bool // Prepare can't connect, and says so
+	m := fleet.Member{
+		Name: s.Name, Made: r.madeOf(s), Logger: log,
+		New: func() (*dispatcher.Dispatcher, error) { return r.dispatcher(all, s) },
+		Refused: func(stage fleet.Stage, err error) {
+			what := "the source is not served; trying again, and the others go on"
+			switch {
+			case stage == fleet.Running && away.Load() && isConnect(err),
+				stage == fleet.Running && r.applied(cfg) != nil && errors.As(err, new(*sqlschema.NotInstalledError)):
+				return // what Prepare says is enough
+			case stage == fleet.Preparing:
+				what = "configuration not applied to the source; trying again, and what was applied before goes on"
+			}
+			if lines := r.lines(); lines != nil && errors.As(err, new(*config.Error)) {
+				log.Error(what)
+				fmt.Fprintln(lines, err)
+				return
+			}
+			log.Error(what, "error", err)
+		},
+	}
+	began := time.Now()
+	prepare := func(ctx context.Context) error {
+		b, err := r.at(all, s)
+		if err != nil {
+			return err
+		}
+		if r.applied(cfg) == nil {
+			return b.prepareInstalled(ctx)
+		}
+		err = b.applyOrSay(ctx, cfg.Of(s.Name), r.options.file)
+		if lack := (*lackError)(nil); errors.As(err, &lack) && time.Since(began) < r.options.tables {
+			return fmt.Errorf("waiting for %s", strings.Join(lack.missing, ", "))
+		}
+		return err
+	}
+	m.Prepare = func(ctx context.Context) error {
+		err := prepare(ctx)
+		away.Store(err != nil && strings.HasPrefix(err.Error(), cantConnect))
+		return err
+	}
+	return m
+}
+
+// dispatcher makes the dispatcher of a source.
+func (r *fleetRun) dispatcher(all *config.Config, s config.Source) (*dispatcher.Dispatcher, error) {
+	b, err := r.at(all, s)
+	if err != nil {
+		return nil, err
+	}
+	store, err := b.store(r.options.giving)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.target(); err != nil {
+		return nil, err
+	}
+	cfg := r.cfg
+	cfg.DatabaseURL, cfg.ListenURL, cfg.Source, cfg.SourceName, cfg.Logger = b.global.databaseURL, b.global.listenURL, store.Get, s.Name, r.log
+	cfg.Observers = append(cfg.Observers[:len(cfg.Observers):len(cfg.Observers)], r.web.observers(s.Name)...)
+	return dispatcher.New(cfg)
+}
+
+// prepareInstalled checks that the schema is installed.
+func (a *app) prepareInstalled(ctx context.Context) error {
+	t, err := a.databaseTarget()
+	if err != nil {
+		return err
+	}
+	return a.look(ctx, t.throughPooler(), oneTry, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := checkInstalled(ctx, conn, t); err != nil {
+			return err
+		}
+		return a.warnOfLack(ctx, conn)
+	})
+}
+
+// applyOrSay applies a configuration, and logs what has changed.
+func (a *app) applyOrSay(ctx context.Context, cfg *config.Config, file string) error {
+	t, err := a.target()
+	if err != nil {
+		return err
+	}
+	conn, err := a.connect(ctx, t, oneTry)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	plan, err := a.applyConfig(ctx, conn, cfg)
+	if err != nil {
+		return err
+	}
+	if plan.Empty() {
+		a.log.Info("the triggers match the configuration", "file", file, "triggers", len(cfg.Triggers))
+		return nil
+	}
+	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
+	return nil
+}

@@ -1,0 +1,430 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rowhook/rowhook/internal/faultproxy"
+	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/internal/pgtest"
+)
+
+const tick = 50 * time.Millisecond
+
+// sourced is a configuration with sources, and the environment that names their databases.
+type sourced struct {
+	file string
+	env  []string
+}
+
+const orderTrigger = `
+triggers:
+  - name: order_changed
+    table: public.orders
+    on: {insert: true}
+    webhook: {url: "%s/orders"}
+    retry: {limit: 2, interval: 100ms}
+`
+
+// manySources writes a configuration for databases by the names of their sources, "eu", "us" and so on.
+func manySources(t testing.TB, receiver string, urls map[string]string) sourced {
+	t.Helper()
+	var text strings.Builder
+	var s sourced
+	text.WriteString("sources:\n")
+	for _, name := range []string{"eu", "us", "ap"} {
+		if u, ok := urls[name]; ok {
+			variable := strings.ToUpper(name) + "_DATABASE_URL"
+			fmt.Fprintf(&text, "  %s: {url: \"${%s}\"}\n", name, variable)
+			s.env = append(s.env, variable+"="+u)
+		}
+	}
+	fmt.Fprintf(&text, orderTrigger, receiver)
+	s.file = write(t, "rowhook.yaml", text.String())
+	s.env = append(s.env, "ROWHOOK_SOURCES="+s.file)
+	return s
+}
+
+// shop is a database with the table orders.
+func shop(t testing.TB) *pgtest.DB {
+	t.Helper()
+	db := pgtest.NewEmpty(t)
+	db.Exec(t, orders)
+	return db
+}
+
+// shopOf is a database of a server of its own with the table orders.
+func shopOf(t testing.TB, server *pgtest.Server) *pgtest.DB {
+	t.Helper()
+	db := server.NewEmpty(t)
+	db.Exec(t, orders)
+	return db
+}
+
+func TestEachSourceHasTheTriggersThatAreForIt(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	file := write(t, "rowhook.yaml", `
+sources:
+  eu: {url: "${EU_DATABASE_URL}"}
+  us: {url: "${DATABASE_URL}"}
+triggers:
+  - {name: both, table: public.orders, on: {insert: true}, webhook: {url: "http://127.0.0.1:1"}}
+  - {name: european, for: [eu], table: public.orders, on: {insert: true}, webhook: {url: "http://127.0.0.1:1"}}
+`)
+	env := []string{"EU_DATABASE_URL=" + eu.URL(), "DATABASE_URL=" + us.URL()}
+	code, stdout, stderr := rowhook(t, env, "apply", "-f", file, "--dry-run", "--exit-code")
+	require.Equal(t, 3, code, stderr)
+	require.Regexp(t, `(?s)^eu\n.*european.*\n\nus\n.*both`, stdout)
+	require.NotRegexp(t, `(?s)\nus\n.*european`, stdout)
+
+	code, _, stderr = rowhook(t, env, "apply", "-f", file, "--source", "eu")
+	require.Zero(t, code, stderr)
+	require.Zero(t, count(t, us, "pg_namespace where nspname = 'rowhook'"), "it was not named")
+	code, stdout, stderr = rowhook(t, env, "apply", "-f", file, "--json")
+	require.Zero(t, code, stderr)
+	var done struct {
+		Sources []struct {
+			Source string
+			Error  string
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &done), stdout)
+	require.Len(t, done.Sources, 2)
+	require.Equal(t, "us", done.Sources[1].Source)
+	require.Equal(t, 2, count(t, eu, "rowhook.trigger"))
+	require.Equal(t, 1, count(t, us, "rowhook.trigger"))
+	code, _, stderr = rowhook(t, env, "apply", "-f", file, "--dry-run", "--exit-code")
+	require.Zero(t, code, stderr)
+
+	require.Zero(t, count(t, eu, "rowhook.setting where value::text like '%DATABASE_URL%'"))
+	require.Zero(t, count(t, eu, "rowhook.trigger where spec::text like '%\"for\"%'"))
+}
+
+func TestApplyNamesTheSourcesThatFail(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), pgtest.NewEmpty(t)
+	s := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": eu.URL(), "us": us.URL(), "ap": "postgres://u:hunter2secret@" + closedPort(t) + "/d"})
+	code, stdout, stderr := rowhook(t, s.env, "apply", "-f", s.file, "--connect-timeout", "0")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "2 of 3 sources failed: us, ap")
+	require.Regexp(t, `(?s)us\n.*triggers\[0\]\.table: .*orders`, stdout)
+	require.Regexp(t, `(?s)ap\n.*connection refused`, stdout)
+	require.NotContains(t, stdout+stderr, "hunter2secret")
+	require.Equal(t, 1, count(t, eu, "rowhook.trigger"), "the others are applied")
+}
+
+func TestWrongSourcesAreWrongUsage(t *testing.T) {
+	t.Parallel()
+	s := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": "postgres://127.0.0.1:1/d", "us": "postgres://127.0.0.1:1/d"})
+	plain := ordersConfig(t, "http://127.0.0.1:1")
+	for name, c := range map[string]struct {
+		env  []string
+		args []string
+		want string
+	}{
+		"an unknown source":         {s.env, []string{"status", "--source", "uz"}, `has no source "uz"; did you mean us`},
+		"no sources":                {nil, []string{"status", "--source", "eu"}, "no sources are known: name the configuration that has them by --sources or ROWHOOK_SOURCES"},
+		"a change without a source": {s.env, []string{"pause", "--all"}, "has several sources: add --source and one of eu, us"},
+		"an uninstall of all":       {s.env, []string{"uninstall", "--yes"}, "has several sources: add --source and one of eu, us"},
+		"two answers":               {nil, []string{"status", "--database-url", "postgres://127.0.0.1:1/d", "--sources", s.file}, "--database-url names one database, and --sources says which of several"},
+		"a listen URL":              {append(s.env, "ROWHOOK_LISTEN_URL=postgres://127.0.0.1:1/d"), []string{"run", "-f", s.file}, "write listen_url in each of them"},
+		"a variable that is unset":  {s.env[1:], []string{"run", "-f", s.file}, "rowhook.yaml:2:13: sources.eu.url: environment variable EU_DATABASE_URL is not set; set it where this program runs"},
+		"a file without sources":    {nil, []string{"status", "--sources", plain}, "has no sources; write it like"},
+	} {
+		code, _, stderr := rowhook(t, c.env, c.args...)
+		require.Equal(t, 2, code, "%s: %s", name, stderr)
+		require.Contains(t, stderr, c.want, name)
+	}
+}
+
+func TestStatusShowsTheOthersWhenASourceIsAway(t *testing.T) {
+	t.Parallel()
+	eu := shop(t)
+	s := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": eu.URL(), "us": "postgres://u:hunter2secret@" + closedPort(t) + "/d"})
+	code, _, stderr := rowhook(t, s.env, "apply", "-f", s.file, "--source", "eu")
+	require.Zero(t, code, stderr)
+
+	code, stdout, stderr := rowhook(t, s.env, "status", "--connect-timeout", "0")
+	require.Equal(t, 1, code)
+	require.Regexp(t, `(?s)^eu\n.*order_changed.*\n\nus\n.*connection refused`, stdout)
+	require.Contains(t, stderr, "1 of 2 sources failed: us")
+	require.NotContains(t, stdout+stderr, "hunter2secret")
+
+	code, stdout, _ = rowhook(t, s.env, "status", "--json", "--connect-timeout", "0")
+	require.Equal(t, 1, code)
+	var said struct {
+		Sources []struct {
+			Source, Error string
+			Triggers      []struct{ Name string }
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &said), stdout)
+	require.Len(t, said.Sources, 2)
+	require.Equal(t, "eu", said.Sources[0].Source)
+	require.Equal(t, "order_changed", said.Sources[0].Triggers[0].Name)
+	require.Equal(t, "us", said.Sources[1].Source)
+	require.Contains(t, said.Sources[1].Error, "connection refused")
+
+	code, stdout, stderr = rowhook(t, s.env, "status", "--json", "--source", "eu")
+	require.Zero(t, code, stderr)
+	require.NotContains(t, stdout, `"sources"`, "that of one source is as that of one database")
+	code, _, stderr = rowhook(t, s.env, "pause", "--all", "--source", "eu")
+	require.Zero(t, code, stderr)
+}
+
+func TestWhatOneSourceHasIsFoundAmongAll(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	s := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": eu.URL(), "us": us.URL()})
+	code, _, stderr := rowhook(t, s.env, "apply", "-f", s.file)
+	require.Zero(t, code, stderr)
+	us.Exec(t, "insert into orders values (1, 1, 'a')")
+	var id string
+	require.NoError(t, us.Conn(t).QueryRow(t.Context(), "select id::text from rowhook.event_log").Scan(&id))
+	code, stdout, stderr := rowhook(t, s.env, "events", "show", id)
+	require.Zero(t, code, stderr)
+	require.Regexp(t, `^us\n`, stdout)
+	code, stdout, stderr = rowhook(t, s.env, "events", "list", "--json")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, `"source": "eu"`)
+	code, _, stderr = rowhook(t, s.env, "events", "show", "00000000-0000-7000-8000-000000000000")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "2 of 2 sources failed")
+}
+
+func TestRunServesEachSourceAndOneThatIsAwayWhenItIsBack(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	eu, us := shop(t), shopOf(t, server)
+	server.Stop(t, localpg.Fast)
+	s, receiverURL := receiver(t)
+	many := manySources(t, receiverURL, map[string]string{"eu": eu.URL(), "us": us.URL()})
+	p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, "--poll-interval", "1h")
+	address := served(t, p)
+	p.stderr.waitFor(t, `ready.*source=eu`)
+	p.stderr.waitFor(t, `not applied to the source.*source=us.*connection refused`)
+	eu.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 1)
+
+	require.Eventually(t, func() bool {
+		status, _ := ask(t, "GET", address, "/readyz", "", "")
+		return status == http.StatusOK
+	}, patience, tick, "one source is enough, once the others were tried")
+	status, text := ask(t, "GET", address, "/readyz", "", "")
+	require.Equal(t, http.StatusOK, status, text)
+	require.Regexp(t, `"source": ?"us",\s*"status": ?"not ready"`, text)
+	require.Contains(t, text, "not ready: us")
+	_, text = ask(t, "GET", address, "/metrics", "", "")
+	require.Contains(t, text, `rowhook_source_ready{source="eu"} 1`)
+	require.Contains(t, text, `rowhook_source_ready{source="us"} 0`)
+	require.Contains(t, text, `rowhook_claiming{source="us"} 0`)
+	require.Contains(t, text, `rowhook_attempts_total{outcome="delivered",source="eu",trigger="order_changed"} 1`)
+	status, text = ask(t, "GET", address, "/api/v1/status?source=us", "", "")
+	require.Equal(t, http.StatusServiceUnavailable, status, text)
+	status, text = ask(t, "GET", address, "/api/v1/status", "", "")
+	require.Equal(t, http.StatusBadRequest, status, text)
+	require.Contains(t, text, "source_needed")
+	status, text = ask(t, "GET", address, "/api/v1/status?source=eu", "", "")
+	require.Equal(t, http.StatusOK, status, text)
+	status, text = ask(t, "GET", address, "/api/v1/sources", "", "")
+	require.Equal(t, http.StatusOK, status, text)
+	require.Contains(t, text, `"us"`)
+	require.Equal(t, 1, strings.Count(p.stderr.String(), "not applied to the source"), "said once")
+
+	server.Start(t)
+	p.stderr.waitFor(t, `ready.*source=us`)
+	us.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 2)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
+	require.Zero(t, count(t, eu, "rowhook.instance"))
+	require.Zero(t, count(t, us, "rowhook.instance"))
+}
+
+// behind returns a connection string that leads through a proxy to the database of another one.
+func behind(t testing.TB, raw string) (*faultproxy.Proxy, string) {
+	t.Helper()
+	u, err := url.Parse(raw)
+	require.NoError(t, err)
+	proxy, err := faultproxy.Listen(t.Context(), u.Host)
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	u.Host = proxy.Addr()
+	return proxy, u.String()
+}
+
+func TestASourceThatHangsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	proxy, through := behind(t, us.URL())
+	proxy.Set(faultproxy.Stall)
+	s, receiverURL := receiver(t)
+	many := manySources(t, receiverURL, map[string]string{"eu": eu.URL(), "us": through})
+	p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file)
+	address := served(t, p)
+	p.stderr.waitFor(t, `ready.*source=eu`)
+	eu.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 1)
+	_, text := ask(t, "GET", address, "/metrics", "", "")
+	require.Contains(t, text, `rowhook_source_ready{source="us"} 0`)
+	proxy.Set(faultproxy.Pass)
+	p.stderr.waitFor(t, `ready.*source=us`)
+	us.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 2)
+
+	proxy.Set(faultproxy.Stall)
+	eu.Exec(t, "insert into orders values (2, 1, 'a')")
+	arrived(t, s, 3)
+	p.signal(t, syscall.SIGTERM)
+	p.exit(t)
+	require.Zero(t, count(t, eu, "rowhook.instance"), "the others stop as ever")
+}
+
+func TestHangupAddsAndRemovesSources(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	s, receiverURL := receiver(t)
+	one := manySources(t, receiverURL, map[string]string{"eu": eu.URL()})
+	two := manySources(t, receiverURL, map[string]string{"eu": eu.URL(), "us": us.URL()})
+	p := start(t, two.env[:2], "run", "-f", one.file, "--http", "off")
+	p.stderr.waitFor(t, `ready.*source=eu`)
+
+	replace := func(from sourced) {
+		text, err := os.ReadFile(from.file)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(one.file, text, 0o600))
+		p.signal(t, syscall.SIGHUP)
+	}
+	kept, err := os.ReadFile(one.file)
+	require.NoError(t, err)
+	replace(two)
+	p.stderr.waitFor(t, `ready.*source=us`)
+	us.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 1)
+	instance := instanceOf(t, eu)
+
+	require.NoError(t, os.WriteFile(one.file, kept, 0o600))
+	p.signal(t, syscall.SIGHUP)
+	p.stderr.waitFor(t, `stopped: all events are settled or given back.*source=us`)
+	require.Zero(t, count(t, us, "rowhook.instance"))
+	require.Equal(t, instance, instanceOf(t, eu), "the other one goes on as it was")
+	eu.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 2)
+
+	require.NoError(t, os.WriteFile(one.file, []byte(ordersText(receiverURL)), 0o600))
+	p.signal(t, syscall.SIGHUP)
+	p.stderr.waitFor(t, `configuration not applied, still using the previous one.*has no sources any more`)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
+}
+
+func instanceOf(t testing.TB, db *pgtest.DB) (id int32) {
+	t.Helper()
+	require.NoError(t, db.Conn(t).QueryRow(t.Context(), "select id from rowhook.instance").Scan(&id))
+	return id
+}
+
+func textOf(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(text)
+}
+
+func ordersText(receiver string) string { return fmt.Sprintf(orderTrigger, receiver) }
+
+func TestTheOwnerOfASourceCannotUseWhatIsAnothers(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	s, receiverURL := receiver(t)
+	file := write(t, "rowhook.yaml", `
+sources:
+  eu: {url: "${EU_DATABASE_URL}", env: ["EU_*"]}
+  us: {url: "${US_DATABASE_URL}", env: ["US_*", RECEIVER]}
+triggers:
+  - name: order_changed
+    for: [us]
+    table: public.orders
+    on: {insert: true}
+    webhook: {url: "${RECEIVER}/orders", headers: {X-Token: "${US_TOKEN}"}}
+`)
+	env := []string{"EU_DATABASE_URL=" + eu.URL(), "US_DATABASE_URL=" + us.URL(), "US_TOKEN=us-secret-token", "RECEIVER=" + receiverURL}
+	p := start(t, env, "run", "-f", file, "--http", "off")
+	p.stderr.waitFor(t, `ready.*source=us`)
+	p.stderr.waitFor(t, `ready.*source=eu`)
+	us.Exec(t, "insert into orders values (1, 1, 'a')")
+	require.Equal(t, "us-secret-token", arrived(t, s, 1)[0].Header.Get("X-Token"))
+
+	// The owner of eu's database may write what they like into it.
+	stolen := write(t, "stolen.yaml", strings.NewReplacer("%s", receiverURL).Replace(`
+triggers:
+  - {name: token, table: public.orders, on: {insert: true}, webhook: {url: "%s/${US_TOKEN}"}}
+  - {name: database, table: public.orders, on: {insert: true}, webhook: {url: "%s", headers: {X-Url: "${EU_DATABASE_URL}"}}}
+`))
+	code, _, stderr := rowhook(t, database(eu.URL()), "apply", "-f", stolen)
+	require.Zero(t, code, stderr)
+	p.stderr.waitFor(t, `the source eu gives out only EU_\*`)
+	p.stderr.waitFor(t, `the connection string of a source is made of it`)
+	eu.Exec(t, "insert into orders values (1, 1, 'a')")
+	us.Exec(t, "insert into orders values (2, 1, 'a')")
+	for _, d := range arrived(t, s, 2) {
+		require.Equal(t, "/orders", d.Path)
+	}
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
+}
+
+func TestASourceGivesOutNothingUnlessItSaysWhat(t *testing.T) {
+	t.Parallel()
+	file := write(t, "rowhook.yaml", `
+sources:
+  eu: {url: "${EU_DATABASE_URL}"}
+  us: {url: "${US_DATABASE_URL}", env: [TOKEN]}
+triggers:
+  - {name: a, table: public.orders, on: {insert: true}, webhook: {url: "https://e.com/${TOKEN}"}}
+`)
+	code, _, stderr := rowhook(t, nil, "check", "-f", file)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stderr, `for the source "eu": the dispatcher does not give out TOKEN: the source eu gives out no variables; write env: [TOKEN] in that source`)
+	require.NotContains(t, stderr, `"us"`)
+	code, _, stderr = rowhook(t, []string{"ROWHOOK_ENV=TOKEN"}, "check", "-f", file)
+	require.Zero(t, code, stderr)
+	require.NotContains(t, stderr, "give out", "--env is for sources that do not say")
+	code, stdout, _ := rowhook(t, nil, "check", "-f", file, "--json")
+	require.Zero(t, code)
+	require.Contains(t, stdout, `"EU_DATABASE_URL"`)
+}
+
+func TestTailNamesTheSourceOfEachLine(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	many := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": eu.URL(), "us": us.URL()})
+	code, _, stderr := rowhook(t, many.env, "apply", "-f", many.file)
+	require.Zero(t, code, stderr)
+	for _, args := range [][]string{{"--json"}, {}} {
+		p := start(t, many.env, append([]string{"events", "tail"}, args...)...)
+		n := 0
+		require.Eventually(t, func() bool { // it sees what comes after it has begun
+			n++
+			eu.Exec(t, "insert into orders values ($1, 1, 'a')", len(args)*100000+n)
+			us.Exec(t, "insert into orders values ($1, 1, 'a')", len(args)*100000+n)
+			text := p.stdout.String()
+			if len(args) > 0 {
+				return strings.Contains(text, `{"source":"eu",`) && strings.Contains(text, `{"source":"us",`)
+			}
+			return strings.Contains(text, "eu  ") && strings.Contains(text, "us  ")
+		}, patience, tick)
+		p.signal(t, syscall.SIGINT)
+		p.exit(t)
+	}
+}
