@@ -45,16 +45,11 @@ func TestVersionsOfSnapshotsSuitEveryPackager(t *testing.T) {
 	}
 }
 
-// TestPackagesForAlpineAreAsApkReadsThem reads the packages of the directories of ROWHOOK_TEST_PACKAGES, which
-// scripts/release --check sets. A package for apk is two or three tar files, each compressed by itself: a signature if
+// TestPackagesForAlpineAreAsApkReadsThem reads the packages of a release. A package for apk is two or three tar files, each compressed by itself: a signature if
 // there is one, the control file with the scripts, and the files.
 func TestPackagesForAlpineAreAsApkReadsThem(t *testing.T) {
 	t.Parallel()
-	directories := filepath.SplitList(os.Getenv("ROWHOOK_TEST_PACKAGES"))
-	if len(directories) == 0 {
-		t.Skip("ROWHOOK_TEST_PACKAGES is not set: scripts/release --check sets it")
-	}
-	for _, dir := range directories {
+	for _, dir := range packagesToTry(t) {
 		for file, arch := range map[string]string{"rowhook_linux_amd64.apk": "x86_64", "rowhook_linux_arm64.apk": "aarch64"} {
 			t.Run(filepath.Base(dir)+"/"+file, func(t *testing.T) {
 				t.Parallel()
