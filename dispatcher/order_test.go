@@ -283,7 +283,8 @@ func TestTheNextOwnerOfALaneGoesOnWhereADeadOneWas(t *testing.T) {
 	told()
 	require.Equal(t, 40*31, b.receiver.unique("orders"))
 	requireOrder(t, b.receiver.on("orders"))
-	require.Equal(t, 1, one[int](t, conn, "select count(distinct owner)::integer from rowhook.lane where owner is not null"))
+	// On a slow machine all may have been settled before the path was cut, so that nothing waited for this.
+	eventually(t, conn, 1, "select count(distinct owner)::integer from rowhook.lane where owner is not null")
 }
 
 func TestANewcomerGetsItsShareOfLanesAndAStopGivesThemBack(t *testing.T) {
