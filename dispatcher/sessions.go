@@ -97,10 +97,12 @@ func (h *held) Release() {
 	h.share = nil
 }
 
-// Acquire waits for a session.
+// Acquire waits for a session. If the server lets no more in, it waits for one that is open, but not for
+// long: whoever holds that may be waiting, too.
 func (s *sessionShare) Acquire(ctx context.Context) (*held, error) {
+	var refusal error
 	for {
-		if err := s.enter(ctx); err != nil {
+		if err := s.enterWithin(ctx, refusal); err != nil {
 			return nil, err
 		}
 		conn, err := s.of.pool.Acquire(ctx)
@@ -110,7 +112,21 @@ func (s *sessionShare) Acquire(ctx context.Context) (*held, error) {
 		if !s.refused(err) {
 			return nil, err
 		}
+		refusal = err
 	}
+}
+
+// enterWithin is enter. After a refusal it returns that if it takes long, or if ctx ends.
+func (s *sessionShare) enterWithin(ctx context.Context, refusal error) error {
+	if refusal == nil {
+		return s.enter(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, fullFor)
+	defer cancel()
+	if s.enter(ctx) != nil {
+		return refusal
+	}
+	return nil
 }
 
 // enter waits until a session may be used.

@@ -149,6 +149,7 @@ select date_trunc('minute', now()), id, 2, 3, 1, 1, array_fill(1, array[120]), n
 	require.Contains(t, d.ask(t, "GET", "/api/v1/drain?trigger=orders&wait=1", nil).text, `"drained":false`)
 
 	d.me(t)
+	require.JSONEq(t, `{"sources": []}`, d.ask(t, "GET", "/api/v1/sources", nil).text, "there is one database, without a name")
 	require.Contains(t, d.ask(t, "GET", "/api/v1/operations", nil).text, op.ID)
 	d.ask(t, "GET", "/api/v1/operations/"+op.ID, nil)
 	d.ask(t, "DELETE", "/api/v1/operations/"+op.ID, nil).into(t, &op)

@@ -95,7 +95,7 @@ func TestTheLatencyOfARedeliveredEventCountsFromItsRedelivery(t *testing.T) {
 	d.receiver.status.Store(500)
 	_, err = operate.Redeliver(t.Context(), d.conn, operate.Filter{IDs: dead[1:]}, operate.BulkOptions{})
 	require.NoError(t, err)
-	until(t, "the others fail", func() bool { return d.receiver.got(dead[1]) == 1 && d.receiver.got(dead[2]) == 1 })
+	until(t, "the others fail", func() bool { return d.receiver.got(dead[1]) >= 1 && d.receiver.got(dead[2]) >= 1 })
 	d.receiver.status.Store(0)
 	var st operate.TriggerStatus
 	until(t, "all are recorded", func() bool {
