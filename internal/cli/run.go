@@ -224,7 +224,12 @@ func (a *app) prepareDatabase(ctx context.Context, keeper *reapplier, wait time.
 	if keeper.file != "" {
 		return keeper.start(ctx)
 	}
-	// It connects as claims do: the listen URL may not be reachable, and the dispatcher polls then.
+	return a.prepareInstalled(ctx, wait)
+}
+
+// prepareInstalled checks that the schema is installed. It connects as claims do: the listen URL may not
+// be reachable, and the dispatcher polls then.
+func (a *app) prepareInstalled(ctx context.Context, wait time.Duration) error {
 	t, err := a.databaseTarget()
 	if err != nil {
 		return err
@@ -242,25 +247,28 @@ func (a *app) prepareDatabase(ctx context.Context, keeper *reapplier, wait time.
 func (a *app) keeper(t *target, o running) *reapplier {
 	return &reapplier{
 		file: o.file, watch: o.watch, tables: o.tables, log: a.log, lines: a.lines(),
-		load: func() (*config.Config, error) { return a.loadConfig(o.file, a.lookup, o.giving, true) },
-		apply: func(ctx context.Context, cfg *config.Config) error {
-			conn, err := a.connect(ctx, t, o.wait)
-			if err != nil {
-				return err
-			}
-			defer conn.Close(context.WithoutCancel(ctx))
-			plan, err := a.applyConfig(ctx, conn, cfg)
-			if err != nil {
-				return err
-			}
-			if plan.Empty() {
-				a.log.Info("the triggers match the configuration", "file", o.file, "triggers", len(cfg.Triggers))
-				return nil
-			}
-			a.log.Info("applied the configuration", "file", o.file, "triggers", len(cfg.Triggers))
-			return nil
-		},
+		load:  func() (*config.Config, error) { return a.loadConfig(o.file, a.lookup, o.giving, true) },
+		apply: func(ctx context.Context, cfg *config.Config) error { return a.applyOrSay(ctx, t, cfg, o.file, o.wait) },
 	}
+}
+
+// applyOrSay applies a configuration to a database, and logs what has changed.
+func (a *app) applyOrSay(ctx context.Context, t *target, cfg *config.Config, file string, wait time.Duration) error {
+	conn, err := a.connect(ctx, t, wait)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	plan, err := a.applyConfig(ctx, conn, cfg)
+	if err != nil {
+		return err
+	}
+	if plan.Empty() {
+		a.log.Info("the triggers match the configuration", "file", file, "triggers", len(cfg.Triggers))
+		return nil
+	}
+	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
+	return nil
 }
 
 // warnOfLack warns of what is missing in the database until the next apply.

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/fleet"
@@ -203,9 +201,13 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 			return err
 		}
 		if r.applied(cfg) == nil {
-			return b.prepareInstalled(ctx)
+			return b.prepareInstalled(ctx, oneTry)
 		}
-		err = b.applyOrSay(ctx, cfg.Of(s.Name), r.options.file)
+		t, err := b.target()
+		if err != nil {
+			return err
+		}
+		err = b.applyOrSay(ctx, t, cfg.Of(s.Name), r.options.file, oneTry)
 		if lack := (*lackError)(nil); errors.As(err, &lack) && time.Since(began) < r.options.tables {
 			return fmt.Errorf("waiting for %s", strings.Join(lack.missing, ", "))
 		}
@@ -236,41 +238,4 @@ func (r *fleetRun) dispatcher(all *config.Config, s config.Source) (*dispatcher.
 	cfg.DatabaseURL, cfg.ListenURL, cfg.Source, cfg.SourceName, cfg.Logger = b.global.databaseURL, b.global.listenURL, store.Get, s.Name, r.log
 	cfg.Observers = append(cfg.Observers[:len(cfg.Observers):len(cfg.Observers)], r.web.observers(s.Name)...)
 	return dispatcher.New(cfg)
-}
-
-// prepareInstalled checks that the schema is installed.
-func (a *app) prepareInstalled(ctx context.Context) error {
-	t, err := a.databaseTarget()
-	if err != nil {
-		return err
-	}
-	return a.look(ctx, t.throughPooler(), oneTry, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := checkInstalled(ctx, conn, t); err != nil {
-			return err
-		}
-		return a.warnOfLack(ctx, conn)
-	})
-}
-
-// applyOrSay applies a configuration, and logs what has changed.
-func (a *app) applyOrSay(ctx context.Context, cfg *config.Config, file string) error {
-	t, err := a.target()
-	if err != nil {
-		return err
-	}
-	conn, err := a.connect(ctx, t, oneTry)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	plan, err := a.applyConfig(ctx, conn, cfg)
-	if err != nil {
-		return err
-	}
-	if plan.Empty() {
-		a.log.Info("the triggers match the configuration", "file", file, "triggers", len(cfg.Triggers))
-		return nil
-	}
-	a.log.Info("applied the configuration", "file", file, "triggers", len(cfg.Triggers))
-	return nil
 }

@@ -131,11 +131,7 @@ func checkAlertURL(raw string) error {
 
 // checkURL checks a URL as far as that is possible without the environment.
 func checkURL(raw string) error {
-	if _, err := trigger.References(raw); err != nil {
-		return err
-	}
-	// A digit is valid wherever a reference is: in a host, a port, a path and a query.
-	sample, err := trigger.ExpandReferences(raw, func(string) (string, bool) { return "1", true })
+	sample, err := withoutEnvironment(raw)
 	if err != nil {
 		return err
 	}
@@ -146,6 +142,15 @@ func checkURL(raw string) error {
 		return errors.New("has a number as its host; write an address such as 192.0.2.1")
 	}
 	return checkExpandedURL(sample)
+}
+
+// withoutEnvironment returns a URL with a digit for each reference, which is valid wherever a reference
+// is: in a host, a port, a path and a query.
+func withoutEnvironment(raw string) (sample string, err error) {
+	if _, err := trigger.References(raw); err != nil {
+		return "", err
+	}
+	return trigger.ExpandReferences(raw, func(string) (string, bool) { return "1", true })
 }
 
 var dollarName = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]*)(.*)$`)

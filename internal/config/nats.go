@@ -181,10 +181,7 @@ func checkNATSURL(raw string) error {
 	if template.HasData(raw) {
 		return errors.New("has data of the event, and all events go to one cluster; write data into subject, or ${NAME} for the environment's")
 	}
-	if _, err := trigger.References(raw); err != nil {
-		return err
-	}
-	sample, err := trigger.ExpandReferences(raw, func(string) (string, bool) { return "1", true })
+	sample, err := withoutEnvironment(raw)
 	if err != nil {
 		return err
 	}
