@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/rowhooktest"
 )
 
@@ -68,7 +69,24 @@ func failure(t *testing.T, test func(t testing.TB)) string {
 	return text
 }
 
+// soon is for a wait that must fail. What has to happen before it is waited for by settled.
 func soon() rowhooktest.Option { return rowhooktest.Timeout(300 * time.Millisecond) }
+
+// settled waits until the event of each order was sent once, and what became of it is recorded.
+func settled(t testing.TB, h *rowhooktest.Harness, orders int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), h.URL())
+	require.NoError(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	var recorded []operate.Event
+	require.Eventually(t, func() bool {
+		page, err := operate.List(t.Context(), conn, operate.Filter{States: []operate.State{operate.Delivered, operate.Retrying}},
+			operate.ListOptions{})
+		require.NoError(t, err)
+		recorded = page.Events
+		return len(recorded) == orders
+	}, time.Minute, 20*time.Millisecond, "%d of %d", len(recorded), orders)
+}
 
 func TestATestThatPassesPrintsNothing(t *testing.T) {
 	t.Parallel()
@@ -88,6 +106,7 @@ func TestAMissTellsWhatArrivedAndTheNearest(t *testing.T) {
 	text := failure(t, func(t testing.TB) {
 		h := shop(t, soon())
 		order(t, h, 8, 9)
+		settled(t, h, 2)
 		h.WaitN(t, "order_placed", 2)
 		h.Wait(t, "order_placed", rowhooktest.Path("new.id", 7), rowhooktest.Path("new.customer", "customer 8"))
 	})
@@ -105,6 +124,7 @@ func TestAMissTellsWhatTheQueueHolds(t *testing.T) {
 		h := shop(t, soon())
 		h.Respond("order_placed", 503)
 		order(t, h, 1, 2, 3, 4)
+		settled(t, h, 4)
 		h.Wait(t, "order_placed")
 	})
 	require.Contains(t, text, "retrying, attempt 1: answered 503")
@@ -115,7 +135,7 @@ func TestAMissTellsWhatTheQueueHolds(t *testing.T) {
 		h := shop(t, soon())
 		h.Respond("order_placed", 503)
 		order(t, h, 1)
-		h.Drain(t)
+		settled(t, h, 1)
 		pause(t, h.URL(), "order_placed")
 		h.Wait(t, "order_placed")
 	})
@@ -181,6 +201,7 @@ func TestAFunctionThatNothingMeetsIsNamed(t *testing.T) {
 	text := failure(t, func(t testing.TB) {
 		h := shop(t, soon())
 		order(t, h, 1)
+		settled(t, h, 1)
 		h.Wait(t, "order_placed", rowhooktest.Where(func(rowhooktest.Event) bool { return false }))
 	})
 	require.Contains(t, text, "1 fit otherwise, but not by the function at failure_test.go:")

@@ -137,11 +137,12 @@ order by 1 limit $1`, reportEvents)
 
 // describeEvent describes one event, and what happens next.
 func (h *Harness) describeEvent(ctx context.Context, e operate.Event) string {
-	text := fmt.Sprintf("%s %s %s: %s", e.Trigger, e.Op, e.Table, e.State)
+	text := fmt.Sprintf("%s %s %s: ", e.Trigger, e.Op, e.Table)
 	d, err := operate.Show(ctx, h.pool, e.ID)
 	if err != nil {
-		return text
+		return text + string(e.State)
 	}
+	text += string(d.State) // that of its log, which may be newer than e's
 	if n := len(d.Log); n > 0 {
 		text += fmt.Sprintf(", attempt %d: %s", d.Log[n-1].Number, outcome(&d.Log[n-1]))
 	}
