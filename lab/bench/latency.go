@@ -114,7 +114,15 @@ func (c *crowd) lowAndHigh(ctx context.Context, s *sample, low, high int) error 
 }
 
 func (l *lab) measureLatency(ctx context.Context, b build) (*sample, error) {
-	p50, p99, err := l.notifyFloor(ctx, l.sizes.NotifyLoop)
+	p50, p99, err := l.notifyFloor(ctx, l.sizes.NotifyLoop, time.Millisecond)
+	if err != nil {
+		return nil, err
+	}
+	low, lowP99, err := l.notifyFloor(ctx, int(20*l.sizes.LowRate.Seconds()), time.Second/20)
+	if err != nil {
+		return nil, err
+	}
+	high, highP99, err := l.notifyFloor(ctx, int(500*l.sizes.HighRate.Seconds()), time.Second/500)
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +130,12 @@ func (l *lab) measureLatency(ctx context.Context, b build) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.set("notify_low_p50", low)
+	s.set("notify_low_p99", lowP99)
+	s.set("notify_high_p50", high)
+	s.set("notify_high_p99", highP99)
+	s.set("low_to_same", s.Values["low_p50"]/low)
+	s.set("high_to_same", s.Values["high_p50"]/high)
 	s.set("notify_p50", p50)
 	s.set("notify_p99", p99)
 	s.set("low_to_notify", p50/s.Values["low_p50"])
