@@ -42,30 +42,41 @@ var platforms = map[string]string{
 // TestArchivesHoldWhatThePageSays unpacks every archive of a release.
 func TestArchivesHoldWhatThePageSays(t *testing.T) {
 	t.Parallel()
+	copies := map[string]string{ // in every archive, by their place in the tree
+		"LICENSE": "LICENSE", "rowhook.yaml": "rowhook.yaml", "docs/deploy/rowhook.service": "systemd/rowhook.service",
+	}
+	eachArchive(t, "rowhook", copies, []string{
+		"README.md", "CHANGELOG.md", "systemd/rowhook@.service", "man/rowhook.1.gz", "man/rowhook-run.1.gz", "man/rowhook.yaml.5.gz",
+		"completions/rowhook.bash", "completions/_rowhook", "completions/rowhook.fish",
+	}, []string{"github.com/jackc/pgx/v5"})
+	eachArchive(t, "rowhook-nats", map[string]string{"LICENSE": "LICENSE", "docs/nats.md": "docs/nats.md"}, nil,
+		[]string{"github.com/jackc/pgx/v5", "github.com/nats-io/nats.go"})
+}
+
+// eachArchive holds the archives of a program for every platform to what they should have: copies of files
+// of this tree, further files, and a program for the platform that is made of these modules.
+func eachArchive(t *testing.T, name string, copies map[string]string, further, modules []string) {
+	t.Helper()
 	for _, dir := range packagesToTry(t) {
 		for platform, kind := range platforms {
-			t.Run(filepath.Base(dir)+"/"+platform, func(t *testing.T) {
+			t.Run(filepath.Base(dir)+"/"+name+"_"+platform, func(t *testing.T) {
 				t.Parallel()
-				archive, err := os.ReadFile(filepath.Join(dir, "rowhook_"+platform+"."+kind))
+				archive, err := os.ReadFile(filepath.Join(dir, name+"_"+platform+"."+kind))
 				require.NoError(t, err)
-				files, program := unpack(t, kind, archive), "rowhook"
+				files, program := unpack(t, kind, archive), name
 				if kind == "zip" {
 					program += ".exe"
 				}
-				for _, name := range []string{
-					program, "LICENSE", "README.md", "CHANGELOG.md", "rowhook.yaml", "systemd/rowhook.service", "systemd/rowhook@.service", "man/rowhook.1.gz", "man/rowhook-run.1.gz",
-					"man/rowhook.yaml.5.gz", "completions/rowhook.bash", "completions/_rowhook", "completions/rowhook.fish",
-				} {
-					require.Contains(t, files, name)
+				for _, name := range append([]string{program}, further...) {
 					require.NotEmpty(t, files[name], name)
 				}
-				for source, name := range map[string]string{"rowhook.yaml": "rowhook.yaml", "LICENSE": "LICENSE", "docs/deploy/rowhook.service": "systemd/rowhook.service"} {
+				for source, name := range copies {
 					require.Equal(t, read(t, source), string(files[name]))
 				}
 				require.Equal(t, platform, platformOf(t, files[program]))
 				require.Contains(t, string(files[program]), "v"+versionOf(t, dir))
-				parts := componentsOf(t, filepath.Join(dir, "rowhook_"+platform+".cdx.json"), "v"+versionOf(t, dir))
-				require.Contains(t, parts, "github.com/jackc/pgx/v5")
+				parts := componentsOf(t, filepath.Join(dir, name+"_"+platform+".cdx.json"), "v"+versionOf(t, dir))
+				require.Subset(t, parts, modules)
 			})
 		}
 	}
@@ -76,7 +87,7 @@ func unpack(t *testing.T, kind string, archive []byte) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
 	mode := func(name string) fs.FileMode {
-		if strings.TrimSuffix(name, ".exe") == "rowhook" {
+		if name == "rowhook" || name == "rowhook-nats" {
 			return 0o755
 		}
 		return 0o644
