@@ -59,6 +59,9 @@ torture: ## a minute of faults, and then count
 bench: ## measure, in two minutes
 	scripts/bench --quick $(ARGS)
 
+sources: ## measure what many databases cost one process
+	scripts/sources $(ARGS)
+
 outage: ## stage outages under a real Prometheus, and see the alerts fire
 	scripts/outage $(ARGS)
 
@@ -87,4 +90,4 @@ ci: ## all that a change must pass: 15 minutes
 clean: ## remove what was built and downloaded
 	rm -rf bin .cache
 
-.PHONY: help dev once build release packages image up test test-all race browser lint model examples charts site torture bench outage promtool chromium types vendor generate ci clean
+.PHONY: help dev once build release packages image up test test-all race browser lint model examples charts site torture bench outage sources promtool chromium types vendor generate ci clean

@@ -240,7 +240,7 @@ func compose(cfg Config) *Dispatcher {
 	pulse := newPulse(db, self, inbox, log)
 	scheduler.pulse = pulse
 	if cfg.Shared != nil {
-		pulse.slots = cfg.Shared.began
+		pulse.slots, pulse.calm = cfg.Shared.began, (&calm{scheduler: scheduler}).is
 	}
 	listening := &listening{cfg: &cfg, db: db, self: self, inbox: inbox, pulse: pulse, tell: tell, log: log, ready: make(chan struct{})}
 	repairer := newRepairer(db, scheduler, log)

@@ -67,6 +67,16 @@ func (s *sighting) dead(now time.Time) bool {
 	return s.looks > 1 && unchanged >= queue.UnseenAfter
 }
 
+// untilDead is how long until the first of those whose lock is lost is dead, at most most.
+func (o *lifeSigns) untilDead(now time.Time, most time.Duration) time.Duration {
+	for _, s := range o.seen {
+		if s.Listens && !s.Locked && s.Seen != 0 {
+			most = min(most, max(queue.LockLostAfter-now.Sub(s.since), suspectEvery/10))
+		}
+	}
+	return most
+}
+
 // anySuspect reports that an instance may be dead, so that the next look must be soon.
 func (o *lifeSigns) anySuspect() bool {
 	for _, s := range o.seen {

@@ -54,7 +54,7 @@ func (l *listening) open() {
 		Listening: l.begins,
 		Lost:      func(error) { l.lost() },
 		Ping: func(ctx context.Context, channel, payload string) error {
-			return queue.Ping(ctx, l.db.writes, channel, payload)
+			return queue.Ping(ctx, l.db.signs, channel, payload)
 		},
 		PingChannel: fmt.Sprintf("rowhook_ping_%d", l.self.id),
 		Logger:      l.log,

@@ -81,9 +81,9 @@ func (p *peers) looked(ctx context.Context) time.Duration {
 		p.trouble.update(ctx, time.Now())
 	}
 	if p.signs.anySuspect() {
-		return suspectEvery
+		return p.signs.untilDead(time.Now(), suspectEvery)
 	}
-	return watchEvery
+	return p.pulse.watchWithin()
 }
 
 // watch looks at the others once.

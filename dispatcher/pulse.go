@@ -49,7 +49,15 @@ type pulse struct {
 	// slots is when dispatchers that share began to beat: they beat in slots of beatSlot, so that a
 	// process with many of them wakes less often. Zero: this one shares nothing.
 	slots time.Time
+	// calm reports whether nothing has happened for a while, so that this instance may beat every
+	// calmBeat if it shares. nil: it never is.
+	calm  func(now time.Time) bool
+	every atomic.Int64 // beatEvery or calmBeat, as a time.Duration
 }
+
+// calmBeat is how often an instance beats that shares, is alone, and has nothing to do. That is not below
+// freshFor, so an instance with lanes or shares of totals beats every beatEvery.
+const calmBeat = 2 * time.Second
 
 // beatSlot is how far apart the beats of dispatchers that share are, if they are not at once. It is large
 // enough that several wake together, and small enough that their servers have no burst of a hundred.
@@ -60,8 +68,18 @@ func (p *pulse) nextBeat(now time.Time) time.Duration {
 	if p.slots.IsZero() {
 		return beatEvery
 	}
-	since := now.Sub(p.slots) + beatEvery
-	return beatEvery - since%beatSlot
+	every := beatEvery
+	if p.calm != nil && p.calm(now) {
+		every = calmBeat
+	}
+	p.every.Store(int64(every))
+	since := now.Sub(p.slots) + every
+	return every - since%beatSlot
+}
+
+// watchWithin is within what time the next watch comes, as a rule with a beat.
+func (p *pulse) watchWithin() time.Duration {
+	return watchEvery - beatEvery + time.Duration(p.every.Load())
 }
 
 // watched is a watch, and when it was asked for.
@@ -72,7 +90,9 @@ type watched struct {
 }
 
 func newPulse(db *database, self *identity, inbox *inbox, log *slog.Logger) *pulse {
-	return &pulse{db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1), epoch: time.Now(), watches: make(chan watched, 1)}
+	p := &pulse{db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1), epoch: time.Now(), watches: make(chan watched, 1)}
+	p.every.Store(int64(beatEvery))
+	return p
 }
 
 // lastBeat is when this instance last wrote that it is alive; zero: it has not. It is told by the

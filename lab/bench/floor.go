@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/lab/bench/receiver"
+	"github.com/rowhook/rowhook/lab/internal/process"
 	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
@@ -48,7 +49,7 @@ func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
 	if err := l.receiver.Reset(ctx, events); err != nil {
 		return f, err
 	}
-	used := processCPU(os.Getpid(), l.receiverPID)
+	used := process.CPU(os.Getpid(), l.receiverPID)
 	var next, failed atomic.Int64
 	var all sync.WaitGroup
 	start := time.Now()
@@ -67,7 +68,7 @@ func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
 	}
 	all.Wait()
 	took := time.Since(start).Seconds()
-	f.cpu = (processCPU(os.Getpid(), l.receiverPID) - used) / float64(events) * 1000
+	f.cpu = (process.CPU(os.Getpid(), l.receiverPID) - used) / float64(events) * 1000
 	got, err := l.receiver.Stats(ctx)
 	if err == nil && (failed.Load() > 0 || got.Distinct != int64(events)) {
 		err = fmt.Errorf("measure the HTTP floor: %d of %d posts failed, %d arrived", failed.Load(), events, got.Distinct)

@@ -32,7 +32,7 @@ type noise struct {
 	machine, own float64
 }
 
-func (l *lab) ownCPU() float64 { return treeCPU(os.Getpid()) }
+func (l *lab) ownCPU() float64 { return process.TreeCPU(os.Getpid()) }
 
 func (l *lab) listenForNoise() noise { return noise{time.Now(), machineCPU(), l.ownCPU()} }
 
@@ -68,15 +68,15 @@ func (d *database) startMeter(ctx context.Context, dispatchers ...*process.Proce
 func (m *meter) read(ctx context.Context) error {
 	m.dispatching = 0
 	for _, c := range m.dispatchers {
-		m.dispatching += processCPU(c.PID())
+		m.dispatching += process.CPU(c.PID())
 	}
-	m.receiving = processCPU(m.db.lab.receiverPID)
-	m.server = treeCPU(m.db.lab.server.PID())
+	m.receiving = process.CPU(m.db.lab.receiverPID)
+	m.server = process.TreeCPU(m.db.lab.server.PID())
 	pids, err := m.db.sessions(ctx)
 	if err != nil {
 		return err
 	}
-	m.sessions = processCPU(pids...)
+	m.sessions = process.CPU(pids...)
 	m.wal, err = m.db.walPosition(ctx)
 	return err
 }
