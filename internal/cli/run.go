@@ -125,8 +125,9 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
 	if err != nil {
 		return err
 	}
+	cfg.Version, cfg.NATS = build(), a.parts.NATS
 	if several {
-		cfg.Version, cfg.GracePeriod = build(), max(cfg.GracePeriod, 1)
+		cfg.GracePeriod = max(cfg.GracePeriod, 1)
 		return a.runFleet(ctx, cfg, o)
 	}
 	cfg.DatabaseURL, cfg.ListenURL = a.global.databaseURL, a.global.listenURL
@@ -135,7 +136,7 @@ func (a *app) run(ctx context.Context, cfg dispatcher.Config, o running) error {
 	if err != nil {
 		return err
 	}
-	cfg.Version, cfg.Source, cfg.Logger, cfg.NATS = build(), store.Get, a.log, a.parts.NATS
+	cfg.Source, cfg.Logger = store.Get, a.log
 	cfg.GracePeriod = max(cfg.GracePeriod, 1) // 0 would mean the default
 	target, err := a.target()
 	if err != nil {

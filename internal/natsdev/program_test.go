@@ -168,3 +168,52 @@ triggers:
 	require.Regexp(t, `published  shop\.a%2Eb\.placed-7  [0-9a-f-]{36}`, stderr)
 	require.Contains(t, stderr, `{"order":7}`)
 }
+
+// TestRunPublishesForEachSource runs a dispatcher of two databases.
+func TestRunPublishesForEachSource(t *testing.T) { //nolint:paralleltest // see above
+	seen := make(chan natsdev.Message, 100)
+	server, err := natsdev.Start(func(m natsdev.Message) { seen <- m })
+	require.NoError(t, err)
+	t.Cleanup(server.Stop)
+	require.NoError(t, server.Stream(t.Context(), "ORDERS", []string{"orders.*"}))
+	file := filepath.Join(t.TempDir(), "rowhook.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(`
+sources:
+  eu: {url: "${EU_DATABASE_URL}", env: [NATS_URL]}
+  us: {url: "${US_DATABASE_URL}", env: [NATS_URL]}
+triggers:
+  - {name: order_placed, table: public.orders, on: {insert: true}, nats: {url: "${NATS_URL}", subject: "orders.$new.id"}}
+`), 0o600))
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "NATS_URL=" + server.URL()}
+	databases := map[string]*pgtest.DB{"eu": pgtest.New(t), "us": pgtest.New(t)}
+	for name, db := range databases {
+		db.Exec(t, "create table orders (id bigint primary key)")
+		env = append(env, strings.ToUpper(name)+"_DATABASE_URL="+db.URL())
+	}
+	code, _, stderr := run(t, with(), env, "apply", "-f", file)
+	require.Zero(t, code, stderr)
+	for _, db := range databases {
+		db.Exec(t, "insert into orders values (7)")
+	}
+
+	ctx, stop := context.WithCancel(t.Context())
+	var out output
+	ended := make(chan int, 1)
+	go func() {
+		ended <- cli.RunWith(ctx, with(), []string{"run", "-f", file, "--http", "off"}, env, strings.NewReader(""), &out, &out)
+	}()
+	got := map[string]bool{}
+	for range databases {
+		select {
+		case m := <-seen:
+			var body struct{ Source string }
+			require.NoError(t, json.Unmarshal(m.Data, &body))
+			got[body.Source] = true
+		case <-time.After(time.Minute):
+			require.FailNow(t, "no message arrived", out.String())
+		}
+	}
+	require.Equal(t, map[string]bool{"eu": true, "us": true}, got)
+	stop()
+	require.Zero(t, <-ended, out.String())
+}
