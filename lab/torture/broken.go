@@ -19,6 +19,9 @@ type mutation struct {
 	edits  []edit
 	only   []string // faults that reveal it
 	listen bool     // each dispatcher has a listen path of its own
+	// sources and nats say that the run has several sources, and a stream.
+	sources int
+	nats    bool
 }
 
 // edit changes one file.
@@ -161,6 +164,18 @@ func mutations() map[string]mutation {
 			edits: []edit{{"dispatcher/sender.go", `what, delay = queue\.Released, wait`, "what, delay = queue.Retried, wait", 1}},
 			only:  []string{moodGone, faultLong},
 		},
+		// A message that is published again has another id, so that the stream stores it again.
+		"message": {
+			edits: []edit{{"webhook/message.go", `parcel\{event: e\}\.id\(\)\}`, "parcel{event: e}.id() + strconv.Itoa(e.CurrentRetry)}", 1}},
+			only:  []string{streamStall, streamAbandon, faultKill},
+			nats:  true,
+		},
+		// A body names no source.
+		"source": {
+			edits:   []edit{{"dispatcher/dispatcher.go", `scheduler\.source = cfg\.MaxBody, cfg\.SourceName`, `scheduler.source = cfg.MaxBody, ""`, 1}},
+			only:    []string{faultLong, faultTerminate},
+			sources: 2,
+		},
 		// What is captured at commit has the row as it was before the last change of the transaction.
 		"commit": {
 			edits: []edit{{"sqlschema/commit.go", `judge\("seen\.row_first, row_now"\)`, `judge("row_was, row_now")`, 1}},
@@ -214,6 +229,9 @@ func (l *lab) build(ctx context.Context) (string, error) {
 	}
 	binary := filepath.Join(l.dir, "rowhook")
 	args := []string{"build", "-o", binary}
+	if l.opt.nats {
+		args = append(args, "-tags", "nats")
+	}
 	if l.opt.broken != "" {
 		overlay, err := l.overlay(ctx, mutations()[l.opt.broken])
 		if err != nil {

@@ -23,8 +23,10 @@ func (l *lab) calm(ctx context.Context, strike func(*fault)) string {
 			return err.Error()
 		}
 	}
-	if stuck := l.allListen(ctx, calmWithin); stuck != "" {
-		return stuck
+	for _, one := range l.labs {
+		if stuck := one.allListen(ctx, calmWithin); stuck != "" {
+			return stuck
+		}
 	}
 	if stuck := l.down(ctx, strike); stuck != "" {
 		return "endpoints that were down: " + stuck
@@ -80,7 +82,7 @@ func (l *lab) quietCommits(ctx context.Context, round int) string {
 	tx, err := quiet.begin(ctx)
 	if err == nil {
 		err = l.whileSilent(ctx, round, func() error {
-			for _, t := range triggers() {
+			for _, t := range l.triggers() {
 				if err := quiet.insert(ctx, tx, t, 1); err != nil {
 					return err
 				}
@@ -256,7 +258,7 @@ func (l *lab) unwritten(ctx context.Context, strike func(*fault)) string {
 	if err := l.inOne(ctx, spoilings(f.Way, "")); err != nil {
 		return err.Error()
 	}
-	for _, t := range triggers() {
+	for _, t := range l.triggers() {
 		if err := w.do(ctx, nil, transaction{steps: []step{{op: 'I', trigger: t, rows: 20}}}); err != nil {
 			return err.Error()
 		}
@@ -358,7 +360,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	}
 	f := &fault{Kind: faultZombie, Slot: away.number, At: time.Since(l.start), Began: time.Now()}
 	c := away.running()
-	if err := errors.Join(c.Signal(standStill), l.terminate(ctx, away, false)); err != nil {
+	if err := errors.Join(c.Signal(standStill), l.terminate(ctx, away, false, true)); err != nil {
 		return err.Error()
 	}
 	both(mood{kind: moodFailing, share: 1, refuses: true})

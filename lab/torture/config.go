@@ -24,6 +24,7 @@ const (
 	fleeting = "fleeting" // its events are given up when they are a few seconds old
 	pausing  = "pausing"  // an answer of 410 pauses it
 	summed   = "summed"   // one event for each row and transaction
+	streamed = "streamed" // published to a stream of NATS, in the order of each row; in one source
 	extra    = "extra"    // on the table of plain; it is applied and removed, so what it captures depends on the moment
 )
 
@@ -89,7 +90,30 @@ func randomVariant(r *rand.Rand) variant {
 	}
 }
 
-// text returns the configuration as rowhook.yaml.
+// configuration is what a variant makes in this source.
+func (l *lab) configuration(v variant) string {
+	text := v.text()
+	if l.publishes() {
+		text += fmt.Sprintf(`  - name: streamed
+    table: public.item_streamed
+    on: {insert: true, update: true, delete: true, manual: true}
+    order: row
+    nats:
+      url: "${NATS_URL}"
+      subject: events.${new.id ?? "gone"}
+      stream: %s
+      timeout: 3s
+      headers: {%s: "${SLOT}"}
+    retry: {limit: %d, interval: 300ms, max_interval: %s}
+`, streamName, headerSlot, mostRetries, maxRetryAfter)
+	}
+	for _, name := range []string{"RECEIVER_URL", "NATS_URL", "SLOT"} {
+		text = strings.ReplaceAll(text, "${"+name+"}", "${"+l.variable(name)+"}")
+	}
+	return text
+}
+
+// text returns the triggers that all sources have as rowhook.yaml.
 func (v variant) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `triggers:

@@ -16,7 +16,7 @@ import (
 )
 
 // strike carries out the schedule and returns when the last fault is over.
-func (l *lab) strike(ctx context.Context, faults []*fault) {
+func (s *site) strike(ctx context.Context, faults []*fault) {
 	began := time.Now()
 	var striking sync.WaitGroup
 	for _, f := range faults {
@@ -26,13 +26,13 @@ func (l *lab) strike(ctx context.Context, faults []*fault) {
 		}
 		striking.Go(func() {
 			f.Began = time.Now()
-			err := l.commit(ctx, f)
+			err := s.labs[max(f.Source, 0)].commit(ctx, f)
 			f.Ended = time.Now()
 			if err != nil {
 				f.Error = err.Error()
 			}
-			if l.opt.verbose {
-				l.logf("%s, slot %d, %.1f s %s", f.Kind, f.Slot, f.Ended.Sub(f.Began).Seconds(), f.Error)
+			if s.opt.verbose {
+				s.logf("%s, slot %d, source %d, %.1f s %s", f.Kind, f.Slot, f.Source, f.Ended.Sub(f.Began).Seconds(), f.Error)
 			}
 		})
 	}
@@ -50,7 +50,7 @@ func (l *lab) heal(ctx context.Context) error {
 		}
 		s.release()
 	}
-	for _, t := range append(triggers(), extra) {
+	for _, t := range append(l.triggers(), extra) {
 		l.receiver.setMood(t, mood{})
 	}
 	if l.volume != nil {
@@ -81,7 +81,7 @@ func (l *lab) commit(ctx context.Context, f *fault) error {
 		defer l.serverMu.Unlock()
 		return l.server.Restart(ctx, localpg.Immediate)
 	case faultTerminate:
-		return l.terminate(ctx, l.slots[f.Slot], !f.Hard)
+		return l.terminate(ctx, l.slots[f.Slot], !f.Hard, false)
 	case faultLong:
 		return l.openLong(ctx, f)
 	case faultForge:
@@ -103,6 +103,13 @@ func (l *lab) commit(ctx context.Context, f *fault) error {
 	case listenLost, listenAllLost, listenStrand, listenStall:
 		l.deafen(ctx, f)
 		return nil
+	case brokerKill:
+		return l.broker.restart(ctx, f.For)
+	case brokerFull:
+		return l.broker.full(ctx, f.For)
+	case streamCut, streamReset, streamStall, streamAbandon, streamSlow, streamRefuse:
+		disturb(ctx, l.slots[f.Slot].messages, f)
+		return nil
 	case databaseCut, databaseReset, databaseStall, databaseAbandon, databaseSlow, databaseStrand:
 		disturb(ctx, l.slots[f.Slot].database, f)
 		return nil
@@ -118,21 +125,21 @@ func (l *lab) commit(ctx context.Context, f *fault) error {
 
 func disturb(ctx context.Context, p *faultproxy.Proxy, f *fault) {
 	switch f.Kind {
-	case databaseCut, webhookCut:
+	case databaseCut, webhookCut, streamCut:
 		p.Cut()
 		return
-	case databaseReset, webhookReset:
+	case databaseReset, webhookReset, streamReset:
 		p.Reset()
 		return
-	case databaseStall, webhookStall, listenStall:
+	case databaseStall, webhookStall, listenStall, streamStall:
 		p.Set(faultproxy.Stall)
 	case databaseStrand, listenStrand:
 		p.Strand()
-	case databaseAbandon, webhookAbandon:
+	case databaseAbandon, webhookAbandon, streamAbandon:
 		p.Abandon()
-	case databaseSlow, webhookSlow:
+	case databaseSlow, webhookSlow, streamSlow:
 		p.Set(faultproxy.Slow)
-	case webhookRefuse:
+	case webhookRefuse, streamRefuse:
 		p.Set(faultproxy.Refuse)
 		p.Cut() // open connections would still work
 	}
@@ -166,17 +173,18 @@ func (l *lab) hurt(ctx context.Context, s *slot, f *fault) error {
 	defer func() { _ = c.Signal(goOn) }() // it may have been killed
 	var err error
 	if f.Kind == faultZombie {
-		err = l.terminate(ctx, s, false)
+		err = l.terminate(ctx, s, false, true)
 	}
 	wait(ctx, f.For)
 	return err
 }
 
-// terminate ends a dispatcher's sessions on the server. It may leave out the sessions that listen.
-func (l *lab) terminate(ctx context.Context, s *slot, spare bool) error {
+// terminate ends a dispatcher's sessions in this source, or in all. It may leave out the sessions that
+// listen.
+func (l *lab) terminate(ctx context.Context, s *slot, spare, all bool) error {
 	_, err := l.admin.Exec(ctx, `
 select pg_terminate_backend(pid) from pg_stat_activity
- where application_name = 'rowhook ' || $1 and (not $2 or query not ilike 'listen%')`, s.name(), spare)
+ where application_name = 'rowhook ' || $1 and (not $2 or query not ilike 'listen%') and ($3 or datname = current_database())`, s.name(), spare, all)
 	if err != nil {
 		return fmt.Errorf("terminate backends: %w", err)
 	}
@@ -216,7 +224,7 @@ func (l *lab) migrate(ctx context.Context) error {
 
 // limitConnections allows the role fewer sessions than it needs, and ends those that it has.
 func (l *lab) limitConnections(ctx context.Context, f *fault) error {
-	_, err := l.admin.Exec(ctx, fmt.Sprintf("alter role %s connection limit %d", role, 1+len(l.slots)))
+	_, err := l.admin.Exec(ctx, fmt.Sprintf("alter role %s connection limit %d", role, 1+len(l.slots)*len(l.labs)))
 	if err == nil {
 		_, err = l.admin.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
 	}

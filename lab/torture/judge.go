@@ -18,7 +18,11 @@ type evidence struct {
 	places      []place
 	invocations []invocation
 	seen        map[uuid.UUID]*seen
-	wrong       []string // faults that the receiver found in bodies
+	wrong       []string             // faults that the receiver found in bodies
+	alien       []string             // events of another source
+	unnamed     []string             // messages of the stream without the id of their event
+	doubled     []string             // events that the stream has twice
+	stored      map[uuid.UUID]uint64 // their places in the stream
 	faults      []*fault
 	instances   int // rows of rowhook.instance
 	listings    []listing
@@ -81,11 +85,18 @@ func keyOf(trigger, op string, old, fresh int64) key {
 
 // gather reads the tables.
 func (l *lab) gather(ctx context.Context, faults []*fault) (*evidence, error) {
-	e := &evidence{faults: faults}
+	e := &evidence{faults: faultsOf(faults, l.source)}
 	l.receiver.mu.Lock()
-	e.seen, e.wrong = l.receiver.events, l.receiver.wrong
+	e.seen, e.wrong, e.alien = l.receiver.events, l.receiver.wrong, l.receiver.alien
 	l.receiver.mu.Unlock()
 	var err error
+	if l.publishes() {
+		all, err := l.broker.messages(ctx)
+		if err != nil {
+			return nil, err
+		}
+		e.takeMessages(all, l.name)
+	}
 	e.ledger, err = collect[entry](ctx, l, "select trigger, op::text, id, old, fresh, coalesce(pg_xact_commit_timestamp(xmin), '-infinity') as committed, began, noted, tx, n from ledger order by tx, n")
 	if err != nil {
 		return nil, err
@@ -169,18 +180,24 @@ const (
 	rulePaused     = "an event of a paused trigger was sent"
 	ruleSummed     = "an event of a trigger at commit is not the first and the last row of its transaction"
 	ruleLease      = "an event that was handed over waited for the end of its lease"
+	ruleAlien      = "an event arrived under another source's name"
+	ruleUnnamed    = "a message has another id than its event"
+	ruleStored     = "a stream has an event twice"
+	ruleMisplaced  = "a stream has the events of a key in another order"
 	ruleSilence    = "nothing was sent although events were owed and nothing hampered deliveries"
 )
 
 // verdict is what the judge found.
 type verdict struct {
-	Events     int               `json:"events"`      // committed changes of the three triggers
+	Source     string            `json:"source,omitempty"`
+	Events     int               `json:"events"`      // committed changes of the triggers
 	Arrived    int               `json:"arrived"`     // distinct events that arrived
 	Attempts   int               `json:"attempts"`    // at the receiver
 	Archived   int               `json:"archived"`    //
 	Merged     int               `json:"merged"`      // of these: in their stead a later one was sent, or nothing
 	Dead       int               `json:"dead"`        //
 	Expired    int               `json:"expired"`     // of these: because of their age
+	Stored     int               `json:"stored"`      // messages of a stream
 	Pauses     int               `json:"pauses"`      // by an answer of the receiver
 	Summed     int               `json:"summed"`      // changes of a row after the first one of its transaction, where these are one event
 	Handed     int               `json:"handed"`      // events that their writers handed over
@@ -234,9 +251,12 @@ func judge(e *evidence) *verdict {
 	for id, logged := range j.logged {
 		j.answers(id, logged)
 	}
-	for _, w := range e.wrong {
-		j.blame(ruleBody, "%s", w)
+	for rule, all := range map[string][]string{ruleBody: e.wrong, ruleAlien: e.alien, ruleUnnamed: e.unnamed, ruleStored: e.doubled} {
+		for _, w := range all {
+			j.blame(rule, "%s", w)
+		}
 	}
+	j.Stored = len(e.stored)
 	if e.instances > 0 {
 		j.blame(ruleInstances, "%d rows", e.instances)
 	}
@@ -346,7 +366,9 @@ func (j *judging) accepted(p *place) {
 		return
 	}
 	for _, a := range s.attempts {
-		if a.number == p.Tries && a.outcome != failed && a.answered.Before(p.At) {
+		// A stream that has the event acknowledges it again, and stores it no more.
+		named := a.number == p.Tries || p.Trigger == streamed && a.number < p.Tries
+		if named && a.outcome != failed && a.answered.Before(p.At) {
 			return
 		}
 	}
@@ -527,6 +549,9 @@ func (j *judging) answers(id uuid.UUID, logged []*invocation) {
 	used := map[int]bool{}
 	for _, v := range logged {
 		if v.Status == 0 {
+			continue
+		}
+		if s != nil && s.trigger == streamed { // it has what was stored, and not what was answered
 			continue
 		}
 		found := false

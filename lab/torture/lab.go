@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,13 +22,13 @@ import (
 )
 
 const (
-	database = "torture"
 	role     = "rowhook_app" // owns the tables, applies, and dispatches
 	password = "torture"
 )
 
-// lab is what a run works with: a server, dispatchers, a receiver and writers.
-type lab struct {
+// site is what the sources of a run have in common: a server, the processes of the dispatchers, and the
+// stream.
+type site struct {
 	opt      options
 	out      io.Writer
 	binary   string
@@ -34,28 +36,76 @@ type lab struct {
 	volume   *ramdisk.Disk // nil: the disk can't be filled
 	server   *localpg.Server
 	serverMu sync.Mutex // held by the fault that stops it
-	admin    *pgxpool.Pool
-	receiver *receiver
-	slots    []*slot
+	broker   *broker    // nil: nothing is published
+	runners  []*runner
+	labs     []*lab
 	start    time.Time
-	applyMu  sync.Mutex
 
 	slotsUp   sync.WaitGroup
 	committed atomic.Int64 // transactions
 	failed    atomic.Int64
-	orphans   atomic.Int64 // faults of this kind so far
+}
+
+// lab is what a run works with in one source: a database, the ways of the dispatchers to it, a receiver
+// and writers.
+type lab struct {
+	*site
+
+	source   int
+	name     string // of the source; "": there is one database
+	database string
+	admin    *pgxpool.Pool
+	receiver *receiver
+	slots    []*slot
+	applyMu  sync.Mutex
+	orphans  atomic.Int64 // faults of this kind so far
+}
+
+// newLab makes the lab of a source, which has nothing yet.
+func (s *site) newLab(source int) *lab {
+	l := &lab{site: s, source: source, database: "torture"}
+	if s.opt.sources > 1 {
+		l.name = fmt.Sprintf("source%d", source+1)
+		l.database += "_" + l.name
+	}
+	l.receiver = newReceiver(s.opt.seed)
+	l.receiver.source = l.name
+	return l
+}
+
+// variable names a variable of the dispatchers. Each source may use its own ones alone.
+func (l *lab) variable(name string) string {
+	if l.name == "" {
+		return name
+	}
+	return strings.ToUpper(l.name) + "_" + name
+}
+
+// publishes reports whether a trigger of the source publishes to the stream.
+func (l *lab) publishes() bool { return l.opt.nats && l.source == publishing }
+
+// triggers are those of the source.
+func (l *lab) triggers() []string {
+	if l.publishes() {
+		return append(triggers(), streamed)
+	}
+	return triggers()
 }
 
 // serverSettings are those of a small server, so that a few hundred megabytes hold it.
-func serverSettings() map[string]string {
+func (opt *options) serverSettings() map[string]string {
 	return map[string]string{
-		"shared_buffers": "64MB", "max_wal_size": "96MB", "min_wal_size": "32MB", "checkpoint_timeout": "30s", "max_connections": "60",
+		"shared_buffers": "64MB", "max_wal_size": "96MB", "min_wal_size": "32MB", "checkpoint_timeout": "30s", "max_connections": strconv.Itoa(60 * opt.sources),
 		"track_commit_timestamp": "on", "log_min_messages": "fatal", "log_min_error_statement": "panic",
 	}
 }
 
 func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error) {
-	l = &lab{opt: opt, out: out, start: time.Now(), receiver: newReceiver(opt.seed)}
+	here := &site{opt: opt, out: out, start: time.Now()}
+	for source := range opt.sources {
+		here.labs = append(here.labs, here.newLab(source))
+	}
+	l = here.labs[0]
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -82,48 +132,50 @@ func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error
 	} else {
 		temp = l.volume.Dir
 	}
-	if l.server, err = localpg.Start(ctx, localpg.Config{BinDir: opt.pgBin, TempDir: temp, Settings: serverSettings()}); err != nil {
+	if l.server, err = localpg.Start(ctx, localpg.Config{BinDir: opt.pgBin, TempDir: temp, Settings: opt.serverSettings()}); err != nil {
 		return l, err
 	}
-	if err := l.prepare(ctx); err != nil {
+	if opt.nats {
+		if l.broker, err = newBroker(ctx, l.dir); err != nil {
+			return l, err
+		}
+	}
+	if err := l.execAll(ctx, l.server.URL("postgres"), []string{"create role " + role + " login password '" + password + "'"}); err != nil {
 		return l, err
+	}
+	for _, l := range here.labs {
+		if err := l.prepare(ctx); err != nil {
+			return l, err
+		}
 	}
 	for n := range opt.instances {
-		s, err := l.newSlot(ctx, n)
-		if s != nil {
-			l.slots = append(l.slots, s)
-		}
-		if err != nil {
+		if err := here.newRunner(ctx, n); err != nil {
 			return l, err
 		}
 	}
 	return l, nil
 }
 
-// prepare makes the role, the database and the tables, and applies the configuration.
+// prepare makes the database and the tables, and applies the configuration.
 func (l *lab) prepare(ctx context.Context) error {
-	for name, statements := range map[string][]string{
-		"postgres": {"create role " + role + " login password '" + password + "'", "create database " + database + " owner " + role},
-	} {
-		if err := l.execAll(ctx, l.server.URL(name), statements); err != nil {
-			return err
-		}
+	if err := l.execAll(ctx, l.server.URL("postgres"), []string{"create database " + l.database + " owner " + role}); err != nil {
+		return err
 	}
 	statements := []string{createLedger}
-	for _, t := range triggers() {
+	for _, t := range l.triggers() {
 		statements = append(statements, createTable(tableOf(t)), "alter table "+tableOf(t)+" owner to "+role)
 	}
-	if err := l.execAll(ctx, l.server.URL(database), statements); err != nil {
+	if err := l.execAll(ctx, l.server.URL(l.database), statements); err != nil {
 		return err
 	}
 	var err error
-	if l.admin, err = pgxpool.New(ctx, l.server.URL(database)+"&application_name=judge"); err != nil {
+	if l.admin, err = pgxpool.New(ctx, l.server.URL(l.database)+"&application_name=judge"); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	if err := l.apply(ctx, usual()); err != nil {
 		return err
 	}
-	return l.execAll(ctx, l.server.URL(database), append(noteHanded(), keepHistory))
+	return l.execAll(ctx, l.server.URL(l.database), append(noteHanded(), keepHistory))
 }
 
 // keepHistory lets a full disk cost no history, since history is the evidence. Other tests cover
@@ -147,7 +199,7 @@ func (l *lab) execAll(ctx context.Context, url string, statements []string) erro
 
 // roleURL is the URL by which the role connects through a port.
 func (l *lab) roleURL(port int) string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, password), Host: fmt.Sprintf("127.0.0.1:%d", port), Path: "/" + database, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, password), Host: fmt.Sprintf("127.0.0.1:%d", port), Path: "/" + l.database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
@@ -160,8 +212,8 @@ func (l *lab) apply(ctx context.Context, v variant) error {
 func (l *lab) rowhook(ctx context.Context, v variant, args ...string) (string, error) {
 	l.applyMu.Lock()
 	defer l.applyMu.Unlock()
-	file := filepath.Join(l.dir, "rowhook.yaml")
-	if err := os.WriteFile(file, []byte(v.text()), 0o600); err != nil {
+	file := filepath.Join(l.dir, "rowhook"+l.name+".yaml")
+	if err := os.WriteFile(file, []byte(l.configuration(v)), 0o600); err != nil {
 		return "", fmt.Errorf("write the configuration: %w", err)
 	}
 	return l.command(ctx, append(args, "-f", file)...)
@@ -170,20 +222,28 @@ func (l *lab) rowhook(ctx context.Context, v variant, args ...string) (string, e
 // command runs rowhook, directly on the server.
 func (l *lab) command(ctx context.Context, args ...string) (string, error) {
 	return process.Output(ctx, process.Command{
-		Name: "rowhook", Path: l.binary, Args: args, Env: []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), "RECEIVER_URL=http://unused"},
+		Name: "rowhook", Path: l.binary, Args: args, Env: []string{"DATABASE_URL=" + l.roleURL(l.server.Port()), l.variable("RECEIVER_URL") + "=http://unused", l.variable("NATS_URL") + "=nats://unused", l.variable("SLOT") + "=0"},
 	})
 }
 
 // close ends what the lab started.
 func (l *lab) close() error {
 	var errs []error
-	for _, s := range l.slots {
-		s.close()
+	for _, r := range l.runners {
+		r.close()
 	}
 	l.slotsUp.Wait()
-	l.receiver.close()
-	if l.admin != nil {
-		l.admin.Close()
+	for _, l := range l.labs {
+		for _, s := range l.slots {
+			s.close()
+		}
+		l.receiver.close()
+		if l.admin != nil {
+			l.admin.Close()
+		}
+	}
+	if l.broker != nil {
+		l.broker.kill()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -199,16 +259,16 @@ func (l *lab) close() error {
 	return errors.Join(errs...)
 }
 
-func (l *lab) logf(format string, args ...any) {
-	fmt.Fprintf(l.out, "%6.1fs  %s\n", time.Since(l.start).Seconds(), fmt.Sprintf(format, args...))
+func (s *site) logf(format string, args ...any) {
+	fmt.Fprintf(s.out, "%6.1fs  %s\n", time.Since(s.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // dispatch starts the dispatchers.
-func (l *lab) dispatch(ctx context.Context) {
-	for _, s := range l.slots {
-		l.slotsUp.Go(func() {
-			if err := s.run(ctx); err != nil {
-				l.logf("%s: %v", s.name(), err)
+func (s *site) dispatch(ctx context.Context) {
+	for _, r := range s.runners {
+		s.slotsUp.Go(func() {
+			if err := r.run(ctx); err != nil {
+				s.logf("%s: %v", r.name(), err)
 			}
 		})
 	}

@@ -26,6 +26,8 @@ type options struct {
 	length    time.Duration
 	seed      uint64
 	instances int
+	sources   int
+	nats      bool
 	writers   int
 	only      []string
 	listen    bool
@@ -40,6 +42,7 @@ type options struct {
 	memory    bool
 	verbose   bool
 	list      bool
+	restless  bool // no cases of the calm, in a test
 }
 
 // brokenDrain is how long to wait for events that a broken program never delivers. It is longer
@@ -54,7 +57,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.Float64Var(&minutes, "minutes", 1, "how many minutes faults strike")
 	f.Uint64Var(&opt.seed, "seed", 0, "seed of the faults and of the writers' decisions (default: drawn, and printed)")
 	f.IntVar(&opt.instances, "instances", 3, "dispatchers")
-	f.IntVar(&opt.writers, "writers", 3, "writers")
+	f.IntVar(&opt.writers, "writers", 3, "writers of each source")
+	f.IntVar(&opt.sources, "sources", 1, "databases, which each of the dispatchers serves")
+	f.BoolVar(&opt.nats, "nats", false, "have a trigger of the first source publish to a stream of NATS; rowhook has to be built with the tag nats")
 	f.StringVar(&only, "only", "", "kinds of faults to use, separated by commas; see --list")
 	f.BoolVar(&opt.listen, "listen-faults", false, "lose the paths by which dispatchers listen most of the time; each dispatcher then has a path of its own")
 	f.DurationVar(&opt.poll, "poll-interval", time.Hour, "the dispatchers' poll interval; with an hour, nothing may depend on it")
@@ -74,8 +79,11 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if f.NArg() > 0 {
 		return opt, fmt.Errorf("unexpected argument %q: see --help", f.Arg(0))
 	}
-	if minutes <= 0 || opt.instances < 1 || opt.writers < 1 {
-		return opt, errors.New("--minutes, --instances and --writers must be above 0")
+	if minutes <= 0 || opt.instances < 1 || opt.writers < 1 || opt.sources < 1 {
+		return opt, errors.New("--minutes, --instances, --sources and --writers must be above 0")
+	}
+	if opt.memory && (opt.sources > 1 || opt.nats) {
+		return opt, errors.New("--memory measures a dispatcher of one database, with webhooks alone")
 	}
 	opt.length = time.Duration(minutes * float64(time.Minute))
 	if opt.seed == 0 {
@@ -96,10 +104,16 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if opt.broken != "" && mutations()[opt.broken].edits == nil {
 		return opt, fmt.Errorf("--broken %q: want one of %s", opt.broken, strings.Join(brokenNames(), ", "))
 	}
+	if m := mutations()[opt.broken]; opt.broken != "" {
+		opt.sources, opt.nats = max(opt.sources, m.sources), opt.nats || m.nats
+	}
 	return opt, nil
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 3 && args[0] == brokerCommand {
+		return serveBroker(ctx, args[1], args[2], stderr)
+	}
 	opt, err := parse(args, stderr)
 	if err != nil {
 		return err
@@ -116,6 +130,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	more := ""
 	if opt.listen {
 		more = " --listen-faults"
+	}
+	if opt.sources > 1 {
+		more += fmt.Sprintf(" --sources %d", opt.sources)
+	}
+	if opt.nats {
+		more += " --nats"
 	}
 	fmt.Fprintf(stdout, "seed %d: scripts/torture --minutes %g --seed %d --instances %d --writers %d%s repeats this run\n",
 		opt.seed, opt.length.Minutes(), opt.seed, opt.instances, opt.writers, more)
@@ -134,7 +154,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // plan is the schedule that these options ask for.
 func (opt *options) plan() plan {
-	p := plan{seed: opt.seed, length: opt.length, slots: opt.instances, only: opt.only, listen: opt.listen || mutations()[opt.broken].listen}
+	p := plan{seed: opt.seed, length: opt.length, slots: opt.instances, sources: opt.sources, nats: opt.nats, only: opt.only, listen: opt.listen || mutations()[opt.broken].listen}
 	switch {
 	case len(p.only) > 0:
 	case opt.soak:
@@ -150,5 +170,5 @@ func (opt *options) volume() int {
 	if opt.memory {
 		return 4000
 	}
-	return 640 + int(100*opt.length.Minutes())
+	return (640 + int(100*opt.length.Minutes())) * (1 + opt.sources) / 2
 }

@@ -10,7 +10,7 @@ import (
 
 // ordersByKey reports whether a trigger keeps the order of each key.
 func ordersByKey(trigger string) bool {
-	return trigger == ordered || trigger == latest || trigger == spanning
+	return trigger == ordered || trigger == latest || trigger == spanning || trigger == streamed
 }
 
 // mergeable reports whether an event may be sent as what several changes were merged into. Then its
@@ -77,6 +77,7 @@ func (j *judging) order() {
 	for _, events := range keys {
 		slices.SortFunc(events, func(a, b *place) int { return cmp.Compare(a.Seq, b.Seq) })
 		j.overtaken(events)
+		j.misplaced(events)
 		j.inverted(events)
 	}
 }

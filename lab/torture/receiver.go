@@ -23,6 +23,7 @@ import (
 // its moods. It has a listener for each dispatcher, so that it knows who sent a request.
 type receiver struct {
 	seed    uint64
+	source  string // whose events it gets; "": there is one database
 	servers []*http.Server
 	serving sync.WaitGroup
 	closing chan struct{}
@@ -31,6 +32,7 @@ type receiver struct {
 	events map[uuid.UUID]*seen
 	moods  map[string]mood // by trigger
 	wrong  []string        // bodies that can't be read, or differ from what was written
+	alien  []string        // events of another source
 	count  int             // attempts
 }
 
@@ -203,7 +205,10 @@ func (r *receiver) enter(bodies [][]byte, slot int) (group []arrival, m mood) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, body := range bodies {
-		id, s, number, err := readEvent(body)
+		id, s, number, source, err := readEvent(body)
+		if source != r.source {
+			r.alien = append(r.alien, fmt.Sprintf("event %s of %q arrived at the receiver of %q", id, source, r.source))
+		}
 		if err != nil {
 			r.wrong = append(r.wrong, fmt.Sprintf("event %s: %v", id, err))
 		}
@@ -263,7 +268,7 @@ const poisonousBelow = 50
 
 // poisonous reports whether the receiver rejects an event for good.
 func (s *seen) poisonous() bool {
-	return s.trigger == bulk && s.id < poisonousBelow*writerSpan && mix(uint64(s.id), uint64(s.old), uint64(s.fresh), 9)%60 == 0
+	return s.trigger == bulk && s.id%sourceSpan < poisonousBelow*writerSpan && mix(uint64(s.id), uint64(s.old), uint64(s.fresh), 9)%60 == 0
 }
 
 // split returns the events of a body. A batch is an array.
@@ -290,10 +295,11 @@ func differs(e, s *seen) bool {
 }
 
 // readEvent reads a body.
-func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
+func readEvent(body []byte) (id uuid.UUID, s seen, number int, source string, err error) {
 	var b struct {
 		ID       uuid.UUID
 		Sequence int64
+		Source   string
 		Table    struct{ Schema, Name string }
 		Trigger  struct{ Name string }
 		Event    struct {
@@ -305,7 +311,7 @@ func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
 		} `json:"delivery_info"`
 	}
 	if err := json.Unmarshal(body, &b); err != nil {
-		return id, s, 0, fmt.Errorf("read the body: %w", err)
+		return id, s, 0, "", fmt.Errorf("read the body: %w", err)
 	}
 	s.trigger, s.sequence = b.Trigger.Name, b.Sequence
 	old, hadOld, oldErr := readImage(b.Event.Data.Old)
@@ -327,7 +333,7 @@ func readEvent(body []byte) (id uuid.UUID, s seen, number int, err error) {
 	if t := tableOf(s.trigger); err == nil && (b.Table.Schema != "public" || b.Table.Name != t) {
 		err = fmt.Errorf("table %s.%s instead of %s", b.Table.Schema, b.Table.Name, t)
 	}
-	return b.ID, s, b.Delivery.Current + 1, err
+	return b.ID, s, b.Delivery.Current + 1, b.Source, err
 }
 
 // reply is the response to one attempt.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,17 +24,20 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 		p.without = append(p.without, faultDisk)
 	}
 	faults := p.schedule()
-	l.logf("PostgreSQL %d.%d, %d dispatchers, %d writers, %d faults within %s", l.server.Version()/10000, l.server.Version()%10000,
-		opt.instances, opt.writers, len(faults), opt.length)
-	r = &results{Seed: opt.seed, Length: opt.length, Instances: opt.instances, Writers: opt.writers, Postgres: l.server.Version(), Faults: faults}
+	l.logf("PostgreSQL %d.%d, %d sources, %d dispatchers, %d writers of each source, %d faults within %s", l.server.Version()/10000, l.server.Version()%10000,
+		opt.sources, opt.instances, opt.writers, len(faults), opt.length)
+	r = &results{Seed: opt.seed, Length: opt.length, Instances: opt.instances, Sources: opt.sources, Writers: opt.writers, Postgres: l.server.Version(), Faults: faults}
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	l.dispatch(running)
-	resumed := l.resumePauses(running)
-	defer func() { stop(); resumed.Wait() }()
-	c := l.startCensus(running)
-	defer c.finish()
+	counting := make([]*census, len(l.labs))
+	for i, one := range l.labs {
+		resumed := one.resumePauses(running)
+		defer func() { stop(); resumed.Wait() }()
+		counting[i] = one.startCensus(running)
+		defer counting[i].finish()
+	}
 	var w *watch
 	if opt.soak {
 		w = l.startWatch(running)
@@ -44,49 +48,80 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 	if w != nil {
 		r.Soak = w.finish()
 	}
-	if err := l.heal(ctx); err != nil {
-		return nil, err
+	attempts := 0
+	for _, one := range l.labs {
+		if err := one.heal(ctx); err != nil {
+			return nil, err
+		}
+		if err := one.apply(ctx, usual()); err != nil {
+			return nil, fmt.Errorf("apply after the faults: %w", err)
+		}
+		attempts += one.receiver.attempts()
 	}
-	l.logf("the faults are over: %d transactions, %d failed ones, %d attempts", l.committed.Load(), l.failed.Load(), l.receiver.attempts())
-	if err := l.apply(ctx, usual()); err != nil {
-		return nil, fmt.Errorf("apply after the faults: %w", err)
-	}
-	began := time.Now()
-	r.Stuck = l.drained(ctx, opt.drain)
-	if r.Stuck == "" {
-		l.logf("drained after %.1f s", time.Since(began).Seconds())
-		r.Stuck = l.calm(ctx, func(f *fault) { r.Faults = append(r.Faults, f) })
-		l.logf("the calm took %.1f s with the drain", time.Since(began).Seconds())
-	}
+	l.logf("the faults are over: %d transactions, %d failed ones, %d attempts", l.committed.Load(), l.failed.Load(), attempts)
+	l.afterwards(ctx, r)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	listings := c.finish()
+	listings := make([][]listing, len(l.labs))
+	for i := range l.labs {
+		listings[i] = counting[i].finish()
+	}
 	r.Exits = l.stopAll()
 	stop()
-	e, err := l.gather(ctx, r.Faults)
-	if err != nil {
-		return nil, err
+	for i, one := range l.labs {
+		e, err := one.gather(ctx, r.Faults)
+		if err != nil {
+			return nil, err
+		}
+		e.listings = listings[i]
+		v := judge(e)
+		v.Source = one.name
+		r.Verdicts = append(r.Verdicts, v)
 	}
-	e.listings = listings
-	r.Verdict = judge(e)
 	r.Transactions, r.FailedTransactions, r.Took = l.committed.Load(), l.failed.Load(), time.Since(l.start)
-	for _, s := range l.slots {
-		r.Starts += s.starts
-		r.FailedStarts += s.failed
+	for _, one := range l.runners {
+		r.Starts += one.starts
+		r.FailedStarts += one.failed
 	}
 	return r, nil
 }
 
+// afterwards waits until all is delivered, and has the cases of the calm in one of the sources, which the
+// seed decides.
+func (s *site) afterwards(ctx context.Context, r *results) {
+	began := time.Now()
+	for _, one := range s.labs {
+		if stuck := one.drained(ctx, s.opt.drain); stuck != "" {
+			r.Stuck = strings.TrimSpace(one.name + " " + stuck)
+			return
+		}
+	}
+	s.logf("drained after %.1f s", time.Since(began).Seconds())
+	if s.opt.restless {
+		return
+	}
+	one := s.labs[s.opt.seed%uint64(len(s.labs))]
+	r.Stuck = one.calm(ctx, func(f *fault) {
+		if f.Source = one.source; natures()[f.Kind].wide && len(s.labs) > 1 {
+			f.Source = everywhere
+		}
+		r.Faults = append(r.Faults, f)
+	})
+	s.logf("the calm took %.1f s with the drain %s", time.Since(began).Seconds(), one.name)
+}
+
 // underFire lets writers write while faults strike.
-func (l *lab) underFire(ctx context.Context, faults []*fault) error {
-	writing, stop := context.WithTimeout(ctx, l.opt.length)
+func (s *site) underFire(ctx context.Context, faults []*fault) error {
+	writing, stop := context.WithTimeout(ctx, s.opt.length)
 	defer stop()
 	var writers sync.WaitGroup
-	for n := range l.opt.writers {
-		writers.Go(func() { newWriter(l, n).run(writing) })
+	for _, one := range s.labs {
+		for n := range s.opt.writers {
+			writers.Go(func() { newWriter(one, n).run(writing) })
+		}
 	}
-	l.strike(ctx, faults)
+	s.strike(ctx, faults)
 	writers.Wait()
 	return ctx.Err()
 }
@@ -110,23 +145,23 @@ func (l *lab) drained(ctx context.Context, within time.Duration) string {
 }
 
 // stopAll stops the dispatchers in order, and returns those that failed while stopping.
-func (l *lab) stopAll() []string {
+func (s *site) stopAll() []string {
 	var (
 		mu      sync.Mutex
 		problem []string
 		all     sync.WaitGroup
 	)
-	for _, s := range l.slots {
+	for _, one := range s.runners {
 		all.Go(func() {
-			c := s.running()
-			err := s.stop(false)
+			c := one.running()
+			err := one.stop(false)
 			if c != nil && err == nil {
 				err = c.Err()
 			}
 			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				problem = append(problem, fmt.Sprintf("%s: %v%s", s.name(), process.OrExited(err), c.Log()))
+				problem = append(problem, fmt.Sprintf("%s: %v%s", one.name(), process.OrExited(err), c.Log()))
 			}
 		})
 	}

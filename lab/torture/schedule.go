@@ -10,10 +10,12 @@ import (
 
 // fault is one thing that goes wrong. The seed decides when, and for how long.
 type fault struct {
-	Kind string        `json:"kind"`
-	Slot int           `json:"slot"` // the dispatcher that it strikes; everyone: all of them
-	At   time.Duration `json:"at"`   // since the beginning
-	For  time.Duration `json:"for"`
+	Kind string `json:"kind"`
+	Slot int    `json:"slot"` // the dispatcher that it strikes; everyone: all of them
+	// Source is the one that it strikes; everywhere: all of them.
+	Source int           `json:"source"`
+	At     time.Duration `json:"at"` // since the beginning
+	For    time.Duration `json:"for"`
 	// Details of some kinds.
 	Hard    bool    `json:"hard,omitempty"`    // sends a second signal, also ends the sessions that only listen, or resets instead of closing
 	Table   string  `json:"table,omitempty"`   // of a lock, or of the history
@@ -31,7 +33,15 @@ type fault struct {
 	Error string    `json:"error,omitempty"` // of an operation that failed, for instance because of another fault
 }
 
-const everyone = -1
+const (
+	everyone   = -1 // of slots
+	everywhere = -1 // of sources
+)
+
+// faultsOf returns those that strike a source.
+func faultsOf(faults []*fault, source int) []*fault {
+	return slices.DeleteFunc(slices.Clone(faults), func(f *fault) bool { return f.Source != everywhere && f.Source != source })
+}
 
 // The kinds of faults that are not moods.
 const (
@@ -68,6 +78,15 @@ const (
 	webhookAbandon  = "webhook connections half open"
 	webhookSlow     = "webhook connections slow"
 	webhookRefuse   = "webhook connections refused"
+
+	brokerKill    = "NATS server killed"
+	brokerFull    = "stream full"
+	streamCut     = "NATS connections cut"
+	streamReset   = "NATS connections reset"
+	streamStall   = "NATS connections stall"
+	streamAbandon = "NATS connections half open"
+	streamSlow    = "NATS connections slow"
+	streamRefuse  = "NATS connections refused"
 )
 
 // resource is what two faults can't use at the same time.
@@ -91,33 +110,37 @@ type nature struct {
 	harmless bool
 	// goesOn says that deliveries go on while it is active.
 	goesOn bool
+	// wide says that it strikes all sources: they share the processes and the server.
+	wide bool
+	// publishing says that it strikes what is published to NATS, and nothing else.
+	publishing bool
 }
 
 // hampers reports that deliveries of a dispatcher may stop because of it. A mood does not count,
-// since it affects one trigger. A fault that only changes triggers or holds a transaction does not
+// and neither does what happens to messages, since it affects one trigger. A fault that only changes triggers or holds a transaction does not
 // count either.
 func (n nature) hampers() bool {
-	return !n.goesOn && n.uses != "mood" && n.uses != "configuration" && !n.harmless
+	return !n.goesOn && n.uses != "mood" && n.uses != "configuration" && !n.harmless && !n.publishing
 }
 
 func natures() map[string]nature {
 	const s = time.Second
 	return map[string]nature{
-		faultKill:        {weight: 4, least: 0, most: 1500 * time.Millisecond, slot: true, uses: "process", duplicates: true},
-		faultTerm:        {weight: 3, least: 0, most: 1 * s, slot: true, uses: "process", duplicates: true},
-		faultPause:       {weight: 3, least: s / 2, most: 4 * s, slot: true, uses: "process", duplicates: true},
-		faultZombie:      {weight: 3, least: 5 * s, most: 8 * s, slot: true, uses: "process", duplicates: true},
-		faultOverdue:     {least: shortLease + leaseMargin + s, most: shortLease + leaseMargin + 3*s, slot: true, uses: "process", duplicates: true},
-		faultOrphan:      {weight: 2, least: 4 * s, most: 8 * s, slot: true, uses: "process", duplicates: true},
+		faultKill:        {weight: 4, least: 0, most: 1500 * time.Millisecond, slot: true, uses: "process", duplicates: true, wide: true},
+		faultTerm:        {weight: 3, least: 0, most: 1 * s, slot: true, uses: "process", duplicates: true, wide: true},
+		faultPause:       {weight: 3, least: s / 2, most: 4 * s, slot: true, uses: "process", duplicates: true, wide: true},
+		faultZombie:      {weight: 3, least: 5 * s, most: 8 * s, slot: true, uses: "process", duplicates: true, wide: true},
+		faultOverdue:     {least: shortLease + leaseMargin + s, most: shortLease + leaseMargin + 3*s, slot: true, uses: "process", duplicates: true, wide: true},
+		faultOrphan:      {weight: 2, least: 4 * s, most: 8 * s, slot: true, uses: "process", duplicates: true, wide: true},
 		faultForge:       {weight: 2, least: 2 * s, most: 8 * s, uses: "announcements", harmless: true},
-		faultCrash:       {weight: 2, uses: "server", duplicates: true},
+		faultCrash:       {weight: 2, uses: "server", duplicates: true, wide: true},
 		faultTerminate:   {weight: 3, slot: true},
 		faultLong:        {weight: 3, least: 2 * s, most: 12 * s, harmless: true},
 		faultApply:       {weight: 3, uses: "configuration"},
-		faultConnections: {weight: 2, least: 2 * s, most: 5 * s, uses: "server", duplicates: true},
+		faultConnections: {weight: 2, least: 2 * s, most: 5 * s, uses: "server", duplicates: true, wide: true},
 		faultLock:        {weight: 2, least: s / 2, most: 4 * s, uses: "server"},
 		faultSchema:      {weight: 2, least: 1 * s, most: 5 * s, uses: "server", also: "configuration"},
-		faultDisk:        {weight: 2, least: s, most: 3 * s, uses: "server", duplicates: true},
+		faultDisk:        {weight: 2, least: s, most: 3 * s, uses: "server", duplicates: true, wide: true},
 		faultHistory:     {weight: 1, least: 3 * s, most: 8 * s, uses: "server", goesOn: true},
 
 		databaseCut:     {weight: 2, slot: true, uses: "database", duplicates: true},
@@ -138,6 +161,16 @@ func natures() map[string]nature {
 		webhookAbandon: {weight: 2, least: 2 * s, most: 6 * s, slot: true, uses: "webhooks", duplicates: true},
 		webhookSlow:    {weight: 1, least: 2 * s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true},
 		webhookRefuse:  {weight: 1, least: s, most: 4 * s, slot: true, uses: "webhooks", duplicates: true}, // it begins with a cut
+
+		// The stream drops what is published twice, and each outcome is recorded.
+		brokerKill:    {weight: 3, least: 0, most: 4 * s, uses: "broker", publishing: true},
+		brokerFull:    {weight: 1, least: s, most: 4 * s, uses: "broker", publishing: true},
+		streamCut:     {weight: 1, slot: true, uses: "messages", publishing: true},
+		streamReset:   {weight: 1, slot: true, uses: "messages", publishing: true},
+		streamStall:   {weight: 2, least: s, most: 6 * s, slot: true, uses: "messages", publishing: true},
+		streamAbandon: {weight: 2, least: 2 * s, most: 8 * s, slot: true, uses: "messages", publishing: true},
+		streamSlow:    {weight: 1, least: 2 * s, most: 4 * s, slot: true, uses: "messages", publishing: true},
+		streamRefuse:  {weight: 1, least: s, most: 4 * s, slot: true, uses: "messages", publishing: true},
 
 		moodFailing:  {weight: 2, least: s, most: 5 * s, uses: "mood"},
 		moodDown:     {weight: 3, least: 4 * s, most: 12 * s, uses: "mood"},
@@ -170,6 +203,8 @@ type plan struct {
 	without []string // kinds that do not work on this machine
 	only    []string // kinds to use; none: all
 	listen  bool     // the listen paths come and go most of the time
+	sources int      // 0 or 1: there is one database
+	nats    bool     // the source publishing publishes to a stream
 }
 
 // othersLess is how many times less often the other faults strike while the listen paths come and
@@ -213,7 +248,7 @@ func (p plan) deck(which func(nature) bool) []string {
 	var deck []string
 	all := natures()
 	for _, kind := range slices.Sorted(maps.Keys(all)) {
-		if slices.Contains(p.without, kind) || len(p.only) > 0 && !slices.Contains(p.only, kind) || !which(all[kind]) {
+		if slices.Contains(p.without, kind) || len(p.only) > 0 && !slices.Contains(p.only, kind) || all[kind].publishing && !p.nats || !which(all[kind]) {
 			continue
 		}
 		weight := all[kind].weight
@@ -338,6 +373,14 @@ func (p plan) draw(r *rand.Rand, kind string, at time.Duration) *fault {
 		f.Trigger = pausing
 	case moodFailing, moodSeconds, moodDate, moodReset, moodEndless, moodRedirect, moodGarbage, moodDown:
 		f.Trigger = triggers()[r.IntN(len(triggers()))]
+	}
+	switch {
+	case n.publishing:
+		f.Source = publishing
+	case p.sources > 1 && n.wide:
+		f.Source = everywhere
+	case p.sources > 1:
+		f.Source = r.IntN(p.sources)
 	}
 	if n.uses == "mood" {
 		if f.Share = 0.3 + 0.7*r.Float64(); kind == moodDown || kind == moodGone {

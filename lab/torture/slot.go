@@ -15,18 +15,25 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-// slot is the place of one dispatcher, with its proxies. Its process is started again when it ends,
-// as a service manager would do.
+// slot is the place of one dispatcher in a source, with its proxies.
 type slot struct {
-	number   int
-	binary   string
-	args     []string
+	*runner
+
 	database *faultproxy.Proxy
 	listens  *faultproxy.Proxy // for listening; nil: it listens through database
 	webhooks *faultproxy.Proxy
-	env      []string
-	metrics  string         // URL
-	log      io.WriteCloser // optional
+	messages *faultproxy.Proxy // to the server of NATS; nil: nothing is published
+}
+
+// runner is the process of a dispatcher, which serves all sources. It is started again when it ends, as a
+// service manager would do.
+type runner struct {
+	number  int
+	binary  string
+	args    []string
+	env     []string
+	metrics string         // URL
+	log     io.WriteCloser // optional
 
 	mu      sync.Mutex
 	child   *process.Process
@@ -41,58 +48,102 @@ type slot struct {
 // restartDelay is how soon a dispatcher that ended by itself is started again.
 const restartDelay = 300 * time.Millisecond
 
-// newSlot makes the proxies.
-func (l *lab) newSlot(ctx context.Context, number int) (*slot, error) {
-	s := &slot{number: number, binary: l.binary, changed: make(chan struct{})}
-	address, err := l.receiver.listen(ctx, number)
+// newRunner makes the next dispatcher, with a slot in each source.
+func (s *site) newRunner(ctx context.Context, number int) error {
+	r := &runner{number: number, binary: s.binary, changed: make(chan struct{})}
+	s.runners = append(s.runners, r)
+	serve, err := process.FreeAddress(ctx)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	r.metrics = "http://" + serve + "/metrics"
+	r.args = []string{
+		"run", "--log-format", "json", "--poll-interval", s.opt.poll.String(), "--concurrency", "40", "--grace-period", "1s",
+		"--connect-timeout", "1h", "--instance-name", r.name(), "--http", serve,
+	}
+	if s.opt.logs != "" {
+		r.args = append(r.args, "--log-level", "debug")
+		if r.log, err = os.Create(filepath.Join(s.opt.logs, r.name()+".log")); err != nil {
+			return fmt.Errorf("open the log file: %w", err)
+		}
+	}
+	sources := "sources:\n"
+	for _, l := range s.labs {
+		if err := l.newSlot(ctx, r); err != nil {
+			return err
+		}
+		sources += l.sourceOf(l.slots[number])
+	}
+	if len(s.labs) == 1 {
+		return nil
+	}
+	file := filepath.Join(s.dir, r.name()+".yaml")
+	if err := os.WriteFile(file, []byte(sources), 0o600); err != nil {
+		return fmt.Errorf("write the sources: %w", err)
+	}
+	r.args = append(r.args, "--sources", file)
+	return nil
+}
+
+// newSlot makes the proxies of a dispatcher in this source.
+func (l *lab) newSlot(ctx context.Context, r *runner) error {
+	s := &slot{runner: r}
+	l.slots = append(l.slots, s)
+	address, err := l.receiver.listen(ctx, r.number)
+	if err != nil {
+		return err
 	}
 	if s.webhooks, err = faultproxy.Listen(ctx, address); err != nil {
-		return nil, err
+		return err
 	}
 	server := fmt.Sprintf("127.0.0.1:%d", l.server.Port())
 	if s.database, err = faultproxy.Listen(ctx, server); err != nil {
-		return nil, err
+		return err
 	}
-	serve, err := process.FreeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.metrics = "http://" + serve + "/metrics"
-	s.env = []string{"DATABASE_URL=" + l.roleURL(s.database.Port()), "RECEIVER_URL=http://" + s.webhooks.Addr()}
-	if p := l.opt.plan(); number < p.listeners() {
-		if s.listens, err = faultproxy.Listen(ctx, server); err != nil {
-			return nil, err
+	r.env = append(r.env, l.variable("DATABASE_URL")+"="+l.roleURL(s.database.Port()), l.variable("RECEIVER_URL")+"=http://"+s.webhooks.Addr())
+	if l.publishes() {
+		if s.messages, err = faultproxy.Listen(ctx, l.broker.address); err != nil {
+			return err
 		}
-		s.env = append(s.env, "ROWHOOK_LISTEN_URL="+l.roleURL(s.listens.Port()))
+		r.env = append(r.env, l.variable("NATS_URL")+"=nats://"+s.messages.Addr(), fmt.Sprintf("%s=%d", l.variable("SLOT"), r.number))
 	}
-	s.args = []string{
-		"run", "--log-format", "json", "--poll-interval", l.opt.poll.String(), "--concurrency", "40", "--grace-period", "1s",
-		"--connect-timeout", "1h", "--instance-name", s.name(), "--http", serve,
+	p := l.opt.plan()
+	if r.number >= p.listeners() {
+		return nil
 	}
-	if l.opt.logs != "" {
-		s.args = append(s.args, "--log-level", "debug")
-		if s.log, err = os.Create(filepath.Join(l.opt.logs, s.name()+".log")); err != nil {
-			return nil, fmt.Errorf("open the log file: %w", err)
-		}
+	if s.listens, err = faultproxy.Listen(ctx, server); err != nil {
+		return err
 	}
-	return s, nil
+	name := "ROWHOOK_LISTEN_URL"
+	if len(l.labs) > 1 {
+		name = l.variable("LISTEN_URL")
+	}
+	r.env = append(r.env, name+"="+l.roleURL(s.listens.Port()))
+	return nil
+}
+
+// sourceOf is the source as a dispatcher's file has it.
+func (l *lab) sourceOf(s *slot) string {
+	listens := ""
+	if s.listens != nil {
+		listens = fmt.Sprintf(", listen_url: %q", "${"+l.variable("LISTEN_URL")+"}")
+	}
+	return fmt.Sprintf("  %s: {url: %q%s, env: [%q]}\n", l.name, "${"+l.variable("DATABASE_URL")+"}", listens, l.variable("*"))
 }
 
 // proxies returns the proxies that the slot has.
 func (s *slot) proxies() []*faultproxy.Proxy {
-	return slices.DeleteFunc([]*faultproxy.Proxy{s.database, s.listens, s.webhooks}, func(p *faultproxy.Proxy) bool { return p == nil })
+	return slices.DeleteFunc([]*faultproxy.Proxy{s.database, s.listens, s.webhooks, s.messages}, func(p *faultproxy.Proxy) bool { return p == nil })
 }
 
-func (s *slot) name() string { return fmt.Sprintf("slot%d", s.number) }
+func (r *runner) name() string { return fmt.Sprintf("slot%d", r.number) }
 
 // run keeps a dispatcher alive until ctx is done.
-func (s *slot) run(ctx context.Context) error {
+func (r *runner) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		s.mu.Lock()
-		down, changed := s.down, s.changed
-		s.mu.Unlock()
+		r.mu.Lock()
+		down, changed := r.down, r.changed
+		r.mu.Unlock()
 		if down {
 			select {
 			case <-changed:
@@ -100,22 +151,22 @@ func (s *slot) run(ctx context.Context) error {
 			}
 			continue
 		}
-		c, err := process.Start(process.Command{Name: s.name(), Path: s.binary, Args: s.args, Env: s.env, Log: s.log})
+		c, err := process.Start(process.Command{Name: r.name(), Path: r.binary, Args: r.args, Env: r.env, Log: r.log})
 		if err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.child = c
-		s.starts++
-		s.mu.Unlock()
+		r.mu.Lock()
+		r.child = c
+		r.starts++
+		r.mu.Unlock()
 		<-c.Done()
-		s.mu.Lock()
-		s.child = nil
-		if s.ended != c {
-			s.failed++
-			s.last = fmt.Sprintf("%v%s", process.OrExited(c.Err()), c.Log())
+		r.mu.Lock()
+		r.child = nil
+		if r.ended != c {
+			r.failed++
+			r.last = fmt.Sprintf("%v%s", process.OrExited(c.Err()), c.Log())
 		}
-		s.mu.Unlock()
+		r.mu.Unlock()
 		wait(ctx, restartDelay)
 	}
 	return nil
@@ -132,44 +183,44 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // take keeps the dispatcher from being started again, and returns the running one; nil: none runs.
-func (s *slot) take() *process.Process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.setDown(true)
-	s.ended = s.child
-	return s.child
+func (r *runner) take() *process.Process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.setDown(true)
+	r.ended = r.child
+	return r.child
 }
 
 // release lets it be started again.
-func (s *slot) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.setDown(false)
+func (r *runner) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.setDown(false)
 }
 
-func (s *slot) setDown(down bool) {
-	s.down = down
-	close(s.changed)
-	s.changed = make(chan struct{})
+func (r *runner) setDown(down bool) {
+	r.down = down
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
-func (s *slot) running() *process.Process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.child
+func (r *runner) running() *process.Process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.child
 }
 
 // ready waits until the dispatcher runs and is ready.
-func (s *slot) ready(ctx context.Context) error {
+func (r *runner) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
-		if c := s.running(); c != nil {
+		if c := r.running(); c != nil {
 			return c.WaitReady(ctx, time.Minute)
 		}
 		wait(ctx, 10*time.Millisecond)
 	}
-	return fmt.Errorf("%s does not run although no fault is left: %s", s.name(), s.last)
+	return fmt.Errorf("%s does not run although no fault is left: %s", r.name(), r.last)
 }
 
 // stopPatience is how long a dispatcher may take to stop: its grace period, and the last writes to
@@ -177,8 +228,8 @@ func (s *slot) ready(ctx context.Context) error {
 const stopPatience = 40 * time.Second
 
 // stop ends the dispatcher in order. hard sends a second signal.
-func (s *slot) stop(hard bool) error {
-	c := s.take()
+func (r *runner) stop(hard bool) error {
+	c := r.take()
 	if c == nil {
 		return nil
 	}
@@ -189,16 +240,20 @@ func (s *slot) stop(hard bool) error {
 	return c.Stop(stopPatience)
 }
 
-// close ends what is left.
+// close ends the proxies.
 func (s *slot) close() {
-	if c := s.take(); c != nil {
-		_ = c.Signal(goOn) // in case it is stopped
-		c.Kill()
-	}
 	for _, p := range s.proxies() {
 		p.Close()
 	}
-	if s.log != nil {
-		_ = s.log.Close() // for people
+}
+
+// close ends what is left.
+func (r *runner) close() {
+	if c := r.take(); c != nil {
+		_ = c.Signal(goOn) // in case it is stopped
+		c.Kill()
+	}
+	if r.log != nil {
+		_ = r.log.Close() // for people
 	}
 }

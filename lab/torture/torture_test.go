@@ -39,7 +39,36 @@ func TestTenMinutesHaveEnoughFaultsOfEnoughKinds(t *testing.T) {
 			require.LessOrEqual(t, f.At+f.For, 10*time.Minute)
 		}
 		require.GreaterOrEqual(t, len(faults), 200)
+		require.Len(t, kinds, len(natures())-ofStreams(), "seed %d lacks a kind", seed)
+	}
+}
+
+// ofStreams counts the kinds of faults that strike what is published.
+func ofStreams() (n int) {
+	for _, nature := range natures() {
+		if nature.publishing {
+			n++
+		}
+	}
+	return n
+}
+
+func TestEachSourceIsStruckAndWhatTheyShareStrikesAll(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		kinds, sources := map[string]bool{}, map[int]int{}
+		for _, f := range (plan{seed: seed, length: 10 * time.Minute, slots: 3, sources: 3, nats: true}).schedule() {
+			kinds[f.Kind] = true
+			sources[f.Source]++
+			require.Equal(t, natures()[f.Kind].wide, f.Source == everywhere, f.Kind)
+			if natures()[f.Kind].publishing {
+				require.Equal(t, publishing, f.Source)
+			}
+		}
 		require.Len(t, kinds, len(natures()), "seed %d lacks a kind", seed)
+		for source := range 3 {
+			require.Greater(t, sources[source], 40)
+		}
 	}
 }
 
@@ -136,7 +165,7 @@ func TestMutationsFitTheProgram(t *testing.T) {
 }
 
 func (m mutation) plan() []*fault {
-	return plan{seed: 1, length: time.Minute, slots: 3, only: m.only}.schedule()
+	return plan{seed: 1, length: time.Minute, slots: 3, sources: m.sources, nats: m.nats, only: m.only}.schedule()
 }
 
 // story is a run without faults: one insert into each table, delivered by the first attempt.
@@ -536,6 +565,21 @@ func TestOptionsAreChecked(t *testing.T) {
 	require.Equal(t, []string{faultKill, moodDate}, opt.plan().only)
 }
 
+func TestAFewSecondsOfSeveralSourcesEndClean(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	opt, err := parse([]string{"--minutes", "0.1", "--seed", "1", "--sources", "2", "--writers", "1", "--pg-bin", os.Getenv("ROWHOOK_TEST_POSTGRES_BIN")}, &log)
+	require.NoError(t, err)
+	opt.restless = true
+	r, err := torture(t.Context(), opt, &log)
+	require.NoError(t, err, log.String())
+	require.Empty(t, r.problems(), log.String())
+	require.Len(t, r.Verdicts, 2)
+	for _, v := range r.Verdicts {
+		require.Greater(t, v.Archived, 20, v.Source)
+	}
+}
+
 func TestAFewSecondsOfTortureEndClean(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
@@ -544,7 +588,7 @@ func TestAFewSecondsOfTortureEndClean(t *testing.T) {
 	r, err := torture(t.Context(), opt, &log)
 	require.NoError(t, err, log.String())
 	require.Empty(t, r.problems(), log.String())
-	require.Greater(t, r.Verdict.Archived, 100)
+	require.Greater(t, r.Verdicts[0].Archived, 100)
 	require.NotEmpty(t, r.Faults)
 }
 

@@ -25,16 +25,20 @@ type writer struct {
 	began     time.Time     // when the present change was begun
 	committed *atomic.Int64 // transactions, of all writers
 	failed    *atomic.Int64
+	triggers  []string
 }
+
+// sourceSpan is the distance between the ids of two sources: none has a row or a version of another one.
+const sourceSpan = 10_000 * writerSpan
 
 // writerSpan is the distance between the ids of two writers.
 const writerSpan = 10_000_000_000
 
 func newWriter(l *lab, number int) *writer {
 	return &writer{
-		url:  l.server.URL(database) + "&lock_timeout=5s&statement_timeout=20s&application_name=writer",
-		r:    rand.New(rand.NewPCG(l.opt.seed, uint64(number)+1)), //nolint:gosec // no secret
-		base: int64(number+1) * writerSpan, known: map[string][]int64{}, committed: &l.committed, failed: &l.failed,
+		url:  l.server.URL(l.database) + "&lock_timeout=5s&statement_timeout=20s&application_name=writer",
+		r:    rand.New(rand.NewPCG(l.opt.seed, uint64(l.source)<<32+uint64(number)+1)), //nolint:gosec // no secret
+		base: int64(l.source)*sourceSpan + int64(number+1)*writerSpan, triggers: l.triggers(), known: map[string][]int64{}, committed: &l.committed, failed: &l.failed,
 	}
 }
 
@@ -72,7 +76,7 @@ type step struct {
 func (w *writer) decide() transaction {
 	var t transaction
 	one := func() step {
-		s := step{trigger: triggers()[w.r.IntN(len(triggers()))], rows: 1, pick: w.r.Uint64()}
+		s := step{trigger: w.triggers[w.r.IntN(len(w.triggers))], rows: 1, pick: w.r.Uint64()}
 		switch n := w.r.IntN(100); {
 		case n < 50:
 			s.op = 'I'
