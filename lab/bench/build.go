@@ -18,6 +18,7 @@ type build struct {
 	// no profiles.
 	profile string
 	text    string // what its command version prints
+	peer    bool   // it is another program than rowhook: see peers
 }
 
 // buildTree compiles the tree of the working directory.

@@ -103,6 +103,9 @@ func (d *database) apply(ctx context.Context, b build, hooks ...hook) error {
 
 // applyWith applies further configuration beside the triggers, too.
 func (d *database) applyWith(ctx context.Context, b build, settings string, hooks ...hook) error {
+	if b.peer {
+		return d.setUpPeer(ctx, b)
+	}
 	var text strings.Builder
 	text.WriteString(settings)
 	text.WriteString("triggers:\n")
@@ -137,6 +140,9 @@ func (d *database) dispatch(ctx context.Context, b build, concurrency int, flags
 		return nil, err
 	}
 	env := []string{"DATABASE_URL=" + way}
+	if b.peer {
+		args, env = []string{"run"}, d.peerEnv(concurrency)
+	}
 	if b.profile != "" {
 		if path, err = self(); err != nil {
 			return nil, err
@@ -183,11 +189,11 @@ func (d *database) walPosition(ctx context.Context) (float64, error) {
 	return float64(n), nil
 }
 
-// deadTuples returns how many row versions of Rowhook's tables have become dead so far. A session
+// deadTuples returns how many row versions of the queue's tables have become dead so far. A session
 // reports that when it ends, or after a second.
 func (d *database) deadTuples(ctx context.Context) (float64, error) {
 	var n int64
-	err := d.conn.QueryRow(ctx, "select coalesce(sum(n_tup_upd + n_tup_del), 0)::bigint from pg_stat_user_tables where schemaname = 'rowhook'").Scan(&n)
+	err := d.conn.QueryRow(ctx, "select coalesce(sum(n_tup_upd + n_tup_del), 0)::bigint from pg_stat_user_tables where schemaname <> 'public'").Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("ask for dead tuples: %w", err)
 	}

@@ -116,7 +116,7 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 		return nil, err
 	}
 	count(s, r.events, got)
-	settled, err := db.settled(ctx, 30*time.Second)
+	settled, err := r.settle(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, dispatchers[0].Log())
 	}

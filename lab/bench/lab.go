@@ -101,12 +101,22 @@ func (l *lab) findBuilds(ctx context.Context, opt options) error {
 		}
 	}
 	l.builds = []build{b}
-	if opt.against == "" {
-		return nil
+	if opt.against != "" {
+		other, err := newBuild(ctx, "other", opt.against)
+		if err != nil {
+			return err
+		}
+		l.builds = append(l.builds, other)
 	}
-	other, err := newBuild(ctx, "other", opt.against)
-	l.builds = append(l.builds, other)
-	return err
+	for _, p := range opt.peers {
+		one, err := newBuild(ctx, p.name, p.path)
+		if err != nil {
+			return err
+		}
+		one.peer = true
+		l.builds = append(l.builds, one)
+	}
+	return nil
 }
 
 // close ends what the lab started.

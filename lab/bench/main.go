@@ -35,6 +35,7 @@ type options struct {
 	sizes           sizes
 	only            []string
 	binary, against string
+	peers           peers
 	pgBin, profile  string
 	data            string
 	json, markdown  string
@@ -135,12 +136,13 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	only, repeat := "", 0
 	f.BoolVar(&opt.quick, "quick", false, "small sizes, one repetition; takes two minutes")
-	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L, M, distance and those of --delivery")
+	f.StringVar(&only, "only", "", "scenarios to run, separated by commas: A, curve, B, C, C', D ... K; and, only if named, L, M, distance, peers and those of --delivery")
 	f.BoolVar(&opt.delivery, "delivery", false, "run the scenarios about order, batches, rates and outages: batch, batch-wait, rate, outage, order, hot-key, order-4")
 	f.DurationVar(&opt.outage, "outage", 0, "how long the endpoint of the scenario outage is down (default 1m; 8s with --quick; the goals are for 10m)")
 	f.IntVar(&repeat, "repeat", 0, "number of repetitions; the medians are shown (default 3; 1 with --quick)")
 	f.StringVar(&opt.binary, "binary", "", "rowhook program to measure (default: compiled from the tree)")
 	f.StringVar(&opt.against, "against", "", "another rowhook program to measure in turn with the first")
+	f.Var(&opt.peers, "peer", "NAME=PROGRAM: another program to measure in the scenario peers, after each repetition of rowhook; may be repeated. scripts/bench --peers builds those of lab/peers")
 	f.BoolVar(&opt.fsync, "fsync", true, "let Postgres wait for the disk")
 	f.StringVar(&opt.data, "data", "", "directory for Postgres' temporary data (default: that of temporary files)")
 	f.StringVar(&opt.pgBin, "pg-bin", "", "directory of the PostgreSQL programs (default: the newest installed)")
@@ -212,6 +214,9 @@ func measureAll(ctx context.Context, opt options, stderr io.Writer) (r *results,
 	for i := range opt.sizes.Repeat {
 		for _, s := range chosen {
 			for _, b := range l.builds {
+				if b.peer && !s.peers {
+					continue
+				}
 				if err := l.once(ctx, r, s, b, i); err != nil {
 					failures = append(failures, err)
 				}

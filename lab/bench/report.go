@@ -76,7 +76,7 @@ func figureTable(r *results) *table {
 		head:  []string{"", "measure", "value", "from", "to", "goal", "verdict", "load", "others"},
 		right: []bool{false, false, true, true, true, true, false, true, true},
 	}
-	compared := len(r.Builds) > 1
+	compared := slices.ContainsFunc(r.Builds, func(b string) bool { return strings.HasPrefix(b, "other: ") })
 	if compared {
 		t.head = slices.Insert(t.head, 3, "other", "this/other")
 		t.right = slices.Insert(t.right, 3, true, true)
@@ -193,6 +193,9 @@ func costTable(r *results) *table {
 		t.head, t.right = append(t.head, head), append(t.right, true)
 	}
 	for _, one := range r.Scenarios {
+		if one.Scenario == "peers" {
+			continue // has a table of its own
+		}
 		row := []string{one.Scenario, one.Build}
 		some := false
 		for _, m := range costs() {
@@ -254,7 +257,7 @@ func render(r *results, markdown bool) string {
 	for _, b := range r.Builds {
 		out += b + "\n"
 	}
-	out += show(figureTable(r)) + show(costTable(r)) + show(curveTable(r))
+	out += show(figureTable(r)) + show(costTable(r)) + show(curveTable(r)) + show(peerTable(r))
 	if b := r.find("B", "this"); b != nil && b.Median["memory"] > memoryGoal {
 		out += fmt.Sprintf("\nmemory while draining B: %.1f MB, goal %d: missed\n", b.Median["memory"], memoryGoal)
 	}

@@ -21,6 +21,7 @@ type scenario struct {
 	named bool // it runs only where --only names it, or --delivery
 	// delivery says that it is one of the scenarios about order, batches, rates and outages.
 	delivery bool
+	peers    bool // it measures peers, too
 }
 
 // scenarios lists them in the order in which a repetition runs them.
@@ -42,6 +43,7 @@ func (l *lab) scenarios() []scenario {
 		{key: "L", title: "an operator's questions beside a long history", run: l.measureQuestions, named: true},
 		{key: "M", title: "latency beside redeliveries, a backfill and retention", run: l.measureOperations, named: true},
 		{key: "distance", title: "a database that is far away", run: l.measureDistance, named: true},
+		{key: "peers", title: "rowhook beside other ways", run: l.measurePeer, named: true, peers: true},
 		{key: "batch", title: "drain in batches of 100", run: l.measureBatches, named: true, delivery: true},
 		{key: "batch-wait", title: "commit to receipt with a batch that waits for nothing", run: l.measureBatchLatency, named: true, delivery: true},
 		{key: "rate", title: "a rate over four dispatchers", run: l.measureRate, named: true, delivery: true},

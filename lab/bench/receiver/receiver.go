@@ -292,7 +292,7 @@ func findSeq(body []byte) int64 {
 		return 0
 	}
 	var n int64
-	for _, c := range body[at+len(seqName):] {
+	for _, c := range bytes.TrimLeft(body[at+len(seqName):], " ") { // jsonb is written with a space
 		if c < '0' || c > '9' {
 			break
 		}

@@ -134,3 +134,12 @@ func TestRemoteAwaitReturnsWhenEnoughArrivedOrTimeIsOver(t *testing.T) {
 	require.Len(t, stamps, 11)
 	require.NotZero(t, stamps[3])
 }
+
+func TestARowThatWasWrittenAsJSONBIsFound(t *testing.T) {
+	t.Parallel()
+	r, url := serve(t)
+	r.Reset(3)
+	post(t, url, `{"op": "INSERT", "data": {"new": {"seq": 3, "status": "placed"}}}`)
+	require.EqualValues(t, 1, r.Stats().Distinct)
+	require.NotZero(t, r.Stamps()[3])
+}
