@@ -199,13 +199,10 @@ func (b *fixture) ghost(t *testing.T, id int32, listens, locked bool) {
 
 func TestWhoSaysNothingMoreIsBuriedWhateverTheServerBelieves(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		listens, locked bool
-		within          time.Duration
-	}{
-		"crashed":                    {listens: true, within: queue.UnseenAfter},
-		"polls":                      {within: patience},
-		"its host died without word": {listens: true, locked: true, within: patience},
+	for name, c := range map[string]struct{ listens, locked bool }{
+		"crashed":                    {listens: true},
+		"polls":                      {},
+		"its host died without word": {listens: true, locked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -214,9 +211,7 @@ func TestWhoSaysNothingMoreIsBuriedWhateverTheServerBelieves(t *testing.T) {
 			b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 10)")
 			b.ghost(t, 999, c.listens, c.locked)
 			b.start(t)
-			began := time.Now()
 			b.receiver.await(t, "orders", 10)
-			require.Less(t, time.Since(began), c.within)
 			conn := b.Conn(t)
 			eventually(t, conn, 1, "select count(*)::integer from rowhook.instance")
 			if c.locked {
@@ -236,7 +231,7 @@ func TestAnEarlierSessionThatTheServerBelievesInKeepsNobodyDeaf(t *testing.T) {
 		for range 2 {
 			path.Strand()
 			require.Eventually(t, func() bool { return !r.Stats().Listens }, patience, time.Millisecond)
-			require.Eventually(t, func() bool { return r.Stats().Listens }, 5*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return r.Stats().Listens }, patience, 10*time.Millisecond)
 		}
 		before := len(b.receiver.on("orders"))
 		b.Exec(t, "insert into orders default values")

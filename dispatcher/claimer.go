@@ -37,6 +37,7 @@ type claimer struct {
 	log           *slog.Logger
 	pollInterval  time.Duration // Config.PollInterval
 	noListen      bool          // Config.NoListen
+	ringWithin    time.Duration // how long after its commit a notification may arrive
 
 	health health      // of its statements; read by Stats
 	silent atomic.Bool // writers are silent on this dispatcher's account; read by Stats
@@ -229,7 +230,7 @@ func (c *claimer) wait(now, next, again time.Time) time.Duration {
 		wait = min(wait, reloadEvery)
 	}
 	if c.unannounced.events != nil {
-		wait = min(wait, c.unannounced.polled.Add(ringWithin).Sub(now))
+		wait = min(wait, c.unannounced.polled.Add(c.ringWithin).Sub(now))
 	}
 	if c.listens {
 		if w, ok := c.bell.Wait(now); ok {

@@ -277,7 +277,7 @@ func compose(cfg Config) *Dispatcher {
 		claimer: &claimer{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, loader: loader, sender: sender, repairer: repairer, taker: taker, session: listening,
 			commits: commits, notifications: notifications, disk: disk, tell: tell, log: log,
-			pollInterval: cfg.PollInterval, noListen: cfg.NoListen,
+			pollInterval: cfg.PollInterval, noListen: cfg.NoListen, ringWithin: ringWithin,
 		},
 		peers: &peers{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, pulse: pulse, configuration: configuration, unable: unable,

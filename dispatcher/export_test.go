@@ -2,12 +2,16 @@ package dispatcher
 
 import (
 	"context"
+	"time"
 
 	"github.com/rowhook/rowhook/internal/queue"
 )
 
 // Pretend has a dispatcher that does not run yet see what f makes of each Watch.
 func Pretend(d *Dispatcher, f func(*queue.Watch)) { d.peers.pretend = f }
+
+// RingWithin gives notifications of a dispatcher that does not run yet another time to arrive.
+func RingWithin(d *Dispatcher, within time.Duration) { d.claimer.ringWithin = within }
 
 // LookAtCaptures is what a dispatcher does once a minute.
 func LookAtCaptures(ctx context.Context, d *Dispatcher) { d.captures.look(ctx) }

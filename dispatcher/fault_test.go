@@ -260,7 +260,7 @@ func TestWhatBecomesDueWhileTheNextDueTimeIsAskedForIsNotForgotten(t *testing.T)
 	require.Eventually(t, func() bool {
 		var none bool
 		return conn.QueryRow(t.Context(), "select not exists (select from rowhook.event_log)").Scan(&none) == nil && none
-	}, 15*time.Second, 20*time.Millisecond, "events that are due wait for the poll")
+	}, patience, 20*time.Millisecond, "events that are due wait for the poll, of an hour")
 }
 
 // What the planner knows of a queue that was empty when it was last analyzed must not make a claim

@@ -10,14 +10,14 @@ import (
 
 // unannounced are new events that the interval poll found although writers should have notified.
 // The poll may have run just before their notification arrived, so reportMissed waits for
-// ringWithin.
+// claimer.ringWithin.
 type unannounced struct {
 	polling bool          // nothing but the interval poll makes the next claim look
 	polled  time.Time     // when the poll ran that found the first of events
 	events  map[int32]int // how many, by trigger; nil: none
 }
 
-// ringWithin is how long after its commit a notification may arrive.
+// ringWithin is claimer.ringWithin of a dispatcher.
 const ringWithin = 200 * time.Millisecond
 
 // expectAnnounced is called before a claim that the interval poll causes. If nothing else causes
@@ -52,7 +52,7 @@ func (c *claimer) noteUnannounced(events []queue.Claimed) {
 // reportMissed counts events found by polling whose notification never arrived. It reports nothing
 // while another dispatcher has silenced the doorbell, because then no notification is expected.
 func (c *claimer) reportMissed(ctx context.Context, now time.Time) error {
-	if c.unannounced.events == nil || now.Sub(c.unannounced.polled) < ringWithin {
+	if c.unannounced.events == nil || now.Sub(c.unannounced.polled) < c.ringWithin {
 		return nil
 	}
 	missed := 0

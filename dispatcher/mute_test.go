@@ -26,6 +26,14 @@ import (
 // use.
 func (b *fixture) startPretending(t *testing.T, percent *atomic.Int64, change ...func(*dispatcher.Config)) (*dispatcher.Dispatcher, *dispatcher.TestLog, context.CancelFunc) {
 	t.Helper()
+	return b.startChanged(t, func(d *dispatcher.Dispatcher) {
+		dispatcher.Pretend(d, func(w *queue.Watch) { w.Notices = float64(percent.Load()) / 100 })
+	}, change...)
+}
+
+// startChanged runs a dispatcher that was changed before.
+func (b *fixture) startChanged(t *testing.T, prepare func(*dispatcher.Dispatcher), change ...func(*dispatcher.Config)) (*dispatcher.Dispatcher, *dispatcher.TestLog, context.CancelFunc) {
+	t.Helper()
 	log := &dispatcher.TestLog{}
 	cfg := dispatcher.Config{DatabaseURL: b.URL(), PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))}
 	for _, c := range change {
@@ -33,7 +41,7 @@ func (b *fixture) startPretending(t *testing.T, percent *atomic.Int64, change ..
 	}
 	d, err := dispatcher.New(cfg)
 	require.NoError(t, err)
-	dispatcher.Pretend(d, func(w *queue.Watch) { w.Notices = float64(percent.Load()) / 100 })
+	prepare(d)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // run runs l until the end of the test, and waits for it.
 func run(t *testing.T, l *listener.Listener) {
@@ -140,7 +140,7 @@ func TestHeartbeatReplacesASessionThatIsDeadButLooksOpen(t *testing.T) {
 	// between are lost.
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
-	for late := time.After(20 * time.Second); ; {
+	for late := time.After(patience); ; {
 		db.Exec(t, "select pg_notify('rowhook', 'after')")
 		select {
 		case payload := <-heard:
@@ -170,10 +170,10 @@ func TestHeartbeatKeepsASessionThatAnswers(t *testing.T) {
 			return err
 		},
 		PingChannel: "rowhook_ping_2",
-		Heartbeat:   200 * time.Millisecond,
+		Heartbeat:   5 * time.Second, // within which the ping has to arrive, also on a busy machine
 	})
 	receive(t, listening)
-	for range 4 {
+	for range 2 {
 		receive(t, pings)
 	}
 	require.Empty(t, lost)

@@ -284,7 +284,7 @@ func TestAGivenServerKeepsNothingButTheTemplate(t *testing.T) {
 			h.Wait(t, "order_placed")
 		})
 	}
-	require.Eventually(t, func() bool { return len(databases(t, server, "rowhook_test_%")) == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(databases(t, server, "rowhook_test_%")) == 0 }, time.Minute, 10*time.Millisecond)
 	require.Len(t, databases(t, server, "rowhook%"), 1, "the template")
 }
 
@@ -395,7 +395,7 @@ func TestAStartThatFailsKeepsNoDatabase(t *testing.T) {
 		require.Contains(t, text, want)
 		require.NotContains(t, text, "is kept")
 	}
-	require.Eventually(t, func() bool { return len(databases(t, url, "rowhook_test_%")) == len(before) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(databases(t, url, "rowhook_test_%")) == len(before) }, time.Minute, 10*time.Millisecond)
 }
 
 // A migrator of pgtestdb makes a database like this, and the test gets a copy of it.

@@ -264,7 +264,7 @@ func TestBusyTableHoldsNothingUp(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool {
 		return writer.scalar(t, "select exists (select from pg_locks where not granted and relation = 't'::regclass and database = (select oid from pg_database where datname = current_database()))") == "true"
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	busy.do(t, "commit")
 	require.NoError(t, <-done)
 	w.do(t, "insert into t values (3)")

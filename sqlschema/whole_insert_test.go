@@ -3,7 +3,6 @@ package sqlschema_test
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -165,11 +164,9 @@ func TestStatementThatInsertsNothingDoesNotRing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "mine", n.Payload)
 	w.do(t, "insert into t select generate_series(1, 5)")
-	started := time.Now()
 	n, err = listening.WaitForNotification(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "1", n.Payload)
-	require.Less(t, time.Since(started), 5*time.Second)
 }
 
 // lz4 takes a tenth of the writer's time that pglz takes. Measured for 1 MB of incompressible JSON:

@@ -47,9 +47,9 @@ func TestAResultSaysWhetherThereWasAConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ep := endpoint(t, trigger.Webhook{URL: c.url, Timeout: trigger.Duration(500 * time.Millisecond)})
-			if c.kind == KindDNS {
-				ep = endpoint(t, trigger.Webhook{URL: c.url})
+			ep := endpoint(t, trigger.Webhook{URL: c.url})
+			if c.kind == KindTimeout {
+				ep = endpoint(t, trigger.Webhook{URL: c.url, Timeout: trigger.Duration(2 * time.Second)})
 			}
 			client := newClient(t, c.config)
 			if c.config.Proxy != nil {

@@ -181,7 +181,7 @@ func TestIdleWiresAreClosedWhenTheirReceiversAre(t *testing.T) {
 	pool.look()
 	require.Equal(t, 1, idleWires(c), "it is open")
 	close(shut)
-	require.Eventually(t, func() bool { pool.look(); return idleWires(c) == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { pool.look(); return idleWires(c) == 0 }, time.Minute, time.Millisecond)
 	<-closed
 }
 

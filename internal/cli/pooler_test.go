@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -88,14 +87,13 @@ func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		args    []string
-		direct  bool          // there is a way past the pooler, too
-		slow    time.Duration // a commit may take so long to arrive
+		direct  bool // there is a way past the pooler, too
 		says    string
 		refused bool
 	}{
-		{"with a listen URL", []string{"--poll-interval", "1h"}, true, 3 * time.Second, "ready", false},
-		{"without one, polling", []string{"--no-listen", "--poll-interval", "200ms"}, false, 5 * time.Second, "not listening for notifications: changes are found by polling", false},
-		{"without either", nil, false, 0, "seems to lead through a pooler: set ROWHOOK_LISTEN_URL", true},
+		{"with a listen URL", []string{"--poll-interval", "1h"}, true, "ready", false},
+		{"without one, polling", []string{"--no-listen", "--poll-interval", "200ms"}, false, "not listening for notifications: changes are found by polling", false},
+		{"without either", nil, false, "seems to lead through a pooler: set ROWHOOK_LISTEN_URL", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -119,11 +117,9 @@ func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 			require.Zero(t, code, stderr)
 			conn := db.Conn(t)
 			for n := range 20 {
-				began := time.Now()
 				_, err := conn.Exec(t.Context(), "insert into orders (status) values ('single')")
 				require.NoError(t, err)
 				require.Zero(t, l.await(t, n+1))
-				require.Less(t, time.Since(began), c.slow)
 			}
 			db.Exec(t, "insert into orders (status) select 'bulk' from generate_series(1, 2000)")
 			require.Zero(t, l.await(t, 2020))

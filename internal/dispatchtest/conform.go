@@ -46,7 +46,7 @@ type FarEnd interface {
 
 // Conform has a destination do what each one has to do. make makes a far end.
 func Conform(t *testing.T, make func(t *testing.T) FarEnd) {
-	const usual, maxBody = 10 * time.Second, 64 << 10
+	const usual, maxBody = Patience, 64 << 10
 	source := trigger.Variables(func(name string) (string, bool) { return Secret, name == "SECRET" })
 	open := func(t *testing.T, timeout time.Duration) (FarEnd, dispatcher.Destination, dispatcher.Endpoint) {
 		t.Helper()
@@ -147,19 +147,19 @@ func Conform(t *testing.T, make func(t *testing.T) FarEnd) {
 		require.Equal(t, webhook.KindTimeout, r.Kind, "%+v", r)
 		require.Contains(t, r.Err, "1s")
 		require.GreaterOrEqual(t, took, 990*time.Millisecond)
-		require.Less(t, took, 5*time.Second)
+		require.Less(t, took, Patience)
 		require.False(t, r.Hopeless)
 		silent(t, ep, &r)
 	})
 	t.Run("an attempt ends when it is canceled, and says why", func(t *testing.T) {
 		t.Parallel()
-		far, _, ep := open(t, usual)
+		far, _, ep := open(t, 10*time.Minute)
 		far.Hang(t)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(100*time.Millisecond, func() { cancel(errors.New("somebody wants it")) })
 		began := time.Now()
 		r := ep.Send(ctx, Event(1))
-		require.Less(t, time.Since(began), usual/2)
+		require.Less(t, time.Since(began), Patience)
 		require.Equal(t, webhook.KindCanceled, r.Kind, "%+v", r)
 		require.Contains(t, r.Err, "somebody wants it")
 		r = ep.Send(ctx, Event(2))

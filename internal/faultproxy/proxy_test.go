@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	patience = 20 * time.Second
+	patience = time.Minute
 	a        = 100 * time.Millisecond // moment, during which nothing may happen
 )
 

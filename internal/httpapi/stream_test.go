@@ -53,6 +53,7 @@ func (d *desk) stream(t *testing.T, path, accept string, f func(next func() stri
 				return line
 			}
 		}
+		require.NoError(t, lines.Err(), "the stream is cut off")
 		return ""
 	})
 }
@@ -85,9 +86,7 @@ func TestTailsAreFewAndEndWithTheServer(t *testing.T) {
 	open = func(n int) {
 		if n == 0 {
 			require.Equal(t, "429 too_many", d.problem(t, "GET", "/api/v1/events/tail", nil))
-			began := time.Now()
 			require.NoError(t, d.stop())
-			require.Less(t, time.Since(began), 4*time.Second)
 			return
 		}
 		if n%2 == 0 { // those of the status are among them

@@ -351,7 +351,7 @@ func somebodyWaits(t *testing.T, s *Sink) {
 		s.journal.mu.Lock()
 		defer s.journal.mu.Unlock()
 		return s.journal.changed != nil
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func TestAMissSpeaksOfNoTimeThatNobodyWaited(t *testing.T) {
@@ -404,7 +404,7 @@ func TestAWaitKeepsNoDeliveryInMemory(t *testing.T) {
 		default:
 			return false
 		}
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	stop()
 	require.NotNil(t, <-ended)
 }

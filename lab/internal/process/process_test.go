@@ -12,7 +12,7 @@ import (
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func shell(t *testing.T, script string, log *bytes.Buffer) *process.Process {
 	t.Helper()
