@@ -60,7 +60,7 @@ func TestAClaimThatRunsAfterItWasGivenBackThroughAPoolerIsGivenBackAgain(t *test
 		d.repairer.mu.Lock()
 		defer d.repairer.mu.Unlock()
 		return len(d.repairer.lost) == 1 && !d.repairer.lost[0].next.IsZero()
-	}, 30*time.Second, time.Millisecond, "its events are looked for once, and will be again")
+	}, time.Minute, time.Millisecond, "its events are looked for once, and will be again")
 	require.NoError(t, pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(t.Context(), "insert into orders values (1), (2), (3)"); err != nil {
 			return err
@@ -72,7 +72,7 @@ func TestAClaimThatRunsAfterItWasGivenBackThroughAPoolerIsGivenBackAgain(t *test
 	for range 3 {
 		select {
 		case <-got:
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			require.FailNow(t, "the events wait for the end of their lease")
 		}
 	}
@@ -126,7 +126,7 @@ create trigger refuse before update on rowhook.event_log for each row when (old.
 	go func() { done <- d.Run(ctx) }()
 	t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
 	<-d.Ready()
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), "can't give back") }, 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "can't give back") }, time.Minute, 5*time.Millisecond)
 	for n := range 20 {
 		_, err = conn.Exec(t.Context(), "insert into orders values ($1)", n)
 		require.NoError(t, err)

@@ -408,7 +408,7 @@ func TestWrongUseIsExplained(t *testing.T) {
 		"one of the sources is nil": func(t testing.TB) {
 			shop(t, rowhooktest.Migrate(func(context.Context, string) error { return nil }, nil))
 		},
-		"option 3 of 3 is nil":           func(t testing.TB) { shop(t, nil) },
+		"option 4 of 4 is nil":           func(t testing.TB) { shop(t, nil) },
 		"Wait: match 2 of 2 is nil":      func(t testing.TB) { shop(t).Wait(t, "", rowhooktest.Op("insert"), nil) },
 		"Never: match 1 of 1 is nil":     func(t testing.TB) { shop(t).Never(t, "", rowhooktest.All(nil)) },
 		"Order: event 1: match 1 of 1":   func(t testing.TB) { shop(t).Order(t, "", nil) },

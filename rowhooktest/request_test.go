@@ -18,7 +18,7 @@ import (
 
 func TestAHandlerGetsWhatATemplateMakes(t *testing.T) {
 	t.Parallel()
-	h := rowhooktest.Start(t, rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
+	h := rowhooktest.Start(t, patient(), rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
 triggers:
   - name: order_placed
     table: public.orders
@@ -64,7 +64,7 @@ triggers:
 
 func TestAHandlerGetsWhatAFormatAndCompressionMake(t *testing.T) {
 	t.Parallel()
-	h := rowhooktest.Start(t, rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
+	h := rowhooktest.Start(t, patient(), rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
 triggers:
   - name: order_packed
     table: public.orders

@@ -36,10 +36,13 @@ func TestMain(m *testing.M) {
 }
 
 // shop starts a harness of the shop in testdata.
+// patient waits for what must happen on a machine that is busy.
+func patient() rowhooktest.Option { return rowhooktest.Timeout(time.Minute) }
+
 func shop(t testing.TB, more ...rowhooktest.Option) *rowhooktest.Harness {
 	t.Helper()
 	return rowhooktest.Start(t, append([]rowhooktest.Option{
-		rowhooktest.File("testdata/rowhook.yaml"), rowhooktest.Schema("testdata/schema.sql"),
+		rowhooktest.File("testdata/rowhook.yaml"), rowhooktest.Schema("testdata/schema.sql"), patient(),
 	}, more...)...)
 }
 
@@ -121,7 +124,7 @@ func TestRetriesTakeNoTime(t *testing.T) {
 
 func TestAHandlerGetsTheRequestsAndAnswersThem(t *testing.T) {
 	t.Parallel()
-	h := rowhooktest.Start(t, rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
+	h := rowhooktest.Start(t, patient(), rowhooktest.Schema("testdata/schema.sql"), rowhooktest.Config(`
 triggers:
   - name: order_placed
     table: public.orders
@@ -208,7 +211,7 @@ func TestATransactionSeesWhatItHasRecorded(t *testing.T) {
 
 func TestTablesAreNamedAsInSQLOrAsTheyAre(t *testing.T) {
 	t.Parallel()
-	h := rowhooktest.Start(t, rowhooktest.SQL(`create schema "My Shop"; create table "My Shop"."Guest.Notes" (id int)`), rowhooktest.Config(`
+	h := rowhooktest.Start(t, patient(), rowhooktest.SQL(`create schema "My Shop"; create table "My Shop"."Guest.Notes" (id int)`), rowhooktest.Config(`
 triggers:
   - name: noted
     table: '"My Shop"."Guest.Notes"'
@@ -265,7 +268,7 @@ func TestMigrationsWithSourcesRunOnceAndOthersForEachTest(t *testing.T) {
 				option = rowhooktest.Migrate(migrate, c.with)
 			}
 			for range 3 {
-				h := rowhooktest.Start(t, append(c.more, rowhooktest.File("testdata/rowhook.yaml"), option)...)
+				h := rowhooktest.Start(t, append(c.more, patient(), rowhooktest.File("testdata/rowhook.yaml"), option)...)
 				order(t, h, 1)
 				h.Wait(t, "order_placed")
 			}
@@ -325,7 +328,7 @@ func TestATemplateThatWasMadeAnewIsCopiedAgain(t *testing.T) {
 	server := pgtest.NewServer(t)
 	own := server.NewEmpty(t)
 	start := func(version string) *rowhooktest.Harness {
-		return rowhooktest.Start(t, rowhooktest.Server(server.URL("postgres")), rowhooktest.File("testdata/rowhook.yaml"),
+		return rowhooktest.Start(t, patient(), rowhooktest.Server(server.URL("postgres")), rowhooktest.File("testdata/rowhook.yaml"),
 			rowhooktest.Template("own"), rowhooktest.Version(version))
 	}
 	alter := func(sql string) {
@@ -411,7 +414,7 @@ func TestADatabaseOfTheCallerIsUsedAsItIs(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, made.Drop(context.Background(), time.Minute)) })
 	t.Run("inner", func(t *testing.T) {
-		h := rowhooktest.Start(t, append(options, rowhooktest.Database(made.URL))...)
+		h := rowhooktest.Start(t, append(options, patient(), rowhooktest.Database(made.URL))...)
 		require.Equal(t, made.URL, h.URL())
 		order(t, h, 1)
 		h.Wait(t, "order_placed")
@@ -423,7 +426,7 @@ func TestADatabaseOfTheCallerIsUsedAsItIs(t *testing.T) {
 	empty, err := clone.Empty(t.Context(), server, "template0")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, empty.Drop(context.Background(), time.Minute)) })
-	h := rowhooktest.Start(t, append(options, rowhooktest.Database(empty.URL))...)
+	h := rowhooktest.Start(t, append(options, patient(), rowhooktest.Database(empty.URL))...)
 	order(t, h, 1)
 	h.Wait(t, "order_placed")
 }
@@ -454,7 +457,7 @@ func TestVariablesOfATestGoBeforeTheEnvironment(t *testing.T) {
 	for _, value := range []string{"eu", "us"} {
 		t.Run(value, func(t *testing.T) {
 			t.Parallel()
-			h := rowhooktest.Start(t, rowhooktest.SQL("create table orders (id int)"), rowhooktest.Env("REGION", value), rowhooktest.Config(`
+			h := rowhooktest.Start(t, patient(), rowhooktest.SQL("create table orders (id int)"), rowhooktest.Env("REGION", value), rowhooktest.Config(`
 triggers:
   - name: a
     table: public.orders

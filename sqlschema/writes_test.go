@@ -95,7 +95,7 @@ func TestAMigrationGivesUpALockSoonAndTriesAgain(t *testing.T) {
 		}
 		waiting = now
 		return waits >= 2
-	}, 30*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	busy.do(t, "rollback")
 	require.NoError(t, <-migrated)
 	w.apply(t, all("w", "t"))
@@ -116,9 +116,9 @@ func TestAWriteWaitsForTheQueuesLockNoLongerThanItSays(t *testing.T) {
 	patient := w.startWriter(t, "t")
 	require.Eventually(t, func() bool {
 		return migration.scalar(t, "select exists (select from pg_locks where not granted and relation = 'rowhook.event_log'::regclass and database = (select oid from pg_database where datname = current_database()))") == "true"
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	migration.do(t, "commit")
-	require.Eventually(t, func() bool { return w.scalar(t, "select count(*) from rowhook.event_log") != "0" }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return w.scalar(t, "select count(*) from rowhook.event_log") != "0" }, time.Minute, 5*time.Millisecond)
 	rows, _, err := patient.end()
 	require.NoError(t, err)
 	require.Len(t, w.take(t), rows, "what waited is written, and captured")
@@ -151,7 +151,7 @@ func TestAnApplyKilledHalfWayLeavesEveryTableAsItWasOrAsItShallBe(t *testing.T) 
 		// End it when this number of its triggers exists.
 		require.Eventually(t, func() bool {
 			return len(done) > 0 || w.scalar(t, fmt.Sprintf("select count(*) > %d from pg_trigger where tgname like 'rowhook%%'", kill)) == "true"
-		}, 30*time.Second, time.Millisecond)
+		}, time.Minute, 5*time.Millisecond)
 		w.do(t, fmt.Sprintf("select pg_terminate_backend(%d)", conn.PgConn().PID()))
 		completed = <-done == nil
 		_ = conn.Close(t.Context())

@@ -24,7 +24,7 @@ type examined struct {
 // examine runs rowhook doctor, and sees that its exit code is what it says, and that it shows no password.
 func examine(t testing.TB, env []string, args ...string) examined {
 	t.Helper()
-	code, stdout, stderr := rowhook(t, env, append([]string{"doctor", "--json"}, args...)...)
+	code, stdout, stderr := rowhook(t, env, append([]string{"doctor", "--json", "--timeout", "1m"}, args...)...)
 	r := examined{t: t}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r.Report), stdout+stderr)
 	require.Equal(t, map[bool]int{true: 0, false: 1}[r.OK], code, stdout)
@@ -229,7 +229,7 @@ func TestDoctorNamesTheRightThatIsMissing(t *testing.T) {
 func TestDoctorNoticesThatNotificationsGetLost(t *testing.T) {
 	t.Parallel()
 	db, other := pgtest.NewEmpty(t), pgtest.NewEmpty(t)
-	r := examine(t, append(database(db.URL()), "ROWHOOK_LISTEN_URL="+other.URL()))
+	r := examine(t, append(database(db.URL()), "ROWHOOK_LISTEN_URL="+other.URL()), "--timeout", "10s")
 	require.False(t, r.OK)
 	r.says("listen", doctor.Fail, "notifications do not pass from one to the other", "set both to the same database")
 
@@ -260,8 +260,8 @@ func TestDoctorEndsInTimeWhateverAnswers(t *testing.T) {
 	defer tx.Rollback(t.Context()) //nolint:errcheck // it holds a lock
 	_, err = tx.Exec(t.Context(), "lock table rowhook.trigger in access exclusive mode")
 	require.NoError(t, err)
-	r = examine(t, database(db.URL()), "--timeout", "3s")
-	r.says("schema", doctor.Warn, "not found out within 3s", "--timeout")
+	r = examine(t, database(db.URL()), "--timeout", "10s")
+	r.says("schema", doctor.Warn, "not found out within 10s", "--timeout")
 	require.Equal(t, "disk", r.Findings[len(r.Findings)-1].Check, "the other checks are run all the same")
 }
 

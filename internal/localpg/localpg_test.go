@@ -113,7 +113,7 @@ func dataDirFor(t *testing.T) string {
 // eventually waits until the condition's error is nil.
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var last error
 	err := retry.Do(ctx, retry.NewConstant(20*time.Millisecond), func(context.Context) error {

@@ -283,7 +283,7 @@ select rowhook.uuid7(), 1, 'I', '{}', now() + interval '1752000 hours', n, 0, ne
 	require.Eventually(t, func() bool {
 		_, err := q.conn.Exec(t.Context(), "select pg_stat_clear_snapshot()", pgx.QueryExecModeSimpleProtocol)
 		return err == nil && q.count(t, "pg_stat_user_tables where relid = 'rowhook.event_log'::regclass and n_tup_del = $1", events) == 1
-	}, 20*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 	var dead int
 	err := q.conn.QueryRow(t.Context(), "select sum(n_dead_tup) from pg_stat_user_tables where schemaname = 'rowhook'").Scan(&dead)
 	require.NoError(t, err)

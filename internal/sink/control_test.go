@@ -247,10 +247,10 @@ func TestACountThatSettlesSeesWhatComesLater(t *testing.T) {
 	require.Equal(t, 2, d.found("POST", "/verify", `{"match": {}, "count": 2, "settle": "1ms"}`).Matching)
 	require.Equal(t, 3, d.found("POST", "/verify", `{"match": {"attempts": "all"}, "count": 3, "settle": "1ms"}`).Matching)
 	d.sink.journal.announce() // those before wait no longer
-	answer = refused(`{"match": {}, "count": 2, "settle": "4s"}`)
+	answer = refused(`{"match": {}, "count": 2, "settle": "10s"}`)
 	somebodyWaits(t, d.sink)
 	d.sink.Forget(Match{Where: where(t, "new.id", 8)})
-	require.Contains(t, <-answer, "408 too_few: 1 of 2 deliveries arrived within 4s")
+	require.Contains(t, <-answer, "408 too_few: 1 of 2 deliveries arrived within 10s")
 }
 
 func TestTriggersThatDoNotExistAreRefusedWhereTheyAreKnown(t *testing.T) {

@@ -85,7 +85,7 @@ func (f writerFunc) Write(p []byte) (int, error) {
 
 func waitFor(t *testing.T, path string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, retry.Do(ctx, retry.NewConstant(10*time.Millisecond), func(context.Context) error {
 		_, err := os.Stat(path)
