@@ -225,15 +225,24 @@ func TestOrderOfAKeyIsKeptWhileAnotherFails(t *testing.T) {
 // inOrder requires n messages without a duplicate, in order within each subject.
 func inOrder(t *testing.T, all []*library.RawStreamMsg, n int) {
 	t.Helper()
-	ids, last := map[string]bool{}, map[string]int{}
+	once(t, all, n)
+	last := map[string]int{}
 	for _, m := range all {
-		id := m.Header.Get("Nats-Msg-Id")
-		require.False(t, ids[id], "%s came twice", id)
-		ids[id] = true
 		at, err := strconv.Atoi(m.Header.Get("Rowhook-Sequence"))
 		require.NoError(t, err)
 		require.Greater(t, at, last[m.Subject], m.Subject)
 		last[m.Subject] = at
+	}
+}
+
+// once holds that n events are there, and none twice.
+func once(t *testing.T, all []*library.RawStreamMsg, n int) {
+	t.Helper()
+	ids := map[string]bool{}
+	for _, m := range all {
+		id := m.Header.Get("Nats-Msg-Id")
+		require.False(t, ids[id], "%s came twice", id)
+		ids[id] = true
 	}
 	require.Len(t, ids, n)
 }

@@ -37,11 +37,16 @@ func (j *judging) listed(f *fault, slot int, all []listing) {
 			n := natures()[o.Kind]
 			return !n.listen && (n.duplicates || o.Kind == faultHistory) && o.strikes(slot) && o.overlaps(l.At.Add(-restartWithin), l.At)
 		})
-		if !excused {
+		if !excused && !(j.spread && j.served(l.At)) {
 			j.blame(ruleUnlisted, "slot %d at %s, %s since %s", slot, l.At.Format("15:04:05.000"), f.Kind, f.Began.Format("15:04:05.000"))
 			return
 		}
 	}
+}
+
+// served reports whether any dispatcher was in rowhook.instance at the moment of a listing.
+func (j *judging) served(at time.Time) bool {
+	return slices.ContainsFunc(j.listings, func(l listing) bool { return l.Listed && l.At.Equal(at) })
 }
 
 // hearsWithin is how soon a dispatcher has to listen again after its path has come back. It waits
@@ -57,7 +62,10 @@ func (j *judging) hears(f *fault, slot int, all []listing) {
 		n := natures()[o.Kind]
 		return o != f && (n.listen || n.hampers()) && o.strikes(slot) && o.overlaps(f.Ended.Add(-restartWithin), until)
 	})
-	heard := slices.ContainsFunc(all, func(l listing) bool { return l.Listens && l.At.After(f.Ended) && !l.At.After(until) })
+	heard := slices.ContainsFunc(all, func(l listing) bool {
+		left := j.spread && !l.Listed // others have taken the source over
+		return (l.Listens || left) && l.At.After(f.Ended) && !l.At.After(until)
+	})
 	if !heard && !disturbed {
 		j.blame(ruleDeaf, "slot %d, %s until %s", slot, f.Kind, f.Ended.Format("15:04:05.000"))
 	}
@@ -141,7 +149,7 @@ const (
 
 // free returns the time of faults during which deliveries have to go on. Such a fault only delays
 // finding an event, or keeps its history from being written. At least one dispatcher was free of
-// every other fault.
+// every other fault; if they have several sources among them, all were.
 func (j *judging) free() []span {
 	all := natures()
 	var on []span
@@ -171,6 +179,10 @@ func (j *judging) free() []span {
 	var every []span
 	first := true
 	for slot := range slots {
+		if j.spread { // whichever dispatcher serves the source
+			every = merged(append(every, hampered[slot]...))
+			continue
+		}
 		if first {
 			every, first = merged(hampered[slot]), false
 			continue

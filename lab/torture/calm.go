@@ -345,8 +345,12 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	if err := l.healed(ctx); err != nil {
 		return err.Error()
 	}
+	serving, err := l.serving(ctx)
+	if err != nil {
+		return err.Error()
+	}
 	const enough = 5
-	away := l.slots[0]
+	away := serving[0]
 	for _, t := range []string{ordered, patient} { // each dispatcher owns lanes, and has events of the first
 		for l.receiver.matching(t, func(s *seen) bool { return waitsFor(s, away.number) }) < enough {
 			if ctx.Err() != nil {

@@ -26,6 +26,7 @@ type evidence struct {
 	faults      []*fault
 	instances   int // rows of rowhook.instance
 	listings    []listing
+	spread      bool // the dispatchers have several sources among them, so not each serves this one
 	pauses      []pause
 	handings    []handing
 }

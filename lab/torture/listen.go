@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -122,12 +123,35 @@ func (l *lab) listed(ctx context.Context) ([]listing, error) {
 	return all, nil
 }
 
+// serving waits until a dispatcher serves the source, and returns the slots of all that do.
+func (l *lab) serving(ctx context.Context) (slots []*slot, err error) {
+	for ctx.Err() == nil {
+		now, err := l.listed(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range now {
+			if s.Listed {
+				slots = append(slots, l.slots[s.Slot])
+			}
+		}
+		if len(slots) > 0 {
+			return slots, nil
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
+	return nil, errors.New("no dispatcher serves " + l.database)
+}
+
 // allListen waits until every dispatcher is in rowhook.instance and says that it listens. Otherwise
-// it returns why not.
+// it returns why not. Of several sources, each is served by those dispatchers that have it among them.
 func (l *lab) allListen(ctx context.Context, within time.Duration) string {
 	for deadline := time.Now().Add(within); ; {
 		now, err := l.listed(ctx)
-		if err == nil && !slices.ContainsFunc(now, func(s listing) bool { return !s.Listens }) {
+		if len(l.labs) > 1 {
+			now = slices.DeleteFunc(now, func(s listing) bool { return !s.Listed })
+		}
+		if err == nil && len(now) > 0 && !slices.ContainsFunc(now, func(s listing) bool { return !s.Listens }) {
 			return ""
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {

@@ -56,8 +56,12 @@ func (l *lab) gone(ctx context.Context, strike func(*fault)) string {
 	if err := l.healed(ctx); err != nil {
 		return err.Error()
 	}
+	serving, err := l.serving(ctx)
+	if err != nil {
+		return err.Error()
+	}
 	const enough = pausingSlots / 2
-	for _, s := range l.slots {
+	for _, s := range serving {
 		for l.receiver.matching(pausing, func(e *seen) bool { return waitsFor(e, s.number) }) < enough {
 			if ctx.Err() != nil {
 				return "a dispatcher never got enough events of " + pausing

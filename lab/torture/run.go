@@ -74,7 +74,7 @@ func torture(ctx context.Context, opt options, out io.Writer) (r *results, err e
 		if err != nil {
 			return nil, err
 		}
-		e.listings = listings[i]
+		e.listings, e.spread = listings[i], len(l.labs) > 1
 		v := judge(e)
 		v.Source = one.name
 		r.Verdicts = append(r.Verdicts, v)
