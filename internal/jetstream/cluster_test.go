@@ -69,7 +69,7 @@ func (n *node) start(t *testing.T) {
 	require.NoError(t, err)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	n.process = exec.Command(self) //nolint:noctx // the end of its input ends it
+	n.process = exec.Command(self)
 	n.process.Env = append(os.Environ(), nodeVariable+"="+string(text))
 	in, err := n.process.StdinPipe()
 	require.NoError(t, err)

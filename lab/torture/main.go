@@ -170,5 +170,5 @@ func (opt *options) volume() int {
 	if opt.memory {
 		return 4000
 	}
-	return (640 + int(100*opt.length.Minutes())) * (1 + opt.sources) / 2
+	return 640 + int(100*opt.length.Minutes())
 }
