@@ -22,12 +22,14 @@ type database struct {
 	url  string
 	conn *pgx.Conn
 	log  io.Writer // of the dispatchers; optional
+
+	receiverPID int // of the process that gets the events
 }
 
 // newDatabase makes an empty database.
 func (l *lab) newDatabase(ctx context.Context) (*database, error) {
 	l.databases++
-	d := &database{lab: l, name: fmt.Sprintf("bench%d", l.databases)}
+	d := &database{lab: l, name: fmt.Sprintf("bench%d", l.databases), receiverPID: l.receiverPID}
 	d.url = l.server.URL(d.name)
 	if _, err := l.admin.Exec(ctx, "create database "+d.name); err != nil {
 		return nil, fmt.Errorf("make a database: %w", err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/internal/jetstream"
 )
 
 // runDispatch is the process of a dispatcher with profiles. Its arguments are the concurrency and
@@ -40,6 +41,7 @@ func runDispatch(ctx context.Context, args []string) (err error) {
 	d, err := dispatcher.New(dispatcher.Config{
 		DatabaseURL: os.Getenv("DATABASE_URL"), Concurrency: concurrency, GracePeriod: time.Second,
 		Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil)), Version: "bench",
+		NATS: jetstream.New,
 	})
 	if err != nil {
 		return err

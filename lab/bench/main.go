@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rowhook/rowhook/lab/internal/natsserver"
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
@@ -49,6 +50,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		switch args[0] {
 		case receiverMode:
 			return runReceiver(context.WithoutCancel(ctx), stdin, stdout)
+		case natsserver.Command:
+			return natsserver.Serve(ctx, args[1:], stderr)
 		case dispatchMode:
 			return runDispatch(context.WithoutCancel(ctx), args[1:])
 		}

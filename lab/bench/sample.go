@@ -70,7 +70,7 @@ func (m *meter) read(ctx context.Context) error {
 	for _, c := range m.dispatchers {
 		m.dispatching += process.CPU(c.PID())
 	}
-	m.receiving = process.CPU(m.db.lab.receiverPID)
+	m.receiving = process.CPU(m.db.receiverPID)
 	m.server = process.TreeCPU(m.db.lab.server.PID())
 	pids, err := m.db.sessions(ctx)
 	if err != nil {

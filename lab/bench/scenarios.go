@@ -44,6 +44,7 @@ func (l *lab) scenarios() []scenario {
 		{key: "M", title: "latency beside redeliveries, a backfill and retention", run: l.measureOperations, named: true},
 		{key: "distance", title: "a database that is far away", run: l.measureDistance, named: true},
 		{key: "peers", title: "rowhook beside other ways", run: l.measurePeer, named: true, peers: true},
+		{key: "stream", title: "drain into a stream of NATS", run: l.measureStream, named: true},
 		{key: "batch", title: "drain in batches of 100", run: l.measureBatches, named: true, delivery: true},
 		{key: "batch-wait", title: "commit to receipt with a batch that waits for nothing", run: l.measureBatchLatency, named: true, delivery: true},
 		{key: "rate", title: "a rate over four dispatchers", run: l.measureRate, named: true, delivery: true},

@@ -243,7 +243,7 @@ func (l *lab) close() error {
 		}
 	}
 	if l.broker != nil {
-		l.broker.kill()
+		l.broker.Kill()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rowhook/rowhook/lab/internal/natsserver"
 	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
@@ -111,8 +112,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if len(args) == 3 && args[0] == brokerCommand {
-		return serveBroker(ctx, args[1], args[2], stderr)
+	if len(args) > 0 && args[0] == natsserver.Command {
+		return natsserver.Serve(ctx, args[1:], stderr)
 	}
 	opt, err := parse(args, stderr)
 	if err != nil {

@@ -102,7 +102,7 @@ func (l *lab) newSlot(ctx context.Context, r *runner) error {
 	}
 	r.env = append(r.env, l.variable("DATABASE_URL")+"="+l.roleURL(s.database.Port()), l.variable("RECEIVER_URL")+"=http://"+s.webhooks.Addr())
 	if l.publishes() {
-		if s.messages, err = faultproxy.Listen(ctx, l.broker.address); err != nil {
+		if s.messages, err = faultproxy.Listen(ctx, l.broker.Address); err != nil {
 			return err
 		}
 		r.env = append(r.env, l.variable("NATS_URL")+"=nats://"+s.messages.Addr(), fmt.Sprintf("%s=%d", l.variable("SLOT"), r.number))

@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,11 +12,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rowhook/rowhook/lab/internal/process"
+	"github.com/rowhook/rowhook/lab/internal/natsserver"
 )
 
 // publishing is the source with a trigger that publishes to the stream.
@@ -32,98 +27,48 @@ const (
 	window = 12 * time.Hour
 )
 
-// broker is the server of NATS: this program, as a process of its own, so that it can be killed.
+// broker is the server of NATS with the stream.
 type broker struct {
-	address string
-	dir     string
+	*natsserver.Server
 
-	mu    sync.Mutex // held by the fault that changes it
-	child *process.Process
-}
-
-// brokerCommand is the first argument of this program if it is to be the server. The second is the port,
-// and the third the directory of the streams.
-const brokerCommand = "nats-server"
-
-// serveBroker is a server of NATS until ctx is done.
-func serveBroker(ctx context.Context, port, dir string, stderr io.Writer) error {
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		return fmt.Errorf("read the port: %w", err)
-	}
-	s, err := server.NewServer(&server.Options{ServerName: "torture", Host: "127.0.0.1", Port: n, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
-	if err != nil {
-		return fmt.Errorf("start a server of NATS: %w", err)
-	}
-	s.Start()
-	if !s.ReadyForConnections(time.Minute) {
-		return errors.New("the server of NATS is not ready in time")
-	}
-	fmt.Fprintln(stderr, `{"level":"INFO","msg":"ready"}`)
-	<-ctx.Done()
-	s.Shutdown()
-	s.WaitForShutdown()
-	return nil
+	mu sync.Mutex // held by the fault that changes it
 }
 
 // newBroker starts a server, and makes the stream.
-func newBroker(ctx context.Context, under string) (b *broker, err error) {
-	b = &broker{dir: filepath.Join(under, "streams")}
-	if b.address, err = process.FreeAddress(ctx); err != nil {
+func newBroker(ctx context.Context, under string) (*broker, error) {
+	s, err := natsserver.New(ctx, filepath.Join(under, "streams"))
+	if err != nil {
 		return nil, err
 	}
-	if err := b.start(ctx); err != nil {
-		return nil, err
-	}
-	if err := b.use(ctx, func(js jetstream.JetStream) error {
+	err = s.Use(func(js jetstream.JetStream) error {
 		_, err := js.CreateStream(ctx, streamConfig())
 		return err
-	}); err != nil {
-		b.kill()
+	})
+	if err != nil {
+		s.Kill()
 		return nil, fmt.Errorf("make the stream: %w", err)
 	}
-	return b, nil
+	return &broker{Server: s}, nil
 }
 
 func streamConfig() jetstream.StreamConfig {
 	return jetstream.StreamConfig{Name: streamName, Subjects: []string{"events.>"}, Duplicates: window, Storage: jetstream.FileStorage}
 }
 
-func (b *broker) start(ctx context.Context) error {
-	path, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
-	_, port, err := net.SplitHostPort(b.address)
-	if err != nil {
-		return fmt.Errorf("start a server of NATS: %w", err)
-	}
-	if b.child, err = process.Start(process.Command{Name: "the server of NATS", Path: path, Args: []string{brokerCommand, port, b.dir}}); err != nil {
-		return err
-	}
-	return b.child.WaitReady(ctx, time.Minute)
-}
-
-func (b *broker) kill() {
-	if b.child != nil {
-		b.child.Kill()
-	}
-}
-
 // restart kills the server, and starts it again after a while.
 func (b *broker) restart(ctx context.Context, after time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.kill()
+	b.Kill()
 	wait(ctx, after)
-	return b.start(context.WithoutCancel(ctx))
+	return b.Start(context.WithoutCancel(ctx))
 }
 
 // full has the stream refuse messages for a while.
 func (b *broker) full(ctx context.Context, length time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.use(ctx, func(js jetstream.JetStream) error {
+	return b.Use(func(js jetstream.JetStream) error {
 		config := streamConfig()
 		config.MaxMsgs, config.Discard = 1, jetstream.DiscardNew // it keeps those that it has
 		_, err := js.UpdateStream(ctx, config)
@@ -131,20 +76,6 @@ func (b *broker) full(ctx context.Context, length time.Duration) error {
 		_, back := js.UpdateStream(context.WithoutCancel(ctx), streamConfig())
 		return errors.Join(err, back)
 	})
-}
-
-// use connects to the server directly.
-func (b *broker) use(_ context.Context, do func(jetstream.JetStream) error) error {
-	nc, err := nats.Connect("nats://" + b.address)
-	if err != nil {
-		return fmt.Errorf("connect to NATS: %w", err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("connect to NATS: %w", err)
-	}
-	return do(js)
 }
 
 // message is one that the stream has stored.
@@ -161,7 +92,7 @@ type message struct {
 func (b *broker) messages(ctx context.Context) (all []message, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	err = b.use(ctx, func(js jetstream.JetStream) error {
+	err = b.Use(func(js jetstream.JetStream) error {
 		s, err := js.Stream(ctx, streamName)
 		if err != nil {
 			return err

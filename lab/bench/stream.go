@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowhook/rowhook/lab/internal/natsserver"
+)
+
+// streamName is the stream into which events drain.
+const streamName = "ORDERS"
+
+// measureStream drains the same events into the receiver and into a stream of NATS JetStream, whose server
+// is a process of its own. Values: those of drain into the stream, webhook (events/s), times; and the costs
+// of the webhook drain.
+func (l *lab) measureStream(ctx context.Context, b build) (*sample, error) {
+	webhook, err := l.drain(ctx, drain{build: b, events: l.sizes.Drain, concurrency: 100})
+	if err != nil {
+		return nil, err
+	}
+	s, err := l.drainIntoStream(ctx, b, l.sizes.Drain)
+	if err != nil {
+		return nil, err
+	}
+	s.set("webhook", webhook.Values["rate"])
+	s.set("times", s.Values["rate"]/webhook.Values["rate"])
+	for _, one := range []*sample{s, webhook} {
+		one.set("cpu", one.Values["cpu_dispatcher"]+one.Values["cpu_postgres"]+one.Values["cpu_receiver"])
+	}
+	s.set("webhook_cpu", webhook.Values["cpu"])
+	s.set("cpu_times", webhook.Values["cpu"]/s.Values["cpu"])
+	s.set("webhook_cpu_dispatcher", webhook.Values["cpu_dispatcher"])
+	s.set("webhook_cpu_receiver", webhook.Values["cpu_receiver"])
+	return s, nil
+}
+
+// drainIntoStream measures one drain. Values: rate (events/s until all were settled), lost, duplicates, and
+// the costs.
+func (l *lab) drainIntoStream(ctx context.Context, b build, events int) (*sample, error) {
+	dir, err := os.MkdirTemp(l.dir, "streams-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory: %w", err)
+	}
+	server, err := natsserver.New(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer server.Kill()
+	err = server.Use(func(js jetstream.JetStream) error {
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: streamName, Subjects: []string{"orders.*"}})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the stream: %w", err)
+	}
+	db, err := l.newDatabase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer db.drop()
+	db.receiverPID = server.PID()
+	if err := db.exec(ctx, createTable("public.orders")); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "rowhook.yaml")
+	text := fmt.Sprintf("triggers:\n  - {name: orders, table: public.orders, on: {insert: true}, nats: {url: \"nats://%s\", subject: orders.$new.seq, stream: %s}}\n", server.Address, streamName)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	if err := db.rowhook(ctx, b, "apply", "-f", file); err != nil {
+		return nil, fmt.Errorf("%w\nscripts/bench builds a program that can publish if --only names stream", err)
+	}
+	if err := db.exec(ctx, "checkpoint"); err != nil {
+		return nil, err
+	}
+	dispatchers, stop, err := db.dispatchAll(ctx, b, 1, 100)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	tx, err := db.conn.Begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	if _, err := tx.Exec(ctx, insertRows("public.orders", events)); err != nil {
+		return nil, fmt.Errorf("insert rows: %w", err)
+	}
+	m, err := db.startMeter(ctx, dispatchers...)
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	start := time.Now()
+	settled, err := db.settled(ctx, drainLimit)
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, dispatchers[0].Log())
+	}
+	if err := m.pause(ctx); err != nil {
+		return nil, err
+	}
+	s := newSample()
+	s.set("rate", float64(events)/settled.Sub(start).Seconds())
+	if err := countStored(ctx, s, server, events); err != nil {
+		return nil, err
+	}
+	return s, m.finish(ctx, s, events)
+}
+
+// countStored records losses and duplicates. Each event has a subject of its own.
+func countStored(ctx context.Context, s *sample, server *natsserver.Server, events int) error {
+	err := server.Use(func(js jetstream.JetStream) error {
+		stream, err := js.Stream(ctx, streamName)
+		if err != nil {
+			return err
+		}
+		state := stream.CachedInfo().State
+		s.set("lost", float64(events)-float64(state.NumSubjects))
+		s.set("duplicates", float64(state.Msgs)-float64(state.NumSubjects))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look at the stream: %w", err)
+	}
+	return nil
+}
