@@ -125,7 +125,7 @@ func (a *app) apply(ctx context.Context, o applying) error {
 	if all == nil {
 		return a.applySettled(ctx, cfg, o)
 	}
-	if err := a.checkVariables(all); err != nil {
+	if err := a.checkConnections(all); err != nil {
 		return err
 	}
 	all, unread, err := a.sourcesNow(ctx, cfg)

@@ -173,7 +173,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	}
 	switch {
 	case cmd.Flags().Changed("database-url"):
-		a.global.source = "--database-url"
+		a.global.source = databaseURLFlag
 	case strings.HasPrefix(a.global.databaseURL, session.FilePrefix+"/"):
 		a.global.source = "the file of " + databaseURLVariable + fileSuffix
 	case a.global.databaseURL != "":

@@ -123,7 +123,10 @@ func diagnoseRefusal(pg *pgconn.PgError) (what diagnosis, transient bool) {
 }
 
 // explain adds a remedy to an error of the database.
-func explain(err error) error {
+func explain(err error) error { return explainOf(err, databaseURLVariable) }
+
+// explainOf is explain for a database that origin has named: a flag, a variable or a key of the file.
+func explainOf(err error, origin string) error {
 	var connect *pgconn.ConnectError
 	var refused *pgconn.PgError
 	var hidden *queue.HiddenRowsError
@@ -135,7 +138,7 @@ func explain(err error) error {
 	case errors.As(err, &connect):
 		what, _ := diagnoseConnect(err)
 		return fmt.Errorf("can't connect to Postgres at %s: %s; %s", address(connect.Config.Host, connect.Config.Port), what.problem,
-			what.remedyFor(databaseURLVariable))
+			what.remedyFor(origin))
 	case !errors.As(err, &refused):
 		return err
 	}

@@ -248,7 +248,12 @@ func (a *app) prepareInstalled(ctx context.Context, wait time.Duration) error {
 func (a *app) keeper(t *target, o running) *reapplier {
 	return &reapplier{
 		file: o.file, watch: o.watch, tables: o.tables, log: a.log, lines: a.lines(),
-		load:  func() (*config.Config, error) { return a.loadConfig(o.file, a.lookup, o.giving, true) },
+		load: func() (*config.Config, error) {
+			if config.HasSources(o.file) {
+				return nil, usagef("%s has sources now, and this process works on one database: start it again to work on them", o.file)
+			}
+			return a.loadConfig(o.file, a.lookup, o.giving, true)
+		},
 		apply: func(ctx context.Context, cfg *config.Config) error { return a.applyOrSay(ctx, t, cfg, o.file, o.wait) },
 	}
 }

@@ -134,7 +134,7 @@ func (r *fleetRun) load() (*config.Config, error) {
 	case cfg == nil:
 		cfg = all
 	}
-	return cfg, r.checkVariables(all)
+	return cfg, r.checkConnections(all)
 }
 
 // take makes a configuration the one that is worked on.
@@ -191,7 +191,7 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 				fmt.Fprintln(lines, err)
 				return
 			}
-			log.Error(what, "error", err)
+			log.Error(what, "error", explainOf(err, originOf(s.Name)))
 		},
 	}
 	began := time.Now()

@@ -159,7 +159,7 @@ func (w *fleetWeb) open(name string, s *webSource) error {
 	cfg.Metrics = m.Handler(a.log)
 	cfg.Starting = func() string {
 		if state, _ := w.fleet.State(name); state.Problem != nil {
-			return state.Problem.Error()
+			return explainOf(state.Problem, originOf(name)).Error()
 		}
 		return ""
 	}

@@ -30,6 +30,9 @@ const (
 	sourceFlag  = "source"
 )
 
+// databaseURLFlag is what gave the database URL, if the command line did.
+const databaseURLFlag = "--database-url"
+
 // sourceFlags adds the flags for several databases.
 func (a *app) sourceFlags(s *flagSet) {
 	s.text(&a.global.sourcesFile, sourcesFlag, "configuration `file`, or directory of such files, whose sources are the databases to work on, instead of the database URL; apply, run and check read those of -f")
@@ -76,6 +79,8 @@ func (a *app) sourcesOf(cfg *config.Config) (*config.Config, error) {
 		return nil, usagef("--source or ROWHOOK_SOURCE names the source %q, and no sources are known: name the configuration that has them by --sources or ROWHOOK_SOURCES", a.global.only)
 	case cfg == nil:
 		return nil, nil
+	case a.global.source == databaseURLFlag:
+		return nil, usagef("%s names one database, and %s has sources: leave it out, or apply a file without sources", databaseURLFlag, cfg.File)
 	case a.global.listenURL != "":
 		return nil, usagef("--listen-url or ROWHOOK_LISTEN_URL is of one database, and %s has sources: write listen_url in each of them", cfg.File)
 	}
@@ -155,9 +160,12 @@ func (a *app) at(all *config.Config, s config.Source) (*app, error) {
 		}
 		*c.to = text
 	}
-	b.global.source = "url of the source " + s.Name
+	b.global.source = originOf(s.Name)
 	return &b, nil
 }
+
+// originOf names the key that has the database URL of a source.
+func originOf(source string) string { return "url of the source " + source }
 
 // connectionText expands the references of a connection string. A text that is a reference to a file
 // alone stands for that file, which is then read for each connection.
@@ -179,9 +187,9 @@ func (a *app) ownValue(name string) (string, error) {
 	return "", &trigger.UnsetError{Name: name}
 }
 
-// checkVariables returns a problem for each connection string that names a variable that is not set. It
-// can't be set later, so there is no use in trying again.
-func (a *app) checkVariables(all *config.Config) error {
+// checkConnections returns a problem for each connection string that names a variable that is not set,
+// which can't be set later, and for each that names the database of another source.
+func (a *app) checkConnections(all *config.Config) error {
 	var problems []config.Problem
 	all.EachConnection(func(raw string, path ...string) {
 		names, _ := trigger.References(raw)
@@ -191,7 +199,38 @@ func (a *app) checkVariables(all *config.Config) error {
 			}
 		}
 	})
+	if len(problems) == 0 {
+		problems = a.sameDatabases(all)
+	}
 	return config.ErrorOf(problems...)
+}
+
+// sameDatabases returns a problem for each source that is the database of an earlier one. A pooler may
+// tell databases by the user or by options, so these have to be the same, too.
+func (a *app) sameDatabases(all *config.Config) (problems []config.Problem) {
+	type place struct {
+		host                    string
+		port                    uint16
+		user, database, options string
+	}
+	owners := map[place]string{}
+	for _, s := range all.Sources {
+		b, err := a.at(all, s)
+		if err != nil { // such as a file that comes later
+			continue
+		}
+		t, err := b.databaseTarget()
+		if err != nil {
+			continue
+		}
+		here := place{t.config.Host, t.config.Port, t.config.User, t.database(), t.config.RuntimeParams["options"]}
+		if owner, ok := owners[here]; ok {
+			problems = append(problems, all.SourceProblem(s.Name, config.SameDatabase(owner), "url"))
+			continue
+		}
+		owners[here] = s.Name
+	}
+	return problems
 }
 
 // rules are what a source gives out to its triggers: what the file says of it, or else what the flags

@@ -125,7 +125,8 @@ func TestApplyNamesTheSourcesThatFail(t *testing.T) {
 
 func TestWrongSourcesAreWrongUsage(t *testing.T) {
 	t.Parallel()
-	s := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": "postgres://127.0.0.1:1/d", "us": "postgres://127.0.0.1:1/d"})
+	s := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": "postgres://127.0.0.1:1/d", "us": "postgres://127.0.0.1:1/e"})
+	same := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": "postgres://127.0.0.1:1/d?user=u", "us": "host=127.0.0.1 port=1 user=u dbname=d"})
 	plain := ordersConfig(t, "http://127.0.0.1:1")
 	for name, c := range map[string]struct {
 		env  []string
@@ -137,6 +138,10 @@ func TestWrongSourcesAreWrongUsage(t *testing.T) {
 		"a change without a source": {s.env, []string{"pause", "--all"}, "has several sources: add --source and one of eu, us"},
 		"an uninstall of all":       {s.env, []string{"uninstall", "--yes"}, "has several sources: add --source and one of eu, us"},
 		"two answers":               {nil, []string{"status", "--database-url", "postgres://127.0.0.1:1/d", "--sources", s.file}, "--database-url names one database, and --sources says which of several"},
+		"a database and sources":    {s.env, []string{"apply", "--dry-run", "-f", s.file, "--database-url", "postgres://127.0.0.1:1/d"}, "--database-url names one database, and " + s.file + " has sources: leave it out"},
+		"to run that":               {s.env, []string{"run", "-f", s.file, "--database-url", "postgres://127.0.0.1:1/d", "--http", "off"}, "--database-url names one database, and " + s.file + " has sources"},
+		"one database twice":        {same.env, []string{"run", "-f", same.file, "--http", "off"}, `rowhook.yaml:3:13: sources.us.url: names the database of the source "eu"`},
+		"to apply that":             {same.env, []string{"apply", "-f", same.file}, `rowhook.yaml:3:13: sources.us.url: names the database of the source "eu"`},
 		"a listen URL":              {append(s.env, "ROWHOOK_LISTEN_URL=postgres://127.0.0.1:1/d"), []string{"run", "-f", s.file}, "write listen_url in each of them"},
 		"a variable that is unset":  {s.env[1:], []string{"run", "-f", s.file}, "rowhook.yaml:2:13: sources.eu.url: environment variable EU_DATABASE_URL is not set; set it where this program runs"},
 		"a file without sources":    {nil, []string{"status", "--sources", plain}, "has no sources; write it like"},
@@ -224,6 +229,7 @@ func TestRunServesEachSourceAndOneThatIsAwayWhenItIsBack(t *testing.T) {
 	require.Equal(t, http.StatusOK, status, text)
 	require.Regexp(t, `"source": ?"us",\s*"status": ?"not ready"`, text)
 	require.Contains(t, text, "not ready: us")
+	require.Contains(t, text, "nothing listens there (connection refused); start Postgres, or correct host and port in url of the source us")
 	_, text = ask(t, "GET", address, "/metrics", "", "")
 	require.Contains(t, text, `rowhook_source_ready{source="eu"} 1`)
 	require.Contains(t, text, `rowhook_source_ready{source="us"} 0`)
@@ -249,6 +255,19 @@ func TestRunServesEachSourceAndOneThatIsAwayWhenItIsBack(t *testing.T) {
 	require.Zero(t, p.exit(t))
 	require.Zero(t, count(t, eu, "rowhook.instance"))
 	require.Zero(t, count(t, us, "rowhook.instance"))
+}
+
+func TestASourceThatIsReadOnlyIsSaidWithARemedy(t *testing.T) {
+	t.Parallel()
+	eu := shop(t)
+	s := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": eu.URL()})
+	code, _, stderr := rowhook(t, s.env, "apply", "-f", s.file)
+	require.Zero(t, code, stderr)
+	eu.Exec(t, "do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$")
+	p := start(t, s.env, "run", "-f", s.file, "--http", "off")
+	p.stderr.waitFor(t, `the source is not served.*source=eu.*connect to the primary, as a role whose default_transaction_read_only is off`)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
 }
 
 // behind returns a connection string that leads through a proxy to the database of another one.
@@ -324,6 +343,22 @@ func TestHangupAddsAndRemovesSources(t *testing.T) {
 	require.NoError(t, os.WriteFile(one.file, []byte(ordersText(receiverURL)), 0o600))
 	p.signal(t, syscall.SIGHUP)
 	p.stderr.waitFor(t, `configuration not applied, still using the previous one.*has no sources any more`)
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t))
+}
+
+func TestAProcessOfOneDatabaseRefusesAFileThatHasSourcesNow(t *testing.T) {
+	t.Parallel()
+	eu := shop(t)
+	file := ordersConfig(t, "http://127.0.0.1:1")
+	p := start(t, []string{"DATABASE_URL=" + eu.URL()}, "run", "-f", file, "--http", "off")
+	p.stderr.waitFor(t, "ready")
+	elsewhere := strings.Replace(ordersText("http://127.0.0.1:1"), "table:", "for: [us]\n    table:", 1)
+	elsewhere = strings.Replace(elsewhere, "order_changed", "not_here", 1)
+	require.NoError(t, os.WriteFile(file, []byte("sources: {us: {url: \"${US_DATABASE_URL}\"}}\n"+elsewhere), 0o600))
+	p.signal(t, syscall.SIGHUP)
+	p.stderr.waitFor(t, "configuration not applied, still using the previous one.*has sources now, and this process works on one database")
+	require.Zero(t, count(t, eu, "rowhook.trigger where name = 'not_here'"))
 	p.signal(t, syscall.SIGTERM)
 	require.Zero(t, p.exit(t))
 }

@@ -87,7 +87,7 @@ func TestRowsOfTenantsChooseNoOtherHostAndNoCredentials(t *testing.T) {
 	good := shop(t)
 	host, database := place(t, good)
 	main.Exec(t, `insert into tenants values ('good', $1, $2), ('elsewhere', 'db.evil.example', 'd'), ('user', 'u:p@`+host+`', 'd'),
-		('socket', '/tmp', 'd'), ('many', '`+host+`,db.evil.example', 'd'), ('no_database', $1, ''), ('nothing', null, null), ('main', $1, $2), ('a b', $1, $2)`, host, database)
+		('socket', '/tmp', 'd'), ('many', '`+host+`,db.evil.example', 'd'), ('no_database', $1, ''), ('nothing', null, null), ('main', $1, $2), ('a b', $1, $2), ('twin', $1, $2)`, host, database)
 	code, stdout, stderr := rowhook(t, many.env, "apply", "-f", many.file)
 	require.Equal(t, 1, code)
 	require.Regexp(t, `(?s)^main\n.*\ngood\n`, stdout)
@@ -96,6 +96,7 @@ func TestRowsOfTenantsChooseNoOtherHostAndNoCredentials(t *testing.T) {
 		`"user" is refused: "u:p@` + host + `" is not the name or the address of one host`,
 		`"socket" is refused: "/tmp" is not the name or the address of one host`, `"many" is refused: `, `"nothing" is refused: "" is not the name`,
 		`"no_database" is refused: "" is not the name of a database`, `"main" is refused: another source has this name`, `"a b" is refused: "a b" is not a name for a source`,
+		`"twin" is refused: names the database of the source "good"`,
 	} {
 		require.Contains(t, stderr, refused)
 	}

@@ -94,6 +94,7 @@ func (d *decoder) sources(n ast.Node, v reflect.Value, at place) {
 	}
 	group.list = all
 	d.checkDirectories(all, at)
+	d.checkDistinct(all, at)
 	d.checkTenants(&group, at)
 	v.Set(reflect.ValueOf(group))
 }
@@ -116,6 +117,25 @@ func (d *decoder) checkDirectories(all []Source, at place) {
 				inner, strconv.Quote(all[j].Name), strconv.Quote(all[i].Name))
 		}
 	}
+}
+
+// checkDistinct reports a source whose database is named as that of an earlier one.
+func (d *decoder) checkDistinct(all []Source, at place) {
+	for i := range all {
+		first := slices.IndexFunc(all[:i], func(s Source) bool { return s.URL == all[i].URL })
+		path := at.path.to(all[i].Name).to("url")
+		if all[i].URL == "" || first < 0 || !d.cleanIn(d.name, path) {
+			continue
+		}
+		pos, _ := d.positions.at(d.name, path)
+		d.reportAt(pos, path, "%s", SameDatabase(all[first].Name))
+	}
+}
+
+// SameDatabase says what is wrong with a source that names the database of another one.
+func SameDatabase(other string) string {
+	return "names the database of the source " + strconv.Quote(other) +
+		", and what is applied for one would remove what is for the other; name another database, or remove one of the two"
 }
 
 // forNames decodes for of a trigger or of defaults.
@@ -145,7 +165,7 @@ func (d *decoder) checkForAt(file string, path keyPath) {
 		d.reportAt(pos, path, "names databases of sources, and there are no sources; remove it, or add sources at the top of the file")
 		return
 	}
-	if d.out.Sources.from != nil { // it may be the name of a tenant
+	if d.out.Sources.from != nil || len(d.sourceNames) == 0 { // it may be the name of a tenant; or what is wrong with sources is said
 		return
 	}
 	for i, name := range names {
@@ -229,7 +249,8 @@ func (e *Error) AboutSources() bool {
 }
 
 func isAboutSources(p Problem) bool {
-	return p.Key == sourcesKey || strings.HasPrefix(p.Key, sourcesKey+".")
+	rest, ok := strings.CutPrefix(p.Key, sourcesKey)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // Of returns the part of the configuration that is for a source: its triggers, and all settings.

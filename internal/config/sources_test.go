@@ -76,6 +76,8 @@ func TestSourcesRefuse(t *testing.T) {
 		"a variable of no name":    {"sources: {eu: {url: \"${A}\", env: [\"A-B\"]}}\n" + fileOf(), `sources.eu.env[0]: "A-B" is no name of a variable; `},
 		"a relative directory":     {"sources: {eu: {url: \"${A}\", secrets_dir: secrets}}\n" + fileOf(), `sources.eu.secrets_dir: "secrets" is no absolute path of a directory; `},
 		"another one's directory":  {"sources: {eu: {url: \"${A}\", secrets_dir: /run/s}, us: {url: \"${B}\", secrets_dir: /run/s/us}}\n" + fileOf(), `sources.eu.secrets_dir: holds /run/s/us, which is the directory of "us", so triggers of "eu" could read what is that one's; `},
+		"one database twice":       {"sources: {eu: {url: \"${A}\"}, us: {url: \"${A}\"}}\n" + fileOf(), `1:40: sources.us.url: names the database of the source "eu", and what is applied for one would remove what is for the other; `},
+		"for beside no sources":    {"sources: {}\n" + fileOf("for: [eu]"), "1:10: sources: is empty; write it like sources: "},
 		"a name twice in a source": {twoSources + fileOf() + strings.TrimPrefix(fileOf("for: [us]"), "triggers:\n"), `"a" is the name of another trigger`},
 	} {
 		found := problemsOf(t, c.text)
@@ -125,6 +127,8 @@ func TestSourcesAreReadAloneWhateverElseIsWrong(t *testing.T) {
 	require.Len(t, wrong.Problems, 1)
 	require.ErrorContains(t, err, "sources.eu.url: is missing")
 	require.True(t, config.HasSources(path))
+	_, err = load("sources: {a b: {url: \"${A}\"}}\n")
+	require.ErrorContains(t, err, `sources["a b"]: "a b" is not a name for a source`)
 }
 
 func TestOneWarningNamesTheSourcesThatRefuseAReference(t *testing.T) {

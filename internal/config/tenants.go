@@ -180,13 +180,20 @@ func (t *Tenants) Of(rows []Row, others []string) (found []Source, refused map[s
 	for _, name := range others {
 		taken[name] = true
 	}
+	type database struct{ host, name string }
+	owners := map[database]string{}
 	for _, r := range rows {
+		here := database{strings.ToLower(r.Host), r.Database}
 		if err := t.check(r, taken); err != nil {
 			refused[r.Name] = err
 			continue
 		}
-		taken[r.Name] = true
-		found = append(found, Source{Name: r.Name, URL: t.URL, Env: t.Env, SecretsDir: t.SecretsDir, Host: strings.ToLower(r.Host), Database: r.Database})
+		if owner, ok := owners[here]; ok {
+			refused[r.Name] = errors.New(SameDatabase(owner))
+			continue
+		}
+		taken[r.Name], owners[here] = true, r.Name
+		found = append(found, Source{Name: r.Name, URL: t.URL, Env: t.Env, SecretsDir: t.SecretsDir, Host: here.host, Database: here.name})
 	}
 	return found, refused
 }
