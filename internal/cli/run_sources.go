@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type fleetRun struct {
 		cfg, all  *config.Config  // the configuration, and the one that has the sources
 		tenants   []config.Source // that were found last
 		signature string          // of tenants
+		names     []string        // of all sources that are worked on
 	}
 }
 
@@ -164,7 +166,14 @@ func (r *fleetRun) set(cfg, all *config.Config) error {
 	for i, s := range chosen {
 		members[i] = r.member(cfg, all, s)
 	}
-	r.log.Info("working on sources", "sources", config.Names(config.SourceNames(chosen)))
+	names := config.SourceNames(chosen)
+	r.log.Info("working on sources", "sources", config.Names(names))
+	for _, name := range r.now.names {
+		if !slices.Contains(names, name) {
+			r.log.Warn("the source was removed: its events wait, and changes are still captured there, until a dispatcher works on it again or rowhook uninstall ends it", "source", name)
+		}
+	}
+	r.now.names = names
 	r.web.set(r, all, chosen) // before dispatchers count
 	r.fleet.Set(members)
 	return nil

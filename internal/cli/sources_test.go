@@ -334,8 +334,10 @@ func TestHangupAddsAndRemovesSources(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(one.file, kept, 0o600))
 	p.signal(t, syscall.SIGHUP)
+	p.stderr.waitFor(t, `the source was removed: its events wait.*source=us`)
 	p.stderr.waitFor(t, `stopped: all events are settled or given back.*source=us`)
 	require.Zero(t, count(t, us, "rowhook.instance"))
+	require.NotContains(t, p.stderr.String(), "removed: its events wait, and changes are still captured there, until a dispatcher works on it again or rowhook uninstall ends it source=eu")
 	require.Equal(t, instance, instanceOf(t, eu), "the other one goes on as it was")
 	eu.Exec(t, "insert into orders values (1, 1, 'a')")
 	arrived(t, s, 2)
