@@ -103,6 +103,10 @@ type Config struct {
 	// Shared is what the dispatchers of a process share. Then PayloadMemory and MaxBody are those of
 	// Shared, and so are Concurrency and Version by default. Optional.
 	Shared *Shared
+	// Process is the number of this process among those that share this database with others, and
+	// each of which asks by Members who is there. The session that listens shows it until Run is to
+	// stop. 0: none. Optional.
+	Process int32
 	// Source gives out what a configuration refers to, instead of Lookup, Env and SecretsDirs.
 	// Optional.
 	Source trigger.Source
@@ -304,6 +308,7 @@ func compose(cfg Config) *Dispatcher {
 func (d *Dispatcher) halt() {
 	d.settler.giveBack(d.scheduler.halt())
 	d.scheduler.wake()
+	d.listening.show()
 }
 
 // resume ends a halt. Others may have had the lanes of this instance, and anything may have become
@@ -313,6 +318,7 @@ func (d *Dispatcher) resume() {
 	d.scheduler.resume()
 	d.inbox.askReload()
 	d.inbox.inherit()
+	d.listening.show()
 }
 
 // ill reports that this instance has trouble with the database, so that another one may be in a
@@ -385,6 +391,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	if !d.cfg.NoListen {
 		d.listening.open()
 		listening.Go(func() { d.listening.run(listenCtx) })
+		if d.cfg.Process != 0 { // another one takes over before what is in flight here has ended
+			listening.Go(func() { <-ctx.Done(); d.listening.leave() })
+		}
 	}
 	settling.Go(func() { d.settler.run(settleCtx) })
 	taking.Go(func() { d.taker.run(takeCtx) })
@@ -482,6 +491,8 @@ func (d *Dispatcher) unregister(left int) error {
 		// dead and give back what it holds.
 		return fmt.Errorf("stopped without settling %d events, which will be sent again: the database did not answer", left)
 	}
+	// The session that listens may be opened anew at this time.
+	d.pulse.gone.Store(true)
 	if err := queue.Unregister(ctx, d.db.writes, d.self.id); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,8 @@ type listening struct {
 	ready     chan struct{}
 	readyOnce sync.Once
 	listener  *listener.Listener // nil: none listens. Run sets it before the loops start.
+	left      atomic.Bool        // this process is not to show any more that it is there
+	joined    bool               // the latest session shows it; only the listener's goroutine uses it
 }
 
 // connectTimeout bounds opening the session that listens, and each statement by which it is
@@ -46,6 +49,9 @@ func (l *listening) open() {
 		Prepare: func(ctx context.Context, conn *pgx.Conn) error {
 			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 			defer cancel()
+			if err := l.join(ctx, conn); err != nil {
+				return err
+			}
 			return l.pulse.holdLock(ctx, conn)
 		},
 		Channel:   queue.Channel,
@@ -63,6 +69,31 @@ func (l *listening) open() {
 
 // run listens until ctx is done.
 func (l *listening) run(ctx context.Context) { _ = l.listener.Run(ctx) } // its fields are set
+
+// join shows that this process is there, if it is to be shown. Where that is impossible, whoever set
+// Config.Process finds it out, too.
+func (l *listening) join(ctx context.Context, conn *pgx.Conn) error {
+	l.joined = false
+	if l.cfg.Process == 0 || l.left.Load() || l.db.schema.standsStill() {
+		return nil
+	}
+	var err error
+	l.joined, err = queue.Join(ctx, conn, l.cfg.Process)
+	return err
+}
+
+// leave shows no longer that this process is there. Only the end of a session ends its locks for sure.
+func (l *listening) leave() {
+	l.left.Store(true)
+	l.renew()
+}
+
+// show opens a session that shows whether this process is there, since it stands still, or goes on.
+func (l *listening) show() {
+	if l.cfg.Process != 0 {
+		l.renew()
+	}
+}
 
 // renew closes the session and opens another one, if there is one.
 func (l *listening) renew() {
@@ -85,6 +116,9 @@ func (l *listening) handed(payload string) {
 
 // begins is called when a session begins to listen.
 func (l *listening) begins() {
+	if l.joined && (l.left.Load() || l.db.schema.standsStill()) {
+		l.renew() // leave or show came too early to end this session
+	}
 	l.inbox.sessionBegins()
 	l.pulse.poke()
 	l.tell.listening(true)

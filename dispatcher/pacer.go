@@ -183,6 +183,13 @@ func (s *scheduler) alive(instances int) {
 	s.instances = instances
 }
 
+// aliveInstances returns how many instances are alive, this one included, as last seen.
+func (s *scheduler) aliveInstances() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.instances
+}
+
 // askForSlots wakes the pacer.
 func (s *scheduler) askForSlots() {
 	select {

@@ -43,6 +43,7 @@ type pulse struct {
 	doubts     atomic.Int64 // how often it was found buried, so that others may have its lanes
 	last       atomic.Int64 // when it was last written: nanoseconds since epoch; 0: never
 	epoch      time.Time    // when this process began, by its monotonic clock
+	gone       atomic.Bool  // it is not to register again
 	enrolled   atomic.Int64 // how often it has registered. What it had before, others may have by now
 
 	watches chan watched // the latest that the peers have not read
@@ -179,6 +180,9 @@ func (p *pulse) sayAlive(ctx context.Context) error {
 
 // enroll registers this instance, so that it can claim.
 func (p *pulse) enroll(ctx context.Context, db pg.Queryer, listens bool) error {
+	if p.gone.Load() {
+		return nil
+	}
 	p.enrolled.Add(1)
 	if err := queue.Register(ctx, db, p.self.id, p.self.name, p.self.version, listens); err != nil {
 		return err

@@ -17,6 +17,7 @@ type Stats struct {
 	// Registered says that it is in rowhook.instance. While it is not, it claims nothing. It
 	// registers again by itself.
 	Registered bool
+	Instances  int  // that are registered and not dead, this one included, as last seen; 0: not seen yet
 	Silent     bool // writers are silent on this dispatcher's account
 	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for
 	// people; "": they can.
@@ -31,6 +32,12 @@ type Stats struct {
 	// seen; nil: not seen yet.
 	NotificationQueue *float64
 	Triggers          []TriggerStats // by name
+
+	// Standby says that no dispatcher runs here, since other processes serve the database. Processes is
+	// how many are there, this one included, and Serving how many of them serve it. They are set by who
+	// runs dispatchers for several processes; those of a Dispatcher are zero.
+	Standby            bool
+	Processes, Serving int
 }
 
 // TriggerStats is how a trigger stands in one dispatcher.
@@ -61,5 +68,6 @@ func (d *Dispatcher) Stats() Stats {
 	s.Started = s.Instance != 0
 	s.Registered = d.pulse.registered.Load()
 	s.Listens = d.inbox.listening()
+	s.Instances = d.scheduler.aliveInstances()
 	return s
 }

@@ -1,6 +1,7 @@
 package sqlschema
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/sorting"
 	"github.com/rowhook/rowhook/trigger"
 )
 
@@ -48,7 +50,7 @@ func WatchedTables(ctx context.Context, db pg.Queryer) ([]uint32, error) {
 			}
 		}
 	}
-	slices.Sort(oids)
+	sorting.By(oids, cmp.Compare[uint32])
 	return slices.Compact(oids), nil
 }
 
@@ -76,7 +78,7 @@ func TablesOf(ctx context.Context, conn *pgx.Conn, specs []trigger.Spec) (oids [
 		}
 		return nil
 	})
-	slices.Sort(oids)
+	sorting.By(oids, cmp.Compare[uint32])
 	return slices.Compact(oids), err
 }
 

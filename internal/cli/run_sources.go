@@ -11,9 +11,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/fleet"
+	"github.com/rowhook/rowhook/internal/pg"
+	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/session"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -185,7 +190,7 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 	var away atomic.Bool // Prepare can't connect, and says so
 	m := fleet.Member{
 		Name: s.Name, Made: r.madeOf(s), Logger: log,
-		New: func() (*dispatcher.Dispatcher, error) { return r.dispatcher(all, s) },
+		New: func(process int32) (*dispatcher.Dispatcher, error) { return r.dispatcher(all, s, process) },
 		Refused: func(stage fleet.Stage, err error) {
 			what := "the source is not served; trying again, and the others go on"
 			switch {
@@ -202,6 +207,9 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 			}
 			log.Error(what, "error", explainOf(err, originOf(s.Name)))
 		},
+	}
+	if !r.cfg.NoListen {
+		m.Connect = func(ctx context.Context) (*pgx.Conn, error) { return r.direct(ctx, all, s) }
 	}
 	began := time.Now()
 	prepare := func(ctx context.Context) error {
@@ -230,8 +238,33 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 	return m
 }
 
+// direct opens a session straight to the database of a source, by which processes see each other.
+func (r *fleetRun) direct(ctx context.Context, all *config.Config, s config.Source) (*pgx.Conn, error) {
+	b, err := r.at(all, s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.target(); err != nil {
+		return nil, err
+	}
+	cfg, err := session.Parse(cmp.Or(b.global.listenURL, b.global.databaseURL))
+	if err != nil {
+		return nil, fmt.Errorf("read the connection string: %w", err)
+	}
+	cfg.RuntimeParams["application_name"] = "rowhook standby"
+	for name, value := range pg.ByIndex() {
+		cfg.RuntimeParams[name] = value
+	}
+	cfg.RuntimeParams["search_path"], cfg.RuntimeParams[queue.RowSecurity] = "pg_catalog", "off"
+	conn, err := session.Connect(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	return conn, nil
+}
+
 // dispatcher makes the dispatcher of a source.
-func (r *fleetRun) dispatcher(all *config.Config, s config.Source) (*dispatcher.Dispatcher, error) {
+func (r *fleetRun) dispatcher(all *config.Config, s config.Source, process int32) (*dispatcher.Dispatcher, error) {
 	b, err := r.at(all, s)
 	if err != nil {
 		return nil, err
@@ -245,6 +278,7 @@ func (r *fleetRun) dispatcher(all *config.Config, s config.Source) (*dispatcher.
 	}
 	cfg := r.cfg
 	cfg.DatabaseURL, cfg.ListenURL, cfg.Source, cfg.SourceName, cfg.Logger = b.global.databaseURL, b.global.listenURL, store.Get, s.Name, r.log
+	cfg.Process = process
 	cfg.Observers = append(cfg.Observers[:len(cfg.Observers):len(cfg.Observers)], r.web.observers(s.Name)...)
 	return dispatcher.New(cfg)
 }

@@ -51,7 +51,7 @@ func (a *app) serveFleet(ctx context.Context, o serving, f *fleet.Fleet) (*fleet
 	front := base
 	front.Sources, front.Metrics = w, w.metrics.Handler(a.log)
 	ready := httpapi.New(front)
-	w.metrics.WatchReady(func() map[string]bool { return ready.ReadySources(context.Background()) })
+	w.metrics.WatchSources(func() map[string]metrics.SourceState { return ready.SourceStates(context.Background()) })
 	w.stop = a.serving(ctx, l, front)
 	return w, nil
 }

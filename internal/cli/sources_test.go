@@ -309,6 +309,143 @@ func TestASourceThatHangsHoldsUpNothing(t *testing.T) {
 	require.Zero(t, count(t, eu, "rowhook.instance"), "the others stop as ever")
 }
 
+// servedBy returns which of these processes serve each source, as their logs say.
+func servedBy(names []string, running ...*process) map[string][]*process {
+	by := map[string][]*process{}
+	for _, p := range running {
+		for _, name := range names {
+			text := p.stderr.String()
+			ready := strings.LastIndex(text, "INF ready source="+name+" ")
+			if ready >= 0 && ready > strings.LastIndex(text, "this one stands by, and ends what it has in flight source="+name) {
+				by[name] = append(by[name], p)
+			}
+		}
+	}
+	return by
+}
+
+// awaitOne waits until each source is served by one of these processes, and returns by which.
+func awaitOne(t testing.TB, names []string, running ...*process) (by map[string][]*process) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		by = servedBy(names, running...)
+		for _, name := range names {
+			if len(by[name]) != 1 {
+				return false
+			}
+		}
+		return true
+	}, patience, tick)
+	return by
+}
+
+func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) {
+	t.Parallel()
+	dbs, urls, names := map[string]*pgtest.DB{}, map[string]string{}, []string{"eu", "us", "ap"}
+	for _, name := range names {
+		dbs[name] = shop(t)
+		urls[name] = dbs[name].URL()
+	}
+	s, receiverURL := receiver(t)
+	many := manySources(t, receiverURL, urls)
+	begin := func() (*process, string) {
+		p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, "--log-format", "text")
+		return p, served(t, p)
+	}
+	rows, all := 0, 0
+	write := func() {
+		rows++
+		for _, name := range names {
+			dbs[name].Exec(t, fmt.Sprintf("insert into orders values (%d, 1, 'a')", rows))
+			all++
+		}
+		arrived(t, s, all)
+	}
+	one, _ := begin()
+	awaitOne(t, names, one)
+	two, _ := begin()
+	three, address := begin()
+	write()
+	require.Eventually(t, func() bool {
+		_, text := ask(t, "GET", address, "/api/v1/sources", "", "")
+		return strings.Count(strings.ReplaceAll(text, " ", ""), `"processes":3`) == 3 && strings.Count(strings.ReplaceAll(text, " ", ""), `"serving":1`) == 3
+	}, patience, tick)
+	status, text := ask(t, "GET", address, "/readyz", "", "")
+	require.Equal(t, http.StatusOK, status, text)
+	by := awaitOne(t, names, one, two, three)
+	write()
+	require.Eventually(t, func() bool {
+		_, text = ask(t, "GET", address, "/metrics", "", "")
+		for _, name := range names {
+			own := by[name][0] == three
+			if !strings.Contains(text, fmt.Sprintf(`rowhook_source_served{source="%s"} %d`, name, map[bool]int{true: 1}[own])) ||
+				!strings.Contains(text, fmt.Sprintf(`rowhook_source_ready{source="%s"} 1`, name)) || strings.Contains(text, fmt.Sprintf(`rowhook_claiming{source="%s"}`, name)) != own {
+				return false
+			}
+		}
+		return true
+	}, patience, tick, "who stands by is ready, and has no metrics of a dispatcher")
+
+	killed := by["eu"][0]
+	killed.signal(t, syscall.SIGKILL)
+	killed.exit(t)
+	var left []*process
+	for _, p := range []*process{one, two, three} {
+		if p != killed {
+			left = append(left, p)
+		}
+	}
+	write()
+	after := awaitOne(t, names, left...)
+	for _, name := range names {
+		if by[name][0] != killed {
+			require.Same(t, by[name][0], after[name][0], "%s stays where it is", name)
+		}
+	}
+	again, _ := begin()
+	awaitOne(t, names, append(left, again)...)
+	write()
+	for _, p := range append(left, again) {
+		p.signal(t, syscall.SIGTERM)
+		require.Zero(t, p.exit(t))
+	}
+	for _, name := range names {
+		conn := dbs[name].Conn(t)
+		require.Eventually(t, func() bool {
+			var locks int
+			return conn.QueryRow(t.Context(), "select count(*) from pg_locks where locktype = 'advisory'").Scan(&locks) == nil && locks == 0
+		}, patience, tick)
+	}
+}
+
+// The server believes in the sessions of a process that it can't reach any more.
+func TestAnotherProcessServesASourceOfOneWhoseSessionsHang(t *testing.T) {
+	t.Parallel()
+	eu := shop(t)
+	s, receiverURL := receiver(t)
+	var proxies []*faultproxy.Proxy
+	var running []*process
+	for range 2 {
+		proxy, through := behind(t, eu.URL())
+		many := manySources(t, receiverURL, map[string]string{"eu": through})
+		p := start(t, many.env, "run", "-f", many.file, "--http", "off", "--log-format", "text")
+		p.stderr.waitFor(t, "(ready|standing by).*source=eu")
+		proxies, running = append(proxies, proxy), append(running, p)
+	}
+	by := awaitOne(t, []string{"eu"}, running...)
+	eu.Exec(t, "insert into orders values (1, 1, 'a')")
+	arrived(t, s, 1)
+	for i, p := range running {
+		if p == by["eu"][0] {
+			proxies[i].Set(faultproxy.Stall)
+		} else {
+			defer p.stderr.waitFor(t, "ready.*source=eu")
+		}
+	}
+	eu.Exec(t, "insert into orders values (2, 1, 'a')")
+	arrived(t, s, 2)
+}
+
 func TestHangupAddsAndRemovesSources(t *testing.T) {
 	t.Parallel()
 	eu, us := shop(t), shop(t)

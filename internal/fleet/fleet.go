@@ -3,6 +3,9 @@
 // Each database is a member with a goroutine that prepares it (such as: applies a configuration) and one
 // that runs its dispatcher. What fails is tried again, for each member by itself and without end, so a
 // database that is away, full, read-only or of another schema version costs the others nothing.
+//
+// Several processes share their members: in each database they see who is there, and each works out by
+// itself which ones it serves. The others it stands by.
 package fleet
 
 import (
@@ -11,8 +14,10 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/sethvargo/go-retry"
 
 	"github.com/rowhook/rowhook/dispatcher"
@@ -27,8 +32,12 @@ type Member struct {
 	// Prepare makes the database ready for what is configured. It is called again after each Set. It
 	// may take long, and must end when ctx does. Optional.
 	Prepare func(ctx context.Context) error
-	// New makes a dispatcher. It is called again after one could not start. It is required.
-	New func() (*dispatcher.Dispatcher, error)
+	// New makes a dispatcher whose Config.Process is process. It is called again after one could not
+	// start. It is required.
+	New func(process int32) (*dispatcher.Dispatcher, error)
+	// Connect opens a session straight to the database, in which this process sees who else is there.
+	// nil: it serves the database whatever others do, and process is 0.
+	Connect func(ctx context.Context) (*pgx.Conn, error)
 	// Ended is called when the member is gone and its dispatcher has ended. Optional.
 	Ended func()
 	// Refused is told why Prepare or the dispatcher failed, once for each reason; nil: it is logged.
@@ -55,7 +64,7 @@ type State struct {
 	Prepared bool
 	// Problem is why the last Prepare failed or no dispatcher runs; nil: nothing is known to be wrong.
 	Problem error
-	// Tried says that it was found out once whether the dispatcher can start.
+	// Tried says that it was found out once whether the dispatcher can start, or need not.
 	Tried bool
 }
 
@@ -70,8 +79,11 @@ const (
 
 // Fleet runs members. Make it by New.
 type Fleet struct {
-	ctx    context.Context
-	cancel context.CancelFunc
+	ctx     context.Context
+	cancel  context.CancelFunc
+	process int32 // number of this process
+	alarm   alarm
+	waiting atomic.Int64 // members that stand by
 
 	mu      sync.Mutex
 	members map[string]*member
@@ -84,7 +96,7 @@ type Fleet struct {
 // New returns a Fleet without members.
 func New() *Fleet {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Fleet{ctx: ctx, cancel: cancel, members: map[string]*member{}, all: map[*member]struct{}{}}
+	return &Fleet{ctx: ctx, cancel: cancel, process: newProcess(), members: map[string]*member{}, all: map[*member]struct{}{}}
 }
 
 // Set makes these the members: it starts those that are new, stops those that are gone, replaces those
@@ -117,7 +129,7 @@ func (f *Fleet) Set(members []Member) {
 func (f *Fleet) start(with Member) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	m := &member{
-		made: with.Made, with: with, cancel: cancel, log: with.Logger,
+		fleet: f, made: with.Made, with: with, cancel: cancel, log: with.Logger, post: post{self: f.process, source: with.Name}, dispatchers: map[*dispatcher.Dispatcher]struct{}{},
 		prepare: make(chan struct{}, 1), prepared: make(chan struct{}), works: make(chan struct{}, 1), turn: make(chan struct{}, 1), problems: map[Stage]error{},
 	}
 	if m.log == nil {
@@ -172,6 +184,7 @@ func (f *Fleet) State(name string) (s State, ok bool) {
 
 // member is a database with its dispatcher.
 type member struct {
+	fleet    *Fleet
 	made     string
 	cancel   context.CancelFunc
 	prepare  chan struct{} // holds a token if there is something new to prepare
@@ -179,14 +192,21 @@ type member struct {
 	turn     chan struct{} // holds a token while Prepare runs
 	works    chan struct{} // holds a token if a Prepare has succeeded after a failure
 	log      *slog.Logger
+	post     post           // deliver alone uses it
+	blind    bool           // it was said that this process does not see others; likewise
+	asked    time.Time      // when a member that is served last looked who is there; likewise
+	draining sync.WaitGroup // dispatchers that others have taken over from
 
-	mu         sync.Mutex
-	with       Member
-	dispatcher *dispatcher.Dispatcher // nil: none was made
-	aborted    bool
-	problems   map[Stage]error
-	done       bool // the last Prepare succeeded
-	tried      bool
+	mu          sync.Mutex
+	with        Member
+	dispatcher  *dispatcher.Dispatcher // nil: none was made
+	dispatchers map[*dispatcher.Dispatcher]struct{}
+	aborted     bool
+	problems    map[Stage]error
+	done        bool // the last Prepare succeeded
+	tried       bool
+	standby     bool
+	seen        dispatcher.Members // who is there
 }
 
 // again has the member prepare again, as a later Set says.
@@ -214,21 +234,28 @@ func (m *member) abort() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.aborted = true
-	if m.dispatcher != nil {
-		m.dispatcher.Abort()
+	for d := range m.dispatchers {
+		d.Abort()
 	}
 }
 
 func (m *member) state() State {
 	m.mu.Lock()
 	s := State{Name: m.with.Name, Prepared: m.done, Tried: m.tried}
+	standby, seen := m.standby, m.seen
 	running, preparing, d := m.problems[Running], m.problems[Preparing], m.dispatcher
 	m.mu.Unlock()
 	if d != nil {
 		s.Stats = d.Stats()
 	}
+	s.Stats.Standby, s.Stats.Processes = standby, len(seen.All)
+	for _, other := range seen.All {
+		if other.Serves {
+			s.Stats.Serving++
+		}
+	}
 	switch {
-	case s.Stats.Started:
+	case s.Stats.Started, standby:
 		s.Tried, s.Problem = true, preparing
 	case running != nil:
 		s.Problem = running
@@ -302,16 +329,12 @@ func (m *member) keepPrepared(ctx context.Context) {
 
 // deliver runs dispatchers until ctx is done. It returns what the last one could not settle.
 func (m *member) deliver(ctx context.Context) error {
+	defer m.draining.Wait()
 	waits := backoff()
 	for {
 		with := m.member()
 		m.awaitPrepare(ctx)
-		d, err := with.New()
-		started := false
-		if err == nil {
-			err = m.runOne(ctx, with, d)
-			started = d.Stats().Started
-		}
+		started, left, err := m.takePart(ctx, with)
 		if ctx.Err() != nil {
 			if !started { // there is nothing that could be lost
 				err = nil
@@ -321,6 +344,9 @@ func (m *member) deliver(ctx context.Context) error {
 		if started {
 			waits = backoff()
 		}
+		if left {
+			continue
+		}
 		m.mu.Lock()
 		m.tried, m.dispatcher = true, nil
 		m.mu.Unlock()
@@ -329,6 +355,26 @@ func (m *member) deliver(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// takePart stands by until this process is to serve, and then serves. started says that a dispatcher
+// has, and left that others serve now.
+func (m *member) takePart(ctx context.Context, with Member) (started, left bool, err error) {
+	session, err := m.standBy(ctx, with)
+	if err != nil {
+		return false, false, err
+	}
+	process := int32(0)
+	if session != nil {
+		defer session.close()
+		process = m.fleet.process
+	}
+	d, err := with.New(process)
+	if err != nil {
+		return false, false, err
+	}
+	left, err = m.serve(ctx, with, d, session)
+	return left || d.Stats().Started, left, err
 }
 
 // pause waits for a token of sooner, or if something is failing until it is tried again. It returns false if ctx
@@ -355,32 +401,65 @@ func backoff() retry.Backoff {
 	return retry.WithJitterPercent(20, retry.WithCappedDuration(longestWait, retry.NewExponential(leastWait)))
 }
 
-// runOne runs a dispatcher until it ends.
-func (m *member) runOne(ctx context.Context, with Member, d *dispatcher.Dispatcher) error {
+// serve runs a dispatcher until it ends, or until others serve: then it ends by itself.
+func (m *member) serve(ctx context.Context, with Member, d *dispatcher.Dispatcher, session *standing) (left bool, err error) {
 	m.mu.Lock()
-	m.dispatcher = d
+	m.dispatcher, m.dispatchers[d] = d, struct{}{}
 	if m.aborted {
 		d.Abort()
 	}
 	m.mu.Unlock()
-	watch, stop := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		select {
-		case <-d.Ready():
-			m.mu.Lock()
-			m.tried = true
-			m.mu.Unlock()
-			m.found(with, Running, nil)
-			if m.state().Problem != nil { // it can be reached, so there is no need to wait
-				signal(m.prepare)
-			}
-		case <-watch.Done():
-		}
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	m.draining.Go(func() {
+		defer stop()
+		err := d.Run(ctx)
+		m.mu.Lock()
+		delete(m.dispatchers, d)
+		m.mu.Unlock()
+		ended <- err
 	})
-	defer watching.Wait()
-	defer stop()
-	return d.Run(ctx)
+	ready, looks := d.Ready(), m.looks(serveEvery)
+	defer looks.stop()
+	for {
+		select {
+		case err := <-ended:
+			return false, err
+		case <-ready:
+			ready = nil
+			session.close() // that of the dispatcher shows now that this process is there
+			m.isReady(with)
+			continue
+		case <-looks.timer.C:
+		case <-looks.alarm:
+		}
+		looks.next()
+		if session == nil || m.isToServe(ctx, d) {
+			continue
+		}
+		m.log.Info("another process serves the source now; this one stands by, and ends what it has in flight")
+		m.mu.Lock()
+		m.dispatcher = nil
+		m.mu.Unlock()
+		stop()
+		m.draining.Go(func() {
+			if err := <-ended; err != nil {
+				m.log.Warn("not all that this process had of the source could be settled", "error", err)
+			}
+		})
+		return true, nil
+	}
+}
+
+// isReady takes in that a dispatcher works.
+func (m *member) isReady(with Member) {
+	m.mu.Lock()
+	m.tried = true
+	m.mu.Unlock()
+	m.found(with, Running, nil)
+	if m.state().Problem != nil { // it can be reached, so there is no need to wait
+		signal(m.prepare)
+	}
 }
 
 // found records how a stage has ended, and says so once for each reason.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/dispatcher"
@@ -23,8 +24,10 @@ const (
 )
 
 // on makes dispatchers on a database.
-func on(url string) func() (*dispatcher.Dispatcher, error) {
-	return func() (*dispatcher.Dispatcher, error) { return dispatcher.New(dispatcher.Config{DatabaseURL: url}) }
+func on(url string) func(int32) (*dispatcher.Dispatcher, error) {
+	return func(process int32) (*dispatcher.Dispatcher, error) {
+		return dispatcher.New(dispatcher.Config{DatabaseURL: url, Process: process})
+	}
 }
 
 // started waits until a member's dispatcher works, and returns its instance.
@@ -41,7 +44,10 @@ func started(t *testing.T, f *fleet.Fleet, name string) int32 {
 
 func instances(t *testing.T, db *pgtest.DB) (n int) {
 	t.Helper()
-	require.NoError(t, db.Conn(t).QueryRow(t.Context(), "select count(*) from rowhook.instance").Scan(&n))
+	conn, err := pgx.Connect(t.Context(), db.URL()) // that of db.Conn is open until the test ends
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	require.NoError(t, conn.QueryRow(t.Context(), "select count(*) from rowhook.instance").Scan(&n))
 	return n
 }
 
@@ -63,11 +69,11 @@ func TestAMemberThatFailsIsTriedAgainWhileTheOthersGoOn(t *testing.T) {
 				}
 				return nil
 			},
-			New: func() (*dispatcher.Dispatcher, error) {
+			New: func(process int32) (*dispatcher.Dispatcher, error) {
 				if away.Load() {
 					return nil, errAway
 				}
-				return on(late.URL())()
+				return on(late.URL())(process)
 			},
 		},
 	})
@@ -124,7 +130,7 @@ func TestAPrepareThatHangsDoesNotKeepOthersFromStopping(t *testing.T) {
 	f := fleet.New()
 	begun := make(chan struct{})
 	f.Set([]fleet.Member{{
-		Name: "hangs", New: func() (*dispatcher.Dispatcher, error) { return nil, errors.New("never") },
+		Name: "hangs", New: func(int32) (*dispatcher.Dispatcher, error) { return nil, errors.New("never") },
 		Prepare: func(ctx context.Context) error { close(begun); <-ctx.Done(); return ctx.Err() },
 	}})
 	<-begun

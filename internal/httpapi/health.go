@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -74,6 +75,11 @@ const (
 
 func (d *readiness) look(ctx context.Context) Readiness {
 	stats := d.server.cfg.Stats()
+	if stats.Standby {
+		return Readiness{Status: statusReady, Checks: []Check{{
+			Name: "running", OK: true, Detail: fmt.Sprintf("another process serves it, and this one stands by; processes: %d, serving: %d", stats.Processes, stats.Serving),
+		}}}
+	}
 	checks := []Check{{Name: "running", OK: true}}
 	switch {
 	case stats.Stopping:

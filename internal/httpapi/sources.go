@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/rowhook/rowhook/internal/access"
+	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/internal/webapi"
 )
@@ -30,6 +31,12 @@ type SourceReadiness struct {
 	Source string  `json:"source"`
 	Status string  `json:"status"` // ready, or not ready
 	Checks []Check `json:"checks"`
+	// Standby says that other processes serve the source, and this one stands by.
+	Standby bool `json:"standby"`
+	// Processes is how many processes share the source, and Serving how many of them serve it; 0: this one
+	// does not see others.
+	Processes int `json:"processes"`
+	Serving   int `json:"serving"`
 }
 
 // sourceParameter names the source of a request.
@@ -102,6 +109,8 @@ func (s *Server) lookAtSources(ctx context.Context) []SourceReadiness {
 			}
 			found := inner.readiness.look(ctx)
 			all[i].Status, all[i].Checks = found.Status, found.Checks
+			stats := inner.cfg.Stats()
+			all[i].Standby, all[i].Processes, all[i].Serving = stats.Standby, stats.Processes, stats.Serving
 		})
 	}
 	looking.Wait()
@@ -144,13 +153,14 @@ func (s *Server) readinessOfSources(ctx context.Context) Readiness {
 	return out
 }
 
-// ReadySources returns which sources are ready.
-func (s *Server) ReadySources(ctx context.Context) map[string]bool {
-	ready := map[string]bool{}
+// SourceStates returns how the sources stand, for metrics.
+func (s *Server) SourceStates(ctx context.Context) map[string]metrics.SourceState {
+	states := map[string]metrics.SourceState{}
 	for _, source := range s.lookAtSources(ctx) {
-		ready[source.Source] = source.Status == statusReady
+		ready := source.Status == statusReady
+		states[source.Source] = metrics.SourceState{Ready: ready, Served: ready && !source.Standby, Processes: source.Processes}
 	}
-	return ready
+	return states
 }
 
 // Begin lets the Server of a source work, without an address of its own. end waits until what it does

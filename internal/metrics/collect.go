@@ -20,6 +20,9 @@ func (m *Metrics) Watch(stats func() dispatcher.Stats) {
 		"rowhook_doorbell_silent", "rowhook_listening", "rowhook_notification_queue_usage",
 	}, read: func(emit emitter) {
 		s := stats()
+		if s.Standby {
+			return // another process has them
+		}
 		for _, t := range s.Triggers {
 			emit("rowhook_attempts_in_flight", float64(t.InFlight), t.Name)
 			emit("rowhook_events_queued", float64(t.Queued), t.Name)

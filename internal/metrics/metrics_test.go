@@ -53,7 +53,9 @@ func TestMetricsFollowWhatIsDelivered(t *testing.T) {
 func TestSeveralLabelTheMetricsOfEachSource(t *testing.T) {
 	t.Parallel()
 	all := metrics.NewSeveral("v1")
-	all.WatchReady(func() map[string]bool { return map[string]bool{"eu": true, "us": false} })
+	all.WatchSources(func() map[string]metrics.SourceState {
+		return map[string]metrics.SourceState{"eu": {Ready: true, Served: true, Processes: 2}, "us": {}}
+	})
 	for _, source := range []string{"eu", "us"} {
 		all.Source(source).Watch(func() dispatcher.Stats { return dispatcher.Stats{Started: source == "eu"} })
 		require.Same(t, all.Source(source), all.Source(source))

@@ -46,11 +46,19 @@ func (s *Several) Remove(name string) {
 	delete(s.sources, name)
 }
 
-// WatchReady adds whether each source is ready. Each scrape calls ready.
-func (s *Several) WatchReady(ready func() map[string]bool) {
-	s.process.register.MustRegister(&scraped{m: s.process, names: []string{"rowhook_source_ready"}, read: func(emit emitter) {
-		for source, is := range ready() {
-			emit("rowhook_source_ready", truth(is), source)
+// SourceState is how a source stands in a process.
+type SourceState struct {
+	Ready, Served bool
+	Processes     int // 0: this process does not see others
+}
+
+// WatchSources adds how each source stands. Each scrape calls states.
+func (s *Several) WatchSources(states func() map[string]SourceState) {
+	s.process.register.MustRegister(&scraped{m: s.process, names: []string{"rowhook_source_ready", "rowhook_source_served", "rowhook_source_processes"}, read: func(emit emitter) {
+		for source, is := range states() {
+			emit("rowhook_source_ready", truth(is.Ready), source)
+			emit("rowhook_source_served", truth(is.Served), source)
+			emit("rowhook_source_processes", float64(is.Processes), source)
 		}
 	}})
 }
