@@ -102,10 +102,8 @@ func TestDelayHoldsTheAnswerBackButNotTheStamp(t *testing.T) {
 	t.Parallel()
 	r, url := serve(t)
 	r.Reset(1)
-	start := time.Now()
 	post(t, url+"/delay/60ms", `{"new":{"seq":1}}`)
-	require.GreaterOrEqual(t, time.Since(start), 60*time.Millisecond)
-	require.Less(t, time.Unix(0, r.Stamps()[1]).Sub(start), 60*time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(time.Unix(0, r.Stamps()[1])), 60*time.Millisecond)
 }
 
 func TestRemoteAwaitReturnsWhenEnoughArrivedOrTimeIsOver(t *testing.T) {
@@ -122,7 +120,7 @@ func TestRemoteAwaitReturnsWhenEnoughArrivedOrTimeIsOver(t *testing.T) {
 
 	got := make(chan receiver.Stats, 1)
 	go func() {
-		s, _ := remote.Await(context.WithoutCancel(t.Context()), 3, 10*time.Second)
+		s, _ := remote.Await(context.WithoutCancel(t.Context()), 3, time.Minute)
 		got <- s
 	}()
 	for i := range 3 {
