@@ -134,7 +134,7 @@ func (a *app) apply(ctx context.Context, o applying) error {
 	}
 	sources, err := a.chosen(all)
 	if err != nil {
-		return err
+		return withUnread(err, unread)
 	}
 	return withUnread(a.over(ctx, all, sources, o.json, func(ctx context.Context, a *app) error {
 		return a.applySettled(ctx, cfg.Of(a.source.Name), o)

@@ -219,6 +219,9 @@ func (a *app) showChecked(cfg *config.Config, o checking) {
 	line := cfg.File + ": " + term.Plural(int64(len(cfg.Triggers)), "trigger")
 	if len(cfg.Sources) > 0 {
 		line += " for " + term.Plural(int64(len(cfg.Sources)), "source")
+		if cfg.Tenants != nil {
+			line += " and its tenants"
+		}
 	}
 	if len(cfg.Files) > 1 {
 		line += " in " + term.Plural(int64(len(cfg.Files)), "file")

@@ -71,7 +71,7 @@ func (a *app) doctor(ctx context.Context, o examining) error {
 	}
 	sources, err := a.chosen(all)
 	if err != nil {
-		return err
+		return withUnread(err, unread)
 	}
 	return withUnread(a.over(ctx, all, sources, o.json, func(ctx context.Context, a *app) error {
 		if cfg == nil {

@@ -37,7 +37,7 @@ A migration down asks first, and drops what the newer version added. Waiting eve
 			}
 			sources, err := a.chosen(all)
 			if err != nil {
-				return err
+				return withUnread(err, unread)
 			}
 			if given && !yes && len(sources) > 1 {
 				return usagef("--to may lead down, and asks then: add --yes to migrate all of %s, or --source", config.Names(config.SourceNames(sources)))

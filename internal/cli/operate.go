@@ -51,8 +51,8 @@ func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Conte
 	if all != nil {
 		chosen, err := a.chosen(all)
 		switch {
-		case err != nil:
-			return err
+		case err != nil: // perhaps it is a tenant that is refused
+			return withUnread(err, unread)
 		case o.across && (len(chosen) > 1 || all.Tenants != nil && a.global.only == ""):
 			wide := *o
 			if !a.given(cmd, connectTimeoutFlag) {

@@ -101,6 +101,13 @@ func TestRowsOfTenantsChooseNoOtherHostAndNoCredentials(t *testing.T) {
 		require.Contains(t, stderr, refused)
 	}
 	require.Equal(t, 1, count(t, good, "rowhook.trigger"))
+	code, stdout, _ = rowhook(t, nil, "check", many.file)
+	require.Zero(t, code)
+	require.Contains(t, stdout, "for 1 source and its tenants")
+	code, _, stderr = rowhook(t, many.env, "status", "--source", "elsewhere")
+	require.Equal(t, 2, code, stderr)
+	require.Contains(t, stderr, `has no source "elsewhere"`)
+	require.Contains(t, stderr, `"elsewhere" is refused: the host "db.evil.example" is not allowed`)
 }
 
 func TestAQueryForTenantsOnlyReadsAndHasLittleTime(t *testing.T) {
