@@ -124,15 +124,14 @@ func measures() []measure {
 			measure{scenario: "M", value: work + "_ratio", title: "of that beside nothing", unit: "%", scale: percent, goal: 200, atMost: true},
 			measure{scenario: "M", value: work + "_rate", title: work, unit: "events/s"})
 	}
-	all = append(all,
-		measure{scenario: "stream", value: "rate", title: "drained into a stream and recorded", unit: "/s"},
-		measure{scenario: "stream", value: "webhook", title: "the same into webhooks", unit: "/s"},
-		measure{scenario: "stream", value: "times", title: "against webhooks", unit: "x", digits: 2, goal: 2},
-		measure{scenario: "stream", value: "cpu", title: "CPU of all, an event", unit: "ms", digits: 3},
-		measure{scenario: "stream", value: "webhook_cpu", title: "CPU of all, a webhook", unit: "ms", digits: 3},
-		measure{scenario: "stream", value: "cpu_times", title: "CPU of a webhook against it", unit: "x", digits: 2},
-		measure{scenario: "stream", value: "webhook_cpu_dispatcher", title: "CPU of the dispatcher, a webhook", unit: "ms", digits: 3},
-		measure{scenario: "stream", value: "webhook_cpu_receiver", title: "CPU of the receiver, a webhook", unit: "ms", digits: 3})
+	for _, n := range []string{"100", "1000"} {
+		all = append(all,
+			measure{scenario: "stream", value: "rate" + n, title: n + " attempts, drained into a stream and recorded", unit: "/s"},
+			measure{scenario: "stream", value: "webhook" + n, title: n + " attempts, the same into webhooks", unit: "/s"},
+			measure{scenario: "stream", value: "times" + n, title: n + " attempts, against webhooks", unit: "x", digits: 2, goal: 2},
+			measure{scenario: "stream", value: "cpu" + n, title: n + " attempts, CPU of all, an event", unit: "ms", digits: 3},
+			measure{scenario: "stream", value: "webhook_cpu" + n, title: n + " attempts, CPU of all, a webhook", unit: "ms", digits: 3})
+	}
 	return append(all, append(distanceMeasures(), deliveryMeasures()...)...)
 }
 

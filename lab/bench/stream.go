@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,32 +17,37 @@ import (
 const streamName = "ORDERS"
 
 // measureStream drains the same events into the receiver and into a stream of NATS JetStream, whose server
-// is a process of its own. Values: those of drain into the stream, webhook (events/s), times; and the costs
-// of the webhook drain.
+// is a process of its own, with 100 attempts and with 1,000. Values: those of drain into the stream with 100;
+// and for each number rate100 (events/s into the stream), webhook100, times100, cpu100 (CPU seconds of
+// dispatcher, Postgres and receiver or server, for 1,000 events) and webhook_cpu100.
 func (l *lab) measureStream(ctx context.Context, b build) (*sample, error) {
-	webhook, err := l.drain(ctx, drain{build: b, events: l.sizes.Drain, concurrency: 100})
-	if err != nil {
-		return nil, err
+	var first *sample
+	for _, attempts := range []int{100, 1000} {
+		webhook, err := l.drain(ctx, drain{build: b, events: l.sizes.Drain, concurrency: attempts})
+		if err != nil {
+			return nil, err
+		}
+		s, err := l.drainIntoStream(ctx, b, l.sizes.Drain, attempts)
+		if err != nil {
+			return nil, err
+		}
+		if first == nil {
+			first = s
+		}
+		n := strconv.Itoa(attempts)
+		first.set("rate"+n, s.Values["rate"])
+		first.set("webhook"+n, webhook.Values["rate"])
+		first.set("times"+n, s.Values["rate"]/webhook.Values["rate"])
+		first.set("cpu"+n, s.Values["cpu_dispatcher"]+s.Values["cpu_postgres"]+s.Values["cpu_receiver"])
+		first.set("webhook_cpu"+n, webhook.Values["cpu_dispatcher"]+webhook.Values["cpu_postgres"]+webhook.Values["cpu_receiver"])
+		first.set("lost", max(first.Values["lost"], s.Values["lost"], webhook.Values["lost"]))
 	}
-	s, err := l.drainIntoStream(ctx, b, l.sizes.Drain)
-	if err != nil {
-		return nil, err
-	}
-	s.set("webhook", webhook.Values["rate"])
-	s.set("times", s.Values["rate"]/webhook.Values["rate"])
-	for _, one := range []*sample{s, webhook} {
-		one.set("cpu", one.Values["cpu_dispatcher"]+one.Values["cpu_postgres"]+one.Values["cpu_receiver"])
-	}
-	s.set("webhook_cpu", webhook.Values["cpu"])
-	s.set("cpu_times", webhook.Values["cpu"]/s.Values["cpu"])
-	s.set("webhook_cpu_dispatcher", webhook.Values["cpu_dispatcher"])
-	s.set("webhook_cpu_receiver", webhook.Values["cpu_receiver"])
-	return s, nil
+	return first, nil
 }
 
 // drainIntoStream measures one drain. Values: rate (events/s until all were settled), lost, duplicates, and
 // the costs.
-func (l *lab) drainIntoStream(ctx context.Context, b build, events int) (*sample, error) {
+func (l *lab) drainIntoStream(ctx context.Context, b build, events, attempts int) (*sample, error) {
 	dir, err := os.MkdirTemp(l.dir, "streams-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
@@ -78,7 +84,7 @@ func (l *lab) drainIntoStream(ctx context.Context, b build, events int) (*sample
 	if err := db.exec(ctx, "checkpoint"); err != nil {
 		return nil, err
 	}
-	dispatchers, stop, err := db.dispatchAll(ctx, b, 1, 100)
+	dispatchers, stop, err := db.dispatchAll(ctx, b, 1, attempts)
 	if err != nil {
 		return nil, err
 	}
