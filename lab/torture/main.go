@@ -59,7 +59,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.Uint64Var(&opt.seed, "seed", 0, "seed of the faults and of the writers' decisions (default: drawn, and printed)")
 	f.IntVar(&opt.instances, "instances", 3, "dispatchers")
 	f.IntVar(&opt.writers, "writers", 3, "writers of each source")
-	f.IntVar(&opt.sources, "sources", 1, "databases, which each of the dispatchers serves")
+	f.IntVar(&opt.sources, "sources", 1, "databases, which the dispatchers share out among themselves")
 	f.BoolVar(&opt.nats, "nats", false, "have a trigger of the first source publish to a stream of NATS; rowhook has to be built with the tag nats")
 	f.StringVar(&only, "only", "", "kinds of faults to use, separated by commas; see --list")
 	f.BoolVar(&opt.listen, "listen-faults", false, "lose the paths by which dispatchers listen most of the time; each dispatcher then has a path of its own")
