@@ -51,7 +51,7 @@ func readHealth(ctx context.Context, tx pgx.Tx, ts triggers) (map[int32]*Endpoin
 		rows, err := pg.Collect[row](ctx, tx, `
 select h.state, `+write("h.endpoint")+` as endpoint, h.trigger_id is null as host, h.since, `+write("h.reason")+` as reason, h.probe_at, h.probes, h.triggers,
        (select i.id from rowhook.instance i where i.id = h.prober and h.state = 'failing' and h.probe_at > statement_timestamp()) as prober_id
-  from rowhook.health h where not (`+queue.VoidHealth+`) order by h.state = 'failing', h.trigger_id is null`)
+  from rowhook.health h where not (`+queue.VoidHealth()+`) order by h.state = 'failing', h.trigger_id is null`)
 		for i := range rows {
 			for _, id := range rows[i].Triggers {
 				own := rows[i].EndpointHealth

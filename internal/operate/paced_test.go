@@ -57,3 +57,21 @@ func TestStatusSaysWhoMakesAProbe(t *testing.T) {
 	require.Nil(t, prober("prober = 7, probe_at = now() - interval '1 second'"), "its lease is over")
 	require.Nil(t, prober("state = 'probing', probe_at = now() + interval '1 minute'"))
 }
+
+func TestAHostThatNoTriggerLeadsToAnyMoreIsNotShownAsFailing(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "a")
+	d.do(t, `insert into rowhook.health (target, triggers, endpoint, state, since, changed_at, reason, probe_at)
+		select 'http://h', array[id], 'http://h', 'failing', now() - interval '5 minutes', now() - interval '5 minutes', 'refused', now() - interval '1 minute' from rowhook.trigger`)
+	shown := func(change string) bool {
+		t.Helper()
+		d.do(t, change)
+		s, err := operate.ReadStatus(t.Context(), d.conn)
+		require.NoError(t, err)
+		return s.Triggers[0].Health != nil
+	}
+	require.True(t, shown("update rowhook.trigger set applied_at = now() - interval '1 hour'"))
+	require.False(t, shown("update rowhook.trigger set applied_at = now() - interval '3 minutes'"), "it leads elsewhere")
+	require.True(t, shown("update rowhook.health set probe_at = now() + interval '1 minute'"), "it is still probed")
+	require.True(t, shown("update rowhook.health set state = 'probing', probe_at = now() - interval '1 minute'"))
+}

@@ -201,7 +201,7 @@ select w.name, case when t.id is null then 'its trigger was removed' when t.spec
 
 // ReadFailing returns the endpoints that fail, or have not recovered quite yet.
 func ReadFailing(ctx context.Context, db pg.Queryer) ([]FailingEndpoint, error) {
-	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes, case when state = 'probing' then changed_at end, coalesce(webhook, '') from rowhook.health h where not ("+VoidHealth+")")
+	rows, err := db.Query(ctx, "select coalesce(trigger_id, 0), target, triggers, endpoint, since, reason, probes, case when state = 'probing' then changed_at end, coalesce(webhook, '') from rowhook.health h where not ("+VoidHealth()+")")
 	if err != nil {
 		return nil, fmt.Errorf("read the endpoints that fail: %w", err)
 	}

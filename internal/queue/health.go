@@ -25,29 +25,37 @@ type Health struct {
 // TargetOf names a trigger in Health.Target.
 func TargetOf(trigger int32) string { return fmt.Sprintf("trigger %d", trigger) }
 
-// VoidHealth is an SQL condition: a row h of rowhook.health means nothing any more. Its trigger is
+// VoidHealth returns an SQL condition: a row h of rowhook.health means nothing any more. Its trigger is
 // gone, has another webhook by now or wants no breaker. Or nobody has probed for an hour, since no
-// event is due or all triggers are paused.
-const VoidHealth = `
+// event is due or all triggers are paused. Or it is a host whose triggers were all changed or removed
+// since, and nobody probes it any more: they lead elsewhere.
+func VoidHealth() string {
+	return `
        h.probe_at < statement_timestamp() - interval '1 hour'
+    or h.trigger_id is null and h.state = 'failing' and h.probe_at < statement_timestamp() - interval '10 seconds' and not exists (
+         select from rowhook.trigger t
+          where t.id = any (h.triggers) and t.removed_at is null and t.applied_at <= h.changed_at)
     or h.trigger_id is not null and not exists (
          select from rowhook.trigger t
           where t.id = h.trigger_id and t.removed_at is null and t.spec->>'breaker' is distinct from 'off'
             and md5((t.spec->'webhook')::text || coalesce((t.spec->'nats')::text, '')) = h.webhook)`
+}
 
-const readHealthSQL = `
+func readHealthSQL() string {
+	return `
 with void as (
-  delete from rowhook.health h where ` + VoidHealth + ` returning target)
+  delete from rowhook.health h where ` + VoidHealth() + ` returning target)
 select h.target, h.state = 'probing',
        case when h.prober is not null and not exists (select from rowhook.instance i where i.id = h.prober) then interval '0'
             else greatest(h.probe_at - statement_timestamp(), interval '0') end,
        greatest(statement_timestamp() - h.changed_at, interval '0'), h.probes
   from rowhook.health h
  where h.target not in (select target from void)`
+}
 
 // ReadHealth returns the endpoints that are not ok. It deletes the rows that mean nothing any more.
 func ReadHealth(ctx context.Context, db pg.Queryer) ([]Health, error) {
-	rows, err := db.Query(ctx, readHealthSQL)
+	rows, err := db.Query(ctx, readHealthSQL())
 	if err != nil {
 		return nil, fmt.Errorf("read the health of endpoints: %w", err)
 	}
