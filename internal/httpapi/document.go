@@ -1,42 +1,20 @@
 package httpapi
 
 import (
-	"bytes"
-	"compress/gzip"
 	_ "embed"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
 	"github.com/rowhook/rowhook/internal/webapi"
 )
 
-// packed is openapi.yaml, compressed: the program has a limit, and few ask for the document.
+// packed is openapi.yaml; see webapi.Unpack.
 //
 //go:embed openapi.yaml.gz
 var packed []byte
 
 // Document returns the OpenAPI document of the interface as JSON.
-func Document() ([]byte, error) {
-	text, err := unpacked()
-	if err != nil {
-		return nil, err
-	}
-	return webapi.Document(text)
-}
-
-func unpacked() ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, fmt.Errorf("unpack openapi.yaml: %w", err)
-	}
-	text, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("unpack openapi.yaml: %w", err)
-	}
-	return text, nil
-}
+func Document() ([]byte, error) { return webapi.Document(packed) }
 
 func (s *Server) document(w http.ResponseWriter, _ *http.Request) (int, any, error) {
 	doc, err := s.openapi()

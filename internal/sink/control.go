@@ -16,11 +16,11 @@ import (
 	"github.com/rowhook/rowhook/internal/webapi"
 )
 
-//go:embed openapi.yaml
-var openapi []byte
+//go:embed openapi.yaml.gz
+var packedDocument []byte
 
 // Document returns the OpenAPI document of the control interface as JSON.
-func Document() ([]byte, error) { return webapi.Document(openapi) }
+func Document() ([]byte, error) { return webapi.Document(packedDocument) }
 
 // Limits of the control interface.
 const (
@@ -217,8 +217,12 @@ func describeJSON(w http.ResponseWriter, _ *http.Request, _ []byte) error {
 }
 
 func describeYAML(w http.ResponseWriter, _ *http.Request, _ []byte) error {
+	text, err := webapi.Unpack(packedDocument)
+	if err != nil {
+		return webapi.NewProblem(http.StatusInternalServerError, "internal", err.Error(), "")
+	}
 	w.Header().Set("Content-Type", "application/yaml")
-	_, err := w.Write(openapi)
+	_, err = w.Write(text)
 	return ignore(err)
 }
 

@@ -2,15 +2,35 @@ package webapi
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/goccy/go-yaml"
 )
 
-// Document returns an OpenAPI document that is written in YAML as JSON.
-func Document(openapi []byte) ([]byte, error) {
+// Unpack returns the text of an openapi.yaml that a program has compressed: it has a limit, and few ask for the
+// document.
+func Unpack(packed []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, fmt.Errorf("unpack openapi.yaml: %w", err)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("unpack openapi.yaml: %w", err)
+	}
+	return text, nil
+}
+
+// Document returns an OpenAPI document that is written in YAML, and compressed, as JSON.
+func Document(packed []byte) ([]byte, error) {
+	openapi, err := Unpack(packed)
+	if err != nil {
+		return nil, err
+	}
 	doc, err := yaml.YAMLToJSON(openapi)
 	if err != nil {
 		return nil, fmt.Errorf("read openapi.yaml: %w", err)
