@@ -241,3 +241,20 @@ func TestAnEarlierSessionThatTheServerBelievesInKeepsNobodyDeaf(t *testing.T) {
 		r.Stop(t)
 	}
 }
+
+// An immediate restart of the server loses the last beats, which nobody waits for, and so all of them of an
+// instance that died just after it had registered.
+func TestWhoDiesBeforeItsFirstBeatIsBuried(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders")
+	conn := b.Conn(t)
+	require.NoError(t, queue.Register(t.Context(), conn, 1001, "at once", "v1", false))
+	require.Positive(t, one[int64](t, conn, "select (extract(epoch from seen_at) * 1000)::bigint from rowhook.instance where id = 1001"))
+	b.Exec(t, "insert into rowhook.instance (id, name, version, listens) values (1002, 'of a program before', 'v0', false)")
+	b.Exec(t, "insert into orders default values")
+	b.Exec(t, "update rowhook.event_log set claimed_by = 1002, claim = 2, tries = 1, due_at = now() + interval '1 hour'")
+	b.start(t)
+	b.receiver.await(t, "orders", 1)
+	eventually(t, conn, 1, "select count(*)::integer from rowhook.instance")
+}

@@ -54,23 +54,17 @@ func (o *lifeSigns) judge(all []queue.Instance, self int32, now, beat time.Time)
 }
 
 func (s *sighting) dead(now time.Time) bool {
-	deserted := s.Listens && !s.Locked
-	unchanged := now.Sub(s.since)
-	switch {
-	// Its version has nothing but its lock. A look that finds no lock may fall into the time when
-	// its session is opened anew.
-	case s.Seen == 0:
-		return deserted && s.looks > 0 && unchanged > watchEvery/2
-	case deserted:
-		return s.looks > 1 && unchanged >= queue.LockLostAfter
+	within := queue.UnseenAfter
+	if s.Listens && !s.Locked {
+		within = queue.LockLostAfter
 	}
-	return s.looks > 1 && unchanged >= queue.UnseenAfter
+	return s.looks > 1 && now.Sub(s.since) >= within
 }
 
 // untilDead is how long until the first of those whose lock is lost is dead, at most most.
 func (o *lifeSigns) untilDead(now time.Time, most time.Duration) time.Duration {
 	for _, s := range o.seen {
-		if s.Listens && !s.Locked && s.Seen != 0 {
+		if s.Listens && !s.Locked {
 			most = min(most, max(queue.LockLostAfter-now.Sub(s.since), suspectEvery/10))
 		}
 	}
@@ -80,7 +74,7 @@ func (o *lifeSigns) untilDead(now time.Time, most time.Duration) time.Duration {
 // anySuspect reports that an instance may be dead, so that the next look must be soon.
 func (o *lifeSigns) anySuspect() bool {
 	for _, s := range o.seen {
-		if s.Listens && !s.Locked || s.looks > 1 && s.Seen != 0 {
+		if s.Listens && !s.Locked || s.looks > 1 {
 			return true
 		}
 	}

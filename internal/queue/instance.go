@@ -36,15 +36,15 @@ select id, exists (select from rowhook.instance i where i.id = drawn.id)
 	}
 }
 
-// Register writes the row of an instance. listens says that the instance holds a session with
-// HoldLock. Without one, others can't see by its lock that it died: its events come back only when
-// its leases end.
+// Register writes the row of an instance, with a first Beat: one that dies before the next, or whose
+// later ones a crash of the server loses, is missed as any other is. listens says that the instance
+// holds a session with HoldLock. Without one, others can't see by its lock that it died.
 func Register(ctx context.Context, db pg.Queryer, id int32, name, version string, listens bool) error {
 	var n int
 	err := db.QueryRow(ctx, `
 with i as (
-  insert into rowhook.instance (id, name, version, listens) values ($1, $2, $3, $4)
-  on conflict (id) do update set listens = excluded.listens returning id)
+  insert into rowhook.instance (id, name, version, listens, seen_at) values ($1, $2, $3, $4, clock_timestamp())
+  on conflict (id) do update set listens = excluded.listens, seen_at = excluded.seen_at returning id)
 select count(*) from i`, id, name, version, listens).Scan(&n)
 	if err != nil {
 		return fmt.Errorf("register this instance: %w", err)
@@ -112,8 +112,8 @@ type Instance struct {
 	ID      int32
 	Listens bool // according to its row
 	Locked  bool // a session holds its lock
-	// Seen is the time of its last Beat by the server's clock, in microseconds since 1970. 0: not
-	// recorded.
+	// Seen is the time of its last Beat by the server's clock, in microseconds since 1970. 0: none, as
+	// programs before this one wrote none as they registered.
 	Seen int64
 }
 
