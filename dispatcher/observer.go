@@ -99,6 +99,8 @@ type Attempt struct {
 	RetryIn   time.Duration // the wait until the next attempt, if Outcome is Retried
 	// Endpoint is the URL for people: the host that was called, without what may be secret.
 	Endpoint string
+	// Method is the HTTP method of the request; "": there was no HTTP request.
+	Method string
 	// Batch is the webhook-id of the request, if its trigger has batches: other events may have the
 	// same. Else it is "".
 	Batch string
@@ -241,6 +243,9 @@ func (o *observers) attempted(dl *delivery, ep fmt.Stringer, r *webhook.Result, 
 	a := Attempt{
 		Event: dl.event, TriggerID: dl.lane.id, Number: int(dl.tries), DueAt: dl.due,
 		Result: *r, Outcome: outcomeOf(what), RetryIn: delay, Endpoint: ep.String(), Batch: batch,
+	}
+	if request, ok := ep.(interface{ Method() string }); ok {
+		a.Method = request.Method()
 	}
 	for _, all := range [...][]func(Attempt){o.onAttempted, ended} {
 		for _, f := range all {

@@ -45,7 +45,7 @@ func TestHooksAreToldWhatHappens(t *testing.T) {
 					}
 				}
 			},
-			Attempted: func(a dispatcher.Attempt) { count("attempted "+strconv.Itoa(a.Result.Status), 1) },
+			Attempted: func(a dispatcher.Attempt) { count("attempted "+a.Method+" "+strconv.Itoa(a.Result.Status), 1) },
 			Settled:   func(n int, took time.Duration) { count("settled", n) },
 			Rang:      func() { count("rang", 1) },
 			Listening: func(listens bool) { count("listening "+strconv.FormatBool(listens), 1) },
@@ -64,12 +64,12 @@ func TestHooksAreToldWhatHappens(t *testing.T) {
 		return got[what]
 	}
 	for what, want := range map[string]int{
-		"configured orders": 1, "claimed": 6, "attempting 1": 3, "attempting 2": 3, "ended": 6, "attempted 500": 3, "attempted 200": 3,
+		"configured orders": 1, "claimed": 6, "attempting 1": 3, "attempting 2": 3, "ended": 6, "attempted POST 500": 3, "attempted POST 200": 3,
 		"settled": 6, "rang": 1, "listening true": 1,
 	} {
 		require.Eventually(t, func() bool { return said(what) >= want }, patience, 5*time.Millisecond, what)
 	}
-	for _, exact := range []string{"attempted 500", "attempted 200", "ended"} {
+	for _, exact := range []string{"attempted POST 500", "attempted POST 200", "ended"} {
 		require.Zero(t, said(exact)%3, exact)
 	}
 }

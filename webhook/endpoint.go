@@ -144,6 +144,14 @@ func (ep *Endpoint) PublicKeys() []string {
 // while it succeeds for other endpoints of the same origin.
 func (ep *Endpoint) OwnTLS() bool { return ep.tls != tlsFiles{} }
 
+// Method returns the HTTP method of the endpoint's requests; "": it has a problem, and makes none.
+func (ep *Endpoint) Method() string {
+	if ep.request == nil {
+		return ""
+	}
+	return ep.request.Method
+}
+
 // String returns the URL for people. Scheme, host and port are those that are called. A user name,
 // a password and the values of a query are redacted. References in the path and the query are not
 // expanded. If the whole URL comes from one variable, this hides the path.

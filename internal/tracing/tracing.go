@@ -90,13 +90,15 @@ func (t *Tracer) attempting(e *dispatcher.Event, number int) (http.Header, func(
 	ctx, span := t.tracer.Start(ctx, "deliver "+e.Trigger, trace.WithSpanKind(trace.SpanKindClient))
 	if span.IsRecording() {
 		span.SetAttributes(
-			attribute.String("http.request.method", http.MethodPost),
 			attribute.String("rowhook.event.id", uuid.UUID(e.ID).String()),
 			attribute.String("rowhook.trigger", e.Trigger),
 			attribute.String("rowhook.table", e.Schema+"."+e.Table),
 			attribute.String("rowhook.op", e.OpName()),
 			attribute.Int("rowhook.attempt", number),
 		)
+		if e.Source != "" {
+			span.SetAttributes(attribute.String("rowhook.source", e.Source))
+		}
 	}
 	header := http.Header{}
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(header))
@@ -106,6 +108,9 @@ func (t *Tracer) attempting(e *dispatcher.Event, number int) (http.Header, func(
 func end(span trace.Span, a *dispatcher.Attempt) {
 	if span.IsRecording() {
 		span.SetAttributes(attribute.String("url.full", a.Endpoint), attribute.String("rowhook.outcome", string(a.Outcome)))
+		if a.Method != "" {
+			span.SetAttributes(attribute.String("http.request.method", a.Method))
+		}
 		if a.Result.Status != 0 {
 			span.SetAttributes(attribute.Int("http.response.status_code", a.Result.Status))
 		}

@@ -124,11 +124,11 @@ func TestAnAttemptIsASpanInTheWritersTrace(t *testing.T) {
 	tracer, err := New(t.Context(), variables("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL, "OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b"), Options{Version: "v9", Instance: "host:1"})
 	require.NoError(t, err)
 	header, ended := tracer.attempting(&dispatcher.Event{
-		ID: [16]byte{1, 2, 3}, Schema: "public", Table: "orders", Trigger: "order_placed", Op: 'I', Trace: []byte(`"` + writers + `"`),
+		ID: [16]byte{1, 2, 3}, Schema: "public", Table: "orders", Trigger: "order_placed", Op: 'I', Trace: []byte(`"` + writers + `"`), Source: "eu",
 	}, 2)
 	began := time.Now()
 	ended(dispatcher.Attempt{
-		Number: 2, Endpoint: "${ORDERS_URL}/x", Outcome: dispatcher.Retried,
+		Number: 2, Endpoint: "${ORDERS_URL}/x", Method: "PUT", Outcome: dispatcher.Retried,
 		Result: dispatcher.Result{StartedAt: began, Duration: 3 * time.Second, Status: 503, Err: "answered 503 Service Unavailable"},
 	})
 	require.NoError(t, tracer.Close(t.Context()))
@@ -146,7 +146,7 @@ func TestAnAttemptIsASpanInTheWritersTrace(t *testing.T) {
 	require.Equal(t, uint64(began.Add(3*time.Second).UnixNano()), s.EndTimeUnixNano)
 	require.Less(t, s.StartTimeUnixNano, s.EndTimeUnixNano)
 	require.Equal(t, map[string]any{
-		"http.request.method": "POST", "http.response.status_code": int64(503), "http.request.resend_count": int64(1), "url.full": "${ORDERS_URL}/x",
+		"rowhook.source": "eu", "http.request.method": "PUT", "http.response.status_code": int64(503), "http.request.resend_count": int64(1), "url.full": "${ORDERS_URL}/x",
 		"error.type": "Service Unavailable", "rowhook.event.id": "01020300-0000-0000-0000-000000000000", "rowhook.trigger": "order_placed",
 		"rowhook.table": "public.orders", "rowhook.op": "INSERT", "rowhook.attempt": int64(2), "rowhook.outcome": "retried",
 	}, attributes(s))
