@@ -200,6 +200,10 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 			case stage == fleet.Preparing:
 				what = "configuration not applied to the source; trying again, and what was applied before goes on"
 			}
+			if waits := (*waitsForTables)(nil); errors.As(err, &waits) {
+				log.Info("waiting for tables that do not exist yet", "missing", strings.Join(waits.missing, ", "), "for_up_to", r.options.tables)
+				return
+			}
 			if lines := r.lines(); lines != nil && errors.As(err, new(*config.Error)) {
 				log.Error(what)
 				fmt.Fprintln(lines, err)
@@ -211,7 +215,7 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 	if !r.cfg.NoListen {
 		m.Connect = func(ctx context.Context) (*pgx.Conn, error) { return r.direct(ctx, all, s) }
 	}
-	began := time.Now()
+	var lacks time.Time // since when tables are known to be missing; zero: none were
 	prepare := func(ctx context.Context) error {
 		b, err := r.at(all, s)
 		if err != nil {
@@ -225,8 +229,16 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 			return err
 		}
 		err = b.applyOrSay(ctx, t, cfg.Of(s.Name), r.options.file, oneTry)
-		if lack := (*lackError)(nil); errors.As(err, &lack) && time.Since(began) < r.options.tables {
-			return fmt.Errorf("waiting for %s", strings.Join(lack.missing, ", "))
+		lack := (*lackError)(nil)
+		if !errors.As(err, &lack) {
+			lacks = time.Time{}
+			return err
+		}
+		if lacks.IsZero() {
+			lacks = time.Now()
+		}
+		if time.Since(lacks) < r.options.tables {
+			return &waitsForTables{lack.missing}
 		}
 		return err
 	}
@@ -237,6 +249,11 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 	}
 	return m
 }
+
+// waitsForTables is why a source is not served while --wait-for-tables lasts.
+type waitsForTables struct{ missing []string }
+
+func (w *waitsForTables) Error() string { return "waiting for " + strings.Join(w.missing, ", ") }
 
 // direct opens a session straight to the database of a source, by which processes see each other.
 func (r *fleetRun) direct(ctx context.Context, all *config.Config, s config.Source) (*pgx.Conn, error) {

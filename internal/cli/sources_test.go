@@ -257,6 +257,19 @@ func TestRunServesEachSourceAndOneThatIsAwayWhenItIsBack(t *testing.T) {
 	require.Zero(t, count(t, us, "rowhook.instance"))
 }
 
+// It counts from when a table is found missing, and not from the start: the database may come later.
+func TestASourceWaitsForItsTablesFromWhenTheyAreMissed(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), pgtest.NewEmpty(t)
+	_, receiverURL := receiver(t)
+	many := manySources(t, receiverURL, map[string]string{"eu": eu.URL(), "us": us.URL()})
+	p := start(t, append(many.env, "ROWHOOK_HTTP=off"), "run", "-f", many.file, "--wait-for-tables", "1ms")
+	p.stderr.waitFor(t, `waiting for tables that do not exist yet.*source=us.*missing="the table public.orders"`)
+	p.stderr.waitFor(t, `there is no table public.orders`)
+	us.Exec(t, orders)
+	p.stderr.waitFor(t, `ready.*source=us`)
+}
+
 func TestASourceThatIsReadOnlyIsSaidWithARemedy(t *testing.T) {
 	t.Parallel()
 	eu := shop(t)
