@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -361,7 +360,7 @@ func profiled(path string, rowhook func() int) int {
 	}
 	defer cpu.Close()
 	begin := make(chan os.Signal, 1)
-	signal.Notify(begin, syscall.SIGUSR1)
+	signal.Notify(begin, process.Profile)
 	go func() {
 		<-begin
 		_ = pprof.StartCPUProfile(cpu)

@@ -78,7 +78,7 @@ select coalesce(max(n), 0), coalesce(sum(n), 0)
 // profile begins or ends a profile, if one is asked for.
 func (l *lab) profile(p *program) {
 	if l.opt.profile != "" {
-		_ = p.Signal(syscall.SIGUSR1) // it is there, or the measurement fails anyway
+		_ = p.Signal(process.Profile) // it is there, or the measurement fails anyway
 	}
 }
 
@@ -247,11 +247,13 @@ func stop(pid int) (resume func(), err error) {
 	}
 	send := func(s syscall.Signal) {
 		for _, pid := range pids {
-			_ = syscall.Kill(pid, s) // it may have ended
+			if p, err := os.FindProcess(pid); err == nil {
+				_ = p.Signal(s) // it may have ended
+			}
 		}
 	}
-	send(syscall.SIGSTOP)
-	return func() { send(syscall.SIGCONT) }, nil
+	send(process.StandStill)
+	return func() { send(process.GoOn) }, nil
 }
 
 // kill kills one of three processes.

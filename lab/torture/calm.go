@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/lab/internal/process"
 )
 
 // calmWithin is how soon everything has to be delivered while no fault is active.
@@ -364,7 +366,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 	}
 	f := &fault{Kind: faultZombie, Slot: away.number, At: time.Since(l.start), Began: time.Now()}
 	c := away.running()
-	if err := errors.Join(c.Signal(standStill), l.terminate(ctx, away, false, true)); err != nil {
+	if err := errors.Join(c.Signal(process.StandStill), l.terminate(ctx, away, false, true)); err != nil {
 		return err.Error()
 	}
 	both(mood{kind: moodFailing, share: 1, refuses: true})
@@ -374,7 +376,7 @@ func (l *lab) returns(ctx context.Context, strike func(*fault)) string {
 			wait(ctx, 20*time.Millisecond)
 		}
 	}
-	if err := c.Signal(goOn); err != nil {
+	if err := c.Signal(process.GoOn); err != nil {
 		return err.Error()
 	}
 	f.Ended = time.Now()

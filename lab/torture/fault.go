@@ -12,6 +12,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/faultproxy"
 	"github.com/rowhook/rowhook/internal/localpg"
+	"github.com/rowhook/rowhook/lab/internal/process"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -46,7 +47,7 @@ func (l *lab) heal(ctx context.Context) error {
 			p.Heal()
 		}
 		if c := s.running(); c != nil {
-			_ = c.Signal(goOn) // it may have ended
+			_ = c.Signal(process.GoOn) // it may have ended
 		}
 		s.release()
 	}
@@ -167,10 +168,10 @@ func (l *lab) hurt(ctx context.Context, s *slot, f *fault) error {
 	if c == nil {
 		return nil
 	}
-	if err := c.Signal(standStill); err != nil {
+	if err := c.Signal(process.StandStill); err != nil {
 		return err
 	}
-	defer func() { _ = c.Signal(goOn) }() // it may have been killed
+	defer func() { _ = c.Signal(process.GoOn) }() // it may have been killed
 	var err error
 	if f.Kind == faultZombie {
 		err = l.terminate(ctx, s, false, true)

@@ -250,7 +250,7 @@ func (s *slot) close() {
 // close ends what is left.
 func (r *runner) close() {
 	if c := r.take(); c != nil {
-		_ = c.Signal(goOn) // in case it is stopped
+		_ = c.Signal(process.GoOn) // in case it is stopped
 		c.Kill()
 	}
 	if r.log != nil {

@@ -108,7 +108,7 @@ func (c *Process) read(out io.Reader, log io.Writer) {
 			_, _ = io.WriteString(log, line+"\n") // a copy for people
 		}
 		var entry struct{ Level, Msg string }
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "ready" && !isReady {
+		if json.Unmarshal([]byte(line), &entry) == nil && (entry.Msg == "ready" || strings.HasPrefix(entry.Msg, standsBy)) && !isReady {
 			isReady = true
 			close(c.ready)
 		}
@@ -137,7 +137,11 @@ func (c *Process) read(out io.Reader, log io.Writer) {
 // PID returns its process id.
 func (c *Process) PID() int { return c.cmd.Process.Pid }
 
-// Ready is closed at the log line "ready".
+// standsBy begins what a process says of a source that another one serves. If that is so of all its sources, it has
+// no dispatcher that could say "ready".
+const standsBy = "standing by: "
+
+// Ready is closed at the log line "ready", or at one that begins with standsBy.
 func (c *Process) Ready() <-chan struct{} { return c.ready }
 
 // Done is closed when the program has ended.
@@ -172,7 +176,7 @@ func (c *Process) Complaints() (n int, first []string) {
 	return c.bad, append([]string(nil), c.worst...)
 }
 
-// WaitReady waits for the log line "ready".
+// WaitReady waits until Ready is closed.
 func (c *Process) WaitReady(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

@@ -39,6 +39,14 @@ func TestChildIsReadyAtItsLogLineAndStopsBySignal(t *testing.T) {
 	require.Contains(t, log.String(), "falling behind")
 }
 
+func TestChildThatStandsByForAllIsReady(t *testing.T) {
+	t.Parallel()
+	c := shell(t, `trap 'exit 0' TERM; echo '{"msg":"working on sources"}' >&2; echo '{"msg":"standing by: another process serves the source"}' >&2
+		echo '{"msg":"ready"}' >&2; while :; do sleep 0.05; done`, nil)
+	require.NoError(t, c.WaitReady(t.Context(), patience))
+	require.NoError(t, c.Stop(patience))
+}
+
 func TestChildThatEndsEarlySaysHow(t *testing.T) {
 	t.Parallel()
 	c := shell(t, "echo no luck >&2; exit 3", nil)
