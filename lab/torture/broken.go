@@ -52,7 +52,7 @@ func mutations() map[string]mutation {
 		"pulse": {
 			edits: []edit{
 				{"dispatcher/lifesigns.go", `s\.Instance != i `, "s.Locked != i.Locked ", 1},
-				{"dispatcher/lifesigns.go", `deserted := s\.Listens && !s\.Locked`, "deserted := !s.Locked", 1},
+				{"dispatcher/lifesigns.go", `if s\.Listens && !s\.Locked \{\n\t\twithin`, "if !s.Locked {\n\t\twithin", 1},
 				{"internal/queue/giveback.go", `dead\[n\]\.ID, dead\[n\]\.Seen`, "dead[n].ID, whenever", 1},
 			},
 			only:   []string{listenLost, listenAllLost, faultLong},
