@@ -42,6 +42,9 @@ const (
 	mostSigns  = 2
 )
 
+// pingAfter is after what time a session that a pooler may have handed out is tried before it is used.
+const pingAfter = 500 * time.Millisecond
+
 // use makes the shares of a pool.
 func (db *database) use(pool *pgxpool.Pool) {
 	s := newSessions(pool)
@@ -58,8 +61,9 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 	cfg.MaxConns, cfg.MinConns = mostClaims+mostWrites+mostSigns, 0
 	cfg.MaxConnIdleTime, cfg.HealthCheckPeriod = closeAfter, checkEvery
 	// A ping before the statement would delay every wake from sleep. A dead connection shows in the
-	// statement itself.
-	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	// statement itself. Through a pooler, sessions that were idle for long may have been ended by a setting
+	// (idle_session_timeout), which is switched off for sessions of our own.
+	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return db.pooled && p.IdleDuration > pingAfter }
 	cfg.ConnConfig.OnNotice = noticed
 	db.direct = cfg.ConnConfig
 	if listenURL != "" {

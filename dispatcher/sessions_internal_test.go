@@ -95,3 +95,20 @@ func TestASessionThatTheServerRefusesIsDoneWithout(t *testing.T) {
 	only.Release()
 	require.NoError(t, <-got)
 }
+
+// Such as by idle_session_timeout, which is not ours to switch off there.
+func TestASessionThatWasEndedWhileItWasIdleIsNotUsedThroughAPooler(t *testing.T) {
+	t.Parallel()
+	test := pgtest.New(t)
+	db := &database{pooled: true, application: "rowhook idle"}
+	require.NoError(t, db.open(test.URL(), test.URL(), nil))
+	defer db.close()
+	conn := test.Conn(t)
+	for range 3 {
+		var pid int
+		require.NoError(t, db.signs.QueryRow(t.Context(), "select pg_backend_pid()").Scan(&pid))
+		_, err := conn.Exec(t.Context(), "select pg_terminate_backend($1, 5000), pg_sleep(1)", pid)
+		require.NoError(t, err)
+		require.NoError(t, db.signs.QueryRow(t.Context(), "select 1").Scan(&pid), "a session that has ended was used")
+	}
+}
