@@ -474,6 +474,10 @@ func TestLookFindsInstancesThatHoldNoLock(t *testing.T) {
 	}
 	w, err := queue.ReadWatch(t.Context(), q.conn)
 	require.NoError(t, err)
+	require.ElementsMatch(t, []int32{5, 6, 7}, w.Alive, "who has just registered may still open its session")
+	q.Exec(t, "update rowhook.instance set seen_at = now() - interval '3 s'")
+	w, err = queue.ReadWatch(t.Context(), q.conn)
+	require.NoError(t, err)
 	require.ElementsMatch(t, []int32{5, 7}, w.Alive)
 	require.Equal(t, []int32{6}, w.Dead)
 	require.True(t, w.IsAlive(7))
