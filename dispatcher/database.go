@@ -63,7 +63,9 @@ func (db *database) open(databaseURL, listenURL string, noticed func(*pgconn.PgC
 	// A ping before the statement would delay every wake from sleep. A dead connection shows in the
 	// statement itself. Through a pooler, sessions that were idle for long may have been ended by a setting
 	// (idle_session_timeout), which is switched off for sessions of our own.
-	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return db.pooled && p.IdleDuration > pingAfter }
+	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
+		return db.pooled && p.IdleDuration > pingAfter
+	}
 	cfg.ConnConfig.OnNotice = noticed
 	db.direct = cfg.ConnConfig
 	if listenURL != "" {
