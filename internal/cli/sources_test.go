@@ -426,7 +426,7 @@ func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) 
 		conn := dbs[name].Conn(t)
 		require.Eventually(t, func() bool {
 			var locks int
-			return conn.QueryRow(t.Context(), "select count(*) from pg_locks where locktype = 'advisory'").Scan(&locks) == nil && locks == 0
+			return conn.QueryRow(t.Context(), "select count(*) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())").Scan(&locks) == nil && locks == 0
 		}, patience, tick)
 	}
 }
