@@ -91,26 +91,14 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 		}
 		defer release()
 	}
-	tx, err := db.conn.Begin(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
+	fill := r.fill
+	if fill == nil {
+		fill = orders(r.events)
 	}
-	if r.fill != nil {
-		err = r.fill(ctx, tx)
-	} else {
-		_, err = tx.Exec(ctx, insertRows("public.orders", r.events))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("insert rows: %w", err)
-	}
-	m, err := db.startMeter(ctx, dispatchers...)
+	m, start, err := db.fill(ctx, fill, dispatchers...)
 	if err != nil {
 		return nil, err
 	}
-	if err := tx.Commit(ctx); err != nil {
-		return nil, fmt.Errorf("commit: %w", err)
-	}
-	start := time.Now()
 	got, err := l.receiver.Await(ctx, r.events, drainLimit)
 	if err != nil {
 		return nil, err
@@ -142,6 +130,33 @@ func (l *lab) drain(ctx context.Context, r drain) (*sample, error) {
 		return nil, err
 	}
 	return s, m.finish(ctx, s, r.events)
+}
+
+// orders inserts rows of about 200 bytes.
+func orders(n int) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, insertRows("public.orders", n))
+		return err
+	}
+}
+
+// fill inserts rows, and makes all of them due with one commit. It returns a meter that was started just before
+// that, and when the commit had returned.
+func (d *database) fill(ctx context.Context, insert func(context.Context, pgx.Tx) error, dispatchers ...*process.Process) (m *meter, start time.Time, err error) {
+	tx, err := d.conn.Begin(ctx)
+	if err != nil {
+		return nil, start, fmt.Errorf("begin: %w", err)
+	}
+	if err := insert(ctx, tx); err != nil {
+		return nil, start, fmt.Errorf("insert rows: %w", err)
+	}
+	if m, err = d.startMeter(ctx, dispatchers...); err != nil {
+		return nil, start, err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return nil, start, fmt.Errorf("commit: %w", err)
+	}
+	return m, time.Now(), nil
 }
 
 // awaitLanes waits until each of n dispatchers has its share of the lanes.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -89,21 +88,10 @@ func (l *lab) drainIntoStream(ctx context.Context, b build, events, attempts int
 		return nil, err
 	}
 	defer stop()
-	tx, err := db.conn.Begin(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
-	}
-	if _, err := tx.Exec(ctx, insertRows("public.orders", events)); err != nil {
-		return nil, fmt.Errorf("insert rows: %w", err)
-	}
-	m, err := db.startMeter(ctx, dispatchers...)
+	m, start, err := db.fill(ctx, orders(events), dispatchers...)
 	if err != nil {
 		return nil, err
 	}
-	if err := tx.Commit(ctx); err != nil {
-		return nil, fmt.Errorf("commit: %w", err)
-	}
-	start := time.Now()
 	settled, err := db.settled(ctx, drainLimit)
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, dispatchers[0].Log())
