@@ -183,9 +183,15 @@ func database(url string) []string { return []string{"DATABASE_URL=" + url} }
 func receiver(t testing.TB) (*sink.Sink, string) {
 	t.Helper()
 	s := &sink.Sink{}
+	return s, serve(t, s)
+}
+
+// serve serves a receiver, whose fields nobody may set from now on, and returns its URL.
+func serve(t testing.TB, s *sink.Sink) string {
+	t.Helper()
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return s, server.URL
+	return server.URL
 }
 
 func arrived(t testing.TB, s *sink.Sink, events int) []sink.Delivery {
@@ -742,8 +748,7 @@ func TestDevAppliesAConfigurationToTablesOfTheInitFile(t *testing.T) {
 
 func TestDevShowsAttemptsAtConfiguredURLs(t *testing.T) {
 	t.Parallel()
-	s, url := receiver(t)
-	s.Behaviour = sink.Behaviour{Fail: 1, FailStatus: 503}
+	url := serve(t, &sink.Sink{Behaviour: sink.Behaviour{Fail: 1, FailStatus: 503}})
 	p := start(t, postgresBin(), "dev", "-f", ordersConfig(t, url), "--init", write(t, "schema.sql", orders))
 	database := p.stdout.waitFor(t, `psql '(postgres://[^']+)'`)[1]
 	p.stdout.waitFor(t, "Ctrl-C")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rowhook/rowhook/internal/pgtest"
+	"github.com/rowhook/rowhook/internal/sink"
 )
 
 // replaceFile replaces a file at once.
@@ -150,7 +152,9 @@ func TestTheTestOfATriggerShowsThePublicKey(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
 	db.Exec(t, orders)
-	s, receiverURL := receiver(t)
+	var shown atomic.Value // the key for the receiver
+	s := &sink.Sink{SecretOf: func(string) string { key, _ := shown.Load().(string); return key }}
+	receiverURL := serve(t, s)
 	const private, public = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=", "whpk_"
 	file := configuration(t, `{url: "`+receiverURL+`", secret: "${KEY}"}`)
 	env := append(database(db.URL()), "KEY="+private)
@@ -160,8 +164,9 @@ func TestTheTestOfATriggerShowsThePublicKey(t *testing.T) {
 	require.Zero(t, code, stderr)
 	require.Regexp(t, `verifies the signature with whpk_[A-Za-z0-9+/]{43}=`, stdout)
 	require.NotContains(t, stdout, strings.TrimPrefix(private, "whsk_"))
-	s.Secret = public + strings.SplitN(strings.SplitN(stdout, "whpk_", 2)[1], "\n", 2)[0]
+	shown.Store(public + strings.SplitN(strings.SplitN(stdout, "whpk_", 2)[1], "\n", 2)[0])
 	code, stdout, stderr = rowhook(t, env, "test", "order_changed")
 	require.Zero(t, code, stdout+stderr)
 	require.Contains(t, stdout, "200 OK")
+	require.Equal(t, sink.Valid, arrived(t, s, 1)[0].Signature)
 }
