@@ -11,7 +11,7 @@ import (
 // parts are those of rowhook-nats, which is built with the tag nats.
 func parts() cli.Parts {
 	return cli.Parts{
-		NATS: jetstream.New,
+		NATS: new(jetstream.Connections).Destination,
 		NATSServer: func(show func(cli.NATSMessage)) (cli.NATSServer, error) {
 			s, err := natsdev.Start(func(m natsdev.Message) { show(cli.NATSMessage(m)) })
 			if err != nil {

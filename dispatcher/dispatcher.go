@@ -114,7 +114,8 @@ type Config struct {
 	// Optional.
 	Guard Guard
 	// NATS makes the destination of triggers with nats. Without it, the events of such triggers wait
-	// for a dispatcher that has it. Optional.
+	// for a dispatcher that has it. Dispatchers of one process that are given the same function may
+	// share its connections. Optional.
 	NATS func(DestinationConfig) Destination
 	// Observers are told what happens. Each sees everything; their order does not matter. Optional.
 	Observers []Observer

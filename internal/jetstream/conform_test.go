@@ -38,7 +38,7 @@ type farServer struct {
 
 func (f *farServer) Destination(t *testing.T, maxBody int64) dispatcher.Destination {
 	t.Helper()
-	d := jetstream.New(dispatcher.DestinationConfig{MaxBody: int(maxBody)})
+	d := new(jetstream.Connections).Destination(dispatcher.DestinationConfig{MaxBody: int(maxBody)})
 	t.Cleanup(d.Close)
 	return d
 }

@@ -50,7 +50,7 @@ func (f *fixture) spec(name string, change ...func(*trigger.Spec)) trigger.Spec 
 // run starts a dispatcher that publishes.
 func (f *fixture) run(t *testing.T, change ...func(*dispatcher.Config)) *dispatchtest.Running {
 	t.Helper()
-	return f.Site.Run(t, append([]func(*dispatcher.Config){func(c *dispatcher.Config) { c.NATS = jetstream.New }}, change...)...)
+	return f.Site.Run(t, append([]func(*dispatcher.Config){func(c *dispatcher.Config) { c.NATS = new(jetstream.Connections).Destination }}, change...)...)
 }
 
 // settled waits until nothing is owed.
@@ -132,7 +132,7 @@ func TestTheStreamDropsWhatItHasAlready(t *testing.T) {
 // open makes the endpoint of a trigger.
 func open(t *testing.T, spec trigger.Spec, variables ...string) dispatcher.Endpoint {
 	t.Helper()
-	d := jetstream.New(dispatcher.DestinationConfig{})
+	d := new(jetstream.Connections).Destination(dispatcher.DestinationConfig{})
 	t.Cleanup(d.Close)
 	given := map[string]string{}
 	for i := 0; i < len(variables); i += 2 {

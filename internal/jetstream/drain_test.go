@@ -46,7 +46,9 @@ func BenchmarkDrain(b *testing.B) {
 						spec.Webhook, spec.NATS = trigger.Webhook{}, trigger.NATS{URL: nats.ClientURL(), Subject: "orders.$new.id", Stream: "ORDERS"}
 					}
 					f.Apply(b, spec)
-					running := f.Run(b, func(c *dispatcher.Config) { c.NATS, c.Concurrency = jetstream.New, concurrency })
+					running := f.Run(b, func(c *dispatcher.Config) {
+						c.NATS, c.Concurrency = new(jetstream.Connections).Destination, concurrency
+					})
 					conn := f.Conn(b)
 					tx, err := conn.Begin(b.Context())
 					require.NoError(b, err)

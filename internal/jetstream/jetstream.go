@@ -3,7 +3,7 @@
 //
 // Each attempt publishes one message and waits for its acknowledgement. Attempts of all triggers of one
 // cluster and one login share a connection, on which as many messages are under way as the dispatcher
-// makes attempts. The connection does not mend itself: when it is lost, the next attempt makes another
+// makes attempts, also over the databases of one process. The connection does not mend itself: when it is lost, the next attempt makes another
 // one. So no message waits in a buffer behind the end of its attempt, and what keeps a connection from
 // being made is what the attempt says.
 package jetstream
@@ -11,6 +11,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,18 +21,15 @@ import (
 	"github.com/rowhook/rowhook/webhook"
 )
 
-// destination keeps the connections of endpoints.
-type destination struct {
-	config dispatcher.DestinationConfig
-
-	mu     sync.Mutex
-	guard  dispatcher.Guard
-	slots  map[slotKey]*slot
-	closed bool
-	loops  sync.WaitGroup // dials
+// Connections are those of a process. Its dispatchers share them: whoever publishes to the same servers
+// with the same login, under the same rules about addresses, uses the same connection. The zero value has
+// none.
+type Connections struct {
+	mu    sync.Mutex
+	slots []*slot
 }
 
-// slotKey is what connections differ by.
+// slotKey is what connections differ by, beside the rules about addresses.
 type slotKey struct {
 	servers string
 	login   webhook.Login
@@ -39,9 +37,18 @@ type slotKey struct {
 	timeout time.Duration // of the library, for acknowledgements
 }
 
-// New returns the destination.
-func New(config dispatcher.DestinationConfig) dispatcher.Destination {
-	return &destination{config: config, guard: config.Guard, slots: map[slotKey]*slot{}}
+// destination is what one dispatcher has of the connections. The mutex of all guards it.
+type destination struct {
+	all    *Connections
+	config dispatcher.DestinationConfig
+	guard  dispatcher.Guard
+	slots  map[slotKey]*slot
+	closed bool
+}
+
+// Destination returns the destination for a dispatcher.
+func (c *Connections) Destination(config dispatcher.DestinationConfig) dispatcher.Destination {
+	return &destination{all: c, config: config, guard: config.Guard, slots: map[slotKey]*slot{}}
 }
 
 // Endpoint makes the endpoint of a trigger with nats.
@@ -54,46 +61,74 @@ func (d *destination) Endpoint(spec *trigger.Spec, source trigger.Source) (dispa
 	return ep, err
 }
 
-// SetGuard replaces the rules about addresses, and ends the connections that were made under others.
+// SetGuard replaces the rules about addresses, and leaves the connections that were made under others.
 func (d *destination) SetGuard(guard dispatcher.Guard) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.all.mu.Lock()
+	defer d.all.mu.Unlock()
 	if d.closed = false; d.guard.Equal(guard) {
 		return
 	}
 	d.guard = guard
-	for key, s := range d.slots {
-		s.end()
-		delete(d.slots, key)
+	d.leave()
+}
+
+// Close leaves the connections. It closes those that no other dispatcher uses.
+func (d *destination) Close() {
+	d.all.mu.Lock()
+	d.closed = true
+	ended := d.leave()
+	d.all.mu.Unlock()
+	for _, s := range ended {
+		s.dials.Wait()
 	}
 }
 
-// Close closes the connections.
-func (d *destination) Close() {
-	d.mu.Lock()
-	d.closed = true
-	for key, s := range d.slots {
-		s.end()
-		delete(d.slots, key)
+// leave ends the use of all slots, and returns those that it has closed. The mutex is held.
+func (d *destination) leave() (ended []*slot) {
+	for _, s := range d.slots {
+		if delete(s.members, d); len(s.members) == 0 {
+			s.end()
+			d.all.forget(s)
+			ended = append(ended, s)
+		}
 	}
-	d.mu.Unlock()
-	d.loops.Wait()
+	clear(d.slots)
+	return ended
+}
+
+// forget takes a slot away. The mutex is held.
+func (c *Connections) forget(s *slot) {
+	c.slots = slices.DeleteFunc(c.slots, func(other *slot) bool { return other == s })
+	for d := range s.members {
+		delete(d.slots, s.key)
+	}
 }
 
 // slot returns the place of the connection of an endpoint.
 func (d *destination) slot(ep *endpoint) (*slot, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.all.mu.Lock()
+	defer d.all.mu.Unlock()
 	if d.closed {
 		return nil, errors.New("the program is stopping")
 	}
 	s := d.slots[ep.key]
 	if s == nil {
-		s = &slot{destination: d, key: ep.key, guard: d.guard}
-		s.idle = time.AfterFunc(idleFor, s.reap)
+		s = d.all.slot(ep.key, d.guard)
+		s.members[d] = true
 		d.slots[ep.key] = s
 	}
 	return s, nil
+}
+
+// slot returns the slot for a key and the rules about addresses. The mutex is held.
+func (c *Connections) slot(key slotKey, guard dispatcher.Guard) *slot {
+	if i := slices.IndexFunc(c.slots, func(s *slot) bool { return s.key == key && s.guard.Equal(guard) }); i >= 0 {
+		return c.slots[i]
+	}
+	s := &slot{all: c, key: key, guard: guard, members: map[*destination]bool{}}
+	s.idle = time.AfterFunc(idleFor, s.reap)
+	c.slots = append(c.slots, s)
+	return s
 }
 
 // endpoint is where the messages of a trigger go.

@@ -30,10 +30,12 @@ const (
 // slot is the place of a connection: it is made when the first message needs it, and made anew when it
 // is lost.
 type slot struct {
-	destination *destination
-	key         slotKey
-	guard       dispatcher.Guard
-	idle        *time.Timer
+	all     *Connections
+	key     slotKey
+	guard   dispatcher.Guard
+	idle    *time.Timer
+	members map[*destination]bool // who uses it; the mutex of all guards it
+	dials   sync.WaitGroup
 
 	mu      sync.Mutex
 	conn    *connection
@@ -119,9 +121,8 @@ func (s *slot) hasWorked() bool {
 
 // reap closes a connection that is not used.
 func (s *slot) reap() {
-	d := s.destination
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -129,9 +130,7 @@ func (s *slot) reap() {
 	case s.users > 0 || time.Since(s.used) < idleFor:
 		s.idle.Reset(idleFor)
 	default:
-		if d.slots[s.key] == s {
-			delete(d.slots, s.key)
-		}
+		s.all.forget(s)
 		s.close()
 	}
 }
@@ -159,8 +158,8 @@ func (s *slot) dial(ep *endpoint) *dialing {
 	if before != nil {
 		known = before.nc.Servers()
 	}
-	s.destination.loops.Go(func() {
-		conn, err := connect(ep, s.guard, known, s.destination.config.Version)
+	s.dials.Go(func() {
+		conn, err := connect(ep, s.guard, known, ep.destination.config.Version)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.dialing, s.known = nil, known; conn != nil && s.ended {

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 // with are the parts of rowhook-nats.
 func with() cli.Parts {
-	return cli.Parts{NATS: jetstream.New, NATSServer: func(show func(cli.NATSMessage)) (cli.NATSServer, error) {
+	return cli.Parts{NATS: new(jetstream.Connections).Destination, NATSServer: func(show func(cli.NATSMessage)) (cli.NATSServer, error) {
 		s, err := natsdev.Start(func(m natsdev.Message) { show(cli.NATSMessage(m)) })
 		if err != nil {
 			return nil, err

@@ -41,7 +41,7 @@ func runDispatch(ctx context.Context, args []string) (err error) {
 	d, err := dispatcher.New(dispatcher.Config{
 		DatabaseURL: os.Getenv("DATABASE_URL"), Concurrency: concurrency, GracePeriod: time.Second,
 		Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil)), Version: "bench",
-		NATS: jetstream.New,
+		NATS: new(jetstream.Connections).Destination,
 	})
 	if err != nil {
 		return err
