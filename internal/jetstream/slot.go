@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/webhook"
@@ -230,8 +232,12 @@ func connect(ep *endpoint, guard dispatcher.Guard, known []string, version strin
 	login := ep.Login()
 	o.User, o.Password, o.Token = login.User, login.Password, login.Token
 	if login.Creds != "" {
-		if err := nats.UserCredentialBytes([]byte(login.Creds))(&o); err != nil {
-			return nil, &connectError{kind: webhook.KindUnauthorized, text: ep.Scrub("creds can't be read: " + err.Error())}
+		_, err := nkeys.ParseDecoratedUserNKey([]byte(login.Creds))
+		if err == nil {
+			err = nats.UserCredentialBytes([]byte(login.Creds))(&o)
+		}
+		if err != nil {
+			return nil, &connectError{kind: webhook.KindUnauthorized, text: ep.Scrub(fmt.Sprintf("creds is not a whole credentials file (%s): write the file anew (nsc generate creds)", strings.TrimPrefix(err.Error(), "nkeys: ")))}
 		}
 	}
 	if config != nil {
@@ -265,7 +271,31 @@ func explain(ep *endpoint, err, dialed error) *connectError {
 		err = dialed
 	}
 	kind, text := webhook.Describe(err, host(ep))
+	if remedy := remedyOfTLS(err); kind == webhook.KindTLS && remedy != "" {
+		text += ": " + remedy
+	}
 	return &connectError{kind: kind, text: ep.Scrub(strings.TrimPrefix(text, "nats: "))}
+}
+
+// remedyOfTLS says what to do about a handshake that has failed, or "".
+func remedyOfTLS(err error) string {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		op        *net.OpError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return "name the authority of the server's certificate in tls.ca_file"
+	case errors.As(err, &name):
+		return "write a name in url that the server's certificate has, or give the server one with this name"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "renew the certificate of the server, or correct the clock"
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
+		return "name a client certificate that the server accepts in tls.cert_file, and its key in tls.key_file"
+	}
+	return ""
 }
 
 func isAny(err error, targets ...error) bool {
