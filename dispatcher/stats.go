@@ -22,6 +22,10 @@ type Stats struct {
 	// Claiming is why nothing can be claimed, and Settling why outcomes can't be recorded, for
 	// people; "": they can.
 	Claiming, Settling string
+	// Schema is the version of the schema rowhook, as last seen; 0: not seen yet. Unworkable is why this
+	// program can't work on it, for people; "": it can.
+	Schema     int32
+	Unworkable string
 	// Uncaptured lists triggers whose changes are not captured, as of the last minute.
 	Uncaptured []sqlschema.Uncaptured
 	// History is why events are settled without history. HistoryEnds is why they soon will be. "":
@@ -63,8 +67,10 @@ func (d *Dispatcher) Stats() Stats {
 		s.Claiming = d.taker.health.problem(time.Now())
 	}
 	if problem := d.db.schema.unworkable(); problem != nil {
-		s.Claiming = problem.Error()
+		s.Unworkable = problem.Error()
+		s.Claiming = s.Unworkable
 	}
+	s.Schema = d.db.schema.version.Load()
 	s.Started = s.Instance != 0
 	s.Registered = d.pulse.registered.Load()
 	s.Listens = d.inbox.listening()

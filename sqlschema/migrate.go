@@ -334,17 +334,39 @@ func (m *migrator) patiently(ctx context.Context, want int32, log *slog.Logger) 
 // the role, the error says so, since such a table looks empty. For a copy of the structure without
 // its rows the error is an *IncompleteError.
 func Version(ctx context.Context, conn *pgx.Conn) (database, program int32, err error) {
+	if program, err = newest(); err != nil {
+		return 0, 0, err
+	}
+	database, err = readVersion(ctx, conn)
+	return database, program, err
+}
+
+// newest returns the newest version that this program knows.
+func newest() (int32, error) {
 	files, err := migrations()
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	entries, err := fs.ReadDir(files, ".")
 	if err != nil {
-		return 0, 0, fmt.Errorf("list embedded migrations: %w", err)
+		return 0, fmt.Errorf("list embedded migrations: %w", err)
 	}
-	program = int32(len(entries))
-	database, err = readVersion(ctx, conn)
-	return database, program, err
+	return int32(len(entries)), nil
+}
+
+// Lag says for people who is behind if the schema rowhook, which is at a version, and this program
+// differ: the schema, or the program. "": they don't, or the version is 0.
+func Lag(database int32) string {
+	program, err := newest()
+	switch {
+	case err != nil:
+		return err.Error()
+	case database == 0 || database == program:
+		return ""
+	case database < program:
+		return fmt.Sprintf("the schema rowhook is at version %d, and this program expects %d", database, program)
+	}
+	return fmt.Sprintf("the schema rowhook is at version %d, and this program knows versions up to %d: it is older than the one that migrated it", database, program)
 }
 
 // CheckServer returns the server_version_num of the server. If Rowhook can't work there, the error

@@ -187,7 +187,7 @@ func (r *fleetRun) set(cfg, all *config.Config) error {
 // member is a source of the fleet.
 func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member {
 	log := r.log.With("source", s.Name)
-	var away atomic.Bool // Prepare can't connect, and says so
+	var away, prepared atomic.Bool // Prepare can't connect, and says so; it has succeeded
 	m := fleet.Member{
 		Name: s.Name, Made: r.madeOf(s), Logger: log,
 		New: func(process int32) (*dispatcher.Dispatcher, error) { return r.dispatcher(all, s, process) },
@@ -195,7 +195,7 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 			what := "the source is not served; trying again, and the others go on"
 			switch {
 			case stage == fleet.Running && away.Load() && isConnect(err),
-				stage == fleet.Running && r.applied(cfg) != nil && errors.As(err, new(*sqlschema.NotInstalledError)):
+				stage == fleet.Running && r.applied(cfg) != nil && !prepared.Load() && errors.As(err, new(*sqlschema.NotInstalledError)):
 				return // what Prepare says is enough
 			case stage == fleet.Preparing:
 				what = "configuration not applied to the source; trying again, and what was applied before goes on"
@@ -244,6 +244,7 @@ func (r *fleetRun) member(cfg, all *config.Config, s config.Source) fleet.Member
 	}
 	m.Prepare = func(ctx context.Context) error {
 		err := prepare(ctx)
+		prepared.Store(err == nil)
 		away.Store(err != nil && strings.HasPrefix(err.Error(), cantConnect))
 		return err
 	}

@@ -354,11 +354,7 @@ func awaitOne(t testing.TB, names []string, running ...*process) (by map[string]
 
 func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) {
 	t.Parallel()
-	dbs, urls, names := map[string]*pgtest.DB{}, map[string]string{}, []string{"eu", "us", "ap"}
-	for _, name := range names {
-		dbs[name] = shop(t)
-		urls[name] = dbs[name].URL()
-	}
+	dbs, urls, names := shops(t)
 	s, receiverURL := receiver(t)
 	many := manySources(t, receiverURL, urls)
 	begin := func() (*process, string) {

@@ -9,6 +9,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/sethvargo/go-retry"
 
 	"github.com/rowhook/rowhook/dispatcher"
+	"github.com/rowhook/rowhook/sqlschema"
 )
 
 // Member is one database, as Set is told of it.
@@ -248,7 +250,7 @@ func (m *member) state() State {
 	if d != nil {
 		s.Stats = d.Stats()
 	}
-	s.Stats.Standby, s.Stats.Processes = standby, len(seen.All)
+	s.Stats.Standby, s.Stats.Processes, s.Stats.Schema = standby, len(seen.All), cmp.Or(s.Stats.Schema, seen.Schema)
 	for _, other := range seen.All {
 		if other.Serves {
 			s.Stats.Serving++
@@ -259,6 +261,9 @@ func (m *member) state() State {
 		s.Tried, s.Problem = true, preparing
 	case running != nil:
 		s.Problem = running
+		if sqlschema.IsUnworkable(running) {
+			s.Stats.Unworkable = running.Error()
+		}
 	default:
 		s.Problem = preparing
 	}

@@ -75,10 +75,11 @@ const (
 
 func (d *readiness) look(ctx context.Context) Readiness {
 	stats := d.server.cfg.Stats()
+	migrated := Check{Name: "migrated", OK: stats.Unworkable == "", Detail: cmp.Or(stats.Unworkable, sqlschema.Lag(stats.Schema))}
 	if stats.Standby {
-		return Readiness{Status: statusReady, Checks: []Check{{
+		return judged([]Check{{
 			Name: "running", OK: true, Detail: fmt.Sprintf("another process serves it, and this one stands by; processes: %d, serving: %d", stats.Processes, stats.Serving),
-		}}}
+		}, migrated})
 	}
 	checks := []Check{{Name: "running", OK: true}}
 	switch {
@@ -90,8 +91,13 @@ func (d *readiness) look(ctx context.Context) Readiness {
 			checks[0].Detail += ": " + starting()
 		}
 	}
-	if !d.server.cfg.Unprobed {
+	if d.server.cfg.Unprobed {
+		checks = append(checks, migrated)
+	} else {
 		database := d.database(ctx)
+		if database[1].OK {
+			database[1].Detail = migrated.Detail
+		}
 		checks = append(checks, database[:]...)
 	}
 	registered := Check{Name: "registered", OK: stats.Registered}
@@ -102,20 +108,24 @@ func (d *readiness) look(ctx context.Context) Readiness {
 	if !listening.OK {
 		listening.Detail = "no session listens for notifications; the interval poll finds changes"
 	}
-	checks = append(checks, registered, listening,
+	return judged(append(checks, registered, listening,
 		Check{Name: "claiming", OK: stats.Started && stats.Claiming == "", Detail: stats.Claiming},
 		sending(stats.Triggers),
 		Check{Name: "settling", OK: stats.Settling == "", Detail: stats.Settling},
 		// A dispatcher without history is ready, because deliveries continue.
 		Check{Name: "history", OK: true, Detail: cmp.Or(stats.History, stats.HistoryEnds)},
-		capturing(stats.Uncaptured))
+		capturing(stats.Uncaptured)))
+}
+
+// judged returns what the checks come to. Those that fail or have a detail get their remedies.
+func judged(checks []Check) Readiness {
 	out := Readiness{Status: statusReady, Checks: checks}
 	for i := range checks {
 		c := &checks[i]
 		if !c.OK {
 			out.Status = statusNotReady
 		}
-		if !c.OK || c.Detail != "" {
+		if !c.OK || c.Detail != "" && c.Name != "running" {
 			c.Remedy = remedies()[c.Name]
 		}
 	}

@@ -33,6 +33,8 @@ type SourceReadiness struct {
 	Checks []Check `json:"checks"`
 	// Standby says that other processes serve the source, and this one stands by.
 	Standby bool `json:"standby"`
+	// Schema is the version of its schema, as last seen; 0: not seen yet.
+	Schema int32 `json:"schema"`
 	// Processes is how many processes share the source, and Serving how many of them serve it; 0: this one
 	// does not see others.
 	Processes int `json:"processes"`
@@ -110,7 +112,7 @@ func (s *Server) lookAtSources(ctx context.Context) []SourceReadiness {
 			found := inner.readiness.look(ctx)
 			all[i].Status, all[i].Checks = found.Status, found.Checks
 			stats := inner.cfg.Stats()
-			all[i].Standby, all[i].Processes, all[i].Serving = stats.Standby, stats.Processes, stats.Serving
+			all[i].Standby, all[i].Schema, all[i].Processes, all[i].Serving = stats.Standby, stats.Schema, stats.Processes, stats.Serving
 		})
 	}
 	looking.Wait()

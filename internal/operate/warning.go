@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -62,7 +61,7 @@ func (s *Status) warn(w Warning) { s.Warnings = append(s.Warnings, w) }
 func (s *Status) warnOfSchema(context.Context, pgx.Tx) error {
 	if s.Schema.Database < s.Schema.Program {
 		s.warn(Warning{
-			Code: "schema_is_older", Problem: fmt.Sprintf("the schema rowhook is at version %d, and this program expects %d", s.Schema.Database, s.Schema.Program),
+			Code: "schema_is_older", Problem: sqlschema.Lag(s.Schema.Database),
 			Remedy: "run \"rowhook migrate\"",
 		})
 	}

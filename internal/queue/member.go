@@ -20,6 +20,7 @@ type Members struct {
 	All []Member
 	// Overdue says that events of triggers that are not paused have been due for OverdueAfter.
 	Overdue bool
+	Schema  int32 // version of the schema rowhook
 	// Mine says that the session that asked holds the lock of a process.
 	Mine bool
 }
@@ -60,11 +61,11 @@ member as materialized (
    where p.classid = $1::bigint::oid
    group by p.objid)
 select coalesce((select array_agg(process order by process) from member), '{}'), coalesce((select array_agg(serves order by process) from member), '{}'),
-       coalesce((select bool_or(mine) from member), false),
+       coalesce((select bool_or(mine) from member), false), (select version from rowhook.schema_version),
        exists (select from rowhook.trigger t
                 where not t.paused and t.removed_at is null
                   and exists (select from rowhook.event_log e where e.trigger_id = t.id and e.due_at <= clock_timestamp() - $4::interval))`,
-		int64(memberLock), int64(instanceLock), UnseenAfter, OverdueAfter).Scan(&processes, &serves, &m.Mine, &m.Overdue)
+		int64(memberLock), int64(instanceLock), UnseenAfter, OverdueAfter).Scan(&processes, &serves, &m.Mine, &m.Schema, &m.Overdue)
 	if err != nil {
 		return Members{}, fmt.Errorf("look which processes are there: %w", err)
 	}
