@@ -39,6 +39,9 @@ func hotParts(t testing.TB) map[string]struct {
 			}
 		}
 	}
+	message, err := NewMessage(&trigger.NATS{URL: "nats://h", Subject: "orders.$new.id", Stream: "ORDERS"}, trigger.Variables(func(string) (string, bool) { return "", false }), 0)
+	require.NoError(t, err)
+	publishing := newRoom()
 	return map[string]struct {
 		most float64
 		run  func()
@@ -49,7 +52,13 @@ func hotParts(t testing.TB) map[string]struct {
 		// The memory of a small body, as net/http may read it after the attempt.
 		"request":               {1, request(trigger.Webhook{URL: "https://h/"})},
 		"request from template": {3, request(trigger.Webhook{URL: "https://h/", Body: `{"id":"$new.id","text":"No. ${new.id}"}`})},
-		"scrubbing":             {0, func() { into = scrubbed(&secrets, into[:0], body, len(body)) }},
+		// Its subject and its id.
+		"message": {2, func() {
+			if _, bad := message.make(context.Background(), e, at, publishing); bad != nil {
+				t.Fatal(bad)
+			}
+		}},
+		"scrubbing": {0, func() { into = scrubbed(&secrets, into[:0], body, len(body)) }},
 	}
 }
 

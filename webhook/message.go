@@ -62,11 +62,28 @@ type Login struct {
 	Token          string
 }
 
-// MessageBody is what is published of an event.
+// MessageBody is what is published of an event. Header and Body are valid until it is freed.
 type MessageBody struct {
 	Subject string
 	Header  http.Header // by names as they are published, which may not be canonical
-	Body    []byte      // valid until it is freed
+	Body    []byte
+}
+
+// room is the memory of a message.
+type room struct {
+	scratch
+
+	header  http.Header
+	subject []byte
+	own     [4]string // of the headers that only messages have
+}
+
+func newRoom() *room { return &room{scratch: scratch{keeps: true}, header: http.Header{}} }
+
+// set sets the header of a number, of those that only messages have.
+func (r *room) set(number int, name, value string) {
+	r.own[number] = value
+	r.header[name] = r.own[number : number+1 : number+1]
 }
 
 // NewMessage expands the references of n and prepares its messages. maxBody is the largest body in bytes;
@@ -78,7 +95,7 @@ func NewMessage(n *trigger.NATS, source trigger.Source, maxBody int) (*Message, 
 	ep.header = http.Header{"Content-Type": {jsonType}}
 	ep.request = &http.Request{Method: methodPublish, URL: &url.URL{Scheme: "https"}}
 	m := &Message{ep: ep, client: &Client{maxRequest: maxBody}, stream: n.Stream, names: map[string]string{}}
-	m.pool.New = func() any { return newScratch() }
+	m.pool.New = func() any { return newRoom() }
 	for name := range n.Headers {
 		m.names[textproto.CanonicalMIMEHeaderKey(name)] = name
 	}
@@ -266,16 +283,16 @@ func (m *Message) String() string { return m.shown }
 func (m *Message) Scrub(text string) string { return m.ep.scrub.text(oneLine(text)) }
 
 // Make makes the message of an event for an attempt that began at a time. free gives the memory of its
-// body back. bad is not nil if no message can be made of this event: it is the Result of the attempt.
+// header and body back. bad is not nil if no message can be made of this event: it is the Result of the attempt.
 func (m *Message) Make(ctx context.Context, e *Event, at time.Time) (made MessageBody, free func(), bad *Result) {
-	s := m.pool.Get().(*scratch)
+	r := m.pool.Get().(*room)
 	free = func() {
-		if cap(s.request) > keepBuffer {
-			s.request = nil
+		if cap(r.request) > keepBuffer {
+			r.request = nil
 		}
-		m.pool.Put(s)
+		m.pool.Put(r)
 	}
-	made, fault := m.make(ctx, e, at, s)
+	made, fault := m.make(ctx, e, at, r)
 	if fault != nil {
 		free()
 		bad = &Result{StartedAt: at}
@@ -286,33 +303,34 @@ func (m *Message) Make(ctx context.Context, e *Event, at time.Time) (made Messag
 	return made, free, nil
 }
 
-func (m *Message) make(ctx context.Context, e *Event, at time.Time, s *scratch) (MessageBody, *refusal) {
-	request, bad := m.client.make(ctx, m.ep, parcel{event: e}, nil, at, s)
+func (m *Message) make(ctx context.Context, e *Event, at time.Time, r *room) (MessageBody, *refusal) {
+	request, bad := m.client.make(ctx, m.ep, parcel{event: e}, nil, at, &r.scratch)
 	if bad != nil {
 		return MessageBody{}, bad
 	}
-	var room [256]byte
-	subject := m.subject.Append(room[:0], &s.values)
+	r.subject = m.subject.Append(r.subject[:0], &r.values)
+	subject := r.subject
 	if m.begins && subject[0] == '_' { // _INBOX is where answers are sent
 		subject = append([]byte("%5F"), subject[1:]...)
 	}
 	if len(subject) > mostSubject {
 		return MessageBody{}, &refusal{KindBadURL, fmt.Sprintf("the subject has %d bytes with the data of this event, and %d are allowed", len(subject), mostSubject)}
 	}
-	h := make(http.Header, len(request.header)+4)
+	h := r.header
+	clear(h)
 	for name, values := range request.header {
 		if len(values) > 0 && (name != "User-Agent" || m.ep.given[name]) {
 			h[m.header(name)] = values
 		}
 	}
-	h[HeaderMsgID] = []string{parcel{event: e}.id()}
+	r.set(0, HeaderMsgID, parcel{event: e}.id())
 	if m.stream != "" {
-		h[HeaderStream] = []string{m.stream}
+		r.set(1, HeaderStream, m.stream)
 	}
 	if e.Sequence > 0 {
-		h[HeaderSequence] = []string{strconv.FormatInt(e.Sequence, 10)}
+		r.set(2, HeaderSequence, strconv.FormatInt(e.Sequence, 10))
 	}
-	h[HeaderAttempt] = []string{strconv.Itoa(e.CurrentRetry + 1)}
+	r.set(3, HeaderAttempt, strconv.Itoa(e.CurrentRetry+1))
 	return MessageBody{Subject: string(subject), Header: h, Body: request.body}, nil
 }
 
@@ -336,8 +354,7 @@ func (m *Message) header(canonical string) string {
 // Preview returns the message of an event as it would be published now, for people. An error says why
 // there is none.
 func (m *Message) Preview(e *Event) (Preview, error) {
-	s := newScratch()
-	made, bad := m.make(context.Background(), e, time.Now(), s)
+	made, bad := m.make(context.Background(), e, time.Now(), newRoom())
 	if bad != nil {
 		return Preview{}, bad
 	}

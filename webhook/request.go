@@ -133,7 +133,7 @@ func (s *scratch) fill(ep *Endpoint, e *Event) *refusal {
 }
 
 // body makes the body of a request. A large one is in the memory of s, and a small one has memory of
-// its own: see inlineBody.
+// its own, unless s keeps it: see inlineBody.
 func (c *Client) body(ep *Endpoint, p parcel, given []byte, s *scratch) ([]byte, *refusal) {
 	size := max(len(given), p.dataSize())
 	if p.batch == nil && ep.holdsEvent() && c.tooLarge(size) {
@@ -167,7 +167,7 @@ func (c *Client) oversized(p parcel, size int) *refusal {
 func (s *scratch) build(ep *Endpoint, p parcel, given []byte) ([]byte, *refusal) {
 	if given == nil {
 		size := ep.bodySize(p)
-		if ep.format == nil && size <= inlineBody {
+		if ep.format == nil && size <= inlineBody && !s.keeps {
 			return appendHasura(make([]byte, 0, size), p), nil
 		}
 		s.request = slices.Grow(s.request[:0], size)
@@ -178,7 +178,7 @@ func (s *scratch) build(ep *Endpoint, p parcel, given []byte) ([]byte, *refusal)
 		}
 		given = s.request
 	}
-	if len(given) <= inlineBody {
+	if len(given) <= inlineBody && !s.keeps {
 		return bytes.Clone(given), nil
 	}
 	return given, nil

@@ -17,6 +17,7 @@ import (
 	"github.com/rowhook/rowhook/internal/jetstream"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/trigger"
+	"github.com/rowhook/rowhook/webhook"
 )
 
 // fixture is a database, a server of NATS, and a client that sees what it has.
@@ -303,6 +304,79 @@ func TestALoginThatIsNotAcceptedIsSaid(t *testing.T) {
 	}
 	r := of("all", "right-password").Send(t.Context(), dispatchtest.Event(1))
 	require.True(t, r.Delivered(), "%+v", r)
+}
+
+func TestWhatTheLoginMayNotPublishHoldsForItsSubjectAlone(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "all", Password: "right-password"},
+			{Username: "some", Password: "right-password", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"orders.>"}}}},
+		}
+	})
+	nc, _ := client(t, s.url(), nats.UserInfo("all", "right-password"))
+	held, err := nc.SubscribeSync("slow.>")
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	f := &fixture{server: s}
+	var all jetstream.Connections
+	d := all.Destination(dispatcher.DestinationConfig{})
+	t.Cleanup(d.Close)
+	endpoint := func(name string) dispatcher.Endpoint {
+		spec := f.spec(name, func(s *trigger.Spec) {
+			s.NATS.User, s.NATS.Password, s.NATS.Timeout = "some", "right-password", trigger.Duration(patience)
+		})
+		ep, err := d.Endpoint(&spec, trigger.Variables(func(string) (string, bool) { return "", false }))
+		require.NoError(t, err)
+		return ep
+	}
+	slow, refused := endpoint("slow"), endpoint("orders")
+	done := make(chan dispatcher.Result, 1)
+	go func() { done <- slow.Send(t.Context(), dispatchtest.Event(1)) }()
+	m, err := held.NextMsg(patience)
+	require.NoError(t, err)
+	r := refused.Send(t.Context(), dispatchtest.Event(2))
+	require.Equal(t, webhook.KindUnauthorized, r.Kind, "%+v", r)
+	require.NoError(t, m.Respond([]byte(`{"stream":"SLOW", "seq":1}`)))
+	r = <-done
+	require.True(t, r.Delivered(), "%+v", r)
+}
+
+func TestAnAnswerThatComesTooLateIsTakenForNoOther(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	nc, _ := client(t, s.url())
+	var late *nats.Msg
+	answer := func(m *nats.Msg, stream string) {
+		if err := m.Respond([]byte(`{"stream":"` + stream + `", "seq":7}`)); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := nc.Subscribe("orders.>", func(m *nats.Msg) { // one goroutine calls it
+		if late == nil {
+			late = m
+			return
+		}
+		answer(late, "LATE")
+		answer(m, "ORDERS")
+	})
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	f := &fixture{server: s}
+	d := new(jetstream.Connections).Destination(dispatcher.DestinationConfig{})
+	t.Cleanup(d.Close)
+	send := func(n byte, timeout time.Duration) dispatcher.Result {
+		spec := f.spec("orders", func(s *trigger.Spec) { s.NATS.Timeout = trigger.Duration(timeout) })
+		ep, err := d.Endpoint(&spec, trigger.Variables(func(string) (string, bool) { return "", false }))
+		require.NoError(t, err)
+		return ep.Send(t.Context(), dispatchtest.Event(n))
+	}
+	r := send(1, 200*time.Millisecond)
+	require.Equal(t, webhook.KindTimeout, r.Kind, "%+v", r)
+	for n := range byte(20) {
+		r := send(2+n, patience)
+		require.Equal(t, `{"stream":"ORDERS","seq":7}`, string(r.Body), "%+v", r)
+	}
 }
 
 func TestAProgramWithoutNATSLeavesTheEventsToOthers(t *testing.T) {

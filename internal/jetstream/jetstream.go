@@ -25,6 +25,8 @@ import (
 // with the same login, under the same rules about addresses, uses the same connection. The zero value has
 // none.
 type Connections struct {
+	waiters sync.Pool
+
 	mu    sync.Mutex
 	slots []*slot
 }
@@ -34,7 +36,6 @@ type slotKey struct {
 	servers string
 	login   webhook.Login
 	files   [3]string
-	timeout time.Duration // of the library, for acknowledgements
 }
 
 // destination is what one dispatcher has of the connections. The mutex of all guards it.
@@ -56,7 +57,7 @@ func (d *destination) Endpoint(spec *trigger.Spec, source trigger.Source) (dispa
 	m, err := webhook.NewMessage(&spec.NATS, source, d.config.MaxBody)
 	ep := &endpoint{
 		Message: m, destination: d,
-		key: slotKey{strings.Join(m.Servers(), ","), m.Login(), m.Files(), m.Timeout()},
+		key: slotKey{strings.Join(m.Servers(), ","), m.Login(), m.Files()},
 	}
 	return ep, err
 }

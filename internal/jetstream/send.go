@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowhook/rowhook/dispatcher"
 	"github.com/rowhook/rowhook/trigger"
@@ -55,17 +54,40 @@ func (ep *endpoint) send(ctx context.Context, e *dispatcher.Event, r *dispatcher
 		return
 	}
 	defer free()
-	timed, cancel := context.WithDeadline(ctx, r.StartedAt.Add(ep.Timeout()))
-	defer cancel()
-	a := attempt{endpoint: ep, parent: ctx, message: &nats.Msg{Subject: made.Subject, Header: nats.Header(made.Header), Data: made.Body}, result: r}
-	a.run(timed)
+	w := ep.destination.all.waiter(ep.Timeout() - time.Since(r.StartedAt))
+	a := attempt{endpoint: ep, waiter: w, message: nats.Msg{Subject: made.Subject, Header: nats.Header(made.Header), Data: made.Body}, result: r}
+	a.run(ctx)
+	ep.destination.all.keep(w)
+}
+
+// waiter is what an attempt waits by. Attempts share them one after the other.
+type waiter struct {
+	answers chan *nats.Msg
+	over    *time.Timer // the time of the attempt
+}
+
+// waiter returns one whose time has begun.
+func (c *Connections) waiter(limit time.Duration) *waiter {
+	w, _ := c.waiters.Get().(*waiter)
+	if w == nil {
+		return &waiter{make(chan *nats.Msg, 1), time.NewTimer(limit)}
+	}
+	w.over.Reset(limit)
+	return w
+}
+
+// keep takes back what waiter returned.
+func (c *Connections) keep(w *waiter) {
+	w.over.Stop()
+	c.waiters.Put(w)
 }
 
 // attempt is one attempt.
 type attempt struct {
 	*endpoint
-	parent  context.Context // without the time-out
-	message *nats.Msg
+	*waiter
+
+	message nats.Msg
 	result  *dispatcher.Result
 	lost    int // connections
 	unheard int // how often no stream has taken the message
@@ -89,10 +111,10 @@ func (a *attempt) run(ctx context.Context) {
 
 // once publishes the message. It returns true if that is to be done once more.
 func (a *attempt) once(ctx context.Context, s *slot) (again bool) {
-	c, failed := s.acquire(ctx, a.endpoint)
+	c, failed := s.acquire(ctx, a.endpoint, a.over.C)
 	switch {
 	case c == nil && failed == nil:
-		a.ended("no connection")
+		a.ended(ctx, "no connection")
 		return false
 	case failed != nil && failed.ended && a.lost < mostLost:
 		a.lost++
@@ -104,49 +126,76 @@ func (a *attempt) once(ctx context.Context, s *slot) (again bool) {
 	}
 	a.result.Connected = true
 	refusals := c.refusals.Load()
-	future, err := c.js.PublishMsgAsync(a.message, jetstream.WithRetryAttempts(0))
+	number, err := c.publish(&a.message, a.answers)
+	defer c.forget(number, a.answers)
 	if err != nil {
 		return a.unpublished(c, err)
 	}
 	for {
 		select {
-		case ack := <-future.Ok():
-			a.acknowledged(ack)
-			return false
-		case err := <-future.Err():
-			return a.unstored(ctx, s, err)
+		case m := <-a.answers:
+			return a.answered(ctx, s, m)
 		case <-c.gone:
 			return a.broken(c)
 		case <-refusals.done:
-			if refusals.subject == "" || refusals.subject == a.message.Subject {
-				a.forbidden(refusals.subject)
+			if refusals.subject == a.message.Subject {
+				a.fail(webhook.KindUnauthorized, fmt.Sprintf("the login may not publish under %s: allow it in the permissions of the user", refusals.subject))
 				return false
 			}
 			refusals = refusals.next
+			continue
 		case <-ctx.Done():
-			a.ended("no acknowledgement")
-			return false
+		case <-a.over.C:
 		}
+		a.ended(ctx, "no acknowledgement")
+		return false
 	}
 }
 
-// answer is what an attempt keeps of an acknowledgement.
+// answer is what a stream says, and what an attempt keeps of it.
 type answer struct {
-	Stream    string `json:"stream"`
-	Seq       uint64 `json:"seq"`
-	Domain    string `json:"domain,omitempty"`
-	Duplicate bool   `json:"duplicate,omitempty"`
+	Error     *apiError `json:"error,omitempty"`
+	Stream    string    `json:"stream"`
+	Seq       uint64    `json:"seq"`
+	Domain    string    `json:"domain,omitempty"`
+	Duplicate bool      `json:"duplicate,omitempty"`
+}
+
+// apiError is an error of JetStream.
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrorCode   int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+// answered takes in an answer.
+func (a *attempt) answered(ctx context.Context, s *slot, m *nats.Msg) (again bool) {
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+		return a.unheardOf(ctx, s)
+	}
+	var of answer
+	err := json.Unmarshal(m.Data, &of)
+	switch {
+	case err == nil && of.Error != nil:
+		a.refusedBy(of.Error)
+	case err == nil && of.Stream != "":
+		a.acknowledged(of)
+	default:
+		a.result.Status = noStream
+		a.fail(webhook.KindResponse, fmt.Sprintf("what answers under %s is no stream of JetStream: correct subject", a.message.Subject))
+	}
+	return false
 }
 
 // acknowledged takes in that a stream has the message.
-func (a *attempt) acknowledged(ack *jetstream.PubAck) {
+func (a *attempt) acknowledged(ack answer) {
 	if want := a.Stream(); want != "" && ack.Stream != want {
 		a.result.Status = noStream
 		a.fail(webhook.KindResponse, fmt.Sprintf("the stream %s has stored the message, and stream is %s: have %s alone take the subject, or correct stream", ack.Stream, want, want))
 		return
 	}
 	a.result.Status = stored
-	a.result.Body, _ = json.Marshal(answer{ack.Stream, ack.Sequence, ack.Domain, ack.Duplicate})
+	a.result.Body, _ = json.Marshal(ack)
 }
 
 // fail ends the attempt.
@@ -155,9 +204,9 @@ func (a *attempt) fail(kind webhook.Kind, text string) {
 }
 
 // ended says that the time is over, or that the attempt was canceled. what is what it has waited for.
-func (a *attempt) ended(what string) {
-	if a.parent.Err() != nil {
-		a.fail(webhook.KindCanceled, webhook.DescribeCancel(a.parent))
+func (a *attempt) ended(ctx context.Context, what string) {
+	if ctx.Err() != nil {
+		a.fail(webhook.KindCanceled, webhook.DescribeCancel(ctx))
 		return
 	}
 	text := fmt.Sprintf("%s within %s", what, trigger.Duration(a.Timeout()))
@@ -169,6 +218,10 @@ func (a *attempt) ended(what string) {
 
 // broken takes in that the connection was lost before there was an acknowledgement.
 func (a *attempt) broken(c *connection) (again bool) {
+	if c.deaf.Load() {
+		a.fail(webhook.KindUnauthorized, "the login may not subscribe to _INBOX.>, where acknowledgements arrive: allow it in the permissions of the user")
+		return false
+	}
 	if a.lost++; a.lost <= mostLost {
 		return true
 	}
@@ -178,15 +231,6 @@ func (a *attempt) broken(c *connection) (again bool) {
 	}
 	a.fail(webhook.KindReset, text)
 	return false
-}
-
-// forbidden takes in that the login may not publish the message.
-func (a *attempt) forbidden(subject string) {
-	if subject == "" {
-		a.fail(webhook.KindUnauthorized, "the login may not subscribe to _INBOX.>, where acknowledgements arrive: allow it in the permissions of the user")
-		return
-	}
-	a.fail(webhook.KindUnauthorized, fmt.Sprintf("the login may not publish under %s: allow it in the permissions of the user", subject))
 }
 
 // unpublished takes in why the library has not sent the message.
@@ -220,26 +264,6 @@ const (
 	codeNoAccount      = 10039
 )
 
-// unstored takes in why no stream has stored the message.
-func (a *attempt) unstored(ctx context.Context, s *slot, err error) (again bool) {
-	var api *jetstream.APIError
-	switch {
-	case errors.Is(err, jetstream.ErrNoStreamResponse):
-		return a.unheardOf(ctx, s)
-	case errors.Is(err, nats.ErrDisconnected):
-		if a.lost++; a.lost <= mostLost {
-			return true
-		}
-		a.fail(webhook.KindReset, "the connection to "+host(a.endpoint)+" was closed before the message was acknowledged")
-	case errors.As(err, &api):
-		a.refusedBy(api)
-	default: // the answer is none of JetStream
-		a.result.Status = noStream
-		a.fail(webhook.KindResponse, fmt.Sprintf("what answers under %s is no stream of JetStream (%s): correct subject", a.message.Subject, strings.TrimPrefix(err.Error(), "nats: ")))
-	}
-	return false
-}
-
 // unheardOf takes in that nobody listens under the subject. A stream that chooses a leader does not
 // either, so the message is published a few times.
 func (a *attempt) unheardOf(ctx context.Context, s *slot) (again bool) {
@@ -248,10 +272,9 @@ func (a *attempt) unheardOf(ctx context.Context, s *slot) (again bool) {
 		select {
 		case <-time.After(leaderWait):
 			return true
+		case <-a.over.C:
 		case <-ctx.Done():
-		}
-		if a.parent.Err() != nil {
-			a.ended("")
+			a.ended(ctx, "")
 			return false
 		}
 	}
@@ -266,7 +289,7 @@ func (a *attempt) unheardOf(ctx context.Context, s *slot) (again bool) {
 }
 
 // refusedBy takes in the error of a stream.
-func (a *attempt) refusedBy(api *jetstream.APIError) {
+func (a *attempt) refusedBy(api *apiError) {
 	a.result.Status = api.Code
 	if api.Code/100 == 2 || api.Code < 100 { // it is an error, whatever its code says
 		a.result.Status = noStream
@@ -274,7 +297,7 @@ func (a *attempt) refusedBy(api *jetstream.APIError) {
 	text := fmt.Sprintf("the stream refused the message: %s (%d)", api.Description, api.ErrorCode)
 	remedy := ""
 	kind := webhook.KindResponse
-	switch int(api.ErrorCode) {
+	switch api.ErrorCode {
 	case codeTooLarge, codeHeaderTooLarge:
 		kind, a.result.Status, a.result.Hopeless = webhook.KindTooLarge, 0, true
 		remedy = "raise max_msg_size of the stream, or leave large columns out of the trigger's payload.columns"

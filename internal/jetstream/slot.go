@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
 	"github.com/rowhook/rowhook/dispatcher"
@@ -22,11 +21,9 @@ import (
 
 // Limits of connections.
 const (
-	idleFor      = 5 * time.Minute  // without a message, before a connection is closed
-	pingEvery    = 10 * time.Second // two pings without an answer end a connection
-	mostDial     = 5 * time.Second  // for each server
-	mostPending  = 1 << 20          // messages under way; the dispatcher bounds them itself
-	abandonAfter = 5 * time.Second  // behind the end of an attempt, an acknowledgement is forgotten
+	idleFor   = 5 * time.Minute  // without a message, before a connection is closed
+	pingEvery = 10 * time.Second // two pings without an answer end a connection
+	mostDial  = 5 * time.Second  // for each server; an attempt may end before
 )
 
 // slot is the place of a connection: it is made when the first message needs it, and made anew when it
@@ -58,9 +55,10 @@ type dialing struct {
 
 // connection is one connection, and what is known of it.
 type connection struct {
-	nc   *nats.Conn
-	js   jetstream.JetStream
+	*publisher
+
 	gone chan struct{} // closed when the connection is
+	deaf atomic.Bool   // answers may not arrive, so it was closed
 
 	refusals atomic.Pointer[refusal] // the open one
 }
@@ -77,8 +75,9 @@ func errEnded() *connectError {
 	return &connectError{kind: webhook.KindReset, text: "the connection was closed, since the rules about addresses have changed", ended: true}
 }
 
-// acquire returns the connection. Whoever has it calls release at the end.
-func (s *slot) acquire(ctx context.Context, ep *endpoint) (*connection, *connectError) {
+// acquire returns the connection, or nothing if ctx or the time is over before it is there. Whoever has
+// it calls release at the end.
+func (s *slot) acquire(ctx context.Context, ep *endpoint, over <-chan time.Time) (*connection, *connectError) {
 	s.mu.Lock()
 	s.users++
 	if s.ended {
@@ -98,8 +97,9 @@ func (s *slot) acquire(ctx context.Context, ep *endpoint) (*connection, *connect
 	case <-made.done:
 		return made.conn, made.err
 	case <-ctx.Done():
-		return nil, nil
+	case <-over:
 	}
+	return nil, nil
 }
 
 // release ends the use of the connection.
@@ -215,7 +215,7 @@ func connect(ep *endpoint, guard dispatcher.Guard, known []string, version strin
 	c := &connection{gone: make(chan struct{})}
 	c.refusals.Store(&refusal{done: make(chan struct{})})
 	d := &dialer{net: guard.Dialer()}
-	d.net.Timeout = max(min(ep.Timeout(), mostDial), time.Second)
+	d.net.Timeout = mostDial
 	o := nats.GetDefaultOptions()
 	o.Servers = slices.Clone(ep.Servers())
 	for _, other := range known {
@@ -224,11 +224,11 @@ func connect(ep *endpoint, guard dispatcher.Guard, known []string, version strin
 		}
 	}
 	o.Name = strings.TrimSpace("rowhook " + version)
-	o.Timeout, o.CustomDialer = d.net.Timeout, d
+	o.Timeout, o.CustomDialer = mostDial, d
 	o.AllowReconnect, o.NoEcho = false, true
 	o.PingInterval, o.MaxPingsOut = pingEvery, 2
 	o.ClosedCB = func(*nats.Conn) { close(c.gone) }
-	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) { c.refused(err) }
+	o.AsyncErrorCB = func(nc *nats.Conn, _ *nats.Subscription, err error) { c.refused(nc, err) }
 	login := ep.Login()
 	o.User, o.Password, o.Token = login.User, login.Password, login.Token
 	if login.Creds != "" {
@@ -245,9 +245,7 @@ func connect(ep *endpoint, guard dispatcher.Guard, known []string, version strin
 	}
 	nc, err := o.Connect()
 	if err == nil {
-		c.nc = nc
-		c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(mostPending), jetstream.WithPublishAsyncTimeout(ep.Timeout()+abandonAfter))
-		if err != nil {
+		if c.publisher, err = newPublisher(nc); err != nil {
 			nc.Close()
 		}
 	}
@@ -327,21 +325,26 @@ func (c *connection) lost() bool {
 // the last is open.
 type refusal struct {
 	done    chan struct{} // closed when it is known
-	subject string        // "": acknowledgements may not arrive, so it concerns every message
+	subject string
 	next    *refusal
 }
 
 // refused takes in what the server refuses. One goroutine of the library calls it.
-func (c *connection) refused(err error) {
+func (c *connection) refused(nc *nats.Conn, err error) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return
 	}
-	r := c.refusals.Load()
-	if _, subject, ok := strings.Cut(err.Error(), `Publish to "`); ok {
-		r.subject, _, _ = strings.Cut(subject, `"`)
-	} else if !strings.Contains(err.Error(), "Subscription to") {
+	if strings.Contains(err.Error(), "Subscription to") {
+		c.deaf.Store(true)
+		nc.Close()
 		return
 	}
+	_, subject, ok := strings.Cut(err.Error(), `Publish to "`)
+	if !ok {
+		return
+	}
+	r := c.refusals.Load()
+	r.subject, _, _ = strings.Cut(subject, `"`)
 	r.next = &refusal{done: make(chan struct{})}
 	c.refusals.Store(r.next)
 	close(r.done)
