@@ -44,3 +44,26 @@ func TestOnlyAnInstanceThatIsAloneAndHasNothingToDoBeatsLessOften(t *testing.T) 
 		require.Equal(t, calmBeat, next(time.Second), what)
 	}
 }
+
+func TestBeatsOfThoseWhoHaveWorkAreSpreadAndTheOthersComeTogether(t *testing.T) {
+	t.Parallel()
+	calm, began := false, time.Now()
+	phases := map[time.Duration]bool{}
+	for range 20 {
+		p := newPulse(nil, nil, nil, nil)
+		p.slots, p.calm = began, func(time.Time) bool { return calm }
+		at := began.Add(time.Hour)
+		for range 3 {
+			calm = false
+			wait := p.nextBeat(at)
+			require.Greater(t, wait, beatEvery-beatSlot)
+			require.LessOrEqual(t, wait, beatEvery)
+			at = at.Add(wait)
+			require.Equal(t, p.phase, at.Sub(began)%beatSlot)
+			calm = true
+			require.Zero(t, at.Add(p.nextBeat(at)).Sub(began)%beatSlot)
+		}
+		phases[p.phase] = true
+	}
+	require.Greater(t, len(phases), 10)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -47,9 +48,12 @@ type pulse struct {
 	enrolled   atomic.Int64 // how often it has registered. What it had before, others may have by now
 
 	watches chan watched // the latest that the peers have not read
-	// slots is when dispatchers that share began to beat: they beat in slots of beatSlot, so that a
-	// process with many of them wakes less often. Zero: this one shares nothing.
+	// slots is when dispatchers that share began to beat. Zero: this one shares nothing. Those that are
+	// calm beat in slots of beatSlot, so that a process with many of them wakes less often. The others
+	// beat at phase in such a slot: a server with a hundred databases would be busy with their beats
+	// all at once, and events would wait.
 	slots time.Time
+	phase time.Duration
 	// calm reports whether nothing has happened for a while, so that this instance may beat every
 	// calmBeat if it shares. nil: it never is.
 	calm  func(now time.Time) bool
@@ -69,12 +73,12 @@ func (p *pulse) nextBeat(now time.Time) time.Duration {
 	if p.slots.IsZero() {
 		return beatEvery
 	}
-	every := beatEvery
+	every, phase := beatEvery, p.phase
 	if p.calm != nil && p.calm(now) {
-		every = calmBeat
+		every, phase = calmBeat, 0
 	}
 	p.every.Store(int64(every))
-	since := now.Sub(p.slots) + every
+	since := now.Sub(p.slots) + every - phase
 	return every - since%beatSlot
 }
 
@@ -91,7 +95,10 @@ type watched struct {
 }
 
 func newPulse(db *database, self *identity, inbox *inbox, log *slog.Logger) *pulse {
-	p := &pulse{db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1), epoch: time.Now(), watches: make(chan watched, 1)}
+	p := &pulse{
+		db: db, self: self, inbox: inbox, log: log, pokes: make(chan struct{}, 1), epoch: time.Now(), watches: make(chan watched, 1),
+		phase: rand.N(beatSlot), //nolint:gosec // it spreads load
+	}
 	p.every.Store(int64(beatEvery))
 	return p
 }

@@ -52,8 +52,9 @@ type waiter struct {
 
 const (
 	// hotPatience is how long an event's own statements wait for a session, and coldPatience how long
-	// those do that show or look for life. To connect takes some milliseconds.
-	hotPatience  = 2 * time.Millisecond
+	// those do that show or look for life. To connect and to prepare a statement takes as long as
+	// hotPatience, and costs the server much more than to wait for a beat.
+	hotPatience  = 10 * time.Millisecond
 	coldPatience = 500 * time.Millisecond
 	// After mostWaits in a second nobody waits any more before another session is opened.
 	mostWaits = 3

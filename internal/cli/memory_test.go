@@ -46,3 +46,10 @@ func TestTheLargestBodyFitsTheMemoryLimit(t *testing.T) {
 	require.EqualValues(t, 32<<20, fitBody(256<<20, 256<<20, 512<<20))
 	require.EqualValues(t, 256<<20, fitBody(256<<20, 64<<30, none))
 }
+
+func TestTheHeapGrowsLessWithManySources(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, 100, growth(1))
+	require.Equal(t, 100, growth(manySources-1))
+	require.Equal(t, 50, growth(manySources))
+}

@@ -179,6 +179,7 @@ func (r *fleetRun) set(cfg, all *config.Config) error {
 		}
 	}
 	r.now.names = names
+	r.app.fitCollector(len(names))
 	r.web.set(r, all, chosen) // before dispatchers count
 	r.fleet.Set(members)
 	return nil

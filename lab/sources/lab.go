@@ -276,21 +276,44 @@ func (w *writer) insert(ctx context.Context) (seq int64, err error) {
 // write has a writer for each of these sources write at a rate for a time. It returns what each wrote.
 // A source that stands several times in the list has several writers.
 func (l *lab) write(ctx context.Context, to []*source, rate float64, during time.Duration) (written [][]int64, err error) {
-	writers := make([]*writer, len(to))
-	for i, s := range to {
-		if writers[i], err = l.writer(ctx, s); err != nil {
-			return nil, err
-		}
-		defer writers[i].conn.Close(context.WithoutCancel(ctx))
+	all, err := l.connect(ctx, to)
+	defer all.close(ctx)
+	if err != nil {
+		return nil, err
 	}
-	written, errs := make([][]int64, len(to)), make([]error, len(to))
+	return all.write(ctx, rate, during)
+}
+
+// writers are a writer for each of some sources.
+type writers []*writer
+
+func (l *lab) connect(ctx context.Context, to []*source) (all writers, err error) {
+	for _, s := range to {
+		w, err := l.writer(ctx, s)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}
+
+func (all writers) close(ctx context.Context) {
+	for _, w := range all {
+		_ = w.conn.Close(context.WithoutCancel(ctx)) // whatever it wrote has been acknowledged
+	}
+}
+
+// write has all write at a rate for a time, and returns what each wrote.
+func (all writers) write(ctx context.Context, rate float64, during time.Duration) (written [][]int64, err error) {
+	written, errs := make([][]int64, len(all)), make([]error, len(all))
 	period := time.Duration(float64(time.Second) / rate)
 	begin := time.Now()
-	var all sync.WaitGroup
-	for i, w := range writers {
-		all.Go(func() {
+	var working sync.WaitGroup
+	for i, w := range all {
+		working.Go(func() {
 			// The writers' moments are spread evenly over the period.
-			at := begin.Add(period * time.Duration(i) / time.Duration(len(writers)))
+			at := begin.Add(period * time.Duration(i) / time.Duration(len(all)))
 			for ; at.Sub(begin) < during && ctx.Err() == nil; at = at.Add(period) {
 				<-time.After(time.Until(at))
 				seq, err := w.insert(ctx)
@@ -302,7 +325,7 @@ func (l *lab) write(ctx context.Context, to []*source, rate float64, during time
 			}
 		})
 	}
-	all.Wait()
+	working.Wait()
 	return written, errors.Join(errs...)
 }
 

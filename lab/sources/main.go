@@ -45,7 +45,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&opt.binary, "binary", "", "rowhook program to measure")
 	f.StringVar(&opt.only, "only", "idle,rates,hang,kill", "what to measure, separated by commas")
 	f.IntVar(&opt.sources, "sources", 100, "databases of idle and rates")
-	f.DurationVar(&opt.settle, "settle", 40*time.Second, "how long to wait before the idle process is measured")
+	f.DurationVar(&opt.settle, "settle", 130*time.Second, "how long to wait before the idle process is measured")
 	f.DurationVar(&opt.during, "during", time.Minute, "how long to measure")
 	f.DurationVar(&opt.timeout, "timeout", 30*time.Minute, "give up after this time")
 	f.StringVar(&opt.pgBin, "pg-bin", "", "directory of the PostgreSQL programs (default: the newest installed)")
