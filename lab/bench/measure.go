@@ -131,6 +131,11 @@ func measures() []measure {
 			measure{scenario: "stream", value: "times" + n, title: n + " attempts, against webhooks", unit: "x", digits: 2, goal: 2},
 			measure{scenario: "stream", value: "cpu" + n, title: n + " attempts, CPU of all, an event", unit: "ms", digits: 3},
 			measure{scenario: "stream", value: "webhook_cpu" + n, title: n + " attempts, CPU of all, a webhook", unit: "ms", digits: 3})
+		for _, who := range []struct{ value, event, webhook string }{{"dispatcher", "the dispatcher", "the dispatcher"}, {"postgres", "Postgres", "Postgres"}, {"receiver", "the server of NATS", "the receiver"}} {
+			all = append(all,
+				measure{scenario: "stream", value: "cpu" + n + "_" + who.value, title: n + " attempts, CPU of " + who.event + ", an event", unit: "ms", digits: 3},
+				measure{scenario: "stream", value: "webhook_cpu" + n + "_" + who.value, title: n + " attempts, CPU of " + who.webhook + ", a webhook", unit: "ms", digits: 3})
+		}
 	}
 	return append(all, append(distanceMeasures(), deliveryMeasures()...)...)
 }

@@ -18,7 +18,8 @@ const streamName = "ORDERS"
 // measureStream drains the same events into the receiver and into a stream of NATS JetStream, whose server
 // is a process of its own, with 100 attempts and with 1,000. Values: those of drain into the stream with 100;
 // and for each number rate100 (events/s into the stream), webhook100, times100, cpu100 (CPU seconds of
-// dispatcher, Postgres and receiver or server, for 1,000 events) and webhook_cpu100.
+// dispatcher, Postgres and receiver or server, for 1,000 events) and webhook_cpu100, with what each has of it:
+// cpu100_dispatcher, cpu100_postgres, cpu100_receiver.
 func (l *lab) measureStream(ctx context.Context, b build) (*sample, error) {
 	var first *sample
 	for _, attempts := range []int{100, 1000} {
@@ -37,11 +38,22 @@ func (l *lab) measureStream(ctx context.Context, b build) (*sample, error) {
 		first.set("rate"+n, s.Values["rate"])
 		first.set("webhook"+n, webhook.Values["rate"])
 		first.set("times"+n, s.Values["rate"]/webhook.Values["rate"])
-		first.set("cpu"+n, s.Values["cpu_dispatcher"]+s.Values["cpu_postgres"]+s.Values["cpu_receiver"])
-		first.set("webhook_cpu"+n, webhook.Values["cpu_dispatcher"]+webhook.Values["cpu_postgres"]+webhook.Values["cpu_receiver"])
+		first.setShares("cpu"+n, s)
+		first.setShares("webhook_cpu"+n, webhook)
 		first.set("lost", max(first.Values["lost"], s.Values["lost"], webhook.Values["lost"]))
 	}
 	return first, nil
+}
+
+// setShares sets a value to the CPU time of all for an event, and name_dispatcher, name_postgres and name_receiver
+// to what each had of it.
+func (s *sample) setShares(name string, of *sample) {
+	all := 0.0
+	for _, who := range []string{"dispatcher", "postgres", "receiver"} {
+		s.set(name+"_"+who, of.Values["cpu_"+who])
+		all += of.Values["cpu_"+who]
+	}
+	s.set(name, all)
 }
 
 // drainIntoStream measures one drain. Values: rate (events/s until all were settled), lost, duplicates, and
