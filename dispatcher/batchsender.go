@@ -19,7 +19,7 @@ import (
 type batchAttempt struct {
 	*sender
 	shipment *shipment
-	spec     trigger.Spec
+	spec     *trigger.Spec
 	endpoint Endpoint
 	ctx      context.Context
 	until    time.Time // no further request may start behind it
@@ -51,7 +51,7 @@ func mostFailures(n int) int { return max(10, bits.Len(uint(n))+2) }
 
 // attemptBatch makes one attempt to send the events of a shipment, and returns the shipment that
 // takes its slot.
-func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint Endpoint) *shipment {
+func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec *trigger.Spec, endpoint Endpoint) *shipment {
 	b := &batchAttempt{
 		sender: s, shipment: sh, spec: spec, endpoint: endpoint, ctx: ctx, ended: map[*delivery][]func(Attempt){},
 		until: sh.expires().Add(-min(endpoint.Timeout(), longestLease) - settleMargin),
@@ -64,7 +64,7 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 			back = append(back, dl)
 			continue
 		}
-		if expired(&spec, dl, time.Now()) {
+		if expired(spec, dl, time.Now()) {
 			if dl.key != "" && dl.placed.blocks {
 				if b.behind == nil {
 					b.behind = map[string]bool{}
@@ -111,7 +111,7 @@ func (s *sender) attemptBatch(ctx context.Context, sh *shipment, spec trigger.Sp
 	next := s.scheduler.done(sh, took, b.requests > 0)
 	s.expire(old...)
 	if b.answer != 0 {
-		b.held, b.heldFor = s.pause(sh, &spec, b.answer)
+		b.held, b.heldFor = s.pause(sh, spec, b.answer)
 	}
 	b.conclude()
 	return next
@@ -268,7 +268,7 @@ func (b *batchAttempt) conclude() {
 			results[i], attempt = &r, attemptOf(&r, o.batch)
 		}
 		what, delay := b.fate(o)
-		all[i], settlements[i] = o.delivery, settlementOf(&b.spec, attempt, results[i], what, delay)
+		all[i], settlements[i] = o.delivery, settlementOf(b.spec, attempt, results[i], what, delay)
 	}
 	b.settler.addAll(all, settlements)
 	for i, dl := range all {
@@ -298,7 +298,7 @@ func (b *batchAttempt) fate(o *batchOutcome) (queue.Fate, time.Duration) {
 		// batches whose outcomes are written by the same statement are due at another time.
 		delay += time.Duration(binary.BigEndian.Uint16(o.seed[14:])) * time.Microsecond / 64
 	}
-	return what, atLast(&b.spec, dl, what, delay, time.Now())
+	return what, atLast(b.spec, dl, what, delay, time.Now())
 }
 
 // leastKept is how much of a response's body is stored at least with each event of a batch. All of

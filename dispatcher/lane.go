@@ -5,6 +5,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/trigger"
 	"github.com/rowhook/rowhook/webhook"
 )
 
@@ -15,6 +16,7 @@ type lane struct {
 	id       int32  // of the trigger
 	source   string // of its events
 	trigger  queue.Trigger
+	spec     *trigger.Spec // a copy of that of trigger, which nobody changes
 	endpoint Endpoint
 	unable   error // why this instance can't call the endpoint; nil: it can
 	gone     bool  // no longer configured

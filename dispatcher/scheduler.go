@@ -728,7 +728,7 @@ func (s *scheduler) configure(triggers []queue.Trigger, endpoint func(trigger.Sp
 			unsent = append(unsent, s.dropQueue(l)...) // runs of a key fit into the requests of before
 		}
 		s.queued -= l.loads()
-		l.trigger, l.schema, l.table, l.qualified = t, t.Schema, t.Table, ""
+		l.trigger, l.spec, l.schema, l.table, l.qualified = t, &t.Spec, t.Schema, t.Table, ""
 		l.measure()
 		l.pace.configure(t.Spec.Rate)
 		if l.share.on = t.Spec.ConcurrencyTotal > 0; !l.share.on {
@@ -823,7 +823,7 @@ func (s *scheduler) inFlight() int {
 
 // plan returns the spec and the endpoint by which events are sent: those in force now, not those at
 // their claim. breakOff can cancel the context. The caller calls ended at the end of the shipment.
-func (s *scheduler) plan(parent context.Context, sh *shipment) (ctx context.Context, ended func(), spec trigger.Spec, endpoint Endpoint) {
+func (s *scheduler) plan(parent context.Context, sh *shipment) (ctx context.Context, ended func(), spec *trigger.Spec, endpoint Endpoint) {
 	ctx, cancel := context.WithCancelCause(parent)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -831,7 +831,7 @@ func (s *scheduler) plan(parent context.Context, sh *shipment) (ctx context.Cont
 	for _, d := range sh.deliveries {
 		d.event.MaxRetries = sh.lane.trigger.Spec.Retry.Limit
 	}
-	return ctx, func() { cancel(nil) }, sh.lane.trigger.Spec, sh.lane.endpoint
+	return ctx, func() { cancel(nil) }, sh.lane.spec, sh.lane.endpoint
 }
 
 // stats returns how each trigger stands, by name.

@@ -105,9 +105,9 @@ const countRetry = time.Second
 
 // attempt makes one attempt to send the only event of a shipment, and returns the shipment that
 // takes its slot.
-func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, endpoint Endpoint) *shipment {
+func (s *sender) attempt(ctx context.Context, sh *shipment, spec *trigger.Spec, endpoint Endpoint) *shipment {
 	dl := sh.first()
-	if expired(&spec, dl, time.Now()) {
+	if expired(spec, dl, time.Now()) {
 		s.scheduler.judged(sh, endpoint.OwnTLS(), nil, time.Now())
 		next := s.scheduler.done(sh, 0, false)
 		s.expire(dl)
@@ -161,10 +161,10 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 		s.settler.giveBack(s.scheduler.suspend(sh.lane, sh.version))
 		next := s.scheduler.done(sh, result.Duration, true)
 		what, delay := fate(spec.Retry, int(dl.tries), dl.event.ID, &result)
-		if held, wait := s.pause(sh, &spec, result.Status); held {
+		if held, wait := s.pause(sh, spec, result.Status); held {
 			what, delay = queue.Released, wait
 		}
-		s.conclude(dl, &spec, endpoint, &result, batch, what, delay, ended)
+		s.conclude(dl, spec, endpoint, &result, batch, what, delay, ended)
 		return next
 	}
 	if probed {
@@ -177,7 +177,7 @@ func (s *sender) attempt(ctx context.Context, sh *shipment, spec trigger.Spec, e
 	if b := wasBrokenOff(ctx, &result); b != nil {
 		what, delay = b.fateOf(dl), 0
 	}
-	s.conclude(dl, &spec, endpoint, &result, batch, what, atLast(&spec, dl, what, delay, time.Now()), ended)
+	s.conclude(dl, spec, endpoint, &result, batch, what, atLast(spec, dl, what, delay, time.Now()), ended)
 	return next
 }
 

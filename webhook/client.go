@@ -96,7 +96,6 @@ type scratch struct {
 	request, response, out, value []byte
 	packed                        []byte // the request, compressed
 	names                         []string
-	keeps                         bool            // small bodies, too: nobody reads them behind the attempt
 	values                        template.Values // of the present event, for the endpoint's templates
 
 	// Of an attempt by wire.

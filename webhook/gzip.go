@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bytes"
 	"compress/gzip"
 	"maps"
 	"sync"
@@ -42,8 +41,7 @@ func (p *packers) appendGzip(dst, body []byte) []byte {
 	return dst
 }
 
-// compress compresses the body of a request, unless it gets no smaller. As in Client.body, a small
-// one has memory of its own.
+// compress compresses the body of a request, unless it gets no smaller.
 func (c *Client) compress(m *made, s *scratch) {
 	s.packed = c.packers.appendGzip(s.packed[:0], m.body)
 	if len(s.packed) >= len(m.body) {
@@ -52,7 +50,4 @@ func (c *Client) compress(m *made, s *scratch) {
 	m.header = maps.Clone(m.header)
 	m.header["Content-Encoding"] = []string{"gzip"}
 	m.plain, m.body = m.body, s.packed
-	if len(s.packed) <= inlineBody {
-		m.body = bytes.Clone(s.packed)
-	}
 }

@@ -78,7 +78,7 @@ type room struct {
 	own     [4]string // of the headers that only messages have
 }
 
-func newRoom() *room { return &room{scratch: scratch{keeps: true}, header: http.Header{}} }
+func newRoom() *room { return &room{header: http.Header{}} }
 
 // set sets the header of a number, of those that only messages have.
 func (r *room) set(number int, name, value string) {

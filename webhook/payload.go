@@ -10,13 +10,14 @@ import (
 	"time"
 )
 
-// inlineBody is the size up to which a request body has memory of its own and is read through a
-// bytes.Reader. net/http sends such a body in one write with the headers. If it does not know the
-// type of the reader, it flushes the headers first. That costs a second write here and a second
-// read at the receiver.
+// inlineBody is the size up to which net/http gets a copy of a request body, which it reads through a
+// bytes.Reader. It sends such a body in one write with the headers. If it does not know the type of
+// the reader, it flushes the headers first. That costs a second write here and a second read at the
+// receiver.
 const inlineBody = 12 << 10
 
-// attach makes data the body of req. The caller calls detach when the attempt is over.
+// attach makes data the body of req. The caller calls detach when the attempt is over. From then on
+// nobody reads data.
 func attach(req *http.Request, data []byte) (detach func()) {
 	req.ContentLength = int64(len(data))
 	if len(data) == 0 {
@@ -28,6 +29,7 @@ func attach(req *http.Request, data []byte) (detach func()) {
 		req.Body, req.GetBody = &p.first, p.again
 		return p.detach
 	}
+	data = bytes.Clone(data) // net/http may read it after the attempt
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 	req.Body, _ = req.GetBody()
 	return func() {}

@@ -132,8 +132,7 @@ func (s *scratch) fill(ep *Endpoint, e *Event) *refusal {
 	return nil
 }
 
-// body makes the body of a request. A large one is in the memory of s, and a small one has memory of
-// its own, unless s keeps it: see inlineBody.
+// body makes the body of a request, in the memory of s.
 func (c *Client) body(ep *Endpoint, p parcel, given []byte, s *scratch) ([]byte, *refusal) {
 	size := max(len(given), p.dataSize())
 	if p.batch == nil && ep.holdsEvent() && c.tooLarge(size) {
@@ -167,19 +166,13 @@ func (c *Client) oversized(p parcel, size int) *refusal {
 func (s *scratch) build(ep *Endpoint, p parcel, given []byte) ([]byte, *refusal) {
 	if given == nil {
 		size := ep.bodySize(p)
-		if ep.format == nil && size <= inlineBody && !s.keeps {
-			return appendHasura(make([]byte, 0, size), p), nil
-		}
 		s.request = slices.Grow(s.request[:0], size)
 		if ep.format == nil {
 			s.request = appendHasura(s.request, p)
 		} else if bad := s.appendFormat(ep, p); bad != nil {
 			return nil, bad
 		}
-		given = s.request
-	}
-	if len(given) <= inlineBody && !s.keeps {
-		return bytes.Clone(given), nil
+		return s.request, nil
 	}
 	return given, nil
 }

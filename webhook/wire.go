@@ -31,8 +31,8 @@ type wire struct {
 	expire func() // ends reading and writing at once
 
 	raw    syscall.RawConn
-	probe  func(fd uintptr) bool // reads one byte, without waiting
-	probed error                 // how that went
+	probe  func(fd uintptr) // reads one byte, without waiting
+	probed error            // how that went
 	one    [1]byte
 
 	pool    *wirePool
@@ -117,7 +117,7 @@ func (a *answer) Close() error {
 // If the receiver has closed a kept connection without an answer, the request is sent once more, on a
 // new one. The caller closes the body of the response. stop ends reading it at once.
 func (p *wirePool) carry(ctx context.Context, ep *Endpoint, deadline time.Time, s *scratch) (resp *http.Response, stop func(), err error) {
-	if w := p.take(ep.address, deadline); w != nil {
+	if w := p.take(ep.address); w != nil {
 		resp, err = w.exchange(ctx, ep.request, deadline, s)
 		if err == nil || w.status.begun() || !isAny(err, brokenConnection...) || ctx.Err() != nil {
 			return resp, w.expire, err

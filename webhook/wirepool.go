@@ -25,10 +25,10 @@ const (
 )
 
 // take returns an idle wire to an address, or nil. It closes those that can carry nothing any more.
-func (p *wirePool) take(address string, deadline time.Time) *wire {
+func (p *wirePool) take(address string) *wire {
 	for {
 		w := p.pop(address)
-		if w == nil || w.idles(deadline) {
+		if w == nil || w.idles() {
 			return w
 		}
 		w.close()
@@ -75,7 +75,7 @@ func (p *wirePool) look() {
 	for address, idle := range p.idle {
 		kept := idle[:0]
 		for _, w := range idle {
-			if now.Sub(w.since) < wireIdle && w.idles(now.Add(time.Minute)) {
+			if now.Sub(w.since) < wireIdle && w.idles() {
 				kept = append(kept, w)
 			} else {
 				w.close()
