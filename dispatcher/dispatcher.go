@@ -69,7 +69,8 @@ type Config struct {
 	// Default DefaultPollInterval.
 	PollInterval time.Duration
 	// BatchSize is how many events a claim asks for of a trigger, or more if the trigger has more
-	// free slots. Default DefaultBatchSize.
+	// free slots, or is delivered so quickly that it holds more ahead: up to four times as many.
+	// Default DefaultBatchSize.
 	BatchSize int
 	// Concurrency is how many attempts may be in flight. Attempts that have waited for over a
 	// second do not count. Default DefaultConcurrency.

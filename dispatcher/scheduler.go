@@ -22,7 +22,7 @@ import (
 // openFactor times the limit altogether.
 type scheduler struct {
 	limit    int    // attempts in flight that make progress
-	batch    int    // least number of events that a claim asks for of one lane
+	batch    int    // least number of events that a claim may ask for of one lane
 	prefetch int    // most events that a lane may hold beyond its slots
 	maxBody  int64  // of a request; 0: no limit
 	source   string // Config.SourceName
@@ -298,7 +298,9 @@ func (s *scheduler) ask(l *lane, now time.Time, free int) int {
 	if l.queued() > 0 && room < (slots+ahead)/4 {
 		return 0
 	}
-	n := min(room, free, max(s.batch, slots))
+	// A lane that is quick gets half of what it may hold by one claim. With s.batch alone, the next
+	// claim was not there in time.
+	n := min(room, free, max(s.batch, slots, (slots+ahead)/2))
 	if own := min(s.reserve(), slots) - l.inFlight - l.queued(); n < own {
 		n = own
 	}

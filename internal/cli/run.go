@@ -85,7 +85,7 @@ waits for, and applies when they are there. HTTP is served meanwhile, and /ready
 // dispatchFlags adds the flags of a dispatcher.
 func dispatchFlags(s *flagSet, cfg *dispatcher.Config) {
 	s.duration(&cfg.PollInterval, "poll-interval", "how often to look for events without a notification: a safety net, as writers notify and retries have a timer", time.Millisecond)
-	s.number(&cfg.BatchSize, "batch-size", "largest number of events in a claim", 1, 10000)
+	s.number(&cfg.BatchSize, "batch-size", "events in a claim for a trigger; more while its receiver is quick", 1, 10000)
 	s.number(&cfg.Concurrency, "concurrency", "largest number of requests in flight, over all triggers", 1, 100000)
 	s.duration(&cfg.GracePeriod, "grace-period", "how long requests in flight may take to finish at a stop", 0)
 	add(s, &cfg.PayloadMemory, "payload-memory", "memory for large payloads (above 64 KiB) in flight; the default is at most a quarter of the memory limit of the container or service", byteSize())
