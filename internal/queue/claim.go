@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -80,7 +81,7 @@ type Claimed struct {
 //
 // The output of regclass comes from Postgres' own cache. So the next claim knows the new name of a
 // renamed table, for 0.3 us an event.
-const (
+var (
 	claimSQL    = "with " + claimDue + claimUpdate
 	nonEmptySQL = nonEmptyDue + claimNonEmpty + claimUpdate
 
@@ -101,10 +102,10 @@ const (
 me as materialized (
   select id from rowhook.instance where id = $6 and ` + unflushed + ` for key share),
 due as materialized (
-  select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold, e.seq, e.renewed_at
+  select e.id, e.due_at, e.interrupted, t.relation, t.lease, t.hold, e.seq, e.renewed_at, ` + heldBack("e", "t.hold") + ` as held
     from me cross join unnest($1::integer[], $2::oid[], $3::integer[], $4::interval[], $5::timestamptz[], $7::boolean[]) as t(trigger_id, relation, lim, lease, floor, hold)
    cross join lateral (
-     select q.id, q.due_at, q.claim is not null as interrupted, q.seq, q.renewed_at from rowhook.event_log q
+     select q.id, q.due_at, q.claim is not null as interrupted, q.seq, q.renewed_at, ` + sizes("t.hold") + ` from rowhook.event_log q
       where q.trigger_id = t.trigger_id and q.due_at <= statement_timestamp() and q.due_at >= t.floor
       order by q.due_at limit t.lim for update skip locked) e`
 
@@ -113,16 +114,32 @@ update rowhook.event_log q
    set due_at = statement_timestamp() + due.lease, claimed_by = $6, tries = q.tries + 1, claim = $8
   from due
  where q.id = any (array[due.id])
-returning q.id, q.trigger_id, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at, due.due_at, q.tries, due.interrupted, case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end,
-  case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
-  case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0), coalesce(due.seq, 0), due.renewed_at`
+returning q.id, q.trigger_id, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at, due.due_at, q.tries, due.interrupted,
+  case when due.held = 0 then q.session end, case when due.held = 0 then q.trace end, case when due.held = 0 then q.old end, case when due.held = 0 then q.new end,
+  due.held, coalesce(q.relation_id, 0), coalesce(due.seq, 0), due.renewed_at`
 )
 
-// A claim would have to decompress a compressed payload to measure it, five times. 100 events of 20
-// MB took more than half a minute. So a compressed payload above 8 KiB is held back without
-// measuring it. Most of these are above InlinePayload when decompressed.
+// sizes are columns that tell the size of the payload of q: what is stored of it, and, if that is
+// compressed, its text. hold is an expression that leaves the text unread.
+//
+// A claim would have to decompress a compressed payload to measure it. 100 events of 20 MB took more
+// than half a minute. So a compressed payload above 8 KiB is held back without measuring it. Most of
+// these are above InlinePayload when decompressed.
+//
+// The server prepares every function of an expression for each execution, even where it is not
+// called. So each size is computed in one place, and concat takes the place of four functions.
+func sizes(hold string) string {
+	return stored + ` as stored, case when ` + plain + ` then null when ` + hold + ` or ` + stored + ` > 8192 then 2147483647 else octet_length(concat(q.old, q.new, q.session, q.trace)) end as expanded`
+}
+
+// heldBack is what a claim says of a payload by its sizes, which are columns of from: 0 if the claim
+// carries it, else its stored size, below 0 if it is compressed.
+func heldBack(from, hold string) string {
+	return strings.NewReplacer("@", from+".", "#", hold).Replace(
+		`case when @expanded is null then case when # or @stored > 65536 then @stored else 0 end when # or @expanded > 65536 then -@stored else 0 end`)
+}
+
 const (
-	inline = `(case when due.hold then false when ` + plain + ` then ` + stored + ` <= 65536 when ` + stored + ` > 8192 then false else ` + length + ` <= 65536 end)`
 	stored = `(coalesce(pg_column_size(q.old), 0)::bigint + coalesce(pg_column_size(q.new), 0) + coalesce(pg_column_size(q.session), 0) + coalesce(pg_column_size(q.trace), 0))`
 	plain  = `(pg_column_compression(q.old) is null and pg_column_compression(q.new) is null and pg_column_compression(q.session) is null and pg_column_compression(q.trace) is null)`
 	length = `(coalesce(octet_length(q.old::text), 0)::bigint + coalesce(octet_length(q.new::text), 0) + coalesce(octet_length(q.session::text), 0) + coalesce(octet_length(q.trace::text), 0))`

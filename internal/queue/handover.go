@@ -54,18 +54,15 @@ select setval('rowhook.handover', 0) where pg_sequence_last_value('rowhook.hando
 }
 
 // What was handed over to an instance and is still its own. A lease that has ended is no one's.
-const (
+var (
 	handedSQL = `
 select q.id, q.trigger_id, case when $2 then t.relation::text else t.relation::regclass::text end, q.op, q.created_at, q.created_at, q.tries, false,
        case when s.held = 0 then q.session end, case when s.held = 0 then q.trace end, case when s.held = 0 then q.old end, case when s.held = 0 then q.new end,
        s.held, coalesce(q.relation_id, 0), 0::bigint, null::timestamptz, q.due_at - statement_timestamp()
   from rowhook.event_log q join rowhook.trigger t on t.id = q.trigger_id
- cross join lateral (select ` + heldBack + ` as held offset 0) as s
+ cross join lateral (select ` + sizes("$2::boolean") + ` offset 0) as z
+ cross join lateral (select ` + heldBack("z", "$2::boolean") + ` as held offset 0) as s
  where q.claimed_by = $1 and q.claim = 1 and q.tries = 1 and q.due_at > statement_timestamp() and exists (select from rowhook.instance where id = $1)`
-
-	// heldBack is what a claim says of the payload. Here it is computed once: that takes 30 us less.
-	heldBack = `case when ` + plain + ` then case when ` + stored + ` <= 65536 and not $2::boolean then 0 else ` + stored + ` end
-    when $2 or ` + stored + ` > 8192 or ` + length + ` > 65536 then -` + stored + ` else 0 end`
 
 	handedByID  = handedSQL + ` and q.id = any ($3::uuid[])`
 	handedOther = handedSQL + ` and q.id <> all (coalesce($3::uuid[], '{}')) limit $4`

@@ -100,7 +100,7 @@ func (s *Snapshot) Sees(xid uint64) bool {
 // age() reads the next transaction id without drawing one. Its argument is from the CTE seq, so it
 // is called after the sequence was read. A transaction draws its id before its triggers draw
 // sequence numbers. So one with a higher id draws higher numbers.
-const readLanesSQL = `
+var readLanesSQL = `
 with due as materialized (
   select * from unnest($1::integer[], $2::smallint[], $3::oid[], $4::bigint[], $5::bigint[], $6::integer[], $7::boolean[]) with ordinality
                   as r(trigger_id, lane, relation, after, up_to, lim, hold, n)),
@@ -119,12 +119,13 @@ select 'K', due.n, m.event_id, m.seq, m.key, null, null, null, null, 0, m.ready,
 union all
 select 'E', due.n, q.id, q.seq, q.key, case when due.hold then due.relation::text else due.relation::regclass::text end, q.op, q.created_at,
        q.due_at - ` + ParkedSQL + `, q.tries + 1, (select m.ready from rowhook.key_move m where m.event_id = q.id),
-       case when ` + inline + ` then q.session end, case when ` + inline + ` then q.trace end, case when ` + inline + ` then q.old end, case when ` + inline + ` then q.new end,
-       case when ` + inline + ` then 0::bigint when ` + plain + ` then ` + stored + ` else -` + stored + ` end, coalesce(q.relation_id, 0), q.claim is not null, q.renewed
+       case when s.held = 0 then q.session end, case when s.held = 0 then q.trace end, case when s.held = 0 then q.old end, case when s.held = 0 then q.new end,
+       s.held, coalesce(q.relation_id, 0), q.claim is not null, q.renewed
   from due cross join (values (null::timestamptz)) as absent (renewed_at) cross join lateral (
-    select *, renewed_at as renewed from rowhook.event_log q
+    select *, renewed_at as renewed, ` + sizes("due.hold") + ` from rowhook.event_log q
      where q.trigger_id = due.trigger_id and q.lane = due.lane and q.seq > due.after and q.seq <= due.up_to
-     order by q.seq limit due.lim) q`
+     order by q.seq limit due.lim) q
+   cross join lateral (select ` + heldBack("q", "due.hold") + ` as held offset 0) s`
 
 // ReadLanes reads ranges of lanes, without locking or writing anything. It reads the payload of an
 // event as a claim does: a large one is held back, and fetched when it is sent.
