@@ -54,7 +54,7 @@ function Frame() {
   const main = useRef(/** @type {any} */ (null));
   const visited = useRef(path);
   useEffect(() => {
-    document.title = `${page?.title ?? "Not found"} · Rowhook`;
+    document.title = `${page?.title ?? "Not found"}${sources.value.length > 1 ? ` · ${source.value}` : ""} · Rowhook`;
     if (visited.current !== path) main.current.focus(); // a screen reader reads the new page
     visited.current = path;
   }, [path]);

@@ -41,32 +41,31 @@ export const token = signal(sessionStorage.getItem(kept) ?? "");
  */
 export const me = signal(null);
 
-// The source that this tab shows is kept for it, as the token is.
-const keptSource = "rowhook.source";
-
 /** The names of the sources that this process works on; empty: it works on one database. */
 export const sources = signal(/** @type {string[]} */ ([]));
 
 /** The source that this tab shows; "": there is one database. */
 export const source = signal("");
 
+/** The address of the page for a source, so that a link leads to what it was copied from. @param {string} name @param {string} hash */
+const addressOf = (name, hash) => `${location.pathname}?source=${encodeURIComponent(name)}${hash}`;
+
 /** Shows another source. Everything that is known is of the one before, so the page begins anew. @param {string} name */
 export function show(name) {
-  sessionStorage.setItem(keptSource, name);
-  location.hash = "#/";
-  location.reload();
+  location.assign(addressOf(name, "#/"));
 }
 
-/** Asks which sources there are, and chooses one. */
+/** Asks which sources there are, and chooses the one of the address, or else the first. */
 async function choose() {
   const answer = await get("sources");
   /** @type {string[]} */
   const names = answer.sources.map((/** @type {any} */ s) => s.source);
-  const before = sessionStorage.getItem(keptSource) ?? "";
+  const asked = new URLSearchParams(location.search).get("source") ?? "";
   batch(() => {
     sources.value = names;
-    source.value = names.includes(before) ? before : (names[0] ?? "");
+    source.value = names.includes(asked) ? asked : (names[0] ?? "");
   });
+  if (names.length > 1) history.replaceState(null, "", addressOf(source.value, location.hash));
 }
 
 /** Why the page can't be shown: a Problem; null: it can. */

@@ -21,6 +21,7 @@ export function Dispatchers() {
       : html`<div class="scroll"><table class="cards"><caption class="hidden">Dispatchers</caption>
         <thead><tr><th scope="col">Name</th><th scope="col">State</th><th scope="col">Version</th><th scope="col">Started</th><th scope="col">What hangs</th></tr></thead>
         <tbody>${instances.map((/** @type {any} */ i) => html`<${Row} key=${i.id} i=${i} triggers=${s.triggers} />`)}</tbody></table></div>`}
+    ${s.standby.length > 0 && html`<p>Standing by, and serving when these go: ${s.standby.map((/** @type {any} */ by) => visible(by.name)).join(", ")}</p>`}
     <${Vacuum} holder=${s.vacuum_held_back_by} queue=${s.queue} />`;
 }
 
