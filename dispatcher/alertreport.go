@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/internal/alert"
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/mask"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/webhook"
@@ -90,6 +91,9 @@ func (a *alerter) report(ctx context.Context, tx pgx.Tx, turn *queue.AlertTurn, 
 			Key: alert.Key{Kind: alert.Uncaptured, Subject: f.Trigger}, Since: begunAt(states, alert.Uncaptured, f.Trigger, turn.Now),
 			Facts: alert.Facts{Triggers: []string{f.Trigger}, Reason: f.Problem, Remedy: f.Remedy},
 		})
+	}
+	for i := range r.Troubles {
+		r.Troubles[i].Remedy = hint.Of(a.scheduler.source, r.Troubles[i].Remedy)
 	}
 	return r, nil
 }

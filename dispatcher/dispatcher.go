@@ -205,16 +205,21 @@ func New(cfg Config) (*Dispatcher, error) {
 	if cfg.SourceName != "" {
 		cfg.Logger = cfg.Logger.With("source", cfg.SourceName)
 	}
-	if cfg.Name == "" {
+	cfg.Name = InstanceName(cfg.Name)
+	return compose(cfg), nil
+}
+
+// InstanceName returns the name of an instance whose Config.Name is configured. It may be "".
+func InstanceName(configured string) string {
+	if configured == "" {
 		host, err := os.Hostname()
 		if err != nil {
 			host = "unknown"
 		}
-		cfg.Name = fmt.Sprintf("%s:%d", host, os.Getpid())
+		configured = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
 	// The name goes into a column of type text, which holds no other bytes.
-	cfg.Name = strings.ReplaceAll(strings.ToValidUTF8(cfg.Name, "?"), "\x00", "?")
-	return compose(cfg), nil
+	return strings.ReplaceAll(strings.ToValidUTF8(configured, "?"), "\x00", "?")
 }
 
 // compose makes the parts.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sethvargo/go-retry"
 
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/trigger"
@@ -53,7 +54,7 @@ func (s *sender) pause(sh *shipment, spec *trigger.Spec, status int) (held bool,
 		return false, 0
 	case found == queue.NowPaused:
 		s.log.Warn("a trigger is paused, as its retry says for the answer of its receiver; its events wait", "trigger", spec.Name, "status", status,
-			"remedy", "correct the webhook or the receiver, then: rowhook resume "+spec.Name)
+			"remedy", hint.Of(s.scheduler.source, "correct the webhook or the receiver, then: rowhook resume "+spec.Name))
 	case found == queue.OtherTrigger:
 		return true, answerAgain
 	}

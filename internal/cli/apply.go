@@ -136,6 +136,7 @@ func (a *app) apply(ctx context.Context, o applying) error {
 	if err != nil {
 		return withUnread(err, unread)
 	}
+	a.distinct = newDistinct()
 	return withUnread(a.over(ctx, all, sources, o.json, func(ctx context.Context, a *app) error {
 		return a.applySettled(ctx, cfg.Of(a.source.Name), o)
 	}), unread)

@@ -68,7 +68,7 @@ beginning and have not changed since. If it read fewer of these, rows were misse
 			}
 			a.printf("%s of %s read, %s recorded (backfill %d).\n", term.Plural(s.Scanned, "row"), s.Trigger, term.Plural(s.Recorded, "event"), s.ID)
 			if s.Buried > 0 {
-				a.printf("%s could not become events, and are dead letters: rowhook events list --state dead --trigger %s --error \"can't be turned into an event\"\n", term.Plural(s.Buried, "row"), s.Trigger)
+				a.advise(a.stdout, "%s could not become events, and are dead letters: rowhook events list --state dead --trigger %s --error \"can't be turned into an event\"\n", term.Plural(s.Buried, "row"), s.Trigger)
 			}
 			return nil
 		})

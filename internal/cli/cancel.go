@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
@@ -42,7 +41,7 @@ After a change of the URL, apply breaks off by itself the attempts that hang at 
 				a.printf("The attempts of %s of %s are broken off.\n", term.Plural(c.InFlight, "event"), c.Trigger)
 			}
 			if c.InFlight > 0 && c.Paused {
-				fmt.Fprintf(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", c.Trigger)
+				a.advise(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", c.Trigger)
 			}
 			return nil
 		})

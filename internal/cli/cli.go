@@ -71,6 +71,7 @@ type app struct {
 	migrator sqlschema.Migrator
 	source   *sourced  // the source that this copy works on; nil: there is one database, or it is not chosen yet
 	single   bool      // it is rowhook dev, whose one database stands for any source
+	distinct *distinct // of the sources that this program works on; nil: they are not compared
 	paper    io.Writer // where stdout is shown at last, if that is another writer; nil: stdout itself
 	global   struct {
 		sourcesFile string // --sources

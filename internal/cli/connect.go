@@ -132,6 +132,12 @@ func (a *app) connect(ctx context.Context, t *target, wait time.Duration) (conn 
 		conn, err = session.Connect(ctx, t.config)
 		return err
 	})
+	if err == nil {
+		if err = a.distinct.look(ctx, conn, a.sourceName()); err != nil {
+			_ = conn.Close(context.WithoutCancel(ctx)) // the first error is what matters
+			return nil, err
+		}
+	}
 	if waited && err == nil {
 		a.log.Info("connected to Postgres", "after", time.Since(started).Round(time.Millisecond))
 	}
@@ -240,7 +246,10 @@ func (a *app) look(ctx context.Context, t *target, wait time.Duration, f func(co
 			return err
 		}
 		defer conn.Close(context.WithoutCancel(ctx))
-		if err = f(ctx, conn); err != nil && conn.IsClosed() && ctx.Err() == nil {
+		if err = a.distinct.look(ctx, conn, a.sourceName()); err == nil {
+			err = f(ctx, conn)
+		}
+		if err != nil && conn.IsClosed() && ctx.Err() == nil {
 			return &lostError{err}
 		}
 		return err

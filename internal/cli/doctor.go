@@ -9,6 +9,7 @@ import (
 
 	"github.com/rowhook/rowhook/internal/config"
 	"github.com/rowhook/rowhook/internal/doctor"
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/trigger"
 )
@@ -106,6 +107,9 @@ func (a *app) examine(ctx context.Context, o examining, cfg *config.Config) erro
 	report := d.Examine(ctx)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
+	}
+	for i := range report.Findings {
+		report.Findings[i].Remedy = hint.Of(a.sourceName(), report.Findings[i].Remedy)
 	}
 	if o.json {
 		err = a.printJSON(report)

@@ -40,7 +40,7 @@ are not visible before it commits.`,
 					n += left[i].Events()
 					if left[i].Paused && !warned[left[i].Trigger] {
 						warned[left[i].Trigger] = true
-						fmt.Fprintf(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", left[i].Trigger)
+						a.advise(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", left[i].Trigger)
 					}
 				}
 				if bar == nil || n > most {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/term"
 )
@@ -30,6 +31,7 @@ func (a *app) showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			d.Next = hint.Of(a.sourceName(), d.Next)
 			if o.json {
 				return a.printJSON(d)
 			}

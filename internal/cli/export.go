@@ -75,13 +75,14 @@ func (a *app) exportSources(cmd *cobra.Command, o *operating, out string, force 
 	if err := errors.Join(err, unread); err != nil {
 		return err
 	}
+	wide := a.patient(cmd, o)
 	applied, failed := make([]queue.Configuration, len(all.Sources)), make([]error, len(all.Sources))
 	var reading sync.WaitGroup
 	for i, s := range all.Sources {
 		reading.Go(func() {
 			b, err := a.at(all, s)
 			if err == nil {
-				err = b.operateOn(ctx, o, func(ctx context.Context, _ *app, conn *pgx.Conn) (err error) {
+				err = b.operateOn(ctx, wide, func(ctx context.Context, _ *app, conn *pgx.Conn) (err error) {
 					applied[i], err = queue.Load(ctx, conn)
 					return err
 				})

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -155,7 +156,11 @@ func (a *app) checkInstances(ctx context.Context, name string) error {
 	return errors.Join(found...)
 }
 
-// checkInstance looks for a living dispatcher of this name, or of this host if name is "".
+// cutName is the length of the names of processes that the server has cut off.
+const cutName = 63 - len(queue.StandbyPrefix)
+
+// checkInstance looks for a living dispatcher of this name, or of this host if name is "", or a process
+// that stands by.
 func (a *app) checkInstance(ctx context.Context, name string) error {
 	target, err := a.target()
 	if err != nil {
@@ -193,6 +198,15 @@ func (a *app) checkInstance(ctx context.Context, name string) error {
 	}
 	if slices.ContainsFunc(ids, watch.IsAlive) {
 		return nil
+	}
+	standby, err := queue.ReadStandby(ctx, conn)
+	if err != nil {
+		return explain(err)
+	}
+	for _, by := range standby { // the server cuts long names off
+		if by.Name == name || strings.HasSuffix(name, ":") && strings.HasPrefix(by.Name, name) || len(by.Name) >= cutName && strings.HasPrefix(name, by.Name) {
+			return nil
+		}
 	}
 	return errors.New("no dispatcher of " + who + " is registered and alive")
 }

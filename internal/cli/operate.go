@@ -54,11 +54,8 @@ func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Conte
 		case err != nil: // perhaps it is a tenant that is refused
 			return withUnread(err, unread)
 		case o.across && (len(chosen) > 1 || all.Tenants != nil && a.global.only == ""):
-			wide := *o
-			if !a.given(cmd, connectTimeoutFlag) {
-				wide.wait = patienceOfMany
-			}
-			work := func(ctx context.Context, a *app) error { return a.operateOn(ctx, &wide, f) }
+			wide := a.patient(cmd, o)
+			work := func(ctx context.Context, a *app) error { return a.operateOn(ctx, wide, f) }
 			if o.streams {
 				return a.follow(ctx, all, chosen, o.json, work)
 			}
@@ -68,12 +65,21 @@ func (a *app) operate(cmd *cobra.Command, o *operating, f func(ctx context.Conte
 			return err
 		}
 	}
-	return a.operateOn(ctx, o, f)
+	return advised(a.sourceName(), a.operateOn(ctx, o, f))
 }
 
 // patienceOfMany is how long a command that looks at several sources waits for each, unless
 // --connect-timeout says it: one that is away should not hold up what the others say.
 const patienceOfMany = 3 * time.Second
+
+// patient returns the flags of a command that looks at several sources.
+func (a *app) patient(cmd *cobra.Command, o *operating) *operating {
+	wide := *o
+	if !a.given(cmd, connectTimeoutFlag) {
+		wide.wait = min(wide.wait, patienceOfMany)
+	}
+	return &wide
+}
 
 // operateOn is operate for the database of a.
 func (a *app) operateOn(ctx context.Context, o *operating, f func(ctx context.Context, a *app, conn *pgx.Conn) error) error {

@@ -59,7 +59,7 @@ func (a *app) showRetried(o *operating, r *operate.Retried, wait time.Duration) 
 		a.printf("%s of %s, due now.\n", plural(r.Events), r.Trigger)
 	}
 	if r.Events > 0 && r.Paused {
-		fmt.Fprintf(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", r.Trigger)
+		a.advise(a.stderr, "%s is paused: its events are not delivered until \"rowhook resume\"\n", r.Trigger)
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ func (a *app) runFleet(ctx context.Context, cfg dispatcher.Config, o running) er
 		return &usageError{err}
 	}
 	cfg.Shared = shared
+	a.distinct = newDistinct()
 	r := &fleetRun{app: a, options: o, cfg: cfg, fleet: fleet.New(), changed: make(chan struct{}, 1)}
 	keeper := r.keeper()
 	defer keeper.open(true)()
@@ -175,6 +176,7 @@ func (r *fleetRun) set(cfg, all *config.Config) error {
 	r.log.Info("working on sources", "sources", config.Names(names))
 	for _, name := range r.now.names {
 		if !slices.Contains(names, name) {
+			r.distinct.forget(name)
 			r.log.Warn("the source was removed: its events wait, and changes are still captured there, until a dispatcher works on it again or rowhook uninstall ends it", "source", name)
 		}
 	}
@@ -270,7 +272,7 @@ func (r *fleetRun) direct(ctx context.Context, all *config.Config, s config.Sour
 	if err != nil {
 		return nil, fmt.Errorf("read the connection string: %w", err)
 	}
-	cfg.RuntimeParams["application_name"] = "rowhook standby"
+	cfg.RuntimeParams["application_name"] = queue.StandbyPrefix + dispatcher.InstanceName(r.cfg.Name)
 	for name, value := range pg.ByIndex() {
 		cfg.RuntimeParams[name] = value
 	}
@@ -279,11 +281,18 @@ func (r *fleetRun) direct(ctx context.Context, all *config.Config, s config.Sour
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
+	if err := r.distinct.look(ctx, conn, s.Name); err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx)) // the first error is what matters
+		return nil, err
+	}
 	return conn, nil
 }
 
 // dispatcher makes the dispatcher of a source.
 func (r *fleetRun) dispatcher(all *config.Config, s config.Source, process int32) (*dispatcher.Dispatcher, error) {
+	if err := r.distinct.refusal(s.Name); err != nil {
+		return nil, err
+	}
 	b, err := r.at(all, s)
 	if err != nil {
 		return nil, err

@@ -156,7 +156,7 @@ func (w *fleetWeb) open(name string, s *webSource) error {
 	m.WatchDatabase(probes, metrics.DatabaseEvery)
 	cfg := w.base
 	cfg.Logger, cfg.Database, cfg.DB, cfg.Schema, cfg.Stats, cfg.Unprobed = a.log, target.database()+" on "+target.address(), pool, compatible(pool), stats, true
-	cfg.Metrics = m.Handler(a.log)
+	cfg.Metrics, cfg.Source = m.Handler(a.log), name
 	cfg.Starting = func() string {
 		if state, _ := w.fleet.State(name); state.Problem != nil {
 			return explainOf(state.Problem, originOf(name)).Error()

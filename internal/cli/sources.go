@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/internal/config"
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/secret"
 	"github.com/rowhook/rowhook/internal/session"
@@ -164,6 +165,37 @@ func (a *app) at(all *config.Config, s config.Source) (*app, error) {
 	return &b, nil
 }
 
+// sourceName is the name of the source that this program works on; "": there is one database.
+func (a *app) sourceName() string {
+	if a.source == nil {
+		return ""
+	}
+	return a.source.Name
+}
+
+// advise prints a text whose commands name the source.
+func (a *app) advise(w io.Writer, format string, args ...any) {
+	fmt.Fprint(w, hint.Of(a.sourceName(), fmt.Sprintf(format, args...)))
+}
+
+// advisedError is an error whose commands name the source.
+type advisedError struct {
+	error
+	source string
+}
+
+func (e *advisedError) Error() string { return hint.Of(e.source, e.error.Error()) }
+
+func (e *advisedError) Unwrap() error { return e.error }
+
+// advised has the commands of an error name a source. Errors of usage stay: all sources have the same.
+func advised(source string, err error) error {
+	if source == "" || !failed(err) || errors.As(err, new(*usageError)) {
+		return err
+	}
+	return &advisedError{err, source}
+}
+
 // originOf names the key that has the database URL of a source.
 func originOf(source string) string { return "url of the source " + source }
 
@@ -268,7 +300,7 @@ func (a *app) over(ctx context.Context, all *config.Config, sources []config.Sou
 		if err != nil {
 			return err
 		}
-		return do(ctx, b)
+		return advised(sources[0].Name, do(ctx, b))
 	}
 	outcomes := make([]outcome, len(sources))
 	var working sync.WaitGroup
@@ -281,7 +313,7 @@ func (a *app) over(ctx context.Context, all *config.Config, sources []config.Sou
 			var b *app
 			if b, o.err = a.at(all, s); o.err == nil {
 				b.paper, b.stdout = a.shownOn(), &o.out
-				o.err = do(ctx, b)
+				o.err = advised(s.Name, do(ctx, b))
 			}
 		})
 	}
@@ -422,7 +454,7 @@ func (a *app) follow(ctx context.Context, all *config.Config, sources []config.S
 			b, err := a.at(all, s)
 			if err == nil {
 				b.paper, b.stdout = a.shownOn(), &labelled{mu: &alone, out: a.stdout, source: s.Name, width: width, json: asJSON}
-				err = do(ctx, b)
+				err = advised(s.Name, do(ctx, b))
 			}
 			if outcomes[i].err = err; failed(err) && ctx.Err() == nil {
 				a.report(fmt.Errorf("%s: %w", s.Name, err))
@@ -442,10 +474,14 @@ func (a *app) looksAtSeveral() bool {
 	return err == nil && all != nil && a.global.only == "" && (len(all.Sources) > 1 || all.Tenants != nil)
 }
 
-// watchSeveral shows again and again what f prints of each source. One that fails is shown as such.
+// watchSeveral shows again and again what f prints of each source. One that fails is shown as such. It is
+// not waited for: the next picture comes soon.
 func (a *app) watchSeveral(cmd *cobra.Command, o *operating, every time.Duration, f func(context.Context, *app, *pgx.Conn) error) error {
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
+	if !a.given(cmd, connectTimeoutFlag) {
+		o.wait = 0
+	}
 	return a.watch(ctx, every, !o.json, func(page *term.Page) error {
 		b := *a
 		b.paper, b.stdout = a.shownOn(), page

@@ -92,8 +92,8 @@ func TestSourcesWhoseSchemasAreVersionsApartLoseNothingAndItIsSaidWhoLags(t *tes
 		code, _, stderr := rowhook(t, many.env, "migrate", "--to", fmt.Sprint(version), "--yes", "--source", source)
 		require.Zero(t, code, stderr)
 	}
-	older := fmt.Sprintf(`the schema rowhook is at version %d, and this program expects %d: run "rowhook migrate"`, sqlschema.OldestSchema, newest)
-	tooOld := fmt.Sprintf(`the schema rowhook is at version %d, and this program needs %d: run "rowhook migrate"`, sqlschema.OldestSchema-1, sqlschema.OldestSchema)
+	older := fmt.Sprintf(`the schema rowhook is at version %d, and this program expects %d: run "rowhook migrate --source us"`, sqlschema.OldestSchema, newest)
+	tooOld := fmt.Sprintf(`the schema rowhook is at version %d, and this program needs %d: run "rowhook migrate --source ap"`, sqlschema.OldestSchema-1, sqlschema.OldestSchema)
 	for _, address := range []string{first, second} {
 		require.Eventually(t, func() bool {
 			is := standings(t, address)

@@ -199,6 +199,13 @@ func TestWhatOneSourceHasIsFoundAmongAll(t *testing.T) {
 	code, stdout, stderr := rowhook(t, s.env, "events", "show", id)
 	require.Zero(t, code, stderr)
 	require.Regexp(t, `^us\n`, stdout)
+	code, _, stderr = rowhook(t, s.env, "pause", "--all", "--source", "us")
+	require.Zero(t, code, stderr)
+	for _, args := range [][]string{{}, {"--source", "us"}, {"--json"}} {
+		code, stdout, stderr = rowhook(t, s.env, append([]string{"events", "show", id}, args...)...)
+		require.Zero(t, code, stderr)
+		require.Contains(t, stdout, "when the trigger is resumed: rowhook resume --source us order_changed")
+	}
 	code, stdout, stderr = rowhook(t, s.env, "events", "list", "--json")
 	require.Zero(t, code, stderr)
 	require.Contains(t, stdout, `"source": "eu"`)
@@ -383,6 +390,24 @@ func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) 
 	require.Equal(t, http.StatusOK, status, text)
 	by := awaitOne(t, names, one, two, three)
 	write()
+	for _, name := range names {
+		var is struct {
+			Instances, Standby []struct{ Name string }
+		}
+		require.Eventually(t, func() bool { // who has just left it may still be there
+			_, text := ask(t, "GET", address, "/api/v1/status?source="+name, "", "")
+			return json.Unmarshal([]byte(text), &is) == nil && len(is.Instances) == 1 && len(is.Standby) == 2
+		}, patience, tick)
+		serves := by[name][0].cmd.Process.Pid
+		require.Regexp(t, fmt.Sprintf(`.:%d$`, serves), is.Instances[0].Name)
+		_, stdout, _ := rowhook(t, many.env, "status", "--source", name)
+		require.Regexp(t, fmt.Sprintf(`dispatcher \d+ +\S+:%d `, serves), stdout)
+		for _, p := range []*process{one, two, three} {
+			if p.cmd.Process.Pid != serves {
+				require.Regexp(t, fmt.Sprintf(`standing by .*:%d\b`, p.cmd.Process.Pid), stdout)
+			}
+		}
+	}
 	require.Eventually(t, func() bool {
 		_, text = ask(t, "GET", address, "/metrics", "", "")
 		for _, name := range names {
@@ -610,4 +635,116 @@ func TestTailNamesTheSourceOfEachLine(t *testing.T) {
 		p.signal(t, syscall.SIGINT)
 		p.exit(t)
 	}
+}
+
+func TestTwoAddressesOfOneDatabaseAreNoTwoSources(t *testing.T) {
+	t.Parallel()
+	eu, ap := shop(t), shop(t)
+	u, err := url.Parse(eu.URL())
+	require.NoError(t, err)
+	u.Host = "localhost:" + u.Port()
+	require.NotEqual(t, eu.URL(), u.String())
+	_, receiverURL := receiver(t)
+	many := manySources(t, receiverURL, map[string]string{"eu": eu.URL(), "us": u.String(), "ap": ap.URL()})
+	const said = `sources\.(eu|us)\.url, by another address, names the database of the source .?"(eu|us)`
+	code, stdout, stderr := rowhook(t, many.env, "apply", "-f", many.file)
+	require.Equal(t, 1, code)
+	require.Regexp(t, said, stdout)
+	require.Contains(t, stderr, "1 of 3 sources failed")
+	for _, how := range []string{"--no-listen=false", "--no-listen"} {
+		p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, how)
+		address := served(t, p)
+		p.stderr.waitFor(t, said)
+		require.Eventually(t, func() bool {
+			states := ""
+			for _, s := range standings(t, address) {
+				states += s.Status + "; "
+			}
+			return strings.Count(states, "not ready; ") == 1 && strings.Count(states, "ready; ") == 3
+		}, patience, tick, "one of the two is served")
+		p.signal(t, syscall.SIGTERM)
+		require.Zero(t, p.exit(t))
+	}
+}
+
+func TestEachCommandNamesASourceThatIsAwayAndGoesOnWithTheOthers(t *testing.T) {
+	t.Parallel()
+	eu := shop(t)
+	many := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": eu.URL(), "us": "postgres://u:hunter2secret@" + closedPort(t) + "/d"})
+	code, _, stderr := rowhook(t, many.env, "apply", "-f", many.file, "--source", "eu")
+	require.Zero(t, code, stderr)
+	env := append(many.env, "ROWHOOK_CONNECT_TIMEOUT=0s")
+	for _, c := range []struct {
+		args   []string
+		stdout string // of the one that is there
+	}{
+		{[]string{"migrate"}, `^eu\nNothing to do: .*\n\nus\ncan't connect to Postgres`},
+		{[]string{"doctor"}, `(?s)^eu\nok .*Rowhook works here.*\n\nus\nfail  connection .*`},
+		{[]string{"doctor", "--json"}, `(?s)"source": "eu",\s+"ok": true.*"source": "us",\s+"ok": false`},
+		{[]string{"triggers"}, `(?s)^eu\n.*order_changed.*\n\nus\ncan't connect to Postgres`},
+		{[]string{"export"}, `^$`}, // a file of some of the sources would remove the triggers of the others
+	} {
+		code, stdout, stderr := rowhook(t, env, c.args...)
+		require.Equal(t, 1, code, c.args)
+		require.Regexp(t, c.stdout, stdout, c.args)
+		require.Contains(t, stderr, "us", c.args)
+		require.NotContains(t, stdout+stderr, "hunter2secret")
+		code, _, stderr = rowhook(t, env, append(c.args, "--source", "uk")...)
+		require.Equal(t, 2, code, c.args)
+		require.Contains(t, stderr, `has no source "uk"; did you mean us?; the sources are eu, us`, c.args)
+		code, stdout, stderr = rowhook(t, env, append(c.args, "--source", "eu")...)
+		require.Zero(t, code, "%v: %s", c.args, stderr)
+		require.NotContains(t, stdout, "us\n", c.args)
+	}
+	code, _, stderr = rowhook(t, env, "migrate", "--to", "1")
+	require.Equal(t, 2, code)
+	require.Contains(t, stderr, "add --yes to migrate all of eu, us, or --source")
+
+	p := start(t, many.env, "status", "--watch=100ms")
+	for range 2 {
+		p.stdout.waitFor(t, `(?s)eu\n.*order_changed.*us\n.*can't connect to Postgres.*eu\n.*order_changed`)
+	}
+	p.signal(t, syscall.SIGINT)
+	require.Zero(t, p.exit(t))
+	require.NotContains(t, p.stderr.String(), "waiting for Postgres", "it would stand in the picture")
+	code, _, stderr = rowhook(t, env, "status", "--watch=100ms", "--source", "uk")
+	require.Equal(t, 2, code, stderr)
+}
+
+func TestExportOfSeveralSourcesIsOneFileThatChangesNothing(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	many := manySources(t, "http://127.0.0.1:1", map[string]string{"eu": eu.URL(), "us": us.URL()})
+	text := strings.Replace(textOf(t, many.file), "table:", "for: [us]\n    table:", 1)
+	require.NoError(t, os.WriteFile(many.file, []byte(text+strings.TrimPrefix(strings.Replace(ordersText("http://127.0.0.1:1"), "order_changed", "both", 1), "\ntriggers:")), 0o600))
+	code, _, stderr := rowhook(t, many.env, "apply", "-f", many.file)
+	require.Zero(t, code, stderr)
+	code, stdout, stderr := rowhook(t, many.env, "export")
+	require.Zero(t, code, stderr)
+	require.NotContains(t, stdout, eu.URL())
+	code, _, stderr = rowhook(t, many.env, "apply", "--dry-run", "--exit-code", "-f", write(t, "again.yaml", stdout))
+	require.Zero(t, code, stderr)
+}
+
+// It would be restarted, and again and again, if it were not taken for healthy.
+func TestAProcessThatStandsByIsHealthy(t *testing.T) {
+	t.Parallel()
+	eu := shop(t)
+	_, receiverURL := receiver(t)
+	many := manySources(t, receiverURL, map[string]string{"eu": eu.URL(), "us": "postgres://u@" + closedPort(t) + "/d"})
+	one := start(t, many.env, "run", "-f", many.file, "--http", "off", "--instance-name", "one", "--log-format", "text")
+	one.stderr.waitFor(t, "ready.*source=eu")
+	long := strings.Repeat("long", 20)
+	two := start(t, many.env, "run", "-f", many.file, "--http", "off", "--instance-name", long, "--log-format", "text")
+	two.stderr.waitFor(t, "ready.*source=eu|standing by.*source=eu")
+	awaitOne(t, []string{"eu"}, one, two)
+	for name, want := range map[string]int{"one": 0, long: 0, "three": 1, "on": 1} {
+		code, _, stderr := rowhook(t, many.env, "healthcheck", "--http", closedPort(t), "--instance-name", name)
+		require.Equal(t, want, code, "%s: %s", name, stderr)
+	}
+	code, _, stderr := rowhook(t, many.env, "healthcheck", "--http", closedPort(t), "--source", "us", "--instance-name", "one")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "connection refused")
+	code, _, stderr = rowhook(t, many.env, "healthcheck", "--http", closedPort(t), "--source", "uk")
+	require.Equal(t, 2, code, stderr)
 }

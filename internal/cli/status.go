@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/queue"
 	"github.com/rowhook/rowhook/internal/term"
@@ -52,7 +53,7 @@ The dispatchers record every few seconds what was done in the last hour and in t
 			return usagef("--watch: %s is too often: write %s or more", every, leastWatch)
 		}
 		once := func(ctx context.Context, a *app, conn *pgx.Conn) error {
-			return showStatus(ctx, conn, a.page(), o.json, tables)
+			return a.showStatus(ctx, conn, a.page(), o.json, tables)
 		}
 		if watch && a.looksAtSeveral() {
 			return a.watchSeveral(cmd, o, every, once)
@@ -61,13 +62,13 @@ The dispatchers record every few seconds what was done in the last hour and in t
 			if !watch {
 				return once(ctx, a, conn)
 			}
-			return a.watch(ctx, every, !o.json, func(page *term.Page) error { return showStatus(ctx, conn, page, o.json, tables) })
+			return a.watch(ctx, every, !o.json, func(page *term.Page) error { return a.showStatus(ctx, conn, page, o.json, tables) })
 		})
 	}
 	return cmd
 }
 
-func showStatus(ctx context.Context, conn *pgx.Conn, page *term.Page, asJSON, tables bool) error {
+func (a *app) showStatus(ctx context.Context, conn *pgx.Conn, page *term.Page, asJSON, tables bool) error {
 	s, err := operate.ReadStatus(ctx, conn)
 	if err == nil && tables {
 		err = s.ReadTables(ctx, conn)
@@ -75,10 +76,11 @@ func showStatus(ctx context.Context, conn *pgx.Conn, page *term.Page, asJSON, ta
 	if err != nil {
 		return err
 	}
+	s.NameSource(a.sourceName())
 	if asJSON {
 		return writeJSON(page, s)
 	}
-	statusPage{page, s}.show()
+	statusPage{page, s, a.sourceName()}.show()
 	return nil
 }
 
@@ -86,6 +88,11 @@ func showStatus(ctx context.Context, conn *pgx.Conn, page *term.Page, asJSON, ta
 type statusPage struct {
 	*term.Page
 	*operate.Status
+	source string // that commands name; "": there is one database
+}
+
+func (p statusPage) hint(format string, args ...any) string {
+	return hint.Of(p.source, fmt.Sprintf(format, args...))
 }
 
 func (p statusPage) show() {
@@ -114,7 +121,7 @@ func (p statusPage) warnings() {
 
 func (p statusPage) triggers() {
 	if len(p.Triggers) == 0 {
-		p.Printf("There are no triggers: make some with \"rowhook apply\".\n")
+		p.Printf("%s", p.hint("There are no triggers: make some with \"rowhook apply\".\n"))
 		return
 	}
 	t := p.Table("TRIGGER", "WAITING>", "IN FLIGHT>", "RETRYING>", "DEAD>", "OLDEST>", "SENT/H>", "FAIL/H>", "P50>", "P95>")
@@ -188,7 +195,7 @@ func (p statusPage) notes(st *operate.TriggerStatus) {
 		p.Paragraph(name, term.Coloured(h.Explain(p.Now), term.Red))
 	}
 	for _, h := range st.Hanging {
-		p.Paragraph(name, term.Coloured(fmt.Sprintf("the receiver does not answer: %s in flight from dispatcher %d to %s, the oldest was begun %s; to break off and send again: rowhook cancel %s",
+		p.Paragraph(name, term.Coloured(p.hint("the receiver does not answer: %s in flight from dispatcher %d to %s, the oldest was begun %s; to break off and send again: rowhook cancel %s",
 			term.Plural(int64(h.Attempts), "attempt"), h.InstanceID, h.Endpoint, term.Ago(h.Since, p.Now), st.Name), term.Yellow))
 	}
 	if at := st.OldestInFlightAt; at != nil && len(st.Hanging) == 0 && p.Now.Sub(*at) > hangsAfter {
@@ -229,7 +236,7 @@ func (p statusPage) blocked(name term.Cell, st *operate.TriggerStatus) {
 		p.Paragraph(name, term.Coloured(fmt.Sprintf("the key %s has been held by a dead letter for %s, with %s: %s", b.Key, term.Span(p.Now.Sub(b.Since)), behind, b.Remedy), term.Red))
 	}
 	if more := st.BlockedKeys - said; more > 0 {
-		p.Paragraph(name, term.Coloured(fmt.Sprintf("dead letters hold %s more: rowhook events list --trigger %s --state dead", term.Plural(more, "key"), st.Name), term.Red))
+		p.Paragraph(name, term.Coloured(p.hint("dead letters hold %s more: rowhook events list --trigger %s --state dead", term.Plural(more, "key"), st.Name), term.Red))
 	}
 }
 
@@ -296,6 +303,13 @@ func (p statusPage) dispatchers(l *statusLines) {
 			state.Text, state.Colour = state.Text+", dead: its events are given back in a moment", term.Red
 		}
 		l.add(fmt.Sprintf("dispatcher %d", in.ID), state)
+	}
+	if len(p.Standby) > 0 {
+		names := make([]string, len(p.Standby))
+		for i, by := range p.Standby {
+			names[i] = by.Name
+		}
+		l.add("standing by", term.Text(strings.Join(names, ", ")))
 	}
 }
 

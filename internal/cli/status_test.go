@@ -42,7 +42,7 @@ func TestTheStatusFitsEightyColumns(t *testing.T) {
 	}
 	show := func() string {
 		out.Reset()
-		statusPage{a.page(), s}.show()
+		statusPage{a.page(), s, ""}.show()
 		return out.String()
 	}
 	text := show()
@@ -88,7 +88,7 @@ func TestAStatusNamesEachDispatcherAndCutsNoRemedy(t *testing.T) {
 	var out bytes.Buffer
 	show := func(s *operate.Status) string {
 		out.Reset()
-		statusPage{term.NewPage(&out, nil), s}.rest()
+		statusPage{term.NewPage(&out, nil), s, ""}.rest()
 		return out.String()
 	}
 	now := time.Now()

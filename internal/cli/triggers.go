@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/term"
 	"github.com/rowhook/rowhook/sqlschema"
@@ -192,7 +193,7 @@ func (a *app) showProblems(page *term.Page, g *operate.Trigger, head string) {
 	for _, w := range g.Problems {
 		text := w.Problem
 		if w.Remedy != "" {
-			text += ": " + w.Remedy
+			text += ": " + hint.Of(a.sourceName(), w.Remedy)
 		}
 		page.Paragraph(term.Cell{Text: head, Colour: term.Bold}, term.Coloured(text, term.Red))
 	}

@@ -252,7 +252,7 @@ func (m *member) state() State {
 	}
 	s.Stats.Standby, s.Stats.Processes, s.Stats.Schema = standby, len(seen.All), cmp.Or(s.Stats.Schema, seen.Schema)
 	for _, other := range seen.All {
-		if other.Serves {
+		if other.Serves || other.Process == m.fleet.process && s.Stats.Started {
 			s.Stats.Serving++
 		}
 	}

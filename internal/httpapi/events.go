@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/internal/access"
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/webapi"
 	"github.com/rowhook/rowhook/webhook"
@@ -24,7 +25,11 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (int, any, error
 	if err == nil && tables {
 		err = st.ReadTables(r.Context(), s.cfg.DB)
 	}
-	return http.StatusOK, st, err
+	if err != nil {
+		return 0, nil, err
+	}
+	st.NameSource(s.cfg.Source)
+	return http.StatusOK, st, nil
 }
 
 // yesNo reads a parameter that is true or false; without it it is false.
@@ -90,6 +95,7 @@ func (s *Server) show(_ http.ResponseWriter, r *http.Request) (int, any, error) 
 	if err != nil {
 		return 0, nil, err
 	}
+	d.Next = hint.Of(s.cfg.Source, d.Next)
 	for name, value := range d.Request.Headers {
 		if webhook.IsCredential(name) && !strings.Contains(value, "${") { // its value is in rowhook.yaml itself
 			d.Request.Headers[name] = "<redacted>"

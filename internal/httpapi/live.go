@@ -172,7 +172,11 @@ func (l *live) tell(news liveNews) bool {
 func (l *live) look(ctx context.Context) (*operate.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.server.cfg.Timeout)
 	defer cancel()
-	return operate.ReadStatus(ctx, l.server.cfg.DB)
+	s, err := operate.ReadStatus(ctx, l.server.cfg.DB)
+	if err == nil {
+		s.NameSource(l.server.cfg.Source)
+	}
+	return s, err
 }
 
 func (l *live) count(ctx context.Context) (*operate.Activity, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/webapi"
@@ -28,7 +29,9 @@ func (s *Server) asProblem(r *http.Request, err error) *Problem {
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &o):
-		return operationProblem(o)
+		p := operationProblem(o)
+		p.Remedy = hint.Of(s.cfg.Source, p.Remedy)
+		return p
 	case errors.As(err, &tooLarge):
 		return webapi.NewProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the request's body has more than %d bytes", tooLarge.Limit), "send less")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -60,6 +60,8 @@ type Config struct {
 	Database string
 	// TraceLink is a URL with {trace_id} in it, which leads to a trace. Optional.
 	TraceLink string
+	// Source is the name of the database, if there are several: commands that texts advise name it.
+	Source string
 	// Sources are the databases, if there are several. Optional.
 	Sources Sources
 	// Unprobed has readiness tell from Stats alone whether the database works, and not from queries.

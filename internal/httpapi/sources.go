@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/rowhook/rowhook/internal/access"
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/metrics"
 	"github.com/rowhook/rowhook/internal/suggest"
 	"github.com/rowhook/rowhook/internal/webapi"
@@ -110,6 +111,10 @@ func (s *Server) lookAtSources(ctx context.Context) []SourceReadiness {
 				return
 			}
 			found := inner.readiness.look(ctx)
+			for i := range found.Checks {
+				c := &found.Checks[i]
+				c.Detail, c.Remedy = hint.Of(name, c.Detail), hint.Of(name, c.Remedy)
+			}
 			all[i].Status, all[i].Checks = found.Status, found.Checks
 			stats := inner.cfg.Stats()
 			all[i].Standby, all[i].Schema, all[i].Processes, all[i].Serving = stats.Standby, stats.Schema, stats.Processes, stats.Serving

@@ -168,7 +168,7 @@ Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_var
 Trigger.on.update.columns Trigger.order.by Trigger.payload.delete.columns Trigger.payload.insert.columns Trigger.payload.update.columns Trigger.rate.limit Trigger.retention.attempts Trigger.retention.delivered
 Trigger.retry.max_age Trigger.retry.schedule Trigger.sql_triggers.name Trigger.sql_triggers.problem Trigger.sql_triggers.remedy Trigger.sql_triggers.table Trigger.yaml Trigger.retry.interval Trigger.retry.max_interval Trigger.table Trigger.tls.ca_file
 Trigger.tls.cert_file Trigger.tls.key_file Trigger.url Trigger.when TriggerStatus.hanging.endpoint TriggerStatus.name TriggerStatus.table Warning.code
-Check.detail Check.remedy SourceReadiness.source Trigger.nats.stream Trigger.nats.subject Warning.remedy Warning.trigger WatchedTable.note WatchedTable.problem WatchedTable.table Withheld
+Check.detail Check.remedy SourceReadiness.source Status.standby.name Trigger.nats.stream Trigger.nats.subject Warning.remedy Warning.trigger WatchedTable.note WatchedTable.problem WatchedTable.table Withheld
 `)
 	d := document(t)
 	var doc map[string]any

@@ -28,6 +28,7 @@ type Status struct {
 	// Blocked lists keys that dead letters hold, at most 20, those first that have waited longest.
 	Blocked   []BlockedKey     `json:"blocked"`
 	Instances []Instance       `json:"instances"` // registered dispatchers, oldest first
+	Standby   []queue.Standby  `json:"standby"`   // processes that serve when those of Instances go, where there are several sources
 	Doorbell  Doorbell         `json:"doorbell"`
 	Rates     Rates            `json:"rates"` // of all triggers, within the last minute
 	Queue     Queue            `json:"queue"`
@@ -487,7 +488,8 @@ func (s *Status) readInstances(ctx context.Context, tx pgx.Tx) error {
 		i.Alive = watch.IsAlive(i.ID)
 		s.Instances = append(s.Instances, i)
 	}
-	return nil
+	s.Standby, err = queue.ReadStandby(ctx, tx)
+	return err
 }
 
 func (s *Status) readQueue(ctx context.Context, tx pgx.Tx) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhook/rowhook/internal/hint"
 	"github.com/rowhook/rowhook/internal/moving"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/internal/queue"
@@ -54,6 +55,16 @@ func (s *Status) orWarn(ctx context.Context, tx pgx.Tx, f func(ctx context.Conte
 // Warns reports whether there is a warning with this code about this trigger.
 func (s *Status) Warns(code, trigger string) bool {
 	return slices.ContainsFunc(s.Warnings, func(w Warning) bool { return w.Code == code && w.Trigger == trigger })
+}
+
+// NameSource has the commands of all remedies name a source.
+func (s *Status) NameSource(source string) {
+	for i := range s.Warnings {
+		s.Warnings[i].Remedy = hint.Of(source, s.Warnings[i].Remedy)
+	}
+	for i := range s.Blocked {
+		s.Blocked[i].Remedy = hint.Of(source, s.Blocked[i].Remedy)
+	}
 }
 
 func (s *Status) warn(w Warning) { s.Warnings = append(s.Warnings, w) }

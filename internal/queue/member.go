@@ -76,3 +76,41 @@ select coalesce((select array_agg(process order by process) from member), '{}'),
 	}
 	return m, nil
 }
+
+// StandbyPrefix begins the application name of a session by which a process shows that it is there while
+// it does not serve. The name of the process follows.
+const StandbyPrefix = "rowhook standby "
+
+// Standby is a process that serves the database when those that serve it go.
+type Standby struct {
+	Process int32  `json:"process"` // the number that it has drawn
+	Name    string `json:"name"`    // as that of its instances
+}
+
+// ReadStandby lists the processes that stand by.
+func ReadStandby(ctx context.Context, db pg.Queryer) ([]Standby, error) {
+	var processes []int32
+	var names []string
+	err := db.QueryRow(ctx, `
+with held as materialized (
+  select pid, classid, objid from pg_catalog.pg_locks
+   where locktype = 'advisory' and classid in ($1::bigint::oid, $2::bigint::oid) and objsubid = 2 and granted
+     and database = (select oid from pg_catalog.pg_database where datname = current_database())),
+standby as (
+  select p.objid::bigint as process, coalesce(replace(min(a.application_name), $3, ''), '') as name
+    from held p
+    left join held l on l.pid = p.pid and l.classid = $2::bigint::oid
+    left join pg_catalog.pg_stat_activity a on a.pid = p.pid
+   where p.classid = $1::bigint::oid and p.objid::bigint between 1 and 2147483647
+   group by p.objid having count(l.pid) = 0)
+select coalesce(array_agg(process::integer order by name, process), '{}'), coalesce(array_agg(name order by name, process), '{}') from standby`,
+		int64(memberLock), int64(instanceLock), StandbyPrefix).Scan(&processes, &names)
+	if err != nil {
+		return nil, fmt.Errorf("look which processes stand by: %w", err)
+	}
+	out := make([]Standby, len(names))
+	for i, name := range names {
+		out[i] = Standby{processes[i], name}
+	}
+	return out, nil
+}
