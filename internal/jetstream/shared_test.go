@@ -79,7 +79,9 @@ func TestConnectionsAreSharedByThoseOfTheSameLoginAndRulesAlone(t *testing.T) {
 	var all jetstream.Connections
 	n := byte(0)
 	send := func(d dispatcher.Destination, user, password string) {
-		spec := f.spec("orders", func(s *trigger.Spec) { s.NATS.User, s.NATS.Password = user, "${PASSWORD}" })
+		spec := f.spec("orders", func(s *trigger.Spec) {
+			s.NATS.User, s.NATS.Password, s.NATS.Timeout = user, "${PASSWORD}", trigger.Duration(patience)
+		})
 		ep, err := d.Endpoint(&spec, trigger.Variables(func(string) (string, bool) { return password, true }))
 		require.NoError(t, err)
 		n++

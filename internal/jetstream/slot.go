@@ -269,8 +269,13 @@ func explain(ep *endpoint, err, dialed error) *connectError {
 		err = dialed
 	}
 	kind, text := webhook.Describe(err, host(ep))
-	if remedy := remedyOfTLS(err); kind == webhook.KindTLS && remedy != "" {
+	switch remedy := remedyOfTLS(err); {
+	case kind == webhook.KindTLS && remedy != "":
 		text += ": " + remedy
+	case kind == webhook.KindReset && (ep.OwnTLS() || strings.HasPrefix(host(ep), "tls:")):
+		// A server refuses a client's certificate behind the client's part of the handshake. What it says
+		// is lost if the client has written meanwhile.
+		text += ": if the server wants a client certificate, name one in tls.cert_file, and its key in tls.key_file"
 	}
 	return &connectError{kind: kind, text: ep.Scrub(strings.TrimPrefix(text, "nats: "))}
 }
