@@ -251,7 +251,8 @@ func (e *examination) look(ctx context.Context, f func(tx pgx.Tx) error) error {
 
 func (e *examination) lookBy(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		ms := fmt.Sprint(max(1, e.Timeout.Milliseconds()))
+		// The check's own time-out comes first and says what to do. This one ends what is left on the server.
+		ms := fmt.Sprint(max(1, 2*e.Timeout.Milliseconds()))
 		settings := pg.Settings{"search_path": "pg_catalog", "statement_timeout": ms, "lock_timeout": ms}
 		if _, err := tx.Exec(ctx, settings.Local()); err != nil {
 			return fmt.Errorf("begin to read: %w", err)
