@@ -166,7 +166,7 @@ func mutations() map[string]mutation {
 		},
 		// A message that is published again has another id, so that the stream stores it again.
 		"message": {
-			edits: []edit{{"webhook/message.go", `parcel\{event: e\}\.id\(\)\}`, "parcel{event: e}.id() + strconv.Itoa(e.CurrentRetry)}", 1}},
+			edits: []edit{{"webhook/message.go", `HeaderMsgID, parcel\{event: e\}\.id\(\)\)`, "HeaderMsgID, parcel{event: e}.id()+strconv.Itoa(e.CurrentRetry))", 1}},
 			only:  []string{streamStall, streamAbandon, faultKill},
 			nats:  true,
 		},
