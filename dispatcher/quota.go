@@ -65,9 +65,28 @@ func (p *party) bound(limit int) {
 // room returns how many attempts the party may begin. all has it use what is left to those that have less
 // than their part, too. If there is no room for any, it is woken when there is.
 func (p *party) room(all bool) int {
+	p.of.mu.Lock()
+	defer p.of.mu.Unlock()
+	return p.ask(all)
+}
+
+// enter begins an attempt if there is room for it, as room says. Whoever asked first and began later could
+// begin what another party has begun meanwhile.
+func (p *party) enter(all bool) bool {
+	p.of.mu.Lock()
+	defer p.of.mu.Unlock()
+	if p.ask(all) == 0 {
+		return false
+	}
+	p.open++
+	p.of.open++
+	p.count(1)
+	return true
+}
+
+// ask is room. The mutex of the quota is held.
+func (p *party) ask(all bool) int {
 	q := p.of
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	n := q.room(p, all)
 	if n == 0 {
 		if !p.waits {
@@ -120,15 +139,6 @@ func (p *party) full() bool {
 	p.of.mu.Lock()
 	defer p.of.mu.Unlock()
 	return p.of.room(p, false) == 0
-}
-
-// begin counts an attempt that begins.
-func (p *party) begin() {
-	p.of.mu.Lock()
-	defer p.of.mu.Unlock()
-	p.open++
-	p.of.open++
-	p.count(1)
 }
 
 // stall says that an attempt hangs, and does not count as active any more.

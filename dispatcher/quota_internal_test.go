@@ -1,6 +1,8 @@
 package dispatcher
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,8 +18,7 @@ type eager struct {
 }
 
 func (e *eager) start() {
-	for e.wants > 0 && e.room(false) > 0 {
-		e.begin()
+	for e.wants > 0 && e.enter(false) {
 		e.wants--
 	}
 	e.pass()
@@ -103,4 +104,30 @@ func TestAFloodLeavesRoomForOthers(t *testing.T) {
 		}
 	}
 	require.InDelta(t, flood.active, other.active, 2)
+}
+
+func TestAQuotaIsKeptByPartiesThatBeginAtOnce(t *testing.T) {
+	t.Parallel()
+	const limit = 3
+	q := &quota{}
+	var now, most atomic.Int64
+	var all sync.WaitGroup
+	for range 4 {
+		p := q.join(limit, func() {})
+		all.Go(func() {
+			for range 20_000 {
+				if !p.enter(true) {
+					continue
+				}
+				n := now.Add(1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				now.Add(-1)
+				p.end(false)
+			}
+		})
+	}
+	all.Wait()
+	require.LessOrEqual(t, most.Load(), int64(limit))
+	require.Positive(t, most.Load())
 }

@@ -430,7 +430,8 @@ func (s *scheduler) take(now time.Time) (start []*shipment) {
 	return start
 }
 
-// admits reports whether the first shipment of a lane may start.
+// admits reports whether the first shipment of a lane may start. If so, others that share count it already:
+// the caller begins it.
 func (s *scheduler) admits(l *lane, now time.Time) bool {
 	if s.halted || s.alone != nil || l.inFlight >= l.concurrency(s.limit) || !l.gate.admits(l) ||
 		(s.active >= s.limit || s.open >= openFactor*s.limit) && l.inFlight >= s.reserve() {
@@ -440,7 +441,7 @@ func (s *scheduler) admits(l *lane, now time.Time) bool {
 		s.later.note(at)
 		return false
 	}
-	return (!l.share.on || s.holdsShare(l)) && (l.pace.off() || s.onPace(l, now)) && s.hasRoom(l)
+	return (!l.share.on || s.holdsShare(l)) && (l.pace.off() || s.onPace(l, now)) && s.enterShared(l)
 }
 
 func (s *scheduler) begin(l *lane, now time.Time) *shipment {

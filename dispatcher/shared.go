@@ -209,28 +209,32 @@ func (s *scheduler) leaveEndpoint(l *lane) {
 	l.common = common{}
 }
 
-// hasRoom reports whether the others leave room for an attempt of a lane. If they don't, mayStart is called
-// when they do.
-func (s *scheduler) hasRoom(l *lane) bool {
+// enterShared begins an attempt of a lane, as far as others count it, if they leave room for it. If they don't,
+// mayStart is called when they do.
+func (s *scheduler) enterShared(l *lane) bool {
 	if s.shared.Shared == nil {
 		return true
 	}
+	common := l.common.party
+	if common != nil && !common.enter(true) {
+		return false
+	}
 	// Beside a trigger that has nearly all, the others of its dispatcher have the part that is left over.
-	return (l.common.party == nil || l.common.party.room(true) > 0) && s.shared.place.room(l.inFlight < s.reserve()) > 0
+	if s.shared.place.enter(l.inFlight < s.reserve()) {
+		return true
+	}
+	if common != nil {
+		common.end(false)
+	}
+	return false
 }
 
-// occupy counts an attempt that begins.
+// occupy counts an attempt that begins, and has entered.
 func (s *scheduler) occupy(sh *shipment) {
 	s.active++
 	s.open++
 	s.stalls.arises()
-	if s.shared.Shared == nil {
-		return
-	}
-	s.shared.place.begin()
-	if sh.common = sh.lane.common.party; sh.common != nil {
-		sh.common.begin()
-	}
+	sh.common = sh.lane.common.party
 }
 
 // yield says that an attempt hangs: it does not count against the limit any more.
