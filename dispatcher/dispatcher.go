@@ -283,7 +283,7 @@ func compose(cfg Config) *Dispatcher {
 		cfg: cfg, log: log, self: self, db: db, scheduler: scheduler, inbox: inbox, destinations: to, configuration: configuration,
 		references: references, loader: loader, sender: sender, payloads: payloads, settler: settler, repairer: repairer, listening: listening, pulse: pulse,
 		commits: commits, notifications: notifications, history: history, captures: captures, activity: activity, failing: failing,
-		pacer:  &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, log: log},
+		pacer:  &pacer{db: db, scheduler: scheduler, sender: sender, settler: settler, shared: cfg.Shared, log: log},
 		totals: &totals{db: db, self: self, scheduler: scheduler, pulse: pulse, log: log},
 		claimer: &claimer{
 			db: db, self: self, scheduler: scheduler, inbox: inbox, loader: loader, sender: sender, repairer: repairer, taker: taker, session: listening,

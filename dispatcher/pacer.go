@@ -24,15 +24,19 @@ type pacer struct {
 
 	failures retry.Backoff
 	failed   bool
+
+	shared *Shared // nil: there are no other sources
+	far    farRates
 }
 
 // run reserves until ctx is done.
 func (p *pacer) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer p.far.asking.Wait()
 	for ctx.Err() == nil {
 		wants, wait := p.scheduler.slotWants(time.Now())
-		if len(wants) > 0 {
+		if wants = p.askOthers(ctx, wants); len(wants) > 0 {
 			wait = p.reserve(ctx, wants)
 		}
 		if wait <= 0 {
@@ -53,12 +57,7 @@ func (p *pacer) reserve(parent context.Context, wants []queue.SlotWant) time.Dur
 	defer cancel()
 	asked := time.Now()
 	slots, err := queue.ReserveSlots(ctx, p.db.claims, wants)
-	now := time.Now()
-	start, unsent := p.scheduler.reserved(wants, slots, asked, now)
-	for _, sh := range start {
-		p.sender.send(sh)
-	}
-	p.settler.giveBack(unsent)
+	p.take(wants, slots, asked)
 	switch {
 	case parent.Err() != nil:
 	case err == nil:
@@ -77,6 +76,15 @@ func (p *pacer) reserve(parent context.Context, wants []queue.SlotWant) time.Dur
 	return 0
 }
 
+// take takes in slots, and starts what may start.
+func (p *pacer) take(wants []queue.SlotWant, slots []queue.Slots, asked time.Time) {
+	start, unsent := p.scheduler.reserved(wants, slots, asked, time.Now())
+	for _, sh := range start {
+		p.sender.send(sh)
+	}
+	p.settler.giveBack(unsent)
+}
+
 // slotWants returns what to reserve now, or how long to wait.
 func (s *scheduler) slotWants(now time.Time) (wants []queue.SlotWant, wait time.Duration) {
 	s.mu.Lock()
@@ -89,7 +97,11 @@ func (s *scheduler) slotWants(now time.Time) (wants []queue.SlotWant, wait time.
 		}
 		if n := p.wants(now, l.loads()); n > 0 {
 			p.asking = true
-			wants = append(wants, queue.SlotWant{Trigger: id, Every: p.every(), Burst: p.rate.Burst, N: n})
+			w := queue.SlotWant{Trigger: id, Every: p.every(), Burst: p.rate.Burst, N: n, Name: l.trigger.Spec.Name}
+			if s.source != "" && p.rate.HeldBy != s.source {
+				w.Holder = p.rate.HeldBy // else this database is the only one, or the one
+			}
+			wants = append(wants, w)
 			continue
 		}
 		if !p.opens.IsZero() && l.state != drained {

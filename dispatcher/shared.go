@@ -25,6 +25,9 @@ type SharedConfig struct {
 	Version string
 	// Logger is optional.
 	Logger *slog.Logger
+	// Rates returns the connection string of a source that holds the rate of a trigger over all sources.
+	// Without it, the events of such triggers wait in all other sources.
+	Rates func(source string) (databaseURL string, err error)
 }
 
 // Shared is what dispatchers of one process share, each for a database of its own. Make it by
@@ -39,7 +42,7 @@ type SharedConfig struct {
 //   - The memory for large payloads is bounded in all of them together.
 //   - What keeps one of them from connecting to a host counts for the host in all of them.
 //
-// Rates and totals are those of each database.
+// Totals are those of each database, and so are rates, unless they are held by the database of one source.
 type Shared struct {
 	concurrency int
 	maxBody     int64
@@ -50,6 +53,7 @@ type Shared struct {
 	places  quota
 	room    *budget
 	hosts   hosts
+	holders rateHolders
 
 	mu        sync.Mutex
 	endpoints map[string]*quota // by endpointOf
@@ -70,7 +74,8 @@ func NewShared(cfg SharedConfig) (*Shared, error) {
 		concurrency: cfg.Concurrency, maxBody: cfg.MaxBody, version: cfg.Version, began: time.Now(),
 		clients: clients{make: clientMaker(cfg.Version, cfg.Concurrency, cfg.MaxBody, cfg.Logger)},
 		places:  quota{least: 1, spare: max(1, cfg.Concurrency/10)},
-		room:    newBudget(cfg.PayloadMemory), hosts: hosts{all: map[string]*sharedHost{}}, endpoints: map[string]*quota{},
+		room:    newBudget(cfg.PayloadMemory), hosts: hosts{all: map[string]*sharedHost{}},
+		holders: rateHolders{url: cfg.Rates, all: map[string]*rateHolder{}}, endpoints: map[string]*quota{},
 	}, nil
 }
 
@@ -97,7 +102,9 @@ func (s *Shared) apply(cfg *Config) {
 func (s *Shared) join(sch *scheduler) (leave func()) {
 	place := s.places.join(s.concurrency, sch.mayStart)
 	sch.join(s, place)
+	s.holders.enter()
 	return func() {
+		s.holders.leave()
 		sch.part()
 		place.leave()
 	}

@@ -37,7 +37,7 @@ func keysOfSpec() map[string]string {
 		"nats.headers": hidden, "nats.body": hidden, "nats.format": hidden, "nats.secret": hidden, "nats.timeout": hidden,
 		"nats.tls.ca_file": hidden, "nats.tls.cert_file": hidden, "nats.tls.key_file": hidden,
 		"retry.limit": before, "retry.interval": before, "retry.backoff": before, "retry.max_interval": before, "retry.schedule": hidden, "retry.statuses": hidden, "retry.max_age": hidden,
-		"delay": recorded, "order": before, "batch.max": before, "batch.bytes": before, "batch.wait": before, "rate.limit": before, "rate.burst": before,
+		"delay": recorded, "order": before, "batch.max": before, "batch.bytes": before, "batch.wait": before, "rate.limit": before, "rate.burst": before, "rate.held_by": hidden,
 		"concurrency": before, "concurrency_total": before, "breaker": before, "notify": before, "capture": before,
 		"retention.delivered": widest, "retention.attempts": widest, "on_replication": before,
 	}

@@ -119,6 +119,9 @@ type Rate struct {
 	Limit PerTime `json:"limit" yaml:"limit"`
 	// Burst is how many requests may be sent at once after a pause. 0 means 1.
 	Burst int `json:"burst,omitempty" yaml:"burst,omitempty"`
+	// HeldBy is the source whose database holds the rate for the triggers of this name of all sources
+	// together. "": each source has the rate for itself.
+	HeldBy string `json:"held_by,omitempty" yaml:"held_by,omitempty"`
 }
 
 // IsZero reports whether there is no bound.

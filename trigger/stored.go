@@ -14,7 +14,7 @@ const hidden = "needs a newer rowhook"
 // IsNew reports whether a Spec has keys that programs of the schema version before do not know, and
 // that matter when events are sent.
 func (s *Spec) IsNew() bool {
-	return !s.NATS.IsZero() || s.Webhook.hasOwnRequest() || s.Webhook.Format != "" || s.Webhook.Compress != "" || s.Payload.IsTrimmed() || s.On.Truncate || s.Retry.hasOwnEnd() || s.Webhook.hasNewSecrets()
+	return !s.NATS.IsZero() || s.Webhook.hasOwnRequest() || s.Webhook.Format != "" || s.Webhook.Compress != "" || s.Payload.IsTrimmed() || s.On.Truncate || s.Rate.HeldBy != "" || s.Retry.hasOwnEnd() || s.Webhook.hasNewSecrets()
 }
 
 // plainSpec is a Spec without its methods.

@@ -53,15 +53,15 @@ func (a *app) runFleet(ctx context.Context, cfg dispatcher.Config, o running) er
 		return err
 	}
 	defer tracer.close()
-	shared, err := dispatcher.NewShared(dispatcher.SharedConfig{
-		Concurrency: cfg.Concurrency, PayloadMemory: cfg.PayloadMemory, MaxBody: cfg.MaxBody, Version: cfg.Version, Logger: a.log,
+	a.distinct = newDistinct()
+	r := &fleetRun{app: a, options: o, fleet: fleet.New(), changed: make(chan struct{}, 1)}
+	cfg.Shared, err = dispatcher.NewShared(dispatcher.SharedConfig{
+		Concurrency: cfg.Concurrency, PayloadMemory: cfg.PayloadMemory, MaxBody: cfg.MaxBody, Version: cfg.Version, Logger: a.log, Rates: r.urlOf,
 	})
 	if err != nil {
 		return &usageError{err}
 	}
-	cfg.Shared = shared
-	a.distinct = newDistinct()
-	r := &fleetRun{app: a, options: o, cfg: cfg, fleet: fleet.New(), changed: make(chan struct{}, 1)}
+	r.cfg = cfg
 	keeper := r.keeper()
 	defer keeper.open(true)()
 	first, err := keeper.load()
@@ -286,6 +286,22 @@ func (r *fleetRun) direct(ctx context.Context, all *config.Config, s config.Sour
 		return nil, err
 	}
 	return conn, nil
+}
+
+// urlOf returns the connection string of a source, in which others have their rates.
+func (r *fleetRun) urlOf(source string) (string, error) {
+	r.mu.Lock()
+	all, whole := r.now.all, r.now.all.With(r.now.tenants)
+	r.mu.Unlock()
+	i := slices.IndexFunc(whole.Sources, func(s config.Source) bool { return s.Name == source })
+	if i < 0 {
+		return "", fmt.Errorf("there is no source %s: add it, or correct rate.held_by of the triggers", source)
+	}
+	b, err := r.at(all, whole.Sources[i])
+	if err != nil {
+		return "", err
+	}
+	return b.global.databaseURL, nil
 }
 
 // dispatcher makes the dispatcher of a source.

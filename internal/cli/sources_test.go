@@ -748,3 +748,33 @@ func TestAProcessThatStandsByIsHealthy(t *testing.T) {
 	code, _, stderr = rowhook(t, many.env, "healthcheck", "--http", closedPort(t), "--source", "uk")
 	require.Equal(t, 2, code, stderr)
 }
+
+func TestOneSourceHoldsTheRateOfAll(t *testing.T) {
+	t.Parallel()
+	eu, us := shop(t), shop(t)
+	s, receiverURL := receiver(t)
+	many := manySources(t, receiverURL, map[string]string{"eu": eu.URL(), "us": us.URL()})
+	held := func(by string) string {
+		return strings.Replace(textOf(t, many.file), "table:", "rate: {limit: 20/s, held_by: "+by+"}\n    table:", 1)
+	}
+	code, _, stderr := rowhook(t, many.env, "check", write(t, "rowhook.yaml", held("eo")))
+	require.Equal(t, 2, code)
+	require.Contains(t, stderr, `triggers[0].rate.held_by: "eo" is no source; did you mean eu?`)
+	require.NoError(t, os.WriteFile(many.file, []byte(held("eu")), 0o600))
+	p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, "--log-format", "text")
+	served(t, p)
+	awaitOne(t, []string{"eu", "us"}, p)
+	for _, db := range []*pgtest.DB{eu, us} {
+		db.Exec(t, "insert into orders select n, 1, 'a' from generate_series(1, 40) n")
+	}
+	all := arrived(t, s, 80)
+	require.Greater(t, all[79].ReceivedAt.Sub(all[0].ReceivedAt), 3*time.Second, "80 of 20 a second, and not 40 each")
+	code, stdout, stderr := rowhook(t, many.env, "triggers", "order_changed", "--source", "us")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "20/s, over all sources, held by eu")
+	code, stdout, stderr = rowhook(t, many.env, "export")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "held_by: eu")
+	p.signal(t, syscall.SIGTERM)
+	require.Zero(t, p.exit(t), p.stderr)
+}

@@ -353,10 +353,14 @@ func rating(r *trigger.Rate) string {
 	if r == nil {
 		return ""
 	}
-	if r.Burst <= 1 {
-		return r.Limit.String()
+	text := r.Limit.String()
+	if r.Burst > 1 {
+		text += fmt.Sprintf(", bursts of %d", r.Burst)
 	}
-	return fmt.Sprintf("%s, bursts of %d", r.Limit, r.Burst)
+	if r.HeldBy != "" {
+		text += ", over all sources, held by " + r.HeldBy
+	}
+	return text
 }
 
 // inFlight says how many attempts may be in flight.

@@ -110,6 +110,7 @@ func parse(name string, files []file) (*Config, error) {
 	c.Triggers, c.Settings = d.out.Triggers, d.out.Settings
 	c.Sources, c.Tenants = d.out.Sources.list, d.out.Sources.of()
 	c.warnOfSecrets()
+	c.warnOfHolders()
 	return c, nil
 }
 

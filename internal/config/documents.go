@@ -49,6 +49,7 @@ func (d *decoder) files(files []file) {
 		d.reportAt(tops[0].pos, at.path, "is missing%s; %s", where, d.remedy(at))
 	}
 	d.checkFor()
+	d.checkHolders()
 	d.uniqueNames()
 }
 

@@ -66,9 +66,9 @@ var examples = []string{
 	"retry.statuses", "retry.max_age", "retention.delivered", "retention.attempts", "order.by", "batch.max", "batch.bytes", "rate.limit", "rate.burst",
 }
 
-// unshown are the fields of a trigger that have no key of their own, since concurrency is both, and the
-// key that excludes another one, which the file has.
-var unshown = []string{"-", "form"}
+// unshown are the fields of a trigger that have no key of their own, since concurrency is both, the key
+// that excludes another one, which the file has, and the one that needs sources.
+var unshown = []string{"-", "form", "held_by"}
 
 // besides are the keys that stand in the place of table, and of webhook. A comment shows them.
 var besides = []string{"tables", "except", "follow", "nats"}

@@ -529,6 +529,11 @@ func triggerKeys() map[string]key {
 			doc:     "How many requests may be sent at once after a pause. Default: 1, so that requests are always spaced evenly.",
 			example: "burst: 100", min: 1, max: mostBurst,
 		},
+		"triggers[].rate.held_by": {
+			doc: "The source whose database holds the rate for the triggers of this name of all sources together. The trigger is one of that source, too. " +
+				"While it can't be reached, the events wait. Default: each source has the rate for itself.",
+			example: "held_by: main",
+		},
 		"triggers[].concurrency": {
 			doc: "The greatest number of attempts of this trigger in flight at once in one dispatcher, or {each, total}: that, and the greatest number in all dispatchers. " +
 				"0: the dispatcher's default.",

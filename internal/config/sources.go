@@ -182,6 +182,38 @@ func (d *decoder) checkForAt(file string, path keyPath) {
 	}
 }
 
+// checkHolders reports sources that can't hold the rate of a trigger.
+func (d *decoder) checkHolders() {
+	for i, t := range d.out.Triggers {
+		o, holder := d.origins[i], t.Rate.HeldBy
+		file, path := o.file, o.path("rate", "held_by")
+		pos, given := d.positions.at(file, path)
+		if !given && d.shared != "" { // it is of the defaults
+			file, path = d.shared, sharedPath("rate", "held_by")
+			pos, given = d.positions.at(file, path)
+		}
+		switch {
+		case holder == "" || t.Rate.IsZero() || !given || !d.cleanIn(file, path):
+		case d.out.Sources.from != nil || len(d.sourceNames) == 0: // it may be the name of a tenant; or what is wrong with sources is said
+		case !slices.Contains(d.sourceNames, holder):
+			d.reportAt(pos, path, "%s is no source%s; the sources are %s", quote(holder), suggest.Hint(holder, d.sourceNames), Names(d.sourceNames))
+		case !d.forOf.holds(o, d.shared, holder):
+			d.reportAt(pos, path, "the trigger %s is not for the source %s, which has to hold its rate; add %s to for, or name one of its own sources", quote(t.Name), quote(holder), holder)
+		}
+	}
+}
+
+// warnOfHolders warns of sources that are to hold rates, where there are no sources: the configuration may
+// be that of one of several databases, as an export of it is.
+func (c *Config) warnOfHolders() {
+	for i, t := range c.Triggers {
+		if c.Sources == nil && t.Rate.HeldBy != "" {
+			c.warn(i, "names a source, and there are no sources here, so that this database has the rate for itself; remove it, or add sources at the top of the file", "rate", "held_by")
+		}
+	}
+	sorting.By(c.Warnings, Problem.compare)
+}
+
 // forLists are the lists of for, by positionID.
 type forLists map[string][]string
 
@@ -282,8 +314,10 @@ func (c *Config) Single(source string) (*Config, error) {
 		part.Warnings = slices.Clone(c.Warnings)
 	}
 	part.Sources = nil
+	part.Triggers = slices.Clone(part.Triggers)
 	named := map[string]bool{}
 	for i := range part.Triggers {
+		part.Triggers[i].Rate.HeldBy = "" // by the one database
 		name := part.Triggers[i].Name
 		if named[name] {
 			return nil, ErrorOf(part.Problem(i, fmt.Sprintf("several sources have a trigger %q of their own, and here is one database; add --source and one of %s", name, Names(names)), "name"))

@@ -78,12 +78,34 @@ func TestSourcesRefuse(t *testing.T) {
 		"another one's directory":  {"sources: {eu: {url: \"${A}\", secrets_dir: /run/s}, us: {url: \"${B}\", secrets_dir: /run/s/us}}\n" + fileOf(), `sources.eu.secrets_dir: holds /run/s/us, which is the directory of "us", so triggers of "eu" could read what is that one's; `},
 		"one database twice":       {"sources: {eu: {url: \"${A}\"}, us: {url: \"${A}\"}}\n" + fileOf(), `1:40: sources.us.url: names the database of the source "eu", and what is applied for one would remove what is for the other; `},
 		"for beside no sources":    {"sources: {}\n" + fileOf("for: [eu]"), "1:10: sources: is empty; write it like sources: "},
+		"an unknown holder":        {twoSources + fileOf("rate: {limit: 1/s, held_by: eo}"), `triggers[0].rate.held_by: "eo" is no source; did you mean eu?; the sources are eu, us`},
+		"a holder without it":      {twoSources + fileOf("for: [us]", "rate: {limit: 1/s, held_by: eu}"), `triggers[0].rate.held_by: the trigger "a" is not for the source "eu", which has to hold its rate; add eu to for, or name one of its own sources`},
+		"an unknown holder of all": {twoSources + "defaults: {rate: {held_by: eo}}\n" + fileOf("rate: {limit: 1/s}"), `defaults.rate.held_by: "eo" is no source; did you mean eu?; `},
+		"a holder of no rate":      {twoSources + fileOf("rate: {held_by: eu}"), `triggers[0].rate.limit: is missing; `},
 		"a name twice in a source": {twoSources + fileOf() + strings.TrimPrefix(fileOf("for: [us]"), "triggers:\n"), `"a" is the name of another trigger`},
 	} {
 		found := problemsOf(t, c.text)
 		require.Len(t, found, 1, "%s: %v", name, found)
 		require.Contains(t, found[0], c.want, name)
 	}
+}
+
+func TestARateIsHeldByASourceOfTheTrigger(t *testing.T) {
+	t.Parallel()
+	c := parse(t, twoSources+fileOf("rate: {limit: 1/s, held_by: eu}"))
+	require.Empty(t, c.Warnings)
+	require.Equal(t, "eu", c.Of("us").Triggers[0].Rate.HeldBy)
+	c = parse(t, twoSources+"defaults: {rate: {held_by: us}}\n"+fileOf("rate: {limit: 1/s}"))
+	require.Equal(t, "us", c.Of("eu").Triggers[0].Rate.HeldBy)
+	one, err := c.Single("")
+	require.NoError(t, err)
+	require.Empty(t, one.Triggers[0].Rate.HeldBy, "it is the only database")
+	require.Equal(t, "us", c.Triggers[0].Rate.HeldBy)
+	c = parse(t, twoSources+"defaults: {rate: {held_by: us}}\n"+fileOf())
+	require.Empty(t, c.Triggers[0].Rate.HeldBy, "it has no rate")
+	c = parse(t, fileOf("rate: {limit: 1/s, held_by: eu}"))
+	require.Len(t, c.Warnings, 1)
+	require.Contains(t, c.Warnings[0].String(), "rate.held_by: names a source, and there are no sources here, so that this database has the rate for itself; ")
 }
 
 func TestNoPasswordOfASourceIsInAMessage(t *testing.T) {

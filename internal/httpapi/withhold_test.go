@@ -165,7 +165,7 @@ Event.trigger Event.waits_on Filter.error Filter.kinds Filter.payload Filter.sta
 History.partitions.name Holder.name Holder.state Holder.user Instance.name Instance.version Left.trigger Me.actor Me.database Me.instance.name Me.name
 Me.trace_link Me.version Replay.trigger Pause.by Pause.reason Problem.detail Problem.explanation Problem.remedy Problem.title Readiness.checks.detail Readiness.checks.remedy
 Status.alerts.about Status.alerts.to Payload.new Payload.old Payload.session_variables Payload.trace_context Status.retention Trigger.batch.bytes Trigger.batch.wait Trigger.columns Trigger.delay Trigger.headers Trigger.mask Trigger.method Trigger.name
-Trigger.on.update.columns Trigger.order.by Trigger.payload.delete.columns Trigger.payload.insert.columns Trigger.payload.update.columns Trigger.rate.limit Trigger.retention.attempts Trigger.retention.delivered
+Trigger.on.update.columns Trigger.order.by Trigger.payload.delete.columns Trigger.payload.insert.columns Trigger.payload.update.columns Trigger.rate.held_by Trigger.rate.limit Trigger.retention.attempts Trigger.retention.delivered
 Trigger.retry.max_age Trigger.retry.schedule Trigger.sql_triggers.name Trigger.sql_triggers.problem Trigger.sql_triggers.remedy Trigger.sql_triggers.table Trigger.yaml Trigger.retry.interval Trigger.retry.max_interval Trigger.table Trigger.tls.ca_file
 Trigger.tls.cert_file Trigger.tls.key_file Trigger.url Trigger.when TriggerStatus.hanging.endpoint TriggerStatus.name TriggerStatus.table Warning.code
 Check.detail Check.remedy SourceReadiness.source Status.standby.name Trigger.nats.stream Trigger.nats.subject Warning.remedy Warning.trigger WatchedTable.note WatchedTable.problem WatchedTable.table Withheld

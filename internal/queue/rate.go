@@ -20,6 +20,10 @@ type SlotWant struct {
 	Every   time.Duration // the time between two requests
 	Burst   int           // how many may be sent at once after a pause
 	N       int           // the largest number of slots
+
+	// Holder is the source whose database holds the rate, if it is another one, and Name the trigger's
+	// name, by which it is found there.
+	Holder, Name string
 }
 
 // Slots are the reserved times of requests: N of them, each Every after the one before.
@@ -64,6 +68,45 @@ func ReserveSlots(ctx context.Context, db pg.Queryer, wants []SlotWant) ([]Slots
 	}
 	more, err := reserveSlots(ctx, db, missing)
 	return append(slots, more...), err
+}
+
+// ReserveSlotsAt is ReserveSlots in the database of the source that holds the rates, where the triggers
+// have other numbers. missing are the names of those that are not there, or whose rate it does not hold by
+// its own word: who applies triggers in one database can't use up the rates of another. They get no slots.
+func ReserveSlotsAt(ctx context.Context, db pg.Queryer, holder string, wants []SlotWant) (slots []Slots, missing []string, err error) {
+	names := make([]string, len(wants))
+	for i, w := range wants {
+		names[i] = w.Name
+	}
+	rows, err := db.Query(ctx, "select id, name from rowhook.trigger where name = any ($1) and spec #>> '{rate,held_by}' = $2", names, holder)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find triggers whose rate is held here: %w", err)
+	}
+	ids, theirs := map[string]int32{}, map[int32]int32{}
+	var id int32
+	var name string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &name}, func() error { ids[name] = id; return nil }); err != nil {
+		return nil, nil, fmt.Errorf("find triggers whose rate is held here: %w", err)
+	}
+	there := wants[:0:0]
+	for _, w := range wants {
+		id, known := ids[w.Name]
+		if !known {
+			missing = append(missing, w.Name)
+			continue
+		}
+		theirs[id] = w.Trigger
+		w.Trigger = id
+		there = append(there, w)
+	}
+	if len(there) == 0 {
+		return nil, missing, nil
+	}
+	slots, err = ReserveSlots(ctx, db, there)
+	for i := range slots {
+		slots[i].Trigger = theirs[slots[i].Trigger]
+	}
+	return slots, missing, err
 }
 
 func slotColumns(wants []SlotWant) (triggers []int32, rest []any) {
