@@ -103,26 +103,33 @@ func (p *pacer) reserveAt(parent context.Context, source string, wants []queue.S
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
 	asked := time.Now()
-	var slots []queue.Slots
-	err := errors.New("this program works on one database alone: start it with the file that has the sources")
-	if p.shared != nil {
-		var db *sessionShare
-		if db, err = p.shared.holders.sessions(source); err == nil {
-			var missing []string
-			if slots, missing, err = queue.ReserveSlotsAt(ctx, db, source, wants); err == nil && len(missing) > 0 {
-				err = fmt.Errorf("%s: not applied in the source %s with rate.held_by: %[2]s: apply the configuration there", config.Names(missing), source)
-			}
-		}
-	}
+	slots, err := p.slotsAt(ctx, source, wants)
 	p.take(wants, slots, asked)
 	p.scheduler.askForSlots()
 	if parent.Err() == nil {
-		p.far.said(p, source, err)
+		p.tell(source, err)
 	}
 }
 
-// said logs what is new.
-func (f *farRates) said(p *pacer, source string, err error) {
+// slotsAt reserves at the source that holds the rates.
+func (p *pacer) slotsAt(ctx context.Context, source string, wants []queue.SlotWant) ([]queue.Slots, error) {
+	if p.shared == nil {
+		return nil, errors.New("this program works on one database alone: start it with the file that has the sources")
+	}
+	db, err := p.shared.holders.sessions(source)
+	if err != nil {
+		return nil, err
+	}
+	slots, missing, err := queue.ReserveSlotsAt(ctx, db, source, wants)
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%s: not applied in the source %s with rate.held_by: %[2]s: apply the configuration there", config.Names(missing), source)
+	}
+	return slots, err
+}
+
+// tell logs what is new about a source that holds rates.
+func (p *pacer) tell(source string, err error) {
+	f := &p.far
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	problem := ""

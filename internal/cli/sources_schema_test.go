@@ -71,12 +71,8 @@ func TestSourcesWhoseSchemasAreVersionsApartLoseNothingAndItIsSaidWhoLags(t *tes
 	dbs, urls, names := shops(t)
 	s, receiverURL := receiver(t)
 	many := manySources(t, receiverURL, urls)
-	begin := func() (*process, string) {
-		p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, "--log-format", "text")
-		return p, served(t, p)
-	}
-	one, first := begin()
-	two, second := begin()
+	one, first := many.run(t)
+	two, second := many.run(t)
 	awaitOne(t, names, one, two)
 	newest, row := newestSchema(t, dbs["eu"]), 0
 	write := func(to ...string) {
@@ -160,8 +156,7 @@ func TestAProcessIsSaidToLagBehindTheSchemaOfASource(t *testing.T) {
 	dbs, urls, names := shops(t)
 	s, receiverURL := receiver(t)
 	many := manySources(t, receiverURL, urls)
-	p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, "--log-format", "text")
-	address := served(t, p)
+	p, address := many.run(t)
 	awaitOne(t, names, p)
 	newest := newestSchema(t, dbs["eu"])
 	migrate := func(version, compatible int32) {

@@ -54,6 +54,13 @@ func manySources(t testing.TB, receiver string, urls map[string]string) sourced 
 	return s
 }
 
+// run starts a process that works on the sources, and returns the address of its HTTP interface.
+func (s sourced) run(t *testing.T) (p *process, address string) {
+	t.Helper()
+	p = start(t, append(s.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", s.file, "--log-format", "text")
+	return p, served(t, p)
+}
+
 // shop is a database with the table orders.
 func shop(t testing.TB) *pgtest.DB {
 	t.Helper()
@@ -364,10 +371,6 @@ func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) 
 	dbs, urls, names := shops(t)
 	s, receiverURL := receiver(t)
 	many := manySources(t, receiverURL, urls)
-	begin := func() (*process, string) {
-		p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, "--log-format", "text")
-		return p, served(t, p)
-	}
 	rows, all := 0, 0
 	write := func() {
 		rows++
@@ -377,10 +380,10 @@ func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) 
 		}
 		arrived(t, s, all)
 	}
-	one, _ := begin()
+	one, _ := many.run(t)
 	awaitOne(t, names, one)
-	two, _ := begin()
-	three, address := begin()
+	two, _ := many.run(t)
+	three, address := many.run(t)
 	write()
 	require.Eventually(t, func() bool {
 		_, text := ask(t, "GET", address, "/api/v1/sources", "", "")
@@ -436,7 +439,7 @@ func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) 
 			require.Same(t, by[name][0], after[name][0], "%s stays where it is", name)
 		}
 	}
-	again, _ := begin()
+	again, _ := many.run(t)
 	awaitOne(t, names, append(left, again)...)
 	write()
 	for _, p := range append(left, again) {
@@ -761,8 +764,7 @@ func TestOneSourceHoldsTheRateOfAll(t *testing.T) {
 	require.Equal(t, 2, code)
 	require.Contains(t, stderr, `triggers[0].rate.held_by: "eo" is no source; did you mean eu?`)
 	require.NoError(t, os.WriteFile(many.file, []byte(held("eu")), 0o600))
-	p := start(t, append(many.env, "ROWHOOK_HTTP=127.0.0.1:0"), "run", "-f", many.file, "--log-format", "text")
-	served(t, p)
+	p, _ := many.run(t)
 	awaitOne(t, []string{"eu", "us"}, p)
 	for _, db := range []*pgtest.DB{eu, us} {
 		db.Exec(t, "insert into orders select n, 1, 'a' from generate_series(1, 40) n")
