@@ -393,7 +393,11 @@ func TestThreeProcessesShareSourcesAndTakeOverFromOneThatIsKilled(t *testing.T) 
 		status, _ := ask(t, "GET", address, "/readyz", "", "")
 		return status == http.StatusOK
 	}, patience, tick)
-	by := awaitOne(t, names, one, two, three)
+	var by map[string][]*process
+	require.Eventually(t, func() bool { // one moves after the other
+		by = awaitOne(t, names, one, two, three)
+		return by["eu"][0] != by["us"][0] && by["us"][0] != by["ap"][0] && by["ap"][0] != by["eu"][0]
+	}, patience, tick, "they are spread evenly")
 	write()
 	for _, name := range names {
 		var is struct {
