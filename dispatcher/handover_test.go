@@ -238,6 +238,33 @@ select rowhook.uuid7(), t.id, t.relation_id, 'M', '{}', now() + interval '%s', %
 	require.Len(t, b.receiver.on("orders"), 2)
 }
 
+// Others bury it by what they saw of its beat, and what was handed over to it after that counts as not
+// sent.
+func TestAnInstanceThatCannotBeatTakesNothingUntilItCan(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	b.watch(t, "orders")
+	b.startHanded(t)
+	conn := b.Conn(t)
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "select from rowhook.instance for update")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		var stale bool
+		require.NoError(t, b.Conn(t).QueryRow(t.Context(), "select bool_and(seen_at < clock_timestamp() - interval '"+queue.LockLostAfter.String()+"') from rowhook.instance").Scan(&stale))
+		return stale
+	}, patience, 50*time.Millisecond)
+	b.Exec(t, "insert into orders (v) values ('x')")
+	var handed int
+	require.NoError(t, b.Conn(t).QueryRow(t.Context(), "select count(*) from rowhook.event_log where claim = 1").Scan(&handed))
+	require.Equal(t, 1, handed)
+	require.Never(t, func() bool { return len(b.receiver.on("orders")) > 0 }, time.Second, 50*time.Millisecond)
+	require.NoError(t, tx.Rollback(t.Context()))
+	b.receiver.await(t, "orders", 1)
+	b.settled(t)
+}
+
 func TestATransactionThatEndsAfterTheInstanceToWhichItHandedOverIsFound(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

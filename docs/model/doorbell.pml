@@ -165,6 +165,10 @@ byte unseen;            /* those of it that have not said for long that they liv
 byte holder;            /* rowhook.handover: to whom writers hand over; 0: to nobody */
 bool blocked;           /* but not events of this trigger */
 byte excused;           /* events that may be sent again: of a crash, a lease that ended, an instance that was buried by mistake */
+#if HANGS > 0
+byte blind;             /* events that were handed to an instance after it had last said that it lives */
+byte begun;             /* events that were sent as they were handed over */
+#endif
 #if defined(OLD) && DISPATCHERS == 2
 byte late;              /* events that were handed to an instance that has gone, and were not committed then */
 #endif
@@ -300,6 +304,7 @@ byte i_, e_, r_;        /* scratch of a d_step, 0 outside */
 #define SILENCE 8
 #define WATCH 16
 #define FAILED 32
+#define SEEN 64
 #ifndef UNSEARCHED
 #define UNSEARCHED 0
 #endif
@@ -309,10 +314,28 @@ byte i_, e_, r_;        /* scratch of a d_step, 0 outside */
 #define HANDED_TO(e, instance) (place[e] == QUEUE && by[e] == instance && claim[e] == 1)
 #define HANDED_TO_NOBODY(e) (place[e] == QUEUE && by[e] != 0 && claim[e] == 1 && !HAS(registered, by[e]) && !HAS(LOCKS, e))
 #define IN_MEMORY(d, e) ((held[AT(d, e)] | UNSETTLED_(e)) != 0)
-#define FOUND_(e) ((HANDED_TO(e, id[d]) && !HAS(due, e) && !IN_MEMORY(d, e) || HANDED_TO_NOBODY(e)) << e)
+#define FOUND_(e) ((HANDED_TO(e, id[d]) && MAY_READ(d) && !HAS(due, e) && !IN_MEMORY(d, e) || HANDED_TO_NOBODY(e)) << e)
 #define SEARCHING(d) (heard[d] != 0 || search[d] || (state[d] == SILENT && !lost[d] && SEARCHES(SILENCE) || WATCHES(d) && SEARCHES(WATCH)) && EVERY(FOUND_) != 0)
 #define IS_HANDED(c) ((c) == 1)
 #define NOTE_SETTLED(e) since[d] = since[d] | (reading[d] & BIT(e))
+
+#if HANGS > 0
+#define HAND_BLIND(e) blind = (HAS(unseen, to) -> blind | BIT(e) : blind & ~BIT(e))
+#define SEE(instance) blind = blind & ~OWNED(instance)
+#define NOTE_BEGUN(e) begun = (IS_HANDED(r_) -> begun | BIT(e) : begun)
+#define BACK_UNSENT(e) assert(claim[e] != 1 || !HAS(begun, e)) /* what counts as not sent was not sent */
+#define BACK_UNSEEN(e) \
+	if \
+	:: HAS(blind, e) -> BACK_UNSENT(e); blind = blind & ~BIT(e) \
+	:: else \
+	fi
+#else
+#define HAND_BLIND(e) skip
+#define SEE(instance) skip
+#define NOTE_BEGUN(e) skip
+#define BACK_UNSENT(e) skip
+#define BACK_UNSEEN(e) skip
+#endif
 
 #ifdef TAKE_TWICE
 #define MAY_TAKE(d, e) (!HAS(since[d], e))
@@ -326,6 +349,10 @@ byte i_, e_, r_;        /* scratch of a d_step, 0 outside */
 #define SEARCHED(d, when) skip
 #define IS_HANDED(c) false
 #define NOTE_SETTLED(e) skip
+#define SEE(instance) skip
+#define NOTE_BEGUN(e) skip
+#define BACK_UNSENT(e) skip
+#define BACK_UNSEEN(e) skip
 #endif
 
 /* A transaction with this id is over. */
@@ -471,10 +498,37 @@ inline forget(d) {
 	NEXT_EVENT
 }
 
+/* One bit per event. */
+#define EVERY(what) (what(0) EVERY1(what) EVERY2(what) EVERY3(what))
+#if EVENTS > 1
+#define EVERY1(what) | what(1)
+#define OWNED1(instance) | OWNED_(1, instance)
+#else
+#define EVERY1(what)
+#define OWNED1(instance)
+#endif
+#if EVENTS > 2
+#define EVERY2(what) | what(2)
+#define OWNED2(instance) | OWNED_(2, instance)
+#else
+#define EVERY2(what)
+#define OWNED2(instance)
+#endif
+#if EVENTS > 3
+#define EVERY3(what) | what(3)
+#define OWNED3(instance) | OWNED_(3, instance)
+#else
+#define EVERY3(what)
+#define OWNED3(instance)
+#endif
+#define OWNED_(e, instance) ((by[e] == instance) << e)
+#define OWNED(instance) (OWNED_(0, instance) OWNED1(instance) OWNED2(instance) OWNED3(instance))
+
 /* It is in rowhook.instance from now on, seen, with what is true now. */
 inline register(d) {
 	registered = registered | BIT(id[d]);
 	unseen = unseen & ~BIT(id[d]);
+	SEE(id[d]);
 #if STOPS > 0
 	if
 	:: session[d] != NO_SESSION -> hears = hears | BIT(id[d])
@@ -563,6 +617,7 @@ inline give_back_all(d) {
 	EACH_EVENT
 		if
 		:: by[e_] == bury[d] && place[e_] == QUEUE ->
+			BACK_UNSEEN(e_);
 			give_back(e_);
 #if HANGS > 0
 			EXCUSE(e_);
@@ -592,30 +647,6 @@ inline drop(d) {
 	NEXT_EVENT
 }
 
-/* One bit per event. */
-#define EVERY(what) (what(0) EVERY1(what) EVERY2(what) EVERY3(what))
-#if EVENTS > 1
-#define EVERY1(what) | what(1)
-#define OWNED1(instance) | OWNED_(1, instance)
-#else
-#define EVERY1(what)
-#define OWNED1(instance)
-#endif
-#if EVENTS > 2
-#define EVERY2(what) | what(2)
-#define OWNED2(instance) | OWNED_(2, instance)
-#else
-#define EVERY2(what)
-#define OWNED2(instance)
-#endif
-#if EVENTS > 3
-#define EVERY3(what) | what(3)
-#define OWNED3(instance) | OWNED_(3, instance)
-#else
-#define EVERY3(what)
-#define OWNED3(instance)
-#endif
-
 #define HELD_(e) ((held[AT(d, e)] != 0) << e)
 #define HELD(d) EVERY(HELD_)
 #if RELEASES > 0
@@ -635,8 +666,6 @@ inline drop(d) {
 #endif
 #define UNSETTLED_(e) (sent[AT(d, e)] | refused[AT(d, e)] UNSENT_(e) INTERRUPTED_(e) FLYING_(e))
 #define UNSETTLED(d) EVERY(UNSETTLED_)
-#define OWNED_(e, instance) ((by[e] == instance) << e)
-#define OWNED(instance) (OWNED_(0, instance) OWNED1(instance) OWNED2(instance) OWNED3(instance))
 
 /* Giving back waits for the rows that others have locked. */
 #define CAN_RECLAIM ((OWNED(bury[d]) & LOCKS) == 0)
@@ -772,6 +801,7 @@ inline drop(d) {
 		LOWEST(held[AT(d, e)]); \
 		held[AT(d, e)] = held[AT(d, e)] & ~BIT(r_); \
 		WHO; printf("sends event %d\n", e); \
+		NOTE_BEGUN(e); \
 		assert(place[e] == QUEUE || place[e] == ARCHIVE || place[e] == DEAD_LETTER); \
 		assert(place[e] != DEAD_LETTER || CRASHES + HANGS + EXPIRIES > 0); /* none is sent after it has expired */ \
 		assert(!HEARS_OF_PAUSE(d)); /* who knows that a trigger is paused begins nothing */ \
@@ -889,6 +919,7 @@ inline tell_reload() {
 		LOWEST(held[AT(d, e)]); \
 		held[AT(d, e)] = held[AT(d, e)] & ~BIT(r_); \
 		WHO; printf("sends event %d\n", e); \
+		NOTE_BEGUN(e); \
 		assert(place[e] == QUEUE || place[e] == ARCHIVE); \
 		assert(!IS_YOUNG(e)); /* none is sent before its delay has passed */ \
 		RECEIVED(e); \
@@ -1053,8 +1084,10 @@ inline tell_reload() {
 
 #ifdef UNREGISTERED_READ
 #define MAY_READ(d) true
-#else
+#elif defined(TAKE_UNSEEN)
 #define MAY_READ(d) MAY_ACT(d)
+#else
+#define MAY_READ(d) (MAY_ACT(d) && !HAS(unseen, id[d]))
 #endif
 #ifdef OVERDUE_IGNORED
 #define OVERDUE(d) skip
@@ -1109,6 +1142,7 @@ inline give_back_handed(d) {
 		if
 		:: HANDED_TO_NOBODY(e_) ->
 			WHO; printf("gives back event %d, which was handed to instance %d\n", e_, by[e_]);
+			BACK_UNSENT(e_);
 			give_back(e_);
 			count_down(e_);
 			look[d] = true;
@@ -1161,6 +1195,7 @@ proctype writer(byte w) {
 					assert(id[i_] != to || doing[i_] != STOPPING); /* who stops is handed nothing */
 				NEXT_DISPATCHER;
 				by[e] = to; claim[e] = 1;
+				HAND_BLIND(e);
 #ifdef PAUSES
 				attempts[e] = 1;
 #endif
@@ -1382,7 +1417,8 @@ end:
 #ifndef LIVE_BY_SESSION
 	:: d_step { id[d] != 0 && HAS(unseen, id[d]) ->
 		WHO; printf("shows again that it lives\n");
-		register(d) }
+		register(d);
+		SEARCHED(d, SEEN) }
 #if STOPS > 0
 	:: d_step { id[d] != 0 && HAS(registered, id[d]) && HAS(hears, id[d]) != (session[d] != NO_SESSION) ->
 		WHO; printf("says whether it listens\n");

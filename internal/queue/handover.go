@@ -53,7 +53,10 @@ func EndHandover(ctx context.Context, db pg.Queryer, instance int32) error {
 select setval('rowhook.handover', 0) where pg_sequence_last_value('rowhook.handover'::regclass) & 2147483647 = $1`, instance)
 }
 
-// What was handed over to an instance and is still its own. A lease that has ended is no one's.
+// What was handed over to an instance and is still its own. A lease that has ended is no one's. An
+// instance that others may take for dead takes nothing: until they bury it, what is handed over to it
+// later counts as not sent (see attemptsKept), and so does what is left when it is buried (see strays).
+// The clock is that of the statement's snapshot or later, never earlier.
 var (
 	handedSQL = `
 select q.id, q.trigger_id, case when $2 then t.relation::text else t.relation::regclass::text end, q.op, q.created_at, q.created_at, q.tries, false,
@@ -62,14 +65,15 @@ select q.id, q.trigger_id, case when $2 then t.relation::text else t.relation::r
   from rowhook.event_log q join rowhook.trigger t on t.id = q.trigger_id
  cross join lateral (select ` + sizes("$2::boolean") + ` offset 0) as z
  cross join lateral (select ` + heldBack("z", "$2::boolean") + ` as held offset 0) as s
- where q.claimed_by = $1 and q.claim = 1 and q.tries = 1 and q.due_at > statement_timestamp() and exists (select from rowhook.instance where id = $1)`
+ where q.claimed_by = $1 and q.claim = 1 and q.tries = 1 and q.due_at > statement_timestamp() 
+   and exists (select from rowhook.instance i where i.id = $1 and i.seen_at >= clock_timestamp() - interval '` + LockLostAfter.String() + `')`
 
 	handedByID  = handedSQL + ` and q.id = any ($3::uuid[])`
 	handedOther = handedSQL + ` and q.id <> all (coalesce($3::uuid[], '{}')) limit $4`
 )
 
 // Take reads events that were handed over to an instance. It leaves out those that are not its own,
-// or no more, and all of them if it is not registered. It writes nothing: an event is the instance's until its lease ends. Claimed.Lease says
+// or no more, and all of them if it is not registered, or has not beaten for LockLostAfter. It writes nothing: an event is the instance's until its lease ends. Claimed.Lease says
 // how much of that is left. hold leaves out the payloads, as Want.Hold does.
 func Take(ctx context.Context, db pg.Queryer, instance int32, ids [][16]byte, hold bool) ([]Claimed, error) {
 	return takeHanded(ctx, db, handedByID, instance, hold, ids)

@@ -514,6 +514,30 @@ func TestReclaimGivesBackTheClaimsOfTheDeadAndCountsThem(t *testing.T) {
 	}
 }
 
+func TestNothingIsTakenByAnInstanceThatOthersMayTakeForDead(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t)
+	q.Exec(t, "insert into rowhook.trigger (name, relation, schema_name, table_name, spec) values ('t', 'pg_class'::regclass, 'pg_catalog', 'pg_class', '{}')")
+	ids := q.add(t, 1, 1)
+	require.NoError(t, queue.Register(t.Context(), q.conn, 6, "late", "v", true))
+	q.Exec(t, "update rowhook.event_log set claim = 1, claimed_by = 6, tries = 1, due_at = now() + interval '90 s'")
+	taken := func() int {
+		announced, err := queue.Take(t.Context(), q.conn, 6, ids, false)
+		require.NoError(t, err)
+		others, err := queue.TakeOthers(t.Context(), q.conn, 6, nil, false, 10)
+		require.NoError(t, err)
+		require.Len(t, others, len(announced))
+		return len(others)
+	}
+	require.Equal(t, 1, taken())
+	q.Exec(t, "update rowhook.instance set seen_at = now() - interval '"+queue.LockLostAfter.String()+"'")
+	require.Zero(t, taken())
+	registered, err := queue.Beat(t.Context(), q.conn, 6, true)
+	require.NoError(t, err)
+	require.True(t, registered)
+	require.Equal(t, 1, taken())
+}
+
 func TestReclaimWaitsForAClaimThatIsStillRunning(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t)

@@ -432,9 +432,10 @@ func (j *judging) arrival(id uuid.UUID, s *seen, committed map[key]*entry) {
 		a := &attempts[i]
 		// An attempt in a lane is counted with its outcome. If that was not written, a later one may have
 		// been sent in the stead of the event.
-		probe := probed && a.number == tries+1 && a.outcome == failed // a probe that fails counts for nothing
+		// A probe that fails counts for nothing, also if it is the answer that a fault kept from the dispatcher.
+		probe := probed && a.number == tries+1 && (a.outcome == failed || j.excuse(a.slot, a.arrived, a.arrived.Add(loggedWithin)) != "")
 		if a.number > tries && !gone && !probe && !(merged && j.excuse(a.slot, a.arrived, a.arrived.Add(loggedWithin)) != "") {
-			j.blame(ruleAttempts, "event %s of %s: attempt %d, and %d tries in the end", id, s.trigger, a.number, tries)
+			j.blame(ruleAttempts, "event %s: attempt %d, and %d tries in the end: %s", id, a.number, tries, s)
 		}
 		if first != nil {
 			j.again(id, s, first, a)
