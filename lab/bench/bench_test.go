@@ -1,12 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -279,4 +281,24 @@ func TestOptionsAreRead(t *testing.T) {
 	require.True(t, opt.fsync)
 	_, err = parse([]string{"A"}, io.Discard)
 	require.ErrorContains(t, err, `unexpected argument "A"`)
+	opt, err = parse([]string{"--flush", "400us"}, io.Discard)
+	require.NoError(t, err)
+	settings := serverSettings(opt.fsync, opt.flush)
+	require.Equal(t, []string{"400", "0"}, []string{settings["commit_delay"], settings["commit_siblings"]})
+	require.NotContains(t, serverSettings(true, 0), "commit_delay")
+	_, err = parse([]string{"--flush", "1s"}, io.Discard)
+	require.ErrorContains(t, err, "--flush is 1s; it must be from 0 to 100ms")
+}
+
+func TestTheBodyOfTheFloorOfNetHTTPIsTheDispatchers(t *testing.T) {
+	t.Parallel()
+	before, after, err := envelope("http://127.0.0.1:1/")
+	require.NoError(t, err)
+	var body struct {
+		Event struct {
+			Data struct{ New struct{ Seq int } }
+		}
+	}
+	require.NoError(t, json.Unmarshal(slices.Concat(before, appendRow(nil, 42, ""), after), &body))
+	require.Equal(t, 42, body.Event.Data.New.Seq)
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -35,17 +38,83 @@ type posts struct {
 }
 
 // httpFloor posts events with the dispatcher's own client, 100 at once, without a database.
-func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
+func (l *lab) httpFloor(ctx context.Context, p posts) (floor, error) {
 	const concurrency = 100
-	events := p.events
 	spec := trigger.DefaultSpec()
 	spec.Webhook.URL = l.receiverURL + receiver.Path(p.delay)
 	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
 	if err != nil {
-		return f, err
+		return floor{}, err
 	}
 	client := webhook.NewClient(webhook.ClientConfig{Version: "bench", Concurrency: concurrency})
 	defer client.Close()
+	return l.post(ctx, p, concurrency, func(e *webhook.Event) bool {
+		r := client.Send(ctx, endpoint, e, nil)
+		return r.Delivered()
+	})
+}
+
+// netFloor posts the same bodies with net/http's client, 64 at once, as the goals do that were set
+// before Rowhook's client became quicker than it.
+func (l *lab) netFloor(ctx context.Context, p posts) (floor, error) {
+	const concurrency = 64
+	transport := &http.Transport{MaxIdleConns: concurrency, MaxIdleConnsPerHost: concurrency}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	url := l.receiverURL + receiver.Path(p.delay)
+	before, after, err := envelope(url)
+	if err != nil {
+		return floor{}, err
+	}
+	return l.post(ctx, p, concurrency, func(e *webhook.Event) bool {
+		body := slices.Concat(before, e.New, after)
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+		if err != nil {
+			return false
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := client.Do(req)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return err == nil && resp.StatusCode == http.StatusOK
+	})
+}
+
+// envelope returns what a body has before and after the row.
+func envelope(url string) (before, after []byte, err error) {
+	spec := trigger.DefaultSpec()
+	spec.Webhook.URL = url
+	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	if err != nil {
+		return nil, nil, err
+	}
+	client := webhook.NewClient(webhook.ClientConfig{Version: "bench"})
+	defer client.Close()
+	const row = `{"the":"row"}`
+	e := event()
+	e.CreatedAt, e.New = time.Now(), []byte(row)
+	shown, err := client.Preview(endpoint, &e)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a body: %w", err)
+	}
+	before, after, ok := bytes.Cut(shown.Body, []byte(row))
+	if !ok {
+		return nil, nil, fmt.Errorf("make a body: the row is not in %s", shown.Body)
+	}
+	return before, after, nil
+}
+
+// event returns an insert of the benchmark's trigger, without an id and a row.
+func event() webhook.Event {
+	return webhook.Event{Schema: "public", Table: "orders", Trigger: "orders", Op: 'I', MaxRetries: 5}
+}
+
+// post sends events from so many goroutines, and returns what that achieves.
+func (l *lab) post(ctx context.Context, p posts, workers int, send func(*webhook.Event) bool) (f floor, err error) {
+	events := p.events
 	if err := l.receiver.Reset(ctx, events); err != nil {
 		return f, err
 	}
@@ -53,14 +122,14 @@ func (l *lab) httpFloor(ctx context.Context, p posts) (f floor, err error) {
 	var next, failed atomic.Int64
 	var all sync.WaitGroup
 	start := time.Now()
-	for range concurrency {
+	for range workers {
 		all.Go(func() {
-			e := webhook.Event{Schema: "public", Table: "orders", Trigger: "orders", Op: 'I', MaxRetries: 5}
+			e := event()
 			for seq := next.Add(1); seq <= int64(events); seq = next.Add(1) {
 				e.CreatedAt = time.Now()
 				binary.BigEndian.PutUint64(e.ID[:], uint64(seq))
 				e.New = appendRow(e.New[:0], seq, p.note)
-				if r := client.Send(ctx, endpoint, &e, nil); !r.Delivered() {
+				if !send(&e) {
 					failed.Add(1)
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,14 +46,18 @@ type lab struct {
 
 // serverSettings are those of an ordinary small server with room for WAL, so that no checkpoint
 // falls into a measurement. They do not make it less durable, unless fsync is switched off on
-// request.
-func serverSettings(fsync bool) map[string]string {
+// request. A flush takes longer by a time, as on a slower disk: whoever flushes sleeps before that, for
+// all commits that the flush is for.
+func serverSettings(fsync bool, flush time.Duration) map[string]string {
 	s := map[string]string{
 		"shared_buffers": "1GB", "max_wal_size": "8GB", "min_wal_size": "2GB", "checkpoint_timeout": "30min", "max_connections": "200",
 		"effective_cache_size": "4GB", "maintenance_work_mem": "256MB", "random_page_cost": "1.1",
 	}
 	if !fsync {
 		s["fsync"] = "off"
+	}
+	if flush > 0 {
+		s["commit_delay"], s["commit_siblings"] = strconv.FormatInt(flush.Microseconds(), 10), "0"
 	}
 	return s
 }
@@ -73,7 +78,7 @@ func openLab(ctx context.Context, opt options, out io.Writer) (l *lab, err error
 	if err := l.startReceiver(ctx); err != nil {
 		return l, err
 	}
-	if l.server, err = localpg.Start(ctx, localpg.Config{BinDir: opt.pgBin, TempDir: opt.data, Settings: serverSettings(opt.fsync)}); err != nil {
+	if l.server, err = localpg.Start(ctx, localpg.Config{BinDir: opt.pgBin, TempDir: opt.data, Settings: serverSettings(opt.fsync, opt.flush)}); err != nil {
 		return l, err
 	}
 	if l.admin, err = pgx.Connect(ctx, l.server.URL("postgres")); err != nil {

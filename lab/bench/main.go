@@ -32,7 +32,7 @@ func main() {
 type options struct {
 	quick, fsync    bool
 	delivery        bool
-	outage          time.Duration
+	outage, flush   time.Duration
 	sizes           sizes
 	only            []string
 	binary, against string
@@ -147,6 +147,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&opt.against, "against", "", "another rowhook program to measure in turn with the first")
 	f.Var(&opt.peers, "peer", "NAME=PROGRAM: another program to measure in the scenario peers, after each repetition of rowhook; may be repeated. scripts/bench --peers builds those of lab/peers")
 	f.BoolVar(&opt.fsync, "fsync", true, "let Postgres wait for the disk")
+	f.DurationVar(&opt.flush, "flush", 0, "how much longer Postgres takes for each flush to the disk (at most 100ms), to compare machines")
 	f.StringVar(&opt.data, "data", "", "directory for Postgres' temporary data (default: that of temporary files)")
 	f.StringVar(&opt.pgBin, "pg-bin", "", "directory of the PostgreSQL programs (default: the newest installed)")
 	f.StringVar(&opt.profile, "profile", "", "write CPU and allocation profiles of each dispatcher into this directory; figures are a little worse")
@@ -158,6 +159,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.DurationVar(&opt.timeout, "timeout", 90*time.Minute, "give up after this time")
 	if err := f.Parse(args); err != nil {
 		return opt, err
+	}
+	if opt.flush < 0 || opt.flush > 100*time.Millisecond {
+		return opt, fmt.Errorf("--flush is %s; it must be from 0 to 100ms", opt.flush)
 	}
 	if f.NArg() > 0 {
 		return opt, fmt.Errorf("unexpected argument %q: see --help", f.Arg(0))
@@ -206,7 +210,7 @@ func measureAll(ctx context.Context, opt options, stderr io.Writer) (r *results,
 	r = &results{
 		Started: time.Now(), Quick: opt.quick, Repeat: opt.sizes.Repeat,
 		Environment: environment{
-			CPUs: runtime.NumCPU(), CPU: cpuModel(), Kernel: kernel(), Go: runtime.Version(), Postgres: version, Fsync: opt.fsync,
+			CPUs: runtime.NumCPU(), CPU: cpuModel(), Kernel: kernel(), Go: runtime.Version(), Postgres: version, Fsync: opt.fsync, Flush: opt.flush,
 		},
 	}
 	for _, b := range l.builds {

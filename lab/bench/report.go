@@ -235,6 +235,9 @@ func headline(r *results) string {
 	if !e.Fsync {
 		fsync = "off"
 	}
+	if e.Flush > 0 {
+		fsync += fmt.Sprintf(" and flushes that take %s longer", e.Flush)
+	}
 	if r.Quick {
 		quick = ", quick sizes"
 	}

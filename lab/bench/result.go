@@ -28,6 +28,8 @@ type environment struct {
 	Go       string `json:"go"`
 	Postgres string `json:"postgres"`
 	Fsync    bool   `json:"fsync"`
+	// Flush is how much longer each flush took than the disk needs.
+	Flush time.Duration `json:"flush,omitempty"`
 }
 
 // result holds the samples of a scenario and a build, and the median of each value.

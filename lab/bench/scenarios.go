@@ -56,11 +56,15 @@ func (l *lab) scenarios() []scenario {
 }
 
 // measureDrain drains events with the full invocation log. Values: those of drain, floor (events/s
-// of the HTTP client alone), of_floor; floor_cpu and cpu (CPU seconds of everything but the
+// of the HTTP client alone), of_floor; net_floor (those of net/http's client), of_net_floor; floor_cpu and cpu (CPU seconds of everything but the
 // benchmark, for 1,000 events), cpu_of_floor. Other programs on the machine affect CPU time less
 // than rates.
 func (l *lab) measureDrain(ctx context.Context, b build) (*sample, error) {
 	floor, err := l.httpFloor(ctx, posts{events: l.sizes.HTTPFloor})
+	if err != nil {
+		return nil, err
+	}
+	net, err := l.netFloor(ctx, posts{events: l.sizes.HTTPFloor})
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +74,8 @@ func (l *lab) measureDrain(ctx context.Context, b build) (*sample, error) {
 	}
 	s.set("floor", floor.rate)
 	s.set("of_floor", s.Values["rate"]/floor.rate)
+	s.set("net_floor", net.rate)
+	s.set("of_net_floor", s.Values["rate"]/net.rate)
 	s.set("floor_cpu", floor.cpu)
 	s.set("cpu", s.Values["cpu_dispatcher"]+s.Values["cpu_postgres"]+s.Values["cpu_receiver"])
 	s.set("cpu_of_floor", floor.cpu/s.Values["cpu"])
