@@ -153,43 +153,47 @@ const (
 func (j *judging) free() []span {
 	all := natures()
 	var on []span
-	hampered := map[int][]span{}
+	for _, f := range j.faults {
+		if all[f.Kind].goesOn && !f.Began.IsZero() {
+			on = append(on, span{f.Began, f.Ended})
+		}
+	}
+	return without(merged(on), j.hampered())
+}
+
+// hampered returns the time in which every dispatcher suffered from a fault that keeps it from
+// delivering, or one did if they have several sources among them.
+func (j *judging) hampered() []span {
+	all := natures()
+	by := map[int][]span{}
 	slots := map[int]bool{}
 	for _, l := range j.listings {
 		slots[l.Slot] = true
 	}
 	for _, f := range j.faults {
-		n := all[f.Kind]
-		switch {
-		case f.Began.IsZero():
-		case n.goesOn:
-			on = append(on, span{f.Began, f.Ended})
-		case n.hampers():
-			for slot := range slots {
-				if f.strikes(slot) {
-					hampered[slot] = append(hampered[slot], span{f.Began, f.Ended.Add(hamperedFor)})
-				}
+		if n := all[f.Kind]; f.Began.IsZero() || n.goesOn || !n.hampers() {
+			continue
+		}
+		for slot := range slots {
+			if f.strikes(slot) {
+				by[slot] = append(by[slot], span{f.Began, f.Ended.Add(hamperedFor)})
 			}
 		}
-	}
-	free := merged(on)
-	if len(slots) == 0 {
-		return free
 	}
 	var every []span
 	first := true
 	for slot := range slots {
 		if j.spread { // whichever dispatcher serves the source
-			every = merged(append(every, hampered[slot]...))
+			every = merged(append(every, by[slot]...))
 			continue
 		}
 		if first {
-			every, first = merged(hampered[slot]), false
+			every, first = merged(by[slot]), false
 			continue
 		}
-		every = both(every, merged(hampered[slot]))
+		every = both(every, merged(by[slot]))
 	}
-	return without(free, every)
+	return every
 }
 
 // silence finds the longest time in which nothing was sent although events were owed and deliveries

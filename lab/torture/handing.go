@@ -41,8 +41,14 @@ type handing struct {
 // comes back long before the lease ends.
 const leaseLeft = time.Minute
 
-// handedOver counts what was handed over, and checks that none of it waited for the end of its lease.
+// cameBack is how long a dispatcher has to be free of faults until it has buried another one and has given
+// back what was handed to it. Faults count as lasting for hamperedFor longer.
+const cameBack = 8 * time.Second
+
+// handedOver counts what was handed over, and checks that none of it waited for the end of its lease where
+// a dispatcher could have buried the one that had it.
 func (j *judging) handedOver(committed map[key]*entry) {
+	hampered := j.hampered()
 	for _, h := range j.handings {
 		j.Handed++
 		if h.Taken {
@@ -63,10 +69,18 @@ func (j *judging) handedOver(committed map[key]*entry) {
 			continue
 		}
 		j.HandedLate = max(j.HandedLate, first.Sub(c.Committed))
-		if c.Committed.Add(leaseLeft).Before(h.Due) && !first.Before(h.Due) {
+		if c.Committed.Add(leaseLeft).Before(h.Due) && !first.Before(h.Due) && longest(without([]span{{c.Committed, h.Due}}, hampered)) >= cameBack {
 			j.blame(ruleLease, "event %s of %s, committed %s, lease until %s: %s", h.Event, s.trigger, c.Committed.Format("15:04:05.000"), h.Due.Format("15:04:05.000"), s)
 		}
 	}
+}
+
+// longest returns the length of the longest span.
+func longest(all []span) (most time.Duration) {
+	for _, s := range all {
+		most = max(most, s.to.Sub(s.from))
+	}
+	return most
 }
 
 // forgeEvery is the time between two forgeries. It lets the doorbell ring again meanwhile.

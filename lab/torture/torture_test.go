@@ -283,6 +283,58 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestJudgeAcceptsThatALeaseEndsWhereNoDispatcherCouldBuryAnother(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		faults  []fault
+		excused bool
+	}{
+		"the only one is stopped all the time": {[]fault{{Kind: faultPause, Slot: 0}}, true},
+		"another one is":                       {[]fault{{Kind: faultPause, Slot: 1}}, false},
+		"a fault after the other":              {[]fault{{Kind: faultPause, Slot: 0, Ended: time.Unix(-40, 0)}, {Kind: faultKill, Slot: 0, Began: time.Unix(-30, 0)}}, true},
+		"time between them":                    {[]fault{{Kind: faultPause, Slot: 0, Ended: time.Unix(-70, 0)}, {Kind: faultKill, Slot: 0, Began: time.Unix(-30, 0)}}, false},
+	} {
+		s := newStory()
+		s.ledger[0].Committed = s.at(-80_000)
+		s.handings = []handing{{Event: s.events[0], Due: s.at(4), Taken: true}}
+		s.listings = []listing{{Slot: 0}}
+		for _, f := range c.faults { // their times are in seconds from the end of the lease
+			began, ended := s.at(-90_000), s.at(0)
+			if !f.Began.IsZero() {
+				began = s.at(int(f.Began.Unix()) * 1000)
+			}
+			if !f.Ended.IsZero() {
+				ended = s.at(int(f.Ended.Unix()) * 1000)
+			}
+			s.faults = append(s.faults, &fault{Kind: f.Kind, Slot: f.Slot, Began: began, Ended: ended})
+		}
+		if v := judge(s.evidence).Violations; c.excused {
+			require.NotContains(t, v, ruleLease, name)
+		} else {
+			require.Contains(t, v, ruleLease, name)
+		}
+	}
+}
+
+func TestJudgeAcceptsThatAProbeCountsForNothingIfTheDispatcherDidNotHearItsAnswer(t *testing.T) {
+	t.Parallel()
+	i := slices.Index(triggers(), fleeting)
+	for _, c := range []struct {
+		outcome outcome
+		fault   bool
+		blamed  bool
+	}{{failed, false, false}, {delivered, false, true}, {delivered, true, false}} {
+		s := newStory()
+		s.places[i] = place{Event: s.events[i], Where: "dead", Trigger: fleeting, Op: "I", ID: s.places[i].ID, Fresh: s.places[i].Fresh, Tries: 0, Reason: "expired: it was not delivered", At: s.at(20)}
+		s.seen[s.events[i]].attempts[0].outcome = c.outcome
+		if c.fault {
+			s.faults = []*fault{{Kind: faultPause, Slot: 0, Began: s.at(0), Ended: s.at(15)}}
+		}
+		_, blamed := judge(s.evidence).Violations[ruleAttempts]
+		require.Equal(t, c.blamed, blamed, "%+v", c)
+	}
+}
+
 func TestJudgeAcceptsAFaultAsAnExcuseWhereItWasAtWork(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
