@@ -119,7 +119,8 @@ func (l *lab) orphan(ctx context.Context, f *fault) error {
 	defer w.close()
 	tx, err := w.begin(ctx)
 	if err == nil {
-		_, err = l.admin.Exec(ctx, "select setval('rowhook.handover', id) from rowhook.instance where name = $1", s.name())
+		// Those that had the slot before it may not be buried yet.
+		_, err = l.admin.Exec(ctx, "select setval('rowhook.handover', id) from rowhook.instance where name = $1 order by id desc limit 1", s.name())
 	}
 	for range 4 {
 		if err == nil {
