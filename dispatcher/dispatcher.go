@@ -273,7 +273,7 @@ func compose(cfg Config) *Dispatcher {
 		scheduler: scheduler, settler: settler, payloads: payloads, unable: unable, activity: activity, failing: failing,
 		inbox: inbox, tell: tell, log: log,
 	}
-	taker := &taker{db: db, self: self, scheduler: scheduler, sender: sender, inbox: inbox, tell: tell, log: log, signal: make(chan struct{}, 1)}
+	taker := &taker{db: db, self: self, pulse: pulse, scheduler: scheduler, sender: sender, inbox: inbox, tell: tell, log: log, signal: make(chan struct{}, 1)}
 	inbox.taker = taker
 	orderer := newOrderer(db, self, scheduler, pulse, tell, log)
 	orderer.sender, orderer.settler = sender, settler

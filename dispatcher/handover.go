@@ -23,6 +23,7 @@ import (
 type taker struct {
 	db        *database
 	self      *identity
+	pulse     *pulse
 	scheduler *scheduler
 	sender    *sender
 	inbox     *inbox
@@ -190,7 +191,16 @@ func (t *taker) take(ctx context.Context, announced []handed) error {
 			t.inbox.askReload()
 		}
 	}
+	t.missed()
 	return nil
+}
+
+// missed has this instance beat if that may be why it was not given what was handed over to it. It looks again
+// when it has.
+func (t *taker) missed() {
+	if !t.pulse.isFresh(time.Now()) {
+		t.pulse.poke()
+	}
 }
 
 // lookForOthers takes what was handed over to this instance without an announcement that it has read,

@@ -98,3 +98,14 @@ func TestAnnouncementsAreReadOrRefused(t *testing.T) {
 		require.False(t, ok, payload)
 	}
 }
+
+func TestWhoIsNotGivenWhatWasHandedOverBeatsIfItsBeatIsOld(t *testing.T) {
+	t.Parallel()
+	for age, pokes := range map[time.Duration]int{0: 0, queue.LockLostAfter: 1} {
+		p := newPulse(nil, nil, nil, nil)
+		p.epoch = time.Now().Add(-time.Minute)
+		p.beaten(time.Now().Add(-age))
+		(&taker{pulse: p}).missed()
+		require.Len(t, p.pokes, pokes, "its beat is %s old", age)
+	}
+}
