@@ -87,8 +87,8 @@ func (s *Sink) judge(w http.ResponseWriter, r *http.Request, e *Delivery) (respo
 	}
 	b, rolls := s.behaviour(e, rule)
 	act := s.decide(e, b, rule, rolls)
-	recorded := s.finish(*e)
-	return func() { act.respond(w, r, b, s.rules.standing(recorded, rule)) }, b.Delay
+	s.finish(e)
+	return func() { act.respond(w, r, b, s.rules.standing(e, rule)) }, b.Delay
 }
 
 // listFailed responds that some events of a batch have failed.

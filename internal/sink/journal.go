@@ -49,10 +49,17 @@ func (j *journal) arrive(d *Delivery, rule *activeRule) (step int) {
 	return int(c.under)
 }
 
-// settle counts the response. The caller holds the mutex.
-func (j *journal) settle(d *Delivery, status int) {
+// settle counts the response, and keeps the delivery: whoever sees it in the counts of responses
+// finds it, too. d does not change any more. The caller holds the mutex.
+func (j *journal) settle(d *Delivery, status int, limit limits) {
 	d.Status = status
-	cut := status == 0 && d.reused
+	j.judge(d)
+	j.add(d, limit)
+}
+
+// judge counts the response to d.
+func (j *journal) judge(d *Delivery) {
+	cut := d.Status == 0 && d.reused
 	if d.Accepted() {
 		j.counts.Accepted++
 	} else {
@@ -70,10 +77,11 @@ func (j *journal) settle(d *Delivery, status int) {
 	j.seen.store(key, c)
 }
 
-// reject counts a request that was refused. Of an event it counts as an attempt.
-func (j *journal) reject(d *Delivery, isEvent bool) {
+// reject counts and keeps a request that was refused. Of an event it counts as an attempt.
+func (j *journal) reject(d *Delivery, isEvent bool, limit limits) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	defer j.add(d, limit)
 	j.counts.Requests++
 	j.counts.Rejected++
 	if !isEvent {
@@ -88,10 +96,8 @@ func (j *journal) reject(d *Delivery, isEvent bool) {
 	}
 }
 
-// add gives d its sequence number and keeps it.
+// add gives d its sequence number and keeps it. The caller holds the mutex.
 func (j *journal) add(d *Delivery, limit limits) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	j.sequence++
 	d.Sequence = j.sequence
 	j.kept = append(j.kept, d)

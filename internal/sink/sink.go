@@ -151,8 +151,8 @@ func (s *Sink) receive(w http.ResponseWriter, r *http.Request, d Delivery) {
 	}
 	b, rolls := s.behaviour(&d, rule)
 	act := s.decide(&d, b, rule, rolls)
-	recorded := s.finish(d)
-	act.respond(w, r, b, s.rules.standing(recorded, rule))
+	s.finish(&d)
+	act.respond(w, r, b, s.rules.standing(&d, rule))
 }
 
 type connectionKey struct{}
@@ -232,8 +232,8 @@ func (s *Sink) reject(w http.ResponseWriter, d Delivery, p *webapi.Problem) {
 	if !isEvent {
 		d.Signature = presence(d.Header)
 	}
-	s.journal.reject(&d, isEvent)
-	s.finish(d)
+	s.journal.reject(&d, isEvent, s.limits())
+	s.finish(&d)
 	w.Header().Set("X-Content-Type-Options", "nosniff") // the body may have text of the sender
 	p.Write(w)
 }
@@ -246,13 +246,13 @@ func noEventRemedy(path string) string {
 	return "POST is for events; to ask the receiver use GET /deliveries, POST /verify or PUT /behaviour"
 }
 
-// decide counts the delivery and returns the response to it.
+// decide counts and keeps the delivery, and returns the response to it.
 func (s *Sink) decide(d *Delivery, b Behaviour, rule *activeRule, rolls *dice) action {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
 	step := s.journal.arrive(d, rule)
 	act := b.decide(step, rolls)
-	s.journal.settle(d, act.status)
+	s.journal.settle(d, act.status, s.limits())
 	return act
 }
 
@@ -270,9 +270,9 @@ func (s *Sink) relay(w http.ResponseWriter, r *http.Request, d Delivery) {
 func (s *Sink) record(d *Delivery, response Response) {
 	d.Note = response.Note
 	s.journal.mu.Lock()
-	s.journal.settle(d, response.Status)
+	s.journal.settle(d, response.Status, s.limits())
 	s.journal.mu.Unlock()
-	s.finish(*d)
+	s.finish(d)
 }
 
 func (r *Response) write(w http.ResponseWriter) {
@@ -286,9 +286,8 @@ func (r *Response) write(w http.ResponseWriter) {
 	_, _ = w.Write(r.Body)
 }
 
-// finish keeps and prints a delivery, calls OnDelivery, and wakes those who wait. It returns the
-// delivery that is kept.
-func (s *Sink) finish(d Delivery) *Delivery {
+// limits returns what the journal keeps.
+func (s *Sink) limits() limits {
 	limit := limits{deliveries: s.Keep, bytes: s.KeepBytes}
 	if limit.deliveries == 0 {
 		limit.deliveries = DefaultKeep
@@ -296,18 +295,21 @@ func (s *Sink) finish(d Delivery) *Delivery {
 	if limit.bytes == 0 {
 		limit.bytes = DefaultKeepBytes
 	}
-	s.journal.add(&d, limit)
+	return limit
+}
+
+// finish prints a delivery that the journal holds, calls OnDelivery, and wakes those who wait.
+func (s *Sink) finish(d *Delivery) {
 	if s.Out != nil {
-		text := s.Format.text(&d)
+		text := s.Format.text(d)
 		s.print.Lock()
 		_, _ = s.Out.Write(text)
 		s.print.Unlock()
 	}
 	if s.OnDelivery != nil {
-		s.OnDelivery(d)
+		s.OnDelivery(*d)
 	}
 	s.journal.announce()
-	return &d
 }
 
 // Counts returns the present counts.

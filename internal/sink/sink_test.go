@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -372,6 +373,28 @@ func TestWaitReturnsOnceEnoughArrived(t *testing.T) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	require.ErrorContains(t, s.Wait(ended, func(Counts) bool { return false }), "so far {Requests:3")
+}
+
+// Who has waited for so many looks at the deliveries next.
+func TestWhatIsCountedIsListed(t *testing.T) {
+	t.Parallel()
+	s := &Sink{Behaviour: Behaviour{FailRate: 0.3}}
+	sender := start(t, s)
+	const senders, each = 8, 25
+	var all sync.WaitGroup
+	for n := range byte(senders) {
+		all.Go(func() {
+			for range each {
+				_ = sender.send("/", event(n))
+			}
+		})
+	}
+	for counted := 0; counted < senders*each; {
+		v := s.journal.all()
+		counted = v.counts.Accepted + v.counts.Failed
+		require.Len(t, v.deliveries, counted)
+	}
+	all.Wait()
 }
 
 func TestServeEndsWithItsContextAndCutsWhatHangs(t *testing.T) {
