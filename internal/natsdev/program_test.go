@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -161,12 +162,22 @@ triggers:
 	if _, err := os.Stat(psql); err != nil {
 		t.Skip("there is no psql beside the PostgreSQL of the tests")
 	}
-	script := psql + ` -qc "insert into orders values (7, 'a.b')" && i=0 && until ` + psql + ` -Atc "select count(*) from rowhook.event_archive" | grep -q 1 || [ $i -gt 200 ]; do i=$((i+1)); sleep 0.05; done; sleep 1; echo "$ROWHOOK_NATS_URL"`
-	code, stdout, stderr := run(t, with(), []string{"ROWHOOK_POSTGRES_BIN=" + os.Getenv(pgtest.EnvBinDir)}, "dev", "-f", file, "--init", tables, "--nats", "--show", "--", "sh", "-c", script)
-	require.Zero(t, code, stderr)
-	require.Contains(t, stdout, "nats://127.0.0.1:")
-	require.Regexp(t, `published  shop\.a%2Eb\.placed-7  [0-9a-f-]{36}`, stderr)
-	require.Contains(t, stderr, `{"order":7}`)
+	shown := filepath.Join(dir, "shown")
+	script := psql + ` -qc "insert into orders values (7, 'a.b')" && until [ -e "` + shown + `" ]; do sleep 0.05; done; echo "$ROWHOOK_NATS_URL"`
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var out, log output
+	ended := make(chan int, 1)
+	go func() {
+		ended <- cli.RunWith(ctx, with(), []string{"dev", "-f", file, "--init", tables, "--nats", "--show", "--", "sh", "-c", script},
+			[]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "ROWHOOK_POSTGRES_BIN=" + os.Getenv(pgtest.EnvBinDir)}, strings.NewReader(""), &out, &log)
+	}()
+	line := regexp.MustCompile(`published  shop\.a%2Eb\.placed-7  [0-9a-f-]{36}`)
+	require.Eventually(t, func() bool { return line.MatchString(log.String()) }, 2*time.Minute, 50*time.Millisecond)
+	require.NoError(t, os.WriteFile(shown, nil, 0o600))
+	require.Zero(t, <-ended, log.String())
+	require.Contains(t, out.String(), "nats://127.0.0.1:")
+	require.Contains(t, log.String(), `{"order":7}`)
 }
 
 // TestRunPublishesForEachSource runs a dispatcher of two databases.
