@@ -39,7 +39,7 @@ func newFixture(t *testing.T, change ...func(*server.Options)) *fixture {
 func (f *fixture) spec(name string, change ...func(*trigger.Spec)) trigger.Spec {
 	s := dispatchtest.Spec(name, "http://127.0.0.1", func(s *trigger.Spec) {
 		s.Webhook = trigger.Webhook{}
-		s.NATS = trigger.NATS{URL: f.server.url(), Subject: name + ".${new.id ?? 'none'}", Timeout: trigger.Duration(5 * time.Second)}
+		s.NATS = trigger.NATS{URL: f.server.url(), Subject: name + ".${new.id ?? 'none'}", Timeout: trigger.Duration(patience)}
 		s.Retry.Interval, s.Retry.Backoff, s.Retry.Limit = trigger.Duration(100*time.Millisecond), trigger.BackoffFixed, 1000
 	})
 	for _, c := range change {
