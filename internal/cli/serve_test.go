@@ -58,10 +58,11 @@ func TestRunServesHealthMetricsAndOperations(t *testing.T) {
 
 	code, _, stderr := rowhook(t, env, "healthcheck", "--http", "0.0.0.0:"+port)
 	require.Zero(t, code, stderr)
-	status, text := ask(t, "GET", address, "/metrics", readToken, "")
-	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, text, `rowhook_attempts_total{outcome="delivered",trigger="order_changed"} 1`)
-	status, text = ask(t, "GET", address, "/api/v1/status", readToken, "")
+	require.Eventually(t, func() bool { // the receiver has it before the answer is counted
+		status, text := ask(t, "GET", address, "/metrics", readToken, "")
+		return status == http.StatusOK && strings.Contains(text, `rowhook_attempts_total{outcome="delivered",trigger="order_changed"} 1`)
+	}, patience, tick)
+	status, text := ask(t, "GET", address, "/api/v1/status", readToken, "")
 	require.Equal(t, http.StatusOK, status, text)
 	require.True(t, json.Valid([]byte(text)))
 	status, _ = ask(t, "POST", address, "/api/v1/pause", readToken, `{"all": true}`)
