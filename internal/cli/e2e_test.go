@@ -259,8 +259,8 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
 	db.Exec(t, orders)
-	s, url := receiver(t)
-	s.Behaviour.Hang = true
+	s := &sink.Sink{Behaviour: sink.Behaviour{Hang: true}}
+	url := serve(t, s)
 	p := start(t, database(db.URL()), "run", "-f", ordersConfig(t, url), "--grace-period", "1h")
 	p.stderr.waitFor(t, "ready")
 	db.Exec(t, "insert into orders values (1, 1, 'a')")
@@ -290,8 +290,8 @@ func TestJSONLogsAreObjectsAndTellOfEachFailedAttempt(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
 	db.Exec(t, orders)
-	s, url := receiver(t)
-	s.Behaviour.Fail = 1
+	s := &sink.Sink{Behaviour: sink.Behaviour{Fail: 1}}
+	url := serve(t, s)
 	p := start(t, append(database(db.URL()), "ROWHOOK_LOG_FORMAT=json"), "run", "-f", ordersConfig(t, url))
 	p.stderr.waitFor(t, `"ready"`)
 	db.Exec(t, "insert into orders values (1, 1, 'a')")

@@ -17,6 +17,7 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 	"github.com/rowhook/rowhook/internal/pgtest"
 	"github.com/rowhook/rowhook/internal/queue"
+	"github.com/rowhook/rowhook/internal/sink"
 	"github.com/rowhook/rowhook/sqlschema"
 )
 
@@ -50,8 +51,8 @@ func TestAnOperatorSeesAndMendsAnOutageWithoutSQL(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewEmpty(t)
 	db.Exec(t, orders)
-	s, url := receiver(t)
-	s.Behaviour.Fail = 1 // the first attempt of each event
+	s := &sink.Sink{Behaviour: sink.Behaviour{Fail: 1}} // the first attempt of each event
+	url := serve(t, s)
 	env := database(db.URL())
 	file := manualConfig(t, url)
 	run := start(t, env, "run", "-f", file)
