@@ -96,7 +96,7 @@ func TestEventsOfAnEndpointThatFailsWaitWhileOneAtATimeProbesIt(t *testing.T) {
 	require.Equal(t, 500, b.receiver.unique("orders"))
 	require.Zero(t, one[int](t, conn, deadRows))
 	eventually(t, conn, 0, healthRows)
-	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "has recovered") }, patience, 10*time.Millisecond)
+	d.says(t, "has recovered")
 	require.Equal(t, 1, strings.Count(d.log.String(), "an endpoint fails"))
 	require.Contains(t, d.log.String(), "answered 503")
 	require.Less(t, strings.Count(d.log.String(), "\n"), 20)

@@ -88,6 +88,12 @@ func (b *fixture) start(t *testing.T, change ...func(*dispatcher.Config)) *runni
 	return &running{b.Run(t, append([]func(*dispatcher.Config){logged}, change...)...), log}
 }
 
+// says waits until the log has a text. A line may come after what it tells of.
+func (r *running) says(t *testing.T, text string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(r.log.String(), text) }, patience, 5*time.Millisecond, text)
+}
+
 // delivery is one request that the receiver got.
 type delivery struct {
 	path   string

@@ -88,7 +88,7 @@ create trigger refuse before insert on rowhook.event_archive for each row execut
 			require.Len(t, b.receiver.on("orders"), 50)
 			require.Equal(t, 1, one[int](t, conn, "select count(*) from rowhook.dead_letter"), "dead letters are kept")
 			require.Equal(t, 0, one[int](t, conn, "select count(*) from rowhook.event_archive"))
-			require.Contains(t, r.log.String(), "history can't be written")
+			r.says(t, "history can't be written")
 			require.Contains(t, r.Stats().History, c.why)
 			if name != "it is gone" { // which is an error of status
 				require.Contains(t, b.warned(t, "no_history"), c.why)

@@ -53,13 +53,13 @@ func TestARateOfAllSourcesIsHeldByOneOfThem(t *testing.T) {
 
 	away.Store(true)
 	b.Exec(t, "insert into paced (n) values (41)")
-	require.Eventually(t, func() bool { return strings.Contains(us.log.String(), "main is nowhere") }, patience, 20*time.Millisecond)
+	us.says(t, "main is nowhere")
 	require.Len(t, a.receiver.on("paced"), 80, "its event waits")
 	a.Exec(t, "insert into paced (n) values (41)")
 	a.receiver.await(t, "paced", 81) // that of the holder does not
 	away.Store(false)
 	a.receiver.await(t, "paced", 82)
-	require.Eventually(t, func() bool { return strings.Contains(us.log.String(), "planned again") }, patience, 20*time.Millisecond)
+	us.says(t, "planned again")
 	require.Equal(t, 1, strings.Count(us.log.String(), "main is nowhere"), "it is said once")
 }
 

@@ -98,7 +98,7 @@ func TestATriggerWaitsForAFileAndGoesOnWhenItIsThere(t *testing.T) {
 	b.receiver.await(t, "orders", 2)
 	b.settled(t)
 	require.Equal(t, 2, one[int](t, b.Conn(t), "select count(*) from rowhook.event_archive a join rowhook.trigger t on t.id = a.trigger_id where t.name = 'orders' and a.tries = 1"))
-	require.Contains(t, r.log.String(), "can send a trigger's events again")
+	r.says(t, "can send a trigger's events again")
 }
 
 func TestWhatADispatcherDoesNotGiveOutIsSentNowhere(t *testing.T) {
@@ -242,7 +242,8 @@ func TestABrokenEndpointForTokensBurnsNoEventsAndHoldsNoOtherTrigger(t *testing.
 	eventually(t, conn, true, "select exists (select from rowhook.health where target like 'trigger%' and state <> 'ok')")
 	b.Exec(t, "insert into fine default values")
 	b.receiver.await(t, "fine", 1)
-	require.Equal(t, string(webhook.KindToken), one[string](t, conn, "select distinct error_kind from rowhook.invocation_log where error_kind is not null"))
+	// The attempts are written by another session than the health of their endpoint.
+	eventually(t, conn, string(webhook.KindToken), "select coalesce(string_agg(distinct error_kind, ' '), '') from rowhook.invocation_log")
 	require.Contains(t, one[string](t, conn, "select error from rowhook.invocation_log where error_kind = 'token' limit 1"), "token: "+tokens.URL+" answered 503")
 	issuer.down.Store(false)
 	b.receiver.await(t, "orders", 30)
