@@ -80,7 +80,7 @@ func TestEventsThatWaitForTheirRateCountAsWaiting(t *testing.T) {
 	b := newFixture(t)
 	b.watch(t, "orders", rateOf("5/s", 1))
 	b.start(t)
-	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 100)")
+	b.Exec(t, "insert into orders (v) select 'x' from generate_series(1, 300)")
 	conn := b.Conn(t)
 	eventually(t, conn, true, "select exists (select from rowhook.instance where (trouble #>> '{paced,orders,events}')::integer > 5)")
 	claimed := one[int](t, conn, "select count(*)::integer from rowhook.event_log where claimed_by is not null")

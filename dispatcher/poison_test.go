@@ -285,7 +285,10 @@ func TestAnEventIsSentAloneWhenTheOutcomesOfTheOthersAreWritten(t *testing.T) {
 	require.NoError(t, err)
 	b.start(t)
 	b.receiver.await(t, "orders", 1)
-	require.Never(t, func() bool { return len(b.receiver.on("orders")) > 1 }, 300*time.Millisecond, 10*time.Millisecond) // less than aloneWithin
+	require.Never(t, func() bool { // on a busy machine aloneWithin may pass meanwhile
+		all := b.receiver.on("orders")
+		return len(all) > 1 && all[1].at.Sub(all[0].at) < time.Second
+	}, 300*time.Millisecond, 10*time.Millisecond)
 	require.NoError(t, tx.Commit(t.Context()))
 	b.receiver.await(t, "orders", 2)
 	b.settled(t)

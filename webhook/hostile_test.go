@@ -231,7 +231,7 @@ func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
 	} {
 		for _, way := range ways() {
 			t.Run(name+way.name, func(t *testing.T) {
-				ep := way.of(endpoint(t, trigger.Webhook{URL: c.url, Timeout: trigger.Duration(10 * time.Second)}))
+				ep := way.of(endpoint(t, trigger.Webhook{URL: c.url, Timeout: trigger.Duration(2 * time.Minute)}))
 				client := newClient(t, c.config)
 				var before, after runtime.MemStats
 				runtime.GC()
@@ -243,7 +243,7 @@ func TestAResponseCostsNoMoreThanItsLimit(t *testing.T) {
 				// A byte that is not UTF-8 becomes three.
 				require.LessOrEqual(t, len(r.Body), DefaultKeepBody*3)
 				require.LessOrEqual(t, len(r.Header), 2*maxHeaderBytes)
-				require.Less(t, r.Duration, 5*time.Second, "it is left long before its timeout")
+				require.Less(t, r.Duration, time.Minute, "it is left long before its timeout")
 				require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "bytes allocated, the receiver's own among them")
 			})
 		}
