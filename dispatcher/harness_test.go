@@ -180,20 +180,27 @@ func (r *receiver) on(path string) (out []delivery) {
 	return out
 }
 
-// await waits for n deliveries to a path and returns them.
+// await waits for n deliveries to a path and returns them. It waits for each of them anew, so that many
+// have more time than one.
 func (r *receiver) await(t *testing.T, path string, n int) []delivery {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout, before := time.NewTimer(patience), 0
+	defer timeout.Stop()
 	for {
 		r.mu.Lock()
 		changed := r.changed
 		r.mu.Unlock()
-		if got := r.on(path); len(got) >= n {
+		got := r.on(path)
+		if len(got) >= n {
 			return got
+		}
+		if len(got) > before {
+			timeout.Reset(patience)
+			before = len(got)
 		}
 		select {
 		case <-changed:
-		case <-timeout:
+		case <-timeout.C:
 			t.Fatalf("%d deliveries to %s, want %d", len(r.on(path)), path, n)
 		}
 	}
