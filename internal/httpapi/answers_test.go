@@ -261,7 +261,7 @@ func TestWhatIsWrongIsSaidAsAProblem(t *testing.T) {
 
 func TestADatabaseThatIsLateOrAwayIsSaid(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, func(c *httpapi.Config) { c.Timeout = 300 * time.Millisecond })
+	d := newDesk(t, func(c *httpapi.Config) { c.Timeout = 5 * time.Second })
 	tx, err := d.Conn(t).Begin(t.Context())
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "lock table rowhook.trigger in access exclusive mode")
