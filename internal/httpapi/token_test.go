@@ -77,7 +77,7 @@ func TestATokenEndsWhenItIsRemovedOrItsTimeHasCome(t *testing.T) {
 	t.Parallel()
 	d := newNamedDesk(t)
 	removed := d.add(t, "removed", access.Payloads, time.Time{})
-	soon := d.add(t, "soon", access.Payloads, time.Now().Add(3*time.Second))
+	soon := d.add(t, "soon", access.Payloads, time.Now().Add(10*time.Second)) // after the streams are open
 	narrowed := d.add(t, "narrowed", access.Payloads, time.Time{})
 	stays := d.add(t, "stays", access.Payloads, time.Time{})
 

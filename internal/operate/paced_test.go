@@ -9,10 +9,10 @@ import (
 	"github.com/rowhook/rowhook/internal/operate"
 )
 
-// register adds an instance with a trouble of this JSON form.
+// register adds an instance with a trouble of this JSON form. It lives as long as the test.
 func (d *desk) register(t *testing.T, id int, trouble string) {
 	t.Helper()
-	d.do(t, "insert into rowhook.instance (id, name, version, listens, seen_at, trouble) values ($1, 'x', 'v', false, now(), $2)", id, trouble)
+	d.do(t, "insert into rowhook.instance (id, name, version, listens, seen_at, trouble) values ($1, 'x', 'v', false, now() + interval '1 hour', $2)", id, trouble)
 }
 
 func TestStatusDrainAndCancelCountWhatWaitsForItsRateAsWaiting(t *testing.T) {

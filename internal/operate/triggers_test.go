@@ -46,7 +46,7 @@ func TestTriggersSayWhatIsAppliedAndHowItIsDoing(t *testing.T) {
 	d.do(t, `insert into rowhook.activity (minute, trigger_id, instance_id, delivered, failed, died, latency, error_at, error)
 		select date_trunc('minute', now()) - n * interval '1 minute', $1, 9, d, f, 0, array_fill(0, array[$2::integer]), case when f > 0 then now() - n * interval '1 minute' end, 'answered 500'
 		  from (values (9, 0, 5), (7, 3, 1), (5, 0, 2), (2, 0, 2)) as a (n, d, f)`, id("failing"), queue.LatencyBuckets)
-	d.do(t, `insert into rowhook.instance (id, name, version, listens, seen_at, trouble) values (99, 'host:1', 'v', false, now(), '{"unable": {"unable": "no HOST"}}')`)
+	d.do(t, `insert into rowhook.instance (id, name, version, listens, seen_at, trouble) values (99, 'host:1', 'v', false, now() + interval '1 hour', '{"unable": {"unable": "no HOST"}}')`)
 	d.wait(t, "gone", 2)
 	d.Apply(t, specs[0], specs[1], specs[4], specs[5], specs[6])
 	d.do(t, "alter table uncaptured disable trigger all")
