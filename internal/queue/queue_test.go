@@ -472,6 +472,7 @@ func TestLookFindsInstancesThatHoldNoLock(t *testing.T) {
 	for id, listens := range map[int32]bool{5: true, 6: true, 7: false} {
 		require.NoError(t, queue.Register(t.Context(), q.conn, id, fmt.Sprint("i", id), "v", listens))
 	}
+	q.Exec(t, "update rowhook.instance set seen_at = seen_at + interval '1 hour'") // for as long as the test takes
 	w, err := queue.ReadWatch(t.Context(), q.conn)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []int32{5, 6, 7}, w.Alive, "who has just registered may still open its session")
@@ -529,12 +530,18 @@ func TestNothingIsTakenByAnInstanceThatOthersMayTakeForDead(t *testing.T) {
 		require.Len(t, others, len(announced))
 		return len(others)
 	}
+	beats := func() { // for as long as the test takes
+		require.Equal(t, 1, q.count(t, "rowhook.instance where seen_at > now() - interval '1 minute'"))
+		q.Exec(t, "update rowhook.instance set seen_at = now() + interval '1 hour'")
+	}
+	beats()
 	require.Equal(t, 1, taken())
-	q.Exec(t, "update rowhook.instance set seen_at = now() - interval '"+queue.LockLostAfter.String()+"'")
+	q.Exec(t, "update rowhook.instance set seen_at = now() - interval '1 hour'")
 	require.Zero(t, taken())
 	registered, err := queue.Beat(t.Context(), q.conn, 6, true)
 	require.NoError(t, err)
 	require.True(t, registered)
+	beats()
 	require.Equal(t, 1, taken())
 }
 
