@@ -85,6 +85,24 @@ func TestSingleRowsAreHandedOverAndNotClaimed(t *testing.T) {
 	require.Equal(t, []int{5, 5}, []int{tries, attempts})
 }
 
+// The owner of the table is not trusted, so another function writes for the capture.
+func TestSingleRowsOfATableOfAnUntrustedOwnerAreHandedOver(t *testing.T) {
+	t.Parallel()
+	b := newFixture(t)
+	owner, _ := b.Role(t)
+	b.Table(t, "orders")
+	b.Exec(t, "alter table orders owner to "+owner)
+	b.apply(t, b.Spec("orders"))
+	_, h := b.startHanded(t)
+	for _, sql := range []string{"insert into orders (v) values ('x')", "update orders set v = 'y'", "delete from orders", "insert into orders (v) values ('a'), ('b')"} {
+		b.Exec(t, sql)
+	}
+	b.receiver.await(t, "orders", 5)
+	b.settled(t)
+	require.EqualValues(t, 3, h.n.Load())
+	require.Len(t, b.receiver.on("orders"), 5)
+}
+
 func TestWhatIsNotSentAtOnceIsNotHandedOver(t *testing.T) {
 	t.Parallel()
 	b := newFixture(t)

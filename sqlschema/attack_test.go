@@ -276,6 +276,63 @@ func TestTheOwnerOfAWatchedTableActsOnItsOwnEventsAlone(t *testing.T) {
 	require.Equal(t, []string{`t I null {"a":3,"b":"z"}`}, a.take(t), "the next apply puts it right")
 }
 
+// TestTheOwnerOfAWatchedTableChoosesNothingOfAHandOver calls the function by which captures of her table
+// hand over, with all that she can make.
+func TestTheOwnerOfAWatchedTableChoosesNothingOfAHandOver(t *testing.T) {
+	t.Parallel()
+	a := newAttack(t)
+	eve, _ := a.Role(t)
+	a.do(t, "create table eves (a int, b text); alter table eves owner to "+eve)
+	a.apply(t, all("victim", "victim"), all("shared", "shared"), all("t", "mallory.t"), all("eves", "eves"))
+	a.take(t)
+	a.awake(t)
+	for _, sql := range []string{
+		"select rowhook.payload_1('I', null, '{}', null, null)", "select rowhook.payload_4('I', null, '{}', null, null)",
+		"select * from rowhook.handover", "select last_value from rowhook.handover", "select setval('rowhook.handover', 8)", "select nextval('rowhook.handover')",
+		"insert into rowhook.inbox_3 (id, trigger_id, op, claimed_by) values (gen_random_uuid(), 3, 'I', 8)",
+		"insert into rowhook.inbox_3 (id, trigger_id, op, claim, tries) values (gen_random_uuid(), 3, 'I', 1, 1)",
+		`create or replace function rowhook.payload_3(op "char", old json, new json, session json, trace json) returns boolean language sql return true`,
+		`create function rowhook.payload_3(op text, old json, new json, session json, trace json) returns boolean language sql return true`,
+		`alter function rowhook.payload_3("char", json, json, json, json) security invoker`, `alter function rowhook.payload_3("char", json, json, json, json) reset all`,
+		`drop function rowhook.payload_3("char", json, json, json, json)`,
+	} {
+		a.refused(t, sql, "does not exist")
+	}
+	a.mallory.do(t, `grant execute on function rowhook.payload_3("char", json, json, json, json) to public`) // the server warns that she has nothing to grant
+	require.Equal(t, "{postgres,"+a.name+"}", a.scalar(t, "select array_agg(x.grantee::regrole order by x.grantee) from pg_proc p, aclexplode(p.proacl) x where proname = 'payload_3' and pronargs = 5"))
+	const hand = "select rowhook.payload_3(%s, null, %s, null, null)"
+	for op, handed := range map[string]string{"'I'": "true", "'U'": "true", "'D'": "true", "'M'": "false", "'T'": "false", "'x'": "false", "''": "false", "null": "false"} {
+		require.Equal(t, handed, a.mallory.scalar(t, fmt.Sprintf(hand, op, "'{}'")), op)
+	}
+	require.Equal(t, "3 handed", a.recordedAs(t))
+	// Her session and her types bring no code along: casts to json run as her, before the call.
+	a.mallory.do(t, hostileTypes, `create function mallory.t_json(mallory.t) returns json language plpgsql as $$ begin perform mallory.spring('row'); return '{}'; end $$`,
+		`create cast (mallory.t as json) with function mallory.t_json(mallory.t) as implicit`,
+		`create function mallory.eq("char", "char") returns boolean language plpgsql as $$ begin perform mallory.spring('='); return true; end $$`,
+		`create operator mallory.= (function = mallory.eq, leftarg = "char", rightarg = "char")`,
+		`create function mallory.eq(bigint, int) returns boolean language plpgsql as $$ begin perform mallory.spring('='); return true; end $$`,
+		`create operator mallory.= (function = mallory.eq, leftarg = bigint, rightarg = int)`,
+		`create operator mallory.> (function = mallory.eq, leftarg = bigint, rightarg = int)`,
+		`create function mallory.pg_notify(text, text) returns void language plpgsql as $$ begin perform mallory.spring('pg_notify'); end $$`,
+		`create temp table event_log (like mallory.t)`, `create temp sequence handover`, `create temp sequence doorbell`, `select setval('pg_temp.handover', 8)`,
+		`create function pg_temp.uuid7() returns uuid language plpgsql as $$ begin perform mallory.spring('uuid7'); return null; end $$`,
+		`set search_path = pg_temp, mallory, rowhook, public, pg_catalog`, `set plpgsql.extra_errors = 'all'`,
+		`set rowhook.handed = ''`, fmt.Sprintf(hand, "'I'", "null::mallory.t"), fmt.Sprintf(hand, "'T'", "'{}'"), hostileRow)
+	require.Equal(t, "2 handed", a.recordedAs(t))
+	require.Empty(t, a.trapped(t))
+	require.Equal(t, "8", a.mallory.scalar(t, "select count(*) from generate_series(1, 100) where rowhook.payload_3('I', null, '{}', null, null)"))
+	a.take(t)
+	// Nor does a refused trigger, or silence, change by what she says.
+	for _, sql := range []string{"select setval('rowhook.doorbell', 9)", "select setval('rowhook.handover', 0)"} {
+		a.awake(t)
+		a.do(t, sql)
+		require.Equal(t, "false", a.mallory.scalar(t, fmt.Sprintf(hand, "'I'", "'{}'")))
+	}
+	a.awake(t, 3)
+	require.Equal(t, "false", a.mallory.scalar(t, fmt.Sprintf(hand, "'I'", "'{}'")))
+	require.Empty(t, a.take(t))
+}
+
 // TestWhatRunsInAWriteRunsAsTheWriter puts mallory's code in every place of her table where
 // Postgres runs code at a write.
 func TestWhatRunsInAWriteRunsAsTheWriter(t *testing.T) {

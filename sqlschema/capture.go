@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"github.com/rowhook/rowhook/internal/pg"
 	"github.com/rowhook/rowhook/trigger"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -266,7 +265,13 @@ var errChangedByHand = errors.New("derive a capture function: the definition of 
 // createCapture derives a trigger's own capture function from the definition of rowhook.capture, so
 // that its text exists once. path is the search_path of the user, for a when at commit.
 func createCapture(spec *trigger.Spec, rel *relation, of own, definition, path string) (string, error) {
-	if !handsOver(spec, rel) {
+	switch {
+	case asksToHandOver(spec, rel, definition):
+		var err error
+		if definition, err = handingCapture(definition, of); err != nil {
+			return "", err
+		}
+	case !handsOver(spec):
 		definition = handover.ReplaceAllString(definition, "")
 	}
 	if atCommit(spec) {
@@ -317,17 +322,6 @@ func createCapture(spec *trigger.Spec, rel *relation, of own, definition, path s
 	return definition, nil
 }
 
-// handsOver reports whether captures hand events over. An event with an order or a delay is not sent at
-// once, and one at commit is not known when it is written first. What writes through a view is
-// another role's, which must not choose who has an event.
-func handsOver(s *trigger.Spec, rel *relation) bool {
-	return !atCommit(s) && !ordered(s) && s.Delay == 0 && !s.On.Truncate && !guarded(s, rel)
-}
-
-// handover is the part of rowhook.capture by which events are handed over. Before version 8 of the
-// schema it has none.
-var handover = regexp.MustCompile(`(?s)  -- Hand-over begins\.\n.*?  -- Hand-over ends\.\n`)
-
 // createInbox returns the statement that makes the view for the events of one trigger. The only
 // right on the view that is ever granted is to insert, so it shows nothing. It writes as the role
 // that owns the view.
@@ -359,12 +353,15 @@ func triggerDigest(spec *trigger.Spec, rel *relation, of own, relationID int32, 
 }
 
 // functionDigest is triggerDigest for the functions of a trigger.
-func functionDigest(spec *trigger.Spec, rel *relation, of own, definition string) string {
+func functionDigest(spec *trigger.Spec, rel *relation, of own, relationID int32, definition string) string {
 	runner := ""
 	if guarded(spec, rel) {
 		runner = rel.Owner
 	}
 	parts := []string{definition, runner, strings.Join(spec.Payload.Columns, "\x00"), columnNumbers(rel, spec.Payload.Columns)}
+	if asksToHandOver(spec, rel, definition) {
+		parts = append(append(parts, createHanding(of, relationID)), handingParts(of)...)
+	}
 	parts = append(parts, payloadDigest(spec, rel)...)
 	for _, c := range rel.virtualColumns() {
 		parts = append(parts, strconv.Itoa(int(c.Number)), c.Digest)

@@ -133,6 +133,9 @@ func (w *installation) createFunctions(ctx context.Context, tx *pipeline) error 
 	if atCommit(w.spec) {
 		payloads = append(payloads, key)
 	}
+	if asksToHandOver(w.spec, w.rel, w.definition) {
+		statements, payloads = append(statements, createHanding(of, w.relationID)), append(payloads, of.handing())
+	}
 	own := slices.Clone(payloads)
 	if ordered(w.spec) && !atCommit(w.spec) {
 		own = append(own, key)
@@ -342,7 +345,7 @@ func (w *installation) writeCaptured(ctx context.Context, tx *pipeline) error {
 		if err != nil {
 			return err
 		}
-		is.Function = fingerprint{functionDigest(w.spec, w.rel, w.own(), w.definition), madeOf(own, w.rel.OID)}
+		is.Function = fingerprint{functionDigest(w.spec, w.rel, w.own(), w.relationID, w.definition), madeOf(own, w.rel.OID)}
 	default:
 		was, err := w.readCaptured(ctx, tx)
 		if err != nil {

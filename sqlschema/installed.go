@@ -98,7 +98,9 @@ type functionFound struct {
 	PerOperation bool
 	// AtCommit says that captures at commit call it: see commitFunctions.
 	AtCommit bool
-	Made     string
+	// Hands says that guarded captures hand events over by it: see createHanding.
+	Hands bool
+	Made  string
 	// Able says that the owner of the function has the rights that it uses. Without one of them
 	// every write fails. REASSIGN OWNED, a restore without privileges, and rights that a database
 	// denies PUBLIC by default can remove them.
@@ -168,6 +170,7 @@ select (case when length(x.suffix) > 10 then left(x.suffix, -10) else x.suffix e
        p.proname ~ '^payload' and (p.proargtypes[0] in ('pg_catalog.text'::pg_catalog.regtype, 'pg_catalog.tid'::pg_catalog.regtype)
          or p.pronargs = 2 and p.proargtypes[1] in ('pg_catalog.bool'::pg_catalog.regtype, p.proargtypes[0])
          or p.pronargs = 3 and p.proargtypes[2] = 'pg_catalog."char"'::pg_catalog.regtype) as at_commit,
+       p.pronargs = 5 and p.proargtypes[0] = 'pg_catalog."char"'::pg_catalog.regtype as hands,
        p.pronargs = 2 and p.proargtypes[1] = 'pg_catalog."char"'::pg_catalog.regtype as per_operation, md5(concat_ws('|', p.prosrc, p.prosqlbody::text, p.proconfig::text, p.prosecdef, pg_catalog.pg_get_userbyid(p.proowner))) as made,
        p.proname !~ '^capture' or p.prosrc !~ 'rowhook\.(inbox|ordered|delayed)_' or
          pg_catalog.has_schema_privilege(p.proowner, n.oid, 'USAGE') and pg_catalog.has_sequence_privilege(p.proowner, 'rowhook.doorbell', 'SELECT')

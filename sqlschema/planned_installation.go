@@ -266,8 +266,10 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	for _, f := range found {
 		switch {
 		case p.removed(f.Signature):
-		case f.Key && !keyed(work.spec), f.PerOperation && !perOperation(work.spec), f.AtCommit && !atCommit(work.spec):
+		case f.Key && !keyed(work.spec), f.PerOperation && !perOperation(work.spec), f.AtCommit && !atCommit(work.spec),
+			f.Hands && !asksToHandOver(work.spec, work.rel, p.in.definition):
 			p.dropFunction(work, f)
+		case f.Hands: // its text shows whether it is there
 		case f.Argument == 0 || f.Argument == work.rel.OID:
 			fits++
 		default:
@@ -277,7 +279,7 @@ func (p *planner) ownFunctions(work *installation, was captured) {
 	switch {
 	case fits < functionsOf(work.spec):
 		p.makeFunctions(work, Create, work.own().payload(), runner(work))
-	case was.Function != fingerprint{functionDigest(work.spec, work.rel, work.own(), p.in.definition), madeOf(found, work.rel.OID)}:
+	case was.Function != fingerprint{functionDigest(work.spec, work.rel, work.own(), work.relationID, p.in.definition), madeOf(found, work.rel.OID)}:
 		p.makeFunctions(work, Replace, work.own().payload(), runner(work))
 	case slices.ContainsFunc(found, func(f functionFound) bool { return !f.Able }):
 		p.makeFunctions(work, Replace, work.own().payload(), "gets back the rights of "+pg.PlainName(work.rel.Owner))

@@ -40,7 +40,7 @@ func dropFunction(f functionFound) func(context.Context, *pipeline) error {
 		switch {
 		case f.Key:
 			views = views[1:3] // those of an order
-		case f.Argument != 0, f.AtCommit:
+		case f.Argument != 0, f.AtCommit, f.Hands:
 			return nil
 		}
 		for _, view := range views {

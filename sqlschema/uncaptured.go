@@ -120,7 +120,8 @@ select t.id, t.name, t.relation, array[t.schema_name, t.table_name] as recorded_
 		Suffix string
 		N      int
 	}](ctx, db, `
-select substring(p.proname from '[0-9]+$') as suffix, count(*)::integer as n
+-- A function by which a capture hands over is one more than functionsOf says.
+select substring(p.proname from '[0-9]+$') as suffix, (count(*) - count(*) filter (where p.prosrc ~ 'payload_[0-9]+\(tg_op::"char", before'))::integer as n
   from pg_catalog.pg_proc p join pg_catalog.pg_namespace s on s.oid = p.pronamespace
  where s.nspname = 'rowhook' and p.proname ~ '^(capture|payload)_[0-9]+$' group by 1`)
 	if err != nil {

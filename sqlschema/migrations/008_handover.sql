@@ -43,8 +43,8 @@ create trigger end_handover after delete on rowhook.instance for each row execut
 -- transaction has an id by then, as rowhook.doorbell's horizon needs it. An event that is to be claimed
 -- is written first, and then the bell is read, see listener/doorbell.go.
 --
--- Captures with an order or a delay, and those that write through a view, are made from this without
--- the part between the comments.
+-- Captures with an order or a delay are made from this without the part between the comments. Those
+-- that write through a view have another part there, see sqlschema/handover.go.
 create or replace function rowhook.capture() returns trigger language plpgsql security definer
   set search_path to 'pg_catalog', 'pg_temp'
   set timezone to 'UTC'
