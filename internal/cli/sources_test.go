@@ -345,7 +345,9 @@ func servedBy(names []string, running ...*process) map[string][]*process {
 		for _, name := range names {
 			text := p.stderr.String()
 			ready := strings.LastIndex(text, "INF ready source="+name+" ")
-			if ready >= 0 && ready > strings.LastIndex(text, "this one stands by, and ends what it has in flight source="+name) {
+			// A dispatcher that is to leave before it is ready may still say that it is.
+			if ready >= 0 && ready > strings.LastIndex(text, "this one stands by, and ends what it has in flight source="+name) &&
+				ready > strings.LastIndex(text, "standing by: another process serves the source source="+name) {
 				by[name] = append(by[name], p)
 			}
 		}
