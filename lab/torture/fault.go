@@ -32,7 +32,7 @@ func (s *site) strike(ctx context.Context, faults []*fault) {
 			if err != nil {
 				f.Error = err.Error()
 			}
-			if s.opt.verbose {
+			if s.opt.verbose || err != nil {
 				s.logf("%s, slot %d, source %d, %.1f s %s", f.Kind, f.Slot, f.Source, f.Ended.Sub(f.Began).Seconds(), f.Error)
 			}
 		})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,10 +23,7 @@ func (l *lab) spoilHistory(ctx context.Context, f *fault) error {
 	if err == nil {
 		wait(ctx, f.For)
 	}
-	if back := l.mendHistory(ctx); err == nil {
-		err = back
-	}
-	return err
+	return errors.Join(err, l.mendHistory(ctx))
 }
 
 func spoilings(way, table string) []string {
@@ -73,14 +71,18 @@ end $$`,
   end loop;
 end $$`,
 	}
-	for tries := 0; ; tries++ {
+	for began := time.Now(); ; {
 		err := l.inOne(ctx, statements)
-		if err == nil || tries == 10 || ctx.Err() != nil {
+		if err == nil || time.Since(began) > mendWithin || ctx.Err() != nil {
 			return err
 		}
 		wait(ctx, 200*time.Millisecond) // someone held a lock
 	}
 }
+
+// mendWithin is how long to try to undo a fault of the history. What is not undone counts as no fault, and
+// its consequences count against the program.
+const mendWithin = time.Minute
 
 // inOne runs statements in one transaction, which does not wait for a lock for long.
 func (l *lab) inOne(ctx context.Context, statements []string) error {
