@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -36,6 +37,9 @@ const binaryVariable = "ROWHOOK_TEST_BINARY"
 
 // patience is how long a test waits for what should come at once.
 const patience = 60 * time.Second
+
+// longest is how long a process may live.
+const longest = 10 * patience
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "rowhook-e2e-")
@@ -122,7 +126,8 @@ func start(t testing.TB, env []string, args ...string) *process {
 // prepare makes the process that start starts.
 func prepare(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	// One that runs beside its test lives as long as that. The bound is for one that hangs.
+	ctx, cancel := context.WithTimeout(t.Context(), longest)
 	t.Cleanup(cancel)
 	p := &process{
 		cmd:    exec.CommandContext(ctx, os.Getenv(binaryVariable), args...),
@@ -136,6 +141,9 @@ func prepare(t testing.TB, env []string, args ...string) *process {
 		if p.cmd.Process != nil && p.cmd.ProcessState == nil {
 			_ = p.cmd.Process.Kill()
 			_ = p.cmd.Wait()
+		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			t.Errorf("rowhook %s was ended after %s", strings.Join(args, " "), longest)
 		}
 		if t.Failed() {
 			t.Logf("rowhook %s\n%s%s", strings.Join(args, " "), p.stdout, p.stderr)
