@@ -65,7 +65,7 @@ select q.id, q.trigger_id, case when $2 then t.relation::text else t.relation::r
   from rowhook.event_log q join rowhook.trigger t on t.id = q.trigger_id
  cross join lateral (select ` + sizes("$2::boolean") + ` offset 0) as z
  cross join lateral (select ` + heldBack("z", "$2::boolean") + ` as held offset 0) as s
- where q.claimed_by = $1 and q.claim = 1 and q.tries = 1 and q.due_at > statement_timestamp() 
+ where q.claimed_by = $1 and q.claim = 1 and q.tries = 1 and q.due_at > statement_timestamp()
    and exists (select from rowhook.instance i where i.id = $1 and i.seen_at >= clock_timestamp() - interval '` + LockLostAfter.String() + `')`
 
 	handedByID  = handedSQL + ` and q.id = any ($3::uuid[])`

@@ -40,18 +40,26 @@ type posts struct {
 // httpFloor posts events with the dispatcher's own client, 100 at once, without a database.
 func (l *lab) httpFloor(ctx context.Context, p posts) (floor, error) {
 	const concurrency = 100
-	spec := trigger.DefaultSpec()
-	spec.Webhook.URL = l.receiverURL + receiver.Path(p.delay)
-	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	client, endpoint, err := dispatchersClient(l.receiverURL+receiver.Path(p.delay), concurrency)
 	if err != nil {
 		return floor{}, err
 	}
-	client := webhook.NewClient(webhook.ClientConfig{Version: "bench", Concurrency: concurrency})
 	defer client.Close()
 	return l.post(ctx, p, concurrency, func(e *webhook.Event) bool {
 		r := client.Send(ctx, endpoint, e, nil)
 		return r.Delivered()
 	})
+}
+
+// dispatchersClient returns a client as a dispatcher has it, and an endpoint with the usual settings.
+func dispatchersClient(url string, concurrency int) (*webhook.Client, *webhook.Endpoint, error) {
+	spec := trigger.DefaultSpec()
+	spec.Webhook.URL = url
+	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	if err != nil {
+		return nil, nil, err
+	}
+	return webhook.NewClient(webhook.ClientConfig{Version: "bench", Concurrency: concurrency}), endpoint, nil
 }
 
 // netFloor posts the same bodies with net/http's client, 64 at once, as the goals do that were set
@@ -85,13 +93,10 @@ func (l *lab) netFloor(ctx context.Context, p posts) (floor, error) {
 
 // envelope returns what a body has before and after the row.
 func envelope(url string) (before, after []byte, err error) {
-	spec := trigger.DefaultSpec()
-	spec.Webhook.URL = url
-	endpoint, err := webhook.NewEndpoint(spec.Webhook, func(string) (string, bool) { return "", false })
+	client, endpoint, err := dispatchersClient(url, 1)
 	if err != nil {
 		return nil, nil, err
 	}
-	client := webhook.NewClient(webhook.ClientConfig{Version: "bench"})
 	defer client.Close()
 	const row = `{"the":"row"}`
 	e := event()
